@@ -1,0 +1,157 @@
+//! What subscribers hear, as domain values. `crate::api::json` gives them their wire form, once for all subscribers.
+//!
+//! Legal successions of a transaction's [`Phase`] for one script:
+//!
+//! ```text
+//!              -> mempool  confirmed  replaced  conflicted  evicted
+//! (unknown)          x         x
+//! mempool                      x          x         x          x
+//! confirmed          x        (1)                              x   (a coinbase, or gone with its block)
+//! replaced           x         x
+//! conflicted         x         x
+//! evicted            x         x
+//! ```
+//!
+//! (1) at a deeper confirmation depth that a subscriber asked for.
+
+use bitcoin::{BlockHash, ScriptBuf, Txid};
+
+use super::{BlockId, ScriptHash, Status, TxRow};
+
+/// Balance of one script in satoshi. `unconfirmed` is the signed effect of the mempool.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Balance {
+    pub confirmed: i64,
+    pub unconfirmed: i64,
+}
+
+impl Balance {
+    /// What the address will own when the mempool is mined: confirmed plus unconfirmed.
+    pub fn total(&self) -> i64 {
+        self.confirmed.saturating_add(self.unconfirmed)
+    }
+}
+
+/// [`Status`] without its details: the word on the wire.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Phase {
+    Mempool,
+    Confirmed,
+    Replaced,
+    Conflicted,
+    Evicted,
+}
+
+impl Status {
+    pub fn phase(&self) -> Phase {
+        match self {
+            Self::Mempool => Phase::Mempool,
+            Self::Confirmed { .. } => Phase::Confirmed,
+            Self::Replaced { .. } => Phase::Replaced,
+            Self::Conflicted { .. } => Phase::Conflicted,
+            Self::Evicted => Phase::Evicted,
+        }
+    }
+}
+
+/// One transaction as one script sees it: an element of `new_transactions` and of `GET /transactions`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TxSummary {
+    pub txid: Txid,
+    pub received: u64,
+    pub sent: u64,
+    pub status: Status,
+    pub block_time: Option<u32>,
+    pub first_seen: u64,
+    /// It signals BIP-125 itself; a transaction with an unconfirmed ancestor that signals can be replaced all the same.
+    pub replaceable: bool,
+}
+
+impl TxSummary {
+    /// The summary of `row` for `script`; zero amounts when it does not touch the script.
+    pub fn of(txid: Txid, row: &TxRow, script: &ScriptHash, block_time: Option<u32>) -> Self {
+        let touch = row.touches.iter().find(|touch| touch.script == *script);
+        Self {
+            txid,
+            received: touch.map_or(0, |touch| touch.received),
+            sent: touch.map_or(0, |touch| touch.sent),
+            status: row.status,
+            block_time,
+            first_seen: row.first_seen,
+            replaceable: row.tx.is_explicitly_rbf(),
+        }
+    }
+}
+
+/// Why a balance changed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Cause {
+    /// A transaction entered the mempool (and displaced those it replaces).
+    Transaction(Txid),
+    /// A block was connected.
+    Block(BlockHash),
+    /// Blocks were disconnected down to this one.
+    Reorg(BlockHash),
+    /// Transactions left the mempool without a successor.
+    Removed(Txid),
+    /// The confirmed outputs from before the address was added were found.
+    Baseline(BlockHash),
+}
+
+/// One entry of the event log. Its number is given by the store when it is written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Event {
+    /// Milliseconds since the Unix epoch, when the input came that caused it.
+    pub time: u64,
+    /// Our tip after the input; `None` before the first block.
+    pub tip: Option<BlockId>,
+    pub kind: EventKind,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum EventKind {
+    NewTransactions {
+        spk: ScriptBuf,
+        script: ScriptHash,
+        transactions: Vec<TxSummary>,
+    },
+    BalanceChange {
+        spk: ScriptBuf,
+        script: ScriptHash,
+        old: Balance,
+        new: Balance,
+        cause: Cause,
+    },
+    /// `transaction.status` is the new status; `confirmations` is 0 while not confirmed.
+    TransactionUpdate {
+        spk: ScriptBuf,
+        script: ScriptHash,
+        previous: Phase,
+        transaction: TxSummary,
+        confirmations: u32,
+    },
+    /// A block was connected; the last event that it causes.
+    Block {
+        block: BlockId,
+        time: u32,
+        transactions: u32,
+    },
+    /// Blocks were disconnected: from the old tip down to the fork point, `depth` of them. The first event that it causes.
+    Reorg {
+        old_tip: BlockId,
+        fork_point: BlockId,
+        depth: u32,
+    },
+}
+
+impl EventKind {
+    /// The script that the event is about; `None` for events about the chain.
+    pub fn script(&self) -> Option<&ScriptHash> {
+        match self {
+            Self::NewTransactions { script, .. } | Self::BalanceChange { script, .. } | Self::TransactionUpdate { script, .. } => {
+                Some(script)
+            }
+            Self::Block { .. } | Self::Reorg { .. } => None,
+        }
+    }
+}

@@ -1,0 +1,116 @@
+//! Fingerprints: 8 bytes of a keyed hash for each watched script and each unspent outpoint, so that a million of them fit in
+//! memory. A hit is a hint that the row confirms or denies; a miss is certain.
+
+use std::collections::{HashMap, HashSet};
+use std::hash::{BuildHasherDefault, Hasher};
+
+use bitcoin::{OutPoint, Script};
+use siphasher::sip::SipHasher13;
+
+/// A keyed 64-bit hash. The key is random per process, so nobody can prepare collisions.
+#[derive(Debug, Clone, Copy)]
+pub struct Fingerprints {
+    hasher: SipHasher13,
+}
+
+impl Fingerprints {
+    pub fn new(key: &[u8; 16]) -> Self {
+        Self { hasher: SipHasher13::new_with_key(key) }
+    }
+
+    pub fn script(&self, spk: &Script) -> u64 {
+        self.hasher.hash(spk.as_bytes())
+    }
+
+    pub fn outpoint(&self, outpoint: &OutPoint) -> u64 {
+        let mut bytes = [0; 36];
+        let (txid, vout) = bytes.split_at_mut(32);
+        txid.copy_from_slice(outpoint.txid.as_ref());
+        vout.copy_from_slice(&outpoint.vout.to_le_bytes());
+        self.hasher.hash(&bytes)
+    }
+}
+
+/// Fingerprints are hashes already; hashing them again would only cost time.
+#[derive(Debug, Default, Clone, Copy)]
+pub struct Identity(u64);
+
+impl Hasher for Identity {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, _: &[u8]) {
+        unreachable!("only u64 keys are hashed with Identity");
+    }
+
+    fn write_u64(&mut self, value: u64) {
+        self.0 = value;
+    }
+}
+
+pub type BuildIdentity = BuildHasherDefault<Identity>;
+
+/// A multiset of fingerprints: two rows with the same one do not lose each other when one goes.
+#[derive(Debug, Default)]
+pub struct Filter {
+    once: HashSet<u64, BuildIdentity>,
+    /// How often beyond once; empty but for collisions.
+    more: HashMap<u64, u32, BuildIdentity>,
+}
+
+impl Filter {
+    pub fn contains(&self, fingerprint: u64) -> bool {
+        self.once.contains(&fingerprint)
+    }
+
+    pub fn insert(&mut self, fingerprint: u64) {
+        if !self.once.insert(fingerprint) {
+            *self.more.entry(fingerprint).or_default() += 1;
+        }
+    }
+
+    pub fn remove(&mut self, fingerprint: u64) {
+        match self.more.get_mut(&fingerprint) {
+            Some(1) => drop(self.more.remove(&fingerprint)),
+            Some(count) => *count -= 1,
+            None => drop(self.once.remove(&fingerprint)),
+        }
+    }
+
+    pub fn len(&self) -> usize {
+        self.once.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.once.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn colliding_fingerprints_survive_each_others_removal() {
+        let mut filter = Filter::default();
+        filter.insert(7);
+        filter.insert(7);
+        filter.insert(7);
+        filter.remove(7);
+        filter.remove(7);
+        assert!(filter.contains(7));
+        filter.remove(7);
+        assert!(!filter.contains(7));
+        filter.remove(7);
+        assert!(filter.is_empty());
+    }
+
+    #[test]
+    fn the_key_and_every_byte_of_an_outpoint_count() {
+        let outpoint = OutPoint { vout: 1, ..OutPoint::null() };
+        let (one, two) = (Fingerprints::new(&[1; 16]), Fingerprints::new(&[2; 16]));
+        assert_ne!(one.outpoint(&outpoint), two.outpoint(&outpoint));
+        assert_ne!(one.outpoint(&outpoint), one.outpoint(&OutPoint { vout: 256, ..outpoint }));
+    }
+}

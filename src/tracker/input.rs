@@ -1,0 +1,112 @@
+//! What enters [`Tracker::apply`](super::Tracker::apply) and what leaves it.
+
+use std::collections::HashSet;
+
+use bitcoin::{Amount, Block, BlockHash, OutPoint, ScriptBuf, Transaction, Txid};
+
+use super::{BlockId, ChangeSet, Event, ScriptHash, ViewError};
+
+/// A script to watch, as a caller asks for it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WatchRequest {
+    pub spk: ScriptBuf,
+    /// `None` leaves the label of an already watched script as it is.
+    pub label: Option<String>,
+    /// Confirmation depths to add; empty adds none (1 is always told).
+    pub depths: Vec<u8>,
+    /// A baseline will follow ([`Input::Baseline`]); until then its coverage says `pending`.
+    pub baseline: bool,
+}
+
+/// One confirmed unspent output, as `scantxoutset` reports it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FoundOutput {
+    pub outpoint: OutPoint,
+    pub spk: ScriptBuf,
+    pub value: Amount,
+    pub height: u32,
+    pub coinbase: bool,
+}
+
+/// How a transaction came to us.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Seen {
+    /// Over `rawtx` alone, which also carries the transactions of blocks: if it matters, the answer asks for a check
+    /// ([`Ask::Check`]) and nothing changes.
+    Rawtx,
+    /// The node just said that its mempool holds it, so what it conflicts with is gone.
+    Accepted,
+    /// Fetched from the mempool after [`Ask::Fetch`], so it may be stale: it displaces only what is marked as leaving.
+    Fetched,
+}
+
+/// Everything that can happen. `now` is in milliseconds since the Unix epoch.
+#[derive(Debug, Clone)]
+pub enum Input {
+    /// The first blocks that an empty store knows, ascending from `first_height`; the last one is the node's tip, and following
+    /// starts above it. A window of them (2016, or all there are), so that a reorg soon after the start finds its fork point.
+    Start { first_height: u32, blocks: Vec<(BlockHash, u32)>, now: u64 },
+    /// A block on top of our tip. Its merkle root is checked here ([`ApplyError::BadBlock`]), since the hashes are needed anyway.
+    Connect { block: Block, height: u32, now: u64 },
+    /// Take back every block above `to`, which is in our chain.
+    Disconnect { to: BlockId, now: u64 },
+    /// A transaction, and how it is known.
+    TxSeen { tx: Transaction, seen: Seen, now: u64 },
+    /// The node said that these left its mempool, not why: marked as leaving until a successor, a block or `Settle`.
+    TxGone { txids: Vec<Txid> },
+    /// The time for successors is over: what is still marked as leaving was evicted.
+    Settle { now: u64 },
+    /// The node's whole mempool while `tip` was its tip. Ignored unless that is our tip too. What it lacks is marked as leaving,
+    /// what we lack is asked for ([`Ask::Fetch`]): send that first and `Settle` after it, or replacements look like evictions.
+    Snapshot { tip: BlockHash, txids: HashSet<Txid>, now: u64 },
+    /// Watch these scripts from now on. Already watched ones only get the new label and depths.
+    Watch { scripts: Vec<WatchRequest>, now: u64 },
+    /// The confirmed unspent outputs of `scripts` at `block`. Refused ([`ApplyError::NotOurTip`]) unless that is our tip.
+    Baseline { block: BlockId, scripts: Vec<ScriptHash>, outputs: Vec<FoundOutput>, now: u64 },
+}
+
+/// What the follower should do for the tracker.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Ask {
+    /// Ask the node whether its mempool holds this transaction; if so, send it again as [`Seen::Accepted`].
+    Check(Transaction),
+    /// Fetch these transactions from the node's mempool and send them as [`Seen::Fetched`]. May be as many as the mempool holds.
+    Fetch(Vec<Txid>),
+    /// Scripts wait for their baseline: read which from the store (their coverage says `pending`) and scan. A wake-up only.
+    Baseline,
+}
+
+/// What an input did. Nothing of it counts before it is committed.
+#[must_use = "a transition that is not committed is a lost change"]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Transition {
+    pub changes: ChangeSet,
+    pub events: Vec<Event>,
+    pub asks: Vec<Ask>,
+}
+
+/// Why an input was refused; the tracker is as it was before, unless the error [is fatal](ApplyError::is_fatal).
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ApplyError {
+    #[error("the block builds on {previous}, but our tip is {tip:?}: walk back to the fork point")]
+    DoesNotConnect { tip: Option<BlockId>, previous: BlockHash },
+    #[error("block {0} does not match its merkle root: fetch it again")]
+    BadBlock(BlockHash),
+    #[error("the chain is already followed from {tip:?}")]
+    AlreadyStarted { tip: BlockId },
+    #[error("block {to:?} is not in our chain below the tip {tip:?}: walk further back")]
+    NotInChain { tip: Option<BlockId>, to: BlockId },
+    #[error("the scan speaks for block {block:?}, our tip is {tip:?}: scan again")]
+    NotOurTip { tip: Option<BlockId>, block: BlockId },
+    #[error("amounts of {0:?} do not add up")]
+    Amount(ScriptHash),
+    #[error(transparent)]
+    View(#[from] ViewError),
+}
+
+impl ApplyError {
+    /// Not a refusal but a broken store or an impossible chain: the tracker must not be used any more.
+    pub fn is_fatal(&self) -> bool {
+        matches!(self, Self::View(_) | Self::Amount(_))
+    }
+}

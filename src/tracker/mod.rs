@@ -1,0 +1,50 @@
+//! The pure core: what the chain and the mempool mean for the watched scripts.
+//!
+//! Nothing here reads a clock, a socket or a file, takes a lock, logs or waits. One [`Tracker`] is owned by one thread
+//! (`crate::indexer`); it gets [`Input`]s, reads rows through a [`View`] and answers with a [`Transition`]: the rows that
+//! change, the events that subscribers hear, and what the follower should fetch or check.
+//!
+//! # Laws
+//!
+//! 1. `apply` either returns a transition or refuses the input and has changed nothing. (A fatal error, an unreadable row or
+//!    amounts beyond all money, ends the process; so does a transition that cannot be committed.)
+//! 2. State is the fold of the change sets; what a subscriber sees is the fold of the events. Each `balance_change` starts
+//!    from the balance that the one before ended with.
+//! 3. A transaction is announced once per script (`NewTransactions`), at first sight; whatever happens to it later is a
+//!    [`EventKind::TransactionUpdate`]. Legal successions of its status are the table in [`event`].
+//! 4. Confirmed means: in a block that is connected on our tip. Unconfirmed means: the node said that its mempool holds it.
+//!    A coinbase is never unconfirmed.
+//! 5. An input that says nothing new is an empty transition. Any input may come twice.
+//! 6. Going back needs nothing from the node: `Disconnect` works from our own rows, to any depth.
+//!
+//! # Flow
+//!
+//! ```text
+//! Connect      match every output against the watched scripts, every input against the watched outputs (in block order, so
+//!              a spend inside the block works) and against what tracked unconfirmed transactions spend (conflicts)
+//! Disconnect   per block, newest first: its transactions go back to the mempool view, coinbases and what spends them go
+//! TxSeen       match as above; what it displaces is replaced by it
+//! TxGone       marked as leaving; the reason follows at once (a replacement, a block) or not at all (Settle: evicted)
+//! Snapshot     the node's whole mempool at our tip: what it lacks is gone, what we lack is asked for
+//! Watch        live from this very input on; unconfirmed transactions that pay it are asked for
+//! ```
+
+mod connect;
+mod draft;
+pub mod event;
+pub mod filter;
+pub mod input;
+mod mempool;
+mod news;
+pub mod rows;
+pub mod state;
+mod step;
+mod unconfirmed;
+pub mod view;
+mod watching;
+
+pub use event::{Balance, Cause, Event, EventKind, Phase, TxSummary};
+pub use input::{ApplyError, Ask, FoundOutput, Input, Seen, Transition, WatchRequest};
+pub use rows::{BlockId, BlockRow, Change, ChangeSet, Coverage, OutputRow, ScriptHash, Spend, Status, Touch, TxRow, WatchRow};
+pub use state::Tracker;
+pub use view::{MemoryView, Overlay, View, ViewError};

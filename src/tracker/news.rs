@@ -1,0 +1,107 @@
+//! Events: read off the difference that a transition makes, so that what is told is what changed.
+
+use bitcoin::Txid;
+
+use super::event::{Cause, Event, EventKind, TxSummary};
+use super::step::Step;
+use super::{ApplyError, ScriptHash, Status, Transition, TxRow, View};
+
+/// New transactions of one script, in the order in which they were met.
+type NewByScript = Vec<(ScriptHash, Vec<TxSummary>)>;
+
+impl<V: View> Step<'_, V> {
+    /// Ends the transition: `first` and `last` are events about the chain and depths, around those about scripts; `cause` names
+    /// the cause of a balance change, given the first transaction that moved the script.
+    pub fn finish(
+        mut self,
+        first: Vec<EventKind>,
+        last: Vec<EventKind>,
+        cause: impl Fn(Option<Txid>) -> Cause,
+    ) -> Result<Transition, ApplyError> {
+        let mut kinds = first;
+        let mut new = NewByScript::new();
+        for txid in self.draft.order.clone() {
+            self.tx_news(txid, &mut kinds, &mut new)?;
+        }
+        for (script, transactions) in new {
+            let Some(spk) = self.draft.watch(&script)?.map(|row| row.spk.clone()) else { continue };
+            kinds.push(EventKind::NewTransactions { spk, script, transactions });
+        }
+        self.balance_news(&mut kinds, cause);
+        kinds.extend(last);
+
+        let (time, tip) = (self.draft.now(), self.tracker.tip);
+        let events = kinds.into_iter().map(|kind| Event { time, tip, kind }).collect();
+        Ok(Transition { changes: self.draft.into_changes(), events, asks: self.asks })
+    }
+
+    /// What happened to one transaction, for each script that it touches: announced, or moved on.
+    fn tx_news(&mut self, txid: Txid, kinds: &mut Vec<EventKind>, new: &mut NewByScript) -> Result<(), ApplyError> {
+        let Some((old, row)) = self.draft.tx_change(&txid) else { return Ok(()) };
+        let (old, row) = (old.cloned(), row.clone());
+        let block_time = self.block_time(&row)?;
+        for touch in &row.touches {
+            let Some(spk) = self.draft.watch(&touch.script)?.map(|watch| watch.spk.clone()) else { continue };
+            let transaction = TxSummary::of(txid, &row, &touch.script, block_time);
+            let before = old.as_ref().filter(|old| old.touches.iter().any(|known| known.script == touch.script));
+            match before {
+                None => match new.iter_mut().find(|(script, _)| *script == touch.script) {
+                    Some((_, transactions)) => transactions.push(transaction),
+                    None => new.push((touch.script, vec![transaction])),
+                },
+                Some(old) if old.status != row.status => {
+                    let previous = old.status.phase();
+                    let confirmations = self.confirmations(&row);
+                    kinds.push(EventKind::TransactionUpdate { spk, script: touch.script, previous, transaction, confirmations });
+                }
+                Some(_) => {}
+            }
+        }
+        Ok(())
+    }
+
+    fn balance_news(&mut self, kinds: &mut Vec<EventKind>, cause: impl Fn(Option<Txid>) -> Cause) {
+        for (script, old, new) in self.draft.watch_changes().filter(|(_, old, new)| old.balance.total() != new.balance.total()) {
+            let touches =
+                |txid: &&Txid| self.draft.tx_change(txid).is_some_and(|(_, row)| row.touches.iter().any(|touch| touch.script == *script));
+            let mover = self.draft.order.iter().find(touches).copied();
+            kinds.push(EventKind::BalanceChange {
+                spk: new.spk.clone(),
+                script: *script,
+                old: old.balance,
+                new: new.balance,
+                cause: cause(mover),
+            });
+        }
+    }
+
+    /// The scripts that asked to be told when `txid` is `depth` deep, and hear so now.
+    pub fn depth_updates(&mut self, txid: Txid, depth: u8) -> Result<Vec<EventKind>, ApplyError> {
+        let Some(row) = self.draft.tx(&txid)?.cloned() else { return Ok(Vec::new()) };
+        let block_time = self.block_time(&row)?;
+        let mut updates = Vec::new();
+        for touch in &row.touches {
+            let Some(watch) = self.draft.watch(&touch.script)?.filter(|watch| watch.depths.contains(&depth)) else { continue };
+            updates.push(EventKind::TransactionUpdate {
+                spk: watch.spk.clone(),
+                script: touch.script,
+                previous: row.status.phase(),
+                transaction: TxSummary::of(txid, &row, &touch.script, block_time),
+                confirmations: u32::from(depth),
+            });
+        }
+        Ok(updates)
+    }
+
+    fn block_time(&mut self, row: &TxRow) -> Result<Option<u32>, ApplyError> {
+        let Status::Confirmed { block, .. } = row.status else { return Ok(None) };
+        Ok(self.draft.block(block.height)?.map(|block| block.time))
+    }
+
+    fn confirmations(&self, row: &TxRow) -> u32 {
+        match (row.status, self.tracker.tip) {
+            (Status::Confirmed { block, .. }, Some(tip)) => (tip.height + 1).saturating_sub(block.height),
+            _ => 0,
+        }
+    }
+}

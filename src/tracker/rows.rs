@@ -1,0 +1,168 @@
+//! The rows: everything the tracker remembers about the past, and the difference between two states of it.
+//!
+//! Amounts are in satoshi, times in milliseconds since the Unix epoch. How rows become bytes is the business of
+//! `crate::store`; lookup rows (a script's unspent outputs, a script's history) are derived there from these.
+
+use std::fmt;
+
+use bitcoin::hashes::{Hash, sha256};
+use bitcoin::{BlockHash, OutPoint, Script, ScriptBuf, Transaction, Txid};
+
+/// A block's height and hash together: the only way a block is named, since a height alone does not survive a reorg.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct BlockId {
+    pub height: u32,
+    pub hash: BlockHash,
+}
+
+/// SHA-256 of a script pubkey; the key under which a watched script is known everywhere below the API.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ScriptHash(pub [u8; 32]);
+
+impl ScriptHash {
+    pub fn of(spk: &Script) -> Self {
+        Self(sha256::Hash::hash(spk.as_bytes()).to_byte_array())
+    }
+}
+
+impl fmt::Debug for ScriptHash {
+    /// Byte-reversed hex, as Electrum servers print it.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().rev().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+/// What is known so far of an address's past.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Coverage {
+    /// First height from which every transaction of the script is known; 0 when its whole history is, `u32::MAX` while no
+    /// block is.
+    pub from_height: u32,
+    /// The confirmed unspent outputs that existed before `from_height` are known too, so the balance is whole.
+    pub utxos_complete: bool,
+    /// A baseline was asked for and is not merged yet.
+    pub pending: bool,
+}
+
+/// One watched script. The balances are kept running, so reading one is one row.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WatchRow {
+    pub spk: ScriptBuf,
+    pub label: String,
+    pub added: u64,
+    /// Confirmation depths that subscribers asked to be told about, ascending; 1 is always among them.
+    pub depths: Vec<u8>,
+    pub coverage: Coverage,
+    pub balance: crate::tracker::Balance,
+    /// Outputs that no transaction we know of spends.
+    pub utxo_count: u64,
+    pub tx_count: u64,
+    /// Time of the last change of balance or history.
+    pub updated: u64,
+}
+
+/// Who spends an output, and in which block (`None`: unconfirmed).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Spend {
+    pub txid: Txid,
+    pub height: Option<u32>,
+}
+
+/// An output that pays a watched script.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OutputRow {
+    pub script: ScriptHash,
+    pub value: u64,
+    /// Height of the block it is in (`None`: unconfirmed).
+    pub height: Option<u32>,
+    pub coinbase: bool,
+    pub spent: Option<Spend>,
+}
+
+/// Where a transaction stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Status {
+    Mempool,
+    /// `position` is its place in the block, 0 for the coinbase.
+    Confirmed {
+        block: BlockId,
+        position: u32,
+    },
+    Replaced {
+        by: Txid,
+    },
+    /// A block took an input of it or of an ancestor for another transaction.
+    Conflicted {
+        by: Txid,
+    },
+    /// Gone from the node's mempool without a successor that we know of.
+    Evicted,
+}
+
+/// What one transaction does to one watched script.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Touch {
+    pub script: ScriptHash,
+    pub received: u64,
+    pub sent: u64,
+}
+
+/// A transaction that touches at least one watched script.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TxRow {
+    pub tx: Transaction,
+    pub status: Status,
+    pub first_seen: u64,
+    /// Place in the history of its scripts, larger is newer: height in the upper 32 bits (`u32::MAX` while unconfirmed; the tip's
+    /// height plus one when it died), position in the block or arrival second in the lower.
+    pub order: u64,
+    pub touches: Vec<Touch>,
+}
+
+/// One block of our chain.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BlockRow {
+    pub hash: BlockHash,
+    pub time: u32,
+    /// Transactions of this block that touch watched scripts, in block order: what a disconnect has to take back.
+    pub touched: Vec<Txid>,
+    /// Outputs of this block that a baseline found, so that their transactions are not known.
+    pub found: Vec<OutPoint>,
+}
+
+/// One row's difference. `None` on a side means that the row does not exist there.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Change {
+    Watch { script: ScriptHash, old: Option<WatchRow>, new: Option<WatchRow> },
+    Output { outpoint: OutPoint, old: Option<OutputRow>, new: Option<OutputRow> },
+    Tx { txid: Txid, old: Option<TxRow>, new: Option<TxRow> },
+    Block { height: u32, old: Option<BlockRow>, new: Option<BlockRow> },
+    Tip { old: Option<BlockId>, new: Option<BlockId> },
+}
+
+/// The difference between two states: at most one [`Change`] per row, so order does not matter.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct ChangeSet(pub Vec<Change>);
+
+impl ChangeSet {
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// The change set that takes this one back.
+    pub fn inverse(&self) -> Self {
+        Self(self.0.iter().map(Change::inverse).collect())
+    }
+}
+
+impl Change {
+    fn inverse(&self) -> Self {
+        match self.clone() {
+            Self::Watch { script, old, new } => Self::Watch { script, old: new, new: old },
+            Self::Output { outpoint, old, new } => Self::Output { outpoint, old: new, new: old },
+            Self::Tx { txid, old, new } => Self::Tx { txid, old: new, new: old },
+            Self::Block { height, old, new } => Self::Block { height, old: new, new: old },
+            Self::Tip { old, new } => Self::Tip { old: new, new: old },
+        }
+    }
+}

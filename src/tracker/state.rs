@@ -1,0 +1,91 @@
+//! [`Tracker`]: what is kept in memory between inputs, loading it from the rows, and the dispatch of inputs.
+
+use std::collections::BTreeMap;
+
+use bitcoin::{OutPoint, Txid};
+
+use super::filter::{Filter, Fingerprints};
+use super::mempool::Mempool;
+use super::{ApplyError, BlockId, Input, Transition, TxRow, View, WatchRow};
+
+/// The in-memory part of the state: fingerprints and the mempool's index. Everything else is rows.
+#[derive(Debug)]
+pub struct Tracker {
+    pub(super) fingerprints: Fingerprints,
+    pub(super) tip: Option<BlockId>,
+    /// Watched scripts.
+    pub(super) scripts: Filter,
+    /// Watched outputs whose spend is not confirmed.
+    pub(super) outpoints: Filter,
+    pub(super) mempool: Mempool,
+    /// Confirmation depths beyond 1 that any script asked for, and how many scripts did.
+    pub(super) depths: BTreeMap<u8, u64>,
+    /// The highest block from which on any script is covered: a reorg that stays above it harms no baseline.
+    pub(super) newest_coverage: u32,
+}
+
+impl Tracker {
+    /// An empty tracker. `key` must be random: it keys the fingerprints.
+    pub fn new(key: [u8; 16]) -> Self {
+        let fingerprints = Fingerprints::new(&key);
+        Self {
+            fingerprints,
+            tip: None,
+            scripts: Filter::default(),
+            outpoints: Filter::default(),
+            mempool: Mempool::new(fingerprints),
+            depths: BTreeMap::new(),
+            newest_coverage: 0,
+        }
+    }
+
+    pub fn load_tip(&mut self, tip: Option<BlockId>) {
+        self.tip = tip;
+    }
+
+    pub fn load_watch(&mut self, row: &WatchRow) {
+        self.scripts.insert(self.fingerprints.script(&row.spk));
+        self.count_depths(&row.depths);
+        self.newest_coverage = self.newest_coverage.max(row.coverage.from_height);
+    }
+
+    /// An output whose spend is not confirmed.
+    pub fn load_outpoint(&mut self, outpoint: &OutPoint) {
+        self.outpoints.insert(self.fingerprints.outpoint(outpoint));
+    }
+
+    /// A row with status `Mempool`.
+    pub fn load_unconfirmed(&mut self, txid: Txid, row: &TxRow) {
+        self.mempool.insert(txid, &row.tx, true);
+    }
+
+    pub fn tip(&self) -> Option<BlockId> {
+        self.tip
+    }
+
+    /// Transactions in the mempool's index, watched or not.
+    pub fn mempool_len(&self) -> usize {
+        self.mempool.len()
+    }
+
+    pub(super) fn count_depths(&mut self, depths: &[u8]) {
+        for depth in depths.iter().filter(|depth| **depth > 1) {
+            *self.depths.entry(*depth).or_default() += 1;
+        }
+    }
+
+    /// Takes one input. `view` must hold every transition before this one, committed or in an [`Overlay`](super::Overlay).
+    pub fn apply(&mut self, view: &impl View, input: Input) -> Result<Transition, ApplyError> {
+        match input {
+            Input::Start { first_height, blocks, now } => self.start(view, first_height, &blocks, now),
+            Input::Connect { block, height, now } => self.connect(view, &block, height, now),
+            Input::Disconnect { to, now } => self.disconnect(view, to, now),
+            Input::TxSeen { tx, seen, now } => self.tx_seen(view, &tx, seen, now),
+            Input::TxGone { txids } => Ok(self.tx_gone(&txids)),
+            Input::Settle { now } => self.settle(view, now),
+            Input::Snapshot { tip, txids, .. } => Ok(self.snapshot(tip, &txids)),
+            Input::Watch { scripts, now } => self.watch(view, scripts, now),
+            Input::Baseline { block, scripts, outputs, now } => self.baseline(view, block, &scripts, &outputs, now),
+        }
+    }
+}

@@ -1,0 +1,190 @@
+//! One transition in the making: the moves of a transaction between its states, on the rows and in memory together.
+
+use bitcoin::{OutPoint, Script, Transaction, Txid};
+
+use super::draft::Draft;
+use super::{ApplyError, Ask, OutputRow, ScriptHash, Spend, Status, Touch, Tracker, TxRow, View};
+
+pub(super) struct Step<'a, V> {
+    pub tracker: &'a mut Tracker,
+    pub draft: Draft<'a, V>,
+    pub asks: Vec<Ask>,
+    /// Mempool transactions that spend an output which we learned of after them: to be matched again.
+    revisit: Vec<Txid>,
+}
+
+impl<'a, V: View> Step<'a, V> {
+    pub fn new(tracker: &'a mut Tracker, view: &'a V, now: u64) -> Self {
+        Self { tracker, draft: Draft::new(view, now), asks: Vec::new(), revisit: Vec::new() }
+    }
+
+    /// The scripthash of `spk` if it is watched.
+    pub fn watched_script(&mut self, spk: &Script) -> Result<Option<ScriptHash>, ApplyError> {
+        if !self.tracker.scripts.contains(self.tracker.fingerprints.script(spk)) {
+            return Ok(None);
+        }
+        let script = ScriptHash::of(spk);
+        Ok(self.draft.watch(&script)?.map(|_| script))
+    }
+
+    /// The row of an output that pays a watched script, if its spend is not confirmed (or it was met in this transition).
+    pub fn watched_output(&mut self, outpoint: &OutPoint) -> Result<Option<OutputRow>, ApplyError> {
+        if !self.draft.knows_output(outpoint) && !self.tracker.outpoints.contains(self.tracker.fingerprints.outpoint(outpoint)) {
+            return Ok(None);
+        }
+        Ok(self.draft.output(outpoint)?.cloned())
+    }
+
+    pub fn put_output(&mut self, outpoint: OutPoint, row: Option<OutputRow>) -> Result<(), ApplyError> {
+        self.draft.put_output(outpoint, row)?;
+        for (outpoint, open) in self.draft.filtered.drain(..) {
+            let fingerprint = self.tracker.fingerprints.outpoint(&outpoint);
+            match open {
+                true => self.tracker.outpoints.insert(fingerprint),
+                false => self.tracker.outpoints.remove(fingerprint),
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether the transaction pays a watched script or spends a watched output.
+    pub fn matches(&mut self, tx: &Transaction) -> Result<bool, ApplyError> {
+        for output in &tx.output {
+            if self.watched_script(&output.script_pubkey)?.is_some() {
+                return Ok(true);
+            }
+        }
+        for input in &tx.input {
+            if self.watched_output(&input.previous_output)?.is_some() {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// Makes the transaction's outputs and spends exist, at `height` or unconfirmed, and says what it does to which script.
+    pub fn activate(&mut self, txid: Txid, tx: &Transaction, height: Option<u32>) -> Result<Vec<Touch>, ApplyError> {
+        let mut touches = Vec::new();
+        let coinbase = tx.is_coinbase();
+        for (vout, output) in (0..).zip(&tx.output) {
+            let Some(script) = self.watched_script(&output.script_pubkey)? else { continue };
+            let (outpoint, value) = (OutPoint { txid, vout }, output.value.to_sat());
+            let known = self.draft.output(&outpoint)?;
+            let (is_new, spent) = (known.is_none(), known.and_then(|row| row.spent));
+            self.put_output(outpoint, Some(OutputRow { script, value, height, coinbase, spent }))?;
+            touch(&mut touches, script, value, 0)?;
+            if is_new && let Some(spender) = self.tracker.mempool.spender(&outpoint) {
+                self.revisit.push(spender);
+            }
+        }
+        if coinbase {
+            return Ok(touches);
+        }
+        for input in &tx.input {
+            let Some(row) = self.watched_output(&input.previous_output)? else { continue };
+            touch(&mut touches, row.script, 0, row.value)?;
+            self.put_output(input.previous_output, Some(OutputRow { spent: Some(Spend { txid, height }), ..row }))?;
+        }
+        Ok(touches)
+    }
+
+    /// Writes where an active transaction stands. Amounts that it was known to move for a script never shrink.
+    pub fn record(&mut self, txid: Txid, tx: &Transaction, status: Status, touches: Vec<Touch>) -> Result<(), ApplyError> {
+        let now = self.draft.now();
+        let order = match status {
+            Status::Confirmed { block, position } => order(block.height, position),
+            _ => order(u32::MAX, seconds(now)),
+        };
+        let mut row = match self.draft.tx(&txid)? {
+            Some(row) => row.clone(),
+            None => TxRow { tx: tx.clone(), status, first_seen: now, order, touches: Vec::new() },
+        };
+        if row.status != status {
+            (row.status, row.order) = (status, order);
+        }
+        for new in touches {
+            match row.touches.iter_mut().find(|known| known.script == new.script) {
+                Some(known) => {
+                    known.received = known.received.max(new.received);
+                    known.sent = known.sent.max(new.sent);
+                }
+                None => row.touches.push(new),
+            }
+        }
+        self.draft.put_tx(txid, row)
+    }
+
+    /// Takes an active transaction's outputs and spends away; it is `status` from now on.
+    pub fn retire(&mut self, txid: Txid, status: Status) -> Result<(), ApplyError> {
+        let Some(mut row) = self.draft.tx(&txid)?.cloned() else { return Ok(()) };
+        for (vout, output) in (0..).zip(&row.tx.output) {
+            let outpoint = OutPoint { txid, vout };
+            if self.watched_script(&output.script_pubkey)?.is_some() && self.draft.output(&outpoint)?.is_some() {
+                self.put_output(outpoint, None)?;
+            }
+        }
+        for input in &row.tx.input {
+            let Some(spent) = self.watched_output(&input.previous_output)? else { continue };
+            if spent.spent.is_some_and(|spend| spend.txid == txid) {
+                self.put_output(input.previous_output, Some(OutputRow { spent: None, ..spent }))?;
+            }
+        }
+        let height = self.tracker.tip.map_or(0, |tip| tip.height.saturating_add(1));
+        row.order = order(height, seconds(self.draft.now()));
+        row.status = status;
+        self.draft.put_tx(txid, row)
+    }
+
+    /// Removes `roots` and all that descends from them from the mempool; tracked ones become `status`.
+    pub fn displace(&mut self, roots: &[Txid], status: Status) -> Result<(), ApplyError> {
+        for txid in self.tracker.mempool.with_descendants(roots) {
+            let tracked = self.tracker.mempool.is_tracked(&txid);
+            self.tracker.mempool.remove(&txid);
+            if tracked {
+                self.retire(txid, status)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Matches again the mempool transactions that spend outputs which were learned of after them.
+    pub fn settle_revisits(&mut self) -> Result<(), ApplyError> {
+        let mut unknown = Vec::new();
+        while let Some(txid) = self.revisit.pop() {
+            if !self.tracker.mempool.is_tracked(&txid) {
+                unknown.push(txid);
+                continue;
+            }
+            let Some(TxRow { tx, status: Status::Mempool, .. }) = self.draft.tx(&txid)?.cloned() else { continue };
+            let touches = self.activate(txid, &tx, None)?;
+            self.record(txid, &tx, Status::Mempool, touches)?;
+        }
+        if !unknown.is_empty() {
+            self.asks.push(Ask::Fetch(unknown));
+        }
+        Ok(())
+    }
+
+    /// Remembers to look again at whatever in the mempool spends this outpoint.
+    pub fn revisit_spender(&mut self, outpoint: &OutPoint) {
+        self.revisit.extend(self.tracker.mempool.spender(outpoint));
+    }
+}
+
+fn touch(touches: &mut Vec<Touch>, script: ScriptHash, received: u64, sent: u64) -> Result<(), ApplyError> {
+    let add = |a: u64, b: u64| a.checked_add(b).ok_or(ApplyError::Amount(script));
+    match touches.iter_mut().find(|touch| touch.script == script) {
+        Some(touch) => (touch.received, touch.sent) = (add(touch.received, received)?, add(touch.sent, sent)?),
+        None => touches.push(Touch { script, received, sent }),
+    }
+    Ok(())
+}
+
+fn order(height: u32, position: u32) -> u64 {
+    (u64::from(height) << 32) | u64::from(position)
+}
+
+/// Seconds of a time in milliseconds; good until 2106, when only the order of unconfirmed transactions would suffer.
+fn seconds(now: u64) -> u32 {
+    u32::try_from(now / 1000).unwrap_or(u32::MAX)
+}

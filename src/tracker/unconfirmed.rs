@@ -1,0 +1,106 @@
+//! The mempool: transactions that come, that leave, and the node's whole view of it.
+
+use std::collections::HashSet;
+
+use bitcoin::{BlockHash, Transaction, Txid};
+
+use super::event::Cause;
+use super::input::Seen;
+use super::step::Step;
+use super::{ApplyError, Ask, Status, Tracker, Transition, View};
+
+impl Tracker {
+    pub(super) fn tx_seen(&mut self, view: &impl View, tx: &Transaction, seen: Seen, now: u64) -> Result<Transition, ApplyError> {
+        if tx.is_coinbase() {
+            return Ok(Transition::default());
+        }
+        let txid = tx.compute_txid();
+        if seen == Seen::Rawtx {
+            return self.tx_unproven(view, txid, tx, now);
+        }
+        let conflicts = self.mempool.conflicts(&txid, tx);
+        if seen == Seen::Fetched && conflicts.iter().any(|other| !self.mempool.is_leaving(other)) {
+            return Ok(Transition::default());
+        }
+        let mut step = Step::new(self, view, now);
+        if !step.matches(tx)? {
+            step.tracker.mempool.insert(txid, tx, false);
+            step.displace(&conflicts, Status::Replaced { by: txid })?;
+            return step.finish(Vec::new(), Vec::new(), |_| Cause::Transaction(txid));
+        }
+        if step.is_confirmed(&txid)? {
+            return Ok(Transition::default());
+        }
+        step.displace(&conflicts, Status::Replaced { by: txid })?;
+        let touches = step.activate(txid, tx, None)?;
+        step.tracker.mempool.insert(txid, tx, true);
+        step.record(txid, tx, Status::Mempool, touches)?;
+        step.settle_revisits()?;
+        step.finish(Vec::new(), Vec::new(), |_| Cause::Transaction(txid))
+    }
+
+    /// A transaction that may as well be one of a block. It is believed when it matters to nobody; else the node is asked.
+    fn tx_unproven(&mut self, view: &impl View, txid: Txid, tx: &Transaction, now: u64) -> Result<Transition, ApplyError> {
+        if self.mempool.contains(&txid) && !self.mempool.is_leaving(&txid) {
+            return Ok(Transition::default());
+        }
+        let doubtful = self.mempool.contains(&txid) || !self.mempool.conflicts(&txid, tx).is_empty();
+        let mut step = Step::new(self, view, now);
+        let matches = step.matches(tx)?;
+        if matches && step.is_confirmed(&txid)? {
+            return Ok(Transition::default());
+        }
+        if matches || doubtful {
+            return Ok(Transition { asks: vec![Ask::Check(tx.clone())], ..Transition::default() });
+        }
+        self.mempool.insert(txid, tx, false);
+        Ok(Transition::default())
+    }
+
+    pub(super) fn tx_gone(&mut self, txids: &[Txid]) -> Transition {
+        for txid in txids {
+            self.mempool.mark_leaving(*txid);
+        }
+        Transition::default()
+    }
+
+    pub(super) fn settle(&mut self, view: &impl View, now: u64) -> Result<Transition, ApplyError> {
+        let leaving: Vec<Txid> = self.mempool.leaving().copied().collect();
+        let Some(&first) = leaving.first() else { return Ok(Transition::default()) };
+        let mut step = Step::new(self, view, now);
+        for txid in leaving {
+            let tracked = step.tracker.mempool.is_tracked(&txid);
+            step.tracker.mempool.remove(&txid);
+            if tracked {
+                step.retire(txid, Status::Evicted)?;
+            }
+        }
+        step.finish(Vec::new(), Vec::new(), |txid| Cause::Removed(txid.unwrap_or(first)))
+    }
+
+    pub(super) fn snapshot(&mut self, tip: BlockHash, txids: &HashSet<Txid>) -> Transition {
+        if self.tip.is_none_or(|ours| ours.hash != tip) {
+            return Transition::default();
+        }
+        let gone: Vec<Txid> = self.mempool.txids().filter(|txid| !txids.contains(*txid)).copied().collect();
+        let mut unknown = Vec::new();
+        for txid in txids {
+            match self.mempool.contains(txid) {
+                true => self.mempool.stays(txid),
+                false => unknown.push(*txid),
+            }
+        }
+        let transition = self.tx_gone(&gone);
+        match unknown.is_empty() {
+            true => transition,
+            false => Transition { asks: vec![Ask::Fetch(unknown)], ..transition },
+        }
+    }
+}
+
+impl<V: View> Step<'_, V> {
+    /// Whether the transaction is in a block of our chain, as far as our rows tell.
+    fn is_confirmed(&mut self, txid: &Txid) -> Result<bool, ApplyError> {
+        Ok(self.draft.tx(txid)?.is_some_and(|row| matches!(row.status, Status::Confirmed { .. })))
+    }
+}

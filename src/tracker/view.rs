@@ -1,0 +1,140 @@
+//! The rows that the core may read: [`View`], a map that implements it for tests, and [`Overlay`], a view with changes on top.
+
+use std::collections::HashMap;
+use std::hash::Hash;
+
+use bitcoin::{OutPoint, Txid};
+
+use super::{BlockId, BlockRow, Change, ChangeSet, OutputRow, ScriptHash, TxRow, WatchRow};
+
+/// A row that cannot be read. Always fatal: the store is damaged or unreadable.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("cannot read the store: {0}")]
+pub struct ViewError(pub String);
+
+/// Read access to the rows, as of the last transition.
+pub trait View {
+    fn watch(&self, script: &ScriptHash) -> Result<Option<WatchRow>, ViewError>;
+    fn output(&self, outpoint: &OutPoint) -> Result<Option<OutputRow>, ViewError>;
+    fn tx(&self, txid: &Txid) -> Result<Option<TxRow>, ViewError>;
+    fn block(&self, height: u32) -> Result<Option<BlockRow>, ViewError>;
+    fn tip(&self) -> Result<Option<BlockId>, ViewError>;
+    /// The scripts whose coverage begins above `height`. May be slow: it is asked only when a reorg reaches below the newest watch.
+    fn watches_above(&self, height: u32) -> Result<Vec<ScriptHash>, ViewError>;
+}
+
+/// Rows in maps: the view of tests.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct MemoryView {
+    pub watches: HashMap<ScriptHash, WatchRow>,
+    pub outputs: HashMap<OutPoint, OutputRow>,
+    pub txs: HashMap<Txid, TxRow>,
+    pub blocks: HashMap<u32, BlockRow>,
+    pub tip: Option<BlockId>,
+}
+
+impl MemoryView {
+    pub fn commit(&mut self, changes: &ChangeSet) {
+        for change in &changes.0 {
+            match change.clone() {
+                Change::Watch { script, new, .. } => set(&mut self.watches, script, new),
+                Change::Output { outpoint, new, .. } => set(&mut self.outputs, outpoint, new),
+                Change::Tx { txid, new, .. } => set(&mut self.txs, txid, new),
+                Change::Block { height, new, .. } => set(&mut self.blocks, height, new),
+                Change::Tip { new, .. } => self.tip = new,
+            }
+        }
+    }
+}
+
+fn set<K: Eq + Hash, V>(map: &mut HashMap<K, V>, key: K, value: Option<V>) {
+    match value {
+        Some(value) => map.insert(key, value),
+        None => map.remove(&key),
+    };
+}
+
+impl View for MemoryView {
+    fn watch(&self, script: &ScriptHash) -> Result<Option<WatchRow>, ViewError> {
+        Ok(self.watches.get(script).cloned())
+    }
+
+    fn output(&self, outpoint: &OutPoint) -> Result<Option<OutputRow>, ViewError> {
+        Ok(self.outputs.get(outpoint).cloned())
+    }
+
+    fn tx(&self, txid: &Txid) -> Result<Option<TxRow>, ViewError> {
+        Ok(self.txs.get(txid).cloned())
+    }
+
+    fn block(&self, height: u32) -> Result<Option<BlockRow>, ViewError> {
+        Ok(self.blocks.get(&height).cloned())
+    }
+
+    fn tip(&self) -> Result<Option<BlockId>, ViewError> {
+        Ok(self.tip)
+    }
+
+    fn watches_above(&self, height: u32) -> Result<Vec<ScriptHash>, ViewError> {
+        Ok(self.watches.iter().filter(|(_, row)| row.coverage.from_height > height).map(|(script, _)| *script).collect())
+    }
+}
+
+/// A view with changes on top, so that several transitions see each other before they are committed as one batch.
+#[derive(Debug)]
+pub struct Overlay<'a, V> {
+    base: &'a V,
+    watches: HashMap<ScriptHash, Option<WatchRow>>,
+    outputs: HashMap<OutPoint, Option<OutputRow>>,
+    txs: HashMap<Txid, Option<TxRow>>,
+    blocks: HashMap<u32, Option<BlockRow>>,
+    tip: Option<Option<BlockId>>,
+}
+
+impl<'a, V: View> Overlay<'a, V> {
+    pub fn new(base: &'a V) -> Self {
+        Self { base, watches: HashMap::new(), outputs: HashMap::new(), txs: HashMap::new(), blocks: HashMap::new(), tip: None }
+    }
+
+    pub fn add(&mut self, changes: &ChangeSet) {
+        for change in &changes.0 {
+            match change.clone() {
+                Change::Watch { script, new, .. } => drop(self.watches.insert(script, new)),
+                Change::Output { outpoint, new, .. } => drop(self.outputs.insert(outpoint, new)),
+                Change::Tx { txid, new, .. } => drop(self.txs.insert(txid, new)),
+                Change::Block { height, new, .. } => drop(self.blocks.insert(height, new)),
+                Change::Tip { new, .. } => self.tip = Some(new),
+            }
+        }
+    }
+}
+
+impl<V: View> View for Overlay<'_, V> {
+    fn watch(&self, script: &ScriptHash) -> Result<Option<WatchRow>, ViewError> {
+        self.watches.get(script).map_or_else(|| self.base.watch(script), |row| Ok(row.clone()))
+    }
+
+    fn output(&self, outpoint: &OutPoint) -> Result<Option<OutputRow>, ViewError> {
+        self.outputs.get(outpoint).map_or_else(|| self.base.output(outpoint), |row| Ok(row.clone()))
+    }
+
+    fn tx(&self, txid: &Txid) -> Result<Option<TxRow>, ViewError> {
+        self.txs.get(txid).map_or_else(|| self.base.tx(txid), |row| Ok(row.clone()))
+    }
+
+    fn block(&self, height: u32) -> Result<Option<BlockRow>, ViewError> {
+        self.blocks.get(&height).map_or_else(|| self.base.block(height), |row| Ok(row.clone()))
+    }
+
+    fn tip(&self) -> Result<Option<BlockId>, ViewError> {
+        self.tip.map_or_else(|| self.base.tip(), Ok)
+    }
+
+    fn watches_above(&self, height: u32) -> Result<Vec<ScriptHash>, ViewError> {
+        let mut scripts = self.base.watches_above(height)?;
+        scripts.retain(|script| !self.watches.contains_key(script));
+        let above = |row: &Option<WatchRow>| row.as_ref().is_some_and(|row| row.coverage.from_height > height);
+        scripts.extend(self.watches.iter().filter(|(_, row)| above(row)).map(|(script, _)| *script));
+        Ok(scripts)
+    }
+}

@@ -1,0 +1,130 @@
+//! Scripts: watched from now on, and what they owned before.
+
+use std::collections::{BTreeSet, HashSet};
+
+use super::event::Cause;
+use super::filter::BuildIdentity;
+use super::input::FoundOutput;
+use super::step::Step;
+use super::{ApplyError, Ask, Balance, BlockId, Coverage, OutputRow, ScriptHash, Tracker, Transition, View, WatchRequest, WatchRow};
+
+impl Tracker {
+    pub(super) fn watch(&mut self, view: &impl View, requests: Vec<WatchRequest>, now: u64) -> Result<Transition, ApplyError> {
+        let mut step = Step::new(self, view, now);
+        let mut fresh: HashSet<u64, BuildIdentity> = HashSet::default();
+        let mut wants_baseline = false;
+        for request in requests {
+            let script = ScriptHash::of(&request.spk);
+            let known = step.draft.watch(&script)?.cloned();
+            let is_new = known.is_none();
+            let mut row = known.unwrap_or_else(|| step.new_watch(&request));
+            let depths: BTreeSet<u8> = row.depths.iter().copied().chain(request.depths).collect();
+            let added: Vec<u8> = depths.iter().copied().filter(|depth| is_new || !row.depths.contains(depth)).collect();
+            step.tracker.count_depths(&added);
+            row.depths = depths.into_iter().collect();
+            if let Some(label) = request.label {
+                row.label = label;
+            }
+            if request.baseline && !row.coverage.utxos_complete && !row.coverage.pending {
+                row.coverage.pending = true;
+                wants_baseline = true;
+            }
+            if is_new {
+                step.tracker.newest_coverage = step.tracker.newest_coverage.max(row.coverage.from_height);
+                let fingerprint = step.tracker.fingerprints.script(&row.spk);
+                step.tracker.scripts.insert(fingerprint);
+                fresh.insert(fingerprint);
+            }
+            step.draft.put_watch(script, row)?;
+        }
+        if !fresh.is_empty() {
+            let paying = step.tracker.mempool.paying(&fresh);
+            step.asks.extend((!paying.is_empty()).then_some(Ask::Fetch(paying)));
+        }
+        step.asks.extend(wants_baseline.then_some(Ask::Baseline));
+        Ok(Transition { changes: step.draft.into_changes(), events: Vec::new(), asks: step.asks })
+    }
+
+    pub(super) fn baseline(
+        &mut self,
+        view: &impl View,
+        block: BlockId,
+        scripts: &[ScriptHash],
+        outputs: &[FoundOutput],
+        now: u64,
+    ) -> Result<Transition, ApplyError> {
+        if self.tip != Some(block) {
+            return Err(ApplyError::NotOurTip { tip: self.tip, block });
+        }
+        let mut step = Step::new(self, view, now);
+        let wanted: HashSet<ScriptHash> = scripts.iter().copied().collect();
+        for found in outputs {
+            let script = ScriptHash::of(&found.spk);
+            if wanted.contains(&script) && step.draft.watch(&script)?.is_some_and(|row| row.coverage.pending) {
+                step.merge_found(script, found)?;
+            }
+        }
+        for script in scripts {
+            let Some(mut row) = step.draft.watch(script)?.cloned() else { continue };
+            if row.coverage.pending {
+                row.coverage = Coverage { utxos_complete: true, pending: false, ..row.coverage };
+                step.draft.put_watch(*script, row)?;
+            }
+        }
+        step.settle_revisits()?;
+        step.finish(Vec::new(), Vec::new(), |_| Cause::Baseline(block.hash))
+    }
+}
+
+impl<V: View> Step<'_, V> {
+    /// After a disconnect down to `height`: outputs that were spent before their script was watched may be unspent again, so the
+    /// baselines of scripts that were added above it are asked for once more.
+    pub fn reopen_coverage(&mut self, view: &V, height: u32) -> Result<(), ApplyError> {
+        if self.tracker.newest_coverage <= height.saturating_add(1) {
+            return Ok(());
+        }
+        let mut wants_baseline = false;
+        for script in view.watches_above(height.saturating_add(1))? {
+            let Some(mut row) = self.draft.watch(&script)?.cloned() else { continue };
+            row.coverage.from_height = height.saturating_add(1);
+            if row.coverage.utxos_complete {
+                row.coverage = Coverage { utxos_complete: false, pending: true, ..row.coverage };
+                wants_baseline = true;
+            }
+            self.draft.put_watch(script, row)?;
+        }
+        self.tracker.newest_coverage = height.saturating_add(1);
+        self.asks.extend(wants_baseline.then_some(Ask::Baseline));
+        Ok(())
+    }
+
+    fn new_watch(&self, request: &WatchRequest) -> WatchRow {
+        let from_height = self.tracker.tip.map_or(u32::MAX, |tip| tip.height.saturating_add(1));
+        WatchRow {
+            spk: request.spk.clone(),
+            label: String::new(),
+            added: self.draft.now(),
+            depths: vec![1],
+            coverage: Coverage { from_height, utxos_complete: false, pending: false },
+            balance: Balance::default(),
+            utxo_count: 0,
+            tx_count: 0,
+            updated: self.draft.now(),
+        }
+    }
+
+    /// An output that the node has at our tip. One that we know already is left as it is: we know more about it.
+    fn merge_found(&mut self, script: ScriptHash, found: &FoundOutput) -> Result<(), ApplyError> {
+        if self.draft.output(&found.outpoint)?.is_some() {
+            return Ok(());
+        }
+        let row = OutputRow { script, value: found.value.to_sat(), height: Some(found.height), coinbase: found.coinbase, spent: None };
+        self.put_output(found.outpoint, Some(row))?;
+        self.revisit_spender(&found.outpoint);
+        if let Some(mut block) = self.draft.block(found.height)?.cloned() {
+            block.found.push(found.outpoint);
+            self.draft.put_block(found.height, Some(block))?;
+        }
+        Ok(())
+    }
+}
