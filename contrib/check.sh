@@ -1,0 +1,35 @@
+#!/usr/bin/env bash
+# Every check there is, and exactly what CI runs. Warm it takes minutes; cold, RocksDB's C++ adds about half an hour on two cores.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+export RUST_BACKTRACE=1
+
+step() { printf '\n== %s\n' "$*"; }
+
+step "what this machine lacks"
+environment=$(contrib/setup.sh)
+eval "$environment"
+
+step "format"
+cargo fmt --check
+
+# One profile for everything: the dev profile would compile RocksDB a second time.
+step "lints"
+cargo clippy --release --all-targets -- -D warnings
+
+step "build"
+cargo test --release --no-run
+
+step "the main job: three payments, pushed"
+regtest/up.sh --bin "$CARGO_TARGET_DIR/release/satwatch" --payments 3
+
+step "tests"
+log=$(mktemp)
+trap 'rm -f "$log"' EXIT
+code=0
+cargo test --release --no-fail-fast 2>&1 | tee "$log" || code=$?
+
+# One line over all test binaries.
+awk '/^test result: / { passed += $4; failed += $6; ignored += $8 }
+    END { printf "\n%d passed, %d failed, %d skipped\n", passed, failed, ignored }' "$log"
+exit "$code"

@@ -1,0 +1,130 @@
+//! What a client hears when its request is refused: one type, which becomes an HTTP answer or a Socket.IO object in one place.
+//!
+//! On the wire it is `{"error": "<sentence>", "code": "<stable_snake_case>"}` in both protocols. The sentence is for a person and
+//! says what to do; programs look at the code, which never changes its meaning. Causes inside the daemon go to the log, not here.
+
+use hyper::StatusCode;
+use serde::ser::{Serialize, SerializeMap, Serializer};
+
+use crate::indexer::Refused;
+use crate::store::StoreError;
+
+/// A refused request.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{message}")]
+pub struct ApiError {
+    pub code: &'static str,
+    pub status: StatusCode,
+    pub message: String,
+    /// The `Allow` header of a 405.
+    pub allow: Option<&'static str>,
+}
+
+impl ApiError {
+    pub fn new(status: StatusCode, code: &'static str, message: impl Into<String>) -> Self {
+        Self { code, status, message: message.into(), allow: None }
+    }
+
+    pub fn bad_request(code: &'static str, message: impl Into<String>) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, code, message)
+    }
+
+    /// A field of a request body or of an event's object is absent.
+    pub fn missing_field(field: &str, what: &str) -> Self {
+        Self::bad_request("missing_field", format!("The field \"{field}\" is missing; send {what}."))
+    }
+
+    /// A field is there, but not what it must be.
+    pub fn invalid_field(field: &str, what: &str) -> Self {
+        Self::bad_request("invalid_field", format!("The field \"{field}\" must be {what}."))
+    }
+
+    /// A known query parameter is malformed.
+    pub fn invalid_parameter(name: &str, what: &str) -> Self {
+        Self::bad_request("invalid_parameter", format!("The query parameter \"{name}\" must be {what}."))
+    }
+
+    pub fn not_watched(address: &str) -> Self {
+        let message = format!(
+            "{address} is not watched. Add it with POST /add_address {{\"address\": \"{address}\"}} or the Socket.IO event subscribe_address, then ask again."
+        );
+        Self::new(StatusCode::NOT_FOUND, "not_watched", message)
+    }
+
+    pub fn no_such_route(path: &str) -> Self {
+        let message = format!("There is nothing at {}. The routes are listed in the README; GET /status is a good start.", shortened(path));
+        Self::new(StatusCode::NOT_FOUND, "not_found", message)
+    }
+
+    pub fn method_not_allowed(method: &str, allow: &'static str) -> Self {
+        let message = format!("{} is not allowed here; use {allow}.", shortened(method));
+        Self { allow: Some(allow), ..Self::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", message) }
+    }
+
+    /// The daemon is on its way down.
+    pub fn stopping() -> Self {
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, "stopping", "The daemon is stopping; try again when it is back.")
+    }
+
+    /// Something broke inside; `cause` goes to the log only.
+    pub fn internal(cause: &dyn std::fmt::Display) -> Self {
+        tracing::error!(%cause, "a request failed inside the daemon");
+        let message = "The daemon failed to answer; its log says why. Nothing was changed, you may try again.";
+        Self::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", message)
+    }
+}
+
+impl Serialize for ApiError {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(Some(2))?;
+        map.serialize_entry("error", &self.message)?;
+        map.serialize_entry("code", self.code)?;
+        map.end()
+    }
+}
+
+impl From<StoreError> for ApiError {
+    fn from(cause: StoreError) -> Self {
+        Self::internal(&cause)
+    }
+}
+
+impl From<Refused> for ApiError {
+    fn from(refused: Refused) -> Self {
+        match refused {
+            Refused::Stopped(_) => Self::stopping(),
+            Refused::Apply(cause) => Self::internal(&cause),
+        }
+    }
+}
+
+/// Text that a client sent, fit to be shown in a sentence: at most 100 characters, without control characters.
+pub fn shortened(text: &str) -> String {
+    const MOST: usize = 100;
+    let mut shown: String = text.chars().filter(|c| !c.is_control()).take(MOST).collect();
+    if text.chars().nth(MOST).is_some() {
+        shown.push('…');
+    }
+    shown
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn is_the_same_object_in_both_protocols() {
+        let error = ApiError::missing_field("address", "{\"address\": \"…\"}");
+        assert_eq!(
+            serde_json::to_string(&error).unwrap(),
+            r#"{"error":"The field \"address\" is missing; send {\"address\": \"…\"}.","code":"missing_field"}"#
+        );
+    }
+
+    #[test]
+    fn shows_remote_text_bounded_and_without_control_characters() {
+        assert_eq!(shortened("a\u{1b}[31mb\n"), "a[31mb");
+        assert_eq!(shortened(&"é".repeat(101)).chars().count(), 101);
+        assert_eq!(shortened(&"é".repeat(100)), "é".repeat(100));
+    }
+}

@@ -1,0 +1,124 @@
+//! The application that clients see: REST and Socket.IO over one state, the web page beside them.
+//!
+//! # Delivery contract
+//!
+//! * Every event is in the log before anybody hears of it. A subscriber hears the events of its addresses in the order of their
+//!   numbers, each once, none skipped: from the cursor that `subscribed` (or REST) named, on.
+//! * What one answer says (balance, tip, cursor) is read from one snapshot of the store, so it is true at one instant.
+//! * The same event is the same bytes for every subscriber and in `GET /events`.
+//! * A client that does not keep up is closed, never given a gap: it comes back with the cursor of the last event it got.
+//! * Addresses exist only here; below, a watched thing is a script and its hash.
+//! * A refused request has changed nothing, and says what to do instead ([`error`]).
+//!
+//! # Where a request goes
+//!
+//! ```text
+//! server ──► router   Host and Origin (browser), CORS, path
+//!              ├─ /socket.io/ ─► socketio ─► live   events of clients; replies and replays
+//!              │                               └──► hub   subscriptions; the log to the sockets
+//!              ├─ routes ─────► rest    status, start, stop, health; dispatch of all routes
+//!              │                  ├──── watching   addresses: add, list, balance, transactions, outputs
+//!              │                  └──── events     the log, with long polling
+//!              └─ the rest ───► page
+//! ```
+//! `json` has the wire shapes, `fields` reads what clients send, `cursor` and `address` their two kinds of text.
+
+mod address;
+mod browser;
+mod cursor;
+mod error;
+mod events;
+mod fields;
+mod hub;
+mod json;
+mod live;
+mod respond;
+mod rest;
+mod router;
+mod status;
+mod subscriptions;
+#[cfg(test)]
+mod tests;
+mod watching;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
+
+use tokio::sync::{Mutex, watch};
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+pub use error::ApiError;
+pub use router::Router;
+
+use crate::store::{Reader, StoreError};
+use crate::{bitcoind, config, indexer, socketio};
+
+/// The parts that the API stands on.
+pub struct Parts {
+    pub reader: Reader,
+    pub indexer: indexer::Handle,
+    pub node: watch::Receiver<bitcoind::Status>,
+    /// Whether the follower follows; `/start` and `/stop` set it and remember it in the store.
+    pub monitoring: watch::Sender<bool>,
+    pub config: Arc<config::Config>,
+    /// The address in use, which `server.listen` with port 0 does not say.
+    pub listen: SocketAddr,
+    pub socketio: socketio::Config,
+    /// Ends the hub and waiting requests.
+    pub stop: CancellationToken,
+}
+
+/// Starts the hub and builds the router. The hub ends when `stop` says so or, with an error, when the store cannot be read: then the
+/// daemon must end.
+pub fn start(parts: Parts) -> (Arc<Router>, JoinHandle<Result<(), StoreError>>) {
+    let (gate, socketio) = (browser::Gate::new(&parts.config.server, parts.listen), parts.socketio.clone());
+    let (app, hub) = build(parts);
+    let stop = app.stop.clone();
+    (Arc::new(Router::new(app, gate, socketio)), tokio::spawn(hub.run(stop)))
+}
+
+fn build(parts: Parts) -> (Arc<App>, hub::Hub) {
+    let Parts { reader, indexer, node, monitoring, config, stop, .. } = parts;
+    let wire = hub::Wire { log: reader.log_id().into(), network: reader.chain().network };
+    let (hub, handle) = hub::Hub::new(reader.clone(), wire.clone(), indexer.head(), config.limits.subscriptions);
+    let switch = Mutex::new(());
+    let app = App { reader, indexer, node, monitoring, switch, config, wire, hub: handle, started: Instant::now(), stop };
+    (Arc::new(app), hub)
+}
+
+/// What all routes and events share.
+struct App {
+    reader: Reader,
+    indexer: indexer::Handle,
+    node: watch::Receiver<bitcoind::Status>,
+    monitoring: watch::Sender<bool>,
+    /// Held while monitoring is switched, so that the store and the follower are told the same of two requests at once.
+    switch: Mutex<()>,
+    config: Arc<config::Config>,
+    wire: hub::Wire,
+    hub: hub::Handle,
+    started: Instant,
+    stop: CancellationToken,
+}
+
+impl App {
+    /// Runs reads of the store that may take long where they hold up nobody else.
+    async fn read<T: Send + 'static>(
+        self: &Arc<Self>,
+        read: impl FnOnce(&App) -> Result<T, ApiError> + Send + 'static,
+    ) -> Result<T, ApiError> {
+        let app = self.clone();
+        match tokio::task::spawn_blocking(move || read(&app)).await {
+            Ok(result) => result,
+            Err(cause) => Err(ApiError::internal(&cause)),
+        }
+    }
+}
+
+/// Milliseconds since the Unix epoch.
+fn now() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,211 @@
+//! The routes: path and method to what answers them, and reading bodies.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body_util::{BodyExt, Limited};
+use hyper::body::Body;
+use hyper::header::CONTENT_TYPE;
+use hyper::{HeaderMap, Method, Request, StatusCode};
+use percent_encoding::percent_decode_str;
+use serde::Serialize;
+
+use super::App;
+use super::error::{ApiError, shortened};
+use super::fields::{Fields, Query};
+use super::respond::{self, Answer};
+use super::status::Status;
+
+/// From the first to the last byte of a request's body.
+const BODY_TIMEOUT: Duration = Duration::from_secs(30);
+const READ: &str = "GET, HEAD, OPTIONS";
+const WRITE: &str = "POST, OPTIONS";
+
+/// What a path names.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Route {
+    Status,
+    Start,
+    Stop,
+    AddAddress,
+    AddAddresses,
+    Addresses,
+    Balance(String),
+    Transactions(String),
+    Utxos(String),
+    ScanHistory(String),
+    Events,
+    Live,
+    Ready,
+}
+
+impl Route {
+    /// The route of a request's path; its parts are percent-decoded.
+    pub fn of(path: &str) -> Option<Self> {
+        let parts: Vec<String> =
+            path.strip_prefix('/')?.split('/').map(|part| percent_decode_str(part).decode_utf8_lossy().into_owned()).collect();
+        let parts: Vec<&str> = parts.iter().map(String::as_str).collect();
+        Some(match parts.as_slice() {
+            ["status"] => Self::Status,
+            ["start"] => Self::Start,
+            ["stop"] => Self::Stop,
+            ["add_address"] => Self::AddAddress,
+            ["add_addresses"] => Self::AddAddresses,
+            ["addresses"] => Self::Addresses,
+            ["balance", address] => Self::Balance((*address).to_owned()),
+            ["transactions", address] => Self::Transactions((*address).to_owned()),
+            ["utxos", address] => Self::Utxos((*address).to_owned()),
+            ["scan_history", address] => Self::ScanHistory((*address).to_owned()),
+            ["events"] => Self::Events,
+            ["health", "live"] => Self::Live,
+            ["health", "ready"] => Self::Ready,
+            _ => return None,
+        })
+    }
+
+    /// The methods it takes, as the `Allow` header says them.
+    pub fn allow(&self) -> &'static str {
+        match self {
+            Self::Start | Self::Stop | Self::AddAddress | Self::AddAddresses | Self::ScanHistory(_) => WRITE,
+            Self::Status | Self::Addresses | Self::Balance(_) | Self::Transactions(_) | Self::Utxos(_) | Self::Events => READ,
+            Self::Live | Self::Ready => READ,
+        }
+    }
+}
+
+/// Answers one request. `sessions`: Socket.IO sessions that are open, for the status.
+pub async fn answer<B>(app: &Arc<App>, route: Route, request: Request<B>, sessions: usize) -> Result<Answer, ApiError>
+where
+    B: Body<Data = Bytes>,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    let method = if request.method() == Method::HEAD { Method::GET } else { request.method().clone() };
+    let expected = if route.allow() == READ { Method::GET } else { Method::POST };
+    if method != expected {
+        return Err(ApiError::method_not_allowed(method.as_str(), route.allow()));
+    }
+    let query = Query::parse(request.uri().query().unwrap_or_default());
+    match route {
+        Route::Status => Ok(respond::json(StatusCode::OK, &app.status(sessions).await?)),
+        Route::Start => start(app, sessions).await,
+        Route::Stop => stop(app).await,
+        Route::AddAddress => app.add_address(&body(app, request).await?.ok_or_else(no_body)?).await,
+        Route::AddAddresses => app.add_addresses(&body(app, request).await?.ok_or_else(no_body)?).await,
+        Route::Addresses => app.addresses(&query).await,
+        Route::Balance(address) => app.balance(&address).await,
+        Route::Transactions(address) => app.transactions(&address, &query).await,
+        Route::Utxos(address) => app.utxos(&address, &query).await,
+        Route::ScanHistory(address) => app.scan_history(&address, &body(app, request).await?.unwrap_or_default()).await,
+        Route::Events => app.events(&query).await,
+        Route::Live => Ok(app.live()),
+        Route::Ready => app.ready(),
+    }
+}
+
+async fn start(app: &Arc<App>, sessions: usize) -> Result<Answer, ApiError> {
+    #[derive(Serialize)]
+    struct Started {
+        message: &'static str,
+        status: Status,
+    }
+    let message = match app.switch_monitoring(true).await? {
+        true => "Monitoring started; what was missed while it was stopped is being caught up on.",
+        false => "Monitoring was on already.",
+    };
+    Ok(respond::json(StatusCode::OK, &Started { message, status: app.status(sessions).await? }))
+}
+
+async fn stop(app: &Arc<App>) -> Result<Answer, ApiError> {
+    #[derive(Serialize)]
+    struct Stopped {
+        message: &'static str,
+    }
+    let message = match app.switch_monitoring(false).await? {
+        true => "Monitoring stopped, also across restarts; POST /start goes on where it was.",
+        false => "Monitoring was stopped already.",
+    };
+    Ok(respond::json(StatusCode::OK, &Stopped { message }))
+}
+
+/// The JSON object of a body; `None` when there is no body at all.
+async fn body<B>(app: &App, request: Request<B>) -> Result<Option<Fields>, ApiError>
+where
+    B: Body<Data = Bytes>,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    if request.body().is_end_stream() {
+        return Ok(None);
+    }
+    check_content_type(request.headers())?;
+    let limit = app.config.limits.body_bytes;
+    let too_large = || {
+        let message = format!("The body is larger than {limit} bytes (limits.body_bytes); send less at a time.");
+        ApiError::new(StatusCode::PAYLOAD_TOO_LARGE, "payload_too_large", message)
+    };
+    if request.body().size_hint().lower() > limit as u64 {
+        return Err(too_large());
+    }
+    let collected = tokio::time::timeout(BODY_TIMEOUT, Limited::new(request.into_body(), limit).collect()).await;
+    let bytes = match collected {
+        Err(_) => {
+            return Err(ApiError::new(StatusCode::REQUEST_TIMEOUT, "timeout", "The body did not arrive within 30 seconds; send it again."));
+        }
+        Ok(Err(cause)) if cause.is::<http_body_util::LengthLimitError>() => return Err(too_large()),
+        Ok(Err(_)) => return Err(ApiError::bad_request("incomplete_body", "The body ended too early; send it again.")),
+        Ok(Ok(collected)) => collected.to_bytes(),
+    };
+    if bytes.is_empty() { Ok(None) } else { Fields::parse(&bytes).map(Some) }
+}
+
+fn no_body() -> ApiError {
+    ApiError::bad_request("invalid_json", "The request has no body; send a JSON object such as {\"address\": \"<address>\"}.")
+}
+
+/// JSON, or nothing said. The type that curl says by default is refused like any other, with what to add.
+fn check_content_type(headers: &HeaderMap) -> Result<(), ApiError> {
+    let Some(value) = headers.get(CONTENT_TYPE) else { return Ok(()) };
+    let text = String::from_utf8_lossy(value.as_bytes());
+    let essence = text.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+    if essence == "application/json" || (essence.starts_with("application/") && essence.ends_with("+json")) {
+        return Ok(());
+    }
+    let message = format!(
+        "The body must be JSON, not {}; send the header Content-Type: application/json (curl: -H 'Content-Type: application/json').",
+        shortened(&text)
+    );
+    Err(ApiError::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type", message))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_are_decoded_and_must_match_whole() {
+        assert_eq!(Route::of("/status"), Some(Route::Status));
+        assert_eq!(Route::of("/balance/bc1%71"), Some(Route::Balance("bc1q".to_owned())));
+        assert_eq!(Route::of("/balance/"), Some(Route::Balance(String::new())));
+        assert_eq!(Route::of("/balance/a%2Fb"), Some(Route::Balance("a/b".to_owned())));
+        assert_eq!(Route::of("/balance/%FF%"), Some(Route::Balance("\u{fffd}%".to_owned())));
+        for path in ["", "/", "status", "/status/", "//status", "/balance", "/balance/a/b", "/STATUS", "/health", "*", "/../status"] {
+            assert_eq!(Route::of(path), None, "{path}");
+        }
+    }
+
+    #[test]
+    fn only_json_or_nothing_is_a_content_type() {
+        let check = |text: &'static str| {
+            let mut headers = HeaderMap::new();
+            headers.insert(CONTENT_TYPE, text.parse().unwrap());
+            check_content_type(&headers).map_err(|error| error.status.as_u16())
+        };
+        assert_eq!(check_content_type(&HeaderMap::new()), Ok(()));
+        for good in ["application/json", "Application/JSON; charset=utf-8", "application/vnd.x+json"] {
+            assert_eq!(check(good), Ok(()), "{good}");
+        }
+        for bad in ["application/x-www-form-urlencoded", "text/plain", "", "multipart/form-data; boundary=x", "application/jsonp"] {
+            assert_eq!(check(bad), Err(415), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,115 @@
+//! One request in, one answer out: who may ask, where it goes, and what every answer carries.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http_body_util::Full;
+use hyper::body::Body;
+use hyper::header::{ALLOW, CONTENT_LENGTH, HeaderName, HeaderValue};
+use hyper::{Method, Request, Response, StatusCode};
+
+use super::App;
+use super::browser::{self, Gate};
+use super::error::ApiError;
+use super::live::Live;
+use super::respond::{self, Answer};
+use super::rest::{self, Route};
+use crate::{page, socketio};
+
+/// Answers the requests of all clients.
+pub struct Router {
+    app: Arc<App>,
+    gate: Gate,
+    socketio: socketio::Service<Live>,
+}
+
+impl Router {
+    pub(super) fn new(app: Arc<App>, gate: Gate, config: socketio::Config) -> Self {
+        let live = Live::new(app.clone());
+        Self { app, gate, socketio: socketio::Service::new(config, live) }
+    }
+
+    /// Answers a request. A polling or long-polling request may take up to a minute.
+    pub async fn handle<B>(&self, request: Request<B>, peer: SocketAddr) -> Response<Full<Bytes>>
+    where
+        B: Body<Data = Bytes> + Unpin,
+        B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    {
+        match self.gate.check(request.uri(), request.headers()) {
+            Err(refusal) => {
+                let head = request.method() == Method::HEAD;
+                let mut answer = respond::error(&refusal);
+                browser::cors(answer.headers_mut(), None);
+                if head { without_body(answer) } else { answer }
+            }
+            Ok(origin) => {
+                let mut answer = self.route(request, peer).await;
+                browser::cors(answer.headers_mut(), origin);
+                answer
+            }
+        }
+    }
+
+    async fn route<B>(&self, request: Request<B>, peer: SocketAddr) -> Answer
+    where
+        B: Body<Data = Bytes> + Unpin,
+        B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    {
+        if request.method() == Method::OPTIONS {
+            return options(&request);
+        }
+        if self.socketio.matches(request.uri().path()) {
+            return self.socketio.handle(request, Some(peer.ip())).await;
+        }
+        let head = request.method() == Method::HEAD;
+        let answer = match Route::of(request.uri().path()) {
+            Some(route) => rest::answer(&self.app, route, request, self.socketio.session_count()).await,
+            None => page(&request),
+        };
+        let answer = answer.unwrap_or_else(|error| respond::error(&error));
+        if head { without_body(answer) } else { answer }
+    }
+
+    /// Tells all Socket.IO sessions goodbye and waits until they are gone.
+    pub async fn shutdown(&self) {
+        self.socketio.shutdown().await;
+    }
+
+    /// Open Socket.IO sessions.
+    pub fn session_count(&self) -> usize {
+        self.socketio.session_count()
+    }
+}
+
+/// A file of the web page.
+fn page<B>(request: &Request<B>) -> Result<Answer, ApiError> {
+    let path = request.uri().path();
+    let asset = page::asset(path).ok_or_else(|| ApiError::no_such_route(path))?;
+    if ![Method::GET, Method::HEAD].contains(request.method()) {
+        return Err(ApiError::method_not_allowed(request.method().as_str(), "GET, HEAD, OPTIONS"));
+    }
+    let mut answer = respond::body(StatusCode::OK, asset.content_type, asset.body);
+    for (name, value) in page::HEADERS {
+        answer.headers_mut().insert(HeaderName::from_static(name), HeaderValue::from_static(value));
+    }
+    Ok(answer)
+}
+
+/// The answer to OPTIONS, a browser's preflight above all. It touches no session and no state.
+fn options<B>(request: &Request<B>) -> Answer {
+    let mut answer = Response::new(Full::default());
+    *answer.status_mut() = StatusCode::NO_CONTENT;
+    let allow = Route::of(request.uri().path()).map_or("GET, HEAD, POST, OPTIONS", |route| route.allow());
+    answer.headers_mut().insert(ALLOW, HeaderValue::from_static(allow));
+    browser::preflight(request.headers(), answer.headers_mut());
+    answer
+}
+
+/// The same answer as for GET, as HEAD wants it: with the length, without the bytes.
+fn without_body(mut answer: Answer) -> Answer {
+    let length = answer.body().size_hint().exact().unwrap_or_default();
+    answer.headers_mut().insert(CONTENT_LENGTH, HeaderValue::from(length));
+    *answer.body_mut() = Full::default();
+    answer
+}

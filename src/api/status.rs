@@ -1,0 +1,240 @@
+//! `GET /status`, `GET /health/*`: what the daemon knows of itself and of the node.
+
+use std::sync::Arc;
+
+use hyper::StatusCode;
+use serde::Serialize;
+
+use super::error::ApiError;
+use super::json::{self, Block, Text};
+use super::respond::{self, Answer};
+use super::{App, address, now};
+use crate::bitcoind;
+use crate::store::{Snapshot, StoreError};
+
+/// Addresses that `/status` lists; `GET /addresses` has them all.
+const LISTED: usize = 1000;
+
+/// The tip with the time in its header; the time is `null` when the block came before the store knows blocks.
+#[derive(Debug, Serialize)]
+pub struct Tip {
+    height: u32,
+    hash: Text<bitcoin::BlockHash>,
+    time: Option<f64>,
+}
+
+impl Tip {
+    pub fn of(snapshot: &Snapshot<'_>) -> Result<Option<Self>, StoreError> {
+        let Some(tip) = snapshot.tip()? else { return Ok(None) };
+        let time = snapshot.block(tip.height)?.map(|block| f64::from(block.time));
+        let Block { height, hash } = tip.into();
+        Ok(Some(Self { height, hash, time }))
+    }
+}
+
+#[derive(Debug, Serialize)]
+pub struct Status {
+    is_running: bool,
+    realtime_monitoring: bool,
+    watched_addresses: Vec<String>,
+    address_count: u64,
+    total_utxos: u64,
+    transactions: u64,
+    testnet: bool,
+    service_available: bool,
+    version: &'static str,
+    network: &'static str,
+    uptime: f64,
+    following: bool,
+    not_following_because: Option<String>,
+    tip: Option<Tip>,
+    cursor: String,
+    node: Node,
+    zmq: Zmq,
+    reconcile: Reconcile,
+    mempool: Mempool,
+    clients: Clients,
+    scans: [(); 0],
+}
+
+#[derive(Debug, Serialize)]
+struct Node {
+    available: bool,
+    error: Option<String>,
+    unavailable_since: Option<f64>,
+    version: u64,
+    subversion: String,
+    chain: String,
+    blocks: u32,
+    headers: u32,
+    initial_block_download: bool,
+    pruned: bool,
+    prune_height: Option<u32>,
+    notes: Vec<Note>,
+}
+
+#[derive(Debug, Serialize)]
+struct Note {
+    ok: bool,
+    what: String,
+    remedy: Option<String>,
+}
+
+#[derive(Debug, Serialize)]
+struct Zmq {
+    rawtx: Topic,
+    rawblock: Topic,
+    sequence: Topic,
+}
+
+#[derive(Debug, Serialize)]
+struct Topic {
+    endpoint: Option<String>,
+    connected: bool,
+    last_sequence: Option<u32>,
+    last_message_age: Option<f64>,
+    gaps: u64,
+    lost: u64,
+}
+
+impl Topic {
+    fn of(topic: &bitcoind::TopicStatus, now: u64) -> Self {
+        Self {
+            endpoint: topic.endpoint.clone(),
+            connected: topic.connected,
+            last_sequence: topic.last_sequence,
+            last_message_age: topic.last_message.map(|then| json::seconds(now.saturating_sub(then))),
+            gaps: topic.gaps,
+            lost: topic.lost,
+        }
+    }
+}
+
+#[derive(Debug, Serialize)]
+struct Reconcile {
+    interval: u64,
+    last_run: Option<f64>,
+    last_duration: f64,
+    repairs: u64,
+}
+
+#[derive(Debug, Serialize)]
+struct Mempool {
+    size: u64,
+    loaded: bool,
+}
+
+/// `sessions`: open Engine.IO sessions; `subscribers`: those of them that subscribed to something.
+#[derive(Debug, Serialize)]
+struct Clients {
+    sessions: usize,
+    subscribers: usize,
+    subscriptions: usize,
+}
+
+impl App {
+    pub(super) async fn status(self: &Arc<Self>, sessions: usize) -> Result<Status, ApiError> {
+        let counts = self.hub.counts().await?;
+        let clients = Clients { sessions, subscribers: counts.subscribers, subscriptions: counts.subscriptions };
+        self.read(move |app| app.describe(clients)).await
+    }
+
+    fn describe(&self, clients: Clients) -> Result<Status, ApiError> {
+        let (node, now) = (self.node.borrow().clone(), now());
+        let snapshot = self.reader.snapshot();
+        let (counts, network, monitoring) = (snapshot.counts()?, self.wire.network, *self.monitoring.borrow());
+        let watches = snapshot.watches(None, LISTED)?;
+        Ok(Status {
+            is_running: monitoring,
+            realtime_monitoring: monitoring,
+            watched_addresses: watches.iter().map(|(_, row)| address::text(&row.spk, network)).collect(),
+            address_count: counts.addresses,
+            total_utxos: counts.utxos,
+            transactions: counts.transactions,
+            testnet: network != bitcoin::Network::Bitcoin,
+            service_available: node.available,
+            version: env!("CARGO_PKG_VERSION"),
+            network: address::network_name(network),
+            uptime: self.started.elapsed().as_secs_f64(),
+            following: monitoring && node.following,
+            not_following_because: self.not_ready(&node),
+            tip: Tip::of(&snapshot)?,
+            cursor: self.wire.cursor(snapshot.head()?),
+            zmq: Zmq {
+                rawtx: Topic::of(&node.zmq.rawtx, now),
+                rawblock: Topic::of(&node.zmq.rawblock, now),
+                sequence: Topic::of(&node.zmq.sequence, now),
+            },
+            reconcile: Reconcile {
+                interval: node.reconcile.interval,
+                last_run: node.reconcile.last_run.map(json::seconds),
+                last_duration: json::seconds(node.reconcile.last_duration_ms),
+                repairs: node.reconcile.repairs,
+            },
+            mempool: Mempool { size: node.mempool.size, loaded: node.mempool.loaded },
+            node: Node::of(node),
+            clients,
+            scans: [],
+        })
+    }
+
+    /// Why the daemon does not follow the node's tip and feeds; `None` when it does.
+    fn not_ready(&self, node: &bitcoind::Status) -> Option<String> {
+        if !*self.monitoring.borrow() {
+            return Some("Monitoring is stopped; POST /start starts it.".to_owned());
+        }
+        let unknown = || "The node's state is not known yet; ask again in a moment.".to_owned();
+        (!node.following).then(|| node.reason.clone().or_else(|| node.error.clone()).unwrap_or_else(unknown))
+    }
+
+    /// `GET /health/live`: the process answers.
+    pub(super) fn live(&self) -> Answer {
+        #[derive(Serialize)]
+        struct Live {
+            live: bool,
+            version: &'static str,
+        }
+        respond::json(StatusCode::OK, &Live { live: true, version: env!("CARGO_PKG_VERSION") })
+    }
+
+    /// `GET /health/ready`: 200 once the daemon follows the node's tip and its feeds, else 503 with the reason.
+    pub(super) fn ready(&self) -> Result<Answer, ApiError> {
+        #[derive(Serialize)]
+        struct Ready {
+            ready: bool,
+            tip: Option<Tip>,
+        }
+        let not_ready = self.not_ready(&self.node.borrow());
+        match not_ready {
+            Some(reason) => Err(ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "not_ready", reason)),
+            None => Ok(respond::json(StatusCode::OK, &Ready { ready: true, tip: Tip::of(&self.reader.snapshot())? })),
+        }
+    }
+
+    /// `POST /start` and `POST /stop`: remembered first, so that a restart never undoes what was answered.
+    pub(super) async fn switch_monitoring(&self, on: bool) -> Result<bool, ApiError> {
+        let _switching = self.switch.lock().await;
+        self.indexer.remember_monitoring(on).await.map_err(|_| ApiError::stopping())?;
+        Ok(self.monitoring.send_replace(on) != on)
+    }
+}
+
+impl Node {
+    fn of(node: bitcoind::Status) -> Self {
+        let note = |finding: bitcoind::Finding| Note { ok: finding.ok, what: finding.what, remedy: finding.remedy };
+        Self {
+            available: node.available,
+            error: node.error,
+            unavailable_since: node.unavailable_since.map(json::seconds),
+            version: node.version,
+            subversion: node.subversion,
+            chain: node.chain,
+            blocks: node.blocks,
+            headers: node.headers,
+            initial_block_download: node.initial_block_download,
+            pruned: node.pruned,
+            prune_height: node.prune_height,
+            notes: node.notes.into_iter().map(note).collect(),
+        }
+    }
+}

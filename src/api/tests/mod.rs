@@ -1,0 +1,238 @@
+//! The API over a real store, tracker and indexer, without a network: requests go to the router, Socket.IO packets to the layer.
+
+mod live;
+mod rest;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bitcoin::hashes::Hash;
+use bitcoin::{
+    Address, Amount, Block, BlockHash, CompactTarget, KnownHrp, Network, OutPoint, ScriptBuf, Sequence, Transaction, TxIn, TxMerkleNode,
+    TxOut, Txid, Witness, WitnessProgram, WitnessVersion, absolute, block, transaction,
+};
+use bytes::Bytes;
+use http_body_util::{BodyExt, Full};
+use hyper::{HeaderMap, Request, StatusCode};
+use serde_json::Value;
+use tokio::sync::{mpsc, watch};
+use tokio_util::sync::CancellationToken;
+
+use super::live::Live;
+use super::{App, Parts, Router};
+use crate::engineio::{Group, Handler, Handshake, Message, Outbox, OutboxReceiver, outbox};
+use crate::socketio::{self, Connection, Layer};
+use crate::tracker::{Input, Seen};
+use crate::{bitcoind, config, indexer, store};
+
+const NOW: u64 = 1_754_336_318_173;
+const PEER: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 40_000);
+/// Longer than anything here takes; it only ends a test that would hang.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// A regtest address of its own for each number.
+fn address(n: u8) -> Address {
+    let program = WitnessProgram::new(WitnessVersion::V0, &[n; 20]).unwrap();
+    Address::from_witness_program(program, KnownHrp::Regtest)
+}
+
+/// The daemon without node and network. The chain starts at height 100 with a block that nothing is known of.
+struct Daemon {
+    app: Arc<App>,
+    router: Arc<Router>,
+    layer: Layer<Live>,
+    node: watch::Sender<bitcoind::Status>,
+    _asks: mpsc::Receiver<crate::tracker::Ask>,
+    _folder: tempfile::TempDir,
+}
+
+impl Daemon {
+    async fn start() -> Self {
+        Self::with(config::Config::default()).await
+    }
+
+    async fn with(config: config::Config) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let chain = store::ChainInfo { network: Network::Regtest, genesis: BlockHash::all_zeros() };
+        let (writer, reader) = store::open(folder.path(), Some(chain), NOW).unwrap();
+        let (asks, asked) = mpsc::channel(1000);
+        let tracker = indexer::load(&reader, [7; 16]).unwrap();
+        let (indexer, _thread) = indexer::spawn(tracker, writer, 0, asks);
+        let (node, status) = watch::channel(bitcoind::Status::default());
+        let listen = config.server.listen;
+        let parts = Parts {
+            reader,
+            indexer,
+            node: status,
+            monitoring: watch::channel(true).0,
+            config: Arc::new(config),
+            listen,
+            socketio: socketio::Config::default(),
+            stop: CancellationToken::new(),
+        };
+        let gate = super::browser::Gate::new(&parts.config.server, listen);
+        let (app, hub) = super::build(parts);
+        tokio::spawn(hub.run(app.stop.clone()));
+        let router = Arc::new(Router::new(app.clone(), gate, socketio::Config::default()));
+        let layer = Layer::new(socketio::LayerConfig::default(), Live::new(app.clone()));
+        let daemon = Self { app, router, layer, node, _asks: asked, _folder: folder };
+        daemon
+            .apply(Input::Start { first_height: 100, blocks: vec![(BlockHash::from_byte_array([1; 32]), 1_600_000_000)], now: NOW })
+            .await;
+        daemon
+    }
+
+    async fn apply(&self, input: Input) {
+        self.app.indexer.apply(input).await.unwrap();
+    }
+
+    fn tip(&self) -> crate::tracker::BlockId {
+        self.app.reader.snapshot().tip().unwrap().unwrap()
+    }
+
+    /// A payment enters the mempool.
+    async fn pay(&self, to: &Address, satoshi: u64, salt: u8) -> Transaction {
+        let tx = spend(OutPoint { txid: Txid::from_byte_array([salt; 32]), vout: 0 }, to.script_pubkey(), satoshi);
+        self.apply(Input::TxSeen { tx: tx.clone(), seen: Seen::Accepted, now: NOW }).await;
+        tx
+    }
+
+    /// A block on the tip, its coinbase to `miner`.
+    async fn mine(&self, miner: &Address, txs: Vec<Transaction>) -> Block {
+        let tip = self.tip();
+        let block = block_on(tip, miner, txs);
+        self.apply(Input::Connect { block: block.clone(), height: tip.height + 1, now: NOW }).await;
+        block
+    }
+
+    async fn request(&self, request: Request<Full<Bytes>>) -> (StatusCode, HeaderMap, String) {
+        let answer = tokio::time::timeout(PATIENCE, self.router.handle(request, PEER)).await.expect("an answer in time");
+        let (parts, body) = answer.into_parts();
+        let body = String::from_utf8(body.collect().await.unwrap().to_bytes().to_vec()).unwrap();
+        (parts.status, parts.headers, body)
+    }
+
+    async fn get(&self, path: &str) -> (u16, Value) {
+        let request = Request::get(path).header("host", "127.0.0.1:5005").body(Full::default()).unwrap();
+        let (status, headers, body) = self.request(request).await;
+        assert_eq!(headers["content-type"], "application/json");
+        (status.as_u16(), serde_json::from_str(&body).unwrap())
+    }
+
+    async fn post(&self, path: &str, body: &str) -> (u16, Value) {
+        let request = Request::post(path).header("host", "localhost:5005").header("content-type", "application/json");
+        let (status, _, body) = self.request(request.body(Full::from(body.to_owned())).unwrap()).await;
+        (status.as_u16(), serde_json::from_str(&body).unwrap())
+    }
+
+    /// Waits until the hub has told everything that is in the log.
+    async fn told(&self) {
+        let head = self.app.reader.snapshot().head().unwrap();
+        while self.app.hub.counts().await.unwrap().seen < head {
+            tokio::task::yield_now().await;
+        }
+    }
+
+    /// A Socket.IO client that has joined, with room for `messages` messages. It has heard `connected`.
+    async fn client_with_room(&self, messages: usize) -> Client {
+        let (sender, queue) = outbox(messages, 1 << 20);
+        let handshake = Handshake { headers: HeaderMap::new(), query: "EIO=4".to_owned(), peer: None };
+        let session = self.layer.open(sender.clone(), handshake);
+        let mut client = Client { layer: self.layer.clone(), session, outbox: sender, queue };
+        client.say("0").await;
+        assert!(client.hear().await.starts_with("0{\"sid\":"));
+        assert_eq!(client.event().await.0, "connected");
+        client
+    }
+
+    async fn client(&self) -> Client {
+        self.client_with_room(1000).await
+    }
+}
+
+/// A Socket.IO client below which everything is real but the transport.
+struct Client {
+    layer: Layer<Live>,
+    session: Arc<Connection>,
+    outbox: Outbox,
+    queue: OutboxReceiver,
+}
+
+impl Client {
+    /// Sends a packet and waits until it is worked on.
+    async fn say(&self, packet: &str) {
+        if let Some(work) = self.layer.message(&self.session, Message::text(packet)) {
+            tokio::time::timeout(PATIENCE, work).await.expect("the work ends");
+        }
+    }
+
+    async fn emit(&self, name: &str, argument: Value) {
+        self.say(&format!("2{}", serde_json::json!([name, argument]))).await;
+    }
+
+    async fn hear(&mut self) -> String {
+        let group = tokio::time::timeout(PATIENCE, self.queue.recv()).await.expect("something in time").unwrap();
+        packet_text(group)
+    }
+
+    /// The next packet, an event: name and data.
+    async fn event(&mut self) -> (String, Value) {
+        event_of(&self.hear().await)
+    }
+
+    async fn expect(&mut self, name: &str) -> Value {
+        let (heard, data) = self.event().await;
+        assert_eq!(heard, name, "{data}");
+        data
+    }
+
+    /// The next packet, the acknowledgement with this number: its argument.
+    async fn acknowledgement(&mut self, number: u64) -> Value {
+        let packet = self.hear().await;
+        let array = packet.strip_prefix(&format!("3{number}")).unwrap_or_else(|| panic!("{packet} is no such acknowledgement"));
+        let [argument] = serde_json::from_str::<[Value; 1]>(array).expect("exactly one argument");
+        argument
+    }
+
+    /// Everything that is queued now.
+    fn queued(&mut self) -> Vec<(String, Value)> {
+        std::iter::from_fn(|| self.queue.try_recv()).map(|group| event_of(&packet_text(group))).collect()
+    }
+}
+
+fn packet_text(group: Group) -> String {
+    match group {
+        Group::One(Message::Text(text)) => text.as_str().to_owned(),
+        other => panic!("text is all that we send, not {other:?}"),
+    }
+}
+
+fn event_of(packet: &str) -> (String, Value) {
+    let array: Vec<Value> = serde_json::from_str(packet.strip_prefix('2').unwrap_or_else(|| panic!("{packet} is no event"))).unwrap();
+    let [name, data] = <[Value; 2]>::try_from(array).expect("exactly one argument");
+    (name.as_str().unwrap().to_owned(), data)
+}
+
+fn spend(outpoint: OutPoint, spk: ScriptBuf, satoshi: u64) -> Transaction {
+    let input = TxIn { previous_output: outpoint, script_sig: ScriptBuf::new(), sequence: Sequence::MAX, witness: Witness::new() };
+    let output = TxOut { value: Amount::from_sat(satoshi), script_pubkey: spk };
+    Transaction { version: transaction::Version::TWO, lock_time: absolute::LockTime::ZERO, input: vec![input], output: vec![output] }
+}
+
+fn block_on(tip: crate::tracker::BlockId, miner: &Address, txs: Vec<Transaction>) -> Block {
+    let mut coinbase = spend(OutPoint::null(), miner.script_pubkey(), 5_000_000_000);
+    coinbase.input[0].script_sig = ScriptBuf::from_bytes((tip.height + 1).to_le_bytes().to_vec());
+    let txdata: Vec<_> = std::iter::once(coinbase).chain(txs).collect();
+    let header = block::Header {
+        version: block::Version::TWO,
+        prev_blockhash: tip.hash,
+        merkle_root: TxMerkleNode::all_zeros(),
+        time: 1_600_000_000 + tip.height,
+        bits: CompactTarget::from_consensus(0x207f_ffff),
+        nonce: 0,
+    };
+    let mut block = Block { header, txdata };
+    block.header.merkle_root = block.compute_merkle_root().unwrap();
+    block
+}

@@ -1,0 +1,271 @@
+//! Builds all parts and wires them; takes them down in the reverse order.
+//!
+//! ```text
+//! start   node ─► store ─► port ─► tracker ─► indexer ─► follower ─► hub, router ─► server
+//! stop    server (accepts nothing) ─► waiting requests, sessions, hub ─► follower ─► indexer (commits, closes the store)
+//! ```
+//! A store that remembers its chain starts without the node; a new one waits for it. If a part ends by itself, the daemon ends:
+//! [`Running::failed`] says which and why.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use anyhow::{Context, Result, anyhow, bail};
+use tokio::sync::{mpsc, watch};
+use tokio::task::{JoinHandle, spawn_blocking};
+use tokio::time::sleep;
+use tokio_util::sync::CancellationToken;
+
+use crate::bitcoind::{self, Follower, Found, Kind};
+use crate::config::{Config, Limits};
+use crate::server::{self, Server};
+use crate::shutdown::Deadline;
+use crate::store::{self, Reader, StoreError, Writer};
+use crate::{api, engineio, indexer, socketio};
+
+/// For all of a stop.
+const STOP_TIME: Duration = Duration::from_millis(4500);
+/// Of it, for clients: the rest is for the state.
+const CLIENTS_TIME: Duration = Duration::from_millis(1500);
+/// Of that, for answers that are being worked on.
+const DRAIN_TIME: Duration = Duration::from_millis(1000);
+/// Of what the tracker asks the follower for; what finds no room is asked for again by the next look at the mempool.
+const ASKS: usize = 65_536;
+/// Between two looks for events that are too old.
+const RETENTION_PAUSE: Duration = Duration::from_secs(3600);
+
+/// A running daemon.
+pub struct Running {
+    /// The address in use.
+    pub addr: SocketAddr,
+    router: Arc<api::Router>,
+    indexer: indexer::Handle,
+    stop_clients: CancellationToken,
+    stop_follower: CancellationToken,
+    server_task: Task,
+    hub_task: Task,
+    follower_task: Task,
+    indexer_task: Task,
+}
+
+/// Starts everything and returns when clients are served. Waits for the node only if the store is new. Needs a tokio runtime.
+pub async fn start(config: Config) -> Result<Running> {
+    let config = Arc::new(config);
+    let (found, writer, reader) = open_store(&config).await?;
+    let limits = server_limits(&config.limits);
+    let server = match Server::bind(config.server.listen, limits).await {
+        Ok(server) => server,
+        Err(error) => {
+            writer.close()?;
+            let listen = config.server.listen;
+            return Err(
+                anyhow!(error).context(format!("cannot listen on {listen}: set server.listen, or stop the program that has this port"))
+            );
+        }
+    };
+    let addr = server.local_addr();
+
+    let (asks_sender, asks) = mpsc::channel(ASKS);
+    let head = writer.head();
+    let tracker = load_tracker(&reader).await?;
+    let (indexer, thread) = indexer::spawn(tracker, writer, head, asks_sender);
+    let indexer_task = Task::new("indexer", spawn_blocking(move || thread.join().map_err(|_| anyhow!("it panicked"))?.map_err(Into::into)));
+
+    let on = reader.monitoring()?.unwrap_or(config.monitor.autostart);
+    let (monitoring, monitoring_seen) = watch::channel(on);
+    let (stop_clients, stop_follower) = (CancellationToken::new(), CancellationToken::new());
+    let follower =
+        Follower { settings: config.bitcoind.clone(), found, reconcile_interval: Duration::from_secs(config.monitor.reconcile_interval) };
+    let (node, follower_end) = bitcoind::spawn(follower, indexer.clone(), reader.clone(), asks, monitoring_seen, stop_follower.clone());
+    let follower_task = Task::new("follower", tokio::spawn(async move { Ok(follower_end.await??) }));
+    forget_old_events(&indexer, config.events.retention_days, stop_follower.clone());
+
+    let (router, hub_end) = api::start(api::Parts {
+        reader,
+        indexer: indexer.clone(),
+        node,
+        monitoring,
+        config: config.clone(),
+        listen: addr,
+        socketio: socketio_config(&config.limits),
+        stop: stop_clients.clone(),
+    });
+    let hub_task = Task::new("hub", tokio::spawn(async move { Ok(hub_end.await??) }));
+    let routed = router.clone();
+    let handler = Arc::new(move |request, peer| {
+        let router = routed.clone();
+        async move { router.handle(request, peer).await }
+    });
+    let serving = server.serve(handler, stop_clients.clone());
+    let server_task = Task::new("server", tokio::spawn(async move { Ok(serving.await) }));
+
+    if !on {
+        tracing::warn!("monitoring is off: POST /start begins it");
+    }
+    tracing::info!("listening on http://{addr}");
+    Ok(Running { addr, router, indexer, stop_clients, stop_follower, server_task, hub_task, follower_task, indexer_task })
+}
+
+impl Running {
+    /// Waits until a part ends although nobody asked it to. Cancel-safe.
+    pub async fn failed(&mut self) -> anyhow::Error {
+        let Self { server_task, hub_task, follower_task, indexer_task, .. } = self;
+        tokio::select! {
+            // The indexer first: when it ends, the others soon do, and its reason is the one to tell.
+            biased;
+            error = indexer_task.failed() => error,
+            error = follower_task.failed() => error,
+            error = hub_task.failed() => error,
+            error = server_task.failed() => error,
+        }
+    }
+
+    /// Stops in order and within five seconds. An error means that not everything could be brought to its end in order.
+    pub async fn stop(self) -> Result<()> {
+        let deadline = Deadline::after(STOP_TIME);
+        let clients = Deadline::after(CLIENTS_TIME);
+        self.stop_clients.cancel();
+        // Clients that do not listen are no reason to hold the state up, nor to call the stop a failure.
+        for late in [
+            clients.wait("sessions of clients", self.router.shutdown()).await.err(),
+            clients.wait("requests of clients", self.server_task.finish()).await.err(),
+            clients.wait("hub", self.hub_task.finish()).await.err(),
+        ]
+        .into_iter()
+        .flatten()
+        {
+            tracing::info!("{late}: going on without");
+        }
+        self.stop_follower.cancel();
+        let halfway = Deadline::after(STOP_TIME / 3);
+        let follower = match halfway.wait("follower", self.follower_task.finish()).await {
+            Ok(ended) => ended,
+            Err(late) => {
+                tracing::warn!("{late}: going on without");
+                Ok(())
+            }
+        };
+        deadline.wait("indexer", self.indexer.stop()).await?;
+        deadline.wait("indexer", self.indexer_task.finish()).await??;
+        follower
+    }
+}
+
+/// A part that runs until it is told to end.
+struct Task {
+    name: &'static str,
+    /// `None` once its end has been told.
+    end: Option<JoinHandle<Result<()>>>,
+}
+
+impl Task {
+    fn new(name: &'static str, end: JoinHandle<Result<()>>) -> Self {
+        Self { name, end: Some(end) }
+    }
+
+    async fn ended(&mut self) -> Result<()> {
+        let Some(end) = &mut self.end else { return Ok(()) };
+        let ended = end.await;
+        self.end = None;
+        ended.map_err(anyhow::Error::from).and_then(|result| result).with_context(|| format!("the {} failed", self.name))
+    }
+
+    async fn failed(&mut self) -> anyhow::Error {
+        if self.end.is_none() {
+            return std::future::pending().await;
+        }
+        match self.ended().await {
+            Ok(()) => anyhow!("the {} ended by itself", self.name),
+            Err(error) => error,
+        }
+    }
+
+    /// Its end, if nobody was told before.
+    async fn finish(mut self) -> Result<()> {
+        self.ended().await
+    }
+}
+
+/// Opens the store, with the chain that the node is on if the node answers.
+async fn open_store(config: &Config) -> Result<(Option<Found>, Writer, Reader)> {
+    let mut pause = Duration::from_millis(250);
+    loop {
+        let found = bitcoind::find(&config.bitcoind).await;
+        let chain = found.as_ref().ok().map(|found| found.chain);
+        let path = config.store.path.clone();
+        let opened = spawn_blocking(move || store::open(&path, chain, now_ms())).await.context("opening the store panicked")?;
+        match (opened, found) {
+            (Ok((writer, reader)), Ok(found)) => return Ok((Some(found), writer, reader)),
+            (Ok((writer, reader)), Err(error)) => {
+                tracing::warn!("starting without the node, from what is known: {error}");
+                return Ok((None, writer, reader));
+            }
+            (Err(StoreError::UnknownChain { .. }), Err(error)) if error.kind == Kind::Transient => {
+                tracing::warn!(again_in = ?pause, "waiting for the node, because the store is new and its chain not known yet: {error}");
+                sleep(pause).await;
+                pause = (pause * 2).min(Duration::from_secs(5));
+            }
+            (Err(StoreError::UnknownChain { .. }), Err(error)) => bail!(error),
+            (Err(error), _) => bail!(error),
+        }
+    }
+}
+
+async fn load_tracker(reader: &Reader) -> Result<crate::tracker::Tracker> {
+    let mut key = [0; 16];
+    getrandom::fill(&mut key).map_err(|error| anyhow!("the system has no random numbers: {error}"))?;
+    let reader = reader.clone();
+    let tracker = spawn_blocking(move || indexer::load(&reader, key)).await.context("loading the state panicked")??;
+    Ok(tracker)
+}
+
+/// Deletes events older than `days` now and then; 0 keeps all.
+fn forget_old_events(indexer: &indexer::Handle, days: u32, stop: CancellationToken) {
+    if days == 0 {
+        return;
+    }
+    let indexer = indexer.clone();
+    let keep = u64::from(days) * 24 * 3600 * 1000;
+    tokio::spawn(async move {
+        let forgetting = async {
+            while let Ok(count) = indexer.prune_events(now_ms().saturating_sub(keep)).await {
+                if count > 0 {
+                    tracing::info!(count, "events older than events.retention_days deleted");
+                }
+                sleep(RETENTION_PAUSE).await;
+            }
+        };
+        tokio::select! {
+            () = forgetting => {}
+            () = stop.cancelled() => {}
+        }
+    });
+}
+
+fn server_limits(limits: &Limits) -> server::Limits {
+    server::Limits { connections: limits.connections, drain_time: DRAIN_TIME, ..server::Limits::default() }
+}
+
+fn socketio_config(limits: &Limits) -> socketio::Config {
+    let default = socketio::Config::default();
+    let engine = engineio::Config {
+        max_payload: limits.packet_bytes,
+        max_sessions: limits.connections,
+        queue_messages: limits.queue_messages,
+        queue_bytes: limits.queue_bytes,
+        ..default.engine
+    };
+    let default = default.layer;
+    // A packet with attachments is several messages.
+    let max_packet_bytes = default.max_packet_bytes.max(limits.packet_bytes.saturating_mul(2));
+    let layer =
+        socketio::LayerConfig { max_packet_bytes, max_incomplete_bytes: default.max_incomplete_bytes.max(max_packet_bytes), ..default };
+    socketio::Config { engine, layer }
+}
+
+/// Milliseconds since the Unix epoch.
+pub(crate) fn now_ms() -> u64 {
+    let elapsed = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,367 @@
+//! Where the node's chain and ours part, and what to do about it. The search and the decision are pure; [`look`] asks the node.
+//!
+//! The node's tip alone says little: it may be ahead, on another branch (also of the same or a lower height), rolled back by
+//! `invalidateblock`, or low because the node is rebuilding its chain state. Only the first three are followed.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use bitcoin::{Block, BlockHash, Network};
+use tokio::sync::mpsc;
+
+use super::rpc::{Blockchain, Rpc};
+use super::{Cause, NodeError};
+use crate::store::{Reader, StoreError};
+use crate::tracker::BlockId;
+
+/// Blocks fetched after one look.
+const WINDOW: u32 = 2000;
+/// Blocks that an empty store starts with, so that a reorg soon after finds its fork point: one period of difficulty.
+const START_WINDOW: u32 = 2016;
+/// Blocks fetched at the same time.
+const AHEAD: usize = 3;
+
+/// See [`patience`].
+const ROLLBACK: Duration = Duration::from_millis(900);
+const REGTEST_INITIAL: Duration = Duration::from_secs(5);
+const HEADERS_AHEAD: Duration = Duration::from_secs(60);
+
+/// How the node's chain relates to ours.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Relation {
+    /// We have no block yet.
+    Empty,
+    Same,
+    /// Our tip is in the node's chain, which goes on with these.
+    Ahead(Vec<BlockHash>),
+    /// The chains part above `fork`; the node's goes on with `next`, or ends there.
+    Parted {
+        fork: BlockId,
+        next: Vec<BlockHash>,
+    },
+    /// They part below the first block that we know.
+    Unrelated,
+}
+
+/// One look at the node.
+#[derive(Debug, Clone)]
+pub(super) struct Look {
+    pub(super) node: Blockchain,
+    pub(super) relation: Relation,
+}
+
+/// What to do after a look.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Step {
+    Nothing,
+    Start,
+    Connect(Vec<BlockHash>),
+    Disconnect {
+        to: BlockId,
+        next: Vec<BlockHash>,
+    },
+    /// Look again soon; the text says what is waited for.
+    Wait(String),
+}
+
+/// What speaks for a node that is lower than we are, or that only lost blocks, being right.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Evidence {
+    /// The node said over `sequence` that it disconnected our tip.
+    pub(super) told: bool,
+    /// How long looks have said the same, at least.
+    pub(super) stood: Duration,
+}
+
+/// The decision, from hashes and from what the node says of itself.
+pub(super) fn decide(ours: Option<BlockId>, look: &Look, evidence: Evidence) -> Step {
+    let node = &look.node;
+    match &look.relation {
+        Relation::Same => Step::Nothing,
+        Relation::Empty if node.initialblockdownload && !is_regtest(node) => {
+            Step::Wait(format!("bitcoind is in its initial download (block {} of {})", node.blocks, node.headers.max(node.blocks)))
+        }
+        Relation::Empty => Step::Start,
+        Relation::Ahead(hashes) => Step::Connect(hashes.clone()),
+        Relation::Parted { fork, next } => match patience(ours, node, next.is_empty()) {
+            Some(needed) if evidence.told || evidence.stood >= needed => Step::Disconnect { to: *fork, next: next.clone() },
+            Some(needed) if needed <= ROLLBACK => Step::Wait("bitcoind took back blocks".into()),
+            _ => Step::Wait(format!(
+                "bitcoind is at block {} of {}, below our tip: it seems to be rebuilding its chain",
+                node.blocks,
+                node.headers.max(node.blocks)
+            )),
+        },
+        Relation::Unrelated if patience(ours, node, false) == Some(Duration::ZERO) => Step::Wait(
+            "bitcoind's chain parts from ours below the first block that satwatch knows: set store.path to another folder and add the \
+             addresses again"
+                .into(),
+        ),
+        Relation::Unrelated => Step::Wait("bitcoind seems to be rebuilding its chain".into()),
+    }
+}
+
+/// How long a parted chain must stand still before it is believed. A node that rebuilds its chain state (`-reindex`) passes our
+/// chain from below, maybe along branches that lost: not a reorg. `None`: wait for the node.
+fn patience(ours: Option<BlockId>, node: &Blockchain, rolled_back: bool) -> Option<Duration> {
+    let lower = ours.is_some_and(|tip| node.blocks < tip.height);
+    match (lower, node.initialblockdownload) {
+        (true, true) if !is_regtest(node) => None,
+        // A header that is ahead may belong to a block that is being fetched, or to one that was declared invalid.
+        (true, _) if node.blocks < node.headers => Some(HEADERS_AHEAD),
+        (true, true) => Some(REGTEST_INITIAL),
+        _ if rolled_back => Some(ROLLBACK),
+        _ => Some(Duration::ZERO),
+    }
+}
+
+/// A regtest node with an old tip says that it is in its initial download until somebody mines; nobody else will.
+fn is_regtest(node: &Blockchain) -> bool {
+    node.chain == Network::Regtest.to_core_arg()
+}
+
+/// What a height says in the search for the fork point.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Compared {
+    /// Both chains have the same block, or we do not know ours (it is below our first).
+    Common,
+    Different,
+}
+
+/// Search for the last common height of two chains: downwards in growing steps, then by halves. A few dozen heights for any
+/// depth, and one for a node that is simply ahead.
+#[derive(Debug)]
+struct ForkSearch {
+    /// Greatest height known to be common; `None` while there is none.
+    common: Option<u32>,
+    /// Smallest height known to be different.
+    different: u32,
+    step: u32,
+}
+
+impl ForkSearch {
+    /// `high`: the lower one of both tips.
+    fn new(high: u32) -> Self {
+        Self { common: None, different: high.saturating_add(1), step: 1 }
+    }
+
+    /// The next height to compare; `None` when it is decided.
+    fn next(&self) -> Option<u32> {
+        match self.common {
+            Some(common) if self.different - common <= 1 => None,
+            Some(common) => Some(common + (self.different - common) / 2),
+            None if self.different == 0 => None,
+            None => Some(self.different.saturating_sub(self.step)),
+        }
+    }
+
+    fn tell(&mut self, height: u32, compared: Compared) {
+        match compared {
+            Compared::Common => self.common = Some(height),
+            Compared::Different => {
+                self.different = height;
+                self.step = self.step.saturating_mul(2);
+            }
+        }
+    }
+}
+
+/// Looks at the node from our tip.
+pub(super) async fn look(rpc: &Rpc, reader: &Reader, ours: Option<BlockId>) -> Result<Look, NodeError> {
+    // The node's chain may move while we compare; what leads to a disconnect must have stood still.
+    for _ in 0..5 {
+        let node = rpc.blockchain().await?;
+        let Some(tip) = ours else { return Ok(Look { node, relation: Relation::Empty }) };
+        if node.bestblockhash == tip.hash {
+            return Ok(Look { node, relation: Relation::Same });
+        }
+        let Some(fork) = fork_height(rpc, reader, tip, node.blocks).await? else { return Ok(Look { node, relation: Relation::Unrelated }) };
+        let last = node.blocks.min(fork.saturating_add(WINDOW));
+        let next: Option<Vec<_>> = rpc.hashes((fork.saturating_add(1)..=last).collect()).await?.into_iter().collect();
+        if fork == tip.height {
+            if let Some(next) = next {
+                return Ok(Look { node, relation: Relation::Ahead(next) });
+            }
+        } else if let (Some(next), true) = (next, rpc.best_block().await? == node.bestblockhash) {
+            let relation = match our_hash(reader, tip, fork)? {
+                Some(hash) => Relation::Parted { fork: BlockId { height: fork, hash }, next },
+                None => Relation::Unrelated,
+            };
+            return Ok(Look { node, relation });
+        }
+    }
+    Err(NodeError::transient(Cause::Busy, "bitcoind's chain moves faster than it can be compared".into()))
+}
+
+async fn fork_height(rpc: &Rpc, reader: &Reader, tip: BlockId, node_height: u32) -> Result<Option<u32>, NodeError> {
+    let mut search = ForkSearch::new(tip.height.min(node_height));
+    while let Some(height) = search.next() {
+        let theirs = rpc.hashes(vec![height]).await?.pop().flatten();
+        let compared = match our_hash(reader, tip, height)? {
+            Some(ours) if Some(ours) != theirs => Compared::Different,
+            _ => Compared::Common,
+        };
+        search.tell(height, compared);
+    }
+    Ok(search.common)
+}
+
+/// `None` below our first block.
+fn our_hash(reader: &Reader, tip: BlockId, height: u32) -> Result<Option<BlockHash>, NodeError> {
+    if height == tip.height {
+        return Ok(Some(tip.hash));
+    }
+    Ok(reader.snapshot().block(height).map_err(|error| unreadable(&error))?.map(|block| block.hash))
+}
+
+fn unreadable(error: &StoreError) -> NodeError {
+    NodeError::persistent(Cause::Setup, error.to_string())
+}
+
+/// The blocks that an empty store starts with, ascending from the height given: hash and time.
+pub(super) async fn start_window(rpc: &Rpc) -> Result<Option<(u32, Vec<(BlockHash, u32)>)>, NodeError> {
+    let node = rpc.blockchain().await?;
+    let first = (node.blocks + 1).saturating_sub(START_WINDOW);
+    let hashes: Option<Vec<_>> = rpc.hashes((first..=node.blocks).collect()).await?.into_iter().collect();
+    let Some(hashes) = hashes else { return Ok(None) };
+    let headers: Option<Vec<_>> = rpc.headers(hashes).await?.into_iter().collect();
+    let Some(headers) = headers else { return Ok(None) };
+    let linked = headers.windows(2).all(|pair| matches!(pair, [below, above] if above.previousblockhash == Some(below.hash)));
+    if !linked || headers.last().is_none_or(|tip| tip.hash != node.bestblockhash) {
+        return Ok(None);
+    }
+    Ok(Some((first, headers.into_iter().map(|header| (header.hash, header.time)).collect())))
+}
+
+/// Fetches blocks in order, some at the same time. Ends at the first failure, or when nobody takes them.
+pub(super) async fn fetch(rpc: Rpc, hashes: Vec<BlockHash>, blocks: mpsc::Sender<Result<Block, NodeError>>) {
+    let mut hashes = hashes.into_iter();
+    let mut ahead = VecDeque::with_capacity(AHEAD);
+    loop {
+        while ahead.len() < AHEAD {
+            let Some(hash) = hashes.next() else { break };
+            let rpc = rpc.clone();
+            ahead.push_back(tokio::spawn(async move { rpc.block(hash).await }));
+        }
+        let Some(next) = ahead.pop_front() else { return };
+        let Ok(block) = next.await else { return };
+        let failed = block.is_err();
+        if blocks.send(block).await.is_err() || failed {
+            return;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bitcoin::hashes::Hash;
+
+    use super::*;
+
+    fn id(height: u32) -> BlockId {
+        BlockId { height, hash: BlockHash::from_byte_array([height as u8; 32]) }
+    }
+
+    fn look_at(blocks: u32, headers: u32, initial: bool, relation: Relation) -> Look {
+        let node = Blockchain {
+            chain: "main".into(),
+            blocks,
+            headers,
+            bestblockhash: id(blocks).hash,
+            initialblockdownload: initial,
+            pruned: false,
+            pruneheight: None,
+        };
+        Look { node, relation }
+    }
+
+    /// Finds the fork of two chains whose blocks differ from `parts` on, with our rows starting at `first`; and counts the looks.
+    fn search(high: u32, parts: u32, first: u32) -> (Option<u32>, u32) {
+        let mut search = ForkSearch::new(high);
+        let mut looks = 0;
+        while let Some(height) = search.next() {
+            looks += 1;
+            assert!(looks < 100 && height <= high);
+            search.tell(height, if height >= first && height >= parts { Compared::Different } else { Compared::Common });
+        }
+        (search.common, looks)
+    }
+
+    #[test]
+    fn the_fork_is_found_at_any_depth_with_few_looks() {
+        for high in [0, 1, 2, 9, 100, 900_000] {
+            for parts in (1..=high + 1).rev().take(40).chain([1, high / 2 + 1]) {
+                let (fork, looks) = search(high, parts, 0);
+                assert_eq!(fork, Some(parts - 1), "high {high}, parts at {parts}");
+                assert!(looks <= 50);
+            }
+        }
+        assert_eq!(search(500, 501, 0).1, 1, "a node that is simply ahead costs one look");
+    }
+
+    #[test]
+    fn chains_without_a_common_block_are_told_apart() {
+        assert_eq!(search(300, 0, 0).0, None);
+        // Our rows begin at 200 and all differ: the search ends below them.
+        assert_eq!(search(300, 0, 200).0, Some(199));
+    }
+
+    #[test]
+    fn a_node_ahead_is_followed_even_while_it_syncs() {
+        let next = vec![id(11).hash];
+        let step = decide(Some(id(10)), &look_at(11, 90, true, Relation::Ahead(next.clone())), Evidence::default());
+        assert_eq!(step, Step::Connect(next));
+    }
+
+    #[test]
+    fn another_branch_is_followed_at_once_whatever_its_height() {
+        for blocks in [8, 10, 12] {
+            let next = vec![id(99).hash];
+            let parted = Relation::Parted { fork: id(7), next: next.clone() };
+            let step = decide(Some(id(10)), &look_at(blocks, blocks, false, parted), Evidence::default());
+            assert_eq!(step, Step::Disconnect { to: id(7), next });
+        }
+    }
+
+    #[test]
+    fn a_node_that_rebuilds_is_waited_for() {
+        for (headers, initial) in [(900, true), (900, false), (240, true)] {
+            for next in [vec![], vec![id(99).hash]] {
+                let parted = Relation::Parted { fork: id(200), next };
+                let evidence = Evidence { told: false, stood: Duration::from_secs(3) };
+                let step = decide(Some(id(250)), &look_at(240, headers, initial, parted), evidence);
+                assert!(matches!(step, Step::Wait(_)), "{step:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_rollback_needs_a_witness_or_a_second_look() {
+        let parted = || Relation::Parted { fork: id(7), next: vec![] };
+        let back = Step::Disconnect { to: id(7), next: vec![] };
+        let decide = |told, seconds| {
+            decide(Some(id(10)), &look_at(7, 7, false, parted()), Evidence { told, stood: Duration::from_secs(seconds) })
+        };
+        assert!(matches!(decide(false, 0), Step::Wait(_)));
+        assert_eq!(decide(false, 1), back);
+        assert_eq!(decide(true, 0), back);
+    }
+
+    #[test]
+    fn headers_of_an_invalid_branch_do_not_hold_a_rollback_for_ever() {
+        let parted = || Relation::Parted { fork: id(7), next: vec![] };
+        let decide = |seconds| {
+            decide(Some(id(10)), &look_at(7, 10, false, parted()), Evidence { told: false, stood: Duration::from_secs(seconds) })
+        };
+        assert!(matches!(decide(30), Step::Wait(_)));
+        assert!(matches!(decide(61), Step::Disconnect { .. }));
+    }
+
+    #[test]
+    fn an_empty_store_waits_for_the_initial_download_except_on_regtest() {
+        assert!(matches!(decide(None, &look_at(7, 90, true, Relation::Empty), Evidence::default()), Step::Wait(_)));
+        let mut regtest = look_at(0, 0, true, Relation::Empty);
+        regtest.node.chain = "regtest".into();
+        assert_eq!(decide(None, &regtest, Evidence::default()), Step::Start);
+    }
+}

@@ -1,0 +1,504 @@
+//! One async task that turns notices, asks and looks at the node into ordered inputs for the indexer.
+//!
+//! It is the only source of chain inputs, so it knows our tip. Everything that waits for the node runs beside it as a piece of
+//! work and comes back as an [`Outcome`]; the loop itself waits for the indexer only.
+//!
+//! ```text
+//! notice (zmq)      block on our tip: Connect. Anything else about blocks: look.
+//!                   transaction: TxSeen when the node has said that its mempool took it; removal: TxGone, then Settle
+//! look              tips compared by hash, fork point searched: Disconnect, then fetch and Connect     [`chain`]
+//! reading           the whole mempool at our tip, corrected by what came meanwhile: Snapshot            [`pool`]
+//! ask (tracker)     fetch or check transactions in batches
+//! tick, gap, reconnect, restart, start      look, then read the mempool
+//! ```
+
+mod board;
+mod chain;
+mod pool;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bitcoin::{BlockHash, Transaction, Txid};
+use tokio::sync::{Notify, mpsc, watch};
+use tokio::task::{JoinHandle, JoinSet};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use self::board::{Board, Obstacle};
+use super::baseline::{self, Baselines, Place};
+use super::chain::Look;
+use super::mempool::Reading;
+use super::rpc::{Blockchain, Network, Notification, Rpc};
+use super::zmq::{Body, Feed, Frame, Notice, Stamped, Topic};
+use super::{Endpoints, Found, NodeError, Status, discover, now_ms, rpc};
+use crate::config;
+use crate::indexer::{Handle, Stopped};
+use crate::store::{Reader, StoreError};
+use crate::tracker::{Ask, BlockId};
+
+/// Pause after the first failure, doubled up to the second one.
+const FIRST_PAUSE: Duration = Duration::from_millis(250);
+const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+/// Gaps come in swarms; they are healed together, and not more often than this.
+const GAP_DELAY: Duration = Duration::from_millis(50);
+const GAP_SPACING: Duration = Duration::from_millis(500);
+/// The subscription reaches the node a moment after the connection.
+const CONNECT_DELAY: Duration = Duration::from_millis(50);
+/// Notices handled before everything else has its turn.
+const TURN: usize = 256;
+
+/// What the follower is made of.
+pub struct Follower {
+    pub settings: config::Bitcoind,
+    /// The node, if it answered at start; otherwise it is looked for until it does.
+    pub found: Option<Found>,
+    pub reconcile_interval: Duration,
+}
+
+/// Why the follower ended, if not because of the shutdown. The daemon cannot go on without it.
+#[derive(Debug, thiserror::Error)]
+pub enum FollowError {
+    #[error(transparent)]
+    Indexer(#[from] Stopped),
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// Starts following. `asks` is what the tracker wants to know; `monitoring` false sends nothing to the indexer.
+pub fn spawn(
+    follower: Follower,
+    indexer: Handle,
+    reader: Reader,
+    asks: mpsc::Receiver<Ask>,
+    monitoring: watch::Receiver<bool>,
+    shutdown: CancellationToken,
+) -> (watch::Receiver<Status>, JoinHandle<Result<(), FollowError>>) {
+    let (board, status) = Board::new(follower.reconcile_interval);
+    let task = async move {
+        let mut board = board;
+        let found = match follower.found {
+            Some(found) => found,
+            None => {
+                let search = search(&follower.settings, &reader, &mut board);
+                tokio::select! {
+                    found = search => found,
+                    () = shutdown.cancelled() => return Ok(()),
+                }
+            }
+        };
+        let rpc = found.rpc.clone();
+        let baselines_end = shutdown.child_token();
+        let follow = Follow::new(found, follower.settings, follower.reconcile_interval, board, indexer, reader, asks, monitoring)?;
+        let baselines = tokio::spawn(baseline::run(follow.baselines(), baselines_end.clone()));
+        let result = follow.run(shutdown).await;
+        baselines_end.cancel();
+        // It ends a scan of ours, with a time limit.
+        let _ = baselines.await;
+        rpc.close();
+        result
+    };
+    (status, tokio::spawn(task))
+}
+
+/// Looks for a node of our chain until there is one.
+async fn search(settings: &config::Bitcoind, reader: &Reader, board: &mut Board) -> Found {
+    let chain = reader.chain();
+    let mut pause = FIRST_PAUSE;
+    loop {
+        let error = match discover::find_on(settings, Some(chain.network)).await {
+            Ok(found) if found.chain == chain => return found,
+            Ok(found) => {
+                discover::wrong_chain(found.rpc.url(), &format!("with genesis {}", found.chain.genesis), &chain.genesis.to_string())
+            }
+            Err(error) => error,
+        };
+        board.node_failed(&error);
+        board.publish(Some(Obstacle::Node));
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(LONGEST_PAUSE);
+    }
+}
+
+/// What a piece of work came back with.
+enum Outcome {
+    Looked { ours: Option<BlockId>, prompted: bool, result: Result<Look, NodeError> },
+    Windowed(Result<Option<StartWindow>, NodeError>),
+    Read(Result<Reading, NodeError>),
+    Fetched { wanted: Vec<Txid>, result: Result<Vec<Option<Transaction>>, NodeError> },
+    Checked { asked: Vec<(Txid, Transaction)>, result: Result<Vec<bool>, NodeError> },
+    Inspected(Inspection),
+}
+
+/// First height, then hash and time of each block.
+type StartWindow = (u32, Vec<(BlockHash, u32)>);
+
+/// What changes only when the node is restarted. Nodes may forbid some of it.
+struct Inspection {
+    uptime: Option<u64>,
+    found: Option<(Blockchain, Network, Vec<Notification>)>,
+}
+
+struct Follow {
+    rpc: Rpc,
+    settings: config::Bitcoind,
+    indexer: Handle,
+    reader: Reader,
+    asks: mpsc::Receiver<Ask>,
+    monitoring: watch::Receiver<bool>,
+    board: Board,
+    feed: Option<Feed>,
+    endpoints: Endpoints,
+    work: JoinSet<Outcome>,
+    /// Monitoring is on.
+    on: bool,
+    tip: Option<BlockId>,
+    place: watch::Sender<Place>,
+    baseline: Arc<Notify>,
+    chain: chain::ChainSide,
+    pool: pool::PoolSide,
+    interval: Duration,
+    next_tick: Instant,
+    /// When a running reconciliation began.
+    reconciling: Option<Instant>,
+    /// No calls before this.
+    pause_until: Instant,
+    failures: u32,
+    /// When gaps were healed last, or will be.
+    gap_at: Option<Instant>,
+    want_inspection: bool,
+    inspecting: bool,
+    /// When the node was started, in seconds since the Unix epoch.
+    node_started: Option<u64>,
+}
+
+impl Follow {
+    #[allow(clippy::too_many_arguments, reason = "each is a part of its own; called once")]
+    fn new(
+        found: Found,
+        settings: config::Bitcoind,
+        interval: Duration,
+        mut board: Board,
+        indexer: Handle,
+        reader: Reader,
+        asks: mpsc::Receiver<Ask>,
+        mut monitoring: watch::Receiver<bool>,
+    ) -> Result<Self, FollowError> {
+        let tip = reader.snapshot().tip()?;
+        let on = *monitoring.borrow_and_update();
+        let now = Instant::now();
+        board.found(&found);
+        let mut follow = Self {
+            rpc: found.rpc,
+            settings,
+            indexer,
+            reader,
+            asks,
+            monitoring,
+            board,
+            feed: None,
+            endpoints: Endpoints::default(),
+            work: JoinSet::new(),
+            on,
+            tip,
+            place: watch::channel(Place { tip, at_node_tip: false }).0,
+            baseline: Arc::new(Notify::new()),
+            chain: chain::ChainSide::default(),
+            pool: pool::PoolSide::default(),
+            interval,
+            next_tick: now + interval,
+            reconciling: None,
+            pause_until: now,
+            failures: 0,
+            gap_at: None,
+            want_inspection: true,
+            inspecting: false,
+            node_started: None,
+        };
+        follow.subscribe(found.zmq);
+        follow.resync(Duration::ZERO, true);
+        Ok(follow)
+    }
+
+    fn baselines(&self) -> Baselines {
+        Baselines {
+            rpc: self.rpc.clone(),
+            reader: self.reader.clone(),
+            indexer: self.indexer.clone(),
+            wake: self.baseline.clone(),
+            place: self.place.subscribe(),
+        }
+    }
+
+    async fn run(mut self, shutdown: CancellationToken) -> Result<(), FollowError> {
+        loop {
+            self.start_work();
+            self.finish_round().await?;
+            self.publish();
+            let wake = self.wake_at();
+            tokio::select! {
+                () = shutdown.cancelled() => return Ok(()),
+                notice = next_notice(&mut self.feed) => self.notices(notice).await?,
+                Some(outcome) = self.work.join_next() => match outcome {
+                    Ok(outcome) => self.outcome(outcome).await?,
+                    Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
+                    Err(_) => {}
+                },
+                block = chain::next_block(&mut self.chain.blocks) => self.fetched_block(block).await?,
+                Some(ask) = self.asks.recv() => self.ask(ask),
+                Ok(()) = self.monitoring.changed() => self.switch(),
+                () = tokio::time::sleep_until(wake) => self.timers().await?,
+            }
+        }
+    }
+
+    /// Starts what is due and has no predecessor running.
+    fn start_work(&mut self) {
+        let now = Instant::now();
+        if self.want_inspection && !self.inspecting && now >= self.pause_until {
+            self.inspect();
+        }
+        if self.look_at().is_some_and(|at| at <= now) {
+            self.look();
+        }
+        if self.read_at().is_some_and(|at| at <= now) {
+            self.read();
+        }
+        self.start_fetches();
+        self.start_checks();
+    }
+
+    /// When there is something to do without news.
+    fn wake_at(&self) -> Instant {
+        let inspection = (self.want_inspection && !self.inspecting).then_some(self.pause_until);
+        let times = [inspection, self.look_at(), self.read_at(), self.settle_at(), self.pool.join.next_expiry(), self.board.publish_at()];
+        times.into_iter().flatten().fold(self.next_tick, Instant::min)
+    }
+
+    async fn timers(&mut self) -> Result<(), FollowError> {
+        let now = Instant::now();
+        if now >= self.next_tick {
+            self.next_tick = now + self.interval;
+            if self.on {
+                self.reconciling.get_or_insert(now);
+            }
+            self.want_inspection = true;
+            self.resync(Duration::ZERO, false);
+        }
+        self.expire(now);
+        self.settle(now).await
+    }
+
+    /// Look, and read the mempool after it. `prompted`: something told us to; otherwise what is found was missed.
+    fn resync(&mut self, after: Duration, prompted: bool) {
+        self.want_look(after, prompted);
+        self.want_reading(after);
+    }
+
+    async fn notices(&mut self, first: Option<Stamped>) -> Result<(), FollowError> {
+        if first.is_none() {
+            // The thread never ends by itself, so this is the end of a dying process; the poll goes on.
+            self.feed = None;
+        }
+        let (mut next, mut turn) = (first, TURN);
+        while let Some(Stamped { at, notice }) = next {
+            match notice {
+                Notice::Message(frame) => self.message(frame, at).await?,
+                Notice::Gap { topic, lost } => self.gap(topic, lost),
+                Notice::Restarted(_) => self.restarted(),
+                Notice::Connected(topics) => self.connected(&topics),
+                Notice::Disconnected(topics) => self.disconnected(&topics),
+            }
+            turn -= 1;
+            next = if turn > 0 { self.feed.as_mut().and_then(Feed::try_recv) } else { None };
+        }
+        self.flush_gone().await
+    }
+
+    async fn message(&mut self, frame: Frame, at: u64) -> Result<(), FollowError> {
+        self.board.heard(frame.topic, frame.number, at);
+        if !self.on {
+            return Ok(());
+        }
+        match frame.body {
+            Body::Tx(raw) => self.tx(&raw, at).await,
+            Body::Block(raw) => self.block(raw, at).await,
+            Body::Sequence(sequence) => self.sequence(sequence, at).await,
+        }
+    }
+
+    fn gap(&mut self, topic: Topic, lost: u64) {
+        tracing::debug!("{lost} {} messages were lost", topic.name());
+        self.board.gap(topic, lost);
+        let now = Instant::now();
+        if self.gap_at.is_some_and(|at| at > now) {
+            // A resync is due already, and will find this too.
+            return;
+        }
+        let spacing = GAP_SPACING.max(self.pool.last_reading * 10);
+        let at = self.gap_at.map_or(now, |last| last + spacing).max(now + GAP_DELAY);
+        self.gap_at = Some(at);
+        self.resync(at - now, false);
+    }
+
+    /// The node was restarted: nothing that came before counts, and it may offer other things.
+    fn restarted(&mut self) {
+        self.rpc.forget_offers();
+        self.pool.forget_news();
+        self.chain.told.clear();
+        self.want_inspection = true;
+        self.resync(CONNECT_DELAY, true);
+    }
+
+    fn connected(&mut self, topics: &[Topic]) {
+        self.board.connected(topics, true);
+        self.pool.whole = false;
+        self.resync(CONNECT_DELAY, true);
+    }
+
+    fn disconnected(&mut self, topics: &[Topic]) {
+        self.board.connected(topics, false);
+        self.pool.forget_news();
+        self.pool.whole = false;
+        self.chain.told.clear();
+        self.resync(CONNECT_DELAY, true);
+    }
+
+    fn ask(&mut self, ask: Ask) {
+        match ask {
+            Ask::Baseline => self.baseline.notify_one(),
+            // Both come from inputs that were sent before monitoring was stopped; the next start reads the mempool.
+            Ask::Check(_) | Ask::Fetch(_) if !self.on => {}
+            Ask::Check(tx) => self.pool.check(tx),
+            Ask::Fetch(txids) => self.pool.want(txids),
+        }
+    }
+
+    /// Monitoring was started or stopped.
+    fn switch(&mut self) {
+        let on = *self.monitoring.borrow_and_update();
+        if on == self.on {
+            return;
+        }
+        self.on = on;
+        self.pool.stop();
+        self.chain.stop();
+        self.reconciling = None;
+        if on {
+            self.resync(Duration::ZERO, true);
+        }
+    }
+
+    async fn outcome(&mut self, outcome: Outcome) -> Result<(), FollowError> {
+        match outcome {
+            Outcome::Looked { ours, prompted, result } => self.looked(ours, prompted, result).await,
+            Outcome::Windowed(result) => self.windowed(result).await,
+            Outcome::Read(result) => self.was_read(result).await,
+            Outcome::Fetched { wanted, result } => self.fetched(wanted, result).await,
+            Outcome::Checked { asked, result } => self.checked(asked, result).await,
+            Outcome::Inspected(inspection) => {
+                self.inspected(inspection);
+                Ok(())
+            }
+        }
+    }
+
+    /// A call failed: no more calls for a while, and everything anew when the node is back.
+    fn node_failed(&mut self, error: &NodeError) {
+        self.board.node_failed(error);
+        let pause = (FIRST_PAUSE * 2u32.saturating_pow(self.failures.min(10))).min(LONGEST_PAUSE);
+        self.failures = self.failures.saturating_add(1);
+        self.pause_until = Instant::now() + pause;
+        self.reconciling = None;
+        self.pool.whole = false;
+        self.resync(Duration::ZERO, true);
+    }
+
+    fn node_answered(&mut self) {
+        if std::mem::take(&mut self.failures) > 0 {
+            tracing::info!("bitcoind answers again");
+            self.want_inspection = true;
+        }
+        self.board.node_answered();
+    }
+
+    fn inspect(&mut self) {
+        self.want_inspection = false;
+        self.inspecting = true;
+        let rpc = self.rpc.clone();
+        self.work.spawn(async move {
+            let uptime = rpc.uptime().await.ok();
+            let found = match (rpc.blockchain().await, rpc.network().await, rpc.notifications().await) {
+                (Ok(node), Ok(program), Ok(notifications)) => Some((node, program, notifications)),
+                _ => None,
+            };
+            Outcome::Inspected(Inspection { uptime, found })
+        });
+    }
+
+    fn inspected(&mut self, inspection: Inspection) {
+        self.inspecting = false;
+        if let Some((node, program, notifications)) = inspection.found {
+            let endpoints = discover::endpoints(&self.settings, &notifications, rpc::host_of(self.rpc.url()));
+            self.board.notes(discover::findings(&self.settings, self.rpc.url(), &node, &program, &notifications, &endpoints));
+            self.board.program(program);
+            if endpoints != self.endpoints {
+                self.subscribe(endpoints);
+                self.resync(Duration::ZERO, true);
+            }
+        }
+        if let Some(uptime) = inspection.uptime {
+            let started = (now_ms() / 1000).saturating_sub(uptime);
+            // Some seconds of slack for clocks that are set.
+            if self.node_started.replace(started).is_some_and(|known| started > known + 3) {
+                tracing::info!("bitcoind was restarted");
+                self.restarted();
+            }
+        }
+    }
+
+    /// Receives from these endpoints from now on.
+    fn subscribe(&mut self, endpoints: Endpoints) {
+        self.pool.forget_news();
+        self.board.endpoints(&endpoints);
+        self.feed = Feed::open(&endpoints).unwrap_or_else(|error| {
+            tracing::error!("cannot subscribe to ZMQ ({error}): correct bitcoind.zmq_rawtx, zmq_rawblock and zmq_sequence; only the poll works");
+            None
+        });
+        self.endpoints = endpoints;
+    }
+
+    fn set_tip(&mut self, tip: Option<BlockId>) {
+        self.tip = tip;
+        self.pool.tip_moved();
+    }
+
+    fn publish(&mut self) {
+        let place = Place { tip: self.tip, at_node_tip: self.on && self.at_node_tip() };
+        self.place.send_if_modified(|known| std::mem::replace(known, place) != place);
+        let obstacle = self.obstacle();
+        self.board.publish(obstacle);
+    }
+
+    /// What keeps us from following.
+    fn obstacle(&self) -> Option<Obstacle> {
+        let waiting = || self.chain.waiting.clone().map(Obstacle::Chain);
+        match () {
+            () if !self.on => Some(Obstacle::Stopped),
+            () if self.failures > 0 => Some(Obstacle::Node),
+            () if !self.at_node_tip() => Some(waiting().unwrap_or(Obstacle::CatchingUp)),
+            () if self.board.syncing() => Some(Obstacle::Syncing),
+            () if !self.board.feeds_up() => Some(Obstacle::Feed),
+            () if !self.pool.whole => Some(Obstacle::Mempool),
+            () => None,
+        }
+    }
+}
+
+/// The next notice; never without a feed.
+async fn next_notice(feed: &mut Option<Feed>) -> Option<Stamped> {
+    match feed {
+        Some(feed) => feed.recv().await,
+        None => std::future::pending().await,
+    }
+}

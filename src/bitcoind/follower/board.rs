@@ -1,0 +1,254 @@
+//! The published [`Status`], and what changes it. Great changes go out at once, counters a few times a second.
+
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use crate::bitcoind::rpc::{Blockchain, MempoolInfo, Network};
+use crate::bitcoind::zmq::Topic;
+use crate::bitcoind::{Cause, Endpoints, Finding, Found, NodeError, Status, TopicStatus, now_ms};
+
+/// Between two publications of mere counters.
+const PACE: Duration = Duration::from_millis(200);
+
+/// What keeps us from following.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(in crate::bitcoind) enum Obstacle {
+    /// Monitoring is stopped.
+    Stopped,
+    /// Calls fail; the status has the error.
+    Node,
+    /// The node's chain is not followed for now; says why.
+    Chain(String),
+    CatchingUp,
+    Syncing,
+    Mempool,
+    Feed,
+}
+
+pub(in crate::bitcoind) struct Board {
+    status: Status,
+    publisher: watch::Sender<Status>,
+    obstacle: Option<Obstacle>,
+    /// Something changed since the last publication.
+    dirty: bool,
+    /// It must go out now.
+    urgent: bool,
+    published: Instant,
+}
+
+impl Board {
+    pub(in crate::bitcoind) fn new(interval: Duration) -> (Self, watch::Receiver<Status>) {
+        let mut status = Status { reason: Some("looking for bitcoind".into()), ..Status::default() };
+        status.reconcile.interval = interval.as_secs();
+        let (publisher, receiver) = watch::channel(status.clone());
+        let obstacle = Some(Obstacle::Node);
+        (Self { status, publisher, obstacle, dirty: false, urgent: false, published: Instant::now() }, receiver)
+    }
+
+    pub(super) fn found(&mut self, found: &Found) {
+        for finding in &found.notes {
+            match &finding.remedy {
+                None => tracing::info!("{}", finding.what),
+                Some(remedy) => tracing::warn!("{}; {remedy}", finding.what),
+            }
+        }
+        let node = &found.node;
+        let status = &mut self.status;
+        status.available = true;
+        status.error = None;
+        status.unavailable_since = None;
+        status.url.clone_from(&node.url);
+        status.version = node.version;
+        status.subversion.clone_from(&node.subversion);
+        status.chain.clone_from(&node.chain);
+        status.blocks = node.blocks;
+        status.headers = node.headers;
+        status.initial_block_download = node.initial_block_download;
+        status.pruned = node.pruned;
+        status.prune_height = node.prune_height;
+        status.notes.clone_from(&found.notes);
+        self.urgent = true;
+    }
+
+    pub(super) fn node_failed(&mut self, error: &NodeError) {
+        let status = &mut self.status;
+        let text = error.to_string();
+        if status.error.as_ref() != Some(&text) {
+            tracing::warn!("{text}");
+        }
+        status.error = Some(text);
+        let answers = matches!(error.cause, Cause::Busy | Cause::Rpc(_) | Cause::Shape);
+        if !answers {
+            status.available = false;
+            status.unavailable_since.get_or_insert_with(now_ms);
+        }
+        self.urgent = true;
+    }
+
+    pub(super) fn node_answered(&mut self) {
+        let status = &mut self.status;
+        if status.available && status.error.is_none() {
+            return;
+        }
+        status.available = true;
+        status.error = None;
+        status.unavailable_since = None;
+        self.urgent = true;
+    }
+
+    pub(super) fn program(&mut self, program: Network) {
+        self.status.version = program.version;
+        self.status.subversion = program.subversion;
+        self.dirty = true;
+    }
+
+    pub(super) fn node(&mut self, node: &Blockchain) {
+        let status = &mut self.status;
+        status.blocks = node.blocks;
+        status.headers = node.headers;
+        status.initial_block_download = node.initialblockdownload;
+        status.pruned = node.pruned;
+        status.prune_height = node.pruneheight;
+        self.dirty = true;
+    }
+
+    /// A block came over ZMQ: the node is at least so high.
+    pub(super) fn node_height(&mut self, height: u32) {
+        self.status.blocks = height;
+        self.status.headers = self.status.headers.max(height);
+        self.dirty = true;
+    }
+
+    pub(super) fn notes(&mut self, notes: Vec<Finding>) {
+        self.status.notes = notes;
+        self.dirty = true;
+    }
+
+    pub(super) fn endpoints(&mut self, endpoints: &Endpoints) {
+        for (topic, endpoint) in Topic::ALL.into_iter().zip([&endpoints.rawtx, &endpoints.rawblock, &endpoints.sequence]) {
+            let status = self.topic(topic);
+            status.connected = false;
+            status.endpoint.clone_from(endpoint);
+        }
+        self.urgent = true;
+    }
+
+    pub(super) fn connected(&mut self, topics: &[Topic], connected: bool) {
+        for topic in topics {
+            let status = self.topic(*topic);
+            status.connected = connected;
+            let endpoint = status.endpoint.clone().unwrap_or_default();
+            match connected {
+                true => tracing::info!("ZMQ {} connected at {endpoint}", topic.name()),
+                false => tracing::warn!("ZMQ {} at {endpoint} is disconnected", topic.name()),
+            }
+        }
+        self.urgent = true;
+    }
+
+    pub(super) fn heard(&mut self, topic: Topic, number: u32, at: u64) {
+        let status = self.topic(topic);
+        status.last_sequence = Some(number);
+        status.last_message = Some(at);
+        self.dirty = true;
+    }
+
+    pub(super) fn gap(&mut self, topic: Topic, lost: u64) {
+        let status = self.topic(topic);
+        status.gaps += 1;
+        status.lost = status.lost.saturating_add(lost);
+        self.dirty = true;
+    }
+
+    pub(super) fn reconciled(&mut self, took: Duration) {
+        self.status.reconcile.last_run = Some(now_ms());
+        self.status.reconcile.last_duration_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
+        self.dirty = true;
+    }
+
+    pub(super) fn repaired(&mut self, count: u64) {
+        self.status.reconcile.repairs += count;
+        self.dirty = true;
+    }
+
+    pub(super) fn mempool(&mut self, info: MempoolInfo) {
+        self.status.mempool.size = info.size;
+        self.status.mempool.loaded = info.loaded;
+        self.dirty = true;
+    }
+
+    /// The node downloads the chain for the first time or after a long pause.
+    pub(super) fn syncing(&self) -> bool {
+        self.status.initial_block_download && self.status.chain != "regtest"
+    }
+
+    /// Every topic that the node offers is connected.
+    pub(super) fn feeds_up(&self) -> bool {
+        Topic::ALL.into_iter().all(|topic| self.look(topic).endpoint.is_none() || self.look(topic).connected)
+    }
+
+    pub(super) fn topic_up(&self, topic: Topic) -> bool {
+        self.look(topic).connected
+    }
+
+    /// Publishes if there is reason to.
+    pub(in crate::bitcoind) fn publish(&mut self, obstacle: Option<Obstacle>) {
+        if obstacle != self.obstacle {
+            if obstacle.is_none() {
+                tracing::info!("following bitcoind at block {}", self.status.blocks);
+            }
+            self.obstacle = obstacle;
+            self.urgent = true;
+        }
+        if !self.urgent && !(self.dirty && self.published.elapsed() >= PACE) {
+            return;
+        }
+        self.status.following = self.obstacle.is_none();
+        self.status.reason = self.reason();
+        self.publisher.send_replace(self.status.clone());
+        (self.dirty, self.urgent) = (false, false);
+        self.published = Instant::now();
+    }
+
+    /// When a mere counter is to be published.
+    pub(super) fn publish_at(&self) -> Option<Instant> {
+        self.dirty.then(|| self.published + PACE)
+    }
+
+    fn reason(&self) -> Option<String> {
+        let status = &self.status;
+        Some(match self.obstacle.as_ref()? {
+            Obstacle::Stopped => "monitoring is stopped".into(),
+            Obstacle::Node => status.error.clone().unwrap_or_else(|| "bitcoind does not answer".into()),
+            Obstacle::Chain(why) => why.clone(),
+            Obstacle::CatchingUp => format!("catching up with bitcoind at block {}", status.blocks),
+            Obstacle::Syncing => {
+                format!("bitcoind is in its initial download (block {} of {})", status.blocks, status.headers.max(status.blocks))
+            }
+            Obstacle::Mempool if !status.mempool.loaded => "bitcoind is loading its mempool".into(),
+            Obstacle::Mempool => "reading bitcoind's mempool".into(),
+            Obstacle::Feed => {
+                let down = Topic::ALL.into_iter().find_map(|topic| self.look(topic).endpoint.as_ref().filter(|_| !self.look(topic).connected));
+                format!("ZMQ at {} is not connected", down.map_or("", String::as_str))
+            }
+        })
+    }
+
+    fn topic(&mut self, topic: Topic) -> &mut TopicStatus {
+        match topic {
+            Topic::Rawtx => &mut self.status.zmq.rawtx,
+            Topic::Rawblock => &mut self.status.zmq.rawblock,
+            Topic::Sequence => &mut self.status.zmq.sequence,
+        }
+    }
+
+    fn look(&self, topic: Topic) -> &TopicStatus {
+        match topic {
+            Topic::Rawtx => &self.status.zmq.rawtx,
+            Topic::Rawblock => &self.status.zmq.rawblock,
+            Topic::Sequence => &self.status.zmq.sequence,
+        }
+    }
+}

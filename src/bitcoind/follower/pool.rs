@@ -1,0 +1,395 @@
+//! The follower's side of the mempool: news, readings of the whole, fetches and checks.
+
+use std::collections::{HashSet, VecDeque};
+use std::time::Duration;
+
+use bitcoin::consensus::encode;
+use bitcoin::hashes::Hash;
+use bitcoin::{Transaction, Txid};
+use tokio::time::Instant;
+
+use super::chain::block_hash;
+use super::{Follow, FollowError, Outcome};
+use crate::bitcoind::live::{During, Join, Settling};
+use crate::bitcoind::mempool::{self, Reading, Since};
+use crate::bitcoind::rpc::{BATCH, MempoolInfo};
+use crate::bitcoind::zmq::{Change, Sequence, Topic};
+use crate::bitcoind::{NodeError, now_ms};
+use crate::indexer::Refused;
+use crate::tracker::input::Seen;
+use crate::tracker::Input;
+
+/// Batches at the same time.
+const FETCHES: usize = 3;
+const CHECKS: usize = 4;
+/// Checks in one batch: small, since each holds up a payment's news.
+const CHECK_BATCH: usize = 100;
+/// Checks that may wait for the node; what is dropped is found by the next reading.
+const WAITING_CHECKS: usize = 20_000;
+/// Until the node has loaded its mempool, or its tip stands still.
+const LOADING: Duration = Duration::from_millis(500);
+const MOVED: Duration = Duration::from_millis(50);
+
+#[derive(Default)]
+pub(super) struct PoolSide {
+    pub(super) join: Join,
+    pub(super) settling: Settling,
+    during: During,
+    /// A reading is on its way; what was heard since.
+    since: Option<Since>,
+    want_reading: Option<Instant>,
+    reading_began: Option<Instant>,
+    /// How long the last reading took.
+    pub(super) last_reading: Duration,
+    /// A reading was applied and what it lacked is being fetched; then comes the verdict on what it did not hold.
+    round: bool,
+    /// A round has been finished since the feed or the node broke off.
+    pub(super) whole: bool,
+    /// The running round began when all was whole: what it finds was missed.
+    mending: bool,
+    fetches: VecDeque<Txid>,
+    /// The node announced these, so they are accepted when they come.
+    announced: HashSet<Txid>,
+    fetching: usize,
+    checks: VecDeque<(Txid, Transaction)>,
+    checking: usize,
+    /// Removed ones that are not sent yet.
+    gone: Vec<Txid>,
+}
+
+impl PoolSide {
+    /// Monitoring was started or stopped. Calls that are on their way come back and are counted down.
+    pub(super) fn stop(&mut self) {
+        let (fetching, checking) = (self.fetching, self.checking);
+        let since = self.since.take().map(spoiled);
+        *self = Self { fetching, checking, since, reading_began: self.reading_began, ..Self::default() };
+    }
+
+    /// The feed broke: halves will not meet, and a reading cannot be corrected.
+    pub(super) fn forget_news(&mut self) {
+        self.join.clear();
+        self.since = self.since.take().map(spoiled);
+    }
+
+    pub(super) fn tip_moved(&mut self) {
+        self.since = self.since.take().map(spoiled);
+    }
+
+    pub(super) fn want(&mut self, txids: Vec<Txid>) {
+        self.fetches.extend(txids);
+    }
+
+    /// A transaction that came over `rawtx` alone and matters.
+    pub(super) fn check(&mut self, tx: Transaction) {
+        if self.checks.len() >= WAITING_CHECKS {
+            self.checks.pop_front();
+        }
+        self.checks.push_back((tx.compute_txid(), tx));
+    }
+
+    /// For what comes from calls that are on their way.
+    fn note(&mut self, txid: Txid, accepted: bool) {
+        if self.since.is_none() && !self.calling() {
+            return;
+        }
+        match accepted {
+            true => self.during.accept(txid),
+            false => self.during.remove(txid),
+        }
+    }
+
+    /// Calls about transactions are on their way or due.
+    fn calling(&self) -> bool {
+        self.fetching > 0 || !self.fetches.is_empty()
+    }
+}
+
+fn spoiled(mut since: Since) -> Since {
+    since.spoil();
+    since
+}
+
+impl Follow {
+    /// A transaction over `rawtx`.
+    pub(super) async fn tx(&mut self, raw: &[u8], at: u64) -> Result<(), FollowError> {
+        let Ok(tx) = encode::deserialize::<Transaction>(raw) else { return Ok(()) };
+        let now = Instant::now();
+        if tx.is_coinbase() {
+            self.pool.settling.block_begins(now);
+            return Ok(());
+        }
+        let txid = tx.compute_txid();
+        if self.board.topic_up(Topic::Sequence) {
+            let joined = self.pool.join.tx(txid, tx, raw.len(), now);
+            self.expire(now);
+            return match joined {
+                Some(tx) => self.send(tx, Seen::Accepted, at).await,
+                None => Ok(()),
+            };
+        }
+        if let Some(since) = &mut self.pool.since {
+            since.seen(txid);
+        }
+        self.pool.note(txid, true);
+        self.send(tx, Seen::Rawtx, at).await
+    }
+
+    pub(super) async fn sequence(&mut self, sequence: Sequence, at: u64) -> Result<(), FollowError> {
+        match sequence.what {
+            Change::Accepted(number) => self.accepted(Txid::from_byte_array(sequence.hash), number, at).await,
+            Change::Removed(number) => {
+                self.removed(Txid::from_byte_array(sequence.hash), number);
+                Ok(())
+            }
+            Change::BlockConnected => {
+                let hash = block_hash(sequence.hash);
+                if self.tip.is_none_or(|tip| tip.hash != hash) {
+                    self.pool.tip_moved();
+                }
+                if self.rawtx_in_order() {
+                    self.pool.join.forget_txs();
+                }
+                self.block_announced(hash);
+                Ok(())
+            }
+            Change::BlockDisconnected => {
+                self.pool.tip_moved();
+                self.pool.settling.block_ends();
+                self.block_disconnected(block_hash(sequence.hash));
+                Ok(())
+            }
+        }
+    }
+
+    /// `rawtx` and `sequence` come over one connection, so in the order of the events.
+    fn rawtx_in_order(&self) -> bool {
+        self.endpoints.rawtx == self.endpoints.sequence
+    }
+
+    async fn accepted(&mut self, txid: Txid, number: u64, at: u64) -> Result<(), FollowError> {
+        if let Some(since) = &mut self.pool.since {
+            since.accepted(number, txid);
+        }
+        self.pool.note(txid, true);
+        if let Some(tx) = self.pool.join.take_tx(&txid) {
+            return self.send(tx, Seen::Accepted, at).await;
+        }
+        if self.rawtx_in_order() || !self.board.topic_up(Topic::Rawtx) {
+            // It will not come any more.
+            self.fetch_announced(txid);
+        } else {
+            self.pool.join.accepted(txid, Instant::now());
+        }
+        Ok(())
+    }
+
+    fn fetch_announced(&mut self, txid: Txid) {
+        self.pool.announced.insert(txid);
+        self.pool.fetches.push_front(txid);
+        self.pool.note(txid, true);
+    }
+
+    fn removed(&mut self, txid: Txid, number: u64) {
+        if let Some(since) = &mut self.pool.since {
+            since.removed(number, txid);
+        }
+        self.pool.note(txid, false);
+        self.pool.announced.remove(&txid);
+        self.pool.join.forget(&txid);
+        self.pool.gone.push(txid);
+        self.pool.settling.gone(Instant::now());
+    }
+
+    /// Sends the removals that came since the last input, as one.
+    pub(super) async fn flush_gone(&mut self) -> Result<(), FollowError> {
+        if !self.pool.gone.is_empty() {
+            let txids = std::mem::take(&mut self.pool.gone);
+            self.indexer.post(Input::TxGone { txids }).await?;
+        }
+        Ok(())
+    }
+
+    async fn send(&mut self, tx: Transaction, seen: Seen, now: u64) -> Result<(), FollowError> {
+        self.flush_gone().await?;
+        Ok(self.indexer.post(Input::TxSeen { tx, seen, now }).await?)
+    }
+
+    /// Drops halves that are too old, fetches what was announced and did not come.
+    pub(super) fn expire(&mut self, now: Instant) {
+        for txid in self.pool.join.expire(now) {
+            self.fetch_announced(txid);
+        }
+    }
+
+    pub(super) fn settle_at(&self) -> Option<Instant> {
+        self.pool.settling.due(self.pool.calling())
+    }
+
+    pub(super) async fn settle(&mut self, now: Instant) -> Result<(), FollowError> {
+        if self.on && self.settle_at().is_some_and(|at| at <= now) {
+            self.pool.settling.settled();
+            self.flush_gone().await?;
+            self.indexer.post(Input::Settle { now: now_ms() }).await?;
+        }
+        Ok(())
+    }
+
+    pub(super) fn want_reading(&mut self, after: Duration) {
+        let at = Instant::now() + after;
+        self.pool.want_reading = Some(self.pool.want_reading.map_or(at, |known| known.min(at)));
+    }
+
+    /// When the mempool is to be read: at the node's tip only, and not while the last reading is being worked off.
+    pub(super) fn read_at(&self) -> Option<Instant> {
+        let free = self.on && self.pool.since.is_none() && !self.pool.round && self.at_node_tip() && !self.chain_moves();
+        let at = self.pool.want_reading.filter(|_| free)?.max(self.pause_until);
+        // A look that is due goes first.
+        Some(self.look_at().map_or(at, |look| if look <= at { at.max(look + MOVED) } else { at }))
+    }
+
+    pub(super) fn read(&mut self) {
+        self.pool.want_reading = None;
+        self.pool.since = Some(Since::default());
+        self.pool.reading_began = Some(Instant::now());
+        if !self.pool.calling() {
+            self.pool.during.clear();
+        }
+        let rpc = self.rpc.clone();
+        self.work.spawn(async move { Outcome::Read(mempool::read(&rpc).await) });
+    }
+
+    pub(super) async fn was_read(&mut self, result: Result<Reading, NodeError>) -> Result<(), FollowError> {
+        let since = self.pool.since.take();
+        self.pool.last_reading = self.pool.reading_began.take().map_or(Duration::ZERO, |began| began.elapsed());
+        let reading = match result {
+            Ok(reading) => reading,
+            Err(error) => {
+                self.node_failed(&error);
+                return Ok(());
+            }
+        };
+        self.node_answered();
+        match reading {
+            Reading::Loading(info) => {
+                self.board.mempool(info);
+                self.reconciling = None;
+                self.want_reading(LOADING);
+            }
+            Reading::Moved => {
+                self.want_reading(MOVED);
+                self.want_look(MOVED, true);
+            }
+            Reading::Whole(snapshot) => {
+                self.board.mempool(MempoolInfo { loaded: true, size: snapshot.txids.len() as u64 });
+                let corrected = since.and_then(|since| since.correct(snapshot));
+                match corrected.filter(|snapshot| self.on && self.tip.is_some_and(|tip| tip.hash == snapshot.tip)) {
+                    Some(snapshot) => self.apply(snapshot).await?,
+                    None => self.want_reading(MOVED),
+                }
+            }
+        }
+        Ok(())
+    }
+
+    async fn apply(&mut self, snapshot: mempool::Snapshot) -> Result<(), FollowError> {
+        self.flush_gone().await?;
+        let input = Input::Snapshot { tip: snapshot.tip, txids: snapshot.txids, now: now_ms() };
+        match self.indexer.apply(input).await {
+            Ok(_) => {}
+            Err(Refused::Stopped(stopped)) => return Err(stopped.into()),
+            Err(Refused::Apply(error)) => tracing::warn!("{error}"),
+        }
+        self.pool.round = true;
+        self.pool.mending = self.pool.whole && self.board.topic_up(Topic::Rawtx);
+        // The indexer hands out what the tracker asks for before it answers, so all of it is here.
+        while let Ok(ask) = self.asks.try_recv() {
+            self.ask(ask);
+        }
+        Ok(())
+    }
+
+    /// The verdict on what a reading did not hold, after what it held in addition has come.
+    pub(super) async fn finish_round(&mut self) -> Result<(), FollowError> {
+        if !self.pool.calling() {
+            if self.pool.since.is_none() {
+                self.pool.during.clear();
+            }
+            if std::mem::take(&mut self.pool.round) {
+                self.flush_gone().await?;
+                self.indexer.post(Input::Settle { now: now_ms() }).await?;
+                self.pool.whole = true;
+                if let Some(began) = self.reconciling.take() {
+                    self.board.reconciled(began.elapsed());
+                }
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn start_fetches(&mut self) {
+        while self.on && self.pool.fetching < FETCHES && !self.pool.fetches.is_empty() && Instant::now() >= self.pause_until {
+            let count = self.pool.fetches.len().min(BATCH);
+            let wanted: Vec<_> = self.pool.fetches.drain(..count).collect();
+            let rpc = self.rpc.clone();
+            self.pool.fetching += 1;
+            self.work.spawn(async move {
+                let result = rpc.transactions(wanted.clone()).await;
+                Outcome::Fetched { wanted, result }
+            });
+        }
+    }
+
+    pub(super) async fn fetched(&mut self, wanted: Vec<Txid>, result: Result<Vec<Option<Transaction>>, NodeError>) -> Result<(), FollowError> {
+        self.pool.fetching -= 1;
+        let found = match result {
+            Ok(found) => found,
+            Err(error) => {
+                wanted.into_iter().rev().for_each(|txid| self.pool.fetches.push_front(txid));
+                self.node_failed(&error);
+                return Ok(());
+            }
+        };
+        self.node_answered();
+        for (txid, tx) in wanted.into_iter().zip(found) {
+            let announced = self.pool.announced.remove(&txid);
+            let Some(tx) = tx.filter(|_| self.on && !self.pool.during.removed(&txid)) else { continue };
+            if self.pool.round && self.pool.mending && !self.pool.during.accepted(&txid) {
+                self.board.repaired(1);
+            }
+            let seen = if announced { Seen::Accepted } else { Seen::Fetched };
+            self.send(tx, seen, now_ms()).await?;
+        }
+        Ok(())
+    }
+
+    pub(super) fn start_checks(&mut self) {
+        while self.on && self.pool.checking < CHECKS && !self.pool.checks.is_empty() && Instant::now() >= self.pause_until {
+            let count = self.pool.checks.len().min(CHECK_BATCH);
+            let asked: Vec<_> = self.pool.checks.drain(..count).collect();
+            let rpc = self.rpc.clone();
+            self.pool.checking += 1;
+            self.work.spawn(async move {
+                let result = rpc.in_mempool(asked.iter().map(|(txid, _)| *txid).collect()).await;
+                Outcome::Checked { asked, result }
+            });
+        }
+    }
+
+    pub(super) async fn checked(&mut self, asked: Vec<(Txid, Transaction)>, result: Result<Vec<bool>, NodeError>) -> Result<(), FollowError> {
+        self.pool.checking -= 1;
+        match result {
+            Err(error) => {
+                self.pool.checks.extend(asked);
+                self.node_failed(&error);
+            }
+            Ok(held) => {
+                for (_, tx) in asked.into_iter().zip(held).filter_map(|(asked, held)| held.then_some(asked)) {
+                    if self.on {
+                        self.send(tx, Seen::Accepted, now_ms()).await?;
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,266 @@
+//! JSON-RPC over HTTP/1.1 with kept connections, as a transport of `bitcoincore-rpc`'s `jsonrpc` crate.
+//!
+//! Its own transports either serialize all callers and send a request again after a time-out, or open a connection per call;
+//! none re-reads the cookie, which is new at every start of the node. What bitcoind answers (seen on 29.5):
+//!
+//! ```text
+//! 200, 404, 500 with JSON   an answer; 500 and 404 carry an error object, a batch is always 200
+//! 401                       wrong credentials, after 250 ms
+//! 403                       rpcwhitelist forbids the method (a batch is refused whole)
+//! 503, not JSON             the work queue is full
+//! ```
+
+use std::io;
+use std::path::PathBuf;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use base64::Engine as _;
+use bitcoincore_rpc::jsonrpc::{self, Request, Response};
+
+use super::{Cause, NodeError};
+
+/// A scan of the whole set of unspent outputs takes minutes on a slow disk.
+const SCAN_LIMIT: Duration = Duration::from_secs(3600);
+/// Blocks, the mempool and batches: a busy node on a slow disk needs seconds.
+const HEAVY_LIMIT: Duration = Duration::from_secs(60);
+const LIGHT_LIMIT: Duration = Duration::from_secs(10);
+const CONNECT_LIMIT: Duration = Duration::from_secs(3);
+/// Larger than any answer to what we ask; an endless answer must not fill the memory.
+const BODY_LIMIT: u64 = 1 << 30;
+/// bitcoind closes idle connections after 30 s (`-rpcservertimeout`).
+const IDLE_LIMIT: Duration = Duration::from_secs(25);
+
+/// How we show the node who we are.
+#[derive(Clone, PartialEq, Eq)]
+pub enum Credentials {
+    /// The file that the node writes at each start.
+    Cookie(PathBuf),
+    User {
+        user: String,
+        password: String,
+    },
+}
+
+impl std::fmt::Debug for Credentials {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Cookie(path) => f.debug_tuple("Cookie").field(path).finish(),
+            Self::User { user, .. } => f.debug_struct("User").field("user", user).finish_non_exhaustive(),
+        }
+    }
+}
+
+/// One pool of connections to the node. Calls block; see [`super::rpc`] for the async side.
+pub(super) struct Http {
+    agent: ureq::Agent,
+    url: String,
+    credentials: Credentials,
+    /// The `Authorization` value that worked last.
+    authorization: Mutex<Option<String>>,
+}
+
+/// Why an exchange gave no HTTP answer.
+enum Failure {
+    /// The connection broke. A kept connection that the node closed in this moment looks like this, so a read is sent again.
+    Broken(NodeError),
+    Other(NodeError),
+}
+
+impl Http {
+    /// `url`: `http://host:port[/path]`, no slash at the end.
+    pub(super) fn new(url: &str, credentials: Credentials) -> Self {
+        let agent = ureq::Agent::config_builder()
+            .http_status_as_error(false)
+            .proxy(None)
+            .max_redirects(0)
+            .max_redirects_will_error(false)
+            .max_idle_connections(8)
+            .max_idle_connections_per_host(8)
+            .max_idle_age(IDLE_LIMIT)
+            .timeout_connect(Some(CONNECT_LIMIT))
+            .build()
+            .new_agent();
+        Self { agent, url: url.to_owned(), credentials, authorization: Mutex::new(None) }
+    }
+
+    /// Ends all calls, those that wait for an answer included. Later calls fail.
+    pub(super) fn close(&self) {
+        self.agent.clone().shutdown();
+    }
+
+    /// `GET` of a path under `/rest/`. `None`: the node does not offer it (404 or not at all).
+    pub(super) fn rest(&self, path: &str) -> Result<Option<Vec<u8>>, NodeError> {
+        let root = self.url.splitn(4, '/').take(3).collect::<Vec<_>>().join("/");
+        let request = self.agent.get(format!("{root}/rest/{path}")).config().timeout_global(Some(HEAVY_LIMIT)).build();
+        match self.read(request.call()) {
+            Ok((200, body)) => Ok(Some(body)),
+            Ok((503, _)) => Err(self.busy()),
+            Ok(_) => Ok(None),
+            Err(Failure::Broken(error) | Failure::Other(error)) => Err(error),
+        }
+    }
+
+    /// Sends one JSON body and returns the JSON that came back, whatever it says.
+    fn exchange(&self, body: &[u8], limit: Duration, repeatable: bool) -> Result<Vec<u8>, NodeError> {
+        let mut repeats = u8::from(repeatable);
+        let mut renewed = false;
+        loop {
+            let authorization = self.authorization(false)?;
+            let request = self
+                .agent
+                .post(self.url.as_str())
+                .header("Content-Type", "application/json")
+                .header("Authorization", &authorization)
+                .config()
+                .timeout_global(Some(limit))
+                .build();
+            match self.read(request.send(body)) {
+                Ok((401, _)) if !renewed && self.authorization(true)? != authorization => renewed = true,
+                Ok((401, _)) => return Err(self.unauthorized()),
+                Ok((status, body)) => return self.judge(status, body),
+                Err(Failure::Broken(_)) if repeats > 0 => repeats -= 1,
+                Err(Failure::Broken(error) | Failure::Other(error)) => return Err(error),
+            }
+        }
+    }
+
+    fn read(&self, answer: Result<ureq::http::Response<ureq::Body>, ureq::Error>) -> Result<(u16, Vec<u8>), Failure> {
+        let mut answer = answer.map_err(|error| self.failure(error))?;
+        let body = answer.body_mut().with_config().limit(BODY_LIMIT).read_to_vec().map_err(|error| self.failure(error))?;
+        Ok((answer.status().as_u16(), body))
+    }
+
+    fn judge(&self, status: u16, body: Vec<u8>) -> Result<Vec<u8>, NodeError> {
+        let json = matches!(body.iter().find(|byte| !byte.is_ascii_whitespace()), Some(b'{' | b'['));
+        match status {
+            200 | 404 | 500 if json => Ok(body),
+            403 => Err(NodeError::persistent(
+                Cause::Forbidden,
+                format!("bitcoind at {} forbids a call that is needed: extend rpcwhitelist of this user, or remove it", self.url),
+            )),
+            503 => Err(self.busy()),
+            _ => Err(NodeError::persistent(
+                Cause::Shape,
+                format!("{} answered HTTP {status} without JSON: set bitcoind.rpc_url to the RPC port of bitcoind", self.url),
+            )),
+        }
+    }
+
+    /// The header's value; `renew` reads the cookie again.
+    fn authorization(&self, renew: bool) -> Result<String, NodeError> {
+        let mut kept = self.authorization.lock().unwrap_or_else(PoisonError::into_inner);
+        if let (Some(value), false) = (kept.as_ref(), renew) {
+            return Ok(value.clone());
+        }
+        let pair = match &self.credentials {
+            Credentials::User { user, password } => format!("{user}:{password}"),
+            Credentials::Cookie(path) => std::fs::read_to_string(path).map_err(|error| no_cookie(path, &error))?.trim().to_owned(),
+        };
+        let value = format!("Basic {}", base64::engine::general_purpose::STANDARD.encode(pair));
+        *kept = Some(value.clone());
+        Ok(value)
+    }
+
+    fn unauthorized(&self) -> NodeError {
+        match &self.credentials {
+            Credentials::Cookie(path) => NodeError::transient(
+                Cause::Unauthorized,
+                format!(
+                    "bitcoind at {} refuses the cookie in {}: it belongs to another node or to an earlier start; \
+                     set bitcoind.cookie_file, or rpc_user and rpc_password",
+                    self.url,
+                    path.display()
+                ),
+            ),
+            Credentials::User { user, .. } => NodeError::persistent(
+                Cause::Unauthorized,
+                format!("bitcoind at {} refuses user {user:?}: correct bitcoind.rpc_user and bitcoind.rpc_password", self.url),
+            ),
+        }
+    }
+
+    fn busy(&self) -> NodeError {
+        NodeError::transient(Cause::Busy, format!("bitcoind at {} has no room for more calls (rpcworkqueue is full)", self.url))
+    }
+
+    fn failure(&self, error: ureq::Error) -> Failure {
+        let url = &self.url;
+        match error {
+            ureq::Error::Timeout(ureq::Timeout::Connect | ureq::Timeout::Resolve) => Failure::Other(self.unreachable("no connection in time")),
+            ureq::Error::Timeout(_) => {
+                Failure::Other(NodeError::transient(Cause::TimedOut, format!("bitcoind at {url} did not answer in time")))
+            }
+            ureq::Error::Io(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
+                Failure::Other(self.unreachable("connection refused"))
+            }
+            ureq::Error::HostNotFound => Failure::Other(self.unreachable("no such host")),
+            ureq::Error::ConnectionFailed => Failure::Other(self.unreachable("connection failed")),
+            ureq::Error::BadUri(what) => Failure::Other(NodeError::persistent(
+                Cause::Setup,
+                format!("bitcoind.rpc_url {url:?} is not an address ({what}): write it as http://127.0.0.1:8332"),
+            )),
+            other => Failure::Broken(NodeError::transient(Cause::Unreachable, format!("the connection to bitcoind at {url} broke ({other})"))),
+        }
+    }
+
+    fn unreachable(&self, why: &str) -> NodeError {
+        NodeError::transient(
+            Cause::Unreachable,
+            format!("bitcoind does not answer at {} ({why}): start it with server=1, or set bitcoind.rpc_url", self.url),
+        )
+    }
+}
+
+fn no_cookie(path: &std::path::Path, error: &io::Error) -> NodeError {
+    NodeError::transient(
+        Cause::NoCookie,
+        format!(
+            "cannot read bitcoind's cookie {} ({error}): start bitcoind, let this user read the file, or set bitcoind.cookie_file",
+            path.display()
+        ),
+    )
+}
+
+/// How long a call may take.
+fn limit_of(method: &str) -> Duration {
+    match method {
+        "scantxoutset" => SCAN_LIMIT,
+        "getblock" | "getrawmempool" => HEAVY_LIMIT,
+        _ => LIGHT_LIMIT,
+    }
+}
+
+fn transport_error(error: NodeError) -> jsonrpc::Error {
+    jsonrpc::Error::Transport(Box::new(error))
+}
+
+/// The pool as a transport: `jsonrpc` wants to own what it uses.
+pub(super) struct Shared(pub(super) std::sync::Arc<Http>);
+
+impl jsonrpc::client::Transport for Shared {
+    fn send_request(&self, request: Request) -> Result<Response, jsonrpc::Error> {
+        let body = serde_json::to_vec(&request)?;
+        // A scan that is sent twice would fail with "Scan already in progress"; everything else that we ask is a read.
+        let repeatable = request.method != "scantxoutset";
+        let answer = self.0.exchange(&body, limit_of(request.method), repeatable).map_err(transport_error)?;
+        Ok(serde_json::from_slice(&answer)?)
+    }
+
+    fn send_batch(&self, requests: &[Request]) -> Result<Vec<Response>, jsonrpc::Error> {
+        let body = serde_json::to_vec(requests)?;
+        let answer = self.0.exchange(&body, HEAVY_LIMIT, true).map_err(transport_error)?;
+        match serde_json::from_slice::<Vec<Response>>(&answer) {
+            Ok(responses) => Ok(responses),
+            // A batch that is refused whole (warm-up) comes back as one error.
+            Err(error) => match serde_json::from_slice::<Response>(&answer).ok().and_then(|response| response.error) {
+                Some(refusal) => Err(jsonrpc::Error::Rpc(refusal)),
+                None => Err(error.into()),
+            },
+        }
+    }
+
+    fn fmt_target(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0.url)
+    }
+}

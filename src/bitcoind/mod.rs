@@ -1,0 +1,97 @@
+//! Everything that talks to the node.
+//!
+//! # Laws
+//!
+//! 1. ZMQ is a hint, RPC is the truth. Whatever ZMQ tells may come twice, late or never; whatever it should have told is found
+//!    by looking (each reconcile interval, and at once after a gap, a reconnect or anything that does not fit).
+//! 2. Live news never wait for a call: calls run beside the loop that handles notices.
+//! 3. A block is connected only on our tip, wherever it came from. Whether the node's chain is another one is decided from
+//!    hashes, never from heights; a node that is still syncing is waited for, not followed backwards.
+//! 4. "In the mempool" is what the node said (`sequence`, a snapshot, `getmempoolentry`), never what `rawtx` carried.
+//! 5. Every call has a time limit, every retry a pause, every queue a bound.
+//!
+//! # Flow
+//!
+//! ```text
+//! bitcoind --ZMQ--> zmq (one thread: receive, stamp, count) --Notice--> follower --Input--> indexer
+//!                                                                        |    ^
+//!                                                    chain, mempool: calls that run beside it
+//!                                                                        v    |
+//! bitcoind <-------------------- HTTP -------------------------------- rpc, http
+//!                                            baseline (one task: scantxoutset)
+//! ```
+//!
+//! [`discover`] finds the node and says what is wrong with it; [`Status`] is what the follower knows of it now.
+
+mod baseline;
+mod chain;
+pub mod discover;
+mod follower;
+mod http;
+mod live;
+mod mempool;
+pub mod rpc;
+mod status;
+pub mod zmq;
+
+pub use discover::{Endpoints, Finding, Found, NodeInfo, find};
+pub use follower::{FollowError, Follower, spawn};
+pub use http::Credentials;
+pub use rpc::Rpc;
+pub use status::{MempoolStatus, ReconcileStatus, Status, TopicStatus, ZmqStatus};
+
+/// Whether trying again can help.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// The node is away, starting or busy.
+    Transient,
+    /// Somebody has to change something.
+    Persistent,
+}
+
+/// What went wrong between us and the node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Cause {
+    /// No connection, or it broke.
+    Unreachable,
+    TimedOut,
+    /// The cookie file cannot be read.
+    NoCookie,
+    Unauthorized,
+    Forbidden,
+    /// The work queue is full (HTTP 503).
+    Busy,
+    /// The node starts (-28).
+    WarmingUp,
+    /// Any other JSON-RPC error, with its code.
+    Rpc(i32),
+    /// The answer is not what this call answers.
+    Shape,
+    /// The settings do not fit this node.
+    Setup,
+}
+
+/// A call that failed. The text is a sentence for a person and says what to do.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{message}")]
+pub struct NodeError {
+    pub kind: Kind,
+    pub cause: Cause,
+    pub message: String,
+}
+
+impl NodeError {
+    pub(crate) fn transient(cause: Cause, message: String) -> Self {
+        Self { kind: Kind::Transient, cause, message }
+    }
+
+    pub(crate) fn persistent(cause: Cause, message: String) -> Self {
+        Self { kind: Kind::Persistent, cause, message }
+    }
+}
+
+/// Milliseconds since the Unix epoch.
+fn now_ms() -> u64 {
+    let elapsed = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,389 @@
+//! The calls that satwatch makes, through `bitcoincore-rpc`'s client over our own transport ([`super::http`]).
+//!
+//! Answers are read with our own structs: everything that a call does not need may be missing, so Core and Knots of any year
+//! fit (the crate's own structs fail on Core 31 and later, which dropped fields). Blocking work runs on tokio's blocking
+//! threads; nothing here holds up the runtime.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
+
+use bitcoin::consensus::encode;
+use bitcoin::{Block, BlockHash, Transaction, Txid};
+use bitcoincore_rpc::{Client, RpcApi, jsonrpc};
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use serde_json::value::RawValue;
+use serde_json::{Value, json};
+
+use super::http::{Credentials, Http, Shared};
+use super::{Cause, NodeError};
+
+/// Calls in one HTTP request.
+pub const BATCH: usize = 500;
+
+const NOT_FOUND: i32 = -5;
+const OUT_OF_RANGE: i32 = -8;
+const WARMING_UP: i32 = -28;
+
+const REST_UNKNOWN: u8 = 0;
+const REST_OFFERED: u8 = 1;
+const REST_ABSENT: u8 = 2;
+
+/// One node. Clones share its connections.
+#[derive(Clone)]
+pub struct Rpc(Arc<Inner>);
+
+struct Inner {
+    url: String,
+    quick: Client,
+    quick_http: Arc<Http>,
+    /// Calls that take minutes have connections of their own.
+    slow: Client,
+    slow_http: Arc<Http>,
+    rest: AtomicU8,
+}
+
+/// `getblockchaininfo`.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct Blockchain {
+    /// `main`, `test`, `testnet4`, `signet` or `regtest`.
+    pub chain: String,
+    pub blocks: u32,
+    #[serde(default)]
+    pub headers: u32,
+    pub bestblockhash: BlockHash,
+    #[serde(default)]
+    pub initialblockdownload: bool,
+    #[serde(default)]
+    pub pruned: bool,
+    /// First height whose block is still there, on a pruned node.
+    #[serde(default)]
+    pub pruneheight: Option<u32>,
+}
+
+/// `getblockheader`.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct Header {
+    pub hash: BlockHash,
+    pub height: u32,
+    pub time: u32,
+    #[serde(default)]
+    pub previousblockhash: Option<BlockHash>,
+}
+
+/// `getnetworkinfo`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+pub struct Network {
+    /// 290500 is 29.5.0.
+    #[serde(default)]
+    pub version: u64,
+    #[serde(default)]
+    pub subversion: String,
+}
+
+/// `getmempoolinfo`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+pub struct MempoolInfo {
+    /// False while the node still reads the mempool of its last run. Nodes that do not say are taken to be through.
+    #[serde(default = "yes")]
+    pub loaded: bool,
+    #[serde(default)]
+    pub size: u64,
+}
+
+/// `getrawmempool false true`.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct MempoolTxids {
+    pub txids: Vec<Txid>,
+    /// The next number of `sequence`'s A and R: the list holds exactly what came before it.
+    #[serde(default)]
+    pub mempool_sequence: Option<u64>,
+}
+
+/// One line of `getzmqnotifications`.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct Notification {
+    /// `pubrawtx`, …
+    #[serde(rename = "type")]
+    pub kind: String,
+    pub address: String,
+    #[serde(default)]
+    pub hwm: Option<i64>,
+}
+
+/// `scantxoutset start`.
+#[derive(Debug, Deserialize)]
+pub struct Scan {
+    /// False: it was aborted.
+    #[serde(default)]
+    pub success: bool,
+    #[serde(default)]
+    pub height: u32,
+    pub bestblock: Option<BlockHash>,
+    #[serde(default)]
+    pub unspents: Vec<Unspent>,
+}
+
+/// An output that a scan found.
+#[derive(Debug, Deserialize)]
+pub struct Unspent {
+    pub txid: Txid,
+    pub vout: u32,
+    #[serde(rename = "scriptPubKey")]
+    pub script: bitcoin::ScriptBuf,
+    /// In bitcoin, kept as text so that no floating point comes between.
+    pub amount: Box<RawValue>,
+    pub height: u32,
+    #[serde(default)]
+    pub coinbase: bool,
+}
+
+fn yes() -> bool {
+    true
+}
+
+impl Rpc {
+    /// `url`: `http://host:port`. Connects at the first call.
+    pub fn new(url: &str, credentials: Credentials) -> Self {
+        let quick_http = Arc::new(Http::new(url, credentials.clone()));
+        let slow_http = Arc::new(Http::new(url, credentials));
+        let client = |http: &Arc<Http>| Client::from_jsonrpc(jsonrpc::Client::with_transport(Shared(http.clone())));
+        let rest = if host_is_loopback(url) { REST_UNKNOWN } else { REST_ABSENT };
+        Self(Arc::new(Inner {
+            quick: client(&quick_http),
+            slow: client(&slow_http),
+            quick_http,
+            slow_http,
+            rest: AtomicU8::new(rest),
+            url: url.to_owned(),
+        }))
+    }
+
+    pub fn url(&self) -> &str {
+        &self.0.url
+    }
+
+    /// Ends all calls, waiting ones included; later ones fail. For the end of the daemon.
+    pub fn close(&self) {
+        self.0.quick_http.close();
+        self.0.slow_http.close();
+    }
+
+    /// The node was restarted, maybe with other options: find out again what it offers.
+    pub fn forget_offers(&self) {
+        if host_is_loopback(&self.0.url) {
+            self.0.rest.store(REST_UNKNOWN, Ordering::Relaxed);
+        }
+    }
+
+    /// Any call. An error of the node is [`Cause::Rpc`] with its code.
+    pub async fn call<T: DeserializeOwned + Send + 'static>(&self, method: &'static str, params: Vec<Value>) -> Result<T, NodeError> {
+        self.blocking(move |inner| call(&inner.quick, method, &params)).await
+    }
+
+    pub async fn blockchain(&self) -> Result<Blockchain, NodeError> {
+        self.call("getblockchaininfo", vec![]).await
+    }
+
+    pub async fn network(&self) -> Result<Network, NodeError> {
+        self.call("getnetworkinfo", vec![]).await
+    }
+
+    /// Seconds since the node's start.
+    pub async fn uptime(&self) -> Result<u64, NodeError> {
+        self.call("uptime", vec![]).await
+    }
+
+    pub async fn notifications(&self) -> Result<Vec<Notification>, NodeError> {
+        self.call("getzmqnotifications", vec![]).await
+    }
+
+    pub async fn best_block(&self) -> Result<BlockHash, NodeError> {
+        self.call("getbestblockhash", vec![]).await
+    }
+
+    pub async fn genesis(&self) -> Result<BlockHash, NodeError> {
+        self.call("getblockhash", vec![json!(0)]).await
+    }
+
+    pub async fn mempool_info(&self) -> Result<MempoolInfo, NodeError> {
+        self.call("getmempoolinfo", vec![]).await
+    }
+
+    pub async fn mempool_txids(&self) -> Result<MempoolTxids, NodeError> {
+        self.call("getrawmempool", vec![json!(false), json!(true)]).await
+    }
+
+    /// The node's block hashes at these heights; `None` above its tip.
+    pub async fn hashes(&self, heights: Vec<u32>) -> Result<Vec<Option<BlockHash>>, NodeError> {
+        self.batches("getblockhash", heights.into_iter().map(|height| json!([height])).collect(), &[OUT_OF_RANGE]).await
+    }
+
+    pub async fn headers(&self, hashes: Vec<BlockHash>) -> Result<Vec<Option<Header>>, NodeError> {
+        self.batches("getblockheader", hashes.into_iter().map(|hash| json!([hash])).collect(), &[NOT_FOUND]).await
+    }
+
+    /// Transactions of the mempool (and, on a node with `txindex`, of blocks); `None` where there is none.
+    pub async fn transactions(&self, txids: Vec<Txid>) -> Result<Vec<Option<Transaction>>, NodeError> {
+        let params = txids.into_iter().map(|txid| json!([txid, false])).collect();
+        let found: Vec<Option<String>> = self.batches("getrawtransaction", params, &[NOT_FOUND]).await?;
+        self.blocking(move |_| {
+            let parse = |hex: String| encode::deserialize_hex(&hex).map_err(|error| shape("getrawtransaction", &error));
+            found.into_iter().map(|hex| hex.map(parse).transpose()).collect()
+        })
+        .await
+    }
+
+    /// Which of these the mempool holds.
+    pub async fn in_mempool(&self, txids: Vec<Txid>) -> Result<Vec<bool>, NodeError> {
+        let params = txids.into_iter().map(|txid| json!([txid])).collect();
+        let found: Vec<Option<serde::de::IgnoredAny>> = self.batches("getmempoolentry", params, &[NOT_FOUND]).await?;
+        Ok(found.iter().map(Option::is_some).collect())
+    }
+
+    /// One block, over REST where a node on this machine offers it (ten times cheaper than hex in JSON).
+    pub async fn block(&self, hash: BlockHash) -> Result<Block, NodeError> {
+        self.blocking(move |inner| {
+            if let Some(block) = inner.rest_block(&hash)? {
+                return Ok(block);
+            }
+            let hex: String = call(&inner.quick, "getblock", &[json!(hash), json!(0)])?;
+            checked(&hash, encode::deserialize_hex(&hex).map_err(|error| shape("getblock", &error))?)
+        })
+        .await
+    }
+
+    /// The confirmed unspent outputs of these output scripts. Minutes on a full chain; one scan at a time per node.
+    pub async fn scan(&self, scripts: Vec<bitcoin::ScriptBuf>) -> Result<Scan, NodeError> {
+        let objects: Vec<String> = scripts.iter().map(|spk| format!("raw({})", spk.to_hex_string())).collect();
+        self.blocking(move |inner| call(&inner.slow, "scantxoutset", &[json!("start"), json!(objects)])).await
+    }
+
+    /// Ends the running scan, ours or not. True if there was one.
+    pub async fn abort_scan(&self) -> Result<bool, NodeError> {
+        self.call("scantxoutset", vec![json!("abort")]).await
+    }
+
+    /// `params`: one array of parameters per call. Answers with one of the `absent` codes are `None`.
+    async fn batches<T: DeserializeOwned + Send + 'static>(
+        &self,
+        method: &'static str,
+        params: Vec<Value>,
+        absent: &'static [i32],
+    ) -> Result<Vec<Option<T>>, NodeError> {
+        self.blocking(move |inner| {
+            let mut all = Vec::with_capacity(params.len());
+            for chunk in params.chunks(BATCH) {
+                all.extend(batch(&inner.quick, method, chunk, absent)?);
+            }
+            Ok(all)
+        })
+        .await
+    }
+
+    async fn blocking<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Inner) -> Result<T, NodeError> + Send + 'static,
+    ) -> Result<T, NodeError> {
+        let inner = self.0.clone();
+        tokio::task::spawn_blocking(move || work(&inner))
+            .await
+            .unwrap_or_else(|_| Err(NodeError::transient(Cause::Unreachable, "a call to bitcoind was cut short: the daemon stops".into())))
+    }
+}
+
+impl Inner {
+    fn rest_block(&self, hash: &BlockHash) -> Result<Option<Block>, NodeError> {
+        if self.rest.load(Ordering::Relaxed) == REST_ABSENT {
+            return Ok(None);
+        }
+        match self.quick_http.rest(&format!("block/{hash}.bin"))? {
+            Some(bytes) => {
+                let block = encode::deserialize(&bytes).map_err(|error| shape("rest/block", &error))?;
+                self.rest.store(REST_OFFERED, Ordering::Relaxed);
+                checked(hash, block).map(Some)
+            }
+            None => {
+                // A node that has answered over REST before lacks just this block; `getblock` says why.
+                let _ = self.rest.compare_exchange(REST_UNKNOWN, REST_ABSENT, Ordering::Relaxed, Ordering::Relaxed);
+                Ok(None)
+            }
+        }
+    }
+}
+
+fn checked(hash: &BlockHash, block: Block) -> Result<Block, NodeError> {
+    if block.block_hash() == *hash {
+        return Ok(block);
+    }
+    Err(NodeError::persistent(Cause::Shape, format!("bitcoind answered with another block than {hash}")))
+}
+
+fn call<T: DeserializeOwned>(client: &Client, method: &str, params: &[Value]) -> Result<T, NodeError> {
+    client.call(method, params).map_err(|error| node_error(method, error))
+}
+
+fn batch<T: DeserializeOwned>(
+    client: &Client,
+    method: &str,
+    params: &[Value],
+    absent: &[i32],
+) -> Result<Vec<Option<T>>, NodeError> {
+    let wrong = |error: jsonrpc::Error| node_error(method, error.into());
+    let client = client.get_jsonrpc_client();
+    let raw = params.iter().map(serde_json::value::to_raw_value).collect::<Result<Vec<_>, _>>().map_err(|error| shape(method, &error))?;
+    let requests: Vec<_> = raw.iter().map(|params| client.build_request(method, Some(params))).collect();
+    let answers = client.send_batch(&requests).map_err(wrong)?;
+    let read = |answer: Option<jsonrpc::Response>| {
+        let answer = answer.ok_or_else(|| shape(method, &"an answer is missing"))?;
+        match &answer.error {
+            Some(error) if absent.contains(&error.code) => Ok(None),
+            _ => answer.result().map(Some).map_err(wrong),
+        }
+    };
+    answers.into_iter().map(read).collect()
+}
+
+fn shape(method: &str, what: &dyn std::fmt::Display) -> NodeError {
+    NodeError::persistent(
+        Cause::Shape,
+        format!("bitcoind's answer to {method} is not understood ({what}): satwatch needs Bitcoin Core or Knots 22 or later"),
+    )
+}
+
+fn node_error(method: &str, error: bitcoincore_rpc::Error) -> NodeError {
+    match error {
+        bitcoincore_rpc::Error::JsonRpc(jsonrpc::Error::Transport(inner)) => match inner.downcast::<NodeError>() {
+            Ok(error) => *error,
+            Err(other) => NodeError::transient(Cause::Unreachable, format!("the connection to bitcoind failed ({other})")),
+        },
+        bitcoincore_rpc::Error::JsonRpc(jsonrpc::Error::Rpc(error)) if error.code == WARMING_UP => {
+            NodeError::transient(Cause::WarmingUp, format!("bitcoind is starting ({})", error.message))
+        }
+        bitcoincore_rpc::Error::JsonRpc(jsonrpc::Error::Rpc(error)) => {
+            NodeError::persistent(Cause::Rpc(error.code), format!("bitcoind refuses {method}: {} ({})", error.message, error.code))
+        }
+        other => shape(method, &other),
+    }
+}
+
+/// REST has no authentication, so it is used on this machine only.
+fn host_is_loopback(url: &str) -> bool {
+    let host = host_of(url);
+    host == "localhost" || host.trim_matches(['[', ']']).parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback())
+}
+
+/// The host in `http://host:port/path`, with the brackets of an IPv6 address.
+pub(super) fn host_of(url: &str) -> &str {
+    let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
+    let authority = rest.split('/').next().unwrap_or(rest);
+    match authority.rsplit_once(':') {
+        Some((host, port)) if port.chars().all(|c| c.is_ascii_digit()) => host,
+        _ => authority,
+    }
+}
+
+/// Whether an error says that the block is not there any more.
+pub(super) fn is_pruned(error: &NodeError) -> bool {
+    error.cause == Cause::Rpc(-1) && error.message.contains("pruned")
+}

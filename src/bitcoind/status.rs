@@ -1,0 +1,71 @@
+//! What the follower knows of the node now. One value, published whole; times are in milliseconds since the Unix epoch.
+
+use super::Finding;
+
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Status {
+    /// The node answers our calls.
+    pub available: bool,
+    /// Why it does not, or what it refuses.
+    pub error: Option<String>,
+    pub unavailable_since: Option<u64>,
+    pub url: String,
+    /// 290500 is 29.5.0.
+    pub version: u64,
+    pub subversion: String,
+    /// As `getblockchaininfo` names it.
+    pub chain: String,
+    /// The node's tip.
+    pub blocks: u32,
+    pub headers: u32,
+    pub initial_block_download: bool,
+    pub pruned: bool,
+    pub prune_height: Option<u32>,
+    pub zmq: ZmqStatus,
+    pub reconcile: ReconcileStatus,
+    pub mempool: MempoolStatus,
+    /// We are at the node's tip, know its mempool, and the feeds that it offers are up.
+    pub following: bool,
+    /// Why not.
+    pub reason: Option<String>,
+    /// What could be better with the node, each with its remedy; good findings too.
+    pub notes: Vec<Finding>,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ZmqStatus {
+    pub rawtx: TopicStatus,
+    pub rawblock: TopicStatus,
+    pub sequence: TopicStatus,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct TopicStatus {
+    /// `None`: the node does not offer it, the poll stands in.
+    pub endpoint: Option<String>,
+    pub connected: bool,
+    /// The node's own number of the last message.
+    pub last_sequence: Option<u32>,
+    pub last_message: Option<u64>,
+    /// Times that messages were missing, and how many in all.
+    pub gaps: u64,
+    pub lost: u64,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ReconcileStatus {
+    /// Seconds.
+    pub interval: u64,
+    pub last_run: Option<u64>,
+    pub last_duration_ms: u64,
+    /// Blocks and transactions that the poll found and ZMQ should have told.
+    pub repairs: u64,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct MempoolStatus {
+    /// Transactions in the node's mempool when it was read last.
+    pub size: u64,
+    /// False while the node reads the mempool of its last run.
+    pub loaded: bool,
+}

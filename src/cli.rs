@@ -1,0 +1,123 @@
+//! The command line.
+
+use std::path::{Path, PathBuf};
+
+use clap::{Parser, Subcommand};
+
+use crate::config::{Config, ConfigError, Flag};
+
+/// Where settings are looked for when `--settings` is not given.
+const DEFAULT_SETTINGS: &str = "settings.toml";
+
+/// Watches bitcoin addresses on your own node and pushes what happens to them over Socket.IO and REST.
+#[derive(Debug, Parser)]
+#[command(name = "satwatch", version, about, max_term_width = 100)]
+#[command(
+    after_help = "Every setting is listed in settings.toml and has an environment twin, such as SATWATCH__SERVER__LISTEN=127.0.0.1:5005.\n\
+    SIGTERM and SIGINT end the daemon in order. Log lines go to standard error."
+)]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Option<Command>,
+
+    /// Settings file [default: settings.toml in the working directory, if there is one]
+    #[arg(long, global = true, value_name = "FILE")]
+    settings: Option<PathBuf>,
+
+    /// Folder of the database, instead of store.path
+    #[arg(long, global = true, value_name = "FOLDER")]
+    data_dir: Option<String>,
+
+    /// Address and port to listen on, instead of server.listen
+    #[arg(long, global = true, value_name = "ADDRESS:PORT")]
+    listen: Option<String>,
+
+    /// Read the settings, say what is wrong with them, and exit
+    #[arg(long)]
+    check: bool,
+}
+
+/// What is to be done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Subcommand)]
+pub enum Command {
+    /// Run the daemon (the default)
+    #[default]
+    Run,
+    /// Try out node, credentials, ZMQ endpoints, database and port, and say what to change where
+    Doctor,
+}
+
+impl Cli {
+    pub fn task(&self) -> Command {
+        self.command.unwrap_or_default()
+    }
+
+    pub fn check(&self) -> bool {
+        self.check
+    }
+
+    /// The settings file in use, if any.
+    pub fn settings_file(&self) -> Option<&Path> {
+        match &self.settings {
+            Some(path) => Some(path),
+            None => Some(Path::new(DEFAULT_SETTINGS)).filter(|path| path.exists()),
+        }
+    }
+
+    /// The settings from file, environment and flags.
+    pub fn load(&self) -> Result<Config, ConfigError> {
+        Config::load(self.settings_file(), std::env::vars_os(), &self.flags())
+    }
+
+    fn flags(&self) -> Vec<Flag> {
+        let listen = self.listen.iter().map(|value| Flag { flag: "--listen", setting: "server.listen", value: value.clone() });
+        let data_dir = self.data_dir.iter().map(|value| Flag { flag: "--data-dir", setting: "store.path", value: value.clone() });
+        listen.chain(data_dir).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    fn parse(words: &[&str]) -> Cli {
+        Cli::try_parse_from(std::iter::once("satwatch").chain(words.iter().copied())).expect("a good command line")
+    }
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn run_is_what_happens_without_a_command() {
+        assert_eq!(parse(&[]).task(), Command::Run);
+        assert_eq!(parse(&["run"]).task(), Command::Run);
+        assert_eq!(parse(&["doctor"]).task(), Command::Doctor);
+    }
+
+    #[test]
+    fn flags_may_stand_before_and_after_the_command() {
+        for words in [["--settings", "s.toml", "run"], ["run", "--settings", "s.toml"]] {
+            assert_eq!(parse(&words).settings_file(), Some(Path::new("s.toml")), "{words:?}");
+        }
+        let cli = parse(&["run", "--listen", "127.0.0.1:0", "--data-dir", "d"]);
+        let config = Config::load(None, [], &cli.flags()).expect("good settings");
+        assert_eq!((config.server.listen.port(), config.store.path), (0, PathBuf::from("d")));
+    }
+
+    #[test]
+    fn a_bad_flag_is_named() {
+        let error = Config::load(None, [], &parse(&["--listen", "here"]).flags()).expect_err("no address");
+        assert!(error.to_string().starts_with("--listen: server.listen = \"here\" is not valid: expected an IP address"), "{error}");
+    }
+
+    #[test]
+    fn unknown_words_are_refused() {
+        for words in [&["walk"][..], &["--password", "x"], &["run", "now"]] {
+            assert!(Cli::try_parse_from(std::iter::once("satwatch").chain(words.iter().copied())).is_err(), "{words:?}");
+        }
+    }
+}

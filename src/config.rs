@@ -1,0 +1,193 @@
+//! Settings: built-in defaults, then a TOML file, then `SATWATCH__SECTION__NAME` from the environment, then flags.
+//!
+//! No exit, no logging, no name resolution here. [`SETTINGS`] is the one table of names and of what each value must look like; a value is
+//! checked against it where it was written, so that an error can name setting, value, place and what is expected. All
+//! problems are reported at once. `settings.toml` in the repository lists every option with its default; tests hold it, the
+//! table and the structs together.
+
+#[path = "config/load.rs"]
+mod load;
+#[path = "config/table.rs"]
+mod table;
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use serde::Deserialize;
+
+pub use load::{ConfigError, Flag, Problem};
+pub use table::{SETTINGS, Setting};
+
+/// All settings. Each part of the daemon gets only its own section.
+#[derive(Debug, Clone, PartialEq, Deserialize, Default)]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    pub server: Server,
+    pub store: Store,
+    pub bitcoind: Bitcoind,
+    pub monitor: Monitor,
+    pub watch: Watch,
+    pub events: Events,
+    pub limits: Limits,
+    pub log: Log,
+}
+
+/// Where clients connect, and from which web pages.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Server {
+    pub listen: SocketAddr,
+    pub allowed_origins: Vec<String>,
+    pub allowed_hosts: Vec<String>,
+}
+
+impl Default for Server {
+    fn default() -> Self {
+        Self { listen: SocketAddr::from(([127, 0, 0, 1], 5005)), allowed_origins: Vec::new(), allowed_hosts: Vec::new() }
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Store {
+    pub path: PathBuf,
+}
+
+impl Default for Store {
+    fn default() -> Self {
+        Self { path: PathBuf::from("data") }
+    }
+}
+
+/// The node. Everything absent is found (`crate::bitcoind::discover`).
+#[derive(Debug, Clone, PartialEq, Deserialize, Default)]
+#[serde(deny_unknown_fields, default)]
+pub struct Bitcoind {
+    pub rpc_url: Option<String>,
+    pub cookie_file: Option<PathBuf>,
+    pub rpc_user: Option<String>,
+    pub rpc_password: Option<Secret>,
+    pub zmq_rawtx: Option<String>,
+    pub zmq_rawblock: Option<String>,
+    pub zmq_sequence: Option<String>,
+}
+
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Monitor {
+    pub autostart: bool,
+    /// Seconds between two reconciliations, at least 1.
+    pub reconcile_interval: u64,
+}
+
+impl Default for Monitor {
+    fn default() -> Self {
+        Self { autostart: true, reconcile_interval: 10 }
+    }
+}
+
+/// What happens with an added address's past when the caller does not say.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum History {
+    /// Find its confirmed unspent outputs with `scantxoutset`.
+    Utxo,
+    /// Watch from now on.
+    None,
+}
+
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Watch {
+    pub history: History,
+}
+
+impl Default for Watch {
+    fn default() -> Self {
+        Self { history: History::Utxo }
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Deserialize, Default)]
+#[serde(deny_unknown_fields, default)]
+pub struct Events {
+    /// 0 keeps all.
+    pub retention_days: u32,
+}
+
+/// Bounds on what clients may ask for.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Limits {
+    pub connections: usize,
+    /// Bytes of a REST request body.
+    pub body_bytes: usize,
+    /// Bytes of one Engine.IO packet or polling body from a client (`maxPayload`).
+    pub packet_bytes: usize,
+    /// Messages that may wait for one Socket.IO client.
+    pub queue_messages: usize,
+    /// Bytes that may wait for one Socket.IO client.
+    pub queue_bytes: usize,
+    /// Subscribed addresses of one Socket.IO client.
+    pub subscriptions: usize,
+}
+
+impl Default for Limits {
+    /// Generous: they protect the daemon from a client that misbehaves, not from one that has much to do.
+    fn default() -> Self {
+        Self {
+            connections: 10_000,
+            body_bytes: 4 << 20,
+            packet_bytes: 1_000_000,
+            queue_messages: 1024,
+            queue_bytes: 4 << 20,
+            subscriptions: 100_000,
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Default)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    #[default]
+    Text,
+    Json,
+}
+
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Log {
+    pub format: LogFormat,
+    /// `error`, `warn`, `info`, `debug`, `trace`, or `tracing` directives such as `info,satwatch::bitcoind=debug`.
+    pub level: String,
+}
+
+impl Default for Log {
+    fn default() -> Self {
+        Self { format: LogFormat::Text, level: "info".to_owned() }
+    }
+}
+
+/// A value that never shows in logs.
+#[derive(Clone, PartialEq, Eq, Deserialize)]
+#[serde(transparent)]
+pub struct Secret(pub String);
+
+impl std::fmt::Debug for Secret {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("(hidden)")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_secret_does_not_show() {
+        let config =
+            Config { bitcoind: Bitcoind { rpc_password: Some(Secret("hunter2".into())), ..Default::default() }, ..Default::default() };
+        let shown = format!("{config:?}");
+        assert!(shown.contains("(hidden)") && !shown.contains("hunter2"), "{shown}");
+    }
+}

@@ -1,0 +1,237 @@
+//! `satwatch doctor`: tries out what the daemon will need, and says for each problem what to put where.
+//!
+//! It changes nothing but for the store, which it opens and closes as the daemon would if no daemon has it open.
+
+use std::collections::BTreeSet;
+use std::fs::{File, remove_file};
+use std::io::{self, Write};
+use std::net::{SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use tokio::task::spawn_blocking;
+
+use crate::app::now_ms;
+use crate::bitcoind::{self, Found};
+use crate::config::{Config, ConfigError};
+use crate::store::{self, ChainInfo, StoreError};
+
+/// For an endpoint to answer.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// Where the settings come from, for people.
+pub fn settings_place(file: Option<&Path>) -> String {
+    file.map_or_else(|| "built-in defaults and environment".to_owned(), |path| path.display().to_string())
+}
+
+/// All there is to say when the settings cannot be used.
+pub fn settings_are_wrong(error: &ConfigError, out: &mut impl Write) -> ExitCode {
+    let mut report = Report::new(out);
+    error.problems.iter().for_each(|problem| report.bad(&format!("settings: {problem}"), None));
+    report.finish()
+}
+
+/// Examines everything and says what it found; success only when all is well.
+pub async fn examine(config: &Config, settings: Option<&Path>, out: &mut impl Write) -> ExitCode {
+    let mut report = Report::new(out);
+    report.well(&format!("settings: {}", settings_place(settings)));
+    let chain = examine_node(config, &mut report).await;
+    let running = examine_store(&config.store.path, chain, &mut report);
+    examine_port(config.server.listen, running, &mut report);
+    report.finish()
+}
+
+async fn examine_node(config: &Config, report: &mut Report<impl Write>) -> Option<ChainInfo> {
+    let found = match bitcoind::find(&config.bitcoind).await {
+        Ok(found) => found,
+        Err(error) => {
+            report.bad(&format!("node: {error}"), None);
+            return None;
+        }
+    };
+    for finding in &found.notes {
+        match finding.ok {
+            true => report.well(&format!("node: {}", finding.what)),
+            false => report.bad(&format!("node: {}", finding.what), finding.remedy.as_deref()),
+        }
+    }
+    examine_endpoints(&found, report).await;
+    Some(found.chain)
+}
+
+/// An endpoint that is named but cannot be reached looks like silence to a subscriber.
+async fn examine_endpoints(found: &Found, report: &mut Report<impl Write>) {
+    let zmq = &found.zmq;
+    let endpoints: BTreeSet<&String> = [&zmq.rawtx, &zmq.rawblock, &zmq.sequence].into_iter().flatten().collect();
+    for endpoint in endpoints {
+        let asked = endpoint.clone();
+        let answers = spawn_blocking(move || bitcoind::zmq::answers(&asked, PATIENCE)).await.unwrap_or(false);
+        match answers {
+            true => report.well(&format!("node: a publisher answers at {endpoint}")),
+            false => report.bad(
+                &format!("node: no publisher answers at {endpoint}"),
+                Some("open the way to it, or set bitcoind.zmq_rawtx, zmq_rawblock and zmq_sequence to where the node is reached from here"),
+            ),
+        }
+    }
+}
+
+/// Returns whether a running daemon uses the store.
+fn examine_store(path: &Path, chain: Option<ChainInfo>, report: &mut Report<impl Write>) -> bool {
+    let shown = path.display();
+    if !path.exists() {
+        let parent = existing_parent(path);
+        match try_writing(&parent) {
+            Ok(()) => report.well(&format!("store: {shown} will be made at the first start")),
+            Err(error) => report.bad(
+                &format!("store: {shown} cannot be made: {} refuses: {error}", parent.display()),
+                Some("set store.path to a folder that this user may write, or change the folder's owner"),
+            ),
+        }
+        return false;
+    }
+    match open_and_close(path, chain) {
+        Ok(Some(found)) => report.well(&format!("store: {shown} is whole and belongs to chain {}", found.network.to_core_arg())),
+        Ok(None) => report.well(&format!("store: {shown} is empty and may be written")),
+        Err(StoreError::InUse { process, .. }) => {
+            let process = process.map_or(String::new(), |id| format!(" (process {id})"));
+            report.well(&format!("store: {shown} is in use by a running satwatch{process}"));
+            return true;
+        }
+        Err(error) => report.bad(&format!("store: {error}"), None),
+    }
+    false
+}
+
+/// The chain of a store; `None` when there is no database in the folder yet.
+fn open_and_close(path: &Path, chain: Option<ChainInfo>) -> Result<Option<ChainInfo>, StoreError> {
+    let failed =
+        |error: io::Error| StoreError::Io { doing: "write into the store's folder", path: path.to_owned(), cause: error.to_string() };
+    try_writing(path).map_err(failed)?;
+    if path.read_dir().map_err(failed)?.next().is_none() {
+        return Ok(None);
+    }
+    match store::open(path, chain, now_ms()) {
+        Ok((writer, reader)) => {
+            writer.close()?;
+            Ok(Some(reader.chain()))
+        }
+        // A store that was made but never told its chain.
+        Err(StoreError::UnknownChain { .. }) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+fn existing_parent(path: &Path) -> PathBuf {
+    let parent = path.ancestors().skip(1).find(|parent| parent.exists() || parent.as_os_str().is_empty());
+    parent.filter(|parent| !parent.as_os_str().is_empty()).map_or_else(|| PathBuf::from("."), Path::to_path_buf)
+}
+
+fn try_writing(folder: &Path) -> io::Result<()> {
+    let path = folder.join(format!(".satwatch-doctor-{}", std::process::id()));
+    let written = File::create_new(&path).and_then(|mut file| file.write_all(b"x"));
+    let removed = remove_file(&path);
+    written.and(removed)
+}
+
+fn examine_port(listen: SocketAddr, running: bool, report: &mut Report<impl Write>) {
+    match TcpListener::bind(listen) {
+        Ok(_) => report.well(&format!("port: {listen} is free")),
+        Err(error) if running && error.kind() == io::ErrorKind::AddrInUse => {
+            report.well(&format!("port: {listen} is listened on, by the running satwatch presumably"))
+        }
+        Err(error) => report.bad(
+            &format!("port: {listen} cannot be listened on: {error}"),
+            Some("set server.listen to another address or port, or stop the program that has this one"),
+        ),
+    }
+}
+
+/// Writes findings and counts the bad ones.
+struct Report<W> {
+    out: W,
+    problems: usize,
+}
+
+impl<W: Write> Report<W> {
+    fn new(out: W) -> Self {
+        Self { out, problems: 0 }
+    }
+
+    fn well(&mut self, what: &str) {
+        self.line(&format!("  ok  {what}"));
+    }
+
+    fn bad(&mut self, what: &str, remedy: Option<&str>) {
+        self.problems += 1;
+        self.line(&format!(" BAD  {what}"));
+        if let Some(remedy) = remedy {
+            self.line(&format!("      -> {remedy}"));
+        }
+    }
+
+    fn finish(mut self) -> ExitCode {
+        let sentence = match self.problems {
+            0 => "all is well".to_owned(),
+            1 => "1 problem".to_owned(),
+            many => format!("{many} problems"),
+        };
+        self.line(&sentence);
+        if self.problems == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    }
+
+    /// A reader that has gone away is no reason to stop: the exit code still says how it went.
+    fn line(&mut self, text: &str) {
+        let _ = writeln!(self.out, "{text}");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn said(examine: impl FnOnce(&mut Report<&mut Vec<u8>>)) -> String {
+        let mut out = Vec::new();
+        let mut report = Report::new(&mut out);
+        examine(&mut report);
+        let _ = report.finish();
+        String::from_utf8(out).expect("the report is text")
+    }
+
+    #[test]
+    fn a_store_that_does_not_exist_yet_is_well_if_it_can_be_made() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let text = said(|report| assert!(!examine_store(&folder.path().join("a/b"), None, report)));
+        assert!(text.contains("will be made at the first start") && text.ends_with("all is well\n"), "{text}");
+        assert_eq!(folder.path().read_dir().expect("readable").count(), 0, "nothing is left behind");
+    }
+
+    #[test]
+    fn a_file_in_place_of_the_store_is_a_problem() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let file = folder.path().join("file");
+        std::fs::write(&file, "").expect("written");
+        let text = said(|report| assert!(!examine_store(&file.join("data"), None, report)));
+        assert!(text.contains(" BAD  store: ") && text.contains("set store.path") && text.ends_with("1 problem\n"), "{text}");
+    }
+
+    #[test]
+    fn a_taken_port_is_a_problem_unless_the_daemon_runs() {
+        let taken = TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let listen = taken.local_addr().expect("an address");
+        assert!(said(|report| examine_port(listen, false, report)).contains("set server.listen"));
+        assert!(said(|report| examine_port(listen, true, report)).ends_with("all is well\n"));
+    }
+
+    #[test]
+    fn every_problem_of_the_settings_is_a_line() {
+        let error = Config::load(None, [("SATWATCH__LOG__FORMAT".into(), "xml".into()), ("SATWATCH__A".into(), "b".into())], &[])
+            .expect_err("two problems");
+        let mut out = Vec::new();
+        let code = settings_are_wrong(&error, &mut out);
+        let text = String::from_utf8(out).expect("text");
+        assert_eq!(text.matches(" BAD  settings: environment variable SATWATCH__").count(), 2, "{text}");
+        assert_eq!(format!("{code:?}"), format!("{:?}", ExitCode::FAILURE));
+    }
+}

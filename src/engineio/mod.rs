@@ -1,0 +1,51 @@
+//! Engine.IO, protocol revision 4, server side: long-polling and WebSocket sessions for the layer above ([`Handler`]).
+//!
+//! Source: the protocol document (socketio/socket.io, `docs/engine.io-protocol/v4-current.md`) and, where it is silent, what the reference
+//! server (npm `engine.io` 6.6) does on the wire. Where we differ from the reference on purpose, the code that decides says why.
+//!
+//! Laws:
+//! 1. [`session::Session`] is a state machine without I/O: methods are its inputs (time is an argument), `next_output` and `deadline` what
+//!    comes out. Upgrade, heartbeat, double requests and the order of closing are decided there and nowhere else.
+//! 2. Transports only move bytes: `polling` turns requests into commands for the session's mailbox and waits for the answer; `websocket` moves
+//!    frames and knows the closing handshake.
+//! 3. Each session has one task (`task`) that owns the machine, its sockets, its pending requests and the work of the layer above.
+//! 4. One way out: the session's [`registry::Entry`] goes and [`Handler::close`] is called in one function of the task, exactly once.
+//! 5. Everything is bounded: the outbox in messages and bytes, a body and a frame by `max_payload`, a mailbox in commands, every wait by a
+//!    deadline. Nothing here waits for a slow client but its own task.
+//! 6. Nothing here knows what the messages mean; this folder imports nothing of the crate around it.
+//!
+//! ```text
+//!  request --> service --> request (query -> what is asked)
+//!                |             refused: error (exact status and JSON)
+//!                +-- handshake ------> registry (slot, sid) --> task
+//!                +-- GET / POST -----> polling --- Command --> mailbox --+
+//!                +-- 101 ------------> websocket --- Socket -> mailbox --+--> task { session, sockets, outbox } --> Handler
+//! ```
+//!
+//! Life of a session's transport:
+//! ```text
+//!  polling --ws with sid--> probing --2probe/3probe--> probed --5--> websocket
+//!     ^                        |                          |
+//!     +---- ws closed, timeout, anything else ------------+       (polling goes on)
+//! ```
+//!
+//! Revision 3 fits in at `request` (the version of a session), `payload` (length-prefixed framing) and `session` (the client pings).
+
+mod config;
+mod error;
+mod handler;
+mod outbox;
+pub mod packet;
+pub mod payload;
+mod polling;
+mod registry;
+mod request;
+mod service;
+pub mod session;
+mod task;
+mod websocket;
+
+pub use config::{Allow, Config};
+pub use handler::{CloseReason, Handler, Handshake, Message, Text, Work};
+pub use outbox::{Group, Outbox, OutboxReceiver, SendError, outbox};
+pub use service::Service;

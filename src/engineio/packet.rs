@@ -1,0 +1,191 @@
+//! One Engine.IO packet to and from a WebSocket message or a piece of a polling payload (protocol revision 4).
+//!
+//! ```text
+//! text    <type digit><data>          0 open, 1 close, 2 ping, 3 pong, 4 message, 5 upgrade, 6 noop
+//! binary  WebSocket: the bytes alone, a message.   Polling, and tolerated in a text frame: `b` + standard padded base64
+//! ```
+//! Input is looked at as bytes and never cut by an index. Base64 and UTF-8 are taken strictly: the reference server puts U+FFFD for
+//! what it cannot read, which turns a damaged message into a wrong one.
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use bytes::Bytes;
+use tokio_tungstenite::tungstenite::Utf8Bytes;
+
+use super::handler::{Message, Text};
+
+/// What one WebSocket message carries.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Frame {
+    Text(Utf8Bytes),
+    Binary(Bytes),
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Packet {
+    /// With its digit and JSON when we send it; empty when a client sends one, which means nothing.
+    Open(Utf8Bytes),
+    Close,
+    /// `probe`: the data is exactly `probe`. Other data is not kept.
+    Ping {
+        probe: bool,
+    },
+    Pong {
+        probe: bool,
+    },
+    Message(Message),
+    Upgrade,
+    Noop,
+}
+
+/// Why something is not a packet. The session ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum PacketError {
+    #[error("an empty packet")]
+    Empty,
+    #[error("an unknown packet type")]
+    UnknownType,
+    #[error("a binary packet that is not base64")]
+    Base64,
+    #[error("text that is not UTF-8")]
+    Utf8,
+}
+
+impl Packet {
+    /// A WebSocket message as a packet.
+    pub fn from_frame(frame: Frame) -> Result<Self, PacketError> {
+        match frame {
+            Frame::Text(text) => Self::from_text(text),
+            Frame::Binary(bytes) => Ok(Self::Message(Message::Binary(bytes))),
+        }
+    }
+
+    /// The text of one packet.
+    pub fn from_text(text: Utf8Bytes) -> Result<Self, PacketError> {
+        let (first, data) = text.as_bytes().split_first().ok_or(PacketError::Empty)?;
+        let probe = data == b"probe";
+        match *first {
+            b'0' => Ok(Self::Open(Utf8Bytes::default())),
+            b'1' => Ok(Self::Close),
+            b'2' => Ok(Self::Ping { probe }),
+            b'3' => Ok(Self::Pong { probe }),
+            b'4' => Text::from_frame(text).map(|text| Self::Message(Message::Text(text))).ok_or(PacketError::UnknownType),
+            b'5' => Ok(Self::Upgrade),
+            b'6' => Ok(Self::Noop),
+            b'b' => STANDARD.decode(data).map(|bytes| Self::Message(Message::Binary(bytes.into()))).map_err(|_| PacketError::Base64),
+            _ => Err(PacketError::UnknownType),
+        }
+    }
+
+    /// The WebSocket message that carries this packet; a message's bytes are shared, not copied.
+    pub fn into_frame(self) -> Frame {
+        match self {
+            Self::Message(Message::Text(text)) => Frame::Text(text.frame().clone()),
+            Self::Message(Message::Binary(bytes)) => Frame::Binary(bytes),
+            Self::Open(text) => Frame::Text(text),
+            other => Frame::Text(Utf8Bytes::from_static(other.control())),
+        }
+    }
+
+    /// The text of a packet without data of its own.
+    pub(super) fn control(&self) -> &'static str {
+        match self {
+            Self::Open(_) => "0",
+            Self::Close => "1",
+            Self::Ping { probe: false } => "2",
+            Self::Ping { probe: true } => "2probe",
+            Self::Pong { probe: false } => "3",
+            Self::Pong { probe: true } => "3probe",
+            Self::Message(_) => "4",
+            Self::Upgrade => "5",
+            Self::Noop => "6",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn text(text: &str) -> Result<Packet, PacketError> {
+        Packet::from_frame(Frame::Text(text.into()))
+    }
+
+    fn binary(bytes: &[u8]) -> Packet {
+        Packet::Message(Message::Binary(Bytes::copy_from_slice(bytes)))
+    }
+
+    #[test]
+    fn text_frames_are_packets() {
+        let message = |text: &str| Ok(Packet::Message(Message::text(text)));
+        let table: &[(&str, Result<Packet, PacketError>)] = &[
+            ("", Err(PacketError::Empty)),
+            ("0", Ok(Packet::Open(Utf8Bytes::default()))),
+            ("0{\"sid\":\"x\"}", Ok(Packet::Open(Utf8Bytes::default()))),
+            ("1", Ok(Packet::Close)),
+            ("2", Ok(Packet::Ping { probe: false })),
+            ("2probe", Ok(Packet::Ping { probe: true })),
+            ("2probed", Ok(Packet::Ping { probe: false })),
+            ("3", Ok(Packet::Pong { probe: false })),
+            ("3probe", Ok(Packet::Pong { probe: true })),
+            ("4", message("")),
+            ("4hello", message("hello")),
+            ("4é1234", message("é1234")),
+            ("44€\u{1f4b0}", message("4€\u{1f4b0}")),
+            ("5", Ok(Packet::Upgrade)),
+            ("6", Ok(Packet::Noop)),
+            ("7", Err(PacketError::UnknownType)),
+            ("é1234", Err(PacketError::UnknownType)),
+            ("\u{1f4b0}", Err(PacketError::UnknownType)),
+            (" 4x", Err(PacketError::UnknownType)),
+            ("abc", Err(PacketError::UnknownType)),
+            ("B", Err(PacketError::UnknownType)),
+            ("b", Ok(binary(b""))),
+            ("bAQIDBA==", Ok(binary(&[1, 2, 3, 4]))),
+            ("bAQIDBA", Err(PacketError::Base64)),
+            ("b!!!", Err(PacketError::Base64)),
+            ("bé", Err(PacketError::Base64)),
+        ];
+        for (input, expected) in table {
+            assert_eq!(&text(input), expected, "{input:?}");
+        }
+    }
+
+    #[test]
+    fn packets_are_frames() {
+        let table = [
+            (Packet::Close, "1"),
+            (Packet::Ping { probe: false }, "2"),
+            (Packet::Pong { probe: true }, "3probe"),
+            (Packet::Message(Message::text("hellö")), "4hellö"),
+            (Packet::Noop, "6"),
+            (Packet::Open("0{}".into()), "0{}"),
+        ];
+        for (packet, expected) in table {
+            assert_eq!(packet.into_frame(), Frame::Text(expected.into()));
+        }
+        assert_eq!(binary(&[0, 255]).into_frame(), Frame::Binary(Bytes::from_static(&[0, 255])));
+    }
+
+    #[test]
+    fn a_text_message_is_written_without_a_copy() {
+        let message = Text::new("shared");
+        let Frame::Text(frame) = Packet::Message(Message::Text(message.clone())).into_frame() else { panic!("a text") };
+        assert_eq!(frame.as_str().as_ptr(), message.frame().as_str().as_ptr());
+    }
+
+    proptest! {
+        #[test]
+        fn no_text_panics_and_messages_come_back(input in any::<String>()) {
+            let _ = text(&input);
+            let packet = Packet::Message(Message::text(&input));
+            prop_assert_eq!(Packet::from_frame(packet.clone().into_frame()), Ok(packet));
+        }
+
+        #[test]
+        fn no_base64_panics(input in "b[A-Za-z0-9+/=é]{0,16}") {
+            let _ = text(&input);
+        }
+    }
+}

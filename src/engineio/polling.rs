@@ -1,0 +1,199 @@
+//! Long-polling: turns a GET or POST into commands for the session and its answers into responses.
+//!
+//! A request that is dropped before its answer was given away (hyper drops the service's future when the client goes) tells the session so
+//! through a drop guard: what was meant for that answer is lost.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use http_body_util::{BodyExt, Full};
+use hyper::body::Body;
+use hyper::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderMap, HeaderValue};
+use hyper::{Request, Response};
+use tokio::sync::oneshot;
+use tokio::time::timeout;
+
+use super::error::Refused;
+use super::registry::{Command, Mailbox};
+use super::session::{PollAnswer, PostAnswer};
+
+/// How much of a body over the limit is read and thrown away, in limits, so that the client gets to read its 413 and not a reset.
+const DISCARDED_LIMITS: usize = 16;
+
+type Answer = Response<Full<Bytes>>;
+
+/// Tells the session when a request is dropped before `answered`.
+struct Guard {
+    mailbox: Arc<Mailbox>,
+    armed: bool,
+}
+
+impl Guard {
+    fn new(mailbox: Arc<Mailbox>) -> Self {
+        Self { mailbox, armed: true }
+    }
+
+    fn answered(mut self) {
+        self.armed = false;
+    }
+}
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        if self.armed {
+            self.mailbox.request_lost();
+        }
+    }
+}
+
+/// A poll: waits until the session has something to say.
+pub(super) async fn get(mailbox: Arc<Mailbox>) -> Answer {
+    let guard = Guard::new(mailbox.clone());
+    let (sender, answer) = oneshot::channel();
+    let answer = match mailbox.post(Command::Poll(sender)) {
+        Ok(()) => answer.await.unwrap_or(Err(Refused::SessionUnknown)),
+        Err(_) => Err(Refused::SessionUnknown),
+    };
+    guard.answered();
+    match answer {
+        Ok(PollAnswer::Payload(body)) => payload(body),
+        Ok(PollAnswer::Gone) => Refused::SessionUnknown.polling(),
+        Err(refused) => refused.polling(),
+    }
+}
+
+/// Packets from the client.
+pub(super) async fn post<B>(mailbox: Arc<Mailbox>, request: Request<B>, max_payload: usize, body_timeout: Duration) -> Answer
+where
+    B: Body<Data = Bytes> + Unpin,
+{
+    let guard = Guard::new(mailbox.clone());
+    let answer = post_packets(&mailbox, request, max_payload, body_timeout, guard).await;
+    match answer {
+        Ok(()) => ok(),
+        Err(refused) => refused.polling(),
+    }
+}
+
+async fn post_packets<B>(
+    mailbox: &Mailbox,
+    request: Request<B>,
+    max_payload: usize,
+    body_timeout: Duration,
+    guard: Guard,
+) -> Result<(), Refused>
+where
+    B: Body<Data = Bytes> + Unpin,
+{
+    let (sender, verdict) = oneshot::channel();
+    if mailbox.post(Command::PostOpened { octets: is_octets(request.headers()), verdict: sender }).is_err() {
+        guard.answered();
+        return Err(Refused::SessionUnknown);
+    }
+    let over = match verdict.await.unwrap_or(Err(Refused::SessionUnknown)) {
+        Ok(over) => over,
+        Err(refused) => {
+            guard.answered();
+            return Err(refused);
+        }
+    };
+    let mut body = request.into_body();
+    let read = tokio::select! {
+        read = timeout(body_timeout, read_body(&mut body, max_payload)) => read,
+        _ = over => Ok(Err(BodyError::SessionOver)),
+    };
+    match read {
+        Ok(Ok(bytes)) => {
+            // From here on nothing is lost with the request.
+            guard.answered();
+            let (sender, answer) = oneshot::channel();
+            mailbox.post(Command::PostBody(bytes, sender)).map_err(|_| Refused::SessionUnknown)?;
+            match answer.await.unwrap_or(PostAnswer::Gone) {
+                PostAnswer::Ok => Ok(()),
+                PostAnswer::Bad => Err(Refused::BadRequest),
+                PostAnswer::Gone => Err(Refused::SessionUnknown),
+            }
+        }
+        Ok(Err(BodyError::TooLarge)) => {
+            guard.answered();
+            let _ = mailbox.post(Command::PostTooLarge);
+            let _ = timeout(body_timeout, discard(&mut body, max_payload.saturating_mul(DISCARDED_LIMITS))).await;
+            Err(Refused::TooLarge)
+        }
+        Ok(Err(BodyError::SessionOver)) => {
+            guard.answered();
+            Err(Refused::SessionUnknown)
+        }
+        // The guard ends the session.
+        Ok(Err(BodyError::Broken)) => Err(Refused::BadRequest),
+        Err(_) => Err(Refused::BodyTimeout),
+    }
+}
+
+enum BodyError {
+    TooLarge,
+    /// The client went away or broke HTTP.
+    Broken,
+    /// The session ended meanwhile.
+    SessionOver,
+}
+
+/// Reads a body of at most `max` bytes, counting what comes: the announced length is only good for refusing early.
+async fn read_body<B>(body: &mut B, max: usize) -> Result<Bytes, BodyError>
+where
+    B: Body<Data = Bytes> + Unpin,
+{
+    if usize::try_from(body.size_hint().lower()).map_or(true, |announced| announced > max) {
+        return Err(BodyError::TooLarge);
+    }
+    let mut whole = Bytes::new();
+    let mut joined: Option<BytesMut> = None;
+    while let Some(frame) = body.frame().await {
+        let Ok(data) = frame.map_err(|_| BodyError::Broken)?.into_data() else { continue };
+        let seen = joined.as_ref().map_or(whole.len(), BytesMut::len);
+        if seen.saturating_add(data.len()) > max {
+            return Err(BodyError::TooLarge);
+        }
+        match &mut joined {
+            Some(joined) => joined.extend_from_slice(&data),
+            None if whole.is_empty() => whole = data,
+            None => joined = Some([&whole[..], &data[..]].concat().as_slice().into()),
+        }
+    }
+    Ok(joined.map_or(whole, BytesMut::freeze))
+}
+
+async fn discard<B>(body: &mut B, max: usize)
+where
+    B: Body<Data = Bytes> + Unpin,
+{
+    let mut seen = 0usize;
+    while let Some(Ok(frame)) = body.frame().await {
+        seen = seen.saturating_add(frame.data_ref().map_or(0, Bytes::len));
+        if seen > max {
+            return;
+        }
+    }
+}
+
+fn is_octets(headers: &HeaderMap) -> bool {
+    let kind = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    kind.split(';').next().is_some_and(|kind| kind.trim().eq_ignore_ascii_case("application/octet-stream"))
+}
+
+/// 200 with packets.
+pub(super) fn payload(body: Bytes) -> Answer {
+    answer(body, "text/plain; charset=UTF-8")
+}
+
+fn ok() -> Answer {
+    answer(Bytes::from_static(b"ok"), "text/html")
+}
+
+fn answer(body: Bytes, kind: &'static str) -> Answer {
+    let mut response = Response::new(Full::new(body));
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(kind));
+    response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response
+}

@@ -1,0 +1,234 @@
+//! What comes in: polling requests, WebSockets, the layer above.
+
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+
+use super::super::error::Refused;
+use super::super::handler::CloseReason;
+use super::super::outbox::Group;
+use super::super::packet::{Frame, Packet};
+use super::super::payload::{self, Packets};
+use super::{Farewell, Heartbeat, Inbound, Output, Phase, PollAnswer, Post, PostAnswer, Probe, Session, SocketEnd, Transport, Which};
+
+/// A poll that comes while a WebSocket has been probed is answered this long after, as the reference server does: soon, but a client that
+/// polls on does not spin.
+const NOOP_DELAY: Duration = Duration::from_millis(100);
+
+/// Polling requests.
+impl Session {
+    /// A GET. It waits for [`Output::Poll`] unless it is refused here.
+    pub fn poll_opened(&mut self, now: Instant) -> Result<(), Refused> {
+        self.tick(now);
+        if self.is_closed() {
+            return Err(Refused::SessionUnknown);
+        }
+        match &mut self.transport {
+            Transport::WebSocket { .. } => Err(Refused::BadRequest),
+            Transport::Polling { waiting: true, .. } => {
+                self.finish_with(CloseReason::TransportError, Farewell::Close);
+                Err(Refused::BadRequest)
+            }
+            Transport::Polling { waiting, noop_at } => {
+                *waiting = true;
+                if self.probe.is_some_and(|probe| probe.probed) {
+                    *noop_at = Some(now + NOOP_DELAY);
+                }
+                if let Phase::Closing { reason, .. } = self.phase
+                    && self.queue.is_empty()
+                {
+                    self.finish_with(reason, Farewell::NoopClose);
+                }
+                Ok(())
+            }
+        }
+    }
+
+    /// The headers of a POST. Its body is to be read unless it is refused here. `octets`: it says it is `application/octet-stream`, which
+    /// only revision 3 knows.
+    pub fn post_opened(&mut self, now: Instant, octets: bool) -> Result<(), Refused> {
+        self.tick(now);
+        if self.is_closed() {
+            return Err(Refused::SessionUnknown);
+        }
+        if matches!(self.transport, Transport::WebSocket { .. }) {
+            return Err(Refused::BadRequest);
+        }
+        if self.post != Post::None || octets {
+            self.finish(CloseReason::TransportError);
+            return Err(Refused::BadRequest);
+        }
+        self.post = Post::Reading;
+        Ok(())
+    }
+
+    /// The whole body of the accepted POST; [`Output::Post`] answers it, when its packets are handled or when one of them pauses the session:
+    /// python-socketio gives a POST five seconds.
+    pub fn post_body(&mut self, now: Instant, body: Bytes) {
+        self.tick(now);
+        if self.is_closed() {
+            self.outputs.push_back(Output::Post(PostAnswer::Gone));
+            return;
+        }
+        self.post = Post::Handling;
+        self.inbox.push_back(Inbound::Payload { packets: Packets::of(body), started: false });
+    }
+
+    /// The body was over the limit. The reference server lets the session live, but its messages are lost, python-socketio's sender
+    /// stops without telling and the JavaScript client gives the session up: ending it makes all of them notice and reconnect.
+    pub fn post_too_large(&mut self, now: Instant) {
+        self.tick(now);
+        self.finish(CloseReason::TransportError);
+    }
+
+    /// A request was dropped before its answer: what was in that answer, or in that body, is lost, and so is the session.
+    pub fn request_lost(&mut self, now: Instant) {
+        self.tick(now);
+        if matches!(self.transport, Transport::Polling { .. }) {
+            self.finish(CloseReason::TransportClose);
+        }
+    }
+}
+
+/// WebSockets.
+impl Session {
+    /// A WebSocket with this session's id is open. `false`: it is to be closed, the session goes on as it is.
+    pub fn socket_opened(&mut self, now: Instant) -> bool {
+        self.tick(now);
+        let welcome = self.limits.upgrades
+            && self.phase == Phase::Open
+            && self.probe.is_none()
+            && matches!(self.transport, Transport::Polling { .. });
+        if welcome {
+            self.probe = Some(Probe { until: now + self.limits.upgrade_timeout, probed: false, writing: false });
+        }
+        welcome
+    }
+
+    /// A message came on a socket.
+    pub fn frame(&mut self, now: Instant, which: Which, frame: Frame) {
+        self.tick(now);
+        match which {
+            _ if self.is_closed() => {}
+            Which::Main => self.inbox.push_back(Inbound::Frame(frame)),
+            Which::Probe => self.probe_frame(now, frame),
+        }
+    }
+
+    /// The frame of the last [`Output::Write`] to this socket is out.
+    pub fn written(&mut self, now: Instant, which: Which) {
+        match (which, &mut self.transport, &mut self.probe) {
+            (Which::Main, Transport::WebSocket { write_by }, _) => *write_by = None,
+            (Which::Probe, _, Some(probe)) => probe.writing = false,
+            _ => {}
+        }
+        self.tick(now);
+    }
+
+    /// A part of the frame is out: the client reads.
+    pub fn write_progressed(&mut self, now: Instant, which: Which) {
+        if let (Which::Main, Transport::WebSocket { write_by: Some(by) }) = (which, &mut self.transport) {
+            *by = now + self.limits.write_timeout;
+        }
+        self.tick(now);
+    }
+
+    /// A socket ended by itself.
+    pub fn socket_ended(&mut self, now: Instant, which: Which, end: SocketEnd) {
+        self.tick(now);
+        let (code, reason) = match end {
+            SocketEnd::Closed => (None, CloseReason::TransportClose),
+            SocketEnd::Failed(code) => (Some(code), CloseReason::TransportError),
+            SocketEnd::TooLarge => (Some(1009), CloseReason::TransportError),
+        };
+        match which {
+            Which::Main => self.finish_with(reason, code.map_or(Farewell::None, Farewell::Code)),
+            Which::Probe => self.drop_probe(code),
+        }
+    }
+
+    /// Frames of a socket that is not ours yet. Whatever goes wrong here ends that socket, never the session.
+    fn probe_frame(&mut self, now: Instant, frame: Frame) {
+        let Some(probe) = &mut self.probe else { return };
+        match Packet::from_frame(frame) {
+            Ok(Packet::Ping { probe: true }) => {
+                probe.probed = true;
+                probe.writing = true;
+                self.outputs.push_back(Output::Write(Which::Probe, Packet::Pong { probe: true }.into_frame()));
+                self.answer_noop();
+            }
+            // Without a probe before it, it is taken as the reference server does.
+            Ok(Packet::Upgrade) if self.phase == Phase::Open => self.upgrade(now),
+            _ => self.drop_probe(None),
+        }
+    }
+
+    fn upgrade(&mut self, now: Instant) {
+        let Some(probe) = self.probe.take() else { return };
+        self.answer_noop();
+        self.transport = Transport::WebSocket { write_by: probe.writing.then_some(now + self.limits.write_timeout) };
+        self.outputs.push_back(Output::Promote);
+    }
+
+    pub(super) fn drop_probe(&mut self, code: Option<u16>) {
+        if self.probe.take().is_some() {
+            self.outputs.push_back(Output::CloseSocket(Which::Probe, code));
+        }
+    }
+
+    /// Sends a waiting poll home.
+    pub(super) fn answer_noop(&mut self) {
+        if let Transport::Polling { waiting, noop_at } = &mut self.transport {
+            *noop_at = None;
+            if std::mem::take(waiting) {
+                self.outputs.push_back(Output::Poll(PollAnswer::Payload(payload::encode([Packet::Noop]))));
+            }
+        }
+    }
+}
+
+/// The layer above.
+impl Session {
+    /// A group from the outbox. It stays together: nothing else comes between its messages.
+    pub fn send(&mut self, group: Group) {
+        match group {
+            _ if self.is_closed() => {}
+            Group::One(message) => self.queue.push_back(Packet::Message(message)),
+            Group::Many(messages) => self.queue.extend(messages.iter().cloned().map(Packet::Message)),
+        }
+    }
+
+    /// The layer above works on the message just delivered.
+    pub fn pause(&mut self) {
+        self.paused = true;
+    }
+
+    /// The work is done.
+    pub fn resume(&mut self, now: Instant) {
+        self.paused = false;
+        if let Heartbeat::PongBy { until, .. } = &mut self.heartbeat {
+            // The pong may have been waiting for us.
+            *until = (*until).max(now + self.limits.ping_timeout);
+        }
+        self.tick(now);
+    }
+
+    /// The layer above ends the session. All of its outbox has been given to `send` before.
+    pub fn close(&mut self, now: Instant, reason: CloseReason) {
+        self.tick(now);
+        if self.phase != Phase::Open {
+            return;
+        }
+        self.phase = Phase::Closing { reason, until: now + self.limits.close_timeout };
+        self.drop_probe(None);
+        if let Transport::Polling { waiting, .. } = self.transport {
+            let goodbye = reason == CloseReason::ForcedClose;
+            match (waiting, self.queue.is_empty()) {
+                (true, true) if goodbye => self.finish_with(reason, Farewell::Close),
+                (false, _) if goodbye => {}
+                (true, false) => {}
+                _ => self.finish(reason),
+            }
+        }
+    }
+}

@@ -1,0 +1,309 @@
+//! One session as a state machine without I/O.
+//!
+//! Methods are the inputs; whoever drives the machine calls [`Session::next_output`] after each until it gives nothing more, does what it
+//! says, hands over messages from the outbox while [`Session::wants_message`], and calls [`Session::tick`] at [`Session::deadline`].
+//! Every input takes the time and runs the deadlines that have passed first, so that a timer that fires late changes nothing.
+//!
+//! What a client sends is handled strictly in order, its goodbye included, and not at all while the layer above works on a message
+//! ([`Session::pause`]); the ping timeout rests meanwhile, because a pong may be among what is not looked at.
+//!
+//! Closing. A goodbye of the layer above ([`CloseReason::ForcedClose`]) sends what is queued; then a WebSocket is closed, a waiting poll gets
+//! `1` and a later one `6`, `1`. All other reasons of our own send what they can at once and then forget the session, so that a
+//! later poll gets a 400: an Engine.IO `1` keeps python-socketio from reconnecting, which only a goodbye should. For the same
+//! reason a `1` never goes over a WebSocket.
+
+mod input;
+mod output;
+#[cfg(test)]
+mod tests;
+
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use tokio_tungstenite::tungstenite::Utf8Bytes;
+
+use super::handler::{CloseReason, Message};
+use super::packet::{Frame, Packet};
+use super::payload::{self, Packets};
+
+/// A ping that is queued later than this does not count from when it was due: the machine was asleep, not the client.
+const LATE: Duration = Duration::from_millis(100);
+
+/// The times and bounds of a session; the meaning of each is told in `Config`.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    pub ping_interval: Duration,
+    pub ping_timeout: Duration,
+    pub upgrade_timeout: Duration,
+    pub write_timeout: Duration,
+    pub close_timeout: Duration,
+    pub max_payload: usize,
+    pub upgrades: bool,
+}
+
+/// A session's sockets: the one it lives on, or the one it may move to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Which {
+    Main,
+    Probe,
+}
+
+/// How a socket ended by itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SocketEnd {
+    /// The client closed it or is gone.
+    Closed,
+    /// It broke the WebSocket protocol; the code to close with.
+    Failed(u16),
+    /// A message over the limit.
+    TooLarge,
+}
+
+/// The answer to the waiting poll.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum PollAnswer {
+    Payload(Bytes),
+    /// The session is over: 400.
+    Gone,
+}
+
+/// The answer to the waiting POST.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PostAnswer {
+    Ok,
+    /// Its packets ended the session: 400.
+    Bad,
+    /// The session was over before: 400.
+    Gone,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Output {
+    Poll(PollAnswer),
+    Post(PostAnswer),
+    /// Write this; `written` is due when it is out.
+    Write(Which, Frame),
+    /// Close this socket, with a code; it is not heard of again.
+    CloseSocket(Which, Option<u16>),
+    /// The probing socket is the main one from now on.
+    Promote,
+    /// Give this to the layer above; if that starts work, `pause` before the next output.
+    Deliver(Message),
+    /// The session is over. Comes once; only answers and `CloseSocket` follow.
+    Closed(CloseReason),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    Open,
+    Closing { reason: CloseReason, until: Instant },
+    Closed,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Transport {
+    Polling {
+        waiting: bool,
+        noop_at: Option<Instant>,
+    },
+    /// `write_by` while a frame is being written.
+    WebSocket {
+        write_by: Option<Instant>,
+    },
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Heartbeat {
+    PingAt(Instant),
+    /// `extended`: other packets prolonged the wait, which they do once (a slow upload stands in the pong's way).
+    PongBy {
+        until: Instant,
+        extended: bool,
+    },
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Probe {
+    until: Instant,
+    /// `2probe` was answered.
+    probed: bool,
+    writing: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Post {
+    None,
+    /// Its body is being read.
+    Reading,
+    /// Its packets are in the inbox.
+    Handling,
+}
+
+/// What the waiting requests and the socket are told at the end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Farewell {
+    /// The session is forgotten: 400.
+    None,
+    /// `1`
+    Close,
+    /// `6`, `1`: to a poll that came when the session was closing already.
+    NoopClose,
+    /// `6`: the client itself said goodbye.
+    Noop,
+    /// The code of the closing WebSocket.
+    Code(u16),
+}
+
+impl Farewell {
+    fn poll_answer(self) -> PollAnswer {
+        match self {
+            Self::None | Self::Code(_) => PollAnswer::Gone,
+            Self::Close => PollAnswer::Payload(payload::encode([Packet::Close])),
+            Self::NoopClose => PollAnswer::Payload(payload::encode([Packet::Noop, Packet::Close])),
+            Self::Noop => PollAnswer::Payload(payload::encode([Packet::Noop])),
+        }
+    }
+}
+
+/// Something from the client that waits for its turn.
+#[derive(Debug)]
+enum Inbound {
+    Frame(Frame),
+    Payload { packets: Packets, started: bool },
+}
+
+#[derive(Debug)]
+pub struct Session {
+    limits: Limits,
+    phase: Phase,
+    transport: Transport,
+    heartbeat: Heartbeat,
+    probe: Option<Probe>,
+    post: Post,
+    paused: bool,
+    /// At most two POST bodies or one frame: the driver reads nothing while something waits here.
+    inbox: VecDeque<Inbound>,
+    /// What goes out next; filled from the outbox only as far as the transport can take it.
+    queue: VecDeque<Packet>,
+    outputs: VecDeque<Output>,
+}
+
+/// Opening.
+impl Session {
+    /// A session whose open packet was the answer to its handshake.
+    pub fn polling(now: Instant, limits: Limits) -> Self {
+        Self::new(now, limits, Transport::Polling { waiting: false, noop_at: None })
+    }
+
+    /// A session on a fresh WebSocket; `open` (the packet's text) is its first frame.
+    pub fn websocket(now: Instant, limits: Limits, open: Utf8Bytes) -> Self {
+        let mut session = Self::new(now, limits, Transport::WebSocket { write_by: None });
+        session.queue.push_back(Packet::Open(open));
+        session
+    }
+
+    fn new(now: Instant, limits: Limits, transport: Transport) -> Self {
+        Self {
+            limits,
+            phase: Phase::Open,
+            transport,
+            heartbeat: Heartbeat::PingAt(now + limits.ping_interval),
+            probe: None,
+            post: Post::None,
+            paused: false,
+            inbox: VecDeque::new(),
+            queue: VecDeque::new(),
+            outputs: VecDeque::new(),
+        }
+    }
+}
+
+/// Time.
+impl Session {
+    /// When `tick` is due. `None` only when the session is over or paused in the wait for a pong.
+    pub fn deadline(&self) -> Option<Instant> {
+        let phase = match self.phase {
+            Phase::Closed => return None,
+            Phase::Closing { until, .. } => Some(until),
+            Phase::Open => match self.heartbeat {
+                Heartbeat::PingAt(at) => Some(at),
+                Heartbeat::PongBy { until, .. } => (!self.paused).then_some(until),
+            },
+        };
+        let transport = match self.transport {
+            Transport::Polling { noop_at, .. } => noop_at,
+            Transport::WebSocket { write_by } => write_by,
+        };
+        [phase, transport, self.probe.map(|probe| probe.until)].into_iter().flatten().min()
+    }
+
+    /// Does what is due.
+    pub fn tick(&mut self, now: Instant) {
+        if self.probe.is_some_and(|probe| now >= probe.until) {
+            self.drop_probe(None);
+        }
+        match self.transport {
+            Transport::Polling { noop_at: Some(at), .. } if now >= at => self.answer_noop(),
+            Transport::WebSocket { write_by: Some(by) } if now >= by => self.finish(CloseReason::TransportError),
+            _ => {}
+        }
+        match (self.phase, self.heartbeat) {
+            (Phase::Closing { reason, until }, _) if now >= until => self.finish(reason),
+            (Phase::Open, Heartbeat::PingAt(at)) if now >= at => {
+                self.queue.push_back(Packet::Ping { probe: false });
+                let queued = if now < at + LATE { at } else { now };
+                self.heartbeat = Heartbeat::PongBy { until: queued + self.limits.ping_timeout, extended: false };
+                // A timeout shorter than the lateness is over already.
+                self.tick(now);
+            }
+            (Phase::Open, Heartbeat::PongBy { until, .. }) if now >= until && !self.paused => self.finish(CloseReason::PingTimeout),
+            _ => {}
+        }
+    }
+}
+
+/// The end.
+impl Session {
+    pub fn is_closed(&self) -> bool {
+        self.phase == Phase::Closed
+    }
+
+    fn finish(&mut self, reason: CloseReason) {
+        self.finish_with(reason, Farewell::None);
+    }
+
+    /// The one way to the end. A session that was closing keeps the reason it had.
+    fn finish_with(&mut self, reason: CloseReason, farewell: Farewell) {
+        let reason = match self.phase {
+            Phase::Closed => return,
+            Phase::Closing { reason, .. } => reason,
+            Phase::Open => reason,
+        };
+        self.phase = Phase::Closed;
+        self.queue = VecDeque::new();
+        self.inbox = VecDeque::new();
+        self.outputs.push_back(Output::Closed(reason));
+        match self.transport {
+            Transport::Polling { waiting: true, .. } => self.outputs.push_back(Output::Poll(farewell.poll_answer())),
+            Transport::Polling { .. } => {}
+            Transport::WebSocket { .. } => {
+                let code = match farewell {
+                    Farewell::Code(code) => Some(code),
+                    // The reference server gives no code; 1001 tells a client that it may come back.
+                    _ => (reason == CloseReason::ServerShuttingDown).then_some(1001),
+                };
+                self.outputs.push_back(Output::CloseSocket(Which::Main, code));
+            }
+        }
+        if std::mem::replace(&mut self.post, Post::None) == Post::Handling {
+            let answer = match reason {
+                _ if farewell == Farewell::Noop => PostAnswer::Ok,
+                CloseReason::ParseError | CloseReason::TransportError => PostAnswer::Bad,
+                _ => PostAnswer::Gone,
+            };
+            self.outputs.push_back(Output::Post(answer));
+        }
+        self.drop_probe(None);
+    }
+}

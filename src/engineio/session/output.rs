@@ -1,0 +1,136 @@
+//! What comes out, and what is done with each packet when its turn comes.
+
+use std::time::Instant;
+
+use super::super::handler::CloseReason;
+use super::super::packet::{Packet, PacketError};
+use super::super::payload::{self, MAX_PACKETS};
+use super::{Farewell, Heartbeat, Inbound, Output, Phase, PollAnswer, Post, PostAnswer, Session, Transport, Which};
+
+/// What comes out.
+impl Session {
+    /// Whether the driver may read from this socket. From the main one it reads one frame at a time; when the session is closing, to
+    /// see the client's end.
+    pub fn wants_frame(&self, which: Which) -> bool {
+        match which {
+            Which::Main => self.inbox.is_empty() && (!self.paused || self.phase != Phase::Open),
+            Which::Probe => self.probe.is_some_and(|probe| !probe.writing),
+        }
+    }
+
+    /// Whether the transport could take a message now.
+    pub fn wants_message(&self) -> bool {
+        self.phase == Phase::Open
+            && match self.transport {
+                Transport::WebSocket { write_by } => write_by.is_none() && self.queue.is_empty(),
+                Transport::Polling { waiting, .. } => {
+                    waiting
+                        && self.queue.len() < MAX_PACKETS
+                        && self.queue.iter().map(payload::encoded_len).sum::<usize>() < self.limits.max_payload
+                }
+            }
+    }
+
+    /// Whether a message given now would be on its way at once.
+    pub fn is_idle(&self) -> bool {
+        self.queue.is_empty() && self.wants_message()
+    }
+
+    /// The next thing to do, in order.
+    pub fn next_output(&mut self, now: Instant) -> Option<Output> {
+        loop {
+            if let Some(output) = self.outputs.pop_front() {
+                return Some(output);
+            }
+            if self.is_closed() {
+                return None;
+            }
+            if let Some(packet) = self.next_packet() {
+                self.packet(now, packet);
+            } else if self.post_is_done() {
+                self.post = Post::None;
+                return Some(Output::Post(PostAnswer::Ok));
+            } else if !self.flush(now) {
+                return None;
+            }
+        }
+    }
+
+    /// The next packet from the client whose turn has come.
+    fn next_packet(&mut self) -> Option<Result<Packet, PacketError>> {
+        while !self.paused || self.phase != Phase::Open {
+            match self.inbox.front_mut()? {
+                Inbound::Payload { packets, started } => {
+                    *started = true;
+                    if let Some(packet) = packets.next() {
+                        return Some(packet);
+                    }
+                    self.inbox.pop_front();
+                }
+                Inbound::Frame(_) => {
+                    if let Some(Inbound::Frame(frame)) = self.inbox.pop_front() {
+                        return Some(Packet::from_frame(frame));
+                    }
+                }
+            }
+        }
+        None
+    }
+
+    /// The body of the waiting POST is the last one that came.
+    fn post_is_done(&self) -> bool {
+        self.post == Post::Handling && !matches!(self.inbox.back(), Some(Inbound::Payload { started: false, .. }))
+    }
+
+    fn packet(&mut self, now: Instant, packet: Result<Packet, PacketError>) {
+        let Ok(packet) = packet else { return self.finish(CloseReason::ParseError) };
+        match (&mut self.heartbeat, &packet) {
+            (heartbeat @ Heartbeat::PongBy { .. }, Packet::Pong { .. }) => *heartbeat = Heartbeat::PingAt(now + self.limits.ping_interval),
+            (Heartbeat::PongBy { until, extended: extended @ false }, _) => {
+                *until = now + self.limits.ping_timeout;
+                *extended = true;
+            }
+            _ => {}
+        }
+        match packet {
+            Packet::Message(message) if self.phase == Phase::Open => self.outputs.push_back(Output::Deliver(message)),
+            Packet::Close => self.finish_with(CloseReason::TransportClose, Farewell::Noop),
+            // Only the server pings.
+            Packet::Ping { .. } => self.finish(CloseReason::TransportError),
+            // A pong out of turn, and what only a server or a probing socket sends, mean nothing.
+            Packet::Message(_) | Packet::Pong { .. } | Packet::Open(_) | Packet::Upgrade | Packet::Noop => {}
+        }
+    }
+
+    /// Gives the transport what it can take. `false`: nothing came of it.
+    fn flush(&mut self, now: Instant) -> bool {
+        match &mut self.transport {
+            Transport::WebSocket { write_by: write_by @ None } => match (self.queue.pop_front(), self.phase) {
+                (Some(packet), _) => {
+                    *write_by = Some(now + self.limits.write_timeout);
+                    self.outputs.push_back(Output::Write(Which::Main, packet.into_frame()));
+                    true
+                }
+                (None, Phase::Closing { reason, .. }) => {
+                    self.finish(reason);
+                    true
+                }
+                (None, _) => false,
+            },
+            Transport::Polling { waiting: waiting @ true, noop_at } if !self.queue.is_empty() => {
+                *waiting = false;
+                *noop_at = None;
+                let count = payload::fitting(self.queue.iter(), self.limits.max_payload);
+                let body = payload::encode(self.queue.drain(..count));
+                self.outputs.push_back(Output::Poll(PollAnswer::Payload(body)));
+                if let Phase::Closing { reason, .. } = self.phase
+                    && reason != CloseReason::ForcedClose
+                {
+                    self.finish(reason);
+                }
+                true
+            }
+            _ => false,
+        }
+    }
+}

@@ -1,0 +1,294 @@
+//! The task of one session: drives the machine with what comes from requests, sockets, the layer above and the clock.
+//!
+//! One `poll_fn` looks at all sources in a fixed order, so that nothing is spawned, split or locked for a session. Every source either
+//! goes through tokio's budget or is bounded, so a client that sends without end cannot keep the task from giving way.
+
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Instant;
+
+use tokio::sync::oneshot;
+use tokio::time::Sleep;
+use tracing::debug;
+
+use super::error::Refused;
+use super::handler::{CloseReason, Handler, Work};
+use super::outbox::{OutboxReceiver, Wanted};
+use super::registry::{Command, Entry, Mail, Registry, Running};
+use super::session::{Output, PollAnswer, PostAnswer, Session, Which};
+use super::websocket::{Socket, SocketEvent};
+
+/// How long a deadline may be away when there is none.
+const FAR: std::time::Duration = std::time::Duration::from_secs(86_400);
+
+enum Event {
+    Mail(Mail),
+    Socket(Which, SocketEvent),
+    Closing(CloseReason),
+    WorkDone,
+    /// The outbox has something, or a deadline passed: the pump sees to both.
+    Pump,
+}
+
+/// What the layer above knows of the session; taken when it ends.
+struct Known<H: Handler> {
+    state: Arc<H::Session>,
+    entry: Entry,
+}
+
+pub(super) struct Task<H: Handler> {
+    handler: Arc<H>,
+    known: Option<Known<H>>,
+    registry: Arc<Registry>,
+    /// Until the layer above has been told of the end.
+    _running: Running,
+    machine: Session,
+    outbox: OutboxReceiver,
+    closing: bool,
+    main: Option<Box<Socket>>,
+    probe: Option<Box<Socket>>,
+    poll: Option<oneshot::Sender<Result<PollAnswer, Refused>>>,
+    post: Option<oneshot::Sender<PostAnswer>>,
+    /// Dropped at the end, for a POST whose body is still being read.
+    post_pass: Option<oneshot::Sender<()>>,
+    work: Option<Work>,
+}
+
+impl<H: Handler> Task<H> {
+    pub(super) fn new(
+        handler: Arc<H>,
+        state: Arc<H::Session>,
+        entry: Entry,
+        outbox: OutboxReceiver,
+        machine: Session,
+        main: Option<Box<Socket>>,
+    ) -> Self {
+        let registry = entry.registry().clone();
+        Self {
+            handler,
+            _running: registry.running(),
+            registry,
+            known: Some(Known { state, entry }),
+            machine,
+            outbox,
+            closing: false,
+            main,
+            probe: None,
+            poll: None,
+            post: None,
+            post_pass: None,
+            work: None,
+        }
+    }
+
+    pub(super) async fn run(mut self) {
+        let sleep = tokio::time::sleep(FAR);
+        tokio::pin!(sleep);
+        loop {
+            self.pump();
+            if self.machine.is_closed() {
+                return;
+            }
+            let event = poll_fn(|cx| self.poll_event(cx, sleep.as_mut())).await;
+            self.handle(event);
+        }
+    }
+
+    fn poll_event(&mut self, cx: &mut Context<'_>, sleep: Pin<&mut Sleep>) -> Poll<Event> {
+        if let Some(work) = &mut self.work
+            && work.as_mut().poll(cx).is_ready()
+        {
+            return Poll::Ready(Event::WorkDone);
+        }
+        // Before requests: a client that upgrades and then polls at once has moved, whichever connection woke us.
+        for (which, socket) in [(Which::Main, &mut self.main), (Which::Probe, &mut self.probe)] {
+            let read = self.machine.wants_frame(which);
+            if let Some(socket) = socket
+                && let Poll::Ready(event) = socket.poll(cx, read)
+            {
+                return Poll::Ready(Event::Socket(which, event));
+            }
+        }
+        if let Some(known) = &self.known
+            && let Poll::Ready(mail) = known.entry.mailbox.poll_mail(cx)
+        {
+            return Poll::Ready(Event::Mail(mail));
+        }
+        let wanted = Wanted { groups: self.machine.wants_message(), closing: !self.closing, idle: self.machine.is_idle() };
+        if let Poll::Ready(asked) = self.outbox.poll(cx, wanted) {
+            return Poll::Ready(asked.map_or(Event::Pump, Event::Closing));
+        }
+        self.poll_deadline(cx, sleep)
+    }
+
+    /// Looked at last and set only when the task is about to wait, because a deadline moves with every frame written. That is safe: the
+    /// machine runs the deadlines that passed with every input.
+    fn poll_deadline(&self, cx: &mut Context<'_>, mut sleep: Pin<&mut Sleep>) -> Poll<Event> {
+        let deadline = self.machine.deadline().map_or_else(|| tokio::time::Instant::now() + FAR, tokio::time::Instant::from_std);
+        if sleep.deadline() != deadline {
+            sleep.as_mut().reset(deadline);
+        }
+        sleep.poll(cx).map(|()| Event::Pump)
+    }
+
+    fn handle(&mut self, event: Event) {
+        let now = now();
+        match event {
+            Event::Pump => self.machine.tick(now),
+            Event::Mail(Mail::Command(command)) => self.command(now, command),
+            Event::Mail(Mail::RequestLost) => self.machine.request_lost(now),
+            Event::Mail(Mail::Shutdown) => self.close(now, CloseReason::ServerShuttingDown),
+            Event::Closing(reason) => self.close(now, reason),
+            Event::Socket(which, event) => match event {
+                SocketEvent::Received(frame) => self.machine.frame(now, which, frame),
+                SocketEvent::Written => self.machine.written(now, which),
+                SocketEvent::Progressed => self.machine.write_progressed(now, which),
+                SocketEvent::Ended(end) => self.machine.socket_ended(now, which, end),
+            },
+            Event::WorkDone => {
+                self.work = None;
+                self.machine.resume(now);
+            }
+        }
+    }
+
+    fn command(&mut self, now: Instant, command: Command) {
+        match command {
+            Command::Poll(answer) => match self.machine.poll_opened(now) {
+                Ok(()) => self.poll = Some(answer),
+                Err(refused) => {
+                    // The first poll is answered before the second one.
+                    self.pump();
+                    let _ = answer.send(Err(refused));
+                }
+            },
+            Command::PostOpened { octets, verdict } => {
+                let verdict_of = match self.machine.post_opened(now, octets) {
+                    Ok(()) => {
+                        let (pass, over) = oneshot::channel();
+                        self.post_pass = Some(pass);
+                        Ok(over)
+                    }
+                    Err(refused) => {
+                        self.pump();
+                        Err(refused)
+                    }
+                };
+                let _ = verdict.send(verdict_of);
+            }
+            Command::PostBody(body, answer) => {
+                self.post = Some(answer);
+                self.machine.post_body(now, body);
+            }
+            Command::PostTooLarge => self.machine.post_too_large(now),
+            Command::Socket(socket) => {
+                if self.machine.socket_opened(now) {
+                    self.probe = Some(socket);
+                } else {
+                    self.dismiss(socket, None);
+                }
+            }
+        }
+    }
+
+    /// The layer above, or the service, ends the session. What was queued before goes out.
+    fn close(&mut self, now: Instant, reason: CloseReason) {
+        if !std::mem::replace(&mut self.closing, true) {
+            while let Some(group) = self.outbox.try_recv() {
+                self.machine.send(group);
+            }
+            self.machine.close(now, reason);
+        }
+    }
+
+    /// Gives the machine what it can take and does what it says, until nothing is left to do.
+    fn pump(&mut self) {
+        let now = now();
+        loop {
+            while self.machine.wants_message()
+                && let Some(group) = self.outbox.try_recv()
+            {
+                self.machine.send(group);
+            }
+            match self.machine.next_output(now) {
+                Some(output) => self.perform(output),
+                None => break,
+            }
+        }
+    }
+
+    fn perform(&mut self, output: Output) {
+        match output {
+            Output::Poll(answer) => {
+                if let Some(poll) = self.poll.take() {
+                    let _ = poll.send(Ok(answer));
+                }
+            }
+            Output::Post(answer) => {
+                if let Some(post) = self.post.take() {
+                    let _ = post.send(answer);
+                }
+            }
+            Output::Write(which, frame) => {
+                if let Some(socket) = self.socket(which) {
+                    socket.start(frame);
+                }
+            }
+            Output::CloseSocket(which, code) => {
+                if let Some(socket) = self.socket(which).take() {
+                    self.dismiss(socket, code);
+                }
+            }
+            Output::Promote => self.main = self.probe.take(),
+            Output::Deliver(message) => {
+                if let Some(known) = &self.known {
+                    self.work = self.handler.message(&known.state, message);
+                    if self.work.is_some() {
+                        self.machine.pause();
+                    }
+                }
+            }
+            Output::Closed(reason) => self.end(reason),
+        }
+    }
+
+    fn socket(&mut self, which: Which) -> &mut Option<Box<Socket>> {
+        match which {
+            Which::Main => &mut self.main,
+            Which::Probe => &mut self.probe,
+        }
+    }
+
+    /// Closes a socket in a task of its own: the session does not wait for it, a shutdown does.
+    fn dismiss(&self, socket: Box<Socket>, code: Option<u16>) {
+        let running = self.registry.running();
+        tokio::spawn(async move {
+            socket.goodbye(code).await;
+            drop(running);
+        });
+    }
+
+    /// The one way out: no request finds the session any more, its work is dropped, the layer above is told. Once.
+    fn end(&mut self, reason: CloseReason) {
+        let Some(Known { state, entry }) = self.known.take() else { return };
+        drop(entry);
+        self.work = None;
+        self.post_pass = None;
+        debug!(%reason, "session closed");
+        self.handler.close(&state, reason);
+    }
+}
+
+/// When the task panics or the runtime drops it, the layer above is told too.
+impl<H: Handler> Drop for Task<H> {
+    fn drop(&mut self) {
+        self.end(CloseReason::TransportError);
+    }
+}
+
+/// The clock that tokio's timers go by, which tests can stop.
+pub(super) fn now() -> Instant {
+    tokio::time::Instant::now().into_std()
+}

@@ -1,0 +1,356 @@
+//! WebSocket: the handshake's headers, the stream behind hyper's upgrade, frames in and out, the closing handshake.
+//!
+//! A connection is kept small: the TCP stream is taken back out of hyper (its wrapper and task are gone then), the read buffer is
+//! 1 KiB instead of tungstenite's 128 KiB, nothing is buffered on writing but the frame being written, and a long message goes out in
+//! fragments, because tungstenite keeps the largest buffer it ever needed. Extensions are not offered, so there is no compression whose
+//! memory a stranger could blow up.
+
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::{Sink, SinkExt, Stream};
+use hyper::header::{CONNECTION, HeaderMap, HeaderValue, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_VERSION, UPGRADE};
+use hyper::upgrade::Upgraded;
+use hyper::{Method, Request, Version};
+use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+use tokio_tungstenite::WebSocketStream;
+use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
+use tokio_tungstenite::tungstenite::protocol::frame::coding::{Data, OpCode};
+use tokio_tungstenite::tungstenite::protocol::frame::{CloseFrame, Frame as RawFrame};
+use tokio_tungstenite::tungstenite::protocol::{Role, WebSocketConfig};
+use tokio_tungstenite::tungstenite::{Error, Message, Utf8Bytes};
+
+use super::packet::Frame;
+use super::session::SocketEnd;
+
+/// Bytes read at once, and the memory an idle connection holds for reading.
+const READ_BUFFER: usize = 1024;
+/// A longer message is written in fragments of this size.
+const FRAGMENT: usize = 16 << 10;
+/// A fragment, and a pong of tungstenite's own.
+const MAX_WRITE_BUFFER: usize = FRAGMENT + 1024;
+/// How long a closed socket may take to say goodbye before it is dropped.
+const LINGER: Duration = Duration::from_secs(2);
+
+/// Whether a request asks for the WebSocket protocol, well or badly.
+pub(super) fn is_wanted<B>(request: &Request<B>) -> bool {
+    has_token(request.headers(), &UPGRADE, "websocket")
+}
+
+/// The `Sec-WebSocket-Accept` of a handshake that is right in all points (RFC 6455, 4.2.1).
+pub(super) fn accept<B>(request: &Request<B>) -> Option<HeaderValue> {
+    let headers = request.headers();
+    let key = headers.get(SEC_WEBSOCKET_KEY)?;
+    let right = request.method() == Method::GET
+        && request.version() == Version::HTTP_11
+        && is_wanted(request)
+        && has_token(headers, &CONNECTION, "upgrade")
+        && headers.get(SEC_WEBSOCKET_VERSION).is_some_and(|version| version == "13")
+        && is_key(key.as_bytes());
+    right.then(|| HeaderValue::try_from(derive_accept_key(key.as_bytes())).ok()).flatten()
+}
+
+/// The headers of a 101.
+pub(super) fn accepted(accept: HeaderValue) -> [(hyper::header::HeaderName, HeaderValue); 3] {
+    [(CONNECTION, HeaderValue::from_static("Upgrade")), (UPGRADE, HeaderValue::from_static("websocket")), (SEC_WEBSOCKET_ACCEPT, accept)]
+}
+
+/// 16 bytes in base64.
+fn is_key(key: &[u8]) -> bool {
+    use base64::Engine;
+    let mut bytes = [0; 18];
+    key.len() == 24 && base64::engine::general_purpose::STANDARD.decode_slice(key, &mut bytes).is_ok_and(|count| count == 16)
+}
+
+/// Whether a comma-separated header has this word in it.
+fn has_token(headers: &HeaderMap, name: &hyper::header::HeaderName, token: &str) -> bool {
+    headers
+        .get_all(name)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .any(|word| word.trim().eq_ignore_ascii_case(token))
+}
+
+/// The byte stream below a WebSocket.
+enum Io {
+    Tcp(TcpStream),
+    /// Another stream than `TokioIo<TcpStream>` was served; it stays wrapped.
+    Wrapped(Box<TokioIo<Upgraded>>),
+}
+
+impl Io {
+    /// The stream, and what hyper read of it already.
+    fn of(upgraded: Upgraded) -> (Self, Bytes) {
+        let (stream, read) = match hyper_util::server::conn::auto::upgrade::downcast::<TokioIo<TcpStream>>(upgraded) {
+            Ok(parts) => (parts.io.into_inner(), parts.read_buf),
+            Err(upgraded) => match upgraded.downcast::<TokioIo<TcpStream>>() {
+                Ok(parts) => (parts.io.into_inner(), parts.read_buf),
+                Err(upgraded) => return (Self::Wrapped(Box::new(TokioIo::new(upgraded))), Bytes::new()),
+            },
+        };
+        // A frame is written once and whole: there is nothing to gather. A socket that refuses this is closing anyway.
+        let _ = stream.set_nodelay(true);
+        (Self::Tcp(stream), read)
+    }
+}
+
+impl AsyncRead for Io {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Tcp(stream) => Pin::new(stream).poll_read(cx, buf),
+            Self::Wrapped(stream) => Pin::new(stream).poll_read(cx, buf),
+        }
+    }
+}
+
+impl AsyncWrite for Io {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Self::Tcp(stream) => Pin::new(stream).poll_write(cx, buf),
+            Self::Wrapped(stream) => Pin::new(stream).poll_write(cx, buf),
+        }
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Tcp(stream) => Pin::new(stream).poll_flush(cx),
+            Self::Wrapped(stream) => Pin::new(stream).poll_flush(cx),
+        }
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Tcp(stream) => Pin::new(stream).poll_shutdown(cx),
+            Self::Wrapped(stream) => Pin::new(stream).poll_shutdown(cx),
+        }
+    }
+}
+
+/// A message on its way out.
+struct Outgoing {
+    rest: Bytes,
+    opcode: Data,
+}
+
+impl Outgoing {
+    fn of(frame: Frame) -> Self {
+        match frame {
+            Frame::Text(text) => Self { rest: text.into(), opcode: Data::Text },
+            Frame::Binary(rest) => Self { rest, opcode: Data::Binary },
+        }
+    }
+
+    /// The next fragment, and what is left behind it. Bytes are shared, not copied.
+    fn next(mut self) -> (RawFrame, Option<Self>) {
+        let fragment = self.rest.split_to(self.rest.len().min(FRAGMENT));
+        let last = self.rest.is_empty();
+        let frame = RawFrame::message(fragment, OpCode::Data(self.opcode), last);
+        (frame, (!last).then_some(Self { rest: self.rest, opcode: Data::Continue }))
+    }
+}
+
+/// What happened on a socket.
+pub(super) enum SocketEvent {
+    Received(Frame),
+    /// The frame given to `start` is out.
+    Written,
+    /// A part of it is.
+    Progressed,
+    Ended(SocketEnd),
+}
+
+/// How a socket ended by itself, as far as the closing handshake is concerned.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Ended {
+    No,
+    /// The client's close frame came; tungstenite has the reply ready.
+    ClosedByClient,
+    /// There is nobody to say goodbye to.
+    Dead,
+}
+
+/// One open WebSocket.
+pub(super) struct Socket {
+    stream: WebSocketStream<Io>,
+    writing: bool,
+    outgoing: Option<Outgoing>,
+    ended: Ended,
+}
+
+impl Socket {
+    /// The WebSocket on a connection whose 101 is out.
+    pub(super) async fn open(upgraded: Upgraded, max_payload: usize) -> Box<Self> {
+        let (io, read) = Io::of(upgraded);
+        // The whole message counts, its type digit too.
+        let limit = Some(max_payload);
+        let config = WebSocketConfig::default()
+            .read_buffer_size(READ_BUFFER)
+            .write_buffer_size(0)
+            .max_write_buffer_size(MAX_WRITE_BUFFER)
+            .max_message_size(limit)
+            .max_frame_size(limit);
+        let stream = WebSocketStream::from_partially_read(io, read.to_vec(), Role::Server, Some(config)).await;
+        Box::new(Self { stream, writing: false, outgoing: None, ended: Ended::No })
+    }
+
+    /// Begins to write; `poll` goes on with it. The frame before it must be out.
+    pub(super) fn start(&mut self, frame: Frame) {
+        self.outgoing = Some(Outgoing::of(frame));
+        self.writing = true;
+    }
+
+    /// The next event. Reading stops while `read` is false.
+    pub(super) fn poll(&mut self, cx: &mut Context<'_>, read: bool) -> Poll<SocketEvent> {
+        if self.ended != Ended::No {
+            return Poll::Pending;
+        }
+        if self.writing
+            && let Poll::Ready(written) = self.poll_write(cx)
+        {
+            return Poll::Ready(match written {
+                Ok(true) => SocketEvent::Written,
+                Ok(false) => SocketEvent::Progressed,
+                Err(error) => SocketEvent::Ended(self.end(&error)),
+            });
+        }
+        if read { self.poll_read(cx) } else { Poll::Pending }
+    }
+
+    /// `true`: all is out. `false`: one more fragment is.
+    fn poll_write(&mut self, cx: &mut Context<'_>) -> Poll<Result<bool, Error>> {
+        ready!(Pin::new(&mut self.stream).poll_ready(cx))?;
+        let Some(outgoing) = self.outgoing.take() else {
+            ready!(Pin::new(&mut self.stream).poll_flush(cx))?;
+            self.writing = false;
+            return Poll::Ready(Ok(true));
+        };
+        let (fragment, rest) = outgoing.next();
+        self.outgoing = rest;
+        Pin::new(&mut self.stream).start_send(Message::Frame(fragment))?;
+        if self.outgoing.is_some() {
+            return Poll::Ready(Ok(false));
+        }
+        ready!(Pin::new(&mut self.stream).poll_flush(cx))?;
+        self.writing = false;
+        Poll::Ready(Ok(true))
+    }
+
+    fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<SocketEvent> {
+        loop {
+            return Poll::Ready(match ready!(Pin::new(&mut self.stream).poll_next(cx)) {
+                Some(Ok(Message::Text(text))) => SocketEvent::Received(Frame::Text(text)),
+                Some(Ok(Message::Binary(bytes))) => SocketEvent::Received(Frame::Binary(bytes)),
+                // tungstenite answers pings.
+                Some(Ok(Message::Ping(_) | Message::Pong(_) | Message::Frame(_))) => continue,
+                Some(Ok(Message::Close(_))) => {
+                    self.ended = Ended::ClosedByClient;
+                    SocketEvent::Ended(SocketEnd::Closed)
+                }
+                Some(Err(error)) => SocketEvent::Ended(self.end(&error)),
+                None => {
+                    self.ended = Ended::Dead;
+                    SocketEvent::Ended(SocketEnd::Closed)
+                }
+            });
+        }
+    }
+
+    fn end(&mut self, error: &Error) -> SocketEnd {
+        match error {
+            Error::Capacity(_) => SocketEnd::TooLarge,
+            Error::Utf8(_) => SocketEnd::Failed(1007),
+            Error::Protocol(tokio_tungstenite::tungstenite::error::ProtocolError::ResetWithoutClosingHandshake)
+            | Error::ConnectionClosed
+            | Error::AlreadyClosed
+            | Error::Io(_) => {
+                self.ended = Ended::Dead;
+                SocketEnd::Closed
+            }
+            _ => SocketEnd::Failed(1002),
+        }
+    }
+
+    /// Says goodbye and drops the connection, in [`LINGER`] at most. What the client still sends is read and thrown away: closing a TCP
+    /// connection with unread bytes resets it, and the client would not see our last frames.
+    pub(super) async fn goodbye(mut self: Box<Self>, code: Option<u16>) {
+        if self.ended == Ended::Dead {
+            return;
+        }
+        let _ = timeout(LINGER, async move {
+            if self.ended == Ended::No {
+                let frame = code.map(|code| CloseFrame { code: code.into(), reason: Utf8Bytes::default() });
+                self.stream.send(Message::Close(frame)).await.ok();
+            } else {
+                self.stream.flush().await.ok();
+            }
+            let mut io = self.stream.into_inner();
+            io.shutdown().await.ok();
+            let mut discarded = [0; READ_BUFFER];
+            while io.read(&mut discarded).await.is_ok_and(|count| count > 0) {}
+        })
+        .await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn request(change: &str) -> Request<()> {
+        let mut request = Request::builder().method(if change == "method" { "POST" } else { "GET" }).version(if change == "version" {
+            Version::HTTP_10
+        } else {
+            Version::HTTP_11
+        });
+        let headers = [
+            ("upgrade", "WebSocket", "h2c"),
+            ("connection", "keep-alive, Upgrade", "keep-alive"),
+            ("sec-websocket-version", "13", "8"),
+            ("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ==", "dGhlIHNhbXBsZSBub25j"),
+        ];
+        for (name, good, bad) in headers {
+            request = request.header(name, if change == name { bad } else { good });
+        }
+        request.body(()).expect("all parts are legal")
+    }
+
+    #[test]
+    fn a_handshake_is_right_in_all_points_or_refused() {
+        assert_eq!(accept(&request("")).expect("the example of RFC 6455, 1.3"), "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=");
+        for change in ["method", "version", "upgrade", "connection", "sec-websocket-version", "sec-websocket-key"] {
+            assert!(accept(&request(change)).is_none(), "{change}");
+        }
+    }
+
+    #[test]
+    fn a_key_is_sixteen_bytes() {
+        assert!(is_key(b"AAAAAAAAAAAAAAAAAAAAAA=="));
+        for bad in ["", "AAAAAAAAAAAAAAAAAAAAAAAA", "AAAAAAAAAAAAAAAAAAAAAAA=", "AAAAAAAAAAAAAAAAAAAAA===", "!!!!!!!!!!!!!!!!!!!!!!==", "é"]
+        {
+            assert!(!is_key(bad.as_bytes()), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_long_message_goes_out_in_fragments() {
+        let text = "x".repeat(FRAGMENT * 2 + 1);
+        let mut parts = Vec::new();
+        let mut next = Some(Outgoing::of(Frame::Text(text.as_str().into())));
+        while let Some(outgoing) = next {
+            let (frame, rest) = outgoing.next();
+            parts.push((frame.header().opcode, frame.header().is_final, frame.payload().len()));
+            next = rest;
+        }
+        let (text, more) = (OpCode::Data(Data::Text), OpCode::Data(Data::Continue));
+        assert_eq!(parts, [(text, false, FRAGMENT), (more, false, FRAGMENT), (more, true, 1)]);
+        let (frame, rest) = Outgoing::of(Frame::Binary(Bytes::new())).next();
+        assert!(frame.header().is_final && rest.is_none(), "an empty message is one frame");
+    }
+}

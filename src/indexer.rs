@@ -1,0 +1,496 @@
+//! The owner thread: the only place where state changes.
+//!
+//! It owns the [`Tracker`] and the store's [`Writer`]. It takes whatever inputs are waiting, applies them one after the other
+//! (each sees the changes of those before it), commits them as one batch and then publishes the new head. An answer to an
+//! input is given only after its commit. A failed commit ends the thread, and with it the process: the tracker's memory is
+//! then ahead of the store, and the restart reads what was committed.
+//!
+//! ```text
+//! Handle::apply, post ──> inbox (bounded; few blocks) ──> apply … apply ──> one commit ──> head ──> asks ──> answers
+//! ```
+//!
+//! The thread ends with `Ok` and a clean stop of the store when [`Handle::stop`] is called or every [`Handle`] is gone.
+//!
+//! A refused input is answered to its sender and changes nothing. What nobody could repeat after a power loss (blocks, what a
+//! person asked for) is synced; mempool inputs are not, since the mempool is read again at start.
+
+use std::sync::Arc;
+use std::thread::{self, JoinHandle};
+
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
+
+use crate::store::{PRUNE_LIMIT, Reader, StoreError, Writer};
+use crate::tracker::{ApplyError, Ask, BlockId, Input, Overlay, Tracker};
+
+/// Inputs that may wait.
+const INBOX: usize = 256;
+
+/// Blocks among them: one is megabytes.
+const WAITING_BLOCKS: usize = 4;
+
+/// Inputs of one commit.
+const BATCH: usize = 256;
+
+/// What an input led to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Done {
+    /// Our tip after the input.
+    pub tip: Option<BlockId>,
+    /// Number of the last event before or of this input: later ones are not its doing.
+    pub head: u64,
+}
+
+/// The indexer has ended; the daemon is stopping.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the indexer has stopped")]
+pub struct Stopped;
+
+/// Why an input has no effect.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Refused {
+    #[error(transparent)]
+    Apply(#[from] ApplyError),
+    #[error(transparent)]
+    Stopped(#[from] Stopped),
+}
+
+/// Why the thread ended, if not because it was told to.
+#[derive(Debug, thiserror::Error)]
+pub enum IndexerError {
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error(transparent)]
+    Fatal(#[from] ApplyError),
+}
+
+enum Message {
+    Input(Job),
+    Monitoring { on: bool, answer: oneshot::Sender<()> },
+    Prune { before: u64, answer: oneshot::Sender<usize> },
+    Stop,
+}
+
+struct Job {
+    input: Input,
+    answer: Option<oneshot::Sender<Result<Done, ApplyError>>>,
+    /// Held while a block waits.
+    _room: Option<OwnedSemaphorePermit>,
+}
+
+/// Sends to the indexer. Clones are cheap.
+#[derive(Clone)]
+pub struct Handle {
+    inbox: mpsc::Sender<Message>,
+    blocks: Arc<Semaphore>,
+    head: watch::Receiver<u64>,
+}
+
+impl Handle {
+    /// Applies an input and answers after its commit.
+    pub async fn apply(&self, input: Input) -> Result<Done, Refused> {
+        let (answer, answered) = oneshot::channel();
+        self.queue(input, Some(answer)).await?;
+        Ok(answered.await.map_err(|_| Stopped)??)
+    }
+
+    /// Queues an input, when there is room. Nobody hears if it is refused.
+    pub async fn post(&self, input: Input) -> Result<(), Stopped> {
+        self.queue(input, None).await
+    }
+
+    /// Remembers that a person started or stopped monitoring; answers when it is on the disk.
+    pub async fn remember_monitoring(&self, on: bool) -> Result<(), Stopped> {
+        let (answer, answered) = oneshot::channel();
+        self.send(Message::Monitoring { on, answer }).await?;
+        answered.await.map_err(|_| Stopped)
+    }
+
+    /// Deletes the events that happened before `before` (milliseconds since the Unix epoch); answers how many. Other work goes
+    /// on in between.
+    pub async fn prune_events(&self, before: u64) -> Result<usize, Stopped> {
+        let mut total = 0;
+        loop {
+            let (answer, answered) = oneshot::channel();
+            self.send(Message::Prune { before, answer }).await?;
+            let count = answered.await.map_err(|_| Stopped)?;
+            total += count;
+            if count < PRUNE_LIMIT {
+                return Ok(total);
+            }
+        }
+    }
+
+    /// Number of the last committed event. A wake-up only: read the log from where you are. Ends when the indexer does.
+    pub fn head(&self) -> watch::Receiver<u64> {
+        self.head.clone()
+    }
+
+    /// Ends the indexer after what is queued by now; its thread's result says how it went.
+    pub async fn stop(&self) {
+        // An error means that it has ended already.
+        _ = self.send(Message::Stop).await;
+    }
+
+    /// Waits until the indexer has ended, for whatever reason.
+    pub async fn stopped(&self) {
+        self.inbox.closed().await;
+    }
+
+    async fn queue(&self, input: Input, answer: Option<oneshot::Sender<Result<Done, ApplyError>>>) -> Result<(), Stopped> {
+        let room = match input {
+            Input::Connect { .. } => Some(self.blocks.clone().acquire_owned().await.map_err(|_| Stopped)?),
+            _ => None,
+        };
+        self.send(Message::Input(Job { input, answer, _room: room })).await
+    }
+
+    async fn send(&self, message: Message) -> Result<(), Stopped> {
+        self.inbox.send(message).await.map_err(|_| Stopped)
+    }
+}
+
+/// The tracker as the store's rows say. `key` must be random.
+pub fn load(reader: &Reader, key: [u8; 16]) -> Result<Tracker, StoreError> {
+    let mut tracker = Tracker::new(key);
+    tracker.load_tip(reader.snapshot().tip()?);
+    for watch in reader.watches() {
+        let (_, row) = watch?;
+        tracker.load_watch(&row);
+    }
+    for outpoint in reader.unspent_outpoints() {
+        tracker.load_outpoint(&outpoint?);
+    }
+    for transaction in reader.unconfirmed_txs() {
+        let (txid, row) = transaction?;
+        tracker.load_unconfirmed(txid, &row);
+    }
+    Ok(tracker)
+}
+
+/// Starts the thread. `tracker` was [loaded](load) from the store that `writer` writes, `head` is its head now. What the tracker
+/// asks for goes to `asks`; an ask that finds it full is dropped, a later mempool snapshot leads to it again.
+pub fn spawn(tracker: Tracker, writer: Writer, head: u64, asks: mpsc::Sender<Ask>) -> (Handle, JoinHandle<Result<(), IndexerError>>) {
+    let (sender, inbox) = mpsc::channel(INBOX);
+    let (publish, head) = watch::channel(head);
+    let handle = Handle { inbox: sender, blocks: Arc::new(Semaphore::new(WAITING_BLOCKS)), head };
+    let indexer = Indexer { tracker, writer, inbox, head: publish, asks };
+    let thread = thread::Builder::new().name("indexer".to_owned()).spawn(move || indexer.run());
+    (handle, thread.expect("the system can start one more thread"))
+}
+
+struct Indexer {
+    tracker: Tracker,
+    writer: Writer,
+    inbox: mpsc::Receiver<Message>,
+    head: watch::Sender<u64>,
+    asks: mpsc::Sender<Ask>,
+}
+
+impl Indexer {
+    fn run(mut self) -> Result<(), IndexerError> {
+        let mut jobs = Vec::new();
+        while let Some(message) = self.inbox.blocking_recv() {
+            let other = self.drain(message, &mut jobs);
+            self.commit(&mut jobs)?;
+            match other {
+                None => {}
+                Some(Message::Input(_)) => unreachable!("drain keeps inputs in the batch"),
+                Some(Message::Monitoring { on, answer }) => {
+                    self.writer.remember_monitoring(on)?;
+                    _ = answer.send(());
+                }
+                Some(Message::Prune { before, answer }) => _ = answer.send(self.writer.prune_events(before)?),
+                Some(Message::Stop) => break,
+            }
+        }
+        Ok(self.writer.close()?)
+    }
+
+    /// The inputs that are waiting, `first` on, up to a message of another kind.
+    fn drain(&mut self, first: Message, jobs: &mut Vec<Job>) -> Option<Message> {
+        let mut next = Some(first);
+        while let Some(message) = next {
+            match message {
+                Message::Input(job) => jobs.push(job),
+                other => return Some(other),
+            }
+            next = if jobs.len() < BATCH { self.inbox.try_recv().ok() } else { None };
+        }
+        None
+    }
+
+    fn commit(&mut self, jobs: &mut Vec<Job>) -> Result<(), IndexerError> {
+        let mut overlay = Overlay::new(&self.writer);
+        let (mut transitions, mut answers) = (Vec::with_capacity(jobs.len()), Vec::with_capacity(jobs.len()));
+        let (mut head, mut sync) = (self.writer.head(), false);
+        for job in jobs.drain(..) {
+            let lasting = must_last(&job.input);
+            let result = match self.tracker.apply(&overlay, job.input) {
+                Ok(transition) => {
+                    overlay.add(&transition.changes);
+                    head += transition.events.len() as u64;
+                    sync |= lasting;
+                    transitions.push(transition);
+                    Ok(Done { tip: self.tracker.tip(), head })
+                }
+                Err(error) if error.is_fatal() => return Err(error.into()),
+                Err(error) => Err(error),
+            };
+            answers.extend(job.answer.map(|answer| (answer, result)));
+        }
+        let head = self.writer.commit(&transitions, sync)?;
+        self.head.send_if_modified(|published| std::mem::replace(published, head) != head);
+        for ask in transitions.into_iter().flat_map(|transition| transition.asks) {
+            if self.asks.try_send(ask).is_err() {
+                tracing::debug!("the follower is busy, dropped what the tracker asked for");
+            }
+        }
+        for (answer, result) in answers {
+            // Who does not wait for the answer does not need it.
+            _ = answer.send(result);
+        }
+        Ok(())
+    }
+}
+
+/// Whether a change by this input must survive a power loss.
+fn must_last(input: &Input) -> bool {
+    match input {
+        Input::Start { .. } | Input::Connect { .. } | Input::Disconnect { .. } | Input::Watch { .. } | Input::Baseline { .. } => true,
+        Input::TxSeen { .. } | Input::TxGone { .. } | Input::Settle { .. } | Input::Snapshot { .. } => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use bitcoin::hashes::Hash;
+    use bitcoin::{
+        Amount, Block, BlockHash, CompactTarget, Network, OutPoint, ScriptBuf, Transaction, TxIn, TxMerkleNode, TxOut, Witness, absolute,
+        block, transaction,
+    };
+    use tempfile::tempdir;
+
+    use super::*;
+    use crate::store::{ChainInfo, open_at_boot};
+    use crate::tracker::{EventKind, ScriptHash, Seen, WatchRequest};
+
+    const NOW: u64 = 1_700_000_000_000;
+
+    fn start() -> Input {
+        Input::Start { first_height: 100, blocks: vec![(BlockHash::from_byte_array([1; 32]), 5)], now: NOW }
+    }
+
+    fn spk(n: u8) -> ScriptBuf {
+        ScriptBuf::from_bytes([&[0, 20][..], &[n; 20]].concat())
+    }
+
+    fn watch(n: u8, baseline: bool) -> Input {
+        Input::Watch { scripts: vec![WatchRequest { spk: spk(n), label: None, depths: Vec::new(), baseline }], now: NOW }
+    }
+
+    fn pays(n: u8) -> Transaction {
+        let previous_output = OutPoint { txid: bitcoin::Txid::from_byte_array([n; 32]), vout: 0 };
+        let input = TxIn { previous_output, witness: Witness::from_slice(&[[n; 4]]), ..TxIn::default() };
+        let output = TxOut { value: Amount::from_sat(1_000), script_pubkey: spk(n) };
+        Transaction { version: transaction::Version::TWO, lock_time: absolute::LockTime::ZERO, input: vec![input], output: vec![output] }
+    }
+
+    fn accepted(n: u8) -> Input {
+        Input::TxSeen { tx: pays(n), seen: Seen::Accepted, now: NOW }
+    }
+
+    fn connect(previous: BlockHash, height: u32, txdata: Vec<Transaction>) -> (BlockHash, Input) {
+        let header = block::Header {
+            version: block::Version::TWO,
+            prev_blockhash: previous,
+            merkle_root: TxMerkleNode::all_zeros(),
+            time: height,
+            bits: CompactTarget::from_consensus(0x207f_ffff),
+            nonce: 0,
+        };
+        let mut block = Block { header, txdata };
+        block.header.merkle_root = block.compute_merkle_root().expect("it has a transaction");
+        (block.block_hash(), Input::Connect { block, height, now: NOW })
+    }
+
+    fn open(path: &Path, boot: &str) -> (Writer, Reader) {
+        let chain = ChainInfo { network: Network::Regtest, genesis: BlockHash::all_zeros() };
+        open_at_boot(path, Some(chain), NOW, boot).expect("the store opens")
+    }
+
+    struct Running {
+        handle: Handle,
+        thread: JoinHandle<Result<(), IndexerError>>,
+        asks: mpsc::Receiver<Ask>,
+        reader: Reader,
+    }
+
+    fn run(path: &Path) -> Running {
+        let (writer, reader) = open(path, "boot");
+        let (asks, asked) = mpsc::channel(8);
+        let tracker = load(&reader, [7; 16]).expect("the store loads");
+        let head = writer.head();
+        let (handle, thread) = spawn(tracker, writer, head, asks);
+        Running { handle, thread, asks: asked, reader }
+    }
+
+    #[tokio::test]
+    async fn an_answer_comes_after_the_commit_and_the_head_with_it() {
+        let folder = tempdir().unwrap();
+        let Running { handle, thread, reader, .. } = run(folder.path());
+        let head = handle.head();
+        let tip = handle.apply(start()).await.unwrap().tip;
+        assert_eq!((tip.map(|tip| tip.height), reader.snapshot().tip().unwrap()), (Some(100), tip));
+        handle.apply(watch(1, false)).await.unwrap();
+        let done = handle.apply(accepted(1)).await.unwrap();
+        let events = reader.read_events(0, 99).unwrap();
+        assert!(matches!(events[0].1.kind, EventKind::NewTransactions { .. }), "{events:?}");
+        assert_eq!((done.head, *head.borrow(), reader.snapshot().head().unwrap()), (2, 2, 2));
+        assert_eq!(reader.snapshot().watch(&ScriptHash::of(&spk(1))).unwrap().unwrap().balance.unconfirmed, 1_000);
+        handle.stop().await;
+        thread.join().unwrap().unwrap();
+    }
+
+    #[tokio::test]
+    async fn inputs_of_one_batch_see_each_other_and_know_their_own_head() {
+        let folder = tempdir().unwrap();
+        let (writer, reader) = open(folder.path(), "boot");
+        let (_inbox_end, inbox) = mpsc::channel(1);
+        let (publish, head) = watch::channel(0);
+        let (asks, _asked) = mpsc::channel(1);
+        let mut indexer = Indexer { tracker: Tracker::new([7; 16]), writer, inbox, head: publish, asks };
+        let (hash, block) = connect(BlockHash::from_byte_array([1; 32]), 101, vec![pays(1)]);
+        let stray = connect(BlockHash::from_byte_array([9; 32]), 102, vec![pays(2)]).1;
+        let inputs = [start(), watch(1, false), accepted(1), stray, block, watch(2, false)];
+        let (mut jobs, mut answers) = (Vec::new(), Vec::new());
+        for input in inputs {
+            let (answer, answered) = oneshot::channel();
+            jobs.push(Job { input, answer: Some(answer), _room: None });
+            answers.push(answered);
+        }
+        indexer.commit(&mut jobs).unwrap();
+        let mut results = Vec::new();
+        for answered in answers {
+            results.push(answered.await.unwrap().map(|done| (done.tip.unwrap().height, done.head)));
+        }
+        let stray_refused = matches!(results.remove(3), Err(ApplyError::DoesNotConnect { .. }));
+        assert!(stray_refused);
+        let done: Vec<_> = results.into_iter().map(Result::unwrap).collect();
+        let last = *head.borrow();
+        assert_eq!(done, [(100, 0), (100, 0), (100, 2), (101, last), (101, last)]);
+        assert!(last > 2);
+        let snapshot = reader.snapshot();
+        assert_eq!((snapshot.head().unwrap(), snapshot.tip().unwrap().unwrap().hash), (last, hash));
+        assert_eq!(snapshot.watch(&ScriptHash::of(&spk(1))).unwrap().unwrap().balance.confirmed, 1_000);
+    }
+
+    #[tokio::test]
+    async fn a_refused_input_changes_nothing_and_the_next_one_is_taken() {
+        let folder = tempdir().unwrap();
+        let Running { handle, thread, reader, .. } = run(folder.path());
+        handle.apply(start()).await.unwrap();
+        let refused = handle.apply(connect(BlockHash::all_zeros(), 101, vec![pays(1)]).1).await;
+        assert!(matches!(refused, Err(Refused::Apply(ApplyError::DoesNotConnect { .. }))), "{refused:?}");
+        assert_eq!(reader.snapshot().tip().unwrap().unwrap().height, 100);
+        let done = handle.apply(connect(BlockHash::from_byte_array([1; 32]), 101, vec![pays(1)]).1).await.unwrap();
+        assert_eq!(done.tip.unwrap().height, 101);
+        drop(handle);
+        thread.join().unwrap().unwrap();
+    }
+
+    #[tokio::test]
+    async fn more_blocks_than_may_wait_all_arrive_in_order() {
+        let folder = tempdir().unwrap();
+        let Running { handle, thread, reader, .. } = run(folder.path());
+        handle.post(start()).await.unwrap();
+        let mut previous = BlockHash::from_byte_array([1; 32]);
+        let blocks = 5 * u32::try_from(WAITING_BLOCKS).unwrap();
+        for height in 101..=100 + blocks {
+            let (hash, block) = connect(previous, height, vec![pays(1)]);
+            handle.post(block).await.unwrap();
+            previous = hash;
+        }
+        drop(handle);
+        thread.join().unwrap().unwrap();
+        assert_eq!(reader.snapshot().tip().unwrap().unwrap().height, 100 + blocks);
+    }
+
+    #[tokio::test]
+    async fn what_the_tracker_asks_for_goes_out_after_the_commit() {
+        let folder = tempdir().unwrap();
+        let Running { handle, mut asks, reader, .. } = run(folder.path());
+        handle.apply(start()).await.unwrap();
+        handle.post(watch(1, true)).await.unwrap();
+        assert_eq!(asks.recv().await, Some(Ask::Baseline));
+        assert_eq!(reader.snapshot().pending_baselines(9).unwrap().len(), 1);
+    }
+
+    #[tokio::test]
+    async fn a_follower_that_does_not_take_asks_holds_nothing_up() {
+        let folder = tempdir().unwrap();
+        let Running { handle, asks: _full, reader, .. } = run(folder.path());
+        handle.apply(start()).await.unwrap();
+        for n in 0..20 {
+            handle.apply(watch(n, true)).await.unwrap();
+        }
+        assert_eq!(reader.snapshot().pending_baselines(99).unwrap().len(), 20);
+    }
+
+    #[tokio::test]
+    async fn a_stop_finishes_what_is_queued_and_closes_the_store_cleanly() {
+        let folder = tempdir().unwrap();
+        let Running { handle, thread, reader, asks } = run(folder.path());
+        let head = handle.head();
+        for input in [start(), watch(1, false), accepted(1)] {
+            handle.post(input).await.unwrap();
+        }
+        handle.stop().await;
+        handle.stopped().await;
+        thread.join().unwrap().unwrap();
+        assert_eq!(handle.apply(watch(2, false)).await, Err(Refused::Stopped(Stopped)));
+        assert_eq!(handle.post(watch(2, false)).await, Err(Stopped));
+        assert!(head.has_changed().is_err(), "those who wait for the head wake up");
+        drop((reader, asks));
+        // Numbers are skipped after another boot unless the stop was clean.
+        let (writer, reader) = open(folder.path(), "another boot");
+        assert_eq!((writer.head(), reader.snapshot().tip().unwrap().unwrap().height), (2, 100));
+    }
+
+    #[tokio::test]
+    async fn the_next_start_goes_on_where_this_one_ended() {
+        let folder = tempdir().unwrap();
+        let Running { handle, thread, reader, .. } = run(folder.path());
+        for input in [start(), watch(1, false), accepted(1)] {
+            handle.apply(input).await.unwrap();
+        }
+        handle.remember_monitoring(true).await.unwrap();
+        handle.stop().await;
+        thread.join().unwrap().unwrap();
+        drop(reader);
+
+        let Running { handle, reader, .. } = run(folder.path());
+        assert_eq!((*handle.head().borrow(), reader.monitoring().unwrap()), (2, Some(true)));
+        assert_eq!(handle.apply(accepted(1)).await.unwrap().head, 2, "it is known, so nothing is told twice");
+        let spend = Transaction {
+            input: vec![TxIn { previous_output: OutPoint { txid: pays(1).compute_txid(), vout: 0 }, ..TxIn::default() }],
+            ..pays(3)
+        };
+        handle.apply(Input::TxSeen { tx: spend, seen: Seen::Accepted, now: NOW }).await.unwrap();
+        let watch = reader.snapshot().watch(&ScriptHash::of(&spk(1))).unwrap().unwrap();
+        assert_eq!((watch.balance.total(), watch.tx_count), (0, 2), "the output was loaded, so its spend is seen");
+    }
+
+    #[tokio::test]
+    async fn retention_is_asked_for_through_the_handle() {
+        let folder = tempdir().unwrap();
+        let Running { handle, reader, .. } = run(folder.path());
+        for input in [start(), watch(1, false), accepted(1)] {
+            handle.apply(input).await.unwrap();
+        }
+        assert_eq!(handle.prune_events(NOW).await.unwrap(), 0);
+        assert_eq!(handle.prune_events(NOW + 1).await.unwrap(), 2);
+        assert_eq!((reader.first_seq().unwrap(), reader.read_events(0, 9).unwrap()), (3, vec![]));
+    }
+}

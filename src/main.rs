@@ -1,0 +1,105 @@
+//! The binary: flags, logging, run, exit code (0 good, 1 failed, 2 wrong flags or settings).
+
+use std::io::{IsTerminal, Write, stderr, stdout};
+use std::process::ExitCode;
+
+use anyhow::{Context, Result, bail};
+use clap::Parser;
+use satwatch::cli::{Cli, Command};
+use satwatch::config::{Config, Log, LogFormat};
+use satwatch::shutdown::Signals;
+use satwatch::{app, doctor};
+use tracing_subscriber::EnvFilter;
+
+const WRONG_SETTINGS: u8 = 2;
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let config = match (cli.load(), cli.task()) {
+        (Ok(config), _) => config,
+        (Err(error), Command::Run) => {
+            let _ = writeln!(stderr(), "{error}");
+            return ExitCode::from(WRONG_SETTINGS);
+        }
+        (Err(error), Command::Doctor) => return doctor::settings_are_wrong(&error, &mut stdout()),
+    };
+    if cli.check() {
+        let _ = writeln!(stdout(), "the settings are good ({})", doctor::settings_place(cli.settings_file()));
+        return ExitCode::SUCCESS;
+    }
+    let runtime = match tokio::runtime::Builder::new_multi_thread().thread_name("tokio").enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            let _ = writeln!(stderr(), "cannot start threads: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    let code = match cli.task() {
+        Command::Doctor => runtime.block_on(doctor::examine(&config, cli.settings_file(), &mut stdout())),
+        Command::Run => {
+            start_log(&config.log);
+            tracing::info!(version = env!("CARGO_PKG_VERSION"), settings = doctor::settings_place(cli.settings_file()), "satwatch starts");
+            match runtime.block_on(run(config)) {
+                Ok(()) => ExitCode::SUCCESS,
+                Err(error) => {
+                    tracing::error!("{error:#}");
+                    ExitCode::FAILURE
+                }
+            }
+        }
+    };
+    // A blocking read that still runs must not hold the exit up; what counts has been committed.
+    runtime.shutdown_background();
+    code
+}
+
+/// Runs until a signal or a failure, then stops in order.
+async fn run(config: Config) -> Result<()> {
+    let mut signals = Signals::install().context("cannot listen for signals")?;
+    let mut running = tokio::select! {
+        started = app::start(config) => started?,
+        signal = signals.stop() => {
+            tracing::info!(signal, "stopped before the start was complete");
+            return Ok(());
+        }
+    };
+    let failure = tokio::select! {
+        signal = signals.stop() => {
+            tracing::info!(signal, "stopping");
+            None
+        }
+        failure = running.failed() => {
+            tracing::error!("{failure:#}: stopping");
+            Some(failure)
+        }
+    };
+    tokio::select! {
+        stopped = running.stop() => stopped?,
+        signal = signals.stop() => bail!("{signal} while stopping: ended at once"),
+    }
+    match failure {
+        None => {
+            tracing::info!("stopped");
+            Ok(())
+        }
+        Some(failure) => Err(failure),
+    }
+}
+
+/// Log lines to standard error: text for people, or one JSON object a line.
+fn start_log(log: &Log) {
+    // Without `log_internal_errors(false)` a closed standard error would make a log line panic.
+    let filter = EnvFilter::new(&log.level);
+    let lines = tracing_subscriber::fmt().with_writer(stderr).with_env_filter(filter).log_internal_errors(false);
+    match log.format {
+        LogFormat::Json => lines.json().flatten_event(true).init(),
+        LogFormat::Text => {
+            let colours = stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
+            lines.with_ansi(colours).init();
+        }
+    }
+    std::panic::set_hook(Box::new(|panic| {
+        let thread = std::thread::current();
+        tracing::error!(thread = thread.name().unwrap_or("unnamed"), "internal error: {panic}");
+    }));
+}

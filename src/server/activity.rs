@@ -1,0 +1,52 @@
+//! Whether a connection has a request in work, and since when it has not.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::Limits;
+
+#[derive(Debug)]
+pub(super) struct Activity {
+    accepted: Instant,
+    /// Requests in work.
+    working: AtomicUsize,
+    /// Milliseconds from `accepted` to the end of the last request plus one; 0 before the first request.
+    answered: AtomicU64,
+}
+
+/// A request in work, until it is dropped.
+#[derive(Debug)]
+pub(super) struct Work(Arc<Activity>);
+
+impl Activity {
+    pub(super) fn new(accepted: Instant) -> Self {
+        Self { accepted, working: AtomicUsize::new(0), answered: AtomicU64::new(0) }
+    }
+
+    pub(super) fn begin(this: &Arc<Self>) -> Work {
+        this.working.fetch_add(1, Ordering::AcqRel);
+        Work(this.clone())
+    }
+
+    /// When the connection is to end if nothing happens until then; at least one more idle time away while a request is in work.
+    pub(super) fn deadline(&self, limits: &Limits) -> Instant {
+        if self.working.load(Ordering::Acquire) > 0 {
+            return Instant::now() + limits.idle_time;
+        }
+        match self.answered.load(Ordering::Acquire) {
+            0 => self.accepted + limits.header_time,
+            answered => self.accepted + Duration::from_millis(answered) + limits.idle_time,
+        }
+    }
+}
+
+impl Drop for Work {
+    fn drop(&mut self) {
+        let elapsed = u64::try_from(self.0.accepted.elapsed().as_millis()).unwrap_or(u64::MAX / 2);
+        self.0.answered.fetch_max(elapsed.saturating_add(1), Ordering::AcqRel);
+        self.0.working.fetch_sub(1, Ordering::AcqRel);
+    }
+}

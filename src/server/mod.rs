@@ -1,0 +1,247 @@
+//! Accepts connections and serves HTTP/1.1 and HTTP/2 without TLS (h2c, prior knowledge) on one port. Knows no routes.
+//!
+//! # Laws
+//!
+//! 1. A connection slot is taken *before* `accept`: beyond the cap, clients wait in the system's queue and cost us nothing. The slot
+//!    travels with a request that may be upgraded (as an `Arc<OwnedSemaphorePermit>` in its extensions), so that whoever takes over
+//!    the socket can go on counting it: hyper's connection ends with the upgrade.
+//! 2. A connection without a request in work ends after [`Limits::header_time`] before its first request and [`Limits::idle_time`]
+//!    after a later one. hyper's own timer covers a header that comes in pieces, not the time before the protocol is known, nor an idle
+//!    HTTP/2 connection.
+//! 3. The head of a request is bounded here (time, 16 KiB, 100 headers: hyper answers 431); its body is the handler's to bound.
+//! 4. A panic in a handler ends that connection only: each has its own task.
+//! 5. At shutdown nothing new is accepted, open requests are finished until [`Limits::drain_time`], what is still open then is dropped.
+//!
+//! ```text
+//! slot -> accept -> one task: hyper-util auto (HTTP/1.1 | h2c) -> handler(request, peer) -> response
+//!                        ends by: client, error, idle, shutdown + drain, upgrade (the stream goes to who asked for it)
+//! ```
+
+mod activity;
+
+use std::convert::Infallible;
+use std::future::Future;
+use std::io;
+use std::net::SocketAddr;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body_util::Full;
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper::upgrade::OnUpgrade;
+use hyper::{Request, Response};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use activity::Activity;
+
+/// Read buffer and largest request head, in bytes.
+const MAX_HEAD: usize = 16 * 1024;
+/// How long a connection that was asked to end may take over it.
+const LAST_WORDS: Duration = Duration::from_secs(5);
+
+/// Bounds on connections.
+#[derive(Debug, Clone)]
+pub struct Limits {
+    /// Open at the same time.
+    pub connections: usize,
+    /// From accept to the end of the first request's head, and for each later head.
+    pub header_time: Duration,
+    /// From the last answer to the next request.
+    pub idle_time: Duration,
+    /// For open requests at shutdown.
+    pub drain_time: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            connections: 10_000,
+            header_time: Duration::from_secs(10),
+            idle_time: Duration::from_secs(60),
+            drain_time: Duration::from_secs(2),
+        }
+    }
+}
+
+/// A bound port.
+#[derive(Debug)]
+pub struct Server {
+    listener: TcpListener,
+    addr: SocketAddr,
+    limits: Limits,
+}
+
+impl Server {
+    /// Binds `addr`; port 0 picks a free one. Clients may connect from here on, they are answered once [`serve`](Self::serve) runs.
+    pub async fn bind(addr: SocketAddr, limits: Limits) -> io::Result<Self> {
+        let listener = TcpListener::bind(addr).await?;
+        let addr = listener.local_addr()?;
+        Ok(Self { listener, addr, limits })
+    }
+
+    /// The address in use.
+    pub fn local_addr(&self) -> SocketAddr {
+        self.addr
+    }
+
+    /// Serves until `shutdown`, then drains; returns when no connection is left.
+    pub async fn serve<F, Fut>(self, handler: Arc<F>, shutdown: CancellationToken)
+    where
+        F: Fn(Request<Incoming>, SocketAddr) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = Response<Full<Bytes>>> + Send + 'static,
+    {
+        let Self { listener, limits, .. } = self;
+        let slots = Arc::new(Semaphore::new(limits.connections.min(Semaphore::MAX_PERMITS)));
+        let tasks = TaskTracker::new();
+        let abort = CancellationToken::new();
+        let connection = Arc::new(Connection { builder: builder(&limits), limits, shutdown: shutdown.clone(), abort: abort.clone() });
+        let accepting = async {
+            loop {
+                let slot = take_slot(&slots).await;
+                let (stream, peer) = accept(&listener).await;
+                let connection = connection.clone();
+                let handler = handler.clone();
+                tasks.spawn(async move { connection.serve(stream, peer, Arc::new(slot), handler).await });
+            }
+        };
+        tokio::select! {
+            () = accepting => {}
+            () = shutdown.cancelled() => {}
+        }
+        drop(listener);
+        tasks.close();
+        if timeout(connection.limits.drain_time, tasks.wait()).await.is_err() {
+            tracing::info!(connections = tasks.len(), "connections still open after the time for last answers are dropped");
+            abort.cancel();
+            tasks.wait().await;
+        }
+    }
+}
+
+/// What all connections share.
+struct Connection {
+    builder: auto::Builder<TokioExecutor>,
+    limits: Limits,
+    shutdown: CancellationToken,
+    abort: CancellationToken,
+}
+
+impl Connection {
+    async fn serve<F, Fut>(&self, stream: TcpStream, peer: SocketAddr, slot: Arc<OwnedSemaphorePermit>, handler: Arc<F>)
+    where
+        F: Fn(Request<Incoming>, SocketAddr) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = Response<Full<Bytes>>> + Send + 'static,
+    {
+        let activity = Arc::new(Activity::new(Instant::now()));
+        let service = service_fn(|mut request: Request<Incoming>| {
+            let work = Activity::begin(&activity);
+            if request.extensions().get::<OnUpgrade>().is_some() {
+                request.extensions_mut().insert(slot.clone());
+            }
+            let answer = handler(request, peer);
+            async move {
+                let _work = work;
+                Ok::<_, Infallible>(answer.await)
+            }
+        });
+        let mut http = pin!(self.builder.serve_connection_with_upgrades(TokioIo::new(stream), service));
+        let mut deadline = activity.deadline(&self.limits);
+        let mut ending = false;
+        loop {
+            tokio::select! {
+                // Errors are the client's doing: garbage, a reset, a head that is too slow.
+                result = http.as_mut() => {
+                    if let Err(error) = result {
+                        tracing::debug!(%peer, %error, "connection ended");
+                    }
+                    break;
+                }
+                () = self.abort.cancelled() => break,
+                () = self.shutdown.cancelled(), if !ending => {
+                    ending = true;
+                    http.as_mut().graceful_shutdown();
+                    deadline = Instant::now() + self.limits.drain_time + LAST_WORDS;
+                }
+                () = sleep_until(deadline) => {
+                    let next = activity.deadline(&self.limits);
+                    if next > deadline {
+                        deadline = next;
+                    } else if ending {
+                        break;
+                    } else {
+                        ending = true;
+                        http.as_mut().graceful_shutdown();
+                        deadline = Instant::now() + LAST_WORDS;
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn builder(limits: &Limits) -> auto::Builder<TokioExecutor> {
+    let mut builder = auto::Builder::new(TokioExecutor::new());
+    builder
+        .http1()
+        .timer(TokioTimer::new())
+        .header_read_timeout(limits.header_time)
+        .max_buf_size(MAX_HEAD)
+        // A client that closes its sending side has gone: a waiting poll must not outlive it.
+        .half_close(false);
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .keep_alive_interval(Duration::from_secs(20))
+        .keep_alive_timeout(Duration::from_secs(10))
+        .max_concurrent_streams(100)
+        .max_header_list_size(MAX_HEAD as u32)
+        .initial_stream_window_size(64 * 1024)
+        .initial_connection_window_size(256 * 1024)
+        .max_send_buf_size(64 * 1024);
+    builder
+}
+
+async fn take_slot(slots: &Arc<Semaphore>) -> OwnedSemaphorePermit {
+    if let Ok(slot) = slots.clone().try_acquire_owned() {
+        return slot;
+    }
+    tracing::warn!("the limit of open connections is reached: new clients wait until others leave");
+    slots.clone().acquire_owned().await.expect("the semaphore is never closed")
+}
+
+/// The next connection. Errors of one connection are skipped; those of the system (out of file descriptors) are waited out.
+async fn accept(listener: &TcpListener) -> (TcpStream, SocketAddr) {
+    let mut pause = Duration::from_millis(10);
+    loop {
+        match listener.accept().await {
+            Ok((stream, peer)) => {
+                // Events are small and must not wait for more. An error here means that the client has gone already.
+                let _ = stream.set_nodelay(true);
+                return (stream, peer);
+            }
+            Err(error) if is_of_one_connection(&error) => {}
+            Err(error) => {
+                tracing::warn!(%error, ?pause, "cannot accept connections; trying again");
+                sleep(pause).await;
+                pause = (pause * 2).min(Duration::from_secs(1));
+            }
+        }
+    }
+}
+
+fn is_of_one_connection(error: &io::Error) -> bool {
+    use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset, Interrupted};
+    matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset | Interrupted)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,237 @@
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use http_body_util::BodyExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::sync::Notify;
+use tokio::task::JoinHandle;
+
+use super::*;
+
+const GET: &[u8] = b"GET / HTTP/1.1\r\nhost: x\r\n\r\n";
+const PATIENCE: Duration = Duration::from_secs(20);
+
+struct Running {
+    addr: SocketAddr,
+    shutdown: CancellationToken,
+    /// Opens the gate that requests for `/wait` stand at.
+    gate: Arc<Notify>,
+    waiting: Arc<AtomicUsize>,
+    task: JoinHandle<()>,
+}
+
+/// Answers with the path, or with the length of the body; `/wait` waits for the gate, `/panic` panics, `/keep` upgrades.
+async fn start(limits: Limits) -> Running {
+    let server = Server::bind(SocketAddr::from(([127, 0, 0, 1], 0)), limits).await.expect("a free port");
+    let (addr, shutdown, gate, waiting) =
+        (server.local_addr(), CancellationToken::new(), Arc::new(Notify::new()), Arc::new(AtomicUsize::new(0)));
+    let (door, count) = (gate.clone(), waiting.clone());
+    let handler = Arc::new(move |request: Request<Incoming>, _: SocketAddr| answer(request, door.clone(), count.clone()));
+    let task = tokio::spawn(server.serve(handler, shutdown.clone()));
+    Running { addr, shutdown, gate, waiting, task }
+}
+
+async fn answer(mut request: Request<Incoming>, gate: Arc<Notify>, waiting: Arc<AtomicUsize>) -> Response<Full<Bytes>> {
+    let path = request.uri().path().to_owned();
+    match path.as_str() {
+        "/wait" => {
+            waiting.fetch_add(1, Ordering::SeqCst);
+            gate.notified().await;
+        }
+        "/panic" => panic!("asked for by the test"),
+        "/keep" => {
+            let slot = request.extensions().get::<Arc<OwnedSemaphorePermit>>().cloned().expect("an upgradable request carries its slot");
+            let upgrade = hyper::upgrade::on(&mut request);
+            tokio::spawn(async move {
+                let upgraded = upgrade.await.expect("the client upgrades");
+                let parts = hyper_util::server::conn::auto::upgrade::downcast::<TokioIo<TcpStream>>(upgraded).expect("our own stream");
+                let mut stream = parts.io.into_inner();
+                let mut byte = [0];
+                while stream.read(&mut byte).await.is_ok_and(|read| read > 0) {
+                    stream.write_all(&byte).await.expect("the client reads");
+                }
+                drop(slot);
+            });
+            let switching = Response::builder().status(101).header("connection", "upgrade").header("upgrade", "echo");
+            return switching.body(Full::default()).expect("a good response");
+        }
+        _ => {}
+    }
+    let body = request.into_body().collect().await.expect("a body").to_bytes();
+    Response::new(Full::from(format!("{path} {}", body.len())))
+}
+
+async fn connect(running: &Running) -> TcpStream {
+    TcpStream::connect(running.addr).await.expect("the server listens")
+}
+
+/// Reads until `end` has come, and fails if the connection ends before.
+async fn read_until(stream: &mut TcpStream, end: &str) -> String {
+    let mut text = Vec::new();
+    let reading = async {
+        while !String::from_utf8_lossy(&text).contains(end) {
+            assert!(stream.read_buf(&mut text).await.expect("readable") > 0, "ended after {:?}", String::from_utf8_lossy(&text));
+        }
+    };
+    timeout(PATIENCE, reading).await.expect("an answer comes");
+    String::from_utf8_lossy(&text).into_owned()
+}
+
+/// What comes until the server closes the connection.
+async fn read_to_end(stream: &mut TcpStream) -> String {
+    let mut text = Vec::new();
+    // A reset counts as an end too: the server may close with unread bytes in its buffer.
+    let _ = timeout(PATIENCE, stream.read_to_end(&mut text)).await.expect("the connection is ended");
+    String::from_utf8_lossy(&text).into_owned()
+}
+
+async fn until(mut condition: impl FnMut() -> bool) {
+    let waiting = async {
+        while !condition() {
+            sleep(Duration::from_millis(5)).await;
+        }
+    };
+    timeout(PATIENCE, waiting).await.expect("the condition comes true");
+}
+
+#[tokio::test]
+async fn requests_on_one_connection_are_answered_in_order_also_when_sent_at_once() {
+    let running = start(Limits::default()).await;
+    let mut stream = connect(&running).await;
+    stream.write_all(GET).await.expect("written");
+    read_until(&mut stream, "/ 0").await;
+    stream
+        .write_all(b"POST /a HTTP/1.1\r\nhost: x\r\ncontent-length: 3\r\n\r\nabcGET /b HTTP/1.1\r\nhost: x\r\n\r\n")
+        .await
+        .expect("written");
+    let text = read_until(&mut stream, "/b 0").await;
+    assert!(text.find("/a 3").expect("the first answer") < text.find("/b 0").expect("the second"), "{text}");
+}
+
+#[tokio::test]
+async fn http_2_is_served_without_asking_for_it() {
+    let running = start(Limits::default()).await;
+    let mut stream = connect(&running).await;
+    let mut request = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec();
+    request.extend([0, 0, 0, 4, 0, 0, 0, 0, 0]); // SETTINGS, empty
+    // HEADERS with END_STREAM and END_HEADERS on stream 1; HPACK's static table: GET, scheme http, path "/", and :authority "x".
+    request.extend([0, 0, 6, 1, 5, 0, 0, 0, 1, 0x82, 0x86, 0x84, 0x41, 1, b'x']);
+    stream.write_all(&request).await.expect("written");
+    let text = read_until(&mut stream, "/ 0").await;
+    assert!(!text.contains("HTTP/1.1"), "{text}");
+}
+
+#[tokio::test]
+async fn a_client_that_is_slow_with_its_head_is_dropped() {
+    let running = start(Limits { header_time: Duration::from_millis(200), ..Limits::default() }).await;
+    for words in [&b""[..], b"PRI * HT", b"GET / HTTP/1.1\r\nhost: x\r\n", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0"] {
+        let mut stream = connect(&running).await;
+        stream.write_all(words).await.expect("written");
+        assert!(!read_to_end(&mut stream).await.contains("200 OK"), "{words:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_client_that_sends_nothing_more_is_dropped_but_not_while_it_waits_for_its_answer() {
+    let short = Duration::from_millis(100);
+    let running = start(Limits { idle_time: short, header_time: short, ..Limits::default() }).await;
+    let mut waiting = connect(&running).await;
+    waiting.write_all(b"GET /wait HTTP/1.1\r\nhost: x\r\n\r\n").await.expect("written");
+    let mut idle = connect(&running).await;
+    idle.write_all(GET).await.expect("written");
+    assert!(read_to_end(&mut idle).await.contains("/ 0"));
+    until(|| running.waiting.load(Ordering::SeqCst) == 1).await;
+    sleep(short * 4).await;
+    running.gate.notify_one();
+    read_until(&mut waiting, "/wait 0").await;
+}
+
+#[tokio::test]
+async fn too_large_heads_are_answered_not_served() {
+    let running = start(Limits::default()).await;
+    let many = format!("GET / HTTP/1.1\r\nhost: x\r\n{}\r\n", "a: b\r\n".repeat(101));
+    let long = format!("GET / HTTP/1.1\r\nhost: x\r\na: {}\r\n\r\n", "b".repeat(20_000));
+    for head in [many, long] {
+        let mut stream = connect(&running).await;
+        // The server may close before it has read all.
+        let _ = stream.write_all(head.as_bytes()).await;
+        let text = read_to_end(&mut stream).await;
+        assert!(text.is_empty() || text.starts_with("HTTP/1.1 431"), "{text}");
+    }
+    let mut stream = connect(&running).await;
+    stream.write_all(GET).await.expect("written");
+    read_until(&mut stream, "/ 0").await;
+}
+
+#[tokio::test]
+async fn a_panic_ends_its_connection_only() {
+    let running = start(Limits::default()).await;
+    let mut other = connect(&running).await;
+    other.write_all(GET).await.expect("written");
+    read_until(&mut other, "/ 0").await;
+    let mut stream = connect(&running).await;
+    stream.write_all(b"GET /panic HTTP/1.1\r\nhost: x\r\n\r\n").await.expect("written");
+    assert_eq!(read_to_end(&mut stream).await, "");
+    other.write_all(GET).await.expect("written");
+    read_until(&mut other, "/ 0").await;
+}
+
+#[tokio::test]
+async fn beyond_the_cap_clients_wait_for_a_slot() {
+    let running = start(Limits { connections: 1, ..Limits::default() }).await;
+    let mut first = connect(&running).await;
+    first.write_all(b"GET /wait HTTP/1.1\r\nhost: x\r\n\r\n").await.expect("written");
+    until(|| running.waiting.load(Ordering::SeqCst) == 1).await;
+    let mut second = connect(&running).await;
+    second.write_all(b"GET /wait HTTP/1.1\r\nhost: x\r\n\r\n").await.expect("written");
+    sleep(Duration::from_millis(100)).await;
+    assert_eq!(running.waiting.load(Ordering::SeqCst), 1, "the second is not served yet");
+    drop(first);
+    until(|| running.waiting.load(Ordering::SeqCst) == 2).await;
+    running.gate.notify_waiters();
+    read_until(&mut second, "/wait 0").await;
+}
+
+#[tokio::test]
+async fn an_upgraded_connection_keeps_its_slot_as_long_as_its_owner_does() {
+    let running = start(Limits { connections: 1, ..Limits::default() }).await;
+    let mut first = connect(&running).await;
+    first.write_all(b"GET /keep HTTP/1.1\r\nhost: x\r\nconnection: upgrade\r\nupgrade: echo\r\n\r\n!").await.expect("written");
+    read_until(&mut first, "101 Switching").await;
+    first.write_all(b"?").await.expect("written");
+    read_until(&mut first, "?").await;
+    let mut second = connect(&running).await;
+    second.write_all(b"GET /wait HTTP/1.1\r\nhost: x\r\n\r\n").await.expect("written");
+    sleep(Duration::from_millis(100)).await;
+    assert_eq!(running.waiting.load(Ordering::SeqCst), 0, "the only slot is taken");
+    drop(first);
+    until(|| running.waiting.load(Ordering::SeqCst) == 1).await;
+}
+
+#[tokio::test]
+async fn shutdown_finishes_what_is_in_work_and_takes_nothing_new() {
+    let running = start(Limits { drain_time: PATIENCE, ..Limits::default() }).await;
+    let (mut busy, mut idle, mut fresh) = (connect(&running).await, connect(&running).await, connect(&running).await);
+    busy.write_all(b"GET /wait HTTP/1.1\r\nhost: x\r\n\r\n").await.expect("written");
+    idle.write_all(GET).await.expect("written");
+    read_until(&mut idle, "/ 0").await;
+    fresh.write_all(b"GET").await.expect("written");
+    until(|| running.waiting.load(Ordering::SeqCst) == 1).await;
+    running.shutdown.cancel();
+    assert_eq!(read_to_end(&mut idle).await, "");
+    until(|| std::net::TcpStream::connect(running.addr).is_err()).await;
+    running.gate.notify_one();
+    assert!(read_to_end(&mut busy).await.contains("/wait 0"));
+    drop(fresh);
+    timeout(PATIENCE, running.task).await.expect("serve returns").expect("without a panic");
+}
+
+#[tokio::test]
+async fn shutdown_drops_what_is_not_finished_in_time() {
+    let running = start(Limits { drain_time: Duration::from_millis(50), ..Limits::default() }).await;
+    let mut busy = connect(&running).await;
+    busy.write_all(b"GET /wait HTTP/1.1\r\nhost: x\r\n\r\n").await.expect("written");
+    until(|| running.waiting.load(Ordering::SeqCst) == 1).await;
+    running.shutdown.cancel();
+    assert_eq!(read_to_end(&mut busy).await, "");
+    timeout(PATIENCE, running.task).await.expect("serve returns").expect("without a panic");
+}

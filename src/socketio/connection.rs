@@ -1,0 +1,286 @@
+//! One client's session as Socket.IO sees it: which namespaces it is in, and what each of its messages means.
+//!
+//! The state sits behind a lock that is held for a few lines, never while the application or an `.await` runs: besides the
+//! session's own task, the application may disconnect a socket at any time from anywhere.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use bytes::Bytes;
+use serde_json::value::RawValue;
+use tokio::time::Instant;
+
+use super::config::LayerConfig;
+use super::emit::{Ack, Encoded, Reply, SendError, Socket};
+use super::handler::{ConnectRefused, ConnectRequest, DisconnectReason, Event};
+use super::namespace::{Namespaces, StateError};
+use super::packet::{self, Body, ParseError};
+use super::reassembly::{Budget, Complete, Incomplete, ReassemblyError, Timer};
+use crate::engineio::{CloseReason, Handshake, Message, Outbox};
+
+/// Why a connection is closed because of what its client did.
+#[derive(Debug, thiserror::Error)]
+pub enum Violation {
+    #[error(transparent)]
+    Parse(#[from] ParseError),
+    #[error(transparent)]
+    Reassembly(#[from] ReassemblyError),
+    #[error(transparent)]
+    State(#[from] StateError),
+    #[error("no namespace joined in time")]
+    ConnectTimeout,
+    #[error("the application did not decide on a CONNECT in time")]
+    AuthorizeTimeout,
+}
+
+/// What a message asks of the application.
+#[derive(Debug)]
+pub enum Step {
+    Nothing,
+    Authorize(ConnectRequest),
+    Event(Socket, Event),
+    Left(Socket),
+}
+
+/// Who hears of sockets that the server disconnects.
+pub trait Owner: Send + Sync + 'static {
+    fn disconnected(&self, socket: &Socket, reason: DisconnectReason);
+}
+
+/// What all connections of a layer share.
+#[derive(Debug)]
+pub struct Limits {
+    pub config: LayerConfig,
+    pub budget: Arc<Budget>,
+}
+
+/// The state of one client.
+pub struct Connection {
+    outbox: Outbox,
+    handshake: Arc<Handshake>,
+    limits: Arc<Limits>,
+    owner: Arc<dyn Owner>,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    ended: bool,
+    namespaces: Namespaces,
+    incomplete: Option<Incomplete>,
+    /// Runs until the first namespace is joined.
+    connect_timer: Option<Timer>,
+}
+
+impl Connection {
+    /// Called in a tokio runtime, because of the connect timeout.
+    pub(super) fn open(outbox: Outbox, handshake: Handshake, limits: Arc<Limits>, owner: Arc<dyn Owner>) -> Arc<Self> {
+        let state = Mutex::default();
+        let connection = Arc::new(Self { outbox, handshake: Arc::new(handshake), limits, owner, state });
+        let (weak, limit) = (Arc::downgrade(&connection), connection.limits.config.connect_timeout);
+        connection.state().connect_timer = Some(Timer::spawn(connect_timeout(weak, limit)));
+        connection
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes the next message. After an `Err` the connection is to be closed with [`Connection::fail`].
+    pub(super) fn take(self: &Arc<Self>, message: Message) -> Result<Step, Violation> {
+        if self.outbox.is_closed() {
+            return Ok(Step::Nothing);
+        }
+        match message {
+            Message::Text(text) => self.take_text(text.as_str()),
+            Message::Binary(bytes) => self.take_binary(bytes),
+        }
+    }
+
+    fn take_text(self: &Arc<Self>, text: &str) -> Result<Step, Violation> {
+        let mut state = self.state();
+        if state.incomplete.is_some() {
+            return Err(ReassemblyError::TextBetween.into());
+        }
+        let packet = packet::parse(text)?;
+        if packet.attachments == 0 {
+            return self.accept(&mut state, packet.namespace, packet.body, Vec::new());
+        }
+        // Without this, whoever has joined nothing could make us hold attachments.
+        state.namespaces.receiver(packet.namespace)?;
+        if text.len() > self.limits.config.max_packet_bytes {
+            return Err(ReassemblyError::TooLarge.into());
+        }
+        let deadline = Instant::now() + self.limits.config.attachment_timeout;
+        let timer = Timer::spawn(attachment_timeout(Arc::downgrade(self), deadline));
+        state.incomplete = Some(Incomplete::begin(packet, text.len(), &self.limits.budget, deadline, timer)?);
+        Ok(Step::Nothing)
+    }
+
+    fn take_binary(&self, bytes: Bytes) -> Result<Step, Violation> {
+        let mut state = self.state();
+        let incomplete = state.incomplete.as_mut().ok_or(ReassemblyError::NotAnnounced)?;
+        incomplete.add(bytes, self.limits.config.max_packet_bytes)?;
+        incomplete.deadline = Instant::now() + self.limits.config.attachment_timeout;
+        if let Some(incomplete) = state.incomplete.take_if(|incomplete| incomplete.is_complete()) {
+            let Complete { namespace, body, attachments } = incomplete.finish();
+            return self.accept(&mut state, &namespace, body, attachments);
+        }
+        Ok(Step::Nothing)
+    }
+
+    fn accept(&self, state: &mut State, namespace: &str, body: Body, attachments: Vec<Bytes>) -> Result<Step, Violation> {
+        Ok(match body {
+            Body::Connect(auth) => {
+                let namespace = state.namespaces.begin(namespace, self.limits.config.max_namespaces)?;
+                let auth = auth.unwrap_or_else(empty_object);
+                Step::Authorize(ConnectRequest { namespace, auth, handshake: self.handshake.clone() })
+            }
+            Body::Disconnect => match state.namespaces.client_leaves(namespace)? {
+                Some(socket) => {
+                    socket.leave();
+                    Step::Left(socket)
+                }
+                None => Step::Nothing,
+            },
+            Body::EmptyEvent => {
+                state.namespaces.receiver(namespace)?;
+                Step::Nothing
+            }
+            Body::Event { name, args, id } => match state.namespaces.receiver(namespace)? {
+                Some(socket) => {
+                    let ack = id.map(|id| Ack::new(socket.clone(), id));
+                    Step::Event(socket, Event { name, args, attachments, ack })
+                }
+                None => Step::Nothing,
+            },
+            Body::Ack { id, args } => {
+                if let Some(socket) = state.namespaces.receiver(namespace)? {
+                    socket.reply(id, Reply { args, attachments });
+                }
+                Step::Nothing
+            }
+        })
+    }
+
+    /// The client was admitted: registers it, then queues the answer. `None` when it has left meanwhile.
+    pub(super) fn join(self: &Arc<Self>, namespace: &Arc<str>) -> Option<Socket> {
+        let socket = Socket::new(new_id(), namespace.clone(), self.handshake.clone(), self.outbox.clone(), Arc::downgrade(self));
+        {
+            let mut state = self.state();
+            if state.ended || self.outbox.is_closed() || !state.namespaces.join(socket.clone()) {
+                return None;
+            }
+            state.connect_timer = None;
+        }
+        if self.queue(&Encoded::connect(namespace, socket.id())) {
+            return Some(socket);
+        }
+        socket.leave();
+        self.state().namespaces.forget(namespace);
+        None
+    }
+
+    /// The client was refused; other namespaces of the connection go on.
+    pub(super) fn refuse(&self, namespace: &str, refusal: &ConnectRefused) {
+        self.state().namespaces.forget(namespace);
+        self.queue(&Encoded::connect_error(namespace, &refusal.message, refusal.data.as_ref()));
+    }
+
+    /// Queues a packet that the protocol owes the client; if there is no room for it the client is lost.
+    fn queue(&self, packet: &Encoded) -> bool {
+        match packet.send_to(&self.outbox) {
+            Ok(()) => true,
+            Err(SendError::Full) => {
+                self.outbox.close(CloseReason::SlowConsumer);
+                false
+            }
+            Err(_) => false,
+        }
+    }
+
+    /// The server disconnects one socket.
+    pub(super) fn disconnect(&self, socket: &Socket) {
+        if !self.state().namespaces.server_disconnects(socket) {
+            return;
+        }
+        socket.leave();
+        self.queue(&Encoded::disconnect(socket.namespace()));
+        self.owner.disconnected(socket, DisconnectReason::ServerNamespaceDisconnect);
+    }
+
+    /// The server disconnects the client from everything and ends its session.
+    pub(super) fn disconnect_all(&self) {
+        let joined = self.state().namespaces.joined();
+        for socket in joined {
+            self.disconnect(&socket);
+        }
+        self.outbox.close(CloseReason::ForcedClose);
+    }
+
+    /// Closes the connection for something its client did. The application hears of it at once: the session may last until the
+    /// client has fetched its goodbye.
+    pub(super) fn fail(&self, violation: &Violation) {
+        tracing::debug!(peer = ?self.handshake.peer, reason = %violation, "closing a Socket.IO connection");
+        let (told, close) = match violation {
+            Violation::Parse(_) | Violation::Reassembly(_) => (DisconnectReason::Session(CloseReason::ParseError), CloseReason::ParseError),
+            Violation::State(_) | Violation::ConnectTimeout | Violation::AuthorizeTimeout => {
+                (DisconnectReason::ForcedServerClose, CloseReason::ForcedClose)
+            }
+        };
+        self.outbox.close(close);
+        self.end(told);
+    }
+
+    /// The connection is over: everyone in it leaves. Nothing happens the second time.
+    pub(super) fn end(&self, reason: DisconnectReason) {
+        let sockets = {
+            let mut state = self.state();
+            state.ended = true;
+            state.incomplete = None;
+            state.connect_timer = None;
+            state.namespaces.drain()
+        };
+        for socket in &sockets {
+            socket.leave();
+        }
+        for socket in &sockets {
+            self.owner.disconnected(socket, reason);
+        }
+    }
+}
+
+async fn connect_timeout(connection: Weak<Connection>, limit: std::time::Duration) {
+    tokio::time::sleep(limit).await;
+    if let Some(connection) = connection.upgrade() {
+        connection.fail(&Violation::ConnectTimeout);
+    }
+}
+
+/// Each part of a packet moves the deadline; the task is stopped when the packet is complete.
+async fn attachment_timeout(connection: Weak<Connection>, mut deadline: Instant) {
+    loop {
+        tokio::time::sleep_until(deadline).await;
+        let Some(connection) = connection.upgrade() else { return };
+        match connection.state().incomplete.as_ref().map(|incomplete| incomplete.deadline) {
+            Some(later) if later > deadline => deadline = later,
+            Some(_) => break,
+            None => return,
+        }
+    }
+    if let Some(connection) = connection.upgrade() {
+        connection.fail(&ReassemblyError::Timeout.into());
+    }
+}
+
+fn empty_object() -> Box<RawValue> {
+    RawValue::from_string("{}".to_owned()).expect("{} is JSON")
+}
+
+/// 20 characters of base64url: 120 random bits.
+fn new_id() -> String {
+    let mut bytes = [0; 15];
+    getrandom::fill(&mut bytes).expect("the operating system gives random bytes");
+    URL_SAFE_NO_PAD.encode(bytes)
+}

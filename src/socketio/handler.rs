@@ -1,0 +1,73 @@
+//! The seam upward: what an application sees of its Socket.IO clients.
+
+use std::future::Future;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use serde::de::DeserializeOwned;
+use serde_json::value::RawValue;
+
+use super::emit::{Ack, Socket};
+use crate::engineio::{CloseReason, Handshake, Work};
+
+/// A CONNECT to one namespace, before it is answered.
+#[derive(Debug, Clone)]
+pub struct ConnectRequest {
+    pub namespace: Arc<str>,
+    /// The CONNECT payload, a JSON object; `{}` when the client sent none.
+    pub auth: Box<RawValue>,
+    pub handshake: Arc<Handshake>,
+}
+
+/// The refusal of a CONNECT: `{"message", "data"?}` in CONNECT_ERROR.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ConnectRefused {
+    pub message: String,
+    pub data: Option<serde_json::Value>,
+}
+
+/// Why one namespace's connection ended; the words are those of the reference server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, thiserror::Error)]
+pub enum DisconnectReason {
+    #[error("{0}")]
+    Session(CloseReason),
+    #[error("client namespace disconnect")]
+    ClientNamespaceDisconnect,
+    #[error("server namespace disconnect")]
+    ServerNamespaceDisconnect,
+    #[error("forced server close")]
+    ForcedServerClose,
+}
+
+/// One event from a client.
+#[derive(Debug)]
+pub struct Event {
+    pub name: String,
+    /// The arguments after the name. Binary ones are `{"_placeholder":true,"num":i}`, `i` an index into `attachments` (checked).
+    pub args: Vec<Box<RawValue>>,
+    pub attachments: Vec<Bytes>,
+    /// Present when the client asked for an acknowledgement.
+    pub ack: Option<Ack>,
+}
+
+impl Event {
+    /// The argument at `index`, `null` when absent.
+    pub fn arg<T: DeserializeOwned>(&self, index: usize) -> Result<T, serde_json::Error> {
+        serde_json::from_str(self.args.get(index).map_or("null", |raw| raw.get()))
+    }
+}
+
+/// The application. One socket's calls come one at a time and in the order of its packets.
+pub trait Handler: Send + Sync + 'static {
+    /// Admits a client to a namespace or refuses it. An unknown namespace is refused with the message `Invalid namespace`.
+    fn authorize(&self, request: ConnectRequest) -> impl Future<Output = Result<(), ConnectRefused>> + Send;
+
+    /// The client was admitted and its CONNECT answer is queued: what is emitted here comes right behind it.
+    fn connected(&self, socket: &Socket, request: &ConnectRequest);
+
+    /// An event came. Returned work is finished before the next packet of this client is looked at.
+    fn event(&self, socket: &Socket, event: Event) -> Option<Work>;
+
+    /// The client left the namespace; called exactly once for each `connected`.
+    fn disconnected(&self, socket: &Socket, reason: DisconnectReason);
+}

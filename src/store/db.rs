@@ -1,0 +1,332 @@
+//! The open database: folder and lock, families and their options, what is checked before the first read, and reading one
+//! row or a range of keys.
+
+use std::fs::{self, File, OpenOptions, TryLockError};
+use std::io::{Read, Write};
+use std::path::{Path, PathBuf};
+
+use rocksdb::{
+    BlockBasedIndexType, BlockBasedOptions, Cache, ColumnFamily, ColumnFamilyDescriptor, DB, DBCompressionType, DBRecoveryMode, Direction,
+    IteratorMode, LogLevel, LruCacheOptions, Options, PrefixRange, ReadOptions, WriteBatch, WriteOptions,
+};
+
+use super::log::Numbers;
+use super::rows::{Malformed, Value};
+use super::{ChainInfo, Counts, FORMAT, StoreError, random_hex};
+
+pub(super) const META: &str = "meta";
+pub(super) const BLOCKS: &str = "blocks";
+pub(super) const WATCHES: &str = "watches";
+pub(super) const OUTPUTS: &str = "outputs";
+pub(super) const UNSPENT: &str = "unspent";
+pub(super) const TXS: &str = "txs";
+pub(super) const HISTORY: &str = "history";
+pub(super) const MEMPOOL: &str = "mempool";
+pub(super) const SINCE: &str = "since";
+pub(super) const PENDING: &str = "pending";
+pub(super) const EVENTS: &str = "events";
+const CURSORS: &str = "cursors";
+/// RocksDB has it in every database; ours stays empty.
+const DEFAULT: &str = "default";
+
+const FAMILIES: [&str; 13] = [DEFAULT, META, BLOCKS, WATCHES, OUTPUTS, UNSPENT, TXS, HISTORY, MEMPOOL, SINCE, PENDING, EVENTS, CURSORS];
+
+/// Families that are read by whole key, so that a filter saves the look into most files.
+const POINT_READ: [&str; 4] = [BLOCKS, WATCHES, OUTPUTS, TXS];
+
+/// Keys of `meta`.
+pub(super) mod meta {
+    pub const FORMAT: &str = "format";
+    pub const CHAIN: &str = "chain";
+    pub const LOG_ID: &str = "log_id";
+    pub const CREATED: &str = "created";
+    pub const TIP: &str = "tip";
+    pub const NEXT_SEQ: &str = "next_seq";
+    pub const FIRST_SEQ: &str = "first_seq";
+    pub const RESERVED: &str = "reserved";
+    pub const BOOT: &str = "boot";
+    pub const CLEAN: &str = "clean";
+    pub const COUNTS: &str = "counts";
+    pub const MONITORING: &str = "monitoring";
+}
+
+const MIB: usize = 1 << 20;
+
+/// Uncompressed blocks, indexes and filters in memory, all families together.
+const CACHE: usize = 64 * MIB;
+/// Not yet sorted into files, all families together.
+const WRITE_BUFFERS: usize = 64 * MIB;
+/// Far below the 1024 that many systems give a process; sockets need most of them.
+const OPEN_FILES: i32 = 256;
+
+/// Shared by the writer and all readers; the last one closes it.
+pub(super) struct Db {
+    // Before the lock: fields are dropped in this order, and nobody may open the database before it is closed.
+    raw: DB,
+    _lock: File,
+    path: PathBuf,
+    pub(super) chain: ChainInfo,
+    pub(super) log_id: String,
+}
+
+/// Key and value.
+pub(super) type Entry = (Box<[u8]>, Box<[u8]>);
+
+impl Db {
+    pub(super) fn open(path: &Path, chain: Option<ChainInfo>, now: u64, boot: &str) -> Result<(Self, Numbers, Counts), StoreError> {
+        let folder = path.join("db");
+        if chain.is_none() && !folder.join("CURRENT").exists() {
+            return Err(StoreError::UnknownChain { path: path.to_owned() });
+        }
+        let lock = lock(path)?;
+        refuse_unknown_families(path, &folder)?;
+        let raw = DB::open_cf_descriptors(&database_options(), &folder, families()).map_err(|error| io(path, "open the store", error))?;
+        let genesis = bitcoin::hashes::Hash::all_zeros();
+        let unknown = ChainInfo { network: bitcoin::Network::Regtest, genesis };
+        let mut db = Self { raw, _lock: lock, path: path.to_owned(), chain: unknown, log_id: String::new() };
+        match db.meta::<u32>(meta::FORMAT)? {
+            None => db.create(chain, now)?,
+            Some(FORMAT) => {}
+            Some(found) => return Err(StoreError::Format { path: path.to_owned(), found, expected: FORMAT }),
+        }
+        db.chain = db.required(meta::CHAIN)?;
+        if let Some(expected) = chain.filter(|expected| *expected != db.chain) {
+            return Err(StoreError::WrongChain { path: path.to_owned(), found: Box::new(db.chain), expected: Box::new(expected) });
+        }
+        db.log_id = db.required(meta::LOG_ID)?;
+        let numbers = db.resume(boot)?;
+        let counts = db.required(meta::COUNTS)?;
+        Ok((db, numbers, counts))
+    }
+
+    /// The first rows of a new store.
+    fn create(&self, chain: Option<ChainInfo>, now: u64) -> Result<(), StoreError> {
+        let chain = chain.ok_or_else(|| StoreError::UnknownChain { path: self.path.clone() })?;
+        let mut batch = WriteBatch::default();
+        self.put_meta(&mut batch, meta::CHAIN, &chain);
+        self.put_meta(&mut batch, meta::LOG_ID, &random_hex());
+        self.put_meta(&mut batch, meta::CREATED, &now);
+        self.put_meta(&mut batch, meta::NEXT_SEQ, &1_u64);
+        self.put_meta(&mut batch, meta::FIRST_SEQ, &1_u64);
+        self.put_meta(&mut batch, meta::RESERVED, &1_u64);
+        self.put_meta(&mut batch, meta::BOOT, &String::new());
+        self.put_meta(&mut batch, meta::CLEAN, &true);
+        self.put_meta(&mut batch, meta::COUNTS, &Counts::default());
+        self.put_meta(&mut batch, meta::FORMAT, &FORMAT);
+        self.write(batch, true)
+    }
+
+    /// Where numbering goes on, and the mark that the store is in use from now on.
+    fn resume(&self, boot: &str) -> Result<Numbers, StoreError> {
+        let kept = self.required::<bool>(meta::CLEAN)? || self.required::<String>(meta::BOOT)? == boot;
+        let numbers = Numbers::resume(self.required(meta::NEXT_SEQ)?, self.required(meta::RESERVED)?, kept);
+        let mut batch = WriteBatch::default();
+        self.put_meta(&mut batch, meta::BOOT, &boot.to_owned());
+        self.put_meta(&mut batch, meta::CLEAN, &false);
+        self.put_meta(&mut batch, meta::NEXT_SEQ, &numbers.next);
+        self.put_meta(&mut batch, meta::RESERVED, &numbers.reserved);
+        self.write(batch, true)?;
+        Ok(numbers)
+    }
+
+    pub(super) fn family(&self, name: &'static str) -> &ColumnFamily {
+        self.raw.cf_handle(name).expect("every family is opened with the database")
+    }
+
+    pub(super) fn get<V: Value>(&self, family: &'static str, key: &[u8]) -> Result<Option<V>, StoreError> {
+        let bytes = self.raw.get_pinned_cf(self.family(family), key).map_err(|error| self.failed_read(family, key, error))?;
+        bytes.map(|bytes| self.decode(family, key, &bytes)).transpose()
+    }
+
+    pub(super) fn meta<V: Value>(&self, key: &str) -> Result<Option<V>, StoreError> {
+        self.get(META, key.as_bytes())
+    }
+
+    /// A row of `meta` that every store has.
+    pub(super) fn required<V: Value>(&self, key: &str) -> Result<V, StoreError> {
+        self.meta(key)?.ok_or_else(|| self.corrupt(META, key.as_bytes(), "the row is missing"))
+    }
+
+    pub(super) fn decode<V: Value>(&self, family: &'static str, key: &[u8], bytes: &[u8]) -> Result<V, StoreError> {
+        V::from_bytes(bytes).map_err(|Malformed(what)| self.corrupt(family, key, what))
+    }
+
+    pub(super) fn put_meta<V: Value>(&self, batch: &mut WriteBatch, key: &str, value: &V) {
+        batch.put_cf(self.family(META), key.as_bytes(), value.to_bytes());
+    }
+
+    /// `sync`: the batch and all before it are on the disk when this returns.
+    pub(super) fn write(&self, batch: WriteBatch, sync: bool) -> Result<(), StoreError> {
+        let mut options = WriteOptions::default();
+        options.set_sync(sync);
+        self.raw.write_opt(batch, &options).map_err(|error| io(&self.path, "write to the store", error))
+    }
+
+    pub(super) fn snapshot(&self) -> rocksdb::Snapshot<'_> {
+        self.raw.snapshot()
+    }
+
+    /// Entries whose key starts with `prefix`, from key `from` on if given, in order of their keys.
+    pub(super) fn scan(&self, family: &'static str, prefix: &[u8], from: Option<&[u8]>, options: ReadOptions) -> Scan<'_> {
+        Scan { db: self, family, entries: Box::new(self.entries(family, prefix, from, options)) }
+    }
+
+    fn entries(
+        &self,
+        family: &'static str,
+        prefix: &[u8],
+        from: Option<&[u8]>,
+        mut options: ReadOptions,
+    ) -> impl Iterator<Item = Result<Entry, rocksdb::Error>> + use<'_> {
+        options.set_iterate_range(PrefixRange(prefix));
+        let mode = from.map_or(IteratorMode::Start, |from| IteratorMode::From(from, Direction::Forward));
+        self.raw.iterator_cf_opt(self.family(family), options, mode)
+    }
+
+    /// Many rows at once. `keys` in ascending order.
+    pub(super) fn get_many<K: AsRef<[u8]>, V: Value>(
+        &self,
+        family: &'static str,
+        keys: &[K],
+        options: &ReadOptions,
+    ) -> Result<Vec<Option<V>>, StoreError> {
+        let values = self.raw.batched_multi_get_cf_opt(self.family(family), keys, true, options);
+        let rows = keys.iter().map(K::as_ref).zip(values).map(|(key, value)| {
+            let bytes = value.map_err(|error| self.failed_read(family, key, error))?;
+            bytes.map(|bytes| self.decode(family, key, &bytes)).transpose()
+        });
+        rows.collect()
+    }
+
+    pub(super) fn corrupt(&self, family: &'static str, key: &[u8], what: impl Into<String>) -> StoreError {
+        let key = match std::str::from_utf8(key) {
+            Ok(name) if family == META => name.to_owned(),
+            _ => key.iter().map(|byte| format!("{byte:02x}")).collect(),
+        };
+        StoreError::Corrupt { path: self.path.clone(), family, key, what: what.into() }
+    }
+
+    pub(super) fn failed_read(&self, family: &'static str, key: &[u8], error: rocksdb::Error) -> StoreError {
+        match error.kind() {
+            rocksdb::ErrorKind::Corruption => self.corrupt(family, key, error.into_string()),
+            _ => io(&self.path, "read the store", error),
+        }
+    }
+}
+
+/// Entries of one family, see [`Db::scan`].
+pub(super) struct Scan<'a> {
+    db: &'a Db,
+    family: &'static str,
+    entries: Box<dyn Iterator<Item = Result<Entry, rocksdb::Error>> + Send + 'a>,
+}
+
+impl Iterator for Scan<'_> {
+    type Item = Result<Entry, StoreError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        Some(self.entries.next()?.map_err(|error| self.db.failed_read(self.family, &[], error)))
+    }
+}
+
+/// Options for reading a whole family once: large reads that do not push out what is in use.
+pub(super) fn whole_family() -> ReadOptions {
+    let mut options = ReadOptions::default();
+    options.fill_cache(false);
+    options.set_readahead_size(2 * MIB);
+    options
+}
+
+fn io(path: &Path, doing: &'static str, error: impl ToString) -> StoreError {
+    StoreError::Io { doing, path: path.to_owned(), cause: error.to_string() }
+}
+
+/// Held until the returned file is closed, by the system too when the process dies.
+fn lock(path: &Path) -> Result<File, StoreError> {
+    let failed = |error: std::io::Error| io(path, "create the store", error);
+    fs::create_dir_all(path).map_err(failed)?;
+    let mut file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path.join("lock")).map_err(failed)?;
+    match file.try_lock() {
+        Ok(()) => {
+            file.set_len(0).map_err(failed)?;
+            writeln!(file, "{}", std::process::id()).map_err(failed)?;
+            Ok(file)
+        }
+        Err(TryLockError::WouldBlock) => {
+            let mut text = String::new();
+            let read = file.read_to_string(&mut text).is_ok();
+            let process = Some(text.trim().to_owned()).filter(|id| read && !id.is_empty());
+            Err(StoreError::InUse { path: path.to_owned(), process })
+        }
+        Err(TryLockError::Error(error)) => Err(failed(error)),
+    }
+}
+
+/// A later format may have families that we cannot open; its format number says so better than RocksDB does.
+fn refuse_unknown_families(path: &Path, folder: &Path) -> Result<(), StoreError> {
+    if !folder.join("CURRENT").exists() {
+        return Ok(());
+    }
+    let failed = |error| io(path, "open the store", error);
+    let options = Options::default();
+    let found = DB::list_cf(&options, folder).map_err(failed)?;
+    let Some(unknown) = found.iter().find(|name| !FAMILIES.contains(&name.as_str())) else { return Ok(()) };
+    let corrupt = |key: &str, what: String| StoreError::Corrupt { path: path.to_owned(), family: META, key: key.to_owned(), what };
+    if !found.iter().any(|name| name == META) {
+        return Err(corrupt("", format!("family {unknown} is not one of ours, the folder holds another program's database")));
+    }
+    let raw = DB::open_cf_for_read_only(&options, folder, [META], false).map_err(failed)?;
+    let family = raw.cf_handle(META).expect("it was opened with the database");
+    let bytes = raw.get_pinned_cf(family, meta::FORMAT).map_err(failed)?;
+    match bytes.as_deref().map(u32::from_bytes) {
+        Some(Ok(found)) if found != FORMAT => Err(StoreError::Format { path: path.to_owned(), found, expected: FORMAT }),
+        _ => Err(corrupt(meta::FORMAT, format!("it does not allow family {unknown}"))),
+    }
+}
+
+fn database_options() -> Options {
+    let mut options = Options::default();
+    options.create_if_missing(true);
+    options.create_missing_column_families(true);
+    // A machine that lost power may leave half a batch at the end of the write-ahead log: it counts as never written.
+    options.set_wal_recovery_mode(DBRecoveryMode::PointInTime);
+    options.set_max_open_files(OPEN_FILES);
+    options.set_db_write_buffer_size(WRITE_BUFFERS);
+    // Families that are seldom written would otherwise keep old logs for long, and make the next start slow.
+    options.set_max_total_wal_size(64 * MIB as u64);
+    options.set_bytes_per_sync(MIB as u64);
+    options.set_max_background_jobs(2);
+    options.set_log_level(LogLevel::Warn);
+    options.set_keep_log_file_num(3);
+    options.set_max_log_file_size(4 * MIB);
+    options
+}
+
+fn families() -> impl Iterator<Item = ColumnFamilyDescriptor> {
+    // Few shards: each must hold many of the largest blocks.
+    let mut cache = LruCacheOptions::default();
+    cache.set_capacity(CACHE);
+    cache.set_num_shard_bits(2);
+    let cache = Cache::new_lru_cache_opts(&cache);
+    FAMILIES.into_iter().map(move |name| {
+        let mut blocks = BlockBasedOptions::default();
+        blocks.set_block_cache(&cache);
+        blocks.set_format_version(5);
+        // Indexes and filters come in small parts. One of a million keys is a megabyte otherwise, and pushes all else out.
+        blocks.set_index_type(BlockBasedIndexType::TwoLevelIndexSearch);
+        blocks.set_partition_filters(true);
+        blocks.set_pin_top_level_index_and_filter(true);
+        blocks.set_cache_index_and_filter_blocks(true);
+        blocks.set_cache_index_and_filter_blocks_with_high_priority(true);
+        blocks.set_pin_l0_filter_and_index_blocks_in_cache(true);
+        if POINT_READ.contains(&name) {
+            blocks.set_bloom_filter(10.0, false);
+            blocks.set_optimize_filters_for_memory(true);
+        }
+        let mut options = Options::default();
+        options.set_block_based_table_factory(&blocks);
+        options.set_compression_type(DBCompressionType::Lz4);
+        options.set_write_buffer_size(16 * MIB);
+        ColumnFamilyDescriptor::new(name, options)
+    })
+}

@@ -1,0 +1,126 @@
+//! RocksDB: the rows, the lookup rows derived from them, and the event log. The only module that knows key bytes.
+//!
+//! # Laws
+//!
+//! 1. What must be true together is written together: one commit is one batch with rows, lookup rows, events, tip, numbers
+//!    and counts. A reader sees all of a commit or nothing of it.
+//! 2. There is one [`Writer`], owned by the indexer thread. Any number of [`Reader`]s; what must agree is read from one
+//!    [`Snapshot`].
+//! 3. Lookup rows are derived here from a change's old and new row and from nothing else, so the inverse of a change takes
+//!    its lookup rows back too.
+//! 4. Event numbers start at 1 and are never given twice, not even when the machine loses power (see [`log`]).
+//! 5. Bytes written by one release are read by the next, or refused with a sentence that says so. Every value starts with
+//!    its version; a change of keys or families raises [`FORMAT`].
+//!
+//! # Folder
+//!
+//! ```text
+//! <store.path>/lock    held while a daemon runs; holds its process id
+//! <store.path>/db/     RocksDB
+//! ```
+//!
+//! # Families
+//!
+//! Keys are of fixed width; numbers in keys are big-endian, so that the order of bytes is the order of numbers; hashes are in
+//! their internal byte order. A value is one version byte (now 1) and then fields in Bitcoin's consensus encoding: integers
+//! little-endian, lists and texts led by a compact size, `x?` is a byte 0, or a byte 1 and x. An empty value is really empty.
+//!
+//! | family | key | value | read for |
+//! |---|---|---|---|
+//! | `meta` | name, see below | | start; tip, head and counts of a snapshot |
+//! | `blocks` | height u32 | hash, time u32, touched txids, found (txid, vout u32) | fork point, disconnect, times of blocks |
+//! | `watches` | script hash | spk, label, added u64, depths, from_height u32, flags u8 (1 unspent outputs complete, 2 pending), confirmed i64, unconfirmed i64, utxo_count u64, tx_count u64, updated u64 | balance, list of addresses |
+//! | `outputs` | txid, vout u32 | script hash, value u64, height u32?, coinbase, (txid, height u32?)? spend | matching inputs |
+//! | `unspent` | script hash, txid, vout u32 | empty | outputs of a script whose spend is not confirmed |
+//! | `txs` | txid | status, first_seen u64, order u64, touches (script hash, received u64, sent u64), transaction | one transaction |
+//! | `history` | script hash, inverted order u64, txid | empty | a script's transactions, newest first |
+//! | `mempool` | txid | empty | transactions with status mempool, at start |
+//! | `since` | from_height u32, script hash | empty | scripts whose coverage a reorg cuts |
+//! | `pending` | script hash | empty | scripts that wait for their baseline |
+//! | `events` | number u64 | see [`log`] | subscribers |
+//! | `cursors` | name of a consumer | | nothing yet: named consumers |
+//!
+//! A status is a byte: 0 mempool; 1 confirmed, then height u32, hash, position u32; 2 replaced, then by; 3 conflicted, then
+//! by; 4 evicted. `inverted` means all bits flipped.
+//!
+//! | `meta` key | value | |
+//! |---|---|---|
+//! | `format` | u32 | [`FORMAT`] |
+//! | `chain` | text, hash | network as `bitcoind -chain` names it; genesis |
+//! | `log_id` | text | 16 hex digits, random when the store is created; the first half of a client's cursor |
+//! | `created` | u64 | milliseconds since the Unix epoch |
+//! | `tip` | height u32, hash | absent before the first block |
+//! | `next_seq` | u64 | number of the next event |
+//! | `first_seq` | u64 | no event below it is kept |
+//! | `reserved` | u64 | every number that was ever given is below it; synced |
+//! | `boot` | text | boot id of the machine when the store was opened last |
+//! | `clean` | bool | the store was closed in order |
+//! | `counts` | 3 × u64 | watched scripts, unspent outputs, transactions |
+//! | `monitoring` | bool | absent until it was started or stopped by a person |
+
+#[cfg(test)]
+mod arbitrary;
+mod db;
+mod error;
+mod log;
+mod reader;
+mod rows;
+mod writer;
+
+use std::path::Path;
+
+use bitcoin::{BlockHash, Network};
+
+pub use error::StoreError;
+pub use log::PRUNE_LIMIT;
+pub use reader::{HistoryCursor, HistoryPage, Reader, Snapshot};
+pub use writer::Writer;
+
+/// Version of keys and families.
+pub const FORMAT: u32 = 1;
+
+/// Which chain a store belongs to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ChainInfo {
+    pub network: Network,
+    pub genesis: BlockHash,
+}
+
+/// Totals for `/status`, kept by the writer from the changes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Counts {
+    /// Watched scripts.
+    pub addresses: u64,
+    /// Outputs of watched scripts that no transaction we know of spends.
+    pub utxos: u64,
+    /// Transactions that touch a watched script, whatever became of them.
+    pub transactions: u64,
+}
+
+/// Opens the store in folder `path`, or creates it. `chain` is what the node says it follows; `None` (the node is down) trusts
+/// what the store remembers. `now` is in milliseconds since the Unix epoch.
+pub fn open(path: &Path, chain: Option<ChainInfo>, now: u64) -> Result<(Writer, Reader), StoreError> {
+    open_at_boot(path, chain, now, &boot_id())
+}
+
+/// [`open`] with the boot id of the machine as an argument: another one than at the last opening, without a clean stop in
+/// between, means that the machine may have lost what was not synced.
+pub fn open_at_boot(path: &Path, chain: Option<ChainInfo>, now: u64, boot: &str) -> Result<(Writer, Reader), StoreError> {
+    let (db, numbers, counts) = db::Db::open(path, chain, now, boot)?;
+    let db = std::sync::Arc::new(db);
+    Ok((Writer::new(db.clone(), numbers, counts), Reader::new(db)))
+}
+
+/// Where the system names its boot, that; elsewhere something random, so that every unclean stop counts as a power loss.
+fn boot_id() -> String {
+    std::fs::read_to_string("/proc/sys/kernel/random/boot_id")
+        .ok()
+        .map(|id| id.trim().to_owned())
+        .filter(|id| !id.is_empty())
+        .unwrap_or_else(random_hex)
+}
+
+/// 16 hex digits.
+fn random_hex() -> String {
+    format!("{:016x}", getrandom::u64().expect("the system has random numbers"))
+}

@@ -1,0 +1,232 @@
+//! The reading side: what the store is, what the tracker loads at start, and snapshots.
+
+use std::fmt;
+use std::str::FromStr;
+use std::sync::Arc;
+
+use bitcoin::hashes::Hash;
+use bitcoin::hex::{DisplayHex, FromHex};
+use bitcoin::{OutPoint, Txid};
+use rocksdb::ReadOptions;
+
+use super::db::{BLOCKS, Db, Entry, HISTORY, MEMPOOL, META, OUTPUTS, PENDING, Scan, TXS, UNSPENT, WATCHES, meta, whole_family};
+use super::rows::{Malformed, PLACE, Value, outpoint_key, parse_hash_key, parse_history_key, parse_unspent_key};
+use super::{ChainInfo, Counts, StoreError};
+use crate::tracker::{BlockId, BlockRow, OutputRow, ScriptHash, TxRow, WatchRow};
+
+/// The reading side. Clones are cheap. Reads block the thread, for a disk access at worst.
+#[derive(Clone)]
+pub struct Reader {
+    db: Arc<Db>,
+}
+
+impl Reader {
+    pub(super) fn new(db: Arc<Db>) -> Self {
+        Self { db }
+    }
+
+    pub(super) fn db(&self) -> &Db {
+        &self.db
+    }
+
+    /// First half of a client's cursor.
+    pub fn log_id(&self) -> &str {
+        &self.db.log_id
+    }
+
+    pub fn chain(&self) -> ChainInfo {
+        self.db.chain
+    }
+
+    /// What a person asked for last; `None` when nobody did.
+    pub fn monitoring(&self) -> Result<Option<bool>, StoreError> {
+        self.db.meta(meta::MONITORING)
+    }
+
+    /// The state at this instant. Keep it no longer than one answer takes: the store cannot forget old rows meanwhile.
+    pub fn snapshot(&self) -> Snapshot<'_> {
+        Snapshot { db: &self.db, at: self.db.snapshot() }
+    }
+
+    /// All watched scripts.
+    pub fn watches(&self) -> impl Iterator<Item = Result<(ScriptHash, WatchRow), StoreError>> + Send + '_ {
+        self.db.scan(WATCHES, &[], None, whole_family()).map(|entry| parse_watch(&self.db, entry?))
+    }
+
+    /// All outputs of watched scripts whose spend is not confirmed.
+    pub fn unspent_outpoints(&self) -> impl Iterator<Item = Result<OutPoint, StoreError>> + Send + '_ {
+        self.keys(UNSPENT, parse_unspent_key)
+    }
+
+    /// All transactions with status mempool.
+    pub fn unconfirmed_txs(&self) -> impl Iterator<Item = Result<(Txid, TxRow), StoreError>> + Send + '_ {
+        self.keys(MEMPOOL, |key| parse_hash_key(key).map(Txid::from_byte_array)).map(|txid| {
+            let txid = txid?;
+            let row = self.db.get(TXS, txid.as_ref())?;
+            Ok((txid, row.ok_or_else(|| self.db.corrupt(MEMPOOL, txid.as_ref(), "the transaction is missing"))?))
+        })
+    }
+
+    fn keys<'a, T>(
+        &'a self,
+        family: &'static str,
+        parse: impl Fn(&[u8]) -> Result<T, Malformed> + Send + 'a,
+    ) -> impl Iterator<Item = Result<T, StoreError>> + Send + 'a {
+        self.db.scan(family, &[], None, whole_family()).map(move |entry| {
+            let (key, _) = entry?;
+            parse(&key).map_err(|Malformed(what)| self.db.corrupt(family, &key, what))
+        })
+    }
+}
+
+fn parse_watch(db: &Db, (key, value): Entry) -> Result<(ScriptHash, WatchRow), StoreError> {
+    let script = parse_hash_key(&key).map_err(|Malformed(what)| db.corrupt(WATCHES, &key, what))?;
+    Ok((ScriptHash(script), db.decode(WATCHES, &key, &value)?))
+}
+
+/// The state at one instant: all its answers agree with each other.
+pub struct Snapshot<'a> {
+    db: &'a Db,
+    at: rocksdb::Snapshot<'a>,
+}
+
+/// A place in a script's history, as text for clients: 80 hex digits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct HistoryCursor([u8; PLACE]);
+
+impl fmt::Display for HistoryCursor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:x}", self.0.as_hex())
+    }
+}
+
+/// Text that no [`HistoryPage`] has given.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("not a place in a history: take `next` of an earlier page")]
+pub struct BadHistoryCursor;
+
+impl FromStr for HistoryCursor {
+    type Err = BadHistoryCursor;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        <[u8; PLACE]>::from_hex(text).map(Self).map_err(|_| BadHistoryCursor)
+    }
+}
+
+/// Part of a script's history, newest first.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HistoryPage {
+    pub transactions: Vec<(Txid, TxRow)>,
+    /// Where the next page starts; `None` when this was the last one.
+    pub next: Option<HistoryCursor>,
+}
+
+impl Snapshot<'_> {
+    pub fn tip(&self) -> Result<Option<BlockId>, StoreError> {
+        self.get(META, meta::TIP.as_bytes())
+    }
+
+    /// Number of the last event that this state includes.
+    pub fn head(&self) -> Result<u64, StoreError> {
+        let next: u64 = self.required(meta::NEXT_SEQ)?;
+        next.checked_sub(1).ok_or_else(|| self.db.corrupt(META, meta::NEXT_SEQ.as_bytes(), "numbers start at 1"))
+    }
+
+    pub fn counts(&self) -> Result<Counts, StoreError> {
+        self.required(meta::COUNTS)
+    }
+
+    pub fn watch(&self, script: &ScriptHash) -> Result<Option<WatchRow>, StoreError> {
+        self.get(WATCHES, &script.0)
+    }
+
+    pub fn tx(&self, txid: &Txid) -> Result<Option<TxRow>, StoreError> {
+        self.get(TXS, txid.as_ref())
+    }
+
+    pub fn block(&self, height: u32) -> Result<Option<BlockRow>, StoreError> {
+        self.get(BLOCKS, &height.to_be_bytes())
+    }
+
+    /// Outputs of a script whose spend is not confirmed, ordered by outpoint. `spent_in_mempool`: also those that an
+    /// unconfirmed transaction spends.
+    pub fn utxos(&self, script: &ScriptHash, spent_in_mempool: bool) -> Result<Vec<(OutPoint, OutputRow)>, StoreError> {
+        let outpoints = self.keys(UNSPENT, &script.0, None, parse_unspent_key).collect::<Result<Vec<_>, _>>()?;
+        let keys: Vec<_> = outpoints.iter().map(outpoint_key).collect();
+        let rows = self.db.get_many(OUTPUTS, &keys, &self.options())?;
+        let mut utxos = Vec::with_capacity(outpoints.len());
+        for (outpoint, row) in outpoints.into_iter().zip(rows) {
+            let row: OutputRow = row.ok_or_else(|| self.db.corrupt(UNSPENT, &outpoint_key(&outpoint), "the output is missing"))?;
+            if spent_in_mempool || row.spent.is_none() {
+                utxos.push((outpoint, row));
+            }
+        }
+        Ok(utxos)
+    }
+
+    /// A script's transactions, newest first, those after `before` only. At least one even if `limit` is 0.
+    pub fn history(&self, script: &ScriptHash, before: Option<&HistoryCursor>, limit: usize) -> Result<HistoryPage, StoreError> {
+        let limit = limit.max(1);
+        let from = before.map(|cursor| [&script.0[..], &cursor.0[..]].concat());
+        let places = self.keys(HISTORY, &script.0, from.as_deref(), parse_history_key);
+        let places = places.filter(|place| !matches!((place, before), (Ok((place, _)), Some(before)) if *place == before.0));
+        let mut places = places.take(limit.saturating_add(1)).collect::<Result<Vec<_>, _>>()?;
+        let more = places.len() > limit;
+        places.truncate(limit);
+        let next = places.last().filter(|_| more).map(|(place, _)| HistoryCursor(*place));
+        let transactions = places.into_iter().map(|(_, txid)| {
+            let row = self.tx(&txid)?.ok_or_else(|| self.db.corrupt(HISTORY, txid.as_ref(), "the transaction is missing"))?;
+            Ok((txid, row))
+        });
+        Ok(HistoryPage { transactions: transactions.collect::<Result<_, StoreError>>()?, next })
+    }
+
+    /// Watched scripts with their rows, ordered by hash, those after `after` only.
+    pub fn watches(&self, after: Option<&ScriptHash>, limit: usize) -> Result<Vec<(ScriptHash, WatchRow)>, StoreError> {
+        let entries = self.scan(WATCHES, &[], after.map(|after| &after.0[..]));
+        let entries = entries.filter(|entry| !matches!((entry, after), (Ok((key, _)), Some(after)) if **key == after.0));
+        entries.take(limit).map(|entry| parse_watch(self.db, entry?)).collect()
+    }
+
+    /// Up to `limit` scripts that wait for their baseline.
+    pub fn pending_baselines(&self, limit: usize) -> Result<Vec<(ScriptHash, WatchRow)>, StoreError> {
+        let pending = self.keys(PENDING, &[], None, parse_hash_key).take(limit).map(|script| {
+            let script = ScriptHash(script?);
+            let row = self.watch(&script)?.ok_or_else(|| self.db.corrupt(PENDING, &script.0, "the script is missing"))?;
+            Ok((script, row))
+        });
+        pending.collect()
+    }
+
+    fn options(&self) -> ReadOptions {
+        let mut options = ReadOptions::default();
+        options.set_snapshot(&self.at);
+        options
+    }
+
+    fn get<V: Value>(&self, family: &'static str, key: &[u8]) -> Result<Option<V>, StoreError> {
+        let bytes = self.at.get_pinned_cf(self.db.family(family), key).map_err(|error| self.db.failed_read(family, key, error))?;
+        bytes.map(|bytes| self.db.decode(family, key, &bytes)).transpose()
+    }
+
+    fn required<V: Value>(&self, key: &str) -> Result<V, StoreError> {
+        self.get(META, key.as_bytes())?.ok_or_else(|| self.db.corrupt(META, key.as_bytes(), "the row is missing"))
+    }
+
+    fn scan(&self, family: &'static str, prefix: &[u8], from: Option<&[u8]>) -> Scan<'_> {
+        self.db.scan(family, prefix, from, self.options())
+    }
+
+    fn keys<T>(
+        &self,
+        family: &'static str,
+        prefix: &[u8],
+        from: Option<&[u8]>,
+        parse: impl Fn(&[u8]) -> Result<T, Malformed>,
+    ) -> impl Iterator<Item = Result<T, StoreError>> {
+        self.scan(family, prefix, from).map(move |entry| {
+            let (key, _) = entry?;
+            parse(&key).map_err(|Malformed(what)| self.db.corrupt(family, &key, what))
+        })
+    }
+}

@@ -1,0 +1,206 @@
+//! The one writer: transitions become one batch.
+
+use std::sync::Arc;
+
+use bitcoin::{OutPoint, Txid};
+use rocksdb::{ReadOptions, WriteBatch};
+
+use super::db::{BLOCKS, Db, HISTORY, MEMPOOL, META, OUTPUTS, PENDING, SINCE, TXS, UNSPENT, WATCHES, meta};
+use super::log::{Numbers, put_events};
+use super::rows::{Malformed, Value, history_key, outpoint_key, parse_since_key, since_key, unspent_key};
+use super::{Counts, StoreError};
+use crate::tracker::{BlockId, BlockRow, Change, OutputRow, ScriptHash, Status, Transition, TxRow, View, ViewError, WatchRow};
+
+/// The writing side. There is one, owned by the indexer thread.
+pub struct Writer {
+    db: Arc<Db>,
+    numbers: Numbers,
+    counts: Counts,
+}
+
+impl Writer {
+    pub(super) fn new(db: Arc<Db>, numbers: Numbers, counts: Counts) -> Self {
+        Self { db, numbers, counts }
+    }
+
+    pub(super) fn db(&self) -> &Db {
+        &self.db
+    }
+
+    /// Number of the last event that was written, or would have been: numbers skipped after a power loss count.
+    pub fn head(&self) -> u64 {
+        self.numbers.next - 1
+    }
+
+    /// Writes the changes and events of `transitions`, in this order, all or nothing. Events get the numbers from
+    /// [`Writer::head`] plus one on, without a gap. Answers the new head. `sync`: the machine may lose power afterwards.
+    pub fn commit(&mut self, transitions: &[Transition], sync: bool) -> Result<u64, StoreError> {
+        let mut batch = WriteBatch::default();
+        let mut counts = Totals::of(self.counts);
+        for change in transitions.iter().flat_map(|transition| &transition.changes.0) {
+            self.put_change(&mut batch, change);
+            counts.add(change);
+        }
+        let counts = counts.checked().ok_or_else(|| self.db.corrupt(META, meta::COUNTS.as_bytes(), "the changes count below zero"))?;
+        let events = transitions.iter().flat_map(|transition| &transition.events);
+        let count = put_events(&self.db, &mut batch, self.numbers.next, events);
+        if batch.is_empty() {
+            return Ok(self.head());
+        }
+        let (numbers, reserve) = self.numbers.advance(count, sync);
+        if count > 0 {
+            self.db.put_meta(&mut batch, meta::NEXT_SEQ, &numbers.next);
+        }
+        if reserve {
+            self.db.put_meta(&mut batch, meta::RESERVED, &numbers.reserved);
+        }
+        if counts != self.counts {
+            self.db.put_meta(&mut batch, meta::COUNTS, &counts);
+        }
+        self.db.write(batch, sync || reserve)?;
+        (self.numbers, self.counts) = (numbers, counts);
+        Ok(self.head())
+    }
+
+    /// Remembers that a person started or stopped monitoring. Synced.
+    pub fn remember_monitoring(&mut self, on: bool) -> Result<(), StoreError> {
+        let mut batch = WriteBatch::default();
+        self.db.put_meta(&mut batch, meta::MONITORING, &on);
+        self.db.write(batch, true)
+    }
+
+    /// Marks a clean stop: everything written is on the disk. A writer that is dropped instead leaves the mark off.
+    pub fn close(self) -> Result<(), StoreError> {
+        let mut batch = WriteBatch::default();
+        self.db.put_meta(&mut batch, meta::CLEAN, &true);
+        self.db.write(batch, true)
+    }
+
+    /// The row and the lookup rows that follow from it.
+    fn put_change(&self, batch: &mut WriteBatch, change: &Change) {
+        match change {
+            Change::Watch { script, old, new } => {
+                self.put_row(batch, WATCHES, &script.0, new.as_ref());
+                let pending = |row: &Option<WatchRow>| row.as_ref().filter(|row| row.coverage.pending).map(|_| script.0);
+                self.move_key(batch, PENDING, pending(old), pending(new));
+                let since = |row: &Option<WatchRow>| row.as_ref().map(|row| since_key(row.coverage.from_height, script));
+                self.move_key(batch, SINCE, since(old), since(new));
+            }
+            Change::Output { outpoint, old, new } => {
+                self.put_row(batch, OUTPUTS, &outpoint_key(outpoint), new.as_ref());
+                let unspent = |row: &Option<OutputRow>| {
+                    let row = row.as_ref().filter(|row| row.spent.is_none_or(|spend| spend.height.is_none()))?;
+                    Some(unspent_key(&row.script, outpoint))
+                };
+                self.move_key(batch, UNSPENT, unspent(old), unspent(new));
+            }
+            Change::Tx { txid, old, new } => self.put_tx(batch, txid, old.as_ref(), new.as_ref()),
+            Change::Block { height, new, .. } => self.put_row(batch, BLOCKS, &height.to_be_bytes(), new.as_ref()),
+            Change::Tip { new, .. } => self.put_row(batch, META, meta::TIP.as_bytes(), new.as_ref()),
+        }
+    }
+
+    fn put_tx(&self, batch: &mut WriteBatch, txid: &Txid, old: Option<&TxRow>, new: Option<&TxRow>) {
+        self.put_row(batch, TXS, txid.as_ref(), new);
+        let unconfirmed = |row: Option<&TxRow>| row.filter(|row| row.status == Status::Mempool).map(|_| *txid);
+        self.move_key(batch, MEMPOOL, unconfirmed(old), unconfirmed(new));
+        let places = |row: Option<&TxRow>| -> Vec<_> {
+            row.map(|row| row.touches.iter().map(|touch| history_key(&touch.script, row.order, txid)).collect()).unwrap_or_default()
+        };
+        let (old, new) = (places(old), places(new));
+        if old != new {
+            // Later operations of a batch win, so what is in both stays.
+            let family = self.db.family(HISTORY);
+            old.iter().for_each(|key| batch.delete_cf(family, key));
+            new.iter().for_each(|key| batch.put_cf(family, key, []));
+        }
+    }
+
+    fn put_row<V: Value>(&self, batch: &mut WriteBatch, family: &'static str, key: &[u8], row: Option<&V>) {
+        let family = self.db.family(family);
+        match row {
+            Some(row) => batch.put_cf(family, key, row.to_bytes()),
+            None => batch.delete_cf(family, key),
+        }
+    }
+
+    /// An entry without a value that exists under `old` before and under `new` after.
+    fn move_key<K: AsRef<[u8]> + PartialEq>(&self, batch: &mut WriteBatch, family: &'static str, old: Option<K>, new: Option<K>) {
+        if old == new {
+            return;
+        }
+        let family = self.db.family(family);
+        if let Some(key) = old {
+            batch.delete_cf(family, key);
+        }
+        if let Some(key) = new {
+            batch.put_cf(family, key, []);
+        }
+    }
+}
+
+/// [`Counts`] while changes are added: in between they may pass below zero.
+struct Totals {
+    addresses: i128,
+    utxos: i128,
+    transactions: i128,
+}
+
+impl Totals {
+    fn of(counts: Counts) -> Self {
+        Self { addresses: counts.addresses.into(), utxos: counts.utxos.into(), transactions: counts.transactions.into() }
+    }
+
+    fn add(&mut self, change: &Change) {
+        let step = |old: bool, new: bool| i128::from(new) - i128::from(old);
+        match change {
+            Change::Watch { old, new, .. } => self.addresses += step(old.is_some(), new.is_some()),
+            Change::Output { old, new, .. } => {
+                let unspent = |row: &Option<OutputRow>| row.as_ref().is_some_and(|row| row.spent.is_none());
+                self.utxos += step(unspent(old), unspent(new));
+            }
+            Change::Tx { old, new, .. } => self.transactions += step(old.is_some(), new.is_some()),
+            Change::Block { .. } | Change::Tip { .. } => {}
+        }
+    }
+
+    fn checked(&self) -> Option<Counts> {
+        Some(Counts {
+            addresses: self.addresses.try_into().ok()?,
+            utxos: self.utxos.try_into().ok()?,
+            transactions: self.transactions.try_into().ok()?,
+        })
+    }
+}
+
+/// The committed rows.
+impl View for Writer {
+    fn watch(&self, script: &ScriptHash) -> Result<Option<WatchRow>, ViewError> {
+        Ok(self.db.get(WATCHES, &script.0)?)
+    }
+
+    fn output(&self, outpoint: &OutPoint) -> Result<Option<OutputRow>, ViewError> {
+        Ok(self.db.get(OUTPUTS, &outpoint_key(outpoint))?)
+    }
+
+    fn tx(&self, txid: &Txid) -> Result<Option<TxRow>, ViewError> {
+        Ok(self.db.get(TXS, txid.as_ref())?)
+    }
+
+    fn block(&self, height: u32) -> Result<Option<BlockRow>, ViewError> {
+        Ok(self.db.get(BLOCKS, &height.to_be_bytes())?)
+    }
+
+    fn tip(&self) -> Result<Option<BlockId>, ViewError> {
+        Ok(self.db.meta(meta::TIP)?)
+    }
+
+    fn watches_above(&self, height: u32) -> Result<Vec<ScriptHash>, ViewError> {
+        let Some(from) = height.checked_add(1) else { return Ok(Vec::new()) };
+        let scripts = self.db.scan(SINCE, &[], Some(&from.to_be_bytes()), ReadOptions::default()).map(|entry| {
+            let (key, _) = entry?;
+            parse_since_key(&key).map_err(|Malformed(what)| self.db.corrupt(SINCE, &key, what).into())
+        });
+        scripts.collect()
+    }
+}

@@ -1,0 +1,154 @@
+// The web page in a real browser: adds ADDRESS through the form, waits until a payment appears in the feed and in the
+// balance, and prints what it sees as one line of JSON.
+//
+//     node page.mjs URL ADDRESS [--restart]
+//
+// READY            the page shows the whole balance: pay to ADDRESS now
+// SEEN             only with --restart: the payment is there; stop the daemon now
+// RECONNECTING     only with --restart: the page says so; start the daemon again now, and pay in between or after
+// {"balance": …}   the payment is there (the second one with --restart)
+//
+// Exit code 0, and the JSON, only if nothing went wrong on the way: a request to another origin, a failing request, an error in
+// the console or an exception in the page are failures (the first two kinds not while the daemon is stopped).
+// CHROMIUM names the browser; otherwise it is looked for in PATH.
+
+import { existsSync, mkdtempSync, rmSync } from "node:fs";
+import { createRequire } from "node:module";
+import { tmpdir } from "node:os";
+import { delimiter, join } from "node:path";
+
+// Packages are found through NODE_PATH, which `import` does not look at.
+const { chromium } = createRequire(import.meta.url)("playwright-core");
+
+const LIMIT_MS = 60_000;
+// Without a sandbox because tests may run as root; the rest keeps the browser from calling home.
+const FLAGS =
+  "--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking --disable-component-update --disable-sync";
+
+const [url, address, ...flags] = process.argv.slice(2);
+if (!url || !address) {
+  console.error("usage: node page.mjs URL ADDRESS [--restart]");
+  process.exit(2);
+}
+
+const { origin, host } = new URL(url);
+const faults = [];
+let away = false; // The daemon is stopped on purpose.
+const profile = mkdtempSync(join(tmpdir(), "satwatch-page-"));
+const options = { executablePath: chromiumPath(), headless: true, args: FLAGS.split(" ") };
+const browser = await chromium.launchPersistentContext(profile, options);
+let seen;
+
+try {
+  const page = browser.pages()[0] ?? (await browser.newPage());
+  page.setDefaultTimeout(LIMIT_MS);
+  watchForFaults(page);
+  seen = await use(page);
+} catch (error) {
+  faults.push(String(error));
+} finally {
+  away = true; // What is under way when the browser closes does not count.
+  await browser.close();
+  rmSync(profile, { recursive: true, force: true, maxRetries: 5 });
+}
+
+if (faults.length === 0) console.log(JSON.stringify(seen));
+for (const fault of faults) console.error(fault);
+process.exit(faults.length === 0 ? 0 : 1);
+
+function chromiumPath() {
+  const names = process.env.CHROMIUM ? [process.env.CHROMIUM] : ["chromium", "chromium-browser", "google-chrome"];
+  const folders = ["", ...(process.env.PATH ?? "").split(delimiter)];
+  const found = names.flatMap((name) => folders.map((folder) => join(folder, name))).find((path) => path.startsWith("/") && existsSync(path));
+  if (!found) throw new Error("there is no Chromium: install it, or set CHROMIUM to its path");
+  return found;
+}
+
+async function use(page) {
+  const response = await page.goto(url);
+  const policy = (await response.allHeaders())["content-security-policy"] ?? "";
+  if (!policy.includes("default-src 'none'")) faults.push(`the page comes without its content security policy: "${policy}"`);
+  await page.locator('body[data-connection="connected"]').waitFor();
+
+  await page.getByLabel("Bitcoin address").fill(address);
+  await page.getByLabel("Label").fill("test");
+  await page.getByRole("button", { name: "Watch", exact: true }).click();
+  const whole = page.locator(`#addresses [data-address="${address}"]:not(.partial)`);
+  await whole.filter({ hasText: /\d\.\d{8}/ }).waitFor();
+  const before = await look(page);
+  console.log("READY");
+  let payment = await nextPayment(page, before);
+
+  if (flags.includes("--restart")) {
+    away = true;
+    const between = await look(page);
+    console.log("SEEN");
+    await page.locator("#connection").filter({ hasText: "Reconnecting" }).waitFor();
+    console.log("RECONNECTING");
+    await page.locator('body[data-connection="connected"]').waitFor();
+    away = false;
+    payment = await nextPayment(page, between);
+  }
+  return { ...(await look(page)), before: before.balance, payment };
+}
+
+/// Waits for a payment that `before` does not have, and for the balance to hold it.
+async function nextPayment(page, before) {
+  const found = await page.waitForFunction(findPayment, { address, older: before.received });
+  const payment = await found.jsonValue();
+  payment.amount = satoshi(payment.amount);
+  // At least, because more payments may come before anyone looks.
+  const expected = String(BigInt(before.balance) + BigInt(payment.amount));
+  await page.waitForFunction(showsAtLeast, { address, expected });
+  return payment;
+}
+
+/// What a person sees. Amounts as text, in satoshi.
+async function look(page) {
+  const card = page.locator(`#addresses [data-address="${address}"]`);
+  const text = (locator) => locator.textContent();
+  const received = page.locator(`#feed [data-kind=received][data-address="${address}"]`);
+  return {
+    connection: await text(page.locator("#connection")),
+    network: await text(page.locator("#network")),
+    height: Number(await text(page.locator("#height"))),
+    label: await text(card.locator(".label")),
+    balance: satoshi(await text(card.locator(".value"))),
+    confirmed: satoshi(await text(card.locator(".confirmed"))),
+    unconfirmed: satoshi(await text(card.locator(".unconfirmed"))),
+    received: await received.evaluateAll((rows) => rows.map((row) => row.dataset.txid)),
+  };
+}
+
+function watchForFaults(page) {
+  const isOurs = (address) => [`${origin}/`, `ws://${host}/`, `wss://${host}/`].some((start) => address.startsWith(start));
+  const fault = (text) => faults.push(text);
+  const broken = (text) => away || faults.push(text);
+  page.on("request", (request) => isOurs(request.url()) || fault(`request to elsewhere: ${request.url()}`));
+  page.on("websocket", (socket) => isOurs(socket.url()) || fault(`WebSocket to elsewhere: ${socket.url()}`));
+  page.on("requestfailed", (request) => broken(`request failed: ${request.url()}: ${request.failure()?.errorText}`));
+  page.on("response", (response) => response.status() < 400 || broken(`${response.status()} from ${response.url()}`));
+  page.on("console", (message) => message.type() === "error" && broken(`console error: ${message.text()}`));
+  page.on("pageerror", (error) => fault(`exception in the page: ${error.message}`));
+}
+
+/// "−0.12345678" (also with "+" and "BTC") as satoshi, in digits.
+function satoshi(text) {
+  const found = /^([+−]?)(\d+)\.(\d{8})(?: BTC)?$/.exec(text.trim());
+  if (!found) throw new Error(`not an amount: "${text}"`);
+  return String(BigInt(found[2] + found[3]) * (found[1] === "−" ? -1n : 1n));
+}
+
+// ---- run in the page
+
+function findPayment({ address, older }) {
+  const rows = [...document.querySelectorAll("#feed [data-kind=received]")];
+  const row = rows.findLast((row) => row.dataset.address === address && !older.includes(row.dataset.txid));
+  const text = (selector) => row.querySelector(selector).textContent;
+  return row && { txid: row.dataset.txid, amount: text(".amount"), status: text(".status") };
+}
+
+function showsAtLeast({ address, expected }) {
+  const text = document.querySelector(`#addresses [data-address="${address}"] .value`).textContent;
+  return /^\d+\.\d{8}$/.test(text) && BigInt(text.replace(".", "")) >= BigInt(expected);
+}

@@ -1,0 +1,246 @@
+//! The daemon as a child process, and requests to it.
+
+use std::fs::{self, File};
+use std::path::PathBuf;
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::time::Duration;
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+use super::{Node, wait_until};
+
+/// A running daemon with a store of its own. Dropping it ends the process and removes the store.
+pub struct Daemon {
+    folder: TempDir,
+    settings: Vec<(String, String)>,
+    process: Option<Child>,
+    port: u16,
+    agent: ureq::Agent,
+}
+
+/// An HTTP answer. `json` is null when the body is none.
+#[derive(Debug)]
+pub struct Answer {
+    pub status: u16,
+    pub headers: ureq::http::HeaderMap,
+    pub text: String,
+    pub json: Value,
+}
+
+impl Daemon {
+    /// Starts it beside `node`, on a port that it picks, and waits until it follows the node.
+    pub fn start(node: &Node) -> Self {
+        Self::with(node, &[])
+    }
+
+    /// The same with settings, named as in `settings.toml`: `("monitor.reconcile_interval", "1")`.
+    pub fn with(node: &Node, settings: &[(&str, &str)]) -> Self {
+        let daemon = Self::launched(node, settings);
+        daemon.wait_ready();
+        daemon
+    }
+
+    /// Starts it, waiting only until it listens.
+    pub fn launched(node: &Node, settings: &[(&str, &str)]) -> Self {
+        let folder = tempfile::Builder::new().prefix("satwatch-daemon-").tempdir().expect("a temporary folder can be made");
+        let store = folder.path().join("store").display().to_string();
+        let mut all = vec![
+            (String::from("server.listen"), String::from("127.0.0.1:0")),
+            (String::from("store.path"), store),
+            (String::from("bitcoind.rpc_url"), node.rpc_url()),
+            (String::from("bitcoind.cookie_file"), node.cookie_file().display().to_string()),
+        ];
+        all.extend(settings.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())));
+        let config = ureq::Agent::config_builder().http_status_as_error(false).timeout_global(Some(Duration::from_secs(60)));
+        // A daemon may close a connection after an error; a fresh one a request keeps tests independent of that.
+        let agent = config.max_idle_connections(0).build().new_agent();
+        let mut daemon = Self { folder, settings: all, process: None, port: 0, agent };
+        daemon.launch();
+        daemon
+    }
+
+    fn launch(&mut self) {
+        let log = File::create(self.log_path()).expect("the folder is ours");
+        self.process = Some(self.command().stdout(Stdio::null()).stderr(log).spawn().expect("cargo has built the binary"));
+        self.port = wait_until("the log line that names the port", || {
+            if let Some(status) = self.exited() {
+                panic!("the daemon ended at its start with {status}:\n{}", self.log());
+            }
+            port_in(&self.log())
+        });
+    }
+
+    /// Waits until it follows the node's tip and its feeds.
+    pub fn wait_ready(&self) {
+        let mut last = String::new();
+        let ready = super::wait_for(super::DEADLINE, || {
+            let answer = self.get("/health/ready");
+            last = answer.text;
+            (answer.status == 200).then_some(())
+        });
+        assert!(ready.is_some(), "the daemon never became ready: {last}\n{}", self.log());
+    }
+
+    /// Ends it as an operator does and checks that it says 0.
+    pub fn stop(&mut self) {
+        let status = self.terminate();
+        assert!(status.success(), "SIGTERM ended the daemon with {status}:\n{}", self.log());
+    }
+
+    fn terminate(&mut self) -> ExitStatus {
+        let mut child = self.process.take().expect("the daemon runs");
+        let sent = Command::new("kill").args(["-TERM", &child.id().to_string()]).status().expect("kill can be run");
+        assert!(sent.success(), "the daemon had already ended:\n{}", self.log());
+        child.wait().expect("the daemon is our child")
+    }
+
+    /// Ends it without any warning.
+    pub fn kill(&mut self) {
+        let mut child = self.process.take().expect("the daemon runs");
+        child.kill().expect("the daemon is our child");
+        child.wait().expect("the daemon is our child");
+    }
+
+    /// Starts it again on its store, and waits until it follows the node.
+    pub fn restart(&mut self) {
+        self.launch();
+        self.wait_ready();
+    }
+
+    /// Starts it again on its store, waiting only until it listens.
+    pub fn launch_again(&mut self) {
+        self.launch();
+    }
+
+    /// Runs another daemon with the same settings until it ends; what it said.
+    pub fn second(&self) -> Output {
+        self.command().stdout(Stdio::piped()).stderr(Stdio::piped()).output().expect("cargo has built the binary")
+    }
+
+    fn command(&self) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_satwatch"));
+        for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("SATWATCH")) {
+            command.env_remove(name);
+        }
+        for (name, value) in &self.settings {
+            command.env(twin(name), value);
+        }
+        // The folder has no settings.toml, so the defaults are the built-in ones.
+        command.arg("run").current_dir(self.folder.path()).stdin(Stdio::null());
+        command
+    }
+
+    fn exited(&mut self) -> Option<ExitStatus> {
+        self.process.as_mut().and_then(|child| child.try_wait().expect("the daemon is our child"))
+    }
+
+    pub fn is_running(&mut self) -> bool {
+        self.process.is_some() && self.exited().is_none()
+    }
+
+    fn log_path(&self) -> PathBuf {
+        self.folder.path().join("log")
+    }
+
+    pub fn log(&self) -> String {
+        fs::read_to_string(self.log_path()).unwrap_or_default()
+    }
+
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    pub fn url(&self) -> String {
+        format!("http://127.0.0.1:{}", self.port)
+    }
+
+    pub fn get(&self, path: &str) -> Answer {
+        self.request("GET", path, &[], None)
+    }
+
+    /// POST with a JSON body.
+    pub fn post(&self, path: &str, body: &Value) -> Answer {
+        self.request("POST", path, &[("Content-Type", "application/json")], Some(body.to_string().as_bytes()))
+    }
+
+    pub fn request(&self, method: &str, path: &str, headers: &[(&str, &str)], body: Option<&[u8]>) -> Answer {
+        let mut request = ureq::http::Request::builder().method(method).uri(format!("{}{path}", self.url()));
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        let sent = match body {
+            Some(body) => self.agent.run(request.body(body).expect("the test's request is well-formed")),
+            None => self.agent.run(request.body(()).expect("the test's request is well-formed")),
+        };
+        let mut answer = sent.unwrap_or_else(|error| panic!("{method} {path}: {error}\n{}", self.log()));
+        let text = answer.body_mut().read_to_string().expect("the answer is text");
+        Answer {
+            status: answer.status().as_u16(),
+            headers: answer.headers().clone(),
+            json: serde_json::from_str(&text).unwrap_or(Value::Null),
+            text,
+        }
+    }
+
+    /// Adds an address and waits until its balance is whole.
+    pub fn watch(&self, address: &str) {
+        let added = self.post("/add_address", &serde_json::json!({ "address": address }));
+        assert_eq!(added.status, 200, "{}", added.text);
+        self.wait_complete(address);
+    }
+
+    /// Waits until all is known about what the address had when it was added.
+    pub fn wait_complete(&self, address: &str) {
+        wait_until("the confirmed balance from before is found", || (self.balance(address)["coverage"]["complete"] == true).then_some(()));
+    }
+
+    /// The body of `GET /balance/{address}`.
+    pub fn balance(&self, address: &str) -> Value {
+        let answer = self.get(&format!("/balance/{address}"));
+        assert_eq!(answer.status, 200, "{}", answer.text);
+        answer.json
+    }
+
+    /// Waits until `GET /balance` says that confirmed and unconfirmed balance are these.
+    pub fn wait_balance(&self, address: &str, confirmed: i64, unconfirmed: i64) {
+        let mut last = Value::Null;
+        let right = super::wait_for(super::DEADLINE, || {
+            last = self.balance(address);
+            (last["confirmed_balance"] == confirmed && last["unconfirmed_balance"] == unconfirmed).then_some(())
+        });
+        assert!(right.is_some(), "expected {confirmed} confirmed and {unconfirmed} unconfirmed, got {last}\n{}", self.log());
+    }
+
+    /// Waits until the daemon's tip is the node's.
+    pub fn wait_tip(&self, node: &Node) {
+        let tip = node.tip();
+        wait_until("the daemon follows to the node's tip", || (self.get("/status").json["tip"]["hash"] == *tip).then_some(()));
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        if let Some(mut child) = self.process.take() {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+        if std::thread::panicking() {
+            eprintln!("--- the daemon's log\n{}--- end of the daemon's log", self.log());
+        }
+    }
+}
+
+/// The environment twin of a setting: `server.listen` is `SATWATCH__SERVER__LISTEN`.
+fn twin(name: &str) -> String {
+    format!("SATWATCH__{}", name.replace('.', "__").to_uppercase())
+}
+
+/// The port in `listening on http://127.0.0.1:PORT`, be the line text or JSON.
+fn port_in(log: &str) -> Option<u16> {
+    let (_, rest) = log.split_once("listening on http://")?;
+    let (_, rest) = rest.split_once(':')?;
+    let digits = rest.split(|c: char| !c.is_ascii_digit()).next()?;
+    // A number that ends with the text may be half a number.
+    (rest.len() > digits.len()).then(|| digits.parse().ok()).flatten()
+}

@@ -1,0 +1,264 @@
+//! A regtest bitcoind with a wallet, in a temporary folder of its own.
+
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU16, Ordering};
+use std::sync::{Mutex, OnceLock};
+use std::time::Duration;
+
+use base64::Engine;
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use super::{repository, wait_for, wait_until};
+
+/// Pays and mines.
+const PAYER: &str = "payer";
+/// Owns the addresses that tests watch; apart, so that the payer never spends from them unasked.
+const OWNER: &str = "owner";
+
+/// What a test may want different.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Publish rawtx, rawblock and sequence.
+    pub zmq: bool,
+    /// Blocks to mine at the start; all but the last 100 give coins to spend.
+    pub blocks: u32,
+    pub extra: Vec<String>,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { zmq: true, blocks: 105, extra: Vec::new() }
+    }
+}
+
+/// A running node. Dropping it ends the process and removes the folder.
+pub struct Node {
+    folder: TempDir,
+    options: Options,
+    rpc_port: u16,
+    zmq_port: u16,
+    process: Mutex<Option<Child>>,
+    agent: ureq::Agent,
+}
+
+/// An error answer of the node.
+#[derive(Debug)]
+pub struct RpcError {
+    pub code: i64,
+    pub message: String,
+}
+
+impl Node {
+    /// A node with a wallet that has coins to spend.
+    pub fn start() -> Self {
+        Self::with(Options::default())
+    }
+
+    pub fn with(options: Options) -> Self {
+        let folder = tempfile::Builder::new().prefix("satwatch-node-").tempdir().expect("a temporary folder can be made");
+        let config = ureq::Agent::config_builder().http_status_as_error(false).timeout_global(Some(Duration::from_secs(120)));
+        let agent = config.build().new_agent();
+        let mut node = Self { folder, options, rpc_port: 0, zmq_port: 0, process: Mutex::new(None), agent };
+        // Somebody else may take a port between our look and the node's start.
+        let started = (0..5).any(|_| {
+            (node.rpc_port, node.zmq_port) = (free_port(), free_port());
+            node.launch()
+        });
+        assert!(started, "bitcoind does not start: {}", node.log());
+        for wallet in [PAYER, OWNER] {
+            node.rpc("createwallet", json!([wallet, false, false, "", false, true, true]));
+        }
+        if node.options.blocks > 0 {
+            node.mine(node.options.blocks);
+        }
+        node
+    }
+
+    /// Starts the process and waits until it answers; false when it ended instead.
+    fn launch(&self) -> bool {
+        let output = File::create(self.folder.path().join("output")).expect("the folder is ours");
+        let mut command = Command::new(bitcoind());
+        command.arg(format!("-datadir={}", self.folder.path().display())).args(["-regtest", "-server", "-rest=1", "-listen=0"]);
+        command.args(["-dnsseed=0", "-fixedseeds=0", "-fallbackfee=0.0002", "-printtoconsole=0", "-dbcache=16", "-par=1"]);
+        command.args(["-checkmempool=0", "-checkblockindex=0"]).arg(format!("-rpcport={}", self.rpc_port));
+        if self.options.zmq {
+            // All on one address: the node keeps their order there. A high-water mark of 0 keeps every message of a big block.
+            for topic in ["rawblock", "rawtx", "sequence"] {
+                command.arg(format!("-zmqpub{topic}=tcp://127.0.0.1:{}", self.zmq_port)).arg(format!("-zmqpub{topic}hwm=0"));
+            }
+        }
+        command.args(&self.options.extra);
+        let errors = output.try_clone().expect("a file handle can be cloned");
+        let child = command.stdin(Stdio::null()).stdout(output).stderr(errors).spawn().expect("the bitcoind that node.sh found can be run");
+        *self.process.lock().expect("no test panics while holding it") = Some(child);
+        let answers = wait_for(super::DEADLINE, || {
+            let ended = !self.is_running();
+            (ended || self.try_rpc("getblockchaininfo", json!([])).is_ok()).then_some(!ended)
+        });
+        answers.unwrap_or(false) && (!self.options.zmq || self.rpc("getzmqnotifications", json!([])) != json!([]))
+    }
+
+    fn is_running(&self) -> bool {
+        let mut process = self.process.lock().expect("no test panics while holding it");
+        process.as_mut().is_some_and(|child| child.try_wait().is_ok_and(|status| status.is_none()))
+    }
+
+    /// Ends the node cleanly and waits until it is gone; its chain and mempool stay in the folder.
+    pub fn stop(&self) {
+        let _ = self.try_rpc("stop", json!([]));
+        let mut process = self.process.lock().expect("no test panics while holding it");
+        if let Some(mut child) = process.take() {
+            child.wait().expect("the node is our child");
+        }
+    }
+
+    /// Starts a stopped node again, with the same ports and a new cookie.
+    pub fn restart(&self) {
+        assert!(self.launch(), "bitcoind does not start again: {}", self.log());
+    }
+
+    pub fn rpc_url(&self) -> String {
+        format!("http://127.0.0.1:{}", self.rpc_port)
+    }
+
+    pub fn cookie_file(&self) -> PathBuf {
+        self.folder.path().join("regtest/.cookie")
+    }
+
+    fn log(&self) -> String {
+        let tail = |name: &str| {
+            let text = fs::read_to_string(self.folder.path().join(name)).unwrap_or_default();
+            let lines: Vec<_> = text.lines().rev().take(5).collect();
+            lines.into_iter().rev().collect::<Vec<_>>().join("\n")
+        };
+        format!("{}\n{}", tail("output"), tail("regtest/debug.log"))
+    }
+
+    /// Asks the node; panics with its words when it refuses.
+    pub fn rpc(&self, method: &str, params: Value) -> Value {
+        self.try_rpc(method, params.clone()).unwrap_or_else(|error| panic!("{method} {params}: {} ({})", error.message, error.code))
+    }
+
+    /// Asks the wallet that owns the watched addresses.
+    pub fn owner(&self, method: &str, params: Value) -> Value {
+        self.wallet(OWNER, method, params)
+    }
+
+    /// Asks the wallet that pays and mines.
+    pub fn payer(&self, method: &str, params: Value) -> Value {
+        self.wallet(PAYER, method, params)
+    }
+
+    fn wallet(&self, wallet: &str, method: &str, params: Value) -> Value {
+        let answer = self.ask(&format!("/wallet/{wallet}"), method, params.clone());
+        answer.unwrap_or_else(|error| panic!("{method} {params}: {} ({})", error.message, error.code))
+    }
+
+    /// Asks the node. `code` is 0 when it could not be asked at all.
+    pub fn try_rpc(&self, method: &str, params: Value) -> Result<Value, RpcError> {
+        self.ask("/", method, params)
+    }
+
+    fn ask(&self, path: &str, method: &str, params: Value) -> Result<Value, RpcError> {
+        let silent = |message: String| RpcError { code: 0, message };
+        let cookie = fs::read_to_string(self.cookie_file()).map_err(|error| silent(error.to_string()))?;
+        let login = base64::engine::general_purpose::STANDARD.encode(cookie.trim());
+        let request = json!({ "jsonrpc": "1.0", "id": 0, "method": method, "params": params });
+        let answer = self.agent.post(format!("{}{path}", self.rpc_url())).header("Authorization", format!("Basic {login}"));
+        let mut answer = answer.send(request.to_string()).map_err(|error| silent(error.to_string()))?;
+        let status = answer.status();
+        let text = answer.body_mut().with_config().limit(256 << 20).read_to_string().map_err(|error| silent(error.to_string()))?;
+        let answer: Value = serde_json::from_str(&text).map_err(|_| silent(format!("HTTP {status}: {text}")))?;
+        match &answer["error"] {
+            Value::Null => Ok(answer["result"].clone()),
+            error => Err(RpcError {
+                code: error["code"].as_i64().unwrap_or(0),
+                message: error["message"].as_str().unwrap_or_default().to_owned(),
+            }),
+        }
+    }
+
+    /// A fresh address to watch.
+    pub fn address(&self) -> String {
+        text(self.owner("getnewaddress", json!(["", "bech32"])))
+    }
+
+    /// Pays `satoshi` to `address`; the transaction's id.
+    pub fn pay(&self, address: &str, satoshi: i64) -> String {
+        text(self.payer("sendtoaddress", json!([address, bitcoin(satoshi)])))
+    }
+
+    /// Mines blocks to an address that nobody watches; their hashes.
+    pub fn mine(&self, blocks: u32) -> Vec<String> {
+        let address = text(self.payer("getnewaddress", json!(["", "bech32"])));
+        self.mine_to(&address, blocks)
+    }
+
+    pub fn mine_to(&self, address: &str, blocks: u32) -> Vec<String> {
+        let hashes = self.rpc("generatetoaddress", json!([blocks, address]));
+        hashes.as_array().expect("generatetoaddress answers with hashes").iter().cloned().map(text).collect()
+    }
+
+    pub fn tip(&self) -> String {
+        text(self.rpc("getbestblockhash", json!([])))
+    }
+
+    pub fn height(&self) -> i64 {
+        self.rpc("getblockcount", json!([])).as_i64().expect("getblockcount answers with a number")
+    }
+
+    pub fn in_mempool(&self, txid: &str) -> bool {
+        self.try_rpc("getmempoolentry", json!([txid])).is_ok()
+    }
+
+    /// The node's folder, for what a test wants to look at.
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        if let Some(mut child) = self.process.lock().ok().and_then(|mut process| process.take()) {
+            // Its folder goes too, so nothing is lost by not asking politely.
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+}
+
+/// Satoshi as the text in bitcoin that bitcoind takes as an amount.
+pub fn bitcoin(satoshi: i64) -> String {
+    format!("{}.{:08}", satoshi / super::COIN, satoshi % super::COIN)
+}
+
+fn text(value: Value) -> String {
+    value.as_str().unwrap_or_else(|| panic!("a text was expected, not {value}")).to_owned()
+}
+
+/// The bitcoind that `regtest/node.sh` finds or unpacks.
+fn bitcoind() -> &'static Path {
+    static FOUND: OnceLock<PathBuf> = OnceLock::new();
+    FOUND.get_or_init(|| {
+        let script = repository().join("regtest/node.sh");
+        let found = Command::new("bash").arg(&script).arg("path").stdin(Stdio::null()).output().expect("bash can be run");
+        let errors = String::from_utf8_lossy(&found.stderr);
+        assert!(found.status.success(), "these tests run a real node, and there is none: run contrib/setup.sh. {errors}");
+        PathBuf::from(String::from_utf8_lossy(&found.stdout).trim())
+    })
+}
+
+/// A port below the kernel's own range, so that no outgoing connection takes it; no two calls in this process get the same.
+pub fn free_port() -> u16 {
+    const FIRST: u16 = 10_000;
+    const COUNT: u16 = 20_000;
+    static NEXT: OnceLock<AtomicU16> = OnceLock::new();
+    let next = NEXT.get_or_init(|| AtomicU16::new((std::process::id().wrapping_mul(997) % u32::from(COUNT)) as u16));
+    wait_until("a free port", || {
+        let port = FIRST + next.fetch_add(1, Ordering::Relaxed) % COUNT;
+        std::net::TcpListener::bind(("127.0.0.1", port)).is_ok().then_some(port)
+    })
+}

@@ -1,0 +1,122 @@
+//! A script in another language as a child process: the stock clients, as their users run them.
+
+use std::io::{BufRead, BufReader};
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Mutex};
+
+use serde_json::Value;
+
+use super::{installed, repository, wait_for};
+
+/// A running script; what it prints is kept line by line. Dropping it ends the process.
+pub struct Program {
+    name: String,
+    process: Child,
+    lines: Arc<Mutex<Vec<String>>>,
+}
+
+impl Program {
+    /// `tests/clients/{script}` under Node.js, with the packages that contrib/setup.sh installs.
+    pub fn node(script: &str, args: &[&str]) -> Self {
+        Self::start(node_command(), script, args)
+    }
+
+    /// JavaScript text under Node.js.
+    pub fn node_text(name: &str, text: &str) -> Self {
+        let mut command = node_command();
+        command.args(["-e", text]);
+        Self::spawn(command, name)
+    }
+
+    /// `tests/clients/{script}` under Python, with the packages that contrib/setup.sh installs.
+    pub fn python(script: &str, args: &[&str]) -> Self {
+        Self::start(python_command(), script, args)
+    }
+
+    /// Python text.
+    pub fn python_text(name: &str, text: &str) -> Self {
+        let mut command = python_command();
+        command.args(["-c", text]);
+        Self::spawn(command, name)
+    }
+
+    fn start(mut command: Command, script: &str, args: &[&str]) -> Self {
+        command.arg(repository().join("tests/clients").join(script)).args(args);
+        Self::spawn(command, script)
+    }
+
+    fn spawn(mut command: Command, name: &str) -> Self {
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut process = command.spawn().unwrap_or_else(|error| panic!("{name} cannot be run ({error}): run contrib/setup.sh"));
+        let lines = Arc::new(Mutex::new(Vec::new()));
+        collect(process.stdout.take().expect("it is piped"), Arc::clone(&lines));
+        collect(process.stderr.take().expect("it is piped"), Arc::clone(&lines));
+        Self { name: name.to_owned(), process, lines }
+    }
+
+    /// Everything printed so far, standard error too.
+    pub fn lines(&self) -> Vec<String> {
+        self.lines.lock().expect("no test panics while holding it").clone()
+    }
+
+    /// The first line that `find` finds something in, printed already or waited for.
+    pub fn line<T>(&self, what: &str, find: impl FnMut(&str) -> Option<T>) -> T {
+        self.line_within(super::DEADLINE, find)
+            .unwrap_or_else(|| panic!("{} never printed {what}. It printed:\n{}", self.name, self.lines().join("\n")))
+    }
+
+    pub fn line_within<T>(&self, time: std::time::Duration, mut find: impl FnMut(&str) -> Option<T>) -> Option<T> {
+        wait_for(time, || self.lines().iter().find_map(|line| find(line)))
+    }
+
+    /// The data of the first `{"event", "data"}` line of that name that is `right`.
+    pub fn event(&self, name: &str, mut right: impl FnMut(&Value) -> bool) -> Value {
+        self.line(&format!("a fitting {name}"), |line| {
+            let line: Value = serde_json::from_str(line).ok()?;
+            (line["event"] == name && right(&line["data"])).then(|| line["data"].clone())
+        })
+    }
+
+    /// Waits until it ends by itself and checks that it says 0.
+    pub fn ends_well(&mut self) {
+        let status = wait_for(super::DEADLINE, || self.process.try_wait().expect("it is our child"));
+        let said = self.lines().join("\n");
+        let status = status.unwrap_or_else(|| panic!("{} does not end. It printed:\n{said}", self.name));
+        assert!(status.success(), "{} ended with {status}. It printed:\n{said}", self.name);
+    }
+}
+
+impl Drop for Program {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+fn collect(output: impl std::io::Read + Send + 'static, lines: Arc<Mutex<Vec<String>>>) {
+    std::thread::spawn(move || {
+        for line in BufReader::new(output).lines().map_while(Result::ok) {
+            lines.lock().expect("no test panics while holding it").push(line);
+        }
+    });
+}
+
+/// Node.js that finds the installed packages.
+pub fn node_command() -> Command {
+    let packages = found(installed().join("js/node_modules"));
+    let mut command = Command::new("node");
+    command.env("NODE_PATH", packages);
+    command
+}
+
+fn python_command() -> Command {
+    let mut command = Command::new(found(installed().join("python/bin/python")));
+    command.env("PYTHONUNBUFFERED", "1");
+    command
+}
+
+fn found(path: PathBuf) -> PathBuf {
+    assert!(path.exists(), "{} is missing: run contrib/setup.sh, which installs the stock clients", path.display());
+    path
+}

@@ -1,0 +1,755 @@
+//! Engine.IO over real connections: what the official suite leaves out, and what only shows with sockets.
+
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use futures_util::{SinkExt, StreamExt};
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use satwatch::engineio::{CloseReason, Config, Group, Handler, Handshake, Message, Outbox, Service, Work};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{Notify, watch};
+use tokio_tungstenite::WebSocketStream;
+use tokio_tungstenite::tungstenite::{self, Bytes};
+
+/// Longer than anything here takes; a test that waits for what never comes fails instead of hanging.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+// The server
+
+/// Echoes; some texts make it do something else.
+#[derive(Default)]
+struct Echo {
+    seen: Mutex<Vec<String>>,
+    changed: watch::Sender<usize>,
+    release: Notify,
+    outboxes: Mutex<Vec<Outbox>>,
+}
+
+impl Echo {
+    fn note(&self, what: impl Into<String>) {
+        self.seen.lock().expect("no test panics under this lock").push(what.into());
+        self.changed.send_modify(|count| *count += 1);
+    }
+
+    fn seen(&self) -> Vec<String> {
+        self.seen.lock().expect("no test panics under this lock").clone()
+    }
+
+    async fn wait_for(&self, what: &str) {
+        let mut changed = self.changed.subscribe();
+        within(async {
+            while !self.seen().iter().any(|seen| seen == what) {
+                changed.changed().await.expect("the handler lives");
+            }
+        })
+        .await;
+    }
+}
+
+/// Says when it is dropped.
+struct Dropped(Arc<Echo>);
+
+impl Drop for Dropped {
+    fn drop(&mut self) {
+        self.0.note("work dropped");
+    }
+}
+
+struct EchoHandler {
+    echo: Arc<Echo>,
+}
+
+impl Handler for EchoHandler {
+    type Session = Outbox;
+
+    fn open(&self, outbox: Outbox, handshake: Handshake) -> Arc<Outbox> {
+        let agent = handshake.headers.get("user-agent").and_then(|agent| agent.to_str().ok()).unwrap_or("-").to_owned();
+        assert!(!handshake.headers.contains_key("upgrade") && handshake.peer.is_some());
+        self.echo.note(format!("open {} {agent}", handshake.query));
+        self.echo.outboxes.lock().expect("no test panics under this lock").push(outbox.clone());
+        Arc::new(outbox)
+    }
+
+    fn message(&self, outbox: &Arc<Outbox>, message: Message) -> Option<Work> {
+        let Message::Text(text) = &message else {
+            outbox.try_send(Group::One(message)).expect("the queue has room");
+            return None;
+        };
+        self.echo.note(format!("message {}", text.as_str()));
+        match text.as_str() {
+            "work" => {
+                let (echo, outbox) = (self.echo.clone(), outbox.clone());
+                return Some(Box::pin(async move {
+                    let dropped = Dropped(echo);
+                    dropped.0.release.notified().await;
+                    outbox.try_send(Group::One(Message::text("worked"))).expect("the queue has room");
+                    drop(dropped);
+                }));
+            }
+            "bye" => {
+                outbox.try_send(Group::One(Message::text("last words"))).expect("the queue has room");
+                outbox.close(CloseReason::ForcedClose);
+            }
+            "panic" => panic!("on purpose"),
+            "flood" => while outbox.try_send(Group::One(Message::text(&"x".repeat(100_000)))).is_ok() {},
+            "big" => outbox.try_send(Group::One(Message::text(&"é".repeat(200_000)))).expect("it fits an empty queue"),
+            "many" => (0..40).for_each(|number| outbox.try_send(Group::One(Message::text(&number.to_string()))).expect("room")),
+            _ => outbox.try_send(Group::One(message)).expect("the queue has room"),
+        }
+        None
+    }
+
+    fn close(&self, outbox: &Arc<Outbox>, reason: CloseReason) {
+        assert!(outbox.try_send(Group::One(Message::text("too late"))).is_ok() || outbox.is_closed());
+        self.echo.note(format!("close {reason}"));
+    }
+}
+
+struct Server {
+    addr: SocketAddr,
+    service: Service<EchoHandler>,
+}
+
+impl Server {
+    async fn start(change: impl FnOnce(&mut Config)) -> Arc<Self> {
+        let mut config = Config { max_payload: 1000, queue_bytes: 8 << 20, ..Config::default() };
+        change(&mut config);
+        let service = Service::new(config, EchoHandler { echo: Arc::default() });
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port is free");
+        let server = Arc::new(Self { addr: listener.local_addr().expect("bound"), service: service.clone() });
+        tokio::spawn(async move {
+            while let Ok((stream, peer)) = listener.accept().await {
+                tokio::spawn(serve(service.clone(), stream, peer));
+            }
+        });
+        server
+    }
+
+    fn echo(&self) -> Arc<Echo> {
+        self.service.handler().echo.clone()
+    }
+
+    /// One request on a connection of its own.
+    async fn http(&self, method: &str, query: &str, body: &str) -> Answer {
+        self.http_with(method, query, "", body).await
+    }
+
+    async fn http_with(&self, method: &str, query: &str, headers: &str, body: &str) -> Answer {
+        let length = if body.is_empty() { String::new() } else { format!("content-length: {}\r\n", body.len()) };
+        let head = format!("{method} /engine.io/?{query} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n{headers}{length}\r\n");
+        let mut stream = self.raw(&format!("{head}{body}")).await;
+        answer(&mut stream).await
+    }
+
+    /// Sends this and leaves the connection open.
+    async fn raw(&self, text: &str) -> TcpStream {
+        let mut stream = TcpStream::connect(self.addr).await.expect("the server listens");
+        stream.write_all(text.as_bytes()).await.expect("the server reads");
+        stream
+    }
+
+    async fn open_polling(&self) -> String {
+        let answer = self.http("GET", "EIO=4&transport=polling", "").await;
+        assert_eq!(answer.status, 200);
+        sid_of(&answer.body)
+    }
+
+    async fn get(&self, sid: &str) -> Answer {
+        self.http("GET", &format!("EIO=4&transport=polling&sid={sid}"), "").await
+    }
+
+    async fn post(&self, sid: &str, body: &str) -> Answer {
+        self.http("POST", &format!("EIO=4&transport=polling&sid={sid}"), body).await
+    }
+
+    /// A GET that nobody waits for yet.
+    async fn pending_get(&self, sid: &str) -> TcpStream {
+        self.raw(&format!("GET /engine.io/?EIO=4&transport=polling&sid={sid} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")).await
+    }
+
+    async fn websocket(&self, query: &str) -> Socket {
+        let stream = TcpStream::connect(self.addr).await.expect("the server listens");
+        let url = format!("ws://x/engine.io/?EIO=4&transport=websocket{query}");
+        Socket(within(tokio_tungstenite::client_async(url, stream)).await.expect("a 101").0)
+    }
+
+    /// A session on a WebSocket, past its open packet.
+    async fn open_websocket(&self) -> Socket {
+        let mut socket = self.websocket("").await;
+        assert!(socket.text().await.starts_with("0{"));
+        socket
+    }
+}
+
+async fn serve<S>(service: Service<EchoHandler>, stream: S, peer: SocketAddr)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let answer = service_fn(|request| {
+        let service = service.clone();
+        async move { Ok::<_, std::convert::Infallible>(service.handle(request, Some(peer.ip())).await) }
+    });
+    let builder = hyper_util::server::conn::auto::Builder::new(TokioExecutor::new());
+    // A client that leaves is an error here and the subject of a test there.
+    let _ = builder.serve_connection_with_upgrades(TokioIo::new(stream), answer).await;
+}
+
+// Clients
+
+async fn within<T>(future: impl Future<Output = T>) -> T {
+    tokio::time::timeout(PATIENCE, future).await.expect("it comes in time")
+}
+
+#[derive(Debug)]
+struct Answer {
+    status: u16,
+    head: String,
+    body: String,
+}
+
+impl Answer {
+    fn header(&self, name: &str) -> Option<&str> {
+        self.head.lines().find_map(|line| line.split_once(": ").filter(|(key, _)| key.eq_ignore_ascii_case(name)).map(|(_, value)| value))
+    }
+
+    fn is(&self, status: u16, body: &str) -> bool {
+        (self.status, self.body.as_str()) == (status, body)
+    }
+}
+
+/// Reads to the end of the connection.
+async fn answer(stream: &mut TcpStream) -> Answer {
+    let mut text = Vec::new();
+    within(stream.read_to_end(&mut text)).await.expect("the server answers");
+    let text = String::from_utf8(text).expect("text");
+    let (head, body) = text.split_once("\r\n\r\n").unwrap_or_else(|| panic!("an HTTP answer: {text:?}"));
+    let status = head.split(' ').nth(1).and_then(|status| status.parse().ok()).expect("a status");
+    Answer { status, head: head.to_owned(), body: body.to_owned() }
+}
+
+fn sid_of(open: &str) -> String {
+    let json: serde_json::Value = serde_json::from_str(open.strip_prefix('0').expect("an open packet")).expect("JSON");
+    json["sid"].as_str().expect("a text").to_owned()
+}
+
+struct Socket<S = TcpStream>(WebSocketStream<S>);
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
+    async fn send(&mut self, text: &str) {
+        self.0.send(tungstenite::Message::text(text)).await.expect("the server reads");
+    }
+
+    async fn next(&mut self) -> tungstenite::Message {
+        within(self.0.next()).await.expect("still open").expect("a frame")
+    }
+
+    async fn text(&mut self) -> String {
+        self.next().await.into_text().expect("text").as_str().to_owned()
+    }
+
+    /// The code of the close frame; everything before it must have been read.
+    async fn closed(&mut self) -> Option<u16> {
+        match self.next().await {
+            tungstenite::Message::Close(frame) => frame.map(|frame| frame.code.into()),
+            other => panic!("a close, not {other:?}"),
+        }
+    }
+}
+
+// Handshakes
+
+#[tokio::test]
+async fn a_polling_handshake_answers_the_open_packet() {
+    let server = Server::start(|config| config.max_payload = 1_000_000).await;
+    let answer = server.http_with("GET", "EIO=4&transport=polling&t=abc&token=x", "User-Agent: test\r\n", "").await;
+    let sid = sid_of(&answer.body);
+    let expected = format!(r#"0{{"sid":"{sid}","upgrades":["websocket"],"pingInterval":25000,"pingTimeout":20000,"maxPayload":1000000}}"#);
+    assert!(answer.is(200, &expected), "{answer:?}");
+    assert_eq!(answer.header("content-type"), Some("text/plain; charset=UTF-8"));
+    assert_eq!(answer.header("cache-control"), Some("no-store"));
+    assert_eq!((sid.len(), server.service.session_count()), (20, 1));
+    server.echo().wait_for("open EIO=4&transport=polling&t=abc&token=x test").await;
+}
+
+#[tokio::test]
+async fn a_websocket_handshake_sends_the_open_packet_first() {
+    let server = Server::start(|_| {}).await;
+    let open = server.websocket("").await.text().await;
+    let sid = sid_of(&open);
+    assert_eq!(open, format!(r#"0{{"sid":"{sid}","upgrades":[],"pingInterval":25000,"pingTimeout":20000,"maxPayload":1000}}"#));
+}
+
+#[tokio::test]
+async fn wrong_requests_get_the_exact_refusal() {
+    let server = Server::start(|_| {}).await;
+    let polling = server.open_polling().await;
+    let (unknown_transport, unknown_sid) = (r#"{"code":0,"message":"Transport unknown"}"#, r#"{"code":1,"message":"Session ID unknown"}"#);
+    let (method, bad) = (r#"{"code":2,"message":"Bad handshake method"}"#, r#"{"code":3,"message":"Bad request"}"#);
+    let version = r#"{"code":5,"message":"Unsupported protocol version"}"#;
+    let mut socket = server.websocket("").await;
+    let on_websocket = sid_of(&socket.text().await);
+    let table = [
+        ("GET", "EIO=4".to_owned(), unknown_transport),
+        ("GET", "EIO=4&transport=abc".into(), unknown_transport),
+        ("GET", "EIO=4&transport=__proto__".into(), unknown_transport),
+        ("GET", "transport=polling".into(), version),
+        ("GET", "EIO=3&transport=polling".into(), version),
+        ("GET", "EIO=abc&transport=polling".into(), version),
+        ("POST", "EIO=4&transport=polling".into(), method),
+        ("PUT", "EIO=4&transport=polling".into(), method),
+        ("OPTIONS", "EIO=4&transport=polling".into(), method),
+        ("GET", "EIO=4&transport=polling&sid=nope".into(), unknown_sid),
+        ("POST", "EIO=4&transport=polling&sid=%C3%A9".into(), unknown_sid),
+        ("GET", "EIO=4&transport=websocket".into(), bad),
+        ("GET", format!("EIO=4&transport=websocket&sid={polling}"), bad),
+        ("GET", format!("EIO=3&transport=polling&sid={polling}"), bad),
+        ("PUT", format!("EIO=4&transport=polling&sid={polling}"), bad),
+        ("GET", format!("EIO=4&transport=polling&sid={on_websocket}"), bad),
+        ("POST", format!("EIO=4&transport=polling&sid={on_websocket}"), bad),
+    ];
+    for (verb, query, body) in table {
+        let answer = server.http(verb, &query, "").await;
+        assert!(answer.is(400, body), "{verb} {query}: {answer:?}");
+        assert_eq!(answer.header("content-type"), Some("application/json"));
+    }
+    assert!(server.post(&polling, "4a").await.is(200, "ok"), "none of them touched the sessions");
+    socket.send("4b").await;
+    assert_eq!(socket.text().await, "4b");
+}
+
+#[tokio::test]
+async fn wrong_websocket_handshakes_get_a_400_with_the_bare_message() {
+    let server = Server::start(|_| {}).await;
+    let polling = server.open_polling().await;
+    let upgrade =
+        "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n";
+    let table = [
+        ("EIO=4".to_owned(), upgrade.to_owned(), "Transport unknown"),
+        ("transport=websocket".into(), upgrade.into(), "Unsupported protocol version"),
+        ("EIO=4&transport=websocket&sid=nope".into(), upgrade.into(), "Session ID unknown"),
+        ("EIO=4&transport=websocket".into(), upgrade.replace("13", "8"), "Bad request"),
+        ("EIO=4&transport=websocket".into(), upgrade.replace("AA==", ""), "Bad request"),
+        ("EIO=4&transport=websocket".into(), upgrade.replace("Connection: Upgrade", "Connection: close"), "Bad request"),
+        (format!("EIO=4&transport=polling&sid={polling}"), upgrade.into(), "Bad request"),
+    ];
+    for (query, headers, body) in table {
+        let head = format!("GET /engine.io/?{query} HTTP/1.1\r\nhost: x\r\n{headers}\r\n");
+        let answer = answer(&mut server.raw(&head).await).await;
+        assert!(answer.is(400, body), "{query} {headers}: {answer:?}");
+        assert_eq!((answer.header("content-type"), answer.header("connection")), (Some("text/html"), Some("close")));
+    }
+    assert_eq!(server.service.session_count(), 1, "no slot is left behind");
+}
+
+#[tokio::test]
+async fn the_path_is_matched_exactly() {
+    let server = Server::start(|_| {}).await;
+    for path in ["/engine.io", "/engine.io-admin/", "/engine.io/x", "//engine.io/", "/Engine.io/"] {
+        let head = format!("GET {path}?EIO=4&transport=polling HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n");
+        assert_eq!(answer(&mut server.raw(&head).await).await.status, 404, "{path}");
+    }
+}
+
+#[tokio::test]
+async fn the_allow_hook_refuses_handshakes() {
+    let allow = |config: &mut Config| {
+        config.allow = Some(Arc::new(|headers| match headers.get("origin") {
+            Some(_) => Err("Not from there".to_owned()),
+            None => Ok(()),
+        }));
+    };
+    let server = Server::start(allow).await;
+    let answer = server.http_with("GET", "EIO=4&transport=polling", "Origin: http://evil\r\n", "").await;
+    assert!(answer.is(403, r#"{"code":4,"message":"Not from there"}"#), "{answer:?}");
+    let upgrade = "Connection: Upgrade\r\nUpgrade: websocket\r\nOrigin: http://evil\r\n";
+    let head = format!("GET /engine.io/?EIO=4&transport=websocket HTTP/1.1\r\nhost: x\r\n{upgrade}\r\n");
+    let answer = self::answer(&mut server.raw(&head).await).await;
+    assert!(answer.is(400, "Not from there"), "{answer:?}");
+    server.open_websocket().await;
+}
+
+#[tokio::test]
+async fn sessions_are_limited_and_their_room_comes_back() {
+    let server = Server::start(|config| config.max_sessions = 2).await;
+    let sid = server.open_polling().await;
+    let mut socket = server.open_websocket().await;
+    let answer = server.http("GET", "EIO=4&transport=polling", "").await;
+    assert!(answer.is(503, r#"{"code":3,"message":"Too many sessions"}"#), "{answer:?}");
+    assert!(answer.header("retry-after").is_some());
+    assert!(server.post(&sid, "1").await.is(200, "ok"));
+    server.echo().wait_for("close transport close").await;
+    server.open_polling().await;
+    socket.send("4still here").await;
+    assert_eq!(socket.text().await, "4still here");
+}
+
+// Messages
+
+#[tokio::test]
+async fn texts_and_bytes_go_both_ways_on_both_transports() {
+    let server = Server::start(|_| {}).await;
+    let sid = server.open_polling().await;
+    let posted = server.post(&sid, "4hellö\x1ebAQIDBA==\x1e4").await;
+    assert!(posted.is(200, "ok"), "{posted:?}");
+    assert_eq!((posted.header("content-type"), posted.header("content-length")), (Some("text/html"), Some("2")));
+    assert_eq!(posted.header("cache-control"), Some("no-store"));
+    let polled = server.get(&sid).await;
+    assert!(polled.is(200, "4hellö\x1ebAQIDBA==\x1e4"), "{polled:?}");
+    assert_eq!(polled.header("content-type"), Some("text/plain; charset=UTF-8"));
+
+    let mut socket = server.open_websocket().await;
+    socket.send("4hellö").await;
+    assert_eq!(socket.text().await, "4hellö");
+    socket.0.send(tungstenite::Message::binary(vec![1, 2, 255])).await.expect("the server reads");
+    assert_eq!(socket.next().await, tungstenite::Message::Binary(Bytes::from_static(&[1, 2, 255])));
+    socket.send("bAQI=").await;
+    assert_eq!(socket.next().await, tungstenite::Message::Binary(Bytes::from_static(&[1, 2])));
+}
+
+#[tokio::test]
+async fn a_long_message_arrives_whole() {
+    let server = Server::start(|_| {}).await;
+    let mut socket = server.open_websocket().await;
+    socket.send("4big").await;
+    assert_eq!(socket.text().await, format!("4{}", "é".repeat(200_000)));
+    let sid = server.open_polling().await;
+    server.post(&sid, "4big").await;
+    assert_eq!(server.get(&sid).await.body.len(), 400_001, "alone, though it is over the limit");
+}
+
+#[tokio::test]
+async fn a_polling_answer_holds_sixteen_packets_at_most() {
+    let server = Server::start(|_| {}).await;
+    let sid = server.open_polling().await;
+    assert!(server.post(&sid, "4many").await.is(200, "ok"));
+    let mut numbers = Vec::new();
+    for count in [16, 16, 8] {
+        let answer = server.get(&sid).await;
+        let packets: Vec<_> = answer.body.split('\x1e').map(str::to_owned).collect();
+        assert_eq!(packets.len(), count);
+        numbers.extend(packets);
+    }
+    assert_eq!(numbers, (0..40).map(|number| format!("4{number}")).collect::<Vec<_>>());
+}
+
+#[tokio::test]
+async fn a_frame_right_behind_the_handshake_is_heard() {
+    let server = Server::start(|_| {}).await;
+    let head = "GET /engine.io/?EIO=4&transport=websocket HTTP/1.1\r\nhost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+                Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n";
+    // A masked text frame with the mask 0.
+    let mut bytes = head.as_bytes().to_vec();
+    bytes.extend_from_slice(&[0x81, 0x86, 0, 0, 0, 0]);
+    bytes.extend_from_slice(b"4early");
+    let mut stream = TcpStream::connect(server.addr).await.expect("the server listens");
+    stream.write_all(&bytes).await.expect("the server reads");
+    server.echo().wait_for("message early").await;
+}
+
+#[tokio::test]
+async fn a_stream_that_is_not_tcp_works_too() {
+    let server = Server::start(|_| {}).await;
+    let (ours, theirs) = tokio::io::duplex(1024);
+    tokio::spawn(serve(server.service.clone(), theirs, server.addr));
+    let url = "ws://x/engine.io/?EIO=4&transport=websocket";
+    let mut socket = Socket(within(tokio_tungstenite::client_async(url, ours)).await.expect("a 101").0);
+    assert!(socket.text().await.starts_with("0{"));
+    socket.send("4a").await;
+    assert_eq!(socket.text().await, "4a");
+}
+
+// Limits
+
+#[tokio::test]
+async fn a_body_over_the_limit_is_refused_while_it_streams() {
+    let server = Server::start(|_| {}).await;
+    let sid = server.open_polling().await;
+    let exact = format!("4{}", "x".repeat(999));
+    assert!(server.post(&sid, &exact).await.is(200, "ok"));
+    assert!(server.get(&sid).await.is(200, &exact));
+    let chunk = format!("200\r\n{}\r\n", "x".repeat(512));
+    let head = format!("POST /engine.io/?EIO=4&transport=polling&sid={sid} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n");
+    let mut stream = server.raw(&format!("{head}transfer-encoding: chunked\r\n\r\n{chunk}{chunk}0\r\n\r\n")).await;
+    assert_eq!(answer(&mut stream).await.status, 413);
+    server.echo().wait_for("close transport error").await;
+    assert_eq!(server.get(&sid).await.status, 400);
+    let sid = server.open_polling().await;
+    assert_eq!(server.post(&sid, &"x".repeat(5000)).await.status, 413, "an announced length is believed when it is too long");
+}
+
+#[tokio::test]
+async fn a_message_over_the_limit_closes_the_websocket_with_1009() {
+    let server = Server::start(|_| {}).await;
+    let mut socket = server.open_websocket().await;
+    let exact = format!("4{}", "x".repeat(999));
+    socket.send(&exact).await;
+    assert_eq!(socket.text().await, exact);
+    socket.send(&format!("{exact}x")).await;
+    assert_eq!(socket.closed().await, Some(1009));
+    server.echo().wait_for("close transport error").await;
+}
+
+#[tokio::test]
+async fn a_client_that_does_not_read_is_let_go() {
+    let server = Server::start(|config| {
+        config.write_timeout = Duration::from_millis(200);
+        config.queue_bytes = 64 << 20;
+    })
+    .await;
+    let mut socket = server.open_websocket().await;
+    socket.send("4flood").await;
+    server.echo().wait_for("close transport error").await;
+    assert_eq!(server.service.session_count(), 0);
+    drop(socket);
+}
+
+#[tokio::test]
+async fn a_body_that_stalls_ends_its_session() {
+    let server = Server::start(|config| config.body_timeout = Duration::from_millis(100)).await;
+    let sid = server.open_polling().await;
+    let head = format!("POST /engine.io/?EIO=4&transport=polling&sid={sid} HTTP/1.1\r\nhost: x\r\ncontent-length: 5\r\n");
+    let mut stream = server.raw(&format!("{head}connection: close\r\n\r\n4a")).await;
+    assert_eq!(answer(&mut stream).await.status, 408);
+    server.echo().wait_for("close transport close").await;
+}
+
+// Requests that go wrong
+
+#[tokio::test]
+async fn two_polls_at_once_end_the_session() {
+    let server = Server::start(|_| {}).await;
+    let sid = server.open_polling().await;
+    let mut first = server.pending_get(&sid).await;
+    // Whichever of the two comes first waits, the other ends it.
+    let second = server.get(&sid).await;
+    let first = answer(&mut first).await;
+    let mut both = [(first.status, first.body), (second.status, second.body)];
+    both.sort();
+    assert_eq!(both, [(200, "1".to_owned()), (400, r#"{"code":3,"message":"Bad request"}"#.to_owned())]);
+    assert_eq!(server.get(&sid).await.status, 400);
+    assert!(server.echo().seen().contains(&"close transport error".to_owned()));
+}
+
+#[tokio::test]
+async fn two_posts_at_once_end_the_session() {
+    let server = Server::start(|_| {}).await;
+    let sid = server.open_polling().await;
+    let head = format!("POST /engine.io/?EIO=4&transport=polling&sid={sid} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n");
+    let mut first = server.raw(&format!("{head}content-length: 5\r\n\r\n4a")).await;
+    let mut second = server.raw(&format!("{head}content-length: 5\r\n\r\n4a")).await;
+    let statuses = (answer(&mut first).await.status, answer(&mut second).await.status);
+    assert_eq!(statuses, (400, 400));
+    server.echo().wait_for("close transport error").await;
+    assert!(server.get(&sid).await.is(400, r#"{"code":1,"message":"Session ID unknown"}"#));
+}
+
+#[tokio::test]
+async fn a_dropped_poll_or_body_ends_the_session() {
+    let server = Server::start(|_| {}).await;
+    let sid = server.open_polling().await;
+    drop(server.pending_get(&sid).await);
+    server.echo().wait_for("close transport close").await;
+    assert_eq!(server.get(&sid).await.status, 400);
+
+    let server = Server::start(|_| {}).await;
+    let sid = server.open_polling().await;
+    let head = format!("POST /engine.io/?EIO=4&transport=polling&sid={sid} HTTP/1.1\r\nhost: x\r\n");
+    drop(server.raw(&format!("{head}content-length: 5\r\n\r\n4a")).await);
+    server.echo().wait_for("close transport close").await;
+}
+
+#[tokio::test]
+async fn bad_packets_end_the_session_after_those_before_them() {
+    let server = Server::start(|_| {}).await;
+    let sid = server.open_polling().await;
+    assert!(server.post(&sid, "4a\x1eabc").await.is(400, r#"{"code":3,"message":"Bad request"}"#));
+    assert_eq!(server.echo().seen()[1..], ["message a", "close parse error"]);
+    assert_eq!(server.get(&sid).await.status, 400);
+
+    let sid = server.open_polling().await;
+    let (query, octets) = (format!("EIO=4&transport=polling&sid={sid}"), "content-type: application/octet-stream\r\n");
+    assert_eq!(server.http_with("POST", &query, octets, "4a").await.status, 400);
+    assert_eq!(server.get(&sid).await.status, 400);
+
+    let mut socket = server.open_websocket().await;
+    socket.send("abc").await;
+    assert_eq!(socket.closed().await, None);
+    let mut socket = server.open_websocket().await;
+    socket.send("1").await;
+    assert_eq!(socket.closed().await, None);
+}
+
+// Upgrade
+
+#[tokio::test]
+async fn an_upgrade_takes_the_session_along() {
+    let server = Server::start(|_| {}).await;
+    let sid = server.open_polling().await;
+    let mut waiting = server.pending_get(&sid).await;
+    let mut socket = server.websocket(&format!("&sid={sid}")).await;
+    socket.send("2probe").await;
+    assert_eq!(socket.text().await, "3probe");
+    assert!(answer(&mut waiting).await.is(200, "6"));
+    assert!(server.get(&sid).await.is(200, "6"), "a later poll is sent home too");
+    assert!(server.post(&sid, "4by post").await.is(200, "ok"));
+    // Three frames in one write.
+    for text in ["5", "4one", "4two"] {
+        socket.0.feed(tungstenite::Message::text(text)).await.expect("the server reads");
+    }
+    socket.0.flush().await.expect("the server reads");
+    for expected in ["4by post", "4one", "4two"] {
+        assert_eq!(socket.text().await, expected);
+    }
+    assert_eq!((server.get(&sid).await.status, server.post(&sid, "4a").await.status), (400, 400));
+    let mut second = server.websocket(&format!("&sid={sid}")).await;
+    assert_eq!(second.closed().await, None, "101 first, then closed");
+    socket.send("4still here").await;
+    assert_eq!(socket.text().await, "4still here");
+}
+
+#[tokio::test]
+async fn an_upgrade_that_fails_leaves_polling_alive() {
+    let server = Server::start(|config| config.upgrade_timeout = Duration::from_millis(100)).await;
+    let sid = server.open_polling().await;
+    for text in ["4a", "abc", "2"] {
+        let mut socket = server.websocket(&format!("&sid={sid}")).await;
+        socket.send(text).await;
+        assert_eq!(socket.closed().await, None);
+    }
+    drop(server.websocket(&format!("&sid={sid}")).await);
+    let mut silent = server.websocket(&format!("&sid={sid}")).await;
+    silent.send("2probe").await;
+    // The dropped one may not be noticed yet; then this one is closed at once, else when its time is up.
+    while !matches!(silent.next().await, tungstenite::Message::Close(_)) {}
+    assert!(server.post(&sid, "4alive").await.is(200, "ok"));
+    assert!(server.get(&sid).await.is(200, "4alive"));
+}
+
+#[tokio::test]
+async fn a_second_websocket_is_closed_while_the_first_probes() {
+    let server = Server::start(|_| {}).await;
+    let sid = server.open_polling().await;
+    let mut first = server.websocket(&format!("&sid={sid}")).await;
+    first.send("2probe").await;
+    assert_eq!(first.text().await, "3probe");
+    assert_eq!(server.websocket(&format!("&sid={sid}")).await.closed().await, None);
+    first.send("5").await;
+    first.send("4a").await;
+    assert_eq!(first.text().await, "4a");
+}
+
+#[tokio::test]
+async fn a_session_that_ends_closes_its_probing_socket() {
+    let server = Server::start(|_| {}).await;
+    let sid = server.open_polling().await;
+    let mut socket = server.websocket(&format!("&sid={sid}")).await;
+    socket.send("2probe").await;
+    assert_eq!(socket.text().await, "3probe");
+    assert!(server.post(&sid, "1").await.is(200, "ok"));
+    assert_eq!(socket.closed().await, None);
+}
+
+// Heartbeat
+
+fn fast(config: &mut Config) {
+    config.ping_interval = Duration::from_millis(60);
+    config.ping_timeout = Duration::from_millis(40);
+}
+
+#[tokio::test]
+async fn pings_keep_a_session_alive_and_silence_ends_it() {
+    let server = Server::start(fast).await;
+    let mut socket = server.open_websocket().await;
+    for _ in 0..3 {
+        assert_eq!(socket.text().await, "2");
+        socket.send("3").await;
+    }
+    assert_eq!(socket.text().await, "2");
+    assert_eq!(socket.closed().await, None);
+    server.echo().wait_for("close ping timeout").await;
+
+    let server = Server::start(fast).await;
+    let sid = server.open_polling().await;
+    assert!(server.get(&sid).await.is(200, "2"));
+    server.echo().wait_for("close ping timeout").await;
+    assert_eq!(server.get(&sid).await.status, 400);
+}
+
+// Closing
+
+#[tokio::test]
+async fn a_goodbye_comes_after_the_last_words() {
+    let server = Server::start(|_| {}).await;
+    let mut socket = server.open_websocket().await;
+    socket.send("4bye").await;
+    assert_eq!(socket.text().await, "4last words");
+    assert_eq!(socket.closed().await, None);
+    let sid = server.open_polling().await;
+    assert!(server.post(&sid, "4bye").await.is(200, "ok"));
+    assert!(server.get(&sid).await.is(200, "4last words"));
+    assert!(server.get(&sid).await.is(200, "6\x1e1"));
+    assert!(server.get(&sid).await.is(400, r#"{"code":1,"message":"Session ID unknown"}"#));
+    assert_eq!(server.echo().seen().iter().filter(|seen| *seen == "close forced close").count(), 2);
+}
+
+#[tokio::test]
+async fn a_shutdown_ends_all_sessions_and_waits_for_them() {
+    let server = Server::start(|_| {}).await;
+    let sid = server.open_polling().await;
+    let mut waiting = server.pending_get(&sid).await;
+    let idle = server.open_polling().await;
+    let mut socket = server.open_websocket().await;
+    let closed = tokio::spawn(async move { socket.closed().await });
+    within(server.service.shutdown()).await;
+    assert_eq!(server.service.session_count(), 0);
+    assert_eq!(server.echo().seen().iter().filter(|seen| *seen == "close server shutting down").count(), 3);
+    assert_eq!(closed.await.expect("no panic"), Some(1001));
+    assert_eq!(answer(&mut waiting).await.status, 400, "no `1`: these clients are to come back");
+    assert_eq!(server.get(&idle).await.status, 400);
+    assert_eq!(server.http("GET", "EIO=4&transport=polling", "").await.status, 503);
+}
+
+#[tokio::test]
+async fn a_handler_that_panics_takes_only_its_session_along() {
+    let server = Server::start(|_| {}).await;
+    let mut other = server.open_websocket().await;
+    let mut socket = server.open_websocket().await;
+    socket.send("4panic").await;
+    server.echo().wait_for("close transport error").await;
+    assert_eq!(server.service.session_count(), 1);
+    other.send("4a").await;
+    assert_eq!(other.text().await, "4a");
+}
+
+// Work
+
+#[tokio::test]
+async fn work_holds_back_the_client_and_nothing_else() {
+    let server = Server::start(fast).await;
+    let mut socket = server.open_websocket().await;
+    socket.send("4work").await;
+    socket.send("4next").await;
+    server.echo().wait_for("message work").await;
+    server.echo().outboxes.lock().expect("no panic under this lock")[0].try_send(Group::One(Message::text("news"))).expect("room");
+    assert_eq!(socket.text().await, "4news");
+    assert_eq!(socket.text().await, "2", "pings go on, and without a pong that anyone reads");
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    assert_eq!(server.echo().seen().len(), 2, "the next message waits: {:?}", server.echo().seen());
+    server.echo().release.notify_one();
+    assert_eq!(socket.text().await, "4worked");
+    assert_eq!(socket.text().await, "4next");
+}
+
+#[tokio::test]
+async fn work_is_dropped_before_the_session_is_closed() {
+    let server = Server::start(|_| {}).await;
+    let mut socket = server.open_websocket().await;
+    socket.send("4work").await;
+    server.echo().wait_for("message work").await;
+    server.echo().outboxes.lock().expect("no panic under this lock")[0].close(CloseReason::ForcedClose);
+    assert_eq!(socket.closed().await, None);
+    assert_eq!(server.echo().seen()[1..], ["message work", "work dropped", "close forced close"]);
+}

@@ -1,0 +1,4 @@
+//! The protocol layers over real connections on the loopback, without a node.
+
+mod engineio;
+mod socketio;

@@ -1,0 +1,304 @@
+//! The bytes on disk, letter by letter. A failure here means that stores out there could not be read any more: do not change a
+//! vector, give the value a new version.
+//!
+//! Vectors are hex, their fields apart; `65*32` is byte 65 thirty-two times.
+
+use std::collections::BTreeMap;
+
+use bitcoin::ScriptBuf;
+use satwatch::store::Counts;
+use satwatch::tracker::{
+    Balance, BlockRow, Cause, Change, Event, EventKind, OutputRow, Phase, Spend, Status, Transition, TxRow, TxSummary, View, WatchRow,
+};
+use tempfile::tempdir;
+
+use super::{block_id, changes, dump, open, outpoint, output_row, script, tamper, tx_row, txid, watch_row};
+
+/// Family, key, value; keys of `meta` are text.
+const VECTORS: &[(&str, &str, &str)] = &[
+    ("blocks", "00000065", "01 65*32 29ab5f49 02 01*32 02*32 01 03*32 07000000"),
+    (
+        "events",
+        "0000000000000001",
+        "01 888a010000000000 01 65000000 65*32 00 03 001401 01*32 02 \
+         02*32 581b000000000000 0100000000000000 01 65000000 65*32 03000000 01 29ab5f49 0368e5cf8b010000 01 \
+         01*32 0000000000000000 0200000000000000 00 00 0368e5cf8b010000 00",
+    ),
+    (
+        "events",
+        "0000000000000002",
+        "01 888a010000000000 01 65000000 65*32 01 03 001401 01*32 \
+         fbffffffffffffff 0600000000000000 0700000000000000 f8ffffffffffffff 00 02*32",
+    ),
+    (
+        "events",
+        "0000000000000003",
+        "01 888a010000000000 01 65000000 65*32 01 03 001401 01*32 \
+         fbffffffffffffff 0600000000000000 0700000000000000 f8ffffffffffffff 01 65*32",
+    ),
+    (
+        "events",
+        "0000000000000004",
+        "01 888a010000000000 01 65000000 65*32 01 03 001401 01*32 \
+         fbffffffffffffff 0600000000000000 0700000000000000 f8ffffffffffffff 02 65*32",
+    ),
+    (
+        "events",
+        "0000000000000005",
+        "01 888a010000000000 01 65000000 65*32 01 03 001401 01*32 \
+         fbffffffffffffff 0600000000000000 0700000000000000 f8ffffffffffffff 03 02*32",
+    ),
+    (
+        "events",
+        "0000000000000006",
+        "01 888a010000000000 01 65000000 65*32 01 03 001401 01*32 \
+         fbffffffffffffff 0600000000000000 0700000000000000 f8ffffffffffffff 04 65*32",
+    ),
+    (
+        "events",
+        "0000000000000007",
+        "01 888a010000000000 01 65000000 65*32 02 03 001401 01*32 00 \
+         02*32 581b000000000000 0100000000000000 01 65000000 65*32 03000000 01 29ab5f49 0368e5cf8b010000 01 06000000",
+    ),
+    (
+        "events",
+        "0000000000000008",
+        "01 888a010000000000 01 65000000 65*32 02 03 001401 01*32 01 \
+         02*32 581b000000000000 0100000000000000 01 65000000 65*32 03000000 01 29ab5f49 0368e5cf8b010000 01 06000000",
+    ),
+    (
+        "events",
+        "0000000000000009",
+        "01 888a010000000000 01 65000000 65*32 02 03 001401 01*32 02 \
+         02*32 581b000000000000 0100000000000000 01 65000000 65*32 03000000 01 29ab5f49 0368e5cf8b010000 01 06000000",
+    ),
+    (
+        "events",
+        "000000000000000a",
+        "01 888a010000000000 01 65000000 65*32 02 03 001401 01*32 03 \
+         02*32 581b000000000000 0100000000000000 01 65000000 65*32 03000000 01 29ab5f49 0368e5cf8b010000 01 06000000",
+    ),
+    (
+        "events",
+        "000000000000000b",
+        "01 888a010000000000 01 65000000 65*32 02 03 001401 01*32 04 \
+         02*32 581b000000000000 0100000000000000 01 65000000 65*32 03000000 01 29ab5f49 0368e5cf8b010000 01 06000000",
+    ),
+    ("events", "000000000000000c", "01 888a010000000000 00 03 65000000 65*32 29ab5f49 03000000"),
+    ("events", "000000000000000d", "01 888a010000000000 01 65000000 65*32 04 65000000 65*32 63000000 63*32 02000000"),
+    ("history", "01*32 00000000fffffff8 01*32", ""),
+    ("history", "01*32 ffffff9afffffffd 02*32", ""),
+    ("history", "01*32 fffffffffffffffe 05*32", ""),
+    ("history", "01*32 fffffffffffffffe 06*32", ""),
+    ("history", "02*32 00000000fffffff8 01*32", ""),
+    ("mempool", "01*32", ""),
+    ("meta", "boot", "01 06 626f6f742d31"),
+    ("meta", "chain", "01 07 72656774657374 9e*32"),
+    ("meta", "clean", "01 00"),
+    ("meta", "counts", "01 0200000000000000 0100000000000000 0500000000000000"),
+    ("meta", "created", "01 0068e5cf8b010000"),
+    ("meta", "first_seq", "01 0100000000000000"),
+    ("meta", "format", "01 01000000"),
+    ("meta", "log_id", "01 10 30313233343536373839616263646566"),
+    ("meta", "monitoring", "01 01"),
+    ("meta", "next_seq", "01 0e00000000000000"),
+    ("meta", "reserved", "01 0100100000000000"),
+    ("meta", "tip", "01 65000000 65*32"),
+    ("outputs", "01*32 00000000", "01 01*32 50c3000000000000 00 00 00"),
+    ("outputs", "01*32 00000100", "01 02*32 0100000000000000 01 65000000 01 01 02*32 00"),
+    ("outputs", "02*32 00000001", "01 01*32 0200000000000000 01 65000000 00 01 03*32 01 66000000"),
+    ("pending", "02*32", ""),
+    ("since", "00000065 01*32", ""),
+    ("since", "ffffffff 02*32", ""),
+    (
+        "txs",
+        "01*32",
+        "01 00 0368e5cf8b010000 07000000ffffffff \
+         02 01*32 581b000000000000 0000000000000000 02*32 581b000000000000 0000000000000000 \
+         02000000 0001 01 01*32 01000000 00 fdffffff 01 581b000000000000 03 001401 01 02 0101 00000000",
+    ),
+    (
+        "txs",
+        "02*32",
+        "01 01 65000000 65*32 02000000 0368e5cf8b010000 0200000065000000 01 01*32 581b000000000000 0000000000000000 \
+         02000000 0001 01 02*32 01000000 00 fdffffff 01 581b000000000000 03 001402 01 02 0202 00000000",
+    ),
+    (
+        "txs",
+        "05*32",
+        "01 02 02*32 0368e5cf8b010000 0100000000000000 01 01*32 581b000000000000 0000000000000000 \
+         02000000 0001 01 05*32 01000000 00 fdffffff 01 581b000000000000 03 001405 01 02 0505 00000000",
+    ),
+    (
+        "txs",
+        "06*32",
+        "01 03 02*32 0368e5cf8b010000 0100000000000000 01 01*32 581b000000000000 0000000000000000 \
+         02000000 0001 01 06*32 01000000 00 fdffffff 01 581b000000000000 03 001406 01 02 0606 00000000",
+    ),
+    (
+        "txs",
+        "07*32",
+        "01 04 0368e5cf8b010000 0100000000000000 00 \
+         02000000 0001 01 07*32 01000000 00 fdffffff 01 581b000000000000 03 001407 01 02 0707 00000000",
+    ),
+    ("unspent", "01*32 01*32 00000000", ""),
+    ("unspent", "02*32 01*32 00000100", ""),
+    (
+        "watches",
+        "01*32",
+        "01 03 001401 06 74696c6c2031 0168e5cf8b010000 02 0106 65000000 01 \
+         8813000000000000 30f8ffffffffffff 0200000000000000 0300000000000000 0268e5cf8b010000",
+    ),
+    (
+        "watches",
+        "02*32",
+        "01 03 001402 06 74696c6c2032 0168e5cf8b010000 02 0106 ffffffff 02 \
+         8813000000000000 30f8ffffffffffff 0200000000000000 0300000000000000 0268e5cf8b010000",
+    ),
+];
+
+fn bytes(vector: &str) -> Vec<u8> {
+    let hex = |digits: &str| -> Vec<u8> {
+        (0..digits.len()).step_by(2).map(|at| u8::from_str_radix(&digits[at..at + 2], 16).expect("two hex digits")).collect()
+    };
+    let field = |field: &str| match field.split_once('*') {
+        Some((byte, times)) => hex(byte).repeat(times.parse().expect("a number")),
+        None => hex(field),
+    };
+    vector.split_whitespace().flat_map(field).collect()
+}
+
+fn vectors() -> BTreeMap<(String, Vec<u8>), Vec<u8>> {
+    let key = |family: &str, key: &str| if family == "meta" { key.as_bytes().to_vec() } else { bytes(key) };
+    VECTORS.iter().map(|(family, name, value)| (((*family).to_owned(), key(family, name)), bytes(value))).collect()
+}
+
+fn pending_watch() -> WatchRow {
+    let mut row = watch_row(2);
+    row.coverage.from_height = u32::MAX;
+    row.coverage.utxos_complete = false;
+    row.coverage.pending = true;
+    row
+}
+
+fn confirmed() -> Status {
+    Status::Confirmed { block: block_id(101), position: 3 }
+}
+
+fn tx_rows() -> Vec<(u8, TxRow)> {
+    let by = txid(2);
+    vec![
+        (1, tx_row(1, Status::Mempool, 0xffff_ffff_0000_0007, &[1, 2])),
+        (2, tx_row(2, Status::Confirmed { block: block_id(101), position: 2 }, 0x65_0000_0002, &[1])),
+        (5, tx_row(5, Status::Replaced { by }, 1, &[1])),
+        (6, tx_row(6, Status::Conflicted { by }, 1, &[1])),
+        (7, tx_row(7, Status::Evicted, 1, &[])),
+    ]
+}
+
+fn output_rows() -> Vec<(bitcoin::OutPoint, OutputRow)> {
+    let unconfirmed = OutputRow { height: None, ..output_row(1, 50_000) };
+    let spending = OutputRow { coinbase: true, spent: Some(Spend { txid: txid(2), height: None }), ..output_row(2, 1) };
+    let spent = OutputRow { spent: Some(Spend { txid: txid(3), height: Some(102) }), ..output_row(1, 2) };
+    vec![(outpoint(1, 0), unconfirmed), (outpoint(1, 256), spending), (outpoint(2, 1), spent)]
+}
+
+fn block_row() -> BlockRow {
+    BlockRow { hash: block_id(101).hash, time: 1_231_006_505, touched: vec![txid(1), txid(2)], found: vec![outpoint(3, 7)] }
+}
+
+fn events() -> Vec<Event> {
+    let (spk, script) = (ScriptBuf::from_bytes(vec![0, 20, 1]), script(1));
+    let transaction = |n, status, block_time, received, sent| {
+        let first_seen = 1_700_000_000_003;
+        TxSummary { txid: txid(n), received, sent, status, block_time, first_seen, replaceable: block_time.is_some() }
+    };
+    let mined = transaction(2, confirmed(), Some(1_231_006_505), 7_000, 1);
+    let transactions = vec![mined.clone(), transaction(1, Status::Mempool, None, 0, 2)];
+    let hash = block_id(101).hash;
+    let causes = [Cause::Transaction(txid(2)), Cause::Block(hash), Cause::Reorg(hash), Cause::Removed(txid(2)), Cause::Baseline(hash)];
+    let phases = [Phase::Mempool, Phase::Confirmed, Phase::Replaced, Phase::Conflicted, Phase::Evicted];
+    let (old, new) = (Balance { confirmed: -5, unconfirmed: 6 }, Balance { confirmed: 7, unconfirmed: -8 });
+    let mut kinds = vec![EventKind::NewTransactions { spk: spk.clone(), script, transactions }];
+    kinds.extend(causes.map(|cause| EventKind::BalanceChange { spk: spk.clone(), script, old, new, cause }));
+    kinds.extend(phases.map(|previous| EventKind::TransactionUpdate {
+        spk: spk.clone(),
+        script,
+        previous,
+        transaction: mined.clone(),
+        confirmations: 6,
+    }));
+    kinds.push(EventKind::Block { block: block_id(101), time: 1_231_006_505, transactions: 3 });
+    kinds.push(EventKind::Reorg { old_tip: block_id(101), fork_point: block_id(99), depth: 2 });
+    let mut events: Vec<_> = kinds.into_iter().map(|kind| Event { time: 101_000, tip: Some(block_id(101)), kind }).collect();
+    events[11].tip = None;
+    events
+}
+
+fn everything() -> Transition {
+    let mut set = vec![
+        Change::Watch { script: script(1), old: None, new: Some(watch_row(1)) },
+        Change::Watch { script: script(2), old: None, new: Some(pending_watch()) },
+        Change::Block { height: 101, old: None, new: Some(block_row()) },
+        Change::Tip { old: None, new: Some(block_id(101)) },
+    ];
+    set.extend(tx_rows().into_iter().map(|(n, row)| Change::Tx { txid: txid(n), old: None, new: Some(row) }));
+    set.extend(output_rows().into_iter().map(|(outpoint, row)| Change::Output { outpoint, old: None, new: Some(row) }));
+    Transition { events: events(), ..changes(set) }
+}
+
+#[test]
+fn what_is_written_has_the_bytes_of_the_schema() {
+    let folder = tempdir().unwrap();
+    let (mut writer, reader) = open(folder.path());
+    writer.remember_monitoring(true).unwrap();
+    writer.commit(&[everything()], false).unwrap();
+    let mut expected = vectors();
+    let log_id = [&[1, 16], reader.log_id().as_bytes()].concat();
+    expected.insert(("meta".to_owned(), b"log_id".to_vec()), log_id);
+    let found = dump(folder.path());
+    for (entry, value) in &expected {
+        assert_eq!(found.get(entry).map(|bytes| hex(bytes)), Some(hex(value)), "{} {}", entry.0, hex(&entry.1));
+    }
+    assert_eq!(found.len(), expected.len(), "entries that no vector names");
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+#[test]
+fn stores_of_the_first_release_are_read() {
+    let folder = tempdir().unwrap();
+    tamper(folder.path(), |raw| {
+        let options = rocksdb::Options::default();
+        for ((family, key), value) in vectors() {
+            if raw.cf_handle(&family).is_none() {
+                raw.create_cf(&family, &options).unwrap();
+            }
+            raw.put_cf(raw.cf_handle(&family).unwrap(), key, value).unwrap();
+        }
+    });
+    let (writer, reader) = open(folder.path());
+    assert_eq!((reader.log_id(), reader.monitoring().unwrap(), reader.first_seq().unwrap()), ("0123456789abcdef", Some(true), 1));
+    let snapshot = reader.snapshot();
+    assert_eq!((snapshot.tip().unwrap(), snapshot.head().unwrap(), writer.head()), (Some(block_id(101)), 13, 13));
+    assert_eq!(snapshot.counts().unwrap(), Counts { addresses: 2, utxos: 1, transactions: 5 });
+    assert_eq!(snapshot.watches(None, 9).unwrap(), [(script(1), watch_row(1)), (script(2), pending_watch())]);
+    assert_eq!(snapshot.pending_baselines(9).unwrap(), [(script(2), pending_watch())]);
+    assert_eq!(writer.watches_above(101).unwrap(), [script(2)]);
+    assert_eq!(snapshot.block(101).unwrap(), Some(block_row()));
+    let rows = tx_rows();
+    for (n, row) in &rows {
+        assert_eq!(snapshot.tx(&txid(*n)).unwrap().as_ref(), Some(row));
+    }
+    let history: Vec<_> = rows.iter().take(4).map(|(n, row)| (txid(*n), row.clone())).collect();
+    assert_eq!(snapshot.history(&script(1), None, 9).unwrap().transactions, history);
+    for (outpoint, row) in output_rows() {
+        assert_eq!(writer.output(&outpoint).unwrap(), Some(row));
+    }
+    assert_eq!(snapshot.utxos(&script(2), true).unwrap(), output_rows()[1..2]);
+    assert_eq!(reader.unconfirmed_txs().map(|row| row.unwrap()).collect::<Vec<_>>(), [(txid(1), rows[0].1.clone())]);
+    let numbered: Vec<_> = (1..).zip(events()).collect();
+    assert_eq!(reader.read_events(0, 99).unwrap(), numbered);
+}

@@ -1,0 +1,129 @@
+//! The store as its users and its files see it: whole databases in temporary folders.
+
+mod crash;
+mod format;
+mod log;
+mod lookup;
+mod open;
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use bitcoin::hashes::Hash;
+use bitcoin::{Amount, BlockHash, Network, OutPoint, ScriptBuf, Sequence, Transaction, TxIn, TxOut, Txid, Witness, absolute, transaction};
+use satwatch::store::{ChainInfo, Reader, Writer, open_at_boot};
+use satwatch::tracker::{
+    Balance, BlockId, Change, ChangeSet, Coverage, Event, EventKind, OutputRow, ScriptHash, Status, Touch, Transition, TxRow, WatchRow,
+};
+
+const BOOT: &str = "boot-1";
+const OTHER_BOOT: &str = "boot-2";
+
+fn chain() -> ChainInfo {
+    ChainInfo { network: Network::Regtest, genesis: BlockHash::from_byte_array([0x9e; 32]) }
+}
+
+fn open(path: &Path) -> (Writer, Reader) {
+    open_at(path, BOOT)
+}
+
+fn open_at(path: &Path, boot: &str) -> (Writer, Reader) {
+    open_at_boot(path, Some(chain()), 1_700_000_000_000, boot).expect("the store opens")
+}
+
+/// Every entry of the database by family and key, as a second reader of its files sees it.
+fn dump(path: &Path) -> BTreeMap<(String, Vec<u8>), Vec<u8>> {
+    let folder = path.join("db");
+    let options = rocksdb::Options::default();
+    let families = rocksdb::DB::list_cf(&options, &folder).expect("the folder holds a database");
+    let raw = rocksdb::DB::open_cf_for_read_only(&options, &folder, &families, false).expect("the database opens");
+    let mut entries = BTreeMap::new();
+    for family in families {
+        let handle = raw.cf_handle(&family).expect("it was opened");
+        for entry in raw.iterator_cf(handle, rocksdb::IteratorMode::Start) {
+            let (key, value) = entry.expect("the database reads");
+            entries.insert((family.clone(), key.to_vec()), value.to_vec());
+        }
+    }
+    entries
+}
+
+/// Opens the files for writing what no release of ours would write.
+fn tamper(path: &Path, work: impl FnOnce(&mut rocksdb::DB)) {
+    let folder = path.join("db");
+    let mut options = rocksdb::Options::default();
+    options.create_if_missing(true);
+    let families = rocksdb::DB::list_cf(&options, &folder).unwrap_or_default();
+    let mut raw = rocksdb::DB::open_cf(&options, &folder, families).expect("the database opens");
+    work(&mut raw);
+}
+
+fn txid(n: u8) -> Txid {
+    Txid::from_byte_array([n; 32])
+}
+
+fn block_id(height: u32) -> BlockId {
+    BlockId { height, hash: BlockHash::from_byte_array([u8::try_from(height % 251).expect("below 251"); 32]) }
+}
+
+fn script(n: u8) -> ScriptHash {
+    ScriptHash([n; 32])
+}
+
+fn outpoint(n: u8, vout: u32) -> OutPoint {
+    OutPoint { txid: txid(n), vout }
+}
+
+fn watch_row(n: u8) -> WatchRow {
+    WatchRow {
+        spk: ScriptBuf::from_bytes(vec![0, 20, n]),
+        label: format!("till {n}"),
+        added: 1_700_000_000_001,
+        depths: vec![1, 6],
+        coverage: Coverage { from_height: 101, utxos_complete: true, pending: false },
+        balance: Balance { confirmed: 5_000, unconfirmed: -2_000 },
+        utxo_count: 2,
+        tx_count: 3,
+        updated: 1_700_000_000_002,
+    }
+}
+
+fn output_row(n: u8, value: u64) -> OutputRow {
+    OutputRow { script: script(n), value, height: Some(101), coinbase: false, spent: None }
+}
+
+fn transaction(n: u8) -> Transaction {
+    let input = TxIn {
+        previous_output: outpoint(n, 1),
+        script_sig: ScriptBuf::new(),
+        sequence: Sequence::ENABLE_RBF_NO_LOCKTIME,
+        witness: Witness::from_slice(&[[n; 2]]),
+    };
+    let output = TxOut { value: Amount::from_sat(7_000), script_pubkey: ScriptBuf::from_bytes(vec![0, 20, n]) };
+    Transaction { version: transaction::Version::TWO, lock_time: absolute::LockTime::ZERO, input: vec![input], output: vec![output] }
+}
+
+/// A transaction row that touches `scripts`.
+fn tx_row(n: u8, status: Status, order: u64, scripts: &[u8]) -> TxRow {
+    let touches = scripts.iter().map(|n| Touch { script: script(*n), received: 7_000, sent: 0 }).collect();
+    TxRow { tx: transaction(n), status, first_seen: 1_700_000_000_003, order, touches }
+}
+
+fn block_event(height: u32) -> Event {
+    let block = block_id(height);
+    Event { time: u64::from(height) * 1_000, tip: Some(block), kind: EventKind::Block { block, time: height, transactions: 1 } }
+}
+
+fn changes(changes: Vec<Change>) -> Transition {
+    Transition { changes: ChangeSet(changes), ..Transition::default() }
+}
+
+/// A transition with `count` events, their times counting up from `first` seconds.
+fn events(first: u32, count: u32) -> Transition {
+    Transition { events: (first..first + count).map(block_event).collect(), ..Transition::default() }
+}
+
+/// The numbers of all events above `after`.
+fn numbers(reader: &Reader, after: u64) -> Vec<u64> {
+    reader.read_events(after, usize::MAX).expect("the log reads").into_iter().map(|(number, _)| number).collect()
+}
