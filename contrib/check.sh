@@ -3,6 +3,8 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 export RUST_BACKTRACE=1
+# Tests with a node mostly wait for it; more of them than cores halve the time.
+export RUST_TEST_THREADS="${RUST_TEST_THREADS:-4}"
 
 step() { printf '\n== %s\n' "$*"; }
 

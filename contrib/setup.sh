@@ -161,4 +161,11 @@ if [ ${#missing[@]} -gt 0 ]; then
     exit 1
 fi
 # RocksDB takes some twenty minutes to compile: all clones and checks share one target folder.
-emit CARGO_TARGET_DIR "${CARGO_TARGET_DIR:-$cache/target}"
+target="${CARGO_TARGET_DIR:-$cache/target}"
+mkdir -p "$target"
+# In it cargo tells the clones of one package apart by the files' times only, and would take another clone's newer build for ours.
+if [ "$(cat "$target/.satwatch-clone" 2>/dev/null)" != "$repo" ]; then
+    for folder in src tests examples; do [ ! -d "$repo/$folder" ] || find "$repo/$folder" -type f -exec touch {} +; done
+    printf '%s\n' "$repo" >"$target/.satwatch-clone"
+fi
+emit CARGO_TARGET_DIR "$target"

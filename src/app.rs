@@ -32,6 +32,8 @@ const CLIENTS_TIME: Duration = Duration::from_millis(1500);
 const DRAIN_TIME: Duration = Duration::from_millis(1000);
 /// Of what the tracker asks the follower for; what finds no room is asked for again by the next look at the mempool.
 const ASKS: usize = 65_536;
+/// Between two looks for the node while a new store waits for it.
+const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 /// Between two looks for events that are too old.
 const RETENTION_PAUSE: Duration = Duration::from_secs(3600);
 
@@ -98,7 +100,13 @@ pub async fn start(config: Config) -> Result<Running> {
         async move { router.handle(request, peer).await }
     });
     let serving = server.serve(handler, stop_clients.clone());
-    let server_task = Task::new("server", tokio::spawn(async move { Ok(serving.await) }));
+    let server_task = Task::new(
+        "server",
+        tokio::spawn(async move {
+            serving.await;
+            Ok(())
+        }),
+    );
 
     if !on {
         tracing::warn!("monitoring is off: POST /start begins it");
@@ -204,7 +212,7 @@ async fn open_store(config: &Config) -> Result<(Option<Found>, Writer, Reader)> 
             (Err(StoreError::UnknownChain { .. }), Err(error)) if error.kind == Kind::Transient => {
                 tracing::warn!(again_in = ?pause, "waiting for the node, because the store is new and its chain not known yet: {error}");
                 sleep(pause).await;
-                pause = (pause * 2).min(Duration::from_secs(5));
+                pause = (pause * 2).min(LONGEST_PAUSE);
             }
             (Err(StoreError::UnknownChain { .. }), Err(error)) => bail!(error),
             (Err(error), _) => bail!(error),

@@ -274,7 +274,7 @@ mod tests {
 
     use super::*;
     use crate::store::{ChainInfo, open_at_boot};
-    use crate::tracker::{EventKind, ScriptHash, Seen, WatchRequest};
+    use crate::tracker::{EventKind, Past, ScriptHash, Seen, WatchRequest};
 
     const NOW: u64 = 1_700_000_000_000;
 
@@ -287,7 +287,8 @@ mod tests {
     }
 
     fn watch(n: u8, baseline: bool) -> Input {
-        Input::Watch { scripts: vec![WatchRequest { spk: spk(n), label: None, depths: Vec::new(), baseline }], now: NOW }
+        let past = if baseline { Past::Find } else { Past::Leave };
+        Input::Watch { scripts: vec![WatchRequest { spk: spk(n), label: None, depths: Vec::new(), past }], now: NOW }
     }
 
     fn pays(n: u8) -> Transaction {

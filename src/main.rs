@@ -88,8 +88,12 @@ async fn run(config: Config) -> Result<()> {
 
 /// Log lines to standard error: text for people, or one JSON object a line.
 fn start_log(log: &Log) {
+    // A plain level is about us: at `debug` and `trace` the HTTP libraries alone would fill the screen.
+    let filter = match log.level.as_str() {
+        level @ ("debug" | "trace") => EnvFilter::new(format!("info,satwatch={level}")),
+        directives => EnvFilter::new(directives),
+    };
     // Without `log_internal_errors(false)` a closed standard error would make a log line panic.
-    let filter = EnvFilter::new(&log.level);
     let lines = tracing_subscriber::fmt().with_writer(stderr).with_env_filter(filter).log_internal_errors(false);
     match log.format {
         LogFormat::Json => lines.json().flatten_event(true).init(),

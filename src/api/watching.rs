@@ -15,7 +15,7 @@ use super::respond::{self, Answer};
 use super::{App, now};
 use crate::config::History;
 use crate::store::{HistoryCursor, Snapshot};
-use crate::tracker::{Input, TxSummary, WatchRequest, WatchRow};
+use crate::tracker::{Input, Past, TxSummary, WatchRequest, WatchRow};
 
 const ADDRESSES_DEFAULT: usize = 1000;
 const ADDRESSES_MOST: usize = 10_000;
@@ -46,7 +46,7 @@ impl App {
 
     /// Watches those of the addresses that are not watched yet, or not with these depths.
     pub(super) async fn ensure_watched(self: &Arc<Self>, addresses: Arc<[KnownAddress]>, depths: Vec<u8>) -> Result<(), ApiError> {
-        let baseline = self.config.watch.history == History::Utxo;
+        let past = past(self.config.watch.history);
         let missing = self.read(move |app| {
             let snapshot = app.reader.snapshot();
             let mut missing = Vec::new();
@@ -55,8 +55,8 @@ impl App {
                 let enough = row.as_ref().is_some_and(|row| depths.iter().all(|depth| row.depths.contains(depth)));
                 if !enough {
                     // An address that somebody added without its past keeps it that way.
-                    let baseline = baseline && row.is_none();
-                    missing.push(WatchRequest { spk: address.spk.clone(), label: None, depths: depths.clone(), baseline });
+                    let past = if row.is_none() { past } else { Past::Leave };
+                    missing.push(WatchRequest { spk: address.spk.clone(), label: None, depths: depths.clone(), past });
                 }
             }
             Ok(missing)
@@ -80,9 +80,9 @@ impl App {
         }
         let address = fields.address(self.wire.network)?;
         let (label, depths) = (fields.label()?, fields.depths()?);
-        let baseline = fields.history(self.config.watch.history)? == History::Utxo;
+        let past = past(fields.history(self.config.watch.history)?);
         let known = self.reader.snapshot().watch(&address.script)?.is_some();
-        let request = WatchRequest { spk: address.spk.clone(), label, depths, baseline };
+        let request = WatchRequest { spk: address.spk.clone(), label, depths, past };
         let done = self.indexer.apply(Input::Watch { scripts: vec![request], now: now() }).await?;
         let row = watched(&self.reader.snapshot(), &address)?;
         let message =
@@ -102,7 +102,7 @@ impl App {
         }
         let addresses = fields.addresses(self.wire.network)?;
         let depths = fields.depths()?;
-        let baseline = fields.history(self.config.watch.history)? == History::Utxo;
+        let past = past(fields.history(self.config.watch.history)?);
         let mut places: HashMap<_, usize> = HashMap::new();
         let mut scripts: Vec<WatchRequest> = Vec::new();
         for (address, label) in addresses {
@@ -110,7 +110,7 @@ impl App {
             match scripts.get_mut(place) {
                 // Named twice: one request, with the last label.
                 Some(request) => request.label = label.or(request.label.take()),
-                None => scripts.push(WatchRequest { spk: address.spk, label, depths: depths.clone(), baseline }),
+                None => scripts.push(WatchRequest { spk: address.spk, label, depths: depths.clone(), past }),
             }
         }
         let hashes: Vec<_> = places.into_keys().collect();
@@ -272,7 +272,7 @@ impl App {
         .await
     }
 
-    /// `POST /scan_history/{address}`: for now it finds the unspent outputs from before the address was added, and says so; past
+    /// `POST /scan_history/{address}`: for now it asks the node for all unspent outputs of the address, and says so; past
     /// transactions come with the history scans.
     pub(super) async fn scan_history(self: &Arc<Self>, address: &str, fields: &Fields) -> Result<Answer, ApiError> {
         #[derive(Serialize)]
@@ -287,28 +287,30 @@ impl App {
         let address = self.address(address)?;
         let blocks_back = fields.whole("blocks_back", 1)?.unwrap_or(BLOCKS_BACK);
         let (from, to) = (fields.whole("from_height", 0)?, fields.whole("to_height", 0)?);
-        let (known, tip) = {
+        let tip = {
             let snapshot = self.reader.snapshot();
-            let row = watched(&snapshot, &address)?;
-            (row.coverage.utxos_complete, snapshot.tip()?.map_or(0, |tip| tip.height))
+            watched(&snapshot, &address)?;
+            snapshot.tip()?.map_or(0, |tip| tip.height)
         };
         if from.is_some_and(|from| from > to.unwrap_or(tip).min(tip)) || to.is_some_and(|to| to > tip) {
             let message = format!("from_height must not be above to_height, and neither above the tip, which is at {tip}.");
             return Err(ApiError::bad_request("invalid_range", message));
         }
-        let request = WatchRequest { spk: address.spk.clone(), label: None, depths: Vec::new(), baseline: true };
+        let request = WatchRequest { spk: address.spk.clone(), label: None, depths: Vec::new(), past: Past::FindAgain };
         let done = self.indexer.apply(Input::Watch { scripts: vec![request], now: now() }).await?;
         let coverage = CoverageShape::from(&watched(&self.reader.snapshot(), &address)?.coverage);
-        let (message, status) = match coverage.pending {
-            true => (
-                "Looking up the unspent outputs from before the address was added. Past transactions that left none are not listed yet.",
-                "scanning",
-            ),
-            false => ("All unspent outputs are known already. Past transactions that left none are not listed yet.", "complete"),
-        };
+        let message = "Asking the node for all unspent outputs of the address. Past transactions that left none are not listed yet.";
         let cursor = self.wire.cursor(done.head);
-        let answer = Scanning { address: address.text, blocks_back, message, status, coverage, cursor };
+        let answer = Scanning { address: address.text, blocks_back, message, status: "scanning", coverage, cursor };
         Ok(respond::json(StatusCode::ACCEPTED, &answer))
+    }
+}
+
+/// What a watch request finds out.
+fn past(history: History) -> Past {
+    match history {
+        History::Utxo => Past::Find,
+        History::None => Past::Leave,
     }
 }
 

@@ -153,7 +153,12 @@ impl Baselines {
             let input = Input::Baseline { block, scripts: scripts.clone(), outputs: found, now: now_ms() };
             match self.indexer.apply(input).await {
                 Ok(_) => {
-                    tracing::info!("merged {} unspent outputs of {} added addresses at block {}", outputs.len(), scripts.len(), block.height);
+                    tracing::info!(
+                        "merged {} unspent outputs of {} added addresses at block {}",
+                        outputs.len(),
+                        scripts.len(),
+                        block.height
+                    );
                     return Ok(());
                 }
                 Err(Refused::Apply(ApplyError::NotOurTip { .. })) => tokio::task::yield_now().await,
@@ -186,7 +191,8 @@ fn explain(error: NodeError) -> NodeError {
 
 fn read_scan(scan: Scan) -> Result<(BlockId, HashMap<OutPoint, FoundOutput>), NodeError> {
     let hash = scan.bestblock.filter(|_| scan.success);
-    let hash = hash.ok_or_else(|| NodeError::transient(Cause::Busy, "somebody ended the scan of the unspent outputs; starting it again".into()))?;
+    let hash =
+        hash.ok_or_else(|| NodeError::transient(Cause::Busy, "somebody ended the scan of the unspent outputs; starting it again".into()))?;
     let outputs = scan.unspents.into_iter().map(found_output).collect::<Option<_>>();
     let outputs = outputs.ok_or_else(|| NodeError::persistent(Cause::Shape, "bitcoind's scan names an amount that is none".into()))?;
     Ok((BlockId { height: scan.height, hash }, outputs))
@@ -271,7 +277,8 @@ mod tests {
         let spends_within = tx(&[pays_at(1)], &[(3, 6)]);
         let all = block(vec![coinbase.clone(), pays.clone(), spends_within]);
         carry(&mut outputs, &HashSet::from([spk(1)]), &all, 7);
-        let mut left: Vec<_> = outputs.values().map(|output| (output.outpoint, output.value.to_sat(), output.height, output.coinbase)).collect();
+        let mut left: Vec<_> =
+            outputs.values().map(|output| (output.outpoint, output.value.to_sat(), output.height, output.coinbase)).collect();
         left.sort_by_key(|(_, value, _, _)| *value);
         assert_eq!(left, [(pays_at(2), 7, 7, false), (OutPoint { txid: coinbase.compute_txid(), vout: 0 }, 50, 7, true)]);
     }

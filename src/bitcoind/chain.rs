@@ -339,9 +339,8 @@ mod tests {
     fn a_rollback_needs_a_witness_or_a_second_look() {
         let parted = || Relation::Parted { fork: id(7), next: vec![] };
         let back = Step::Disconnect { to: id(7), next: vec![] };
-        let decide = |told, seconds| {
-            decide(Some(id(10)), &look_at(7, 7, false, parted()), Evidence { told, stood: Duration::from_secs(seconds) })
-        };
+        let decide =
+            |told, seconds| decide(Some(id(10)), &look_at(7, 7, false, parted()), Evidence { told, stood: Duration::from_secs(seconds) });
         assert!(matches!(decide(false, 0), Step::Wait(_)));
         assert_eq!(decide(false, 1), back);
         assert_eq!(decide(true, 0), back);
@@ -350,9 +349,8 @@ mod tests {
     #[test]
     fn headers_of_an_invalid_branch_do_not_hold_a_rollback_for_ever() {
         let parted = || Relation::Parted { fork: id(7), next: vec![] };
-        let decide = |seconds| {
-            decide(Some(id(10)), &look_at(7, 10, false, parted()), Evidence { told: false, stood: Duration::from_secs(seconds) })
-        };
+        let decide =
+            |seconds| decide(Some(id(10)), &look_at(7, 10, false, parted()), Evidence { told: false, stood: Duration::from_secs(seconds) });
         assert!(matches!(decide(30), Step::Wait(_)));
         assert!(matches!(decide(61), Step::Disconnect { .. }));
     }

@@ -319,7 +319,9 @@ fn hwm_findings(notifications: &[Notification]) -> Vec<Finding> {
         .filter_map(|(address, notification)| {
             let hwm = notification.hwm.filter(|hwm| *hwm != 0 && *hwm < ENOUGH_HWM)?;
             Some(Finding::bad(
-                format!("bitcoind queues only {hwm} ZMQ messages on {address}: it drops some at every big block (they are found again, later)"),
+                format!(
+                    "bitcoind queues only {hwm} ZMQ messages on {address}: it drops some at every big block (they are found again, later)"
+                ),
                 format!("put into bitcoin.conf and restart bitcoind: zmq{}hwm=0", notification.kind),
             ))
         })

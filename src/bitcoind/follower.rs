@@ -14,6 +14,7 @@
 
 mod board;
 mod chain;
+mod node;
 mod pool;
 
 use std::sync::Arc;
@@ -29,17 +30,14 @@ use self::board::{Board, Obstacle};
 use super::baseline::{self, Baselines, Place};
 use super::chain::Look;
 use super::mempool::Reading;
-use super::rpc::{Blockchain, Network, Notification, Rpc};
+use super::rpc::Rpc;
 use super::zmq::{Body, Feed, Frame, Notice, Stamped, Topic};
-use super::{Endpoints, Found, NodeError, Status, discover, now_ms, rpc};
+use super::{Endpoints, Found, NodeError, Status};
 use crate::config;
 use crate::indexer::{Handle, Stopped};
 use crate::store::{Reader, StoreError};
 use crate::tracker::{Ask, BlockId};
 
-/// Pause after the first failure, doubled up to the second one.
-const FIRST_PAUSE: Duration = Duration::from_millis(250);
-const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 /// Gaps come in swarms; they are healed together, and not more often than this.
 const GAP_DELAY: Duration = Duration::from_millis(50);
 const GAP_SPACING: Duration = Duration::from_millis(500);
@@ -80,7 +78,7 @@ pub fn spawn(
         let found = match follower.found {
             Some(found) => found,
             None => {
-                let search = search(&follower.settings, &reader, &mut board);
+                let search = node::search(&follower.settings, &reader, &mut board);
                 tokio::select! {
                     found = search => found,
                     () = shutdown.cancelled() => return Ok(()),
@@ -101,25 +99,6 @@ pub fn spawn(
     (status, tokio::spawn(task))
 }
 
-/// Looks for a node of our chain until there is one.
-async fn search(settings: &config::Bitcoind, reader: &Reader, board: &mut Board) -> Found {
-    let chain = reader.chain();
-    let mut pause = FIRST_PAUSE;
-    loop {
-        let error = match discover::find_on(settings, Some(chain.network)).await {
-            Ok(found) if found.chain == chain => return found,
-            Ok(found) => {
-                discover::wrong_chain(found.rpc.url(), &format!("with genesis {}", found.chain.genesis), &chain.genesis.to_string())
-            }
-            Err(error) => error,
-        };
-        board.node_failed(&error);
-        board.publish(Some(Obstacle::Node));
-        tokio::time::sleep(pause).await;
-        pause = (pause * 2).min(LONGEST_PAUSE);
-    }
-}
-
 /// What a piece of work came back with.
 enum Outcome {
     Looked { ours: Option<BlockId>, prompted: bool, result: Result<Look, NodeError> },
@@ -127,17 +106,11 @@ enum Outcome {
     Read(Result<Reading, NodeError>),
     Fetched { wanted: Vec<Txid>, result: Result<Vec<Option<Transaction>>, NodeError> },
     Checked { asked: Vec<(Txid, Transaction)>, result: Result<Vec<bool>, NodeError> },
-    Inspected(Inspection),
+    Inspected(node::Inspection),
 }
 
 /// First height, then hash and time of each block.
 type StartWindow = (u32, Vec<(BlockHash, u32)>);
-
-/// What changes only when the node is restarted. Nodes may forbid some of it.
-struct Inspection {
-    uptime: Option<u64>,
-    found: Option<(Blockchain, Network, Vec<Notification>)>,
-}
 
 struct Follow {
     rpc: Rpc,
@@ -330,6 +303,10 @@ impl Follow {
     fn gap(&mut self, topic: Topic, lost: u64) {
         tracing::debug!("{lost} {} messages were lost", topic.name());
         self.board.gap(topic, lost);
+        if topic == Topic::Rawblock {
+            // A lost block will not come any more; what else is missing may have been of no account.
+            self.want_look(GAP_DELAY, true);
+        }
         let now = Instant::now();
         if self.gap_at.is_some_and(|at| at > now) {
             // A resync is due already, and will find this too.
@@ -339,15 +316,6 @@ impl Follow {
         let at = self.gap_at.map_or(now, |last| last + spacing).max(now + GAP_DELAY);
         self.gap_at = Some(at);
         self.resync(at - now, false);
-    }
-
-    /// The node was restarted: nothing that came before counts, and it may offer other things.
-    fn restarted(&mut self) {
-        self.rpc.forget_offers();
-        self.pool.forget_news();
-        self.chain.told.clear();
-        self.want_inspection = true;
-        self.resync(CONNECT_DELAY, true);
     }
 
     fn connected(&mut self, topics: &[Topic]) {
@@ -401,71 +369,6 @@ impl Follow {
                 Ok(())
             }
         }
-    }
-
-    /// A call failed: no more calls for a while, and everything anew when the node is back.
-    fn node_failed(&mut self, error: &NodeError) {
-        self.board.node_failed(error);
-        let pause = (FIRST_PAUSE * 2u32.saturating_pow(self.failures.min(10))).min(LONGEST_PAUSE);
-        self.failures = self.failures.saturating_add(1);
-        self.pause_until = Instant::now() + pause;
-        self.reconciling = None;
-        self.pool.whole = false;
-        self.resync(Duration::ZERO, true);
-    }
-
-    fn node_answered(&mut self) {
-        if std::mem::take(&mut self.failures) > 0 {
-            tracing::info!("bitcoind answers again");
-            self.want_inspection = true;
-        }
-        self.board.node_answered();
-    }
-
-    fn inspect(&mut self) {
-        self.want_inspection = false;
-        self.inspecting = true;
-        let rpc = self.rpc.clone();
-        self.work.spawn(async move {
-            let uptime = rpc.uptime().await.ok();
-            let found = match (rpc.blockchain().await, rpc.network().await, rpc.notifications().await) {
-                (Ok(node), Ok(program), Ok(notifications)) => Some((node, program, notifications)),
-                _ => None,
-            };
-            Outcome::Inspected(Inspection { uptime, found })
-        });
-    }
-
-    fn inspected(&mut self, inspection: Inspection) {
-        self.inspecting = false;
-        if let Some((node, program, notifications)) = inspection.found {
-            let endpoints = discover::endpoints(&self.settings, &notifications, rpc::host_of(self.rpc.url()));
-            self.board.notes(discover::findings(&self.settings, self.rpc.url(), &node, &program, &notifications, &endpoints));
-            self.board.program(program);
-            if endpoints != self.endpoints {
-                self.subscribe(endpoints);
-                self.resync(Duration::ZERO, true);
-            }
-        }
-        if let Some(uptime) = inspection.uptime {
-            let started = (now_ms() / 1000).saturating_sub(uptime);
-            // Some seconds of slack for clocks that are set.
-            if self.node_started.replace(started).is_some_and(|known| started > known + 3) {
-                tracing::info!("bitcoind was restarted");
-                self.restarted();
-            }
-        }
-    }
-
-    /// Receives from these endpoints from now on.
-    fn subscribe(&mut self, endpoints: Endpoints) {
-        self.pool.forget_news();
-        self.board.endpoints(&endpoints);
-        self.feed = Feed::open(&endpoints).unwrap_or_else(|error| {
-            tracing::error!("cannot subscribe to ZMQ ({error}): correct bitcoind.zmq_rawtx, zmq_rawblock and zmq_sequence; only the poll works");
-            None
-        });
-        self.endpoints = endpoints;
     }
 
     fn set_tip(&mut self, tip: Option<BlockId>) {

@@ -187,7 +187,9 @@ impl Http {
     fn failure(&self, error: ureq::Error) -> Failure {
         let url = &self.url;
         match error {
-            ureq::Error::Timeout(ureq::Timeout::Connect | ureq::Timeout::Resolve) => Failure::Other(self.unreachable("no connection in time")),
+            ureq::Error::Timeout(ureq::Timeout::Connect | ureq::Timeout::Resolve) => {
+                Failure::Other(self.unreachable("no connection in time"))
+            }
             ureq::Error::Timeout(_) => {
                 Failure::Other(NodeError::transient(Cause::TimedOut, format!("bitcoind at {url} did not answer in time")))
             }
@@ -200,7 +202,9 @@ impl Http {
                 Cause::Setup,
                 format!("bitcoind.rpc_url {url:?} is not an address ({what}): write it as http://127.0.0.1:8332"),
             )),
-            other => Failure::Broken(NodeError::transient(Cause::Unreachable, format!("the connection to bitcoind at {url} broke ({other})"))),
+            other => {
+                Failure::Broken(NodeError::transient(Cause::Unreachable, format!("the connection to bitcoind at {url} broke ({other})")))
+            }
         }
     }
 

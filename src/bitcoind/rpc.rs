@@ -323,12 +323,7 @@ fn call<T: DeserializeOwned>(client: &Client, method: &str, params: &[Value]) ->
     client.call(method, params).map_err(|error| node_error(method, error))
 }
 
-fn batch<T: DeserializeOwned>(
-    client: &Client,
-    method: &str,
-    params: &[Value],
-    absent: &[i32],
-) -> Result<Vec<Option<T>>, NodeError> {
+fn batch<T: DeserializeOwned>(client: &Client, method: &str, params: &[Value], absent: &[i32]) -> Result<Vec<Option<T>>, NodeError> {
     let wrong = |error: jsonrpc::Error| node_error(method, error.into());
     let client = client.get_jsonrpc_client();
     let raw = params.iter().map(serde_json::value::to_raw_value).collect::<Result<Vec<_>, _>>().map_err(|error| shape(method, &error))?;

@@ -178,7 +178,10 @@ impl Feed {
     /// Starts the thread, if there is anything to subscribe. Connecting goes on for ever in the background.
     pub fn open(endpoints: &Endpoints) -> Result<Option<Self>, zmq::Error> {
         let context = zmq::Context::new();
-        let links = group(endpoints).into_iter().map(|(endpoint, topics)| Link::open(&context, &endpoint, topics)).collect::<Result<Vec<_>, _>>()?;
+        let links = group(endpoints)
+            .into_iter()
+            .map(|(endpoint, topics)| Link::open(&context, &endpoint, topics))
+            .collect::<Result<Vec<_>, _>>()?;
         if links.is_empty() {
             return Ok(None);
         }

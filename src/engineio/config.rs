@@ -31,7 +31,7 @@ pub struct Config {
     pub max_payload: usize,
     /// Sessions at once; further handshakes are answered 503.
     pub max_sessions: usize,
-    /// Messages that may wait for one client.
+    /// Messages that may wait for one client; one with its attachments counts once.
     pub queue_messages: usize,
     /// Bytes that may wait for one client.
     pub queue_bytes: usize,

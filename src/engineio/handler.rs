@@ -122,7 +122,7 @@ pub enum CloseReason {
 /// even its goodbye, and its ping timeout rests meanwhile.
 pub type Work = Pin<Box<dyn Future<Output = ()> + Send + 'static>>;
 
-/// The layer above. Called from the session's own task, one call at a time for one session, in order.
+/// The layer above. Called for one session one call at a time and in order; it must not block, because the session's task waits for it.
 pub trait Handler: Send + Sync + 'static {
     /// What the layer above keeps for a session.
     type Session: Send + Sync + 'static;

@@ -9,7 +9,7 @@
 //! 2. Transports only move bytes: `polling` turns requests into commands for the session's mailbox and waits for the answer; `websocket` moves
 //!    frames and knows the closing handshake.
 //! 3. Each session has one task (`task`) that owns the machine, its sockets, its pending requests and the work of the layer above.
-//! 4. One way out: the session's [`registry::Entry`] goes and [`Handler::close`] is called in one function of the task, exactly once.
+//! 4. One way out: the session's `registry::Entry` goes and [`Handler::close`] is called in one function of the task, exactly once.
 //! 5. Everything is bounded: the outbox in messages and bytes, a body and a frame by `max_payload`, a mailbox in commands, every wait by a
 //!    deadline. Nothing here waits for a slow client but its own task.
 //! 6. Nothing here knows what the messages mean; this folder imports nothing of the crate around it.

@@ -120,7 +120,8 @@ mod tests {
 
     #[test]
     fn bodies_are_packets() {
-        let table: &[(&[u8], Vec<Result<Packet, PacketError>>)] = &[
+        type Read = Vec<Result<Packet, PacketError>>;
+        let table: &[(&[u8], Read)] = &[
             (b"4hello", vec![Ok(text("hello"))]),
             (b"4a\x1e4b", vec![Ok(text("a")), Ok(text("b"))]),
             (b"4hello\x1ebAQIDBA==", vec![Ok(text("hello")), Ok(binary(&[1, 2, 3, 4]))]),

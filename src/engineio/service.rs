@@ -103,10 +103,10 @@ impl<H: Handler> Service<H> {
             if websocket != upgrade || !version_4 {
                 return Err(Refused::BadRequest);
             }
-            return match request.method() {
-                &Method::GET if websocket => inner.attach(request, mailbox),
-                &Method::GET => Ok(polling::get(mailbox).await),
-                &Method::POST if !websocket => {
+            return match *request.method() {
+                Method::GET if websocket => inner.attach(request, mailbox),
+                Method::GET => Ok(polling::get(mailbox).await),
+                Method::POST if !websocket => {
                     Ok(polling::post(mailbox, request, inner.config.max_payload, inner.config.body_timeout).await)
                 }
                 _ => Err(Refused::BadRequest),
@@ -151,8 +151,9 @@ impl<H: Handler> Service<H> {
             let open = inner.config.open_packet(entry.sid(), false);
             let machine = Session::websocket(now(), inner.config.session_limits(), open.into());
             let task = inner.open(entry, handshake, machine, Some(socket));
-            drop((inner, running));
-            task.run().await;
+            drop(running);
+            // A task of its own, because this one's future has the size of the upgrade.
+            tokio::spawn(task.run());
         });
         Ok(response)
     }
@@ -160,7 +161,7 @@ impl<H: Handler> Service<H> {
 
 impl<H: Handler> Inner<H> {
     /// Tells the layer above of a session and makes its task.
-    fn open(&self, entry: Entry, handshake: Handshake, machine: Session, main: Option<Box<Socket>>) -> Task<H> {
+    fn open(&self, entry: Entry, handshake: Handshake, machine: Session, main: Option<Box<Socket>>) -> Box<Task<H>> {
         let (sender, receiver) = outbox(self.config.queue_messages, self.config.queue_bytes);
         let state = self.handler.open(sender, handshake);
         Task::new(self.handler.clone(), state, entry, receiver, machine, main)

@@ -64,9 +64,10 @@ impl<H: Handler> Task<H> {
         outbox: OutboxReceiver,
         machine: Session,
         main: Option<Box<Socket>>,
-    ) -> Self {
+    ) -> Box<Self> {
         let registry = entry.registry().clone();
-        Self {
+        // Boxed, because a future that owns it by value has room for it twice.
+        Box::new(Self {
             handler,
             _running: registry.running(),
             registry,
@@ -80,10 +81,10 @@ impl<H: Handler> Task<H> {
             post: None,
             post_pass: None,
             work: None,
-        }
+        })
     }
 
-    pub(super) async fn run(mut self) {
+    pub(super) async fn run(mut self: Box<Self>) {
         let sleep = tokio::time::sleep(FAR);
         tokio::pin!(sleep);
         loop {

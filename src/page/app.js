@@ -4,8 +4,9 @@
 // Amounts stay integers in satoshi until `btc` writes them. Text from outside goes through textContent only.
 
 import { arrange, copyOf, setText } from "./dom.js";
+import { call, here } from "./rest.js";
 import { Socket } from "./socket.js";
-import { ago, btc, clock, short, statusWords, trouble, updateTitle } from "./words.js";
+import { ago, btc, clock, isGone, short, statusWords, trouble, updateWords } from "./words.js";
 
 const FEED_LENGTH = 200;
 const SHOWN_AT_ONCE = 50;
@@ -14,8 +15,8 @@ const REMEMBERED_TXIDS = 1000;
 const STORAGE_KEY = "satwatch.addresses";
 
 const element = (id) => document.getElementById(id);
-const watched = new Map(); // address -> {address, label, balance, coverage, cursor, error, known, node}
-const feed = []; // newest first: {time, kind, address, txid, title, status, amount, tone, fresh, node}
+const watched = new Map(); // address -> {address, label, balance, coverage, cursor, error, known, asking, node}
+const feed = []; // newest first: {time, kind, address, txid, title, status, gone, amount, tone, fresh, node}
 let daemon = {}; // the last GET /status
 let tip = null; // {height, hash, time?}
 let complaint = ""; // the last `error` event
@@ -27,25 +28,9 @@ const nameOf = (address) => watched.get(address)?.label || address;
 
 // ---- talking to the daemon
 
-const here = new URL(".", location.href);
 const socketUrl = new URL("socket.io/?EIO=4&transport=websocket", here);
 socketUrl.protocol = here.protocol === "https:" ? "wss:" : "ws:";
 const socket = new Socket(socketUrl.href, onConnection);
-
-/// A REST call. Rejects with a sentence for the person.
-async function call(method, path, body) {
-  const options = { method, signal: AbortSignal.timeout(15_000) };
-  if (body) Object.assign(options, { headers: { "Content-Type": "application/json" }, body: JSON.stringify(body) });
-  let answer, data;
-  try {
-    answer = await fetch(new URL(path, here), options);
-    data = await answer.json();
-  } catch {
-    throw new Error(answer ? `satwatch answered ${answer.status} with something unreadable.` : "satwatch cannot be reached. Is it running?");
-  }
-  if (!answer.ok) throw new Error(data.error ?? `satwatch answered ${answer.status}.`);
-  return data;
-}
 
 function onConnection(state, reason) {
   document.body.dataset.connection = state;
@@ -107,7 +92,16 @@ async function refreshStatus() {
 
 /// The same block again must not lose its time.
 function takeTip(block) {
-  if (block && block.hash !== tip?.hash) tip = block;
+  if (block && (block.hash !== tip?.hash || !tip.time)) tip = block;
+}
+
+/// Balance and coverage again, soon: for changes that no event describes whole. Several at once are one question.
+function refresh(entry) {
+  if (entry.asking) return;
+  entry.asking = setTimeout(() => {
+    entry.asking = null;
+    if (watched.get(entry.address) === entry) subscribe(entry);
+  }, 50);
 }
 
 // ---- events
@@ -133,7 +127,7 @@ onAddress("balance_change", (entry, data) => {
   const { new_balance: balance, confirmed_balance, unconfirmed_balance } = data;
   entry.balance = { ...entry.balance, balance, confirmed_balance, unconfirmed_balance };
   const found = data.cause?.kind === "baseline";
-  if (found) subscribe(entry); // Its coverage changed, too.
+  if (found || data.cause?.kind === "block") refresh(entry); // Its coverage changed, or coins were mined to it.
   const status = `${btc(data.old_balance)} → ${btc(balance)}`;
   tell({ time: data.timestamp, kind: "balance", address: entry.address, title: found ? "Earlier balance found" : "Balance", status });
 });
@@ -141,20 +135,22 @@ onAddress("balance_change", (entry, data) => {
 onAddress("new_transactions", (entry, data) => addTransactions(entry, data.transactions, true, data.timestamp));
 
 onAddress("transaction_update", (entry, data) => {
-  restate(entry.address, data.txid, statusWords(data));
-  const status = data.status === "replaced" && data.replaced_by ? `by ${short(data.replaced_by)}` : statusWords(data);
+  refresh(entry); // Confirmed and unconfirmed changed, the sum perhaps not.
+  restate(entry, data);
+  const [title, status] = updateWords(data);
   const tone = data.status === "confirmed" ? "" : "warn";
-  tell({ time: data.timestamp, kind: "update", address: entry.address, txid: data.txid, title: updateTitle(data), status, tone });
+  tell({ time: data.timestamp, kind: "update", address: entry.address, txid: data.txid, title, status, tone });
 });
 
 socket.on("block", (data) => {
   tip = { height: data.height, hash: data.hash, time: data.time };
   tell({ time: data.timestamp, kind: "block", title: `Block ${data.height}`, status: short(String(data.hash)) });
-  for (const entry of watched.values()) if (entry.balance?.immature > 0) subscribe(entry);
+  for (const entry of watched.values()) if (entry.balance?.immature > 0) refresh(entry);
 });
 
 socket.on("reorg", (data) => {
   takeTip(data.tip);
+  refreshStatus(); // It knows the time of the tip.
   const status = `${data.depth === 1 ? "the last block was" : `${data.depth} blocks were`} undone`;
   tell({ time: data.timestamp, kind: "block", title: "Reorganisation", status, tone: "warn" });
 });
@@ -167,7 +163,7 @@ socket.on("error", (data) => {
 function addTransactions(entry, transactions, fresh, timestamp) {
   for (const tx of [...transactions].reverse()) {
     if (entry.known.has(tx.txid)) {
-      restate(entry.address, tx.txid, statusWords(tx));
+      restate(entry, tx);
       continue;
     }
     entry.known.add(tx.txid);
@@ -175,7 +171,7 @@ function addTransactions(entry, transactions, fresh, timestamp) {
     const title = tx.net > 0 ? "Received" : tx.net < 0 ? "Sent" : "Moved";
     const [kind, tone] = tx.net > 0 ? ["received", "good"] : ["sent", ""];
     const time = timestamp ?? tx.first_seen ?? tx.block_time;
-    tell({ time, kind, address: entry.address, txid: tx.txid, title, status: statusWords(tx), amount: tx.net, tone, fresh });
+    tell({ time, kind, address: entry.address, txid: tx.txid, title, status: statusWords(tx), gone: isGone(tx), amount: tx.net, tone, fresh });
     if (fresh && document.hidden) unseen += 1;
   }
   nameTab();
@@ -190,9 +186,9 @@ function tell(row) {
 }
 
 /// The row of a transaction keeps saying how it stands now.
-function restate(address, txid, status) {
-  const row = feed.find((row) => row.txid === txid && row.address === address && row.kind !== "update");
-  if (row) row.status = status;
+function restate(entry, tx) {
+  const row = feed.find((row) => row.txid === tx.txid && row.address === entry.address && row.kind !== "update");
+  if (row) Object.assign(row, { status: statusWords(tx), gone: isGone(tx) });
   schedule();
 }
 
@@ -212,7 +208,7 @@ function draw() {
   drawNotice();
   const entries = [...watched.values()];
   arrange(element("addresses"), entries, makeAddress, drawAddress);
-  arrange(element("feed"), feed, makeFeedRow, (row) => setText(row.node, ".status", row.status));
+  arrange(element("feed"), feed, makeFeedRow, drawFeedRow);
   element("no-addresses").hidden = entries.length > 0;
   element("no-events").hidden = feed.length > 0;
   const known = daemon.watched_addresses ?? [];
@@ -275,6 +271,11 @@ function makeFeedRow(row) {
   return node;
 }
 
+function drawFeedRow({ node, status, gone }) {
+  setText(node, ".status", status);
+  node.classList.toggle("gone", Boolean(gone));
+}
+
 function nameTab() {
   if (!document.hidden) unseen = 0;
   document.title = unseen ? `(${unseen}) satwatch` : "satwatch";
@@ -283,7 +284,7 @@ function nameTab() {
 // ---- what the person does
 
 function watch(address, label = "") {
-  const entry = { address, label, balance: null, coverage: null, cursor: null, error: "", known: new Set(), node: null };
+  const entry = { address, label, balance: null, coverage: null, cursor: null, error: "", known: new Set(), asking: null, node: null };
   watched.set(address, entry);
   if (document.body.dataset.connection === "connected") join(entry);
   schedule();

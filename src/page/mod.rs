@@ -30,11 +30,12 @@ const JAVASCRIPT: &str = "text/javascript; charset=utf-8";
 const INDEX: Asset = Asset { content_type: HTML, body: include_str!("index.html") };
 
 /// Request path and file.
-const FILES: [(&str, Asset); 8] = [
+const FILES: [(&str, Asset); 9] = [
     ("/", INDEX),
     ("/realtime_client.html", INDEX),
     ("/app.js", Asset { content_type: JAVASCRIPT, body: include_str!("app.js") }),
     ("/dom.js", Asset { content_type: JAVASCRIPT, body: include_str!("dom.js") }),
+    ("/rest.js", Asset { content_type: JAVASCRIPT, body: include_str!("rest.js") }),
     ("/socket.js", Asset { content_type: JAVASCRIPT, body: include_str!("socket.js") }),
     ("/words.js", Asset { content_type: JAVASCRIPT, body: include_str!("words.js") }),
     ("/style.css", Asset { content_type: "text/css; charset=utf-8", body: include_str!("style.css") }),
@@ -67,7 +68,7 @@ mod tests {
         for reference in &found {
             assert!(asset(&format!("/{reference}")).is_some(), "{reference} is referred to, but not served");
         }
-        for name in ["app.js", "style.css", "icon.svg", "socket.js", "words.js", "dom.js"] {
+        for name in ["app.js", "style.css", "icon.svg", "dom.js", "rest.js", "socket.js", "words.js"] {
             assert!(found.contains(&name), "{name} is served, but nothing refers to it");
         }
     }

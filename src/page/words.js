@@ -9,19 +9,28 @@ export function btc(satoshi, signed = false) {
   return `${sign}${digits.slice(0, -8)}.${digits.slice(-8)}`;
 }
 
-export function statusWords(tx) {
-  if (tx.status === "confirmed") {
-    const where = tx.block_height == null ? "confirmed" : `in block ${tx.block_height}`;
-    return tx.confirmations > 1 ? `${where}, ${tx.confirmations} confirmations` : where;
-  }
+/// How a transaction stands now.
+export function statusWords({ status, block_height: height }) {
+  if (status === "confirmed") return height == null ? "confirmed" : `in block ${height}`;
   const words = { mempool: "unconfirmed", replaced: "replaced", conflicted: "in conflict with a block", evicted: "dropped by the node" };
-  return words[tx.status] ?? String(tx.status ?? "");
+  return words[status] ?? String(status ?? "");
 }
 
-export function updateTitle(update) {
-  if (update.status === "confirmed") return "Confirmed";
-  if (update.status === "mempool") return update.previous_status === "confirmed" ? "Unconfirmed again" : "Back in the mempool";
-  return { replaced: "Replaced", conflicted: "Cancelled", evicted: "Dropped" }[update.status] ?? "Changed";
+/// It moves no coins any more.
+export const isGone = (tx) => ["replaced", "conflicted", "evicted"].includes(tx.status);
+
+/// What happened to it: title and explanation.
+export function updateWords(update) {
+  const count = update.confirmations > 1 ? `, ${update.confirmations} confirmations` : "";
+  const undone = update.previous_status === "confirmed";
+  const words = {
+    confirmed: ["Confirmed", statusWords(update) + count],
+    mempool: undone ? ["Unconfirmed again", "its block was undone"] : ["Unconfirmed again", "it is back in the mempool"],
+    replaced: ["Replaced", update.replaced_by ? `by ${short(update.replaced_by)}` : ""],
+    conflicted: ["Cancelled", "a block spends the same coins"],
+    evicted: ["Dropped", "no longer in the node's mempool"],
+  };
+  return words[update.status] ?? ["Changed", statusWords(update)];
 }
 
 /// What, in the answer of GET /status, keeps payments from being seen, if anything.

@@ -66,7 +66,6 @@ pub struct Connection {
 
 #[derive(Default)]
 struct State {
-    ended: bool,
     namespaces: Namespaces,
     incomplete: Option<Incomplete>,
     /// Runs until the first namespace is joined.
@@ -169,7 +168,7 @@ impl Connection {
         let socket = Socket::new(new_id(), namespace.clone(), self.handshake.clone(), self.outbox.clone(), Arc::downgrade(self));
         {
             let mut state = self.state();
-            if state.ended || self.outbox.is_closed() || !state.namespaces.join(socket.clone()) {
+            if !state.namespaces.join(socket.clone()) {
                 return None;
             }
             state.connect_timer = None;
@@ -237,7 +236,6 @@ impl Connection {
     pub(super) fn end(&self, reason: DisconnectReason) {
         let sockets = {
             let mut state = self.state();
-            state.ended = true;
             state.incomplete = None;
             state.connect_timer = None;
             state.namespaces.drain()

@@ -57,17 +57,19 @@ impl Event {
     }
 }
 
-/// The application. One socket's calls come one at a time and in the order of its packets.
+/// The application. One socket's calls come one at a time and in the order of its packets, from the task of its session.
+/// Only `disconnected` may come from elsewhere: when it is the server that disconnects, from within [`Socket::disconnect`].
 pub trait Handler: Send + Sync + 'static {
     /// Admits a client to a namespace or refuses it. An unknown namespace is refused with the message `Invalid namespace`.
+    /// The connection is closed when this takes longer than the connect timeout.
     fn authorize(&self, request: ConnectRequest) -> impl Future<Output = Result<(), ConnectRefused>> + Send;
 
     /// The client was admitted and its CONNECT answer is queued: what is emitted here comes right behind it.
     fn connected(&self, socket: &Socket, request: &ConnectRequest);
 
-    /// An event came. Returned work is finished before the next packet of this client is looked at.
+    /// An event came. Returned work is finished before the next packet of this client is looked at, so it must end by itself.
     fn event(&self, socket: &Socket, event: Event) -> Option<Work>;
 
-    /// The client left the namespace; called exactly once for each `connected`.
+    /// The client left the namespace; called exactly once for each `connected`. Nothing can be sent to it any more.
     fn disconnected(&self, socket: &Socket, reason: DisconnectReason);
 }

@@ -224,7 +224,7 @@ async fn packets_out_of_place_close_the_connection() {
         assert!(log.iter().all(|line| line.starts_with("disconnected")), "{before:?} {packet}: {log:?}");
         // Nothing is heard from the client any more.
         client.text(r#"2["late"]"#).await;
-        client.text("0/custom").await;
+        assert!(client.start("0/n1").is_none());
         assert_eq!(client.logged(), [""; 0]);
     }
 }
@@ -284,8 +284,21 @@ async fn a_client_that_joins_nothing_is_closed_in_time() {
 #[tokio::test(start_paused = true)]
 async fn a_decision_on_a_connect_is_bounded() {
     let client = Client::joined().await;
+    let asked = tokio::time::Instant::now();
     client.text("0/never").await;
+    assert_eq!(asked.elapsed().as_secs(), 45);
     assert_eq!(client.closing(), Some(CloseReason::ForcedClose));
+    assert_eq!(client.logged(), ["disconnected / forced server close"]);
+}
+
+#[tokio::test]
+async fn nothing_is_heard_from_a_client_that_is_being_closed() {
+    let client = Client::joined().await;
+    client.socket().close(CloseReason::SlowConsumer);
+    client.text(r#"2["late"]"#).await;
+    assert_eq!(client.logged(), [""; 0]);
+    client.end(CloseReason::SlowConsumer);
+    assert_eq!(client.logged(), ["disconnected / slow consumer"]);
 }
 
 #[tokio::test]

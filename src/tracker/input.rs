@@ -14,8 +14,18 @@ pub struct WatchRequest {
     pub label: Option<String>,
     /// Confirmation depths to add; empty adds none (1 is always told).
     pub depths: Vec<u8>,
-    /// A baseline will follow ([`Input::Baseline`]); until then its coverage says `pending`.
-    pub baseline: bool,
+    pub past: Past,
+}
+
+/// What to find out about a script's past. While a baseline ([`Input::Baseline`]) is to come, its coverage says `pending`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Past {
+    /// Nothing: watched from now on.
+    Leave,
+    /// Its unspent outputs, unless they are known.
+    Find,
+    /// Its unspent outputs, even if they are known.
+    FindAgain,
 }
 
 /// One confirmed unspent output, as `scantxoutset` reports it.

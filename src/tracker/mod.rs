@@ -44,7 +44,7 @@ pub mod view;
 mod watching;
 
 pub use event::{Balance, Cause, Event, EventKind, Phase, TxSummary};
-pub use input::{ApplyError, Ask, FoundOutput, Input, Seen, Transition, WatchRequest};
+pub use input::{ApplyError, Ask, FoundOutput, Input, Past, Seen, Transition, WatchRequest};
 pub use rows::{BlockId, BlockRow, Change, ChangeSet, Coverage, OutputRow, ScriptHash, Spend, Status, Touch, TxRow, WatchRow};
 pub use state::Tracker;
 pub use view::{MemoryView, Overlay, View, ViewError};

@@ -6,7 +6,7 @@ use super::event::Cause;
 use super::filter::BuildIdentity;
 use super::input::FoundOutput;
 use super::step::Step;
-use super::{ApplyError, Ask, Balance, BlockId, Coverage, OutputRow, ScriptHash, Tracker, Transition, View, WatchRequest, WatchRow};
+use super::{ApplyError, Ask, Balance, BlockId, Coverage, OutputRow, Past, ScriptHash, Tracker, Transition, View, WatchRequest, WatchRow};
 
 impl Tracker {
     pub(super) fn watch(&mut self, view: &impl View, requests: Vec<WatchRequest>, now: u64) -> Result<Transition, ApplyError> {
@@ -25,7 +25,12 @@ impl Tracker {
             if let Some(label) = request.label {
                 row.label = label;
             }
-            if request.baseline && !row.coverage.utxos_complete && !row.coverage.pending {
+            let wanted = match request.past {
+                Past::Leave => false,
+                Past::Find => !row.coverage.utxos_complete,
+                Past::FindAgain => true,
+            };
+            if wanted && !row.coverage.pending {
                 row.coverage.pending = true;
                 wants_baseline = true;
             }

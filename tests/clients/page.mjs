@@ -1,12 +1,12 @@
 // The web page in a real browser: adds ADDRESS through the form, waits until a payment appears in the feed and in the
 // balance, and prints what it sees as one line of JSON.
 //
-//     node page.mjs URL ADDRESS [--restart]
+//     node page.mjs URL ADDRESS [--confirm | --restart]
 //
 // READY            the page shows the whole balance: pay to ADDRESS now
-// SEEN             only with --restart: the payment is there; stop the daemon now
-// RECONNECTING     only with --restart: the page says so; start the daemon again now, and pay in between or after
-// {"balance": …}   the payment is there (the second one with --restart)
+// SEEN             the payment is there; with --confirm mine a block now, with --restart stop the daemon now
+// RECONNECTING     with --restart: the page says so; start the daemon again now, and pay in between or after
+// {"balance": …}   the payment is there and, with --confirm, confirmed; with --restart it is the second one
 //
 // Exit code 0, and the JSON, only if nothing went wrong on the way: a request to another origin, a failing request, an error in
 // the console or an exception in the page are failures (the first two kinds not while the daemon is stopped).
@@ -27,7 +27,7 @@ const FLAGS =
 
 const [url, address, ...flags] = process.argv.slice(2);
 if (!url || !address) {
-  console.error("usage: node page.mjs URL ADDRESS [--restart]");
+  console.error("usage: node page.mjs URL ADDRESS [--confirm | --restart]");
   process.exit(2);
 }
 
@@ -78,11 +78,15 @@ async function use(page) {
   const before = await look(page);
   console.log("READY");
   let payment = await nextPayment(page, before);
+  const between = await look(page);
+  away = flags.includes("--restart");
+  console.log("SEEN");
 
+  if (flags.includes("--confirm")) {
+    await page.waitForFunction(isConfirmed, { address, txid: payment.txid });
+    payment.status = await page.locator(`#feed [data-kind=received][data-txid="${payment.txid}"] .status`).textContent();
+  }
   if (flags.includes("--restart")) {
-    away = true;
-    const between = await look(page);
-    console.log("SEEN");
     await page.locator("#connection").filter({ hasText: "Reconnecting" }).waitFor();
     console.log("RECONNECTING");
     await page.locator('body[data-connection="connected"]').waitFor();
@@ -146,6 +150,14 @@ function findPayment({ address, older }) {
   const row = rows.findLast((row) => row.dataset.address === address && !older.includes(row.dataset.txid));
   const text = (selector) => row.querySelector(selector).textContent;
   return row && { txid: row.dataset.txid, amount: text(".amount"), status: text(".status") };
+}
+
+/// In the feed and in the balance.
+function isConfirmed({ address, txid }) {
+  const status = document.querySelector(`#feed [data-kind=received][data-txid="${txid}"] .status`).textContent;
+  const told = document.querySelector(`#feed [data-kind=update][data-txid="${txid}"]`);
+  const unconfirmed = document.querySelector(`#addresses [data-address="${address}"] .unconfirmed`).textContent;
+  return status.startsWith("in block") && told !== null && unconfirmed === "0.00000000";
 }
 
 function showsAtLeast({ address, expected }) {

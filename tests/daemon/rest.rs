@@ -103,6 +103,9 @@ fn scan_history_finds_what_an_address_had_before_it_was_added() {
 
     let without_body = daemon.request("POST", &path, &[], None);
     assert_eq!((without_body.status, &without_body.json["blocks_back"]), (202, &json!(1000)), "{}", without_body.text);
+    assert_eq!(without_body.json["status"], "scanning", "a scan can be asked for again");
+    daemon.wait_complete(&address);
+    assert_eq!(daemon.balance(&address)["balance"], json!(COIN));
 }
 
 #[test]

@@ -10,7 +10,7 @@ use bitcoin::{
     Amount, Block, BlockHash, CompactTarget, OutPoint, ScriptBuf, Sequence, Transaction, TxIn, TxMerkleNode, TxOut, Txid, Witness,
 };
 use satwatch::tracker::{
-    ApplyError, Ask, Balance, BlockId, Event, EventKind, FoundOutput, Input, MemoryView, Overlay, Phase, ScriptHash, Seen, Status, Tracker,
+    ApplyError, Ask, Balance, BlockId, Event, EventKind, FoundOutput, Input, MemoryView, Overlay, Past, Phase, ScriptHash, Seen, Status, Tracker,
     Transition, WatchRequest,
 };
 
@@ -129,7 +129,7 @@ impl World {
     }
 
     pub fn watch(&mut self, number: u8, depths: &[u8]) {
-        let request = WatchRequest { spk: spk(number), label: None, depths: depths.to_vec(), baseline: true };
+        let request = WatchRequest { spk: spk(number), label: None, depths: depths.to_vec(), past: Past::Find };
         let _ = self.send(Input::Watch { scripts: vec![request], now: self.now });
         self.watched.insert(number);
     }

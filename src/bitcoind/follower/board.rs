@@ -202,7 +202,8 @@ impl Board {
             self.obstacle = obstacle;
             self.urgent = true;
         }
-        if !self.urgent && !(self.dirty && self.published.elapsed() >= PACE) {
+        let due = self.urgent || (self.dirty && self.published.elapsed() >= PACE);
+        if !due {
             return;
         }
         self.status.following = self.obstacle.is_none();
@@ -230,7 +231,8 @@ impl Board {
             Obstacle::Mempool if !status.mempool.loaded => "bitcoind is loading its mempool".into(),
             Obstacle::Mempool => "reading bitcoind's mempool".into(),
             Obstacle::Feed => {
-                let down = Topic::ALL.into_iter().find_map(|topic| self.look(topic).endpoint.as_ref().filter(|_| !self.look(topic).connected));
+                let down =
+                    Topic::ALL.into_iter().find_map(|topic| self.look(topic).endpoint.as_ref().filter(|_| !self.look(topic).connected));
                 format!("ZMQ at {} is not connected", down.map_or("", String::as_str))
             }
         })

@@ -22,7 +22,7 @@ const BLOCK_FOLLOWS: Duration = Duration::from_millis(500);
 /// Many blocks are disconnected one after the other.
 const MORE_DISCONNECTS: Duration = Duration::from_millis(10);
 /// What the poll finds may be on its way over ZMQ: calls are ahead of messages.
-const GRACE: Duration = Duration::from_millis(250);
+const GRACE: Duration = Duration::from_millis(500);
 /// Between two looks at a node that is waited for.
 const WAIT: Duration = Duration::from_secs(1);
 /// Disconnected blocks that are remembered.
@@ -153,7 +153,12 @@ impl Follow {
         self.want_look(MORE_DISCONNECTS, true);
     }
 
-    pub(super) async fn looked(&mut self, ours: Option<BlockId>, prompted: bool, result: Result<Look, NodeError>) -> Result<(), FollowError> {
+    pub(super) async fn looked(
+        &mut self,
+        ours: Option<BlockId>,
+        prompted: bool,
+        result: Result<Look, NodeError>,
+    ) -> Result<(), FollowError> {
         self.chain.looking = false;
         let look = match result {
             Ok(look) => look,
@@ -248,6 +253,7 @@ impl Follow {
     fn fetch(&mut self, next: Vec<BlockHash>, prompted: bool) {
         self.chain.grace = None;
         if !prompted && self.chain.arrived && self.endpoints.rawblock.is_some() {
+            tracing::debug!("{} blocks were missed over ZMQ", next.len());
             self.board.repaired(next.len().max(1) as u64);
         }
         let (sender, blocks) = mpsc::channel(1);

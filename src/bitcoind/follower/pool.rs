@@ -16,8 +16,8 @@ use crate::bitcoind::rpc::{BATCH, MempoolInfo};
 use crate::bitcoind::zmq::{Change, Sequence, Topic};
 use crate::bitcoind::{NodeError, now_ms};
 use crate::indexer::Refused;
-use crate::tracker::input::Seen;
 use crate::tracker::Input;
+use crate::tracker::input::Seen;
 
 /// Batches at the same time.
 const FETCHES: usize = 3;
@@ -339,7 +339,11 @@ impl Follow {
         }
     }
 
-    pub(super) async fn fetched(&mut self, wanted: Vec<Txid>, result: Result<Vec<Option<Transaction>>, NodeError>) -> Result<(), FollowError> {
+    pub(super) async fn fetched(
+        &mut self,
+        wanted: Vec<Txid>,
+        result: Result<Vec<Option<Transaction>>, NodeError>,
+    ) -> Result<(), FollowError> {
         self.pool.fetching -= 1;
         let found = match result {
             Ok(found) => found,
@@ -354,6 +358,7 @@ impl Follow {
             let announced = self.pool.announced.remove(&txid);
             let Some(tx) = tx.filter(|_| self.on && !self.pool.during.removed(&txid)) else { continue };
             if self.pool.round && self.pool.mending && !self.pool.during.accepted(&txid) {
+                tracing::debug!("{txid} was missed over ZMQ");
                 self.board.repaired(1);
             }
             let seen = if announced { Seen::Accepted } else { Seen::Fetched };
@@ -375,7 +380,11 @@ impl Follow {
         }
     }
 
-    pub(super) async fn checked(&mut self, asked: Vec<(Txid, Transaction)>, result: Result<Vec<bool>, NodeError>) -> Result<(), FollowError> {
+    pub(super) async fn checked(
+        &mut self,
+        asked: Vec<(Txid, Transaction)>,
+        result: Result<Vec<bool>, NodeError>,
+    ) -> Result<(), FollowError> {
         self.pool.checking -= 1;
         match result {
             Err(error) => {

@@ -34,10 +34,10 @@ impl Session {
                 if self.probe.is_some_and(|probe| probe.probed) {
                     *noop_at = Some(now + NOOP_DELAY);
                 }
-                if let Phase::Closing { reason, .. } = self.phase
-                    && self.queue.is_empty()
-                {
-                    self.finish_with(reason, Farewell::NoopClose);
+                match self.phase {
+                    Phase::Closing { reason, .. } if self.queue.is_empty() => self.finish_with(reason, Farewell::NoopClose),
+                    Phase::Leaving { .. } => self.finish_with(CloseReason::TransportClose, Farewell::Noop),
+                    _ => {}
                 }
                 Ok(())
             }

@@ -30,6 +30,10 @@ use super::payload::{self, Packets};
 /// A ping that is queued later than this does not count from when it was due: the machine was asleep, not the client.
 const LATE: Duration = Duration::from_millis(100);
 
+/// How long a polling client's own goodbye waits for a poll that it sent at the same time on another connection. That poll gets its
+/// `6`; one that is sent after the goodbye's answer finds no session.
+const CROSSING: Duration = Duration::from_millis(50);
+
 /// The times and bounds of a session; the meaning of each is told in `Config`.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
@@ -97,7 +101,14 @@ pub enum Output {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Phase {
     Open,
-    Closing { reason: CloseReason, until: Instant },
+    Closing {
+        reason: CloseReason,
+        until: Instant,
+    },
+    /// The client said goodbye in the POST that waits for its answer, and no poll is waiting.
+    Leaving {
+        until: Instant,
+    },
     Closed,
 }
 
@@ -225,7 +236,7 @@ impl Session {
     pub fn deadline(&self) -> Option<Instant> {
         let phase = match self.phase {
             Phase::Closed => return None,
-            Phase::Closing { until, .. } => Some(until),
+            Phase::Closing { until, .. } | Phase::Leaving { until } => Some(until),
             Phase::Open => match self.heartbeat {
                 Heartbeat::PingAt(at) => Some(at),
                 Heartbeat::PongBy { until, .. } => (!self.paused).then_some(until),
@@ -250,6 +261,7 @@ impl Session {
         }
         match (self.phase, self.heartbeat) {
             (Phase::Closing { reason, until }, _) if now >= until => self.finish(reason),
+            (Phase::Leaving { until }, _) if now >= until => self.finish_with(CloseReason::TransportClose, Farewell::Noop),
             (Phase::Open, Heartbeat::PingAt(at)) if now >= at => {
                 self.queue.push_back(Packet::Ping { probe: false });
                 let queued = if now < at + LATE { at } else { now };
@@ -278,7 +290,7 @@ impl Session {
         let reason = match self.phase {
             Phase::Closed => return,
             Phase::Closing { reason, .. } => reason,
-            Phase::Open => reason,
+            Phase::Open | Phase::Leaving { .. } => reason,
         };
         self.phase = Phase::Closed;
         self.queue = VecDeque::new();

@@ -5,7 +5,7 @@ use std::time::Instant;
 use super::super::handler::CloseReason;
 use super::super::packet::{Packet, PacketError};
 use super::super::payload::{self, MAX_PACKETS};
-use super::{Farewell, Heartbeat, Inbound, Output, Phase, PollAnswer, Post, PostAnswer, Session, Transport, Which};
+use super::{CROSSING, Farewell, Heartbeat, Inbound, Output, Phase, PollAnswer, Post, PostAnswer, Session, Transport, Which};
 
 /// What comes out.
 impl Session {
@@ -79,7 +79,8 @@ impl Session {
 
     /// The body of the waiting POST is the last one that came.
     fn post_is_done(&self) -> bool {
-        self.post == Post::Handling && !matches!(self.inbox.back(), Some(Inbound::Payload { started: false, .. }))
+        let is_held = matches!(self.phase, Phase::Leaving { .. });
+        self.post == Post::Handling && !is_held && !matches!(self.inbox.back(), Some(Inbound::Payload { started: false, .. }))
     }
 
     fn packet(&mut self, now: Instant, packet: Result<Packet, PacketError>) {
@@ -94,6 +95,15 @@ impl Session {
         }
         match packet {
             Packet::Message(message) if self.phase == Phase::Open => self.outputs.push_back(Output::Deliver(message)),
+            Packet::Close
+                if self.phase == Phase::Open
+                    && self.post == Post::Handling
+                    && matches!(self.transport, Transport::Polling { waiting: false, .. }) =>
+            {
+                self.phase = Phase::Leaving { until: now + CROSSING };
+                self.inbox.clear();
+                self.drop_probe(None);
+            }
             Packet::Close => self.finish_with(CloseReason::TransportClose, Farewell::Noop),
             // Only the server pings.
             Packet::Ping { .. } => self.finish(CloseReason::TransportError),
