@@ -99,13 +99,13 @@ pub fn spawn(
     (status, tokio::spawn(task))
 }
 
-/// What a piece of work came back with.
+/// What a piece of work came back with. `tip` is our tip when it was asked for.
 enum Outcome {
     Looked { ours: Option<BlockId>, prompted: bool, result: Result<Look, NodeError> },
     Windowed(Result<Option<StartWindow>, NodeError>),
     Read(Result<Reading, NodeError>),
-    Fetched { wanted: Vec<Txid>, result: Result<Vec<Option<Transaction>>, NodeError> },
-    Checked { asked: Vec<(Txid, Transaction)>, result: Result<Vec<bool>, NodeError> },
+    Fetched { wanted: Vec<Txid>, tip: Option<BlockId>, result: Result<Vec<Option<Transaction>>, NodeError> },
+    Checked { asked: Vec<(Txid, Transaction)>, tip: Option<BlockId>, result: Result<Vec<bool>, NodeError> },
     Inspected(node::Inspection),
 }
 
@@ -362,8 +362,8 @@ impl Follow {
             Outcome::Looked { ours, prompted, result } => self.looked(ours, prompted, result).await,
             Outcome::Windowed(result) => self.windowed(result).await,
             Outcome::Read(result) => self.was_read(result).await,
-            Outcome::Fetched { wanted, result } => self.fetched(wanted, result).await,
-            Outcome::Checked { asked, result } => self.checked(asked, result).await,
+            Outcome::Fetched { wanted, tip, result } => self.fetched(wanted, tip, result).await,
+            Outcome::Checked { asked, tip, result } => self.checked(asked, tip, result).await,
             Outcome::Inspected(inspection) => {
                 self.inspected(inspection);
                 Ok(())

@@ -10,8 +10,8 @@ use bitcoin::{
     Amount, Block, BlockHash, CompactTarget, OutPoint, ScriptBuf, Sequence, Transaction, TxIn, TxMerkleNode, TxOut, Txid, Witness,
 };
 use satwatch::tracker::{
-    ApplyError, Ask, Balance, BlockId, Event, EventKind, FoundOutput, Input, MemoryView, Overlay, Past, Phase, ScriptHash, Seen, Status, Tracker,
-    Transition, WatchRequest,
+    ApplyError, Ask, Balance, BlockId, Event, EventKind, FoundOutput, Input, MemoryView, Overlay, Past, Phase, ScriptHash, Seen, Status,
+    Tracker, Transition, WatchRequest,
 };
 
 /// Scripts with a small number are the ones that tests watch; any number is a valid witness program.

@@ -16,8 +16,8 @@ use crate::bitcoind::rpc::{BATCH, MempoolInfo};
 use crate::bitcoind::zmq::{Change, Sequence, Topic};
 use crate::bitcoind::{NodeError, now_ms};
 use crate::indexer::Refused;
-use crate::tracker::Input;
 use crate::tracker::input::Seen;
+use crate::tracker::{BlockId, Input};
 
 /// Batches at the same time.
 const FETCHES: usize = 3;
@@ -330,11 +330,11 @@ impl Follow {
         while self.on && self.pool.fetching < FETCHES && !self.pool.fetches.is_empty() && Instant::now() >= self.pause_until {
             let count = self.pool.fetches.len().min(BATCH);
             let wanted: Vec<_> = self.pool.fetches.drain(..count).collect();
-            let rpc = self.rpc.clone();
+            let (rpc, tip) = (self.rpc.clone(), self.tip);
             self.pool.fetching += 1;
             self.work.spawn(async move {
                 let result = rpc.transactions(wanted.clone()).await;
-                Outcome::Fetched { wanted, result }
+                Outcome::Fetched { wanted, tip, result }
             });
         }
     }
@@ -342,14 +342,18 @@ impl Follow {
     pub(super) async fn fetched(
         &mut self,
         wanted: Vec<Txid>,
+        tip: Option<BlockId>,
         result: Result<Vec<Option<Transaction>>, NodeError>,
     ) -> Result<(), FollowError> {
         self.pool.fetching -= 1;
         let found = match result {
-            Ok(found) => found,
-            Err(error) => {
+            Ok(found) if tip == self.tip => found,
+            // A block came in between, and what was found may conflict with it: ask again.
+            unusable => {
                 wanted.into_iter().rev().for_each(|txid| self.pool.fetches.push_front(txid));
-                self.node_failed(&error);
+                if let Err(error) = unusable {
+                    self.node_failed(&error);
+                }
                 return Ok(());
             }
         };
@@ -371,11 +375,11 @@ impl Follow {
         while self.on && self.pool.checking < CHECKS && !self.pool.checks.is_empty() && Instant::now() >= self.pause_until {
             let count = self.pool.checks.len().min(CHECK_BATCH);
             let asked: Vec<_> = self.pool.checks.drain(..count).collect();
-            let rpc = self.rpc.clone();
+            let (rpc, tip) = (self.rpc.clone(), self.tip);
             self.pool.checking += 1;
             self.work.spawn(async move {
                 let result = rpc.in_mempool(asked.iter().map(|(txid, _)| *txid).collect()).await;
-                Outcome::Checked { asked, result }
+                Outcome::Checked { asked, tip, result }
             });
         }
     }
@@ -383,6 +387,7 @@ impl Follow {
     pub(super) async fn checked(
         &mut self,
         asked: Vec<(Txid, Transaction)>,
+        tip: Option<BlockId>,
         result: Result<Vec<bool>, NodeError>,
     ) -> Result<(), FollowError> {
         self.pool.checking -= 1;
@@ -391,6 +396,8 @@ impl Follow {
                 self.pool.checks.extend(asked);
                 self.node_failed(&error);
             }
+            // A block came in between: as above.
+            Ok(_) if tip != self.tip => self.pool.checks.extend(asked),
             Ok(held) => {
                 for (_, tx) in asked.into_iter().zip(held).filter_map(|(asked, held)| held.then_some(asked)) {
                     if self.on {
