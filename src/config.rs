@@ -5,9 +5,7 @@
 //! problems are reported at once. `settings.toml` in the repository lists every option with its default; tests hold it, the
 //! table and the structs together.
 
-#[path = "config/load.rs"]
 mod load;
-#[path = "config/table.rs"]
 mod table;
 
 use std::net::SocketAddr;
