@@ -74,10 +74,10 @@ impl From<BlockId> for Block {
     }
 }
 
-/// `complete`: the balance is whole. `from_height`: first height from which every transaction is known.
+/// `complete`: the balance is whole. `from_height`: first height from which every transaction is known; `null` before the first block.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct CoverageShape {
-    pub from_height: u32,
+    pub from_height: Option<u32>,
     pub complete: bool,
     pub utxos_complete: bool,
     pub pending: bool,
@@ -87,7 +87,7 @@ impl From<&Coverage> for CoverageShape {
     fn from(coverage: &Coverage) -> Self {
         let whole = coverage.utxos_complete || coverage.from_height == 0;
         Self {
-            from_height: coverage.from_height,
+            from_height: (coverage.from_height < u32::MAX).then_some(coverage.from_height),
             complete: whole && !coverage.pending,
             utxos_complete: coverage.utxos_complete,
             pending: coverage.pending,

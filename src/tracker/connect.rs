@@ -26,6 +26,8 @@ impl Tracker {
         if let Some(tip) = tip {
             step.draft.set_tip(None, tip);
             step.tracker.tip = Some(tip);
+            // Scripts that were added before any block was known are covered from the next one on.
+            step.reopen_coverage(view, tip.height)?;
         }
         // Nothing is watched before the start, so there is nothing to tell.
         Ok(Transition { changes: step.draft.into_changes(), ..Transition::default() })

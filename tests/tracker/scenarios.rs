@@ -1,7 +1,9 @@
 //! Named lives: what a person would ask about, each told as the events that a subscriber of script 1 hears.
 
 use bitcoin::{OutPoint, Transaction};
-use satwatch::tracker::{ApplyError, Balance, BlockId, Event, EventKind, Input, Phase, Seen, Status};
+use satwatch::tracker::{
+    ApplyError, Balance, BlockId, Event, EventKind, Input, MemoryView, Past, Phase, Seen, Status, Tracker, WatchRequest,
+};
 
 use crate::world::{World, block, script, spk, tx};
 
@@ -185,6 +187,18 @@ fn an_address_added_late_finds_what_waits_in_the_mempool() {
     world.watch(1, &[]);
     assert_eq!(world.view.watches[&script(1)].balance, Balance { confirmed: 0, unconfirmed: 700 });
     world.check();
+}
+
+#[test]
+fn an_address_added_before_the_first_block_is_covered_from_the_next_one_on() {
+    let mut tracker = Tracker::new([1; 16]);
+    let mut view = MemoryView::default();
+    let mut send = |view: &mut MemoryView, input: Input| view.commit(&tracker.apply(view, input).expect("the input is legal").changes);
+    let request = WatchRequest { spk: spk(1), label: None, depths: Vec::new(), past: Past::Leave };
+    send(&mut view, Input::Watch { scripts: vec![request], now: 1 });
+    let genesis = World::new().chain[0].block_hash();
+    send(&mut view, Input::Start { first_height: 7, blocks: vec![(genesis, 1)], now: 2 });
+    assert_eq!(view.watches[&script(1)].coverage.from_height, 8);
 }
 
 #[test]
