@@ -9,7 +9,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, bail};
 use tokio::sync::{mpsc, watch};
@@ -18,6 +18,7 @@ use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
 use crate::bitcoind::{self, Follower, Found, Kind};
+use crate::clock::now_ms;
 use crate::config::{Config, Limits};
 use crate::server::{self, Server};
 use crate::shutdown::Deadline;
@@ -270,10 +271,4 @@ fn socketio_config(limits: &Limits) -> socketio::Config {
     let layer =
         socketio::LayerConfig { max_packet_bytes, max_incomplete_bytes: default.max_incomplete_bytes.max(max_packet_bytes), ..default };
     socketio::Config { engine, layer }
-}
-
-/// Milliseconds since the Unix epoch.
-pub(crate) fn now_ms() -> u64 {
-    let elapsed = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX)
 }

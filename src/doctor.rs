@@ -12,8 +12,8 @@ use std::time::Duration;
 
 use tokio::task::spawn_blocking;
 
-use crate::app::now_ms;
 use crate::bitcoind::{self, Found};
+use crate::clock::now_ms;
 use crate::config::{Config, ConfigError};
 use crate::store::{self, ChainInfo, StoreError};
 

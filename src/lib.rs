@@ -25,15 +25,15 @@
 //! A module may import what stands behind the arrow, and nothing else of ours; `tests/layering.rs` checks it.
 //!
 //! ```text
-//! config, shutdown, page   -> (nothing)
+//! clock, config, shutdown, page -> (nothing)
 //! tracker                  -> (nothing)
 //! store                    -> tracker
 //! indexer                  -> tracker, store
-//! bitcoind                 -> tracker, store (reading), indexer, config (its section)
+//! bitcoind                 -> tracker, store (reading), indexer, config (its section), clock
 //! engineio                 -> (nothing)
 //! socketio                 -> engineio
 //! server                   -> (nothing)
-//! api                      -> tracker, store (reading), indexer, bitcoind (its status), socketio, page, config (its sections)
+//! api                      -> tracker, store (reading), indexer, bitcoind (its status), socketio, page, config (its sections), clock
 //! app, cli, doctor         -> everything
 //! ```
 //!
@@ -46,6 +46,7 @@ pub mod api;
 pub mod app;
 pub mod bitcoind;
 pub mod cli;
+pub mod clock;
 pub mod config;
 pub mod doctor;
 pub mod engineio;

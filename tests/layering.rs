@@ -7,17 +7,18 @@ use std::path::{Path, PathBuf};
 
 /// Module, and what of ours it may import.
 const LAYERS: &[(&str, &[&str])] = &[
+    ("clock", &[]),
     ("config", &[]),
     ("shutdown", &[]),
     ("page", &[]),
     ("tracker", &[]),
     ("store", &["tracker"]),
     ("indexer", &["tracker", "store"]),
-    ("bitcoind", &["tracker", "store", "indexer", "config"]),
+    ("bitcoind", &["tracker", "store", "indexer", "config", "clock"]),
     ("engineio", &[]),
     ("socketio", &["engineio"]),
     ("server", &[]),
-    ("api", &["tracker", "store", "indexer", "bitcoind", "socketio", "page", "config"]),
+    ("api", &["tracker", "store", "indexer", "bitcoind", "socketio", "page", "config", "clock"]),
     ("app", EVERYTHING),
     ("cli", EVERYTHING),
     ("doctor", EVERYTHING),
@@ -25,7 +26,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("lib", EVERYTHING),
 ];
 const EVERYTHING: &[&str] = &[
-    "api", "app", "bitcoind", "cli", "config", "doctor", "engineio", "indexer", "page", "server", "shutdown", "socketio", "store",
+    "api", "app", "bitcoind", "cli", "clock", "config", "doctor", "engineio", "indexer", "page", "server", "shutdown", "socketio", "store",
     "tracker",
 ];
 

@@ -43,7 +43,7 @@ mod watching;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::Instant;
 
 use tokio::sync::{Mutex, watch};
 use tokio::task::JoinHandle;
@@ -115,10 +115,4 @@ impl App {
             Err(cause) => Err(ApiError::internal(&cause)),
         }
     }
-}
-
-/// Milliseconds since the Unix epoch.
-fn now() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }

@@ -8,8 +8,9 @@ use serde::Serialize;
 use super::error::ApiError;
 use super::json::{self, Block, Text};
 use super::respond::{self, Answer};
-use super::{App, address, now};
+use super::{App, address};
 use crate::bitcoind;
+use crate::clock::now_ms;
 use crate::store::{Snapshot, StoreError};
 
 /// Addresses that `/status` lists; `GET /addresses` has them all.
@@ -140,7 +141,7 @@ impl App {
     }
 
     fn describe(&self, clients: Clients) -> Result<Status, ApiError> {
-        let (node, now) = (self.node.borrow().clone(), now());
+        let (node, now) = (self.node.borrow().clone(), now_ms());
         let snapshot = self.reader.snapshot();
         let (counts, network, monitoring) = (snapshot.counts()?, self.wire.network, *self.monitoring.borrow());
         let watches = snapshot.watches(None, LISTED)?;
@@ -226,14 +227,14 @@ impl Node {
             available: node.available,
             error: node.error,
             unavailable_since: node.unavailable_since.map(json::seconds),
-            version: node.version,
-            subversion: node.subversion,
-            chain: node.chain,
-            blocks: node.blocks,
-            headers: node.headers,
-            initial_block_download: node.initial_block_download,
-            pruned: node.pruned,
-            prune_height: node.prune_height,
+            version: node.node.version,
+            subversion: node.node.subversion,
+            chain: node.node.chain,
+            blocks: node.node.blocks,
+            headers: node.node.headers,
+            initial_block_download: node.node.initial_block_download,
+            pruned: node.node.pruned,
+            prune_height: node.node.prune_height,
             notes: node.notes.into_iter().map(note).collect(),
         }
     }

@@ -6,13 +6,14 @@ use std::sync::Arc;
 use hyper::StatusCode;
 use serde::Serialize;
 
+use super::App;
 use super::address::{self, KnownAddress};
 use super::error::ApiError;
 use super::fields::{Fields, Query};
 use super::hub::Wire;
 use super::json::{self, Balance, Block, Btc, CoverageShape, Transaction, Utxo};
 use super::respond::{self, Answer};
-use super::{App, now};
+use crate::clock::now_ms;
 use crate::config::History;
 use crate::store::{HistoryCursor, Snapshot};
 use crate::tracker::{Input, Past, TxSummary, WatchRequest, WatchRow};
@@ -63,7 +64,7 @@ impl App {
         });
         let missing = missing.await?;
         if !missing.is_empty() {
-            self.indexer.apply(Input::Watch { scripts: missing, now: now() }).await?;
+            self.indexer.apply(Input::Watch { scripts: missing, now: now_ms() }).await?;
         }
         Ok(())
     }
@@ -83,7 +84,7 @@ impl App {
         let past = past(fields.history(self.config.watch.history)?);
         let known = self.reader.snapshot().watch(&address.script)?.is_some();
         let request = WatchRequest { spk: address.spk.clone(), label, depths, past };
-        let done = self.indexer.apply(Input::Watch { scripts: vec![request], now: now() }).await?;
+        let done = self.indexer.apply(Input::Watch { scripts: vec![request], now: now_ms() }).await?;
         let row = watched(&self.reader.snapshot(), &address)?;
         let message =
             if known { format!("{} was watched already.", address.text) } else { format!("Watching {} from now on.", address.text) };
@@ -121,7 +122,7 @@ impl App {
         });
         let known = known.await?;
         let count = scripts.len();
-        let done = self.indexer.apply(Input::Watch { scripts, now: now() }).await?;
+        let done = self.indexer.apply(Input::Watch { scripts, now: now_ms() }).await?;
         let added = count.saturating_sub(known);
         let message = format!("Watching {count} addresses, {added} of them from now on.");
         Ok(respond::json(StatusCode::OK, &Added { count, added, message, cursor: self.wire.cursor(done.head) }))
@@ -297,7 +298,7 @@ impl App {
             return Err(ApiError::bad_request("invalid_range", message));
         }
         let request = WatchRequest { spk: address.spk.clone(), label: None, depths: Vec::new(), past: Past::FindAgain };
-        let done = self.indexer.apply(Input::Watch { scripts: vec![request], now: now() }).await?;
+        let done = self.indexer.apply(Input::Watch { scripts: vec![request], now: now_ms() }).await?;
         let coverage = CoverageShape::from(&watched(&self.reader.snapshot(), &address)?.coverage);
         let message = "Asking the node for all unspent outputs of the address. Past transactions that left none are not listed yet.";
         let cursor = self.wire.cursor(done.head);

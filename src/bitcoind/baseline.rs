@@ -12,7 +12,8 @@ use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::rpc::{Rpc, Scan, Unspent};
-use super::{Cause, NodeError, now_ms};
+use super::{Cause, NodeError};
+use crate::clock::now_ms;
 use crate::indexer::{Handle, Refused, Stopped};
 use crate::store::{Reader, StoreError};
 use crate::tracker::input::FoundOutput;

@@ -1,6 +1,6 @@
 //! What the follower knows of the node now. One value, published whole; times are in milliseconds since the Unix epoch.
 
-use super::Finding;
+use super::{Finding, NodeInfo};
 
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Status {
@@ -9,18 +9,8 @@ pub struct Status {
     /// Why it does not, or what it refuses.
     pub error: Option<String>,
     pub unavailable_since: Option<u64>,
-    pub url: String,
-    /// 290500 is 29.5.0.
-    pub version: u64,
-    pub subversion: String,
-    /// As `getblockchaininfo` names it.
-    pub chain: String,
-    /// The node's tip.
-    pub blocks: u32,
-    pub headers: u32,
-    pub initial_block_download: bool,
-    pub pruned: bool,
-    pub prune_height: Option<u32>,
+    /// What it says of itself; its tip may be newer than the last look.
+    pub node: NodeInfo,
     pub zmq: ZmqStatus,
     pub reconcile: ReconcileStatus,
     pub mempool: MempoolStatus,

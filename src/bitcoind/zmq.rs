@@ -21,7 +21,8 @@ use std::thread;
 
 use tokio::sync::mpsc;
 
-use super::{Endpoints, now_ms};
+use super::Endpoints;
+use crate::clock::now_ms;
 
 /// Bytes that may wait for the follower: some forty of the largest blocks.
 const QUEUE_BYTES: usize = 160 << 20;

@@ -7,7 +7,8 @@ use tokio::time::Instant;
 
 use crate::bitcoind::rpc::{Blockchain, MempoolInfo, Network};
 use crate::bitcoind::zmq::Topic;
-use crate::bitcoind::{Cause, Endpoints, Finding, Found, NodeError, Status, TopicStatus, now_ms};
+use crate::bitcoind::{Cause, Endpoints, Finding, Found, NodeError, Status, TopicStatus};
+use crate::clock::now_ms;
 
 /// Between two publications of mere counters.
 const PACE: Duration = Duration::from_millis(200);
@@ -54,20 +55,11 @@ impl Board {
                 Some(remedy) => tracing::warn!("{}; {remedy}", finding.what),
             }
         }
-        let node = &found.node;
         let status = &mut self.status;
         status.available = true;
         status.error = None;
         status.unavailable_since = None;
-        status.url.clone_from(&node.url);
-        status.version = node.version;
-        status.subversion.clone_from(&node.subversion);
-        status.chain.clone_from(&node.chain);
-        status.blocks = node.blocks;
-        status.headers = node.headers;
-        status.initial_block_download = node.initial_block_download;
-        status.pruned = node.pruned;
-        status.prune_height = node.prune_height;
+        status.node.clone_from(&found.node);
         status.notes.clone_from(&found.notes);
         self.urgent = true;
     }
@@ -99,25 +91,25 @@ impl Board {
     }
 
     pub(super) fn program(&mut self, program: Network) {
-        self.status.version = program.version;
-        self.status.subversion = program.subversion;
+        self.status.node.version = program.version;
+        self.status.node.subversion = program.subversion;
         self.dirty = true;
     }
 
     pub(super) fn node(&mut self, node: &Blockchain) {
         let status = &mut self.status;
-        status.blocks = node.blocks;
-        status.headers = node.headers;
-        status.initial_block_download = node.initialblockdownload;
-        status.pruned = node.pruned;
-        status.prune_height = node.pruneheight;
+        status.node.blocks = node.blocks;
+        status.node.headers = node.headers;
+        status.node.initial_block_download = node.initialblockdownload;
+        status.node.pruned = node.pruned;
+        status.node.prune_height = node.pruneheight;
         self.dirty = true;
     }
 
     /// A block came over ZMQ: the node is at least so high.
     pub(super) fn node_height(&mut self, height: u32) {
-        self.status.blocks = height;
-        self.status.headers = self.status.headers.max(height);
+        self.status.node.blocks = height;
+        self.status.node.headers = self.status.node.headers.max(height);
         self.dirty = true;
     }
 
@@ -181,7 +173,7 @@ impl Board {
 
     /// The node downloads the chain for the first time or after a long pause.
     pub(super) fn syncing(&self) -> bool {
-        self.status.initial_block_download && self.status.chain != "regtest"
+        self.status.node.initial_block_download && self.status.node.chain != "regtest"
     }
 
     /// Every topic that the node offers is connected.
@@ -197,7 +189,7 @@ impl Board {
     pub(in crate::bitcoind) fn publish(&mut self, obstacle: Option<Obstacle>) {
         if obstacle != self.obstacle {
             if obstacle.is_none() {
-                tracing::info!("following bitcoind at block {}", self.status.blocks);
+                tracing::info!("following bitcoind at block {}", self.status.node.blocks);
             }
             self.obstacle = obstacle;
             self.urgent = true;
@@ -224,9 +216,13 @@ impl Board {
             Obstacle::Stopped => "monitoring is stopped".into(),
             Obstacle::Node => status.error.clone().unwrap_or_else(|| "bitcoind does not answer".into()),
             Obstacle::Chain(why) => why.clone(),
-            Obstacle::CatchingUp => format!("catching up with bitcoind at block {}", status.blocks),
+            Obstacle::CatchingUp => format!("catching up with bitcoind at block {}", status.node.blocks),
             Obstacle::Syncing => {
-                format!("bitcoind is in its initial download (block {} of {})", status.blocks, status.headers.max(status.blocks))
+                format!(
+                    "bitcoind is in its initial download (block {} of {})",
+                    status.node.blocks,
+                    status.node.headers.max(status.node.blocks)
+                )
             }
             Obstacle::Mempool if !status.mempool.loaded => "bitcoind is loading its mempool".into(),
             Obstacle::Mempool => "reading bitcoind's mempool".into(),

@@ -13,7 +13,8 @@ use tokio::time::Instant;
 use super::{CONNECT_DELAY, Follow, FollowError, Outcome, StartWindow};
 use crate::bitcoind::chain::{self, Evidence, Look, Step};
 use crate::bitcoind::zmq::Topic;
-use crate::bitcoind::{Cause, NodeError, now_ms, rpc};
+use crate::bitcoind::{Cause, NodeError, rpc};
+use crate::clock::now_ms;
 use crate::indexer::Refused;
 use crate::tracker::{BlockId, Input};
 

@@ -8,7 +8,8 @@ use super::board::{Board, Obstacle};
 use super::{CONNECT_DELAY, Follow, Outcome};
 use crate::bitcoind::rpc::{self, Blockchain, Network, Notification};
 use crate::bitcoind::zmq::Feed;
-use crate::bitcoind::{Endpoints, Found, NodeError, discover, now_ms};
+use crate::bitcoind::{Endpoints, Found, NodeError, discover};
+use crate::clock::now_ms;
 use crate::config;
 use crate::store::Reader;
 

@@ -10,11 +10,12 @@ use tokio::time::Instant;
 
 use super::chain::block_hash;
 use super::{Follow, FollowError, Outcome};
+use crate::bitcoind::NodeError;
 use crate::bitcoind::live::{During, Join, Settling};
 use crate::bitcoind::mempool::{self, Reading, Since};
 use crate::bitcoind::rpc::{BATCH, MempoolInfo};
 use crate::bitcoind::zmq::{Change, Sequence, Topic};
-use crate::bitcoind::{NodeError, now_ms};
+use crate::clock::now_ms;
 use crate::indexer::Refused;
 use crate::tracker::input::Seen;
 use crate::tracker::{BlockId, Input};
