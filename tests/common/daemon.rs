@@ -47,6 +47,7 @@ impl Daemon {
         let store = folder.path().join("store").display().to_string();
         let mut all = vec![
             (String::from("server.listen"), String::from("127.0.0.1:0")),
+            (String::from("log.level"), String::from("debug")),
             (String::from("store.path"), store),
             (String::from("bitcoind.rpc_url"), node.rpc_url()),
             (String::from("bitcoind.cookie_file"), node.cookie_file().display().to_string()),
@@ -221,6 +222,12 @@ impl Daemon {
 
 impl Drop for Daemon {
     fn drop(&mut self) {
+        if std::thread::panicking() {
+            for path in ["/status", "/events?limit=1000"] {
+                let told = self.agent.get(format!("{}{path}", self.url())).call().and_then(|mut answer| answer.body_mut().read_to_string());
+                eprintln!("--- the daemon's {path}\n{told:?}");
+            }
+        }
         if let Some(mut child) = self.process.take() {
             let _ = child.kill();
             let _ = child.wait();

@@ -188,7 +188,10 @@ impl Node {
 
     /// Pays `satoshi` to `address`; the transaction's id.
     pub fn pay(&self, address: &str, satoshi: i64) -> String {
-        text(self.payer("sendtoaddress", json!([address, bitcoin(satoshi)])))
+        let txid = text(self.payer("sendtoaddress", json!([address, bitcoin(satoshi)])));
+        // A wallet also answers with the id of a transaction that its own node did not take.
+        assert!(self.in_mempool(&txid), "the node did not take the payment {txid}: {}", self.log());
+        txid
     }
 
     /// Mines blocks to an address that nobody watches; their hashes.

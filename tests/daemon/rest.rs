@@ -89,6 +89,8 @@ fn scan_history_finds_what_an_address_had_before_it_was_added() {
     let address = node.address();
     node.pay(&address, COIN);
     node.mine(1);
+    // Otherwise the payment comes after the address, and is seen.
+    daemon.wait_tip(&node);
     daemon.post("/add_address", &json!({ "address": address, "history": "none" }));
     let balance = daemon.balance(&address);
     assert_eq!((&balance["confirmed_balance"], &balance["coverage"]["complete"]), (&json!(0), &json!(false)), "known to be unknown");
@@ -136,8 +138,9 @@ fn stopped_monitoring_hears_nothing_and_start_catches_up_with_events() {
         assert_eq!((started.status, &started.json["status"]["realtime_monitoring"]), (200, &json!(true)), "{}", started.text);
         has(&started.json, &["message"]);
     }
-    client.event("new_transactions", |_| true);
-    client.event("balance_change", |data| data["new_balance"] == COIN);
+    // The state first: what it lacks, no event can tell.
     daemon.wait_ready();
     daemon.wait_balance(&address, COIN, 0);
+    client.event("new_transactions", |_| true);
+    client.event("balance_change", |data| data["new_balance"] == COIN);
 }

@@ -307,6 +307,7 @@ impl Follow {
         self.flush_gone().await?;
         match self.indexer.apply(Input::Connect { block, height, now }).await {
             Ok(done) => {
+                tracing::debug!("connected block {height} {hash}, event {} is the last", done.head);
                 self.set_tip(done.tip);
                 self.pool.settling.block_ends();
                 if self.chain.want.as_ref().is_some_and(|want| want.until == Some(hash)) {
