@@ -5,7 +5,9 @@
 //! Daemon   the built `satwatch`, listening on a port that it picked   (daemon.rs)
 //! Client   Socket.IO over a bare WebSocket, for what tests look at    (client.rs)
 //! Program  a script in another language, its output line by line      (program.rs)
+//! Feed     a line between both that loses ZMQ messages                (feed.rs)
 //! oracle   what the node itself says about an address                 (oracle.rs)
+//! ledger   the daemon's event log and its laws                        (ledger.rs)
 //! ```
 //!
 //! Everything ends, by process id, when its value is dropped. Nothing is skipped: without a node or a client package the test
@@ -17,12 +19,15 @@
 
 pub mod client;
 pub mod daemon;
+pub mod feed;
+pub mod ledger;
 pub mod node;
 pub mod oracle;
 pub mod program;
 
 pub use client::Client;
 pub use daemon::{Answer, Daemon};
+pub use feed::Feed;
 pub use node::Node;
 pub use program::Program;
 

@@ -21,8 +21,12 @@ const OWNER: &str = "owner";
 /// What a test may want different.
 #[derive(Debug, Clone)]
 pub struct Options {
-    /// Publish rawtx, rawblock and sequence.
-    pub zmq: bool,
+    /// What to publish, all on one address: the node keeps the order of events there. Empty: no ZMQ.
+    pub topics: &'static [&'static str],
+    /// High-water mark of each topic; 0 keeps every message of a big block.
+    pub hwm: u32,
+    /// Listens for other nodes ([`Node::connect`]).
+    pub p2p: bool,
     /// Blocks to mine at the start; all but the last 100 give coins to spend. More than 121 by default: the wallet gives one payment
     /// in a thousand the lock time 21 below that height (against fee sniping), and Knots refuses it as a parasite.
     pub blocks: u32,
@@ -31,7 +35,7 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Self {
-        Self { zmq: true, blocks: 125, extra: Vec::new() }
+        Self { topics: &["rawblock", "rawtx", "sequence"], hwm: 0, p2p: false, blocks: 125, extra: Vec::new() }
     }
 }
 
@@ -41,8 +45,17 @@ pub struct Node {
     options: Options,
     rpc_port: u16,
     zmq_port: u16,
+    p2p_port: u16,
     process: Mutex<Option<Child>>,
     agent: ureq::Agent,
+}
+
+/// An unspent output of the payer.
+#[derive(Debug, Clone)]
+pub struct Coin {
+    /// Txid and output number.
+    pub outpoint: (String, u64),
+    pub satoshi: i64,
 }
 
 /// An error answer of the node.
@@ -62,11 +75,11 @@ impl Node {
         let folder = tempfile::Builder::new().prefix("satwatch-node-").tempdir().expect("a temporary folder can be made");
         let config = ureq::Agent::config_builder().http_status_as_error(false).timeout_global(Some(Duration::from_secs(120)));
         let agent = config.build().new_agent();
-        let mut node = Self { folder, options, rpc_port: 0, zmq_port: 0, process: Mutex::new(None), agent };
+        let mut node = Self { folder, options, rpc_port: 0, zmq_port: 0, p2p_port: 0, process: Mutex::new(None), agent };
         // Somebody else may take a port between our look and the node's start.
         let started = (0..5).any(|_| {
-            (node.rpc_port, node.zmq_port) = (free_port(), free_port());
-            node.launch()
+            (node.rpc_port, node.zmq_port, node.p2p_port) = (free_port(), free_port(), free_port());
+            node.launch(&[])
         });
         assert!(started, "bitcoind does not start: {}", node.log());
         for wallet in [PAYER, OWNER] {
@@ -79,19 +92,20 @@ impl Node {
     }
 
     /// Starts the process and waits until it answers; false when it ended instead.
-    fn launch(&self) -> bool {
+    fn launch(&self, once: &[&str]) -> bool {
         let output = File::create(self.folder.path().join("output")).expect("the folder is ours");
         let mut command = Command::new(bitcoind());
-        command.arg(format!("-datadir={}", self.folder.path().display())).args(["-regtest", "-server", "-rest=1", "-listen=0"]);
+        command.arg(format!("-datadir={}", self.folder.path().display())).args(["-regtest", "-server", "-rest=1"]);
         command.args(["-dnsseed=0", "-fixedseeds=0", "-fallbackfee=0.0002", "-printtoconsole=0", "-dbcache=16", "-par=1"]);
         command.args(["-checkmempool=0", "-checkblockindex=0"]).arg(format!("-rpcport={}", self.rpc_port));
-        if self.options.zmq {
-            // All on one address: the node keeps their order there. A high-water mark of 0 keeps every message of a big block.
-            for topic in ["rawblock", "rawtx", "sequence"] {
-                command.arg(format!("-zmqpub{topic}=tcp://127.0.0.1:{}", self.zmq_port)).arg(format!("-zmqpub{topic}hwm=0"));
-            }
+        match self.options.p2p {
+            true => command.args(["-listen=1", "-discover=0"]).arg(format!("-bind=127.0.0.1:{}", self.p2p_port)),
+            false => command.arg("-listen=0"),
+        };
+        for topic in self.options.topics {
+            command.arg(format!("-zmqpub{topic}={}", self.zmq_endpoint())).arg(format!("-zmqpub{topic}hwm={}", self.options.hwm));
         }
-        command.args(&self.options.extra);
+        command.args(&self.options.extra).args(once);
         let errors = output.try_clone().expect("a file handle can be cloned");
         let child = command.stdin(Stdio::null()).stdout(output).stderr(errors).spawn().expect("the bitcoind that node.sh found can be run");
         *self.process.lock().expect("no test panics while holding it") = Some(child);
@@ -99,10 +113,10 @@ impl Node {
             let ended = !self.is_running();
             (ended || self.try_rpc("getblockchaininfo", json!([])).is_ok()).then_some(!ended)
         });
-        answers.unwrap_or(false) && (!self.options.zmq || self.rpc("getzmqnotifications", json!([])) != json!([]))
+        answers.unwrap_or(false) && (self.options.topics.is_empty() || self.rpc("getzmqnotifications", json!([])) != json!([]))
     }
 
-    fn is_running(&self) -> bool {
+    pub fn is_running(&self) -> bool {
         let mut process = self.process.lock().expect("no test panics while holding it");
         process.as_mut().is_some_and(|child| child.try_wait().is_ok_and(|status| status.is_none()))
     }
@@ -116,9 +130,63 @@ impl Node {
         }
     }
 
+    /// Ends the node without any warning and waits until it is gone.
+    pub fn kill(&self) {
+        let mut process = self.process.lock().expect("no test panics while holding it");
+        if let Some(mut child) = process.take() {
+            child.kill().expect("the node is our child");
+            child.wait().expect("the node is our child");
+        }
+    }
+
     /// Starts a stopped node again, with the same ports and a new cookie.
     pub fn restart(&self) {
-        assert!(self.launch(), "bitcoind does not start again: {}", self.log());
+        self.restart_with(&[]);
+    }
+
+    /// The same with further arguments for this one run.
+    pub fn restart_with(&self, once: &[&str]) {
+        assert!(self.launch(once), "bitcoind does not start again: {}", self.log());
+    }
+
+    /// Stops every thread of the process: it answers nothing, and its connections stay open.
+    pub fn freeze(&self) {
+        self.signal("-STOP");
+    }
+
+    pub fn thaw(&self) {
+        self.signal("-CONT");
+    }
+
+    fn signal(&self, signal: &str) {
+        let process = self.process.lock().expect("no test panics while holding it");
+        let pid = process.as_ref().expect("the node runs").id().to_string();
+        assert!(Command::new("kill").args([signal, &pid]).status().expect("kill can be run").success(), "the node had ended");
+    }
+
+    /// Connects to another node, which must listen (`p2p`), and waits until both have the same chain.
+    pub fn connect(&self, other: &Node) {
+        for node in [self, other] {
+            node.rpc("setnetworkactive", json!([true]));
+        }
+        let address = format!("127.0.0.1:{}", other.p2p_port);
+        wait_until("the nodes have the same tip", || {
+            if self.rpc("getconnectioncount", json!([])) == 0 {
+                let _ = self.try_rpc("addnode", json!([address, "onetry"]));
+            }
+            (self.tip() == other.tip()).then_some(())
+        });
+    }
+
+    /// Ends its connections to other nodes, and takes no new ones until [`Self::connect`].
+    pub fn part(&self) {
+        self.rpc("setnetworkactive", json!([false]));
+        wait_until("the node is alone", || (self.rpc("getconnectioncount", json!([])) == 0).then_some(()));
+    }
+
+    /// Where it publishes.
+    pub fn zmq_endpoint(&self) -> String {
+        format!("tcp://127.0.0.1:{}", self.zmq_port)
     }
 
     pub fn rpc_url(&self) -> String {
@@ -193,6 +261,37 @@ impl Node {
         // A wallet also answers with the id of a transaction that its own node did not take.
         assert!(self.in_mempool(&txid), "the node did not take the payment {txid}: {}", self.log());
         txid
+    }
+
+    /// A coin of the payer, worth at least `satoshi`, confirmed and spendable.
+    pub fn coin(&self, satoshi: i64) -> Coin {
+        let minimum = json!([1, 9_999_999, [], true, { "minimumAmount": bitcoin(satoshi) }]);
+        let coins = self.payer("listunspent", minimum);
+        let coin = coins.as_array().and_then(|coins| coins.first()).unwrap_or_else(|| panic!("the payer has no coin of {satoshi}"));
+        let value = coin["amount"].as_f64().expect("an amount is a number");
+        Coin { outpoint: (text(coin["txid"].clone()), coin["vout"].as_u64().expect("a number")), satoshi: (value * 1e8).round() as i64 }
+    }
+
+    /// A signed, replaceable transaction over outputs of both wallets, as hex; what the outputs leave over is the fee.
+    pub fn signed(&self, inputs: &[(String, u64)], outputs: &[(&str, i64)]) -> String {
+        let inputs: Vec<_> = inputs.iter().map(|(txid, vout)| json!({ "txid": txid, "vout": vout, "sequence": 0xffff_fffd_u32 })).collect();
+        let outputs: Vec<_> = outputs.iter().map(|(address, satoshi)| json!({ *address: bitcoin(*satoshi) })).collect();
+        let raw = self.rpc("createrawtransaction", json!([inputs, outputs]));
+        let half = self.payer("signrawtransactionwithwallet", json!([raw]));
+        let whole = if half["complete"] == true { half } else { self.owner("signrawtransactionwithwallet", json!([half["hex"]])) };
+        assert_eq!(whole["complete"], true, "both wallets together can sign: {whole}");
+        text(whole["hex"].clone())
+    }
+
+    /// Hands a transaction to the node; its id.
+    pub fn send(&self, hex: &str) -> String {
+        text(self.rpc("sendrawtransaction", json!([hex, 0])))
+    }
+
+    /// Mines one block of exactly these transactions (ids of the mempool's, or hex); its hash.
+    pub fn mine_only(&self, transactions: &[&str]) -> String {
+        let address = text(self.payer("getnewaddress", json!(["", "bech32"])));
+        text(self.rpc("generateblock", json!([address, transactions]))["hash"].clone())
     }
 
     /// Mines blocks to an address that nobody watches; their hashes.

@@ -38,7 +38,7 @@ fn a_payment_and_its_confirmation_are_pushed_not_polled() {
 
 #[test]
 fn without_zmq_the_poll_finds_payments_and_blocks() {
-    let node = Node::with(Options { zmq: false, ..Options::default() });
+    let node = Node::with(Options { topics: &[], ..Options::default() });
     let daemon = Daemon::launched(&node, &[("monitor.reconcile_interval", "1")]);
     daemon.wait_tip(&node);
     let address = node.address();

@@ -1,0 +1,1 @@
+//! Lost, late and missing ZMQ messages.

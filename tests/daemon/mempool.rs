@@ -1,0 +1,1 @@
+//! What happens to unconfirmed transactions: replaced, conflicted, evicted, back again.

@@ -1,0 +1,1 @@
+//! Forks that the node follows: of any depth, through P2P and by hand.
