@@ -22,10 +22,14 @@ export const isGone = (tx) => ["replaced", "conflicted", "evicted"].includes(tx.
 /// What happened to it: title and explanation.
 export function updateWords(update) {
   const count = update.confirmations > 1 ? `, ${update.confirmations} confirmations` : "";
-  const undone = update.previous_status === "confirmed";
+  // What the previous status makes of "mempool"; the same one says that the amounts are new.
+  const unconfirmed = {
+    mempool: ["Amount corrected", "more of it concerns this address"],
+    confirmed: ["Unconfirmed again", "its block was undone"],
+  };
   const words = {
     confirmed: ["Confirmed", statusWords(update) + count],
-    mempool: undone ? ["Unconfirmed again", "its block was undone"] : ["Unconfirmed again", "it is back in the mempool"],
+    mempool: unconfirmed[update.previous_status] ?? ["Unconfirmed again", "it is back in the mempool"],
     replaced: ["Replaced", update.replaced_by ? `by ${short(update.replaced_by)}` : ""],
     conflicted: ["Cancelled", "a block spends the same coins"],
     evicted: ["Dropped", "no longer in the node's mempool"],

@@ -3,6 +3,7 @@
 use bitcoin::{Block, BlockHash, OutPoint, Transaction, Txid, merkle_tree};
 
 use super::event::{Cause, EventKind};
+use super::filter::Prints;
 use super::step::Step;
 use super::{ApplyError, BlockId, BlockRow, OutputRow, Spend, Status, Tracker, Transition, View};
 
@@ -49,7 +50,8 @@ impl Tracker {
         let mut touched = Vec::new();
         for ((position, tx), txid) in (0..).zip(&block.txdata).zip(&txids) {
             if !tx.is_coinbase() {
-                let conflicts = step.tracker.mempool.conflicts(txid, tx);
+                let spends = tx.input.iter().map(|input| step.tracker.fingerprints.outpoint(&input.previous_output));
+                let conflicts = step.tracker.mempool.conflicts(txid, spends);
                 step.displace(&conflicts, Status::Conflicted { by: *txid })?;
             }
             let touches = step.activate(*txid, tx, Some(height))?;
@@ -104,19 +106,41 @@ impl<V: View> Step<'_, V> {
                 self.displace_spenders(outputs)?;
                 continue;
             }
-            self.tracker.mempool.insert(*txid, &row.tx, true);
+            let prints = Prints::of(&self.tracker.fingerprints, &row.tx);
+            let rivals = self.rivals(txid, &prints)?;
+            self.tracker.mempool.insert(*txid, prints, true);
             let touches = self.activate(*txid, &row.tx, None)?;
             self.reopen_inputs(*txid, &row.tx)?;
             self.record(*txid, &row.tx, Status::Mempool, touches)?;
+            if let Some(&by) = rivals.first() {
+                self.displace(&[*txid], Status::Replaced { by })?;
+                self.revisit.extend(rivals);
+            }
         }
         for outpoint in block.found.iter().rev() {
-            let Some(output) = self.draft.output(outpoint)?.cloned() else { continue };
+            // If its transaction is known by now, for another script, it went back with that.
+            let Some(output) = self.draft.output(outpoint)?.filter(|row| row.height == Some(height)).cloned() else { continue };
             self.put_output(*outpoint, None)?;
             if output.coinbase {
                 self.displace_spenders([*outpoint])?;
             }
         }
         self.draft.put_block(height, None)
+    }
+
+    /// Who has taken the place of this transaction of a stale block. News from the node may be ahead of our chain: then our mempool
+    /// holds conflicting transactions already, and what they spend could not be matched. Those that are leaving, or that mattered
+    /// to nobody and so may be unproven, make way; a snapshot asks for the latter if they are there.
+    fn rivals(&mut self, txid: &Txid, prints: &Prints) -> Result<Vec<Txid>, ApplyError> {
+        let mut rivals = Vec::new();
+        for rival in self.tracker.mempool.conflicts(txid, prints.spends().iter().copied()) {
+            match (self.tracker.mempool.is_tracked(&rival), self.tracker.mempool.is_leaving(&rival)) {
+                (true, false) => rivals.push(rival),
+                (true, true) => self.displace(&[rival], Status::Replaced { by: *txid })?,
+                (false, _) => self.tracker.mempool.remove(&rival),
+            }
+        }
+        Ok(rivals)
     }
 
     /// A confirmed spend is not in the filter, so `activate` does not see it: it becomes unconfirmed here.

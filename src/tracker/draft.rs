@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, HashSet};
 
 use bitcoin::{OutPoint, Txid};
 
-use super::{ApplyError, BlockId, BlockRow, Change, ChangeSet, OutputRow, ScriptHash, TxRow, View, WatchRow};
+use super::{ApplyError, Balance, BlockId, BlockRow, Change, ChangeSet, OutputRow, ScriptHash, TxRow, View, WatchRow};
 
 /// A row as it was in the view and as it is now.
 #[derive(Debug)]
@@ -191,9 +191,12 @@ impl<'a, V: View> Draft<'a, V> {
         Some((cell.old.as_ref(), cell.new.as_ref()?))
     }
 
-    /// The watch rows that are there before and after, both states.
-    pub fn watch_changes(&self) -> impl Iterator<Item = (&ScriptHash, &WatchRow, &WatchRow)> {
-        self.watches.iter().filter_map(|(script, cell)| Some((script, cell.old.as_ref()?, cell.new.as_ref()?)))
+    /// The watch rows as they are now, with the balance before.
+    pub fn watch_changes(&self) -> impl Iterator<Item = (&ScriptHash, Balance, &WatchRow)> {
+        self.watches.iter().filter_map(|(script, cell)| {
+            let old = cell.old.as_ref().map_or_else(Balance::default, |row| row.balance);
+            Some((script, old, cell.new.as_ref()?))
+        })
     }
 
     /// The rows that really changed.

@@ -4,7 +4,7 @@
 use std::collections::{HashMap, HashSet};
 use std::hash::{BuildHasherDefault, Hasher};
 
-use bitcoin::{OutPoint, Script};
+use bitcoin::{OutPoint, Script, Transaction};
 use siphasher::sip::SipHasher13;
 
 /// A keyed 64-bit hash. The key is random per process, so nobody can prepare collisions.
@@ -28,6 +28,32 @@ impl Fingerprints {
         txid.copy_from_slice(outpoint.txid.as_ref());
         vout.copy_from_slice(&outpoint.vout.to_le_bytes());
         self.hasher.hash(&bytes)
+    }
+}
+
+/// The fingerprints of one transaction: of the outpoints that it spends and of the scripts that it pays.
+#[derive(Debug)]
+pub struct Prints {
+    /// Spends first; one allocation, because there is one of these for each transaction in the node's mempool.
+    all: Box<[u64]>,
+    spends: u32,
+}
+
+impl Prints {
+    pub fn of(fingerprints: &Fingerprints, tx: &Transaction) -> Self {
+        let spends = tx.input.iter().map(|input| fingerprints.outpoint(&input.previous_output));
+        let pays = tx.output.iter().map(|output| fingerprints.script(&output.script_pubkey));
+        let mut all = Vec::with_capacity(tx.input.len() + tx.output.len());
+        all.extend(spends.chain(pays));
+        Self { all: all.into_boxed_slice(), spends: tx.input.len() as u32 }
+    }
+
+    pub fn spends(&self) -> &[u64] {
+        &self.all[..self.spends as usize]
+    }
+
+    pub fn pays(&self) -> &[u64] {
+        &self.all[self.spends as usize..]
     }
 }
 

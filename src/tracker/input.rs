@@ -67,7 +67,8 @@ pub enum Input {
     /// The time for successors is over: what is still marked as leaving was evicted.
     Settle { now: u64 },
     /// The node's whole mempool while `tip` was its tip. Ignored unless that is our tip too. What it lacks is marked as leaving,
-    /// what we lack is asked for ([`Ask::Fetch`]): send that first and `Settle` after it, or replacements look like evictions.
+    /// what we lack, or asked for and did not get, is asked for ([`Ask::Fetch`]): send that first and `Settle` after it, or
+    /// replacements look like evictions.
     Snapshot { tip: BlockHash, txids: HashSet<Txid>, now: u64 },
     /// Watch these scripts from now on. Already watched ones only get the new label and depths.
     Watch { scripts: Vec<WatchRequest>, now: u64 },

@@ -4,16 +4,16 @@
 //! with it), who spends an output that we learn of late, and which transactions pay a script that is watched late. Transactions
 //! that touch watched scripts are `tracked`; theirs are the rows in the view.
 
+use std::collections::hash_map::Entry as Slot;
 use std::collections::{BTreeSet, HashMap, HashSet};
 
-use bitcoin::{OutPoint, Transaction, Txid};
+use bitcoin::{OutPoint, Txid};
 
-use super::filter::{BuildIdentity, Fingerprints};
+use super::filter::{BuildIdentity, Fingerprints, Prints};
 
 #[derive(Debug)]
 struct Entry {
-    spends: Box<[u64]>,
-    pays: Box<[u64]>,
+    prints: Prints,
     tracked: bool,
 }
 
@@ -24,11 +24,14 @@ pub struct Mempool {
     spender: HashMap<u64, Txid, BuildIdentity>,
     /// Said to be gone, reason not known yet.
     leaving: BTreeSet<Txid>,
+    /// Asked for, because they matter now that more is watched or known. The answer may get lost (a call fails, monitoring
+    /// stops), so each snapshot asks again until they come.
+    wanted: BTreeSet<Txid>,
 }
 
 impl Mempool {
     pub fn new(fingerprints: Fingerprints) -> Self {
-        Self { fingerprints, entries: HashMap::new(), spender: HashMap::default(), leaving: BTreeSet::new() }
+        Self { fingerprints, entries: HashMap::new(), spender: HashMap::default(), leaving: BTreeSet::new(), wanted: BTreeSet::new() }
     }
 
     pub fn len(&self) -> usize {
@@ -43,24 +46,26 @@ impl Mempool {
         self.entries.get(txid).is_some_and(|entry| entry.tracked)
     }
 
-    pub fn insert(&mut self, txid: Txid, tx: &Transaction, tracked: bool) {
+    /// What conflicts with it must be gone; if not, an outpoint stays with the spender that was there first.
+    pub fn insert(&mut self, txid: Txid, prints: Prints, tracked: bool) {
         self.leaving.remove(&txid);
-        if let Some(entry) = self.entries.get_mut(&txid) {
-            entry.tracked |= tracked;
-            return;
+        self.wanted.remove(&txid);
+        match self.entries.entry(txid) {
+            Slot::Occupied(mut known) => known.get_mut().tracked |= tracked,
+            Slot::Vacant(slot) => {
+                for fingerprint in prints.spends() {
+                    self.spender.entry(*fingerprint).or_insert(txid);
+                }
+                slot.insert(Entry { prints, tracked });
+            }
         }
-        let spends: Box<[u64]> = tx.input.iter().map(|input| self.fingerprints.outpoint(&input.previous_output)).collect();
-        let pays = tx.output.iter().map(|output| self.fingerprints.script(&output.script_pubkey)).collect();
-        for fingerprint in &spends {
-            self.spender.insert(*fingerprint, txid);
-        }
-        self.entries.insert(txid, Entry { spends, pays, tracked });
     }
 
     pub fn remove(&mut self, txid: &Txid) {
         self.leaving.remove(txid);
+        self.wanted.remove(txid);
         let Some(entry) = self.entries.remove(txid) else { return };
-        for fingerprint in &entry.spends {
+        for fingerprint in entry.prints.spends() {
             if self.spender.get(fingerprint) == Some(txid) {
                 self.spender.remove(fingerprint);
             }
@@ -72,15 +77,15 @@ impl Mempool {
         self.spender.get(&self.fingerprints.outpoint(outpoint)).copied()
     }
 
-    /// What `tx` cannot coexist with: the other spenders of its inputs.
-    pub fn conflicts(&self, txid: &Txid, tx: &Transaction) -> Vec<Txid> {
+    /// What a transaction with these spends cannot coexist with: their other spenders.
+    pub fn conflicts(&self, txid: &Txid, spends: impl IntoIterator<Item = u64>) -> Vec<Txid> {
         let mut found = Vec::new();
-        for input in &tx.input {
-            if let Some(other) = self.spender(&input.previous_output)
-                && other != *txid
-                && !found.contains(&other)
+        for fingerprint in spends {
+            if let Some(other) = self.spender.get(&fingerprint)
+                && other != txid
+                && !found.contains(other)
             {
-                found.push(other);
+                found.push(*other);
             }
         }
         found
@@ -93,7 +98,7 @@ impl Mempool {
         let mut next = 0;
         while let Some(&txid) = found.get(next) {
             next += 1;
-            let outputs = self.entries.get(&txid).map_or(0, |entry| entry.pays.len());
+            let outputs = self.entries.get(&txid).map_or(0, |entry| entry.prints.pays().len());
             for vout in 0..outputs as u32 {
                 if let Some(child) = self.spender(&OutPoint { txid, vout })
                     && seen.insert(child)
@@ -105,10 +110,20 @@ impl Mempool {
         found
     }
 
-    /// Transactions that pay one of these scripts (by fingerprint).
+    /// Transactions that pay one of these scripts (by fingerprint), ordered by txid.
     pub fn paying(&self, scripts: &HashSet<u64, BuildIdentity>) -> Vec<Txid> {
-        let pays = |entry: &Entry| entry.pays.iter().any(|fingerprint| scripts.contains(fingerprint));
-        self.entries.iter().filter(|(_, entry)| pays(entry)).map(|(txid, _)| *txid).collect()
+        let pays = |entry: &Entry| entry.prints.pays().iter().any(|fingerprint| scripts.contains(fingerprint));
+        let mut found: Vec<Txid> = self.entries.iter().filter(|(_, entry)| pays(entry)).map(|(txid, _)| *txid).collect();
+        found.sort_unstable();
+        found
+    }
+
+    pub fn want(&mut self, txid: Txid) {
+        self.wanted.insert(txid);
+    }
+
+    pub fn is_wanted(&self, txid: &Txid) -> bool {
+        self.wanted.contains(txid)
     }
 
     pub fn mark_leaving(&mut self, txid: Txid) {

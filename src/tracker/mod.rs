@@ -15,7 +15,8 @@
 //! 4. Confirmed means: in a block that is connected on our tip. Unconfirmed means: the node said that its mempool holds it.
 //!    A coinbase is never unconfirmed.
 //! 5. An input that says nothing new is an empty transition. Any input may come twice.
-//! 6. Going back needs nothing from the node: `Disconnect` works from our own rows, to any depth.
+//! 6. Whatever news came late, early or never: one snapshot at the node's tip, and the answers to what it asks, put it right.
+//! 7. Going back needs nothing from the node: `Disconnect` works from our own rows, to any depth.
 //!
 //! # Flow
 //!
@@ -25,8 +26,9 @@
 //! Disconnect   per block, newest first: its transactions go back to the mempool view, coinbases and what spends them go
 //! TxSeen       match as above; what it displaces is replaced by it
 //! TxGone       marked as leaving; the reason follows at once (a replacement, a block) or not at all (Settle: evicted)
-//! Snapshot     the node's whole mempool at our tip: what it lacks is gone, what we lack is asked for
-//! Watch        live from this very input on; unconfirmed transactions that pay it are asked for
+//! Snapshot     the node's whole mempool at our tip: what it lacks is gone, what we lack (or asked for in vain) is asked for
+//! Watch        live from this very input on; tracked unconfirmed transactions are matched again, others that pay it asked for
+//! Baseline     what it owned before, as of our tip: only what comes after that is covered
 //! ```
 
 mod connect;

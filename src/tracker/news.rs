@@ -4,7 +4,7 @@ use bitcoin::Txid;
 
 use super::event::{Cause, Event, EventKind, TxSummary};
 use super::step::Step;
-use super::{ApplyError, ScriptHash, Status, Transition, TxRow, View};
+use super::{ApplyError, ScriptHash, Status, Touch, Transition, TxRow, View};
 
 /// New transactions of one script, in the order in which they were met.
 type NewByScript = Vec<(ScriptHash, Vec<TxSummary>)>;
@@ -35,7 +35,7 @@ impl<V: View> Step<'_, V> {
         Ok(Transition { changes: self.draft.into_changes(), events, asks: self.asks })
     }
 
-    /// What happened to one transaction, for each script that it touches: announced, or moved on.
+    /// What happened to one transaction, for each script that it touches: announced, moved on, or found to move more for it.
     fn tx_news(&mut self, txid: Txid, kinds: &mut Vec<EventKind>, new: &mut NewByScript) -> Result<(), ApplyError> {
         let Some((old, row)) = self.draft.tx_change(&txid) else { return Ok(()) };
         let (old, row) = (old.cloned(), row.clone());
@@ -49,7 +49,7 @@ impl<V: View> Step<'_, V> {
                     Some((_, transactions)) => transactions.push(transaction),
                     None => new.push((touch.script, vec![transaction])),
                 },
-                Some(old) if old.status != row.status => {
+                Some(old) if old.status != row.status || amounts(old, &touch.script) != amounts(&row, &touch.script) => {
                     let previous = old.status.phase();
                     let confirmations = self.confirmations(&row);
                     kinds.push(EventKind::TransactionUpdate { spk, script: touch.script, previous, transaction, confirmations });
@@ -61,17 +61,11 @@ impl<V: View> Step<'_, V> {
     }
 
     fn balance_news(&mut self, kinds: &mut Vec<EventKind>, cause: impl Fn(Option<Txid>) -> Cause) {
-        for (script, old, new) in self.draft.watch_changes().filter(|(_, old, new)| old.balance.total() != new.balance.total()) {
+        for (script, old, new) in self.draft.watch_changes().filter(|(_, old, new)| old.total() != new.balance.total()) {
             let touches =
                 |txid: &&Txid| self.draft.tx_change(txid).is_some_and(|(_, row)| row.touches.iter().any(|touch| touch.script == *script));
             let mover = self.draft.order.iter().find(touches).copied();
-            kinds.push(EventKind::BalanceChange {
-                spk: new.spk.clone(),
-                script: *script,
-                old: old.balance,
-                new: new.balance,
-                cause: cause(mover),
-            });
+            kinds.push(EventKind::BalanceChange { spk: new.spk.clone(), script: *script, old, new: new.balance, cause: cause(mover) });
         }
     }
 
@@ -104,4 +98,9 @@ impl<V: View> Step<'_, V> {
             _ => 0,
         }
     }
+}
+
+/// What a transaction is known to move for a script.
+fn amounts(row: &TxRow, script: &ScriptHash) -> Option<Touch> {
+    row.touches.iter().find(|touch| touch.script == *script).copied()
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use bitcoin::{OutPoint, Txid};
 
-use super::filter::{Filter, Fingerprints};
+use super::filter::{Filter, Fingerprints, Prints};
 use super::mempool::Mempool;
 use super::{ApplyError, BlockId, Input, Transition, TxRow, View, WatchRow};
 
@@ -56,7 +56,7 @@ impl Tracker {
 
     /// A row with status `Mempool`.
     pub fn load_unconfirmed(&mut self, txid: Txid, row: &TxRow) {
-        self.mempool.insert(txid, &row.tx, true);
+        self.mempool.insert(txid, Prints::of(&self.fingerprints, &row.tx), true);
     }
 
     pub fn tip(&self) -> Option<BlockId> {

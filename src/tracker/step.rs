@@ -3,14 +3,15 @@
 use bitcoin::{OutPoint, Script, Transaction, Txid};
 
 use super::draft::Draft;
+use super::filter::{Filter, Prints};
 use super::{ApplyError, Ask, OutputRow, ScriptHash, Spend, Status, Touch, Tracker, TxRow, View};
 
 pub(super) struct Step<'a, V> {
     pub tracker: &'a mut Tracker,
     pub draft: Draft<'a, V>,
     pub asks: Vec<Ask>,
-    /// Mempool transactions that spend an output which we learned of after them: to be matched again.
-    revisit: Vec<Txid>,
+    /// Mempool transactions to be matched again: they spend an output, or pay a script, that we learned of after them.
+    pub revisit: Vec<Txid>,
 }
 
 impl<'a, V: View> Step<'a, V> {
@@ -48,7 +49,11 @@ impl<'a, V: View> Step<'a, V> {
     }
 
     /// Whether the transaction pays a watched script or spends a watched output.
-    pub fn matches(&mut self, tx: &Transaction) -> Result<bool, ApplyError> {
+    pub fn matches(&mut self, tx: &Transaction, prints: &Prints) -> Result<bool, ApplyError> {
+        let hit = |filter: &Filter, prints: &[u64]| prints.iter().any(|print| filter.contains(*print));
+        if !hit(&self.tracker.scripts, prints.pays()) && !hit(&self.tracker.outpoints, prints.spends()) {
+            return Ok(false);
+        }
         for output in &tx.output {
             if self.watched_script(&output.script_pubkey)?.is_some() {
                 return Ok(true);
@@ -147,12 +152,16 @@ impl<'a, V: View> Step<'a, V> {
         Ok(())
     }
 
-    /// Matches again the mempool transactions that spend outputs which were learned of after them.
+    /// Matches again the mempool transactions that matter more than when they came. Of those that did not matter then, only the
+    /// fingerprints are here: they are asked for.
     pub fn settle_revisits(&mut self) -> Result<(), ApplyError> {
         let mut unknown = Vec::new();
         while let Some(txid) = self.revisit.pop() {
             if !self.tracker.mempool.is_tracked(&txid) {
-                unknown.push(txid);
+                if self.tracker.mempool.contains(&txid) && !unknown.contains(&txid) {
+                    self.tracker.mempool.want(txid);
+                    unknown.push(txid);
+                }
                 continue;
             }
             let Some(TxRow { tx, status: Status::Mempool, .. }) = self.draft.tx(&txid)?.cloned() else { continue };

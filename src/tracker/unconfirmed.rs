@@ -5,6 +5,7 @@ use std::collections::HashSet;
 use bitcoin::{BlockHash, Transaction, Txid};
 
 use super::event::Cause;
+use super::filter::Prints;
 use super::input::Seen;
 use super::step::Step;
 use super::{ApplyError, Ask, Status, Tracker, Transition, View};
@@ -18,14 +19,18 @@ impl Tracker {
         if seen == Seen::Rawtx {
             return self.tx_unproven(view, txid, tx, now);
         }
-        let conflicts = self.mempool.conflicts(&txid, tx);
+        let prints = Prints::of(&self.fingerprints, tx);
+        let conflicts = self.mempool.conflicts(&txid, prints.spends().iter().copied());
         if seen == Seen::Fetched && conflicts.iter().any(|other| !self.mempool.is_leaving(other)) {
             return Ok(Transition::default());
         }
         let mut step = Step::new(self, view, now);
-        if !step.matches(tx)? {
-            step.tracker.mempool.insert(txid, tx, false);
+        if !step.matches(tx, &prints)? {
             step.displace(&conflicts, Status::Replaced { by: txid })?;
+            step.tracker.mempool.insert(txid, prints, false);
+            if conflicts.is_empty() {
+                return Ok(Transition::default());
+            }
             return step.finish(Vec::new(), Vec::new(), |_| Cause::Transaction(txid));
         }
         if step.is_confirmed(&txid)? {
@@ -33,7 +38,7 @@ impl Tracker {
         }
         step.displace(&conflicts, Status::Replaced { by: txid })?;
         let touches = step.activate(txid, tx, None)?;
-        step.tracker.mempool.insert(txid, tx, true);
+        step.tracker.mempool.insert(txid, prints, true);
         step.record(txid, tx, Status::Mempool, touches)?;
         step.settle_revisits()?;
         step.finish(Vec::new(), Vec::new(), |_| Cause::Transaction(txid))
@@ -44,16 +49,17 @@ impl Tracker {
         if self.mempool.contains(&txid) && !self.mempool.is_leaving(&txid) {
             return Ok(Transition::default());
         }
-        let doubtful = self.mempool.contains(&txid) || !self.mempool.conflicts(&txid, tx).is_empty();
+        let prints = Prints::of(&self.fingerprints, tx);
+        let doubtful = self.mempool.contains(&txid) || !self.mempool.conflicts(&txid, prints.spends().iter().copied()).is_empty();
         let mut step = Step::new(self, view, now);
-        let matches = step.matches(tx)?;
+        let matches = step.matches(tx, &prints)?;
         if matches && step.is_confirmed(&txid)? {
             return Ok(Transition::default());
         }
         if matches || doubtful {
             return Ok(Transition { asks: vec![Ask::Check(tx.clone())], ..Transition::default() });
         }
-        self.mempool.insert(txid, tx, false);
+        self.mempool.insert(txid, prints, false);
         Ok(Transition::default())
     }
 
@@ -85,9 +91,9 @@ impl Tracker {
         let gone: Vec<Txid> = self.mempool.txids().filter(|txid| !txids.contains(*txid)).copied().collect();
         let mut unknown = Vec::new();
         for txid in txids {
-            match self.mempool.contains(txid) {
-                true => self.mempool.stays(txid),
-                false => unknown.push(*txid),
+            self.mempool.stays(txid);
+            if !self.mempool.contains(txid) || self.mempool.is_wanted(txid) {
+                unknown.push(*txid);
             }
         }
         let transition = self.tx_gone(&gone);

@@ -42,12 +42,14 @@ impl Tracker {
             }
             step.draft.put_watch(script, row)?;
         }
-        if !fresh.is_empty() {
-            let paying = step.tracker.mempool.paying(&fresh);
-            step.asks.extend((!paying.is_empty()).then_some(Ask::Fetch(paying)));
-        }
         step.asks.extend(wants_baseline.then_some(Ask::Baseline));
-        Ok(Transition { changes: step.draft.into_changes(), events: Vec::new(), asks: step.asks })
+        let paying = if fresh.is_empty() { Vec::new() } else { step.tracker.mempool.paying(&fresh) };
+        let Some(&first) = paying.first() else {
+            return Ok(Transition { changes: step.draft.into_changes(), events: Vec::new(), asks: step.asks });
+        };
+        step.revisit = paying;
+        step.settle_revisits()?;
+        step.finish(Vec::new(), Vec::new(), |txid| Cause::Transaction(txid.unwrap_or(first)))
     }
 
     pub(super) fn baseline(
@@ -72,6 +74,11 @@ impl Tracker {
         for script in scripts {
             let Some(mut row) = step.draft.watch(script)?.cloned() else { continue };
             if row.coverage.pending {
+                if !row.coverage.utxos_complete {
+                    // What it owned when it was added and spent before this scan is not known.
+                    row.coverage.from_height = block.height.saturating_add(1);
+                    step.tracker.newest_coverage = step.tracker.newest_coverage.max(row.coverage.from_height);
+                }
                 row.coverage = Coverage { utxos_complete: true, pending: false, ..row.coverage };
                 step.draft.put_watch(*script, row)?;
             }

@@ -1,6 +1,14 @@
 //! The tracker without any I/O: a pretended node (`world.rs`) lives, the tracker gets what a follower would send, and after every
-//! step the rows must say what the node's chain and mempool say.
+//! step the rows and the events must say what the node's chain and mempool say (`check.rs`).
 
+mod check;
+mod interleave;
+mod junk;
+mod late;
+mod lifecycle;
+mod ops;
 mod props;
 mod scenarios;
+mod scripts;
+mod told;
 mod world;

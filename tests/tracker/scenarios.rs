@@ -1,42 +1,10 @@
 //! Named lives: what a person would ask about, each told as the events that a subscriber of script 1 hears.
 
-use bitcoin::{OutPoint, Transaction};
-use satwatch::tracker::{
-    ApplyError, Balance, BlockId, Event, EventKind, Input, MemoryView, Past, Phase, Seen, Status, Tracker, WatchRequest,
-};
+use bitcoin::OutPoint;
+use satwatch::tracker::{ApplyError, Balance, BlockId, Input, MemoryView, Past, Seen, Status, Tracker, WatchRequest};
 
+use crate::told::{coin, status, told, watching};
 use crate::world::{World, block, script, spk, tx};
-
-/// A world in which script 1 is watched.
-fn watching() -> World {
-    let mut world = World::new();
-    world.watch(1, &[]);
-    world
-}
-
-/// The n-th output of the first block: a million satoshi of a stranger.
-fn coin(world: &World, vout: u32) -> OutPoint {
-    OutPoint { txid: world.chain[0].txdata[0].compute_txid(), vout }
-}
-
-/// Events in short: `new 1`, `update mempool>confirmed 1`, `balance 0>700`, `block`, `reorg 2`.
-fn told(events: &[Event]) -> Vec<String> {
-    let word = |phase: Phase| format!("{phase:?}").to_lowercase();
-    let line = |event: &Event| match &event.kind {
-        EventKind::NewTransactions { transactions, .. } => format!("new {}", transactions.len()),
-        EventKind::BalanceChange { old, new, .. } => format!("balance {}>{}", old.total(), new.total()),
-        EventKind::TransactionUpdate { previous, transaction, confirmations, .. } => {
-            format!("{}>{} {confirmations}", word(*previous), word(transaction.status.phase()))
-        }
-        EventKind::Block { .. } => "block".to_owned(),
-        EventKind::Reorg { depth, .. } => format!("reorg {depth}"),
-    };
-    events.iter().map(line).collect()
-}
-
-fn status(world: &World, tx: &Transaction) -> Status {
-    world.view.txs[&tx.compute_txid()].status
-}
 
 #[test]
 fn a_payment_is_announced_once_and_then_confirmed() {

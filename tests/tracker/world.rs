@@ -1,6 +1,6 @@
-//! A pretended node with its chain and mempool, the follower's duties, and the naive model that rescans everything.
+//! A pretended node with its chain and mempool, and the follower's duties. `check.rs` compares what the tracker says with it.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 
 use bitcoin::absolute::LockTime;
 use bitcoin::block::{Header, Version};
@@ -10,13 +10,27 @@ use bitcoin::{
     Amount, Block, BlockHash, CompactTarget, OutPoint, ScriptBuf, Sequence, Transaction, TxIn, TxMerkleNode, TxOut, Txid, Witness,
 };
 use satwatch::tracker::{
-    ApplyError, Ask, Balance, BlockId, Event, EventKind, FoundOutput, Input, MemoryView, Overlay, Past, Phase, ScriptHash, Seen, Status,
-    Tracker, Transition, WatchRequest,
+    ApplyError, Ask, BlockId, ChangeSet, Event, FoundOutput, Input, MemoryView, Overlay, Past, ScriptHash, Seen, Spend, Status, Tracker,
+    Transition, WatchRequest,
 };
 
-/// Scripts with a small number are the ones that tests watch; any number is a valid witness program.
+/// Scripts with a small number are the ones that tests watch; 0 is an OP_RETURN, any other number a witness program.
 pub fn spk(number: u8) -> ScriptBuf {
-    ScriptBuf::from_bytes([vec![0x00, 0x14], vec![number; 20]].concat())
+    match number {
+        0 => ScriptBuf::new_op_return([7; 8]),
+        _ => ScriptBuf::from_bytes([vec![0x00, 0x14], vec![number; 20]].concat()),
+    }
+}
+
+/// How the node's news reach the tracker.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Heard {
+    /// Over `rawtx` and `sequence`.
+    Sequence,
+    /// Over `rawtx` alone; what leaves is found by the next reading of the whole mempool.
+    Rawtx,
+    /// Not at all: the next reading finds it.
+    Poll,
 }
 
 pub fn script(number: u8) -> ScriptHash {
@@ -27,9 +41,21 @@ pub struct World {
     pub tracker: Tracker,
     pub view: MemoryView,
     pub events: Vec<Event>,
+    /// Every transition, with the events that it told.
+    pub past: Vec<(ChangeSet, Vec<Event>)>,
     pub chain: Vec<Block>,
     pub mempool: Vec<Transaction>,
     pub watched: HashSet<u8>,
+    /// What became of transactions that are neither in the chain nor in the mempool.
+    pub fates: HashMap<Txid, Status>,
+    /// Calls to the node fail: what the tracker asks for is lost.
+    pub deaf: bool,
+    /// Scans take their time: they wait for [`World::scan`].
+    pub slow_scans: bool,
+    /// The tracker hears of nothing by itself: news wait here for [`World::hear`], blocks for [`World::follow`].
+    pub late: Option<VecDeque<Input>>,
+    /// The process dies after this many more commits, before it does what the tracker asks for.
+    pub dies_after: Option<u8>,
     salt: u64,
     pub now: u64,
 }
@@ -70,9 +96,15 @@ impl World {
             tracker: Tracker::new([7; 16]),
             view: MemoryView::default(),
             events: Vec::new(),
+            past: Vec::new(),
             chain: Vec::new(),
             mempool: Vec::new(),
             watched: HashSet::new(),
+            fates: HashMap::new(),
+            deaf: false,
+            slow_scans: false,
+            late: None,
+            dies_after: None,
             salt: 0,
             now: 1_000_000,
         };
@@ -96,27 +128,49 @@ impl World {
         BlockId { height: self.chain.len() as u32 - 1, hash: block.block_hash() }
     }
 
-    /// Applies one input, answers what the tracker asks for as a follower would, and says what the input itself did.
+    /// Applies one input, now or [late](Self::late).
     pub fn send(&mut self, input: Input) -> Transition {
+        match (&mut self.late, &input) {
+            (Some(late), Input::TxSeen { .. } | Input::TxGone { .. }) => late.push_back(input),
+            (Some(_), Input::Connect { .. } | Input::Disconnect { .. } | Input::Snapshot { .. } | Input::Settle { .. }) => {}
+            _ => return self.apply(input),
+        }
+        Transition::default()
+    }
+
+    /// Applies one input, answers what the tracker asks for as a follower would, and says what the input itself did.
+    pub fn apply(&mut self, input: Input) -> Transition {
         self.now += 1000;
         let transition = self.try_send(input).expect("the input is legal");
+        if self.dies() {
+            self.restart();
+            return transition;
+        }
         for ask in transition.asks.clone() {
             match ask {
+                Ask::Check(_) | Ask::Fetch(_) if self.deaf => {}
                 Ask::Check(tx) => {
                     if self.mempool.contains(&tx) {
-                        let _ = self.send(Input::TxSeen { tx, seen: Seen::Accepted, now: self.now });
+                        let _ = self.apply(Input::TxSeen { tx, seen: Seen::Accepted, now: self.now });
                     }
                 }
                 Ask::Fetch(txids) => {
                     let wanted: Vec<Transaction> = self.mempool.iter().filter(|tx| txids.contains(&tx.compute_txid())).cloned().collect();
                     for tx in wanted {
-                        let _ = self.send(Input::TxSeen { tx, seen: Seen::Fetched, now: self.now });
+                        let _ = self.apply(Input::TxSeen { tx, seen: Seen::Fetched, now: self.now });
                     }
                 }
+                Ask::Baseline if self.slow_scans => {}
                 Ask::Baseline => self.scan(),
             }
         }
         transition
+    }
+
+    fn dies(&mut self) -> bool {
+        let dies = self.dies_after == Some(0);
+        self.dies_after = self.dies_after.and_then(|commits| commits.checked_sub(1));
+        dies
     }
 
     /// Applies one input to the tracker and the view; on a refusal the view stays as it was.
@@ -125,6 +179,7 @@ impl World {
         let transition = self.tracker.apply(&overlay, input)?;
         self.view.commit(&transition.changes);
         self.events.extend(transition.events.clone());
+        self.past.push((transition.changes.clone(), transition.events.clone()));
         Ok(transition)
     }
 
@@ -135,7 +190,7 @@ impl World {
     }
 
     /// `scantxoutset` for every script that waits for it.
-    fn scan(&mut self) {
+    pub fn scan(&mut self) {
         let pending = self.view.watches.iter().filter(|(_, row)| row.coverage.pending);
         let scripts: Vec<(ScriptHash, ScriptBuf)> = pending.map(|(script, row)| (*script, row.spk.clone())).collect();
         let unspent = self.unspent();
@@ -155,22 +210,50 @@ impl World {
 
     /// The node accepts a transaction: what it conflicts with leaves, with descendants.
     pub fn accept(&mut self, tx: &Transaction) -> Transition {
-        self.displace_conflicts(tx);
-        self.mempool.push(tx.clone());
+        self.take_in(tx);
         self.send(Input::TxSeen { tx: tx.clone(), seen: Seen::Accepted, now: self.now })
     }
 
+    /// As [`Self::accept`], without any word of it; what left.
+    pub fn take_in(&mut self, tx: &Transaction) -> Vec<Txid> {
+        let by = tx.compute_txid();
+        let gone = self.displace_conflicts(tx, Status::Replaced { by });
+        self.mempool.retain(|known| known.compute_txid() != by);
+        self.mempool.push(tx.clone());
+        gone
+    }
+
+    /// The tracker hears that these came and those left, one way or another.
+    pub fn tell(&mut self, came: &[Transaction], left: Vec<Txid>, heard: Heard) {
+        match heard {
+            Heard::Sequence => {
+                let _ = self.send(Input::TxGone { txids: left });
+                for tx in came {
+                    let _ = self.send(Input::TxSeen { tx: tx.clone(), seen: Seen::Accepted, now: self.now });
+                }
+                let _ = self.send(Input::Settle { now: self.now });
+            }
+            Heard::Rawtx => {
+                for tx in came {
+                    let _ = self.send(Input::TxSeen { tx: tx.clone(), seen: Seen::Rawtx, now: self.now });
+                }
+                self.snapshot();
+            }
+            Heard::Poll => self.snapshot(),
+        }
+    }
+
     /// Removes from the node's mempool what conflicts with `tx` and all descendants; returns their ids.
-    pub fn displace_conflicts(&mut self, tx: &Transaction) -> Vec<Txid> {
+    pub fn displace_conflicts(&mut self, tx: &Transaction, fate: Status) -> Vec<Txid> {
         let spent: HashSet<OutPoint> = tx.input.iter().map(|input| input.previous_output).collect();
         let me = tx.compute_txid();
         let clashes =
             |other: &Transaction| other.compute_txid() != me && other.input.iter().any(|input| spent.contains(&input.previous_output));
         let roots: Vec<Txid> = self.mempool.iter().filter(|other| clashes(other)).map(|other| other.compute_txid()).collect();
-        self.drop_with_descendants(&roots)
+        self.drop_with_descendants(&roots, fate)
     }
 
-    pub fn drop_with_descendants(&mut self, roots: &[Txid]) -> Vec<Txid> {
+    pub fn drop_with_descendants(&mut self, roots: &[Txid], fate: Status) -> Vec<Txid> {
         let mut gone: Vec<Txid> = roots.to_vec();
         loop {
             let child = self
@@ -183,12 +266,18 @@ impl World {
             }
         }
         self.mempool.retain(|tx| !gone.contains(&tx.compute_txid()));
+        self.fates.extend(gone.iter().map(|txid| (*txid, fate)));
         gone
     }
 
     /// Mines a block of these transactions on the tip and tells the tracker, as `rawblock` does.
     pub fn mine(&mut self, coinbase_to: u8, txs: &[Transaction]) -> Transition {
-        let mut txdata = vec![self.coinbase(&[(coinbase_to, 5_000)])];
+        let coinbase = self.coinbase(&[(coinbase_to, 5_000)]);
+        self.mine_with(coinbase, txs)
+    }
+
+    pub fn mine_with(&mut self, coinbase: Transaction, txs: &[Transaction]) -> Transition {
+        let mut txdata = vec![coinbase];
         txdata.extend_from_slice(txs);
         self.salt += 1;
         let block = block(self.tip().hash, self.salt as u32, txdata);
@@ -196,58 +285,132 @@ impl World {
     }
 
     pub fn connect(&mut self, block: Block) -> Transition {
-        for tx in &block.txdata {
-            let txid = tx.compute_txid();
-            if !tx.is_coinbase() {
-                self.displace_conflicts(tx);
-            }
-            self.mempool.retain(|other| other.compute_txid() != txid);
-        }
-        self.chain.push(block.clone());
+        self.adopt(block.clone());
         self.send(Input::Connect { block, height: self.tip().height, now: self.now })
     }
 
-    /// Disconnects `depth` blocks: their transactions return to the mempool but for coinbases and what spends those.
+    /// The node connects a block, without any word of it; what left its mempool because of conflicts.
+    pub fn adopt(&mut self, block: Block) -> Vec<Txid> {
+        let mut gone = Vec::new();
+        for tx in &block.txdata {
+            let txid = tx.compute_txid();
+            if !tx.is_coinbase() {
+                gone.extend(self.displace_conflicts(tx, Status::Conflicted { by: txid }));
+            }
+            self.mempool.retain(|other| other.compute_txid() != txid);
+            self.fates.remove(&txid);
+        }
+        self.chain.push(block);
+        gone
+    }
+
+    /// Disconnects `depth` blocks, and the node says over `sequence` what it accepted again.
     pub fn disconnect(&mut self, depth: usize) -> Transition {
+        self.disconnect_heard(depth, Heard::Sequence).0
+    }
+
+    /// Disconnects `depth` blocks; of transactions between strangers the tracker knows nothing until it hears of them.
+    pub fn disconnect_heard(&mut self, depth: usize, heard: Heard) -> (Transition, Vec<Block>) {
+        let (stale, gone) = self.abandon(depth);
+        if heard == Heard::Rawtx {
+            for tx in stale.iter().rev().flat_map(|block| block.txdata.clone()) {
+                let _ = self.send(Input::TxSeen { tx, seen: Seen::Rawtx, now: self.now });
+            }
+        }
+        let transition = self.send(Input::Disconnect { to: self.tip(), now: self.now });
+        let came = self.mempool.clone();
+        self.tell(&came, gone, heard);
+        (transition, stale)
+    }
+
+    /// The node disconnects, without any word of it: transactions return to the mempool but for coinbases and what spends those.
+    pub fn abandon(&mut self, depth: usize) -> (Vec<Block>, Vec<Txid>) {
         let stale = self.chain.split_off(self.chain.len() - depth);
         let mut lost = Vec::new();
         let mut back = Vec::new();
-        for tx in stale.into_iter().flat_map(|block| block.txdata) {
+        for tx in stale.iter().flat_map(|block| &block.txdata) {
             match tx.is_coinbase() {
                 true => lost.push(tx.compute_txid()),
-                false => back.push(tx),
+                false => back.push(tx.clone()),
             }
         }
         back.append(&mut self.mempool);
         self.mempool = back;
-        let gone = self.drop_with_descendants(&lost);
-        let transition = self.send(Input::Disconnect { to: self.tip(), now: self.now });
-        // Of transactions between strangers the tracker knows nothing: the node says what fell with their coinbase and what it
-        // accepted again.
-        for tx in self.mempool.clone() {
-            let _ = self.send(Input::TxSeen { tx, seen: Seen::Accepted, now: self.now });
-        }
-        let _ = self.send(Input::TxGone { txids: gone });
-        let _ = self.send(Input::Settle { now: self.now });
-        transition
+        let gone = self.drop_with_descendants(&lost, Status::Evicted);
+        (stale, gone)
     }
 
     pub fn snapshot(&mut self) {
+        if self.late.is_none() {
+            self.read();
+        }
+    }
+
+    /// The whole mempool is read now.
+    pub fn read(&mut self) {
         let txids = self.mempool.iter().map(|tx| tx.compute_txid()).collect();
-        let _ = self.send(Input::Snapshot { tip: self.tip().hash, txids, now: self.now });
-        let _ = self.send(Input::Settle { now: self.now });
+        let _ = self.apply(Input::Snapshot { tip: self.tip().hash, txids, now: self.now });
+        let _ = self.apply(Input::Settle { now: self.now });
+    }
+
+    /// The first of the news that wait arrive, or are lost.
+    pub fn hear(&mut self, count: usize, lost: bool) {
+        for _ in 0..count {
+            let Some(input) = self.late.as_mut().and_then(VecDeque::pop_front) else { return };
+            if !lost {
+                let _ = self.apply(input);
+            }
+        }
+    }
+
+    /// The tracker's chain becomes the node's.
+    pub fn follow(&mut self) {
+        let ours = |height: u32| self.view.blocks.get(&height).map(|row| row.hash);
+        let common = (0..).zip(&self.chain).take_while(|(height, block)| ours(*height) == Some(block.block_hash())).count();
+        let to = BlockId { height: common as u32 - 1, hash: self.chain[common - 1].block_hash() };
+        let _ = self.apply(Input::Disconnect { to, now: self.now });
+        for (height, block) in (0..).zip(self.chain.clone()).skip(common) {
+            let _ = self.apply(Input::Connect { block, height, now: self.now });
+        }
     }
 
     /// A new process: everything in memory is read from the rows again.
     pub fn restart(&mut self) {
-        let mut tracker = Tracker::new([9; 16]);
+        self.tracker = self.loaded([9; 16]);
+        self.snapshot();
+        if !self.slow_scans && self.view.watches.values().any(|row| row.coverage.pending) {
+            self.scan();
+        }
+    }
+
+    /// A tracker as the rows say, with another key than any before.
+    pub fn loaded(&self, key: [u8; 16]) -> Tracker {
+        let mut tracker = Tracker::new(key);
         tracker.load_tip(self.view.tip);
         self.view.watches.values().for_each(|row| tracker.load_watch(row));
-        let open = |spent: Option<satwatch::tracker::Spend>| spent.is_none_or(|spend| spend.height.is_none());
+        let open = |spent: Option<Spend>| spent.is_none_or(|spend| spend.height.is_none());
         self.view.outputs.iter().filter(|(_, row)| open(row.spent)).for_each(|(outpoint, _)| tracker.load_outpoint(outpoint));
         self.view.txs.iter().filter(|(_, row)| row.status == Status::Mempool).for_each(|(txid, row)| tracker.load_unconfirmed(*txid, row));
-        self.tracker = tracker;
-        self.snapshot();
+        tracker
+    }
+
+    /// The same world at the same instant, whose daemon has just been restarted.
+    pub fn restarted_twin(&self) -> World {
+        let mut twin = World {
+            tracker: self.loaded([11; 16]),
+            view: self.view.clone(),
+            events: self.events.clone(),
+            past: self.past.clone(),
+            chain: self.chain.clone(),
+            mempool: self.mempool.clone(),
+            watched: self.watched.clone(),
+            fates: self.fates.clone(),
+            late: self.late.clone(),
+            ..*self
+        };
+        twin.restart();
+        twin.now = self.now;
+        twin
     }
 
     /// The chain's unspent outputs by rescanning it: output, height, coinbase.
@@ -262,89 +425,5 @@ impl World {
             }
         }
         unspent
-    }
-
-    /// What the balance of a script is by rescanning chain and mempool.
-    pub fn true_balance(&self, number: u8) -> Balance {
-        let mine = |out: &TxOut| out.script_pubkey == spk(number);
-        let chain = self.unspent();
-        let value = |out: &TxOut| out.value.to_sat() as i64;
-        let confirmed: i64 = chain.values().filter(|(out, ..)| mine(out)).map(|(out, ..)| value(out)).sum();
-        let by_txid: HashMap<Txid, &Transaction> = self.mempool.iter().map(|tx| (tx.compute_txid(), tx)).collect();
-        let previous = |outpoint: &OutPoint| match by_txid.get(&outpoint.txid) {
-            Some(parent) => parent.output.get(outpoint.vout as usize).cloned(),
-            None => chain.get(outpoint).map(|(out, ..)| out.clone()),
-        };
-        let mut unconfirmed = 0;
-        for tx in &self.mempool {
-            unconfirmed += tx.output.iter().filter(|out| mine(out)).map(value).sum::<i64>();
-            let spent = tx.input.iter().filter_map(|input| previous(&input.previous_output)).filter(|out| mine(out));
-            unconfirmed -= spent.map(|out| value(&out)).sum::<i64>();
-        }
-        Balance { confirmed, unconfirmed }
-    }
-
-    /// Compares rows and events with the truth; every broken law is a panic with its name.
-    pub fn check(&self) {
-        assert_eq!(self.view.tip, Some(self.tip()), "the tip is the node's");
-        for number in &self.watched {
-            let row = &self.view.watches[&script(*number)];
-            assert_eq!(row.balance, self.true_balance(*number), "balance of script {number}");
-        }
-        for (txid, row) in &self.view.txs {
-            let height = self.chain.iter().position(|block| block.txdata.iter().any(|tx| tx.compute_txid() == *txid));
-            let unconfirmed = self.mempool.iter().any(|tx| tx.compute_txid() == *txid);
-            match row.status {
-                Status::Confirmed { block, .. } => assert_eq!(height, Some(block.height as usize), "{txid} is where its row says"),
-                Status::Mempool => assert!(unconfirmed && height.is_none() && !row.tx.is_coinbase(), "{txid} is unconfirmed"),
-                _ => assert!(!unconfirmed && height.is_none(), "{txid} is gone"),
-            }
-        }
-        self.check_events();
-    }
-
-    fn check_events(&self) {
-        let mut balances: HashMap<ScriptHash, i64> = HashMap::new();
-        let mut phases: HashMap<(ScriptHash, Txid), Phase> = HashMap::new();
-        for event in &self.events {
-            match &event.kind {
-                EventKind::BalanceChange { script, old, new, .. } => {
-                    let last = balances.insert(*script, new.total()).unwrap_or(0);
-                    assert_eq!(old.total(), last, "each balance change starts where the one before ended");
-                    assert_ne!(old.total(), new.total(), "a balance change changes the balance");
-                }
-                EventKind::NewTransactions { script, transactions, .. } => {
-                    for new in transactions {
-                        let before = phases.insert((*script, new.txid), new.status.phase());
-                        assert_eq!(before, None, "{} is announced once", new.txid);
-                    }
-                }
-                EventKind::TransactionUpdate { script, previous, transaction, .. } => {
-                    let before = phases.insert((*script, transaction.txid), transaction.status.phase());
-                    assert_eq!(before, Some(*previous), "an update starts where the one before ended");
-                    assert!(legal(*previous, transaction.status.phase()), "{previous:?} -> {:?}", transaction.status);
-                }
-                EventKind::Block { .. } | EventKind::Reorg { .. } => {}
-            }
-        }
-        for number in &self.watched {
-            let told = balances.get(&script(*number)).copied().unwrap_or(0);
-            assert_eq!(told, self.view.watches[&script(*number)].balance.total(), "the last balance told is the balance");
-        }
-        for ((script, txid), phase) in &phases {
-            let row = &self.view.txs[txid];
-            assert!(row.touches.iter().any(|touch| touch.script == *script), "{txid} was told to a script that it touches");
-            assert_eq!(row.status.phase(), *phase, "the last phase told of {txid} is its phase");
-        }
-    }
-}
-
-/// The table in `tracker::event`.
-fn legal(from: Phase, to: Phase) -> bool {
-    use Phase::{Confirmed, Conflicted, Evicted, Mempool, Replaced};
-    match from {
-        Mempool => to != Mempool,
-        Confirmed => matches!(to, Mempool | Evicted | Confirmed),
-        Replaced | Conflicted | Evicted => matches!(to, Mempool | Confirmed),
     }
 }

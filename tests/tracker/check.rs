@@ -1,0 +1,286 @@
+//! The naive model: everything is rescanned from chain and mempool, and every row and every event must agree with it.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+
+use bitcoin::{OutPoint, Transaction, TxOut, Txid};
+use satwatch::tracker::{
+    Balance, BlockId, Change, ChangeSet, Event, EventKind, MemoryView, OutputRow, Phase, ScriptHash, Spend, Status, TxRow,
+};
+
+use crate::world::{World, script, spk};
+
+/// What chain and mempool say about one world, for every script in it.
+pub struct Truth {
+    /// Every output there is and ever was on this chain and in the mempool.
+    outputs: HashMap<OutPoint, (TxOut, Option<u32>, bool)>,
+    spends: HashMap<OutPoint, Spend>,
+    places: HashMap<Txid, Status>,
+    txs: Vec<Transaction>,
+}
+
+impl Truth {
+    pub fn of(world: &World) -> Self {
+        let mut truth = Self { outputs: HashMap::new(), spends: HashMap::new(), places: HashMap::new(), txs: Vec::new() };
+        for (height, block) in (0..).zip(&world.chain) {
+            let id = BlockId { height, hash: block.block_hash() };
+            for (position, tx) in (0..).zip(&block.txdata) {
+                truth.add(tx, Status::Confirmed { block: id, position });
+            }
+        }
+        world.mempool.iter().for_each(|tx| truth.add(tx, Status::Mempool));
+        truth
+    }
+
+    fn add(&mut self, tx: &Transaction, status: Status) {
+        let txid = tx.compute_txid();
+        let height = match status {
+            Status::Confirmed { block, .. } => Some(block.height),
+            _ => None,
+        };
+        for input in &tx.input {
+            self.spends.insert(input.previous_output, Spend { txid, height });
+        }
+        for (vout, out) in (0..).zip(&tx.output) {
+            self.outputs.insert(OutPoint { txid, vout }, (out.clone(), height, tx.is_coinbase()));
+        }
+        self.places.insert(txid, status);
+        self.txs.push(tx.clone());
+    }
+
+    fn owned(&self, number: u8) -> BTreeMap<OutPoint, OutputRow> {
+        let mine = self.outputs.iter().filter(|(_, (out, ..))| out.script_pubkey == spk(number));
+        mine.map(|(outpoint, (out, height, coinbase))| {
+            let spent = self.spends.get(outpoint).copied();
+            (*outpoint, OutputRow { script: script(number), value: out.value.to_sat(), height: *height, coinbase: *coinbase, spent })
+        })
+        .collect()
+    }
+
+    pub fn balance(&self, number: u8) -> Balance {
+        let mut balance = Balance::default();
+        for row in self.owned(number).values() {
+            let value = row.value as i64;
+            match (row.height, row.spent) {
+                (Some(_), None) => balance.confirmed += value,
+                (Some(_), Some(Spend { height: None, .. })) => {
+                    balance.confirmed += value;
+                    balance.unconfirmed -= value;
+                }
+                (None, None) => balance.unconfirmed += value,
+                (_, Some(_)) => {}
+            }
+        }
+        balance
+    }
+
+    /// What a transaction moves for a script: received and sent.
+    fn moves(&self, tx: &Transaction, number: u8) -> (u64, u64) {
+        let mine = |out: &&TxOut| out.script_pubkey == spk(number);
+        let received = tx.output.iter().filter(mine).map(|out| out.value.to_sat()).sum();
+        let spent = tx.input.iter().filter_map(|input| self.outputs.get(&input.previous_output)).map(|(out, ..)| out);
+        (received, spent.filter(mine).map(|out| out.value.to_sat()).sum())
+    }
+
+    fn touches(&self, tx: &Transaction, number: u8) -> bool {
+        let mine = |out: &TxOut| out.script_pubkey == spk(number);
+        let spends = |outpoint| self.outputs.get(outpoint).is_some_and(|(out, ..)| mine(out));
+        tx.output.iter().any(mine) || tx.input.iter().any(|input| spends(&input.previous_output))
+    }
+}
+
+impl World {
+    /// Compares rows and events with the truth; every broken law is a panic with its name.
+    pub fn check(&self) {
+        let truth = Truth::of(self);
+        assert_eq!(self.view.tip, Some(self.tip()), "the tip is the node's");
+        for number in &self.watched {
+            self.check_script(&truth, *number);
+        }
+        for (txid, row) in &self.view.txs {
+            let place = truth.places.get(txid);
+            match row.status {
+                Status::Confirmed { .. } | Status::Mempool => assert_eq!(place, Some(&row.status), "{txid} is where its row says"),
+                _ => assert_eq!(place, None, "{txid} is gone"),
+            }
+            assert!(row.status != Status::Mempool || !row.tx.is_coinbase(), "no coinbase is ever unconfirmed");
+        }
+        self.check_events();
+    }
+
+    fn check_script(&self, truth: &Truth, number: u8) {
+        let row = &self.view.watches[&script(number)];
+        if row.coverage.pending {
+            return;
+        }
+        assert_eq!(row.balance, truth.balance(number), "balance of script {number}");
+        let owned = truth.owned(number);
+        let unspent = |row: &OutputRow| row.spent.is_none_or(|spend| spend.height.is_none());
+        let mine = |row: &&OutputRow| row.script == script(number);
+        for (outpoint, known) in self.view.outputs.iter().filter(|(_, row)| mine(row)) {
+            assert_eq!(Some(known), owned.get(outpoint), "output {outpoint}");
+        }
+        for (outpoint, output) in owned.iter().filter(|(_, row)| unspent(row)) {
+            assert_eq!(self.view.outputs.get(outpoint), Some(output), "{outpoint} is known");
+        }
+        let free = owned.values().filter(|row| row.spent.is_none()).count() as u64;
+        assert_eq!(row.utxo_count, free, "unspent outputs of script {number}");
+        let history = self.view.txs.values().filter(|row| touch_of(row, number).is_some()).count() as u64;
+        assert_eq!(row.tx_count, history, "transactions of script {number}");
+        for tx in truth.txs.iter().filter(|tx| truth.touches(tx, number)) {
+            let txid = tx.compute_txid();
+            let covered = match truth.places[&txid] {
+                Status::Confirmed { block, .. } => block.height >= row.coverage.from_height,
+                _ => true,
+            };
+            let known = self.view.txs.get(&txid).and_then(|row| touch_of(row, number));
+            assert!(known.is_some() || !covered, "{txid} is in the history of script {number}");
+            if let Some((received, sent)) = known.filter(|_| covered) {
+                assert_eq!((received, sent), truth.moves(tx, number), "what {txid} moves for script {number}");
+            }
+        }
+    }
+
+    /// Deaths have the cause that the node had for them: true when the tracker heard of everything at once.
+    pub fn check_fates(&self) {
+        for (txid, row) in self.view.txs.iter().filter(|(_, row)| !matches!(row.status, Status::Confirmed { .. } | Status::Mempool)) {
+            assert_eq!(Some(&row.status), self.fates.get(txid), "why {txid} is gone");
+        }
+    }
+
+    /// What subscribers were told, folded from the first event on, is what the rows say.
+    fn check_events(&self) {
+        let mut fold = Fold::default();
+        self.events.iter().for_each(|event| fold.add(event));
+        for number in &self.watched {
+            let told = fold.balances.get(&script(*number)).copied().unwrap_or_default();
+            assert_eq!(told, self.view.watches[&script(*number)].balance.total(), "the last balance told is the balance");
+        }
+        for ((script, txid), told) in &fold.told {
+            let row = &self.view.txs[txid];
+            let touch = row.touches.iter().find(|touch| touch.script == *script).expect("it was told to a script that it touches");
+            assert_eq!((row.status.phase(), touch.received, touch.sent), *told, "the last word about {txid} is its row");
+        }
+        let touches: usize = self.view.txs.values().map(|row| row.touches.len()).sum();
+        assert_eq!(touches, fold.told.len(), "every transaction was told to every script that it touches");
+        assert!(fold.tip.is_none() || fold.tip == self.view.tip.map(|tip| tip.height), "blocks and reorgs told lead to the tip");
+    }
+
+    /// Depths that scripts asked for are told by the block that brings them, once, with the right number; no other ones are.
+    pub fn check_depths(&self, events: &[Event]) {
+        let mut expected = HashSet::new();
+        let tip = self.tip().height;
+        for (txid, row) in &self.view.txs {
+            let Status::Confirmed { block, .. } = row.status else { continue };
+            let depth = tip + 1 - block.height;
+            for touch in &row.touches {
+                let depths = &self.view.watches[&touch.script].depths;
+                if depth > 1 && depths.iter().any(|asked| u32::from(*asked) == depth) {
+                    expected.insert((touch.script, *txid, depth));
+                }
+            }
+        }
+        let mut told = Vec::new();
+        for event in events {
+            if let EventKind::TransactionUpdate { script, transaction, confirmations, .. } = &event.kind
+                && *confirmations > 1
+            {
+                told.push((*script, transaction.txid, *confirmations));
+            }
+        }
+        assert_eq!(told.len(), expected.len(), "each depth is told once");
+        assert_eq!(told.into_iter().collect::<HashSet<_>>(), expected, "the depths asked for");
+    }
+
+    /// The rows are the fold of the change sets, from nothing; and their inverses lead back through every earlier state.
+    pub fn check_change_sets(&self) {
+        let mut view = MemoryView::default();
+        let mut states = Vec::new();
+        for (changes, _) in &self.past {
+            states.push(view.clone());
+            check_against(&view, changes);
+            view.commit(changes);
+        }
+        assert_eq!(view, self.view, "the rows are the fold of the change sets");
+        for ((changes, _), before) in self.past.iter().zip(&states).rev() {
+            let inverse = changes.inverse();
+            check_against(&view, &inverse);
+            view.commit(&inverse);
+            assert_eq!(&view, before, "the inverse restores the state exactly");
+        }
+    }
+}
+
+/// At most one change for a row, each a real one, and each from what the row was.
+fn check_against(view: &MemoryView, changes: &ChangeSet) {
+    let mut rows = HashSet::new();
+    for change in &changes.0 {
+        let (row, real, old) = match change {
+            Change::Watch { script, old, new } => (format!("{script:?}"), old != new, view.watches.get(script) == old.as_ref()),
+            Change::Output { outpoint, old, new } => (outpoint.to_string(), old != new, view.outputs.get(outpoint) == old.as_ref()),
+            Change::Tx { txid, old, new } => (txid.to_string(), old != new, view.txs.get(txid) == old.as_ref()),
+            Change::Block { height, old, new } => (height.to_string(), old != new, view.blocks.get(height) == old.as_ref()),
+            Change::Tip { old, new } => ("tip".to_owned(), old != new, view.tip == *old),
+        };
+        assert!(real && old && rows.insert(row), "a change says what was before, once a row: {change:?}");
+    }
+}
+
+#[derive(Default)]
+struct Fold {
+    balances: HashMap<ScriptHash, i64>,
+    told: HashMap<(ScriptHash, Txid), (Phase, u64, u64)>,
+    tip: Option<u32>,
+}
+
+impl Fold {
+    fn add(&mut self, event: &Event) {
+        match &event.kind {
+            EventKind::BalanceChange { script, old, new, .. } => {
+                let last = self.balances.insert(*script, new.total()).unwrap_or(0);
+                assert_eq!(old.total(), last, "each balance change starts where the one before ended");
+                assert_ne!(old.total(), new.total(), "a balance change changes the balance");
+            }
+            EventKind::NewTransactions { script, transactions, .. } => {
+                assert!(!transactions.is_empty());
+                for new in transactions {
+                    let told = (new.status.phase(), new.received, new.sent);
+                    assert_eq!(self.told.insert((*script, new.txid), told), None, "{} is announced once", new.txid);
+                }
+            }
+            EventKind::TransactionUpdate { script, previous, transaction, confirmations, .. } => {
+                let told = (transaction.status.phase(), transaction.received, transaction.sent);
+                let before = self.told.insert((*script, transaction.txid), told).expect("an update follows an announcement");
+                assert_eq!(before.0, *previous, "an update starts where the one before ended");
+                assert!(legal(before, told), "{before:?} -> {told:?}");
+                assert!((told.1, told.2) >= (before.1, before.2), "amounts never shrink");
+                let depth = match (transaction.status, event.tip) {
+                    (Status::Confirmed { block, .. }, Some(tip)) => tip.height + 1 - block.height,
+                    _ => 0,
+                };
+                assert_eq!(*confirmations, depth, "confirmations of {}", transaction.txid);
+            }
+            EventKind::Block { block, .. } => {
+                assert!(self.tip.is_none_or(|tip| tip + 1 == block.height), "blocks are told in order");
+                self.tip = Some(block.height);
+            }
+            EventKind::Reorg { old_tip, fork_point, depth } => {
+                assert!(self.tip.is_none_or(|tip| tip == old_tip.height) && fork_point.height + depth == old_tip.height);
+                self.tip = Some(fork_point.height);
+            }
+        }
+    }
+}
+
+/// The table in `tracker::event`.
+fn legal(from: (Phase, u64, u64), to: (Phase, u64, u64)) -> bool {
+    use Phase::{Confirmed, Conflicted, Evicted, Mempool, Replaced};
+    match from.0 {
+        Mempool => to.0 != Mempool || from != to,
+        Confirmed => matches!(to.0, Mempool | Evicted | Confirmed | Replaced),
+        Replaced | Conflicted | Evicted => matches!(to.0, Mempool | Confirmed),
+    }
+}
+
+fn touch_of(row: &TxRow, number: u8) -> Option<(u64, u64)> {
+    row.touches.iter().find(|touch| touch.script == script(number)).map(|touch| (touch.received, touch.sent))
+}

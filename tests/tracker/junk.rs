@@ -1,0 +1,222 @@
+//! Whatever is well-formed may come: nothing of it makes the tracker panic, and what is refused leaves rows and memory as they were.
+//!
+//! The node would refuse nearly all of this. Amounts beyond all money are a fatal error (see `ApplyError::is_fatal`), never a panic.
+
+use bitcoin::hashes::Hash;
+use bitcoin::{Amount, Block, BlockHash, OutPoint, ScriptBuf, Transaction, TxIn, TxOut, Txid};
+use proptest::prelude::*;
+use satwatch::tracker::{BlockId, FoundOutput, Input, MemoryView, Past, ScriptHash, Seen, Tracker, WatchRequest};
+
+use crate::world::{block, spk, tx};
+
+/// One output: which script, and how much.
+type Out = (Script, u64);
+
+#[derive(Debug, Clone)]
+enum Script {
+    Known(u8),
+    Bytes(Vec<u8>),
+}
+
+/// Inputs name earlier transactions by index, or nobody knows what; 0 is a coinbase's.
+#[derive(Debug, Clone)]
+struct Junk {
+    inputs: Vec<(u8, u32)>,
+    outputs: Vec<Out>,
+}
+
+#[derive(Debug, Clone)]
+enum Act {
+    Seen(u8, Seen),
+    Gone(Vec<u8>),
+    Settle,
+    /// Transactions by index, on our tip or on nothing; a broken merkle root.
+    Connect {
+        txs: Vec<u8>,
+        on_tip: bool,
+        broken: bool,
+    },
+    Disconnect(u8),
+    Snapshot {
+        txids: Vec<u8>,
+        tip: bool,
+    },
+    Watch {
+        script: u8,
+        depths: Vec<u8>,
+        again: bool,
+    },
+    Baseline {
+        scripts: Vec<u8>,
+        outputs: Vec<(u8, u32, u8, u64, u32, bool)>,
+        on_tip: bool,
+    },
+    Reload,
+}
+
+fn value() -> impl Strategy<Value = u64> {
+    prop_oneof![6 => 0u64..10_000, 2 => Just(2_100_000_000_000_000), 1 => any::<u64>(), 1 => Just(u64::MAX)]
+}
+
+fn junk() -> impl Strategy<Value = Junk> {
+    let script = prop_oneof![
+        4 => (0u8..5).prop_map(Script::Known),
+        1 => prop::collection::vec(any::<u8>(), 0..80).prop_map(Script::Bytes),
+    ];
+    let outputs = prop_oneof![
+        12 => prop::collection::vec((script, value()), 0..5),
+        1 => (1u8..4).prop_map(|number| vec![(Script::Known(number), 3); 2_000]),
+    ];
+    (prop::collection::vec((0u8..12, 0u32..4), 0..4), outputs).prop_map(|(inputs, outputs)| Junk { inputs, outputs })
+}
+
+fn act() -> impl Strategy<Value = Act> {
+    let seen = prop_oneof![Just(Seen::Accepted), Just(Seen::Fetched), Just(Seen::Rawtx)];
+    let some = || prop::collection::vec(any::<u8>(), 0..6);
+    let found = (any::<u8>(), 0u32..4, 0u8..5, value(), 0u32..12, any::<bool>());
+    prop_oneof![
+        6 => (any::<u8>(), seen).prop_map(|(tx, seen)| Act::Seen(tx, seen)),
+        1 => some().prop_map(Act::Gone),
+        1 => Just(Act::Settle),
+        5 => (some(), prop::bool::weighted(0.9), prop::bool::weighted(0.1)).prop_map(|(txs, on_tip, broken)| Act::Connect { txs, on_tip, broken }),
+        2 => any::<u8>().prop_map(Act::Disconnect),
+        1 => (some(), any::<bool>()).prop_map(|(txids, tip)| Act::Snapshot { txids, tip }),
+        2 => (1u8..5, some(), any::<bool>()).prop_map(|(script, depths, again)| Act::Watch { script, depths, again }),
+        2 => (some(), prop::collection::vec(found, 0..4), prop::bool::weighted(0.9))
+            .prop_map(|(scripts, outputs, on_tip)| Act::Baseline { scripts, outputs, on_tip }),
+        1 => Just(Act::Reload),
+    ]
+}
+
+/// Each may spend any output of those before it, several times, and each other's inputs.
+fn build(junk: &[Junk]) -> Vec<Transaction> {
+    let mut txs: Vec<Transaction> = Vec::new();
+    for (salt, one) in (0..).zip(junk) {
+        let mut built = tx(&[], &[]);
+        built.version = bitcoin::transaction::Version(salt % 7);
+        for (from, vout) in &one.inputs {
+            let previous_output = match (from, txs.len()) {
+                (0, _) => OutPoint::null(),
+                (1, _) | (_, 0) => OutPoint { txid: Txid::from_byte_array([*from; 32]), vout: *vout },
+                (from, known) => OutPoint { txid: txs[usize::from(*from) % known].compute_txid(), vout: *vout },
+            };
+            built.input.push(TxIn { previous_output, ..TxIn::default() });
+        }
+        for (script, value) in &one.outputs {
+            let script_pubkey = match script {
+                Script::Known(number) => spk(*number),
+                Script::Bytes(bytes) => ScriptBuf::from_bytes(bytes.clone()),
+            };
+            built.output.push(TxOut { value: Amount::from_sat(*value), script_pubkey });
+        }
+        txs.push(built);
+    }
+    txs
+}
+
+struct Heap {
+    txs: Vec<Transaction>,
+    tracker: Tracker,
+    view: MemoryView,
+    nonce: u32,
+}
+
+impl Heap {
+    fn tx(&self, index: u8) -> Transaction {
+        self.txs[usize::from(index) % self.txs.len()].clone()
+    }
+
+    fn txid(&self, index: u8) -> Txid {
+        self.tx(index).compute_txid()
+    }
+
+    fn input(&mut self, act: &Act) -> Input {
+        let tip = self.view.tip.unwrap_or(BlockId { height: 0, hash: BlockHash::all_zeros() });
+        let now = 5_000;
+        match act {
+            Act::Seen(index, seen) => Input::TxSeen { tx: self.tx(*index), seen: *seen, now },
+            Act::Gone(indexes) => Input::TxGone { txids: indexes.iter().map(|index| self.txid(*index)).collect() },
+            Act::Settle | Act::Reload => Input::Settle { now },
+            Act::Connect { txs, on_tip, broken } => {
+                self.nonce += 1;
+                let previous = if *on_tip { tip.hash } else { BlockHash::from_byte_array([9; 32]) };
+                let txdata: Vec<Transaction> = txs.iter().map(|index| self.tx(*index)).collect();
+                let mut block = match txdata.is_empty() {
+                    true => Block { txdata, ..block(previous, self.nonce, vec![self.tx(0)]) },
+                    false => block(previous, self.nonce, txdata),
+                };
+                if *broken {
+                    block.txdata.push(self.tx(1));
+                }
+                Input::Connect { block, height: tip.height + 1, now }
+            }
+            Act::Disconnect(depth) => {
+                let height = tip.height.saturating_sub(u32::from(depth % 8));
+                let hash = self.view.blocks.get(&height).map_or(BlockHash::all_zeros(), |row| row.hash);
+                Input::Disconnect { to: BlockId { height, hash }, now }
+            }
+            Act::Snapshot { txids, tip: at_tip } => {
+                let tip = if *at_tip { tip.hash } else { BlockHash::all_zeros() };
+                Input::Snapshot { tip, txids: txids.iter().map(|index| self.txid(*index)).collect(), now }
+            }
+            Act::Watch { script, depths, again } => {
+                let past = if *again { Past::FindAgain } else { Past::Find };
+                Input::Watch { scripts: vec![WatchRequest { spk: spk(*script), label: None, depths: depths.clone(), past }], now }
+            }
+            Act::Baseline { scripts, outputs, on_tip } => {
+                let found = |(index, vout, script, value, height, coinbase): &(u8, u32, u8, u64, u32, bool)| FoundOutput {
+                    outpoint: OutPoint { txid: self.txid(*index), vout: *vout },
+                    spk: spk(*script),
+                    value: Amount::from_sat(*value),
+                    height: *height,
+                    coinbase: *coinbase,
+                };
+                let height = if *on_tip { tip.height } else { tip.height + 1 };
+                let scripts = scripts.iter().map(|number| ScriptHash::of(&spk(number % 5))).collect();
+                Input::Baseline { block: BlockId { height, ..tip }, scripts, outputs: outputs.iter().map(found).collect(), now }
+            }
+        }
+    }
+
+    fn loaded(&self) -> Tracker {
+        let mut tracker = Tracker::new([4; 16]);
+        tracker.load_tip(self.view.tip);
+        self.view.watches.values().for_each(|row| tracker.load_watch(row));
+        self.view.outputs.keys().for_each(|outpoint| tracker.load_outpoint(outpoint));
+        let unconfirmed = self.view.txs.iter().filter(|(_, row)| row.status == satwatch::tracker::Status::Mempool);
+        unconfirmed.for_each(|(txid, row)| tracker.load_unconfirmed(*txid, row));
+        tracker
+    }
+}
+
+proptest! {
+    #[test]
+    fn nothing_well_formed_panics_and_what_is_refused_changes_nothing(
+        junk in prop::collection::vec(junk(), 2..14),
+        acts in prop::collection::vec(act(), 1..60),
+    ) {
+        let mut heap = Heap { txs: build(&junk), tracker: Tracker::new([3; 16]), view: MemoryView::default(), nonce: 0 };
+        let blocks = vec![(BlockHash::from_byte_array([1; 32]), 1), (BlockHash::from_byte_array([2; 32]), 2)];
+        let start = heap.tracker.apply(&heap.view, Input::Start { first_height: 3, blocks, now: 1 }).unwrap();
+        heap.view.commit(&start.changes);
+        for number in [1, 2] {
+            let input = heap.input(&Act::Watch { script: number, depths: vec![0, 2, 255], again: false });
+            let watch = heap.tracker.apply(&heap.view, input).unwrap();
+            heap.view.commit(&watch.changes);
+        }
+        for act in &acts {
+            if matches!(act, Act::Reload) {
+                heap.tracker = heap.loaded();
+            }
+            let input = heap.input(act);
+            let memory = format!("{:?}", heap.tracker);
+            match heap.tracker.apply(&heap.view, input) {
+                Ok(transition) => heap.view.commit(&transition.changes),
+                // The process ends: nothing of it was committed.
+                Err(error) if error.is_fatal() => heap.tracker = heap.loaded(),
+                Err(_) => prop_assert_eq!(memory, format!("{:?}", heap.tracker)),
+            }
+            prop_assert_eq!(heap.tracker.tip(), heap.view.tip);
+        }
+    }
+}
