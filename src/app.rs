@@ -119,15 +119,16 @@ pub async fn start(config: Config) -> Result<Running> {
 impl Running {
     /// Waits until a part ends although nobody asked it to. Cancel-safe.
     pub async fn failed(&mut self) -> anyhow::Error {
-        let Self { server_task, hub_task, follower_task, indexer_task, .. } = self;
-        tokio::select! {
-            // The indexer first: when it ends, the others soon do, and its reason is the one to tell.
+        let Self { server_task, hub_task, follower_task, indexer_task, indexer, .. } = self;
+        let error = tokio::select! {
             biased;
-            error = indexer_task.failed() => error,
+            error = indexer_task.failed() => return error,
             error = follower_task.failed() => error,
             error = hub_task.failed() => error,
             error = server_task.failed() => error,
-        }
+        };
+        // When the indexer ends, the others do, and may be noticed before it: its reason is the one to tell.
+        if indexer.has_stopped() { indexer_task.failed().await } else { error }
     }
 
     /// Stops in order and within five seconds. An error means that not everything could be brought to its end in order.

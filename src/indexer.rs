@@ -28,7 +28,7 @@ const INBOX: usize = 256;
 /// Blocks among them: one is megabytes.
 const WAITING_BLOCKS: usize = 4;
 
-/// Inputs of one commit.
+/// Inputs of one commit; scripts and outputs count as much as inputs do.
 const BATCH: usize = 256;
 
 /// What an input led to.
@@ -90,7 +90,7 @@ impl Handle {
     pub async fn apply(&self, input: Input) -> Result<Done, Refused> {
         let (answer, answered) = oneshot::channel();
         self.queue(input, Some(answer)).await?;
-        Ok(answered.await.map_err(|_| Stopped)??)
+        Ok(self.answer(answered).await??)
     }
 
     /// Queues an input, when there is room. Nobody hears if it is refused.
@@ -102,7 +102,7 @@ impl Handle {
     pub async fn remember_monitoring(&self, on: bool) -> Result<(), Stopped> {
         let (answer, answered) = oneshot::channel();
         self.send(Message::Monitoring { on, answer }).await?;
-        answered.await.map_err(|_| Stopped)
+        self.answer(answered).await
     }
 
     /// Deletes the events that happened before `before` (milliseconds since the Unix epoch); answers how many. Other work goes
@@ -112,7 +112,7 @@ impl Handle {
         loop {
             let (answer, answered) = oneshot::channel();
             self.send(Message::Prune { before, answer }).await?;
-            let count = answered.await.map_err(|_| Stopped)?;
+            let count = self.answer(answered).await?;
             total += count;
             if count < PRUNE_LIMIT {
                 return Ok(total);
@@ -136,12 +136,28 @@ impl Handle {
         self.inbox.closed().await;
     }
 
+    /// Whether the indexer has ended, for whatever reason.
+    pub fn has_stopped(&self) -> bool {
+        self.inbox.is_closed()
+    }
+
     async fn queue(&self, input: Input, answer: Option<oneshot::Sender<Result<Done, ApplyError>>>) -> Result<(), Stopped> {
         let room = match input {
             Input::Connect { .. } => Some(self.blocks.clone().acquire_owned().await.map_err(|_| Stopped)?),
             _ => None,
         };
         self.send(Message::Input(Job { input, answer, _room: room })).await
+    }
+
+    /// Waits for an answer. Without one the indexer is ending; who hears that may ask at once whether it [has](Self::has_stopped).
+    async fn answer<T>(&self, answered: oneshot::Receiver<T>) -> Result<T, Stopped> {
+        match answered.await {
+            Ok(answer) => Ok(answer),
+            Err(_) => {
+                self.stopped().await;
+                Err(Stopped)
+            }
+        }
     }
 
     async fn send(&self, message: Message) -> Result<(), Stopped> {
@@ -208,13 +224,16 @@ impl Indexer {
 
     /// The inputs that are waiting, `first` on, up to a message of another kind.
     fn drain(&mut self, first: Message, jobs: &mut Vec<Job>) -> Option<Message> {
-        let mut next = Some(first);
+        let (mut next, mut size) = (Some(first), 0);
         while let Some(message) = next {
             match message {
-                Message::Input(job) => jobs.push(job),
+                Message::Input(job) => {
+                    size += size_of(&job.input);
+                    jobs.push(job);
+                }
                 other => return Some(other),
             }
-            next = if jobs.len() < BATCH { self.inbox.try_recv().ok() } else { None };
+            next = if size < BATCH { self.inbox.try_recv().ok() } else { None };
         }
         None
     }
@@ -250,6 +269,16 @@ impl Indexer {
             _ = answer.send(result);
         }
         Ok(())
+    }
+}
+
+/// What an input adds to a batch, in about the rows of one transaction.
+fn size_of(input: &Input) -> usize {
+    match input {
+        Input::Watch { scripts, .. } => scripts.len().max(1),
+        Input::Baseline { scripts, outputs, .. } => (scripts.len() + outputs.len()).max(1),
+        Input::Start { .. } | Input::Connect { .. } | Input::Disconnect { .. } | Input::Snapshot { .. } => 1,
+        Input::TxSeen { .. } | Input::TxGone { .. } | Input::Settle { .. } => 1,
     }
 }
 
@@ -387,6 +416,29 @@ mod tests {
         assert_eq!(snapshot.watch(&ScriptHash::of(&spk(1))).unwrap().unwrap().balance.confirmed, 1_000);
     }
 
+    /// Each request may bring ten thousand scripts: all that wait in one batch would be gigabytes.
+    #[test]
+    fn a_large_request_ends_its_batch() {
+        let folder = tempdir().unwrap();
+        let (writer, _reader) = open(folder.path(), "boot");
+        let (inbox_end, inbox) = mpsc::channel(8);
+        let (asks, _asked) = mpsc::channel(1);
+        let mut indexer = Indexer { tracker: Tracker::new([7; 16]), writer, inbox, head: watch::channel(0).0, asks };
+        let message = |input| Message::Input(Job { input, answer: None, _room: None });
+        let request = WatchRequest { spk: spk(1), label: None, depths: Vec::new(), past: Past::Leave };
+        let large = || message(Input::Watch { scripts: vec![request.clone(); BATCH], now: NOW });
+        for waiting in [message(accepted(1)), large(), large(), message(accepted(2))] {
+            inbox_end.try_send(waiting).unwrap_or_else(|_| panic!("there is room"));
+        }
+        let mut batches = Vec::new();
+        while let Ok(first) = indexer.inbox.try_recv() {
+            let mut jobs = Vec::new();
+            assert!(indexer.drain(first, &mut jobs).is_none());
+            batches.push(jobs.len());
+        }
+        assert_eq!(batches, [2, 1, 1]);
+    }
+
     #[tokio::test]
     async fn a_refused_input_changes_nothing_and_the_next_one_is_taken() {
         let folder = tempdir().unwrap();
@@ -450,6 +502,7 @@ mod tests {
         handle.stop().await;
         handle.stopped().await;
         thread.join().unwrap().unwrap();
+        assert!(handle.has_stopped());
         assert_eq!(handle.apply(watch(2, false)).await, Err(Refused::Stopped(Stopped)));
         assert_eq!(handle.post(watch(2, false)).await, Err(Stopped));
         assert!(head.has_changed().is_err(), "those who wait for the head wake up");
@@ -457,6 +510,22 @@ mod tests {
         // Numbers are skipped after another boot unless the stop was clean.
         let (writer, reader) = open(folder.path(), "another boot");
         assert_eq!((writer.head(), reader.snapshot().tip().unwrap().unwrap().height), (2, 100));
+    }
+
+    /// The daemon tells why the indexer ended; if what came of it were heard first, it would tell that instead.
+    #[tokio::test]
+    async fn who_hears_that_it_stopped_finds_it_stopped() {
+        let (sender, mut inbox) = mpsc::channel(1);
+        let handle = Handle { inbox: sender, blocks: Arc::new(Semaphore::new(1)), head: watch::channel(0).1 };
+        let waiting = tokio::spawn(async move { (handle.apply(start()).await, handle.has_stopped()) });
+        // A commit fails: its answers are gone, and the thread ends, soon.
+        drop(inbox.recv().await.expect("the input arrives"));
+        for _ in 0..5 {
+            tokio::task::yield_now().await;
+        }
+        assert!(!waiting.is_finished());
+        drop(inbox);
+        assert_eq!(waiting.await.unwrap(), (Err(Refused::Stopped(Stopped)), true));
     }
 
     #[tokio::test]

@@ -73,16 +73,18 @@ async fn run(config: Config) -> Result<()> {
             Some(failure)
         }
     };
-    tokio::select! {
-        stopped = running.stop() => stopped?,
+    let stopped = tokio::select! {
+        stopped = running.stop() => stopped,
         signal = signals.stop() => bail!("{signal} while stopping: ended at once"),
-    }
-    match failure {
-        None => {
+    };
+    match (failure, stopped) {
+        (None, Ok(())) => {
             tracing::info!("stopped");
             Ok(())
         }
-        Some(failure) => Err(failure),
+        (None, Err(error)) => Err(error),
+        // What went wrong then came of it; the last line is the reason.
+        (Some(failure), _) => Err(failure),
     }
 }
 

@@ -2,12 +2,12 @@
 //! row or a range of keys.
 
 use std::fs::{self, File, OpenOptions, TryLockError};
-use std::io::{Read, Write};
+use std::io::{Read, Seek, Write};
 use std::path::{Path, PathBuf};
 
 use rocksdb::{
     BlockBasedIndexType, BlockBasedOptions, Cache, ColumnFamily, ColumnFamilyDescriptor, DB, DBCompressionType, DBRecoveryMode, Direction,
-    IteratorMode, LogLevel, LruCacheOptions, Options, PrefixRange, ReadOptions, WriteBatch, WriteOptions,
+    ErrorKind, IteratorMode, LogLevel, LruCacheOptions, Options, PrefixRange, ReadOptions, WriteBatch, WriteOptions,
 };
 
 use super::log::Numbers;
@@ -59,6 +59,12 @@ const WRITE_BUFFERS: usize = 64 * MIB;
 /// Far below the 1024 that many systems give a process; sockets need most of them.
 const OPEN_FILES: i32 = 256;
 
+/// A process that died may leave half a batch at the end of the write-ahead log, never answered: it counts as never written.
+/// Anything else that cannot be read there is damage, and what was promised to clients would be lost with it.
+const PROCESS_DIED: DBRecoveryMode = DBRecoveryMode::TolerateCorruptedTailRecords;
+/// A machine that lost power may have written the end of it in any order. All up to the first gap counts: it was synced if it had to be.
+const POWER_FAILED: DBRecoveryMode = DBRecoveryMode::PointInTime;
+
 /// Shared by the writer and all readers; the last one closes it.
 pub(super) struct Db {
     // Before the lock: fields are dropped in this order, and nobody may open the database before it is closed.
@@ -75,17 +81,24 @@ pub(super) type Entry = (Box<[u8]>, Box<[u8]>);
 impl Db {
     pub(super) fn open(path: &Path, chain: Option<ChainInfo>, now: u64, boot: &str) -> Result<(Self, Numbers, Counts), StoreError> {
         let folder = path.join("db");
-        if chain.is_none() && !folder.join("CURRENT").exists() {
+        let exists = folder.join("CURRENT").exists();
+        if !exists {
+            refuse_remains(path, &folder)?;
+        }
+        if chain.is_none() && !exists {
             return Err(StoreError::UnknownChain { path: path.to_owned() });
         }
         let lock = lock(path)?;
-        refuse_unknown_families(path, &folder)?;
-        let raw = DB::open_cf_descriptors(&database_options(), &folder, families()).map_err(|error| io(path, "open the store", error))?;
+        if folder.join("CURRENT").exists() {
+            refuse_what_is_not_ours(path, &folder)?;
+        }
+        let raw = open_database(&folder, boot).map_err(|error| failed_open(path, &error))?;
         let genesis = bitcoin::hashes::Hash::all_zeros();
         let unknown = ChainInfo { network: bitcoin::Network::Regtest, genesis };
         let mut db = Self { raw, _lock: lock, path: path.to_owned(), chain: unknown, log_id: String::new() };
         match db.meta::<u32>(meta::FORMAT)? {
-            None => db.create(chain, now)?,
+            None if db.is_empty()? => db.create(chain, now)?,
+            None => return Err(StoreError::Damaged { path: path.to_owned(), what: "rows without a format".to_owned() }),
             Some(FORMAT) => {}
             Some(found) => return Err(StoreError::Format { path: path.to_owned(), found, expected: FORMAT }),
         }
@@ -97,6 +110,16 @@ impl Db {
         let numbers = db.resume(boot)?;
         let counts = db.required(meta::COUNTS)?;
         Ok((db, numbers, counts))
+    }
+
+    /// Whether no family has a row: the process that created it died before its first write.
+    fn is_empty(&self) -> Result<bool, StoreError> {
+        for family in FAMILIES {
+            if self.scan(family, &[], None, ReadOptions::default()).next().transpose()?.is_some() {
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
 
     /// The first rows of a new store.
@@ -208,7 +231,7 @@ impl Db {
 
     pub(super) fn failed_read(&self, family: &'static str, key: &[u8], error: rocksdb::Error) -> StoreError {
         match error.kind() {
-            rocksdb::ErrorKind::Corruption => self.corrupt(family, key, error.into_string()),
+            ErrorKind::Corruption => self.corrupt(family, key, error.into_string()),
             _ => io(&self.path, "read the store", error),
         }
     }
@@ -246,50 +269,104 @@ fn lock(path: &Path) -> Result<File, StoreError> {
     let failed = |error: std::io::Error| io(path, "create the store", error);
     fs::create_dir_all(path).map_err(failed)?;
     let mut file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path.join("lock")).map_err(failed)?;
-    match file.try_lock() {
-        Ok(()) => {
+    let locked = file.try_lock();
+    let mut text = String::new();
+    let read = (&mut file).take(100).read_to_string(&mut text).is_ok();
+    let process = Some(text.trim().to_owned()).filter(|id| read && id.bytes().all(|digit| digit.is_ascii_digit()));
+    match (locked, process) {
+        (Err(TryLockError::Error(error)), _) => Err(failed(error)),
+        (Err(TryLockError::WouldBlock), process) => {
+            Err(StoreError::InUse { path: path.to_owned(), process: process.filter(|id| !id.is_empty()) })
+        }
+        (Ok(()), None) => Err(StoreError::Foreign { path: path.to_owned(), what: "the file lock in it is another program's".to_owned() }),
+        (Ok(()), Some(_)) => {
+            file.rewind().map_err(failed)?;
             file.set_len(0).map_err(failed)?;
             writeln!(file, "{}", std::process::id()).map_err(failed)?;
             Ok(file)
         }
-        Err(TryLockError::WouldBlock) => {
-            let mut text = String::new();
-            let read = file.read_to_string(&mut text).is_ok();
-            let process = Some(text.trim().to_owned()).filter(|id| read && !id.is_empty());
-            Err(StoreError::InUse { path: path.to_owned(), process })
-        }
-        Err(TryLockError::Error(error)) => Err(failed(error)),
     }
 }
 
-/// A later format may have families that we cannot open; its format number says so better than RocksDB does.
-fn refuse_unknown_families(path: &Path, folder: &Path) -> Result<(), StoreError> {
-    if !folder.join("CURRENT").exists() {
-        return Ok(());
+/// The database. What the write-ahead log cannot be read for is forgiven where it may come of a power loss, and nowhere else.
+fn open_database(folder: &Path, boot: &str) -> Result<DB, rocksdb::Error> {
+    let open = |mode| DB::open_cf_descriptors(&database_options(mode), folder, families());
+    match open(PROCESS_DIED) {
+        Err(error) if error.kind() == ErrorKind::Corruption && power_may_have_failed(folder, boot) => open(POWER_FAILED),
+        opened => opened,
     }
-    let failed = |error| io(path, "open the store", error);
+}
+
+/// Whether the machine has started anew since the store was opened last, as far as it can be read.
+fn power_may_have_failed(folder: &Path, boot: &str) -> bool {
+    let Ok(raw) = DB::open_cf_for_read_only(&database_options(POWER_FAILED), folder, FAMILIES, false) else { return false };
+    let family = raw.cf_handle(META).expect("it was opened with the database");
+    let known = raw.get_pinned_cf(family, meta::BOOT).ok().flatten();
+    known.is_some_and(|bytes| String::from_bytes(&bytes).is_ok_and(|known| known != boot))
+}
+
+fn failed_open(path: &Path, error: &rocksdb::Error) -> StoreError {
+    let text = error.to_string();
+    // A file that the database names and that is not there.
+    let missing = text.contains("No such file");
+    match error.kind() {
+        ErrorKind::Corruption | ErrorKind::NotFound => StoreError::Damaged { path: path.to_owned(), what: text },
+        _ if missing => StoreError::Damaged { path: path.to_owned(), what: text },
+        _ => io(path, "open the store", text),
+    }
+}
+
+/// A database without `CURRENT` looks like none, and RocksDB would clear its files away for a new one. Only the files that are
+/// there before `CURRENT` may be: then the process that created it died.
+fn refuse_remains(path: &Path, folder: &Path) -> Result<(), StoreError> {
+    let entries = match fs::read_dir(folder) {
+        Ok(entries) => entries,
+        // What else is wrong with the folder is told by what writes into it.
+        Err(_) => return Ok(()),
+    };
+    for entry in entries {
+        let name = entry.map_err(|error| io(path, "open the store", error))?.file_name();
+        let rows = Path::new(&name).extension().is_some_and(|extension| extension == "sst" || extension == "log" || extension == "ldb");
+        if rows {
+            let what = format!("db/CURRENT is missing, though there is db/{}", name.to_string_lossy());
+            return Err(StoreError::Damaged { path: path.to_owned(), what });
+        }
+    }
+    Ok(())
+}
+
+/// Another program's database is left alone. A later format may have families that we cannot open; its format number says so
+/// better than RocksDB does.
+fn refuse_what_is_not_ours(path: &Path, folder: &Path) -> Result<(), StoreError> {
+    let failed = |error: rocksdb::Error| failed_open(path, &error);
     let options = Options::default();
     let found = DB::list_cf(&options, folder).map_err(failed)?;
-    let Some(unknown) = found.iter().find(|name| !FAMILIES.contains(&name.as_str())) else { return Ok(()) };
-    let corrupt = |key: &str, what: String| StoreError::Corrupt { path: path.to_owned(), family: META, key: key.to_owned(), what };
+    let unknown = found.iter().find(|name| !FAMILIES.contains(&name.as_str()));
     if !found.iter().any(|name| name == META) {
-        return Err(corrupt("", format!("family {unknown} is not one of ours, the folder holds another program's database")));
+        let raw = DB::open_cf_for_read_only(&options, folder, [DEFAULT], false).map_err(failed)?;
+        // Without a family and a row, it is ours if anybody's: whoever created it died soon after.
+        let empty = raw.iterator(IteratorMode::Start).next().is_none();
+        if unknown.is_some() || !empty {
+            let what = format!("the database in it has the families {}", found.join(", "));
+            return Err(StoreError::Foreign { path: path.to_owned(), what });
+        }
+        return Ok(());
     }
+    let Some(unknown) = unknown else { return Ok(()) };
     let raw = DB::open_cf_for_read_only(&options, folder, [META], false).map_err(failed)?;
     let family = raw.cf_handle(META).expect("it was opened with the database");
     let bytes = raw.get_pinned_cf(family, meta::FORMAT).map_err(failed)?;
     match bytes.as_deref().map(u32::from_bytes) {
         Some(Ok(found)) if found != FORMAT => Err(StoreError::Format { path: path.to_owned(), found, expected: FORMAT }),
-        _ => Err(corrupt(meta::FORMAT, format!("it does not allow family {unknown}"))),
+        _ => Err(StoreError::Damaged { path: path.to_owned(), what: format!("its format does not allow family {unknown}") }),
     }
 }
 
-fn database_options() -> Options {
+fn database_options(recovery: DBRecoveryMode) -> Options {
     let mut options = Options::default();
     options.create_if_missing(true);
     options.create_missing_column_families(true);
-    // A machine that lost power may leave half a batch at the end of the write-ahead log: it counts as never written.
-    options.set_wal_recovery_mode(DBRecoveryMode::PointInTime);
+    options.set_wal_recovery_mode(recovery);
     options.set_max_open_files(OPEN_FILES);
     options.set_db_write_buffer_size(WRITE_BUFFERS);
     // Families that are seldom written would otherwise keep old logs for long, and make the next start slow.

@@ -15,6 +15,12 @@ pub enum StoreError {
     )]
     Corrupt { path: PathBuf, family: &'static str, key: String, what: String },
 
+    #[error("the store in {path} is damaged ({what}): restore a copy of the folder, or move it away and add the addresses again")]
+    Damaged { path: PathBuf, what: String },
+
+    #[error("the folder {path} is not a store of satwatch ({what}): set store.path to another folder")]
+    Foreign { path: PathBuf, what: String },
+
     #[error(
         "the store in {path} has format {found}, this satwatch reads format {expected}: run the release that wrote it, \
          or set store.path to another folder and add the addresses again"

@@ -11,6 +11,9 @@
 //! 4. Event numbers start at 1 and are never given twice, not even when the machine loses power (see [`log`]).
 //! 5. Bytes written by one release are read by the next, or refused with a sentence that says so. Every value starts with
 //!    its version; a change of keys or families raises [`FORMAT`].
+//! 6. Damage is refused, never worked around: a file that is missing, short or altered, also in the write-ahead log, is an error, and
+//!    the folder stays as it is. Only what a death may leave behind is forgiven: half a creation, half a batch at the end of the
+//!    log, and after a power loss whatever was not synced.
 //!
 //! # Folder
 //!

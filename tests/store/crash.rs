@@ -12,7 +12,7 @@ use tempfile::tempdir;
 
 use super::{OTHER_BOOT, block_id, changes, events, numbers, open, open_at, tamper, tx_row, txid, watch_row};
 
-fn copy(from: &Path, to: &Path) {
+pub(super) fn copy(from: &Path, to: &Path) {
     fs::create_dir_all(to).unwrap();
     for entry in fs::read_dir(from).unwrap() {
         let entry = entry.unwrap();
@@ -89,7 +89,7 @@ fn half_a_batch_at_the_end_of_the_write_ahead_log_counts_as_never_written() {
     }
 }
 
-fn newest_write_ahead_log(path: &Path) -> PathBuf {
+pub(super) fn newest_write_ahead_log(path: &Path) -> PathBuf {
     let files = fs::read_dir(path.join("db")).unwrap().map(|entry| entry.unwrap().path());
     files.filter(|file| file.extension().is_some_and(|extension| extension == "log")).max().expect("there is a write-ahead log")
 }

@@ -1,10 +1,13 @@
 //! The store as its users and its files see it: whole databases in temporary folders.
 
 mod crash;
+mod damage;
 mod format;
+mod life;
 mod log;
 mod lookup;
 mod open;
+mod pretended;
 
 use std::collections::BTreeMap;
 use std::path::Path;

@@ -65,16 +65,6 @@ fn a_newer_format_is_refused_by_its_number() {
 }
 
 #[test]
-fn another_programs_database_is_left_alone() {
-    let folder = tempdir().unwrap();
-    tamper(folder.path(), |raw| raw.create_cf("parcels", &rocksdb::Options::default()).unwrap());
-    let told = error(folder.path(), Some(chain()));
-    assert!(matches!(told, StoreError::Corrupt { .. }), "{told}");
-    let families = rocksdb::DB::list_cf(&rocksdb::Options::default(), folder.path().join("db")).unwrap();
-    assert_eq!(families, ["default", "parcels"]);
-}
-
-#[test]
 fn each_store_has_a_log_id_of_its_own_and_keeps_it() {
     let (one, two) = (tempdir().unwrap(), tempdir().unwrap());
     let (_, reader) = open(one.path());

@@ -1,0 +1,356 @@
+//! Law 10 of the tracker with the store that it is kept in: a random life of a node, told to a process that dies again and again.
+//!
+//! 1. After every death the store holds exactly the fold of the change sets that were committed, and exactly their events.
+//! 2. When it dies between two pieces of news, it goes on to the very bytes of one that never died: rows, lookup rows, events.
+//! 3. When it dies in the middle of one, or with the machine, what it missed is found as the follower finds it (by the fork point and
+//!    a snapshot of the mempool), and the end is the truth: balances and statuses are the node's, the stored log folds to them.
+//! 4. No number is given twice, also not after a power loss that took events away which were told.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::fs::{self, File};
+
+use bitcoin::Transaction;
+use proptest::prelude::*;
+use satwatch::indexer;
+use satwatch::store::{Reader, Writer};
+use satwatch::tracker::{Ask, Event, EventKind, Input, MemoryView, Overlay, Phase, ScriptHash, Seen, Status, Tracker, Transition, View};
+use tempfile::{TempDir, tempdir};
+
+use super::crash::newest_write_ahead_log;
+use super::pretended::{Node, Op, op, watch};
+use super::{dump, open_at};
+
+/// The process is dead: what was not committed never was.
+#[derive(Debug)]
+struct Died;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Death {
+    /// kill -9 between two pieces of news.
+    Between,
+    /// kill -9 at a commit boundary.
+    Within,
+    /// The machine loses its power at a commit boundary, and with it all since the last synced commit.
+    Power,
+}
+
+/// What the disk holds for certain.
+struct Synced {
+    /// Of the write-ahead log, which has everything since the start of the process.
+    bytes: u64,
+    rows: MemoryView,
+    events: usize,
+}
+
+struct Life {
+    folder: TempDir,
+    store: Option<(Writer, Reader)>,
+    tracker: Tracker,
+    /// The fold of the change sets that were committed.
+    rows: MemoryView,
+    log: Vec<(u64, Event)>,
+    /// The highest number that anybody may have seen.
+    told: u64,
+    boots: u32,
+    commits: u32,
+    /// Inputs of one commit, at most.
+    batch: usize,
+    death: Option<Death>,
+    /// Numbers of the commits that it does not live to see.
+    deaths: HashSet<u32>,
+    synced: Option<Synced>,
+}
+
+impl Life {
+    fn begin(node: &Node, batch: usize, death: Option<Death>, deaths: HashSet<u32>) -> Self {
+        let folder = tempdir().unwrap();
+        let store = open_at(folder.path(), "boot-0");
+        let mut life = Self {
+            folder,
+            store: Some(store),
+            tracker: Tracker::new([7; 16]),
+            rows: MemoryView::default(),
+            log: Vec::new(),
+            told: 0,
+            boots: 0,
+            commits: 0,
+            batch,
+            death: None,
+            deaths,
+            synced: None,
+        };
+        let genesis = &node.chain[0];
+        let start = Input::Start { first_height: 0, blocks: vec![(genesis.block_hash(), genesis.header.time)], now: 0 };
+        life.tell(node, vec![start]).expect("it cannot die yet");
+        for number in [1, 2, 3] {
+            life.tell(node, vec![watch(number, 0)]).expect("it cannot die yet");
+        }
+        (life.death, life.commits) = (death, 0);
+        life.is_on_the_disk();
+        life
+    }
+
+    /// One piece of news; whatever it dies of, it is up again and has caught up at the end.
+    fn hear(&mut self, node: &mut Node, op: &Op, now: u64) {
+        let news = node.happen(op, now);
+        let mut alive = self.tell(node, news).and_then(|()| self.find_pasts(node)).is_ok();
+        if self.death == Some(Death::Between) && self.deaths.contains(&u32::try_from(now / 1000).unwrap()) {
+            let (rows, log) = (self.rows.clone(), self.log.clone());
+            self.resume(node, now).expect("it dies in between only");
+            assert!(self.rows == rows && self.log == log, "a start without news changes nothing and tells nothing");
+        }
+        while !alive {
+            alive = self.resume(node, now).is_ok();
+        }
+    }
+
+    /// Inputs and what the tracker asks for in answer to them.
+    fn tell(&mut self, node: &Node, news: Vec<Input>) -> Result<(), Died> {
+        for inputs in news.chunks(self.batch) {
+            let asks = self.commit(inputs)?;
+            for ask in asks {
+                self.tell(node, answer(node, &self.rows, ask))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// What the indexer does with the inputs that wait.
+    fn commit(&mut self, inputs: &[Input]) -> Result<Vec<Ask>, Died> {
+        let dies = self.deaths.contains(&self.commits) && matches!(self.death, Some(Death::Within | Death::Power));
+        self.commits += 1;
+        let (writer, _) = self.store.as_mut().expect("it is alive");
+        let mut overlay = Overlay::new(&*writer);
+        let mut transitions: Vec<Transition> = Vec::new();
+        let mut sync = false;
+        for input in inputs {
+            sync |= !matches!(input, Input::TxSeen { .. } | Input::TxGone { .. } | Input::Settle { .. } | Input::Snapshot { .. });
+            let transition = self.tracker.apply(&overlay, input.clone()).expect("the input is legal");
+            overlay.add(&transition.changes);
+            transitions.push(transition);
+        }
+        if dies {
+            self.die();
+            return Err(Died);
+        }
+        let mut number = writer.head() + 1;
+        let head = writer.commit(&transitions, sync).unwrap();
+        let mut asks = Vec::new();
+        for transition in transitions {
+            self.rows.commit(&transition.changes);
+            asks.extend(transition.asks);
+            let next = number;
+            number += transition.events.len() as u64;
+            self.log.extend((next..).zip(transition.events));
+        }
+        assert_eq!(head, number - 1);
+        self.told = head;
+        if sync {
+            self.is_on_the_disk();
+        }
+        Ok(asks)
+    }
+
+    /// All that was written so far survives a power loss.
+    fn is_on_the_disk(&mut self) {
+        if self.death == Some(Death::Power) {
+            let bytes = fs::metadata(newest_write_ahead_log(self.folder.path())).unwrap().len();
+            self.synced = Some(Synced { bytes, rows: self.rows.clone(), events: self.log.len() });
+        }
+    }
+
+    fn die(&mut self) {
+        self.store = None;
+        if let Some(synced) = self.synced.take() {
+            self.boots += 1;
+            self.rows = synced.rows;
+            self.log.truncate(synced.events);
+            let log = File::options().write(true).open(newest_write_ahead_log(self.folder.path())).unwrap();
+            log.set_len(synced.bytes).unwrap();
+        }
+    }
+
+    /// A new process: it reads the rows, finds the fork point, follows the chain, reads the mempool.
+    fn resume(&mut self, node: &Node, now: u64) -> Result<(), Died> {
+        self.store = None;
+        self.check_files();
+        let (writer, reader) = open_at(self.folder.path(), &format!("boot-{}", self.boots));
+        assert!(writer.head() >= self.told, "numbers are not given twice: {} after {}", writer.head(), self.told);
+        if self.death != Some(Death::Power) {
+            assert_eq!(writer.head(), self.told, "and none is left out");
+        }
+        self.tracker = indexer::load(&reader, [9; 16]).unwrap();
+        self.store = Some((writer, reader));
+        self.is_on_the_disk();
+        self.check_store();
+        let fork = (0..node.chain.len()).rev().find(|height| {
+            let known = self.rows.blocks.get(&(*height as u32));
+            known.is_some_and(|row| row.hash == node.chain[*height].block_hash())
+        });
+        let fork = node.id(fork.expect("the first block is never taken back"));
+        if self.rows.tip != Some(fork) {
+            self.tell(node, vec![Input::Disconnect { to: fork, now }])?;
+        }
+        for height in fork.height + 1..node.chain.len() as u32 {
+            self.tell(node, vec![Input::Connect { block: node.chain[height as usize].clone(), height, now }])?;
+        }
+        let txids = node.mempool.iter().map(Transaction::compute_txid).collect();
+        self.tell(node, vec![Input::Snapshot { tip: node.tip().hash, txids, now }])?;
+        self.tell(node, vec![Input::Settle { now }])?;
+        self.find_pasts(node)
+    }
+
+    /// Scripts whose baseline could not be asked for when it was wanted.
+    fn find_pasts(&mut self, node: &Node) -> Result<(), Died> {
+        match self.rows.watches.values().any(|row| row.coverage.pending) {
+            true => self.tell(node, answer(node, &self.rows, Ask::Baseline)),
+            false => Ok(()),
+        }
+    }
+
+    /// The store holds the fold of the change sets, and their events.
+    fn check_store(&self) {
+        let (writer, reader) = self.store.as_ref().expect("it is alive");
+        let snapshot = reader.snapshot();
+        assert_eq!(snapshot.tip().unwrap(), self.rows.tip);
+        for (script, row) in &self.rows.watches {
+            assert_eq!(snapshot.watch(script).unwrap().as_ref(), Some(row));
+        }
+        for (outpoint, row) in &self.rows.outputs {
+            assert_eq!(View::output(writer, outpoint).unwrap().as_ref(), Some(row));
+        }
+        for (txid, row) in &self.rows.txs {
+            assert_eq!(snapshot.tx(txid).unwrap().as_ref(), Some(row));
+        }
+        for (height, row) in &self.rows.blocks {
+            assert_eq!(snapshot.block(*height).unwrap().as_ref(), Some(row));
+        }
+        assert_eq!(reader.read_events(0, usize::MAX).unwrap(), self.log);
+    }
+
+    /// No row is left over. Looked at in the files of a dead process: a living one tidies them up meanwhile.
+    fn check_files(&self) {
+        let mut entries: BTreeMap<String, usize> = BTreeMap::new();
+        dump(self.folder.path()).into_keys().for_each(|(family, _)| *entries.entry(family).or_default() += 1);
+        let count = |family: &str| entries.get(family).copied().unwrap_or(0);
+        let stored = [count("watches"), count("outputs"), count("txs"), count("blocks")];
+        assert_eq!(stored, [self.rows.watches.len(), self.rows.outputs.len(), self.rows.txs.len(), self.rows.blocks.len()]);
+    }
+
+    /// Rows and events say what the node says.
+    fn check_truth(&self, node: &Node) {
+        assert_eq!(self.rows.tip, Some(node.tip()));
+        for (script, row) in &self.rows.watches {
+            assert_eq!((row.balance, row.coverage.pending), (node.true_balance(script), false), "{script:?}");
+        }
+        for (txid, row) in &self.rows.txs {
+            let height = node.chain.iter().position(|block| block.txdata.iter().any(|tx| tx.compute_txid() == *txid));
+            let unconfirmed = node.mempool.iter().any(|tx| tx.compute_txid() == *txid);
+            match row.status {
+                Status::Confirmed { block, .. } => assert_eq!(height, Some(block.height as usize)),
+                Status::Mempool => assert!(unconfirmed && height.is_none(), "{txid} is unconfirmed"),
+                _ => assert!(!unconfirmed && height.is_none(), "{txid} is gone"),
+            }
+        }
+        self.check_log();
+    }
+
+    fn check_log(&self) {
+        let mut balances: HashMap<ScriptHash, i64> = HashMap::new();
+        let mut phases: HashMap<_, Phase> = HashMap::new();
+        let mut last = 0;
+        for (number, event) in &self.log {
+            assert!(*number > last, "numbers rise");
+            last = *number;
+            match &event.kind {
+                EventKind::BalanceChange { script, old, new, .. } => {
+                    assert_eq!(old.total(), balances.insert(*script, new.total()).unwrap_or(0), "a change starts where the last one ended");
+                }
+                EventKind::NewTransactions { script, transactions, .. } => {
+                    for new in transactions {
+                        assert_eq!(phases.insert((*script, new.txid), new.status.phase()), None, "announced once");
+                    }
+                }
+                EventKind::TransactionUpdate { script, previous, transaction, .. } => {
+                    let before = phases.insert((*script, transaction.txid), transaction.status.phase());
+                    assert_eq!(before, Some(*previous), "an update starts where the last one ended");
+                }
+                EventKind::Block { .. } | EventKind::Reorg { .. } => {}
+            }
+        }
+        for (script, row) in &self.rows.watches {
+            assert_eq!(balances.get(script).copied().unwrap_or(0), row.balance.total(), "the last balance told is the balance");
+        }
+        for ((_, txid), phase) in phases {
+            assert_eq!(self.rows.txs[&txid].status.phase(), phase, "the last phase told is the phase");
+        }
+    }
+
+    /// Every byte that counts: all families, but of `meta` only what follows from what was told.
+    fn bytes(mut self) -> BTreeMap<(String, Vec<u8>), Vec<u8>> {
+        self.store = None;
+        self.check_files();
+        let mut entries = dump(self.folder.path());
+        entries.retain(|(family, key), _| family != "meta" || matches!(&key[..], b"tip" | b"next_seq" | b"first_seq" | b"counts"));
+        entries
+    }
+}
+
+/// What the follower does for the tracker, with what the node says now.
+fn answer(node: &Node, rows: &MemoryView, ask: Ask) -> Vec<Input> {
+    let now = node.now;
+    match ask {
+        Ask::Check(tx) => node.mempool.contains(&tx).then_some(Input::TxSeen { tx, seen: Seen::Accepted, now }).into_iter().collect(),
+        Ask::Fetch(txids) => {
+            let wanted = node.mempool.iter().filter(|tx| txids.contains(&tx.compute_txid()));
+            wanted.map(|tx| Input::TxSeen { tx: tx.clone(), seen: Seen::Fetched, now }).collect()
+        }
+        // A scan speaks for the node's tip; while ours is another, it is asked for later.
+        Ask::Baseline if rows.tip != Some(node.tip()) => Vec::new(),
+        Ask::Baseline => {
+            let scripts: Vec<ScriptHash> = rows.watches.iter().filter(|(_, row)| row.coverage.pending).map(|(script, _)| *script).collect();
+            let outputs = node.found(&scripts);
+            vec![Input::Baseline { block: node.tip(), scripts, outputs, now }]
+        }
+    }
+}
+
+fn live(ops: &[Op], batch: usize, death: Option<Death>, deaths: &HashSet<u32>) -> (Life, Node) {
+    let mut node = Node::new();
+    let mut life = Life::begin(&node, batch, death, deaths.clone());
+    for (op, now) in ops.iter().zip((1..).map(|second| second * 1000)) {
+        life.hear(&mut node, op, now);
+    }
+    (life, node)
+}
+
+fn some_deaths(below: u32) -> impl Strategy<Value = HashSet<u32>> {
+    prop::collection::hash_set(1..below, 1..5)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 10, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn killed_between_news_it_ends_with_the_same_bytes(ops in prop::collection::vec(op(), 1..30), deaths in some_deaths(30)) {
+        let (killed, node) = live(&ops, 1, Some(Death::Between), &deaths);
+        killed.check_store();
+        killed.check_truth(&node);
+        let (unhurt, _) = live(&ops, 1, None, &deaths);
+        prop_assert_eq!(killed.bytes(), unhurt.bytes());
+    }
+
+    #[test]
+    fn killed_at_any_commit_it_ends_with_the_truth(ops in prop::collection::vec(op(), 1..30), deaths in some_deaths(150), batch in 1..5_usize) {
+        let (life, node) = live(&ops, batch, Some(Death::Within), &deaths);
+        life.check_store();
+        life.check_truth(&node);
+    }
+
+    #[test]
+    fn after_power_losses_it_ends_with_the_truth(ops in prop::collection::vec(op(), 1..30), deaths in some_deaths(150), batch in 1..5_usize) {
+        let (life, node) = live(&ops, batch, Some(Death::Power), &deaths);
+        life.check_store();
+        life.check_truth(&node);
+    }
+}
