@@ -1,4 +1,13 @@
-//! `GET /status`, `GET /health/*`: what the daemon knows of itself and of the node.
+//! `GET /status`, `GET /health/*`: what the daemon knows of itself and of the node, and how old that is.
+//!
+//! ```text
+//! data_age              since the daemon heard from the node while it followed it: what it answers was the node's state then.
+//!                       Moments while it follows, growing while it does not (node away, monitoring stopped); null if it has not
+//!                       followed since its start
+//! node.last_answer_age  since the node answered a call; unavailable_since: when calls began to fail
+//! mempool.age           since the size was asked for
+//! zmq.*.believed        the feed is known to be this node's; another one's messages are only a reason to ask the node
+//! ```
 
 use std::sync::Arc;
 
@@ -48,6 +57,7 @@ pub struct Status {
     uptime: f64,
     following: bool,
     not_following_because: Option<String>,
+    data_age: Option<f64>,
     tip: Option<Tip>,
     cursor: String,
     node: Node,
@@ -63,6 +73,7 @@ struct Node {
     available: bool,
     error: Option<String>,
     unavailable_since: Option<f64>,
+    last_answer_age: Option<f64>,
     version: u64,
     subversion: String,
     chain: String,
@@ -92,6 +103,7 @@ struct Zmq {
 struct Topic {
     endpoint: Option<String>,
     connected: bool,
+    believed: bool,
     last_sequence: Option<u32>,
     last_message_age: Option<f64>,
     gaps: u64,
@@ -103,8 +115,9 @@ impl Topic {
         Self {
             endpoint: topic.endpoint.clone(),
             connected: topic.connected,
+            believed: topic.believed,
             last_sequence: topic.last_sequence,
-            last_message_age: topic.last_message.map(|then| json::seconds(now.saturating_sub(then))),
+            last_message_age: age(topic.last_message, now),
             gaps: topic.gaps,
             lost: topic.lost,
         }
@@ -123,6 +136,12 @@ struct Reconcile {
 struct Mempool {
     size: u64,
     loaded: bool,
+    age: Option<f64>,
+}
+
+/// Seconds.
+fn age(then: Option<u64>, now: u64) -> Option<f64> {
+    then.map(|then| json::seconds(now.saturating_sub(then)))
 }
 
 /// `sessions`: open Engine.IO sessions; `subscribers`: those of them that subscribed to something.
@@ -159,6 +178,7 @@ impl App {
             uptime: self.started.elapsed().as_secs_f64(),
             following: monitoring && node.following,
             not_following_because: self.not_ready(&node),
+            data_age: age(node.current_at, now),
             tip: Tip::of(&snapshot)?,
             cursor: self.wire.cursor(snapshot.head()?),
             zmq: Zmq {
@@ -172,8 +192,8 @@ impl App {
                 last_duration: json::seconds(node.reconcile.last_duration_ms),
                 repairs: node.reconcile.repairs,
             },
-            mempool: Mempool { size: node.mempool.size, loaded: node.mempool.loaded },
-            node: Node::of(node),
+            mempool: Mempool { size: node.mempool.size, loaded: node.mempool.loaded, age: age(node.mempool.at, now) },
+            node: Node::of(node, now),
             clients,
             scans: [],
         })
@@ -221,12 +241,13 @@ impl App {
 }
 
 impl Node {
-    fn of(node: bitcoind::Status) -> Self {
+    fn of(node: bitcoind::Status, now: u64) -> Self {
         let note = |finding: bitcoind::Finding| Note { ok: finding.ok, what: finding.what, remedy: finding.remedy };
         Self {
             available: node.available,
             error: node.error,
             unavailable_since: node.unavailable_since.map(json::seconds),
+            last_answer_age: age(node.last_answer, now),
             version: node.node.version,
             subversion: node.node.subversion,
             chain: node.node.chain,

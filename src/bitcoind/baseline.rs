@@ -72,30 +72,34 @@ impl From<StoreError> for Again {
     }
 }
 
-/// Merges baselines until `shutdown`; ends a running scan of ours then.
-pub(super) async fn run(baselines: Baselines, shutdown: CancellationToken) {
+/// Merges baselines until `shutdown`; ends a running scan of ours then. A store that cannot be read ends it at once.
+pub(super) async fn run(baselines: Baselines, shutdown: CancellationToken) -> Result<(), StoreError> {
     let rpc = baselines.rpc.clone();
     let scanning = Arc::new(std::sync::atomic::AtomicBool::new(false));
     tokio::select! {
-        () = baselines.serve(&scanning) => {}
+        ended = baselines.serve(&scanning) => ended,
         () = shutdown.cancelled() => {
             if scanning.load(std::sync::atomic::Ordering::Relaxed) {
                 // The node would go on scanning for minutes, and refuse the scan of our next start.
                 let _ = tokio::time::timeout(PAUSE, rpc.abort_scan()).await;
             }
+            Ok(())
         }
     }
 }
 
 impl Baselines {
-    async fn serve(mut self, scanning: &std::sync::atomic::AtomicBool) {
+    async fn serve(mut self, scanning: &std::sync::atomic::AtomicBool) -> Result<(), StoreError> {
         let mut told = None;
         loop {
             match self.round(scanning).await {
                 Ok(()) => told = None,
                 Err(Again::Now) => tokio::time::sleep(AGAIN).await,
-                Err(Again::Over | Again::Stopped) => return,
-                Err(Again::Store(error)) => return tracing::error!("cannot read which addresses wait for their outputs: {error}"),
+                Err(Again::Over | Again::Stopped) => return Ok(()),
+                Err(Again::Store(error)) => {
+                    tracing::error!("cannot read which addresses wait for their outputs: {error}");
+                    return Err(error);
+                }
                 Err(Again::Node(error)) => {
                     let text = error.to_string();
                     if told.as_ref() != Some(&text) {
@@ -137,7 +141,7 @@ impl Baselines {
         mut outputs: HashMap<OutPoint, FoundOutput>,
     ) -> Result<(), Again> {
         loop {
-            let tip = self.tip_from(block.height).await?;
+            let tip = self.tip_from(block).await?;
             if self.our_block(block.height, tip)? != Some(block) || tip.height - block.height > CARRY {
                 return Err(Again::Now);
             }
@@ -169,10 +173,17 @@ impl Baselines {
         }
     }
 
-    /// Our tip, once it is at least so high.
-    async fn tip_from(&mut self, height: u32) -> Result<BlockId, Again> {
-        let place = self.place.wait_for(|place| place.tip.is_some_and(|tip| tip.height >= height)).await;
-        place.ok().and_then(|place| place.tip).ok_or(Again::Over)
+    /// Our tip, once it is as high as the scan's block. We may never come there: the node may take the block back.
+    async fn tip_from(&mut self, block: BlockId) -> Result<BlockId, Again> {
+        loop {
+            let there = self.place.wait_for(|place| place.tip.is_some_and(|tip| tip.height >= block.height));
+            if let Ok(place) = tokio::time::timeout(PAUSE, there).await {
+                return place.ok().and_then(|place| place.tip).ok_or(Again::Over);
+            }
+            if self.rpc.hashes(vec![block.height]).await?.pop().flatten() != Some(block.hash) {
+                return Err(Again::Now);
+            }
+        }
     }
 
     fn our_block(&self, height: u32, tip: BlockId) -> Result<Option<BlockId>, StoreError> {

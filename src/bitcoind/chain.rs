@@ -26,6 +26,10 @@ const ROLLBACK: Duration = Duration::from_millis(900);
 const REGTEST_INITIAL: Duration = Duration::from_secs(5);
 const HEADERS_AHEAD: Duration = Duration::from_secs(60);
 
+/// A block that the node has thrown away cannot be followed.
+pub(super) const PRUNED: &str = "bitcoind has pruned blocks that satwatch has not seen: set store.path to another folder and add the \
+                                 addresses again (their unspent outputs are found, their history since then is not)";
+
 /// How the node's chain relates to ours.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Relation {
@@ -75,6 +79,20 @@ pub(super) struct Evidence {
 
 /// The decision, from hashes and from what the node says of itself.
 pub(super) fn decide(ours: Option<BlockId>, look: &Look, evidence: Evidence) -> Step {
+    let step = follow(ours, look, evidence);
+    let below = match &step {
+        Step::Connect(_) => ours.map(|tip| tip.height),
+        Step::Disconnect { to, next } if !next.is_empty() => Some(to.height),
+        _ => None,
+    };
+    match (below, look.node.pruneheight) {
+        // Before anything is undone: what cannot be done whole is not begun.
+        (Some(below), Some(kept)) if below.saturating_add(1) < kept => Step::Wait(PRUNED.into()),
+        _ => step,
+    }
+}
+
+fn follow(ours: Option<BlockId>, look: &Look, evidence: Evidence) -> Step {
     let node = &look.node;
     match &look.relation {
         Relation::Same => Step::Nothing,
@@ -333,6 +351,22 @@ mod tests {
                 assert!(matches!(step, Step::Wait(_)), "{step:?}");
             }
         }
+    }
+
+    #[test]
+    fn blocks_that_the_node_has_pruned_are_neither_fetched_nor_undone_for() {
+        let next = vec![id(8).hash, id(9).hash];
+        let steps = |kept, relation: Relation| {
+            let mut look = look_at(12, 12, false, relation);
+            (look.node.pruned, look.node.pruneheight) = (true, Some(kept));
+            decide(Some(id(7)), &look, Evidence::default())
+        };
+        let parted = || Relation::Parted { fork: id(7), next: next.clone() };
+        assert_eq!(steps(9, Relation::Ahead(next.clone())), Step::Wait(PRUNED.into()));
+        assert_eq!(steps(9, parted()), Step::Wait(PRUNED.into()));
+        assert_eq!(steps(8, Relation::Ahead(next.clone())), Step::Connect(next.clone()));
+        assert_eq!(steps(8, parted()), Step::Disconnect { to: id(7), next: next.clone() });
+        assert_eq!(steps(12, Relation::Same), Step::Nothing);
     }
 
     #[test]

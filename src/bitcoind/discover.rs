@@ -10,6 +10,7 @@ use bitcoin::Network;
 
 use super::http::Credentials;
 use super::rpc::{self, Blockchain, Notification, Rpc};
+use super::zmq::Topic;
 use super::{Cause, Kind, NodeError};
 use crate::config;
 use crate::store::ChainInfo;
@@ -167,7 +168,7 @@ pub(super) fn findings(
     let who = format!("bitcoind {} answers at {url}, chain {}, height {}", program.subversion, node.chain, node.blocks);
     let mut findings = vec![Finding::well(who)];
     findings.extend(chain_findings(node));
-    findings.extend(zmq_findings(settings, notifications, endpoints));
+    findings.extend(zmq_findings(settings, notifications, endpoints, rpc::host_of(url)));
     findings
 }
 
@@ -252,6 +253,20 @@ pub(super) fn endpoints(settings: &config::Bitcoind, notifications: &[Notificati
     }
 }
 
+/// Whether the node says that it publishes a topic where we hear it.
+pub(super) fn lists(notifications: &[Notification], rpc_host: &str, topic: Topic, endpoints: &Endpoints) -> bool {
+    let endpoint = match topic {
+        Topic::Rawtx => &endpoints.rawtx,
+        Topic::Rawblock => &endpoints.rawblock,
+        Topic::Sequence => &endpoints.sequence,
+    };
+    let plain = |address: &str| address.replace("//localhost:", "//127.0.0.1:");
+    let here = |n: &Notification| {
+        n.kind.strip_prefix("pub") == Some(topic.name()) && Some(plain(&reachable(&n.address, rpc_host))) == endpoint.as_deref().map(plain)
+    };
+    notifications.iter().any(here)
+}
+
 fn is_ours(kind: &str) -> bool {
     matches!(kind, "pubrawtx" | "pubrawblock" | "pubsequence")
 }
@@ -280,16 +295,24 @@ fn chain_findings(node: &Blockchain) -> Vec<Finding> {
     findings
 }
 
-fn zmq_findings(settings: &config::Bitcoind, notifications: &[Notification], endpoints: &Endpoints) -> Vec<Finding> {
+fn zmq_findings(settings: &config::Bitcoind, notifications: &[Notification], endpoints: &Endpoints, rpc_host: &str) -> Vec<Finding> {
     let topics = [
-        ("rawtx", &endpoints.rawtx, &settings.zmq_rawtx, "payments are seen"),
-        ("rawblock", &endpoints.rawblock, &settings.zmq_rawblock, "blocks are seen"),
-        ("sequence", &endpoints.sequence, &settings.zmq_sequence, "replacements and evictions are seen"),
+        (Topic::Rawtx, &endpoints.rawtx, &settings.zmq_rawtx, "payments are seen"),
+        (Topic::Rawblock, &endpoints.rawblock, &settings.zmq_rawblock, "blocks are seen"),
+        (Topic::Sequence, &endpoints.sequence, &settings.zmq_sequence, "replacements and evictions are seen"),
     ];
     let used = topics.iter().find_map(|(_, endpoint, _, _)| endpoint.as_deref()).unwrap_or("tcp://127.0.0.1:28332");
     let mut findings = Vec::new();
-    for (topic, endpoint, set, effect) in topics {
+    for (which, endpoint, set, effect) in topics {
+        let topic = which.name();
         match endpoint {
+            Some(endpoint) if set.is_some() && !lists(notifications, rpc_host, which, endpoints) => findings.push(Finding::bad(
+                format!(
+                    "ZMQ {topic} at {endpoint} (from the settings) is not where bitcoind says that it publishes it: what comes from there \
+                     is checked until it has proved to be bitcoind's"
+                ),
+                format!("correct or remove bitcoind.zmq_{topic}; it is right as it is if the port is forwarded"),
+            )),
             Some(endpoint) => {
                 let origin = if set.is_some() { " (from the settings)" } else { "" };
                 findings.push(Finding::well(format!("ZMQ {topic} at {endpoint}{origin}")));
@@ -401,10 +424,24 @@ mod tests {
 
     #[test]
     fn missing_topics_come_with_their_line() {
-        let findings = zmq_findings(&settings(), &[], &Endpoints::default());
+        let findings = zmq_findings(&settings(), &[], &Endpoints::default(), "127.0.0.1");
         assert_eq!(findings.len(), 3);
         assert!(findings.iter().all(|f| !f.ok));
         assert!(findings[0].remedy.as_deref().unwrap().ends_with("zmqpubrawtx=tcp://127.0.0.1:28332"));
+    }
+
+    #[test]
+    fn an_endpoint_that_the_node_does_not_list_is_named() {
+        let listed = [notification("pubsequence", "tcp://0.0.0.0:1", 0), notification("pubrawtx", "tcp://127.0.0.1:2", 0)];
+        let bad = |set: &str| {
+            let settings = config::Bitcoind { zmq_sequence: Some(set.into()), ..settings() };
+            let endpoints = endpoints(&settings, &listed, "127.0.0.1");
+            let findings = zmq_findings(&settings, &listed, &endpoints, "127.0.0.1");
+            findings.iter().any(|finding| finding.remedy.as_deref().is_some_and(|remedy| remedy.contains("bitcoind.zmq_sequence")))
+        };
+        assert!(!bad("tcp://127.0.0.1:1") && !bad("tcp://localhost:1"));
+        assert!(bad("tcp://127.0.0.1:2"), "that is where another topic is");
+        assert!(bad("tcp://10.0.0.7:1"));
     }
 
     #[test]

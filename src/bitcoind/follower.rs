@@ -10,13 +10,16 @@
 //! reading           the whole mempool at our tip, corrected by what came meanwhile: Snapshot            [`pool`]
 //! ask (tracker)     fetch or check transactions in batches
 //! tick, gap, reconnect, restart, start      look, then read the mempool
+//! notice of a feed that may be another node's: the same, see [`trust`]
 //! ```
 
 mod board;
 mod chain;
 mod node;
 mod pool;
+mod trust;
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -43,6 +46,8 @@ const GAP_DELAY: Duration = Duration::from_millis(50);
 const GAP_SPACING: Duration = Duration::from_millis(500);
 /// The subscription reaches the node a moment after the connection.
 const CONNECT_DELAY: Duration = Duration::from_millis(50);
+/// Between two inspections of the node at most: how it is must be known also when it is seldom reconciled.
+const INSPECTION: Duration = Duration::from_secs(10);
 /// Notices handled before everything else has its turn.
 const TURN: usize = 256;
 
@@ -86,15 +91,31 @@ pub fn spawn(
             }
         };
         let rpc = found.rpc.clone();
-        let baselines_end = shutdown.child_token();
+        let end = shutdown.child_token();
         let follow = Follow::new(found, follower.settings, follower.reconcile_interval, board, indexer, reader, asks, monitoring)?;
-        let baselines = tokio::spawn(baseline::run(follow.baselines(), baselines_end.clone()));
-        let result = follow.run(shutdown).await;
-        baselines_end.cancel();
-        // It ends a scan of ours, with a time limit.
-        let _ = baselines.await;
+        let mut baselines = tokio::spawn(baseline::run(follow.baselines(), end.clone()));
+        let mut following = pin!(follow.run(end.clone()));
+        let (followed, merged) = tokio::select! {
+            followed = &mut following => {
+                end.cancel();
+                // It ends a scan of ours, with a time limit.
+                (followed, baselines.await)
+            }
+            merged = &mut baselines => {
+                // Without an error its inputs have ended, and the follower's too; with one the daemon cannot go on.
+                if !matches!(merged, Ok(Ok(()))) {
+                    end.cancel();
+                }
+                (following.await, merged)
+            }
+        };
         rpc.close();
-        result
+        followed?;
+        match merged {
+            Ok(merged) => Ok(merged?),
+            Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
+            Err(_) => Ok(()),
+        }
     };
     (status, tokio::spawn(task))
 }
@@ -122,6 +143,7 @@ struct Follow {
     board: Board,
     feed: Option<Feed>,
     endpoints: Endpoints,
+    trust: trust::Trust,
     work: JoinSet<Outcome>,
     /// Monitoring is on.
     on: bool,
@@ -136,11 +158,12 @@ struct Follow {
     reconciling: Option<Instant>,
     /// No calls before this.
     pause_until: Instant,
-    failures: u32,
+    backoff: node::Backoff,
     /// When gaps were healed last, or will be.
     gap_at: Option<Instant>,
     want_inspection: bool,
     inspecting: bool,
+    next_inspection: Instant,
     /// When the node was started, in seconds since the Unix epoch.
     node_started: Option<u64>,
 }
@@ -171,6 +194,7 @@ impl Follow {
             board,
             feed: None,
             endpoints: Endpoints::default(),
+            trust: trust::Trust::default(),
             work: JoinSet::new(),
             on,
             tip,
@@ -182,10 +206,11 @@ impl Follow {
             next_tick: now + interval,
             reconciling: None,
             pause_until: now,
-            failures: 0,
+            backoff: node::Backoff::default(),
             gap_at: None,
             want_inspection: true,
             inspecting: false,
+            next_inspection: now + INSPECTION,
             node_started: None,
         };
         follow.subscribe(found.zmq);
@@ -245,7 +270,7 @@ impl Follow {
     fn wake_at(&self) -> Instant {
         let inspection = (self.want_inspection && !self.inspecting).then_some(self.pause_until);
         let times = [inspection, self.look_at(), self.read_at(), self.settle_at(), self.pool.join.next_expiry(), self.board.publish_at()];
-        times.into_iter().flatten().fold(self.next_tick, Instant::min)
+        times.into_iter().flatten().fold(self.next_tick.min(self.next_inspection), Instant::min)
     }
 
     async fn timers(&mut self) -> Result<(), FollowError> {
@@ -257,6 +282,10 @@ impl Follow {
             }
             self.want_inspection = true;
             self.resync(Duration::ZERO, false);
+        }
+        if now >= self.next_inspection {
+            self.want_inspection = true;
+            self.next_inspection = now + INSPECTION;
         }
         self.expire(now);
         self.settle(now).await
@@ -293,6 +322,10 @@ impl Follow {
         if !self.on {
             return Ok(());
         }
+        if frame.topic != Topic::Rawtx && !self.board.topic_up(frame.topic) {
+            self.hint(&frame);
+            return Ok(());
+        }
         match frame.body {
             Body::Tx(raw) => self.tx(&raw, at).await,
             Body::Block(raw) => self.block(raw, at).await,
@@ -307,6 +340,11 @@ impl Follow {
             // A lost block will not come any more; what else is missing may have been of no account.
             self.want_look(GAP_DELAY, true);
         }
+        self.heal();
+    }
+
+    /// Looks and reads soon, and not too often.
+    fn heal(&mut self) {
         let now = Instant::now();
         if self.gap_at.is_some_and(|at| at > now) {
             // A resync is due already, and will find this too.
@@ -326,6 +364,8 @@ impl Follow {
 
     fn disconnected(&mut self, topics: &[Topic]) {
         self.board.connected(topics, false);
+        self.trust.forget();
+        self.weigh();
         self.pool.forget_news();
         self.pool.whole = false;
         self.chain.told.clear();
@@ -361,7 +401,12 @@ impl Follow {
         match outcome {
             Outcome::Looked { ours, prompted, result } => self.looked(ours, prompted, result).await,
             Outcome::Windowed(result) => self.windowed(result).await,
-            Outcome::Read(result) => self.was_read(result).await,
+            Outcome::Read(result) => {
+                if let Ok(Reading::Whole(snapshot)) = &result {
+                    self.judge(snapshot);
+                }
+                self.was_read(result).await
+            }
             Outcome::Fetched { wanted, tip, result } => self.fetched(wanted, tip, result).await,
             Outcome::Checked { asked, tip, result } => self.checked(asked, tip, result).await,
             Outcome::Inspected(inspection) => {
@@ -388,7 +433,7 @@ impl Follow {
         let waiting = || self.chain.waiting.clone().map(Obstacle::Chain);
         match () {
             () if !self.on => Some(Obstacle::Stopped),
-            () if self.failures > 0 => Some(Obstacle::Node),
+            () if self.backoff.failing() => Some(Obstacle::Node),
             () if !self.at_node_tip() => Some(waiting().unwrap_or(Obstacle::CatchingUp)),
             () if self.board.syncing() => Some(Obstacle::Syncing),
             () if !self.board.feeds_up() => Some(Obstacle::Feed),

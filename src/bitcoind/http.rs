@@ -20,14 +20,27 @@ use bitcoincore_rpc::jsonrpc::{self, Request, Response};
 
 use super::{Cause, NodeError};
 
-/// A scan of the whole set of unspent outputs takes minutes on a slow disk.
-const SCAN_LIMIT: Duration = Duration::from_secs(3600);
-/// Blocks, the mempool and batches: a busy node on a slow disk needs seconds.
-const HEAVY_LIMIT: Duration = Duration::from_secs(60);
-const LIGHT_LIMIT: Duration = Duration::from_secs(10);
+/// What a call may take, from the connection to the last byte: time, and bytes of the answer. An endless one must not fill the memory.
+#[derive(Clone, Copy)]
+struct Limit {
+    time: Duration,
+    bytes: u64,
+}
+
+impl Limit {
+    const fn new(seconds: u64, megabytes: u64) -> Self {
+        Self { time: Duration::from_secs(seconds), bytes: megabytes << 20 }
+    }
+}
+
+/// A scan of the whole set of unspent outputs takes minutes on a slow disk, and a busy address has very many.
+const SCAN_LIMIT: Limit = Limit::new(3600, 1024);
+/// The mempool and batches: a busy node on a slow disk needs seconds. Five hundred transactions are 400 MB at worst.
+const HEAVY_LIMIT: Limit = Limit::new(60, 512);
+/// A block is at most 4 MB, and twice that in hex.
+const BLOCK_LIMIT: Limit = Limit::new(60, 16);
+const LIGHT_LIMIT: Limit = Limit::new(10, 8);
 const CONNECT_LIMIT: Duration = Duration::from_secs(3);
-/// Larger than any answer to what we ask; an endless answer must not fill the memory.
-const BODY_LIMIT: u64 = 1 << 30;
 /// bitcoind closes idle connections after 30 s (`-rpcservertimeout`).
 const IDLE_LIMIT: Duration = Duration::from_secs(25);
 
@@ -92,8 +105,8 @@ impl Http {
     /// `GET` of a path under `/rest/`. `None`: the node does not offer it (404 or not at all).
     pub(super) fn rest(&self, path: &str) -> Result<Option<Vec<u8>>, NodeError> {
         let root = self.url.splitn(4, '/').take(3).collect::<Vec<_>>().join("/");
-        let request = self.agent.get(format!("{root}/rest/{path}")).config().timeout_global(Some(HEAVY_LIMIT)).build();
-        match self.read(request.call()) {
+        let request = self.agent.get(format!("{root}/rest/{path}")).config().timeout_global(Some(BLOCK_LIMIT.time)).build();
+        match self.read(request.call(), BLOCK_LIMIT) {
             Ok((200, body)) => Ok(Some(body)),
             Ok((503, _)) => Err(self.busy()),
             Ok(_) => Ok(None),
@@ -102,7 +115,7 @@ impl Http {
     }
 
     /// Sends one JSON body and returns the JSON that came back, whatever it says.
-    fn exchange(&self, body: &[u8], limit: Duration, repeatable: bool) -> Result<Vec<u8>, NodeError> {
+    fn exchange(&self, body: &[u8], limit: Limit, repeatable: bool) -> Result<Vec<u8>, NodeError> {
         let mut repeats = u8::from(repeatable);
         let mut renewed = false;
         loop {
@@ -113,9 +126,9 @@ impl Http {
                 .header("Content-Type", "application/json")
                 .header("Authorization", &authorization)
                 .config()
-                .timeout_global(Some(limit))
+                .timeout_global(Some(limit.time))
                 .build();
-            match self.read(request.send(body)) {
+            match self.read(request.send(body), limit) {
                 Ok((401, _)) if !renewed && self.authorization(true)? != authorization => renewed = true,
                 Ok((401, _)) => return Err(self.unauthorized()),
                 Ok((status, body)) => return self.judge(status, body),
@@ -125,9 +138,9 @@ impl Http {
         }
     }
 
-    fn read(&self, answer: Result<ureq::http::Response<ureq::Body>, ureq::Error>) -> Result<(u16, Vec<u8>), Failure> {
+    fn read(&self, answer: Result<ureq::http::Response<ureq::Body>, ureq::Error>, limit: Limit) -> Result<(u16, Vec<u8>), Failure> {
         let mut answer = answer.map_err(|error| self.failure(error))?;
-        let body = answer.body_mut().with_config().limit(BODY_LIMIT).read_to_vec().map_err(|error| self.failure(error))?;
+        let body = answer.body_mut().with_config().limit(limit.bytes).read_to_vec().map_err(|error| self.failure(error))?;
         Ok((answer.status().as_u16(), body))
     }
 
@@ -196,6 +209,10 @@ impl Http {
             ureq::Error::Io(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
                 Failure::Other(self.unreachable("connection refused"))
             }
+            ureq::Error::BodyExceedsLimit(bytes) => Failure::Other(NodeError::persistent(
+                Cause::Shape,
+                format!("{url} answered with more than {} MB: set bitcoind.rpc_url to the RPC port of bitcoind", bytes >> 20),
+            )),
             ureq::Error::HostNotFound => Failure::Other(self.unreachable("no such host")),
             ureq::Error::ConnectionFailed => Failure::Other(self.unreachable("connection failed")),
             ureq::Error::BadUri(what) => Failure::Other(NodeError::persistent(
@@ -226,13 +243,18 @@ fn no_cookie(path: &std::path::Path, error: &io::Error) -> NodeError {
     )
 }
 
-/// How long a call may take.
-fn limit_of(method: &str) -> Duration {
-    match method {
-        "scantxoutset" => SCAN_LIMIT,
-        "getblock" | "getrawmempool" => HEAVY_LIMIT,
+fn limit_of(request: &Request) -> Limit {
+    match request.method {
+        "scantxoutset" if starts_scan(request) => SCAN_LIMIT,
+        "getrawmempool" => HEAVY_LIMIT,
+        "getblock" => BLOCK_LIMIT,
         _ => LIGHT_LIMIT,
     }
+}
+
+/// The same method also asks for the state of a scan, and ends it.
+fn starts_scan(request: &Request) -> bool {
+    request.method == "scantxoutset" && request.params.is_some_and(|params| params.get().starts_with(r#"["start""#))
 }
 
 fn transport_error(error: NodeError) -> jsonrpc::Error {
@@ -246,8 +268,7 @@ impl jsonrpc::client::Transport for Shared {
     fn send_request(&self, request: Request) -> Result<Response, jsonrpc::Error> {
         let body = serde_json::to_vec(&request)?;
         // A scan that is sent twice would fail with "Scan already in progress"; everything else that we ask is a read.
-        let repeatable = request.method != "scantxoutset";
-        let answer = self.0.exchange(&body, limit_of(request.method), repeatable).map_err(transport_error)?;
+        let answer = self.0.exchange(&body, limit_of(&request), !starts_scan(&request)).map_err(transport_error)?;
         Ok(serde_json::from_slice(&answer)?)
     }
 

@@ -103,6 +103,12 @@ impl Join {
         late
     }
 
+    /// An announced transaction is waited for.
+    pub(super) fn waits(&self) -> bool {
+        let waits = |half: &Half, since: Instant| half.since == since && matches!(half.what, What::Accepted);
+        self.announced.iter().any(|(since, txid)| self.halves.get(txid).is_some_and(|half| waits(half, *since)))
+    }
+
     /// When [`Self::expire`] has something to do.
     pub(super) fn next_expiry(&self) -> Option<Instant> {
         let fetch = self.announced.front().map(|(since, _)| *since + FETCH_AFTER);
@@ -134,18 +140,22 @@ impl Join {
     }
 }
 
-/// After a removal, its reason follows within moments (a replacement, a block) or not at all.
-const SUCCESSORS: Duration = Duration::from_millis(50);
+/// After a removal, its reason follows within moments (a replacement, a block) or not at all. The node's wallets work between
+/// both, with the disk.
+const SUCCESSORS: Duration = Duration::from_millis(250);
 /// A removal just before a block is a conflict with it, and the block comes after all of its transactions.
 const BLOCK: Duration = Duration::from_secs(1);
-/// Removals without pause must not put off the verdict for ever.
-const LONGEST: Duration = Duration::from_secs(2);
+/// Removals without pause must not put off the verdict for long: from then on, a short pause will do.
+const LONG: Duration = Duration::from_secs(2);
+const PAUSE: Duration = Duration::from_millis(30);
+/// And then none at all.
+const LONGEST: Duration = Duration::from_secs(10);
 
 /// When to say that what left the mempool was evicted.
 #[derive(Default)]
 pub(super) struct Settling {
     first: Option<Instant>,
-    due: Option<Instant>,
+    last: Option<Instant>,
     block_until: Option<Instant>,
 }
 
@@ -153,12 +163,12 @@ impl Settling {
     /// Something left.
     pub(super) fn gone(&mut self, now: Instant) {
         self.first.get_or_insert(now);
-        self.due = Some(now + SUCCESSORS);
+        self.last = Some(now);
     }
 
-    /// A coinbase came over `rawtx`: a block is being connected or disconnected.
+    /// A coinbase came over `rawtx`, or a block was announced: it is being connected or disconnected.
     pub(super) fn block_begins(&mut self, now: Instant) {
-        self.block_until.get_or_insert(now + BLOCK);
+        self.block_until = Some(now + BLOCK);
     }
 
     /// That block has been dealt with.
@@ -166,17 +176,22 @@ impl Settling {
         self.block_until = None;
     }
 
+    /// Nothing has left since the last verdict.
+    pub(super) fn is_idle(&self) -> bool {
+        self.last.is_none()
+    }
+
     /// When to settle. `fetching`: transactions are on their way that may be the successors.
     pub(super) fn due(&self, fetching: bool) -> Option<Instant> {
-        let due = self.due?;
-        let mut at = due;
+        let (first, last) = (self.first?, self.last?);
+        let mut at = last + SUCCESSORS;
         if let Some(until) = self.block_until {
             at = at.max(until);
         }
         if fetching {
-            at = at.max(due + BLOCK);
+            at = at.max(last + BLOCK);
         }
-        Some(self.first.map_or(at, |first| at.min(first + LONGEST)))
+        Some(at.min((first + LONG).max(last + PAUSE)).min(first + LONGEST))
     }
 
     pub(super) fn settled(&mut self) {
@@ -184,27 +199,42 @@ impl Settling {
     }
 }
 
-/// What was heard while calls about the mempool were on their way.
+/// Announcements that are remembered while calls are on their way; they only tell repairs from mere races.
+const ANNOUNCEMENTS: usize = 100_000;
+
+/// What was heard while calls about transactions were on their way.
 #[derive(Default)]
 pub(super) struct During {
+    /// Asked for right now. True: it left the mempool since, so the answer is out of date.
+    asked: HashMap<Txid, bool>,
     accepted: HashSet<Txid>,
-    removed: HashSet<Txid>,
 }
 
 impl During {
+    /// What was heard before the call does not matter: the node publishes what it has done already.
+    pub(super) fn ask(&mut self, txids: &[Txid]) {
+        self.asked.extend(txids.iter().map(|txid| (*txid, false)));
+    }
+
     pub(super) fn accept(&mut self, txid: Txid) {
-        self.removed.remove(&txid);
-        self.accepted.insert(txid);
+        if let Some(left) = self.asked.get_mut(&txid) {
+            *left = false;
+        }
+        if self.accepted.len() < ANNOUNCEMENTS {
+            self.accepted.insert(txid);
+        }
     }
 
-    pub(super) fn remove(&mut self, txid: Txid) {
-        self.accepted.remove(&txid);
-        self.removed.insert(txid);
+    pub(super) fn remove(&mut self, txid: &Txid) {
+        if let Some(left) = self.asked.get_mut(txid) {
+            *left = true;
+        }
+        self.accepted.remove(txid);
     }
 
-    /// It left the mempool meanwhile, so an answer about it is out of date.
-    pub(super) fn removed(&self, txid: &Txid) -> bool {
-        self.removed.contains(txid)
+    /// The answer about it has come. Whether it still stands.
+    pub(super) fn answer(&mut self, txid: &Txid) -> bool {
+        self.asked.remove(txid) != Some(true)
     }
 
     /// It was announced meanwhile, so nothing had to be repaired.
@@ -212,8 +242,15 @@ impl During {
         self.accepted.contains(txid)
     }
 
-    pub(super) fn clear(&mut self) {
-        *self = Self::default();
+    /// No announcement before now matters.
+    pub(super) fn forget_accepted(&mut self) {
+        self.accepted.clear();
+    }
+
+    /// Nothing is heard for a while: no answer that is on its way will stand.
+    pub(super) fn deafen(&mut self) {
+        self.asked.values_mut().for_each(|left| *left = true);
+        self.accepted.clear();
     }
 }
 
@@ -292,28 +329,76 @@ mod tests {
     }
 
     #[test]
-    fn an_eviction_is_settled_soon_after_the_last_removal() {
-        let (mut settling, start) = (Settling::default(), Instant::now());
-        assert_eq!(settling.due(false), None);
-        settling.gone(start);
-        settling.gone(after(start, 30));
-        assert_eq!(settling.due(false), Some(after(start, 80)));
-        settling.settled();
-        assert_eq!(settling.due(false), None);
+    fn an_announcement_is_waited_for_until_its_transaction_comes_or_is_fetched() {
+        let (mut join, start) = (Join::default(), Instant::now());
+        let ((one, a), (two, _)) = (tx(1), tx(2));
+        assert!(!join.waits());
+        join.accepted(one, start);
+        join.accepted(two, start);
+        join.tx(one, a, 10, start);
+        assert!(join.waits());
+        assert_eq!(join.expire(after(start, 100)), [two]);
+        assert!(!join.waits(), "from now on it is a fetch");
     }
 
     #[test]
-    fn a_block_under_way_and_a_fetch_put_the_verdict_off_but_not_for_ever() {
+    fn an_eviction_is_settled_soon_after_the_last_removal() {
+        let (mut settling, start) = (Settling::default(), Instant::now());
+        assert_eq!((settling.due(false), settling.is_idle()), (None, true));
+        settling.gone(start);
+        settling.gone(after(start, 30));
+        assert_eq!((settling.due(false), settling.is_idle()), (Some(after(start, 280)), false));
+        settling.settled();
+        assert_eq!((settling.due(false), settling.is_idle()), (None, true));
+    }
+
+    #[test]
+    fn a_block_under_way_and_a_fetch_put_the_verdict_off() {
         let (mut settling, start) = (Settling::default(), Instant::now());
         settling.gone(start);
-        assert_eq!(settling.due(true), Some(after(start, 1050)));
+        assert_eq!(settling.due(true), Some(after(start, 1000)));
         settling.block_begins(after(start, 1));
         assert_eq!(settling.due(false), Some(after(start, 1001)));
         settling.block_ends();
-        assert_eq!(settling.due(false), Some(after(start, 50)));
-        for ms in 0..100 {
-            settling.gone(after(start, ms * 40));
+        assert_eq!(settling.due(false), Some(after(start, 250)));
+    }
+
+    /// The coinbase of the block before may come after that block itself, from another address.
+    #[test]
+    fn a_block_that_ended_before_it_began_does_not_hide_the_next_one() {
+        let (mut settling, start) = (Settling::default(), Instant::now());
+        settling.block_begins(start);
+        settling.gone(after(start, 5000));
+        settling.block_begins(after(start, 5001));
+        assert_eq!(settling.due(false), Some(after(start, 6001)));
+    }
+
+    /// What left a moment ago may still get its successor, also while others leave all the time.
+    #[test]
+    fn removals_without_pause_are_settled_in_a_short_pause_and_at_last_without_one() {
+        let (mut settling, start) = (Settling::default(), Instant::now());
+        for ms in (0..5000).step_by(20) {
+            settling.gone(after(start, ms));
         }
-        assert_eq!(settling.due(false), Some(after(start, 2000)));
+        assert_eq!(settling.due(true), Some(after(start, 4980 + 30)));
+        settling.gone(after(start, 9999));
+        assert_eq!(settling.due(true), Some(after(start, 10_000)));
+    }
+
+    #[test]
+    fn an_answer_stands_unless_its_transaction_left_after_the_question() {
+        let mut during = During::default();
+        let [a, b, c, d] = [1, 2, 3, 4].map(|n| tx(n).0);
+        during.remove(&a);
+        during.ask(&[a, b, c]);
+        for txid in [b, c, d] {
+            during.remove(&txid);
+        }
+        during.accept(c);
+        assert_eq!([a, b, c, d].map(|txid| during.answer(&txid)), [true, false, true, true]);
+        during.ask(&[a]);
+        during.deafen();
+        assert!(!during.answer(&a));
+        assert!(during.asked.is_empty(), "nothing is kept of what has been answered");
     }
 }

@@ -3,9 +3,9 @@
 //! `getrawmempool false true` answers with a number S: the list holds exactly the `sequence` events below S (seen on 29.5; the
 //! same rule in Core's doc/zmq.md). Events that we heard since the request and that are not below S are applied on top.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
-use bitcoin::{BlockHash, Txid};
+use bitcoin::{BlockHash, Transaction, Txid};
 
 use super::NodeError;
 use super::rpc::{MempoolInfo, Rpc};
@@ -104,11 +104,52 @@ impl Since {
     }
 }
 
+/// The same transactions, none before another of them that it spends: the tracker then knows at once what each one moves.
+pub(super) fn parents_first(found: Vec<(Txid, Transaction)>) -> Vec<(Txid, Transaction)> {
+    let order: Vec<Txid> = found.iter().map(|(txid, _)| *txid).collect();
+    let mut waiting: HashMap<Txid, Transaction> = found.into_iter().collect();
+    let mut sorted = Vec::with_capacity(order.len());
+    for txid in order {
+        let mut path = vec![txid];
+        while let Some(&last) = path.last() {
+            let parent = |tx: &Transaction| tx.input.iter().map(|input| input.previous_output.txid).find(|txid| waiting.contains_key(txid));
+            match waiting.get(&last).and_then(parent) {
+                Some(parent) => path.push(parent),
+                None => {
+                    path.pop();
+                    sorted.extend(waiting.remove(&last).map(|tx| (last, tx)));
+                }
+            }
+        }
+    }
+    sorted
+}
+
 #[cfg(test)]
 mod tests {
+    use bitcoin::absolute::LockTime;
     use bitcoin::hashes::Hash;
+    use bitcoin::transaction::Version;
+    use bitcoin::{OutPoint, TxIn};
 
     use super::*;
+
+    fn spends(parents: &[Txid], n: u32) -> (Txid, Transaction) {
+        let input = parents.iter().map(|txid| TxIn { previous_output: OutPoint { txid: *txid, vout: n }, ..TxIn::default() }).collect();
+        let tx = Transaction { version: Version(2), lock_time: LockTime::from_consensus(n), input, output: vec![] };
+        (tx.compute_txid(), tx)
+    }
+
+    #[test]
+    fn parents_come_before_their_children_and_nothing_is_lost_or_doubled() {
+        let a = spends(&[id(1)], 0);
+        let b = spends(&[a.0], 1);
+        let c = spends(&[id(2), b.0, a.0], 2);
+        let d = spends(&[c.0, b.0], 3);
+        let alone = spends(&[id(3)], 4);
+        let found = vec![d.clone(), c.clone(), alone.clone(), b.clone(), d.clone(), a.clone()];
+        assert_eq!(parents_first(found), [a, b, c, d, alone]);
+    }
 
     fn id(n: u8) -> Txid {
         Txid::from_byte_array([n; 32])

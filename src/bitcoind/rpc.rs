@@ -4,8 +4,9 @@
 //! fit (the crate's own structs fail on Core 31 and later, which dropped fields). Blocking work runs on tokio's blocking
 //! threads; nothing here holds up the runtime.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use bitcoin::consensus::encode;
 use bitcoin::{Block, BlockHash, Transaction, Txid};
@@ -17,6 +18,10 @@ use serde_json::{Value, json};
 
 use super::http::{Credentials, Http, Shared};
 use super::{Cause, NodeError};
+
+/// While a scan runs, the node is asked whether it does. Silence after so many looks that found none is the end of it.
+const SCAN_LOOK: Duration = Duration::from_secs(5);
+const SCAN_LOOKS: u32 = 4;
 
 /// Calls in one HTTP request.
 pub const BATCH: usize = 500;
@@ -35,12 +40,17 @@ pub struct Rpc(Arc<Inner>);
 
 struct Inner {
     url: String,
+    credentials: Credentials,
     quick: Client,
     quick_http: Arc<Http>,
-    /// Calls that take minutes have connections of their own.
-    slow: Client,
-    slow_http: Arc<Http>,
+    /// The running scan: it takes minutes, so it has a connection of its own, and can be given up.
+    scan: Mutex<Option<Arc<Http>>>,
+    closed: AtomicBool,
     rest: AtomicU8,
+}
+
+fn client(http: &Arc<Http>) -> Client {
+    Client::from_jsonrpc(jsonrpc::Client::with_transport(Shared(http.clone())))
 }
 
 /// `getblockchaininfo`.
@@ -146,14 +156,13 @@ impl Rpc {
     /// `url`: `http://host:port`. Connects at the first call.
     pub fn new(url: &str, credentials: Credentials) -> Self {
         let quick_http = Arc::new(Http::new(url, credentials.clone()));
-        let slow_http = Arc::new(Http::new(url, credentials));
-        let client = |http: &Arc<Http>| Client::from_jsonrpc(jsonrpc::Client::with_transport(Shared(http.clone())));
         let rest = if host_is_loopback(url) { REST_UNKNOWN } else { REST_ABSENT };
         Self(Arc::new(Inner {
             quick: client(&quick_http),
-            slow: client(&slow_http),
             quick_http,
-            slow_http,
+            credentials,
+            scan: Mutex::new(None),
+            closed: AtomicBool::new(false),
             rest: AtomicU8::new(rest),
             url: url.to_owned(),
         }))
@@ -166,7 +175,8 @@ impl Rpc {
     /// Ends all calls, waiting ones included; later ones fail. For the end of the daemon.
     pub fn close(&self) {
         self.0.quick_http.close();
-        self.0.slow_http.close();
+        self.0.closed.store(true, Ordering::Relaxed);
+        self.0.end_scan();
     }
 
     /// The node was restarted, maybe with other options: find out again what it offers.
@@ -256,7 +266,24 @@ impl Rpc {
     /// The confirmed unspent outputs of these output scripts. Minutes on a full chain; one scan at a time per node.
     pub async fn scan(&self, scripts: Vec<bitcoin::ScriptBuf>) -> Result<Scan, NodeError> {
         let objects: Vec<String> = scripts.iter().map(|spk| format!("raw({})", spk.to_hex_string())).collect();
-        self.blocking(move |inner| call(&inner.slow, "scantxoutset", &[json!("start"), json!(objects)])).await
+        let scan = self.blocking(move |inner| inner.scan(&[json!("start"), json!(objects)]));
+        tokio::pin!(scan);
+        let mut idle = 0;
+        while idle < SCAN_LOOKS {
+            if let Ok(result) = tokio::time::timeout(SCAN_LOOK, &mut scan).await {
+                return result;
+            }
+            idle = if self.scan_runs().await { 0 } else { idle + 1 };
+        }
+        // The node has long forgotten it, or was restarted behind a line that did not say so.
+        self.0.end_scan();
+        Err(NodeError::transient(Cause::TimedOut, format!("bitcoind at {} never answered a scan; starting it again", self.url())))
+    }
+
+    /// Whether the node runs a scan, ours or not. An unreachable node does not.
+    async fn scan_runs(&self) -> bool {
+        let state: Result<Option<serde::de::IgnoredAny>, _> = self.call("scantxoutset", vec![json!("status")]).await;
+        state.is_ok_and(|progress| progress.is_some())
     }
 
     /// Ends the running scan, ours or not. True if there was one.
@@ -293,6 +320,22 @@ impl Rpc {
 }
 
 impl Inner {
+    fn scan(&self, params: &[Value]) -> Result<Scan, NodeError> {
+        let http = Arc::new(Http::new(&self.url, self.credentials.clone()));
+        *self.scan.lock().unwrap_or_else(PoisonError::into_inner) = Some(http.clone());
+        if self.closed.load(Ordering::Relaxed) {
+            http.close();
+        }
+        call(&client(&http), "scantxoutset", params)
+    }
+
+    /// Ends the connection of the running scan; the node goes on with it.
+    fn end_scan(&self) {
+        if let Some(http) = self.scan.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            http.close();
+        }
+    }
+
     fn rest_block(&self, hash: &BlockHash) -> Result<Option<Block>, NodeError> {
         if self.rest.load(Ordering::Relaxed) == REST_ABSENT {
             return Ok(None);

@@ -1,4 +1,6 @@
 //! What the follower knows of the node now. One value, published whole; times are in milliseconds since the Unix epoch.
+//!
+//! How old it is: `last_answer` is when the node answered a call, `current_at` when we last knew to be where it is.
 
 use super::{Finding, NodeInfo};
 
@@ -9,6 +11,10 @@ pub struct Status {
     /// Why it does not, or what it refuses.
     pub error: Option<String>,
     pub unavailable_since: Option<u64>,
+    /// When it answered last.
+    pub last_answer: Option<u64>,
+    /// When we last heard from it while we followed it: the state that we tell was the node's then. `None`: not since our start.
+    pub current_at: Option<u64>,
     /// What it says of itself; its tip may be newer than the last look.
     pub node: NodeInfo,
     pub zmq: ZmqStatus,
@@ -34,6 +40,8 @@ pub struct TopicStatus {
     /// `None`: the node does not offer it, the poll stands in.
     pub endpoint: Option<String>,
     pub connected: bool,
+    /// It is known to be our node's; what another one says is only a reason to ask.
+    pub believed: bool,
     /// The node's own number of the last message.
     pub last_sequence: Option<u32>,
     pub last_message: Option<u64>,
@@ -48,7 +56,8 @@ pub struct ReconcileStatus {
     pub interval: u64,
     pub last_run: Option<u64>,
     pub last_duration_ms: u64,
-    /// Blocks and transactions that the poll found and ZMQ should have told.
+    /// Blocks and transactions that the poll found although the feed was up and had told neither of them nor of a loss. (One that the
+    /// node publishes late counts; one that only left the mempool does not.)
     pub repairs: u64,
 }
 
@@ -58,4 +67,6 @@ pub struct MempoolStatus {
     pub size: u64,
     /// False while the node reads the mempool of its last run.
     pub loaded: bool,
+    /// When that was.
+    pub at: Option<u64>,
 }

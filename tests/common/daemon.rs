@@ -136,6 +136,11 @@ impl Daemon {
         self.process.as_mut().and_then(|child| child.try_wait().expect("the daemon is our child"))
     }
 
+    /// The running process.
+    pub fn pid(&self) -> u32 {
+        self.process.as_ref().expect("the daemon runs").id()
+    }
+
     pub fn is_running(&mut self) -> bool {
         self.process.is_some() && self.exited().is_none()
     }

@@ -6,6 +6,7 @@
 //! Client   Socket.IO over a bare WebSocket, for what tests look at    (client.rs)
 //! Program  a script in another language, its output line by line      (program.rs)
 //! Feed     a line between both that loses ZMQ messages                (feed.rs)
+//! RpcProxy a line between both with the moods of a node's RPC         (rpc_proxy.rs)
 //! oracle   what the node itself says about an address                 (oracle.rs)
 //! ledger   the daemon's event log and its laws                        (ledger.rs)
 //! ```
@@ -24,12 +25,14 @@ pub mod ledger;
 pub mod node;
 pub mod oracle;
 pub mod program;
+pub mod rpc_proxy;
 
 pub use client::Client;
 pub use daemon::{Answer, Daemon};
 pub use feed::Feed;
 pub use node::Node;
 pub use program::Program;
+pub use rpc_proxy::RpcProxy;
 
 use std::path::PathBuf;
 use std::time::{Duration, Instant};

@@ -34,6 +34,11 @@ impl Program {
         Self::start(python_command(), script, args)
     }
 
+    /// The same with the clients of Socket.IO 2, which have an environment of their own.
+    pub fn python_eio3(script: &str, args: &[&str]) -> Self {
+        Self::start(python_in("python-eio3"), script, args)
+    }
+
     /// Python text.
     pub fn python_text(name: &str, text: &str) -> Self {
         let mut command = python_command();
@@ -111,7 +116,11 @@ pub fn node_command() -> Command {
 }
 
 fn python_command() -> Command {
-    let mut command = Command::new(found(installed().join("python/bin/python")));
+    python_in("python")
+}
+
+fn python_in(environment: &str) -> Command {
+    let mut command = Command::new(found(installed().join(environment).join("bin/python")));
     command.env("PYTHONUNBUFFERED", "1");
     command
 }

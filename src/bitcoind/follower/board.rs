@@ -59,6 +59,7 @@ impl Board {
         status.available = true;
         status.error = None;
         status.unavailable_since = None;
+        status.last_answer = Some(now_ms());
         status.node.clone_from(&found.node);
         status.notes.clone_from(&found.notes);
         self.urgent = true;
@@ -71,8 +72,8 @@ impl Board {
             tracing::warn!("{text}");
         }
         status.error = Some(text);
-        let answers = matches!(error.cause, Cause::Busy | Cause::Rpc(_) | Cause::Shape);
-        if !answers {
+        // A refusal is an answer; a full queue, a page of HTML or another chain is none.
+        if !matches!(error.cause, Cause::Rpc(_)) {
             status.available = false;
             status.unavailable_since.get_or_insert_with(now_ms);
         }
@@ -80,7 +81,10 @@ impl Board {
     }
 
     pub(super) fn node_answered(&mut self) {
+        self.contact(now_ms());
         let status = &mut self.status;
+        status.last_answer = Some(now_ms());
+        self.dirty = true;
         if status.available && status.error.is_none() {
             return;
         }
@@ -88,6 +92,13 @@ impl Board {
         status.error = None;
         status.unavailable_since = None;
         self.urgent = true;
+    }
+
+    /// The node told or answered something: while we follow it, what we know is what it knows.
+    fn contact(&mut self, at: u64) {
+        if self.obstacle.is_none() {
+            self.status.current_at = Some(at);
+        }
     }
 
     pub(super) fn program(&mut self, program: Network) {
@@ -140,10 +151,18 @@ impl Board {
         self.urgent = true;
     }
 
+    pub(super) fn believed(&mut self, topic: Topic, believed: bool) {
+        let status = self.topic(topic);
+        if std::mem::replace(&mut status.believed, believed) != believed {
+            self.urgent = true;
+        }
+    }
+
     pub(super) fn heard(&mut self, topic: Topic, number: u32, at: u64) {
         let status = self.topic(topic);
         status.last_sequence = Some(number);
         status.last_message = Some(at);
+        self.contact(at);
         self.dirty = true;
     }
 
@@ -168,6 +187,7 @@ impl Board {
     pub(super) fn mempool(&mut self, info: MempoolInfo) {
         self.status.mempool.size = info.size;
         self.status.mempool.loaded = info.loaded;
+        self.status.mempool.at = Some(now_ms());
         self.dirty = true;
     }
 
@@ -181,8 +201,9 @@ impl Board {
         Topic::ALL.into_iter().all(|topic| self.look(topic).endpoint.is_none() || self.look(topic).connected)
     }
 
+    /// It is connected, and known to be our node's.
     pub(super) fn topic_up(&self, topic: Topic) -> bool {
-        self.look(topic).connected
+        self.look(topic).connected && self.look(topic).believed
     }
 
     /// Publishes if there is reason to.
@@ -190,6 +211,7 @@ impl Board {
         if obstacle != self.obstacle {
             if obstacle.is_none() {
                 tracing::info!("following bitcoind at block {}", self.status.node.blocks);
+                self.status.current_at = Some(now_ms());
             }
             self.obstacle = obstacle;
             self.urgent = true;

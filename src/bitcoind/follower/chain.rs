@@ -75,8 +75,9 @@ pub(super) async fn next_block(blocks: &mut Option<Blocks>) -> Option<Result<Blo
 }
 
 impl Follow {
+    /// Not before the look that follows a fetch has said so: the node may have gone on meanwhile.
     pub(super) fn at_node_tip(&self) -> bool {
-        self.tip.is_some_and(|tip| Some(tip.hash) == self.chain.node_tip)
+        self.chain.blocks.is_none() && self.tip.is_some_and(|tip| Some(tip.hash) == self.chain.node_tip)
     }
 
     pub(super) fn want_look(&mut self, after: Duration, prompted: bool) {
@@ -201,7 +202,7 @@ impl Follow {
     }
 
     async fn take_step(&mut self, step: Step, prompted: bool) -> Result<(), FollowError> {
-        self.chain.waiting = None;
+        let waited = self.chain.waiting.take();
         match step {
             Step::Nothing => {
                 (self.chain.arrived, self.chain.grace) = (true, None);
@@ -209,6 +210,9 @@ impl Follow {
             }
             Step::Start => self.fetch_window(),
             Step::Wait(why) => {
+                if waited.is_none() {
+                    tracing::warn!("{why}");
+                }
                 self.chain.waiting = Some(why);
                 self.reconciling = None;
                 self.want_look(WAIT, prompted);
@@ -267,7 +271,7 @@ impl Follow {
         match block {
             // Whether that was all is for the next look to say.
             None => {
-                self.chain.blocks = None;
+                (self.chain.blocks, self.chain.node_tip) = (None, None);
                 self.want_look(Duration::ZERO, true);
             }
             Some(Err(error)) => {
@@ -348,17 +352,12 @@ impl Follow {
     }
 }
 
-/// A block that the node has thrown away cannot be followed; say what helps.
+/// Thrown away between the look and the fetch.
 fn pruned(error: NodeError) -> NodeError {
     if !rpc::is_pruned(&error) {
         return error;
     }
-    NodeError::persistent(
-        Cause::Setup,
-        "bitcoind has pruned blocks that satwatch has not seen: set store.path to another folder and add the addresses again \
-         (their unspent outputs are found, their history since then is not)"
-            .into(),
-    )
+    NodeError::persistent(Cause::Setup, chain::PRUNED.into())
 }
 
 /// A block hash from `sequence`.

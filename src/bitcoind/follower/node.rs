@@ -6,8 +6,8 @@ use tokio::time::Instant;
 
 use super::board::{Board, Obstacle};
 use super::{CONNECT_DELAY, Follow, Outcome};
-use crate::bitcoind::rpc::{self, Blockchain, Network, Notification};
-use crate::bitcoind::zmq::Feed;
+use crate::bitcoind::rpc::{self, Blockchain, MempoolInfo, Network, Notification, Rpc};
+use crate::bitcoind::zmq::{Feed, Topic};
 use crate::bitcoind::{Endpoints, Found, NodeError, discover};
 use crate::clock::now_ms;
 use crate::config;
@@ -16,6 +16,42 @@ use crate::store::Reader;
 /// Pause after the first failure, doubled up to the second one.
 const FIRST_PAUSE: Duration = Duration::from_millis(250);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+/// After so long without a failure the next one is a first one.
+const FORGIVEN: Duration = Duration::from_secs(15);
+
+/// How failures follow one another. One call that always fails may stand between others that go well, so a success ends the
+/// failure and not the memory of it.
+#[derive(Debug, Default)]
+pub(super) struct Backoff {
+    failing: bool,
+    pause: Duration,
+    until: Option<Instant>,
+}
+
+impl Backoff {
+    /// A call failed. When the next one may be made.
+    fn failed(&mut self, now: Instant) -> Instant {
+        self.failing = true;
+        match self.until {
+            // Calls that run side by side fail together: that is one failure.
+            Some(until) if now < until => return until,
+            Some(until) if now < until + FORGIVEN => self.pause = (self.pause * 2).clamp(FIRST_PAUSE, LONGEST_PAUSE),
+            _ => self.pause = FIRST_PAUSE,
+        }
+        let until = now + self.pause;
+        self.until = Some(until);
+        until
+    }
+
+    /// A call went well. True if the one before did not.
+    fn answered(&mut self) -> bool {
+        std::mem::take(&mut self.failing)
+    }
+
+    pub(super) fn failing(&self) -> bool {
+        self.failing
+    }
+}
 
 /// Looks for a node of our chain until there is one.
 pub(super) async fn search(settings: &config::Bitcoind, reader: &Reader, board: &mut Board) -> Found {
@@ -36,16 +72,36 @@ pub(super) async fn search(settings: &config::Bitcoind, reader: &Reader, board: 
     }
 }
 
-/// What changes only when the node is restarted. Nodes may forbid some of it.
+/// How the node is, and what changes only when it is restarted. Nodes may forbid all but the first.
 pub(super) struct Inspection {
+    node: Result<Blockchain, NodeError>,
+    mempool: Option<MempoolInfo>,
     uptime: Option<u64>,
-    found: Option<(Blockchain, Network, Vec<Notification>)>,
+    program: Option<Network>,
+    notifications: Option<Vec<Notification>>,
+}
+
+async fn inspection(rpc: Rpc) -> Inspection {
+    let node = rpc.blockchain().await;
+    if node.is_err() {
+        // The others would wait as long as this one did.
+        return Inspection { node, mempool: None, uptime: None, program: None, notifications: None };
+    }
+    Inspection {
+        node,
+        mempool: rpc.mempool_info().await.ok(),
+        uptime: rpc.uptime().await.ok(),
+        program: rpc.network().await.ok(),
+        notifications: rpc.notifications().await.ok(),
+    }
 }
 
 impl Follow {
     /// The node was restarted: nothing that came before counts, and it may offer other things.
     pub(super) fn restarted(&mut self) {
         self.rpc.forget_offers();
+        self.trust.forget();
+        self.weigh();
         self.pool.forget_news();
         self.chain.told.clear();
         self.want_inspection = true;
@@ -55,16 +111,14 @@ impl Follow {
     /// A call failed: no more calls for a while, and everything anew when the node is back.
     pub(super) fn node_failed(&mut self, error: &NodeError) {
         self.board.node_failed(error);
-        let pause = (FIRST_PAUSE * 2u32.saturating_pow(self.failures.min(10))).min(LONGEST_PAUSE);
-        self.failures = self.failures.saturating_add(1);
-        self.pause_until = Instant::now() + pause;
+        self.pause_until = self.backoff.failed(Instant::now());
         self.reconciling = None;
         self.pool.whole = false;
         self.resync(Duration::ZERO, true);
     }
 
     pub(super) fn node_answered(&mut self) {
-        if std::mem::take(&mut self.failures) > 0 {
+        if self.backoff.answered() {
             tracing::info!("bitcoind answers again");
             self.want_inspection = true;
         }
@@ -75,19 +129,23 @@ impl Follow {
         self.want_inspection = false;
         self.inspecting = true;
         let rpc = self.rpc.clone();
-        self.work.spawn(async move {
-            let uptime = rpc.uptime().await.ok();
-            let found = match (rpc.blockchain().await, rpc.network().await, rpc.notifications().await) {
-                (Ok(node), Ok(program), Ok(notifications)) => Some((node, program, notifications)),
-                _ => None,
-            };
-            Outcome::Inspected(Inspection { uptime, found })
-        });
+        self.work.spawn(async move { Outcome::Inspected(inspection(rpc).await) });
     }
 
     pub(super) fn inspected(&mut self, inspection: Inspection) {
         self.inspecting = false;
-        if let Some((node, program, notifications)) = inspection.found {
+        let node = match inspection.node {
+            // Whose feeds must not be subscribed; the next look says so.
+            Ok(node) if node.chain != self.reader.chain().network.to_core_arg() => return,
+            Ok(node) => node,
+            Err(error) => return self.node_failed(&error),
+        };
+        self.board.node_answered();
+        self.board.node(&node);
+        if let Some(mempool) = inspection.mempool {
+            self.board.mempool(mempool);
+        }
+        if let (Some(program), Some(notifications)) = (inspection.program, inspection.notifications) {
             let endpoints = discover::endpoints(&self.settings, &notifications, rpc::host_of(self.rpc.url()));
             self.board.notes(discover::findings(&self.settings, self.rpc.url(), &node, &program, &notifications, &endpoints));
             self.board.program(program);
@@ -95,6 +153,9 @@ impl Follow {
                 self.subscribe(endpoints);
                 self.resync(Duration::ZERO, true);
             }
+            let listed = |topic| discover::lists(&notifications, rpc::host_of(self.rpc.url()), topic, &self.endpoints);
+            self.trust.list(listed(Topic::Rawblock), listed(Topic::Sequence));
+            self.weigh();
         }
         if let Some(uptime) = inspection.uptime {
             let started = (now_ms() / 1000).saturating_sub(uptime);
@@ -110,6 +171,9 @@ impl Follow {
     pub(super) fn subscribe(&mut self, endpoints: Endpoints) {
         self.pool.forget_news();
         self.board.endpoints(&endpoints);
+        self.trust.forget();
+        // What the settings do not name is where the node says it is.
+        self.trust.list(self.settings.zmq_rawblock.is_none(), self.settings.zmq_sequence.is_none());
         self.feed = Feed::open(&endpoints).unwrap_or_else(|error| {
             tracing::error!(
                 "cannot subscribe to ZMQ ({error}): correct bitcoind.zmq_rawtx, zmq_rawblock and zmq_sequence; only the poll works"
@@ -117,5 +181,40 @@ impl Follow {
             None
         });
         self.endpoints = endpoints;
+        self.weigh();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn after(start: Instant, ms: u64) -> Instant {
+        start + Duration::from_millis(ms)
+    }
+
+    #[test]
+    fn pauses_grow_from_failure_to_failure_whatever_goes_well_in_between() {
+        let (mut backoff, mut now) = (Backoff::default(), Instant::now());
+        let mut pauses = Vec::new();
+        for _ in 0..7 {
+            let until = backoff.failed(now);
+            assert!(backoff.failing());
+            assert!(backoff.answered() && !backoff.answered());
+            pauses.push((until - now).as_millis());
+            now = after(until, 50);
+        }
+        assert_eq!(pauses, [250, 500, 1000, 2000, 4000, 5000, 5000]);
+        now += FORGIVEN;
+        assert_eq!(backoff.failed(now), after(now, 250), "a node that was well for long is asked again soon");
+    }
+
+    #[test]
+    fn calls_that_fail_together_are_one_failure() {
+        let (mut backoff, now) = (Backoff::default(), Instant::now());
+        for ms in 0..10 {
+            assert_eq!(backoff.failed(after(now, ms)), after(now, 250));
+        }
+        assert_eq!(backoff.failed(after(now, 250)), after(now, 750));
     }
 }

@@ -1,6 +1,6 @@
 //! The follower's side of the mempool: news, readings of the whole, fetches and checks.
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::VecDeque;
 use std::time::Duration;
 
 use bitcoin::consensus::encode;
@@ -22,7 +22,8 @@ use crate::tracker::{BlockId, Input};
 
 /// Batches at the same time.
 const FETCHES: usize = 3;
-const CHECKS: usize = 4;
+/// One after the other: the later answer about two transactions that replace one another is the right one.
+const CHECKS: usize = 1;
 /// Checks in one batch: small, since each holds up a payment's news.
 const CHECK_BATCH: usize = 100;
 /// Checks that may wait for the node; what is dropped is found by the next reading.
@@ -49,8 +50,6 @@ pub(super) struct PoolSide {
     /// The running round began when all was whole: what it finds was missed.
     mending: bool,
     fetches: VecDeque<Txid>,
-    /// The node announced these, so they are accepted when they come.
-    announced: HashSet<Txid>,
     fetching: usize,
     checks: VecDeque<(Txid, Transaction)>,
     checking: usize,
@@ -61,9 +60,10 @@ pub(super) struct PoolSide {
 impl PoolSide {
     /// Monitoring was started or stopped. Calls that are on their way come back and are counted down.
     pub(super) fn stop(&mut self) {
-        let (fetching, checking) = (self.fetching, self.checking);
+        let (fetching, checking, mut during) = (self.fetching, self.checking, std::mem::take(&mut self.during));
+        during.deafen();
         let since = self.since.take().map(spoiled);
-        *self = Self { fetching, checking, since, reading_began: self.reading_began, ..Self::default() };
+        *self = Self { fetching, checking, during, since, reading_began: self.reading_began, ..Self::default() };
     }
 
     /// The feed broke: halves will not meet, and a reading cannot be corrected.
@@ -89,13 +89,9 @@ impl PoolSide {
     }
 
     /// For what comes from calls that are on their way.
-    fn note(&mut self, txid: Txid, accepted: bool) {
-        if self.since.is_none() && !self.calling() {
-            return;
-        }
-        match accepted {
-            true => self.during.accept(txid),
-            false => self.during.remove(txid),
+    fn note_accepted(&mut self, txid: Txid) {
+        if self.since.is_some() || self.calling() {
+            self.during.accept(txid);
         }
     }
 
@@ -131,7 +127,7 @@ impl Follow {
         if let Some(since) = &mut self.pool.since {
             since.seen(txid);
         }
-        self.pool.note(txid, true);
+        self.pool.note_accepted(txid);
         self.send(tx, Seen::Rawtx, at).await
     }
 
@@ -146,6 +142,7 @@ impl Follow {
                 let hash = block_hash(sequence.hash);
                 if self.tip.is_none_or(|tip| tip.hash != hash) {
                     self.pool.tip_moved();
+                    self.pool.settling.block_begins(Instant::now());
                 }
                 if self.rawtx_in_order() {
                     self.pool.join.forget_txs();
@@ -171,7 +168,7 @@ impl Follow {
         if let Some(since) = &mut self.pool.since {
             since.accepted(number, txid);
         }
-        self.pool.note(txid, true);
+        self.pool.note_accepted(txid);
         if let Some(tx) = self.pool.join.take_tx(&txid) {
             return self.send(tx, Seen::Accepted, at).await;
         }
@@ -184,18 +181,17 @@ impl Follow {
         Ok(())
     }
 
+    /// Ahead of others. What it replaces has been announced as removed, so a fetched transaction is as good as an accepted one.
     fn fetch_announced(&mut self, txid: Txid) {
-        self.pool.announced.insert(txid);
         self.pool.fetches.push_front(txid);
-        self.pool.note(txid, true);
+        self.pool.note_accepted(txid);
     }
 
     fn removed(&mut self, txid: Txid, number: u64) {
         if let Some(since) = &mut self.pool.since {
             since.removed(number, txid);
         }
-        self.pool.note(txid, false);
-        self.pool.announced.remove(&txid);
+        self.pool.during.remove(&txid);
         self.pool.join.forget(&txid);
         self.pool.gone.push(txid);
         self.pool.settling.gone(Instant::now());
@@ -222,8 +218,16 @@ impl Follow {
         }
     }
 
+    /// Not while blocks are missing: the reason may be in one of them.
     pub(super) fn settle_at(&self) -> Option<Instant> {
-        self.pool.settling.due(self.pool.calling())
+        if self.pool.settling.is_idle() || !self.may_settle() {
+            return None;
+        }
+        self.pool.settling.due(self.pool.calling() || self.pool.join.waits())
+    }
+
+    fn may_settle(&self) -> bool {
+        self.at_node_tip() && self.chain.blocks.is_none()
     }
 
     pub(super) async fn settle(&mut self, now: Instant) -> Result<(), FollowError> {
@@ -253,7 +257,7 @@ impl Follow {
         self.pool.since = Some(Since::default());
         self.pool.reading_began = Some(Instant::now());
         if !self.pool.calling() {
-            self.pool.during.clear();
+            self.pool.during.forget_accepted();
         }
         let rpc = self.rpc.clone();
         self.work.spawn(async move { Outcome::Read(mempool::read(&rpc).await) });
@@ -294,35 +298,52 @@ impl Follow {
 
     async fn apply(&mut self, snapshot: mempool::Snapshot) -> Result<(), FollowError> {
         self.flush_gone().await?;
-        let input = Input::Snapshot { tip: snapshot.tip, txids: snapshot.txids, now: now_ms() };
+        self.pool.round = true;
+        self.pool.mending = self.pool.whole && self.board.topic_up(Topic::Rawtx);
+        self.drained(Input::Snapshot { tip: snapshot.tip, txids: snapshot.txids, now: now_ms() }).await
+    }
+
+    /// The verdict on what a reading did not hold, after what it held in addition has come.
+    pub(super) async fn finish_round(&mut self) -> Result<(), FollowError> {
+        if self.pool.calling() {
+            return Ok(());
+        }
+        if self.pool.since.is_none() {
+            self.pool.during.forget_accepted();
+        }
+        if !self.pool.round {
+            return Ok(());
+        }
+        self.flush_gone().await?;
+        if self.pool.settling.is_idle() && self.may_settle() {
+            self.drained(Input::Settle { now: now_ms() }).await?;
+        } else {
+            // What left just now may get a successor yet, or be in a block that comes: one verdict on both.
+            self.drained(Input::TxGone { txids: Vec::new() }).await?;
+            self.pool.settling.gone(Instant::now());
+        }
+        if self.pool.calling() {
+            // What came made others matter.
+            return Ok(());
+        }
+        self.pool.round = false;
+        self.pool.whole = true;
+        if let Some(began) = self.reconciling.take() {
+            self.board.reconciled(began.elapsed());
+        }
+        Ok(())
+    }
+
+    /// Applies an input and takes what the tracker asks for because of all inputs up to it: the indexer hands that out before it
+    /// answers.
+    async fn drained(&mut self, input: Input) -> Result<(), FollowError> {
         match self.indexer.apply(input).await {
             Ok(_) => {}
             Err(Refused::Stopped(stopped)) => return Err(stopped.into()),
             Err(Refused::Apply(error)) => tracing::warn!("{error}"),
         }
-        self.pool.round = true;
-        self.pool.mending = self.pool.whole && self.board.topic_up(Topic::Rawtx);
-        // The indexer hands out what the tracker asks for before it answers, so all of it is here.
         while let Ok(ask) = self.asks.try_recv() {
             self.ask(ask);
-        }
-        Ok(())
-    }
-
-    /// The verdict on what a reading did not hold, after what it held in addition has come.
-    pub(super) async fn finish_round(&mut self) -> Result<(), FollowError> {
-        if !self.pool.calling() {
-            if self.pool.since.is_none() {
-                self.pool.during.clear();
-            }
-            if std::mem::take(&mut self.pool.round) {
-                self.flush_gone().await?;
-                self.indexer.post(Input::Settle { now: now_ms() }).await?;
-                self.pool.whole = true;
-                if let Some(began) = self.reconciling.take() {
-                    self.board.reconciled(began.elapsed());
-                }
-            }
         }
         Ok(())
     }
@@ -332,6 +353,7 @@ impl Follow {
             let count = self.pool.fetches.len().min(BATCH);
             let wanted: Vec<_> = self.pool.fetches.drain(..count).collect();
             let (rpc, tip) = (self.rpc.clone(), self.tip);
+            self.pool.during.ask(&wanted);
             self.pool.fetching += 1;
             self.work.spawn(async move {
                 let result = rpc.transactions(wanted.clone()).await;
@@ -347,6 +369,7 @@ impl Follow {
         result: Result<Vec<Option<Transaction>>, NodeError>,
     ) -> Result<(), FollowError> {
         self.pool.fetching -= 1;
+        let stands: Vec<_> = wanted.iter().map(|txid| self.pool.during.answer(txid)).collect();
         let found = match result {
             Ok(found) if tip == self.tip => found,
             // A block came in between, and what was found may conflict with it: ask again.
@@ -359,15 +382,14 @@ impl Follow {
             }
         };
         self.node_answered();
-        for (txid, tx) in wanted.into_iter().zip(found) {
-            let announced = self.pool.announced.remove(&txid);
-            let Some(tx) = tx.filter(|_| self.on && !self.pool.during.removed(&txid)) else { continue };
+        let found = wanted.into_iter().zip(found).zip(stands);
+        let found = found.filter_map(|((txid, tx), stands)| Some((txid, tx.filter(|_| self.on && stands)?))).collect();
+        for (txid, tx) in mempool::parents_first(found) {
             if self.pool.round && self.pool.mending && !self.pool.during.accepted(&txid) {
                 tracing::debug!("{txid} was missed over ZMQ");
                 self.board.repaired(1);
             }
-            let seen = if announced { Seen::Accepted } else { Seen::Fetched };
-            self.send(tx, seen, now_ms()).await?;
+            self.send(tx, Seen::Fetched, now_ms()).await?;
         }
         Ok(())
     }

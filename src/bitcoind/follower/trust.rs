@@ -1,0 +1,176 @@
+//! Whether a feed is our node's. An endpoint in the settings may be another node's, which publishes blocks and transactions that
+//! ours does not have; nothing in a message says whose it is.
+//!
+//! An endpoint that the node itself lists (`getzmqnotifications`) is its own. Any other one, such as a forwarded port, has to prove it:
+//! the node's next mempool sequence is S, so the acceptance numbered S - 1 must have come over the feed, of a transaction that the
+//! node's mempool holds. Until then, what the feed says is a hint: something to ask the node about.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use bitcoin::Txid;
+use bitcoin::hashes::Hash;
+use tokio::time::Instant;
+
+use super::{Follow, GAP_DELAY};
+use crate::bitcoind::Endpoints;
+use crate::bitcoind::mempool::Snapshot;
+use crate::bitcoind::zmq::{Body, Change, Frame, Topic};
+
+/// Acceptances remembered: what comes while the mempool is read.
+const HEARD: usize = 4096;
+/// Between two readings for the sake of a proof: doubled each time, up to the second one.
+const TRY: Duration = Duration::from_secs(1);
+const LONGEST_TRY: Duration = Duration::from_secs(60);
+
+#[derive(Debug, Default)]
+pub(super) struct Trust {
+    /// The node lists the endpoint of `rawblock`, of `sequence`.
+    listed: (bool, bool),
+    proved: bool,
+    heard: VecDeque<(u64, Txid)>,
+    /// When to read for a proof next, and how long to wait after that.
+    next_try: Option<Instant>,
+    pause: Duration,
+}
+
+impl Trust {
+    pub(super) fn list(&mut self, rawblock: bool, sequence: bool) {
+        self.listed = (rawblock, sequence);
+    }
+
+    /// The feed broke off, or its numbers began anew: whoever publishes now has to prove it again.
+    pub(super) fn forget(&mut self) {
+        *self = Self { listed: self.listed, ..Self::default() };
+    }
+
+    fn believes(&self, topic: Topic, endpoints: &Endpoints) -> bool {
+        match topic {
+            // Its content proves itself; whether the mempool holds it is asked elsewhere.
+            Topic::Rawtx => true,
+            Topic::Sequence => self.listed.1 || self.proved,
+            Topic::Rawblock => self.listed.0 || (self.believes(Topic::Sequence, endpoints) && endpoints.rawblock == endpoints.sequence),
+        }
+    }
+
+    /// Remembers an acceptance. True if it is time to read the mempool for the proof.
+    fn accepted(&mut self, number: u64, txid: Txid, now: Instant) -> bool {
+        if self.heard.len() >= HEARD {
+            self.heard.pop_front();
+        }
+        self.heard.push_back((number, txid));
+        let due = self.next_try.is_none_or(|next| now >= next);
+        if due {
+            self.pause = (self.pause * 2).clamp(TRY, LONGEST_TRY);
+            self.next_try = Some(now + self.pause);
+        }
+        due
+    }
+
+    /// Compares what was heard with what the node says of its mempool. True if that is the proof.
+    fn judge(&mut self, snapshot: &Snapshot) -> bool {
+        let Some(last) = snapshot.sequence.and_then(|next| next.checked_sub(1)).filter(|_| !self.proved) else { return false };
+        self.proved = self.heard.iter().any(|(number, txid)| *number == last && snapshot.txids.contains(txid));
+        if self.proved {
+            self.heard.clear();
+        }
+        self.proved
+    }
+}
+
+impl Follow {
+    /// Tells the board which feeds are believed.
+    pub(super) fn weigh(&mut self) {
+        for topic in Topic::ALL {
+            self.board.believed(topic, self.trust.believes(topic, &self.endpoints));
+        }
+    }
+
+    pub(super) fn judge(&mut self, snapshot: &Snapshot) {
+        if self.trust.judge(snapshot) {
+            tracing::info!("what is published at {} is bitcoind's own", self.endpoints.sequence.as_deref().unwrap_or_default());
+            self.weigh();
+        }
+    }
+
+    /// A message of a feed that is not believed.
+    pub(super) fn hint(&mut self, frame: &Frame) {
+        let Body::Sequence(sequence) = &frame.body else {
+            return self.want_look(Duration::ZERO, true);
+        };
+        match sequence.what {
+            Change::BlockConnected | Change::BlockDisconnected => self.want_look(GAP_DELAY, true),
+            Change::Removed(_) => self.heal(),
+            Change::Accepted(number) => {
+                if self.trust.accepted(number, Txid::from_byte_array(sequence.hash), Instant::now()) {
+                    self.want_reading(GAP_DELAY);
+                }
+                if !self.board.topic_up(Topic::Rawtx) {
+                    self.heal();
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bitcoin::BlockHash;
+
+    use super::*;
+
+    fn id(n: u8) -> Txid {
+        Txid::from_byte_array([n; 32])
+    }
+
+    fn snapshot(txids: &[u8], sequence: Option<u64>) -> Snapshot {
+        Snapshot { tip: BlockHash::all_zeros(), txids: txids.iter().map(|n| id(*n)).collect(), sequence }
+    }
+
+    fn heard(news: &[(u64, u8)]) -> Trust {
+        let mut trust = Trust::default();
+        for (number, n) in news {
+            trust.accepted(*number, id(*n), Instant::now());
+        }
+        trust
+    }
+
+    fn endpoints(rawblock: &str, sequence: &str) -> Endpoints {
+        Endpoints { rawtx: None, rawblock: Some(rawblock.into()), sequence: Some(sequence.into()) }
+    }
+
+    #[test]
+    fn the_last_acceptance_before_the_next_number_is_the_proof() {
+        let mut trust = heard(&[(7, 1), (8, 2), (9, 3)]);
+        let (shared, apart) = (endpoints("a", "a"), endpoints("b", "a"));
+        assert!(!trust.believes(Topic::Sequence, &shared) && !trust.believes(Topic::Rawblock, &shared));
+        assert!(trust.judge(&snapshot(&[1, 2], Some(9))));
+        assert!(trust.believes(Topic::Sequence, &shared) && trust.believes(Topic::Rawblock, &shared));
+        assert!(!trust.believes(Topic::Rawblock, &apart), "another address may be another node's");
+        trust.forget();
+        assert!(!trust.believes(Topic::Sequence, &shared));
+    }
+
+    #[test]
+    fn other_numbers_and_other_transactions_prove_nothing() {
+        for wrong in [snapshot(&[9], Some(9)), snapshot(&[1, 2], Some(8)), snapshot(&[1, 2], None), snapshot(&[1, 2], Some(0))] {
+            assert!(!heard(&[(8, 2)]).judge(&wrong), "{wrong:?}");
+        }
+        assert!(!heard(&[]).judge(&snapshot(&[1], Some(2))));
+    }
+
+    #[test]
+    fn an_endpoint_that_the_node_lists_needs_no_proof() {
+        let (mut trust, apart) = (Trust::default(), endpoints("b", "a"));
+        trust.list(true, true);
+        trust.forget();
+        assert!(trust.believes(Topic::Sequence, &apart) && trust.believes(Topic::Rawblock, &apart));
+    }
+
+    #[test]
+    fn readings_for_the_proof_are_few() {
+        let (mut trust, now) = (Trust::default(), Instant::now());
+        let tried: Vec<_> = (0..300).filter(|second| trust.accepted(*second, id(0), now + Duration::from_secs(*second))).collect();
+        assert_eq!(tried, [0, 1, 3, 7, 15, 31, 63, 123, 183, 243]);
+    }
+}
