@@ -1,0 +1,187 @@
+"""The event log, read page by page over all restarts of the daemon, and what must hold of it.
+
+Numbers without a hole; each balance from where the one before ended; a transaction announced once per address; then only legal
+changes of its status, each from the status told before; blocks that follow upon each other; and what was read once stays as it was.
+"""
+
+import json
+
+"""The table at the head of src/tracker/event.rs."""
+LEGAL = {
+    "mempool": {"confirmed", "replaced", "conflicted", "evicted"},
+    "confirmed": {"mempool", "replaced", "evicted"},
+    "replaced": {"mempool", "confirmed"},
+    "conflicted": {"mempool", "confirmed"},
+    "evicted": {"mempool", "confirmed"},
+}
+PAGE = 1000
+"""Read again after each restart of the daemon; the whole log is at the end."""
+AGAIN = 1000
+
+
+def facts(tx):
+    return tx["status"], tx["block_hash"], tx["received"], tx["sent"]
+
+
+class EventLog:
+    def __init__(self, witness):
+        self.witness, self.checked = witness, 0
+        """(address, txid) -> time at which it was told as gone."""
+        self.gone = {}
+        self.log_id, self.entries = None, []
+        """What is wrong with it, in words."""
+        self.wrong = []
+        self.balances = {}
+        """(address, txid) -> status, block hash, received, sent: as told last."""
+        self.told = {}
+        """Addresses that had a past when they were added."""
+        self.late = set()
+        """Told hashes by height."""
+        self.blocks = {}
+        self.tip = None
+        self.kinds = {}
+
+    def read(self, daemon, again=None):
+        """Reads on to the head; first, the last `again` entries that are known (or all of them) once more."""
+        if again is not None:
+            self._read_again(daemon, again)
+        while True:
+            after = f"&after={self.log_id}-{len(self.entries)}" if self.entries else ""
+            page = daemon.get(f"/events?limit={PAGE}{after}")
+            for entry in page["events"]:
+                self._take(entry)
+            if not page["events"]:
+                if page["next"] != page["head"]:
+                    self.wrong.append(f"/events is empty before its head: next {page['next']}, head {page['head']}")
+                return
+
+    def _read_again(self, daemon, count):
+        start = max(0, len(self.entries) - count)
+        while start < len(self.entries):
+            after = f"&after={self.log_id}-{start}" if start else ""
+            page = daemon.get(f"/events?limit={min(PAGE, len(self.entries) - start)}{after}")["events"]
+            if not page:
+                self.wrong.append(f"events after {start} are gone, {len(self.entries)} were read before")
+                return
+            for entry in page:
+                if json.dumps(entry) != self.entries[start]:
+                    self.wrong.append(f"event {start + 1} was {self.entries[start]} and now is {json.dumps(entry)}")
+                start += 1
+
+    def _take(self, entry):
+        self.entries.append(json.dumps(entry))
+        log_id, number = entry["cursor"].rsplit("-", 1)
+        if self.log_id not in (None, log_id) or int(number) != len(self.entries):
+            self._wrong(entry, f"number {len(self.entries)} of the log {self.log_id} was expected")
+        self.log_id = log_id
+        if entry["data"]["cursor"] != entry["cursor"]:
+            self._wrong(entry, "has another cursor inside")
+        self.kinds[entry["event"]] = self.kinds.get(entry["event"], 0) + 1
+        check = getattr(self, "_" + entry["event"], None)
+        if check is None:
+            self._wrong(entry, "is of an unknown kind")
+        else:
+            check(entry, entry["data"])
+
+    def _wrong(self, entry, what):
+        self.wrong.append(f"event {what}: {json.dumps(entry)}")
+
+    def _new_transactions(self, entry, data):
+        if data["count"] != len(data["transactions"]) or not data["count"]:
+            self._wrong(entry, "counts wrongly")
+        for tx in data["transactions"]:
+            key = (data["address"], tx["txid"])
+            if key in self.told:
+                self._wrong(entry, f"announces {tx['txid']} again")
+            # One that returns from a stale block and falls with it may be news for a late address.
+            if tx["status"] not in ("mempool", "confirmed") and not (tx["status"] == "evicted" and data["address"] in self.late):
+                self._wrong(entry, f"announces {tx['txid']} as {tx['status']}")
+            self._tell(entry, key, tx)
+
+    def _transaction_update(self, entry, data):
+        key = (data["address"], data["txid"])
+        told, _, *amounts = self.told.get(key, (None, None))
+        if told is None:
+            self._wrong(entry, "is about a transaction that was not announced")
+        elif told != data["previous_status"]:
+            self._wrong(entry, f"says previous_status {data['previous_status']}, told before was {told}")
+        elif told == data["status"] == "mempool" and amounts != [data["received"], data["sent"]]:
+            pass  # It spends an output that was not known before.
+        elif data["status"] not in LEGAL[told]:
+            self._wrong(entry, "is no legal change")
+        self._tell(entry, key, data)
+
+    def _tell(self, entry, key, tx):
+        self.told[key] = facts(tx)
+        height, block = tx["block_height"], tx["block_hash"]
+        # The block itself is told after what it confirms.
+        if tx["status"] == "confirmed" and self.tip and height <= self.tip and self.blocks.get(height, block) != block:
+            self._wrong(entry, f"confirms in a block that is not on the chain that was told: {block}")
+
+    def _balance_change(self, entry, data):
+        before = self.balances.get(data["address"], 0)
+        if data["old_balance"] != before:
+            self._wrong(entry, f"starts from {data['old_balance']}, told before was {before}")
+        if data["new_balance"] == data["old_balance"] or data["delta"] != data["new_balance"] - data["old_balance"]:
+            self._wrong(entry, "has a wrong delta, or changes nothing")
+        if data["confirmed_balance"] + data["unconfirmed_balance"] != data["new_balance"]:
+            self._wrong(entry, "has parts that are not its sum")
+        self.balances[data["address"]] = data["new_balance"]
+
+    def _block(self, entry, data):
+        if self.tip is not None and data["height"] != self.tip + 1:
+            self._wrong(entry, f"is not the block after {self.tip}")
+        self.tip = data["height"]
+        self.blocks[self.tip] = data["hash"]
+
+    def _reorg(self, entry, data):
+        old, fork = data["old_tip"], data["fork_point"]
+        if self.tip is not None and (old["height"] != self.tip or self.blocks.get(self.tip, old["hash"]) != old["hash"]):
+            self._wrong(entry, f"does not start from the tip that was told, {self.tip} {self.blocks.get(self.tip)}")
+        if data["depth"] != old["height"] - fork["height"] or data["depth"] < 1:
+            self._wrong(entry, "has a wrong depth")
+        if self.blocks.get(fork["height"], fork["hash"]) != fork["hash"]:
+            self._wrong(entry, "has a fork point that was not told")
+        self.blocks = {height: block for height, block in self.blocks.items() if height <= fork["height"]}
+        self.tip = fork["height"]
+
+    def _check_witness(self, ledger):
+        """What was told since the last time, beside what the node published."""
+        for text in self.entries[self.checked :]:
+            entry = json.loads(text)
+            data, moment = entry["data"], entry["data"]["timestamp"]
+            if entry["event"] == "block" and data["hash"] not in self.witness.connected and data["hash"] not in ledger.blocks:
+                self._wrong(entry, "tells a block that the node never connected")
+            for tx in data.get("transactions", [data] if entry["event"] == "transaction_update" else []):
+                self._check_seen(entry, data["address"], tx, moment)
+        self.checked = len(self.entries)
+
+    def _check_seen(self, entry, address, tx, moment):
+        txid, status = tx["txid"], tx["status"]
+        if status == "mempool" and not self.witness.came_before(txid, moment):
+            self._wrong(entry, f"tells {txid} in a mempool that never took it")
+        if status in ("replaced", "conflicted", "evicted"):
+            if not self.witness.left_between(txid, self.gone.get((address, txid), 0), moment):
+                self._wrong(entry, f"tells {txid} as gone, which it was not")
+            self.gone[(address, txid)] = moment
+
+    def differences(self, truth):
+        """What was told in the end, beside what is: call it when the daemon's state is the node's."""
+        self._check_witness(truth.ledger)
+        found, self.wrong = self.wrong, []
+        daemon = truth.world.daemon
+        for address in truth.scripts.values():
+            text = address.text
+            balance, told = daemon.get(f"/balance/{text}")["balance"], self.balances.get(text, 0)
+            if balance != told:
+                found.append(f"{text}: the events end with {told}, /balance is {balance}")
+            listed = {tx["txid"]: facts(tx) for tx in daemon.get(f"/transactions/{text}?limit=5000")["transactions"]}
+            told = {txid: last for (who, txid), last in self.told.items() if who == text}
+            for txid in listed.keys() | told.keys():
+                if listed.get(txid) != told.get(txid):
+                    found.append(f"{text}: the events end with {told.get(txid)} for {txid}, /transactions says {listed.get(txid)}")
+        if self.tip is not None and (self.tip != truth.height or self.blocks.get(self.tip, truth.tip) != truth.tip):
+            found.append(f"the events end on block {self.tip} {self.blocks.get(self.tip)}, the tip is {truth.height} {truth.tip}")
+        chain = truth.ledger.chain
+        found += [f"the events tell block {h} as {b}, it is {chain[h]}" for h, b in self.blocks.items() if h < len(chain) and chain[h] != b]
+        return found
