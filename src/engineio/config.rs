@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use hyper::HeaderMap;
 
+use super::cors::Cors;
 use super::session::Limits;
 
 /// Decides by the headers of a handshake whether a session may be opened; the error is the message that the client gets.
@@ -35,10 +36,25 @@ pub struct Config {
     pub queue_messages: usize,
     /// Bytes that may wait for one client.
     pub queue_bytes: usize,
+    /// Bytes that may wait for all clients together; beyond it the slowest are closed. A message to many counts for each of them, though they
+    /// share its bytes, so this is well above what it takes in memory.
+    pub total_queued_bytes: usize,
+    /// Bytes of messages that clients began to send, or that the layer above has not let go of, together; who would go beyond is refused.
+    /// Small ones (4 KiB) do not count.
+    pub total_received_bytes: usize,
     /// Whether a polling session may move to a WebSocket.
     pub upgrades: bool,
-    /// Asked at the handshake only: after it the session id is the credential.
+    /// Whether clients of revision 3 (`EIO=3`: Socket.IO 1 and 2) are served too. JSONP, which only browsers without XMLHttpRequest 2
+    /// used, is not.
+    pub revision_3: bool,
+    /// Asked at the handshake only: after it the session id is the credential. It is where `Origin` is checked, which CORS does not do.
     pub allow: Option<Allow>,
+    /// Lets pages of other origins read the answers; off, as in the reference server.
+    pub cors: Option<Cors>,
+    /// The name of a cookie with the session id on the answer to a polling handshake, for a load balancer that sends all requests of a
+    /// session to one server. Never a credential: a request's cookies are not looked at. A session that opens as a WebSocket is one
+    /// connection and needs none. Must be a cookie name (RFC 6265: no space, comma, semicolon, equals sign).
+    pub cookie: Option<String>,
 }
 
 impl Default for Config {
@@ -56,8 +72,13 @@ impl Default for Config {
             max_sessions: 10_000,
             queue_messages: 1024,
             queue_bytes: 4 << 20,
+            total_queued_bytes: 512 << 20,
+            total_received_bytes: 64 << 20,
             upgrades: true,
+            revision_3: true,
             allow: None,
+            cors: None,
+            cookie: None,
         }
     }
 }

@@ -30,6 +30,9 @@ pub enum Refused {
     /// The body did not come in time.
     #[error("Request timeout")]
     BodyTimeout,
+    /// All clients together have too much on its way in.
+    #[error("Too much to receive")]
+    Busy,
     /// No room for another session, or the service is ending.
     #[error("Too many sessions")]
     Unavailable,
@@ -48,7 +51,7 @@ impl Refused {
             Self::TransportUnknown => 0,
             Self::SessionUnknown => 1,
             Self::BadHandshakeMethod => 2,
-            Self::BadRequest | Self::TooLarge | Self::BodyTimeout | Self::Unavailable => 3,
+            Self::BadRequest | Self::TooLarge | Self::BodyTimeout | Self::Busy | Self::Unavailable => 3,
             Self::Forbidden(_) => 4,
             Self::UnsupportedVersion => 5,
         }
@@ -68,7 +71,7 @@ impl Refused {
             Self::Forbidden(_) => StatusCode::FORBIDDEN,
             Self::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::BodyTimeout => StatusCode::REQUEST_TIMEOUT,
-            Self::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Busy | Self::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
             _ => StatusCode::BAD_REQUEST,
         };
         let body = serde_json::to_vec(&Body { code: self.code(), message: self.message() }).unwrap_or_default();
@@ -95,7 +98,7 @@ impl Refused {
     }
 
     fn retry_after(&self, response: &mut Response<Full<Bytes>>) {
-        if *self == Self::Unavailable {
+        if matches!(self, Self::Busy | Self::Unavailable) {
             response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("5"));
         }
     }

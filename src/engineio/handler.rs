@@ -9,6 +9,8 @@ use hyper::HeaderMap;
 use tokio_tungstenite::tungstenite::Utf8Bytes;
 
 use super::outbox::Outbox;
+use super::packet::{Dialect, Revision};
+use super::request::Query;
 
 /// The text of a message as a complete Engine.IO packet: the type digit `4` and what follows.
 ///
@@ -96,6 +98,13 @@ pub struct Handshake {
     /// The raw query string, without the question mark.
     pub query: String,
     pub peer: Option<IpAddr>,
+}
+
+impl Handshake {
+    /// The protocol revision of the client. A session is opened only with one that this says.
+    pub fn revision(&self) -> Revision {
+        Query::parse(&self.query).dialect.map_or(Revision::Four, Dialect::revision)
+    }
 }
 
 /// Why a session ended; the words are those of the reference server.

@@ -1,6 +1,6 @@
-//! Engine.IO, protocol revision 4, server side: long-polling and WebSocket sessions for the layer above ([`Handler`]).
+//! Engine.IO, protocol revisions 4 and 3, server side: long-polling and WebSocket sessions for the layer above ([`Handler`]).
 //!
-//! Source: the protocol document (socketio/socket.io, `docs/engine.io-protocol/v4-current.md`) and, where it is silent, what the reference
+//! Source: the protocol documents (socketio/socket.io, `docs/engine.io-protocol/v4-current.md` and `v3.md`) and, where it is silent, what the reference
 //! server (npm `engine.io` 6.6) does on the wire. Where we differ from the reference on purpose, the code that decides says why.
 //!
 //! Laws:
@@ -11,7 +11,8 @@
 //! 3. Each session has one task (`task`) that owns the machine, its sockets, its pending requests and the work of the layer above.
 //! 4. One way out: the session's `registry::Entry` goes and [`Handler::close`] is called in one function of the task, exactly once.
 //! 5. Everything is bounded: the outbox in messages and bytes, a body and a frame by `max_payload`, a mailbox in commands, every wait by a
-//!    deadline. Nothing here waits for a slow client but its own task.
+//!    deadline; what waits for all clients, and what all of them have begun to send, by a `budget`. Nothing here waits for a slow client
+//!    but its own task. A polling answer that was given to HTTP is the connection's, whose time is the HTTP server's to bound.
 //! 6. Nothing here knows what the messages mean; this folder imports nothing of the crate around it.
 //!
 //! ```text
@@ -29,9 +30,12 @@
 //!     +---- ws closed, timeout, anything else ------------+       (polling goes on)
 //! ```
 //!
-//! Revision 3 fits in at `request` (the version of a session), `payload` (length-prefixed framing) and `session` (the client pings).
+//! Revision 3 is a matter of `request` (which one a client speaks), `packet` and `payload` (how things are written) and `session` (the
+//! client pings). It is told to the layer above by [`Handshake::revision`].
 
+mod budget;
 mod config;
+mod cors;
 mod error;
 mod handler;
 mod outbox;
@@ -46,6 +50,8 @@ mod task;
 mod websocket;
 
 pub use config::{Allow, Config};
+pub use cors::{Cors, Origins};
 pub use handler::{CloseReason, Handler, Handshake, Message, Text, Work};
 pub use outbox::{Group, Outbox, OutboxReceiver, SendError, outbox};
-pub use service::Service;
+pub use packet::Revision;
+pub use service::{Service, begun};

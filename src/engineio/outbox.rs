@@ -1,17 +1,26 @@
-//! The outbound queue of one session: bounded in messages and in bytes, never waited for.
+//! The outbound queues: each session's is bounded in messages and in bytes, all together in bytes ([`Queues`]); nobody waits for one.
 //!
 //! A mutex over a deque and one waker instead of a channel: only the session's task waits here, an idle queue owns no memory, and the
 //! byte bound is exact.
+//!
+//! When all queues together are over their limit, the slowest readers are closed until an eighth of it is free again. How slow a session
+//! is, is what waits for it times how long nothing of it has moved: by the bytes alone it could be one that reads well and has just been
+//! sent much. What the transports hold, one group or one polling body a session, counts too.
 
-use std::collections::VecDeque;
+use std::cmp::Reverse;
+use std::collections::{HashMap, VecDeque};
 use std::future::poll_fn;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::task::{Context, Poll, Waker};
+use std::time::{Duration, Instant};
 
+use super::budget::Budget;
 use super::handler::{CloseReason, Message};
 
 /// Room in the deque that an emptied queue may keep.
 const KEPT_CAPACITY: usize = 8;
+/// What a group costs besides its bytes; counted in the limit of all queues.
+const OVERHEAD: usize = 64;
 
 /// Messages that must stay together: one, or a header with its attachments.
 #[derive(Debug, Clone)]
@@ -42,7 +51,13 @@ pub enum SendError {
 struct State {
     groups: VecDeque<Group>,
     bytes: usize,
+    /// Taken out of the queue and not yet given to the system.
+    held: usize,
+    /// When the session last took a group, or got the first one that waits. Looked at only when something waits.
+    moved: Option<Instant>,
     closing: Option<CloseReason>,
+    /// Nothing is sent any more: the client does not read.
+    abandoned: bool,
     /// The session is gone.
     gone: bool,
     /// The session could write a message at once.
@@ -52,17 +67,130 @@ struct State {
     waker: Option<Waker>,
 }
 
+impl State {
+    /// What the limit of all queues counts. A session that was told to go counts no more: what its transport has is freed as soon as its
+    /// task runs, and until then nobody else is to pay for it.
+    fn weight(&self) -> usize {
+        if self.abandoned {
+            return 0;
+        }
+        self.bytes.saturating_add(self.groups.len().saturating_mul(OVERHEAD)).saturating_add(self.held)
+    }
+
+    /// Times below this say nothing but that the machine is busy.
+    const SHORT: Duration = Duration::from_millis(10);
+
+    fn slowness(&self, now: Instant) -> u128 {
+        let still = self.moved.map_or(Self::SHORT, |moved| now.saturating_duration_since(moved).max(Self::SHORT));
+        (self.weight() as u128).saturating_mul(still.as_micros())
+    }
+}
+
 #[derive(Debug)]
 struct Shared {
     state: Mutex<State>,
     max_groups: usize,
     max_bytes: usize,
+    queues: Arc<Queues>,
+}
+
+/// The queues of all sessions of a service.
+#[derive(Debug)]
+pub(super) struct Queues {
+    budget: Arc<Budget>,
+    /// By the address of the queue.
+    open: Mutex<HashMap<usize, Weak<Shared>>>,
+}
+
+impl Queues {
+    pub(super) fn new(max_bytes: usize) -> Arc<Self> {
+        Arc::new(Self { budget: Budget::new(max_bytes), open: Mutex::default() })
+    }
+
+    /// Bytes that wait for all clients.
+    pub(super) fn queued_bytes(&self) -> usize {
+        self.budget.used()
+    }
+
+    /// A queue among these for at most `max_groups` groups and `max_bytes` bytes; a single larger group fits an empty queue.
+    pub(super) fn outbox(self: &Arc<Self>, max_groups: usize, max_bytes: usize) -> (Outbox, OutboxReceiver) {
+        let shared = Arc::new(Shared { state: Mutex::default(), max_groups, max_bytes, queues: self.clone() });
+        self.open().insert(key(&shared), Arc::downgrade(&shared));
+        (Outbox { shared: shared.clone() }, OutboxReceiver { shared })
+    }
+
+    fn open(&self) -> MutexGuard<'_, HashMap<usize, Weak<Shared>>> {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Closes the slowest until there will be room. No queue may be locked by the caller.
+    fn relieve(&self) {
+        let open = self.open();
+        let enough = self.budget.max() - self.budget.max() / 8;
+        let mut excess = self.budget.used().saturating_sub(enough);
+        if self.budget.used() <= self.budget.max() {
+            return;
+        }
+        let (mut slowest, now) = (Vec::new(), Instant::now());
+        for shared in open.values().filter_map(Weak::upgrade) {
+            let state = shared.lock();
+            let (weight, slowness) = (state.weight(), state.slowness(now));
+            drop(state);
+            if weight > 0 {
+                slowest.push((Reverse(slowness), weight, shared));
+            }
+        }
+        slowest.sort_unstable_by_key(|(slowness, ..)| *slowness);
+        let mut wakers = Vec::new();
+        for (_, weight, shared) in slowest {
+            if excess == 0 {
+                break;
+            }
+            wakers.extend(shared.abandon());
+            excess = excess.saturating_sub(weight);
+        }
+        drop(open);
+        wakers.into_iter().for_each(Waker::wake);
+    }
+}
+
+fn key(shared: &Arc<Shared>) -> usize {
+    Arc::as_ptr(shared).addr()
 }
 
 impl Shared {
     fn lock(&self) -> MutexGuard<'_, State> {
         // No call under the lock can leave the state half changed.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes a step that may change the weight, and keeps the books.
+    fn change<T>(&self, step: impl FnOnce(&mut State) -> T) -> T {
+        let mut state = self.lock();
+        let before = state.weight();
+        let done = step(&mut state);
+        let after = state.weight();
+        // Under the lock: the books must not be less than what is queued.
+        if after >= before {
+            self.queues.budget.add(after - before);
+        } else {
+            self.queues.budget.sub(before - after);
+        }
+        done
+    }
+
+    /// The end of a session that reads too slowly: what waits is dropped here and now, what the transport has with the session. Gives
+    /// its waker.
+    #[must_use]
+    fn abandon(&self) -> Option<Waker> {
+        let (groups, waker) = self.change(|state| {
+            state.closing.get_or_insert(CloseReason::SlowConsumer);
+            state.abandoned = true;
+            state.bytes = 0;
+            (std::mem::take(&mut state.groups), state.waker.take())
+        });
+        drop(groups);
+        waker
     }
 }
 
@@ -78,44 +206,61 @@ pub struct OutboxReceiver {
     shared: Arc<Shared>,
 }
 
-/// A queue for at most `max_groups` groups and `max_bytes` bytes; a single larger group fits an empty queue.
+/// A queue of its own, for tests of the layer above.
 pub fn outbox(max_groups: usize, max_bytes: usize) -> (Outbox, OutboxReceiver) {
-    let shared = Arc::new(Shared { state: Mutex::default(), max_groups, max_bytes });
-    (Outbox { shared: shared.clone() }, OutboxReceiver { shared })
+    Queues::new(usize::MAX).outbox(max_groups, max_bytes)
 }
 
 impl Outbox {
     /// Queues a group whole or not at all, at once.
     pub fn try_send(&self, group: Group) -> Result<(), SendError> {
-        let mut state = self.shared.lock();
-        if state.closing.is_some() || state.gone {
-            return Err(SendError::Closed);
-        }
-        let bytes = state.bytes.saturating_add(group.bytes());
-        if !state.groups.is_empty() && (state.groups.len() >= self.shared.max_groups || bytes > self.shared.max_bytes) {
-            return Err(SendError::Full);
-        }
-        state.bytes = bytes;
-        push(state, group);
+        let waker = self.shared.change(|state| {
+            if state.closing.is_some() || state.gone {
+                return Err(SendError::Closed);
+            }
+            let bytes = state.bytes.saturating_add(group.bytes());
+            if !state.groups.is_empty() && (state.groups.len() >= self.shared.max_groups || bytes > self.shared.max_bytes) {
+                return Err(SendError::Full);
+            }
+            Ok(push(state, group))
+        })?;
+        self.queued(waker);
         Ok(())
     }
 
     /// Queues a group only if the transport can write it now: a WebSocket whose last frame is out, or a waiting poll. `false`: dropped.
     pub fn try_send_volatile(&self, group: Group) -> Result<bool, SendError> {
-        let mut state = self.shared.lock();
-        if state.closing.is_some() || state.gone {
-            return Err(SendError::Closed);
-        }
-        if !state.idle || !state.groups.is_empty() {
-            return Ok(false);
-        }
-        state.bytes = group.bytes();
-        push(state, group);
+        let waker = self.shared.change(|state| {
+            if state.closing.is_some() || state.gone {
+                return Err(SendError::Closed);
+            }
+            Ok((state.idle && state.groups.is_empty()).then(|| push(state, group)))
+        })?;
+        let Some(waker) = waker else { return Ok(false) };
+        self.queued(waker);
         Ok(true)
     }
 
-    /// Asks the session to end: what is queued is still sent, then the transport is closed. The first reason counts.
+    /// Behind the lock: wakes the session's task, and sees to the limit of all queues.
+    fn queued(&self, waker: Option<Waker>) {
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+        let queues = &self.shared.queues;
+        if queues.budget.used() > queues.budget.max() {
+            queues.relieve();
+        }
+    }
+
+    /// Asks the session to end: what is queued is still sent, then the transport is closed. The first reason counts. A
+    /// [`CloseReason::SlowConsumer`] is sent nothing more.
     pub fn close(&self, reason: CloseReason) {
+        if reason == CloseReason::SlowConsumer {
+            if let Some(waker) = self.shared.abandon() {
+                waker.wake();
+            }
+            return;
+        }
         let mut state = self.shared.lock();
         if state.closing.is_none() {
             state.closing = Some(reason);
@@ -133,11 +278,14 @@ impl Outbox {
     }
 }
 
-fn push(mut state: MutexGuard<'_, State>, group: Group) {
-    state.groups.push_back(group);
-    if state.listening {
-        wake(state);
+/// Gives the waker of a session that waits for a group.
+fn push(state: &mut State, group: Group) -> Option<Waker> {
+    if state.groups.is_empty() && state.held == 0 {
+        state.moved = Some(Instant::now());
     }
+    state.bytes = state.bytes.saturating_add(group.bytes());
+    state.groups.push_back(group);
+    if state.listening { state.waker.take() } else { None }
 }
 
 /// Wakes the session's task after the lock is released.
@@ -161,36 +309,43 @@ impl OutboxReceiver {
 
     /// The next group if one is waiting.
     pub fn try_recv(&mut self) -> Option<Group> {
-        let mut state = self.shared.lock();
-        let group = state.groups.pop_front()?;
-        state.bytes = state.bytes.saturating_sub(group.bytes());
-        if state.groups.is_empty() && state.groups.capacity() > KEPT_CAPACITY {
-            state.groups.shrink_to(KEPT_CAPACITY);
-        }
-        Some(group)
+        self.shared.change(|state| {
+            let group = state.groups.pop_front()?;
+            state.bytes = state.bytes.saturating_sub(group.bytes());
+            state.moved = Some(Instant::now());
+            if state.groups.is_empty() && state.groups.capacity() > KEPT_CAPACITY {
+                state.groups.shrink_to(KEPT_CAPACITY);
+            }
+            Some(group)
+        })
+    }
+
+    /// How much of what was taken is not out yet.
+    pub(super) fn hold(&self, bytes: usize) {
+        self.shared.change(|state| state.held = bytes);
     }
 
     /// Waits until the layer above asks for the end. Cancel-safe, but not beside `recv`.
     pub async fn closing(&self) -> CloseReason {
         poll_fn(|cx| match self.poll(cx, Wanted { groups: false, closing: true, idle: false }) {
-            Poll::Ready(Some(reason)) => Poll::Ready(reason),
+            Poll::Ready(Asked::Close(reason) | Asked::Abandon(reason)) => Poll::Ready(reason),
             _ => Poll::Pending,
         })
         .await
     }
 
-    /// Ready with a reason when the end was asked for, with nothing when a group is waiting. One task may wait here.
-    pub(super) fn poll(&self, cx: &Context<'_>, wanted: Wanted) -> Poll<Option<CloseReason>> {
+    /// What the session is to do. One task may wait here.
+    pub(super) fn poll(&self, cx: &Context<'_>, wanted: Wanted) -> Poll<Asked> {
         let mut state = self.shared.lock();
         state.idle = wanted.idle;
         state.listening = wanted.groups;
-        if wanted.closing
-            && let Some(reason) = state.closing
-        {
-            return Poll::Ready(Some(reason));
+        match state.closing {
+            Some(reason) if state.abandoned => return Poll::Ready(Asked::Abandon(reason)),
+            Some(reason) if wanted.closing => return Poll::Ready(Asked::Close(reason)),
+            _ => {}
         }
         if wanted.groups && !state.groups.is_empty() {
-            return Poll::Ready(None);
+            return Poll::Ready(Asked::Send);
         }
         match &state.waker {
             Some(waker) if waker.will_wake(cx.waker()) => {}
@@ -209,14 +364,26 @@ pub(super) struct Wanted {
     pub(super) idle: bool,
 }
 
+/// What a session is asked to do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Asked {
+    /// A group is waiting.
+    Send,
+    /// Send what is queued, then end.
+    Close(CloseReason),
+    /// End.
+    Abandon(CloseReason),
+}
+
 impl Drop for OutboxReceiver {
     fn drop(&mut self) {
-        let mut state = self.shared.lock();
-        state.gone = true;
-        state.bytes = 0;
-        let groups = std::mem::take(&mut state.groups);
-        drop(state);
+        let groups = self.shared.change(|state| {
+            state.gone = true;
+            (state.bytes, state.held) = (0, 0);
+            std::mem::take(&mut state.groups)
+        });
         drop(groups);
+        self.shared.queues.open().remove(&key(&self.shared));
     }
 }
 
@@ -251,7 +418,66 @@ mod tests {
         assert!(receiver.try_recv().is_some() && receiver.try_recv().is_none());
         let wanted = Wanted { groups: true, closing: true, idle: true };
         let asked = receiver.poll(&Context::from_waker(Waker::noop()), wanted);
-        assert_eq!(asked, Poll::Ready(Some(CloseReason::ForcedClose)), "the first reason counts");
+        assert_eq!(asked, Poll::Ready(Asked::Close(CloseReason::ForcedClose)), "the first reason counts");
+    }
+
+    #[test]
+    fn a_slow_consumer_is_sent_nothing_more() {
+        let (sender, mut receiver) = outbox(8, 100);
+        sender.try_send(text("a")).expect("the queue is empty");
+        sender.close(CloseReason::SlowConsumer);
+        assert!(receiver.try_recv().is_none() && sender.queued_bytes() == 0);
+        let asked = receiver.poll(&Context::from_waker(Waker::noop()), Wanted { groups: true, closing: false, idle: true });
+        assert_eq!(asked, Poll::Ready(Asked::Abandon(CloseReason::SlowConsumer)));
+    }
+
+    #[test]
+    fn when_all_queues_are_full_the_slowest_are_closed_and_the_others_go_on() {
+        let queues = Queues::new(10_000);
+        let sessions: Vec<_> = (0..20).map(|_| queues.outbox(100, 100_000)).collect();
+        let block = || text(&"x".repeat(1000));
+        // Two do not read, one has a frame on its way that it does not take.
+        for _ in 0..3 {
+            sessions[0].0.try_send(block()).expect("room");
+            sessions[1].0.try_send(block()).expect("room");
+        }
+        sessions[2].0.try_send(block()).expect("room");
+        sessions[2].1.hold(2500);
+        assert!(sessions.iter().all(|(sender, _)| !sender.is_closed()));
+        for (sender, _) in &sessions[3..] {
+            let _ = sender.try_send(text("a little"));
+        }
+        let closed: Vec<_> = (0..20).filter(|number| sessions[*number].0.is_closed()).collect();
+        assert_eq!(closed, [2], "the one with the most, held bytes included, and only as many as it takes");
+        assert_eq!(sessions[3].0.queued_bytes(), 8);
+        drop(sessions);
+        assert_eq!((queues.queued_bytes(), queues.open().len()), (0, 0), "nothing is left in the books");
+    }
+
+    #[test]
+    fn one_that_has_not_moved_for_long_is_slower_than_one_that_was_just_sent_more() {
+        let queues = Queues::new(10_000);
+        let sessions: Vec<_> = (0..3).map(|_| queues.outbox(100, 100_000)).collect();
+        sessions[0].0.try_send(text(&"x".repeat(3000))).expect("room");
+        sessions[0].1.shared.lock().moved = Instant::now().checked_sub(Duration::from_secs(2));
+        sessions[1].0.try_send(text(&"x".repeat(6000))).expect("room");
+        sessions[2].0.try_send(text(&"x".repeat(1000))).expect("room");
+        assert_eq!(sessions.iter().map(|(sender, _)| sender.is_closed()).collect::<Vec<_>>(), [true, false, false]);
+    }
+
+    #[test]
+    fn a_session_that_was_told_to_go_is_not_taken_for_one_that_stays() {
+        let queues = Queues::new(1000);
+        let (slow, mut slow_end) = queues.outbox(100, 100_000);
+        let (other, _other_end) = queues.outbox(100, 100_000);
+        slow.try_send(text(&"x".repeat(900))).expect("room");
+        slow_end.try_recv().expect("queued above");
+        slow_end.hold(900);
+        other.try_send(text(&"x".repeat(100))).expect("room");
+        assert!(slow.is_closed(), "900 bytes are with its transport");
+        other.try_send(text(&"x".repeat(100))).expect("its bytes are as good as free");
+        assert!(!other.is_closed());
+        slow_end.hold(0);
     }
 
     #[test]

@@ -1,16 +1,16 @@
-//! A polling body to and from packets: packets joined by U+001E (protocol revision 4).
+//! A polling body to and from packets.
 //!
-//! Reading is lazy: a body of a megabyte may hold half a million packets, which would cost forty times the body if they were taken apart at
-//! once. Its parts share the body's bytes. Writing replaces a U+001E inside a text with U+001F of the same length, because what follows it
-//! would otherwise be a packet of its own.
+//! Revision 4 joins packets by U+001E. Reading is lazy: a body of a megabyte may hold half a million packets, which would cost forty times
+//! the body if they were taken apart at once. Its parts share the body's bytes. Writing replaces a U+001E inside a text with U+001F of the
+//! same length, because what follows it would otherwise be a packet of its own. Revision 3 is `three`'s.
 
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
+mod three;
+
 use bytes::Bytes;
 use tokio_tungstenite::tungstenite::Utf8Bytes;
 
 use super::handler::Message;
-use super::packet::{Packet, PacketError};
+use super::packet::{Dialect, Packet, PacketError, Revision, base64};
 
 /// Packets in one polling answer. python-engineio disconnects when it gets more.
 pub const MAX_PACKETS: usize = 16;
@@ -18,17 +18,31 @@ pub const MAX_PACKETS: usize = 16;
 const SEPARATOR: u8 = 0x1e;
 const SEPARATOR_STAND_IN: u8 = 0x1f;
 
-/// The packets of a body, one after the other. An empty body is one empty packet, which is an error; so is what follows a trailing
-/// separator.
+/// A body that is written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Body {
+    Text(Bytes),
+    Octets(Bytes),
+}
+
+/// The packets of a body, one after the other. Behind an error nothing means anything.
 #[derive(Debug)]
-pub struct Packets {
-    /// `None` behind the last packet.
-    rest: Option<Bytes>,
+pub struct Packets(Reader);
+
+#[derive(Debug)]
+enum Reader {
+    /// `None` behind the last packet. An empty body is one empty packet, which is an error; so is what follows a trailing separator.
+    Four(Option<Bytes>),
+    Three(three::Reader),
 }
 
 impl Packets {
-    pub fn of(body: Bytes) -> Self {
-        Self { rest: Some(body) }
+    /// `octets`: the body said it is binary, which only revision 3 knows.
+    pub fn of(body: Bytes, revision: Revision, octets: bool) -> Self {
+        Self(match revision {
+            Revision::Four => Reader::Four(Some(body)),
+            Revision::Three => Reader::Three(three::Reader::of(body, octets)),
+        })
     }
 }
 
@@ -36,21 +50,26 @@ impl Iterator for Packets {
     type Item = Result<Packet, PacketError>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        let mut rest = self.rest.take()?;
-        let part = match rest.iter().position(|byte| *byte == SEPARATOR) {
-            Some(at) => {
-                let part = rest.split_to(at);
-                // The separator stands at the front of what is left.
-                self.rest = Some(rest.split_off(1));
-                part
+        match &mut self.0 {
+            Reader::Three(reader) => reader.next(),
+            Reader::Four(rest) => {
+                let part = next_part(rest)?;
+                Some(Utf8Bytes::try_from(part).map_err(|_| PacketError::Utf8).and_then(|part| Packet::from_text(part, Revision::Four)))
             }
-            None => rest,
-        };
-        Some(Utf8Bytes::try_from(part).map_err(|_| PacketError::Utf8).and_then(Packet::from_text))
+        }
     }
 }
 
-/// Bytes of a packet in a body, without a separator.
+fn next_part(body: &mut Option<Bytes>) -> Option<Bytes> {
+    let mut rest = body.take()?;
+    let Some(at) = rest.iter().position(|byte| *byte == SEPARATOR) else { return Some(rest) };
+    let part = rest.split_to(at);
+    // The separator stands at the front of what is left.
+    *body = Some(rest.split_off(1));
+    Some(part)
+}
+
+/// Bytes of a packet in a body of revision 4, without a separator.
 pub fn encoded_len(packet: &Packet) -> usize {
     match packet {
         Packet::Message(Message::Text(text)) => text.frame().as_str().len(),
@@ -61,44 +80,45 @@ pub fn encoded_len(packet: &Packet) -> usize {
 }
 
 /// How many of the packets at the front go into one body: at most [`MAX_PACKETS`] and `max_bytes`, but never none.
-pub fn fitting<'a>(packets: impl Iterator<Item = &'a Packet>, max_bytes: usize) -> usize {
+pub fn fitting<'a>(packets: impl Iterator<Item = &'a Packet>, dialect: Dialect, max_bytes: usize) -> usize {
+    let around = if dialect == Dialect::Four { 1 } else { three::MOST_AROUND };
     let mut bytes = 0usize;
     packets
         .take(MAX_PACKETS)
         .enumerate()
         .take_while(|(index, packet)| {
-            bytes = bytes.saturating_add(encoded_len(packet)).saturating_add(usize::from(*index > 0));
+            bytes = bytes.saturating_add(encoded_len(packet)).saturating_add(if *index > 0 { around } else { 0 });
             *index == 0 || bytes <= max_bytes
         })
         .count()
 }
 
 /// The body that holds these packets.
-pub fn encode(packets: impl IntoIterator<Item = Packet>) -> Bytes {
+pub fn encode(packets: Vec<Packet>, dialect: Dialect) -> Body {
+    match dialect {
+        Dialect::Four => Body::Text(encode_four(packets)),
+        Dialect::Three { base64 } => three::encode(packets, base64),
+    }
+}
+
+fn encode_four(packets: Vec<Packet>) -> Bytes {
     let mut body = Vec::new();
     for (index, packet) in packets.into_iter().enumerate() {
         if index > 0 {
             body.push(SEPARATOR);
         }
-        append(&mut body, &packet);
+        match packet {
+            Packet::Message(Message::Text(text)) => {
+                let text = text.frame().as_str().as_bytes();
+                body.reserve(text.len());
+                body.extend(text.iter().map(|byte| if *byte == SEPARATOR { SEPARATOR_STAND_IN } else { *byte }));
+            }
+            Packet::Message(Message::Binary(bytes)) => body.extend_from_slice(base64("b", &bytes).as_bytes()),
+            Packet::Open(text) => body.extend_from_slice(text.as_str().as_bytes()),
+            other => body.extend_from_slice(other.control().as_bytes()),
+        }
     }
     body.into()
-}
-
-fn append(body: &mut Vec<u8>, packet: &Packet) {
-    match packet {
-        Packet::Message(Message::Text(text)) => {
-            let text = text.frame().as_str().as_bytes();
-            body.reserve(text.len());
-            body.extend(text.iter().map(|byte| if *byte == SEPARATOR { SEPARATOR_STAND_IN } else { *byte }));
-        }
-        Packet::Message(Message::Binary(bytes)) => {
-            body.push(b'b');
-            body.extend_from_slice(STANDARD.encode(bytes).as_bytes());
-        }
-        Packet::Open(text) => body.extend_from_slice(text.as_str().as_bytes()),
-        other => body.extend_from_slice(other.control().as_bytes()),
-    }
 }
 
 #[cfg(test)]
@@ -114,8 +134,15 @@ mod tests {
         Packet::Message(Message::Binary(Bytes::copy_from_slice(bytes)))
     }
 
+    fn four(packets: impl IntoIterator<Item = Packet>) -> Bytes {
+        match encode(packets.into_iter().collect(), Dialect::Four) {
+            Body::Text(body) => body,
+            Body::Octets(_) => panic!("revision 4 knows no binary bodies"),
+        }
+    }
+
     fn read(body: &[u8]) -> Vec<Result<Packet, PacketError>> {
-        Packets::of(Bytes::copy_from_slice(body)).collect()
+        Packets::of(Bytes::copy_from_slice(body), Revision::Four, false).collect()
     }
 
     #[test]
@@ -141,21 +168,21 @@ mod tests {
 
     #[test]
     fn packets_are_bodies() {
-        assert_eq!(encode([text("hello"), binary(&[1, 2, 3, 4])]), "4hello\x1ebAQIDBA==");
-        assert_eq!(encode([Packet::Ping { probe: false }]), "2");
-        assert_eq!(encode([Packet::Noop, Packet::Close]), "6\x1e1");
-        assert_eq!(encode([text("a\x1e1")]), "4a\x1f1", "a separator inside a text must not make a packet");
+        assert_eq!(four([text("hello"), binary(&[1, 2, 3, 4])]), "4hello\x1ebAQIDBA==");
+        assert_eq!(four([Packet::Ping { probe: false }]), "2");
+        assert_eq!(four([Packet::Noop, Packet::Close]), "6\x1e1");
+        assert_eq!(four([text("a\x1e1")]), "4a\x1f1", "a separator inside a text must not make a packet");
     }
 
     #[test]
     fn an_answer_holds_sixteen_packets_and_the_payload_limit() {
         let small: Vec<_> = (0..40).map(|_| text("x")).collect();
-        assert_eq!(fitting(small.iter(), 1000), 16);
-        assert_eq!(fitting(small.iter(), 8), 3, "2 + 3 + 3 bytes");
-        assert_eq!(fitting(small.iter(), 7), 2);
+        assert_eq!(fitting(small.iter(), Dialect::Four, 1000), 16);
+        assert_eq!(fitting(small.iter(), Dialect::Four, 8), 3, "2 + 3 + 3 bytes");
+        assert_eq!(fitting(small.iter(), Dialect::Four, 7), 2);
         let large = [text(&"x".repeat(100)), text("y")];
-        assert_eq!(fitting(large.iter(), 10), 1, "a packet over the limit goes alone");
-        assert_eq!(fitting([].iter(), 10), 0);
+        assert_eq!(fitting(large.iter(), Dialect::Four, 10), 1, "a packet over the limit goes alone");
+        assert_eq!(fitting([].iter(), Dialect::Four, 10), 0);
     }
 
     fn packets() -> impl Strategy<Value = Vec<Packet>> {
@@ -172,10 +199,10 @@ mod tests {
     proptest! {
         #[test]
         fn what_is_written_is_read_and_measured(packets in packets()) {
-            let body = encode(packets.clone());
+            let body = four(packets.clone());
             let measured = packets.iter().map(encoded_len).sum::<usize>() + packets.len() - 1;
             prop_assert_eq!(body.len(), measured);
-            prop_assert_eq!(Packets::of(body).collect::<Result<Vec<_>, _>>(), Ok(packets));
+            prop_assert_eq!(Packets::of(body, Revision::Four, false).collect::<Result<Vec<_>, _>>(), Ok(packets));
         }
 
         #[test]
@@ -186,8 +213,8 @@ mod tests {
 
         #[test]
         fn what_fits_stays_within_the_limits(packets in packets(), max in 0usize..300) {
-            let count = fitting(packets.iter(), max);
-            let body = encode(packets.into_iter().take(count));
+            let count = fitting(packets.iter(), Dialect::Four, max);
+            let body = four(packets.into_iter().take(count));
             prop_assert!(count == 1 || (count <= MAX_PACKETS && body.len() <= max));
         }
     }

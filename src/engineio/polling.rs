@@ -1,5 +1,8 @@
 //! Long-polling: turns a GET or POST into commands for the session and its answers into responses.
 //!
+//! Answers are not compressed, which the reference server does from 1 KiB on: what it would save is little (most messages are short, and
+//! clients move to a WebSocket), and what it costs in memory and time would be chosen by strangers. A proxy in front can do it.
+//!
 //! A request that is dropped before its answer was given away (hyper drops the service's future when the client goes) tells the session so
 //! through a drop guard: what was meant for that answer is lost.
 
@@ -8,13 +11,15 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use http_body_util::{BodyExt, Full};
-use hyper::body::Body;
+use hyper::body::Body as HttpBody;
 use hyper::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderMap, HeaderValue};
 use hyper::{Request, Response};
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 
+use super::budget::{Budget, Incoming};
 use super::error::Refused;
+use super::payload::Body;
 use super::registry::{Command, Mailbox};
 use super::session::{PollAnswer, PostAnswer};
 
@@ -63,28 +68,29 @@ pub(super) async fn get(mailbox: Arc<Mailbox>) -> Answer {
     }
 }
 
+/// What the body of a POST is held to.
+pub(super) struct BodyLimits {
+    pub(super) max_payload: usize,
+    pub(super) time: Duration,
+    pub(super) budget: Arc<Budget>,
+}
+
 /// Packets from the client.
-pub(super) async fn post<B>(mailbox: Arc<Mailbox>, request: Request<B>, max_payload: usize, body_timeout: Duration) -> Answer
+pub(super) async fn post<B>(mailbox: Arc<Mailbox>, request: Request<B>, limits: BodyLimits) -> Answer
 where
-    B: Body<Data = Bytes> + Unpin,
+    B: HttpBody<Data = Bytes> + Unpin,
 {
     let guard = Guard::new(mailbox.clone());
-    let answer = post_packets(&mailbox, request, max_payload, body_timeout, guard).await;
+    let answer = post_packets(&mailbox, request, limits, guard).await;
     match answer {
         Ok(()) => ok(),
         Err(refused) => refused.polling(),
     }
 }
 
-async fn post_packets<B>(
-    mailbox: &Mailbox,
-    request: Request<B>,
-    max_payload: usize,
-    body_timeout: Duration,
-    guard: Guard,
-) -> Result<(), Refused>
+async fn post_packets<B>(mailbox: &Mailbox, request: Request<B>, limits: BodyLimits, guard: Guard) -> Result<(), Refused>
 where
-    B: Body<Data = Bytes> + Unpin,
+    B: HttpBody<Data = Bytes> + Unpin,
 {
     let (sender, verdict) = oneshot::channel();
     if mailbox.post(Command::PostOpened { octets: is_octets(request.headers()), verdict: sender }).is_err() {
@@ -100,7 +106,7 @@ where
     };
     let mut body = request.into_body();
     let read = tokio::select! {
-        read = timeout(body_timeout, read_body(&mut body, max_payload)) => read,
+        read = timeout(limits.time, read_body(&mut body, limits.max_payload, Incoming::new(limits.budget))) => read,
         _ = over => Ok(Err(BodyError::SessionOver)),
     };
     match read {
@@ -117,9 +123,15 @@ where
         }
         Ok(Err(BodyError::TooLarge)) => {
             guard.answered();
-            let _ = mailbox.post(Command::PostTooLarge);
-            let _ = timeout(body_timeout, discard(&mut body, max_payload.saturating_mul(DISCARDED_LIMITS))).await;
+            let _ = mailbox.post(Command::PostRefused);
+            let _ = timeout(limits.time, discard(&mut body, limits.max_payload.saturating_mul(DISCARDED_LIMITS))).await;
             Err(Refused::TooLarge)
+        }
+        Ok(Err(BodyError::NoRoom)) => {
+            guard.answered();
+            let _ = mailbox.post(Command::PostRefused);
+            let _ = timeout(limits.time, discard(&mut body, limits.max_payload)).await;
+            Err(Refused::Busy)
         }
         Ok(Err(BodyError::SessionOver)) => {
             guard.answered();
@@ -133,6 +145,8 @@ where
 
 enum BodyError {
     TooLarge,
+    /// All clients together send too much.
+    NoRoom,
     /// The client went away or broke HTTP.
     Broken,
     /// The session ended meanwhile.
@@ -140,9 +154,9 @@ enum BodyError {
 }
 
 /// Reads a body of at most `max` bytes, counting what comes: the announced length is only good for refusing early.
-async fn read_body<B>(body: &mut B, max: usize) -> Result<Bytes, BodyError>
+async fn read_body<B>(body: &mut B, max: usize, mut incoming: Incoming) -> Result<Bytes, BodyError>
 where
-    B: Body<Data = Bytes> + Unpin,
+    B: HttpBody<Data = Bytes> + Unpin,
 {
     if usize::try_from(body.size_hint().lower()).map_or(true, |announced| announced > max) {
         return Err(BodyError::TooLarge);
@@ -155,18 +169,21 @@ where
         if seen.saturating_add(data.len()) > max {
             return Err(BodyError::TooLarge);
         }
+        if !incoming.grow(data.len()) {
+            return Err(BodyError::NoRoom);
+        }
         match &mut joined {
             Some(joined) => joined.extend_from_slice(&data),
             None if whole.is_empty() => whole = data,
             None => joined = Some([&whole[..], &data[..]].concat().as_slice().into()),
         }
     }
-    Ok(joined.map_or(whole, BytesMut::freeze))
+    Ok(incoming.carry(joined.map_or(whole, BytesMut::freeze)))
 }
 
 async fn discard<B>(body: &mut B, max: usize)
 where
-    B: Body<Data = Bytes> + Unpin,
+    B: HttpBody<Data = Bytes> + Unpin,
 {
     let mut seen = 0usize;
     while let Some(Ok(frame)) = body.frame().await {
@@ -183,8 +200,11 @@ fn is_octets(headers: &HeaderMap) -> bool {
 }
 
 /// 200 with packets.
-pub(super) fn payload(body: Bytes) -> Answer {
-    answer(body, "text/plain; charset=UTF-8")
+pub(super) fn payload(body: Body) -> Answer {
+    match body {
+        Body::Text(body) => answer(body, "text/plain; charset=UTF-8"),
+        Body::Octets(body) => answer(body, "application/octet-stream"),
+    }
 }
 
 fn ok() -> Answer {

@@ -13,6 +13,7 @@ use bytes::Bytes;
 use tokio::sync::{oneshot, watch};
 
 use super::error::Refused;
+use super::packet::Revision;
 use super::session::{PollAnswer, PostAnswer};
 use super::websocket::Socket;
 
@@ -51,7 +52,7 @@ pub(super) enum Command {
     Poll(oneshot::Sender<Result<PollAnswer, Refused>>),
     PostOpened { octets: bool, verdict: oneshot::Sender<Result<PostPass, Refused>> },
     PostBody(Bytes, oneshot::Sender<PostAnswer>),
-    PostTooLarge,
+    PostRefused,
     Socket(Box<Socket>),
 }
 
@@ -76,12 +77,17 @@ struct Letters {
 }
 
 /// How requests reach a session's task. Idle, it owns no memory.
-#[derive(Default)]
 pub(super) struct Mailbox {
+    /// What the session speaks; a request of another revision is none of its.
+    pub(super) revision: Revision,
     letters: Mutex<Letters>,
 }
 
 impl Mailbox {
+    fn new(revision: Revision) -> Self {
+        Self { revision, letters: Mutex::default() }
+    }
+
     /// Gives the command back when the session is gone or has too much waiting.
     pub(super) fn post(&self, command: Command) -> Result<(), Command> {
         let mut letters = lock(&self.letters);
@@ -229,9 +235,9 @@ pub(super) struct Slot {
 
 impl Slot {
     /// Makes the session known under a fresh id, unless the service is ending.
-    pub(super) fn enter(self) -> Result<Entry, Refused> {
+    pub(super) fn enter(self, revision: Revision) -> Result<Entry, Refused> {
         let sid = Sid::random()?;
-        let mailbox = Arc::new(Mailbox::default());
+        let mailbox = Arc::new(Mailbox::new(revision));
         let mut sessions = lock(&self.registry.sessions);
         if sessions.ending || sessions.by_id.contains_key(&sid) {
             drop(sessions);
@@ -293,7 +299,7 @@ mod tests {
     #[test]
     fn slots_are_limited_and_come_back() {
         let registry = Registry::new(2);
-        let entry = registry.reserve().and_then(Slot::enter).unwrap_or_else(|_| panic!("room for two"));
+        let entry = registry.reserve().and_then(|slot| slot.enter(Revision::Four)).unwrap_or_else(|_| panic!("room for two"));
         let slot = registry.reserve().unwrap_or_else(|_| panic!("room for two"));
         assert!(registry.reserve().is_err());
         drop(slot);
@@ -303,16 +309,16 @@ mod tests {
         drop(entry);
         assert!(registry.find(&sid).is_none());
         assert_eq!(registry.count(), 0);
-        assert!(mailbox.post(Command::PostTooLarge).is_err(), "the mailbox of a session that is gone takes nothing");
+        assert!(mailbox.post(Command::PostRefused).is_err(), "the mailbox of a session that is gone takes nothing");
     }
 
     #[test]
     fn a_mailbox_is_bounded() {
-        let mailbox = Mailbox::default();
+        let mailbox = Mailbox::new(Revision::Four);
         for _ in 0..MAX_COMMANDS {
-            assert!(mailbox.post(Command::PostTooLarge).is_ok());
+            assert!(mailbox.post(Command::PostRefused).is_ok());
         }
-        assert!(mailbox.post(Command::PostTooLarge).is_err());
+        assert!(mailbox.post(Command::PostRefused).is_err());
     }
 
     #[tokio::test]
@@ -325,7 +331,7 @@ mod tests {
         });
         tokio::task::yield_now().await;
         assert!(!waiting.is_finished());
-        assert!(slot.enter().is_err(), "a handshake that was on its way does not become a session");
+        assert!(slot.enter(Revision::Four).is_err(), "a handshake that was on its way does not become a session");
         waiting.await.expect("the wait ends");
         assert!(registry.reserve().is_err());
     }

@@ -2,12 +2,14 @@
 
 use std::borrow::Cow;
 
+use super::packet::Dialect;
+
 /// The parameters that mean something to the protocol. All others, such as the cache buster `t`, are the application's.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Query<'a> {
     pub(super) transport: Option<TransportName>,
-    /// `EIO` is exactly `4`.
-    pub(super) version_4: bool,
+    /// `EIO` is exactly `4` or `3`. (The reference server takes anything but `4` for 3.)
+    pub(super) dialect: Option<Dialect>,
     /// Absent or empty: a handshake, as the reference server has it.
     pub(super) sid: Option<Cow<'a, str>>,
 }
@@ -21,12 +23,17 @@ pub(super) enum TransportName {
 impl<'a> Query<'a> {
     /// A parameter given twice is one with a value that nothing accepts.
     pub(super) fn parse(query: &'a str) -> Self {
-        let (mut transport, mut version, mut sid) = (None, None, None);
+        let (mut transport, mut version, mut sid, mut base64) = (None, None, None, false);
         for (key, value) in form_urlencoded::parse(query.as_bytes()) {
             let slot = match &*key {
                 "transport" => &mut transport,
                 "EIO" => &mut version,
                 "sid" => &mut sid,
+                // Any value but none, as the reference server has it.
+                "b64" => {
+                    base64 |= !value.is_empty();
+                    continue;
+                }
                 _ => continue,
             };
             *slot = Some(if slot.is_some() { Cow::Borrowed(",") } else { value });
@@ -37,7 +44,11 @@ impl<'a> Query<'a> {
                 Some("websocket") => Some(TransportName::WebSocket),
                 _ => None,
             },
-            version_4: version.as_deref() == Some("4"),
+            dialect: match version.as_deref() {
+                Some("4") => Some(Dialect::Four),
+                Some("3") => Some(Dialect::Three { base64 }),
+                _ => None,
+            },
             sid: sid.filter(|sid| !sid.is_empty()),
         }
     }
@@ -51,22 +62,30 @@ mod tests {
     #[test]
     fn the_query_says_transport_version_and_session() {
         use TransportName::{Polling, WebSocket};
-        let table: &[(&str, Option<TransportName>, bool, Option<&str>)] = &[
-            ("EIO=4&transport=polling", Some(Polling), true, None),
-            ("EIO=4&transport=websocket&sid=abc&t=xyz", Some(WebSocket), true, Some("abc")),
-            ("t=1&transport=polling&sid=&EIO=4", Some(Polling), true, None),
-            ("EIO=3&transport=polling", Some(Polling), false, None),
-            ("EIO=04&transport=Polling", None, false, None),
-            ("EIO=%34&transport=poll%69ng", Some(Polling), true, None),
-            ("EIO=4&EIO=4&transport=polling", Some(Polling), false, None),
-            ("EIO=4&transport=polling&transport=polling", None, true, None),
-            ("sid=a&sid=b", None, false, Some(",")),
-            ("sid=%C3%A9", None, false, Some("é")),
-            ("", None, false, None),
-            ("&&=&;%", None, false, None),
+        let (four, three) = (Some(Dialect::Four), |base64| Some(Dialect::Three { base64 }));
+        let table = [
+            ("EIO=4&transport=polling", Some(Polling), four, None),
+            ("EIO=4&transport=websocket&sid=abc&t=xyz", Some(WebSocket), four, Some("abc")),
+            ("t=1&transport=polling&sid=&EIO=4", Some(Polling), four, None),
+            ("EIO=3&transport=polling", Some(Polling), three(false), None),
+            ("EIO=3&transport=polling&b64=1", Some(Polling), three(true), None),
+            ("b64=0&EIO=3&transport=polling&b64=", Some(Polling), three(true), None),
+            ("EIO=3&transport=polling&b64", Some(Polling), three(false), None),
+            ("EIO=4&transport=polling&b64=1", Some(Polling), four, None),
+            ("EIO=2&transport=polling", Some(Polling), None, None),
+            ("EIO=03&transport=polling", Some(Polling), None, None),
+            ("EIO=3&EIO=4&transport=polling", Some(Polling), None, None),
+            ("EIO=04&transport=Polling", None, None, None),
+            ("EIO=%34&transport=poll%69ng", Some(Polling), four, None),
+            ("EIO=4&EIO=4&transport=polling", Some(Polling), None, None),
+            ("EIO=4&transport=polling&transport=polling", None, four, None),
+            ("sid=a&sid=b", None, None, Some(",")),
+            ("sid=%C3%A9", None, None, Some("é")),
+            ("", None, None, None),
+            ("&&=&;%", None, None, None),
         ];
-        for (query, transport, version_4, sid) in table {
-            let expected = Query { transport: *transport, version_4: *version_4, sid: sid.map(Cow::Borrowed) };
+        for (query, transport, dialect, sid) in table {
+            let expected = Query { transport, dialect, sid: sid.map(Cow::Borrowed) };
             assert_eq!(Query::parse(query), expected, "{query}");
         }
     }

@@ -5,21 +5,27 @@
 
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
 
 use bytes::Bytes;
 use http_body_util::Full;
 use hyper::body::Body;
-use hyper::header::{CONNECTION, HeaderMap, HeaderName, HeaderValue, TRANSFER_ENCODING, UPGRADE};
+use hyper::header::{CONNECTION, HeaderMap, HeaderName, HeaderValue, SET_COOKIE, TRANSFER_ENCODING, UPGRADE};
+use hyper::http::Extensions;
 use hyper::upgrade::OnUpgrade;
 use hyper::{Method, Request, Response, StatusCode};
 use tokio::time::timeout;
 use tracing::debug;
 
+use super::budget::Budget;
 use super::config::Config;
+use super::cors;
 use super::error::Refused;
 use super::handler::{Handler, Handshake};
-use super::outbox::outbox;
-use super::polling;
+use super::outbox::Queues;
+use super::packet::{Dialect, Packet};
+use super::payload;
+use super::polling::{self, BodyLimits};
 use super::registry::{Command, Entry, Mailbox, Registry, Slot};
 use super::request::{Query, TransportName};
 use super::session::Session;
@@ -27,6 +33,21 @@ use super::task::{Task, now};
 use super::websocket::{self, Socket};
 
 type Answer = Response<Full<Bytes>>;
+
+/// Begins to work on a request at once. hyper makes the future of a request, and when the client has gone by then it drops it without
+/// polling it: a poll that was cancelled so quickly would never be heard of, and its session would live on until its ping timeout.
+/// Whoever serves a [`Service`] with hyper wraps the answer in this.
+pub fn begun<F: Future>(answer: F) -> impl Future<Output = F::Output> {
+    let mut answer = Box::pin(answer);
+    let first = answer.as_mut().poll(&mut Context::from_waker(Waker::noop()));
+    async move {
+        match first {
+            Poll::Ready(answer) => answer,
+            // Polled again with a waker of its own.
+            Poll::Pending => answer.await,
+        }
+    }
+}
 
 /// An Engine.IO server for one path. Clones are the same server.
 pub struct Service<H: Handler> {
@@ -37,6 +58,8 @@ struct Inner<H> {
     config: Config,
     handler: Arc<H>,
     registry: Arc<Registry>,
+    queues: Arc<Queues>,
+    received: Arc<Budget>,
 }
 
 impl<H: Handler> Clone for Service<H> {
@@ -48,7 +71,8 @@ impl<H: Handler> Clone for Service<H> {
 impl<H: Handler> Service<H> {
     pub fn new(config: Config, handler: H) -> Self {
         let registry = Registry::new(config.max_sessions);
-        Self { inner: Arc::new(Inner { config, handler: Arc::new(handler), registry }) }
+        let (queues, received) = (Queues::new(config.total_queued_bytes), Budget::new(config.total_received_bytes));
+        Self { inner: Arc::new(Inner { config, handler: Arc::new(handler), registry, queues, received }) }
     }
 
     pub fn handler(&self) -> &Arc<H> {
@@ -58,6 +82,16 @@ impl<H: Handler> Service<H> {
     /// Sessions that are open, and handshakes on their way to one.
     pub fn session_count(&self) -> usize {
         self.inner.registry.count()
+    }
+
+    /// Bytes that wait for all clients.
+    pub fn queued_bytes(&self) -> usize {
+        self.inner.queues.queued_bytes()
+    }
+
+    /// Bytes of messages from clients that are not whole or not done with; small ones do not count.
+    pub fn received_bytes(&self) -> usize {
+        self.inner.received.used()
     }
 
     /// Whether a request for this path belongs here. Exactly: a prefix would take other paths' requests.
@@ -70,7 +104,7 @@ impl<H: Handler> Service<H> {
         self.inner.registry.shutdown().await;
     }
 
-    /// Answers a request. Must run on a tokio runtime; dropping the future is how a client that went away is noticed.
+    /// Answers a request. Must run on a tokio runtime; dropping the future is how a client that went away is noticed (see [`begun`]).
     pub async fn handle<B>(&self, request: Request<B>, peer: Option<IpAddr>) -> Answer
     where
         B: Body<Data = Bytes> + Unpin,
@@ -81,11 +115,21 @@ impl<H: Handler> Service<H> {
             return response;
         }
         let upgrade = websocket::is_wanted(&request);
-        match self.route(request, peer, upgrade).await {
+        let cors = self.inner.config.cors.as_ref();
+        let origin = cors.and_then(|_| cors::origin(request.headers()));
+        let answer = match cors {
+            Some(cors) if request.method() == Method::OPTIONS => Ok(cors.preflight(request.headers())),
+            _ => self.route(request, peer, upgrade).await,
+        };
+        let mut response = match answer {
             Ok(response) => response,
             Err(refused) if upgrade => refused.websocket(),
             Err(refused) => refused.polling(),
+        };
+        if let Some(cors) = cors {
+            cors.mark(origin.as_ref(), response.headers_mut());
         }
+        response
     }
 
     async fn route<B>(&self, request: Request<B>, peer: Option<IpAddr>, upgrade: bool) -> Result<Answer, Refused>
@@ -94,21 +138,20 @@ impl<H: Handler> Service<H> {
     {
         let inner = &self.inner;
         let query = Query::parse(request.uri().query().unwrap_or_default());
-        let version_4 = query.version_4;
+        let dialect = query.dialect.filter(|dialect| *dialect == Dialect::Four || inner.config.revision_3);
         let transport = query.transport.ok_or(Refused::TransportUnknown)?;
         let websocket = transport == TransportName::WebSocket;
         if let Some(sid) = query.sid {
             let mailbox = inner.registry.find(&sid).ok_or(Refused::SessionUnknown)?;
             // A poll that asks for an upgrade would take packets that its connection cannot carry.
-            if websocket != upgrade || !version_4 {
+            if websocket != upgrade || dialect.map(Dialect::revision) != Some(mailbox.revision) {
                 return Err(Refused::BadRequest);
             }
             return match *request.method() {
                 Method::GET if websocket => inner.attach(request, mailbox),
                 Method::GET => Ok(polling::get(mailbox).await),
-                Method::POST if !websocket => {
-                    Ok(polling::post(mailbox, request, inner.config.max_payload, inner.config.body_timeout).await)
-                }
+                Method::POST if !websocket => Ok(polling::post(mailbox, request, inner.body_limits()).await),
+                // The reference server answers 500 with an empty body, as if it were its own fault.
                 _ => Err(Refused::BadRequest),
             };
         }
@@ -121,35 +164,39 @@ impl<H: Handler> Service<H> {
         if let Some(allow) = &inner.config.allow {
             allow(request.headers()).map_err(Refused::Forbidden)?;
         }
-        if !version_4 {
-            return Err(Refused::UnsupportedVersion);
-        }
+        let dialect = dialect.ok_or(Refused::UnsupportedVersion)?;
         let slot = inner.registry.reserve()?;
-        if websocket { self.open_websocket(request, peer, slot) } else { self.open_polling(&request, peer, slot) }
+        if websocket { self.open_websocket(request, peer, dialect, slot) } else { self.open_polling(&request, peer, dialect, slot) }
     }
 
-    fn open_polling<B>(&self, request: &Request<B>, peer: Option<IpAddr>, slot: Slot) -> Result<Answer, Refused> {
+    fn open_polling<B>(&self, request: &Request<B>, peer: Option<IpAddr>, dialect: Dialect, slot: Slot) -> Result<Answer, Refused> {
         let inner = &self.inner;
-        let entry = slot.enter()?;
+        let entry = slot.enter(dialect.revision())?;
         let open = inner.config.open_packet(entry.sid(), inner.config.upgrades);
-        let machine = Session::polling(now(), inner.config.session_limits());
+        let cookie = inner.config.cookie_for(entry.sid());
+        let machine = Session::polling(now(), inner.config.session_limits(), dialect);
         let task = inner.open(entry, handshake(request, peer), machine, None);
         tokio::spawn(task.run());
-        Ok(polling::payload(open.into()))
+        let mut answer = polling::payload(payload::encode(vec![Packet::Open(open.into())], dialect));
+        if let Some(cookie) = cookie {
+            answer.headers_mut().insert(SET_COOKIE, cookie);
+        }
+        Ok(answer)
     }
 
-    fn open_websocket<B>(&self, mut request: Request<B>, peer: Option<IpAddr>, slot: Slot) -> Result<Answer, Refused> {
+    fn open_websocket<B>(&self, mut request: Request<B>, peer: Option<IpAddr>, dialect: Dialect, slot: Slot) -> Result<Answer, Refused> {
         let response = switching(&request)?;
         let upgrade = hyper::upgrade::on(&mut request);
+        let kept = std::mem::take(request.extensions_mut());
         let handshake = handshake(&request, peer);
         let inner = self.inner.clone();
         let running = inner.registry.running();
         tokio::spawn(async move {
-            let Some(socket) = inner.socket(upgrade).await else { return };
+            let Some(socket) = inner.socket(upgrade, kept).await else { return };
             // The service may have begun to end meanwhile.
-            let Ok(entry) = slot.enter() else { return socket.goodbye(Some(1001)).await };
+            let Ok(entry) = slot.enter(dialect.revision()) else { return socket.goodbye(Some(1001)).await };
             let open = inner.config.open_packet(entry.sid(), false);
-            let machine = Session::websocket(now(), inner.config.session_limits(), open.into());
+            let machine = Session::websocket(now(), inner.config.session_limits(), dialect, open.into());
             let task = inner.open(entry, handshake, machine, Some(socket));
             drop(running);
             // A task of its own, because this one's future has the size of the upgrade.
@@ -160,9 +207,13 @@ impl<H: Handler> Service<H> {
 }
 
 impl<H: Handler> Inner<H> {
+    fn body_limits(&self) -> BodyLimits {
+        BodyLimits { max_payload: self.config.max_payload, time: self.config.body_timeout, budget: self.received.clone() }
+    }
+
     /// Tells the layer above of a session and makes its task.
     fn open(&self, entry: Entry, handshake: Handshake, machine: Session, main: Option<Box<Socket>>) -> Box<Task<H>> {
-        let (sender, receiver) = outbox(self.config.queue_messages, self.config.queue_bytes);
+        let (sender, receiver) = self.queues.outbox(self.config.queue_messages, self.config.queue_bytes);
         let state = self.handler.open(sender, handshake);
         Task::new(self.handler.clone(), state, entry, receiver, machine, main)
     }
@@ -171,10 +222,11 @@ impl<H: Handler> Inner<H> {
     fn attach<B>(self: &Arc<Self>, mut request: Request<B>, mailbox: Arc<Mailbox>) -> Result<Answer, Refused> {
         let response = switching(&request)?;
         let upgrade = hyper::upgrade::on(&mut request);
+        let kept = std::mem::take(request.extensions_mut());
         let inner = self.clone();
         let running = self.registry.running();
         tokio::spawn(async move {
-            let Some(socket) = inner.socket(upgrade).await else { return };
+            let Some(socket) = inner.socket(upgrade, kept).await else { return };
             if let Err(Command::Socket(socket)) = mailbox.post(Command::Socket(socket)) {
                 socket.goodbye(None).await;
             }
@@ -195,9 +247,9 @@ fn switching<B>(request: &Request<B>) -> Result<Answer, Refused> {
 
 impl<H> Inner<H> {
     /// The WebSocket on the connection behind a 101. `None`: the client went away before it got it.
-    async fn socket(&self, upgrade: OnUpgrade) -> Option<Box<Socket>> {
+    async fn socket(&self, upgrade: OnUpgrade, kept: Extensions) -> Option<Box<Socket>> {
         match timeout(self.config.upgrade_timeout, upgrade).await {
-            Ok(Ok(upgraded)) => Some(Socket::open(upgraded, self.config.max_payload).await),
+            Ok(Ok(upgraded)) => Some(Socket::open(upgraded, self.config.max_payload, self.received.clone(), kept).await),
             Ok(Err(error)) => {
                 debug!(%error, "the client left during the WebSocket handshake");
                 None
@@ -217,6 +269,14 @@ impl Config {
             self.ping_timeout.as_millis(),
             self.max_payload
         )
+    }
+}
+
+impl Config {
+    /// `None`: no cookie is wanted, or its name is not one.
+    fn cookie_for(&self, sid: &str) -> Option<HeaderValue> {
+        let name = self.cookie.as_ref()?;
+        HeaderValue::try_from(format!("{name}={sid}; Path=/; HttpOnly; SameSite=Lax")).ok()
     }
 }
 

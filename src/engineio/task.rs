@@ -15,7 +15,7 @@ use tracing::debug;
 
 use super::error::Refused;
 use super::handler::{CloseReason, Handler, Work};
-use super::outbox::{OutboxReceiver, Wanted};
+use super::outbox::{Asked, OutboxReceiver, Wanted};
 use super::registry::{Command, Entry, Mail, Registry, Running};
 use super::session::{Output, PollAnswer, PostAnswer, Session, Which};
 use super::websocket::{Socket, SocketEvent};
@@ -27,6 +27,7 @@ enum Event {
     Mail(Mail),
     Socket(Which, SocketEvent),
     Closing(CloseReason),
+    Abandoned(CloseReason),
     WorkDone,
     /// The outbox has something, or a deadline passed: the pump sees to both.
     Pump,
@@ -47,6 +48,8 @@ pub(super) struct Task<H: Handler> {
     machine: Session,
     outbox: OutboxReceiver,
     closing: bool,
+    /// Bytes that the outbox was told of.
+    held: usize,
     main: Option<Box<Socket>>,
     probe: Option<Box<Socket>>,
     poll: Option<oneshot::Sender<Result<PollAnswer, Refused>>>,
@@ -75,6 +78,7 @@ impl<H: Handler> Task<H> {
             machine,
             outbox,
             closing: false,
+            held: 0,
             main,
             probe: None,
             poll: None,
@@ -119,7 +123,11 @@ impl<H: Handler> Task<H> {
         }
         let wanted = Wanted { groups: self.machine.wants_message(), closing: !self.closing, idle: self.machine.is_idle() };
         if let Poll::Ready(asked) = self.outbox.poll(cx, wanted) {
-            return Poll::Ready(asked.map_or(Event::Pump, Event::Closing));
+            return Poll::Ready(match asked {
+                Asked::Send => Event::Pump,
+                Asked::Close(reason) => Event::Closing(reason),
+                Asked::Abandon(reason) => Event::Abandoned(reason),
+            });
         }
         self.poll_deadline(cx, sleep)
     }
@@ -142,6 +150,7 @@ impl<H: Handler> Task<H> {
             Event::Mail(Mail::RequestLost) => self.machine.request_lost(now),
             Event::Mail(Mail::Shutdown) => self.close(now, CloseReason::ServerShuttingDown),
             Event::Closing(reason) => self.close(now, reason),
+            Event::Abandoned(reason) => self.machine.abandon(reason),
             Event::Socket(which, event) => match event {
                 SocketEvent::Received(frame) => self.machine.frame(now, which, frame),
                 SocketEvent::Written => self.machine.written(now, which),
@@ -183,7 +192,7 @@ impl<H: Handler> Task<H> {
                 self.post = Some(answer);
                 self.machine.post_body(now, body);
             }
-            Command::PostTooLarge => self.machine.post_too_large(now),
+            Command::PostRefused => self.machine.post_refused(now),
             Command::Socket(socket) => {
                 if self.machine.socket_opened(now) {
                     self.probe = Some(socket);
@@ -217,6 +226,10 @@ impl<H: Handler> Task<H> {
                 Some(output) => self.perform(output),
                 None => break,
             }
+        }
+        let held = self.machine.held_bytes();
+        if std::mem::replace(&mut self.held, held) != held {
+            self.outbox.hold(held);
         }
     }
 

@@ -7,12 +7,14 @@
 
 use std::io;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures_util::{Sink, SinkExt, Stream};
+use futures_util::{Sink, SinkExt, Stream as _};
 use hyper::header::{CONNECTION, HeaderMap, HeaderValue, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_VERSION, UPGRADE};
+use hyper::http::Extensions;
 use hyper::upgrade::Upgraded;
 use hyper::{Method, Request, Version};
 use hyper_util::rt::TokioIo;
@@ -26,6 +28,7 @@ use tokio_tungstenite::tungstenite::protocol::frame::{CloseFrame, Frame as RawFr
 use tokio_tungstenite::tungstenite::protocol::{Role, WebSocketConfig};
 use tokio_tungstenite::tungstenite::{Error, Message, Utf8Bytes};
 
+use super::budget::{Budget, Incoming};
 use super::packet::Frame;
 use super::session::SocketEnd;
 
@@ -35,6 +38,8 @@ const READ_BUFFER: usize = 1024;
 const FRAGMENT: usize = 16 << 10;
 /// A fragment, and a pong of tungstenite's own.
 const MAX_WRITE_BUFFER: usize = FRAGMENT + 1024;
+/// Bytes of a client's control frame besides its data.
+const CONTROL_HEADER: usize = 6;
 /// How long a closed socket may take to say goodbye before it is dropped.
 const LINGER: Duration = Duration::from_secs(2);
 
@@ -78,14 +83,19 @@ fn has_token(headers: &HeaderMap, name: &hyper::header::HeaderName, token: &str)
         .any(|word| word.trim().eq_ignore_ascii_case(token))
 }
 
-/// The byte stream below a WebSocket.
-enum Io {
+/// The byte stream below a WebSocket, with what came of the message that is not whole yet.
+struct Io {
+    stream: Stream,
+    incoming: Incoming,
+}
+
+enum Stream {
     Tcp(TcpStream),
     /// Another stream than `TokioIo<TcpStream>` was served; it stays wrapped.
     Wrapped(Box<TokioIo<Upgraded>>),
 }
 
-impl Io {
+impl Stream {
     /// The stream, and what hyper read of it already.
     fn of(upgraded: Upgraded) -> (Self, Bytes) {
         let (stream, read) = match hyper_util::server::conn::auto::upgrade::downcast::<TokioIo<TcpStream>>(upgraded) {
@@ -102,33 +112,38 @@ impl Io {
 }
 
 impl AsyncRead for Io {
+    /// An error of this kind means that there is no room for the message.
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Self::Tcp(stream) => Pin::new(stream).poll_read(cx, buf),
-            Self::Wrapped(stream) => Pin::new(stream).poll_read(cx, buf),
-        }
+        let Self { stream, incoming } = self.get_mut();
+        let before = buf.filled().len();
+        ready!(match stream {
+            Stream::Tcp(stream) => Pin::new(stream).poll_read(cx, buf),
+            Stream::Wrapped(stream) => Pin::new(stream).poll_read(cx, buf),
+        })?;
+        let fits = incoming.grow(buf.filled().len() - before);
+        Poll::Ready(if fits { Ok(()) } else { Err(io::ErrorKind::OutOfMemory.into()) })
     }
 }
 
 impl AsyncWrite for Io {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        match self.get_mut() {
-            Self::Tcp(stream) => Pin::new(stream).poll_write(cx, buf),
-            Self::Wrapped(stream) => Pin::new(stream).poll_write(cx, buf),
+        match &mut self.get_mut().stream {
+            Stream::Tcp(stream) => Pin::new(stream).poll_write(cx, buf),
+            Stream::Wrapped(stream) => Pin::new(stream).poll_write(cx, buf),
         }
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Self::Tcp(stream) => Pin::new(stream).poll_flush(cx),
-            Self::Wrapped(stream) => Pin::new(stream).poll_flush(cx),
+        match &mut self.get_mut().stream {
+            Stream::Tcp(stream) => Pin::new(stream).poll_flush(cx),
+            Stream::Wrapped(stream) => Pin::new(stream).poll_flush(cx),
         }
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Self::Tcp(stream) => Pin::new(stream).poll_shutdown(cx),
-            Self::Wrapped(stream) => Pin::new(stream).poll_shutdown(cx),
+        match &mut self.get_mut().stream {
+            Stream::Tcp(stream) => Pin::new(stream).poll_shutdown(cx),
+            Stream::Wrapped(stream) => Pin::new(stream).poll_shutdown(cx),
         }
     }
 }
@@ -182,12 +197,15 @@ pub(super) struct Socket {
     writing: bool,
     outgoing: Option<Outgoing>,
     ended: Ended,
+    /// The extensions of the request that opened it: whoever serves the connection may have put something there that counts it.
+    _kept: Extensions,
 }
 
 impl Socket {
-    /// The WebSocket on a connection whose 101 is out.
-    pub(super) async fn open(upgraded: Upgraded, max_payload: usize) -> Box<Self> {
-        let (io, read) = Io::of(upgraded);
+    /// The WebSocket on a connection whose 101 is out. `kept` lives as long as it does.
+    pub(super) async fn open(upgraded: Upgraded, max_payload: usize, budget: Arc<Budget>, kept: Extensions) -> Box<Self> {
+        let (stream, read) = Stream::of(upgraded);
+        let io = Io { stream, incoming: Incoming::new(budget) };
         // The whole message counts, its type digit too.
         let limit = Some(max_payload);
         let config = WebSocketConfig::default()
@@ -197,7 +215,7 @@ impl Socket {
             .max_message_size(limit)
             .max_frame_size(limit);
         let stream = WebSocketStream::from_partially_read(io, read.to_vec(), Role::Server, Some(config)).await;
-        Box::new(Self { stream, writing: false, outgoing: None, ended: Ended::No })
+        Box::new(Self { stream, writing: false, outgoing: None, ended: Ended::No, _kept: kept })
     }
 
     /// Begins to write; `poll` goes on with it. The frame before it must be out.
@@ -245,10 +263,20 @@ impl Socket {
     fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<SocketEvent> {
         loop {
             return Poll::Ready(match ready!(Pin::new(&mut self.stream).poll_next(cx)) {
-                Some(Ok(Message::Text(text))) => SocketEvent::Received(Frame::Text(text)),
-                Some(Ok(Message::Binary(bytes))) => SocketEvent::Received(Frame::Binary(bytes)),
+                Some(Ok(Message::Text(text))) => {
+                    let carried = self.stream.get_mut().incoming.carry(text.into());
+                    match Utf8Bytes::try_from(carried) {
+                        Ok(text) => SocketEvent::Received(Frame::Text(text)),
+                        Err(_) => SocketEvent::Ended(SocketEnd::Failed(1007)),
+                    }
+                }
+                Some(Ok(Message::Binary(bytes))) => SocketEvent::Received(Frame::Binary(self.stream.get_mut().incoming.carry(bytes))),
                 // tungstenite answers pings.
-                Some(Ok(Message::Ping(_) | Message::Pong(_) | Message::Frame(_))) => continue,
+                Some(Ok(Message::Ping(data) | Message::Pong(data))) => {
+                    self.stream.get_mut().incoming.forget(CONTROL_HEADER + data.len());
+                    continue;
+                }
+                Some(Ok(Message::Frame(_))) => continue,
                 Some(Ok(Message::Close(_))) => {
                     self.ended = Ended::ClosedByClient;
                     SocketEvent::Ended(SocketEnd::Closed)
@@ -266,6 +294,8 @@ impl Socket {
         match error {
             Error::Capacity(_) => SocketEnd::TooLarge,
             Error::Utf8(_) => SocketEnd::Failed(1007),
+            // Try again later.
+            Error::Io(error) if error.kind() == io::ErrorKind::OutOfMemory => SocketEnd::Failed(1013),
             Error::Protocol(tokio_tungstenite::tungstenite::error::ProtocolError::ResetWithoutClosingHandshake)
             | Error::ConnectionClosed
             | Error::AlreadyClosed

@@ -25,6 +25,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -147,10 +148,16 @@ impl Connection {
             if request.extensions().get::<OnUpgrade>().is_some() {
                 request.extensions_mut().insert(slot.clone());
             }
-            let answer = handler(request, peer);
+            // hyper drops a request whose client has gone already without polling its future: polled once here, the handler hears of
+            // every request, and of its end.
+            let mut answer = Box::pin(handler(request, peer));
+            let first = answer.as_mut().poll(&mut Context::from_waker(Waker::noop()));
             async move {
                 let _work = work;
-                Ok::<_, Infallible>(answer.await)
+                Ok::<_, Infallible>(match first {
+                    Poll::Ready(answer) => answer,
+                    Poll::Pending => answer.await,
+                })
             }
         });
         let mut http = pin!(self.builder.serve_connection_with_upgrades(TokioIo::new(stream), service));

@@ -94,6 +94,17 @@ async fn until(mut condition: impl FnMut() -> bool) {
 }
 
 #[tokio::test]
+async fn a_request_is_seen_though_its_client_left_with_it() {
+    const COUNT: usize = 50;
+    let running = start(Limits::default()).await;
+    for _ in 0..COUNT {
+        // The request and the end of the connection are mostly one read.
+        connect(&running).await.write_all(b"GET /wait HTTP/1.1\r\nhost: x\r\n\r\n").await.expect("the server reads");
+    }
+    until(|| running.waiting.load(Ordering::SeqCst) == COUNT).await;
+}
+
+#[tokio::test]
 async fn requests_on_one_connection_are_answered_in_order_also_when_sent_at_once() {
     let running = start(Limits::default()).await;
     let mut stream = connect(&running).await;

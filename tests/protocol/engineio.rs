@@ -1,263 +1,15 @@
 //! Engine.IO over real connections: what the official suite leaves out, and what only shows with sockets.
 
-use std::net::SocketAddr;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::{SinkExt, StreamExt};
-use hyper::service::service_fn;
-use hyper_util::rt::{TokioExecutor, TokioIo};
-use satwatch::engineio::{CloseReason, Config, Group, Handler, Handshake, Message, Outbox, Service, Work};
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Notify, watch};
-use tokio_tungstenite::WebSocketStream;
+use futures_util::SinkExt;
+use satwatch::engineio::{CloseReason, Config, Group, Message};
+use tokio::io::AsyncWriteExt;
+use tokio::net::TcpStream;
 use tokio_tungstenite::tungstenite::{self, Bytes};
 
-/// Longer than anything here takes; a test that waits for what never comes fails instead of hanging.
-const PATIENCE: Duration = Duration::from_secs(20);
-
-// The server
-
-/// Echoes; some texts make it do something else.
-#[derive(Default)]
-struct Echo {
-    seen: Mutex<Vec<String>>,
-    changed: watch::Sender<usize>,
-    release: Notify,
-    outboxes: Mutex<Vec<Outbox>>,
-}
-
-impl Echo {
-    fn note(&self, what: impl Into<String>) {
-        self.seen.lock().expect("no test panics under this lock").push(what.into());
-        self.changed.send_modify(|count| *count += 1);
-    }
-
-    fn seen(&self) -> Vec<String> {
-        self.seen.lock().expect("no test panics under this lock").clone()
-    }
-
-    async fn wait_for(&self, what: &str) {
-        let mut changed = self.changed.subscribe();
-        within(async {
-            while !self.seen().iter().any(|seen| seen == what) {
-                changed.changed().await.expect("the handler lives");
-            }
-        })
-        .await;
-    }
-}
-
-/// Says when it is dropped.
-struct Dropped(Arc<Echo>);
-
-impl Drop for Dropped {
-    fn drop(&mut self) {
-        self.0.note("work dropped");
-    }
-}
-
-struct EchoHandler {
-    echo: Arc<Echo>,
-}
-
-impl Handler for EchoHandler {
-    type Session = Outbox;
-
-    fn open(&self, outbox: Outbox, handshake: Handshake) -> Arc<Outbox> {
-        let agent = handshake.headers.get("user-agent").and_then(|agent| agent.to_str().ok()).unwrap_or("-").to_owned();
-        assert!(!handshake.headers.contains_key("upgrade") && handshake.peer.is_some());
-        self.echo.note(format!("open {} {agent}", handshake.query));
-        self.echo.outboxes.lock().expect("no test panics under this lock").push(outbox.clone());
-        Arc::new(outbox)
-    }
-
-    fn message(&self, outbox: &Arc<Outbox>, message: Message) -> Option<Work> {
-        let Message::Text(text) = &message else {
-            outbox.try_send(Group::One(message)).expect("the queue has room");
-            return None;
-        };
-        self.echo.note(format!("message {}", text.as_str()));
-        match text.as_str() {
-            "work" => {
-                let (echo, outbox) = (self.echo.clone(), outbox.clone());
-                return Some(Box::pin(async move {
-                    let dropped = Dropped(echo);
-                    dropped.0.release.notified().await;
-                    outbox.try_send(Group::One(Message::text("worked"))).expect("the queue has room");
-                    drop(dropped);
-                }));
-            }
-            "bye" => {
-                outbox.try_send(Group::One(Message::text("last words"))).expect("the queue has room");
-                outbox.close(CloseReason::ForcedClose);
-            }
-            "panic" => panic!("on purpose"),
-            "flood" => while outbox.try_send(Group::One(Message::text(&"x".repeat(100_000)))).is_ok() {},
-            "big" => outbox.try_send(Group::One(Message::text(&"é".repeat(200_000)))).expect("it fits an empty queue"),
-            "many" => (0..40).for_each(|number| outbox.try_send(Group::One(Message::text(&number.to_string()))).expect("room")),
-            _ => outbox.try_send(Group::One(message)).expect("the queue has room"),
-        }
-        None
-    }
-
-    fn close(&self, outbox: &Arc<Outbox>, reason: CloseReason) {
-        assert!(outbox.try_send(Group::One(Message::text("too late"))).is_ok() || outbox.is_closed());
-        self.echo.note(format!("close {reason}"));
-    }
-}
-
-struct Server {
-    addr: SocketAddr,
-    service: Service<EchoHandler>,
-}
-
-impl Server {
-    async fn start(change: impl FnOnce(&mut Config)) -> Arc<Self> {
-        let mut config = Config { max_payload: 1000, queue_bytes: 8 << 20, ..Config::default() };
-        change(&mut config);
-        let service = Service::new(config, EchoHandler { echo: Arc::default() });
-        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port is free");
-        let server = Arc::new(Self { addr: listener.local_addr().expect("bound"), service: service.clone() });
-        tokio::spawn(async move {
-            while let Ok((stream, peer)) = listener.accept().await {
-                tokio::spawn(serve(service.clone(), stream, peer));
-            }
-        });
-        server
-    }
-
-    fn echo(&self) -> Arc<Echo> {
-        self.service.handler().echo.clone()
-    }
-
-    /// One request on a connection of its own.
-    async fn http(&self, method: &str, query: &str, body: &str) -> Answer {
-        self.http_with(method, query, "", body).await
-    }
-
-    async fn http_with(&self, method: &str, query: &str, headers: &str, body: &str) -> Answer {
-        let length = if body.is_empty() { String::new() } else { format!("content-length: {}\r\n", body.len()) };
-        let head = format!("{method} /engine.io/?{query} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n{headers}{length}\r\n");
-        let mut stream = self.raw(&format!("{head}{body}")).await;
-        answer(&mut stream).await
-    }
-
-    /// Sends this and leaves the connection open.
-    async fn raw(&self, text: &str) -> TcpStream {
-        let mut stream = TcpStream::connect(self.addr).await.expect("the server listens");
-        stream.write_all(text.as_bytes()).await.expect("the server reads");
-        stream
-    }
-
-    async fn open_polling(&self) -> String {
-        let answer = self.http("GET", "EIO=4&transport=polling", "").await;
-        assert_eq!(answer.status, 200);
-        sid_of(&answer.body)
-    }
-
-    async fn get(&self, sid: &str) -> Answer {
-        self.http("GET", &format!("EIO=4&transport=polling&sid={sid}"), "").await
-    }
-
-    async fn post(&self, sid: &str, body: &str) -> Answer {
-        self.http("POST", &format!("EIO=4&transport=polling&sid={sid}"), body).await
-    }
-
-    /// A GET that nobody waits for yet.
-    async fn pending_get(&self, sid: &str) -> TcpStream {
-        self.raw(&format!("GET /engine.io/?EIO=4&transport=polling&sid={sid} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")).await
-    }
-
-    async fn websocket(&self, query: &str) -> Socket {
-        let stream = TcpStream::connect(self.addr).await.expect("the server listens");
-        let url = format!("ws://x/engine.io/?EIO=4&transport=websocket{query}");
-        Socket(within(tokio_tungstenite::client_async(url, stream)).await.expect("a 101").0)
-    }
-
-    /// A session on a WebSocket, past its open packet.
-    async fn open_websocket(&self) -> Socket {
-        let mut socket = self.websocket("").await;
-        assert!(socket.text().await.starts_with("0{"));
-        socket
-    }
-}
-
-async fn serve<S>(service: Service<EchoHandler>, stream: S, peer: SocketAddr)
-where
-    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-{
-    let answer = service_fn(|request| {
-        let service = service.clone();
-        async move { Ok::<_, std::convert::Infallible>(service.handle(request, Some(peer.ip())).await) }
-    });
-    let builder = hyper_util::server::conn::auto::Builder::new(TokioExecutor::new());
-    // A client that leaves is an error here and the subject of a test there.
-    let _ = builder.serve_connection_with_upgrades(TokioIo::new(stream), answer).await;
-}
-
-// Clients
-
-async fn within<T>(future: impl Future<Output = T>) -> T {
-    tokio::time::timeout(PATIENCE, future).await.expect("it comes in time")
-}
-
-#[derive(Debug)]
-struct Answer {
-    status: u16,
-    head: String,
-    body: String,
-}
-
-impl Answer {
-    fn header(&self, name: &str) -> Option<&str> {
-        self.head.lines().find_map(|line| line.split_once(": ").filter(|(key, _)| key.eq_ignore_ascii_case(name)).map(|(_, value)| value))
-    }
-
-    fn is(&self, status: u16, body: &str) -> bool {
-        (self.status, self.body.as_str()) == (status, body)
-    }
-}
-
-/// Reads to the end of the connection.
-async fn answer(stream: &mut TcpStream) -> Answer {
-    let mut text = Vec::new();
-    within(stream.read_to_end(&mut text)).await.expect("the server answers");
-    let text = String::from_utf8(text).expect("text");
-    let (head, body) = text.split_once("\r\n\r\n").unwrap_or_else(|| panic!("an HTTP answer: {text:?}"));
-    let status = head.split(' ').nth(1).and_then(|status| status.parse().ok()).expect("a status");
-    Answer { status, head: head.to_owned(), body: body.to_owned() }
-}
-
-fn sid_of(open: &str) -> String {
-    let json: serde_json::Value = serde_json::from_str(open.strip_prefix('0').expect("an open packet")).expect("JSON");
-    json["sid"].as_str().expect("a text").to_owned()
-}
-
-struct Socket<S = TcpStream>(WebSocketStream<S>);
-
-impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
-    async fn send(&mut self, text: &str) {
-        self.0.send(tungstenite::Message::text(text)).await.expect("the server reads");
-    }
-
-    async fn next(&mut self) -> tungstenite::Message {
-        within(self.0.next()).await.expect("still open").expect("a frame")
-    }
-
-    async fn text(&mut self) -> String {
-        self.next().await.into_text().expect("text").as_str().to_owned()
-    }
-
-    /// The code of the close frame; everything before it must have been read.
-    async fn closed(&mut self) -> Option<u16> {
-        match self.next().await {
-            tungstenite::Message::Close(frame) => frame.map(|frame| frame.code.into()),
-            other => panic!("a close, not {other:?}"),
-        }
-    }
-}
+use super::engineio_rig::{Server, Socket, answer, serve, sid_of, within};
 
 // Handshakes
 
@@ -296,7 +48,7 @@ async fn wrong_requests_get_the_exact_refusal() {
         ("GET", "EIO=4&transport=abc".into(), unknown_transport),
         ("GET", "EIO=4&transport=__proto__".into(), unknown_transport),
         ("GET", "transport=polling".into(), version),
-        ("GET", "EIO=3&transport=polling".into(), version),
+        ("GET", "EIO=5&transport=polling".into(), version),
         ("GET", "EIO=abc&transport=polling".into(), version),
         ("POST", "EIO=4&transport=polling".into(), method),
         ("PUT", "EIO=4&transport=polling".into(), method),
@@ -453,7 +205,7 @@ async fn a_frame_right_behind_the_handshake_is_heard() {
 async fn a_stream_that_is_not_tcp_works_too() {
     let server = Server::start(|_| {}).await;
     let (ours, theirs) = tokio::io::duplex(1024);
-    tokio::spawn(serve(server.service.clone(), theirs, server.addr));
+    tokio::spawn(serve(server.service.clone(), theirs, server.addr, server.slot.clone()));
     let url = "ws://x/engine.io/?EIO=4&transport=websocket";
     let mut socket = Socket(within(tokio_tungstenite::client_async(url, ours)).await.expect("a 101").0);
     assert!(socket.text().await.starts_with("0{"));
@@ -559,6 +311,23 @@ async fn a_dropped_poll_or_body_ends_the_session() {
     let head = format!("POST /engine.io/?EIO=4&transport=polling&sid={sid} HTTP/1.1\r\nhost: x\r\n");
     drop(server.raw(&format!("{head}content-length: 5\r\n\r\n4a")).await);
     server.echo().wait_for("close transport close").await;
+}
+
+#[tokio::test]
+async fn a_poll_that_is_dropped_before_it_is_read_ends_its_session_too() {
+    let server = Server::start(|_| {}).await;
+    for _ in 0..20 {
+        let sid = server.open_polling().await;
+        let closed = server.echo().seen().len();
+        // The request and the end of the connection are one read.
+        let (mut client, connection) = tokio::io::duplex(1024);
+        let head = format!("GET /engine.io/?EIO=4&transport=polling&sid={sid} HTTP/1.1\r\nhost: x\r\n\r\n");
+        client.write_all(head.as_bytes()).await.expect("it fits");
+        drop(client);
+        serve(server.service.clone(), connection, server.addr, server.slot.clone()).await;
+        server.echo().wait_for_count(closed + 1).await;
+        assert_eq!(server.echo().seen()[closed], "close transport close");
+    }
 }
 
 #[tokio::test]

@@ -1,4 +1,13 @@
 //! The protocol layers over real connections on the loopback, without a node.
 
 mod engineio;
+mod engineio_3;
+mod engineio_bounds;
+mod engineio_conformance;
+mod engineio_frames;
+mod engineio_http2;
+mod engineio_rig;
+mod fuzzed;
+mod hostile;
 mod socketio;
+mod socketio_rig;

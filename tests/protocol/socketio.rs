@@ -1,249 +1,12 @@
 //! Socket.IO over loopback: the whole way from bytes on a socket to the application and back, on both transports.
 
-use std::convert::Infallible;
-use std::net::SocketAddr;
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use bytes::Bytes;
-use futures_util::{SinkExt, StreamExt};
-use hyper::service::service_fn;
-use hyper_util::rt::TokioIo;
-use satwatch::socketio::{
-    CloseReason, Config, ConnectRefused, ConnectRequest, DisconnectReason, Encoded, Event, Handler, Placeholder, Service, Socket, Work,
-};
-use serde_json::json;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{mpsc, watch};
-use tokio_tungstenite::WebSocketStream;
+use futures_util::SinkExt;
+use satwatch::socketio::{CloseReason, DisconnectReason, Encoded, Socket};
 use tokio_tungstenite::tungstenite::Message;
-use tokio_tungstenite::tungstenite::protocol::Role;
 
-/// Far above what anything here takes; reached only by a failing test.
-const DEADLINE: Duration = Duration::from_secs(30);
-
-/// Does what events are named after.
-#[derive(Clone)]
-struct App {
-    sockets: Arc<Mutex<Vec<Socket>>>,
-    joined: Arc<watch::Sender<usize>>,
-    left: mpsc::UnboundedSender<DisconnectReason>,
-    replies: mpsc::UnboundedSender<String>,
-}
-
-impl Handler for App {
-    async fn authorize(&self, request: ConnectRequest) -> Result<(), ConnectRefused> {
-        tokio::task::yield_now().await;
-        match &*request.namespace {
-            "/" | "/custom" => Ok(()),
-            _ => Err(ConnectRefused { message: "Invalid namespace".to_owned(), data: None }),
-        }
-    }
-
-    fn connected(&self, socket: &Socket, _: &ConnectRequest) {
-        socket.emit("hello", &json!({ "id": socket.id() })).expect("the queue of a new client has room");
-        self.sockets.lock().unwrap().push(socket.clone());
-        self.joined.send_modify(|joined| *joined += 1);
-    }
-
-    fn event(&self, socket: &Socket, event: Event) -> Option<Work> {
-        match event.name.as_str() {
-            "echo" => {
-                let back = Encoded::event_with(socket.namespace(), "echo", &event.args, &event.attachments).expect("it came so");
-                socket.send(&back).expect("a reading client has room");
-                None
-            }
-            "slow" => Some(Box::pin(async move {
-                tokio::task::yield_now().await;
-                event.ack.expect("it was asked for").send("slow").expect("a reading client has room");
-            })),
-            "question" => {
-                let reply = socket.emit_with_ack("question", "?", DEADLINE);
-                let replies = self.replies.clone();
-                tokio::spawn(async move {
-                    let reply = reply.await.expect("the client answers");
-                    replies.send(reply.args[0].to_string()).expect("the test listens");
-                });
-                None
-            }
-            "binary" => {
-                let data = json!({ "a": Placeholder(1), "b": [Placeholder(0)] });
-                socket.emit_binary("binary", &data, &[Bytes::from_static(b"\0\x1e"), Bytes::new()]).expect("a reading client has room");
-                None
-            }
-            "kick" => {
-                socket.disconnect(event.arg(0).expect("a boolean"));
-                None
-            }
-            _ => None,
-        }
-    }
-
-    fn disconnected(&self, _: &Socket, reason: DisconnectReason) {
-        // The test may be over.
-        let _ = self.left.send(reason);
-    }
-}
-
-struct Server {
-    at: SocketAddr,
-    app: App,
-    service: Service<App>,
-    left: mpsc::UnboundedReceiver<DisconnectReason>,
-    replies: mpsc::UnboundedReceiver<String>,
-}
-
-impl Server {
-    async fn start() -> Self {
-        let ((left_in, left), (replies_in, replies)) = (mpsc::unbounded_channel(), mpsc::unbounded_channel());
-        let app = App { sockets: Arc::default(), joined: Arc::new(watch::Sender::new(0)), left: left_in, replies: replies_in };
-        let service = Service::new(Config::default(), app.clone());
-        let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
-        let at = listener.local_addr().unwrap();
-        tokio::spawn(accept(listener, service.clone()));
-        Self { at, app, service, left, replies }
-    }
-
-    async fn left(&mut self) -> DisconnectReason {
-        within(self.left.recv()).await.unwrap()
-    }
-
-    async fn joined(&self, wanted: usize) {
-        within(self.app.joined.subscribe().wait_for(|joined| *joined >= wanted)).await.unwrap();
-    }
-}
-
-async fn accept(listener: TcpListener, service: Service<App>) {
-    loop {
-        let (stream, peer) = listener.accept().await.unwrap();
-        let service = service.clone();
-        let answer = service_fn(move |request| {
-            let service = service.clone();
-            async move { Ok::<_, Infallible>(service.handle(request, Some(peer.ip())).await) }
-        });
-        let connection = hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), answer).with_upgrades();
-        tokio::spawn(async move {
-            let _ = connection.await;
-        });
-    }
-}
-
-async fn within<T>(future: impl Future<Output = T>) -> T {
-    tokio::time::timeout(DEADLINE, future).await.expect("it happens long before the deadline")
-}
-
-/// A client over a WebSocket.
-struct Ws(WebSocketStream<TcpStream>);
-
-impl Ws {
-    /// Opens a WebSocket, for a session that polls or a new one.
-    async fn open(at: SocketAddr, sid: Option<&str>) -> Self {
-        let sid = sid.map_or(String::new(), |sid| format!("&sid={sid}"));
-        let mut stream = TcpStream::connect(at).await.unwrap();
-        let request = format!(
-            "GET /socket.io/?EIO=4&transport=websocket{sid} HTTP/1.1\r\nHost: {at}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
-             Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
-        );
-        stream.write_all(request.as_bytes()).await.unwrap();
-        let mut head = Vec::new();
-        while !head.ends_with(b"\r\n\r\n") {
-            head.push(within(stream.read_u8()).await.unwrap());
-        }
-        assert!(head.starts_with(b"HTTP/1.1 101"), "{}", String::from_utf8_lossy(&head));
-        Self(WebSocketStream::from_raw_socket(stream, Role::Client, None).await)
-    }
-
-    /// Opens a session and joins `/`.
-    async fn join(at: SocketAddr) -> Self {
-        let mut ws = Self::open(at, None).await;
-        assert!(ws.text().await.starts_with('0'));
-        ws.send("40").await;
-        assert!(ws.text().await.starts_with("40{\"sid\":\""));
-        assert!(ws.text().await.starts_with("42[\"hello\","));
-        ws
-    }
-
-    async fn send(&mut self, text: &str) {
-        self.0.send(Message::text(text)).await.unwrap();
-    }
-
-    /// The next message; `None` when the server has closed.
-    async fn next(&mut self) -> Option<Message> {
-        match within(self.0.next()).await {
-            Some(Ok(Message::Close(_)) | Err(_)) | None => None,
-            Some(Ok(message)) => Some(message),
-        }
-    }
-
-    async fn text(&mut self) -> String {
-        self.next().await.expect("the server goes on").into_text().unwrap().to_string()
-    }
-
-    async fn binary(&mut self) -> Vec<u8> {
-        match self.next().await {
-            Some(Message::Binary(bytes)) => bytes.to_vec(),
-            other => panic!("not binary: {other:?}"),
-        }
-    }
-}
-
-/// A client that polls, with a connection for each request.
-struct Polling {
-    at: SocketAddr,
-    sid: String,
-}
-
-impl Polling {
-    async fn open(at: SocketAddr) -> Self {
-        let (status, body) = request(at, "GET", "", "").await;
-        assert_eq!(status, 200);
-        let opened: serde_json::Value = serde_json::from_str(&body[1..]).unwrap();
-        Self { at, sid: opened["sid"].as_str().unwrap().to_owned() }
-    }
-
-    async fn join(at: SocketAddr) -> Self {
-        let polling = Self::open(at).await;
-        polling.post("40").await;
-        let packets = polling.packets(2).await;
-        assert!(packets[0].starts_with("40{\"sid\":\"") && packets[1].starts_with("42[\"hello\","), "{packets:?}");
-        polling
-    }
-
-    async fn post(&self, body: &str) {
-        assert_eq!(request(self.at, "POST", &self.sid, body).await, (200, "ok".to_owned()));
-    }
-
-    async fn get(&self) -> (u16, String) {
-        request(self.at, "GET", &self.sid, "").await
-    }
-
-    /// As many packets, from as many answers as it takes.
-    async fn packets(&self, count: usize) -> Vec<String> {
-        let mut packets = Vec::new();
-        while packets.len() < count {
-            let (status, body) = self.get().await;
-            assert_eq!(status, 200, "{body}");
-            packets.extend(body.split('\u{1e}').filter(|packet| *packet != "6").map(str::to_owned));
-        }
-        assert_eq!(packets.len(), count, "{packets:?}");
-        packets
-    }
-}
-
-async fn request(at: SocketAddr, method: &str, sid: &str, body: &str) -> (u16, String) {
-    let sid = if sid.is_empty() { String::new() } else { format!("&sid={sid}") };
-    let head = format!(
-        "{method} /socket.io/?EIO=4&transport=polling{sid} HTTP/1.1\r\nHost: {at}\r\nConnection: close\r\nContent-Length: {}\r\n\r\n",
-        body.len()
-    );
-    let mut stream = TcpStream::connect(at).await.unwrap();
-    stream.write_all((head + body).as_bytes()).await.unwrap();
-    let mut answer = String::new();
-    within(stream.read_to_string(&mut answer)).await.unwrap();
-    let (head, body) = answer.split_once("\r\n\r\n").expect("an answer has a head");
-    (head.split(' ').nth(1).unwrap().parse().unwrap(), body.to_owned())
-}
+use crate::socketio_rig::{Polling, Server, Ws, request, within};
 
 #[tokio::test]
 async fn a_websocket_client_gets_events_answers_and_attachments() {
@@ -400,4 +163,96 @@ async fn a_lost_connection_and_a_stopping_server_are_told_apart() {
     assert_eq!(server.left().await, DisconnectReason::Session(CloseReason::ServerShuttingDown));
     within(stopping).await.unwrap();
     assert_eq!(server.service.session_count(), 0);
+}
+
+#[tokio::test]
+async fn what_comes_behind_a_connect_waits_for_its_answer() {
+    let mut server = Server::start().await;
+    let mut ws = Ws::join(server.at).await;
+    for packet in ["40/slow", r#"42/slow,["echo",1]"#, r#"42["echo",2]"#] {
+        ws.send(packet).await;
+    }
+    server.app.gate.notify_one();
+    assert!(ws.text().await.starts_with("40/slow,{\"sid\":\""));
+    assert!(ws.text().await.starts_with("42/slow,[\"hello\","));
+    assert_eq!(ws.text().await, r#"42/slow,["echo",1]"#);
+    assert_eq!(ws.text().await, r#"42["echo",2]"#);
+    // A second one is one too many, also when it comes right behind the first.
+    ws.send("40/custom").await;
+    ws.send("40/custom").await;
+    assert!(ws.text().await.starts_with("40/custom,{\"sid\":\""));
+    while ws.next().await.is_some() {}
+    for _ in 0..3 {
+        assert_eq!(server.left().await, DisconnectReason::ForcedServerClose);
+    }
+}
+
+#[tokio::test]
+async fn a_client_that_goes_away_while_it_is_admitted_was_never_there() {
+    let server = Server::start().await;
+    let polling = Polling::open(server.at).await;
+    polling.post("40/slow").await;
+    let left = async {
+        while server.service.session_count() > 0 {
+            // Given up once it is surely waiting.
+            let _ = tokio::time::timeout(Duration::from_millis(50), polling.get()).await;
+        }
+    };
+    within(left).await;
+    server.app.gate.notify_one();
+    tokio::task::yield_now().await;
+    assert_eq!(*server.app.joined.borrow(), 0);
+}
+
+/// Until the transport is idle, volatile events are dropped; one that was not is the client's next.
+async fn volatile_until_it_goes(socket: &Socket, event: &Encoded) {
+    let sent = async {
+        while !socket.send_volatile(event).unwrap() {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    };
+    within(sent).await;
+}
+
+#[tokio::test]
+async fn a_volatile_event_is_dropped_when_the_transport_is_busy() {
+    let server = Server::start().await;
+    let (news, volatile) = (Encoded::event("/", "news", &1).unwrap(), Encoded::event("/", "volatile", &2).unwrap());
+    let mut ws = Ws::join(server.at).await;
+    let socket = server.app.sockets.lock().unwrap()[0].clone();
+    volatile_until_it_goes(&socket, &volatile).await;
+    assert_eq!(ws.text().await, r#"42["volatile",2]"#);
+    socket.send(&news).unwrap();
+    assert!(!socket.send_volatile(&volatile).unwrap(), "right behind another");
+    volatile_until_it_goes(&socket, &volatile).await;
+    assert_eq!(ws.text().await, r#"42["news",1]"#);
+    assert_eq!(ws.text().await, r#"42["volatile",2]"#);
+
+    let polling = Polling::join(server.at).await;
+    let socket = server.app.sockets.lock().unwrap()[1].clone();
+    assert!(!socket.send_volatile(&volatile).unwrap(), "no GET is waiting");
+    let (packets, ()) = tokio::join!(polling.packets(1), volatile_until_it_goes(&socket, &volatile));
+    assert_eq!(packets, [r#"42["volatile",2]"#]);
+}
+
+#[tokio::test]
+async fn a_client_of_socket_io_2_is_let_in_unasked() {
+    let server = Server::start().await;
+    let mut ws = Ws::asking(server.at, "EIO=3").await;
+    assert!(ws.text().await.starts_with("0{"));
+    assert_eq!(ws.text().await, "40");
+    assert!(ws.text().await.starts_with("42[\"hello\","));
+    ws.send("40/custom?token=1,").await;
+    assert_eq!(ws.text().await, "40/custom,");
+    assert!(ws.text().await.starts_with("42/custom,[\"hello\","));
+    ws.send("40/elsewhere").await;
+    assert_eq!(ws.text().await, r#"44/elsewhere,{"message":"Invalid namespace"}"#);
+    ws.send(r#"451-["echo",{"_placeholder":true,"num":0}]"#).await;
+    ws.0.send(Message::binary(vec![4, 7, 8])).await.unwrap();
+    assert_eq!(ws.text().await, r#"451-["echo",{"_placeholder":true,"num":0}]"#);
+    assert_eq!(ws.binary().await, [4, 7, 8]);
+    ws.send("2").await;
+    assert_eq!(ws.text().await, "3");
+    ws.send("40").await;
+    assert!(ws.next().await.is_none(), "it is in the main namespace already");
 }

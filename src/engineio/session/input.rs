@@ -7,7 +7,7 @@ use bytes::Bytes;
 use super::super::error::Refused;
 use super::super::handler::CloseReason;
 use super::super::outbox::Group;
-use super::super::packet::{Frame, Packet};
+use super::super::packet::{Frame, Packet, Revision};
 use super::super::payload::{self, Packets};
 use super::{Farewell, Heartbeat, Inbound, Output, Phase, PollAnswer, Post, PostAnswer, Probe, Session, SocketEnd, Transport, Which};
 
@@ -23,9 +23,11 @@ impl Session {
         if self.is_closed() {
             return Err(Refused::SessionUnknown);
         }
+        // Its deadline may have passed just now: the poll before this one has its answer, but was not given it.
+        let unanswered = self.outputs.iter().any(|output| matches!(output, Output::Poll(_)));
         match &mut self.transport {
             Transport::WebSocket { .. } => Err(Refused::BadRequest),
-            Transport::Polling { waiting: true, .. } => {
+            Transport::Polling { waiting, .. } if *waiting || unanswered => {
                 self.finish_with(CloseReason::TransportError, Farewell::Close);
                 Err(Refused::BadRequest)
             }
@@ -54,11 +56,11 @@ impl Session {
         if matches!(self.transport, Transport::WebSocket { .. }) {
             return Err(Refused::BadRequest);
         }
-        if self.post != Post::None || octets {
+        if self.post != Post::None || (octets && self.dialect.revision() == Revision::Four) {
             self.finish(CloseReason::TransportError);
             return Err(Refused::BadRequest);
         }
-        self.post = Post::Reading;
+        self.post = Post::Reading { octets };
         Ok(())
     }
 
@@ -70,13 +72,15 @@ impl Session {
             self.outputs.push_back(Output::Post(PostAnswer::Gone));
             return;
         }
+        let octets = self.post == Post::Reading { octets: true };
         self.post = Post::Handling;
-        self.inbox.push_back(Inbound::Payload { packets: Packets::of(body), started: false });
+        let packets = Packets::of(body, self.dialect.revision(), octets);
+        self.inbox.push_back(Inbound::Payload { packets, started: false });
     }
 
-    /// The body was over the limit. The reference server lets the session live, but its messages are lost, python-socketio's sender
+    /// The body was over a limit. The reference server lets the session live, but its messages are lost, python-socketio's sender
     /// stops without telling and the JavaScript client gives the session up: ending it makes all of them notice and reconnect.
-    pub fn post_too_large(&mut self, now: Instant) {
+    pub fn post_refused(&mut self, now: Instant) {
         self.tick(now);
         self.finish(CloseReason::TransportError);
     }
@@ -95,7 +99,9 @@ impl Session {
     /// A WebSocket with this session's id is open. `false`: it is to be closed, the session goes on as it is.
     pub fn socket_opened(&mut self, now: Instant) -> bool {
         self.tick(now);
+        let closing = self.outputs.iter().any(|output| matches!(output, Output::CloseSocket(Which::Probe, _)));
         let welcome = self.limits.upgrades
+            && !closing
             && self.phase == Phase::Open
             && self.probe.is_none()
             && matches!(self.transport, Transport::Polling { .. });
@@ -118,7 +124,10 @@ impl Session {
     /// The frame of the last [`Output::Write`] to this socket is out.
     pub fn written(&mut self, now: Instant, which: Which) {
         match (which, &mut self.transport, &mut self.probe) {
-            (Which::Main, Transport::WebSocket { write_by }, _) => *write_by = None,
+            (Which::Main, Transport::WebSocket { write_by }, _) => {
+                *write_by = None;
+                self.writing = 0;
+            }
             (Which::Probe, _, Some(probe)) => probe.writing = false,
             _ => {}
         }
@@ -150,11 +159,11 @@ impl Session {
     /// Frames of a socket that is not ours yet. Whatever goes wrong here ends that socket, never the session.
     fn probe_frame(&mut self, now: Instant, frame: Frame) {
         let Some(probe) = &mut self.probe else { return };
-        match Packet::from_frame(frame) {
+        match Packet::from_frame(frame, self.dialect.revision()) {
             Ok(Packet::Ping { probe: true }) => {
                 probe.probed = true;
                 probe.writing = true;
-                self.outputs.push_back(Output::Write(Which::Probe, Packet::Pong { probe: true }.into_frame()));
+                self.outputs.push_back(Output::Write(Which::Probe, Packet::Pong { probe: true }.into_frame(self.dialect)));
                 self.answer_noop();
             }
             // Without a probe before it, it is taken as the reference server does.
@@ -181,7 +190,7 @@ impl Session {
         if let Transport::Polling { waiting, noop_at } = &mut self.transport {
             *noop_at = None;
             if std::mem::take(waiting) {
-                self.outputs.push_back(Output::Poll(PollAnswer::Payload(payload::encode([Packet::Noop]))));
+                self.outputs.push_back(Output::Poll(PollAnswer::Payload(payload::encode(vec![Packet::Noop], self.dialect))));
             }
         }
     }
@@ -193,8 +202,8 @@ impl Session {
     pub fn send(&mut self, group: Group) {
         match group {
             _ if self.is_closed() => {}
-            Group::One(message) => self.queue.push_back(Packet::Message(message)),
-            Group::Many(messages) => self.queue.extend(messages.iter().cloned().map(Packet::Message)),
+            Group::One(message) => self.queue.push(Packet::Message(message)),
+            Group::Many(messages) => messages.iter().for_each(|message| self.queue.push(Packet::Message(message.clone()))),
         }
     }
 
@@ -206,11 +215,17 @@ impl Session {
     /// The work is done.
     pub fn resume(&mut self, now: Instant) {
         self.paused = false;
-        if let Heartbeat::PongBy { until, .. } = &mut self.heartbeat {
-            // The pong may have been waiting for us.
-            *until = (*until).max(now + self.limits.ping_timeout);
+        match &mut self.heartbeat {
+            Heartbeat::PingAt(_) => {}
+            // The client's sign of life may have been waiting for us.
+            Heartbeat::PongBy { until, .. } | Heartbeat::SilentUntil(until) => *until = (*until).max(now + self.limits.ping_timeout),
         }
         self.tick(now);
+    }
+
+    /// The layer above, or the limit of all queues, gives up a client that does not read.
+    pub fn abandon(&mut self, reason: CloseReason) {
+        self.finish(reason);
     }
 
     /// The layer above ends the session. All of its outbox has been given to `send` before.

@@ -8,24 +8,25 @@
 //! ([`Session::pause`]); the ping timeout rests meanwhile, because a pong may be among what is not looked at.
 //!
 //! Closing. A goodbye of the layer above ([`CloseReason::ForcedClose`]) sends what is queued; then a WebSocket is closed, a waiting poll gets
-//! `1` and a later one `6`, `1`. All other reasons of our own send what they can at once and then forget the session, so that a
-//! later poll gets a 400: an Engine.IO `1` keeps python-socketio from reconnecting, which only a goodbye should. For the same
-//! reason a `1` never goes over a WebSocket.
+//! `1` and a later one `6`, `1`. A shutdown sends what it can at once and then forgets the session, so that a later poll gets a 400: an
+//! Engine.IO `1` keeps python-socketio from reconnecting, which only a goodbye should. For the same reason a `1` never goes over a
+//! WebSocket. A client that does not read ([`CloseReason::SlowConsumer`]) is sent nothing more: what waits for it is what is too much.
 
 mod input;
 mod output;
+mod queue;
 #[cfg(test)]
 mod tests;
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
 use tokio_tungstenite::tungstenite::Utf8Bytes;
 
 use super::handler::{CloseReason, Message};
-use super::packet::{Frame, Packet};
-use super::payload::{self, Packets};
+use super::packet::{Dialect, Frame, Packet};
+use super::payload::{self, Body, Packets};
+use queue::Queue;
 
 /// A ping that is queued later than this does not count from when it was due: the machine was asleep, not the client.
 const LATE: Duration = Duration::from_millis(100);
@@ -67,7 +68,7 @@ pub enum SocketEnd {
 /// The answer to the waiting poll.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum PollAnswer {
-    Payload(Bytes),
+    Payload(Body),
     /// The session is over: 400.
     Gone,
 }
@@ -132,6 +133,8 @@ enum Heartbeat {
         until: Instant,
         extended: bool,
     },
+    /// Revision 3: the client pings, and anything it sends shows that it lives.
+    SilentUntil(Instant),
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -145,8 +148,10 @@ struct Probe {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Post {
     None,
-    /// Its body is being read.
-    Reading,
+    /// Its body is being read. `octets`: it says that it is binary.
+    Reading {
+        octets: bool,
+    },
     /// Its packets are in the inbox.
     Handling,
 }
@@ -167,13 +172,14 @@ enum Farewell {
 }
 
 impl Farewell {
-    fn poll_answer(self) -> PollAnswer {
-        match self {
-            Self::None | Self::Code(_) => PollAnswer::Gone,
-            Self::Close => PollAnswer::Payload(payload::encode([Packet::Close])),
-            Self::NoopClose => PollAnswer::Payload(payload::encode([Packet::Noop, Packet::Close])),
-            Self::Noop => PollAnswer::Payload(payload::encode([Packet::Noop])),
-        }
+    fn poll_answer(self, dialect: Dialect) -> PollAnswer {
+        let packets = match self {
+            Self::None | Self::Code(_) => return PollAnswer::Gone,
+            Self::Close => vec![Packet::Close],
+            Self::NoopClose => vec![Packet::Noop, Packet::Close],
+            Self::Noop => vec![Packet::Noop],
+        };
+        PollAnswer::Payload(payload::encode(packets, dialect))
     }
 }
 
@@ -187,6 +193,7 @@ enum Inbound {
 #[derive(Debug)]
 pub struct Session {
     limits: Limits,
+    dialect: Dialect,
     phase: Phase,
     transport: Transport,
     heartbeat: Heartbeat,
@@ -196,35 +203,43 @@ pub struct Session {
     /// At most two POST bodies or one frame: the driver reads nothing while something waits here.
     inbox: VecDeque<Inbound>,
     /// What goes out next; filled from the outbox only as far as the transport can take it.
-    queue: VecDeque<Packet>,
+    queue: Queue,
+    /// Bytes of the frame that is being written.
+    writing: usize,
     outputs: VecDeque<Output>,
 }
 
 /// Opening.
 impl Session {
     /// A session whose open packet was the answer to its handshake.
-    pub fn polling(now: Instant, limits: Limits) -> Self {
-        Self::new(now, limits, Transport::Polling { waiting: false, noop_at: None })
+    pub fn polling(now: Instant, limits: Limits, dialect: Dialect) -> Self {
+        Self::new(now, limits, dialect, Transport::Polling { waiting: false, noop_at: None })
     }
 
     /// A session on a fresh WebSocket; `open` (the packet's text) is its first frame.
-    pub fn websocket(now: Instant, limits: Limits, open: Utf8Bytes) -> Self {
-        let mut session = Self::new(now, limits, Transport::WebSocket { write_by: None });
-        session.queue.push_back(Packet::Open(open));
+    pub fn websocket(now: Instant, limits: Limits, dialect: Dialect, open: Utf8Bytes) -> Self {
+        let mut session = Self::new(now, limits, dialect, Transport::WebSocket { write_by: None });
+        session.queue.push(Packet::Open(open));
         session
     }
 
-    fn new(now: Instant, limits: Limits, transport: Transport) -> Self {
+    fn new(now: Instant, limits: Limits, dialect: Dialect, transport: Transport) -> Self {
+        let heartbeat = match dialect {
+            Dialect::Four => Heartbeat::PingAt(now + limits.ping_interval),
+            Dialect::Three { .. } => Heartbeat::SilentUntil(now + limits.ping_interval + limits.ping_timeout),
+        };
         Self {
             limits,
+            dialect,
             phase: Phase::Open,
             transport,
-            heartbeat: Heartbeat::PingAt(now + limits.ping_interval),
+            heartbeat,
             probe: None,
             post: Post::None,
             paused: false,
             inbox: VecDeque::new(),
-            queue: VecDeque::new(),
+            queue: Queue::default(),
+            writing: 0,
             outputs: VecDeque::new(),
         }
     }
@@ -232,14 +247,14 @@ impl Session {
 
 /// Time.
 impl Session {
-    /// When `tick` is due. `None` only when the session is over or paused in the wait for a pong.
+    /// When `tick` is due. `None` only when the session is over or paused in the wait for a sign of life.
     pub fn deadline(&self) -> Option<Instant> {
         let phase = match self.phase {
             Phase::Closed => return None,
             Phase::Closing { until, .. } | Phase::Leaving { until } => Some(until),
             Phase::Open => match self.heartbeat {
                 Heartbeat::PingAt(at) => Some(at),
-                Heartbeat::PongBy { until, .. } => (!self.paused).then_some(until),
+                Heartbeat::PongBy { until, .. } | Heartbeat::SilentUntil(until) => (!self.paused).then_some(until),
             },
         };
         let transport = match self.transport {
@@ -263,13 +278,15 @@ impl Session {
             (Phase::Closing { reason, until }, _) if now >= until => self.finish(reason),
             (Phase::Leaving { until }, _) if now >= until => self.finish_with(CloseReason::TransportClose, Farewell::Noop),
             (Phase::Open, Heartbeat::PingAt(at)) if now >= at => {
-                self.queue.push_back(Packet::Ping { probe: false });
+                self.queue.push(Packet::Ping { probe: false });
                 let queued = if now < at + LATE { at } else { now };
                 self.heartbeat = Heartbeat::PongBy { until: queued + self.limits.ping_timeout, extended: false };
                 // A timeout shorter than the lateness is over already.
                 self.tick(now);
             }
-            (Phase::Open, Heartbeat::PongBy { until, .. }) if now >= until && !self.paused => self.finish(CloseReason::PingTimeout),
+            (Phase::Open, Heartbeat::PongBy { until, .. } | Heartbeat::SilentUntil(until)) if now >= until && !self.paused => {
+                self.finish(CloseReason::PingTimeout);
+            }
             _ => {}
         }
     }
@@ -293,12 +310,17 @@ impl Session {
             Phase::Open | Phase::Leaving { .. } => reason,
         };
         self.phase = Phase::Closed;
-        self.queue = VecDeque::new();
+        self.queue = Queue::default();
+        self.writing = 0;
         self.inbox = VecDeque::new();
         self.outputs.push_back(Output::Closed(reason));
-        match self.transport {
-            Transport::Polling { waiting: true, .. } => self.outputs.push_back(Output::Poll(farewell.poll_answer())),
-            Transport::Polling { .. } => {}
+        match &mut self.transport {
+            Transport::Polling { waiting, noop_at } => {
+                *noop_at = None;
+                if std::mem::take(waiting) {
+                    self.outputs.push_back(Output::Poll(farewell.poll_answer(self.dialect)));
+                }
+            }
             Transport::WebSocket { .. } => {
                 let code = match farewell {
                     Farewell::Code(code) => Some(code),

@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use super::super::handler::CloseReason;
-use super::super::packet::{Packet, PacketError};
+use super::super::packet::{Packet, PacketError, Revision};
 use super::super::payload::{self, MAX_PACKETS};
 use super::{CROSSING, Farewell, Heartbeat, Inbound, Output, Phase, PollAnswer, Post, PostAnswer, Session, Transport, Which};
 
@@ -24,11 +24,14 @@ impl Session {
             && match self.transport {
                 Transport::WebSocket { write_by } => write_by.is_none() && self.queue.is_empty(),
                 Transport::Polling { waiting, .. } => {
-                    waiting
-                        && self.queue.len() < MAX_PACKETS
-                        && self.queue.iter().map(payload::encoded_len).sum::<usize>() < self.limits.max_payload
+                    waiting && self.queue.len() < MAX_PACKETS && self.queue.bytes() < self.limits.max_payload
                 }
             }
+    }
+
+    /// Bytes that were handed over and are not out yet. An answered poll's are HTTP's.
+    pub fn held_bytes(&self) -> usize {
+        self.queue.bytes().saturating_add(self.writing)
     }
 
     /// Whether a message given now would be on its way at once.
@@ -69,7 +72,7 @@ impl Session {
                 }
                 Inbound::Frame(_) => {
                     if let Some(Inbound::Frame(frame)) = self.inbox.pop_front() {
-                        return Some(Packet::from_frame(frame));
+                        return Some(Packet::from_frame(frame, self.dialect.revision()));
                     }
                 }
             }
@@ -91,8 +94,10 @@ impl Session {
                 *until = now + self.limits.ping_timeout;
                 *extended = true;
             }
+            (Heartbeat::SilentUntil(until), _) => *until = now + self.limits.ping_interval + self.limits.ping_timeout,
             _ => {}
         }
+        let revision = self.dialect.revision();
         match packet {
             Packet::Message(message) if self.phase == Phase::Open => self.outputs.push_back(Output::Deliver(message)),
             Packet::Close
@@ -105,6 +110,8 @@ impl Session {
                 self.drop_probe(None);
             }
             Packet::Close => self.finish_with(CloseReason::TransportClose, Farewell::Noop),
+            Packet::Ping { .. } if revision == Revision::Three => self.queue.push_pong(),
+            Packet::Pong { .. } if revision == Revision::Three => self.finish(CloseReason::TransportError),
             // Only the server pings.
             Packet::Ping { .. } => self.finish(CloseReason::TransportError),
             // A pong out of turn, and what only a server or a probing socket sends, mean nothing.
@@ -115,10 +122,11 @@ impl Session {
     /// Gives the transport what it can take. `false`: nothing came of it.
     fn flush(&mut self, now: Instant) -> bool {
         match &mut self.transport {
-            Transport::WebSocket { write_by: write_by @ None } => match (self.queue.pop_front(), self.phase) {
+            Transport::WebSocket { write_by: write_by @ None } => match (self.queue.pop(), self.phase) {
                 (Some(packet), _) => {
+                    self.writing = payload::encoded_len(&packet);
                     *write_by = Some(now + self.limits.write_timeout);
-                    self.outputs.push_back(Output::Write(Which::Main, packet.into_frame()));
+                    self.outputs.push_back(Output::Write(Which::Main, packet.into_frame(self.dialect)));
                     true
                 }
                 (None, Phase::Closing { reason, .. }) => {
@@ -130,8 +138,9 @@ impl Session {
             Transport::Polling { waiting: waiting @ true, noop_at } if !self.queue.is_empty() => {
                 *waiting = false;
                 *noop_at = None;
-                let count = payload::fitting(self.queue.iter(), self.limits.max_payload);
-                let body = payload::encode(self.queue.drain(..count));
+                let count = payload::fitting(self.queue.iter(), self.dialect, self.limits.max_payload);
+                let packets = std::iter::from_fn(|| self.queue.pop()).take(count).collect();
+                let body = payload::encode(packets, self.dialect);
                 self.outputs.push_back(Output::Poll(PollAnswer::Payload(body)));
                 if let Phase::Closing { reason, .. } = self.phase
                     && reason != CloseReason::ForcedClose

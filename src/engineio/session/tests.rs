@@ -1,9 +1,9 @@
-//! The machine without network or sleep. Times are milliseconds since the opening; pings are due every 300, answers within 200.
+//! The machine without network or sleep. Times are milliseconds since the opening; pings are due every 300, answers within 200. Any
+//! sequence of inputs is `contrib/fuzz`'s, which `tests/protocol/fuzzed.rs` runs too.
 
 use std::sync::Arc;
 
 use bytes::Bytes;
-use proptest::prelude::*;
 
 use super::super::error::Refused;
 use super::super::outbox::Group;
@@ -27,13 +27,21 @@ struct Rig {
 
 impl Rig {
     fn polling() -> Self {
+        Self::polling_in(Dialect::Four)
+    }
+
+    fn polling_in(dialect: Dialect) -> Self {
         let now = Instant::now();
-        Self { session: Session::polling(now, LIMITS), start: now, now }
+        Self { session: Session::polling(now, LIMITS, dialect), start: now, now }
     }
 
     fn websocket() -> Self {
+        Self::websocket_in(Dialect::Four)
+    }
+
+    fn websocket_in(dialect: Dialect) -> Self {
         let now = Instant::now();
-        let mut rig = Self { session: Session::websocket(now, LIMITS, "0{}".into()), start: now, now };
+        let mut rig = Self { session: Session::websocket(now, LIMITS, dialect, "0{}".into()), start: now, now };
         assert_eq!(rig.out(), ["main 0{}"]);
         rig.written();
         rig
@@ -105,7 +113,8 @@ impl Rig {
 fn shown(output: &Output) -> String {
     let which = |which: &Which| if *which == Which::Main { "main" } else { "probe" };
     match output {
-        Output::Poll(PollAnswer::Payload(body)) => format!("poll {}", String::from_utf8_lossy(body).replace('\x1e', "|")),
+        Output::Poll(PollAnswer::Payload(Body::Octets(body))) => format!("poll {body:?}"),
+        Output::Poll(PollAnswer::Payload(Body::Text(body))) => format!("poll {}", String::from_utf8_lossy(body).replace('\x1e', "|")),
         Output::Poll(PollAnswer::Gone) => "poll 400".into(),
         Output::Post(answer) => format!("post {answer:?}"),
         Output::Write(to, Frame::Text(text)) => format!("{} {text}", which(to)),
@@ -306,6 +315,23 @@ fn two_polls_at_once_end_the_session() {
 }
 
 #[test]
+fn two_polls_at_once_are_two_even_when_the_first_is_due_an_answer() {
+    let mut rig = Rig::probed();
+    assert!(rig.poll());
+    rig.now = rig.start + Duration::from_millis(150);
+    assert_eq!(rig.session.poll_opened(rig.now), Err(Refused::BadRequest), "no timer fired between");
+    assert_eq!(rig.out(), ["poll 6", "closed transport error", "close probe"], "the answer is the first one's");
+}
+
+#[test]
+fn a_session_that_is_over_answers_no_poll_twice() {
+    let mut rig = Rig::probed();
+    assert!(rig.poll() && !rig.poll());
+    assert_eq!(rig.out(), ["closed transport error", "poll 1", "close probe"]);
+    assert_eq!(rig.at(150), [""; 0], "the noop that was due is not");
+}
+
+#[test]
 fn two_posts_at_once_end_the_session() {
     let mut rig = Rig::polling();
     rig.poll();
@@ -371,7 +397,7 @@ fn lost_requests_large_bodies_and_octets_end_a_polling_session() {
     assert_eq!(rig.out(), ["closed transport close", "poll 400"]);
     let mut rig = Rig::polling();
     assert_eq!(rig.session.post_opened(rig.now, false), Ok(()));
-    rig.session.post_too_large(rig.now);
+    rig.session.post_refused(rig.now);
     assert_eq!(rig.out(), ["closed transport error"]);
     let mut rig = Rig::polling();
     assert_eq!(rig.session.post_opened(rig.now, true), Err(Refused::BadRequest));
@@ -479,13 +505,23 @@ fn a_second_websocket_is_closed_while_the_first_is_probing() {
 }
 
 #[test]
+fn a_websocket_that_comes_when_the_first_ones_time_is_up_is_not_taken_for_it() {
+    let mut rig = Rig::probed();
+    rig.session.pause();
+    rig.now = rig.start + Duration::from_millis(1000);
+    assert!(!rig.socket(), "no timer fired between");
+    assert_eq!(rig.out(), ["close probe"]);
+    assert!(rig.socket());
+}
+
+#[test]
 fn an_upgrade_without_a_probe_is_taken_and_none_when_upgrades_are_off() {
     let mut rig = Rig::polling();
     rig.socket();
     rig.frame(Which::Probe, "5");
     assert_eq!(rig.out(), ["promote"]);
     let now = Instant::now();
-    assert!(!Session::polling(now, Limits { upgrades: false, ..LIMITS }).socket_opened(now));
+    assert!(!Session::polling(now, Limits { upgrades: false, ..LIMITS }, Dialect::Four).socket_opened(now));
 }
 
 #[test]
@@ -553,6 +589,23 @@ fn a_goodbye_on_a_websocket_sends_what_is_queued_and_never_a_1() {
 }
 
 #[test]
+fn a_client_that_does_not_read_is_sent_nothing_more() {
+    let mut rig = Rig::websocket();
+    rig.send("a");
+    assert_eq!((rig.out(), rig.session.held_bytes()), (vec!["main 4a".into()], 2));
+    rig.send("bc");
+    assert_eq!(rig.session.held_bytes(), 5);
+    rig.session.abandon(CloseReason::SlowConsumer);
+    assert_eq!((rig.out(), rig.session.held_bytes()), (vec!["closed slow consumer".into(), "close main".into()], 0));
+    let mut rig = Rig::websocket();
+    rig.send("a");
+    rig.out();
+    rig.close(CloseReason::ForcedClose);
+    rig.session.abandon(CloseReason::SlowConsumer);
+    assert_eq!(rig.out(), ["closed forced close", "close main"], "the goodbye is not waited for");
+}
+
+#[test]
 fn the_first_reason_counts() {
     let mut rig = Rig::websocket();
     rig.send("a");
@@ -599,169 +652,85 @@ fn a_post_is_answered_when_its_packets_are_handled_or_work_begins() {
     assert_eq!(rig.at(50), ["closed transport close", "post Ok"]);
 }
 
-// Any sequence
+// Revision 3
 
-#[derive(Debug, Clone)]
-enum Step {
-    Poll,
-    PostOpened(bool),
-    PostBody(Vec<u8>),
-    PostTooLarge,
-    Lost,
-    Socket,
-    Frame(bool, String),
-    Binary(bool),
-    Written(bool),
-    Progressed(bool),
-    Ended(bool, u8),
-    Send(usize, usize),
-    Pause,
-    Resume,
-    Close(u8),
-    Wait(u16),
+const THREE: Dialect = Dialect::Three { base64: false };
+
+#[test]
+fn a_client_of_revision_3_pings_and_anything_it_sends_shows_that_it_lives() {
+    let mut rig = Rig::websocket_in(THREE);
+    assert_eq!(rig.due(), Some(500));
+    rig.at(400);
+    assert_eq!(rig.main("2"), ["main 3"]);
+    rig.written();
+    assert_eq!(rig.due(), Some(900));
+    assert_eq!(rig.main("2probe"), ["main 3"], "a probe is one only on a probing WebSocket");
+    rig.written();
+    rig.at(600);
+    assert_eq!((rig.main("4a"), rig.due()), (vec!["deliver a".into()], Some(1100)));
+    assert_eq!(rig.at(1099), [""; 0], "the server does not ping");
+    assert_eq!(rig.at(1100), ["closed ping timeout", "close main"]);
+    assert_eq!(Rig::websocket_in(THREE).main("3"), ["closed transport error", "close main"]);
 }
 
-fn step() -> impl Strategy<Value = Step> {
-    let text = prop_oneof![
-        prop::sample::select(vec!["", "0", "1", "2", "2probe", "3", "4a", "5", "6", "b", "bAQ==", "abc", "é"]).prop_map(String::from),
-        any::<String>(),
-    ];
-    let body = prop_oneof![
-        proptest::collection::vec(any::<u8>(), 0..30),
-        prop::sample::select(vec!["3", "4a\x1e4b", "1", "4a\x1e", "3\x1e3"]).prop_map(|body| body.as_bytes().to_vec()),
-    ];
-    prop_oneof![
-        4 => Just(Step::Poll),
-        3 => prop::sample::select(vec![false, false, false, false, true]).prop_map(Step::PostOpened),
-        2 => body.prop_map(Step::PostBody),
-        1 => Just(Step::PostTooLarge),
-        1 => Just(Step::Lost),
-        3 => Just(Step::Socket),
-        6 => (any::<bool>(), text).prop_map(|(main, text)| Step::Frame(main, text)),
-        1 => any::<bool>().prop_map(Step::Binary),
-        5 => any::<bool>().prop_map(Step::Written),
-        1 => any::<bool>().prop_map(Step::Progressed),
-        1 => (any::<bool>(), any::<u8>()).prop_map(|(main, end)| Step::Ended(main, end)),
-        5 => (0usize..20, 0usize..200).prop_map(|(count, len)| Step::Send(count, len)),
-        1 => Just(Step::Pause),
-        2 => Just(Step::Resume),
-        1 => any::<u8>().prop_map(Step::Close),
-        6 => (0u16..700).prop_map(Step::Wait),
-    ]
+#[test]
+fn pings_that_are_not_read_do_not_pile_up() {
+    let mut rig = Rig::polling_in(THREE);
+    assert_eq!(rig.post(&"1:2".repeat(1000)), ["post Ok"]);
+    assert_eq!(rig.session.queue.len(), 1);
+    rig.poll();
+    assert_eq!(rig.out(), ["poll 1:3"]);
+    assert_eq!(rig.post("1:2"), ["post Ok"]);
+    rig.poll();
+    assert_eq!(rig.out(), ["poll 1:3"]);
 }
 
-/// What a driver would know; checks what must hold for any sequence.
-#[derive(Default)]
-struct Checked {
-    poll: bool,
-    post_reading: bool,
-    post: bool,
-    main: bool,
-    main_writing: bool,
-    probe: bool,
-    closed: bool,
+#[test]
+fn the_time_of_work_is_no_silence_in_revision_3() {
+    let mut rig = Rig::websocket_in(THREE);
+    assert_eq!(rig.main("4a"), ["deliver a"]);
+    rig.session.pause();
+    assert_eq!((rig.at(5000), rig.due()), (vec![], None));
+    rig.session.resume(rig.now);
+    assert_eq!(rig.due(), Some(5200));
 }
 
-impl Checked {
-    fn input(&mut self, rig: &mut Rig, step: Step) {
-        let which = |main| if main { Which::Main } else { Which::Probe };
-        let has = |main| if main { self.main } else { self.probe };
-        let (session, now) = (&mut rig.session, rig.now);
-        match step {
-            Step::Poll => {
-                // A refused poll is answered apart from the waiting one.
-                self.poll |= session.poll_opened(now).is_ok();
-            }
-            Step::PostOpened(octets) => self.post_reading = session.post_opened(now, octets).is_ok(),
-            Step::PostBody(body) if std::mem::take(&mut self.post_reading) => {
-                self.post = true;
-                session.post_body(now, body.into());
-            }
-            Step::PostTooLarge if std::mem::take(&mut self.post_reading) => session.post_too_large(now),
-            Step::Lost => session.request_lost(now),
-            Step::Socket => self.probe |= session.socket_opened(now),
-            Step::Frame(main, text) if has(main) && session.wants_frame(which(main)) => {
-                session.frame(now, which(main), Frame::Text(text.into()));
-            }
-            Step::Binary(main) if has(main) && session.wants_frame(which(main)) => {
-                session.frame(now, which(main), Frame::Binary(Bytes::new()));
-            }
-            Step::Written(main) => {
-                self.main_writing &= !main;
-                session.written(now, which(main));
-            }
-            Step::Progressed(main) => session.write_progressed(now, which(main)),
-            Step::Ended(main, end) if has(main) => {
-                let end = [SocketEnd::Closed, SocketEnd::Failed(1002), SocketEnd::TooLarge][usize::from(end % 3)];
-                session.socket_ended(now, which(main), end);
-            }
-            Step::Send(count, len) if session.wants_message() => {
-                let message = Message::text(&"x".repeat(len));
-                session.send(Group::Many(vec![message; count].into()));
-            }
-            Step::Pause => session.pause(),
-            Step::Resume => session.resume(now),
-            Step::Close(reason) => session.close(
-                now,
-                [CloseReason::ForcedClose, CloseReason::SlowConsumer, CloseReason::ServerShuttingDown][usize::from(reason % 3)],
-            ),
-            Step::Wait(ms) => {
-                rig.now += Duration::from_millis(ms.into());
-                session.tick(rig.now);
-            }
-            _ => {}
-        }
-    }
+#[test]
+fn polling_bodies_of_revision_3_say_how_long_their_packets_are() {
+    let bytes = || Group::One(Message::Binary(Bytes::from_static(&[1, 2])));
+    let mut rig = Rig::polling_in(THREE);
+    rig.poll();
+    assert_eq!(rig.post("1:23:4é€"), ["deliver é€", "post Ok", "poll 1:3"]);
+    rig.send("é");
+    rig.session.send(bytes());
+    rig.poll();
+    assert_eq!(rig.out(), [r#"poll b"\0\x03\xff4\xc3\xa9\x01\x03\xff\x04\x01\x02""#]);
+    assert_eq!(rig.session.post_opened(rig.now, true), Ok(()), "binary bodies are legal");
+    rig.session.post_body(rig.now, Bytes::from_static(&[1, 2, 255, 4, 9, 0, 1, 255, b'1']));
+    assert_eq!(rig.out(), [r#"deliver b"\t""#]);
+    assert!(rig.poll());
+    assert_eq!(rig.out(), ["closed transport close", "poll 1:6", "post Ok"]);
 
-    fn output(&mut self, output: Output) {
-        if self.closed {
-            assert!(matches!(output, Output::Poll(_) | Output::Post(_) | Output::CloseSocket(..)), "{output:?} after the end");
-        }
-        match output {
-            Output::Poll(_) => assert!(std::mem::take(&mut self.poll), "a poll is waiting"),
-            Output::Post(_) => assert!(std::mem::take(&mut self.post), "a POST is waiting"),
-            Output::Write(Which::Main, frame) => {
-                assert!(self.main && !std::mem::replace(&mut self.main_writing, true), "one frame at a time");
-                let text = if let Frame::Text(text) = &frame { text.as_str() } else { "" };
-                assert!(!text.starts_with(['1', '6']), "never a close or noop on a WebSocket");
-            }
-            Output::Write(Which::Probe, frame) => assert_eq!((self.probe, frame), (true, Frame::Text("3probe".into()))),
-            Output::CloseSocket(Which::Main, _) => assert!(std::mem::take(&mut self.main)),
-            Output::CloseSocket(Which::Probe, _) => assert!(std::mem::take(&mut self.probe)),
-            Output::Promote => {
-                assert!(std::mem::take(&mut self.probe) && !self.main);
-                self.main = true;
-            }
-            Output::Deliver(_) => {}
-            Output::Closed(_) => self.closed = true,
-        }
-    }
+    let mut rig = Rig::polling_in(Dialect::Three { base64: true });
+    rig.session.send(bytes());
+    rig.poll();
+    assert_eq!(rig.out(), ["poll 6:b4AQI="]);
+    rig.poll();
+    assert_eq!(rig.session.poll_opened(rig.now), Err(Refused::BadRequest));
+    assert_eq!(rig.out(), ["closed transport error", "poll 1:1"]);
+    assert_eq!(Rig::polling_in(THREE).post("4a"), ["closed parse error", "post Bad"]);
 }
 
-proptest! {
-    #[test]
-    fn any_sequence_is_survived_answered_and_ended(websocket in any::<bool>(), steps in proptest::collection::vec(step(), 0..80)) {
-        let mut rig = if websocket { Rig::websocket() } else { Rig::polling() };
-        let mut checked = Checked { main: websocket, ..Checked::default() };
-        for step in steps {
-            checked.input(&mut rig, step);
-            while let Some(output) = rig.session.next_output(rig.now) {
-                checked.output(output);
-            }
-            prop_assert!(rig.session.is_closed() == checked.closed);
-            prop_assert!(rig.session.inbox.len() <= 2 && rig.session.queue.len() <= 40 && rig.session.outputs.is_empty());
-        }
-        // Left alone, every session ends.
-        rig.session.resume(rig.now);
-        for _ in 0..20 {
-            if let Some(deadline) = rig.session.deadline() {
-                rig.now = rig.now.max(deadline);
-                rig.session.tick(rig.now);
-            }
-            while let Some(output) = rig.session.next_output(rig.now) {
-                checked.output(output);
-            }
-        }
-        prop_assert!(checked.closed && !checked.poll && !checked.post && !checked.main && !checked.probe);
-    }
+#[test]
+fn a_session_of_revision_3_upgrades_and_keeps_its_base64() {
+    let mut rig = Rig::polling_in(Dialect::Three { base64: true });
+    rig.poll();
+    assert!(rig.socket());
+    rig.frame(Which::Probe, "2probe");
+    assert_eq!(rig.out(), ["probe 3probe", "poll 1:6"]);
+    rig.session.written(rig.now, Which::Probe);
+    rig.frame(Which::Probe, "5");
+    assert_eq!(rig.out(), ["promote"]);
+    rig.session.send(Group::One(Message::Binary(Bytes::from_static(&[1, 2]))));
+    assert_eq!(rig.out(), ["main b4AQI="]);
 }

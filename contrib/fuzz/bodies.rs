@@ -1,0 +1,379 @@
+//! What the fuzz targets do with their bytes, and what must hold for any. `tests/protocol/fuzzed.rs` runs the same with random bytes in CI.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use http_body_util::Full;
+use hyper::service::service_fn;
+use satwatch::engineio::packet::{Dialect, Frame, Packet, Revision};
+use satwatch::engineio::payload::{self, Body, Packets};
+use satwatch::engineio::session::{Limits, Output, PollAnswer, Session, SocketEnd, Which};
+use satwatch::engineio::{self, CloseReason, Group, Handler as _, Handshake, Message, Outbox, Work, outbox};
+use satwatch::socketio::{self, ConnectRefused, ConnectRequest, DisconnectReason, Encoded, Event, Layer, LayerConfig, Socket};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::runtime::Runtime;
+
+const DIALECTS: [Dialect; 3] = [Dialect::Four, Dialect::Three { base64: false }, Dialect::Three { base64: true }];
+
+/// The first byte says which.
+fn choice<T: Copy>(data: &[u8], among: &[T]) -> Option<(T, Bytes)> {
+    let (first, rest) = data.split_first()?;
+    Some((among[usize::from(*first) % among.len()], Bytes::copy_from_slice(rest)))
+}
+
+// Engine.IO packets
+
+/// A frame is a packet or not, and a message is written as it was read.
+pub fn packet(data: &[u8]) {
+    let Some((dialect, bytes)) = choice(data, &DIALECTS) else { return };
+    let frames = [Some(Frame::Binary(bytes.clone())), String::from_utf8(bytes.to_vec()).ok().map(|text| Frame::Text(text.into()))];
+    for frame in frames.into_iter().flatten() {
+        let Ok(packet) = Packet::from_frame(frame, dialect.revision()) else { continue };
+        if let Packet::Message(_) = packet {
+            assert_eq!(Packet::from_frame(packet.clone().into_frame(dialect), dialect.revision()), Ok(packet));
+        }
+    }
+}
+
+/// A body has no more packets than bytes, and its messages are written so that they are read again.
+pub fn payload(data: &[u8]) {
+    let framings = [(Dialect::Four, false), (DIALECTS[1], false), (DIALECTS[1], true), (DIALECTS[2], false), (DIALECTS[2], true)];
+    let Some(((dialect, octets), body)) = choice(data, &framings) else { return };
+    let length = body.len();
+    let (mut count, mut packets) = (0, Vec::new());
+    for packet in Packets::of(body, dialect.revision(), octets) {
+        count += 1;
+        match packet {
+            Ok(packet @ Packet::Message(_)) => packets.push(packet),
+            Ok(_) => {}
+            Err(_) if dialect == Dialect::Four => {}
+            Err(_) => break,
+        }
+    }
+    assert!(count <= length + 1);
+    if packets.is_empty() {
+        return;
+    }
+    let fitting = payload::fitting(packets.iter(), dialect, length.max(1));
+    assert!((1..=payload::MAX_PACKETS).contains(&fitting));
+    let (body, octets) = match payload::encode(packets.clone(), dialect) {
+        Body::Text(body) => (body, false),
+        Body::Octets(body) => (body, true),
+    };
+    assert_eq!(Packets::of(body, dialect.revision(), octets).collect::<Result<Vec<_>, _>>(), Ok(packets));
+}
+
+// Requests
+
+struct Mute;
+
+impl engineio::Handler for Mute {
+    type Session = Outbox;
+
+    fn open(&self, outbox: Outbox, _: Handshake) -> Arc<Outbox> {
+        Arc::new(outbox)
+    }
+
+    fn message(&self, outbox: &Arc<Outbox>, message: Message) -> Option<Work> {
+        let _ = outbox.try_send(Group::One(message));
+        None
+    }
+
+    fn close(&self, _: &Arc<Outbox>, _: CloseReason) {}
+}
+
+fn runtime() -> Runtime {
+    // Time stands still until nobody has anything to do, and then jumps to the next deadline.
+    tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().expect("a runtime")
+}
+
+/// A connection that says this gets answers of HTTP or none, and leaves no session behind once its time is up.
+pub fn request(data: &[u8]) {
+    runtime().block_on(async {
+        let config = engineio::Config { max_payload: 1000, path: "/e/".into(), cors: None, ..engineio::Config::default() };
+        let service = engineio::Service::new(config, Mute);
+        let (mut client, connection) = tokio::io::duplex(1 << 20);
+        client.write_all(data).await.expect("it fits");
+        let answer = service_fn(|request| {
+            let answer = engineio::begun(engineio_answer(service.clone(), request));
+            async move { Ok::<_, Infallible>(answer.await) }
+        });
+        let serving = hyper::server::conn::http1::Builder::new()
+            .timer(hyper_util::rt::TokioTimer::new())
+            .half_close(false)
+            .serve_connection(hyper_util::rt::TokioIo::new(connection), answer)
+            .with_upgrades();
+        let reading = async {
+            let mut answers = Vec::new();
+            let _ = tokio::time::timeout(Duration::from_secs(120), client.read_to_end(&mut answers)).await;
+            assert!(answers.is_empty() || answers.starts_with(b"HTTP/1."));
+            drop(client);
+        };
+        let _ = tokio::join!(serving, reading);
+        // No ping is answered.
+        tokio::time::sleep(Duration::from_secs(60)).await;
+        assert_eq!((service.session_count(), service.queued_bytes(), service.received_bytes()), (0, 0, 0));
+    });
+}
+
+async fn engineio_answer(service: engineio::Service<Mute>, request: hyper::Request<hyper::body::Incoming>) -> hyper::Response<Full<Bytes>> {
+    service.handle(request, None).await
+}
+
+// Socket.IO
+
+/// Answers events with the same arguments, and refuses one namespace.
+struct Echo;
+
+impl socketio::Handler for Echo {
+    async fn authorize(&self, request: ConnectRequest) -> Result<(), ConnectRefused> {
+        if &*request.namespace == "/no" { Err(ConnectRefused { message: "no".into(), data: None }) } else { Ok(()) }
+    }
+
+    fn connected(&self, _: &Socket, _: &ConnectRequest) {}
+
+    fn event(&self, socket: &Socket, event: Event) -> Option<Work> {
+        if let Ok(packet) = Encoded::event_with(socket.namespace(), "back", &event.args, &event.attachments) {
+            let _ = socket.send(&packet);
+        }
+        if let Some(ack) = event.ack {
+            let _ = ack.send_with(&event.args, &event.attachments);
+        }
+        None
+    }
+
+    fn disconnected(&self, _: &Socket, _: DisconnectReason) {}
+}
+
+/// A client sends messages, separated by line feeds; a line that begins with `!` is binary. The first byte says the revision. What comes
+/// back keeps the rule of ten attachments, each right behind its header.
+pub fn socket(data: &[u8]) {
+    let Some((query, bytes)) = choice(data, &["EIO=4", "EIO=3"]) else { return };
+    runtime().block_on(async {
+        let layer = Layer::new(LayerConfig { max_packet_bytes: 10_000, ..LayerConfig::default() }, Echo);
+        let (sender, mut receiver) = outbox(1000, 10_000_000);
+        let handshake = Handshake { headers: hyper::HeaderMap::new(), query: query.to_owned(), peer: None };
+        let session = layer.open(sender.clone(), handshake);
+        for line in bytes.split(|byte| *byte == b'\n') {
+            let message = match line.strip_prefix(b"!") {
+                Some(bytes) => Message::Binary(Bytes::copy_from_slice(bytes)),
+                None => Message::text(&String::from_utf8_lossy(line)),
+            };
+            if let Some(work) = layer.message(&session, message) {
+                work.await;
+            }
+            while let Some(group) = receiver.try_recv() {
+                check_group(&group);
+            }
+            if sender.is_closed() {
+                break;
+            }
+        }
+        layer.close(&session, CloseReason::TransportClose);
+    });
+}
+
+fn check_group(group: &Group) {
+    let Group::Many(messages) = group else { return };
+    let (head, attachments) = messages.split_first().expect("a group has a message");
+    let Message::Text(head) = head else { panic!("a header first") };
+    let count: String = head.as_str().chars().skip(1).take_while(char::is_ascii_digit).collect();
+    assert_eq!(count.parse::<usize>().expect("a number of attachments"), attachments.len());
+    assert!(attachments.len() <= 10 && attachments.iter().all(|message| matches!(message, Message::Binary(_))));
+}
+
+// The session machine
+
+/// What a driver would know of the session; checks what must hold for any sequence of inputs.
+struct Driver {
+    session: Session,
+    now: Instant,
+    poll: bool,
+    post_reading: bool,
+    post: bool,
+    main: bool,
+    main_writing: bool,
+    probe: bool,
+    closed: bool,
+    revision: Revision,
+}
+
+const TEXTS: [&str; 20] = [
+    "", "0", "1", "2", "2probe", "3", "4a", "5", "6", "b", "bAQ==", "b4AQ==", "abc", "é", "4a\x1e4b", "3\x1e3", "1:2", "2:4a1:1", "0:",
+    "4a\x1e",
+];
+
+/// Bytes as a sequence of inputs: each a byte that says what, and its arguments.
+struct Steps<'a>(std::slice::Iter<'a, u8>);
+
+impl Steps<'_> {
+    fn byte(&mut self) -> u8 {
+        self.0.next().copied().unwrap_or_default()
+    }
+
+    /// One that is worth trying, or any.
+    fn text(&mut self) -> String {
+        match self.byte() {
+            known if usize::from(known) < TEXTS.len() => TEXTS[usize::from(known)].to_owned(),
+            length => String::from_utf8_lossy(&(0..length % 24).map(|_| self.byte()).collect::<Vec<_>>()).into_owned(),
+        }
+    }
+}
+
+/// The first byte says the transport and the dialect, the others what happens.
+pub fn session(data: &[u8]) {
+    let Some((first, rest)) = data.split_first() else { return };
+    let mut driver = Driver::new(first & 1 == 0, DIALECTS[usize::from(first >> 1) % DIALECTS.len()]);
+    let mut steps = Steps(rest.iter());
+    while !steps.0.as_slice().is_empty() {
+        driver.input(&mut steps);
+        driver.outputs();
+        assert_eq!(driver.session.is_closed(), driver.closed);
+        assert!(driver.session.held_bytes() <= if driver.closed { 0 } else { 40 * 256 });
+    }
+    driver.left_alone();
+}
+
+impl Driver {
+    fn new(websocket: bool, dialect: Dialect) -> Self {
+        let limits = Limits {
+            ping_interval: Duration::from_millis(300),
+            ping_timeout: Duration::from_millis(200),
+            upgrade_timeout: Duration::from_millis(1000),
+            write_timeout: Duration::from_millis(400),
+            close_timeout: Duration::from_millis(3000),
+            max_payload: 100,
+            upgrades: true,
+        };
+        let now = Instant::now();
+        let session =
+            if websocket { Session::websocket(now, limits, dialect, "0{}".into()) } else { Session::polling(now, limits, dialect) };
+        let mut driver = Self {
+            session,
+            now,
+            poll: false,
+            post_reading: false,
+            post: false,
+            main: websocket,
+            main_writing: false,
+            probe: false,
+            closed: false,
+            revision: dialect.revision(),
+        };
+        driver.outputs();
+        driver
+    }
+
+    fn input(&mut self, steps: &mut Steps<'_>) {
+        let (what, now) = (steps.byte(), self.now);
+        let session = &mut self.session;
+        let which = if what & 0x80 == 0 { Which::Main } else { Which::Probe };
+        let has = if which == Which::Main { self.main } else { self.probe };
+        match what & 0x1f {
+            // A refused poll is answered apart from the waiting one.
+            0..=3 => {
+                let accepted = session.poll_opened(now).is_ok();
+                assert!(!(accepted && self.poll), "one poll at a time");
+                self.poll |= accepted;
+            }
+            4..=6 => self.post_reading = session.post_opened(now, steps.byte() > 250).is_ok(),
+            7..=9 if std::mem::take(&mut self.post_reading) => {
+                self.post = true;
+                session.post_body(now, steps.text().into());
+            }
+            10 if std::mem::take(&mut self.post_reading) => session.post_refused(now),
+            11 => session.request_lost(now),
+            12 | 13 => {
+                let welcome = session.socket_opened(now);
+                assert!(!(welcome && self.probe), "one probing WebSocket at a time");
+                self.probe |= welcome;
+            }
+            14..=17 if has && session.wants_frame(which) => session.frame(now, which, Frame::Text(steps.text().into())),
+            18 if has && session.wants_frame(which) => session.frame(now, which, Frame::Binary(Bytes::from(vec![steps.byte()]))),
+            19..=21 => {
+                self.main_writing &= which == Which::Probe;
+                session.written(now, which);
+            }
+            22 => session.write_progressed(now, which),
+            23 if has => {
+                let end = [SocketEnd::Closed, SocketEnd::Failed(1002), SocketEnd::TooLarge][usize::from(steps.byte() % 3)];
+                session.socket_ended(now, which, end);
+            }
+            24..=26 if session.wants_message() => {
+                let message = Message::text(&"x".repeat(steps.byte().into()));
+                session.send(Group::Many(vec![message; usize::from(steps.byte() % 20)].into()));
+            }
+            27 => session.pause(),
+            28 => session.resume(now),
+            29 => {
+                let reason = [CloseReason::ForcedClose, CloseReason::ServerShuttingDown][usize::from(steps.byte() % 2)];
+                session.close(now, reason);
+            }
+            30 if steps.byte() > 200 => session.abandon(CloseReason::SlowConsumer),
+            _ => {
+                self.now += Duration::from_millis(u64::from(steps.byte()) * 4);
+                session.tick(self.now);
+            }
+        }
+    }
+
+    fn outputs(&mut self) {
+        while let Some(output) = self.session.next_output(self.now) {
+            self.output(output);
+        }
+    }
+
+    fn output(&mut self, output: Output) {
+        if self.closed {
+            assert!(matches!(output, Output::Poll(_) | Output::Post(_) | Output::CloseSocket(..)), "{output:?} after the end");
+        }
+        match output {
+            Output::Poll(answer) => {
+                assert!(std::mem::take(&mut self.poll), "a poll is waiting");
+                self.check_body(answer);
+            }
+            Output::Post(_) => assert!(std::mem::take(&mut self.post), "a POST is waiting"),
+            Output::Write(Which::Main, frame) => {
+                assert!(self.main && !std::mem::replace(&mut self.main_writing, true), "one frame at a time");
+                let text = if let Frame::Text(text) = &frame { text.as_str() } else { "" };
+                assert!(!text.starts_with(['1', '6']), "never a close or noop on a WebSocket");
+            }
+            Output::Write(Which::Probe, frame) => assert_eq!((self.probe, frame), (true, Frame::Text("3probe".into()))),
+            Output::CloseSocket(Which::Main, _) => assert!(std::mem::take(&mut self.main)),
+            Output::CloseSocket(Which::Probe, _) => assert!(std::mem::take(&mut self.probe)),
+            Output::Promote => {
+                assert!(std::mem::take(&mut self.probe) && !self.main);
+                self.main = true;
+            }
+            Output::Deliver(_) => {}
+            Output::Closed(_) => self.closed = true,
+        }
+    }
+
+    /// Sixteen packets at most, and over the limit only alone.
+    fn check_body(&self, answer: PollAnswer) {
+        let PollAnswer::Payload(body) = answer else { return };
+        let (body, octets) = match body {
+            Body::Text(body) => (body, false),
+            Body::Octets(body) => (body, true),
+        };
+        let length = body.len();
+        let packets = Packets::of(body, self.revision, octets).collect::<Result<Vec<_>, _>>().expect("our own body");
+        assert!(packets.len() == 1 || (packets.len() <= payload::MAX_PACKETS && length <= 100), "{packets:?}");
+    }
+
+    /// Without another input every session ends, and everybody who waits is told.
+    fn left_alone(mut self) {
+        self.session.resume(self.now);
+        for _ in 0..20 {
+            if let Some(deadline) = self.session.deadline() {
+                self.now = self.now.max(deadline);
+                self.session.tick(self.now);
+            }
+            self.outputs();
+        }
+        assert!(self.closed && !self.poll && !self.post && !self.main && !self.probe);
+    }
+}

@@ -1,0 +1,52 @@
+//! What goes out next, and how much it is.
+
+use std::collections::VecDeque;
+
+use super::super::packet::Packet;
+use super::super::payload;
+
+#[derive(Debug, Default)]
+pub(super) struct Queue {
+    packets: VecDeque<Packet>,
+    /// Of all packets, as a polling body would have them.
+    bytes: usize,
+    pongs: usize,
+}
+
+impl Queue {
+    pub(super) fn len(&self) -> usize {
+        self.packets.len()
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.packets.is_empty()
+    }
+
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// One that waits already answers this ping too: a client that pings without reading must not fill the queue.
+    pub(super) fn push_pong(&mut self) {
+        if self.pongs == 0 {
+            self.push(Packet::Pong { probe: false });
+        }
+    }
+
+    pub(super) fn push(&mut self, packet: Packet) {
+        self.pongs += usize::from(matches!(packet, Packet::Pong { .. }));
+        self.bytes = self.bytes.saturating_add(payload::encoded_len(&packet));
+        self.packets.push_back(packet);
+    }
+
+    pub(super) fn pop(&mut self) -> Option<Packet> {
+        let packet = self.packets.pop_front()?;
+        self.bytes = self.bytes.saturating_sub(payload::encoded_len(&packet));
+        self.pongs -= usize::from(matches!(packet, Packet::Pong { .. }));
+        Some(packet)
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = &Packet> {
+        self.packets.iter()
+    }
+}

@@ -1,0 +1,246 @@
+//! What one client, and all of them together, may take of an Engine.IO server; and its optional headers.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::SinkExt;
+use satwatch::engineio::{Config, Cors, Group, Message, Origins};
+use satwatch::server;
+use tokio::io::AsyncWriteExt;
+use tokio_tungstenite::tungstenite;
+use tokio_util::sync::CancellationToken;
+
+use super::engineio_rig::{Server, Socket, answer, sid_of, within};
+
+/// Waits for what another task is about to do.
+async fn until(mut true_at_last: impl FnMut() -> bool) {
+    within(async {
+        while !true_at_last() {
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+    })
+    .await;
+}
+
+// Together
+
+#[tokio::test]
+async fn when_all_queues_are_full_the_slowest_client_is_let_go_and_the_others_are_not() {
+    let server = Server::start(|config| config.total_queued_bytes = 1 << 20).await;
+    // Nobody polls here, so everything waits in the queues.
+    for _ in 0..3 {
+        server.open_polling().await;
+    }
+    let outboxes = server.echo().outboxes.lock().expect("no panic under this lock").clone();
+    let send = |number: usize, bytes: usize| outboxes[number].try_send(Group::One(Message::text(&"x".repeat(bytes)))).is_ok();
+    assert!(send(0, 600_000) && send(1, 300_000));
+    assert_eq!(server.service.session_count(), 3);
+    assert!(send(2, 200_000), "who goes beyond the limit is not the one who pays for it");
+    server.echo().wait_for("close slow consumer").await;
+    assert_eq!(outboxes.iter().map(|outbox| outbox.is_closed()).collect::<Vec<_>>(), [true, false, false]);
+    until(|| server.service.session_count() == 2).await;
+    assert!((500_000..501_000).contains(&server.service.queued_bytes()), "{}", server.service.queued_bytes());
+}
+
+#[tokio::test]
+async fn a_frame_that_is_not_taken_counts_as_queued() {
+    let server = Server::start(|config| {
+        config.total_queued_bytes = 16 << 20;
+        config.queue_bytes = 64 << 20;
+    })
+    .await;
+    let _idle = server.open_websocket().await;
+    let reader = server.open_websocket().await;
+    let outboxes = server.echo().outboxes.lock().expect("no panic under this lock").clone();
+    // Far more than the sockets' buffers hold.
+    outboxes[1].try_send(Group::One(Message::text(&"x".repeat(15 << 20)))).expect("it fits an empty queue");
+    until(|| outboxes[1].queued_bytes() == 0).await;
+    assert!(server.service.queued_bytes() >= 15 << 20, "{}", server.service.queued_bytes());
+    outboxes[0].try_send(Group::One(Message::text(&"y".repeat(2 << 20)))).expect("it fits an empty queue");
+    server.echo().wait_for("close slow consumer").await;
+    assert!(outboxes[1].is_closed() && !outboxes[0].is_closed());
+    drop(reader);
+}
+
+#[tokio::test]
+async fn what_clients_send_is_limited_for_all_of_them_together() {
+    let server = Server::start(|config| {
+        config.max_payload = 1_000_000;
+        config.total_received_bytes = 1_500_000;
+    })
+    .await;
+    let sid = server.open_polling().await;
+    let head = format!("POST /engine.io/?EIO=4&transport=polling&sid={sid} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n");
+    let half = server.raw(&format!("{head}content-length: 1000000\r\n\r\n4{}", "x".repeat(900_000))).await;
+    until(|| server.service.received_bytes() >= 900_000).await;
+
+    // A second body of this size finds no room, and small messages go on.
+    let other = server.open_polling().await;
+    let refused = server.post(&other, &format!("4{}", "y".repeat(900_000))).await;
+    assert!(refused.is(503, r#"{"code":3,"message":"Too much to receive"}"#), "{refused:?}");
+    assert_eq!(server.get(&other).await.status, 400, "its messages are lost, so its session is over");
+    let mut socket = server.open_websocket().await;
+    socket.send("4small").await;
+    assert_eq!(socket.text().await, "4small");
+    // A frame that is begun.
+    socket.0.send(tungstenite::Message::text(format!("4{}", "z".repeat(900_000)))).await.expect("the server reads");
+    assert_eq!(socket.closed().await, Some(1013));
+
+    drop(half);
+    until(|| server.service.received_bytes() == 0).await;
+    let mut socket = server.open_websocket().await;
+    let large = format!("4{}", "z".repeat(900_000));
+    socket.send(&large).await;
+    assert_eq!(socket.text().await, large);
+}
+
+#[tokio::test]
+async fn a_large_message_counts_until_the_layer_above_lets_go_of_it() {
+    let server = Server::start(|config| config.max_payload = 1_000_000).await;
+    let sid = server.open_polling().await;
+    let large = format!("4{}", "x".repeat(100_000));
+    assert!(server.post(&sid, &large).await.is(200, "ok"));
+    assert!(server.service.received_bytes() >= 100_000, "the echo waits in the queue");
+    assert!(server.get(&sid).await.is(200, &large));
+    until(|| server.service.received_bytes() == 0).await;
+}
+
+#[tokio::test]
+async fn websocket_pings_do_not_add_up() {
+    let server = Server::start(|config| config.total_received_bytes = 10_000).await;
+    let mut socket = server.open_websocket().await;
+    for _ in 0..300 {
+        socket.0.send(tungstenite::Message::Ping(vec![0; 100].into())).await.expect("the server reads");
+        assert!(matches!(socket.next().await, tungstenite::Message::Pong(_)));
+    }
+    socket.send("4a").await;
+    assert_eq!(socket.text().await, "4a");
+}
+
+// Connections
+
+#[tokio::test]
+async fn a_websocket_keeps_what_its_request_carried_until_it_is_closed() {
+    let server = Server::start(|_| {}).await;
+    let idle = Arc::strong_count(&server.slot);
+    let mut direct = server.open_websocket().await;
+    let sid = server.open_polling().await;
+    let mut upgraded = server.websocket(&format!("&sid={sid}")).await;
+    upgraded.send("2probe").await;
+    assert_eq!(upgraded.text().await, "3probe");
+    upgraded.send("5").await;
+    for socket in [&mut direct, &mut upgraded] {
+        socket.send("4a").await;
+        assert_eq!(socket.text().await, "4a");
+    }
+    until(|| Arc::strong_count(&server.slot) == idle + 2).await;
+    drop((direct, upgraded));
+    until(|| Arc::strong_count(&server.slot) == idle).await;
+}
+
+#[tokio::test]
+async fn websockets_stay_in_the_servers_connection_limit() {
+    let engine = Server::start(|_| {}).await;
+    let service = engine.service.clone();
+    let limits = server::Limits { connections: 2, ..server::Limits::default() };
+    let listening = server::Server::bind(SocketAddr::from(([127, 0, 0, 1], 0)), limits).await.expect("a free port");
+    let real = Server { addr: listening.local_addr(), service: service.clone(), slot: Arc::default() };
+    let shutdown = CancellationToken::new();
+    let handler = Arc::new(move |request, peer: SocketAddr| {
+        let service = service.clone();
+        async move { service.handle(request, Some(peer.ip())).await }
+    });
+    let serving = tokio::spawn(listening.serve(handler, shutdown.clone()));
+    let (first, mut second) = (real.open_websocket().await, real.open_websocket().await);
+    let mut third = real.raw("GET /engine.io/?EIO=4&transport=polling HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").await;
+    for _ in 0..20 {
+        second.send("4a").await;
+        assert_eq!(second.text().await, "4a");
+    }
+    assert_eq!(real.service.session_count(), 2, "the third waits at the door");
+    drop(first);
+    assert_eq!(answer(&mut third).await.status, 200);
+    drop(second);
+    shutdown.cancel();
+    within(serving).await.expect("the server ends");
+}
+
+// Optional headers
+
+#[tokio::test]
+async fn a_cookie_is_set_only_where_it_is_wanted_and_only_on_a_polling_handshake() {
+    let server = Server::start(|_| {}).await;
+    let answer = server.http("GET", "EIO=4&transport=polling", "").await;
+    assert_eq!(answer.header("set-cookie"), None, "off by default");
+
+    let server = Server::start(|config| config.cookie = Some("io".into())).await;
+    let answer = server.http("GET", "EIO=4&transport=polling", "").await;
+    let sid = sid_of(&answer.body);
+    assert_eq!(answer.header("set-cookie"), Some(format!("io={sid}; Path=/; HttpOnly; SameSite=Lax").as_str()));
+    let answer = server.post(&sid, "4a").await;
+    assert_eq!((answer.status, answer.header("set-cookie")), (200, None));
+    let cookie = format!("Cookie: io={sid}\r\n");
+    let answer = server.http_with("POST", "EIO=4&transport=polling", &cookie, "4a").await;
+    assert!(answer.is(400, r#"{"code":2,"message":"Bad handshake method"}"#), "a cookie names no session: {answer:?}");
+}
+
+fn from_anywhere(config: &mut Config) {
+    config.cors = Some(Cors { origins: Origins::These(vec!["http://page".into()]), credentials: true });
+}
+
+#[tokio::test]
+async fn pages_of_listed_origins_may_read_every_answer_refusals_included() {
+    let server = Server::start(from_anywhere).await;
+    let sid = server.open_polling().await;
+    let origin = "Origin: http://page\r\n";
+    for (method, query, status) in [
+        ("GET", "EIO=4&transport=polling".to_owned(), 200),
+        ("POST", format!("EIO=4&transport=polling&sid={sid}"), 400),
+        ("GET", "EIO=4&transport=polling&sid=nope".into(), 400),
+        ("GET", "EIO=4".into(), 400),
+    ] {
+        let answer = server.http_with(method, &query, origin, "").await;
+        assert_eq!(answer.status, status, "{query}");
+        assert_eq!(answer.header("access-control-allow-origin"), Some("http://page"), "{query}");
+        assert_eq!((answer.header("access-control-allow-credentials"), answer.header("vary")), (Some("true"), Some("Origin")));
+    }
+    let answer = server.http_with("GET", "EIO=4&transport=polling", "Origin: http://other\r\n", "").await;
+    assert_eq!((answer.status, answer.header("access-control-allow-origin"), answer.header("vary")), (200, None, Some("Origin")));
+    let server = Server::start(|_| {}).await;
+    let answer = server.http_with("GET", "EIO=4&transport=polling", origin, "").await;
+    assert_eq!((answer.header("access-control-allow-origin"), answer.header("vary")), (None, None), "off by default");
+}
+
+#[tokio::test]
+async fn a_preflight_is_answered_and_touches_no_session() {
+    let server = Server::start(from_anywhere).await;
+    let sid = server.open_polling().await;
+    let mut waiting = server.pending_get(&sid).await;
+    let asked = "Origin: http://page\r\nAccess-Control-Request-Method: POST\r\nAccess-Control-Request-Headers: x-token, content-type\r\n";
+    for query in ["EIO=4&transport=polling".to_owned(), format!("EIO=4&transport=polling&sid={sid}")] {
+        let answer = server.http_with("OPTIONS", &query, asked, "").await;
+        assert!(answer.is(204, ""), "{answer:?}");
+        assert_eq!(answer.header("access-control-allow-origin"), Some("http://page"));
+        assert_eq!(answer.header("access-control-allow-methods"), Some("GET, POST"));
+        assert_eq!(answer.header("access-control-allow-headers"), Some("x-token, content-type"));
+    }
+    assert!(server.post(&sid, "4still here").await.is(200, "ok"));
+    assert!(answer(&mut waiting).await.is(200, "4still here"));
+}
+
+// Slow and half
+
+#[tokio::test]
+async fn a_session_that_is_let_go_frees_its_frame_though_the_client_keeps_the_connection() {
+    let server = Server::start(|config| config.queue_bytes = 64 << 20).await;
+    let mut socket: Socket = server.open_websocket().await;
+    let outbox = server.echo().outboxes.lock().expect("no panic under this lock")[0].clone();
+    outbox.try_send(Group::One(Message::text(&"x".repeat(15 << 20)))).expect("it fits an empty queue");
+    until(|| outbox.queued_bytes() == 0).await;
+    outbox.close(satwatch::engineio::CloseReason::SlowConsumer);
+    server.echo().wait_for("close slow consumer").await;
+    assert_eq!((server.service.queued_bytes(), server.service.session_count()), (0, 0));
+    socket.0.get_mut().shutdown().await.expect("still connected");
+    until(|| Arc::strong_count(&server.slot) == 2).await;
+}

@@ -1,0 +1,76 @@
+//! What the official Engine.IO 4 suite asserts, here with our own clients. Where another test asserts it already, the table names it.
+//!
+//! | the suite                                      | here |
+//! |------------------------------------------------|------|
+//! | handshake, both transports                     | `engineio::a_polling_handshake_answers_the_open_packet`, `..::a_websocket_handshake_sends_the_open_packet_first` |
+//! | wrong `EIO`, `transport`, method               | `engineio::wrong_requests_get_the_exact_refusal`, `..::wrong_websocket_handshakes_get_a_400_with_the_bare_message` |
+//! | text, several texts, text and bytes            | `engineio::texts_and_bytes_go_both_ways_on_both_transports`, `several_texts_come_back_in_one_body` |
+//! | invalid packet                                 | `engineio::bad_packets_end_the_session_after_those_before_them` |
+//! | two polls at once                              | `the_poll_that_came_first_is_told_that_the_session_is_over` |
+//! | cancelled poll                                 | `engineio::a_dropped_poll_or_body_ends_the_session`, `..::a_poll_that_is_dropped_before_it_is_read_ends_its_session_too` |
+//! | pings                                          | `pings_and_pongs_go_on`, `engineio::pings_keep_a_session_alive_and_silence_ends_it` |
+//! | silence, exactly interval and timeout long     | `engineio::session::tests::a_silent_session_is_over_at_interval_plus_timeout_whether_or_not_its_timer_fired` |
+//! | goodbye of the client                          | `a_goodbye_and_a_poll_at_the_same_time`, `engineio::session::tests::a_goodbye_waits_a_little_for_a_poll_that_crosses_it`, `engineio::bad_packets_end_the_session_after_those_before_them` |
+//! | upgrade, and requests with the same id after it | `engineio::an_upgrade_takes_the_session_along` |
+
+use std::time::Duration;
+
+use satwatch::engineio::Config;
+
+use super::engineio_rig::{Server, answer};
+
+/// The suite's times.
+fn times(config: &mut Config) {
+    config.ping_interval = Duration::from_millis(300);
+    config.ping_timeout = Duration::from_millis(200);
+}
+
+#[tokio::test]
+async fn several_texts_come_back_in_one_body() {
+    let server = Server::start(times).await;
+    let sid = server.open_polling().await;
+    assert!(server.post(&sid, "4test1\x1e4test2\x1e4test3").await.is(200, "ok"));
+    assert!(server.get(&sid).await.is(200, "4test1\x1e4test2\x1e4test3"));
+}
+
+#[tokio::test]
+async fn the_poll_that_came_first_is_told_that_the_session_is_over() {
+    let server = Server::start(times).await;
+    let sid = server.open_polling().await;
+    let mut first = server.pending_get(&sid).await;
+    // Answered behind the first poll, because this test has one thread and connections are read in their order.
+    assert!(server.post(&sid, "3").await.is(200, "ok"));
+    assert_eq!(server.get(&sid).await.status, 400);
+    assert!(answer(&mut first).await.is(200, "1"));
+    assert_eq!(server.get(&sid).await.status, 400);
+}
+
+#[tokio::test]
+async fn pings_and_pongs_go_on() {
+    // Long enough that a busy machine is no silent client.
+    let server = Server::start(|config| {
+        config.ping_interval = Duration::from_millis(50);
+        config.ping_timeout = Duration::from_secs(20);
+    })
+    .await;
+    let sid = server.open_polling().await;
+    for _ in 0..3 {
+        assert!(server.get(&sid).await.is(200, "2"));
+        assert!(server.post(&sid, "3").await.is(200, "ok"));
+    }
+    let mut socket = server.open_websocket().await;
+    for _ in 0..3 {
+        assert_eq!(socket.text().await, "2");
+        socket.send("3").await;
+    }
+}
+
+#[tokio::test]
+async fn a_goodbye_and_a_poll_at_the_same_time() {
+    let server = Server::start(|_| {}).await;
+    let sid = server.open_polling().await;
+    let mut poll = server.pending_get(&sid).await;
+    assert!(server.post(&sid, "1").await.is(200, "ok"));
+    assert!(answer(&mut poll).await.is(200, "6"));
+    assert_eq!(server.get(&sid).await.status, 400);
+}

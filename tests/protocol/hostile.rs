@@ -1,0 +1,320 @@
+//! A thousand connections that mean no good, on the server that the daemon uses, while others listen: those get every event in order, and
+//! what the thousand took is given back.
+
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use futures_util::{SinkExt, StreamExt};
+use satwatch::engineio::{CloseReason, Config, Group, Handler, Handshake, Message, Outbox, SendError, Service, Work};
+use satwatch::server;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::task::JoinSet;
+use tokio_tungstenite::tungstenite;
+use tokio_util::sync::CancellationToken;
+
+use super::engineio_rig::{answer, sid_of};
+
+/// Longer than the slowest machine takes for all of it.
+const PATIENCE: Duration = Duration::from_secs(120);
+const HOSTILE: usize = 1000;
+/// What all queues may hold; those who do not read reach it in a second or two, so a good reader is not let go because it was late once.
+const QUEUED: usize = 128 << 20;
+const EVENT: usize = 1000;
+/// Behind the last event of a round.
+const END: &str = "end";
+
+async fn patiently<T>(future: impl Future<Output = T>) -> T {
+    tokio::time::timeout(PATIENCE, future).await.expect("it comes in time")
+}
+
+// The server
+
+/// Tells everybody everything, and lets go of whose queue is full, as applications do.
+#[derive(Default)]
+struct Broadcast {
+    outboxes: Mutex<Vec<Outbox>>,
+}
+
+impl Broadcast {
+    fn tell(&self, text: &str) {
+        let message = Message::text(text);
+        self.outboxes.lock().expect("no panic under this lock").retain(|outbox| match outbox.try_send(Group::One(message.clone())) {
+            Ok(()) => true,
+            Err(SendError::Full) => {
+                outbox.close(CloseReason::SlowConsumer);
+                false
+            }
+            Err(SendError::Closed) => false,
+        });
+    }
+}
+
+impl Handler for Broadcast {
+    type Session = ();
+
+    fn open(&self, outbox: Outbox, _: Handshake) -> Arc<()> {
+        self.outboxes.lock().expect("no panic under this lock").push(outbox);
+        Arc::new(())
+    }
+
+    fn message(&self, _: &Arc<()>, _: Message) -> Option<Work> {
+        None
+    }
+
+    fn close(&self, _: &Arc<()>, _: CloseReason) {}
+}
+
+struct Running {
+    addr: SocketAddr,
+    service: Service<Broadcast>,
+    shutdown: CancellationToken,
+}
+
+async fn start() -> Running {
+    let config = Config {
+        ping_interval: Duration::from_secs(1),
+        // The good ones answer in time on any machine.
+        ping_timeout: Duration::from_secs(5),
+        upgrade_timeout: Duration::from_secs(2),
+        write_timeout: Duration::from_secs(2),
+        body_timeout: Duration::from_secs(2),
+        max_payload: 100_000,
+        // A good reader on a slow machine is held to nothing but the limit of all.
+        queue_messages: 100_000,
+        queue_bytes: QUEUED,
+        total_queued_bytes: QUEUED,
+        total_received_bytes: 1 << 20,
+        ..Config::default()
+    };
+    let service = Service::new(config, Broadcast::default());
+    let limits = server::Limits { header_time: Duration::from_secs(2), idle_time: Duration::from_secs(2), ..server::Limits::default() };
+    let listening = server::Server::bind(SocketAddr::from(([127, 0, 0, 1], 0)), limits).await.expect("a free port");
+    let running = Running { addr: listening.local_addr(), service: service.clone(), shutdown: CancellationToken::new() };
+    let handler = Arc::new(move |request, peer: SocketAddr| {
+        let service = service.clone();
+        async move { service.handle(request, Some(peer.ip())).await }
+    });
+    tokio::spawn(listening.serve(handler, running.shutdown.clone()));
+    running
+}
+
+impl Running {
+    /// Tells everybody `count` events, in haste but so that readers can follow, and the end.
+    async fn events(&self, from: usize, count: usize, most_queued: &mut usize) {
+        let padding = "x".repeat(EVENT);
+        for number in from..from + count {
+            self.service.handler().tell(&format!("{number} {padding}"));
+            tokio::time::sleep(Duration::from_millis(5)).await;
+            *most_queued = self.service.queued_bytes().max(*most_queued);
+            assert!(self.service.received_bytes() <= 1 << 20);
+        }
+    }
+}
+
+// Clients as they should be
+
+/// Which events came, up to the end.
+#[derive(Default)]
+struct Seen(Vec<usize>);
+
+impl Seen {
+    /// `true` at the end.
+    fn take(&mut self, packet: &str) -> bool {
+        let text = packet.strip_prefix('4').unwrap_or_else(|| panic!("a message, not {}", &packet[..packet.len().min(40)]));
+        if text != END {
+            self.0.push(text.split(' ').next().and_then(|number| number.parse().ok()).expect("a number"));
+        }
+        text == END
+    }
+}
+
+async fn good_websocket(addr: SocketAddr, first_polling: bool) -> Vec<usize> {
+    let sid = if first_polling { format!("&sid={}", open_polling(addr).await) } else { String::new() };
+    let url = format!("ws://x/engine.io/?EIO=4&transport=websocket{sid}");
+    let stream = TcpStream::connect(addr).await.expect("the server listens");
+    let (mut socket, _) = tokio_tungstenite::client_async(url, stream).await.expect("a 101");
+    if first_polling {
+        socket.send(tungstenite::Message::text("2probe")).await.expect("the server reads");
+        assert_eq!(socket.next().await.expect("open").expect("a frame"), tungstenite::Message::text("3probe"));
+        socket.send(tungstenite::Message::text("5")).await.expect("the server reads");
+    } else {
+        assert!(socket.next().await.expect("open").expect("a frame").to_text().expect("text").starts_with('0'));
+    }
+    let mut seen = Seen::default();
+    loop {
+        match socket.next().await.expect("still open").expect("a frame").to_text().expect("text") {
+            "2" => socket.send(tungstenite::Message::text("3")).await.expect("the server reads"),
+            packet if seen.take(packet) => return seen.0,
+            _ => {}
+        }
+    }
+}
+
+async fn http(addr: SocketAddr, method: &str, query: &str, body: &str) -> super::engineio_rig::Answer {
+    let head = format!("{method} /engine.io/?EIO=4&transport=polling{query} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n");
+    let mut stream = TcpStream::connect(addr).await.expect("the server listens");
+    stream.write_all(format!("{head}content-length: {}\r\n\r\n{body}", body.len()).as_bytes()).await.expect("the server reads");
+    answer(&mut stream).await
+}
+
+async fn open_polling(addr: SocketAddr) -> String {
+    sid_of(&http(addr, "GET", "", "").await.body)
+}
+
+async fn good_polling(addr: SocketAddr) -> Vec<usize> {
+    let query = format!("&sid={}", open_polling(addr).await);
+    let mut seen = Seen::default();
+    loop {
+        let polled = http(addr, "GET", &query, "").await;
+        assert_eq!(polled.status, 200, "{}", polled.body);
+        for packet in polled.body.split('\x1e') {
+            if packet == "2" {
+                assert_eq!(http(addr, "POST", &query, "3").await.status, 200);
+            } else if seen.take(packet) {
+                return seen.0;
+            }
+        }
+    }
+}
+
+// Clients as they should not be
+
+const UPGRADE: &str =
+    "connection: upgrade\r\nupgrade: websocket\r\nsec-websocket-version: 13\r\nsec-websocket-key: AAAAAAAAAAAAAAAAAAAAAA==\r\n";
+
+/// Does its worst and holds the connection until the server ends it or `over`. What goes wrong for it is as it should be.
+async fn hostile(addr: SocketAddr, number: usize, over: CancellationToken) {
+    let Ok(mut stream) = TcpStream::connect(addr).await else { return };
+    let get = |query: &str, headers: &str| format!("GET /engine.io/?EIO=4{query} HTTP/1.1\r\nhost: x\r\n{headers}\r\n");
+    let begun_text_frame = [0x81, 0xfe, 0xc3, 0x50, 0, 0, 0, 0, b'4'];
+    let mut bytes: Vec<u8> = match number % 10 {
+        // Bytes without a meaning.
+        0 => (0..2000usize).map(|at| (at.wrapping_mul(number + 7) >> 3) as u8).collect(),
+        // Half a request.
+        1 => b"GET /engine.io/?EIO=4&transp".to_vec(),
+        // Half a body.
+        2 => {
+            let sid = open_polling(addr).await;
+            let head = "POST /engine.io/?EIO=4&transport=polling&sid=";
+            format!("{head}{sid} HTTP/1.1\r\nhost: x\r\ncontent-length: 90000\r\n\r\n4{}", "x".repeat(50_000)).into_bytes()
+        }
+        // Half a frame of a WebSocket, frames that are none, one that reads nothing.
+        3 => [get("&transport=websocket", UPGRADE).into_bytes(), begun_text_frame.to_vec(), vec![b'x'; 40_000]].concat(),
+        4 => [get("&transport=websocket", UPGRADE).into_bytes(), vec![0xff; 3000]].concat(),
+        5 => get("&transport=websocket", UPGRADE).into_bytes(),
+        // Half an upgrade: without a probe, and behind it.
+        6 => get(&format!("&transport=websocket&sid={}", open_polling(addr).await), UPGRADE).into_bytes(),
+        7 => {
+            let head = get(&format!("&transport=websocket&sid={}", open_polling(addr).await), UPGRADE);
+            [head.as_bytes(), &[0x81, 0x86, 0, 0, 0, 0], b"2probe"].concat()
+        }
+        // A poll that is left.
+        8 => get(&format!("&transport=polling&sid={}", open_polling(addr).await), "").into_bytes(),
+        // A session that nobody polls.
+        _ => get("&transport=polling", "").into_bytes(),
+    };
+    bytes.shrink_to_fit();
+    if stream.write_all(&bytes).await.is_err() || number % 10 == 8 {
+        return;
+    }
+    let reads = number.is_multiple_of(2);
+    let mut buffer = [0; 512];
+    tokio::select! {
+        () = over.cancelled() => {}
+        () = async {
+            if !reads {
+                std::future::pending::<()>().await;
+            }
+            while stream.read(&mut buffer).await.is_ok_and(|count| count > 0) {}
+        } => {}
+    }
+}
+
+/// Bytes of this process in memory.
+fn resident() -> usize {
+    let statm = std::fs::read_to_string("/proc/self/statm").expect("Linux");
+    statm.split(' ').nth(1).and_then(|pages| pages.parse::<usize>().ok()).expect("a number") * 4096
+}
+
+/// How many connections fit this process's limit of open files at a time; each is two of them.
+fn at_once() -> usize {
+    let limits = std::fs::read_to_string("/proc/self/limits").expect("Linux");
+    let line = limits.lines().find_map(|line| line.strip_prefix("Max open files")).expect("a limit");
+    let soft = line.split_whitespace().next().and_then(|soft| soft.parse().ok()).unwrap_or(usize::MAX);
+    (soft.saturating_sub(300) / 3).clamp(50, HOSTILE)
+}
+
+async fn round(running: &Running, first_event: usize) -> usize {
+    let addr = running.addr;
+    let mut good = JoinSet::new();
+    good.spawn(good_websocket(addr, false));
+    good.spawn(good_websocket(addr, true));
+    good.spawn(good_polling(addr));
+    patiently(async {
+        while running.service.session_count() < 3 {
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+    })
+    .await;
+
+    let (over, done) = (CancellationToken::new(), AtomicBool::new(false));
+    let attack = async {
+        let mut number = 0;
+        while number < HOSTILE {
+            let mut wave = JoinSet::new();
+            let wave_over = over.child_token();
+            for _ in 0..at_once().min(HOSTILE - number) {
+                wave.spawn(hostile(addr, number, wave_over.clone()));
+                number += 1;
+                if number.is_multiple_of(20) {
+                    tokio::time::sleep(Duration::from_millis(5)).await;
+                }
+            }
+            tokio::time::sleep(Duration::from_secs(3)).await;
+            wave_over.cancel();
+            wave.join_all().await;
+        }
+        done.store(true, Ordering::Relaxed);
+    };
+    let telling = async {
+        let (mut number, mut most_queued) = (first_event, 0);
+        while !done.load(Ordering::Relaxed) {
+            running.events(number, 20, &mut most_queued).await;
+            number += 20;
+        }
+        assert!(most_queued < QUEUED + QUEUED / 4, "{most_queued} bytes waited");
+        number
+    };
+    let ((), next) = patiently(async { tokio::join!(attack, telling) }).await;
+    running.service.handler().tell(END);
+    let expected: Vec<_> = (first_event..next).collect();
+    for seen in patiently(good.join_all()).await {
+        // Those that joined when telling had begun miss nothing from there on.
+        assert!(!seen.is_empty() && expected.ends_with(&seen), "{} of {}", seen.len(), expected.len());
+    }
+    // Nothing is left of anybody.
+    patiently(async {
+        while running.service.session_count() > 0 {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    })
+    .await;
+    assert_eq!((running.service.queued_bytes(), running.service.received_bytes()), (0, 0));
+    next
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_thousand_hostile_connections_harm_nobody_and_leave_nothing() {
+    let running = start().await;
+    let next = round(&running, 0).await;
+    let after_one = resident();
+    round(&running, next).await;
+    let after_two = resident();
+    // Generously: other tests run in this process.
+    assert!(after_two < after_one + (128 << 20), "{after_one} bytes in memory after one round, {after_two} after two");
+    running.shutdown.cancel();
+    patiently(running.service.shutdown()).await;
+}
