@@ -25,6 +25,9 @@ cargo test --release --no-run
 step "the main job: three payments, pushed"
 regtest/up.sh --bin "$CARGO_TARGET_DIR/release/satwatch" --payments 3
 
+step "a short soak: random operations with lost messages, compared with the node"
+regtest/soak/run.sh --bin "$CARGO_TARGET_DIR/release/satwatch" --seed 7 --steps 60 --drop 0.1
+
 step "tests"
 log=$(mktemp)
 trap 'rm -f "$log"' EXIT

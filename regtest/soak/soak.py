@@ -2,10 +2,10 @@
 checkpoints at which everything that the daemon says is compared with what the node knows.
 
 What it does. Each step is one operation, chosen by weight (OPERATIONS): payments, spends, chains, replacements, eviction, expiry,
-comebacks; blocks with all, some or none of the mempool, with double spends of it, with what no mempool takes; reorgs by `invalidateblock` (no block is
-published) and by rival branches (`submitblock`: the node switches in one go and skips rawblocks, as it does for blocks of a peer);
-restarts and kills of node and daemon; watches of new and of used addresses; stop and start; moments in which every message is lost
-or late, and in which the node's answers are late or break off (proxy.py, rpc_proxy.py).
+comebacks; blocks with all, some or none of the mempool, with double spends of it, with what no mempool takes; reorgs by
+`invalidateblock` (no block is published) and by rival branches (`submitblock`: the node switches in one go and skips rawblocks, as it
+does for blocks of a peer); restarts, kills and freezes of node and daemon; watches of new and of used addresses; stop and start;
+moments in which every message is lost or late, and in which the node's answers are late or break off (proxy.py, rpc_proxy.py).
 Every ten steps, and at the end, there is a checkpoint: the daemon has 60 seconds to say what the node says (truth.py), then
 the event log so far must hold together and end there (log_check.py).
 

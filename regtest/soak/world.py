@@ -139,7 +139,8 @@ class World:
     def build(self, previous, height, median, txs, payee=None):
         """A block made here, not yet handed in. The same payee and `extra` make the same coinbase in rival branches."""
         moment = max(median + 1, int(time.time()))
-        return make_block(previous, height, moment, txs, payee or self.miner().script, self.random.choice((0, 0, self.random.randrange(1 << 30))))
+        extra = self.random.choice((0, 0, self.random.randrange(1 << 30)))
+        return make_block(previous, height, moment, txs, payee or self.miner().script, extra)
 
     def hand_in(self, block, raw):
         self.ledger.know_block(block)
