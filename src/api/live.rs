@@ -16,6 +16,7 @@ use super::error::{ApiError, shortened};
 use super::fields::Fields;
 use super::hub::{Join, NAMESPACE, PAGE, Paused, Reply, events_between};
 use super::json::{self, Balance};
+use super::recovery;
 use super::status::Tip;
 use super::subscriptions::Topic;
 use super::watching::{balance_in, distinct};
@@ -47,6 +48,7 @@ impl socketio::Handler for Live {
         if &*request.namespace == NAMESPACE { Ok(()) } else { Err(ConnectRefused { message: "Invalid namespace".to_owned(), data: None }) }
     }
 
+    /// The first event has an offset too, so that a client that hears nothing more can be recovered.
     fn connected(&self, socket: &Socket, _request: &ConnectRequest) {
         #[derive(Serialize)]
         struct Connected {
@@ -63,7 +65,9 @@ impl socketio::Handler for Live {
             Ok((head, tip)) => {
                 let message = "Connected to satwatch; emit subscribe_address with {\"address\": \"…\"} to hear about an address.";
                 let (network, cursor) = (address::network_name(self.app.wire.network), self.app.wire.cursor(head));
-                socket.emit("connected", &Connected { message, version: env!("CARGO_PKG_VERSION"), network, tip, cursor })
+                let offset = recovery::offset(&cursor, recovery::NOTHING);
+                let shape = Connected { message, version: env!("CARGO_PKG_VERSION"), network, tip, cursor };
+                Encoded::event(NAMESPACE, "connected", &shape).map_err(Into::into).and_then(|event| socket.send_at(&event, &offset))
             }
             Err(cause) => socket.emit("error", &ApiError::from(cause)),
         };
@@ -75,7 +79,29 @@ impl socketio::Handler for Live {
     }
 
     fn disconnected(&self, socket: &Socket, _reason: DisconnectReason) {
-        self.app.hub.leave(socket.id());
+        self.app.hub.leave(socket);
+    }
+
+    fn is_recoverable(&self, _request: &ConnectRequest) -> bool {
+        true
+    }
+
+    async fn can_resume(&self, id: &str, _request: &ConnectRequest, offset: &str) -> bool {
+        let Some((cursor, mark)) = recovery::parse(offset) else { return false };
+        self.app.place(cursor).is_ok() && matches!(self.app.hub.lost(id, mark).await, Ok(Some(_)))
+    }
+
+    async fn resume(&self, socket: &Socket, _request: &ConnectRequest, offset: &str) {
+        let client = Client { app: self.app.clone(), socket: socket.clone() };
+        if let Err(error) = client.come_back(offset).await {
+            // It believes to be recovered; so it tries again, with the offset that it has got to.
+            tracing::info!(id = socket.id(), %error, "a lost client could not be recovered");
+            socket.close(CloseReason::ForcedClose);
+        }
+    }
+
+    fn forgotten(&self, id: &str) {
+        self.app.hub.forget(id);
     }
 }
 
@@ -166,8 +192,14 @@ impl Client {
                 Err(error) => return Err(error),
             },
         };
-        let paused = self.app.hub.pause(self.socket.id(), topics.clone()).await?;
-        self.app.ensure_watched(wish.addresses.clone(), wish.depths.clone()).await?;
+        let paused = self.app.hub.pause(&self.socket, topics.clone()).await?;
+        if let Err(error) = self.app.ensure_watched(wish.addresses.clone(), wish.depths.clone()).await {
+            // What was heard before goes on.
+            let Paused { live: topics, seen: from } = paused;
+            let back = Join { socket: self.socket.clone(), topics, from, before: Vec::new(), reply: None, caught_up: None };
+            self.app.hub.join(back).await?;
+            return Err(error);
+        }
         match place {
             None => self.go_live(wish, topics, paused, None, ack).await,
             Some(Err(error)) => self.go_live(wish, topics, paused, Some(error), ack).await,
@@ -214,20 +246,34 @@ impl Client {
             self.socket.close(CloseReason::SlowConsumer);
             return Ok(());
         }
-        let Some(from) = self.replay_log(&topics, from).await? else { return Ok(()) };
+        let Some(from) = self.replay_log(&topics, from, None).await? else { return Ok(()) };
         let join = Join { socket: self.socket.clone(), topics, from, before: Vec::new(), reply: None, caught_up: Some(caught_up) };
         self.app.hub.join(join).await
     }
 
-    /// Sends the events of `topics` after `from`, page by page. The number up to which that is done, near the head;
-    /// `None` when the client has left.
-    async fn replay_log(&self, topics: &[Topic], mut from: u64) -> Result<Option<u64>, ApiError> {
+    /// A lost client gets what it missed after its offset, and is live again.
+    async fn come_back(&self, offset: &str) -> Result<(), ApiError> {
+        let gone = || ApiError::internal(&"what a lost client had is not kept any more");
+        let (cursor, mark) = recovery::parse(offset).ok_or_else(gone)?;
+        let from = self.app.place(cursor)?;
+        let topics = self.app.hub.lost(self.socket.id(), mark).await?.ok_or_else(gone)?;
+        self.socket.set_offset(offset);
+        match self.replay_log(&topics, from, Some(mark)).await? {
+            Some(from) => self.app.hub.rejoin(&self.socket, from).await,
+            None => Ok(()),
+        }
+    }
+
+    /// Sends the events of `topics` after `from`, page by page; with a mark, each with its offset. The number up to which that is
+    /// done, near the head; `None` when the client has left.
+    async fn replay_log(&self, topics: &[Topic], mut from: u64, mark: Option<u64>) -> Result<Option<u64>, ApiError> {
         let wanted: Arc<HashSet<Topic>> = Arc::new(topics.iter().copied().collect());
         loop {
             let wanted = wanted.clone();
-            let (events, last, more) = self.app.read(move |app| app.replay_page(from, &wanted)).await?;
-            for event in &events {
-                if !self.send_when_there_is_room(event).await {
+            let ReplayPage { events, last, more } = self.app.read(move |app| app.replay_page(from, &wanted)).await?;
+            for (number, event) in &events {
+                let offset = mark.map(|mark| recovery::offset(&self.app.wire.cursor(*number), mark));
+                if !self.send_when_there_is_room(event, offset.as_deref()).await {
                     return Ok(None);
                 }
             }
@@ -242,10 +288,14 @@ impl Client {
     }
 
     /// False when the client has left or stalls, and is closed then.
-    async fn send_when_there_is_room(&self, event: &Encoded) -> bool {
+    async fn send_when_there_is_room(&self, event: &Encoded, offset: Option<&str>) -> bool {
         let mut waited = Duration::ZERO;
         loop {
-            match self.socket.send(event) {
+            let sent = match offset {
+                None => self.socket.send(event),
+                Some(offset) => self.socket.send_at(event, offset),
+            };
+            match sent {
                 Ok(()) => return true,
                 Err(SendError::Full) if waited < STALLED => {}
                 Err(SendError::Closed) => return false,
@@ -280,7 +330,7 @@ impl Client {
             cursor: String,
         }
         let topics = vec![Topic::Blocks];
-        let paused = self.app.hub.pause(self.socket.id(), topics.clone()).await?;
+        let paused = self.app.hub.pause(&self.socket, topics.clone()).await?;
         let described = self.app.read(move |app| {
             let snapshot = app.reader.snapshot();
             let (head, tip) = (snapshot.head()?, Tip::of(&snapshot)?);
@@ -305,6 +355,13 @@ impl Client {
         let reply = Reply { name: "unsubscribed", json, ack: ack.take() };
         self.app.hub.unsubscribe(&self.socket, Topic::Script(address.script), reply).await
     }
+}
+
+/// Part of the log: what is wanted of it, the last number looked at, and whether there is more.
+struct ReplayPage {
+    events: Vec<(u64, Encoded)>,
+    last: u64,
+    more: bool,
 }
 
 impl App {
@@ -337,8 +394,8 @@ impl App {
         Ok((json::to_text(&shape), head))
     }
 
-    /// A page of the log for a replay: the wanted events in it, the last number looked at, and whether there is more.
-    fn replay_page(&self, from: u64, wanted: &HashSet<Topic>) -> Result<(Vec<Encoded>, u64, bool), ApiError> {
+    /// A page of the log for a replay.
+    fn replay_page(&self, from: u64, wanted: &HashSet<Topic>) -> Result<ReplayPage, ApiError> {
         let head = self.reader.snapshot().head()?;
         let events = self.reader.read_events(from, PAGE)?;
         // Retention may have taken some while we looked.
@@ -347,8 +404,8 @@ impl App {
         // Numbers may be skipped: when there is no more, none of those up to the head is left.
         let last = if more { last } else { last.max(head) };
         let wanted = events.iter().filter(|(_, event)| wanted.contains(&Topic::of(&event.kind)));
-        let encoded = wanted.map(|(number, event)| self.wire.encode(*number, event)).collect::<Result<_, _>>();
-        Ok((encoded.map_err(|cause| ApiError::internal(&cause))?, last, more))
+        let encoded = wanted.map(|(number, event)| Ok((*number, self.wire.encode(*number, event)?))).collect::<Result<_, SendError>>();
+        Ok(ReplayPage { events: encoded.map_err(|cause| ApiError::internal(&cause))?, last, more })
     }
 }
 

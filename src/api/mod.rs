@@ -7,6 +7,8 @@
 //! * What one answer says (balance, tip, cursor) is read from one snapshot of the store, so it is true at one instant.
 //! * The same event is the same bytes for every subscriber and in `GET /events`.
 //! * A client that does not keep up is closed, never given a gap: it comes back with the cursor of the last event it got.
+//! * A client that asked to be recoverable and is lost is told the rest of its subscriptions' events from the log when it is back: each
+//!   once, none skipped; or it is told that it is a new client.
 //! * Addresses exist only here; below, a watched thing is a script and its hash.
 //! * A refused request has changed nothing, and says what to do instead ([`error`]).
 //!
@@ -21,7 +23,8 @@
 //!              │                  └──── events     the log, with long polling
 //!              └─ the rest ───► page
 //! ```
-//! `json` has the wire shapes, `fields` reads what clients send, `cursor` and `address` their two kinds of text.
+//! `json` has the wire shapes, `fields` reads what clients send, `cursor` and `address` their two kinds of text, `recovery` keeps what
+//! lost clients come back to.
 
 mod address;
 mod browser;
@@ -32,6 +35,7 @@ mod fields;
 mod hub;
 mod json;
 mod live;
+mod recovery;
 mod respond;
 mod rest;
 mod router;

@@ -8,7 +8,7 @@ use std::collections::hash_map::Entry;
 use crate::tracker::{EventKind, ScriptHash};
 
 /// What one can subscribe to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Topic {
     Script(ScriptHash),
     /// Blocks and reorgs.
@@ -26,7 +26,7 @@ impl Topic {
 type Slot = usize;
 
 struct Member<S> {
-    id: String,
+    key: u64,
     socket: S,
     /// Each topic with this member's place in the topic's list.
     topics: HashMap<Topic, usize>,
@@ -36,7 +36,7 @@ struct Member<S> {
 pub struct Subscriptions<S> {
     members: Vec<Option<Member<S>>>,
     free: Vec<Slot>,
-    slots: HashMap<String, Slot>,
+    slots: HashMap<u64, Slot>,
     topics: HashMap<Topic, Vec<Slot>>,
 }
 
@@ -62,23 +62,23 @@ impl<S> Subscriptions<S> {
     }
 
     /// Topics of one member.
-    pub fn count_of(&self, id: &str) -> usize {
-        self.member(id).map_or(0, |member| member.topics.len())
+    pub fn count_of(&self, key: u64) -> usize {
+        self.member(key).map_or(0, |member| member.topics.len())
     }
 
-    pub fn contains(&self, id: &str, topic: &Topic) -> bool {
-        self.member(id).is_some_and(|member| member.topics.contains_key(topic))
+    pub fn contains(&self, key: u64, topic: &Topic) -> bool {
+        self.member(key).is_some_and(|member| member.topics.contains_key(topic))
     }
 
-    fn member(&self, id: &str) -> Option<&Member<S>> {
-        self.slots.get(id).and_then(|slot| self.members.get(*slot)).and_then(Option::as_ref)
+    fn member(&self, key: u64) -> Option<&Member<S>> {
+        self.slots.get(&key).and_then(|slot| self.members.get(*slot)).and_then(Option::as_ref)
     }
 
     /// Subscribes a member; what it has already stays as it is.
-    pub fn add(&mut self, id: &str, socket: S, topics: impl IntoIterator<Item = Topic>) {
-        let slot = match self.slots.get(id) {
+    pub fn add(&mut self, key: u64, socket: S, topics: impl IntoIterator<Item = Topic>) {
+        let slot = match self.slots.get(&key) {
             Some(slot) => *slot,
-            None => self.enter(Member { id: id.to_owned(), socket, topics: HashMap::new() }),
+            None => self.enter(Member { key, socket, topics: HashMap::new() }),
         };
         let Some(member) = self.members.get_mut(slot).and_then(Option::as_mut) else { return };
         for topic in topics {
@@ -89,7 +89,7 @@ impl<S> Subscriptions<S> {
             }
         }
         if member.topics.is_empty() {
-            self.leave(id);
+            self.leave(key);
         }
     }
 
@@ -98,7 +98,7 @@ impl<S> Subscriptions<S> {
             self.members.push(None);
             self.members.len().saturating_sub(1)
         });
-        self.slots.insert(member.id.clone(), slot);
+        self.slots.insert(member.key, slot);
         if let Some(place) = self.members.get_mut(slot) {
             *place = Some(member);
         }
@@ -106,14 +106,14 @@ impl<S> Subscriptions<S> {
     }
 
     /// Unsubscribes a member from one topic. True if it was subscribed.
-    pub fn remove(&mut self, id: &str, topic: &Topic) -> bool {
-        let Some(slot) = self.slots.get(id).copied() else { return false };
+    pub fn remove(&mut self, key: u64, topic: &Topic) -> bool {
+        let Some(slot) = self.slots.get(&key).copied() else { return false };
         let Some(member) = self.members.get_mut(slot).and_then(Option::as_mut) else { return false };
         let Some(place) = member.topics.remove(topic) else { return false };
         let last = member.topics.is_empty();
         self.unlist(topic, place);
         if last {
-            self.leave(id);
+            self.leave(key);
         }
         true
     }
@@ -132,14 +132,19 @@ impl<S> Subscriptions<S> {
         }
     }
 
-    /// Forgets a member.
-    pub fn leave(&mut self, id: &str) {
-        let Some(slot) = self.slots.remove(id) else { return };
-        let Some(member) = self.members.get_mut(slot).and_then(Option::take) else { return };
+    /// Forgets a member; its topics.
+    pub fn leave(&mut self, key: u64) -> Vec<Topic> {
+        self.take(key).map_or_else(Vec::new, |(_, topics)| topics)
+    }
+
+    fn take(&mut self, key: u64) -> Option<(S, Vec<Topic>)> {
+        let slot = self.slots.remove(&key)?;
+        let member = self.members.get_mut(slot).and_then(Option::take)?;
         for (topic, place) in &member.topics {
             self.unlist(topic, *place);
         }
         self.free.push(slot);
+        Some((member.socket, member.topics.into_keys().collect()))
     }
 
     /// Whether anybody listens.
@@ -147,14 +152,12 @@ impl<S> Subscriptions<S> {
         self.topics.contains_key(topic)
     }
 
-    /// Tells every member of a topic; those for which `tell` answers false are forgotten.
-    pub fn tell(&mut self, topic: &Topic, mut tell: impl FnMut(&S) -> bool) {
+    /// Tells every member of a topic; those for which `tell` answers false are forgotten: they and their topics come back.
+    pub fn tell(&mut self, topic: &Topic, mut tell: impl FnMut(&S) -> bool) -> Vec<(S, Vec<Topic>)> {
         let list = self.topics.get(topic).map_or(&[][..], Vec::as_slice);
         let members = list.iter().filter_map(|slot| self.members.get(*slot).and_then(Option::as_ref));
-        let gone: Vec<String> = members.filter(|member| !tell(&member.socket)).map(|member| member.id.clone()).collect();
-        for id in gone {
-            self.leave(&id);
-        }
+        let gone: Vec<u64> = members.filter(|member| !tell(&member.socket)).map(|member| member.key).collect();
+        gone.into_iter().filter_map(|key| self.take(key)).collect()
     }
 }
 
@@ -185,9 +188,11 @@ mod tests {
     fn a_member_that_cannot_be_told_is_forgotten_and_the_others_are_not() {
         let mut subscriptions = Subscriptions::default();
         for n in 0..5u8 {
-            subscriptions.add(&n.to_string(), n, [topic(0), topic(1)]);
+            subscriptions.add(u64::from(n), n, [topic(0), topic(1)]);
         }
-        subscriptions.tell(&topic(1), |socket| socket % 2 == 0);
+        let mut gone = subscriptions.tell(&topic(1), |socket| socket % 2 == 0);
+        gone.iter_mut().for_each(|(_, topics)| topics.sort());
+        assert_eq!(gone, [(1, vec![topic(1), topic(0)]), (3, vec![topic(1), topic(0)])]);
         assert_eq!(told(&mut subscriptions, &topic(0)), BTreeSet::from([0, 2, 4]));
         assert_eq!((subscriptions.members(), subscriptions.count()), (3, 6));
     }
@@ -195,11 +200,11 @@ mod tests {
     #[test]
     fn a_member_without_topics_is_not_kept() {
         let mut subscriptions = Subscriptions::default();
-        subscriptions.add("a", 1, []);
+        subscriptions.add(7, 1, []);
         assert!(subscriptions.is_empty());
-        subscriptions.add("a", 1, [topic(1)]);
-        assert!(subscriptions.remove("a", &topic(1)));
-        assert!(!subscriptions.remove("a", &topic(1)));
+        subscriptions.add(7, 1, [topic(1)]);
+        assert!(subscriptions.remove(7, &topic(1)));
+        assert!(!subscriptions.remove(7, &topic(1)));
         assert!(subscriptions.is_empty() && !subscriptions.listens(&topic(1)));
     }
 
@@ -229,16 +234,16 @@ mod tests {
             for step in steps {
                 match step {
                     Step::Add(id, topics) => {
-                        subscriptions.add(&id.to_string(), id, topics.iter().map(|n| topic(*n)));
+                        subscriptions.add(u64::from(id), id, topics.iter().map(|n| topic(*n)));
                         model.entry(id).or_default().extend(topics);
                     }
                     Step::Remove(id, n) => {
                         let was = model.get_mut(&id).is_some_and(|topics| topics.remove(&n));
-                        prop_assert_eq!(subscriptions.remove(&id.to_string(), &topic(n)), was);
+                        prop_assert_eq!(subscriptions.remove(u64::from(id), &topic(n)), was);
                     }
                     Step::Leave(id) => {
-                        subscriptions.leave(&id.to_string());
-                        model.remove(&id);
+                        let left: BTreeSet<Topic> = subscriptions.leave(u64::from(id)).into_iter().collect();
+                        prop_assert_eq!(left, model.remove(&id).unwrap_or_default().into_iter().map(topic).collect::<BTreeSet<_>>());
                     }
                 }
                 model.retain(|_, topics| !topics.is_empty());

@@ -269,19 +269,21 @@ impl Follow {
     /// When there is something to do without news.
     fn wake_at(&self) -> Instant {
         let inspection = (self.want_inspection && !self.inspecting).then_some(self.pause_until);
-        let times = [inspection, self.look_at(), self.read_at(), self.settle_at(), self.pool.join.next_expiry(), self.board.publish_at()];
-        times.into_iter().flatten().fold(self.next_tick.min(self.next_inspection), Instant::min)
+        let expiries = [self.pool.join.next_expiry(), self.finds_due(), self.board.publish_at()];
+        let times = [inspection, self.look_at(), self.read_at(), self.settle_at()].into_iter().chain(expiries);
+        times.flatten().fold(self.next_tick.min(self.next_inspection), Instant::min)
     }
 
     async fn timers(&mut self) -> Result<(), FollowError> {
         let now = Instant::now();
         if now >= self.next_tick {
             self.next_tick = now + self.interval;
-            if self.on {
-                self.reconciling.get_or_insert(now);
-            }
             self.want_inspection = true;
-            self.resync(Duration::ZERO, false);
+            self.want_look(Duration::ZERO, false);
+            if self.on && self.reading_is_due(now) {
+                self.reconciling.get_or_insert(now);
+                self.want_reading(Duration::ZERO);
+            }
         }
         if now >= self.next_inspection {
             self.want_inspection = true;

@@ -56,8 +56,8 @@ pub struct ReconcileStatus {
     pub interval: u64,
     pub last_run: Option<u64>,
     pub last_duration_ms: u64,
-    /// Blocks and transactions that the poll found although the feed was up and had told neither of them nor of a loss. (One that the
-    /// node publishes late counts; one that only left the mempool does not.)
+    /// Blocks and transactions that the poll found although the feed was up, and that the feed did not tell of within seconds either.
+    /// What only left the mempool does not count.
     pub repairs: u64,
 }
 

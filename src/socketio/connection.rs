@@ -9,15 +9,18 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use bytes::Bytes;
 use serde_json::value::RawValue;
+use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::config::LayerConfig;
-use super::emit::{Ack, Encoded, Reply, SendError, Socket};
+use super::dialect::Dialect;
+use super::encode;
 use super::handler::{ConnectRefused, ConnectRequest, DisconnectReason, Event};
 use super::namespace::{Namespaces, StateError};
 use super::packet::{self, Body, ParseError};
 use super::reassembly::{Budget, Complete, Incomplete, ReassemblyError, Timer};
-use crate::engineio::{CloseReason, Handshake, Message, Outbox};
+use super::socket::{Ack, Identity, Reply, Socket};
+use crate::engineio::{self, CloseReason, Group, Handshake, Message, Outbox};
 
 /// Why a connection is closed because of what its client did.
 #[derive(Debug, thiserror::Error)]
@@ -32,6 +35,8 @@ pub enum Violation {
     ConnectTimeout,
     #[error("the application did not decide on a CONNECT in time")]
     AuthorizeTimeout,
+    #[error("the client has come back on another connection")]
+    Superseded,
 }
 
 /// What a message asks of the application.
@@ -61,6 +66,9 @@ pub struct Connection {
     handshake: Arc<Handshake>,
     limits: Arc<Limits>,
     owner: Arc<dyn Owner>,
+    dialect: Dialect,
+    /// False while a client of revision 4 is being let into `/`.
+    ready: watch::Sender<bool>,
     state: Mutex<State>,
 }
 
@@ -70,13 +78,16 @@ struct State {
     incomplete: Option<Incomplete>,
     /// Runs until the first namespace is joined.
     connect_timer: Option<Timer>,
+    /// Lets a client of revision 4 into `/`.
+    unasked: Option<Timer>,
 }
 
 impl Connection {
     /// Called in a tokio runtime, because of the connect timeout.
     pub(super) fn open(outbox: Outbox, handshake: Handshake, limits: Arc<Limits>, owner: Arc<dyn Owner>) -> Arc<Self> {
-        let state = Mutex::default();
-        let connection = Arc::new(Self { outbox, handshake: Arc::new(handshake), limits, owner, state });
+        let dialect = Dialect::from(handshake.revision());
+        let (state, ready) = (Mutex::default(), watch::Sender::new(dialect == Dialect::Five));
+        let connection = Arc::new(Self { outbox, handshake: Arc::new(handshake), limits, owner, dialect, ready, state });
         let (weak, limit) = (Arc::downgrade(&connection), connection.limits.config.connect_timeout);
         connection.state().connect_timer = Some(Timer::spawn(connect_timeout(weak, limit)));
         connection
@@ -84,6 +95,48 @@ impl Connection {
 
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn dialect(&self) -> Dialect {
+        self.dialect
+    }
+
+    /// The CONNECT to `/` that a client of revision 4 does not send.
+    pub(super) fn unasked(&self) -> Option<ConnectRequest> {
+        match self.dialect {
+            Dialect::Four => self.begin(&mut self.state(), "/", self.dialect.auth(None, None)).ok(),
+            Dialect::Five => None,
+        }
+    }
+
+    fn begin(&self, state: &mut State, namespace: &str, auth: Box<RawValue>) -> Result<ConnectRequest, StateError> {
+        let namespace = state.namespaces.begin(namespace, self.limits.config.max_namespaces)?;
+        Ok(ConnectRequest { namespace, auth, handshake: self.handshake.clone() })
+    }
+
+    /// Runs what lets a client of revision 4 into `/`, and only then looks at its messages. Ends with the connection.
+    pub(super) fn first(self: &Arc<Self>, admission: impl Future<Output = ()> + Send + 'static) {
+        struct Ready(Arc<Connection>);
+        impl Drop for Ready {
+            fn drop(&mut self) {
+                self.0.ready.send_replace(true);
+            }
+        }
+        let ready = Ready(self.clone());
+        let timer = Timer::spawn(async move {
+            let _ready = ready;
+            admission.await;
+        });
+        self.state().unasked = Some(timer);
+    }
+
+    pub(super) fn is_ready(&self) -> bool {
+        *self.ready.borrow()
+    }
+
+    pub(super) async fn ready(&self) {
+        // The sender lives in `self`.
+        let _ = self.ready.subscribe().wait_for(|ready| *ready).await;
     }
 
     /// Takes the next message. After an `Err` the connection is to be closed with [`Connection::fail`].
@@ -102,9 +155,11 @@ impl Connection {
         if state.incomplete.is_some() {
             return Err(ReassemblyError::TextBetween.into());
         }
-        let packet = packet::parse(text)?;
+        let mut packet = packet::parse(text)?;
+        let query;
+        (packet.namespace, query) = self.dialect.split(packet.namespace);
         if packet.attachments == 0 {
-            return self.accept(&mut state, packet.namespace, packet.body, Vec::new());
+            return self.accept(&mut state, packet.namespace, query, packet.body, Vec::new());
         }
         // Without this, whoever has joined nothing could make us hold attachments.
         state.namespaces.receiver(packet.namespace)?;
@@ -124,18 +179,21 @@ impl Connection {
         incomplete.deadline = Instant::now() + self.limits.config.attachment_timeout;
         if let Some(incomplete) = state.incomplete.take_if(|incomplete| incomplete.is_complete()) {
             let Complete { namespace, body, attachments } = incomplete.finish();
-            return self.accept(&mut state, &namespace, body, attachments);
+            return self.accept(&mut state, &namespace, None, body, attachments);
         }
         Ok(Step::Nothing)
     }
 
-    fn accept(&self, state: &mut State, namespace: &str, body: Body, attachments: Vec<Bytes>) -> Result<Step, Violation> {
+    fn accept(
+        &self,
+        state: &mut State,
+        namespace: &str,
+        query: Option<&str>,
+        body: Body,
+        attachments: Vec<Bytes>,
+    ) -> Result<Step, Violation> {
         Ok(match body {
-            Body::Connect(auth) => {
-                let namespace = state.namespaces.begin(namespace, self.limits.config.max_namespaces)?;
-                let auth = auth.unwrap_or_else(empty_object);
-                Step::Authorize(ConnectRequest { namespace, auth, handshake: self.handshake.clone() })
-            }
+            Body::Connect(payload) => Step::Authorize(self.begin(state, namespace, self.dialect.auth(payload, query))?),
             Body::Disconnect => match state.namespaces.client_leaves(namespace)? {
                 Some(socket) => {
                     socket.leave();
@@ -163,50 +221,69 @@ impl Connection {
         })
     }
 
-    /// The client was admitted: registers it, then queues the answer. `None` when it has left meanwhile.
-    pub(super) fn join(self: &Arc<Self>, namespace: &Arc<str>) -> Option<Socket> {
-        let socket = Socket::new(new_id(), namespace.clone(), self.handshake.clone(), self.outbox.clone(), Arc::downgrade(self));
-        {
-            let mut state = self.state();
-            if !state.namespaces.join(socket.clone()) {
-                return None;
-            }
-            state.connect_timer = None;
+    /// The client was admitted: registers it, so that nothing is missed, and stops the connect timeout. `None` when it has left
+    /// meanwhile.
+    pub(super) fn join(self: &Arc<Self>, identity: Identity) -> Option<Socket> {
+        let socket = Socket::new(identity, self.handshake.clone(), self.outbox.clone(), Arc::downgrade(self));
+        let mut state = self.state();
+        if !state.namespaces.join(socket.clone()) {
+            return None;
         }
-        if self.queue(&Encoded::connect(namespace, socket.id())) {
-            return Some(socket);
-        }
+        state.connect_timer = None;
+        Some(socket)
+    }
+
+    /// Queues the answer to the CONNECT of a client that was registered. False if the connection is ending.
+    pub(super) fn answer(&self, socket: &Socket) -> bool {
+        self.queue(self.dialect.answer(socket.identity()))
+    }
+
+    /// Takes back the registration of a client that nobody was told of.
+    pub(super) fn forget(&self, socket: &Socket) {
         socket.leave();
-        self.state().namespaces.forget(namespace);
-        None
+        self.state().namespaces.forget(socket.namespace());
+    }
+
+    /// The application has heard of a new socket to the end; a client that has left meanwhile leaves now.
+    pub(super) fn introduced(&self, socket: &Socket) {
+        if let Some(reason) = socket.introduced() {
+            self.owner.disconnected(socket, reason);
+        }
+    }
+
+    fn tell_left(&self, socket: &Socket, reason: DisconnectReason) {
+        if socket.has_left(reason) {
+            self.owner.disconnected(socket, reason);
+        }
     }
 
     /// The client was refused; other namespaces of the connection go on.
     pub(super) fn refuse(&self, namespace: &str, refusal: &ConnectRefused) {
         self.state().namespaces.forget(namespace);
-        self.queue(&Encoded::connect_error(namespace, &refusal.message, refusal.data.as_ref()));
+        self.queue(self.dialect.refusal(namespace, refusal));
     }
 
     /// Queues a packet that the protocol owes the client; if there is no room for it the client is lost.
-    fn queue(&self, packet: &Encoded) -> bool {
-        match packet.send_to(&self.outbox) {
-            Ok(()) => true,
-            Err(SendError::Full) => {
-                self.outbox.close(CloseReason::SlowConsumer);
-                false
-            }
-            Err(_) => false,
+    fn queue(&self, packet: Group) -> bool {
+        let sent = self.outbox.try_send(packet);
+        if sent == Err(engineio::SendError::Full) {
+            self.outbox.close(CloseReason::SlowConsumer);
         }
+        sent.is_ok()
     }
 
     /// The server disconnects one socket.
     pub(super) fn disconnect(&self, socket: &Socket) {
-        if !self.state().namespaces.server_disconnects(socket) {
-            return;
+        {
+            let mut state = self.state();
+            if !state.namespaces.server_disconnects(socket) {
+                return;
+            }
+            socket.leave();
+            // Under the lock, or the answer to the client's next CONNECT could come before it.
+            self.queue(encode::disconnect(socket.namespace()));
         }
-        socket.leave();
-        self.queue(&Encoded::disconnect(socket.namespace()));
-        self.owner.disconnected(socket, DisconnectReason::ServerNamespaceDisconnect);
+        self.tell_left(socket, DisconnectReason::ServerNamespaceDisconnect);
     }
 
     /// The server disconnects the client from everything and ends its session.
@@ -218,13 +295,18 @@ impl Connection {
         self.outbox.close(CloseReason::ForcedClose);
     }
 
+    /// A client of this connection has come back on another one; whatever is still here of it ends.
+    pub(super) fn supersede(&self) {
+        self.fail(&Violation::Superseded);
+    }
+
     /// Closes the connection for something its client did. The application hears of it at once: the session may last until the
     /// client has fetched its goodbye.
     pub(super) fn fail(&self, violation: &Violation) {
         tracing::debug!(peer = ?self.handshake.peer, reason = %violation, "closing a Socket.IO connection");
         let (told, close) = match violation {
             Violation::Parse(_) | Violation::Reassembly(_) => (DisconnectReason::Session(CloseReason::ParseError), CloseReason::ParseError),
-            Violation::State(_) | Violation::ConnectTimeout | Violation::AuthorizeTimeout => {
+            Violation::State(_) | Violation::ConnectTimeout | Violation::AuthorizeTimeout | Violation::Superseded => {
                 (DisconnectReason::ForcedServerClose, CloseReason::ForcedClose)
             }
         };
@@ -238,13 +320,14 @@ impl Connection {
             let mut state = self.state();
             state.incomplete = None;
             state.connect_timer = None;
+            state.unasked = None;
             state.namespaces.drain()
         };
         for socket in &sockets {
             socket.leave();
         }
         for socket in &sockets {
-            self.owner.disconnected(socket, reason);
+            self.tell_left(socket, reason);
         }
     }
 }
@@ -272,13 +355,9 @@ async fn attachment_timeout(connection: Weak<Connection>, mut deadline: Instant)
     }
 }
 
-fn empty_object() -> Box<RawValue> {
-    RawValue::from_string("{}".to_owned()).expect("{} is JSON")
-}
-
 /// 20 characters of base64url: 120 random bits.
-fn new_id() -> String {
+pub fn new_id() -> Box<str> {
     let mut bytes = [0; 15];
     getrandom::fill(&mut bytes).expect("the operating system gives random bytes");
-    URL_SAFE_NO_PAD.encode(bytes)
+    URL_SAFE_NO_PAD.encode(bytes).into()
 }

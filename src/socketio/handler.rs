@@ -4,25 +4,27 @@ use std::future::Future;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::value::RawValue;
 
-use super::emit::{Ack, Socket};
+use super::socket::{Ack, Socket};
 use crate::engineio::{CloseReason, Handshake, Work};
 
 /// A CONNECT to one namespace, before it is answered.
 #[derive(Debug, Clone)]
 pub struct ConnectRequest {
     pub namespace: Arc<str>,
-    /// The CONNECT payload, a JSON object; `{}` when the client sent none.
+    /// The CONNECT payload, a JSON object; `{}` when the client sent none. For Socket.IO 2 clients the query in the namespace's name.
     pub auth: Box<RawValue>,
     pub handshake: Arc<Handshake>,
 }
 
 /// The refusal of a CONNECT: `{"message", "data"?}` in CONNECT_ERROR.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct ConnectRefused {
     pub message: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub data: Option<serde_json::Value>,
 }
 
@@ -37,6 +39,17 @@ pub enum DisconnectReason {
     ServerNamespaceDisconnect,
     #[error("forced server close")]
     ForcedServerClose,
+}
+
+impl DisconnectReason {
+    /// The client may come back as the one it was, if it is recoverable: nobody wanted it to leave. The list is the reference
+    /// server's, with the slow consumer added: who lost its place because it read too slowly gets what it missed.
+    pub fn is_loss(self) -> bool {
+        match self {
+            Self::Session(CloseReason::ParseError) | Self::ClientNamespaceDisconnect | Self::ServerNamespaceDisconnect => false,
+            Self::Session(_) | Self::ForcedServerClose => true,
+        }
+    }
 }
 
 /// One event from a client.
@@ -57,8 +70,9 @@ impl Event {
     }
 }
 
-/// The application. One socket's calls come one at a time and in the order of its packets, from the task of its session.
-/// Only `disconnected` may come from elsewhere: when it is the server that disconnects, from within [`Socket::disconnect`].
+/// The application. One socket's calls come one at a time and in the order of its packets, from the task of its session. Only
+/// `disconnected` may come from elsewhere and beside `event`, for example from within [`Socket::disconnect`]; it comes after
+/// `connected` has returned.
 pub trait Handler: Send + Sync + 'static {
     /// Admits a client to a namespace or refuses it. An unknown namespace is refused with the message `Invalid namespace`.
     /// The connection is closed when this takes longer than the connect timeout.
@@ -70,6 +84,29 @@ pub trait Handler: Send + Sync + 'static {
     /// An event came. Returned work is finished before the next packet of this client is looked at, so it must end by itself.
     fn event(&self, socket: &Socket, event: Event) -> Option<Work>;
 
-    /// The client left the namespace; called exactly once for each `connected`. Nothing can be sent to it any more.
+    /// The client left the namespace; called exactly once for each `connected` and each `resume`. Nothing can be sent to it any more.
+    /// A [recoverable](Socket::is_recoverable) client may come back if the reason [is a loss](DisconnectReason::is_loss): what it had is
+    /// kept until `resume` or `forgotten` is called for its id.
     fn disconnected(&self, socket: &Socket, reason: DisconnectReason);
+
+    /// Whether this client may become recoverable if it asks for it. What it is sent should then be sent with
+    /// [`Socket::send_at`], first of all in `connected`.
+    fn is_recoverable(&self, _request: &ConnectRequest) -> bool {
+        false
+    }
+
+    /// A lost client came back and was admitted: whether it can be told all that it missed after `offset`, which may be any text.
+    /// If not it becomes a new client.
+    fn can_resume(&self, _id: &str, _request: &ConnectRequest, _offset: &str) -> impl Future<Output = bool> + Send {
+        async { false }
+    }
+
+    /// It can, and its CONNECT answer is queued: give the client back what it had, and send what it missed. May be dropped before its
+    /// end, when the client is lost again; what it had is still to be kept then.
+    fn resume(&self, _socket: &Socket, _request: &ConnectRequest, _offset: &str) -> impl Future<Output = ()> + Send {
+        async {}
+    }
+
+    /// The lost client of this id cannot come back any more.
+    fn forgotten(&self, _id: &str) {}
 }

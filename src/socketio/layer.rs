@@ -3,10 +3,11 @@
 use std::sync::Arc;
 
 use super::config::LayerConfig;
-use super::connection::{Connection, Limits, Owner, Step, Violation};
-use super::emit::Socket;
+use super::connection::{Connection, Limits, Owner, Step, Violation, new_id};
 use super::handler::{ConnectRequest, DisconnectReason, Handler};
 use super::reassembly::Budget;
+use super::recovery::{Sessions, Wish};
+use super::socket::{Identity, Socket};
 use crate::engineio::{self, CloseReason, Handshake, Message, Outbox, Work};
 
 /// Gives an application ([`Handler`]) the Socket.IO clients of an Engine.IO service.
@@ -15,14 +16,16 @@ pub struct Layer<H> {
 }
 
 struct Shared<H> {
-    handler: H,
+    handler: Arc<H>,
     limits: Arc<Limits>,
+    sessions: Arc<Sessions>,
 }
 
 impl<H: Handler> Layer<H> {
     pub fn new(config: LayerConfig, handler: H) -> Self {
         let budget = Arc::new(Budget::new(config.max_incomplete_bytes));
-        Self { shared: Arc::new(Shared { handler, limits: Arc::new(Limits { config, budget }) }) }
+        let sessions = Arc::new(Sessions::new(config.recovery_window, config.max_lost_clients));
+        Self { shared: Arc::new(Shared { handler: Arc::new(handler), limits: Arc::new(Limits { config, budget }), sessions }) }
     }
 }
 
@@ -30,6 +33,10 @@ impl<H: Handler> Layer<H> {
 impl<H> Layer<H> {
     pub fn budget(&self) -> &Budget {
         &self.shared.limits.budget
+    }
+
+    pub fn sessions(&self) -> &Sessions {
+        &self.shared.sessions
     }
 }
 
@@ -40,26 +47,110 @@ impl<H> Clone for Layer<H> {
 }
 
 impl<H: Handler> Owner for Shared<H> {
+    /// The application first: once the session is remembered, the client may be back at any moment.
     fn disconnected(&self, socket: &Socket, reason: DisconnectReason) {
         self.handler.disconnected(socket, reason);
+        if socket.is_recoverable() {
+            // Weakly: a lost client must not keep the application in memory, for instance while the program ends.
+            let handler = Arc::downgrade(&self.handler);
+            let forgotten = move |id: &str| {
+                if let Some(handler) = handler.upgrade() {
+                    handler.forgotten(id);
+                }
+            };
+            for id in self.sessions.left(socket, reason, forgotten) {
+                self.handler.forgotten(&id);
+            }
+        }
+    }
+}
+
+/// The application is hearing of a socket. When that is over, even by a panic or because the client is lost, the socket counts as known.
+struct Introduction<'a> {
+    connection: &'a Connection,
+    socket: &'a Socket,
+}
+
+impl<'a> Introduction<'a> {
+    fn begin(connection: &'a Connection, socket: &'a Socket) -> Self {
+        Self { connection, socket }
+    }
+}
+
+impl Drop for Introduction<'_> {
+    fn drop(&mut self) {
+        self.connection.introduced(self.socket);
     }
 }
 
 impl<H: Handler> Shared<H> {
-    /// The answer to a CONNECT. The socket is registered before its answer is queued, so that nothing is missed in between.
-    /// Bounded, because the session reads nothing from its client meanwhile.
+    /// The answer to a CONNECT. Bounded, because the session reads nothing from its client meanwhile.
     async fn connect(self: Arc<Self>, connection: Arc<Connection>, request: ConnectRequest) {
         let decision = self.handler.authorize(request.clone());
         let Ok(decision) = tokio::time::timeout(self.limits.config.connect_timeout, decision).await else {
             return connection.fail(&Violation::AuthorizeTimeout);
         };
         match decision {
-            Ok(()) => {
-                if let Some(socket) = connection.join(&request.namespace) {
-                    self.handler.connected(&socket, &request);
-                }
-            }
+            Ok(()) => self.admit(&connection, &request).await,
             Err(refusal) => connection.refuse(&request.namespace, &refusal),
+        }
+    }
+
+    async fn admit(&self, connection: &Arc<Connection>, request: &ConnectRequest) {
+        let wish = match self.sessions.is_enabled() && connection.dialect().can_recover() && self.handler.is_recoverable(request) {
+            true => Wish::of(&request.auth),
+            false => Wish::default(),
+        };
+        if let Some((pid, offset)) = &wish.past
+            && let Some(id) = self.sessions.find(pid, &request.namespace).await
+        {
+            let can_resume = self.handler.can_resume(&id, request, offset).await;
+            // Used up either way; whoever was quicker has it.
+            match self.sessions.take(pid) {
+                true if can_resume => {
+                    let identity = Identity { id, pid: Some(pid.as_str().into()), namespace: request.namespace.clone() };
+                    return self.recover(connection, request, identity, offset).await;
+                }
+                true => self.handler.forgotten(&id),
+                false => {}
+            }
+        }
+        let identity = Identity { id: new_id(), pid: wish.wanted.then(new_id), namespace: request.namespace.clone() };
+        let Some(socket) = connection.join(identity) else { return };
+        if !connection.answer(&socket) {
+            return connection.forget(&socket);
+        }
+        self.sessions.enter(&socket);
+        let _introduction = Introduction::begin(connection, &socket);
+        self.handler.connected(&socket, request);
+    }
+
+    /// The answer with the old ids, then what the client missed.
+    async fn recover(&self, connection: &Arc<Connection>, request: &ConnectRequest, identity: Identity, offset: &str) {
+        let id = identity.id.clone();
+        let Some(socket) = connection.join(identity) else { return self.handler.forgotten(&id) };
+        // If it cannot be queued the client is being lost again, and is remembered as one that was here.
+        connection.answer(&socket);
+        self.sessions.enter(&socket);
+        let _introduction = Introduction::begin(connection, &socket);
+        self.handler.resume(&socket, request, offset).await;
+    }
+}
+
+impl<H: Handler> Shared<H> {
+    fn message(self: &Arc<Self>, connection: &Arc<Connection>, message: Message) -> Option<Work> {
+        match connection.take(message) {
+            Ok(Step::Nothing) => None,
+            Ok(Step::Authorize(request)) => Some(Box::pin(self.clone().connect(connection.clone(), request))),
+            Ok(Step::Event(socket, event)) => self.handler.event(&socket, event),
+            Ok(Step::Left(socket)) => {
+                self.disconnected(&socket, DisconnectReason::ClientNamespaceDisconnect);
+                None
+            }
+            Err(violation) => {
+                connection.fail(&violation);
+                None
+            }
         }
     }
 }
@@ -68,23 +159,24 @@ impl<H: Handler> engineio::Handler for Layer<H> {
     type Session = Connection;
 
     fn open(&self, outbox: Outbox, handshake: Handshake) -> Arc<Connection> {
-        Connection::open(outbox, handshake, self.shared.limits.clone(), self.shared.clone())
+        let connection = Connection::open(outbox, handshake, self.shared.limits.clone(), self.shared.clone());
+        if let Some(request) = connection.unasked() {
+            connection.first(self.shared.clone().connect(connection.clone(), request));
+        }
+        connection
     }
 
     fn message(&self, connection: &Arc<Connection>, message: Message) -> Option<Work> {
-        match connection.take(message) {
-            Ok(Step::Nothing) => None,
-            Ok(Step::Authorize(request)) => Some(Box::pin(self.shared.clone().connect(connection.clone(), request))),
-            Ok(Step::Event(socket, event)) => self.shared.handler.event(&socket, event),
-            Ok(Step::Left(socket)) => {
-                self.shared.handler.disconnected(&socket, DisconnectReason::ClientNamespaceDisconnect);
-                None
-            }
-            Err(violation) => {
-                connection.fail(&violation);
-                None
-            }
+        if connection.is_ready() {
+            return self.shared.message(connection, message);
         }
+        let (shared, connection) = (self.shared.clone(), connection.clone());
+        Some(Box::pin(async move {
+            connection.ready().await;
+            if let Some(work) = shared.message(&connection, message) {
+                work.await;
+            }
+        }))
     }
 
     fn close(&self, connection: &Arc<Connection>, reason: CloseReason) {

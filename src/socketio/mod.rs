@@ -1,11 +1,11 @@
-//! Socket.IO, protocol revision 5, the server's side, above [`crate::engineio`].
+//! Socket.IO, protocol revision 5, and 4 for clients over Engine.IO 3 (see [`dialect`]); the server's side, above [`crate::engineio`].
 //!
 //! # Laws
 //! 1. A packet that breaks the grammar or the rules closes the whole connection, and the reason is logged at debug level.
 //! 2. Nothing a client sends makes us panic, recurse, or hold more memory than the configured limits.
 //! 3. Events of one client reach the application one at a time and in order; so do acknowledgements leave at most once.
 //! 4. Sending never waits. An event for many is encoded once; per client it costs a queue push.
-//! 5. Every `connected` is followed by exactly one `disconnected`.
+//! 5. Every `connected`, and every `resume` of a client that comes back, is followed by exactly one `disconnected`.
 //! 6. The Engine.IO session id is a secret; sockets have ids of their own.
 //!
 //! # Flow
@@ -20,33 +20,44 @@
 //! no task per event, and a client that asks faster than it is answered waits.
 //!
 //! Rooms are not here: the application that wants to tell many clients keeps the list itself (a [`Socket`] is cheap to clone)
-//! and sends one [`Encoded`] to each of them once.
+//! and sends one [`Encoded`] to each of them once ([`Encoded::send_to_all`]).
+//!
+//! A client that asks for it can come back after a loss as the one it was: see [`recovery`]. Nobody else sees anything of that.
 //!
 //! Where the reference server differs:
 //! - A packet that arrives between a CONNECT and its answer waits for the answer instead of closing the connection, because the
-//!   session reads nothing while it is authorized. A second CONNECT to the namespace closes the connection.
+//!   session reads nothing while it is authorized. So no second CONNECT overtakes the first; one to a namespace that the client is
+//!   in closes the connection, as there.
 //! - Packets for a namespace that the server has just disconnected are ignored (see [`namespace`]).
 //! - There is no broadcast acknowledgement, and every awaited acknowledgement has a time limit.
+//! - A packet that breaks the grammar gives the reason `parse error`, not `forced close`: it tells whose fault it was.
+//! - Text is as strict as RFC 8259: `NaN` and numbers with a leading zero close the connection. What is legal JSON but no Rust value
+//!   (a lone surrogate, `1e400`) reaches the application as it was written; only in an event's name it closes the connection.
+//! - A placeholder's `num` is written as a whole number: `0`, not `0.0`.
 
 mod config;
 mod connection;
-mod emit;
+mod dialect;
+mod encode;
 mod handler;
 mod json;
 mod layer;
 mod namespace;
 mod packet;
 mod reassembly;
+mod recovery;
 mod service;
+mod socket;
 #[cfg(test)]
 mod tests;
 
 pub use config::{Config, LayerConfig};
 pub use connection::Connection;
-pub use emit::{Ack, AckError, EncodeError, Encoded, Placeholder, Reply, SendError, Socket};
+pub use encode::{EncodeError, Encoded, Placeholder};
 pub use handler::{ConnectRefused, ConnectRequest, DisconnectReason, Event, Handler};
 pub use layer::Layer;
 pub use packet::{MAX_ARGS, MAX_ATTACHMENTS};
 pub use service::Service;
+pub use socket::{Ack, AckError, Reply, SendError, Socket};
 
 pub use crate::engineio::{CloseReason, Handshake, Work};

@@ -12,7 +12,7 @@
 
 use std::sync::Arc;
 
-use super::emit::Socket;
+use super::socket::Socket;
 
 /// Why a packet did not fit the state of its namespace; the connection is closed for it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -30,6 +30,12 @@ enum Slot {
     Connecting,
     Joined(Socket),
     Left,
+}
+
+impl Slot {
+    fn holds(&self, socket: &Socket) -> bool {
+        matches!(self, Self::Joined(joined) if joined.key() == socket.key())
+    }
 }
 
 /// A client's namespaces: few, so a list.
@@ -101,12 +107,13 @@ impl Namespaces {
 
     /// The server's disconnect of one socket; false if it is not there any more.
     pub fn server_disconnects(&mut self, socket: &Socket) -> bool {
-        let Some(slot) = self.slot(socket.namespace()) else { return false };
-        let is_there = matches!(&*slot, Slot::Joined(joined) if joined.id() == socket.id());
-        if is_there {
-            *slot = Slot::Left;
+        match self.slot(socket.namespace()).filter(|slot| slot.holds(socket)) {
+            Some(slot) => {
+                *slot = Slot::Left;
+                true
+            }
+            None => false,
         }
-        is_there
     }
 
     /// Everyone who is joined.

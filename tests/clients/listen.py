@@ -1,4 +1,4 @@
-"""python-socketio as it is, its synchronous client: prints what it hears as JSON lines.
+"""python-socketio as it is, 5 or (for Engine.IO 3) 4, its synchronous client: prints what it hears as JSON lines.
 
     python listen.py URL ADDRESS polling|websocket|upgrade
 """
@@ -45,7 +45,7 @@ def balance_change(data):
 
 
 @sio.event
-def disconnect(reason):
+def disconnect(*reason):
     show("disconnect", reason)
 
 

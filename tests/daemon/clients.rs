@@ -1,5 +1,8 @@
 //! The stock clients, as their users have them: `socket.io-client` and `python-socketio`, and the examples of the specification.
 
+mod echo;
+mod recovery;
+
 use std::time::Duration;
 
 use serde_json::Value;
@@ -98,6 +101,16 @@ fn python_socketio_hears_payments_over_every_transport() {
 #[test]
 fn python_socketio_with_asyncio_hears_payments_over_every_transport() {
     every_transport_hears_the_same(|url, address, mode| Program::python("listen_async.py", &[url, address, mode]));
+}
+
+#[test]
+fn socket_io_client_2_hears_payments_over_every_transport() {
+    every_transport_hears_the_same(|url, address, mode| Program::node("listen.js", &[url, address, mode, "socket.io-client-2"]));
+}
+
+#[test]
+fn python_socketio_4_hears_payments_over_every_transport() {
+    every_transport_hears_the_same(|url, address, mode| Program::python_eio3("listen.py", &[url, address, mode]));
 }
 
 #[test]

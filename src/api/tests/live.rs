@@ -171,8 +171,7 @@ async fn a_client_that_does_not_read_is_closed_without_a_gap_and_delays_nobody()
     daemon.told().await;
     assert_eq!(quick.queued().len(), 40);
     assert!(slow.outbox.is_closed());
-    let numbers: Vec<u64> = slow.queued().iter().map(|(_, data)| number(&data["cursor"])).collect();
-    assert_eq!(numbers, [1, 2, 3], "what it got is the beginning, whole");
+    assert_eq!(slow.queued(), [], "what it got ends where it stopped reading; the rest comes when it is back");
 }
 
 #[tokio::test]

@@ -1,6 +1,7 @@
 //! The API over a real store, tracker and indexer, without a network: requests go to the router, Socket.IO packets to the layer.
 
 mod live;
+mod recovery;
 mod rest;
 
 use std::net::SocketAddr;

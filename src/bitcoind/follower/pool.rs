@@ -31,6 +31,14 @@ const WAITING_CHECKS: usize = 20_000;
 /// Until the node has loaded its mempool, or its tip stands still.
 const LOADING: Duration = Duration::from_millis(500);
 const MOVED: Duration = Duration::from_millis(50);
+/// A node that lists a hundred thousand transactions answers nothing else for half a second, payments included. While every change
+/// is told, the poll takes at most one fiftieth of the node's time for that, and reads at least once a minute.
+const REST: u32 = 50;
+const LONGEST_REST: Duration = Duration::from_secs(60);
+/// Calls are ahead of messages, by more than a second when the node's wallet is at work: until then a find may still be told.
+const LATE: Duration = Duration::from_secs(3);
+/// Finds that may wait; so many at once are not late but lost.
+const FINDS: usize = 1000;
 
 #[derive(Default)]
 pub(super) struct PoolSide {
@@ -41,14 +49,17 @@ pub(super) struct PoolSide {
     since: Option<Since>,
     want_reading: Option<Instant>,
     reading_began: Option<Instant>,
-    /// How long the last reading took.
+    /// How long the last reading took, and when it ended.
     pub(super) last_reading: Duration,
+    last_read: Option<Instant>,
     /// A reading was applied and what it lacked is being fetched; then comes the verdict on what it did not hold.
     round: bool,
     /// A round has been finished since the feed or the node broke off.
     pub(super) whole: bool,
-    /// The running round began when all was whole: what it finds was missed.
+    /// The running round began when all was whole: what it finds was missed, unless it is told yet.
     mending: bool,
+    /// Such finds and when they were made, oldest first.
+    finds: VecDeque<(Instant, Txid)>,
     fetches: VecDeque<Txid>,
     fetching: usize,
     checks: VecDeque<(Txid, Transaction)>,
@@ -128,6 +139,7 @@ impl Follow {
             since.seen(txid);
         }
         self.pool.note_accepted(txid);
+        self.pool.finds.retain(|(_, found)| *found != txid);
         self.send(tx, Seen::Rawtx, at).await
     }
 
@@ -169,6 +181,7 @@ impl Follow {
             since.accepted(number, txid);
         }
         self.pool.note_accepted(txid);
+        self.pool.finds.retain(|(_, found)| *found != txid);
         if let Some(tx) = self.pool.join.take_tx(&txid) {
             return self.send(tx, Seen::Accepted, at).await;
         }
@@ -216,6 +229,24 @@ impl Follow {
         for txid in self.pool.join.expire(now) {
             self.fetch_announced(txid);
         }
+        while self.finds_due().is_some_and(|at| at <= now) {
+            self.pool.finds.pop_front();
+            self.board.repaired(1);
+        }
+    }
+
+    /// The poll found a transaction that nothing had told of.
+    fn found(&mut self, txid: Txid) {
+        tracing::debug!("{txid} has not come over ZMQ");
+        self.pool.finds.push_back((Instant::now(), txid));
+        if self.pool.finds.len() > FINDS {
+            self.pool.finds.pop_front();
+            self.board.repaired(1);
+        }
+    }
+
+    pub(super) fn finds_due(&self) -> Option<Instant> {
+        self.pool.finds.front().map(|(at, _)| *at + LATE)
     }
 
     /// Not while blocks are missing: the reason may be in one of them.
@@ -244,6 +275,13 @@ impl Follow {
         self.pool.want_reading = Some(self.pool.want_reading.map_or(at, |known| known.min(at)));
     }
 
+    /// Whether the poll should read the mempool, or may leave it to the feed this time.
+    pub(super) fn reading_is_due(&self, now: Instant) -> bool {
+        let told = self.pool.whole && self.board.topic_up(Topic::Sequence) && self.board.topic_up(Topic::Rawtx);
+        let rest = (self.pool.last_reading * REST).min(LONGEST_REST);
+        !told || self.pool.last_read.is_none_or(|ended| now >= ended + rest)
+    }
+
     /// When the mempool is to be read: at the node's tip only, and not while the last reading is being worked off.
     pub(super) fn read_at(&self) -> Option<Instant> {
         let free = self.on && self.pool.since.is_none() && !self.pool.round && self.at_node_tip() && !self.chain_moves();
@@ -266,6 +304,7 @@ impl Follow {
     pub(super) async fn was_read(&mut self, result: Result<Reading, NodeError>) -> Result<(), FollowError> {
         let since = self.pool.since.take();
         self.pool.last_reading = self.pool.reading_began.take().map_or(Duration::ZERO, |began| began.elapsed());
+        self.pool.last_read = Some(Instant::now());
         let reading = match result {
             Ok(reading) => reading,
             Err(error) => {
@@ -386,8 +425,7 @@ impl Follow {
         let found = found.filter_map(|((txid, tx), stands)| Some((txid, tx.filter(|_| self.on && stands)?))).collect();
         for (txid, tx) in mempool::parents_first(found) {
             if self.pool.round && self.pool.mending && !self.pool.during.accepted(&txid) {
-                tracing::debug!("{txid} was missed over ZMQ");
-                self.board.repaired(1);
+                self.found(txid);
             }
             self.send(tx, Seen::Fetched, now_ms()).await?;
         }

@@ -1,0 +1,292 @@
+//! What goes to clients, in its final form: built once, its bytes shared by all clients it goes to.
+
+use std::collections::HashSet;
+
+use bytes::Bytes;
+use serde::ser::{Serialize, SerializeMap, Serializer};
+use serde_json::value::RawValue;
+
+use super::json::{self, JsonError};
+use super::packet::{self, Kind, MAX_ATTACHMENTS};
+use super::socket::{SendError, Socket};
+use crate::engineio::{Group, Message, Text};
+
+/// Why something cannot be written as a packet.
+#[derive(Debug, thiserror::Error)]
+pub enum EncodeError {
+    #[error("the data cannot be written as JSON: {0}")]
+    Json(#[from] serde_json::Error),
+    #[error("the event name {0:?} is reserved by the client libraries")]
+    Reserved(String),
+    #[error("{0} attachments, and clients accept at most {MAX_ATTACHMENTS}")]
+    Attachments(usize),
+    #[error(transparent)]
+    Placeholder(#[from] JsonError),
+}
+
+/// An event in its final form for one namespace. Cloning shares the bytes.
+#[derive(Debug, Clone)]
+pub struct Encoded(Group);
+
+impl Encoded {
+    /// An event with one argument.
+    pub fn event<T: Serialize + ?Sized>(namespace: &str, name: &str, data: &T) -> Result<Self, EncodeError> {
+        Self::asking(namespace, None, name, data, &[])
+    }
+
+    /// An event with one argument that is JSON already.
+    pub fn event_raw(namespace: &str, name: &str, json: &str) -> Result<Self, EncodeError> {
+        let raw: &RawValue = serde_json::from_str(json)?;
+        let push = |text: &mut String| {
+            text.push(',');
+            text.push_str(raw.get());
+            Ok(())
+        };
+        event(namespace, None, name, push, &[])
+    }
+
+    /// An event with any number of arguments, in which each [`Placeholder`] stands for one of the attachments.
+    pub fn event_with(namespace: &str, name: &str, args: &[Box<RawValue>], attachments: &[Bytes]) -> Result<Self, EncodeError> {
+        let push = |text: &mut String| {
+            for arg in args {
+                text.push(',');
+                text.push_str(arg.get());
+            }
+            Ok(())
+        };
+        event(namespace, None, name, push, attachments)
+    }
+
+    /// An event with one argument in which each [`Placeholder`] stands for one of the attachments; `id` asks for an answer.
+    pub(super) fn asking<T: Serialize + ?Sized>(
+        namespace: &str,
+        id: Option<u64>,
+        name: &str,
+        data: &T,
+        attachments: &[Bytes],
+    ) -> Result<Self, EncodeError> {
+        let push = |text: &mut String| {
+            text.push(',');
+            Ok(packet::push_json(text, data)?)
+        };
+        event(namespace, id, name, push, attachments)
+    }
+
+    /// Queues the event for each of the sockets, once however often one is named. Those that did not take it, with the reason.
+    pub fn send_to_all<'a>(&self, sockets: impl IntoIterator<Item = &'a Socket>) -> Vec<(&'a Socket, SendError)> {
+        let mut told = HashSet::new();
+        let once = sockets.into_iter().filter(|socket| told.insert(socket.key()));
+        once.filter_map(|socket| socket.send(self).err().map(|error| (socket, error))).collect()
+    }
+
+    pub(super) fn group(&self) -> &Group {
+        &self.0
+    }
+
+    /// The same event with one more argument at the end.
+    pub(super) fn with_argument(&self, argument: &str) -> Group {
+        let extended = |message: &Message| match message {
+            Message::Text(text) => {
+                Message::Text(Text::compose(text.as_str().len().saturating_add(argument.len()).saturating_add(3), |copy| {
+                    copy.push_str(text.as_str().strip_suffix(']').expect("an event's payload is an array"));
+                    copy.push(',');
+                    packet::push_json(copy, argument).expect("text can be written as JSON");
+                    copy.push(']');
+                }))
+            }
+            attachment => attachment.clone(),
+        };
+        match &self.0 {
+            Group::One(message) => Group::One(extended(message)),
+            Group::Many(messages) => Group::Many(messages.iter().map(extended).collect()),
+        }
+    }
+}
+
+/// The answer to a CONNECT. The ids are base64url, so there is nothing to escape.
+pub fn connect(namespace: &str, sid: &str, pid: Option<&str>) -> Group {
+    text(Text::compose(namespace.len().saturating_add(80), |text| {
+        packet::push_head(text, Kind::Connect, 0, namespace, None);
+        text.push_str("{\"sid\":\"");
+        text.push_str(sid);
+        if let Some(pid) = pid {
+            text.push_str("\",\"pid\":\"");
+            text.push_str(pid);
+        }
+        text.push_str("\"}");
+    }))
+}
+
+/// The answer to a CONNECT of protocol revision 4.
+pub fn connect_without_ids(namespace: &str) -> Group {
+    bare(Kind::Connect, namespace)
+}
+
+/// The refusal of a CONNECT.
+pub fn connect_error<T: Serialize + ?Sized>(namespace: &str, payload: &T) -> Group {
+    text(Text::compose(namespace.len().saturating_add(80), |text| {
+        packet::push_head(text, Kind::ConnectError, 0, namespace, None);
+        packet::push_json(text, payload).expect("text and JSON values can be written as JSON");
+    }))
+}
+
+pub fn disconnect(namespace: &str) -> Group {
+    bare(Kind::Disconnect, namespace)
+}
+
+fn bare(kind: Kind, namespace: &str) -> Group {
+    let capacity = namespace.len().saturating_add(4);
+    text(Text::compose(capacity, |text| packet::push_head(text, kind, 0, namespace, None)))
+}
+
+/// The answer to an event, with any number of arguments.
+pub fn ack(
+    namespace: &str,
+    id: u64,
+    push_args: impl FnOnce(&mut String) -> Result<(), EncodeError>,
+    attachments: &[Bytes],
+) -> Result<Group, EncodeError> {
+    array_packet(Kind::Ack, namespace, Some(id), push_args, attachments)
+}
+
+fn text(text: Text) -> Group {
+    Group::One(Message::Text(text))
+}
+
+fn event(
+    namespace: &str,
+    id: Option<u64>,
+    name: &str,
+    push_args: impl FnOnce(&mut String) -> Result<(), EncodeError>,
+    attachments: &[Bytes],
+) -> Result<Encoded, EncodeError> {
+    if packet::is_reserved(name) {
+        return Err(EncodeError::Reserved(name.to_owned()));
+    }
+    let push = |text: &mut String| {
+        packet::push_json(text, name)?;
+        push_args(text)
+    };
+    array_packet(Kind::Event, namespace, id, push, attachments).map(Encoded)
+}
+
+/// A packet whose payload is an array; `kind` is the one without attachments. The header and its attachments are one group, because
+/// nothing may come between them.
+fn array_packet(
+    kind: Kind,
+    namespace: &str,
+    id: Option<u64>,
+    push_elements: impl FnOnce(&mut String) -> Result<(), EncodeError>,
+    attachments: &[Bytes],
+) -> Result<Group, EncodeError> {
+    if attachments.len() > MAX_ATTACHMENTS {
+        return Err(EncodeError::Attachments(attachments.len()));
+    }
+    let kind = match (kind, attachments.is_empty()) {
+        (Kind::Event, false) => Kind::BinaryEvent,
+        (Kind::Ack, false) => Kind::BinaryAck,
+        (kind, _) => kind,
+    };
+    let mut outcome = Ok(());
+    let header = Text::compose(256, |text| {
+        packet::push_head(text, kind, attachments.len(), namespace, id);
+        let json_at = text.len();
+        text.push('[');
+        outcome = push_elements(text).and_then(|()| {
+            text.push(']');
+            match attachments.is_empty() {
+                true => Ok(()),
+                false => Ok(json::check(text.as_bytes().get(json_at..).unwrap_or_default(), attachments.len())?),
+            }
+        });
+    });
+    outcome?;
+    if attachments.is_empty() {
+        return Ok(text(header));
+    }
+    let header = std::iter::once(Message::Text(header));
+    Ok(Group::Many(header.chain(attachments.iter().cloned().map(Message::Binary)).collect()))
+}
+
+/// Stands in the data for the attachment with this index.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Placeholder(pub usize);
+
+impl Serialize for Placeholder {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(Some(2))?;
+        map.serialize_entry("_placeholder", &true)?;
+        map.serialize_entry("num", &self.0)?;
+        map.end()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::handler::ConnectRefused;
+    use super::*;
+
+    fn shown(group: &Group) -> String {
+        let messages = match group {
+            Group::One(message) => std::slice::from_ref(message),
+            Group::Many(messages) => messages,
+        };
+        let shown = messages.iter().map(|message| match message {
+            Message::Text(text) => text.frame().to_string(),
+            Message::Binary(bytes) => format!("{bytes:?}"),
+        });
+        shown.collect::<Vec<_>>().join(" + ")
+    }
+
+    fn raw(json: &str) -> Box<RawValue> {
+        RawValue::from_string(json.to_owned()).unwrap()
+    }
+
+    /// Whole Engine.IO packets, as they go out.
+    #[test]
+    fn what_is_written() {
+        let bytes = [Bytes::from_static(b"x"), Bytes::new()];
+        let pair = [Placeholder(1), Placeholder(0)];
+        let refused = ConnectRefused { message: "no".to_owned(), data: Some(serde_json::json!({"why": ["\u{1e}", 1.0]})) };
+        let two = |text: &mut String| {
+            text.push_str(r#"{"_placeholder":true,"num":0},1"#);
+            Ok(())
+        };
+        for (packet, expected) in [
+            (connect("/", "s", None), r#"40{"sid":"s"}"#),
+            (connect("/", "s", Some("p")), r#"40{"sid":"s","pid":"p"}"#),
+            (connect("/custom", "s", None), r#"40/custom,{"sid":"s"}"#),
+            (connect_without_ids("/"), "40"),
+            (connect_without_ids("/custom"), "40/custom,"),
+            (connect_error("/", &ConnectRefused { message: "a \"b\"".to_owned(), data: None }), r#"44{"message":"a \"b\""}"#),
+            (connect_error("/é", &refused), r#"44/é,{"message":"no","data":{"why":["\u001e",1.0]}}"#),
+            (connect_error("/", "a \"b\""), r#"44"a \"b\"""#),
+            (disconnect("/"), "41"),
+            (disconnect("/custom"), "41/custom,"),
+            (ack("/", 0, |_| Ok(()), &[]).unwrap(), "430[]"),
+            (ack("/custom", 12, two, &bytes[..1]).unwrap(), r#"461-/custom,12[{"_placeholder":true,"num":0},1] + b"x""#),
+            (Encoded::event("/", "a", "é\u{1e}\n").unwrap().0, "42[\"a\",\"é\\u001e\\n\"]"),
+            (Encoded::event("/", "a\"b", &()).unwrap().0, r#"42["a\"b",null]"#),
+            (Encoded::event("/custom", "a", &1).unwrap().0, r#"42/custom,["a",1]"#),
+            (Encoded::event_with("/", "a", &[], &[]).unwrap().0, r#"42["a"]"#),
+            (Encoded::event_with("/", "a", &[raw("1e400"), raw("-0")], &[]).unwrap().0, r#"42["a",1e400,-0]"#),
+            (
+                Encoded::event_with("/", "a", &[raw(r#"{"_placeholder":true,"num":9}"#)], &[]).unwrap().0,
+                r#"42["a",{"_placeholder":true,"num":9}]"#,
+            ),
+            (Encoded::asking("/", Some(7), "a", "b", &[]).unwrap().0, r#"427["a","b"]"#),
+            (
+                Encoded::asking("/n", Some(7), "a", &pair, &bytes).unwrap().0,
+                r#"452-/n,7["a",[{"_placeholder":true,"num":1},{"_placeholder":true,"num":0}]] + b"x" + b"""#,
+            ),
+            (Encoded::event("/", "a", &1).unwrap().with_argument("o"), r#"42["a",1,"o"]"#),
+            (Encoded::event_with("/", "a]", &[], &[]).unwrap().with_argument("\"]"), r#"42["a]","\"]"]"#),
+            (
+                Encoded::asking("/n", None, "a", &pair[1], &bytes[..1]).unwrap().with_argument("o"),
+                r#"451-/n,["a",{"_placeholder":true,"num":0},"o"] + b"x""#,
+            ),
+        ] {
+            assert_eq!(shown(&packet), expected);
+        }
+    }
+}

@@ -1,0 +1,242 @@
+//! The rules without a network: messages go in through the Engine.IO seam, and what is queued and called is looked at.
+
+mod any;
+mod attachments;
+mod connection;
+mod four;
+mod recovery;
+mod sending;
+
+use std::collections::HashSet;
+use std::future::pending;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::FutureExt;
+
+use super::*;
+use crate::engineio::{Group, Handler as _, Message, OutboxReceiver, outbox};
+
+/// Writes down what it is told, and does what events and fields of the CONNECT payload are named after.
+#[derive(Clone, Default)]
+struct App {
+    log: Arc<Mutex<Vec<String>>>,
+    sockets: Arc<Mutex<Vec<Socket>>>,
+    /// What everyone in a recoverable namespace is told; the number of events that a client has is its offset.
+    news: Arc<Mutex<Vec<Encoded>>>,
+    /// Ids of lost clients.
+    lost: Arc<Mutex<HashSet<String>>>,
+}
+
+impl App {
+    fn note(&self, line: String) {
+        self.log.lock().unwrap().push(line);
+    }
+
+    /// Tells everyone who is here.
+    fn publish(&self, event: Encoded) {
+        self.news.lock().unwrap().push(event.clone());
+        let offset = self.news.lock().unwrap().len().to_string();
+        for socket in self.sockets.lock().unwrap().iter().filter(|socket| socket.namespace() == "/") {
+            // Some have left.
+            let _ = socket.send_at(&event, &offset);
+        }
+    }
+}
+
+fn has(request: &ConnectRequest, field: &str) -> bool {
+    serde_json::from_str::<serde_json::Value>(request.auth.get()).is_ok_and(|auth| auth.get(field).is_some())
+}
+
+impl Handler for App {
+    async fn authorize(&self, request: ConnectRequest) -> Result<(), ConnectRefused> {
+        match &*request.namespace {
+            _ if has(&request, "refuse") => Err(ConnectRefused { message: "refused".to_owned(), data: None }),
+            "/" | "/custom" => Ok(()),
+            "/never" => pending().await,
+            "/private" => {
+                let data = Some(serde_json::json!({"auth": serde_json::from_str::<serde_json::Value>(request.auth.get()).unwrap()}));
+                Err(ConnectRefused { message: "not \"authorized\"".to_owned(), data })
+            }
+            name if name.starts_with("/n") => Ok(()),
+            _ => Err(ConnectRefused { message: "Invalid namespace".to_owned(), data: None }),
+        }
+    }
+
+    fn connected(&self, socket: &Socket, request: &ConnectRequest) {
+        self.note(format!("connected {} {}", socket.namespace(), request.auth));
+        self.sockets.lock().unwrap().push(socket.clone());
+        let offset = self.news.lock().unwrap().len().to_string();
+        socket.send_at(&Encoded::event(socket.namespace(), "hello", &1).unwrap(), &offset).unwrap();
+        if has(request, "kick") {
+            socket.disconnect(false);
+            self.note("kicked".to_owned());
+        }
+    }
+
+    fn event(&self, socket: &Socket, event: Event) -> Option<Work> {
+        let args: Vec<_> = event.args.iter().map(|arg| arg.get()).collect();
+        self.note(format!("event {} {} {} +{}", socket.namespace(), event.name, args.join(" "), event.attachments.len()));
+        match event.name.as_str() {
+            "echo" => socket.send(&Encoded::event_with(socket.namespace(), "echo", &event.args, &event.attachments).unwrap()).unwrap(),
+            "ack" => event.ack.unwrap().send_with(&event.args, &event.attachments).unwrap(),
+            "leave" => socket.disconnect(false),
+            "leave all" => socket.disconnect(true),
+            "work" => {
+                let app = self.clone();
+                return Some(Box::pin(async move { app.note("work done".to_owned()) }));
+            }
+            _ => {}
+        }
+        None
+    }
+
+    fn disconnected(&self, socket: &Socket, reason: DisconnectReason) {
+        self.note(format!("disconnected {} {reason}", socket.namespace()));
+        if socket.is_recoverable() {
+            self.lost.lock().unwrap().insert(socket.id().to_owned());
+        }
+    }
+
+    fn is_recoverable(&self, request: &ConnectRequest) -> bool {
+        &*request.namespace != "/custom"
+    }
+
+    async fn can_resume(&self, id: &str, _: &ConnectRequest, offset: &str) -> bool {
+        assert!(self.lost.lock().unwrap().contains(id));
+        offset.parse().is_ok_and(|offset: usize| offset <= self.news.lock().unwrap().len())
+    }
+
+    async fn resume(&self, socket: &Socket, request: &ConnectRequest, offset: &str) {
+        let news = self.news.lock().unwrap().clone();
+        for (i, event) in news.iter().enumerate().skip(offset.parse().unwrap()) {
+            socket.send_at(event, &(i + 1).to_string()).unwrap();
+        }
+        if has(request, "wait") {
+            pending().await
+        }
+        self.note(format!("resumed {} {offset}", socket.namespace()));
+        self.lost.lock().unwrap().remove(socket.id());
+        self.sockets.lock().unwrap().push(socket.clone());
+    }
+
+    fn forgotten(&self, id: &str) {
+        assert!(self.lost.lock().unwrap().remove(id), "only what is kept can be forgotten");
+        self.note("forgotten".to_owned());
+    }
+}
+
+/// The line with `…` for each id, which has 20 characters.
+fn without_ids(line: &str) -> String {
+    ["{\"sid\":\"", "\"pid\":\""].iter().fold(line.to_owned(), |line, key| match line.split_once(key) {
+        Some((head, rest)) => {
+            let (id, tail) = rest.split_at(20);
+            assert!(id.chars().all(|c| c.is_ascii_alphanumeric() || c == '-' || c == '_'), "{id}");
+            format!("{head}{key}…{tail}")
+        }
+        None => line,
+    })
+}
+
+struct Client {
+    app: App,
+    layer: Layer<App>,
+    session: Arc<Connection>,
+    sent: OutboxReceiver,
+}
+
+impl Client {
+    fn new() -> Self {
+        Self::with(LayerConfig::default(), 100)
+    }
+
+    fn with(config: LayerConfig, queue: usize) -> Self {
+        let app = App::default();
+        Self::of(Layer::new(config, app.clone()), app, queue)
+    }
+
+    fn of(layer: Layer<App>, app: App, queue: usize) -> Self {
+        Self::speaking("EIO=4", layer, app, queue)
+    }
+
+    fn speaking(query: &str, layer: Layer<App>, app: App, queue: usize) -> Self {
+        let (outbox, sent) = outbox(queue, 1_000_000);
+        let handshake = Handshake { headers: Default::default(), query: query.to_owned(), peer: None };
+        let session = layer.open(outbox, handshake);
+        Self { app, layer, session, sent }
+    }
+
+    /// A client that is in `/` and has read its greeting.
+    async fn joined() -> Self {
+        let mut client = Self::new();
+        client.text("0").await;
+        client.received();
+        client.logged();
+        client
+    }
+
+    /// A client of revision 4. Nobody has looked yet whether it may join `/`.
+    fn four() -> Self {
+        let app = App::default();
+        Self::speaking("EIO=3", Layer::new(LayerConfig::default(), app.clone()), app, 100)
+    }
+
+    /// Another client of the same application.
+    fn beside(&self) -> Self {
+        Self::of(self.layer.clone(), self.app.clone(), 100)
+    }
+
+    fn start(&self, text: &str) -> Option<Work> {
+        self.layer.message(&self.session, Message::text(text))
+    }
+
+    async fn text(&self, text: &str) {
+        if let Some(work) = self.start(text) {
+            work.await;
+        }
+    }
+
+    async fn binary(&self, bytes: &'static [u8]) {
+        if let Some(work) = self.layer.message(&self.session, Message::Binary(Bytes::from_static(bytes))) {
+            work.await;
+        }
+    }
+
+    /// What was sent since the last call; groups are joined by `+`, ids of sockets are not shown.
+    fn received(&mut self) -> Vec<String> {
+        self.raw().iter().map(|line| without_ids(line)).collect()
+    }
+
+    fn raw(&mut self) -> Vec<String> {
+        let mut lines = Vec::new();
+        while let Some(group) = self.sent.try_recv() {
+            let messages = match group {
+                Group::One(message) => vec![message],
+                Group::Many(messages) => messages.to_vec(),
+            };
+            let shown = messages.iter().map(|message| match message {
+                Message::Text(text) => text.as_str().to_owned(),
+                Message::Binary(bytes) => format!("{bytes:?}"),
+            });
+            lines.push(shown.collect::<Vec<_>>().join(" + "));
+        }
+        lines
+    }
+
+    fn logged(&self) -> Vec<String> {
+        std::mem::take(&mut *self.app.log.lock().unwrap())
+    }
+
+    fn closing(&self) -> Option<CloseReason> {
+        self.sent.closing().now_or_never()
+    }
+
+    fn end(&self, reason: CloseReason) {
+        self.layer.close(&self.session, reason);
+    }
+
+    fn socket(&self) -> Socket {
+        self.app.sockets.lock().unwrap().last().unwrap().clone()
+    }
+}
