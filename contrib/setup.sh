@@ -83,16 +83,17 @@ need_bitcoind() {
 fresh() { [ "$(cat "$1/.satwatch-key" 2>/dev/null)" = "$2" ]; }
 filled() { printf '%s\n' "$2" >"$1/.satwatch-key"; }
 
-need_python_clients() {
+# An environment of its own for one list of Python packages: folder, list, what for.
+need_python_packages() {
     have python3 || {
         lack "python3 (3.9 or newer): the tests run python-socketio, and regtest/up.sh its listener"
         return
     }
-    local folder="$cache/python" key
-    key=$(python3 -V && cat "$repo/contrib/python/requirements.txt" "$repo/tests/clients/requirements.txt")
+    local folder="$cache/$1" list="$repo/tests/clients/$2" key
+    key=$(python3 -V && cat "$repo/contrib/python/requirements.txt" "$list")
     # A Python that was removed or moved leaves an environment that cannot run.
     fresh "$folder" "$key" && "$folder/bin/python" -c '' 2>/dev/null && return
-    say "installing python-socketio and aiohttp into $folder: the tests connect with the stock Python clients"
+    say "installing the packages of tests/clients/$2 into $folder: $3"
     rm -rf "$folder"
     python3 -m venv "$folder" >&2 || {
         rm -rf "$folder"
@@ -101,8 +102,8 @@ need_python_clients() {
         lack "Python's venv: install python3-venv"
         return
     }
-    "$folder/bin/python" -m pip install -q --disable-pip-version-check -r "$repo/tests/clients/requirements.txt" >&2 || {
-        lack "python-socketio and aiohttp: pip could not install them"
+    "$folder/bin/python" -m pip install -q --disable-pip-version-check -r "$list" >&2 || {
+        lack "the packages of tests/clients/$2: pip could not install them"
         return
     }
     filled "$folder" "$key"
@@ -151,7 +152,8 @@ need_compiler
 need_libclang
 if [ "$scope" = all ]; then
     need_bitcoind
-    need_python_clients
+    need_python_packages python requirements.txt "the tests connect with the stock Python clients, and the soak drops messages with pyzmq"
+    need_python_packages python-eio3 requirements-eio3.txt "the tests connect with the stock Python client of Socket.IO 2 too"
     need_js_clients
     need_chromium
 fi
@@ -165,7 +167,7 @@ target="${CARGO_TARGET_DIR:-$cache/target}"
 mkdir -p "$target"
 # In it cargo tells the clones of one package apart by the files' times only, and would take another clone's newer build for ours.
 if [ "$(cat "$target/.satwatch-clone" 2>/dev/null)" != "$repo" ]; then
-    for folder in src tests examples; do [ ! -d "$repo/$folder" ] || find "$repo/$folder" -type f -exec touch {} +; done
+    for folder in src tests examples benches; do [ ! -d "$repo/$folder" ] || find "$repo/$folder" -type f -exec touch {} +; done
     printf '%s\n' "$repo" >"$target/.satwatch-clone"
 fi
 emit CARGO_TARGET_DIR "$target"

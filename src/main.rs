@@ -2,6 +2,7 @@
 
 use std::io::{IsTerminal, Write, stderr, stdout};
 use std::process::ExitCode;
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use clap::Parser;
@@ -12,6 +13,7 @@ use satwatch::{app, doctor};
 use tracing_subscriber::EnvFilter;
 
 const WRONG_SETTINGS: u8 = 2;
+const LAST_TASKS: Duration = Duration::from_millis(500);
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
@@ -48,8 +50,9 @@ fn main() -> ExitCode {
             }
         }
     };
-    // A blocking read that still runs must not hold the exit up; what counts has been committed.
-    runtime.shutdown_background();
+    // Tasks that are left (a client's session that does not end) let go of the store before the process tears down what RocksDB
+    // stands on; a blocking read that still runs must not hold the exit up. What counts has been committed.
+    runtime.shutdown_timeout(LAST_TASKS);
     code
 }
 
