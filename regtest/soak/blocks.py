@@ -144,6 +144,10 @@ def reconsider(world):
     return None
 
 
+# What `submitblock` says of a block that it keeps: it is the tip, or on a branch that is not, or was there before.
+TAKEN = (None, "inconclusive", "duplicate", "duplicate-inconclusive")
+
+
 def branch(world, most=12, longer=None):
     """A rival branch as from another miner: blocks are kept until they have more work, then the node switches in one go."""
     ledger = world.ledger
@@ -173,7 +177,9 @@ def branch(world, most=12, longer=None):
         previous = block.hash
         times.append(block.time)
     for block, raw in blocks:
-        world.hand_in(block, raw)
+        if world.hand_in(block, raw) not in TAKEN:
+            # What was undone may be more than one block has room for; the rest of the branch goes with it.
+            return None
     return previous
 
 

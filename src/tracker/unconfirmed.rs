@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use bitcoin::{BlockHash, Transaction, Txid};
+use bitcoin::{BlockHash, OutPoint, Transaction, Txid};
 
 use super::event::Cause;
 use super::filter::Prints;
@@ -33,7 +33,7 @@ impl Tracker {
             }
             return step.finish(Vec::new(), Vec::new(), |_| Cause::Transaction(txid));
         }
-        if step.is_confirmed(&txid)? {
+        if step.is_confirmed(&txid, tx)? {
             return Ok(Transition::default());
         }
         step.displace(&conflicts, Status::Replaced { by: txid })?;
@@ -53,7 +53,7 @@ impl Tracker {
         let doubtful = self.mempool.contains(&txid) || !self.mempool.conflicts(&txid, prints.spends().iter().copied()).is_empty();
         let mut step = Step::new(self, view, now);
         let matches = step.matches(tx, &prints)?;
-        if matches && step.is_confirmed(&txid)? {
+        if matches && step.is_confirmed(&txid, tx)? {
             return Ok(Transition::default());
         }
         if matches || doubtful {
@@ -105,8 +105,20 @@ impl Tracker {
 }
 
 impl<V: View> Step<'_, V> {
-    /// Whether the transaction is in a block of our chain, as far as our rows tell.
-    fn is_confirmed(&mut self, txid: &Txid) -> Result<bool, ApplyError> {
-        Ok(self.draft.tx(txid)?.is_some_and(|row| matches!(row.status, Status::Confirmed { .. })))
+    /// Whether the transaction is in a block of our chain, as far as our rows tell: its own row, or an output of it that a scan found.
+    /// The node may say otherwise before we hear that it took the block back; what it holds then is read after our disconnect.
+    fn is_confirmed(&mut self, txid: &Txid, tx: &Transaction) -> Result<bool, ApplyError> {
+        if self.draft.tx(txid)?.is_some_and(|row| matches!(row.status, Status::Confirmed { .. })) {
+            return Ok(true);
+        }
+        for (vout, output) in (0..).zip(&tx.output) {
+            let outpoint = OutPoint { txid: *txid, vout };
+            if self.watched_script(&output.script_pubkey)?.is_some()
+                && self.draft.output(&outpoint)?.is_some_and(|row| row.height.is_some())
+            {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 }

@@ -6,7 +6,9 @@ use super::event::Cause;
 use super::filter::BuildIdentity;
 use super::input::FoundOutput;
 use super::step::Step;
-use super::{ApplyError, Ask, Balance, BlockId, Coverage, OutputRow, Past, ScriptHash, Tracker, Transition, View, WatchRequest, WatchRow};
+use super::{
+    ApplyError, Ask, Balance, BlockId, Coverage, OutputRow, Past, ScriptHash, Status, Tracker, Transition, View, WatchRequest, WatchRow,
+};
 
 impl Tracker {
     pub(super) fn watch(&mut self, view: &impl View, requests: Vec<WatchRequest>, now: u64) -> Result<Transition, ApplyError> {
@@ -127,8 +129,10 @@ impl<V: View> Step<'_, V> {
 
     /// An output that the node has at our tip. One that we know already is left as it is: we know more about it.
     fn merge_found(&mut self, script: ScriptHash, found: &FoundOutput) -> Result<(), ApplyError> {
-        if self.draft.output(&found.outpoint)?.is_some() {
-            return Ok(());
+        match self.draft.output(&found.outpoint)?.map(|row| row.height) {
+            Some(Some(_)) => return Ok(()),
+            Some(None) => return self.confirm_found(found),
+            None => {}
         }
         let row = OutputRow { script, value: found.value.to_sat(), height: Some(found.height), coinbase: found.coinbase, spent: None };
         self.put_output(found.outpoint, Some(row))?;
@@ -138,5 +142,17 @@ impl<V: View> Step<'_, V> {
             self.draft.put_block(found.height, Some(block))?;
         }
         Ok(())
+    }
+    /// We hold its transaction for unconfirmed: the node took the block back for a moment, before the script's past was known, and told
+    /// of that before we looked at its chain. It is in our chain all the same; its place in the block is not known.
+    fn confirm_found(&mut self, found: &FoundOutput) -> Result<(), ApplyError> {
+        let (txid, height) = (found.outpoint.txid, found.height);
+        let Some(tx) = self.draft.tx(&txid)?.map(|row| row.tx.clone()) else { return Ok(()) };
+        let Some(mut block) = self.draft.block(height)?.cloned() else { return Ok(()) };
+        let touches = self.activate(txid, &tx, Some(height))?;
+        self.tracker.mempool.remove(&txid);
+        self.record(txid, &tx, Status::Confirmed { block: BlockId { height, hash: block.hash }, position: u32::MAX }, touches)?;
+        block.touched.push(txid);
+        self.draft.put_block(height, Some(block))
     }
 }

@@ -22,6 +22,11 @@ enum Act {
     Follow,
     Settle,
     Read,
+    /// A script is added, whose unspent outputs are found by a later scan.
+    Watch {
+        number: u8,
+    },
+    Scan,
     /// Any transaction that ever was, said to be here or gone.
     Stale {
         index: u16,
@@ -29,7 +34,8 @@ enum Act {
     },
 }
 
-fn act(stale: u32) -> impl Strategy<Value = Act> {
+/// `stale` and `added`: how often the unproven is said, and a script is added.
+fn act(stale: u32, added: u32) -> impl Strategy<Value = Act> {
     let seen = prop_oneof![Just(None), Just(Some(Seen::Accepted)), Just(Some(Seen::Fetched)), Just(Some(Seen::Rawtx))];
     prop_oneof![
         8 => node_op(true).prop_map(Act::Node),
@@ -37,6 +43,8 @@ fn act(stale: u32) -> impl Strategy<Value = Act> {
         2 => Just(Act::Follow),
         1 => Just(Act::Settle),
         1 => Just(Act::Read),
+        added => (4u8..8).prop_map(|number| Act::Watch { number }),
+        added => Just(Act::Scan),
         stale => (any::<u16>(), seen).prop_map(|(index, seen)| Act::Stale { index, seen }),
     ]
 }
@@ -58,6 +66,12 @@ fn act_on(world: &mut World, act: &Act, ever: &mut Vec<Transaction>) {
         Act::Follow => world.follow(),
         Act::Settle => drop(world.apply(Input::Settle { now: world.now })),
         Act::Read => world.read(),
+        Act::Watch { number } => {
+            if !world.watched.contains(number) {
+                world.watch(*number, &[1]);
+            }
+        }
+        Act::Scan => scan(world),
         Act::Stale { index, seen } => {
             let Some(tx) = pick(ever, *index) else { return };
             let input = match *seen {
@@ -70,6 +84,14 @@ fn act_on(world: &mut World, act: &Act, ever: &mut Vec<Transaction>) {
     let known = |tx: &&Transaction| !ever.contains(tx);
     let fresh: Vec<Transaction> = world.mempool.iter().filter(known).cloned().collect();
     ever.extend(fresh);
+}
+
+/// A scan speaks for the node's tip, and is merged when that is the tracker's too.
+fn scan(world: &mut World) {
+    world.follow();
+    if world.view.watches.values().any(|row| row.coverage.pending) {
+        world.scan();
+    }
 }
 
 /// What rows say about blocks: balances, outputs, spends and transactions.
@@ -94,7 +116,7 @@ fn confirmed(view: &MemoryView) -> impl PartialEq + std::fmt::Debug {
 
 proptest! {
     #[test]
-    fn any_interleaving_gives_the_confirmed_state_of_the_blocks_alone(acts in prop::collection::vec(act(4), 1..50)) {
+    fn any_interleaving_gives_the_confirmed_state_of_the_blocks_alone(acts in prop::collection::vec(act(4, 0), 1..50)) {
         let mut world = late();
         let mut ever = Vec::new();
         for act in &acts {
@@ -109,13 +131,14 @@ proptest! {
     }
 
     #[test]
-    fn one_reading_of_the_mempool_mends_whatever_came_late_or_never(acts in prop::collection::vec(act(0), 1..50), lost in any::<bool>()) {
+    fn one_reading_of_the_mempool_mends_whatever_came_late_or_never(acts in prop::collection::vec(act(0, 2), 1..50), lost in any::<bool>()) {
         let mut world = late();
+        world.slow_scans = true;
         for act in &acts {
             act_on(&mut world, act, &mut Vec::new());
         }
         world.hear(usize::MAX, lost);
-        world.follow();
+        scan(&mut world);
         world.read();
         world.check();
     }

@@ -58,6 +58,47 @@ fn a_shared_transaction_survives_the_reorg_of_the_block_in_which_a_scan_found_it
 }
 
 #[test]
+fn what_a_scan_found_in_a_block_stays_there_though_the_node_takes_the_block_back_for_a_moment() {
+    for seen in [Seen::Accepted, Seen::Fetched, Seen::Rawtx] {
+        let mut world = watching();
+        let payment = tx(&[coin(&world, 0)], &[(2, 200)]);
+        let _ = world.mine(9, std::slice::from_ref(&payment));
+        world.watch(2, &[]);
+        let before = world.view.clone();
+        // The node took the block back, accepted its payment, and gave the block again before we looked at its chain.
+        let transition = world.send(Input::TxSeen { tx: payment.clone(), seen, now: 1 });
+        assert!(transition.events.is_empty() && transition.asks.is_empty(), "{seen:?}: {transition:?}");
+        world.snapshot();
+        assert_eq!(before, world.view, "{seen:?}");
+        // And for good: what was heard too early is read after the disconnect.
+        let _ = world.disconnect_heard(1, Heard::Poll);
+        assert_eq!(balance(&world, 2), Balance { confirmed: 0, unconfirmed: 200 });
+        world.check();
+    }
+}
+
+#[test]
+fn a_scan_puts_right_what_a_block_that_was_taken_back_for_a_moment_made_unconfirmed() {
+    let mut world = watching();
+    let payment = tx(&[coin(&world, 0)], &[(2, 200)]);
+    let _ = world.mine(9, std::slice::from_ref(&payment));
+    world.slow_scans = true;
+    world.watch(2, &[]);
+    let early = world.send(Input::TxSeen { tx: payment.clone(), seen: Seen::Accepted, now: 1 });
+    assert_eq!(told(&early.events), ["new 1", "balance 0>200"]);
+    let before = world.events.len();
+    world.scan();
+    world.snapshot();
+    assert_eq!(told(&world.events[before..]), ["mempool>confirmed 1"]);
+    assert_eq!(balance(&world, 2), Balance { confirmed: 200, unconfirmed: 0 });
+    world.check();
+    world.slow_scans = false;
+    let _ = world.disconnect_heard(1, Heard::Poll);
+    assert_eq!(balance(&world, 2), Balance { confirmed: 0, unconfirmed: 200 });
+    world.check();
+}
+
+#[test]
 fn a_spend_between_the_watch_and_its_scan_is_found_again_after_a_reorg() {
     let mut world = World::new();
     let payment = tx(&[coin(&world, 0)], &[(1, 700)]);
