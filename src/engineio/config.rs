@@ -28,7 +28,8 @@ pub struct Config {
     pub close_timeout: Duration,
     /// How long the body of a POST may take.
     pub body_timeout: Duration,
-    /// Bytes of one WebSocket message or polling body, from the client; also what a polling answer is filled up to.
+    /// Bytes of one WebSocket message or polling body, from the client; also what a polling answer is filled up to. The frames of one message
+    /// may take 64 KiB more on the wire, so one of this size may come in fragments of 128 bytes and more.
     pub max_payload: usize,
     /// Sessions at once; further handshakes are answered 503.
     pub max_sessions: usize,
@@ -39,8 +40,8 @@ pub struct Config {
     /// Bytes that may wait for all clients together; beyond it the slowest are closed. A message to many counts for each of them, though they
     /// share its bytes, so this is well above what it takes in memory.
     pub total_queued_bytes: usize,
-    /// Bytes of messages that clients began to send, or that the layer above has not let go of, together; who would go beyond is refused.
-    /// Small ones (4 KiB) do not count.
+    /// Bytes of messages that clients began to send, or that the layer above has not let go of, together; beyond it the slowest of
+    /// those that are not whole yet are ended. Small ones (4 KiB) do not count.
     pub total_received_bytes: usize,
     /// Whether a polling session may move to a WebSocket.
     pub upgrades: bool,

@@ -6,13 +6,16 @@
 //! A request that is dropped before its answer was given away (hyper drops the service's future when the client goes) tells the session so
 //! through a drop guard: what was meant for that answer is lost.
 
+use std::future::poll_fn;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use http_body_util::{BodyExt, Full};
-use hyper::body::Body as HttpBody;
-use hyper::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderMap, HeaderValue};
+use hyper::body::{Body as HttpBody, Frame};
+use hyper::header::{CACHE_CONTROL, CONTENT_TYPE, EXPECT, HeaderMap, HeaderValue};
 use hyper::{Request, Response};
 use tokio::sync::oneshot;
 use tokio::time::timeout;
@@ -25,6 +28,8 @@ use super::session::{PollAnswer, PostAnswer};
 
 /// How much of a body over the limit is read and thrown away, in limits, so that the client gets to read its 413 and not a reset.
 const DISCARDED_LIMITS: usize = 16;
+/// How long that may take: nobody's time is wanted for a body that is not.
+const DISCARD_TIME: Duration = Duration::from_secs(2);
 
 type Answer = Response<Full<Bytes>>;
 
@@ -104,6 +109,7 @@ where
             return Err(refused);
         }
     };
+    let expects = request.headers().contains_key(EXPECT);
     let mut body = request.into_body();
     let read = tokio::select! {
         read = timeout(limits.time, read_body(&mut body, limits.max_payload, Incoming::new(limits.budget))) => read,
@@ -124,13 +130,16 @@ where
         Ok(Err(BodyError::TooLarge)) => {
             guard.answered();
             let _ = mailbox.post(Command::PostRefused);
-            let _ = timeout(limits.time, discard(&mut body, limits.max_payload.saturating_mul(DISCARDED_LIMITS))).await;
+            // Reading is what invites the body of a client that asked first. One that was invited already has read half of it.
+            if !(expects && announced(&body) > limits.max_payload) {
+                discard(&mut body, limits.max_payload.saturating_mul(DISCARDED_LIMITS)).await;
+            }
             Err(Refused::TooLarge)
         }
         Ok(Err(BodyError::NoRoom)) => {
             guard.answered();
             let _ = mailbox.post(Command::PostRefused);
-            let _ = timeout(limits.time, discard(&mut body, limits.max_payload)).await;
+            discard(&mut body, limits.max_payload).await;
             Err(Refused::Busy)
         }
         Ok(Err(BodyError::SessionOver)) => {
@@ -158,12 +167,12 @@ async fn read_body<B>(body: &mut B, max: usize, mut incoming: Incoming) -> Resul
 where
     B: HttpBody<Data = Bytes> + Unpin,
 {
-    if usize::try_from(body.size_hint().lower()).map_or(true, |announced| announced > max) {
+    if announced(body) > max {
         return Err(BodyError::TooLarge);
     }
     let mut whole = Bytes::new();
     let mut joined: Option<BytesMut> = None;
-    while let Some(frame) = body.frame().await {
+    while let Some(frame) = next_frame(body, &incoming).await? {
         let Ok(data) = frame.map_err(|_| BodyError::Broken)?.into_data() else { continue };
         let seen = joined.as_ref().map_or(whole.len(), BytesMut::len);
         if seen.saturating_add(data.len()) > max {
@@ -181,17 +190,39 @@ where
     Ok(incoming.carry(joined.map_or(whole, BytesMut::freeze)))
 }
 
+/// How long the rest of the body is at least.
+fn announced<B: HttpBody>(body: &B) -> usize {
+    usize::try_from(body.size_hint().lower()).unwrap_or(usize::MAX)
+}
+
+/// The next part, unless the body has to make room for others before it comes.
+async fn next_frame<B>(body: &mut B, incoming: &Incoming) -> Result<Option<Result<Frame<Bytes>, B::Error>>, BodyError>
+where
+    B: HttpBody<Data = Bytes> + Unpin,
+{
+    poll_fn(|cx| match Pin::new(&mut *body).poll_frame(cx) {
+        Poll::Ready(frame) => Poll::Ready(Ok(frame)),
+        Poll::Pending if incoming.poll_refused(cx) => Poll::Ready(Err(BodyError::NoRoom)),
+        Poll::Pending => Poll::Pending,
+    })
+    .await
+}
+
+/// Reads at most `max` bytes, for a short time, and throws them away.
 async fn discard<B>(body: &mut B, max: usize)
 where
     B: HttpBody<Data = Bytes> + Unpin,
 {
     let mut seen = 0usize;
-    while let Some(Ok(frame)) = body.frame().await {
-        seen = seen.saturating_add(frame.data_ref().map_or(0, Bytes::len));
-        if seen > max {
-            return;
+    let _ = timeout(DISCARD_TIME, async {
+        while let Some(Ok(frame)) = body.frame().await {
+            seen = seen.saturating_add(frame.data_ref().map_or(0, Bytes::len));
+            if seen > max {
+                return;
+            }
         }
-    }
+    })
+    .await;
 }
 
 fn is_octets(headers: &HeaderMap) -> bool {

@@ -2,8 +2,11 @@
 //!
 //! A session takes a [`Slot`] before anything else is done for it, turns it into an [`Entry`] when it opens, and leaves by dropping that
 //! entry: there is no other way out.
+//!
+//! A handshake costs a client nothing, so when all room is taken, the oldest session that no request has asked for since its handshake
+//! makes room: a flood of handshakes pushes out its own, and not the clients, who poll at once.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 
@@ -65,6 +68,8 @@ pub(super) enum Mail {
     /// A request was dropped before its answer.
     RequestLost,
     Shutdown,
+    /// Another one has this session's room.
+    Evicted,
 }
 
 #[derive(Default)]
@@ -72,6 +77,7 @@ struct Letters {
     commands: VecDeque<Command>,
     request_lost: bool,
     shutdown: bool,
+    evicted: bool,
     gone: bool,
     waker: Option<Waker>,
 }
@@ -111,6 +117,12 @@ impl Mailbox {
         wake(letters);
     }
 
+    fn evict(&self) {
+        let mut letters = lock(&self.letters);
+        letters.evicted = true;
+        wake(letters);
+    }
+
     /// The next letter. Only the session's task may ask.
     pub(super) fn poll_mail(&self, cx: &mut Context<'_>) -> Poll<Mail> {
         let mut letters = lock(&self.letters);
@@ -123,6 +135,9 @@ impl Mailbox {
         }
         if std::mem::take(&mut letters.shutdown) {
             return Poll::Ready(Mail::Shutdown);
+        }
+        if std::mem::take(&mut letters.evicted) {
+            return Poll::Ready(Mail::Evicted);
         }
         match &letters.waker {
             Some(waker) if waker.will_wake(cx.waker()) => {}
@@ -155,12 +170,39 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// A session that requests can find.
+struct Seat {
+    mailbox: Arc<Mailbox>,
+    /// Counts up with each opening.
+    number: u64,
+}
+
+/// How a session came to be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Opened {
+    /// By an answered GET: whether anybody uses it is still to be seen.
+    Polling,
+    /// On a connection of its own.
+    WebSocket,
+}
+
 #[derive(Default)]
 struct Sessions {
-    by_id: HashMap<Sid, Arc<Mailbox>>,
+    by_id: HashMap<Sid, Seat>,
+    /// Those that no request has asked for yet, in the order of their opening.
+    unused: BTreeMap<u64, Sid>,
+    last_number: u64,
     /// Sessions and handshakes on their way to one.
     slots: usize,
     ending: bool,
+}
+
+impl Sessions {
+    /// Forgets the oldest session that was never used; whoever asks takes over its slot.
+    fn evict(&mut self) -> Option<Arc<Mailbox>> {
+        let (_, sid) = self.unused.pop_first()?;
+        Some(self.by_id.remove(&sid)?.mailbox)
+    }
 }
 
 pub(super) struct Registry {
@@ -178,16 +220,29 @@ impl Registry {
     /// Room for a session that is about to open.
     pub(super) fn reserve(self: &Arc<Self>) -> Result<Slot, Refused> {
         let mut sessions = lock(&self.sessions);
-        if sessions.ending || sessions.slots >= self.max_sessions {
+        if sessions.ending {
             return Err(Refused::Unavailable);
         }
-        sessions.slots += 1;
+        let evicted = if sessions.slots < self.max_sessions {
+            sessions.slots += 1;
+            None
+        } else {
+            Some(sessions.evict().ok_or(Refused::Unavailable)?)
+        };
         drop(sessions);
-        Ok(Slot { registry: self.clone(), _running: self.running() })
+        if let Some(mailbox) = evicted {
+            mailbox.evict();
+        }
+        Ok(Slot { registry: self.clone(), passed_on: false, _running: self.running() })
     }
 
+    /// For a request, whose session is a used one from now on.
     pub(super) fn find(&self, sid: &str) -> Option<Arc<Mailbox>> {
-        lock(&self.sessions).by_id.get(&Sid::parse(sid)?).cloned()
+        let mut sessions = lock(&self.sessions);
+        let Seat { mailbox, number } = sessions.by_id.get(&Sid::parse(sid)?)?;
+        let (mailbox, number) = (mailbox.clone(), *number);
+        sessions.unused.remove(&number);
+        Some(mailbox)
     }
 
     pub(super) fn count(&self) -> usize {
@@ -206,7 +261,7 @@ impl Registry {
         let mailboxes: Vec<_> = {
             let mut sessions = lock(&self.sessions);
             sessions.ending = true;
-            sessions.by_id.values().cloned().collect()
+            sessions.by_id.values().map(|seat| seat.mailbox.clone()).collect()
         };
         for mailbox in mailboxes {
             mailbox.shutdown();
@@ -230,12 +285,14 @@ impl Drop for Running {
 /// Room for one session.
 pub(super) struct Slot {
     registry: Arc<Registry>,
+    /// Another session has this room already.
+    passed_on: bool,
     _running: Running,
 }
 
 impl Slot {
     /// Makes the session known under a fresh id, unless the service is ending.
-    pub(super) fn enter(self, revision: Revision) -> Result<Entry, Refused> {
+    pub(super) fn enter(self, revision: Revision, opened: Opened) -> Result<Entry, Refused> {
         let sid = Sid::random()?;
         let mailbox = Arc::new(Mailbox::new(revision));
         let mut sessions = lock(&self.registry.sessions);
@@ -243,7 +300,12 @@ impl Slot {
             drop(sessions);
             return Err(Refused::Unavailable);
         }
-        sessions.by_id.insert(sid, mailbox.clone());
+        sessions.last_number += 1;
+        let number = sessions.last_number;
+        sessions.by_id.insert(sid, Seat { mailbox: mailbox.clone(), number });
+        if opened == Opened::Polling {
+            sessions.unused.insert(number, sid);
+        }
         drop(sessions);
         Ok(Entry { sid, mailbox, slot: self })
     }
@@ -251,8 +313,10 @@ impl Slot {
 
 impl Drop for Slot {
     fn drop(&mut self) {
-        let mut sessions = lock(&self.registry.sessions);
-        sessions.slots = sessions.slots.saturating_sub(1);
+        if !self.passed_on {
+            let mut sessions = lock(&self.registry.sessions);
+            sessions.slots = sessions.slots.saturating_sub(1);
+        }
     }
 }
 
@@ -275,7 +339,12 @@ impl Entry {
 
 impl Drop for Entry {
     fn drop(&mut self) {
-        lock(&self.slot.registry.sessions).by_id.remove(&self.sid);
+        let mut sessions = lock(&self.slot.registry.sessions);
+        match sessions.by_id.remove(&self.sid) {
+            Some(Seat { number, .. }) => drop(sessions.unused.remove(&number)),
+            None => self.slot.passed_on = true,
+        }
+        drop(sessions);
         self.mailbox.close();
     }
 }
@@ -299,7 +368,8 @@ mod tests {
     #[test]
     fn slots_are_limited_and_come_back() {
         let registry = Registry::new(2);
-        let entry = registry.reserve().and_then(|slot| slot.enter(Revision::Four)).unwrap_or_else(|_| panic!("room for two"));
+        let entry = opened(&registry, Opened::Polling);
+        let _ = registry.find(entry.sid());
         let slot = registry.reserve().unwrap_or_else(|_| panic!("room for two"));
         assert!(registry.reserve().is_err());
         drop(slot);
@@ -310,6 +380,46 @@ mod tests {
         assert!(registry.find(&sid).is_none());
         assert_eq!(registry.count(), 0);
         assert!(mailbox.post(Command::PostRefused).is_err(), "the mailbox of a session that is gone takes nothing");
+    }
+
+    fn opened(registry: &Arc<Registry>, how: Opened) -> Entry {
+        registry.reserve().and_then(|slot| slot.enter(Revision::Four, how)).unwrap_or_else(|_| panic!("there is room"))
+    }
+
+    fn next_mail(mailbox: &Mailbox) -> Poll<Mail> {
+        mailbox.poll_mail(&mut Context::from_waker(Waker::noop()))
+    }
+
+    #[test]
+    fn the_oldest_session_that_was_never_used_makes_room() {
+        let registry = Registry::new(3);
+        let used = opened(&registry, Opened::Polling);
+        assert!(registry.find(used.sid()).is_some());
+        let [older, newer] = [(); 2].map(|()| opened(&registry, Opened::Polling));
+
+        let socket = opened(&registry, Opened::WebSocket);
+        assert!(registry.find(older.sid()).is_none(), "unknown at once, not when its task has ended");
+        assert!(matches!(next_mail(&older.mailbox), Poll::Ready(Mail::Evicted)));
+        assert!(next_mail(&newer.mailbox).is_pending() && next_mail(&used.mailbox).is_pending());
+        assert_eq!(registry.count(), 3);
+        drop(older);
+        assert_eq!(registry.count(), 3, "its room is another's, so its end frees none");
+
+        let last = registry.reserve().unwrap_or_else(|_| panic!("the newer one makes room"));
+        assert!(registry.find(newer.sid()).is_none());
+        assert!(registry.reserve().is_err(), "used, on a WebSocket, still opening: none of them makes room");
+        drop(newer);
+        assert_eq!(registry.count(), 3);
+        drop((last, used, socket));
+        assert_eq!(registry.count(), 0);
+    }
+
+    #[test]
+    fn a_session_that_ended_unused_is_not_evicted_again() {
+        let registry = Registry::new(1);
+        drop(opened(&registry, Opened::Polling));
+        let _socket = opened(&registry, Opened::WebSocket);
+        assert!(registry.reserve().is_err());
     }
 
     #[test]
@@ -331,7 +441,7 @@ mod tests {
         });
         tokio::task::yield_now().await;
         assert!(!waiting.is_finished());
-        assert!(slot.enter(Revision::Four).is_err(), "a handshake that was on its way does not become a session");
+        assert!(slot.enter(Revision::Four, Opened::WebSocket).is_err(), "a handshake that was on its way does not become a session");
         waiting.await.expect("the wait ends");
         assert!(registry.reserve().is_err());
     }

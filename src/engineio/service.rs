@@ -26,7 +26,7 @@ use super::outbox::Queues;
 use super::packet::{Dialect, Packet};
 use super::payload;
 use super::polling::{self, BodyLimits};
-use super::registry::{Command, Entry, Mailbox, Registry, Slot};
+use super::registry::{Command, Entry, Mailbox, Opened, Registry, Slot};
 use super::request::{Query, TransportName};
 use super::session::Session;
 use super::task::{Task, now};
@@ -171,7 +171,7 @@ impl<H: Handler> Service<H> {
 
     fn open_polling<B>(&self, request: &Request<B>, peer: Option<IpAddr>, dialect: Dialect, slot: Slot) -> Result<Answer, Refused> {
         let inner = &self.inner;
-        let entry = slot.enter(dialect.revision())?;
+        let entry = slot.enter(dialect.revision(), Opened::Polling)?;
         let open = inner.config.open_packet(entry.sid(), inner.config.upgrades);
         let cookie = inner.config.cookie_for(entry.sid());
         let machine = Session::polling(now(), inner.config.session_limits(), dialect);
@@ -194,7 +194,7 @@ impl<H: Handler> Service<H> {
         tokio::spawn(async move {
             let Some(socket) = inner.socket(upgrade, kept).await else { return };
             // The service may have begun to end meanwhile.
-            let Ok(entry) = slot.enter(dialect.revision()) else { return socket.goodbye(Some(1001)).await };
+            let Ok(entry) = slot.enter(dialect.revision(), Opened::WebSocket) else { return socket.goodbye(Some(1001)).await };
             let open = inner.config.open_packet(entry.sid(), false);
             let machine = Session::websocket(now(), inner.config.session_limits(), dialect, open.into());
             let task = inner.open(entry, handshake, machine, Some(socket));

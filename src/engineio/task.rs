@@ -149,6 +149,8 @@ impl<H: Handler> Task<H> {
             Event::Mail(Mail::Command(command)) => self.command(now, command),
             Event::Mail(Mail::RequestLost) => self.machine.request_lost(now),
             Event::Mail(Mail::Shutdown) => self.close(now, CloseReason::ServerShuttingDown),
+            // Never used, it would have ended this way; it only ends sooner.
+            Event::Mail(Mail::Evicted) => self.machine.abandon(CloseReason::PingTimeout),
             Event::Closing(reason) => self.close(now, reason),
             Event::Abandoned(reason) => self.machine.abandon(reason),
             Event::Socket(which, event) => match event {

@@ -40,6 +40,9 @@ const FRAGMENT: usize = 16 << 10;
 const MAX_WRITE_BUFFER: usize = FRAGMENT + 1024;
 /// Bytes of a client's control frame besides its data.
 const CONTROL_HEADER: usize = 6;
+/// Bytes on the wire that one message may take beyond `max_payload`: frames without data, or with next to none, would otherwise never reach
+/// that limit and take room from others. A message of full size may come in fragments of 128 bytes and more; a short one in any.
+const FRAMING: usize = 64 << 10;
 /// How long a closed socket may take to say goodbye before it is dropped.
 const LINGER: Duration = Duration::from_secs(2);
 
@@ -87,6 +90,8 @@ fn has_token(headers: &HeaderMap, name: &hyper::header::HeaderName, token: &str)
 struct Io {
     stream: Stream,
     incoming: Incoming,
+    /// Bytes on the wire of one message.
+    max_raw: usize,
 }
 
 enum Stream {
@@ -112,14 +117,15 @@ impl Stream {
 }
 
 impl AsyncRead for Io {
-    /// An error of this kind means that there is no room for the message.
+    /// `OutOfMemory`: there is no room for the message. `FileTooLarge`: it takes too much on the wire.
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        let Self { stream, incoming } = self.get_mut();
+        let Self { stream, incoming, max_raw } = self.get_mut();
+        // Before reading, because then all that was seen is of this one message; behind its end the next may follow in the same read.
+        if incoming.seen() > *max_raw {
+            return Poll::Ready(Err(io::ErrorKind::FileTooLarge.into()));
+        }
         let before = buf.filled().len();
-        ready!(match stream {
-            Stream::Tcp(stream) => Pin::new(stream).poll_read(cx, buf),
-            Stream::Wrapped(stream) => Pin::new(stream).poll_read(cx, buf),
-        })?;
+        ready!(Pin::new(stream).poll_read(cx, buf))?;
         let fits = incoming.grow(buf.filled().len() - before);
         Poll::Ready(if fits { Ok(()) } else { Err(io::ErrorKind::OutOfMemory.into()) })
     }
@@ -127,23 +133,46 @@ impl AsyncRead for Io {
 
 impl AsyncWrite for Io {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        match &mut self.get_mut().stream {
-            Stream::Tcp(stream) => Pin::new(stream).poll_write(cx, buf),
-            Stream::Wrapped(stream) => Pin::new(stream).poll_write(cx, buf),
+        Pin::new(&mut self.get_mut().stream).poll_write(cx, buf)
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().stream).poll_shutdown(cx)
+    }
+}
+
+impl AsyncRead for Stream {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Tcp(stream) => Pin::new(stream).poll_read(cx, buf),
+            Self::Wrapped(stream) => Pin::new(stream).poll_read(cx, buf),
+        }
+    }
+}
+
+impl AsyncWrite for Stream {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Self::Tcp(stream) => Pin::new(stream).poll_write(cx, buf),
+            Self::Wrapped(stream) => Pin::new(stream).poll_write(cx, buf),
         }
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match &mut self.get_mut().stream {
-            Stream::Tcp(stream) => Pin::new(stream).poll_flush(cx),
-            Stream::Wrapped(stream) => Pin::new(stream).poll_flush(cx),
+        match self.get_mut() {
+            Self::Tcp(stream) => Pin::new(stream).poll_flush(cx),
+            Self::Wrapped(stream) => Pin::new(stream).poll_flush(cx),
         }
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match &mut self.get_mut().stream {
-            Stream::Tcp(stream) => Pin::new(stream).poll_shutdown(cx),
-            Stream::Wrapped(stream) => Pin::new(stream).poll_shutdown(cx),
+        match self.get_mut() {
+            Self::Tcp(stream) => Pin::new(stream).poll_shutdown(cx),
+            Self::Wrapped(stream) => Pin::new(stream).poll_shutdown(cx),
         }
     }
 }
@@ -170,6 +199,9 @@ impl Outgoing {
         (frame, (!last).then_some(Self { rest: self.rest, opcode: Data::Continue }))
     }
 }
+
+/// Try again later.
+const NO_ROOM: SocketEnd = SocketEnd::Failed(1013);
 
 /// What happened on a socket.
 pub(super) enum SocketEvent {
@@ -205,7 +237,7 @@ impl Socket {
     /// The WebSocket on a connection whose 101 is out. `kept` lives as long as it does.
     pub(super) async fn open(upgraded: Upgraded, max_payload: usize, budget: Arc<Budget>, kept: Extensions) -> Box<Self> {
         let (stream, read) = Stream::of(upgraded);
-        let io = Io { stream, incoming: Incoming::new(budget) };
+        let io = Io { stream, incoming: Incoming::new(budget), max_raw: max_payload.saturating_add(FRAMING) };
         // The whole message counts, its type digit too.
         let limit = Some(max_payload);
         let config = WebSocketConfig::default()
@@ -229,6 +261,14 @@ impl Socket {
         if self.ended != Ended::No {
             return Poll::Pending;
         }
+        let event = self.poll_stream(cx, read);
+        if event.is_pending() && self.stream.get_ref().incoming.poll_refused(cx) {
+            return Poll::Ready(SocketEvent::Ended(NO_ROOM));
+        }
+        event
+    }
+
+    fn poll_stream(&mut self, cx: &mut Context<'_>, read: bool) -> Poll<SocketEvent> {
         if self.writing
             && let Poll::Ready(written) = self.poll_write(cx)
         {
@@ -294,8 +334,8 @@ impl Socket {
         match error {
             Error::Capacity(_) => SocketEnd::TooLarge,
             Error::Utf8(_) => SocketEnd::Failed(1007),
-            // Try again later.
-            Error::Io(error) if error.kind() == io::ErrorKind::OutOfMemory => SocketEnd::Failed(1013),
+            Error::Io(error) if error.kind() == io::ErrorKind::OutOfMemory => NO_ROOM,
+            Error::Io(error) if error.kind() == io::ErrorKind::FileTooLarge => SocketEnd::TooLarge,
             Error::Protocol(tokio_tungstenite::tungstenite::error::ProtocolError::ResetWithoutClosingHandshake)
             | Error::ConnectionClosed
             | Error::AlreadyClosed
@@ -320,10 +360,12 @@ impl Socket {
             } else {
                 self.stream.flush().await.ok();
             }
-            let mut io = self.stream.into_inner();
-            io.shutdown().await.ok();
+            // The unfinished message is dropped here and gives its share of the budget back; what is thrown away costs nothing.
+            let Io { mut stream, incoming, .. } = self.stream.into_inner();
+            drop(incoming);
+            stream.shutdown().await.ok();
             let mut discarded = [0; READ_BUFFER];
-            while io.read(&mut discarded).await.is_ok_and(|count| count > 0) {}
+            while stream.read(&mut discarded).await.is_ok_and(|count| count > 0) {}
         })
         .await;
     }

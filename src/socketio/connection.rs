@@ -18,7 +18,7 @@ use super::encode;
 use super::handler::{ConnectRefused, ConnectRequest, DisconnectReason, Event};
 use super::namespace::{Namespaces, StateError};
 use super::packet::{self, Body, ParseError};
-use super::reassembly::{Budget, Complete, Incomplete, ReassemblyError, Timer};
+use super::reassembly::{Budget, Complete, Incomplete, ReassemblyError, Share, Timer};
 use super::socket::{Ack, Identity, Reply, Socket};
 use crate::engineio::{self, CloseReason, Group, Handshake, Message, Outbox};
 
@@ -166,17 +166,16 @@ impl Connection {
         if text.len() > self.limits.config.max_packet_bytes {
             return Err(ReassemblyError::TooLarge.into());
         }
-        let deadline = Instant::now() + self.limits.config.attachment_timeout;
-        let timer = Timer::spawn(attachment_timeout(Arc::downgrade(self), deadline));
-        state.incomplete = Some(Incomplete::begin(packet, text.len(), &self.limits.budget, deadline, timer)?);
+        let (patience, share) = (self.limits.config.attachment_timeout, self.limits.budget.share());
+        let timer = Timer::spawn(attachment_timeout(Arc::downgrade(self), Instant::now() + patience, share.clone()));
+        state.incomplete = Some(Incomplete::begin(packet, text.len(), share, patience, timer)?);
         Ok(Step::Nothing)
     }
 
     fn take_binary(&self, bytes: Bytes) -> Result<Step, Violation> {
         let mut state = self.state();
         let incomplete = state.incomplete.as_mut().ok_or(ReassemblyError::NotAnnounced)?;
-        incomplete.add(bytes, self.limits.config.max_packet_bytes)?;
-        incomplete.deadline = Instant::now() + self.limits.config.attachment_timeout;
+        incomplete.add(bytes, self.limits.config.max_packet_bytes, self.limits.config.attachment_timeout)?;
         if let Some(incomplete) = state.incomplete.take_if(|incomplete| incomplete.is_complete()) {
             let Complete { namespace, body, attachments } = incomplete.finish();
             return self.accept(&mut state, &namespace, None, body, attachments);
@@ -340,9 +339,16 @@ async fn connect_timeout(connection: Weak<Connection>, limit: std::time::Duratio
 }
 
 /// Each part of a packet moves the deadline; the task is stopped when the packet is complete.
-async fn attachment_timeout(connection: Weak<Connection>, mut deadline: Instant) {
+async fn attachment_timeout(connection: Weak<Connection>, mut deadline: Instant, share: Arc<Share>) {
+    let mut why = ReassemblyError::Timeout;
     loop {
-        tokio::time::sleep_until(deadline).await;
+        tokio::select! {
+            () = tokio::time::sleep_until(deadline) => {}
+            () = share.refused() => {
+                why = ReassemblyError::Overload;
+                break;
+            }
+        }
         let Some(connection) = connection.upgrade() else { return };
         match connection.state().incomplete.as_ref().map(|incomplete| incomplete.deadline) {
             Some(later) if later > deadline => deadline = later,
@@ -351,7 +357,7 @@ async fn attachment_timeout(connection: Weak<Connection>, mut deadline: Instant)
         }
     }
     if let Some(connection) = connection.upgrade() {
-        connection.fail(&ReassemblyError::Timeout.into());
+        connection.fail(&why.into());
     }
 }
 

@@ -1,9 +1,14 @@
 //! A packet whose attachments have not all come: bounded in number, bytes and time, for one client and for all together.
+//!
+//! When there is no room for what just came, the slowest packets are ended, as `engineio` does it with its messages: otherwise whoever
+//! begins enough packets and then sends no more would make everybody else be refused.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use bytes::Bytes;
+use tokio::sync::Notify;
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
@@ -24,26 +29,144 @@ pub enum ReassemblyError {
     Timeout,
 }
 
+/// Bytes of a packet that are not counted, so that small binary events go through whatever others do.
+const UNCOUNTED: usize = 4096;
+/// Less than this is no movement: a byte now and then would keep a packet from ever being the slowest.
+const MOVEMENT: usize = 4096;
+/// Times below this say nothing but that the machine is busy.
+const SHORT: Duration = Duration::from_millis(10);
+/// How long a whole packet may take, in times from one part to the next; a packet of many tiny parts would otherwise last for ever.
+const WHOLE: u32 = 4;
+
 /// Bytes that incomplete packets of all clients may hold together.
 #[derive(Debug)]
 pub struct Budget {
-    used: AtomicUsize,
+    table: Mutex<Table>,
     max: usize,
+}
+
+#[derive(Debug, Default)]
+struct Table {
+    used: usize,
+    last_id: u64,
+    /// The packets that are counted.
+    held: HashMap<u64, Counted>,
+}
+
+#[derive(Debug)]
+struct Counted {
+    bytes: usize,
+    /// When it last moved, and how much of it there was then.
+    moved: (Instant, usize),
+    refused: Arc<Notify>,
+}
+
+impl Counted {
+    fn slowness(&self, bytes: usize, now: Instant) -> u128 {
+        (bytes as u128).saturating_mul(now.saturating_duration_since(self.moved.0).max(SHORT).as_micros())
+    }
+}
+
+impl Table {
+    fn refuse(&mut self, id: u64) {
+        if let Some(counted) = self.held.remove(&id) {
+            self.used -= counted.bytes;
+            counted.refused.notify_one();
+        }
+    }
+
+    /// Makes room for `excess` bytes: ends the slowest packets beyond `bar`, as many as it takes, or none if that is not enough.
+    fn relieve(&mut self, newcomer: u64, bar: u128, now: Instant, excess: usize) -> bool {
+        let mut slower: Vec<_> = self
+            .held
+            .iter()
+            .filter(|(id, _)| **id != newcomer)
+            .map(|(id, counted)| (counted.slowness(counted.bytes, now), counted.bytes, *id))
+            .filter(|(slowness, ..)| *slowness > bar)
+            .collect();
+        slower.sort_unstable_by(|one, other| other.cmp(one));
+        let freeable = slower.iter().fold(0usize, |sum, (_, bytes, _)| sum.saturating_add(*bytes));
+        if freeable < excess {
+            return false;
+        }
+        let enough = self.used - excess;
+        for (.., id) in slower {
+            if self.used <= enough {
+                break;
+            }
+            self.refuse(id);
+        }
+        true
+    }
 }
 
 impl Budget {
     pub fn new(max: usize) -> Self {
-        Self { used: AtomicUsize::new(0), max }
+        Self { table: Mutex::default(), max }
     }
 
-    fn take(&self, bytes: usize) -> bool {
-        let fits = |used: usize| used.checked_add(bytes).filter(|&sum| sum <= self.max);
-        self.used.fetch_update(Ordering::AcqRel, Ordering::Acquire, fits).is_ok()
+    fn table(&self) -> MutexGuard<'_, Table> {
+        self.table.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The share of a packet that begins.
+    pub fn share(self: &Arc<Self>) -> Arc<Share> {
+        let mut table = self.table();
+        table.last_id += 1;
+        Arc::new(Share { id: table.last_id, budget: self.clone(), refused: Arc::default() })
     }
 
     #[cfg(test)]
     pub fn used(&self) -> usize {
-        self.used.load(Ordering::Acquire)
+        self.table().used
+    }
+}
+
+/// What one packet takes of the budget.
+#[derive(Debug)]
+pub struct Share {
+    id: u64,
+    budget: Arc<Budget>,
+    refused: Arc<Notify>,
+}
+
+impl Share {
+    /// Waits until the packet has to make room for others.
+    pub async fn refused(&self) {
+        self.refused.notified().await;
+    }
+
+    /// From `before` bytes to `bytes`. `false`: there is no room, or it had to make room meanwhile.
+    fn grow(&self, before: usize, bytes: usize) -> bool {
+        if bytes <= UNCOUNTED {
+            return true;
+        }
+        let (mut table, now) = (self.budget.table(), Instant::now());
+        let counted = match table.held.get(&self.id) {
+            Some(counted) => counted,
+            None if before > UNCOUNTED => return false,
+            None => table.held.entry(self.id).or_insert(Counted { bytes: 0, moved: (now, 0), refused: self.refused.clone() }),
+        };
+        let (bar, more) = (counted.slowness(bytes, now), bytes.saturating_sub(counted.bytes));
+        let excess = table.used.saturating_add(more).saturating_sub(self.budget.max);
+        if excess > 0 && !table.relieve(self.id, bar, now, excess) {
+            return false;
+        }
+        table.used += more;
+        if let Some(counted) = table.held.get_mut(&self.id) {
+            counted.bytes = bytes;
+            if bytes - counted.moved.1 >= MOVEMENT {
+                counted.moved = (now, bytes);
+            }
+        }
+        true
+    }
+
+    fn release(&self) {
+        let mut table = self.budget.table();
+        if let Some(counted) = table.held.remove(&self.id) {
+            table.used -= counted.bytes;
+        }
     }
 }
 
@@ -78,31 +201,39 @@ pub struct Incomplete {
     wanted: usize,
     attachments: Vec<Bytes>,
     bytes: usize,
-    budget: Arc<Budget>,
+    share: Arc<Share>,
     /// When the next part must be there.
     pub deadline: Instant,
+    /// When all parts must be.
+    last: Instant,
     _timer: Timer,
 }
 
 impl Incomplete {
-    /// `bytes`: the length of the header's text. The caller has seen that the packet announces attachments.
-    pub fn begin(packet: Packet<'_>, bytes: usize, budget: &Arc<Budget>, deadline: Instant, timer: Timer) -> Result<Self, ReassemblyError> {
-        if !budget.take(bytes) {
+    /// `bytes`: the length of the header's text; `patience`: from one part to the next. The caller has seen that the packet announces
+    /// attachments.
+    pub fn begin(packet: Packet<'_>, bytes: usize, share: Arc<Share>, patience: Duration, timer: Timer) -> Result<Self, ReassemblyError> {
+        if !share.grow(0, bytes) {
+            share.release();
             return Err(ReassemblyError::Overload);
         }
+        let now = Instant::now();
+        let (deadline, last) = (now + patience, now + patience.saturating_mul(WHOLE));
         let (namespace, body, wanted, attachments) = (packet.namespace.to_owned(), packet.body, packet.attachments, Vec::new());
-        Ok(Self { namespace, body, wanted, attachments, bytes, budget: budget.clone(), deadline, _timer: timer })
+        Ok(Self { namespace, body, wanted, attachments, bytes, share, deadline, last, _timer: timer })
     }
 
-    pub fn add(&mut self, attachment: Bytes, max: usize) -> Result<(), ReassemblyError> {
-        if self.bytes.saturating_add(attachment.len()) > max {
+    pub fn add(&mut self, attachment: Bytes, max: usize, patience: Duration) -> Result<(), ReassemblyError> {
+        let bytes = self.bytes.saturating_add(attachment.len());
+        if bytes > max {
             return Err(ReassemblyError::TooLarge);
         }
-        if !self.budget.take(attachment.len()) {
+        if !self.share.grow(self.bytes, bytes) {
             return Err(ReassemblyError::Overload);
         }
-        self.bytes = self.bytes.saturating_add(attachment.len());
+        self.bytes = bytes;
         self.attachments.push(attachment);
+        self.deadline = self.last.min(Instant::now() + patience);
         Ok(())
     }
 
@@ -118,6 +249,6 @@ impl Incomplete {
 
 impl Drop for Incomplete {
     fn drop(&mut self) {
-        self.budget.used.fetch_sub(self.bytes, Ordering::AcqRel);
+        self.share.release();
     }
 }

@@ -127,6 +127,7 @@ async fn the_allow_hook_refuses_handshakes() {
 async fn sessions_are_limited_and_their_room_comes_back() {
     let server = Server::start(|config| config.max_sessions = 2).await;
     let sid = server.open_polling().await;
+    assert!(server.post(&sid, "3").await.is(200, "ok"));
     let mut socket = server.open_websocket().await;
     let answer = server.http("GET", "EIO=4&transport=polling", "").await;
     assert!(answer.is(503, r#"{"code":3,"message":"Too many sessions"}"#), "{answer:?}");

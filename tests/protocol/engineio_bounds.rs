@@ -63,36 +63,110 @@ async fn a_frame_that_is_not_taken_counts_as_queued() {
     drop(reader);
 }
 
+fn room_for_one_large_message(config: &mut Config) {
+    config.max_payload = 1_000_000;
+    config.total_received_bytes = 1_500_000;
+}
+
 #[tokio::test]
 async fn what_clients_send_is_limited_for_all_of_them_together() {
-    let server = Server::start(|config| {
-        config.max_payload = 1_000_000;
-        config.total_received_bytes = 1_500_000;
-    })
-    .await;
+    let server = Server::start(room_for_one_large_message).await;
     let sid = server.open_polling().await;
-    let head = format!("POST /engine.io/?EIO=4&transport=polling&sid={sid} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n");
-    let half = server.raw(&format!("{head}content-length: 1000000\r\n\r\n4{}", "x".repeat(900_000))).await;
-    until(|| server.service.received_bytes() >= 900_000).await;
+    let large = format!("4{}", "x".repeat(900_000));
+    assert!(server.post(&sid, &large).await.is(200, "ok"), "whole, and waiting to be fetched");
 
     // A second body of this size finds no room, and small messages go on.
     let other = server.open_polling().await;
-    let refused = server.post(&other, &format!("4{}", "y".repeat(900_000))).await;
+    let refused = server.post(&other, &large).await;
     assert!(refused.is(503, r#"{"code":3,"message":"Too much to receive"}"#), "{refused:?}");
     assert_eq!(server.get(&other).await.status, 400, "its messages are lost, so its session is over");
     let mut socket = server.open_websocket().await;
     socket.send("4small").await;
     assert_eq!(socket.text().await, "4small");
-    // A frame that is begun.
-    socket.0.send(tungstenite::Message::text(format!("4{}", "z".repeat(900_000)))).await.expect("the server reads");
+    socket.0.send(tungstenite::Message::text(large.as_str())).await.expect("the server reads");
     assert_eq!(socket.closed().await, Some(1013));
 
-    drop(half);
+    assert!(server.get(&sid).await.is(200, &large));
     until(|| server.service.received_bytes() == 0).await;
     let mut socket = server.open_websocket().await;
-    let large = format!("4{}", "z".repeat(900_000));
     socket.send(&large).await;
     assert_eq!(socket.text().await, large);
+}
+
+#[tokio::test]
+async fn when_there_is_no_room_to_receive_the_message_that_does_not_go_on_pays_for_it() {
+    let server = Server::start(room_for_one_large_message).await;
+    let (sid, other) = (server.open_polling().await, server.open_polling().await);
+    let large = format!("4{}", "y".repeat(900_000));
+    let head = format!("POST /engine.io/?EIO=4&transport=polling&sid={sid} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n");
+    let mut half = server.raw(&format!("{head}content-length: 1000000\r\n\r\n{large}")).await;
+    until(|| server.service.received_bytes() >= 900_000).await;
+    assert!(server.post(&other, &large).await.is(200, "ok"));
+    assert!(server.get(&other).await.is(200, &large));
+    let refused = answer(&mut half).await;
+    assert!(refused.is(503, r#"{"code":3,"message":"Too much to receive"}"#), "{refused:?}");
+    until(|| server.service.received_bytes() == 0).await;
+
+    let (mut half, mut whole) = (server.open_websocket().await, server.open_websocket().await);
+    half.0.get_mut().write_all(&frame(0x81, large.as_bytes())[..900_000]).await.expect("the server reads");
+    until(|| server.service.received_bytes() >= 890_000).await;
+    whole.send(&large).await;
+    assert_eq!(whole.text().await, large);
+    assert_eq!(half.closed().await, Some(1013));
+    until(|| server.service.received_bytes() == 0).await;
+}
+
+/// A masked frame of a client.
+fn frame(first: u8, data: &[u8]) -> Vec<u8> {
+    let mut frame = vec![first, 0xff];
+    frame.extend((data.len() as u64).to_be_bytes());
+    frame.extend([0; 4]);
+    frame.extend(data);
+    frame
+}
+
+#[tokio::test]
+async fn one_message_of_frames_without_data_is_bounded_too() {
+    let server = Server::start(|_| {}).await;
+    const BEGIN: [u8; 7] = [0x01, 0x81, 0, 0, 0, 0, b'4'];
+    const NOTHING: [u8; 6] = [0x00, 0x80, 0, 0, 0, 0];
+    let mut fine = server.open_websocket().await;
+    let sent = [&BEGIN[..], &NOTHING.repeat(10_000), &[0x80, 0x81, 0, 0, 0, 0, b'a']].concat();
+    for _ in 0..3 {
+        fine.0.get_mut().write_all(&sent).await.expect("the server reads");
+        assert_eq!(fine.text().await, "4a");
+    }
+    let mut endless = server.open_websocket().await;
+    endless.0.get_mut().write_all(&[&BEGIN[..], &NOTHING.repeat(13_000)].concat()).await.expect("the server reads");
+    assert_eq!(endless.closed().await, Some(1009));
+    until(|| server.service.received_bytes() == 0).await;
+}
+
+#[tokio::test]
+async fn what_a_closed_websocket_still_sends_costs_nothing() {
+    let server = Server::start(|config| config.max_payload = 1_000_000).await;
+    let mut socket = server.open_websocket().await;
+    // Half a message, and then a frame that there is not.
+    let sent = [frame(0x01, &[b'4'; 100_000]), frame(0x83, b"")].concat();
+    socket.0.get_mut().write_all(&sent).await.expect("the server reads");
+    assert_eq!(socket.closed().await, Some(1002));
+    until(|| server.service.received_bytes() == 0).await;
+    for _ in 0..64 {
+        socket.0.get_mut().write_all(&[0; 64 << 10]).await.expect("the server reads on");
+        assert_eq!(server.service.received_bytes(), 0);
+    }
+}
+
+#[tokio::test]
+async fn a_body_that_is_announced_too_long_is_not_asked_for_and_not_waited_for() {
+    let server = Server::start(|config| config.body_timeout = Duration::from_secs(3600)).await;
+    for expect in ["expect: 100-continue\r\n", ""] {
+        let sid = server.open_polling().await;
+        let head = format!("POST /engine.io/?EIO=4&transport=polling&sid={sid} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n");
+        let mut stream = server.raw(&format!("{head}{expect}content-length: 1001\r\n\r\n")).await;
+        let answer = answer(&mut stream).await;
+        assert_eq!(answer.status, 413, "{answer:?}");
+    }
 }
 
 #[tokio::test]

@@ -7,6 +7,7 @@ mod engineio_conformance;
 mod engineio_frames;
 mod engineio_http2;
 mod engineio_rig;
+mod engineio_sessions;
 mod fuzzed;
 mod hostile;
 mod socketio;

@@ -38,7 +38,6 @@ impl Session {
                 }
                 match self.phase {
                     Phase::Closing { reason, .. } if self.queue.is_empty() => self.finish_with(reason, Farewell::NoopClose),
-                    Phase::Leaving { .. } => self.finish_with(CloseReason::TransportClose, Farewell::Noop),
                     _ => {}
                 }
                 Ok(())

@@ -11,6 +11,8 @@
 //! `1` and a later one `6`, `1`. A shutdown sends what it can at once and then forgets the session, so that a later poll gets a 400: an
 //! Engine.IO `1` keeps python-socketio from reconnecting, which only a goodbye should. For the same reason a `1` never goes over a
 //! WebSocket. A client that does not read ([`CloseReason::SlowConsumer`]) is sent nothing more: what waits for it is what is too much.
+//! What answers the packets before a client's own goodbye, or before its error, goes to the poll that waits, as it would have gone out on
+//! a WebSocket by then. That is the last answer; what it has no room for is lost.
 
 mod input;
 mod output;
@@ -161,20 +163,23 @@ enum Post {
 enum Farewell {
     /// The session is forgotten: 400.
     None,
+    /// The client sent what it must not: what is queued, or else as `None`.
+    Fault,
     /// `1`
     Close,
     /// `6`, `1`: to a poll that came when the session was closing already.
     NoopClose,
-    /// `6`: the client itself said goodbye.
+    /// The client itself said goodbye: what is queued, or else `6`.
     Noop,
     /// The code of the closing WebSocket.
     Code(u16),
 }
 
 impl Farewell {
-    fn poll_answer(self, dialect: Dialect) -> PollAnswer {
+    fn poll_answer(self, mut queue: Queue, dialect: Dialect, max_payload: usize) -> PollAnswer {
         let packets = match self {
-            Self::None | Self::Code(_) => return PollAnswer::Gone,
+            Self::Fault | Self::Noop if !queue.is_empty() => return PollAnswer::Payload(queue.take_body(dialect, max_payload)),
+            Self::None | Self::Fault | Self::Code(_) => return PollAnswer::Gone,
             Self::Close => vec![Packet::Close],
             Self::NoopClose => vec![Packet::Noop, Packet::Close],
             Self::Noop => vec![Packet::Noop],
@@ -310,7 +315,7 @@ impl Session {
             Phase::Open | Phase::Leaving { .. } => reason,
         };
         self.phase = Phase::Closed;
-        self.queue = Queue::default();
+        let queue = std::mem::take(&mut self.queue);
         self.writing = 0;
         self.inbox = VecDeque::new();
         self.outputs.push_back(Output::Closed(reason));
@@ -318,7 +323,7 @@ impl Session {
             Transport::Polling { waiting, noop_at } => {
                 *noop_at = None;
                 if std::mem::take(waiting) {
-                    self.outputs.push_back(Output::Poll(farewell.poll_answer(self.dialect)));
+                    self.outputs.push_back(Output::Poll(farewell.poll_answer(queue, self.dialect, self.limits.max_payload)));
                 }
             }
             Transport::WebSocket { .. } => {

@@ -20,7 +20,8 @@ impl Session {
 
     /// Whether the transport could take a message now.
     pub fn wants_message(&self) -> bool {
-        self.phase == Phase::Open
+        // A client that said goodbye is still due the answers to what it sent before.
+        matches!(self.phase, Phase::Open | Phase::Leaving { .. })
             && match self.transport {
                 Transport::WebSocket { write_by } => write_by.is_none() && self.queue.is_empty(),
                 Transport::Polling { waiting, .. } => {
@@ -87,7 +88,7 @@ impl Session {
     }
 
     fn packet(&mut self, now: Instant, packet: Result<Packet, PacketError>) {
-        let Ok(packet) = packet else { return self.finish(CloseReason::ParseError) };
+        let Ok(packet) = packet else { return self.finish_with(CloseReason::ParseError, Farewell::Fault) };
         match (&mut self.heartbeat, &packet) {
             (heartbeat @ Heartbeat::PongBy { .. }, Packet::Pong { .. }) => *heartbeat = Heartbeat::PingAt(now + self.limits.ping_interval),
             (Heartbeat::PongBy { until, extended: extended @ false }, _) => {
@@ -111,9 +112,9 @@ impl Session {
             }
             Packet::Close => self.finish_with(CloseReason::TransportClose, Farewell::Noop),
             Packet::Ping { .. } if revision == Revision::Three => self.queue.push_pong(),
-            Packet::Pong { .. } if revision == Revision::Three => self.finish(CloseReason::TransportError),
+            Packet::Pong { .. } if revision == Revision::Three => self.finish_with(CloseReason::TransportError, Farewell::Fault),
             // Only the server pings.
-            Packet::Ping { .. } => self.finish(CloseReason::TransportError),
+            Packet::Ping { .. } => self.finish_with(CloseReason::TransportError, Farewell::Fault),
             // A pong out of turn, and what only a server or a probing socket sends, mean nothing.
             Packet::Message(_) | Packet::Pong { .. } | Packet::Open(_) | Packet::Upgrade | Packet::Noop => {}
         }
@@ -135,12 +136,15 @@ impl Session {
                 }
                 (None, _) => false,
             },
+            // The poll that crossed the client's goodbye.
+            Transport::Polling { waiting: true, .. } if matches!(self.phase, Phase::Leaving { .. }) => {
+                self.finish_with(CloseReason::TransportClose, Farewell::Noop);
+                true
+            }
             Transport::Polling { waiting: waiting @ true, noop_at } if !self.queue.is_empty() => {
                 *waiting = false;
                 *noop_at = None;
-                let count = payload::fitting(self.queue.iter(), self.dialect, self.limits.max_payload);
-                let packets = std::iter::from_fn(|| self.queue.pop()).take(count).collect();
-                let body = payload::encode(packets, self.dialect);
+                let body = self.queue.take_body(self.dialect, self.limits.max_payload);
                 self.outputs.push_back(Output::Poll(PollAnswer::Payload(body)));
                 if let Phase::Closing { reason, .. } = self.phase
                     && reason != CloseReason::ForcedClose

@@ -2,8 +2,8 @@
 
 use std::collections::VecDeque;
 
-use super::super::packet::Packet;
-use super::super::payload;
+use super::super::packet::{Dialect, Packet};
+use super::super::payload::{self, Body};
 
 #[derive(Debug, Default)]
 pub(super) struct Queue {
@@ -46,7 +46,10 @@ impl Queue {
         Some(packet)
     }
 
-    pub(super) fn iter(&self) -> impl Iterator<Item = &Packet> {
-        self.packets.iter()
+    /// As many as the answer to one poll may have.
+    pub(super) fn take_body(&mut self, dialect: Dialect, max_payload: usize) -> Body {
+        let count = payload::fitting(self.packets.iter(), dialect, max_payload);
+        let packets = std::iter::from_fn(|| self.pop()).take(count).collect();
+        payload::encode(packets, dialect)
     }
 }

@@ -1,0 +1,92 @@
+//! Who keeps a session when there is no room for more, and what a client gets that ends its own.
+
+use std::net::Ipv4Addr;
+
+use bytes::Bytes;
+use http_body_util::{BodyExt, Empty};
+use hyper::Request;
+use satwatch::engineio::begun;
+
+use super::engineio_rig::{Server, within};
+
+const FULL: &str = r#"{"code":3,"message":"Too many sessions"}"#;
+const UNKNOWN: &str = r#"{"code":1,"message":"Session ID unknown"}"#;
+
+/// A GET that the session has before any request that is sent after this: over a connection nobody could say when it waits.
+fn waiting_get(server: &Server, sid: &str) -> impl Future<Output = (u16, String)> {
+    let uri = format!("/engine.io/?EIO=4&transport=polling&sid={sid}");
+    let request = Request::get(uri).body(Empty::<Bytes>::new()).expect("a request");
+    let service = server.service.clone();
+    let answer = begun(async move { service.handle(request, Some(Ipv4Addr::LOCALHOST.into())).await });
+    async move {
+        let answer = within(answer).await;
+        let status = answer.status().as_u16();
+        let body = answer.into_body().collect().await.expect("a full body cannot fail").to_bytes();
+        (status, String::from_utf8_lossy(&body).into_owned())
+    }
+}
+
+#[tokio::test]
+async fn a_flood_of_handshakes_pushes_out_its_own_sessions_only() {
+    let server = Server::start(|config| config.max_sessions = 3).await;
+    let mut unused = Vec::new();
+    for _ in 0..3 {
+        unused.push(server.open_polling().await);
+    }
+    // A fourth has the room of the first.
+    let polled = server.open_polling().await;
+    server.echo().wait_for("close ping timeout").await;
+    assert!(server.get(&unused[0]).await.is(400, UNKNOWN));
+    assert_eq!(server.service.session_count(), 3);
+    // What was used by a GET, by a POST or by a WebSocket stays, however many come.
+    let waiting = waiting_get(&server, &polled);
+    assert!(server.post(&unused[2], "3").await.is(200, "ok"));
+    let mut socket = server.websocket(&format!("&sid={}", unused[1])).await;
+    socket.send("2probe").await;
+    assert_eq!(socket.text().await, "3probe");
+    for _ in 0..5 {
+        let refused = server.http("GET", "EIO=4&transport=polling", "").await;
+        assert!(refused.is(503, FULL), "{refused:?}");
+    }
+    assert!(server.post(&polled, "4polled").await.is(200, "ok"));
+    assert_eq!(waiting.await, (200, "4polled".to_owned()));
+    assert!(server.post(&unused[2], "4a").await.is(200, "ok"));
+    assert!(server.get(&unused[2]).await.is(200, "4a"));
+    socket.send("5").await;
+    socket.send("4b").await;
+    assert_eq!(socket.text().await, "4b");
+    assert_eq!(server.echo().seen().iter().filter(|seen| seen.starts_with("close")).count(), 1);
+}
+
+#[tokio::test]
+async fn a_websocket_has_the_room_of_a_session_that_was_never_used_and_keeps_it() {
+    let server = Server::start(|config| config.max_sessions = 1).await;
+    let sid = server.open_polling().await;
+    let mut socket = server.open_websocket().await;
+    assert!(server.get(&sid).await.is(400, UNKNOWN));
+    assert!(server.http("GET", "EIO=4&transport=polling", "").await.is(503, FULL));
+    socket.send("4still here").await;
+    assert_eq!(socket.text().await, "4still here");
+    // All that were open end, each once, those that were pushed out too.
+    server.service.shutdown().await;
+    let closes: Vec<_> = server.echo().seen().into_iter().filter(|seen| seen.starts_with("close")).collect();
+    assert_eq!(closes, ["close ping timeout", "close server shutting down"]);
+}
+
+#[tokio::test]
+async fn answers_to_packets_before_a_bad_or_closing_one_are_delivered_on_both_transports() {
+    let server = Server::start(|_| {}).await;
+    for (last, status) in [("x", 400), ("1", 200)] {
+        let sid = server.open_polling().await;
+        let waiting = waiting_get(&server, &sid);
+        assert_eq!(server.post(&sid, &format!("4good\x1e{last}")).await.status, status);
+        assert_eq!(waiting.await, (200, "4good".to_owned()), "before {last:?}");
+        assert!(server.get(&sid).await.is(400, UNKNOWN));
+
+        let mut socket = server.open_websocket().await;
+        socket.send("4good").await;
+        socket.send(last).await;
+        assert_eq!(socket.text().await, "4good");
+        assert_eq!(socket.closed().await, None);
+    }
+}
