@@ -70,7 +70,7 @@ fn a_crowded_mempool_is_fetched_in_batches_and_a_payment_meanwhile_is_told() {
     // Six batches of 500, a few readings and looks, and what this test asks itself.
     let asked = requests(&log) - before;
     assert!(asked < 60, "{asked} requests for {CROWD} transactions");
-    assert_eq!(stage.daemon.get("/status").json["mempool"]["size"], CROWD + 3);
+    wait_until("the status counts them all", || (stage.daemon.get("/status").json["mempool"]["size"] == CROWD + 3).then_some(()));
     right(&stage, &address);
 }
 

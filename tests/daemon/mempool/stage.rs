@@ -176,10 +176,14 @@ impl Told<'_> {
         assert!(right.is_some() && last == lines, "told of {}: {last:#?}\nnot: {lines:#?}", self.address);
     }
 
-    /// What the subscriber heard is what the log says, in its order.
+    /// What the subscriber heard is what the log says, in its order, from the cursor on that came with `subscribed`: what the mempool
+    /// held for a new address may be known by then.
     fn check(&self) {
+        let subscribed = self.client.event("subscribed", |data| data["address"] == *self.address);
+        let from = number(&subscribed["cursor"]);
         let log = self.stage.daemon.get(&format!("/events?limit=1000&address={}", self.address));
         let log: Vec<_> = log.json["events"].as_array().expect("a list").iter().map(|event| event["data"].clone()).collect();
+        let log: Vec<_> = log.into_iter().filter(|data| number(&data["cursor"]) > from).collect();
         let heard = |name: &str| self.client.all(name);
         let all = || {
             let mut all: Vec<_> = ["new_transactions", "transaction_update", "balance_change"].into_iter().flat_map(heard).collect();
