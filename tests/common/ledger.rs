@@ -28,6 +28,7 @@ pub fn check(daemon: &Daemon) -> Vec<Value> {
     let events = read(daemon);
     let mut balances: HashMap<String, Value> = HashMap::new();
     let mut statuses: HashMap<(String, String), String> = HashMap::new();
+    let mut amounts: HashMap<(String, String), [Value; 2]> = HashMap::new();
     let mut number = 0;
     for event in &events {
         number += 1;
@@ -38,15 +39,18 @@ pub fn check(daemon: &Daemon) -> Vec<Value> {
             "new_transactions" => {
                 for transaction in data["transactions"].as_array().expect("a list") {
                     let key = (address.clone(), word(&transaction["txid"]));
+                    amounts.insert(key.clone(), moved(transaction));
                     let before = statuses.insert(key, word(&transaction["status"]));
                     assert_eq!(before, None, "announced once: {event}");
                 }
             }
             "transaction_update" => {
                 let (previous, status) = (word(&data["previous_status"]), word(&data["status"]));
-                let before = statuses.insert((address, word(&data["txid"])), status.clone());
+                let key = (address, word(&data["txid"]));
+                let corrected = amounts.insert(key.clone(), moved(data)) != Some(moved(data));
+                let before = statuses.insert(key, status.clone());
                 assert_eq!(before, Some(previous.clone()), "starts where the one before ended: {event}");
-                assert!(legal(&previous, &status), "{previous} cannot become {status}: {event}");
+                assert!(legal(&previous, &status, corrected), "{previous} cannot become {status}: {event}");
             }
             "balance_change" => {
                 let before = balances.insert(address, data["new_balance"].clone());
@@ -96,10 +100,16 @@ fn word(value: &Value) -> String {
     value.as_str().unwrap_or_default().to_owned()
 }
 
-fn legal(from: &str, to: &str) -> bool {
+/// What a transaction is known to move for the address.
+fn moved(transaction: &Value) -> [Value; 2] {
+    [transaction["received"].clone(), transaction["sent"].clone()]
+}
+
+/// `corrected`: the amounts are new, which is all that a `mempool` after `mempool` may say.
+fn legal(from: &str, to: &str, corrected: bool) -> bool {
     match from {
-        "mempool" => to != "mempool",
-        "confirmed" => matches!(to, "mempool" | "evicted" | "confirmed"),
+        "mempool" => to != "mempool" || corrected,
+        "confirmed" => matches!(to, "mempool" | "evicted" | "confirmed" | "replaced"),
         "replaced" | "conflicted" | "evicted" => matches!(to, "mempool" | "confirmed"),
         _ => false,
     }
