@@ -93,7 +93,7 @@ pub async fn start(config: Config) -> Result<Running> {
         listen: addr,
         socketio: socketio_config(&config.limits),
         stop: stop_clients.clone(),
-    });
+    })?;
     let hub_task = Task::new("hub", tokio::spawn(async move { Ok(hub_end.await??) }));
     let routed = router.clone();
     let handler = Arc::new(move |request, peer| {

@@ -26,6 +26,7 @@ pub struct Config {
     pub monitor: Monitor,
     pub watch: Watch,
     pub events: Events,
+    pub webhooks: Webhooks,
     pub limits: Limits,
     pub log: Log,
 }
@@ -113,6 +114,24 @@ pub struct Events {
     pub retention_days: u32,
 }
 
+/// How events are posted to the URLs of consumers.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Webhooks {
+    /// Also to loopback, private and other addresses that are not on the public internet.
+    pub allow_private: bool,
+    /// Seconds for one attempt.
+    pub timeout: u64,
+    /// Seconds from an event's first failed attempt until it becomes a dead letter.
+    pub give_up_after: u64,
+}
+
+impl Default for Webhooks {
+    fn default() -> Self {
+        Self { allow_private: false, timeout: 15, give_up_after: 86_400 }
+    }
+}
+
 /// Bounds on what clients may ask for.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -128,6 +147,8 @@ pub struct Limits {
     pub queue_bytes: usize,
     /// Subscribed addresses of one Socket.IO client.
     pub subscriptions: usize,
+    /// Named consumers.
+    pub consumers: usize,
 }
 
 impl Default for Limits {
@@ -140,6 +161,7 @@ impl Default for Limits {
             queue_messages: 1024,
             queue_bytes: 4 << 20,
             subscriptions: 100_000,
+            consumers: 1000,
         }
     }
 }

@@ -19,7 +19,7 @@ use std::thread::{self, JoinHandle};
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
 
-use crate::store::{PRUNE_LIMIT, Reader, StoreError, Writer};
+use crate::store::{ConsumerEdit, PRUNE_LIMIT, Reader, StoreError, Writer};
 use crate::tracker::{ApplyError, Ask, BlockId, Input, Overlay, Tracker};
 
 /// Inputs that may wait.
@@ -67,6 +67,7 @@ enum Message {
     Input(Job),
     Monitoring { on: bool, answer: oneshot::Sender<()> },
     Prune { before: u64, answer: oneshot::Sender<usize> },
+    Consumer { name: String, edits: Vec<ConsumerEdit>, sync: bool, answer: oneshot::Sender<()> },
     Stop,
 }
 
@@ -118,6 +119,13 @@ impl Handle {
                 return Ok(total);
             }
         }
+    }
+
+    /// Writes what became of a named reader of the log; answers when it is written, and with `sync` on the disk.
+    pub async fn edit_consumer(&self, name: &str, edits: Vec<ConsumerEdit>, sync: bool) -> Result<(), Stopped> {
+        let (answer, answered) = oneshot::channel();
+        self.send(Message::Consumer { name: name.to_owned(), edits, sync, answer }).await?;
+        self.answer(answered).await
     }
 
     /// Number of the last committed event. A wake-up only: read the log from where you are. Ends when the indexer does.
@@ -213,6 +221,10 @@ impl Indexer {
                 Some(Message::Input(_)) => unreachable!("drain keeps inputs in the batch"),
                 Some(Message::Monitoring { on, answer }) => {
                     self.writer.remember_monitoring(on)?;
+                    _ = answer.send(());
+                }
+                Some(Message::Consumer { name, edits, sync, answer }) => {
+                    self.writer.edit_consumer(&name, &edits, sync)?;
                     _ = answer.send(());
                 }
                 Some(Message::Prune { before, answer }) => _ = answer.send(self.writer.prune_events(before)?),

@@ -28,6 +28,7 @@
 
 mod address;
 mod browser;
+mod consumers;
 mod cursor;
 mod error;
 mod events;
@@ -41,9 +42,11 @@ mod rest;
 mod router;
 mod status;
 mod subscriptions;
+mod tail;
 #[cfg(test)]
 mod tests;
 mod watching;
+mod webhooks;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -76,20 +79,24 @@ pub struct Parts {
 
 /// Starts the hub and builds the router. The hub ends when `stop` says so or, with an error, when the store cannot be read: then the
 /// daemon must end.
-pub fn start(parts: Parts) -> (Arc<Router>, JoinHandle<Result<(), StoreError>>) {
+pub fn start(parts: Parts) -> Result<(Arc<Router>, JoinHandle<Result<(), StoreError>>), StoreError> {
     let (gate, socketio) = (browser::Gate::new(&parts.config.server, parts.listen), parts.socketio.clone());
-    let (app, hub) = build(parts);
+    let (app, hub) = build(parts)?;
+    for consumer in app.consumers.all() {
+        webhooks::spawn(&app, &consumer);
+    }
     let stop = app.stop.clone();
-    (Arc::new(Router::new(app, gate, socketio)), tokio::spawn(hub.run(stop)))
+    Ok((Arc::new(Router::new(app, gate, socketio)), tokio::spawn(hub.run(stop))))
 }
 
-fn build(parts: Parts) -> (Arc<App>, hub::Hub) {
+fn build(parts: Parts) -> Result<(Arc<App>, hub::Hub), StoreError> {
     let Parts { reader, indexer, node, monitoring, config, stop, .. } = parts;
     let wire = hub::Wire { log: reader.log_id().into(), network: reader.chain().network };
     let (hub, handle) = hub::Hub::new(reader.clone(), wire.clone(), indexer.head(), config.limits.subscriptions);
     let switch = Mutex::new(());
-    let app = App { reader, indexer, node, monitoring, switch, config, wire, hub: handle, started: Instant::now(), stop };
-    (Arc::new(app), hub)
+    let consumers = consumers::Registry::load(&reader, config.limits.consumers)?;
+    let app = App { reader, indexer, node, monitoring, switch, config, wire, hub: handle, started: Instant::now(), stop, consumers };
+    Ok((Arc::new(app), hub))
 }
 
 /// What all routes and events share.
@@ -105,6 +112,7 @@ struct App {
     hub: hub::Handle,
     started: Instant,
     stop: CancellationToken,
+    consumers: consumers::Registry,
 }
 
 impl App {

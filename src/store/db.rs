@@ -25,7 +25,7 @@ pub(super) const MEMPOOL: &str = "mempool";
 pub(super) const SINCE: &str = "since";
 pub(super) const PENDING: &str = "pending";
 pub(super) const EVENTS: &str = "events";
-const CURSORS: &str = "cursors";
+pub(super) const CURSORS: &str = "cursors";
 /// RocksDB has it in every database; ours stays empty.
 const DEFAULT: &str = "default";
 

@@ -41,7 +41,7 @@
 //! | `since` | from_height u32, script hash | empty | scripts whose coverage a reorg cuts |
 //! | `pending` | script hash | empty | scripts that wait for their baseline |
 //! | `events` | number u64 | see [`log`] | subscribers |
-//! | `cursors` | name of a consumer | | nothing yet: named consumers |
+//! | `cursors` | name of a consumer, then see [`consumers`] | | named readers of the log |
 //!
 //! A status is a byte: 0 mempool; 1 confirmed, then height u32, hash, position u32; 2 replaced, then by; 3 conflicted, then
 //! by; 4 evicted. `inverted` means all bits flipped.
@@ -63,6 +63,7 @@
 
 #[cfg(test)]
 mod arbitrary;
+mod consumers;
 mod db;
 mod error;
 mod log;
@@ -74,6 +75,7 @@ use std::path::Path;
 
 use bitcoin::{BlockHash, Network};
 
+pub use consumers::{Consumer, ConsumerEdit, DeadLetter, Place, Scripts, Webhook};
 pub use error::StoreError;
 pub use log::PRUNE_LIMIT;
 pub use reader::{HistoryCursor, HistoryPage, Reader, Snapshot};

@@ -73,7 +73,7 @@ impl Daemon {
             stop: CancellationToken::new(),
         };
         let gate = super::browser::Gate::new(&parts.config.server, listen);
-        let (app, hub) = super::build(parts);
+        let (app, hub) = super::build(parts).unwrap();
         tokio::spawn(hub.run(app.stop.clone()));
         let router = Arc::new(Router::new(app.clone(), gate, socketio::Config::default()));
         let layer = Layer::new(socketio::LayerConfig::default(), Live::new(app.clone()));

@@ -1,0 +1,21 @@
+//! Named consumers: readers of the log whose cursor the daemon keeps, so that they need no storage of their own.
+//!
+//! # Laws
+//!
+//! 1. A consumer's cursor moves only when it is told so: by the reader's `ack`, forward only, or by `PUT` with `after`. A webhook's moves with
+//!    its deliveries.
+//! 2. A reader gets every event that the consumer wants after the cursor, in the order of their numbers; what it got and did not
+//!    acknowledge comes again to the next reader. So an event may come twice, with the same cursor, but never not at all.
+//! 3. One reader a name: who comes later takes over, and the one before is told so; with `shared` several read side by side.
+//! 4. A connection reads a consumer or has subscriptions of its own, not both: an event that both want would be told twice.
+//!
+//! ```text
+//! registry   the consumers, their places, and who reads them; the store's rows are written before the memory changes
+//! rest       PUT, GET, DELETE /consumers/{name}, POST /consumers/{name}/ack, GET /events?consumer=
+//! live       Socket.IO: subscribe_consumer, unsubscribe_consumer, ack
+//! lag        how far behind each is
+//! ```
+
+mod registry;
+
+pub use registry::{Consumer, Defined, Registry};

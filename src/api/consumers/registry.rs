@@ -1,0 +1,179 @@
+//! The consumers in memory: what the store's rows say, and a sign for those who work for one that it has changed.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use crate::api::error::ApiError;
+use crate::api::tail::Filter;
+use crate::indexer;
+use crate::store::{self, ConsumerEdit, Place, Reader, Scripts, StoreError};
+use crate::tracker::ScriptHash;
+
+/// One consumer, as it is defined now; a new definition makes a new one, with the same place.
+#[derive(Debug)]
+pub struct Consumer {
+    pub name: String,
+    pub wants: store::Consumer,
+    pub filter: Filter,
+    /// It was defined anew or forgotten: whoever works for it ends.
+    pub ended: CancellationToken,
+    progress: Arc<Progress>,
+}
+
+#[derive(Debug)]
+struct Progress {
+    place: watch::Sender<Place>,
+    /// Held from reading the place to having written a new one.
+    moving: tokio::sync::Mutex<()>,
+}
+
+impl Consumer {
+    fn new(name: String, wants: store::Consumer, progress: Arc<Progress>) -> Arc<Self> {
+        let scripts = match &wants.scripts {
+            Scripts::All => None,
+            Scripts::These(spks) => Some(Arc::new(spks.iter().map(|spk| ScriptHash::of(spk)).collect())),
+        };
+        let filter = Filter { scripts, blocks: wants.blocks };
+        Arc::new(Self { name, wants, filter, ended: CancellationToken::new(), progress })
+    }
+
+    pub fn place(&self) -> Place {
+        *self.progress.place.borrow()
+    }
+
+    /// Moves the place forward to `number`; stays where it is when it is there or further already. `more` is written with it. Where it is
+    /// then; `None`, and nothing was written, when the consumer has ended.
+    pub async fn move_to(
+        &self,
+        indexer: &indexer::Handle,
+        number: u64,
+        mut more: Vec<ConsumerEdit>,
+        now: u64,
+    ) -> Result<Option<Place>, ApiError> {
+        let _moving = self.progress.moving.lock().await;
+        let (place, moved) = (self.place(), Place { number, moved: now });
+        if self.ended.is_cancelled() {
+            return Ok(None);
+        }
+        if number > place.number {
+            more.push(ConsumerEdit::Move(moved));
+        }
+        if !more.is_empty() {
+            indexer.edit_consumer(&self.name, more, false).await.map_err(|_| ApiError::stopping())?;
+        }
+        if number > place.number {
+            self.progress.place.send_replace(moved);
+        }
+        Ok(Some(self.place()))
+    }
+}
+
+/// What a definition led to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Defined {
+    Created,
+    Changed,
+    /// It was like that already: whoever reads it goes on.
+    Same,
+}
+
+/// All consumers. Changes of definitions come one at a time.
+#[derive(Debug)]
+pub struct Registry {
+    consumers: Mutex<BTreeMap<String, Arc<Consumer>>>,
+    defining: tokio::sync::Mutex<()>,
+    /// Consumers that there may be.
+    limit: usize,
+}
+
+impl Registry {
+    pub fn load(reader: &Reader, limit: usize) -> Result<Self, StoreError> {
+        let consumers = reader.consumers()?.into_iter().map(|(name, wants, place)| {
+            let progress = Progress { place: watch::Sender::new(place), moving: tokio::sync::Mutex::default() };
+            (name.clone(), Consumer::new(name, wants, Arc::new(progress)))
+        });
+        Ok(Self { consumers: Mutex::new(consumers.collect()), defining: tokio::sync::Mutex::default(), limit })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<String, Arc<Consumer>>> {
+        self.consumers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub fn get(&self, name: &str) -> Result<Arc<Consumer>, ApiError> {
+        self.lock().get(name).cloned().ok_or_else(|| no_such_consumer(name))
+    }
+
+    /// In the order of their names.
+    pub fn all(&self) -> Vec<Arc<Consumer>> {
+        self.lock().values().cloned().collect()
+    }
+
+    /// Creates or changes a consumer. `at`: where it begins to read; absent, a known one stays where it is and a new one begins at `head`.
+    /// Of an equal definition the time of creation does not count.
+    pub async fn define(
+        &self,
+        indexer: &indexer::Handle,
+        name: &str,
+        wants: store::Consumer,
+        at: Option<u64>,
+        head: u64,
+        now: u64,
+    ) -> Result<(Arc<Consumer>, Defined), ApiError> {
+        let _defining = self.defining.lock().await;
+        let (known, count) = {
+            let consumers = self.lock();
+            (consumers.get(name).cloned(), consumers.len())
+        };
+        let Some(known) = known else {
+            if count >= self.limit {
+                let message = format!("There are {count} consumers already (limits.consumers); DELETE those that nobody needs.");
+                return Err(ApiError::new(hyper::StatusCode::CONFLICT, "too_many_consumers", message));
+            }
+            let place = Place { number: at.unwrap_or(head), moved: now };
+            let edits = vec![ConsumerEdit::Forget, ConsumerEdit::Define(wants.clone()), ConsumerEdit::Move(place)];
+            indexer.edit_consumer(name, edits, true).await.map_err(|_| ApiError::stopping())?;
+            let progress = Progress { place: watch::Sender::new(place), moving: tokio::sync::Mutex::default() };
+            return Ok((self.replace(Consumer::new(name.to_owned(), wants, Arc::new(progress))), Defined::Created));
+        };
+        let wants = store::Consumer { created: known.wants.created, ..wants };
+        if known.wants == wants && at.is_none() {
+            return Ok((known, Defined::Same));
+        }
+        // Whoever moves the place waits, and then finds that its consumer has ended.
+        let _moving = known.progress.moving.lock().await;
+        let place = at.map(|number| Place { number, moved: now });
+        let mut edits = vec![ConsumerEdit::Define(wants.clone())];
+        edits.extend(place.map(ConsumerEdit::Rewind));
+        indexer.edit_consumer(name, edits, true).await.map_err(|_| ApiError::stopping())?;
+        known.ended.cancel();
+        if let Some(place) = place {
+            known.progress.place.send_replace(place);
+        }
+        Ok((self.replace(Consumer::new(name.to_owned(), wants, known.progress.clone())), Defined::Changed))
+    }
+
+    fn replace(&self, consumer: Arc<Consumer>) -> Arc<Consumer> {
+        self.lock().insert(consumer.name.clone(), consumer.clone());
+        consumer
+    }
+
+    /// Removes a consumer with all that is known of it.
+    pub async fn forget(&self, indexer: &indexer::Handle, name: &str) -> Result<Arc<Consumer>, ApiError> {
+        let _defining = self.defining.lock().await;
+        let known = self.get(name)?;
+        let _moving = known.progress.moving.lock().await;
+        indexer.edit_consumer(name, vec![ConsumerEdit::Forget], true).await.map_err(|_| ApiError::stopping())?;
+        known.ended.cancel();
+        self.lock().remove(name);
+        drop(_moving);
+        Ok(known)
+    }
+}
+
+fn no_such_consumer(name: &str) -> ApiError {
+    let message = format!("There is no consumer {}; create it with PUT /consumers/{{name}}.", crate::api::error::shortened(name));
+    ApiError::new(hyper::StatusCode::NOT_FOUND, "no_such_consumer", message)
+}

@@ -1,0 +1,241 @@
+//! Named readers of the event log: what each wants, how far it has come, and for those with a webhook what became of single events.
+//!
+//! All of a consumer's rows stand in the family `cursors` under its name, which has no zero byte:
+//!
+//! | key | value | |
+//! |---|---|---|
+//! | name | created u64, all scripts bool, spks, blocks bool, (url, secret)? | what it wants: [`Consumer`] |
+//! | name, 0, `c` | number u64, moved u64 | all events up to this one are done: [`Place`] |
+//! | name, 0, `o`, number u64 | empty | an event behind the place that is done too |
+//! | name, 0, `d`, number u64 | event, attempts u32, first_failed u64, last_tried u64, error, again bool | [`DeadLetter`] |
+
+use rocksdb::{ReadOptions, WriteBatch};
+
+use super::db::{CURSORS, EVENTS};
+use super::rows::{In, Malformed, Out, Value, parse_number_key};
+use super::{Reader, StoreError, Writer};
+use crate::tracker::Event;
+
+/// What a named reader wants of the log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Consumer {
+    /// Milliseconds since the Unix epoch.
+    pub created: u64,
+    pub scripts: Scripts,
+    /// Blocks and reorgs too.
+    pub blocks: bool,
+    pub webhook: Option<Webhook>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Scripts {
+    /// Every watched script, also those that are added later.
+    All,
+    These(Vec<bitcoin::ScriptBuf>),
+}
+
+/// Where events are sent to.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Webhook {
+    pub url: String,
+    /// The key of the signatures; never shown.
+    pub secret: Vec<u8>,
+}
+
+impl std::fmt::Debug for Webhook {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Webhook").field("url", &self.url).finish_non_exhaustive()
+    }
+}
+
+/// How far a consumer has come: everything it wants up to `number` is done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Place {
+    pub number: u64,
+    /// When it came there, in milliseconds since the Unix epoch.
+    pub moved: u64,
+}
+
+/// An event that a webhook was told again and again and did not take. It holds the event, since retention may take it from the log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DeadLetter {
+    pub event: Event,
+    pub attempts: u32,
+    /// Milliseconds since the Unix epoch.
+    pub first_failed: u64,
+    pub last_tried: u64,
+    /// What the last attempt met with.
+    pub error: String,
+    /// A person asked for it to be sent again, which is not done yet.
+    pub again: bool,
+}
+
+/// One step of [`Writer::edit_consumer`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ConsumerEdit {
+    Define(Consumer),
+    /// Its place, further on than before.
+    Move(Place),
+    /// Its place, anywhere: no event behind it counts as done.
+    Rewind(Place),
+    /// An event behind the place is done.
+    Done(u64),
+    /// The place has passed an event that was done.
+    Passed(u64),
+    DeadLetter(u64, DeadLetter),
+    /// A dead letter was sent after all, or is to be forgotten.
+    DropDeadLetter(u64),
+    /// Everything of this consumer, from before this step.
+    Forget,
+}
+
+impl Reader {
+    /// All consumers with their places, in the order of their names.
+    pub fn consumers(&self) -> Result<Vec<(String, Consumer, Place)>, StoreError> {
+        let db = self.db();
+        let mut found = Vec::new();
+        for entry in db.scan(CURSORS, &[], None, ReadOptions::default()) {
+            let (key, value) = entry?;
+            if key.contains(&SEPARATOR) {
+                continue;
+            }
+            let name = String::from_utf8(key.to_vec()).map_err(|_| db.corrupt(CURSORS, &key, "the name is not text"))?;
+            let place = db.get(CURSORS, &place_key(&name))?.ok_or_else(|| db.corrupt(CURSORS, &key, "its place is missing"))?;
+            found.push((name, db.decode(CURSORS, &key, &value)?, place));
+        }
+        Ok(found)
+    }
+
+    /// Events behind the consumer's place that are done, ascending.
+    pub fn done_events(&self, name: &str) -> Result<Vec<u64>, StoreError> {
+        self.numbered(name, DONE, None).map(|entry| Ok(entry?.0)).collect()
+    }
+
+    /// Up to `limit` dead letters with a number above `after`, oldest first.
+    pub fn dead_letters(&self, name: &str, after: u64, limit: usize) -> Result<Vec<(u64, DeadLetter)>, StoreError> {
+        let Some(from) = after.checked_add(1) else { return Ok(Vec::new()) };
+        let db = self.db();
+        let letters = self.numbered(name, DEAD, Some(from)).take(limit).map(|entry| {
+            let (number, value) = entry?;
+            Ok((number, db.decode(CURSORS, &number_key(name, DEAD, number), &value)?))
+        });
+        letters.collect()
+    }
+
+    pub fn dead_letter(&self, name: &str, number: u64) -> Result<Option<DeadLetter>, StoreError> {
+        self.db().get(CURSORS, &number_key(name, DEAD, number))
+    }
+
+    /// How many dead letters there are; looks at all of them.
+    pub fn dead_letter_count(&self, name: &str) -> Result<usize, StoreError> {
+        self.numbered(name, DEAD, None).try_fold(0, |count: usize, entry| entry.map(|_| count.saturating_add(1)))
+    }
+
+    /// One event of the log; `None` when no event has this number (any more).
+    pub fn event(&self, number: u64) -> Result<Option<Event>, StoreError> {
+        self.db().get(EVENTS, &number.to_be_bytes())
+    }
+
+    /// Entries of one kind of a consumer.
+    fn numbered<'a>(&'a self, name: &str, kind: u8, from: Option<u64>) -> impl Iterator<Item = Result<(u64, Box<[u8]>), StoreError>> + 'a {
+        let prefix = [name.as_bytes(), &[SEPARATOR, kind]].concat();
+        let from = number_key(name, kind, from.unwrap_or(0));
+        self.db().scan(CURSORS, &prefix, Some(&from), ReadOptions::default()).map(move |entry| {
+            let (key, value) = entry?;
+            let number = parse_number_key(key.get(prefix.len()..).unwrap_or_default());
+            Ok((number.map_err(|Malformed(what)| self.db().corrupt(CURSORS, &key, what))?, value))
+        })
+    }
+}
+
+impl Writer {
+    /// Writes the edits of one consumer, all or nothing. `sync`: they must survive a power loss.
+    pub fn edit_consumer(&mut self, name: &str, edits: &[ConsumerEdit], sync: bool) -> Result<(), StoreError> {
+        let db = self.db();
+        let family = db.family(CURSORS);
+        let mut batch = WriteBatch::default();
+        for edit in edits {
+            match edit {
+                ConsumerEdit::Define(consumer) => batch.put_cf(family, name, consumer.to_bytes()),
+                ConsumerEdit::Move(place) => batch.put_cf(family, place_key(name), place.to_bytes()),
+                ConsumerEdit::Rewind(place) => {
+                    batch.put_cf(family, place_key(name), place.to_bytes());
+                    let end = [name.as_bytes(), &[SEPARATOR, DONE + 1]].concat();
+                    batch.delete_range_cf(family, number_key(name, DONE, 0).as_slice(), end.as_slice());
+                }
+                ConsumerEdit::Done(number) => batch.put_cf(family, number_key(name, DONE, *number), []),
+                ConsumerEdit::Passed(number) => batch.delete_cf(family, number_key(name, DONE, *number)),
+                ConsumerEdit::DeadLetter(number, letter) => batch.put_cf(family, number_key(name, DEAD, *number), letter.to_bytes()),
+                ConsumerEdit::DropDeadLetter(number) => batch.delete_cf(family, number_key(name, DEAD, *number)),
+                ConsumerEdit::Forget => {
+                    batch.delete_cf(family, name);
+                    let (start, end) = ([name.as_bytes(), &[SEPARATOR]].concat(), [name.as_bytes(), &[SEPARATOR + 1]].concat());
+                    batch.delete_range_cf(family, start.as_slice(), end.as_slice());
+                }
+            }
+        }
+        db.write(batch, sync)
+    }
+}
+
+/// Behind the name.
+const SEPARATOR: u8 = 0;
+const PLACE: u8 = b'c';
+const DONE: u8 = b'o';
+const DEAD: u8 = b'd';
+
+fn place_key(name: &str) -> Vec<u8> {
+    [name.as_bytes(), &[SEPARATOR, PLACE]].concat()
+}
+
+fn number_key(name: &str, kind: u8, number: u64) -> Vec<u8> {
+    [name.as_bytes(), &[SEPARATOR, kind], &number.to_be_bytes()].concat()
+}
+
+impl Value for Consumer {
+    fn encode(&self, out: &mut Out) {
+        let (all, spks) = match &self.scripts {
+            Scripts::All => (true, &[][..]),
+            Scripts::These(spks) => (false, spks.as_slice()),
+        };
+        out.put(&self.created).put(&all).list(spks, |out, spk| _ = out.put(spk)).put(&self.blocks);
+        out.option(self.webhook.as_ref(), |out, webhook| _ = out.put(&webhook.url).put(&webhook.secret));
+    }
+
+    fn decode(input: &mut In<'_>) -> Result<Self, Malformed> {
+        let created = input.get()?;
+        let all = input.get()?;
+        let spks = input.list(In::get)?;
+        let scripts = if all { Scripts::All } else { Scripts::These(spks) };
+        let blocks = input.get()?;
+        let webhook = input.option(|input| Ok(Webhook { url: input.get()?, secret: input.get()? }))?;
+        Ok(Self { created, scripts, blocks, webhook })
+    }
+}
+
+impl Value for Place {
+    fn encode(&self, out: &mut Out) {
+        out.put(&self.number).put(&self.moved);
+    }
+
+    fn decode(input: &mut In<'_>) -> Result<Self, Malformed> {
+        Ok(Self { number: input.get()?, moved: input.get()? })
+    }
+}
+
+impl Value for DeadLetter {
+    fn encode(&self, out: &mut Out) {
+        out.part(&self.event).put(&self.attempts).put(&self.first_failed).put(&self.last_tried).put(&self.error).put(&self.again);
+    }
+
+    fn decode(input: &mut In<'_>) -> Result<Self, Malformed> {
+        Ok(Self {
+            event: input.part()?,
+            attempts: input.get()?,
+            first_failed: input.get()?,
+            last_tried: input.get()?,
+            error: input.get()?,
+            again: input.get()?,
+        })
+    }
+}
