@@ -58,6 +58,9 @@ impl App {
 
     /// `GET /events?after=&address=&limit=&wait=`; `address` may be repeated.
     pub(super) async fn events(self: &Arc<Self>, query: &Query) -> Result<Answer, ApiError> {
+        if let Some(name) = query.get("consumer") {
+            return self.consumer_events(name, query).await;
+        }
         let limit = query.whole("limit", LIMIT_DEFAULT, 1..=LIMIT_MOST)?;
         let wait = query.whole("wait", 0, 0..=WAIT_MOST)?;
         let mut scripts = HashSet::new();

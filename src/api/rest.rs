@@ -21,6 +21,8 @@ use super::status::Status;
 const BODY_TIMEOUT: Duration = Duration::from_secs(30);
 const READ: &str = "GET, HEAD, OPTIONS";
 const WRITE: &str = "POST, OPTIONS";
+const DEFINE: &str = "GET, HEAD, PUT, DELETE, OPTIONS";
+const CLEAR: &str = "GET, HEAD, DELETE, OPTIONS";
 
 /// What a path names.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -36,6 +38,11 @@ pub enum Route {
     Utxos(String),
     ScanHistory(String),
     Events,
+    Consumers,
+    Consumer(String),
+    Ack(String),
+    DeadLetters(String),
+    Resend(String),
     Live,
     Ready,
 }
@@ -58,6 +65,11 @@ impl Route {
             ["utxos", address] => Self::Utxos((*address).to_owned()),
             ["scan_history", address] => Self::ScanHistory((*address).to_owned()),
             ["events"] => Self::Events,
+            ["consumers"] => Self::Consumers,
+            ["consumers", name] => Self::Consumer((*name).to_owned()),
+            ["consumers", name, "ack"] => Self::Ack((*name).to_owned()),
+            ["consumers", name, "dead_letters"] => Self::DeadLetters((*name).to_owned()),
+            ["consumers", name, "dead_letters", "resend"] => Self::Resend((*name).to_owned()),
             ["health", "live"] => Self::Live,
             ["health", "ready"] => Self::Ready,
             _ => return None,
@@ -68,8 +80,11 @@ impl Route {
     pub fn allow(&self) -> &'static str {
         match self {
             Self::Start | Self::Stop | Self::AddAddress | Self::AddAddresses | Self::ScanHistory(_) => WRITE,
+            Self::Ack(_) | Self::Resend(_) => WRITE,
             Self::Status | Self::Addresses | Self::Balance(_) | Self::Transactions(_) | Self::Utxos(_) | Self::Events => READ,
-            Self::Live | Self::Ready => READ,
+            Self::Consumers | Self::Live | Self::Ready => READ,
+            Self::Consumer(_) => DEFINE,
+            Self::DeadLetters(_) => CLEAR,
         }
     }
 }
@@ -81,8 +96,7 @@ where
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
     let method = if request.method() == Method::HEAD { Method::GET } else { request.method().clone() };
-    let expected = if route.allow() == READ { Method::GET } else { Method::POST };
-    if method != expected {
+    if !route.allow().split(", ").any(|allowed| allowed == method.as_str()) {
         return Err(ApiError::method_not_allowed(method.as_str(), route.allow()));
     }
     let query = Query::parse(request.uri().query().unwrap_or_default());
@@ -98,6 +112,14 @@ where
         Route::Utxos(address) => app.utxos(&address, &query).await,
         Route::ScanHistory(address) => app.scan_history(&address, &body(app, request).await?.unwrap_or_default()).await,
         Route::Events => app.events(&query).await,
+        Route::Consumers => app.list_consumers().await,
+        Route::Consumer(name) if method == Method::PUT => app.put_consumer(&name, &body(app, request).await?.unwrap_or_default()).await,
+        Route::Consumer(name) if method == Method::DELETE => app.delete_consumer(&name).await,
+        Route::Consumer(name) => app.consumer(&name).await,
+        Route::Ack(name) => app.ack(&name, &body(app, request).await?.ok_or_else(no_body)?).await,
+        Route::DeadLetters(name) if method == Method::DELETE => app.drop_dead_letters(&name, &query).await,
+        Route::DeadLetters(name) => app.dead_letters(&name, &query).await,
+        Route::Resend(name) => app.resend_dead_letters(&name, &body(app, request).await?.unwrap_or_default()).await,
         Route::Live => Ok(app.live()),
         Route::Ready => app.ready(),
     }

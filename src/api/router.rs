@@ -100,7 +100,7 @@ fn page<B>(request: &Request<B>) -> Result<Answer, ApiError> {
 fn options<B>(request: &Request<B>) -> Answer {
     let mut answer = Response::new(Full::default());
     *answer.status_mut() = StatusCode::NO_CONTENT;
-    let allow = Route::of(request.uri().path()).map_or("GET, HEAD, POST, OPTIONS", |route| route.allow());
+    let allow = Route::of(request.uri().path()).map_or("GET, HEAD, POST, PUT, DELETE, OPTIONS", |route| route.allow());
     answer.headers_mut().insert(ALLOW, HeaderValue::from_static(allow));
     browser::preflight(request.headers(), answer.headers_mut());
     answer

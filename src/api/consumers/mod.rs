@@ -17,5 +17,6 @@
 //! ```
 
 mod registry;
+mod rest;
 
 pub use registry::{Consumer, Defined, Registry};

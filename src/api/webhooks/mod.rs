@@ -1,5 +1,7 @@
 //! Webhooks: a consumer with a URL has its events posted there.
 
+mod rest;
+
 use std::sync::Arc;
 
 use super::App;
