@@ -3,6 +3,7 @@
 mod live;
 mod recovery;
 mod rest;
+mod restart;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -44,8 +45,9 @@ struct Daemon {
     router: Arc<Router>,
     layer: Layer<Live>,
     node: watch::Sender<bitcoind::Status>,
+    thread: std::thread::JoinHandle<Result<(), indexer::IndexerError>>,
     _asks: mpsc::Receiver<crate::tracker::Ask>,
-    _folder: tempfile::TempDir,
+    folder: tempfile::TempDir,
 }
 
 impl Daemon {
@@ -54,12 +56,22 @@ impl Daemon {
     }
 
     async fn with(config: config::Config) -> Self {
-        let folder = tempfile::tempdir().unwrap();
+        let (daemon, hub) = Self::on(tempfile::tempdir().unwrap(), config);
+        tokio::spawn(hub.run(daemon.app.stop.clone()));
+        daemon
+            .apply(Input::Start { first_height: 100, blocks: vec![(BlockHash::from_byte_array([1; 32]), 1_600_000_000)], now: NOW })
+            .await;
+        daemon
+    }
+
+    /// On the store in a folder, with a hub that does not run yet.
+    fn on(folder: tempfile::TempDir, config: config::Config) -> (Self, super::hub::Hub) {
         let chain = store::ChainInfo { network: Network::Regtest, genesis: BlockHash::all_zeros() };
         let (writer, reader) = store::open(folder.path(), Some(chain), NOW).unwrap();
         let (asks, asked) = mpsc::channel(1000);
         let tracker = indexer::load(&reader, [7; 16]).unwrap();
-        let (indexer, _thread) = indexer::spawn(tracker, writer, 0, asks);
+        let head = writer.head();
+        let (indexer, thread) = indexer::spawn(tracker, writer, head, asks);
         let (node, status) = watch::channel(bitcoind::Status::default());
         let listen = config.server.listen;
         let parts = Parts {
@@ -74,14 +86,19 @@ impl Daemon {
         };
         let gate = super::browser::Gate::new(&parts.config.server, listen);
         let (app, hub) = super::build(parts).unwrap();
-        tokio::spawn(hub.run(app.stop.clone()));
         let router = Arc::new(Router::new(app.clone(), gate, socketio::Config::default()));
         let layer = Layer::new(socketio::LayerConfig::default(), Live::new(app.clone()));
-        let daemon = Self { app, router, layer, node, _asks: asked, _folder: folder };
-        daemon
-            .apply(Input::Start { first_height: 100, blocks: vec![(BlockHash::from_byte_array([1; 32]), 1_600_000_000)], now: NOW })
-            .await;
-        daemon
+        (Self { app, router, layer, node, thread, _asks: asked, folder }, hub)
+    }
+
+    /// Ends it as a killed process ends: what is committed stays, and nothing more is sent.
+    async fn kill(self) -> tempfile::TempDir {
+        let Self { app, router, layer, thread, folder, .. } = self;
+        app.stop.cancel();
+        drop((app, router, layer));
+        // The last handle is gone when the hub is.
+        tokio::task::spawn_blocking(move || thread.join().unwrap().unwrap()).await.unwrap();
+        folder
     }
 
     async fn apply(&self, input: Input) {
