@@ -117,12 +117,12 @@ need_js_clients() {
     local folder="$cache/js" key
     key=$(cat "$repo/tests/clients/package.json")
     fresh "$folder" "$key" && return
-    say "installing socket.io-client and playwright-core into $folder: the tests connect with the stock JavaScript client and drive the page"
+    say "installing socket.io-client, standardwebhooks and playwright-core into $folder: the tests run the stock JavaScript libraries and drive the page"
     rm -rf "$folder"
     mkdir -p "$folder"
     cp "$repo/tests/clients/package.json" "$folder/"
     (cd "$folder" && npm install --silent --no-audit --no-fund --no-package-lock --ignore-scripts >&2) || {
-        lack "socket.io-client and playwright-core: npm could not install them"
+        lack "the packages of tests/clients/package.json: npm could not install them"
         return
     }
     filled "$folder" "$key"

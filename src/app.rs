@@ -82,7 +82,6 @@ pub async fn start(config: Config) -> Result<Running> {
         Follower { settings: config.bitcoind.clone(), found, reconcile_interval: Duration::from_secs(config.monitor.reconcile_interval) };
     let (node, follower_end) = bitcoind::spawn(follower, indexer.clone(), reader.clone(), asks, monitoring_seen, stop_follower.clone());
     let follower_task = Task::new("follower", tokio::spawn(async move { Ok(follower_end.await??) }));
-    forget_old_events(&indexer, config.events.retention_days, stop_follower.clone());
 
     let (router, hub_end) = api::start(api::Parts {
         reader,
@@ -94,6 +93,7 @@ pub async fn start(config: Config) -> Result<Running> {
         socketio: socketio_config(&config.limits),
         stop: stop_clients.clone(),
     })?;
+    forget_old_events(&indexer, &router, config.events.retention_days, stop_follower.clone());
     let hub_task = Task::new("hub", tokio::spawn(async move { Ok(hub_end.await??) }));
     let routed = router.clone();
     let handler = Arc::new(move |request, peer| {
@@ -231,15 +231,16 @@ async fn load_tracker(reader: &Reader) -> Result<crate::tracker::Tracker> {
 }
 
 /// Deletes events older than `days` now and then; 0 keeps all.
-fn forget_old_events(indexer: &indexer::Handle, days: u32, stop: CancellationToken) {
+fn forget_old_events(indexer: &indexer::Handle, router: &Arc<api::Router>, days: u32, stop: CancellationToken) {
     if days == 0 {
         return;
     }
-    let indexer = indexer.clone();
+    let (indexer, router) = (indexer.clone(), router.clone());
     let keep = u64::from(days) * 24 * 3600 * 1000;
     tokio::spawn(async move {
         let forgetting = async {
-            while let Ok(count) = indexer.prune_events(now_ms().saturating_sub(keep)).await {
+            while router.before_retention().await.is_ok() {
+                let Ok(count) = indexer.prune_events(now_ms().saturating_sub(keep)).await else { return };
                 if count > 0 {
                     tracing::info!(count, "events older than events.retention_days deleted");
                 }

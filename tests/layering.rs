@@ -36,9 +36,12 @@ const CRATES: &[(&str, &[&str])] = &[
     ("zmq", &["bitcoind"]),
     ("bitcoincore_rpc", &["bitcoind"]),
     ("ureq", &["bitcoind"]),
+    ("reqwest", &["api"]),
+    ("rustls", &["api"]),
     ("hyper", &["engineio", "socketio", "server", "api"]),
     ("hyper_util", &["engineio", "socketio", "server", "api"]),
     ("tokio_tungstenite", &["engineio"]),
+    ("prometheus", &["api"]),
     ("clap", &["cli", "main"]),
     ("anyhow", &["app", "doctor", "main"]),
 ];

@@ -4,16 +4,19 @@ import http.client
 import json
 import os
 import re
+import time
 
-from process import Failure, Process, wait_until
+from process import Failure, Process, free_port, wait_until
 
 
 class Daemon:
     def __init__(self, program, folder, settings):
         """`settings`: named as in settings.toml."""
         self.program, self.folder = program, folder
-        self.settings = {"server.listen": "127.0.0.1:0", "store.path": str(folder / "store"), "log.level": "debug", **settings}
+        self.settings = {"server.listen": f"127.0.0.1:{free_port()}", "store.path": str(folder / "store"), "log.level": "debug", **settings}
         self.process, self.port, self.connection, self.starts = None, None, None, 0
+        """Times at which it was ended, started or frozen: what was under way then may be done again."""
+        self.moments = []
         folder.mkdir(parents=True)
 
     def start(self):
@@ -21,6 +24,7 @@ class Daemon:
         for name, value in self.settings.items():
             environment["SATWATCH__" + name.replace(".", "__").upper()] = value
         self.starts += 1
+        self.moments.append(time.time())
         log = self.folder / f"log.{self.starts:03}"
         # Its folder has no settings.toml, so the other settings are the built-in ones.
         self.process = Process([str(self.program), "run"], log, environment, self.folder)
@@ -55,6 +59,7 @@ class Daemon:
 
     def forget(self):
         """Its process has ended."""
+        self.moments.append(time.time())
         if self.connection:
             self.connection.close()
         self.process = self.connection = None
@@ -83,8 +88,15 @@ class Daemon:
     def post(self, path, body):
         return self._json("POST", path, body)
 
+    def text(self, path):
+        """The body of the answer to a GET, as it came."""
+        return self._text("GET", path, None)
+
     def _json(self, method, path, body):
+        return json.loads(self._text(method, path, body))
+
+    def _text(self, method, path, body):
         status, text = self.request(method, path, body)
-        if status != 200:
+        if status not in (200, 201, 202):
             raise Failure(f"{method} {path} {body or ''}: {status} {text.decode(errors='replace')}")
-        return json.loads(text)
+        return text.decode()

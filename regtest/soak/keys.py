@@ -44,9 +44,9 @@ class Keys:
         """One address of each kind in `kinds`, each with a key of its own."""
         keys = [private_key(self.seed, self.used + i) for i in range(len(kinds))]
         self.used += len(kinds)
-        plain = [self._derive([form.format(key) for key in keys]) for form in ("pkh({})", "wpkh({})")]
+        plain = [self.derive([form.format(key) for key in keys]) for form in ("pkh({})", "wpkh({})")]
         public = [found["descriptor"] for found in self.node.batch([("getdescriptorinfo", f"pkh({key})") for key in keys])]
-        outer = self._derive([kind.format(key) for kind, key in zip(kinds, keys)])
+        outer = self.derive([kind.format(key) for kind, key in zip(kinds, keys)])
         made = []
         for i, kind in enumerate(kinds):
             inner = ()
@@ -62,7 +62,7 @@ class Keys:
             made.append(address)
         return made
 
-    def _derive(self, descriptors):
+    def derive(self, descriptors):
         """(address, script) of each."""
         public = [found["descriptor"] for found in self.node.batch([("getdescriptorinfo", text) for text in descriptors])]
         texts = [found[0] for found in self.node.batch([("deriveaddresses", text) for text in public])]

@@ -4,7 +4,10 @@ Numbers without a hole; each balance from where the one before ended; a transact
 changes of its status, each from the status told before; blocks that follow upon each other; and what was read once stays as it was.
 """
 
+import bisect
 import json
+
+from wire import entries_of
 
 """The table at the head of src/tracker/event.rs."""
 LEGAL = {
@@ -28,10 +31,13 @@ class EventLog:
         self.witness, self.checked = witness, 0
         """(address, txid) -> time at which it was told as gone."""
         self.gone = {}
+        """Of each event, by its number less one: its name, its address if it has one, its data as it was sent."""
         self.log_id, self.entries = None, []
         """What is wrong with it, in words."""
         self.wrong = []
         self.balances = {}
+        """address -> (number, balance from then on) of each change."""
+        self.balance_moves = {}
         """(address, txid) -> status, block hash, received, sent: as told last."""
         self.told = {}
         """Addresses that had a past when they were added."""
@@ -46,42 +52,47 @@ class EventLog:
         if again is not None:
             self._read_again(daemon, again)
         while True:
-            after = f"&after={self.log_id}-{len(self.entries)}" if self.entries else ""
-            page = daemon.get(f"/events?limit={PAGE}{after}")
-            for entry in page["events"]:
-                self._take(entry)
-            if not page["events"]:
+            entries, page = self._page(daemon, len(self.entries), PAGE)
+            for cursor, event, data in entries:
+                self._take(cursor, event, data)
+            if not entries:
                 if page["next"] != page["head"]:
                     self.wrong.append(f"/events is empty before its head: next {page['next']}, head {page['head']}")
                 return
 
+    def _page(self, daemon, after, limit):
+        after = f"&after={self.log_id}-{after}" if after else ""
+        return entries_of(daemon.text(f"/events?limit={limit}{after}"))
+
     def _read_again(self, daemon, count):
         start = max(0, len(self.entries) - count)
         while start < len(self.entries):
-            after = f"&after={self.log_id}-{start}" if start else ""
-            page = daemon.get(f"/events?limit={min(PAGE, len(self.entries) - start)}{after}")["events"]
-            if not page:
+            entries, _ = self._page(daemon, start, min(PAGE, len(self.entries) - start))
+            if not entries:
                 self.wrong.append(f"events after {start} are gone, {len(self.entries)} were read before")
                 return
-            for entry in page:
-                if json.dumps(entry) != self.entries[start]:
-                    self.wrong.append(f"event {start + 1} was {self.entries[start]} and now is {json.dumps(entry)}")
+            for cursor, event, data in entries:
+                known = self.entries[start]
                 start += 1
+                if (cursor, event, data) != (f"{self.log_id}-{start}", known[0], known[2]):
+                    self.wrong.append(f"event {start} was {known} and now is {cursor} {event} {data}")
 
-    def _take(self, entry):
-        self.entries.append(json.dumps(entry))
-        log_id, number = entry["cursor"].rsplit("-", 1)
+    def _take(self, cursor, event, text):
+        data = json.loads(text)
+        self.entries.append((event, data.get("address"), text))
+        entry = {"cursor": cursor, "event": event, "data": data}
+        log_id, number = cursor.rsplit("-", 1)
         if self.log_id not in (None, log_id) or int(number) != len(self.entries):
             self._wrong(entry, f"number {len(self.entries)} of the log {self.log_id} was expected")
         self.log_id = log_id
-        if entry["data"]["cursor"] != entry["cursor"]:
+        if data["cursor"] != cursor:
             self._wrong(entry, "has another cursor inside")
-        self.kinds[entry["event"]] = self.kinds.get(entry["event"], 0) + 1
-        check = getattr(self, "_" + entry["event"], None)
+        self.kinds[event] = self.kinds.get(event, 0) + 1
+        check = getattr(self, "_" + event, None)
         if check is None:
             self._wrong(entry, "is of an unknown kind")
         else:
-            check(entry, entry["data"])
+            check(entry, data)
 
     def _wrong(self, entry, what):
         self.wrong.append(f"event {what}: {json.dumps(entry)}")
@@ -126,6 +137,7 @@ class EventLog:
             self._wrong(entry, "has a wrong delta, or changes nothing")
         if data["confirmed_balance"] + data["unconfirmed_balance"] != data["new_balance"]:
             self._wrong(entry, "has parts that are not its sum")
+        self.balance_moves.setdefault(data["address"], []).append((len(self.entries), data["new_balance"]))
         self.balances[data["address"]] = data["new_balance"]
 
     def _block(self, entry, data):
@@ -145,14 +157,20 @@ class EventLog:
         self.blocks = {height: block for height, block in self.blocks.items() if height <= fork["height"]}
         self.tip = fork["height"]
 
+    def balance_at(self, address, number):
+        """As told up to this event."""
+        moves = self.balance_moves.get(address, [])
+        place = bisect.bisect_right(moves, (number, float("inf")))
+        return moves[place - 1][1] if place else 0
+
     def _check_witness(self, ledger):
         """What was told since the last time, beside what the node published."""
-        for text in self.entries[self.checked :]:
-            entry = json.loads(text)
-            data, moment = entry["data"], entry["data"]["timestamp"]
-            if entry["event"] == "block" and data["hash"] not in self.witness.connected and data["hash"] not in ledger.blocks:
+        for event, _, text in self.entries[self.checked :]:
+            data = json.loads(text)
+            entry, moment = {"event": event, "data": data}, data["timestamp"]
+            if event == "block" and data["hash"] not in self.witness.connected and data["hash"] not in ledger.blocks:
                 self._wrong(entry, "tells a block that the node never connected")
-            for tx in data.get("transactions", [data] if entry["event"] == "transaction_update" else []):
+            for tx in data.get("transactions", [data] if event == "transaction_update" else []):
                 self._check_seen(entry, data["address"], tx, moment)
         self.checked = len(self.entries)
 

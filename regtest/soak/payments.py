@@ -40,6 +40,13 @@ def burst(world):
         world.ledger.refresh()
 
 
+def flood(world):
+    """Many of the crowd's own addresses at once: more events than a client's queue has room for."""
+    scripts = sorted(world.crowd.values())
+    chosen = world.random.sample(scripts, min(len(scripts), world.random.randrange(100, 400)))
+    from_purse(world, [(1000, script) for script in chosen], "flood") if chosen else pay(world)
+
+
 def spend(world):
     """From watched addresses, of confirmed and unconfirmed outputs; to others, to strangers, to itself."""
     coins = world.owned_coins(world.random.random() < 0.3)

@@ -47,7 +47,9 @@ def daemon_freeze(world):
 def freeze(world, part, name):
     seconds = world.random.choice((0.5, 1, 3))
     part.process.child.send_signal(signal.SIGSTOP)
+    world.daemon.moments.append(time.time())
     time.sleep(seconds)
+    world.daemon.moments.append(time.time())
     part.process.child.send_signal(signal.SIGCONT)
     world.say(f"{name} frozen for {seconds} s")
 

@@ -1,9 +1,11 @@
 #!/usr/bin/env bash
-# The soak: seeded random operations on a real node and the real daemon, messages dropped, everything compared with the node.
+# The soak: seeded random operations on a real node and the real daemon, messages dropped, everything compared with the node; and stock
+# clients, readers of consumers and receivers of webhooks that are killed, stalled and cut, all that they got compared with the event log.
 #
 #   regtest/soak/run.sh --seed N --steps M
 #     --drop 0.1        part of the ZMQ messages that is lost (default 0)
 #     --apart           each ZMQ topic on an address of its own, so that no order holds between them
+#     --alone           without the crowd of stock clients that are killed, stalled and cut meanwhile
 #     --bin PATH        a satwatch that is built already (it is copied first); otherwise it is built
 #     --keep            keep the folder with all logs also when nothing differs
 #
@@ -15,6 +17,7 @@ here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 repo=$(cd "$here/../.." && pwd)
 python="${XDG_CACHE_HOME:-$HOME/.cache}/satwatch/python/bin/python"
 bin=
+export NODE_PATH="${XDG_CACHE_HOME:-$HOME/.cache}/satwatch/js/node_modules"
 rest=()
 while [ $# -gt 0 ]; do
     case $1 in
@@ -27,7 +30,7 @@ while [ $# -gt 0 ]; do
     esac
 done
 
-if ! "$python" -c 'import zmq' 2>/dev/null; then
+if ! "$python" -c 'import zmq' 2>/dev/null || ! [ -d "$NODE_PATH/socket.io-client" ]; then
     environment=$("$repo/contrib/setup.sh")
 fi
 if [ -z "$bin" ]; then

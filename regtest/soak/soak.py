@@ -9,13 +9,18 @@ moments in which every message is lost or late, and in which the node's answers 
 Every ten steps, and at the end, there is a checkpoint: the daemon has 60 seconds to say what the node says (truth.py), then
 the event log so far must hold together and end there (log_check.py).
 
+Meanwhile a crowd of stock clients lives on it and is killed, stopped, stalled and cut (clients.py): subscribers in JavaScript and
+Python with cursors, one that is recovered, one that cannot make up its mind, readers of `GET /events`, of named consumers (alone, as
+rivals, shared, over REST), receivers of webhooks that fail. At each checkpoint all that each of them ever got must be the log, filtered
+to what it asked for, in order, once, byte for byte (streams.py, consumers.py, webhooks.py). `check_checks.py` shows that these checks can fail.
+
 How to replay. `regtest/soak/run.sh --seed N --steps M` with the seed that a failure printed. The choices of a step depend on the seed,
 the number of the step and the state of the node alone; keys are made from the seed, so that transactions have the same ids
 again. What is not from the seed is time: how far the daemon is when the next operation comes, which messages are dropped (these have a
-random sequence of their own), and the hashes of blocks. A failure that needs a certain moment may take some replays.
+random sequence of their own), at which moment of a step something is done to a client, and the hashes of blocks. A failure that needs a certain moment may take some replays.
 
-What a failure leaves. The folder that it names: `operations` (every operation with its step and time), `differences`, `events`, the
-node's folder with debug.log, and the daemon's with a log of each start (`log.001`, ...) and its store. The exit code is 0 only when
+What a failure leaves. The folder that it names: `operations` (every operation with its step and time), `differences`, `events`,
+`clients` with what each heard and its job, the node's folder with debug.log, and the daemon's with a log of each start (`log.001`, ...) and its store. The exit code is 0 only when
 nothing differed, 1 when something did, 2 when the soak itself could not go on.
 """
 
@@ -31,6 +36,7 @@ import time
 import traceback
 
 import blocks
+import clients
 import payments
 import restarts
 from daemon import Daemon
@@ -60,6 +66,7 @@ OPERATIONS = {
     payments.pay_many: 3,
     payments.pay_strangers: 2,
     payments.burst: 5,
+    payments.flood: 9,
     payments.spend: 16,
     payments.chain: 7,
     payments.replace: 14,
@@ -119,6 +126,7 @@ class Soak:
             "bitcoind.rpc_url": f"http://127.0.0.1:{self.rpc_proxy.port}",
             "bitcoind.cookie_file": str(self.node.cookie_file),
             "monitor.reconcile_interval": "2",
+            **clients.limits(options.seed),
         }
         settings.update({f"bitcoind.zmq_{topic}": address for topic, address in self.proxy.addresses.items()})
         self.daemon = Daemon(program, folder / "daemon", settings)
@@ -128,6 +136,7 @@ class Soak:
         self.world.read_events, self.world.witness = self.read_events, self.witness
         self.world.restart_node = lambda *extra: restarts.node_restart(self.world, *extra)
         self.events.late = self.world.late
+        self.crowd = clients.Crowd(self.world, self.events, folder / "clients", sys.executable)
 
     def read_events(self, again=False):
         self.events.read(self.daemon, AGAIN if again else None)
@@ -148,6 +157,8 @@ class Soak:
         wait_until("the first addresses are covered", covered)
         self.world.from_the_start, self.world.watched_from = set(first), self.world.ledger.height + 1
         self.world.say(f"watching {first}")
+        if not self.options.alone:
+            self.crowd.set_up()
 
     def run(self):
         """What differs, or nothing."""
@@ -176,6 +187,7 @@ class Soak:
         self.witness.resolve(world.ledger)
         world.say(f"-- {operation.__name__}")
         self.counts[operation.__name__] += 1
+        self.crowd.torment(step)
         operation(world)
         if not hurry:
             time.sleep(world.random.choice((0, 0, 0, 0.05, 0.2, 0.6)))
@@ -195,6 +207,7 @@ class Soak:
         self.events.read(self.daemon, len(self.events.entries) if last else None)
         self.witness.resolve(world.ledger)
         found += self.events.differences(truth)
+        found += self.crowd.differences(last)
         outputs = sum(map(len, truth.outputs.values()))
         line = (
             f"checkpoint at height {truth.height} after {took:.1f} s: {len(truth.scripts)} addresses, {outputs} outputs, "
@@ -208,7 +221,7 @@ class Soak:
         operations = ", ".join(f"{name} {count}" for name, count in sorted(self.counts.items()))
         kinds = ", ".join(f"{name} {count}" for name, count in sorted(self.events.kinds.items()))
         return (
-            f"operations: {operations}\nevents: {kinds}\n"
+            f"operations: {operations}\nevents: {kinds}\n{self.crowd.summary()}\n"
             f"transactions: {self.world.accepted} taken, {self.world.refused} refused by the node; "
             f"messages: {self.proxy.passed} passed, {self.proxy.dropped} dropped; answers: {self.rpc_proxy.late} late, "
             f"{self.rpc_proxy.broken} broken; daemon starts: {self.daemon.starts}; "
@@ -216,7 +229,8 @@ class Soak:
         )
 
     def end(self):
-        (self.folder / "events").write_text("\n".join(self.events.entries) + "\n")
+        self.crowd.end()
+        (self.folder / "events").write_text("\n".join(f"{n} {event} {text}" for n, (event, _, text) in enumerate(self.events.entries, 1)) + "\n")
         for part in (self.daemon, self.node):
             if part.process is not None and part.process.runs():
                 part.process.kill()
@@ -234,6 +248,7 @@ def options():
     parser.add_argument("--apart", action="store_true", help="each topic on an address of its own")
     parser.add_argument("--bin", required=True, help="the satwatch to test")
     parser.add_argument("--bitcoind", required=True)
+    parser.add_argument("--alone", action="store_true", help="without the crowd of clients")
     parser.add_argument("--keep", action="store_true", help="keep the folder also when nothing differs")
     return parser.parse_args()
 

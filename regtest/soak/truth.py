@@ -18,6 +18,8 @@ class Truth:
         world.ledger.refresh()
         self.world, self.ledger = world, world.ledger
         self.scripts = {address.script: address for address in world.watched}
+        """Watched too; of these only the sums are looked at here."""
+        self.crowd = set(world.crowd.values())
         self.tip, self.height = self.ledger.tip, self.ledger.height
         """Per script: outpoint -> what `GET /utxos` should say of it."""
         self.outputs = {script: {} for script in self.scripts}
@@ -102,9 +104,11 @@ class Truth:
         if (status["tip"] or {}).get("hash") != self.tip:
             return [f"the daemon's tip is {status['tip']}, the node's {self.height} {self.tip}"]
         found = []
-        if status["address_count"] != len(self.scripts):
-            found.append(f"/status counts {status['address_count']} addresses, {len(self.scripts)} are watched")
-        unspent = sum(output["spent_by"] is None for outputs in self.outputs.values() for output in outputs.values())
+        watched = len(self.scripts) + len(self.world.crowd)
+        if status["address_count"] != watched:
+            found.append(f"/status counts {status['address_count']} addresses, {watched} are watched")
+        unspent = sum(coin.script in self.crowd for coin in self.ledger.unspent().values())
+        unspent += sum(output["spent_by"] is None for outputs in self.outputs.values() for output in outputs.values())
         if status["total_utxos"] != unspent:
             found.append(f"/status counts {status['total_utxos']} utxos, there are {unspent}")
         for script, address in self.scripts.items():

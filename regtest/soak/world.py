@@ -20,6 +20,8 @@ class World:
         self.watched, self.unwatched, self.purse = [], [], []
         """Texts of addresses that may have had a past when they were added."""
         self.late = set()
+        """The crowd's own addresses (clients.py): text -> script."""
+        self.crowd = {}
         """Tips that were invalidated, to be reconsidered."""
         self.invalidated = []
         self.stopped = False

@@ -2,15 +2,18 @@
 //!
 //! On the wire it is `{"error": "<sentence>", "code": "<stable_snake_case>"}` in both protocols. The sentence is for a person and
 //! says what to do; programs look at the code, which never changes its meaning. Causes inside the daemon go to the log, not here.
+//! A cursor that is not good any more (`cursor_unknown`, `cursor_expired`) comes with where to go on: [`Restart`].
 
 use hyper::StatusCode;
-use serde::ser::{Serialize, SerializeMap, Serializer};
+use serde::Serialize;
+use serde::ser::Serializer;
 
+use super::json::Balance;
 use crate::indexer::Refused;
 use crate::store::StoreError;
 
 /// A refused request.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
 #[error("{message}")]
 pub struct ApiError {
     pub code: &'static str,
@@ -18,11 +21,27 @@ pub struct ApiError {
     pub message: String,
     /// The `Allow` header of a 405.
     pub allow: Option<&'static str>,
+    /// Seconds: the `Retry-After` header.
+    pub retry_after: Option<u32>,
+    /// Beside `error` and `code` when a cursor is not good any more.
+    pub restart: Option<Box<Restart>>,
+}
+
+/// Where a reader whose cursor is not good any more goes on.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Restart {
+    /// What the balances say includes everything up to here.
+    pub cursor: String,
+    /// The oldest cursor that can still be read after.
+    pub first: String,
+    /// Of the addresses that were asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub balances: Option<Vec<Balance>>,
 }
 
 impl ApiError {
     pub fn new(status: StatusCode, code: &'static str, message: impl Into<String>) -> Self {
-        Self { code, status, message: message.into(), allow: None }
+        Self { code, status, message: message.into(), allow: None, retry_after: None, restart: None }
     }
 
     pub fn bad_request(code: &'static str, message: impl Into<String>) -> Self {
@@ -76,10 +95,14 @@ impl ApiError {
 
 impl Serialize for ApiError {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut map = serializer.serialize_map(Some(2))?;
-        map.serialize_entry("error", &self.message)?;
-        map.serialize_entry("code", self.code)?;
-        map.end()
+        #[derive(Serialize)]
+        struct Shape<'a> {
+            error: &'a str,
+            code: &'static str,
+            #[serde(flatten)]
+            restart: Option<&'a Restart>,
+        }
+        Shape { error: &self.message, code: self.code, restart: self.restart.as_deref() }.serialize(serializer)
     }
 }
 
@@ -119,6 +142,14 @@ mod tests {
             serde_json::to_string(&error).unwrap(),
             r#"{"error":"The field \"address\" is missing; send {\"address\": \"…\"}.","code":"missing_field"}"#
         );
+    }
+
+    #[test]
+    fn a_bad_cursor_comes_with_where_to_go_on() {
+        let restart = Restart { cursor: "a-9".to_owned(), first: "a-4".to_owned(), balances: None };
+        let error = ApiError { restart: Some(Box::new(restart)), ..ApiError::new(StatusCode::GONE, "cursor_expired", "Gone.") };
+        let text = r#"{"error":"Gone.","code":"cursor_expired","cursor":"a-9","first":"a-4"}"#;
+        assert_eq!(serde_json::to_string(&error).unwrap(), text);
     }
 
     #[test]

@@ -1,26 +1,30 @@
 //! `GET /events`: the log, oldest first, the same bytes as the socket's; and what a client's cursor means.
 
-use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
 use hyper::StatusCode;
 use serde::Serialize;
 use serde_json::value::RawValue;
+use tokio::time::{Instant, sleep_until};
 
 use super::App;
+use super::address::KnownAddress;
 use super::cursor::Cursor;
-use super::error::ApiError;
+use super::error::{ApiError, Restart};
 use super::fields::Query;
+use super::fresh::WAIT_MOST;
 use super::hub::Wire;
 use super::json;
 use super::respond::{self, Answer};
-use super::tail::Filter;
+use super::tail::{Filter, Page};
+use super::watching::balance_in;
 use crate::tracker::Event;
 
-const LIMIT_DEFAULT: usize = 100;
-const LIMIT_MOST: usize = 1000;
-const WAIT_MOST: usize = 60;
+pub const LIMIT_DEFAULT: usize = 100;
+pub const LIMIT_MOST: usize = 1000;
+/// Balances that come with a cursor that is not good any more.
+pub const BALANCES: usize = 1000;
 
 #[derive(Serialize)]
 struct Entry {
@@ -41,51 +45,86 @@ fn entries(wire: &Wire, events: &[(u64, Event)]) -> Result<Vec<Entry>, ApiError>
 }
 
 impl App {
-    /// Where in the log a client's cursor stands.
-    pub(super) fn place(&self, text: &str) -> Result<u64, ApiError> {
+    /// The number in a cursor of this log, which may be ahead of it.
+    pub(super) fn number(&self, text: &str) -> Result<u64, ApiError> {
         let malformed = || ApiError::bad_request("invalid_cursor", "This is not a cursor; send one as an event or an answer carried it.");
         let cursor = Cursor::parse(text).ok_or_else(malformed)?;
-        if cursor.log != &*self.wire.log || cursor.number > self.reader.snapshot().head()? {
-            let message = "This cursor is of another event log (the store was replaced). Take the balance anew (GET /balance/{address} or subscribe_address) and go on from the cursor beside it.";
-            return Err(ApiError::new(StatusCode::GONE, "cursor_unknown", message));
-        }
-        if self.expired(cursor.number)? {
-            let message = "Events after this cursor were deleted (events.retention_days). Take the balance anew (GET /balance/{address} or subscribe_address) and go on from the cursor beside it.";
-            return Err(ApiError::new(StatusCode::GONE, "cursor_expired", message));
-        }
-        Ok(cursor.number)
+        if cursor.log == &*self.wire.log { Ok(cursor.number) } else { Err(self.unknown()?) }
     }
 
-    /// `GET /events?after=&address=&limit=&wait=`; `address` may be repeated.
-    pub(super) async fn events(self: &Arc<Self>, query: &Query) -> Result<Answer, ApiError> {
+    /// Where in the log a client's cursor stands.
+    pub(super) fn place(&self, text: &str) -> Result<u64, ApiError> {
+        let number = self.number(text)?;
+        if number > self.reader.snapshot().head()? {
+            return Err(self.unknown()?);
+        }
+        if self.expired(number)? {
+            let message = "Events after this cursor were deleted (events.retention_days). Take the balance anew (GET /balance/{address} or subscribe_address) and go on from the cursor beside it.";
+            return Err(self.gone("cursor_expired", message)?);
+        }
+        Ok(number)
+    }
+
+    fn unknown(&self) -> Result<ApiError, ApiError> {
+        let message = "This cursor is of another event log (the store was replaced). Take the balance anew (GET /balance/{address} or subscribe_address) and go on from the cursor beside it.";
+        self.gone("cursor_unknown", message)
+    }
+
+    fn gone(&self, code: &'static str, message: &str) -> Result<ApiError, ApiError> {
+        let head = self.reader.snapshot().head()?;
+        let first = self.reader.first_seq()?.saturating_sub(1);
+        let restart = Restart { cursor: self.wire.cursor(head), first: self.wire.cursor(first), balances: None };
+        Ok(ApiError { restart: Some(Box::new(restart)), ..ApiError::new(StatusCode::GONE, code, message) })
+    }
+
+    /// The refusal of a cursor with the balances of the addresses and the cursor of the same instant. Blocks the thread.
+    pub(super) fn with_balances(&self, mut error: ApiError, addresses: &[KnownAddress]) -> ApiError {
+        let Some(restart) = &mut error.restart else { return error };
+        if addresses.is_empty() || addresses.len() > BALANCES {
+            return error;
+        }
+        let snapshot = self.reader.snapshot();
+        let balances = addresses.iter().map(|address| balance_in(&snapshot, address, &self.wire)).collect::<Result<Vec<_>, _>>();
+        match balances.and_then(|balances| Ok((balances, snapshot.head()?))) {
+            Ok((balances, head)) => {
+                (restart.balances, restart.cursor) = (Some(balances), self.wire.cursor(head));
+                error
+            }
+            Err(cause) => cause,
+        }
+    }
+
+    /// `GET /events?after=&address=&limit=&wait=`; `address` may be repeated. `asked`: when the request came; the wait counts from there.
+    pub(super) async fn events(self: &Arc<Self>, query: &Query, asked: Instant) -> Result<Answer, ApiError> {
         if let Some(name) = query.get("consumer") {
             return self.consumer_events(name, query).await;
         }
         let limit = query.whole("limit", LIMIT_DEFAULT, 1..=LIMIT_MOST)?;
         let wait = query.whole("wait", 0, 0..=WAIT_MOST)?;
-        let mut scripts = HashSet::new();
-        for address in query.all("address") {
-            let address = self.address(address)?;
-            if self.reader.snapshot().watch(&address.script)?.is_none() {
-                return Err(ApiError::not_watched(&address.text));
-            }
-            scripts.insert(address.script);
-        }
-        let after = match query.get("after") {
-            Some(text) => self.place(text)?,
-            None => self.reader.first_seq()?.saturating_sub(1),
-        };
-        let filter = match scripts.is_empty() {
+        let addresses = query.all("address").map(|text| self.address(text)).collect::<Result<Vec<_>, _>>()?;
+        let addresses: Arc<[KnownAddress]> = addresses.into();
+        let after = query.get("after").map(Arc::<str>::from);
+        let (wanted, text) = (addresses.clone(), after.clone());
+        let from = self.read(move |app| app.begin(&wanted, text.as_deref())).await?;
+        let filter = match addresses.is_empty() {
             true => Filter::everything(),
-            false => Filter { scripts: Some(Arc::new(scripts)), blocks: false },
+            false => Filter { scripts: Some(Arc::new(addresses.iter().map(|address| address.script).collect())), blocks: false },
         };
-        let enough = tokio::time::sleep(Duration::from_secs(wait as u64));
-        let page = self.next_log_page(after, &filter, limit, enough).await?;
-        if let Some(text) = query.get("after") {
-            // Retention may have taken some while we looked.
-            self.place(text)?;
-        }
+        let _waiting = if wait > 0 { Some(self.may_wait()?) } else { None };
+        let enough = sleep_until(asked + Duration::from_secs(wait as u64));
+        let page = self.next_news(from, &filter, limit, enough).await?;
+        self.read(move |app| {
+            if let Some(text) = after {
+                // Retention may have taken some while we looked.
+                app.place(&text).map_err(|error| app.with_balances(error, &addresses))?;
+            }
+            app.page_answer(&page)
+        })
+        .await
+    }
 
+    /// A part of the log as `GET /events` answers it.
+    pub(super) fn page_answer(&self, page: &Page) -> Result<Answer, ApiError> {
         #[derive(Serialize)]
         struct Events {
             events: Vec<Entry>,
@@ -93,6 +132,21 @@ impl App {
             head: String,
         }
         let (next, head) = (self.wire.cursor(page.next), self.wire.cursor(page.head));
-        Ok(respond::json(StatusCode::OK, &Events { events: entries(&self.wire, &page.events)?, next, head }))
+        let events = Events { events: entries(&self.wire, &page.events)?, next, head };
+        Ok(respond::json_at(StatusCode::OK, &events.next, &events))
+    }
+
+    /// The number after which to read: that of `after`, or the one before the first event. All addresses must be watched.
+    fn begin(&self, addresses: &[KnownAddress], after: Option<&str>) -> Result<u64, ApiError> {
+        let snapshot = self.reader.snapshot();
+        for address in addresses {
+            if snapshot.watch(&address.script)?.is_none() {
+                return Err(ApiError::not_watched(&address.text));
+            }
+        }
+        match after {
+            Some(text) => self.place(text).map_err(|error| self.with_balances(error, addresses)),
+            None => Ok(self.reader.first_seq()?.saturating_sub(1)),
+        }
     }
 }

@@ -5,7 +5,8 @@ use bitcoin::Network;
 use serde_json::{Map, Value};
 
 use super::address::{self, KnownAddress};
-use super::error::ApiError;
+use super::error::{ApiError, shortened};
+use super::watching::distinct;
 use crate::config::History;
 
 /// Addresses in one request.
@@ -13,7 +14,25 @@ pub const MAX_ADDRESSES: usize = 10_000;
 const MAX_LABEL_BYTES: usize = 256;
 const MAX_DEPTHS: usize = 8;
 const MAX_DEPTH: u64 = 144;
+const MAX_NAME: usize = 64;
 const ONE_ADDRESS: &str = "{\"address\": \"<address>\"}";
+
+/// What of the watch list a consumer is told about.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Wanted {
+    All,
+    These(Vec<KnownAddress>),
+}
+
+/// Checks a consumer's name.
+pub fn consumer_name(text: &str) -> Result<&str, ApiError> {
+    let is_good = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-');
+    if (1..=MAX_NAME).contains(&text.len()) && text.bytes().all(is_good) {
+        return Ok(text);
+    }
+    let message = format!("{} is no name of a consumer; use 1 to {MAX_NAME} of the characters A-Z a-z 0-9 _ -.", shortened(text));
+    Err(ApiError::bad_request("invalid_name", message))
+}
 
 /// One JSON object from a client.
 #[derive(Debug, Clone, Default)]
@@ -71,6 +90,33 @@ impl Fields {
         elements.iter().enumerate().map(placed).collect()
     }
 
+    /// `addresses` of a consumer: `"all"`, which is the default, or an array of addresses. It may be empty only when the consumer is told
+    /// of blocks.
+    pub fn wanted(&self, network: Network, blocks: bool) -> Result<Wanted, ApiError> {
+        match self.get("addresses") {
+            None => Ok(Wanted::All),
+            Some(Value::String(word)) if word == "all" => Ok(Wanted::All),
+            Some(Value::Array(elements)) if elements.is_empty() && blocks => Ok(Wanted::These(Vec::new())),
+            Some(Value::Array(_)) => Ok(Wanted::These(distinct(self.addresses(network)?))),
+            Some(other) => {
+                let what = format!("\"all\" or an array of 1 to {MAX_ADDRESSES} addresses, not {}", kind(other));
+                Err(ApiError::invalid_field("addresses", &what))
+            }
+        }
+    }
+
+    /// `consumer`: the name of one, required.
+    pub fn consumer(&self) -> Result<String, ApiError> {
+        let name = self.text("consumer")?.ok_or_else(|| ApiError::missing_field("consumer", "the name of a consumer"))?;
+        consumer_name(&name)?;
+        Ok(name)
+    }
+
+    /// `cursor`: required. Whether it is one is not looked at here.
+    pub fn cursor(&self) -> Result<String, ApiError> {
+        self.text("cursor")?.ok_or_else(|| ApiError::missing_field("cursor", "the cursor of the last event that is done"))
+    }
+
     /// `label`: text of at most 256 bytes, optional.
     pub fn label(&self) -> Result<Option<String>, ApiError> {
         match self.get("label") {
@@ -117,6 +163,14 @@ impl Fields {
             Some(Value::String(text)) => Ok(Some(text.clone())),
             Some(other) => Err(ApiError::invalid_field(name, &format!("a text, not {}", kind(other)))),
         }
+    }
+
+    /// Up to `most` texts, optional.
+    pub fn texts(&self, name: &str, most: usize) -> Result<Option<Vec<String>>, ApiError> {
+        let refused = || ApiError::invalid_field(name, &format!("an array of 1 to {most} texts"));
+        let Some(value) = self.get(name) else { return Ok(None) };
+        let elements = value.as_array().filter(|elements| !elements.is_empty() && elements.len() <= most).ok_or_else(refused)?;
+        elements.iter().map(|element| element.as_str().map(str::to_owned).ok_or_else(refused)).collect::<Result<_, _>>().map(Some)
     }
 
     /// `true` or `false`, `default` when absent.
@@ -233,6 +287,35 @@ mod tests {
         let good = fields(&format!(r#"{{"addresses":[{{"address":"{ADDRESS}","label":"a"}},"{ADDRESS}"]}}"#));
         let labels: Vec<_> = good.addresses(Network::Regtest).unwrap().into_iter().map(|(_, label)| label).collect();
         assert_eq!(labels, [Some("a".to_owned()), None]);
+    }
+
+    #[test]
+    fn a_consumer_wants_all_addresses_or_those_named_or_blocks_alone() {
+        let wanted = |text: &str, blocks| fields(text).wanted(Network::Regtest, blocks);
+        assert_eq!((wanted("{}", false).unwrap(), wanted(r#"{"addresses":"all"}"#, false).unwrap()), (Wanted::All, Wanted::All));
+        assert_eq!(wanted(r#"{"addresses":[]}"#, true).unwrap(), Wanted::These(Vec::new()));
+        let Wanted::These(named) = wanted(&format!(r#"{{"addresses":["{ADDRESS}","{ADDRESS}"]}}"#), false).unwrap() else { panic!() };
+        assert_eq!(named.iter().map(|address| address.text.as_str()).collect::<Vec<_>>(), [ADDRESS]);
+        for bad in ["[]", "\"some\"", "7", "{}", "true", "[7]"] {
+            let error = wanted(&format!(r#"{{"addresses":{bad}}}"#), false).unwrap_err();
+            assert_eq!(error.code, "invalid_field", "{bad}");
+        }
+        assert_eq!(wanted(r#"{"addresses":["x"]}"#, true).unwrap_err().code, "invalid_address");
+    }
+
+    #[test]
+    fn a_consumer_has_a_plain_name() {
+        for good in ["a", "shop-1", "_", "-", "A_9", &"x".repeat(64)] {
+            assert_eq!(consumer_name(good), Ok(good));
+        }
+        for bad in ["", " ", "a b", "a/b", "é", "a.b", "a\0", "../x", "\u{fffd}", &"x".repeat(65)] {
+            assert_eq!(consumer_name(bad).unwrap_err().code, "invalid_name", "{bad}");
+            let error = fields(&serde_json::json!({ "consumer": bad }).to_string()).consumer().unwrap_err();
+            assert_eq!(error.code, "invalid_name", "{bad}");
+        }
+        assert_eq!(fields("{}").consumer().unwrap_err().code, "missing_field");
+        assert_eq!(fields(r#"{"consumer":7}"#).consumer().unwrap_err().code, "invalid_field");
+        assert_eq!(fields(r#"{"cursor":null}"#).cursor().unwrap_err().code, "missing_field");
     }
 
     #[test]

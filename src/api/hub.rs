@@ -4,8 +4,9 @@
 //!
 //! 1. The head that wakes it carries no events; it reads them from the log, in the order of their numbers, up to that head.
 //! 2. An event is encoded once, and only if somebody listens; each subscriber gets the same bytes.
-//! 3. Nothing here waits for a client. A socket whose queue is full is closed at once and hears nothing more on that session, so
-//!    that what it got is without a gap; it comes back with its last cursor.
+//! 3. Nothing here waits for a client, and never is more than a page read for one. A socket whose queue is full at event n stops being
+//!    live at n - 1 and [`lag`]s: it is told from the log, at its own pace, by a task of its own. The hub makes it live again between
+//!    two events, when what is still owed fits its queue. Only one that takes nothing is closed (`super::replay`).
 //! 4. `seen` is the number up to which live subscribers have been told. Who joins says from which number on events are owed to it:
 //!    later ones than `seen` first go to the others, those up to `seen` it gets from the log, and from then on it is live.
 //!    All of that happens between two events, so none is missing and none comes twice.
@@ -13,25 +14,28 @@
 //! # A subscription, step by step (`super::live` does 2 and 3, which may take long, outside of this task)
 //!
 //! ```text
-//! 1 pause     is there room for it; topics that the socket already hears are taken off, told up to `seen` = p
+//! 1 pause     is there room for it; topics that the socket already hears are taken off, told up to `seen` = p. Not while it lags
 //! 2           watch the scripts; snapshot of the store at head h >= p: the answer with balance and cursor h
 //! 3           events (p, h] of the topics taken off, so that subscribing again loses nothing
-//! 4 join      send 3, the answer, the events (h, seen]; live from `seen` on
+//! 4 join      send 3, the answer, the events (h, seen]; live from `seen` on. What does not fit the queue is handed back
+//! 5           wait for room, tell the log up to about the head if 3 and the answer are out, then 4 again (`Handle::join`)
 //! ```
 //!
 //! # A recoverable client
 //!
-//! It carries an offset (`super::recovery`), which moves with every event that the hub sends it and stands still with what others send.
-//! When it is lost its topics are kept; when it comes back, `super::live` replays the log from its offset as in any replay, and
-//! `rejoin` sends the rest and makes it live, between two events again.
+//! It carries an offset (`super::recovery`), which moves with every event that the hub or its lag sends it and stands still with what
+//! others send. When it is lost its topics are kept; when it comes back it lags from its offset on, without being told so.
 
-use std::collections::HashSet;
+mod handle;
+mod lag;
+mod pages;
+
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use bitcoin::Network;
-use serde_json::value::RawValue;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::cursor::Cursor;
@@ -39,140 +43,19 @@ use super::error::ApiError;
 use super::json;
 use super::recovery::{self, Mark, Recoverable};
 use super::subscriptions::{Subscriptions, Topic};
-use crate::socketio::{Ack, CloseReason, Encoded, SendError, Socket};
+use crate::socketio::{Encoded, SendError, Socket};
 use crate::store::{Reader, StoreError};
 use crate::tracker::Event;
+use handle::{Command, NotPaused};
+pub use handle::{Counts, Handle, Join, Joined, Paused, Reply};
+use lag::Lag;
+pub use pages::{Entry, PageError, Pages, events_between};
 
 /// The only namespace.
 pub const NAMESPACE: &str = "/";
 /// Events read from the log at a time.
 pub const PAGE: usize = 1000;
 const COMMANDS: usize = 1024;
-
-/// An event and its acknowledgement, which carries the same object.
-pub struct Reply {
-    pub name: &'static str,
-    pub json: String,
-    pub ack: Option<Ack>,
-}
-
-impl Reply {
-    fn event(&self) -> Result<Encoded, SendError> {
-        Ok(Encoded::event_raw(NAMESPACE, self.name, &self.json)?)
-    }
-
-    /// The event, and the acknowledgement behind it.
-    pub fn send(self, socket: &Socket) -> Result<(), SendError> {
-        socket.send(&self.event()?)?;
-        self.acknowledge()
-    }
-
-    fn acknowledge(self) -> Result<(), SendError> {
-        match self.ack {
-            None => Ok(()),
-            Some(ack) => ack.send(&RawValue::from_string(self.json).map_err(crate::socketio::EncodeError::from)?),
-        }
-    }
-}
-
-/// Step 4 of a subscription.
-pub struct Join {
-    pub socket: Socket,
-    pub topics: Vec<Topic>,
-    /// Events after this number are owed to the socket.
-    pub from: u64,
-    /// Sent before the reply.
-    pub before: Vec<(u64, Encoded)>,
-    pub reply: Option<Reply>,
-    /// Sent when nothing is owed any more, with the cursor added: the end of a replay.
-    pub caught_up: Option<serde_json::Map<String, serde_json::Value>>,
-}
-
-/// Step 1 of a subscription.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Paused {
-    /// The topics that were live until now.
-    pub live: Vec<Topic>,
-    /// They were told up to this number.
-    pub seen: u64,
-}
-
-/// What `/status` shows of the clients.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Counts {
-    pub subscribers: usize,
-    pub subscriptions: usize,
-    /// Live subscribers have been told up to this number.
-    pub seen: u64,
-}
-
-enum Command {
-    Pause { socket: Socket, topics: Vec<Topic>, answer: oneshot::Sender<Result<Paused, ApiError>> },
-    Join { join: Box<Join>, done: oneshot::Sender<()> },
-    Unsubscribe { socket: Socket, topic: Topic, reply: Reply, done: oneshot::Sender<()> },
-    Leave { socket: Socket },
-    Lost { id: String, mark: u64, answer: oneshot::Sender<Option<Vec<Topic>>> },
-    Rejoin { socket: Socket, from: u64, done: oneshot::Sender<()> },
-    Forget { id: String },
-    Counts { answer: oneshot::Sender<Counts> },
-}
-
-/// Commands to the hub. Each call is answered when the hub has done it.
-#[derive(Clone)]
-pub struct Handle {
-    commands: mpsc::Sender<Command>,
-}
-
-impl Handle {
-    pub async fn pause(&self, socket: &Socket, topics: Vec<Topic>) -> Result<Paused, ApiError> {
-        self.ask(|answer| Command::Pause { socket: socket.clone(), topics, answer }).await?
-    }
-
-    pub async fn join(&self, join: Join) -> Result<(), ApiError> {
-        self.ask(|done| Command::Join { join: Box::new(join), done }).await
-    }
-
-    pub async fn unsubscribe(&self, socket: &Socket, topic: Topic, reply: Reply) -> Result<(), ApiError> {
-        self.ask(|done| Command::Unsubscribe { socket: socket.clone(), topic, reply, done }).await
-    }
-
-    /// What a lost client was subscribed to, if `mark` says that it knows.
-    pub async fn lost(&self, id: &str, mark: u64) -> Result<Option<Vec<Topic>>, ApiError> {
-        self.ask(|answer| Command::Lost { id: id.to_owned(), mark, answer }).await
-    }
-
-    /// A lost client is back and has got the events up to `from`.
-    pub async fn rejoin(&self, socket: &Socket, from: u64) -> Result<(), ApiError> {
-        self.ask(|done| Command::Rejoin { socket: socket.clone(), from, done }).await
-    }
-
-    pub async fn counts(&self) -> Result<Counts, ApiError> {
-        self.ask(|answer| Command::Counts { answer }).await
-    }
-
-    /// The socket is gone. Does not wait.
-    pub fn leave(&self, socket: &Socket) {
-        self.tell(Command::Leave { socket: socket.clone() });
-    }
-
-    /// A lost client cannot come back any more. Does not wait.
-    pub fn forget(&self, id: &str) {
-        self.tell(Command::Forget { id: id.to_owned() });
-    }
-
-    fn tell(&self, command: Command) {
-        let Err(mpsc::error::TrySendError::Full(command)) = self.commands.try_send(command) else { return };
-        let commands = self.commands.clone();
-        // A stopped hub has no subscriptions to clean up.
-        tokio::spawn(async move { drop(commands.send(command).await) });
-    }
-
-    async fn ask<T>(&self, command: impl FnOnce(oneshot::Sender<T>) -> Command) -> Result<T, ApiError> {
-        let (answer, answered) = oneshot::channel();
-        self.commands.send(command(answer)).await.map_err(|_| ApiError::stopping())?;
-        answered.await.map_err(|_| ApiError::stopping())
-    }
-}
 
 /// How events look on the wire here: the log's id and the network are part of every one.
 #[derive(Debug, Clone)]
@@ -202,20 +85,26 @@ struct Listener {
 
 impl Listener {
     fn tell(&self, event: &Encoded, cursor: &str) -> bool {
-        let result = match &self.mark {
+        let sent = match offset_at(cursor, self.mark.as_ref()) {
             None => self.socket.send(event),
-            Some(mark) => self.socket.send_at(event, &recovery::offset(cursor, mark.load(Ordering::Relaxed))),
+            Some(offset) => self.socket.send_at(event, &offset),
         };
-        sent(&self.socket, result)
+        sent.is_ok()
     }
 }
 
 pub struct Hub {
     reader: Reader,
     wire: Wire,
+    pages: Arc<Pages>,
     head: watch::Receiver<u64>,
     commands: mpsc::Receiver<Command>,
+    /// For those who lag; weak, so that the hub ends with the last one who could command it.
+    sender: mpsc::WeakSender<Command>,
+    /// The live ones.
     subscriptions: Subscriptions<Listener>,
+    /// By the socket's key.
+    lagging: HashMap<u64, Arc<Lag>>,
     recoverable: Recoverable,
     /// Every live subscriber has been told up to this number.
     seen: u64,
@@ -227,9 +116,22 @@ impl Hub {
     /// `head` wakes it up; `limit`: subscriptions of one socket.
     pub fn new(reader: Reader, wire: Wire, head: watch::Receiver<u64>, limit: usize) -> (Self, Handle) {
         let (sender, commands) = mpsc::channel(COMMANDS);
+        let pages = Arc::new(Pages::new(reader.clone(), wire.clone()));
         let seen = *head.borrow();
-        let (subscriptions, recoverable) = (Subscriptions::default(), Recoverable::default());
-        (Self { reader, wire, head, commands, subscriptions, recoverable, seen, limit }, Handle { commands: sender })
+        let hub = Self {
+            reader,
+            wire,
+            pages: pages.clone(),
+            head,
+            commands,
+            sender: sender.downgrade(),
+            subscriptions: Subscriptions::default(),
+            lagging: HashMap::new(),
+            recoverable: Recoverable::default(),
+            seen,
+            limit,
+        };
+        (hub, Handle { commands: sender, pages })
     }
 
     /// Runs until `stop`, the end of the indexer, or a store that cannot be read.
@@ -258,44 +160,47 @@ impl Hub {
     fn obey(&mut self, command: Command) -> Result<(), StoreError> {
         // An answer that nobody waits for any more is not needed: its client has left.
         match command {
-            Command::Pause { socket, topics, answer } => {
-                let _ = answer.send(self.pause(&socket, topics));
-            }
-            Command::Join { join, done } => {
-                self.join(*join)?;
-                let _ = done.send(());
-            }
-            Command::Unsubscribe { socket, topic, reply, done } => {
-                self.unsubscribe(&socket, topic, reply);
-                let _ = done.send(());
-            }
+            Command::Pause { socket, topics, answer } => drop(answer.send(self.pause(&socket, topics))),
+            Command::Join { join, answer } => drop(answer.send(self.join(*join)?)),
+            Command::Unsubscribe { socket, topic, reply, answer } => drop(answer.send(self.unsubscribe(&socket, topic, reply))),
             Command::Leave { socket } => self.leave(&socket),
-            Command::Lost { id, mark, answer } => {
-                let _ = answer.send(self.lost(&id, mark));
-            }
-            Command::Rejoin { socket, from, done } => {
-                self.rejoin(socket, from)?;
-                let _ = done.send(());
-            }
+            Command::Resume { socket, answer } => drop(answer.send(self.resume(&socket)?)),
+            Command::Lost { id, mark, answer } => drop(answer.send(self.lost(&id, mark))),
+            Command::Rejoin { socket, from, answer } => drop(answer.send(self.rejoin(socket, from))),
             Command::Forget { id } => self.recoverable.forget(&id),
-            Command::Counts { answer } => {
-                let (subscribers, subscriptions) = (self.subscriptions.members(), self.subscriptions.count());
-                let counts = Counts { subscribers, subscriptions, seen: self.seen };
-                let _ = answer.send(counts);
-            }
+            Command::SubscriptionsOf { socket, answer } => drop(answer.send(self.count_of(socket.key()))),
+            Command::Counts { answer } => drop(answer.send(self.counts())),
         }
         Ok(())
     }
 
-    fn pause(&mut self, socket: &Socket, topics: Vec<Topic>) -> Result<Paused, ApiError> {
+    fn count_of(&self, key: u64) -> usize {
+        let lagging = self.lagging.get(&key).map(|lag| lag.lock().topics.len());
+        lagging.unwrap_or_else(|| self.subscriptions.count_of(key))
+    }
+
+    fn counts(&self) -> Counts {
+        let lagging = self.lagging.values().map(|lag| lag.lock().topics.len()).sum::<usize>();
+        Counts {
+            subscribers: self.subscriptions.members().saturating_add(self.lagging.len()),
+            subscriptions: self.subscriptions.count().saturating_add(lagging),
+            lagging: self.lagging.len(),
+            seen: self.seen,
+        }
+    }
+
+    fn pause(&mut self, socket: &Socket, topics: Vec<Topic>) -> Result<Paused, NotPaused> {
         let key = socket.key();
+        if let Some(lag) = self.lagging.get(&key) {
+            return Err(NotPaused::Lagging(lag.over.clone()));
+        }
         let (live, new): (Vec<_>, Vec<_>) = topics.into_iter().partition(|topic| self.subscriptions.contains(key, topic));
         if self.subscriptions.count_of(key).saturating_add(new.len()) > self.limit {
             let message = format!(
                 "One client may subscribe to at most {} addresses (limits.subscriptions); unsubscribe from some, or use another connection.",
                 self.limit
             );
-            return Err(ApiError::bad_request("too_many_subscriptions", message));
+            return Err(NotPaused::Refused(ApiError::bad_request("too_many_subscriptions", message)));
         }
         if socket.is_recoverable() {
             self.recoverable.begin_change(socket.id(), key);
@@ -307,82 +212,214 @@ impl Hub {
         Ok(Paused { live, seen: self.seen })
     }
 
-    fn join(&mut self, join: Join) -> Result<(), StoreError> {
+    fn join(&mut self, mut join: Join) -> Result<Joined, StoreError> {
         while self.seen < join.from {
             self.deliver_page(join.from)?;
         }
-        let owed = events_between(&self.reader, &self.wire, join.from, self.seen, &join.topics)?;
-        let Join { socket, topics, before, reply, caught_up, .. } = join;
-        let cursor = self.wire.cursor(self.seen);
-        let mark = self.recoverable.end_change(socket.id(), socket.key());
-        let send = || {
-            let alone = |(_, event): (u64, Encoded)| (event, None);
-            let mut events: Vec<_> = before.into_iter().map(alone).collect();
-            if let Some(reply) = reply {
-                events.push((reply.event()?, Some(reply)));
+        let socket = join.socket.clone();
+        if socket.is_closed() {
+            self.leave(&socket);
+            return Ok(Joined::default());
+        }
+        if let Some(lag) = self.lagging.get(&socket.key()) {
+            return Ok(Joined { lag: Some(lag.over.clone()), rest: Some(join), reply: None });
+        }
+        let (owed, next) = self.owed(join.from, &join.topics)?;
+        let (paid, reply) = self.pay(&mut join, owed, next);
+        match paid {
+            Ok(Some(mark)) => {
+                let topics = std::mem::take(&mut join.topics);
+                self.subscriptions.add(socket.key(), Listener { socket, mark }, topics);
+                Ok(Joined { reply, ..Joined::default() })
             }
-            events.extend(owed.into_iter().map(alone));
-            if let Some(mut object) = caught_up {
-                object.insert("cursor".to_owned(), cursor.clone().into());
-                events.push((Encoded::event(NAMESPACE, "caught_up", &object)?, None));
+            Ok(None) | Err(SendError::Full) => Ok(Joined { rest: Some(join), reply, lag: None }),
+            Err(_) => {
+                self.leave(&socket);
+                Ok(Joined::default())
             }
-            send_in_order(&socket, events, offset_at(&cursor, mark.as_ref()))
-        };
-        let result = send();
-        self.settle(&socket, mark, topics, result);
-        Ok(())
-    }
-
-    /// The end of a change: the socket is live with these topics, or gone.
-    fn settle(&mut self, socket: &Socket, mark: Option<Mark>, topics: Vec<Topic>, result: Result<(), SendError>) {
-        match sent(socket, result) {
-            true => self.subscriptions.add(socket.key(), Listener { socket: socket.clone(), mark }, topics),
-            false => self.leave(socket),
         }
     }
 
-    fn unsubscribe(&mut self, socket: &Socket, topic: Topic, reply: Reply) {
-        self.subscriptions.remove(socket.key(), &topic);
+    /// The events of `topics` after `from`, and the number up to which these are all: `seen`, or the end of a page.
+    fn owed(&self, from: u64, topics: &[Topic]) -> Result<(VecDeque<(u64, Encoded)>, u64), StoreError> {
+        if from >= self.seen {
+            return Ok((VecDeque::new(), self.seen));
+        }
+        let page = match self.pages.page_now(from) {
+            Ok(page) => page,
+            Err(PageError::Store(cause)) => return Err(cause),
+            // Whoever goes on in the log is told why it cannot.
+            Err(_) => return Ok((VecDeque::new(), from)),
+        };
+        let topics: HashSet<&Topic> = topics.iter().collect();
+        let wanted = page.after(from).iter().take_while(|entry| entry.number <= self.seen).filter(|entry| topics.contains(&entry.topic));
+        let owed = wanted.filter_map(|entry| Some((entry.number, entry.encoded(&self.wire)?.clone()))).collect();
+        Ok((owed, page.next.min(self.seen)))
+    }
+
+    /// Sends what a join has to send, and takes from it what is out: all of it if the answer has the client's mark, which goes with the
+    /// last event of all. `next`: with `owed` everything is sent up to there. Beside it a reply that lacks its acknowledgement.
+    fn pay(
+        &mut self,
+        join: &mut Join,
+        mut owed: VecDeque<(u64, Encoded)>,
+        next: u64,
+    ) -> (Result<Option<Option<Mark>>, SendError>, Option<Reply>) {
+        let is_whole = next >= self.seen;
+        let mut unanswered = None;
+        let mut step = || -> Result<Option<Option<Mark>>, SendError> {
+            let mut left = join.before.len() + usize::from(join.reply.is_some()) + owed.len();
+            left += usize::from(is_whole && join.caught_up.is_some());
+            let socket = join.socket.clone();
+            if left == 0 && is_whole {
+                let mark = self.recoverable.end_change(socket.id(), socket.key());
+                if let Some(offset) = offset_at(&self.wire.cursor(self.seen), mark.as_ref()) {
+                    socket.set_offset(&offset);
+                }
+                return Ok(Some(mark));
+            }
+            let mut mark = None;
+            let mut send = |event: &Encoded| {
+                left -= 1;
+                match left == 0 && is_whole {
+                    true => send_last(&mut self.recoverable, &socket, event, &self.wire.cursor(self.seen)).map(|new| mark = new),
+                    false => socket.send(event),
+                }
+            };
+            while let Some(event) = join.before.front() {
+                send(event)?;
+                join.before.pop_front();
+            }
+            if let Some(reply) = &join.reply {
+                send(&reply.event()?)?;
+                unanswered = join.reply.take().and_then(|mut reply| reply.acknowledge().is_err().then_some(reply));
+            }
+            while let Some((number, event)) = owed.front() {
+                send(event)?;
+                join.from = *number;
+                owed.pop_front();
+            }
+            join.from = next;
+            if let Some(object) = join.caught_up.as_mut().filter(|_| is_whole) {
+                object.insert("cursor".to_owned(), self.wire.cursor(self.seen).into());
+                send(&Encoded::event(NAMESPACE, "caught_up", object)?)?;
+            }
+            Ok(is_whole.then_some(mark))
+        };
+        let paid = step();
+        (paid, unanswered.filter(|reply| reply.ack.is_some()))
+    }
+
+    /// What of the reply is still to be sent: all of it, or the acknowledgement.
+    fn unsubscribe(&mut self, socket: &Socket, topic: Topic, mut reply: Reply) -> Option<Reply> {
+        let lag = self.lagging.get(&socket.key()).cloned();
+        let mut state = lag.as_ref().map(|lag| lag.lock());
+        match &mut state {
+            Some(state) => state.topics.remove(&topic),
+            None => self.subscriptions.remove(socket.key(), &topic),
+        };
         if socket.is_recoverable() {
             self.recoverable.begin_change(socket.id(), socket.key());
         }
-        let mark = self.recoverable.end_change(socket.id(), socket.key());
-        let cursor = self.wire.cursor(self.seen);
-        let result = reply.event().and_then(|event| send_in_order(socket, vec![(event, Some(reply))], offset_at(&cursor, mark.as_ref())));
-        if !sent(socket, result) {
-            self.leave(socket);
+        let cursor = self.wire.cursor(state.as_ref().map_or(self.seen, |state| state.at));
+        let sent = reply.event().and_then(|event| send_last(&mut self.recoverable, socket, &event, &cursor));
+        // Until here: what the lag sends behind the reply has the new mark.
+        drop(state);
+        match sent {
+            Ok(_) => reply.acknowledge().is_err().then_some(reply).filter(|reply| reply.ack.is_some()),
+            Err(SendError::Full) => Some(reply),
+            Err(_) => {
+                self.leave(socket);
+                None
+            }
         }
     }
 
     fn leave(&mut self, socket: &Socket) {
-        let topics = self.subscriptions.leave(socket.key());
+        let topics = self.forget_member(socket.key());
         self.recoverable.lose(socket.id(), socket.key(), topics);
+    }
+
+    /// Live or lagging: it is told nothing more. Its topics.
+    fn forget_member(&mut self, key: u64) -> Vec<Topic> {
+        match self.lagging.remove(&key) {
+            None => self.subscriptions.leave(key),
+            Some(lag) => {
+                lag.over.cancel();
+                self.forget_pages();
+                std::mem::take(&mut lag.lock().topics).into_iter().collect()
+            }
+        }
+    }
+
+    fn forget_pages(&self) {
+        if self.lagging.is_empty() {
+            self.pages.forget();
+        }
+    }
+
+    /// A member is told from the log from now on, after the number `at`.
+    fn lag(&mut self, Listener { socket, mark }: Listener, topics: Vec<Topic>, at: u64, is_told: bool) -> Option<CancellationToken> {
+        let commands = self.sender.upgrade()?;
+        let lag = Lag::new(socket, mark, topics, at, is_told);
+        self.lagging.insert(lag.socket.key(), lag.clone());
+        let over = lag.over.clone();
+        tokio::spawn(lag::run(lag, Handle { commands, pages: self.pages.clone() }));
+        Some(over)
+    }
+
+    /// A lagging member near the head is sent the rest. True if it is live again, or gone; otherwise its lag goes on.
+    fn resume(&mut self, socket: &Socket) -> Result<bool, StoreError> {
+        let Some(lag) = self.lagging.get(&socket.key()).cloned() else { return Ok(true) };
+        let at = lag.lock().at;
+        while self.seen < at {
+            self.deliver_page(at)?;
+        }
+        let mut state = lag.lock();
+        let topics: Vec<Topic> = state.topics.iter().copied().collect();
+        let (owed, next) = self.owed(at, &topics)?;
+        let step = || -> Result<bool, SendError> {
+            for (number, event) in owed {
+                lag.send(&self.wire, number, &event)?;
+                state.at = number;
+            }
+            state.at = next;
+            if next < self.seen {
+                return Ok(false);
+            }
+            if let Some(event) = lag.caught_up(&self.wire, next) {
+                lag.send(&self.wire, next, &event?)?;
+            }
+            Ok(true)
+        };
+        let caught_up = step();
+        drop(state);
+        match caught_up {
+            Ok(false) | Err(SendError::Full) => return Ok(false),
+            Ok(true) if !socket.is_closed() => {
+                self.lagging.remove(&socket.key());
+                self.forget_pages();
+                self.subscriptions.add(socket.key(), Listener { socket: lag.socket.clone(), mark: lag.mark.clone() }, topics);
+                lag.over.cancel();
+            }
+            Ok(true) | Err(_) => self.leave(socket),
+        }
+        Ok(true)
     }
 
     fn lost(&mut self, id: &str, mark: u64) -> Option<Vec<Topic>> {
         // The client may be back before its old socket's `Leave` is.
         if let Some(key) = self.recoverable.key(id) {
-            let topics = self.subscriptions.leave(key);
+            let topics = self.forget_member(key);
             self.recoverable.lose(id, key, topics);
         }
         self.recoverable.topics(id, mark)
     }
 
-    fn rejoin(&mut self, socket: Socket, from: u64) -> Result<(), StoreError> {
-        while self.seen < from {
-            self.deliver_page(from)?;
-        }
-        // One that never subscribed to anything has nothing to come back to.
-        let Some((topics, mark)) = self.recoverable.come_back(socket.id(), socket.key()) else { return Ok(()) };
-        let owed = events_between(&self.reader, &self.wire, from, self.seen, &topics)?;
-        let listener = Listener { socket, mark: Some(mark) };
-        let is_live = owed.iter().all(|(number, event)| listener.tell(event, &self.wire.cursor(*number)));
-        let socket = listener.socket.clone();
-        self.subscriptions.add(socket.key(), listener, topics);
-        if !is_live {
-            self.leave(&socket);
-        }
-        Ok(())
+    fn rejoin(&mut self, socket: Socket, from: u64) -> Option<CancellationToken> {
+        let (topics, mark) = self.recoverable.come_back(socket.id(), socket.key())?;
+        // One that subscribed to nothing has nothing to come back to.
+        (!topics.is_empty()).then(|| self.lag(Listener { socket, mark: Some(mark) }, topics, from, false))?
     }
 
     /// Tells live subscribers the next events, at most a page and none after `head`.
@@ -417,7 +454,11 @@ impl Hub {
             Ok(encoded) => {
                 let cursor = self.wire.cursor(number);
                 for (listener, topics) in self.subscriptions.tell(&topic, |listener| listener.tell(&encoded, &cursor)) {
-                    self.recoverable.lose(listener.socket.id(), listener.socket.key(), topics);
+                    if listener.socket.is_closed() {
+                        self.recoverable.lose(listener.socket.id(), listener.socket.key(), topics);
+                    } else {
+                        self.lag(listener, topics, number.saturating_sub(1), true);
+                    }
                 }
             }
             // Our own JSON under our own names: cannot happen, and must not stop the others if it does.
@@ -426,60 +467,18 @@ impl Hub {
     }
 }
 
-/// The events of `topics` after `from` and up to `to`, with their numbers.
-pub fn events_between(reader: &Reader, wire: &Wire, from: u64, to: u64, topics: &[Topic]) -> Result<Vec<(u64, Encoded)>, StoreError> {
-    let mut found = Vec::new();
-    if from >= to || topics.is_empty() {
-        return Ok(found);
-    }
-    let topics: HashSet<&Topic> = topics.iter().collect();
-    let mut after = from;
-    loop {
-        let events = reader.read_events(after, PAGE)?;
-        let more = events.len() == PAGE;
-        for (number, event) in events {
-            if number > to {
-                return Ok(found);
-            }
-            after = number;
-            if topics.contains(&Topic::of(&event.kind)) {
-                found.extend(wire.encode(number, &event).ok().map(|event| (number, event)));
-            }
-        }
-        if !more {
-            return Ok(found);
-        }
-    }
-}
-
 fn offset_at(cursor: &str, mark: Option<&Mark>) -> Option<String> {
     mark.map(|mark| recovery::offset(cursor, mark.load(Ordering::Relaxed)))
 }
 
-/// What a change of subscriptions sends. Only the last event has the new offset: who has that has everything.
-fn send_in_order(socket: &Socket, mut events: Vec<(Encoded, Option<Reply>)>, offset: Option<String>) -> Result<(), SendError> {
-    let last = events.pop();
-    for (event, reply) in events {
-        socket.send(&event)?;
-        reply.map_or(Ok(()), Reply::acknowledge)?;
+/// The last event of a change of subscriptions: it has the new mark, and who has that has everything. The change goes on if it cannot be
+/// queued.
+fn send_last(recoverable: &mut Recoverable, socket: &Socket, event: &Encoded, cursor: &str) -> Result<Option<Mark>, SendError> {
+    let mark = recoverable.end_change(socket.id(), socket.key());
+    let Some(offset) = offset_at(cursor, mark.as_ref()) else { return socket.send(event).map(|()| None) };
+    if let Err(error) = socket.send_at(event, &offset) {
+        recoverable.begin_change(socket.id(), socket.key());
+        return Err(error);
     }
-    if let Some(offset) = offset {
-        socket.set_offset(&offset);
-    }
-    let Some((event, reply)) = last else { return Ok(()) };
-    socket.send(&event)?;
-    reply.map_or(Ok(()), Reply::acknowledge)
-}
-
-/// True if it was sent. A client that does not keep up is closed: it would have a gap otherwise.
-fn sent(socket: &Socket, result: Result<(), SendError>) -> bool {
-    match result {
-        Ok(()) => true,
-        Err(SendError::Closed) => false,
-        Err(cause) => {
-            tracing::info!(id = socket.id(), %cause, "closing a client");
-            socket.close(CloseReason::SlowConsumer);
-            false
-        }
-    }
+    Ok(mark)
 }

@@ -3,9 +3,7 @@
 //! The slow parts of a subscription happen here, in the client's own work, so that they hold up nobody else; the exact hand-over to
 //! live is the hub's (its module doc has the steps). A client's next packet is looked at when the work for this one is done.
 
-use std::collections::HashSet;
 use std::sync::Arc;
-use std::time::Duration;
 
 use serde::Serialize;
 use serde_json::{Map, Value};
@@ -14,20 +12,13 @@ use super::App;
 use super::address::{self, KnownAddress};
 use super::error::{ApiError, shortened};
 use super::fields::Fields;
-use super::hub::{Join, NAMESPACE, PAGE, Paused, Reply, events_between};
+use super::hub::{Join, NAMESPACE, Paused, Reply, events_between};
 use super::json::{self, Balance};
 use super::recovery;
 use super::status::Tip;
 use super::subscriptions::Topic;
 use super::watching::{balance_in, distinct};
-use crate::socketio::{self, Ack, CloseReason, ConnectRefused, ConnectRequest, DisconnectReason, Encoded, SendError, Socket, Work};
-
-/// A client that takes nothing for this long while we replay to it is closed.
-const STALLED: Duration = Duration::from_secs(30);
-/// How often we look whether its queue has room again.
-const PAUSE: Duration = Duration::from_millis(10);
-/// Less than this waiting to be sent: the client keeps up and can go live.
-const DRAINED_BYTES: usize = 64 << 10;
+use crate::socketio::{self, Ack, CloseReason, ConnectRefused, ConnectRequest, DisconnectReason, Encoded, Socket, Work};
 
 /// The answer to a longer list carries no balances: it would not fit the queue of a client twice (the event and its acknowledgement).
 const BALANCES: usize = 1000;
@@ -80,6 +71,7 @@ impl socketio::Handler for Live {
 
     fn disconnected(&self, socket: &Socket, _reason: DisconnectReason) {
         self.app.hub.leave(socket);
+        self.app.consumers.socket_left(socket);
     }
 
     fn is_recoverable(&self, _request: &ConnectRequest) -> bool {
@@ -161,12 +153,15 @@ impl Client {
             "subscribe_addresses" => self.subscribe_many(fields(), &mut ack).await,
             "unsubscribe_address" => self.unsubscribe(fields(), &mut ack).await,
             "subscribe_blocks" => self.subscribe_blocks(&mut ack).await,
+            "subscribe_consumer" => self.app.subscribe_consumer(&self.socket, fields(), &mut ack).await,
+            "unsubscribe_consumer" => self.app.unsubscribe_consumer(&self.socket, fields(), &mut ack).await,
+            "ack" => self.app.ack_event(&self.socket, fields(), &mut ack).await,
             other => Err(unknown_event(other)),
         };
         if let Err(error) = result {
+            let reply = Reply { name: "error", json: json::to_text(&error), ack };
             // A client that cannot be told has left.
-            let _ = self.socket.emit("error", &error);
-            let _ = ack.map(|ack| ack.send(&error));
+            let _ = reply.send(&self.socket).await;
         }
     }
 
@@ -183,6 +178,7 @@ impl Client {
     }
 
     async fn subscribe(&self, wish: Wish, ack: &mut Option<Ack>) -> Result<(), ApiError> {
+        self.app.consumers.check_not_reading(&self.socket)?;
         let topics = wish.topics();
         let place = match &wish.after {
             None => None,
@@ -195,9 +191,7 @@ impl Client {
         let paused = self.app.hub.pause(&self.socket, topics.clone()).await?;
         if let Err(error) = self.app.ensure_watched(wish.addresses.clone(), wish.depths.clone()).await {
             // What was heard before goes on.
-            let Paused { live: topics, seen: from } = paused;
-            let back = Join { socket: self.socket.clone(), topics, from, before: Vec::new(), reply: None, caught_up: None };
-            self.app.hub.join(back).await?;
+            self.app.hub.join(Join::at(&self.socket, paused.live, paused.seen), false).await?;
             return Err(error);
         }
         match place {
@@ -216,8 +210,10 @@ impl Client {
         problem: Option<ApiError>,
         ack: &mut Option<Ack>,
     ) -> Result<(), ApiError> {
-        if let Some(error) = &problem {
-            let _ = self.socket.emit("error", error);
+        if let Some(error) = &problem
+            && !(Reply { name: "error", json: json::to_text(error), ack: None }).send(&self.socket).await
+        {
+            return Ok(());
         }
         let described = self.app.read(move |app| {
             let (json, head) = app.subscribed(&wish, None, problem.as_ref())?;
@@ -226,8 +222,7 @@ impl Client {
         });
         let (json, from, before) = described.await?;
         let reply = Some(Reply { name: "subscribed", json, ack: ack.take() });
-        let join = Join { socket: self.socket.clone(), topics, from, before, reply, caught_up: None };
-        self.app.hub.join(join).await
+        self.app.hub.join(Join { before, reply, ..Join::at(&self.socket, topics, from) }, false).await
     }
 
     /// Answers, sends what came after `from`, and goes live at the end of the log. The client may take its time, but must go on.
@@ -242,13 +237,10 @@ impl Client {
         }
         let (json, _) = self.app.read(move |app| app.subscribed(&wish, Some(from), None)).await?;
         let reply = Reply { name: "subscribed", json, ack: ack.take() };
-        if reply.send(&self.socket).is_err() {
-            self.socket.close(CloseReason::SlowConsumer);
+        if !reply.send(&self.socket).await {
             return Ok(());
         }
-        let Some(from) = self.replay_log(&topics, from, None).await? else { return Ok(()) };
-        let join = Join { socket: self.socket.clone(), topics, from, before: Vec::new(), reply: None, caught_up: Some(caught_up) };
-        self.app.hub.join(join).await
+        self.app.hub.join(Join { caught_up: Some(caught_up), ..Join::at(&self.socket, topics, from) }, true).await
     }
 
     /// A lost client gets what it missed after its offset, and is live again.
@@ -256,70 +248,9 @@ impl Client {
         let gone = || ApiError::internal(&"what a lost client had is not kept any more");
         let (cursor, mark) = recovery::parse(offset).ok_or_else(gone)?;
         let from = self.app.place(cursor)?;
-        let topics = self.app.hub.lost(self.socket.id(), mark).await?.ok_or_else(gone)?;
+        self.app.hub.lost(self.socket.id(), mark).await?.ok_or_else(gone)?;
         self.socket.set_offset(offset);
-        match self.replay_log(&topics, from, Some(mark)).await? {
-            Some(from) => self.app.hub.rejoin(&self.socket, from).await,
-            None => Ok(()),
-        }
-    }
-
-    /// Sends the events of `topics` after `from`, page by page; with a mark, each with its offset. The number up to which that is
-    /// done, near the head; `None` when the client has left.
-    async fn replay_log(&self, topics: &[Topic], mut from: u64, mark: Option<u64>) -> Result<Option<u64>, ApiError> {
-        let wanted: Arc<HashSet<Topic>> = Arc::new(topics.iter().copied().collect());
-        loop {
-            let wanted = wanted.clone();
-            let ReplayPage { events, last, more } = self.app.read(move |app| app.replay_page(from, &wanted)).await?;
-            for (number, event) in &events {
-                let offset = mark.map(|mark| recovery::offset(&self.app.wire.cursor(*number), mark));
-                if !self.send_when_there_is_room(event, offset.as_deref()).await {
-                    return Ok(None);
-                }
-            }
-            from = last;
-            if !more && !self.is_drained_within(STALLED).await {
-                return Ok(None);
-            }
-            if !more && *self.app.indexer.head().borrow() < from.saturating_add(PAGE as u64) {
-                return Ok(Some(from));
-            }
-        }
-    }
-
-    /// False when the client has left or stalls, and is closed then.
-    async fn send_when_there_is_room(&self, event: &Encoded, offset: Option<&str>) -> bool {
-        let mut waited = Duration::ZERO;
-        loop {
-            let sent = match offset {
-                None => self.socket.send(event),
-                Some(offset) => self.socket.send_at(event, offset),
-            };
-            match sent {
-                Ok(()) => return true,
-                Err(SendError::Full) if waited < STALLED => {}
-                Err(SendError::Closed) => return false,
-                Err(_) => {
-                    self.socket.close(CloseReason::SlowConsumer);
-                    return false;
-                }
-            }
-            tokio::time::sleep(PAUSE).await;
-            waited = waited.saturating_add(PAUSE);
-        }
-    }
-
-    async fn is_drained_within(&self, limit: Duration) -> bool {
-        let mut waited = Duration::ZERO;
-        while self.socket.queued_bytes() > DRAINED_BYTES {
-            if self.socket.is_closed() || waited >= limit {
-                self.socket.close(CloseReason::SlowConsumer);
-                return false;
-            }
-            tokio::time::sleep(PAUSE).await;
-            waited = waited.saturating_add(PAUSE);
-        }
-        true
+        self.app.hub.rejoin(&self.socket, from).await
     }
 
     async fn subscribe_blocks(&self, ack: &mut Option<Ack>) -> Result<(), ApiError> {
@@ -329,6 +260,7 @@ impl Client {
             tip: Option<Tip>,
             cursor: String,
         }
+        self.app.consumers.check_not_reading(&self.socket)?;
         let topics = vec![Topic::Blocks];
         let paused = self.app.hub.pause(&self.socket, topics.clone()).await?;
         let described = self.app.read(move |app| {
@@ -340,7 +272,7 @@ impl Client {
         });
         let (json, from, before) = described.await?;
         let reply = Some(Reply { name: "subscribed_blocks", json, ack: ack.take() });
-        self.app.hub.join(Join { socket: self.socket.clone(), topics, from, before, reply, caught_up: None }).await
+        self.app.hub.join(Join { before, reply, ..Join::at(&self.socket, topics, from) }, false).await
     }
 
     async fn unsubscribe(&self, fields: Result<Fields, ApiError>, ack: &mut Option<Ack>) -> Result<(), ApiError> {
@@ -355,13 +287,6 @@ impl Client {
         let reply = Reply { name: "unsubscribed", json, ack: ack.take() };
         self.app.hub.unsubscribe(&self.socket, Topic::Script(address.script), reply).await
     }
-}
-
-/// Part of the log: what is wanted of it, the last number looked at, and whether there is more.
-struct ReplayPage {
-    events: Vec<(u64, Encoded)>,
-    last: u64,
-    more: bool,
 }
 
 impl App {
@@ -393,20 +318,6 @@ impl App {
         }
         Ok((json::to_text(&shape), head))
     }
-
-    /// A page of the log for a replay.
-    fn replay_page(&self, from: u64, wanted: &HashSet<Topic>) -> Result<ReplayPage, ApiError> {
-        let head = self.reader.snapshot().head()?;
-        let events = self.reader.read_events(from, PAGE)?;
-        // Retention may have taken some while we looked.
-        self.place(&self.wire.cursor(from))?;
-        let (last, more) = (events.last().map_or(from, |(number, _)| *number), events.len() == PAGE);
-        // Numbers may be skipped: when there is no more, none of those up to the head is left.
-        let last = if more { last } else { last.max(head) };
-        let wanted = events.iter().filter(|(_, event)| wanted.contains(&Topic::of(&event.kind)));
-        let encoded = wanted.map(|(number, event)| Ok((*number, self.wire.encode(*number, event)?))).collect::<Result<_, SendError>>();
-        Ok(ReplayPage { events: encoded.map_err(|cause| ApiError::internal(&cause))?, last, more })
-    }
 }
 
 fn wish(fields: &Fields, addresses: Arc<[KnownAddress]>, many: bool) -> Result<Wish, ApiError> {
@@ -415,7 +326,7 @@ fn wish(fields: &Fields, addresses: Arc<[KnownAddress]>, many: bool) -> Result<W
 
 fn unknown_event(name: &str) -> ApiError {
     let message = format!(
-        "There is no event {}; this daemon knows subscribe_address, subscribe_addresses, unsubscribe_address and subscribe_blocks.",
+        "There is no event {}; this daemon knows subscribe_address, subscribe_addresses, unsubscribe_address, subscribe_blocks, subscribe_consumer, unsubscribe_consumer and ack.",
         shortened(name)
     );
     ApiError::bad_request("unknown_event", message)

@@ -6,7 +6,8 @@
 //!   numbers, each once, none skipped: from the cursor that `subscribed` (or REST) named, on.
 //! * What one answer says (balance, tip, cursor) is read from one snapshot of the store, so it is true at one instant.
 //! * The same event is the same bytes for every subscriber and in `GET /events`.
-//! * A client that does not keep up is closed, never given a gap: it comes back with the cursor of the last event it got.
+//! * A client that does not keep up is told from the log at its own pace (`lagged`, the events, `caught_up`) and is then live again, never
+//!   given a gap. One that takes nothing at all is closed and comes back with the cursor of the last event it got.
 //! * A client that asked to be recoverable and is lost is told the rest of its subscriptions' events from the log when it is back: each
 //!   once, none skipped; or it is told that it is a new client.
 //! * Addresses exist only here; below, a watched thing is a script and its hash.
@@ -23,8 +24,8 @@
 //!              │                  └──── events     the log, with long polling
 //!              └─ the rest ───► page
 //! ```
-//! `json` has the wire shapes, `fields` reads what clients send, `cursor` and `address` their two kinds of text, `recovery` keeps what
-//! lost clients come back to.
+//! `replay` tells one client from the log at its own pace, `json` has the wire shapes, `fields` reads what clients send, `cursor` and
+//! `address` their two kinds of text, `recovery` keeps what lost clients come back to.
 
 mod address;
 mod browser;
@@ -33,10 +34,14 @@ mod cursor;
 mod error;
 mod events;
 mod fields;
+mod fresh;
 mod hub;
 mod json;
 mod live;
+mod metrics;
+mod news;
 mod recovery;
+mod replay;
 mod respond;
 mod rest;
 mod router;
@@ -52,7 +57,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
-use tokio::sync::{Mutex, watch};
+use tokio::sync::{Mutex, Semaphore, watch};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
@@ -77,9 +82,12 @@ pub struct Parts {
     pub stop: CancellationToken,
 }
 
+/// Ends when it is told to or, with an error, when the store cannot be read.
+pub type HubTask = JoinHandle<Result<(), StoreError>>;
+
 /// Starts the hub and builds the router. The hub ends when `stop` says so or, with an error, when the store cannot be read: then the
 /// daemon must end.
-pub fn start(parts: Parts) -> Result<(Arc<Router>, JoinHandle<Result<(), StoreError>>), StoreError> {
+pub fn start(parts: Parts) -> Result<(Arc<Router>, HubTask), StoreError> {
     let (gate, socketio) = (browser::Gate::new(&parts.config.server, parts.listen), parts.socketio.clone());
     let (app, hub) = build(parts)?;
     for consumer in app.consumers.all() {
@@ -93,9 +101,26 @@ fn build(parts: Parts) -> Result<(Arc<App>, hub::Hub), StoreError> {
     let Parts { reader, indexer, node, monitoring, config, stop, .. } = parts;
     let wire = hub::Wire { log: reader.log_id().into(), network: reader.chain().network };
     let (hub, handle) = hub::Hub::new(reader.clone(), wire.clone(), indexer.head(), config.limits.subscriptions);
-    let switch = Mutex::new(());
+    let news = news::News::new(*indexer.head().borrow());
+    let (switch, waiting) = (Mutex::new(()), Semaphore::new(config.limits.connections.min(Semaphore::MAX_PERMITS)));
     let consumers = consumers::Registry::load(&reader, config.limits.consumers)?;
-    let app = App { reader, indexer, node, monitoring, switch, config, wire, hub: handle, started: Instant::now(), stop, consumers };
+    let webhooks = webhooks::Webhooks::new(&config.webhooks);
+    let app = App {
+        reader,
+        indexer,
+        node,
+        monitoring,
+        switch,
+        config,
+        wire,
+        waiting,
+        news,
+        hub: handle,
+        started: Instant::now(),
+        stop,
+        consumers,
+        webhooks,
+    };
     Ok((Arc::new(app), hub))
 }
 
@@ -109,10 +134,14 @@ struct App {
     switch: Mutex<()>,
     config: Arc<config::Config>,
     wire: hub::Wire,
+    /// One is held by each request that waits for news.
+    waiting: Semaphore,
+    news: news::News,
     hub: hub::Handle,
     started: Instant,
     stop: CancellationToken,
     consumers: consumers::Registry,
+    webhooks: webhooks::Webhooks,
 }
 
 impl App {

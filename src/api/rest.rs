@@ -10,6 +10,7 @@ use hyper::header::CONTENT_TYPE;
 use hyper::{HeaderMap, Method, Request, StatusCode};
 use percent_encoding::percent_decode_str;
 use serde::Serialize;
+use tokio::time::Instant;
 
 use super::App;
 use super::error::{ApiError, shortened};
@@ -43,6 +44,7 @@ pub enum Route {
     Ack(String),
     DeadLetters(String),
     Resend(String),
+    Metrics,
     Live,
     Ready,
 }
@@ -70,6 +72,7 @@ impl Route {
             ["consumers", name, "ack"] => Self::Ack((*name).to_owned()),
             ["consumers", name, "dead_letters"] => Self::DeadLetters((*name).to_owned()),
             ["consumers", name, "dead_letters", "resend"] => Self::Resend((*name).to_owned()),
+            ["metrics"] => Self::Metrics,
             ["health", "live"] => Self::Live,
             ["health", "ready"] => Self::Ready,
             _ => return None,
@@ -82,9 +85,19 @@ impl Route {
             Self::Start | Self::Stop | Self::AddAddress | Self::AddAddresses | Self::ScanHistory(_) => WRITE,
             Self::Ack(_) | Self::Resend(_) => WRITE,
             Self::Status | Self::Addresses | Self::Balance(_) | Self::Transactions(_) | Self::Utxos(_) | Self::Events => READ,
-            Self::Consumers | Self::Live | Self::Ready => READ,
+            Self::Consumers | Self::Metrics | Self::Live | Self::Ready => READ,
             Self::Consumer(_) => DEFINE,
             Self::DeadLetters(_) => CLEAR,
+        }
+    }
+
+    /// It answers with state that events change, so it can wait for one (`min_cursor`).
+    fn tells_state(&self) -> bool {
+        match self {
+            Self::Status | Self::Addresses | Self::Balance(_) | Self::Transactions(_) | Self::Utxos(_) | Self::Events => true,
+            Self::Start | Self::Stop | Self::AddAddress | Self::AddAddresses | Self::ScanHistory(_) => false,
+            Self::Consumers | Self::Consumer(_) | Self::Ack(_) | Self::DeadLetters(_) | Self::Resend(_) => false,
+            Self::Metrics | Self::Live | Self::Ready => false,
         }
     }
 }
@@ -100,8 +113,15 @@ where
         return Err(ApiError::method_not_allowed(method.as_str(), route.allow()));
     }
     let query = Query::parse(request.uri().query().unwrap_or_default());
+    let asked = Instant::now();
+    if route.tells_state() {
+        app.reach(&query).await?;
+    }
     match route {
-        Route::Status => Ok(respond::json(StatusCode::OK, &app.status(sessions).await?)),
+        Route::Status => {
+            let status = app.status(sessions).await?;
+            Ok(respond::json_at(StatusCode::OK, &status.cursor, &status))
+        }
         Route::Start => start(app, sessions).await,
         Route::Stop => stop(app).await,
         Route::AddAddress => app.add_address(&body(app, request).await?.ok_or_else(no_body)?).await,
@@ -111,7 +131,7 @@ where
         Route::Transactions(address) => app.transactions(&address, &query).await,
         Route::Utxos(address) => app.utxos(&address, &query).await,
         Route::ScanHistory(address) => app.scan_history(&address, &body(app, request).await?.unwrap_or_default()).await,
-        Route::Events => app.events(&query).await,
+        Route::Events => app.events(&query, asked).await,
         Route::Consumers => app.list_consumers().await,
         Route::Consumer(name) if method == Method::PUT => app.put_consumer(&name, &body(app, request).await?.unwrap_or_default()).await,
         Route::Consumer(name) if method == Method::DELETE => app.delete_consumer(&name).await,
@@ -120,6 +140,7 @@ where
         Route::DeadLetters(name) if method == Method::DELETE => app.drop_dead_letters(&name, &query).await,
         Route::DeadLetters(name) => app.dead_letters(&name, &query).await,
         Route::Resend(name) => app.resend_dead_letters(&name, &body(app, request).await?.unwrap_or_default()).await,
+        Route::Metrics => app.metrics(sessions).await,
         Route::Live => Ok(app.live()),
         Route::Ready => app.ready(),
     }

@@ -12,6 +12,7 @@ use hyper::{Method, Request, Response, StatusCode};
 use super::App;
 use super::browser::{self, Gate};
 use super::error::ApiError;
+use super::fresh::Condition;
 use super::live::Live;
 use super::respond::{self, Answer};
 use super::rest::{self, Route};
@@ -64,16 +65,34 @@ impl Router {
         }
         let head = request.method() == Method::HEAD;
         let answer = match Route::of(request.uri().path()) {
-            Some(route) => rest::answer(&self.app, route, request, self.socketio.session_count()).await,
-            None => page(&request),
+            Some(route) => self.rest(route, request).await,
+            None => page(&request).unwrap_or_else(|error| respond::error(&error)),
         };
-        let answer = answer.unwrap_or_else(|error| respond::error(&error));
         if head { without_body(answer) } else { answer }
+    }
+
+    async fn rest<B>(&self, route: Route, request: Request<B>) -> Answer
+    where
+        B: Body<Data = Bytes> + Unpin,
+        B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    {
+        // Looked at before: an answer that does not say itself what it includes includes at least this.
+        let known = self.app.wire.cursor(*self.app.indexer.head().borrow());
+        let condition = Condition::of(request.method(), request.headers());
+        let answer = rest::answer(&self.app, route, request, self.socketio.session_count()).await;
+        let mut answer = answer.unwrap_or_else(|error| respond::error(&error));
+        respond::set_cursor(&mut answer, &known);
+        condition.apply(answer)
     }
 
     /// Tells all Socket.IO sessions goodbye and waits until they are gone.
     pub async fn shutdown(&self) {
         self.socketio.shutdown().await;
+    }
+
+    /// To be called before old events are deleted: consumers that have done all that they wanted are not to be told that they missed something.
+    pub async fn before_retention(&self) -> Result<(), ApiError> {
+        self.app.pass_what_nobody_wants().await
     }
 
     /// Open Socket.IO sessions.
@@ -106,8 +125,11 @@ fn options<B>(request: &Request<B>) -> Answer {
     answer
 }
 
-/// The same answer as for GET, as HEAD wants it: with the length, without the bytes.
+/// The same answer as for GET, as HEAD wants it: with the length, without the bytes. A 304 has no length to tell.
 fn without_body(mut answer: Answer) -> Answer {
+    if answer.status() == StatusCode::NOT_MODIFIED {
+        return answer;
+    }
     let length = answer.body().size_hint().exact().unwrap_or_default();
     answer.headers_mut().insert(CONTENT_LENGTH, HeaderValue::from(length));
     *answer.body_mut() = Full::default();

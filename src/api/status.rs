@@ -17,13 +17,15 @@ use serde::Serialize;
 use super::error::ApiError;
 use super::json::{self, Block, Text};
 use super::respond::{self, Answer};
-use super::{App, address};
+use super::{App, address, hub, webhooks};
 use crate::bitcoind;
 use crate::clock::now_ms;
 use crate::store::{Snapshot, StoreError};
 
 /// Addresses that `/status` lists; `GET /addresses` has them all.
 const LISTED: usize = 1000;
+/// Consumers that `/status` lists.
+const LISTED_CONSUMERS: usize = 100;
 
 /// The tip with the time in its header; the time is `null` when the block came before the store knows blocks.
 #[derive(Debug, Serialize)]
@@ -59,13 +61,26 @@ pub struct Status {
     not_following_because: Option<String>,
     data_age: Option<f64>,
     tip: Option<Tip>,
-    cursor: String,
+    pub cursor: String,
     node: Node,
     zmq: Zmq,
     reconcile: Reconcile,
     mempool: Mempool,
     clients: Clients,
+    consumers: Vec<ConsumerState>,
+    consumer_count: usize,
     scans: [(); 0],
+}
+
+#[derive(Debug, Serialize)]
+struct ConsumerState {
+    name: String,
+    cursor: String,
+    lag: u64,
+    lag_exact: bool,
+    lag_seconds: f64,
+    readers: usize,
+    webhook_state: Option<&'static str>,
 }
 
 #[derive(Debug, Serialize)]
@@ -144,18 +159,20 @@ fn age(then: Option<u64>, now: u64) -> Option<f64> {
     then.map(|then| json::seconds(now.saturating_sub(then)))
 }
 
-/// `sessions`: open Engine.IO sessions; `subscribers`: those of them that subscribed to something.
+/// `sessions`: open Engine.IO sessions; `subscribers`: those of them that subscribed to something; `lagging`: those of these that are told
+/// from the log because they read more slowly than events come.
 #[derive(Debug, Serialize)]
 struct Clients {
     sessions: usize,
     subscribers: usize,
     subscriptions: usize,
+    lagging: usize,
 }
 
 impl App {
     pub(super) async fn status(self: &Arc<Self>, sessions: usize) -> Result<Status, ApiError> {
-        let counts = self.hub.counts().await?;
-        let clients = Clients { sessions, subscribers: counts.subscribers, subscriptions: counts.subscriptions };
+        let hub::Counts { subscribers, subscriptions, lagging, .. } = self.hub.counts().await?;
+        let clients = Clients { sessions, subscribers, subscriptions, lagging };
         self.read(move |app| app.describe(clients)).await
     }
 
@@ -195,8 +212,26 @@ impl App {
             mempool: Mempool { size: node.mempool.size, loaded: node.mempool.loaded, age: age(node.mempool.at, now) },
             node: Node::of(node, now),
             clients,
+            consumers: self.consumer_states()?,
+            consumer_count: self.consumers.count(),
             scans: [],
         })
+    }
+
+    /// The first consumers; `GET /consumers` has them all.
+    fn consumer_states(&self) -> Result<Vec<ConsumerState>, ApiError> {
+        let mut consumers = self.consumers.all();
+        consumers.truncate(LISTED_CONSUMERS);
+        let states = consumers.iter().zip(self.consumer_lags(&consumers)?).map(|(consumer, lag)| ConsumerState {
+            name: consumer.name.clone(),
+            cursor: self.wire.cursor(consumer.place().number),
+            lag: lag.events,
+            lag_exact: lag.exact,
+            lag_seconds: lag.seconds,
+            readers: consumer.readers(),
+            webhook_state: webhooks::word(self, consumer),
+        });
+        Ok(states.collect())
     }
 
     /// Why the daemon does not follow the node's tip and feeds; `None` when it does.

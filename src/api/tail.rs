@@ -1,4 +1,4 @@
-//! Reading on in the event log: what part of it somebody wants, a page of that, and waiting for more.
+//! Reading on in the event log: what part of it somebody wants, and a page of that. Waiting for more is in `super::news`.
 //!
 //! Everything that sends events but the live subscribers of the hub reads through here: `GET /events`, replays, consumers, webhooks.
 
@@ -72,33 +72,6 @@ impl App {
             }
         }
         Ok(page)
-    }
-
-    /// The next page with something in it, or an empty one when `enough` is over, the daemon stops, or there is more to look at.
-    pub(super) async fn next_log_page(
-        self: &Arc<Self>,
-        mut after: u64,
-        filter: &Filter,
-        limit: usize,
-        enough: impl Future<Output = ()>,
-    ) -> Result<Page, ApiError> {
-        let mut head = self.indexer.head();
-        tokio::pin!(enough);
-        loop {
-            head.borrow_and_update();
-            let filter = filter.clone();
-            let page = self.read(move |app| app.log_page(after, &filter, limit)).await?;
-            if !page.events.is_empty() || page.next < page.head {
-                return Ok(page);
-            }
-            after = page.next;
-            tokio::select! {
-                biased;
-                () = &mut enough => return Ok(page),
-                () = self.stop.cancelled() => return Ok(page),
-                woken = head.changed() => if woken.is_err() { return Ok(page) },
-            }
-        }
     }
 
     /// Whether retention has taken an event after this number.

@@ -89,7 +89,8 @@ impl App {
         let message =
             if known { format!("{} was watched already.", address.text) } else { format!("Watching {} from now on.", address.text) };
         let (coverage, cursor) = (CoverageShape::from(&row.coverage), self.wire.cursor(done.head));
-        Ok(respond::json(StatusCode::OK, &Added { address: address.text, message, label: row.label, coverage, cursor }))
+        let added = Added { address: address.text, message, label: row.label, coverage, cursor };
+        Ok(respond::json_at(StatusCode::OK, &added.cursor, &added))
     }
 
     /// `POST /add_addresses`: all of them or, when one is bad, none.
@@ -125,7 +126,8 @@ impl App {
         let done = self.indexer.apply(Input::Watch { scripts, now: now_ms() }).await?;
         let added = count.saturating_sub(known);
         let message = format!("Watching {count} addresses, {added} of them from now on.");
-        Ok(respond::json(StatusCode::OK, &Added { count, added, message, cursor: self.wire.cursor(done.head) }))
+        let added = Added { count, added, message, cursor: self.wire.cursor(done.head) };
+        Ok(respond::json_at(StatusCode::OK, &added.cursor, &added))
     }
 
     /// `GET /addresses?limit=&after=`: in the order of their script hashes; `next` is the `after` of the next page.
@@ -148,13 +150,13 @@ impl App {
             coverage: CoverageShape,
         }
         #[derive(Serialize)]
-        struct Page {
+        struct Page<'a> {
             addresses: Vec<Watched>,
             count: usize,
             total: u64,
             next: Option<String>,
             tip: Option<Block>,
-            cursor: String,
+            cursor: &'a str,
         }
         let limit = query.whole("limit", ADDRESSES_DEFAULT, 1..=ADDRESSES_MOST)?;
         let after = query.get("after").map(|text| self.address(text)).transpose()?;
@@ -181,7 +183,7 @@ impl App {
             let next = addresses.last().filter(|_| addresses.len() == limit).map(|last| last.address.clone());
             let (count, total) = (addresses.len(), snapshot.counts()?.addresses);
             let (tip, cursor) = (snapshot.tip()?.map(Block::from), app.wire.cursor(snapshot.head()?));
-            Ok(respond::json(StatusCode::OK, &Page { addresses, count, total, next, tip, cursor }))
+            Ok(respond::state(&cursor, &Page { addresses, count, total, next, tip, cursor: &cursor }))
         })
         .await
     }
@@ -189,7 +191,11 @@ impl App {
     /// `GET /balance/{address}`
     pub(super) async fn balance(self: &Arc<Self>, address: &str) -> Result<Answer, ApiError> {
         let address = self.address(address)?;
-        self.read(move |app| Ok(respond::json(StatusCode::OK, &balance_in(&app.reader.snapshot(), &address, &app.wire)?))).await
+        self.read(move |app| {
+            let balance = balance_in(&app.reader.snapshot(), &address, &app.wire)?;
+            Ok(respond::state(&balance.cursor, &balance))
+        })
+        .await
     }
 
     /// `GET /utxos/{address}?include_spent=`
@@ -215,7 +221,8 @@ impl App {
             let utxos: Vec<_> = rows.iter().map(|(outpoint, row)| Utxo::new(&address.text, outpoint, row, tip)).collect();
             let (coverage, cursor) = (CoverageShape::from(&row.coverage), app.wire.cursor(snapshot.head()?));
             let (count, tip) = (utxos.len(), tip.map(Block::from));
-            Ok(respond::json(StatusCode::OK, &Utxos { address: address.text, count, utxos, coverage, tip, cursor }))
+            let utxos = Utxos { address: address.text, count, utxos, coverage, tip, cursor };
+            Ok(respond::state(&utxos.cursor, &utxos))
         })
         .await
     }
@@ -268,7 +275,7 @@ impl App {
                 tip: tip.map(Block::from),
                 cursor: app.wire.cursor(snapshot.head()?),
             };
-            Ok(respond::json(StatusCode::OK, &page))
+            Ok(respond::state(&page.cursor, &page))
         })
         .await
     }
@@ -303,7 +310,7 @@ impl App {
         let message = "Asking the node for all unspent outputs of the address. Past transactions that left none are not listed yet.";
         let cursor = self.wire.cursor(done.head);
         let answer = Scanning { address: address.text, blocks_back, message, status: "scanning", coverage, cursor };
-        Ok(respond::json(StatusCode::ACCEPTED, &answer))
+        Ok(respond::json_at(StatusCode::ACCEPTED, &answer.cursor, &answer))
     }
 }
 

@@ -14,6 +14,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
+use tokio::sync::Notify;
+
 use super::budget::Budget;
 use super::handler::{CloseReason, Message};
 
@@ -53,6 +55,8 @@ struct State {
     bytes: usize,
     /// Taken out of the queue and not yet given to the system.
     held: usize,
+    /// Groups that were ever taken out.
+    taken: u64,
     /// When the session last took a group, or got the first one that waits. Looked at only when something waits.
     moved: Option<Instant>,
     closing: Option<CloseReason>,
@@ -92,6 +96,8 @@ struct Shared {
     max_groups: usize,
     max_bytes: usize,
     queues: Arc<Queues>,
+    /// Told when the queue is drained or closed.
+    drained: Notify,
 }
 
 /// The queues of all sessions of a service.
@@ -114,7 +120,7 @@ impl Queues {
 
     /// A queue among these for at most `max_groups` groups and `max_bytes` bytes; a single larger group fits an empty queue.
     pub(super) fn outbox(self: &Arc<Self>, max_groups: usize, max_bytes: usize) -> (Outbox, OutboxReceiver) {
-        let shared = Arc::new(Shared { state: Mutex::default(), max_groups, max_bytes, queues: self.clone() });
+        let shared = Arc::new(Shared { state: Mutex::default(), max_groups, max_bytes, queues: self.clone(), drained: Notify::new() });
         self.open().insert(key(&shared), Arc::downgrade(&shared));
         (Outbox { shared: shared.clone() }, OutboxReceiver { shared })
     }
@@ -179,6 +185,12 @@ impl Shared {
         done
     }
 
+    /// Whether at most this part of either bound is used: one `nth`.
+    fn is_within(&self, state: &State, nth: usize) -> bool {
+        let within = |used: usize, max: usize| used.saturating_mul(nth) <= max;
+        state.groups.is_empty() || (within(state.groups.len(), self.max_groups) && within(state.bytes, self.max_bytes))
+    }
+
     /// The end of a session that reads too slowly: what waits is dropped here and now, what the transport has with the session. Gives
     /// its waker.
     #[must_use]
@@ -190,6 +202,7 @@ impl Shared {
             (std::mem::take(&mut state.groups), state.waker.take())
         });
         drop(groups);
+        self.drained.notify_waiters();
         waker
     }
 }
@@ -265,6 +278,7 @@ impl Outbox {
         if state.closing.is_none() {
             state.closing = Some(reason);
             wake(state);
+            self.shared.drained.notify_waiters();
         }
     }
 
@@ -275,6 +289,33 @@ impl Outbox {
 
     pub fn queued_bytes(&self) -> usize {
         self.shared.lock().bytes
+    }
+
+    /// Whether the queue is at most half full. Who sends as fast as the client takes stops here, so that answers find room.
+    pub fn has_room(&self) -> bool {
+        self.shared.is_within(&self.shared.lock(), 2)
+    }
+
+    /// Waits until at most one `nth` of the queue, 4 or more, is full, or it is closed.
+    pub async fn drained(&self, nth: usize) {
+        loop {
+            // Made before the look, so that what happens in between is not missed.
+            let notified = self.shared.drained.notified();
+            if self.is_drained(nth) {
+                return;
+            }
+            notified.await;
+        }
+    }
+
+    fn is_drained(&self, nth: usize) -> bool {
+        let state = self.shared.lock();
+        state.closing.is_some() || state.gone || self.shared.is_within(&state, nth)
+    }
+
+    /// How many groups the session has taken since it began: it moves as long as the client reads.
+    pub fn taken(&self) -> u64 {
+        self.shared.lock().taken
     }
 }
 
@@ -309,15 +350,20 @@ impl OutboxReceiver {
 
     /// The next group if one is waiting.
     pub fn try_recv(&mut self) -> Option<Group> {
-        self.shared.change(|state| {
+        let (group, drained) = self.shared.change(|state| {
             let group = state.groups.pop_front()?;
             state.bytes = state.bytes.saturating_sub(group.bytes());
+            state.taken = state.taken.wrapping_add(1);
             state.moved = Some(Instant::now());
             if state.groups.is_empty() && state.groups.capacity() > KEPT_CAPACITY {
                 state.groups.shrink_to(KEPT_CAPACITY);
             }
-            Some(group)
-        })
+            Some((group, self.shared.is_within(state, 4)))
+        })?;
+        if drained {
+            self.shared.drained.notify_waiters();
+        }
+        Some(group)
     }
 
     /// How much of what was taken is not out yet.
@@ -383,6 +429,7 @@ impl Drop for OutboxReceiver {
             std::mem::take(&mut state.groups)
         });
         drop(groups);
+        self.shared.drained.notify_waiters();
         self.shared.queues.open().remove(&key(&self.shared));
     }
 }
@@ -406,6 +453,31 @@ mod tests {
         assert_eq!(sender.try_send(text("0123")), Ok(()));
         assert_eq!(sender.try_send(text("")), Err(SendError::Full), "two groups are the limit");
         assert_eq!(sender.queued_bytes(), 8);
+    }
+
+    #[test]
+    fn who_waits_for_room_is_told_when_a_quarter_is_left_or_the_queue_is_closed() {
+        use futures_util::FutureExt;
+
+        let (sender, mut receiver) = outbox(4, 100);
+        for (queued, room) in [(1, true), (2, true), (3, false), (4, false)] {
+            sender.try_send(text("a")).expect("four fit");
+            assert_eq!(sender.has_room(), room, "{queued}");
+        }
+        let mut drained = Box::pin(sender.drained(4));
+        for (left, over) in [(3, false), (2, false), (1, true)] {
+            assert!(drained.as_mut().now_or_never().is_none(), "more than {left} are left");
+            receiver.try_recv().expect("queued above");
+            assert_eq!(drained.as_mut().now_or_never().is_some(), over, "{left} are left");
+        }
+        assert_eq!(sender.taken(), 3);
+        drop(drained);
+        sender.try_send(text(&"a".repeat(60))).expect("it fits");
+        assert!(!sender.has_room(), "by the bytes");
+        let mut drained = Box::pin(sender.drained(4));
+        assert!(drained.as_mut().now_or_never().is_none());
+        drop(receiver);
+        assert!(drained.as_mut().now_or_never().is_some());
     }
 
     #[test]

@@ -178,6 +178,21 @@ impl Socket {
         self.0.outbox.queued_bytes()
     }
 
+    /// Whether the queue of this client's session, which its namespaces share, is at most half full.
+    pub fn has_room(&self) -> bool {
+        self.0.outbox.has_room()
+    }
+
+    /// Waits until at most one `nth` of that queue, 4 or more, is full, or it is closed.
+    pub async fn drained(&self, nth: usize) {
+        self.0.outbox.drained(nth).await;
+    }
+
+    /// Moves as long as the client reads.
+    pub fn taken(&self) -> u64 {
+        self.0.outbox.taken()
+    }
+
     /// Queues an event with one argument.
     pub fn emit<T: Serialize + ?Sized>(&self, name: &str, data: &T) -> Result<(), SendError> {
         self.emit_binary(name, data, &[])
@@ -194,14 +209,16 @@ impl Socket {
         Ok(self.0.outbox.try_send(self.final_form(&sending, event))?)
     }
 
-    /// Moves a recoverable client's offset and queues the event with it, so that the client stands at `offset` when it has the event.
-    /// For others it is [`Socket::send`].
+    /// Moves a recoverable client's offset and queues the event with it, so that the client stands at `offset` when it has the event;
+    /// what could not be queued has moved nothing. For others it is [`Socket::send`].
     pub fn send_at(&self, event: &Encoded, offset: &str) -> Result<(), SendError> {
         let mut sending = self.sending()?;
-        if self.is_recoverable() {
-            sending.offset = Some(offset.into());
+        if !self.is_recoverable() {
+            return Ok(self.0.outbox.try_send(event.group().clone())?);
         }
-        Ok(self.0.outbox.try_send(self.final_form(&sending, event))?)
+        self.0.outbox.try_send(event.with_argument(offset))?;
+        sending.offset = Some(offset.into());
+        Ok(())
     }
 
     /// The offset that the next events to a recoverable client carry, whatever they are. For others it does nothing.
@@ -352,6 +369,12 @@ pub struct Ack {
 impl Ack {
     pub(super) fn new(socket: Socket, id: u64) -> Self {
         Self { socket, id }
+    }
+
+    /// Answers with one argument, or gives the right to do so back when that could not be queued.
+    pub fn try_send<T: Serialize + ?Sized>(self, data: &T) -> Result<(), (SendError, Self)> {
+        let again = Self { socket: self.socket.clone(), id: self.id };
+        self.send(data).map_err(|error| (error, again))
     }
 
     /// Answers with one argument.

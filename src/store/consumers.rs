@@ -106,9 +106,16 @@ impl Reader {
         Ok(found)
     }
 
-    /// Events behind the consumer's place that are done, ascending.
-    pub fn done_events(&self, name: &str) -> Result<Vec<u64>, StoreError> {
-        self.numbered(name, DONE, None).map(|entry| Ok(entry?.0)).collect()
+    /// Events that are done although the consumer's place may be before them, with a number above `after` and up to `up_to`, ascending.
+    pub fn done_events(&self, name: &str, after: u64, up_to: u64) -> Result<Vec<u64>, StoreError> {
+        let Some(from) = after.checked_add(1) else { return Ok(Vec::new()) };
+        let numbers = self.numbered(name, DONE, Some(from)).map(|entry| Ok(entry?.0));
+        numbers.take_while(|number| !matches!(number, Ok(number) if *number > up_to)).collect()
+    }
+
+    /// The last of them; looks at all of them.
+    pub fn last_done_event(&self, name: &str) -> Result<Option<u64>, StoreError> {
+        self.numbered(name, DONE, None).try_fold(None, |_, entry| Ok(Some(entry?.0)))
     }
 
     /// Up to `limit` dead letters with a number above `after`, oldest first.

@@ -4,6 +4,7 @@ use std::io::{BufRead, BufReader};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
 
 use serde_json::Value;
 
@@ -14,6 +15,7 @@ pub struct Program {
     name: String,
     process: Child,
     lines: Arc<Mutex<Vec<String>>>,
+    collectors: Vec<JoinHandle<()>>,
 }
 
 impl Program {
@@ -55,9 +57,20 @@ impl Program {
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut process = command.spawn().unwrap_or_else(|error| panic!("{name} cannot be run ({error}): run contrib/setup.sh"));
         let lines = Arc::new(Mutex::new(Vec::new()));
-        collect(process.stdout.take().expect("it is piped"), Arc::clone(&lines));
-        collect(process.stderr.take().expect("it is piped"), Arc::clone(&lines));
-        Self { name: name.to_owned(), process, lines }
+        let collectors = vec![
+            collect(process.stdout.take().expect("it is piped"), Arc::clone(&lines)),
+            collect(process.stderr.take().expect("it is piped"), Arc::clone(&lines)),
+        ];
+        Self { name: name.to_owned(), process, lines, collectors }
+    }
+
+    /// Ends it without any warning; everything that it has printed is there then.
+    pub fn kill(&mut self) {
+        self.process.kill().expect("it is our child");
+        self.process.wait().expect("it is our child");
+        for collector in self.collectors.drain(..) {
+            collector.join().expect("reading lines does not panic");
+        }
     }
 
     /// Everything printed so far, standard error too.
@@ -99,12 +112,12 @@ impl Drop for Program {
     }
 }
 
-fn collect(output: impl std::io::Read + Send + 'static, lines: Arc<Mutex<Vec<String>>>) {
+fn collect(output: impl std::io::Read + Send + 'static, lines: Arc<Mutex<Vec<String>>>) -> JoinHandle<()> {
     std::thread::spawn(move || {
         for line in BufReader::new(output).lines().map_while(Result::ok) {
             lines.lock().expect("no test panics while holding it").push(line);
         }
-    });
+    })
 }
 
 /// Node.js that finds the installed packages.

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::common::{COIN, Client, Daemon, Node};
+use crate::common::{COIN, Client, Daemon, Node, Program, wait_until};
 
 /// Checks that an object has these keys, whatever else it has.
 fn has(object: &Value, keys: &[&str]) {
@@ -143,4 +143,71 @@ fn stopped_monitoring_hears_nothing_and_start_catches_up_with_events() {
     daemon.wait_balance(&address, COIN, 0);
     client.event("new_transactions", |_| true);
     client.event("balance_change", |data| data["new_balance"] == COIN);
+}
+
+/// The samples that Prometheus' own parser reads, as `name{label}` and value.
+fn metrics(daemon: &Daemon) -> std::collections::BTreeMap<String, f64> {
+    let mut program = Program::python("metrics.py", &[&daemon.url()]);
+    program.event("end", |_| true);
+    program.ends_well();
+    let samples = program.lines().into_iter().filter_map(|line| {
+        let line: Value = serde_json::from_str(&line).ok()?;
+        let (sample, labels) = (&line["data"], line["data"]["labels"].as_object()?);
+        let labels: Vec<_> = labels.values().filter_map(Value::as_str).collect();
+        let name = sample["name"].as_str()?;
+        let name = if labels.is_empty() { name.to_owned() } else { format!("{name}{{{}}}", labels.join(",")) };
+        Some((name, sample["value"].as_f64()?))
+    });
+    samples.collect()
+}
+
+#[test]
+fn prometheus_reads_the_metrics_and_they_are_the_state() {
+    let node = Node::start();
+    let daemon = Daemon::start(&node);
+    let address = node.address();
+    daemon.watch(&address);
+    let client = Client::subscribed(&daemon, &address);
+    node.pay(&address, COIN);
+    daemon.wait_balance(&address, 0, COIN);
+    let told = wait_until("the mempool was counted", || {
+        let told = metrics(&daemon);
+        (told["satwatch_mempool_transactions"] == 1.0).then_some(told)
+    });
+    let status = daemon.get("/status").json;
+    let version = status["version"].as_str().expect("a text");
+    for (name, value) in [
+        (format!("satwatch_build_info{{{version}}}"), 1.0),
+        ("satwatch_tip_height".to_owned(), node.height() as f64),
+        ("satwatch_node_blocks".to_owned(), node.height() as f64),
+        ("satwatch_event_first".to_owned(), 1.0),
+        ("satwatch_event_head".to_owned(), 2.0),
+        ("satwatch_following".to_owned(), 1.0),
+        ("satwatch_monitoring".to_owned(), 1.0),
+        ("satwatch_node_available".to_owned(), 1.0),
+        ("satwatch_sessions".to_owned(), 1.0),
+        ("satwatch_subscribers".to_owned(), 1.0),
+        ("satwatch_subscriptions".to_owned(), 1.0),
+        ("satwatch_lagging".to_owned(), 0.0),
+        ("satwatch_waiting_requests".to_owned(), 0.0),
+        ("satwatch_watched_addresses".to_owned(), 1.0),
+        ("satwatch_utxos".to_owned(), 1.0),
+        ("satwatch_transactions".to_owned(), 1.0),
+        ("satwatch_zmq_connected{rawtx}".to_owned(), 1.0),
+        ("satwatch_zmq_gaps_total{sequence}".to_owned(), 0.0),
+        ("satwatch_zmq_lost_total{rawblock}".to_owned(), 0.0),
+        ("satwatch_reconcile_repairs_total".to_owned(), 0.0),
+    ] {
+        assert_eq!(told.get(&name), Some(&value), "{name} in {told:#?}");
+    }
+    for name in ["satwatch_uptime_seconds", "satwatch_data_age_seconds", "satwatch_zmq_last_message_age_seconds{rawtx}"] {
+        assert!(told[name] >= 0.0, "{name}");
+    }
+    drop(client);
+    wait_until("the session is gone", || (metrics(&daemon)["satwatch_subscriptions"] == 0.0).then_some(()));
+    node.stop();
+    wait_until("the node is missed", || {
+        let told = metrics(&daemon);
+        (told["satwatch_node_available"] == 0.0 && told["satwatch_following"] == 0.0 && told["satwatch_tip_height"] > 0.0).then_some(())
+    });
 }

@@ -3,20 +3,25 @@
 //! # Laws
 //!
 //! 1. A consumer's cursor moves only when it is told so: by the reader's `ack`, forward only, or by `PUT` with `after`. A webhook's moves with
-//!    its deliveries.
+//!    its deliveries. Who moves one backwards stops its readers first: what they still acknowledge would move it forward again.
 //! 2. A reader gets every event that the consumer wants after the cursor, in the order of their numbers; what it got and did not
 //!    acknowledge comes again to the next reader. So an event may come twice, with the same cursor, but never not at all.
 //! 3. One reader a name: who comes later takes over, and the one before is told so; with `shared` several read side by side.
 //! 4. A connection reads a consumer or has subscriptions of its own, not both: an event that both want would be told twice.
 //!
 //! ```text
-//! registry   the consumers, their places, and who reads them; the store's rows are written before the memory changes
+//! registry   the consumers and their places; the store's rows are written before the memory changes
+//! readers    who reads one
 //! rest       PUT, GET, DELETE /consumers/{name}, POST /consumers/{name}/ack, GET /events?consumer=
 //! live       Socket.IO: subscribe_consumer, unsubscribe_consumer, ack
 //! lag        how far behind each is
 //! ```
 
+mod lag;
+mod live;
+mod readers;
 mod registry;
 mod rest;
 
-pub use registry::{Consumer, Defined, Registry};
+pub use lag::Lag;
+pub use registry::{Consumer, Registry};

@@ -6,7 +6,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+use super::lag::Counter;
+use super::live::Sockets;
+use super::readers::{Over, Readers};
 use crate::api::error::ApiError;
+use crate::api::subscriptions::Topic;
 use crate::api::tail::Filter;
 use crate::indexer;
 use crate::store::{self, ConsumerEdit, Place, Reader, Scripts, StoreError};
@@ -20,6 +24,8 @@ pub struct Consumer {
     pub filter: Filter,
     /// It was defined anew or forgotten: whoever works for it ends.
     pub ended: CancellationToken,
+    pub(super) readers: Arc<Readers>,
+    pub(super) counter: Mutex<Counter>,
     progress: Arc<Progress>,
 }
 
@@ -37,7 +43,26 @@ impl Consumer {
             Scripts::These(spks) => Some(Arc::new(spks.iter().map(|spk| ScriptHash::of(spk)).collect())),
         };
         let filter = Filter { scripts, blocks: wants.blocks };
-        Arc::new(Self { name, wants, filter, ended: CancellationToken::new(), progress })
+        let (readers, counter) = (Arc::default(), Mutex::default());
+        Arc::new(Self { name, wants, filter, ended: CancellationToken::new(), readers, counter, progress })
+    }
+
+    /// The same as its filter, of an event's topic.
+    pub(super) fn wants_topic(&self, topic: &Topic) -> bool {
+        match topic {
+            Topic::Blocks => self.filter.blocks,
+            Topic::Script(script) => self.filter.scripts.as_ref().is_none_or(|scripts| scripts.contains(script)),
+        }
+    }
+
+    /// How many read it now.
+    pub fn readers(&self) -> usize {
+        self.readers.count()
+    }
+
+    fn end(&self, why: Over) {
+        self.ended.cancel();
+        self.readers.close(why);
     }
 
     pub fn place(&self) -> Place {
@@ -69,6 +94,16 @@ impl Consumer {
         }
         Ok(Some(self.place()))
     }
+
+    /// Writes edits beside its place, on the disk when this returns; false, and nothing was written, when the consumer has ended.
+    pub async fn edit(&self, indexer: &indexer::Handle, edits: Vec<ConsumerEdit>) -> Result<bool, ApiError> {
+        let _moving = self.progress.moving.lock().await;
+        if self.ended.is_cancelled() {
+            return Ok(false);
+        }
+        indexer.edit_consumer(&self.name, edits, true).await.map_err(|_| ApiError::stopping())?;
+        Ok(true)
+    }
 }
 
 /// What a definition led to.
@@ -87,6 +122,7 @@ pub struct Registry {
     defining: tokio::sync::Mutex<()>,
     /// Consumers that there may be.
     limit: usize,
+    pub(super) sockets: Sockets,
 }
 
 impl Registry {
@@ -95,7 +131,7 @@ impl Registry {
             let progress = Progress { place: watch::Sender::new(place), moving: tokio::sync::Mutex::default() };
             (name.clone(), Consumer::new(name, wants, Arc::new(progress)))
         });
-        Ok(Self { consumers: Mutex::new(consumers.collect()), defining: tokio::sync::Mutex::default(), limit })
+        Ok(Self { consumers: Mutex::new(consumers.collect()), defining: tokio::sync::Mutex::default(), limit, sockets: Sockets::default() })
     }
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<String, Arc<Consumer>>> {
@@ -104,6 +140,16 @@ impl Registry {
 
     pub fn get(&self, name: &str) -> Result<Arc<Consumer>, ApiError> {
         self.lock().get(name).cloned().ok_or_else(|| no_such_consumer(name))
+    }
+
+    /// Refuses a name for which there is no room, before anything is done for it.
+    pub fn check_room(&self, name: &str) -> Result<(), ApiError> {
+        let consumers = self.lock();
+        if consumers.contains_key(name) || consumers.len() < self.limit { Ok(()) } else { Err(too_many(consumers.len())) }
+    }
+
+    pub fn count(&self) -> usize {
+        self.lock().len()
     }
 
     /// In the order of their names.
@@ -129,8 +175,7 @@ impl Registry {
         };
         let Some(known) = known else {
             if count >= self.limit {
-                let message = format!("There are {count} consumers already (limits.consumers); DELETE those that nobody needs.");
-                return Err(ApiError::new(hyper::StatusCode::CONFLICT, "too_many_consumers", message));
+                return Err(too_many(count));
             }
             let place = Place { number: at.unwrap_or(head), moved: now };
             let edits = vec![ConsumerEdit::Forget, ConsumerEdit::Define(wants.clone()), ConsumerEdit::Move(place)];
@@ -148,7 +193,7 @@ impl Registry {
         let mut edits = vec![ConsumerEdit::Define(wants.clone())];
         edits.extend(place.map(ConsumerEdit::Rewind));
         indexer.edit_consumer(name, edits, true).await.map_err(|_| ApiError::stopping())?;
-        known.ended.cancel();
+        known.end(Over::Changed);
         if let Some(place) = place {
             known.progress.place.send_replace(place);
         }
@@ -164,13 +209,18 @@ impl Registry {
     pub async fn forget(&self, indexer: &indexer::Handle, name: &str) -> Result<Arc<Consumer>, ApiError> {
         let _defining = self.defining.lock().await;
         let known = self.get(name)?;
-        let _moving = known.progress.moving.lock().await;
+        let moving = known.progress.moving.lock().await;
         indexer.edit_consumer(name, vec![ConsumerEdit::Forget], true).await.map_err(|_| ApiError::stopping())?;
-        known.ended.cancel();
+        known.end(Over::Gone);
         self.lock().remove(name);
-        drop(_moving);
+        drop(moving);
         Ok(known)
     }
+}
+
+fn too_many(count: usize) -> ApiError {
+    let message = format!("There are {count} consumers already (limits.consumers); DELETE those that nobody needs.");
+    ApiError::new(hyper::StatusCode::CONFLICT, "too_many_consumers", message)
 }
 
 fn no_such_consumer(name: &str) -> ApiError {

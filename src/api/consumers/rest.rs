@@ -1,40 +1,303 @@
 //! Consumers over REST.
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use crate::api::App;
+use hyper::StatusCode;
+use serde::Serialize;
+
+use super::lag::Lag;
+use super::live::over;
+use super::readers::{Over, Wish};
+use super::registry::{Consumer, Defined};
+use crate::api::address::{self, KnownAddress};
 use crate::api::error::ApiError;
-use crate::api::fields::{Fields, Query};
-use crate::api::respond::Answer;
+use crate::api::events::{BALANCES, LIMIT_DEFAULT, LIMIT_MOST};
+use crate::api::fields::{Fields, Query, Wanted, consumer_name};
+use crate::api::fresh::WAIT_MOST;
+use crate::api::respond::{self, Answer};
+use crate::api::{App, json, webhooks};
+use crate::clock::now_ms;
+use crate::store::{self, Scripts};
+use crate::tracker::ScriptHash;
+
+/// `addresses` of a consumer.
+#[derive(Serialize)]
+#[serde(untagged)]
+enum Addresses {
+    /// `"all"`.
+    All(&'static str),
+    Count(usize),
+    These(Vec<String>),
+}
+
+/// `GET /consumers/{name}`
+#[derive(Serialize)]
+struct Shape {
+    name: String,
+    addresses: Addresses,
+    blocks: bool,
+    cursor: String,
+    head: String,
+    lag: u64,
+    lag_exact: bool,
+    lag_seconds: f64,
+    created: f64,
+    last_moved: f64,
+    readers: usize,
+    webhook: Option<webhooks::State>,
+}
+
+/// What an acknowledgement is answered with.
+#[derive(Debug, Serialize)]
+pub struct Acked {
+    consumer: String,
+    cursor: String,
+    lag: u64,
+}
 
 impl App {
+    fn consumer_shape(&self, consumer: &Consumer, lag: Lag, addresses: Addresses) -> Result<Shape, ApiError> {
+        let place = consumer.place();
+        Ok(Shape {
+            name: consumer.name.clone(),
+            addresses,
+            blocks: consumer.wants.blocks,
+            cursor: self.wire.cursor(place.number),
+            head: self.wire.cursor(self.reader.snapshot().head()?),
+            lag: lag.events,
+            lag_exact: lag.exact,
+            lag_seconds: lag.seconds,
+            created: json::seconds(consumer.wants.created),
+            last_moved: json::seconds(place.moved),
+            readers: consumer.readers(),
+            webhook: webhooks::state(self, consumer)?,
+        })
+    }
+
+    /// With its list of addresses.
+    fn whole_shape(&self, consumer: &Arc<Consumer>) -> Result<Shape, ApiError> {
+        let text = |spk: &bitcoin::ScriptBuf| address::text(spk, self.wire.network);
+        let addresses = match &consumer.wants.scripts {
+            Scripts::All => Addresses::All("all"),
+            Scripts::These(spks) => Addresses::These(spks.iter().map(text).collect()),
+        };
+        self.consumer_shape(consumer, self.lag_of(consumer)?, addresses)
+    }
+
     /// `GET /consumers`
     pub(in crate::api) async fn list_consumers(self: &Arc<Self>) -> Result<Answer, ApiError> {
-        Err(ApiError::no_such_route("/consumers"))
-    }
-
-    /// `PUT /consumers/{name}`
-    pub(in crate::api) async fn put_consumer(self: &Arc<Self>, _name: &str, _fields: &Fields) -> Result<Answer, ApiError> {
-        Err(ApiError::no_such_route("/consumers"))
-    }
-
-    /// `DELETE /consumers/{name}`
-    pub(in crate::api) async fn delete_consumer(self: &Arc<Self>, _name: &str) -> Result<Answer, ApiError> {
-        Err(ApiError::no_such_route("/consumers"))
+        #[derive(Serialize)]
+        struct Consumers {
+            consumers: Vec<Shape>,
+            count: usize,
+            cursor: String,
+        }
+        self.read(|app| {
+            let all = app.consumers.all();
+            let shape = |(consumer, lag): (&Arc<Consumer>, Lag)| {
+                let addresses = match &consumer.wants.scripts {
+                    Scripts::All => Addresses::All("all"),
+                    Scripts::These(spks) => Addresses::Count(spks.len()),
+                };
+                app.consumer_shape(consumer, lag, addresses)
+            };
+            let consumers = all.iter().zip(app.consumer_lags(&all)?).map(shape).collect::<Result<Vec<_>, _>>()?;
+            let cursor = app.wire.cursor(app.reader.snapshot().head()?);
+            let answer = Consumers { count: consumers.len(), consumers, cursor };
+            Ok(respond::json_at(StatusCode::OK, &answer.cursor, &answer))
+        })
+        .await
     }
 
     /// `GET /consumers/{name}`
-    pub(in crate::api) async fn consumer(self: &Arc<Self>, _name: &str) -> Result<Answer, ApiError> {
-        Err(ApiError::no_such_route("/consumers"))
+    pub(in crate::api) async fn consumer(self: &Arc<Self>, name: &str) -> Result<Answer, ApiError> {
+        let consumer = self.consumers.get(consumer_name(name)?)?;
+        self.read(move |app| Ok(respond::json(StatusCode::OK, &app.whole_shape(&consumer)?))).await
+    }
+
+    /// `PUT /consumers/{name}`
+    pub(in crate::api) async fn put_consumer(self: &Arc<Self>, name: &str, fields: &Fields) -> Result<Answer, ApiError> {
+        #[derive(Serialize)]
+        struct Put {
+            #[serde(flatten)]
+            shape: Shape,
+            message: String,
+            #[serde(skip_serializing_if = "Option::is_none")]
+            secret: Option<String>,
+        }
+        consumer_name(name)?;
+        let known = self.consumers.get(name).ok();
+        let blocks = fields.flag("blocks", false)?;
+        let (wanted, depths) = (fields.wanted(self.wire.network, blocks)?, fields.depths()?);
+        let at = fields.text("after")?.map(|text| self.place(&text)).transpose()?;
+        let webhook = webhooks::of_fields(self, fields, known.as_ref().and_then(|known| known.wants.webhook.as_ref()))?;
+        self.consumers.check_room(name)?;
+        // A new one begins here: what its addresses do from now on is for it.
+        let head = self.reader.snapshot().head()?;
+        let scripts = self.scripts_of(wanted, depths).await?;
+        let (webhook, secret) = webhook.map_or((None, None), |parsed| (Some(parsed.webhook), parsed.generated));
+        let now = now_ms();
+        let wants = store::Consumer { created: now, scripts, blocks, webhook };
+        let (consumer, defined) = self.consumers.define(&self.indexer, name, wants, at, head, now).await?;
+        if defined != Defined::Same {
+            webhooks::spawn(self, &consumer);
+        }
+        let (status, what) = match defined {
+            Defined::Created => (StatusCode::CREATED, "is there now"),
+            Defined::Changed => (StatusCode::OK, "is changed; whoever read it has to begin anew"),
+            Defined::Same => (StatusCode::OK, "was like that already"),
+        };
+        let message = format!("The consumer {name} {what}.");
+        self.read(move |app| Ok(respond::json(status, &Put { shape: app.whole_shape(&consumer)?, message, secret }))).await
+    }
+
+    /// Watches the addresses that a definition names. Their scripts in an order that says nothing, so that equal lists are equal.
+    async fn scripts_of(self: &Arc<Self>, wanted: Wanted, depths: Vec<u8>) -> Result<Scripts, ApiError> {
+        let addresses = match wanted {
+            Wanted::These(addresses) => addresses,
+            Wanted::All if depths.is_empty() => return Ok(Scripts::All),
+            Wanted::All => {
+                let what = "left out when \"addresses\" is \"all\": depths belong to addresses (POST /add_addresses takes them, too)";
+                return Err(ApiError::invalid_field("confirmations", what));
+            }
+        };
+        let mut spks: Vec<_> = addresses.iter().map(|address| address.spk.clone()).collect();
+        spks.sort_unstable();
+        self.ensure_watched(addresses.into(), depths).await?;
+        Ok(Scripts::These(spks))
+    }
+
+    /// `DELETE /consumers/{name}`
+    pub(in crate::api) async fn delete_consumer(self: &Arc<Self>, name: &str) -> Result<Answer, ApiError> {
+        #[derive(Serialize)]
+        struct Deleted<'a> {
+            name: &'a str,
+            message: String,
+        }
+        self.consumers.forget(&self.indexer, consumer_name(name)?).await?;
+        let message = format!("The consumer {name} is deleted; its addresses are still watched.");
+        Ok(respond::json(StatusCode::OK, &Deleted { name, message }))
     }
 
     /// `POST /consumers/{name}/ack`
-    pub(in crate::api) async fn ack(self: &Arc<Self>, _name: &str, _fields: &Fields) -> Result<Answer, ApiError> {
-        Err(ApiError::no_such_route("/consumers"))
+    pub(in crate::api) async fn ack(self: &Arc<Self>, name: &str, fields: &Fields) -> Result<Answer, ApiError> {
+        #[derive(Serialize)]
+        struct Answered {
+            #[serde(flatten)]
+            acked: Acked,
+            message: String,
+        }
+        let cursor = fields.cursor()?;
+        let acked = self.acknowledge(consumer_name(name)?, &cursor).await?;
+        let message = match acked.cursor == cursor {
+            true => format!("Everything up to this cursor is done for {name}."),
+            false => format!("{name} was further on already and stays there; PUT with \"after\" moves it backwards."),
+        };
+        Ok(respond::json(StatusCode::OK, &Answered { acked, message }))
+    }
+
+    /// Moves a consumer's place forward.
+    pub(super) async fn acknowledge(self: &Arc<Self>, name: &str, cursor: &str) -> Result<Acked, ApiError> {
+        let number = self.number(cursor)?;
+        loop {
+            let consumer = self.consumers.get(name)?;
+            if consumer.wants.webhook.is_some() {
+                let message = format!("{name} has a webhook: its cursor moves with the deliveries.");
+                return Err(ApiError::new(StatusCode::CONFLICT, "consumer_has_webhook", message));
+            }
+            if number > self.reader.snapshot().head()? {
+                // Says what is wrong with it.
+                self.place(cursor)?;
+            }
+            let Some(place) = consumer.move_to(&self.indexer, number, Vec::new(), now_ms()).await? else {
+                // It was defined anew this moment.
+                tokio::task::yield_now().await;
+                continue;
+            };
+            let lag = self
+                .read({
+                    let consumer = consumer.clone();
+                    move |app| app.lag_of(&consumer)
+                })
+                .await?;
+            return Ok(Acked { consumer: name.to_owned(), cursor: self.wire.cursor(place.number), lag: lag.events });
+        }
     }
 
     /// `GET /events?consumer=`
-    pub(in crate::api) async fn consumer_events(self: &Arc<Self>, _name: &str, _query: &Query) -> Result<Answer, ApiError> {
-        Err(ApiError::no_such_route("/consumers"))
+    pub(in crate::api) async fn consumer_events(self: &Arc<Self>, name: &str, query: &Query) -> Result<Answer, ApiError> {
+        let consumer = self.consumers.get(consumer_name(name)?)?;
+        if query.get("address").is_some() {
+            return Err(ApiError::invalid_parameter("address", "left out beside \"consumer\", which says what it wants"));
+        }
+        let limit = query.whole("limit", LIMIT_DEFAULT, 1..=LIMIT_MOST)?;
+        let wait = query.whole("wait", 0, 0..=WAIT_MOST)?;
+        let wish = if query.flag("shared")? { Wish::Share } else { Wish::WhenFree };
+        let after = query.get("after").map(|text| self.place(text)).transpose()?;
+        let _waiting = if wait > 0 { Some(self.may_wait()?) } else { None };
+        let reading = consumer.readers.begin(wish).map_err(|refused| over(name, refused))?;
+        let from = match after {
+            Some(number) => number,
+            None => {
+                let consumer = consumer.clone();
+                self.read(move |app| app.place_of(&consumer)).await?
+            }
+        };
+        let enough = async {
+            tokio::select! {
+                () = tokio::time::sleep(Duration::from_secs(wait as u64)) => {}
+                () = reading.seat.ended() => {}
+            }
+        };
+        let page = self.next_news(from, &consumer.filter, limit, enough).await?;
+        match reading.seat.is_over() {
+            // What it has is right, and nobody else was told that it is done.
+            None | Some(Over::Taken | Over::Left) => {}
+            Some(why) => return Err(over(name, super::readers::Refused::Over(why))),
+        }
+        self.read(move |app| {
+            // Retention may have taken some while we looked.
+            app.check_place(from, &consumer)?;
+            app.page_answer(&page)
+        })
+        .await
+    }
+
+    /// Where a consumer stands; a refusal with its balances when retention has passed it. Blocks the thread.
+    pub(super) fn place_of(&self, consumer: &Consumer) -> Result<u64, ApiError> {
+        let number = consumer.place().number;
+        self.check_place(number, consumer)?;
+        Ok(number)
+    }
+
+    pub(super) fn check_place(&self, number: u64, consumer: &Consumer) -> Result<(), ApiError> {
+        let Err(error) = self.place(&self.wire.cursor(number)) else { return Ok(()) };
+        Err(self.with_balances(error, &self.addresses_of(consumer)?))
+    }
+
+    /// Those of a consumer that are watched; none when they are too many to tell their balances.
+    fn addresses_of(&self, consumer: &Consumer) -> Result<Vec<KnownAddress>, ApiError> {
+        let snapshot = self.reader.snapshot();
+        let known = |spk: &bitcoin::ScriptBuf| KnownAddress {
+            text: address::text(spk, self.wire.network),
+            script: ScriptHash::of(spk),
+            spk: spk.clone(),
+        };
+        let most = BALANCES.saturating_add(1);
+        let mut addresses = match &consumer.wants.scripts {
+            Scripts::All => snapshot.watches(None, most)?.iter().map(|(_, row)| known(&row.spk)).collect::<Vec<_>>(),
+            Scripts::These(spks) => spks.iter().take(most).map(known).collect(),
+        };
+        if addresses.len() > BALANCES {
+            return Ok(Vec::new());
+        }
+        let mut watched = Vec::with_capacity(addresses.len());
+        for address in addresses.drain(..) {
+            if snapshot.watch(&address.script)?.is_some() {
+                watched.push(address);
+            }
+        }
+        Ok(watched)
     }
 }

@@ -158,23 +158,6 @@ async fn nothing_comes_after_unsubscribing_or_leaving() {
 }
 
 #[tokio::test]
-async fn a_client_that_does_not_read_is_closed_without_a_gap_and_delays_nobody() {
-    let daemon = Daemon::start().await;
-    let (mut slow, mut quick) = (daemon.client_with_room(3).await, daemon.client().await);
-    for client in [&mut slow, &mut quick] {
-        client.emit("subscribe_address", subscribe(&address(1))).await;
-        client.expect("subscribed").await;
-    }
-    for n in 1..=20 {
-        daemon.pay(&address(1), 1000, n).await;
-    }
-    daemon.told().await;
-    assert_eq!(quick.queued().len(), 40);
-    assert!(slow.outbox.is_closed());
-    assert_eq!(slow.queued(), [], "what it got ends where it stopped reading; the rest comes when it is back");
-}
-
-#[tokio::test]
 async fn a_replay_brings_what_came_after_the_cursor_once_and_then_goes_live() {
     let daemon = Daemon::start().await;
     let (mine, other) = (address(1), address(2));

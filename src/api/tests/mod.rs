@@ -1,9 +1,14 @@
 //! The API over a real store, tracker and indexer, without a network: requests go to the router, Socket.IO packets to the layer.
 
+mod consumers;
+mod fresh;
+mod lag;
 mod live;
+mod metrics;
 mod recovery;
 mod rest;
 mod restart;
+mod webhooks;
 
 use std::net::SocketAddr;
 use std::sync::Arc;

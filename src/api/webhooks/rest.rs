@@ -2,24 +2,142 @@
 
 use std::sync::Arc;
 
+use hyper::StatusCode;
+use serde::Serialize;
+use serde_json::value::RawValue;
+
+use super::Command;
+use super::letters::no_such_letter;
 use crate::api::App;
+use crate::api::consumers::Consumer;
+use crate::api::cursor::Cursor;
 use crate::api::error::ApiError;
 use crate::api::fields::{Fields, Query};
-use crate::api::respond::Answer;
+use crate::api::json;
+use crate::api::respond::{self, Answer};
+use crate::store::{ConsumerEdit, DeadLetter};
+
+const LIMIT_DEFAULT: usize = 100;
+const LIMIT_MOST: usize = 1000;
+/// Cursors in one request.
+const CURSORS_MOST: usize = 10_000;
+
+#[derive(Serialize)]
+struct Letter {
+    cursor: String,
+    event: &'static str,
+    data: Box<RawValue>,
+    attempts: u32,
+    first_failed: f64,
+    last_tried: f64,
+    error: String,
+    resending: bool,
+}
+
+#[derive(Serialize)]
+struct Counted {
+    count: usize,
+    message: &'static str,
+}
 
 impl App {
     /// `GET /consumers/{name}/dead_letters?limit=&after=`
-    pub(in crate::api) async fn dead_letters(self: &Arc<Self>, _name: &str, _query: &Query) -> Result<Answer, ApiError> {
-        Err(ApiError::no_such_route("/consumers"))
+    pub(in crate::api) async fn dead_letters(self: &Arc<Self>, name: &str, query: &Query) -> Result<Answer, ApiError> {
+        #[derive(Serialize)]
+        struct Letters {
+            dead_letters: Vec<Letter>,
+            count: usize,
+            /// Of all pages.
+            total: usize,
+            /// For `after`; null when this was the last page.
+            next: Option<String>,
+        }
+        let consumer = self.consumers.get(name)?;
+        let limit = query.whole("limit", LIMIT_DEFAULT, 1..=LIMIT_MOST)?;
+        let after = query.get("after").map_or(Ok(0), |text| self.number_of(text))?;
+        let page = self.read(move |app| {
+            let total = app.reader.dead_letter_count(&consumer.name)?;
+            let mut letters = app.reader.dead_letters(&consumer.name, after, limit.saturating_add(1))?;
+            let more = letters.len() > limit;
+            letters.truncate(limit);
+            let next = letters.last().filter(|_| more).map(|(number, _)| app.wire.cursor(*number));
+            let shapes = letters.into_iter().map(|(number, letter)| app.letter(number, letter));
+            let dead_letters = shapes.collect::<Result<Vec<_>, _>>()?;
+            Ok(Letters { count: dead_letters.len(), dead_letters, total, next })
+        });
+        Ok(respond::json(StatusCode::OK, &page.await?))
+    }
+
+    fn letter(&self, number: u64, letter: DeadLetter) -> Result<Letter, ApiError> {
+        let cursor = self.wire.cursor(number);
+        let (event, data) = json::event(&letter.event, cursor.clone(), self.wire.network);
+        Ok(Letter {
+            cursor,
+            event,
+            data: RawValue::from_string(data).map_err(|cause| ApiError::internal(&cause))?,
+            attempts: letter.attempts,
+            first_failed: json::seconds(letter.first_failed),
+            last_tried: json::seconds(letter.last_tried),
+            error: letter.error,
+            resending: letter.again,
+        })
     }
 
     /// `DELETE /consumers/{name}/dead_letters?cursor=`
-    pub(in crate::api) async fn drop_dead_letters(self: &Arc<Self>, _name: &str, _query: &Query) -> Result<Answer, ApiError> {
-        Err(ApiError::no_such_route("/consumers"))
+    pub(in crate::api) async fn drop_dead_letters(self: &Arc<Self>, name: &str, query: &Query) -> Result<Answer, ApiError> {
+        let consumer = self.consumers.get(name)?;
+        let number = query.get("cursor").map(|text| self.number_of(text)).transpose()?;
+        let count = match (&consumer.wants.webhook, self.webhooks.desk(name)) {
+            (Some(_), Some(desk)) => desk.ask(|answer| Command::Drop { number, answer }).await?,
+            _ => self.drop_without_webhook(&consumer, number).await?,
+        };
+        Ok(respond::json(StatusCode::OK, &Counted { count, message: "These dead letters are forgotten." }))
+    }
+
+    /// Of a consumer that had a webhook once. Nobody else writes its dead letters.
+    async fn drop_without_webhook(self: &Arc<Self>, consumer: &Arc<Consumer>, number: Option<u64>) -> Result<usize, ApiError> {
+        let mut count = 0;
+        loop {
+            let name = consumer.name.clone();
+            let numbers = self.read(move |app| match number {
+                Some(number) => Ok(app.reader.dead_letter(&name, number)?.map(|_| number).into_iter().collect()),
+                None => Ok(app.reader.dead_letters(&name, 0, LIMIT_MOST)?.into_iter().map(|(number, _)| number).collect::<Vec<_>>()),
+            });
+            let numbers = numbers.await?;
+            match (numbers.is_empty(), number) {
+                (true, Some(_)) if count == 0 => return Err(no_such_letter()),
+                (true, _) => return Ok(count),
+                _ => {}
+            }
+            count = numbers.len().saturating_add(count);
+            if !consumer.edit(&self.indexer, numbers.into_iter().map(ConsumerEdit::DropDeadLetter).collect()).await? {
+                return Err(super::changed());
+            }
+            if number.is_some() {
+                return Ok(count);
+            }
+        }
     }
 
     /// `POST /consumers/{name}/dead_letters/resend`
-    pub(in crate::api) async fn resend_dead_letters(self: &Arc<Self>, _name: &str, _fields: &Fields) -> Result<Answer, ApiError> {
-        Err(ApiError::no_such_route("/consumers"))
+    pub(in crate::api) async fn resend_dead_letters(self: &Arc<Self>, name: &str, fields: &Fields) -> Result<Answer, ApiError> {
+        let consumer = self.consumers.get(name)?;
+        let numbers = fields.texts("cursors", CURSORS_MOST)?.map(|texts| texts.iter().map(|text| self.number_of(text)).collect());
+        let numbers: Option<Vec<u64>> = numbers.transpose()?;
+        let Some(desk) = self.webhooks.desk(name).filter(|_| consumer.wants.webhook.is_some()) else {
+            let message = "This consumer has no webhook now, so its dead letters cannot be sent again; PUT it with a \"url\".";
+            return Err(ApiError::new(StatusCode::CONFLICT, "no_webhook", message));
+        };
+        let count = desk.ask(|answer| Command::Resend { numbers, answer }).await?;
+        let message = "These dead letters are sent again, also after a restart; those that the receiver takes disappear from the list.";
+        Ok(respond::json(StatusCode::ACCEPTED, &Counted { count, message }))
+    }
+
+    /// The number of a dead letter's cursor, which may be older than the log.
+    fn number_of(&self, text: &str) -> Result<u64, ApiError> {
+        let refused =
+            |code, status| ApiError::new(status, code, "This is not a cursor of a dead letter here; send one as the list carried it.");
+        let cursor = Cursor::parse(text).ok_or_else(|| refused("invalid_cursor", StatusCode::BAD_REQUEST))?;
+        if cursor.log == &*self.wire.log { Ok(cursor.number) } else { Err(refused("cursor_unknown", StatusCode::GONE)) }
     }
 }

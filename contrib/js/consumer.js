@@ -1,0 +1,49 @@
+#!/usr/bin/env node
+// The backend of a shop that stores no cursor of its own: the daemon knows what it has done, and after any crash goes on from there.
+//
+//   npm install
+//   node consumer.js http://127.0.0.1:5005 shop ADDRESS...
+const { io } = require("socket.io-client");
+
+const [url, consumer, ...addresses] = process.argv.slice(2);
+if (!url || !consumer || addresses.length === 0) {
+    console.error("usage: node consumer.js URL NAME ADDRESS...");
+    process.exit(2);
+}
+
+// The work. What was not acknowledged comes again after a crash, so doing it twice must do no harm: keep the cursor with the result.
+function work(event, data) {
+    console.log(JSON.stringify({ event, data }));
+}
+
+async function main() {
+    // At every start: a definition that is there already changes nothing.
+    const body = JSON.stringify({ addresses });
+    const headers = { "Content-Type": "application/json" };
+    const answer = await fetch(`${url}/consumers/${consumer}`, { method: "PUT", headers, body });
+    if (!answer.ok) throw new Error((await answer.json()).error);
+
+    const socket = io(url);
+    socket.on("connect", () => socket.emit("subscribe_consumer", { consumer }));
+    // An acknowledgement says that everything before it is done, too: if the work is asynchronous, await each before the next.
+    for (const event of ["new_transactions", "balance_change", "transaction_update"]) {
+        socket.on(event, (data) => {
+            work(event, data);
+            socket.emit("ack", { consumer, cursor: data.cursor });
+        });
+    }
+    // Nothing is left up to here: acknowledged too, so that the place does not grow old while nobody pays.
+    socket.on("caught_up", ({ cursor }) => socket.emit("ack", { consumer, cursor }));
+    socket.on("subscribed_consumer", ({ lag, error }) => console.error(error ?? `${lag} events to catch up on`));
+    socket.on("error", ({ error, code }) => {
+        console.error(error);
+        // Somebody else does the work now, or nobody shall.
+        if (["consumer_taken", "consumer_gone"].includes(code)) process.exit(1);
+        if (["consumer_changed", "cursor_expired"].includes(code)) socket.emit("subscribe_consumer", { consumer });
+    });
+}
+
+main().catch((error) => {
+    console.error(error.message);
+    process.exit(1);
+});

@@ -1,0 +1,38 @@
+#!/usr/bin/env node
+// Receives webhooks of satwatch and prints each event as one JSON line.
+//
+//   npm install
+//   WEBHOOK_SECRET=whsec_... node webhook.js 8080
+//
+// The secret is in the answer of PUT /consumers/{name} that made it.
+const http = require("node:http");
+const { Webhook } = require("standardwebhooks");
+
+const port = Number(process.argv[2]);
+if (!port || !process.env.WEBHOOK_SECRET) {
+    console.error("usage: WEBHOOK_SECRET=whsec_... node webhook.js PORT");
+    process.exit(2);
+}
+const webhook = new Webhook(process.env.WEBHOOK_SECRET);
+// The same event may come twice, always with the same id. A shop keeps these in its database, in the transaction that does the work.
+const done = new Set();
+
+const server = http.createServer(async (request, response) => {
+    const chunks = [];
+    for await (const chunk of request) chunks.push(chunk);
+    let message;
+    try {
+        message = webhook.verify(Buffer.concat(chunks).toString(), request.headers);
+    } catch (error) {
+        response.writeHead(400).end(error.message);
+        return;
+    }
+    const id = request.headers["webhook-id"];
+    if (!done.has(id)) {
+        console.log(JSON.stringify({ event: message.event, data: message.data }));
+        done.add(id);
+    }
+    // Only now: what is not answered with 2xx comes again.
+    response.writeHead(200).end("thank you");
+});
+server.listen(port, "127.0.0.1", () => console.error(`listening on port ${port}`));

@@ -1,0 +1,75 @@
+#!/usr/bin/env python3
+"""The backend of a shop that stores no cursor of its own: the daemon knows what it has done, and after any crash goes on from there.
+
+    pip install -r requirements.txt
+    python consumer.py http://127.0.0.1:5005 shop ADDRESS...
+"""
+import asyncio
+import json
+import sys
+import urllib.error
+import urllib.request
+
+import socketio
+
+
+async def work(event, data):
+    """What was not acknowledged comes again after a crash, so doing it twice must do no harm: keep the cursor with the result."""
+    print(json.dumps({"event": event, "data": data}), flush=True)
+
+
+def define(url, consumer, addresses):
+    """At every start: a definition that is there already changes nothing."""
+    body = json.dumps({"addresses": addresses}).encode()
+    headers = {"Content-Type": "application/json"}
+    try:
+        urllib.request.urlopen(urllib.request.Request(f"{url}/consumers/{consumer}", body, headers, method="PUT"))
+    except urllib.error.HTTPError as refused:
+        sys.exit(json.load(refused)["error"])
+
+
+async def main(url, consumer, *addresses):
+    define(url, consumer, addresses)
+    sio = socketio.AsyncClient()
+    # One after the other: an acknowledgement says that everything before it is done, too.
+    todo = asyncio.Queue()
+
+    @sio.event
+    async def connect():
+        await sio.emit("subscribe_consumer", {"consumer": consumer})
+
+    # `caught_up` as well, so that the place does not grow old while nobody pays.
+    for event in ("new_transactions", "balance_change", "transaction_update", "caught_up"):
+        sio.on(event, lambda data, event=event: todo.put_nowait((event, data)))
+
+    @sio.event
+    async def subscribed_consumer(data):
+        print(data.get("error") or f"{data['lag']} events to catch up on", file=sys.stderr)
+
+    @sio.event
+    async def error(data):
+        print(data["error"], file=sys.stderr)
+        # Somebody else does the work now, or nobody shall.
+        if data["code"] in ("consumer_taken", "consumer_gone"):
+            await sio.disconnect()
+        if data["code"] in ("consumer_changed", "cursor_expired"):
+            await connect()
+
+    async def do():
+        while True:
+            event, data = await todo.get()
+            if event != "caught_up":
+                await work(event, data)
+            if sio.connected:
+                await sio.emit("ack", {"consumer": consumer, "cursor": data["cursor"]})
+
+    await sio.connect(url, retry=True)
+    done, _ = await asyncio.wait([asyncio.create_task(do()), asyncio.create_task(sio.wait())], return_when=asyncio.FIRST_COMPLETED)
+    for task in done:
+        task.result()
+
+
+if __name__ == "__main__":
+    if len(sys.argv) < 4:
+        sys.exit("usage: python consumer.py URL NAME ADDRESS...")
+    asyncio.run(main(*sys.argv[1:]))

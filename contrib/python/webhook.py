@@ -1,0 +1,52 @@
+#!/usr/bin/env python3
+"""Receives webhooks of satwatch and prints each event as one JSON line.
+
+    pip install -r requirements.txt
+    WEBHOOK_SECRET=whsec_... python webhook.py 8080
+
+The secret is in the answer of PUT /consumers/{name} that made it.
+"""
+import json
+import os
+import sys
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+from standardwebhooks import Webhook, WebhookVerificationError
+
+webhook = Webhook(os.environ["WEBHOOK_SECRET"])
+# The same event may come twice, always with the same id. A shop keeps these in its database, in the transaction that does the work.
+done = set()
+
+
+class Receiver(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+
+    def do_POST(self):
+        body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        try:
+            message = webhook.verify(body, dict(self.headers))
+        except WebhookVerificationError as error:
+            return self.answer(400, str(error))
+        if self.headers["webhook-id"] not in done:
+            sys.stdout.write(json.dumps({"event": message["event"], "data": message["data"]}) + "\n")
+            sys.stdout.flush()
+            done.add(self.headers["webhook-id"])
+        # Only now: what is not answered with 2xx comes again.
+        self.answer(200, "thank you")
+
+    def answer(self, status, text):
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(text.encode())))
+        self.end_headers()
+        self.wfile.write(text.encode())
+
+    def log_message(self, *_):
+        pass
+
+
+if __name__ == "__main__":
+    if len(sys.argv) != 2:
+        sys.exit("usage: WEBHOOK_SECRET=whsec_... python webhook.py PORT")
+    server = ThreadingHTTPServer(("127.0.0.1", int(sys.argv[1])), Receiver)
+    print(f"listening on port {server.server_port}", file=sys.stderr)
+    server.serve_forever()

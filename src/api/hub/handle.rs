@@ -1,0 +1,258 @@
+//! What one says to the hub, and what comes back.
+
+use std::collections::{HashSet, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use hyper::StatusCode;
+use serde_json::value::RawValue;
+use tokio::sync::{mpsc, oneshot};
+use tokio_util::sync::CancellationToken;
+
+use super::{Entry, NAMESPACE, Pages};
+use crate::api::error::ApiError;
+use crate::api::replay::{self, Room};
+use crate::api::subscriptions::Topic;
+use crate::socketio::{Ack, EncodeError, Encoded, SendError, Socket};
+
+/// How long a request for a subscription waits until the client has caught up.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+
+/// An event and its acknowledgement, which carries the same object.
+pub struct Reply {
+    pub name: &'static str,
+    pub json: String,
+    pub ack: Option<Ack>,
+}
+
+impl Reply {
+    pub fn event(&self) -> Result<Encoded, SendError> {
+        Ok(Encoded::event_raw(NAMESPACE, self.name, &self.json)?)
+    }
+
+    /// Queues the acknowledgement, or keeps it when there is no room.
+    pub fn acknowledge(&mut self) -> Result<(), SendError> {
+        let Some(ack) = self.ack.take() else { return Ok(()) };
+        let raw: &RawValue = serde_json::from_str(&self.json).map_err(EncodeError::from)?;
+        ack.try_send(raw).map_err(|(error, ack)| {
+            self.ack = Some(ack);
+            error
+        })
+    }
+
+    /// The event, and the acknowledgement behind it, when there is room. False when the client has left.
+    pub async fn send(self, socket: &Socket) -> bool {
+        let Ok(event) = self.event() else { return false };
+        replay::send(socket, &event).await && self.send_acknowledgement(socket).await
+    }
+
+    /// What is left when the event is out.
+    pub async fn send_acknowledgement(mut self, socket: &Socket) -> bool {
+        let mut wanted = Room::Quarter;
+        loop {
+            match self.acknowledge() {
+                Ok(()) => return true,
+                Err(SendError::Full) => {}
+                Err(_) => return false,
+            }
+            if !replay::room(socket, std::mem::replace(&mut wanted, Room::Empty)).await {
+                return false;
+            }
+        }
+    }
+}
+
+/// Step 4 of a subscription.
+pub struct Join {
+    pub socket: Socket,
+    pub topics: Vec<Topic>,
+    /// Events after this number are owed to the socket.
+    pub from: u64,
+    /// Sent before the reply.
+    pub before: VecDeque<Encoded>,
+    pub reply: Option<Reply>,
+    /// Sent when nothing is owed any more, with the cursor added: the end of a replay.
+    pub caught_up: Option<serde_json::Map<String, serde_json::Value>>,
+}
+
+impl Join {
+    /// Makes the socket live with these topics; it was told of them up to `from`.
+    pub fn at(socket: &Socket, topics: Vec<Topic>, from: u64) -> Self {
+        Self { socket: socket.clone(), topics, from, before: VecDeque::new(), reply: None, caught_up: None }
+    }
+}
+
+/// What became of a [`Join`].
+#[derive(Default)]
+pub struct Joined {
+    /// What did not fit the client's queue: to be tried again, once the client has been told the log up to about the head.
+    pub rest: Option<Join>,
+    /// Its event is out, its acknowledgement not yet.
+    pub reply: Option<Reply>,
+    /// The client lags in its other subscriptions; it is to be tried again when that is over.
+    pub lag: Option<CancellationToken>,
+}
+
+/// Step 1 of a subscription.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Paused {
+    /// The topics that were live until now.
+    pub live: Vec<Topic>,
+    /// They were told up to this number.
+    pub seen: u64,
+}
+
+/// Why it does not begin.
+pub enum NotPaused {
+    Refused(ApiError),
+    /// Not before this is over.
+    Lagging(CancellationToken),
+}
+
+/// What `/status` shows of the clients.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Counts {
+    pub subscribers: usize,
+    pub subscriptions: usize,
+    /// Subscribers that are being told from the log because they read too slowly.
+    pub lagging: usize,
+    /// Live subscribers have been told up to this number.
+    pub seen: u64,
+}
+
+fn lagging() -> ApiError {
+    let message = "You read more slowly than events come and are still being told what you missed. Wait for `caught_up`, then subscribe; or use another connection.";
+    ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "lagging", message)
+}
+
+pub(super) enum Command {
+    Pause { socket: Socket, topics: Vec<Topic>, answer: oneshot::Sender<Result<Paused, NotPaused>> },
+    Join { join: Box<Join>, answer: oneshot::Sender<Joined> },
+    Unsubscribe { socket: Socket, topic: Topic, reply: Reply, answer: oneshot::Sender<Option<Reply>> },
+    Leave { socket: Socket },
+    Resume { socket: Socket, answer: oneshot::Sender<bool> },
+    Lost { id: String, mark: u64, answer: oneshot::Sender<Option<Vec<Topic>>> },
+    Rejoin { socket: Socket, from: u64, answer: oneshot::Sender<Option<CancellationToken>> },
+    Forget { id: String },
+    SubscriptionsOf { socket: Socket, answer: oneshot::Sender<usize> },
+    Counts { answer: oneshot::Sender<Counts> },
+}
+
+/// Commands to the hub. Each call is answered when the hub has done it.
+#[derive(Clone)]
+pub struct Handle {
+    pub(super) commands: mpsc::Sender<Command>,
+    pub pages: Arc<Pages>,
+}
+
+impl Handle {
+    /// A client that lags catches up first. Without topics only the client's recovery is over.
+    pub async fn pause(&self, socket: &Socket, topics: Vec<Topic>) -> Result<Paused, ApiError> {
+        let deadline = tokio::time::Instant::now() + PATIENCE;
+        loop {
+            let over = match self.ask(|answer| Command::Pause { socket: socket.clone(), topics: topics.clone(), answer }).await? {
+                Ok(paused) => return Ok(paused),
+                Err(NotPaused::Refused(error)) => return Err(error),
+                Err(NotPaused::Lagging(over)) => over,
+            };
+            tokio::time::timeout_at(deadline, over.cancelled()).await.map_err(|_| lagging())?;
+        }
+    }
+
+    /// Makes the socket live, however long it takes to tell the client what it is owed until then. `is_far`: that is much of the log.
+    /// Nothing more happens when the client has left.
+    pub async fn join(&self, mut join: Join, mut is_far: bool) -> Result<(), ApiError> {
+        let socket = join.socket.clone();
+        let mut wanted = Room::Quarter;
+        loop {
+            if is_far {
+                let topics: HashSet<Topic> = join.topics.iter().copied().collect();
+                let tell = |entry: &Entry| match entry.encoded(&self.pages.wire).filter(|_| topics.contains(&entry.topic)) {
+                    Some(event) => replay::offer(&socket, event, None),
+                    None => Ok(()),
+                };
+                match replay::send_log(&self.pages, &socket, join.from, tell).await? {
+                    Some(at) => join.from = at,
+                    None => return Ok(()),
+                }
+            }
+            let Joined { rest, reply, lag } = self.ask(|answer| Command::Join { join: Box::new(join), answer }).await?;
+            if let Some(reply) = reply
+                && !reply.send_acknowledgement(&socket).await
+            {
+                return Ok(());
+            }
+            let Some(rest) = rest else { return Ok(()) };
+            if let Some(over) = lag {
+                over.cancelled().await;
+            }
+            if !replay::room(&socket, std::mem::replace(&mut wanted, Room::Empty)).await {
+                return Ok(());
+            }
+            is_far = rest.before.is_empty() && rest.reply.is_none();
+            join = rest;
+        }
+    }
+
+    /// No event of this topic comes behind the reply.
+    pub async fn unsubscribe(&self, socket: &Socket, topic: Topic, mut reply: Reply) -> Result<(), ApiError> {
+        let mut wanted = Room::Quarter;
+        loop {
+            let rest = self.ask(|answer| Command::Unsubscribe { socket: socket.clone(), topic, reply, answer }).await?;
+            let Some(rest) = rest else { return Ok(()) };
+            if !replay::room(socket, std::mem::replace(&mut wanted, Room::Empty)).await {
+                return Ok(());
+            }
+            reply = rest;
+        }
+    }
+
+    /// The client of a lag takes the rest at once, if it can: true when it is live, or gone.
+    pub(super) async fn resume(&self, socket: &Socket) -> Result<bool, ApiError> {
+        self.ask(|answer| Command::Resume { socket: socket.clone(), answer }).await
+    }
+
+    /// What a lost client was subscribed to, if `mark` says that it knows.
+    pub async fn lost(&self, id: &str, mark: u64) -> Result<Option<Vec<Topic>>, ApiError> {
+        self.ask(|answer| Command::Lost { id: id.to_owned(), mark, answer }).await
+    }
+
+    /// A lost client is back and has got the events up to `from`; returns when it is live or has left.
+    pub async fn rejoin(&self, socket: &Socket, from: u64) -> Result<(), ApiError> {
+        if let Some(over) = self.ask(|answer| Command::Rejoin { socket: socket.clone(), from, answer }).await? {
+            over.cancelled().await;
+        }
+        Ok(())
+    }
+
+    pub async fn subscriptions_of(&self, socket: &Socket) -> Result<usize, ApiError> {
+        self.ask(|answer| Command::SubscriptionsOf { socket: socket.clone(), answer }).await
+    }
+
+    pub async fn counts(&self) -> Result<Counts, ApiError> {
+        self.ask(|answer| Command::Counts { answer }).await
+    }
+
+    /// The socket is gone. Does not wait.
+    pub fn leave(&self, socket: &Socket) {
+        self.tell(Command::Leave { socket: socket.clone() });
+    }
+
+    /// A lost client cannot come back any more. Does not wait.
+    pub fn forget(&self, id: &str) {
+        self.tell(Command::Forget { id: id.to_owned() });
+    }
+
+    fn tell(&self, command: Command) {
+        let Err(mpsc::error::TrySendError::Full(command)) = self.commands.try_send(command) else { return };
+        let commands = self.commands.clone();
+        // A stopped hub has no subscriptions to clean up.
+        tokio::spawn(async move { drop(commands.send(command).await) });
+    }
+
+    async fn ask<T>(&self, command: impl FnOnce(oneshot::Sender<T>) -> Command) -> Result<T, ApiError> {
+        let (answer, answered) = oneshot::channel();
+        self.commands.send(command(answer)).await.map_err(|_| ApiError::stopping())?;
+        answered.await.map_err(|_| ApiError::stopping())
+    }
+}

@@ -1,0 +1,186 @@
+//! `GET /metrics`: the Prometheus text format. Every value is read from what owns it when somebody asks; nothing is counted here, so nothing
+//! can drift. What is not known (an age before the first message) is left out.
+
+use std::sync::Arc;
+
+use hyper::StatusCode;
+use hyper::header::{CACHE_CONTROL, HeaderValue};
+use prometheus::{CounterVec, GaugeVec, Opts, Registry, TextEncoder};
+
+use super::consumers::Lag;
+use super::error::ApiError;
+use super::respond::{self, Answer};
+use super::webhooks::{self, Counters};
+use super::{App, hub};
+use crate::bitcoind::{self, TopicStatus};
+use crate::clock::now_ms;
+
+const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
+
+impl From<prometheus::Error> for ApiError {
+    fn from(cause: prometheus::Error) -> Self {
+        Self::internal(&cause)
+    }
+}
+
+impl App {
+    /// `sessions`: open Engine.IO sessions.
+    pub(super) async fn metrics(self: &Arc<Self>, sessions: usize) -> Result<Answer, ApiError> {
+        let counts = self.hub.counts().await?;
+        let text = self.read(move |app| {
+            let sheet = Sheet::new()?;
+            app.describe_daemon(&sheet)?;
+            app.describe_state(&sheet)?;
+            app.describe_clients(&sheet, sessions, counts)?;
+            app.describe_consumers(&sheet)?;
+            app.describe_node(&sheet, &app.node.borrow().clone(), now_ms())?;
+            Ok(TextEncoder::new().encode_to_string(&sheet.0.gather())?)
+        });
+        let mut answer = respond::body(StatusCode::OK, CONTENT_TYPE, text.await?);
+        answer.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        Ok(answer)
+    }
+
+    fn describe_daemon(&self, sheet: &Sheet) -> Result<(), ApiError> {
+        let version = [([env!("CARGO_PKG_VERSION")], 1.0)];
+        sheet.gauges("build_info", "What runs here; always 1.", ["version"], version)?;
+        sheet.gauge("uptime_seconds", "Since the daemon started.", self.started.elapsed().as_secs_f64())?;
+        sheet.gauge("monitoring", "1 unless a person stopped it (POST /stop).", flag(*self.monitoring.borrow()))
+    }
+
+    fn describe_state(&self, sheet: &Sheet) -> Result<(), ApiError> {
+        let snapshot = self.reader.snapshot();
+        let (counts, first) = (snapshot.counts()?, self.reader.first_seq()?);
+        sheet.gauge("tip_height", "Height of the last block that is included.", snapshot.tip()?.map(|tip| tip.height))?;
+        sheet.gauge("event_head", "Number of the last event in the log.", number(snapshot.head()?))?;
+        sheet.gauge("event_first", "Number of the first event that is kept.", number(first))?;
+        sheet.gauge("watched_addresses", "Addresses on the watch list.", number(counts.addresses))?;
+        sheet.gauge("utxos", "Unspent outputs of watched addresses.", number(counts.utxos))?;
+        sheet.gauge("transactions", "Transactions of watched addresses.", number(counts.transactions))
+    }
+
+    fn describe_clients(&self, sheet: &Sheet, sessions: usize, counts: hub::Counts) -> Result<(), ApiError> {
+        let size = |size: usize| number(size as u64);
+        sheet.gauge("sessions", "Open Engine.IO sessions.", size(sessions))?;
+        sheet.gauge("subscribers", "Sessions that subscribed to something.", size(counts.subscribers))?;
+        sheet.gauge("subscriptions", "Subscriptions of all sessions.", size(counts.subscriptions))?;
+        sheet.gauge(
+            "lagging",
+            "Sessions that read so slowly that they are told from the log, until they have caught up.",
+            size(counts.lagging),
+        )?;
+        sheet.gauge("waiting_requests", "REST requests that wait for news.", size(self.waiting_requests()))
+    }
+
+    fn describe_consumers(&self, sheet: &Sheet) -> Result<(), ApiError> {
+        let consumers = self.consumers.all();
+        let lags = self.consumer_lags(&consumers)?;
+        let of_each = |value: fn(&Lag) -> f64| consumers.iter().zip(&lags).map(move |(consumer, lag)| ([&*consumer.name], value(lag)));
+        let help = "Events that the consumer wants and has not acknowledged; from 10000 on at least so many.";
+        sheet.gauges("consumer_lag", help, ["consumer"], of_each(|lag| number(lag.events)))?;
+        let help = "Age of the oldest event that the consumer has not acknowledged; 0 when there is none.";
+        sheet.gauges("consumer_lag_seconds", help, ["consumer"], of_each(|lag| lag.seconds))?;
+        let readers = consumers.iter().map(|consumer| ([&*consumer.name], number(consumer.readers() as u64)));
+        sheet.gauges("consumer_readers", "Who reads the consumer now.", ["consumer"], readers)?;
+
+        let webhooks = webhooks::counters(self)?;
+        let of_each = |value: fn(&Counters) -> f64| webhooks.iter().map(move |(name, counters)| ([&**name], value(counters)));
+        sheet.counters("webhook_attempts_total", "Posts to the webhook.", ["consumer"], of_each(|it| number(it.attempts)))?;
+        sheet.counters("webhook_failures_total", "Posts that failed.", ["consumer"], of_each(|it| number(it.failures)))?;
+        sheet.gauges("webhook_in_flight", "Posts on their way.", ["consumer"], of_each(|it| number(it.in_flight as u64)))?;
+        let help = "Events that were given up; see GET /consumers/{name}/dead_letters.";
+        sheet.gauges("webhook_dead_letters", help, ["consumer"], of_each(|it| number(it.dead_letters as u64)))
+    }
+
+    fn describe_node(&self, sheet: &Sheet, node: &bitcoind::Status, now: u64) -> Result<(), ApiError> {
+        let following = *self.monitoring.borrow() && node.following;
+        sheet.gauge("following", "1 while the daemon follows the node's tip and its feeds.", flag(following))?;
+        sheet.gauge("data_age_seconds", "Since the daemon heard from the node while it followed it.", age(node.current_at, now))?;
+        sheet.gauge("node_available", "1 while the node answers.", flag(node.available))?;
+        let known = node.last_answer.is_some();
+        sheet.gauge("node_blocks", "Height of the node's chain when it was asked last.", known.then_some(node.node.blocks))?;
+        sheet.gauge("node_headers", "Height of the node's best header when it was asked last.", known.then_some(node.node.headers))?;
+        sheet.gauge("mempool_transactions", "Transactions in the node's mempool when it was read last.", number(node.mempool.size))?;
+        sheet.counter("reconcile_repairs_total", "What ZMQ should have told and only a poll found.", number(node.reconcile.repairs))?;
+        let topics = [("rawtx", &node.zmq.rawtx), ("rawblock", &node.zmq.rawblock), ("sequence", &node.zmq.sequence)];
+        let of_each = |value: fn(&TopicStatus) -> f64| topics.map(|(name, topic)| ([name], value(topic)));
+        sheet.gauges("zmq_connected", "1 while the topic is subscribed to.", ["topic"], of_each(|topic| flag(topic.connected)))?;
+        sheet.counters("zmq_gaps_total", "Times that messages were missing.", ["topic"], of_each(|topic| number(topic.gaps)))?;
+        sheet.counters("zmq_lost_total", "Messages that were missing.", ["topic"], of_each(|topic| number(topic.lost)))?;
+        let ages = topics.into_iter().filter_map(|(name, topic)| Some(([name], age(topic.last_message, now)?)));
+        sheet.gauges("zmq_last_message_age_seconds", "Since the last message of the topic.", ["topic"], ages)
+    }
+}
+
+/// No count here comes near 2^53, up to where a float is exact.
+fn number(count: u64) -> f64 {
+    count as f64
+}
+
+fn flag(is_so: bool) -> f64 {
+    f64::from(u8::from(is_so))
+}
+
+fn age(then: Option<u64>, now: u64) -> Option<f64> {
+    then.map(|then| number(now.saturating_sub(then)) / 1000.0)
+}
+
+/// The metrics of one answer, with the prefix `satwatch_`.
+struct Sheet(Registry);
+
+impl Sheet {
+    fn new() -> Result<Self, ApiError> {
+        Ok(Self(Registry::new_custom(Some("satwatch".to_owned()), None)?))
+    }
+
+    /// Left out without a value.
+    fn gauge(&self, name: &str, help: &str, value: impl Into<Value>) -> Result<(), ApiError> {
+        self.gauges(name, help, [], value.into().0.map(|value| ([], value)))
+    }
+
+    fn counter(&self, name: &str, help: &str, value: f64) -> Result<(), ApiError> {
+        self.counters(name, help, [], [([], value)])
+    }
+
+    fn gauges<'a, const N: usize>(
+        &self,
+        name: &str,
+        help: &str,
+        labels: [&str; N],
+        values: impl IntoIterator<Item = ([&'a str; N], f64)>,
+    ) -> Result<(), ApiError> {
+        let gauges = GaugeVec::new(Opts::new(name, help), &labels)?;
+        for (labels, value) in values {
+            gauges.get_metric_with_label_values(&labels)?.set(value);
+        }
+        Ok(self.0.register(Box::new(gauges))?)
+    }
+
+    fn counters<'a, const N: usize>(
+        &self,
+        name: &str,
+        help: &str,
+        labels: [&str; N],
+        values: impl IntoIterator<Item = ([&'a str; N], f64)>,
+    ) -> Result<(), ApiError> {
+        let counters = CounterVec::new(Opts::new(name, help), &labels)?;
+        for (labels, value) in values {
+            counters.get_metric_with_label_values(&labels)?.inc_by(value);
+        }
+        Ok(self.0.register(Box::new(counters))?)
+    }
+}
+
+struct Value(Option<f64>);
+
+impl From<f64> for Value {
+    fn from(value: f64) -> Self {
+        Self(Some(value))
+    }
+}
+
+impl<T: Into<f64>> From<Option<T>> for Value {
+    fn from(value: Option<T>) -> Self {
+        Self(value.map(Into::into))
+    }
+}

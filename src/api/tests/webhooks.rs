@@ -1,0 +1,249 @@
+//! Webhooks over the real store and tracker, posting to a receiver on this machine: definitions that change, retention, dead letters.
+
+use std::sync::atomic::{AtomicU16, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+
+use serde_json::json;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+
+use super::*;
+
+/// Says `status` to everything, once `gate` lets it.
+struct Receiver {
+    url: String,
+    status: AtomicU16,
+    gate: Semaphore,
+    /// Bodies, in the order in which they came.
+    bodies: Mutex<Vec<Value>>,
+    open: AtomicUsize,
+    most_open: AtomicUsize,
+}
+
+impl Receiver {
+    async fn start(status: u16, permits: usize) -> Arc<Self> {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let receiver = Arc::new(Self {
+            url: format!("http://{}/", listener.local_addr().unwrap()),
+            status: AtomicU16::new(status),
+            gate: Semaphore::new(permits),
+            bodies: Mutex::default(),
+            open: AtomicUsize::new(0),
+            most_open: AtomicUsize::new(0),
+        });
+        let serving = receiver.clone();
+        tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                tokio::spawn(serving.clone().serve(stream));
+            }
+        });
+        receiver
+    }
+
+    async fn serve(self: Arc<Self>, mut stream: TcpStream) {
+        let mut bytes = Vec::new();
+        while let Ok(1..) = stream.read_buf(&mut bytes).await {
+            let Some(body) = whole_body(&bytes) else { continue };
+            bytes.clear();
+            let open = self.open.fetch_add(1, Ordering::SeqCst) + 1;
+            self.most_open.fetch_max(open, Ordering::SeqCst);
+            self.bodies.lock().unwrap().push(body);
+            tokio::select! {
+                permit = self.gate.acquire() => permit.unwrap().forget(),
+                // The daemon has hung up.
+                _ = stream.read_u8() => {}
+            }
+            self.open.fetch_sub(1, Ordering::SeqCst);
+            let status = self.status.load(Ordering::SeqCst);
+            let answer = format!("HTTP/1.1 {status} Word\r\ncontent-length: 0\r\n\r\n");
+            if stream.write_all(answer.as_bytes()).await.is_err() {
+                return;
+            }
+        }
+    }
+
+    fn cursors(&self) -> Vec<String> {
+        self.bodies.lock().unwrap().iter().map(|body| body["cursor"].as_str().unwrap().to_owned()).collect()
+    }
+}
+
+fn whole_body(bytes: &[u8]) -> Option<Value> {
+    let text = std::str::from_utf8(bytes).ok()?;
+    serde_json::from_str(text.split_once("\r\n\r\n")?.1).ok()
+}
+
+async fn until(what: &str, mut look: impl AsyncFnMut() -> bool) {
+    let looking = async {
+        while !look().await {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, looking).await.unwrap_or_else(|_| panic!("not in time: {what}"));
+}
+
+const ANY: usize = 1_000_000;
+
+impl Daemon {
+    async fn posting() -> Self {
+        Self::with(config::Config {
+            webhooks: config::Webhooks { allow_private: true, timeout: 20, give_up_after: 1 },
+            ..config::Config::default()
+        })
+        .await
+    }
+
+    async fn define(&self, name: &str, definition: Value) -> (u16, Value) {
+        let request =
+            Request::put(format!("/consumers/{name}")).header("host", "localhost:5005").header("content-type", "application/json");
+        let (status, _, body) = self.request(request.body(Full::from(definition.to_string())).unwrap()).await;
+        (status.as_u16(), serde_json::from_str(&body).unwrap())
+    }
+
+    async fn erase(&self, path: &str) -> (u16, Value) {
+        let request = Request::delete(path).header("host", "localhost:5005").body(Full::default()).unwrap();
+        let (status, _, body) = self.request(request).await;
+        (status.as_u16(), serde_json::from_str(&body).unwrap())
+    }
+
+    async fn add(&self, n: u8) {
+        let (status, body) = self.post("/add_address", &json!({ "address": address(n).to_string() }).to_string()).await;
+        assert_eq!(status, 200, "{body}");
+    }
+
+    async fn webhook(&self, name: &str) -> Value {
+        let (status, body) = self.get(&format!("/consumers/{name}")).await;
+        assert_eq!(status, 200, "{body}");
+        body["webhook"].clone()
+    }
+
+    async fn cursors_of(&self, n: u8) -> Vec<String> {
+        let (_, log) = self.get(&format!("/events?address={}&limit=1000", address(n))).await;
+        log["events"].as_array().unwrap().iter().map(|event| event["cursor"].as_str().unwrap().to_owned()).collect()
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_changed_definition_goes_on_where_the_old_one_was_and_two_of_a_lane_are_never_in_flight() {
+    let (daemon, receiver) = (Daemon::posting().await, Receiver::start(204, 0).await);
+    daemon.add(1).await;
+    daemon.define("shop", json!({ "url": receiver.url })).await;
+    daemon.pay(&address(1), 5_000, 1).await;
+    daemon.pay(&address(1), 6_000, 2).await;
+    for round in 1..=3 {
+        until("the first event is in flight", async || receiver.cursors().len() == round).await;
+        let (status, body) = daemon.define("shop", json!({ "url": format!("{}{round}", receiver.url) })).await;
+        assert_eq!((status, &body["secret"]), (200, &Value::Null), "{body}");
+    }
+    until("it is in flight once more", async || receiver.cursors().len() == 4).await;
+    receiver.gate.add_permits(ANY);
+    let log = daemon.cursors_of(1).await;
+    until("everything has come", async || receiver.cursors().last() == log.last()).await;
+    let mut got = receiver.cursors();
+    assert_eq!(got[..4], vec![log[0].clone(); 4], "in flight when the definition changed, so it came again");
+    got.dedup();
+    assert_eq!((got, receiver.most_open.load(Ordering::SeqCst)), (log, 1));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn scripts_are_posted_side_by_side_and_the_place_waits_for_the_slowest() {
+    let (daemon, receiver) = (Daemon::posting().await, Receiver::start(204, 0).await);
+    for n in 1..=12 {
+        daemon.add(n).await;
+    }
+    let (_, made) = daemon.define("shop", json!({ "url": receiver.url })).await;
+    for n in 1..=12 {
+        daemon.pay(&address(n), 5_000, n).await;
+    }
+    until("eight are in flight", async || receiver.open.load(Ordering::SeqCst) == 8).await;
+    let webhook = daemon.webhook("shop").await;
+    assert_eq!((&webhook["in_flight"], &webhook["state"]), (&json!(8), &json!("delivering")), "{webhook}");
+    assert_eq!(daemon.get("/consumers/shop").await.1["cursor"], made["cursor"]);
+    receiver.gate.add_permits(ANY);
+    let head = daemon.app.reader.snapshot().head().unwrap();
+    until("the place is at the head", async || daemon.app.consumers.get("shop").unwrap().place().number == head).await;
+    assert_eq!(daemon.app.reader.done_events("shop", 0, u64::MAX).unwrap(), Vec::<u64>::new(), "no rows are left behind");
+    assert_eq!((receiver.most_open.load(Ordering::SeqCst), receiver.cursors().len()), (8, 24));
+    until("it waits for events", async || daemon.webhook("shop").await["state"] == "waiting").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn events_that_retention_took_before_they_were_delivered_are_passed_and_shown() {
+    let (daemon, receiver) = (Daemon::posting().await, Receiver::start(500, ANY).await);
+    daemon.add(1).await;
+    daemon.define("shop", json!({ "url": receiver.url })).await;
+    daemon.pay(&address(1), 5_000, 1).await;
+    until("it was tried", async || !receiver.cursors().is_empty()).await;
+    let log = daemon.cursors_of(1).await;
+    daemon.app.indexer.prune_events(NOW + 1).await.unwrap();
+    daemon.pay(&address(1), 6_000, 2).await;
+    until("what is gone is passed", async || daemon.webhook("shop").await["missed_up_to"] == *log.last().unwrap()).await;
+    receiver.status.store(200, Ordering::SeqCst);
+    let log = daemon.cursors_of(1).await;
+    assert_eq!(log.len(), 2);
+    let got = || {
+        let mut cursors = receiver.cursors();
+        cursors.dedup();
+        cursors
+    };
+    until("what is left comes", async || got().ends_with(&log)).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn dead_letters_outlive_their_webhook_and_a_forgotten_consumer_leaves_nothing() {
+    let (daemon, receiver) = (Daemon::posting().await, Receiver::start(500, ANY).await);
+    daemon.add(1).await;
+    daemon.define("shop", json!({ "url": receiver.url })).await;
+    daemon.pay(&address(1), 5_000, 1).await;
+    let total = async || daemon.get("/consumers/shop/dead_letters").await.1["total"].as_u64().unwrap();
+    until("two dead letters", async || total().await == 2).await;
+    assert_eq!(daemon.webhook("shop").await["dead_letters"], 2);
+    daemon.define("shop", json!({})).await;
+    assert_eq!((daemon.webhook("shop").await, total().await), (Value::Null, 2));
+    let (status, body) = daemon.post("/consumers/shop/dead_letters/resend", "{}").await;
+    assert_eq!((status, &body["code"]), (409, &json!("no_webhook")));
+    let (_, list) = daemon.get("/consumers/shop/dead_letters").await;
+    let one = format!("/consumers/shop/dead_letters?cursor={}", list["dead_letters"][0]["cursor"].as_str().unwrap());
+    let dropped = daemon.erase(&one).await;
+    assert_eq!((dropped.0, &dropped.1["count"], total().await), (200, &json!(1), 1));
+    assert_eq!(daemon.erase(&one).await.1["code"], "no_such_dead_letter");
+    receiver.status.store(204, Ordering::SeqCst);
+    daemon.define("shop", json!({ "url": receiver.url })).await;
+    let (status, body) = daemon.post("/consumers/shop/dead_letters/resend", "{}").await;
+    assert_eq!((status, &body["count"]), (202, &json!(1)));
+    until("it is delivered", async || total().await == 0).await;
+    assert_eq!(daemon.erase("/consumers/shop").await.0, 200);
+    for path in ["", "/dead_letters"] {
+        assert_eq!(daemon.get(&format!("/consumers/shop{path}")).await.1["code"], "no_such_consumer");
+    }
+    until("its task has ended", async || daemon.app.webhooks.is_idle()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_asked_to_be_sent_again_is_sent_after_a_kill_before_newer_events_of_its_lane() {
+    let (daemon, receiver) = (Daemon::posting().await, Receiver::start(500, ANY).await);
+    daemon.add(1).await;
+    daemon.define("shop", json!({ "url": receiver.url })).await;
+    daemon.pay(&address(1), 5_000, 1).await;
+    until("two dead letters", async || daemon.webhook("shop").await["dead_letters"] == 2).await;
+    let letters = daemon.cursors_of(1).await;
+    receiver.gate.forget_permits(ANY);
+    daemon.pay(&address(1), 6_000, 2).await;
+    let (status, _) = daemon.post("/consumers/shop/dead_letters/resend", &json!({ "cursors": letters }).to_string()).await;
+    assert_eq!(status, 202);
+    let log = daemon.cursors_of(1).await;
+    let folder = daemon.kill().await;
+    receiver.bodies.lock().unwrap().clear();
+    receiver.status.store(200, Ordering::SeqCst);
+    receiver.gate.add_permits(ANY);
+    let config =
+        config::Config { webhooks: config::Webhooks { allow_private: true, ..config::Webhooks::default() }, ..config::Config::default() };
+    let (daemon, hub) = Daemon::on(folder, config);
+    tokio::spawn(hub.run(daemon.app.stop.clone()));
+    for consumer in daemon.app.consumers.all() {
+        crate::api::webhooks::spawn(&daemon.app, &consumer);
+    }
+    until("everything has come", async || receiver.cursors().len() >= 4).await;
+    assert_eq!(receiver.cursors(), log);
+    until("the list is empty", async || daemon.webhook("shop").await["dead_letters"] == 0).await;
+}
