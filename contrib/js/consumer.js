@@ -32,8 +32,6 @@ async function main() {
             socket.emit("ack", { consumer, cursor: data.cursor });
         });
     }
-    // Nothing is left up to here: acknowledged too, so that the place does not grow old while nobody pays.
-    socket.on("caught_up", ({ cursor }) => socket.emit("ack", { consumer, cursor }));
     socket.on("subscribed_consumer", ({ lag, error }) => console.error(error ?? `${lag} events to catch up on`));
     socket.on("error", ({ error, code }) => {
         console.error(error);

@@ -38,8 +38,7 @@ async def main(url, consumer, *addresses):
     async def connect():
         await sio.emit("subscribe_consumer", {"consumer": consumer})
 
-    # `caught_up` as well, so that the place does not grow old while nobody pays.
-    for event in ("new_transactions", "balance_change", "transaction_update", "caught_up"):
+    for event in ("new_transactions", "balance_change", "transaction_update"):
         sio.on(event, lambda data, event=event: todo.put_nowait((event, data)))
 
     @sio.event
@@ -58,8 +57,7 @@ async def main(url, consumer, *addresses):
     async def do():
         while True:
             event, data = await todo.get()
-            if event != "caught_up":
-                await work(event, data)
+            await work(event, data)
             if sio.connected:
                 await sio.emit("ack", {"consumer": consumer, "cursor": data["cursor"]})
 

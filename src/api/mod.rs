@@ -21,11 +21,14 @@
 //!              │                               └──► hub   subscriptions; the log to the sockets
 //!              ├─ routes ─────► rest    status, start, stop, health; dispatch of all routes
 //!              │                  ├──── watching   addresses: add, list, balance, transactions, outputs
-//!              │                  └──── events     the log, with long polling
+//!              │                  ├──── events     the log, with long polling
+//!              │                  ├──── consumers  readers whose cursor is kept here; with a URL: webhooks
+//!              │                  └──── metrics    for Prometheus
 //!              └─ the rest ───► page
 //! ```
-//! `replay` tells one client from the log at its own pace, `json` has the wire shapes, `fields` reads what clients send, `cursor` and
-//! `address` their two kinds of text, `recovery` keeps what lost clients come back to.
+//! `tail` reads on in the log and `news` waits at its end; `replay` tells one client from it at its own pace. `json` has the wire shapes,
+//! `fields` reads what clients send, `cursor` and `address` their two kinds of text, `fresh` is `min_cursor` and `ETag`, `recovery` keeps what
+//! lost clients come back to.
 
 mod address;
 mod browser;
