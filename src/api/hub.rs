@@ -14,12 +14,15 @@
 //! # A subscription, step by step (`super::live` does 2 and 3, which may take long, outside of this task)
 //!
 //! ```text
-//! 1 pause     is there room for it; topics that the socket already hears are taken off, told up to `seen` = p. Not while it lags
+//! 1 pause     is there room for it; if the socket already hears one of the topics, all that it hears is taken off, told up to
+//!             `seen` = p. Not while it lags
 //! 2           watch the scripts; snapshot of the store at head h >= p: the answer with balance and cursor h
-//! 3           events (p, h] of the topics taken off, so that subscribing again loses nothing
-//! 4 join      send 3, the answer, the events (h, seen]; live from `seen` on. What does not fit the queue is handed back
-//! 5           wait for room, tell the log up to about the head if 3 and the answer are out, then 4 again (`Handle::join`)
+//! 3           tell the events (p, h] of the topics taken off, so that subscribing again loses nothing (`Handle::join_paused`)
+//! 4 join      send the answer, the events (h, seen]; live from `seen` on. What does not fit the queue is handed back
+//! 5           wait for room, tell the log up to about the head if the answer is out, then 4 again (`Handle::join`)
 //! ```
+//! So all that one socket hears comes in the order of the numbers, but what a subscription with `after` asks for comes beside the rest, and
+//! so does, for a moment, what one with more than [`PAUSED_WHOLE`] subscriptions asks for again.
 //!
 //! # A recoverable client
 //!
@@ -46,16 +49,18 @@ use super::subscriptions::{Subscriptions, Topic};
 use crate::socketio::{Encoded, SendError, Socket};
 use crate::store::{Reader, StoreError};
 use crate::tracker::Event;
-use handle::{Command, NotPaused};
-pub use handle::{Counts, Handle, Join, Joined, Paused, Reply};
+use handle::{Command, NotPaused, Unsent};
+pub use handle::{Counts, Handle, Join, Joined, Paused, Pausing, Reply};
 use lag::Lag;
-pub use pages::{Entry, PageError, Pages, events_between};
+pub use pages::{Entry, PageError, Pages};
 
 /// The only namespace.
 pub const NAMESPACE: &str = "/";
 /// Events read from the log at a time.
 pub const PAGE: usize = 1000;
 const COMMANDS: usize = 1024;
+/// A socket with more subscriptions is not taken off as a whole when it asks again for one of them: the hub would be busy with that.
+const PAUSED_WHOLE: usize = 1000;
 
 /// How events look on the wire here: the log's id and the network are part of every one.
 #[derive(Debug, Clone)]
@@ -160,7 +165,7 @@ impl Hub {
     fn obey(&mut self, command: Command) -> Result<(), StoreError> {
         // An answer that nobody waits for any more is not needed: its client has left.
         match command {
-            Command::Pause { socket, topics, answer } => drop(answer.send(self.pause(&socket, topics))),
+            Command::Pause { socket, topics, pausing, answer } => drop(answer.send(self.pause(&socket, topics, pausing))),
             Command::Join { join, answer } => drop(answer.send(self.join(*join)?)),
             Command::Unsubscribe { socket, topic, reply, answer } => drop(answer.send(self.unsubscribe(&socket, topic, reply))),
             Command::Leave { socket } => self.leave(&socket),
@@ -189,12 +194,16 @@ impl Hub {
         }
     }
 
-    fn pause(&mut self, socket: &Socket, topics: Vec<Topic>) -> Result<Paused, NotPaused> {
+    fn pause(&mut self, socket: &Socket, topics: Vec<Topic>, pausing: Pausing) -> Result<Paused, NotPaused> {
         let key = socket.key();
+        if socket.is_closed() {
+            // Nobody hears this. What is kept of it from now on nobody would take away.
+            return Err(NotPaused::Refused(ApiError::stopping()));
+        }
         if let Some(lag) = self.lagging.get(&key) {
             return Err(NotPaused::Lagging(lag.over.clone()));
         }
-        let (live, new): (Vec<_>, Vec<_>) = topics.into_iter().partition(|topic| self.subscriptions.contains(key, topic));
+        let (mut live, new): (Vec<_>, Vec<_>) = topics.into_iter().partition(|topic| self.subscriptions.contains(key, topic));
         if self.subscriptions.count_of(key).saturating_add(new.len()) > self.limit {
             let message = format!(
                 "One client may subscribe to at most {} addresses (limits.subscriptions); unsubscribe from some, or use another connection.",
@@ -205,6 +214,9 @@ impl Hub {
         if socket.is_recoverable() {
             self.recoverable.begin_change(socket.id(), key);
             socket.set_offset(&recovery::changing(&self.wire.cursor(self.seen)));
+        }
+        if pausing == Pausing::All && !live.is_empty() && self.subscriptions.count_of(key) <= PAUSED_WHOLE {
+            live = self.subscriptions.leave(key);
         }
         for topic in &live {
             self.subscriptions.remove(key, topic);
@@ -224,7 +236,8 @@ impl Hub {
         if let Some(lag) = self.lagging.get(&socket.key()) {
             return Ok(Joined { lag: Some(lag.over.clone()), rest: Some(join), reply: None });
         }
-        let (owed, next) = self.owed(join.from, &join.topics)?;
+        let topics: HashSet<&Topic> = if join.from < self.seen { join.topics.iter().collect() } else { HashSet::new() };
+        let (owed, next) = self.owed(join.from, |topic| topics.contains(topic))?;
         let (paid, reply) = self.pay(&mut join, owed, next);
         match paid {
             Ok(Some(mark)) => {
@@ -240,21 +253,25 @@ impl Hub {
         }
     }
 
-    /// The events of `topics` after `from`, and the number up to which these are all: `seen`, or the end of a page.
-    fn owed(&self, from: u64, topics: &[Topic]) -> Result<(VecDeque<(u64, Encoded)>, u64), StoreError> {
-        if from >= self.seen {
-            return Ok((VecDeque::new(), self.seen));
+    /// The events that are wanted after `from`, and the number up to which these are all: `seen`, or the end of a page.
+    fn owed(&self, from: u64, is_wanted: impl Fn(&Topic) -> bool) -> Result<(VecDeque<(u64, Encoded)>, u64), StoreError> {
+        let (mut owed, mut next) = (VecDeque::new(), from);
+        while next < self.seen {
+            let page = match self.pages.page_now(next) {
+                Ok(page) => page,
+                Err(PageError::Store(cause)) => return Err(cause),
+                // Whoever goes on in the log is told why it cannot.
+                Err(_) => break,
+            };
+            let wanted = page.after(next).iter().take_while(|entry| entry.number <= self.seen).filter(|entry| is_wanted(&entry.topic));
+            owed.extend(wanted.filter_map(|entry| Some((entry.number, entry.encoded(&self.wire)?.clone()))));
+            next = page.next;
+            // A kept page that was the last one when it was read is not all that is owed.
+            if !page.is_last {
+                break;
+            }
         }
-        let page = match self.pages.page_now(from) {
-            Ok(page) => page,
-            Err(PageError::Store(cause)) => return Err(cause),
-            // Whoever goes on in the log is told why it cannot.
-            Err(_) => return Ok((VecDeque::new(), from)),
-        };
-        let topics: HashSet<&Topic> = topics.iter().collect();
-        let wanted = page.after(from).iter().take_while(|entry| entry.number <= self.seen).filter(|entry| topics.contains(&entry.topic));
-        let owed = wanted.filter_map(|entry| Some((entry.number, entry.encoded(&self.wire)?.clone()))).collect();
-        Ok((owed, page.next.min(self.seen)))
+        Ok((owed, next.min(self.seen)))
     }
 
     /// Sends what a join has to send, and takes from it what is out: all of it if the answer has the client's mark, which goes with the
@@ -268,7 +285,7 @@ impl Hub {
         let is_whole = next >= self.seen;
         let mut unanswered = None;
         let mut step = || -> Result<Option<Option<Mark>>, SendError> {
-            let mut left = join.before.len() + usize::from(join.reply.is_some()) + owed.len();
+            let mut left = usize::from(join.reply.is_some()) + owed.len();
             left += usize::from(is_whole && join.caught_up.is_some());
             let socket = join.socket.clone();
             if left == 0 && is_whole {
@@ -286,10 +303,6 @@ impl Hub {
                     false => socket.send(event),
                 }
             };
-            while let Some(event) = join.before.front() {
-                send(event)?;
-                join.before.pop_front();
-            }
             if let Some(reply) = &join.reply {
                 send(&reply.event()?)?;
                 unanswered = join.reply.take().and_then(|mut reply| reply.acknowledge().is_err().then_some(reply));
@@ -310,8 +323,11 @@ impl Hub {
         (paid, unanswered.filter(|reply| reply.ack.is_some()))
     }
 
-    /// What of the reply is still to be sent: all of it, or the acknowledgement.
-    fn unsubscribe(&mut self, socket: &Socket, topic: Topic, mut reply: Reply) -> Option<Reply> {
+    fn unsubscribe(&mut self, socket: &Socket, topic: Topic, mut reply: Reply) -> Unsent {
+        if socket.is_closed() {
+            self.leave(socket);
+            return Unsent::Nothing;
+        }
         let lag = self.lagging.get(&socket.key()).cloned();
         let mut state = lag.as_ref().map(|lag| lag.lock());
         match &mut state {
@@ -326,11 +342,12 @@ impl Hub {
         // Until here: what the lag sends behind the reply has the new mark.
         drop(state);
         match sent {
-            Ok(_) => reply.acknowledge().is_err().then_some(reply).filter(|reply| reply.ack.is_some()),
-            Err(SendError::Full) => Some(reply),
+            Ok(_) if reply.acknowledge().is_err() && reply.ack.is_some() => Unsent::Acknowledgement(reply),
+            Ok(_) => Unsent::Nothing,
+            Err(SendError::Full) => Unsent::All(reply),
             Err(_) => {
                 self.leave(socket);
-                None
+                Unsent::Nothing
             }
         }
     }
@@ -376,8 +393,7 @@ impl Hub {
             self.deliver_page(at)?;
         }
         let mut state = lag.lock();
-        let topics: Vec<Topic> = state.topics.iter().copied().collect();
-        let (owed, next) = self.owed(at, &topics)?;
+        let (owed, next) = self.owed(at, |topic| state.topics.contains(topic))?;
         let step = || -> Result<bool, SendError> {
             for (number, event) in owed {
                 lag.send(&self.wire, number, &event)?;
@@ -393,10 +409,12 @@ impl Hub {
             Ok(true)
         };
         let caught_up = step();
+        let is_live = matches!(caught_up, Ok(true)) && !socket.is_closed();
+        let topics = if is_live { std::mem::take(&mut state.topics) } else { HashSet::new() };
         drop(state);
         match caught_up {
             Ok(false) | Err(SendError::Full) => return Ok(false),
-            Ok(true) if !socket.is_closed() => {
+            Ok(true) if is_live => {
                 self.lagging.remove(&socket.key());
                 self.forget_pages();
                 self.subscriptions.add(socket.key(), Listener { socket: lag.socket.clone(), mark: lag.mark.clone() }, topics);
@@ -469,6 +487,13 @@ impl Hub {
 
 fn offset_at(cursor: &str, mark: Option<&Mark>) -> Option<String> {
     mark.map(|mark| recovery::offset(cursor, mark.load(Ordering::Relaxed)))
+}
+
+/// Who waits for the end of a lag waits no longer.
+impl Drop for Hub {
+    fn drop(&mut self) {
+        self.lagging.values().for_each(|lag| lag.over.cancel());
+    }
 }
 
 /// The last event of a change of subscriptions: it has the new mark, and who has that has everything. The change goes on if it cannot be

@@ -12,7 +12,7 @@ use super::App;
 use super::address::{self, KnownAddress};
 use super::error::{ApiError, shortened};
 use super::fields::Fields;
-use super::hub::{Join, NAMESPACE, Paused, Reply, events_between};
+use super::hub::{Join, NAMESPACE, Pausing, Reply};
 use super::json::{self, Balance};
 use super::recovery;
 use super::status::Tip;
@@ -188,45 +188,44 @@ impl Client {
                 Err(error) => return Err(error),
             },
         };
-        let paused = self.app.hub.pause(&self.socket, topics.clone()).await?;
-        if let Err(error) = self.app.ensure_watched(wish.addresses.clone(), wish.depths.clone()).await {
-            // What was heard before goes on.
-            self.app.hub.join(Join::at(&self.socket, paused.live, paused.seen), false).await?;
-            return Err(error);
-        }
-        match place {
-            None => self.go_live(wish, topics, paused, None, ack).await,
-            Some(Err(error)) => self.go_live(wish, topics, paused, Some(error), ack).await,
-            Some(Ok(from)) => self.replay(wish, topics, from, ack).await,
-        }
-    }
-
-    /// Answers with a snapshot; events go on from there. `problem`: why it is not a replay.
-    async fn go_live(
-        &self,
-        wish: Wish,
-        topics: Vec<Topic>,
-        paused: Paused,
-        problem: Option<ApiError>,
-        ack: &mut Option<Ack>,
-    ) -> Result<(), ApiError> {
-        if let Some(error) = &problem
-            && !(Reply { name: "error", json: json::to_text(error), ack: None }).send(&self.socket).await
+        let (after, problem) = match place {
+            None => (None, None),
+            Some(Ok(number)) => (Some(number), None),
+            Some(Err(error)) => (None, Some(error)),
+        };
+        let pausing = if after.is_some() { Pausing::Asked } else { Pausing::All };
+        let paused = self.app.hub.pause_what(&self.socket, topics.clone(), pausing).await?;
+        let wish = Arc::new(wish);
+        let (json, head) = match self.watch(&wish, after, problem.clone()).await {
+            Ok(described) => described,
+            Err(error) => {
+                // What was heard before goes on.
+                self.app.hub.go_on(&self.socket, paused).await?;
+                return Err(error);
+            }
+        };
+        if let Some(error) = problem
+            && !(Reply { name: "error", json: json::to_text(&error), ack: None }).send(&self.socket).await
         {
             return Ok(());
         }
-        let described = self.app.read(move |app| {
-            let (json, head) = app.subscribed(&wish, None, problem.as_ref())?;
-            let before = events_between(&app.reader, &app.wire, paused.seen, head, &paused.live)?;
-            Ok((json, head, before))
-        });
-        let (json, from, before) = described.await?;
-        let reply = Some(Reply { name: "subscribed", json, ack: ack.take() });
-        self.app.hub.join(Join { before, reply, ..Join::at(&self.socket, topics, from) }, false).await
+        let reply = Reply { name: "subscribed", json, ack: ack.take() };
+        match after {
+            // Events go on from the snapshot in the answer.
+            None => self.app.hub.join_paused(paused, Join { reply: Some(reply), ..Join::at(&self.socket, topics, head) }).await,
+            Some(from) => self.replay(&wish, reply, Join::at(&self.socket, topics, from)).await,
+        }
     }
 
-    /// Answers, sends what came after `from`, and goes live at the end of the log. The client may take its time, but must go on.
-    async fn replay(&self, wish: Wish, topics: Vec<Topic>, from: u64, ack: &mut Option<Ack>) -> Result<(), ApiError> {
+    /// Sees to it that they are watched: the answer, and the head of the snapshot in it. `problem`: why it is not a replay.
+    async fn watch(&self, wish: &Arc<Wish>, after: Option<u64>, problem: Option<ApiError>) -> Result<(String, u64), ApiError> {
+        self.app.ensure_watched(wish.addresses.clone(), wish.depths.clone()).await?;
+        let wish = wish.clone();
+        self.app.read(move |app| app.subscribed(&wish, after, problem.as_ref())).await
+    }
+
+    /// Answers, sends what came later, and goes live at the end of the log. The client may take its time, but must go on.
+    async fn replay(&self, wish: &Wish, reply: Reply, join: Join) -> Result<(), ApiError> {
         let mut caught_up = Map::new();
         match (wish.many, wish.addresses.first()) {
             (false, Some(address)) => drop(caught_up.insert("address".to_owned(), address.text.clone().into())),
@@ -235,12 +234,10 @@ impl Client {
                 caught_up.insert("addresses".to_owned(), texts.collect());
             }
         }
-        let (json, _) = self.app.read(move |app| app.subscribed(&wish, Some(from), None)).await?;
-        let reply = Reply { name: "subscribed", json, ack: ack.take() };
         if !reply.send(&self.socket).await {
             return Ok(());
         }
-        self.app.hub.join(Join { caught_up: Some(caught_up), ..Join::at(&self.socket, topics, from) }, true).await
+        self.app.hub.join(Join { caught_up: Some(caught_up), ..join }, true).await
     }
 
     /// A lost client gets what it missed after its offset, and is live again.
@@ -267,12 +264,17 @@ impl Client {
             let snapshot = app.reader.snapshot();
             let (head, tip) = (snapshot.head()?, Tip::of(&snapshot)?);
             let shape = SubscribedBlocks { message: "Subscribed to blocks and reorgs.", tip, cursor: app.wire.cursor(head) };
-            let before = events_between(&app.reader, &app.wire, paused.seen, head, &paused.live)?;
-            Ok((json::to_text(&shape), head, before))
+            Ok((json::to_text(&shape), head))
         });
-        let (json, from, before) = described.await?;
+        let (json, from) = match described.await {
+            Ok(described) => described,
+            Err(error) => {
+                self.app.hub.go_on(&self.socket, paused).await?;
+                return Err(error);
+            }
+        };
         let reply = Some(Reply { name: "subscribed_blocks", json, ack: ack.take() });
-        self.app.hub.join(Join { before, reply, ..Join::at(&self.socket, topics, from) }, false).await
+        self.app.hub.join_paused(paused, Join { reply, ..Join::at(&self.socket, topics, from) }).await
     }
 
     async fn unsubscribe(&self, fields: Result<Fields, ApiError>, ack: &mut Option<Ack>) -> Result<(), ApiError> {

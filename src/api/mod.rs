@@ -147,6 +147,11 @@ struct App {
     webhooks: webhooks::Webhooks,
 }
 
+/// Does it all, also when the client that asked for it leaves meanwhile: what is in the store and what is in memory must not part.
+async fn to_the_end<T: Send + 'static>(work: impl Future<Output = Result<T, ApiError>> + Send + 'static) -> Result<T, ApiError> {
+    tokio::spawn(work).await.map_err(|cause| ApiError::internal(&cause))?
+}
+
 impl App {
     /// Runs reads of the store that may take long where they hold up nobody else.
     async fn read<T: Send + 'static>(

@@ -15,6 +15,8 @@ use crate::socketio::{CloseReason, Encoded, SendError, Socket};
 
 /// A client that takes nothing for this long while something waits for it is closed.
 pub const STALLED: Duration = Duration::from_secs(30);
+/// As far as the log goes.
+pub const END: u64 = u64::MAX;
 /// How often we look whether it has taken something.
 const LOOK: Duration = Duration::from_secs(5);
 
@@ -69,18 +71,20 @@ pub async fn send(socket: &Socket, event: &Encoded) -> bool {
 }
 
 /// Offers the log after `at` to `tell`, which queues what is wanted of it or says that the queue is full, until the end of the log is
-/// reached and the client has taken most of it. Then the number up to which that is done; `None` when the client has left.
+/// reached and the client has taken most of it, or up to a number that is in the log, `until`. Then the number up to which that is done;
+/// `None` when the client has left.
 pub async fn send_log(
     pages: &Arc<Pages>,
     socket: &Socket,
     mut at: u64,
+    until: u64,
     mut tell: impl FnMut(&Entry) -> Result<(), SendError>,
 ) -> Result<Option<u64>, PageError> {
     let mut wanted = Room::Quarter;
     loop {
         let page = pages.page(at).await?;
         let mut is_full = false;
-        for entry in page.after(at) {
+        for entry in page.after(at).iter().take_while(|entry| entry.number <= until) {
             match tell(entry) {
                 Ok(()) => (at, wanted) = (entry.number, Room::Quarter),
                 Err(SendError::Full) => {
@@ -90,11 +94,15 @@ pub async fn send_log(
                 Err(_) => return Ok(None),
             }
         }
-        let is_last = page.is_last && !is_full;
+        // A kept page may have been the last one when it was read, and end before `until`.
+        let is_last = page.is_last && !is_full && until == END;
         if !is_full {
-            at = at.max(page.next);
+            at = at.max(page.next.min(until));
         }
         drop(page);
+        if at >= until {
+            return Ok(Some(at));
+        }
         if is_full || is_last {
             if !room(socket, wanted).await {
                 return Ok(None);

@@ -137,7 +137,13 @@ where
         Route::Consumer(name) if method == Method::DELETE => app.delete_consumer(&name).await,
         Route::Consumer(name) => app.consumer(&name).await,
         Route::Ack(name) => app.ack(&name, &body(app, request).await?.ok_or_else(no_body)?).await,
-        Route::DeadLetters(name) if method == Method::DELETE => app.drop_dead_letters(&name, &query).await,
+        Route::DeadLetters(name) if method == Method::DELETE => {
+            if body(app, request).await?.is_some() {
+                let message = "This DELETE takes no body; name one dead letter with ?cursor=, or none to delete all.";
+                return Err(ApiError::bad_request("invalid_body", message));
+            }
+            app.drop_dead_letters(&name, &query).await
+        }
         Route::DeadLetters(name) => app.dead_letters(&name, &query).await,
         Route::Resend(name) => app.resend_dead_letters(&name, &body(app, request).await?.unwrap_or_default()).await,
         Route::Metrics => app.metrics(sessions).await,

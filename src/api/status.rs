@@ -17,7 +17,7 @@ use serde::Serialize;
 use super::error::ApiError;
 use super::json::{self, Block, Text};
 use super::respond::{self, Answer};
-use super::{App, address, hub, webhooks};
+use super::{App, address, hub, to_the_end, webhooks};
 use crate::bitcoind;
 use crate::clock::now_ms;
 use crate::store::{Snapshot, StoreError};
@@ -268,10 +268,14 @@ impl App {
     }
 
     /// `POST /start` and `POST /stop`: remembered first, so that a restart never undoes what was answered.
-    pub(super) async fn switch_monitoring(&self, on: bool) -> Result<bool, ApiError> {
-        let _switching = self.switch.lock().await;
-        self.indexer.remember_monitoring(on).await.map_err(|_| ApiError::stopping())?;
-        Ok(self.monitoring.send_replace(on) != on)
+    pub(super) async fn switch_monitoring(self: &Arc<Self>, on: bool) -> Result<bool, ApiError> {
+        let app = self.clone();
+        let switching = async move {
+            let _switching = app.switch.lock().await;
+            app.indexer.remember_monitoring(on).await.map_err(|_| ApiError::stopping())?;
+            Ok(app.monitoring.send_replace(on) != on)
+        };
+        to_the_end(switching).await
     }
 }
 

@@ -323,9 +323,10 @@ mod tests {
         section("monitor", fields::<crate::config::Monitor>());
         section("watch", fields::<crate::config::Watch>());
         section("events", fields::<crate::config::Events>());
+        section("webhooks", fields::<crate::config::Webhooks>());
         section("limits", fields::<crate::config::Limits>());
         section("log", fields::<crate::config::Log>());
-        assert_eq!(fields::<Config>().len(), 8, "a new section needs a line above");
+        assert_eq!(fields::<Config>().len(), 9, "a new section needs a line above");
         assert_eq!(SETTINGS.iter().map(|setting| setting.name).collect::<Vec<_>>(), expected);
     }
 

@@ -36,7 +36,7 @@ use hyper::upgrade::OnUpgrade;
 use hyper::{Request, Response};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
@@ -46,6 +46,11 @@ use activity::Activity;
 
 /// Read buffer and largest request head, in bytes.
 const MAX_HEAD: usize = 16 * 1024;
+/// Bytes that the system takes for a connection before its client has read them (it doubles the figure). Left to itself it takes megabytes:
+/// nothing that knows of a client that reads slowly would notice, and pings would wait behind all of it.
+const SEND_BUFFER: u32 = 128 * 1024;
+/// Connections that may wait to be accepted.
+const BACKLOG: u32 = 1024;
 /// How long a connection that was asked to end may take over it.
 const LAST_WORDS: Duration = Duration::from_secs(5);
 
@@ -84,7 +89,12 @@ pub struct Server {
 impl Server {
     /// Binds `addr`; port 0 picks a free one. Clients may connect from here on, they are answered once [`serve`](Self::serve) runs.
     pub async fn bind(addr: SocketAddr, limits: Limits) -> io::Result<Self> {
-        let listener = TcpListener::bind(addr).await?;
+        let socket = if addr.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+        socket.set_reuseaddr(true)?;
+        // Each connection that is accepted has it from here.
+        socket.set_send_buffer_size(SEND_BUFFER)?;
+        socket.bind(addr)?;
+        let listener = socket.listen(BACKLOG)?;
         let addr = listener.local_addr()?;
         Ok(Self { listener, addr, limits })
     }

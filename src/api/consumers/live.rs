@@ -108,8 +108,8 @@ impl App {
         let fields = fields?;
         let (name, shared) = (fields.consumer()?, fields.flag("shared", false)?);
         let consumer = self.consumers.get(&name)?;
-        if self.consumers.sockets.reads(socket).is_some_and(|other| other != name) {
-            return Err(alone(&name));
+        if let Some(other) = self.consumers.sockets.reads(socket).filter(|other| *other != name) {
+            return Err(alone(&other));
         }
         if self.hub.subscriptions_of(socket).await? > 0 {
             return Err(alone(&name));

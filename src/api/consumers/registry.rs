@@ -70,7 +70,7 @@ impl Consumer {
     }
 
     /// Moves the place forward to `number`; stays where it is when it is there or further already. `more` is written with it. Where it is
-    /// then; `None`, and nothing was written, when the consumer has ended.
+    /// then; `None`, and nothing was written, when the consumer has ended. To be run to its end, as [`Registry::forget`].
     pub async fn move_to(
         &self,
         indexer: &indexer::Handle,
@@ -157,13 +157,14 @@ impl Registry {
         self.lock().values().cloned().collect()
     }
 
-    /// Creates or changes a consumer. `at`: where it begins to read; absent, a known one stays where it is and a new one begins at `head`.
-    /// Of an equal definition the time of creation does not count.
+    /// Creates or changes a consumer. `wants`: makes the definition from the one that it replaces; of an equal one the time of creation
+    /// does not count. `at`: where it begins to read; absent, a known one stays where it is and a new one begins at `head`.
+    /// To be run to its end, as [`Self::forget`].
     pub async fn define(
         &self,
         indexer: &indexer::Handle,
         name: &str,
-        wants: store::Consumer,
+        wants: impl FnOnce(Option<&store::Consumer>) -> Result<store::Consumer, ApiError>,
         at: Option<u64>,
         head: u64,
         now: u64,
@@ -173,6 +174,7 @@ impl Registry {
             let consumers = self.lock();
             (consumers.get(name).cloned(), consumers.len())
         };
+        let wants = wants(known.as_ref().map(|known| &known.wants))?;
         let Some(known) = known else {
             if count >= self.limit {
                 return Err(too_many(count));
@@ -205,7 +207,8 @@ impl Registry {
         consumer
     }
 
-    /// Removes a consumer with all that is known of it.
+    /// Removes a consumer with all that is known of it. To be run to its end: a caller that gives up between the store's rows and the
+    /// memory would leave a consumer here that is gone after a restart.
     pub async fn forget(&self, indexer: &indexer::Handle, name: &str) -> Result<Arc<Consumer>, ApiError> {
         let _defining = self.defining.lock().await;
         let known = self.get(name)?;

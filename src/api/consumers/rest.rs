@@ -16,7 +16,7 @@ use crate::api::events::{BALANCES, LIMIT_DEFAULT, LIMIT_MOST};
 use crate::api::fields::{Fields, Query, Wanted, consumer_name};
 use crate::api::fresh::WAIT_MOST;
 use crate::api::respond::{self, Answer};
-use crate::api::{App, json, webhooks};
+use crate::api::{App, json, to_the_end, webhooks};
 use crate::clock::now_ms;
 use crate::store::{self, Scripts};
 use crate::tracker::ScriptHash;
@@ -54,6 +54,15 @@ pub struct Acked {
     consumer: String,
     cursor: String,
     lag: u64,
+}
+
+/// What `PUT` asks for.
+struct Definition {
+    scripts: Scripts,
+    blocks: bool,
+    target: Option<webhooks::Target>,
+    at: Option<u64>,
+    head: u64,
 }
 
 impl App {
@@ -127,22 +136,17 @@ impl App {
             secret: Option<String>,
         }
         consumer_name(name)?;
-        let known = self.consumers.get(name).ok();
         let blocks = fields.flag("blocks", false)?;
         let (wanted, depths) = (fields.wanted(self.wire.network, blocks)?, fields.depths()?);
         let at = fields.text("after")?.map(|text| self.place(&text)).transpose()?;
-        let webhook = webhooks::of_fields(self, fields, known.as_ref().and_then(|known| known.wants.webhook.as_ref()))?;
+        let target = webhooks::of_fields(self, fields)?;
         self.consumers.check_room(name)?;
         // A new one begins here: what its addresses do from now on is for it.
         let head = self.reader.snapshot().head()?;
         let scripts = self.scripts_of(wanted, depths).await?;
-        let (webhook, secret) = webhook.map_or((None, None), |parsed| (Some(parsed.webhook), parsed.generated));
-        let now = now_ms();
-        let wants = store::Consumer { created: now, scripts, blocks, webhook };
-        let (consumer, defined) = self.consumers.define(&self.indexer, name, wants, at, head, now).await?;
-        if defined != Defined::Same {
-            webhooks::spawn(self, &consumer);
-        }
+        let definition = Definition { scripts, blocks, target, at, head };
+        let (app, owned) = (self.clone(), name.to_owned());
+        let (consumer, defined, secret) = to_the_end(async move { app.define(&owned, definition).await }).await?;
         let (status, what) = match defined {
             Defined::Created => (StatusCode::CREATED, "is there now"),
             Defined::Changed => (StatusCode::OK, "is changed; whoever read it has to begin anew"),
@@ -150,6 +154,23 @@ impl App {
         };
         let message = format!("The consumer {name} {what}.");
         self.read(move |app| Ok(respond::json(status, &Put { shape: app.whole_shape(&consumer)?, message, secret }))).await
+    }
+
+    /// The consumer, and its webhook's secret when that is new.
+    async fn define(self: &Arc<Self>, name: &str, definition: Definition) -> Result<(Arc<Consumer>, Defined, Option<String>), ApiError> {
+        let Definition { scripts, blocks, target, at, head } = definition;
+        let (now, mut secret) = (now_ms(), None);
+        let wants = |known: Option<&store::Consumer>| {
+            let webhook = target.map(|target| target.webhook(known.and_then(|known| known.webhook.as_ref()))).transpose()?;
+            let (webhook, generated) = webhook.unzip();
+            secret = generated.flatten();
+            Ok(store::Consumer { created: now, scripts, blocks, webhook })
+        };
+        let (consumer, defined) = self.consumers.define(&self.indexer, name, wants, at, head, now).await?;
+        if defined != Defined::Same {
+            webhooks::spawn(self, &consumer);
+        }
+        Ok((consumer, defined, secret))
     }
 
     /// Watches the addresses that a definition names. Their scripts in an order that says nothing, so that equal lists are equal.
@@ -175,7 +196,8 @@ impl App {
             name: &'a str,
             message: String,
         }
-        self.consumers.forget(&self.indexer, consumer_name(name)?).await?;
+        let (app, owned) = (self.clone(), consumer_name(name)?.to_owned());
+        to_the_end(async move { app.consumers.forget(&app.indexer, &owned).await }).await?;
         let message = format!("The consumer {name} is deleted; its addresses are still watched.");
         Ok(respond::json(StatusCode::OK, &Deleted { name, message }))
     }
@@ -190,7 +212,7 @@ impl App {
         }
         let cursor = fields.cursor()?;
         let acked = self.acknowledge(consumer_name(name)?, &cursor).await?;
-        let message = match acked.cursor == cursor {
+        let message = match self.number(&acked.cursor)? == self.number(&cursor)? {
             true => format!("Everything up to this cursor is done for {name}."),
             false => format!("{name} was further on already and stays there; PUT with \"after\" moves it backwards."),
         };
@@ -199,18 +221,20 @@ impl App {
 
     /// Moves a consumer's place forward.
     pub(super) async fn acknowledge(self: &Arc<Self>, name: &str, cursor: &str) -> Result<Acked, ApiError> {
-        let number = self.number(cursor)?;
         loop {
             let consumer = self.consumers.get(name)?;
             if consumer.wants.webhook.is_some() {
                 let message = format!("{name} has a webhook: its cursor moves with the deliveries.");
                 return Err(ApiError::new(StatusCode::CONFLICT, "consumer_has_webhook", message));
             }
+            let number = self.number(cursor)?;
             if number > self.reader.snapshot().head()? {
                 // Says what is wrong with it.
                 self.place(cursor)?;
             }
-            let Some(place) = consumer.move_to(&self.indexer, number, Vec::new(), now_ms()).await? else {
+            let (indexer, moving) = (self.indexer.clone(), consumer.clone());
+            let moved = to_the_end(async move { moving.move_to(&indexer, number, Vec::new(), now_ms()).await });
+            let Some(place) = moved.await? else {
                 // It was defined anew this moment.
                 tokio::task::yield_now().await;
                 continue;

@@ -1,6 +1,6 @@
 //! What one says to the hub, and what comes back.
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,9 +9,9 @@ use serde_json::value::RawValue;
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
-use super::{Entry, NAMESPACE, Pages};
+use super::{Entry, NAMESPACE, PageError, Pages};
 use crate::api::error::ApiError;
-use crate::api::replay::{self, Room};
+use crate::api::replay::{self, END, Room};
 use crate::api::subscriptions::Topic;
 use crate::socketio::{Ack, EncodeError, Encoded, SendError, Socket};
 
@@ -66,10 +66,8 @@ impl Reply {
 pub struct Join {
     pub socket: Socket,
     pub topics: Vec<Topic>,
-    /// Events after this number are owed to the socket.
+    /// Events after this number are owed to the socket, behind the reply.
     pub from: u64,
-    /// Sent before the reply.
-    pub before: VecDeque<Encoded>,
     pub reply: Option<Reply>,
     /// Sent when nothing is owed any more, with the cursor added: the end of a replay.
     pub caught_up: Option<serde_json::Map<String, serde_json::Value>>,
@@ -78,7 +76,7 @@ pub struct Join {
 impl Join {
     /// Makes the socket live with these topics; it was told of them up to `from`.
     pub fn at(socket: &Socket, topics: Vec<Topic>, from: u64) -> Self {
-        Self { socket: socket.clone(), topics, from, before: VecDeque::new(), reply: None, caught_up: None }
+        Self { socket: socket.clone(), topics, from, reply: None, caught_up: None }
     }
 }
 
@@ -91,6 +89,22 @@ pub struct Joined {
     pub reply: Option<Reply>,
     /// The client lags in its other subscriptions; it is to be tried again when that is over.
     pub lag: Option<CancellationToken>,
+}
+
+/// What of an answer is still to be sent.
+pub enum Unsent {
+    Nothing,
+    All(Reply),
+    Acknowledgement(Reply),
+}
+
+/// Which live topics a pause takes off.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Pausing {
+    /// All that the socket has, if it has one of those that it asks for: what it hears stays in the order of the numbers.
+    All,
+    /// Those that it asks for again after an older cursor; the others go on meanwhile.
+    Asked,
 }
 
 /// Step 1 of a subscription.
@@ -126,9 +140,9 @@ fn lagging() -> ApiError {
 }
 
 pub(super) enum Command {
-    Pause { socket: Socket, topics: Vec<Topic>, answer: oneshot::Sender<Result<Paused, NotPaused>> },
+    Pause { socket: Socket, topics: Vec<Topic>, pausing: Pausing, answer: oneshot::Sender<Result<Paused, NotPaused>> },
     Join { join: Box<Join>, answer: oneshot::Sender<Joined> },
-    Unsubscribe { socket: Socket, topic: Topic, reply: Reply, answer: oneshot::Sender<Option<Reply>> },
+    Unsubscribe { socket: Socket, topic: Topic, reply: Reply, answer: oneshot::Sender<Unsent> },
     Leave { socket: Socket },
     Resume { socket: Socket, answer: oneshot::Sender<bool> },
     Lost { id: String, mark: u64, answer: oneshot::Sender<Option<Vec<Topic>>> },
@@ -148,9 +162,13 @@ pub struct Handle {
 impl Handle {
     /// A client that lags catches up first. Without topics only the client's recovery is over.
     pub async fn pause(&self, socket: &Socket, topics: Vec<Topic>) -> Result<Paused, ApiError> {
+        self.pause_what(socket, topics, Pausing::All).await
+    }
+
+    pub async fn pause_what(&self, socket: &Socket, topics: Vec<Topic>, pausing: Pausing) -> Result<Paused, ApiError> {
         let deadline = tokio::time::Instant::now() + PATIENCE;
         loop {
-            let over = match self.ask(|answer| Command::Pause { socket: socket.clone(), topics: topics.clone(), answer }).await? {
+            let over = match self.ask(|answer| Command::Pause { socket: socket.clone(), topics: topics.clone(), pausing, answer }).await? {
                 Ok(paused) => return Ok(paused),
                 Err(NotPaused::Refused(error)) => return Err(error),
                 Err(NotPaused::Lagging(over)) => over,
@@ -159,23 +177,45 @@ impl Handle {
         }
     }
 
+    /// The paused topics go on where they were.
+    pub async fn go_on(&self, socket: &Socket, paused: Paused) -> Result<(), ApiError> {
+        self.join(Join::at(socket, paused.live, paused.seen), false).await
+    }
+
+    /// The paused topics first are told up to the reply, and are live again with the others behind it.
+    pub async fn join_paused(&self, paused: Paused, mut join: Join) -> Result<(), ApiError> {
+        if self.tell_log(&join.socket, &paused.live, paused.seen, join.from).await?.is_none() {
+            return Ok(());
+        }
+        join.topics.extend(paused.live);
+        self.join(join, false).await
+    }
+
+    /// As [`replay::send_log`], what these topics are told.
+    async fn tell_log(&self, socket: &Socket, topics: &[Topic], from: u64, until: u64) -> Result<Option<u64>, PageError> {
+        if topics.is_empty() || from >= until {
+            return Ok(Some(from));
+        }
+        let topics: HashSet<&Topic> = topics.iter().collect();
+        let tell = |entry: &Entry| match entry.encoded(&self.pages.wire).filter(|_| topics.contains(&entry.topic)) {
+            Some(event) => replay::offer(socket, event, None),
+            None => Ok(()),
+        };
+        replay::send_log(&self.pages, socket, from, until, tell).await
+    }
+
     /// Makes the socket live, however long it takes to tell the client what it is owed until then. `is_far`: that is much of the log.
     /// Nothing more happens when the client has left.
     pub async fn join(&self, mut join: Join, mut is_far: bool) -> Result<(), ApiError> {
-        let socket = join.socket.clone();
-        let mut wanted = Room::Quarter;
+        let (socket, mut wanted) = (join.socket.clone(), Room::Quarter);
         loop {
             if is_far {
-                let topics: HashSet<Topic> = join.topics.iter().copied().collect();
-                let tell = |entry: &Entry| match entry.encoded(&self.pages.wire).filter(|_| topics.contains(&entry.topic)) {
-                    Some(event) => replay::offer(&socket, event, None),
-                    None => Ok(()),
-                };
-                match replay::send_log(&self.pages, &socket, join.from, tell).await? {
+                match self.tell_log(&socket, &join.topics, join.from, END).await? {
                     Some(at) => join.from = at,
                     None => return Ok(()),
                 }
             }
+            let before = (join.from, join.reply.is_some());
             let Joined { rest, reply, lag } = self.ask(|answer| Command::Join { join: Box::new(join), answer }).await?;
             if let Some(reply) = reply
                 && !reply.send_acknowledgement(&socket).await
@@ -183,13 +223,18 @@ impl Handle {
                 return Ok(());
             }
             let Some(rest) = rest else { return Ok(()) };
+            let is_further = before != (rest.from, rest.reply.is_some());
+            if is_further || lag.is_some() {
+                // A queue that others fill at the same time need not be empty ever.
+                wanted = Room::Quarter;
+            }
             if let Some(over) = lag {
                 over.cancelled().await;
             }
             if !replay::room(&socket, std::mem::replace(&mut wanted, Room::Empty)).await {
                 return Ok(());
             }
-            is_far = rest.before.is_empty() && rest.reply.is_none();
+            is_far = rest.reply.is_none();
             join = rest;
         }
     }
@@ -198,12 +243,17 @@ impl Handle {
     pub async fn unsubscribe(&self, socket: &Socket, topic: Topic, mut reply: Reply) -> Result<(), ApiError> {
         let mut wanted = Room::Quarter;
         loop {
-            let rest = self.ask(|answer| Command::Unsubscribe { socket: socket.clone(), topic, reply, answer }).await?;
-            let Some(rest) = rest else { return Ok(()) };
+            reply = match self.ask(|answer| Command::Unsubscribe { socket: socket.clone(), topic, reply, answer }).await? {
+                Unsent::Nothing => return Ok(()),
+                Unsent::All(reply) => reply,
+                Unsent::Acknowledgement(reply) => {
+                    reply.send_acknowledgement(socket).await;
+                    return Ok(());
+                }
+            };
             if !replay::room(socket, std::mem::replace(&mut wanted, Room::Empty)).await {
                 return Ok(());
             }
-            reply = rest;
         }
     }
 

@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Entry, Handle, NAMESPACE, PageError, Wire};
 use crate::api::recovery::{self, Mark};
-use crate::api::replay::{self, Room};
+use crate::api::replay::{self, END, Room};
 use crate::api::subscriptions::Topic;
 use crate::socketio::{CloseReason, Encoded, SendError, Socket};
 
@@ -103,7 +103,9 @@ impl Lag {
         }
         loop {
             let at = self.lock().at;
-            let Some(at) = replay::send_log(pages, &self.socket, at, |entry| self.tell(&pages.wire, entry)).await? else { return Ok(()) };
+            let Some(at) = replay::send_log(pages, &self.socket, at, END, |entry| self.tell(&pages.wire, entry)).await? else {
+                return Ok(());
+            };
             self.lock().at = at;
             if hub.resume(&self.socket).await.map_err(|_| PageError::Stopped)? {
                 return Ok(());

@@ -1,10 +1,10 @@
 //! Pages of the log as they are sent, shared by all who are told from it.
 //!
 //! A burst that overruns one client overruns many, and they then want the same pages at about the same time. So the last few pages are
-//! kept, and each event in them is encoded once, when the first one wants it. At most [`TURNS`] read the disk at a time, so that live
+//! kept, as many as their bytes allow, and each event in them is encoded once, when the first one wants it. At most [`TURNS`] read the disk at a time, so that live
 //! delivery has the machine to itself. Who waits for its client gives its page back first: a thousand slow clients hold no page each.
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use hyper::StatusCode;
@@ -15,10 +15,16 @@ use crate::api::error::ApiError;
 use crate::api::subscriptions::Topic;
 use crate::socketio::Encoded;
 use crate::store::{Reader, StoreError};
-use crate::tracker::Event;
+use crate::tracker::{Event, EventKind};
 
 /// Pages that are kept.
 const KEPT: usize = 8;
+/// Bytes of all of them, about. One is kept whatever it has.
+const KEPT_BYTES: usize = 32 << 20;
+/// A page ends behind the event with which it has this many bytes, about.
+const PAGE_BYTES: usize = 4 << 20;
+/// Events read from the disk before we look at their bytes.
+const STEP: usize = 100;
 /// Who reads the disk at a time.
 const TURNS: usize = 2;
 
@@ -27,6 +33,12 @@ pub struct Entry {
     pub topic: Topic,
     event: Event,
     encoded: OnceLock<Option<Encoded>>,
+}
+
+/// What an event takes as it is and encoded, about. Only a list of transactions can be long: a block may pay one address in each of its own.
+fn weight(event: &Event) -> usize {
+    let transactions = if let EventKind::NewTransactions { transactions, .. } = &event.kind { transactions.len() } else { 1 };
+    transactions.saturating_add(1).saturating_mul(600)
 }
 
 impl Entry {
@@ -44,6 +56,7 @@ pub struct Page {
     pub next: u64,
     /// It went to the end of the log when it was read.
     pub is_last: bool,
+    bytes: usize,
     entries: Vec<Entry>,
 }
 
@@ -115,15 +128,26 @@ impl Pages {
             return Ok(page);
         }
         let head = self.head()?;
-        let events = self.reader.read_events(number, PAGE)?;
+        let (mut entries, mut bytes, mut last, mut is_last) = (Vec::new(), 0_usize, number, false);
+        while !is_last && entries.len() < PAGE && bytes < PAGE_BYTES {
+            let events = self.reader.read_events(last, STEP)?;
+            is_last = events.len() < STEP;
+            for (number, event) in events {
+                last = number;
+                bytes = bytes.saturating_add(weight(&event));
+                entries.push(Entry { number, topic: Topic::of(&event.kind), event, encoded: OnceLock::new() });
+                if bytes >= PAGE_BYTES {
+                    is_last = false;
+                    break;
+                }
+            }
+        }
         // Afterwards: retention may have taken some while we looked.
         if number.saturating_add(1) < self.reader.first_seq()? {
             return Err(PageError::Expired);
         }
-        let (last, is_last) = (events.last().map_or(number, |(last, _)| *last), events.len() < PAGE);
         let next = if is_last { last.max(head) } else { last };
-        let entry = |(number, event): (u64, Event)| Entry { number, topic: Topic::of(&event.kind), event, encoded: OnceLock::new() };
-        let page = Arc::new(Page { after: number, next, is_last, entries: events.into_iter().map(entry).collect() });
+        let page = Arc::new(Page { after: number, next, is_last, bytes, entries });
         self.keep(&page);
         Ok(page)
     }
@@ -142,40 +166,15 @@ impl Pages {
         }
         let mut kept = self.lock();
         kept.retain(|other| other.after < page.after || other.next > page.next);
-        if kept.len() >= KEPT {
+        kept.push_back(page.clone());
+        let bytes = |kept: &VecDeque<Arc<Page>>| kept.iter().map(|page| page.bytes).fold(0, usize::saturating_add);
+        while kept.len() > 1 && (kept.len() > KEPT || bytes(&kept) > KEPT_BYTES) {
             kept.pop_front();
         }
-        kept.push_back(page.clone());
     }
 
     /// Nobody is behind any more.
     pub fn forget(&self) {
         self.lock().clear();
-    }
-}
-
-/// The events of `topics` after `from` and up to `to`.
-pub fn events_between(reader: &Reader, wire: &Wire, from: u64, to: u64, topics: &[Topic]) -> Result<VecDeque<Encoded>, StoreError> {
-    let mut found = VecDeque::new();
-    if from >= to || topics.is_empty() {
-        return Ok(found);
-    }
-    let topics: HashSet<&Topic> = topics.iter().collect();
-    let mut after = from;
-    loop {
-        let events = reader.read_events(after, PAGE)?;
-        let more = events.len() == PAGE;
-        for (number, event) in events {
-            if number > to {
-                return Ok(found);
-            }
-            after = number;
-            if topics.contains(&Topic::of(&event.kind)) {
-                found.extend(wire.encode(number, &event).ok());
-            }
-        }
-        if !more {
-            return Ok(found);
-        }
     }
 }

@@ -1,3 +1,6 @@
+use std::future::poll_fn;
+use std::task::Poll;
+
 use serde_json::json;
 
 use super::*;
@@ -42,6 +45,18 @@ impl Daemon {
 
     async fn ack(&self, name: &str, number: u64) -> (u16, Value) {
         self.call("POST", &format!("/consumers/{name}/ack"), &json!({ "cursor": self.cursor_of(number) })).await
+    }
+
+    /// Begins a request and gives it up after some steps, as a client does that leaves.
+    async fn give_up(&self, method: &str, path: &str, body: &Value, steps: usize) {
+        let request = Request::builder().method(method).uri(path).header("host", "localhost");
+        let mut asking = Box::pin(self.router.handle(request.body(Full::<Bytes>::from(body.to_string())).unwrap(), PEER));
+        for _ in 0..steps {
+            if poll_fn(|context| Poll::Ready(asking.as_mut().poll(context))).await.is_ready() {
+                return;
+            }
+            tokio::task::yield_now().await;
+        }
     }
 
     /// Kills it and starts another one on its store.
@@ -263,4 +278,55 @@ async fn a_lag_beyond_what_is_counted_is_a_lower_bound() {
     assert_eq!(daemon.ack("slow", 1500).await.1["lag"], 10_000);
     assert_eq!(daemon.ack("slow", 2500).await.1["lag"], 9_500);
     assert_eq!(daemon.get("/consumers/slow").await.1["lag_exact"], true);
+}
+
+#[tokio::test]
+async fn what_a_client_asked_for_before_it_left_is_in_memory_as_in_the_store() {
+    let daemon = Daemon::start().await;
+    daemon.watch(1).await;
+    daemon.pay(&address(1), 1000, 1).await;
+    let end = json!({ "cursor": daemon.cursor_of(daemon.last_number()) });
+    for steps in 1..4 {
+        for name in ["changed", "acknowledged", "deleted"] {
+            daemon.consumer(name, json!({ "after": daemon.cursor_of(0) })).await;
+        }
+        daemon.give_up("PUT", &format!("/consumers/created{steps}"), &json!({}), steps).await;
+        daemon.give_up("PUT", "/consumers/changed", &json!({ "blocks": true }), steps).await;
+        daemon.give_up("POST", "/consumers/acknowledged/ack", &end, steps).await;
+        daemon.give_up("DELETE", "/consumers/deleted", &json!({}), steps).await;
+        let same = async {
+            loop {
+                // The indexer has done what it was asked for before.
+                daemon.app.indexer.edit_consumer("nobody", Vec::new(), false).await.unwrap();
+                let all = daemon.app.consumers.all();
+                let known: Vec<_> = all.iter().map(|it| (it.name.clone(), it.wants.clone(), it.place())).collect();
+                if known == daemon.app.reader.consumers().unwrap() {
+                    return;
+                }
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, same).await.expect("the memory says what the store says");
+        daemon.give_up("POST", "/stop", &json!({}), steps).await;
+        let stopped = async {
+            daemon.app.indexer.edit_consumer("nobody", Vec::new(), false).await.unwrap();
+            while *daemon.app.monitoring.borrow() != daemon.app.reader.monitoring().unwrap().unwrap_or(true) {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, stopped).await.expect("what is done is what is remembered");
+    }
+}
+
+#[tokio::test]
+async fn an_ack_is_told_where_the_consumer_is_and_whether_there_is_one() {
+    let daemon = Daemon::start().await;
+    daemon.watch(1).await;
+    daemon.pay(&address(1), 1000, 1).await;
+    daemon.consumer("shop", json!({ "after": daemon.cursor_of(0) })).await;
+    let cursor = daemon.cursor_of(1).replace("-1", "-01");
+    let (status, answer) = daemon.call("POST", "/consumers/shop/ack", &json!({ "cursor": cursor })).await;
+    assert_eq!((status, &answer["message"]), (200, &json!("Everything up to this cursor is done for shop.")));
+    let (status, answer) = daemon.call("POST", "/consumers/shpo/ack", &json!({ "cursor": "of_another_log-1" })).await;
+    assert_eq!((status, &answer["code"]), (404, &json!("no_such_consumer")), "the name is what is wrong first");
 }

@@ -247,3 +247,71 @@ async fn subscribing_while_events_arrive_loses_and_doubles_nothing() {
         assert_eq!(last, head);
     }
 }
+
+#[tokio::test]
+async fn an_answer_comes_once_wherever_the_queue_fills() {
+    let daemon = Daemon::start().await;
+    for waiting in 0..=3 {
+        let mut client = daemon.client_with_room(3).await;
+        client.emit("subscribe_address", subscribe(&address(1))).await;
+        client.expect("subscribed").await;
+        for _ in 0..waiting {
+            daemon.mine(&address(2), Vec::new()).await;
+        }
+        client.emit("subscribe_blocks", json!({})).await;
+        client.expect("subscribed_blocks").await;
+        for _ in 0..waiting {
+            daemon.mine(&address(2), Vec::new()).await;
+        }
+        daemon.told().await;
+        let packet = format!("28{}", json!(["unsubscribe_address", subscribe(&address(1))]));
+        let mut work = client.layer.message(&client.session, Message::text(&packet)).unwrap();
+        let mut heard = Vec::new();
+        while futures_util::FutureExt::now_or_never(&mut work).is_none() {
+            heard.extend(client.queue.try_recv().map(packet_text));
+            tokio::task::yield_now().await;
+        }
+        heard.extend(std::iter::from_fn(|| client.queue.try_recv()).map(packet_text));
+        let replies: Vec<_> = heard.iter().filter(|text| !text.starts_with("2[\"block\"")).map(|text| &text[..16]).collect();
+        assert_eq!(replies, ["2[\"unsubscribed\"", "38[{\"address\":\"b"], "{waiting} waited");
+    }
+}
+
+/// Whoever keeps one cursor for all that it hears misses nothing.
+#[tokio::test]
+async fn what_a_client_hears_stays_in_order_while_it_subscribes_again() {
+    let daemon = Daemon::start().await;
+    let mut between = 0;
+    for polls in 0..30 {
+        let mut client = daemon.client_with_room(8).await;
+        client.emit("subscribe_addresses", json!({"addresses": [address(1).to_string(), address(2).to_string()]})).await;
+        let from = number(&client.expect("subscribed").await["cursor"]);
+        let packet = format!("2{}", json!(["subscribe_address", subscribe(&address(1))]));
+        let mut work = client.layer.message(&client.session, Message::text(&packet)).unwrap();
+        let (mut is_done, mut heard) = (false, Vec::new());
+        for _ in 0..polls {
+            is_done = is_done || futures_util::FutureExt::now_or_never(&mut work).is_some();
+            tokio::task::yield_now().await;
+        }
+        for salt in 0..6 {
+            daemon.pay(&address(1 + salt % 2), 1000, 7 * polls + salt).await;
+            daemon.told().await;
+            heard.extend(client.queued());
+        }
+        between += usize::from(!is_done);
+        while !is_done {
+            heard.extend(client.queued());
+            is_done = futures_util::FutureExt::now_or_never(&mut work).is_some();
+            tokio::task::yield_now().await;
+        }
+        daemon.pay(&address(2), 1000, 7 * polls + 6).await;
+        daemon.told().await;
+        heard.extend(client.queued());
+        let at = heard.iter().position(|(name, _)| name == "subscribed").unwrap();
+        let (_, answer) = heard.remove(at);
+        let numbers: Vec<u64> = heard.iter().map(|(_, data)| number(&data["cursor"])).collect();
+        assert_eq!(numbers, (from + 1..=from + 14).collect::<Vec<_>>(), "after {polls} polls");
+        assert_eq!(numbers.iter().filter(|event| **event <= number(&answer["cursor"])).count(), at, "the answer is in its place");
+    }
+    assert!(between > 3, "something came while it was worked on: {between}");
+}

@@ -233,8 +233,8 @@ struct Witness {
     recoveries: usize,
     fresh: usize,
     lags: usize,
-    /// The last two whose subscription was to change. Until that is over, the end of a lag says nothing of them: they are not part of it.
-    changed: [Option<Topic>; 2],
+    /// The last two that it wanted newly, or no more. Until that is over, the end of a lag says nothing of them: they are not part of it.
+    wanted: [Option<Topic>; 2],
 }
 
 impl Witness {
@@ -267,7 +267,7 @@ impl Witness {
             "connected" => {}
             "lagged" => self.lags += 1,
             "caught_up" => {
-                for (topic, heard) in self.heard.iter().filter(|(topic, _)| !self.changed.contains(&Some(**topic))) {
+                for (topic, heard) in self.heard.iter().filter(|(topic, _)| !self.wanted.contains(&Some(**topic))) {
                     let missed = self.next(topic, *heard).filter(|missed| *missed <= number.unwrap());
                     assert_eq!(missed, None, "everything up to {data} was told");
                 }
@@ -308,23 +308,27 @@ impl Dice {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_client_that_is_lost_at_any_moment_hears_everything_once() {
     let witness = lost_at_any_moment(1000, 4, 1500).await;
-    assert!(witness.recoveries > 30 && witness.fresh > 30, "both happened: {} and {}", witness.recoveries, witness.fresh);
+    assert!(witness.recoveries > 30 && witness.fresh > 10, "both happened: {} and {}", witness.recoveries, witness.fresh);
     assert_eq!(witness.lags, 0);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_slow_client_that_is_lost_at_any_moment_hears_everything_once() {
+    // While it lags its subscriptions do not change, so there are few moments at which it cannot be recovered.
+    let mut fresh = 0;
     for (room, seed) in [(2, 5), (3, 6), (4, 7), (7, 8)] {
         let witness = lost_at_any_moment(room, seed, 600).await;
-        assert!(witness.recoveries > 10 && witness.fresh > 5, "both happened: {} and {}", witness.recoveries, witness.fresh);
+        assert!(witness.recoveries > 10, "{}", witness.recoveries);
         assert!(witness.lags > 4, "it was slow: {}", witness.lags);
+        fresh += witness.fresh;
     }
+    assert!(fresh > 3, "both happened: {fresh}");
 }
 
 /// `room`: messages that the client's queue holds.
 async fn lost_at_any_moment(room: usize, seed: u64, steps: usize) -> Witness {
     let daemon = Daemon::start().await;
-    let mut witness = Witness { log: Vec::new(), heard: HashMap::new(), recoveries: 0, fresh: 0, lags: 0, changed: [None; 2] };
+    let mut witness = Witness { log: Vec::new(), heard: HashMap::new(), recoveries: 0, fresh: 0, lags: 0, wanted: [None; 2] };
     let mut client = daemon.recovering_with_room(room).await;
     let mut dice = Dice(seed);
     // One with a short queue reads little at a time.
@@ -343,7 +347,10 @@ async fn lost_at_any_moment(room: usize, seed: u64, steps: usize) -> Witness {
                 let n = 1 + dice.roll(2) as u8;
                 let text = address(n).to_string();
                 let kind = dice.roll(5);
-                witness.changed = [witness.changed[1], Some(if kind == 0 { Topic::Blocks } else { topic(n) })];
+                let of = if kind == 0 { Topic::Blocks } else { topic(n) };
+                if kind == 1 || !witness.heard.contains_key(&of) {
+                    witness.wanted = [witness.wanted[1], Some(of)];
+                }
                 let packet = match kind {
                     0 => json!(["subscribe_blocks"]),
                     1 => json!(["unsubscribe_address", {"address": text}]),
@@ -359,6 +366,10 @@ async fn lost_at_any_moment(room: usize, seed: u64, steps: usize) -> Witness {
                             break;
                         }
                         tokio::task::yield_now().await;
+                    }
+                    if dice.roll(4) > 0 {
+                        // The hub has begun with it; otherwise it may be as if the packet had never come.
+                        daemon.app.hub.counts().await.unwrap();
                     }
                     drop(work);
                     client.lose();

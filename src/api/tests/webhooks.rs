@@ -247,3 +247,50 @@ async fn what_was_asked_to_be_sent_again_is_sent_after_a_kill_before_newer_event
     assert_eq!(receiver.cursors(), log);
     until("the list is empty", async || daemon.webhook("shop").await["dead_letters"] == 0).await;
 }
+
+#[tokio::test]
+async fn one_of_those_who_create_a_webhook_at_once_is_told_the_secret() {
+    let daemon = Daemon::posting().await;
+    let put = async || daemon.define("shop", json!({ "url": "http://127.0.0.1:1/" })).await;
+    let (a, b, c) = tokio::join!(put(), put(), put());
+    let told: Vec<_> = [&a, &b, &c].into_iter().filter(|(_, body)| body["secret"].is_string()).collect();
+    assert!(matches!(told[..], [(201, _)]), "{told:?}");
+}
+
+#[tokio::test]
+async fn a_consumer_of_a_deleted_name_has_a_secret_of_its_own() {
+    let daemon = Daemon::posting().await;
+    let definition = json!({ "url": "http://127.0.0.1:1/" });
+    daemon.define("shop", definition.clone()).await;
+    let secret = || daemon.app.consumers.get("shop").unwrap().wants.webhook.clone().unwrap().secret;
+    let before = secret();
+    let ((deleted, _), (created, body)) = tokio::join!(daemon.erase("/consumers/shop"), daemon.define("shop", definition.clone()));
+    assert_eq!((deleted, created), (200, 201), "{body}");
+    assert!(body["secret"].is_string() && secret() != before, "{body}");
+}
+
+#[tokio::test]
+async fn a_definition_that_was_overtaken_does_not_hide_the_webhook_of_the_newer_one() {
+    let daemon = Daemon::posting().await;
+    daemon.define("shop", json!({ "url": "http://127.0.0.1:1/old" })).await;
+    let old = daemon.app.consumers.get("shop").unwrap();
+    daemon.define("shop", json!({ "url": "http://127.0.0.1:1/new" })).await;
+    crate::api::webhooks::spawn(&daemon.app, &old);
+    assert_eq!(daemon.erase("/consumers/shop/dead_letters").await.0, 200, "its task answers");
+}
+
+#[tokio::test]
+async fn a_slip_in_a_request_about_dead_letters_forgets_none() {
+    let daemon = Daemon::posting().await;
+    daemon.define("shop", json!({ "url": "http://127.0.0.1:1/" })).await;
+    for (path, code) in [
+        ("/consumers/shop/dead_letters?cursors=a-1", "invalid_parameter"),
+        ("/consumers/shop/dead_letters?cursor=", "invalid_cursor"),
+        ("/consumers/a%20b/dead_letters", "invalid_name"),
+    ] {
+        let (status, body) = daemon.erase(path).await;
+        assert_eq!((status, &body["code"]), (400, &json!(code)), "{path}");
+    }
+    assert_eq!(daemon.get("/consumers/a%20b/dead_letters").await.1["code"], "invalid_name");
+    assert_eq!(daemon.post("/consumers/a%20b/dead_letters/resend", "{}").await.1["code"], "invalid_name");
+}

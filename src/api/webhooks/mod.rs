@@ -5,7 +5,7 @@
 //! 1. Every event that the consumer wants is posted until the receiver answers 2xx or it becomes a dead letter. What the receiver took may
 //!    come again, with the same `webhook-id`, when the answer was lost or the daemon ended before it was written down.
 //! 2. Events of one script come in the order of their numbers, one at a time; so do blocks and reorgs, among themselves. A failing event
-//!    holds up those behind it of its lane, and nothing else, until it is given up.
+//!    holds up those behind it of its lane until it is given up, and the other lanes only when [`schedule::WINDOW`] events wait in its own.
 //! 3. Memory is bounded: only numbers are kept, at most [`schedule::WINDOW`] of them; the event is read again when it is sent.
 //! 4. What became of an event is in the store before the next step counts on it; the consumer's place is before the oldest event that
 //!    nothing has become of. What is done beyond it has rows of its own. When a failing event was first tried is kept in memory only: after a
@@ -44,7 +44,7 @@ use super::hub::Wire;
 use super::json;
 use crate::config;
 use courier::Courier;
-pub use target::of_fields;
+pub use target::{Target, of_fields};
 
 /// Requests to one webhook's task that may wait.
 const COMMANDS: usize = 16;
@@ -216,7 +216,14 @@ pub fn spawn(app: &Arc<App>, consumer: &Arc<Consumer>) {
     let Some(webhook) = consumer.wants.webhook.clone() else { return };
     let (commands, inbox) = mpsc::channel(COMMANDS);
     let desk = Arc::new(Desk { commands, view: Mutex::default(), closed: CancellationToken::new() });
-    let before = app.webhooks.lock().insert(consumer.name.clone(), desk.clone());
+    let before = {
+        let mut desks = app.webhooks.lock();
+        if consumer.ended.is_cancelled() {
+            // A newer definition has overtaken this one: its desk must stay.
+            return;
+        }
+        desks.insert(consumer.name.clone(), desk.clone())
+    };
     let (app, consumer) = (app.clone(), consumer.clone());
     tokio::spawn(async move {
         let _closed = desk.closed.clone().drop_guard();

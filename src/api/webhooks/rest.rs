@@ -12,7 +12,7 @@ use crate::api::App;
 use crate::api::consumers::Consumer;
 use crate::api::cursor::Cursor;
 use crate::api::error::ApiError;
-use crate::api::fields::{Fields, Query};
+use crate::api::fields::{Fields, Query, consumer_name};
 use crate::api::json;
 use crate::api::respond::{self, Answer};
 use crate::store::{ConsumerEdit, DeadLetter};
@@ -52,7 +52,7 @@ impl App {
             /// For `after`; null when this was the last page.
             next: Option<String>,
         }
-        let consumer = self.consumers.get(name)?;
+        let consumer = self.consumers.get(consumer_name(name)?)?;
         let limit = query.whole("limit", LIMIT_DEFAULT, 1..=LIMIT_MOST)?;
         let after = query.get("after").map_or(Ok(0), |text| self.number_of(text))?;
         let page = self.read(move |app| {
@@ -85,11 +85,17 @@ impl App {
 
     /// `DELETE /consumers/{name}/dead_letters?cursor=`
     pub(in crate::api) async fn drop_dead_letters(self: &Arc<Self>, name: &str, query: &Query) -> Result<Answer, ApiError> {
-        let consumer = self.consumers.get(name)?;
+        let consumer = self.consumers.get(consumer_name(name)?)?;
+        if query.get("cursors").is_some() {
+            // A slip that would forget them all.
+            return Err(ApiError::invalid_parameter("cursors", "left out: it is cursor=, one in each request, or nothing for all"));
+        }
         let number = query.get("cursor").map(|text| self.number_of(text)).transpose()?;
         let count = match (&consumer.wants.webhook, self.webhooks.desk(name)) {
             (Some(_), Some(desk)) => desk.ask(|answer| Command::Drop { number, answer }).await?,
-            _ => self.drop_without_webhook(&consumer, number).await?,
+            // Its task is about to begin, and nothing else may write its rows then.
+            (Some(_), None) => return Err(super::changed()),
+            (None, _) => self.drop_without_webhook(&consumer, number).await?,
         };
         Ok(respond::json(StatusCode::OK, &Counted { count, message: "These dead letters are forgotten." }))
     }
@@ -121,7 +127,7 @@ impl App {
 
     /// `POST /consumers/{name}/dead_letters/resend`
     pub(in crate::api) async fn resend_dead_letters(self: &Arc<Self>, name: &str, fields: &Fields) -> Result<Answer, ApiError> {
-        let consumer = self.consumers.get(name)?;
+        let consumer = self.consumers.get(consumer_name(name)?)?;
         let numbers = fields.texts("cursors", CURSORS_MOST)?.map(|texts| texts.iter().map(|text| self.number_of(text)).collect());
         let numbers: Option<Vec<u64>> = numbers.transpose()?;
         let Some(desk) = self.webhooks.desk(name).filter(|_| consumer.wants.webhook.is_some()) else {

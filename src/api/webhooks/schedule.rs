@@ -136,17 +136,18 @@ impl<L: Ord + Copy> Schedule<L> {
 
     /// A dead letter is to be sent again.
     pub fn again(&mut self, number: u64, lane: L, now: u64) {
-        self.change(lane, now, |state| match state.again.iter().position(|item| item.number >= number) {
-            // The one in flight was forgotten, and is wanted once more; or it waits already.
-            Some(at) if state.again.get(at).is_some_and(|item| item.number == number) => {
-                if at == 0 {
-                    state.forgotten = false;
-                }
+        self.change(lane, now, |state| {
+            if state.again.front().is_some_and(|first| first.number == number) {
+                // It waits already; or it was forgotten in flight, and is wanted once more.
+                state.forgotten = false;
+                return;
             }
-            at => {
-                // Nothing comes before what is in flight.
-                let least = usize::from(state.in_flight == Some(true));
-                let at = at.unwrap_or(state.again.len()).max(least);
+            // Nothing comes before what is in flight, whatever its number. Most come in their order: no search among thousands then.
+            let (flying, count) = (usize::from(state.in_flight == Some(true)), state.again.len());
+            let is_last = state.again.back().is_none_or(|last| last.number < number);
+            let behind = || state.again.iter().skip(flying).position(|item| item.number >= number);
+            let at = if is_last { count } else { behind().map_or(count, |at| at.saturating_add(flying)) };
+            if state.again.get(at).is_none_or(|item| item.number != number) {
                 state.again.insert(at, Item { number, attempts: 0, first_failed: 0 });
             }
         });
@@ -157,8 +158,8 @@ impl<L: Ord + Copy> Schedule<L> {
         self.change(lane, now, |state| {
             if state.in_flight == Some(true) && state.again.front().is_some_and(|item| item.number == number) {
                 state.forgotten = true;
-            } else {
-                state.again.retain(|item| item.number != number);
+            } else if let Some(at) = state.again.iter().position(|item| item.number == number) {
+                state.again.remove(at);
             }
         });
     }

@@ -16,15 +16,30 @@ use crate::store::Webhook;
 const MAX_URL_BYTES: usize = 2048;
 
 /// What a consumer's definition says about its webhook.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Parsed {
-    pub webhook: Webhook,
-    /// The secret's text when it was made now: shown once.
-    pub generated: Option<String>,
+pub struct Target {
+    url: Url,
+    /// `None`: the one that the consumer has.
+    secret: Option<Vec<u8>>,
 }
 
-/// `url` and `secret` of a definition. `known`: the webhook that the consumer had.
-pub fn of_fields(app: &App, fields: &Fields, known: Option<&Webhook>) -> Result<Option<Parsed>, ApiError> {
+impl Target {
+    /// The webhook of a consumer that had `known` before, and the secret's text when it is made now: it is shown once.
+    pub fn webhook(self, known: Option<&Webhook>) -> Result<(Webhook, Option<String>), ApiError> {
+        let (secret, generated) = match (self.secret, known) {
+            (Some(secret), _) => (secret, None),
+            (None, Some(known)) => (known.secret.clone(), None),
+            (None, None) => {
+                let secret = signature::new_secret()?;
+                let text = signature::secret_text(&secret);
+                (secret, Some(text))
+            }
+        };
+        Ok((Webhook { url: self.url.to_string(), secret }, generated))
+    }
+}
+
+/// `url` and `secret` of a definition.
+pub fn of_fields(app: &App, fields: &Fields) -> Result<Option<Target>, ApiError> {
     let (url, secret) = (fields.text("url")?, fields.text("secret")?);
     let Some(url) = url else {
         return match secret {
@@ -36,16 +51,8 @@ pub fn of_fields(app: &App, fields: &Fields, known: Option<&Webhook>) -> Result<
     check_literal(&url, app.config.webhooks.allow_private)
         .map_err(|message| ApiError::new(StatusCode::BAD_REQUEST, "webhook_target_refused", message))?;
     const SECRET: &str = "\"whsec_\" and 24 to 64 bytes as base64; leave it out to get one made";
-    let (secret, generated) = match (secret, known) {
-        (Some(text), _) => (signature::parse_secret(&text).ok_or_else(|| ApiError::invalid_field("secret", SECRET))?, None),
-        (None, Some(known)) => (known.secret.clone(), None),
-        (None, None) => {
-            let secret = signature::new_secret()?;
-            let text = signature::secret_text(&secret);
-            (secret, Some(text))
-        }
-    };
-    Ok(Some(Parsed { webhook: Webhook { url: url.to_string(), secret }, generated }))
+    let parse = |text: String| signature::parse_secret(&text).ok_or_else(|| ApiError::invalid_field("secret", SECRET));
+    Ok(Some(Target { url, secret: secret.map(parse).transpose()? }))
 }
 
 fn parse_url(text: &str) -> Result<Url, ApiError> {

@@ -414,3 +414,24 @@ fn no_more_than_the_window_is_loaded() {
     schedule.gone(flight, 0);
     assert_eq!((schedule.room(), schedule.place(), schedule.failures()), (1, 1, 0));
 }
+
+#[test]
+fn dead_letters_go_in_the_order_of_their_numbers_however_people_ask_for_them() {
+    let mut schedule = Schedule::new(100, GIVE_UP);
+    schedule.again(50, 1, 0);
+    let mut flight = schedule.next(0).unwrap();
+    for number in [3, 10, 7, 10, 50, 3, 99, 7] {
+        schedule.again(number, 1, 0);
+    }
+    schedule.forget(7, 1, 0);
+    let mut order = Vec::new();
+    loop {
+        order.push(flight.number);
+        schedule.delivered(flight, 0);
+        match schedule.next(0) {
+            Some(next) => flight = next,
+            None => break,
+        }
+    }
+    assert_eq!(order, [50, 3, 10, 99], "each once, behind the one that was in flight");
+}
