@@ -136,6 +136,9 @@ async fn a_changed_definition_goes_on_where_the_old_one_was_and_two_of_a_lane_ar
         assert_eq!((status, &body["secret"]), (200, &Value::Null), "{body}");
     }
     until("it is in flight once more", async || receiver.cursors().len() == 4).await;
+    // The receiver may notice the end of an attempt later than the beginning of the next one.
+    until("the attempts before have ended", async || receiver.open.load(Ordering::SeqCst) == 1).await;
+    receiver.most_open.store(1, Ordering::SeqCst);
     receiver.gate.add_permits(ANY);
     let log = daemon.cursors_of(1).await;
     until("everything has come", async || receiver.cursors().last() == log.last()).await;
