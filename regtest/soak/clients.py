@@ -299,8 +299,10 @@ class Crowd:
         while True:
             self.world.read_events()
             missing = []
-            for client in clients:
+            for client in self.clients:
+                # Also of those that are away: what one reader of a consumer got and acknowledged does not come to the others.
                 client.check.read()
+            for client in clients:
                 missing += client.check.missing()
                 if client.check.wrong:
                     return missing
