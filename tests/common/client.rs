@@ -36,24 +36,29 @@ struct State {
     closed: bool,
 }
 
+/// A connection on which the Engine.IO WebSocket is open.
+pub fn open_websocket(daemon: &Daemon) -> TcpStream {
+    let mut socket = TcpStream::connect(("127.0.0.1", daemon.port())).expect("the daemon listens");
+    let request = format!(
+        "GET /socket.io/?EIO=4&transport=websocket HTTP/1.1\r\nHost: 127.0.0.1:{}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+         Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n",
+        daemon.port()
+    );
+    socket.write_all(request.as_bytes()).expect("the daemon reads");
+    let (mut head, mut byte) = (Vec::new(), [0]);
+    while !head.ends_with(b"\r\n\r\n") {
+        socket.read_exact(&mut byte).expect("the daemon answers the WebSocket handshake");
+        head.extend(byte);
+    }
+    let head = String::from_utf8_lossy(&head);
+    assert!(head.starts_with("HTTP/1.1 101"), "no WebSocket: {head}");
+    socket
+}
+
 impl Client {
     /// Connects and waits until the namespace `/` is joined.
     pub fn connect(daemon: &Daemon) -> Self {
-        let mut socket = TcpStream::connect(("127.0.0.1", daemon.port())).expect("the daemon listens");
-        let request = format!(
-            "GET /socket.io/?EIO=4&transport=websocket HTTP/1.1\r\nHost: 127.0.0.1:{}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
-             Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n",
-            daemon.port()
-        );
-        socket.write_all(request.as_bytes()).expect("the daemon reads");
-        let mut head = Vec::new();
-        let mut byte = [0];
-        while !head.ends_with(b"\r\n\r\n") {
-            socket.read_exact(&mut byte).expect("the daemon answers the WebSocket handshake");
-            head.extend(byte);
-        }
-        let head = String::from_utf8_lossy(&head);
-        assert!(head.starts_with("HTTP/1.1 101"), "no WebSocket: {head}");
+        let socket = open_websocket(daemon);
         let heard = Arc::new(Heard::default());
         let writer = Arc::new(Mutex::new(WebSocket::from_raw_socket(clone(&socket), Role::Client, None)));
         let client = Self {

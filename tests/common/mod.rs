@@ -27,7 +27,7 @@ pub mod oracle;
 pub mod program;
 pub mod rpc_proxy;
 
-pub use client::Client;
+pub use client::{Client, open_websocket};
 pub use daemon::{Answer, Daemon};
 pub use feed::Feed;
 pub use node::Node;

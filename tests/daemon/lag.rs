@@ -1,7 +1,7 @@
 //! Clients that stop reading while thousands of events come: one that goes on is told all of it from the log, one that never does is
 //! disconnected and reads on with its cursor.
 
-use std::io::{ErrorKind, Read, Write};
+use std::io::ErrorKind;
 use std::net::TcpStream;
 
 use bitcoin::{Address, KnownHrp, WitnessProgram, WitnessVersion};
@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use tokio_tungstenite::tungstenite::protocol::{Role, WebSocket};
 use tokio_tungstenite::tungstenite::{Error, Message};
 
-use crate::common::{COIN, Daemon, Node, wait_until};
+use crate::common::{COIN, Daemon, Node, open_websocket, wait_until};
 
 /// Addresses that one transaction pays.
 const ADDRESSES: u32 = 2000;
@@ -20,19 +20,7 @@ struct Reluctant(WebSocket<TcpStream>);
 
 impl Reluctant {
     fn connect(daemon: &Daemon) -> Self {
-        let mut socket = TcpStream::connect(("127.0.0.1", daemon.port())).expect("the daemon listens");
-        let request = format!(
-            "GET /socket.io/?EIO=4&transport=websocket HTTP/1.1\r\nHost: 127.0.0.1:{}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
-             Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n",
-            daemon.port()
-        );
-        socket.write_all(request.as_bytes()).expect("the daemon reads");
-        let (mut head, mut byte) = (Vec::new(), [0]);
-        while !head.ends_with(b"\r\n\r\n") {
-            socket.read_exact(&mut byte).expect("the daemon answers the WebSocket handshake");
-            head.extend(byte);
-        }
-        let mut client = Self(WebSocket::from_raw_socket(socket, Role::Client, None));
+        let mut client = Self(WebSocket::from_raw_socket(open_websocket(daemon), Role::Client, None));
         client.send("40");
         client.read_to("connected");
         client
