@@ -86,7 +86,9 @@ pub async fn start(config: Config) -> Result<Running> {
     let (router, hub_end) = api::start(api::Parts {
         reader,
         indexer: indexer.clone(),
-        node,
+        node: node.status,
+        scans: node.scans,
+        audits: node.audits,
         monitoring,
         config: config.clone(),
         listen: addr,

@@ -149,6 +149,8 @@ pub struct Limits {
     pub subscriptions: usize,
     /// Named consumers.
     pub consumers: usize,
+    /// Seconds between the beginnings of two audits.
+    pub audit_interval: u64,
 }
 
 impl Default for Limits {
@@ -162,6 +164,7 @@ impl Default for Limits {
             queue_bytes: 4 << 20,
             subscriptions: 100_000,
             consumers: 1000,
+            audit_interval: 10,
         }
     }
 }

@@ -184,6 +184,9 @@ pub fn load(reader: &Reader, key: [u8; 16]) -> Result<Tracker, StoreError> {
     for outpoint in reader.unspent_outpoints() {
         tracker.load_outpoint(&outpoint?);
     }
+    for scan in reader.snapshot().open_scans()? {
+        tracker.load_scan(scan);
+    }
     for transaction in reader.unconfirmed_txs() {
         let (txid, row) = transaction?;
         tracker.load_unconfirmed(txid, &row);
@@ -289,7 +292,10 @@ fn size_of(input: &Input) -> usize {
     match input {
         Input::Watch { scripts, .. } => scripts.len().max(1),
         Input::Baseline { scripts, outputs, .. } => (scripts.len() + outputs.len()).max(1),
+        Input::Unwatch { scripts, .. } | Input::OpenScan { scripts, .. } => scripts.len().max(1),
+        Input::Past { blocks, .. } => blocks.iter().map(|block| block.transactions.len()).sum::<usize>().max(1),
         Input::Start { .. } | Input::Connect { .. } | Input::Disconnect { .. } | Input::Snapshot { .. } => 1,
+        Input::SkipPast { .. } | Input::CloseScan { .. } => 1,
         Input::TxSeen { .. } | Input::TxGone { .. } | Input::Settle { .. } => 1,
     }
 }
@@ -298,6 +304,9 @@ fn size_of(input: &Input) -> usize {
 fn must_last(input: &Input) -> bool {
     match input {
         Input::Start { .. } | Input::Connect { .. } | Input::Disconnect { .. } | Input::Watch { .. } | Input::Baseline { .. } => true,
+        Input::Unwatch { .. } | Input::OpenScan { .. } | Input::CloseScan { .. } => true,
+        // A scan goes on from where the store says that it is.
+        Input::Past { .. } | Input::SkipPast { .. } => false,
         Input::TxSeen { .. } | Input::TxGone { .. } | Input::Settle { .. } | Input::Snapshot { .. } => false,
     }
 }
@@ -489,7 +498,7 @@ mod tests {
         handle.apply(start()).await.unwrap();
         handle.post(watch(1, true)).await.unwrap();
         assert_eq!(asks.recv().await, Some(Ask::Baseline));
-        assert_eq!(reader.snapshot().pending_baselines(9).unwrap().len(), 1);
+        assert_eq!(reader.snapshot().pending_baselines().count(), 1);
     }
 
     #[tokio::test]
@@ -500,7 +509,7 @@ mod tests {
         for n in 0..20 {
             handle.apply(watch(n, true)).await.unwrap();
         }
-        assert_eq!(reader.snapshot().pending_baselines(99).unwrap().len(), 20);
+        assert_eq!(reader.snapshot().pending_baselines().count(), 20);
     }
 
     #[tokio::test]

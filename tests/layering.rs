@@ -196,7 +196,8 @@ fn the_core_is_pure() {
     let mut wrong = Vec::new();
     for source in sources().iter().filter(|source| source.module == "tracker") {
         for name in NOT_IN_THE_CORE {
-            if behind(&source.code, &format!("{name}::")).next().is_some() {
+            // Shared ownership of what does not change is no lock and no channel.
+            if behind(&source.code, &format!("{name}::")).any(|rest| name != &"std::sync" || !rest.starts_with("Arc;")) {
                 wrong.push(format!("{} names {name}", source.path.display()));
             }
         }

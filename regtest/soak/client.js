@@ -127,6 +127,8 @@ const replies = {
 let unacked = 0;
 
 socket.onAny((name, data, ...more) => {
+    // Not in the log.
+    if (name === "scan_progress") return;
     if (more.length !== (job.recover ? 1 : 0)) write({ r: "bug", text: `${name} has ${more.length} more arguments: ${JSON.stringify(more)}` });
     if (CONTROL.has(name)) return replies[name](data);
     const raw = raws.get(`${name} ${data.cursor}`);

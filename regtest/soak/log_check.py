@@ -42,6 +42,10 @@ class EventLog:
         self.told = {}
         """Addresses that had a past when they were added."""
         self.late = set()
+        """Addresses whose history was scanned: what was found is listed and was never told."""
+        self.scanned = set()
+        """(address, scan) of each scan_complete."""
+        self.completed = set()
         """Told hashes by height."""
         self.blocks = {}
         self.tip = None
@@ -112,7 +116,10 @@ class EventLog:
     def _transaction_update(self, entry, data):
         key = (data["address"], data["txid"])
         told, _, *amounts = self.told.get(key, (None, None))
-        if told is None:
+        if told is None and data["address"] in self.scanned:
+            if data["previous_status"] != "confirmed":
+                self._wrong(entry, f"says previous_status {data['previous_status']} of a transaction that only a scan can have found")
+        elif told is None:
             self._wrong(entry, "is about a transaction that was not announced")
         elif told != data["previous_status"]:
             self._wrong(entry, f"says previous_status {data['previous_status']}, told before was {told}")
@@ -140,6 +147,21 @@ class EventLog:
         self.balance_moves.setdefault(data["address"], []).append((len(self.entries), data["new_balance"]))
         self.balances[data["address"]] = data["new_balance"]
 
+    def _scan_complete(self, entry, data):
+        key = (data["address"], data["scan_id"])
+        if key in self.completed:
+            self._wrong(entry, "was told before")
+        if data["address"] not in self.scanned:
+            self._wrong(entry, "is about an address that was never scanned")
+        self.completed.add(key)
+
+    def _unwatched(self, entry, data):
+        """If it is added again, all begins anew."""
+        address = data["address"]
+        self.told = {key: last for key, last in self.told.items() if key[0] != address}
+        if self.balances.pop(address, 0):
+            self.balance_moves[address].append((len(self.entries), 0))
+
     def _block(self, entry, data):
         if self.tip is not None and data["height"] != self.tip + 1:
             self._wrong(entry, f"is not the block after {self.tip}")
@@ -156,6 +178,14 @@ class EventLog:
             self._wrong(entry, "has a fork point that was not told")
         self.blocks = {height: block for height, block in self.blocks.items() if height <= fork["height"]}
         self.tip = fork["height"]
+
+    def _parted(self, address, listed, told):
+        """Whether what is listed is not what was told last. A scan may have found it, or what else of the address it spent."""
+        if address not in self.scanned or listed is None:
+            return listed != told
+        if told is None:
+            return listed[0] != "confirmed"
+        return listed[:2] != told[:2] or any(now < before for now, before in zip(listed[2:], told[2:]))
 
     def balance_at(self, address, number):
         """As told up to this event."""
@@ -196,7 +226,7 @@ class EventLog:
             listed = {tx["txid"]: facts(tx) for tx in daemon.get(f"/transactions/{text}?limit=5000")["transactions"]}
             told = {txid: last for (who, txid), last in self.told.items() if who == text}
             for txid in listed.keys() | told.keys():
-                if listed.get(txid) != told.get(txid):
+                if self._parted(text, listed.get(txid), told.get(txid)):
                     found.append(f"{text}: the events end with {told.get(txid)} for {txid}, /transactions says {listed.get(txid)}")
         if self.tip is not None and (self.tip != truth.height or self.blocks.get(self.tip, truth.tip) != truth.tip):
             found.append(f"the events end on block {self.tip} {self.blocks.get(self.tip)}, the tip is {truth.height} {truth.tip}")

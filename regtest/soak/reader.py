@@ -45,8 +45,10 @@ class Reader:
     def page(self):
         status, text = self.ask("GET", self.path())
         if status != 200:
-            if status != 503:
-                self.records.write({"r": "error", "status": status, "code": json.loads(text)["code"], "error": json.loads(text)["error"]})
+            refusal = json.loads(text) if status != 503 else {"code": "stopping"}
+            # An address that is forgotten is added again soon.
+            if status != 503 and refusal["code"] != "not_watched":
+                self.records.write({"r": "error", "status": status, **refusal})
             return time.sleep(PAUSE)
         entries, rest = entries_of(text)
         name = self.job["consumer"]["name"] if self.job["consumer"] else "log"

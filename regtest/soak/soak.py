@@ -5,7 +5,7 @@ What it does. Each step is one operation, chosen by weight (OPERATIONS): payment
 comebacks; blocks with all, some or none of the mempool, with double spends of it, with what no mempool takes; reorgs by
 `invalidateblock` (no block is published) and by rival branches (`submitblock`: the node switches in one go and skips rawblocks, as it
 does for blocks of a peer); restarts, kills and freezes of node and daemon; watches of new and of used addresses; stop and start;
-moments in which every message is lost or late, and in which the node's answers are late or break off (proxy.py, rpc_proxy.py).
+scans of their history, addresses that are forgotten and added again; moments in which every message is lost or late, and in which the node's answers are late or break off (proxy.py, rpc_proxy.py).
 Every ten steps, and at the end, there is a checkpoint: the daemon has 60 seconds to say what the node says (truth.py), then
 the event log so far must hold together and end there (log_check.py).
 
@@ -39,6 +39,7 @@ import blocks
 import clients
 import payments
 import restarts
+import scans
 from daemon import Daemon
 from log_check import AGAIN, EventLog
 from node import Node
@@ -106,6 +107,9 @@ NEED_DAEMON = {
     restarts.watch_new: 3,
     restarts.watch_bulk: 1,
     restarts.stop: 2,
+    scans.scan: 5,
+    scans.cancel: 1,
+    scans.forget: 2,
 }
 
 
@@ -135,7 +139,7 @@ class Soak:
         self.world.rpc_proxy = self.rpc_proxy
         self.world.read_events, self.world.witness = self.read_events, self.witness
         self.world.restart_node = lambda *extra: restarts.node_restart(self.world, *extra)
-        self.events.late = self.world.late
+        self.events.late, self.events.scanned = self.world.late, self.world.scanned
         self.crowd = clients.Crowd(self.world, self.events, folder / "clients", sys.executable)
 
     def read_events(self, again=False):
@@ -206,6 +210,7 @@ class Soak:
         self.slowest = max(self.slowest, took)
         self.events.read(self.daemon, len(self.events.entries) if last else None)
         self.witness.resolve(world.ledger)
+        found += scans.differences(world)
         found += self.events.differences(truth)
         found += self.crowd.differences(last)
         outputs = sum(map(len, truth.outputs.values()))

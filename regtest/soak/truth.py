@@ -131,8 +131,9 @@ class Truth:
         if not coverage["complete"]:
             found.append(f"/balance: coverage is {coverage}")
         # No reorg goes below the height at which these were added.
-        if text in self.world.from_the_start and coverage["from_height"] != self.world.watched_from:
-            found.append(f"/balance: coverage is {coverage}, watched since {self.world.watched_from}")
+        first = min([start for texts, start in self.world.scans.values() if text in texts] + [self.world.watched_from])
+        if text in self.world.from_the_start and coverage["from_height"] != first:
+            found.append(f"/balance: coverage is {coverage}, watched since {self.world.watched_from}, known from {first}")
         said = daemon.get(f"/utxos/{text}?include_spent=true")
         listed = {(output["tx_hash"], output["output_index"]): output for output in said["utxos"]}
         if len(listed) != said["count"] or len(said["utxos"]) != said["count"]:

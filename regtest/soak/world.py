@@ -22,6 +22,8 @@ class World:
         self.late = set()
         """The crowd's own addresses (clients.py): text -> script."""
         self.crowd = {}
+        """Texts of addresses whose history was ever scanned, and scans that were not cancelled: id -> (texts, first height)."""
+        self.scanned, self.scans = set(), {}
         """Tips that were invalidated, to be reconsidered."""
         self.invalidated = []
         self.stopped = False

@@ -84,7 +84,10 @@ impl App {
             return error;
         }
         let snapshot = self.reader.snapshot();
-        let balances = addresses.iter().map(|address| balance_in(&snapshot, address, &self.wire)).collect::<Result<Vec<_>, _>>();
+        let balances = addresses.iter().map(|address| balance_in(&snapshot, address, &self.wire));
+        // One that is not watched any more has none.
+        let balances = balances.filter(|balance| !matches!(balance, Err(error) if error.code == "not_watched"));
+        let balances = balances.collect::<Result<Vec<_>, _>>();
         match balances.and_then(|balances| Ok((balances, snapshot.head()?))) {
             Ok((balances, head)) => {
                 (restart.balances, restart.cursor) = (Some(balances), self.wire.cursor(head));

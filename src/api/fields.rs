@@ -6,8 +6,8 @@ use serde_json::{Map, Value};
 
 use super::address::{self, KnownAddress};
 use super::error::{ApiError, shortened};
-use super::watching::distinct;
-use crate::config::History;
+use super::past::History;
+use super::watchlist::distinct;
 
 /// Addresses in one request.
 pub const MAX_ADDRESSES: usize = 10_000;
@@ -126,18 +126,19 @@ impl Fields {
         }
     }
 
-    /// `history`: what to do about the past of an added address.
+    /// `history`: what to find out about the past of an added address.
     pub fn history(&self, default: History) -> Result<History, ApiError> {
+        const WHAT: &str = "\"utxo\", \"none\" or {\"from_height\": <height>} with a whole number from 0 to 4294967295";
+        let refused = || ApiError::invalid_field("history", WHAT);
         match self.get("history") {
             None => Ok(default),
             Some(Value::String(word)) if word == "utxo" => Ok(History::Utxo),
             Some(Value::String(word)) if word == "none" => Ok(History::None),
-            Some(Value::Object(map)) if map.contains_key("from_height") => {
-                let message =
-                    "Adding an address with \"history\": {\"from_height\"} is not built yet; use \"utxo\" (finds the balance) or \"none\".";
-                Err(ApiError::bad_request("not_supported", message))
+            Some(Value::Object(map)) => {
+                let height = Self(map.clone()).whole("from_height", 0).map_err(|_| refused())?;
+                height.map(History::From).ok_or_else(refused)
             }
-            Some(_) => Err(ApiError::invalid_field("history", "\"utxo\" or \"none\"")),
+            Some(_) => Err(refused()),
         }
     }
 
@@ -186,11 +187,12 @@ impl Fields {
     pub fn whole(&self, name: &str, least: u32) -> Result<Option<u32>, ApiError> {
         let Some(value) = self.get(name) else { return Ok(None) };
         let number = value.as_u64().and_then(|number| u32::try_from(number).ok()).filter(|number| *number >= least);
-        number.map(Some).ok_or_else(|| ApiError::invalid_field(name, &format!("a whole number, at least {least}")))
+        number.map(Some).ok_or_else(|| ApiError::invalid_field(name, &format!("a whole number from {least} to {}", u32::MAX)))
     }
 }
 
-fn at(place: usize, error: ApiError) -> ApiError {
+/// An error of one element of a list.
+pub fn at(place: usize, error: ApiError) -> ApiError {
     ApiError { message: format!("addresses[{place}]: {}", error.message), ..error }
 }
 
@@ -328,11 +330,19 @@ mod tests {
     }
 
     #[test]
-    fn history_is_one_of_two_words_for_now() {
+    fn history_is_one_of_two_words_or_a_height() {
+        let history = |text: &str| fields(&format!(r#"{{"history":{text}}}"#)).history(History::None);
         assert_eq!(fields("{}").history(History::None).unwrap(), History::None);
-        assert_eq!(fields(r#"{"history":"utxo"}"#).history(History::None).unwrap(), History::Utxo);
-        assert_eq!(fields(r#"{"history":{"from_height":5}}"#).history(History::None).unwrap_err().code, "not_supported");
-        assert_eq!(fields(r#"{"history":"all"}"#).history(History::None).unwrap_err().code, "invalid_field");
+        assert_eq!(history("null").unwrap(), History::None);
+        assert_eq!(history(r#""utxo""#).unwrap(), History::Utxo);
+        assert_eq!(history(r#"{"from_height":5,"unknown":1}"#).unwrap(), History::From(5));
+        assert_eq!(history(r#"{"from_height":4294967295}"#).unwrap(), History::From(u32::MAX));
+        for bad in ["-1", "1.5", "5.0", "\"5\"", "4294967296", "null", "true"] {
+            assert_eq!(history(&format!(r#"{{"from_height":{bad}}}"#)).unwrap_err().code, "invalid_field", "{bad}");
+        }
+        for bad in [r#""all""#, "{}", "5", "[]", r#"{"from":5}"#] {
+            assert_eq!(history(bad).unwrap_err().code, "invalid_field", "{bad}");
+        }
     }
 
     #[test]

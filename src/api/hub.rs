@@ -32,6 +32,7 @@
 mod handle;
 mod lag;
 mod pages;
+mod scan;
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
@@ -50,7 +51,7 @@ use crate::socketio::{Encoded, SendError, Socket};
 use crate::store::{Reader, StoreError};
 use crate::tracker::Event;
 use handle::{Command, NotPaused, Unsent};
-pub use handle::{Counts, Handle, Join, Joined, Paused, Pausing, Reply};
+pub use handle::{Counts, Handle, Join, Joined, Paused, Pausing, Reply, ScanNews};
 use lag::Lag;
 pub use pages::{Entry, PageError, Pages};
 
@@ -173,6 +174,7 @@ impl Hub {
             Command::Lost { id, mark, answer } => drop(answer.send(self.lost(&id, mark))),
             Command::Rejoin { socket, from, answer } => drop(answer.send(self.rejoin(socket, from))),
             Command::Forget { id } => self.recoverable.forget(&id),
+            Command::Scan { news } => self.tell_scan(&news)?,
             Command::SubscriptionsOf { socket, answer } => drop(answer.send(self.count_of(socket.key()))),
             Command::Counts { answer } => drop(answer.send(self.counts())),
         }

@@ -88,9 +88,9 @@ impl From<&Coverage> for CoverageShape {
         let whole = coverage.utxos_complete || coverage.from_height == 0;
         Self {
             from_height: (coverage.from_height < u32::MAX).then_some(coverage.from_height),
-            complete: whole && !coverage.pending,
+            complete: whole && !coverage.pending && coverage.scans == 0,
             utxos_complete: coverage.utxos_complete,
-            pending: coverage.pending,
+            pending: coverage.pending || coverage.scans > 0,
         }
     }
 }
@@ -251,7 +251,7 @@ pub fn phase(phase: Phase) -> &'static str {
 }
 
 /// No amount exceeds what an `i64` holds: all the satoshi there will ever be are 2.1e15.
-fn signed(satoshi: u64) -> i64 {
+pub fn signed(satoshi: u64) -> i64 {
     i64::try_from(satoshi).unwrap_or(i64::MAX)
 }
 
@@ -377,6 +377,27 @@ struct ReorgEvent {
     cursor: String,
 }
 
+#[derive(Debug, Serialize)]
+struct ScanComplete {
+    address: String,
+    scan_id: String,
+    status: &'static str,
+    from_height: u32,
+    to_height: u32,
+    transaction_count: u64,
+    timestamp: f64,
+    tip: Option<Block>,
+    cursor: String,
+}
+
+#[derive(Debug, Serialize)]
+struct Unwatched {
+    address: String,
+    timestamp: f64,
+    tip: Option<Block>,
+    cursor: String,
+}
+
 /// The name of an event and its data as JSON text: what a subscriber gets and what `GET /events` shows, byte for byte.
 pub fn event(event: &Event, cursor: String, network: Network) -> (&'static str, String) {
     let address = |spk: &Script| address::text(spk, network);
@@ -394,6 +415,13 @@ pub fn event(event: &Event, cursor: String, network: Network) -> (&'static str, 
             let update = TransactionUpdate::new(address(spk), event, *previous, transaction, *confirmations, cursor);
             ("transaction_update", to_text(&update))
         }
+        EventKind::ScanComplete { spk, scan, from, to, transactions, .. } => {
+            let (scan_id, status, transaction_count) = (scan.to_string(), "complete", *transactions);
+            let (address, from_height, to_height) = (address(spk), *from, *to);
+            let complete = ScanComplete { address, scan_id, status, from_height, to_height, transaction_count, timestamp, tip, cursor };
+            ("scan_complete", to_text(&complete))
+        }
+        EventKind::Unwatched { spk, .. } => ("unwatched", to_text(&Unwatched { address: address(spk), timestamp, tip, cursor })),
         EventKind::Block { block, time, transactions } => {
             let Block { height, hash } = Block::from(*block);
             ("block", to_text(&BlockEvent { height, hash, time: f64::from(*time), tx_count: *transactions, timestamp, tip, cursor }))

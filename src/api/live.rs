@@ -17,11 +17,15 @@ use super::json::{self, Balance};
 use super::recovery;
 use super::status::Tip;
 use super::subscriptions::Topic;
-use super::watching::{balance_in, distinct};
+use super::watching::{balance_in, watched};
+use super::watchlist::distinct;
 use crate::socketio::{self, Ack, CloseReason, ConnectRefused, ConnectRequest, DisconnectReason, Encoded, Socket, Work};
 
 /// The answer to a longer list carries no balances: it would not fit the queue of a client twice (the event and its acknowledgement).
 const BALANCES: usize = 1000;
+
+/// How often an address that somebody takes off the list just when it is subscribed to is put on it again.
+const ADDED_AGAIN: u32 = 3;
 
 /// The application behind Socket.IO.
 pub struct Live {
@@ -219,9 +223,16 @@ impl Client {
 
     /// Sees to it that they are watched: the answer, and the head of the snapshot in it. `problem`: why it is not a replay.
     async fn watch(&self, wish: &Arc<Wish>, after: Option<u64>, problem: Option<ApiError>) -> Result<(String, u64), ApiError> {
-        self.app.ensure_watched(wish.addresses.clone(), wish.depths.clone()).await?;
-        let wish = wish.clone();
-        self.app.read(move |app| app.subscribed(&wish, after, problem.as_ref())).await
+        let mut tries = ADDED_AGAIN;
+        loop {
+            self.app.ensure_watched(wish.addresses.clone(), wish.depths.clone()).await?;
+            let (wish, problem) = (wish.clone(), problem.clone());
+            match self.app.read(move |app| app.subscribed(&wish, after, problem.as_ref())).await {
+                // Somebody has taken it off the list meanwhile. Who is answered with `subscribed` hears of what is watched.
+                Err(error) if error.code == "not_watched" && tries > 0 => tries -= 1,
+                described => return described,
+            }
+        }
     }
 
     /// Answers, sends what came later, and goes live at the end of the log. The client may take its time, but must go on.
@@ -292,14 +303,17 @@ impl Client {
 }
 
 impl App {
-    /// The event `subscribed` as JSON, and the head of the snapshot in it. `after`: the cursor of a replay instead of the snapshot's.
+    /// The event `subscribed` as JSON, and the head of the snapshot in it, in which all are watched. `after`: the cursor of a replay instead of the snapshot's.
     fn subscribed(&self, wish: &Wish, after: Option<u64>, problem: Option<&ApiError>) -> Result<(String, u64), ApiError> {
         let snapshot = self.reader.snapshot();
         let head = snapshot.head()?;
         let short = wish.addresses.len() <= BALANCES;
         let balances = match short && (wish.snapshot || problem.is_some()) {
             true => Some(wish.addresses.iter().map(|address| balance_in(&snapshot, address, &self.wire)).collect::<Result<Vec<_>, _>>()?),
-            false => None,
+            false => {
+                wish.addresses.iter().try_for_each(|address| watched(&snapshot, address).map(drop))?;
+                None
+            }
         };
         let cursor = self.wire.cursor(after.unwrap_or(head));
         let mut shape =

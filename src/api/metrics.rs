@@ -11,7 +11,7 @@ use super::consumers::Lag;
 use super::error::ApiError;
 use super::respond::{self, Answer};
 use super::webhooks::{self, Counters};
-use super::{App, hub};
+use super::{App, hub, scans};
 use crate::bitcoind::{self, TopicStatus};
 use crate::clock::now_ms;
 
@@ -56,7 +56,10 @@ impl App {
         sheet.gauge("event_first", "Number of the first event that is kept.", number(first))?;
         sheet.gauge("watched_addresses", "Addresses on the watch list.", number(counts.addresses))?;
         sheet.gauge("utxos", "Unspent outputs of watched addresses.", number(counts.utxos))?;
-        sheet.gauge("transactions", "Transactions of watched addresses.", number(counts.transactions))
+        sheet.gauge("transactions", "Transactions of watched addresses.", number(counts.transactions))?;
+        sheet.gauge("scans_open", "History scans that have not ended.", number(snapshot.open_scans()?.len() as u64))?;
+        let left = self.scans.borrow().iter().map(scans::blocks_left).sum::<u64>();
+        sheet.gauge("scan_blocks_left", "Blocks that open history scans still have to pass, each scan counted by itself.", number(left))
     }
 
     fn describe_clients(&self, sheet: &Sheet, sessions: usize, counts: hub::Counts) -> Result<(), ApiError> {

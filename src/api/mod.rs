@@ -20,17 +20,21 @@
 //!              ├─ /socket.io/ ─► socketio ─► live   events of clients; replies and replays
 //!              │                               └──► hub   subscriptions; the log to the sockets
 //!              ├─ routes ─────► rest    status, start, stop, health; dispatch of all routes
-//!              │                  ├──── watching   addresses: add, list, balance, transactions, outputs
+//!              │                  ├──── watchlist  addresses: add, list, take off
+//!              │                  ├──── watching   balance, transactions, outputs
+//!              │                  ├──── scans      history scans: ask for, look at, cancel
+//!              │                  ├──── audit      our outputs beside the node's
 //!              │                  ├──── events     the log, with long polling
 //!              │                  ├──── consumers  readers whose cursor is kept here; with a URL: webhooks
 //!              │                  └──── metrics    for Prometheus
 //!              └─ the rest ───► page
 //! ```
 //! `tail` reads on in the log and `news` waits at its end; `replay` tells one client from it at its own pace. `json` has the wire shapes,
-//! `fields` reads what clients send, `cursor` and `address` their two kinds of text, `fresh` is `min_cursor` and `ETag`, `recovery` keeps what
-//! lost clients come back to.
+//! `fields` reads what clients send, `past` what of the past they want, `cursor` and `address` their two kinds of text, `fresh` is `min_cursor` and `ETag`, `recovery` keeps what
+//! lost clients come back to, `progress` tells of scans beside the log.
 
 mod address;
+mod audit;
 mod browser;
 mod consumers;
 mod cursor;
@@ -43,24 +47,29 @@ mod json;
 mod live;
 mod metrics;
 mod news;
+mod past;
+mod progress;
 mod recovery;
 mod replay;
 mod respond;
 mod rest;
+mod route;
 mod router;
+mod scans;
 mod status;
 mod subscriptions;
 mod tail;
 #[cfg(test)]
 mod tests;
 mod watching;
+mod watchlist;
 mod webhooks;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use tokio::sync::{Mutex, Semaphore, watch};
+use tokio::sync::{Mutex, RwLock, Semaphore, mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
@@ -75,6 +84,8 @@ pub struct Parts {
     pub reader: Reader,
     pub indexer: indexer::Handle,
     pub node: watch::Receiver<bitcoind::Status>,
+    pub scans: watch::Receiver<Vec<bitcoind::Progress>>,
+    pub audits: mpsc::Sender<bitcoind::AuditRequest>,
     /// Whether the follower follows; `/start` and `/stop` set it and remember it in the store.
     pub monitoring: watch::Sender<bool>,
     pub config: Arc<config::Config>,
@@ -96,22 +107,28 @@ pub fn start(parts: Parts) -> Result<(Arc<Router>, HubTask), StoreError> {
     for consumer in app.consumers.all() {
         webhooks::spawn(&app, &consumer);
     }
+    tokio::spawn(progress::run(app.clone()));
     let stop = app.stop.clone();
     Ok((Arc::new(Router::new(app, gate, socketio)), tokio::spawn(hub.run(stop))))
 }
 
 fn build(parts: Parts) -> Result<(Arc<App>, hub::Hub), StoreError> {
-    let Parts { reader, indexer, node, monitoring, config, stop, .. } = parts;
+    let Parts { reader, indexer, node, scans, audits, monitoring, config, stop, .. } = parts;
     let wire = hub::Wire { log: reader.log_id().into(), network: reader.chain().network };
     let (hub, handle) = hub::Hub::new(reader.clone(), wire.clone(), indexer.head(), config.limits.subscriptions);
     let news = news::News::new(*indexer.head().borrow());
     let (switch, waiting) = (Mutex::new(()), Semaphore::new(config.limits.connections.min(Semaphore::MAX_PERMITS)));
     let consumers = consumers::Registry::load(&reader, config.limits.consumers)?;
     let webhooks = webhooks::Webhooks::new(&config.webhooks);
+    let auditing = audit::Turn::new(Duration::from_secs(config.limits.audit_interval));
     let app = App {
         reader,
         indexer,
         node,
+        scans,
+        audits,
+        auditing,
+        list: RwLock::default(),
         monitoring,
         switch,
         config,
@@ -132,6 +149,12 @@ struct App {
     reader: Reader,
     indexer: indexer::Handle,
     node: watch::Receiver<bitcoind::Status>,
+    scans: watch::Receiver<Vec<bitcoind::Progress>>,
+    audits: mpsc::Sender<bitcoind::AuditRequest>,
+    auditing: audit::Turn,
+    /// Held for reading by those who look whether addresses are watched and ask for something that would watch them; for writing by who
+    /// takes one off the list: it must not come back by that.
+    list: RwLock<()>,
     monitoring: watch::Sender<bool>,
     /// Held while monitoring is switched, so that the store and the follower are told the same of two requests at once.
     switch: Mutex<()>,

@@ -1,4 +1,4 @@
-//! The routes: path and method to what answers them, and reading bodies.
+//! Routes to what answers them, and reading bodies.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,7 +8,6 @@ use http_body_util::{BodyExt, Limited};
 use hyper::body::Body;
 use hyper::header::CONTENT_TYPE;
 use hyper::{HeaderMap, Method, Request, StatusCode};
-use percent_encoding::percent_decode_str;
 use serde::Serialize;
 use tokio::time::Instant;
 
@@ -16,91 +15,11 @@ use super::App;
 use super::error::{ApiError, shortened};
 use super::fields::{Fields, Query};
 use super::respond::{self, Answer};
+use super::route::Route;
 use super::status::Status;
 
 /// From the first to the last byte of a request's body.
 const BODY_TIMEOUT: Duration = Duration::from_secs(30);
-const READ: &str = "GET, HEAD, OPTIONS";
-const WRITE: &str = "POST, OPTIONS";
-const DEFINE: &str = "GET, HEAD, PUT, DELETE, OPTIONS";
-const CLEAR: &str = "GET, HEAD, DELETE, OPTIONS";
-
-/// What a path names.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Route {
-    Status,
-    Start,
-    Stop,
-    AddAddress,
-    AddAddresses,
-    Addresses,
-    Balance(String),
-    Transactions(String),
-    Utxos(String),
-    ScanHistory(String),
-    Events,
-    Consumers,
-    Consumer(String),
-    Ack(String),
-    DeadLetters(String),
-    Resend(String),
-    Metrics,
-    Live,
-    Ready,
-}
-
-impl Route {
-    /// The route of a request's path; its parts are percent-decoded.
-    pub fn of(path: &str) -> Option<Self> {
-        let parts: Vec<String> =
-            path.strip_prefix('/')?.split('/').map(|part| percent_decode_str(part).decode_utf8_lossy().into_owned()).collect();
-        let parts: Vec<&str> = parts.iter().map(String::as_str).collect();
-        Some(match parts.as_slice() {
-            ["status"] => Self::Status,
-            ["start"] => Self::Start,
-            ["stop"] => Self::Stop,
-            ["add_address"] => Self::AddAddress,
-            ["add_addresses"] => Self::AddAddresses,
-            ["addresses"] => Self::Addresses,
-            ["balance", address] => Self::Balance((*address).to_owned()),
-            ["transactions", address] => Self::Transactions((*address).to_owned()),
-            ["utxos", address] => Self::Utxos((*address).to_owned()),
-            ["scan_history", address] => Self::ScanHistory((*address).to_owned()),
-            ["events"] => Self::Events,
-            ["consumers"] => Self::Consumers,
-            ["consumers", name] => Self::Consumer((*name).to_owned()),
-            ["consumers", name, "ack"] => Self::Ack((*name).to_owned()),
-            ["consumers", name, "dead_letters"] => Self::DeadLetters((*name).to_owned()),
-            ["consumers", name, "dead_letters", "resend"] => Self::Resend((*name).to_owned()),
-            ["metrics"] => Self::Metrics,
-            ["health", "live"] => Self::Live,
-            ["health", "ready"] => Self::Ready,
-            _ => return None,
-        })
-    }
-
-    /// The methods it takes, as the `Allow` header says them.
-    pub fn allow(&self) -> &'static str {
-        match self {
-            Self::Start | Self::Stop | Self::AddAddress | Self::AddAddresses | Self::ScanHistory(_) => WRITE,
-            Self::Ack(_) | Self::Resend(_) => WRITE,
-            Self::Status | Self::Addresses | Self::Balance(_) | Self::Transactions(_) | Self::Utxos(_) | Self::Events => READ,
-            Self::Consumers | Self::Metrics | Self::Live | Self::Ready => READ,
-            Self::Consumer(_) => DEFINE,
-            Self::DeadLetters(_) => CLEAR,
-        }
-    }
-
-    /// It answers with state that events change, so it can wait for one (`min_cursor`).
-    fn tells_state(&self) -> bool {
-        match self {
-            Self::Status | Self::Addresses | Self::Balance(_) | Self::Transactions(_) | Self::Utxos(_) | Self::Events => true,
-            Self::Start | Self::Stop | Self::AddAddress | Self::AddAddresses | Self::ScanHistory(_) => false,
-            Self::Consumers | Self::Consumer(_) | Self::Ack(_) | Self::DeadLetters(_) | Self::Resend(_) => false,
-            Self::Metrics | Self::Live | Self::Ready => false,
-        }
-    }
-}
 
 /// Answers one request. `sessions`: Socket.IO sessions that are open, for the status.
 pub async fn answer<B>(app: &Arc<App>, route: Route, request: Request<B>, sessions: usize) -> Result<Answer, ApiError>
@@ -114,7 +33,7 @@ where
     }
     let query = Query::parse(request.uri().query().unwrap_or_default());
     let asked = Instant::now();
-    if route.tells_state() {
+    if route.tells_state(&method) {
         app.reach(&query).await?;
     }
     match route {
@@ -130,7 +49,13 @@ where
         Route::Balance(address) => app.balance(&address).await,
         Route::Transactions(address) => app.transactions(&address, &query).await,
         Route::Utxos(address) => app.utxos(&address, &query).await,
+        Route::Address(address) => app.remove_address(&address).await,
+        Route::Audit(address) => app.audit(&address).await,
         Route::ScanHistory(address) => app.scan_history(&address, &body(app, request).await?.unwrap_or_default()).await,
+        Route::ScanHistories => app.scan_history_of_list(&body(app, request).await?.ok_or_else(no_body)?).await,
+        Route::Scans => app.list_scans().await,
+        Route::Scan(id) if method == Method::DELETE => app.cancel_scan(&id).await,
+        Route::Scan(id) => app.scan(&id).await,
         Route::Events => app.events(&query, asked).await,
         Route::Consumers => app.list_consumers().await,
         Route::Consumer(name) if method == Method::PUT => app.put_consumer(&name, &body(app, request).await?.unwrap_or_default()).await,
@@ -229,18 +154,6 @@ fn check_content_type(headers: &HeaderMap) -> Result<(), ApiError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn paths_are_decoded_and_must_match_whole() {
-        assert_eq!(Route::of("/status"), Some(Route::Status));
-        assert_eq!(Route::of("/balance/bc1%71"), Some(Route::Balance("bc1q".to_owned())));
-        assert_eq!(Route::of("/balance/"), Some(Route::Balance(String::new())));
-        assert_eq!(Route::of("/balance/a%2Fb"), Some(Route::Balance("a/b".to_owned())));
-        assert_eq!(Route::of("/balance/%FF%"), Some(Route::Balance("\u{fffd}%".to_owned())));
-        for path in ["", "/", "status", "/status/", "//status", "/balance", "/balance/a/b", "/STATUS", "/health", "*", "/../status"] {
-            assert_eq!(Route::of(path), None, "{path}");
-        }
-    }
 
     #[test]
     fn only_json_or_nothing_is_a_content_type() {

@@ -15,7 +15,8 @@ use super::error::ApiError;
 use super::fresh::Condition;
 use super::live::Live;
 use super::respond::{self, Answer};
-use super::rest::{self, Route};
+use super::rest;
+use super::route::Route;
 use crate::{page, socketio};
 
 /// Answers the requests of all clients.

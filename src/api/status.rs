@@ -17,7 +17,7 @@ use serde::Serialize;
 use super::error::ApiError;
 use super::json::{self, Block, Text};
 use super::respond::{self, Answer};
-use super::{App, address, hub, to_the_end, webhooks};
+use super::{App, address, hub, scans, to_the_end, webhooks};
 use crate::bitcoind;
 use crate::clock::now_ms;
 use crate::store::{Snapshot, StoreError};
@@ -26,6 +26,8 @@ use crate::store::{Snapshot, StoreError};
 const LISTED: usize = 1000;
 /// Consumers that `/status` lists.
 const LISTED_CONSUMERS: usize = 100;
+/// Open history scans that it lists; `GET /scans` has more.
+const LISTED_SCANS: usize = 100;
 
 /// The tip with the time in its header; the time is `null` when the block came before the store knows blocks.
 #[derive(Debug, Serialize)]
@@ -69,7 +71,8 @@ pub struct Status {
     clients: Clients,
     consumers: Vec<ConsumerState>,
     consumer_count: usize,
-    scans: [(); 0],
+    scans: Vec<scans::Shape>,
+    scan_count: usize,
 }
 
 #[derive(Debug, Serialize)]
@@ -114,6 +117,12 @@ struct Zmq {
     sequence: Topic,
 }
 
+impl Zmq {
+    fn of(zmq: &bitcoind::ZmqStatus, now: u64) -> Self {
+        Self { rawtx: Topic::of(&zmq.rawtx, now), rawblock: Topic::of(&zmq.rawblock, now), sequence: Topic::of(&zmq.sequence, now) }
+    }
+}
+
 #[derive(Debug, Serialize)]
 struct Topic {
     endpoint: Option<String>,
@@ -145,6 +154,17 @@ struct Reconcile {
     last_run: Option<f64>,
     last_duration: f64,
     repairs: u64,
+}
+
+impl Reconcile {
+    fn of(reconcile: &bitcoind::ReconcileStatus) -> Self {
+        Self {
+            interval: reconcile.interval,
+            last_run: reconcile.last_run.map(json::seconds),
+            last_duration: json::seconds(reconcile.last_duration_ms),
+            repairs: reconcile.repairs,
+        }
+    }
 }
 
 #[derive(Debug, Serialize)]
@@ -181,6 +201,7 @@ impl App {
         let snapshot = self.reader.snapshot();
         let (counts, network, monitoring) = (snapshot.counts()?, self.wire.network, *self.monitoring.borrow());
         let watches = snapshot.watches(None, LISTED)?;
+        let (scans, scan_count) = self.open_scans(&snapshot, LISTED_SCANS)?;
         Ok(Status {
             is_running: monitoring,
             realtime_monitoring: monitoring,
@@ -198,23 +219,15 @@ impl App {
             data_age: age(node.current_at, now),
             tip: Tip::of(&snapshot)?,
             cursor: self.wire.cursor(snapshot.head()?),
-            zmq: Zmq {
-                rawtx: Topic::of(&node.zmq.rawtx, now),
-                rawblock: Topic::of(&node.zmq.rawblock, now),
-                sequence: Topic::of(&node.zmq.sequence, now),
-            },
-            reconcile: Reconcile {
-                interval: node.reconcile.interval,
-                last_run: node.reconcile.last_run.map(json::seconds),
-                last_duration: json::seconds(node.reconcile.last_duration_ms),
-                repairs: node.reconcile.repairs,
-            },
+            zmq: Zmq::of(&node.zmq, now),
+            reconcile: Reconcile::of(&node.reconcile),
             mempool: Mempool { size: node.mempool.size, loaded: node.mempool.loaded, age: age(node.mempool.at, now) },
             node: Node::of(node, now),
             clients,
             consumers: self.consumer_states()?,
             consumer_count: self.consumers.count(),
-            scans: [],
+            scans,
+            scan_count,
         })
     }
 

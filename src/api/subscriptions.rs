@@ -2,8 +2,8 @@
 //!
 //! Every operation costs as much as the topics that it names, however many members a topic has.
 
-use std::collections::HashMap;
 use std::collections::hash_map::Entry;
+use std::collections::{HashMap, HashSet};
 
 use crate::tracker::{EventKind, ScriptHash};
 
@@ -152,6 +152,13 @@ impl<S> Subscriptions<S> {
         self.topics.contains_key(topic)
     }
 
+    /// The members of any of the topics, each once.
+    pub fn members_of(&self, topics: impl IntoIterator<Item = Topic>) -> impl Iterator<Item = &S> {
+        let lists = topics.into_iter().filter_map(|topic| self.topics.get(&topic));
+        let slots: HashSet<Slot> = lists.flatten().copied().collect();
+        slots.into_iter().filter_map(|slot| self.members.get(slot).and_then(Option::as_ref)).map(|member| &member.socket)
+    }
+
     /// Tells every member of a topic; those for which `tell` answers false are forgotten: they and their topics come back.
     pub fn tell(&mut self, topic: &Topic, mut tell: impl FnMut(&S) -> bool) -> Vec<(S, Vec<Topic>)> {
         let list = self.topics.get(topic).map_or(&[][..], Vec::as_slice);
@@ -254,6 +261,11 @@ mod tests {
                     prop_assert_eq!(subscriptions.listens(&topic(n)), !expected.is_empty());
                     prop_assert_eq!(told(&mut subscriptions, &topic(n)), expected);
                 }
+                let of_two: Vec<u8> = subscriptions.members_of([topic(1), topic(2)]).copied().collect();
+                let expected: BTreeSet<u8> =
+                    model.iter().filter(|(_, topics)| topics.contains(&1) || topics.contains(&2)).map(|(id, _)| *id).collect();
+                prop_assert_eq!(of_two.len(), expected.len());
+                prop_assert_eq!(of_two.into_iter().collect::<BTreeSet<_>>(), expected);
             }
         }
     }

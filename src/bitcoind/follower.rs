@@ -30,9 +30,11 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use self::board::{Board, Obstacle};
+use super::audit::{self, AuditRequest, Audits};
 use super::baseline::{self, Baselines, Place};
 use super::chain::Look;
 use super::mempool::Reading;
+use super::rescan::{self, Progress, Rescans};
 use super::rpc::Rpc;
 use super::zmq::{Body, Feed, Frame, Notice, Stamped, Topic};
 use super::{Endpoints, Found, NodeError, Status};
@@ -48,6 +50,8 @@ const GAP_SPACING: Duration = Duration::from_millis(500);
 const CONNECT_DELAY: Duration = Duration::from_millis(50);
 /// Between two inspections of the node at most: how it is must be known also when it is seldom reconciled.
 const INSPECTION: Duration = Duration::from_secs(10);
+/// Audits that may wait, the running one aside.
+const AUDITS: usize = 1;
 /// Notices handled before everything else has its turn.
 const TURN: usize = 256;
 
@@ -68,6 +72,15 @@ pub enum FollowError {
     Store(#[from] StoreError),
 }
 
+/// What the rest of the daemon has of the node.
+pub struct Node {
+    pub status: watch::Receiver<Status>,
+    /// Of the open history scans that are known here by now.
+    pub scans: watch::Receiver<Vec<Progress>>,
+    /// Few may wait.
+    pub audits: mpsc::Sender<AuditRequest>,
+}
+
 /// Starts following. `asks` is what the tracker wants to know; `monitoring` false sends nothing to the indexer.
 pub fn spawn(
     follower: Follower,
@@ -76,8 +89,11 @@ pub fn spawn(
     asks: mpsc::Receiver<Ask>,
     monitoring: watch::Receiver<bool>,
     shutdown: CancellationToken,
-) -> (watch::Receiver<Status>, JoinHandle<Result<(), FollowError>>) {
+) -> (Node, JoinHandle<Result<(), FollowError>>) {
     let (board, status) = Board::new(follower.reconcile_interval);
+    let (progress, scans) = watch::channel(Vec::new());
+    let state = status.clone();
+    let (audits, requests) = mpsc::channel(AUDITS);
     let task = async move {
         let mut board = board;
         let found = match follower.found {
@@ -93,15 +109,18 @@ pub fn spawn(
         let rpc = found.rpc.clone();
         let end = shutdown.child_token();
         let follow = Follow::new(found, follower.settings, follower.reconcile_interval, board, indexer, reader, asks, monitoring)?;
-        let mut baselines = tokio::spawn(baseline::run(follow.baselines(), end.clone()));
+        let apart = rpc.apart();
+        let rescans = follow.rescans(apart.clone(), state, progress);
+        let audits = Audits { rpc: rpc.clone(), reader: follow.reader.clone(), place: follow.place.subscribe(), requests };
+        let mut beside = tokio::spawn(run_beside(follow.baselines(), rescans, audits, end.clone()));
         let mut following = pin!(follow.run(end.clone()));
         let (followed, merged) = tokio::select! {
             followed = &mut following => {
                 end.cancel();
                 // It ends a scan of ours, with a time limit.
-                (followed, baselines.await)
+                (followed, beside.await)
             }
-            merged = &mut baselines => {
+            merged = &mut beside => {
                 // Without an error its inputs have ended, and the follower's too; with one the daemon cannot go on.
                 if !matches!(merged, Ok(Ok(()))) {
                     end.cancel();
@@ -110,6 +129,7 @@ pub fn spawn(
             }
         };
         rpc.close();
+        apart.close();
         followed?;
         match merged {
             Ok(merged) => Ok(merged?),
@@ -117,7 +137,13 @@ pub fn spawn(
             Err(_) => Ok(()),
         }
     };
-    (status, tokio::spawn(task))
+    (Node { status, scans, audits }, tokio::spawn(task))
+}
+
+/// What asks the node for the past of scripts. The first one that cannot go on ends all.
+async fn run_beside(baselines: Baselines, rescans: Rescans, audits: Audits, end: CancellationToken) -> Result<(), StoreError> {
+    let all = tokio::try_join!(baseline::run(baselines, end.clone()), rescan::run(rescans, end.clone()), audit::run(audits, end));
+    all.map(|_| ())
 }
 
 /// What a piece of work came back with. `tip` is our tip when it was asked for.
@@ -150,6 +176,7 @@ struct Follow {
     tip: Option<BlockId>,
     place: watch::Sender<Place>,
     baseline: Arc<Notify>,
+    rescan: Arc<Notify>,
     chain: chain::ChainSide,
     pool: pool::PoolSide,
     interval: Duration,
@@ -200,6 +227,7 @@ impl Follow {
             tip,
             place: watch::channel(Place { tip, at_node_tip: false }).0,
             baseline: Arc::new(Notify::new()),
+            rescan: Arc::new(Notify::new()),
             chain: chain::ChainSide::default(),
             pool: pool::PoolSide::default(),
             interval,
@@ -225,6 +253,18 @@ impl Follow {
             indexer: self.indexer.clone(),
             wake: self.baseline.clone(),
             place: self.place.subscribe(),
+        }
+    }
+
+    fn rescans(&self, rpc: Rpc, status: watch::Receiver<Status>, progress: watch::Sender<Vec<Progress>>) -> Rescans {
+        Rescans {
+            rpc,
+            reader: self.reader.clone(),
+            indexer: self.indexer.clone(),
+            wake: self.rescan.clone(),
+            place: self.place.subscribe(),
+            status,
+            progress,
         }
     }
 
@@ -377,6 +417,7 @@ impl Follow {
     fn ask(&mut self, ask: Ask) {
         match ask {
             Ask::Baseline => self.baseline.notify_one(),
+            Ask::Scans => self.rescan.notify_one(),
             // Both come from inputs that were sent before monitoring was stopped; the next start reads the mempool.
             Ask::Check(_) | Ask::Fetch(_) if !self.on => {}
             Ask::Check(tx) => self.pool.check(tx),

@@ -35,7 +35,9 @@ impl Limit {
 
 /// A scan of the whole set of unspent outputs takes minutes on a slow disk, and a busy address has very many.
 const SCAN_LIMIT: Limit = Limit::new(3600, 1024);
-/// The mempool and batches: a busy node on a slow disk needs seconds. Five hundred transactions are 400 MB at worst.
+/// A range of block filters takes a second or two; on a slow disk the first one may take longer.
+const FILTER_LIMIT: Limit = Limit::new(120, 64);
+/// The mempool and batches, and a block with all that it spends in JSON: a busy node on a slow disk needs seconds. Five hundred transactions are 400 MB at worst.
 const HEAVY_LIMIT: Limit = Limit::new(60, 512);
 /// A block is at most 4 MB, and twice that in hex.
 const BLOCK_LIMIT: Limit = Limit::new(60, 16);
@@ -105,12 +107,16 @@ impl Http {
     /// `GET` of a path under `/rest/`. `None`: the node does not offer it (404 or not at all).
     pub(super) fn rest(&self, path: &str) -> Result<Option<Vec<u8>>, NodeError> {
         let root = self.url.splitn(4, '/').take(3).collect::<Vec<_>>().join("/");
-        let request = self.agent.get(format!("{root}/rest/{path}")).config().timeout_global(Some(BLOCK_LIMIT.time)).build();
-        match self.read(request.call(), BLOCK_LIMIT) {
-            Ok((200, body)) => Ok(Some(body)),
-            Ok((503, _)) => Err(self.busy()),
-            Ok(_) => Ok(None),
-            Err(Failure::Broken(error) | Failure::Other(error)) => Err(error),
+        let mut repeats = 1;
+        loop {
+            let request = self.agent.get(format!("{root}/rest/{path}")).config().timeout_global(Some(BLOCK_LIMIT.time)).build();
+            match self.read(request.call(), BLOCK_LIMIT) {
+                Ok((200, body)) => return Ok(Some(body)),
+                Ok((503, _)) => return Err(self.busy()),
+                Ok(_) => return Ok(None),
+                Err(Failure::Broken(_)) if repeats > 0 => repeats -= 1,
+                Err(Failure::Broken(error) | Failure::Other(error)) => return Err(error),
+            }
         }
     }
 
@@ -246,7 +252,9 @@ fn no_cookie(path: &std::path::Path, error: &io::Error) -> NodeError {
 fn limit_of(request: &Request) -> Limit {
     match request.method {
         "scantxoutset" if starts_scan(request) => SCAN_LIMIT,
+        "scanblocks" if starts_scan(request) => FILTER_LIMIT,
         "getrawmempool" => HEAVY_LIMIT,
+        "getblock" if !is_hex(request) => HEAVY_LIMIT,
         "getblock" => BLOCK_LIMIT,
         _ => LIGHT_LIMIT,
     }
@@ -254,7 +262,13 @@ fn limit_of(request: &Request) -> Limit {
 
 /// The same method also asks for the state of a scan, and ends it.
 fn starts_scan(request: &Request) -> bool {
-    request.method == "scantxoutset" && request.params.is_some_and(|params| params.get().starts_with(r#"["start""#))
+    let scans = matches!(request.method, "scantxoutset" | "scanblocks");
+    scans && request.params.is_some_and(|params| params.get().starts_with(r#"["start""#))
+}
+
+/// `getblock` with verbosity 0; the others answer with many times the block's size.
+fn is_hex(request: &Request) -> bool {
+    request.params.is_some_and(|params| params.get().ends_with(",0]"))
 }
 
 fn transport_error(error: NodeError) -> jsonrpc::Error {

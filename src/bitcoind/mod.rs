@@ -18,11 +18,12 @@
 //!                                                    chain, mempool: calls that run beside it
 //!                                                                        v    |
 //! bitcoind <-------------------- HTTP -------------------------------- rpc, http
-//!                                            baseline (one task: scantxoutset)
+//!          beside the follower, one task each: baseline and audit (scantxoutset), rescan (history scans)
 //! ```
 //!
 //! [`discover`] finds the node and says what is wrong with it; [`Status`] is what the follower knows of it now.
 
+mod audit;
 mod baseline;
 mod chain;
 pub mod discover;
@@ -30,13 +31,18 @@ mod follower;
 mod http;
 mod live;
 mod mempool;
+mod outputs;
+mod rescan;
+mod rest;
 pub mod rpc;
 mod status;
 pub mod zmq;
 
+pub use audit::{AuditRequest, Audited};
 pub use discover::{Endpoints, Finding, Found, NodeInfo, find};
-pub use follower::{FollowError, Follower, spawn};
+pub use follower::{FollowError, Follower, Node, spawn};
 pub use http::Credentials;
+pub use rescan::{Method, Progress};
 pub use rpc::Rpc;
 pub use status::{MempoolStatus, ReconcileStatus, Status, TopicStatus, ZmqStatus};
 

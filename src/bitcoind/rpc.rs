@@ -4,24 +4,26 @@
 //! fit (the crate's own structs fail on Core 31 and later, which dropped fields). Blocking work runs on tokio's blocking
 //! threads; nothing here holds up the runtime.
 
-use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+mod past;
+mod scan;
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 
 use bitcoin::consensus::encode;
 use bitcoin::{Block, BlockHash, Transaction, Txid};
 use bitcoincore_rpc::{Client, RpcApi, jsonrpc};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
-use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
+use self::past::Offer;
 use super::http::{Credentials, Http, Shared};
+use super::rest::Rest;
 use super::{Cause, NodeError};
 
-/// While a scan runs, the node is asked whether it does. Silence after so many looks that found none is the end of it.
-const SCAN_LOOK: Duration = Duration::from_secs(5);
-const SCAN_LOOKS: u32 = 4;
+pub use self::past::{FilterIndex, FilterScan, Prevout};
+pub use self::scan::{Scan, Unspent, scan_bytes};
 
 /// Calls in one HTTP request.
 pub const BATCH: usize = 500;
@@ -29,10 +31,6 @@ pub const BATCH: usize = 500;
 const NOT_FOUND: i32 = -5;
 const OUT_OF_RANGE: i32 = -8;
 const WARMING_UP: i32 = -28;
-
-const REST_UNKNOWN: u8 = 0;
-const REST_OFFERED: u8 = 1;
-const REST_ABSENT: u8 = 2;
 
 /// One node. Clones share its connections.
 #[derive(Clone)]
@@ -43,10 +41,17 @@ struct Inner {
     credentials: Credentials,
     quick: Client,
     quick_http: Arc<Http>,
+    /// For many blocks.
+    blocks: Rest,
     /// The running scan: it takes minutes, so it has a connection of its own, and can be given up.
     scan: Mutex<Option<Arc<Http>>>,
+    /// Held by it: the node runs one scan at a time. Others of ours wait in the order in which they came.
+    turn: Arc<tokio::sync::Mutex<()>>,
     closed: AtomicBool,
-    rest: AtomicU8,
+    /// REST at all.
+    rest: Offer,
+    /// What a block spends, over REST.
+    rest_spent: Offer,
 }
 
 fn client(http: &Arc<Http>) -> Client {
@@ -121,33 +126,6 @@ pub struct Notification {
     pub hwm: Option<i64>,
 }
 
-/// `scantxoutset start`.
-#[derive(Debug, Deserialize)]
-pub struct Scan {
-    /// False: it was aborted.
-    #[serde(default)]
-    pub success: bool,
-    #[serde(default)]
-    pub height: u32,
-    pub bestblock: Option<BlockHash>,
-    #[serde(default)]
-    pub unspents: Vec<Unspent>,
-}
-
-/// An output that a scan found.
-#[derive(Debug, Deserialize)]
-pub struct Unspent {
-    pub txid: Txid,
-    pub vout: u32,
-    #[serde(rename = "scriptPubKey")]
-    pub script: bitcoin::ScriptBuf,
-    /// In bitcoin, kept as text so that no floating point comes between.
-    pub amount: Box<RawValue>,
-    pub height: u32,
-    #[serde(default)]
-    pub coinbase: bool,
-}
-
 fn yes() -> bool {
     true
 }
@@ -156,16 +134,25 @@ impl Rpc {
     /// `url`: `http://host:port`. Connects at the first call.
     pub fn new(url: &str, credentials: Credentials) -> Self {
         let quick_http = Arc::new(Http::new(url, credentials.clone()));
-        let rest = if host_is_loopback(url) { REST_UNKNOWN } else { REST_ABSENT };
+        // REST has no authentication, so it is used on this machine only.
+        let rest = || if host_is_loopback(url) { Offer::default() } else { Offer::absent() };
         Self(Arc::new(Inner {
             quick: client(&quick_http),
             quick_http,
+            blocks: Rest::new(url),
             credentials,
             scan: Mutex::new(None),
+            turn: Arc::default(),
             closed: AtomicBool::new(false),
-            rest: AtomicU8::new(rest),
+            rest: rest(),
+            rest_spent: rest(),
             url: url.to_owned(),
         }))
+    }
+
+    /// The same node over connections of their own, so that much work holds up nobody else.
+    pub fn apart(&self) -> Self {
+        Self::new(&self.0.url, self.0.credentials.clone())
     }
 
     pub fn url(&self) -> &str {
@@ -175,6 +162,7 @@ impl Rpc {
     /// Ends all calls, waiting ones included; later ones fail. For the end of the daemon.
     pub fn close(&self) {
         self.0.quick_http.close();
+        self.0.blocks.close();
         self.0.closed.store(true, Ordering::Relaxed);
         self.0.end_scan();
     }
@@ -182,7 +170,8 @@ impl Rpc {
     /// The node was restarted, maybe with other options: find out again what it offers.
     pub fn forget_offers(&self) {
         if host_is_loopback(&self.0.url) {
-            self.0.rest.store(REST_UNKNOWN, Ordering::Relaxed);
+            self.0.rest.forget();
+            self.0.rest_spent.forget();
         }
     }
 
@@ -254,41 +243,10 @@ impl Rpc {
     /// One block, over REST where a node on this machine offers it (ten times cheaper than hex in JSON).
     pub async fn block(&self, hash: BlockHash) -> Result<Block, NodeError> {
         self.blocking(move |inner| {
-            if let Some(block) = inner.rest_block(&hash)? {
-                return Ok(block);
-            }
-            let hex: String = call(&inner.quick, "getblock", &[json!(hash), json!(0)])?;
-            checked(&hash, encode::deserialize_hex(&hex).map_err(|error| shape("getblock", &error))?)
+            let block = encode::deserialize(&inner.raw_block(&hash)?).map_err(|error| shape("getblock", &error))?;
+            checked(&hash, block)
         })
         .await
-    }
-
-    /// The confirmed unspent outputs of these output scripts. Minutes on a full chain; one scan at a time per node.
-    pub async fn scan(&self, scripts: Vec<bitcoin::ScriptBuf>) -> Result<Scan, NodeError> {
-        let objects: Vec<String> = scripts.iter().map(|spk| format!("raw({})", spk.to_hex_string())).collect();
-        let scan = self.blocking(move |inner| inner.scan(&[json!("start"), json!(objects)]));
-        tokio::pin!(scan);
-        let mut idle = 0;
-        while idle < SCAN_LOOKS {
-            if let Ok(result) = tokio::time::timeout(SCAN_LOOK, &mut scan).await {
-                return result;
-            }
-            idle = if self.scan_runs().await { 0 } else { idle + 1 };
-        }
-        // The node has long forgotten it, or was restarted behind a line that did not say so.
-        self.0.end_scan();
-        Err(NodeError::transient(Cause::TimedOut, format!("bitcoind at {} never answered a scan; starting it again", self.url())))
-    }
-
-    /// Whether the node runs a scan, ours or not. An unreachable node does not.
-    async fn scan_runs(&self) -> bool {
-        let state: Result<Option<serde::de::IgnoredAny>, _> = self.call("scantxoutset", vec![json!("status")]).await;
-        state.is_ok_and(|progress| progress.is_some())
-    }
-
-    /// Ends the running scan, ours or not. True if there was one.
-    pub async fn abort_scan(&self) -> Result<bool, NodeError> {
-        self.call("scantxoutset", vec![json!("abort")]).await
     }
 
     /// `params`: one array of parameters per call. Answers with one of the `absent` codes are `None`.
@@ -313,46 +271,12 @@ impl Rpc {
         work: impl FnOnce(&Inner) -> Result<T, NodeError> + Send + 'static,
     ) -> Result<T, NodeError> {
         let inner = self.0.clone();
-        tokio::task::spawn_blocking(move || work(&inner))
-            .await
-            .unwrap_or_else(|_| Err(NodeError::transient(Cause::Unreachable, "a call to bitcoind was cut short: the daemon stops".into())))
+        tokio::task::spawn_blocking(move || work(&inner)).await.unwrap_or_else(|_| Err(cut_short()))
     }
 }
 
-impl Inner {
-    fn scan(&self, params: &[Value]) -> Result<Scan, NodeError> {
-        let http = Arc::new(Http::new(&self.url, self.credentials.clone()));
-        *self.scan.lock().unwrap_or_else(PoisonError::into_inner) = Some(http.clone());
-        if self.closed.load(Ordering::Relaxed) {
-            http.close();
-        }
-        call(&client(&http), "scantxoutset", params)
-    }
-
-    /// Ends the connection of the running scan; the node goes on with it.
-    fn end_scan(&self) {
-        if let Some(http) = self.scan.lock().unwrap_or_else(PoisonError::into_inner).take() {
-            http.close();
-        }
-    }
-
-    fn rest_block(&self, hash: &BlockHash) -> Result<Option<Block>, NodeError> {
-        if self.rest.load(Ordering::Relaxed) == REST_ABSENT {
-            return Ok(None);
-        }
-        match self.quick_http.rest(&format!("block/{hash}.bin"))? {
-            Some(bytes) => {
-                let block = encode::deserialize(&bytes).map_err(|error| shape("rest/block", &error))?;
-                self.rest.store(REST_OFFERED, Ordering::Relaxed);
-                checked(hash, block).map(Some)
-            }
-            None => {
-                // A node that has answered over REST before lacks just this block; `getblock` says why.
-                let _ = self.rest.compare_exchange(REST_UNKNOWN, REST_ABSENT, Ordering::Relaxed, Ordering::Relaxed);
-                Ok(None)
-            }
-        }
-    }
+fn cut_short() -> NodeError {
+    NodeError::transient(Cause::Unreachable, "a call to bitcoind was cut short: the daemon stops".into())
 }
 
 fn checked(hash: &BlockHash, block: Block) -> Result<Block, NodeError> {
@@ -405,7 +329,6 @@ fn node_error(method: &str, error: bitcoincore_rpc::Error) -> NodeError {
     }
 }
 
-/// REST has no authentication, so it is used on this machine only.
 fn host_is_loopback(url: &str) -> bool {
     let host = host_of(url);
     host == "localhost" || host.trim_matches(['[', ']']).parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback())

@@ -75,6 +75,7 @@ pub const SETTINGS: &[Setting] = &[
     row("limits.queue_bytes", Form::Count { min: 65_536, max: 1 << 30 }, "bytes, a whole number from 65536 to 1073741824"),
     row("limits.subscriptions", Form::Count { min: 1, max: 10_000_000 }, "a whole number from 1 to 10000000"),
     row("limits.consumers", Form::Count { min: 1, max: 100_000 }, "a whole number from 1 to 100000"),
+    row("limits.audit_interval", Form::Count { min: 0, max: 86_400 }, "seconds, a whole number from 0 (no pause) to 86400"),
     row("log.format", Form::Text(is_log_format), "\"text\" or \"json\""),
     row(
         "log.level",

@@ -142,6 +142,20 @@ onAddress("transaction_update", (entry, data) => {
   tell({ time: data.timestamp, kind: "update", address: entry.address, txid: data.txid, title, status, tone });
 });
 
+onAddress("scan_complete", (entry, data) => {
+  refresh(entry); // Its coverage changed.
+  readHistory(entry);
+  const status = `from block ${data.from_height} on`;
+  tell({ time: data.timestamp, kind: "update", address: entry.address, title: "History read", status });
+});
+
+/// Not shown any more either: to ask for its balance would put it on the daemon's list again.
+onAddress("unwatched", (entry, data) => {
+  tell({ time: data.timestamp, kind: "update", title: "No longer watched", status: entry.address });
+  forget(entry);
+  save();
+});
+
 socket.on("block", (data) => {
   tip = { height: data.height, hash: data.hash, time: data.time };
   tell({ time: data.timestamp, kind: "block", title: `Block ${data.height}`, status: short(String(data.hash)) });
@@ -249,6 +263,7 @@ function drawAddress(entry) {
   node.querySelector(".remove").setAttribute("aria-label", `Remove ${nameOf(entry.address)} from this page`);
   let note = "";
   if (entry.error) note = entry.error;
+  else if (coverage?.pending && coverage.utxos_complete) note = "Reading its history; the balance is complete.";
   else if (coverage?.pending) note = "Looking for earlier payments; the balance is not complete yet.";
   else if (coverage?.utxos_complete === false) note = "Counts only payments since the daemon began to watch it.";
   else if (balance?.immature > 0) note = `${btc(balance.immature)} BTC of it is freshly mined and cannot be spent yet.`;

@@ -6,7 +6,9 @@ use proptest::collection::vec;
 use proptest::option;
 use proptest::prelude::*;
 
-use crate::tracker::{Balance, BlockId, BlockRow, Coverage, OutputRow, ScriptHash, Spend, Status, Touch, TxRow, WatchRow};
+use crate::tracker::{
+    Balance, BlockId, BlockRow, Coverage, OutputRow, ScanRow, ScanState, ScriptHash, Spend, Status, Touch, TxRow, WatchRow,
+};
 
 pub fn txid() -> impl Strategy<Value = Txid> {
     any::<[u8; 32]>().prop_map(Txid::from_byte_array)
@@ -65,8 +67,12 @@ fn tx() -> impl Strategy<Value = Transaction> {
 }
 
 pub fn watch_row() -> impl Strategy<Value = WatchRow> {
-    let coverage =
-        any::<(u32, bool, bool)>().prop_map(|(from_height, utxos_complete, pending)| Coverage { from_height, utxos_complete, pending });
+    let coverage = any::<(u32, bool, bool, u32)>().prop_map(|(from_height, utxos_complete, pending, scans)| Coverage {
+        from_height,
+        utxos_complete,
+        pending,
+        scans,
+    });
     (spk(), any::<String>(), vec(any::<u8>(), 0..9), coverage, balance(), any::<[u64; 4]>()).prop_map(
         |(spk, label, depths, coverage, balance, [added, utxo_count, tx_count, updated])| WatchRow {
             spk,
@@ -106,4 +112,21 @@ pub fn block_row() -> impl Strategy<Value = BlockRow> {
         touched,
         found,
     })
+}
+
+pub fn scan_row() -> impl Strategy<Value = ScanRow> {
+    let state = prop_oneof![Just(ScanState::Open), Just(ScanState::Complete), Just(ScanState::Cancelled)];
+    (any::<[u64; 3]>(), state, any::<[u32; 3]>(), any::<[Option<u32>; 2]>()).prop_map(
+        |([created, updated, found], state, [from, next, scripts], [to, horizon])| ScanRow {
+            created,
+            updated,
+            state,
+            from,
+            to,
+            horizon,
+            next,
+            scripts,
+            found,
+        },
+    )
 }

@@ -24,12 +24,32 @@ pub(super) const HISTORY: &str = "history";
 pub(super) const MEMPOOL: &str = "mempool";
 pub(super) const SINCE: &str = "since";
 pub(super) const PENDING: &str = "pending";
+pub(super) const SCANS: &str = "scans";
+pub(super) const SCAN_SCRIPTS: &str = "scan_scripts";
+pub(super) const OPEN_SCANS: &str = "open_scans";
 pub(super) const EVENTS: &str = "events";
 pub(super) const CURSORS: &str = "cursors";
 /// RocksDB has it in every database; ours stays empty.
 const DEFAULT: &str = "default";
 
-const FAMILIES: [&str; 13] = [DEFAULT, META, BLOCKS, WATCHES, OUTPUTS, UNSPENT, TXS, HISTORY, MEMPOOL, SINCE, PENDING, EVENTS, CURSORS];
+const FAMILIES: [&str; 16] = [
+    DEFAULT,
+    META,
+    BLOCKS,
+    WATCHES,
+    OUTPUTS,
+    UNSPENT,
+    TXS,
+    HISTORY,
+    MEMPOOL,
+    SINCE,
+    PENDING,
+    SCANS,
+    SCAN_SCRIPTS,
+    OPEN_SCANS,
+    EVENTS,
+    CURSORS,
+];
 
 /// Families that are read by whole key, so that a filter saves the look into most files.
 const POINT_READ: [&str; 4] = [BLOCKS, WATCHES, OUTPUTS, TXS];
@@ -49,6 +69,9 @@ pub(super) mod meta {
     pub const COUNTS: &str = "counts";
     pub const MONITORING: &str = "monitoring";
 }
+
+/// What the first release wrote; read, and brought up to [`FORMAT`].
+const FIRST_FORMAT: u32 = 1;
 
 const MIB: usize = 1 << 20;
 
@@ -100,6 +123,7 @@ impl Db {
             None if db.is_empty()? => db.create(chain, now)?,
             None => return Err(StoreError::Damaged { path: path.to_owned(), what: "rows without a format".to_owned() }),
             Some(FORMAT) => {}
+            Some(FIRST_FORMAT) => db.write_format()?,
             Some(found) => return Err(StoreError::Format { path: path.to_owned(), found, expected: FORMAT }),
         }
         db.chain = db.required(meta::CHAIN)?;
@@ -135,6 +159,13 @@ impl Db {
         self.put_meta(&mut batch, meta::BOOT, &String::new());
         self.put_meta(&mut batch, meta::CLEAN, &true);
         self.put_meta(&mut batch, meta::COUNTS, &Counts::default());
+        self.put_meta(&mut batch, meta::FORMAT, &FORMAT);
+        self.write(batch, true)
+    }
+
+    /// Format 2 only added families; they were made when the database was opened.
+    fn write_format(&self) -> Result<(), StoreError> {
+        let mut batch = WriteBatch::default();
         self.put_meta(&mut batch, meta::FORMAT, &FORMAT);
         self.write(batch, true)
     }
@@ -357,7 +388,7 @@ fn refuse_what_is_not_ours(path: &Path, folder: &Path) -> Result<(), StoreError>
     let family = raw.cf_handle(META).expect("it was opened with the database");
     let bytes = raw.get_pinned_cf(family, meta::FORMAT).map_err(failed)?;
     match bytes.as_deref().map(u32::from_bytes) {
-        Some(Ok(found)) if found != FORMAT => Err(StoreError::Format { path: path.to_owned(), found, expected: FORMAT }),
+        Some(Ok(found)) if found > FORMAT => Err(StoreError::Format { path: path.to_owned(), found, expected: FORMAT }),
         _ => Err(StoreError::Damaged { path: path.to_owned(), what: format!("its format does not allow family {unknown}") }),
     }
 }

@@ -21,6 +21,8 @@
 //! | 2 | transaction update | spk, script hash, previous phase u8, transaction, confirmations u32 |
 //! | 3 | block | height u32, hash, time u32, transactions u32 |
 //! | 4 | reorg | old tip (height u32, hash), fork point (height u32, hash), depth u32 |
+//! | 5 | scan complete | spk, script hash, scan id u64, from u32, to u32, transactions u64 |
+//! | 6 | unwatched | spk, script hash |
 //!
 //! A transaction: txid, received u64, sent u64, status, u32? block time, first_seen u64, replaceable bool. A cause: 0
 //! transaction, 1 block, 2 reorg, 3 removed, 4 baseline, then 32 bytes of its hash. A phase has the number of its status.
@@ -30,7 +32,7 @@ use rocksdb::{ReadOptions, WriteBatch};
 use super::db::{Db, EVENTS, meta};
 use super::rows::{In, Malformed, Out, Value, parse_number_key};
 use super::{Reader, StoreError, Writer};
-use crate::tracker::{Cause, Event, EventKind, Phase, TxSummary};
+use crate::tracker::{Cause, Event, EventKind, Phase, ScanId, TxSummary};
 
 /// How far the synced mark runs ahead.
 const RESERVE: u64 = 1 << 20;
@@ -212,6 +214,10 @@ impl Value for EventKind {
             }
             Self::Block { block, time, transactions } => out.tag(3).part(block).put(time).put(transactions),
             Self::Reorg { old_tip, fork_point, depth } => out.tag(4).part(old_tip).part(fork_point).put(depth),
+            Self::ScanComplete { spk, script, scan, from, to, transactions } => {
+                out.tag(5).put(spk).part(script).put(&scan.0).put(from).put(to).put(transactions)
+            }
+            Self::Unwatched { spk, script } => out.tag(6).put(spk).part(script),
         };
     }
 
@@ -234,6 +240,15 @@ impl Value for EventKind {
             },
             3 => Self::Block { block: input.part()?, time: input.get()?, transactions: input.get()? },
             4 => Self::Reorg { old_tip: input.part()?, fork_point: input.part()?, depth: input.get()? },
+            5 => Self::ScanComplete {
+                spk: input.get()?,
+                script: input.part()?,
+                scan: ScanId(input.get()?),
+                from: input.get()?,
+                to: input.get()?,
+                transactions: input.get()?,
+            },
+            6 => Self::Unwatched { spk: input.get()?, script: input.part()? },
             tag => return Err(Malformed(format!("event kind {tag} is unknown"))),
         })
     }
@@ -291,6 +306,10 @@ mod tests {
             }),
             (block_id(), any::<u32>(), any::<u32>()).prop_map(|(block, time, transactions)| EventKind::Block { block, time, transactions }),
             (block_id(), block_id(), any::<u32>()).prop_map(|(old_tip, fork_point, depth)| EventKind::Reorg { old_tip, fork_point, depth }),
+            (spk(), script(), any::<[u64; 2]>(), any::<[u32; 2]>()).prop_map(|(spk, script, [scan, transactions], [from, to])| {
+                EventKind::ScanComplete { spk, script, scan: ScanId(scan), from, to, transactions }
+            }),
+            (spk(), script()).prop_map(|(spk, script)| EventKind::Unwatched { spk, script }),
         ]
     }
 

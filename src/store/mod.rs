@@ -32,7 +32,7 @@
 //! |---|---|---|---|
 //! | `meta` | name, see below | | start; tip, head and counts of a snapshot |
 //! | `blocks` | height u32 | hash, time u32, touched txids, found (txid, vout u32) | fork point, disconnect, times of blocks |
-//! | `watches` | script hash | spk, label, added u64, depths, from_height u32, flags u8 (1 unspent outputs complete, 2 pending), confirmed i64, unconfirmed i64, utxo_count u64, tx_count u64, updated u64 | balance, list of addresses |
+//! | `watches` | script hash | spk, label, added u64, depths, from_height u32, flags u8 (bits: 1 unspent outputs complete, 2 pending, 4 scans), scans u32 (only with bit 4), confirmed i64, unconfirmed i64, utxo_count u64, tx_count u64, updated u64 | balance, list of addresses |
 //! | `outputs` | txid, vout u32 | script hash, value u64, height u32?, coinbase, (txid, height u32?)? spend | matching inputs |
 //! | `unspent` | script hash, txid, vout u32 | empty | outputs of a script whose spend is not confirmed |
 //! | `txs` | txid | status, first_seen u64, order u64, touches (script hash, received u64, sent u64), transaction | one transaction |
@@ -40,11 +40,17 @@
 //! | `mempool` | txid | empty | transactions with status mempool, at start |
 //! | `since` | from_height u32, script hash | empty | scripts whose coverage a reorg cuts |
 //! | `pending` | script hash | empty | scripts that wait for their baseline |
+//! | `scans` (2) | id u64 | created u64, updated u64, state u8 (0 open, 1 complete, 2 cancelled), from u32, to u32?, horizon u32?, next u32, scripts u32, found u64 | history scans, and the newest of those that have ended |
+//! | `scan_scripts` (2) | id u64 | list of script hashes, ascending | the scripts of an open history scan |
+//! | `open_scans` (2) | id u64 | empty | history scans that are open |
 //! | `events` | number u64 | see [`log`] | subscribers |
 //! | `cursors` | name of a consumer, then see [`consumers`] | | named readers of the log |
 //!
 //! A status is a byte: 0 mempool; 1 confirmed, then height u32, hash, position u32; 2 replaced, then by; 3 conflicted, then
 //! by; 4 evicted. `inverted` means all bits flipped.
+//!
+//! Families marked (2) came with format 2, and nothing else did but bit 4 of a watch's flags and the kinds 5 and 6 of events. A
+//! folder of format 1 is read and brought up to it; format 2 is refused by the release that wrote format 1.
 //!
 //! | `meta` key | value | |
 //! |---|---|---|
@@ -82,7 +88,10 @@ pub use reader::{HistoryCursor, HistoryPage, Reader, Snapshot};
 pub use writer::Writer;
 
 /// Version of keys and families.
-pub const FORMAT: u32 = 1;
+pub const FORMAT: u32 = 2;
+
+/// Ended history scans that a start leaves, the newest.
+const KEPT_SCANS: usize = 10_000;
 
 /// Which chain a store belongs to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -113,7 +122,9 @@ pub fn open(path: &Path, chain: Option<ChainInfo>, now: u64) -> Result<(Writer, 
 pub fn open_at_boot(path: &Path, chain: Option<ChainInfo>, now: u64, boot: &str) -> Result<(Writer, Reader), StoreError> {
     let (db, numbers, counts) = db::Db::open(path, chain, now, boot)?;
     let db = std::sync::Arc::new(db);
-    Ok((Writer::new(db.clone(), numbers, counts), Reader::new(db)))
+    let (writer, reader) = (Writer::new(db.clone(), numbers, counts), Reader::new(db));
+    writer.forget_ended_scans(KEPT_SCANS)?;
+    Ok((writer, reader))
 }
 
 /// Where the system names its boot, that; elsewhere something random, so that every unclean stop counts as a power loss.

@@ -9,10 +9,12 @@ use bitcoin::hex::{DisplayHex, FromHex};
 use bitcoin::{OutPoint, Txid};
 use rocksdb::ReadOptions;
 
-use super::db::{BLOCKS, Db, Entry, HISTORY, MEMPOOL, META, OUTPUTS, PENDING, Scan, TXS, UNSPENT, WATCHES, meta, whole_family};
-use super::rows::{Malformed, PLACE, Value, outpoint_key, parse_hash_key, parse_history_key, parse_unspent_key};
+use super::db::{
+    BLOCKS, Db, Entry, HISTORY, MEMPOOL, META, OPEN_SCANS, OUTPUTS, PENDING, SCAN_SCRIPTS, SCANS, Scan, TXS, UNSPENT, WATCHES, meta, whole_family,
+};
+use super::rows::{Malformed, PLACE, Value, outpoint_key, parse_hash_key, parse_history_key, parse_number_key, parse_unspent_key};
 use super::{ChainInfo, Counts, StoreError};
-use crate::tracker::{BlockId, BlockRow, OutputRow, ScriptHash, TxRow, WatchRow};
+use crate::tracker::{BlockId, BlockRow, OutputRow, ScanId, ScanRow, ScriptHash, TxRow, WatchRow};
 
 /// The reading side. Clones are cheap. Reads block the thread, for a disk access at worst.
 #[derive(Clone)]
@@ -183,19 +185,45 @@ impl Snapshot<'_> {
 
     /// Watched scripts with their rows, ordered by hash, those after `after` only.
     pub fn watches(&self, after: Option<&ScriptHash>, limit: usize) -> Result<Vec<(ScriptHash, WatchRow)>, StoreError> {
-        let entries = self.scan(WATCHES, &[], after.map(|after| &after.0[..]));
+        let entries = self.scan_entries(WATCHES, &[], after.map(|after| &after.0[..]));
         let entries = entries.filter(|entry| !matches!((entry, after), (Ok((key, _)), Some(after)) if **key == after.0));
         entries.take(limit).map(|entry| parse_watch(self.db, entry?)).collect()
     }
 
-    /// Up to `limit` scripts that wait for their baseline.
-    pub fn pending_baselines(&self, limit: usize) -> Result<Vec<(ScriptHash, WatchRow)>, StoreError> {
-        let pending = self.keys(PENDING, &[], None, parse_hash_key).take(limit).map(|script| {
+    /// The scripts that wait for their baseline.
+    pub fn pending_baselines(&self) -> impl Iterator<Item = Result<(ScriptHash, WatchRow), StoreError>> {
+        self.keys(PENDING, &[], None, parse_hash_key).map(|script| {
             let script = ScriptHash(script?);
             let row = self.watch(&script)?.ok_or_else(|| self.db.corrupt(PENDING, &script.0, "the script is missing"))?;
             Ok((script, row))
-        });
-        pending.collect()
+        })
+    }
+
+    pub fn scan(&self, scan: &ScanId) -> Result<Option<ScanRow>, StoreError> {
+        self.get(SCANS, &scan.0.to_be_bytes())
+    }
+
+    /// History scans, open and ended ones, in the order of their ids, which is none; those after `after` only.
+    pub fn scans(&self, after: Option<ScanId>) -> impl Iterator<Item = Result<(ScanId, ScanRow), StoreError>> {
+        let from = after.map_or(Some(0), |after| after.0.checked_add(1));
+        from.into_iter().flat_map(|from| {
+            self.scan_entries(SCANS, &[], Some(&from.to_be_bytes())).map(|entry| {
+                let (key, value) = entry?;
+                let scan = parse_number_key(&key).map_err(|Malformed(what)| self.db.corrupt(SCANS, &key, what))?;
+                Ok((ScanId(scan), self.db.decode(SCANS, &key, &value)?))
+            })
+        })
+    }
+
+    /// History scans that have not ended.
+    pub fn open_scans(&self) -> Result<Vec<ScanId>, StoreError> {
+        let keys = self.keys(OPEN_SCANS, &[], None, parse_number_key);
+        keys.map(|scan| Ok(ScanId(scan?))).collect()
+    }
+
+    /// The scripts of a scan that has not ended, ascending.
+    pub fn scan_scripts(&self, scan: &ScanId) -> Result<Option<Vec<ScriptHash>>, StoreError> {
+        self.get(SCAN_SCRIPTS, &scan.0.to_be_bytes())
     }
 
     fn options(&self) -> ReadOptions {
@@ -213,7 +241,7 @@ impl Snapshot<'_> {
         self.get(META, key.as_bytes())?.ok_or_else(|| self.db.corrupt(META, key.as_bytes(), "the row is missing"))
     }
 
-    fn scan(&self, family: &'static str, prefix: &[u8], from: Option<&[u8]>) -> Scan<'_> {
+    fn scan_entries(&self, family: &'static str, prefix: &[u8], from: Option<&[u8]>) -> Scan<'_> {
         self.db.scan(family, prefix, from, self.options())
     }
 
@@ -224,7 +252,7 @@ impl Snapshot<'_> {
         from: Option<&[u8]>,
         parse: impl Fn(&[u8]) -> Result<T, Malformed>,
     ) -> impl Iterator<Item = Result<T, StoreError>> {
-        self.scan(family, prefix, from).map(move |entry| {
+        self.scan_entries(family, prefix, from).map(move |entry| {
             let (key, _) = entry?;
             parse(&key).map_err(|Malformed(what)| self.db.corrupt(family, &key, what))
         })

@@ -5,7 +5,9 @@ use bitcoin::hashes::Hash;
 use bitcoin::{Network, OutPoint, Txid};
 
 use super::{ChainInfo, Counts};
-use crate::tracker::{Balance, BlockId, BlockRow, Coverage, OutputRow, ScriptHash, Spend, Status, Touch, TxRow, WatchRow};
+use crate::tracker::{
+    Balance, BlockId, BlockRow, Coverage, OutputRow, ScanRow, ScanState, ScriptHash, Spend, Status, Touch, TxRow, WatchRow,
+};
 
 /// Version of every value so far.
 const VERSION: u8 = 1;
@@ -186,21 +188,34 @@ impl Value for Balance {
 
 const UTXOS_COMPLETE: u8 = 1;
 const PENDING: u8 = 2;
+/// How many scans follows; only then, as the first release had no scans.
+const SCANS: u8 = 4;
 
 impl Value for Coverage {
     fn encode(&self, out: &mut Out) {
         let complete = if self.utxos_complete { UTXOS_COMPLETE } else { 0 };
         let pending = if self.pending { PENDING } else { 0 };
-        out.put(&self.from_height).tag(complete | pending);
+        let scans = if self.scans > 0 { SCANS } else { 0 };
+        out.put(&self.from_height).tag(complete | pending | scans);
+        if self.scans > 0 {
+            out.put(&self.scans);
+        }
     }
 
     fn decode(input: &mut In<'_>) -> Result<Self, Malformed> {
         let from_height = input.get()?;
         let flags = input.tag()?;
-        if flags & !(UTXOS_COMPLETE | PENDING) != 0 {
+        if flags & !(UTXOS_COMPLETE | PENDING | SCANS) != 0 {
             return Err(Malformed(format!("coverage flags {flags:#x} are unknown")));
         }
-        Ok(Self { from_height, utxos_complete: flags & UTXOS_COMPLETE != 0, pending: flags & PENDING != 0 })
+        let scans = match flags & SCANS {
+            0 => 0,
+            _ => match input.get::<u32>()? {
+                0 => return Err(Malformed("no scans are counted as some".to_owned())),
+                scans => scans,
+            },
+        };
+        Ok(Self { from_height, utxos_complete: flags & UTXOS_COMPLETE != 0, pending: flags & PENDING != 0, scans })
     }
 }
 
@@ -296,6 +311,50 @@ impl Value for BlockRow {
     }
 }
 
+impl Value for ScanRow {
+    fn encode(&self, out: &mut Out) {
+        let state = match self.state {
+            ScanState::Open => 0,
+            ScanState::Complete => 1,
+            ScanState::Cancelled => 2,
+        };
+        out.put(&self.created).put(&self.updated).tag(state).put(&self.from).option(self.to.as_ref(), |out, to| _ = out.put(to));
+        out.option(self.horizon.as_ref(), |out, horizon| _ = out.put(horizon)).put(&self.next).put(&self.scripts).put(&self.found);
+    }
+
+    fn decode(input: &mut In<'_>) -> Result<Self, Malformed> {
+        let (created, updated) = (input.get()?, input.get()?);
+        let state = match input.tag()? {
+            0 => ScanState::Open,
+            1 => ScanState::Complete,
+            2 => ScanState::Cancelled,
+            tag => return Err(Malformed(format!("state {tag} of a scan is unknown"))),
+        };
+        Ok(Self {
+            created,
+            updated,
+            state,
+            from: input.get()?,
+            to: input.option(In::get)?,
+            horizon: input.option(In::get)?,
+            next: input.get()?,
+            scripts: input.get()?,
+            found: input.get()?,
+        })
+    }
+}
+
+/// `scan_scripts`.
+impl Value for Vec<ScriptHash> {
+    fn encode(&self, out: &mut Out) {
+        out.list(self, |out, script| _ = out.part(script));
+    }
+
+    fn decode(input: &mut In<'_>) -> Result<Self, Malformed> {
+        input.list(In::part)
+    }
+}
+
 /// Bytes of a history key after the script hash: a place in one script's history.
 pub(super) const PLACE: usize = 8 + 32;
 
@@ -377,24 +436,36 @@ mod tests {
         #[test]
         fn every_row_comes_back_as_it_was(
             watch in arbitrary::watch_row(), output in arbitrary::output_row(), tx in arbitrary::tx_row(), block in arbitrary::block_row(),
+            scan in arbitrary::scan_row(), scripts in proptest::collection::vec(arbitrary::script(), 0..4),
         ) {
             prop_assert_eq!(WatchRow::from_bytes(&watch.to_bytes()), Ok(watch));
             prop_assert_eq!(OutputRow::from_bytes(&output.to_bytes()), Ok(output));
             prop_assert_eq!(TxRow::from_bytes(&tx.to_bytes()), Ok(tx));
             prop_assert_eq!(BlockRow::from_bytes(&block.to_bytes()), Ok(block));
+            prop_assert_eq!(ScanRow::from_bytes(&scan.to_bytes()), Ok(scan));
+            prop_assert_eq!(Vec::<ScriptHash>::from_bytes(&scripts.to_bytes()), Ok(scripts));
         }
 
         #[test]
-        fn a_row_that_is_cut_or_longer_is_malformed(row in arbitrary::output_row(), cut in 0_usize..200) {
-            let bytes = row.to_bytes();
-            prop_assert!(OutputRow::from_bytes(&bytes[..cut % bytes.len()]).is_err());
-            prop_assert!(OutputRow::from_bytes(&[bytes, vec![0]].concat()).is_err());
+        fn a_row_that_is_cut_or_longer_is_malformed(
+            output in arbitrary::output_row(), watch in arbitrary::watch_row(), scan in arbitrary::scan_row(), cut in 0_usize..200,
+        ) {
+            fn check<V: Value + std::fmt::Debug>(row: &V, cut: usize) {
+                let bytes = row.to_bytes();
+                assert!(V::from_bytes(&bytes[..cut % bytes.len()]).is_err());
+                assert!(V::from_bytes(&[bytes, vec![0]].concat()).is_err());
+            }
+            check(&output, cut);
+            check(&watch, cut);
+            check(&scan, cut);
+            check(&vec![output.script], cut);
         }
 
         #[test]
         fn any_bytes_are_read_or_refused_without_a_panic(bytes in proptest::collection::vec(any::<u8>(), 0..400)) {
             let bytes = [vec![VERSION], bytes].concat();
             drop((WatchRow::from_bytes(&bytes), OutputRow::from_bytes(&bytes), TxRow::from_bytes(&bytes), BlockRow::from_bytes(&bytes)));
+            drop((ScanRow::from_bytes(&bytes), Vec::<ScriptHash>::from_bytes(&bytes), crate::tracker::Event::from_bytes(&bytes)));
         }
 
         #[test]
@@ -418,6 +489,17 @@ mod tests {
         let mut bytes = 7_u32.to_bytes();
         bytes[0] = 2;
         assert_eq!(u32::from_bytes(&bytes), Err(Malformed("the value has version 2, this satwatch reads version 1".to_owned())));
+    }
+
+    #[test]
+    fn a_coverage_says_that_it_has_scans_only_if_it_has_some() {
+        let bytes = |flags: u8, scans: &[u8]| [&[VERSION, 7, 0, 0, 0, flags], scans].concat();
+        let coverage = |scans| Coverage { from_height: 7, utxos_complete: true, pending: true, scans };
+        assert_eq!(Coverage::from_bytes(&bytes(3, &[])), Ok(coverage(0)));
+        assert_eq!(Coverage::from_bytes(&bytes(7, &[2, 0, 0, 0])), Ok(coverage(2)));
+        assert!(Coverage::from_bytes(&bytes(7, &[0, 0, 0, 0])).is_err());
+        assert!(Coverage::from_bytes(&bytes(7, &[])).is_err());
+        assert!(Coverage::from_bytes(&bytes(8, &[])).is_err());
     }
 
     #[test]

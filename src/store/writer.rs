@@ -5,11 +5,17 @@ use std::sync::Arc;
 use bitcoin::{OutPoint, Txid};
 use rocksdb::{ReadOptions, WriteBatch};
 
-use super::db::{BLOCKS, Db, HISTORY, MEMPOOL, META, OUTPUTS, PENDING, SINCE, TXS, UNSPENT, WATCHES, meta};
+use super::db::{
+    BLOCKS, Db, HISTORY, MEMPOOL, META, OPEN_SCANS, OUTPUTS, PENDING, SCAN_SCRIPTS, SCANS, SINCE, TXS, UNSPENT, WATCHES, meta, whole_family,
+};
 use super::log::{Numbers, put_events};
-use super::rows::{Malformed, Value, history_key, outpoint_key, parse_since_key, since_key, unspent_key};
+use super::rows::{
+    Malformed, Value, history_key, outpoint_key, parse_history_key, parse_since_key, parse_unspent_key, since_key, unspent_key,
+};
 use super::{Counts, StoreError};
-use crate::tracker::{BlockId, BlockRow, Change, OutputRow, ScriptHash, Status, Transition, TxRow, View, ViewError, WatchRow};
+use crate::tracker::{
+    BlockId, BlockRow, Change, OutputRow, ScanId, ScanRow, ScanState, ScriptHash, Status, Transition, TxRow, View, ViewError, WatchRow,
+};
 
 /// The writing side. There is one, owned by the indexer thread.
 pub struct Writer {
@@ -69,6 +75,22 @@ impl Writer {
         self.db.write(batch, true)
     }
 
+    /// Forgets all but the `kept` ended history scans that were written last.
+    pub(super) fn forget_ended_scans(&self, kept: usize) -> Result<(), StoreError> {
+        let mut ended = Vec::new();
+        for entry in self.db.scan(SCANS, &[], None, whole_family()) {
+            let (key, value) = entry?;
+            let row: ScanRow = self.db.decode(SCANS, &key, &value)?;
+            if row.state != ScanState::Open {
+                ended.push((row.updated, key));
+            }
+        }
+        ended.sort_unstable_by(|a, b| b.cmp(a));
+        let mut batch = WriteBatch::default();
+        ended.iter().skip(kept).for_each(|(_, key)| batch.delete_cf(self.db.family(SCANS), key));
+        if batch.is_empty() { Ok(()) } else { self.db.write(batch, false) }
+    }
+
     /// Marks a clean stop: everything written is on the disk. A writer that is dropped instead leaves the mark off.
     pub fn close(self) -> Result<(), StoreError> {
         let mut batch = WriteBatch::default();
@@ -97,6 +119,13 @@ impl Writer {
             Change::Tx { txid, old, new } => self.put_tx(batch, txid, old.as_ref(), new.as_ref()),
             Change::Block { height, new, .. } => self.put_row(batch, BLOCKS, &height.to_be_bytes(), new.as_ref()),
             Change::Tip { new, .. } => self.put_row(batch, META, meta::TIP.as_bytes(), new.as_ref()),
+            Change::Scan { scan, old, new } => {
+                let key = scan.0.to_be_bytes();
+                self.put_row(batch, SCANS, &key, new.as_ref());
+                let open = |row: &Option<ScanRow>| row.as_ref().filter(|row| row.state == ScanState::Open).map(|_| key);
+                self.move_key(batch, OPEN_SCANS, open(old), open(new));
+            }
+            Change::ScanScripts { scan, new, .. } => self.put_row(batch, SCAN_SCRIPTS, &scan.0.to_be_bytes(), new.as_ref()),
         }
     }
 
@@ -160,7 +189,7 @@ impl Totals {
                 self.utxos += step(unspent(old), unspent(new));
             }
             Change::Tx { old, new, .. } => self.transactions += step(old.is_some(), new.is_some()),
-            Change::Block { .. } | Change::Tip { .. } => {}
+            Change::Block { .. } | Change::Tip { .. } | Change::Scan { .. } | Change::ScanScripts { .. } => {}
         }
     }
 
@@ -202,5 +231,67 @@ impl View for Writer {
             parse_since_key(&key).map_err(|Malformed(what)| self.db.corrupt(SINCE, &key, what).into())
         });
         scripts.collect()
+    }
+
+    fn unspent(&self, script: &ScriptHash) -> Result<Vec<OutPoint>, ViewError> {
+        self.keys(UNSPENT, script, parse_unspent_key)
+    }
+
+    fn history(&self, script: &ScriptHash) -> Result<Vec<Txid>, ViewError> {
+        self.keys(HISTORY, script, |key| parse_history_key(key).map(|(_, txid)| txid))
+    }
+
+    fn scan(&self, scan: &ScanId) -> Result<Option<ScanRow>, ViewError> {
+        Ok(self.db.get(SCANS, &scan.0.to_be_bytes())?)
+    }
+
+    fn scan_scripts(&self, scan: &ScanId) -> Result<Option<Vec<ScriptHash>>, ViewError> {
+        Ok(self.db.get(SCAN_SCRIPTS, &scan.0.to_be_bytes())?)
+    }
+}
+
+impl Writer {
+    /// What the keys of a lookup family that start with a script hash say.
+    fn keys<T>(
+        &self,
+        family: &'static str,
+        script: &ScriptHash,
+        parse: impl Fn(&[u8]) -> Result<T, Malformed>,
+    ) -> Result<Vec<T>, ViewError> {
+        let entries = self.db.scan(family, &script.0, None, ReadOptions::default());
+        let parsed = entries.map(|entry| {
+            let (key, _) = entry?;
+            parse(&key).map_err(|Malformed(what)| self.db.corrupt(family, &key, what).into())
+        });
+        parsed.collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bitcoin::hashes::Hash;
+
+    use super::super::{ChainInfo, open_at_boot};
+    use super::*;
+    use crate::tracker::ChangeSet;
+
+    #[test]
+    fn only_the_oldest_ended_scans_are_forgotten() {
+        let folder = tempfile::tempdir().expect("a temporary folder can be made");
+        let chain = ChainInfo { network: bitcoin::Network::Regtest, genesis: bitcoin::BlockHash::all_zeros() };
+        let (mut writer, reader) = open_at_boot(folder.path(), Some(chain), 1, "boot").expect("the store opens");
+        let row = |updated, state| ScanRow { created: 1, updated, state, from: 0, to: None, horizon: None, next: 0, scripts: 0, found: 0 };
+        let put = |n, row| Change::Scan { scan: ScanId(n), old: None, new: Some(row) };
+        let rows = vec![
+            put(1, row(5, ScanState::Complete)),
+            put(2, row(4, ScanState::Cancelled)),
+            put(3, row(1, ScanState::Open)),
+            put(4, row(6, ScanState::Complete)),
+        ];
+        let all = Transition { changes: ChangeSet(rows), ..Transition::default() };
+        writer.commit(&[all], true).expect("it is written");
+        writer.forget_ended_scans(2).expect("it is written");
+        let left: Vec<u64> = reader.snapshot().scans(None).map(|scan| scan.expect("it is readable").0.0).collect();
+        assert_eq!(left, [1, 3, 4]);
     }
 }

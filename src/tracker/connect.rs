@@ -5,7 +5,7 @@ use bitcoin::{Block, BlockHash, OutPoint, Transaction, Txid, merkle_tree};
 use super::event::{Cause, EventKind};
 use super::filter::Prints;
 use super::step::Step;
-use super::{ApplyError, BlockId, BlockRow, OutputRow, Spend, Status, Tracker, Transition, View};
+use super::{ApplyError, BlockId, BlockRow, OutputRow, Spend, Status, Tracker, Transition, TxRow, View};
 
 impl Tracker {
     pub(super) fn start(
@@ -81,12 +81,19 @@ impl Tracker {
         if old_tip == to {
             return Ok(Transition::default());
         }
+        // Below the first blocks we know single ones, which history scans met: there is no way back over what lies between them.
+        for height in to.height + 1..=old_tip.height {
+            if view.block(height)?.is_none() {
+                return Err(refused);
+            }
+        }
         let mut step = Step::new(self, view, now);
         for height in (to.height + 1..=old_tip.height).rev() {
             step.take_back(height)?;
         }
         step.settle_revisits()?;
         step.reopen_coverage(view, to.height)?;
+        step.take_back_scans(to.height)?;
         step.draft.set_tip(Some(old_tip), to);
         step.tracker.tip = Some(to);
         let reorg = EventKind::Reorg { old_tip, fork_point: to, depth: old_tip.height - to.height };
@@ -172,7 +179,12 @@ impl<V: View> Step<'_, V> {
             let Some(height) = (tip.height + 1).checked_sub(u32::from(depth)) else { continue };
             let touched = self.draft.block(height)?.map_or_else(Vec::new, |row| row.touched.clone());
             for txid in touched {
-                reached.extend(self.depth_updates(txid, depth)?);
+                // One that the block brought for scripts which are not watched any more may stand elsewhere for others.
+                if let Some(TxRow { status: Status::Confirmed { block, .. }, .. }) = self.draft.tx(&txid)?
+                    && block.height == height
+                {
+                    reached.extend(self.depth_updates(txid, depth)?);
+                }
             }
         }
         Ok(reached)

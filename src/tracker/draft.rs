@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, HashSet};
 
 use bitcoin::{OutPoint, Txid};
 
-use super::{ApplyError, Balance, BlockId, BlockRow, Change, ChangeSet, OutputRow, ScriptHash, TxRow, View, WatchRow};
+use super::{ApplyError, Balance, BlockId, BlockRow, Change, ChangeSet, OutputRow, ScanId, ScanRow, ScriptHash, TxRow, View, WatchRow};
 
 /// A row as it was in the view and as it is now.
 #[derive(Debug)]
@@ -49,6 +49,8 @@ pub struct Draft<'a, V> {
     outputs: Cells<OutPoint, OutputRow>,
     txs: Cells<Txid, TxRow>,
     blocks: Cells<u32, BlockRow>,
+    scans: Cells<ScanId, ScanRow>,
+    scan_scripts: Cells<ScanId, Vec<ScriptHash>>,
     tip: Option<Cell<BlockId>>,
     /// Transactions in the order in which they were first written: the order of their events.
     pub order: Vec<Txid>,
@@ -66,6 +68,8 @@ impl<'a, V: View> Draft<'a, V> {
             outputs: BTreeMap::new(),
             txs: BTreeMap::new(),
             blocks: BTreeMap::new(),
+            scans: BTreeMap::new(),
+            scan_scripts: BTreeMap::new(),
             tip: None,
             order: Vec::new(),
             ordered: HashSet::new(),
@@ -90,6 +94,11 @@ impl<'a, V: View> Draft<'a, V> {
 
     pub fn put_watch(&mut self, script: ScriptHash, row: WatchRow) -> Result<(), ApplyError> {
         self.watch_cell(&script)?.new = Some(row);
+        Ok(())
+    }
+
+    pub fn remove_watch(&mut self, script: &ScriptHash) -> Result<(), ApplyError> {
+        self.watch_cell(script)?.new = None;
         Ok(())
     }
 
@@ -165,6 +174,39 @@ impl<'a, V: View> Draft<'a, V> {
         Ok(())
     }
 
+    pub fn remove_tx(&mut self, txid: &Txid) -> Result<(), ApplyError> {
+        self.tx(txid)?;
+        self.txs.get_mut(txid).expect("read above").new = None;
+        Ok(())
+    }
+
+    pub fn scan(&mut self, scan: &ScanId) -> Result<Option<&ScanRow>, ApplyError> {
+        if !self.scans.contains_key(scan) {
+            self.scans.insert(*scan, Cell::read(self.view.scan(scan)?));
+        }
+        Ok(self.scans.get(scan).and_then(|cell| cell.new.as_ref()))
+    }
+
+    pub fn put_scan(&mut self, scan: ScanId, row: ScanRow) -> Result<(), ApplyError> {
+        self.scan(&scan)?;
+        self.scans.get_mut(&scan).expect("read above").new = Some(row);
+        Ok(())
+    }
+
+    /// The scripts of a scan that has not ended.
+    pub fn scan_scripts(&mut self, scan: &ScanId) -> Result<Option<&Vec<ScriptHash>>, ApplyError> {
+        if !self.scan_scripts.contains_key(scan) {
+            self.scan_scripts.insert(*scan, Cell::read(self.view.scan_scripts(scan)?));
+        }
+        Ok(self.scan_scripts.get(scan).and_then(|cell| cell.new.as_ref()))
+    }
+
+    pub fn put_scan_scripts(&mut self, scan: ScanId, scripts: Option<Vec<ScriptHash>>) -> Result<(), ApplyError> {
+        self.scan_scripts(&scan)?;
+        self.scan_scripts.get_mut(&scan).expect("read above").new = scripts;
+        Ok(())
+    }
+
     pub fn block(&mut self, height: u32) -> Result<Option<&BlockRow>, ApplyError> {
         if !self.blocks.contains_key(&height) {
             self.blocks.insert(height, Cell::read(self.view.block(height)?));
@@ -175,6 +217,15 @@ impl<'a, V: View> Draft<'a, V> {
     pub fn put_block(&mut self, height: u32, row: Option<BlockRow>) -> Result<(), ApplyError> {
         self.block(height)?;
         self.blocks.get_mut(&height).expect("read above").new = row;
+        Ok(())
+    }
+
+    /// Notes that a block, if it is known, holds an output whose transaction may not be known.
+    pub fn add_found(&mut self, height: u32, outpoint: OutPoint) -> Result<(), ApplyError> {
+        self.block(height)?;
+        if let Some(block) = self.blocks.get_mut(&height).and_then(|cell| cell.new.as_mut()) {
+            block.found.push(outpoint);
+        }
         Ok(())
     }
 
@@ -207,6 +258,8 @@ impl<'a, V: View> Draft<'a, V> {
         changes.extend(changed(self.outputs).map(|(outpoint, old, new)| Change::Output { outpoint, old, new }));
         changes.extend(changed(self.txs).map(|(txid, old, new)| Change::Tx { txid, old, new }));
         changes.extend(changed(self.blocks).map(|(height, old, new)| Change::Block { height, old, new }));
+        changes.extend(changed(self.scans).map(|(scan, old, new)| Change::Scan { scan, old, new }));
+        changes.extend(changed(self.scan_scripts).map(|(scan, old, new)| Change::ScanScripts { scan, old, new }));
         changes.extend(self.tip.filter(|cell| cell.old != cell.new).map(|cell| Change::Tip { old: cell.old, new: cell.new }));
         ChangeSet(changes)
     }

@@ -12,16 +12,17 @@
 //! evicted            x         x
 //! ```
 //!
-//! (1) at a deeper confirmation depth that a subscriber asked for;
+//! (1) at a deeper confirmation depth that a subscriber asked for, or when a history scan finds that it moves more for the script;
 //! (2) when it turns out to spend an output of the script that was not known before: the amounts are new;
 //! (3) when its block went and the node had accepted what replaces it before we heard of that.
 //!
 //! A script that was added late may hear of a transaction for the first time when that one returns from a stale block; if it falls
-//! in the same reorg, with a coinbase, the first word about it is that it was evicted.
+//! in the same reorg, with a coinbase, the first word about it is that it was evicted. What a history scan found is known without a
+//! word, so that the first one may be any.
 
 use bitcoin::{BlockHash, ScriptBuf, Txid};
 
-use super::{BlockId, ScriptHash, Status, TxRow};
+use super::{BlockId, ScanId, ScriptHash, Status, TxRow};
 
 /// Balance of one script in satoshi. `unconfirmed` is the signed effect of the mempool.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -135,6 +136,21 @@ pub enum EventKind {
         transaction: TxSummary,
         confirmations: u32,
     },
+    /// A history scan of the script has ended: all its transactions from `from` up to `to` are in its history now, which holds
+    /// `transactions` in all. What it found is told by this alone.
+    ScanComplete {
+        spk: ScriptBuf,
+        script: ScriptHash,
+        scan: ScanId,
+        from: u32,
+        to: u32,
+        transactions: u64,
+    },
+    /// The script is not watched any more; the last event about it, unless somebody adds it again.
+    Unwatched {
+        spk: ScriptBuf,
+        script: ScriptHash,
+    },
     /// A block was connected; the last event that it causes.
     Block {
         block: BlockId,
@@ -156,6 +172,7 @@ impl EventKind {
             Self::NewTransactions { script, .. } | Self::BalanceChange { script, .. } | Self::TransactionUpdate { script, .. } => {
                 Some(script)
             }
+            Self::ScanComplete { script, .. } | Self::Unwatched { script, .. } => Some(script),
             Self::Block { .. } | Self::Reorg { .. } => None,
         }
     }

@@ -1,10 +1,11 @@
 //! What enters [`Tracker::apply`](super::Tracker::apply) and what leaves it.
 
 use std::collections::HashSet;
+use std::sync::Arc;
 
 use bitcoin::{Amount, Block, BlockHash, OutPoint, ScriptBuf, Transaction, Txid};
 
-use super::{BlockId, ChangeSet, Event, ScriptHash, ViewError};
+use super::{BlockId, ChangeSet, Event, ScanId, ScriptHash, ViewError};
 
 /// A script to watch, as a caller asks for it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -36,6 +37,33 @@ pub struct FoundOutput {
     pub value: Amount,
     pub height: u32,
     pub coinbase: bool,
+}
+
+/// A block of our chain in which a history scan found something.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PastBlock {
+    pub block: BlockId,
+    pub time: u32,
+    /// Those that may matter, in block order. One too many does no harm.
+    pub transactions: Vec<PastTx>,
+}
+
+/// A confirmed transaction that a history scan found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PastTx {
+    /// Its place in the block, 0 for the coinbase.
+    pub position: u32,
+    pub tx: Transaction,
+    /// Outputs that it spends and that were created before the scan's first block: nobody else can know them.
+    pub spent: Vec<FoundOutput>,
+}
+
+/// How a history scan ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ScanEnd {
+    /// Everything is in the rows, up to this block.
+    Complete(BlockId),
+    Cancelled,
 }
 
 /// How a transaction came to us.
@@ -74,6 +102,18 @@ pub enum Input {
     Watch { scripts: Vec<WatchRequest>, now: u64 },
     /// The confirmed unspent outputs of `scripts` at `block`. Refused ([`ApplyError::NotOurTip`]) unless that is our tip.
     Baseline { block: BlockId, scripts: Vec<ScriptHash>, outputs: Vec<FoundOutput>, now: u64 },
+    /// Forget these scripts and all that is known of them alone.
+    Unwatch { scripts: Vec<ScriptHash>, now: u64 },
+    /// A history scan of `scripts` (those that are watched) is to be made, from height `from` on. Its id must be new.
+    OpenScan { scan: ScanId, scripts: Vec<ScriptHash>, from: u32, to: Option<u32>, now: u64 },
+    /// The node has no blocks below `horizon` any more: these scans leave them out.
+    SkipPast { scans: Vec<ScanId>, horizon: u32, now: u64 },
+    /// What the blocks from height `first` up to `upto` did for the scripts of `scans` (`scripts`: those of each, in the same order), all of
+    /// which have come to `first` (or the input is refused, [`ApplyError::ScanMoved`]). Scans that have ended are left out. Blocks
+    /// ascending; those without a find are not named.
+    Past { scans: Vec<ScanId>, scripts: Vec<Arc<HashSet<ScriptHash>>>, first: u32, blocks: Vec<PastBlock>, upto: BlockId, now: u64 },
+    /// The end of a history scan. A complete one must have come to where its scripts are covered or to where it was told to.
+    CloseScan { scan: ScanId, end: ScanEnd, now: u64 },
 }
 
 /// What the follower should do for the tracker.
@@ -85,6 +125,8 @@ pub enum Ask {
     Fetch(Vec<Txid>),
     /// Scripts wait for their baseline: read which from the store (their coverage says `pending`) and scan. A wake-up only.
     Baseline,
+    /// History scans were opened or ended: read which from the store. A wake-up only.
+    Scans,
 }
 
 /// What an input did. Nothing of it counts before it is committed.
@@ -109,6 +151,14 @@ pub enum ApplyError {
     NotInChain { tip: Option<BlockId>, to: BlockId },
     #[error("the scan speaks for block {block:?}, our tip is {tip:?}: scan again")]
     NotOurTip { tip: Option<BlockId>, block: BlockId },
+    #[error("there is no open history scan {0}")]
+    NoSuchScan(ScanId),
+    #[error("there is a history scan {0} already")]
+    ScanExists(ScanId),
+    #[error("history scan {scan} has not come to height {height}: read from the store where it is")]
+    ScanMoved { scan: ScanId, height: u32 },
+    #[error("the blocks of a stretch must ascend from height {first} up to {upto:?}")]
+    BadStretch { first: u32, upto: BlockId },
     #[error("amounts of {0:?} do not add up")]
     Amount(ScriptHash),
     #[error(transparent)]

@@ -61,6 +61,13 @@ impl Mempool {
         }
     }
 
+    /// It stays in the index, but matters to nobody any more.
+    pub fn untrack(&mut self, txid: &Txid) {
+        if let Some(entry) = self.entries.get_mut(txid) {
+            entry.tracked = false;
+        }
+    }
+
     pub fn remove(&mut self, txid: &Txid) {
         self.leaving.remove(txid);
         self.wanted.remove(txid);

@@ -29,6 +29,8 @@
 //! Snapshot     the node's whole mempool at our tip: what it lacks is gone, what we lack (or asked for in vain) is asked for
 //! Watch        live from this very input on; tracked unconfirmed transactions are matched again, others that pay it asked for
 //! Baseline     what it owned before, as of our tip: only what comes after that is covered
+//! OpenScan     its history before that is wanted; Past brings it, in ascending order; CloseScan says that it is whole    [`past`]
+//! Unwatch      as if it had never been watched
 //! ```
 
 mod connect;
@@ -38,15 +40,20 @@ pub mod filter;
 pub mod input;
 mod mempool;
 mod news;
+mod past;
 pub mod rows;
 pub mod state;
 mod step;
 mod unconfirmed;
+mod unwatch;
 pub mod view;
 mod watching;
 
 pub use event::{Balance, Cause, Event, EventKind, Phase, TxSummary};
-pub use input::{ApplyError, Ask, FoundOutput, Input, Past, Seen, Transition, WatchRequest};
-pub use rows::{BlockId, BlockRow, Change, ChangeSet, Coverage, OutputRow, ScriptHash, Spend, Status, Touch, TxRow, WatchRow};
+pub use input::{ApplyError, Ask, FoundOutput, Input, Past, PastBlock, PastTx, ScanEnd, Seen, Transition, WatchRequest};
+pub use rows::{
+    BlockId, BlockRow, Change, ChangeSet, Coverage, OutputRow, ScanId, ScanRow, ScanState, ScriptHash, Spend, Status, Touch, TxRow,
+    WatchRow,
+};
 pub use state::Tracker;
 pub use view::{MemoryView, Overlay, View, ViewError};

@@ -29,10 +29,25 @@ impl<V: View> Step<'_, V> {
         }
         self.balance_news(&mut kinds, cause);
         kinds.extend(last);
+        Ok(self.tell(kinds))
+    }
 
+    /// Ends a transition about the past: transactions that it found are not announced, only what it corrects is told.
+    pub fn finish_past(mut self, cause: impl Fn(Option<Txid>) -> Cause) -> Result<Transition, ApplyError> {
+        let (mut kinds, mut unannounced) = (Vec::new(), NewByScript::new());
+        for txid in self.draft.order.clone() {
+            if self.draft.tx_change(&txid).is_some_and(|(old, row)| old.is_some_and(|old| is_corrected(old, row))) {
+                self.tx_news(txid, &mut kinds, &mut unannounced)?;
+            }
+        }
+        self.balance_news(&mut kinds, cause);
+        Ok(self.tell(kinds))
+    }
+
+    fn tell(self, kinds: Vec<EventKind>) -> Transition {
         let (time, tip) = (self.draft.now(), self.tracker.tip);
         let events = kinds.into_iter().map(|kind| Event { time, tip, kind }).collect();
-        Ok(Transition { changes: self.draft.into_changes(), events, asks: self.asks })
+        Transition { changes: self.draft.into_changes(), events, asks: self.asks }
     }
 
     /// What happened to one transaction, for each script that it touches: announced, moved on, or found to move more for it.
@@ -103,4 +118,9 @@ impl<V: View> Step<'_, V> {
 /// What a transaction is known to move for a script.
 fn amounts(row: &TxRow, script: &ScriptHash) -> Option<Touch> {
     row.touches.iter().find(|touch| touch.script == *script).copied()
+}
+
+/// Whether what was known of a transaction was wrong: that it is confirmed, or what it moves for a script.
+fn is_corrected(old: &TxRow, row: &TxRow) -> bool {
+    old.status.phase() != row.status.phase() || old.touches.iter().any(|touch| amounts(row, &touch.script) != Some(*touch))
 }

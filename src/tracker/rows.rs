@@ -42,6 +42,8 @@ pub struct Coverage {
     pub utxos_complete: bool,
     /// A baseline was asked for and is not merged yet.
     pub pending: bool,
+    /// History scans that include the script and have not ended.
+    pub scans: u32,
 }
 
 /// One watched script. The balances are kept running, so reading one is one row.
@@ -130,14 +132,97 @@ pub struct BlockRow {
     pub found: Vec<OutPoint>,
 }
 
+/// Names a history scan; random, so that nobody meets an old one again.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ScanId(pub u64);
+
+impl fmt::Display for ScanId {
+    /// 16 hex digits.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:016x}", self.0)
+    }
+}
+
+impl fmt::Debug for ScanId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+/// How far a history scan is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ScanState {
+    Open,
+    Complete,
+    Cancelled,
+}
+
+/// One history scan. Its scripts are kept apart ([`Change::ScanScripts`]), since this row is written with every step of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ScanRow {
+    pub created: u64,
+    /// Time of the last step.
+    pub updated: u64,
+    pub state: ScanState,
+    /// First height that was asked for.
+    pub from: u32,
+    /// Last height that was asked for; `None`: up to where its scripts are covered.
+    pub to: Option<u32>,
+    /// First height whose block the node still has, if that is above `from`: nothing below it is scanned.
+    pub horizon: Option<u32>,
+    /// What its scripts do in the blocks from the first on up to below this height is in the rows.
+    pub next: u32,
+    /// Scripts when it was created.
+    pub scripts: u32,
+    /// Places in histories that it filled: a transaction counts for each of its scripts.
+    pub found: u64,
+}
+
+impl ScanRow {
+    /// First height that is, or would be, scanned.
+    pub fn first(&self) -> u32 {
+        self.horizon.map_or(self.from, |horizon| horizon.max(self.from))
+    }
+}
+
 /// One row's difference. `None` on a side means that the row does not exist there.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Change {
-    Watch { script: ScriptHash, old: Option<WatchRow>, new: Option<WatchRow> },
-    Output { outpoint: OutPoint, old: Option<OutputRow>, new: Option<OutputRow> },
-    Tx { txid: Txid, old: Option<TxRow>, new: Option<TxRow> },
-    Block { height: u32, old: Option<BlockRow>, new: Option<BlockRow> },
-    Tip { old: Option<BlockId>, new: Option<BlockId> },
+    Watch {
+        script: ScriptHash,
+        old: Option<WatchRow>,
+        new: Option<WatchRow>,
+    },
+    Output {
+        outpoint: OutPoint,
+        old: Option<OutputRow>,
+        new: Option<OutputRow>,
+    },
+    Tx {
+        txid: Txid,
+        old: Option<TxRow>,
+        new: Option<TxRow>,
+    },
+    Block {
+        height: u32,
+        old: Option<BlockRow>,
+        new: Option<BlockRow>,
+    },
+    Tip {
+        old: Option<BlockId>,
+        new: Option<BlockId>,
+    },
+    Scan {
+        scan: ScanId,
+        old: Option<ScanRow>,
+        new: Option<ScanRow>,
+    },
+    /// The scripts of a scan that has not ended, ascending.
+    ScanScripts {
+        scan: ScanId,
+        old: Option<Vec<ScriptHash>>,
+        new: Option<Vec<ScriptHash>>,
+    },
 }
 
 /// The difference between two states: at most one [`Change`] per row, so order does not matter.
@@ -163,6 +248,8 @@ impl Change {
             Self::Tx { txid, old, new } => Self::Tx { txid, old: new, new: old },
             Self::Block { height, old, new } => Self::Block { height, old: new, new: old },
             Self::Tip { old, new } => Self::Tip { old: new, new: old },
+            Self::Scan { scan, old, new } => Self::Scan { scan, old: new, new: old },
+            Self::ScanScripts { scan, old, new } => Self::ScanScripts { scan, old: new, new: old },
         }
     }
 }

@@ -1,12 +1,12 @@
 //! [`Tracker`]: what is kept in memory between inputs, loading it from the rows, and the dispatch of inputs.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bitcoin::{OutPoint, Txid};
 
 use super::filter::{Filter, Fingerprints, Prints};
 use super::mempool::Mempool;
-use super::{ApplyError, BlockId, Input, Transition, TxRow, View, WatchRow};
+use super::{ApplyError, BlockId, Input, ScanId, Transition, TxRow, View, WatchRow};
 
 /// The in-memory part of the state: fingerprints and the mempool's index. Everything else is rows.
 #[derive(Debug)]
@@ -22,6 +22,8 @@ pub struct Tracker {
     pub(super) depths: BTreeMap<u8, u64>,
     /// The highest block from which on any script is covered: a reorg that stays above it harms no baseline.
     pub(super) newest_coverage: u32,
+    /// History scans that have not ended.
+    pub(super) scans: BTreeSet<ScanId>,
 }
 
 impl Tracker {
@@ -36,6 +38,7 @@ impl Tracker {
             mempool: Mempool::new(fingerprints),
             depths: BTreeMap::new(),
             newest_coverage: 0,
+            scans: BTreeSet::new(),
         }
     }
 
@@ -59,6 +62,11 @@ impl Tracker {
         self.mempool.insert(txid, Prints::of(&self.fingerprints, &row.tx), true);
     }
 
+    /// A history scan that has not ended.
+    pub fn load_scan(&mut self, scan: ScanId) {
+        self.scans.insert(scan);
+    }
+
     pub fn tip(&self) -> Option<BlockId> {
         self.tip
     }
@@ -74,6 +82,15 @@ impl Tracker {
         }
     }
 
+    pub(super) fn uncount_depths(&mut self, depths: &[u8]) {
+        for depth in depths.iter().filter(|depth| **depth > 1) {
+            if let Some(count) = self.depths.get_mut(depth) {
+                *count = count.saturating_sub(1);
+            }
+        }
+        self.depths.retain(|_, count| *count > 0);
+    }
+
     /// Takes one input. `view` must hold every transition before this one, committed or in an [`Overlay`](super::Overlay).
     pub fn apply(&mut self, view: &impl View, input: Input) -> Result<Transition, ApplyError> {
         match input {
@@ -86,6 +103,11 @@ impl Tracker {
             Input::Snapshot { tip, txids, .. } => Ok(self.snapshot(tip, &txids)),
             Input::Watch { scripts, now } => self.watch(view, scripts, now),
             Input::Baseline { block, scripts, outputs, now } => self.baseline(view, block, &scripts, &outputs, now),
+            Input::Unwatch { scripts, now } => self.unwatch(view, &scripts, now),
+            Input::OpenScan { scan, scripts, from, to, now } => self.open_scan(view, scan, scripts, from, to, now),
+            Input::SkipPast { scans, horizon, now } => self.skip_past(view, &scans, horizon, now),
+            Input::Past { scans, scripts, first, blocks, upto, now } => self.past(view, &scans, scripts, first, &blocks, upto, now),
+            Input::CloseScan { scan, end, now } => self.close_scan(view, scan, end, now),
         }
     }
 }

@@ -180,7 +180,7 @@ impl<'a, V: View> Step<'a, V> {
     }
 }
 
-fn touch(touches: &mut Vec<Touch>, script: ScriptHash, received: u64, sent: u64) -> Result<(), ApplyError> {
+pub(super) fn touch(touches: &mut Vec<Touch>, script: ScriptHash, received: u64, sent: u64) -> Result<(), ApplyError> {
     let add = |a: u64, b: u64| a.checked_add(b).ok_or(ApplyError::Amount(script));
     match touches.iter_mut().find(|touch| touch.script == script) {
         Some(touch) => (touch.received, touch.sent) = (add(touch.received, received)?, add(touch.sent, sent)?),
@@ -189,7 +189,7 @@ fn touch(touches: &mut Vec<Touch>, script: ScriptHash, received: u64, sent: u64)
     Ok(())
 }
 
-fn order(height: u32, position: u32) -> u64 {
+pub(super) fn order(height: u32, position: u32) -> u64 {
     (u64::from(height) << 32) | u64::from(position)
 }
 

@@ -5,7 +5,7 @@ use std::hash::Hash;
 
 use bitcoin::{OutPoint, Txid};
 
-use super::{BlockId, BlockRow, Change, ChangeSet, OutputRow, ScriptHash, TxRow, WatchRow};
+use super::{BlockId, BlockRow, Change, ChangeSet, OutputRow, ScanId, ScanRow, ScriptHash, TxRow, WatchRow};
 
 /// A row that cannot be read. Always fatal: the store is damaged or unreadable.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -21,6 +21,13 @@ pub trait View {
     fn tip(&self) -> Result<Option<BlockId>, ViewError>;
     /// The scripts whose coverage begins above `height`. May be slow: it is asked only when a reorg reaches below the newest watch.
     fn watches_above(&self, height: u32) -> Result<Vec<ScriptHash>, ViewError>;
+    /// The outputs of a script whose spend is not confirmed, in any order.
+    fn unspent(&self, script: &ScriptHash) -> Result<Vec<OutPoint>, ViewError>;
+    /// The transactions that touch a script, in any order.
+    fn history(&self, script: &ScriptHash) -> Result<Vec<Txid>, ViewError>;
+    fn scan(&self, scan: &ScanId) -> Result<Option<ScanRow>, ViewError>;
+    /// The scripts of a scan that has not ended.
+    fn scan_scripts(&self, scan: &ScanId) -> Result<Option<Vec<ScriptHash>>, ViewError>;
 }
 
 /// Rows in maps: the view of tests.
@@ -31,6 +38,8 @@ pub struct MemoryView {
     pub txs: HashMap<Txid, TxRow>,
     pub blocks: HashMap<u32, BlockRow>,
     pub tip: Option<BlockId>,
+    pub scans: HashMap<ScanId, ScanRow>,
+    pub scan_scripts: HashMap<ScanId, Vec<ScriptHash>>,
 }
 
 impl MemoryView {
@@ -42,9 +51,20 @@ impl MemoryView {
                 Change::Tx { txid, new, .. } => set(&mut self.txs, txid, new),
                 Change::Block { height, new, .. } => set(&mut self.blocks, height, new),
                 Change::Tip { new, .. } => self.tip = new,
+                Change::Scan { scan, new, .. } => set(&mut self.scans, scan, new),
+                Change::ScanScripts { scan, new, .. } => set(&mut self.scan_scripts, scan, new),
             }
         }
     }
+}
+
+/// Whether an output is among those of [`View::unspent`].
+fn is_unspent(row: &OutputRow, script: &ScriptHash) -> bool {
+    row.script == *script && row.spent.is_none_or(|spend| spend.height.is_none())
+}
+
+fn touches(row: &TxRow, script: &ScriptHash) -> bool {
+    row.touches.iter().any(|touch| touch.script == *script)
 }
 
 fn set<K: Eq + Hash, V>(map: &mut HashMap<K, V>, key: K, value: Option<V>) {
@@ -78,6 +98,22 @@ impl View for MemoryView {
     fn watches_above(&self, height: u32) -> Result<Vec<ScriptHash>, ViewError> {
         Ok(self.watches.iter().filter(|(_, row)| row.coverage.from_height > height).map(|(script, _)| *script).collect())
     }
+
+    fn unspent(&self, script: &ScriptHash) -> Result<Vec<OutPoint>, ViewError> {
+        Ok(self.outputs.iter().filter(|(_, row)| is_unspent(row, script)).map(|(outpoint, _)| *outpoint).collect())
+    }
+
+    fn history(&self, script: &ScriptHash) -> Result<Vec<Txid>, ViewError> {
+        Ok(self.txs.iter().filter(|(_, row)| touches(row, script)).map(|(txid, _)| *txid).collect())
+    }
+
+    fn scan(&self, scan: &ScanId) -> Result<Option<ScanRow>, ViewError> {
+        Ok(self.scans.get(scan).cloned())
+    }
+
+    fn scan_scripts(&self, scan: &ScanId) -> Result<Option<Vec<ScriptHash>>, ViewError> {
+        Ok(self.scan_scripts.get(scan).cloned())
+    }
 }
 
 /// A view with changes on top, so that several transitions see each other before they are committed as one batch.
@@ -89,11 +125,22 @@ pub struct Overlay<'a, V> {
     txs: HashMap<Txid, Option<TxRow>>,
     blocks: HashMap<u32, Option<BlockRow>>,
     tip: Option<Option<BlockId>>,
+    scans: HashMap<ScanId, Option<ScanRow>>,
+    scan_scripts: HashMap<ScanId, Option<Vec<ScriptHash>>>,
 }
 
 impl<'a, V: View> Overlay<'a, V> {
     pub fn new(base: &'a V) -> Self {
-        Self { base, watches: HashMap::new(), outputs: HashMap::new(), txs: HashMap::new(), blocks: HashMap::new(), tip: None }
+        Self {
+            base,
+            watches: HashMap::new(),
+            outputs: HashMap::new(),
+            txs: HashMap::new(),
+            blocks: HashMap::new(),
+            tip: None,
+            scans: HashMap::new(),
+            scan_scripts: HashMap::new(),
+        }
     }
 
     pub fn add(&mut self, changes: &ChangeSet) {
@@ -104,6 +151,8 @@ impl<'a, V: View> Overlay<'a, V> {
                 Change::Tx { txid, new, .. } => drop(self.txs.insert(txid, new)),
                 Change::Block { height, new, .. } => drop(self.blocks.insert(height, new)),
                 Change::Tip { new, .. } => self.tip = Some(new),
+                Change::Scan { scan, new, .. } => drop(self.scans.insert(scan, new)),
+                Change::ScanScripts { scan, new, .. } => drop(self.scan_scripts.insert(scan, new)),
             }
         }
     }
@@ -136,5 +185,29 @@ impl<V: View> View for Overlay<'_, V> {
         let above = |row: &Option<WatchRow>| row.as_ref().is_some_and(|row| row.coverage.from_height > height);
         scripts.extend(self.watches.iter().filter(|(_, row)| above(row)).map(|(script, _)| *script));
         Ok(scripts)
+    }
+
+    fn unspent(&self, script: &ScriptHash) -> Result<Vec<OutPoint>, ViewError> {
+        let mut outpoints = self.base.unspent(script)?;
+        outpoints.retain(|outpoint| !self.outputs.contains_key(outpoint));
+        let ours = self.outputs.iter().filter(|(_, row)| row.as_ref().is_some_and(|row| is_unspent(row, script)));
+        outpoints.extend(ours.map(|(outpoint, _)| *outpoint));
+        Ok(outpoints)
+    }
+
+    fn history(&self, script: &ScriptHash) -> Result<Vec<Txid>, ViewError> {
+        let mut txids = self.base.history(script)?;
+        txids.retain(|txid| !self.txs.contains_key(txid));
+        let ours = self.txs.iter().filter(|(_, row)| row.as_ref().is_some_and(|row| touches(row, script)));
+        txids.extend(ours.map(|(txid, _)| *txid));
+        Ok(txids)
+    }
+
+    fn scan(&self, scan: &ScanId) -> Result<Option<ScanRow>, ViewError> {
+        self.scans.get(scan).map_or_else(|| self.base.scan(scan), |row| Ok(row.clone()))
+    }
+
+    fn scan_scripts(&self, scan: &ScanId) -> Result<Option<Vec<ScriptHash>>, ViewError> {
+        self.scan_scripts.get(scan).map_or_else(|| self.base.scan_scripts(scan), |scripts| Ok(scripts.clone()))
     }
 }

@@ -2,12 +2,15 @@
 
 use std::collections::{BTreeSet, HashSet};
 
+use bitcoin::{OutPoint, Transaction, Txid};
+
 use super::event::Cause;
 use super::filter::BuildIdentity;
 use super::input::FoundOutput;
 use super::step::Step;
 use super::{
-    ApplyError, Ask, Balance, BlockId, Coverage, OutputRow, Past, ScriptHash, Status, Tracker, Transition, View, WatchRequest, WatchRow,
+    ApplyError, Ask, Balance, BlockId, Coverage, OutputRow, Past, ScriptHash, Spend, Status, Tracker, Transition, View, WatchRequest,
+    WatchRow,
 };
 
 impl Tracker {
@@ -119,7 +122,7 @@ impl<V: View> Step<'_, V> {
             label: String::new(),
             added: self.draft.now(),
             depths: vec![1],
-            coverage: Coverage { from_height, utxos_complete: false, pending: false },
+            coverage: Coverage { from_height, ..Coverage::default() },
             balance: Balance::default(),
             utxo_count: 0,
             tx_count: 0,
@@ -131,28 +134,47 @@ impl<V: View> Step<'_, V> {
     fn merge_found(&mut self, script: ScriptHash, found: &FoundOutput) -> Result<(), ApplyError> {
         match self.draft.output(&found.outpoint)?.map(|row| row.height) {
             Some(Some(_)) => return Ok(()),
-            Some(None) => return self.confirm_found(found),
+            Some(None) => self.confirm_found(found)?,
             None => {}
         }
         let row = OutputRow { script, value: found.value.to_sat(), height: Some(found.height), coinbase: found.coinbase, spent: None };
         self.put_output(found.outpoint, Some(row))?;
         self.revisit_spender(&found.outpoint);
-        if let Some(mut block) = self.draft.block(found.height)?.cloned() {
-            block.found.push(found.outpoint);
-            self.draft.put_block(found.height, Some(block))?;
-        }
-        Ok(())
+        self.draft.add_found(found.height, found.outpoint)
     }
+
     /// We hold its transaction for unconfirmed: the node took the block back for a moment, before the script's past was known, and told
     /// of that before we looked at its chain. It is in our chain all the same; its place in the block is not known.
     fn confirm_found(&mut self, found: &FoundOutput) -> Result<(), ApplyError> {
         let (txid, height) = (found.outpoint.txid, found.height);
         let Some(tx) = self.draft.tx(&txid)?.map(|row| row.tx.clone()) else { return Ok(()) };
         let Some(mut block) = self.draft.block(height)?.cloned() else { return Ok(()) };
-        let touches = self.activate(txid, &tx, Some(height))?;
+        self.drop_unconfirmed_outputs(txid, &tx)?;
+        for input in &tx.input {
+            let Some(row) = self.watched_output(&input.previous_output)?.filter(|row| row.spent.is_some_and(|spend| spend.txid == txid))
+            else {
+                continue;
+            };
+            self.put_output(input.previous_output, Some(OutputRow { spent: Some(Spend { txid, height: Some(height) }), ..row }))?;
+        }
         self.tracker.mempool.remove(&txid);
-        self.record(txid, &tx, Status::Confirmed { block: BlockId { height, hash: block.hash }, position: u32::MAX }, touches)?;
+        let status = Status::Confirmed { block: BlockId { height, hash: block.hash }, position: u32::MAX };
+        self.record(txid, &tx, status, Vec::new())?;
         block.touched.push(txid);
         self.draft.put_block(height, Some(block))
+    }
+
+    /// Of a transaction that we held for unconfirmed and that is in an old block. Those of its outputs that are unspent are found with
+    /// the unspent outputs of their scripts; the others were spent in a block since, and have no row until a history scan meets that.
+    pub fn drop_unconfirmed_outputs(&mut self, txid: Txid, tx: &Transaction) -> Result<(), ApplyError> {
+        for (vout, output) in (0..).zip(&tx.output) {
+            let outpoint = OutPoint { txid, vout };
+            if self.watched_script(&output.script_pubkey)?.is_some()
+                && self.draft.output(&outpoint)?.is_some_and(|row| row.height.is_none())
+            {
+                self.put_output(outpoint, None)?;
+            }
+        }
+        Ok(())
     }
 }

@@ -16,7 +16,7 @@ socket.on("connect", () => {
     engine.once("upgrade", () => print("transport", engine.transport.name));
     socket.emit("subscribe_address", { address }, (answer) => print("ack", answer));
 });
-for (const event of ["connected", "subscribed", "new_transactions", "balance_change"]) {
+for (const event of ["connected", "subscribed", "new_transactions", "balance_change", "scan_progress", "scan_complete"]) {
     socket.on(event, (...data) => {
         if (data.length !== 1) throw new Error(`${event} has ${data.length} arguments`);
         print(event, data[0]);

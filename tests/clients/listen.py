@@ -45,6 +45,16 @@ def balance_change(data):
 
 
 @sio.event
+def scan_progress(data):
+    show("scan_progress", data)
+
+
+@sio.event
+def scan_complete(data):
+    show("scan_complete", data)
+
+
+@sio.event
 def disconnect(*reason):
     show("disconnect", reason)
 

@@ -5,13 +5,17 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+mod audit;
+mod baseline;
 mod browser;
+mod bulk;
 mod chain;
 mod clients;
 mod consumers;
 mod crash;
 mod cursors;
 mod feed;
+mod history;
 mod lag;
 mod live;
 mod mempool;
@@ -21,5 +25,6 @@ mod pause;
 mod refusals;
 mod reorg;
 mod rest;
+mod unwatch;
 mod watching;
 mod webhooks;

@@ -6,15 +6,16 @@
 use std::collections::BTreeMap;
 
 use bitcoin::ScriptBuf;
-use satwatch::store::Counts;
+use satwatch::store::{Counts, open_at_boot};
 use satwatch::tracker::{
-    Balance, BlockRow, Cause, Change, Event, EventKind, OutputRow, Phase, Spend, Status, Transition, TxRow, TxSummary, View, WatchRow,
+    Balance, BlockRow, Cause, Change, Event, EventKind, OutputRow, Phase, ScanId, ScanRow, ScanState, Spend, Status, Transition, TxRow,
+    TxSummary, View, WatchRow,
 };
-use tempfile::tempdir;
+use tempfile::{TempDir, tempdir};
 
 use super::{block_id, changes, dump, open, outpoint, output_row, script, tamper, tx_row, txid, watch_row};
 
-/// Family, key, value; keys of `meta` are text.
+/// What a store of format 1 holds: family, key, value; keys of `meta` are text.
 const VECTORS: &[(&str, &str, &str)] = &[
     ("blocks", "00000065", "01 65*32 29ab5f49 02 01*32 02*32 01 03*32 07000000"),
     (
@@ -157,6 +158,32 @@ const VECTORS: &[(&str, &str, &str)] = &[
     ),
 ];
 
+/// What format 2 added.
+const SECOND: &[(&str, &str, &str)] = &[
+    (
+        "events",
+        "000000000000000e",
+        "01 888a010000000000 01 65000000 65*32 05 03 001401 01*32 efcdab8967452301 07000000 65000000 0900000000000000",
+    ),
+    ("events", "000000000000000f", "01 888a010000000000 01 65000000 65*32 06 03 001401 01*32"),
+    ("open_scans", "0123456789abcdef", ""),
+    ("scan_scripts", "0123456789abcdef", "01 02 01*32 02*32"),
+    (
+        "scans",
+        "0000000000000001",
+        "01 0168e5cf8b010000 0268e5cf8b010000 01 07000000 01 09000000 01 08000000 0a000000 01000000 0300000000000000",
+    ),
+    ("scans", "0000000000000002", "01 0168e5cf8b010000 0268e5cf8b010000 02 07000000 00 00 07000000 01000000 0000000000000000"),
+    ("scans", "0123456789abcdef", "01 0168e5cf8b010000 0268e5cf8b010000 00 07000000 00 00 08000000 02000000 0300000000000000"),
+    ("since", "00000065 03*32", ""),
+    (
+        "watches",
+        "03*32",
+        "01 03 001403 06 74696c6c2033 0168e5cf8b010000 02 0106 65000000 05 02000000 \
+         8813000000000000 30f8ffffffffffff 0200000000000000 0300000000000000 0268e5cf8b010000",
+    ),
+];
+
 fn bytes(vector: &str) -> Vec<u8> {
     let hex = |digits: &str| -> Vec<u8> {
         (0..digits.len()).step_by(2).map(|at| u8::from_str_radix(&digits[at..at + 2], 16).expect("two hex digits")).collect()
@@ -168,9 +195,15 @@ fn bytes(vector: &str) -> Vec<u8> {
     vector.split_whitespace().flat_map(field).collect()
 }
 
-fn vectors() -> BTreeMap<(String, Vec<u8>), Vec<u8>> {
+type Entries = BTreeMap<(String, Vec<u8>), Vec<u8>>;
+
+fn entries(vectors: &[(&str, &str, &str)]) -> Entries {
     let key = |family: &str, key: &str| if family == "meta" { key.as_bytes().to_vec() } else { bytes(key) };
-    VECTORS.iter().map(|(family, name, value)| (((*family).to_owned(), key(family, name)), bytes(value))).collect()
+    vectors.iter().map(|(family, name, value)| (((*family).to_owned(), key(family, name)), bytes(value))).collect()
+}
+
+fn meta(name: &str) -> (String, Vec<u8>) {
+    ("meta".to_owned(), name.as_bytes().to_vec())
 }
 
 fn pending_watch() -> WatchRow {
@@ -235,6 +268,41 @@ fn events() -> Vec<Event> {
     events
 }
 
+fn scan_id() -> ScanId {
+    ScanId(0x0123_4567_89ab_cdef)
+}
+
+fn scan_row() -> ScanRow {
+    ScanRow {
+        created: 1_700_000_000_001,
+        updated: 1_700_000_000_002,
+        state: ScanState::Open,
+        from: 7,
+        to: None,
+        horizon: None,
+        next: 8,
+        scripts: 2,
+        found: 3,
+    }
+}
+
+/// What the second release added.
+fn more() -> Transition {
+    let mut scanned = watch_row(3);
+    scanned.coverage.scans = 2;
+    let complete = ScanRow { state: ScanState::Complete, to: Some(9), horizon: Some(8), next: 10, scripts: 1, ..scan_row() };
+    let cancelled = ScanRow { state: ScanState::Cancelled, next: 7, scripts: 1, found: 0, ..scan_row() };
+    let scans = [(ScanId(1), complete), (ScanId(2), cancelled), (scan_id(), scan_row())];
+    let mut set: Vec<_> = scans.into_iter().map(|(scan, row)| Change::Scan { scan, old: None, new: Some(row) }).collect();
+    set.push(Change::ScanScripts { scan: scan_id(), old: None, new: Some(vec![script(1), script(2)]) });
+    set.push(Change::Watch { script: script(3), old: None, new: Some(scanned) });
+    let (spk, script) = (ScriptBuf::from_bytes(vec![0, 20, 1]), script(1));
+    let complete = EventKind::ScanComplete { spk: spk.clone(), script, scan: scan_id(), from: 7, to: 101, transactions: 9 };
+    let kinds = [complete, EventKind::Unwatched { spk, script }];
+    let events = kinds.map(|kind| Event { time: 101_000, tip: Some(block_id(101)), kind }).to_vec();
+    Transition { events, ..changes(set) }
+}
+
 fn everything() -> Transition {
     let mut set = vec![
         Change::Watch { script: script(1), old: None, new: Some(watch_row(1)) },
@@ -252,10 +320,13 @@ fn what_is_written_has_the_bytes_of_the_schema() {
     let folder = tempdir().unwrap();
     let (mut writer, reader) = open(folder.path());
     writer.remember_monitoring(true).unwrap();
-    writer.commit(&[everything()], false).unwrap();
-    let mut expected = vectors();
-    let log_id = [&[1, 16], reader.log_id().as_bytes()].concat();
-    expected.insert(("meta".to_owned(), b"log_id".to_vec()), log_id);
+    writer.commit(&[everything(), more()], false).unwrap();
+    let mut expected = entries(VECTORS);
+    expected.extend(entries(SECOND));
+    expected.insert(meta("log_id"), [&[1, 16], reader.log_id().as_bytes()].concat());
+    expected.insert(meta("format"), bytes("01 02000000"));
+    expected.insert(meta("counts"), bytes("01 0300000000000000 0100000000000000 0500000000000000"));
+    expected.insert(meta("next_seq"), bytes("01 1000000000000000"));
     let found = dump(folder.path());
     for (entry, value) in &expected {
         assert_eq!(found.get(entry).map(|bytes| hex(bytes)), Some(hex(value)), "{} {}", entry.0, hex(&entry.1));
@@ -267,25 +338,34 @@ fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-#[test]
-fn stores_of_the_first_release_are_read() {
+/// The families of format 1; `default` comes with the database.
+const FIRST_FAMILIES: [&str; 12] =
+    ["meta", "blocks", "watches", "outputs", "unspent", "txs", "history", "mempool", "since", "pending", "events", "cursors"];
+
+/// A folder as the first release left it.
+fn first_format() -> TempDir {
     let folder = tempdir().unwrap();
     tamper(folder.path(), |raw| {
-        let options = rocksdb::Options::default();
-        for ((family, key), value) in vectors() {
-            if raw.cf_handle(&family).is_none() {
-                raw.create_cf(&family, &options).unwrap();
-            }
+        for family in FIRST_FAMILIES {
+            raw.create_cf(family, &rocksdb::Options::default()).unwrap();
+        }
+        for ((family, key), value) in entries(VECTORS) {
             raw.put_cf(raw.cf_handle(&family).unwrap(), key, value).unwrap();
         }
     });
+    folder
+}
+
+#[test]
+fn stores_of_the_first_release_are_read() {
+    let folder = first_format();
     let (writer, reader) = open(folder.path());
     assert_eq!((reader.log_id(), reader.monitoring().unwrap(), reader.first_seq().unwrap()), ("0123456789abcdef", Some(true), 1));
     let snapshot = reader.snapshot();
     assert_eq!((snapshot.tip().unwrap(), snapshot.head().unwrap(), writer.head()), (Some(block_id(101)), 13, 13));
     assert_eq!(snapshot.counts().unwrap(), Counts { addresses: 2, utxos: 1, transactions: 5 });
     assert_eq!(snapshot.watches(None, 9).unwrap(), [(script(1), watch_row(1)), (script(2), pending_watch())]);
-    assert_eq!(snapshot.pending_baselines(9).unwrap(), [(script(2), pending_watch())]);
+    assert_eq!(snapshot.pending_baselines().map(|row| row.unwrap()).collect::<Vec<_>>(), [(script(2), pending_watch())]);
     assert_eq!(writer.watches_above(101).unwrap(), [script(2)]);
     assert_eq!(snapshot.block(101).unwrap(), Some(block_row()));
     let rows = tx_rows();
@@ -301,4 +381,45 @@ fn stores_of_the_first_release_are_read() {
     assert_eq!(reader.unconfirmed_txs().map(|row| row.unwrap()).collect::<Vec<_>>(), [(txid(1), rows[0].1.clone())]);
     let numbered: Vec<_> = (1..).zip(events()).collect();
     assert_eq!(reader.read_events(0, 99).unwrap(), numbered);
+    assert_eq!((snapshot.open_scans().unwrap(), snapshot.scans(None).count()), (vec![], 0));
+}
+
+#[test]
+fn a_store_of_the_first_format_is_brought_up_to_the_second_with_all_that_it_holds() {
+    let folder = first_format();
+    drop(open(folder.path()));
+    // What each start writes, besides the format: the boot and the mark ahead of the numbers.
+    let mut expected = entries(VECTORS);
+    expected.insert(meta("format"), bytes("01 02000000"));
+    expected.insert(meta("reserved"), dump(folder.path())[&meta("reserved")].clone());
+    assert_eq!(dump(folder.path()), expected);
+
+    let (mut writer, reader) = open(folder.path());
+    writer.commit(&[more()], true).unwrap();
+    drop((writer, reader));
+    let (writer, reader) = open(folder.path());
+    assert_eq!(reader.snapshot().scan(&scan_id()).unwrap(), Some(scan_row()));
+    assert_eq!(reader.read_events(0, 99).unwrap(), (1..).zip(events().into_iter().chain(more().events)).collect::<Vec<_>>());
+    drop((writer, reader));
+    let found = dump(folder.path());
+    for (entry, value) in entries(SECOND) {
+        assert_eq!(found.get(&entry).map(|bytes| hex(bytes)), Some(hex(&value)), "{} {}", entry.0, hex(&entry.1));
+    }
+}
+
+#[test]
+fn a_process_that_died_while_it_brought_a_store_up_to_the_second_format_is_gone_on_with() {
+    let folder = first_format();
+    tamper(folder.path(), |raw| raw.create_cf("scans", &rocksdb::Options::default()).unwrap());
+    let (mut writer, reader) = open(folder.path());
+    writer.commit(&[more()], true).unwrap();
+    assert_eq!((reader.snapshot().open_scans().unwrap(), reader.snapshot().counts().unwrap().addresses), (vec![scan_id()], 3));
+}
+
+#[test]
+fn a_first_format_with_a_family_of_somebody_is_damage_not_another_format() {
+    let folder = first_format();
+    tamper(folder.path(), |raw| raw.create_cf("parcels", &rocksdb::Options::default()).unwrap());
+    let told = open_at_boot(folder.path(), Some(super::chain()), 0, super::BOOT).err().expect("it is refused").to_string();
+    assert!(told.contains("parcels"), "{told}");
 }

@@ -5,15 +5,20 @@
 //! 3. When it dies in the middle of one, or with the machine, what it missed is found as the follower finds it (by the fork point and
 //!    a snapshot of the mempool), and the end is the truth: balances and statuses are the node's, the stored log folds to them.
 //! 4. No number is given twice, also not after a power loss that took events away which were told.
+//! 5. A history scan goes on from where the store says that it is; in the end everything above the height that a coverage names is in
+//!    the rows, and nothing else.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::fs::{self, File};
+use std::sync::Arc;
 
 use bitcoin::Transaction;
 use proptest::prelude::*;
 use satwatch::indexer;
 use satwatch::store::{Reader, Writer};
-use satwatch::tracker::{Ask, Event, EventKind, Input, MemoryView, Overlay, Phase, ScriptHash, Seen, Status, Tracker, Transition, View};
+use satwatch::tracker::{
+    Ask, Event, EventKind, Input, MemoryView, Overlay, Phase, ScanEnd, ScanId, ScriptHash, Seen, Status, Tracker, Transition, View,
+};
 use tempfile::{TempDir, tempdir};
 
 use super::crash::newest_write_ahead_log;
@@ -59,6 +64,8 @@ struct Life {
     /// Numbers of the commits that it does not live to see.
     deaths: HashSet<u32>,
     synced: Option<Synced>,
+    /// What was scanned, so that changes of transactions are told that were never announced.
+    scanned: HashSet<ScriptHash>,
 }
 
 impl Life {
@@ -78,6 +85,7 @@ impl Life {
             death: None,
             deaths,
             synced: None,
+            scanned: HashSet::new(),
         };
         let genesis = &node.chain[0];
         let start = Input::Start { first_height: 0, blocks: vec![(genesis.block_hash(), genesis.header.time)], now: 0 };
@@ -92,8 +100,13 @@ impl Life {
 
     /// One piece of news; whatever it dies of, it is up again and has caught up at the end.
     fn hear(&mut self, node: &mut Node, op: &Op, now: u64) {
-        let news = node.happen(op, now);
-        let mut alive = self.tell(node, news).and_then(|()| self.find_pasts(node)).is_ok();
+        let mut news = node.happen(op, now);
+        if let Op::Cancel { scan } = op {
+            let open: Vec<ScanId> = self.rows.scan_scripts.keys().copied().collect::<BTreeSet<_>>().into_iter().collect();
+            let scan = open.get(usize::from(*scan) % open.len().max(1)).copied();
+            news.extend(scan.map(|scan| Input::CloseScan { scan, end: ScanEnd::Cancelled, now }));
+        }
+        let mut alive = self.tell(node, news).and_then(|()| self.find_pasts(node)).and_then(|()| self.scan(node)).is_ok();
         if self.death == Some(Death::Between) && self.deaths.contains(&u32::try_from(now / 1000).unwrap()) {
             let (rows, log) = (self.rows.clone(), self.log.clone());
             self.resume(node, now).expect("it dies in between only");
@@ -102,6 +115,29 @@ impl Life {
         while !alive {
             alive = self.resume(node, now).is_ok();
         }
+    }
+
+    /// Each open scan goes on a little.
+    fn scan(&mut self, node: &Node) -> Result<(), Died> {
+        for scan in self.rows.scan_scripts.keys().copied().collect::<BTreeSet<_>>() {
+            if let Some(input) = next_of_scan(node, &self.rows, scan) {
+                self.tell(node, vec![input])?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Until no scan is open.
+    fn scan_all(&mut self, node: &Node) {
+        for _ in 0..10_000 {
+            if self.rows.scan_scripts.is_empty() {
+                return;
+            }
+            if self.scan(node).is_err() {
+                while self.resume(node, node.now).is_err() {}
+            }
+        }
+        panic!("scans do not end: {:?}", self.rows.scans);
     }
 
     /// Inputs and what the tracker asks for in answer to them.
@@ -124,7 +160,13 @@ impl Life {
         let mut transitions: Vec<Transition> = Vec::new();
         let mut sync = false;
         for input in inputs {
-            sync |= !matches!(input, Input::TxSeen { .. } | Input::TxGone { .. } | Input::Settle { .. } | Input::Snapshot { .. });
+            sync |= !matches!(
+                input,
+                Input::TxSeen { .. } | Input::TxGone { .. } | Input::Settle { .. } | Input::Snapshot { .. } | Input::Past { .. }
+            );
+            if let Input::OpenScan { scripts, .. } = input {
+                self.scanned.extend(scripts);
+            }
             let transition = self.tracker.apply(&overlay, input.clone()).expect("the input is legal");
             overlay.add(&transition.changes);
             transitions.push(transition);
@@ -225,6 +267,11 @@ impl Life {
         for (height, row) in &self.rows.blocks {
             assert_eq!(snapshot.block(*height).unwrap().as_ref(), Some(row));
         }
+        for (scan, row) in &self.rows.scans {
+            assert_eq!(snapshot.scan(scan).unwrap().as_ref(), Some(row));
+            assert_eq!(snapshot.scan_scripts(scan).unwrap().as_ref(), self.rows.scan_scripts.get(scan));
+        }
+        assert_eq!(snapshot.scans(None).count(), self.rows.scans.len());
         assert_eq!(reader.read_events(0, usize::MAX).unwrap(), self.log);
     }
 
@@ -233,15 +280,22 @@ impl Life {
         let mut entries: BTreeMap<String, usize> = BTreeMap::new();
         dump(self.folder.path()).into_keys().for_each(|(family, _)| *entries.entry(family).or_default() += 1);
         let count = |family: &str| entries.get(family).copied().unwrap_or(0);
-        let stored = [count("watches"), count("outputs"), count("txs"), count("blocks")];
-        assert_eq!(stored, [self.rows.watches.len(), self.rows.outputs.len(), self.rows.txs.len(), self.rows.blocks.len()]);
+        let stored = ["watches", "outputs", "txs", "blocks", "scans", "scan_scripts"].map(count);
+        let MemoryView { watches, outputs, txs, blocks, scans, scan_scripts, .. } = &self.rows;
+        assert_eq!(stored, [watches.len(), outputs.len(), txs.len(), blocks.len(), scans.len(), scan_scripts.len()]);
     }
 
     /// Rows and events say what the node says.
     fn check_truth(&self, node: &Node) {
         assert_eq!(self.rows.tip, Some(node.tip()));
         for (script, row) in &self.rows.watches {
-            assert_eq!((row.balance, row.coverage.pending), (node.true_balance(script), false), "{script:?}");
+            assert_eq!((row.balance, row.coverage.pending, row.coverage.scans), (node.true_balance(script), false, 0), "{script:?}");
+            let history = node.true_history(script);
+            for (height, txid, received, sent) in history.iter().filter(|(height, ..)| *height >= row.coverage.from_height) {
+                let row = self.rows.txs.get(txid).unwrap_or_else(|| panic!("{txid} at {height} is missing for {script:?}"));
+                let touch = row.touches.iter().find(|touch| touch.script == *script).map(|touch| (touch.received, touch.sent));
+                assert_eq!(touch, Some((*received, *sent)), "{txid} at {height}");
+            }
         }
         for (txid, row) in &self.rows.txs {
             let height = node.chain.iter().position(|block| block.txdata.iter().any(|tx| tx.compute_txid() == *txid));
@@ -273,9 +327,14 @@ impl Life {
                 }
                 EventKind::TransactionUpdate { script, previous, transaction, .. } => {
                     let before = phases.insert((*script, transaction.txid), transaction.status.phase());
-                    assert_eq!(before, Some(*previous), "an update starts where the last one ended");
+                    let from_history = before.is_none() && *previous == Phase::Confirmed && self.scanned.contains(script);
+                    assert!(before == Some(*previous) || from_history, "an update starts where the last one ended");
                 }
-                EventKind::Block { .. } | EventKind::Reorg { .. } => {}
+                EventKind::Unwatched { script, .. } => {
+                    balances.remove(script);
+                    phases.retain(|(of, _), _| of != script);
+                }
+                EventKind::Block { .. } | EventKind::Reorg { .. } | EventKind::ScanComplete { .. } => {}
             }
         }
         for (script, row) in &self.rows.watches {
@@ -312,7 +371,29 @@ fn answer(node: &Node, rows: &MemoryView, ask: Ask) -> Vec<Input> {
             let outputs = node.found(&scripts);
             vec![Input::Baseline { block: node.tip(), scripts, outputs, now }]
         }
+        Ask::Scans => Vec::new(),
     }
+}
+
+/// What the runner of history scans does next for one; nothing while it has to wait.
+fn next_of_scan(node: &Node, rows: &MemoryView, scan: ScanId) -> Option<Input> {
+    /// Blocks of one step.
+    const STRIDE: u32 = 3;
+    let (row, scripts, now) = (&rows.scans[&scan], &rows.scan_scripts[&scan], node.now);
+    let coverages: Vec<_> = scripts.iter().filter_map(|script| rows.watches.get(script)).map(|watch| &watch.coverage).collect();
+    if rows.tip != Some(node.tip()) || coverages.iter().any(|coverage| coverage.pending) {
+        return None;
+    }
+    let covered = coverages.iter().map(|coverage| coverage.from_height).max().unwrap_or(0);
+    let end = row.to.map_or(covered, |to| to + 1);
+    if row.next >= end {
+        let upto = node.id(row.next.saturating_sub(1) as usize);
+        return Some(Input::CloseScan { scan, end: ScanEnd::Complete(upto), now });
+    }
+    let last = end.min(row.next + STRIDE) - 1;
+    let blocks = node.past(scripts, row.first(), row.next..=last);
+    let scope = Arc::new(scripts.iter().copied().collect::<HashSet<_>>());
+    Some(Input::Past { scans: vec![scan], scripts: vec![scope], first: row.next, blocks, upto: node.id(last as usize), now })
 }
 
 fn live(ops: &[Op], batch: usize, death: Option<Death>, deaths: &HashSet<u32>) -> (Life, Node) {
@@ -321,6 +402,7 @@ fn live(ops: &[Op], batch: usize, death: Option<Death>, deaths: &HashSet<u32>) -
     for (op, now) in ops.iter().zip((1..).map(|second| second * 1000)) {
         life.hear(&mut node, op, now);
     }
+    life.scan_all(&node);
     (life, node)
 }
 

@@ -84,7 +84,7 @@ fn watch_row(n: u8) -> WatchRow {
         label: format!("till {n}"),
         added: 1_700_000_000_001,
         depths: vec![1, 6],
-        coverage: Coverage { from_height: 101, utxos_complete: true, pending: false },
+        coverage: Coverage { from_height: 101, utxos_complete: true, pending: false, scans: 0 },
         balance: Balance { confirmed: 5_000, unconfirmed: -2_000 },
         utxo_count: 2,
         tx_count: 3,

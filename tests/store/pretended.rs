@@ -1,6 +1,7 @@
 //! A pretended node: a chain and a mempool, what happens to them at random, and how the follower would tell of it.
 
 use std::collections::{BTreeMap, HashSet};
+use std::ops::RangeInclusive;
 
 use bitcoin::absolute::LockTime;
 use bitcoin::block::{Header, Version};
@@ -10,7 +11,7 @@ use bitcoin::{
     transaction,
 };
 use proptest::prelude::*;
-use satwatch::tracker::{Balance, BlockId, FoundOutput, Input, Past, ScriptHash, Seen, WatchRequest};
+use satwatch::tracker::{Balance, BlockId, FoundOutput, Input, Past, PastBlock, PastTx, ScanId, ScriptHash, Seen, WatchRequest};
 
 #[derive(Debug, Clone)]
 pub enum Op {
@@ -41,6 +42,19 @@ pub enum Op {
     Watch {
         number: u8,
     },
+    Unwatch {
+        number: u8,
+    },
+    /// A history scan of the scripts whose bit is set. Both heights are taken as parts of the chain.
+    Scan {
+        bits: u8,
+        from: u8,
+        to: Option<u8>,
+    },
+    /// Ends the n-th open scan before its time.
+    Cancel {
+        scan: u16,
+    },
 }
 
 pub fn op() -> impl Strategy<Value = Op> {
@@ -53,6 +67,9 @@ pub fn op() -> impl Strategy<Value = Op> {
             .prop_map(|(bits, double_spend, to)| Op::Mine { bits, double_spend, to }),
         2 => (1..5_u8, any::<u16>()).prop_map(|(depth, bits)| Op::Reorg { depth, bits }),
         1 => (4..8_u8).prop_map(|number| Op::Watch { number }),
+        1 => (1..8_u8).prop_map(|number| Op::Unwatch { number }),
+        2 => (1..128_u8, any::<u8>(), prop::option::weighted(0.3, any::<u8>())).prop_map(|(bits, from, to)| Op::Scan { bits, from, to }),
+        1 => any::<u16>().prop_map(|scan| Op::Cancel { scan }),
     ]
 }
 
@@ -146,6 +163,16 @@ impl Node {
             }
             Op::Reorg { depth, bits } => self.reorganize(usize::from(depth).min(self.chain.len() - 1), bits),
             Op::Watch { number } => vec![watch(number, now)],
+            Op::Unwatch { number } => vec![Input::Unwatch { scripts: vec![ScriptHash::of(&spk(number))], now }],
+            Op::Scan { bits, from, to } => {
+                let scripts = (0..7).filter(|bit| bits & (1 << bit) != 0).map(|bit| ScriptHash::of(&spk(bit + 1))).collect();
+                let part = |of: u8, heights: u32| u32::from(of) * heights / 256;
+                let from = if from < 128 { 0 } else { part(2 * (from - 128), self.chain.len() as u32) };
+                let to = to.map(|to| from + part(to, self.chain.len() as u32 - from));
+                vec![Input::OpenScan { scan: ScanId(now), scripts, from, to, now }]
+            }
+            // Which are open is not the node's business.
+            Op::Cancel { .. } => Vec::new(),
         }
     }
 
@@ -280,6 +307,57 @@ impl Node {
             coinbase,
         });
         found.collect()
+    }
+
+    /// What happened to a script in blocks, oldest first: height, transaction, received, sent.
+    pub fn true_history(&self, script: &ScriptHash) -> Vec<(u32, Txid, u64, u64)> {
+        let mine = |out: &TxOut| if ScriptHash::of(&out.script_pubkey) == *script { out.value.to_sat() } else { 0 };
+        let mut owned: BTreeMap<OutPoint, u64> = BTreeMap::new();
+        let mut history = Vec::new();
+        for (height, block) in (0..).zip(&self.chain) {
+            for tx in &block.txdata {
+                let txid = tx.compute_txid();
+                let sent = tx.input.iter().filter_map(|input| owned.remove(&input.previous_output)).sum();
+                let received = tx.output.iter().map(mine).sum();
+                owned
+                    .extend((0..).zip(&tx.output).filter(|(_, out)| mine(out) > 0).map(|(vout, out)| (OutPoint { txid, vout }, mine(out))));
+                if received + sent > 0 {
+                    history.push((height, txid, received, sent));
+                }
+            }
+        }
+        history
+    }
+
+    /// What a scan of `scripts` that began at height `from` learns from the blocks of these heights.
+    pub fn past(&self, scripts: &[ScriptHash], from: u32, heights: RangeInclusive<u32>) -> Vec<PastBlock> {
+        let mut owned: BTreeMap<OutPoint, FoundOutput> = BTreeMap::new();
+        let mut past = Vec::new();
+        for (height, block) in (0..=*heights.end()).zip(&self.chain) {
+            let mut transactions = Vec::new();
+            for (position, tx) in (0..).zip(&block.txdata) {
+                let txid = tx.compute_txid();
+                let spent: Vec<_> = tx.input.iter().filter_map(|input| owned.remove(&input.previous_output)).collect();
+                let outputs = (0..).zip(&tx.output).filter(|(_, out)| scripts.contains(&ScriptHash::of(&out.script_pubkey)));
+                let paid = outputs.map(|(vout, out)| FoundOutput {
+                    outpoint: OutPoint { txid, vout },
+                    spk: out.script_pubkey.clone(),
+                    value: out.value,
+                    height,
+                    coinbase: tx.is_coinbase(),
+                });
+                let before = owned.len();
+                owned.extend(paid.map(|output| (output.outpoint, output)));
+                if before < owned.len() || !spent.is_empty() {
+                    let spent = spent.into_iter().filter(|output| output.height < from).collect();
+                    transactions.push(PastTx { position, tx: tx.clone(), spent });
+                }
+            }
+            if heights.contains(&height) && !transactions.is_empty() {
+                past.push(PastBlock { block: self.id(height as usize), time: block.header.time, transactions });
+            }
+        }
+        past
     }
 
     /// The balance of a script by a rescan of chain and mempool.

@@ -109,9 +109,27 @@ impl World {
                 Status::Confirmed { .. } | Status::Mempool => assert_eq!(place, Some(&row.status), "{txid} is where its row says"),
                 _ => assert!(place.is_none_or(|place| self.is_past(row, *place)), "{txid} is gone, and not at {place:?}"),
             }
+            assert!(!row.touches.is_empty(), "{txid} matters to somebody");
             assert!(row.status != Status::Mempool || !row.tx.is_coinbase(), "no coinbase is ever unconfirmed");
         }
+        self.check_blocks();
         self.check_events();
+        self.check_memory();
+    }
+
+    /// What a disconnect has to take back: every transaction of a block, in its order.
+    fn check_blocks(&self) {
+        for (txid, row) in &self.view.txs {
+            let Status::Confirmed { block, .. } = row.status else { continue };
+            assert!(self.view.blocks[&block.height].touched.contains(txid), "{txid} goes back with its block {}", block.height);
+        }
+        for (height, block) in &self.view.blocks {
+            let positions = block.touched.iter().filter_map(|txid| match self.view.txs.get(txid)?.status {
+                Status::Confirmed { block, position } if block.height == *height && position != u32::MAX => Some(position),
+                _ => None,
+            });
+            assert!(positions.is_sorted_by(|a, b| a < b), "the transactions of block {height} stand in its order, once");
+        }
     }
 
     /// It is in a block from before anything was known of the scripts that it touches. One that the node took back for a moment
@@ -123,17 +141,17 @@ impl World {
 
     fn check_script(&self, truth: &Truth, number: u8) {
         let row = &self.view.watches[&script(number)];
-        if row.coverage.pending {
+        if !row.coverage.utxos_complete {
             return;
         }
         assert_eq!(row.balance, truth.balance(number), "balance of script {number}");
         let owned = truth.owned(number);
-        let unspent = |row: &OutputRow| row.spent.is_none_or(|spend| spend.height.is_none());
         let mine = |row: &&OutputRow| row.script == script(number);
         for (outpoint, known) in self.view.outputs.iter().filter(|(_, row)| mine(row)) {
             assert_eq!(Some(known), owned.get(outpoint), "output {outpoint}");
         }
-        for (outpoint, output) in owned.iter().filter(|(_, row)| unspent(row)) {
+        let covered = |height: Option<u32>| height.is_none_or(|height| height >= row.coverage.from_height);
+        for (outpoint, output) in owned.iter().filter(|(_, row)| row.spent.is_none_or(|spend| covered(spend.height))) {
             assert_eq!(self.view.outputs.get(outpoint), Some(output), "{outpoint} is known");
         }
         let free = owned.values().filter(|row| row.spent.is_none()).count() as u64;
@@ -148,9 +166,10 @@ impl World {
             };
             let known = self.view.txs.get(&txid).and_then(|row| touch_of(row, number));
             assert!(known.is_some() || !covered, "{txid} is in the history of script {number}");
-            if let Some((received, sent)) = known.filter(|_| covered) {
-                assert_eq!((received, sent), truth.moves(tx, number), "what {txid} moves for script {number}");
-            }
+            let Some((received, sent)) = known else { continue };
+            let (truly_received, truly_sent) = truth.moves(tx, number);
+            assert!(received == truly_received && sent <= truly_sent, "what {txid} moves for script {number}");
+            assert!(sent == truly_sent || !covered, "what {txid} sends for script {number}");
         }
     }
 
@@ -164,7 +183,10 @@ impl World {
     /// What subscribers were told, folded from the first event on, is what the rows say.
     fn check_events(&self) {
         let mut fold = Fold::default();
-        self.events.iter().for_each(|event| fold.add(event));
+        for (changes, events) in &self.past {
+            events.iter().for_each(|event| fold.add(event));
+            fold.add_past(changes);
+        }
         for number in &self.watched {
             let told = fold.balances.get(&script(*number)).copied().unwrap_or_default();
             assert_eq!(told, self.view.watches[&script(*number)].balance.total(), "the last balance told is the balance");
@@ -234,6 +256,10 @@ fn check_against(view: &MemoryView, changes: &ChangeSet) {
             Change::Tx { txid, old, new } => (txid.to_string(), old != new, view.txs.get(txid) == old.as_ref()),
             Change::Block { height, old, new } => (height.to_string(), old != new, view.blocks.get(height) == old.as_ref()),
             Change::Tip { old, new } => ("tip".to_owned(), old != new, view.tip == *old),
+            Change::Scan { scan, old, new } => (format!("scan {scan}"), old != new, view.scans.get(scan) == old.as_ref()),
+            Change::ScanScripts { scan, old, new } => {
+                (format!("scripts of {scan}"), old != new, view.scan_scripts.get(scan) == old.as_ref())
+            }
         };
         assert!(real && old && rows.insert(row), "a change says what was before, once a row: {change:?}");
     }
@@ -247,6 +273,20 @@ struct Fold {
 }
 
 impl Fold {
+    /// What a history scan finds is in the history without a word.
+    fn add_past(&mut self, changes: &ChangeSet) {
+        if !changes.0.iter().any(|change| matches!(change, Change::Scan { .. })) {
+            return;
+        }
+        for change in &changes.0 {
+            let Change::Tx { txid, new: Some(row), .. } = change else { continue };
+            for touch in &row.touches {
+                let found = (row.status.phase(), touch.received, touch.sent);
+                self.told.entry((touch.script, *txid)).or_insert(found);
+            }
+        }
+    }
+
     fn add(&mut self, event: &Event) {
         match &event.kind {
             EventKind::BalanceChange { script, old, new, .. } => {
@@ -265,13 +305,18 @@ impl Fold {
                 let told = (transaction.status.phase(), transaction.received, transaction.sent);
                 let before = self.told.insert((*script, transaction.txid), told).expect("an update follows an announcement");
                 assert_eq!(before.0, *previous, "an update starts where the one before ended");
-                assert!(legal(before, told), "{before:?} -> {told:?}");
+                assert!(legal(before, told), "{before:?} -> {told:?}: {event:?}");
                 assert!((told.1, told.2) >= (before.1, before.2), "amounts never shrink");
                 let depth = match (transaction.status, event.tip) {
                     (Status::Confirmed { block, .. }, Some(tip)) => tip.height + 1 - block.height,
                     _ => 0,
                 };
                 assert_eq!(*confirmations, depth, "confirmations of {}", transaction.txid);
+            }
+            EventKind::ScanComplete { .. } => {}
+            EventKind::Unwatched { script, .. } => {
+                self.balances.remove(script);
+                self.told.retain(|(told, _), _| told != script);
             }
             EventKind::Block { block, .. } => {
                 assert!(self.tip.is_none_or(|tip| tip + 1 == block.height), "blocks are told in order");

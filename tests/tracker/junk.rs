@@ -2,10 +2,14 @@
 //!
 //! The node would refuse nearly all of this. Amounts beyond all money are a fatal error (see `ApplyError::is_fatal`), never a panic.
 
+use std::sync::Arc;
+
 use bitcoin::hashes::Hash;
 use bitcoin::{Amount, Block, BlockHash, OutPoint, ScriptBuf, Transaction, TxIn, TxOut, Txid};
 use proptest::prelude::*;
-use satwatch::tracker::{BlockId, FoundOutput, Input, MemoryView, Past, ScriptHash, Seen, Tracker, WatchRequest};
+use satwatch::tracker::{
+    BlockId, FoundOutput, Input, MemoryView, Past, PastBlock, PastTx, ScanEnd, ScanId, ScriptHash, Seen, Tracker, WatchRequest,
+};
 
 use crate::world::{block, spk, tx};
 
@@ -48,11 +52,38 @@ enum Act {
     },
     Baseline {
         scripts: Vec<u8>,
-        outputs: Vec<(u8, u32, u8, u64, u32, bool)>,
+        outputs: Vec<Found>,
         on_tip: bool,
+    },
+    Unwatch(Vec<u8>),
+    Open {
+        scan: u8,
+        scripts: Vec<u8>,
+        from: u32,
+        to: Option<u32>,
+    },
+    Skip {
+        scans: Vec<u8>,
+        horizon: u32,
+    },
+    /// Blocks: a height, whether it is ours, and transactions by index.
+    Past {
+        scans: Vec<u8>,
+        scripts: Vec<Vec<u8>>,
+        first: Option<u32>,
+        blocks: Vec<(u32, bool, Vec<u8>)>,
+        upto: (u32, bool),
+        spent: Vec<Found>,
+    },
+    Close {
+        scan: u8,
+        upto: Option<(u32, bool)>,
     },
     Reload,
 }
+
+/// Transaction by index, output, script, value, height, coinbase.
+type Found = (u8, u32, u8, u64, u32, bool);
 
 fn value() -> impl Strategy<Value = u64> {
     prop_oneof![6 => 0u64..10_000, 2 => Just(2_100_000_000_000_000), 1 => any::<u64>(), 1 => Just(u64::MAX)]
@@ -85,7 +116,37 @@ fn act() -> impl Strategy<Value = Act> {
         2 => (some(), prop::collection::vec(found, 0..4), prop::bool::weighted(0.9))
             .prop_map(|(scripts, outputs, on_tip)| Act::Baseline { scripts, outputs, on_tip }),
         1 => Just(Act::Reload),
+        8 => past(),
     ]
+}
+
+fn height() -> impl Strategy<Value = u32> {
+    prop_oneof![12 => 0u32..10, 1 => Just(u32::MAX), 1 => Just(u32::MAX - 1)]
+}
+
+/// What has to do with history scans.
+fn past() -> impl Strategy<Value = Act> {
+    let some = || prop::collection::vec(any::<u8>(), 0..4);
+    let block = || (height(), prop::bool::weighted(0.9));
+    let blocks = prop::collection::vec((height(), prop::bool::weighted(0.9), some()), 0..4);
+    let found = (any::<u8>(), 0u32..4, 0u8..5, value(), 0u32..12, any::<bool>());
+    let scripts = prop::collection::vec(some(), 0..3);
+    prop_oneof![
+        1 => some().prop_map(Act::Unwatch),
+        3 => (0u8..4, some(), height(), prop::option::of(height())).prop_map(|(scan, scripts, from, to)| Act::Open { scan, scripts, from, to }),
+        1 => (some(), height()).prop_map(|(scans, horizon)| Act::Skip { scans, horizon }),
+        8 => (some(), scripts, prop::option::weighted(0.1, height()), blocks, block(), prop::collection::vec(found, 0..4))
+            .prop_map(|(scans, scripts, first, blocks, upto, spent)| Act::Past { scans, scripts, first, blocks, upto, spent }),
+        2 => (0u8..4, prop::option::weighted(0.8, block())).prop_map(|(scan, upto)| Act::Close { scan, upto }),
+    ]
+}
+
+fn scan(number: u8) -> ScanId {
+    ScanId(u64::from(number % 4))
+}
+
+fn script(number: u8) -> ScriptHash {
+    ScriptHash::of(&spk(number % 5))
 }
 
 /// Each may spend any output of those before it, several times, and each other's inputs.
@@ -164,17 +225,54 @@ impl Heap {
                 Input::Watch { scripts: vec![WatchRequest { spk: spk(*script), label: None, depths: depths.clone(), past }], now }
             }
             Act::Baseline { scripts, outputs, on_tip } => {
-                let found = |(index, vout, script, value, height, coinbase): &(u8, u32, u8, u64, u32, bool)| FoundOutput {
-                    outpoint: OutPoint { txid: self.txid(*index), vout: *vout },
-                    spk: spk(*script),
-                    value: Amount::from_sat(*value),
-                    height: *height,
-                    coinbase: *coinbase,
-                };
                 let height = if *on_tip { tip.height } else { tip.height + 1 };
-                let scripts = scripts.iter().map(|number| ScriptHash::of(&spk(number % 5))).collect();
-                Input::Baseline { block: BlockId { height, ..tip }, scripts, outputs: outputs.iter().map(found).collect(), now }
+                let scripts = scripts.iter().map(|number| script(*number)).collect();
+                let outputs = outputs.iter().map(|found| self.found(found)).collect();
+                Input::Baseline { block: BlockId { height, ..tip }, scripts, outputs, now }
             }
+            Act::Unwatch(scripts) => Input::Unwatch { scripts: scripts.iter().map(|number| script(*number)).collect(), now },
+            Act::Open { scan: number, scripts, from, to } => {
+                let scripts = scripts.iter().map(|number| script(*number)).collect();
+                Input::OpenScan { scan: scan(*number), scripts, from: *from, to: *to, now }
+            }
+            Act::Skip { scans, horizon } => {
+                Input::SkipPast { scans: scans.iter().map(|number| scan(*number)).collect(), horizon: *horizon, now }
+            }
+            Act::Past { .. } => self.past(act, now),
+            Act::Close { scan: number, upto } => {
+                let end = upto.map_or(ScanEnd::Cancelled, |(height, ours)| ScanEnd::Complete(self.block(height, ours)));
+                Input::CloseScan { scan: scan(*number), end, now }
+            }
+        }
+    }
+
+    fn past(&self, act: &Act, now: u64) -> Input {
+        let Act::Past { scans, scripts, first, blocks, upto, spent } = act else { unreachable!("only these are asked for") };
+        let scans: Vec<ScanId> = scans.iter().map(|number| scan(*number)).collect();
+        let place = scans.first().and_then(|scan| self.view.scans.get(scan)).map_or(0, |row| row.next);
+        let spent: Vec<FoundOutput> = spent.iter().map(|found| self.found(found)).collect();
+        let one = |index: &u8| PastTx { position: u32::from(*index), tx: self.tx(*index), spent: spent.clone() };
+        // Mostly in order, or all would be refused.
+        let mut blocks: Vec<_> = blocks.iter().map(|(height, ours, txs)| (self.block(*height, *ours), txs)).collect();
+        blocks.sort_by_key(|(block, _)| block.height);
+        let blocks =
+            blocks.into_iter().map(|(block, txs)| PastBlock { block, time: 7, transactions: txs.iter().map(one).collect() }).collect();
+        let scripts = scripts.iter().map(|scripts| Arc::new(scripts.iter().map(|number| script(*number)).collect())).collect();
+        Input::Past { scans, scripts, first: first.unwrap_or(place), blocks, upto: self.block(upto.0, upto.1), now }
+    }
+
+    fn block(&self, height: u32, ours: bool) -> BlockId {
+        let known = self.view.blocks.get(&height).filter(|_| ours).map(|row| row.hash);
+        BlockId { height, hash: known.unwrap_or(BlockHash::from_byte_array([8; 32])) }
+    }
+
+    fn found(&self, (index, vout, script, value, height, coinbase): &Found) -> FoundOutput {
+        FoundOutput {
+            outpoint: OutPoint { txid: self.txid(*index), vout: *vout },
+            spk: spk(*script),
+            value: Amount::from_sat(*value),
+            height: *height,
+            coinbase: *coinbase,
         }
     }
 
@@ -185,6 +283,7 @@ impl Heap {
         self.view.outputs.keys().for_each(|outpoint| tracker.load_outpoint(outpoint));
         let unconfirmed = self.view.txs.iter().filter(|(_, row)| row.status == satwatch::tracker::Status::Mempool);
         unconfirmed.for_each(|(txid, row)| tracker.load_unconfirmed(*txid, row));
+        self.view.scan_scripts.keys().for_each(|scan| tracker.load_scan(*scan));
         tracker
     }
 }

@@ -3,12 +3,8 @@
 use bitcoin::OutPoint;
 use satwatch::tracker::{ApplyError, Balance, EventKind, Input, Past, Seen, WatchRequest};
 
-use crate::told::{coin, out, told, watching};
+use crate::told::{balance, coin, out, told, watching};
 use crate::world::{Heard, World, script, spk, tx};
-
-fn balance(world: &World, number: u8) -> Balance {
-    world.view.watches[&script(number)].balance
-}
 
 #[test]
 fn an_address_added_late_is_told_at_once_of_a_known_transaction_that_pays_it() {

@@ -2,13 +2,19 @@
 //! step the rows and the events must say what the node's chain and mempool say (`check.rs`).
 
 mod check;
+mod forget;
+mod held;
 mod interleave;
 mod junk;
 mod late;
 mod lifecycle;
+mod memory;
 mod ops;
+mod past;
 mod props;
+mod runner;
 mod scenarios;
 mod scripts;
 mod told;
+mod truth;
 mod world;

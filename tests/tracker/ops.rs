@@ -266,7 +266,7 @@ fn mine(world: &mut World, bits: u16, double_spend: Option<(u16, u8)>, coinbase_
 }
 
 fn reorg(world: &mut World, depth: usize, bits: &[u16], heard: Heard, what: Branch) {
-    let depth = depth.min(world.chain.len() - 1);
+    let depth = depth.min(world.chain.len() - 1 - world.first_known);
     if depth == 0 {
         return;
     }

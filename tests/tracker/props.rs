@@ -1,4 +1,4 @@
-//! Random lives of a node. The ten laws, and where they are held against the tracker:
+//! Random lives of a node. The twelve laws, and where they are held against the tracker:
 //!
 //! 1. every row equals the naive model that rescans chain and mempool, whatever way the tracker was told of things: balances,
 //!    outputs, spends, histories, amounts ([`World::check`], after every operation);
@@ -12,7 +12,9 @@
 //! 7. a conflict in a block always drops what it conflicts with and its descendants, and deaths name their cause;
 //! 8. no coinbase is ever unconfirmed;
 //! 9. nothing well-formed makes `apply` panic, and what it refuses changes nothing (`junk.rs`);
-//! 10. a process that dies between any two commits goes on from the rows as if nothing had happened.
+//! 10. a process that dies between any two commits goes on from the rows as if nothing had happened;
+//! 11. history scans bring what watching from the first block on would have (`truth.rs`);
+//! 12. a script that is forgotten leaves nothing behind (`forget.rs`), and memory is always what the rows say (`memory.rs`).
 
 use proptest::prelude::*;
 use satwatch::tracker::{MemoryView, Status};

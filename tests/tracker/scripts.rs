@@ -161,7 +161,7 @@ fn transactions_of_a_block_stand_in_its_order_and_a_spend_inside_it_counts() {
     assert_eq!(told(&world.mine(9, &txs).events), ["new 3", "balance 0>645", "block"]);
     let orders: Vec<u64> = txs.iter().map(|tx| world.view.txs[&tx.compute_txid()].order).collect();
     assert_eq!(orders, [(1 << 32) + 1, (1 << 32) + 2, (1 << 32) + 3]);
-    assert_eq!(world.view.watches[&script(1)].coverage, Coverage { from_height: 1, utxos_complete: true, pending: false });
+    assert_eq!(world.view.watches[&script(1)].coverage, Coverage { from_height: 1, utxos_complete: true, pending: false, scans: 0 });
     assert_eq!(world.view.blocks[&1].touched, txs.map(|tx| tx.compute_txid()));
     world.check();
 }

@@ -39,11 +39,14 @@ pub fn script(number: u8) -> ScriptHash {
 
 pub struct World {
     pub tracker: Tracker,
+    key: [u8; 16],
     pub view: MemoryView,
     pub events: Vec<Event>,
     /// Every transition, with the events that it told.
     pub past: Vec<(ChangeSet, Vec<Event>)>,
     pub chain: Vec<Block>,
+    /// Height of the first block that the tracker started with: no reorg goes below it.
+    pub first_known: usize,
     pub mempool: Vec<Transaction>,
     pub watched: HashSet<u8>,
     /// What became of transactions that are neither in the chain nor in the mempool.
@@ -92,8 +95,17 @@ pub fn block(previous: BlockHash, nonce: u32, txdata: Vec<Transaction>) -> Block
 impl World {
     /// A chain of one block, whose coinbase pays script 200 in ten outputs; nothing is watched.
     pub fn new() -> Self {
+        let mut world = Self::before_the_start();
+        world.start(1);
+        world
+    }
+
+    /// The same chain; the tracker knows no block yet.
+    pub fn before_the_start() -> Self {
         let mut world = Self {
             tracker: Tracker::new([7; 16]),
+            key: [7; 16],
+            first_known: 0,
             view: MemoryView::default(),
             events: Vec::new(),
             past: Vec::new(),
@@ -110,10 +122,15 @@ impl World {
         };
         let outputs = [(200, 1_000_000); 10];
         let genesis = block(BlockHash::all_zeros(), 0, vec![world.coinbase(&outputs)]);
-        let start = vec![(genesis.block_hash(), genesis.header.time)];
         world.chain.push(genesis);
-        let _ = world.send(Input::Start { first_height: 0, blocks: start, now: 0 });
         world
+    }
+
+    /// The tracker starts with the last `window` blocks.
+    pub fn start(&mut self, window: usize) {
+        self.first_known = self.chain.len().saturating_sub(window);
+        let blocks = self.chain[self.first_known..].iter().map(|block| (block.block_hash(), block.header.time)).collect();
+        let _ = self.send(Input::Start { first_height: self.first_known as u32, blocks, now: 0 });
     }
 
     pub fn coinbase(&mut self, outputs: &[(u8, u64)]) -> Transaction {
@@ -162,6 +179,8 @@ impl World {
                 }
                 Ask::Baseline if self.slow_scans => {}
                 Ask::Baseline => self.scan(),
+                // Scans go on when a test says so.
+                Ask::Scans => {}
             }
         }
         transition
@@ -366,7 +385,8 @@ impl World {
     /// The tracker's chain becomes the node's.
     pub fn follow(&mut self) {
         let ours = |height: u32| self.view.blocks.get(&height).map(|row| row.hash);
-        let common = (0..).zip(&self.chain).take_while(|(height, block)| ours(*height) == Some(block.block_hash())).count();
+        let known = (0..).zip(&self.chain).skip(self.first_known);
+        let common = self.first_known + known.take_while(|(height, block)| ours(*height) == Some(block.block_hash())).count();
         let to = BlockId { height: common as u32 - 1, hash: self.chain[common - 1].block_hash() };
         let _ = self.apply(Input::Disconnect { to, now: self.now });
         for (height, block) in (0..).zip(self.chain.clone()).skip(common) {
@@ -376,28 +396,30 @@ impl World {
 
     /// A new process: everything in memory is read from the rows again.
     pub fn restart(&mut self) {
-        self.tracker = self.loaded([9; 16]);
+        self.key = [9; 16];
+        self.tracker = self.loaded();
         self.snapshot();
         if !self.slow_scans && self.view.watches.values().any(|row| row.coverage.pending) {
             self.scan();
         }
     }
 
-    /// A tracker as the rows say, with another key than any before.
-    pub fn loaded(&self, key: [u8; 16]) -> Tracker {
-        let mut tracker = Tracker::new(key);
+    /// A tracker as the rows say.
+    pub fn loaded(&self) -> Tracker {
+        let mut tracker = Tracker::new(self.key);
         tracker.load_tip(self.view.tip);
         self.view.watches.values().for_each(|row| tracker.load_watch(row));
         let open = |spent: Option<Spend>| spent.is_none_or(|spend| spend.height.is_none());
         self.view.outputs.iter().filter(|(_, row)| open(row.spent)).for_each(|(outpoint, _)| tracker.load_outpoint(outpoint));
         self.view.txs.iter().filter(|(_, row)| row.status == Status::Mempool).for_each(|(txid, row)| tracker.load_unconfirmed(*txid, row));
+        self.view.scan_scripts.keys().for_each(|scan| tracker.load_scan(*scan));
         tracker
     }
 
     /// The same world at the same instant, whose daemon has just been restarted.
     pub fn restarted_twin(&self) -> World {
         let mut twin = World {
-            tracker: self.loaded([11; 16]),
+            tracker: self.loaded(),
             view: self.view.clone(),
             events: self.events.clone(),
             past: self.past.clone(),

@@ -14,6 +14,7 @@ use crate::api::error::ApiError;
 use crate::api::replay::{self, END, Room};
 use crate::api::subscriptions::Topic;
 use crate::socketio::{Ack, EncodeError, Encoded, SendError, Socket};
+use crate::tracker::{ScanId, ScriptHash};
 
 /// How long a request for a subscription waits until the client has caught up.
 pub const PATIENCE: Duration = Duration::from_secs(60);
@@ -134,6 +135,15 @@ pub struct Counts {
     pub seen: u64,
 }
 
+/// How a history scan is doing: for those who are subscribed to any of its scripts, each once, if their queues have room.
+pub struct ScanNews {
+    pub scan: ScanId,
+    pub scripts: Arc<[ScriptHash]>,
+    pub event: Encoded,
+    /// It says that the scan has ended. What says something else is dropped when the scan has ended meanwhile.
+    pub is_last: bool,
+}
+
 fn lagging() -> ApiError {
     let message = "You read more slowly than events come and are still being told what you missed. Wait for `caught_up`, then subscribe; or use another connection.";
     ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "lagging", message)
@@ -148,6 +158,7 @@ pub(super) enum Command {
     Lost { id: String, mark: u64, answer: oneshot::Sender<Option<Vec<Topic>>> },
     Rejoin { socket: Socket, from: u64, answer: oneshot::Sender<Option<CancellationToken>> },
     Forget { id: String },
+    Scan { news: ScanNews },
     SubscriptionsOf { socket: Socket, answer: oneshot::Sender<usize> },
     Counts { answer: oneshot::Sender<Counts> },
 }
@@ -281,6 +292,11 @@ impl Handle {
 
     pub async fn counts(&self) -> Result<Counts, ApiError> {
         self.ask(|answer| Command::Counts { answer }).await
+    }
+
+    /// Does not wait until they are told.
+    pub async fn tell_scan(&self, news: ScanNews) -> Result<(), ApiError> {
+        self.commands.send(Command::Scan { news }).await.map_err(|_| ApiError::stopping())
     }
 
     /// The socket is gone. Does not wait.

@@ -145,6 +145,20 @@ fn blocks_and_reorgs_name_their_ends() {
     assert_eq!(json, format!(r#"{{"old_tip":{{"height":9,"hash":"{hash}"}},"fork_point":{{"height":7,"hash":"{hash}"}},"depth":2,{tail}"#));
 }
 
+#[test]
+fn the_end_of_a_scan_and_of_watching_look_as_specified() {
+    let hash = "ab".repeat(32);
+    let tail = format!(r#""timestamp":1754336318.173,"tip":{{"height":7,"hash":"{hash}"}},"cursor":"5fa3-9"}}"#);
+    let script = ScriptHash::of(&spk());
+    let scan = tracker::ScanId(0xab);
+    let (name, json) = wire(EventKind::ScanComplete { spk: spk(), script, scan, from: 2, to: 6, transactions: 31 });
+    assert_eq!(name, "scan_complete");
+    let middle = r#""scan_id":"00000000000000ab","status":"complete","from_height":2,"to_height":6,"transaction_count":31"#;
+    assert_eq!(json, format!(r#"{{"address":"{ADDRESS}",{middle},{tail}"#));
+    let (name, json) = wire(EventKind::Unwatched { spk: spk(), script });
+    assert_eq!((name, json), ("unwatched", format!(r#"{{"address":"{ADDRESS}",{tail}"#)));
+}
+
 fn output(height: Option<u32>, coinbase: bool, spent: Option<Spend>) -> OutputRow {
     OutputRow { script: ScriptHash([0; 32]), value: 5_000_000_000, height, coinbase, spent }
 }
@@ -177,7 +191,7 @@ fn a_balance_looks_as_specified() {
         label: String::new(),
         added: 0,
         depths: vec![1],
-        coverage: Coverage { from_height: 5, utxos_complete: true, pending: false },
+        coverage: Coverage { from_height: 5, utxos_complete: true, pending: false, scans: 0 },
         balance: tracker::Balance { confirmed: 5_000_000_000, unconfirmed: -100 },
         utxo_count: 1,
         tx_count: 2,
@@ -195,9 +209,12 @@ fn a_balance_looks_as_specified() {
 
 #[test]
 fn coverage_is_complete_only_when_the_balance_is_whole_and_nothing_is_pending() {
-    let complete = |from_height, utxos_complete, pending| CoverageShape::from(&Coverage { from_height, utxos_complete, pending }).complete;
+    let complete =
+        |from_height, utxos_complete, pending| CoverageShape::from(&Coverage { from_height, utxos_complete, pending, scans: 0 }).complete;
     assert!(complete(5, true, false) && complete(0, false, false));
     assert!(!complete(5, false, false) && !complete(5, true, true) && !complete(5, false, true));
+    let scanned = CoverageShape::from(&Coverage { from_height: 5, utxos_complete: true, pending: false, scans: 1 });
+    assert!(scanned.pending && !scanned.complete && scanned.utxos_complete, "a scan is open");
 }
 
 #[test]

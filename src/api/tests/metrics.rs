@@ -69,3 +69,16 @@ async fn consumers_are_counted_by_name_until_they_are_gone() {
     daemon.request(request("DELETE").body(Full::default()).unwrap()).await;
     assert!(!daemon.metrics().await.iter().any(|it| it.contains("shop-1")), "nothing is left of it");
 }
+
+#[tokio::test]
+async fn open_scans_are_counted_with_what_is_left_of_them() {
+    let daemon = Daemon::start().await;
+    daemon.watch_from_now(1).await;
+    let scans = [daemon.scan(1, json!({})).await, daemon.scan(1, json!({})).await];
+    // One is not known to the node's side yet.
+    daemon.scans.send_replace(vec![super::scans::running(scans[0], 90)]);
+    let lines = daemon.metrics().await;
+    for line in ["satwatch_scans_open 2", "satwatch_scan_blocks_left 10"] {
+        assert!(lines.iter().any(|it| it == line), "{line}: {lines:#?}");
+    }
+}

@@ -1,13 +1,17 @@
 //! The API over a real store, tracker and indexer, without a network: requests go to the router, Socket.IO packets to the layer.
 
+mod audit;
 mod consumers;
 mod fresh;
 mod lag;
 mod live;
 mod metrics;
+mod progress;
 mod recovery;
 mod rest;
 mod restart;
+mod scans;
+mod unwatch;
 mod webhooks;
 
 use std::net::SocketAddr;
@@ -50,6 +54,8 @@ struct Daemon {
     router: Arc<Router>,
     layer: Layer<Live>,
     node: watch::Sender<bitcoind::Status>,
+    scans: watch::Sender<Vec<bitcoind::Progress>>,
+    audits: mpsc::Receiver<bitcoind::AuditRequest>,
     thread: std::thread::JoinHandle<Result<(), indexer::IndexerError>>,
     _asks: mpsc::Receiver<crate::tracker::Ask>,
     folder: tempfile::TempDir,
@@ -63,6 +69,7 @@ impl Daemon {
     async fn with(config: config::Config) -> Self {
         let (daemon, hub) = Self::on(tempfile::tempdir().unwrap(), config);
         tokio::spawn(hub.run(daemon.app.stop.clone()));
+        tokio::spawn(super::progress::run(daemon.app.clone()));
         daemon
             .apply(Input::Start { first_height: 100, blocks: vec![(BlockHash::from_byte_array([1; 32]), 1_600_000_000)], now: NOW })
             .await;
@@ -78,11 +85,14 @@ impl Daemon {
         let head = writer.head();
         let (indexer, thread) = indexer::spawn(tracker, writer, head, asks);
         let (node, status) = watch::channel(bitcoind::Status::default());
+        let (scans, audits) = (watch::Sender::new(Vec::new()), mpsc::channel(1));
         let listen = config.server.listen;
         let parts = Parts {
             reader,
             indexer,
             node: status,
+            scans: scans.subscribe(),
+            audits: audits.0,
             monitoring: watch::channel(true).0,
             config: Arc::new(config),
             listen,
@@ -93,7 +103,7 @@ impl Daemon {
         let (app, hub) = super::build(parts).unwrap();
         let router = Arc::new(Router::new(app.clone(), gate, socketio::Config::default()));
         let layer = Layer::new(socketio::LayerConfig::default(), Live::new(app.clone()));
-        (Self { app, router, layer, node, thread, _asks: asked, folder }, hub)
+        (Self { app, router, layer, node, scans, audits: audits.1, thread, _asks: asked, folder }, hub)
     }
 
     /// Ends it as a killed process ends: what is committed stays, and nothing more is sent.
@@ -146,6 +156,12 @@ impl Daemon {
     async fn post(&self, path: &str, body: &str) -> (u16, Value) {
         let request = Request::post(path).header("host", "localhost:5005").header("content-type", "application/json");
         let (status, _, body) = self.request(request.body(Full::from(body.to_owned())).unwrap()).await;
+        (status.as_u16(), serde_json::from_str(&body).unwrap())
+    }
+
+    async fn delete(&self, path: &str) -> (u16, Value) {
+        let request = Request::delete(path).header("host", "localhost:5005").body(Full::default()).unwrap();
+        let (status, _, body) = self.request(request).await;
         (status.as_u16(), serde_json::from_str(&body).unwrap())
     }
 

@@ -10,12 +10,12 @@ use crate::api::subscriptions::Topic;
 use crate::engineio::CloseReason;
 
 /// A client that asks to be recoverable, and comes back with what it remembers, as the stock JavaScript client does.
-struct Recovering {
-    client: Client,
+pub struct Recovering {
+    pub client: Client,
     room: usize,
     sid: String,
     pid: String,
-    offset: String,
+    pub offset: String,
     /// Has reached it and was not looked at yet.
     read: VecDeque<Heard>,
 }
@@ -29,7 +29,7 @@ enum Heard {
 }
 
 impl Daemon {
-    async fn recovering(&self) -> Recovering {
+    pub async fn recovering(&self) -> Recovering {
         self.recovering_with_room(1000).await
     }
 
@@ -52,12 +52,12 @@ impl Daemon {
 }
 
 impl Recovering {
-    fn lose(&self) {
+    pub fn lose(&self) {
         self.client.layer.close(&self.client.session, CloseReason::TransportClose);
     }
 
     /// Comes back on a new connection, and reads while it does. What is unread of the old one is lost.
-    async fn come_back(&mut self, daemon: &Daemon) {
+    pub async fn come_back(&mut self, daemon: &Daemon) {
         let _old = std::mem::replace(&mut self.client, daemon.silent_client(self.room));
         let payload = json!({"recover": true, "pid": self.pid, "offset": self.offset});
         let packet = Message::text(&format!("0{payload}"));
@@ -120,7 +120,7 @@ impl Recovering {
     }
 
     /// The names of the queued events; the answer to CONNECT is `CONNECTED` or `recovered`.
-    fn names(&mut self) -> Vec<String> {
+    pub fn names(&mut self) -> Vec<String> {
         let name = |heard| match heard {
             Heard::Connected { recovered: true } => "recovered".to_owned(),
             Heard::Connected { recovered: false } => "CONNECTED".to_owned(),

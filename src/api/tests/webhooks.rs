@@ -11,18 +11,18 @@ use tokio::sync::Semaphore;
 use super::*;
 
 /// Says `status` to everything, once `gate` lets it.
-struct Receiver {
-    url: String,
+pub struct Receiver {
+    pub url: String,
     status: AtomicU16,
-    gate: Semaphore,
+    pub gate: Semaphore,
     /// Bodies, in the order in which they came.
-    bodies: Mutex<Vec<Value>>,
+    pub bodies: Mutex<Vec<Value>>,
     open: AtomicUsize,
     most_open: AtomicUsize,
 }
 
 impl Receiver {
-    async fn start(status: u16, permits: usize) -> Arc<Self> {
+    pub async fn start(status: u16, permits: usize) -> Arc<Self> {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let receiver = Arc::new(Self {
             url: format!("http://{}/", listener.local_addr().unwrap()),
@@ -63,7 +63,7 @@ impl Receiver {
         }
     }
 
-    fn cursors(&self) -> Vec<String> {
+    pub fn cursors(&self) -> Vec<String> {
         self.bodies.lock().unwrap().iter().map(|body| body["cursor"].as_str().unwrap().to_owned()).collect()
     }
 }
@@ -73,7 +73,7 @@ fn whole_body(bytes: &[u8]) -> Option<Value> {
     serde_json::from_str(text.split_once("\r\n\r\n")?.1).ok()
 }
 
-async fn until(what: &str, mut look: impl AsyncFnMut() -> bool) {
+pub async fn until(what: &str, mut look: impl AsyncFnMut() -> bool) {
     let looking = async {
         while !look().await {
             tokio::time::sleep(Duration::from_millis(5)).await;
@@ -82,10 +82,10 @@ async fn until(what: &str, mut look: impl AsyncFnMut() -> bool) {
     tokio::time::timeout(PATIENCE, looking).await.unwrap_or_else(|_| panic!("not in time: {what}"));
 }
 
-const ANY: usize = 1_000_000;
+pub const ANY: usize = 1_000_000;
 
 impl Daemon {
-    async fn posting() -> Self {
+    pub async fn posting() -> Self {
         Self::with(config::Config {
             webhooks: config::Webhooks { allow_private: true, timeout: 20, give_up_after: 1 },
             ..config::Config::default()
@@ -93,16 +93,10 @@ impl Daemon {
         .await
     }
 
-    async fn define(&self, name: &str, definition: Value) -> (u16, Value) {
+    pub async fn define(&self, name: &str, definition: Value) -> (u16, Value) {
         let request =
             Request::put(format!("/consumers/{name}")).header("host", "localhost:5005").header("content-type", "application/json");
         let (status, _, body) = self.request(request.body(Full::from(definition.to_string())).unwrap()).await;
-        (status.as_u16(), serde_json::from_str(&body).unwrap())
-    }
-
-    async fn erase(&self, path: &str) -> (u16, Value) {
-        let request = Request::delete(path).header("host", "localhost:5005").body(Full::default()).unwrap();
-        let (status, _, body) = self.request(request).await;
         (status.as_u16(), serde_json::from_str(&body).unwrap())
     }
 
@@ -111,7 +105,7 @@ impl Daemon {
         assert_eq!(status, 200, "{body}");
     }
 
-    async fn webhook(&self, name: &str) -> Value {
+    pub async fn webhook(&self, name: &str) -> Value {
         let (status, body) = self.get(&format!("/consumers/{name}")).await;
         assert_eq!(status, 200, "{body}");
         body["webhook"].clone()
@@ -207,15 +201,15 @@ async fn dead_letters_outlive_their_webhook_and_a_forgotten_consumer_leaves_noth
     assert_eq!((status, &body["code"]), (409, &json!("no_webhook")));
     let (_, list) = daemon.get("/consumers/shop/dead_letters").await;
     let one = format!("/consumers/shop/dead_letters?cursor={}", list["dead_letters"][0]["cursor"].as_str().unwrap());
-    let dropped = daemon.erase(&one).await;
+    let dropped = daemon.delete(&one).await;
     assert_eq!((dropped.0, &dropped.1["count"], total().await), (200, &json!(1), 1));
-    assert_eq!(daemon.erase(&one).await.1["code"], "no_such_dead_letter");
+    assert_eq!(daemon.delete(&one).await.1["code"], "no_such_dead_letter");
     receiver.status.store(204, Ordering::SeqCst);
     daemon.define("shop", json!({ "url": receiver.url })).await;
     let (status, body) = daemon.post("/consumers/shop/dead_letters/resend", "{}").await;
     assert_eq!((status, &body["count"]), (202, &json!(1)));
     until("it is delivered", async || total().await == 0).await;
-    assert_eq!(daemon.erase("/consumers/shop").await.0, 200);
+    assert_eq!(daemon.delete("/consumers/shop").await.0, 200);
     for path in ["", "/dead_letters"] {
         assert_eq!(daemon.get(&format!("/consumers/shop{path}")).await.1["code"], "no_such_consumer");
     }
@@ -267,7 +261,7 @@ async fn a_consumer_of_a_deleted_name_has_a_secret_of_its_own() {
     daemon.define("shop", definition.clone()).await;
     let secret = || daemon.app.consumers.get("shop").unwrap().wants.webhook.clone().unwrap().secret;
     let before = secret();
-    let ((deleted, _), (created, body)) = tokio::join!(daemon.erase("/consumers/shop"), daemon.define("shop", definition.clone()));
+    let ((deleted, _), (created, body)) = tokio::join!(daemon.delete("/consumers/shop"), daemon.define("shop", definition.clone()));
     assert_eq!((deleted, created), (200, 201), "{body}");
     assert!(body["secret"].is_string() && secret() != before, "{body}");
 }
@@ -279,7 +273,7 @@ async fn a_definition_that_was_overtaken_does_not_hide_the_webhook_of_the_newer_
     let old = daemon.app.consumers.get("shop").unwrap();
     daemon.define("shop", json!({ "url": "http://127.0.0.1:1/new" })).await;
     crate::api::webhooks::spawn(&daemon.app, &old);
-    assert_eq!(daemon.erase("/consumers/shop/dead_letters").await.0, 200, "its task answers");
+    assert_eq!(daemon.delete("/consumers/shop/dead_letters").await.0, 200, "its task answers");
 }
 
 #[tokio::test]
@@ -291,7 +285,7 @@ async fn a_slip_in_a_request_about_dead_letters_forgets_none() {
         ("/consumers/shop/dead_letters?cursor=", "invalid_cursor"),
         ("/consumers/a%20b/dead_letters", "invalid_name"),
     ] {
-        let (status, body) = daemon.erase(path).await;
+        let (status, body) = daemon.delete(path).await;
         assert_eq!((status, &body["code"]), (400, &json!(code)), "{path}");
     }
     assert_eq!(daemon.get("/consumers/a%20b/dead_letters").await.1["code"], "invalid_name");

@@ -1,0 +1,213 @@
+//! `scan_progress`: how open history scans are doing, told to those who are subscribed to one of their addresses.
+//!
+//! It is not in the log and has no cursor: only the latest of it means anything. A client that does not keep up gets less of it. What is
+//! told follows what the node's side says of its scans; the hub drops what is no longer so when its turn comes.
+//!
+//! However many scans are open, a second brings [`ROUND`] of them and [`ROUND_SCRIPTS`] of their scripts to the hub at most; those that were
+//! told longest ago come first. A scan that only waits for its turn is not worth a word.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::Serialize;
+
+use super::App;
+use super::error::ApiError;
+use super::hub::{NAMESPACE, ScanNews};
+use super::json;
+use super::scans::Shape;
+use crate::bitcoind::Progress;
+use crate::clock::now_ms;
+use crate::socketio::Encoded;
+use crate::tracker::{ScanId, ScanState, ScriptHash};
+
+/// Between two words about a scan.
+const PACE: Duration = Duration::from_secs(1);
+/// Scans that are told about in one round.
+const ROUND: usize = 100;
+/// Scripts of them, unless the first alone has more.
+const ROUND_SCRIPTS: usize = 100_000;
+/// Scripts that are remembered from round to round.
+const REMEMBERED: usize = 1_000_000;
+
+/// The event's data.
+#[derive(Serialize)]
+struct Told<'a> {
+    #[serde(flatten)]
+    shape: &'a Shape,
+    timestamp: f64,
+}
+
+/// The event for a scan.
+pub fn event(shape: &Shape) -> Result<Encoded, ApiError> {
+    let told = Told { shape, timestamp: json::seconds(now_ms()) };
+    Encoded::event(NAMESPACE, "scan_progress", &told).map_err(|cause| ApiError::internal(&cause))
+}
+
+/// What was told of a scan last.
+struct Last {
+    progress: Progress,
+    round: u64,
+    scripts: Option<Arc<[ScriptHash]>>,
+}
+
+/// Remembers what was told.
+#[derive(Default)]
+struct Teller {
+    last: HashMap<ScanId, Last>,
+    round: u64,
+}
+
+impl Teller {
+    /// The scans that there is news of, those that were told longest ago first. Forgets those that have ended.
+    fn due(&mut self, scans: &[Progress]) -> Vec<Progress> {
+        self.round = self.round.saturating_add(1);
+        if !self.last.is_empty() {
+            let open: HashSet<_> = scans.iter().map(|progress| progress.scan).collect();
+            self.last.retain(|scan, _| open.contains(scan));
+        }
+        let is_due = |now: &&Progress| match self.last.get(&now.scan) {
+            Some(last) => last.progress != **now && (now.running || state(&last.progress) != state(now)),
+            None => now.running || now.waits_for.is_some(),
+        };
+        let mut due: Vec<_> = scans.iter().filter(is_due).cloned().collect();
+        due.sort_by_key(|now| self.last.get(&now.scan).map(|last| last.round));
+        due
+    }
+
+    fn remember(&mut self, progress: Progress, scripts: Arc<[ScriptHash]>) {
+        let others = self.last.iter().filter(|(scan, _)| **scan != progress.scan);
+        let remembered: usize = others.filter_map(|(_, last)| last.scripts.as_ref()).map(|scripts| scripts.len()).sum();
+        let fits = remembered.saturating_add(scripts.len()) <= REMEMBERED;
+        let last = Last { round: self.round, scripts: fits.then_some(scripts), progress };
+        self.last.insert(last.progress.scan, last);
+    }
+}
+
+/// What is worth a word when it changes.
+fn state(progress: &Progress) -> (bool, bool) {
+    (progress.running, progress.waits_for.is_some())
+}
+
+/// Tells until the daemon stops.
+pub async fn run(app: Arc<App>) {
+    let stop = app.stop.clone();
+    tokio::select! {
+        biased;
+        () = stop.cancelled() => {}
+        () = tell(&app) => {}
+    }
+}
+
+async fn tell(app: &Arc<App>) {
+    let (mut scans, mut teller) = (app.scans.clone(), Teller::default());
+    let mut is_more = false;
+    while is_more || scans.changed().await.is_ok() {
+        let due = teller.due(&scans.borrow_and_update());
+        // The cause of a failure is in the log, and the next round may do better.
+        is_more = teller.tell(app, due).await.unwrap_or_default();
+        tokio::time::sleep(PACE).await;
+    }
+}
+
+impl Teller {
+    /// One round: true when there was more than fits one.
+    async fn tell(&mut self, app: &Arc<App>, due: Vec<Progress>) -> Result<bool, ApiError> {
+        let mut left = ROUND_SCRIPTS;
+        for (count, progress) in due.into_iter().enumerate() {
+            if count == ROUND || left == 0 {
+                return Ok(true);
+            }
+            let Some((shape, scripts)) = self.look(app, &progress).await? else { continue };
+            left = left.saturating_sub(scripts.len());
+            let news = ScanNews { scan: progress.scan, scripts: scripts.clone(), event: event(&shape)?, is_last: false };
+            self.remember(progress, scripts);
+            app.hub.tell_scan(news).await?;
+        }
+        Ok(false)
+    }
+
+    /// How a scan is doing and its scripts; `None` when it has ended.
+    async fn look(&self, app: &Arc<App>, progress: &Progress) -> Result<Option<(Shape, Arc<[ScriptHash]>)>, ApiError> {
+        let now = progress.clone();
+        let known = self.last.get(&now.scan).and_then(|last| last.scripts.clone());
+        app.read(move |app| {
+            let snapshot = app.reader.snapshot();
+            let Some(row) = snapshot.scan(&now.scan)?.filter(|row| row.state == ScanState::Open) else { return Ok(None) };
+            let scripts = match known.filter(|scripts| scripts.len() as u64 == u64::from(row.scripts)) {
+                Some(scripts) => scripts,
+                None => snapshot.scan_scripts(&now.scan)?.unwrap_or_default().into(),
+            };
+            Ok(app.shape_with(&snapshot, now.scan, Some(&now))?.map(|shape| (shape, scripts)))
+        })
+        .await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn scan(n: u64, next: u32, running: bool, waits: bool) -> Progress {
+        let waits_for = waits.then(|| "the node".to_owned());
+        Progress { scan: ScanId(n), target: 1000, next, running, method: None, rate: None, waits_for }
+    }
+
+    /// One round in which all that is due is told, up to `most`.
+    fn round(teller: &mut Teller, scans: &[Progress], most: usize) -> Vec<u64> {
+        let due = teller.due(scans);
+        due.into_iter().take(most).map(|progress| (progress.scan.0, teller.remember(progress, Arc::new([]))).0).collect()
+    }
+
+    #[test]
+    fn a_scan_that_waits_for_its_turn_is_not_worth_a_word_until_it_runs() {
+        let mut teller = Teller::default();
+        let queued: Vec<_> = (0..10_000).map(|n| scan(n, 0, false, false)).collect();
+        assert!(round(&mut teller, &queued, ROUND).is_empty());
+        assert!(teller.last.is_empty());
+        assert_eq!(round(&mut teller, &[scan(1, 5, true, false), scan(2, 0, false, false)], ROUND), [1]);
+    }
+
+    #[test]
+    fn what_has_not_changed_is_told_once_and_every_change_of_state_is_told() {
+        let mut teller = Teller::default();
+        for (now, told) in [
+            (scan(1, 5, true, false), true),
+            (scan(1, 5, true, false), false),
+            (scan(1, 6, true, false), true),
+            (scan(1, 6, false, false), true),
+            (scan(1, 6, false, false), false),
+            (scan(1, 6, false, true), true),
+            (scan(1, 7, false, true), false),
+            (scan(1, 7, true, false), true),
+        ] {
+            assert_eq!(round(&mut teller, std::slice::from_ref(&now), ROUND).len(), usize::from(told), "{now:?}");
+        }
+    }
+
+    #[test]
+    fn when_there_are_too_many_for_a_round_all_have_their_turn() {
+        let mut teller = Teller::default();
+        let mut told = Vec::new();
+        for at in 0..4 {
+            let scans: Vec<_> = (0..10).map(|n| scan(n, at, true, false)).collect();
+            told.extend(round(&mut teller, &scans, 4));
+        }
+        assert_eq!(told[..10].iter().collect::<HashSet<_>>().len(), 10, "{told:?}");
+    }
+
+    #[test]
+    fn what_has_ended_is_forgotten_and_scripts_are_remembered_up_to_a_bound() {
+        let mut teller = Teller::default();
+        let scripts: Arc<[ScriptHash]> = vec![ScriptHash([0; 32]); REMEMBERED / 2].into();
+        for n in 0..3 {
+            teller.remember(scan(n, 0, true, false), scripts.clone());
+        }
+        assert_eq!(teller.last.values().filter(|last| last.scripts.is_some()).count(), 2);
+        teller.remember(scan(0, 1, true, false), scripts.clone());
+        assert!(teller.last[&ScanId(0)].scripts.is_some(), "its own place is free for it");
+        teller.due(&[scan(2, 0, true, false)]);
+        assert_eq!(teller.last.keys().copied().collect::<Vec<_>>(), [ScanId(2)]);
+    }
+}

@@ -1,0 +1,309 @@
+//! The confirmed unspent outputs of scripts as the node knows them, at our tip.
+//!
+//! A scan (`scantxoutset`) speaks for the block that was the node's tip when it began; on a full chain it takes minutes, and blocks come
+//! meanwhile. So its result is carried forward over the blocks that we have connected since, until it speaks for our tip.
+
+use std::collections::{HashMap, HashSet};
+use std::time::Duration;
+
+use bitcoin::{Amount, Block, Denomination, OutPoint, ScriptBuf};
+use tokio::sync::watch;
+
+use super::baseline::Place;
+use super::rpc::{Rpc, Scan, Unspent};
+use super::{Cause, NodeError};
+use crate::store::{Reader, StoreError};
+use crate::tracker::BlockId;
+use crate::tracker::input::FoundOutput;
+
+/// Over more blocks than this a new scan is cheaper.
+const CARRY: u32 = 500;
+/// Between two looks whether the node still has the block of a scan that we have not come to.
+const LOOK: Duration = Duration::from_secs(1);
+
+const SOON: Duration = Duration::from_millis(20);
+
+const SCAN_RUNS: i32 = -8;
+
+/// Why there is no answer.
+#[derive(Debug)]
+pub(super) enum Failed {
+    /// Our chain or the node's moved on: scan again.
+    Moved,
+    Node(NodeError),
+    /// The follower has ended.
+    Over,
+    Store(StoreError),
+}
+
+impl From<NodeError> for Failed {
+    fn from(error: NodeError) -> Self {
+        Self::Node(error)
+    }
+}
+
+impl From<StoreError> for Failed {
+    fn from(error: StoreError) -> Self {
+        Self::Store(error)
+    }
+}
+
+/// Where the result of a scan is carried along.
+pub(super) struct Chain {
+    pub(super) rpc: Rpc,
+    pub(super) reader: Reader,
+    pub(super) place: watch::Receiver<Place>,
+}
+
+/// What the scripts of one scan own.
+#[derive(Debug)]
+pub(super) struct Outputs {
+    pub(super) block: BlockId,
+    /// The scripts, in parts that can be merged one at a time.
+    pub(super) parts: Vec<Part>,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Part {
+    pub(super) spks: HashSet<ScriptBuf>,
+    pub(super) found: HashMap<OutPoint, FoundOutput>,
+}
+
+impl Outputs {
+    /// Scans for these scripts, which all differ. `size`: the scripts and outputs of a part, unless one script has more.
+    pub(super) async fn scan(rpc: &Rpc, spks: Vec<ScriptBuf>, size: usize) -> Result<Self, NodeError> {
+        let scan = rpc.scan(spks.clone()).await.map_err(explain)?;
+        let split = tokio::task::spawn_blocking(move || {
+            let (block, found) = read_scan(scan)?;
+            Ok(Self { block, parts: parts(spks, found, size) })
+        });
+        split.await.unwrap_or_else(|_| Err(NodeError::transient(Cause::Busy, "the daemon stops".into())))
+    }
+
+    /// Brings them to our tip of now.
+    pub(super) async fn carry(&mut self, chain: &mut Chain) -> Result<(), Failed> {
+        let way = chain.from(self.block).await?;
+        for next in way {
+            let body = chain.rpc.block(next.hash).await?;
+            if body.header.prev_blockhash != self.block.hash {
+                return Err(Failed::Moved);
+            }
+            for part in &mut self.parts {
+                part.connect(&body, next.height);
+            }
+            self.block = next;
+        }
+        Ok(())
+    }
+}
+
+impl Chain {
+    pub(super) async fn wait_for(&mut self, what: impl FnMut(&Place) -> bool) -> Result<(), Failed> {
+        self.place.wait_for(what).await.map(drop).map_err(|_| Failed::Over)
+    }
+
+    pub(super) fn is_at_node_tip(&self) -> bool {
+        self.place.borrow().at_node_tip
+    }
+
+    /// Our blocks above `block`, once we have come to it. We may never do: the node may take it back.
+    async fn from(&mut self, block: BlockId) -> Result<Vec<BlockId>, Failed> {
+        while self.reader.snapshot().tip()?.is_none_or(|tip| tip.height < block.height) {
+            let there = self.wait_for(|place| place.tip.is_some_and(|tip| tip.height >= block.height));
+            if let Ok(there) = tokio::time::timeout(LOOK, there).await {
+                there?;
+                // Otherwise it was, and is not any more: the follower has not said so yet.
+                tokio::time::sleep(SOON).await;
+            } else if self.rpc.hashes(vec![block.height]).await?.pop().flatten() != Some(block.hash) {
+                return Err(Failed::Moved);
+            }
+        }
+        let snapshot = self.reader.snapshot();
+        let Some(tip) = snapshot.tip()?.filter(|tip| tip.height >= block.height) else { return Err(Failed::Moved) };
+        if tip.height - block.height > CARRY {
+            return Err(Failed::Moved);
+        }
+        let mut way = Vec::new();
+        for height in block.height..=tip.height {
+            // A store that has just begun knows its tip's row too, so a missing one is not ours.
+            let hash = snapshot.block(height)?.ok_or(Failed::Moved)?.hash;
+            way.push(BlockId { height, hash });
+        }
+        match way.first() == Some(&block) {
+            true => Ok(way.split_off(1)),
+            false => Err(Failed::Moved),
+        }
+    }
+}
+
+impl Part {
+    /// What is unspent after one more block.
+    fn connect(&mut self, block: &Block, height: u32) {
+        for (position, tx) in block.txdata.iter().enumerate() {
+            for input in &tx.input {
+                self.found.remove(&input.previous_output);
+            }
+            if !tx.output.iter().any(|output| self.spks.contains(&output.script_pubkey)) {
+                continue;
+            }
+            let txid = tx.compute_txid();
+            for (vout, output) in (0u32..).zip(&tx.output) {
+                if self.spks.contains(&output.script_pubkey) {
+                    let outpoint = OutPoint { txid, vout };
+                    let spk = output.script_pubkey.clone();
+                    self.found.insert(outpoint, FoundOutput { outpoint, spk, value: output.value, height, coinbase: position == 0 });
+                }
+            }
+        }
+    }
+}
+
+/// The scripts with their outputs, `size` of both in a part.
+fn parts(spks: Vec<ScriptBuf>, found: Vec<FoundOutput>, size: usize) -> Vec<Part> {
+    let mut owned: HashMap<&ScriptBuf, usize> = HashMap::new();
+    for output in &found {
+        *owned.entry(&output.spk).or_default() += 1;
+    }
+    let (mut at, mut sum) = (0, 0);
+    let mut places = HashMap::with_capacity(spks.len());
+    for spk in spks {
+        let more = 1 + owned.get(&spk).copied().unwrap_or(0);
+        if sum > 0 && sum + more > size {
+            (at, sum) = (at + 1, 0);
+        }
+        sum += more;
+        places.insert(spk, at);
+    }
+    let mut parts: Vec<_> = (0..=at).map(|_| Part::default()).collect();
+    for output in found {
+        if let Some(at) = places.get(&output.spk) {
+            parts[*at].found.insert(output.outpoint, output);
+        }
+    }
+    for (spk, at) in places {
+        parts[at].spks.insert(spk);
+    }
+    parts
+}
+
+fn explain(error: NodeError) -> NodeError {
+    if error.cause == Cause::Rpc(SCAN_RUNS) && error.message.contains("in progress") {
+        return NodeError::transient(Cause::Busy, "bitcoind runs another scan of its unspent outputs; waiting for its end".into());
+    }
+    error
+}
+
+fn read_scan(scan: Scan) -> Result<(BlockId, Vec<FoundOutput>), NodeError> {
+    let hash = scan.bestblock.filter(|_| scan.success);
+    let hash =
+        hash.ok_or_else(|| NodeError::transient(Cause::Busy, "somebody ended the scan of the unspent outputs; starting it again".into()))?;
+    let outputs = scan.unspents.into_iter().map(found_output).collect::<Option<_>>();
+    let outputs = outputs.ok_or_else(|| NodeError::persistent(Cause::Shape, "bitcoind's scan names an amount that is none".into()))?;
+    Ok((BlockId { height: scan.height, hash }, outputs))
+}
+
+fn found_output(unspent: Unspent) -> Option<FoundOutput> {
+    let outpoint = OutPoint { txid: unspent.txid, vout: unspent.vout };
+    let value = Amount::from_str_in(unspent.amount.get(), Denomination::Bitcoin).ok()?;
+    Some(FoundOutput { outpoint, spk: unspent.script, value, height: unspent.height, coinbase: unspent.coinbase })
+}
+
+#[cfg(test)]
+mod tests {
+    use bitcoin::absolute::LockTime;
+    use bitcoin::block::{Header, Version};
+    use bitcoin::hashes::Hash;
+    use bitcoin::{BlockHash, CompactTarget, Sequence, Transaction, TxIn, TxMerkleNode, TxOut, Txid, Witness, transaction};
+
+    use super::*;
+
+    fn spk(n: u8) -> ScriptBuf {
+        ScriptBuf::from_bytes(vec![0, 1, n])
+    }
+
+    fn tx(spends: &[OutPoint], pays: &[(u8, u64)]) -> Transaction {
+        Transaction {
+            version: transaction::Version(2),
+            lock_time: LockTime::ZERO,
+            input: spends
+                .iter()
+                .map(|outpoint| TxIn {
+                    previous_output: *outpoint,
+                    script_sig: ScriptBuf::new(),
+                    sequence: Sequence::MAX,
+                    witness: Witness::new(),
+                })
+                .collect(),
+            output: pays.iter().map(|(n, value)| TxOut { value: Amount::from_sat(*value), script_pubkey: spk(*n) }).collect(),
+        }
+    }
+
+    fn block(txdata: Vec<Transaction>) -> Block {
+        let header = Header {
+            version: Version::TWO,
+            prev_blockhash: BlockHash::all_zeros(),
+            merkle_root: TxMerkleNode::all_zeros(),
+            time: 0,
+            bits: CompactTarget::from_consensus(0),
+            nonce: 0,
+        };
+        Block { header, txdata }
+    }
+
+    fn found(n: u8, owner: u8) -> FoundOutput {
+        let outpoint = OutPoint { txid: Txid::from_byte_array([n; 32]), vout: 0 };
+        FoundOutput { outpoint, spk: spk(owner), value: Amount::from_sat(9), height: 1, coinbase: false }
+    }
+
+    #[test]
+    fn a_scan_is_carried_over_spends_and_payments_of_a_block() {
+        let old = found(9, 1);
+        let spent = old.outpoint;
+        let mut part = Part { spks: HashSet::from([spk(1)]), found: HashMap::from([(spent, old)]) };
+        let coinbase = tx(&[OutPoint::null()], &[(1, 50)]);
+        let pays = tx(&[spent], &[(2, 5), (1, 6), (1, 7)]);
+        let pays_at = |vout| OutPoint { txid: pays.compute_txid(), vout };
+        let spends_within = tx(&[pays_at(1)], &[(3, 6)]);
+        part.connect(&block(vec![coinbase.clone(), pays.clone(), spends_within]), 7);
+        let mut left: Vec<_> =
+            part.found.values().map(|output| (output.outpoint, output.value.to_sat(), output.height, output.coinbase)).collect();
+        left.sort_by_key(|(_, value, _, _)| *value);
+        assert_eq!(left, [(pays_at(2), 7, 7, false), (OutPoint { txid: coinbase.compute_txid(), vout: 0 }, 50, 7, true)]);
+    }
+
+    #[test]
+    fn each_script_is_in_one_part_with_all_that_it_owns() {
+        let all: Vec<_> = (0..40).map(|n| found(n, [1, 2, 5][usize::from(n % 3)])).collect();
+        let parts = parts((0..8).map(spk).collect(), all, 16);
+        let sizes: Vec<_> = parts.iter().map(|part| (part.spks.len(), part.found.len())).collect();
+        assert_eq!(sizes, [(2, 14), (3, 13), (3, 13)]);
+        let spks: HashSet<_> = parts.iter().flat_map(|part| &part.spks).collect();
+        assert_eq!(spks.len(), 8);
+        for part in &parts {
+            assert!(part.found.iter().all(|(outpoint, output)| part.spks.contains(&output.spk) && *outpoint == output.outpoint));
+        }
+    }
+
+    #[test]
+    fn a_script_that_owns_more_than_a_part_may_hold_has_one_of_its_own() {
+        let all: Vec<_> = (0..40).map(|n| found(n, 1)).collect();
+        let parts = parts(vec![spk(0), spk(1), spk(2)], all, 10);
+        assert_eq!(parts.iter().map(|part| (part.spks.len(), part.found.len())).collect::<Vec<_>>(), [(1, 0), (1, 40), (1, 0)]);
+    }
+
+    #[test]
+    fn amounts_are_read_from_the_text() {
+        let text = r#"{"success":true,"height":3,"bestblock":"0000000000000000000000000000000000000000000000000000000000000001",
+            "unspents":[{"txid":"0000000000000000000000000000000000000000000000000000000000000002","vout":1,"scriptPubKey":"51",
+            "desc":"x","amount":20999999.97690001,"coinbase":true,"height":2,"more":[]}],"total_amount":1}"#;
+        let (block, outputs) = read_scan(serde_json::from_str(text).unwrap()).unwrap();
+        assert_eq!(block.height, 3);
+        assert_eq!((outputs[0].value.to_sat(), outputs[0].height, outputs[0].coinbase), (2_099_999_997_690_001, 2, true));
+    }
+
+    #[test]
+    fn an_aborted_scan_is_no_result() {
+        let scan: Scan = serde_json::from_str(r#"{"success":false,"unspents":[]}"#).unwrap();
+        assert_eq!(read_scan(scan).unwrap_err().cause, Cause::Busy);
+    }
+}

@@ -1,0 +1,106 @@
+//! History scans: what scripts did in blocks before they were watched.
+//!
+//! # Laws
+//!
+//! 1. Where a scan is, is in its row and nowhere else. What is kept in memory for it is made from the store, and dropped when the
+//!    tracker refuses something, when the node fails in the middle of a block, when the scans that go together change their way.
+//! 2. A block counts when it hashes to what was asked for and builds on the block before it. Whether that chain is ours is for the tracker
+//!    to say, which also sets scans back when a reorg takes blocks from them.
+//! 3. The live feed comes first: connections of our own, at most four blocks fetched at a time, searched beside the runtime, and merged
+//!    in small portions, one at a time.
+//! 4. Cost does not grow with scripts or scans: scans at the same height go together, and blocks are searched for all of them at once.
+//! 5. A scan that cannot go on says why, waits, and holds up no other.
+//!
+//! # Flow
+//!
+//! ```text
+//! jobs (store) --> choose: shortest first, all at the same height --> group (store): scripts, outputs that they own
+//!                                                                        |
+//! node --getblockhash, or scanblocks [`filters`]--> walk: fetch, in order --> finder: hits --> portions --Past--> indexer
+//!                                                    |                                            ^
+//!                                 scans above height 0: what the blocks spend ---- prevouts ------+
+//! ```
+//!
+//! A scan from height 0 meets every output before its spend. One that begins higher does not, so it is told by the node what each
+//! block spends.
+
+mod choose;
+mod filters;
+mod finder;
+mod group;
+mod jobs;
+mod portions;
+mod runner;
+mod stretch;
+mod walk;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use tokio::sync::{Notify, watch};
+use tokio_util::sync::CancellationToken;
+
+use super::Status;
+use super::baseline::Place;
+use super::rpc::Rpc;
+use crate::indexer::Handle;
+use crate::store::{Reader, StoreError};
+use crate::tracker::ScanId;
+
+/// Where the blocks of interest are learned from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Method {
+    /// Compact block filters name the few blocks that matter.
+    Filters,
+    /// Every block is read.
+    Blocks,
+}
+
+/// How an open scan is doing. What is lasting is in its row ([`crate::tracker::ScanRow`]).
+#[derive(Debug, Clone, PartialEq)]
+pub struct Progress {
+    pub scan: ScanId,
+    /// Last height that it has to come to, as far as is known.
+    pub target: u32,
+    /// First height that is not scanned yet. May be ahead of the row.
+    pub next: u32,
+    /// It is being worked on; otherwise it waits for its turn.
+    pub running: bool,
+    pub method: Option<Method>,
+    /// Blocks a second, while it runs.
+    pub rate: Option<f64>,
+    /// Why nothing goes on, as a sentence for a person.
+    pub waits_for: Option<String>,
+}
+
+pub(super) struct Rescans {
+    pub(super) rpc: Rpc,
+    pub(super) reader: Reader,
+    pub(super) indexer: Handle,
+    pub(super) wake: Arc<Notify>,
+    pub(super) place: watch::Receiver<Place>,
+    /// Says why we are not at the node's tip.
+    pub(super) status: watch::Receiver<Status>,
+    /// Progress of the scans that are known to be open, in any order.
+    pub(super) progress: watch::Sender<Vec<Progress>>,
+}
+
+/// A running call of ours is ended within this time when the daemon stops.
+const END: Duration = Duration::from_secs(1);
+
+/// Works on open scans until `shutdown`. A store that cannot be read ends it at once.
+pub(super) async fn run(rescans: Rescans, shutdown: CancellationToken) -> Result<(), StoreError> {
+    let (rpc, filtering) = (rescans.rpc.clone(), Arc::new(AtomicBool::new(false)));
+    let runner = runner::Runner::new(rescans, filtering.clone());
+    tokio::select! {
+        ended = runner.serve() => ended,
+        () = shutdown.cancelled() => {
+            if filtering.load(Ordering::Relaxed) {
+                // The node would go on, and refuse the call of our next start.
+                let _ = tokio::time::timeout(END, rpc.abort_scan_blocks()).await;
+            }
+            Ok(())
+        }
+    }
+}

@@ -1,0 +1,226 @@
+//! Calls about blocks of the past: their bytes, what they spend, and which of them block filters name.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU8, Ordering};
+
+use bitcoin::hex::FromHex;
+use bitcoin::{BlockHash, ScriptBuf, Txid};
+use serde::Deserialize;
+use serde_json::value::RawValue;
+use serde_json::{Value, json};
+
+use super::{Inner, NodeError, Rpc, call, shape};
+
+const UNKNOWN: u8 = 0;
+const OFFERED: u8 = 1;
+const ABSENT: u8 = 2;
+
+/// Whether the node offers something. Found out by asking once; a node that has offered it before lacks just what was asked for now.
+#[derive(Default)]
+pub(super) struct Offer(AtomicU8);
+
+impl Offer {
+    pub(super) fn absent() -> Self {
+        Self(AtomicU8::new(ABSENT))
+    }
+
+    pub(super) fn forget(&self) {
+        self.0.store(UNKNOWN, Ordering::Relaxed);
+    }
+
+    fn is_absent(&self) -> bool {
+        self.0.load(Ordering::Relaxed) == ABSENT
+    }
+
+    fn was_there(&self, there: bool) {
+        let now = if there { OFFERED } else { ABSENT };
+        let _ = self.0.compare_exchange(UNKNOWN, now, Ordering::Relaxed, Ordering::Relaxed);
+    }
+}
+
+/// The index of compact block filters, as `getindexinfo` describes it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+pub struct FilterIndex {
+    #[serde(default)]
+    pub synced: bool,
+    #[serde(default)]
+    pub best_block_height: u32,
+}
+
+/// `scanblocks start`.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct FilterScan {
+    #[serde(default)]
+    pub relevant_blocks: Vec<BlockHash>,
+    /// False: it was aborted.
+    #[serde(default)]
+    pub completed: bool,
+}
+
+/// An input of a block's transactions with the output that it spends.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Prevout {
+    pub outpoint: bitcoin::OutPoint,
+    pub spk: ScriptBuf,
+    pub value: bitcoin::Amount,
+    pub height: u32,
+    pub coinbase: bool,
+}
+
+#[derive(Deserialize)]
+struct VerboseBlock {
+    tx: Vec<VerboseTx>,
+}
+
+#[derive(Deserialize)]
+struct VerboseTx {
+    vin: Vec<VerboseInput>,
+}
+
+/// A coinbase's input has neither.
+#[derive(Deserialize)]
+struct VerboseInput {
+    txid: Option<Txid>,
+    #[serde(default)]
+    vout: u32,
+    prevout: Option<VerbosePrevout>,
+}
+
+#[derive(Deserialize)]
+struct VerbosePrevout {
+    #[serde(default)]
+    generated: bool,
+    height: u32,
+    /// In bitcoin, kept as text so that no floating point comes between.
+    value: Box<RawValue>,
+    #[serde(rename = "scriptPubKey")]
+    script: VerboseScript,
+}
+
+#[derive(Deserialize)]
+struct VerboseScript {
+    hex: ScriptBuf,
+}
+
+impl VerboseInput {
+    /// `None`: a coinbase's. An error: the node does not tell.
+    fn read(self) -> Result<Option<Prevout>, NodeError> {
+        let Some(txid) = self.txid else { return Ok(None) };
+        let told = self.prevout.ok_or_else(|| {
+            NodeError::persistent(
+                super::Cause::Shape,
+                "bitcoind does not tell what a block spends (getblock with verbosity 3): update it to Bitcoin Core 23 or later, \
+                 or scan from height 0, which needs it only on a pruned node"
+                    .into(),
+            )
+        })?;
+        let value = bitcoin::Amount::from_str_in(told.value.get(), bitcoin::Denomination::Bitcoin);
+        Ok(Some(Prevout {
+            outpoint: bitcoin::OutPoint { txid, vout: self.vout },
+            spk: told.script.hex,
+            value: value.map_err(|error| shape("getblock", &error))?,
+            height: told.height,
+            coinbase: told.generated,
+        }))
+    }
+}
+
+impl Rpc {
+    /// A block as bytes, which are not looked at, in `room`. Over REST where a node on this machine offers it.
+    pub async fn raw_block(&self, hash: BlockHash, room: Vec<u8>) -> Result<Vec<u8>, NodeError> {
+        if !self.0.rest.is_absent() {
+            let bytes = self.0.blocks.get(&format!("block/{hash}.bin"), room).await?;
+            self.0.rest.was_there(bytes.is_some());
+            if let Some(bytes) = bytes {
+                return Ok(bytes);
+            }
+        }
+        self.blocking(move |inner| inner.raw_block(&hash)).await
+    }
+
+    /// The outputs that a block spends, as bytes: for each of its transactions a list, empty for the coinbase. `None`: the node does
+    /// not offer it (Bitcoin Core does since 30, over REST).
+    pub async fn raw_spent_outputs(&self, hash: BlockHash) -> Result<Option<Vec<u8>>, NodeError> {
+        if self.0.rest.is_absent() || self.0.rest_spent.is_absent() {
+            return Ok(None);
+        }
+        let spent = self.0.blocks.get(&format!("spenttxouts/{hash}.bin"), Vec::new()).await?;
+        self.0.rest_spent.was_there(spent.is_some());
+        Ok(spent)
+    }
+
+    /// All inputs of a block, but for the coinbase's, in block order with what they spend. Expensive: half a second for a full block.
+    pub async fn prevouts(&self, hash: BlockHash) -> Result<Vec<Prevout>, NodeError> {
+        let block: VerboseBlock = self.call("getblock", vec![json!(hash), json!(3)]).await?;
+        let inputs = block.tx.into_iter().flat_map(|tx| tx.vin).map(VerboseInput::read);
+        inputs.filter_map(Result::transpose).collect()
+    }
+
+    /// The node's index of compact block filters, if it has one.
+    pub async fn filter_index(&self) -> Result<Option<FilterIndex>, NodeError> {
+        let mut indexes: HashMap<String, Value> = self.call("getindexinfo", vec![]).await?;
+        let index = indexes.remove("basic block filter index").map(serde_json::from_value).transpose();
+        index.map_err(|error| shape("getindexinfo", &error))
+    }
+
+    /// Blocks from height `from` to height `to` that may pay or spend from one of the scripts, by their filters: maybe too many, never
+    /// too few. `objects` are descriptors. One such scan at a time per node.
+    pub async fn scan_blocks(&self, objects: Value, from: u32, to: u32) -> Result<FilterScan, NodeError> {
+        self.call("scanblocks", vec![json!("start"), objects, json!(from), json!(to)]).await
+    }
+
+    /// Ends the running scan of filters, ours or not. True if there was one.
+    pub async fn abort_scan_blocks(&self) -> Result<bool, NodeError> {
+        self.call("scanblocks", vec![json!("abort")]).await
+    }
+}
+
+impl Inner {
+    pub(super) fn raw_block(&self, hash: &BlockHash) -> Result<Vec<u8>, NodeError> {
+        if !self.rest.is_absent() {
+            let bytes = self.quick_http.rest(&format!("block/{hash}.bin"))?;
+            self.rest.was_there(bytes.is_some());
+            if let Some(bytes) = bytes {
+                return Ok(bytes);
+            }
+        }
+        let hex: String = call(&self.quick, "getblock", &[json!(hash), json!(0)])?;
+        Vec::from_hex(&hex).map_err(|error| shape("getblock", &error))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn input(text: &str) -> Result<Option<Prevout>, NodeError> {
+        serde_json::from_str::<VerboseInput>(text).unwrap().read()
+    }
+
+    #[test]
+    fn a_coinbase_spends_nothing_and_a_prevout_is_read_to_the_satoshi() {
+        assert_eq!(input(r#"{"coinbase":"00","sequence":1}"#), Ok(None));
+        let text = r#"{"txid":"0000000000000000000000000000000000000000000000000000000000000002","vout":3,"scriptSig":{},
+            "prevout":{"generated":true,"height":7,"value":20999999.97690001,"scriptPubKey":{"asm":"1","hex":"51"}}}"#;
+        let read = input(text).unwrap().unwrap();
+        assert_eq!((read.outpoint.vout, read.value.to_sat(), read.height, read.coinbase), (3, 2_099_999_997_690_001, 7, true));
+        assert_eq!(read.spk, ScriptBuf::from_bytes(vec![0x51]));
+    }
+
+    #[test]
+    fn a_node_that_does_not_tell_what_is_spent_is_named_as_the_reason() {
+        let text = r#"{"txid":"0000000000000000000000000000000000000000000000000000000000000002","vout":3}"#;
+        assert!(input(text).unwrap_err().message.contains("verbosity 3"));
+    }
+
+    #[test]
+    fn what_was_offered_once_is_not_forgotten_because_one_thing_is_missing() {
+        let offer = Offer::default();
+        offer.was_there(true);
+        offer.was_there(false);
+        assert!(!offer.is_absent());
+        offer.forget();
+        offer.was_there(false);
+        assert!(offer.is_absent());
+    }
+}

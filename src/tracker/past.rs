@@ -1,0 +1,355 @@
+//! History scans: what scripts did in blocks before they were watched. It is history, not news: no transaction is announced, one
+//! [`EventKind::ScanComplete`] for each script says that its history is whole.
+//!
+//! # Laws
+//!
+//! 1. Blocks come in ascending order, and only what is spent is new: the outputs that are not were found by the baseline, or are known
+//!    because they came later. So a scan needs no second look at anything, and moves no balance, unless it puts right what we held for
+//!    unconfirmed.
+//! 2. An output of a confirmed transaction that we know, of a script whose baseline is merged, has no row when it was spent in a block
+//!    that no scan has come to. The spend brings the row.
+//! 3. Everything goes back with its block, like what was seen live: an open scan that was further is set back to the fork point with it.
+//! 4. A script's coverage reaches down only when a scan has come up to it. A reorg that raises the coverage meanwhile (its baseline is
+//!    asked for again) makes the scan longer.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+
+use bitcoin::{OutPoint, Txid};
+
+use super::event::{Cause, EventKind};
+use super::input::{FoundOutput, PastBlock, PastTx, ScanEnd};
+use super::step::{Step, order, touch};
+use super::{
+    ApplyError, Ask, BlockId, BlockRow, OutputRow, ScanId, ScanRow, ScanState, ScriptHash, Spend, Status, Touch, Tracker, Transition,
+    TxRow, View,
+};
+
+impl Tracker {
+    pub(super) fn open_scan(
+        &mut self,
+        view: &impl View,
+        scan: ScanId,
+        mut scripts: Vec<ScriptHash>,
+        from: u32,
+        to: Option<u32>,
+        now: u64,
+    ) -> Result<Transition, ApplyError> {
+        if view.scan(&scan)?.is_some() {
+            return Err(ApplyError::ScanExists(scan));
+        }
+        let mut step = Step::new(self, view, now);
+        scripts.sort_unstable();
+        scripts.dedup();
+        let mut watched = Vec::with_capacity(scripts.len());
+        for script in scripts {
+            let Some(mut row) = step.draft.watch(&script)?.cloned() else { continue };
+            row.coverage.scans = row.coverage.scans.saturating_add(1);
+            step.draft.put_watch(script, row)?;
+            watched.push(script);
+        }
+        let row = ScanRow {
+            created: now,
+            updated: now,
+            state: ScanState::Open,
+            from,
+            to,
+            horizon: None,
+            next: from,
+            scripts: u32::try_from(watched.len()).unwrap_or(u32::MAX),
+            found: 0,
+        };
+        step.draft.put_scan(scan, row)?;
+        step.draft.put_scan_scripts(scan, Some(watched))?;
+        step.tracker.scans.insert(scan);
+        Ok(Transition { changes: step.draft.into_changes(), events: Vec::new(), asks: vec![Ask::Scans] })
+    }
+
+    pub(super) fn skip_past(&mut self, view: &impl View, scans: &[ScanId], horizon: u32, now: u64) -> Result<Transition, ApplyError> {
+        let mut step = Step::new(self, view, now);
+        for scan in scans {
+            let Some(row) = step.open_row(scan)?.filter(|row| row.next < horizon) else { continue };
+            step.draft.put_scan(*scan, ScanRow { horizon: Some(horizon), next: horizon, updated: now, ..row })?;
+        }
+        Ok(Transition { changes: step.draft.into_changes(), ..Transition::default() })
+    }
+
+    #[allow(clippy::too_many_arguments, reason = "the fields of one input")]
+    pub(super) fn past(
+        &mut self,
+        view: &impl View,
+        scans: &[ScanId],
+        scripts: Vec<Arc<HashSet<ScriptHash>>>,
+        first: u32,
+        blocks: &[PastBlock],
+        upto: BlockId,
+        now: u64,
+    ) -> Result<Transition, ApplyError> {
+        let heights: Vec<u32> = blocks.iter().map(|block| block.block.height).collect();
+        if upto.height < first
+            || !heights.is_sorted_by(|a, b| a < b)
+            || heights.iter().any(|height| !(first..=upto.height).contains(height))
+        {
+            return Err(ApplyError::BadStretch { first, upto });
+        }
+        for block in blocks.iter().map(|block| block.block).chain([upto]) {
+            self.must_be_ours(view, block)?;
+        }
+        let mut step = Step::new(self, view, now);
+        let mut rows = Vec::with_capacity(scans.len());
+        for (place, scan) in scans.iter().enumerate() {
+            match step.open_row(scan)? {
+                Some(row) if row.next == first => rows.push((place, *scan, row)),
+                Some(_) => return Err(ApplyError::ScanMoved { scan: *scan, height: first }),
+                None => {}
+            }
+        }
+        if rows.is_empty() {
+            return Err(ApplyError::NoSuchScan(scans.first().copied().unwrap_or(ScanId(0))));
+        }
+        let mut scope = Scope::new(scripts);
+        for block in blocks {
+            step.past_block(&mut scope, block)?;
+        }
+        for (place, scan, row) in rows {
+            let (next, found) = (upto.height.saturating_add(1), row.found.saturating_add(scope.found_for(place)));
+            step.draft.put_scan(scan, ScanRow { next, found, updated: now, ..row })?;
+        }
+        step.finish_past(|_| Cause::Baseline(upto.hash))
+    }
+
+    pub(super) fn close_scan(&mut self, view: &impl View, scan: ScanId, end: ScanEnd, now: u64) -> Result<Transition, ApplyError> {
+        let mut step = Step::new(self, view, now);
+        let row = step.open_row(&scan)?.ok_or(ApplyError::NoSuchScan(scan))?;
+        let scripts = step.draft.scan_scripts(&scan)?.cloned().unwrap_or_default();
+        let mut ends = Vec::new();
+        if let ScanEnd::Complete(upto) = end {
+            step.tracker.must_be_ours(view, upto)?;
+            if !step.has_come_far_enough(&row, &scripts)? {
+                return Err(ApplyError::ScanMoved { scan, height: upto.height });
+            }
+        }
+        for script in &scripts {
+            let Some(mut watch) = step.draft.watch(script)?.cloned() else { continue };
+            watch.coverage.scans = watch.coverage.scans.saturating_sub(1);
+            if let ScanEnd::Complete(upto) = end {
+                let from = row.first();
+                if watch.coverage.utxos_complete && watch.coverage.from_height <= row.next {
+                    watch.coverage.from_height = watch.coverage.from_height.min(from);
+                }
+                let (spk, transactions) = (watch.spk.clone(), watch.tx_count);
+                ends.push(EventKind::ScanComplete { spk, script: *script, scan, from, to: upto.height, transactions });
+            }
+            step.draft.put_watch(*script, watch)?;
+        }
+        let state = if matches!(end, ScanEnd::Cancelled) { ScanState::Cancelled } else { ScanState::Complete };
+        step.draft.put_scan(scan, ScanRow { state, updated: now, ..row })?;
+        step.draft.put_scan_scripts(scan, None)?;
+        step.tracker.scans.remove(&scan);
+        step.asks.push(Ask::Scans);
+        step.finish(Vec::new(), ends, |_| unreachable!("the end of a scan moves no output"))
+    }
+
+    /// A block that is not in our chain is refused. Below the blocks that we know the node's chain is ours.
+    fn must_be_ours(&self, view: &impl View, block: BlockId) -> Result<(), ApplyError> {
+        let refused = ApplyError::NotInChain { tip: self.tip, to: block };
+        if self.tip.is_none_or(|tip| tip.height < block.height) {
+            return Err(refused);
+        }
+        match view.block(block.height)? {
+            Some(row) if row.hash != block.hash => Err(refused),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// The scripts of several scans that go the same way.
+struct Scope {
+    scans: Vec<Arc<HashSet<ScriptHash>>>,
+    /// All of them in one, when the scans are many and small: one look instead of one for each scan.
+    all: Option<HashSet<ScriptHash>>,
+    /// New places in the history of each script.
+    found: HashMap<ScriptHash, u64>,
+}
+
+impl Scope {
+    fn new(scans: Vec<Arc<HashSet<ScriptHash>>>) -> Self {
+        let total: usize = scans.iter().map(|scripts| scripts.len()).sum();
+        let all = (total <= 100 * scans.len()).then(|| scans.iter().flat_map(|scripts| scripts.iter().copied()).collect());
+        Self { scans, all, found: HashMap::new() }
+    }
+
+    fn contains(&self, script: &ScriptHash) -> bool {
+        match &self.all {
+            Some(all) => all.contains(script),
+            None => self.scans.iter().any(|scripts| scripts.contains(script)),
+        }
+    }
+
+    /// New places in the histories of the scripts of one scan.
+    fn found_for(&self, place: usize) -> u64 {
+        let Some(scripts) = self.scans.get(place) else { return 0 };
+        match scripts.len() < self.found.len() {
+            true => scripts.iter().filter_map(|script| self.found.get(script)).sum(),
+            false => self.found.iter().filter(|(script, _)| scripts.contains(*script)).map(|(_, count)| count).sum(),
+        }
+    }
+}
+
+impl<V: View> Step<'_, V> {
+    fn open_row(&mut self, scan: &ScanId) -> Result<Option<ScanRow>, ApplyError> {
+        Ok(self.draft.scan(scan)?.filter(|row| row.state == ScanState::Open).cloned())
+    }
+
+    /// Sets scans that were above `height` back to it: what they found there has gone.
+    pub fn take_back_scans(&mut self, height: u32) -> Result<(), ApplyError> {
+        for scan in self.tracker.scans.clone() {
+            let Some(row) = self.open_row(&scan)? else { continue };
+            let next = row.next.min(height.saturating_add(1)).max(row.first());
+            if next != row.next {
+                self.draft.put_scan(scan, ScanRow { next, ..row })?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether a scan has met the coverage of all its scripts, or did what it was told.
+    fn has_come_far_enough(&mut self, row: &ScanRow, scripts: &[ScriptHash]) -> Result<bool, ApplyError> {
+        if row.to.is_some_and(|to| row.next > to) {
+            return Ok(true);
+        }
+        for script in scripts {
+            let Some(coverage) = self.draft.watch(script)?.map(|watch| &watch.coverage) else { continue };
+            if coverage.pending || coverage.from_height > row.next {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    fn past_block(&mut self, scope: &mut Scope, past: &PastBlock) -> Result<(), ApplyError> {
+        let mut touched = Vec::new();
+        for tx in &past.transactions {
+            let txid = tx.tx.compute_txid();
+            let touches = self.past_tx(scope, txid, past.block.height, tx)?;
+            if !touches.is_empty() {
+                self.record_past(scope, txid, past, tx, touches)?;
+                touched.push((tx.position, txid));
+            }
+        }
+        match touched.is_empty() {
+            true => Ok(()),
+            false => self.add_touched(past, touched),
+        }
+    }
+
+    /// What one transaction of a past block does to the scripts of `scope`, with its spends written. Nothing is written if it does
+    /// nothing to them.
+    fn past_tx(&mut self, scope: &Scope, txid: Txid, height: u32, past: &PastTx) -> Result<Vec<Touch>, ApplyError> {
+        let mut touches = Vec::new();
+        for output in &past.tx.output {
+            if let Some(script) = self.watched_script(&output.script_pubkey)?.filter(|script| scope.contains(script)) {
+                touch(&mut touches, script, output.value.to_sat(), 0)?;
+            }
+        }
+        let mut spends = Vec::new();
+        for input in past.tx.input.iter().filter(|_| !past.tx.is_coinbase()) {
+            let outpoint = input.previous_output;
+            let Some(row) = self.past_output(scope, &outpoint, &past.spent)? else { continue };
+            match scope.contains(&row.script) {
+                true => touch(&mut touches, row.script, 0, row.value)?,
+                // Others are left alone, but for what we held for unconfirmed.
+                false if row.spent.is_none_or(|spend| spend.txid != txid) => continue,
+                false => {}
+            }
+            spends.push((outpoint, row));
+        }
+        if touches.is_empty() {
+            return Ok(touches);
+        }
+        self.drop_unconfirmed_outputs(txid, &past.tx)?;
+        for (outpoint, row) in spends {
+            self.put_output(outpoint, Some(OutputRow { spent: Some(Spend { txid, height: Some(height) }), ..row }))?;
+        }
+        Ok(touches)
+    }
+
+    /// The output that a past transaction spends: its row, or what `known` or the transaction that created it says.
+    fn past_output(&mut self, scope: &Scope, outpoint: &OutPoint, known: &[FoundOutput]) -> Result<Option<OutputRow>, ApplyError> {
+        match self.draft.output(outpoint)?.cloned() {
+            Some(row) if row.height.is_some() || !scope.contains(&row.script) => return Ok(Some(row)),
+            // We held the transaction that created it for unconfirmed. It is in a block below the first one of the scan.
+            Some(_) => {
+                self.tracker.mempool.remove(&outpoint.txid);
+                self.retire(outpoint.txid, Status::Evicted)?;
+            }
+            None => {}
+        }
+        let told = known.iter().find(|found| found.outpoint == *outpoint).cloned();
+        let (is_told, found) = (told.is_some(), if told.is_some() { told } else { self.created_by(outpoint)? });
+        let Some(found) = found else { return Ok(None) };
+        let Some(script) = self.watched_script(&found.spk)?.filter(|script| scope.contains(script)) else { return Ok(None) };
+        if is_told {
+            self.draft.add_found(found.height, *outpoint)?;
+        }
+        let FoundOutput { value, height, coinbase, .. } = found;
+        Ok(Some(OutputRow { script, value: value.to_sat(), height: Some(height), coinbase, spent: None }))
+    }
+
+    /// An output of a confirmed transaction that we know.
+    fn created_by(&mut self, outpoint: &OutPoint) -> Result<Option<FoundOutput>, ApplyError> {
+        let Some(TxRow { tx, status: Status::Confirmed { block, .. }, .. }) = self.draft.tx(&outpoint.txid)? else { return Ok(None) };
+        let output = usize::try_from(outpoint.vout).ok().and_then(|vout| tx.output.get(vout));
+        Ok(output.map(|output| FoundOutput {
+            outpoint: *outpoint,
+            spk: output.script_pubkey.clone(),
+            value: output.value,
+            height: block.height,
+            coinbase: tx.is_coinbase(),
+        }))
+    }
+
+    /// Writes where the transaction stood.
+    fn record_past(&mut self, scope: &mut Scope, txid: Txid, past: &PastBlock, tx: &PastTx, touches: Vec<Touch>) -> Result<(), ApplyError> {
+        let status = Status::Confirmed { block: past.block, position: tx.position };
+        let known = self.draft.tx(&txid)?.cloned();
+        for touch in &touches {
+            if known.as_ref().is_none_or(|row| row.touches.iter().all(|known| known.script != touch.script)) {
+                *scope.found.entry(touch.script).or_default() += 1;
+            }
+        }
+        let row = known.unwrap_or_else(|| TxRow {
+            tx: tx.tx.clone(),
+            status,
+            first_seen: self.draft.now().min(u64::from(past.time) * 1000),
+            order: order(past.block.height, tx.position),
+            touches: Vec::new(),
+        });
+        // A txid that is in two blocks (BIP-30) stands where it came last; one whose place a baseline could not know gets it.
+        let status = match row.status {
+            Status::Confirmed { block, .. } if block.height > past.block.height => row.status,
+            _ => status,
+        };
+        self.tracker.mempool.remove(&txid);
+        self.draft.put_tx(txid, row)?;
+        self.record(txid, &tx.tx, status, touches)
+    }
+
+    /// Adds transactions to a block's list of what it has to take back, in block order.
+    fn add_touched(&mut self, past: &PastBlock, new: Vec<(u32, Txid)>) -> Result<(), ApplyError> {
+        let empty = BlockRow { hash: past.block.hash, time: past.time, touched: Vec::new(), found: Vec::new() };
+        let block = self.draft.block(past.block.height)?.cloned().unwrap_or(empty);
+        let mut touched = Vec::with_capacity(block.touched.len() + new.len());
+        for txid in &block.touched {
+            // Without a row it belongs to nobody any more.
+            if let Some(TxRow { status: Status::Confirmed { position, .. }, .. }) = self.draft.tx(txid)? {
+                touched.push((*position, *txid));
+            }
+        }
+        touched.extend(new);
+        touched.sort_unstable();
+        touched.dedup();
+        let touched = touched.into_iter().map(|(_, txid)| txid).collect();
+        self.draft.put_block(past.block.height, Some(BlockRow { touched, ..block }))
+    }
+}

@@ -1,0 +1,82 @@
+//! Scripts that are forgotten: their rows go, and what only they made matter. What other scripts know stays as it is.
+
+use std::collections::HashSet;
+
+use bitcoin::{OutPoint, Txid};
+
+use super::event::{Cause, EventKind};
+use super::step::Step;
+use super::{ApplyError, Ask, ScanRow, ScriptHash, Tracker, Transition, View};
+
+impl Tracker {
+    pub(super) fn unwatch(&mut self, view: &impl View, scripts: &[ScriptHash], now: u64) -> Result<Transition, ApplyError> {
+        let mut step = Step::new(self, view, now);
+        let (mut told, mut scanned) = (Vec::new(), HashSet::new());
+        for script in scripts {
+            let Some(row) = step.draft.watch(script)?.cloned() else { continue };
+            step.forget_outputs(view, script)?;
+            if row.coverage.scans > 0 {
+                scanned.insert(*script);
+            }
+            step.draft.remove_watch(script)?;
+            let fingerprint = step.tracker.fingerprints.script(&row.spk);
+            step.tracker.scripts.remove(fingerprint);
+            step.tracker.uncount_depths(&row.depths);
+            told.push(EventKind::Unwatched { spk: row.spk, script: *script });
+        }
+        if !scanned.is_empty() {
+            step.leave_scans(&scanned)?;
+        }
+        step.finish(Vec::new(), told, |_| Cause::Removed(Txid::from_raw_hash(bitcoin::hashes::Hash::all_zeros())))
+    }
+}
+
+impl<V: View> Step<'_, V> {
+    /// Removes the outputs of a script and its part in transactions; those that touch nobody else any more go.
+    fn forget_outputs(&mut self, view: &V, script: &ScriptHash) -> Result<(), ApplyError> {
+        for outpoint in view.unspent(script)? {
+            self.forget_output(script, outpoint)?;
+        }
+        for txid in view.history(script)? {
+            let Some(mut row) = self.draft.tx(&txid)?.cloned() else { continue };
+            let created = (0..).zip(&row.tx.output).map(|(vout, _)| OutPoint { txid, vout });
+            let spent = row.tx.input.iter().map(|input| input.previous_output);
+            for outpoint in created.chain(spent) {
+                self.forget_output(script, outpoint)?;
+            }
+            row.touches.retain(|touch| touch.script != *script);
+            if !row.touches.is_empty() {
+                self.draft.put_tx(txid, row)?;
+                continue;
+            }
+            self.tracker.mempool.untrack(&txid);
+            self.draft.remove_tx(&txid)?;
+        }
+        Ok(())
+    }
+
+    fn forget_output(&mut self, script: &ScriptHash, outpoint: OutPoint) -> Result<(), ApplyError> {
+        match self.draft.output(&outpoint)?.is_some_and(|row| row.script == *script) {
+            true => self.put_output(outpoint, None),
+            false => Ok(()),
+        }
+    }
+
+    /// If they are added again, a scan that began before must not speak for them.
+    fn leave_scans(&mut self, gone: &HashSet<ScriptHash>) -> Result<(), ApplyError> {
+        for scan in self.tracker.scans.clone() {
+            let Some(scripts) = self.draft.scan_scripts(&scan)? else { continue };
+            if !scripts.iter().any(|script| gone.contains(script)) {
+                continue;
+            }
+            let left: Vec<ScriptHash> = scripts.iter().filter(|script| !gone.contains(*script)).copied().collect();
+            if let Some(row) = self.draft.scan(&scan)?.cloned() {
+                let scripts = u32::try_from(left.len()).unwrap_or(u32::MAX);
+                self.draft.put_scan(scan, ScanRow { scripts, ..row })?;
+            }
+            self.draft.put_scan_scripts(scan, Some(left))?;
+        }
+        self.asks.push(Ask::Scans);
+        Ok(())
+    }
+}
