@@ -10,7 +10,8 @@ use bitcoin::{OutPoint, Txid};
 use rocksdb::ReadOptions;
 
 use super::db::{
-    BLOCKS, Db, Entry, HISTORY, MEMPOOL, META, OPEN_SCANS, OUTPUTS, PENDING, SCAN_SCRIPTS, SCANS, Scan, TXS, UNSPENT, WATCHES, meta, whole_family,
+    BLOCKS, Db, Entry, HISTORY, MEMPOOL, META, OPEN_SCANS, OUTPUTS, PENDING, SCAN_SCRIPTS, SCANS, Scan, TXS, UNSPENT, WATCHES, meta,
+    whole_family,
 };
 use super::rows::{Malformed, PLACE, Value, outpoint_key, parse_hash_key, parse_history_key, parse_number_key, parse_unspent_key};
 use super::{ChainInfo, Counts, StoreError};

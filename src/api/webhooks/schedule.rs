@@ -134,8 +134,9 @@ impl<L: Ord + Copy> Schedule<L> {
         self.read = self.read.max(number);
     }
 
-    /// A dead letter is to be sent again.
+    /// A dead letter is to be sent again. Who asks for that thinks that the receiver is back: it is tried at once.
     pub fn again(&mut self, number: u64, lane: L, now: u64) {
+        self.down_for = 0;
         self.change(lane, now, |state| {
             if state.again.front().is_some_and(|first| first.number == number) {
                 // It waits already; or it was forgotten in flight, and is wanted once more.

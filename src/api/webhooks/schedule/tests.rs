@@ -342,6 +342,23 @@ fn without_untried_events_a_receiver_that_is_down_is_left_alone_for_longer_and_l
 }
 
 #[test]
+fn who_asks_for_a_dead_letter_to_be_sent_again_does_not_wait_for_the_next_look_at_a_receiver_that_is_down() {
+    let mut schedule = loaded(&[1]);
+    let mut now = 0;
+    for _ in 0..20 {
+        now = schedule.begins_at().unwrap();
+        let flight = schedule.next(now).unwrap();
+        schedule.failed(flight, now, None, 1.0, false);
+    }
+    assert!(schedule.begins_at().unwrap() > now + 1000);
+    schedule.again(7, 9, now + 1000);
+    let flight = schedule.next(now + 1000).unwrap();
+    assert_eq!((flight.number, flight.again), (7, true));
+    schedule.failed(flight, now + 1000, None, 1.0, false);
+    assert!(schedule.begins_at().unwrap() > now + 3_000_000, "a failure more, and it is left alone as before");
+}
+
+#[test]
 fn events_that_the_receiver_refuses_neither_stop_others_nor_are_hurried_again_and_again() {
     let poisoned = 0..10;
     let mut schedule = loaded(&poisoned.clone().collect::<Vec<_>>());
