@@ -164,6 +164,7 @@ class Hook:
             for letter in page["dead_letters"]:
                 place = number(letter["cursor"])
                 found.add(place)
+                self.resending &= letter["resending"]
                 event, _, text = self.consumer.log.entries[place - 1]
                 if (letter["event"], letter["data"]) != (event, json.loads(text)) or letter["attempts"] < 1:
                     self.wrong.append(f"{self.consumer.name}: has the dead letter {letter}, the log has {event} {text}")
@@ -184,12 +185,12 @@ class Hook:
         """At the end: it answers well, and dead letters are sent again. What is still owed."""
         self.fails = 0
         self.up()
+        # An attempt that was on its way may still fail, so there may be letters after the first were sent again.
+        self.resending = True
         dead = self.dead_letters(daemon)
         self.look(daemon)
         if dead:
             if not self.resending:
                 daemon.post(f"/consumers/{self.consumer.name}/dead_letters/resend", None)
-                self.resending = True
             return [f"{self.consumer.name}: {len(dead)} dead letters are not sent again yet"]
-        self.resending = False
         return self.consumer.missing()

@@ -105,6 +105,14 @@ impl Fields {
         }
     }
 
+    /// A field that means something elsewhere, and would be overlooked here.
+    pub fn must_not_name(&self, name: &str, instead: &str) -> Result<(), ApiError> {
+        match self.get(name) {
+            None => Ok(()),
+            Some(_) => Err(ApiError::bad_request("invalid_field", format!("The field \"{name}\" does not belong here: {instead}."))),
+        }
+    }
+
     /// `consumer`: the name of one, required.
     pub fn consumer(&self) -> Result<String, ApiError> {
         let name = self.text("consumer")?.ok_or_else(|| ApiError::missing_field("consumer", "the name of a consumer"))?;
@@ -134,6 +142,8 @@ impl Fields {
             None => Ok(default),
             Some(Value::String(word)) if word == "utxo" => Ok(History::Utxo),
             Some(Value::String(word)) if word == "none" => Ok(History::None),
+            // Words of a scan that would be overlooked.
+            Some(Value::Object(map)) if map.contains_key("to_height") || map.contains_key("blocks_back") => Err(refused()),
             Some(Value::Object(map)) => {
                 let height = Self(map.clone()).whole("from_height", 0).map_err(|_| refused())?;
                 height.map(History::From).ok_or_else(refused)
@@ -340,7 +350,7 @@ mod tests {
         for bad in ["-1", "1.5", "5.0", "\"5\"", "4294967296", "null", "true"] {
             assert_eq!(history(&format!(r#"{{"from_height":{bad}}}"#)).unwrap_err().code, "invalid_field", "{bad}");
         }
-        for bad in [r#""all""#, "{}", "5", "[]", r#"{"from":5}"#] {
+        for bad in [r#""all""#, "{}", "5", "[]", r#"{"from":5}"#, r#"{"from_height":5,"to_height":6}"#] {
             assert_eq!(history(bad).unwrap_err().code, "invalid_field", "{bad}");
         }
     }

@@ -383,7 +383,7 @@ struct ScanComplete {
     scan_id: String,
     status: &'static str,
     from_height: u32,
-    to_height: u32,
+    to_height: Option<u32>,
     transaction_count: u64,
     timestamp: f64,
     tip: Option<Block>,
@@ -417,7 +417,8 @@ pub fn event(event: &Event, cursor: String, network: Network) -> (&'static str, 
         }
         EventKind::ScanComplete { spk, scan, from, to, transactions, .. } => {
             let (scan_id, status, transaction_count) = (scan.to_string(), "complete", *transactions);
-            let (address, from_height, to_height) = (address(spk), *from, *to);
+            // From above to: the node has none of the blocks any more.
+            let (address, from_height, to_height) = (address(spk), *from, Some(*to).filter(|to| to >= from));
             let complete = ScanComplete { address, scan_id, status, from_height, to_height, transaction_count, timestamp, tip, cursor };
             ("scan_complete", to_text(&complete))
         }

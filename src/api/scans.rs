@@ -175,11 +175,13 @@ impl App {
     /// `POST /scan_history/{address}`
     pub(super) async fn scan_history(self: &Arc<Self>, address: &str, fields: &Fields) -> Result<Answer, ApiError> {
         let address = self.address(address)?;
+        fields.must_not_name("addresses", "the path names the address; POST /scan_history takes a list")?;
         self.scan_histories(vec![address], false, Asked::read(fields)?).await
     }
 
     /// `POST /scan_history`: one scan for all addresses, or none when one of them is not watched.
     pub(super) async fn scan_history_of_list(self: &Arc<Self>, fields: &Fields) -> Result<Answer, ApiError> {
+        fields.must_not_name("address", "put it into \"addresses\", or into the path")?;
         let addresses = fields.addresses(self.wire.network)?.into_iter().map(|(address, _)| address).collect();
         self.scan_histories(addresses, true, Asked::read(fields)?).await
     }

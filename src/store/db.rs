@@ -330,8 +330,10 @@ fn open_database(folder: &Path, boot: &str) -> Result<DB, rocksdb::Error> {
 
 /// Whether the machine has started anew since the store was opened last, as far as it can be read.
 fn power_may_have_failed(folder: &Path, boot: &str) -> bool {
-    let Ok(raw) = DB::open_cf_for_read_only(&database_options(POWER_FAILED), folder, FAMILIES, false) else { return false };
-    let family = raw.cf_handle(META).expect("it was opened with the database");
+    // An earlier format has fewer families.
+    let Ok(found) = DB::list_cf(&Options::default(), folder) else { return false };
+    let Ok(raw) = DB::open_cf_for_read_only(&database_options(POWER_FAILED), folder, found, false) else { return false };
+    let Some(family) = raw.cf_handle(META) else { return false };
     let known = raw.get_pinned_cf(family, meta::BOOT).ok().flatten();
     known.is_some_and(|bytes| String::from_bytes(&bytes).is_ok_and(|known| known != boot))
 }

@@ -3,7 +3,7 @@
 //! Balances are never computed by the steps themselves: each write of an output adds the difference between what the row
 //! contributed before and what it contributes now to its script's watch row. So a balance is always the sum over its outputs.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use bitcoin::{OutPoint, Txid};
 
@@ -55,6 +55,8 @@ pub struct Draft<'a, V> {
     /// Transactions in the order in which they were first written: the order of their events.
     pub order: Vec<Txid>,
     ordered: HashSet<Txid>,
+    /// Blocks whose list of found outputs has grown.
+    found: BTreeSet<u32>,
     /// Outpoints that entered (`true`) or left the filter, in order.
     pub filtered: Vec<(OutPoint, bool)>,
 }
@@ -73,6 +75,7 @@ impl<'a, V: View> Draft<'a, V> {
             tip: None,
             order: Vec::new(),
             ordered: HashSet::new(),
+            found: BTreeSet::new(),
             filtered: Vec::new(),
         }
     }
@@ -201,6 +204,14 @@ impl<'a, V: View> Draft<'a, V> {
         Ok(self.scan_scripts.get(scan).and_then(|cell| cell.new.as_ref()))
     }
 
+    /// The same, without keeping what is read: a scan may have very many.
+    pub fn look_at_scan_scripts(&self, scan: &ScanId) -> Result<Option<Vec<ScriptHash>>, ApplyError> {
+        match self.scan_scripts.get(scan) {
+            Some(cell) => Ok(cell.new.clone()),
+            None => Ok(self.view.scan_scripts(scan)?),
+        }
+    }
+
     pub fn put_scan_scripts(&mut self, scan: ScanId, scripts: Option<Vec<ScriptHash>>) -> Result<(), ApplyError> {
         self.scan_scripts(&scan)?;
         self.scan_scripts.get_mut(&scan).expect("read above").new = scripts;
@@ -225,6 +236,7 @@ impl<'a, V: View> Draft<'a, V> {
         self.block(height)?;
         if let Some(block) = self.blocks.get_mut(&height).and_then(|cell| cell.new.as_mut()) {
             block.found.push(outpoint);
+            self.found.insert(height);
         }
         Ok(())
     }
@@ -250,8 +262,19 @@ impl<'a, V: View> Draft<'a, V> {
         })
     }
 
+    /// What is found again, after its script was forgotten, is in its block's list already.
+    fn name_found_once(&mut self) {
+        for height in std::mem::take(&mut self.found) {
+            if let Some(block) = self.blocks.get_mut(&height).and_then(|cell| cell.new.as_mut()) {
+                let mut named = HashSet::with_capacity(block.found.len());
+                block.found.retain(|outpoint| named.insert(*outpoint));
+            }
+        }
+    }
+
     /// The rows that really changed.
-    pub fn into_changes(self) -> ChangeSet {
+    pub fn into_changes(mut self) -> ChangeSet {
+        self.name_found_once();
         let mut changes = Vec::new();
         let watches = changed(self.watches).map(|(script, old, new)| Change::Watch { script, old, new });
         changes.extend(watches);

@@ -11,12 +11,13 @@ use super::{ApplyError, Ask, ScanRow, ScriptHash, Tracker, Transition, View};
 impl Tracker {
     pub(super) fn unwatch(&mut self, view: &impl View, scripts: &[ScriptHash], now: u64) -> Result<Transition, ApplyError> {
         let mut step = Step::new(self, view, now);
-        let (mut told, mut scanned) = (Vec::new(), HashSet::new());
+        let (mut told, mut scanned, mut in_scans) = (Vec::new(), HashSet::new(), 0_u64);
         for script in scripts {
             let Some(row) = step.draft.watch(script)?.cloned() else { continue };
             step.forget_outputs(view, script)?;
             if row.coverage.scans > 0 {
                 scanned.insert(*script);
+                in_scans = in_scans.saturating_add(u64::from(row.coverage.scans));
             }
             step.draft.remove_watch(script)?;
             let fingerprint = step.tracker.fingerprints.script(&row.spk);
@@ -25,7 +26,7 @@ impl Tracker {
             told.push(EventKind::Unwatched { spk: row.spk, script: *script });
         }
         if !scanned.is_empty() {
-            step.leave_scans(&scanned)?;
+            step.leave_scans(&scanned, in_scans)?;
         }
         step.finish(Vec::new(), told, |_| Cause::Removed(Txid::from_raw_hash(bitcoin::hashes::Hash::all_zeros())))
     }
@@ -63,13 +64,19 @@ impl<V: View> Step<'_, V> {
     }
 
     /// If they are added again, a scan that began before must not speak for them.
-    fn leave_scans(&mut self, gone: &HashSet<ScriptHash>) -> Result<(), ApplyError> {
+    /// `places`: how many they have in scans, all together.
+    fn leave_scans(&mut self, gone: &HashSet<ScriptHash>, mut places: u64) -> Result<(), ApplyError> {
         for scan in self.tracker.scans.clone() {
-            let Some(scripts) = self.draft.scan_scripts(&scan)? else { continue };
-            if !scripts.iter().any(|script| gone.contains(script)) {
+            if places == 0 {
+                break;
+            }
+            let Some(mut left) = self.draft.look_at_scan_scripts(&scan)? else { continue };
+            let before = left.len();
+            left.retain(|script| !gone.contains(script));
+            if left.len() == before {
                 continue;
             }
-            let left: Vec<ScriptHash> = scripts.iter().filter(|script| !gone.contains(*script)).copied().collect();
+            places = places.saturating_sub((before - left.len()) as u64);
             if let Some(row) = self.draft.scan(&scan)?.cloned() {
                 let scripts = u32::try_from(left.len()).unwrap_or(u32::MAX);
                 self.draft.put_scan(scan, ScanRow { scripts, ..row })?;

@@ -155,6 +155,8 @@ fn the_end_of_a_scan_and_of_watching_look_as_specified() {
     assert_eq!(name, "scan_complete");
     let middle = r#""scan_id":"00000000000000ab","status":"complete","from_height":2,"to_height":6,"transaction_count":31"#;
     assert_eq!(json, format!(r#"{{"address":"{ADDRESS}",{middle},{tail}"#));
+    let (_, json) = wire(EventKind::ScanComplete { spk: spk(), script, scan, from: 7, to: 6, transactions: 31 });
+    assert!(json.contains(r#""from_height":7,"to_height":null,"transaction_count":31"#), "of pruned blocks: {json}");
     let (name, json) = wire(EventKind::Unwatched { spk: spk(), script });
     assert_eq!((name, json), ("unwatched", format!(r#"{{"address":"{ADDRESS}",{tail}"#)));
 }

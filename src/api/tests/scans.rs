@@ -151,6 +151,9 @@ async fn bad_requests_for_scans_are_refused_and_change_nothing() {
         ("/scan_history".to_owned(), String::new(), 400, "invalid_json"),
         ("/scan_history".to_owned(), "{}".to_owned(), 400, "missing_field"),
         ("/scan_history".to_owned(), r#"{"addresses":[]}"#.to_owned(), 400, "invalid_field"),
+        // Addresses that would be overlooked.
+        (single.clone(), list(r#""from_height":0"#), 400, "invalid_field"),
+        ("/scan_history".to_owned(), list(&format!(r#""address":"{known}""#)), 400, "invalid_field"),
     ];
     for (rest, code) in [
         (r#""from_height":101"#, "invalid_range"),

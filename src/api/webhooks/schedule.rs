@@ -95,6 +95,8 @@ pub struct Schedule<L> {
     last_failure: u64,
     /// The wait of a receiver that is down.
     down_for: u64,
+    /// Somebody asked for something to be sent after the last attempt began.
+    asked: bool,
     /// The receiver asked for quiet until then.
     quiet_until: u64,
 }
@@ -113,6 +115,7 @@ impl<L: Ord + Copy> Schedule<L> {
             failures: 0,
             last_failure: 0,
             down_for: 0,
+            asked: false,
             quiet_until: 0,
         }
     }
@@ -136,7 +139,7 @@ impl<L: Ord + Copy> Schedule<L> {
 
     /// A dead letter is to be sent again. Who asks for that thinks that the receiver is back: it is tried at once.
     pub fn again(&mut self, number: u64, lane: L, now: u64) {
-        self.down_for = 0;
+        self.asked = true;
         self.change(lane, now, |state| {
             if state.again.front().is_some_and(|first| first.number == number) {
                 // It waits already; or it was forgotten in flight, and is wanted once more.
@@ -175,6 +178,7 @@ impl<L: Ord + Copy> Schedule<L> {
         let (_, number, lane) = chosen?;
         let state = self.lanes.get_mut(&lane)?;
         let again = !state.again.is_empty();
+        self.asked = false;
         state.in_flight = Some(again);
         self.in_flight = self.in_flight.saturating_add(1);
         self.change(lane, now, |_| ());
@@ -187,6 +191,7 @@ impl<L: Ord + Copy> Schedule<L> {
         let earliest = first(&self.fresh).into_iter().chain(first(&self.waiting)).min()?;
         let at = match (self.is_down(), self.in_flight) {
             (false, 0..IN_FLIGHT) => earliest,
+            (true, 0) if self.asked => earliest.min(self.last_failure),
             (true, 0) if self.fresh.is_empty() => self.last_failure.saturating_add(self.down_for),
             (true, 0) => self.last_failure.saturating_add(self.down_for.min(FRESH_WAIT)),
             _ => return None,

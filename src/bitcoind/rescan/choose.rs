@@ -4,6 +4,8 @@ use crate::tracker::ScanId;
 
 /// Scripts of one walk, so that memory stays bounded however many scans are open.
 const UNION: u64 = 2_000_000;
+/// Scans of one walk: what each found is counted on the indexer's thread.
+const SCANS: usize = 1000;
 /// The part of its own way that the shortest scan waits for others, to go on together with them.
 const BEHIND: u32 = 4;
 
@@ -44,7 +46,7 @@ pub(super) fn choose(candidates: &[Candidate]) -> Option<Choice> {
         scripts += u64::from(candidate.scripts).max(1);
         fits
     });
-    let scans = scans.map(|candidate| candidate.scan).collect();
+    let scans = scans.take(SCANS).map(|candidate| candidate.scan).collect();
     let joins = going().map(|candidate| candidate.next).filter(|next| *next > first.next).min();
     let stop = joins.map_or(first.end, |next| next.min(first.end)).saturating_sub(1);
     Some(Choice { next: first.next, stop, scans })
@@ -107,6 +109,8 @@ mod tests {
     fn a_walk_has_a_bounded_number_of_scripts_but_at_least_one_scan() {
         let many = |scan, end| Candidate { scripts: 1_500_000, ..candidate(scan, 0, end) };
         assert_eq!(chosen(&[many(1, 90), many(2, 80)]), Some((0, 79, vec![2])));
+        let crowd: Vec<_> = (0..1500).map(|scan| candidate(scan, 0, 9)).collect();
+        assert_eq!(choose(&crowd).map(|choice| (choice.stop, choice.scans.len())), Some((8, SCANS)));
         let huge = Candidate { scripts: u32::MAX, ..candidate(3, 0, 9) };
         assert_eq!(chosen(&[huge]), Some((0, 8, vec![3])));
     }

@@ -151,8 +151,8 @@ impl Runner {
                     tokio::time::sleep(SOON).await;
                 }
                 Err(Again::Node(error)) => {
-                    let scans = self.going.scans.clone();
-                    self.failed(&error, |scan| scans.contains(scan));
+                    let held = self.concerned(&error);
+                    self.failed(&error, |scan| held.contains(scan));
                 }
                 Err(Again::Away(error)) => self.failed(&error, |_| true),
             }
@@ -307,6 +307,14 @@ impl Runner {
             None => self.rpc.hashes(vec![height]).await.map_err(Again::Away)?.pop().flatten(),
         };
         hash.map(|hash| BlockId { height, hash }).ok_or(Again::Moved)
+    }
+
+    /// Of the scans that are being worked on, those that a failure keeps from going on. It may be only about what blocks spend, which those
+    /// from height 0 need not be told; if it is not, they meet it alone.
+    fn concerned(&self, error: &NodeError) -> BTreeSet<ScanId> {
+        let going = &self.going.scans;
+        let told: BTreeSet<_> = going.iter().filter(|scan| self.jobs.get(scan).is_some_and(|job| job.row.first() > 0)).copied().collect();
+        if error.kind == Kind::Persistent && !told.is_empty() { told } else { going.clone() }
     }
 
     /// The node, or what it offers, keeps scans from going on.

@@ -3,7 +3,7 @@
 //! What a stretch has found counts when the tracker has taken it, and not before: after any refusal, and after anything that does not fit,
 //! the group is dropped, and made anew from the store.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::time::Duration;
 
 use bitcoin::OutPoint;
@@ -84,6 +84,7 @@ impl Runner {
         let reader = self.reader.clone();
         let rate = work.rate;
         let mut group = work.group;
+        let before: BTreeSet<_> = group.scans().into_iter().collect();
         work.group = blocking(move || {
             if !group.set_members(&reader, &rows)? {
                 group = Group::new(group.next, &key);
@@ -94,7 +95,11 @@ impl Runner {
         .await?;
         work.rate = rate;
         let prevouts = work.group.needs_prevouts();
-        work.walk = work.walk.filter(|walk| walk.prevouts() == prevouts && walk.end.height <= choice.stop);
+        // Filters named the blocks of those who went along then.
+        let joined = work.group.scans().iter().any(|scan| !before.contains(scan));
+        let serves =
+            |walk: &Walk| walk.prevouts() == prevouts && walk.end.height <= choice.stop && !(joined && walk.method == Method::Filters);
+        work.walk = work.walk.filter(serves);
         Ok(work)
     }
 

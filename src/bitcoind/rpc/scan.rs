@@ -15,9 +15,9 @@ use super::{Cause, Http, Inner, NodeError, Rpc, client, cut_short, node_error, s
 
 /// While a scan runs, the node is asked whether it does. Silence after so many looks that found none is the end of it.
 const LOOK: Duration = Duration::from_secs(5);
-const LOOKS: u32 = 4;
+const LOOKS: u32 = 12;
 /// A scan beside a running one is refused within this time.
-const REFUSAL: Duration = Duration::from_millis(300);
+const REFUSAL: Duration = Duration::from_secs(1);
 /// A scan that is not wanted any more should have ended within this time.
 const END: Duration = Duration::from_secs(2);
 
@@ -98,10 +98,13 @@ impl Rpc {
         }
     }
 
-    /// Whether the node runs a scan, ours or not. An unreachable node does not.
+    /// Whether the node runs a scan, ours or not, or is too busy to say. An unreachable node does not.
     async fn scan_runs(&self) -> bool {
         let state: Result<Option<serde::de::IgnoredAny>, _> = self.call("scantxoutset", vec![json!("status")]).await;
-        state.is_ok_and(|progress| progress.is_some())
+        match state {
+            Ok(progress) => progress.is_some(),
+            Err(error) => matches!(error.cause, Cause::Busy | Cause::TimedOut),
+        }
     }
 
     /// Ends the running scan, ours or not. True if there was one.

@@ -15,6 +15,13 @@ fn calls(play: &Play, method: &str) -> u64 {
     play.proxy.calls().get(method).copied().unwrap_or(0)
 }
 
+fn filters_are_there(play: &Play) {
+    wait_until("the filters are there", || {
+        let index = play.node.rpc("getindexinfo", json!([]));
+        (index["basic block filter index"]["synced"] == true).then_some(())
+    });
+}
+
 #[test]
 fn a_node_with_block_filters_is_not_asked_for_the_blocks_that_do_not_matter() {
     let mut play = Play::grown(3, with(&["-blockfilterindex=1"]), &[], |world, node| {
@@ -22,10 +29,7 @@ fn a_node_with_block_filters_is_not_asked_for_the_blocks_that_do_not_matter() {
         world.idle(node, 300);
         world.live(node, 130);
     });
-    wait_until("the filters are there", || {
-        let index = play.node.rpc("getindexinfo", json!([]));
-        (index["basic block filter index"]["synced"] == true).then_some(())
-    });
+    filters_are_there(&play);
     let cursor = play.add();
     let (height, before) = (play.world.height(), [calls(&play, "rest"), calls(&play, "getblock")]);
     slow(&play.proxy, 20);
@@ -43,6 +47,36 @@ fn a_node_with_block_filters_is_not_asked_for_the_blocks_that_do_not_matter() {
     play.scanned(&id);
     play.nothing_was_told(&cursor);
     ledger::check(&play.late);
+}
+
+#[test]
+fn a_scan_that_joins_in_the_middle_of_a_filtered_range_misses_nothing() {
+    let mut play = Play::begin(6, 200, with(&["-blockfilterindex=1"]), &[]);
+    filters_are_there(&play);
+    play.add();
+    slow(&play.proxy, 200);
+    let (one, others) = play.watched.split_first().expect("some are watched");
+    let first = open(&play.late, std::slice::from_ref(one), json!({ "from_height": 1 }));
+    under_way(&play.late, &first, 5);
+    assert_eq!(play.late.request("POST", "/stop", &[], None).status, 200);
+    let stands = wait_until("it stands", || {
+        let scan = look(&play.late, &first);
+        (scan["status"] == "waiting").then_some(scan)
+    });
+    let next = stands["height"].as_u64().expect("it has come somewhere") as usize + 1;
+    let second = open(&play.late, others, json!({ "from_height": next }));
+    assert_eq!(play.late.request("POST", "/start", &[], None).status, 200);
+    slow(&play.proxy, 0);
+    for (id, addresses, from) in [(&first, std::slice::from_ref(one), 1), (&second, others, next)] {
+        complete(&play.late, id);
+        for address in addresses {
+            assert_eq!(
+                confirmed_of(&play.late, address),
+                play.chain.transactions(address, from, play.world.height()),
+                "{address} from {from}"
+            );
+        }
+    }
 }
 
 /// Also what a filter says by mistake, and filters that are not made yet or are behind, lose nothing.

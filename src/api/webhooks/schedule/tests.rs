@@ -350,8 +350,11 @@ fn who_asks_for_a_dead_letter_to_be_sent_again_does_not_wait_for_the_next_look_a
         let flight = schedule.next(now).unwrap();
         schedule.failed(flight, now, None, 1.0, false);
     }
-    assert!(schedule.begins_at().unwrap() > now + 1000);
-    schedule.again(7, 9, now + 1000);
+    now = schedule.begins_at().unwrap();
+    let flying = schedule.next(now).unwrap();
+    schedule.again(7, 9, now);
+    assert_eq!(schedule.next(now + 1000), None, "one at a time");
+    schedule.failed(flying, now + 1000, None, 1.0, false);
     let flight = schedule.next(now + 1000).unwrap();
     assert_eq!((flight.number, flight.again), (7, true));
     schedule.failed(flight, now + 1000, None, 1.0, false);
