@@ -344,9 +344,8 @@ fn without_untried_events_a_receiver_that_is_down_is_left_alone_for_longer_and_l
 #[test]
 fn who_asks_for_a_dead_letter_to_be_sent_again_does_not_wait_for_the_next_look_at_a_receiver_that_is_down() {
     let mut schedule = loaded(&[1]);
-    let mut now = 0;
     for _ in 0..20 {
-        now = schedule.begins_at().unwrap();
+        let now = schedule.begins_at().unwrap();
         let flight = schedule.next(now).unwrap();
         schedule.failed(flight, now, None, 1.0, false);
     }
