@@ -6,7 +6,7 @@ use bitcoin::{OutPoint, Txid};
 
 use super::event::{Cause, EventKind};
 use super::step::Step;
-use super::{ApplyError, Ask, ScanRow, ScriptHash, Tracker, Transition, View};
+use super::{ApplyError, Ask, ScanRow, ScanState, ScriptHash, Tracker, Transition, View};
 
 impl Tracker {
     pub(super) fn unwatch(&mut self, view: &impl View, scripts: &[ScriptHash], now: u64) -> Result<Transition, ApplyError> {
@@ -77,11 +77,17 @@ impl<V: View> Step<'_, V> {
                 continue;
             }
             places = places.saturating_sub((before - left.len()) as u64);
+            // Without a script it has nothing to complete.
+            let is_over = left.is_empty();
             if let Some(row) = self.draft.scan(&scan)?.cloned() {
                 let scripts = u32::try_from(left.len()).unwrap_or(u32::MAX);
-                self.draft.put_scan(scan, ScanRow { scripts, ..row })?;
+                let state = if is_over { ScanState::Cancelled } else { row.state };
+                self.draft.put_scan(scan, ScanRow { scripts, state, ..row })?;
             }
-            self.draft.put_scan_scripts(scan, Some(left))?;
+            if is_over {
+                self.tracker.scans.remove(&scan);
+            }
+            self.draft.put_scan_scripts(scan, Some(left).filter(|_| !is_over))?;
         }
         self.asks.push(Ask::Scans);
         Ok(())

@@ -357,7 +357,7 @@ fn the_tracker_loads_the_scans_that_are_open() {
     // A tracker that did not know it would leave it in the scan, and the scan would speak for it when it is added again.
     let done = tracker.apply(&writer, satwatch::tracker::Input::Unwatch { scripts: vec![script(1)], now: 5 }).unwrap();
     writer.commit(&[done], true).unwrap();
-    assert_eq!(reader.snapshot().scan_scripts(&ScanId(7)).unwrap(), Some(vec![]));
+    assert_eq!(reader.snapshot().scan_scripts(&ScanId(7)).unwrap(), None);
 }
 
 #[test]

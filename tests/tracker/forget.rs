@@ -1,6 +1,6 @@
 //! Scripts that are forgotten: afterwards the rows are as if they had never been watched.
 
-use satwatch::tracker::{Balance, EventKind, Input, MemoryView, ScriptHash, Seen};
+use satwatch::tracker::{Balance, EventKind, Input, MemoryView, ScanState, ScriptHash, Seen};
 
 use crate::runner::Stretch;
 use crate::told::{coin, out, told};
@@ -18,9 +18,15 @@ fn without(view: &MemoryView, script: &ScriptHash) -> MemoryView {
     for (scan, scripts) in &mut view.scan_scripts {
         if scripts.contains(script) {
             scripts.retain(|other| other != script);
-            view.scans.get_mut(scan).expect("a scan with scripts has a row").scripts -= 1;
+            let row = view.scans.get_mut(scan).expect("a scan with scripts has a row");
+            row.scripts -= 1;
+            if scripts.is_empty() {
+                row.state = ScanState::Cancelled;
+            }
         }
     }
+    let scans = &view.scans;
+    view.scan_scripts.retain(|scan, _| scans[scan].state == ScanState::Open);
     view
 }
 

@@ -1,7 +1,7 @@
 //! History scans, each case told as what a person would find in an address's history.
 
 use bitcoin::Transaction;
-use satwatch::tracker::{ApplyError, Balance, BlockId, Coverage, Input, ScanEnd, ScanId, Status};
+use satwatch::tracker::{ApplyError, Balance, BlockId, Coverage, Input, ScanEnd, ScanId, ScanState, Status};
 
 use crate::runner::Stretch;
 use crate::told::{balance, block_id, coin, history, mine, out, status, told};
@@ -276,6 +276,7 @@ fn a_scan_whose_scripts_are_all_forgotten_ends_and_tells_nobody() {
     let before = world.events.len();
     world.finish_scans(ALL);
     assert_eq!((told(&world.events[before..]), world.view.scan_scripts.get(&scan)), (vec![], None));
+    assert_eq!(world.view.scans[&scan].state, ScanState::Cancelled, "it did not complete anything");
 }
 
 #[test]

@@ -349,7 +349,7 @@ fn who_asks_for_a_dead_letter_to_be_sent_again_does_not_wait_for_the_next_look_a
         let flight = schedule.next(now).unwrap();
         schedule.failed(flight, now, None, 1.0, false);
     }
-    now = schedule.begins_at().unwrap();
+    let now = schedule.begins_at().unwrap();
     let flying = schedule.next(now).unwrap();
     schedule.again(7, 9, now);
     assert_eq!(schedule.next(now + 1000), None, "one at a time");
