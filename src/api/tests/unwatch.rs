@@ -296,7 +296,7 @@ async fn a_scan_goes_on_for_the_others() {
     let (_, answer) = daemon.post("/scan_history", &body.to_string()).await;
     daemon.remove(1).await;
     let (_, scan) = daemon.get(&format!("/scans/{}", answer["scan_id"].as_str().unwrap())).await;
-    assert_eq!((&scan["status"], &scan["address_count"], &scan["address"]), (&json!("cancelled"), &json!(1), &json!(address(2).to_string())));
+    assert_eq!((&scan["status"], &scan["address_count"], &scan["address"]), (&json!("queued"), &json!(1), &json!(address(2).to_string())));
     daemon.remove(2).await;
     let (_, scan) = daemon.get(&format!("/scans/{}", answer["scan_id"].as_str().unwrap())).await;
     assert_eq!((&scan["status"], &scan["address_count"]), (&json!("cancelled"), &json!(0)));
