@@ -15,7 +15,7 @@ use super::{Cause, Http, Inner, NodeError, Rpc, client, cut_short, node_error, s
 
 /// While a scan runs, the node is asked whether it does. Silence after so many looks that found none is the end of it.
 const LOOK: Duration = Duration::from_secs(5);
-const LOOKS: u32 = 12;
+const LOOKS: u32 = 5;
 /// A scan beside a running one is refused within this time.
 const REFUSAL: Duration = Duration::from_secs(1);
 /// A scan that is not wanted any more should have ended within this time.
