@@ -104,22 +104,6 @@ impl Http {
         self.agent.clone().shutdown();
     }
 
-    /// `GET` of a path under `/rest/`. `None`: the node does not offer it (404 or not at all).
-    pub(super) fn rest(&self, path: &str) -> Result<Option<Vec<u8>>, NodeError> {
-        let root = self.url.splitn(4, '/').take(3).collect::<Vec<_>>().join("/");
-        let mut repeats = 1;
-        loop {
-            let request = self.agent.get(format!("{root}/rest/{path}")).config().timeout_global(Some(BLOCK_LIMIT.time)).build();
-            match self.read(request.call(), BLOCK_LIMIT) {
-                Ok((200, body)) => return Ok(Some(body)),
-                Ok((503, _)) => return Err(self.busy()),
-                Ok(_) => return Ok(None),
-                Err(Failure::Broken(_)) if repeats > 0 => repeats -= 1,
-                Err(Failure::Broken(error) | Failure::Other(error)) => return Err(error),
-            }
-        }
-    }
-
     /// Sends one JSON body and returns the JSON that came back, whatever it says.
     fn exchange(&self, body: &[u8], limit: Limit, repeatable: bool) -> Result<Vec<u8>, NodeError> {
         let mut repeats = u8::from(repeatable);

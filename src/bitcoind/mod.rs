@@ -17,8 +17,8 @@
 //!                                                                        |    ^
 //!                                                    chain, mempool: calls that run beside it
 //!                                                                        v    |
-//! bitcoind <-------------------- HTTP -------------------------------- rpc, http
-//!          beside the follower, one task each: baseline and audit (scantxoutset), rescan (history scans)
+//! bitcoind <-------------------- HTTP -------------------------------- rpc, http, rest
+//!          beside the follower, in a task of their own: baseline and audit (scantxoutset), rescan (history scans)
 //! ```
 //!
 //! [`discover`] finds the node and says what is wrong with it; [`Status`] is what the follower knows of it now.

@@ -1,4 +1,4 @@
-//! The node's REST interface for history scans: binary answers over kept connections.
+//! The node's REST interface: blocks and what they spend, as bytes over kept connections.
 //!
 //! A scan does little with a block, so what it takes to receive it decides how fast it is. `ureq` ([`super::http`]) hands a megabyte from buffer
 //! to buffer in small pieces, and each call has a thread change on both sides; hyper reads it in a few large ones, on the runtime.

@@ -41,7 +41,7 @@ struct Inner {
     credentials: Credentials,
     quick: Client,
     quick_http: Arc<Http>,
-    /// For many blocks.
+    /// For blocks.
     blocks: Rest,
     /// The running scan: it takes minutes, so it has a connection of its own, and can be given up.
     scan: Mutex<Option<Arc<Http>>>,
@@ -242,8 +242,9 @@ impl Rpc {
 
     /// One block, over REST where a node on this machine offers it (ten times cheaper than hex in JSON).
     pub async fn block(&self, hash: BlockHash) -> Result<Block, NodeError> {
-        self.blocking(move |inner| {
-            let block = encode::deserialize(&inner.raw_block(&hash)?).map_err(|error| shape("getblock", &error))?;
+        let raw = self.raw_block(hash, Vec::new()).await?;
+        self.blocking(move |_| {
+            let block = encode::deserialize(&raw).map_err(|error| shape("getblock", &error))?;
             checked(&hash, block)
         })
         .await

@@ -208,6 +208,19 @@ impl Daemon {
         answer.json
     }
 
+    /// All that REST says of an address, without the place in the log and the time.
+    pub fn state(&self, address: &str) -> [Value; 3] {
+        let paths =
+            [format!("/balance/{address}"), format!("/transactions/{address}?limit=1000"), format!("/utxos/{address}?include_spent=true")];
+        paths.map(|path| {
+            let mut answer = self.get(&path).json;
+            for volatile in ["cursor", "last_updated"] {
+                answer.as_object_mut().expect("an object").remove(volatile);
+            }
+            answer
+        })
+    }
+
     /// Waits until `GET /balance` says that confirmed and unconfirmed balance are these.
     pub fn wait_balance(&self, address: &str, confirmed: i64, unconfirmed: i64) {
         let mut last = Value::Null;

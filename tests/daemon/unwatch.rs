@@ -14,19 +14,6 @@ fn remove(daemon: &Daemon, address: &str) -> Value {
     answer.json
 }
 
-/// All that REST says of an address, without the place in the log and the time.
-fn state(daemon: &Daemon, address: &str) -> [Value; 3] {
-    let paths =
-        [format!("/balance/{address}"), format!("/transactions/{address}?limit=1000"), format!("/utxos/{address}?include_spent=true")];
-    paths.map(|path| {
-        let mut answer = daemon.get(&path).json;
-        for volatile in ["cursor", "last_updated"] {
-            answer.as_object_mut().expect("an object").remove(volatile);
-        }
-        answer
-    })
-}
-
 #[test]
 fn a_removed_address_is_forgotten_and_those_that_share_its_transactions_keep_them() {
     let node = Node::start();
@@ -43,7 +30,7 @@ fn a_removed_address_is_forgotten_and_those_that_share_its_transactions_keep_the
     let third = node.send(&node.signed(&[(second.clone(), 0)], &[(&gone, COIN), (&stays, COIN - 10_000)]));
     daemon.wait_balance(&stays, 2 * COIN, -COIN - 10_000);
     daemon.wait_balance(&gone, 2 * COIN - 10_000, COIN);
-    let before = state(&daemon, &stays);
+    let before = daemon.state(&stays);
 
     let removed = remove(&daemon, &gone);
     let told = leaver.event("unwatched", |data| data["address"] == *gone);
@@ -54,7 +41,7 @@ fn a_removed_address_is_forgotten_and_those_that_share_its_transactions_keep_the
     }
     let again = daemon.request("DELETE", &format!("/addresses/{gone}"), &[], None);
     assert_eq!((again.status, &again.json["code"]), (404, &json!("not_watched")), "{}", again.text);
-    assert_eq!(state(&daemon, &stays), before, "others keep what they have");
+    assert_eq!(daemon.state(&stays), before, "others keep what they have");
     assert_eq!(daemon.get("/status").json["watched_addresses"], json!([stays]));
 
     // Nobody hears of it any more, also not after a restart.

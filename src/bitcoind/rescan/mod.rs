@@ -8,7 +8,8 @@
 //!    to say, which also sets scans back when a reorg takes blocks from them.
 //! 3. The live feed comes first: connections of our own, at most four blocks fetched at a time, searched beside the runtime, and merged
 //!    in small portions, one at a time.
-//! 4. Cost does not grow with scripts or scans: scans at the same height go together, and blocks are searched for all of them at once.
+//! 4. Scans at the same height go together: a block is fetched and searched once for all of them and their scripts. What grows is only
+//!    what is found.
 //! 5. A scan that cannot go on says why, waits, and holds up no other.
 //!
 //! # Flow

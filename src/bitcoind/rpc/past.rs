@@ -9,7 +9,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
-use super::{Inner, NodeError, Rpc, call, shape};
+use super::{NodeError, Rpc, call, shape};
 
 const UNKNOWN: u8 = 0;
 const OFFERED: u8 = 1;
@@ -135,7 +135,11 @@ impl Rpc {
                 return Ok(bytes);
             }
         }
-        self.blocking(move |inner| inner.raw_block(&hash)).await
+        self.blocking(move |inner| {
+            let hex: String = call(&inner.quick, "getblock", &[json!(hash), json!(0)])?;
+            Vec::from_hex(&hex).map_err(|error| shape("getblock", &error))
+        })
+        .await
     }
 
     /// The outputs that a block spends, as bytes: for each of its transactions a list, empty for the coinbase. `None`: the node does
@@ -172,20 +176,6 @@ impl Rpc {
     /// Ends the running scan of filters, ours or not. True if there was one.
     pub async fn abort_scan_blocks(&self) -> Result<bool, NodeError> {
         self.call("scanblocks", vec![json!("abort")]).await
-    }
-}
-
-impl Inner {
-    pub(super) fn raw_block(&self, hash: &BlockHash) -> Result<Vec<u8>, NodeError> {
-        if !self.rest.is_absent() {
-            let bytes = self.quick_http.rest(&format!("block/{hash}.bin"))?;
-            self.rest.was_there(bytes.is_some());
-            if let Some(bytes) = bytes {
-                return Ok(bytes);
-            }
-        }
-        let hex: String = call(&self.quick, "getblock", &[json!(hash), json!(0)])?;
-        Vec::from_hex(&hex).map_err(|error| shape("getblock", &error))
     }
 }
 

@@ -1,24 +1,11 @@
 //! What an operator does by hand, and branches of equal height.
 
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::NEVER;
 use super::story::{self, Story, agrees, listener, tip};
 use crate::common::node::{Node, Options};
 use crate::common::{COIN, Daemon, wait_until};
-
-/// All that REST says of an address, without the place in the log and the time.
-fn state(daemon: &Daemon, address: &str) -> [Value; 3] {
-    let paths =
-        [format!("/balance/{address}"), format!("/transactions/{address}?limit=1000"), format!("/utxos/{address}?include_spent=true")];
-    paths.map(|path| {
-        let mut answer = daemon.get(&path).json;
-        for volatile in ["cursor", "last_updated"] {
-            answer.as_object_mut().expect("an object").remove(volatile);
-        }
-        answer
-    })
-}
 
 /// Thirty blocks with payments to the first address, one of which is passed on to the second.
 fn busy_blocks(node: &Node, address: &str, elsewhere: &str) -> Vec<String> {
@@ -47,7 +34,7 @@ fn taken_back_and_given_again(node: &Node, daemon: &Daemon) {
         agrees(daemon, node, address);
     }
     for depth in [1, 3, 30] {
-        let before = [&address, &elsewhere].map(|address| state(daemon, address));
+        let before = [&address, &elsewhere].map(|address| daemon.state(address));
         let from = &blocks[blocks.len() - depth];
         node.rpc("invalidateblock", json!([from]));
         for address in [&address, &elsewhere] {
@@ -57,12 +44,12 @@ fn taken_back_and_given_again(node: &Node, daemon: &Daemon) {
         for address in [&address, &elsewhere] {
             agrees(daemon, node, address);
         }
-        assert_eq!([&address, &elsewhere].map(|address| state(daemon, address)), before, "{depth} deep: as if nothing had happened");
+        assert_eq!([&address, &elsewhere].map(|address| daemon.state(address)), before, "{depth} deep: as if nothing had happened");
     }
     let depths = story::chain(daemon, node, &start);
     assert_eq!(depths.iter().sum::<i64>(), 1 + 3 + 30, "the node takes blocks back one by one; no one is told twice: {depths:?}");
     for address in [&address, &elsewhere] {
-        let listed = state(daemon, address)[1]["count"].as_u64().expect("a number") as usize;
+        let listed = daemon.state(address)[1]["count"].as_u64().expect("a number") as usize;
         let announced: usize = client.all("new_transactions").iter().filter(|data| data["address"] == **address).count();
         assert!(announced > 0 && announced <= listed, "nothing is announced again");
         Story::of(daemon, &client, address);
