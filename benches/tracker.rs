@@ -19,12 +19,14 @@ use bitcoin::block::{Header, Version};
 use bitcoin::consensus::encode::{deserialize, serialize};
 use bitcoin::hashes::Hash;
 use bitcoin::{
-    Amount, Block, BlockHash, CompactTarget, OutPoint, ScriptBuf, Sequence, Transaction, TxIn, TxMerkleNode, TxOut, Txid, Witness,
-    transaction,
+    Amount, Block, BlockHash, CompactTarget, OutPoint, ScriptBuf, Sequence, Transaction, TxIn,
+    TxMerkleNode, TxOut, Txid, Witness, transaction,
 };
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use satwatch::tracker::filter::Fingerprints;
-use satwatch::tracker::{Coverage, Input, MemoryView, Past, ScriptHash, Seen, Tracker, WatchRequest, WatchRow};
+use satwatch::tracker::{
+    Coverage, Input, MemoryView, Past, ScriptHash, Seen, Tracker, WatchRequest, WatchRow,
+};
 
 const TRANSACTIONS: u64 = 100_000;
 const IN_BLOCK: usize = 4_000;
@@ -62,12 +64,18 @@ fn script(family: u8, number: u64) -> ScriptBuf {
 
 fn unrelated(number: u64) -> Transaction {
     let input = |index: u32| TxIn {
-        previous_output: OutPoint { txid: Txid::hash(&(number * 2 + u64::from(index)).to_le_bytes()), vout: index },
+        previous_output: OutPoint {
+            txid: Txid::hash(&(number * 2 + u64::from(index)).to_le_bytes()),
+            vout: index,
+        },
         script_sig: ScriptBuf::new(),
         sequence: Sequence::ENABLE_RBF_NO_LOCKTIME,
         witness: Witness::from_slice(&[[1; 71].as_slice(), &[2; 33]]),
     };
-    let output = |index: u64| TxOut { value: Amount::from_sat(number), script_pubkey: script(2, number * 2 + index) };
+    let output = |index: u64| TxOut {
+        value: Amount::from_sat(number),
+        script_pubkey: script(2, number * 2 + index),
+    };
     Transaction {
         version: transaction::Version::TWO,
         lock_time: LockTime::ZERO,
@@ -95,7 +103,16 @@ fn tracker(watched: u64) -> (Tracker, MemoryView) {
     let mut tracker = Tracker::new([7; 16]);
     let mut view = MemoryView::default();
     let blocks = vec![(BlockHash::all_zeros(), 0)];
-    let start = tracker.apply(&view, Input::Start { first_height: 0, blocks, now: 0 }).expect("nothing was started before");
+    let start = tracker
+        .apply(
+            &view,
+            Input::Start {
+                first_height: 0,
+                blocks,
+                now: 0,
+            },
+        )
+        .expect("nothing was started before");
     view.commit(&start.changes);
     (0..watched).for_each(|number| tracker.load_watch(&watch_row(number)));
     (tracker, view)
@@ -104,14 +121,29 @@ fn tracker(watched: u64) -> (Tracker, MemoryView) {
 fn fill(tracker: &mut Tracker, view: &MemoryView, raw: &[Vec<u8>]) {
     for raw in raw {
         let tx: Transaction = deserialize(raw).expect("it was serialized here");
-        let transition = tracker.apply(view, Input::TxSeen { tx, seen: Seen::Accepted, now: 1 }).expect("it is legal");
+        let transition = tracker
+            .apply(
+                view,
+                Input::TxSeen {
+                    tx,
+                    seen: Seen::Accepted,
+                    now: 1,
+                },
+            )
+            .expect("it is legal");
         assert!(transition.changes.is_empty() && transition.asks.is_empty());
     }
 }
 
 fn hash_all(fingerprints: &Fingerprints, tx: &Transaction) -> u64 {
-    let scripts = tx.output.iter().map(|out| u64::from(ScriptHash::of(&out.script_pubkey).0[0]));
-    let spends = tx.input.iter().map(|input| fingerprints.outpoint(&input.previous_output));
+    let scripts = tx
+        .output
+        .iter()
+        .map(|out| u64::from(ScriptHash::of(&out.script_pubkey).0[0]));
+    let spends = tx
+        .input
+        .iter()
+        .map(|input| fingerprints.outpoint(&input.previous_output));
     scripts.chain(spends).fold(0, u64::wrapping_add)
 }
 
@@ -123,9 +155,14 @@ fn parse_and_hash(fingerprints: &Fingerprints, raw: &[Vec<u8>]) {
 }
 
 fn seen(c: &mut Criterion) {
-    let raw: Vec<Vec<u8>> = (0..TRANSACTIONS).map(|number| serialize(&unrelated(number))).collect();
+    let raw: Vec<Vec<u8>> = (0..TRANSACTIONS)
+        .map(|number| serialize(&unrelated(number)))
+        .collect();
     let mut group = c.benchmark_group("100 000 unrelated transactions");
-    group.throughput(Throughput::Elements(TRANSACTIONS)).sample_size(10).measurement_time(Duration::from_secs(4));
+    group
+        .throughput(Throughput::Elements(TRANSACTIONS))
+        .sample_size(10)
+        .measurement_time(Duration::from_secs(4));
     let fingerprints = Fingerprints::new(&[7; 16]);
     group.bench_function("floor: parse and hash", |b| {
         b.iter(|| parse_and_hash(&fingerprints, &raw));
@@ -133,22 +170,37 @@ fn seen(c: &mut Criterion) {
     for watched in WATCHED {
         group.bench_function(format!("parse and TxSeen, {watched} watched"), |b| {
             let full = || tracker(watched);
-            b.iter_batched_ref(full, |(tracker, view)| fill(tracker, view, &raw), BatchSize::PerIteration);
+            b.iter_batched_ref(
+                full,
+                |(tracker, view)| fill(tracker, view, &raw),
+                BatchSize::PerIteration,
+            );
         });
     }
     group.finish();
 }
 
 fn snapshot(c: &mut Criterion) {
-    let raw: Vec<Vec<u8>> = (0..TRANSACTIONS).map(|number| serialize(&unrelated(number))).collect();
-    let txids: HashSet<Txid> = (0..TRANSACTIONS).map(|number| unrelated(number).compute_txid()).collect();
+    let raw: Vec<Vec<u8>> = (0..TRANSACTIONS)
+        .map(|number| serialize(&unrelated(number)))
+        .collect();
+    let txids: HashSet<Txid> = (0..TRANSACTIONS)
+        .map(|number| unrelated(number).compute_txid())
+        .collect();
     let (mut tracker, view) = tracker(1_000);
     fill(&mut tracker, &view, &raw);
     let mut group = c.benchmark_group("a reading of 100 000 transactions without news");
-    group.throughput(Throughput::Elements(TRANSACTIONS)).sample_size(10).measurement_time(Duration::from_secs(2));
+    group
+        .throughput(Throughput::Elements(TRANSACTIONS))
+        .sample_size(10)
+        .measurement_time(Duration::from_secs(2));
     group.bench_function("Snapshot", |b| {
         b.iter_batched(
-            || Input::Snapshot { tip: BlockHash::all_zeros(), txids: txids.clone(), now: 2 },
+            || Input::Snapshot {
+                tip: BlockHash::all_zeros(),
+                txids: txids.clone(),
+                now: 2,
+            },
             |input| {
                 let transition = tracker.apply(&view, input).expect("it is our tip");
                 assert!(transition.asks.is_empty());
@@ -175,12 +227,21 @@ fn connect(c: &mut Criterion) {
     let raw = serialize(&block);
     let fingerprints = Fingerprints::new(&[7; 16]);
     let mut group = c.benchmark_group("a block of 4000 unrelated transactions");
-    group.throughput(Throughput::Elements(IN_BLOCK as u64)).sample_size(20).measurement_time(Duration::from_secs(3));
+    group
+        .throughput(Throughput::Elements(IN_BLOCK as u64))
+        .sample_size(20)
+        .measurement_time(Duration::from_secs(3));
     group.bench_function("floor: parse, check and hash", |b| {
         b.iter(|| {
             let block: Block = deserialize(&raw).expect("it was serialized here");
             assert!(block.check_merkle_root());
-            black_box(block.txdata.iter().map(|tx| hash_all(&fingerprints, tx)).fold(0, u64::wrapping_add));
+            black_box(
+                block
+                    .txdata
+                    .iter()
+                    .map(|tx| hash_all(&fingerprints, tx))
+                    .fold(0, u64::wrapping_add),
+            );
         });
     });
     for (name, known) in [("that came before", true), ("unseen", false)] {
@@ -192,7 +253,18 @@ fn connect(c: &mut Criterion) {
             };
             let connect = |(tracker, view): &mut (Tracker, MemoryView)| {
                 let block = deserialize(&raw).expect("it was serialized here");
-                let _ = black_box(tracker.apply(view, Input::Connect { block, height: 1, now: 2 }).expect("it builds on the tip"));
+                let _ = black_box(
+                    tracker
+                        .apply(
+                            view,
+                            Input::Connect {
+                                block,
+                                height: 1,
+                                now: 2,
+                            },
+                        )
+                        .expect("it builds on the tip"),
+                );
             };
             b.iter_batched_ref(prepare, connect, BatchSize::PerIteration);
         });
@@ -202,15 +274,32 @@ fn connect(c: &mut Criterion) {
 
 /// Watching a script looks through the whole mempool for what pays it.
 fn watch(c: &mut Criterion) {
-    let raw: Vec<Vec<u8>> = (0..TRANSACTIONS).map(|number| serialize(&unrelated(number))).collect();
+    let raw: Vec<Vec<u8>> = (0..TRANSACTIONS)
+        .map(|number| serialize(&unrelated(number)))
+        .collect();
     let (mut tracker, view) = tracker(0);
     fill(&mut tracker, &view, &raw);
     let mut number = 0;
     c.bench_function("Watch one more script beside 100 000 transactions", |b| {
         b.iter(|| {
             number += 1;
-            let request = WatchRequest { spk: script(3, number), label: None, depths: Vec::new(), past: Past::Leave };
-            let _ = black_box(tracker.apply(&view, Input::Watch { scripts: vec![request], now: 2 }).expect("it is legal"));
+            let request = WatchRequest {
+                spk: script(3, number),
+                label: None,
+                depths: Vec::new(),
+                past: Past::Leave,
+            };
+            let _ = black_box(
+                tracker
+                    .apply(
+                        &view,
+                        Input::Watch {
+                            scripts: vec![request],
+                            now: 2,
+                        },
+                    )
+                    .expect("it is legal"),
+            );
         });
     });
 }
@@ -218,7 +307,9 @@ fn watch(c: &mut Criterion) {
 /// The ratio that the target is about, printed. Both sides take turns and the quickest turn of each counts, because criterion's
 /// groups run minutes apart and the machine may be busy with something else by then.
 fn ratio(_: &mut Criterion) {
-    let raw: Vec<Vec<u8>> = (0..TRANSACTIONS).map(|number| serialize(&unrelated(number))).collect();
+    let raw: Vec<Vec<u8>> = (0..TRANSACTIONS)
+        .map(|number| serialize(&unrelated(number)))
+        .collect();
     let fingerprints = Fingerprints::new(&[7; 16]);
     let timed = |work: &mut dyn FnMut()| {
         let began = Instant::now();
@@ -231,7 +322,10 @@ fn ratio(_: &mut Criterion) {
         let (mut tracker, view) = tracker(1_000);
         ours = ours.min(timed(&mut || fill(&mut tracker, &view, &raw)));
     }
-    println!("cost: {ours:.2} us per unrelated transaction, {floor:.2} us to parse and hash it, ratio {:.2}", ours / floor);
+    println!(
+        "cost: {ours:.2} us per unrelated transaction, {floor:.2} us to parse and hash it, ratio {:.2}",
+        ours / floor
+    );
 }
 
 fn in_use(make: impl FnOnce()) -> usize {
@@ -243,14 +337,28 @@ fn in_use(make: impl FnOnce()) -> usize {
 /// Bytes in use, printed: the allocator's own overhead is not in them.
 fn memory(_: &mut Criterion) {
     let (mut tracker, view) = tracker(0);
-    let report = |what: &str, bytes: usize, count: u64| println!("memory: {:.1} bytes per {what}", bytes as f64 / count as f64);
-    let raw: Vec<Vec<u8>> = (0..TRANSACTIONS).map(|number| serialize(&unrelated(number))).collect();
+    let report = |what: &str, bytes: usize, count: u64| {
+        println!(
+            "memory: {:.1} bytes per {what}",
+            bytes as f64 / count as f64
+        )
+    };
+    let raw: Vec<Vec<u8>> = (0..TRANSACTIONS)
+        .map(|number| serialize(&unrelated(number)))
+        .collect();
     let bytes = in_use(|| fill(&mut tracker, &view, &raw));
-    report("mempool transaction with two inputs and two outputs", bytes, TRANSACTIONS);
+    report(
+        "mempool transaction with two inputs and two outputs",
+        bytes,
+        TRANSACTIONS,
+    );
     let count = 1_000_000;
     let bytes = in_use(|| (0..count).for_each(|number| tracker.load_watch(&watch_row(number))));
     report("watched script (of a million)", bytes, count);
-    let outpoint = |number: u64| OutPoint { txid: Txid::hash(&number.to_le_bytes()), vout: 0 };
+    let outpoint = |number: u64| OutPoint {
+        txid: Txid::hash(&number.to_le_bytes()),
+        vout: 0,
+    };
     let bytes = in_use(|| (0..count).for_each(|number| tracker.load_outpoint(&outpoint(number))));
     report("watched outpoint (of a million)", bytes, count);
 }

@@ -17,7 +17,10 @@ use hyper::service::service_fn;
 use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use satwatch::engineio::{self, Group, Message, Outbox};
-use satwatch::socketio::{self, CloseReason, ConnectRefused, ConnectRequest, DisconnectReason, Encoded, Event, Handshake, Socket, Work};
+use satwatch::socketio::{
+    self, CloseReason, ConnectRefused, ConnectRequest, DisconnectReason, Encoded, Event, Handshake,
+    Socket, Work,
+};
 use tokio::net::TcpListener;
 
 /// Sends every message back.
@@ -47,7 +50,10 @@ impl socketio::Handler for Suite {
     async fn authorize(&self, request: ConnectRequest) -> Result<(), ConnectRefused> {
         match &*request.namespace {
             "/" | "/custom" => Ok(()),
-            _ => Err(ConnectRefused { message: "Invalid namespace".to_owned(), data: None }),
+            _ => Err(ConnectRefused {
+                message: "Invalid namespace".to_owned(),
+                data: None,
+            }),
         }
     }
 
@@ -64,9 +70,14 @@ impl socketio::Handler for Suite {
 
     fn event(&self, socket: &Socket, event: Event) -> Option<Work> {
         let sent = match (event.name.as_str(), event.ack) {
-            ("message", _) => Encoded::event_with(socket.namespace(), "message-back", &event.args, &event.attachments)
-                .map_err(Into::into)
-                .and_then(|packet| socket.send(&packet)),
+            ("message", _) => Encoded::event_with(
+                socket.namespace(),
+                "message-back",
+                &event.args,
+                &event.attachments,
+            )
+            .map_err(Into::into)
+            .and_then(|packet| socket.send(&packet)),
             ("message-with-ack", Some(ack)) => ack.send_with(&event.args, &event.attachments),
             _ => Ok(()),
         };
@@ -93,10 +104,19 @@ impl Services {
             max_payload: 1_000_000,
             ..engineio::Config::default()
         };
-        let layer = socketio::LayerConfig { connect_timeout: Duration::from_secs(1), ..socketio::LayerConfig::default() };
+        let layer = socketio::LayerConfig {
+            connect_timeout: Duration::from_secs(1),
+            ..socketio::LayerConfig::default()
+        };
         let echo = engineio::Service::new(engine.clone(), Echo);
-        let engine = engineio::Config { path: "/socket.io/".to_owned(), ..engine };
-        Self { echo, suite: socketio::Service::new(socketio::Config { engine, layer }, Suite) }
+        let engine = engineio::Config {
+            path: "/socket.io/".to_owned(),
+            ..engine
+        };
+        Self {
+            echo,
+            suite: socketio::Service::new(socketio::Config { engine, layer }, Suite),
+        }
     }
 
     async fn answer(self, request: Request<Incoming>, peer: IpAddr) -> Response<Full<Bytes>> {
@@ -121,7 +141,9 @@ async fn serve(listener: TcpListener, services: Services) -> io::Result<()> {
             let answer = engineio::begun(services.clone().answer(request, peer.ip()));
             async move { Ok::<_, Infallible>(answer.await) }
         });
-        let connection = hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service).with_upgrades();
+        let connection = hyper::server::conn::http1::Builder::new()
+            .serve_connection(TokioIo::new(stream), service)
+            .with_upgrades();
         tokio::spawn(async move {
             // What went wrong with one connection is its client's concern.
             let _ = connection.await;
@@ -134,14 +156,18 @@ async fn serve(listener: TcpListener, services: Services) -> io::Result<()> {
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> io::Result<()> {
     let port = match std::env::var("PORT") {
-        Ok(port) => port.parse().map_err(|error| io::Error::other(format!("PORT: {error}")))?,
+        Ok(port) => port
+            .parse()
+            .map_err(|error| io::Error::other(format!("PORT: {error}")))?,
         Err(_) => 3000,
     };
     let services = Services::new();
     let four = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).await?;
     println!("listening on {}", four.local_addr()?);
     match TcpListener::bind((Ipv6Addr::LOCALHOST, port)).await {
-        Ok(six) => tokio::try_join!(serve(four, services.clone()), serve(six, services)).map(|_| ()),
+        Ok(six) => {
+            tokio::try_join!(serve(four, services.clone()), serve(six, services)).map(|_| ())
+        }
         // A machine without IPv6.
         Err(_) => serve(four, services).await,
     }

@@ -73,15 +73,36 @@ pub async fn start(config: Config) -> Result<Running> {
     let head = writer.head();
     let tracker = load_tracker(&reader).await?;
     let (indexer, thread) = indexer::spawn(tracker, writer, head, asks_sender);
-    let indexer_task = Task::new("indexer", spawn_blocking(move || thread.join().map_err(|_| anyhow!("it panicked"))?.map_err(Into::into)));
+    let indexer_task = Task::new(
+        "indexer",
+        spawn_blocking(move || {
+            thread
+                .join()
+                .map_err(|_| anyhow!("it panicked"))?
+                .map_err(Into::into)
+        }),
+    );
 
     let on = reader.monitoring()?.unwrap_or(config.monitor.autostart);
     let (monitoring, monitoring_seen) = watch::channel(on);
     let (stop_clients, stop_follower) = (CancellationToken::new(), CancellationToken::new());
-    let follower =
-        Follower { settings: config.bitcoind.clone(), found, reconcile_interval: Duration::from_secs(config.monitor.reconcile_interval) };
-    let (node, follower_end) = bitcoind::spawn(follower, indexer.clone(), reader.clone(), asks, monitoring_seen, stop_follower.clone());
-    let follower_task = Task::new("follower", tokio::spawn(async move { Ok(follower_end.await??) }));
+    let follower = Follower {
+        settings: config.bitcoind.clone(),
+        found,
+        reconcile_interval: Duration::from_secs(config.monitor.reconcile_interval),
+    };
+    let (node, follower_end) = bitcoind::spawn(
+        follower,
+        indexer.clone(),
+        reader.clone(),
+        asks,
+        monitoring_seen,
+        stop_follower.clone(),
+    );
+    let follower_task = Task::new(
+        "follower",
+        tokio::spawn(async move { Ok(follower_end.await??) }),
+    );
 
     let (router, hub_end) = api::start(api::Parts {
         reader,
@@ -95,7 +116,12 @@ pub async fn start(config: Config) -> Result<Running> {
         socketio: socketio_config(&config.limits),
         stop: stop_clients.clone(),
     })?;
-    forget_old_events(&indexer, &router, config.events.retention_days, stop_follower.clone());
+    forget_old_events(
+        &indexer,
+        &router,
+        config.events.retention_days,
+        stop_follower.clone(),
+    );
     let hub_task = Task::new("hub", tokio::spawn(async move { Ok(hub_end.await??) }));
     let routed = router.clone();
     let handler = Arc::new(move |request, peer| {
@@ -115,13 +141,30 @@ pub async fn start(config: Config) -> Result<Running> {
         tracing::warn!("monitoring is off: POST /start begins it");
     }
     tracing::info!("listening on http://{addr}");
-    Ok(Running { addr, router, indexer, stop_clients, stop_follower, server_task, hub_task, follower_task, indexer_task })
+    Ok(Running {
+        addr,
+        router,
+        indexer,
+        stop_clients,
+        stop_follower,
+        server_task,
+        hub_task,
+        follower_task,
+        indexer_task,
+    })
 }
 
 impl Running {
     /// Waits until a part ends although nobody asked it to. Cancel-safe.
     pub async fn failed(&mut self) -> anyhow::Error {
-        let Self { server_task, hub_task, follower_task, indexer_task, indexer, .. } = self;
+        let Self {
+            server_task,
+            hub_task,
+            follower_task,
+            indexer_task,
+            indexer,
+            ..
+        } = self;
         let error = tokio::select! {
             biased;
             error = indexer_task.failed() => return error,
@@ -130,7 +173,11 @@ impl Running {
             error = server_task.failed() => error,
         };
         // When the indexer ends, the others do, and may be noticed before it: its reason is the one to tell.
-        if indexer.has_stopped() { indexer_task.failed().await } else { error }
+        if indexer.has_stopped() {
+            indexer_task.failed().await
+        } else {
+            error
+        }
     }
 
     /// Stops in order and within five seconds. An error means that not everything could be brought to its end in order.
@@ -140,8 +187,14 @@ impl Running {
         self.stop_clients.cancel();
         // Clients that do not listen are no reason to hold the state up, nor to call the stop a failure.
         for late in [
-            clients.wait("sessions of clients", self.router.shutdown()).await.err(),
-            clients.wait("requests of clients", self.server_task.finish()).await.err(),
+            clients
+                .wait("sessions of clients", self.router.shutdown())
+                .await
+                .err(),
+            clients
+                .wait("requests of clients", self.server_task.finish())
+                .await
+                .err(),
             clients.wait("hub", self.hub_task.finish()).await.err(),
         ]
         .into_iter()
@@ -159,7 +212,9 @@ impl Running {
             }
         };
         deadline.wait("indexer", self.indexer.stop()).await?;
-        deadline.wait("indexer", self.indexer_task.finish()).await??;
+        deadline
+            .wait("indexer", self.indexer_task.finish())
+            .await??;
         follower
     }
 }
@@ -173,14 +228,22 @@ struct Task {
 
 impl Task {
     fn new(name: &'static str, end: JoinHandle<Result<()>>) -> Self {
-        Self { name, end: Some(end) }
+        Self {
+            name,
+            end: Some(end),
+        }
     }
 
     async fn ended(&mut self) -> Result<()> {
-        let Some(end) = &mut self.end else { return Ok(()) };
+        let Some(end) = &mut self.end else {
+            return Ok(());
+        };
         let ended = end.await;
         self.end = None;
-        ended.map_err(anyhow::Error::from).and_then(|result| result).with_context(|| format!("the {} failed", self.name))
+        ended
+            .map_err(anyhow::Error::from)
+            .and_then(|result| result)
+            .with_context(|| format!("the {} failed", self.name))
     }
 
     async fn failed(&mut self) -> anyhow::Error {
@@ -206,7 +269,9 @@ async fn open_store(config: &Config) -> Result<(Option<Found>, Writer, Reader)> 
         let found = bitcoind::find(&config.bitcoind).await;
         let chain = found.as_ref().ok().map(|found| found.chain);
         let path = config.store.path.clone();
-        let opened = spawn_blocking(move || store::open(&path, chain, now_ms())).await.context("opening the store panicked")?;
+        let opened = spawn_blocking(move || store::open(&path, chain, now_ms()))
+            .await
+            .context("opening the store panicked")?;
         match (opened, found) {
             (Ok((writer, reader)), Ok(found)) => return Ok((Some(found), writer, reader)),
             (Ok((writer, reader)), Err(error)) => {
@@ -226,14 +291,22 @@ async fn open_store(config: &Config) -> Result<(Option<Found>, Writer, Reader)> 
 
 async fn load_tracker(reader: &Reader) -> Result<crate::tracker::Tracker> {
     let mut key = [0; 16];
-    getrandom::fill(&mut key).map_err(|error| anyhow!("the system has no random numbers: {error}"))?;
+    getrandom::fill(&mut key)
+        .map_err(|error| anyhow!("the system has no random numbers: {error}"))?;
     let reader = reader.clone();
-    let tracker = spawn_blocking(move || indexer::load(&reader, key)).await.context("loading the state panicked")??;
+    let tracker = spawn_blocking(move || indexer::load(&reader, key))
+        .await
+        .context("loading the state panicked")??;
     Ok(tracker)
 }
 
 /// Deletes events older than `days` now and then; 0 keeps all.
-fn forget_old_events(indexer: &indexer::Handle, router: &Arc<api::Router>, days: u32, stop: CancellationToken) {
+fn forget_old_events(
+    indexer: &indexer::Handle,
+    router: &Arc<api::Router>,
+    days: u32,
+    stop: CancellationToken,
+) {
     if days == 0 {
         return;
     }
@@ -242,7 +315,9 @@ fn forget_old_events(indexer: &indexer::Handle, router: &Arc<api::Router>, days:
     tokio::spawn(async move {
         let forgetting = async {
             while router.before_retention().await.is_ok() {
-                let Ok(count) = indexer.prune_events(now_ms().saturating_sub(keep)).await else { return };
+                let Ok(count) = indexer.prune_events(now_ms().saturating_sub(keep)).await else {
+                    return;
+                };
                 if count > 0 {
                     tracing::info!(count, "events older than events.retention_days deleted");
                 }
@@ -257,7 +332,11 @@ fn forget_old_events(indexer: &indexer::Handle, router: &Arc<api::Router>, days:
 }
 
 fn server_limits(limits: &Limits) -> server::Limits {
-    server::Limits { connections: limits.connections, drain_time: DRAIN_TIME, ..server::Limits::default() }
+    server::Limits {
+        connections: limits.connections,
+        drain_time: DRAIN_TIME,
+        ..server::Limits::default()
+    }
 }
 
 fn socketio_config(limits: &Limits) -> socketio::Config {
@@ -271,8 +350,13 @@ fn socketio_config(limits: &Limits) -> socketio::Config {
     };
     let default = default.layer;
     // A packet with attachments is several messages.
-    let max_packet_bytes = default.max_packet_bytes.max(limits.packet_bytes.saturating_mul(2));
-    let layer =
-        socketio::LayerConfig { max_packet_bytes, max_incomplete_bytes: default.max_incomplete_bytes.max(max_packet_bytes), ..default };
+    let max_packet_bytes = default
+        .max_packet_bytes
+        .max(limits.packet_bytes.saturating_mul(2));
+    let layer = socketio::LayerConfig {
+        max_packet_bytes,
+        max_incomplete_bytes: default.max_incomplete_bytes.max(max_packet_bytes),
+        ..default
+    };
     socketio::Config { engine, layer }
 }

@@ -70,8 +70,16 @@ impl Cli {
     }
 
     fn flags(&self) -> Vec<Flag> {
-        let listen = self.listen.iter().map(|value| Flag { flag: "--listen", setting: "server.listen", value: value.clone() });
-        let data_dir = self.data_dir.iter().map(|value| Flag { flag: "--data-dir", setting: "store.path", value: value.clone() });
+        let listen = self.listen.iter().map(|value| Flag {
+            flag: "--listen",
+            setting: "server.listen",
+            value: value.clone(),
+        });
+        let data_dir = self.data_dir.iter().map(|value| Flag {
+            flag: "--data-dir",
+            setting: "store.path",
+            value: value.clone(),
+        });
         listen.chain(data_dir).collect()
     }
 }
@@ -83,7 +91,8 @@ mod tests {
     use super::*;
 
     fn parse(words: &[&str]) -> Cli {
-        Cli::try_parse_from(std::iter::once("satwatch").chain(words.iter().copied())).expect("a good command line")
+        Cli::try_parse_from(std::iter::once("satwatch").chain(words.iter().copied()))
+            .expect("a good command line")
     }
 
     #[test]
@@ -100,24 +109,44 @@ mod tests {
 
     #[test]
     fn flags_may_stand_before_and_after_the_command() {
-        for words in [["--settings", "s.toml", "run"], ["run", "--settings", "s.toml"]] {
-            assert_eq!(parse(&words).settings_file(), Some(Path::new("s.toml")), "{words:?}");
+        for words in [
+            ["--settings", "s.toml", "run"],
+            ["run", "--settings", "s.toml"],
+        ] {
+            assert_eq!(
+                parse(&words).settings_file(),
+                Some(Path::new("s.toml")),
+                "{words:?}"
+            );
         }
         let cli = parse(&["run", "--listen", "127.0.0.1:0", "--data-dir", "d"]);
         let config = Config::load(None, [], &cli.flags()).expect("good settings");
-        assert_eq!((config.server.listen.port(), config.store.path), (0, PathBuf::from("d")));
+        assert_eq!(
+            (config.server.listen.port(), config.store.path),
+            (0, PathBuf::from("d"))
+        );
     }
 
     #[test]
     fn a_bad_flag_is_named() {
-        let error = Config::load(None, [], &parse(&["--listen", "here"]).flags()).expect_err("no address");
-        assert!(error.to_string().starts_with("--listen: server.listen = \"here\" is not valid: expected an IP address"), "{error}");
+        let error =
+            Config::load(None, [], &parse(&["--listen", "here"]).flags()).expect_err("no address");
+        assert!(
+            error.to_string().starts_with(
+                "--listen: server.listen = \"here\" is not valid: expected an IP address"
+            ),
+            "{error}"
+        );
     }
 
     #[test]
     fn unknown_words_are_refused() {
         for words in [&["walk"][..], &["--password", "x"], &["run", "now"]] {
-            assert!(Cli::try_parse_from(std::iter::once("satwatch").chain(words.iter().copied())).is_err(), "{words:?}");
+            assert!(
+                Cli::try_parse_from(std::iter::once("satwatch").chain(words.iter().copied()))
+                    .is_err(),
+                "{words:?}"
+            );
         }
     }
 }

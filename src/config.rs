@@ -42,7 +42,11 @@ pub struct Server {
 
 impl Default for Server {
     fn default() -> Self {
-        Self { listen: SocketAddr::from(([127, 0, 0, 1], 5005)), allowed_origins: Vec::new(), allowed_hosts: Vec::new() }
+        Self {
+            listen: SocketAddr::from(([127, 0, 0, 1], 5005)),
+            allowed_origins: Vec::new(),
+            allowed_hosts: Vec::new(),
+        }
     }
 }
 
@@ -54,7 +58,9 @@ pub struct Store {
 
 impl Default for Store {
     fn default() -> Self {
-        Self { path: PathBuf::from("data") }
+        Self {
+            path: PathBuf::from("data"),
+        }
     }
 }
 
@@ -81,7 +87,10 @@ pub struct Monitor {
 
 impl Default for Monitor {
     fn default() -> Self {
-        Self { autostart: true, reconcile_interval: 10 }
+        Self {
+            autostart: true,
+            reconcile_interval: 10,
+        }
     }
 }
 
@@ -103,7 +112,9 @@ pub struct Watch {
 
 impl Default for Watch {
     fn default() -> Self {
-        Self { history: History::Utxo }
+        Self {
+            history: History::Utxo,
+        }
     }
 }
 
@@ -128,7 +139,11 @@ pub struct Webhooks {
 
 impl Default for Webhooks {
     fn default() -> Self {
-        Self { allow_private: false, timeout: 15, give_up_after: 86_400 }
+        Self {
+            allow_private: false,
+            timeout: 15,
+            give_up_after: 86_400,
+        }
     }
 }
 
@@ -187,7 +202,10 @@ pub struct Log {
 
 impl Default for Log {
     fn default() -> Self {
-        Self { format: LogFormat::Text, level: "info".to_owned() }
+        Self {
+            format: LogFormat::Text,
+            level: "info".to_owned(),
+        }
     }
 }
 
@@ -208,9 +226,17 @@ mod tests {
 
     #[test]
     fn a_secret_does_not_show() {
-        let config =
-            Config { bitcoind: Bitcoind { rpc_password: Some(Secret("hunter2".into())), ..Default::default() }, ..Default::default() };
+        let config = Config {
+            bitcoind: Bitcoind {
+                rpc_password: Some(Secret("hunter2".into())),
+                ..Default::default()
+            },
+            ..Default::default()
+        };
         let shown = format!("{config:?}");
-        assert!(shown.contains("(hidden)") && !shown.contains("hunter2"), "{shown}");
+        assert!(
+            shown.contains("(hidden)") && !shown.contains("hunter2"),
+            "{shown}"
+        );
     }
 }

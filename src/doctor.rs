@@ -22,13 +22,19 @@ const PATIENCE: Duration = Duration::from_secs(2);
 
 /// Where the settings come from, for people.
 pub fn settings_place(file: Option<&Path>) -> String {
-    file.map_or_else(|| "built-in defaults and environment".to_owned(), |path| path.display().to_string())
+    file.map_or_else(
+        || "built-in defaults and environment".to_owned(),
+        |path| path.display().to_string(),
+    )
 }
 
 /// All there is to say when the settings cannot be used.
 pub fn settings_are_wrong(error: &ConfigError, out: &mut impl Write) -> ExitCode {
     let mut report = Report::new(out);
-    error.problems.iter().for_each(|problem| report.bad(&format!("settings: {problem}"), None));
+    error
+        .problems
+        .iter()
+        .for_each(|problem| report.bad(&format!("settings: {problem}"), None));
     report.finish()
 }
 
@@ -53,7 +59,10 @@ async fn examine_node(config: &Config, report: &mut Report<impl Write>) -> Optio
     for finding in &found.notes {
         match finding.ok {
             true => report.well(&format!("node: {}", finding.what)),
-            false => report.bad(&format!("node: {}", finding.what), finding.remedy.as_deref()),
+            false => report.bad(
+                &format!("node: {}", finding.what),
+                finding.remedy.as_deref(),
+            ),
         }
     }
     examine_endpoints(&found, report).await;
@@ -63,10 +72,15 @@ async fn examine_node(config: &Config, report: &mut Report<impl Write>) -> Optio
 /// An endpoint that is named but cannot be reached looks like silence to a subscriber.
 async fn examine_endpoints(found: &Found, report: &mut Report<impl Write>) {
     let zmq = &found.zmq;
-    let endpoints: BTreeSet<&String> = [&zmq.rawtx, &zmq.rawblock, &zmq.sequence].into_iter().flatten().collect();
+    let endpoints: BTreeSet<&String> = [&zmq.rawtx, &zmq.rawblock, &zmq.sequence]
+        .into_iter()
+        .flatten()
+        .collect();
     for endpoint in endpoints {
         let asked = endpoint.clone();
-        let answers = spawn_blocking(move || bitcoind::zmq::answers(&asked, PATIENCE)).await.unwrap_or(false);
+        let answers = spawn_blocking(move || bitcoind::zmq::answers(&asked, PATIENCE))
+            .await
+            .unwrap_or(false);
         match answers {
             true => report.well(&format!("node: a publisher answers at {endpoint}")),
             false => report.bad(
@@ -92,11 +106,16 @@ fn examine_store(path: &Path, chain: Option<ChainInfo>, report: &mut Report<impl
         return false;
     }
     match open_and_close(path, chain) {
-        Ok(Some(found)) => report.well(&format!("store: {shown} is whole and belongs to chain {}", found.network.to_core_arg())),
+        Ok(Some(found)) => report.well(&format!(
+            "store: {shown} is whole and belongs to chain {}",
+            found.network.to_core_arg()
+        )),
         Ok(None) => report.well(&format!("store: {shown} is empty and may be written")),
         Err(StoreError::InUse { process, .. }) => {
             let process = process.map_or(String::new(), |id| format!(" (process {id})"));
-            report.well(&format!("store: {shown} is in use by a running satwatch{process}"));
+            report.well(&format!(
+                "store: {shown} is in use by a running satwatch{process}"
+            ));
             return true;
         }
         Err(error) => report.bad(&format!("store: {error}"), None),
@@ -106,8 +125,11 @@ fn examine_store(path: &Path, chain: Option<ChainInfo>, report: &mut Report<impl
 
 /// The chain of a store; `None` when there is no database in the folder yet.
 fn open_and_close(path: &Path, chain: Option<ChainInfo>) -> Result<Option<ChainInfo>, StoreError> {
-    let failed =
-        |error: io::Error| StoreError::Io { doing: "write into the store's folder", path: path.to_owned(), cause: error.to_string() };
+    let failed = |error: io::Error| StoreError::Io {
+        doing: "write into the store's folder",
+        path: path.to_owned(),
+        cause: error.to_string(),
+    };
     try_writing(path).map_err(failed)?;
     if path.read_dir().map_err(failed)?.next().is_none() {
         return Ok(None);
@@ -124,8 +146,13 @@ fn open_and_close(path: &Path, chain: Option<ChainInfo>) -> Result<Option<ChainI
 }
 
 fn existing_parent(path: &Path) -> PathBuf {
-    let parent = path.ancestors().skip(1).find(|parent| parent.exists() || parent.as_os_str().is_empty());
-    parent.filter(|parent| !parent.as_os_str().is_empty()).map_or_else(|| PathBuf::from("."), Path::to_path_buf)
+    let parent = path
+        .ancestors()
+        .skip(1)
+        .find(|parent| parent.exists() || parent.as_os_str().is_empty());
+    parent
+        .filter(|parent| !parent.as_os_str().is_empty())
+        .map_or_else(|| PathBuf::from("."), Path::to_path_buf)
 }
 
 fn try_writing(folder: &Path) -> io::Result<()> {
@@ -178,7 +205,11 @@ impl<W: Write> Report<W> {
             many => format!("{many} problems"),
         };
         self.line(&sentence);
-        if self.problems == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+        if self.problems == 0 {
+            ExitCode::SUCCESS
+        } else {
+            ExitCode::FAILURE
+        }
     }
 
     /// A reader that has gone away is no reason to stop: the exit code still says how it went.
@@ -203,8 +234,15 @@ mod tests {
     fn a_store_that_does_not_exist_yet_is_well_if_it_can_be_made() {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let text = said(|report| assert!(!examine_store(&folder.path().join("a/b"), None, report)));
-        assert!(text.contains("will be made at the first start") && text.ends_with("all is well\n"), "{text}");
-        assert_eq!(folder.path().read_dir().expect("readable").count(), 0, "nothing is left behind");
+        assert!(
+            text.contains("will be made at the first start") && text.ends_with("all is well\n"),
+            "{text}"
+        );
+        assert_eq!(
+            folder.path().read_dir().expect("readable").count(),
+            0,
+            "nothing is left behind"
+        );
     }
 
     #[test]
@@ -213,7 +251,12 @@ mod tests {
         let file = folder.path().join("file");
         std::fs::write(&file, "").expect("written");
         let text = said(|report| assert!(!examine_store(&file.join("data"), None, report)));
-        assert!(text.contains(" BAD  store: ") && text.contains("set store.path") && text.ends_with("1 problem\n"), "{text}");
+        assert!(
+            text.contains(" BAD  store: ")
+                && text.contains("set store.path")
+                && text.ends_with("1 problem\n"),
+            "{text}"
+        );
     }
 
     #[test]
@@ -226,12 +269,24 @@ mod tests {
 
     #[test]
     fn every_problem_of_the_settings_is_a_line() {
-        let error = Config::load(None, [("SATWATCH__LOG__FORMAT".into(), "xml".into()), ("SATWATCH__A".into(), "b".into())], &[])
-            .expect_err("two problems");
+        let error = Config::load(
+            None,
+            [
+                ("SATWATCH__LOG__FORMAT".into(), "xml".into()),
+                ("SATWATCH__A".into(), "b".into()),
+            ],
+            &[],
+        )
+        .expect_err("two problems");
         let mut out = Vec::new();
         let code = settings_are_wrong(&error, &mut out);
         let text = String::from_utf8(out).expect("text");
-        assert_eq!(text.matches(" BAD  settings: environment variable SATWATCH__").count(), 2, "{text}");
+        assert_eq!(
+            text.matches(" BAD  settings: environment variable SATWATCH__")
+                .count(),
+            2,
+            "{text}"
+        );
         assert_eq!(format!("{code:?}"), format!("{:?}", ExitCode::FAILURE));
     }
 }

@@ -65,9 +65,20 @@ pub enum IndexerError {
 
 enum Message {
     Input(Job),
-    Monitoring { on: bool, answer: oneshot::Sender<()> },
-    Prune { before: u64, answer: oneshot::Sender<usize> },
-    Consumer { name: String, edits: Vec<ConsumerEdit>, sync: bool, answer: oneshot::Sender<()> },
+    Monitoring {
+        on: bool,
+        answer: oneshot::Sender<()>,
+    },
+    Prune {
+        before: u64,
+        answer: oneshot::Sender<usize>,
+    },
+    Consumer {
+        name: String,
+        edits: Vec<ConsumerEdit>,
+        sync: bool,
+        answer: oneshot::Sender<()>,
+    },
     Stop,
 }
 
@@ -122,9 +133,20 @@ impl Handle {
     }
 
     /// Writes what became of a named reader of the log; answers when it is written, and with `sync` on the disk.
-    pub async fn edit_consumer(&self, name: &str, edits: Vec<ConsumerEdit>, sync: bool) -> Result<(), Stopped> {
+    pub async fn edit_consumer(
+        &self,
+        name: &str,
+        edits: Vec<ConsumerEdit>,
+        sync: bool,
+    ) -> Result<(), Stopped> {
         let (answer, answered) = oneshot::channel();
-        self.send(Message::Consumer { name: name.to_owned(), edits, sync, answer }).await?;
+        self.send(Message::Consumer {
+            name: name.to_owned(),
+            edits,
+            sync,
+            answer,
+        })
+        .await?;
         self.answer(answered).await
     }
 
@@ -149,12 +171,27 @@ impl Handle {
         self.inbox.is_closed()
     }
 
-    async fn queue(&self, input: Input, answer: Option<oneshot::Sender<Result<Done, ApplyError>>>) -> Result<(), Stopped> {
+    async fn queue(
+        &self,
+        input: Input,
+        answer: Option<oneshot::Sender<Result<Done, ApplyError>>>,
+    ) -> Result<(), Stopped> {
         let room = match input {
-            Input::Connect { .. } => Some(self.blocks.clone().acquire_owned().await.map_err(|_| Stopped)?),
+            Input::Connect { .. } => Some(
+                self.blocks
+                    .clone()
+                    .acquire_owned()
+                    .await
+                    .map_err(|_| Stopped)?,
+            ),
             _ => None,
         };
-        self.send(Message::Input(Job { input, answer, _room: room })).await
+        self.send(Message::Input(Job {
+            input,
+            answer,
+            _room: room,
+        }))
+        .await
     }
 
     /// Waits for an answer. Without one the indexer is ending; who hears that may ask at once whether it [has](Self::has_stopped).
@@ -196,13 +233,33 @@ pub fn load(reader: &Reader, key: [u8; 16]) -> Result<Tracker, StoreError> {
 
 /// Starts the thread. `tracker` was [loaded](load) from the store that `writer` writes, `head` is its head now. What the tracker
 /// asks for goes to `asks`; an ask that finds it full is dropped, a later mempool snapshot leads to it again.
-pub fn spawn(tracker: Tracker, writer: Writer, head: u64, asks: mpsc::Sender<Ask>) -> (Handle, JoinHandle<Result<(), IndexerError>>) {
+pub fn spawn(
+    tracker: Tracker,
+    writer: Writer,
+    head: u64,
+    asks: mpsc::Sender<Ask>,
+) -> (Handle, JoinHandle<Result<(), IndexerError>>) {
     let (sender, inbox) = mpsc::channel(INBOX);
     let (publish, head) = watch::channel(head);
-    let handle = Handle { inbox: sender, blocks: Arc::new(Semaphore::new(WAITING_BLOCKS)), head };
-    let indexer = Indexer { tracker, writer, inbox, head: publish, asks };
-    let thread = thread::Builder::new().name("indexer".to_owned()).spawn(move || indexer.run());
-    (handle, thread.expect("the system can start one more thread"))
+    let handle = Handle {
+        inbox: sender,
+        blocks: Arc::new(Semaphore::new(WAITING_BLOCKS)),
+        head,
+    };
+    let indexer = Indexer {
+        tracker,
+        writer,
+        inbox,
+        head: publish,
+        asks,
+    };
+    let thread = thread::Builder::new()
+        .name("indexer".to_owned())
+        .spawn(move || indexer.run());
+    (
+        handle,
+        thread.expect("the system can start one more thread"),
+    )
 }
 
 struct Indexer {
@@ -226,11 +283,18 @@ impl Indexer {
                     self.writer.remember_monitoring(on)?;
                     _ = answer.send(());
                 }
-                Some(Message::Consumer { name, edits, sync, answer }) => {
+                Some(Message::Consumer {
+                    name,
+                    edits,
+                    sync,
+                    answer,
+                }) => {
                     self.writer.edit_consumer(&name, &edits, sync)?;
                     _ = answer.send(());
                 }
-                Some(Message::Prune { before, answer }) => _ = answer.send(self.writer.prune_events(before)?),
+                Some(Message::Prune { before, answer }) => {
+                    _ = answer.send(self.writer.prune_events(before)?)
+                }
                 Some(Message::Stop) => break,
             }
         }
@@ -248,14 +312,21 @@ impl Indexer {
                 }
                 other => return Some(other),
             }
-            next = if size < BATCH { self.inbox.try_recv().ok() } else { None };
+            next = if size < BATCH {
+                self.inbox.try_recv().ok()
+            } else {
+                None
+            };
         }
         None
     }
 
     fn commit(&mut self, jobs: &mut Vec<Job>) -> Result<(), IndexerError> {
         let mut overlay = Overlay::new(&self.writer);
-        let (mut transitions, mut answers) = (Vec::with_capacity(jobs.len()), Vec::with_capacity(jobs.len()));
+        let (mut transitions, mut answers) = (
+            Vec::with_capacity(jobs.len()),
+            Vec::with_capacity(jobs.len()),
+        );
         let (mut head, mut sync) = (self.writer.head(), false);
         for job in jobs.drain(..) {
             let lasting = must_last(&job.input);
@@ -265,7 +336,10 @@ impl Indexer {
                     head += transition.events.len() as u64;
                     sync |= lasting;
                     transitions.push(transition);
-                    Ok(Done { tip: self.tracker.tip(), head })
+                    Ok(Done {
+                        tip: self.tracker.tip(),
+                        head,
+                    })
                 }
                 Err(error) if error.is_fatal() => return Err(error.into()),
                 Err(error) => Err(error),
@@ -273,8 +347,12 @@ impl Indexer {
             answers.extend(job.answer.map(|answer| (answer, result)));
         }
         let head = self.writer.commit(&transitions, sync)?;
-        self.head.send_if_modified(|published| std::mem::replace(published, head) != head);
-        for ask in transitions.into_iter().flat_map(|transition| transition.asks) {
+        self.head
+            .send_if_modified(|published| std::mem::replace(published, head) != head);
+        for ask in transitions
+            .into_iter()
+            .flat_map(|transition| transition.asks)
+        {
             if self.asks.try_send(ask).is_err() {
                 tracing::debug!("the follower is busy, dropped what the tracker asked for");
             }
@@ -291,10 +369,19 @@ impl Indexer {
 fn size_of(input: &Input) -> usize {
     match input {
         Input::Watch { scripts, .. } => scripts.len().max(1),
-        Input::Baseline { scripts, outputs, .. } => (scripts.len() + outputs.len()).max(1),
+        Input::Baseline {
+            scripts, outputs, ..
+        } => (scripts.len() + outputs.len()).max(1),
         Input::Unwatch { scripts, .. } | Input::OpenScan { scripts, .. } => scripts.len().max(1),
-        Input::Past { blocks, .. } => blocks.iter().map(|block| block.transactions.len()).sum::<usize>().max(1),
-        Input::Start { .. } | Input::Connect { .. } | Input::Disconnect { .. } | Input::Snapshot { .. } => 1,
+        Input::Past { blocks, .. } => blocks
+            .iter()
+            .map(|block| block.transactions.len())
+            .sum::<usize>()
+            .max(1),
+        Input::Start { .. }
+        | Input::Connect { .. }
+        | Input::Disconnect { .. }
+        | Input::Snapshot { .. } => 1,
         Input::SkipPast { .. } | Input::CloseScan { .. } => 1,
         Input::TxSeen { .. } | Input::TxGone { .. } | Input::Settle { .. } => 1,
     }
@@ -303,11 +390,18 @@ fn size_of(input: &Input) -> usize {
 /// Whether a change by this input must survive a power loss.
 fn must_last(input: &Input) -> bool {
     match input {
-        Input::Start { .. } | Input::Connect { .. } | Input::Disconnect { .. } | Input::Watch { .. } | Input::Baseline { .. } => true,
+        Input::Start { .. }
+        | Input::Connect { .. }
+        | Input::Disconnect { .. }
+        | Input::Watch { .. }
+        | Input::Baseline { .. } => true,
         Input::Unwatch { .. } | Input::OpenScan { .. } | Input::CloseScan { .. } => true,
         // A scan goes on from where the store says that it is.
         Input::Past { .. } | Input::SkipPast { .. } => false,
-        Input::TxSeen { .. } | Input::TxGone { .. } | Input::Settle { .. } | Input::Snapshot { .. } => false,
+        Input::TxSeen { .. }
+        | Input::TxGone { .. }
+        | Input::Settle { .. }
+        | Input::Snapshot { .. } => false,
     }
 }
 
@@ -317,8 +411,8 @@ mod tests {
 
     use bitcoin::hashes::Hash;
     use bitcoin::{
-        Amount, Block, BlockHash, CompactTarget, Network, OutPoint, ScriptBuf, Transaction, TxIn, TxMerkleNode, TxOut, Witness, absolute,
-        block, transaction,
+        Amount, Block, BlockHash, CompactTarget, Network, OutPoint, ScriptBuf, Transaction, TxIn,
+        TxMerkleNode, TxOut, Witness, absolute, block, transaction,
     };
     use tempfile::tempdir;
 
@@ -329,7 +423,11 @@ mod tests {
     const NOW: u64 = 1_700_000_000_000;
 
     fn start() -> Input {
-        Input::Start { first_height: 100, blocks: vec![(BlockHash::from_byte_array([1; 32]), 5)], now: NOW }
+        Input::Start {
+            first_height: 100,
+            blocks: vec![(BlockHash::from_byte_array([1; 32]), 5)],
+            now: NOW,
+        }
     }
 
     fn spk(n: u8) -> ScriptBuf {
@@ -338,18 +436,45 @@ mod tests {
 
     fn watch(n: u8, baseline: bool) -> Input {
         let past = if baseline { Past::Find } else { Past::Leave };
-        Input::Watch { scripts: vec![WatchRequest { spk: spk(n), label: None, depths: Vec::new(), past }], now: NOW }
+        Input::Watch {
+            scripts: vec![WatchRequest {
+                spk: spk(n),
+                label: None,
+                depths: Vec::new(),
+                past,
+            }],
+            now: NOW,
+        }
     }
 
     fn pays(n: u8) -> Transaction {
-        let previous_output = OutPoint { txid: bitcoin::Txid::from_byte_array([n; 32]), vout: 0 };
-        let input = TxIn { previous_output, witness: Witness::from_slice(&[[n; 4]]), ..TxIn::default() };
-        let output = TxOut { value: Amount::from_sat(1_000), script_pubkey: spk(n) };
-        Transaction { version: transaction::Version::TWO, lock_time: absolute::LockTime::ZERO, input: vec![input], output: vec![output] }
+        let previous_output = OutPoint {
+            txid: bitcoin::Txid::from_byte_array([n; 32]),
+            vout: 0,
+        };
+        let input = TxIn {
+            previous_output,
+            witness: Witness::from_slice(&[[n; 4]]),
+            ..TxIn::default()
+        };
+        let output = TxOut {
+            value: Amount::from_sat(1_000),
+            script_pubkey: spk(n),
+        };
+        Transaction {
+            version: transaction::Version::TWO,
+            lock_time: absolute::LockTime::ZERO,
+            input: vec![input],
+            output: vec![output],
+        }
     }
 
     fn accepted(n: u8) -> Input {
-        Input::TxSeen { tx: pays(n), seen: Seen::Accepted, now: NOW }
+        Input::TxSeen {
+            tx: pays(n),
+            seen: Seen::Accepted,
+            now: NOW,
+        }
     }
 
     fn connect(previous: BlockHash, height: u32, txdata: Vec<Transaction>) -> (BlockHash, Input) {
@@ -363,11 +488,21 @@ mod tests {
         };
         let mut block = Block { header, txdata };
         block.header.merkle_root = block.compute_merkle_root().expect("it has a transaction");
-        (block.block_hash(), Input::Connect { block, height, now: NOW })
+        (
+            block.block_hash(),
+            Input::Connect {
+                block,
+                height,
+                now: NOW,
+            },
+        )
     }
 
     fn open(path: &Path, boot: &str) -> (Writer, Reader) {
-        let chain = ChainInfo { network: Network::Regtest, genesis: BlockHash::all_zeros() };
+        let chain = ChainInfo {
+            network: Network::Regtest,
+            genesis: BlockHash::all_zeros(),
+        };
         open_at_boot(path, Some(chain), NOW, boot).expect("the store opens")
     }
 
@@ -384,22 +519,50 @@ mod tests {
         let tracker = load(&reader, [7; 16]).expect("the store loads");
         let head = writer.head();
         let (handle, thread) = spawn(tracker, writer, head, asks);
-        Running { handle, thread, asks: asked, reader }
+        Running {
+            handle,
+            thread,
+            asks: asked,
+            reader,
+        }
     }
 
     #[tokio::test]
     async fn an_answer_comes_after_the_commit_and_the_head_with_it() {
         let folder = tempdir().unwrap();
-        let Running { handle, thread, reader, .. } = run(folder.path());
+        let Running {
+            handle,
+            thread,
+            reader,
+            ..
+        } = run(folder.path());
         let head = handle.head();
         let tip = handle.apply(start()).await.unwrap().tip;
-        assert_eq!((tip.map(|tip| tip.height), reader.snapshot().tip().unwrap()), (Some(100), tip));
+        assert_eq!(
+            (tip.map(|tip| tip.height), reader.snapshot().tip().unwrap()),
+            (Some(100), tip)
+        );
         handle.apply(watch(1, false)).await.unwrap();
         let done = handle.apply(accepted(1)).await.unwrap();
         let events = reader.read_events(0, 99).unwrap();
-        assert!(matches!(events[0].1.kind, EventKind::NewTransactions { .. }), "{events:?}");
-        assert_eq!((done.head, *head.borrow(), reader.snapshot().head().unwrap()), (2, 2, 2));
-        assert_eq!(reader.snapshot().watch(&ScriptHash::of(&spk(1))).unwrap().unwrap().balance.unconfirmed, 1_000);
+        assert!(
+            matches!(events[0].1.kind, EventKind::NewTransactions { .. }),
+            "{events:?}"
+        );
+        assert_eq!(
+            (done.head, *head.borrow(), reader.snapshot().head().unwrap()),
+            (2, 2, 2)
+        );
+        assert_eq!(
+            reader
+                .snapshot()
+                .watch(&ScriptHash::of(&spk(1)))
+                .unwrap()
+                .unwrap()
+                .balance
+                .unconfirmed,
+            1_000
+        );
         handle.stop().await;
         thread.join().unwrap().unwrap();
     }
@@ -411,30 +574,69 @@ mod tests {
         let (_inbox_end, inbox) = mpsc::channel(1);
         let (publish, head) = watch::channel(0);
         let (asks, _asked) = mpsc::channel(1);
-        let mut indexer = Indexer { tracker: Tracker::new([7; 16]), writer, inbox, head: publish, asks };
+        let mut indexer = Indexer {
+            tracker: Tracker::new([7; 16]),
+            writer,
+            inbox,
+            head: publish,
+            asks,
+        };
         let (hash, block) = connect(BlockHash::from_byte_array([1; 32]), 101, vec![pays(1)]);
         let stray = connect(BlockHash::from_byte_array([9; 32]), 102, vec![pays(2)]).1;
-        let inputs = [start(), watch(1, false), accepted(1), stray, block, watch(2, false)];
+        let inputs = [
+            start(),
+            watch(1, false),
+            accepted(1),
+            stray,
+            block,
+            watch(2, false),
+        ];
         let (mut jobs, mut answers) = (Vec::new(), Vec::new());
         for input in inputs {
             let (answer, answered) = oneshot::channel();
-            jobs.push(Job { input, answer: Some(answer), _room: None });
+            jobs.push(Job {
+                input,
+                answer: Some(answer),
+                _room: None,
+            });
             answers.push(answered);
         }
         indexer.commit(&mut jobs).unwrap();
         let mut results = Vec::new();
         for answered in answers {
-            results.push(answered.await.unwrap().map(|done| (done.tip.unwrap().height, done.head)));
+            results.push(
+                answered
+                    .await
+                    .unwrap()
+                    .map(|done| (done.tip.unwrap().height, done.head)),
+            );
         }
         let stray_refused = matches!(results.remove(3), Err(ApplyError::DoesNotConnect { .. }));
         assert!(stray_refused);
         let done: Vec<_> = results.into_iter().map(Result::unwrap).collect();
         let last = *head.borrow();
-        assert_eq!(done, [(100, 0), (100, 0), (100, 2), (101, last), (101, last)]);
+        assert_eq!(
+            done,
+            [(100, 0), (100, 0), (100, 2), (101, last), (101, last)]
+        );
         assert!(last > 2);
         let snapshot = reader.snapshot();
-        assert_eq!((snapshot.head().unwrap(), snapshot.tip().unwrap().unwrap().hash), (last, hash));
-        assert_eq!(snapshot.watch(&ScriptHash::of(&spk(1))).unwrap().unwrap().balance.confirmed, 1_000);
+        assert_eq!(
+            (
+                snapshot.head().unwrap(),
+                snapshot.tip().unwrap().unwrap().hash
+            ),
+            (last, hash)
+        );
+        assert_eq!(
+            snapshot
+                .watch(&ScriptHash::of(&spk(1)))
+                .unwrap()
+                .unwrap()
+                .balance
+                .confirmed,
+            1_000
+        );
     }
 
     /// Each request may bring ten thousand scripts: all that wait in one batch would be gigabytes.
@@ -444,12 +646,36 @@ mod tests {
         let (writer, _reader) = open(folder.path(), "boot");
         let (inbox_end, inbox) = mpsc::channel(8);
         let (asks, _asked) = mpsc::channel(1);
-        let mut indexer = Indexer { tracker: Tracker::new([7; 16]), writer, inbox, head: watch::channel(0).0, asks };
-        let message = |input| Message::Input(Job { input, answer: None, _room: None });
-        let request = WatchRequest { spk: spk(1), label: None, depths: Vec::new(), past: Past::Leave };
-        let large = || message(Input::Watch { scripts: vec![request.clone(); BATCH], now: NOW });
+        let mut indexer = Indexer {
+            tracker: Tracker::new([7; 16]),
+            writer,
+            inbox,
+            head: watch::channel(0).0,
+            asks,
+        };
+        let message = |input| {
+            Message::Input(Job {
+                input,
+                answer: None,
+                _room: None,
+            })
+        };
+        let request = WatchRequest {
+            spk: spk(1),
+            label: None,
+            depths: Vec::new(),
+            past: Past::Leave,
+        };
+        let large = || {
+            message(Input::Watch {
+                scripts: vec![request.clone(); BATCH],
+                now: NOW,
+            })
+        };
         for waiting in [message(accepted(1)), large(), large(), message(accepted(2))] {
-            inbox_end.try_send(waiting).unwrap_or_else(|_| panic!("there is room"));
+            inbox_end
+                .try_send(waiting)
+                .unwrap_or_else(|_| panic!("there is room"));
         }
         let mut batches = Vec::new();
         while let Ok(first) = indexer.inbox.try_recv() {
@@ -463,12 +689,28 @@ mod tests {
     #[tokio::test]
     async fn a_refused_input_changes_nothing_and_the_next_one_is_taken() {
         let folder = tempdir().unwrap();
-        let Running { handle, thread, reader, .. } = run(folder.path());
+        let Running {
+            handle,
+            thread,
+            reader,
+            ..
+        } = run(folder.path());
         handle.apply(start()).await.unwrap();
-        let refused = handle.apply(connect(BlockHash::all_zeros(), 101, vec![pays(1)]).1).await;
-        assert!(matches!(refused, Err(Refused::Apply(ApplyError::DoesNotConnect { .. }))), "{refused:?}");
+        let refused = handle
+            .apply(connect(BlockHash::all_zeros(), 101, vec![pays(1)]).1)
+            .await;
+        assert!(
+            matches!(
+                refused,
+                Err(Refused::Apply(ApplyError::DoesNotConnect { .. }))
+            ),
+            "{refused:?}"
+        );
         assert_eq!(reader.snapshot().tip().unwrap().unwrap().height, 100);
-        let done = handle.apply(connect(BlockHash::from_byte_array([1; 32]), 101, vec![pays(1)]).1).await.unwrap();
+        let done = handle
+            .apply(connect(BlockHash::from_byte_array([1; 32]), 101, vec![pays(1)]).1)
+            .await
+            .unwrap();
         assert_eq!(done.tip.unwrap().height, 101);
         drop(handle);
         thread.join().unwrap().unwrap();
@@ -477,7 +719,12 @@ mod tests {
     #[tokio::test]
     async fn more_blocks_than_may_wait_all_arrive_in_order() {
         let folder = tempdir().unwrap();
-        let Running { handle, thread, reader, .. } = run(folder.path());
+        let Running {
+            handle,
+            thread,
+            reader,
+            ..
+        } = run(folder.path());
         handle.post(start()).await.unwrap();
         let mut previous = BlockHash::from_byte_array([1; 32]);
         let blocks = 5 * u32::try_from(WAITING_BLOCKS).unwrap();
@@ -488,13 +735,21 @@ mod tests {
         }
         drop(handle);
         thread.join().unwrap().unwrap();
-        assert_eq!(reader.snapshot().tip().unwrap().unwrap().height, 100 + blocks);
+        assert_eq!(
+            reader.snapshot().tip().unwrap().unwrap().height,
+            100 + blocks
+        );
     }
 
     #[tokio::test]
     async fn what_the_tracker_asks_for_goes_out_after_the_commit() {
         let folder = tempdir().unwrap();
-        let Running { handle, mut asks, reader, .. } = run(folder.path());
+        let Running {
+            handle,
+            mut asks,
+            reader,
+            ..
+        } = run(folder.path());
         handle.apply(start()).await.unwrap();
         handle.post(watch(1, true)).await.unwrap();
         assert_eq!(asks.recv().await, Some(Ask::Baseline));
@@ -504,7 +759,12 @@ mod tests {
     #[tokio::test]
     async fn a_follower_that_does_not_take_asks_holds_nothing_up() {
         let folder = tempdir().unwrap();
-        let Running { handle, asks: _full, reader, .. } = run(folder.path());
+        let Running {
+            handle,
+            asks: _full,
+            reader,
+            ..
+        } = run(folder.path());
         handle.apply(start()).await.unwrap();
         for n in 0..20 {
             handle.apply(watch(n, true)).await.unwrap();
@@ -515,7 +775,12 @@ mod tests {
     #[tokio::test]
     async fn a_stop_finishes_what_is_queued_and_closes_the_store_cleanly() {
         let folder = tempdir().unwrap();
-        let Running { handle, thread, reader, asks } = run(folder.path());
+        let Running {
+            handle,
+            thread,
+            reader,
+            asks,
+        } = run(folder.path());
         let head = handle.head();
         for input in [start(), watch(1, false), accepted(1)] {
             handle.post(input).await.unwrap();
@@ -524,21 +789,38 @@ mod tests {
         handle.stopped().await;
         thread.join().unwrap().unwrap();
         assert!(handle.has_stopped());
-        assert_eq!(handle.apply(watch(2, false)).await, Err(Refused::Stopped(Stopped)));
+        assert_eq!(
+            handle.apply(watch(2, false)).await,
+            Err(Refused::Stopped(Stopped))
+        );
         assert_eq!(handle.post(watch(2, false)).await, Err(Stopped));
-        assert!(head.has_changed().is_err(), "those who wait for the head wake up");
+        assert!(
+            head.has_changed().is_err(),
+            "those who wait for the head wake up"
+        );
         drop((reader, asks));
         // Numbers are skipped after another boot unless the stop was clean.
         let (writer, reader) = open(folder.path(), "another boot");
-        assert_eq!((writer.head(), reader.snapshot().tip().unwrap().unwrap().height), (2, 100));
+        assert_eq!(
+            (
+                writer.head(),
+                reader.snapshot().tip().unwrap().unwrap().height
+            ),
+            (2, 100)
+        );
     }
 
     /// The daemon tells why the indexer ended; if what came of it were heard first, it would tell that instead.
     #[tokio::test]
     async fn who_hears_that_it_stopped_finds_it_stopped() {
         let (sender, mut inbox) = mpsc::channel(1);
-        let handle = Handle { inbox: sender, blocks: Arc::new(Semaphore::new(1)), head: watch::channel(0).1 };
-        let waiting = tokio::spawn(async move { (handle.apply(start()).await, handle.has_stopped()) });
+        let handle = Handle {
+            inbox: sender,
+            blocks: Arc::new(Semaphore::new(1)),
+            head: watch::channel(0).1,
+        };
+        let waiting =
+            tokio::spawn(async move { (handle.apply(start()).await, handle.has_stopped()) });
         // A commit fails: its answers are gone, and the thread ends, soon.
         drop(inbox.recv().await.expect("the input arrives"));
         for _ in 0..5 {
@@ -546,13 +828,21 @@ mod tests {
         }
         assert!(!waiting.is_finished());
         drop(inbox);
-        assert_eq!(waiting.await.unwrap(), (Err(Refused::Stopped(Stopped)), true));
+        assert_eq!(
+            waiting.await.unwrap(),
+            (Err(Refused::Stopped(Stopped)), true)
+        );
     }
 
     #[tokio::test]
     async fn the_next_start_goes_on_where_this_one_ended() {
         let folder = tempdir().unwrap();
-        let Running { handle, thread, reader, .. } = run(folder.path());
+        let Running {
+            handle,
+            thread,
+            reader,
+            ..
+        } = run(folder.path());
         for input in [start(), watch(1, false), accepted(1)] {
             handle.apply(input).await.unwrap();
         }
@@ -562,15 +852,43 @@ mod tests {
         drop(reader);
 
         let Running { handle, reader, .. } = run(folder.path());
-        assert_eq!((*handle.head().borrow(), reader.monitoring().unwrap()), (2, Some(true)));
-        assert_eq!(handle.apply(accepted(1)).await.unwrap().head, 2, "it is known, so nothing is told twice");
+        assert_eq!(
+            (*handle.head().borrow(), reader.monitoring().unwrap()),
+            (2, Some(true))
+        );
+        assert_eq!(
+            handle.apply(accepted(1)).await.unwrap().head,
+            2,
+            "it is known, so nothing is told twice"
+        );
         let spend = Transaction {
-            input: vec![TxIn { previous_output: OutPoint { txid: pays(1).compute_txid(), vout: 0 }, ..TxIn::default() }],
+            input: vec![TxIn {
+                previous_output: OutPoint {
+                    txid: pays(1).compute_txid(),
+                    vout: 0,
+                },
+                ..TxIn::default()
+            }],
             ..pays(3)
         };
-        handle.apply(Input::TxSeen { tx: spend, seen: Seen::Accepted, now: NOW }).await.unwrap();
-        let watch = reader.snapshot().watch(&ScriptHash::of(&spk(1))).unwrap().unwrap();
-        assert_eq!((watch.balance.total(), watch.tx_count), (0, 2), "the output was loaded, so its spend is seen");
+        handle
+            .apply(Input::TxSeen {
+                tx: spend,
+                seen: Seen::Accepted,
+                now: NOW,
+            })
+            .await
+            .unwrap();
+        let watch = reader
+            .snapshot()
+            .watch(&ScriptHash::of(&spk(1)))
+            .unwrap()
+            .unwrap();
+        assert_eq!(
+            (watch.balance.total(), watch.tx_count),
+            (0, 2),
+            "the output was loaded, so its spend is seen"
+        );
     }
 
     #[tokio::test]
@@ -582,6 +900,12 @@ mod tests {
         }
         assert_eq!(handle.prune_events(NOW).await.unwrap(), 0);
         assert_eq!(handle.prune_events(NOW + 1).await.unwrap(), 2);
-        assert_eq!((reader.first_seq().unwrap(), reader.read_events(0, 9).unwrap()), (3, vec![]));
+        assert_eq!(
+            (
+                reader.first_seq().unwrap(),
+                reader.read_events(0, 9).unwrap()
+            ),
+            (3, vec![])
+        );
     }
 }

@@ -26,10 +26,18 @@ fn main() -> ExitCode {
         (Err(error), Command::Doctor) => return doctor::settings_are_wrong(&error, &mut stdout()),
     };
     if cli.check() {
-        let _ = writeln!(stdout(), "the settings are good ({})", doctor::settings_place(cli.settings_file()));
+        let _ = writeln!(
+            stdout(),
+            "the settings are good ({})",
+            doctor::settings_place(cli.settings_file())
+        );
         return ExitCode::SUCCESS;
     }
-    let runtime = match tokio::runtime::Builder::new_multi_thread().thread_name("tokio").enable_all().build() {
+    let runtime = match tokio::runtime::Builder::new_multi_thread()
+        .thread_name("tokio")
+        .enable_all()
+        .build()
+    {
         Ok(runtime) => runtime,
         Err(error) => {
             let _ = writeln!(stderr(), "cannot start threads: {error}");
@@ -37,10 +45,16 @@ fn main() -> ExitCode {
         }
     };
     let code = match cli.task() {
-        Command::Doctor => runtime.block_on(doctor::examine(&config, cli.settings_file(), &mut stdout())),
+        Command::Doctor => {
+            runtime.block_on(doctor::examine(&config, cli.settings_file(), &mut stdout()))
+        }
         Command::Run => {
             start_log(&config.log);
-            tracing::info!(version = env!("CARGO_PKG_VERSION"), settings = doctor::settings_place(cli.settings_file()), "satwatch starts");
+            tracing::info!(
+                version = env!("CARGO_PKG_VERSION"),
+                settings = doctor::settings_place(cli.settings_file()),
+                "satwatch starts"
+            );
             match runtime.block_on(run(config)) {
                 Ok(()) => ExitCode::SUCCESS,
                 Err(error) => {
@@ -99,16 +113,23 @@ fn start_log(log: &Log) {
         directives => EnvFilter::new(directives),
     };
     // Without `log_internal_errors(false)` a closed standard error would make a log line panic.
-    let lines = tracing_subscriber::fmt().with_writer(stderr).with_env_filter(filter).log_internal_errors(false);
+    let lines = tracing_subscriber::fmt()
+        .with_writer(stderr)
+        .with_env_filter(filter)
+        .log_internal_errors(false);
     match log.format {
         LogFormat::Json => lines.json().flatten_event(true).init(),
         LogFormat::Text => {
-            let colours = stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
+            let colours = stderr().is_terminal()
+                && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
             lines.with_ansi(colours).init();
         }
     }
     std::panic::set_hook(Box::new(|panic| {
         let thread = std::thread::current();
-        tracing::error!(thread = thread.name().unwrap_or("unnamed"), "internal error: {panic}");
+        tracing::error!(
+            thread = thread.name().unwrap_or("unnamed"),
+            "internal error: {panic}"
+        );
     }));
 }

@@ -52,7 +52,11 @@ impl Deadline {
     }
 
     /// Waits for the end of `part`, at most until the deadline.
-    pub async fn wait<T>(self, part: &'static str, end: impl Future<Output = T>) -> Result<T, Late> {
+    pub async fn wait<T>(
+        self,
+        part: &'static str,
+        end: impl Future<Output = T>,
+    ) -> Result<T, Late> {
         timeout_at(self.0, end).await.map_err(|_| Late(part))
     }
 }
@@ -64,8 +68,22 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn parts_share_one_deadline() {
         let deadline = Deadline::after(Duration::from_secs(5));
-        assert_eq!(deadline.wait("first", tokio::time::sleep(Duration::from_secs(4))).await, Ok(()));
-        assert_eq!(deadline.wait("second", tokio::time::sleep(Duration::from_secs(4))).await, Err(Late("second")));
-        assert_eq!(deadline.wait("third", async { 3 }).await, Ok(3), "what has ended already is not late");
+        assert_eq!(
+            deadline
+                .wait("first", tokio::time::sleep(Duration::from_secs(4)))
+                .await,
+            Ok(())
+        );
+        assert_eq!(
+            deadline
+                .wait("second", tokio::time::sleep(Duration::from_secs(4)))
+                .await,
+            Err(Late("second"))
+        );
+        assert_eq!(
+            deadline.wait("third", async { 3 }).await,
+            Ok(3),
+            "what has ended already is not late"
+        );
     }
 }

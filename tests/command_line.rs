@@ -20,17 +20,33 @@ fn folder() -> TempDir {
 /// The binary in a folder of its own, with no home and none of our variables; no node answers at its `rpc_url`.
 fn satwatch(folder: &Path, args: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_satwatch"));
-    for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("SATWATCH")) {
+    for (name, _) in
+        std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("SATWATCH"))
+    {
         command.env_remove(name);
     }
-    command.args(args).current_dir(folder).env("HOME", folder).stdin(Stdio::null());
-    command.env("SATWATCH__BITCOIND__RPC_URL", "http://127.0.0.1:1").env("SATWATCH__SERVER__LISTEN", "127.0.0.1:0");
+    command
+        .args(args)
+        .current_dir(folder)
+        .env("HOME", folder)
+        .stdin(Stdio::null());
+    command
+        .env("SATWATCH__BITCOIND__RPC_URL", "http://127.0.0.1:1")
+        .env("SATWATCH__SERVER__LISTEN", "127.0.0.1:0");
     command
 }
 
 fn run(command: &mut Command) -> (Option<i32>, String, String) {
-    let Output { status, stdout, stderr } = command.output().expect("cargo has built the binary");
-    (status.code(), String::from_utf8_lossy(&stdout).into_owned(), String::from_utf8_lossy(&stderr).into_owned())
+    let Output {
+        status,
+        stdout,
+        stderr,
+    } = command.output().expect("cargo has built the binary");
+    (
+        status.code(),
+        String::from_utf8_lossy(&stdout).into_owned(),
+        String::from_utf8_lossy(&stderr).into_owned(),
+    )
 }
 
 /// A running daemon whose log lines can be waited for. Dropping it ends the process.
@@ -41,7 +57,11 @@ struct Running {
 
 impl Running {
     fn start(command: &mut Command) -> Self {
-        let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().expect("cargo has built the binary");
+        let mut child = command
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("cargo has built the binary");
         let stderr = child.stderr.take().expect("it is piped");
         let (sender, lines) = channel();
         thread::spawn(move || {
@@ -66,7 +86,10 @@ impl Running {
     }
 
     fn signal(&self, name: &str) {
-        let sent = Command::new("kill").args([name, &self.child.id().to_string()]).status().expect("kill can be run");
+        let sent = Command::new("kill")
+            .args([name, &self.child.id().to_string()])
+            .status()
+            .expect("kill can be run");
         assert!(sent.success(), "the daemon has ended already");
     }
 
@@ -86,31 +109,66 @@ impl Drop for Running {
 fn it_says_its_version_and_its_flags() {
     let folder = folder();
     let (code, out, _) = run(&mut satwatch(folder.path(), &["--version"]));
-    assert_eq!((code, out.trim()), (Some(0), concat!("satwatch ", env!("CARGO_PKG_VERSION"))));
+    assert_eq!(
+        (code, out.trim()),
+        (Some(0), concat!("satwatch ", env!("CARGO_PKG_VERSION")))
+    );
     let (code, out, _) = run(&mut satwatch(folder.path(), &["--help"]));
     assert_eq!(code, Some(0));
-    for word in ["run", "doctor", "--settings", "--data-dir", "--listen", "--check", "--version"] {
+    for word in [
+        "run",
+        "doctor",
+        "--settings",
+        "--data-dir",
+        "--listen",
+        "--check",
+        "--version",
+    ] {
         assert!(out.contains(word), "{word} is missing in:\n{out}");
     }
-    assert_eq!(run(&mut satwatch(folder.path(), &["walk"])).0, Some(2), "an unknown command");
+    assert_eq!(
+        run(&mut satwatch(folder.path(), &["walk"])).0,
+        Some(2),
+        "an unknown command"
+    );
 }
 
 #[test]
 fn a_wrong_setting_stops_the_start_with_its_name_and_place() {
     let folder = folder();
-    std::fs::write(folder.path().join("settings.toml"), "[server]\nport = 5005\n[monitor]\nreconcile_interval = 0\n").expect("written");
+    std::fs::write(
+        folder.path().join("settings.toml"),
+        "[server]\nport = 5005\n[monitor]\nreconcile_interval = 0\n",
+    )
+    .expect("written");
     for args in [&["run"][..], &[], &["--check"]] {
         let (code, out, log) = run(&mut satwatch(folder.path(), args));
         assert_eq!((code, out.as_str()), (Some(2), ""), "{log}");
-        assert!(log.contains("settings.toml: unknown setting `server.port`"), "{log}");
-        assert!(log.contains("settings.toml: monitor.reconcile_interval = 0 is not valid: expected seconds"), "{log}");
+        assert!(
+            log.contains("settings.toml: unknown setting `server.port`"),
+            "{log}"
+        );
+        assert!(
+            log.contains(
+                "settings.toml: monitor.reconcile_interval = 0 is not valid: expected seconds"
+            ),
+            "{log}"
+        );
     }
     let (code, out, _) = run(&mut satwatch(folder.path(), &["doctor"]));
     assert_eq!(code, Some(1));
-    assert!(out.contains(" BAD  settings: settings.toml: unknown setting `server.port`") && out.contains("2 problems"), "{out}");
-    let (code, _, log) = run(satwatch(folder.path(), &["--settings", "none.toml"]).env("SATWATCH__SERVER__LISTEN", "0.0.0.0:5005"));
+    assert!(
+        out.contains(" BAD  settings: settings.toml: unknown setting `server.port`")
+            && out.contains("2 problems"),
+        "{out}"
+    );
+    let (code, _, log) = run(satwatch(folder.path(), &["--settings", "none.toml"])
+        .env("SATWATCH__SERVER__LISTEN", "0.0.0.0:5005"));
     assert_eq!(code, Some(2));
-    assert!(log.contains("none.toml: cannot read the settings file"), "{log}");
+    assert!(
+        log.contains("none.toml: cannot read the settings file"),
+        "{log}"
+    );
     assert!(!folder.path().join("data").exists(), "nothing was made");
 }
 
@@ -119,17 +177,33 @@ fn others_cannot_be_listened_to_without_tokens() {
     let folder = folder();
     let (code, _, log) = run(&mut satwatch(folder.path(), &["--listen", "0.0.0.0:0"]));
     assert_eq!(code, Some(2));
-    assert!(log.starts_with("--listen: server.listen = 0.0.0.0:0 is reachable by others"), "{log}");
+    assert!(
+        log.starts_with("--listen: server.listen = 0.0.0.0:0 is reachable by others"),
+        "{log}"
+    );
 }
 
 #[test]
 fn check_says_where_the_settings_come_from() {
     let folder = folder();
     let (code, out, _) = run(&mut satwatch(folder.path(), &["--check"]));
-    assert_eq!((code, out.as_str()), (Some(0), "the settings are good (built-in defaults and environment)\n"));
-    std::fs::write(folder.path().join("settings.toml"), include_str!("../settings.toml")).expect("written");
+    assert_eq!(
+        (code, out.as_str()),
+        (
+            Some(0),
+            "the settings are good (built-in defaults and environment)\n"
+        )
+    );
+    std::fs::write(
+        folder.path().join("settings.toml"),
+        include_str!("../settings.toml"),
+    )
+    .expect("written");
     let (code, out, _) = run(&mut satwatch(folder.path(), &["--check"]));
-    assert_eq!((code, out.as_str()), (Some(0), "the settings are good (settings.toml)\n"));
+    assert_eq!(
+        (code, out.as_str()),
+        (Some(0), "the settings are good (settings.toml)\n")
+    );
 }
 
 #[test]
@@ -137,12 +211,25 @@ fn doctor_says_what_to_do_without_a_node_and_leaves_nothing_behind() {
     let folder = folder();
     let taken = TcpListener::bind("127.0.0.1:0").expect("a free port");
     let listen = taken.local_addr().expect("an address").to_string();
-    let (code, out, _) = run(&mut satwatch(folder.path(), &["doctor", "--listen", &listen]));
+    let (code, out, _) = run(&mut satwatch(
+        folder.path(),
+        &["doctor", "--listen", &listen],
+    ));
     assert_eq!(code, Some(1));
-    assert!(out.contains("  ok  settings: built-in defaults and environment"), "{out}");
+    assert!(
+        out.contains("  ok  settings: built-in defaults and environment"),
+        "{out}"
+    );
     assert!(out.contains(" BAD  node: "), "{out}");
-    assert!(out.contains("  ok  store: data will be made at the first start"), "{out}");
-    assert!(out.contains(&format!(" BAD  port: {listen} cannot be listened on")) && out.contains("-> set server.listen"), "{out}");
+    assert!(
+        out.contains("  ok  store: data will be made at the first start"),
+        "{out}"
+    );
+    assert!(
+        out.contains(&format!(" BAD  port: {listen} cannot be listened on"))
+            && out.contains("-> set server.listen"),
+        "{out}"
+    );
     assert!(out.ends_with("2 problems\n"), "{out}");
     assert_eq!(folder.path().read_dir().expect("readable").count(), 0);
 }
@@ -152,10 +239,15 @@ fn a_new_store_waits_for_the_node_and_signals_are_heard_meanwhile() {
     let folder = folder();
     std::fs::write(folder.path().join("cookie"), "__cookie__:00").expect("written");
     let mut command = satwatch(folder.path(), &["run"]);
-    command.env("SATWATCH__BITCOIND__COOKIE_FILE", "cookie").env("SATWATCH__LOG__FORMAT", "json");
+    command
+        .env("SATWATCH__BITCOIND__COOKIE_FILE", "cookie")
+        .env("SATWATCH__LOG__FORMAT", "json");
     let mut running = Running::start(&mut command);
     let line = running.line("waiting for the node");
-    assert!(line.starts_with('{') && line.ends_with('}') && line.contains(r#""level":"WARN""#), "{line}");
+    assert!(
+        line.starts_with('{') && line.ends_with('}') && line.contains(r#""level":"WARN""#),
+        "{line}"
+    );
     running.signal("-HUP");
     running.line("SIGHUP");
     running.signal("-TERM");
@@ -167,7 +259,9 @@ fn a_new_store_waits_for_the_node_and_signals_are_heard_meanwhile() {
 fn log_lines_have_no_colours_when_nobody_sees_them() {
     let folder = folder();
     std::fs::write(folder.path().join("cookie"), "__cookie__:00").expect("written");
-    let running = Running::start(satwatch(folder.path(), &[]).env("SATWATCH__BITCOIND__COOKIE_FILE", "cookie"));
+    let running = Running::start(
+        satwatch(folder.path(), &[]).env("SATWATCH__BITCOIND__COOKIE_FILE", "cookie"),
+    );
     let line = running.line("satwatch starts");
     assert!(!line.contains('\u{1b}'), "{line:?}");
 }

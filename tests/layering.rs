@@ -14,11 +14,19 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("tracker", &[]),
     ("store", &["tracker"]),
     ("indexer", &["tracker", "store"]),
-    ("bitcoind", &["tracker", "store", "indexer", "config", "clock"]),
+    (
+        "bitcoind",
+        &["tracker", "store", "indexer", "config", "clock"],
+    ),
     ("engineio", &[]),
     ("socketio", &["engineio"]),
     ("server", &[]),
-    ("api", &["tracker", "store", "indexer", "bitcoind", "socketio", "page", "config", "clock"]),
+    (
+        "api",
+        &[
+            "tracker", "store", "indexer", "bitcoind", "socketio", "page", "config", "clock",
+        ],
+    ),
     ("app", EVERYTHING),
     ("cli", EVERYTHING),
     ("doctor", EVERYTHING),
@@ -26,8 +34,8 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("lib", EVERYTHING),
 ];
 const EVERYTHING: &[&str] = &[
-    "api", "app", "bitcoind", "cli", "clock", "config", "doctor", "engineio", "indexer", "page", "server", "shutdown", "socketio", "store",
-    "tracker",
+    "api", "app", "bitcoind", "cli", "clock", "config", "doctor", "engineio", "indexer", "page",
+    "server", "shutdown", "socketio", "store", "tracker",
 ];
 
 /// Crate, and the only modules that may name it.
@@ -39,8 +47,14 @@ const CRATES: &[(&str, &[&str])] = &[
     ("bitcoin_slices", &["bitcoind"]),
     ("reqwest", &["api"]),
     ("rustls", &["api"]),
-    ("hyper", &["engineio", "socketio", "server", "api", "bitcoind"]),
-    ("hyper_util", &["engineio", "socketio", "server", "api", "bitcoind"]),
+    (
+        "hyper",
+        &["engineio", "socketio", "server", "api", "bitcoind"],
+    ),
+    (
+        "hyper_util",
+        &["engineio", "socketio", "server", "api", "bitcoind"],
+    ),
     ("tokio_tungstenite", &["engineio"]),
     ("prometheus", &["api"]),
     ("clap", &["cli", "main"]),
@@ -48,8 +62,18 @@ const CRATES: &[(&str, &[&str])] = &[
 ];
 
 /// The core names none of these.
-const NOT_IN_THE_CORE: &[&str] =
-    &["tokio", "std::thread", "std::sync", "std::time", "std::fs", "std::net", "tracing", "rocksdb", "hyper", "zmq"];
+const NOT_IN_THE_CORE: &[&str] = &[
+    "tokio",
+    "std::thread",
+    "std::sync",
+    "std::time",
+    "std::fs",
+    "std::net",
+    "tracing",
+    "rocksdb",
+    "hyper",
+    "zmq",
+];
 
 const REUSABLE: &[&str] = &["engineio", "socketio", "server"];
 const WORDS_OF_OURS: &[&str] = &["bitcoin", "txid", "outpoint", "scripthash", "mempool"];
@@ -76,13 +100,31 @@ fn collect(root: &Path, folder: &Path, found: &mut Vec<Source>) {
         if path.is_dir() {
             collect(root, &path, found);
         } else if path.extension().is_some_and(|extension| extension == "rs") {
-            let inside = path.strip_prefix(root).expect("the path is below the root").to_path_buf();
-            let first = inside.components().next().expect("a path has a first part").as_os_str().to_string_lossy().into_owned();
+            let inside = path
+                .strip_prefix(root)
+                .expect("the path is below the root")
+                .to_path_buf();
+            let first = inside
+                .components()
+                .next()
+                .expect("a path has a first part")
+                .as_os_str()
+                .to_string_lossy()
+                .into_owned();
             let whole = fs::read_to_string(&path).expect("a source file can be read");
-            let is_test_file =
-                inside.file_stem().is_some_and(|stem| stem == "tests") || inside.components().any(|part| part.as_os_str() == "tests");
-            let code = if is_test_file { String::new() } else { code_of(&whole) };
-            found.push(Source { path: inside, module: first.trim_end_matches(".rs").to_owned(), whole, code });
+            let is_test_file = inside.file_stem().is_some_and(|stem| stem == "tests")
+                || inside.components().any(|part| part.as_os_str() == "tests");
+            let code = if is_test_file {
+                String::new()
+            } else {
+                code_of(&whole)
+            };
+            found.push(Source {
+                path: inside,
+                module: first.trim_end_matches(".rs").to_owned(),
+                whole,
+                code,
+            });
         }
     }
 }
@@ -95,7 +137,10 @@ fn code_of(text: &str) -> String {
         if line.trim() == "#[cfg(test)]" && lines.peek().is_some_and(|next| next.contains("mod ")) {
             break;
         }
-        let end = line.find("//").filter(|at| !line[..*at].contains('"')).unwrap_or(line.len());
+        let end = line
+            .find("//")
+            .filter(|at| !line[..*at].contains('"'))
+            .unwrap_or(line.len());
         code.push_str(&line[..end]);
         code.push('\n');
     }
@@ -128,7 +173,10 @@ fn imports(code: &str) -> BTreeSet<String> {
 }
 
 fn first_word(text: &str) -> Option<String> {
-    let word: String = text.chars().take_while(|c| c.is_ascii_alphanumeric() || *c == '_').collect();
+    let word: String = text
+        .chars()
+        .take_while(|c| c.is_ascii_alphanumeric() || *c == '_')
+        .collect();
     (!word.is_empty()).then_some(word)
 }
 
@@ -154,13 +202,21 @@ fn modules_import_what_their_layer_may() {
     let mut wrong = Vec::new();
     for source in sources() {
         let Some((_, allowed)) = LAYERS.iter().find(|(module, _)| *module == source.module) else {
-            wrong.push(format!("{}: module {} is in no layer", source.path.display(), source.module));
+            wrong.push(format!(
+                "{}: module {} is in no layer",
+                source.path.display(),
+                source.module
+            ));
             continue;
         };
         for import in imports(&source.code) {
             let is_ours = LAYERS.iter().any(|(module, _)| *module == import);
             if is_ours && import != source.module && !allowed.contains(&import.as_str()) {
-                wrong.push(format!("{}: {} must not import {import}", source.path.display(), source.module));
+                wrong.push(format!(
+                    "{}: {} must not import {import}",
+                    source.path.display(),
+                    source.module
+                ));
             }
         }
     }
@@ -171,11 +227,17 @@ fn modules_import_what_their_layer_may() {
 fn the_api_writes_nothing_and_the_indexer_alone_holds_the_writer() {
     let holders: BTreeSet<String> = sources()
         .into_iter()
-        .filter(|source| behind(&source.code, "Writer").any(|rest| !rest.starts_with(|c: char| c.is_ascii_alphanumeric() || c == '_')))
+        .filter(|source| {
+            behind(&source.code, "Writer")
+                .any(|rest| !rest.starts_with(|c: char| c.is_ascii_alphanumeric() || c == '_'))
+        })
         .map(|source| source.module)
         .collect();
     let allowed = BTreeSet::from(["store", "indexer", "app", "doctor"].map(str::to_owned));
-    assert!(holders.is_subset(&allowed), "{holders:?} name the store's Writer");
+    assert!(
+        holders.is_subset(&allowed),
+        "{holders:?} name the store's Writer"
+    );
 }
 
 #[test]
@@ -184,8 +246,14 @@ fn crates_are_named_where_they_belong() {
     for source in sources() {
         for (name, allowed) in CRATES {
             let path = format!("{name}::");
-            if behind(&source.code, &path).next().is_some() && !allowed.contains(&source.module.as_str()) {
-                wrong.push(format!("{}: the crate {name} belongs to {}", source.path.display(), allowed.join(", ")));
+            if behind(&source.code, &path).next().is_some()
+                && !allowed.contains(&source.module.as_str())
+            {
+                wrong.push(format!(
+                    "{}: the crate {name} belongs to {}",
+                    source.path.display(),
+                    allowed.join(", ")
+                ));
             }
         }
     }
@@ -198,7 +266,9 @@ fn the_core_is_pure() {
     for source in sources().iter().filter(|source| source.module == "tracker") {
         for name in NOT_IN_THE_CORE {
             // Shared ownership of what does not change is no lock and no channel.
-            if behind(&source.code, &format!("{name}::")).any(|rest| name != &"std::sync" || !rest.starts_with("Arc;")) {
+            if behind(&source.code, &format!("{name}::"))
+                .any(|rest| name != &"std::sync" || !rest.starts_with("Arc;"))
+            {
                 wrong.push(format!("{} names {name}", source.path.display()));
             }
         }
@@ -209,11 +279,18 @@ fn the_core_is_pure() {
 #[test]
 fn the_reusable_layers_do_not_know_our_words() {
     let mut wrong = Vec::new();
-    for source in sources().iter().filter(|source| REUSABLE.contains(&source.module.as_str())) {
+    for source in sources()
+        .iter()
+        .filter(|source| REUSABLE.contains(&source.module.as_str()))
+    {
         for (number, line) in source.whole.lines().enumerate() {
             let line = line.to_ascii_lowercase();
             if let Some(word) = WORDS_OF_OURS.iter().find(|word| line.contains(**word)) {
-                wrong.push(format!("{}:{} says {word}", source.path.display(), number + 1));
+                wrong.push(format!(
+                    "{}:{} says {word}",
+                    source.path.display(),
+                    number + 1
+                ));
             }
         }
     }
@@ -223,7 +300,13 @@ fn the_reusable_layers_do_not_know_our_words() {
 #[test]
 fn this_test_sees_what_it_should() {
     let code = "use crate::{a, b::{c, d}, e::f};\nfn x() { crate::g::h(); mycrate::i(); }\n// use crate::j;\n#[cfg(test)]\nmod tests { use crate::k; }\n";
-    let expected: BTreeSet<String> = ["a", "b", "e", "g"].into_iter().map(str::to_owned).collect();
+    let expected: BTreeSet<String> = ["a", "b", "e", "g"]
+        .into_iter()
+        .map(str::to_owned)
+        .collect();
     assert_eq!(imports(&code_of(code)), expected);
-    assert_eq!(behind("self::zmq::x; zmq::y", "zmq::").collect::<Vec<_>>(), ["y"]);
+    assert_eq!(
+        behind("self::zmq::x; zmq::y", "zmq::").collect::<Vec<_>>(),
+        ["y"]
+    );
 }

@@ -10,37 +10,69 @@ use hyper::service::service_fn;
 use satwatch::engineio::packet::{Dialect, Frame, Packet, Revision};
 use satwatch::engineio::payload::{self, Body, Packets};
 use satwatch::engineio::session::{Limits, Output, PollAnswer, Session, SocketEnd, Which};
-use satwatch::engineio::{self, CloseReason, Group, Handler as _, Handshake, Message, Outbox, Work, outbox};
-use satwatch::socketio::{self, ConnectRefused, ConnectRequest, DisconnectReason, Encoded, Event, Layer, LayerConfig, Socket};
+use satwatch::engineio::{
+    self, CloseReason, Group, Handler as _, Handshake, Message, Outbox, Work, outbox,
+};
+use satwatch::socketio::{
+    self, ConnectRefused, ConnectRequest, DisconnectReason, Encoded, Event, Layer, LayerConfig,
+    Socket,
+};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::runtime::Runtime;
 
-const DIALECTS: [Dialect; 3] = [Dialect::Four, Dialect::Three { base64: false }, Dialect::Three { base64: true }];
+const DIALECTS: [Dialect; 3] = [
+    Dialect::Four,
+    Dialect::Three { base64: false },
+    Dialect::Three { base64: true },
+];
 
 /// The first byte says which.
 fn choice<T: Copy>(data: &[u8], among: &[T]) -> Option<(T, Bytes)> {
     let (first, rest) = data.split_first()?;
-    Some((among[usize::from(*first) % among.len()], Bytes::copy_from_slice(rest)))
+    Some((
+        among[usize::from(*first) % among.len()],
+        Bytes::copy_from_slice(rest),
+    ))
 }
 
 // Engine.IO packets
 
 /// A frame is a packet or not, and a message is written as it was read.
 pub fn packet(data: &[u8]) {
-    let Some((dialect, bytes)) = choice(data, &DIALECTS) else { return };
-    let frames = [Some(Frame::Binary(bytes.clone())), String::from_utf8(bytes.to_vec()).ok().map(|text| Frame::Text(text.into()))];
+    let Some((dialect, bytes)) = choice(data, &DIALECTS) else {
+        return;
+    };
+    let frames = [
+        Some(Frame::Binary(bytes.clone())),
+        String::from_utf8(bytes.to_vec())
+            .ok()
+            .map(|text| Frame::Text(text.into())),
+    ];
     for frame in frames.into_iter().flatten() {
-        let Ok(packet) = Packet::from_frame(frame, dialect.revision()) else { continue };
+        let Ok(packet) = Packet::from_frame(frame, dialect.revision()) else {
+            continue;
+        };
         if let Packet::Message(_) = packet {
-            assert_eq!(Packet::from_frame(packet.clone().into_frame(dialect), dialect.revision()), Ok(packet));
+            assert_eq!(
+                Packet::from_frame(packet.clone().into_frame(dialect), dialect.revision()),
+                Ok(packet)
+            );
         }
     }
 }
 
 /// A body has no more packets than bytes, and its messages are written so that they are read again.
 pub fn payload(data: &[u8]) {
-    let framings = [(Dialect::Four, false), (DIALECTS[1], false), (DIALECTS[1], true), (DIALECTS[2], false), (DIALECTS[2], true)];
-    let Some(((dialect, octets), body)) = choice(data, &framings) else { return };
+    let framings = [
+        (Dialect::Four, false),
+        (DIALECTS[1], false),
+        (DIALECTS[1], true),
+        (DIALECTS[2], false),
+        (DIALECTS[2], true),
+    ];
+    let Some(((dialect, octets), body)) = choice(data, &framings) else {
+        return;
+    };
     let length = body.len();
     let (mut count, mut packets) = (0, Vec::new());
     for packet in Packets::of(body, dialect.revision(), octets) {
@@ -62,7 +94,10 @@ pub fn payload(data: &[u8]) {
         Body::Text(body) => (body, false),
         Body::Octets(body) => (body, true),
     };
-    assert_eq!(Packets::of(body, dialect.revision(), octets).collect::<Result<Vec<_>, _>>(), Ok(packets));
+    assert_eq!(
+        Packets::of(body, dialect.revision(), octets).collect::<Result<Vec<_>, _>>(),
+        Ok(packets)
+    );
 }
 
 // Requests
@@ -86,13 +121,22 @@ impl engineio::Handler for Mute {
 
 fn runtime() -> Runtime {
     // Time stands still until nobody has anything to do, and then jumps to the next deadline.
-    tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().expect("a runtime")
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .start_paused(true)
+        .build()
+        .expect("a runtime")
 }
 
 /// A connection that says this gets answers of HTTP or none, and leaves no session behind once its time is up.
 pub fn request(data: &[u8]) {
     runtime().block_on(async {
-        let config = engineio::Config { max_payload: 1000, path: "/e/".into(), cors: None, ..engineio::Config::default() };
+        let config = engineio::Config {
+            max_payload: 1000,
+            path: "/e/".into(),
+            cors: None,
+            ..engineio::Config::default()
+        };
         let service = engineio::Service::new(config, Mute);
         let (mut client, connection) = tokio::io::duplex(1 << 20);
         client.write_all(data).await.expect("it fits");
@@ -107,18 +151,30 @@ pub fn request(data: &[u8]) {
             .with_upgrades();
         let reading = async {
             let mut answers = Vec::new();
-            let _ = tokio::time::timeout(Duration::from_secs(120), client.read_to_end(&mut answers)).await;
+            let _ =
+                tokio::time::timeout(Duration::from_secs(120), client.read_to_end(&mut answers))
+                    .await;
             assert!(answers.is_empty() || answers.starts_with(b"HTTP/1."));
             drop(client);
         };
         let _ = tokio::join!(serving, reading);
         // No ping is answered.
         tokio::time::sleep(Duration::from_secs(60)).await;
-        assert_eq!((service.session_count(), service.queued_bytes(), service.received_bytes()), (0, 0, 0));
+        assert_eq!(
+            (
+                service.session_count(),
+                service.queued_bytes(),
+                service.received_bytes()
+            ),
+            (0, 0, 0)
+        );
     });
 }
 
-async fn engineio_answer(service: engineio::Service<Mute>, request: hyper::Request<hyper::body::Incoming>) -> hyper::Response<Full<Bytes>> {
+async fn engineio_answer(
+    service: engineio::Service<Mute>,
+    request: hyper::Request<hyper::body::Incoming>,
+) -> hyper::Response<Full<Bytes>> {
     service.handle(request, None).await
 }
 
@@ -129,13 +185,22 @@ struct Echo;
 
 impl socketio::Handler for Echo {
     async fn authorize(&self, request: ConnectRequest) -> Result<(), ConnectRefused> {
-        if &*request.namespace == "/no" { Err(ConnectRefused { message: "no".into(), data: None }) } else { Ok(()) }
+        if &*request.namespace == "/no" {
+            Err(ConnectRefused {
+                message: "no".into(),
+                data: None,
+            })
+        } else {
+            Ok(())
+        }
     }
 
     fn connected(&self, _: &Socket, _: &ConnectRequest) {}
 
     fn event(&self, socket: &Socket, event: Event) -> Option<Work> {
-        if let Ok(packet) = Encoded::event_with(socket.namespace(), "back", &event.args, &event.attachments) {
+        if let Ok(packet) =
+            Encoded::event_with(socket.namespace(), "back", &event.args, &event.attachments)
+        {
             let _ = socket.send(&packet);
         }
         if let Some(ack) = event.ack {
@@ -150,11 +215,23 @@ impl socketio::Handler for Echo {
 /// A client sends messages, separated by line feeds; a line that begins with `!` is binary. The first byte says the revision. What comes
 /// back keeps the rule of ten attachments, each right behind its header.
 pub fn socket(data: &[u8]) {
-    let Some((query, bytes)) = choice(data, &["EIO=4", "EIO=3"]) else { return };
+    let Some((query, bytes)) = choice(data, &["EIO=4", "EIO=3"]) else {
+        return;
+    };
     runtime().block_on(async {
-        let layer = Layer::new(LayerConfig { max_packet_bytes: 10_000, ..LayerConfig::default() }, Echo);
+        let layer = Layer::new(
+            LayerConfig {
+                max_packet_bytes: 10_000,
+                ..LayerConfig::default()
+            },
+            Echo,
+        );
         let (sender, mut receiver) = outbox(1000, 10_000_000);
-        let handshake = Handshake { headers: hyper::HeaderMap::new(), query: query.to_owned(), peer: None };
+        let handshake = Handshake {
+            headers: hyper::HeaderMap::new(),
+            query: query.to_owned(),
+            peer: None,
+        };
         let session = layer.open(sender.clone(), handshake);
         for line in bytes.split(|byte| *byte == b'\n') {
             let message = match line.strip_prefix(b"!") {
@@ -178,10 +255,25 @@ pub fn socket(data: &[u8]) {
 fn check_group(group: &Group) {
     let Group::Many(messages) = group else { return };
     let (head, attachments) = messages.split_first().expect("a group has a message");
-    let Message::Text(head) = head else { panic!("a header first") };
-    let count: String = head.as_str().chars().skip(1).take_while(char::is_ascii_digit).collect();
-    assert_eq!(count.parse::<usize>().expect("a number of attachments"), attachments.len());
-    assert!(attachments.len() <= 10 && attachments.iter().all(|message| matches!(message, Message::Binary(_))));
+    let Message::Text(head) = head else {
+        panic!("a header first")
+    };
+    let count: String = head
+        .as_str()
+        .chars()
+        .skip(1)
+        .take_while(char::is_ascii_digit)
+        .collect();
+    assert_eq!(
+        count.parse::<usize>().expect("a number of attachments"),
+        attachments.len()
+    );
+    assert!(
+        attachments.len() <= 10
+            && attachments
+                .iter()
+                .all(|message| matches!(message, Message::Binary(_)))
+    );
 }
 
 // The session machine
@@ -201,8 +293,8 @@ struct Driver {
 }
 
 const TEXTS: [&str; 20] = [
-    "", "0", "1", "2", "2probe", "3", "4a", "5", "6", "b", "bAQ==", "b4AQ==", "abc", "é", "4a\x1e4b", "3\x1e3", "1:2", "2:4a1:1", "0:",
-    "4a\x1e",
+    "", "0", "1", "2", "2probe", "3", "4a", "5", "6", "b", "bAQ==", "b4AQ==", "abc", "é",
+    "4a\x1e4b", "3\x1e3", "1:2", "2:4a1:1", "0:", "4a\x1e",
 ];
 
 /// Bytes as a sequence of inputs: each a byte that says what, and its arguments.
@@ -217,15 +309,23 @@ impl Steps<'_> {
     fn text(&mut self) -> String {
         match self.byte() {
             known if usize::from(known) < TEXTS.len() => TEXTS[usize::from(known)].to_owned(),
-            length => String::from_utf8_lossy(&(0..length % 24).map(|_| self.byte()).collect::<Vec<_>>()).into_owned(),
+            length => {
+                String::from_utf8_lossy(&(0..length % 24).map(|_| self.byte()).collect::<Vec<_>>())
+                    .into_owned()
+            }
         }
     }
 }
 
 /// The first byte says the transport and the dialect, the others what happens.
 pub fn session(data: &[u8]) {
-    let Some((first, rest)) = data.split_first() else { return };
-    let mut driver = Driver::new(first & 1 == 0, DIALECTS[usize::from(first >> 1) % DIALECTS.len()]);
+    let Some((first, rest)) = data.split_first() else {
+        return;
+    };
+    let mut driver = Driver::new(
+        first & 1 == 0,
+        DIALECTS[usize::from(first >> 1) % DIALECTS.len()],
+    );
     let mut steps = Steps(rest.iter());
     while !steps.0.as_slice().is_empty() {
         driver.input(&mut steps);
@@ -248,8 +348,11 @@ impl Driver {
             upgrades: true,
         };
         let now = Instant::now();
-        let session =
-            if websocket { Session::websocket(now, limits, dialect, "0{}".into()) } else { Session::polling(now, limits, dialect) };
+        let session = if websocket {
+            Session::websocket(now, limits, dialect, "0{}".into())
+        } else {
+            Session::polling(now, limits, dialect)
+        };
         let mut driver = Self {
             session,
             now,
@@ -269,8 +372,16 @@ impl Driver {
     fn input(&mut self, steps: &mut Steps<'_>) {
         let (what, now) = (steps.byte(), self.now);
         let session = &mut self.session;
-        let which = if what & 0x80 == 0 { Which::Main } else { Which::Probe };
-        let has = if which == Which::Main { self.main } else { self.probe };
+        let which = if what & 0x80 == 0 {
+            Which::Main
+        } else {
+            Which::Probe
+        };
+        let has = if which == Which::Main {
+            self.main
+        } else {
+            self.probe
+        };
         match what & 0x1f {
             // A refused poll is answered apart from the waiting one.
             0..=3 => {
@@ -290,25 +401,36 @@ impl Driver {
                 assert!(!(welcome && self.probe), "one probing WebSocket at a time");
                 self.probe |= welcome;
             }
-            14..=17 if has && session.wants_frame(which) => session.frame(now, which, Frame::Text(steps.text().into())),
-            18 if has && session.wants_frame(which) => session.frame(now, which, Frame::Binary(Bytes::from(vec![steps.byte()]))),
+            14..=17 if has && session.wants_frame(which) => {
+                session.frame(now, which, Frame::Text(steps.text().into()))
+            }
+            18 if has && session.wants_frame(which) => {
+                session.frame(now, which, Frame::Binary(Bytes::from(vec![steps.byte()])))
+            }
             19..=21 => {
                 self.main_writing &= which == Which::Probe;
                 session.written(now, which);
             }
             22 => session.write_progressed(now, which),
             23 if has => {
-                let end = [SocketEnd::Closed, SocketEnd::Failed(1002), SocketEnd::TooLarge][usize::from(steps.byte() % 3)];
+                let end = [
+                    SocketEnd::Closed,
+                    SocketEnd::Failed(1002),
+                    SocketEnd::TooLarge,
+                ][usize::from(steps.byte() % 3)];
                 session.socket_ended(now, which, end);
             }
             24..=26 if session.wants_message() => {
                 let message = Message::text(&"x".repeat(steps.byte().into()));
-                session.send(Group::Many(vec![message; usize::from(steps.byte() % 20)].into()));
+                session.send(Group::Many(
+                    vec![message; usize::from(steps.byte() % 20)].into(),
+                ));
             }
             27 => session.pause(),
             28 => session.resume(now),
             29 => {
-                let reason = [CloseReason::ForcedClose, CloseReason::ServerShuttingDown][usize::from(steps.byte() % 2)];
+                let reason = [CloseReason::ForcedClose, CloseReason::ServerShuttingDown]
+                    [usize::from(steps.byte() % 2)];
                 session.close(now, reason);
             }
             30 if steps.byte() > 200 => session.abandon(CloseReason::SlowConsumer),
@@ -327,7 +449,13 @@ impl Driver {
 
     fn output(&mut self, output: Output) {
         if self.closed {
-            assert!(matches!(output, Output::Poll(_) | Output::Post(_) | Output::CloseSocket(..)), "{output:?} after the end");
+            assert!(
+                matches!(
+                    output,
+                    Output::Poll(_) | Output::Post(_) | Output::CloseSocket(..)
+                ),
+                "{output:?} after the end"
+            );
         }
         match output {
             Output::Poll(answer) => {
@@ -336,11 +464,23 @@ impl Driver {
             }
             Output::Post(_) => assert!(std::mem::take(&mut self.post), "a POST is waiting"),
             Output::Write(Which::Main, frame) => {
-                assert!(self.main && !std::mem::replace(&mut self.main_writing, true), "one frame at a time");
-                let text = if let Frame::Text(text) = &frame { text.as_str() } else { "" };
-                assert!(!text.starts_with(['1', '6']), "never a close or noop on a WebSocket");
+                assert!(
+                    self.main && !std::mem::replace(&mut self.main_writing, true),
+                    "one frame at a time"
+                );
+                let text = if let Frame::Text(text) = &frame {
+                    text.as_str()
+                } else {
+                    ""
+                };
+                assert!(
+                    !text.starts_with(['1', '6']),
+                    "never a close or noop on a WebSocket"
+                );
             }
-            Output::Write(Which::Probe, frame) => assert_eq!((self.probe, frame), (true, Frame::Text("3probe".into()))),
+            Output::Write(Which::Probe, frame) => {
+                assert_eq!((self.probe, frame), (true, Frame::Text("3probe".into())))
+            }
             Output::CloseSocket(Which::Main, _) => assert!(std::mem::take(&mut self.main)),
             Output::CloseSocket(Which::Probe, _) => assert!(std::mem::take(&mut self.probe)),
             Output::Promote => {
@@ -354,14 +494,21 @@ impl Driver {
 
     /// Sixteen packets at most, and over the limit only alone.
     fn check_body(&self, answer: PollAnswer) {
-        let PollAnswer::Payload(body) = answer else { return };
+        let PollAnswer::Payload(body) = answer else {
+            return;
+        };
         let (body, octets) = match body {
             Body::Text(body) => (body, false),
             Body::Octets(body) => (body, true),
         };
         let length = body.len();
-        let packets = Packets::of(body, self.revision, octets).collect::<Result<Vec<_>, _>>().expect("our own body");
-        assert!(packets.len() == 1 || (packets.len() <= payload::MAX_PACKETS && length <= 100), "{packets:?}");
+        let packets = Packets::of(body, self.revision, octets)
+            .collect::<Result<Vec<_>, _>>()
+            .expect("our own body");
+        assert!(
+            packets.len() == 1 || (packets.len() <= payload::MAX_PACKETS && length <= 100),
+            "{packets:?}"
+        );
     }
 
     /// Without another input every session ends, and everybody who waits is told.

@@ -26,26 +26,41 @@ pub struct KnownAddress {
 pub fn parse(text: &str, network: Network) -> Result<KnownAddress, ApiError> {
     let text = text.trim();
     if text.is_empty() {
-        return Err(invalid("The address is empty; send a Bitcoin address.".to_owned()));
+        return Err(invalid(
+            "The address is empty; send a Bitcoin address.".to_owned(),
+        ));
     }
     if text.len() > MAX_BYTES {
-        let message = format!("{} is {} bytes long, no Bitcoin address is; check what was sent.", shortened(text), text.len());
+        let message = format!(
+            "{} is {} bytes long, no Bitcoin address is; check what was sent.",
+            shortened(text),
+            text.len()
+        );
         return Err(invalid(message));
     }
-    let address: Address<NetworkUnchecked> =
-        text.parse().map_err(|cause| invalid(format!("{} is not a Bitcoin address ({cause}); copy it again, whole.", shortened(text))))?;
+    let address: Address<NetworkUnchecked> = text.parse().map_err(|cause| {
+        invalid(format!(
+            "{} is not a Bitcoin address ({cause}); copy it again, whole.",
+            shortened(text)
+        ))
+    })?;
     if !address.is_valid_for_network(network) {
         return Err(wrong_network(text, &address, network));
     }
     let address = address.assume_checked();
     let spk = address.script_pubkey();
-    Ok(KnownAddress { text: address.to_string(), script: ScriptHash::of(&spk), spk })
+    Ok(KnownAddress {
+        text: address.to_string(),
+        script: ScriptHash::of(&spk),
+        spk,
+    })
 }
 
 /// The address of a watched script.
 pub fn text(spk: &Script, network: Network) -> String {
     // Every watched script came from an address; hex is only the answer for a store that another version wrote.
-    Address::from_script(spk, network).map_or_else(|_| spk.to_hex_string(), |address| address.to_string())
+    Address::from_script(spk, network)
+        .map_or_else(|_| spk.to_hex_string(), |address| address.to_string())
 }
 
 /// How bitcoind calls the chain: `main`, `test`, `testnet4`, `signet`, `regtest`.
@@ -74,7 +89,9 @@ fn wrong_network(text: &str, address: &Address<NetworkUnchecked>, expected: Netw
         Network::Signet => "signet",
         Network::Regtest => "regtest",
     };
-    let message = format!("{text} is an address of {found}, but this daemon follows {ours}: send an address of {ours}.");
+    let message = format!(
+        "{text} is an address of {found}, but this daemon follows {ours}: send an address of {ours}."
+    );
     ApiError::bad_request("wrong_network", message)
 }
 
@@ -118,18 +135,29 @@ mod tests {
         }
         assert_eq!(parse(REGTEST, Network::Regtest).unwrap().text, REGTEST);
         assert_eq!(code(REGTEST, Network::Signet), "wrong_network");
-        assert!(parse(TEST[0], Network::Regtest).is_ok(), "regtest shares the base58 prefixes of the test networks");
+        assert!(
+            parse(TEST[0], Network::Regtest).is_ok(),
+            "regtest shares the base58 prefixes of the test networks"
+        );
     }
 
     #[test]
     fn the_sentence_names_both_networks() {
         let said = |text, network| parse(text, network).expect_err("must be refused").message;
-        assert!(said(MAIN[2], Network::Regtest).contains("of mainnet, but this daemon follows regtest"));
-        assert!(said(TEST[2], Network::Regtest).contains("of testnet or signet, but this daemon follows regtest"));
         assert!(
-            said(TEST[0], Network::Bitcoin).contains("of a test network (testnet, signet or regtest), but this daemon follows mainnet")
+            said(MAIN[2], Network::Regtest).contains("of mainnet, but this daemon follows regtest")
         );
-        assert!(said(REGTEST, Network::Testnet4).contains("of regtest, but this daemon follows testnet4"));
+        assert!(
+            said(TEST[2], Network::Regtest)
+                .contains("of testnet or signet, but this daemon follows regtest")
+        );
+        assert!(said(TEST[0], Network::Bitcoin).contains(
+            "of a test network (testnet, signet or regtest), but this daemon follows mainnet"
+        ));
+        assert!(
+            said(REGTEST, Network::Testnet4)
+                .contains("of regtest, but this daemon follows testnet4")
+        );
     }
 
     #[test]
@@ -142,7 +170,13 @@ mod tests {
     #[test]
     fn the_text_of_a_script_is_the_address_that_it_came_from() {
         for address in MAIN {
-            assert_eq!(text(&parse(address, Network::Bitcoin).unwrap().spk, Network::Bitcoin), address);
+            assert_eq!(
+                text(
+                    &parse(address, Network::Bitcoin).unwrap().spk,
+                    Network::Bitcoin
+                ),
+                address
+            );
         }
     }
 
@@ -151,7 +185,18 @@ mod tests {
         let long = "1".repeat(100_000);
         let mixed = "bcrt1Qw508d6qejxtdg4y5r3zarvary0c5xw7kygt080";
         let wrong_checksum = "bcrt1qw508d6qejxtdg4y5r3zarvary0c5xw7kygt081";
-        for text in ["", " ", "hello", "é1234", "\0", "bc1", "bitcoin:x", &long, mixed, wrong_checksum] {
+        for text in [
+            "",
+            " ",
+            "hello",
+            "é1234",
+            "\0",
+            "bc1",
+            "bitcoin:x",
+            &long,
+            mixed,
+            wrong_checksum,
+        ] {
             let error = parse(text, Network::Regtest).expect_err("must be refused");
             assert_eq!(error.code, "invalid_address");
             assert!(error.message.len() < 600, "{}", error.message);

@@ -28,7 +28,10 @@ impl<'a> Cursor<'a> {
         if text.len() > MAX_BYTES || log.is_empty() || !digits {
             return None;
         }
-        Some(Self { log, number: number.parse().ok()? })
+        Some(Self {
+            log,
+            number: number.parse().ok()?,
+        })
     }
 }
 
@@ -39,15 +42,36 @@ mod tests {
     #[test]
     fn what_is_written_is_read_back() {
         for number in [0, 1, u64::MAX] {
-            let text = Cursor { log: "5fa3", number }.to_string();
-            assert_eq!(Cursor::parse(&text), Some(Cursor { log: "5fa3", number }));
+            let text = Cursor {
+                log: "5fa3",
+                number,
+            }
+            .to_string();
+            assert_eq!(
+                Cursor::parse(&text),
+                Some(Cursor {
+                    log: "5fa3",
+                    number
+                })
+            );
         }
     }
 
     #[test]
     fn anything_else_is_no_cursor() {
-        for text in ["", "-", "-1", "5fa3-", "5fa3", "5fa3-x", "5fa3-+1", "5fa3-1.5", "5fa3-18446744073709551616", "é-é", &"9".repeat(200)]
-        {
+        for text in [
+            "",
+            "-",
+            "-1",
+            "5fa3-",
+            "5fa3",
+            "5fa3-x",
+            "5fa3-+1",
+            "5fa3-1.5",
+            "5fa3-18446744073709551616",
+            "é-é",
+            &"9".repeat(200),
+        ] {
             assert_eq!(Cursor::parse(text), None, "{text}");
         }
     }

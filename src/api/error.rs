@@ -41,7 +41,14 @@ pub struct Restart {
 
 impl ApiError {
     pub fn new(status: StatusCode, code: &'static str, message: impl Into<String>) -> Self {
-        Self { code, status, message: message.into(), allow: None, retry_after: None, restart: None }
+        Self {
+            code,
+            status,
+            message: message.into(),
+            allow: None,
+            retry_after: None,
+            restart: None,
+        }
     }
 
     pub fn bad_request(code: &'static str, message: impl Into<String>) -> Self {
@@ -50,17 +57,26 @@ impl ApiError {
 
     /// A field of a request body or of an event's object is absent.
     pub fn missing_field(field: &str, what: &str) -> Self {
-        Self::bad_request("missing_field", format!("The field \"{field}\" is missing; send {what}."))
+        Self::bad_request(
+            "missing_field",
+            format!("The field \"{field}\" is missing; send {what}."),
+        )
     }
 
     /// A field is there, but not what it must be.
     pub fn invalid_field(field: &str, what: &str) -> Self {
-        Self::bad_request("invalid_field", format!("The field \"{field}\" must be {what}."))
+        Self::bad_request(
+            "invalid_field",
+            format!("The field \"{field}\" must be {what}."),
+        )
     }
 
     /// A known query parameter is malformed.
     pub fn invalid_parameter(name: &str, what: &str) -> Self {
-        Self::bad_request("invalid_parameter", format!("The query parameter \"{name}\" must be {what}."))
+        Self::bad_request(
+            "invalid_parameter",
+            format!("The query parameter \"{name}\" must be {what}."),
+        )
     }
 
     pub fn not_watched(address: &str) -> Self {
@@ -71,18 +87,32 @@ impl ApiError {
     }
 
     pub fn no_such_route(path: &str) -> Self {
-        let message = format!("There is nothing at {}. The routes are listed in the README; GET /status is a good start.", shortened(path));
+        let message = format!(
+            "There is nothing at {}. The routes are listed in the README; GET /status is a good start.",
+            shortened(path)
+        );
         Self::new(StatusCode::NOT_FOUND, "not_found", message)
     }
 
     pub fn method_not_allowed(method: &str, allow: &'static str) -> Self {
         let message = format!("{} is not allowed here; use {allow}.", shortened(method));
-        Self { allow: Some(allow), ..Self::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", message) }
+        Self {
+            allow: Some(allow),
+            ..Self::new(
+                StatusCode::METHOD_NOT_ALLOWED,
+                "method_not_allowed",
+                message,
+            )
+        }
     }
 
     /// The daemon is on its way down.
     pub fn stopping() -> Self {
-        Self::new(StatusCode::SERVICE_UNAVAILABLE, "stopping", "The daemon is stopping; try again when it is back.")
+        Self::new(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "stopping",
+            "The daemon is stopping; try again when it is back.",
+        )
     }
 
     /// Something broke inside; `cause` goes to the log only.
@@ -102,7 +132,12 @@ impl Serialize for ApiError {
             #[serde(flatten)]
             restart: Option<&'a Restart>,
         }
-        Shape { error: &self.message, code: self.code, restart: self.restart.as_deref() }.serialize(serializer)
+        Shape {
+            error: &self.message,
+            code: self.code,
+            restart: self.restart.as_deref(),
+        }
+        .serialize(serializer)
     }
 }
 
@@ -124,7 +159,11 @@ impl From<Refused> for ApiError {
 /// Text that a client sent, fit to be shown in a sentence: at most 100 characters, without control characters.
 pub fn shortened(text: &str) -> String {
     const MOST: usize = 100;
-    let mut shown: String = text.chars().filter(|c| !c.is_control()).take(MOST).collect();
+    let mut shown: String = text
+        .chars()
+        .filter(|c| !c.is_control())
+        .take(MOST)
+        .collect();
     if text.chars().nth(MOST).is_some() {
         shown.push('…');
     }
@@ -146,8 +185,15 @@ mod tests {
 
     #[test]
     fn a_bad_cursor_comes_with_where_to_go_on() {
-        let restart = Restart { cursor: "a-9".to_owned(), first: "a-4".to_owned(), balances: None };
-        let error = ApiError { restart: Some(Box::new(restart)), ..ApiError::new(StatusCode::GONE, "cursor_expired", "Gone.") };
+        let restart = Restart {
+            cursor: "a-9".to_owned(),
+            first: "a-4".to_owned(),
+            balances: None,
+        };
+        let error = ApiError {
+            restart: Some(Box::new(restart)),
+            ..ApiError::new(StatusCode::GONE, "cursor_expired", "Gone.")
+        };
         let text = r#"{"error":"Gone.","code":"cursor_expired","cursor":"a-9","first":"a-4"}"#;
         assert_eq!(serde_json::to_string(&error).unwrap(), text);
     }

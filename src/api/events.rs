@@ -39,7 +39,11 @@ fn entries(wire: &Wire, events: &[(u64, Event)]) -> Result<Vec<Entry>, ApiError>
         let cursor = wire.cursor(*number);
         let (event, data) = json::event(event, cursor.clone(), wire.network);
         let data = RawValue::from_string(data).map_err(|cause| ApiError::internal(&cause))?;
-        Ok(Entry { cursor, event, data })
+        Ok(Entry {
+            cursor,
+            event,
+            data,
+        })
     };
     events.iter().map(entry).collect()
 }
@@ -47,9 +51,18 @@ fn entries(wire: &Wire, events: &[(u64, Event)]) -> Result<Vec<Entry>, ApiError>
 impl App {
     /// The number in a cursor of this log, which may be ahead of it.
     pub(super) fn number(&self, text: &str) -> Result<u64, ApiError> {
-        let malformed = || ApiError::bad_request("invalid_cursor", "This is not a cursor; send one as an event or an answer carried it.");
+        let malformed = || {
+            ApiError::bad_request(
+                "invalid_cursor",
+                "This is not a cursor; send one as an event or an answer carried it.",
+            )
+        };
         let cursor = Cursor::parse(text).ok_or_else(malformed)?;
-        if cursor.log == &*self.wire.log { Ok(cursor.number) } else { Err(self.unknown()?) }
+        if cursor.log == &*self.wire.log {
+            Ok(cursor.number)
+        } else {
+            Err(self.unknown()?)
+        }
     }
 
     /// Where in the log a client's cursor stands.
@@ -73,20 +86,36 @@ impl App {
     fn gone(&self, code: &'static str, message: &str) -> Result<ApiError, ApiError> {
         let head = self.reader.snapshot().head()?;
         let first = self.reader.first_seq()?.saturating_sub(1);
-        let restart = Restart { cursor: self.wire.cursor(head), first: self.wire.cursor(first), balances: None };
-        Ok(ApiError { restart: Some(Box::new(restart)), ..ApiError::new(StatusCode::GONE, code, message) })
+        let restart = Restart {
+            cursor: self.wire.cursor(head),
+            first: self.wire.cursor(first),
+            balances: None,
+        };
+        Ok(ApiError {
+            restart: Some(Box::new(restart)),
+            ..ApiError::new(StatusCode::GONE, code, message)
+        })
     }
 
     /// The refusal of a cursor with the balances of the addresses and the cursor of the same instant. Blocks the thread.
-    pub(super) fn with_balances(&self, mut error: ApiError, addresses: &[KnownAddress]) -> ApiError {
-        let Some(restart) = &mut error.restart else { return error };
+    pub(super) fn with_balances(
+        &self,
+        mut error: ApiError,
+        addresses: &[KnownAddress],
+    ) -> ApiError {
+        let Some(restart) = &mut error.restart else {
+            return error;
+        };
         if addresses.is_empty() || addresses.len() > BALANCES {
             return error;
         }
         let snapshot = self.reader.snapshot();
-        let balances = addresses.iter().map(|address| balance_in(&snapshot, address, &self.wire));
+        let balances = addresses
+            .iter()
+            .map(|address| balance_in(&snapshot, address, &self.wire));
         // One that is not watched any more has none.
-        let balances = balances.filter(|balance| !matches!(balance, Err(error) if error.code == "not_watched"));
+        let balances = balances
+            .filter(|balance| !matches!(balance, Err(error) if error.code == "not_watched"));
         let balances = balances.collect::<Result<Vec<_>, _>>();
         match balances.and_then(|balances| Ok((balances, snapshot.head()?))) {
             Ok((balances, head)) => {
@@ -98,28 +127,47 @@ impl App {
     }
 
     /// `GET /events?after=&address=&limit=&wait=`; `address` may be repeated. `asked`: when the request came; the wait counts from there.
-    pub(super) async fn events(self: &Arc<Self>, query: &Query, asked: Instant) -> Result<Answer, ApiError> {
+    pub(super) async fn events(
+        self: &Arc<Self>,
+        query: &Query,
+        asked: Instant,
+    ) -> Result<Answer, ApiError> {
         if let Some(name) = query.get("consumer") {
             return self.consumer_events(name, query).await;
         }
         let limit = query.whole("limit", LIMIT_DEFAULT, 1..=LIMIT_MOST)?;
         let wait = query.whole("wait", 0, 0..=WAIT_MOST)?;
-        let addresses = query.all("address").map(|text| self.address(text)).collect::<Result<Vec<_>, _>>()?;
+        let addresses = query
+            .all("address")
+            .map(|text| self.address(text))
+            .collect::<Result<Vec<_>, _>>()?;
         let addresses: Arc<[KnownAddress]> = addresses.into();
         let after = query.get("after").map(Arc::<str>::from);
         let (wanted, text) = (addresses.clone(), after.clone());
-        let from = self.read(move |app| app.begin(&wanted, text.as_deref())).await?;
+        let from = self
+            .read(move |app| app.begin(&wanted, text.as_deref()))
+            .await?;
         let filter = match addresses.is_empty() {
             true => Filter::everything(),
-            false => Filter { scripts: Some(Arc::new(addresses.iter().map(|address| address.script).collect())), blocks: false },
+            false => Filter {
+                scripts: Some(Arc::new(
+                    addresses.iter().map(|address| address.script).collect(),
+                )),
+                blocks: false,
+            },
         };
-        let _waiting = if wait > 0 { Some(self.may_wait()?) } else { None };
+        let _waiting = if wait > 0 {
+            Some(self.may_wait()?)
+        } else {
+            None
+        };
         let enough = sleep_until(asked + Duration::from_secs(wait as u64));
         let page = self.next_news(from, &filter, limit, enough).await?;
         self.read(move |app| {
             if let Some(text) = after {
                 // Retention may have taken some while we looked.
-                app.place(&text).map_err(|error| app.with_balances(error, &addresses))?;
+                app.place(&text)
+                    .map_err(|error| app.with_balances(error, &addresses))?;
             }
             app.page_answer(&page)
         })
@@ -135,7 +183,11 @@ impl App {
             head: String,
         }
         let (next, head) = (self.wire.cursor(page.next), self.wire.cursor(page.head));
-        let events = Events { events: entries(&self.wire, &page.events)?, next, head };
+        let events = Events {
+            events: entries(&self.wire, &page.events)?,
+            next,
+            head,
+        };
         Ok(respond::json_at(StatusCode::OK, &events.next, &events))
     }
 
@@ -148,7 +200,9 @@ impl App {
             }
         }
         match after {
-            Some(text) => self.place(text).map_err(|error| self.with_balances(error, addresses)),
+            Some(text) => self
+                .place(text)
+                .map_err(|error| self.with_balances(error, addresses)),
             None => Ok(self.reader.first_seq()?.saturating_sub(1)),
         }
     }

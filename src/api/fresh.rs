@@ -31,7 +31,9 @@ const TAG: usize = 16;
 impl App {
     /// Waits until the state includes `min_cursor`, if the query has one.
     pub(super) async fn reach(&self, query: &Query) -> Result<(), ApiError> {
-        let Some(text) = query.get("min_cursor") else { return Ok(()) };
+        let Some(text) = query.get("min_cursor") else {
+            return Ok(());
+        };
         let wait = query.whole("wait", WAIT_DEFAULT, 0..=WAIT_MOST)?;
         let number = self.number(text)?;
         if number <= self.reader.snapshot().head()? {
@@ -50,23 +52,34 @@ impl App {
     /// To be held by a request that waits for news. HTTP/2 carries many requests on one connection, so connections bound them too little.
     pub(super) fn may_wait(&self) -> Result<SemaphorePermit<'_>, ApiError> {
         let message = "Too many requests wait for news already (as many as limits.connections allows connections); use Socket.IO, or try again later.";
-        let full = |_| ApiError { retry_after: Some(1), ..ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "too_many_waiting", message) };
+        let full = |_| ApiError {
+            retry_after: Some(1),
+            ..ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "too_many_waiting", message)
+        };
         self.waiting.try_acquire().map_err(full)
     }
 
     pub(super) fn waiting_requests(&self) -> usize {
-        self.config.limits.connections.saturating_sub(self.waiting.available_permits())
+        self.config
+            .limits
+            .connections
+            .saturating_sub(self.waiting.available_permits())
     }
 }
 
 fn not_yet() -> ApiError {
     let message = "The daemon's state does not include this min_cursor yet; ask again later, or without min_cursor for what it knows now.";
-    ApiError { retry_after: Some(1), ..ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "not_yet", message) }
+    ApiError {
+        retry_after: Some(1),
+        ..ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "not_yet", message)
+    }
 }
 
 /// The `ETag` of an answer whose last field is `cursor`.
 pub fn tag(text: &str) -> HeaderValue {
-    let content = text.rsplit_once(",\"cursor\":").map_or(text, |(content, _)| content);
+    let content = text
+        .rsplit_once(",\"cursor\":")
+        .map_or(text, |(content, _)| content);
     let hash = sha256::Hash::hash(content.as_bytes()).to_string();
     let tag = format!("W/\"{}\"", hash.get(..TAG * 2).unwrap_or_default());
     HeaderValue::from_str(&tag).expect("hex digits in quotes are a header's text")
@@ -79,15 +92,24 @@ pub struct Condition(Vec<HeaderValue>);
 impl Condition {
     pub fn of(method: &Method, headers: &HeaderMap) -> Self {
         match *method {
-            Method::GET | Method::HEAD => Self(headers.get_all(IF_NONE_MATCH).iter().cloned().collect()),
+            Method::GET | Method::HEAD => {
+                Self(headers.get_all(IF_NONE_MATCH).iter().cloned().collect())
+            }
             _ => Self::default(),
         }
     }
 
     /// The answer, or 304 without a body when the client has it already.
     pub fn apply(&self, mut answer: Answer) -> Answer {
-        let Some(tag) = answer.headers().get(ETAG) else { return answer };
-        if answer.status() == StatusCode::OK && self.0.iter().any(|list| names(list.as_bytes(), tag.as_bytes())) {
+        let Some(tag) = answer.headers().get(ETAG) else {
+            return answer;
+        };
+        if answer.status() == StatusCode::OK
+            && self
+                .0
+                .iter()
+                .any(|list| names(list.as_bytes(), tag.as_bytes()))
+        {
             *answer.status_mut() = StatusCode::NOT_MODIFIED;
             *answer.body_mut() = Full::default();
             answer.headers_mut().remove(CONTENT_TYPE);
@@ -110,8 +132,12 @@ fn names(list: &[u8], tag: &[u8]) -> bool {
         let skipped = rest.iter().take_while(|byte| is_between(byte)).count();
         rest = rest.get(skipped..).unwrap_or_default();
         let quoted = rest.strip_prefix(b"W/").unwrap_or(rest);
-        let Some(text) = quoted.strip_prefix(b"\"") else { return false };
-        let Some(end) = text.iter().position(|byte| *byte == b'"') else { return false };
+        let Some(text) = quoted.strip_prefix(b"\"") else {
+            return false;
+        };
+        let Some(end) = text.iter().position(|byte| *byte == b'"') else {
+            return false;
+        };
         // With both quotes.
         if quoted.get(..end.saturating_add(2)) == Some(&wanted) {
             return true;
@@ -126,16 +152,30 @@ mod tests {
 
     #[test]
     fn a_tag_is_of_the_content_and_not_of_the_cursor() {
-        let text = |balance: u32, cursor: &str| format!("{{\"balance\":{balance},\"cursor\":\"{cursor}\"}}");
+        let text = |balance: u32, cursor: &str| {
+            format!("{{\"balance\":{balance},\"cursor\":\"{cursor}\"}}")
+        };
         assert_eq!(tag(&text(1, "a-1")), tag(&text(1, "a-200")));
         assert_ne!(tag(&text(1, "a-1")), tag(&text(2, "a-1")));
-        assert_eq!(tag(&text(1, "a-1")), "W/\"08b2a887bb053f08734bf117c0b1962d\"");
+        assert_eq!(
+            tag(&text(1, "a-1")),
+            "W/\"08b2a887bb053f08734bf117c0b1962d\""
+        );
     }
 
     #[test]
     fn a_condition_names_a_tag_in_any_of_its_forms() {
         let tag = b"W/\"abc\"";
-        for list in ["W/\"abc\"", "\"abc\"", "*", " * ", "\"x\", W/\"abc\"", "\"x\",\"abc\"", ",,\t\"abc\" ,", "\"a,b\", \"abc\""] {
+        for list in [
+            "W/\"abc\"",
+            "\"abc\"",
+            "*",
+            " * ",
+            "\"x\", W/\"abc\"",
+            "\"x\",\"abc\"",
+            ",,\t\"abc\" ,",
+            "\"a,b\", \"abc\"",
+        ] {
             assert!(names(list.as_bytes(), tag), "{list}");
         }
         for list in [
@@ -156,6 +196,9 @@ mod tests {
             assert!(!names(list.as_bytes(), tag), "{list}");
         }
         assert!(!names(b"\xff\"abc\"", tag));
-        assert!(names(b"\"\xff\xfe\", \"abc\"", tag), "a tag may have any bytes above the ASCII ones");
+        assert!(
+            names(b"\"\xff\xfe\", \"abc\"", tag),
+            "a tag may have any bytes above the ASCII ones"
+        );
     }
 }

@@ -72,7 +72,11 @@ pub struct Wire {
 
 impl Wire {
     pub fn cursor(&self, number: u64) -> String {
-        Cursor { log: &self.log, number }.to_string()
+        Cursor {
+            log: &self.log,
+            number,
+        }
+        .to_string()
     }
 
     /// The event as every subscriber gets it.
@@ -120,7 +124,12 @@ pub struct Hub {
 
 impl Hub {
     /// `head` wakes it up; `limit`: subscriptions of one socket.
-    pub fn new(reader: Reader, wire: Wire, head: watch::Receiver<u64>, limit: usize) -> (Self, Handle) {
+    pub fn new(
+        reader: Reader,
+        wire: Wire,
+        head: watch::Receiver<u64>,
+        limit: usize,
+    ) -> (Self, Handle) {
         let (sender, commands) = mpsc::channel(COMMANDS);
         let pages = Arc::new(Pages::new(reader.clone(), wire.clone()));
         let seen = *head.borrow();
@@ -137,7 +146,13 @@ impl Hub {
             seen,
             limit,
         };
-        (hub, Handle { commands: sender, pages })
+        (
+            hub,
+            Handle {
+                commands: sender,
+                pages,
+            },
+        )
     }
 
     /// Runs until `stop`, the end of the indexer, or a store that cannot be read.
@@ -166,16 +181,32 @@ impl Hub {
     fn obey(&mut self, command: Command) -> Result<(), StoreError> {
         // An answer that nobody waits for any more is not needed: its client has left.
         match command {
-            Command::Pause { socket, topics, pausing, answer } => drop(answer.send(self.pause(&socket, topics, pausing))),
+            Command::Pause {
+                socket,
+                topics,
+                pausing,
+                answer,
+            } => drop(answer.send(self.pause(&socket, topics, pausing))),
             Command::Join { join, answer } => drop(answer.send(self.join(*join)?)),
-            Command::Unsubscribe { socket, topic, reply, answer } => drop(answer.send(self.unsubscribe(&socket, topic, reply))),
+            Command::Unsubscribe {
+                socket,
+                topic,
+                reply,
+                answer,
+            } => drop(answer.send(self.unsubscribe(&socket, topic, reply))),
             Command::Leave { socket } => self.leave(&socket),
             Command::Resume { socket, answer } => drop(answer.send(self.resume(&socket)?)),
             Command::Lost { id, mark, answer } => drop(answer.send(self.lost(&id, mark))),
-            Command::Rejoin { socket, from, answer } => drop(answer.send(self.rejoin(socket, from))),
+            Command::Rejoin {
+                socket,
+                from,
+                answer,
+            } => drop(answer.send(self.rejoin(socket, from))),
             Command::Forget { id } => self.recoverable.forget(&id),
             Command::Scan { news } => self.tell_scan(&news)?,
-            Command::SubscriptionsOf { socket, answer } => drop(answer.send(self.count_of(socket.key()))),
+            Command::SubscriptionsOf { socket, answer } => {
+                drop(answer.send(self.count_of(socket.key())))
+            }
             Command::Counts { answer } => drop(answer.send(self.counts())),
         }
         Ok(())
@@ -187,16 +218,28 @@ impl Hub {
     }
 
     fn counts(&self) -> Counts {
-        let lagging = self.lagging.values().map(|lag| lag.lock().topics.len()).sum::<usize>();
+        let lagging = self
+            .lagging
+            .values()
+            .map(|lag| lag.lock().topics.len())
+            .sum::<usize>();
         Counts {
-            subscribers: self.subscriptions.members().saturating_add(self.lagging.len()),
+            subscribers: self
+                .subscriptions
+                .members()
+                .saturating_add(self.lagging.len()),
             subscriptions: self.subscriptions.count().saturating_add(lagging),
             lagging: self.lagging.len(),
             seen: self.seen,
         }
     }
 
-    fn pause(&mut self, socket: &Socket, topics: Vec<Topic>, pausing: Pausing) -> Result<Paused, NotPaused> {
+    fn pause(
+        &mut self,
+        socket: &Socket,
+        topics: Vec<Topic>,
+        pausing: Pausing,
+    ) -> Result<Paused, NotPaused> {
         let key = socket.key();
         if socket.is_closed() {
             // Nobody hears this. What is kept of it from now on nobody would take away.
@@ -205,25 +248,36 @@ impl Hub {
         if let Some(lag) = self.lagging.get(&key) {
             return Err(NotPaused::Lagging(lag.over.clone()));
         }
-        let (mut live, new): (Vec<_>, Vec<_>) = topics.into_iter().partition(|topic| self.subscriptions.contains(key, topic));
+        let (mut live, new): (Vec<_>, Vec<_>) = topics
+            .into_iter()
+            .partition(|topic| self.subscriptions.contains(key, topic));
         if self.subscriptions.count_of(key).saturating_add(new.len()) > self.limit {
             let message = format!(
                 "One client may subscribe to at most {} addresses (limits.subscriptions); unsubscribe from some, or use another connection.",
                 self.limit
             );
-            return Err(NotPaused::Refused(ApiError::bad_request("too_many_subscriptions", message)));
+            return Err(NotPaused::Refused(ApiError::bad_request(
+                "too_many_subscriptions",
+                message,
+            )));
         }
         if socket.is_recoverable() {
             self.recoverable.begin_change(socket.id(), key);
             socket.set_offset(&recovery::changing(&self.wire.cursor(self.seen)));
         }
-        if pausing == Pausing::All && !live.is_empty() && self.subscriptions.count_of(key) <= PAUSED_WHOLE {
+        if pausing == Pausing::All
+            && !live.is_empty()
+            && self.subscriptions.count_of(key) <= PAUSED_WHOLE
+        {
             live = self.subscriptions.leave(key);
         }
         for topic in &live {
             self.subscriptions.remove(key, topic);
         }
-        Ok(Paused { live, seen: self.seen })
+        Ok(Paused {
+            live,
+            seen: self.seen,
+        })
     }
 
     fn join(&mut self, mut join: Join) -> Result<Joined, StoreError> {
@@ -236,18 +290,34 @@ impl Hub {
             return Ok(Joined::default());
         }
         if let Some(lag) = self.lagging.get(&socket.key()) {
-            return Ok(Joined { lag: Some(lag.over.clone()), rest: Some(join), reply: None });
+            return Ok(Joined {
+                lag: Some(lag.over.clone()),
+                rest: Some(join),
+                reply: None,
+            });
         }
-        let topics: HashSet<&Topic> = if join.from < self.seen { join.topics.iter().collect() } else { HashSet::new() };
+        let topics: HashSet<&Topic> = if join.from < self.seen {
+            join.topics.iter().collect()
+        } else {
+            HashSet::new()
+        };
         let (owed, next) = self.owed(join.from, |topic| topics.contains(topic))?;
         let (paid, reply) = self.pay(&mut join, owed, next);
         match paid {
             Ok(Some(mark)) => {
                 let topics = std::mem::take(&mut join.topics);
-                self.subscriptions.add(socket.key(), Listener { socket, mark }, topics);
-                Ok(Joined { reply, ..Joined::default() })
+                self.subscriptions
+                    .add(socket.key(), Listener { socket, mark }, topics);
+                Ok(Joined {
+                    reply,
+                    ..Joined::default()
+                })
             }
-            Ok(None) | Err(SendError::Full) => Ok(Joined { rest: Some(join), reply, lag: None }),
+            Ok(None) | Err(SendError::Full) => Ok(Joined {
+                rest: Some(join),
+                reply,
+                lag: None,
+            }),
             Err(_) => {
                 self.leave(&socket);
                 Ok(Joined::default())
@@ -256,7 +326,11 @@ impl Hub {
     }
 
     /// The events that are wanted after `from`, and the number up to which these are all: `seen`, or the end of a page.
-    fn owed(&self, from: u64, is_wanted: impl Fn(&Topic) -> bool) -> Result<(VecDeque<(u64, Encoded)>, u64), StoreError> {
+    fn owed(
+        &self,
+        from: u64,
+        is_wanted: impl Fn(&Topic) -> bool,
+    ) -> Result<(VecDeque<(u64, Encoded)>, u64), StoreError> {
         let (mut owed, mut next) = (VecDeque::new(), from);
         while next < self.seen {
             let page = match self.pages.page_now(next) {
@@ -265,8 +339,14 @@ impl Hub {
                 // Whoever goes on in the log is told why it cannot.
                 Err(_) => break,
             };
-            let wanted = page.after(next).iter().take_while(|entry| entry.number <= self.seen).filter(|entry| is_wanted(&entry.topic));
-            owed.extend(wanted.filter_map(|entry| Some((entry.number, entry.encoded(&self.wire)?.clone()))));
+            let wanted = page
+                .after(next)
+                .iter()
+                .take_while(|entry| entry.number <= self.seen)
+                .filter(|entry| is_wanted(&entry.topic));
+            owed.extend(
+                wanted.filter_map(|entry| Some((entry.number, entry.encoded(&self.wire)?.clone()))),
+            );
             next = page.next;
             // A kept page that was the last one when it was read is not all that is owed.
             if !page.is_last {
@@ -301,13 +381,22 @@ impl Hub {
             let mut send = |event: &Encoded| {
                 left -= 1;
                 match left == 0 && is_whole {
-                    true => send_last(&mut self.recoverable, &socket, event, &self.wire.cursor(self.seen)).map(|new| mark = new),
+                    true => send_last(
+                        &mut self.recoverable,
+                        &socket,
+                        event,
+                        &self.wire.cursor(self.seen),
+                    )
+                    .map(|new| mark = new),
                     false => socket.send(event),
                 }
             };
             if let Some(reply) = &join.reply {
                 send(&reply.event()?)?;
-                unanswered = join.reply.take().and_then(|mut reply| reply.acknowledge().is_err().then_some(reply));
+                unanswered = join
+                    .reply
+                    .take()
+                    .and_then(|mut reply| reply.acknowledge().is_err().then_some(reply));
             }
             while let Some((number, event)) = owed.front() {
                 send(event)?;
@@ -339,12 +428,18 @@ impl Hub {
         if socket.is_recoverable() {
             self.recoverable.begin_change(socket.id(), socket.key());
         }
-        let cursor = self.wire.cursor(state.as_ref().map_or(self.seen, |state| state.at));
-        let sent = reply.event().and_then(|event| send_last(&mut self.recoverable, socket, &event, &cursor));
+        let cursor = self
+            .wire
+            .cursor(state.as_ref().map_or(self.seen, |state| state.at));
+        let sent = reply
+            .event()
+            .and_then(|event| send_last(&mut self.recoverable, socket, &event, &cursor));
         // Until here: what the lag sends behind the reply has the new mark.
         drop(state);
         match sent {
-            Ok(_) if reply.acknowledge().is_err() && reply.ack.is_some() => Unsent::Acknowledgement(reply),
+            Ok(_) if reply.acknowledge().is_err() && reply.ack.is_some() => {
+                Unsent::Acknowledgement(reply)
+            }
             Ok(_) => Unsent::Nothing,
             Err(SendError::Full) => Unsent::All(reply),
             Err(_) => {
@@ -378,18 +473,32 @@ impl Hub {
     }
 
     /// A member is told from the log from now on, after the number `at`.
-    fn lag(&mut self, Listener { socket, mark }: Listener, topics: Vec<Topic>, at: u64, is_told: bool) -> Option<CancellationToken> {
+    fn lag(
+        &mut self,
+        Listener { socket, mark }: Listener,
+        topics: Vec<Topic>,
+        at: u64,
+        is_told: bool,
+    ) -> Option<CancellationToken> {
         let commands = self.sender.upgrade()?;
         let lag = Lag::new(socket, mark, topics, at, is_told);
         self.lagging.insert(lag.socket.key(), lag.clone());
         let over = lag.over.clone();
-        tokio::spawn(lag::run(lag, Handle { commands, pages: self.pages.clone() }));
+        tokio::spawn(lag::run(
+            lag,
+            Handle {
+                commands,
+                pages: self.pages.clone(),
+            },
+        ));
         Some(over)
     }
 
     /// A lagging member near the head is sent the rest. True if it is live again, or gone; otherwise its lag goes on.
     fn resume(&mut self, socket: &Socket) -> Result<bool, StoreError> {
-        let Some(lag) = self.lagging.get(&socket.key()).cloned() else { return Ok(true) };
+        let Some(lag) = self.lagging.get(&socket.key()).cloned() else {
+            return Ok(true);
+        };
         let at = lag.lock().at;
         while self.seen < at {
             self.deliver_page(at)?;
@@ -412,14 +521,25 @@ impl Hub {
         };
         let caught_up = step();
         let is_live = matches!(caught_up, Ok(true)) && !socket.is_closed();
-        let topics = if is_live { std::mem::take(&mut state.topics) } else { HashSet::new() };
+        let topics = if is_live {
+            std::mem::take(&mut state.topics)
+        } else {
+            HashSet::new()
+        };
         drop(state);
         match caught_up {
             Ok(false) | Err(SendError::Full) => return Ok(false),
             Ok(true) if is_live => {
                 self.lagging.remove(&socket.key());
                 self.forget_pages();
-                self.subscriptions.add(socket.key(), Listener { socket: lag.socket.clone(), mark: lag.mark.clone() }, topics);
+                self.subscriptions.add(
+                    socket.key(),
+                    Listener {
+                        socket: lag.socket.clone(),
+                        mark: lag.mark.clone(),
+                    },
+                    topics,
+                );
                 lag.over.cancel();
             }
             Ok(true) | Err(_) => self.leave(socket),
@@ -439,7 +559,17 @@ impl Hub {
     fn rejoin(&mut self, socket: Socket, from: u64) -> Option<CancellationToken> {
         let (topics, mark) = self.recoverable.come_back(socket.id(), socket.key())?;
         // One that subscribed to nothing has nothing to come back to.
-        (!topics.is_empty()).then(|| self.lag(Listener { socket, mark: Some(mark) }, topics, from, false))?
+        (!topics.is_empty()).then(|| {
+            self.lag(
+                Listener {
+                    socket,
+                    mark: Some(mark),
+                },
+                topics,
+                from,
+                false,
+            )
+        })?
     }
 
     /// Tells live subscribers the next events, at most a page and none after `head`.
@@ -473,9 +603,13 @@ impl Hub {
         match self.wire.encode(number, event) {
             Ok(encoded) => {
                 let cursor = self.wire.cursor(number);
-                for (listener, topics) in self.subscriptions.tell(&topic, |listener| listener.tell(&encoded, &cursor)) {
+                for (listener, topics) in self
+                    .subscriptions
+                    .tell(&topic, |listener| listener.tell(&encoded, &cursor))
+                {
                     if listener.socket.is_closed() {
-                        self.recoverable.lose(listener.socket.id(), listener.socket.key(), topics);
+                        self.recoverable
+                            .lose(listener.socket.id(), listener.socket.key(), topics);
                     } else {
                         self.lag(listener, topics, number.saturating_sub(1), true);
                     }
@@ -500,9 +634,16 @@ impl Drop for Hub {
 
 /// The last event of a change of subscriptions: it has the new mark, and who has that has everything. The change goes on if it cannot be
 /// queued.
-fn send_last(recoverable: &mut Recoverable, socket: &Socket, event: &Encoded, cursor: &str) -> Result<Option<Mark>, SendError> {
+fn send_last(
+    recoverable: &mut Recoverable,
+    socket: &Socket,
+    event: &Encoded,
+    cursor: &str,
+) -> Result<Option<Mark>, SendError> {
     let mark = recoverable.end_change(socket.id(), socket.key());
-    let Some(offset) = offset_at(cursor, mark.as_ref()) else { return socket.send(event).map(|()| None) };
+    let Some(offset) = offset_at(cursor, mark.as_ref()) else {
+        return socket.send(event).map(|()| None);
+    };
     if let Err(error) = socket.send_at(event, &offset) {
         recoverable.begin_change(socket.id(), socket.key());
         return Err(error);

@@ -11,7 +11,9 @@ use serde::ser::Serializer;
 use serde_json::value::RawValue;
 
 use super::address;
-use crate::tracker::{self, BlockId, Cause, Coverage, Event, EventKind, OutputRow, Phase, Status, TxSummary, WatchRow};
+use crate::tracker::{
+    self, BlockId, Cause, Coverage, Event, EventKind, OutputRow, Phase, Status, TxSummary, WatchRow,
+};
 
 /// Confirmations after which a coinbase output may be spent: it has 100 when the next block is the one that may.
 const COINBASE_MATURITY: u32 = 100;
@@ -30,7 +32,9 @@ impl Serialize for Btc {
             trimmed => trimmed,
         };
         let text = format!("{sign}{}.{decimals}", magnitude / COIN);
-        RawValue::from_string(text).expect("digits with one point are a JSON number").serialize(serializer)
+        RawValue::from_string(text)
+            .expect("digits with one point are a JSON number")
+            .serialize(serializer)
     }
 }
 
@@ -52,7 +56,10 @@ pub fn seconds(milliseconds: u64) -> f64 {
 /// Confirmations of a block at `height` under `tip`; 0 when there is no such block on the chain.
 pub fn confirmations(tip: Option<BlockId>, height: Option<u32>) -> u32 {
     match (tip, height) {
-        (Some(tip), Some(height)) => tip.height.checked_sub(height).map_or(0, |above| above.saturating_add(1)),
+        (Some(tip), Some(height)) => tip
+            .height
+            .checked_sub(height)
+            .map_or(0, |above| above.saturating_add(1)),
         _ => 0,
     }
 }
@@ -70,7 +77,10 @@ pub struct Block {
 
 impl From<BlockId> for Block {
     fn from(block: BlockId) -> Self {
-        Self { height: block.height, hash: Text(block.hash) }
+        Self {
+            height: block.height,
+            hash: Text(block.hash),
+        }
     }
 }
 
@@ -115,8 +125,17 @@ pub struct Balance {
 
 impl Balance {
     /// `utxos`: the script's unspent outputs, of the same instant as everything else.
-    pub fn new(address: &str, row: &WatchRow, utxos: &[(OutPoint, OutputRow)], tip: Option<BlockId>, cursor: String) -> Self {
-        let immature = utxos.iter().filter(|(_, output)| !is_mature(output, tip)).map(|(_, output)| output.value);
+    pub fn new(
+        address: &str,
+        row: &WatchRow,
+        utxos: &[(OutPoint, OutputRow)],
+        tip: Option<BlockId>,
+        cursor: String,
+    ) -> Self {
+        let immature = utxos
+            .iter()
+            .filter(|(_, output)| !is_mature(output, tip))
+            .map(|(_, output)| output.value);
         Self {
             address: address.to_owned(),
             confirmed_balance: row.balance.confirmed,
@@ -209,7 +228,10 @@ impl Transaction {
             confirmations: confirmations(tip, block.map(|block| block.height)),
             block_height: block.map(|block| block.height),
             block_hash: block.map(|block| Text(block.hash)),
-            block_time: summary.block_time.filter(|_| block.is_some()).map(f64::from),
+            block_time: summary
+                .block_time
+                .filter(|_| block.is_some())
+                .map(f64::from),
             first_seen: seconds(summary.first_seen),
             replaceable: summary.replaceable && summary.status == Status::Mempool,
             replaced_by: replaced_by(&summary.status),
@@ -273,7 +295,11 @@ impl From<Cause> for CauseShape {
             Cause::Removed(txid) => ("removed", Some(txid), None),
             Cause::Baseline(hash) => ("baseline", None, Some(hash)),
         };
-        Self { kind, txid: txid.map(Text), block_hash: block.map(Text) }
+        Self {
+            kind,
+            txid: txid.map(Text),
+            block_hash: block.map(Text),
+        }
     }
 }
 
@@ -330,7 +356,14 @@ struct TransactionUpdate {
 }
 
 impl TransactionUpdate {
-    fn new(address: String, event: &Event, previous: Phase, summary: &TxSummary, confirmations: u32, cursor: String) -> Self {
+    fn new(
+        address: String,
+        event: &Event,
+        previous: Phase,
+        summary: &TxSummary,
+        confirmations: u32,
+        cursor: String,
+    ) -> Self {
         let transaction = Transaction::new(summary, event.tip);
         Self {
             address,
@@ -403,33 +436,132 @@ pub fn event(event: &Event, cursor: String, network: Network) -> (&'static str, 
     let address = |spk: &Script| address::text(spk, network);
     let (timestamp, tip) = (seconds(event.time), event.tip.map(Block::from));
     match &event.kind {
-        EventKind::NewTransactions { spk, transactions, .. } => {
-            let transactions: Vec<_> = transactions.iter().map(|summary| Transaction::new(summary, event.tip)).collect();
+        EventKind::NewTransactions {
+            spk, transactions, ..
+        } => {
+            let transactions: Vec<_> = transactions
+                .iter()
+                .map(|summary| Transaction::new(summary, event.tip))
+                .collect();
             let count = transactions.len();
-            ("new_transactions", to_text(&NewTransactions { address: address(spk), transactions, count, timestamp, tip, cursor }))
+            (
+                "new_transactions",
+                to_text(&NewTransactions {
+                    address: address(spk),
+                    transactions,
+                    count,
+                    timestamp,
+                    tip,
+                    cursor,
+                }),
+            )
         }
-        EventKind::BalanceChange { spk, old, new, cause, .. } => {
-            ("balance_change", to_text(&balance_change(address(spk), old, new, *cause, timestamp, tip, cursor)))
-        }
-        EventKind::TransactionUpdate { spk, previous, transaction, confirmations, .. } => {
-            let update = TransactionUpdate::new(address(spk), event, *previous, transaction, *confirmations, cursor);
+        EventKind::BalanceChange {
+            spk,
+            old,
+            new,
+            cause,
+            ..
+        } => (
+            "balance_change",
+            to_text(&balance_change(
+                address(spk),
+                old,
+                new,
+                *cause,
+                timestamp,
+                tip,
+                cursor,
+            )),
+        ),
+        EventKind::TransactionUpdate {
+            spk,
+            previous,
+            transaction,
+            confirmations,
+            ..
+        } => {
+            let update = TransactionUpdate::new(
+                address(spk),
+                event,
+                *previous,
+                transaction,
+                *confirmations,
+                cursor,
+            );
             ("transaction_update", to_text(&update))
         }
-        EventKind::ScanComplete { spk, scan, from, to, transactions, .. } => {
-            let (scan_id, status, transaction_count) = (scan.to_string(), "complete", *transactions);
+        EventKind::ScanComplete {
+            spk,
+            scan,
+            from,
+            to,
+            transactions,
+            ..
+        } => {
+            let (scan_id, status, transaction_count) =
+                (scan.to_string(), "complete", *transactions);
             // From above to: the node has none of the blocks any more.
-            let (address, from_height, to_height) = (address(spk), *from, Some(*to).filter(|to| to >= from));
-            let complete = ScanComplete { address, scan_id, status, from_height, to_height, transaction_count, timestamp, tip, cursor };
+            let (address, from_height, to_height) =
+                (address(spk), *from, Some(*to).filter(|to| to >= from));
+            let complete = ScanComplete {
+                address,
+                scan_id,
+                status,
+                from_height,
+                to_height,
+                transaction_count,
+                timestamp,
+                tip,
+                cursor,
+            };
             ("scan_complete", to_text(&complete))
         }
-        EventKind::Unwatched { spk, .. } => ("unwatched", to_text(&Unwatched { address: address(spk), timestamp, tip, cursor })),
-        EventKind::Block { block, time, transactions } => {
+        EventKind::Unwatched { spk, .. } => (
+            "unwatched",
+            to_text(&Unwatched {
+                address: address(spk),
+                timestamp,
+                tip,
+                cursor,
+            }),
+        ),
+        EventKind::Block {
+            block,
+            time,
+            transactions,
+        } => {
             let Block { height, hash } = Block::from(*block);
-            ("block", to_text(&BlockEvent { height, hash, time: f64::from(*time), tx_count: *transactions, timestamp, tip, cursor }))
+            (
+                "block",
+                to_text(&BlockEvent {
+                    height,
+                    hash,
+                    time: f64::from(*time),
+                    tx_count: *transactions,
+                    timestamp,
+                    tip,
+                    cursor,
+                }),
+            )
         }
-        EventKind::Reorg { old_tip, fork_point, depth } => {
+        EventKind::Reorg {
+            old_tip,
+            fork_point,
+            depth,
+        } => {
             let (old_tip, fork_point) = (Block::from(*old_tip), Block::from(*fork_point));
-            ("reorg", to_text(&ReorgEvent { old_tip, fork_point, depth: *depth, timestamp, tip, cursor }))
+            (
+                "reorg",
+                to_text(&ReorgEvent {
+                    old_tip,
+                    fork_point,
+                    depth: *depth,
+                    timestamp,
+                    tip,
+                    cursor,
+                }),
+            )
         }
     }
 }

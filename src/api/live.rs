@@ -19,7 +19,9 @@ use super::status::Tip;
 use super::subscriptions::Topic;
 use super::watching::{balance_in, watched};
 use super::watchlist::distinct;
-use crate::socketio::{self, Ack, CloseReason, ConnectRefused, ConnectRequest, DisconnectReason, Encoded, Socket, Work};
+use crate::socketio::{
+    self, Ack, CloseReason, ConnectRefused, ConnectRequest, DisconnectReason, Encoded, Socket, Work,
+};
 
 /// The answer to a longer list carries no balances: it would not fit the queue of a client twice (the event and its acknowledgement).
 const BALANCES: usize = 1000;
@@ -40,7 +42,14 @@ impl Live {
 
 impl socketio::Handler for Live {
     async fn authorize(&self, request: ConnectRequest) -> Result<(), ConnectRefused> {
-        if &*request.namespace == NAMESPACE { Ok(()) } else { Err(ConnectRefused { message: "Invalid namespace".to_owned(), data: None }) }
+        if &*request.namespace == NAMESPACE {
+            Ok(())
+        } else {
+            Err(ConnectRefused {
+                message: "Invalid namespace".to_owned(),
+                data: None,
+            })
+        }
     }
 
     /// The first event has an offset too, so that a client that hears nothing more can be recovered.
@@ -54,22 +63,38 @@ impl socketio::Handler for Live {
             cursor: String,
         }
         let snapshot = self.app.reader.snapshot();
-        let state = snapshot.head().and_then(|head| Ok((head, Tip::of(&snapshot)?)));
+        let state = snapshot
+            .head()
+            .and_then(|head| Ok((head, Tip::of(&snapshot)?)));
         // A queue that cannot take the first events belongs to a client that is gone.
         let _ = match state {
             Ok((head, tip)) => {
                 let message = "Connected to satwatch; emit subscribe_address with {\"address\": \"…\"} to hear about an address.";
-                let (network, cursor) = (address::network_name(self.app.wire.network), self.app.wire.cursor(head));
+                let (network, cursor) = (
+                    address::network_name(self.app.wire.network),
+                    self.app.wire.cursor(head),
+                );
                 let offset = recovery::offset(&cursor, recovery::NOTHING);
-                let shape = Connected { message, version: env!("CARGO_PKG_VERSION"), network, tip, cursor };
-                Encoded::event(NAMESPACE, "connected", &shape).map_err(Into::into).and_then(|event| socket.send_at(&event, &offset))
+                let shape = Connected {
+                    message,
+                    version: env!("CARGO_PKG_VERSION"),
+                    network,
+                    tip,
+                    cursor,
+                };
+                Encoded::event(NAMESPACE, "connected", &shape)
+                    .map_err(Into::into)
+                    .and_then(|event| socket.send_at(&event, &offset))
             }
             Err(cause) => socket.emit("error", &ApiError::from(cause)),
         };
     }
 
     fn event(&self, socket: &Socket, event: socketio::Event) -> Option<Work> {
-        let client = Client { app: self.app.clone(), socket: socket.clone() };
+        let client = Client {
+            app: self.app.clone(),
+            socket: socket.clone(),
+        };
         Some(Box::pin(client.obey(event)))
     }
 
@@ -83,12 +108,17 @@ impl socketio::Handler for Live {
     }
 
     async fn can_resume(&self, id: &str, _request: &ConnectRequest, offset: &str) -> bool {
-        let Some((cursor, mark)) = recovery::parse(offset) else { return false };
+        let Some((cursor, mark)) = recovery::parse(offset) else {
+            return false;
+        };
         self.app.place(cursor).is_ok() && matches!(self.app.hub.lost(id, mark).await, Ok(Some(_)))
     }
 
     async fn resume(&self, socket: &Socket, _request: &ConnectRequest, offset: &str) {
-        let client = Client { app: self.app.clone(), socket: socket.clone() };
+        let client = Client {
+            app: self.app.clone(),
+            socket: socket.clone(),
+        };
         if let Err(error) = client.come_back(offset).await {
             // It believes to be recovered; so it tries again, with the offset that it has got to.
             tracing::info!(id = socket.id(), %error, "a lost client could not be recovered");
@@ -120,7 +150,10 @@ struct Wish {
 
 impl Wish {
     fn topics(&self) -> Vec<Topic> {
-        self.addresses.iter().map(|address| Topic::Script(address.script)).collect()
+        self.addresses
+            .iter()
+            .map(|address| Topic::Script(address.script))
+            .collect()
     }
 }
 
@@ -157,25 +190,45 @@ impl Client {
             "subscribe_addresses" => self.subscribe_many(fields(), &mut ack).await,
             "unsubscribe_address" => self.unsubscribe(fields(), &mut ack).await,
             "subscribe_blocks" => self.subscribe_blocks(&mut ack).await,
-            "subscribe_consumer" => self.app.subscribe_consumer(&self.socket, fields(), &mut ack).await,
-            "unsubscribe_consumer" => self.app.unsubscribe_consumer(&self.socket, fields(), &mut ack).await,
+            "subscribe_consumer" => {
+                self.app
+                    .subscribe_consumer(&self.socket, fields(), &mut ack)
+                    .await
+            }
+            "unsubscribe_consumer" => {
+                self.app
+                    .unsubscribe_consumer(&self.socket, fields(), &mut ack)
+                    .await
+            }
             "ack" => self.app.ack_event(&self.socket, fields(), &mut ack).await,
             other => Err(unknown_event(other)),
         };
         if let Err(error) = result {
-            let reply = Reply { name: "error", json: json::to_text(&error), ack };
+            let reply = Reply {
+                name: "error",
+                json: json::to_text(&error),
+                ack,
+            };
             // A client that cannot be told has left.
             let _ = reply.send(&self.socket).await;
         }
     }
 
-    async fn subscribe_one(&self, fields: Result<Fields, ApiError>, ack: &mut Option<Ack>) -> Result<(), ApiError> {
+    async fn subscribe_one(
+        &self,
+        fields: Result<Fields, ApiError>,
+        ack: &mut Option<Ack>,
+    ) -> Result<(), ApiError> {
         let fields = fields?;
         let addresses = [fields.address(self.app.wire.network)?].into();
         self.subscribe(wish(&fields, addresses, false)?, ack).await
     }
 
-    async fn subscribe_many(&self, fields: Result<Fields, ApiError>, ack: &mut Option<Ack>) -> Result<(), ApiError> {
+    async fn subscribe_many(
+        &self,
+        fields: Result<Fields, ApiError>,
+        ack: &mut Option<Ack>,
+    ) -> Result<(), ApiError> {
         let fields = fields?;
         let addresses = distinct(fields.addresses(self.app.wire.network)?).into();
         self.subscribe(wish(&fields, addresses, true)?, ack).await
@@ -188,7 +241,9 @@ impl Client {
             None => None,
             Some(text) => match self.app.place(text) {
                 Ok(number) => Some(Ok(number)),
-                Err(error) if matches!(error.code, "cursor_unknown" | "cursor_expired") => Some(Err(error)),
+                Err(error) if matches!(error.code, "cursor_unknown" | "cursor_expired") => {
+                    Some(Err(error))
+                }
                 Err(error) => return Err(error),
             },
         };
@@ -197,8 +252,16 @@ impl Client {
             Some(Ok(number)) => (Some(number), None),
             Some(Err(error)) => (None, Some(error)),
         };
-        let pausing = if after.is_some() { Pausing::Asked } else { Pausing::All };
-        let paused = self.app.hub.pause_what(&self.socket, topics.clone(), pausing).await?;
+        let pausing = if after.is_some() {
+            Pausing::Asked
+        } else {
+            Pausing::All
+        };
+        let paused = self
+            .app
+            .hub
+            .pause_what(&self.socket, topics.clone(), pausing)
+            .await?;
         let wish = Arc::new(wish);
         let (json, head) = match self.watch(&wish, after, problem.clone()).await {
             Ok(described) => described,
@@ -209,25 +272,60 @@ impl Client {
             }
         };
         if let Some(error) = problem
-            && !(Reply { name: "error", json: json::to_text(&error), ack: None }).send(&self.socket).await
+            && !(Reply {
+                name: "error",
+                json: json::to_text(&error),
+                ack: None,
+            })
+            .send(&self.socket)
+            .await
         {
             return Ok(());
         }
-        let reply = Reply { name: "subscribed", json, ack: ack.take() };
+        let reply = Reply {
+            name: "subscribed",
+            json,
+            ack: ack.take(),
+        };
         match after {
             // Events go on from the snapshot in the answer.
-            None => self.app.hub.join_paused(paused, Join { reply: Some(reply), ..Join::at(&self.socket, topics, head) }).await,
-            Some(from) => self.replay(&wish, reply, Join::at(&self.socket, topics, from)).await,
+            None => {
+                self.app
+                    .hub
+                    .join_paused(
+                        paused,
+                        Join {
+                            reply: Some(reply),
+                            ..Join::at(&self.socket, topics, head)
+                        },
+                    )
+                    .await
+            }
+            Some(from) => {
+                self.replay(&wish, reply, Join::at(&self.socket, topics, from))
+                    .await
+            }
         }
     }
 
     /// Sees to it that they are watched: the answer, and the head of the snapshot in it. `problem`: why it is not a replay.
-    async fn watch(&self, wish: &Arc<Wish>, after: Option<u64>, problem: Option<ApiError>) -> Result<(String, u64), ApiError> {
+    async fn watch(
+        &self,
+        wish: &Arc<Wish>,
+        after: Option<u64>,
+        problem: Option<ApiError>,
+    ) -> Result<(String, u64), ApiError> {
         let mut tries = ADDED_AGAIN;
         loop {
-            self.app.ensure_watched(wish.addresses.clone(), wish.depths.clone()).await?;
+            self.app
+                .ensure_watched(wish.addresses.clone(), wish.depths.clone())
+                .await?;
             let (wish, problem) = (wish.clone(), problem.clone());
-            match self.app.read(move |app| app.subscribed(&wish, after, problem.as_ref())).await {
+            match self
+                .app
+                .read(move |app| app.subscribed(&wish, after, problem.as_ref()))
+                .await
+            {
                 // Somebody has taken it off the list meanwhile. Who is answered with `subscribed` hears of what is watched.
                 Err(error) if error.code == "not_watched" && tries > 0 => tries -= 1,
                 described => return described,
@@ -239,16 +337,30 @@ impl Client {
     async fn replay(&self, wish: &Wish, reply: Reply, join: Join) -> Result<(), ApiError> {
         let mut caught_up = Map::new();
         match (wish.many, wish.addresses.first()) {
-            (false, Some(address)) => drop(caught_up.insert("address".to_owned(), address.text.clone().into())),
+            (false, Some(address)) => {
+                drop(caught_up.insert("address".to_owned(), address.text.clone().into()))
+            }
             _ => {
-                let texts = wish.addresses.iter().map(|address| Value::from(address.text.clone()));
+                let texts = wish
+                    .addresses
+                    .iter()
+                    .map(|address| Value::from(address.text.clone()));
                 caught_up.insert("addresses".to_owned(), texts.collect());
             }
         }
         if !reply.send(&self.socket).await {
             return Ok(());
         }
-        self.app.hub.join(Join { caught_up: Some(caught_up), ..join }, true).await
+        self.app
+            .hub
+            .join(
+                Join {
+                    caught_up: Some(caught_up),
+                    ..join
+                },
+                true,
+            )
+            .await
     }
 
     /// A lost client gets what it missed after its offset, and is live again.
@@ -256,7 +368,11 @@ impl Client {
         let gone = || ApiError::internal(&"what a lost client had is not kept any more");
         let (cursor, mark) = recovery::parse(offset).ok_or_else(gone)?;
         let from = self.app.place(cursor)?;
-        self.app.hub.lost(self.socket.id(), mark).await?.ok_or_else(gone)?;
+        self.app
+            .hub
+            .lost(self.socket.id(), mark)
+            .await?
+            .ok_or_else(gone)?;
         self.socket.set_offset(offset);
         self.app.hub.rejoin(&self.socket, from).await
     }
@@ -274,7 +390,11 @@ impl Client {
         let described = self.app.read(move |app| {
             let snapshot = app.reader.snapshot();
             let (head, tip) = (snapshot.head()?, Tip::of(&snapshot)?);
-            let shape = SubscribedBlocks { message: "Subscribed to blocks and reorgs.", tip, cursor: app.wire.cursor(head) };
+            let shape = SubscribedBlocks {
+                message: "Subscribed to blocks and reorgs.",
+                tip,
+                cursor: app.wire.cursor(head),
+            };
             Ok((json::to_text(&shape), head))
         });
         let (json, from) = match described.await {
@@ -284,40 +404,86 @@ impl Client {
                 return Err(error);
             }
         };
-        let reply = Some(Reply { name: "subscribed_blocks", json, ack: ack.take() });
-        self.app.hub.join_paused(paused, Join { reply, ..Join::at(&self.socket, topics, from) }).await
+        let reply = Some(Reply {
+            name: "subscribed_blocks",
+            json,
+            ack: ack.take(),
+        });
+        self.app
+            .hub
+            .join_paused(
+                paused,
+                Join {
+                    reply,
+                    ..Join::at(&self.socket, topics, from)
+                },
+            )
+            .await
     }
 
-    async fn unsubscribe(&self, fields: Result<Fields, ApiError>, ack: &mut Option<Ack>) -> Result<(), ApiError> {
+    async fn unsubscribe(
+        &self,
+        fields: Result<Fields, ApiError>,
+        ack: &mut Option<Ack>,
+    ) -> Result<(), ApiError> {
         #[derive(Serialize)]
         struct Unsubscribed {
             address: String,
             message: String,
         }
         let address = fields?.address(self.app.wire.network)?;
-        let message = format!("No more events about {} come here; it is still watched.", address.text);
-        let json = json::to_text(&Unsubscribed { address: address.text, message });
-        let reply = Reply { name: "unsubscribed", json, ack: ack.take() };
-        self.app.hub.unsubscribe(&self.socket, Topic::Script(address.script), reply).await
+        let message = format!(
+            "No more events about {} come here; it is still watched.",
+            address.text
+        );
+        let json = json::to_text(&Unsubscribed {
+            address: address.text,
+            message,
+        });
+        let reply = Reply {
+            name: "unsubscribed",
+            json,
+            ack: ack.take(),
+        };
+        self.app
+            .hub
+            .unsubscribe(&self.socket, Topic::Script(address.script), reply)
+            .await
     }
 }
 
 impl App {
     /// The event `subscribed` as JSON, and the head of the snapshot in it, in which all are watched. `after`: the cursor of a replay instead of the snapshot's.
-    fn subscribed(&self, wish: &Wish, after: Option<u64>, problem: Option<&ApiError>) -> Result<(String, u64), ApiError> {
+    fn subscribed(
+        &self,
+        wish: &Wish,
+        after: Option<u64>,
+        problem: Option<&ApiError>,
+    ) -> Result<(String, u64), ApiError> {
         let snapshot = self.reader.snapshot();
         let head = snapshot.head()?;
         let short = wish.addresses.len() <= BALANCES;
         let balances = match short && (wish.snapshot || problem.is_some()) {
-            true => Some(wish.addresses.iter().map(|address| balance_in(&snapshot, address, &self.wire)).collect::<Result<Vec<_>, _>>()?),
+            true => Some(
+                wish.addresses
+                    .iter()
+                    .map(|address| balance_in(&snapshot, address, &self.wire))
+                    .collect::<Result<Vec<_>, _>>()?,
+            ),
             false => {
-                wish.addresses.iter().try_for_each(|address| watched(&snapshot, address).map(drop))?;
+                wish.addresses
+                    .iter()
+                    .try_for_each(|address| watched(&snapshot, address).map(drop))?;
                 None
             }
         };
         let cursor = self.wire.cursor(after.unwrap_or(head));
-        let mut shape =
-            Subscribed { cursor, error: problem.map(|it| it.message.as_str()), code: problem.map(|it| it.code), ..Default::default() };
+        let mut shape = Subscribed {
+            cursor,
+            error: problem.map(|it| it.message.as_str()),
+            code: problem.map(|it| it.code),
+            ..Default::default()
+        };
         match (wish.many, wish.addresses.first()) {
             (false, Some(address)) => {
                 shape.address = Some(&address.text);
@@ -325,9 +491,18 @@ impl App {
                 shape.balance = balances.and_then(|balances| balances.into_iter().next());
             }
             _ => {
-                shape.addresses = Some(wish.addresses.iter().map(|address| address.text.as_str()).collect());
+                shape.addresses = Some(
+                    wish.addresses
+                        .iter()
+                        .map(|address| address.text.as_str())
+                        .collect(),
+                );
                 shape.count = Some(wish.addresses.len());
-                let hint = if short { "" } else { " For balances of so many, read GET /addresses." };
+                let hint = if short {
+                    ""
+                } else {
+                    " For balances of so many, read GET /addresses."
+                };
                 shape.message = format!("Subscribed to {} addresses.{hint}", wish.addresses.len());
                 shape.balances = balances;
             }
@@ -337,7 +512,13 @@ impl App {
 }
 
 fn wish(fields: &Fields, addresses: Arc<[KnownAddress]>, many: bool) -> Result<Wish, ApiError> {
-    Ok(Wish { addresses, many, depths: fields.depths()?, after: fields.text("after")?, snapshot: fields.flag("snapshot", true)? })
+    Ok(Wish {
+        addresses,
+        many,
+        depths: fields.depths()?,
+        after: fields.text("after")?,
+        snapshot: fields.flag("snapshot", true)?,
+    })
 }
 
 fn unknown_event(name: &str) -> ApiError {

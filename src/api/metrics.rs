@@ -37,81 +37,257 @@ impl App {
             Ok(TextEncoder::new().encode_to_string(&sheet.0.gather())?)
         });
         let mut answer = respond::body(StatusCode::OK, CONTENT_TYPE, text.await?);
-        answer.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        answer
+            .headers_mut()
+            .insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
         Ok(answer)
     }
 
     fn describe_daemon(&self, sheet: &Sheet) -> Result<(), ApiError> {
         let version = [([env!("CARGO_PKG_VERSION")], 1.0)];
-        sheet.gauges("build_info", "What runs here; always 1.", ["version"], version)?;
-        sheet.gauge("uptime_seconds", "Since the daemon started.", self.started.elapsed().as_secs_f64())?;
-        sheet.gauge("monitoring", "1 unless a person stopped it (POST /stop).", flag(*self.monitoring.borrow()))
+        sheet.gauges(
+            "build_info",
+            "What runs here; always 1.",
+            ["version"],
+            version,
+        )?;
+        sheet.gauge(
+            "uptime_seconds",
+            "Since the daemon started.",
+            self.started.elapsed().as_secs_f64(),
+        )?;
+        sheet.gauge(
+            "monitoring",
+            "1 unless a person stopped it (POST /stop).",
+            flag(*self.monitoring.borrow()),
+        )
     }
 
     fn describe_state(&self, sheet: &Sheet) -> Result<(), ApiError> {
         let snapshot = self.reader.snapshot();
         let (counts, first) = (snapshot.counts()?, self.reader.first_seq()?);
-        sheet.gauge("tip_height", "Height of the last block that is included.", snapshot.tip()?.map(|tip| tip.height))?;
-        sheet.gauge("event_head", "Number of the last event in the log.", number(snapshot.head()?))?;
-        sheet.gauge("event_first", "Number of the first event that is kept.", number(first))?;
-        sheet.gauge("watched_addresses", "Addresses on the watch list.", number(counts.addresses))?;
-        sheet.gauge("utxos", "Unspent outputs of watched addresses.", number(counts.utxos))?;
-        sheet.gauge("transactions", "Transactions of watched addresses.", number(counts.transactions))?;
-        sheet.gauge("scans_open", "History scans that have not ended.", number(snapshot.open_scans()?.len() as u64))?;
-        let left = self.scans.borrow().iter().map(scans::blocks_left).sum::<u64>();
-        sheet.gauge("scan_blocks_left", "Blocks that open history scans still have to pass, each scan counted by itself.", number(left))
+        sheet.gauge(
+            "tip_height",
+            "Height of the last block that is included.",
+            snapshot.tip()?.map(|tip| tip.height),
+        )?;
+        sheet.gauge(
+            "event_head",
+            "Number of the last event in the log.",
+            number(snapshot.head()?),
+        )?;
+        sheet.gauge(
+            "event_first",
+            "Number of the first event that is kept.",
+            number(first),
+        )?;
+        sheet.gauge(
+            "watched_addresses",
+            "Addresses on the watch list.",
+            number(counts.addresses),
+        )?;
+        sheet.gauge(
+            "utxos",
+            "Unspent outputs of watched addresses.",
+            number(counts.utxos),
+        )?;
+        sheet.gauge(
+            "transactions",
+            "Transactions of watched addresses.",
+            number(counts.transactions),
+        )?;
+        sheet.gauge(
+            "scans_open",
+            "History scans that have not ended.",
+            number(snapshot.open_scans()?.len() as u64),
+        )?;
+        let left = self
+            .scans
+            .borrow()
+            .iter()
+            .map(scans::blocks_left)
+            .sum::<u64>();
+        sheet.gauge(
+            "scan_blocks_left",
+            "Blocks that open history scans still have to pass, each scan counted by itself.",
+            number(left),
+        )
     }
 
-    fn describe_clients(&self, sheet: &Sheet, sessions: usize, counts: hub::Counts) -> Result<(), ApiError> {
+    fn describe_clients(
+        &self,
+        sheet: &Sheet,
+        sessions: usize,
+        counts: hub::Counts,
+    ) -> Result<(), ApiError> {
         let size = |size: usize| number(size as u64);
         sheet.gauge("sessions", "Open Engine.IO sessions.", size(sessions))?;
-        sheet.gauge("subscribers", "Sessions that subscribed to something.", size(counts.subscribers))?;
-        sheet.gauge("subscriptions", "Subscriptions of all sessions.", size(counts.subscriptions))?;
+        sheet.gauge(
+            "subscribers",
+            "Sessions that subscribed to something.",
+            size(counts.subscribers),
+        )?;
+        sheet.gauge(
+            "subscriptions",
+            "Subscriptions of all sessions.",
+            size(counts.subscriptions),
+        )?;
         sheet.gauge(
             "lagging",
             "Sessions that read so slowly that they are told from the log, until they have caught up.",
             size(counts.lagging),
         )?;
-        sheet.gauge("waiting_requests", "REST requests that wait for news.", size(self.waiting_requests()))
+        sheet.gauge(
+            "waiting_requests",
+            "REST requests that wait for news.",
+            size(self.waiting_requests()),
+        )
     }
 
     fn describe_consumers(&self, sheet: &Sheet) -> Result<(), ApiError> {
         let consumers = self.consumers.all();
         let lags = self.consumer_lags(&consumers)?;
-        let of_each = |value: fn(&Lag) -> f64| consumers.iter().zip(&lags).map(move |(consumer, lag)| ([&*consumer.name], value(lag)));
+        let of_each = |value: fn(&Lag) -> f64| {
+            consumers
+                .iter()
+                .zip(&lags)
+                .map(move |(consumer, lag)| ([&*consumer.name], value(lag)))
+        };
         let help = "Events that the consumer wants and has not acknowledged; from 10000 on at least so many.";
-        sheet.gauges("consumer_lag", help, ["consumer"], of_each(|lag| number(lag.events)))?;
-        let help = "Age of the oldest event that the consumer has not acknowledged; 0 when there is none.";
-        sheet.gauges("consumer_lag_seconds", help, ["consumer"], of_each(|lag| lag.seconds))?;
-        let readers = consumers.iter().map(|consumer| ([&*consumer.name], number(consumer.readers() as u64)));
-        sheet.gauges("consumer_readers", "Who reads the consumer now.", ["consumer"], readers)?;
+        sheet.gauges(
+            "consumer_lag",
+            help,
+            ["consumer"],
+            of_each(|lag| number(lag.events)),
+        )?;
+        let help =
+            "Age of the oldest event that the consumer has not acknowledged; 0 when there is none.";
+        sheet.gauges(
+            "consumer_lag_seconds",
+            help,
+            ["consumer"],
+            of_each(|lag| lag.seconds),
+        )?;
+        let readers = consumers
+            .iter()
+            .map(|consumer| ([&*consumer.name], number(consumer.readers() as u64)));
+        sheet.gauges(
+            "consumer_readers",
+            "Who reads the consumer now.",
+            ["consumer"],
+            readers,
+        )?;
 
         let webhooks = webhooks::counters(self)?;
-        let of_each = |value: fn(&Counters) -> f64| webhooks.iter().map(move |(name, counters)| ([&**name], value(counters)));
-        sheet.counters("webhook_attempts_total", "Posts to the webhook.", ["consumer"], of_each(|it| number(it.attempts)))?;
-        sheet.counters("webhook_failures_total", "Posts that failed.", ["consumer"], of_each(|it| number(it.failures)))?;
-        sheet.gauges("webhook_in_flight", "Posts on their way.", ["consumer"], of_each(|it| number(it.in_flight as u64)))?;
+        let of_each = |value: fn(&Counters) -> f64| {
+            webhooks
+                .iter()
+                .map(move |(name, counters)| ([&**name], value(counters)))
+        };
+        sheet.counters(
+            "webhook_attempts_total",
+            "Posts to the webhook.",
+            ["consumer"],
+            of_each(|it| number(it.attempts)),
+        )?;
+        sheet.counters(
+            "webhook_failures_total",
+            "Posts that failed.",
+            ["consumer"],
+            of_each(|it| number(it.failures)),
+        )?;
+        sheet.gauges(
+            "webhook_in_flight",
+            "Posts on their way.",
+            ["consumer"],
+            of_each(|it| number(it.in_flight as u64)),
+        )?;
         let help = "Events that were given up; see GET /consumers/{name}/dead_letters.";
-        sheet.gauges("webhook_dead_letters", help, ["consumer"], of_each(|it| number(it.dead_letters as u64)))
+        sheet.gauges(
+            "webhook_dead_letters",
+            help,
+            ["consumer"],
+            of_each(|it| number(it.dead_letters as u64)),
+        )
     }
 
-    fn describe_node(&self, sheet: &Sheet, node: &bitcoind::Status, now: u64) -> Result<(), ApiError> {
+    fn describe_node(
+        &self,
+        sheet: &Sheet,
+        node: &bitcoind::Status,
+        now: u64,
+    ) -> Result<(), ApiError> {
         let following = *self.monitoring.borrow() && node.following;
-        sheet.gauge("following", "1 while the daemon follows the node's tip and its feeds.", flag(following))?;
-        sheet.gauge("data_age_seconds", "Since the daemon heard from the node while it followed it.", age(node.current_at, now))?;
-        sheet.gauge("node_available", "1 while the node answers.", flag(node.available))?;
+        sheet.gauge(
+            "following",
+            "1 while the daemon follows the node's tip and its feeds.",
+            flag(following),
+        )?;
+        sheet.gauge(
+            "data_age_seconds",
+            "Since the daemon heard from the node while it followed it.",
+            age(node.current_at, now),
+        )?;
+        sheet.gauge(
+            "node_available",
+            "1 while the node answers.",
+            flag(node.available),
+        )?;
         let known = node.last_answer.is_some();
-        sheet.gauge("node_blocks", "Height of the node's chain when it was asked last.", known.then_some(node.node.blocks))?;
-        sheet.gauge("node_headers", "Height of the node's best header when it was asked last.", known.then_some(node.node.headers))?;
-        sheet.gauge("mempool_transactions", "Transactions in the node's mempool when it was read last.", number(node.mempool.size))?;
-        sheet.counter("reconcile_repairs_total", "What ZMQ should have told and only a poll found.", number(node.reconcile.repairs))?;
-        let topics = [("rawtx", &node.zmq.rawtx), ("rawblock", &node.zmq.rawblock), ("sequence", &node.zmq.sequence)];
-        let of_each = |value: fn(&TopicStatus) -> f64| topics.map(|(name, topic)| ([name], value(topic)));
-        sheet.gauges("zmq_connected", "1 while the topic is subscribed to.", ["topic"], of_each(|topic| flag(topic.connected)))?;
-        sheet.counters("zmq_gaps_total", "Times that messages were missing.", ["topic"], of_each(|topic| number(topic.gaps)))?;
-        sheet.counters("zmq_lost_total", "Messages that were missing.", ["topic"], of_each(|topic| number(topic.lost)))?;
-        let ages = topics.into_iter().filter_map(|(name, topic)| Some(([name], age(topic.last_message, now)?)));
-        sheet.gauges("zmq_last_message_age_seconds", "Since the last message of the topic.", ["topic"], ages)
+        sheet.gauge(
+            "node_blocks",
+            "Height of the node's chain when it was asked last.",
+            known.then_some(node.node.blocks),
+        )?;
+        sheet.gauge(
+            "node_headers",
+            "Height of the node's best header when it was asked last.",
+            known.then_some(node.node.headers),
+        )?;
+        sheet.gauge(
+            "mempool_transactions",
+            "Transactions in the node's mempool when it was read last.",
+            number(node.mempool.size),
+        )?;
+        sheet.counter(
+            "reconcile_repairs_total",
+            "What ZMQ should have told and only a poll found.",
+            number(node.reconcile.repairs),
+        )?;
+        let topics = [
+            ("rawtx", &node.zmq.rawtx),
+            ("rawblock", &node.zmq.rawblock),
+            ("sequence", &node.zmq.sequence),
+        ];
+        let of_each =
+            |value: fn(&TopicStatus) -> f64| topics.map(|(name, topic)| ([name], value(topic)));
+        sheet.gauges(
+            "zmq_connected",
+            "1 while the topic is subscribed to.",
+            ["topic"],
+            of_each(|topic| flag(topic.connected)),
+        )?;
+        sheet.counters(
+            "zmq_gaps_total",
+            "Times that messages were missing.",
+            ["topic"],
+            of_each(|topic| number(topic.gaps)),
+        )?;
+        sheet.counters(
+            "zmq_lost_total",
+            "Messages that were missing.",
+            ["topic"],
+            of_each(|topic| number(topic.lost)),
+        )?;
+        let ages = topics
+            .into_iter()
+            .filter_map(|(name, topic)| Some(([name], age(topic.last_message, now)?)));
+        sheet.gauges(
+            "zmq_last_message_age_seconds",
+            "Since the last message of the topic.",
+            ["topic"],
+            ages,
+        )
     }
 }
 
@@ -133,7 +309,10 @@ struct Sheet(Registry);
 
 impl Sheet {
     fn new() -> Result<Self, ApiError> {
-        Ok(Self(Registry::new_custom(Some("satwatch".to_owned()), None)?))
+        Ok(Self(Registry::new_custom(
+            Some("satwatch".to_owned()),
+            None,
+        )?))
     }
 
     /// Left out without a value.
@@ -168,7 +347,9 @@ impl Sheet {
     ) -> Result<(), ApiError> {
         let counters = CounterVec::new(Opts::new(name, help), &labels)?;
         for (labels, value) in values {
-            counters.get_metric_with_label_values(&labels)?.inc_by(value);
+            counters
+                .get_metric_with_label_values(&labels)?
+                .inc_by(value);
         }
         Ok(self.0.register(Box::new(counters))?)
     }

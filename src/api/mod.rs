@@ -102,22 +102,49 @@ pub type HubTask = JoinHandle<Result<(), StoreError>>;
 /// Starts the hub and builds the router. The hub ends when `stop` says so or, with an error, when the store cannot be read: then the
 /// daemon must end.
 pub fn start(parts: Parts) -> Result<(Arc<Router>, HubTask), StoreError> {
-    let (gate, socketio) = (browser::Gate::new(&parts.config.server, parts.listen), parts.socketio.clone());
+    let (gate, socketio) = (
+        browser::Gate::new(&parts.config.server, parts.listen),
+        parts.socketio.clone(),
+    );
     let (app, hub) = build(parts)?;
     for consumer in app.consumers.all() {
         webhooks::spawn(&app, &consumer);
     }
     tokio::spawn(progress::run(app.clone()));
     let stop = app.stop.clone();
-    Ok((Arc::new(Router::new(app, gate, socketio)), tokio::spawn(hub.run(stop))))
+    Ok((
+        Arc::new(Router::new(app, gate, socketio)),
+        tokio::spawn(hub.run(stop)),
+    ))
 }
 
 fn build(parts: Parts) -> Result<(Arc<App>, hub::Hub), StoreError> {
-    let Parts { reader, indexer, node, scans, audits, monitoring, config, stop, .. } = parts;
-    let wire = hub::Wire { log: reader.log_id().into(), network: reader.chain().network };
-    let (hub, handle) = hub::Hub::new(reader.clone(), wire.clone(), indexer.head(), config.limits.subscriptions);
+    let Parts {
+        reader,
+        indexer,
+        node,
+        scans,
+        audits,
+        monitoring,
+        config,
+        stop,
+        ..
+    } = parts;
+    let wire = hub::Wire {
+        log: reader.log_id().into(),
+        network: reader.chain().network,
+    };
+    let (hub, handle) = hub::Hub::new(
+        reader.clone(),
+        wire.clone(),
+        indexer.head(),
+        config.limits.subscriptions,
+    );
     let news = news::News::new(*indexer.head().borrow());
-    let (switch, waiting) = (Mutex::new(()), Semaphore::new(config.limits.connections.min(Semaphore::MAX_PERMITS)));
+    let (switch, waiting) = (
+        Mutex::new(()),
+        Semaphore::new(config.limits.connections.min(Semaphore::MAX_PERMITS)),
+    );
     let consumers = consumers::Registry::load(&reader, config.limits.consumers)?;
     let webhooks = webhooks::Webhooks::new(&config.webhooks);
     let auditing = audit::Turn::new(Duration::from_secs(config.limits.audit_interval));
@@ -171,8 +198,12 @@ struct App {
 }
 
 /// Does it all, also when the client that asked for it leaves meanwhile: what is in the store and what is in memory must not part.
-async fn to_the_end<T: Send + 'static>(work: impl Future<Output = Result<T, ApiError>> + Send + 'static) -> Result<T, ApiError> {
-    tokio::spawn(work).await.map_err(|cause| ApiError::internal(&cause))?
+async fn to_the_end<T: Send + 'static>(
+    work: impl Future<Output = Result<T, ApiError>> + Send + 'static,
+) -> Result<T, ApiError> {
+    tokio::spawn(work)
+        .await
+        .map_err(|cause| ApiError::internal(&cause))?
 }
 
 impl App {

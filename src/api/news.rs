@@ -32,7 +32,11 @@ struct Newest {
 
 impl News {
     pub fn new(head: u64) -> Self {
-        Self(Arc::new(Mutex::new(Newest { after: head, to: head, events: VecDeque::new() })))
+        Self(Arc::new(Mutex::new(Newest {
+            after: head,
+            to: head,
+            events: VecDeque::new(),
+        })))
     }
 }
 
@@ -45,7 +49,8 @@ impl Newest {
             (Some(_), None) => true,
             (Some(script), Some(scripts)) => scripts.contains(script),
         };
-        (self.after <= after && !self.events.iter().skip(from).any(is_wanted)).then_some(self.to.max(after))
+        (self.after <= after && !self.events.iter().skip(from).any(is_wanted))
+            .then_some(self.to.max(after))
     }
 
     /// Reads on; true when that was to the end of the log.
@@ -64,7 +69,10 @@ impl Newest {
         let script = |(number, event): (u64, Event)| (number, event.kind.script().copied());
         self.events.extend(events.into_iter().map(script));
         while self.events.len() > KEPT {
-            self.after = self.events.pop_front().map_or(self.after, |(number, _)| number);
+            self.after = self
+                .events
+                .pop_front()
+                .map_or(self.after, |(number, _)| number);
         }
         Ok(is_end)
     }
@@ -84,13 +92,19 @@ impl App {
         loop {
             head.borrow_and_update();
             let wanted = filter.clone();
-            let page = self.read(move |app| app.log_page(after, &wanted, limit)).await?;
+            let page = self
+                .read(move |app| app.log_page(after, &wanted, limit))
+                .await?;
             if !page.events.is_empty() || page.next < page.head {
                 return Ok(page);
             }
             after = page.next;
             loop {
-                let nothing = || Page { events: Vec::new(), next: after, head: after };
+                let nothing = || Page {
+                    events: Vec::new(),
+                    next: after,
+                    head: after,
+                };
                 tokio::select! {
                     biased;
                     () = &mut enough => return Ok(nothing()),
@@ -106,17 +120,32 @@ impl App {
     }
 
     /// Where a waiter is now who has everything up to `after`, if nothing new concerns it.
-    async fn nothing_new(self: &Arc<Self>, after: u64, filter: &Filter) -> Result<Option<u64>, ApiError> {
+    async fn nothing_new(
+        self: &Arc<Self>,
+        after: u64,
+        filter: &Filter,
+    ) -> Result<Option<u64>, ApiError> {
         let mut newest = self.news.0.clone().lock_owned().await;
         if newest.to < after {
             // Nobody has waited for a while.
-            *newest = Newest { after, to: after, events: VecDeque::new() };
+            *newest = Newest {
+                after,
+                to: after,
+                events: VecDeque::new(),
+            };
         }
         if newest.to >= *self.indexer.head().borrow() {
             return Ok(newest.place(after, filter));
         }
         let filter = filter.clone();
-        self.read(move |app| Ok(if newest.read(&app.reader)? { newest.place(after, &filter) } else { None })).await
+        self.read(move |app| {
+            Ok(if newest.read(&app.reader)? {
+                newest.place(after, &filter)
+            } else {
+                None
+            })
+        })
+        .await
     }
 }
 
@@ -129,8 +158,15 @@ mod tests {
     #[test]
     fn a_waiter_looks_only_at_what_concerns_it_or_is_not_remembered() {
         let script = |n: u8| ScriptHash([n; 32]);
-        let wants = |n: u8, blocks| Filter { scripts: Some(Arc::new(HashSet::from([script(n)]))), blocks };
-        let newest = Newest { after: 10, to: 30, events: VecDeque::from([(12, Some(script(1))), (15, None), (20, Some(script(2)))]) };
+        let wants = |n: u8, blocks| Filter {
+            scripts: Some(Arc::new(HashSet::from([script(n)]))),
+            blocks,
+        };
+        let newest = Newest {
+            after: 10,
+            to: 30,
+            events: VecDeque::from([(12, Some(script(1))), (15, None), (20, Some(script(2)))]),
+        };
         for (after, filter, place) in [
             (10, wants(3, false), Some(30)),
             (9, wants(3, false), None),

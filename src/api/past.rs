@@ -58,40 +58,74 @@ pub struct Range {
 impl Range {
     /// From a height on.
     pub fn starting(from: u32, tip: u32) -> Result<Self, ApiError> {
-        Asked { blocks_back: None, from: Some(from), to: None }.range(tip)
+        Asked {
+            blocks_back: None,
+            from: Some(from),
+            to: None,
+        }
+        .range(tip)
     }
 }
 
 impl Asked {
     pub fn read(fields: &Fields) -> Result<Self, ApiError> {
         let blocks_back = fields.whole("blocks_back", 1)?;
-        let (from, to) = (fields.whole("from_height", 0)?, fields.whole("to_height", 0)?);
+        let (from, to) = (
+            fields.whole("from_height", 0)?,
+            fields.whole("to_height", 0)?,
+        );
         if blocks_back.is_some() && (from.is_some() || to.is_some()) {
-            let message = "Say either blocks_back, or from_height and to_height: both name the first block.";
+            let message =
+                "Say either blocks_back, or from_height and to_height: both name the first block.";
             return Err(ApiError::bad_request("invalid_range", message));
         }
-        Ok(Self { blocks_back, from, to })
+        Ok(Self {
+            blocks_back,
+            from,
+            to,
+        })
     }
 
     /// The heights, on a chain with this tip.
     pub fn range(self, tip: u32) -> Result<Range, ApiError> {
-        let refused = |what: String| ApiError::bad_request("invalid_range", format!("{what}; the tip is at height {tip}."));
-        let Self { blocks_back, from, to } = self;
+        let refused = |what: String| {
+            ApiError::bad_request(
+                "invalid_range",
+                format!("{what}; the tip is at height {tip}."),
+            )
+        };
+        let Self {
+            blocks_back,
+            from,
+            to,
+        } = self;
         if let Some(from) = from.filter(|from| *from > tip) {
             return Err(refused(format!("from_height {from} is above the tip")));
         }
         if let Some(to) = to.filter(|to| *to > tip) {
-            return Err(refused(format!("to_height {to} is above the tip; leave it out to scan up to where live watching took over")));
+            return Err(refused(format!(
+                "to_height {to} is above the tip; leave it out to scan up to where live watching took over"
+            )));
         }
         if from.is_none() && to.is_none() {
             let count = blocks_back.unwrap_or(BLOCKS_BACK);
-            return Ok(Range { blocks_back: Some(count), from: tip.saturating_add(1).saturating_sub(count), to: None });
+            return Ok(Range {
+                blocks_back: Some(count),
+                from: tip.saturating_add(1).saturating_sub(count),
+                to: None,
+            });
         }
         let from = from.unwrap_or(0);
         if let Some(to) = to.filter(|to| from > *to) {
-            return Err(refused(format!("from_height {from} is above to_height {to}")));
+            return Err(refused(format!(
+                "from_height {from} is above to_height {to}"
+            )));
         }
-        Ok(Range { blocks_back: None, from, to })
+        Ok(Range {
+            blocks_back: None,
+            from,
+            to,
+        })
     }
 }
 
@@ -100,25 +134,48 @@ mod tests {
     use super::*;
 
     fn range(text: &str, tip: u32) -> Result<Range, &'static str> {
-        Asked::read(&Fields::parse(text.as_bytes()).unwrap()).and_then(|asked| asked.range(tip)).map_err(|error| error.code)
+        Asked::read(&Fields::parse(text.as_bytes()).unwrap())
+            .and_then(|asked| asked.range(tip))
+            .map_err(|error| error.code)
     }
 
     #[test]
     fn blocks_back_counts_the_tip_and_ends_at_the_first_block() {
-        let back = |count, from| Ok(Range { blocks_back: Some(count), from, to: None });
+        let back = |count, from| {
+            Ok(Range {
+                blocks_back: Some(count),
+                from,
+                to: None,
+            })
+        };
         assert_eq!(range(r#"{"blocks_back":1}"#, 100), back(1, 100));
         assert_eq!(range(r#"{"blocks_back":101}"#, 100), back(101, 0));
         assert_eq!(range(r#"{"blocks_back":102}"#, 100), back(102, 0));
-        assert_eq!(range(r#"{"blocks_back":4294967295}"#, u32::MAX), back(u32::MAX, 0));
+        assert_eq!(
+            range(r#"{"blocks_back":4294967295}"#, u32::MAX),
+            back(u32::MAX, 0)
+        );
         assert_eq!(range("{}", 5000), back(1000, 4001));
-        assert_eq!(range(r#"{"blocks_back":null,"from_height":null}"#, 0), back(1000, 0));
+        assert_eq!(
+            range(r#"{"blocks_back":null,"from_height":null}"#, 0),
+            back(1000, 0)
+        );
     }
 
     #[test]
     fn heights_are_taken_as_they_are_said() {
-        let heights = |from, to| Ok(Range { blocks_back: None, from, to });
+        let heights = |from, to| {
+            Ok(Range {
+                blocks_back: None,
+                from,
+                to,
+            })
+        };
         assert_eq!(range(r#"{"from_height":0}"#, 100), heights(0, None));
-        assert_eq!(range(r#"{"from_height":100,"to_height":100}"#, 100), heights(100, Some(100)));
+        assert_eq!(
+            range(r#"{"from_height":100,"to_height":100}"#, 100),
+            heights(100, Some(100))
+        );
         assert_eq!(range(r#"{"to_height":7}"#, 100), heights(0, Some(7)));
     }
 
@@ -139,8 +196,23 @@ mod tests {
     #[test]
     fn what_is_no_height_is_refused() {
         for field in ["blocks_back", "from_height", "to_height"] {
-            for bad in ["-1", "1.5", "5.0", "\"5\"", "4294967296", "1e3", "1e30", "true", "[5]", "{}"] {
-                assert_eq!(range(&format!("{{\"{field}\":{bad}}}"), 100), Err("invalid_field"), "{field} {bad}");
+            for bad in [
+                "-1",
+                "1.5",
+                "5.0",
+                "\"5\"",
+                "4294967296",
+                "1e3",
+                "1e30",
+                "true",
+                "[5]",
+                "{}",
+            ] {
+                assert_eq!(
+                    range(&format!("{{\"{field}\":{bad}}}"), 100),
+                    Err("invalid_field"),
+                    "{field} {bad}"
+                );
             }
         }
         assert_eq!(range(r#"{"blocks_back":0}"#, 100), Err("invalid_field"));
@@ -148,7 +220,14 @@ mod tests {
 
     #[test]
     fn the_refusal_names_the_tip() {
-        let asked = Asked { blocks_back: None, from: Some(7), to: None };
-        assert_eq!(asked.range(6).unwrap_err().message, "from_height 7 is above the tip; the tip is at height 6.");
+        let asked = Asked {
+            blocks_back: None,
+            from: Some(7),
+            to: None,
+        };
+        assert_eq!(
+            asked.range(6).unwrap_err().message,
+            "from_height 7 is above the tip; the tip is at height 6."
+        );
     }
 }

@@ -41,7 +41,10 @@ struct Told<'a> {
 
 /// The event for a scan.
 pub fn event(shape: &Shape) -> Result<Encoded, ApiError> {
-    let told = Told { shape, timestamp: json::seconds(now_ms()) };
+    let told = Told {
+        shape,
+        timestamp: json::seconds(now_ms()),
+    };
     Encoded::event(NAMESPACE, "scan_progress", &told).map_err(|cause| ApiError::internal(&cause))
 }
 
@@ -68,7 +71,9 @@ impl Teller {
             self.last.retain(|scan, _| open.contains(scan));
         }
         let is_due = |now: &&Progress| match self.last.get(&now.scan) {
-            Some(last) => last.progress != **now && (now.running || state(&last.progress) != state(now)),
+            Some(last) => {
+                last.progress != **now && (now.running || state(&last.progress) != state(now))
+            }
             None => now.running || now.waits_for.is_some(),
         };
         let mut due: Vec<_> = scans.iter().filter(is_due).cloned().collect();
@@ -78,9 +83,16 @@ impl Teller {
 
     fn remember(&mut self, progress: Progress, scripts: Arc<[ScriptHash]>) {
         let others = self.last.iter().filter(|(scan, _)| **scan != progress.scan);
-        let remembered: usize = others.filter_map(|(_, last)| last.scripts.as_ref()).map(|scripts| scripts.len()).sum();
+        let remembered: usize = others
+            .filter_map(|(_, last)| last.scripts.as_ref())
+            .map(|scripts| scripts.len())
+            .sum();
         let fits = remembered.saturating_add(scripts.len()) <= REMEMBERED;
-        let last = Last { round: self.round, scripts: fits.then_some(scripts), progress };
+        let last = Last {
+            round: self.round,
+            scripts: fits.then_some(scripts),
+            progress,
+        };
         self.last.insert(last.progress.scan, last);
     }
 }
@@ -119,9 +131,16 @@ impl Teller {
             if count == ROUND || left == 0 {
                 return Ok(true);
             }
-            let Some((shape, scripts)) = self.look(app, &progress).await? else { continue };
+            let Some((shape, scripts)) = self.look(app, &progress).await? else {
+                continue;
+            };
             left = left.saturating_sub(scripts.len());
-            let news = ScanNews { scan: progress.scan, scripts: scripts.clone(), event: event(&shape)?, is_last: false };
+            let news = ScanNews {
+                scan: progress.scan,
+                scripts: scripts.clone(),
+                event: event(&shape)?,
+                is_last: false,
+            };
             self.remember(progress, scripts);
             app.hub.tell_scan(news).await?;
         }
@@ -129,17 +148,32 @@ impl Teller {
     }
 
     /// How a scan is doing and its scripts; `None` when it has ended.
-    async fn look(&self, app: &Arc<App>, progress: &Progress) -> Result<Option<(Shape, Arc<[ScriptHash]>)>, ApiError> {
+    async fn look(
+        &self,
+        app: &Arc<App>,
+        progress: &Progress,
+    ) -> Result<Option<(Shape, Arc<[ScriptHash]>)>, ApiError> {
         let now = progress.clone();
-        let known = self.last.get(&now.scan).and_then(|last| last.scripts.clone());
+        let known = self
+            .last
+            .get(&now.scan)
+            .and_then(|last| last.scripts.clone());
         app.read(move |app| {
             let snapshot = app.reader.snapshot();
-            let Some(row) = snapshot.scan(&now.scan)?.filter(|row| row.state == ScanState::Open) else { return Ok(None) };
-            let scripts = match known.filter(|scripts| scripts.len() as u64 == u64::from(row.scripts)) {
-                Some(scripts) => scripts,
-                None => snapshot.scan_scripts(&now.scan)?.unwrap_or_default().into(),
+            let Some(row) = snapshot
+                .scan(&now.scan)?
+                .filter(|row| row.state == ScanState::Open)
+            else {
+                return Ok(None);
             };
-            Ok(app.shape_with(&snapshot, now.scan, Some(&now))?.map(|shape| (shape, scripts)))
+            let scripts =
+                match known.filter(|scripts| scripts.len() as u64 == u64::from(row.scripts)) {
+                    Some(scripts) => scripts,
+                    None => snapshot.scan_scripts(&now.scan)?.unwrap_or_default().into(),
+                };
+            Ok(app
+                .shape_with(&snapshot, now.scan, Some(&now))?
+                .map(|shape| (shape, scripts)))
         })
         .await
     }
@@ -151,13 +185,24 @@ mod tests {
 
     fn scan(n: u64, next: u32, running: bool, waits: bool) -> Progress {
         let waits_for = waits.then(|| "the node".to_owned());
-        Progress { scan: ScanId(n), target: 1000, next, running, method: None, rate: None, waits_for }
+        Progress {
+            scan: ScanId(n),
+            target: 1000,
+            next,
+            running,
+            method: None,
+            rate: None,
+            waits_for,
+        }
     }
 
     /// One round in which all that is due is told, up to `most`.
     fn round(teller: &mut Teller, scans: &[Progress], most: usize) -> Vec<u64> {
         let due = teller.due(scans);
-        due.into_iter().take(most).map(|progress| (progress.scan.0, teller.remember(progress, Arc::new([]))).0).collect()
+        due.into_iter()
+            .take(most)
+            .map(|progress| (progress.scan.0, teller.remember(progress, Arc::new([]))).0)
+            .collect()
     }
 
     #[test]
@@ -166,7 +211,14 @@ mod tests {
         let queued: Vec<_> = (0..10_000).map(|n| scan(n, 0, false, false)).collect();
         assert!(round(&mut teller, &queued, ROUND).is_empty());
         assert!(teller.last.is_empty());
-        assert_eq!(round(&mut teller, &[scan(1, 5, true, false), scan(2, 0, false, false)], ROUND), [1]);
+        assert_eq!(
+            round(
+                &mut teller,
+                &[scan(1, 5, true, false), scan(2, 0, false, false)],
+                ROUND
+            ),
+            [1]
+        );
     }
 
     #[test]
@@ -182,7 +234,11 @@ mod tests {
             (scan(1, 7, false, true), false),
             (scan(1, 7, true, false), true),
         ] {
-            assert_eq!(round(&mut teller, std::slice::from_ref(&now), ROUND).len(), usize::from(told), "{now:?}");
+            assert_eq!(
+                round(&mut teller, std::slice::from_ref(&now), ROUND).len(),
+                usize::from(told),
+                "{now:?}"
+            );
         }
     }
 
@@ -194,7 +250,11 @@ mod tests {
             let scans: Vec<_> = (0..10).map(|n| scan(n, at, true, false)).collect();
             told.extend(round(&mut teller, &scans, 4));
         }
-        assert_eq!(told[..10].iter().collect::<HashSet<_>>().len(), 10, "{told:?}");
+        assert_eq!(
+            told[..10].iter().collect::<HashSet<_>>().len(),
+            10,
+            "{told:?}"
+        );
     }
 
     #[test]
@@ -204,9 +264,19 @@ mod tests {
         for n in 0..3 {
             teller.remember(scan(n, 0, true, false), scripts.clone());
         }
-        assert_eq!(teller.last.values().filter(|last| last.scripts.is_some()).count(), 2);
+        assert_eq!(
+            teller
+                .last
+                .values()
+                .filter(|last| last.scripts.is_some())
+                .count(),
+            2
+        );
         teller.remember(scan(0, 1, true, false), scripts.clone());
-        assert!(teller.last[&ScanId(0)].scripts.is_some(), "its own place is free for it");
+        assert!(
+            teller.last[&ScanId(0)].scripts.is_some(),
+            "its own place is free for it"
+        );
         teller.due(&[scan(2, 0, true, false)]);
         assert_eq!(teller.last.keys().copied().collect::<Vec<_>>(), [ScanId(2)]);
     }

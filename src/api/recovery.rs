@@ -62,14 +62,23 @@ struct Client {
 
 impl Default for Recoverable {
     fn default() -> Self {
-        Self { clients: HashMap::new(), last_mark: NOTHING, topics: 0, max_topics: LOST_TOPICS }
+        Self {
+            clients: HashMap::new(),
+            last_mark: NOTHING,
+            topics: 0,
+            max_topics: LOST_TOPICS,
+        }
     }
 }
 
 impl Recoverable {
     /// The client's subscriptions begin to change.
     pub fn begin_change(&mut self, id: &str, key: u64) {
-        let fresh = || Client { key: Some(key), mark: Mark::default(), topics: Vec::new() };
+        let fresh = || Client {
+            key: Some(key),
+            mark: Mark::default(),
+            topics: Vec::new(),
+        };
         let client = self.clients.entry(id.into()).or_insert_with(fresh);
         if client.key == Some(key) {
             client.mark.store(CHANGING, Ordering::Relaxed);
@@ -78,7 +87,10 @@ impl Recoverable {
 
     /// A change is over: the new mark.
     pub fn end_change(&mut self, id: &str, key: u64) -> Option<Mark> {
-        let client = self.clients.get_mut(id).filter(|client| client.key == Some(key))?;
+        let client = self
+            .clients
+            .get_mut(id)
+            .filter(|client| client.key == Some(key))?;
         self.last_mark = self.last_mark.saturating_add(1);
         client.mark.store(self.last_mark, Ordering::Relaxed);
         Some(client.mark.clone())
@@ -91,9 +103,19 @@ impl Recoverable {
 
     /// The client with this socket was lost, with these subscriptions.
     pub fn lose(&mut self, id: &str, key: u64, topics: Vec<Topic>) {
-        let Some(client) = self.clients.get_mut(id).filter(|client| client.key == Some(key)) else { return };
+        let Some(client) = self
+            .clients
+            .get_mut(id)
+            .filter(|client| client.key == Some(key))
+        else {
+            return;
+        };
         client.key = None;
-        match self.topics.checked_add(topics.len()).filter(|&sum| sum <= self.max_topics) {
+        match self
+            .topics
+            .checked_add(topics.len())
+            .filter(|&sum| sum <= self.max_topics)
+        {
             Some(sum) => {
                 self.topics = sum;
                 client.topics = topics;
@@ -106,13 +128,17 @@ impl Recoverable {
     pub fn topics(&self, id: &str, mark: u64) -> Option<Vec<Topic>> {
         match self.clients.get(id) {
             None => (mark == NOTHING).then(Vec::new),
-            Some(client) => (client.key.is_none() && client.mark.load(Ordering::Relaxed) == mark).then(|| client.topics.clone()),
+            Some(client) => (client.key.is_none() && client.mark.load(Ordering::Relaxed) == mark)
+                .then(|| client.topics.clone()),
         }
     }
 
     /// The client is back with a new socket: its subscriptions, and the mark it still has.
     pub fn come_back(&mut self, id: &str, key: u64) -> Option<(Vec<Topic>, Mark)> {
-        let client = self.clients.get_mut(id).filter(|client| client.key.is_none())?;
+        let client = self
+            .clients
+            .get_mut(id)
+            .filter(|client| client.key.is_none())?;
         client.key = Some(key);
         self.topics = self.topics.saturating_sub(client.topics.len());
         Some((std::mem::take(&mut client.topics), client.mark.clone()))
@@ -134,9 +160,16 @@ mod tests {
     fn an_offset_is_read_back_unless_the_subscriptions_were_changing() {
         assert_eq!(parse(&offset("5fa3-17", 4)), Some(("5fa3-17", 4)));
         assert_eq!(parse(&offset("5fa3-17", NOTHING)), Some(("5fa3-17", 0)));
-        for text in
-            [&offset("5fa3-17", CHANGING), "5fa3-17.18446744073709551615", "", ".", "5fa3-17", "5fa3-17.", "5fa3-17.x", "5fa3-17.-1"]
-        {
+        for text in [
+            &offset("5fa3-17", CHANGING),
+            "5fa3-17.18446744073709551615",
+            "",
+            ".",
+            "5fa3-17",
+            "5fa3-17.",
+            "5fa3-17.x",
+            "5fa3-17.-1",
+        ] {
             assert_eq!(parse(text), None, "{text}");
         }
     }
@@ -144,7 +177,11 @@ mod tests {
     #[test]
     fn a_client_comes_back_to_the_subscriptions_that_it_knows_of() {
         let mut clients = Recoverable::default();
-        assert_eq!(clients.topics("a", NOTHING), Some(Vec::new()), "one that never subscribed");
+        assert_eq!(
+            clients.topics("a", NOTHING),
+            Some(Vec::new()),
+            "one that never subscribed"
+        );
         assert_eq!(clients.topics("a", 1), None);
         clients.begin_change("a", 7);
         let first = clients.end_change("a", 7).unwrap().load(Ordering::Relaxed);
@@ -152,29 +189,46 @@ mod tests {
         let second = clients.end_change("a", 7).unwrap().load(Ordering::Relaxed);
         assert_eq!(clients.topics("a", second), None, "it is not lost yet");
         clients.lose("a", 6, Vec::new());
-        assert_eq!(clients.key("a"), Some(7), "another socket is none of its business");
+        assert_eq!(
+            clients.key("a"),
+            Some(7),
+            "another socket is none of its business"
+        );
         clients.lose("a", 7, vec![Topic::Blocks]);
-        assert_eq!((clients.topics("a", NOTHING), clients.topics("a", first)), (None, None));
+        assert_eq!(
+            (clients.topics("a", NOTHING), clients.topics("a", first)),
+            (None, None)
+        );
         assert_eq!(clients.topics("a", second), Some(vec![Topic::Blocks]));
         assert_eq!(clients.come_back("a", 8).unwrap().0, [Topic::Blocks]);
         assert_eq!((clients.key("a"), clients.topics), (Some(8), 0));
         clients.begin_change("a", 8);
         clients.lose("a", 8, vec![Topic::Blocks]);
-        assert_eq!(clients.topics("a", second), None, "its subscriptions were changing");
+        assert_eq!(
+            clients.topics("a", second),
+            None,
+            "its subscriptions were changing"
+        );
         clients.forget("a");
         assert_eq!((clients.clients.len(), clients.topics), (0, 0));
     }
 
     #[test]
     fn beyond_the_bound_a_client_is_not_kept() {
-        let mut clients = Recoverable { max_topics: 3, ..Recoverable::default() };
+        let mut clients = Recoverable {
+            max_topics: 3,
+            ..Recoverable::default()
+        };
         let mut lose = |id: &str, count: usize| {
             clients.begin_change(id, 1);
             let mark = clients.end_change(id, 1).unwrap().load(Ordering::Relaxed);
             clients.lose(id, 1, vec![Topic::Blocks; count]);
             clients.topics(id, mark).is_some()
         };
-        assert_eq!((lose("a", 2), lose("b", 2), lose("c", 1), lose("d", 0)), (true, false, true, true));
+        assert_eq!(
+            (lose("a", 2), lose("b", 2), lose("c", 1), lose("d", 0)),
+            (true, false, true, true)
+        );
         clients.forget("a");
         assert_eq!(clients.topics, 1);
     }

@@ -45,7 +45,11 @@ pub async fn room(socket: &Socket, room: Room) -> bool {
             return false;
         }
         let now = socket.taken();
-        still = if now == taken { still.saturating_add(LOOK) } else { Duration::ZERO };
+        still = if now == taken {
+            still.saturating_add(LOOK)
+        } else {
+            Duration::ZERO
+        };
         taken = now;
         if still >= STALLED {
             tracing::info!(id = socket.id(), "closing a client that takes nothing");
@@ -84,7 +88,11 @@ pub async fn send_log(
     loop {
         let page = pages.page(at).await?;
         let mut is_full = false;
-        for entry in page.after(at).iter().take_while(|entry| entry.number <= until) {
+        for entry in page
+            .after(at)
+            .iter()
+            .take_while(|entry| entry.number <= until)
+        {
             match tell(entry) {
                 Ok(()) => (at, wanted) = (entry.number, Room::Quarter),
                 Err(SendError::Full) => {

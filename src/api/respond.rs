@@ -5,7 +5,9 @@
 
 use bytes::Bytes;
 use http_body_util::Full;
-use hyper::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, ETAG, HeaderName, HeaderValue, RETRY_AFTER};
+use hyper::header::{
+    ALLOW, CACHE_CONTROL, CONTENT_TYPE, ETAG, HeaderName, HeaderValue, RETRY_AFTER,
+};
 use hyper::{Response, StatusCode};
 use serde::Serialize;
 
@@ -19,7 +21,9 @@ pub const CURSOR: HeaderName = HeaderName::from_static("satwatch-cursor");
 /// A JSON answer. Never stored by caches: the next block or transaction makes it old.
 pub fn json(status: StatusCode, shape: &impl Serialize) -> Answer {
     let mut answer = body(status, "application/json", json::to_text(shape));
-    answer.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    answer
+        .headers_mut()
+        .insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     answer
 }
 
@@ -36,7 +40,9 @@ pub fn state(cursor: &str, shape: &impl Serialize) -> Answer {
     let tag = fresh::tag(&text);
     let mut answer = body(StatusCode::OK, "application/json", text);
     answer.headers_mut().insert(ETAG, tag);
-    answer.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("private, no-cache"));
+    answer
+        .headers_mut()
+        .insert(CACHE_CONTROL, HeaderValue::from_static("private, no-cache"));
     set_cursor(&mut answer, cursor);
     answer
 }
@@ -44,10 +50,14 @@ pub fn state(cursor: &str, shape: &impl Serialize) -> Answer {
 pub fn error(error: &ApiError) -> Answer {
     let mut answer = json(error.status, error);
     if let Some(allow) = error.allow {
-        answer.headers_mut().insert(ALLOW, HeaderValue::from_static(allow));
+        answer
+            .headers_mut()
+            .insert(ALLOW, HeaderValue::from_static(allow));
     }
     if let Some(seconds) = error.retry_after {
-        answer.headers_mut().insert(RETRY_AFTER, HeaderValue::from(seconds));
+        answer
+            .headers_mut()
+            .insert(RETRY_AFTER, HeaderValue::from(seconds));
     }
     if let Some(restart) = &error.restart {
         set_cursor(&mut answer, &restart.cursor);
@@ -64,6 +74,8 @@ pub fn set_cursor(answer: &mut Answer, cursor: &str) {
 pub fn body(status: StatusCode, content_type: &'static str, body: impl Into<Bytes>) -> Answer {
     let mut answer = Response::new(Full::new(body.into()));
     *answer.status_mut() = status;
-    answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+    answer
+        .headers_mut()
+        .insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
     answer
 }

@@ -22,13 +22,26 @@ use super::status::Status;
 const BODY_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Answers one request. `sessions`: Socket.IO sessions that are open, for the status.
-pub async fn answer<B>(app: &Arc<App>, route: Route, request: Request<B>, sessions: usize) -> Result<Answer, ApiError>
+pub async fn answer<B>(
+    app: &Arc<App>,
+    route: Route,
+    request: Request<B>,
+    sessions: usize,
+) -> Result<Answer, ApiError>
 where
     B: Body<Data = Bytes>,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
-    let method = if request.method() == Method::HEAD { Method::GET } else { request.method().clone() };
-    if !route.allow().split(", ").any(|allowed| allowed == method.as_str()) {
+    let method = if request.method() == Method::HEAD {
+        Method::GET
+    } else {
+        request.method().clone()
+    };
+    if !route
+        .allow()
+        .split(", ")
+        .any(|allowed| allowed == method.as_str())
+    {
         return Err(ApiError::method_not_allowed(method.as_str(), route.allow()));
     }
     let query = Query::parse(request.uri().query().unwrap_or_default());
@@ -43,25 +56,43 @@ where
         }
         Route::Start => start(app, sessions).await,
         Route::Stop => stop(app).await,
-        Route::AddAddress => app.add_address(&body(app, request).await?.ok_or_else(no_body)?).await,
-        Route::AddAddresses => app.add_addresses(&body(app, request).await?.ok_or_else(no_body)?).await,
+        Route::AddAddress => {
+            app.add_address(&body(app, request).await?.ok_or_else(no_body)?)
+                .await
+        }
+        Route::AddAddresses => {
+            app.add_addresses(&body(app, request).await?.ok_or_else(no_body)?)
+                .await
+        }
         Route::Addresses => app.addresses(&query).await,
         Route::Balance(address) => app.balance(&address).await,
         Route::Transactions(address) => app.transactions(&address, &query).await,
         Route::Utxos(address) => app.utxos(&address, &query).await,
         Route::Address(address) => app.remove_address(&address).await,
         Route::Audit(address) => app.audit(&address).await,
-        Route::ScanHistory(address) => app.scan_history(&address, &body(app, request).await?.unwrap_or_default()).await,
-        Route::ScanHistories => app.scan_history_of_list(&body(app, request).await?.ok_or_else(no_body)?).await,
+        Route::ScanHistory(address) => {
+            app.scan_history(&address, &body(app, request).await?.unwrap_or_default())
+                .await
+        }
+        Route::ScanHistories => {
+            app.scan_history_of_list(&body(app, request).await?.ok_or_else(no_body)?)
+                .await
+        }
         Route::Scans => app.list_scans().await,
         Route::Scan(id) if method == Method::DELETE => app.cancel_scan(&id).await,
         Route::Scan(id) => app.scan(&id).await,
         Route::Events => app.events(&query, asked).await,
         Route::Consumers => app.list_consumers().await,
-        Route::Consumer(name) if method == Method::PUT => app.put_consumer(&name, &body(app, request).await?.unwrap_or_default()).await,
+        Route::Consumer(name) if method == Method::PUT => {
+            app.put_consumer(&name, &body(app, request).await?.unwrap_or_default())
+                .await
+        }
         Route::Consumer(name) if method == Method::DELETE => app.delete_consumer(&name).await,
         Route::Consumer(name) => app.consumer(&name).await,
-        Route::Ack(name) => app.ack(&name, &body(app, request).await?.ok_or_else(no_body)?).await,
+        Route::Ack(name) => {
+            app.ack(&name, &body(app, request).await?.ok_or_else(no_body)?)
+                .await
+        }
         Route::DeadLetters(name) if method == Method::DELETE => {
             if body(app, request).await?.is_some() {
                 let message = "This DELETE takes no body; name one dead letter with ?cursor=, or none to delete all.";
@@ -70,7 +101,10 @@ where
             app.drop_dead_letters(&name, &query).await
         }
         Route::DeadLetters(name) => app.dead_letters(&name, &query).await,
-        Route::Resend(name) => app.resend_dead_letters(&name, &body(app, request).await?.unwrap_or_default()).await,
+        Route::Resend(name) => {
+            app.resend_dead_letters(&name, &body(app, request).await?.unwrap_or_default())
+                .await
+        }
         Route::Metrics => app.metrics(sessions).await,
         Route::Live => Ok(app.live()),
         Route::Ready => app.ready(),
@@ -87,7 +121,13 @@ async fn start(app: &Arc<App>, sessions: usize) -> Result<Answer, ApiError> {
         true => "Monitoring started; what was missed while it was stopped is being caught up on.",
         false => "Monitoring was on already.",
     };
-    Ok(respond::json(StatusCode::OK, &Started { message, status: app.status(sessions).await? }))
+    Ok(respond::json(
+        StatusCode::OK,
+        &Started {
+            message,
+            status: app.status(sessions).await?,
+        },
+    ))
 }
 
 async fn stop(app: &Arc<App>) -> Result<Answer, ApiError> {
@@ -114,41 +154,76 @@ where
     check_content_type(request.headers())?;
     let limit = app.config.limits.body_bytes;
     let too_large = || {
-        let message = format!("The body is larger than {limit} bytes (limits.body_bytes); send less at a time.");
+        let message = format!(
+            "The body is larger than {limit} bytes (limits.body_bytes); send less at a time."
+        );
         ApiError::new(StatusCode::PAYLOAD_TOO_LARGE, "payload_too_large", message)
     };
     if request.body().size_hint().lower() > limit as u64 {
         return Err(too_large());
     }
-    let collected = tokio::time::timeout(BODY_TIMEOUT, Limited::new(request.into_body(), limit).collect()).await;
+    let collected = tokio::time::timeout(
+        BODY_TIMEOUT,
+        Limited::new(request.into_body(), limit).collect(),
+    )
+    .await;
     let bytes = match collected {
         Err(_) => {
-            return Err(ApiError::new(StatusCode::REQUEST_TIMEOUT, "timeout", "The body did not arrive within 30 seconds; send it again."));
+            return Err(ApiError::new(
+                StatusCode::REQUEST_TIMEOUT,
+                "timeout",
+                "The body did not arrive within 30 seconds; send it again.",
+            ));
         }
         Ok(Err(cause)) if cause.is::<http_body_util::LengthLimitError>() => return Err(too_large()),
-        Ok(Err(_)) => return Err(ApiError::bad_request("incomplete_body", "The body ended too early; send it again.")),
+        Ok(Err(_)) => {
+            return Err(ApiError::bad_request(
+                "incomplete_body",
+                "The body ended too early; send it again.",
+            ));
+        }
         Ok(Ok(collected)) => collected.to_bytes(),
     };
-    if bytes.is_empty() { Ok(None) } else { Fields::parse(&bytes).map(Some) }
+    if bytes.is_empty() {
+        Ok(None)
+    } else {
+        Fields::parse(&bytes).map(Some)
+    }
 }
 
 fn no_body() -> ApiError {
-    ApiError::bad_request("invalid_json", "The request has no body; send a JSON object such as {\"address\": \"<address>\"}.")
+    ApiError::bad_request(
+        "invalid_json",
+        "The request has no body; send a JSON object such as {\"address\": \"<address>\"}.",
+    )
 }
 
 /// JSON, or nothing said. The type that curl says by default is refused like any other, with what to add.
 fn check_content_type(headers: &HeaderMap) -> Result<(), ApiError> {
-    let Some(value) = headers.get(CONTENT_TYPE) else { return Ok(()) };
+    let Some(value) = headers.get(CONTENT_TYPE) else {
+        return Ok(());
+    };
     let text = String::from_utf8_lossy(value.as_bytes());
-    let essence = text.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
-    if essence == "application/json" || (essence.starts_with("application/") && essence.ends_with("+json")) {
+    let essence = text
+        .split(';')
+        .next()
+        .unwrap_or_default()
+        .trim()
+        .to_ascii_lowercase();
+    if essence == "application/json"
+        || (essence.starts_with("application/") && essence.ends_with("+json"))
+    {
         return Ok(());
     }
     let message = format!(
         "The body must be JSON, not {}; send the header Content-Type: application/json (curl: -H 'Content-Type: application/json').",
         shortened(&text)
     );
-    Err(ApiError::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type", message))
+    Err(ApiError::new(
+        StatusCode::UNSUPPORTED_MEDIA_TYPE,
+        "unsupported_media_type",
+        message,
+    ))
 }
 
 #[cfg(test)]
@@ -163,10 +238,20 @@ mod tests {
             check_content_type(&headers).map_err(|error| error.status.as_u16())
         };
         assert_eq!(check_content_type(&HeaderMap::new()), Ok(()));
-        for good in ["application/json", "Application/JSON; charset=utf-8", "application/vnd.x+json"] {
+        for good in [
+            "application/json",
+            "Application/JSON; charset=utf-8",
+            "application/vnd.x+json",
+        ] {
             assert_eq!(check(good), Ok(()), "{good}");
         }
-        for bad in ["application/x-www-form-urlencoded", "text/plain", "", "multipart/form-data; boundary=x", "application/jsonp"] {
+        for bad in [
+            "application/x-www-form-urlencoded",
+            "text/plain",
+            "",
+            "multipart/form-data; boundary=x",
+            "application/jsonp",
+        ] {
             assert_eq!(check(bad), Err(415), "{bad}");
         }
     }

@@ -40,8 +40,11 @@ pub enum Route {
 impl Route {
     /// The route of a request's path; its parts are percent-decoded.
     pub fn of(path: &str) -> Option<Self> {
-        let parts: Vec<String> =
-            path.strip_prefix('/')?.split('/').map(|part| percent_decode_str(part).decode_utf8_lossy().into_owned()).collect();
+        let parts: Vec<String> = path
+            .strip_prefix('/')?
+            .split('/')
+            .map(|part| percent_decode_str(part).decode_utf8_lossy().into_owned())
+            .collect();
         let parts: Vec<&str> = parts.iter().map(String::as_str).collect();
         Some(match parts.as_slice() {
             ["status"] => Self::Status,
@@ -75,10 +78,25 @@ impl Route {
     /// The methods it takes, as the `Allow` header says them.
     pub fn allow(&self) -> &'static str {
         match self {
-            Self::Start | Self::Stop | Self::AddAddress | Self::AddAddresses | Self::ScanHistory(_) | Self::ScanHistories => WRITE,
+            Self::Start
+            | Self::Stop
+            | Self::AddAddress
+            | Self::AddAddresses
+            | Self::ScanHistory(_)
+            | Self::ScanHistories => WRITE,
             Self::Ack(_) | Self::Resend(_) => WRITE,
-            Self::Status | Self::Addresses | Self::Balance(_) | Self::Transactions(_) | Self::Utxos(_) | Self::Events => READ,
-            Self::Audit(_) | Self::Scans | Self::Consumers | Self::Metrics | Self::Live | Self::Ready => READ,
+            Self::Status
+            | Self::Addresses
+            | Self::Balance(_)
+            | Self::Transactions(_)
+            | Self::Utxos(_)
+            | Self::Events => READ,
+            Self::Audit(_)
+            | Self::Scans
+            | Self::Consumers
+            | Self::Metrics
+            | Self::Live
+            | Self::Ready => READ,
             Self::Consumer(_) => DEFINE,
             Self::DeadLetters(_) | Self::Scan(_) => CLEAR,
             Self::Address(_) => REMOVE,
@@ -88,12 +106,26 @@ impl Route {
     /// It answers this method with state that events change, so it can wait for one (`min_cursor`).
     pub fn tells_state(&self, method: &Method) -> bool {
         match self {
-            Self::Status | Self::Addresses | Self::Balance(_) | Self::Transactions(_) | Self::Utxos(_) | Self::Events => true,
+            Self::Status
+            | Self::Addresses
+            | Self::Balance(_)
+            | Self::Transactions(_)
+            | Self::Utxos(_)
+            | Self::Events => true,
             Self::Audit(_) | Self::Scans => true,
             Self::Scan(_) => method == Method::GET,
-            Self::Start | Self::Stop | Self::AddAddress | Self::AddAddresses | Self::ScanHistory(_) | Self::ScanHistories => false,
+            Self::Start
+            | Self::Stop
+            | Self::AddAddress
+            | Self::AddAddresses
+            | Self::ScanHistory(_)
+            | Self::ScanHistories => false,
             Self::Address(_) => false,
-            Self::Consumers | Self::Consumer(_) | Self::Ack(_) | Self::DeadLetters(_) | Self::Resend(_) => false,
+            Self::Consumers
+            | Self::Consumer(_)
+            | Self::Ack(_)
+            | Self::DeadLetters(_)
+            | Self::Resend(_) => false,
             Self::Metrics | Self::Live | Self::Ready => false,
         }
     }
@@ -106,13 +138,37 @@ mod tests {
     #[test]
     fn paths_are_decoded_and_must_match_whole() {
         assert_eq!(Route::of("/status"), Some(Route::Status));
-        assert_eq!(Route::of("/balance/bc1%71"), Some(Route::Balance("bc1q".to_owned())));
+        assert_eq!(
+            Route::of("/balance/bc1%71"),
+            Some(Route::Balance("bc1q".to_owned()))
+        );
         assert_eq!(Route::of("/balance/"), Some(Route::Balance(String::new())));
-        assert_eq!(Route::of("/balance/a%2Fb"), Some(Route::Balance("a/b".to_owned())));
-        assert_eq!(Route::of("/balance/%FF%"), Some(Route::Balance("\u{fffd}%".to_owned())));
+        assert_eq!(
+            Route::of("/balance/a%2Fb"),
+            Some(Route::Balance("a/b".to_owned()))
+        );
+        assert_eq!(
+            Route::of("/balance/%FF%"),
+            Some(Route::Balance("\u{fffd}%".to_owned()))
+        );
         assert_eq!(Route::of("/scan_history"), Some(Route::ScanHistories));
-        assert_eq!(Route::of("/scan_history/"), Some(Route::ScanHistory(String::new())));
-        for path in ["", "/", "status", "/status/", "//status", "/balance", "/balance/a/b", "/STATUS", "/health", "*", "/../status"] {
+        assert_eq!(
+            Route::of("/scan_history/"),
+            Some(Route::ScanHistory(String::new()))
+        );
+        for path in [
+            "",
+            "/",
+            "status",
+            "/status/",
+            "//status",
+            "/balance",
+            "/balance/a/b",
+            "/STATUS",
+            "/health",
+            "*",
+            "/../status",
+        ] {
             assert_eq!(Route::of(path), None, "{path}");
         }
     }

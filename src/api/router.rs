@@ -29,7 +29,11 @@ pub struct Router {
 impl Router {
     pub(super) fn new(app: Arc<App>, gate: Gate, config: socketio::Config) -> Self {
         let live = Live::new(app.clone());
-        Self { app, gate, socketio: socketio::Service::new(config, live) }
+        Self {
+            app,
+            gate,
+            socketio: socketio::Service::new(config, live),
+        }
     }
 
     /// Answers a request. A polling or long-polling request may take up to a minute.
@@ -107,11 +111,17 @@ fn page<B>(request: &Request<B>) -> Result<Answer, ApiError> {
     let path = request.uri().path();
     let asset = page::asset(path).ok_or_else(|| ApiError::no_such_route(path))?;
     if ![Method::GET, Method::HEAD].contains(request.method()) {
-        return Err(ApiError::method_not_allowed(request.method().as_str(), "GET, HEAD, OPTIONS"));
+        return Err(ApiError::method_not_allowed(
+            request.method().as_str(),
+            "GET, HEAD, OPTIONS",
+        ));
     }
     let mut answer = respond::body(StatusCode::OK, asset.content_type, asset.body);
     for (name, value) in page::HEADERS {
-        answer.headers_mut().insert(HeaderName::from_static(name), HeaderValue::from_static(value));
+        answer.headers_mut().insert(
+            HeaderName::from_static(name),
+            HeaderValue::from_static(value),
+        );
     }
     Ok(answer)
 }
@@ -120,8 +130,13 @@ fn page<B>(request: &Request<B>) -> Result<Answer, ApiError> {
 fn options<B>(request: &Request<B>) -> Answer {
     let mut answer = Response::new(Full::default());
     *answer.status_mut() = StatusCode::NO_CONTENT;
-    let allow = Route::of(request.uri().path()).map_or("GET, HEAD, POST, PUT, DELETE, OPTIONS", |route| route.allow());
-    answer.headers_mut().insert(ALLOW, HeaderValue::from_static(allow));
+    let allow = Route::of(request.uri().path())
+        .map_or("GET, HEAD, POST, PUT, DELETE, OPTIONS", |route| {
+            route.allow()
+        });
+    answer
+        .headers_mut()
+        .insert(ALLOW, HeaderValue::from_static(allow));
     browser::preflight(request.headers(), answer.headers_mut());
     answer
 }
@@ -132,7 +147,9 @@ fn without_body(mut answer: Answer) -> Answer {
         return answer;
     }
     let length = answer.body().size_hint().exact().unwrap_or_default();
-    answer.headers_mut().insert(CONTENT_LENGTH, HeaderValue::from(length));
+    answer
+        .headers_mut()
+        .insert(CONTENT_LENGTH, HeaderValue::from(length));
     *answer.body_mut() = Full::default();
     answer
 }

@@ -20,7 +20,9 @@ use crate::bitcoind::{Method, Progress};
 use crate::clock::now_ms;
 use crate::indexer::Refused;
 use crate::store::Snapshot;
-use crate::tracker::{ApplyError, Input, Past, ScanEnd, ScanId, ScanRow, ScanState, ScriptHash, WatchRequest};
+use crate::tracker::{
+    ApplyError, Input, Past, ScanEnd, ScanId, ScanRow, ScanState, ScriptHash, WatchRequest,
+};
 
 /// Scans that may be open.
 const OPEN_MOST: usize = 10_000;
@@ -55,11 +57,20 @@ pub struct Shape {
 impl Shape {
     /// `progress`: of a scan that is open, if the node's side knows of it by now. `tip`: height of the tip. Right after a reorg the
     /// progress may be further.
-    fn new(scan: ScanId, row: &ScanRow, address: Option<String>, progress: Option<&Progress>, tip: Option<u32>) -> Self {
+    fn new(
+        scan: ScanId,
+        row: &ScanRow,
+        address: Option<String>,
+        progress: Option<&Progress>,
+        tip: Option<u32>,
+    ) -> Self {
         let progress = progress.filter(|_| row.state == ScanState::Open);
         let running = progress.filter(|progress| progress.running);
         let top = tip.map_or(0, |tip| tip.saturating_add(1)).max(row.next);
-        let (first, next) = (row.first(), running.map_or(row.next, |running| running.next.clamp(row.next, top)));
+        let (first, next) = (
+            row.first(),
+            running.map_or(row.next, |running| running.next.clamp(row.next, top)),
+        );
         let blocks_done = next.saturating_sub(first);
         let height = next.checked_sub(1).filter(|height| *height >= first);
         let target = row.to.or_else(|| match row.state {
@@ -70,10 +81,17 @@ impl Shape {
         let blocks_total = match row.state {
             // It may have met the coverage of its scripts before it came to where it was told to.
             ScanState::Complete => Some(blocks_done),
-            _ => target.map(|target| target.saturating_add(1).saturating_sub(first).max(blocks_done)),
+            _ => target.map(|target| {
+                target
+                    .saturating_add(1)
+                    .saturating_sub(first)
+                    .max(blocks_done)
+            }),
         };
         let blocks_left = blocks_total.map(|total| total.saturating_sub(blocks_done));
-        let rate = running.and_then(|running| running.rate).filter(|rate| rate.is_finite() && *rate > 0.0);
+        let rate = running
+            .and_then(|running| running.rate)
+            .filter(|rate| rate.is_finite() && *rate > 0.0);
         Self {
             scan_id: scan.to_string(),
             status: word(row, progress),
@@ -87,13 +105,17 @@ impl Shape {
             blocks_total,
             percent: percent(row.state, blocks_done, blocks_total),
             transactions: row.found,
-            method: progress.and_then(|progress| progress.method).map(|method| match method {
-                Method::Filters => "filters",
-                Method::Blocks => "blocks",
-            }),
+            method: progress
+                .and_then(|progress| progress.method)
+                .map(|method| match method {
+                    Method::Filters => "filters",
+                    Method::Blocks => "blocks",
+                }),
             blocks_per_second: rate.map(tenths),
             // A cast of a float saturates.
-            seconds_left: rate.zip(blocks_left).map(|(rate, left)| (f64::from(left) / rate).ceil() as u64),
+            seconds_left: rate
+                .zip(blocks_left)
+                .map(|(rate, left)| (f64::from(left) / rate).ceil() as u64),
             waits_for: progress.and_then(|progress| progress.waits_for.clone()),
             created: json::seconds(row.created),
             updated: json::seconds(row.updated),
@@ -115,7 +137,9 @@ fn word(row: &ScanRow, progress: Option<&Progress>) -> &'static str {
 fn percent(state: ScanState, done: u32, total: Option<u32>) -> f64 {
     match (state, total) {
         (ScanState::Complete, _) => 100.0,
-        (_, Some(total)) if total > 0 => tenths((f64::from(done) * 100.0 / f64::from(total)).min(99.9)),
+        (_, Some(total)) if total > 0 => {
+            tenths((f64::from(done) * 100.0 / f64::from(total)).min(99.9))
+        }
         _ => 0.0,
     }
 }
@@ -127,30 +151,44 @@ fn tenths(number: f64) -> f64 {
 
 /// Blocks that an open scan still has to pass, as far as is known.
 pub fn blocks_left(progress: &Progress) -> u64 {
-    u64::from(progress.target).saturating_add(1).saturating_sub(u64::from(progress.next))
+    u64::from(progress.target)
+        .saturating_add(1)
+        .saturating_sub(u64::from(progress.next))
 }
 
 /// The id in a path.
 fn parse(text: &str) -> Option<ScanId> {
     let is_digit = |byte: u8| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte);
     let digits = text.len() == 16 && text.bytes().all(is_digit);
-    u64::from_str_radix(text, 16).ok().filter(|_| digits).map(ScanId)
+    u64::from_str_radix(text, 16)
+        .ok()
+        .filter(|_| digits)
+        .map(ScanId)
 }
 
 fn no_such_scan(text: &str) -> ApiError {
-    let message = format!("There is no scan {}; GET /scans lists those that there are.", shortened(text));
+    let message = format!(
+        "There is no scan {}; GET /scans lists those that there are.",
+        shortened(text)
+    );
     ApiError::new(StatusCode::NOT_FOUND, "no_such_scan", message)
 }
 
 fn ended(scan: ScanId) -> ApiError {
-    let message = format!("The scan {scan} has ended already, GET /scans/{scan} says how; nothing was changed.");
+    let message = format!(
+        "The scan {scan} has ended already, GET /scans/{scan} says how; nothing was changed."
+    );
     ApiError::new(StatusCode::CONFLICT, "scan_ended", message)
 }
 
 /// The height of the tip, which the first block brings.
 pub fn tip(snapshot: &Snapshot<'_>) -> Result<u32, ApiError> {
-    let message = "No block is known yet; ask again when the daemon follows the node (GET /health/ready).";
-    let not_ready = || ApiError { retry_after: Some(1), ..ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "not_ready", message) };
+    let message =
+        "No block is known yet; ask again when the daemon follows the node (GET /health/ready).";
+    let not_ready = || ApiError {
+        retry_after: Some(1),
+        ..ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "not_ready", message)
+    };
     snapshot.tip()?.map(|tip| tip.height).ok_or_else(not_ready)
 }
 
@@ -160,8 +198,13 @@ pub fn check_room(snapshot: &Snapshot<'_>) -> Result<(), ApiError> {
     if open < OPEN_MOST {
         return Ok(());
     }
-    let message = format!("{open} history scans are open already; wait until some are complete, or cancel some (DELETE /scans/{{id}}).");
-    Err(ApiError { retry_after: Some(60), ..ApiError::new(StatusCode::TOO_MANY_REQUESTS, "too_many_scans", message) })
+    let message = format!(
+        "{open} history scans are open already; wait until some are complete, or cancel some (DELETE /scans/{{id}})."
+    );
+    Err(ApiError {
+        retry_after: Some(60),
+        ..ApiError::new(StatusCode::TOO_MANY_REQUESTS, "too_many_scans", message)
+    })
 }
 
 /// What is to be scanned, and the scripts of it that need their balance first.
@@ -173,20 +216,41 @@ struct Plan {
 
 impl App {
     /// `POST /scan_history/{address}`
-    pub(super) async fn scan_history(self: &Arc<Self>, address: &str, fields: &Fields) -> Result<Answer, ApiError> {
+    pub(super) async fn scan_history(
+        self: &Arc<Self>,
+        address: &str,
+        fields: &Fields,
+    ) -> Result<Answer, ApiError> {
         let address = self.address(address)?;
-        fields.must_not_name("addresses", "the path names the address; POST /scan_history takes a list")?;
-        self.scan_histories(vec![address], false, Asked::read(fields)?).await
+        fields.must_not_name(
+            "addresses",
+            "the path names the address; POST /scan_history takes a list",
+        )?;
+        self.scan_histories(vec![address], false, Asked::read(fields)?)
+            .await
     }
 
     /// `POST /scan_history`: one scan for all addresses, or none when one of them is not watched.
-    pub(super) async fn scan_history_of_list(self: &Arc<Self>, fields: &Fields) -> Result<Answer, ApiError> {
+    pub(super) async fn scan_history_of_list(
+        self: &Arc<Self>,
+        fields: &Fields,
+    ) -> Result<Answer, ApiError> {
         fields.must_not_name("address", "put it into \"addresses\", or into the path")?;
-        let addresses = fields.addresses(self.wire.network)?.into_iter().map(|(address, _)| address).collect();
-        self.scan_histories(addresses, true, Asked::read(fields)?).await
+        let addresses = fields
+            .addresses(self.wire.network)?
+            .into_iter()
+            .map(|(address, _)| address)
+            .collect();
+        self.scan_histories(addresses, true, Asked::read(fields)?)
+            .await
     }
 
-    async fn scan_histories(self: &Arc<Self>, addresses: Vec<KnownAddress>, many: bool, asked: Asked) -> Result<Answer, ApiError> {
+    async fn scan_histories(
+        self: &Arc<Self>,
+        addresses: Vec<KnownAddress>,
+        many: bool,
+        asked: Asked,
+    ) -> Result<Answer, ApiError> {
         #[derive(Serialize)]
         struct Scanning {
             #[serde(skip_serializing_if = "Option::is_none")]
@@ -205,13 +269,25 @@ impl App {
         let app = self.clone();
         let begun = to_the_end(async move { app.begin_scan(addresses, many, asked).await });
         let (Plan { range, scripts, .. }, scan, head, address) = begun.await?;
-        let Range { blocks_back, from, to } = range;
-        let end = to.map_or_else(|| "where it is covered already".to_owned(), |to| format!("block {to}"));
-        let message = format!("Scanning blocks from {from} up to {end}; GET /scans/{scan} says how far it is.");
+        let Range {
+            blocks_back,
+            from,
+            to,
+        } = range;
+        let end = to.map_or_else(
+            || "where it is covered already".to_owned(),
+            |to| format!("block {to}"),
+        );
+        let message = format!(
+            "Scanning blocks from {from} up to {end}; GET /scans/{scan} says how far it is."
+        );
         let script = scripts.first().copied().filter(|_| address.is_some());
         let coverage = match script {
             None => None,
-            Some(script) => self.read(move |app| Ok(app.reader.snapshot().watch(&script)?)).await?,
+            Some(script) => {
+                self.read(move |app| Ok(app.reader.snapshot().watch(&script)?))
+                    .await?
+            }
         };
         let answer = Scanning {
             address,
@@ -225,7 +301,11 @@ impl App {
             coverage: coverage.map(|row| CoverageShape::from(&row.coverage)),
             cursor: self.wire.cursor(head),
         };
-        Ok(respond::json_at(StatusCode::ACCEPTED, &answer.cursor, &answer))
+        Ok(respond::json_at(
+            StatusCode::ACCEPTED,
+            &answer.cursor,
+            &answer,
+        ))
     }
 
     /// The plan that is being carried out, its scan, the head after that, and the address if it was not a list.
@@ -236,11 +316,21 @@ impl App {
         asked: Asked,
     ) -> Result<(Plan, ScanId, u64, Option<String>), ApiError> {
         let _list = self.list.read().await;
-        let address = addresses.first().filter(|_| !many).map(|address| address.text.clone());
-        let mut plan = self.read(move |app| app.plan(&addresses, many, asked)).await?;
+        let address = addresses
+            .first()
+            .filter(|_| !many)
+            .map(|address| address.text.clone());
+        let mut plan = self
+            .read(move |app| app.plan(&addresses, many, asked))
+            .await?;
         let requests = std::mem::take(&mut plan.without_baseline);
         if !requests.is_empty() {
-            self.indexer.apply(Input::Watch { scripts: requests, now: now_ms() }).await?;
+            self.indexer
+                .apply(Input::Watch {
+                    scripts: requests,
+                    now: now_ms(),
+                })
+                .await?;
         }
         let (scan, head) = self.open_scan(plan.scripts.clone(), plan.range).await?;
         Ok((plan, scan, head, address))
@@ -261,20 +351,43 @@ impl App {
             }
             scripts.push(address.script);
             if !row.coverage.utxos_complete {
-                without_baseline.push(WatchRequest { spk: row.spk, label: None, depths: Vec::new(), past: Past::Find });
+                without_baseline.push(WatchRequest {
+                    spk: row.spk,
+                    label: None,
+                    depths: Vec::new(),
+                    past: Past::Find,
+                });
             }
         }
         let range = asked.range(tip(&snapshot)?)?;
         check_room(&snapshot)?;
-        Ok(Plan { range, scripts, without_baseline })
+        Ok(Plan {
+            range,
+            scripts,
+            without_baseline,
+        })
     }
 
     /// Opens a scan of those scripts that are watched: its id, and the head after that.
-    pub(super) async fn open_scan(&self, scripts: Vec<ScriptHash>, range: Range) -> Result<(ScanId, u64), ApiError> {
+    pub(super) async fn open_scan(
+        &self,
+        scripts: Vec<ScriptHash>,
+        range: Range,
+    ) -> Result<(ScanId, u64), ApiError> {
         loop {
             let scan = ScanId(getrandom::u64().map_err(|cause| ApiError::internal(&cause))?);
             let Range { from, to, .. } = range;
-            match self.indexer.apply(Input::OpenScan { scan, scripts: scripts.clone(), from, to, now: now_ms() }).await {
+            match self
+                .indexer
+                .apply(Input::OpenScan {
+                    scan,
+                    scripts: scripts.clone(),
+                    from,
+                    to,
+                    now: now_ms(),
+                })
+                .await
+            {
                 Ok(done) => return Ok((scan, done.head)),
                 Err(Refused::Apply(ApplyError::ScanExists(_))) => {}
                 Err(refused) => return Err(refused.into()),
@@ -299,7 +412,10 @@ impl App {
             order.sort_unstable();
             order.truncate(LISTED);
             let scans = app.shapes(&snapshot, order.into_iter().map(|(.., scan)| scan))?;
-            let answer = Scans { count: scans.len(), scans };
+            let answer = Scans {
+                count: scans.len(),
+                scans,
+            };
             Ok(respond::state(&app.wire.cursor(snapshot.head()?), &answer))
         })
         .await
@@ -311,7 +427,9 @@ impl App {
         self.read(move |app| {
             let snapshot = app.reader.snapshot();
             let scan = scan.ok_or_else(|| no_such_scan(&text))?;
-            let shape = app.shape(&snapshot, scan)?.ok_or_else(|| no_such_scan(&text))?;
+            let shape = app
+                .shape(&snapshot, scan)?
+                .ok_or_else(|| no_such_scan(&text))?;
             Ok(respond::state(&app.wire.cursor(snapshot.head()?), &shape))
         })
         .await
@@ -327,26 +445,53 @@ impl App {
     async fn cancel(self: &Arc<Self>, scan: ScanId, text: &str) -> Result<Answer, ApiError> {
         let before = self.read(move |app| {
             let snapshot = app.reader.snapshot();
-            Ok((snapshot.scan(&scan)?, snapshot.scan_scripts(&scan)?.unwrap_or_default()))
+            Ok((
+                snapshot.scan(&scan)?,
+                snapshot.scan_scripts(&scan)?.unwrap_or_default(),
+            ))
         });
         let (row, scripts) = before.await?;
         let row = row.ok_or_else(|| no_such_scan(text))?;
         if row.state != ScanState::Open {
             return Err(ended(scan));
         }
-        let done = match self.indexer.apply(Input::CloseScan { scan, end: ScanEnd::Cancelled, now: now_ms() }).await {
+        let done = match self
+            .indexer
+            .apply(Input::CloseScan {
+                scan,
+                end: ScanEnd::Cancelled,
+                now: now_ms(),
+            })
+            .await
+        {
             Ok(done) => done,
             Err(Refused::Apply(ApplyError::NoSuchScan(_))) => return Err(ended(scan)),
             Err(refused) => return Err(refused.into()),
         };
-        let shape = self.read(move |app| app.shape(&app.reader.snapshot(), scan)).await?.ok_or_else(|| no_such_scan(text))?;
-        let news = ScanNews { scan, scripts: scripts.into(), event: progress::event(&shape)?, is_last: true };
+        let shape = self
+            .read(move |app| app.shape(&app.reader.snapshot(), scan))
+            .await?
+            .ok_or_else(|| no_such_scan(text))?;
+        let news = ScanNews {
+            scan,
+            scripts: scripts.into(),
+            event: progress::event(&shape)?,
+            is_last: true,
+        };
         self.hub.tell_scan(news).await?;
-        Ok(respond::json_at(StatusCode::OK, &self.wire.cursor(done.head), &shape))
+        Ok(respond::json_at(
+            StatusCode::OK,
+            &self.wire.cursor(done.head),
+            &shape,
+        ))
     }
 
     /// The first open scans, newest first, and how many are open.
-    pub(super) fn open_scans(&self, snapshot: &Snapshot<'_>, most: usize) -> Result<(Vec<Shape>, usize), ApiError> {
+    pub(super) fn open_scans(
+        &self,
+        snapshot: &Snapshot<'_>,
+        most: usize,
+    ) -> Result<(Vec<Shape>, usize), ApiError> {
         let mut order = Vec::new();
         for scan in snapshot.open_scans()? {
             let created = snapshot.scan(&scan)?.map_or(0, |row| row.created);
@@ -355,33 +500,76 @@ impl App {
         let count = order.len();
         order.sort_unstable();
         order.truncate(most);
-        Ok((self.shapes(snapshot, order.into_iter().map(|(_, scan)| scan))?, count))
+        Ok((
+            self.shapes(snapshot, order.into_iter().map(|(_, scan)| scan))?,
+            count,
+        ))
     }
 
-    fn shapes(&self, snapshot: &Snapshot<'_>, scans: impl Iterator<Item = ScanId>) -> Result<Vec<Shape>, ApiError> {
-        let progress: HashMap<_, _> = self.scans.borrow().iter().map(|progress| (progress.scan, progress.clone())).collect();
-        scans.filter_map(|scan| self.shape_with(snapshot, scan, progress.get(&scan)).transpose()).collect()
+    fn shapes(
+        &self,
+        snapshot: &Snapshot<'_>,
+        scans: impl Iterator<Item = ScanId>,
+    ) -> Result<Vec<Shape>, ApiError> {
+        let progress: HashMap<_, _> = self
+            .scans
+            .borrow()
+            .iter()
+            .map(|progress| (progress.scan, progress.clone()))
+            .collect();
+        scans
+            .filter_map(|scan| {
+                self.shape_with(snapshot, scan, progress.get(&scan))
+                    .transpose()
+            })
+            .collect()
     }
 
     /// How a scan is doing.
     fn shape(&self, snapshot: &Snapshot<'_>, scan: ScanId) -> Result<Option<Shape>, ApiError> {
-        let progress = self.scans.borrow().iter().find(|progress| progress.scan == scan).cloned();
+        let progress = self
+            .scans
+            .borrow()
+            .iter()
+            .find(|progress| progress.scan == scan)
+            .cloned();
         self.shape_with(snapshot, scan, progress.as_ref())
     }
 
-    pub(super) fn shape_with(&self, snapshot: &Snapshot<'_>, scan: ScanId, progress: Option<&Progress>) -> Result<Option<Shape>, ApiError> {
-        let Some(row) = snapshot.scan(&scan)? else { return Ok(None) };
-        let address = if row.scripts == 1 { self.address_of(snapshot, scan)? } else { None };
+    pub(super) fn shape_with(
+        &self,
+        snapshot: &Snapshot<'_>,
+        scan: ScanId,
+        progress: Option<&Progress>,
+    ) -> Result<Option<Shape>, ApiError> {
+        let Some(row) = snapshot.scan(&scan)? else {
+            return Ok(None);
+        };
+        let address = if row.scripts == 1 {
+            self.address_of(snapshot, scan)?
+        } else {
+            None
+        };
         let tip = snapshot.tip()?.map(|tip| tip.height);
         Ok(Some(Shape::new(scan, &row, address, progress, tip)))
     }
 
     /// The address of an open scan that has just one.
-    fn address_of(&self, snapshot: &Snapshot<'_>, scan: ScanId) -> Result<Option<String>, ApiError> {
-        let Some([script]) = snapshot.scan_scripts(&scan)?.as_deref().and_then(|scripts| <[ScriptHash; 1]>::try_from(scripts).ok()) else {
+    fn address_of(
+        &self,
+        snapshot: &Snapshot<'_>,
+        scan: ScanId,
+    ) -> Result<Option<String>, ApiError> {
+        let Some([script]) = snapshot
+            .scan_scripts(&scan)?
+            .as_deref()
+            .and_then(|scripts| <[ScriptHash; 1]>::try_from(scripts).ok())
+        else {
             return Ok(None);
         };
-        Ok(snapshot.watch(&script)?.map(|row| address::text(&row.spk, self.wire.network)))
+        Ok(snapshot
+            .watch(&script)?
+            .map(|row| address::text(&row.spk, self.wire.network)))
     }
 }
 
@@ -402,7 +590,15 @@ mod tests {
     };
 
     fn progress(next: u32, rate: Option<f64>) -> Progress {
-        Progress { scan: ScanId(0xab), target: 299, next, running: true, method: Some(Method::Blocks), rate, waits_for: None }
+        Progress {
+            scan: ScanId(0xab),
+            target: 299,
+            next,
+            running: true,
+            method: Some(Method::Blocks),
+            rate,
+            waits_for: None,
+        }
     }
 
     fn shape(row: &ScanRow, progress: Option<&Progress>) -> Shape {
@@ -411,75 +607,185 @@ mod tests {
 
     #[test]
     fn a_scan_looks_as_specified() {
-        let row = ScanRow { next: 150, found: 7, ..OPEN };
+        let row = ScanRow {
+            next: 150,
+            found: 7,
+            ..OPEN
+        };
         assert_eq!(
             json::to_text(&shape(&row, Some(&progress(166, Some(12.37))))),
             r#"{"scan_id":"00000000000000ab","status":"scanning","address":"x","address_count":1,"from_height":100,"to_height":299,"horizon":null,"height":165,"blocks_done":66,"blocks_total":200,"percent":33.0,"transactions":7,"method":"blocks","blocks_per_second":12.3,"seconds_left":11,"waits_for":null,"created":1754336318.173,"updated":1754336319.0}"#
         );
         assert_eq!(
-            json::to_text(&Shape::new(ScanId(u64::MAX), &ScanRow { scripts: 2, ..OPEN }, None, None, None)),
+            json::to_text(&Shape::new(
+                ScanId(u64::MAX),
+                &ScanRow { scripts: 2, ..OPEN },
+                None,
+                None,
+                None
+            )),
             r#"{"scan_id":"ffffffffffffffff","status":"queued","address_count":2,"from_height":100,"to_height":null,"horizon":null,"height":null,"blocks_done":0,"blocks_total":null,"percent":0.0,"transactions":0,"method":null,"blocks_per_second":null,"seconds_left":null,"waits_for":null,"created":1754336318.173,"updated":1754336319.0}"#
         );
     }
 
     #[test]
     fn what_it_waits_for_is_said_and_no_rate_then() {
-        let waiting = Progress { running: false, waits_for: Some("The node is away.".to_owned()), ..progress(120, Some(5.0)) };
+        let waiting = Progress {
+            running: false,
+            waits_for: Some("The node is away.".to_owned()),
+            ..progress(120, Some(5.0))
+        };
         let shape = shape(&ScanRow { next: 120, ..OPEN }, Some(&waiting));
-        assert_eq!((shape.status, shape.waits_for.as_deref()), ("waiting", Some("The node is away.")));
-        assert_eq!((shape.blocks_per_second, shape.seconds_left, shape.height), (None, None, Some(119)));
+        assert_eq!(
+            (shape.status, shape.waits_for.as_deref()),
+            ("waiting", Some("The node is away."))
+        );
+        assert_eq!(
+            (shape.blocks_per_second, shape.seconds_left, shape.height),
+            (None, None, Some(119))
+        );
         for rate in [0.0, -1.0, f64::NAN, f64::INFINITY] {
-            let shape = super::Shape::new(ScanId(1), &OPEN, None, Some(&progress(120, Some(rate))), Some(300));
-            assert_eq!((shape.blocks_per_second, shape.seconds_left), (None, None), "{rate}");
+            let shape = super::Shape::new(
+                ScanId(1),
+                &OPEN,
+                None,
+                Some(&progress(120, Some(rate))),
+                Some(300),
+            );
+            assert_eq!(
+                (shape.blocks_per_second, shape.seconds_left),
+                (None, None),
+                "{rate}"
+            );
         }
-        let slow = super::Shape::new(ScanId(1), &OPEN, None, Some(&progress(120, Some(1e-300))), Some(300));
+        let slow = super::Shape::new(
+            ScanId(1),
+            &OPEN,
+            None,
+            Some(&progress(120, Some(1e-300))),
+            Some(300),
+        );
         assert_eq!(slow.seconds_left, Some(u64::MAX));
     }
 
     #[test]
     fn percent_is_a_hundred_only_when_it_is_complete() {
-        let to = |next, to, state| shape(&ScanRow { next, to: Some(to), state, ..OPEN }, None).percent;
+        let to = |next, to, state| {
+            shape(
+                &ScanRow {
+                    next,
+                    to: Some(to),
+                    state,
+                    ..OPEN
+                },
+                None,
+            )
+            .percent
+        };
         assert_eq!(to(100, 100_099, ScanState::Open), 0.0);
         assert_eq!(to(100_099, 100_099, ScanState::Open), 99.9);
         assert_eq!(to(100_100, 100_099, ScanState::Open), 99.9);
         assert_eq!(to(100_100, 100_099, ScanState::Complete), 100.0);
         assert_eq!(to(50_100, 100_099, ScanState::Cancelled), 50.0);
-        assert_eq!(to(200_000, 100_099, ScanState::Open), 99.9, "further than it was told to");
-        let whole = shape(&ScanRow { from: 0, next: u32::MAX, to: Some(u32::MAX), ..OPEN }, None);
+        assert_eq!(
+            to(200_000, 100_099, ScanState::Open),
+            99.9,
+            "further than it was told to"
+        );
+        let whole = shape(
+            &ScanRow {
+                from: 0,
+                next: u32::MAX,
+                to: Some(u32::MAX),
+                ..OPEN
+            },
+            None,
+        );
         assert_eq!((whole.blocks_total, whole.percent), (Some(u32::MAX), 99.9));
     }
 
     #[test]
     fn a_scan_for_which_nothing_was_left_has_no_blocks() {
         for from in [0, 100] {
-            let row = ScanRow { from, next: from, state: ScanState::Complete, ..OPEN };
+            let row = ScanRow {
+                from,
+                next: from,
+                state: ScanState::Complete,
+                ..OPEN
+            };
             let shape = shape(&row, None);
-            assert_eq!((shape.percent, shape.blocks_done, shape.blocks_total), (100.0, 0, Some(0)), "{from}");
+            assert_eq!(
+                (shape.percent, shape.blocks_done, shape.blocks_total),
+                (100.0, 0, Some(0)),
+                "{from}"
+            );
             assert_eq!((shape.height, shape.to_height), (None, None), "{from}");
         }
-        let met = shape(&ScanRow { next: 160, to: Some(180), state: ScanState::Complete, ..OPEN }, None);
-        assert_eq!((met.blocks_done, met.blocks_total, met.height, met.to_height), (60, Some(60), Some(159), Some(180)));
+        let met = shape(
+            &ScanRow {
+                next: 160,
+                to: Some(180),
+                state: ScanState::Complete,
+                ..OPEN
+            },
+            None,
+        );
+        assert_eq!(
+            (met.blocks_done, met.blocks_total, met.height, met.to_height),
+            (60, Some(60), Some(159), Some(180))
+        );
     }
 
     #[test]
     fn after_a_reorg_it_is_not_said_to_be_above_the_tip() {
-        let at = |tip| Shape::new(ScanId(1), &ScanRow { next: 131, ..OPEN }, None, Some(&progress(221, None)), tip).height;
-        assert_eq!((at(Some(130)), at(Some(300)), at(None)), (Some(130), Some(220), Some(130)));
+        let at = |tip| {
+            Shape::new(
+                ScanId(1),
+                &ScanRow { next: 131, ..OPEN },
+                None,
+                Some(&progress(221, None)),
+                tip,
+            )
+            .height
+        };
+        assert_eq!(
+            (at(Some(130)), at(Some(300)), at(None)),
+            (Some(130), Some(220), Some(130))
+        );
     }
 
     #[test]
     fn blocks_below_the_horizon_are_not_counted() {
-        let row = ScanRow { horizon: Some(250), next: 250, ..OPEN };
+        let row = ScanRow {
+            horizon: Some(250),
+            next: 250,
+            ..OPEN
+        };
         let shape = shape(&row, Some(&progress(255, None)));
-        assert_eq!((shape.from_height, shape.horizon, shape.height), (100, Some(250), Some(254)));
-        assert_eq!((shape.blocks_done, shape.blocks_total, shape.percent), (5, Some(50), 10.0));
+        assert_eq!(
+            (shape.from_height, shape.horizon, shape.height),
+            (100, Some(250), Some(254))
+        );
+        assert_eq!(
+            (shape.blocks_done, shape.blocks_total, shape.percent),
+            (5, Some(50), 10.0)
+        );
     }
 
     #[test]
     fn an_id_is_sixteen_lower_case_hex_digits() {
         assert_eq!(parse("00000000000000ab"), Some(ScanId(0xab)));
         assert_eq!(parse(&ScanId(u64::MAX).to_string()), Some(ScanId(u64::MAX)));
-        for text in ["", "ab", "00000000000000AB", "0000000000000000ab", "+0000000000000ab", "0x000000000000ab", "000000000000000g", "é"] {
+        for text in [
+            "",
+            "ab",
+            "00000000000000AB",
+            "0000000000000000ab",
+            "+0000000000000ab",
+            "0x000000000000ab",
+            "000000000000000g",
+            "é",
+        ] {
             assert_eq!(parse(text), None, "{text}");
         }
     }

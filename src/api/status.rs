@@ -39,8 +39,12 @@ pub struct Tip {
 
 impl Tip {
     pub fn of(snapshot: &Snapshot<'_>) -> Result<Option<Self>, StoreError> {
-        let Some(tip) = snapshot.tip()? else { return Ok(None) };
-        let time = snapshot.block(tip.height)?.map(|block| f64::from(block.time));
+        let Some(tip) = snapshot.tip()? else {
+            return Ok(None);
+        };
+        let time = snapshot
+            .block(tip.height)?
+            .map(|block| f64::from(block.time));
         let Block { height, hash } = tip.into();
         Ok(Some(Self { height, hash, time }))
     }
@@ -119,7 +123,11 @@ struct Zmq {
 
 impl Zmq {
     fn of(zmq: &bitcoind::ZmqStatus, now: u64) -> Self {
-        Self { rawtx: Topic::of(&zmq.rawtx, now), rawblock: Topic::of(&zmq.rawblock, now), sequence: Topic::of(&zmq.sequence, now) }
+        Self {
+            rawtx: Topic::of(&zmq.rawtx, now),
+            rawblock: Topic::of(&zmq.rawblock, now),
+            sequence: Topic::of(&zmq.sequence, now),
+        }
     }
 }
 
@@ -191,21 +199,38 @@ struct Clients {
 
 impl App {
     pub(super) async fn status(self: &Arc<Self>, sessions: usize) -> Result<Status, ApiError> {
-        let hub::Counts { subscribers, subscriptions, lagging, .. } = self.hub.counts().await?;
-        let clients = Clients { sessions, subscribers, subscriptions, lagging };
+        let hub::Counts {
+            subscribers,
+            subscriptions,
+            lagging,
+            ..
+        } = self.hub.counts().await?;
+        let clients = Clients {
+            sessions,
+            subscribers,
+            subscriptions,
+            lagging,
+        };
         self.read(move |app| app.describe(clients)).await
     }
 
     fn describe(&self, clients: Clients) -> Result<Status, ApiError> {
         let (node, now) = (self.node.borrow().clone(), now_ms());
         let snapshot = self.reader.snapshot();
-        let (counts, network, monitoring) = (snapshot.counts()?, self.wire.network, *self.monitoring.borrow());
+        let (counts, network, monitoring) = (
+            snapshot.counts()?,
+            self.wire.network,
+            *self.monitoring.borrow(),
+        );
         let watches = snapshot.watches(None, LISTED)?;
         let (scans, scan_count) = self.open_scans(&snapshot, LISTED_SCANS)?;
         Ok(Status {
             is_running: monitoring,
             realtime_monitoring: monitoring,
-            watched_addresses: watches.iter().map(|(_, row)| address::text(&row.spk, network)).collect(),
+            watched_addresses: watches
+                .iter()
+                .map(|(_, row)| address::text(&row.spk, network))
+                .collect(),
             address_count: counts.addresses,
             total_utxos: counts.utxos,
             transactions: counts.transactions,
@@ -221,7 +246,11 @@ impl App {
             cursor: self.wire.cursor(snapshot.head()?),
             zmq: Zmq::of(&node.zmq, now),
             reconcile: Reconcile::of(&node.reconcile),
-            mempool: Mempool { size: node.mempool.size, loaded: node.mempool.loaded, age: age(node.mempool.at, now) },
+            mempool: Mempool {
+                size: node.mempool.size,
+                loaded: node.mempool.loaded,
+                age: age(node.mempool.at, now),
+            },
             node: Node::of(node, now),
             clients,
             consumers: self.consumer_states()?,
@@ -235,15 +264,19 @@ impl App {
     fn consumer_states(&self) -> Result<Vec<ConsumerState>, ApiError> {
         let mut consumers = self.consumers.all();
         consumers.truncate(LISTED_CONSUMERS);
-        let states = consumers.iter().zip(self.consumer_lags(&consumers)?).map(|(consumer, lag)| ConsumerState {
-            name: consumer.name.clone(),
-            cursor: self.wire.cursor(consumer.place().number),
-            lag: lag.events,
-            lag_exact: lag.exact,
-            lag_seconds: lag.seconds,
-            readers: consumer.readers(),
-            webhook_state: webhooks::word(self, consumer),
-        });
+        let states =
+            consumers
+                .iter()
+                .zip(self.consumer_lags(&consumers)?)
+                .map(|(consumer, lag)| ConsumerState {
+                    name: consumer.name.clone(),
+                    cursor: self.wire.cursor(consumer.place().number),
+                    lag: lag.events,
+                    lag_exact: lag.exact,
+                    lag_seconds: lag.seconds,
+                    readers: consumer.readers(),
+                    webhook_state: webhooks::word(self, consumer),
+                });
         Ok(states.collect())
     }
 
@@ -253,7 +286,12 @@ impl App {
             return Some("Monitoring is stopped; POST /start starts it.".to_owned());
         }
         let unknown = || "The node's state is not known yet; ask again in a moment.".to_owned();
-        (!node.following).then(|| node.reason.clone().or_else(|| node.error.clone()).unwrap_or_else(unknown))
+        (!node.following).then(|| {
+            node.reason
+                .clone()
+                .or_else(|| node.error.clone())
+                .unwrap_or_else(unknown)
+        })
     }
 
     /// `GET /health/live`: the process answers.
@@ -263,7 +301,13 @@ impl App {
             live: bool,
             version: &'static str,
         }
-        respond::json(StatusCode::OK, &Live { live: true, version: env!("CARGO_PKG_VERSION") })
+        respond::json(
+            StatusCode::OK,
+            &Live {
+                live: true,
+                version: env!("CARGO_PKG_VERSION"),
+            },
+        )
     }
 
     /// `GET /health/ready`: 200 once the daemon follows the node's tip and its feeds, else 503 with the reason.
@@ -275,8 +319,18 @@ impl App {
         }
         let not_ready = self.not_ready(&self.node.borrow());
         match not_ready {
-            Some(reason) => Err(ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "not_ready", reason)),
-            None => Ok(respond::json(StatusCode::OK, &Ready { ready: true, tip: Tip::of(&self.reader.snapshot())? })),
+            Some(reason) => Err(ApiError::new(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "not_ready",
+                reason,
+            )),
+            None => Ok(respond::json(
+                StatusCode::OK,
+                &Ready {
+                    ready: true,
+                    tip: Tip::of(&self.reader.snapshot())?,
+                },
+            )),
         }
     }
 
@@ -285,7 +339,10 @@ impl App {
         let app = self.clone();
         let switching = async move {
             let _switching = app.switch.lock().await;
-            app.indexer.remember_monitoring(on).await.map_err(|_| ApiError::stopping())?;
+            app.indexer
+                .remember_monitoring(on)
+                .await
+                .map_err(|_| ApiError::stopping())?;
             Ok(app.monitoring.send_replace(on) != on)
         };
         to_the_end(switching).await
@@ -294,7 +351,11 @@ impl App {
 
 impl Node {
     fn of(node: bitcoind::Status, now: u64) -> Self {
-        let note = |finding: bitcoind::Finding| Note { ok: finding.ok, what: finding.what, remedy: finding.remedy };
+        let note = |finding: bitcoind::Finding| Note {
+            ok: finding.ok,
+            what: finding.what,
+            remedy: finding.remedy,
+        };
         Self {
             available: node.available,
             error: node.error,

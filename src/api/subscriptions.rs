@@ -18,7 +18,8 @@ pub enum Topic {
 impl Topic {
     /// The topic that an event belongs to: exactly one.
     pub fn of(kind: &EventKind) -> Self {
-        kind.script().map_or(Self::Blocks, |script| Self::Script(*script))
+        kind.script()
+            .map_or(Self::Blocks, |script| Self::Script(*script))
     }
 }
 
@@ -42,7 +43,12 @@ pub struct Subscriptions<S> {
 
 impl<S> Default for Subscriptions<S> {
     fn default() -> Self {
-        Self { members: Vec::new(), free: Vec::new(), slots: HashMap::new(), topics: HashMap::new() }
+        Self {
+            members: Vec::new(),
+            free: Vec::new(),
+            slots: HashMap::new(),
+            topics: HashMap::new(),
+        }
     }
 }
 
@@ -67,20 +73,30 @@ impl<S> Subscriptions<S> {
     }
 
     pub fn contains(&self, key: u64, topic: &Topic) -> bool {
-        self.member(key).is_some_and(|member| member.topics.contains_key(topic))
+        self.member(key)
+            .is_some_and(|member| member.topics.contains_key(topic))
     }
 
     fn member(&self, key: u64) -> Option<&Member<S>> {
-        self.slots.get(&key).and_then(|slot| self.members.get(*slot)).and_then(Option::as_ref)
+        self.slots
+            .get(&key)
+            .and_then(|slot| self.members.get(*slot))
+            .and_then(Option::as_ref)
     }
 
     /// Subscribes a member; what it has already stays as it is.
     pub fn add(&mut self, key: u64, socket: S, topics: impl IntoIterator<Item = Topic>) {
         let slot = match self.slots.get(&key) {
             Some(slot) => *slot,
-            None => self.enter(Member { key, socket, topics: HashMap::new() }),
+            None => self.enter(Member {
+                key,
+                socket,
+                topics: HashMap::new(),
+            }),
         };
-        let Some(member) = self.members.get_mut(slot).and_then(Option::as_mut) else { return };
+        let Some(member) = self.members.get_mut(slot).and_then(Option::as_mut) else {
+            return;
+        };
         for topic in topics {
             if let Entry::Vacant(place) = member.topics.entry(topic) {
                 let list = self.topics.entry(topic).or_default();
@@ -107,9 +123,15 @@ impl<S> Subscriptions<S> {
 
     /// Unsubscribes a member from one topic. True if it was subscribed.
     pub fn remove(&mut self, key: u64, topic: &Topic) -> bool {
-        let Some(slot) = self.slots.get(&key).copied() else { return false };
-        let Some(member) = self.members.get_mut(slot).and_then(Option::as_mut) else { return false };
-        let Some(place) = member.topics.remove(topic) else { return false };
+        let Some(slot) = self.slots.get(&key).copied() else {
+            return false;
+        };
+        let Some(member) = self.members.get_mut(slot).and_then(Option::as_mut) else {
+            return false;
+        };
+        let Some(place) = member.topics.remove(topic) else {
+            return false;
+        };
         let last = member.topics.is_empty();
         self.unlist(topic, place);
         if last {
@@ -120,13 +142,17 @@ impl<S> Subscriptions<S> {
 
     /// Takes the entry at `place` out of a topic's list; the last entry takes its place and is told so.
     fn unlist(&mut self, topic: &Topic, place: usize) {
-        let Some(list) = self.topics.get_mut(topic) else { return };
+        let Some(list) = self.topics.get_mut(topic) else {
+            return;
+        };
         list.swap_remove(place);
         let moved = list.get(place).copied();
         if list.is_empty() {
             self.topics.remove(topic);
         }
-        let moved = moved.and_then(|slot| self.members.get_mut(slot)).and_then(Option::as_mut);
+        let moved = moved
+            .and_then(|slot| self.members.get_mut(slot))
+            .and_then(Option::as_mut);
         if let Some(moved) = moved.and_then(|member| member.topics.get_mut(topic)) {
             *moved = place;
         }
@@ -154,16 +180,30 @@ impl<S> Subscriptions<S> {
 
     /// The members of any of the topics, each once.
     pub fn members_of(&self, topics: impl IntoIterator<Item = Topic>) -> impl Iterator<Item = &S> {
-        let lists = topics.into_iter().filter_map(|topic| self.topics.get(&topic));
+        let lists = topics
+            .into_iter()
+            .filter_map(|topic| self.topics.get(&topic));
         let slots: HashSet<Slot> = lists.flatten().copied().collect();
-        slots.into_iter().filter_map(|slot| self.members.get(slot).and_then(Option::as_ref)).map(|member| &member.socket)
+        slots
+            .into_iter()
+            .filter_map(|slot| self.members.get(slot).and_then(Option::as_ref))
+            .map(|member| &member.socket)
     }
 
     /// Tells every member of a topic; those for which `tell` answers false are forgotten: they and their topics come back.
-    pub fn tell(&mut self, topic: &Topic, mut tell: impl FnMut(&S) -> bool) -> Vec<(S, Vec<Topic>)> {
+    pub fn tell(
+        &mut self,
+        topic: &Topic,
+        mut tell: impl FnMut(&S) -> bool,
+    ) -> Vec<(S, Vec<Topic>)> {
         let list = self.topics.get(topic).map_or(&[][..], Vec::as_slice);
-        let members = list.iter().filter_map(|slot| self.members.get(*slot).and_then(Option::as_ref));
-        let gone: Vec<u64> = members.filter(|member| !tell(&member.socket)).map(|member| member.key).collect();
+        let members = list
+            .iter()
+            .filter_map(|slot| self.members.get(*slot).and_then(Option::as_ref));
+        let gone: Vec<u64> = members
+            .filter(|member| !tell(&member.socket))
+            .map(|member| member.key)
+            .collect();
         gone.into_iter().filter_map(|key| self.take(key)).collect()
     }
 }
@@ -177,7 +217,11 @@ mod tests {
     use super::*;
 
     fn topic(n: u8) -> Topic {
-        if n == 0 { Topic::Blocks } else { Topic::Script(ScriptHash([n; 32])) }
+        if n == 0 {
+            Topic::Blocks
+        } else {
+            Topic::Script(ScriptHash([n; 32]))
+        }
     }
 
     fn told(subscriptions: &mut Subscriptions<u8>, topic: &Topic) -> BTreeSet<u8> {
@@ -199,8 +243,14 @@ mod tests {
         }
         let mut gone = subscriptions.tell(&topic(1), |socket| socket % 2 == 0);
         gone.iter_mut().for_each(|(_, topics)| topics.sort());
-        assert_eq!(gone, [(1, vec![topic(1), topic(0)]), (3, vec![topic(1), topic(0)])]);
-        assert_eq!(told(&mut subscriptions, &topic(0)), BTreeSet::from([0, 2, 4]));
+        assert_eq!(
+            gone,
+            [(1, vec![topic(1), topic(0)]), (3, vec![topic(1), topic(0)])]
+        );
+        assert_eq!(
+            told(&mut subscriptions, &topic(0)),
+            BTreeSet::from([0, 2, 4])
+        );
         assert_eq!((subscriptions.members(), subscriptions.count()), (3, 6));
     }
 
@@ -224,7 +274,8 @@ mod tests {
 
     fn step() -> impl Strategy<Value = Step> {
         prop_oneof![
-            (0..6u8, prop::collection::vec(0..5u8, 0..4)).prop_map(|(id, topics)| Step::Add(id, topics)),
+            (0..6u8, prop::collection::vec(0..5u8, 0..4))
+                .prop_map(|(id, topics)| Step::Add(id, topics)),
             (0..6u8, 0..5u8).prop_map(|(id, topic)| Step::Remove(id, topic)),
             (0..6u8).prop_map(Step::Leave),
         ]

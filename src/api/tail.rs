@@ -23,13 +23,19 @@ pub struct Filter {
 
 impl Filter {
     pub fn everything() -> Self {
-        Self { scripts: None, blocks: true }
+        Self {
+            scripts: None,
+            blocks: true,
+        }
     }
 
     pub fn wants(&self, kind: &EventKind) -> bool {
         match kind.script() {
             None => self.blocks,
-            Some(script) => self.scripts.as_ref().is_none_or(|scripts| scripts.contains(script)),
+            Some(script) => self
+                .scripts
+                .as_ref()
+                .is_none_or(|scripts| scripts.contains(script)),
         }
     }
 }
@@ -48,9 +54,18 @@ pub struct Page {
 impl App {
     /// Up to `limit` events that are wanted, after number `after`. Blocks the thread. Whether retention has taken what followed `after`
     /// is for the caller to ask afterwards ([`App::expired`]).
-    pub(super) fn log_page(&self, after: u64, filter: &Filter, limit: usize) -> Result<Page, ApiError> {
+    pub(super) fn log_page(
+        &self,
+        after: u64,
+        filter: &Filter,
+        limit: usize,
+    ) -> Result<Page, ApiError> {
         let head = self.reader.snapshot().head()?;
-        let mut page = Page { events: Vec::new(), next: after, head };
+        let mut page = Page {
+            events: Vec::new(),
+            next: after,
+            head,
+        };
         let mut looked_at = 0;
         while looked_at < SCAN_MOST {
             let events = self.reader.read_events(page.next, limit)?;

@@ -20,17 +20,29 @@ const TRANSACTIONS_MOST: usize = 5000;
 
 /// The row of a watched address, or 404.
 pub fn watched(snapshot: &Snapshot<'_>, address: &KnownAddress) -> Result<WatchRow, ApiError> {
-    snapshot.watch(&address.script)?.ok_or_else(|| ApiError::not_watched(&address.text))
+    snapshot
+        .watch(&address.script)?
+        .ok_or_else(|| ApiError::not_watched(&address.text))
 }
 
 /// The balance of an address in a snapshot.
-pub fn balance_in(snapshot: &Snapshot<'_>, address: &KnownAddress, wire: &Wire) -> Result<Balance, ApiError> {
+pub fn balance_in(
+    snapshot: &Snapshot<'_>,
+    address: &KnownAddress,
+    wire: &Wire,
+) -> Result<Balance, ApiError> {
     let row = watched(snapshot, address)?;
     let utxos = match row.utxo_count {
         0 => Vec::new(),
         _ => snapshot.utxos(&address.script, false)?,
     };
-    Ok(Balance::new(&address.text, &row, &utxos, snapshot.tip()?, wire.cursor(snapshot.head()?)))
+    Ok(Balance::new(
+        &address.text,
+        &row,
+        &utxos,
+        snapshot.tip()?,
+        wire.cursor(snapshot.head()?),
+    ))
 }
 
 impl App {
@@ -49,7 +61,11 @@ impl App {
     }
 
     /// `GET /utxos/{address}?include_spent=`
-    pub(super) async fn utxos(self: &Arc<Self>, address: &str, query: &Query) -> Result<Answer, ApiError> {
+    pub(super) async fn utxos(
+        self: &Arc<Self>,
+        address: &str,
+        query: &Query,
+    ) -> Result<Answer, ApiError> {
         #[derive(Serialize)]
         struct Utxos {
             address: String,
@@ -68,17 +84,34 @@ impl App {
             let mut rows = snapshot.utxos(&address.script, include_spent)?;
             // Oldest first, unconfirmed last.
             rows.sort_by_key(|(outpoint, row)| (row.height.unwrap_or(u32::MAX), *outpoint));
-            let utxos: Vec<_> = rows.iter().map(|(outpoint, row)| Utxo::new(&address.text, outpoint, row, tip)).collect();
-            let (coverage, cursor) = (CoverageShape::from(&row.coverage), app.wire.cursor(snapshot.head()?));
+            let utxos: Vec<_> = rows
+                .iter()
+                .map(|(outpoint, row)| Utxo::new(&address.text, outpoint, row, tip))
+                .collect();
+            let (coverage, cursor) = (
+                CoverageShape::from(&row.coverage),
+                app.wire.cursor(snapshot.head()?),
+            );
             let (count, tip) = (utxos.len(), tip.map(Block::from));
-            let utxos = Utxos { address: address.text, count, utxos, coverage, tip, cursor };
+            let utxos = Utxos {
+                address: address.text,
+                count,
+                utxos,
+                coverage,
+                tip,
+                cursor,
+            };
             Ok(respond::state(&utxos.cursor, &utxos))
         })
         .await
     }
 
     /// `GET /transactions/{address}?limit=&before=`: newest first; `next` is the `before` of the next page.
-    pub(super) async fn transactions(self: &Arc<Self>, address: &str, query: &Query) -> Result<Answer, ApiError> {
+    pub(super) async fn transactions(
+        self: &Arc<Self>,
+        address: &str,
+        query: &Query,
+    ) -> Result<Answer, ApiError> {
         #[derive(Serialize)]
         struct Page {
             address: String,
@@ -92,8 +125,13 @@ impl App {
         }
         let address = self.address(address)?;
         let limit = query.whole("limit", TRANSACTIONS_DEFAULT, 1..=TRANSACTIONS_MOST)?;
-        let before = query.get("before").map(str::parse::<HistoryCursor>).transpose();
-        let before = before.map_err(|_| ApiError::invalid_parameter("before", "the \"next\" of an earlier page"))?;
+        let before = query
+            .get("before")
+            .map(str::parse::<HistoryCursor>)
+            .transpose();
+        let before = before.map_err(|_| {
+            ApiError::invalid_parameter("before", "the \"next\" of an earlier page")
+        })?;
         self.read(move |app| {
             let snapshot = app.reader.snapshot();
             let row = watched(&snapshot, &address)?;
@@ -103,17 +141,22 @@ impl App {
             let mut transactions = Vec::with_capacity(page.transactions.len());
             for (txid, row) in &page.transactions {
                 let time = match row.status {
-                    crate::tracker::Status::Confirmed { block, .. } => match times.get(&block.height) {
-                        Some(time) => *time,
-                        None => {
-                            let time = snapshot.block(block.height)?.map(|block| block.time);
-                            times.insert(block.height, time);
-                            time
+                    crate::tracker::Status::Confirmed { block, .. } => {
+                        match times.get(&block.height) {
+                            Some(time) => *time,
+                            None => {
+                                let time = snapshot.block(block.height)?.map(|block| block.time);
+                                times.insert(block.height, time);
+                                time
+                            }
                         }
-                    },
+                    }
                     _ => None,
                 };
-                transactions.push(Transaction::new(&TxSummary::of(*txid, row, &address.script, time), tip));
+                transactions.push(Transaction::new(
+                    &TxSummary::of(*txid, row, &address.script, time),
+                    tip,
+                ));
             }
             let page = Page {
                 address: address.text,

@@ -22,7 +22,11 @@ const ADDRESSES_MOST: usize = 10_000;
 
 impl App {
     /// Watches those of the addresses that are not watched yet, or not with these depths.
-    pub(super) async fn ensure_watched(self: &Arc<Self>, addresses: Arc<[KnownAddress]>, depths: Vec<u8>) -> Result<(), ApiError> {
+    pub(super) async fn ensure_watched(
+        self: &Arc<Self>,
+        addresses: Arc<[KnownAddress]>,
+        depths: Vec<u8>,
+    ) -> Result<(), ApiError> {
         let past = Past::from(History::from(self.config.watch.history));
         let _list = self.list.read().await;
         let missing = self.read(move |app| {
@@ -30,18 +34,30 @@ impl App {
             let mut missing = Vec::new();
             for address in addresses.iter() {
                 let row = snapshot.watch(&address.script)?;
-                let enough = row.as_ref().is_some_and(|row| depths.iter().all(|depth| row.depths.contains(depth)));
+                let enough = row
+                    .as_ref()
+                    .is_some_and(|row| depths.iter().all(|depth| row.depths.contains(depth)));
                 if !enough {
                     // An address that somebody added without its past keeps it that way.
                     let past = if row.is_none() { past } else { Past::Leave };
-                    missing.push(WatchRequest { spk: address.spk.clone(), label: None, depths: depths.clone(), past });
+                    missing.push(WatchRequest {
+                        spk: address.spk.clone(),
+                        label: None,
+                        depths: depths.clone(),
+                        past,
+                    });
                 }
             }
             Ok(missing)
         });
         let missing = missing.await?;
         if !missing.is_empty() {
-            self.indexer.apply(Input::Watch { scripts: missing, now: now_ms() }).await?;
+            self.indexer
+                .apply(Input::Watch {
+                    scripts: missing,
+                    now: now_ms(),
+                })
+                .await?;
         }
         Ok(())
     }
@@ -62,19 +78,37 @@ impl App {
         let (label, depths) = (fields.label()?, fields.depths()?);
         let history = fields.history(self.config.watch.history.into())?;
         let known = self.reader.snapshot().watch(&address.script)?.is_some();
-        let request = WatchRequest { spk: address.spk.clone(), label, depths, past: history.into() };
+        let request = WatchRequest {
+            spk: address.spk.clone(),
+            label,
+            depths,
+            past: history.into(),
+        };
         let (scan, head) = self.add(vec![request], history).await?;
         let row = watched(&self.reader.snapshot(), &address)?;
-        let message =
-            if known { format!("{} was watched already.", address.text) } else { format!("Watching {} from now on.", address.text) };
+        let message = if known {
+            format!("{} was watched already.", address.text)
+        } else {
+            format!("Watching {} from now on.", address.text)
+        };
         let (coverage, cursor) = (CoverageShape::from(&row.coverage), self.wire.cursor(head));
         let scan_id = scan.map(|scan| scan.to_string());
-        let added = Added { address: address.text, message, label: row.label, coverage, scan_id, cursor };
+        let added = Added {
+            address: address.text,
+            message,
+            label: row.label,
+            coverage,
+            scan_id,
+            cursor,
+        };
         Ok(respond::json_at(StatusCode::OK, &added.cursor, &added))
     }
 
     /// `POST /add_addresses`: all of them or, when one is bad, none.
-    pub(super) async fn add_addresses(self: &Arc<Self>, fields: &Fields) -> Result<Answer, ApiError> {
+    pub(super) async fn add_addresses(
+        self: &Arc<Self>,
+        fields: &Fields,
+    ) -> Result<Answer, ApiError> {
         #[derive(Serialize)]
         struct Added {
             count: usize,
@@ -94,13 +128,20 @@ impl App {
             match requests.get_mut(place) {
                 // Named twice: one request, with the last label.
                 Some(request) => request.label = label.or(request.label.take()),
-                None => requests.push(WatchRequest { spk: address.spk, label, depths: depths.clone(), past: history.into() }),
+                None => requests.push(WatchRequest {
+                    spk: address.spk,
+                    label,
+                    depths: depths.clone(),
+                    past: history.into(),
+                }),
             }
         }
         let hashes: Vec<_> = places.into_keys().collect();
         let known = self.read(move |app| {
             let snapshot = app.reader.snapshot();
-            let watches = hashes.iter().map(|script| Ok(usize::from(snapshot.watch(script)?.is_some())));
+            let watches = hashes
+                .iter()
+                .map(|script| Ok(usize::from(snapshot.watch(script)?.is_some())));
             watches.sum::<Result<usize, ApiError>>()
         });
         let known = known.await?;
@@ -108,13 +149,23 @@ impl App {
         let (scan, head) = self.add(requests, history).await?;
         let added = count.saturating_sub(known);
         let message = format!("Watching {count} addresses, {added} of them from now on.");
-        let added = Added { count, added, message, scan_id: scan.map(|scan| scan.to_string()), cursor: self.wire.cursor(head) };
+        let added = Added {
+            count,
+            added,
+            message,
+            scan_id: scan.map(|scan| scan.to_string()),
+            cursor: self.wire.cursor(head),
+        };
         Ok(respond::json_at(StatusCode::OK, &added.cursor, &added))
     }
 
     /// Watches scripts, and has their history scanned if that is wanted: the scan, and the head after that. A history that the chain does
     /// not have is refused before anything is watched.
-    async fn add(self: &Arc<Self>, scripts: Vec<WatchRequest>, history: History) -> Result<(Option<ScanId>, u64), ApiError> {
+    async fn add(
+        self: &Arc<Self>,
+        scripts: Vec<WatchRequest>,
+        history: History,
+    ) -> Result<(Option<ScanId>, u64), ApiError> {
         let ranged = self.read(move |app| match history {
             History::None | History::Utxo => Ok(None),
             History::From(from) => {
@@ -125,13 +176,30 @@ impl App {
             }
         });
         let Some(range) = ranged.await? else {
-            return Ok((None, self.indexer.apply(Input::Watch { scripts, now: now_ms() }).await?.head));
+            return Ok((
+                None,
+                self.indexer
+                    .apply(Input::Watch {
+                        scripts,
+                        now: now_ms(),
+                    })
+                    .await?
+                    .head,
+            ));
         };
         let app = self.clone();
         let adding = async move {
             let _list = app.list.read().await;
-            let hashes = scripts.iter().map(|request| ScriptHash::of(&request.spk)).collect();
-            app.indexer.apply(Input::Watch { scripts, now: now_ms() }).await?;
+            let hashes = scripts
+                .iter()
+                .map(|request| ScriptHash::of(&request.spk))
+                .collect();
+            app.indexer
+                .apply(Input::Watch {
+                    scripts,
+                    now: now_ms(),
+                })
+                .await?;
             let (scan, head) = app.open_scan(hashes, range).await?;
             Ok((Some(scan), head))
         };
@@ -140,7 +208,10 @@ impl App {
 
     /// `DELETE /addresses/{address}`: as if it had never been watched. Who is subscribed to it stays so, and hears of it again if
     /// somebody adds it again.
-    pub(super) async fn remove_address(self: &Arc<Self>, address: &str) -> Result<Answer, ApiError> {
+    pub(super) async fn remove_address(
+        self: &Arc<Self>,
+        address: &str,
+    ) -> Result<Answer, ApiError> {
         #[derive(Serialize)]
         struct Removed {
             address: String,
@@ -151,14 +222,31 @@ impl App {
         let (app, script, text) = (self.clone(), address.script, address.text.clone());
         let removing = async move {
             let _list = app.list.write().await;
-            if app.read(move |app| Ok(app.reader.snapshot().watch(&script)?)).await?.is_none() {
+            if app
+                .read(move |app| Ok(app.reader.snapshot().watch(&script)?))
+                .await?
+                .is_none()
+            {
                 return Err(ApiError::not_watched(&text));
             }
-            Ok(app.indexer.apply(Input::Unwatch { scripts: vec![script], now: now_ms() }).await?)
+            Ok(app
+                .indexer
+                .apply(Input::Unwatch {
+                    scripts: vec![script],
+                    now: now_ms(),
+                })
+                .await?)
         };
         let cursor = self.wire.cursor(to_the_end(removing).await?.head);
-        let message = format!("{} is not watched any more, and what was known of it is forgotten.", address.text);
-        let removed = Removed { address: address.text, message, cursor };
+        let message = format!(
+            "{} is not watched any more, and what was known of it is forgotten.",
+            address.text
+        );
+        let removed = Removed {
+            address: address.text,
+            message,
+            cursor,
+        };
         Ok(respond::json_at(StatusCode::OK, &removed.cursor, &removed))
     }
 
@@ -191,7 +279,10 @@ impl App {
             cursor: &'a str,
         }
         let limit = query.whole("limit", ADDRESSES_DEFAULT, 1..=ADDRESSES_MOST)?;
-        let after = query.get("after").map(|text| self.address(text)).transpose()?;
+        let after = query
+            .get("after")
+            .map(|text| self.address(text))
+            .transpose()?;
         self.read(move |app| {
             let snapshot = app.reader.snapshot();
             let rows = snapshot.watches(after.as_ref().map(|address| &address.script), limit)?;
@@ -212,10 +303,26 @@ impl App {
                 coverage: CoverageShape::from(&row.coverage),
             };
             let addresses: Vec<_> = rows.iter().map(|(_, row)| shape(row)).collect();
-            let next = addresses.last().filter(|_| addresses.len() == limit).map(|last| last.address.clone());
+            let next = addresses
+                .last()
+                .filter(|_| addresses.len() == limit)
+                .map(|last| last.address.clone());
             let (count, total) = (addresses.len(), snapshot.counts()?.addresses);
-            let (tip, cursor) = (snapshot.tip()?.map(Block::from), app.wire.cursor(snapshot.head()?));
-            Ok(respond::state(&cursor, &Page { addresses, count, total, next, tip, cursor: &cursor }))
+            let (tip, cursor) = (
+                snapshot.tip()?.map(Block::from),
+                app.wire.cursor(snapshot.head()?),
+            );
+            Ok(respond::state(
+                &cursor,
+                &Page {
+                    addresses,
+                    count,
+                    total,
+                    next,
+                    tip,
+                    cursor: &cursor,
+                },
+            ))
         })
         .await
     }
@@ -224,5 +331,9 @@ impl App {
 /// The addresses without repetitions, in order.
 pub fn distinct(addresses: Vec<(KnownAddress, Option<String>)>) -> Vec<KnownAddress> {
     let mut seen = HashSet::new();
-    addresses.into_iter().map(|(address, _)| address).filter(|address| seen.insert(address.script)).collect()
+    addresses
+        .into_iter()
+        .map(|(address, _)| address)
+        .filter(|address| seen.insert(address.script))
+        .collect()
 }

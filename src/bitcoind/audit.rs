@@ -50,8 +50,17 @@ pub(super) struct Audits {
 
 /// Answers requests, one at a time, until `shutdown`; ends a running scan of ours then.
 pub(super) async fn run(audits: Audits, shutdown: CancellationToken) -> Result<(), StoreError> {
-    let Audits { rpc, reader, place, mut requests } = audits;
-    let mut chain = Chain { rpc: rpc.clone(), reader, place };
+    let Audits {
+        rpc,
+        reader,
+        place,
+        mut requests,
+    } = audits;
+    let mut chain = Chain {
+        rpc: rpc.clone(),
+        reader,
+        place,
+    };
     let serve = async {
         while let Some(AuditRequest { spk, mut answer }) = requests.recv().await {
             let audited = tokio::select! {
@@ -61,7 +70,9 @@ pub(super) async fn run(audits: Audits, shutdown: CancellationToken) -> Result<(
             let audited = match audited {
                 Ok(audited) => Ok(audited),
                 Err(Failed::Node(error)) => Err(error),
-                Err(Failed::Moved) => Err(unsettled("the chain changes faster than it can be compared")),
+                Err(Failed::Moved) => Err(unsettled(
+                    "the chain changes faster than it can be compared",
+                )),
                 Err(Failed::Over) => return Ok(()),
                 Err(Failed::Store(error)) => return Err(error),
             };
@@ -81,13 +92,17 @@ pub(super) async fn run(audits: Audits, shutdown: CancellationToken) -> Result<(
 
 async fn audit(chain: &mut Chain, spk: &ScriptBuf) -> Result<Audited, Failed> {
     let there = tokio::time::timeout(CATCH_UP, chain.wait_for(|place| place.at_node_tip));
-    there.await.unwrap_or_else(|_| Err(unsettled("satwatch is not at bitcoind's tip (GET /status says why)").into()))?;
+    there.await.unwrap_or_else(|_| {
+        Err(unsettled("satwatch is not at bitcoind's tip (GET /status says why)").into())
+    })?;
     let mut left = SCANS;
     loop {
         left -= 1;
         let mut outputs = scan(chain, spk).await?;
         let compared = tokio::time::timeout(CATCH_UP, compare(chain, &mut outputs, spk)).await;
-        match compared.unwrap_or_else(|_| Err(unsettled("satwatch did not come to the block that bitcoind speaks for").into())) {
+        match compared.unwrap_or_else(|_| {
+            Err(unsettled("satwatch did not come to the block that bitcoind speaks for").into())
+        }) {
             Err(Failed::Moved) if left > 0 => {}
             other => return other,
         }
@@ -99,14 +114,20 @@ async fn scan(chain: &Chain, spk: &ScriptBuf) -> Result<Outputs, NodeError> {
     let until = Instant::now() + BUSY;
     loop {
         match Outputs::scan(&chain.rpc, vec![spk.clone()], usize::MAX).await {
-            Err(error) if error.cause == Cause::Busy && Instant::now() < until => tokio::time::sleep(PAUSE).await,
+            Err(error) if error.cause == Cause::Busy && Instant::now() < until => {
+                tokio::time::sleep(PAUSE).await
+            }
             other => return other,
         }
     }
 }
 
 /// Both sides at one block, which is our tip in this moment.
-async fn compare(chain: &mut Chain, outputs: &mut Outputs, spk: &ScriptBuf) -> Result<Audited, Failed> {
+async fn compare(
+    chain: &mut Chain,
+    outputs: &mut Outputs,
+    spk: &ScriptBuf,
+) -> Result<Audited, Failed> {
     loop {
         outputs.carry(chain).await?;
         if let Some(audited) = our_side(&chain.reader, outputs, &ScriptHash::of(spk))? {
@@ -116,20 +137,37 @@ async fn compare(chain: &mut Chain, outputs: &mut Outputs, spk: &ScriptBuf) -> R
 }
 
 /// `None`: our tip is another one by now.
-fn our_side(reader: &Reader, outputs: &mut Outputs, script: &ScriptHash) -> Result<Option<Audited>, StoreError> {
+fn our_side(
+    reader: &Reader,
+    outputs: &mut Outputs,
+    script: &ScriptHash,
+) -> Result<Option<Audited>, StoreError> {
     let snapshot = reader.snapshot();
     if snapshot.tip()? != Some(outputs.block) {
         return Ok(None);
     }
     let mut ours = snapshot.utxos(script, true)?;
     ours.retain(|(_, row)| row.height.is_some());
-    let theirs = outputs.parts.iter_mut().flat_map(|part| std::mem::take(&mut part.found).into_values()).collect();
+    let theirs = outputs
+        .parts
+        .iter_mut()
+        .flat_map(|part| std::mem::take(&mut part.found).into_values())
+        .collect();
     let coverage = snapshot.watch(script)?.map(|row| row.coverage);
-    Ok(Some(Audited { block: outputs.block, head: snapshot.head()?, coverage, ours, theirs }))
+    Ok(Some(Audited {
+        block: outputs.block,
+        head: snapshot.head()?,
+        coverage,
+        ours,
+        theirs,
+    }))
 }
 
 fn unsettled(why: &str) -> NodeError {
-    NodeError::transient(Cause::Busy, format!("the audit could not be made now: {why}; try again"))
+    NodeError::transient(
+        Cause::Busy,
+        format!("the audit could not be made now: {why}; try again"),
+    )
 }
 
 #[cfg(test)]
@@ -143,11 +181,17 @@ mod tests {
     use crate::tracker::{Balance, Change, ChangeSet, Spend, Transition, WatchRow};
 
     fn block(height: u32) -> BlockId {
-        BlockId { height, hash: BlockHash::from_byte_array([7; 32]) }
+        BlockId {
+            height,
+            hash: BlockHash::from_byte_array([7; 32]),
+        }
     }
 
     fn outpoint(n: u8) -> OutPoint {
-        OutPoint { txid: Txid::from_byte_array([n; 32]), vout: 0 }
+        OutPoint {
+            txid: Txid::from_byte_array([n; 32]),
+            vout: 0,
+        }
     }
 
     fn spk() -> ScriptBuf {
@@ -156,64 +200,160 @@ mod tests {
 
     /// A store with outputs that are confirmed, spent in the mempool, spent in a block, unconfirmed.
     fn reader(folder: &std::path::Path) -> Reader {
-        let chain = ChainInfo { network: Network::Regtest, genesis: BlockHash::all_zeros() };
+        let chain = ChainInfo {
+            network: Network::Regtest,
+            genesis: BlockHash::all_zeros(),
+        };
         let (mut writer, reader) = open_at_boot(folder, Some(chain), 0, "boot").unwrap();
         let script = ScriptHash::of(&spk());
-        let spend = |height| Some(Spend { txid: Txid::all_zeros(), height });
-        let rows = [(Some(3), None), (Some(3), spend(None)), (Some(3), spend(Some(5))), (None, None)];
+        let spend = |height| {
+            Some(Spend {
+                txid: Txid::all_zeros(),
+                height,
+            })
+        };
+        let rows = [
+            (Some(3), None),
+            (Some(3), spend(None)),
+            (Some(3), spend(Some(5))),
+            (None, None),
+        ];
         let outputs = (1..).zip(rows).map(|(n, (height, spent))| {
-            let row = OutputRow { script, value: 5, height, coinbase: false, spent };
-            Change::Output { outpoint: outpoint(n), old: None, new: Some(row) }
+            let row = OutputRow {
+                script,
+                value: 5,
+                height,
+                coinbase: false,
+                spent,
+            };
+            Change::Output {
+                outpoint: outpoint(n),
+                old: None,
+                new: Some(row),
+            }
         });
         let watch = WatchRow {
             spk: spk(),
             label: String::new(),
             added: 0,
             depths: vec![1],
-            coverage: Coverage { from_height: 9, utxos_complete: true, pending: false, scans: 0 },
+            coverage: Coverage {
+                from_height: 9,
+                utxos_complete: true,
+                pending: false,
+                scans: 0,
+            },
             balance: Balance::default(),
             utxo_count: 2,
             tx_count: 0,
             updated: 0,
         };
         let mut changes: Vec<_> = outputs.collect();
-        changes.push(Change::Watch { script, old: None, new: Some(watch) });
-        changes.push(Change::Tip { old: None, new: Some(block(9)) });
-        writer.commit(&[Transition { changes: ChangeSet(changes), ..Transition::default() }], false).unwrap();
+        changes.push(Change::Watch {
+            script,
+            old: None,
+            new: Some(watch),
+        });
+        changes.push(Change::Tip {
+            old: None,
+            new: Some(block(9)),
+        });
+        writer
+            .commit(
+                &[Transition {
+                    changes: ChangeSet(changes),
+                    ..Transition::default()
+                }],
+                false,
+            )
+            .unwrap();
         reader
     }
 
     fn outputs(at: BlockId) -> Outputs {
-        let found = FoundOutput { outpoint: outpoint(1), spk: spk(), value: Amount::from_sat(5), height: 3, coinbase: false };
-        Outputs { block: at, parts: vec![Part { spks: [spk()].into(), found: [(outpoint(1), found)].into() }] }
+        let found = FoundOutput {
+            outpoint: outpoint(1),
+            spk: spk(),
+            value: Amount::from_sat(5),
+            height: 3,
+            coinbase: false,
+        };
+        Outputs {
+            block: at,
+            parts: vec![Part {
+                spks: [spk()].into(),
+                found: [(outpoint(1), found)].into(),
+            }],
+        }
     }
 
     #[test]
     fn our_side_is_what_is_confirmed_and_not_spent_in_a_block() {
         let folder = tempfile::tempdir().unwrap();
         let reader = reader(folder.path());
-        let audited = our_side(&reader, &mut outputs(block(9)), &ScriptHash::of(&spk())).unwrap().expect("the tip is that block");
-        assert_eq!(audited.ours.iter().map(|(outpoint, _)| *outpoint).collect::<Vec<_>>(), [outpoint(1), outpoint(2)]);
-        assert_eq!(audited.theirs.iter().map(|found| found.outpoint).collect::<Vec<_>>(), [outpoint(1)]);
-        assert_eq!((audited.block, audited.head, audited.coverage.map(|coverage| coverage.from_height)), (block(9), 0, Some(9)));
+        let audited = our_side(&reader, &mut outputs(block(9)), &ScriptHash::of(&spk()))
+            .unwrap()
+            .expect("the tip is that block");
+        assert_eq!(
+            audited
+                .ours
+                .iter()
+                .map(|(outpoint, _)| *outpoint)
+                .collect::<Vec<_>>(),
+            [outpoint(1), outpoint(2)]
+        );
+        assert_eq!(
+            audited
+                .theirs
+                .iter()
+                .map(|found| found.outpoint)
+                .collect::<Vec<_>>(),
+            [outpoint(1)]
+        );
+        assert_eq!(
+            (
+                audited.block,
+                audited.head,
+                audited.coverage.map(|coverage| coverage.from_height)
+            ),
+            (block(9), 0, Some(9))
+        );
     }
 
     #[test]
     fn sides_at_different_blocks_are_not_compared() {
         let folder = tempfile::tempdir().unwrap();
         let reader = reader(folder.path());
-        let mut others = [outputs(block(8)), outputs(BlockId { hash: BlockHash::all_zeros(), ..block(9) })];
+        let mut others = [
+            outputs(block(8)),
+            outputs(BlockId {
+                hash: BlockHash::all_zeros(),
+                ..block(9)
+            }),
+        ];
         for outputs in &mut others {
-            assert_eq!(our_side(&reader, outputs, &ScriptHash::of(&spk())).unwrap(), None);
-            assert_eq!(outputs.parts[0].found.len(), 1, "it is carried on and compared then");
+            assert_eq!(
+                our_side(&reader, outputs, &ScriptHash::of(&spk())).unwrap(),
+                None
+            );
+            assert_eq!(
+                outputs.parts[0].found.len(),
+                1,
+                "it is carried on and compared then"
+            );
         }
     }
 
     #[test]
     fn a_script_that_nobody_watches_has_no_side_of_ours() {
         let folder = tempfile::tempdir().unwrap();
-        let audited =
-            our_side(&reader(folder.path()), &mut outputs(block(9)), &ScriptHash([1; 32])).unwrap().expect("the tip is that block");
+        let audited = our_side(
+            &reader(folder.path()),
+            &mut outputs(block(9)),
+            &ScriptHash([1; 32]),
+        )
+        .unwrap()
+        .expect("the tip is that block");
         assert_eq!((audited.coverage, audited.ours), (None, vec![]));
     }
 }

@@ -52,9 +52,26 @@ pub(super) struct Baselines {
 }
 
 /// Merges baselines until `shutdown`; ends a running scan of ours then. A store that cannot be read ends it at once.
-pub(super) async fn run(baselines: Baselines, shutdown: CancellationToken) -> Result<(), StoreError> {
-    let Baselines { rpc, reader, indexer, wake, place } = baselines;
-    let work = Work { chain: Chain { rpc: rpc.clone(), reader, place }, indexer, wake };
+pub(super) async fn run(
+    baselines: Baselines,
+    shutdown: CancellationToken,
+) -> Result<(), StoreError> {
+    let Baselines {
+        rpc,
+        reader,
+        indexer,
+        wake,
+        place,
+    } = baselines;
+    let work = Work {
+        chain: Chain {
+            rpc: rpc.clone(),
+            reader,
+            place,
+        },
+        indexer,
+        wake,
+    };
     tokio::select! {
         ended = work.serve() => ended,
         () = shutdown.cancelled() => {
@@ -86,7 +103,9 @@ impl Work {
                 Err(Failed::Node(error)) => {
                     let text = error.to_string();
                     if told.as_ref() != Some(&text) {
-                        tracing::warn!("the unspent outputs of added addresses are not known yet: {text}");
+                        tracing::warn!(
+                            "the unspent outputs of added addresses are not known yet: {text}"
+                        );
                         told = Some(text);
                     }
                     tokio::time::sleep(PAUSE).await;
@@ -115,13 +134,18 @@ impl Work {
             // Nothing is told while monitoring is stopped.
             self.chain.wait_for(|place| place.at_node_tip).await?;
             outputs.carry(&mut self.chain).await?;
-            let Some(part) = outputs.parts.pop() else { break };
+            let Some(part) = outputs.parts.pop() else {
+                break;
+            };
             match self.merge(outputs.block, &part).await? {
                 true => merged += part.found.len(),
                 false => outputs.parts.push(part),
             }
         }
-        tracing::info!("merged {merged} unspent outputs of {count} added addresses at block {}", outputs.block.height);
+        tracing::info!(
+            "merged {merged} unspent outputs of {count} added addresses at block {}",
+            outputs.block.height
+        );
         Ok(())
     }
 
@@ -136,7 +160,11 @@ impl Work {
     }
 
     async fn gather_until(&self, began: Instant, (quiet, most): (Duration, Duration)) {
-        while began.elapsed() < most && tokio::time::timeout(quiet, self.wake.notified()).await.is_ok() {}
+        while began.elapsed() < most
+            && tokio::time::timeout(quiet, self.wake.notified())
+                .await
+                .is_ok()
+        {}
     }
 
     /// Scripts that wait, at most `limit` and as many as fit into a request.
@@ -147,7 +175,9 @@ impl Work {
             let mut spks = Vec::new();
             for pending in reader.snapshot().pending_baselines().take(limit) {
                 let (_, row) = pending?;
-                let Some(left) = room.checked_sub(rpc::scan_bytes(&row.spk)) else { break };
+                let Some(left) = room.checked_sub(rpc::scan_bytes(&row.spk)) else {
+                    break;
+                };
                 room = left;
                 spks.push(row.spk);
             }
@@ -160,10 +190,21 @@ impl Work {
     async fn merge(&self, block: BlockId, part: &Part) -> Result<bool, Failed> {
         let scripts = part.spks.iter().map(|spk| ScriptHash::of(spk)).collect();
         let outputs = part.found.values().cloned().collect();
-        match self.indexer.apply(Input::Baseline { block, scripts, outputs, now: now_ms() }).await {
+        match self
+            .indexer
+            .apply(Input::Baseline {
+                block,
+                scripts,
+                outputs,
+                now: now_ms(),
+            })
+            .await
+        {
             Ok(_) => Ok(true),
             Err(Refused::Apply(ApplyError::NotOurTip { .. })) => Ok(false),
-            Err(Refused::Apply(error)) => Err(NodeError::persistent(Cause::Shape, error.to_string()).into()),
+            Err(Refused::Apply(error)) => {
+                Err(NodeError::persistent(Cause::Shape, error.to_string()).into())
+            }
             Err(Refused::Stopped(Stopped)) => Err(Failed::Over),
         }
     }

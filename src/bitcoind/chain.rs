@@ -160,7 +160,11 @@ struct ForkSearch {
 impl ForkSearch {
     /// `high`: the lower one of both tips.
     fn new(high: u32) -> Self {
-        Self { common: None, different: high.saturating_add(1), step: 1 }
+        Self {
+            common: None,
+            different: high.saturating_add(1),
+            step: 1,
+        }
     }
 
     /// The next height to compare; `None` when it is decided.
@@ -185,33 +189,68 @@ impl ForkSearch {
 }
 
 /// Looks at the node from our tip.
-pub(super) async fn look(rpc: &Rpc, reader: &Reader, ours: Option<BlockId>) -> Result<Look, NodeError> {
+pub(super) async fn look(
+    rpc: &Rpc,
+    reader: &Reader,
+    ours: Option<BlockId>,
+) -> Result<Look, NodeError> {
     // The node's chain may move while we compare; what leads to a disconnect must have stood still.
     for _ in 0..5 {
         let node = rpc.blockchain().await?;
-        let Some(tip) = ours else { return Ok(Look { node, relation: Relation::Empty }) };
+        let Some(tip) = ours else {
+            return Ok(Look {
+                node,
+                relation: Relation::Empty,
+            });
+        };
         if node.bestblockhash == tip.hash {
-            return Ok(Look { node, relation: Relation::Same });
+            return Ok(Look {
+                node,
+                relation: Relation::Same,
+            });
         }
-        let Some(fork) = fork_height(rpc, reader, tip, node.blocks).await? else { return Ok(Look { node, relation: Relation::Unrelated }) };
+        let Some(fork) = fork_height(rpc, reader, tip, node.blocks).await? else {
+            return Ok(Look {
+                node,
+                relation: Relation::Unrelated,
+            });
+        };
         let last = node.blocks.min(fork.saturating_add(WINDOW));
-        let next: Option<Vec<_>> = rpc.hashes((fork.saturating_add(1)..=last).collect()).await?.into_iter().collect();
+        let next: Option<Vec<_>> = rpc
+            .hashes((fork.saturating_add(1)..=last).collect())
+            .await?
+            .into_iter()
+            .collect();
         if fork == tip.height {
             if let Some(next) = next {
-                return Ok(Look { node, relation: Relation::Ahead(next) });
+                return Ok(Look {
+                    node,
+                    relation: Relation::Ahead(next),
+                });
             }
         } else if let (Some(next), true) = (next, rpc.best_block().await? == node.bestblockhash) {
             let relation = match our_hash(reader, tip, fork)? {
-                Some(hash) => Relation::Parted { fork: BlockId { height: fork, hash }, next },
+                Some(hash) => Relation::Parted {
+                    fork: BlockId { height: fork, hash },
+                    next,
+                },
                 None => Relation::Unrelated,
             };
             return Ok(Look { node, relation });
         }
     }
-    Err(NodeError::transient(Cause::Busy, "bitcoind's chain moves faster than it can be compared".into()))
+    Err(NodeError::transient(
+        Cause::Busy,
+        "bitcoind's chain moves faster than it can be compared".into(),
+    ))
 }
 
-async fn fork_height(rpc: &Rpc, reader: &Reader, tip: BlockId, node_height: u32) -> Result<Option<u32>, NodeError> {
+async fn fork_height(
+    rpc: &Rpc,
+    reader: &Reader,
+    tip: BlockId,
+    node_height: u32,
+) -> Result<Option<u32>, NodeError> {
     let mut search = ForkSearch::new(tip.height.min(node_height));
     while let Some(height) = search.next() {
         let theirs = rpc.hashes(vec![height]).await?.pop().flatten();
@@ -229,7 +268,11 @@ fn our_hash(reader: &Reader, tip: BlockId, height: u32) -> Result<Option<BlockHa
     if height == tip.height {
         return Ok(Some(tip.hash));
     }
-    Ok(reader.snapshot().block(height).map_err(|error| unreadable(&error))?.map(|block| block.hash))
+    Ok(reader
+        .snapshot()
+        .block(height)
+        .map_err(|error| unreadable(&error))?
+        .map(|block| block.hash))
 }
 
 fn unreadable(error: &StoreError) -> NodeError {
@@ -237,22 +280,48 @@ fn unreadable(error: &StoreError) -> NodeError {
 }
 
 /// The blocks that an empty store starts with, ascending from the height given: hash and time.
-pub(super) async fn start_window(rpc: &Rpc) -> Result<Option<(u32, Vec<(BlockHash, u32)>)>, NodeError> {
+pub(super) async fn start_window(
+    rpc: &Rpc,
+) -> Result<Option<(u32, Vec<(BlockHash, u32)>)>, NodeError> {
     let node = rpc.blockchain().await?;
     let first = (node.blocks + 1).saturating_sub(START_WINDOW);
-    let hashes: Option<Vec<_>> = rpc.hashes((first..=node.blocks).collect()).await?.into_iter().collect();
-    let Some(hashes) = hashes else { return Ok(None) };
+    let hashes: Option<Vec<_>> = rpc
+        .hashes((first..=node.blocks).collect())
+        .await?
+        .into_iter()
+        .collect();
+    let Some(hashes) = hashes else {
+        return Ok(None);
+    };
     let headers: Option<Vec<_>> = rpc.headers(hashes).await?.into_iter().collect();
-    let Some(headers) = headers else { return Ok(None) };
-    let linked = headers.windows(2).all(|pair| matches!(pair, [below, above] if above.previousblockhash == Some(below.hash)));
-    if !linked || headers.last().is_none_or(|tip| tip.hash != node.bestblockhash) {
+    let Some(headers) = headers else {
+        return Ok(None);
+    };
+    let linked = headers
+        .windows(2)
+        .all(|pair| matches!(pair, [below, above] if above.previousblockhash == Some(below.hash)));
+    if !linked
+        || headers
+            .last()
+            .is_none_or(|tip| tip.hash != node.bestblockhash)
+    {
         return Ok(None);
     }
-    Ok(Some((first, headers.into_iter().map(|header| (header.hash, header.time)).collect())))
+    Ok(Some((
+        first,
+        headers
+            .into_iter()
+            .map(|header| (header.hash, header.time))
+            .collect(),
+    )))
 }
 
 /// Fetches blocks in order, some at the same time. Ends at the first failure, or when nobody takes them.
-pub(super) async fn fetch(rpc: Rpc, hashes: Vec<BlockHash>, blocks: mpsc::Sender<Result<Block, NodeError>>) {
+pub(super) async fn fetch(
+    rpc: Rpc,
+    hashes: Vec<BlockHash>,
+    blocks: mpsc::Sender<Result<Block, NodeError>>,
+) {
     let mut hashes = hashes.into_iter();
     let mut ahead = VecDeque::with_capacity(AHEAD);
     loop {
@@ -261,7 +330,9 @@ pub(super) async fn fetch(rpc: Rpc, hashes: Vec<BlockHash>, blocks: mpsc::Sender
             let rpc = rpc.clone();
             ahead.push_back(tokio::spawn(async move { rpc.block(hash).await }));
         }
-        let Some(next) = ahead.pop_front() else { return };
+        let Some(next) = ahead.pop_front() else {
+            return;
+        };
         let Ok(block) = next.await else { return };
         let failed = block.is_err();
         if blocks.send(block).await.is_err() || failed {
@@ -277,7 +348,10 @@ mod tests {
     use super::*;
 
     fn id(height: u32) -> BlockId {
-        BlockId { height, hash: BlockHash::from_byte_array([height as u8; 32]) }
+        BlockId {
+            height,
+            hash: BlockHash::from_byte_array([height as u8; 32]),
+        }
     }
 
     fn look_at(blocks: u32, headers: u32, initial: bool, relation: Relation) -> Look {
@@ -300,7 +374,14 @@ mod tests {
         while let Some(height) = search.next() {
             looks += 1;
             assert!(looks < 100 && height <= high);
-            search.tell(height, if height >= first && height >= parts { Compared::Different } else { Compared::Common });
+            search.tell(
+                height,
+                if height >= first && height >= parts {
+                    Compared::Different
+                } else {
+                    Compared::Common
+                },
+            );
         }
         (search.common, looks)
     }
@@ -314,7 +395,11 @@ mod tests {
                 assert!(looks <= 50);
             }
         }
-        assert_eq!(search(500, 501, 0).1, 1, "a node that is simply ahead costs one look");
+        assert_eq!(
+            search(500, 501, 0).1,
+            1,
+            "a node that is simply ahead costs one look"
+        );
     }
 
     #[test]
@@ -327,7 +412,11 @@ mod tests {
     #[test]
     fn a_node_ahead_is_followed_even_while_it_syncs() {
         let next = vec![id(11).hash];
-        let step = decide(Some(id(10)), &look_at(11, 90, true, Relation::Ahead(next.clone())), Evidence::default());
+        let step = decide(
+            Some(id(10)),
+            &look_at(11, 90, true, Relation::Ahead(next.clone())),
+            Evidence::default(),
+        );
         assert_eq!(step, Step::Connect(next));
     }
 
@@ -335,8 +424,15 @@ mod tests {
     fn another_branch_is_followed_at_once_whatever_its_height() {
         for blocks in [8, 10, 12] {
             let next = vec![id(99).hash];
-            let parted = Relation::Parted { fork: id(7), next: next.clone() };
-            let step = decide(Some(id(10)), &look_at(blocks, blocks, false, parted), Evidence::default());
+            let parted = Relation::Parted {
+                fork: id(7),
+                next: next.clone(),
+            };
+            let step = decide(
+                Some(id(10)),
+                &look_at(blocks, blocks, false, parted),
+                Evidence::default(),
+            );
             assert_eq!(step, Step::Disconnect { to: id(7), next });
         }
     }
@@ -345,9 +441,19 @@ mod tests {
     fn a_node_that_rebuilds_is_waited_for() {
         for (headers, initial) in [(900, true), (900, false), (240, true)] {
             for next in [vec![], vec![id(99).hash]] {
-                let parted = Relation::Parted { fork: id(200), next };
-                let evidence = Evidence { told: false, stood: Duration::from_secs(3) };
-                let step = decide(Some(id(250)), &look_at(240, headers, initial, parted), evidence);
+                let parted = Relation::Parted {
+                    fork: id(200),
+                    next,
+                };
+                let evidence = Evidence {
+                    told: false,
+                    stood: Duration::from_secs(3),
+                };
+                let step = decide(
+                    Some(id(250)),
+                    &look_at(240, headers, initial, parted),
+                    evidence,
+                );
                 assert!(matches!(step, Step::Wait(_)), "{step:?}");
             }
         }
@@ -361,20 +467,49 @@ mod tests {
             (look.node.pruned, look.node.pruneheight) = (true, Some(kept));
             decide(Some(id(7)), &look, Evidence::default())
         };
-        let parted = || Relation::Parted { fork: id(7), next: next.clone() };
-        assert_eq!(steps(9, Relation::Ahead(next.clone())), Step::Wait(PRUNED.into()));
+        let parted = || Relation::Parted {
+            fork: id(7),
+            next: next.clone(),
+        };
+        assert_eq!(
+            steps(9, Relation::Ahead(next.clone())),
+            Step::Wait(PRUNED.into())
+        );
         assert_eq!(steps(9, parted()), Step::Wait(PRUNED.into()));
-        assert_eq!(steps(8, Relation::Ahead(next.clone())), Step::Connect(next.clone()));
-        assert_eq!(steps(8, parted()), Step::Disconnect { to: id(7), next: next.clone() });
+        assert_eq!(
+            steps(8, Relation::Ahead(next.clone())),
+            Step::Connect(next.clone())
+        );
+        assert_eq!(
+            steps(8, parted()),
+            Step::Disconnect {
+                to: id(7),
+                next: next.clone()
+            }
+        );
         assert_eq!(steps(12, Relation::Same), Step::Nothing);
     }
 
     #[test]
     fn a_rollback_needs_a_witness_or_a_second_look() {
-        let parted = || Relation::Parted { fork: id(7), next: vec![] };
-        let back = Step::Disconnect { to: id(7), next: vec![] };
-        let decide =
-            |told, seconds| decide(Some(id(10)), &look_at(7, 7, false, parted()), Evidence { told, stood: Duration::from_secs(seconds) });
+        let parted = || Relation::Parted {
+            fork: id(7),
+            next: vec![],
+        };
+        let back = Step::Disconnect {
+            to: id(7),
+            next: vec![],
+        };
+        let decide = |told, seconds| {
+            decide(
+                Some(id(10)),
+                &look_at(7, 7, false, parted()),
+                Evidence {
+                    told,
+                    stood: Duration::from_secs(seconds),
+                },
+            )
+        };
         assert!(matches!(decide(false, 0), Step::Wait(_)));
         assert_eq!(decide(false, 1), back);
         assert_eq!(decide(true, 0), back);
@@ -382,16 +517,34 @@ mod tests {
 
     #[test]
     fn headers_of_an_invalid_branch_do_not_hold_a_rollback_for_ever() {
-        let parted = || Relation::Parted { fork: id(7), next: vec![] };
-        let decide =
-            |seconds| decide(Some(id(10)), &look_at(7, 10, false, parted()), Evidence { told: false, stood: Duration::from_secs(seconds) });
+        let parted = || Relation::Parted {
+            fork: id(7),
+            next: vec![],
+        };
+        let decide = |seconds| {
+            decide(
+                Some(id(10)),
+                &look_at(7, 10, false, parted()),
+                Evidence {
+                    told: false,
+                    stood: Duration::from_secs(seconds),
+                },
+            )
+        };
         assert!(matches!(decide(30), Step::Wait(_)));
         assert!(matches!(decide(61), Step::Disconnect { .. }));
     }
 
     #[test]
     fn an_empty_store_waits_for_the_initial_download_except_on_regtest() {
-        assert!(matches!(decide(None, &look_at(7, 90, true, Relation::Empty), Evidence::default()), Step::Wait(_)));
+        assert!(matches!(
+            decide(
+                None,
+                &look_at(7, 90, true, Relation::Empty),
+                Evidence::default()
+            ),
+            Step::Wait(_)
+        ));
         let mut regtest = look_at(0, 0, true, Relation::Empty);
         regtest.node.chain = "regtest".into();
         assert_eq!(decide(None, &regtest, Evidence::default()), Step::Start);

@@ -73,11 +73,19 @@ pub struct Finding {
 
 impl Finding {
     fn well(what: String) -> Self {
-        Self { ok: true, what, remedy: None }
+        Self {
+            ok: true,
+            what,
+            remedy: None,
+        }
     }
 
     fn bad(what: String, remedy: String) -> Self {
-        Self { ok: false, what, remedy: Some(remedy) }
+        Self {
+            ok: false,
+            what,
+            remedy: Some(remedy),
+        }
     }
 }
 
@@ -87,7 +95,10 @@ pub async fn find(settings: &config::Bitcoind) -> Result<Found, NodeError> {
 }
 
 /// [`find`], passing over nodes of other chains than `network`.
-pub(super) async fn find_on(settings: &config::Bitcoind, network: Option<Network>) -> Result<Found, NodeError> {
+pub(super) async fn find_on(
+    settings: &config::Bitcoind,
+    network: Option<Network>,
+) -> Result<Found, NodeError> {
     let candidates = candidates(settings, data_dir().as_deref())?;
     let searching = settings.rpc_url.is_none() && given_credentials(settings)?.is_none();
     let mut best: Option<NodeError> = None;
@@ -116,7 +127,9 @@ pub(super) async fn find_on(settings: &config::Bitcoind, network: Option<Network
 pub(super) fn wrong_chain(url: &str, found: &str, expected: &str) -> NodeError {
     NodeError::persistent(
         Cause::Setup,
-        format!("bitcoind at {url} follows chain {found}, the store belongs to {expected}: set bitcoind.rpc_url or store.path"),
+        format!(
+            "bitcoind at {url} follows chain {found}, the store belongs to {expected}: set bitcoind.rpc_url or store.path"
+        ),
     )
 }
 
@@ -136,7 +149,11 @@ fn rank(error: &NodeError) -> u8 {
     }
 }
 
-async fn describe(rpc: Rpc, node: Blockchain, settings: &config::Bitcoind) -> Result<Found, NodeError> {
+async fn describe(
+    rpc: Rpc,
+    node: Blockchain,
+    settings: &config::Bitcoind,
+) -> Result<Found, NodeError> {
     let network = network_of(&node.chain)?;
     let genesis = rpc.genesis().await?;
     let program = rpc.network().await.unwrap_or_default();
@@ -154,7 +171,13 @@ async fn describe(rpc: Rpc, node: Blockchain, settings: &config::Bitcoind) -> Re
         pruned: node.pruned,
         prune_height: node.pruneheight,
     };
-    Ok(Found { rpc, chain: ChainInfo { network, genesis }, node, zmq, notes })
+    Ok(Found {
+        rpc,
+        chain: ChainInfo { network, genesis },
+        node,
+        zmq,
+        notes,
+    })
 }
 
 pub(super) fn findings(
@@ -165,40 +188,78 @@ pub(super) fn findings(
     notifications: &[Notification],
     endpoints: &Endpoints,
 ) -> Vec<Finding> {
-    let who = format!("bitcoind {} answers at {url}, chain {}, height {}", program.subversion, node.chain, node.blocks);
+    let who = format!(
+        "bitcoind {} answers at {url}, chain {}, height {}",
+        program.subversion, node.chain, node.blocks
+    );
     let mut findings = vec![Finding::well(who)];
     findings.extend(chain_findings(node));
-    findings.extend(zmq_findings(settings, notifications, endpoints, rpc::host_of(url)));
+    findings.extend(zmq_findings(
+        settings,
+        notifications,
+        endpoints,
+        rpc::host_of(url),
+    ));
     findings
 }
 
 fn network_of(chain: &str) -> Result<Network, NodeError> {
-    Network::from_core_arg(chain)
-        .map_err(|_| NodeError::persistent(Cause::Setup, format!("bitcoind follows chain {chain:?}, which satwatch does not know")))
+    Network::from_core_arg(chain).map_err(|_| {
+        NodeError::persistent(
+            Cause::Setup,
+            format!("bitcoind follows chain {chain:?}, which satwatch does not know"),
+        )
+    })
 }
 
 /// bitcoind's default data directory.
 fn data_dir() -> Option<PathBuf> {
     let home = PathBuf::from(std::env::var_os("HOME")?);
-    Some(if cfg!(target_os = "macos") { home.join("Library/Application Support/Bitcoin") } else { home.join(".bitcoin") })
+    Some(if cfg!(target_os = "macos") {
+        home.join("Library/Application Support/Bitcoin")
+    } else {
+        home.join(".bitcoin")
+    })
 }
 
 /// Every (RPC address, credentials) worth trying, best first. Never empty.
-fn candidates(settings: &config::Bitcoind, data_dir: Option<&Path>) -> Result<Vec<(String, Credentials)>, NodeError> {
+fn candidates(
+    settings: &config::Bitcoind,
+    data_dir: Option<&Path>,
+) -> Result<Vec<(String, Credentials)>, NodeError> {
     let cookie = |folder: &str| data_dir.map(|dir| dir.join(folder).join(".cookie"));
     let url = settings.rpc_url.as_deref().map(clean_url).transpose()?;
     let given = given_credentials(settings)?;
     let mut chains = CHAINS.to_vec();
     // A port or a cookie's folder may say which chain is meant.
-    let port = url.as_deref().and_then(|url| url.rsplit(':').next()).and_then(|port| port.parse::<u16>().ok());
-    let folder = settings.cookie_file.as_deref().and_then(Path::parent).and_then(Path::file_name).map(|name| name.to_string_lossy());
-    chains.sort_by_key(|(_, chain_port, name)| Some(*chain_port) != port && folder.as_deref() != Some(*name));
+    let port = url
+        .as_deref()
+        .and_then(|url| url.rsplit(':').next())
+        .and_then(|port| port.parse::<u16>().ok());
+    let folder = settings
+        .cookie_file
+        .as_deref()
+        .and_then(Path::parent)
+        .and_then(Path::file_name)
+        .map(|name| name.to_string_lossy());
+    chains.sort_by_key(|(_, chain_port, name)| {
+        Some(*chain_port) != port && folder.as_deref() != Some(*name)
+    });
 
-    let url_of = |port: u16| url.clone().unwrap_or_else(|| format!("http://127.0.0.1:{port}"));
+    let url_of = |port: u16| {
+        url.clone()
+            .unwrap_or_else(|| format!("http://127.0.0.1:{port}"))
+    };
     let found: Vec<_> = match (&given, &url) {
         (Some(given), Some(url)) => vec![(url.clone(), given.clone())],
-        (Some(given), None) => chains.iter().map(|(_, port, _)| (url_of(*port), given.clone())).collect(),
-        (None, _) => chains.iter().filter_map(|(_, port, name)| Some((url_of(*port), Credentials::Cookie(cookie(name)?)))).collect(),
+        (Some(given), None) => chains
+            .iter()
+            .map(|(_, port, _)| (url_of(*port), given.clone()))
+            .collect(),
+        (None, _) => chains
+            .iter()
+            .filter_map(|(_, port, name)| Some((url_of(*port), Credentials::Cookie(cookie(name)?))))
+            .collect(),
     };
     if found.is_empty() {
         return Err(NodeError::persistent(
@@ -223,14 +284,23 @@ fn given_credentials(settings: &config::Bitcoind) -> Result<Option<Credentials>,
 
 fn clean_url(url: &str) -> Result<String, NodeError> {
     let url = url.trim();
-    let wrong = |why: &str| NodeError::persistent(Cause::Setup, format!("bitcoind.rpc_url {why}: write it as http://127.0.0.1:8332"));
+    let wrong = |why: &str| {
+        NodeError::persistent(
+            Cause::Setup,
+            format!("bitcoind.rpc_url {why}: write it as http://127.0.0.1:8332"),
+        )
+    };
     let (scheme, rest) = url.split_once("://").unwrap_or(("http", url));
     let rest = rest.trim_end_matches('/');
     if scheme != "http" {
-        return Err(wrong("must start with http:// (bitcoind speaks nothing else)"));
+        return Err(wrong(
+            "must start with http:// (bitcoind speaks nothing else)",
+        ));
     }
     if rest.contains('@') {
-        return Err(wrong("must not hold a password; bitcoind.rpc_user and bitcoind.rpc_password are for that"));
+        return Err(wrong(
+            "must not hold a password; bitcoind.rpc_user and bitcoind.rpc_password are for that",
+        ));
     }
     if rest.is_empty() {
         return Err(wrong("is empty"));
@@ -240,21 +310,46 @@ fn clean_url(url: &str) -> Result<String, NodeError> {
 
 /// Which endpoint serves which topic. Settings win; of several addresses the one that serves most topics is taken, because
 /// on one address the order of messages is that of the events.
-pub(super) fn endpoints(settings: &config::Bitcoind, notifications: &[Notification], rpc_host: &str) -> Endpoints {
-    let served = |address: &str| notifications.iter().filter(|n| n.address == address && is_ours(&n.kind)).count();
+pub(super) fn endpoints(
+    settings: &config::Bitcoind,
+    notifications: &[Notification],
+    rpc_host: &str,
+) -> Endpoints {
+    let served = |address: &str| {
+        notifications
+            .iter()
+            .filter(|n| n.address == address && is_ours(&n.kind))
+            .count()
+    };
     let found = |kind: &str| {
-        let address = notifications.iter().filter(|n| n.kind == kind).map(|n| n.address.as_str()).rev().max_by_key(|a| served(a))?;
+        let address = notifications
+            .iter()
+            .filter(|n| n.kind == kind)
+            .map(|n| n.address.as_str())
+            .rev()
+            .max_by_key(|a| served(a))?;
         Some(reachable(address, rpc_host))
     };
     Endpoints {
         rawtx: settings.zmq_rawtx.clone().or_else(|| found("pubrawtx")),
-        rawblock: settings.zmq_rawblock.clone().or_else(|| found("pubrawblock")),
-        sequence: settings.zmq_sequence.clone().or_else(|| found("pubsequence")),
+        rawblock: settings
+            .zmq_rawblock
+            .clone()
+            .or_else(|| found("pubrawblock")),
+        sequence: settings
+            .zmq_sequence
+            .clone()
+            .or_else(|| found("pubsequence")),
     }
 }
 
 /// Whether the node says that it publishes a topic where we hear it.
-pub(super) fn lists(notifications: &[Notification], rpc_host: &str, topic: Topic, endpoints: &Endpoints) -> bool {
+pub(super) fn lists(
+    notifications: &[Notification],
+    rpc_host: &str,
+    topic: Topic,
+    endpoints: &Endpoints,
+) -> bool {
     let endpoint = match topic {
         Topic::Rawtx => &endpoints.rawtx,
         Topic::Rawblock => &endpoints.rawblock,
@@ -262,7 +357,8 @@ pub(super) fn lists(notifications: &[Notification], rpc_host: &str, topic: Topic
     };
     let plain = |address: &str| address.replace("//localhost:", "//127.0.0.1:");
     let here = |n: &Notification| {
-        n.kind.strip_prefix("pub") == Some(topic.name()) && Some(plain(&reachable(&n.address, rpc_host))) == endpoint.as_deref().map(plain)
+        n.kind.strip_prefix("pub") == Some(topic.name())
+            && Some(plain(&reachable(&n.address, rpc_host))) == endpoint.as_deref().map(plain)
     };
     notifications.iter().any(here)
 }
@@ -273,10 +369,17 @@ fn is_ours(kind: &str) -> bool {
 
 /// An address that the node binds to, as seen from here: a wildcard is the host that answers RPC.
 fn reachable(address: &str, rpc_host: &str) -> String {
-    let Some((host, port)) = address.strip_prefix("tcp://").and_then(|rest| rest.rsplit_once(':')) else {
+    let Some((host, port)) = address
+        .strip_prefix("tcp://")
+        .and_then(|rest| rest.rsplit_once(':'))
+    else {
         return address.to_owned();
     };
-    let host = if matches!(host, "0.0.0.0" | "*" | "[::]" | "::") { rpc_host } else { host };
+    let host = if matches!(host, "0.0.0.0" | "*" | "[::]" | "::") {
+        rpc_host
+    } else {
+        host
+    };
     format!("tcp://{host}:{port}")
 }
 
@@ -284,24 +387,53 @@ fn chain_findings(node: &Blockchain) -> Vec<Finding> {
     let mut findings = Vec::new();
     if node.initialblockdownload && node.chain != "regtest" {
         findings.push(Finding::bad(
-            format!("bitcoind is in its initial download: block {} of {}", node.blocks, node.headers.max(node.blocks)),
+            format!(
+                "bitcoind is in its initial download: block {} of {}",
+                node.blocks,
+                node.headers.max(node.blocks)
+            ),
             "wait until it has caught up; satwatch follows by itself then".into(),
         ));
     }
     if node.pruned {
         let kept = node.pruneheight.unwrap_or_default();
-        findings.push(Finding::well(format!("bitcoind is pruned: blocks below {kept} are gone, so history scans reach back to there")));
+        findings.push(Finding::well(format!(
+            "bitcoind is pruned: blocks below {kept} are gone, so history scans reach back to there"
+        )));
     }
     findings
 }
 
-fn zmq_findings(settings: &config::Bitcoind, notifications: &[Notification], endpoints: &Endpoints, rpc_host: &str) -> Vec<Finding> {
+fn zmq_findings(
+    settings: &config::Bitcoind,
+    notifications: &[Notification],
+    endpoints: &Endpoints,
+    rpc_host: &str,
+) -> Vec<Finding> {
     let topics = [
-        (Topic::Rawtx, &endpoints.rawtx, &settings.zmq_rawtx, "payments are seen"),
-        (Topic::Rawblock, &endpoints.rawblock, &settings.zmq_rawblock, "blocks are seen"),
-        (Topic::Sequence, &endpoints.sequence, &settings.zmq_sequence, "replacements and evictions are seen"),
+        (
+            Topic::Rawtx,
+            &endpoints.rawtx,
+            &settings.zmq_rawtx,
+            "payments are seen",
+        ),
+        (
+            Topic::Rawblock,
+            &endpoints.rawblock,
+            &settings.zmq_rawblock,
+            "blocks are seen",
+        ),
+        (
+            Topic::Sequence,
+            &endpoints.sequence,
+            &settings.zmq_sequence,
+            "replacements and evictions are seen",
+        ),
     ];
-    let used = topics.iter().find_map(|(_, endpoint, _, _)| endpoint.as_deref()).unwrap_or("tcp://127.0.0.1:28332");
+    let used = topics
+        .iter()
+        .find_map(|(_, endpoint, _, _)| endpoint.as_deref())
+        .unwrap_or("tcp://127.0.0.1:28332");
     let mut findings = Vec::new();
     for (which, endpoint, set, effect) in topics {
         let topic = which.name();
@@ -331,12 +463,18 @@ fn zmq_findings(settings: &config::Bitcoind, notifications: &[Notification], end
 fn hwm_findings(notifications: &[Notification]) -> Vec<Finding> {
     let mut first: BTreeMap<&str, &Notification> = BTreeMap::new();
     for notification in notifications {
-        let kept = first.entry(notification.address.as_str()).or_insert(notification);
+        let kept = first
+            .entry(notification.address.as_str())
+            .or_insert(notification);
         if notification.kind < kept.kind {
             *kept = notification;
         }
     }
-    first.retain(|address, _| notifications.iter().any(|n| n.address == *address && is_ours(&n.kind)));
+    first.retain(|address, _| {
+        notifications
+            .iter()
+            .any(|n| n.address == *address && is_ours(&n.kind))
+    });
     first
         .into_iter()
         .filter_map(|(address, notification)| {
@@ -356,7 +494,11 @@ mod tests {
     use super::*;
 
     fn notification(kind: &str, address: &str, hwm: i64) -> Notification {
-        Notification { kind: kind.into(), address: address.into(), hwm: Some(hwm) }
+        Notification {
+            kind: kind.into(),
+            address: address.into(),
+            hwm: Some(hwm),
+        }
     }
 
     fn settings() -> config::Bitcoind {
@@ -367,31 +509,72 @@ mod tests {
     fn without_settings_the_main_chain_is_tried_first() {
         let found = candidates(&settings(), Some(Path::new("/home/a/.bitcoin"))).unwrap();
         assert_eq!(found.len(), 5);
-        assert_eq!(found[0], ("http://127.0.0.1:8332".into(), Credentials::Cookie("/home/a/.bitcoin/.cookie".into())));
-        assert_eq!(found[4], ("http://127.0.0.1:18443".into(), Credentials::Cookie("/home/a/.bitcoin/regtest/.cookie".into())));
+        assert_eq!(
+            found[0],
+            (
+                "http://127.0.0.1:8332".into(),
+                Credentials::Cookie("/home/a/.bitcoin/.cookie".into())
+            )
+        );
+        assert_eq!(
+            found[4],
+            (
+                "http://127.0.0.1:18443".into(),
+                Credentials::Cookie("/home/a/.bitcoin/regtest/.cookie".into())
+            )
+        );
     }
 
     #[test]
     fn the_port_of_the_address_picks_the_cookie() {
-        let settings = config::Bitcoind { rpc_url: Some("127.0.0.1:38332/".into()), ..settings() };
+        let settings = config::Bitcoind {
+            rpc_url: Some("127.0.0.1:38332/".into()),
+            ..settings()
+        };
         let found = candidates(&settings, Some(Path::new("/d"))).unwrap();
-        assert_eq!(found[0], ("http://127.0.0.1:38332".into(), Credentials::Cookie("/d/signet/.cookie".into())));
+        assert_eq!(
+            found[0],
+            (
+                "http://127.0.0.1:38332".into(),
+                Credentials::Cookie("/d/signet/.cookie".into())
+            )
+        );
         assert!(found.iter().all(|(url, _)| url == "http://127.0.0.1:38332"));
     }
 
     #[test]
     fn the_folder_of_the_cookie_picks_the_port() {
-        let settings = config::Bitcoind { cookie_file: Some("/x/regtest/.cookie".into()), ..settings() };
-        assert_eq!(candidates(&settings, None).unwrap()[0].0, "http://127.0.0.1:18443");
+        let settings = config::Bitcoind {
+            cookie_file: Some("/x/regtest/.cookie".into()),
+            ..settings()
+        };
+        assert_eq!(
+            candidates(&settings, None).unwrap()[0].0,
+            "http://127.0.0.1:18443"
+        );
     }
 
     #[test]
     fn half_a_login_and_bad_addresses_are_refused() {
-        let half = config::Bitcoind { rpc_user: Some("a".into()), ..settings() };
+        let half = config::Bitcoind {
+            rpc_user: Some("a".into()),
+            ..settings()
+        };
         assert_eq!(candidates(&half, None).unwrap_err().kind, Kind::Persistent);
-        for url in ["https://127.0.0.1:8332", "http://a:b@127.0.0.1:8332", "http://", ""] {
-            let settings = config::Bitcoind { rpc_url: Some(url.into()), ..self::settings() };
-            assert!(candidates(&settings, Some(Path::new("/d"))).is_err(), "{url}");
+        for url in [
+            "https://127.0.0.1:8332",
+            "http://a:b@127.0.0.1:8332",
+            "http://",
+            "",
+        ] {
+            let settings = config::Bitcoind {
+                rpc_url: Some(url.into()),
+                ..self::settings()
+            };
+            assert!(
+                candidates(&settings, Some(Path::new("/d"))).is_err(),
+                "{url}"
+            );
         }
     }
 
@@ -418,8 +601,14 @@ mod tests {
         let found = endpoints(&settings(), &all, "127.0.0.1");
         assert_eq!(found.rawtx.as_deref(), Some("tcp://127.0.0.1:2"));
         assert_eq!(found.rawblock, None);
-        let set = config::Bitcoind { zmq_rawtx: Some("tcp://127.0.0.1:9".into()), ..settings() };
-        assert_eq!(endpoints(&set, &all, "127.0.0.1").rawtx.as_deref(), Some("tcp://127.0.0.1:9"));
+        let set = config::Bitcoind {
+            zmq_rawtx: Some("tcp://127.0.0.1:9".into()),
+            ..settings()
+        };
+        assert_eq!(
+            endpoints(&set, &all, "127.0.0.1").rawtx.as_deref(),
+            Some("tcp://127.0.0.1:9")
+        );
     }
 
     #[test]
@@ -427,17 +616,34 @@ mod tests {
         let findings = zmq_findings(&settings(), &[], &Endpoints::default(), "127.0.0.1");
         assert_eq!(findings.len(), 3);
         assert!(findings.iter().all(|f| !f.ok));
-        assert!(findings[0].remedy.as_deref().unwrap().ends_with("zmqpubrawtx=tcp://127.0.0.1:28332"));
+        assert!(
+            findings[0]
+                .remedy
+                .as_deref()
+                .unwrap()
+                .ends_with("zmqpubrawtx=tcp://127.0.0.1:28332")
+        );
     }
 
     #[test]
     fn an_endpoint_that_the_node_does_not_list_is_named() {
-        let listed = [notification("pubsequence", "tcp://0.0.0.0:1", 0), notification("pubrawtx", "tcp://127.0.0.1:2", 0)];
+        let listed = [
+            notification("pubsequence", "tcp://0.0.0.0:1", 0),
+            notification("pubrawtx", "tcp://127.0.0.1:2", 0),
+        ];
         let bad = |set: &str| {
-            let settings = config::Bitcoind { zmq_sequence: Some(set.into()), ..settings() };
+            let settings = config::Bitcoind {
+                zmq_sequence: Some(set.into()),
+                ..settings()
+            };
             let endpoints = endpoints(&settings, &listed, "127.0.0.1");
             let findings = zmq_findings(&settings, &listed, &endpoints, "127.0.0.1");
-            findings.iter().any(|finding| finding.remedy.as_deref().is_some_and(|remedy| remedy.contains("bitcoind.zmq_sequence")))
+            findings.iter().any(|finding| {
+                finding
+                    .remedy
+                    .as_deref()
+                    .is_some_and(|remedy| remedy.contains("bitcoind.zmq_sequence"))
+            })
         };
         assert!(!bad("tcp://127.0.0.1:1") && !bad("tcp://localhost:1"));
         assert!(bad("tcp://127.0.0.1:2"), "that is where another topic is");
@@ -447,17 +653,39 @@ mod tests {
     #[test]
     fn the_first_topic_of_an_address_bounds_its_queue() {
         let a = "tcp://127.0.0.1:1";
-        let shared = [notification("pubrawtx", a, 100_000), notification("pubrawblock", a, 1000)];
+        let shared = [
+            notification("pubrawtx", a, 100_000),
+            notification("pubrawblock", a, 1000),
+        ];
         let findings = hwm_findings(&shared);
         assert_eq!(findings.len(), 1);
-        assert!(findings[0].remedy.as_deref().unwrap().ends_with("zmqpubrawblockhwm=0"));
-        assert_eq!(hwm_findings(&[notification("pubrawblock", a, 0), notification("pubrawtx", a, 1000)]), []);
-        assert_eq!(hwm_findings(&[notification("pubhashblock", "tcp://127.0.0.1:5", 1000)]), []);
+        assert!(
+            findings[0]
+                .remedy
+                .as_deref()
+                .unwrap()
+                .ends_with("zmqpubrawblockhwm=0")
+        );
+        assert_eq!(
+            hwm_findings(&[
+                notification("pubrawblock", a, 0),
+                notification("pubrawtx", a, 1000)
+            ]),
+            []
+        );
+        assert_eq!(
+            hwm_findings(&[notification("pubhashblock", "tcp://127.0.0.1:5", 1000)]),
+            []
+        );
     }
 
     #[test]
     fn hosts_are_read_from_addresses() {
-        for (url, host) in [("http://127.0.0.1:8332", "127.0.0.1"), ("http://[::1]:8332/wallet", "[::1]"), ("http://node", "node")] {
+        for (url, host) in [
+            ("http://127.0.0.1:8332", "127.0.0.1"),
+            ("http://[::1]:8332/wallet", "[::1]"),
+            ("http://node", "node"),
+        ] {
             assert_eq!(rpc::host_of(url), host);
         }
     }

@@ -108,10 +108,24 @@ pub fn spawn(
         };
         let rpc = found.rpc.clone();
         let end = shutdown.child_token();
-        let follow = Follow::new(found, follower.settings, follower.reconcile_interval, board, indexer, reader, asks, monitoring)?;
+        let follow = Follow::new(
+            found,
+            follower.settings,
+            follower.reconcile_interval,
+            board,
+            indexer,
+            reader,
+            asks,
+            monitoring,
+        )?;
         let apart = rpc.apart();
         let rescans = follow.rescans(apart.clone(), state, progress);
-        let audits = Audits { rpc: rpc.clone(), reader: follow.reader.clone(), place: follow.place.subscribe(), requests };
+        let audits = Audits {
+            rpc: rpc.clone(),
+            reader: follow.reader.clone(),
+            place: follow.place.subscribe(),
+            requests,
+        };
         let mut beside = tokio::spawn(run_beside(follow.baselines(), rescans, audits, end.clone()));
         let mut following = pin!(follow.run(end.clone()));
         let (followed, merged) = tokio::select! {
@@ -137,22 +151,50 @@ pub fn spawn(
             Err(_) => Ok(()),
         }
     };
-    (Node { status, scans, audits }, tokio::spawn(task))
+    (
+        Node {
+            status,
+            scans,
+            audits,
+        },
+        tokio::spawn(task),
+    )
 }
 
 /// What asks the node for the past of scripts. The first one that cannot go on ends all.
-async fn run_beside(baselines: Baselines, rescans: Rescans, audits: Audits, end: CancellationToken) -> Result<(), StoreError> {
-    let all = tokio::try_join!(baseline::run(baselines, end.clone()), rescan::run(rescans, end.clone()), audit::run(audits, end));
+async fn run_beside(
+    baselines: Baselines,
+    rescans: Rescans,
+    audits: Audits,
+    end: CancellationToken,
+) -> Result<(), StoreError> {
+    let all = tokio::try_join!(
+        baseline::run(baselines, end.clone()),
+        rescan::run(rescans, end.clone()),
+        audit::run(audits, end)
+    );
     all.map(|_| ())
 }
 
 /// What a piece of work came back with. `tip` is our tip when it was asked for.
 enum Outcome {
-    Looked { ours: Option<BlockId>, prompted: bool, result: Result<Look, NodeError> },
+    Looked {
+        ours: Option<BlockId>,
+        prompted: bool,
+        result: Result<Look, NodeError>,
+    },
     Windowed(Result<Option<StartWindow>, NodeError>),
     Read(Result<Reading, NodeError>),
-    Fetched { wanted: Vec<Txid>, tip: Option<BlockId>, result: Result<Vec<Option<Transaction>>, NodeError> },
-    Checked { asked: Vec<(Txid, Transaction)>, tip: Option<BlockId>, result: Result<Vec<bool>, NodeError> },
+    Fetched {
+        wanted: Vec<Txid>,
+        tip: Option<BlockId>,
+        result: Result<Vec<Option<Transaction>>, NodeError>,
+    },
+    Checked {
+        asked: Vec<(Txid, Transaction)>,
+        tip: Option<BlockId>,
+        result: Result<Vec<bool>, NodeError>,
+    },
     Inspected(node::Inspection),
 }
 
@@ -196,7 +238,10 @@ struct Follow {
 }
 
 impl Follow {
-    #[allow(clippy::too_many_arguments, reason = "each is a part of its own; called once")]
+    #[allow(
+        clippy::too_many_arguments,
+        reason = "each is a part of its own; called once"
+    )]
     fn new(
         found: Found,
         settings: config::Bitcoind,
@@ -225,7 +270,11 @@ impl Follow {
             work: JoinSet::new(),
             on,
             tip,
-            place: watch::channel(Place { tip, at_node_tip: false }).0,
+            place: watch::channel(Place {
+                tip,
+                at_node_tip: false,
+            })
+            .0,
             baseline: Arc::new(Notify::new()),
             rescan: Arc::new(Notify::new()),
             chain: chain::ChainSide::default(),
@@ -256,7 +305,12 @@ impl Follow {
         }
     }
 
-    fn rescans(&self, rpc: Rpc, status: watch::Receiver<Status>, progress: watch::Sender<Vec<Progress>>) -> Rescans {
+    fn rescans(
+        &self,
+        rpc: Rpc,
+        status: watch::Receiver<Status>,
+        progress: watch::Sender<Vec<Progress>>,
+    ) -> Rescans {
         Rescans {
             rpc,
             reader: self.reader.clone(),
@@ -309,9 +363,17 @@ impl Follow {
     /// When there is something to do without news.
     fn wake_at(&self) -> Instant {
         let inspection = (self.want_inspection && !self.inspecting).then_some(self.pause_until);
-        let expiries = [self.pool.join.next_expiry(), self.finds_due(), self.board.publish_at()];
-        let times = [inspection, self.look_at(), self.read_at(), self.settle_at()].into_iter().chain(expiries);
-        times.flatten().fold(self.next_tick.min(self.next_inspection), Instant::min)
+        let expiries = [
+            self.pool.join.next_expiry(),
+            self.finds_due(),
+            self.board.publish_at(),
+        ];
+        let times = [inspection, self.look_at(), self.read_at(), self.settle_at()]
+            .into_iter()
+            .chain(expiries);
+        times
+            .flatten()
+            .fold(self.next_tick.min(self.next_inspection), Instant::min)
     }
 
     async fn timers(&mut self) -> Result<(), FollowError> {
@@ -354,7 +416,11 @@ impl Follow {
                 Notice::Disconnected(topics) => self.disconnected(&topics),
             }
             turn -= 1;
-            next = if turn > 0 { self.feed.as_mut().and_then(Feed::try_recv) } else { None };
+            next = if turn > 0 {
+                self.feed.as_mut().and_then(Feed::try_recv)
+            } else {
+                None
+            };
         }
         self.flush_gone().await
     }
@@ -393,7 +459,10 @@ impl Follow {
             return;
         }
         let spacing = GAP_SPACING.max(self.pool.last_reading * 10);
-        let at = self.gap_at.map_or(now, |last| last + spacing).max(now + GAP_DELAY);
+        let at = self
+            .gap_at
+            .map_or(now, |last| last + spacing)
+            .max(now + GAP_DELAY);
         self.gap_at = Some(at);
         self.resync(at - now, false);
     }
@@ -442,7 +511,11 @@ impl Follow {
 
     async fn outcome(&mut self, outcome: Outcome) -> Result<(), FollowError> {
         match outcome {
-            Outcome::Looked { ours, prompted, result } => self.looked(ours, prompted, result).await,
+            Outcome::Looked {
+                ours,
+                prompted,
+                result,
+            } => self.looked(ours, prompted, result).await,
             Outcome::Windowed(result) => self.windowed(result).await,
             Outcome::Read(result) => {
                 if let Ok(Reading::Whole(snapshot)) = &result {
@@ -450,7 +523,11 @@ impl Follow {
                 }
                 self.was_read(result).await
             }
-            Outcome::Fetched { wanted, tip, result } => self.fetched(wanted, tip, result).await,
+            Outcome::Fetched {
+                wanted,
+                tip,
+                result,
+            } => self.fetched(wanted, tip, result).await,
             Outcome::Checked { asked, tip, result } => self.checked(asked, tip, result).await,
             Outcome::Inspected(inspection) => {
                 self.inspected(inspection);
@@ -465,8 +542,12 @@ impl Follow {
     }
 
     fn publish(&mut self) {
-        let place = Place { tip: self.tip, at_node_tip: self.on && self.at_node_tip() };
-        self.place.send_if_modified(|known| std::mem::replace(known, place) != place);
+        let place = Place {
+            tip: self.tip,
+            at_node_tip: self.on && self.at_node_tip(),
+        };
+        self.place
+            .send_if_modified(|known| std::mem::replace(known, place) != place);
         let obstacle = self.obstacle();
         self.board.publish(obstacle);
     }

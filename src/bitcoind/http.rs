@@ -29,7 +29,10 @@ struct Limit {
 
 impl Limit {
     const fn new(seconds: u64, megabytes: u64) -> Self {
-        Self { time: Duration::from_secs(seconds), bytes: megabytes << 20 }
+        Self {
+            time: Duration::from_secs(seconds),
+            bytes: megabytes << 20,
+        }
     }
 }
 
@@ -61,7 +64,10 @@ impl std::fmt::Debug for Credentials {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Cookie(path) => f.debug_tuple("Cookie").field(path).finish(),
-            Self::User { user, .. } => f.debug_struct("User").field("user", user).finish_non_exhaustive(),
+            Self::User { user, .. } => f
+                .debug_struct("User")
+                .field("user", user)
+                .finish_non_exhaustive(),
         }
     }
 }
@@ -96,7 +102,12 @@ impl Http {
             .timeout_connect(Some(CONNECT_LIMIT))
             .build()
             .new_agent();
-        Self { agent, url: url.to_owned(), credentials, authorization: Mutex::new(None) }
+        Self {
+            agent,
+            url: url.to_owned(),
+            credentials,
+            authorization: Mutex::new(None),
+        }
     }
 
     /// Ends all calls, those that wait for an answer included. Later calls fail.
@@ -119,7 +130,9 @@ impl Http {
                 .timeout_global(Some(limit.time))
                 .build();
             match self.read(request.send(body), limit) {
-                Ok((401, _)) if !renewed && self.authorization(true)? != authorization => renewed = true,
+                Ok((401, _)) if !renewed && self.authorization(true)? != authorization => {
+                    renewed = true
+                }
                 Ok((401, _)) => return Err(self.unauthorized()),
                 Ok((status, body)) => return self.judge(status, body),
                 Err(Failure::Broken(_)) if repeats > 0 => repeats -= 1,
@@ -128,39 +141,66 @@ impl Http {
         }
     }
 
-    fn read(&self, answer: Result<ureq::http::Response<ureq::Body>, ureq::Error>, limit: Limit) -> Result<(u16, Vec<u8>), Failure> {
+    fn read(
+        &self,
+        answer: Result<ureq::http::Response<ureq::Body>, ureq::Error>,
+        limit: Limit,
+    ) -> Result<(u16, Vec<u8>), Failure> {
         let mut answer = answer.map_err(|error| self.failure(error))?;
-        let body = answer.body_mut().with_config().limit(limit.bytes).read_to_vec().map_err(|error| self.failure(error))?;
+        let body = answer
+            .body_mut()
+            .with_config()
+            .limit(limit.bytes)
+            .read_to_vec()
+            .map_err(|error| self.failure(error))?;
         Ok((answer.status().as_u16(), body))
     }
 
     fn judge(&self, status: u16, body: Vec<u8>) -> Result<Vec<u8>, NodeError> {
-        let json = matches!(body.iter().find(|byte| !byte.is_ascii_whitespace()), Some(b'{' | b'['));
+        let json = matches!(
+            body.iter().find(|byte| !byte.is_ascii_whitespace()),
+            Some(b'{' | b'[')
+        );
         match status {
             200 | 404 | 500 if json => Ok(body),
             403 => Err(NodeError::persistent(
                 Cause::Forbidden,
-                format!("bitcoind at {} forbids a call that is needed: extend rpcwhitelist of this user, or remove it", self.url),
+                format!(
+                    "bitcoind at {} forbids a call that is needed: extend rpcwhitelist of this user, or remove it",
+                    self.url
+                ),
             )),
             503 => Err(self.busy()),
             _ => Err(NodeError::persistent(
                 Cause::Shape,
-                format!("{} answered HTTP {status} without JSON: set bitcoind.rpc_url to the RPC port of bitcoind", self.url),
+                format!(
+                    "{} answered HTTP {status} without JSON: set bitcoind.rpc_url to the RPC port of bitcoind",
+                    self.url
+                ),
             )),
         }
     }
 
     /// The header's value; `renew` reads the cookie again.
     fn authorization(&self, renew: bool) -> Result<String, NodeError> {
-        let mut kept = self.authorization.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut kept = self
+            .authorization
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         if let (Some(value), false) = (kept.as_ref(), renew) {
             return Ok(value.clone());
         }
         let pair = match &self.credentials {
             Credentials::User { user, password } => format!("{user}:{password}"),
-            Credentials::Cookie(path) => std::fs::read_to_string(path).map_err(|error| no_cookie(path, &error))?.trim().to_owned(),
+            Credentials::Cookie(path) => std::fs::read_to_string(path)
+                .map_err(|error| no_cookie(path, &error))?
+                .trim()
+                .to_owned(),
         };
-        let value = format!("Basic {}", base64::engine::general_purpose::STANDARD.encode(pair));
+        let value = format!(
+            "Basic {}",
+            base64::engine::general_purpose::STANDARD.encode(pair)
+        );
         *kept = Some(value.clone());
         Ok(value)
     }
@@ -178,13 +218,22 @@ impl Http {
             ),
             Credentials::User { user, .. } => NodeError::persistent(
                 Cause::Unauthorized,
-                format!("bitcoind at {} refuses user {user:?}: correct bitcoind.rpc_user and bitcoind.rpc_password", self.url),
+                format!(
+                    "bitcoind at {} refuses user {user:?}: correct bitcoind.rpc_user and bitcoind.rpc_password",
+                    self.url
+                ),
             ),
         }
     }
 
     fn busy(&self) -> NodeError {
-        NodeError::transient(Cause::Busy, format!("bitcoind at {} has no room for more calls (rpcworkqueue is full)", self.url))
+        NodeError::transient(
+            Cause::Busy,
+            format!(
+                "bitcoind at {} has no room for more calls (rpcworkqueue is full)",
+                self.url
+            ),
+        )
     }
 
     fn failure(&self, error: ureq::Error) -> Failure {
@@ -193,32 +242,42 @@ impl Http {
             ureq::Error::Timeout(ureq::Timeout::Connect | ureq::Timeout::Resolve) => {
                 Failure::Other(self.unreachable("no connection in time"))
             }
-            ureq::Error::Timeout(_) => {
-                Failure::Other(NodeError::transient(Cause::TimedOut, format!("bitcoind at {url} did not answer in time")))
-            }
+            ureq::Error::Timeout(_) => Failure::Other(NodeError::transient(
+                Cause::TimedOut,
+                format!("bitcoind at {url} did not answer in time"),
+            )),
             ureq::Error::Io(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
                 Failure::Other(self.unreachable("connection refused"))
             }
             ureq::Error::BodyExceedsLimit(bytes) => Failure::Other(NodeError::persistent(
                 Cause::Shape,
-                format!("{url} answered with more than {} MB: set bitcoind.rpc_url to the RPC port of bitcoind", bytes >> 20),
+                format!(
+                    "{url} answered with more than {} MB: set bitcoind.rpc_url to the RPC port of bitcoind",
+                    bytes >> 20
+                ),
             )),
             ureq::Error::HostNotFound => Failure::Other(self.unreachable("no such host")),
             ureq::Error::ConnectionFailed => Failure::Other(self.unreachable("connection failed")),
             ureq::Error::BadUri(what) => Failure::Other(NodeError::persistent(
                 Cause::Setup,
-                format!("bitcoind.rpc_url {url:?} is not an address ({what}): write it as http://127.0.0.1:8332"),
+                format!(
+                    "bitcoind.rpc_url {url:?} is not an address ({what}): write it as http://127.0.0.1:8332"
+                ),
             )),
-            other => {
-                Failure::Broken(NodeError::transient(Cause::Unreachable, format!("the connection to bitcoind at {url} broke ({other})")))
-            }
+            other => Failure::Broken(NodeError::transient(
+                Cause::Unreachable,
+                format!("the connection to bitcoind at {url} broke ({other})"),
+            )),
         }
     }
 
     fn unreachable(&self, why: &str) -> NodeError {
         NodeError::transient(
             Cause::Unreachable,
-            format!("bitcoind does not answer at {} ({why}): start it with server=1, or set bitcoind.rpc_url", self.url),
+            format!(
+                "bitcoind does not answer at {} ({why}): start it with server=1, or set bitcoind.rpc_url",
+                self.url
+            ),
         )
     }
 }
@@ -247,12 +306,17 @@ fn limit_of(request: &Request) -> Limit {
 /// The same method also asks for the state of a scan, and ends it.
 fn starts_scan(request: &Request) -> bool {
     let scans = matches!(request.method, "scantxoutset" | "scanblocks");
-    scans && request.params.is_some_and(|params| params.get().starts_with(r#"["start""#))
+    scans
+        && request
+            .params
+            .is_some_and(|params| params.get().starts_with(r#"["start""#))
 }
 
 /// `getblock` with verbosity 0; the others answer with many times the block's size.
 fn is_hex(request: &Request) -> bool {
-    request.params.is_some_and(|params| params.get().ends_with(",0]"))
+    request
+        .params
+        .is_some_and(|params| params.get().ends_with(",0]"))
 }
 
 fn transport_error(error: NodeError) -> jsonrpc::Error {
@@ -266,17 +330,26 @@ impl jsonrpc::client::Transport for Shared {
     fn send_request(&self, request: Request) -> Result<Response, jsonrpc::Error> {
         let body = serde_json::to_vec(&request)?;
         // A scan that is sent twice would fail with "Scan already in progress"; everything else that we ask is a read.
-        let answer = self.0.exchange(&body, limit_of(&request), !starts_scan(&request)).map_err(transport_error)?;
+        let answer = self
+            .0
+            .exchange(&body, limit_of(&request), !starts_scan(&request))
+            .map_err(transport_error)?;
         Ok(serde_json::from_slice(&answer)?)
     }
 
     fn send_batch(&self, requests: &[Request]) -> Result<Vec<Response>, jsonrpc::Error> {
         let body = serde_json::to_vec(requests)?;
-        let answer = self.0.exchange(&body, HEAVY_LIMIT, true).map_err(transport_error)?;
+        let answer = self
+            .0
+            .exchange(&body, HEAVY_LIMIT, true)
+            .map_err(transport_error)?;
         match serde_json::from_slice::<Vec<Response>>(&answer) {
             Ok(responses) => Ok(responses),
             // A batch that is refused whole (warm-up) comes back as one error.
-            Err(error) => match serde_json::from_slice::<Response>(&answer).ok().and_then(|response| response.error) {
+            Err(error) => match serde_json::from_slice::<Response>(&answer)
+                .ok()
+                .and_then(|response| response.error)
+            {
                 Some(refusal) => Err(jsonrpc::Error::Rpc(refusal)),
                 None => Err(error.into()),
             },

@@ -39,8 +39,18 @@ enum What {
 
 impl Join {
     /// A transaction over `rawtx`, `size` bytes long. Given back if the node has announced it already.
-    pub(super) fn tx(&mut self, txid: Txid, tx: Transaction, size: usize, now: Instant) -> Option<Transaction> {
-        if let Some(Half { what: What::Accepted, .. }) = self.take(&txid) {
+    pub(super) fn tx(
+        &mut self,
+        txid: Txid,
+        tx: Transaction,
+        size: usize,
+        now: Instant,
+    ) -> Option<Transaction> {
+        if let Some(Half {
+            what: What::Accepted,
+            ..
+        }) = self.take(&txid)
+        {
             return Some(tx);
         }
         self.insert(txid, What::Tx(Box::new(tx), size), now);
@@ -59,8 +69,14 @@ impl Join {
     /// The transaction, if it waits here: spares a call.
     pub(super) fn take_tx(&mut self, txid: &Txid) -> Option<Transaction> {
         match self.take(txid)? {
-            Half { what: What::Tx(tx, _), .. } => Some(*tx),
-            Half { what: What::Accepted, .. } => None,
+            Half {
+                what: What::Tx(tx, _),
+                ..
+            } => Some(*tx),
+            Half {
+                what: What::Accepted,
+                ..
+            } => None,
         }
     }
 
@@ -71,7 +87,8 @@ impl Join {
 
     /// A block was announced, and on one address all `rawtx` of it came before: none of them will be announced.
     pub(super) fn forget_txs(&mut self) {
-        self.halves.retain(|_, half| matches!(half.what, What::Accepted));
+        self.halves
+            .retain(|_, half| matches!(half.what, What::Accepted));
         self.bytes = 0;
     }
 
@@ -87,7 +104,11 @@ impl Join {
                 break;
             }
             self.order.pop_front();
-            if self.halves.get(&txid).is_some_and(|half| half.since == since) {
+            if self
+                .halves
+                .get(&txid)
+                .is_some_and(|half| half.since == since)
+            {
                 self.take(&txid);
             }
         }
@@ -96,7 +117,11 @@ impl Join {
                 break;
             }
             self.announced.pop_front();
-            if self.halves.get(&txid).is_some_and(|half| half.since == since && matches!(half.what, What::Accepted)) {
+            if self
+                .halves
+                .get(&txid)
+                .is_some_and(|half| half.since == since && matches!(half.what, What::Accepted))
+            {
                 late.push(txid);
             }
         }
@@ -105,13 +130,22 @@ impl Join {
 
     /// An announced transaction is waited for.
     pub(super) fn waits(&self) -> bool {
-        let waits = |half: &Half, since: Instant| half.since == since && matches!(half.what, What::Accepted);
-        self.announced.iter().any(|(since, txid)| self.halves.get(txid).is_some_and(|half| waits(half, *since)))
+        let waits = |half: &Half, since: Instant| {
+            half.since == since && matches!(half.what, What::Accepted)
+        };
+        self.announced.iter().any(|(since, txid)| {
+            self.halves
+                .get(txid)
+                .is_some_and(|half| waits(half, *since))
+        })
     }
 
     /// When [`Self::expire`] has something to do.
     pub(super) fn next_expiry(&self) -> Option<Instant> {
-        let fetch = self.announced.front().map(|(since, _)| *since + FETCH_AFTER);
+        let fetch = self
+            .announced
+            .front()
+            .map(|(since, _)| *since + FETCH_AFTER);
         let drop = self.order.front().map(|(since, _)| *since + KEEP);
         fetch.into_iter().chain(drop).min()
     }
@@ -121,7 +155,11 @@ impl Join {
             What::Tx(_, size) => self.bytes += size,
             What::Accepted => self.announced.push_back((now, txid)),
         }
-        if let Some(Half { what: What::Tx(_, size), .. }) = self.halves.insert(txid, Half { since: now, what }) {
+        if let Some(Half {
+            what: What::Tx(_, size),
+            ..
+        }) = self.halves.insert(txid, Half { since: now, what })
+        {
             self.bytes = self.bytes.saturating_sub(size);
         }
         self.order.push_back((now, txid));
@@ -191,11 +229,17 @@ impl Settling {
         if fetching {
             at = at.max(last + BLOCK);
         }
-        Some(at.min((first + LONG).max(last + PAUSE)).min(first + LONGEST))
+        Some(
+            at.min((first + LONG).max(last + PAUSE))
+                .min(first + LONGEST),
+        )
     }
 
     pub(super) fn settled(&mut self) {
-        *self = Self { block_until: self.block_until, ..Self::default() };
+        *self = Self {
+            block_until: self.block_until,
+            ..Self::default()
+        };
     }
 }
 
@@ -262,7 +306,12 @@ mod tests {
     use super::*;
 
     fn tx(n: u32) -> (Txid, Transaction) {
-        let tx = Transaction { version: Version(2), lock_time: LockTime::from_consensus(n), input: vec![], output: vec![] };
+        let tx = Transaction {
+            version: Version(2),
+            lock_time: LockTime::from_consensus(n),
+            input: vec![],
+            output: vec![],
+        };
         (tx.compute_txid(), tx)
     }
 
@@ -278,7 +327,11 @@ mod tests {
         assert_eq!(join.accepted(txid, now), Some(a.clone()));
         assert_eq!(join.accepted(txid, now), None);
         assert_eq!(join.tx(txid, a.clone(), 10, now), Some(a.clone()));
-        assert_eq!(join.tx(txid, a, 10, now), None, "nothing of the first pair is left");
+        assert_eq!(
+            join.tx(txid, a, 10, now),
+            None,
+            "nothing of the first pair is left"
+        );
     }
 
     #[test]
@@ -347,7 +400,10 @@ mod tests {
         assert_eq!((settling.due(false), settling.is_idle()), (None, true));
         settling.gone(start);
         settling.gone(after(start, 30));
-        assert_eq!((settling.due(false), settling.is_idle()), (Some(after(start, 280)), false));
+        assert_eq!(
+            (settling.due(false), settling.is_idle()),
+            (Some(after(start, 280)), false)
+        );
         settling.settled();
         assert_eq!((settling.due(false), settling.is_idle()), (None, true));
     }
@@ -395,10 +451,16 @@ mod tests {
             during.remove(&txid);
         }
         during.accept(c);
-        assert_eq!([a, b, c, d].map(|txid| during.answer(&txid)), [true, false, true, true]);
+        assert_eq!(
+            [a, b, c, d].map(|txid| during.answer(&txid)),
+            [true, false, true, true]
+        );
         during.ask(&[a]);
         during.deafen();
         assert!(!during.answer(&a));
-        assert!(during.asked.is_empty(), "nothing is kept of what has been answered");
+        assert!(
+            during.asked.is_empty(),
+            "nothing is kept of what has been answered"
+        );
     }
 }

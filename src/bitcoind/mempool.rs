@@ -42,7 +42,11 @@ pub(super) async fn read(rpc: &Rpc) -> Result<Reading, NodeError> {
     if rpc.best_block().await? != tip {
         return Ok(Reading::Moved);
     }
-    Ok(Reading::Whole(Snapshot { tip, txids: list.txids.into_iter().collect(), sequence: list.mempool_sequence }))
+    Ok(Reading::Whole(Snapshot {
+        tip,
+        txids: list.txids.into_iter().collect(),
+        sequence: list.mempool_sequence,
+    }))
 }
 
 /// What was heard of the mempool since a reading was begun, in order.
@@ -94,8 +98,12 @@ impl Since {
         let from = snapshot.sequence.unwrap_or(0);
         for news in &self.news {
             match *news {
-                News::Accepted(sequence, txid) if sequence >= from => _ = snapshot.txids.insert(txid),
-                News::Removed(sequence, txid) if sequence >= from => _ = snapshot.txids.remove(&txid),
+                News::Accepted(sequence, txid) if sequence >= from => {
+                    _ = snapshot.txids.insert(txid)
+                }
+                News::Removed(sequence, txid) if sequence >= from => {
+                    _ = snapshot.txids.remove(&txid)
+                }
                 News::Seen(txid) => _ = snapshot.txids.insert(txid),
                 News::Accepted(..) | News::Removed(..) => {}
             }
@@ -112,7 +120,12 @@ pub(super) fn parents_first(found: Vec<(Txid, Transaction)>) -> Vec<(Txid, Trans
     for txid in order {
         let mut path = vec![txid];
         while let Some(&last) = path.last() {
-            let parent = |tx: &Transaction| tx.input.iter().map(|input| input.previous_output.txid).find(|txid| waiting.contains_key(txid));
+            let parent = |tx: &Transaction| {
+                tx.input
+                    .iter()
+                    .map(|input| input.previous_output.txid)
+                    .find(|txid| waiting.contains_key(txid))
+            };
             match waiting.get(&last).and_then(parent) {
                 Some(parent) => path.push(parent),
                 None => {
@@ -135,8 +148,22 @@ mod tests {
     use super::*;
 
     fn spends(parents: &[Txid], n: u32) -> (Txid, Transaction) {
-        let input = parents.iter().map(|txid| TxIn { previous_output: OutPoint { txid: *txid, vout: n }, ..TxIn::default() }).collect();
-        let tx = Transaction { version: Version(2), lock_time: LockTime::from_consensus(n), input, output: vec![] };
+        let input = parents
+            .iter()
+            .map(|txid| TxIn {
+                previous_output: OutPoint {
+                    txid: *txid,
+                    vout: n,
+                },
+                ..TxIn::default()
+            })
+            .collect();
+        let tx = Transaction {
+            version: Version(2),
+            lock_time: LockTime::from_consensus(n),
+            input,
+            output: vec![],
+        };
         (tx.compute_txid(), tx)
     }
 
@@ -147,7 +174,14 @@ mod tests {
         let c = spends(&[id(2), b.0, a.0], 2);
         let d = spends(&[c.0, b.0], 3);
         let alone = spends(&[id(3)], 4);
-        let found = vec![d.clone(), c.clone(), alone.clone(), b.clone(), d.clone(), a.clone()];
+        let found = vec![
+            d.clone(),
+            c.clone(),
+            alone.clone(),
+            b.clone(),
+            d.clone(),
+            a.clone(),
+        ];
         assert_eq!(parents_first(found), [a, b, c, d, alone]);
     }
 
@@ -156,7 +190,11 @@ mod tests {
     }
 
     fn snapshot(txids: &[u8], sequence: Option<u64>) -> Snapshot {
-        Snapshot { tip: BlockHash::all_zeros(), txids: txids.iter().map(|n| id(*n)).collect(), sequence }
+        Snapshot {
+            tip: BlockHash::all_zeros(),
+            txids: txids.iter().map(|n| id(*n)).collect(),
+            sequence,
+        }
     }
 
     #[test]
@@ -168,7 +206,10 @@ mod tests {
         since.removed(12, id(3));
         since.removed(13, id(4));
         // 9 is below 10: the list was made after it, and holds transaction 1 because it came back.
-        assert_eq!(since.correct(snapshot(&[1, 4], Some(10))), Some(snapshot(&[1, 2], Some(10))));
+        assert_eq!(
+            since.correct(snapshot(&[1, 4], Some(10))),
+            Some(snapshot(&[1, 2], Some(10)))
+        );
     }
 
     #[test]
@@ -176,15 +217,24 @@ mod tests {
         let mut since = Since::default();
         since.removed(10, id(1));
         since.accepted(11, id(1));
-        assert_eq!(since.correct(snapshot(&[1], Some(10))), Some(snapshot(&[1], Some(10))));
+        assert_eq!(
+            since.correct(snapshot(&[1], Some(10))),
+            Some(snapshot(&[1], Some(10)))
+        );
     }
 
     #[test]
     fn without_numbers_what_was_seen_is_kept() {
         let mut since = Since::default();
         since.seen(id(5));
-        assert_eq!(since.correct(snapshot(&[1], Some(10))), Some(snapshot(&[1, 5], Some(10))));
-        assert_eq!(since.correct(snapshot(&[], None)), Some(snapshot(&[5], None)));
+        assert_eq!(
+            since.correct(snapshot(&[1], Some(10))),
+            Some(snapshot(&[1, 5], Some(10)))
+        );
+        assert_eq!(
+            since.correct(snapshot(&[], None)),
+            Some(snapshot(&[5], None))
+        );
     }
 
     #[test]

@@ -88,10 +88,18 @@ pub struct NodeError {
 
 impl NodeError {
     pub(crate) fn transient(cause: Cause, message: String) -> Self {
-        Self { kind: Kind::Transient, cause, message }
+        Self {
+            kind: Kind::Transient,
+            cause,
+            message,
+        }
     }
 
     pub(crate) fn persistent(cause: Cause, message: String) -> Self {
-        Self { kind: Kind::Persistent, cause, message }
+        Self {
+            kind: Kind::Persistent,
+            cause,
+            message,
+        }
     }
 }

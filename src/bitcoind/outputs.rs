@@ -71,13 +71,22 @@ pub(super) struct Part {
 
 impl Outputs {
     /// Scans for these scripts, which all differ. `size`: the scripts and outputs of a part, unless one script has more.
-    pub(super) async fn scan(rpc: &Rpc, spks: Vec<ScriptBuf>, size: usize) -> Result<Self, NodeError> {
+    pub(super) async fn scan(
+        rpc: &Rpc,
+        spks: Vec<ScriptBuf>,
+        size: usize,
+    ) -> Result<Self, NodeError> {
         let scan = rpc.scan(spks.clone()).await.map_err(explain)?;
         let split = tokio::task::spawn_blocking(move || {
             let (block, found) = read_scan(scan)?;
-            Ok(Self { block, parts: parts(spks, found, size) })
+            Ok(Self {
+                block,
+                parts: parts(spks, found, size),
+            })
         });
-        split.await.unwrap_or_else(|_| Err(NodeError::transient(Cause::Busy, "the daemon stops".into())))
+        split
+            .await
+            .unwrap_or_else(|_| Err(NodeError::transient(Cause::Busy, "the daemon stops".into())))
     }
 
     /// Brings them to our tip of now.
@@ -98,8 +107,15 @@ impl Outputs {
 }
 
 impl Chain {
-    pub(super) async fn wait_for(&mut self, what: impl FnMut(&Place) -> bool) -> Result<(), Failed> {
-        self.place.wait_for(what).await.map(drop).map_err(|_| Failed::Over)
+    pub(super) async fn wait_for(
+        &mut self,
+        what: impl FnMut(&Place) -> bool,
+    ) -> Result<(), Failed> {
+        self.place
+            .wait_for(what)
+            .await
+            .map(drop)
+            .map_err(|_| Failed::Over)
     }
 
     pub(super) fn is_at_node_tip(&self) -> bool {
@@ -108,18 +124,27 @@ impl Chain {
 
     /// Our blocks above `block`, once we have come to it. We may never do: the node may take it back.
     async fn from(&mut self, block: BlockId) -> Result<Vec<BlockId>, Failed> {
-        while self.reader.snapshot().tip()?.is_none_or(|tip| tip.height < block.height) {
-            let there = self.wait_for(|place| place.tip.is_some_and(|tip| tip.height >= block.height));
+        while self
+            .reader
+            .snapshot()
+            .tip()?
+            .is_none_or(|tip| tip.height < block.height)
+        {
+            let there =
+                self.wait_for(|place| place.tip.is_some_and(|tip| tip.height >= block.height));
             if let Ok(there) = tokio::time::timeout(LOOK, there).await {
                 there?;
                 // Otherwise it was, and is not any more: the follower has not said so yet.
                 tokio::time::sleep(SOON).await;
-            } else if self.rpc.hashes(vec![block.height]).await?.pop().flatten() != Some(block.hash) {
+            } else if self.rpc.hashes(vec![block.height]).await?.pop().flatten() != Some(block.hash)
+            {
                 return Err(Failed::Moved);
             }
         }
         let snapshot = self.reader.snapshot();
-        let Some(tip) = snapshot.tip()?.filter(|tip| tip.height >= block.height) else { return Err(Failed::Moved) };
+        let Some(tip) = snapshot.tip()?.filter(|tip| tip.height >= block.height) else {
+            return Err(Failed::Moved);
+        };
         if tip.height - block.height > CARRY {
             return Err(Failed::Moved);
         }
@@ -143,7 +168,11 @@ impl Part {
             for input in &tx.input {
                 self.found.remove(&input.previous_output);
             }
-            if !tx.output.iter().any(|output| self.spks.contains(&output.script_pubkey)) {
+            if !tx
+                .output
+                .iter()
+                .any(|output| self.spks.contains(&output.script_pubkey))
+            {
                 continue;
             }
             let txid = tx.compute_txid();
@@ -151,7 +180,16 @@ impl Part {
                 if self.spks.contains(&output.script_pubkey) {
                     let outpoint = OutPoint { txid, vout };
                     let spk = output.script_pubkey.clone();
-                    self.found.insert(outpoint, FoundOutput { outpoint, spk, value: output.value, height, coinbase: position == 0 });
+                    self.found.insert(
+                        outpoint,
+                        FoundOutput {
+                            outpoint,
+                            spk,
+                            value: output.value,
+                            height,
+                            coinbase: position == 0,
+                        },
+                    );
                 }
             }
         }
@@ -188,24 +226,55 @@ fn parts(spks: Vec<ScriptBuf>, found: Vec<FoundOutput>, size: usize) -> Vec<Part
 
 fn explain(error: NodeError) -> NodeError {
     if error.cause == Cause::Rpc(SCAN_RUNS) && error.message.contains("in progress") {
-        return NodeError::transient(Cause::Busy, "bitcoind runs another scan of its unspent outputs; waiting for its end".into());
+        return NodeError::transient(
+            Cause::Busy,
+            "bitcoind runs another scan of its unspent outputs; waiting for its end".into(),
+        );
     }
     error
 }
 
 fn read_scan(scan: Scan) -> Result<(BlockId, Vec<FoundOutput>), NodeError> {
     let hash = scan.bestblock.filter(|_| scan.success);
-    let hash =
-        hash.ok_or_else(|| NodeError::transient(Cause::Busy, "somebody ended the scan of the unspent outputs; starting it again".into()))?;
-    let outputs = scan.unspents.into_iter().map(found_output).collect::<Option<_>>();
-    let outputs = outputs.ok_or_else(|| NodeError::persistent(Cause::Shape, "bitcoind's scan names an amount that is none".into()))?;
-    Ok((BlockId { height: scan.height, hash }, outputs))
+    let hash = hash.ok_or_else(|| {
+        NodeError::transient(
+            Cause::Busy,
+            "somebody ended the scan of the unspent outputs; starting it again".into(),
+        )
+    })?;
+    let outputs = scan
+        .unspents
+        .into_iter()
+        .map(found_output)
+        .collect::<Option<_>>();
+    let outputs = outputs.ok_or_else(|| {
+        NodeError::persistent(
+            Cause::Shape,
+            "bitcoind's scan names an amount that is none".into(),
+        )
+    })?;
+    Ok((
+        BlockId {
+            height: scan.height,
+            hash,
+        },
+        outputs,
+    ))
 }
 
 fn found_output(unspent: Unspent) -> Option<FoundOutput> {
-    let outpoint = OutPoint { txid: unspent.txid, vout: unspent.vout };
+    let outpoint = OutPoint {
+        txid: unspent.txid,
+        vout: unspent.vout,
+    };
     let value = Amount::from_str_in(unspent.amount.get(), Denomination::Bitcoin).ok()?;
-    Some(FoundOutput { outpoint, spk: unspent.script, value, height: unspent.height, coinbase: unspent.coinbase })
+    Some(FoundOutput {
+        outpoint,
+        spk: unspent.script,
+        value,
+        height: unspent.height,
+        coinbase: unspent.coinbase,
+    })
 }
 
 #[cfg(test)]
@@ -213,7 +282,10 @@ mod tests {
     use bitcoin::absolute::LockTime;
     use bitcoin::block::{Header, Version};
     use bitcoin::hashes::Hash;
-    use bitcoin::{BlockHash, CompactTarget, Sequence, Transaction, TxIn, TxMerkleNode, TxOut, Txid, Witness, transaction};
+    use bitcoin::{
+        BlockHash, CompactTarget, Sequence, Transaction, TxIn, TxMerkleNode, TxOut, Txid, Witness,
+        transaction,
+    };
 
     use super::*;
 
@@ -234,7 +306,13 @@ mod tests {
                     witness: Witness::new(),
                 })
                 .collect(),
-            output: pays.iter().map(|(n, value)| TxOut { value: Amount::from_sat(*value), script_pubkey: spk(*n) }).collect(),
+            output: pays
+                .iter()
+                .map(|(n, value)| TxOut {
+                    value: Amount::from_sat(*value),
+                    script_pubkey: spk(*n),
+                })
+                .collect(),
         }
     }
 
@@ -251,36 +329,88 @@ mod tests {
     }
 
     fn found(n: u8, owner: u8) -> FoundOutput {
-        let outpoint = OutPoint { txid: Txid::from_byte_array([n; 32]), vout: 0 };
-        FoundOutput { outpoint, spk: spk(owner), value: Amount::from_sat(9), height: 1, coinbase: false }
+        let outpoint = OutPoint {
+            txid: Txid::from_byte_array([n; 32]),
+            vout: 0,
+        };
+        FoundOutput {
+            outpoint,
+            spk: spk(owner),
+            value: Amount::from_sat(9),
+            height: 1,
+            coinbase: false,
+        }
     }
 
     #[test]
     fn a_scan_is_carried_over_spends_and_payments_of_a_block() {
         let old = found(9, 1);
         let spent = old.outpoint;
-        let mut part = Part { spks: HashSet::from([spk(1)]), found: HashMap::from([(spent, old)]) };
+        let mut part = Part {
+            spks: HashSet::from([spk(1)]),
+            found: HashMap::from([(spent, old)]),
+        };
         let coinbase = tx(&[OutPoint::null()], &[(1, 50)]);
         let pays = tx(&[spent], &[(2, 5), (1, 6), (1, 7)]);
-        let pays_at = |vout| OutPoint { txid: pays.compute_txid(), vout };
+        let pays_at = |vout| OutPoint {
+            txid: pays.compute_txid(),
+            vout,
+        };
         let spends_within = tx(&[pays_at(1)], &[(3, 6)]);
-        part.connect(&block(vec![coinbase.clone(), pays.clone(), spends_within]), 7);
-        let mut left: Vec<_> =
-            part.found.values().map(|output| (output.outpoint, output.value.to_sat(), output.height, output.coinbase)).collect();
+        part.connect(
+            &block(vec![coinbase.clone(), pays.clone(), spends_within]),
+            7,
+        );
+        let mut left: Vec<_> = part
+            .found
+            .values()
+            .map(|output| {
+                (
+                    output.outpoint,
+                    output.value.to_sat(),
+                    output.height,
+                    output.coinbase,
+                )
+            })
+            .collect();
         left.sort_by_key(|(_, value, _, _)| *value);
-        assert_eq!(left, [(pays_at(2), 7, 7, false), (OutPoint { txid: coinbase.compute_txid(), vout: 0 }, 50, 7, true)]);
+        assert_eq!(
+            left,
+            [
+                (pays_at(2), 7, 7, false),
+                (
+                    OutPoint {
+                        txid: coinbase.compute_txid(),
+                        vout: 0
+                    },
+                    50,
+                    7,
+                    true
+                )
+            ]
+        );
     }
 
     #[test]
     fn each_script_is_in_one_part_with_all_that_it_owns() {
-        let all: Vec<_> = (0..40).map(|n| found(n, [1, 2, 5][usize::from(n % 3)])).collect();
+        let all: Vec<_> = (0..40)
+            .map(|n| found(n, [1, 2, 5][usize::from(n % 3)]))
+            .collect();
         let parts = parts((0..8).map(spk).collect(), all, 16);
-        let sizes: Vec<_> = parts.iter().map(|part| (part.spks.len(), part.found.len())).collect();
+        let sizes: Vec<_> = parts
+            .iter()
+            .map(|part| (part.spks.len(), part.found.len()))
+            .collect();
         assert_eq!(sizes, [(2, 14), (3, 13), (3, 13)]);
         let spks: HashSet<_> = parts.iter().flat_map(|part| &part.spks).collect();
         assert_eq!(spks.len(), 8);
         for part in &parts {
-            assert!(part.found.iter().all(|(outpoint, output)| part.spks.contains(&output.spk) && *outpoint == output.outpoint));
+            assert!(
+                part.found
+                    .iter()
+                    .all(|(outpoint, output)| part.spks.contains(&output.spk)
+                        && *outpoint == output.outpoint)
+            );
         }
     }
 
@@ -288,7 +418,13 @@ mod tests {
     fn a_script_that_owns_more_than_a_part_may_hold_has_one_of_its_own() {
         let all: Vec<_> = (0..40).map(|n| found(n, 1)).collect();
         let parts = parts(vec![spk(0), spk(1), spk(2)], all, 10);
-        assert_eq!(parts.iter().map(|part| (part.spks.len(), part.found.len())).collect::<Vec<_>>(), [(1, 0), (1, 40), (1, 0)]);
+        assert_eq!(
+            parts
+                .iter()
+                .map(|part| (part.spks.len(), part.found.len()))
+                .collect::<Vec<_>>(),
+            [(1, 0), (1, 40), (1, 0)]
+        );
     }
 
     #[test]
@@ -298,7 +434,14 @@ mod tests {
             "desc":"x","amount":20999999.97690001,"coinbase":true,"height":2,"more":[]}],"total_amount":1}"#;
         let (block, outputs) = read_scan(serde_json::from_str(text).unwrap()).unwrap();
         assert_eq!(block.height, 3);
-        assert_eq!((outputs[0].value.to_sat(), outputs[0].height, outputs[0].coinbase), (2_099_999_997_690_001, 2, true));
+        assert_eq!(
+            (
+                outputs[0].value.to_sat(),
+                outputs[0].height,
+                outputs[0].coinbase
+            ),
+            (2_099_999_997_690_001, 2, true)
+        );
     }
 
     #[test]

@@ -54,7 +54,11 @@ impl Rest {
     pub(super) fn new(url: &str) -> Self {
         let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
         let authority = rest.split('/').next().unwrap_or(rest).to_owned();
-        Self { authority, idle: Mutex::default(), end: CancellationToken::new() }
+        Self {
+            authority,
+            idle: Mutex::default(),
+            end: CancellationToken::new(),
+        }
     }
 
     /// Ends all calls; later ones fail.
@@ -63,7 +67,11 @@ impl Rest {
     }
 
     /// `GET` of a path under `/rest/`, into `room`, whose content does not matter. `None`: the node does not have it, or offers no REST.
-    pub(super) async fn get(&self, path: &str, room: Vec<u8>) -> Result<Option<Vec<u8>>, NodeError> {
+    pub(super) async fn get(
+        &self,
+        path: &str,
+        room: Vec<u8>,
+    ) -> Result<Option<Vec<u8>>, NodeError> {
         tokio::select! {
             answer = timeout(TIME, self.get_at_last(path, room)) => {
                 answer.unwrap_or_else(|_| Err(self.failed(Cause::TimedOut, "did not answer in time")))
@@ -72,7 +80,11 @@ impl Rest {
         }
     }
 
-    async fn get_at_last(&self, path: &str, mut room: Vec<u8>) -> Result<Option<Vec<u8>>, NodeError> {
+    async fn get_at_last(
+        &self,
+        path: &str,
+        mut room: Vec<u8>,
+    ) -> Result<Option<Vec<u8>>, NodeError> {
         loop {
             let kept = self.take();
             let may_be_stale = kept.is_some();
@@ -85,21 +97,35 @@ impl Rest {
                     self.keep(connection);
                     return match status {
                         StatusCode::OK => Ok(Some(room)),
-                        StatusCode::SERVICE_UNAVAILABLE => {
-                            Err(self.failed(Cause::Busy, "has no room for more calls (rpcworkqueue is full)"))
-                        }
+                        StatusCode::SERVICE_UNAVAILABLE => Err(self.failed(
+                            Cause::Busy,
+                            "has no room for more calls (rpcworkqueue is full)",
+                        )),
                         _ => Ok(None),
                     };
                 }
                 Err(Broken::Connection) if may_be_stale => {}
-                Err(Broken::Connection) => return Err(self.failed(Cause::Unreachable, "broke the connection")),
-                Err(Broken::TooLong) => return Err(self.failed(Cause::Shape, "answered with more than a block can hold")),
+                Err(Broken::Connection) => {
+                    return Err(self.failed(Cause::Unreachable, "broke the connection"));
+                }
+                Err(Broken::TooLong) => {
+                    return Err(
+                        self.failed(Cause::Shape, "answered with more than a block can hold")
+                    );
+                }
             }
         }
     }
 
-    async fn exchange(&self, connection: &mut Connection, path: &str, room: &mut Vec<u8>) -> Result<StatusCode, Broken> {
-        let request = Request::get(format!("/rest/{path}")).header(HOST, &self.authority).body(Empty::new());
+    async fn exchange(
+        &self,
+        connection: &mut Connection,
+        path: &str,
+        room: &mut Vec<u8>,
+    ) -> Result<StatusCode, Broken> {
+        let request = Request::get(format!("/rest/{path}"))
+            .header(HOST, &self.authority)
+            .body(Empty::new());
         let request = request.map_err(|_| Broken::Connection)?;
         connection.ready().await?;
         let (head, mut body) = connection.send_request(request).await?.into_parts();
@@ -110,7 +136,9 @@ impl Rest {
         }
         room.reserve(size);
         while let Some(frame) = body.frame().await {
-            let Ok(bytes) = frame?.into_data() else { continue };
+            let Ok(bytes) = frame?.into_data() else {
+                continue;
+            };
             if room.len().saturating_add(bytes.len()) > MOST_BYTES {
                 return Err(Broken::TooLong);
             }
@@ -120,15 +148,21 @@ impl Rest {
     }
 
     async fn connect(&self) -> Result<Connection, NodeError> {
-        let unreachable = |_| self.failed(Cause::Unreachable, "does not answer: start it with server=1, or set bitcoind.rpc_url");
+        let unreachable = |_| {
+            self.failed(
+                Cause::Unreachable,
+                "does not answer: start it with server=1, or set bitcoind.rpc_url",
+            )
+        };
         let stream = match timeout(CONNECT_TIME, TcpStream::connect(&self.authority)).await {
             Ok(stream) => stream.map_err(unreachable)?,
             Err(_) => return Err(self.failed(Cause::Unreachable, "gives no connection in time")),
         };
         // A request is one small packet; the answer to it must not wait for anything.
         let _ = stream.set_nodelay(true);
-        let (sender, connection) =
-            handshake(TokioIo::new(stream)).await.map_err(|_| self.failed(Cause::Unreachable, "broke the connection"))?;
+        let (sender, connection) = handshake(TokioIo::new(stream))
+            .await
+            .map_err(|_| self.failed(Cause::Unreachable, "broke the connection"))?;
         let end = self.end.clone();
         tokio::spawn(async move {
             tokio::select! {
@@ -147,12 +181,19 @@ impl Rest {
     }
 
     fn keep(&self, connection: Connection) {
-        self.idle.lock().unwrap_or_else(PoisonError::into_inner).push((connection, Instant::now()));
+        self.idle
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .push((connection, Instant::now()));
     }
 
     fn failed(&self, cause: Cause, what: &str) -> NodeError {
         let message = format!("bitcoind at {} {what}", self.authority);
-        if cause == Cause::Shape { NodeError::persistent(cause, message) } else { NodeError::transient(cause, message) }
+        if cause == Cause::Shape {
+            NodeError::persistent(cause, message)
+        } else {
+            NodeError::transient(cause, message)
+        }
     }
 }
 
@@ -165,7 +206,9 @@ mod tests {
 
     /// A server that gives each connection these answers, one for each request, and closes it then.
     async fn server(answers: Vec<&'static str>) -> Rest {
-        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port is free");
+        let listener = TcpListener::bind("127.0.0.1:0")
+            .await
+            .expect("a port is free");
         let address = listener.local_addr().expect("it listens");
         tokio::spawn(async move {
             while let Ok((mut stream, _)) = listener.accept().await {
@@ -183,8 +226,11 @@ mod tests {
 
     #[tokio::test]
     async fn a_connection_is_kept_and_one_that_the_node_closed_meanwhile_is_replaced() {
-        let rest =
-            server(vec!["HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nabc", "HTTP/1.1 404 Not Found\r\nContent-Length: 1\r\n\r\nx"]).await;
+        let rest = server(vec![
+            "HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nabc",
+            "HTTP/1.1 404 Not Found\r\nContent-Length: 1\r\n\r\nx",
+        ])
+        .await;
         for _ in 0..3 {
             assert_eq!(rest.get("a", vec![9; 5]).await, Ok(Some(b"abc".to_vec())));
             assert_eq!(rest.get("a", Vec::new()).await, Ok(None));
@@ -194,17 +240,43 @@ mod tests {
     #[tokio::test]
     async fn an_answer_that_breaks_off_or_never_ends_is_no_block() {
         let rest = server(vec!["HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nab"]).await;
-        assert_eq!(rest.get("a", Vec::new()).await.expect_err("it is cut off").cause, Cause::Unreachable);
-        let rest = server(vec!["HTTP/1.1 200 OK\r\nContent-Length: 99999999\r\n\r\nab"]).await;
-        assert_eq!(rest.get("a", Vec::new()).await.expect_err("it is too long").cause, Cause::Shape);
+        assert_eq!(
+            rest.get("a", Vec::new())
+                .await
+                .expect_err("it is cut off")
+                .cause,
+            Cause::Unreachable
+        );
+        let rest = server(vec![
+            "HTTP/1.1 200 OK\r\nContent-Length: 99999999\r\n\r\nab",
+        ])
+        .await;
+        assert_eq!(
+            rest.get("a", Vec::new())
+                .await
+                .expect_err("it is too long")
+                .cause,
+            Cause::Shape
+        );
         let rest = server(vec!["HTTP/1.1 503 Busy\r\nContent-Length: 0\r\n\r\n"]).await;
-        assert_eq!(rest.get("a", Vec::new()).await.expect_err("it is busy").cause, Cause::Busy);
+        assert_eq!(
+            rest.get("a", Vec::new())
+                .await
+                .expect_err("it is busy")
+                .cause,
+            Cause::Busy
+        );
     }
 
     #[tokio::test]
     async fn closing_ends_who_waits_and_who_comes_later() {
-        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port is free");
-        let rest = Rest::new(&format!("http://{}", listener.local_addr().expect("it listens")));
+        let listener = TcpListener::bind("127.0.0.1:0")
+            .await
+            .expect("a port is free");
+        let rest = Rest::new(&format!(
+            "http://{}",
+            listener.local_addr().expect("it listens")
+        ));
         let (answer, ()) = tokio::join!(rest.get("a", Vec::new()), async {
             let _stream = listener.accept().await.expect("it connects");
             rest.close();

@@ -135,7 +135,13 @@ impl Rpc {
     pub fn new(url: &str, credentials: Credentials) -> Self {
         let quick_http = Arc::new(Http::new(url, credentials.clone()));
         // REST has no authentication, so it is used on this machine only.
-        let rest = || if host_is_loopback(url) { Offer::default() } else { Offer::absent() };
+        let rest = || {
+            if host_is_loopback(url) {
+                Offer::default()
+            } else {
+                Offer::absent()
+            }
+        };
         Self(Arc::new(Inner {
             quick: client(&quick_http),
             quick_http,
@@ -176,8 +182,13 @@ impl Rpc {
     }
 
     /// Any call. An error of the node is [`Cause::Rpc`] with its code.
-    pub async fn call<T: DeserializeOwned + Send + 'static>(&self, method: &'static str, params: Vec<Value>) -> Result<T, NodeError> {
-        self.blocking(move |inner| call(&inner.quick, method, &params)).await
+    pub async fn call<T: DeserializeOwned + Send + 'static>(
+        &self,
+        method: &'static str,
+        params: Vec<Value>,
+    ) -> Result<T, NodeError> {
+        self.blocking(move |inner| call(&inner.quick, method, &params))
+            .await
     }
 
     pub async fn blockchain(&self) -> Result<Blockchain, NodeError> {
@@ -210,25 +221,46 @@ impl Rpc {
     }
 
     pub async fn mempool_txids(&self) -> Result<MempoolTxids, NodeError> {
-        self.call("getrawmempool", vec![json!(false), json!(true)]).await
+        self.call("getrawmempool", vec![json!(false), json!(true)])
+            .await
     }
 
     /// The node's block hashes at these heights; `None` above its tip.
     pub async fn hashes(&self, heights: Vec<u32>) -> Result<Vec<Option<BlockHash>>, NodeError> {
-        self.batches("getblockhash", heights.into_iter().map(|height| json!([height])).collect(), &[OUT_OF_RANGE]).await
+        self.batches(
+            "getblockhash",
+            heights.into_iter().map(|height| json!([height])).collect(),
+            &[OUT_OF_RANGE],
+        )
+        .await
     }
 
     pub async fn headers(&self, hashes: Vec<BlockHash>) -> Result<Vec<Option<Header>>, NodeError> {
-        self.batches("getblockheader", hashes.into_iter().map(|hash| json!([hash])).collect(), &[NOT_FOUND]).await
+        self.batches(
+            "getblockheader",
+            hashes.into_iter().map(|hash| json!([hash])).collect(),
+            &[NOT_FOUND],
+        )
+        .await
     }
 
     /// Transactions of the mempool (and, on a node with `txindex`, of blocks); `None` where there is none.
-    pub async fn transactions(&self, txids: Vec<Txid>) -> Result<Vec<Option<Transaction>>, NodeError> {
+    pub async fn transactions(
+        &self,
+        txids: Vec<Txid>,
+    ) -> Result<Vec<Option<Transaction>>, NodeError> {
         let params = txids.into_iter().map(|txid| json!([txid, false])).collect();
-        let found: Vec<Option<String>> = self.batches("getrawtransaction", params, &[NOT_FOUND]).await?;
+        let found: Vec<Option<String>> = self
+            .batches("getrawtransaction", params, &[NOT_FOUND])
+            .await?;
         self.blocking(move |_| {
-            let parse = |hex: String| encode::deserialize_hex(&hex).map_err(|error| shape("getrawtransaction", &error));
-            found.into_iter().map(|hex| hex.map(parse).transpose()).collect()
+            let parse = |hex: String| {
+                encode::deserialize_hex(&hex).map_err(|error| shape("getrawtransaction", &error))
+            };
+            found
+                .into_iter()
+                .map(|hex| hex.map(parse).transpose())
+                .collect()
         })
         .await
     }
@@ -236,7 +268,9 @@ impl Rpc {
     /// Which of these the mempool holds.
     pub async fn in_mempool(&self, txids: Vec<Txid>) -> Result<Vec<bool>, NodeError> {
         let params = txids.into_iter().map(|txid| json!([txid])).collect();
-        let found: Vec<Option<serde::de::IgnoredAny>> = self.batches("getmempoolentry", params, &[NOT_FOUND]).await?;
+        let found: Vec<Option<serde::de::IgnoredAny>> = self
+            .batches("getmempoolentry", params, &[NOT_FOUND])
+            .await?;
         Ok(found.iter().map(Option::is_some).collect())
     }
 
@@ -272,30 +306,56 @@ impl Rpc {
         work: impl FnOnce(&Inner) -> Result<T, NodeError> + Send + 'static,
     ) -> Result<T, NodeError> {
         let inner = self.0.clone();
-        tokio::task::spawn_blocking(move || work(&inner)).await.unwrap_or_else(|_| Err(cut_short()))
+        tokio::task::spawn_blocking(move || work(&inner))
+            .await
+            .unwrap_or_else(|_| Err(cut_short()))
     }
 }
 
 fn cut_short() -> NodeError {
-    NodeError::transient(Cause::Unreachable, "a call to bitcoind was cut short: the daemon stops".into())
+    NodeError::transient(
+        Cause::Unreachable,
+        "a call to bitcoind was cut short: the daemon stops".into(),
+    )
 }
 
 fn checked(hash: &BlockHash, block: Block) -> Result<Block, NodeError> {
     if block.block_hash() == *hash {
         return Ok(block);
     }
-    Err(NodeError::persistent(Cause::Shape, format!("bitcoind answered with another block than {hash}")))
+    Err(NodeError::persistent(
+        Cause::Shape,
+        format!("bitcoind answered with another block than {hash}"),
+    ))
 }
 
-fn call<T: DeserializeOwned>(client: &Client, method: &str, params: &[Value]) -> Result<T, NodeError> {
-    client.call(method, params).map_err(|error| node_error(method, error))
+fn call<T: DeserializeOwned>(
+    client: &Client,
+    method: &str,
+    params: &[Value],
+) -> Result<T, NodeError> {
+    client
+        .call(method, params)
+        .map_err(|error| node_error(method, error))
 }
 
-fn batch<T: DeserializeOwned>(client: &Client, method: &str, params: &[Value], absent: &[i32]) -> Result<Vec<Option<T>>, NodeError> {
+fn batch<T: DeserializeOwned>(
+    client: &Client,
+    method: &str,
+    params: &[Value],
+    absent: &[i32],
+) -> Result<Vec<Option<T>>, NodeError> {
     let wrong = |error: jsonrpc::Error| node_error(method, error.into());
     let client = client.get_jsonrpc_client();
-    let raw = params.iter().map(serde_json::value::to_raw_value).collect::<Result<Vec<_>, _>>().map_err(|error| shape(method, &error))?;
-    let requests: Vec<_> = raw.iter().map(|params| client.build_request(method, Some(params))).collect();
+    let raw = params
+        .iter()
+        .map(serde_json::value::to_raw_value)
+        .collect::<Result<Vec<_>, _>>()
+        .map_err(|error| shape(method, &error))?;
+    let requests: Vec<_> = raw
+        .iter()
+        .map(|params| client.build_request(method, Some(params)))
+        .collect();
     let answers = client.send_batch(&requests).map_err(wrong)?;
     let read = |answer: Option<jsonrpc::Response>| {
         let answer = answer.ok_or_else(|| shape(method, &"an answer is missing"))?;
@@ -310,29 +370,47 @@ fn batch<T: DeserializeOwned>(client: &Client, method: &str, params: &[Value], a
 fn shape(method: &str, what: &dyn std::fmt::Display) -> NodeError {
     NodeError::persistent(
         Cause::Shape,
-        format!("bitcoind's answer to {method} is not understood ({what}): satwatch needs Bitcoin Core or Knots 22 or later"),
+        format!(
+            "bitcoind's answer to {method} is not understood ({what}): satwatch needs Bitcoin Core or Knots 22 or later"
+        ),
     )
 }
 
 fn node_error(method: &str, error: bitcoincore_rpc::Error) -> NodeError {
     match error {
-        bitcoincore_rpc::Error::JsonRpc(jsonrpc::Error::Transport(inner)) => match inner.downcast::<NodeError>() {
-            Ok(error) => *error,
-            Err(other) => NodeError::transient(Cause::Unreachable, format!("the connection to bitcoind failed ({other})")),
-        },
+        bitcoincore_rpc::Error::JsonRpc(jsonrpc::Error::Transport(inner)) => {
+            match inner.downcast::<NodeError>() {
+                Ok(error) => *error,
+                Err(other) => NodeError::transient(
+                    Cause::Unreachable,
+                    format!("the connection to bitcoind failed ({other})"),
+                ),
+            }
+        }
         bitcoincore_rpc::Error::JsonRpc(jsonrpc::Error::Rpc(error)) if error.code == WARMING_UP => {
-            NodeError::transient(Cause::WarmingUp, format!("bitcoind is starting ({})", error.message))
+            NodeError::transient(
+                Cause::WarmingUp,
+                format!("bitcoind is starting ({})", error.message),
+            )
         }
-        bitcoincore_rpc::Error::JsonRpc(jsonrpc::Error::Rpc(error)) => {
-            NodeError::persistent(Cause::Rpc(error.code), format!("bitcoind refuses {method}: {} ({})", error.message, error.code))
-        }
+        bitcoincore_rpc::Error::JsonRpc(jsonrpc::Error::Rpc(error)) => NodeError::persistent(
+            Cause::Rpc(error.code),
+            format!(
+                "bitcoind refuses {method}: {} ({})",
+                error.message, error.code
+            ),
+        ),
         other => shape(method, &other),
     }
 }
 
 fn host_is_loopback(url: &str) -> bool {
     let host = host_of(url);
-    host == "localhost" || host.trim_matches(['[', ']']).parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback())
+    host == "localhost"
+        || host
+            .trim_matches(['[', ']'])
+            .parse::<std::net::IpAddr>()
+            .is_ok_and(|ip| ip.is_loopback())
 }
 
 /// The host in `http://host:port/path`, with the brackets of an IPv6 address.

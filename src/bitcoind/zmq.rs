@@ -73,29 +73,45 @@ impl Feed {
             return Ok(None);
         }
         let (sender, notices) = mpsc::unbounded_channel();
-        let (queued, stop) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicBool::new(false)));
-        let queue = Queue { sender, queued: queued.clone(), dropped: [0; 3] };
+        let (queued, stop) = (
+            Arc::new(AtomicUsize::new(0)),
+            Arc::new(AtomicBool::new(false)),
+        );
+        let queue = Queue {
+            sender,
+            queued: queued.clone(),
+            dropped: [0; 3],
+        };
         let stopped = stop.clone();
         // The links go before the context, which waits for them.
         let run = move || {
             receive(&context, links, queue, &stopped);
             drop(context);
         };
-        thread::Builder::new().name("zmq".into()).spawn(run).expect("the system can start one more thread");
-        Ok(Some(Self { notices, queued, stop }))
+        thread::Builder::new()
+            .name("zmq".into())
+            .spawn(run)
+            .expect("the system can start one more thread");
+        Ok(Some(Self {
+            notices,
+            queued,
+            stop,
+        }))
     }
 
     /// The next notice. `None` if the thread died.
     pub async fn recv(&mut self) -> Option<Stamped> {
         let stamped = self.notices.recv().await?;
-        self.queued.fetch_sub(weight(&stamped.notice), Ordering::Relaxed);
+        self.queued
+            .fetch_sub(weight(&stamped.notice), Ordering::Relaxed);
         Some(stamped)
     }
 
     /// A notice that is waiting already.
     pub fn try_recv(&mut self) -> Option<Stamped> {
         let stamped = self.notices.try_recv().ok()?;
-        self.queued.fetch_sub(weight(&stamped.notice), Ordering::Relaxed);
+        self.queued
+            .fetch_sub(weight(&stamped.notice), Ordering::Relaxed);
         Some(stamped)
     }
 }
@@ -108,7 +124,10 @@ impl Drop for Feed {
 
 fn weight(notice: &Notice) -> usize {
     match notice {
-        Notice::Message(Frame { body: Body::Tx(raw) | Body::Block(raw), .. }) => raw.len() + NOTICE_BYTES,
+        Notice::Message(Frame {
+            body: Body::Tx(raw) | Body::Block(raw),
+            ..
+        }) => raw.len() + NOTICE_BYTES,
         _ => NOTICE_BYTES,
     }
 }
@@ -125,7 +144,12 @@ impl Queue {
     fn message(&mut self, at: u64, frame: Frame) {
         let topic = frame.topic;
         let notice = Notice::Message(frame);
-        if self.queued.load(Ordering::Relaxed).saturating_add(weight(&notice)) > QUEUE_BYTES {
+        if self
+            .queued
+            .load(Ordering::Relaxed)
+            .saturating_add(weight(&notice))
+            > QUEUE_BYTES
+        {
             self.dropped[topic.index()] += 1;
             return;
         }
@@ -161,7 +185,11 @@ impl Queue {
 /// twice when both publish it.
 fn group(endpoints: &Endpoints) -> Vec<(String, Vec<Topic>)> {
     let mut groups: Vec<(String, Vec<Topic>)> = Vec::new();
-    let topics = [(Topic::Rawtx, &endpoints.rawtx), (Topic::Rawblock, &endpoints.rawblock), (Topic::Sequence, &endpoints.sequence)];
+    let topics = [
+        (Topic::Rawtx, &endpoints.rawtx),
+        (Topic::Rawblock, &endpoints.rawblock),
+        (Topic::Sequence, &endpoints.sequence),
+    ];
     for (topic, endpoint) in topics {
         let Some(endpoint) = endpoint else { continue };
         match groups.iter_mut().find(|(known, _)| known == endpoint) {
@@ -185,7 +213,11 @@ struct Link {
 }
 
 impl Link {
-    fn open(context: &zmq::Context, endpoint: &str, topics: Vec<Topic>) -> Result<Self, zmq::Error> {
+    fn open(
+        context: &zmq::Context,
+        endpoint: &str,
+        topics: Vec<Topic>,
+    ) -> Result<Self, zmq::Error> {
         let sub = context.socket(zmq::SUB)?;
         sub.set_linger(0)?;
         sub.set_rcvhwm(0)?;
@@ -198,7 +230,10 @@ impl Link {
         sub.set_heartbeat_timeout(3000)?;
         // A name for each socket: that of a replaced one is still in use.
         static NUMBER: AtomicUsize = AtomicUsize::new(0);
-        let place = format!("inproc://monitor-{}", NUMBER.fetch_add(1, Ordering::Relaxed));
+        let place = format!(
+            "inproc://monitor-{}",
+            NUMBER.fetch_add(1, Ordering::Relaxed)
+        );
         sub.monitor(&place, zmq::SocketEvent::ALL as i32)?;
         let monitor = context.socket(zmq::PAIR)?;
         monitor.set_linger(0)?;
@@ -208,7 +243,15 @@ impl Link {
         }
         sub.connect(endpoint)?;
         let endpoint = endpoint.to_owned();
-        Ok(Self { endpoint, topics, sub, monitor, counters: Default::default(), connected: false, since: Instant::now() })
+        Ok(Self {
+            endpoint,
+            topics,
+            sub,
+            monitor,
+            counters: Default::default(),
+            connected: false,
+            since: Instant::now(),
+        })
     }
 
     /// Replaces the sockets if they have not come up for long.
@@ -219,7 +262,10 @@ impl Link {
         self.since = Instant::now();
         // Sockets may be short for the moment; the old ones stay, and it is tried again.
         if let Ok(fresh) = Self::open(context, &self.endpoint, self.topics.clone()) {
-            *self = Self { counters: self.counters, ..fresh };
+            *self = Self {
+                counters: self.counters,
+                ..fresh
+            };
         }
     }
 
@@ -227,7 +273,10 @@ impl Link {
     fn watch(&mut self, queue: &mut Queue) -> bool {
         let mut up = false;
         while let Ok(frames) = self.monitor.recv_multipart(zmq::DONTWAIT) {
-            let event = frames.first().and_then(|frame| frame.first_chunk::<2>()).map(|bytes| u16::from_le_bytes(*bytes));
+            let event = frames
+                .first()
+                .and_then(|frame| frame.first_chunk::<2>())
+                .map(|bytes| u16::from_le_bytes(*bytes));
             if event == Some(zmq::SocketEvent::HANDSHAKE_SUCCEEDED as u16) {
                 up = true;
                 (self.connected, self.since) = (true, Instant::now());
@@ -256,11 +305,19 @@ impl Link {
 
     fn take(&mut self, frames: Vec<Vec<u8>>, queue: &mut Queue) {
         let at = now_ms();
-        let Some(frame) = parse(frames).filter(|frame| self.topics.contains(&frame.topic)) else { return };
+        let Some(frame) = parse(frames).filter(|frame| self.topics.contains(&frame.topic)) else {
+            return;
+        };
         let topic = frame.topic;
         match self.counters[topic.index()].observe(frame.number) {
             Order::Next => {}
-            Order::Lost(lost) => queue.push(at, Notice::Gap { topic, lost: lost.into() }),
+            Order::Lost(lost) => queue.push(
+                at,
+                Notice::Gap {
+                    topic,
+                    lost: lost.into(),
+                },
+            ),
             Order::Restarted => queue.push(at, Notice::Restarted(topic)),
         }
         queue.message(at, frame);
@@ -270,8 +327,15 @@ impl Link {
 fn receive(context: &zmq::Context, mut links: Vec<Link>, mut queue: Queue, stop: &AtomicBool) {
     let mut more = false;
     while !stop.load(Ordering::Relaxed) {
-        let mut items: Vec<_> =
-            links.iter().flat_map(|link| [link.sub.as_poll_item(zmq::POLLIN), link.monitor.as_poll_item(zmq::POLLIN)]).collect();
+        let mut items: Vec<_> = links
+            .iter()
+            .flat_map(|link| {
+                [
+                    link.sub.as_poll_item(zmq::POLLIN),
+                    link.monitor.as_poll_item(zmq::POLLIN),
+                ]
+            })
+            .collect();
         // An error is a signal that came in between (EINTR); the sockets are looked at in any case.
         let _ = zmq::poll(&mut items, if more { 0 } else { POLL });
         drop(items);
@@ -293,11 +357,16 @@ fn receive(context: &zmq::Context, mut links: Vec<Link>, mut queue: Queue, stop:
 pub fn answers(endpoint: &str, limit: Duration) -> bool {
     let deadline = Instant::now() + limit;
     let context = zmq::Context::new();
-    let Ok(link) = Link::open(&context, endpoint, vec![Topic::Sequence]) else { return false };
+    let Ok(link) = Link::open(&context, endpoint, vec![Topic::Sequence]) else {
+        return false;
+    };
     while Instant::now() < deadline {
         let _ = link.monitor.poll(zmq::POLLIN, 50);
         while let Ok(frames) = link.monitor.recv_multipart(zmq::DONTWAIT) {
-            let event = frames.first().and_then(|frame| frame.first_chunk::<2>()).map(|bytes| u16::from_le_bytes(*bytes));
+            let event = frames
+                .first()
+                .and_then(|frame| frame.first_chunk::<2>())
+                .map(|bytes| u16::from_le_bytes(*bytes));
             if event == Some(zmq::SocketEvent::HANDSHAKE_SUCCEEDED as u16) {
                 return true;
             }
@@ -311,21 +380,42 @@ mod tests {
     use super::*;
 
     fn frames(topic: &str, body: &[u8], number: u32) -> Vec<Vec<u8>> {
-        vec![topic.as_bytes().to_vec(), body.to_vec(), number.to_le_bytes().to_vec()]
+        vec![
+            topic.as_bytes().to_vec(),
+            body.to_vec(),
+            number.to_le_bytes().to_vec(),
+        ]
     }
 
     #[test]
     fn a_full_queue_drops_and_tells_the_gap_when_there_is_room() {
         let (sender, mut notices) = mpsc::unbounded_channel();
         let queued = Arc::new(AtomicUsize::new(QUEUE_BYTES));
-        let mut queue = Queue { sender, queued: queued.clone(), dropped: [0; 3] };
-        let message = |number| Frame { topic: Topic::Rawtx, number, body: Body::Tx(vec![0; 10]) };
+        let mut queue = Queue {
+            sender,
+            queued: queued.clone(),
+            dropped: [0; 3],
+        };
+        let message = |number| Frame {
+            topic: Topic::Rawtx,
+            number,
+            body: Body::Tx(vec![0; 10]),
+        };
         queue.message(1, message(1));
         queue.message(2, message(2));
         queued.store(0, Ordering::Relaxed);
         queue.message(3, message(3));
-        assert_eq!(notices.try_recv().unwrap().notice, Notice::Gap { topic: Topic::Rawtx, lost: 2 });
-        assert_eq!(notices.try_recv().unwrap().notice, Notice::Message(message(3)));
+        assert_eq!(
+            notices.try_recv().unwrap().notice,
+            Notice::Gap {
+                topic: Topic::Rawtx,
+                lost: 2
+            }
+        );
+        assert_eq!(
+            notices.try_recv().unwrap().notice,
+            Notice::Message(message(3))
+        );
         assert!(notices.try_recv().is_err());
     }
 
@@ -333,21 +423,42 @@ mod tests {
     fn what_a_full_queue_dropped_is_told_although_nothing_more_comes() {
         let (sender, mut notices) = mpsc::unbounded_channel();
         let queued = Arc::new(AtomicUsize::new(QUEUE_BYTES));
-        let mut queue = Queue { sender, queued: queued.clone(), dropped: [0; 3] };
-        queue.message(1, Frame { topic: Topic::Rawblock, number: 1, body: Body::Block(vec![0; 10]) });
+        let mut queue = Queue {
+            sender,
+            queued: queued.clone(),
+            dropped: [0; 3],
+        };
+        queue.message(
+            1,
+            Frame {
+                topic: Topic::Rawblock,
+                number: 1,
+                body: Body::Block(vec![0; 10]),
+            },
+        );
         queue.catch_breath();
         assert!(notices.try_recv().is_err(), "there is no room yet");
         queued.store(0, Ordering::Relaxed);
         queue.catch_breath();
         queue.catch_breath();
-        assert_eq!(notices.try_recv().unwrap().notice, Notice::Gap { topic: Topic::Rawblock, lost: 1 });
+        assert_eq!(
+            notices.try_recv().unwrap().notice,
+            Notice::Gap {
+                topic: Topic::Rawblock,
+                lost: 1
+            }
+        );
         assert!(notices.try_recv().is_err(), "it is told once");
     }
 
     #[test]
     fn topics_of_one_address_share_a_socket() {
         let at = |port: u16| Some(format!("tcp://127.0.0.1:{port}"));
-        let endpoints = Endpoints { rawtx: at(1), rawblock: at(2), sequence: at(1) };
+        let endpoints = Endpoints {
+            rawtx: at(1),
+            rawblock: at(2),
+            sequence: at(1),
+        };
         let groups = group(&endpoints);
         assert_eq!(groups.len(), 2);
         assert_eq!(groups[0].1, [Topic::Rawtx, Topic::Sequence]);
@@ -360,20 +471,45 @@ mod tests {
         let publisher = context.socket(zmq::XPUB).unwrap();
         publisher.bind("tcp://127.0.0.1:*").unwrap();
         let endpoint = publisher.get_last_endpoint().unwrap().unwrap();
-        let mut feed = Feed::open(&Endpoints { rawtx: Some(endpoint.clone()), ..Endpoints::default() }).unwrap().unwrap();
-        assert_eq!(feed.recv().await.unwrap().notice, Notice::Connected(vec![Topic::Rawtx]));
+        let mut feed = Feed::open(&Endpoints {
+            rawtx: Some(endpoint.clone()),
+            ..Endpoints::default()
+        })
+        .unwrap()
+        .unwrap();
+        assert_eq!(
+            feed.recv().await.unwrap().notice,
+            Notice::Connected(vec![Topic::Rawtx])
+        );
         // XPUB hears the subscription, so nothing is sent into the void.
         assert_eq!(publisher.recv_bytes(0).unwrap(), b"\x01rawtx");
         for number in [3, 5] {
-            publisher.send_multipart(frames("rawtx", b"tx", number), 0).unwrap();
+            publisher
+                .send_multipart(frames("rawtx", b"tx", number), 0)
+                .unwrap();
         }
-        let tx = |number| Notice::Message(Frame { topic: Topic::Rawtx, number, body: Body::Tx(b"tx".to_vec()) });
+        let tx = |number| {
+            Notice::Message(Frame {
+                topic: Topic::Rawtx,
+                number,
+                body: Body::Tx(b"tx".to_vec()),
+            })
+        };
         assert_eq!(feed.recv().await.unwrap().notice, tx(3));
-        assert_eq!(feed.recv().await.unwrap().notice, Notice::Gap { topic: Topic::Rawtx, lost: 1 });
+        assert_eq!(
+            feed.recv().await.unwrap().notice,
+            Notice::Gap {
+                topic: Topic::Rawtx,
+                lost: 1
+            }
+        );
         assert_eq!(feed.recv().await.unwrap().notice, tx(5));
         publisher.unbind(&endpoint).unwrap();
         drop(publisher);
-        assert_eq!(feed.recv().await.unwrap().notice, Notice::Disconnected(vec![Topic::Rawtx]));
+        assert_eq!(
+            feed.recv().await.unwrap().notice,
+            Notice::Disconnected(vec![Topic::Rawtx])
+        );
     }
 
     /// libzmq never tries an address again where the protocol was broken: here by a mechanism that nobody asked for.
@@ -382,7 +518,12 @@ mod tests {
         use std::io::Write;
         let web = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let endpoint = format!("tcp://{}", web.local_addr().unwrap());
-        let mut feed = Feed::open(&Endpoints { rawtx: Some(endpoint.clone()), ..Endpoints::default() }).unwrap().unwrap();
+        let mut feed = Feed::open(&Endpoints {
+            rawtx: Some(endpoint.clone()),
+            ..Endpoints::default()
+        })
+        .unwrap()
+        .unwrap();
         let answered = thread::spawn(move || {
             let (mut socket, _) = web.accept().unwrap();
             let mut greeting = [0; 64];
@@ -395,7 +536,10 @@ mod tests {
         let context = zmq::Context::new();
         let publisher = context.socket(zmq::XPUB).unwrap();
         publisher.bind(&endpoint).unwrap();
-        assert_eq!(feed.recv().await.unwrap().notice, Notice::Connected(vec![Topic::Rawtx]));
+        assert_eq!(
+            feed.recv().await.unwrap().notice,
+            Notice::Connected(vec![Topic::Rawtx])
+        );
         assert_eq!(publisher.recv_bytes(0).unwrap(), b"\x01rawtx");
     }
 }

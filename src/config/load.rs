@@ -64,7 +64,10 @@ impl Config {
         }
         layers.add_environment(environment);
         for flag in flags {
-            layers.add(flag.setting, text_value(flag.setting, flag.flag, &flag.value));
+            layers.add(
+                flag.setting,
+                text_value(flag.setting, flag.flag, &flag.value),
+            );
         }
         layers.into_config()
     }
@@ -82,16 +85,22 @@ impl Layers {
         let place = path.display().to_string();
         let text = match std::fs::read_to_string(path) {
             Ok(text) => text,
-            Err(error) => return self.problem(&place, format!("cannot read the settings file: {error}")),
+            Err(error) => {
+                return self.problem(&place, format!("cannot read the settings file: {error}"));
+            }
         };
         match File::from_str(&text, FileFormat::Toml).collect() {
-            Ok(sections) => sections.into_iter().for_each(|(section, value)| self.add_section(&place, &section, value)),
+            Ok(sections) => sections
+                .into_iter()
+                .for_each(|(section, value)| self.add_section(&place, &section, value)),
             Err(error) => self.problem(&place, without_source_lines(&error.to_string())),
         }
     }
 
     fn add_section(&mut self, place: &String, section: &str, value: Value) {
-        let known = SETTINGS.iter().any(|setting| setting.name.split('.').next() == Some(section));
+        let known = SETTINGS
+            .iter()
+            .any(|setting| setting.name.split('.').next() == Some(section));
         match value.kind {
             ValueKind::Table(table) if known => {
                 for (name, value) in table {
@@ -102,22 +111,42 @@ impl Layers {
                     }
                 }
             }
-            _ if known => self.problem(place, format!("`{section}` is a section: write [{section}] and its settings below")),
+            _ if known => self.problem(
+                place,
+                format!("`{section}` is a section: write [{section}] and its settings below"),
+            ),
             _ => self.unknown(place, section),
         }
     }
 
     fn add_environment(&mut self, environment: impl IntoIterator<Item = (OsString, OsString)>) {
         for (variable, value) in environment {
-            let Some(variable) = variable.to_str().filter(|variable| variable.starts_with(PREFIX)) else { continue };
-            let Some(setting) = SETTINGS.iter().find(|setting| setting.variable() == variable) else {
-                let guess = variable.trim_start_matches(PREFIX).to_ascii_lowercase().replacen("__", ".", 1);
+            let Some(variable) = variable
+                .to_str()
+                .filter(|variable| variable.starts_with(PREFIX))
+            else {
+                continue;
+            };
+            let Some(setting) = SETTINGS
+                .iter()
+                .find(|setting| setting.variable() == variable)
+            else {
+                let guess = variable
+                    .trim_start_matches(PREFIX)
+                    .to_ascii_lowercase()
+                    .replacen("__", ".", 1);
                 self.unknown(&place_of(variable), &guess);
                 continue;
             };
             match value.to_str() {
-                Some(text) => self.add(setting.name, text_value(setting.name, &place_of(variable), text)),
-                None => self.problem(&place_of(variable), format!("{} is not UTF-8 text", setting.name)),
+                Some(text) => self.add(
+                    setting.name,
+                    text_value(setting.name, &place_of(variable), text),
+                ),
+                None => self.problem(
+                    &place_of(variable),
+                    format!("{} is not UTF-8 text", setting.name),
+                ),
             }
         }
     }
@@ -127,7 +156,10 @@ impl Layers {
     }
 
     fn problem(&mut self, place: &str, message: String) {
-        self.problems.push(Problem { place: place.to_owned(), message });
+        self.problems.push(Problem {
+            place: place.to_owned(),
+            message,
+        });
     }
 
     fn unknown(&mut self, place: &str, name: &str) {
@@ -135,10 +167,16 @@ impl Layers {
         let near: Vec<&str> = SETTINGS
             .iter()
             .map(|setting| setting.name)
-            .filter(|known| known.split('.').next() == Some(section) || known.split('.').nth(1) == Some(name))
+            .filter(|known| {
+                known.split('.').next() == Some(section) || known.split('.').nth(1) == Some(name)
+            })
             .collect();
         let sections = "server, store, bitcoind, monitor, watch, events, limits, log";
-        let hint = if near.is_empty() { format!("the sections are {sections}") } else { format!("there are {}", near.join(", ")) };
+        let hint = if near.is_empty() {
+            format!("the sections are {sections}")
+        } else {
+            format!("there are {}", near.join(", "))
+        };
         self.problem(place, format!("unknown setting `{name}`; {hint}"));
     }
 
@@ -147,17 +185,38 @@ impl Layers {
             let setting = Setting::find(name).expect("only known settings were added");
             if let Some(shown) = shown_if_malformed(setting, value) {
                 let place = value.origin().unwrap_or("(unknown place)").to_owned();
-                self.problems.push(Problem { place, message: format!("{name} = {shown} is not valid: expected {}", setting.expected) });
+                self.problems.push(Problem {
+                    place,
+                    message: format!(
+                        "{name} = {shown} is not valid: expected {}",
+                        setting.expected
+                    ),
+                });
             }
         }
         if !self.problems.is_empty() {
-            return Err(ConfigError { problems: self.problems });
+            return Err(ConfigError {
+                problems: self.problems,
+            });
         }
-        let merged = ::config::Config::builder().add_source(Layer(self.values.clone())).build().and_then(|all| all.try_deserialize());
-        let config: Config =
-            merged.map_err(|error| ConfigError { problems: vec![Problem { place: "settings".to_owned(), message: error.to_string() }] })?;
+        let merged = ::config::Config::builder()
+            .add_source(Layer(self.values.clone()))
+            .build()
+            .and_then(|all| all.try_deserialize());
+        let config: Config = merged.map_err(|error| ConfigError {
+            problems: vec![Problem {
+                place: "settings".to_owned(),
+                message: error.to_string(),
+            }],
+        })?;
         self.check_together(&config);
-        if self.problems.is_empty() { Ok(config) } else { Err(ConfigError { problems: self.problems }) }
+        if self.problems.is_empty() {
+            Ok(config)
+        } else {
+            Err(ConfigError {
+                problems: self.problems,
+            })
+        }
     }
 
     /// Rules between settings.
@@ -171,18 +230,32 @@ impl Layers {
             );
             self.problem(&self.place("server.listen"), message);
         }
-        let Bitcoind { rpc_user, rpc_password, .. } = &config.bitcoind;
+        let Bitcoind {
+            rpc_user,
+            rpc_password,
+            ..
+        } = &config.bitcoind;
         match (rpc_user, rpc_password) {
-            (Some(_), None) => self.problem(&self.place("bitcoind.rpc_user"), "bitcoind.rpc_user needs bitcoind.rpc_password".to_owned()),
+            (Some(_), None) => self.problem(
+                &self.place("bitcoind.rpc_user"),
+                "bitcoind.rpc_user needs bitcoind.rpc_password".to_owned(),
+            ),
             (None, Some(Secret(_))) => {
-                self.problem(&self.place("bitcoind.rpc_password"), "bitcoind.rpc_password needs bitcoind.rpc_user".to_owned());
+                self.problem(
+                    &self.place("bitcoind.rpc_password"),
+                    "bitcoind.rpc_password needs bitcoind.rpc_user".to_owned(),
+                );
             }
             (Some(_), Some(_)) | (None, None) => {}
         }
     }
 
     fn place(&self, name: &str) -> String {
-        self.values.get(name).and_then(Value::origin).unwrap_or("default").to_owned()
+        self.values
+            .get(name)
+            .and_then(Value::origin)
+            .unwrap_or("default")
+            .to_owned()
     }
 }
 
@@ -211,8 +284,15 @@ fn text_value(name: &str, place: &str, text: &str) -> Value {
         Some(Form::Flag) => text.parse().map_or_else(|_| as_text(), ValueKind::Boolean),
         Some(Form::Count { .. }) => text.parse().map_or_else(|_| as_text(), ValueKind::I64),
         Some(Form::List(_)) => {
-            let items = text.split(',').map(str::trim).filter(|item| !item.is_empty());
-            ValueKind::Array(items.map(|item| Value::new(Some(&place.to_owned()), item)).collect())
+            let items = text
+                .split(',')
+                .map(str::trim)
+                .filter(|item| !item.is_empty());
+            ValueKind::Array(
+                items
+                    .map(|item| Value::new(Some(&place.to_owned()), item))
+                    .collect(),
+            )
         }
         Some(Form::Text(_)) | None => as_text(),
     };
@@ -225,24 +305,36 @@ fn shown_if_malformed(setting: &Setting, value: &Value) -> Option<String> {
         (Form::Flag, ValueKind::Boolean(_)) => true,
         (Form::Count { min, max }, ValueKind::I64(number)) => (min..=max).contains(number),
         (Form::Text(check), ValueKind::String(text)) => check(text),
-        (Form::List(check), ValueKind::Array(items)) => {
-            items.iter().all(|item| matches!(&item.kind, ValueKind::String(text) if check(text)))
-        }
+        (Form::List(check), ValueKind::Array(items)) => items
+            .iter()
+            .all(|item| matches!(&item.kind, ValueKind::String(text) if check(text))),
         _ => false,
     };
     if good {
         return None;
     }
     // An address with a user and a password in it is refused, and must not be printed either.
-    let hidden = setting.secret || matches!(&value.kind, ValueKind::String(text) if text.contains('@'));
-    Some(if hidden { "(hidden)".to_owned() } else { shown(&value.kind) })
+    let hidden =
+        setting.secret || matches!(&value.kind, ValueKind::String(text) if text.contains('@'));
+    Some(if hidden {
+        "(hidden)".to_owned()
+    } else {
+        shown(&value.kind)
+    })
 }
 
 /// As TOML would have it, roughly.
 fn shown(kind: &ValueKind) -> String {
     match kind {
         ValueKind::String(text) => format!("{text:?}"),
-        ValueKind::Array(items) => format!("[{}]", items.iter().map(|item| shown(&item.kind)).collect::<Vec<_>>().join(", ")),
+        ValueKind::Array(items) => format!(
+            "[{}]",
+            items
+                .iter()
+                .map(|item| shown(&item.kind))
+                .collect::<Vec<_>>()
+                .join(", ")
+        ),
         ValueKind::Table(_) => "{ … }".to_owned(),
         other => other.to_string(),
     }
@@ -250,8 +342,16 @@ fn shown(kind: &ValueKind) -> String {
 
 /// The parser's message without the lines of the file that it quotes: one of them may hold the password.
 fn without_source_lines(message: &str) -> String {
-    let quoted = |line: &&str| line.split_once('|').is_some_and(|(before, _)| before.trim().bytes().all(|byte| byte.is_ascii_digit()));
-    let lines: Vec<&str> = message.lines().filter(|line| !quoted(line)).map(str::trim).filter(|line| !line.is_empty()).collect();
+    let quoted = |line: &&str| {
+        line.split_once('|')
+            .is_some_and(|(before, _)| before.trim().bytes().all(|byte| byte.is_ascii_digit()))
+    };
+    let lines: Vec<&str> = message
+        .lines()
+        .filter(|line| !quoted(line))
+        .map(str::trim)
+        .filter(|line| !line.is_empty())
+        .collect();
     lines.join(": ")
 }
 
@@ -267,7 +367,9 @@ mod tests {
     const SETTINGS_TOML: &str = include_str!("../../settings.toml");
 
     fn pairs(list: &[(&str, &str)]) -> Vec<(OsString, OsString)> {
-        list.iter().map(|(name, value)| (name.into(), value.into())).collect()
+        list.iter()
+            .map(|(name, value)| (name.into(), value.into()))
+            .collect()
     }
 
     fn load_toml(text: &str, environment: &[(&str, &str)]) -> Result<Config, ConfigError> {
@@ -290,7 +392,10 @@ mod tests {
 
     #[test]
     fn the_settings_file_in_the_repository_says_the_defaults() {
-        assert_eq!(load_toml(SETTINGS_TOML, &[]).expect("settings.toml is good"), Config::default());
+        assert_eq!(
+            load_toml(SETTINGS_TOML, &[]).expect("settings.toml is good"),
+            Config::default()
+        );
     }
 
     #[test]
@@ -298,9 +403,16 @@ mod tests {
         let mut section = "";
         let mut listed = Vec::new();
         for line in SETTINGS_TOML.lines() {
-            if let Some(name) = line.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
+            if let Some(name) = line
+                .strip_prefix('[')
+                .and_then(|rest| rest.strip_suffix(']'))
+            {
                 section = name;
-            } else if let Some((name, _)) = line.trim_start_matches("# ").split_once(" = ").filter(|(name, _)| !name.contains(' ')) {
+            } else if let Some((name, _)) = line
+                .trim_start_matches("# ")
+                .split_once(" = ")
+                .filter(|(name, _)| !name.contains(' '))
+            {
                 listed.push(format!("{section}.{name}"));
             }
         }
@@ -316,7 +428,10 @@ mod tests {
             found
         }
         let mut expected = Vec::new();
-        let mut section = |name: &str, of: Vec<&str>| of.iter().for_each(|field| expected.push(format!("{name}.{field}")));
+        let mut section = |name: &str, of: Vec<&str>| {
+            of.iter()
+                .for_each(|field| expected.push(format!("{name}.{field}")))
+        };
         section("server", fields::<crate::config::Server>());
         section("store", fields::<crate::config::Store>());
         section("bitcoind", fields::<Bitcoind>());
@@ -326,8 +441,18 @@ mod tests {
         section("webhooks", fields::<crate::config::Webhooks>());
         section("limits", fields::<crate::config::Limits>());
         section("log", fields::<crate::config::Log>());
-        assert_eq!(fields::<Config>().len(), 9, "a new section needs a line above");
-        assert_eq!(SETTINGS.iter().map(|setting| setting.name).collect::<Vec<_>>(), expected);
+        assert_eq!(
+            fields::<Config>().len(),
+            9,
+            "a new section needs a line above"
+        );
+        assert_eq!(
+            SETTINGS
+                .iter()
+                .map(|setting| setting.name)
+                .collect::<Vec<_>>(),
+            expected
+        );
     }
 
     /// Takes down the field names of a struct.
@@ -340,7 +465,12 @@ mod tests {
             Err(de::Error::custom("only structs"))
         }
 
-        fn deserialize_struct<V: Visitor<'de>>(self, _: &str, fields: &'static [&'static str], _: V) -> Result<V::Value, Self::Error> {
+        fn deserialize_struct<V: Visitor<'de>>(
+            self,
+            _: &str,
+            fields: &'static [&'static str],
+            _: V,
+        ) -> Result<V::Value, Self::Error> {
             self.0.extend_from_slice(fields);
             Err(de::Error::custom("taken down"))
         }
@@ -355,7 +485,10 @@ mod tests {
     fn every_setting_can_be_set_from_the_environment() {
         let environment = [
             ("SATWATCH__SERVER__LISTEN", "[::1]:0"),
-            ("SATWATCH__SERVER__ALLOWED_ORIGINS", "https://a.example, http://b.example:81"),
+            (
+                "SATWATCH__SERVER__ALLOWED_ORIGINS",
+                "https://a.example, http://b.example:81",
+            ),
             ("SATWATCH__SERVER__ALLOWED_HOSTS", ""),
             ("SATWATCH__STORE__PATH", "/var/lib/satwatch"),
             ("SATWATCH__BITCOIND__RPC_URL", "http://127.0.0.1:18443"),
@@ -372,7 +505,10 @@ mod tests {
         ];
         let config = Config::load(None, pairs(&environment), &[]).expect("the environment is good");
         assert_eq!(config.server.listen, "[::1]:0".parse().expect("an address"));
-        assert_eq!(config.server.allowed_origins, ["https://a.example", "http://b.example:81"]);
+        assert_eq!(
+            config.server.allowed_origins,
+            ["https://a.example", "http://b.example:81"]
+        );
         assert_eq!(config.server.allowed_hosts, [""; 0]);
         assert_eq!(config.store.path, PathBuf::from("/var/lib/satwatch"));
         assert_eq!(config.bitcoind.rpc_user.as_deref(), Some("007"));
@@ -390,61 +526,171 @@ mod tests {
         let path = folder.path().join("s.toml");
         std::fs::write(&path, "[store]\npath = \"file\"\n[monitor]\nreconcile_interval = 7\n[server]\nlisten = \"127.0.0.1:1\"\n")
             .expect("written");
-        let environment = pairs(&[("SATWATCH__STORE__PATH", "variable"), ("SATWATCH__SERVER__LISTEN", "127.0.0.1:2")]);
-        let flag = Flag { flag: "--listen", setting: "server.listen", value: "127.0.0.1:3".into() };
+        let environment = pairs(&[
+            ("SATWATCH__STORE__PATH", "variable"),
+            ("SATWATCH__SERVER__LISTEN", "127.0.0.1:2"),
+        ]);
+        let flag = Flag {
+            flag: "--listen",
+            setting: "server.listen",
+            value: "127.0.0.1:3".into(),
+        };
         let config = Config::load(Some(&path), environment, &[flag]).expect("good settings");
-        assert_eq!((config.store.path, config.server.listen.port(), config.monitor.reconcile_interval), (PathBuf::from("variable"), 3, 7));
+        assert_eq!(
+            (
+                config.store.path,
+                config.server.listen.port(),
+                config.monitor.reconcile_interval
+            ),
+            (PathBuf::from("variable"), 3, 7)
+        );
     }
 
     #[test]
     fn an_unknown_setting_is_named_with_its_place() {
-        let lines = problems(load_toml("[server]\nlisten = \"127.0.0.1:1\"\nport = 5\n", &[]));
+        let lines = problems(load_toml(
+            "[server]\nlisten = \"127.0.0.1:1\"\nport = 5\n",
+            &[],
+        ));
         assert_eq!(
             lines,
-            ["settings.toml: unknown setting `server.port`; there are server.listen, server.allowed_origins, server.allowed_hosts"]
+            [
+                "settings.toml: unknown setting `server.port`; there are server.listen, server.allowed_origins, server.allowed_hosts"
+            ]
         );
-        assert_eq!(problems(load_toml("listen = \"x\"\n", &[])), ["settings.toml: unknown setting `listen`; there are server.listen"]);
-        assert_eq!(problems(load_toml("store = 5\n", &[])), ["settings.toml: `store` is a section: write [store] and its settings below"]);
-        let lines = problems(load_toml("[wallet]\n", &[("SATWATCH__SERVER__PORT", "5"), ("SATWATCH__SERVER__Listen", "x")]));
+        assert_eq!(
+            problems(load_toml("listen = \"x\"\n", &[])),
+            ["settings.toml: unknown setting `listen`; there are server.listen"]
+        );
+        assert_eq!(
+            problems(load_toml("store = 5\n", &[])),
+            ["settings.toml: `store` is a section: write [store] and its settings below"]
+        );
+        let lines = problems(load_toml(
+            "[wallet]\n",
+            &[
+                ("SATWATCH__SERVER__PORT", "5"),
+                ("SATWATCH__SERVER__Listen", "x"),
+            ],
+        ));
         assert_eq!(lines.len(), 3, "{lines:?}");
-        assert!(lines[0].starts_with("settings.toml: unknown setting `wallet`; the sections are server,"), "{}", lines[0]);
-        assert!(lines[1].starts_with("environment variable SATWATCH__SERVER__PORT: unknown setting `server.port`"), "{}", lines[1]);
-        assert!(lines[2].starts_with("environment variable SATWATCH__SERVER__Listen: unknown setting"), "{}", lines[2]);
+        assert!(
+            lines[0]
+                .starts_with("settings.toml: unknown setting `wallet`; the sections are server,"),
+            "{}",
+            lines[0]
+        );
+        assert!(
+            lines[1].starts_with(
+                "environment variable SATWATCH__SERVER__PORT: unknown setting `server.port`"
+            ),
+            "{}",
+            lines[1]
+        );
+        assert!(
+            lines[2].starts_with("environment variable SATWATCH__SERVER__Listen: unknown setting"),
+            "{}",
+            lines[2]
+        );
     }
 
     #[test]
     fn a_malformed_value_is_named_with_its_place_and_what_is_expected() {
         let cases = [
-            ("[monitor]\nreconcile_interval = 0", "monitor.reconcile_interval = 0", "a whole number from 1 to 86400"),
-            ("[monitor]\nreconcile_interval = 1.5", "monitor.reconcile_interval = 1.5", "a whole number"),
-            ("[monitor]\nautostart = \"yes\"", "monitor.autostart = \"yes\"", "true or false"),
-            ("[server]\nlisten = 5005", "server.listen = 5005", "an IP address and a port"),
-            ("[server]\nallowed_origins = \"*\"", "server.allowed_origins = \"*\"", "a list of web origins"),
-            ("[server]\nallowed_origins = [\"x\"]", "server.allowed_origins = [\"x\"]", "a list of web origins"),
-            ("[watch]\nhistory = \"all\"", "watch.history = \"all\"", "\"utxo\" or \"none\""),
-            ("[store]\npath = { a = 1 }", "store.path = { … }", "the path of a folder"),
-            ("[bitcoind]\nrpc_url = \"http://me:secret@h\"", "bitcoind.rpc_url = (hidden)", "without user and password"),
-            ("[bitcoind]\nrpc_password = 123456", "bitcoind.rpc_password = (hidden)", "a password"),
+            (
+                "[monitor]\nreconcile_interval = 0",
+                "monitor.reconcile_interval = 0",
+                "a whole number from 1 to 86400",
+            ),
+            (
+                "[monitor]\nreconcile_interval = 1.5",
+                "monitor.reconcile_interval = 1.5",
+                "a whole number",
+            ),
+            (
+                "[monitor]\nautostart = \"yes\"",
+                "monitor.autostart = \"yes\"",
+                "true or false",
+            ),
+            (
+                "[server]\nlisten = 5005",
+                "server.listen = 5005",
+                "an IP address and a port",
+            ),
+            (
+                "[server]\nallowed_origins = \"*\"",
+                "server.allowed_origins = \"*\"",
+                "a list of web origins",
+            ),
+            (
+                "[server]\nallowed_origins = [\"x\"]",
+                "server.allowed_origins = [\"x\"]",
+                "a list of web origins",
+            ),
+            (
+                "[watch]\nhistory = \"all\"",
+                "watch.history = \"all\"",
+                "\"utxo\" or \"none\"",
+            ),
+            (
+                "[store]\npath = { a = 1 }",
+                "store.path = { … }",
+                "the path of a folder",
+            ),
+            (
+                "[bitcoind]\nrpc_url = \"http://me:secret@h\"",
+                "bitcoind.rpc_url = (hidden)",
+                "without user and password",
+            ),
+            (
+                "[bitcoind]\nrpc_password = 123456",
+                "bitcoind.rpc_password = (hidden)",
+                "a password",
+            ),
         ];
         for (text, value, expected) in cases {
             let lines = problems(load_toml(text, &[]));
             assert_eq!(lines.len(), 1, "{text}: {lines:?}");
-            assert!(lines[0].starts_with(&format!("settings.toml: {value} is not valid: expected ")), "{text}: {}", lines[0]);
+            assert!(
+                lines[0].starts_with(&format!("settings.toml: {value} is not valid: expected ")),
+                "{text}: {}",
+                lines[0]
+            );
             assert!(lines[0].contains(expected), "{text}: {}", lines[0]);
         }
-        let lines = problems(load_toml("", &[("SATWATCH__MONITOR__AUTOSTART", "1"), ("SATWATCH__LIMITS__CONNECTIONS", "")]));
+        let lines = problems(load_toml(
+            "",
+            &[
+                ("SATWATCH__MONITOR__AUTOSTART", "1"),
+                ("SATWATCH__LIMITS__CONNECTIONS", ""),
+            ],
+        ));
         assert_eq!(lines.len(), 2, "{lines:?}");
-        assert!(lines.iter().all(|line| line.starts_with("environment variable SATWATCH__")), "{lines:?}");
+        assert!(
+            lines
+                .iter()
+                .all(|line| line.starts_with("environment variable SATWATCH__")),
+            "{lines:?}"
+        );
     }
 
     #[test]
     fn a_file_that_is_no_toml_is_named_with_the_line_but_not_quoted() {
-        let lines = problems(load_toml("[bitcoind]\nrpc_password = \"hunter2\nrpc_user = \"a\"\n", &[]));
+        let lines = problems(load_toml(
+            "[bitcoind]\nrpc_password = \"hunter2\nrpc_user = \"a\"\n",
+            &[],
+        ));
         assert_eq!(lines.len(), 1, "{lines:?}");
         assert!(lines[0].contains("line 2"), "{}", lines[0]);
         assert!(!lines[0].contains("hunter2"), "{}", lines[0]);
-        let missing = Config::load(Some(Path::new("no/such/settings.toml")), pairs(&[]), &[]).expect_err("no such file");
-        assert!(missing.to_string().starts_with("no/such/settings.toml: cannot read the settings file: "), "{missing}");
+        let missing = Config::load(Some(Path::new("no/such/settings.toml")), pairs(&[]), &[])
+            .expect_err("no such file");
+        assert!(
+            missing
+                .to_string()
+                .starts_with("no/such/settings.toml: cannot read the settings file: "),
+            "{missing}"
+        );
     }
 
     #[test]
@@ -452,8 +698,17 @@ mod tests {
         for listen in ["0.0.0.0:5005", "[::]:5005", "192.168.1.5:80"] {
             let lines = problems(load_toml("", &[("SATWATCH__SERVER__LISTEN", listen)]));
             assert_eq!(lines.len(), 1);
-            assert!(lines[0].starts_with("environment variable SATWATCH__SERVER__LISTEN: server.listen = "), "{}", lines[0]);
-            assert!(lines[0].contains("without tokens only loopback addresses may be listened on"), "{}", lines[0]);
+            assert!(
+                lines[0]
+                    .starts_with("environment variable SATWATCH__SERVER__LISTEN: server.listen = "),
+                "{}",
+                lines[0]
+            );
+            assert!(
+                lines[0].contains("without tokens only loopback addresses may be listened on"),
+                "{}",
+                lines[0]
+            );
         }
         for listen in ["127.0.0.2:0", "[::1]:5005", "[::ffff:127.0.0.1]:5005"] {
             Config::load(None, pairs(&[("SATWATCH__SERVER__LISTEN", listen)]), &[]).expect(listen);
@@ -463,8 +718,16 @@ mod tests {
     #[test]
     fn a_user_without_password_is_refused_and_the_other_way_round() {
         let lines = problems(load_toml("[bitcoind]\nrpc_user = \"alice\"", &[]));
-        assert_eq!(lines, ["settings.toml: bitcoind.rpc_user needs bitcoind.rpc_password"]);
+        assert_eq!(
+            lines,
+            ["settings.toml: bitcoind.rpc_user needs bitcoind.rpc_password"]
+        );
         let lines = problems(load_toml("", &[("SATWATCH__BITCOIND__RPC_PASSWORD", "x")]));
-        assert_eq!(lines, ["environment variable SATWATCH__BITCOIND__RPC_PASSWORD: bitcoind.rpc_password needs bitcoind.rpc_user"]);
+        assert_eq!(
+            lines,
+            [
+                "environment variable SATWATCH__BITCOIND__RPC_PASSWORD: bitcoind.rpc_password needs bitcoind.rpc_user"
+            ]
+        );
     }
 }

@@ -32,7 +32,10 @@ pub struct Setting {
 impl Setting {
     /// The environment variable that sets it.
     pub fn variable(&self) -> String {
-        format!("{PREFIX}{}", self.name.to_ascii_uppercase().replace('.', "__"))
+        format!(
+            "{PREFIX}{}",
+            self.name.to_ascii_uppercase().replace('.', "__")
+        )
     }
 
     pub fn find(name: &str) -> Option<&'static Self> {
@@ -51,32 +54,146 @@ pub const SETTINGS: &[Setting] = &[
         Form::Text(is_address),
         "an IP address and a port, such as \"127.0.0.1:5005\" or \"[::1]:5005\" (port 0 picks a free one)",
     ),
-    row("server.allowed_origins", Form::List(is_origin), "a list of web origins, such as [\"https://shop.example\"], or [\"*\"]"),
-    row("server.allowed_hosts", Form::List(is_host), "a list of host names without scheme and path, such as [\"satwatch.example\"]"),
+    row(
+        "server.allowed_origins",
+        Form::List(is_origin),
+        "a list of web origins, such as [\"https://shop.example\"], or [\"*\"]",
+    ),
+    row(
+        "server.allowed_hosts",
+        Form::List(is_host),
+        "a list of host names without scheme and path, such as [\"satwatch.example\"]",
+    ),
     row("store.path", Form::Text(is_some), "the path of a folder"),
-    row("bitcoind.rpc_url", Form::Text(is_rpc_url), "an address such as \"http://127.0.0.1:8332\" (http, without user and password)"),
-    row("bitcoind.cookie_file", Form::Text(is_some), "the path of the node's .cookie file"),
-    row("bitcoind.rpc_user", Form::Text(is_user), "a user name without a colon"),
-    Setting { name: "bitcoind.rpc_password", form: Form::Text(is_some), expected: "a password", secret: true },
+    row(
+        "bitcoind.rpc_url",
+        Form::Text(is_rpc_url),
+        "an address such as \"http://127.0.0.1:8332\" (http, without user and password)",
+    ),
+    row(
+        "bitcoind.cookie_file",
+        Form::Text(is_some),
+        "the path of the node's .cookie file",
+    ),
+    row(
+        "bitcoind.rpc_user",
+        Form::Text(is_user),
+        "a user name without a colon",
+    ),
+    Setting {
+        name: "bitcoind.rpc_password",
+        form: Form::Text(is_some),
+        expected: "a password",
+        secret: true,
+    },
     row("bitcoind.zmq_rawtx", Form::Text(is_endpoint), ENDPOINT),
     row("bitcoind.zmq_rawblock", Form::Text(is_endpoint), ENDPOINT),
     row("bitcoind.zmq_sequence", Form::Text(is_endpoint), ENDPOINT),
     row("monitor.autostart", Form::Flag, "true or false"),
-    row("monitor.reconcile_interval", Form::Count { min: 1, max: 86_400 }, "seconds, a whole number from 1 to 86400"),
-    row("watch.history", Form::Text(is_history), "\"utxo\" or \"none\""),
-    row("events.retention_days", Form::Count { min: 0, max: 36_500 }, "days, a whole number from 0 (keep all) to 36500"),
+    row(
+        "monitor.reconcile_interval",
+        Form::Count {
+            min: 1,
+            max: 86_400,
+        },
+        "seconds, a whole number from 1 to 86400",
+    ),
+    row(
+        "watch.history",
+        Form::Text(is_history),
+        "\"utxo\" or \"none\"",
+    ),
+    row(
+        "events.retention_days",
+        Form::Count {
+            min: 0,
+            max: 36_500,
+        },
+        "days, a whole number from 0 (keep all) to 36500",
+    ),
     row("webhooks.allow_private", Form::Flag, "true or false"),
-    row("webhooks.timeout", Form::Count { min: 1, max: 300 }, "seconds, a whole number from 1 to 300"),
-    row("webhooks.give_up_after", Form::Count { min: 1, max: 31_536_000 }, "seconds, a whole number from 1 to 31536000"),
-    row("limits.connections", Form::Count { min: 1, max: 1_000_000 }, "a whole number from 1 to 1000000"),
-    row("limits.body_bytes", Form::Count { min: 1024, max: 1 << 30 }, "bytes, a whole number from 1024 to 1073741824"),
-    row("limits.packet_bytes", Form::Count { min: 1024, max: 1 << 30 }, "bytes, a whole number from 1024 to 1073741824"),
-    row("limits.queue_messages", Form::Count { min: 16, max: 1_000_000 }, "a whole number from 16 to 1000000"),
-    row("limits.queue_bytes", Form::Count { min: 65_536, max: 1 << 30 }, "bytes, a whole number from 65536 to 1073741824"),
-    row("limits.subscriptions", Form::Count { min: 1, max: 10_000_000 }, "a whole number from 1 to 10000000"),
-    row("limits.consumers", Form::Count { min: 1, max: 100_000 }, "a whole number from 1 to 100000"),
-    row("limits.audit_interval", Form::Count { min: 0, max: 86_400 }, "seconds, a whole number from 0 (no pause) to 86400"),
-    row("log.format", Form::Text(is_log_format), "\"text\" or \"json\""),
+    row(
+        "webhooks.timeout",
+        Form::Count { min: 1, max: 300 },
+        "seconds, a whole number from 1 to 300",
+    ),
+    row(
+        "webhooks.give_up_after",
+        Form::Count {
+            min: 1,
+            max: 31_536_000,
+        },
+        "seconds, a whole number from 1 to 31536000",
+    ),
+    row(
+        "limits.connections",
+        Form::Count {
+            min: 1,
+            max: 1_000_000,
+        },
+        "a whole number from 1 to 1000000",
+    ),
+    row(
+        "limits.body_bytes",
+        Form::Count {
+            min: 1024,
+            max: 1 << 30,
+        },
+        "bytes, a whole number from 1024 to 1073741824",
+    ),
+    row(
+        "limits.packet_bytes",
+        Form::Count {
+            min: 1024,
+            max: 1 << 30,
+        },
+        "bytes, a whole number from 1024 to 1073741824",
+    ),
+    row(
+        "limits.queue_messages",
+        Form::Count {
+            min: 16,
+            max: 1_000_000,
+        },
+        "a whole number from 16 to 1000000",
+    ),
+    row(
+        "limits.queue_bytes",
+        Form::Count {
+            min: 65_536,
+            max: 1 << 30,
+        },
+        "bytes, a whole number from 65536 to 1073741824",
+    ),
+    row(
+        "limits.subscriptions",
+        Form::Count {
+            min: 1,
+            max: 10_000_000,
+        },
+        "a whole number from 1 to 10000000",
+    ),
+    row(
+        "limits.consumers",
+        Form::Count {
+            min: 1,
+            max: 100_000,
+        },
+        "a whole number from 1 to 100000",
+    ),
+    row(
+        "limits.audit_interval",
+        Form::Count {
+            min: 0,
+            max: 86_400,
+        },
+        "seconds, a whole number from 0 (no pause) to 86400",
+    ),
+    row(
+        "log.format",
+        Form::Text(is_log_format),
+        "\"text\" or \"json\"",
+    ),
     row(
         "log.level",
         Form::Text(is_log_level),
@@ -85,7 +202,12 @@ pub const SETTINGS: &[Setting] = &[
 ];
 
 const fn row(name: &'static str, form: Form, expected: &'static str) -> Setting {
-    Setting { name, form, expected, secret: false }
+    Setting {
+        name,
+        form,
+        expected,
+        secret: false,
+    }
 }
 
 fn is_some(text: &str) -> bool {
@@ -98,15 +220,21 @@ fn is_address(text: &str) -> bool {
 
 /// `scheme://host[:port]` as browsers send it in `Origin`, or the star.
 fn is_origin(text: &str) -> bool {
-    text == "*" || text.split_once("://").is_some_and(|(scheme, rest)| is_word(scheme) && is_host(rest))
+    text == "*"
+        || text
+            .split_once("://")
+            .is_some_and(|(scheme, rest)| is_word(scheme) && is_host(rest))
 }
 
 fn is_host(text: &str) -> bool {
-    !text.is_empty() && !text.contains(|c: char| c.is_whitespace() || c.is_control() || "/?#@*".contains(c))
+    !text.is_empty()
+        && !text.contains(|c: char| c.is_whitespace() || c.is_control() || "/?#@*".contains(c))
 }
 
 fn is_rpc_url(text: &str) -> bool {
-    let Some(rest) = text.strip_prefix("http://") else { return false };
+    let Some(rest) = text.strip_prefix("http://") else {
+        return false;
+    };
     let (authority, _path) = rest.split_once('/').unwrap_or((rest, ""));
     is_host(authority) && !text.contains(['@', '?', '#']) && authority_port_is_good(authority)
 }
@@ -119,7 +247,9 @@ fn is_endpoint(text: &str) -> bool {
     if let Some(path) = text.strip_prefix("ipc://") {
         return !path.is_empty();
     }
-    let Some(authority) = text.strip_prefix("tcp://") else { return false };
+    let Some(authority) = text.strip_prefix("tcp://") else {
+        return false;
+    };
     // An endpoint without a port, or with the star of a binding address, is one that nobody can connect to.
     let port = authority.rsplit_once(':').map(|(_, port)| port);
     is_host(authority) && port.is_some_and(|port| port.parse::<u16>().is_ok_and(|port| port != 0))
@@ -129,7 +259,10 @@ fn is_endpoint(text: &str) -> bool {
 fn authority_port_is_good(authority: &str) -> bool {
     let after_host = match authority.rsplit_once(']') {
         Some((_, rest)) => rest,
-        None => authority.find(':').and_then(|at| authority.get(at..)).unwrap_or(""),
+        None => authority
+            .find(':')
+            .and_then(|at| authority.get(at..))
+            .unwrap_or(""),
     };
     match after_host.strip_prefix(':') {
         Some(port) => port.parse::<u16>().is_ok_and(|port| port != 0),
@@ -148,14 +281,18 @@ fn is_log_format(text: &str) -> bool {
 /// Stricter than `tracing`'s own parser, which takes any word for the name of a part and then logs nothing else.
 fn is_log_level(text: &str) -> bool {
     const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
-    text.split(',').all(|directive| match directive.split_once('=') {
-        None => LEVELS.contains(&directive),
-        Some((part, level)) => LEVELS.contains(&level) && part.split("::").all(is_word),
-    })
+    text.split(',')
+        .all(|directive| match directive.split_once('=') {
+            None => LEVELS.contains(&directive),
+            Some((part, level)) => LEVELS.contains(&level) && part.split("::").all(is_word),
+        })
 }
 
 fn is_word(text: &str) -> bool {
-    !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_-+.".contains(&byte))
+    !text.is_empty()
+        && text
+            .bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || b"_-+.".contains(&byte))
 }
 
 #[cfg(test)]

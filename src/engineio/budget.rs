@@ -24,7 +24,11 @@ pub(super) struct Budget {
 
 impl Budget {
     pub(super) fn new(max: usize) -> Arc<Self> {
-        Arc::new(Self { used: AtomicUsize::new(0), max, begun: Mutex::default() })
+        Arc::new(Self {
+            used: AtomicUsize::new(0),
+            max,
+            begun: Mutex::default(),
+        })
     }
 
     pub(super) fn used(&self) -> usize {
@@ -47,7 +51,9 @@ impl Budget {
     /// `false`: no room, and nothing was counted.
     fn take(&self, bytes: usize) -> bool {
         let fits = |used: usize| used.checked_add(bytes).filter(|sum| *sum <= self.max);
-        self.used.fetch_update(Ordering::Relaxed, Ordering::Relaxed, fits).is_ok()
+        self.used
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, fits)
+            .is_ok()
     }
 
     fn begun(&self) -> MutexGuard<'_, HashMap<usize, Weak<Begun>>> {
@@ -56,7 +62,8 @@ impl Budget {
 
     fn begin(&self) -> Arc<Begun> {
         let begun = Arc::new(Begun::default());
-        self.begun().insert(Arc::as_ptr(&begun).addr(), Arc::downgrade(&begun));
+        self.begun()
+            .insert(Arc::as_ptr(&begun).addr(), Arc::downgrade(&begun));
         begun
     }
 
@@ -78,7 +85,11 @@ impl Budget {
         let now = Instant::now();
         let bar = newcomer.lock().slowness(bytes, now);
         let mut slower = Vec::new();
-        for other in begun.values().filter_map(Weak::upgrade).filter(|other| !Arc::ptr_eq(other, newcomer)) {
+        for other in begun
+            .values()
+            .filter_map(Weak::upgrade)
+            .filter(|other| !Arc::ptr_eq(other, newcomer))
+        {
             let (slowness, held) = {
                 let state = other.lock();
                 (state.slowness(0, now), state.bytes)
@@ -87,7 +98,9 @@ impl Budget {
                 slower.push((Reverse(slowness), held, other));
             }
         }
-        let freeable = slower.iter().fold(0usize, |sum, (_, held, _)| sum.saturating_add(*held));
+        let freeable = slower
+            .iter()
+            .fold(0usize, |sum, (_, held, _)| sum.saturating_add(*held));
         if self.used().saturating_sub(freeable).saturating_add(bytes) > self.max {
             return false;
         }
@@ -141,7 +154,9 @@ struct BegunState {
 
 impl BegunState {
     fn slowness(&self, more: usize, now: Instant) -> u128 {
-        let still = self.moved.map_or(SHORT, |(moved, _)| now.saturating_duration_since(moved).max(SHORT));
+        let still = self.moved.map_or(SHORT, |(moved, _)| {
+            now.saturating_duration_since(moved).max(SHORT)
+        });
         (self.bytes.saturating_add(more) as u128).saturating_mul(still.as_micros())
     }
 }
@@ -158,7 +173,10 @@ impl Begun {
             return false;
         }
         state.bytes += bytes;
-        if state.moved.is_none_or(|(_, then)| state.bytes.saturating_sub(then) >= MOVEMENT) {
+        if state
+            .moved
+            .is_none_or(|(_, then)| state.bytes.saturating_sub(then) >= MOVEMENT)
+        {
             state.moved = Some((Instant::now(), state.bytes));
         }
         true
@@ -176,7 +194,11 @@ pub(super) struct Incoming {
 
 impl Incoming {
     pub(super) fn new(budget: Arc<Budget>) -> Self {
-        Self { budget, seen: 0, begun: None }
+        Self {
+            budget,
+            seen: 0,
+            begun: None,
+        }
     }
 
     /// Bytes that came since the message began.
@@ -197,14 +219,24 @@ impl Incoming {
             (state.bytes, state.refused)
         };
         // Who has made room is not to take it from the next one.
-        !refused && self.budget.take_for(begun, self.seen.saturating_sub(charged))
+        !refused
+            && self
+                .budget
+                .take_for(begun, self.seen.saturating_sub(charged))
     }
 
     /// Whether the message has to make room for others; wakes the task when that happens.
     pub(super) fn poll_refused(&self, cx: &Context<'_>) -> bool {
-        let Some(begun) = &self.begun else { return false };
+        let Some(begun) = &self.begun else {
+            return false;
+        };
         let mut state = begun.lock();
-        if !state.refused && !state.waker.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
+        if !state.refused
+            && !state
+                .waker
+                .as_ref()
+                .is_some_and(|waker| waker.will_wake(cx.waker()))
+        {
             state.waker = Some(cx.waker().clone());
         }
         state.refused
@@ -219,7 +251,9 @@ impl Incoming {
         let less = state.bytes.saturating_sub(due);
         self.budget.sub(less);
         state.bytes -= less;
-        state.moved = state.moved.map(|(moved, then)| (moved, then.saturating_sub(less)));
+        state.moved = state
+            .moved
+            .map(|(moved, then)| (moved, then.saturating_sub(less)));
     }
 
     /// The whole message takes its share of the budget along: it is given back when the last slice of these bytes is gone, wherever the layer
@@ -229,13 +263,19 @@ impl Incoming {
         if charged == 0 {
             return message;
         }
-        Bytes::from_owner(Carried { message, budget: self.budget.clone(), charged })
+        Bytes::from_owner(Carried {
+            message,
+            budget: self.budget.clone(),
+            charged,
+        })
     }
 
     /// Gives what is charged, which is now the caller's to give back.
     fn end(&mut self) -> usize {
         self.seen = 0;
-        let Some(begun) = self.begun.take() else { return 0 };
+        let Some(begun) = self.begun.take() else {
+            return 0;
+        };
         self.budget.begun().remove(&Arc::as_ptr(&begun).addr());
         std::mem::take(&mut begun.lock().bytes)
     }
@@ -275,7 +315,10 @@ mod tests {
         let budget = Budget::new(10_000);
         let mut first = Incoming::new(budget.clone());
         assert!(first.grow(UNCOUNTED));
-        assert_eq!((budget.used(), first.carry(Bytes::from_static(b"small"))), (0, Bytes::from_static(b"small")));
+        assert_eq!(
+            (budget.used(), first.carry(Bytes::from_static(b"small"))),
+            (0, Bytes::from_static(b"small"))
+        );
         assert!(first.grow(UNCOUNTED) && first.grow(1));
         assert_eq!(budget.used(), UNCOUNTED + 1);
         let slice = first.carry(Bytes::from_static(b"large")).slice(1..3);
@@ -302,9 +345,13 @@ mod tests {
     #[test]
     fn who_is_the_slowest_itself_is_refused_and_gives_back_what_it_had() {
         let budget = Budget::new(10_000);
-        let (mut first, mut second) = (Incoming::new(budget.clone()), Incoming::new(budget.clone()));
+        let (mut first, mut second) =
+            (Incoming::new(budget.clone()), Incoming::new(budget.clone()));
         assert!(first.grow(6000));
-        assert!(!first.grow(usize::MAX) && budget.used() == 6000, "no overflow");
+        assert!(
+            !first.grow(usize::MAX) && budget.used() == 6000,
+            "no overflow"
+        );
         let whole = first.carry(Bytes::from_static(b"whole"));
         assert!(!second.grow(5000), "a whole message stays");
         assert_eq!(budget.used(), 6000);
@@ -316,19 +363,26 @@ mod tests {
     #[test]
     fn when_there_is_no_room_the_slowest_messages_that_are_not_whole_are_ended() {
         let budget = Budget::new(100_000);
-        let [mut large, mut small, mut newcomer] = std::array::from_fn(|_| Incoming::new(budget.clone()));
+        let [mut large, mut small, mut newcomer] =
+            std::array::from_fn(|_| Incoming::new(budget.clone()));
         assert!(large.grow(70_000) && small.grow(20_000));
         let woken = Arc::new(Woken::default());
         let waker = Waker::from(woken.clone());
         let cx = Context::from_waker(&waker);
         // A long time ago, for a clock that is as coarse as the machine likes.
         for begun in [&large.begun, &small.begun].into_iter().flatten() {
-            let moved = Instant::now().checked_sub(Duration::from_secs(5)).expect("the machine runs longer");
+            let moved = Instant::now()
+                .checked_sub(Duration::from_secs(5))
+                .expect("the machine runs longer");
             begun.lock().moved = Some((moved, 0));
         }
-        assert!(!large.poll_refused(&cx) && !small.poll_refused(&cx) && !newcomer.poll_refused(&cx));
+        assert!(
+            !large.poll_refused(&cx) && !small.poll_refused(&cx) && !newcomer.poll_refused(&cx)
+        );
         assert!(newcomer.grow(15_000), "the slowest pays");
-        assert!(woken.0.load(Ordering::Relaxed) && large.poll_refused(&cx) && !small.poll_refused(&cx));
+        assert!(
+            woken.0.load(Ordering::Relaxed) && large.poll_refused(&cx) && !small.poll_refused(&cx)
+        );
         assert_eq!(budget.used(), 35_000);
         assert!(!large.grow(1), "it is over for this one");
         assert_eq!(budget.used(), 35_000);
@@ -341,7 +395,13 @@ mod tests {
         let budget = Budget::new(100_000);
         let mut incoming = Incoming::new(budget);
         assert!(incoming.grow(UNCOUNTED + 1));
-        let moved = |incoming: &Incoming| incoming.begun.as_ref().and_then(|begun| begun.lock().moved).map(|(_, then)| then);
+        let moved = |incoming: &Incoming| {
+            incoming
+                .begun
+                .as_ref()
+                .and_then(|begun| begun.lock().moved)
+                .map(|(_, then)| then)
+        };
         assert!(incoming.grow(1) && incoming.grow(MOVEMENT - 2));
         assert_eq!(moved(&incoming), Some(UNCOUNTED + 1));
         assert!(incoming.grow(1));

@@ -100,6 +100,9 @@ impl Config {
 
 impl fmt::Debug for Config {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Config").field("path", &self.path).field("allow", &self.allow.is_some()).finish_non_exhaustive()
+        f.debug_struct("Config")
+            .field("path", &self.path)
+            .field("allow", &self.allow.is_some())
+            .finish_non_exhaustive()
     }
 }

@@ -5,8 +5,9 @@
 use bytes::Bytes;
 use http_body_util::Full;
 use hyper::header::{
-    ACCESS_CONTROL_ALLOW_CREDENTIALS, ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN,
-    ACCESS_CONTROL_REQUEST_HEADERS, CONTENT_LENGTH, HeaderMap, HeaderValue, ORIGIN, VARY,
+    ACCESS_CONTROL_ALLOW_CREDENTIALS, ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS,
+    ACCESS_CONTROL_ALLOW_ORIGIN, ACCESS_CONTROL_REQUEST_HEADERS, CONTENT_LENGTH, HeaderMap,
+    HeaderValue, ORIGIN, VARY,
 };
 use hyper::{Response, StatusCode};
 
@@ -31,7 +32,9 @@ impl Cors {
         let allowed = match &self.origins {
             Origins::Any if !self.credentials => Some(HeaderValue::from_static("*")),
             Origins::Any => origin.cloned(),
-            Origins::These(origins) => origin.filter(|origin| origins.iter().any(|allowed| allowed == *origin)).cloned(),
+            Origins::These(origins) => origin
+                .filter(|origin| origins.iter().any(|allowed| allowed == *origin))
+                .cloned(),
         };
         if self.origins != Origins::Any || self.credentials {
             answer.append(VARY, HeaderValue::from_static("Origin"));
@@ -39,7 +42,10 @@ impl Cors {
         let Some(allowed) = allowed else { return };
         answer.insert(ACCESS_CONTROL_ALLOW_ORIGIN, allowed);
         if self.credentials {
-            answer.insert(ACCESS_CONTROL_ALLOW_CREDENTIALS, HeaderValue::from_static("true"));
+            answer.insert(
+                ACCESS_CONTROL_ALLOW_CREDENTIALS,
+                HeaderValue::from_static("true"),
+            );
         }
     }
 
@@ -48,11 +54,17 @@ impl Cors {
         let mut response = Response::new(Full::default());
         *response.status_mut() = StatusCode::NO_CONTENT;
         let headers = response.headers_mut();
-        headers.insert(ACCESS_CONTROL_ALLOW_METHODS, HeaderValue::from_static("GET, POST"));
+        headers.insert(
+            ACCESS_CONTROL_ALLOW_METHODS,
+            HeaderValue::from_static("GET, POST"),
+        );
         headers.insert(CONTENT_LENGTH, HeaderValue::from_static("0"));
         if let Some(asked) = request.get(ACCESS_CONTROL_REQUEST_HEADERS) {
             headers.insert(ACCESS_CONTROL_ALLOW_HEADERS, asked.clone());
-            headers.append(VARY, HeaderValue::from_static("Access-Control-Request-Headers"));
+            headers.append(
+                VARY,
+                HeaderValue::from_static("Access-Control-Request-Headers"),
+            );
         }
         response
     }
@@ -70,19 +82,48 @@ mod tests {
     fn marked(cors: &Cors, origin: Option<&'static str>) -> (Option<String>, bool, bool) {
         let mut headers = HeaderMap::new();
         cors.mark(origin.map(HeaderValue::from_static).as_ref(), &mut headers);
-        let allowed = headers.get(ACCESS_CONTROL_ALLOW_ORIGIN).map(|value| value.to_str().expect("text").to_owned());
-        (allowed, headers.contains_key(VARY), headers.contains_key(ACCESS_CONTROL_ALLOW_CREDENTIALS))
+        let allowed = headers
+            .get(ACCESS_CONTROL_ALLOW_ORIGIN)
+            .map(|value| value.to_str().expect("text").to_owned());
+        (
+            allowed,
+            headers.contains_key(VARY),
+            headers.contains_key(ACCESS_CONTROL_ALLOW_CREDENTIALS),
+        )
     }
 
     #[test]
     fn an_answer_names_the_origins_that_may_read_it() {
-        let any = Cors { origins: Origins::Any, credentials: false };
-        assert_eq!(marked(&any, Some("http://a")), (Some("*".into()), false, false));
-        let any = Cors { origins: Origins::Any, credentials: true };
-        assert_eq!(marked(&any, Some("http://a")), (Some("http://a".into()), true, true), "never `*` with credentials");
+        let any = Cors {
+            origins: Origins::Any,
+            credentials: false,
+        };
+        assert_eq!(
+            marked(&any, Some("http://a")),
+            (Some("*".into()), false, false)
+        );
+        let any = Cors {
+            origins: Origins::Any,
+            credentials: true,
+        };
+        assert_eq!(
+            marked(&any, Some("http://a")),
+            (Some("http://a".into()), true, true),
+            "never `*` with credentials"
+        );
         assert_eq!(marked(&any, None), (None, true, false));
-        let these = Cors { origins: Origins::These(vec!["http://a".into(), "http://b".into()]), credentials: true };
-        assert_eq!(marked(&these, Some("http://b")), (Some("http://b".into()), true, true));
-        assert_eq!(marked(&these, Some("http://c")), (None, true, false), "an answer to one origin must not be kept for another");
+        let these = Cors {
+            origins: Origins::These(vec!["http://a".into(), "http://b".into()]),
+            credentials: true,
+        };
+        assert_eq!(
+            marked(&these, Some("http://b")),
+            (Some("http://b".into()), true, true)
+        );
+        assert_eq!(
+            marked(&these, Some("http://c")),
+            (None, true, false),
+            "an answer to one origin must not be kept for another"
+        );
     }
 }

@@ -51,7 +51,11 @@ impl Refused {
             Self::TransportUnknown => 0,
             Self::SessionUnknown => 1,
             Self::BadHandshakeMethod => 2,
-            Self::BadRequest | Self::TooLarge | Self::BodyTimeout | Self::Busy | Self::Unavailable => 3,
+            Self::BadRequest
+            | Self::TooLarge
+            | Self::BodyTimeout
+            | Self::Busy
+            | Self::Unavailable => 3,
             Self::Forbidden(_) => 4,
             Self::UnsupportedVersion => 5,
         }
@@ -74,10 +78,16 @@ impl Refused {
             Self::Busy | Self::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
             _ => StatusCode::BAD_REQUEST,
         };
-        let body = serde_json::to_vec(&Body { code: self.code(), message: self.message() }).unwrap_or_default();
+        let body = serde_json::to_vec(&Body {
+            code: self.code(),
+            message: self.message(),
+        })
+        .unwrap_or_default();
         let mut response = Response::new(Full::from(body));
         *response.status_mut() = status;
-        response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        response
+            .headers_mut()
+            .insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
         self.retry_after(&mut response);
         response
     }
@@ -89,17 +99,25 @@ impl Refused {
             Self::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
             _ => StatusCode::BAD_REQUEST,
         };
-        response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/html"));
-        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+        response
+            .headers_mut()
+            .insert(CONTENT_TYPE, HeaderValue::from_static("text/html"));
+        response
+            .headers_mut()
+            .insert(CONNECTION, HeaderValue::from_static("close"));
         // RFC 6455, 4.4: what a client of another version needs to know.
-        response.headers_mut().insert(SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13"));
+        response
+            .headers_mut()
+            .insert(SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13"));
         self.retry_after(&mut response);
         response
     }
 
     fn retry_after(&self, response: &mut Response<Full<Bytes>>) {
         if matches!(self, Self::Busy | Self::Unavailable) {
-            response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("5"));
+            response
+                .headers_mut()
+                .insert(RETRY_AFTER, HeaderValue::from_static("5"));
         }
     }
 }
@@ -111,20 +129,64 @@ mod tests {
 
     async fn shown(response: Response<Full<Bytes>>) -> (u16, String, String) {
         let status = response.status().as_u16();
-        let kind = response.headers()[CONTENT_TYPE].to_str().unwrap_or_default().to_owned();
-        let body = response.into_body().collect().await.expect("a full body cannot fail").to_bytes();
+        let kind = response.headers()[CONTENT_TYPE]
+            .to_str()
+            .unwrap_or_default()
+            .to_owned();
+        let body = response
+            .into_body()
+            .collect()
+            .await
+            .expect("a full body cannot fail")
+            .to_bytes();
         (status, kind, String::from_utf8_lossy(&body).into_owned())
     }
 
     #[tokio::test]
     async fn refusals_have_the_reference_servers_status_and_body() {
         let table = [
-            (Refused::TransportUnknown, 400, r#"{"code":0,"message":"Transport unknown"}"#, 400, "Transport unknown"),
-            (Refused::SessionUnknown, 400, r#"{"code":1,"message":"Session ID unknown"}"#, 400, "Session ID unknown"),
-            (Refused::BadHandshakeMethod, 400, r#"{"code":2,"message":"Bad handshake method"}"#, 400, "Bad handshake method"),
-            (Refused::BadRequest, 400, r#"{"code":3,"message":"Bad request"}"#, 400, "Bad request"),
-            (Refused::Forbidden(String::new()), 403, r#"{"code":4,"message":"Forbidden"}"#, 400, "Forbidden"),
-            (Refused::Forbidden("a \"b\"".into()), 403, r#"{"code":4,"message":"a \"b\""}"#, 400, "a \"b\""),
+            (
+                Refused::TransportUnknown,
+                400,
+                r#"{"code":0,"message":"Transport unknown"}"#,
+                400,
+                "Transport unknown",
+            ),
+            (
+                Refused::SessionUnknown,
+                400,
+                r#"{"code":1,"message":"Session ID unknown"}"#,
+                400,
+                "Session ID unknown",
+            ),
+            (
+                Refused::BadHandshakeMethod,
+                400,
+                r#"{"code":2,"message":"Bad handshake method"}"#,
+                400,
+                "Bad handshake method",
+            ),
+            (
+                Refused::BadRequest,
+                400,
+                r#"{"code":3,"message":"Bad request"}"#,
+                400,
+                "Bad request",
+            ),
+            (
+                Refused::Forbidden(String::new()),
+                403,
+                r#"{"code":4,"message":"Forbidden"}"#,
+                400,
+                "Forbidden",
+            ),
+            (
+                Refused::Forbidden("a \"b\"".into()),
+                403,
+                r#"{"code":4,"message":"a \"b\""}"#,
+                400,
+                "a \"b\"",
+            ),
             (
                 Refused::UnsupportedVersion,
                 400,
@@ -132,12 +194,32 @@ mod tests {
                 400,
                 "Unsupported protocol version",
             ),
-            (Refused::TooLarge, 413, r#"{"code":3,"message":"Payload too large"}"#, 400, "Payload too large"),
-            (Refused::Unavailable, 503, r#"{"code":3,"message":"Too many sessions"}"#, 503, "Too many sessions"),
+            (
+                Refused::TooLarge,
+                413,
+                r#"{"code":3,"message":"Payload too large"}"#,
+                400,
+                "Payload too large",
+            ),
+            (
+                Refused::Unavailable,
+                503,
+                r#"{"code":3,"message":"Too many sessions"}"#,
+                503,
+                "Too many sessions",
+            ),
         ];
         for (refused, status, json, ws_status, text) in table {
-            assert_eq!(shown(refused.polling()).await, (status, "application/json".into(), json.into()), "{refused:?}");
-            assert_eq!(shown(refused.websocket()).await, (ws_status, "text/html".into(), text.into()), "{refused:?}");
+            assert_eq!(
+                shown(refused.polling()).await,
+                (status, "application/json".into(), json.into()),
+                "{refused:?}"
+            );
+            assert_eq!(
+                shown(refused.websocket()).await,
+                (ws_status, "text/html".into(), text.into()),
+                "{refused:?}"
+            );
         }
     }
 }

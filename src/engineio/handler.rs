@@ -103,7 +103,9 @@ pub struct Handshake {
 impl Handshake {
     /// The protocol revision of the client. A session is opened only with one that this says.
     pub fn revision(&self) -> Revision {
-        Query::parse(&self.query).dialect.map_or(Revision::Four, Dialect::revision)
+        Query::parse(&self.query)
+            .dialect
+            .map_or(Revision::Four, Dialect::revision)
     }
 }
 

@@ -78,14 +78,18 @@ impl State {
         if self.abandoned {
             return 0;
         }
-        self.bytes.saturating_add(self.groups.len().saturating_mul(OVERHEAD)).saturating_add(self.held)
+        self.bytes
+            .saturating_add(self.groups.len().saturating_mul(OVERHEAD))
+            .saturating_add(self.held)
     }
 
     /// Times below this say nothing but that the machine is busy.
     const SHORT: Duration = Duration::from_millis(10);
 
     fn slowness(&self, now: Instant) -> u128 {
-        let still = self.moved.map_or(Self::SHORT, |moved| now.saturating_duration_since(moved).max(Self::SHORT));
+        let still = self.moved.map_or(Self::SHORT, |moved| {
+            now.saturating_duration_since(moved).max(Self::SHORT)
+        });
         (self.weight() as u128).saturating_mul(still.as_micros())
     }
 }
@@ -110,7 +114,10 @@ pub(super) struct Queues {
 
 impl Queues {
     pub(super) fn new(max_bytes: usize) -> Arc<Self> {
-        Arc::new(Self { budget: Budget::new(max_bytes), open: Mutex::default() })
+        Arc::new(Self {
+            budget: Budget::new(max_bytes),
+            open: Mutex::default(),
+        })
     }
 
     /// Bytes that wait for all clients.
@@ -119,10 +126,25 @@ impl Queues {
     }
 
     /// A queue among these for at most `max_groups` groups and `max_bytes` bytes; a single larger group fits an empty queue.
-    pub(super) fn outbox(self: &Arc<Self>, max_groups: usize, max_bytes: usize) -> (Outbox, OutboxReceiver) {
-        let shared = Arc::new(Shared { state: Mutex::default(), max_groups, max_bytes, queues: self.clone(), drained: Notify::new() });
+    pub(super) fn outbox(
+        self: &Arc<Self>,
+        max_groups: usize,
+        max_bytes: usize,
+    ) -> (Outbox, OutboxReceiver) {
+        let shared = Arc::new(Shared {
+            state: Mutex::default(),
+            max_groups,
+            max_bytes,
+            queues: self.clone(),
+            drained: Notify::new(),
+        });
         self.open().insert(key(&shared), Arc::downgrade(&shared));
-        (Outbox { shared: shared.clone() }, OutboxReceiver { shared })
+        (
+            Outbox {
+                shared: shared.clone(),
+            },
+            OutboxReceiver { shared },
+        )
     }
 
     fn open(&self) -> MutexGuard<'_, HashMap<usize, Weak<Shared>>> {
@@ -188,7 +210,8 @@ impl Shared {
     /// Whether at most this part of either bound is used: one `nth`.
     fn is_within(&self, state: &State, nth: usize) -> bool {
         let within = |used: usize, max: usize| used.saturating_mul(nth) <= max;
-        state.groups.is_empty() || (within(state.groups.len(), self.max_groups) && within(state.bytes, self.max_bytes))
+        state.groups.is_empty()
+            || (within(state.groups.len(), self.max_groups) && within(state.bytes, self.max_bytes))
     }
 
     /// The end of a session that reads too slowly: what waits is dropped here and now, what the transport has with the session. Gives
@@ -232,7 +255,9 @@ impl Outbox {
                 return Err(SendError::Closed);
             }
             let bytes = state.bytes.saturating_add(group.bytes());
-            if !state.groups.is_empty() && (state.groups.len() >= self.shared.max_groups || bytes > self.shared.max_bytes) {
+            if !state.groups.is_empty()
+                && (state.groups.len() >= self.shared.max_groups || bytes > self.shared.max_bytes)
+            {
                 return Err(SendError::Full);
             }
             Ok(push(state, group))
@@ -326,7 +351,11 @@ fn push(state: &mut State, group: Group) -> Option<Waker> {
     }
     state.bytes = state.bytes.saturating_add(group.bytes());
     state.groups.push_back(group);
-    if state.listening { state.waker.take() } else { None }
+    if state.listening {
+        state.waker.take()
+    } else {
+        None
+    }
 }
 
 /// Wakes the session's task after the lock is released.
@@ -343,7 +372,16 @@ impl OutboxReceiver {
     pub async fn recv(&mut self) -> Option<Group> {
         poll_fn(|cx| match self.try_recv() {
             Some(group) => Poll::Ready(Some(group)),
-            None => self.poll(cx, Wanted { groups: true, closing: false, idle: true }).map(|_| self.try_recv()),
+            None => self
+                .poll(
+                    cx,
+                    Wanted {
+                        groups: true,
+                        closing: false,
+                        idle: true,
+                    },
+                )
+                .map(|_| self.try_recv()),
         })
         .await
     }
@@ -373,9 +411,18 @@ impl OutboxReceiver {
 
     /// Waits until the layer above asks for the end. Cancel-safe, but not beside `recv`.
     pub async fn closing(&self) -> CloseReason {
-        poll_fn(|cx| match self.poll(cx, Wanted { groups: false, closing: true, idle: false }) {
-            Poll::Ready(Asked::Close(reason) | Asked::Abandon(reason)) => Poll::Ready(reason),
-            _ => Poll::Pending,
+        poll_fn(|cx| {
+            match self.poll(
+                cx,
+                Wanted {
+                    groups: false,
+                    closing: true,
+                    idle: false,
+                },
+            ) {
+                Poll::Ready(Asked::Close(reason) | Asked::Abandon(reason)) => Poll::Ready(reason),
+                _ => Poll::Pending,
+            }
         })
         .await
     }
@@ -445,13 +492,21 @@ mod tests {
     #[test]
     fn the_queue_is_bounded_in_messages_and_in_bytes() {
         let (sender, mut receiver) = outbox(2, 10);
-        assert_eq!(sender.try_send(text("0123456789abcdef")), Ok(()), "a single larger group fits an empty queue");
+        assert_eq!(
+            sender.try_send(text("0123456789abcdef")),
+            Ok(()),
+            "a single larger group fits an empty queue"
+        );
         assert_eq!(sender.try_send(text("x")), Err(SendError::Full));
         assert_eq!(sender.queued_bytes(), 16);
         receiver.try_recv().expect("queued above");
         assert_eq!(sender.try_send(text("0123")), Ok(()));
         assert_eq!(sender.try_send(text("0123")), Ok(()));
-        assert_eq!(sender.try_send(text("")), Err(SendError::Full), "two groups are the limit");
+        assert_eq!(
+            sender.try_send(text("")),
+            Err(SendError::Full),
+            "two groups are the limit"
+        );
         assert_eq!(sender.queued_bytes(), 8);
     }
 
@@ -466,9 +521,16 @@ mod tests {
         }
         let mut drained = Box::pin(sender.drained(4));
         for (left, over) in [(3, false), (2, false), (1, true)] {
-            assert!(drained.as_mut().now_or_never().is_none(), "more than {left} are left");
+            assert!(
+                drained.as_mut().now_or_never().is_none(),
+                "more than {left} are left"
+            );
             receiver.try_recv().expect("queued above");
-            assert_eq!(drained.as_mut().now_or_never().is_some(), over, "{left} are left");
+            assert_eq!(
+                drained.as_mut().now_or_never().is_some(),
+                over,
+                "{left} are left"
+            );
         }
         assert_eq!(sender.taken(), 3);
         drop(drained);
@@ -488,9 +550,17 @@ mod tests {
         sender.close(CloseReason::ServerShuttingDown);
         assert_eq!(sender.try_send(text("b")), Err(SendError::Closed));
         assert!(receiver.try_recv().is_some() && receiver.try_recv().is_none());
-        let wanted = Wanted { groups: true, closing: true, idle: true };
+        let wanted = Wanted {
+            groups: true,
+            closing: true,
+            idle: true,
+        };
         let asked = receiver.poll(&Context::from_waker(Waker::noop()), wanted);
-        assert_eq!(asked, Poll::Ready(Asked::Close(CloseReason::ForcedClose)), "the first reason counts");
+        assert_eq!(
+            asked,
+            Poll::Ready(Asked::Close(CloseReason::ForcedClose)),
+            "the first reason counts"
+        );
     }
 
     #[test]
@@ -499,8 +569,18 @@ mod tests {
         sender.try_send(text("a")).expect("the queue is empty");
         sender.close(CloseReason::SlowConsumer);
         assert!(receiver.try_recv().is_none() && sender.queued_bytes() == 0);
-        let asked = receiver.poll(&Context::from_waker(Waker::noop()), Wanted { groups: true, closing: false, idle: true });
-        assert_eq!(asked, Poll::Ready(Asked::Abandon(CloseReason::SlowConsumer)));
+        let asked = receiver.poll(
+            &Context::from_waker(Waker::noop()),
+            Wanted {
+                groups: true,
+                closing: false,
+                idle: true,
+            },
+        );
+        assert_eq!(
+            asked,
+            Poll::Ready(Asked::Abandon(CloseReason::SlowConsumer))
+        );
     }
 
     #[test]
@@ -519,22 +599,47 @@ mod tests {
         for (sender, _) in &sessions[3..] {
             let _ = sender.try_send(text("a little"));
         }
-        let closed: Vec<_> = (0..20).filter(|number| sessions[*number].0.is_closed()).collect();
-        assert_eq!(closed, [2], "the one with the most, held bytes included, and only as many as it takes");
+        let closed: Vec<_> = (0..20)
+            .filter(|number| sessions[*number].0.is_closed())
+            .collect();
+        assert_eq!(
+            closed,
+            [2],
+            "the one with the most, held bytes included, and only as many as it takes"
+        );
         assert_eq!(sessions[3].0.queued_bytes(), 8);
         drop(sessions);
-        assert_eq!((queues.queued_bytes(), queues.open().len()), (0, 0), "nothing is left in the books");
+        assert_eq!(
+            (queues.queued_bytes(), queues.open().len()),
+            (0, 0),
+            "nothing is left in the books"
+        );
     }
 
     #[test]
     fn one_that_has_not_moved_for_long_is_slower_than_one_that_was_just_sent_more() {
         let queues = Queues::new(10_000);
         let sessions: Vec<_> = (0..3).map(|_| queues.outbox(100, 100_000)).collect();
-        sessions[0].0.try_send(text(&"x".repeat(3000))).expect("room");
+        sessions[0]
+            .0
+            .try_send(text(&"x".repeat(3000)))
+            .expect("room");
         sessions[0].1.shared.lock().moved = Instant::now().checked_sub(Duration::from_secs(2));
-        sessions[1].0.try_send(text(&"x".repeat(6000))).expect("room");
-        sessions[2].0.try_send(text(&"x".repeat(1000))).expect("room");
-        assert_eq!(sessions.iter().map(|(sender, _)| sender.is_closed()).collect::<Vec<_>>(), [true, false, false]);
+        sessions[1]
+            .0
+            .try_send(text(&"x".repeat(6000)))
+            .expect("room");
+        sessions[2]
+            .0
+            .try_send(text(&"x".repeat(1000)))
+            .expect("room");
+        assert_eq!(
+            sessions
+                .iter()
+                .map(|(sender, _)| sender.is_closed())
+                .collect::<Vec<_>>(),
+            [true, false, false]
+        );
     }
 
     #[test]
@@ -547,7 +652,9 @@ mod tests {
         slow_end.hold(900);
         other.try_send(text(&"x".repeat(100))).expect("room");
         assert!(slow.is_closed(), "900 bytes are with its transport");
-        other.try_send(text(&"x".repeat(100))).expect("its bytes are as good as free");
+        other
+            .try_send(text(&"x".repeat(100)))
+            .expect("its bytes are as good as free");
         assert!(!other.is_closed());
         slow_end.hold(0);
     }
@@ -558,17 +665,33 @@ mod tests {
         sender.try_send(text("a")).expect("the queue is empty");
         drop(receiver);
         assert!(sender.is_closed());
-        assert_eq!((sender.try_send(text("b")), sender.queued_bytes()), (Err(SendError::Closed), 0));
+        assert_eq!(
+            (sender.try_send(text("b")), sender.queued_bytes()),
+            (Err(SendError::Closed), 0)
+        );
     }
 
     #[test]
     fn volatile_messages_pass_only_an_idle_transport() {
         let (sender, mut receiver) = outbox(8, 100);
         assert_eq!(sender.try_send_volatile(text("a")), Ok(false));
-        let _ = receiver.poll(&Context::from_waker(Waker::noop()), Wanted { groups: true, closing: true, idle: true });
+        let _ = receiver.poll(
+            &Context::from_waker(Waker::noop()),
+            Wanted {
+                groups: true,
+                closing: true,
+                idle: true,
+            },
+        );
         assert_eq!(sender.try_send_volatile(text("b")), Ok(true));
-        assert_eq!(sender.try_send_volatile(text("c")), Ok(false), "the second of two is lost");
-        assert!(matches!(receiver.try_recv(), Some(Group::One(message)) if message == Message::text("b")));
+        assert_eq!(
+            sender.try_send_volatile(text("c")),
+            Ok(false),
+            "the second of two is lost"
+        );
+        assert!(
+            matches!(receiver.try_recv(), Some(Group::One(message)) if message == Message::text("b"))
+        );
     }
 
     #[tokio::test]

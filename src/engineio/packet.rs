@@ -102,11 +102,16 @@ impl Packet {
             b'1' => Ok(Self::Close),
             b'2' => Ok(Self::Ping { probe }),
             b'3' => Ok(Self::Pong { probe }),
-            b'4' => Text::from_frame(text).map(|text| Self::Message(Message::Text(text))).ok_or(PacketError::UnknownType),
+            b'4' => Text::from_frame(text)
+                .map(|text| Self::Message(Message::Text(text)))
+                .ok_or(PacketError::UnknownType),
             b'5' => Ok(Self::Upgrade),
             b'6' => Ok(Self::Noop),
             b'b' if revision == Revision::Four => from_base64(data),
-            b'b' => data.strip_prefix(b"4").ok_or(PacketError::UnknownType).and_then(from_base64),
+            b'b' => data
+                .strip_prefix(b"4")
+                .ok_or(PacketError::UnknownType)
+                .and_then(from_base64),
             _ => Err(PacketError::UnknownType),
         }
     }
@@ -129,7 +134,9 @@ impl Packet {
             Self::Message(Message::Text(text)) => Frame::Text(text.frame().clone()),
             Self::Message(Message::Binary(bytes)) => match dialect {
                 Dialect::Four => Frame::Binary(bytes),
-                Dialect::Three { base64: false } => Frame::Binary([&[MESSAGE_BYTE], &bytes[..]].concat().into()),
+                Dialect::Three { base64: false } => {
+                    Frame::Binary([&[MESSAGE_BYTE], &bytes[..]].concat().into())
+                }
                 Dialect::Three { base64: true } => Frame::Text(base64("b4", &bytes).into()),
             },
             Self::Open(text) => Frame::Text(text),
@@ -154,7 +161,10 @@ impl Packet {
 }
 
 fn from_base64(data: &[u8]) -> Result<Packet, PacketError> {
-    STANDARD.decode(data).map(|bytes| Packet::Message(Message::Binary(bytes.into()))).map_err(|_| PacketError::Base64)
+    STANDARD
+        .decode(data)
+        .map(|bytes| Packet::Message(Message::Binary(bytes.into())))
+        .map_err(|_| PacketError::Base64)
 }
 
 /// Bytes as text, behind what says so.
@@ -225,9 +235,15 @@ mod tests {
             (Packet::Open("0{}".into()), "0{}"),
         ];
         for (packet, expected) in table {
-            assert_eq!(packet.into_frame(Dialect::Four), Frame::Text(expected.into()));
+            assert_eq!(
+                packet.into_frame(Dialect::Four),
+                Frame::Text(expected.into())
+            );
         }
-        assert_eq!(binary(&[0, 255]).into_frame(Dialect::Four), Frame::Binary(Bytes::from_static(&[0, 255])));
+        assert_eq!(
+            binary(&[0, 255]).into_frame(Dialect::Four),
+            Frame::Binary(Bytes::from_static(&[0, 255]))
+        );
     }
 
     #[test]
@@ -246,24 +262,41 @@ mod tests {
             (Frame::Text("b".into()), Err(PacketError::UnknownType)),
             (Frame::Text("b4A".into()), Err(PacketError::Base64)),
             (Frame::Text("bé".into()), Err(PacketError::UnknownType)),
-            (Frame::Text("4a".into()), Ok(Packet::Message(Message::text("a")))),
+            (
+                Frame::Text("4a".into()),
+                Ok(Packet::Message(Message::text("a"))),
+            ),
         ];
         for (frame, expected) in table {
             assert_eq!(read(frame.clone()), expected, "{frame:?}");
         }
-        assert_eq!(binary(&[1, 2]).into_frame(Dialect::Three { base64: false }), bytes(&[4, 1, 2]));
-        assert_eq!(binary(&[1, 2]).into_frame(Dialect::Three { base64: true }), Frame::Text("b4AQI=".into()));
+        assert_eq!(
+            binary(&[1, 2]).into_frame(Dialect::Three { base64: false }),
+            bytes(&[4, 1, 2])
+        );
+        assert_eq!(
+            binary(&[1, 2]).into_frame(Dialect::Three { base64: true }),
+            Frame::Text("b4AQI=".into())
+        );
     }
 
     #[test]
     fn a_text_message_is_written_without_a_copy() {
         let message = Text::new("shared");
-        let Frame::Text(frame) = Packet::Message(Message::Text(message.clone())).into_frame(Dialect::Four) else { panic!("a text") };
+        let Frame::Text(frame) =
+            Packet::Message(Message::Text(message.clone())).into_frame(Dialect::Four)
+        else {
+            panic!("a text")
+        };
         assert_eq!(frame.as_str().as_ptr(), message.frame().as_str().as_ptr());
     }
 
     fn any_dialect() -> impl Strategy<Value = Dialect> {
-        prop::sample::select(vec![Dialect::Four, Dialect::Three { base64: false }, Dialect::Three { base64: true }])
+        prop::sample::select(vec![
+            Dialect::Four,
+            Dialect::Three { base64: false },
+            Dialect::Three { base64: true },
+        ])
     }
 
     proptest! {

@@ -54,7 +54,11 @@ impl Iterator for Packets {
             Reader::Three(reader) => reader.next(),
             Reader::Four(rest) => {
                 let part = next_part(rest)?;
-                Some(Utf8Bytes::try_from(part).map_err(|_| PacketError::Utf8).and_then(|part| Packet::from_text(part, Revision::Four)))
+                Some(
+                    Utf8Bytes::try_from(part)
+                        .map_err(|_| PacketError::Utf8)
+                        .and_then(|part| Packet::from_text(part, Revision::Four)),
+                )
             }
         }
     }
@@ -62,7 +66,9 @@ impl Iterator for Packets {
 
 fn next_part(body: &mut Option<Bytes>) -> Option<Bytes> {
     let mut rest = body.take()?;
-    let Some(at) = rest.iter().position(|byte| *byte == SEPARATOR) else { return Some(rest) };
+    let Some(at) = rest.iter().position(|byte| *byte == SEPARATOR) else {
+        return Some(rest);
+    };
     let part = rest.split_to(at);
     // The separator stands at the front of what is left.
     *body = Some(rest.split_off(1));
@@ -73,21 +79,33 @@ fn next_part(body: &mut Option<Bytes>) -> Option<Bytes> {
 pub fn encoded_len(packet: &Packet) -> usize {
     match packet {
         Packet::Message(Message::Text(text)) => text.frame().as_str().len(),
-        Packet::Message(Message::Binary(bytes)) => bytes.len().div_ceil(3).saturating_mul(4).saturating_add(1),
+        Packet::Message(Message::Binary(bytes)) => {
+            bytes.len().div_ceil(3).saturating_mul(4).saturating_add(1)
+        }
         Packet::Open(text) => text.as_str().len(),
         other => other.control().len(),
     }
 }
 
 /// How many of the packets at the front go into one body: at most [`MAX_PACKETS`] and `max_bytes`, but never none.
-pub fn fitting<'a>(packets: impl Iterator<Item = &'a Packet>, dialect: Dialect, max_bytes: usize) -> usize {
-    let around = if dialect == Dialect::Four { 1 } else { three::MOST_AROUND };
+pub fn fitting<'a>(
+    packets: impl Iterator<Item = &'a Packet>,
+    dialect: Dialect,
+    max_bytes: usize,
+) -> usize {
+    let around = if dialect == Dialect::Four {
+        1
+    } else {
+        three::MOST_AROUND
+    };
     let mut bytes = 0usize;
     packets
         .take(MAX_PACKETS)
         .enumerate()
         .take_while(|(index, packet)| {
-            bytes = bytes.saturating_add(encoded_len(packet)).saturating_add(if *index > 0 { around } else { 0 });
+            bytes = bytes
+                .saturating_add(encoded_len(packet))
+                .saturating_add(if *index > 0 { around } else { 0 });
             *index == 0 || bytes <= max_bytes
         })
         .count()
@@ -111,9 +129,17 @@ fn encode_four(packets: Vec<Packet>) -> Bytes {
             Packet::Message(Message::Text(text)) => {
                 let text = text.frame().as_str().as_bytes();
                 body.reserve(text.len());
-                body.extend(text.iter().map(|byte| if *byte == SEPARATOR { SEPARATOR_STAND_IN } else { *byte }));
+                body.extend(text.iter().map(|byte| {
+                    if *byte == SEPARATOR {
+                        SEPARATOR_STAND_IN
+                    } else {
+                        *byte
+                    }
+                }));
             }
-            Packet::Message(Message::Binary(bytes)) => body.extend_from_slice(base64("b", &bytes).as_bytes()),
+            Packet::Message(Message::Binary(bytes)) => {
+                body.extend_from_slice(base64("b", &bytes).as_bytes())
+            }
             Packet::Open(text) => body.extend_from_slice(text.as_str().as_bytes()),
             other => body.extend_from_slice(other.control().as_bytes()),
         }
@@ -151,14 +177,23 @@ mod tests {
         let table: &[(&[u8], Read)] = &[
             (b"4hello", vec![Ok(text("hello"))]),
             (b"4a\x1e4b", vec![Ok(text("a")), Ok(text("b"))]),
-            (b"4hello\x1ebAQIDBA==", vec![Ok(text("hello")), Ok(binary(&[1, 2, 3, 4]))]),
+            (
+                b"4hello\x1ebAQIDBA==",
+                vec![Ok(text("hello")), Ok(binary(&[1, 2, 3, 4]))],
+            ),
             ("4é\x1e4€".as_bytes(), vec![Ok(text("é")), Ok(text("€"))]),
             (b"6\x1e1", vec![Ok(Packet::Noop), Ok(Packet::Close)]),
             (b"", vec![Err(PacketError::Empty)]),
             (b"4a\x1e", vec![Ok(text("a")), Err(PacketError::Empty)]),
             (b"\x1e4a", vec![Err(PacketError::Empty), Ok(text("a"))]),
-            (b"4a\x1eabc\x1e4b", vec![Ok(text("a")), Err(PacketError::UnknownType), Ok(text("b"))]),
-            (b"4\xc3\x1e\xa9", vec![Err(PacketError::Utf8), Err(PacketError::Utf8)]),
+            (
+                b"4a\x1eabc\x1e4b",
+                vec![Ok(text("a")), Err(PacketError::UnknownType), Ok(text("b"))],
+            ),
+            (
+                b"4\xc3\x1e\xa9",
+                vec![Err(PacketError::Utf8), Err(PacketError::Utf8)],
+            ),
             (b"4\xff", vec![Err(PacketError::Utf8)]),
         ];
         for (body, expected) in table {
@@ -168,20 +203,35 @@ mod tests {
 
     #[test]
     fn packets_are_bodies() {
-        assert_eq!(four([text("hello"), binary(&[1, 2, 3, 4])]), "4hello\x1ebAQIDBA==");
+        assert_eq!(
+            four([text("hello"), binary(&[1, 2, 3, 4])]),
+            "4hello\x1ebAQIDBA=="
+        );
         assert_eq!(four([Packet::Ping { probe: false }]), "2");
         assert_eq!(four([Packet::Noop, Packet::Close]), "6\x1e1");
-        assert_eq!(four([text("a\x1e1")]), "4a\x1f1", "a separator inside a text must not make a packet");
+        assert_eq!(
+            four([text("a\x1e1")]),
+            "4a\x1f1",
+            "a separator inside a text must not make a packet"
+        );
     }
 
     #[test]
     fn an_answer_holds_sixteen_packets_and_the_payload_limit() {
         let small: Vec<_> = (0..40).map(|_| text("x")).collect();
         assert_eq!(fitting(small.iter(), Dialect::Four, 1000), 16);
-        assert_eq!(fitting(small.iter(), Dialect::Four, 8), 3, "2 + 3 + 3 bytes");
+        assert_eq!(
+            fitting(small.iter(), Dialect::Four, 8),
+            3,
+            "2 + 3 + 3 bytes"
+        );
         assert_eq!(fitting(small.iter(), Dialect::Four, 7), 2);
         let large = [text(&"x".repeat(100)), text("y")];
-        assert_eq!(fitting(large.iter(), Dialect::Four, 10), 1, "a packet over the limit goes alone");
+        assert_eq!(
+            fitting(large.iter(), Dialect::Four, 10),
+            1,
+            "a packet over the limit goes alone"
+        );
         assert_eq!(fitting([].iter(), Dialect::Four, 10), 0);
     }
 

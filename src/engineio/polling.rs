@@ -41,7 +41,10 @@ struct Guard {
 
 impl Guard {
     fn new(mailbox: Arc<Mailbox>) -> Self {
-        Self { mailbox, armed: true }
+        Self {
+            mailbox,
+            armed: true,
+        }
     }
 
     fn answered(mut self) {
@@ -81,7 +84,11 @@ pub(super) struct BodyLimits {
 }
 
 /// Packets from the client.
-pub(super) async fn post<B>(mailbox: Arc<Mailbox>, request: Request<B>, limits: BodyLimits) -> Answer
+pub(super) async fn post<B>(
+    mailbox: Arc<Mailbox>,
+    request: Request<B>,
+    limits: BodyLimits,
+) -> Answer
 where
     B: HttpBody<Data = Bytes> + Unpin,
 {
@@ -93,12 +100,23 @@ where
     }
 }
 
-async fn post_packets<B>(mailbox: &Mailbox, request: Request<B>, limits: BodyLimits, guard: Guard) -> Result<(), Refused>
+async fn post_packets<B>(
+    mailbox: &Mailbox,
+    request: Request<B>,
+    limits: BodyLimits,
+    guard: Guard,
+) -> Result<(), Refused>
 where
     B: HttpBody<Data = Bytes> + Unpin,
 {
     let (sender, verdict) = oneshot::channel();
-    if mailbox.post(Command::PostOpened { octets: is_octets(request.headers()), verdict: sender }).is_err() {
+    if mailbox
+        .post(Command::PostOpened {
+            octets: is_octets(request.headers()),
+            verdict: sender,
+        })
+        .is_err()
+    {
         guard.answered();
         return Err(Refused::SessionUnknown);
     }
@@ -120,7 +138,9 @@ where
             // From here on nothing is lost with the request.
             guard.answered();
             let (sender, answer) = oneshot::channel();
-            mailbox.post(Command::PostBody(bytes, sender)).map_err(|_| Refused::SessionUnknown)?;
+            mailbox
+                .post(Command::PostBody(bytes, sender))
+                .map_err(|_| Refused::SessionUnknown)?;
             match answer.await.unwrap_or(PostAnswer::Gone) {
                 PostAnswer::Ok => Ok(()),
                 PostAnswer::Bad => Err(Refused::BadRequest),
@@ -132,7 +152,11 @@ where
             let _ = mailbox.post(Command::PostRefused);
             // Reading is what invites the body of a client that asked first. One that was invited already has read half of it.
             if !(expects && announced(&body) > limits.max_payload) {
-                discard(&mut body, limits.max_payload.saturating_mul(DISCARDED_LIMITS)).await;
+                discard(
+                    &mut body,
+                    limits.max_payload.saturating_mul(DISCARDED_LIMITS),
+                )
+                .await;
             }
             Err(Refused::TooLarge)
         }
@@ -173,7 +197,9 @@ where
     let mut whole = Bytes::new();
     let mut joined: Option<BytesMut> = None;
     while let Some(frame) = next_frame(body, &incoming).await? {
-        let Ok(data) = frame.map_err(|_| BodyError::Broken)?.into_data() else { continue };
+        let Ok(data) = frame.map_err(|_| BodyError::Broken)?.into_data() else {
+            continue;
+        };
         let seen = joined.as_ref().map_or(whole.len(), BytesMut::len);
         if seen.saturating_add(data.len()) > max {
             return Err(BodyError::TooLarge);
@@ -196,7 +222,10 @@ fn announced<B: HttpBody>(body: &B) -> usize {
 }
 
 /// The next part, unless the body has to make room for others before it comes.
-async fn next_frame<B>(body: &mut B, incoming: &Incoming) -> Result<Option<Result<Frame<Bytes>, B::Error>>, BodyError>
+async fn next_frame<B>(
+    body: &mut B,
+    incoming: &Incoming,
+) -> Result<Option<Result<Frame<Bytes>, B::Error>>, BodyError>
 where
     B: HttpBody<Data = Bytes> + Unpin,
 {
@@ -226,8 +255,13 @@ where
 }
 
 fn is_octets(headers: &HeaderMap) -> bool {
-    let kind = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
-    kind.split(';').next().is_some_and(|kind| kind.trim().eq_ignore_ascii_case("application/octet-stream"))
+    let kind = headers
+        .get(CONTENT_TYPE)
+        .and_then(|value| value.to_str().ok())
+        .unwrap_or_default();
+    kind.split(';')
+        .next()
+        .is_some_and(|kind| kind.trim().eq_ignore_ascii_case("application/octet-stream"))
 }
 
 /// 200 with packets.
@@ -244,7 +278,11 @@ fn ok() -> Answer {
 
 fn answer(body: Bytes, kind: &'static str) -> Answer {
     let mut response = Response::new(Full::new(body));
-    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(kind));
-    response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response
+        .headers_mut()
+        .insert(CONTENT_TYPE, HeaderValue::from_static(kind));
+    response
+        .headers_mut()
+        .insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     response
 }

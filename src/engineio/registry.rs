@@ -36,7 +36,9 @@ impl Sid {
         let mut bytes = [0; ID_BYTES];
         getrandom::fill(&mut bytes).map_err(|_| Refused::Unavailable)?;
         let mut text = [0; ID_CHARS];
-        URL_SAFE_NO_PAD.encode_slice(bytes, &mut text).map_err(|_| Refused::Unavailable)?;
+        URL_SAFE_NO_PAD
+            .encode_slice(bytes, &mut text)
+            .map_err(|_| Refused::Unavailable)?;
         Ok(Self(text))
     }
 
@@ -53,7 +55,10 @@ impl Sid {
 /// A request for a session. A dropped responder means that the session is gone.
 pub(super) enum Command {
     Poll(oneshot::Sender<Result<PollAnswer, Refused>>),
-    PostOpened { octets: bool, verdict: oneshot::Sender<Result<PostPass, Refused>> },
+    PostOpened {
+        octets: bool,
+        verdict: oneshot::Sender<Result<PostPass, Refused>>,
+    },
     PostBody(Bytes, oneshot::Sender<PostAnswer>),
     PostRefused,
     Socket(Box<Socket>),
@@ -91,7 +96,10 @@ pub(super) struct Mailbox {
 
 impl Mailbox {
     fn new(revision: Revision) -> Self {
-        Self { revision, letters: Mutex::default() }
+        Self {
+            revision,
+            letters: Mutex::default(),
+        }
     }
 
     /// Gives the command back when the session is gone or has too much waiting.
@@ -214,7 +222,11 @@ pub(super) struct Registry {
 
 impl Registry {
     pub(super) fn new(max_sessions: usize) -> Arc<Self> {
-        Arc::new(Self { sessions: Mutex::default(), max_sessions, running: watch::Sender::new(0) })
+        Arc::new(Self {
+            sessions: Mutex::default(),
+            max_sessions,
+            running: watch::Sender::new(0),
+        })
     }
 
     /// Room for a session that is about to open.
@@ -233,7 +245,11 @@ impl Registry {
         if let Some(mailbox) = evicted {
             mailbox.evict();
         }
-        Ok(Slot { registry: self.clone(), passed_on: false, _running: self.running() })
+        Ok(Slot {
+            registry: self.clone(),
+            passed_on: false,
+            _running: self.running(),
+        })
     }
 
     /// For a request, whose session is a used one from now on.
@@ -252,7 +268,9 @@ impl Registry {
     /// Something `shutdown` waits for.
     pub(super) fn running(self: &Arc<Self>) -> Running {
         self.running.send_modify(|count| *count += 1);
-        Running { registry: self.clone() }
+        Running {
+            registry: self.clone(),
+        }
     }
 
     /// Lets nobody in any more, tells all sessions to end and waits until everything has.
@@ -261,7 +279,11 @@ impl Registry {
         let mailboxes: Vec<_> = {
             let mut sessions = lock(&self.sessions);
             sessions.ending = true;
-            sessions.by_id.values().map(|seat| seat.mailbox.clone()).collect()
+            sessions
+                .by_id
+                .values()
+                .map(|seat| seat.mailbox.clone())
+                .collect()
         };
         for mailbox in mailboxes {
             mailbox.shutdown();
@@ -278,7 +300,9 @@ pub(super) struct Running {
 
 impl Drop for Running {
     fn drop(&mut self) {
-        self.registry.running.send_modify(|count| *count = count.saturating_sub(1));
+        self.registry
+            .running
+            .send_modify(|count| *count = count.saturating_sub(1));
     }
 }
 
@@ -302,12 +326,22 @@ impl Slot {
         }
         sessions.last_number += 1;
         let number = sessions.last_number;
-        sessions.by_id.insert(sid, Seat { mailbox: mailbox.clone(), number });
+        sessions.by_id.insert(
+            sid,
+            Seat {
+                mailbox: mailbox.clone(),
+                number,
+            },
+        );
         if opened == Opened::Polling {
             sessions.unused.insert(number, sid);
         }
         drop(sessions);
-        Ok(Entry { sid, mailbox, slot: self })
+        Ok(Entry {
+            sid,
+            mailbox,
+            slot: self,
+        })
     }
 }
 
@@ -355,14 +389,27 @@ mod tests {
 
     #[test]
     fn ids_are_unguessable_and_fit_a_query() {
-        let ids: Vec<_> = (0..100).map(|_| Sid::random().expect("the system gives random bytes")).collect();
+        let ids: Vec<_> = (0..100)
+            .map(|_| Sid::random().expect("the system gives random bytes"))
+            .collect();
         for id in &ids {
             assert_eq!(id.as_str().len(), ID_CHARS);
-            assert!(id.as_str().bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_'));
+            assert!(
+                id.as_str()
+                    .bytes()
+                    .all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_')
+            );
             assert!(Sid::parse(id.as_str()) == Some(*id));
         }
-        assert_eq!(ids.iter().collect::<std::collections::HashSet<_>>().len(), ids.len());
-        assert!(Sid::parse("").is_none() && Sid::parse("é").is_none() && Sid::parse(&"x".repeat(21)).is_none());
+        assert_eq!(
+            ids.iter().collect::<std::collections::HashSet<_>>().len(),
+            ids.len()
+        );
+        assert!(
+            Sid::parse("").is_none()
+                && Sid::parse("é").is_none()
+                && Sid::parse(&"x".repeat(21)).is_none()
+        );
     }
 
     #[test]
@@ -370,7 +417,9 @@ mod tests {
         let registry = Registry::new(2);
         let entry = opened(&registry, Opened::Polling);
         let _ = registry.find(entry.sid());
-        let slot = registry.reserve().unwrap_or_else(|_| panic!("room for two"));
+        let slot = registry
+            .reserve()
+            .unwrap_or_else(|_| panic!("room for two"));
         assert!(registry.reserve().is_err());
         drop(slot);
         assert_eq!(registry.count(), 1);
@@ -379,11 +428,17 @@ mod tests {
         drop(entry);
         assert!(registry.find(&sid).is_none());
         assert_eq!(registry.count(), 0);
-        assert!(mailbox.post(Command::PostRefused).is_err(), "the mailbox of a session that is gone takes nothing");
+        assert!(
+            mailbox.post(Command::PostRefused).is_err(),
+            "the mailbox of a session that is gone takes nothing"
+        );
     }
 
     fn opened(registry: &Arc<Registry>, how: Opened) -> Entry {
-        registry.reserve().and_then(|slot| slot.enter(Revision::Four, how)).unwrap_or_else(|_| panic!("there is room"))
+        registry
+            .reserve()
+            .and_then(|slot| slot.enter(Revision::Four, how))
+            .unwrap_or_else(|_| panic!("there is room"))
     }
 
     fn next_mail(mailbox: &Mailbox) -> Poll<Mail> {
@@ -398,16 +453,31 @@ mod tests {
         let [older, newer] = [(); 2].map(|()| opened(&registry, Opened::Polling));
 
         let socket = opened(&registry, Opened::WebSocket);
-        assert!(registry.find(older.sid()).is_none(), "unknown at once, not when its task has ended");
-        assert!(matches!(next_mail(&older.mailbox), Poll::Ready(Mail::Evicted)));
+        assert!(
+            registry.find(older.sid()).is_none(),
+            "unknown at once, not when its task has ended"
+        );
+        assert!(matches!(
+            next_mail(&older.mailbox),
+            Poll::Ready(Mail::Evicted)
+        ));
         assert!(next_mail(&newer.mailbox).is_pending() && next_mail(&used.mailbox).is_pending());
         assert_eq!(registry.count(), 3);
         drop(older);
-        assert_eq!(registry.count(), 3, "its room is another's, so its end frees none");
+        assert_eq!(
+            registry.count(),
+            3,
+            "its room is another's, so its end frees none"
+        );
 
-        let last = registry.reserve().unwrap_or_else(|_| panic!("the newer one makes room"));
+        let last = registry
+            .reserve()
+            .unwrap_or_else(|_| panic!("the newer one makes room"));
         assert!(registry.find(newer.sid()).is_none());
-        assert!(registry.reserve().is_err(), "used, on a WebSocket, still opening: none of them makes room");
+        assert!(
+            registry.reserve().is_err(),
+            "used, on a WebSocket, still opening: none of them makes room"
+        );
         drop(newer);
         assert_eq!(registry.count(), 3);
         drop((last, used, socket));
@@ -434,14 +504,19 @@ mod tests {
     #[tokio::test]
     async fn shutdown_waits_for_what_is_running_and_lets_nobody_in() {
         let registry = Registry::new(2);
-        let slot = registry.reserve().unwrap_or_else(|_| panic!("room for two"));
+        let slot = registry
+            .reserve()
+            .unwrap_or_else(|_| panic!("room for two"));
         let waiting = tokio::spawn({
             let registry = registry.clone();
             async move { registry.shutdown().await }
         });
         tokio::task::yield_now().await;
         assert!(!waiting.is_finished());
-        assert!(slot.enter(Revision::Four, Opened::WebSocket).is_err(), "a handshake that was on its way does not become a session");
+        assert!(
+            slot.enter(Revision::Four, Opened::WebSocket).is_err(),
+            "a handshake that was on its way does not become a session"
+        );
         waiting.await.expect("the wait ends");
         assert!(registry.reserve().is_err());
     }

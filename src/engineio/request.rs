@@ -36,7 +36,11 @@ impl<'a> Query<'a> {
                 }
                 _ => continue,
             };
-            *slot = Some(if slot.is_some() { Cow::Borrowed(",") } else { value });
+            *slot = Some(if slot.is_some() {
+                Cow::Borrowed(",")
+            } else {
+                value
+            });
         }
         Self {
             transport: match transport.as_deref() {
@@ -62,15 +66,42 @@ mod tests {
     #[test]
     fn the_query_says_transport_version_and_session() {
         use TransportName::{Polling, WebSocket};
-        let (four, three) = (Some(Dialect::Four), |base64| Some(Dialect::Three { base64 }));
+        let (four, three) = (Some(Dialect::Four), |base64| {
+            Some(Dialect::Three { base64 })
+        });
         let table = [
             ("EIO=4&transport=polling", Some(Polling), four, None),
-            ("EIO=4&transport=websocket&sid=abc&t=xyz", Some(WebSocket), four, Some("abc")),
-            ("t=1&transport=polling&sid=&EIO=4", Some(Polling), four, None),
+            (
+                "EIO=4&transport=websocket&sid=abc&t=xyz",
+                Some(WebSocket),
+                four,
+                Some("abc"),
+            ),
+            (
+                "t=1&transport=polling&sid=&EIO=4",
+                Some(Polling),
+                four,
+                None,
+            ),
             ("EIO=3&transport=polling", Some(Polling), three(false), None),
-            ("EIO=3&transport=polling&b64=1", Some(Polling), three(true), None),
-            ("b64=0&EIO=3&transport=polling&b64=", Some(Polling), three(true), None),
-            ("EIO=3&transport=polling&b64", Some(Polling), three(false), None),
+            (
+                "EIO=3&transport=polling&b64=1",
+                Some(Polling),
+                three(true),
+                None,
+            ),
+            (
+                "b64=0&EIO=3&transport=polling&b64=",
+                Some(Polling),
+                three(true),
+                None,
+            ),
+            (
+                "EIO=3&transport=polling&b64",
+                Some(Polling),
+                three(false),
+                None,
+            ),
             ("EIO=4&transport=polling&b64=1", Some(Polling), four, None),
             ("EIO=2&transport=polling", Some(Polling), None, None),
             ("EIO=03&transport=polling", Some(Polling), None, None),
@@ -78,14 +109,23 @@ mod tests {
             ("EIO=04&transport=Polling", None, None, None),
             ("EIO=%34&transport=poll%69ng", Some(Polling), four, None),
             ("EIO=4&EIO=4&transport=polling", Some(Polling), None, None),
-            ("EIO=4&transport=polling&transport=polling", None, four, None),
+            (
+                "EIO=4&transport=polling&transport=polling",
+                None,
+                four,
+                None,
+            ),
             ("sid=a&sid=b", None, None, Some(",")),
             ("sid=%C3%A9", None, None, Some("é")),
             ("", None, None, None),
             ("&&=&;%", None, None, None),
         ];
         for (query, transport, dialect, sid) in table {
-            let expected = Query { transport, dialect, sid: sid.map(Cow::Borrowed) };
+            let expected = Query {
+                transport,
+                dialect,
+                sid: sid.map(Cow::Borrowed),
+            };
             assert_eq!(Query::parse(query), expected, "{query}");
         }
     }

@@ -10,7 +10,9 @@ use std::task::{Context, Poll, Waker};
 use bytes::Bytes;
 use http_body_util::Full;
 use hyper::body::Body;
-use hyper::header::{CONNECTION, HeaderMap, HeaderName, HeaderValue, SET_COOKIE, TRANSFER_ENCODING, UPGRADE};
+use hyper::header::{
+    CONNECTION, HeaderMap, HeaderName, HeaderValue, SET_COOKIE, TRANSFER_ENCODING, UPGRADE,
+};
 use hyper::http::Extensions;
 use hyper::upgrade::OnUpgrade;
 use hyper::{Method, Request, Response, StatusCode};
@@ -39,7 +41,9 @@ type Answer = Response<Full<Bytes>>;
 /// Whoever serves a [`Service`] with hyper wraps the answer in this.
 pub fn begun<F: Future>(answer: F) -> impl Future<Output = F::Output> {
     let mut answer = Box::pin(answer);
-    let first = answer.as_mut().poll(&mut Context::from_waker(Waker::noop()));
+    let first = answer
+        .as_mut()
+        .poll(&mut Context::from_waker(Waker::noop()));
     async move {
         match first {
             Poll::Ready(answer) => answer,
@@ -64,15 +68,28 @@ struct Inner<H> {
 
 impl<H: Handler> Clone for Service<H> {
     fn clone(&self) -> Self {
-        Self { inner: self.inner.clone() }
+        Self {
+            inner: self.inner.clone(),
+        }
     }
 }
 
 impl<H: Handler> Service<H> {
     pub fn new(config: Config, handler: H) -> Self {
         let registry = Registry::new(config.max_sessions);
-        let (queues, received) = (Queues::new(config.total_queued_bytes), Budget::new(config.total_received_bytes));
-        Self { inner: Arc::new(Inner { config, handler: Arc::new(handler), registry, queues, received }) }
+        let (queues, received) = (
+            Queues::new(config.total_queued_bytes),
+            Budget::new(config.total_received_bytes),
+        );
+        Self {
+            inner: Arc::new(Inner {
+                config,
+                handler: Arc::new(handler),
+                registry,
+                queues,
+                received,
+            }),
+        }
     }
 
     pub fn handler(&self) -> &Arc<H> {
@@ -118,7 +135,9 @@ impl<H: Handler> Service<H> {
         let cors = self.inner.config.cors.as_ref();
         let origin = cors.and_then(|_| cors::origin(request.headers()));
         let answer = match cors {
-            Some(cors) if request.method() == Method::OPTIONS => Ok(cors.preflight(request.headers())),
+            Some(cors) if request.method() == Method::OPTIONS => {
+                Ok(cors.preflight(request.headers()))
+            }
             _ => self.route(request, peer, upgrade).await,
         };
         let mut response = match answer {
@@ -132,13 +151,20 @@ impl<H: Handler> Service<H> {
         response
     }
 
-    async fn route<B>(&self, request: Request<B>, peer: Option<IpAddr>, upgrade: bool) -> Result<Answer, Refused>
+    async fn route<B>(
+        &self,
+        request: Request<B>,
+        peer: Option<IpAddr>,
+        upgrade: bool,
+    ) -> Result<Answer, Refused>
     where
         B: Body<Data = Bytes> + Unpin,
     {
         let inner = &self.inner;
         let query = Query::parse(request.uri().query().unwrap_or_default());
-        let dialect = query.dialect.filter(|dialect| *dialect == Dialect::Four || inner.config.revision_3);
+        let dialect = query
+            .dialect
+            .filter(|dialect| *dialect == Dialect::Four || inner.config.revision_3);
         let transport = query.transport.ok_or(Refused::TransportUnknown)?;
         let websocket = transport == TransportName::WebSocket;
         if let Some(sid) = query.sid {
@@ -150,7 +176,9 @@ impl<H: Handler> Service<H> {
             return match *request.method() {
                 Method::GET if websocket => inner.attach(request, mailbox),
                 Method::GET => Ok(polling::get(mailbox).await),
-                Method::POST if !websocket => Ok(polling::post(mailbox, request, inner.body_limits()).await),
+                Method::POST if !websocket => {
+                    Ok(polling::post(mailbox, request, inner.body_limits()).await)
+                }
                 // The reference server answers 500 with an empty body, as if it were its own fault.
                 _ => Err(Refused::BadRequest),
             };
@@ -166,10 +194,20 @@ impl<H: Handler> Service<H> {
         }
         let dialect = dialect.ok_or(Refused::UnsupportedVersion)?;
         let slot = inner.registry.reserve()?;
-        if websocket { self.open_websocket(request, peer, dialect, slot) } else { self.open_polling(&request, peer, dialect, slot) }
+        if websocket {
+            self.open_websocket(request, peer, dialect, slot)
+        } else {
+            self.open_polling(&request, peer, dialect, slot)
+        }
     }
 
-    fn open_polling<B>(&self, request: &Request<B>, peer: Option<IpAddr>, dialect: Dialect, slot: Slot) -> Result<Answer, Refused> {
+    fn open_polling<B>(
+        &self,
+        request: &Request<B>,
+        peer: Option<IpAddr>,
+        dialect: Dialect,
+        slot: Slot,
+    ) -> Result<Answer, Refused> {
         let inner = &self.inner;
         let entry = slot.enter(dialect.revision(), Opened::Polling)?;
         let open = inner.config.open_packet(entry.sid(), inner.config.upgrades);
@@ -177,14 +215,21 @@ impl<H: Handler> Service<H> {
         let machine = Session::polling(now(), inner.config.session_limits(), dialect);
         let task = inner.open(entry, handshake(request, peer), machine, None);
         tokio::spawn(task.run());
-        let mut answer = polling::payload(payload::encode(vec![Packet::Open(open.into())], dialect));
+        let mut answer =
+            polling::payload(payload::encode(vec![Packet::Open(open.into())], dialect));
         if let Some(cookie) = cookie {
             answer.headers_mut().insert(SET_COOKIE, cookie);
         }
         Ok(answer)
     }
 
-    fn open_websocket<B>(&self, mut request: Request<B>, peer: Option<IpAddr>, dialect: Dialect, slot: Slot) -> Result<Answer, Refused> {
+    fn open_websocket<B>(
+        &self,
+        mut request: Request<B>,
+        peer: Option<IpAddr>,
+        dialect: Dialect,
+        slot: Slot,
+    ) -> Result<Answer, Refused> {
         let response = switching(&request)?;
         let upgrade = hyper::upgrade::on(&mut request);
         let kept = std::mem::take(request.extensions_mut());
@@ -192,11 +237,16 @@ impl<H: Handler> Service<H> {
         let inner = self.inner.clone();
         let running = inner.registry.running();
         tokio::spawn(async move {
-            let Some(socket) = inner.socket(upgrade, kept).await else { return };
+            let Some(socket) = inner.socket(upgrade, kept).await else {
+                return;
+            };
             // The service may have begun to end meanwhile.
-            let Ok(entry) = slot.enter(dialect.revision(), Opened::WebSocket) else { return socket.goodbye(Some(1001)).await };
+            let Ok(entry) = slot.enter(dialect.revision(), Opened::WebSocket) else {
+                return socket.goodbye(Some(1001)).await;
+            };
             let open = inner.config.open_packet(entry.sid(), false);
-            let machine = Session::websocket(now(), inner.config.session_limits(), dialect, open.into());
+            let machine =
+                Session::websocket(now(), inner.config.session_limits(), dialect, open.into());
             let task = inner.open(entry, handshake, machine, Some(socket));
             drop(running);
             // A task of its own, because this one's future has the size of the upgrade.
@@ -208,25 +258,43 @@ impl<H: Handler> Service<H> {
 
 impl<H: Handler> Inner<H> {
     fn body_limits(&self) -> BodyLimits {
-        BodyLimits { max_payload: self.config.max_payload, time: self.config.body_timeout, budget: self.received.clone() }
+        BodyLimits {
+            max_payload: self.config.max_payload,
+            time: self.config.body_timeout,
+            budget: self.received.clone(),
+        }
     }
 
     /// Tells the layer above of a session and makes its task.
-    fn open(&self, entry: Entry, handshake: Handshake, machine: Session, main: Option<Box<Socket>>) -> Box<Task<H>> {
-        let (sender, receiver) = self.queues.outbox(self.config.queue_messages, self.config.queue_bytes);
+    fn open(
+        &self,
+        entry: Entry,
+        handshake: Handshake,
+        machine: Session,
+        main: Option<Box<Socket>>,
+    ) -> Box<Task<H>> {
+        let (sender, receiver) = self
+            .queues
+            .outbox(self.config.queue_messages, self.config.queue_bytes);
         let state = self.handler.open(sender, handshake);
         Task::new(self.handler.clone(), state, entry, receiver, machine, main)
     }
 
     /// The WebSocket with an existing session's id: whether it is welcome is the session's to say, after the 101.
-    fn attach<B>(self: &Arc<Self>, mut request: Request<B>, mailbox: Arc<Mailbox>) -> Result<Answer, Refused> {
+    fn attach<B>(
+        self: &Arc<Self>,
+        mut request: Request<B>,
+        mailbox: Arc<Mailbox>,
+    ) -> Result<Answer, Refused> {
         let response = switching(&request)?;
         let upgrade = hyper::upgrade::on(&mut request);
         let kept = std::mem::take(request.extensions_mut());
         let inner = self.clone();
         let running = self.registry.running();
         tokio::spawn(async move {
-            let Some(socket) = inner.socket(upgrade, kept).await else { return };
+            let Some(socket) = inner.socket(upgrade, kept).await else {
+                return;
+            };
             if let Err(Command::Socket(socket)) = mailbox.post(Command::Socket(socket)) {
                 socket.goodbye(None).await;
             }
@@ -249,7 +317,15 @@ impl<H> Inner<H> {
     /// The WebSocket on the connection behind a 101. `None`: the client went away before it got it.
     async fn socket(&self, upgrade: OnUpgrade, kept: Extensions) -> Option<Box<Socket>> {
         match timeout(self.config.upgrade_timeout, upgrade).await {
-            Ok(Ok(upgraded)) => Some(Socket::open(upgraded, self.config.max_payload, self.received.clone(), kept).await),
+            Ok(Ok(upgraded)) => Some(
+                Socket::open(
+                    upgraded,
+                    self.config.max_payload,
+                    self.received.clone(),
+                    kept,
+                )
+                .await,
+            ),
             Ok(Err(error)) => {
                 debug!(%error, "the client left during the WebSocket handshake");
                 None
@@ -283,7 +359,10 @@ impl Config {
 /// What the layer above gets to know of the first request. Values are copied: hyper's are parts of the connection's read buffer and
 /// would keep all of it.
 fn handshake<B>(request: &Request<B>, peer: Option<IpAddr>) -> Handshake {
-    let kept = |name: &HeaderName| ![CONNECTION, UPGRADE, TRANSFER_ENCODING].contains(name) && !name.as_str().starts_with("sec-websocket-");
+    let kept = |name: &HeaderName| {
+        ![CONNECTION, UPGRADE, TRANSFER_ENCODING].contains(name)
+            && !name.as_str().starts_with("sec-websocket-")
+    };
     let count = request.headers().keys().filter(|name| kept(name)).count();
     let mut headers = HeaderMap::with_capacity(count);
     for (name, value) in request.headers().iter().filter(|(name, _)| kept(name)) {
@@ -291,5 +370,9 @@ fn handshake<B>(request: &Request<B>, peer: Option<IpAddr>) -> Handshake {
             headers.append(name, value);
         }
     }
-    Handshake { headers, query: request.uri().query().unwrap_or_default().to_owned(), peer }
+    Handshake {
+        headers,
+        query: request.uri().query().unwrap_or_default().to_owned(),
+        peer,
+    }
 }

@@ -108,7 +108,10 @@ impl<H: Handler> Task<H> {
             return Poll::Ready(Event::WorkDone);
         }
         // Before requests: a client that upgrades and then polls at once has moved, whichever connection woke us.
-        for (which, socket) in [(Which::Main, &mut self.main), (Which::Probe, &mut self.probe)] {
+        for (which, socket) in [
+            (Which::Main, &mut self.main),
+            (Which::Probe, &mut self.probe),
+        ] {
             let read = self.machine.wants_frame(which);
             if let Some(socket) = socket
                 && let Poll::Ready(event) = socket.poll(cx, read)
@@ -121,7 +124,11 @@ impl<H: Handler> Task<H> {
         {
             return Poll::Ready(Event::Mail(mail));
         }
-        let wanted = Wanted { groups: self.machine.wants_message(), closing: !self.closing, idle: self.machine.is_idle() };
+        let wanted = Wanted {
+            groups: self.machine.wants_message(),
+            closing: !self.closing,
+            idle: self.machine.is_idle(),
+        };
         if let Poll::Ready(asked) = self.outbox.poll(cx, wanted) {
             return Poll::Ready(match asked {
                 Asked::Send => Event::Pump,
@@ -135,7 +142,10 @@ impl<H: Handler> Task<H> {
     /// Looked at last and set only when the task is about to wait, because a deadline moves with every frame written. That is safe: the
     /// machine runs the deadlines that passed with every input.
     fn poll_deadline(&self, cx: &mut Context<'_>, mut sleep: Pin<&mut Sleep>) -> Poll<Event> {
-        let deadline = self.machine.deadline().map_or_else(|| tokio::time::Instant::now() + FAR, tokio::time::Instant::from_std);
+        let deadline = self.machine.deadline().map_or_else(
+            || tokio::time::Instant::now() + FAR,
+            tokio::time::Instant::from_std,
+        );
         if sleep.deadline() != deadline {
             sleep.as_mut().reset(deadline);
         }
@@ -288,7 +298,9 @@ impl<H: Handler> Task<H> {
 
     /// The one way out: no request finds the session any more, its work is dropped, the layer above is told. Once.
     fn end(&mut self, reason: CloseReason) {
-        let Some(Known { state, entry }) = self.known.take() else { return };
+        let Some(Known { state, entry }) = self.known.take() else {
+            return;
+        };
         drop(entry);
         self.work = None;
         self.post_pass = None;

@@ -13,7 +13,10 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::{Sink, SinkExt, Stream as _};
-use hyper::header::{CONNECTION, HeaderMap, HeaderValue, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_VERSION, UPGRADE};
+use hyper::header::{
+    CONNECTION, HeaderMap, HeaderValue, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY,
+    SEC_WEBSOCKET_VERSION, UPGRADE,
+};
 use hyper::http::Extensions;
 use hyper::upgrade::Upgraded;
 use hyper::{Method, Request, Version};
@@ -59,21 +62,32 @@ pub(super) fn accept<B>(request: &Request<B>) -> Option<HeaderValue> {
         && request.version() == Version::HTTP_11
         && is_wanted(request)
         && has_token(headers, &CONNECTION, "upgrade")
-        && headers.get(SEC_WEBSOCKET_VERSION).is_some_and(|version| version == "13")
+        && headers
+            .get(SEC_WEBSOCKET_VERSION)
+            .is_some_and(|version| version == "13")
         && is_key(key.as_bytes());
-    right.then(|| HeaderValue::try_from(derive_accept_key(key.as_bytes())).ok()).flatten()
+    right
+        .then(|| HeaderValue::try_from(derive_accept_key(key.as_bytes())).ok())
+        .flatten()
 }
 
 /// The headers of a 101.
 pub(super) fn accepted(accept: HeaderValue) -> [(hyper::header::HeaderName, HeaderValue); 3] {
-    [(CONNECTION, HeaderValue::from_static("Upgrade")), (UPGRADE, HeaderValue::from_static("websocket")), (SEC_WEBSOCKET_ACCEPT, accept)]
+    [
+        (CONNECTION, HeaderValue::from_static("Upgrade")),
+        (UPGRADE, HeaderValue::from_static("websocket")),
+        (SEC_WEBSOCKET_ACCEPT, accept),
+    ]
 }
 
 /// 16 bytes in base64.
 fn is_key(key: &[u8]) -> bool {
     use base64::Engine;
     let mut bytes = [0; 18];
-    key.len() == 24 && base64::engine::general_purpose::STANDARD.decode_slice(key, &mut bytes).is_ok_and(|count| count == 16)
+    key.len() == 24
+        && base64::engine::general_purpose::STANDARD
+            .decode_slice(key, &mut bytes)
+            .is_ok_and(|count| count == 16)
 }
 
 /// Whether a comma-separated header has this word in it.
@@ -103,13 +117,20 @@ enum Stream {
 impl Stream {
     /// The stream, and what hyper read of it already.
     fn of(upgraded: Upgraded) -> (Self, Bytes) {
-        let (stream, read) = match hyper_util::server::conn::auto::upgrade::downcast::<TokioIo<TcpStream>>(upgraded) {
-            Ok(parts) => (parts.io.into_inner(), parts.read_buf),
-            Err(upgraded) => match upgraded.downcast::<TokioIo<TcpStream>>() {
+        let (stream, read) =
+            match hyper_util::server::conn::auto::upgrade::downcast::<TokioIo<TcpStream>>(upgraded)
+            {
                 Ok(parts) => (parts.io.into_inner(), parts.read_buf),
-                Err(upgraded) => return (Self::Wrapped(Box::new(TokioIo::new(upgraded))), Bytes::new()),
-            },
-        };
+                Err(upgraded) => match upgraded.downcast::<TokioIo<TcpStream>>() {
+                    Ok(parts) => (parts.io.into_inner(), parts.read_buf),
+                    Err(upgraded) => {
+                        return (
+                            Self::Wrapped(Box::new(TokioIo::new(upgraded))),
+                            Bytes::new(),
+                        );
+                    }
+                },
+            };
         // A frame is written once and whole: there is nothing to gather. A socket that refuses this is closing anyway.
         let _ = stream.set_nodelay(true);
         (Self::Tcp(stream), read)
@@ -118,8 +139,16 @@ impl Stream {
 
 impl AsyncRead for Io {
     /// `OutOfMemory`: there is no room for the message. `FileTooLarge`: it takes too much on the wire.
-    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        let Self { stream, incoming, max_raw } = self.get_mut();
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let Self {
+            stream,
+            incoming,
+            max_raw,
+        } = self.get_mut();
         // Before reading, because then all that was seen is of this one message; behind its end the next may follow in the same read.
         if incoming.seen() > *max_raw {
             return Poll::Ready(Err(io::ErrorKind::FileTooLarge.into()));
@@ -127,12 +156,20 @@ impl AsyncRead for Io {
         let before = buf.filled().len();
         ready!(Pin::new(stream).poll_read(cx, buf))?;
         let fits = incoming.grow(buf.filled().len() - before);
-        Poll::Ready(if fits { Ok(()) } else { Err(io::ErrorKind::OutOfMemory.into()) })
+        Poll::Ready(if fits {
+            Ok(())
+        } else {
+            Err(io::ErrorKind::OutOfMemory.into())
+        })
     }
 }
 
 impl AsyncWrite for Io {
-    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.get_mut().stream).poll_write(cx, buf)
     }
 
@@ -146,7 +183,11 @@ impl AsyncWrite for Io {
 }
 
 impl AsyncRead for Stream {
-    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         match self.get_mut() {
             Self::Tcp(stream) => Pin::new(stream).poll_read(cx, buf),
             Self::Wrapped(stream) => Pin::new(stream).poll_read(cx, buf),
@@ -155,7 +196,11 @@ impl AsyncRead for Stream {
 }
 
 impl AsyncWrite for Stream {
-    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
         match self.get_mut() {
             Self::Tcp(stream) => Pin::new(stream).poll_write(cx, buf),
             Self::Wrapped(stream) => Pin::new(stream).poll_write(cx, buf),
@@ -186,8 +231,14 @@ struct Outgoing {
 impl Outgoing {
     fn of(frame: Frame) -> Self {
         match frame {
-            Frame::Text(text) => Self { rest: text.into(), opcode: Data::Text },
-            Frame::Binary(rest) => Self { rest, opcode: Data::Binary },
+            Frame::Text(text) => Self {
+                rest: text.into(),
+                opcode: Data::Text,
+            },
+            Frame::Binary(rest) => Self {
+                rest,
+                opcode: Data::Binary,
+            },
         }
     }
 
@@ -196,7 +247,13 @@ impl Outgoing {
         let fragment = self.rest.split_to(self.rest.len().min(FRAGMENT));
         let last = self.rest.is_empty();
         let frame = RawFrame::message(fragment, OpCode::Data(self.opcode), last);
-        (frame, (!last).then_some(Self { rest: self.rest, opcode: Data::Continue }))
+        (
+            frame,
+            (!last).then_some(Self {
+                rest: self.rest,
+                opcode: Data::Continue,
+            }),
+        )
     }
 }
 
@@ -235,9 +292,18 @@ pub(super) struct Socket {
 
 impl Socket {
     /// The WebSocket on a connection whose 101 is out. `kept` lives as long as it does.
-    pub(super) async fn open(upgraded: Upgraded, max_payload: usize, budget: Arc<Budget>, kept: Extensions) -> Box<Self> {
+    pub(super) async fn open(
+        upgraded: Upgraded,
+        max_payload: usize,
+        budget: Arc<Budget>,
+        kept: Extensions,
+    ) -> Box<Self> {
         let (stream, read) = Stream::of(upgraded);
-        let io = Io { stream, incoming: Incoming::new(budget), max_raw: max_payload.saturating_add(FRAMING) };
+        let io = Io {
+            stream,
+            incoming: Incoming::new(budget),
+            max_raw: max_payload.saturating_add(FRAMING),
+        };
         // The whole message counts, its type digit too.
         let limit = Some(max_payload);
         let config = WebSocketConfig::default()
@@ -246,8 +312,16 @@ impl Socket {
             .max_write_buffer_size(MAX_WRITE_BUFFER)
             .max_message_size(limit)
             .max_frame_size(limit);
-        let stream = WebSocketStream::from_partially_read(io, read.to_vec(), Role::Server, Some(config)).await;
-        Box::new(Self { stream, writing: false, outgoing: None, ended: Ended::No, _kept: kept })
+        let stream =
+            WebSocketStream::from_partially_read(io, read.to_vec(), Role::Server, Some(config))
+                .await;
+        Box::new(Self {
+            stream,
+            writing: false,
+            outgoing: None,
+            ended: Ended::No,
+            _kept: kept,
+        })
     }
 
     /// Begins to write; `poll` goes on with it. The frame before it must be out.
@@ -278,7 +352,11 @@ impl Socket {
                 Err(error) => SocketEvent::Ended(self.end(&error)),
             });
         }
-        if read { self.poll_read(cx) } else { Poll::Pending }
+        if read {
+            self.poll_read(cx)
+        } else {
+            Poll::Pending
+        }
     }
 
     /// `true`: all is out. `false`: one more fragment is.
@@ -310,10 +388,15 @@ impl Socket {
                         Err(_) => SocketEvent::Ended(SocketEnd::Failed(1007)),
                     }
                 }
-                Some(Ok(Message::Binary(bytes))) => SocketEvent::Received(Frame::Binary(self.stream.get_mut().incoming.carry(bytes))),
+                Some(Ok(Message::Binary(bytes))) => SocketEvent::Received(Frame::Binary(
+                    self.stream.get_mut().incoming.carry(bytes),
+                )),
                 // tungstenite answers pings.
                 Some(Ok(Message::Ping(data) | Message::Pong(data))) => {
-                    self.stream.get_mut().incoming.forget(CONTROL_HEADER + data.len());
+                    self.stream
+                        .get_mut()
+                        .incoming
+                        .forget(CONTROL_HEADER + data.len());
                     continue;
                 }
                 Some(Ok(Message::Frame(_))) => continue,
@@ -336,7 +419,9 @@ impl Socket {
             Error::Utf8(_) => SocketEnd::Failed(1007),
             Error::Io(error) if error.kind() == io::ErrorKind::OutOfMemory => NO_ROOM,
             Error::Io(error) if error.kind() == io::ErrorKind::FileTooLarge => SocketEnd::TooLarge,
-            Error::Protocol(tokio_tungstenite::tungstenite::error::ProtocolError::ResetWithoutClosingHandshake)
+            Error::Protocol(
+                tokio_tungstenite::tungstenite::error::ProtocolError::ResetWithoutClosingHandshake,
+            )
             | Error::ConnectionClosed
             | Error::AlreadyClosed
             | Error::Io(_) => {
@@ -355,17 +440,28 @@ impl Socket {
         }
         let _ = timeout(LINGER, async move {
             if self.ended == Ended::No {
-                let frame = code.map(|code| CloseFrame { code: code.into(), reason: Utf8Bytes::default() });
+                let frame = code.map(|code| CloseFrame {
+                    code: code.into(),
+                    reason: Utf8Bytes::default(),
+                });
                 self.stream.send(Message::Close(frame)).await.ok();
             } else {
                 self.stream.flush().await.ok();
             }
             // The unfinished message is dropped here and gives its share of the budget back; what is thrown away costs nothing.
-            let Io { mut stream, incoming, .. } = self.stream.into_inner();
+            let Io {
+                mut stream,
+                incoming,
+                ..
+            } = self.stream.into_inner();
             drop(incoming);
             stream.shutdown().await.ok();
             let mut discarded = [0; READ_BUFFER];
-            while stream.read(&mut discarded).await.is_ok_and(|count| count > 0) {}
+            while stream
+                .read(&mut discarded)
+                .await
+                .is_ok_and(|count| count > 0)
+            {}
         })
         .await;
     }
@@ -376,16 +472,22 @@ mod tests {
     use super::*;
 
     fn request(change: &str) -> Request<()> {
-        let mut request = Request::builder().method(if change == "method" { "POST" } else { "GET" }).version(if change == "version" {
-            Version::HTTP_10
-        } else {
-            Version::HTTP_11
-        });
+        let mut request = Request::builder()
+            .method(if change == "method" { "POST" } else { "GET" })
+            .version(if change == "version" {
+                Version::HTTP_10
+            } else {
+                Version::HTTP_11
+            });
         let headers = [
             ("upgrade", "WebSocket", "h2c"),
             ("connection", "keep-alive, Upgrade", "keep-alive"),
             ("sec-websocket-version", "13", "8"),
-            ("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ==", "dGhlIHNhbXBsZSBub25j"),
+            (
+                "sec-websocket-key",
+                "dGhlIHNhbXBsZSBub25jZQ==",
+                "dGhlIHNhbXBsZSBub25j",
+            ),
         ];
         for (name, good, bad) in headers {
             request = request.header(name, if change == name { bad } else { good });
@@ -395,8 +497,18 @@ mod tests {
 
     #[test]
     fn a_handshake_is_right_in_all_points_or_refused() {
-        assert_eq!(accept(&request("")).expect("the example of RFC 6455, 1.3"), "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=");
-        for change in ["method", "version", "upgrade", "connection", "sec-websocket-version", "sec-websocket-key"] {
+        assert_eq!(
+            accept(&request("")).expect("the example of RFC 6455, 1.3"),
+            "s3pPLMBiTxaQ9kYGzzhZRbK+xOo="
+        );
+        for change in [
+            "method",
+            "version",
+            "upgrade",
+            "connection",
+            "sec-websocket-version",
+            "sec-websocket-key",
+        ] {
             assert!(accept(&request(change)).is_none(), "{change}");
         }
     }
@@ -404,8 +516,14 @@ mod tests {
     #[test]
     fn a_key_is_sixteen_bytes() {
         assert!(is_key(b"AAAAAAAAAAAAAAAAAAAAAA=="));
-        for bad in ["", "AAAAAAAAAAAAAAAAAAAAAAAA", "AAAAAAAAAAAAAAAAAAAAAAA=", "AAAAAAAAAAAAAAAAAAAAA===", "!!!!!!!!!!!!!!!!!!!!!!==", "é"]
-        {
+        for bad in [
+            "",
+            "AAAAAAAAAAAAAAAAAAAAAAAA",
+            "AAAAAAAAAAAAAAAAAAAAAAA=",
+            "AAAAAAAAAAAAAAAAAAAAA===",
+            "!!!!!!!!!!!!!!!!!!!!!!==",
+            "é",
+        ] {
             assert!(!is_key(bad.as_bytes()), "{bad}");
         }
     }
@@ -417,12 +535,26 @@ mod tests {
         let mut next = Some(Outgoing::of(Frame::Text(text.as_str().into())));
         while let Some(outgoing) = next {
             let (frame, rest) = outgoing.next();
-            parts.push((frame.header().opcode, frame.header().is_final, frame.payload().len()));
+            parts.push((
+                frame.header().opcode,
+                frame.header().is_final,
+                frame.payload().len(),
+            ));
             next = rest;
         }
         let (text, more) = (OpCode::Data(Data::Text), OpCode::Data(Data::Continue));
-        assert_eq!(parts, [(text, false, FRAGMENT), (more, false, FRAGMENT), (more, true, 1)]);
+        assert_eq!(
+            parts,
+            [
+                (text, false, FRAGMENT),
+                (more, false, FRAGMENT),
+                (more, true, 1)
+            ]
+        );
         let (frame, rest) = Outgoing::of(Frame::Binary(Bytes::new())).next();
-        assert!(frame.header().is_final && rest.is_none(), "an empty message is one frame");
+        assert!(
+            frame.header().is_final && rest.is_none(),
+            "an empty message is one frame"
+        );
     }
 }

@@ -27,24 +27,72 @@ pub struct Asset {
 
 const HTML: &str = "text/html; charset=utf-8";
 const JAVASCRIPT: &str = "text/javascript; charset=utf-8";
-const INDEX: Asset = Asset { content_type: HTML, body: include_str!("index.html") };
+const INDEX: Asset = Asset {
+    content_type: HTML,
+    body: include_str!("index.html"),
+};
 
 /// Request path and file.
 const FILES: [(&str, Asset); 9] = [
     ("/", INDEX),
     ("/realtime_client.html", INDEX),
-    ("/app.js", Asset { content_type: JAVASCRIPT, body: include_str!("app.js") }),
-    ("/dom.js", Asset { content_type: JAVASCRIPT, body: include_str!("dom.js") }),
-    ("/rest.js", Asset { content_type: JAVASCRIPT, body: include_str!("rest.js") }),
-    ("/socket.js", Asset { content_type: JAVASCRIPT, body: include_str!("socket.js") }),
-    ("/words.js", Asset { content_type: JAVASCRIPT, body: include_str!("words.js") }),
-    ("/style.css", Asset { content_type: "text/css; charset=utf-8", body: include_str!("style.css") }),
-    ("/icon.svg", Asset { content_type: "image/svg+xml", body: include_str!("icon.svg") }),
+    (
+        "/app.js",
+        Asset {
+            content_type: JAVASCRIPT,
+            body: include_str!("app.js"),
+        },
+    ),
+    (
+        "/dom.js",
+        Asset {
+            content_type: JAVASCRIPT,
+            body: include_str!("dom.js"),
+        },
+    ),
+    (
+        "/rest.js",
+        Asset {
+            content_type: JAVASCRIPT,
+            body: include_str!("rest.js"),
+        },
+    ),
+    (
+        "/socket.js",
+        Asset {
+            content_type: JAVASCRIPT,
+            body: include_str!("socket.js"),
+        },
+    ),
+    (
+        "/words.js",
+        Asset {
+            content_type: JAVASCRIPT,
+            body: include_str!("words.js"),
+        },
+    ),
+    (
+        "/style.css",
+        Asset {
+            content_type: "text/css; charset=utf-8",
+            body: include_str!("style.css"),
+        },
+    ),
+    (
+        "/icon.svg",
+        Asset {
+            content_type: "image/svg+xml",
+            body: include_str!("icon.svg"),
+        },
+    ),
 ];
 
 /// The file served at a request path (without query), if there is one.
 pub fn asset(path: &str) -> Option<Asset> {
-    FILES.iter().find(|(served, _)| *served == path).map(|(_, asset)| *asset)
+    FILES
+        .iter()
+        .find(|(served, _)| *served == path)
+        .map(|(_, asset)| *asset)
 }
 
 #[cfg(test)]
@@ -53,23 +101,45 @@ mod tests {
 
     /// What stands between each `before` and the next double quote.
     fn quoted_after<'a>(text: &'a str, before: &'a str) -> impl Iterator<Item = &'a str> {
-        text.split(before).skip(1).filter_map(|rest| rest.split('"').next())
+        text.split(before)
+            .skip(1)
+            .filter_map(|rest| rest.split('"').next())
     }
 
     fn references(text: &str) -> Vec<&str> {
-        let mut found: Vec<_> = ["src=\"", "href=\"", "from \"./"].iter().flat_map(|before| quoted_after(text, before)).collect();
+        let mut found: Vec<_> = ["src=\"", "href=\"", "from \"./"]
+            .iter()
+            .flat_map(|before| quoted_after(text, before))
+            .collect();
         found.retain(|reference| !reference.starts_with('#'));
         found
     }
 
     #[test]
     fn every_file_that_is_referred_to_is_served() {
-        let found: Vec<_> = FILES.iter().flat_map(|(_, file)| references(file.body)).collect();
+        let found: Vec<_> = FILES
+            .iter()
+            .flat_map(|(_, file)| references(file.body))
+            .collect();
         for reference in &found {
-            assert!(asset(&format!("/{reference}")).is_some(), "{reference} is referred to, but not served");
+            assert!(
+                asset(&format!("/{reference}")).is_some(),
+                "{reference} is referred to, but not served"
+            );
         }
-        for name in ["app.js", "style.css", "icon.svg", "dom.js", "rest.js", "socket.js", "words.js"] {
-            assert!(found.contains(&name), "{name} is served, but nothing refers to it");
+        for name in [
+            "app.js",
+            "style.css",
+            "icon.svg",
+            "dom.js",
+            "rest.js",
+            "socket.js",
+            "words.js",
+        ] {
+            assert!(
+                found.contains(&name),
+                "{name} is served, but nothing refers to it"
+            );
         }
     }
 
@@ -77,7 +147,14 @@ mod tests {
     fn both_names_of_the_page_serve_the_same() {
         assert_eq!(asset("/"), asset("/realtime_client.html"));
         assert!(asset("/").is_some_and(|page| page.content_type.starts_with("text/html")));
-        for path in ["", "/index.html", "/app.js/", "//app.js", "/../Cargo.toml", "/APP.JS"] {
+        for path in [
+            "",
+            "/index.html",
+            "/app.js/",
+            "//app.js",
+            "/../Cargo.toml",
+            "/APP.JS",
+        ] {
             assert_eq!(asset(path), None, "{path:?}");
         }
     }
@@ -85,8 +162,19 @@ mod tests {
     #[test]
     fn nothing_comes_from_elsewhere() {
         for (path, file) in FILES {
-            let body = file.body.replace("xmlns=\"http://www.w3.org/2000/svg\"", "");
-            for marker in ["http://", "https://", "ws://", "wss://", "url(", "@import", "src=\"//", "href=\"//"] {
+            let body = file
+                .body
+                .replace("xmlns=\"http://www.w3.org/2000/svg\"", "");
+            for marker in [
+                "http://",
+                "https://",
+                "ws://",
+                "wss://",
+                "url(",
+                "@import",
+                "src=\"//",
+                "href=\"//",
+            ] {
                 assert!(!body.contains(marker), "{path} contains {marker}");
             }
         }
@@ -94,14 +182,34 @@ mod tests {
 
     #[test]
     fn nothing_breaks_the_content_security_policy() {
-        assert!(CONTENT_SECURITY_POLICY.starts_with("default-src 'none'") && !CONTENT_SECURITY_POLICY.contains("unsafe"));
+        assert!(
+            CONTENT_SECURITY_POLICY.starts_with("default-src 'none'")
+                && !CONTENT_SECURITY_POLICY.contains("unsafe")
+        );
         let page = INDEX.body.to_ascii_lowercase();
-        for marker in ["<style", " style=", " onclick=", " onload=", " onsubmit=", "javascript:"] {
+        for marker in [
+            "<style",
+            " style=",
+            " onclick=",
+            " onload=",
+            " onsubmit=",
+            "javascript:",
+        ] {
             assert!(!page.contains(marker), "the page contains {marker}");
         }
-        assert_eq!(page.matches("<script").count(), page.matches("<script type=\"module\" src=").count());
+        assert_eq!(
+            page.matches("<script").count(),
+            page.matches("<script type=\"module\" src=").count()
+        );
         for (path, file) in FILES {
-            for marker in ["innerHTML", "outerHTML", "insertAdjacentHTML", "document.write", "eval(", "new Function"] {
+            for marker in [
+                "innerHTML",
+                "outerHTML",
+                "insertAdjacentHTML",
+                "document.write",
+                "eval(",
+                "new Function",
+            ] {
                 assert!(!file.body.contains(marker), "{path} contains {marker}");
             }
         }

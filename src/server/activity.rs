@@ -23,7 +23,11 @@ pub(super) struct Work(Arc<Activity>);
 
 impl Activity {
     pub(super) fn new(accepted: Instant) -> Self {
-        Self { accepted, working: AtomicUsize::new(0), answered: AtomicU64::new(0) }
+        Self {
+            accepted,
+            working: AtomicUsize::new(0),
+            answered: AtomicU64::new(0),
+        }
     }
 
     pub(super) fn begin(this: &Arc<Self>) -> Work {
@@ -46,7 +50,9 @@ impl Activity {
 impl Drop for Work {
     fn drop(&mut self) {
         let elapsed = u64::try_from(self.0.accepted.elapsed().as_millis()).unwrap_or(u64::MAX / 2);
-        self.0.answered.fetch_max(elapsed.saturating_add(1), Ordering::AcqRel);
+        self.0
+            .answered
+            .fetch_max(elapsed.saturating_add(1), Ordering::AcqRel);
         self.0.working.fetch_sub(1, Ordering::AcqRel);
     }
 }

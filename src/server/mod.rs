@@ -89,14 +89,22 @@ pub struct Server {
 impl Server {
     /// Binds `addr`; port 0 picks a free one. Clients may connect from here on, they are answered once [`serve`](Self::serve) runs.
     pub async fn bind(addr: SocketAddr, limits: Limits) -> io::Result<Self> {
-        let socket = if addr.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+        let socket = if addr.is_ipv4() {
+            TcpSocket::new_v4()
+        } else {
+            TcpSocket::new_v6()
+        }?;
         socket.set_reuseaddr(true)?;
         // Each connection that is accepted has it from here.
         socket.set_send_buffer_size(SEND_BUFFER)?;
         socket.bind(addr)?;
         let listener = socket.listen(BACKLOG)?;
         let addr = listener.local_addr()?;
-        Ok(Self { listener, addr, limits })
+        Ok(Self {
+            listener,
+            addr,
+            limits,
+        })
     }
 
     /// The address in use.
@@ -110,18 +118,31 @@ impl Server {
         F: Fn(Request<Incoming>, SocketAddr) -> Fut + Send + Sync + 'static,
         Fut: Future<Output = Response<Full<Bytes>>> + Send + 'static,
     {
-        let Self { listener, limits, .. } = self;
-        let slots = Arc::new(Semaphore::new(limits.connections.min(Semaphore::MAX_PERMITS)));
+        let Self {
+            listener, limits, ..
+        } = self;
+        let slots = Arc::new(Semaphore::new(
+            limits.connections.min(Semaphore::MAX_PERMITS),
+        ));
         let tasks = TaskTracker::new();
         let abort = CancellationToken::new();
-        let connection = Arc::new(Connection { builder: builder(&limits), limits, shutdown: shutdown.clone(), abort: abort.clone() });
+        let connection = Arc::new(Connection {
+            builder: builder(&limits),
+            limits,
+            shutdown: shutdown.clone(),
+            abort: abort.clone(),
+        });
         let accepting = async {
             loop {
                 let slot = take_slot(&slots).await;
                 let (stream, peer) = accept(&listener).await;
                 let connection = connection.clone();
                 let handler = handler.clone();
-                tasks.spawn(async move { connection.serve(stream, peer, Arc::new(slot), handler).await });
+                tasks.spawn(async move {
+                    connection
+                        .serve(stream, peer, Arc::new(slot), handler)
+                        .await
+                });
             }
         };
         tokio::select! {
@@ -130,8 +151,14 @@ impl Server {
         }
         drop(listener);
         tasks.close();
-        if timeout(connection.limits.drain_time, tasks.wait()).await.is_err() {
-            tracing::info!(connections = tasks.len(), "connections still open after the time for last answers are dropped");
+        if timeout(connection.limits.drain_time, tasks.wait())
+            .await
+            .is_err()
+        {
+            tracing::info!(
+                connections = tasks.len(),
+                "connections still open after the time for last answers are dropped"
+            );
             abort.cancel();
             tasks.wait().await;
         }
@@ -147,8 +174,13 @@ struct Connection {
 }
 
 impl Connection {
-    async fn serve<F, Fut>(&self, stream: TcpStream, peer: SocketAddr, slot: Arc<OwnedSemaphorePermit>, handler: Arc<F>)
-    where
+    async fn serve<F, Fut>(
+        &self,
+        stream: TcpStream,
+        peer: SocketAddr,
+        slot: Arc<OwnedSemaphorePermit>,
+        handler: Arc<F>,
+    ) where
         F: Fn(Request<Incoming>, SocketAddr) -> Fut + Send + Sync + 'static,
         Fut: Future<Output = Response<Full<Bytes>>> + Send + 'static,
     {
@@ -161,7 +193,9 @@ impl Connection {
             // hyper drops a request whose client has gone already without polling its future: polled once here, the handler hears of
             // every request, and of its end.
             let mut answer = Box::pin(handler(request, peer));
-            let first = answer.as_mut().poll(&mut Context::from_waker(Waker::noop()));
+            let first = answer
+                .as_mut()
+                .poll(&mut Context::from_waker(Waker::noop()));
             async move {
                 let _work = work;
                 Ok::<_, Infallible>(match first {
@@ -170,7 +204,10 @@ impl Connection {
                 })
             }
         });
-        let mut http = pin!(self.builder.serve_connection_with_upgrades(TokioIo::new(stream), service));
+        let mut http = pin!(
+            self.builder
+                .serve_connection_with_upgrades(TokioIo::new(stream), service)
+        );
         let mut deadline = activity.deadline(&self.limits);
         let mut ending = false;
         loop {
@@ -232,7 +269,11 @@ async fn take_slot(slots: &Arc<Semaphore>) -> OwnedSemaphorePermit {
         return slot;
     }
     tracing::warn!("the limit of open connections is reached: new clients wait until others leave");
-    slots.clone().acquire_owned().await.expect("the semaphore is never closed")
+    slots
+        .clone()
+        .acquire_owned()
+        .await
+        .expect("the semaphore is never closed")
 }
 
 /// The next connection. Errors of one connection are skipped; those of the system (out of file descriptors) are waited out.
@@ -257,7 +298,10 @@ async fn accept(listener: &TcpListener) -> (TcpStream, SocketAddr) {
 
 fn is_of_one_connection(error: &io::Error) -> bool {
     use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset, Interrupted};
-    matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset | Interrupted)
+    matches!(
+        error.kind(),
+        ConnectionAborted | ConnectionRefused | ConnectionReset | Interrupted
+    )
 }
 
 #[cfg(test)]

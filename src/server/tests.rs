@@ -21,16 +21,34 @@ struct Running {
 
 /// Answers with the path, or with the length of the body; `/wait` waits for the gate, `/panic` panics, `/keep` upgrades.
 async fn start(limits: Limits) -> Running {
-    let server = Server::bind(SocketAddr::from(([127, 0, 0, 1], 0)), limits).await.expect("a free port");
-    let (addr, shutdown, gate, waiting) =
-        (server.local_addr(), CancellationToken::new(), Arc::new(Notify::new()), Arc::new(AtomicUsize::new(0)));
+    let server = Server::bind(SocketAddr::from(([127, 0, 0, 1], 0)), limits)
+        .await
+        .expect("a free port");
+    let (addr, shutdown, gate, waiting) = (
+        server.local_addr(),
+        CancellationToken::new(),
+        Arc::new(Notify::new()),
+        Arc::new(AtomicUsize::new(0)),
+    );
     let (door, count) = (gate.clone(), waiting.clone());
-    let handler = Arc::new(move |request: Request<Incoming>, _: SocketAddr| answer(request, door.clone(), count.clone()));
+    let handler = Arc::new(move |request: Request<Incoming>, _: SocketAddr| {
+        answer(request, door.clone(), count.clone())
+    });
     let task = tokio::spawn(server.serve(handler, shutdown.clone()));
-    Running { addr, shutdown, gate, waiting, task }
+    Running {
+        addr,
+        shutdown,
+        gate,
+        waiting,
+        task,
+    }
 }
 
-async fn answer(mut request: Request<Incoming>, gate: Arc<Notify>, waiting: Arc<AtomicUsize>) -> Response<Full<Bytes>> {
+async fn answer(
+    mut request: Request<Incoming>,
+    gate: Arc<Notify>,
+    waiting: Arc<AtomicUsize>,
+) -> Response<Full<Bytes>> {
     let path = request.uri().path().to_owned();
     match path.as_str() {
         "/wait" => {
@@ -39,11 +57,19 @@ async fn answer(mut request: Request<Incoming>, gate: Arc<Notify>, waiting: Arc<
         }
         "/panic" => panic!("asked for by the test"),
         "/keep" => {
-            let slot = request.extensions().get::<Arc<OwnedSemaphorePermit>>().cloned().expect("an upgradable request carries its slot");
+            let slot = request
+                .extensions()
+                .get::<Arc<OwnedSemaphorePermit>>()
+                .cloned()
+                .expect("an upgradable request carries its slot");
             let upgrade = hyper::upgrade::on(&mut request);
             tokio::spawn(async move {
                 let upgraded = upgrade.await.expect("the client upgrades");
-                let parts = hyper_util::server::conn::auto::upgrade::downcast::<TokioIo<TcpStream>>(upgraded).expect("our own stream");
+                let parts =
+                    hyper_util::server::conn::auto::upgrade::downcast::<TokioIo<TcpStream>>(
+                        upgraded,
+                    )
+                    .expect("our own stream");
                 let mut stream = parts.io.into_inner();
                 let mut byte = [0];
                 while stream.read(&mut byte).await.is_ok_and(|read| read > 0) {
@@ -51,17 +77,27 @@ async fn answer(mut request: Request<Incoming>, gate: Arc<Notify>, waiting: Arc<
                 }
                 drop(slot);
             });
-            let switching = Response::builder().status(101).header("connection", "upgrade").header("upgrade", "echo");
+            let switching = Response::builder()
+                .status(101)
+                .header("connection", "upgrade")
+                .header("upgrade", "echo");
             return switching.body(Full::default()).expect("a good response");
         }
         _ => {}
     }
-    let body = request.into_body().collect().await.expect("a body").to_bytes();
+    let body = request
+        .into_body()
+        .collect()
+        .await
+        .expect("a body")
+        .to_bytes();
     Response::new(Full::from(format!("{path} {}", body.len())))
 }
 
 async fn connect(running: &Running) -> TcpStream {
-    TcpStream::connect(running.addr).await.expect("the server listens")
+    TcpStream::connect(running.addr)
+        .await
+        .expect("the server listens")
 }
 
 /// Reads until `end` has come, and fails if the connection ends before.
@@ -69,7 +105,11 @@ async fn read_until(stream: &mut TcpStream, end: &str) -> String {
     let mut text = Vec::new();
     let reading = async {
         while !String::from_utf8_lossy(&text).contains(end) {
-            assert!(stream.read_buf(&mut text).await.expect("readable") > 0, "ended after {:?}", String::from_utf8_lossy(&text));
+            assert!(
+                stream.read_buf(&mut text).await.expect("readable") > 0,
+                "ended after {:?}",
+                String::from_utf8_lossy(&text)
+            );
         }
     };
     timeout(PATIENCE, reading).await.expect("an answer comes");
@@ -80,7 +120,9 @@ async fn read_until(stream: &mut TcpStream, end: &str) -> String {
 async fn read_to_end(stream: &mut TcpStream) -> String {
     let mut text = Vec::new();
     // A reset counts as an end too: the server may close with unread bytes in its buffer.
-    let _ = timeout(PATIENCE, stream.read_to_end(&mut text)).await.expect("the connection is ended");
+    let _ = timeout(PATIENCE, stream.read_to_end(&mut text))
+        .await
+        .expect("the connection is ended");
     String::from_utf8_lossy(&text).into_owned()
 }
 
@@ -90,7 +132,9 @@ async fn until(mut condition: impl FnMut() -> bool) {
             sleep(Duration::from_millis(5)).await;
         }
     };
-    timeout(PATIENCE, waiting).await.expect("the condition comes true");
+    timeout(PATIENCE, waiting)
+        .await
+        .expect("the condition comes true");
 }
 
 #[tokio::test]
@@ -99,7 +143,11 @@ async fn a_request_is_seen_though_its_client_left_with_it() {
     let running = start(Limits::default()).await;
     for _ in 0..COUNT {
         // The request and the end of the connection are mostly one read.
-        connect(&running).await.write_all(b"GET /wait HTTP/1.1\r\nhost: x\r\n\r\n").await.expect("the server reads");
+        connect(&running)
+            .await
+            .write_all(b"GET /wait HTTP/1.1\r\nhost: x\r\n\r\n")
+            .await
+            .expect("the server reads");
     }
     until(|| running.waiting.load(Ordering::SeqCst) == COUNT).await;
 }
@@ -115,7 +163,10 @@ async fn requests_on_one_connection_are_answered_in_order_also_when_sent_at_once
         .await
         .expect("written");
     let text = read_until(&mut stream, "/b 0").await;
-    assert!(text.find("/a 3").expect("the first answer") < text.find("/b 0").expect("the second"), "{text}");
+    assert!(
+        text.find("/a 3").expect("the first answer") < text.find("/b 0").expect("the second"),
+        "{text}"
+    );
 }
 
 #[tokio::test]
@@ -133,20 +184,40 @@ async fn http_2_is_served_without_asking_for_it() {
 
 #[tokio::test]
 async fn a_client_that_is_slow_with_its_head_is_dropped() {
-    let running = start(Limits { header_time: Duration::from_millis(200), ..Limits::default() }).await;
-    for words in [&b""[..], b"PRI * HT", b"GET / HTTP/1.1\r\nhost: x\r\n", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0"] {
+    let running = start(Limits {
+        header_time: Duration::from_millis(200),
+        ..Limits::default()
+    })
+    .await;
+    for words in [
+        &b""[..],
+        b"PRI * HT",
+        b"GET / HTTP/1.1\r\nhost: x\r\n",
+        b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0",
+    ] {
         let mut stream = connect(&running).await;
         stream.write_all(words).await.expect("written");
-        assert!(!read_to_end(&mut stream).await.contains("200 OK"), "{words:?}");
+        assert!(
+            !read_to_end(&mut stream).await.contains("200 OK"),
+            "{words:?}"
+        );
     }
 }
 
 #[tokio::test]
 async fn a_client_that_sends_nothing_more_is_dropped_but_not_while_it_waits_for_its_answer() {
     let short = Duration::from_millis(100);
-    let running = start(Limits { idle_time: short, header_time: short, ..Limits::default() }).await;
+    let running = start(Limits {
+        idle_time: short,
+        header_time: short,
+        ..Limits::default()
+    })
+    .await;
     let mut waiting = connect(&running).await;
-    waiting.write_all(b"GET /wait HTTP/1.1\r\nhost: x\r\n\r\n").await.expect("written");
+    waiting
+        .write_all(b"GET /wait HTTP/1.1\r\nhost: x\r\n\r\n")
+        .await
+        .expect("written");
     let mut idle = connect(&running).await;
     idle.write_all(GET).await.expect("written");
     assert!(read_to_end(&mut idle).await.contains("/ 0"));
@@ -159,14 +230,23 @@ async fn a_client_that_sends_nothing_more_is_dropped_but_not_while_it_waits_for_
 #[tokio::test]
 async fn too_large_heads_are_answered_not_served() {
     let running = start(Limits::default()).await;
-    let many = format!("GET / HTTP/1.1\r\nhost: x\r\n{}\r\n", "a: b\r\n".repeat(101));
-    let long = format!("GET / HTTP/1.1\r\nhost: x\r\na: {}\r\n\r\n", "b".repeat(20_000));
+    let many = format!(
+        "GET / HTTP/1.1\r\nhost: x\r\n{}\r\n",
+        "a: b\r\n".repeat(101)
+    );
+    let long = format!(
+        "GET / HTTP/1.1\r\nhost: x\r\na: {}\r\n\r\n",
+        "b".repeat(20_000)
+    );
     for head in [many, long] {
         let mut stream = connect(&running).await;
         // The server may close before it has read all.
         let _ = stream.write_all(head.as_bytes()).await;
         let text = read_to_end(&mut stream).await;
-        assert!(text.is_empty() || text.starts_with("HTTP/1.1 431"), "{text}");
+        assert!(
+            text.is_empty() || text.starts_with("HTTP/1.1 431"),
+            "{text}"
+        );
     }
     let mut stream = connect(&running).await;
     stream.write_all(GET).await.expect("written");
@@ -180,7 +260,10 @@ async fn a_panic_ends_its_connection_only() {
     other.write_all(GET).await.expect("written");
     read_until(&mut other, "/ 0").await;
     let mut stream = connect(&running).await;
-    stream.write_all(b"GET /panic HTTP/1.1\r\nhost: x\r\n\r\n").await.expect("written");
+    stream
+        .write_all(b"GET /panic HTTP/1.1\r\nhost: x\r\n\r\n")
+        .await
+        .expect("written");
     assert_eq!(read_to_end(&mut stream).await, "");
     other.write_all(GET).await.expect("written");
     read_until(&mut other, "/ 0").await;
@@ -188,14 +271,28 @@ async fn a_panic_ends_its_connection_only() {
 
 #[tokio::test]
 async fn beyond_the_cap_clients_wait_for_a_slot() {
-    let running = start(Limits { connections: 1, ..Limits::default() }).await;
+    let running = start(Limits {
+        connections: 1,
+        ..Limits::default()
+    })
+    .await;
     let mut first = connect(&running).await;
-    first.write_all(b"GET /wait HTTP/1.1\r\nhost: x\r\n\r\n").await.expect("written");
+    first
+        .write_all(b"GET /wait HTTP/1.1\r\nhost: x\r\n\r\n")
+        .await
+        .expect("written");
     until(|| running.waiting.load(Ordering::SeqCst) == 1).await;
     let mut second = connect(&running).await;
-    second.write_all(b"GET /wait HTTP/1.1\r\nhost: x\r\n\r\n").await.expect("written");
+    second
+        .write_all(b"GET /wait HTTP/1.1\r\nhost: x\r\n\r\n")
+        .await
+        .expect("written");
     sleep(Duration::from_millis(100)).await;
-    assert_eq!(running.waiting.load(Ordering::SeqCst), 1, "the second is not served yet");
+    assert_eq!(
+        running.waiting.load(Ordering::SeqCst),
+        1,
+        "the second is not served yet"
+    );
     drop(first);
     until(|| running.waiting.load(Ordering::SeqCst) == 2).await;
     running.gate.notify_waiters();
@@ -204,25 +301,51 @@ async fn beyond_the_cap_clients_wait_for_a_slot() {
 
 #[tokio::test]
 async fn an_upgraded_connection_keeps_its_slot_as_long_as_its_owner_does() {
-    let running = start(Limits { connections: 1, ..Limits::default() }).await;
+    let running = start(Limits {
+        connections: 1,
+        ..Limits::default()
+    })
+    .await;
     let mut first = connect(&running).await;
-    first.write_all(b"GET /keep HTTP/1.1\r\nhost: x\r\nconnection: upgrade\r\nupgrade: echo\r\n\r\n!").await.expect("written");
+    first
+        .write_all(
+            b"GET /keep HTTP/1.1\r\nhost: x\r\nconnection: upgrade\r\nupgrade: echo\r\n\r\n!",
+        )
+        .await
+        .expect("written");
     read_until(&mut first, "101 Switching").await;
     first.write_all(b"?").await.expect("written");
     read_until(&mut first, "?").await;
     let mut second = connect(&running).await;
-    second.write_all(b"GET /wait HTTP/1.1\r\nhost: x\r\n\r\n").await.expect("written");
+    second
+        .write_all(b"GET /wait HTTP/1.1\r\nhost: x\r\n\r\n")
+        .await
+        .expect("written");
     sleep(Duration::from_millis(100)).await;
-    assert_eq!(running.waiting.load(Ordering::SeqCst), 0, "the only slot is taken");
+    assert_eq!(
+        running.waiting.load(Ordering::SeqCst),
+        0,
+        "the only slot is taken"
+    );
     drop(first);
     until(|| running.waiting.load(Ordering::SeqCst) == 1).await;
 }
 
 #[tokio::test]
 async fn shutdown_finishes_what_is_in_work_and_takes_nothing_new() {
-    let running = start(Limits { drain_time: PATIENCE, ..Limits::default() }).await;
-    let (mut busy, mut idle, mut fresh) = (connect(&running).await, connect(&running).await, connect(&running).await);
-    busy.write_all(b"GET /wait HTTP/1.1\r\nhost: x\r\n\r\n").await.expect("written");
+    let running = start(Limits {
+        drain_time: PATIENCE,
+        ..Limits::default()
+    })
+    .await;
+    let (mut busy, mut idle, mut fresh) = (
+        connect(&running).await,
+        connect(&running).await,
+        connect(&running).await,
+    );
+    busy.write_all(b"GET /wait HTTP/1.1\r\nhost: x\r\n\r\n")
+        .await
+        .expect("written");
     idle.write_all(GET).await.expect("written");
     read_until(&mut idle, "/ 0").await;
     fresh.write_all(b"GET").await.expect("written");
@@ -233,16 +356,28 @@ async fn shutdown_finishes_what_is_in_work_and_takes_nothing_new() {
     running.gate.notify_one();
     assert!(read_to_end(&mut busy).await.contains("/wait 0"));
     drop(fresh);
-    timeout(PATIENCE, running.task).await.expect("serve returns").expect("without a panic");
+    timeout(PATIENCE, running.task)
+        .await
+        .expect("serve returns")
+        .expect("without a panic");
 }
 
 #[tokio::test]
 async fn shutdown_drops_what_is_not_finished_in_time() {
-    let running = start(Limits { drain_time: Duration::from_millis(50), ..Limits::default() }).await;
+    let running = start(Limits {
+        drain_time: Duration::from_millis(50),
+        ..Limits::default()
+    })
+    .await;
     let mut busy = connect(&running).await;
-    busy.write_all(b"GET /wait HTTP/1.1\r\nhost: x\r\n\r\n").await.expect("written");
+    busy.write_all(b"GET /wait HTTP/1.1\r\nhost: x\r\n\r\n")
+        .await
+        .expect("written");
     until(|| running.waiting.load(Ordering::SeqCst) == 1).await;
     running.shutdown.cancel();
     assert_eq!(read_to_end(&mut busy).await, "");
-    timeout(PATIENCE, running.task).await.expect("serve returns").expect("without a panic");
+    timeout(PATIENCE, running.task)
+        .await
+        .expect("serve returns")
+        .expect("without a panic");
 }

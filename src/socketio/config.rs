@@ -14,8 +14,14 @@ pub struct Config {
 impl Default for Config {
     /// Engine.IO's, on the path that clients of Socket.IO ask for.
     fn default() -> Self {
-        let engine = engineio::Config { path: "/socket.io/".to_owned(), ..engineio::Config::default() };
-        Self { engine, layer: LayerConfig::default() }
+        let engine = engineio::Config {
+            path: "/socket.io/".to_owned(),
+            ..engineio::Config::default()
+        };
+        Self {
+            engine,
+            layer: LayerConfig::default(),
+        }
     }
 }
 

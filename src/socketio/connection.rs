@@ -84,11 +84,30 @@ struct State {
 
 impl Connection {
     /// Called in a tokio runtime, because of the connect timeout.
-    pub(super) fn open(outbox: Outbox, handshake: Handshake, limits: Arc<Limits>, owner: Arc<dyn Owner>) -> Arc<Self> {
+    pub(super) fn open(
+        outbox: Outbox,
+        handshake: Handshake,
+        limits: Arc<Limits>,
+        owner: Arc<dyn Owner>,
+    ) -> Arc<Self> {
         let dialect = Dialect::from(handshake.revision());
-        let (state, ready) = (Mutex::default(), watch::Sender::new(dialect == Dialect::Five));
-        let connection = Arc::new(Self { outbox, handshake: Arc::new(handshake), limits, owner, dialect, ready, state });
-        let (weak, limit) = (Arc::downgrade(&connection), connection.limits.config.connect_timeout);
+        let (state, ready) = (
+            Mutex::default(),
+            watch::Sender::new(dialect == Dialect::Five),
+        );
+        let connection = Arc::new(Self {
+            outbox,
+            handshake: Arc::new(handshake),
+            limits,
+            owner,
+            dialect,
+            ready,
+            state,
+        });
+        let (weak, limit) = (
+            Arc::downgrade(&connection),
+            connection.limits.config.connect_timeout,
+        );
         connection.state().connect_timer = Some(Timer::spawn(connect_timeout(weak, limit)));
         connection
     }
@@ -104,14 +123,27 @@ impl Connection {
     /// The CONNECT to `/` that a client of revision 4 does not send.
     pub(super) fn unasked(&self) -> Option<ConnectRequest> {
         match self.dialect {
-            Dialect::Four => self.begin(&mut self.state(), "/", self.dialect.auth(None, None)).ok(),
+            Dialect::Four => self
+                .begin(&mut self.state(), "/", self.dialect.auth(None, None))
+                .ok(),
             Dialect::Five => None,
         }
     }
 
-    fn begin(&self, state: &mut State, namespace: &str, auth: Box<RawValue>) -> Result<ConnectRequest, StateError> {
-        let namespace = state.namespaces.begin(namespace, self.limits.config.max_namespaces)?;
-        Ok(ConnectRequest { namespace, auth, handshake: self.handshake.clone() })
+    fn begin(
+        &self,
+        state: &mut State,
+        namespace: &str,
+        auth: Box<RawValue>,
+    ) -> Result<ConnectRequest, StateError> {
+        let namespace = state
+            .namespaces
+            .begin(namespace, self.limits.config.max_namespaces)?;
+        Ok(ConnectRequest {
+            namespace,
+            auth,
+            handshake: self.handshake.clone(),
+        })
     }
 
     /// Runs what lets a client of revision 4 into `/`, and only then looks at its messages. Ends with the connection.
@@ -166,18 +198,45 @@ impl Connection {
         if text.len() > self.limits.config.max_packet_bytes {
             return Err(ReassemblyError::TooLarge.into());
         }
-        let (patience, share) = (self.limits.config.attachment_timeout, self.limits.budget.share());
-        let timer = Timer::spawn(attachment_timeout(Arc::downgrade(self), Instant::now() + patience, share.clone()));
-        state.incomplete = Some(Incomplete::begin(packet, text.len(), share, patience, timer)?);
+        let (patience, share) = (
+            self.limits.config.attachment_timeout,
+            self.limits.budget.share(),
+        );
+        let timer = Timer::spawn(attachment_timeout(
+            Arc::downgrade(self),
+            Instant::now() + patience,
+            share.clone(),
+        ));
+        state.incomplete = Some(Incomplete::begin(
+            packet,
+            text.len(),
+            share,
+            patience,
+            timer,
+        )?);
         Ok(Step::Nothing)
     }
 
     fn take_binary(&self, bytes: Bytes) -> Result<Step, Violation> {
         let mut state = self.state();
-        let incomplete = state.incomplete.as_mut().ok_or(ReassemblyError::NotAnnounced)?;
-        incomplete.add(bytes, self.limits.config.max_packet_bytes, self.limits.config.attachment_timeout)?;
-        if let Some(incomplete) = state.incomplete.take_if(|incomplete| incomplete.is_complete()) {
-            let Complete { namespace, body, attachments } = incomplete.finish();
+        let incomplete = state
+            .incomplete
+            .as_mut()
+            .ok_or(ReassemblyError::NotAnnounced)?;
+        incomplete.add(
+            bytes,
+            self.limits.config.max_packet_bytes,
+            self.limits.config.attachment_timeout,
+        )?;
+        if let Some(incomplete) = state
+            .incomplete
+            .take_if(|incomplete| incomplete.is_complete())
+        {
+            let Complete {
+                namespace,
+                body,
+                attachments,
+            } = incomplete.finish();
             return self.accept(&mut state, &namespace, None, body, attachments);
         }
         Ok(Step::Nothing)
@@ -192,7 +251,9 @@ impl Connection {
         attachments: Vec<Bytes>,
     ) -> Result<Step, Violation> {
         Ok(match body {
-            Body::Connect(payload) => Step::Authorize(self.begin(state, namespace, self.dialect.auth(payload, query))?),
+            Body::Connect(payload) => {
+                Step::Authorize(self.begin(state, namespace, self.dialect.auth(payload, query))?)
+            }
             Body::Disconnect => match state.namespaces.client_leaves(namespace)? {
                 Some(socket) => {
                     socket.leave();
@@ -207,7 +268,15 @@ impl Connection {
             Body::Event { name, args, id } => match state.namespaces.receiver(namespace)? {
                 Some(socket) => {
                     let ack = id.map(|id| Ack::new(socket.clone(), id));
-                    Step::Event(socket, Event { name, args, attachments, ack })
+                    Step::Event(
+                        socket,
+                        Event {
+                            name,
+                            args,
+                            attachments,
+                            ack,
+                        },
+                    )
                 }
                 None => Step::Nothing,
             },
@@ -223,7 +292,12 @@ impl Connection {
     /// The client was admitted: registers it, so that nothing is missed, and stops the connect timeout. `None` when it has left
     /// meanwhile.
     pub(super) fn join(self: &Arc<Self>, identity: Identity) -> Option<Socket> {
-        let socket = Socket::new(identity, self.handshake.clone(), self.outbox.clone(), Arc::downgrade(self));
+        let socket = Socket::new(
+            identity,
+            self.handshake.clone(),
+            self.outbox.clone(),
+            Arc::downgrade(self),
+        );
         let mut state = self.state();
         if !state.namespaces.join(socket.clone()) {
             return None;
@@ -304,10 +378,17 @@ impl Connection {
     pub(super) fn fail(&self, violation: &Violation) {
         tracing::debug!(peer = ?self.handshake.peer, reason = %violation, "closing a Socket.IO connection");
         let (told, close) = match violation {
-            Violation::Parse(_) | Violation::Reassembly(_) => (DisconnectReason::Session(CloseReason::ParseError), CloseReason::ParseError),
-            Violation::State(_) | Violation::ConnectTimeout | Violation::AuthorizeTimeout | Violation::Superseded => {
-                (DisconnectReason::ForcedServerClose, CloseReason::ForcedClose)
-            }
+            Violation::Parse(_) | Violation::Reassembly(_) => (
+                DisconnectReason::Session(CloseReason::ParseError),
+                CloseReason::ParseError,
+            ),
+            Violation::State(_)
+            | Violation::ConnectTimeout
+            | Violation::AuthorizeTimeout
+            | Violation::Superseded => (
+                DisconnectReason::ForcedServerClose,
+                CloseReason::ForcedClose,
+            ),
         };
         self.outbox.close(close);
         self.end(told);
@@ -339,7 +420,11 @@ async fn connect_timeout(connection: Weak<Connection>, limit: std::time::Duratio
 }
 
 /// Each part of a packet moves the deadline; the task is stopped when the packet is complete.
-async fn attachment_timeout(connection: Weak<Connection>, mut deadline: Instant, share: Arc<Share>) {
+async fn attachment_timeout(
+    connection: Weak<Connection>,
+    mut deadline: Instant,
+    share: Arc<Share>,
+) {
     let mut why = ReassemblyError::Timeout;
     loop {
         tokio::select! {
@@ -349,8 +434,15 @@ async fn attachment_timeout(connection: Weak<Connection>, mut deadline: Instant,
                 break;
             }
         }
-        let Some(connection) = connection.upgrade() else { return };
-        match connection.state().incomplete.as_ref().map(|incomplete| incomplete.deadline) {
+        let Some(connection) = connection.upgrade() else {
+            return;
+        };
+        match connection
+            .state()
+            .incomplete
+            .as_ref()
+            .map(|incomplete| incomplete.deadline)
+        {
             Some(later) if later > deadline => deadline = later,
             Some(_) => break,
             None => return,

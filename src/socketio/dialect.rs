@@ -39,7 +39,9 @@ impl Dialect {
     /// The namespace of a packet, and the query in its name if queries are split there.
     pub fn split(self, namespace: &str) -> (&str, Option<&str>) {
         match self {
-            Self::Four => namespace.split_once('?').map_or((namespace, None), |(name, query)| (name, Some(query))),
+            Self::Four => namespace
+                .split_once('?')
+                .map_or((namespace, None), |(name, query)| (name, Some(query))),
             Self::Five => (namespace, None),
         }
     }
@@ -70,7 +72,9 @@ impl Dialect {
         match (self, data) {
             (Self::Four, Some(data)) => encode::connect_error(namespace, data),
             // As the reference server has it: only refusals by the application are bare text.
-            (Self::Four, None) if message != "Invalid namespace" => encode::connect_error(namespace, message),
+            (Self::Four, None) if message != "Invalid namespace" => {
+                encode::connect_error(namespace, message)
+            }
             _ => encode::connect_error(namespace, refused),
         }
     }

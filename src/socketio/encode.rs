@@ -30,7 +30,11 @@ pub struct Encoded(Group);
 
 impl Encoded {
     /// An event with one argument.
-    pub fn event<T: Serialize + ?Sized>(namespace: &str, name: &str, data: &T) -> Result<Self, EncodeError> {
+    pub fn event<T: Serialize + ?Sized>(
+        namespace: &str,
+        name: &str,
+        data: &T,
+    ) -> Result<Self, EncodeError> {
         Self::asking(namespace, None, name, data, &[])
     }
 
@@ -46,7 +50,12 @@ impl Encoded {
     }
 
     /// An event with any number of arguments, in which each [`Placeholder`] stands for one of the attachments.
-    pub fn event_with(namespace: &str, name: &str, args: &[Box<RawValue>], attachments: &[Bytes]) -> Result<Self, EncodeError> {
+    pub fn event_with(
+        namespace: &str,
+        name: &str,
+        args: &[Box<RawValue>],
+        attachments: &[Bytes],
+    ) -> Result<Self, EncodeError> {
         let push = |text: &mut String| {
             for arg in args {
                 text.push(',');
@@ -73,10 +82,16 @@ impl Encoded {
     }
 
     /// Queues the event for each of the sockets, once however often one is named. Those that did not take it, with the reason.
-    pub fn send_to_all<'a>(&self, sockets: impl IntoIterator<Item = &'a Socket>) -> Vec<(&'a Socket, SendError)> {
+    pub fn send_to_all<'a>(
+        &self,
+        sockets: impl IntoIterator<Item = &'a Socket>,
+    ) -> Vec<(&'a Socket, SendError)> {
         let mut told = HashSet::new();
-        let once = sockets.into_iter().filter(|socket| told.insert(socket.key()));
-        once.filter_map(|socket| socket.send(self).err().map(|error| (socket, error))).collect()
+        let once = sockets
+            .into_iter()
+            .filter(|socket| told.insert(socket.key()));
+        once.filter_map(|socket| socket.send(self).err().map(|error| (socket, error)))
+            .collect()
     }
 
     pub(super) fn group(&self) -> &Group {
@@ -86,14 +101,22 @@ impl Encoded {
     /// The same event with one more argument at the end.
     pub(super) fn with_argument(&self, argument: &str) -> Group {
         let extended = |message: &Message| match message {
-            Message::Text(text) => {
-                Message::Text(Text::compose(text.as_str().len().saturating_add(argument.len()).saturating_add(3), |copy| {
-                    copy.push_str(text.as_str().strip_suffix(']').expect("an event's payload is an array"));
+            Message::Text(text) => Message::Text(Text::compose(
+                text.as_str()
+                    .len()
+                    .saturating_add(argument.len())
+                    .saturating_add(3),
+                |copy| {
+                    copy.push_str(
+                        text.as_str()
+                            .strip_suffix(']')
+                            .expect("an event's payload is an array"),
+                    );
                     copy.push(',');
                     packet::push_json(copy, argument).expect("text can be written as JSON");
                     copy.push(']');
-                }))
-            }
+                },
+            )),
             attachment => attachment.clone(),
         };
         match &self.0 {
@@ -136,7 +159,9 @@ pub fn disconnect(namespace: &str) -> Group {
 
 fn bare(kind: Kind, namespace: &str) -> Group {
     let capacity = namespace.len().saturating_add(4);
-    text(Text::compose(capacity, |text| packet::push_head(text, kind, 0, namespace, None)))
+    text(Text::compose(capacity, |text| {
+        packet::push_head(text, kind, 0, namespace, None)
+    }))
 }
 
 /// The answer to an event, with any number of arguments.
@@ -196,7 +221,10 @@ fn array_packet(
             text.push(']');
             match attachments.is_empty() {
                 true => Ok(()),
-                false => Ok(json::check(text.as_bytes().get(json_at..).unwrap_or_default(), attachments.len())?),
+                false => Ok(json::check(
+                    text.as_bytes().get(json_at..).unwrap_or_default(),
+                    attachments.len(),
+                )?),
             }
         });
     });
@@ -205,7 +233,11 @@ fn array_packet(
         return Ok(text(header));
     }
     let header = std::iter::once(Message::Text(header));
-    Ok(Group::Many(header.chain(attachments.iter().cloned().map(Message::Binary)).collect()))
+    Ok(Group::Many(
+        header
+            .chain(attachments.iter().cloned().map(Message::Binary))
+            .collect(),
+    ))
 }
 
 /// Stands in the data for the attachment with this index.
@@ -247,7 +279,10 @@ mod tests {
     fn what_is_written() {
         let bytes = [Bytes::from_static(b"x"), Bytes::new()];
         let pair = [Placeholder(1), Placeholder(0)];
-        let refused = ConnectRefused { message: "no".to_owned(), data: Some(serde_json::json!({"why": ["\u{1e}", 1.0]})) };
+        let refused = ConnectRefused {
+            message: "no".to_owned(),
+            data: Some(serde_json::json!({"why": ["\u{1e}", 1.0]})),
+        };
         let two = |text: &mut String| {
             text.push_str(r#"{"_placeholder":true,"num":0},1"#);
             Ok(())
@@ -258,31 +293,80 @@ mod tests {
             (connect("/custom", "s", None), r#"40/custom,{"sid":"s"}"#),
             (connect_without_ids("/"), "40"),
             (connect_without_ids("/custom"), "40/custom,"),
-            (connect_error("/", &ConnectRefused { message: "a \"b\"".to_owned(), data: None }), r#"44{"message":"a \"b\""}"#),
-            (connect_error("/é", &refused), r#"44/é,{"message":"no","data":{"why":["\u001e",1.0]}}"#),
+            (
+                connect_error(
+                    "/",
+                    &ConnectRefused {
+                        message: "a \"b\"".to_owned(),
+                        data: None,
+                    },
+                ),
+                r#"44{"message":"a \"b\""}"#,
+            ),
+            (
+                connect_error("/é", &refused),
+                r#"44/é,{"message":"no","data":{"why":["\u001e",1.0]}}"#,
+            ),
             (connect_error("/", "a \"b\""), r#"44"a \"b\"""#),
             (disconnect("/"), "41"),
             (disconnect("/custom"), "41/custom,"),
             (ack("/", 0, |_| Ok(()), &[]).unwrap(), "430[]"),
-            (ack("/custom", 12, two, &bytes[..1]).unwrap(), r#"461-/custom,12[{"_placeholder":true,"num":0},1] + b"x""#),
-            (Encoded::event("/", "a", "é\u{1e}\n").unwrap().0, "42[\"a\",\"é\\u001e\\n\"]"),
-            (Encoded::event("/", "a\"b", &()).unwrap().0, r#"42["a\"b",null]"#),
-            (Encoded::event("/custom", "a", &1).unwrap().0, r#"42/custom,["a",1]"#),
-            (Encoded::event_with("/", "a", &[], &[]).unwrap().0, r#"42["a"]"#),
-            (Encoded::event_with("/", "a", &[raw("1e400"), raw("-0")], &[]).unwrap().0, r#"42["a",1e400,-0]"#),
             (
-                Encoded::event_with("/", "a", &[raw(r#"{"_placeholder":true,"num":9}"#)], &[]).unwrap().0,
+                ack("/custom", 12, two, &bytes[..1]).unwrap(),
+                r#"461-/custom,12[{"_placeholder":true,"num":0},1] + b"x""#,
+            ),
+            (
+                Encoded::event("/", "a", "é\u{1e}\n").unwrap().0,
+                "42[\"a\",\"é\\u001e\\n\"]",
+            ),
+            (
+                Encoded::event("/", "a\"b", &()).unwrap().0,
+                r#"42["a\"b",null]"#,
+            ),
+            (
+                Encoded::event("/custom", "a", &1).unwrap().0,
+                r#"42/custom,["a",1]"#,
+            ),
+            (
+                Encoded::event_with("/", "a", &[], &[]).unwrap().0,
+                r#"42["a"]"#,
+            ),
+            (
+                Encoded::event_with("/", "a", &[raw("1e400"), raw("-0")], &[])
+                    .unwrap()
+                    .0,
+                r#"42["a",1e400,-0]"#,
+            ),
+            (
+                Encoded::event_with("/", "a", &[raw(r#"{"_placeholder":true,"num":9}"#)], &[])
+                    .unwrap()
+                    .0,
                 r#"42["a",{"_placeholder":true,"num":9}]"#,
             ),
-            (Encoded::asking("/", Some(7), "a", "b", &[]).unwrap().0, r#"427["a","b"]"#),
             (
-                Encoded::asking("/n", Some(7), "a", &pair, &bytes).unwrap().0,
+                Encoded::asking("/", Some(7), "a", "b", &[]).unwrap().0,
+                r#"427["a","b"]"#,
+            ),
+            (
+                Encoded::asking("/n", Some(7), "a", &pair, &bytes)
+                    .unwrap()
+                    .0,
                 r#"452-/n,7["a",[{"_placeholder":true,"num":1},{"_placeholder":true,"num":0}]] + b"x" + b"""#,
             ),
-            (Encoded::event("/", "a", &1).unwrap().with_argument("o"), r#"42["a",1,"o"]"#),
-            (Encoded::event_with("/", "a]", &[], &[]).unwrap().with_argument("\"]"), r#"42["a]","\"]"]"#),
             (
-                Encoded::asking("/n", None, "a", &pair[1], &bytes[..1]).unwrap().with_argument("o"),
+                Encoded::event("/", "a", &1).unwrap().with_argument("o"),
+                r#"42["a",1,"o"]"#,
+            ),
+            (
+                Encoded::event_with("/", "a]", &[], &[])
+                    .unwrap()
+                    .with_argument("\"]"),
+                r#"42["a]","\"]"]"#,
+            ),
+            (
+                Encoded::asking("/n", None, "a", &pair[1], &bytes[..1])
+                    .unwrap()
+                    .with_argument("o"),
                 r#"451-/n,["a",{"_placeholder":true,"num":0},"o"] + b"x""#,
             ),
         ] {

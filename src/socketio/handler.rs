@@ -46,7 +46,9 @@ impl DisconnectReason {
     /// server's, with the slow consumer added: who lost its place because it read too slowly gets what it missed.
     pub fn is_loss(self) -> bool {
         match self {
-            Self::Session(CloseReason::ParseError) | Self::ClientNamespaceDisconnect | Self::ServerNamespaceDisconnect => false,
+            Self::Session(CloseReason::ParseError)
+            | Self::ClientNamespaceDisconnect
+            | Self::ServerNamespaceDisconnect => false,
             Self::Session(_) | Self::ForcedServerClose => true,
         }
     }
@@ -76,7 +78,10 @@ impl Event {
 pub trait Handler: Send + Sync + 'static {
     /// Admits a client to a namespace or refuses it. An unknown namespace is refused with the message `Invalid namespace`.
     /// The connection is closed when this takes longer than the connect timeout.
-    fn authorize(&self, request: ConnectRequest) -> impl Future<Output = Result<(), ConnectRefused>> + Send;
+    fn authorize(
+        &self,
+        request: ConnectRequest,
+    ) -> impl Future<Output = Result<(), ConnectRefused>> + Send;
 
     /// The client was admitted and its CONNECT answer is queued: what is emitted here comes right behind it.
     fn connected(&self, socket: &Socket, request: &ConnectRequest);
@@ -97,13 +102,23 @@ pub trait Handler: Send + Sync + 'static {
 
     /// A lost client came back and was admitted: whether it can be told all that it missed after `offset`, which may be any text.
     /// If not it becomes a new client.
-    fn can_resume(&self, _id: &str, _request: &ConnectRequest, _offset: &str) -> impl Future<Output = bool> + Send {
+    fn can_resume(
+        &self,
+        _id: &str,
+        _request: &ConnectRequest,
+        _offset: &str,
+    ) -> impl Future<Output = bool> + Send {
         async { false }
     }
 
     /// It can, and its CONNECT answer is queued: give the client back what it had, and send what it missed. May be dropped before its
     /// end, when the client is lost again; what it had is still to be kept then.
-    fn resume(&self, _socket: &Socket, _request: &ConnectRequest, _offset: &str) -> impl Future<Output = ()> + Send {
+    fn resume(
+        &self,
+        _socket: &Socket,
+        _request: &ConnectRequest,
+        _offset: &str,
+    ) -> impl Future<Output = ()> + Send {
         async {}
     }
 

@@ -59,13 +59,19 @@ pub fn check(json: &[u8], attachments: usize) -> Result<(), JsonError> {
                     parent.value(b"");
                 }
                 let is_object = byte == b'{';
-                open.push(Frame { is_object, expects_key: is_object, ..Frame::default() });
+                open.push(Frame {
+                    is_object,
+                    expects_key: is_object,
+                    ..Frame::default()
+                });
             }
             b'}' | b']' => {
                 if let Some(frame) = open.pop()
                     && frame.is_placeholder
                     && attachments > 0
-                    && frame.number.is_none_or(|number| number >= attachments as u64)
+                    && frame
+                        .number
+                        .is_none_or(|number| number >= attachments as u64)
                 {
                     return Err(JsonError::BadPlaceholder);
                 }
@@ -83,7 +89,9 @@ pub fn check(json: &[u8], attachments: usize) -> Result<(), JsonError> {
             }
             b':' | b' ' | b'\t' | b'\n' | b'\r' => {}
             _ => {
-                while json.get(at).is_some_and(|byte| !matches!(byte, b',' | b'}' | b']' | b' ' | b'\t' | b'\n' | b'\r')) {
+                while json.get(at).is_some_and(|byte| {
+                    !matches!(byte, b',' | b'}' | b']' | b' ' | b'\t' | b'\n' | b'\r')
+                }) {
                     at = at.saturating_add(1);
                 }
                 if let Some(frame) = open.last_mut() {
@@ -116,7 +124,12 @@ impl Frame {
         self.expects_key = false;
         // Escapes are rare; a key that does not decode is none of ours.
         let is = |name: &str| match token.contains(&b'\\') {
-            false => token.strip_prefix(b"\"").and_then(|rest| rest.strip_suffix(b"\"")) == Some(name.as_bytes()),
+            false => {
+                token
+                    .strip_prefix(b"\"")
+                    .and_then(|rest| rest.strip_suffix(b"\""))
+                    == Some(name.as_bytes())
+            }
             true => serde_json::from_slice::<Cow<'_, str>>(token).is_ok_and(|key| key == name),
         };
         self.key = match () {
@@ -174,7 +187,11 @@ mod tests {
             for (open, close) in [("[", "]"), (r#"{"a":"#, "}")] {
                 let text = format!("{}1{}", open.repeat(depth), close.repeat(depth));
                 let ours = check(text.as_bytes(), 0).is_ok();
-                assert_eq!(ours, serde_json::from_str::<serde_json::Value>(&text).is_ok(), "{depth} × {open}");
+                assert_eq!(
+                    ours,
+                    serde_json::from_str::<serde_json::Value>(&text).is_ok(),
+                    "{depth} × {open}"
+                );
             }
         }
         let brackets_in_text = format!(r#"["{}\"{}"]"#, "[".repeat(500), "{".repeat(500));
@@ -186,9 +203,21 @@ mod tests {
         let bad = Err(JsonError::BadPlaceholder);
         for (json, attachments, expected) in [
             (r#"[{"_placeholder":true,"num":0}]"#, 1, Ok(())),
-            (r#"[{"num":1,"_placeholder":true},{"_placeholder":true,"num":0}]"#, 2, Ok(())),
-            (r#"[{"_placeholder":true,"num":0},{"_placeholder":true,"num":0}]"#, 1, Ok(())),
-            (r#"[[[{"a":{"_placeholder":true,"extra":{"num":9},"num":0}}]]]"#, 1, Ok(())),
+            (
+                r#"[{"num":1,"_placeholder":true},{"_placeholder":true,"num":0}]"#,
+                2,
+                Ok(()),
+            ),
+            (
+                r#"[{"_placeholder":true,"num":0},{"_placeholder":true,"num":0}]"#,
+                1,
+                Ok(()),
+            ),
+            (
+                r#"[[[{"a":{"_placeholder":true,"extra":{"num":9},"num":0}}]]]"#,
+                1,
+                Ok(()),
+            ),
             (r#"[{"_placeholder" : true , "num" : 0 }]"#, 1, Ok(())),
             (r#"[{"_placeholder":false,"num":9}]"#, 1, Ok(())),
             (r#"[{"_placeholder":"true","num":9}]"#, 1, Ok(())),
@@ -205,7 +234,11 @@ mod tests {
             (r#"[{"_placeholder":true,"num":"0"}]"#, 1, bad),
             (r#"[{"_placeholder":true,"num":[0]}]"#, 1, bad),
             (r#"[{"_placeholder":true,"num":null}]"#, 1, bad),
-            (r#"[{"_placeholder":true,"num":99999999999999999999}]"#, 1, bad),
+            (
+                r#"[{"_placeholder":true,"num":99999999999999999999}]"#,
+                1,
+                bad,
+            ),
             (r#"[{"_placehold\u0065r":true,"num":9}]"#, 1, bad),
             (r#"[{"\ud83d":1,"_placeholder":true,"num":9}]"#, 1, bad),
         ] {
@@ -215,7 +248,13 @@ mod tests {
 
     #[test]
     fn arrays_are_bounded() {
-        assert_eq!(serde_json::from_str::<Elements<3>>("[1,[2],{}]").unwrap().0.len(), 3);
+        assert_eq!(
+            serde_json::from_str::<Elements<3>>("[1,[2],{}]")
+                .unwrap()
+                .0
+                .len(),
+            3
+        );
         assert!(serde_json::from_str::<Elements<3>>("[1,2,3,4]").is_err());
         assert!(serde_json::from_str::<Elements<3>>(r#"{"a":1}"#).is_err());
     }

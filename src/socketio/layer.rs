@@ -24,8 +24,17 @@ struct Shared<H> {
 impl<H: Handler> Layer<H> {
     pub fn new(config: LayerConfig, handler: H) -> Self {
         let budget = Arc::new(Budget::new(config.max_incomplete_bytes));
-        let sessions = Arc::new(Sessions::new(config.recovery_window, config.max_lost_clients));
-        Self { shared: Arc::new(Shared { handler: Arc::new(handler), limits: Arc::new(Limits { config, budget }), sessions }) }
+        let sessions = Arc::new(Sessions::new(
+            config.recovery_window,
+            config.max_lost_clients,
+        ));
+        Self {
+            shared: Arc::new(Shared {
+                handler: Arc::new(handler),
+                limits: Arc::new(Limits { config, budget }),
+                sessions,
+            }),
+        }
     }
 }
 
@@ -42,7 +51,9 @@ impl<H> Layer<H> {
 
 impl<H> Clone for Layer<H> {
     fn clone(&self) -> Self {
-        Self { shared: self.shared.clone() }
+        Self {
+            shared: self.shared.clone(),
+        }
     }
 }
 
@@ -87,7 +98,8 @@ impl<H: Handler> Shared<H> {
     /// The answer to a CONNECT. Bounded, because the session reads nothing from its client meanwhile.
     async fn connect(self: Arc<Self>, connection: Arc<Connection>, request: ConnectRequest) {
         let decision = self.handler.authorize(request.clone());
-        let Ok(decision) = tokio::time::timeout(self.limits.config.connect_timeout, decision).await else {
+        let Ok(decision) = tokio::time::timeout(self.limits.config.connect_timeout, decision).await
+        else {
             return connection.fail(&Violation::AuthorizeTimeout);
         };
         match decision {
@@ -97,7 +109,10 @@ impl<H: Handler> Shared<H> {
     }
 
     async fn admit(&self, connection: &Arc<Connection>, request: &ConnectRequest) {
-        let wish = match self.sessions.is_enabled() && connection.dialect().can_recover() && self.handler.is_recoverable(request) {
+        let wish = match self.sessions.is_enabled()
+            && connection.dialect().can_recover()
+            && self.handler.is_recoverable(request)
+        {
             true => Wish::of(&request.auth),
             false => Wish::default(),
         };
@@ -108,15 +123,25 @@ impl<H: Handler> Shared<H> {
             // Used up either way; whoever was quicker has it.
             match self.sessions.take(pid) {
                 true if can_resume => {
-                    let identity = Identity { id, pid: Some(pid.as_str().into()), namespace: request.namespace.clone() };
+                    let identity = Identity {
+                        id,
+                        pid: Some(pid.as_str().into()),
+                        namespace: request.namespace.clone(),
+                    };
                     return self.recover(connection, request, identity, offset).await;
                 }
                 true => self.handler.forgotten(&id),
                 false => {}
             }
         }
-        let identity = Identity { id: new_id(), pid: wish.wanted.then(new_id), namespace: request.namespace.clone() };
-        let Some(socket) = connection.join(identity) else { return };
+        let identity = Identity {
+            id: new_id(),
+            pid: wish.wanted.then(new_id),
+            namespace: request.namespace.clone(),
+        };
+        let Some(socket) = connection.join(identity) else {
+            return;
+        };
         if !connection.answer(&socket) {
             return connection.forget(&socket);
         }
@@ -126,9 +151,17 @@ impl<H: Handler> Shared<H> {
     }
 
     /// The answer with the old ids, then what the client missed.
-    async fn recover(&self, connection: &Arc<Connection>, request: &ConnectRequest, identity: Identity, offset: &str) {
+    async fn recover(
+        &self,
+        connection: &Arc<Connection>,
+        request: &ConnectRequest,
+        identity: Identity,
+        offset: &str,
+    ) {
         let id = identity.id.clone();
-        let Some(socket) = connection.join(identity) else { return self.handler.forgotten(&id) };
+        let Some(socket) = connection.join(identity) else {
+            return self.handler.forgotten(&id);
+        };
         // If it cannot be queued the client is being lost again, and is remembered as one that was here.
         connection.answer(&socket);
         self.sessions.enter(&socket);
@@ -141,7 +174,9 @@ impl<H: Handler> Shared<H> {
     fn message(self: &Arc<Self>, connection: &Arc<Connection>, message: Message) -> Option<Work> {
         match connection.take(message) {
             Ok(Step::Nothing) => None,
-            Ok(Step::Authorize(request)) => Some(Box::pin(self.clone().connect(connection.clone(), request))),
+            Ok(Step::Authorize(request)) => {
+                Some(Box::pin(self.clone().connect(connection.clone(), request)))
+            }
             Ok(Step::Event(socket, event)) => self.handler.event(&socket, event),
             Ok(Step::Left(socket)) => {
                 self.disconnected(&socket, DisconnectReason::ClientNamespaceDisconnect);
@@ -159,7 +194,12 @@ impl<H: Handler> engineio::Handler for Layer<H> {
     type Session = Connection;
 
     fn open(&self, outbox: Outbox, handshake: Handshake) -> Arc<Connection> {
-        let connection = Connection::open(outbox, handshake, self.shared.limits.clone(), self.shared.clone());
+        let connection = Connection::open(
+            outbox,
+            handshake,
+            self.shared.limits.clone(),
+            self.shared.clone(),
+        );
         if let Some(request) = connection.unasked() {
             connection.first(self.shared.clone().connect(connection.clone(), request));
         }

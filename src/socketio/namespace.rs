@@ -50,7 +50,10 @@ impl Namespaces {
     }
 
     fn slot(&mut self, name: &str) -> Option<&mut Slot> {
-        self.slots.iter_mut().find(|(slot, _)| &**slot == name).map(|(_, slot)| slot)
+        self.slots
+            .iter_mut()
+            .find(|(slot, _)| &**slot == name)
+            .map(|(_, slot)| slot)
     }
 
     /// CONNECT came. Returns the shared name.
@@ -107,7 +110,10 @@ impl Namespaces {
 
     /// The server's disconnect of one socket; false if it is not there any more.
     pub fn server_disconnects(&mut self, socket: &Socket) -> bool {
-        match self.slot(socket.namespace()).filter(|slot| slot.holds(socket)) {
+        match self
+            .slot(socket.namespace())
+            .filter(|slot| slot.holds(socket))
+        {
             Some(slot) => {
                 *slot = Slot::Left;
                 true

@@ -30,7 +30,14 @@ pub const MAX_ARGS: usize = 1000;
 pub const MAX_NAMESPACE_BYTES: usize = 1024;
 
 /// Names with a meaning of their own in the client libraries; nobody may send them as events.
-const RESERVED: [&str; 6] = ["connect", "connect_error", "disconnect", "disconnecting", "newListener", "removeListener"];
+const RESERVED: [&str; 6] = [
+    "connect",
+    "connect_error",
+    "disconnect",
+    "disconnecting",
+    "newListener",
+    "removeListener",
+];
 
 pub fn is_reserved(name: &str) -> bool {
     RESERVED.contains(&name)
@@ -142,7 +149,9 @@ pub fn parse(text: &str) -> Result<Packet<'_>, ParseError> {
     let (namespace_len, rest) = namespace(rest)?;
     let namespace = match namespace_len {
         0 => "/",
-        len => text.get(namespace_at..namespace_at.saturating_add(len)).unwrap_or_default(),
+        len => text
+            .get(namespace_at..namespace_at.saturating_add(len))
+            .unwrap_or_default(),
     };
     let (id, payload) = number(rest).map_err(|TooLarge| ParseError::Id)?;
     let payload_at = text.len().saturating_sub(payload.len());
@@ -154,10 +163,17 @@ pub fn parse(text: &str) -> Result<Packet<'_>, ParseError> {
         Kind::Disconnect => return Err(ParseError::Payload("DISCONNECT has none".to_owned())),
         Kind::Event if payload.is_empty() => Body::EmptyEvent,
         Kind::Event | Kind::BinaryEvent => event(id, payload)?,
-        Kind::Ack | Kind::BinaryAck => Body::Ack { id: id.ok_or(ParseError::NoId)?, args: ack_args(payload)? },
+        Kind::Ack | Kind::BinaryAck => Body::Ack {
+            id: id.ok_or(ParseError::NoId)?,
+            args: ack_args(payload)?,
+        },
         Kind::ConnectError => return Err(ParseError::ConnectError),
     };
-    Ok(Packet { namespace, attachments, body })
+    Ok(Packet {
+        namespace,
+        attachments,
+        body,
+    })
 }
 
 struct TooLarge;
@@ -168,7 +184,13 @@ fn number(bytes: &[u8]) -> Result<(Option<u64>, &[u8]), TooLarge> {
     let mut rest = bytes;
     while let Some((&digit @ b'0'..=b'9', tail)) = rest.split_first() {
         let digit = u64::from(digit.wrapping_sub(b'0'));
-        value = Some(value.unwrap_or(0_u64).checked_mul(10).and_then(|tens| tens.checked_add(digit)).ok_or(TooLarge)?);
+        value = Some(
+            value
+                .unwrap_or(0_u64)
+                .checked_mul(10)
+                .and_then(|tens| tens.checked_add(digit))
+                .ok_or(TooLarge)?,
+        );
         rest = tail;
     }
     Ok((value, rest))
@@ -177,7 +199,9 @@ fn number(bytes: &[u8]) -> Result<(Option<u64>, &[u8]), TooLarge> {
 fn attachment_count(bytes: &[u8]) -> Result<(usize, &[u8]), ParseError> {
     let (count, rest) = number(bytes).map_err(|TooLarge| ParseError::Attachments)?;
     let rest = rest.strip_prefix(b"-").ok_or(ParseError::Attachments)?;
-    let count = count.and_then(|count| usize::try_from(count).ok()).filter(|count| (1..=MAX_ATTACHMENTS).contains(count));
+    let count = count
+        .and_then(|count| usize::try_from(count).ok())
+        .filter(|count| (1..=MAX_ATTACHMENTS).contains(count));
     Ok((count.ok_or(ParseError::Attachments)?, rest))
 }
 
@@ -186,7 +210,10 @@ fn namespace(bytes: &[u8]) -> Result<(usize, &[u8]), ParseError> {
     if bytes.first() != Some(&b'/') {
         return Ok((0, bytes));
     }
-    let len = bytes.iter().position(|&byte| byte == b',').unwrap_or(bytes.len());
+    let len = bytes
+        .iter()
+        .position(|&byte| byte == b',')
+        .unwrap_or(bytes.len());
     // The name comes back in the answer, where U+001E would end an Engine.IO packet.
     if len > MAX_NAMESPACE_BYTES || bytes.iter().take(len).any(|&byte| byte == 0x1e) {
         return Err(ParseError::Namespace);
@@ -210,7 +237,8 @@ fn object(payload: &str) -> Result<Option<Box<RawValue>>, ParseError> {
 }
 
 fn event(id: Option<u64>, payload: &str) -> Result<Body, ParseError> {
-    let Elements::<{ MAX_ARGS + 1 }>(mut args) = serde_json::from_str(payload).map_err(payload_error)?;
+    let Elements::<{ MAX_ARGS + 1 }>(mut args) =
+        serde_json::from_str(payload).map_err(payload_error)?;
     if args.is_empty() {
         return Err(ParseError::Name);
     }
@@ -237,7 +265,13 @@ fn ack_args(payload: &str) -> Result<Vec<Box<RawValue>>, ParseError> {
 }
 
 /// Appends what comes in front of a packet's payload.
-pub fn push_head(text: &mut String, kind: Kind, attachments: usize, namespace: &str, id: Option<u64>) {
+pub fn push_head(
+    text: &mut String,
+    kind: Kind,
+    attachments: usize,
+    namespace: &str,
+    id: Option<u64>,
+) {
     text.push(kind.digit());
     if attachments > 0 {
         text.push_str(&attachments.to_string());
@@ -253,7 +287,10 @@ pub fn push_head(text: &mut String, kind: Kind, attachments: usize, namespace: &
 }
 
 /// Appends a value as JSON; after an error the text is as it was.
-pub fn push_json<T: Serialize + ?Sized>(text: &mut String, value: &T) -> Result<(), serde_json::Error> {
+pub fn push_json<T: Serialize + ?Sized>(
+    text: &mut String,
+    value: &T,
+) -> Result<(), serde_json::Error> {
     let mut bytes = std::mem::take(text).into_bytes();
     let before = bytes.len();
     let written = serde_json::to_writer(&mut bytes, value);

@@ -63,7 +63,11 @@ struct Counted {
 
 impl Counted {
     fn slowness(&self, bytes: usize, now: Instant) -> u128 {
-        (bytes as u128).saturating_mul(now.saturating_duration_since(self.moved.0).max(SHORT).as_micros())
+        (bytes as u128).saturating_mul(
+            now.saturating_duration_since(self.moved.0)
+                .max(SHORT)
+                .as_micros(),
+        )
     }
 }
 
@@ -85,7 +89,9 @@ impl Table {
             .filter(|(slowness, ..)| *slowness > bar)
             .collect();
         slower.sort_unstable_by(|one, other| other.cmp(one));
-        let freeable = slower.iter().fold(0usize, |sum, (_, bytes, _)| sum.saturating_add(*bytes));
+        let freeable = slower
+            .iter()
+            .fold(0usize, |sum, (_, bytes, _)| sum.saturating_add(*bytes));
         if freeable < excess {
             return false;
         }
@@ -102,7 +108,10 @@ impl Table {
 
 impl Budget {
     pub fn new(max: usize) -> Self {
-        Self { table: Mutex::default(), max }
+        Self {
+            table: Mutex::default(),
+            max,
+        }
     }
 
     fn table(&self) -> MutexGuard<'_, Table> {
@@ -113,7 +122,11 @@ impl Budget {
     pub fn share(self: &Arc<Self>) -> Arc<Share> {
         let mut table = self.table();
         table.last_id += 1;
-        Arc::new(Share { id: table.last_id, budget: self.clone(), refused: Arc::default() })
+        Arc::new(Share {
+            id: table.last_id,
+            budget: self.clone(),
+            refused: Arc::default(),
+        })
     }
 
     #[cfg(test)]
@@ -145,10 +158,20 @@ impl Share {
         let counted = match table.held.get(&self.id) {
             Some(counted) => counted,
             None if before > UNCOUNTED => return false,
-            None => table.held.entry(self.id).or_insert(Counted { bytes: 0, moved: (now, 0), refused: self.refused.clone() }),
+            None => table.held.entry(self.id).or_insert(Counted {
+                bytes: 0,
+                moved: (now, 0),
+                refused: self.refused.clone(),
+            }),
         };
-        let (bar, more) = (counted.slowness(bytes, now), bytes.saturating_sub(counted.bytes));
-        let excess = table.used.saturating_add(more).saturating_sub(self.budget.max);
+        let (bar, more) = (
+            counted.slowness(bytes, now),
+            bytes.saturating_sub(counted.bytes),
+        );
+        let excess = table
+            .used
+            .saturating_add(more)
+            .saturating_sub(self.budget.max);
         if excess > 0 && !table.relieve(self.id, bar, now, excess) {
             return false;
         }
@@ -212,18 +235,44 @@ pub struct Incomplete {
 impl Incomplete {
     /// `bytes`: the length of the header's text; `patience`: from one part to the next. The caller has seen that the packet announces
     /// attachments.
-    pub fn begin(packet: Packet<'_>, bytes: usize, share: Arc<Share>, patience: Duration, timer: Timer) -> Result<Self, ReassemblyError> {
+    pub fn begin(
+        packet: Packet<'_>,
+        bytes: usize,
+        share: Arc<Share>,
+        patience: Duration,
+        timer: Timer,
+    ) -> Result<Self, ReassemblyError> {
         if !share.grow(0, bytes) {
             share.release();
             return Err(ReassemblyError::Overload);
         }
         let now = Instant::now();
         let (deadline, last) = (now + patience, now + patience.saturating_mul(WHOLE));
-        let (namespace, body, wanted, attachments) = (packet.namespace.to_owned(), packet.body, packet.attachments, Vec::new());
-        Ok(Self { namespace, body, wanted, attachments, bytes, share, deadline, last, _timer: timer })
+        let (namespace, body, wanted, attachments) = (
+            packet.namespace.to_owned(),
+            packet.body,
+            packet.attachments,
+            Vec::new(),
+        );
+        Ok(Self {
+            namespace,
+            body,
+            wanted,
+            attachments,
+            bytes,
+            share,
+            deadline,
+            last,
+            _timer: timer,
+        })
     }
 
-    pub fn add(&mut self, attachment: Bytes, max: usize, patience: Duration) -> Result<(), ReassemblyError> {
+    pub fn add(
+        &mut self,
+        attachment: Bytes,
+        max: usize,
+        patience: Duration,
+    ) -> Result<(), ReassemblyError> {
         let bytes = self.bytes.saturating_add(attachment.len());
         if bytes > max {
             return Err(ReassemblyError::TooLarge);
@@ -243,7 +292,11 @@ impl Incomplete {
 
     pub fn finish(mut self) -> Complete {
         let body = std::mem::replace(&mut self.body, Body::EmptyEvent);
-        Complete { namespace: std::mem::take(&mut self.namespace), body, attachments: std::mem::take(&mut self.attachments) }
+        Complete {
+            namespace: std::mem::take(&mut self.namespace),
+            body,
+            attachments: std::mem::take(&mut self.attachments),
+        }
     }
 }
 

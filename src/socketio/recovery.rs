@@ -55,12 +55,19 @@ impl Wish {
             #[serde(default)]
             offset: serde_json::Value,
         }
-        let Ok(payload) = serde_json::from_str::<Payload>(auth.get()) else { return Self::default() };
+        let Ok(payload) = serde_json::from_str::<Payload>(auth.get()) else {
+            return Self::default();
+        };
         let past = match (payload.pid, payload.offset) {
-            (serde_json::Value::String(pid), serde_json::Value::String(offset)) => Some((pid, offset)),
+            (serde_json::Value::String(pid), serde_json::Value::String(offset)) => {
+                Some((pid, offset))
+            }
             _ => None,
         };
-        Self { wanted: payload.recover == true, past }
+        Self {
+            wanted: payload.recover == true,
+            past,
+        }
     }
 }
 
@@ -83,12 +90,21 @@ struct State {
 
 enum Place {
     Here(Socket),
-    Lost { id: Box<str>, namespace: Arc<str>, number: u64, expiry: AbortHandle },
+    Lost {
+        id: Box<str>,
+        namespace: Arc<str>,
+        number: u64,
+        expiry: AbortHandle,
+    },
 }
 
 impl Sessions {
     pub fn new(window: Duration, max_lost: usize) -> Self {
-        Self { state: Mutex::default(), max_lost, window }
+        Self {
+            state: Mutex::default(),
+            max_lost,
+            window,
+        }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -103,7 +119,9 @@ impl Sessions {
     /// A recoverable client was admitted.
     pub fn enter(&self, socket: &Socket) {
         if let Some(pid) = &socket.identity().pid {
-            self.state().places.insert(pid.clone(), Place::Here(socket.clone()));
+            self.state()
+                .places
+                .insert(pid.clone(), Place::Here(socket.clone()));
         }
     }
 
@@ -113,8 +131,14 @@ impl Sessions {
         let deadline = Instant::now() + LEAVING;
         loop {
             let here = match self.state().places.get(pid) {
-                Some(Place::Lost { id, namespace: lost, .. }) if &**lost == namespace => return Some(id.clone()),
-                Some(Place::Here(socket)) if socket.namespace() == namespace => socket.connection()?,
+                Some(Place::Lost {
+                    id,
+                    namespace: lost,
+                    ..
+                }) if &**lost == namespace => return Some(id.clone()),
+                Some(Place::Here(socket)) if socket.namespace() == namespace => {
+                    socket.connection()?
+                }
                 _ => return None,
             };
             here.supersede();
@@ -141,7 +165,14 @@ impl Sessions {
         reason: DisconnectReason,
         forgotten: impl FnOnce(&str) + Send + 'static,
     ) -> Vec<Box<str>> {
-        let Identity { id, pid: Some(pid), namespace } = socket.identity() else { return Vec::new() };
+        let Identity {
+            id,
+            pid: Some(pid),
+            namespace,
+        } = socket.identity()
+        else {
+            return Vec::new();
+        };
         let mut state = self.state();
         state.forget(pid);
         // Without a runtime the process is ending.
@@ -149,22 +180,34 @@ impl Sessions {
             true => Handle::try_current().ok(),
             false => None,
         };
-        let Some(runtime) = runtime else { return vec![id.clone()] };
+        let Some(runtime) = runtime else {
+            return vec![id.clone()];
+        };
         state.losses = state.losses.wrapping_add(1);
         let number = state.losses;
         let (sessions, window) = (Arc::downgrade(self), self.window);
         let expiry = runtime.spawn(async move {
             tokio::time::sleep(window).await;
-            if let Some(id) = sessions.upgrade().and_then(|sessions| sessions.expire(number)) {
+            if let Some(id) = sessions
+                .upgrade()
+                .and_then(|sessions| sessions.expire(number))
+            {
                 forgotten(&id);
             }
         });
-        let lost = Place::Lost { id: id.clone(), namespace: namespace.clone(), number, expiry: expiry.abort_handle() };
+        let lost = Place::Lost {
+            id: id.clone(),
+            namespace: namespace.clone(),
+            number,
+            expiry: expiry.abort_handle(),
+        };
         state.places.insert(pid.clone(), lost);
         state.lost.insert(number, pid.clone());
         let mut gone = Vec::new();
         while state.lost.len() > self.max_lost {
-            let Some(longest) = state.lost.first_key_value().map(|(_, pid)| pid.clone()) else { break };
+            let Some(longest) = state.lost.first_key_value().map(|(_, pid)| pid.clone()) else {
+                break;
+            };
             gone.extend(state.forget(&longest));
         }
         gone
@@ -191,7 +234,9 @@ impl State {
     fn forget(&mut self, pid: &str) -> Option<Box<str>> {
         match self.places.remove(pid)? {
             Place::Here(_) => None,
-            Place::Lost { id, number, expiry, .. } => {
+            Place::Lost {
+                id, number, expiry, ..
+            } => {
                 self.lost.remove(&number);
                 expiry.abort();
                 Some(id)
@@ -210,12 +255,20 @@ mod tests {
         for (auth, wanted, expected) in [
             ("{}", false, None),
             (r#"{"recover":true}"#, true, None),
-            (r#"{"recover":true,"token":{"a":[1]},"é":"\ud83d"}"#, true, None),
+            (
+                r#"{"recover":true,"token":{"a":[1]},"é":"\ud83d"}"#,
+                true,
+                None,
+            ),
             (r#"{"recover":false}"#, false, None),
             (r#"{"recover":1}"#, false, None),
             (r#"{"recover":"true"}"#, false, None),
             (r#"{"pid":"a","offset":"b"}"#, false, past("a", "b")),
-            (r#"{"pid":"a","offset":"","recover":true}"#, true, past("a", "")),
+            (
+                r#"{"pid":"a","offset":"","recover":true}"#,
+                true,
+                past("a", ""),
+            ),
             (r#"{"recover":true,"pid":"a"}"#, true, None),
             (r#"{"recover":true,"offset":"b"}"#, true, None),
             (r#"{"recover":true,"pid":1,"offset":"b"}"#, true, None),
@@ -225,7 +278,14 @@ mod tests {
             (r#"{"recover":true,"pid":"\ud83d"}"#, false, None),
         ] {
             let auth: Box<RawValue> = serde_json::from_str(auth).unwrap();
-            assert_eq!(Wish::of(&auth), Wish { wanted, past: expected }, "{auth}");
+            assert_eq!(
+                Wish::of(&auth),
+                Wish {
+                    wanted,
+                    past: expected
+                },
+                "{auth}"
+            );
         }
     }
 }

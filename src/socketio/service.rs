@@ -19,13 +19,17 @@ pub struct Service<H: Handler> {
 
 impl<H: Handler> Clone for Service<H> {
     fn clone(&self) -> Self {
-        Self { engine: self.engine.clone() }
+        Self {
+            engine: self.engine.clone(),
+        }
     }
 }
 
 impl<H: Handler> Service<H> {
     pub fn new(config: Config, handler: H) -> Self {
-        Self { engine: engineio::Service::new(config.engine, Layer::new(config.layer, handler)) }
+        Self {
+            engine: engineio::Service::new(config.engine, Layer::new(config.layer, handler)),
+        }
     }
 
     /// True for the path that this service answers, exactly.
@@ -34,7 +38,11 @@ impl<H: Handler> Service<H> {
     }
 
     /// Answers a request; a polling request may take up to the ping interval.
-    pub async fn handle<B>(&self, request: Request<B>, peer: Option<IpAddr>) -> Response<Full<Bytes>>
+    pub async fn handle<B>(
+        &self,
+        request: Request<B>,
+        peer: Option<IpAddr>,
+    ) -> Response<Full<Bytes>>
     where
         B: Body<Data = Bytes> + Unpin,
     {

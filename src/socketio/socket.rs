@@ -119,7 +119,10 @@ enum Stage {
 
 impl fmt::Debug for Socket {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Socket").field("id", &self.id()).field("namespace", &self.namespace()).finish_non_exhaustive()
+        f.debug_struct("Socket")
+            .field("id", &self.id())
+            .field("namespace", &self.namespace())
+            .finish_non_exhaustive()
     }
 }
 
@@ -128,11 +131,25 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Socket {
-    pub(super) fn new(identity: Identity, handshake: Arc<Handshake>, outbox: Outbox, connection: Weak<Connection>) -> Self {
+    pub(super) fn new(
+        identity: Identity,
+        handshake: Arc<Handshake>,
+        outbox: Outbox,
+        connection: Weak<Connection>,
+    ) -> Self {
         static KEYS: AtomicU64 = AtomicU64::new(0);
         let key = KEYS.fetch_add(1, Ordering::Relaxed);
         let (sending, awaited, stage) = (Mutex::default(), Mutex::default(), Mutex::default());
-        Self(Arc::new(Inner { identity, key, handshake, outbox, connection, sending, awaited, stage }))
+        Self(Arc::new(Inner {
+            identity,
+            key,
+            handshake,
+            outbox,
+            connection,
+            sending,
+            awaited,
+            stage,
+        }))
     }
 
     /// 20 characters `[A-Za-z0-9_-]`, new for every CONNECT but that of a recovered client, which has its old one. Not the Engine.IO
@@ -199,8 +216,19 @@ impl Socket {
     }
 
     /// Queues an event with one argument in which each [`super::Placeholder`] stands for one of at most 10 attachments.
-    pub fn emit_binary<T: Serialize + ?Sized>(&self, name: &str, data: &T, attachments: &[Bytes]) -> Result<(), SendError> {
-        self.send(&Encoded::asking(self.namespace(), None, name, data, attachments)?)
+    pub fn emit_binary<T: Serialize + ?Sized>(
+        &self,
+        name: &str,
+        data: &T,
+        attachments: &[Bytes],
+    ) -> Result<(), SendError> {
+        self.send(&Encoded::asking(
+            self.namespace(),
+            None,
+            name,
+            data,
+            attachments,
+        )?)
     }
 
     /// Queues an event that was encoded for this socket's namespace.
@@ -231,7 +259,10 @@ impl Socket {
     /// Queues an event only if the transport can write it now, else drops it. True if it was queued.
     pub fn send_volatile(&self, event: &Encoded) -> Result<bool, SendError> {
         let sending = self.sending()?;
-        Ok(self.0.outbox.try_send_volatile(self.final_form(&sending, event))?)
+        Ok(self
+            .0
+            .outbox
+            .try_send_volatile(self.final_form(&sending, event))?)
     }
 
     /// Volatile events carry the offset too: the stock client takes any last argument that is text for one.
@@ -268,14 +299,18 @@ impl Socket {
     ) -> Pin<Box<dyn Future<Output = Result<Reply, AckError>> + Send + 'static>> {
         let deadline = Instant::now().checked_add(limit);
         let sent = self.await_reply().and_then(|(waiting, reply)| {
-            let packet = Encoded::asking(self.namespace(), Some(waiting.id), name, data, attachments).map_err(SendError::from)?;
+            let packet =
+                Encoded::asking(self.namespace(), Some(waiting.id), name, data, attachments)
+                    .map_err(SendError::from)?;
             self.send_group(packet.group().clone())?;
             Ok((waiting, reply))
         });
         Box::pin(async move {
             let (_waiting, reply) = sent?;
             let reply = match deadline {
-                Some(deadline) => tokio::time::timeout_at(deadline, reply).await.map_err(|_| AckError::Timeout)?,
+                Some(deadline) => tokio::time::timeout_at(deadline, reply)
+                    .await
+                    .map_err(|_| AckError::Timeout)?,
                 // So far away that the clock cannot say it.
                 None => reply.await,
             };
@@ -292,7 +327,13 @@ impl Socket {
         let id = awaited.last_id;
         let (sender, receiver) = oneshot::channel();
         awaited.replies.insert(id, sender);
-        Ok((Waiting { socket: self.clone(), id }, receiver))
+        Ok((
+            Waiting {
+                socket: self.clone(),
+                id,
+            },
+            receiver,
+        ))
     }
 
     /// An ACK came. One that nobody waits for (any more) is dropped.
@@ -373,7 +414,10 @@ impl Ack {
 
     /// Answers with one argument, or gives the right to do so back when that could not be queued.
     pub fn try_send<T: Serialize + ?Sized>(self, data: &T) -> Result<(), (SendError, Self)> {
-        let again = Self { socket: self.socket.clone(), id: self.id };
+        let again = Self {
+            socket: self.socket.clone(),
+            id: self.id,
+        };
         self.send(data).map_err(|error| (error, again))
     }
 
@@ -394,7 +438,11 @@ impl Ack {
         self.answer(push, attachments)
     }
 
-    fn answer(self, push: impl FnOnce(&mut String) -> Result<(), EncodeError>, attachments: &[Bytes]) -> Result<(), SendError> {
+    fn answer(
+        self,
+        push: impl FnOnce(&mut String) -> Result<(), EncodeError>,
+        attachments: &[Bytes],
+    ) -> Result<(), SendError> {
         let packet = encode::ack(self.socket.namespace(), self.id, push, attachments)?;
         self.socket.send_group(packet)
     }

@@ -1,13 +1,17 @@
 //! Arbitrary rows, for the tests of the files beside this one.
 
 use bitcoin::hashes::Hash;
-use bitcoin::{Amount, BlockHash, OutPoint, ScriptBuf, Sequence, Transaction, TxIn, TxOut, Txid, Witness, absolute, transaction};
+use bitcoin::{
+    Amount, BlockHash, OutPoint, ScriptBuf, Sequence, Transaction, TxIn, TxOut, Txid, Witness,
+    absolute, transaction,
+};
 use proptest::collection::vec;
 use proptest::option;
 use proptest::prelude::*;
 
 use crate::tracker::{
-    Balance, BlockId, BlockRow, Coverage, OutputRow, ScanRow, ScanState, ScriptHash, Spend, Status, Touch, TxRow, WatchRow,
+    Balance, BlockId, BlockRow, Coverage, OutputRow, ScanRow, ScanState, ScriptHash, Spend, Status,
+    Touch, TxRow, WatchRow,
 };
 
 pub fn txid() -> impl Strategy<Value = Txid> {
@@ -35,13 +39,17 @@ pub fn outpoint() -> impl Strategy<Value = OutPoint> {
 }
 
 pub fn balance() -> impl Strategy<Value = Balance> {
-    any::<(i64, i64)>().prop_map(|(confirmed, unconfirmed)| Balance { confirmed, unconfirmed })
+    any::<(i64, i64)>().prop_map(|(confirmed, unconfirmed)| Balance {
+        confirmed,
+        unconfirmed,
+    })
 }
 
 pub fn status() -> impl Strategy<Value = Status> {
     prop_oneof![
         Just(Status::Mempool),
-        (block_id(), any::<u32>()).prop_map(|(block, position)| Status::Confirmed { block, position }),
+        (block_id(), any::<u32>())
+            .prop_map(|(block, position)| Status::Confirmed { block, position }),
         txid().prop_map(|by| Status::Replaced { by }),
         txid().prop_map(|by| Status::Conflicted { by }),
         Just(Status::Evicted),
@@ -49,84 +57,144 @@ pub fn status() -> impl Strategy<Value = Status> {
 }
 
 fn tx() -> impl Strategy<Value = Transaction> {
-    let input = (outpoint(), spk(), any::<u32>(), vec(vec(any::<u8>(), 0..80), 0..3)).prop_map(
-        |(previous_output, script_sig, sequence, witness)| TxIn {
+    let input = (
+        outpoint(),
+        spk(),
+        any::<u32>(),
+        vec(vec(any::<u8>(), 0..80), 0..3),
+    )
+        .prop_map(|(previous_output, script_sig, sequence, witness)| TxIn {
             previous_output,
             script_sig,
             sequence: Sequence(sequence),
             witness: Witness::from_slice(&witness),
-        },
-    );
-    let output = (any::<u64>(), spk()).prop_map(|(value, script_pubkey)| TxOut { value: Amount::from_sat(value), script_pubkey });
-    (any::<i32>(), any::<u32>(), vec(input, 1..4), vec(output, 0..4)).prop_map(|(version, lock_time, input, output)| Transaction {
-        version: transaction::Version(version),
-        lock_time: absolute::LockTime::from_consensus(lock_time),
-        input,
-        output,
-    })
+        });
+    let output = (any::<u64>(), spk()).prop_map(|(value, script_pubkey)| TxOut {
+        value: Amount::from_sat(value),
+        script_pubkey,
+    });
+    (
+        any::<i32>(),
+        any::<u32>(),
+        vec(input, 1..4),
+        vec(output, 0..4),
+    )
+        .prop_map(|(version, lock_time, input, output)| Transaction {
+            version: transaction::Version(version),
+            lock_time: absolute::LockTime::from_consensus(lock_time),
+            input,
+            output,
+        })
 }
 
 pub fn watch_row() -> impl Strategy<Value = WatchRow> {
-    let coverage = any::<(u32, bool, bool, u32)>().prop_map(|(from_height, utxos_complete, pending, scans)| Coverage {
-        from_height,
-        utxos_complete,
-        pending,
-        scans,
-    });
-    (spk(), any::<String>(), vec(any::<u8>(), 0..9), coverage, balance(), any::<[u64; 4]>()).prop_map(
-        |(spk, label, depths, coverage, balance, [added, utxo_count, tx_count, updated])| WatchRow {
-            spk,
-            label,
-            added,
-            depths,
-            coverage,
-            balance,
-            utxo_count,
-            tx_count,
-            updated,
+    let coverage = any::<(u32, bool, bool, u32)>().prop_map(
+        |(from_height, utxos_complete, pending, scans)| Coverage {
+            from_height,
+            utxos_complete,
+            pending,
+            scans,
         },
+    );
+    (
+        spk(),
+        any::<String>(),
+        vec(any::<u8>(), 0..9),
+        coverage,
+        balance(),
+        any::<[u64; 4]>(),
     )
+        .prop_map(
+            |(spk, label, depths, coverage, balance, [added, utxo_count, tx_count, updated])| {
+                WatchRow {
+                    spk,
+                    label,
+                    added,
+                    depths,
+                    coverage,
+                    balance,
+                    utxo_count,
+                    tx_count,
+                    updated,
+                }
+            },
+        )
 }
 
 pub fn output_row() -> impl Strategy<Value = OutputRow> {
-    let spend = (txid(), option::of(any::<u32>())).prop_map(|(txid, height)| Spend { txid, height });
-    (script(), any::<u64>(), option::of(any::<u32>()), any::<bool>(), option::of(spend))
-        .prop_map(|(script, value, height, coinbase, spent)| OutputRow { script, value, height, coinbase, spent })
+    let spend =
+        (txid(), option::of(any::<u32>())).prop_map(|(txid, height)| Spend { txid, height });
+    (
+        script(),
+        any::<u64>(),
+        option::of(any::<u32>()),
+        any::<bool>(),
+        option::of(spend),
+    )
+        .prop_map(|(script, value, height, coinbase, spent)| OutputRow {
+            script,
+            value,
+            height,
+            coinbase,
+            spent,
+        })
 }
 
 pub fn tx_row() -> impl Strategy<Value = TxRow> {
-    let touch = (script(), any::<(u64, u64)>()).prop_map(|(script, (received, sent))| Touch { script, received, sent });
-    (tx(), status(), any::<(u64, u64)>(), vec(touch, 0..4)).prop_map(|(tx, status, (first_seen, order), touches)| TxRow {
-        tx,
-        status,
-        first_seen,
-        order,
-        touches,
-    })
+    let touch = (script(), any::<(u64, u64)>()).prop_map(|(script, (received, sent))| Touch {
+        script,
+        received,
+        sent,
+    });
+    (tx(), status(), any::<(u64, u64)>(), vec(touch, 0..4)).prop_map(
+        |(tx, status, (first_seen, order), touches)| TxRow {
+            tx,
+            status,
+            first_seen,
+            order,
+            touches,
+        },
+    )
 }
 
 pub fn block_row() -> impl Strategy<Value = BlockRow> {
-    (block_hash(), any::<u32>(), vec(txid(), 0..4), vec(outpoint(), 0..4)).prop_map(|(hash, time, touched, found)| BlockRow {
-        hash,
-        time,
-        touched,
-        found,
-    })
+    (
+        block_hash(),
+        any::<u32>(),
+        vec(txid(), 0..4),
+        vec(outpoint(), 0..4),
+    )
+        .prop_map(|(hash, time, touched, found)| BlockRow {
+            hash,
+            time,
+            touched,
+            found,
+        })
 }
 
 pub fn scan_row() -> impl Strategy<Value = ScanRow> {
-    let state = prop_oneof![Just(ScanState::Open), Just(ScanState::Complete), Just(ScanState::Cancelled)];
-    (any::<[u64; 3]>(), state, any::<[u32; 3]>(), any::<[Option<u32>; 2]>()).prop_map(
-        |([created, updated, found], state, [from, next, scripts], [to, horizon])| ScanRow {
-            created,
-            updated,
-            state,
-            from,
-            to,
-            horizon,
-            next,
-            scripts,
-            found,
-        },
+    let state = prop_oneof![
+        Just(ScanState::Open),
+        Just(ScanState::Complete),
+        Just(ScanState::Cancelled)
+    ];
+    (
+        any::<[u64; 3]>(),
+        state,
+        any::<[u32; 3]>(),
+        any::<[Option<u32>; 2]>(),
     )
+        .prop_map(
+            |([created, updated, found], state, [from, next, scripts], [to, horizon])| ScanRow {
+                created,
+                updated,
+                state,
+                from,
+                to,
+                horizon,
+                next,
+                scripts,
+                found,
+            },
+        )
 }

@@ -44,7 +44,9 @@ pub struct Webhook {
 
 impl std::fmt::Debug for Webhook {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Webhook").field("url", &self.url).finish_non_exhaustive()
+        f.debug_struct("Webhook")
+            .field("url", &self.url)
+            .finish_non_exhaustive()
     }
 }
 
@@ -99,8 +101,11 @@ impl Reader {
             if key.contains(&SEPARATOR) {
                 continue;
             }
-            let name = String::from_utf8(key.to_vec()).map_err(|_| db.corrupt(CURSORS, &key, "the name is not text"))?;
-            let place = db.get(CURSORS, &place_key(&name))?.ok_or_else(|| db.corrupt(CURSORS, &key, "its place is missing"))?;
+            let name = String::from_utf8(key.to_vec())
+                .map_err(|_| db.corrupt(CURSORS, &key, "the name is not text"))?;
+            let place = db
+                .get(CURSORS, &place_key(&name))?
+                .ok_or_else(|| db.corrupt(CURSORS, &key, "its place is missing"))?;
             found.push((name, db.decode(CURSORS, &key, &value)?, place));
         }
         Ok(found)
@@ -108,24 +113,44 @@ impl Reader {
 
     /// Events that are done although the consumer's place may be before them, with a number above `after` and up to `up_to`, ascending.
     pub fn done_events(&self, name: &str, after: u64, up_to: u64) -> Result<Vec<u64>, StoreError> {
-        let Some(from) = after.checked_add(1) else { return Ok(Vec::new()) };
-        let numbers = self.numbered(name, DONE, Some(from)).map(|entry| Ok(entry?.0));
-        numbers.take_while(|number| !matches!(number, Ok(number) if *number > up_to)).collect()
+        let Some(from) = after.checked_add(1) else {
+            return Ok(Vec::new());
+        };
+        let numbers = self
+            .numbered(name, DONE, Some(from))
+            .map(|entry| Ok(entry?.0));
+        numbers
+            .take_while(|number| !matches!(number, Ok(number) if *number > up_to))
+            .collect()
     }
 
     /// The last of them; looks at all of them.
     pub fn last_done_event(&self, name: &str) -> Result<Option<u64>, StoreError> {
-        self.numbered(name, DONE, None).try_fold(None, |_, entry| Ok(Some(entry?.0)))
+        self.numbered(name, DONE, None)
+            .try_fold(None, |_, entry| Ok(Some(entry?.0)))
     }
 
     /// Up to `limit` dead letters with a number above `after`, oldest first.
-    pub fn dead_letters(&self, name: &str, after: u64, limit: usize) -> Result<Vec<(u64, DeadLetter)>, StoreError> {
-        let Some(from) = after.checked_add(1) else { return Ok(Vec::new()) };
+    pub fn dead_letters(
+        &self,
+        name: &str,
+        after: u64,
+        limit: usize,
+    ) -> Result<Vec<(u64, DeadLetter)>, StoreError> {
+        let Some(from) = after.checked_add(1) else {
+            return Ok(Vec::new());
+        };
         let db = self.db();
-        let letters = self.numbered(name, DEAD, Some(from)).take(limit).map(|entry| {
-            let (number, value) = entry?;
-            Ok((number, db.decode(CURSORS, &number_key(name, DEAD, number), &value)?))
-        });
+        let letters = self
+            .numbered(name, DEAD, Some(from))
+            .take(limit)
+            .map(|entry| {
+                let (number, value) = entry?;
+                Ok((
+                    number,
+                    db.decode(CURSORS, &number_key(name, DEAD, number), &value)?,
+                ))
+            });
         letters.collect()
     }
 
@@ -135,7 +160,10 @@ impl Reader {
 
     /// How many dead letters there are; looks at all of them.
     pub fn dead_letter_count(&self, name: &str) -> Result<usize, StoreError> {
-        self.numbered(name, DEAD, None).try_fold(0, |count: usize, entry| entry.map(|_| count.saturating_add(1)))
+        self.numbered(name, DEAD, None)
+            .try_fold(0, |count: usize, entry| {
+                entry.map(|_| count.saturating_add(1))
+            })
     }
 
     /// One event of the log; `None` when no event has this number (any more).
@@ -144,39 +172,71 @@ impl Reader {
     }
 
     /// Entries of one kind of a consumer.
-    fn numbered<'a>(&'a self, name: &str, kind: u8, from: Option<u64>) -> impl Iterator<Item = Result<(u64, Box<[u8]>), StoreError>> + 'a {
+    fn numbered<'a>(
+        &'a self,
+        name: &str,
+        kind: u8,
+        from: Option<u64>,
+    ) -> impl Iterator<Item = Result<(u64, Box<[u8]>), StoreError>> + 'a {
         let prefix = [name.as_bytes(), &[SEPARATOR, kind]].concat();
         let from = number_key(name, kind, from.unwrap_or(0));
-        self.db().scan(CURSORS, &prefix, Some(&from), ReadOptions::default()).map(move |entry| {
-            let (key, value) = entry?;
-            let number = parse_number_key(key.get(prefix.len()..).unwrap_or_default());
-            Ok((number.map_err(|Malformed(what)| self.db().corrupt(CURSORS, &key, what))?, value))
-        })
+        self.db()
+            .scan(CURSORS, &prefix, Some(&from), ReadOptions::default())
+            .map(move |entry| {
+                let (key, value) = entry?;
+                let number = parse_number_key(key.get(prefix.len()..).unwrap_or_default());
+                Ok((
+                    number.map_err(|Malformed(what)| self.db().corrupt(CURSORS, &key, what))?,
+                    value,
+                ))
+            })
     }
 }
 
 impl Writer {
     /// Writes the edits of one consumer, all or nothing. `sync`: they must survive a power loss.
-    pub fn edit_consumer(&mut self, name: &str, edits: &[ConsumerEdit], sync: bool) -> Result<(), StoreError> {
+    pub fn edit_consumer(
+        &mut self,
+        name: &str,
+        edits: &[ConsumerEdit],
+        sync: bool,
+    ) -> Result<(), StoreError> {
         let db = self.db();
         let family = db.family(CURSORS);
         let mut batch = WriteBatch::default();
         for edit in edits {
             match edit {
                 ConsumerEdit::Define(consumer) => batch.put_cf(family, name, consumer.to_bytes()),
-                ConsumerEdit::Move(place) => batch.put_cf(family, place_key(name), place.to_bytes()),
+                ConsumerEdit::Move(place) => {
+                    batch.put_cf(family, place_key(name), place.to_bytes())
+                }
                 ConsumerEdit::Rewind(place) => {
                     batch.put_cf(family, place_key(name), place.to_bytes());
                     let end = [name.as_bytes(), &[SEPARATOR, DONE + 1]].concat();
-                    batch.delete_range_cf(family, number_key(name, DONE, 0).as_slice(), end.as_slice());
+                    batch.delete_range_cf(
+                        family,
+                        number_key(name, DONE, 0).as_slice(),
+                        end.as_slice(),
+                    );
                 }
-                ConsumerEdit::Done(number) => batch.put_cf(family, number_key(name, DONE, *number), []),
-                ConsumerEdit::Passed(number) => batch.delete_cf(family, number_key(name, DONE, *number)),
-                ConsumerEdit::DeadLetter(number, letter) => batch.put_cf(family, number_key(name, DEAD, *number), letter.to_bytes()),
-                ConsumerEdit::DropDeadLetter(number) => batch.delete_cf(family, number_key(name, DEAD, *number)),
+                ConsumerEdit::Done(number) => {
+                    batch.put_cf(family, number_key(name, DONE, *number), [])
+                }
+                ConsumerEdit::Passed(number) => {
+                    batch.delete_cf(family, number_key(name, DONE, *number))
+                }
+                ConsumerEdit::DeadLetter(number, letter) => {
+                    batch.put_cf(family, number_key(name, DEAD, *number), letter.to_bytes())
+                }
+                ConsumerEdit::DropDeadLetter(number) => {
+                    batch.delete_cf(family, number_key(name, DEAD, *number))
+                }
                 ConsumerEdit::Forget => {
                     batch.delete_cf(family, name);
-                    let (start, end) = ([name.as_bytes(), &[SEPARATOR]].concat(), [name.as_bytes(), &[SEPARATOR + 1]].concat());
+                    let (start, end) = (
+                        [name.as_bytes(), &[SEPARATOR]].concat(),
+                        [name.as_bytes(), &[SEPARATOR + 1]].concat(),
+                    );
                     batch.delete_range_cf(family, start.as_slice(), end.as_slice());
                 }
             }
@@ -205,18 +265,37 @@ impl Value for Consumer {
             Scripts::All => (true, &[][..]),
             Scripts::These(spks) => (false, spks.as_slice()),
         };
-        out.put(&self.created).put(&all).list(spks, |out, spk| _ = out.put(spk)).put(&self.blocks);
-        out.option(self.webhook.as_ref(), |out, webhook| _ = out.put(&webhook.url).put(&webhook.secret));
+        out.put(&self.created)
+            .put(&all)
+            .list(spks, |out, spk| _ = out.put(spk))
+            .put(&self.blocks);
+        out.option(self.webhook.as_ref(), |out, webhook| {
+            _ = out.put(&webhook.url).put(&webhook.secret)
+        });
     }
 
     fn decode(input: &mut In<'_>) -> Result<Self, Malformed> {
         let created = input.get()?;
         let all = input.get()?;
         let spks = input.list(In::get)?;
-        let scripts = if all { Scripts::All } else { Scripts::These(spks) };
+        let scripts = if all {
+            Scripts::All
+        } else {
+            Scripts::These(spks)
+        };
         let blocks = input.get()?;
-        let webhook = input.option(|input| Ok(Webhook { url: input.get()?, secret: input.get()? }))?;
-        Ok(Self { created, scripts, blocks, webhook })
+        let webhook = input.option(|input| {
+            Ok(Webhook {
+                url: input.get()?,
+                secret: input.get()?,
+            })
+        })?;
+        Ok(Self {
+            created,
+            scripts,
+            blocks,
+            webhook,
+        })
     }
 }
 
@@ -226,13 +305,21 @@ impl Value for Place {
     }
 
     fn decode(input: &mut In<'_>) -> Result<Self, Malformed> {
-        Ok(Self { number: input.get()?, moved: input.get()? })
+        Ok(Self {
+            number: input.get()?,
+            moved: input.get()?,
+        })
     }
 }
 
 impl Value for DeadLetter {
     fn encode(&self, out: &mut Out) {
-        out.part(&self.event).put(&self.attempts).put(&self.first_failed).put(&self.last_tried).put(&self.error).put(&self.again);
+        out.part(&self.event)
+            .put(&self.attempts)
+            .put(&self.first_failed)
+            .put(&self.last_tried)
+            .put(&self.error)
+            .put(&self.again);
     }
 
     fn decode(input: &mut In<'_>) -> Result<Self, Malformed> {

@@ -6,8 +6,9 @@ use std::io::{Read, Seek, Write};
 use std::path::{Path, PathBuf};
 
 use rocksdb::{
-    BlockBasedIndexType, BlockBasedOptions, Cache, ColumnFamily, ColumnFamilyDescriptor, DB, DBCompressionType, DBRecoveryMode, Direction,
-    ErrorKind, IteratorMode, LogLevel, LruCacheOptions, Options, PrefixRange, ReadOptions, WriteBatch, WriteOptions,
+    BlockBasedIndexType, BlockBasedOptions, Cache, ColumnFamily, ColumnFamilyDescriptor, DB,
+    DBCompressionType, DBRecoveryMode, Direction, ErrorKind, IteratorMode, LogLevel,
+    LruCacheOptions, Options, PrefixRange, ReadOptions, WriteBatch, WriteOptions,
 };
 
 use super::log::Numbers;
@@ -102,14 +103,21 @@ pub(super) struct Db {
 pub(super) type Entry = (Box<[u8]>, Box<[u8]>);
 
 impl Db {
-    pub(super) fn open(path: &Path, chain: Option<ChainInfo>, now: u64, boot: &str) -> Result<(Self, Numbers, Counts), StoreError> {
+    pub(super) fn open(
+        path: &Path,
+        chain: Option<ChainInfo>,
+        now: u64,
+        boot: &str,
+    ) -> Result<(Self, Numbers, Counts), StoreError> {
         let folder = path.join("db");
         let exists = folder.join("CURRENT").exists();
         if !exists {
             refuse_remains(path, &folder)?;
         }
         if chain.is_none() && !exists {
-            return Err(StoreError::UnknownChain { path: path.to_owned() });
+            return Err(StoreError::UnknownChain {
+                path: path.to_owned(),
+            });
         }
         let lock = lock(path)?;
         if folder.join("CURRENT").exists() {
@@ -117,18 +125,42 @@ impl Db {
         }
         let raw = open_database(&folder, boot).map_err(|error| failed_open(path, &error))?;
         let genesis = bitcoin::hashes::Hash::all_zeros();
-        let unknown = ChainInfo { network: bitcoin::Network::Regtest, genesis };
-        let mut db = Self { raw, _lock: lock, path: path.to_owned(), chain: unknown, log_id: String::new() };
+        let unknown = ChainInfo {
+            network: bitcoin::Network::Regtest,
+            genesis,
+        };
+        let mut db = Self {
+            raw,
+            _lock: lock,
+            path: path.to_owned(),
+            chain: unknown,
+            log_id: String::new(),
+        };
         match db.meta::<u32>(meta::FORMAT)? {
             None if db.is_empty()? => db.create(chain, now)?,
-            None => return Err(StoreError::Damaged { path: path.to_owned(), what: "rows without a format".to_owned() }),
+            None => {
+                return Err(StoreError::Damaged {
+                    path: path.to_owned(),
+                    what: "rows without a format".to_owned(),
+                });
+            }
             Some(FORMAT) => {}
             Some(FIRST_FORMAT) => db.write_format()?,
-            Some(found) => return Err(StoreError::Format { path: path.to_owned(), found, expected: FORMAT }),
+            Some(found) => {
+                return Err(StoreError::Format {
+                    path: path.to_owned(),
+                    found,
+                    expected: FORMAT,
+                });
+            }
         }
         db.chain = db.required(meta::CHAIN)?;
         if let Some(expected) = chain.filter(|expected| *expected != db.chain) {
-            return Err(StoreError::WrongChain { path: path.to_owned(), found: Box::new(db.chain), expected: Box::new(expected) });
+            return Err(StoreError::WrongChain {
+                path: path.to_owned(),
+                found: Box::new(db.chain),
+                expected: Box::new(expected),
+            });
         }
         db.log_id = db.required(meta::LOG_ID)?;
         let numbers = db.resume(boot)?;
@@ -139,7 +171,12 @@ impl Db {
     /// Whether no family has a row: the process that created it died before its first write.
     fn is_empty(&self) -> Result<bool, StoreError> {
         for family in FAMILIES {
-            if self.scan(family, &[], None, ReadOptions::default()).next().transpose()?.is_some() {
+            if self
+                .scan(family, &[], None, ReadOptions::default())
+                .next()
+                .transpose()?
+                .is_some()
+            {
                 return Ok(false);
             }
         }
@@ -148,7 +185,9 @@ impl Db {
 
     /// The first rows of a new store.
     fn create(&self, chain: Option<ChainInfo>, now: u64) -> Result<(), StoreError> {
-        let chain = chain.ok_or_else(|| StoreError::UnknownChain { path: self.path.clone() })?;
+        let chain = chain.ok_or_else(|| StoreError::UnknownChain {
+            path: self.path.clone(),
+        })?;
         let mut batch = WriteBatch::default();
         self.put_meta(&mut batch, meta::CHAIN, &chain);
         self.put_meta(&mut batch, meta::LOG_ID, &random_hex());
@@ -172,8 +211,13 @@ impl Db {
 
     /// Where numbering goes on, and the mark that the store is in use from now on.
     fn resume(&self, boot: &str) -> Result<Numbers, StoreError> {
-        let kept = self.required::<bool>(meta::CLEAN)? || self.required::<String>(meta::BOOT)? == boot;
-        let numbers = Numbers::resume(self.required(meta::NEXT_SEQ)?, self.required(meta::RESERVED)?, kept);
+        let kept =
+            self.required::<bool>(meta::CLEAN)? || self.required::<String>(meta::BOOT)? == boot;
+        let numbers = Numbers::resume(
+            self.required(meta::NEXT_SEQ)?,
+            self.required(meta::RESERVED)?,
+            kept,
+        );
         let mut batch = WriteBatch::default();
         self.put_meta(&mut batch, meta::BOOT, &boot.to_owned());
         self.put_meta(&mut batch, meta::CLEAN, &false);
@@ -184,12 +228,23 @@ impl Db {
     }
 
     pub(super) fn family(&self, name: &'static str) -> &ColumnFamily {
-        self.raw.cf_handle(name).expect("every family is opened with the database")
+        self.raw
+            .cf_handle(name)
+            .expect("every family is opened with the database")
     }
 
-    pub(super) fn get<V: Value>(&self, family: &'static str, key: &[u8]) -> Result<Option<V>, StoreError> {
-        let bytes = self.raw.get_pinned_cf(self.family(family), key).map_err(|error| self.failed_read(family, key, error))?;
-        bytes.map(|bytes| self.decode(family, key, &bytes)).transpose()
+    pub(super) fn get<V: Value>(
+        &self,
+        family: &'static str,
+        key: &[u8],
+    ) -> Result<Option<V>, StoreError> {
+        let bytes = self
+            .raw
+            .get_pinned_cf(self.family(family), key)
+            .map_err(|error| self.failed_read(family, key, error))?;
+        bytes
+            .map(|bytes| self.decode(family, key, &bytes))
+            .transpose()
     }
 
     pub(super) fn meta<V: Value>(&self, key: &str) -> Result<Option<V>, StoreError> {
@@ -198,10 +253,16 @@ impl Db {
 
     /// A row of `meta` that every store has.
     pub(super) fn required<V: Value>(&self, key: &str) -> Result<V, StoreError> {
-        self.meta(key)?.ok_or_else(|| self.corrupt(META, key.as_bytes(), "the row is missing"))
+        self.meta(key)?
+            .ok_or_else(|| self.corrupt(META, key.as_bytes(), "the row is missing"))
     }
 
-    pub(super) fn decode<V: Value>(&self, family: &'static str, key: &[u8], bytes: &[u8]) -> Result<V, StoreError> {
+    pub(super) fn decode<V: Value>(
+        &self,
+        family: &'static str,
+        key: &[u8],
+        bytes: &[u8],
+    ) -> Result<V, StoreError> {
         V::from_bytes(bytes).map_err(|Malformed(what)| self.corrupt(family, key, what))
     }
 
@@ -213,7 +274,9 @@ impl Db {
     pub(super) fn write(&self, batch: WriteBatch, sync: bool) -> Result<(), StoreError> {
         let mut options = WriteOptions::default();
         options.set_sync(sync);
-        self.raw.write_opt(batch, &options).map_err(|error| io(&self.path, "write to the store", error))
+        self.raw
+            .write_opt(batch, &options)
+            .map_err(|error| io(&self.path, "write to the store", error))
     }
 
     pub(super) fn snapshot(&self) -> rocksdb::Snapshot<'_> {
@@ -221,8 +284,18 @@ impl Db {
     }
 
     /// Entries whose key starts with `prefix`, from key `from` on if given, in order of their keys.
-    pub(super) fn scan(&self, family: &'static str, prefix: &[u8], from: Option<&[u8]>, options: ReadOptions) -> Scan<'_> {
-        Scan { db: self, family, entries: Box::new(self.entries(family, prefix, from, options)) }
+    pub(super) fn scan(
+        &self,
+        family: &'static str,
+        prefix: &[u8],
+        from: Option<&[u8]>,
+        options: ReadOptions,
+    ) -> Scan<'_> {
+        Scan {
+            db: self,
+            family,
+            entries: Box::new(self.entries(family, prefix, from, options)),
+        }
     }
 
     fn entries(
@@ -233,7 +306,9 @@ impl Db {
         mut options: ReadOptions,
     ) -> impl Iterator<Item = Result<Entry, rocksdb::Error>> + use<'_> {
         options.set_iterate_range(PrefixRange(prefix));
-        let mode = from.map_or(IteratorMode::Start, |from| IteratorMode::From(from, Direction::Forward));
+        let mode = from.map_or(IteratorMode::Start, |from| {
+            IteratorMode::From(from, Direction::Forward)
+        });
         self.raw.iterator_cf_opt(self.family(family), options, mode)
     }
 
@@ -244,23 +319,42 @@ impl Db {
         keys: &[K],
         options: &ReadOptions,
     ) -> Result<Vec<Option<V>>, StoreError> {
-        let values = self.raw.batched_multi_get_cf_opt(self.family(family), keys, true, options);
+        let values = self
+            .raw
+            .batched_multi_get_cf_opt(self.family(family), keys, true, options);
         let rows = keys.iter().map(K::as_ref).zip(values).map(|(key, value)| {
             let bytes = value.map_err(|error| self.failed_read(family, key, error))?;
-            bytes.map(|bytes| self.decode(family, key, &bytes)).transpose()
+            bytes
+                .map(|bytes| self.decode(family, key, &bytes))
+                .transpose()
         });
         rows.collect()
     }
 
-    pub(super) fn corrupt(&self, family: &'static str, key: &[u8], what: impl Into<String>) -> StoreError {
+    pub(super) fn corrupt(
+        &self,
+        family: &'static str,
+        key: &[u8],
+        what: impl Into<String>,
+    ) -> StoreError {
         let key = match std::str::from_utf8(key) {
             Ok(name) if family == META => name.to_owned(),
             _ => key.iter().map(|byte| format!("{byte:02x}")).collect(),
         };
-        StoreError::Corrupt { path: self.path.clone(), family, key, what: what.into() }
+        StoreError::Corrupt {
+            path: self.path.clone(),
+            family,
+            key,
+            what: what.into(),
+        }
     }
 
-    pub(super) fn failed_read(&self, family: &'static str, key: &[u8], error: rocksdb::Error) -> StoreError {
+    pub(super) fn failed_read(
+        &self,
+        family: &'static str,
+        key: &[u8],
+        error: rocksdb::Error,
+    ) -> StoreError {
         match error.kind() {
             ErrorKind::Corruption => self.corrupt(family, key, error.into_string()),
             _ => io(&self.path, "read the store", error),
@@ -279,7 +373,11 @@ impl Iterator for Scan<'_> {
     type Item = Result<Entry, StoreError>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        Some(self.entries.next()?.map_err(|error| self.db.failed_read(self.family, &[], error)))
+        Some(
+            self.entries
+                .next()?
+                .map_err(|error| self.db.failed_read(self.family, &[], error)),
+        )
     }
 }
 
@@ -292,24 +390,39 @@ pub(super) fn whole_family() -> ReadOptions {
 }
 
 fn io(path: &Path, doing: &'static str, error: impl ToString) -> StoreError {
-    StoreError::Io { doing, path: path.to_owned(), cause: error.to_string() }
+    StoreError::Io {
+        doing,
+        path: path.to_owned(),
+        cause: error.to_string(),
+    }
 }
 
 /// Held until the returned file is closed, by the system too when the process dies.
 fn lock(path: &Path) -> Result<File, StoreError> {
     let failed = |error: std::io::Error| io(path, "create the store", error);
     fs::create_dir_all(path).map_err(failed)?;
-    let mut file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path.join("lock")).map_err(failed)?;
+    let mut file = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .open(path.join("lock"))
+        .map_err(failed)?;
     let locked = file.try_lock();
     let mut text = String::new();
     let read = (&mut file).take(100).read_to_string(&mut text).is_ok();
-    let process = Some(text.trim().to_owned()).filter(|id| read && id.bytes().all(|digit| digit.is_ascii_digit()));
+    let process = Some(text.trim().to_owned())
+        .filter(|id| read && id.bytes().all(|digit| digit.is_ascii_digit()));
     match (locked, process) {
         (Err(TryLockError::Error(error)), _) => Err(failed(error)),
-        (Err(TryLockError::WouldBlock), process) => {
-            Err(StoreError::InUse { path: path.to_owned(), process: process.filter(|id| !id.is_empty()) })
-        }
-        (Ok(()), None) => Err(StoreError::Foreign { path: path.to_owned(), what: "the file lock in it is another program's".to_owned() }),
+        (Err(TryLockError::WouldBlock), process) => Err(StoreError::InUse {
+            path: path.to_owned(),
+            process: process.filter(|id| !id.is_empty()),
+        }),
+        (Ok(()), None) => Err(StoreError::Foreign {
+            path: path.to_owned(),
+            what: "the file lock in it is another program's".to_owned(),
+        }),
         (Ok(()), Some(_)) => {
             file.rewind().map_err(failed)?;
             file.set_len(0).map_err(failed)?;
@@ -323,7 +436,11 @@ fn lock(path: &Path) -> Result<File, StoreError> {
 fn open_database(folder: &Path, boot: &str) -> Result<DB, rocksdb::Error> {
     let open = |mode| DB::open_cf_descriptors(&database_options(mode), folder, families());
     match open(PROCESS_DIED) {
-        Err(error) if error.kind() == ErrorKind::Corruption && power_may_have_failed(folder, boot) => open(POWER_FAILED),
+        Err(error)
+            if error.kind() == ErrorKind::Corruption && power_may_have_failed(folder, boot) =>
+        {
+            open(POWER_FAILED)
+        }
         opened => opened,
     }
 }
@@ -331,9 +448,16 @@ fn open_database(folder: &Path, boot: &str) -> Result<DB, rocksdb::Error> {
 /// Whether the machine has started anew since the store was opened last, as far as it can be read.
 fn power_may_have_failed(folder: &Path, boot: &str) -> bool {
     // An earlier format has fewer families.
-    let Ok(found) = DB::list_cf(&Options::default(), folder) else { return false };
-    let Ok(raw) = DB::open_cf_for_read_only(&database_options(POWER_FAILED), folder, found, false) else { return false };
-    let Some(family) = raw.cf_handle(META) else { return false };
+    let Ok(found) = DB::list_cf(&Options::default(), folder) else {
+        return false;
+    };
+    let Ok(raw) = DB::open_cf_for_read_only(&database_options(POWER_FAILED), folder, found, false)
+    else {
+        return false;
+    };
+    let Some(family) = raw.cf_handle(META) else {
+        return false;
+    };
     let known = raw.get_pinned_cf(family, meta::BOOT).ok().flatten();
     known.is_some_and(|bytes| String::from_bytes(&bytes).is_ok_and(|known| known != boot))
 }
@@ -343,8 +467,14 @@ fn failed_open(path: &Path, error: &rocksdb::Error) -> StoreError {
     // A file that the database names and that is not there.
     let missing = text.contains("No such file");
     match error.kind() {
-        ErrorKind::Corruption | ErrorKind::NotFound => StoreError::Damaged { path: path.to_owned(), what: text },
-        _ if missing => StoreError::Damaged { path: path.to_owned(), what: text },
+        ErrorKind::Corruption | ErrorKind::NotFound => StoreError::Damaged {
+            path: path.to_owned(),
+            what: text,
+        },
+        _ if missing => StoreError::Damaged {
+            path: path.to_owned(),
+            what: text,
+        },
         _ => io(path, "open the store", text),
     }
 }
@@ -358,11 +488,21 @@ fn refuse_remains(path: &Path, folder: &Path) -> Result<(), StoreError> {
         Err(_) => return Ok(()),
     };
     for entry in entries {
-        let name = entry.map_err(|error| io(path, "open the store", error))?.file_name();
-        let rows = Path::new(&name).extension().is_some_and(|extension| extension == "sst" || extension == "log" || extension == "ldb");
+        let name = entry
+            .map_err(|error| io(path, "open the store", error))?
+            .file_name();
+        let rows = Path::new(&name).extension().is_some_and(|extension| {
+            extension == "sst" || extension == "log" || extension == "ldb"
+        });
         if rows {
-            let what = format!("db/CURRENT is missing, though there is db/{}", name.to_string_lossy());
-            return Err(StoreError::Damaged { path: path.to_owned(), what });
+            let what = format!(
+                "db/CURRENT is missing, though there is db/{}",
+                name.to_string_lossy()
+            );
+            return Err(StoreError::Damaged {
+                path: path.to_owned(),
+                what,
+            });
         }
     }
     Ok(())
@@ -381,17 +521,31 @@ fn refuse_what_is_not_ours(path: &Path, folder: &Path) -> Result<(), StoreError>
         let empty = raw.iterator(IteratorMode::Start).next().is_none();
         if unknown.is_some() || !empty {
             let what = format!("the database in it has the families {}", found.join(", "));
-            return Err(StoreError::Foreign { path: path.to_owned(), what });
+            return Err(StoreError::Foreign {
+                path: path.to_owned(),
+                what,
+            });
         }
         return Ok(());
     }
-    let Some(unknown) = unknown else { return Ok(()) };
+    let Some(unknown) = unknown else {
+        return Ok(());
+    };
     let raw = DB::open_cf_for_read_only(&options, folder, [META], false).map_err(failed)?;
-    let family = raw.cf_handle(META).expect("it was opened with the database");
+    let family = raw
+        .cf_handle(META)
+        .expect("it was opened with the database");
     let bytes = raw.get_pinned_cf(family, meta::FORMAT).map_err(failed)?;
     match bytes.as_deref().map(u32::from_bytes) {
-        Some(Ok(found)) if found > FORMAT => Err(StoreError::Format { path: path.to_owned(), found, expected: FORMAT }),
-        _ => Err(StoreError::Damaged { path: path.to_owned(), what: format!("its format does not allow family {unknown}") }),
+        Some(Ok(found)) if found > FORMAT => Err(StoreError::Format {
+            path: path.to_owned(),
+            found,
+            expected: FORMAT,
+        }),
+        _ => Err(StoreError::Damaged {
+            path: path.to_owned(),
+            what: format!("its format does not allow family {unknown}"),
+        }),
     }
 }
 

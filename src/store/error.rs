@@ -7,38 +7,66 @@ use crate::tracker::ViewError;
 
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
-    #[error("cannot {doing} ({cause}): check that the disk of {path} has room, works and may be written by this user, then start again")]
-    Io { doing: &'static str, path: PathBuf, cause: String },
+    #[error(
+        "cannot {doing} ({cause}): check that the disk of {path} has room, works and may be written by this user, then start again"
+    )]
+    Io {
+        doing: &'static str,
+        path: PathBuf,
+        cause: String,
+    },
 
     #[error(
         "the store is damaged at {family} {key}: {what}. Restore a copy of the folder {path}, or move it away and add the addresses again"
     )]
-    Corrupt { path: PathBuf, family: &'static str, key: String, what: String },
+    Corrupt {
+        path: PathBuf,
+        family: &'static str,
+        key: String,
+        what: String,
+    },
 
-    #[error("the store in {path} is damaged ({what}): restore a copy of the folder, or move it away and add the addresses again")]
+    #[error(
+        "the store in {path} is damaged ({what}): restore a copy of the folder, or move it away and add the addresses again"
+    )]
     Damaged { path: PathBuf, what: String },
 
-    #[error("the folder {path} is not a store of satwatch ({what}): set store.path to another folder")]
+    #[error(
+        "the folder {path} is not a store of satwatch ({what}): set store.path to another folder"
+    )]
     Foreign { path: PathBuf, what: String },
 
     #[error(
         "the store in {path} has format {found}, this satwatch reads format {expected}: run the release that wrote it, \
          or set store.path to another folder and add the addresses again"
     )]
-    Format { path: PathBuf, found: u32, expected: u32 },
+    Format {
+        path: PathBuf,
+        found: u32,
+        expected: u32,
+    },
 
     #[error(
         "the store in {path} belongs to chain {} (genesis {}), but the node follows chain {} (genesis {}): \
          connect to the right node, or set store.path to another folder",
         found.network.to_core_arg(), found.genesis, expected.network.to_core_arg(), expected.genesis
     )]
-    WrongChain { path: PathBuf, found: Box<ChainInfo>, expected: Box<ChainInfo> },
+    WrongChain {
+        path: PathBuf,
+        found: Box<ChainInfo>,
+        expected: Box<ChainInfo>,
+    },
 
-    #[error("the store in {path} is new and the node does not answer, so its chain is not known: start the node first")]
+    #[error(
+        "the store in {path} is new and the node does not answer, so its chain is not known: start the node first"
+    )]
     UnknownChain { path: PathBuf },
 
     #[error("another satwatch{} uses the store in {path}: stop it, or set store.path to another folder", .process.as_ref().map_or(String::new(), |id| format!(" (process {id})")))]
-    InUse { path: PathBuf, process: Option<String> },
+    InUse {
+        path: PathBuf,
+        process: Option<String>,
+    },
 }
 
 impl From<StoreError> for ViewError {

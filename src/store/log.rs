@@ -52,16 +52,28 @@ impl Numbers {
     /// `kept`: nothing that was written can have been lost.
     pub(super) fn resume(next: u64, reserved: u64, kept: bool) -> Self {
         let next = if kept { next } else { next.max(reserved) };
-        Self { next, reserved: next.saturating_add(RESERVE) }
+        Self {
+            next,
+            reserved: next.saturating_add(RESERVE),
+        }
     }
 
     /// The numbers after giving `count` more, and whether the mark moved: then they must be synced before anyone sees them.
     /// `sync`: the commit is synced anyway, a good moment to move the mark.
     pub(super) fn advance(self, count: u64, sync: bool) -> (Self, bool) {
-        let next = self.next.checked_add(count).expect("2^64 events do not happen");
+        let next = self
+            .next
+            .checked_add(count)
+            .expect("2^64 events do not happen");
         let left = self.reserved.saturating_sub(next);
         if next > self.reserved || (sync && left < RESERVE / 2) {
-            (Self { next, reserved: next.saturating_add(RESERVE) }, true)
+            (
+                Self {
+                    next,
+                    reserved: next.saturating_add(RESERVE),
+                },
+                true,
+            )
         } else {
             (Self { next, ..self }, false)
         }
@@ -73,13 +85,21 @@ impl Reader {
     /// retention may have taken events between the two.
     pub fn read_events(&self, after: u64, limit: usize) -> Result<Vec<(u64, Event)>, StoreError> {
         // Deleted events are slow to walk over, so start where the kept ones do.
-        let Some(from) = after.checked_add(1) else { return Ok(Vec::new()) };
+        let Some(from) = after.checked_add(1) else {
+            return Ok(Vec::new());
+        };
         let from = from.max(self.first_seq()?);
         let db = self.db();
-        let entries = db.scan(EVENTS, &[], Some(&from.to_be_bytes()), ReadOptions::default());
+        let entries = db.scan(
+            EVENTS,
+            &[],
+            Some(&from.to_be_bytes()),
+            ReadOptions::default(),
+        );
         let events = entries.take(limit).map(|entry| {
             let (key, value) = entry?;
-            let number = parse_number_key(&key).map_err(|Malformed(what)| db.corrupt(EVENTS, &key, what))?;
+            let number =
+                parse_number_key(&key).map_err(|Malformed(what)| db.corrupt(EVENTS, &key, what))?;
             Ok((number, db.decode(EVENTS, &key, &value)?))
         });
         events.collect()
@@ -98,17 +118,30 @@ impl Writer {
         let db = self.db();
         let first: u64 = db.required(meta::FIRST_SEQ)?;
         let (mut next_first, mut count) = (first, 0);
-        for entry in db.scan(EVENTS, &[], Some(&first.to_be_bytes()), ReadOptions::default()).take(PRUNE_LIMIT) {
+        for entry in db
+            .scan(
+                EVENTS,
+                &[],
+                Some(&first.to_be_bytes()),
+                ReadOptions::default(),
+            )
+            .take(PRUNE_LIMIT)
+        {
             let (key, value) = entry?;
             if db.decode::<Event>(EVENTS, &key, &value)?.time >= before {
                 break;
             }
-            let number = parse_number_key(&key).map_err(|Malformed(what)| db.corrupt(EVENTS, &key, what))?;
+            let number =
+                parse_number_key(&key).map_err(|Malformed(what)| db.corrupt(EVENTS, &key, what))?;
             (next_first, count) = (number.saturating_add(1), count + 1);
         }
         if count > 0 {
             let mut batch = WriteBatch::default();
-            batch.delete_range_cf(db.family(EVENTS), first.to_be_bytes(), next_first.to_be_bytes());
+            batch.delete_range_cf(
+                db.family(EVENTS),
+                first.to_be_bytes(),
+                next_first.to_be_bytes(),
+            );
             db.put_meta(&mut batch, meta::FIRST_SEQ, &next_first);
             db.write(batch, false)?;
         }
@@ -117,7 +150,12 @@ impl Writer {
 }
 
 /// Adds the events to the batch, numbered from `first` on.
-pub(super) fn put_events<'a>(db: &Db, batch: &mut WriteBatch, first: u64, events: impl Iterator<Item = &'a Event>) -> u64 {
+pub(super) fn put_events<'a>(
+    db: &Db,
+    batch: &mut WriteBatch,
+    first: u64,
+    events: impl Iterator<Item = &'a Event>,
+) -> u64 {
     let family = db.family(EVENTS);
     let mut count = 0;
     for (number, event) in (first..).zip(events) {
@@ -129,8 +167,13 @@ pub(super) fn put_events<'a>(db: &Db, batch: &mut WriteBatch, first: u64, events
 
 impl Value for TxSummary {
     fn encode(&self, out: &mut Out) {
-        out.put(&self.txid).put(&self.received).put(&self.sent).part(&self.status);
-        out.option(self.block_time.as_ref(), |out, time| _ = out.put(time)).put(&self.first_seen).put(&self.replaceable);
+        out.put(&self.txid)
+            .put(&self.received)
+            .put(&self.sent)
+            .part(&self.status);
+        out.option(self.block_time.as_ref(), |out, time| _ = out.put(time))
+            .put(&self.first_seen)
+            .put(&self.replaceable);
     }
 
     fn decode(input: &mut In<'_>) -> Result<Self, Malformed> {
@@ -194,36 +237,94 @@ impl Value for Phase {
 
 impl Value for Event {
     fn encode(&self, out: &mut Out) {
-        out.put(&self.time).option(self.tip.as_ref(), |out, tip| _ = out.part(tip)).part(&self.kind);
+        out.put(&self.time)
+            .option(self.tip.as_ref(), |out, tip| _ = out.part(tip))
+            .part(&self.kind);
     }
 
     fn decode(input: &mut In<'_>) -> Result<Self, Malformed> {
-        Ok(Self { time: input.get()?, tip: input.option(In::part)?, kind: input.part()? })
+        Ok(Self {
+            time: input.get()?,
+            tip: input.option(In::part)?,
+            kind: input.part()?,
+        })
     }
 }
 
 impl Value for EventKind {
     fn encode(&self, out: &mut Out) {
         match self {
-            Self::NewTransactions { spk, script, transactions } => {
-                out.tag(0).put(spk).part(script).list(transactions, |out, transaction| _ = out.part(transaction))
-            }
-            Self::BalanceChange { spk, script, old, new, cause } => out.tag(1).put(spk).part(script).part(old).part(new).part(cause),
-            Self::TransactionUpdate { spk, script, previous, transaction, confirmations } => {
-                out.tag(2).put(spk).part(script).part(previous).part(transaction).put(confirmations)
-            }
-            Self::Block { block, time, transactions } => out.tag(3).part(block).put(time).put(transactions),
-            Self::Reorg { old_tip, fork_point, depth } => out.tag(4).part(old_tip).part(fork_point).put(depth),
-            Self::ScanComplete { spk, script, scan, from, to, transactions } => {
-                out.tag(5).put(spk).part(script).put(&scan.0).put(from).put(to).put(transactions)
-            }
+            Self::NewTransactions {
+                spk,
+                script,
+                transactions,
+            } => out
+                .tag(0)
+                .put(spk)
+                .part(script)
+                .list(transactions, |out, transaction| _ = out.part(transaction)),
+            Self::BalanceChange {
+                spk,
+                script,
+                old,
+                new,
+                cause,
+            } => out
+                .tag(1)
+                .put(spk)
+                .part(script)
+                .part(old)
+                .part(new)
+                .part(cause),
+            Self::TransactionUpdate {
+                spk,
+                script,
+                previous,
+                transaction,
+                confirmations,
+            } => out
+                .tag(2)
+                .put(spk)
+                .part(script)
+                .part(previous)
+                .part(transaction)
+                .put(confirmations),
+            Self::Block {
+                block,
+                time,
+                transactions,
+            } => out.tag(3).part(block).put(time).put(transactions),
+            Self::Reorg {
+                old_tip,
+                fork_point,
+                depth,
+            } => out.tag(4).part(old_tip).part(fork_point).put(depth),
+            Self::ScanComplete {
+                spk,
+                script,
+                scan,
+                from,
+                to,
+                transactions,
+            } => out
+                .tag(5)
+                .put(spk)
+                .part(script)
+                .put(&scan.0)
+                .put(from)
+                .put(to)
+                .put(transactions),
             Self::Unwatched { spk, script } => out.tag(6).put(spk).part(script),
         };
     }
 
     fn decode(input: &mut In<'_>) -> Result<Self, Malformed> {
         Ok(match input.tag()? {
-            0 => Self::NewTransactions { spk: input.get()?, script: input.part()?, transactions: input.list(In::part)? },
+            0 => Self::NewTransactions {
+                spk: input.get()?,
+                script: input.part()?,
+                transactions: input.list(In::part)?,
+            },
             1 => Self::BalanceChange {
                 spk: input.get()?,
                 script: input.part()?,
@@ -238,8 +339,16 @@ impl Value for EventKind {
                 transaction: input.part()?,
                 confirmations: input.get()?,
             },
-            3 => Self::Block { block: input.part()?, time: input.get()?, transactions: input.get()? },
-            4 => Self::Reorg { old_tip: input.part()?, fork_point: input.part()?, depth: input.get()? },
+            3 => Self::Block {
+                block: input.part()?,
+                time: input.get()?,
+                transactions: input.get()?,
+            },
+            4 => Self::Reorg {
+                old_tip: input.part()?,
+                fork_point: input.part()?,
+                depth: input.get()?,
+            },
             5 => Self::ScanComplete {
                 spk: input.get()?,
                 script: input.part()?,
@@ -248,7 +357,10 @@ impl Value for EventKind {
                 to: input.get()?,
                 transactions: input.get()?,
             },
-            6 => Self::Unwatched { spk: input.get()?, script: input.part()? },
+            6 => Self::Unwatched {
+                spk: input.get()?,
+                script: input.part()?,
+            },
             tag => return Err(Malformed(format!("event kind {tag} is unknown"))),
         })
     }
@@ -264,17 +376,24 @@ mod tests {
     use super::*;
 
     fn summary() -> impl Strategy<Value = TxSummary> {
-        (txid(), any::<[u64; 3]>(), status(), option::of(any::<u32>()), any::<bool>()).prop_map(
-            |(txid, [received, sent, first_seen], status, block_time, replaceable)| TxSummary {
-                txid,
-                received,
-                sent,
-                status,
-                block_time,
-                first_seen,
-                replaceable,
-            },
+        (
+            txid(),
+            any::<[u64; 3]>(),
+            status(),
+            option::of(any::<u32>()),
+            any::<bool>(),
         )
+            .prop_map(
+                |(txid, [received, sent, first_seen], status, block_time, replaceable)| TxSummary {
+                    txid,
+                    received,
+                    sent,
+                    status,
+                    block_time,
+                    first_seen,
+                    replaceable,
+                },
+            )
     }
 
     fn cause() -> impl Strategy<Value = Cause> {
@@ -289,26 +408,59 @@ mod tests {
 
     fn kind() -> impl Strategy<Value = EventKind> {
         prop_oneof![
-            (spk(), script(), vec(summary(), 0..3)).prop_map(|(spk, script, transactions)| EventKind::NewTransactions {
-                spk,
-                script,
-                transactions
+            (spk(), script(), vec(summary(), 0..3)).prop_map(|(spk, script, transactions)| {
+                EventKind::NewTransactions {
+                    spk,
+                    script,
+                    transactions,
+                }
             }),
-            (spk(), script(), balance(), balance(), cause()).prop_map(|(spk, script, old, new, cause)| EventKind::BalanceChange {
-                spk,
-                script,
-                old,
-                new,
-                cause
+            (spk(), script(), balance(), balance(), cause()).prop_map(
+                |(spk, script, old, new, cause)| EventKind::BalanceChange {
+                    spk,
+                    script,
+                    old,
+                    new,
+                    cause
+                }
+            ),
+            (spk(), script(), status(), summary(), any::<u32>()).prop_map(
+                |(spk, script, previous, transaction, confirmations)| {
+                    EventKind::TransactionUpdate {
+                        spk,
+                        script,
+                        previous: previous.phase(),
+                        transaction,
+                        confirmations,
+                    }
+                }
+            ),
+            (block_id(), any::<u32>(), any::<u32>()).prop_map(|(block, time, transactions)| {
+                EventKind::Block {
+                    block,
+                    time,
+                    transactions,
+                }
             }),
-            (spk(), script(), status(), summary(), any::<u32>()).prop_map(|(spk, script, previous, transaction, confirmations)| {
-                EventKind::TransactionUpdate { spk, script, previous: previous.phase(), transaction, confirmations }
+            (block_id(), block_id(), any::<u32>()).prop_map(|(old_tip, fork_point, depth)| {
+                EventKind::Reorg {
+                    old_tip,
+                    fork_point,
+                    depth,
+                }
             }),
-            (block_id(), any::<u32>(), any::<u32>()).prop_map(|(block, time, transactions)| EventKind::Block { block, time, transactions }),
-            (block_id(), block_id(), any::<u32>()).prop_map(|(old_tip, fork_point, depth)| EventKind::Reorg { old_tip, fork_point, depth }),
-            (spk(), script(), any::<[u64; 2]>(), any::<[u32; 2]>()).prop_map(|(spk, script, [scan, transactions], [from, to])| {
-                EventKind::ScanComplete { spk, script, scan: ScanId(scan), from, to, transactions }
-            }),
+            (spk(), script(), any::<[u64; 2]>(), any::<[u32; 2]>()).prop_map(
+                |(spk, script, [scan, transactions], [from, to])| {
+                    EventKind::ScanComplete {
+                        spk,
+                        script,
+                        scan: ScanId(scan),
+                        from,
+                        to,
+                        transactions,
+                    }
+                }
+            ),
             (spk(), script()).prop_map(|(spk, script)| EventKind::Unwatched { spk, script }),
         ]
     }
@@ -323,21 +475,70 @@ mod tests {
 
     #[test]
     fn the_mark_moves_before_a_number_beyond_it_is_given() {
-        let numbers = Numbers { next: 10, reserved: 12 };
-        assert_eq!(numbers.advance(2, false), (Numbers { next: 12, reserved: 12 }, false));
-        assert_eq!(numbers.advance(3, false), (Numbers { next: 13, reserved: 13 + RESERVE }, true));
+        let numbers = Numbers {
+            next: 10,
+            reserved: 12,
+        };
+        assert_eq!(
+            numbers.advance(2, false),
+            (
+                Numbers {
+                    next: 12,
+                    reserved: 12
+                },
+                false
+            )
+        );
+        assert_eq!(
+            numbers.advance(3, false),
+            (
+                Numbers {
+                    next: 13,
+                    reserved: 13 + RESERVE
+                },
+                true
+            )
+        );
     }
 
     #[test]
     fn the_mark_moves_early_when_the_commit_is_synced_anyway() {
-        assert_eq!(Numbers { next: 10, reserved: 12 }.advance(1, true), (Numbers { next: 11, reserved: 11 + RESERVE }, true));
-        let far = Numbers { next: 10, reserved: 10 + RESERVE };
+        assert_eq!(
+            Numbers {
+                next: 10,
+                reserved: 12
+            }
+            .advance(1, true),
+            (
+                Numbers {
+                    next: 11,
+                    reserved: 11 + RESERVE
+                },
+                true
+            )
+        );
+        let far = Numbers {
+            next: 10,
+            reserved: 10 + RESERVE,
+        };
         assert_eq!(far.advance(1, true), (Numbers { next: 11, ..far }, false));
     }
 
     #[test]
     fn numbering_goes_on_from_the_mark_when_events_may_be_lost() {
-        assert_eq!(Numbers::resume(10, 500, true), Numbers { next: 10, reserved: 10 + RESERVE });
-        assert_eq!(Numbers::resume(10, 500, false), Numbers { next: 500, reserved: 500 + RESERVE });
+        assert_eq!(
+            Numbers::resume(10, 500, true),
+            Numbers {
+                next: 10,
+                reserved: 10 + RESERVE
+            }
+        );
+        assert_eq!(
+            Numbers::resume(10, 500, false),
+            Numbers {
+                next: 500,
+                reserved: 500 + RESERVE
+            }
+        );
     }
 }

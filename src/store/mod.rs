@@ -113,13 +113,22 @@ pub struct Counts {
 
 /// Opens the store in folder `path`, or creates it. `chain` is what the node says it follows; `None` (the node is down) trusts
 /// what the store remembers. `now` is in milliseconds since the Unix epoch.
-pub fn open(path: &Path, chain: Option<ChainInfo>, now: u64) -> Result<(Writer, Reader), StoreError> {
+pub fn open(
+    path: &Path,
+    chain: Option<ChainInfo>,
+    now: u64,
+) -> Result<(Writer, Reader), StoreError> {
     open_at_boot(path, chain, now, &boot_id())
 }
 
 /// [`open`] with the boot id of the machine as an argument: another one than at the last opening, without a clean stop in
 /// between, means that the machine may have lost what was not synced.
-pub fn open_at_boot(path: &Path, chain: Option<ChainInfo>, now: u64, boot: &str) -> Result<(Writer, Reader), StoreError> {
+pub fn open_at_boot(
+    path: &Path,
+    chain: Option<ChainInfo>,
+    now: u64,
+    boot: &str,
+) -> Result<(Writer, Reader), StoreError> {
     let (db, numbers, counts) = db::Db::open(path, chain, now, boot)?;
     let db = std::sync::Arc::new(db);
     let (writer, reader) = (Writer::new(db.clone(), numbers, counts), Reader::new(db));
@@ -138,5 +147,8 @@ fn boot_id() -> String {
 
 /// 16 hex digits.
 fn random_hex() -> String {
-    format!("{:016x}", getrandom::u64().expect("the system has random numbers"))
+    format!(
+        "{:016x}",
+        getrandom::u64().expect("the system has random numbers")
+    )
 }

@@ -10,10 +10,13 @@ use bitcoin::{OutPoint, Txid};
 use rocksdb::ReadOptions;
 
 use super::db::{
-    BLOCKS, Db, Entry, HISTORY, MEMPOOL, META, OPEN_SCANS, OUTPUTS, PENDING, SCAN_SCRIPTS, SCANS, Scan, TXS, UNSPENT, WATCHES, meta,
-    whole_family,
+    BLOCKS, Db, Entry, HISTORY, MEMPOOL, META, OPEN_SCANS, OUTPUTS, PENDING, SCAN_SCRIPTS, SCANS,
+    Scan, TXS, UNSPENT, WATCHES, meta, whole_family,
 };
-use super::rows::{Malformed, PLACE, Value, outpoint_key, parse_hash_key, parse_history_key, parse_number_key, parse_unspent_key};
+use super::rows::{
+    Malformed, PLACE, Value, outpoint_key, parse_hash_key, parse_history_key, parse_number_key,
+    parse_unspent_key,
+};
 use super::{ChainInfo, Counts, StoreError};
 use crate::tracker::{BlockId, BlockRow, OutputRow, ScanId, ScanRow, ScriptHash, TxRow, WatchRow};
 
@@ -48,25 +51,45 @@ impl Reader {
 
     /// The state at this instant. Keep it no longer than one answer takes: the store cannot forget old rows meanwhile.
     pub fn snapshot(&self) -> Snapshot<'_> {
-        Snapshot { db: &self.db, at: self.db.snapshot() }
+        Snapshot {
+            db: &self.db,
+            at: self.db.snapshot(),
+        }
     }
 
     /// All watched scripts.
-    pub fn watches(&self) -> impl Iterator<Item = Result<(ScriptHash, WatchRow), StoreError>> + Send + '_ {
-        self.db.scan(WATCHES, &[], None, whole_family()).map(|entry| parse_watch(&self.db, entry?))
+    pub fn watches(
+        &self,
+    ) -> impl Iterator<Item = Result<(ScriptHash, WatchRow), StoreError>> + Send + '_ {
+        self.db
+            .scan(WATCHES, &[], None, whole_family())
+            .map(|entry| parse_watch(&self.db, entry?))
     }
 
     /// All outputs of watched scripts whose spend is not confirmed.
-    pub fn unspent_outpoints(&self) -> impl Iterator<Item = Result<OutPoint, StoreError>> + Send + '_ {
+    pub fn unspent_outpoints(
+        &self,
+    ) -> impl Iterator<Item = Result<OutPoint, StoreError>> + Send + '_ {
         self.keys(UNSPENT, parse_unspent_key)
     }
 
     /// All transactions with status mempool.
-    pub fn unconfirmed_txs(&self) -> impl Iterator<Item = Result<(Txid, TxRow), StoreError>> + Send + '_ {
-        self.keys(MEMPOOL, |key| parse_hash_key(key).map(Txid::from_byte_array)).map(|txid| {
+    pub fn unconfirmed_txs(
+        &self,
+    ) -> impl Iterator<Item = Result<(Txid, TxRow), StoreError>> + Send + '_ {
+        self.keys(MEMPOOL, |key| {
+            parse_hash_key(key).map(Txid::from_byte_array)
+        })
+        .map(|txid| {
             let txid = txid?;
             let row = self.db.get(TXS, txid.as_ref())?;
-            Ok((txid, row.ok_or_else(|| self.db.corrupt(MEMPOOL, txid.as_ref(), "the transaction is missing"))?))
+            Ok((
+                txid,
+                row.ok_or_else(|| {
+                    self.db
+                        .corrupt(MEMPOOL, txid.as_ref(), "the transaction is missing")
+                })?,
+            ))
         })
     }
 
@@ -75,10 +98,12 @@ impl Reader {
         family: &'static str,
         parse: impl Fn(&[u8]) -> Result<T, Malformed> + Send + 'a,
     ) -> impl Iterator<Item = Result<T, StoreError>> + Send + 'a {
-        self.db.scan(family, &[], None, whole_family()).map(move |entry| {
-            let (key, _) = entry?;
-            parse(&key).map_err(|Malformed(what)| self.db.corrupt(family, &key, what))
-        })
+        self.db
+            .scan(family, &[], None, whole_family())
+            .map(move |entry| {
+                let (key, _) = entry?;
+                parse(&key).map_err(|Malformed(what)| self.db.corrupt(family, &key, what))
+            })
     }
 }
 
@@ -112,7 +137,9 @@ impl FromStr for HistoryCursor {
     type Err = BadHistoryCursor;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        <[u8; PLACE]>::from_hex(text).map(Self).map_err(|_| BadHistoryCursor)
+        <[u8; PLACE]>::from_hex(text)
+            .map(Self)
+            .map_err(|_| BadHistoryCursor)
     }
 }
 
@@ -132,7 +159,10 @@ impl Snapshot<'_> {
     /// Number of the last event that this state includes.
     pub fn head(&self) -> Result<u64, StoreError> {
         let next: u64 = self.required(meta::NEXT_SEQ)?;
-        next.checked_sub(1).ok_or_else(|| self.db.corrupt(META, meta::NEXT_SEQ.as_bytes(), "numbers start at 1"))
+        next.checked_sub(1).ok_or_else(|| {
+            self.db
+                .corrupt(META, meta::NEXT_SEQ.as_bytes(), "numbers start at 1")
+        })
     }
 
     pub fn counts(&self) -> Result<Counts, StoreError> {
@@ -153,13 +183,22 @@ impl Snapshot<'_> {
 
     /// Outputs of a script whose spend is not confirmed, ordered by outpoint. `spent_in_mempool`: also those that an
     /// unconfirmed transaction spends.
-    pub fn utxos(&self, script: &ScriptHash, spent_in_mempool: bool) -> Result<Vec<(OutPoint, OutputRow)>, StoreError> {
-        let outpoints = self.keys(UNSPENT, &script.0, None, parse_unspent_key).collect::<Result<Vec<_>, _>>()?;
+    pub fn utxos(
+        &self,
+        script: &ScriptHash,
+        spent_in_mempool: bool,
+    ) -> Result<Vec<(OutPoint, OutputRow)>, StoreError> {
+        let outpoints = self
+            .keys(UNSPENT, &script.0, None, parse_unspent_key)
+            .collect::<Result<Vec<_>, _>>()?;
         let keys: Vec<_> = outpoints.iter().map(outpoint_key).collect();
         let rows = self.db.get_many(OUTPUTS, &keys, &self.options())?;
         let mut utxos = Vec::with_capacity(outpoints.len());
         for (outpoint, row) in outpoints.into_iter().zip(rows) {
-            let row: OutputRow = row.ok_or_else(|| self.db.corrupt(UNSPENT, &outpoint_key(&outpoint), "the output is missing"))?;
+            let row: OutputRow = row.ok_or_else(|| {
+                self.db
+                    .corrupt(UNSPENT, &outpoint_key(&outpoint), "the output is missing")
+            })?;
             if spent_in_mempool || row.spent.is_none() {
                 utxos.push((outpoint, row));
             }
@@ -168,34 +207,63 @@ impl Snapshot<'_> {
     }
 
     /// A script's transactions, newest first, those after `before` only. At least one even if `limit` is 0.
-    pub fn history(&self, script: &ScriptHash, before: Option<&HistoryCursor>, limit: usize) -> Result<HistoryPage, StoreError> {
+    pub fn history(
+        &self,
+        script: &ScriptHash,
+        before: Option<&HistoryCursor>,
+        limit: usize,
+    ) -> Result<HistoryPage, StoreError> {
         let limit = limit.max(1);
         let from = before.map(|cursor| [&script.0[..], &cursor.0[..]].concat());
         let places = self.keys(HISTORY, &script.0, from.as_deref(), parse_history_key);
         let places = places.filter(|place| !matches!((place, before), (Ok((place, _)), Some(before)) if *place == before.0));
-        let mut places = places.take(limit.saturating_add(1)).collect::<Result<Vec<_>, _>>()?;
+        let mut places = places
+            .take(limit.saturating_add(1))
+            .collect::<Result<Vec<_>, _>>()?;
         let more = places.len() > limit;
         places.truncate(limit);
-        let next = places.last().filter(|_| more).map(|(place, _)| HistoryCursor(*place));
+        let next = places
+            .last()
+            .filter(|_| more)
+            .map(|(place, _)| HistoryCursor(*place));
         let transactions = places.into_iter().map(|(_, txid)| {
-            let row = self.tx(&txid)?.ok_or_else(|| self.db.corrupt(HISTORY, txid.as_ref(), "the transaction is missing"))?;
+            let row = self.tx(&txid)?.ok_or_else(|| {
+                self.db
+                    .corrupt(HISTORY, txid.as_ref(), "the transaction is missing")
+            })?;
             Ok((txid, row))
         });
-        Ok(HistoryPage { transactions: transactions.collect::<Result<_, StoreError>>()?, next })
+        Ok(HistoryPage {
+            transactions: transactions.collect::<Result<_, StoreError>>()?,
+            next,
+        })
     }
 
     /// Watched scripts with their rows, ordered by hash, those after `after` only.
-    pub fn watches(&self, after: Option<&ScriptHash>, limit: usize) -> Result<Vec<(ScriptHash, WatchRow)>, StoreError> {
+    pub fn watches(
+        &self,
+        after: Option<&ScriptHash>,
+        limit: usize,
+    ) -> Result<Vec<(ScriptHash, WatchRow)>, StoreError> {
         let entries = self.scan_entries(WATCHES, &[], after.map(|after| &after.0[..]));
-        let entries = entries.filter(|entry| !matches!((entry, after), (Ok((key, _)), Some(after)) if **key == after.0));
-        entries.take(limit).map(|entry| parse_watch(self.db, entry?)).collect()
+        let entries = entries.filter(
+            |entry| !matches!((entry, after), (Ok((key, _)), Some(after)) if **key == after.0),
+        );
+        entries
+            .take(limit)
+            .map(|entry| parse_watch(self.db, entry?))
+            .collect()
     }
 
     /// The scripts that wait for their baseline.
-    pub fn pending_baselines(&self) -> impl Iterator<Item = Result<(ScriptHash, WatchRow), StoreError>> {
+    pub fn pending_baselines(
+        &self,
+    ) -> impl Iterator<Item = Result<(ScriptHash, WatchRow), StoreError>> {
         self.keys(PENDING, &[], None, parse_hash_key).map(|script| {
             let script = ScriptHash(script?);
-            let row = self.watch(&script)?.ok_or_else(|| self.db.corrupt(PENDING, &script.0, "the script is missing"))?;
+            let row = self
+                .watch(&script)?
+                .ok_or_else(|| self.db.corrupt(PENDING, &script.0, "the script is missing"))?;
             Ok((script, row))
         })
     }
@@ -205,14 +273,19 @@ impl Snapshot<'_> {
     }
 
     /// History scans, open and ended ones, in the order of their ids, which is none; those after `after` only.
-    pub fn scans(&self, after: Option<ScanId>) -> impl Iterator<Item = Result<(ScanId, ScanRow), StoreError>> {
+    pub fn scans(
+        &self,
+        after: Option<ScanId>,
+    ) -> impl Iterator<Item = Result<(ScanId, ScanRow), StoreError>> {
         let from = after.map_or(Some(0), |after| after.0.checked_add(1));
         from.into_iter().flat_map(|from| {
-            self.scan_entries(SCANS, &[], Some(&from.to_be_bytes())).map(|entry| {
-                let (key, value) = entry?;
-                let scan = parse_number_key(&key).map_err(|Malformed(what)| self.db.corrupt(SCANS, &key, what))?;
-                Ok((ScanId(scan), self.db.decode(SCANS, &key, &value)?))
-            })
+            self.scan_entries(SCANS, &[], Some(&from.to_be_bytes()))
+                .map(|entry| {
+                    let (key, value) = entry?;
+                    let scan = parse_number_key(&key)
+                        .map_err(|Malformed(what)| self.db.corrupt(SCANS, &key, what))?;
+                    Ok((ScanId(scan), self.db.decode(SCANS, &key, &value)?))
+                })
         })
     }
 
@@ -234,12 +307,18 @@ impl Snapshot<'_> {
     }
 
     fn get<V: Value>(&self, family: &'static str, key: &[u8]) -> Result<Option<V>, StoreError> {
-        let bytes = self.at.get_pinned_cf(self.db.family(family), key).map_err(|error| self.db.failed_read(family, key, error))?;
-        bytes.map(|bytes| self.db.decode(family, key, &bytes)).transpose()
+        let bytes = self
+            .at
+            .get_pinned_cf(self.db.family(family), key)
+            .map_err(|error| self.db.failed_read(family, key, error))?;
+        bytes
+            .map(|bytes| self.db.decode(family, key, &bytes))
+            .transpose()
     }
 
     fn required<V: Value>(&self, key: &str) -> Result<V, StoreError> {
-        self.get(META, key.as_bytes())?.ok_or_else(|| self.db.corrupt(META, key.as_bytes(), "the row is missing"))
+        self.get(META, key.as_bytes())?
+            .ok_or_else(|| self.db.corrupt(META, key.as_bytes(), "the row is missing"))
     }
 
     fn scan_entries(&self, family: &'static str, prefix: &[u8], from: Option<&[u8]>) -> Scan<'_> {

@@ -6,7 +6,8 @@ use bitcoin::{Network, OutPoint, Txid};
 
 use super::{ChainInfo, Counts};
 use crate::tracker::{
-    Balance, BlockId, BlockRow, Coverage, OutputRow, ScanRow, ScanState, ScriptHash, Spend, Status, Touch, TxRow, WatchRow,
+    Balance, BlockId, BlockRow, Coverage, OutputRow, ScanRow, ScanState, ScriptHash, Spend, Status,
+    Touch, TxRow, WatchRow,
 };
 
 /// Version of every value so far.
@@ -27,7 +28,9 @@ pub(super) struct Out(Vec<u8>);
 
 impl Out {
     pub(super) fn put(&mut self, field: &impl Encodable) -> &mut Self {
-        field.consensus_encode(&mut self.0).expect("a vector takes every byte");
+        field
+            .consensus_encode(&mut self.0)
+            .expect("a vector takes every byte");
         self
     }
 
@@ -35,7 +38,11 @@ impl Out {
         self.put(&tag)
     }
 
-    pub(super) fn option<T>(&mut self, field: Option<&T>, put: impl FnOnce(&mut Self, &T)) -> &mut Self {
+    pub(super) fn option<T>(
+        &mut self,
+        field: Option<&T>,
+        put: impl FnOnce(&mut Self, &T),
+    ) -> &mut Self {
         self.tag(u8::from(field.is_some()));
         if let Some(field) = field {
             put(self, field);
@@ -70,19 +77,30 @@ impl In<'_> {
         self.get()
     }
 
-    pub(super) fn option<T>(&mut self, get: impl FnOnce(&mut Self) -> Result<T, Malformed>) -> Result<Option<T>, Malformed> {
+    pub(super) fn option<T>(
+        &mut self,
+        get: impl FnOnce(&mut Self) -> Result<T, Malformed>,
+    ) -> Result<Option<T>, Malformed> {
         match self.tag()? {
             0 => Ok(None),
             1 => get(self).map(Some),
-            tag => Err(Malformed(format!("{tag} is neither absent (0) nor present (1)"))),
+            tag => Err(Malformed(format!(
+                "{tag} is neither absent (0) nor present (1)"
+            ))),
         }
     }
 
     /// Takes no memory for more items than there are bytes left.
-    pub(super) fn list<T>(&mut self, mut get: impl FnMut(&mut Self) -> Result<T, Malformed>) -> Result<Vec<T>, Malformed> {
+    pub(super) fn list<T>(
+        &mut self,
+        mut get: impl FnMut(&mut Self) -> Result<T, Malformed>,
+    ) -> Result<Vec<T>, Malformed> {
         let VarInt(count) = self.get()?;
         if count > self.0.len() as u64 {
-            return Err(Malformed(format!("a list of {count} items in {} bytes", self.0.len())));
+            return Err(Malformed(format!(
+                "a list of {count} items in {} bytes",
+                self.0.len()
+            )));
         }
         (0..count).map(|_| get(self)).collect()
     }
@@ -104,9 +122,13 @@ pub(super) trait Value: Sized {
     }
 
     fn from_bytes(bytes: &[u8]) -> Result<Self, Malformed> {
-        let (version, body) = bytes.split_first().ok_or_else(|| Malformed("the value is empty".to_owned()))?;
+        let (version, body) = bytes
+            .split_first()
+            .ok_or_else(|| Malformed("the value is empty".to_owned()))?;
         if *version != VERSION {
-            return Err(Malformed(format!("the value has version {version}, this satwatch reads version {VERSION}")));
+            return Err(Malformed(format!(
+                "the value has version {version}, this satwatch reads version {VERSION}"
+            )));
         }
         let mut input = In(body);
         let value = Self::decode(&mut input)?;
@@ -150,29 +172,43 @@ impl Value for BlockId {
     }
 
     fn decode(input: &mut In<'_>) -> Result<Self, Malformed> {
-        Ok(Self { height: input.get()?, hash: input.get()? })
+        Ok(Self {
+            height: input.get()?,
+            hash: input.get()?,
+        })
     }
 }
 
 impl Value for ChainInfo {
     fn encode(&self, out: &mut Out) {
-        out.put(&self.network.to_core_arg().to_owned()).put(&self.genesis);
+        out.put(&self.network.to_core_arg().to_owned())
+            .put(&self.genesis);
     }
 
     fn decode(input: &mut In<'_>) -> Result<Self, Malformed> {
         let name: String = input.get()?;
-        let network = Network::from_core_arg(&name).map_err(|_| Malformed(format!("chain {name} is unknown")))?;
-        Ok(Self { network, genesis: input.get()? })
+        let network = Network::from_core_arg(&name)
+            .map_err(|_| Malformed(format!("chain {name} is unknown")))?;
+        Ok(Self {
+            network,
+            genesis: input.get()?,
+        })
     }
 }
 
 impl Value for Counts {
     fn encode(&self, out: &mut Out) {
-        out.put(&self.addresses).put(&self.utxos).put(&self.transactions);
+        out.put(&self.addresses)
+            .put(&self.utxos)
+            .put(&self.transactions);
     }
 
     fn decode(input: &mut In<'_>) -> Result<Self, Malformed> {
-        Ok(Self { addresses: input.get()?, utxos: input.get()?, transactions: input.get()? })
+        Ok(Self {
+            addresses: input.get()?,
+            utxos: input.get()?,
+            transactions: input.get()?,
+        })
     }
 }
 
@@ -182,7 +218,10 @@ impl Value for Balance {
     }
 
     fn decode(input: &mut In<'_>) -> Result<Self, Malformed> {
-        Ok(Self { confirmed: input.get()?, unconfirmed: input.get()? })
+        Ok(Self {
+            confirmed: input.get()?,
+            unconfirmed: input.get()?,
+        })
     }
 }
 
@@ -193,7 +232,11 @@ const SCANS: u8 = 4;
 
 impl Value for Coverage {
     fn encode(&self, out: &mut Out) {
-        let complete = if self.utxos_complete { UTXOS_COMPLETE } else { 0 };
+        let complete = if self.utxos_complete {
+            UTXOS_COMPLETE
+        } else {
+            0
+        };
         let pending = if self.pending { PENDING } else { 0 };
         let scans = if self.scans > 0 { SCANS } else { 0 };
         out.put(&self.from_height).tag(complete | pending | scans);
@@ -215,14 +258,26 @@ impl Value for Coverage {
                 scans => scans,
             },
         };
-        Ok(Self { from_height, utxos_complete: flags & UTXOS_COMPLETE != 0, pending: flags & PENDING != 0, scans })
+        Ok(Self {
+            from_height,
+            utxos_complete: flags & UTXOS_COMPLETE != 0,
+            pending: flags & PENDING != 0,
+            scans,
+        })
     }
 }
 
 impl Value for WatchRow {
     fn encode(&self, out: &mut Out) {
-        out.put(&self.spk).put(&self.label).put(&self.added).put(&self.depths);
-        out.part(&self.coverage).part(&self.balance).put(&self.utxo_count).put(&self.tx_count).put(&self.updated);
+        out.put(&self.spk)
+            .put(&self.label)
+            .put(&self.added)
+            .put(&self.depths);
+        out.part(&self.coverage)
+            .part(&self.balance)
+            .put(&self.utxo_count)
+            .put(&self.tx_count)
+            .put(&self.updated);
     }
 
     fn decode(input: &mut In<'_>) -> Result<Self, Malformed> {
@@ -242,9 +297,13 @@ impl Value for WatchRow {
 
 impl Value for OutputRow {
     fn encode(&self, out: &mut Out) {
-        out.part(&self.script).put(&self.value).option(self.height.as_ref(), |out, height| _ = out.put(height)).put(&self.coinbase);
+        out.part(&self.script)
+            .put(&self.value)
+            .option(self.height.as_ref(), |out, height| _ = out.put(height))
+            .put(&self.coinbase);
         out.option(self.spent.as_ref(), |out, spend| {
-            out.put(&spend.txid).option(spend.height.as_ref(), |out, height| _ = out.put(height));
+            out.put(&spend.txid)
+                .option(spend.height.as_ref(), |out, height| _ = out.put(height));
         });
     }
 
@@ -254,7 +313,12 @@ impl Value for OutputRow {
             value: input.get()?,
             height: input.option(In::get)?,
             coinbase: input.get()?,
-            spent: input.option(|input| Ok(Spend { txid: input.get()?, height: input.option(In::get)? }))?,
+            spent: input.option(|input| {
+                Ok(Spend {
+                    txid: input.get()?,
+                    height: input.option(In::get)?,
+                })
+            })?,
         })
     }
 }
@@ -273,7 +337,10 @@ impl Value for Status {
     fn decode(input: &mut In<'_>) -> Result<Self, Malformed> {
         Ok(match input.tag()? {
             0 => Self::Mempool,
-            1 => Self::Confirmed { block: input.part()?, position: input.get()? },
+            1 => Self::Confirmed {
+                block: input.part()?,
+                position: input.get()?,
+            },
             2 => Self::Replaced { by: input.get()? },
             3 => Self::Conflicted { by: input.get()? },
             4 => Self::Evicted,
@@ -284,8 +351,15 @@ impl Value for Status {
 
 impl Value for TxRow {
     fn encode(&self, out: &mut Out) {
-        out.part(&self.status).put(&self.first_seen).put(&self.order);
-        out.list(&self.touches, |out, touch| _ = out.part(&touch.script).put(&touch.received).put(&touch.sent));
+        out.part(&self.status)
+            .put(&self.first_seen)
+            .put(&self.order);
+        out.list(&self.touches, |out, touch| {
+            _ = out
+                .part(&touch.script)
+                .put(&touch.received)
+                .put(&touch.sent)
+        });
         out.put(&self.tx);
     }
 
@@ -294,7 +368,13 @@ impl Value for TxRow {
             status: input.part()?,
             first_seen: input.get()?,
             order: input.get()?,
-            touches: input.list(|input| Ok(Touch { script: input.part()?, received: input.get()?, sent: input.get()? }))?,
+            touches: input.list(|input| {
+                Ok(Touch {
+                    script: input.part()?,
+                    received: input.get()?,
+                    sent: input.get()?,
+                })
+            })?,
             tx: input.get()?,
         })
     }
@@ -302,12 +382,19 @@ impl Value for TxRow {
 
 impl Value for BlockRow {
     fn encode(&self, out: &mut Out) {
-        out.put(&self.hash).put(&self.time).list(&self.touched, |out, txid| _ = out.put(txid));
+        out.put(&self.hash)
+            .put(&self.time)
+            .list(&self.touched, |out, txid| _ = out.put(txid));
         out.list(&self.found, |out, outpoint| _ = out.put(outpoint));
     }
 
     fn decode(input: &mut In<'_>) -> Result<Self, Malformed> {
-        Ok(Self { hash: input.get()?, time: input.get()?, touched: input.list(In::get)?, found: input.list(In::get)? })
+        Ok(Self {
+            hash: input.get()?,
+            time: input.get()?,
+            touched: input.list(In::get)?,
+            found: input.list(In::get)?,
+        })
     }
 }
 
@@ -318,8 +405,15 @@ impl Value for ScanRow {
             ScanState::Complete => 1,
             ScanState::Cancelled => 2,
         };
-        out.put(&self.created).put(&self.updated).tag(state).put(&self.from).option(self.to.as_ref(), |out, to| _ = out.put(to));
-        out.option(self.horizon.as_ref(), |out, horizon| _ = out.put(horizon)).put(&self.next).put(&self.scripts).put(&self.found);
+        out.put(&self.created)
+            .put(&self.updated)
+            .tag(state)
+            .put(&self.from)
+            .option(self.to.as_ref(), |out, to| _ = out.put(to));
+        out.option(self.horizon.as_ref(), |out, horizon| _ = out.put(horizon))
+            .put(&self.next)
+            .put(&self.scripts)
+            .put(&self.found);
     }
 
     fn decode(input: &mut In<'_>) -> Result<Self, Malformed> {
@@ -393,21 +487,37 @@ pub(super) fn since_key(from_height: u32, script: &ScriptHash) -> [u8; 36] {
 
 /// The script hash at the end of a key of `since`.
 pub(super) fn parse_since_key(key: &[u8]) -> Result<ScriptHash, Malformed> {
-    key.get(4..).and_then(|script| script.try_into().ok()).map(ScriptHash).ok_or_else(|| wrong_length(key))
+    key.get(4..)
+        .and_then(|script| script.try_into().ok())
+        .map(ScriptHash)
+        .ok_or_else(|| wrong_length(key))
 }
 
 /// The outpoint at the end of a key of `unspent`.
 pub(super) fn parse_unspent_key(key: &[u8]) -> Result<OutPoint, Malformed> {
-    let outpoint: &[u8; 36] = key.get(32..).and_then(|outpoint| outpoint.try_into().ok()).ok_or_else(|| wrong_length(key))?;
-    let txid = outpoint.first_chunk::<32>().expect("36 bytes start with 32");
+    let outpoint: &[u8; 36] = key
+        .get(32..)
+        .and_then(|outpoint| outpoint.try_into().ok())
+        .ok_or_else(|| wrong_length(key))?;
+    let txid = outpoint
+        .first_chunk::<32>()
+        .expect("36 bytes start with 32");
     let vout = outpoint.last_chunk::<4>().expect("36 bytes end with 4");
-    Ok(OutPoint { txid: Txid::from_byte_array(*txid), vout: u32::from_be_bytes(*vout) })
+    Ok(OutPoint {
+        txid: Txid::from_byte_array(*txid),
+        vout: u32::from_be_bytes(*vout),
+    })
 }
 
 /// Place and transaction of a key of `history`.
 pub(super) fn parse_history_key(key: &[u8]) -> Result<([u8; PLACE], Txid), Malformed> {
-    let place: [u8; PLACE] = key.get(32..).and_then(|place| place.try_into().ok()).ok_or_else(|| wrong_length(key))?;
-    let txid = place.last_chunk::<32>().expect("a place ends with 32 bytes");
+    let place: [u8; PLACE] = key
+        .get(32..)
+        .and_then(|place| place.try_into().ok())
+        .ok_or_else(|| wrong_length(key))?;
+    let txid = place
+        .last_chunk::<32>()
+        .expect("a place ends with 32 bytes");
     Ok((place, Txid::from_byte_array(*txid)))
 }
 
@@ -418,7 +528,9 @@ pub(super) fn parse_hash_key(key: &[u8]) -> Result<[u8; 32], Malformed> {
 
 /// A key that is one event number.
 pub(super) fn parse_number_key(key: &[u8]) -> Result<u64, Malformed> {
-    key.try_into().map(u64::from_be_bytes).map_err(|_| wrong_length(key))
+    key.try_into()
+        .map(u64::from_be_bytes)
+        .map_err(|_| wrong_length(key))
 }
 
 fn wrong_length(key: &[u8]) -> Malformed {
@@ -488,15 +600,28 @@ mod tests {
     fn another_version_is_refused_by_its_number() {
         let mut bytes = 7_u32.to_bytes();
         bytes[0] = 2;
-        assert_eq!(u32::from_bytes(&bytes), Err(Malformed("the value has version 2, this satwatch reads version 1".to_owned())));
+        assert_eq!(
+            u32::from_bytes(&bytes),
+            Err(Malformed(
+                "the value has version 2, this satwatch reads version 1".to_owned()
+            ))
+        );
     }
 
     #[test]
     fn a_coverage_says_that_it_has_scans_only_if_it_has_some() {
         let bytes = |flags: u8, scans: &[u8]| [&[VERSION, 7, 0, 0, 0, flags], scans].concat();
-        let coverage = |scans| Coverage { from_height: 7, utxos_complete: true, pending: true, scans };
+        let coverage = |scans| Coverage {
+            from_height: 7,
+            utxos_complete: true,
+            pending: true,
+            scans,
+        };
         assert_eq!(Coverage::from_bytes(&bytes(3, &[])), Ok(coverage(0)));
-        assert_eq!(Coverage::from_bytes(&bytes(7, &[2, 0, 0, 0])), Ok(coverage(2)));
+        assert_eq!(
+            Coverage::from_bytes(&bytes(7, &[2, 0, 0, 0])),
+            Ok(coverage(2))
+        );
         assert!(Coverage::from_bytes(&bytes(7, &[0, 0, 0, 0])).is_err());
         assert!(Coverage::from_bytes(&bytes(7, &[])).is_err());
         assert!(Coverage::from_bytes(&bytes(8, &[])).is_err());

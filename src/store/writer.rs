@@ -6,15 +6,18 @@ use bitcoin::{OutPoint, Txid};
 use rocksdb::{ReadOptions, WriteBatch};
 
 use super::db::{
-    BLOCKS, Db, HISTORY, MEMPOOL, META, OPEN_SCANS, OUTPUTS, PENDING, SCAN_SCRIPTS, SCANS, SINCE, TXS, UNSPENT, WATCHES, meta, whole_family,
+    BLOCKS, Db, HISTORY, MEMPOOL, META, OPEN_SCANS, OUTPUTS, PENDING, SCAN_SCRIPTS, SCANS, SINCE,
+    TXS, UNSPENT, WATCHES, meta, whole_family,
 };
 use super::log::{Numbers, put_events};
 use super::rows::{
-    Malformed, Value, history_key, outpoint_key, parse_history_key, parse_since_key, parse_unspent_key, since_key, unspent_key,
+    Malformed, Value, history_key, outpoint_key, parse_history_key, parse_since_key,
+    parse_unspent_key, since_key, unspent_key,
 };
 use super::{Counts, StoreError};
 use crate::tracker::{
-    BlockId, BlockRow, Change, OutputRow, ScanId, ScanRow, ScanState, ScriptHash, Status, Transition, TxRow, View, ViewError, WatchRow,
+    BlockId, BlockRow, Change, OutputRow, ScanId, ScanRow, ScanState, ScriptHash, Status,
+    Transition, TxRow, View, ViewError, WatchRow,
 };
 
 /// The writing side. There is one, owned by the indexer thread.
@@ -26,7 +29,11 @@ pub struct Writer {
 
 impl Writer {
     pub(super) fn new(db: Arc<Db>, numbers: Numbers, counts: Counts) -> Self {
-        Self { db, numbers, counts }
+        Self {
+            db,
+            numbers,
+            counts,
+        }
     }
 
     pub(super) fn db(&self) -> &Db {
@@ -43,11 +50,20 @@ impl Writer {
     pub fn commit(&mut self, transitions: &[Transition], sync: bool) -> Result<u64, StoreError> {
         let mut batch = WriteBatch::default();
         let mut counts = Totals::of(self.counts);
-        for change in transitions.iter().flat_map(|transition| &transition.changes.0) {
+        for change in transitions
+            .iter()
+            .flat_map(|transition| &transition.changes.0)
+        {
             self.put_change(&mut batch, change);
             counts.add(change);
         }
-        let counts = counts.checked().ok_or_else(|| self.db.corrupt(META, meta::COUNTS.as_bytes(), "the changes count below zero"))?;
+        let counts = counts.checked().ok_or_else(|| {
+            self.db.corrupt(
+                META,
+                meta::COUNTS.as_bytes(),
+                "the changes count below zero",
+            )
+        })?;
         let events = transitions.iter().flat_map(|transition| &transition.events);
         let count = put_events(&self.db, &mut batch, self.numbers.next, events);
         if batch.is_empty() {
@@ -58,7 +74,8 @@ impl Writer {
             self.db.put_meta(&mut batch, meta::NEXT_SEQ, &numbers.next);
         }
         if reserve {
-            self.db.put_meta(&mut batch, meta::RESERVED, &numbers.reserved);
+            self.db
+                .put_meta(&mut batch, meta::RESERVED, &numbers.reserved);
         }
         if counts != self.counts {
             self.db.put_meta(&mut batch, meta::COUNTS, &counts);
@@ -87,8 +104,15 @@ impl Writer {
         }
         ended.sort_unstable_by(|a, b| b.cmp(a));
         let mut batch = WriteBatch::default();
-        ended.iter().skip(kept).for_each(|(_, key)| batch.delete_cf(self.db.family(SCANS), key));
-        if batch.is_empty() { Ok(()) } else { self.db.write(batch, false) }
+        ended
+            .iter()
+            .skip(kept)
+            .for_each(|(_, key)| batch.delete_cf(self.db.family(SCANS), key));
+        if batch.is_empty() {
+            Ok(())
+        } else {
+            self.db.write(batch, false)
+        }
     }
 
     /// Marks a clean stop: everything written is on the disk. A writer that is dropped instead leaves the mark off.
@@ -103,38 +127,72 @@ impl Writer {
         match change {
             Change::Watch { script, old, new } => {
                 self.put_row(batch, WATCHES, &script.0, new.as_ref());
-                let pending = |row: &Option<WatchRow>| row.as_ref().filter(|row| row.coverage.pending).map(|_| script.0);
+                let pending = |row: &Option<WatchRow>| {
+                    row.as_ref()
+                        .filter(|row| row.coverage.pending)
+                        .map(|_| script.0)
+                };
                 self.move_key(batch, PENDING, pending(old), pending(new));
-                let since = |row: &Option<WatchRow>| row.as_ref().map(|row| since_key(row.coverage.from_height, script));
+                let since = |row: &Option<WatchRow>| {
+                    row.as_ref()
+                        .map(|row| since_key(row.coverage.from_height, script))
+                };
                 self.move_key(batch, SINCE, since(old), since(new));
             }
             Change::Output { outpoint, old, new } => {
                 self.put_row(batch, OUTPUTS, &outpoint_key(outpoint), new.as_ref());
                 let unspent = |row: &Option<OutputRow>| {
-                    let row = row.as_ref().filter(|row| row.spent.is_none_or(|spend| spend.height.is_none()))?;
+                    let row = row
+                        .as_ref()
+                        .filter(|row| row.spent.is_none_or(|spend| spend.height.is_none()))?;
                     Some(unspent_key(&row.script, outpoint))
                 };
                 self.move_key(batch, UNSPENT, unspent(old), unspent(new));
             }
             Change::Tx { txid, old, new } => self.put_tx(batch, txid, old.as_ref(), new.as_ref()),
-            Change::Block { height, new, .. } => self.put_row(batch, BLOCKS, &height.to_be_bytes(), new.as_ref()),
-            Change::Tip { new, .. } => self.put_row(batch, META, meta::TIP.as_bytes(), new.as_ref()),
+            Change::Block { height, new, .. } => {
+                self.put_row(batch, BLOCKS, &height.to_be_bytes(), new.as_ref())
+            }
+            Change::Tip { new, .. } => {
+                self.put_row(batch, META, meta::TIP.as_bytes(), new.as_ref())
+            }
             Change::Scan { scan, old, new } => {
                 let key = scan.0.to_be_bytes();
                 self.put_row(batch, SCANS, &key, new.as_ref());
-                let open = |row: &Option<ScanRow>| row.as_ref().filter(|row| row.state == ScanState::Open).map(|_| key);
+                let open = |row: &Option<ScanRow>| {
+                    row.as_ref()
+                        .filter(|row| row.state == ScanState::Open)
+                        .map(|_| key)
+                };
                 self.move_key(batch, OPEN_SCANS, open(old), open(new));
             }
-            Change::ScanScripts { scan, new, .. } => self.put_row(batch, SCAN_SCRIPTS, &scan.0.to_be_bytes(), new.as_ref()),
+            Change::ScanScripts { scan, new, .. } => {
+                self.put_row(batch, SCAN_SCRIPTS, &scan.0.to_be_bytes(), new.as_ref())
+            }
         }
     }
 
-    fn put_tx(&self, batch: &mut WriteBatch, txid: &Txid, old: Option<&TxRow>, new: Option<&TxRow>) {
+    fn put_tx(
+        &self,
+        batch: &mut WriteBatch,
+        txid: &Txid,
+        old: Option<&TxRow>,
+        new: Option<&TxRow>,
+    ) {
         self.put_row(batch, TXS, txid.as_ref(), new);
-        let unconfirmed = |row: Option<&TxRow>| row.filter(|row| row.status == Status::Mempool).map(|_| *txid);
+        let unconfirmed = |row: Option<&TxRow>| {
+            row.filter(|row| row.status == Status::Mempool)
+                .map(|_| *txid)
+        };
         self.move_key(batch, MEMPOOL, unconfirmed(old), unconfirmed(new));
         let places = |row: Option<&TxRow>| -> Vec<_> {
-            row.map(|row| row.touches.iter().map(|touch| history_key(&touch.script, row.order, txid)).collect()).unwrap_or_default()
+            row.map(|row| {
+                row.touches
+                    .iter()
+                    .map(|touch| history_key(&touch.script, row.order, txid))
+                    .collect()
+            })
+            .unwrap_or_default()
         };
         let (old, new) = (places(old), places(new));
         if old != new {
@@ -145,7 +203,13 @@ impl Writer {
         }
     }
 
-    fn put_row<V: Value>(&self, batch: &mut WriteBatch, family: &'static str, key: &[u8], row: Option<&V>) {
+    fn put_row<V: Value>(
+        &self,
+        batch: &mut WriteBatch,
+        family: &'static str,
+        key: &[u8],
+        row: Option<&V>,
+    ) {
         let family = self.db.family(family);
         match row {
             Some(row) => batch.put_cf(family, key, row.to_bytes()),
@@ -154,7 +218,13 @@ impl Writer {
     }
 
     /// An entry without a value that exists under `old` before and under `new` after.
-    fn move_key<K: AsRef<[u8]> + PartialEq>(&self, batch: &mut WriteBatch, family: &'static str, old: Option<K>, new: Option<K>) {
+    fn move_key<K: AsRef<[u8]> + PartialEq>(
+        &self,
+        batch: &mut WriteBatch,
+        family: &'static str,
+        old: Option<K>,
+        new: Option<K>,
+    ) {
         if old == new {
             return;
         }
@@ -177,7 +247,11 @@ struct Totals {
 
 impl Totals {
     fn of(counts: Counts) -> Self {
-        Self { addresses: counts.addresses.into(), utxos: counts.utxos.into(), transactions: counts.transactions.into() }
+        Self {
+            addresses: counts.addresses.into(),
+            utxos: counts.utxos.into(),
+            transactions: counts.transactions.into(),
+        }
     }
 
     fn add(&mut self, change: &Change) {
@@ -185,11 +259,15 @@ impl Totals {
         match change {
             Change::Watch { old, new, .. } => self.addresses += step(old.is_some(), new.is_some()),
             Change::Output { old, new, .. } => {
-                let unspent = |row: &Option<OutputRow>| row.as_ref().is_some_and(|row| row.spent.is_none());
+                let unspent =
+                    |row: &Option<OutputRow>| row.as_ref().is_some_and(|row| row.spent.is_none());
                 self.utxos += step(unspent(old), unspent(new));
             }
             Change::Tx { old, new, .. } => self.transactions += step(old.is_some(), new.is_some()),
-            Change::Block { .. } | Change::Tip { .. } | Change::Scan { .. } | Change::ScanScripts { .. } => {}
+            Change::Block { .. }
+            | Change::Tip { .. }
+            | Change::Scan { .. }
+            | Change::ScanScripts { .. } => {}
         }
     }
 
@@ -225,11 +303,22 @@ impl View for Writer {
     }
 
     fn watches_above(&self, height: u32) -> Result<Vec<ScriptHash>, ViewError> {
-        let Some(from) = height.checked_add(1) else { return Ok(Vec::new()) };
-        let scripts = self.db.scan(SINCE, &[], Some(&from.to_be_bytes()), ReadOptions::default()).map(|entry| {
-            let (key, _) = entry?;
-            parse_since_key(&key).map_err(|Malformed(what)| self.db.corrupt(SINCE, &key, what).into())
-        });
+        let Some(from) = height.checked_add(1) else {
+            return Ok(Vec::new());
+        };
+        let scripts = self
+            .db
+            .scan(
+                SINCE,
+                &[],
+                Some(&from.to_be_bytes()),
+                ReadOptions::default(),
+            )
+            .map(|entry| {
+                let (key, _) = entry?;
+                parse_since_key(&key)
+                    .map_err(|Malformed(what)| self.db.corrupt(SINCE, &key, what).into())
+            });
         scripts.collect()
     }
 
@@ -238,7 +327,9 @@ impl View for Writer {
     }
 
     fn history(&self, script: &ScriptHash) -> Result<Vec<Txid>, ViewError> {
-        self.keys(HISTORY, script, |key| parse_history_key(key).map(|(_, txid)| txid))
+        self.keys(HISTORY, script, |key| {
+            parse_history_key(key).map(|(_, txid)| txid)
+        })
     }
 
     fn scan(&self, scan: &ScanId) -> Result<Option<ScanRow>, ViewError> {
@@ -258,7 +349,9 @@ impl Writer {
         script: &ScriptHash,
         parse: impl Fn(&[u8]) -> Result<T, Malformed>,
     ) -> Result<Vec<T>, ViewError> {
-        let entries = self.db.scan(family, &script.0, None, ReadOptions::default());
+        let entries = self
+            .db
+            .scan(family, &script.0, None, ReadOptions::default());
         let parsed = entries.map(|entry| {
             let (key, _) = entry?;
             parse(&key).map_err(|Malformed(what)| self.db.corrupt(family, &key, what).into())
@@ -278,20 +371,45 @@ mod tests {
     #[test]
     fn only_the_oldest_ended_scans_are_forgotten() {
         let folder = tempfile::tempdir().expect("a temporary folder can be made");
-        let chain = ChainInfo { network: bitcoin::Network::Regtest, genesis: bitcoin::BlockHash::all_zeros() };
-        let (mut writer, reader) = open_at_boot(folder.path(), Some(chain), 1, "boot").expect("the store opens");
-        let row = |updated, state| ScanRow { created: 1, updated, state, from: 0, to: None, horizon: None, next: 0, scripts: 0, found: 0 };
-        let put = |n, row| Change::Scan { scan: ScanId(n), old: None, new: Some(row) };
+        let chain = ChainInfo {
+            network: bitcoin::Network::Regtest,
+            genesis: bitcoin::BlockHash::all_zeros(),
+        };
+        let (mut writer, reader) =
+            open_at_boot(folder.path(), Some(chain), 1, "boot").expect("the store opens");
+        let row = |updated, state| ScanRow {
+            created: 1,
+            updated,
+            state,
+            from: 0,
+            to: None,
+            horizon: None,
+            next: 0,
+            scripts: 0,
+            found: 0,
+        };
+        let put = |n, row| Change::Scan {
+            scan: ScanId(n),
+            old: None,
+            new: Some(row),
+        };
         let rows = vec![
             put(1, row(5, ScanState::Complete)),
             put(2, row(4, ScanState::Cancelled)),
             put(3, row(1, ScanState::Open)),
             put(4, row(6, ScanState::Complete)),
         ];
-        let all = Transition { changes: ChangeSet(rows), ..Transition::default() };
+        let all = Transition {
+            changes: ChangeSet(rows),
+            ..Transition::default()
+        };
         writer.commit(&[all], true).expect("it is written");
         writer.forget_ended_scans(2).expect("it is written");
-        let left: Vec<u64> = reader.snapshot().scans(None).map(|scan| scan.expect("it is readable").0.0).collect();
+        let left: Vec<u64> = reader
+            .snapshot()
+            .scans(None)
+            .map(|scan| scan.expect("it is readable").0.0)
+            .collect();
         assert_eq!(left, [1, 3, 4]);
     }
 }

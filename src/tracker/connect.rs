@@ -5,7 +5,9 @@ use bitcoin::{Block, BlockHash, OutPoint, Transaction, Txid, merkle_tree};
 use super::event::{Cause, EventKind};
 use super::filter::Prints;
 use super::step::Step;
-use super::{ApplyError, BlockId, BlockRow, OutputRow, Spend, Status, Tracker, Transition, TxRow, View};
+use super::{
+    ApplyError, BlockId, BlockRow, OutputRow, Spend, Status, Tracker, Transition, TxRow, View,
+};
 
 impl Tracker {
     pub(super) fn start(
@@ -21,8 +23,19 @@ impl Tracker {
         let mut step = Step::new(self, view, now);
         let mut tip = None;
         for (height, (hash, time)) in (first_height..).zip(blocks) {
-            step.draft.put_block(height, Some(BlockRow { hash: *hash, time: *time, touched: Vec::new(), found: Vec::new() }))?;
-            tip = Some(BlockId { height, hash: *hash });
+            step.draft.put_block(
+                height,
+                Some(BlockRow {
+                    hash: *hash,
+                    time: *time,
+                    touched: Vec::new(),
+                    found: Vec::new(),
+                }),
+            )?;
+            tip = Some(BlockId {
+                height,
+                hash: *hash,
+            });
         }
         if let Some(tip) = tip {
             step.draft.set_tip(None, tip);
@@ -31,17 +44,34 @@ impl Tracker {
             step.reopen_coverage(view, tip.height)?;
         }
         // Nothing is watched before the start, so there is nothing to tell.
-        Ok(Transition { changes: step.draft.into_changes(), ..Transition::default() })
+        Ok(Transition {
+            changes: step.draft.into_changes(),
+            ..Transition::default()
+        })
     }
 
-    pub(super) fn connect(&mut self, view: &impl View, block: &Block, height: u32, now: u64) -> Result<Transition, ApplyError> {
+    pub(super) fn connect(
+        &mut self,
+        view: &impl View,
+        block: &Block,
+        height: u32,
+        now: u64,
+    ) -> Result<Transition, ApplyError> {
         let previous = block.header.prev_blockhash;
-        let Some(old_tip) = self.tip.filter(|tip| tip.hash == previous && tip.height.checked_add(1) == Some(height)) else {
-            return Err(ApplyError::DoesNotConnect { tip: self.tip, previous });
+        let Some(old_tip) = self
+            .tip
+            .filter(|tip| tip.hash == previous && tip.height.checked_add(1) == Some(height))
+        else {
+            return Err(ApplyError::DoesNotConnect {
+                tip: self.tip,
+                previous,
+            });
         };
         let hash = block.block_hash();
         let txids: Vec<Txid> = block.txdata.iter().map(|tx| tx.compute_txid()).collect();
-        if merkle_tree::calculate_root(txids.iter().map(|txid| txid.to_raw_hash())) != Some(block.header.merkle_root.to_raw_hash()) {
+        if merkle_tree::calculate_root(txids.iter().map(|txid| txid.to_raw_hash()))
+            != Some(block.header.merkle_root.to_raw_hash())
+        {
             return Err(ApplyError::BadBlock(hash));
         }
 
@@ -50,31 +80,61 @@ impl Tracker {
         let mut touched = Vec::new();
         for ((position, tx), txid) in (0..).zip(&block.txdata).zip(&txids) {
             if !tx.is_coinbase() {
-                let spends = tx.input.iter().map(|input| step.tracker.fingerprints.outpoint(&input.previous_output));
+                let spends = tx
+                    .input
+                    .iter()
+                    .map(|input| step.tracker.fingerprints.outpoint(&input.previous_output));
                 let conflicts = step.tracker.mempool.conflicts(txid, spends);
                 step.displace(&conflicts, Status::Conflicted { by: *txid })?;
             }
             let touches = step.activate(*txid, tx, Some(height))?;
             step.tracker.mempool.remove(txid);
             if !touches.is_empty() {
-                step.record(*txid, tx, Status::Confirmed { block: id, position }, touches)?;
+                step.record(
+                    *txid,
+                    tx,
+                    Status::Confirmed {
+                        block: id,
+                        position,
+                    },
+                    touches,
+                )?;
                 touched.push(*txid);
             }
         }
         step.settle_revisits()?;
-        step.draft.put_block(height, Some(BlockRow { hash, time: block.header.time, touched, found: Vec::new() }))?;
+        step.draft.put_block(
+            height,
+            Some(BlockRow {
+                hash,
+                time: block.header.time,
+                touched,
+                found: Vec::new(),
+            }),
+        )?;
         step.draft.set_tip(Some(old_tip), id);
         step.tracker.tip = Some(id);
 
         let mut tail = step.reached_depths(id)?;
         let transactions = u32::try_from(txids.len()).unwrap_or(u32::MAX);
-        tail.push(EventKind::Block { block: id, time: block.header.time, transactions });
+        tail.push(EventKind::Block {
+            block: id,
+            time: block.header.time,
+            transactions,
+        });
         step.finish(Vec::new(), tail, |_| Cause::Block(hash))
     }
 
-    pub(super) fn disconnect(&mut self, view: &impl View, to: BlockId, now: u64) -> Result<Transition, ApplyError> {
+    pub(super) fn disconnect(
+        &mut self,
+        view: &impl View,
+        to: BlockId,
+        now: u64,
+    ) -> Result<Transition, ApplyError> {
         let refused = ApplyError::NotInChain { tip: self.tip, to };
-        let Some(old_tip) = self.tip.filter(|tip| to.height <= tip.height) else { return Err(refused) };
+        let Some(old_tip) = self.tip.filter(|tip| to.height <= tip.height) else {
+            return Err(refused);
+        };
         if view.block(to.height)?.is_none_or(|row| row.hash != to.hash) {
             return Err(refused);
         }
@@ -96,7 +156,11 @@ impl Tracker {
         step.take_back_scans(to.height)?;
         step.draft.set_tip(Some(old_tip), to);
         step.tracker.tip = Some(to);
-        let reorg = EventKind::Reorg { old_tip, fork_point: to, depth: old_tip.height - to.height };
+        let reorg = EventKind::Reorg {
+            old_tip,
+            fork_point: to,
+            depth: old_tip.height - to.height,
+        };
         step.finish(vec![reorg], Vec::new(), |_| Cause::Reorg(to.hash))
     }
 }
@@ -104,12 +168,18 @@ impl Tracker {
 impl<V: View> Step<'_, V> {
     /// Undoes our top block from its row: its transactions are unconfirmed again, its coinbase never was.
     fn take_back(&mut self, height: u32) -> Result<(), ApplyError> {
-        let Some(block) = self.draft.block(height)?.cloned() else { return Ok(()) };
+        let Some(block) = self.draft.block(height)?.cloned() else {
+            return Ok(());
+        };
         for txid in block.touched.iter().rev() {
-            let Some(row) = self.draft.tx(txid)?.cloned() else { continue };
+            let Some(row) = self.draft.tx(txid)?.cloned() else {
+                continue;
+            };
             if row.tx.is_coinbase() {
                 self.retire(*txid, Status::Evicted)?;
-                let outputs = (0..).zip(&row.tx.output).map(|(vout, _)| OutPoint { txid: *txid, vout });
+                let outputs = (0..)
+                    .zip(&row.tx.output)
+                    .map(|(vout, _)| OutPoint { txid: *txid, vout });
                 self.displace_spenders(outputs)?;
                 continue;
             }
@@ -126,7 +196,14 @@ impl<V: View> Step<'_, V> {
         }
         for outpoint in block.found.iter().rev() {
             // If its transaction is known by now, for another script, it went back with that.
-            let Some(output) = self.draft.output(outpoint)?.filter(|row| row.height == Some(height)).cloned() else { continue };
+            let Some(output) = self
+                .draft
+                .output(outpoint)?
+                .filter(|row| row.height == Some(height))
+                .cloned()
+            else {
+                continue;
+            };
             self.put_output(*outpoint, None)?;
             if output.coinbase {
                 self.displace_spenders([*outpoint])?;
@@ -140,8 +217,15 @@ impl<V: View> Step<'_, V> {
     /// to nobody and so may be unproven, make way; a snapshot asks for the latter if they are there.
     fn rivals(&mut self, txid: &Txid, prints: &Prints) -> Result<Vec<Txid>, ApplyError> {
         let mut rivals = Vec::new();
-        for rival in self.tracker.mempool.conflicts(txid, prints.spends().iter().copied()) {
-            match (self.tracker.mempool.is_tracked(&rival), self.tracker.mempool.is_leaving(&rival)) {
+        for rival in self
+            .tracker
+            .mempool
+            .conflicts(txid, prints.spends().iter().copied())
+        {
+            match (
+                self.tracker.mempool.is_tracked(&rival),
+                self.tracker.mempool.is_leaving(&rival),
+            ) {
                 (true, false) => rivals.push(rival),
                 (true, true) => self.displace(&[rival], Status::Replaced { by: *txid })?,
                 (false, _) => self.tracker.mempool.remove(&rival),
@@ -153,7 +237,9 @@ impl<V: View> Step<'_, V> {
     /// A confirmed spend is not in the filter, so `activate` does not see it: it becomes unconfirmed here.
     fn reopen_inputs(&mut self, txid: Txid, tx: &Transaction) -> Result<(), ApplyError> {
         for input in &tx.input {
-            let Some(row) = self.draft.output(&input.previous_output)?.cloned() else { continue };
+            let Some(row) = self.draft.output(&input.previous_output)?.cloned() else {
+                continue;
+            };
             if let Some(spend) = row.spent
                 && spend.txid == txid
                 && spend.height.is_some()
@@ -166,8 +252,14 @@ impl<V: View> Step<'_, V> {
     }
 
     /// What spends a coinbase that is no more can never confirm.
-    fn displace_spenders(&mut self, coinbase: impl IntoIterator<Item = OutPoint>) -> Result<(), ApplyError> {
-        let spenders: Vec<Txid> = coinbase.into_iter().filter_map(|outpoint| self.tracker.mempool.spender(&outpoint)).collect();
+    fn displace_spenders(
+        &mut self,
+        coinbase: impl IntoIterator<Item = OutPoint>,
+    ) -> Result<(), ApplyError> {
+        let spenders: Vec<Txid> = coinbase
+            .into_iter()
+            .filter_map(|outpoint| self.tracker.mempool.spender(&outpoint))
+            .collect();
         self.displace(&spenders, Status::Evicted)
     }
 
@@ -176,11 +268,19 @@ impl<V: View> Step<'_, V> {
         let depths: Vec<u8> = self.tracker.depths.keys().copied().collect();
         let mut reached = Vec::new();
         for depth in depths {
-            let Some(height) = (tip.height + 1).checked_sub(u32::from(depth)) else { continue };
-            let touched = self.draft.block(height)?.map_or_else(Vec::new, |row| row.touched.clone());
+            let Some(height) = (tip.height + 1).checked_sub(u32::from(depth)) else {
+                continue;
+            };
+            let touched = self
+                .draft
+                .block(height)?
+                .map_or_else(Vec::new, |row| row.touched.clone());
             for txid in touched {
                 // One that the block brought for scripts which are not watched any more may stand elsewhere for others.
-                if let Some(TxRow { status: Status::Confirmed { block, .. }, .. }) = self.draft.tx(&txid)?
+                if let Some(TxRow {
+                    status: Status::Confirmed { block, .. },
+                    ..
+                }) = self.draft.tx(&txid)?
                     && block.height == height
                 {
                     reached.extend(self.depth_updates(txid, depth)?);

@@ -7,7 +7,10 @@ use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use bitcoin::{OutPoint, Txid};
 
-use super::{ApplyError, Balance, BlockId, BlockRow, Change, ChangeSet, OutputRow, ScanId, ScanRow, ScriptHash, TxRow, View, WatchRow};
+use super::{
+    ApplyError, Balance, BlockId, BlockRow, Change, ChangeSet, OutputRow, ScanId, ScanRow,
+    ScriptHash, TxRow, View, WatchRow,
+};
 
 /// A row as it was in the view and as it is now.
 #[derive(Debug)]
@@ -18,7 +21,10 @@ struct Cell<T> {
 
 impl<T: Clone> Cell<T> {
     fn read(row: Option<T>) -> Self {
-        Self { old: row.clone(), new: row }
+        Self {
+            old: row.clone(),
+            new: row,
+        }
     }
 }
 
@@ -90,9 +96,13 @@ impl<'a, V: View> Draft<'a, V> {
 
     fn watch_cell(&mut self, script: &ScriptHash) -> Result<&mut Cell<WatchRow>, ApplyError> {
         if !self.watches.contains_key(script) {
-            self.watches.insert(*script, Cell::read(self.view.watch(script)?));
+            self.watches
+                .insert(*script, Cell::read(self.view.watch(script)?));
         }
-        Ok(self.watches.get_mut(script).expect("the cell was inserted above"))
+        Ok(self
+            .watches
+            .get_mut(script)
+            .expect("the cell was inserted above"))
     }
 
     pub fn put_watch(&mut self, script: ScriptHash, row: WatchRow) -> Result<(), ApplyError> {
@@ -112,13 +122,21 @@ impl<'a, V: View> Draft<'a, V> {
 
     pub fn output(&mut self, outpoint: &OutPoint) -> Result<Option<&OutputRow>, ApplyError> {
         if !self.outputs.contains_key(outpoint) {
-            self.outputs.insert(*outpoint, Cell::read(self.view.output(outpoint)?));
+            self.outputs
+                .insert(*outpoint, Cell::read(self.view.output(outpoint)?));
         }
-        Ok(self.outputs.get(outpoint).and_then(|cell| cell.new.as_ref()))
+        Ok(self
+            .outputs
+            .get(outpoint)
+            .and_then(|cell| cell.new.as_ref()))
     }
 
     /// Writes (or with `None` deletes) an output and moves its script's balance by the difference.
-    pub fn put_output(&mut self, outpoint: OutPoint, row: Option<OutputRow>) -> Result<(), ApplyError> {
+    pub fn put_output(
+        &mut self,
+        outpoint: OutPoint,
+        row: Option<OutputRow>,
+    ) -> Result<(), ApplyError> {
         let old = self.output(&outpoint)?.cloned();
         if old == row {
             return Ok(());
@@ -143,12 +161,20 @@ impl<'a, V: View> Draft<'a, V> {
         sign: i64,
     ) -> Result<(), ApplyError> {
         let now = self.now;
-        let Some(watch) = self.watch_cell(&script)?.new.as_mut() else { return Ok(()) };
-        let add = |balance: i64, delta: i128| i64::try_from(i128::from(balance) + i128::from(sign) * delta).ok();
+        let Some(watch) = self.watch_cell(&script)?.new.as_mut() else {
+            return Ok(());
+        };
+        let add = |balance: i64, delta: i128| {
+            i64::try_from(i128::from(balance) + i128::from(sign) * delta).ok()
+        };
         let overflow = || ApplyError::Amount(script);
         watch.balance.confirmed = add(watch.balance.confirmed, confirmed).ok_or_else(overflow)?;
-        watch.balance.unconfirmed = add(watch.balance.unconfirmed, unconfirmed).ok_or_else(overflow)?;
-        watch.utxo_count = watch.utxo_count.checked_add_signed(sign * count).ok_or_else(overflow)?;
+        watch.balance.unconfirmed =
+            add(watch.balance.unconfirmed, unconfirmed).ok_or_else(overflow)?;
+        watch.utxo_count = watch
+            .utxo_count
+            .checked_add_signed(sign * count)
+            .ok_or_else(overflow)?;
         watch.updated = now;
         Ok(())
     }
@@ -162,8 +188,14 @@ impl<'a, V: View> Draft<'a, V> {
 
     /// Writes a transaction, counting it in the history of the scripts that it newly touches.
     pub fn put_tx(&mut self, txid: Txid, row: TxRow) -> Result<(), ApplyError> {
-        let known: Vec<ScriptHash> = self.tx(&txid)?.map_or_else(Vec::new, |old| old.touches.iter().map(|touch| touch.script).collect());
-        for touch in row.touches.iter().filter(|touch| !known.contains(&touch.script)) {
+        let known: Vec<ScriptHash> = self.tx(&txid)?.map_or_else(Vec::new, |old| {
+            old.touches.iter().map(|touch| touch.script).collect()
+        });
+        for touch in row
+            .touches
+            .iter()
+            .filter(|touch| !known.contains(&touch.script))
+        {
             let now = self.now;
             if let Some(watch) = self.watch_cell(&touch.script)?.new.as_mut() {
                 watch.tx_count += 1;
@@ -199,20 +231,31 @@ impl<'a, V: View> Draft<'a, V> {
     /// The scripts of a scan that has not ended.
     pub fn scan_scripts(&mut self, scan: &ScanId) -> Result<Option<&Vec<ScriptHash>>, ApplyError> {
         if !self.scan_scripts.contains_key(scan) {
-            self.scan_scripts.insert(*scan, Cell::read(self.view.scan_scripts(scan)?));
+            self.scan_scripts
+                .insert(*scan, Cell::read(self.view.scan_scripts(scan)?));
         }
-        Ok(self.scan_scripts.get(scan).and_then(|cell| cell.new.as_ref()))
+        Ok(self
+            .scan_scripts
+            .get(scan)
+            .and_then(|cell| cell.new.as_ref()))
     }
 
     /// The same, without keeping what is read: a scan may have very many.
-    pub fn look_at_scan_scripts(&self, scan: &ScanId) -> Result<Option<Vec<ScriptHash>>, ApplyError> {
+    pub fn look_at_scan_scripts(
+        &self,
+        scan: &ScanId,
+    ) -> Result<Option<Vec<ScriptHash>>, ApplyError> {
         match self.scan_scripts.get(scan) {
             Some(cell) => Ok(cell.new.clone()),
             None => Ok(self.view.scan_scripts(scan)?),
         }
     }
 
-    pub fn put_scan_scripts(&mut self, scan: ScanId, scripts: Option<Vec<ScriptHash>>) -> Result<(), ApplyError> {
+    pub fn put_scan_scripts(
+        &mut self,
+        scan: ScanId,
+        scripts: Option<Vec<ScriptHash>>,
+    ) -> Result<(), ApplyError> {
         self.scan_scripts(&scan)?;
         self.scan_scripts.get_mut(&scan).expect("read above").new = scripts;
         Ok(())
@@ -220,7 +263,8 @@ impl<'a, V: View> Draft<'a, V> {
 
     pub fn block(&mut self, height: u32) -> Result<Option<&BlockRow>, ApplyError> {
         if !self.blocks.contains_key(&height) {
-            self.blocks.insert(height, Cell::read(self.view.block(height)?));
+            self.blocks
+                .insert(height, Cell::read(self.view.block(height)?));
         }
         Ok(self.blocks.get(&height).and_then(|cell| cell.new.as_ref()))
     }
@@ -234,7 +278,11 @@ impl<'a, V: View> Draft<'a, V> {
     /// Notes that a block, if it is known, holds an output whose transaction may not be known.
     pub fn add_found(&mut self, height: u32, outpoint: OutPoint) -> Result<(), ApplyError> {
         self.block(height)?;
-        if let Some(block) = self.blocks.get_mut(&height).and_then(|cell| cell.new.as_mut()) {
+        if let Some(block) = self
+            .blocks
+            .get_mut(&height)
+            .and_then(|cell| cell.new.as_mut())
+        {
             block.found.push(outpoint);
             self.found.insert(height);
         }
@@ -244,7 +292,12 @@ impl<'a, V: View> Draft<'a, V> {
     pub fn set_tip(&mut self, old: Option<BlockId>, new: BlockId) {
         match &mut self.tip {
             Some(cell) => cell.new = Some(new),
-            None => self.tip = Some(Cell { old, new: Some(new) }),
+            None => {
+                self.tip = Some(Cell {
+                    old,
+                    new: Some(new),
+                })
+            }
         }
     }
 
@@ -257,7 +310,10 @@ impl<'a, V: View> Draft<'a, V> {
     /// The watch rows as they are now, with the balance before.
     pub fn watch_changes(&self) -> impl Iterator<Item = (&ScriptHash, Balance, &WatchRow)> {
         self.watches.iter().filter_map(|(script, cell)| {
-            let old = cell.old.as_ref().map_or_else(Balance::default, |row| row.balance);
+            let old = cell
+                .old
+                .as_ref()
+                .map_or_else(Balance::default, |row| row.balance);
             Some((script, old, cell.new.as_ref()?))
         })
     }
@@ -265,7 +321,11 @@ impl<'a, V: View> Draft<'a, V> {
     /// What is found again, after its script was forgotten, is in its block's list already.
     fn name_found_once(&mut self) {
         for height in std::mem::take(&mut self.found) {
-            if let Some(block) = self.blocks.get_mut(&height).and_then(|cell| cell.new.as_mut()) {
+            if let Some(block) = self
+                .blocks
+                .get_mut(&height)
+                .and_then(|cell| cell.new.as_mut())
+            {
                 let mut named = HashSet::with_capacity(block.found.len());
                 block.found.retain(|outpoint| named.insert(*outpoint));
             }
@@ -276,18 +336,39 @@ impl<'a, V: View> Draft<'a, V> {
     pub fn into_changes(mut self) -> ChangeSet {
         self.name_found_once();
         let mut changes = Vec::new();
-        let watches = changed(self.watches).map(|(script, old, new)| Change::Watch { script, old, new });
+        let watches =
+            changed(self.watches).map(|(script, old, new)| Change::Watch { script, old, new });
         changes.extend(watches);
-        changes.extend(changed(self.outputs).map(|(outpoint, old, new)| Change::Output { outpoint, old, new }));
+        changes.extend(
+            changed(self.outputs).map(|(outpoint, old, new)| Change::Output { outpoint, old, new }),
+        );
         changes.extend(changed(self.txs).map(|(txid, old, new)| Change::Tx { txid, old, new }));
-        changes.extend(changed(self.blocks).map(|(height, old, new)| Change::Block { height, old, new }));
+        changes.extend(
+            changed(self.blocks).map(|(height, old, new)| Change::Block { height, old, new }),
+        );
         changes.extend(changed(self.scans).map(|(scan, old, new)| Change::Scan { scan, old, new }));
-        changes.extend(changed(self.scan_scripts).map(|(scan, old, new)| Change::ScanScripts { scan, old, new }));
-        changes.extend(self.tip.filter(|cell| cell.old != cell.new).map(|cell| Change::Tip { old: cell.old, new: cell.new }));
+        changes.extend(
+            changed(self.scan_scripts).map(|(scan, old, new)| Change::ScanScripts {
+                scan,
+                old,
+                new,
+            }),
+        );
+        changes.extend(
+            self.tip
+                .filter(|cell| cell.old != cell.new)
+                .map(|cell| Change::Tip {
+                    old: cell.old,
+                    new: cell.new,
+                }),
+        );
         ChangeSet(changes)
     }
 }
 
 fn changed<K, T: PartialEq>(cells: Cells<K, T>) -> impl Iterator<Item = (K, Option<T>, Option<T>)> {
-    cells.into_iter().filter(|(_, cell)| cell.old != cell.new).map(|(key, cell)| (key, cell.old, cell.new))
+    cells
+        .into_iter()
+        .filter(|(_, cell)| cell.old != cell.new)
+        .map(|(key, cell)| (key, cell.old, cell.new))
 }

@@ -147,10 +147,7 @@ pub enum EventKind {
         transactions: u64,
     },
     /// The script is not watched any more; the last event about it, unless somebody adds it again.
-    Unwatched {
-        spk: ScriptBuf,
-        script: ScriptHash,
-    },
+    Unwatched { spk: ScriptBuf, script: ScriptHash },
     /// A block was connected; the last event that it causes.
     Block {
         block: BlockId,
@@ -169,9 +166,9 @@ impl EventKind {
     /// The script that the event is about; `None` for events about the chain.
     pub fn script(&self) -> Option<&ScriptHash> {
         match self {
-            Self::NewTransactions { script, .. } | Self::BalanceChange { script, .. } | Self::TransactionUpdate { script, .. } => {
-                Some(script)
-            }
+            Self::NewTransactions { script, .. }
+            | Self::BalanceChange { script, .. }
+            | Self::TransactionUpdate { script, .. } => Some(script),
             Self::ScanComplete { script, .. } | Self::Unwatched { script, .. } => Some(script),
             Self::Block { .. } | Self::Reorg { .. } => None,
         }

@@ -15,7 +15,9 @@ pub struct Fingerprints {
 
 impl Fingerprints {
     pub fn new(key: &[u8; 16]) -> Self {
-        Self { hasher: SipHasher13::new_with_key(key) }
+        Self {
+            hasher: SipHasher13::new_with_key(key),
+        }
     }
 
     pub fn script(&self, spk: &Script) -> u64 {
@@ -41,11 +43,20 @@ pub struct Prints {
 
 impl Prints {
     pub fn of(fingerprints: &Fingerprints, tx: &Transaction) -> Self {
-        let spends = tx.input.iter().map(|input| fingerprints.outpoint(&input.previous_output));
-        let pays = tx.output.iter().map(|output| fingerprints.script(&output.script_pubkey));
+        let spends = tx
+            .input
+            .iter()
+            .map(|input| fingerprints.outpoint(&input.previous_output));
+        let pays = tx
+            .output
+            .iter()
+            .map(|output| fingerprints.script(&output.script_pubkey));
         let mut all = Vec::with_capacity(tx.input.len() + tx.output.len());
         all.extend(spends.chain(pays));
-        Self { all: all.into_boxed_slice(), spends: tx.input.len() as u32 }
+        Self {
+            all: all.into_boxed_slice(),
+            spends: tx.input.len() as u32,
+        }
     }
 
     pub fn spends(&self) -> &[u64] {
@@ -134,9 +145,18 @@ mod tests {
 
     #[test]
     fn the_key_and_every_byte_of_an_outpoint_count() {
-        let outpoint = OutPoint { vout: 1, ..OutPoint::null() };
+        let outpoint = OutPoint {
+            vout: 1,
+            ..OutPoint::null()
+        };
         let (one, two) = (Fingerprints::new(&[1; 16]), Fingerprints::new(&[2; 16]));
         assert_ne!(one.outpoint(&outpoint), two.outpoint(&outpoint));
-        assert_ne!(one.outpoint(&outpoint), one.outpoint(&OutPoint { vout: 256, ..outpoint }));
+        assert_ne!(
+            one.outpoint(&outpoint),
+            one.outpoint(&OutPoint {
+                vout: 256,
+                ..outpoint
+            })
+        );
     }
 }

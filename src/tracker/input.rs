@@ -83,13 +83,21 @@ pub enum Seen {
 pub enum Input {
     /// The first blocks that an empty store knows, ascending from `first_height`; the last one is the node's tip, and following
     /// starts above it. A window of them (2016, or all there are), so that a reorg soon after the start finds its fork point.
-    Start { first_height: u32, blocks: Vec<(BlockHash, u32)>, now: u64 },
+    Start {
+        first_height: u32,
+        blocks: Vec<(BlockHash, u32)>,
+        now: u64,
+    },
     /// A block on top of our tip. Its merkle root is checked here ([`ApplyError::BadBlock`]), since the hashes are needed anyway.
     Connect { block: Block, height: u32, now: u64 },
     /// Take back every block above `to`, which is in our chain.
     Disconnect { to: BlockId, now: u64 },
     /// A transaction, and how it is known.
-    TxSeen { tx: Transaction, seen: Seen, now: u64 },
+    TxSeen {
+        tx: Transaction,
+        seen: Seen,
+        now: u64,
+    },
     /// The node said that these left its mempool, not why: marked as leaving until a successor, a block or `Settle`.
     TxGone { txids: Vec<Txid> },
     /// The time for successors is over: what is still marked as leaving was evicted.
@@ -97,23 +105,56 @@ pub enum Input {
     /// The node's whole mempool while `tip` was its tip. Ignored unless that is our tip too. What it lacks is marked as leaving,
     /// what we lack, or asked for and did not get, is asked for ([`Ask::Fetch`]): send that first and `Settle` after it, or
     /// replacements look like evictions.
-    Snapshot { tip: BlockHash, txids: HashSet<Txid>, now: u64 },
+    Snapshot {
+        tip: BlockHash,
+        txids: HashSet<Txid>,
+        now: u64,
+    },
     /// Watch these scripts from now on. Already watched ones only get the new label and depths.
-    Watch { scripts: Vec<WatchRequest>, now: u64 },
+    Watch {
+        scripts: Vec<WatchRequest>,
+        now: u64,
+    },
     /// The confirmed unspent outputs of `scripts` at `block`. Refused ([`ApplyError::NotOurTip`]) unless that is our tip.
-    Baseline { block: BlockId, scripts: Vec<ScriptHash>, outputs: Vec<FoundOutput>, now: u64 },
+    Baseline {
+        block: BlockId,
+        scripts: Vec<ScriptHash>,
+        outputs: Vec<FoundOutput>,
+        now: u64,
+    },
     /// Forget these scripts and all that is known of them alone.
     Unwatch { scripts: Vec<ScriptHash>, now: u64 },
     /// A history scan of `scripts` (those that are watched) is to be made, from height `from` on. Its id must be new.
-    OpenScan { scan: ScanId, scripts: Vec<ScriptHash>, from: u32, to: Option<u32>, now: u64 },
+    OpenScan {
+        scan: ScanId,
+        scripts: Vec<ScriptHash>,
+        from: u32,
+        to: Option<u32>,
+        now: u64,
+    },
     /// The node has no blocks below `horizon` any more: these scans leave them out.
-    SkipPast { scans: Vec<ScanId>, horizon: u32, now: u64 },
+    SkipPast {
+        scans: Vec<ScanId>,
+        horizon: u32,
+        now: u64,
+    },
     /// What the blocks from height `first` up to `upto` did for the scripts of `scans` (`scripts`: those of each, in the same order), all of
     /// which have come to `first` (or the input is refused, [`ApplyError::ScanMoved`]). Scans that have ended are left out. Blocks
     /// ascending; those without a find are not named.
-    Past { scans: Vec<ScanId>, scripts: Vec<Arc<HashSet<ScriptHash>>>, first: u32, blocks: Vec<PastBlock>, upto: BlockId, now: u64 },
+    Past {
+        scans: Vec<ScanId>,
+        scripts: Vec<Arc<HashSet<ScriptHash>>>,
+        first: u32,
+        blocks: Vec<PastBlock>,
+        upto: BlockId,
+        now: u64,
+    },
     /// The end of a history scan. A complete one must have come to where its scripts are covered or to where it was told to.
-    CloseScan { scan: ScanId, end: ScanEnd, now: u64 },
+    CloseScan {
+        scan: ScanId,
+        end: ScanEnd,
+        now: u64,
+    },
 }
 
 /// What the follower should do for the tracker.
@@ -142,7 +183,10 @@ pub struct Transition {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ApplyError {
     #[error("the block builds on {previous}, but our tip is {tip:?}: walk back to the fork point")]
-    DoesNotConnect { tip: Option<BlockId>, previous: BlockHash },
+    DoesNotConnect {
+        tip: Option<BlockId>,
+        previous: BlockHash,
+    },
     #[error("block {0} does not match its merkle root: fetch it again")]
     BadBlock(BlockHash),
     #[error("the chain is already followed from {tip:?}")]
@@ -150,7 +194,10 @@ pub enum ApplyError {
     #[error("block {to:?} is not in our chain below the tip {tip:?}: walk further back")]
     NotInChain { tip: Option<BlockId>, to: BlockId },
     #[error("the scan speaks for block {block:?}, our tip is {tip:?}: scan again")]
-    NotOurTip { tip: Option<BlockId>, block: BlockId },
+    NotOurTip {
+        tip: Option<BlockId>,
+        block: BlockId,
+    },
     #[error("there is no open history scan {0}")]
     NoSuchScan(ScanId),
     #[error("there is a history scan {0} already")]

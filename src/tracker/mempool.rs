@@ -31,7 +31,13 @@ pub struct Mempool {
 
 impl Mempool {
     pub fn new(fingerprints: Fingerprints) -> Self {
-        Self { fingerprints, entries: HashMap::new(), spender: HashMap::default(), leaving: BTreeSet::new(), wanted: BTreeSet::new() }
+        Self {
+            fingerprints,
+            entries: HashMap::new(),
+            spender: HashMap::default(),
+            leaving: BTreeSet::new(),
+            wanted: BTreeSet::new(),
+        }
     }
 
     pub fn len(&self) -> usize {
@@ -71,7 +77,9 @@ impl Mempool {
     pub fn remove(&mut self, txid: &Txid) {
         self.leaving.remove(txid);
         self.wanted.remove(txid);
-        let Some(entry) = self.entries.remove(txid) else { return };
+        let Some(entry) = self.entries.remove(txid) else {
+            return;
+        };
         for fingerprint in entry.prints.spends() {
             if self.spender.get(fingerprint) == Some(txid) {
                 self.spender.remove(fingerprint);
@@ -81,7 +89,9 @@ impl Mempool {
 
     /// The transaction in the mempool that spends this outpoint.
     pub fn spender(&self, outpoint: &OutPoint) -> Option<Txid> {
-        self.spender.get(&self.fingerprints.outpoint(outpoint)).copied()
+        self.spender
+            .get(&self.fingerprints.outpoint(outpoint))
+            .copied()
     }
 
     /// What a transaction with these spends cannot coexist with: their other spenders.
@@ -105,7 +115,10 @@ impl Mempool {
         let mut next = 0;
         while let Some(&txid) = found.get(next) {
             next += 1;
-            let outputs = self.entries.get(&txid).map_or(0, |entry| entry.prints.pays().len());
+            let outputs = self
+                .entries
+                .get(&txid)
+                .map_or(0, |entry| entry.prints.pays().len());
             for vout in 0..outputs as u32 {
                 if let Some(child) = self.spender(&OutPoint { txid, vout })
                     && seen.insert(child)
@@ -119,8 +132,19 @@ impl Mempool {
 
     /// Transactions that pay one of these scripts (by fingerprint), ordered by txid.
     pub fn paying(&self, scripts: &HashSet<u64, BuildIdentity>) -> Vec<Txid> {
-        let pays = |entry: &Entry| entry.prints.pays().iter().any(|fingerprint| scripts.contains(fingerprint));
-        let mut found: Vec<Txid> = self.entries.iter().filter(|(_, entry)| pays(entry)).map(|(txid, _)| *txid).collect();
+        let pays = |entry: &Entry| {
+            entry
+                .prints
+                .pays()
+                .iter()
+                .any(|fingerprint| scripts.contains(fingerprint))
+        };
+        let mut found: Vec<Txid> = self
+            .entries
+            .iter()
+            .filter(|(_, entry)| pays(entry))
+            .map(|(txid, _)| *txid)
+            .collect();
         found.sort_unstable();
         found
     }

@@ -50,10 +50,13 @@ pub mod view;
 mod watching;
 
 pub use event::{Balance, Cause, Event, EventKind, Phase, TxSummary};
-pub use input::{ApplyError, Ask, FoundOutput, Input, Past, PastBlock, PastTx, ScanEnd, Seen, Transition, WatchRequest};
+pub use input::{
+    ApplyError, Ask, FoundOutput, Input, Past, PastBlock, PastTx, ScanEnd, Seen, Transition,
+    WatchRequest,
+};
 pub use rows::{
-    BlockId, BlockRow, Change, ChangeSet, Coverage, OutputRow, ScanId, ScanRow, ScanState, ScriptHash, Spend, Status, Touch, TxRow,
-    WatchRow,
+    BlockId, BlockRow, Change, ChangeSet, Coverage, OutputRow, ScanId, ScanRow, ScanState,
+    ScriptHash, Spend, Status, Touch, TxRow, WatchRow,
 };
 pub use state::Tracker;
 pub use view::{MemoryView, Overlay, View, ViewError};

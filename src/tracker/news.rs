@@ -24,8 +24,14 @@ impl<V: View> Step<'_, V> {
             self.tx_news(txid, &mut kinds, &mut new)?;
         }
         for (script, transactions) in new {
-            let Some(spk) = self.draft.watch(&script)?.map(|row| row.spk.clone()) else { continue };
-            kinds.push(EventKind::NewTransactions { spk, script, transactions });
+            let Some(spk) = self.draft.watch(&script)?.map(|row| row.spk.clone()) else {
+                continue;
+            };
+            kinds.push(EventKind::NewTransactions {
+                spk,
+                script,
+                transactions,
+            });
         }
         self.balance_news(&mut kinds, cause);
         kinds.extend(last);
@@ -33,10 +39,17 @@ impl<V: View> Step<'_, V> {
     }
 
     /// Ends a transition about the past: transactions that it found are not announced, only what it corrects is told.
-    pub fn finish_past(mut self, cause: impl Fn(Option<Txid>) -> Cause) -> Result<Transition, ApplyError> {
+    pub fn finish_past(
+        mut self,
+        cause: impl Fn(Option<Txid>) -> Cause,
+    ) -> Result<Transition, ApplyError> {
         let (mut kinds, mut unannounced) = (Vec::new(), NewByScript::new());
         for txid in self.draft.order.clone() {
-            if self.draft.tx_change(&txid).is_some_and(|(old, row)| old.is_some_and(|old| is_corrected(old, row))) {
+            if self
+                .draft
+                .tx_change(&txid)
+                .is_some_and(|(old, row)| old.is_some_and(|old| is_corrected(old, row)))
+            {
                 self.tx_news(txid, &mut kinds, &mut unannounced)?;
             }
         }
@@ -46,28 +59,59 @@ impl<V: View> Step<'_, V> {
 
     fn tell(self, kinds: Vec<EventKind>) -> Transition {
         let (time, tip) = (self.draft.now(), self.tracker.tip);
-        let events = kinds.into_iter().map(|kind| Event { time, tip, kind }).collect();
-        Transition { changes: self.draft.into_changes(), events, asks: self.asks }
+        let events = kinds
+            .into_iter()
+            .map(|kind| Event { time, tip, kind })
+            .collect();
+        Transition {
+            changes: self.draft.into_changes(),
+            events,
+            asks: self.asks,
+        }
     }
 
     /// What happened to one transaction, for each script that it touches: announced, moved on, or found to move more for it.
-    fn tx_news(&mut self, txid: Txid, kinds: &mut Vec<EventKind>, new: &mut NewByScript) -> Result<(), ApplyError> {
-        let Some((old, row)) = self.draft.tx_change(&txid) else { return Ok(()) };
+    fn tx_news(
+        &mut self,
+        txid: Txid,
+        kinds: &mut Vec<EventKind>,
+        new: &mut NewByScript,
+    ) -> Result<(), ApplyError> {
+        let Some((old, row)) = self.draft.tx_change(&txid) else {
+            return Ok(());
+        };
         let (old, row) = (old.cloned(), row.clone());
         let block_time = self.block_time(&row)?;
         for touch in &row.touches {
-            let Some(spk) = self.draft.watch(&touch.script)?.map(|watch| watch.spk.clone()) else { continue };
+            let Some(spk) = self
+                .draft
+                .watch(&touch.script)?
+                .map(|watch| watch.spk.clone())
+            else {
+                continue;
+            };
             let transaction = TxSummary::of(txid, &row, &touch.script, block_time);
-            let before = old.as_ref().filter(|old| old.touches.iter().any(|known| known.script == touch.script));
+            let before = old
+                .as_ref()
+                .filter(|old| old.touches.iter().any(|known| known.script == touch.script));
             match before {
                 None => match new.iter_mut().find(|(script, _)| *script == touch.script) {
                     Some((_, transactions)) => transactions.push(transaction),
                     None => new.push((touch.script, vec![transaction])),
                 },
-                Some(old) if old.status != row.status || amounts(old, &touch.script) != amounts(&row, &touch.script) => {
+                Some(old)
+                    if old.status != row.status
+                        || amounts(old, &touch.script) != amounts(&row, &touch.script) =>
+                {
                     let previous = old.status.phase();
                     let confirmations = self.confirmations(&row);
-                    kinds.push(EventKind::TransactionUpdate { spk, script: touch.script, previous, transaction, confirmations });
+                    kinds.push(EventKind::TransactionUpdate {
+                        spk,
+                        script: touch.script,
+                        previous,
+                        transaction,
+                        confirmations,
+                    });
                 }
                 Some(_) => {}
             }
@@ -76,21 +120,42 @@ impl<V: View> Step<'_, V> {
     }
 
     fn balance_news(&mut self, kinds: &mut Vec<EventKind>, cause: impl Fn(Option<Txid>) -> Cause) {
-        for (script, old, new) in self.draft.watch_changes().filter(|(_, old, new)| old.total() != new.balance.total()) {
-            let touches =
-                |txid: &&Txid| self.draft.tx_change(txid).is_some_and(|(_, row)| row.touches.iter().any(|touch| touch.script == *script));
+        for (script, old, new) in self
+            .draft
+            .watch_changes()
+            .filter(|(_, old, new)| old.total() != new.balance.total())
+        {
+            let touches = |txid: &&Txid| {
+                self.draft
+                    .tx_change(txid)
+                    .is_some_and(|(_, row)| row.touches.iter().any(|touch| touch.script == *script))
+            };
             let mover = self.draft.order.iter().find(touches).copied();
-            kinds.push(EventKind::BalanceChange { spk: new.spk.clone(), script: *script, old, new: new.balance, cause: cause(mover) });
+            kinds.push(EventKind::BalanceChange {
+                spk: new.spk.clone(),
+                script: *script,
+                old,
+                new: new.balance,
+                cause: cause(mover),
+            });
         }
     }
 
     /// The scripts that asked to be told when `txid` is `depth` deep, and hear so now.
     pub fn depth_updates(&mut self, txid: Txid, depth: u8) -> Result<Vec<EventKind>, ApplyError> {
-        let Some(row) = self.draft.tx(&txid)?.cloned() else { return Ok(Vec::new()) };
+        let Some(row) = self.draft.tx(&txid)?.cloned() else {
+            return Ok(Vec::new());
+        };
         let block_time = self.block_time(&row)?;
         let mut updates = Vec::new();
         for touch in &row.touches {
-            let Some(watch) = self.draft.watch(&touch.script)?.filter(|watch| watch.depths.contains(&depth)) else { continue };
+            let Some(watch) = self
+                .draft
+                .watch(&touch.script)?
+                .filter(|watch| watch.depths.contains(&depth))
+            else {
+                continue;
+            };
             updates.push(EventKind::TransactionUpdate {
                 spk: watch.spk.clone(),
                 script: touch.script,
@@ -103,13 +168,17 @@ impl<V: View> Step<'_, V> {
     }
 
     fn block_time(&mut self, row: &TxRow) -> Result<Option<u32>, ApplyError> {
-        let Status::Confirmed { block, .. } = row.status else { return Ok(None) };
+        let Status::Confirmed { block, .. } = row.status else {
+            return Ok(None);
+        };
         Ok(self.draft.block(block.height)?.map(|block| block.time))
     }
 
     fn confirmations(&self, row: &TxRow) -> u32 {
         match (row.status, self.tracker.tip) {
-            (Status::Confirmed { block, .. }, Some(tip)) => (tip.height + 1).saturating_sub(block.height),
+            (Status::Confirmed { block, .. }, Some(tip)) => {
+                (tip.height + 1).saturating_sub(block.height)
+            }
             _ => 0,
         }
     }
@@ -117,10 +186,17 @@ impl<V: View> Step<'_, V> {
 
 /// What a transaction is known to move for a script.
 fn amounts(row: &TxRow, script: &ScriptHash) -> Option<Touch> {
-    row.touches.iter().find(|touch| touch.script == *script).copied()
+    row.touches
+        .iter()
+        .find(|touch| touch.script == *script)
+        .copied()
 }
 
 /// Whether what was known of a transaction was wrong: that it is confirmed, or what it moves for a script.
 fn is_corrected(old: &TxRow, row: &TxRow) -> bool {
-    old.status.phase() != row.status.phase() || old.touches.iter().any(|touch| amounts(row, &touch.script) != Some(*touch))
+    old.status.phase() != row.status.phase()
+        || old
+            .touches
+            .iter()
+            .any(|touch| amounts(row, &touch.script) != Some(*touch))
 }

@@ -21,8 +21,8 @@ use super::event::{Cause, EventKind};
 use super::input::{FoundOutput, PastBlock, PastTx, ScanEnd};
 use super::step::{Step, order, touch};
 use super::{
-    ApplyError, Ask, BlockId, BlockRow, OutputRow, ScanId, ScanRow, ScanState, ScriptHash, Spend, Status, Touch, Tracker, Transition,
-    TxRow, View,
+    ApplyError, Ask, BlockId, BlockRow, OutputRow, ScanId, ScanRow, ScanState, ScriptHash, Spend,
+    Status, Touch, Tracker, Transition, TxRow, View,
 };
 
 impl Tracker {
@@ -43,7 +43,9 @@ impl Tracker {
         scripts.dedup();
         let mut watched = Vec::with_capacity(scripts.len());
         for script in scripts {
-            let Some(mut row) = step.draft.watch(&script)?.cloned() else { continue };
+            let Some(mut row) = step.draft.watch(&script)?.cloned() else {
+                continue;
+            };
             row.coverage.scans = row.coverage.scans.saturating_add(1);
             step.draft.put_watch(script, row)?;
             watched.push(script);
@@ -62,16 +64,39 @@ impl Tracker {
         step.draft.put_scan(scan, row)?;
         step.draft.put_scan_scripts(scan, Some(watched))?;
         step.tracker.scans.insert(scan);
-        Ok(Transition { changes: step.draft.into_changes(), events: Vec::new(), asks: vec![Ask::Scans] })
+        Ok(Transition {
+            changes: step.draft.into_changes(),
+            events: Vec::new(),
+            asks: vec![Ask::Scans],
+        })
     }
 
-    pub(super) fn skip_past(&mut self, view: &impl View, scans: &[ScanId], horizon: u32, now: u64) -> Result<Transition, ApplyError> {
+    pub(super) fn skip_past(
+        &mut self,
+        view: &impl View,
+        scans: &[ScanId],
+        horizon: u32,
+        now: u64,
+    ) -> Result<Transition, ApplyError> {
         let mut step = Step::new(self, view, now);
         for scan in scans {
-            let Some(row) = step.open_row(scan)?.filter(|row| row.next < horizon) else { continue };
-            step.draft.put_scan(*scan, ScanRow { horizon: Some(horizon), next: horizon, updated: now, ..row })?;
+            let Some(row) = step.open_row(scan)?.filter(|row| row.next < horizon) else {
+                continue;
+            };
+            step.draft.put_scan(
+                *scan,
+                ScanRow {
+                    horizon: Some(horizon),
+                    next: horizon,
+                    updated: now,
+                    ..row
+                },
+            )?;
         }
-        Ok(Transition { changes: step.draft.into_changes(), ..Transition::default() })
+        Ok(Transition {
+            changes: step.draft.into_changes(),
+            ..Transition::default()
+        })
     }
 
     #[allow(clippy::too_many_arguments, reason = "the fields of one input")]
@@ -88,7 +113,9 @@ impl Tracker {
         let heights: Vec<u32> = blocks.iter().map(|block| block.block.height).collect();
         if upto.height < first
             || !heights.is_sorted_by(|a, b| a < b)
-            || heights.iter().any(|height| !(first..=upto.height).contains(height))
+            || heights
+                .iter()
+                .any(|height| !(first..=upto.height).contains(height))
         {
             return Err(ApplyError::BadStretch { first, upto });
         }
@@ -100,25 +127,49 @@ impl Tracker {
         for (place, scan) in scans.iter().enumerate() {
             match step.open_row(scan)? {
                 Some(row) if row.next == first => rows.push((place, *scan, row)),
-                Some(_) => return Err(ApplyError::ScanMoved { scan: *scan, height: first }),
+                Some(_) => {
+                    return Err(ApplyError::ScanMoved {
+                        scan: *scan,
+                        height: first,
+                    });
+                }
                 None => {}
             }
         }
         if rows.is_empty() {
-            return Err(ApplyError::NoSuchScan(scans.first().copied().unwrap_or(ScanId(0))));
+            return Err(ApplyError::NoSuchScan(
+                scans.first().copied().unwrap_or(ScanId(0)),
+            ));
         }
         let mut scope = Scope::new(scripts);
         for block in blocks {
             step.past_block(&mut scope, block)?;
         }
         for (place, scan, row) in rows {
-            let (next, found) = (upto.height.saturating_add(1), row.found.saturating_add(scope.found_for(place)));
-            step.draft.put_scan(scan, ScanRow { next, found, updated: now, ..row })?;
+            let (next, found) = (
+                upto.height.saturating_add(1),
+                row.found.saturating_add(scope.found_for(place)),
+            );
+            step.draft.put_scan(
+                scan,
+                ScanRow {
+                    next,
+                    found,
+                    updated: now,
+                    ..row
+                },
+            )?;
         }
         step.finish_past(|_| Cause::Baseline(upto.hash))
     }
 
-    pub(super) fn close_scan(&mut self, view: &impl View, scan: ScanId, end: ScanEnd, now: u64) -> Result<Transition, ApplyError> {
+    pub(super) fn close_scan(
+        &mut self,
+        view: &impl View,
+        scan: ScanId,
+        end: ScanEnd,
+        now: u64,
+    ) -> Result<Transition, ApplyError> {
         let mut step = Step::new(self, view, now);
         let row = step.open_row(&scan)?.ok_or(ApplyError::NoSuchScan(scan))?;
         let scripts = step.draft.scan_scripts(&scan)?.cloned().unwrap_or_default();
@@ -126,11 +177,16 @@ impl Tracker {
         if let ScanEnd::Complete(upto) = end {
             step.tracker.must_be_ours(view, upto)?;
             if !step.has_come_far_enough(&row, &scripts)? {
-                return Err(ApplyError::ScanMoved { scan, height: upto.height });
+                return Err(ApplyError::ScanMoved {
+                    scan,
+                    height: upto.height,
+                });
             }
         }
         for script in &scripts {
-            let Some(mut watch) = step.draft.watch(script)?.cloned() else { continue };
+            let Some(mut watch) = step.draft.watch(script)?.cloned() else {
+                continue;
+            };
             watch.coverage.scans = watch.coverage.scans.saturating_sub(1);
             if let ScanEnd::Complete(upto) = end {
                 let from = row.first();
@@ -138,21 +194,44 @@ impl Tracker {
                     watch.coverage.from_height = watch.coverage.from_height.min(from);
                 }
                 let (spk, transactions) = (watch.spk.clone(), watch.tx_count);
-                ends.push(EventKind::ScanComplete { spk, script: *script, scan, from, to: upto.height, transactions });
+                ends.push(EventKind::ScanComplete {
+                    spk,
+                    script: *script,
+                    scan,
+                    from,
+                    to: upto.height,
+                    transactions,
+                });
             }
             step.draft.put_watch(*script, watch)?;
         }
-        let state = if matches!(end, ScanEnd::Cancelled) { ScanState::Cancelled } else { ScanState::Complete };
-        step.draft.put_scan(scan, ScanRow { state, updated: now, ..row })?;
+        let state = if matches!(end, ScanEnd::Cancelled) {
+            ScanState::Cancelled
+        } else {
+            ScanState::Complete
+        };
+        step.draft.put_scan(
+            scan,
+            ScanRow {
+                state,
+                updated: now,
+                ..row
+            },
+        )?;
         step.draft.put_scan_scripts(scan, None)?;
         step.tracker.scans.remove(&scan);
         step.asks.push(Ask::Scans);
-        step.finish(Vec::new(), ends, |_| unreachable!("the end of a scan moves no output"))
+        step.finish(Vec::new(), ends, |_| {
+            unreachable!("the end of a scan moves no output")
+        })
     }
 
     /// A block that is not in our chain is refused. Below the blocks that we know the node's chain is ours.
     fn must_be_ours(&self, view: &impl View, block: BlockId) -> Result<(), ApplyError> {
-        let refused = ApplyError::NotInChain { tip: self.tip, to: block };
+        let refused = ApplyError::NotInChain {
+            tip: self.tip,
+            to: block,
+        };
         if self.tip.is_none_or(|tip| tip.height < block.height) {
             return Err(refused);
         }
@@ -175,8 +254,17 @@ struct Scope {
 impl Scope {
     fn new(scans: Vec<Arc<HashSet<ScriptHash>>>) -> Self {
         let total: usize = scans.iter().map(|scripts| scripts.len()).sum();
-        let all = (total <= 100 * scans.len()).then(|| scans.iter().flat_map(|scripts| scripts.iter().copied()).collect());
-        Self { scans, all, found: HashMap::new() }
+        let all = (total <= 100 * scans.len()).then(|| {
+            scans
+                .iter()
+                .flat_map(|scripts| scripts.iter().copied())
+                .collect()
+        });
+        Self {
+            scans,
+            all,
+            found: HashMap::new(),
+        }
     }
 
     fn contains(&self, script: &ScriptHash) -> bool {
@@ -188,23 +276,39 @@ impl Scope {
 
     /// New places in the histories of the scripts of one scan.
     fn found_for(&self, place: usize) -> u64 {
-        let Some(scripts) = self.scans.get(place) else { return 0 };
+        let Some(scripts) = self.scans.get(place) else {
+            return 0;
+        };
         match scripts.len() < self.found.len() {
-            true => scripts.iter().filter_map(|script| self.found.get(script)).sum(),
-            false => self.found.iter().filter(|(script, _)| scripts.contains(*script)).map(|(_, count)| count).sum(),
+            true => scripts
+                .iter()
+                .filter_map(|script| self.found.get(script))
+                .sum(),
+            false => self
+                .found
+                .iter()
+                .filter(|(script, _)| scripts.contains(*script))
+                .map(|(_, count)| count)
+                .sum(),
         }
     }
 }
 
 impl<V: View> Step<'_, V> {
     fn open_row(&mut self, scan: &ScanId) -> Result<Option<ScanRow>, ApplyError> {
-        Ok(self.draft.scan(scan)?.filter(|row| row.state == ScanState::Open).cloned())
+        Ok(self
+            .draft
+            .scan(scan)?
+            .filter(|row| row.state == ScanState::Open)
+            .cloned())
     }
 
     /// Sets scans that were above `height` back to it: what they found there has gone.
     pub fn take_back_scans(&mut self, height: u32) -> Result<(), ApplyError> {
         for scan in self.tracker.scans.clone() {
-            let Some(row) = self.open_row(&scan)? else { continue };
+            let Some(row) = self.open_row(&scan)? else {
+                continue;
+            };
             let next = row.next.min(height.saturating_add(1)).max(row.first());
             if next != row.next {
                 self.draft.put_scan(scan, ScanRow { next, ..row })?;
@@ -214,12 +318,18 @@ impl<V: View> Step<'_, V> {
     }
 
     /// Whether a scan has met the coverage of all its scripts, or did what it was told.
-    fn has_come_far_enough(&mut self, row: &ScanRow, scripts: &[ScriptHash]) -> Result<bool, ApplyError> {
+    fn has_come_far_enough(
+        &mut self,
+        row: &ScanRow,
+        scripts: &[ScriptHash],
+    ) -> Result<bool, ApplyError> {
         if row.to.is_some_and(|to| row.next > to) {
             return Ok(true);
         }
         for script in scripts {
-            let Some(coverage) = self.draft.watch(script)?.map(|watch| &watch.coverage) else { continue };
+            let Some(coverage) = self.draft.watch(script)?.map(|watch| &watch.coverage) else {
+                continue;
+            };
             if coverage.pending || coverage.from_height > row.next {
                 return Ok(false);
             }
@@ -245,17 +355,28 @@ impl<V: View> Step<'_, V> {
 
     /// What one transaction of a past block does to the scripts of `scope`, with its spends written. Nothing is written if it does
     /// nothing to them.
-    fn past_tx(&mut self, scope: &Scope, txid: Txid, height: u32, past: &PastTx) -> Result<Vec<Touch>, ApplyError> {
+    fn past_tx(
+        &mut self,
+        scope: &Scope,
+        txid: Txid,
+        height: u32,
+        past: &PastTx,
+    ) -> Result<Vec<Touch>, ApplyError> {
         let mut touches = Vec::new();
         for output in &past.tx.output {
-            if let Some(script) = self.watched_script(&output.script_pubkey)?.filter(|script| scope.contains(script)) {
+            if let Some(script) = self
+                .watched_script(&output.script_pubkey)?
+                .filter(|script| scope.contains(script))
+            {
                 touch(&mut touches, script, output.value.to_sat(), 0)?;
             }
         }
         let mut spends = Vec::new();
         for input in past.tx.input.iter().filter(|_| !past.tx.is_coinbase()) {
             let outpoint = input.previous_output;
-            let Some(row) = self.past_output(scope, &outpoint, &past.spent)? else { continue };
+            let Some(row) = self.past_output(scope, &outpoint, &past.spent)? else {
+                continue;
+            };
             match scope.contains(&row.script) {
                 true => touch(&mut touches, row.script, 0, row.value)?,
                 // Others are left alone, but for what we held for unconfirmed.
@@ -269,15 +390,31 @@ impl<V: View> Step<'_, V> {
         }
         self.drop_unconfirmed_outputs(txid, &past.tx)?;
         for (outpoint, row) in spends {
-            self.put_output(outpoint, Some(OutputRow { spent: Some(Spend { txid, height: Some(height) }), ..row }))?;
+            self.put_output(
+                outpoint,
+                Some(OutputRow {
+                    spent: Some(Spend {
+                        txid,
+                        height: Some(height),
+                    }),
+                    ..row
+                }),
+            )?;
         }
         Ok(touches)
     }
 
     /// The output that a past transaction spends: its row, or what `known` or the transaction that created it says.
-    fn past_output(&mut self, scope: &Scope, outpoint: &OutPoint, known: &[FoundOutput]) -> Result<Option<OutputRow>, ApplyError> {
+    fn past_output(
+        &mut self,
+        scope: &Scope,
+        outpoint: &OutPoint,
+        known: &[FoundOutput],
+    ) -> Result<Option<OutputRow>, ApplyError> {
         match self.draft.output(outpoint)?.cloned() {
-            Some(row) if row.height.is_some() || !scope.contains(&row.script) => return Ok(Some(row)),
+            Some(row) if row.height.is_some() || !scope.contains(&row.script) => {
+                return Ok(Some(row));
+            }
             // We held the transaction that created it for unconfirmed. It is in a block below the first one of the scan.
             Some(_) => {
                 self.tracker.mempool.remove(&outpoint.txid);
@@ -285,21 +422,56 @@ impl<V: View> Step<'_, V> {
             }
             None => {}
         }
-        let told = known.iter().find(|found| found.outpoint == *outpoint).cloned();
-        let (is_told, found) = (told.is_some(), if told.is_some() { told } else { self.created_by(outpoint)? });
+        let told = known
+            .iter()
+            .find(|found| found.outpoint == *outpoint)
+            .cloned();
+        let (is_told, found) = (
+            told.is_some(),
+            if told.is_some() {
+                told
+            } else {
+                self.created_by(outpoint)?
+            },
+        );
         let Some(found) = found else { return Ok(None) };
-        let Some(script) = self.watched_script(&found.spk)?.filter(|script| scope.contains(script)) else { return Ok(None) };
+        let Some(script) = self
+            .watched_script(&found.spk)?
+            .filter(|script| scope.contains(script))
+        else {
+            return Ok(None);
+        };
         if is_told {
             self.draft.add_found(found.height, *outpoint)?;
         }
-        let FoundOutput { value, height, coinbase, .. } = found;
-        Ok(Some(OutputRow { script, value: value.to_sat(), height: Some(height), coinbase, spent: None }))
+        let FoundOutput {
+            value,
+            height,
+            coinbase,
+            ..
+        } = found;
+        Ok(Some(OutputRow {
+            script,
+            value: value.to_sat(),
+            height: Some(height),
+            coinbase,
+            spent: None,
+        }))
     }
 
     /// An output of a confirmed transaction that we know.
     fn created_by(&mut self, outpoint: &OutPoint) -> Result<Option<FoundOutput>, ApplyError> {
-        let Some(TxRow { tx, status: Status::Confirmed { block, .. }, .. }) = self.draft.tx(&outpoint.txid)? else { return Ok(None) };
-        let output = usize::try_from(outpoint.vout).ok().and_then(|vout| tx.output.get(vout));
+        let Some(TxRow {
+            tx,
+            status: Status::Confirmed { block, .. },
+            ..
+        }) = self.draft.tx(&outpoint.txid)?
+        else {
+            return Ok(None);
+        };
+        let output = usize::try_from(outpoint.vout)
+            .ok()
+            .and_then(|vout| tx.output.get(vout));
         Ok(output.map(|output| FoundOutput {
             outpoint: *outpoint,
             spk: output.script_pubkey.clone(),
@@ -310,11 +482,24 @@ impl<V: View> Step<'_, V> {
     }
 
     /// Writes where the transaction stood.
-    fn record_past(&mut self, scope: &mut Scope, txid: Txid, past: &PastBlock, tx: &PastTx, touches: Vec<Touch>) -> Result<(), ApplyError> {
-        let status = Status::Confirmed { block: past.block, position: tx.position };
+    fn record_past(
+        &mut self,
+        scope: &mut Scope,
+        txid: Txid,
+        past: &PastBlock,
+        tx: &PastTx,
+        touches: Vec<Touch>,
+    ) -> Result<(), ApplyError> {
+        let status = Status::Confirmed {
+            block: past.block,
+            position: tx.position,
+        };
         let known = self.draft.tx(&txid)?.cloned();
         for touch in &touches {
-            if known.as_ref().is_none_or(|row| row.touches.iter().all(|known| known.script != touch.script)) {
+            if known
+                .as_ref()
+                .is_none_or(|row| row.touches.iter().all(|known| known.script != touch.script))
+            {
                 *scope.found.entry(touch.script).or_default() += 1;
             }
         }
@@ -337,12 +522,25 @@ impl<V: View> Step<'_, V> {
 
     /// Adds transactions to a block's list of what it has to take back, in block order.
     fn add_touched(&mut self, past: &PastBlock, new: Vec<(u32, Txid)>) -> Result<(), ApplyError> {
-        let empty = BlockRow { hash: past.block.hash, time: past.time, touched: Vec::new(), found: Vec::new() };
-        let block = self.draft.block(past.block.height)?.cloned().unwrap_or(empty);
+        let empty = BlockRow {
+            hash: past.block.hash,
+            time: past.time,
+            touched: Vec::new(),
+            found: Vec::new(),
+        };
+        let block = self
+            .draft
+            .block(past.block.height)?
+            .cloned()
+            .unwrap_or(empty);
         let mut touched = Vec::with_capacity(block.touched.len() + new.len());
         for txid in &block.touched {
             // Without a row it belongs to nobody any more.
-            if let Some(TxRow { status: Status::Confirmed { position, .. }, .. }) = self.draft.tx(txid)? {
+            if let Some(TxRow {
+                status: Status::Confirmed { position, .. },
+                ..
+            }) = self.draft.tx(txid)?
+            {
                 touched.push((*position, *txid));
             }
         }
@@ -350,6 +548,7 @@ impl<V: View> Step<'_, V> {
         touched.sort_unstable();
         touched.dedup();
         let touched = touched.into_iter().map(|(_, txid)| txid).collect();
-        self.draft.put_block(past.block.height, Some(BlockRow { touched, ..block }))
+        self.draft
+            .put_block(past.block.height, Some(BlockRow { touched, ..block }))
     }
 }

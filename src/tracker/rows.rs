@@ -28,7 +28,10 @@ impl ScriptHash {
 impl fmt::Debug for ScriptHash {
     /// Byte-reversed hex, as Electrum servers print it.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.iter().rev().try_for_each(|byte| write!(f, "{byte:02x}"))
+        self.0
+            .iter()
+            .rev()
+            .try_for_each(|byte| write!(f, "{byte:02x}"))
     }
 }
 
@@ -181,7 +184,8 @@ pub struct ScanRow {
 impl ScanRow {
     /// First height that is, or would be, scanned.
     pub fn first(&self) -> u32 {
-        self.horizon.map_or(self.from, |horizon| horizon.max(self.from))
+        self.horizon
+            .map_or(self.from, |horizon| horizon.max(self.from))
     }
 }
 
@@ -243,13 +247,37 @@ impl ChangeSet {
 impl Change {
     fn inverse(&self) -> Self {
         match self.clone() {
-            Self::Watch { script, old, new } => Self::Watch { script, old: new, new: old },
-            Self::Output { outpoint, old, new } => Self::Output { outpoint, old: new, new: old },
-            Self::Tx { txid, old, new } => Self::Tx { txid, old: new, new: old },
-            Self::Block { height, old, new } => Self::Block { height, old: new, new: old },
+            Self::Watch { script, old, new } => Self::Watch {
+                script,
+                old: new,
+                new: old,
+            },
+            Self::Output { outpoint, old, new } => Self::Output {
+                outpoint,
+                old: new,
+                new: old,
+            },
+            Self::Tx { txid, old, new } => Self::Tx {
+                txid,
+                old: new,
+                new: old,
+            },
+            Self::Block { height, old, new } => Self::Block {
+                height,
+                old: new,
+                new: old,
+            },
             Self::Tip { old, new } => Self::Tip { old: new, new: old },
-            Self::Scan { scan, old, new } => Self::Scan { scan, old: new, new: old },
-            Self::ScanScripts { scan, old, new } => Self::ScanScripts { scan, old: new, new: old },
+            Self::Scan { scan, old, new } => Self::Scan {
+                scan,
+                old: new,
+                new: old,
+            },
+            Self::ScanScripts { scan, old, new } => Self::ScanScripts {
+                scan,
+                old: new,
+                new: old,
+            },
         }
     }
 }

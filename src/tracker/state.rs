@@ -59,7 +59,8 @@ impl Tracker {
 
     /// A row with status `Mempool`.
     pub fn load_unconfirmed(&mut self, txid: Txid, row: &TxRow) {
-        self.mempool.insert(txid, Prints::of(&self.fingerprints, &row.tx), true);
+        self.mempool
+            .insert(txid, Prints::of(&self.fingerprints, &row.tx), true);
     }
 
     /// A history scan that has not ended.
@@ -94,7 +95,11 @@ impl Tracker {
     /// Takes one input. `view` must hold every transition before this one, committed or in an [`Overlay`](super::Overlay).
     pub fn apply(&mut self, view: &impl View, input: Input) -> Result<Transition, ApplyError> {
         match input {
-            Input::Start { first_height, blocks, now } => self.start(view, first_height, &blocks, now),
+            Input::Start {
+                first_height,
+                blocks,
+                now,
+            } => self.start(view, first_height, &blocks, now),
             Input::Connect { block, height, now } => self.connect(view, &block, height, now),
             Input::Disconnect { to, now } => self.disconnect(view, to, now),
             Input::TxSeen { tx, seen, now } => self.tx_seen(view, &tx, seen, now),
@@ -102,11 +107,33 @@ impl Tracker {
             Input::Settle { now } => self.settle(view, now),
             Input::Snapshot { tip, txids, .. } => Ok(self.snapshot(tip, &txids)),
             Input::Watch { scripts, now } => self.watch(view, scripts, now),
-            Input::Baseline { block, scripts, outputs, now } => self.baseline(view, block, &scripts, &outputs, now),
+            Input::Baseline {
+                block,
+                scripts,
+                outputs,
+                now,
+            } => self.baseline(view, block, &scripts, &outputs, now),
             Input::Unwatch { scripts, now } => self.unwatch(view, &scripts, now),
-            Input::OpenScan { scan, scripts, from, to, now } => self.open_scan(view, scan, scripts, from, to, now),
-            Input::SkipPast { scans, horizon, now } => self.skip_past(view, &scans, horizon, now),
-            Input::Past { scans, scripts, first, blocks, upto, now } => self.past(view, &scans, scripts, first, &blocks, upto, now),
+            Input::OpenScan {
+                scan,
+                scripts,
+                from,
+                to,
+                now,
+            } => self.open_scan(view, scan, scripts, from, to, now),
+            Input::SkipPast {
+                scans,
+                horizon,
+                now,
+            } => self.skip_past(view, &scans, horizon, now),
+            Input::Past {
+                scans,
+                scripts,
+                first,
+                blocks,
+                upto,
+                now,
+            } => self.past(view, &scans, scripts, first, &blocks, upto, now),
             Input::CloseScan { scan, end, now } => self.close_scan(view, scan, end, now),
         }
     }

@@ -16,12 +16,21 @@ pub(super) struct Step<'a, V> {
 
 impl<'a, V: View> Step<'a, V> {
     pub fn new(tracker: &'a mut Tracker, view: &'a V, now: u64) -> Self {
-        Self { tracker, draft: Draft::new(view, now), asks: Vec::new(), revisit: Vec::new() }
+        Self {
+            tracker,
+            draft: Draft::new(view, now),
+            asks: Vec::new(),
+            revisit: Vec::new(),
+        }
     }
 
     /// The scripthash of `spk` if it is watched.
     pub fn watched_script(&mut self, spk: &Script) -> Result<Option<ScriptHash>, ApplyError> {
-        if !self.tracker.scripts.contains(self.tracker.fingerprints.script(spk)) {
+        if !self
+            .tracker
+            .scripts
+            .contains(self.tracker.fingerprints.script(spk))
+        {
             return Ok(None);
         }
         let script = ScriptHash::of(spk);
@@ -30,13 +39,22 @@ impl<'a, V: View> Step<'a, V> {
 
     /// The row of an output that pays a watched script, if its spend is not confirmed (or it was met in this transition).
     pub fn watched_output(&mut self, outpoint: &OutPoint) -> Result<Option<OutputRow>, ApplyError> {
-        if !self.draft.knows_output(outpoint) && !self.tracker.outpoints.contains(self.tracker.fingerprints.outpoint(outpoint)) {
+        if !self.draft.knows_output(outpoint)
+            && !self
+                .tracker
+                .outpoints
+                .contains(self.tracker.fingerprints.outpoint(outpoint))
+        {
             return Ok(None);
         }
         Ok(self.draft.output(outpoint)?.cloned())
     }
 
-    pub fn put_output(&mut self, outpoint: OutPoint, row: Option<OutputRow>) -> Result<(), ApplyError> {
+    pub fn put_output(
+        &mut self,
+        outpoint: OutPoint,
+        row: Option<OutputRow>,
+    ) -> Result<(), ApplyError> {
         self.draft.put_output(outpoint, row)?;
         for (outpoint, open) in self.draft.filtered.drain(..) {
             let fingerprint = self.tracker.fingerprints.outpoint(&outpoint);
@@ -50,8 +68,11 @@ impl<'a, V: View> Step<'a, V> {
 
     /// Whether the transaction pays a watched script or spends a watched output.
     pub fn matches(&mut self, tx: &Transaction, prints: &Prints) -> Result<bool, ApplyError> {
-        let hit = |filter: &Filter, prints: &[u64]| prints.iter().any(|print| filter.contains(*print));
-        if !hit(&self.tracker.scripts, prints.pays()) && !hit(&self.tracker.outpoints, prints.spends()) {
+        let hit =
+            |filter: &Filter, prints: &[u64]| prints.iter().any(|print| filter.contains(*print));
+        if !hit(&self.tracker.scripts, prints.pays())
+            && !hit(&self.tracker.outpoints, prints.spends())
+        {
             return Ok(false);
         }
         for output in &tx.output {
@@ -68,15 +89,31 @@ impl<'a, V: View> Step<'a, V> {
     }
 
     /// Makes the transaction's outputs and spends exist, at `height` or unconfirmed, and says what it does to which script.
-    pub fn activate(&mut self, txid: Txid, tx: &Transaction, height: Option<u32>) -> Result<Vec<Touch>, ApplyError> {
+    pub fn activate(
+        &mut self,
+        txid: Txid,
+        tx: &Transaction,
+        height: Option<u32>,
+    ) -> Result<Vec<Touch>, ApplyError> {
         let mut touches = Vec::new();
         let coinbase = tx.is_coinbase();
         for (vout, output) in (0..).zip(&tx.output) {
-            let Some(script) = self.watched_script(&output.script_pubkey)? else { continue };
+            let Some(script) = self.watched_script(&output.script_pubkey)? else {
+                continue;
+            };
             let (outpoint, value) = (OutPoint { txid, vout }, output.value.to_sat());
             let known = self.draft.output(&outpoint)?;
             let (is_new, spent) = (known.is_none(), known.and_then(|row| row.spent));
-            self.put_output(outpoint, Some(OutputRow { script, value, height, coinbase, spent }))?;
+            self.put_output(
+                outpoint,
+                Some(OutputRow {
+                    script,
+                    value,
+                    height,
+                    coinbase,
+                    spent,
+                }),
+            )?;
             touch(&mut touches, script, value, 0)?;
             if is_new && let Some(spender) = self.tracker.mempool.spender(&outpoint) {
                 self.revisit.push(spender);
@@ -86,15 +123,29 @@ impl<'a, V: View> Step<'a, V> {
             return Ok(touches);
         }
         for input in &tx.input {
-            let Some(row) = self.watched_output(&input.previous_output)? else { continue };
+            let Some(row) = self.watched_output(&input.previous_output)? else {
+                continue;
+            };
             touch(&mut touches, row.script, 0, row.value)?;
-            self.put_output(input.previous_output, Some(OutputRow { spent: Some(Spend { txid, height }), ..row }))?;
+            self.put_output(
+                input.previous_output,
+                Some(OutputRow {
+                    spent: Some(Spend { txid, height }),
+                    ..row
+                }),
+            )?;
         }
         Ok(touches)
     }
 
     /// Writes where an active transaction stands. Amounts that it was known to move for a script never shrink.
-    pub fn record(&mut self, txid: Txid, tx: &Transaction, status: Status, touches: Vec<Touch>) -> Result<(), ApplyError> {
+    pub fn record(
+        &mut self,
+        txid: Txid,
+        tx: &Transaction,
+        status: Status,
+        touches: Vec<Touch>,
+    ) -> Result<(), ApplyError> {
         let now = self.draft.now();
         let order = match status {
             Status::Confirmed { block, position } => order(block.height, position),
@@ -102,13 +153,23 @@ impl<'a, V: View> Step<'a, V> {
         };
         let mut row = match self.draft.tx(&txid)? {
             Some(row) => row.clone(),
-            None => TxRow { tx: tx.clone(), status, first_seen: now, order, touches: Vec::new() },
+            None => TxRow {
+                tx: tx.clone(),
+                status,
+                first_seen: now,
+                order,
+                touches: Vec::new(),
+            },
         };
         if row.status != status {
             (row.status, row.order) = (status, order);
         }
         for new in touches {
-            match row.touches.iter_mut().find(|known| known.script == new.script) {
+            match row
+                .touches
+                .iter_mut()
+                .find(|known| known.script == new.script)
+            {
                 Some(known) => {
                     known.received = known.received.max(new.received);
                     known.sent = known.sent.max(new.sent);
@@ -121,20 +182,35 @@ impl<'a, V: View> Step<'a, V> {
 
     /// Takes an active transaction's outputs and spends away; it is `status` from now on.
     pub fn retire(&mut self, txid: Txid, status: Status) -> Result<(), ApplyError> {
-        let Some(mut row) = self.draft.tx(&txid)?.cloned() else { return Ok(()) };
+        let Some(mut row) = self.draft.tx(&txid)?.cloned() else {
+            return Ok(());
+        };
         for (vout, output) in (0..).zip(&row.tx.output) {
             let outpoint = OutPoint { txid, vout };
-            if self.watched_script(&output.script_pubkey)?.is_some() && self.draft.output(&outpoint)?.is_some() {
+            if self.watched_script(&output.script_pubkey)?.is_some()
+                && self.draft.output(&outpoint)?.is_some()
+            {
                 self.put_output(outpoint, None)?;
             }
         }
         for input in &row.tx.input {
-            let Some(spent) = self.watched_output(&input.previous_output)? else { continue };
+            let Some(spent) = self.watched_output(&input.previous_output)? else {
+                continue;
+            };
             if spent.spent.is_some_and(|spend| spend.txid == txid) {
-                self.put_output(input.previous_output, Some(OutputRow { spent: None, ..spent }))?;
+                self.put_output(
+                    input.previous_output,
+                    Some(OutputRow {
+                        spent: None,
+                        ..spent
+                    }),
+                )?;
             }
         }
-        let height = self.tracker.tip.map_or(0, |tip| tip.height.saturating_add(1));
+        let height = self
+            .tracker
+            .tip
+            .map_or(0, |tip| tip.height.saturating_add(1));
         row.order = order(height, seconds(self.draft.now()));
         row.status = status;
         self.draft.put_tx(txid, row)
@@ -164,7 +240,14 @@ impl<'a, V: View> Step<'a, V> {
                 }
                 continue;
             }
-            let Some(TxRow { tx, status: Status::Mempool, .. }) = self.draft.tx(&txid)?.cloned() else { continue };
+            let Some(TxRow {
+                tx,
+                status: Status::Mempool,
+                ..
+            }) = self.draft.tx(&txid)?.cloned()
+            else {
+                continue;
+            };
             let touches = self.activate(txid, &tx, None)?;
             self.record(txid, &tx, Status::Mempool, touches)?;
         }
@@ -180,11 +263,22 @@ impl<'a, V: View> Step<'a, V> {
     }
 }
 
-pub(super) fn touch(touches: &mut Vec<Touch>, script: ScriptHash, received: u64, sent: u64) -> Result<(), ApplyError> {
+pub(super) fn touch(
+    touches: &mut Vec<Touch>,
+    script: ScriptHash,
+    received: u64,
+    sent: u64,
+) -> Result<(), ApplyError> {
     let add = |a: u64, b: u64| a.checked_add(b).ok_or(ApplyError::Amount(script));
     match touches.iter_mut().find(|touch| touch.script == script) {
-        Some(touch) => (touch.received, touch.sent) = (add(touch.received, received)?, add(touch.sent, sent)?),
-        None => touches.push(Touch { script, received, sent }),
+        Some(touch) => {
+            (touch.received, touch.sent) = (add(touch.received, received)?, add(touch.sent, sent)?)
+        }
+        None => touches.push(Touch {
+            script,
+            received,
+            sent,
+        }),
     }
     Ok(())
 }

@@ -11,7 +11,13 @@ use super::step::Step;
 use super::{ApplyError, Ask, Status, Tracker, Transition, View};
 
 impl Tracker {
-    pub(super) fn tx_seen(&mut self, view: &impl View, tx: &Transaction, seen: Seen, now: u64) -> Result<Transition, ApplyError> {
+    pub(super) fn tx_seen(
+        &mut self,
+        view: &impl View,
+        tx: &Transaction,
+        seen: Seen,
+        now: u64,
+    ) -> Result<Transition, ApplyError> {
         if tx.is_coinbase() {
             return Ok(Transition::default());
         }
@@ -20,8 +26,14 @@ impl Tracker {
             return self.tx_unproven(view, txid, tx, now);
         }
         let prints = Prints::of(&self.fingerprints, tx);
-        let conflicts = self.mempool.conflicts(&txid, prints.spends().iter().copied());
-        if seen == Seen::Fetched && conflicts.iter().any(|other| !self.mempool.is_leaving(other)) {
+        let conflicts = self
+            .mempool
+            .conflicts(&txid, prints.spends().iter().copied());
+        if seen == Seen::Fetched
+            && conflicts
+                .iter()
+                .any(|other| !self.mempool.is_leaving(other))
+        {
             return Ok(Transition::default());
         }
         let mut step = Step::new(self, view, now);
@@ -45,19 +57,32 @@ impl Tracker {
     }
 
     /// A transaction that may as well be one of a block. It is believed when it matters to nobody; else the node is asked.
-    fn tx_unproven(&mut self, view: &impl View, txid: Txid, tx: &Transaction, now: u64) -> Result<Transition, ApplyError> {
+    fn tx_unproven(
+        &mut self,
+        view: &impl View,
+        txid: Txid,
+        tx: &Transaction,
+        now: u64,
+    ) -> Result<Transition, ApplyError> {
         if self.mempool.contains(&txid) && !self.mempool.is_leaving(&txid) {
             return Ok(Transition::default());
         }
         let prints = Prints::of(&self.fingerprints, tx);
-        let doubtful = self.mempool.contains(&txid) || !self.mempool.conflicts(&txid, prints.spends().iter().copied()).is_empty();
+        let doubtful = self.mempool.contains(&txid)
+            || !self
+                .mempool
+                .conflicts(&txid, prints.spends().iter().copied())
+                .is_empty();
         let mut step = Step::new(self, view, now);
         let matches = step.matches(tx, &prints)?;
         if matches && step.is_confirmed(&txid, tx)? {
             return Ok(Transition::default());
         }
         if matches || doubtful {
-            return Ok(Transition { asks: vec![Ask::Check(tx.clone())], ..Transition::default() });
+            return Ok(Transition {
+                asks: vec![Ask::Check(tx.clone())],
+                ..Transition::default()
+            });
         }
         self.mempool.insert(txid, prints, false);
         Ok(Transition::default())
@@ -72,7 +97,9 @@ impl Tracker {
 
     pub(super) fn settle(&mut self, view: &impl View, now: u64) -> Result<Transition, ApplyError> {
         let leaving: Vec<Txid> = self.mempool.leaving().copied().collect();
-        let Some(&first) = leaving.first() else { return Ok(Transition::default()) };
+        let Some(&first) = leaving.first() else {
+            return Ok(Transition::default());
+        };
         let mut step = Step::new(self, view, now);
         for txid in leaving {
             let tracked = step.tracker.mempool.is_tracked(&txid);
@@ -81,14 +108,21 @@ impl Tracker {
                 step.retire(txid, Status::Evicted)?;
             }
         }
-        step.finish(Vec::new(), Vec::new(), |txid| Cause::Removed(txid.unwrap_or(first)))
+        step.finish(Vec::new(), Vec::new(), |txid| {
+            Cause::Removed(txid.unwrap_or(first))
+        })
     }
 
     pub(super) fn snapshot(&mut self, tip: BlockHash, txids: &HashSet<Txid>) -> Transition {
         if self.tip.is_none_or(|ours| ours.hash != tip) {
             return Transition::default();
         }
-        let gone: Vec<Txid> = self.mempool.txids().filter(|txid| !txids.contains(*txid)).copied().collect();
+        let gone: Vec<Txid> = self
+            .mempool
+            .txids()
+            .filter(|txid| !txids.contains(*txid))
+            .copied()
+            .collect();
         let mut unknown = Vec::new();
         for txid in txids {
             self.mempool.stays(txid);
@@ -99,7 +133,10 @@ impl Tracker {
         let transition = self.tx_gone(&gone);
         match unknown.is_empty() {
             true => transition,
-            false => Transition { asks: vec![Ask::Fetch(unknown)], ..transition },
+            false => Transition {
+                asks: vec![Ask::Fetch(unknown)],
+                ..transition
+            },
         }
     }
 }
@@ -108,13 +145,20 @@ impl<V: View> Step<'_, V> {
     /// Whether the transaction is in a block of our chain, as far as our rows tell: its own row, or an output of it that a scan found.
     /// The node may say otherwise before we hear that it took the block back; what it holds then is read after our disconnect.
     fn is_confirmed(&mut self, txid: &Txid, tx: &Transaction) -> Result<bool, ApplyError> {
-        if self.draft.tx(txid)?.is_some_and(|row| matches!(row.status, Status::Confirmed { .. })) {
+        if self
+            .draft
+            .tx(txid)?
+            .is_some_and(|row| matches!(row.status, Status::Confirmed { .. }))
+        {
             return Ok(true);
         }
         for (vout, output) in (0..).zip(&tx.output) {
             let outpoint = OutPoint { txid: *txid, vout };
             if self.watched_script(&output.script_pubkey)?.is_some()
-                && self.draft.output(&outpoint)?.is_some_and(|row| row.height.is_some())
+                && self
+                    .draft
+                    .output(&outpoint)?
+                    .is_some_and(|row| row.height.is_some())
             {
                 return Ok(true);
             }

@@ -5,7 +5,9 @@ use std::hash::Hash;
 
 use bitcoin::{OutPoint, Txid};
 
-use super::{BlockId, BlockRow, Change, ChangeSet, OutputRow, ScanId, ScanRow, ScriptHash, TxRow, WatchRow};
+use super::{
+    BlockId, BlockRow, Change, ChangeSet, OutputRow, ScanId, ScanRow, ScriptHash, TxRow, WatchRow,
+};
 
 /// A row that cannot be read. Always fatal: the store is damaged or unreadable.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -96,15 +98,30 @@ impl View for MemoryView {
     }
 
     fn watches_above(&self, height: u32) -> Result<Vec<ScriptHash>, ViewError> {
-        Ok(self.watches.iter().filter(|(_, row)| row.coverage.from_height > height).map(|(script, _)| *script).collect())
+        Ok(self
+            .watches
+            .iter()
+            .filter(|(_, row)| row.coverage.from_height > height)
+            .map(|(script, _)| *script)
+            .collect())
     }
 
     fn unspent(&self, script: &ScriptHash) -> Result<Vec<OutPoint>, ViewError> {
-        Ok(self.outputs.iter().filter(|(_, row)| is_unspent(row, script)).map(|(outpoint, _)| *outpoint).collect())
+        Ok(self
+            .outputs
+            .iter()
+            .filter(|(_, row)| is_unspent(row, script))
+            .map(|(outpoint, _)| *outpoint)
+            .collect())
     }
 
     fn history(&self, script: &ScriptHash) -> Result<Vec<Txid>, ViewError> {
-        Ok(self.txs.iter().filter(|(_, row)| touches(row, script)).map(|(txid, _)| *txid).collect())
+        Ok(self
+            .txs
+            .iter()
+            .filter(|(_, row)| touches(row, script))
+            .map(|(txid, _)| *txid)
+            .collect())
     }
 
     fn scan(&self, scan: &ScanId) -> Result<Option<ScanRow>, ViewError> {
@@ -160,19 +177,27 @@ impl<'a, V: View> Overlay<'a, V> {
 
 impl<V: View> View for Overlay<'_, V> {
     fn watch(&self, script: &ScriptHash) -> Result<Option<WatchRow>, ViewError> {
-        self.watches.get(script).map_or_else(|| self.base.watch(script), |row| Ok(row.clone()))
+        self.watches
+            .get(script)
+            .map_or_else(|| self.base.watch(script), |row| Ok(row.clone()))
     }
 
     fn output(&self, outpoint: &OutPoint) -> Result<Option<OutputRow>, ViewError> {
-        self.outputs.get(outpoint).map_or_else(|| self.base.output(outpoint), |row| Ok(row.clone()))
+        self.outputs
+            .get(outpoint)
+            .map_or_else(|| self.base.output(outpoint), |row| Ok(row.clone()))
     }
 
     fn tx(&self, txid: &Txid) -> Result<Option<TxRow>, ViewError> {
-        self.txs.get(txid).map_or_else(|| self.base.tx(txid), |row| Ok(row.clone()))
+        self.txs
+            .get(txid)
+            .map_or_else(|| self.base.tx(txid), |row| Ok(row.clone()))
     }
 
     fn block(&self, height: u32) -> Result<Option<BlockRow>, ViewError> {
-        self.blocks.get(&height).map_or_else(|| self.base.block(height), |row| Ok(row.clone()))
+        self.blocks
+            .get(&height)
+            .map_or_else(|| self.base.block(height), |row| Ok(row.clone()))
     }
 
     fn tip(&self) -> Result<Option<BlockId>, ViewError> {
@@ -182,15 +207,26 @@ impl<V: View> View for Overlay<'_, V> {
     fn watches_above(&self, height: u32) -> Result<Vec<ScriptHash>, ViewError> {
         let mut scripts = self.base.watches_above(height)?;
         scripts.retain(|script| !self.watches.contains_key(script));
-        let above = |row: &Option<WatchRow>| row.as_ref().is_some_and(|row| row.coverage.from_height > height);
-        scripts.extend(self.watches.iter().filter(|(_, row)| above(row)).map(|(script, _)| *script));
+        let above = |row: &Option<WatchRow>| {
+            row.as_ref()
+                .is_some_and(|row| row.coverage.from_height > height)
+        };
+        scripts.extend(
+            self.watches
+                .iter()
+                .filter(|(_, row)| above(row))
+                .map(|(script, _)| *script),
+        );
         Ok(scripts)
     }
 
     fn unspent(&self, script: &ScriptHash) -> Result<Vec<OutPoint>, ViewError> {
         let mut outpoints = self.base.unspent(script)?;
         outpoints.retain(|outpoint| !self.outputs.contains_key(outpoint));
-        let ours = self.outputs.iter().filter(|(_, row)| row.as_ref().is_some_and(|row| is_unspent(row, script)));
+        let ours = self
+            .outputs
+            .iter()
+            .filter(|(_, row)| row.as_ref().is_some_and(|row| is_unspent(row, script)));
         outpoints.extend(ours.map(|(outpoint, _)| *outpoint));
         Ok(outpoints)
     }
@@ -198,16 +234,24 @@ impl<V: View> View for Overlay<'_, V> {
     fn history(&self, script: &ScriptHash) -> Result<Vec<Txid>, ViewError> {
         let mut txids = self.base.history(script)?;
         txids.retain(|txid| !self.txs.contains_key(txid));
-        let ours = self.txs.iter().filter(|(_, row)| row.as_ref().is_some_and(|row| touches(row, script)));
+        let ours = self
+            .txs
+            .iter()
+            .filter(|(_, row)| row.as_ref().is_some_and(|row| touches(row, script)));
         txids.extend(ours.map(|(txid, _)| *txid));
         Ok(txids)
     }
 
     fn scan(&self, scan: &ScanId) -> Result<Option<ScanRow>, ViewError> {
-        self.scans.get(scan).map_or_else(|| self.base.scan(scan), |row| Ok(row.clone()))
+        self.scans
+            .get(scan)
+            .map_or_else(|| self.base.scan(scan), |row| Ok(row.clone()))
     }
 
     fn scan_scripts(&self, scan: &ScanId) -> Result<Option<Vec<ScriptHash>>, ViewError> {
-        self.scan_scripts.get(scan).map_or_else(|| self.base.scan_scripts(scan), |scripts| Ok(scripts.clone()))
+        self.scan_scripts.get(scan).map_or_else(
+            || self.base.scan_scripts(scan),
+            |scripts| Ok(scripts.clone()),
+        )
     }
 }

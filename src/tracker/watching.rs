@@ -9,12 +9,17 @@ use super::filter::BuildIdentity;
 use super::input::FoundOutput;
 use super::step::Step;
 use super::{
-    ApplyError, Ask, Balance, BlockId, Coverage, OutputRow, Past, ScriptHash, Spend, Status, Tracker, Transition, View, WatchRequest,
-    WatchRow,
+    ApplyError, Ask, Balance, BlockId, Coverage, OutputRow, Past, ScriptHash, Spend, Status,
+    Tracker, Transition, View, WatchRequest, WatchRow,
 };
 
 impl Tracker {
-    pub(super) fn watch(&mut self, view: &impl View, requests: Vec<WatchRequest>, now: u64) -> Result<Transition, ApplyError> {
+    pub(super) fn watch(
+        &mut self,
+        view: &impl View,
+        requests: Vec<WatchRequest>,
+        now: u64,
+    ) -> Result<Transition, ApplyError> {
         let mut step = Step::new(self, view, now);
         let mut fresh: HashSet<u64, BuildIdentity> = HashSet::default();
         let mut wants_baseline = false;
@@ -24,7 +29,11 @@ impl Tracker {
             let is_new = known.is_none();
             let mut row = known.unwrap_or_else(|| step.new_watch(&request));
             let depths: BTreeSet<u8> = row.depths.iter().copied().chain(request.depths).collect();
-            let added: Vec<u8> = depths.iter().copied().filter(|depth| is_new || !row.depths.contains(depth)).collect();
+            let added: Vec<u8> = depths
+                .iter()
+                .copied()
+                .filter(|depth| is_new || !row.depths.contains(depth))
+                .collect();
             step.tracker.count_depths(&added);
             row.depths = depths.into_iter().collect();
             if let Some(label) = request.label {
@@ -40,7 +49,8 @@ impl Tracker {
                 wants_baseline = true;
             }
             if is_new {
-                step.tracker.newest_coverage = step.tracker.newest_coverage.max(row.coverage.from_height);
+                step.tracker.newest_coverage =
+                    step.tracker.newest_coverage.max(row.coverage.from_height);
                 let fingerprint = step.tracker.fingerprints.script(&row.spk);
                 step.tracker.scripts.insert(fingerprint);
                 fresh.insert(fingerprint);
@@ -48,13 +58,23 @@ impl Tracker {
             step.draft.put_watch(script, row)?;
         }
         step.asks.extend(wants_baseline.then_some(Ask::Baseline));
-        let paying = if fresh.is_empty() { Vec::new() } else { step.tracker.mempool.paying(&fresh) };
+        let paying = if fresh.is_empty() {
+            Vec::new()
+        } else {
+            step.tracker.mempool.paying(&fresh)
+        };
         let Some(&first) = paying.first() else {
-            return Ok(Transition { changes: step.draft.into_changes(), events: Vec::new(), asks: step.asks });
+            return Ok(Transition {
+                changes: step.draft.into_changes(),
+                events: Vec::new(),
+                asks: step.asks,
+            });
         };
         step.revisit = paying;
         step.settle_revisits()?;
-        step.finish(Vec::new(), Vec::new(), |txid| Cause::Transaction(txid.unwrap_or(first)))
+        step.finish(Vec::new(), Vec::new(), |txid| {
+            Cause::Transaction(txid.unwrap_or(first))
+        })
     }
 
     pub(super) fn baseline(
@@ -66,25 +86,40 @@ impl Tracker {
         now: u64,
     ) -> Result<Transition, ApplyError> {
         if self.tip != Some(block) {
-            return Err(ApplyError::NotOurTip { tip: self.tip, block });
+            return Err(ApplyError::NotOurTip {
+                tip: self.tip,
+                block,
+            });
         }
         let mut step = Step::new(self, view, now);
         let wanted: HashSet<ScriptHash> = scripts.iter().copied().collect();
         for found in outputs {
             let script = ScriptHash::of(&found.spk);
-            if wanted.contains(&script) && step.draft.watch(&script)?.is_some_and(|row| row.coverage.pending) {
+            if wanted.contains(&script)
+                && step
+                    .draft
+                    .watch(&script)?
+                    .is_some_and(|row| row.coverage.pending)
+            {
                 step.merge_found(script, found)?;
             }
         }
         for script in scripts {
-            let Some(mut row) = step.draft.watch(script)?.cloned() else { continue };
+            let Some(mut row) = step.draft.watch(script)?.cloned() else {
+                continue;
+            };
             if row.coverage.pending {
                 if !row.coverage.utxos_complete {
                     // What it owned when it was added and spent before this scan is not known.
                     row.coverage.from_height = block.height.saturating_add(1);
-                    step.tracker.newest_coverage = step.tracker.newest_coverage.max(row.coverage.from_height);
+                    step.tracker.newest_coverage =
+                        step.tracker.newest_coverage.max(row.coverage.from_height);
                 }
-                row.coverage = Coverage { utxos_complete: true, pending: false, ..row.coverage };
+                row.coverage = Coverage {
+                    utxos_complete: true,
+                    pending: false,
+                    ..row.coverage
+                };
                 step.draft.put_watch(*script, row)?;
             }
         }
@@ -102,10 +137,16 @@ impl<V: View> Step<'_, V> {
         }
         let mut wants_baseline = false;
         for script in view.watches_above(height.saturating_add(1))? {
-            let Some(mut row) = self.draft.watch(&script)?.cloned() else { continue };
+            let Some(mut row) = self.draft.watch(&script)?.cloned() else {
+                continue;
+            };
             row.coverage.from_height = height.saturating_add(1);
             if row.coverage.utxos_complete {
-                row.coverage = Coverage { utxos_complete: false, pending: true, ..row.coverage };
+                row.coverage = Coverage {
+                    utxos_complete: false,
+                    pending: true,
+                    ..row.coverage
+                };
                 wants_baseline = true;
             }
             self.draft.put_watch(script, row)?;
@@ -116,13 +157,19 @@ impl<V: View> Step<'_, V> {
     }
 
     fn new_watch(&self, request: &WatchRequest) -> WatchRow {
-        let from_height = self.tracker.tip.map_or(u32::MAX, |tip| tip.height.saturating_add(1));
+        let from_height = self
+            .tracker
+            .tip
+            .map_or(u32::MAX, |tip| tip.height.saturating_add(1));
         WatchRow {
             spk: request.spk.clone(),
             label: String::new(),
             added: self.draft.now(),
             depths: vec![1],
-            coverage: Coverage { from_height, ..Coverage::default() },
+            coverage: Coverage {
+                from_height,
+                ..Coverage::default()
+            },
             balance: Balance::default(),
             utxo_count: 0,
             tx_count: 0,
@@ -137,7 +184,13 @@ impl<V: View> Step<'_, V> {
             Some(None) => self.confirm_found(found)?,
             None => {}
         }
-        let row = OutputRow { script, value: found.value.to_sat(), height: Some(found.height), coinbase: found.coinbase, spent: None };
+        let row = OutputRow {
+            script,
+            value: found.value.to_sat(),
+            height: Some(found.height),
+            coinbase: found.coinbase,
+            spent: None,
+        };
         self.put_output(found.outpoint, Some(row))?;
         self.revisit_spender(&found.outpoint);
         self.draft.add_found(found.height, found.outpoint)
@@ -147,18 +200,39 @@ impl<V: View> Step<'_, V> {
     /// of that before we looked at its chain. It is in our chain all the same; its place in the block is not known.
     fn confirm_found(&mut self, found: &FoundOutput) -> Result<(), ApplyError> {
         let (txid, height) = (found.outpoint.txid, found.height);
-        let Some(tx) = self.draft.tx(&txid)?.map(|row| row.tx.clone()) else { return Ok(()) };
-        let Some(mut block) = self.draft.block(height)?.cloned() else { return Ok(()) };
+        let Some(tx) = self.draft.tx(&txid)?.map(|row| row.tx.clone()) else {
+            return Ok(());
+        };
+        let Some(mut block) = self.draft.block(height)?.cloned() else {
+            return Ok(());
+        };
         self.drop_unconfirmed_outputs(txid, &tx)?;
         for input in &tx.input {
-            let Some(row) = self.watched_output(&input.previous_output)?.filter(|row| row.spent.is_some_and(|spend| spend.txid == txid))
+            let Some(row) = self
+                .watched_output(&input.previous_output)?
+                .filter(|row| row.spent.is_some_and(|spend| spend.txid == txid))
             else {
                 continue;
             };
-            self.put_output(input.previous_output, Some(OutputRow { spent: Some(Spend { txid, height: Some(height) }), ..row }))?;
+            self.put_output(
+                input.previous_output,
+                Some(OutputRow {
+                    spent: Some(Spend {
+                        txid,
+                        height: Some(height),
+                    }),
+                    ..row
+                }),
+            )?;
         }
         self.tracker.mempool.remove(&txid);
-        let status = Status::Confirmed { block: BlockId { height, hash: block.hash }, position: u32::MAX };
+        let status = Status::Confirmed {
+            block: BlockId {
+                height,
+                hash: block.hash,
+            },
+            position: u32::MAX,
+        };
         self.record(txid, &tx, status, Vec::new())?;
         block.touched.push(txid);
         self.draft.put_block(height, Some(block))
@@ -166,11 +240,18 @@ impl<V: View> Step<'_, V> {
 
     /// Of a transaction that we held for unconfirmed and that is in an old block. Those of its outputs that are unspent are found with
     /// the unspent outputs of their scripts; the others were spent in a block since, and have no row until a history scan meets that.
-    pub fn drop_unconfirmed_outputs(&mut self, txid: Txid, tx: &Transaction) -> Result<(), ApplyError> {
+    pub fn drop_unconfirmed_outputs(
+        &mut self,
+        txid: Txid,
+        tx: &Transaction,
+    ) -> Result<(), ApplyError> {
         for (vout, output) in (0..).zip(&tx.output) {
             let outpoint = OutPoint { txid, vout };
             if self.watched_script(&output.script_pubkey)?.is_some()
-                && self.draft.output(&outpoint)?.is_some_and(|row| row.height.is_none())
+                && self
+                    .draft
+                    .output(&outpoint)?
+                    .is_some_and(|row| row.height.is_none())
             {
                 self.put_output(outpoint, None)?;
             }

@@ -44,10 +44,14 @@ pub fn open_websocket(daemon: &Daemon) -> TcpStream {
          Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n",
         daemon.port()
     );
-    socket.write_all(request.as_bytes()).expect("the daemon reads");
+    socket
+        .write_all(request.as_bytes())
+        .expect("the daemon reads");
     let (mut head, mut byte) = (Vec::new(), [0]);
     while !head.ends_with(b"\r\n\r\n") {
-        socket.read_exact(&mut byte).expect("the daemon answers the WebSocket handshake");
+        socket
+            .read_exact(&mut byte)
+            .expect("the daemon answers the WebSocket handshake");
         head.extend(byte);
     }
     let head = String::from_utf8_lossy(&head);
@@ -60,9 +64,17 @@ impl Client {
     pub fn connect(daemon: &Daemon) -> Self {
         let socket = open_websocket(daemon);
         let heard = Arc::new(Heard::default());
-        let writer = Arc::new(Mutex::new(WebSocket::from_raw_socket(clone(&socket), Role::Client, None)));
+        let writer = Arc::new(Mutex::new(WebSocket::from_raw_socket(
+            clone(&socket),
+            Role::Client,
+            None,
+        )));
         let client = Self {
-            reader: Some(spawn_reader(&socket, Arc::clone(&writer), Arc::clone(&heard))),
+            reader: Some(spawn_reader(
+                &socket,
+                Arc::clone(&writer),
+                Arc::clone(&heard),
+            )),
             writer,
             heard,
             socket,
@@ -84,7 +96,9 @@ impl Client {
     /// Sends one Engine.IO packet as it is.
     pub fn send(&self, packet: &str) {
         let mut writer = self.writer.lock().expect("no test panics while holding it");
-        writer.send(Message::text(packet)).expect("the daemon reads");
+        writer
+            .send(Message::text(packet))
+            .expect("the daemon reads");
     }
 
     pub fn emit(&self, name: &str, data: &Value) {
@@ -94,13 +108,20 @@ impl Client {
     /// Emits and waits for the acknowledgement: its first argument.
     pub fn ask(&self, name: &str, data: &Value) -> Value {
         let id = {
-            let mut next = self.next_ack.lock().expect("no test panics while holding it");
+            let mut next = self
+                .next_ack
+                .lock()
+                .expect("no test panics while holding it");
             *next += 1;
             *next
         };
         self.send(&format!("42{id}{}", json!([name, data])));
         self.wait(&format!("the acknowledgement of {name}"), |state| {
-            state.acks.iter().find(|(got, _)| *got == id).map(|(_, answer)| answer[0].clone())
+            state
+                .acks
+                .iter()
+                .find(|(got, _)| *got == id)
+                .map(|(_, answer)| answer[0].clone())
         })
     }
 
@@ -112,25 +133,47 @@ impl Client {
     /// The same, looking only at what came after the first `known` events of that name.
     pub fn event_after(&self, known: usize, name: &str, right: impl Fn(&Value) -> bool) -> Value {
         self.wait(&format!("a fitting {name}"), |state| {
-            let named = state.events.iter().filter(|(got, _)| got == name).skip(known);
-            named.map(|(_, data)| data).find(|data| right(data)).cloned()
+            let named = state
+                .events
+                .iter()
+                .filter(|(got, _)| got == name)
+                .skip(known);
+            named
+                .map(|(_, data)| data)
+                .find(|data| right(data))
+                .cloned()
         })
     }
 
     /// All events of that name up to now.
     pub fn all(&self, name: &str) -> Vec<Value> {
-        let state = self.heard.state.lock().expect("no test panics while holding it");
-        state.events.iter().filter(|(got, _)| got == name).map(|(_, data)| data.clone()).collect()
+        let state = self
+            .heard
+            .state
+            .lock()
+            .expect("no test panics while holding it");
+        state
+            .events
+            .iter()
+            .filter(|(got, _)| got == name)
+            .map(|(_, data)| data.clone())
+            .collect()
     }
 
     /// Waits until the daemon has ended this connection.
     pub fn wait_closed(&self) {
-        self.wait("the end of the connection", |state| state.closed.then_some(()));
+        self.wait("the end of the connection", |state| {
+            state.closed.then_some(())
+        });
     }
 
     fn wait<T>(&self, what: &str, mut look: impl FnMut(&State) -> Option<T>) -> T {
         let deadline = Instant::now() + DEADLINE;
-        let mut state = self.heard.state.lock().expect("no test panics while holding it");
+        let mut state = self
+            .heard
+            .state
+            .lock()
+            .expect("no test panics while holding it");
         loop {
             let malformed = state.malformed.clone();
             if let Some(found) = look(&state).filter(|_| malformed.is_none()) {
@@ -141,9 +184,16 @@ impl Client {
                 // Released first: whoever unwinds past us must not find it poisoned.
                 let (closed, events) = (state.closed, state.events.clone());
                 drop(state);
-                panic!("not within {DEADLINE:?}: {what}. Closed: {closed}. Malformed: {malformed:?}. Heard: {events:#?}");
+                panic!(
+                    "not within {DEADLINE:?}: {what}. Closed: {closed}. Malformed: {malformed:?}. Heard: {events:#?}"
+                );
             }
-            state = self.heard.changed.wait_timeout(state, left).expect("no test panics while holding it").0;
+            state = self
+                .heard
+                .changed
+                .wait_timeout(state, left)
+                .expect("no test panics while holding it")
+                .0;
         }
     }
 }
@@ -162,7 +212,11 @@ fn clone(socket: &TcpStream) -> TcpStream {
 }
 
 /// Reading and writing are two WebSocket values on one socket: each uses only its half.
-fn spawn_reader(socket: &TcpStream, writer: Arc<Mutex<WebSocket<TcpStream>>>, heard: Arc<Heard>) -> JoinHandle<()> {
+fn spawn_reader(
+    socket: &TcpStream,
+    writer: Arc<Mutex<WebSocket<TcpStream>>>,
+    heard: Arc<Heard>,
+) -> JoinHandle<()> {
     let mut reader = WebSocket::from_raw_socket(clone(socket), Role::Client, None);
     std::thread::spawn(move || {
         loop {
@@ -173,14 +227,24 @@ fn spawn_reader(socket: &TcpStream, writer: Arc<Mutex<WebSocket<TcpStream>>>, he
                 Err(Error::Io(error)) if error.kind() == ErrorKind::Interrupted => continue,
                 Err(_) => break,
             };
-            if message.as_str() == "2" && writer.lock().expect("no test panics while holding it").send(Message::text("3")).is_err() {
+            if message.as_str() == "2"
+                && writer
+                    .lock()
+                    .expect("no test panics while holding it")
+                    .send(Message::text("3"))
+                    .is_err()
+            {
                 break;
             }
             let mut state = heard.state.lock().expect("no test panics while holding it");
             state.hear(message.as_str());
             heard.changed.notify_all();
         }
-        heard.state.lock().expect("no test panics while holding it").closed = true;
+        heard
+            .state
+            .lock()
+            .expect("no test panics while holding it")
+            .closed = true;
         heard.changed.notify_all();
     })
 }
@@ -211,7 +275,8 @@ impl State {
 
     fn hear_ack(&mut self, text: &str) -> Option<()> {
         let (id, data) = text.split_at(text.find('[')?);
-        self.acks.push((id.parse().ok()?, serde_json::from_str(data).ok()?));
+        self.acks
+            .push((id.parse().ok()?, serde_json::from_str(data).ok()?));
         Some(())
     }
 }

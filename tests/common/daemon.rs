@@ -43,30 +43,57 @@ impl Daemon {
 
     /// Starts it, waiting only until it listens.
     pub fn launched(node: &Node, settings: &[(&str, &str)]) -> Self {
-        let folder = tempfile::Builder::new().prefix("satwatch-daemon-").tempdir().expect("a temporary folder can be made");
+        let folder = tempfile::Builder::new()
+            .prefix("satwatch-daemon-")
+            .tempdir()
+            .expect("a temporary folder can be made");
         let store = folder.path().join("store").display().to_string();
         let mut all = vec![
             (String::from("server.listen"), String::from("127.0.0.1:0")),
             (String::from("log.level"), String::from("debug")),
             (String::from("store.path"), store),
             (String::from("bitcoind.rpc_url"), node.rpc_url()),
-            (String::from("bitcoind.cookie_file"), node.cookie_file().display().to_string()),
+            (
+                String::from("bitcoind.cookie_file"),
+                node.cookie_file().display().to_string(),
+            ),
         ];
-        all.extend(settings.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())));
-        let config = ureq::Agent::config_builder().http_status_as_error(false).timeout_global(Some(Duration::from_secs(60)));
+        all.extend(
+            settings
+                .iter()
+                .map(|(name, value)| ((*name).to_owned(), (*value).to_owned())),
+        );
+        let config = ureq::Agent::config_builder()
+            .http_status_as_error(false)
+            .timeout_global(Some(Duration::from_secs(60)));
         // A daemon may close a connection after an error; a fresh one a request keeps tests independent of that.
         let agent = config.max_idle_connections(0).build().new_agent();
-        let mut daemon = Self { folder, settings: all, process: None, port: 0, agent };
+        let mut daemon = Self {
+            folder,
+            settings: all,
+            process: None,
+            port: 0,
+            agent,
+        };
         daemon.launch();
         daemon
     }
 
     fn launch(&mut self) {
         let log = File::create(self.log_path()).expect("the folder is ours");
-        self.process = Some(self.command().stdout(Stdio::null()).stderr(log).spawn().expect("cargo has built the binary"));
+        self.process = Some(
+            self.command()
+                .stdout(Stdio::null())
+                .stderr(log)
+                .spawn()
+                .expect("cargo has built the binary"),
+        );
         self.port = wait_until("the log line that names the port", || {
             if let Some(status) = self.exited() {
-                panic!("the daemon ended at its start with {status}:\n{}", self.log());
+                panic!(
+                    "the daemon ended at its start with {status}:\n{}",
+                    self.log()
+                );
             }
             port_in(&self.log())
         });
@@ -80,19 +107,34 @@ impl Daemon {
             last = answer.text;
             (answer.status == 200).then_some(())
         });
-        assert!(ready.is_some(), "the daemon never became ready: {last}\n{}", self.log());
+        assert!(
+            ready.is_some(),
+            "the daemon never became ready: {last}\n{}",
+            self.log()
+        );
     }
 
     /// Ends it as an operator does and checks that it says 0.
     pub fn stop(&mut self) {
         let status = self.terminate();
-        assert!(status.success(), "SIGTERM ended the daemon with {status}:\n{}", self.log());
+        assert!(
+            status.success(),
+            "SIGTERM ended the daemon with {status}:\n{}",
+            self.log()
+        );
     }
 
     fn terminate(&mut self) -> ExitStatus {
         let mut child = self.process.take().expect("the daemon runs");
-        let sent = Command::new("kill").args(["-TERM", &child.id().to_string()]).status().expect("kill can be run");
-        assert!(sent.success(), "the daemon had already ended:\n{}", self.log());
+        let sent = Command::new("kill")
+            .args(["-TERM", &child.id().to_string()])
+            .status()
+            .expect("kill can be run");
+        assert!(
+            sent.success(),
+            "the daemon had already ended:\n{}",
+            self.log()
+        );
         child.wait().expect("the daemon is our child")
     }
 
@@ -116,24 +158,35 @@ impl Daemon {
 
     /// Runs another daemon with the same settings until it ends; what it said.
     pub fn second(&self) -> Output {
-        self.command().stdout(Stdio::piped()).stderr(Stdio::piped()).output().expect("cargo has built the binary")
+        self.command()
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .output()
+            .expect("cargo has built the binary")
     }
 
     fn command(&self) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_satwatch"));
-        for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("SATWATCH")) {
+        for (name, _) in
+            std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("SATWATCH"))
+        {
             command.env_remove(name);
         }
         for (name, value) in &self.settings {
             command.env(twin(name), value);
         }
         // The folder has no settings.toml, so the defaults are the built-in ones.
-        command.arg("run").current_dir(self.folder.path()).stdin(Stdio::null());
+        command
+            .arg("run")
+            .current_dir(self.folder.path())
+            .stdin(Stdio::null());
         command
     }
 
     fn exited(&mut self) -> Option<ExitStatus> {
-        self.process.as_mut().and_then(|child| child.try_wait().expect("the daemon is our child"))
+        self.process
+            .as_mut()
+            .and_then(|child| child.try_wait().expect("the daemon is our child"))
     }
 
     /// The running process.
@@ -167,20 +220,43 @@ impl Daemon {
 
     /// POST with a JSON body.
     pub fn post(&self, path: &str, body: &Value) -> Answer {
-        self.request("POST", path, &[("Content-Type", "application/json")], Some(body.to_string().as_bytes()))
+        self.request(
+            "POST",
+            path,
+            &[("Content-Type", "application/json")],
+            Some(body.to_string().as_bytes()),
+        )
     }
 
-    pub fn request(&self, method: &str, path: &str, headers: &[(&str, &str)], body: Option<&[u8]>) -> Answer {
-        let mut request = ureq::http::Request::builder().method(method).uri(format!("{}{path}", self.url()));
+    pub fn request(
+        &self,
+        method: &str,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: Option<&[u8]>,
+    ) -> Answer {
+        let mut request = ureq::http::Request::builder()
+            .method(method)
+            .uri(format!("{}{path}", self.url()));
         for (name, value) in headers {
             request = request.header(*name, *value);
         }
         let sent = match body {
-            Some(body) => self.agent.run(request.body(body).expect("the test's request is well-formed")),
-            None => self.agent.run(request.body(()).expect("the test's request is well-formed")),
+            Some(body) => self.agent.run(
+                request
+                    .body(body)
+                    .expect("the test's request is well-formed"),
+            ),
+            None => self
+                .agent
+                .run(request.body(()).expect("the test's request is well-formed")),
         };
-        let mut answer = sent.unwrap_or_else(|error| panic!("{method} {path}: {error}\n{}", self.log()));
-        let text = answer.body_mut().read_to_string().expect("the answer is text");
+        let mut answer =
+            sent.unwrap_or_else(|error| panic!("{method} {path}: {error}\n{}", self.log()));
+        let text = answer
+            .body_mut()
+            .read_to_string()
+            .expect("the answer is text");
         Answer {
             status: answer.status().as_u16(),
             headers: answer.headers().clone(),
@@ -198,7 +274,9 @@ impl Daemon {
 
     /// Waits until all is known about what the address had when it was added.
     pub fn wait_complete(&self, address: &str) {
-        wait_until("the confirmed balance from before is found", || (self.balance(address)["coverage"]["complete"] == true).then_some(()));
+        wait_until("the confirmed balance from before is found", || {
+            (self.balance(address)["coverage"]["complete"] == true).then_some(())
+        });
     }
 
     /// The body of `GET /balance/{address}`.
@@ -210,8 +288,11 @@ impl Daemon {
 
     /// All that REST says of an address, without the place in the log and the time.
     pub fn state(&self, address: &str) -> [Value; 3] {
-        let paths =
-            [format!("/balance/{address}"), format!("/transactions/{address}?limit=1000"), format!("/utxos/{address}?include_spent=true")];
+        let paths = [
+            format!("/balance/{address}"),
+            format!("/transactions/{address}?limit=1000"),
+            format!("/utxos/{address}?include_spent=true"),
+        ];
         paths.map(|path| {
             let mut answer = self.get(&path).json;
             for volatile in ["cursor", "last_updated"] {
@@ -226,15 +307,22 @@ impl Daemon {
         let mut last = Value::Null;
         let right = super::wait_for(super::DEADLINE, || {
             last = self.balance(address);
-            (last["confirmed_balance"] == confirmed && last["unconfirmed_balance"] == unconfirmed).then_some(())
+            (last["confirmed_balance"] == confirmed && last["unconfirmed_balance"] == unconfirmed)
+                .then_some(())
         });
-        assert!(right.is_some(), "expected {confirmed} confirmed and {unconfirmed} unconfirmed, got {last}\n{}", self.log());
+        assert!(
+            right.is_some(),
+            "expected {confirmed} confirmed and {unconfirmed} unconfirmed, got {last}\n{}",
+            self.log()
+        );
     }
 
     /// Waits until the daemon's tip is the node's.
     pub fn wait_tip(&self, node: &Node) {
         let tip = node.tip();
-        wait_until("the daemon follows to the node's tip", || (self.get("/status").json["tip"]["hash"] == *tip).then_some(()));
+        wait_until("the daemon follows to the node's tip", || {
+            (self.get("/status").json["tip"]["hash"] == *tip).then_some(())
+        });
     }
 }
 
@@ -242,7 +330,11 @@ impl Drop for Daemon {
     fn drop(&mut self) {
         if std::thread::panicking() {
             for path in ["/status", "/events?limit=1000"] {
-                let told = self.agent.get(format!("{}{path}", self.url())).call().and_then(|mut answer| answer.body_mut().read_to_string());
+                let told = self
+                    .agent
+                    .get(format!("{}{path}", self.url()))
+                    .call()
+                    .and_then(|mut answer| answer.body_mut().read_to_string());
                 eprintln!("--- the daemon's {path}\n{told:?}");
             }
         }
@@ -251,7 +343,10 @@ impl Drop for Daemon {
             let _ = child.wait();
         }
         if std::thread::panicking() {
-            eprintln!("--- the daemon's log\n{}--- end of the daemon's log", self.log());
+            eprintln!(
+                "--- the daemon's log\n{}--- end of the daemon's log",
+                self.log()
+            );
         }
     }
 }
@@ -267,5 +362,7 @@ fn port_in(log: &str) -> Option<u16> {
     let (_, rest) = rest.split_once(':')?;
     let digits = rest.split(|c: char| !c.is_ascii_digit()).next()?;
     // A number that ends with the text may be half a number.
-    (rest.len() > digits.len()).then(|| digits.parse().ok()).flatten()
+    (rest.len() > digits.len())
+        .then(|| digits.parse().ok())
+        .flatten()
 }

@@ -35,14 +35,32 @@ impl Feed {
         let context = zmq::Context::new();
         let input = context.socket(zmq::SUB).expect("a socket can be made");
         input.set_rcvhwm(0).expect("a fresh socket takes options");
-        input.set_rcvtimeo(50).expect("a fresh socket takes options");
-        input.set_subscribe(b"").expect("a fresh socket takes options");
-        input.connect(&node.zmq_endpoint()).expect("the endpoint is well-formed");
+        input
+            .set_rcvtimeo(50)
+            .expect("a fresh socket takes options");
+        input
+            .set_subscribe(b"")
+            .expect("a fresh socket takes options");
+        input
+            .connect(&node.zmq_endpoint())
+            .expect("the endpoint is well-formed");
         let (orders, inbox) = channel();
-        let mut line = Line { output: bind(&context, &endpoint), context, endpoint: endpoint.clone(), fate, bases: None, inbox };
+        let mut line = Line {
+            output: bind(&context, &endpoint),
+            context,
+            endpoint: endpoint.clone(),
+            fate,
+            bases: None,
+            inbox,
+        };
         let ended = Arc::clone(&end);
         let thread = std::thread::spawn(move || line.run(&input, &ended));
-        Self { endpoint, end, orders, thread: Some(thread) }
+        Self {
+            endpoint,
+            end,
+            orders,
+            thread: Some(thread),
+        }
     }
 
     /// A line that loses nothing for now.
@@ -56,7 +74,12 @@ impl Feed {
 
     /// The settings that make a daemon listen here.
     pub fn settings(&self) -> [(&'static str, &str); 3] {
-        ["bitcoind.zmq_rawtx", "bitcoind.zmq_rawblock", "bitcoind.zmq_sequence"].map(|name| (name, self.endpoint()))
+        [
+            "bitcoind.zmq_rawtx",
+            "bitcoind.zmq_rawblock",
+            "bitcoind.zmq_sequence",
+        ]
+        .map(|name| (name, self.endpoint()))
     }
 
     /// What becomes of messages from now on.
@@ -76,7 +99,9 @@ impl Feed {
 
     /// Sends these frames as a message of its own.
     pub fn inject(&self, frames: &[&[u8]]) {
-        self.order(Order::Inject(frames.iter().map(|frame| frame.to_vec()).collect()));
+        self.order(Order::Inject(
+            frames.iter().map(|frame| frame.to_vec()).collect(),
+        ));
     }
 
     /// Ends the daemon's connection and takes none until [`Self::mend`]; what comes meanwhile is lost.
@@ -94,7 +119,9 @@ impl Feed {
     }
 
     fn order(&self, order: Order) {
-        self.orders.send(order).expect("the line runs as long as this value lives");
+        self.orders
+            .send(order)
+            .expect("the line runs as long as this value lives");
     }
 }
 
@@ -147,15 +174,23 @@ impl Line {
             Order::Cut => self.output = None,
             Order::Mend => {
                 // The old socket lets go of the port a moment after it was closed.
-                self.output = Some(super::wait_until("the port is free again", || bind(&self.context, &self.endpoint)));
+                self.output = Some(super::wait_until("the port is free again", || {
+                    bind(&self.context, &self.endpoint)
+                }));
             }
             Order::CountAnew => self.bases = Some(Default::default()),
         }
     }
 
     fn pass(&mut self, mut frames: Vec<Vec<u8>>) {
-        let topic = frames.first().map(|topic| String::from_utf8_lossy(topic).into_owned()).unwrap_or_default();
-        let counter = frames.last().and_then(|bytes| <[u8; 4]>::try_from(bytes.as_slice()).ok()).map_or(0, u32::from_le_bytes);
+        let topic = frames
+            .first()
+            .map(|topic| String::from_utf8_lossy(topic).into_owned())
+            .unwrap_or_default();
+        let counter = frames
+            .last()
+            .and_then(|bytes| <[u8; 4]>::try_from(bytes.as_slice()).ok())
+            .map_or(0, u32::from_le_bytes);
         if let (Some(bases), Some(last)) = (&mut self.bases, frames.last_mut()) {
             let base = *bases.entry(topic.clone()).or_insert(counter);
             *last = counter.wrapping_sub(base).to_le_bytes().to_vec();

@@ -12,10 +12,18 @@ use super::Daemon;
 pub fn read(daemon: &Daemon) -> Vec<Value> {
     let mut events: Vec<Value> = Vec::new();
     loop {
-        let after = events.last().map_or(String::new(), |event| format!("&after={}", event["cursor"].as_str().expect("a cursor is text")));
+        let after = events.last().map_or(String::new(), |event| {
+            format!(
+                "&after={}",
+                event["cursor"].as_str().expect("a cursor is text")
+            )
+        });
         let page = daemon.get(&format!("/events?limit=1000{after}"));
         assert_eq!(page.status, 200, "{}", page.text);
-        let page = page.json["events"].as_array().cloned().expect("a list of events");
+        let page = page.json["events"]
+            .as_array()
+            .cloned()
+            .expect("a list of events");
         if page.is_empty() {
             return events;
         }
@@ -30,12 +38,19 @@ pub fn check(daemon: &Daemon) -> Vec<Value> {
     let mut balances: HashMap<String, Value> = HashMap::new();
     let mut statuses: HashMap<(String, String), String> = HashMap::new();
     let mut amounts: HashMap<(String, String), [Value; 2]> = HashMap::new();
-    let scanned: HashSet<String> =
-        events.iter().filter(|event| event["event"] == "scan_complete").map(|event| word(&event["data"]["address"])).collect();
+    let scanned: HashSet<String> = events
+        .iter()
+        .filter(|event| event["event"] == "scan_complete")
+        .map(|event| word(&event["data"]["address"]))
+        .collect();
     let mut last = 0;
     for event in &events {
         last += 1;
-        assert_eq!(number(&event["cursor"]), last, "numbers rise by one: {event}");
+        assert_eq!(
+            number(&event["cursor"]),
+            last,
+            "numbers rise by one: {event}"
+        );
         let data = &event["data"];
         let address = word(&data["address"]);
         match event["event"].as_str().expect("an event has a name") {
@@ -52,14 +67,30 @@ pub fn check(daemon: &Daemon) -> Vec<Value> {
                 let found = previous == "confirmed" && scanned.contains(&address);
                 let key = (address, word(&data["txid"]));
                 let corrected = amounts.insert(key.clone(), moved(data)) != Some(moved(data));
-                let before = statuses.insert(key, status.clone()).or(found.then(|| previous.clone()));
-                assert_eq!(before, Some(previous.clone()), "starts where the one before ended: {event}");
-                assert!(legal(&previous, &status, corrected), "{previous} cannot become {status}: {event}");
+                let before = statuses
+                    .insert(key, status.clone())
+                    .or(found.then(|| previous.clone()));
+                assert_eq!(
+                    before,
+                    Some(previous.clone()),
+                    "starts where the one before ended: {event}"
+                );
+                assert!(
+                    legal(&previous, &status, corrected),
+                    "{previous} cannot become {status}: {event}"
+                );
             }
             "balance_change" => {
                 let before = balances.insert(address, data["new_balance"].clone());
-                assert_eq!(before.unwrap_or(Value::from(0)), data["old_balance"], "starts where the one before ended: {event}");
-                assert_ne!(data["old_balance"], data["new_balance"], "a change changes: {event}");
+                assert_eq!(
+                    before.unwrap_or(Value::from(0)),
+                    data["old_balance"],
+                    "starts where the one before ended: {event}"
+                );
+                assert_ne!(
+                    data["old_balance"], data["new_balance"],
+                    "a change changes: {event}"
+                );
             }
             // If it comes back, it is new.
             "unwatched" => {
@@ -71,13 +102,21 @@ pub fn check(daemon: &Daemon) -> Vec<Value> {
         }
     }
     for (address, balance) in &balances {
-        assert_eq!(daemon.balance(address)["balance"], *balance, "the last balance told of {address} is its balance");
+        assert_eq!(
+            daemon.balance(address)["balance"],
+            *balance,
+            "the last balance told of {address} is its balance"
+        );
     }
     check_history(daemon, &statuses, &scanned);
     events
 }
 
-fn check_history(daemon: &Daemon, statuses: &HashMap<(String, String), String>, scanned: &HashSet<String>) {
+fn check_history(
+    daemon: &Daemon,
+    statuses: &HashMap<(String, String), String>,
+    scanned: &HashSet<String>,
+) {
     let mut addresses: Vec<&String> = statuses.keys().map(|(address, _)| address).collect();
     addresses.sort();
     addresses.dedup();
@@ -89,8 +128,13 @@ fn check_history(daemon: &Daemon, statuses: &HashMap<(String, String), String>, 
             assert_eq!(page.status, 200, "{}", page.text);
             for transaction in page.json["transactions"].as_array().expect("a list") {
                 let told = statuses.get(&(address.clone(), word(&transaction["txid"])));
-                let found = told.is_none() && transaction["status"] == "confirmed" && scanned.contains(address);
-                assert!(found || told == Some(&word(&transaction["status"])), "the last status told is the status: {told:?} {transaction}");
+                let found = told.is_none()
+                    && transaction["status"] == "confirmed"
+                    && scanned.contains(address);
+                assert!(
+                    found || told == Some(&word(&transaction["status"])),
+                    "the last status told is the status: {told:?} {transaction}"
+                );
                 listed += usize::from(!found);
             }
             match page.json["next"].as_str() {
@@ -98,14 +142,25 @@ fn check_history(daemon: &Daemon, statuses: &HashMap<(String, String), String>, 
                 None => break,
             }
         }
-        assert_eq!(listed, statuses.keys().filter(|(other, _)| other == address).count(), "all that was told of {address} is listed");
+        assert_eq!(
+            listed,
+            statuses
+                .keys()
+                .filter(|(other, _)| other == address)
+                .count(),
+            "all that was told of {address} is listed"
+        );
     }
 }
 
 /// The number in a cursor.
 pub fn number(cursor: &Value) -> u64 {
     let cursor = cursor.as_str().expect("a cursor is text");
-    cursor.rsplit('-').next().and_then(|number| number.parse().ok()).expect("a cursor ends with a number")
+    cursor
+        .rsplit('-')
+        .next()
+        .and_then(|number| number.parse().ok())
+        .expect("a cursor ends with a number")
 }
 
 fn word(value: &Value) -> String {

@@ -35,7 +35,13 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Self {
-        Self { topics: &["rawblock", "rawtx", "sequence"], hwm: 0, p2p: false, blocks: 125, extra: Vec::new() }
+        Self {
+            topics: &["rawblock", "rawtx", "sequence"],
+            hwm: 0,
+            p2p: false,
+            blocks: 125,
+            extra: Vec::new(),
+        }
     }
 }
 
@@ -72,10 +78,23 @@ impl Node {
     }
 
     pub fn with(options: Options) -> Self {
-        let folder = tempfile::Builder::new().prefix("satwatch-node-").tempdir().expect("a temporary folder can be made");
-        let config = ureq::Agent::config_builder().http_status_as_error(false).timeout_global(Some(Duration::from_secs(120)));
+        let folder = tempfile::Builder::new()
+            .prefix("satwatch-node-")
+            .tempdir()
+            .expect("a temporary folder can be made");
+        let config = ureq::Agent::config_builder()
+            .http_status_as_error(false)
+            .timeout_global(Some(Duration::from_secs(120)));
         let agent = config.build().new_agent();
-        let mut node = Self { folder, options, rpc_port: 0, zmq_port: 0, p2p_port: 0, process: Mutex::new(None), agent };
+        let mut node = Self {
+            folder,
+            options,
+            rpc_port: 0,
+            zmq_port: 0,
+            p2p_port: 0,
+            process: Mutex::new(None),
+            agent,
+        };
         // Somebody else may take a port between our look and the node's start.
         let started = (0..5).any(|_| {
             (node.rpc_port, node.zmq_port, node.p2p_port) = (free_port(), free_port(), free_port());
@@ -83,7 +102,10 @@ impl Node {
         });
         assert!(started, "bitcoind does not start: {}", node.log());
         for wallet in [PAYER, OWNER] {
-            node.rpc("createwallet", json!([wallet, false, false, "", false, true, true]));
+            node.rpc(
+                "createwallet",
+                json!([wallet, false, false, "", false, true, true]),
+            );
         }
         if node.options.blocks > 0 {
             node.mine(node.options.blocks);
@@ -95,36 +117,69 @@ impl Node {
     fn launch(&self, once: &[&str]) -> bool {
         let output = File::create(self.folder.path().join("output")).expect("the folder is ours");
         let mut command = Command::new(bitcoind());
-        command.arg(format!("-datadir={}", self.folder.path().display())).args(["-regtest", "-server", "-rest=1"]);
-        command.args(["-dnsseed=0", "-fixedseeds=0", "-fallbackfee=0.0002", "-printtoconsole=0", "-dbcache=16", "-par=1"]);
-        command.args(["-checkmempool=0", "-checkblockindex=0"]).arg(format!("-rpcport={}", self.rpc_port));
+        command
+            .arg(format!("-datadir={}", self.folder.path().display()))
+            .args(["-regtest", "-server", "-rest=1"]);
+        command.args([
+            "-dnsseed=0",
+            "-fixedseeds=0",
+            "-fallbackfee=0.0002",
+            "-printtoconsole=0",
+            "-dbcache=16",
+            "-par=1",
+        ]);
+        command
+            .args(["-checkmempool=0", "-checkblockindex=0"])
+            .arg(format!("-rpcport={}", self.rpc_port));
         match self.options.p2p {
-            true => command.args(["-listen=1", "-discover=0"]).arg(format!("-bind=127.0.0.1:{}", self.p2p_port)),
+            true => command
+                .args(["-listen=1", "-discover=0"])
+                .arg(format!("-bind=127.0.0.1:{}", self.p2p_port)),
             false => command.arg("-listen=0"),
         };
         for topic in self.options.topics {
-            command.arg(format!("-zmqpub{topic}={}", self.zmq_endpoint())).arg(format!("-zmqpub{topic}hwm={}", self.options.hwm));
+            command
+                .arg(format!("-zmqpub{topic}={}", self.zmq_endpoint()))
+                .arg(format!("-zmqpub{topic}hwm={}", self.options.hwm));
         }
         command.args(&self.options.extra).args(once);
         let errors = output.try_clone().expect("a file handle can be cloned");
-        let child = command.stdin(Stdio::null()).stdout(output).stderr(errors).spawn().expect("the bitcoind that node.sh found can be run");
-        *self.process.lock().expect("no test panics while holding it") = Some(child);
+        let child = command
+            .stdin(Stdio::null())
+            .stdout(output)
+            .stderr(errors)
+            .spawn()
+            .expect("the bitcoind that node.sh found can be run");
+        *self
+            .process
+            .lock()
+            .expect("no test panics while holding it") = Some(child);
         let answers = wait_for(super::DEADLINE, || {
             let ended = !self.is_running();
             (ended || self.try_rpc("getblockchaininfo", json!([])).is_ok()).then_some(!ended)
         });
-        answers.unwrap_or(false) && (self.options.topics.is_empty() || self.rpc("getzmqnotifications", json!([])) != json!([]))
+        answers.unwrap_or(false)
+            && (self.options.topics.is_empty()
+                || self.rpc("getzmqnotifications", json!([])) != json!([]))
     }
 
     pub fn is_running(&self) -> bool {
-        let mut process = self.process.lock().expect("no test panics while holding it");
-        process.as_mut().is_some_and(|child| child.try_wait().is_ok_and(|status| status.is_none()))
+        let mut process = self
+            .process
+            .lock()
+            .expect("no test panics while holding it");
+        process
+            .as_mut()
+            .is_some_and(|child| child.try_wait().is_ok_and(|status| status.is_none()))
     }
 
     /// Ends the node cleanly and waits until it is gone; its chain and mempool stay in the folder.
     pub fn stop(&self) {
         let _ = self.try_rpc("stop", json!([]));
-        let mut process = self.process.lock().expect("no test panics while holding it");
+        let mut process = self
+            .process
+            .lock()
+            .expect("no test panics while holding it");
         if let Some(mut child) = process.take() {
             child.wait().expect("the node is our child");
         }
@@ -132,7 +187,10 @@ impl Node {
 
     /// Ends the node without any warning and waits until it is gone.
     pub fn kill(&self) {
-        let mut process = self.process.lock().expect("no test panics while holding it");
+        let mut process = self
+            .process
+            .lock()
+            .expect("no test panics while holding it");
         if let Some(mut child) = process.take() {
             child.kill().expect("the node is our child");
             child.wait().expect("the node is our child");
@@ -146,7 +204,11 @@ impl Node {
 
     /// The same with further arguments for this one run.
     pub fn restart_with(&self, once: &[&str]) {
-        assert!(self.launch(once), "bitcoind does not start again: {}", self.log());
+        assert!(
+            self.launch(once),
+            "bitcoind does not start again: {}",
+            self.log()
+        );
     }
 
     /// Stops every thread of the process: it answers nothing, and its connections stay open.
@@ -159,9 +221,19 @@ impl Node {
     }
 
     fn signal(&self, signal: &str) {
-        let process = self.process.lock().expect("no test panics while holding it");
+        let process = self
+            .process
+            .lock()
+            .expect("no test panics while holding it");
         let pid = process.as_ref().expect("the node runs").id().to_string();
-        assert!(Command::new("kill").args([signal, &pid]).status().expect("kill can be run").success(), "the node had ended");
+        assert!(
+            Command::new("kill")
+                .args([signal, &pid])
+                .status()
+                .expect("kill can be run")
+                .success(),
+            "the node had ended"
+        );
     }
 
     /// Connects to another node, which must listen (`p2p`), and waits until both have the same chain.
@@ -181,7 +253,9 @@ impl Node {
     /// Ends its connections to other nodes, and takes no new ones until [`Self::connect`].
     pub fn part(&self) {
         self.rpc("setnetworkactive", json!([false]));
-        wait_until("the node is alone", || (self.rpc("getconnectioncount", json!([])) == 0).then_some(()));
+        wait_until("the node is alone", || {
+            (self.rpc("getconnectioncount", json!([])) == 0).then_some(())
+        });
     }
 
     /// Where it publishes.
@@ -208,12 +282,15 @@ impl Node {
 
     /// Asks the node; panics with its words when it refuses.
     pub fn rpc(&self, method: &str, params: Value) -> Value {
-        let answer = wait_until("the end of another scan", || match self.try_rpc(method, params.clone()) {
-            // The daemon's; a node makes one at a time.
-            Err(error) if error.message.contains("Scan already in progress") => None,
-            answer => Some(answer),
+        let answer = wait_until("the end of another scan", || {
+            match self.try_rpc(method, params.clone()) {
+                // The daemon's; a node makes one at a time.
+                Err(error) if error.message.contains("Scan already in progress") => None,
+                answer => Some(answer),
+            }
         });
-        answer.unwrap_or_else(|error| panic!("{method} {params}: {} ({})", error.message, error.code))
+        answer
+            .unwrap_or_else(|error| panic!("{method} {params}: {} ({})", error.message, error.code))
     }
 
     /// Asks the wallet that owns the watched addresses.
@@ -228,7 +305,8 @@ impl Node {
 
     fn wallet(&self, wallet: &str, method: &str, params: Value) -> Value {
         let answer = self.ask(&format!("/wallet/{wallet}"), method, params.clone());
-        answer.unwrap_or_else(|error| panic!("{method} {params}: {} ({})", error.message, error.code))
+        answer
+            .unwrap_or_else(|error| panic!("{method} {params}: {} ({})", error.message, error.code))
     }
 
     /// Asks the node. `code` is 0 when it could not be asked at all.
@@ -238,14 +316,26 @@ impl Node {
 
     fn ask(&self, path: &str, method: &str, params: Value) -> Result<Value, RpcError> {
         let silent = |message: String| RpcError { code: 0, message };
-        let cookie = fs::read_to_string(self.cookie_file()).map_err(|error| silent(error.to_string()))?;
+        let cookie =
+            fs::read_to_string(self.cookie_file()).map_err(|error| silent(error.to_string()))?;
         let login = base64::engine::general_purpose::STANDARD.encode(cookie.trim());
         let request = json!({ "jsonrpc": "1.0", "id": 0, "method": method, "params": params });
-        let answer = self.agent.post(format!("{}{path}", self.rpc_url())).header("Authorization", format!("Basic {login}"));
-        let mut answer = answer.send(request.to_string()).map_err(|error| silent(error.to_string()))?;
+        let answer = self
+            .agent
+            .post(format!("{}{path}", self.rpc_url()))
+            .header("Authorization", format!("Basic {login}"));
+        let mut answer = answer
+            .send(request.to_string())
+            .map_err(|error| silent(error.to_string()))?;
         let status = answer.status();
-        let text = answer.body_mut().with_config().limit(256 << 20).read_to_string().map_err(|error| silent(error.to_string()))?;
-        let answer: Value = serde_json::from_str(&text).map_err(|_| silent(format!("HTTP {status}: {text}")))?;
+        let text = answer
+            .body_mut()
+            .with_config()
+            .limit(256 << 20)
+            .read_to_string()
+            .map_err(|error| silent(error.to_string()))?;
+        let answer: Value =
+            serde_json::from_str(&text).map_err(|_| silent(format!("HTTP {status}: {text}")))?;
         match &answer["error"] {
             Value::Null => Ok(answer["result"].clone()),
             error => Err(RpcError {
@@ -264,7 +354,11 @@ impl Node {
     pub fn pay(&self, address: &str, satoshi: i64) -> String {
         let txid = text(self.payer("sendtoaddress", json!([address, bitcoin(satoshi)])));
         // A wallet also answers with the id of a transaction that its own node did not take.
-        assert!(self.in_mempool(&txid), "the node did not take the payment {txid}: {}", self.log());
+        assert!(
+            self.in_mempool(&txid),
+            "the node did not take the payment {txid}: {}",
+            self.log()
+        );
         txid
     }
 
@@ -272,19 +366,41 @@ impl Node {
     pub fn coin(&self, satoshi: i64) -> Coin {
         let minimum = json!([1, 9_999_999, [], true, { "minimumAmount": bitcoin(satoshi) }]);
         let coins = self.payer("listunspent", minimum);
-        let coin = coins.as_array().and_then(|coins| coins.first()).unwrap_or_else(|| panic!("the payer has no coin of {satoshi}"));
+        let coin = coins
+            .as_array()
+            .and_then(|coins| coins.first())
+            .unwrap_or_else(|| panic!("the payer has no coin of {satoshi}"));
         let value = coin["amount"].as_f64().expect("an amount is a number");
-        Coin { outpoint: (text(coin["txid"].clone()), coin["vout"].as_u64().expect("a number")), satoshi: (value * 1e8).round() as i64 }
+        Coin {
+            outpoint: (
+                text(coin["txid"].clone()),
+                coin["vout"].as_u64().expect("a number"),
+            ),
+            satoshi: (value * 1e8).round() as i64,
+        }
     }
 
     /// A signed, replaceable transaction over outputs of both wallets, as hex; what the outputs leave over is the fee.
     pub fn signed(&self, inputs: &[(String, u64)], outputs: &[(&str, i64)]) -> String {
-        let inputs: Vec<_> = inputs.iter().map(|(txid, vout)| json!({ "txid": txid, "vout": vout, "sequence": 0xffff_fffd_u32 })).collect();
-        let outputs: Vec<_> = outputs.iter().map(|(address, satoshi)| json!({ *address: bitcoin(*satoshi) })).collect();
+        let inputs: Vec<_> = inputs
+            .iter()
+            .map(|(txid, vout)| json!({ "txid": txid, "vout": vout, "sequence": 0xffff_fffd_u32 }))
+            .collect();
+        let outputs: Vec<_> = outputs
+            .iter()
+            .map(|(address, satoshi)| json!({ *address: bitcoin(*satoshi) }))
+            .collect();
         let raw = self.rpc("createrawtransaction", json!([inputs, outputs]));
         let half = self.payer("signrawtransactionwithwallet", json!([raw]));
-        let whole = if half["complete"] == true { half } else { self.owner("signrawtransactionwithwallet", json!([half["hex"]])) };
-        assert_eq!(whole["complete"], true, "both wallets together can sign: {whole}");
+        let whole = if half["complete"] == true {
+            half
+        } else {
+            self.owner("signrawtransactionwithwallet", json!([half["hex"]]))
+        };
+        assert_eq!(
+            whole["complete"], true,
+            "both wallets together can sign: {whole}"
+        );
         text(whole["hex"].clone())
     }
 
@@ -292,7 +408,10 @@ impl Node {
     pub fn payment(&self, coin: &Coin, address: &str, satoshi: i64) -> String {
         const FEE: i64 = 10_000;
         let back = text(self.payer("getrawchangeaddress", json!(["bech32"])));
-        self.signed(std::slice::from_ref(&coin.outpoint), &[(address, satoshi), (&back, coin.satoshi - satoshi - FEE)])
+        self.signed(
+            std::slice::from_ref(&coin.outpoint),
+            &[(address, satoshi), (&back, coin.satoshi - satoshi - FEE)],
+        )
     }
 
     /// Hands a block to the node; what it says of it (null: taken).
@@ -310,12 +429,25 @@ impl Node {
         let cookie = fs::read_to_string(self.cookie_file()).expect("the node runs");
         let login = base64::engine::general_purpose::STANDARD.encode(cookie.trim());
         for some in transactions.chunks(200) {
-            let calls: Vec<_> = some.iter().map(|hex| json!({ "id": 0, "method": "sendrawtransaction", "params": [hex, 0] })).collect();
-            let request = self.agent.post(self.rpc_url()).header("Authorization", format!("Basic {login}"));
-            let mut answer = request.send(Value::from(calls).to_string()).expect("the node answers");
+            let calls: Vec<_> = some
+                .iter()
+                .map(|hex| json!({ "id": 0, "method": "sendrawtransaction", "params": [hex, 0] }))
+                .collect();
+            let request = self
+                .agent
+                .post(self.rpc_url())
+                .header("Authorization", format!("Basic {login}"));
+            let mut answer = request
+                .send(Value::from(calls).to_string())
+                .expect("the node answers");
             let text = answer.body_mut().read_to_string().expect("a text");
-            let answers: Vec<Value> = serde_json::from_str(&text).unwrap_or_else(|_| panic!("a batch is answered with a list: {text}"));
-            assert!(answers.len() == some.len() && answers.iter().all(|answer| answer["error"].is_null()), "{text}");
+            let answers: Vec<Value> = serde_json::from_str(&text)
+                .unwrap_or_else(|_| panic!("a batch is answered with a list: {text}"));
+            assert!(
+                answers.len() == some.len()
+                    && answers.iter().all(|answer| answer["error"].is_null()),
+                "{text}"
+            );
         }
     }
 
@@ -338,7 +470,13 @@ impl Node {
 
     pub fn mine_to(&self, address: &str, blocks: u32) -> Vec<String> {
         let hashes = self.rpc("generatetoaddress", json!([blocks, address]));
-        hashes.as_array().expect("generatetoaddress answers with hashes").iter().cloned().map(text).collect()
+        hashes
+            .as_array()
+            .expect("generatetoaddress answers with hashes")
+            .iter()
+            .cloned()
+            .map(text)
+            .collect()
     }
 
     pub fn tip(&self) -> String {
@@ -346,7 +484,9 @@ impl Node {
     }
 
     pub fn height(&self) -> i64 {
-        self.rpc("getblockcount", json!([])).as_i64().expect("getblockcount answers with a number")
+        self.rpc("getblockcount", json!([]))
+            .as_i64()
+            .expect("getblockcount answers with a number")
     }
 
     pub fn in_mempool(&self, txid: &str) -> bool {
@@ -361,7 +501,12 @@ impl Node {
 
 impl Drop for Node {
     fn drop(&mut self) {
-        if let Some(mut child) = self.process.lock().ok().and_then(|mut process| process.take()) {
+        if let Some(mut child) = self
+            .process
+            .lock()
+            .ok()
+            .and_then(|mut process| process.take())
+        {
             // Its folder goes too, so nothing is lost by not asking politely.
             let _ = child.kill();
             let _ = child.wait();
@@ -375,7 +520,10 @@ pub fn bitcoin(satoshi: i64) -> String {
 }
 
 fn text(value: Value) -> String {
-    value.as_str().unwrap_or_else(|| panic!("a text was expected, not {value}")).to_owned()
+    value
+        .as_str()
+        .unwrap_or_else(|| panic!("a text was expected, not {value}"))
+        .to_owned()
 }
 
 /// The bitcoind that `regtest/node.sh` finds or unpacks.
@@ -383,9 +531,17 @@ fn bitcoind() -> &'static Path {
     static FOUND: OnceLock<PathBuf> = OnceLock::new();
     FOUND.get_or_init(|| {
         let script = repository().join("regtest/node.sh");
-        let found = Command::new("bash").arg(&script).arg("path").stdin(Stdio::null()).output().expect("bash can be run");
+        let found = Command::new("bash")
+            .arg(&script)
+            .arg("path")
+            .stdin(Stdio::null())
+            .output()
+            .expect("bash can be run");
         let errors = String::from_utf8_lossy(&found.stderr);
-        assert!(found.status.success(), "these tests run a real node, and there is none: run contrib/setup.sh. {errors}");
+        assert!(
+            found.status.success(),
+            "these tests run a real node, and there is none: run contrib/setup.sh. {errors}"
+        );
         PathBuf::from(String::from_utf8_lossy(&found.stdout).trim())
     })
 }
@@ -395,9 +551,13 @@ pub fn free_port() -> u16 {
     const FIRST: u16 = 10_000;
     const COUNT: u16 = 20_000;
     static NEXT: OnceLock<AtomicU16> = OnceLock::new();
-    let next = NEXT.get_or_init(|| AtomicU16::new((std::process::id().wrapping_mul(997) % u32::from(COUNT)) as u16));
+    let next = NEXT.get_or_init(|| {
+        AtomicU16::new((std::process::id().wrapping_mul(997) % u32::from(COUNT)) as u16)
+    });
     wait_until("a free port", || {
         let port = FIRST + next.fetch_add(1, Ordering::Relaxed) % COUNT;
-        std::net::TcpListener::bind(("127.0.0.1", port)).is_ok().then_some(port)
+        std::net::TcpListener::bind(("127.0.0.1", port))
+            .is_ok()
+            .then_some(port)
     })
 }

@@ -14,23 +14,51 @@ pub struct Balances {
 }
 
 pub fn balances(node: &Node, address: &str) -> Balances {
-    let scan = node.rpc("scantxoutset", json!(["start", [format!("addr({address})")]]));
-    Balances { confirmed: satoshi(&scan["total_amount"]), unconfirmed: unconfirmed(node, address) }
+    let scan = node.rpc(
+        "scantxoutset",
+        json!(["start", [format!("addr({address})")]]),
+    );
+    Balances {
+        confirmed: satoshi(&scan["total_amount"]),
+        unconfirmed: unconfirmed(node, address),
+    }
 }
 
 fn unconfirmed(node: &Node, address: &str) -> i64 {
     let txids = node.rpc("getrawmempool", json!([]));
     let txids = txids.as_array().expect("getrawmempool answers with a list");
-    let pool: HashMap<String, Value> =
-        txids.iter().filter_map(Value::as_str).map(|txid| (txid.to_owned(), node.rpc("getrawtransaction", json!([txid, true])))).collect();
-    let received = pool.values().flat_map(outputs).filter(|output| pays(output, address)).map(|output| satoshi(&output["value"]));
-    let spent = pool.values().flat_map(|tx| tx["vin"].as_array().cloned().unwrap_or_default()).map(|input| {
-        let output = match pool.get(input["txid"].as_str().unwrap_or_default()) {
-            Some(parent) => outputs(parent).into_iter().find(|output| output["n"] == input["vout"]).unwrap_or_default(),
-            None => node.rpc("gettxout", json!([input["txid"], input["vout"], false])),
-        };
-        if pays(&output, address) { satoshi(&output["value"]) } else { 0 }
-    });
+    let pool: HashMap<String, Value> = txids
+        .iter()
+        .filter_map(Value::as_str)
+        .map(|txid| {
+            (
+                txid.to_owned(),
+                node.rpc("getrawtransaction", json!([txid, true])),
+            )
+        })
+        .collect();
+    let received = pool
+        .values()
+        .flat_map(outputs)
+        .filter(|output| pays(output, address))
+        .map(|output| satoshi(&output["value"]));
+    let spent = pool
+        .values()
+        .flat_map(|tx| tx["vin"].as_array().cloned().unwrap_or_default())
+        .map(|input| {
+            let output = match pool.get(input["txid"].as_str().unwrap_or_default()) {
+                Some(parent) => outputs(parent)
+                    .into_iter()
+                    .find(|output| output["n"] == input["vout"])
+                    .unwrap_or_default(),
+                None => node.rpc("gettxout", json!([input["txid"], input["vout"], false])),
+            };
+            if pays(&output, address) {
+                satoshi(&output["value"])
+            } else {
+                0
+            }
+        });
     received.sum::<i64>() - spent.sum::<i64>()
 }
 

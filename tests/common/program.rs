@@ -49,19 +49,37 @@ impl Program {
     }
 
     fn start(mut command: Command, script: &str, args: &[&str]) -> Self {
-        command.arg(repository().join("tests/clients").join(script)).args(args);
+        command
+            .arg(repository().join("tests/clients").join(script))
+            .args(args);
         Self::spawn(command, script)
     }
 
     fn spawn(mut command: Command, name: &str) -> Self {
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        let mut process = command.spawn().unwrap_or_else(|error| panic!("{name} cannot be run ({error}): run contrib/setup.sh"));
+        command
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        let mut process = command
+            .spawn()
+            .unwrap_or_else(|error| panic!("{name} cannot be run ({error}): run contrib/setup.sh"));
         let lines = Arc::new(Mutex::new(Vec::new()));
         let collectors = vec![
-            collect(process.stdout.take().expect("it is piped"), Arc::clone(&lines)),
-            collect(process.stderr.take().expect("it is piped"), Arc::clone(&lines)),
+            collect(
+                process.stdout.take().expect("it is piped"),
+                Arc::clone(&lines),
+            ),
+            collect(
+                process.stderr.take().expect("it is piped"),
+                Arc::clone(&lines),
+            ),
         ];
-        Self { name: name.to_owned(), process, lines, collectors }
+        Self {
+            name: name.to_owned(),
+            process,
+            lines,
+            collectors,
+        }
     }
 
     /// Ends it without any warning; everything that it has printed is there then.
@@ -75,16 +93,28 @@ impl Program {
 
     /// Everything printed so far, standard error too.
     pub fn lines(&self) -> Vec<String> {
-        self.lines.lock().expect("no test panics while holding it").clone()
+        self.lines
+            .lock()
+            .expect("no test panics while holding it")
+            .clone()
     }
 
     /// The first line that `find` finds something in, printed already or waited for.
     pub fn line<T>(&self, what: &str, find: impl FnMut(&str) -> Option<T>) -> T {
-        self.line_within(super::DEADLINE, find)
-            .unwrap_or_else(|| panic!("{} never printed {what}. It printed:\n{}", self.name, self.lines().join("\n")))
+        self.line_within(super::DEADLINE, find).unwrap_or_else(|| {
+            panic!(
+                "{} never printed {what}. It printed:\n{}",
+                self.name,
+                self.lines().join("\n")
+            )
+        })
     }
 
-    pub fn line_within<T>(&self, time: std::time::Duration, mut find: impl FnMut(&str) -> Option<T>) -> Option<T> {
+    pub fn line_within<T>(
+        &self,
+        time: std::time::Duration,
+        mut find: impl FnMut(&str) -> Option<T>,
+    ) -> Option<T> {
         wait_for(time, || self.lines().iter().find_map(|line| find(line)))
     }
 
@@ -98,10 +128,17 @@ impl Program {
 
     /// Waits until it ends by itself and checks that it says 0.
     pub fn ends_well(&mut self) {
-        let status = wait_for(super::DEADLINE, || self.process.try_wait().expect("it is our child"));
+        let status = wait_for(super::DEADLINE, || {
+            self.process.try_wait().expect("it is our child")
+        });
         let said = self.lines().join("\n");
-        let status = status.unwrap_or_else(|| panic!("{} does not end. It printed:\n{said}", self.name));
-        assert!(status.success(), "{} ended with {status}. It printed:\n{said}", self.name);
+        let status =
+            status.unwrap_or_else(|| panic!("{} does not end. It printed:\n{said}", self.name));
+        assert!(
+            status.success(),
+            "{} ended with {status}. It printed:\n{said}",
+            self.name
+        );
     }
 }
 
@@ -112,10 +149,16 @@ impl Drop for Program {
     }
 }
 
-fn collect(output: impl std::io::Read + Send + 'static, lines: Arc<Mutex<Vec<String>>>) -> JoinHandle<()> {
+fn collect(
+    output: impl std::io::Read + Send + 'static,
+    lines: Arc<Mutex<Vec<String>>>,
+) -> JoinHandle<()> {
     std::thread::spawn(move || {
         for line in BufReader::new(output).lines().map_while(Result::ok) {
-            lines.lock().expect("no test panics while holding it").push(line);
+            lines
+                .lock()
+                .expect("no test panics while holding it")
+                .push(line);
         }
     })
 }
@@ -139,6 +182,10 @@ fn python_in(environment: &str) -> Command {
 }
 
 fn found(path: PathBuf) -> PathBuf {
-    assert!(path.exists(), "{} is missing: run contrib/setup.sh, which installs the stock clients", path.display());
+    assert!(
+        path.exists(),
+        "{} is missing: run contrib/setup.sh, which installs the stock clients",
+        path.display()
+    );
     path
 }

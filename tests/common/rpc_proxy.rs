@@ -39,7 +39,10 @@ pub enum Mood {
 pub const BUSY: Mood = Mood::Answer(503, "Work queue depth exceeded");
 pub const UNAUTHORIZED: Mood = Mood::Answer(401, "");
 pub const FORBIDDEN: Mood = Mood::Answer(403, "");
-pub const WARMING_UP: Mood = Mood::Answer(500, r#"{"result":null,"error":{"code":-28,"message":"Loading block index…"},"id":0}"#);
+pub const WARMING_UP: Mood = Mood::Answer(
+    500,
+    r#"{"result":null,"error":{"code":-28,"message":"Loading block index…"},"id":0}"#,
+);
 pub const NONSENSE: Mood = Mood::Answer(200, r#"{"result":{"chain":7},"error":null,"id":0}"#);
 pub const GARBAGE: Mood = Mood::Answer(200, "<html><body>It works!</body></html>");
 
@@ -69,7 +72,9 @@ struct State {
 
 impl RpcProxy {
     pub fn of(node: &Node) -> Self {
-        let config = ureq::Agent::config_builder().http_status_as_error(false).timeout_global(Some(Duration::from_secs(60)));
+        let config = ureq::Agent::config_builder()
+            .http_status_as_error(false)
+            .timeout_global(Some(Duration::from_secs(60)));
         let state = State {
             mood: Mood::Pass,
             moods: HashMap::new(),
@@ -79,13 +84,21 @@ impl RpcProxy {
             open: Vec::new(),
         };
         let agent = config.max_idle_connections(0).build().new_agent();
-        let shared = Arc::new(Shared { end: AtomicBool::new(false), state: Mutex::new(state), agent });
+        let shared = Arc::new(Shared {
+            end: AtomicBool::new(false),
+            state: Mutex::new(state),
+            agent,
+        });
         let port = free_port();
         let thread = std::thread::spawn({
             let shared = Arc::clone(&shared);
             move || listen(port, &shared)
         });
-        Self { port, shared, thread: Some(thread) }
+        Self {
+            port,
+            shared,
+            thread: Some(thread),
+        }
     }
 
     pub fn url(&self) -> String {
@@ -161,14 +174,24 @@ fn listen(port: u16, shared: &Arc<Shared>) {
         } else if listener.is_none() {
             listener = TcpListener::bind(("127.0.0.1", port)).ok();
             if let Some(listener) = &listener {
-                listener.set_nonblocking(true).expect("a fresh listener takes options");
+                listener
+                    .set_nonblocking(true)
+                    .expect("a fresh listener takes options");
             }
         }
-        match listener.as_ref().and_then(|listener| listener.accept().ok()) {
+        match listener
+            .as_ref()
+            .and_then(|listener| listener.accept().ok())
+        {
             None => std::thread::sleep(Duration::from_millis(5)),
             Some((socket, _)) => {
-                socket.set_nonblocking(false).expect("a fresh socket takes options");
-                shared.state().open.push(socket.try_clone().expect("a socket handle can be cloned"));
+                socket
+                    .set_nonblocking(false)
+                    .expect("a fresh socket takes options");
+                shared
+                    .state()
+                    .open
+                    .push(socket.try_clone().expect("a socket handle can be cloned"));
                 let shared = Arc::clone(shared);
                 std::thread::spawn(move || serve(&socket, &shared));
             }
@@ -183,7 +206,11 @@ fn serve(socket: &TcpStream, shared: &Shared) {
         let mood = {
             let mut state = shared.state();
             *state.calls.entry(request.method.clone()).or_default() += 1;
-            state.moods.get(&request.method).copied().unwrap_or(state.mood)
+            state
+                .moods
+                .get(&request.method)
+                .copied()
+                .unwrap_or(state.mood)
         };
         if answer(socket, &request, mood, shared).is_none() {
             break;
@@ -202,13 +229,21 @@ struct Request {
 
 fn read(reader: &mut BufReader<&TcpStream>) -> Option<Request> {
     let mut line = String::new();
-    reader.read_line(&mut line).ok().filter(|count| *count > 0)?;
+    reader
+        .read_line(&mut line)
+        .ok()
+        .filter(|count| *count > 0)?;
     let path = line.split(' ').nth(1)?.to_owned();
     let (mut length, mut authorization) = (0, None);
     loop {
         let mut line = String::new();
-        reader.read_line(&mut line).ok().filter(|count| *count > 0)?;
-        let Some((name, value)) = line.trim().split_once(':') else { break };
+        reader
+            .read_line(&mut line)
+            .ok()
+            .filter(|count| *count > 0)?;
+        let Some((name, value)) = line.trim().split_once(':') else {
+            break;
+        };
         match name.to_lowercase().as_str() {
             "content-length" => length = value.trim().parse().ok()?,
             "authorization" => authorization = Some(value.trim().to_owned()),
@@ -218,8 +253,17 @@ fn read(reader: &mut BufReader<&TcpStream>) -> Option<Request> {
     let mut body = vec![0; length];
     reader.read_exact(&mut body).ok()?;
     let json: Value = serde_json::from_slice(&body).unwrap_or_default();
-    let method = json["method"].as_str().or(json[0]["method"].as_str()).unwrap_or("rest").to_owned();
-    Some(Request { method, path, authorization, body })
+    let method = json["method"]
+        .as_str()
+        .or(json[0]["method"].as_str())
+        .unwrap_or("rest")
+        .to_owned();
+    Some(Request {
+        method,
+        path,
+        authorization,
+        body,
+    })
 }
 
 /// `None` when the connection is of no further use.
@@ -229,7 +273,9 @@ fn answer(mut socket: &TcpStream, request: &Request, mood: Mood, shared: &Shared
         Mood::Answer(status, body) => return send(socket, status, body.as_bytes()),
         Mood::Hang => return hang(shared),
         Mood::Flood => {
-            socket.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 1073741824\r\n\r\n[").ok()?;
+            socket
+                .write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 1073741824\r\n\r\n[")
+                .ok()?;
             let blanks = vec![b' '; 1 << 20];
             return (0..1024).try_for_each(|_| socket.write_all(&blanks)).ok();
         }
@@ -243,12 +289,18 @@ fn answer(mut socket: &TcpStream, request: &Request, mood: Mood, shared: &Shared
             send(socket, status, &body)
         }
         Mood::Half => {
-            let head = format!("HTTP/1.1 {status} OK\r\nContent-Length: {}\r\n\r\n", body.len());
-            socket.write_all(&[head.as_bytes(), &body[..body.len() / 2]].concat()).ok()?;
+            let head = format!(
+                "HTTP/1.1 {status} OK\r\nContent-Length: {}\r\n\r\n",
+                body.len()
+            );
+            socket
+                .write_all(&[head.as_bytes(), &body[..body.len() / 2]].concat())
+                .ok()?;
             hang(shared)
         }
         Mood::Chain(other) => {
-            let body = String::from_utf8_lossy(&body).replace(r#""chain":"regtest""#, &format!(r#""chain":"{other}""#));
+            let body = String::from_utf8_lossy(&body)
+                .replace(r#""chain":"regtest""#, &format!(r#""chain":"{other}""#));
             send(socket, status, body.as_bytes())
         }
         _ => send(socket, status, &body),
@@ -269,20 +321,35 @@ fn forward(request: &Request, shared: &Shared) -> Option<(u16, Vec<u8>)> {
         (state.target.clone(), state.cookie.clone())
     };
     let authorization = match cookie.and_then(|path| std::fs::read_to_string(path).ok()) {
-        Some(cookie) => Some(format!("Basic {}", base64::engine::general_purpose::STANDARD.encode(cookie.trim()))),
+        Some(cookie) => Some(format!(
+            "Basic {}",
+            base64::engine::general_purpose::STANDARD.encode(cookie.trim())
+        )),
         None => request.authorization.clone(),
     };
     let url = format!("{target}{}", request.path);
     let sent = match request.method.as_str() {
         "rest" => shared.agent.get(url).call(),
-        _ => shared.agent.post(url).header("Authorization", authorization.unwrap_or_default()).send(&request.body[..]),
+        _ => shared
+            .agent
+            .post(url)
+            .header("Authorization", authorization.unwrap_or_default())
+            .send(&request.body[..]),
     };
     let mut answer = sent.ok()?;
-    let body = answer.body_mut().with_config().limit(1 << 30).read_to_vec().ok()?;
+    let body = answer
+        .body_mut()
+        .with_config()
+        .limit(1 << 30)
+        .read_to_vec()
+        .ok()?;
     Some((answer.status().as_u16(), body))
 }
 
 fn send(mut socket: &TcpStream, status: u16, body: &[u8]) -> Option<()> {
-    let head = format!("HTTP/1.1 {status} So\r\nContent-Length: {}\r\nContent-Type: application/json\r\n\r\n", body.len());
+    let head = format!(
+        "HTTP/1.1 {status} So\r\nContent-Length: {}\r\nContent-Type: application/json\r\n\r\n",
+        body.len()
+    );
     socket.write_all(&[head.as_bytes(), body].concat()).ok()
 }

@@ -17,8 +17,16 @@ const OFTEN: (&str, &str) = ("limits.audit_interval", "0");
 
 fn audit(daemon: &Daemon, address: &str) -> Value {
     let answer = daemon.get(&format!("/audit/{address}"));
-    assert_eq!((answer.status, &answer.json["address"]), (200, &json!(address)), "{}", answer.text);
-    assert_eq!(answer.headers["satwatch-cursor"].to_str().expect("a text"), answer.json["cursor"]);
+    assert_eq!(
+        (answer.status, &answer.json["address"]),
+        (200, &json!(address)),
+        "{}",
+        answer.text
+    );
+    assert_eq!(
+        answer.headers["satwatch-cursor"].to_str().expect("a text"),
+        answer.json["cursor"]
+    );
     answer.json
 }
 
@@ -33,9 +41,24 @@ fn after_reorganizations_and_with_a_mempool_it_agrees() {
             let audited = audit(&play.late, address);
             let (unspent, balance) = (play.chain.unspent(address), play.chain.balance(address));
             let both = json!({ "count": unspent.len(), "total": balance });
-            assert_eq!((&audited["agrees"], &audited["ours"], &audited["node"]), (&json!(true), &both, &both), "{audited}");
-            assert_eq!(audited["block"], json!({ "height": play.node.height(), "hash": play.node.tip() }));
-            assert_eq!([&audited["missing"], &audited["extra"], &audited["different"]], [&json!([]); 3], "{audited}");
+            assert_eq!(
+                (&audited["agrees"], &audited["ours"], &audited["node"]),
+                (&json!(true), &both, &both),
+                "{audited}"
+            );
+            assert_eq!(
+                audited["block"],
+                json!({ "height": play.node.height(), "hash": play.node.tip() })
+            );
+            assert_eq!(
+                [
+                    &audited["missing"],
+                    &audited["extra"],
+                    &audited["different"]
+                ],
+                [&json!([]); 3],
+                "{audited}"
+            );
         }
     };
     agrees(&mut play);
@@ -60,23 +83,43 @@ fn what_we_do_not_know_is_named_as_missing() {
     node.mine(1);
     let height = node.height();
     daemon.wait_tip(&node);
-    daemon.post("/add_address", &json!({ "address": address, "history": "none" }));
+    daemon.post(
+        "/add_address",
+        &json!({ "address": address, "history": "none" }),
+    );
     node.pay(&address, 3 * COIN);
     node.mine(1);
     daemon.wait_balance(&address, 3 * COIN, 0);
     let audited = audit(&daemon, &address);
-    assert_eq!((&audited["agrees"], &audited["coverage"]["utxos_complete"]), (&json!(false), &json!(false)), "{audited}");
+    assert_eq!(
+        (&audited["agrees"], &audited["coverage"]["utxos_complete"]),
+        (&json!(false), &json!(false)),
+        "{audited}"
+    );
     assert_eq!(
         (&audited["ours"], &audited["node"]),
-        (&json!({ "count": 1, "total": 3 * COIN }), &json!({ "count": 2, "total": 4 * COIN }))
+        (
+            &json!({ "count": 1, "total": 3 * COIN }),
+            &json!({ "count": 2, "total": 4 * COIN })
+        )
     );
-    let missing =
-        json!([{ "tx_hash": txid, "output_index": 0, "value": COIN, "value_btc": 1.0, "block_height": height, "coinbase": false }]);
-    assert_eq!((&audited["missing"], &audited["extra"], &audited["different"]), (&missing, &json!([]), &json!([])));
+    let missing = json!([{ "tx_hash": txid, "output_index": 0, "value": COIN, "value_btc": 1.0, "block_height": height, "coinbase": false }]);
+    assert_eq!(
+        (
+            &audited["missing"],
+            &audited["extra"],
+            &audited["different"]
+        ),
+        (&missing, &json!([]), &json!([]))
+    );
     let scan = daemon.post(&format!("/scan_history/{address}"), &json!({}));
     assert_eq!(scan.status, 202, "{}", scan.text);
     daemon.wait_complete(&address);
-    assert_eq!(audit(&daemon, &address)["agrees"], true, "a scan has found it");
+    assert_eq!(
+        audit(&daemon, &address)["agrees"],
+        true,
+        "a scan has found it"
+    );
 }
 
 /// A node that says something else than it did.
@@ -86,14 +129,24 @@ fn every_kind_of_difference_is_shown() {
     let proxy = RpcProxy::of(&node);
     let daemon = Daemon::with(&node, &[NEVER, OFTEN, ("bitcoind.rpc_url", &proxy.url())]);
     let address = node.address();
-    let paid: Vec<String> = [3, 4, 5].map(|coins| node.send(&node.payment(&node.coin(6 * COIN), &address, coins * COIN))).into();
+    let paid: Vec<String> = [3, 4, 5]
+        .map(|coins| node.send(&node.payment(&node.coin(6 * COIN), &address, coins * COIN)))
+        .into();
     node.mine(1);
     daemon.wait_tip(&node);
     daemon.watch(&address);
     daemon.wait_balance(&address, 12 * COIN, 0);
-    let mut answer = node.rpc("scantxoutset", json!(["start", [format!("addr({address})")]]));
+    let mut answer = node.rpc(
+        "scantxoutset",
+        json!(["start", [format!("addr({address})")]]),
+    );
     let unspents = answer["unspents"].as_array_mut().expect("a list");
-    let place = |unspents: &[Value], txid: &str| unspents.iter().position(|output| output["txid"] == *txid).expect("it is found");
+    let place = |unspents: &[Value], txid: &str| {
+        unspents
+            .iter()
+            .position(|output| output["txid"] == *txid)
+            .expect("it is found")
+    };
     let gone = place(unspents, &paid[0]);
     unspents.remove(gone);
     let other = place(unspents, &paid[1]);
@@ -103,20 +156,39 @@ fn every_kind_of_difference_is_shown() {
     invented["vout"] = json!(77);
     unspents.push(invented);
     let text = json!({ "result": answer, "error": null, "id": 0 }).to_string();
-    proxy.set_for("scantxoutset", Mood::Answer(200, Box::leak(text.into_boxed_str())));
+    proxy.set_for(
+        "scantxoutset",
+        Mood::Answer(200, Box::leak(text.into_boxed_str())),
+    );
     let audited = audit(&daemon, &address);
     assert_eq!(audited["agrees"], false);
     let names = |list: &Value| -> Vec<Value> {
-        list.as_array().expect("a list").iter().map(|one| json!([one["tx_hash"], one["output_index"]])).collect()
+        list.as_array()
+            .expect("a list")
+            .iter()
+            .map(|one| json!([one["tx_hash"], one["output_index"]]))
+            .collect()
     };
-    assert_eq!(names(&audited["missing"]), [json!([paid[2], 77])], "{audited}");
+    assert_eq!(
+        names(&audited["missing"]),
+        [json!([paid[2], 77])],
+        "{audited}"
+    );
     assert_eq!(names(&audited["extra"]), [json!([paid[0], 0])], "{audited}");
     let (ours, theirs) = (
         json!({ "value": 4 * COIN, "block_height": node.height(), "coinbase": false }),
         json!({ "value": 450_000_000, "block_height": 7, "coinbase": false }),
     );
-    assert_eq!(audited["different"], json!([{ "tx_hash": paid[1], "output_index": 0, "ours": ours, "node": theirs }]), "{audited}");
-    assert_eq!(daemon.balance(&address)["balance"], 12 * COIN, "an audit changes nothing");
+    assert_eq!(
+        audited["different"],
+        json!([{ "tx_hash": paid[1], "output_index": 0, "ours": ours, "node": theirs }]),
+        "{audited}"
+    );
+    assert_eq!(
+        daemon.balance(&address)["balance"],
+        12 * COIN,
+        "an audit changes nothing"
+    );
 }
 
 #[test]
@@ -127,31 +199,65 @@ fn it_is_made_one_at_a_time_and_not_too_often() {
     daemon.watch(&address);
     assert_eq!(audit(&daemon, &address)["agrees"], true);
     let again = daemon.get(&format!("/audit/{address}"));
-    assert_eq!((again.status, &again.json["code"]), (429, &json!("too_many_requests")), "{}", again.text);
-    let wait: u64 = again.headers["retry-after"].to_str().expect("a text").parse().expect("seconds");
+    assert_eq!(
+        (again.status, &again.json["code"]),
+        (429, &json!("too_many_requests")),
+        "{}",
+        again.text
+    );
+    let wait: u64 = again.headers["retry-after"]
+        .to_str()
+        .expect("a text")
+        .parse()
+        .expect("seconds");
     assert!((1..=10).contains(&wait), "{wait}");
     let stranger = daemon.get(&format!("/audit/{}", node.address()));
-    assert_eq!((stranger.status, &stranger.json["code"]), (404, &json!("not_watched")), "{}", stranger.text);
+    assert_eq!(
+        (stranger.status, &stranger.json["code"]),
+        (404, &json!("not_watched")),
+        "{}",
+        stranger.text
+    );
 }
 
 #[test]
 fn a_node_that_is_away_or_busy_is_said_and_a_client_that_hangs_up_frees_it() {
     let node = Node::start();
     let proxy = RpcProxy::of(&node);
-    let mut daemon = Daemon::with(&node, &[("monitor.reconcile_interval", "1"), OFTEN, ("bitcoind.rpc_url", &proxy.url())]);
+    let mut daemon = Daemon::with(
+        &node,
+        &[
+            ("monitor.reconcile_interval", "1"),
+            OFTEN,
+            ("bitcoind.rpc_url", &proxy.url()),
+        ],
+    );
     let address = node.address();
     daemon.watch(&address);
     let asked = || proxy.calls().get("scantxoutset").copied().unwrap_or(0);
     let before = asked();
     // The node is at it for long; a second one is refused, and the first client loses its patience.
     proxy.set_for("scantxoutset", Mood::Late(Duration::from_secs(2)));
-    let mut impatient = TcpStream::connect(("127.0.0.1", daemon.port())).expect("the daemon listens");
-    write!(impatient, "GET /audit/{address} HTTP/1.1\r\nHost: 127.0.0.1:{}\r\n\r\n", daemon.port()).expect("it reads");
+    let mut impatient =
+        TcpStream::connect(("127.0.0.1", daemon.port())).expect("the daemon listens");
+    write!(
+        impatient,
+        "GET /audit/{address} HTTP/1.1\r\nHost: 127.0.0.1:{}\r\n\r\n",
+        daemon.port()
+    )
+    .expect("it reads");
     wait_until("the node is asked", || (asked() > before).then_some(()));
     let second = daemon.get(&format!("/audit/{address}"));
-    assert_eq!((second.status, &second.json["code"]), (429, &json!("too_many_requests")), "{}", second.text);
+    assert_eq!(
+        (second.status, &second.json["code"]),
+        (429, &json!("too_many_requests")),
+        "{}",
+        second.text
+    );
     drop(impatient);
-    wait_until("the node is told to end it", || (asked() > before + 1).then_some(()));
+    wait_until("the node is told to end it", || {
+        (asked() > before + 1).then_some(())
+    });
     proxy.set(Mood::Pass);
     wait_until("the next one is answered", || {
         let answer = daemon.get(&format!("/audit/{address}"));
@@ -162,13 +268,25 @@ fn a_node_that_is_away_or_busy_is_said_and_a_client_that_hangs_up_frees_it() {
     proxy.set_for("scantxoutset", Mood::Late(Duration::from_secs(20)));
     let mut patient = TcpStream::connect(("127.0.0.1", daemon.port())).expect("the daemon listens");
     let before = asked();
-    write!(patient, "GET /audit/{address} HTTP/1.1\r\nHost: 127.0.0.1:{}\r\n\r\n", daemon.port()).expect("it reads");
+    write!(
+        patient,
+        "GET /audit/{address} HTTP/1.1\r\nHost: 127.0.0.1:{}\r\n\r\n",
+        daemon.port()
+    )
+    .expect("it reads");
     wait_until("the node is asked", || (asked() > before).then_some(()));
     daemon.stop();
     proxy.set(Mood::Pass);
     daemon.restart();
     node.stop();
-    wait_until("the node is missed", || (daemon.get("/health/ready").status == 503).then_some(()));
+    wait_until("the node is missed", || {
+        (daemon.get("/health/ready").status == 503).then_some(())
+    });
     let away = daemon.get(&format!("/audit/{address}"));
-    assert_eq!((away.status, &away.json["code"]), (503, &json!("node_unavailable")), "{}", away.text);
+    assert_eq!(
+        (away.status, &away.json["code"]),
+        (503, &json!("node_unavailable")),
+        "{}",
+        away.text
+    );
 }

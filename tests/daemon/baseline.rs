@@ -26,17 +26,35 @@ impl Stage {
     fn begin() -> Self {
         let node = Node::start();
         let proxy = RpcProxy::of(&node);
-        let daemon = Daemon::with(&node, &[("monitor.reconcile_interval", "1"), ("bitcoind.rpc_url", &proxy.url())]);
-        Self { daemon, proxy, node }
+        let daemon = Daemon::with(
+            &node,
+            &[
+                ("monitor.reconcile_interval", "1"),
+                ("bitcoind.rpc_url", &proxy.url()),
+            ],
+        );
+        Self {
+            daemon,
+            proxy,
+            node,
+        }
     }
 
     /// An address that was paid `satoshi` and keeps one of three payments.
     fn used(&self, satoshi: i64) -> String {
         let address = self.node.address();
         for _ in 0..2 {
-            let paid = self.node.send(&self.node.payment(&self.node.coin(satoshi + COIN), &address, satoshi));
+            let paid = self.node.send(&self.node.payment(
+                &self.node.coin(satoshi + COIN),
+                &address,
+                satoshi,
+            ));
             self.node.mine(1);
-            self.node.send(&self.node.signed(&[(paid, 0)], &[(&self.node.address(), satoshi - 10_000)]));
+            self.node.send(
+                &self
+                    .node
+                    .signed(&[(paid, 0)], &[(&self.node.address(), satoshi - 10_000)]),
+            );
             self.node.mine(1);
         }
         self.node.pay(&address, satoshi);
@@ -46,7 +64,9 @@ impl Stage {
     }
 
     fn add(&self, address: &str) -> Value {
-        let added = self.daemon.post("/add_address", &json!({ "address": address }));
+        let added = self
+            .daemon
+            .post("/add_address", &json!({ "address": address }));
         assert_eq!(added.status, 200, "{}", added.text);
         added.json
     }
@@ -55,23 +75,39 @@ impl Stage {
     fn is_pending(&self, address: &str) {
         let balance = self.daemon.balance(address);
         let listed = self.daemon.get("/addresses").json;
-        let row = listed["addresses"].as_array().expect("a list").iter().find(|row| row["address"] == *address).cloned();
-        for coverage in [&balance["coverage"], &row.expect("it is listed")["coverage"]] {
+        let row = listed["addresses"]
+            .as_array()
+            .expect("a list")
+            .iter()
+            .find(|row| row["address"] == *address)
+            .cloned();
+        for coverage in [
+            &balance["coverage"],
+            &row.expect("it is listed")["coverage"],
+        ] {
             let said = ["pending", "complete", "utxos_complete"].map(|name| coverage[name].clone());
-            assert_eq!(said, [json!(true), json!(false), json!(false)], "{balance} {listed}");
+            assert_eq!(
+                said,
+                [json!(true), json!(false), json!(false)],
+                "{balance} {listed}"
+            );
         }
     }
 
     fn agrees(&self, address: &str, right: Balances) {
         self.daemon.wait_complete(address);
-        self.daemon.wait_balance(address, right.confirmed, right.unconfirmed);
+        self.daemon
+            .wait_balance(address, right.confirmed, right.unconfirmed);
         self.daemon.wait_tip(&self.node);
         assert_eq!(oracle::balances(&self.node, address), right);
     }
 }
 
 fn confirmed(satoshi: i64) -> Balances {
-    Balances { confirmed: satoshi, unconfirmed: 0 }
+    Balances {
+        confirmed: satoshi,
+        unconfirmed: 0,
+    }
 }
 
 #[test]
@@ -82,15 +118,22 @@ fn a_scan_of_somebody_else_is_waited_for_and_the_balance_comes_with_its_cause() 
     let client = Client::subscribed(&stage.daemon, &address);
     let subscribed = client.event("subscribed", |_| true);
     assert_eq!(
-        (&subscribed["balance"]["coverage"]["pending"], &subscribed["balance"]["balance"]),
+        (
+            &subscribed["balance"]["coverage"]["pending"],
+            &subscribed["balance"]["balance"]
+        ),
         (&json!(true), &json!(0)),
         "{subscribed}"
     );
-    wait_until("it has asked", || stage.proxy.calls().get("scantxoutset").map(drop));
+    wait_until("it has asked", || {
+        stage.proxy.calls().get("scantxoutset").map(drop)
+    });
     stage.is_pending(&address);
     // What is seen meanwhile counts, and is told as it comes.
     let txid = stage.node.pay(&address, COIN);
-    client.event("new_transactions", |data| data["transactions"][0]["txid"] == *txid);
+    client.event("new_transactions", |data| {
+        data["transactions"][0]["txid"] == *txid
+    });
     stage.is_pending(&address);
     stage.node.mine(1);
     client.event("transaction_update", |data| data["status"] == "confirmed");
@@ -98,9 +141,20 @@ fn a_scan_of_somebody_else_is_waited_for_and_the_balance_comes_with_its_cause() 
     stage.proxy.set(Mood::Pass);
     stage.agrees(&address, confirmed(4 * COIN));
     let change = client.event("balance_change", |data| data["cause"]["kind"] == "baseline");
-    assert_eq!((&change["old_balance"], &change["new_balance"]), (&json!(COIN), &json!(4 * COIN)), "{change}");
+    assert_eq!(
+        (&change["old_balance"], &change["new_balance"]),
+        (&json!(COIN), &json!(4 * COIN)),
+        "{change}"
+    );
     assert_eq!(change["confirmed_balance"], 4 * COIN);
-    assert_eq!(client.all("balance_change").iter().filter(|data| data["cause"]["kind"] == "baseline").count(), 1);
+    assert_eq!(
+        client
+            .all("balance_change")
+            .iter()
+            .filter(|data| data["cause"]["kind"] == "baseline")
+            .count(),
+        1
+    );
     ledger::check(&stage.daemon);
 }
 
@@ -111,26 +165,58 @@ fn blocks_that_come_between_the_scan_and_its_merging_are_counted() {
     let (spent, paid, passed_on) = (stage.used(COIN), stage.used(2 * COIN), stage.used(3 * COIN));
     let all = [&spent, &paid, &passed_on];
     let coin = |address: &str| {
-        let unspent = stage.node.owner("listunspent", json!([0, 9_999_999, [address]]));
-        (unspent[0]["txid"].as_str().expect("it has one").to_owned(), unspent[0]["vout"].as_u64().expect("a number"))
+        let unspent = stage
+            .node
+            .owner("listunspent", json!([0, 9_999_999, [address]]));
+        (
+            unspent[0]["txid"].as_str().expect("it has one").to_owned(),
+            unspent[0]["vout"].as_u64().expect("a number"),
+        )
     };
     let coins = [coin(&spent), coin(&passed_on)];
-    stage.proxy.set_for("scantxoutset", Mood::Late(Duration::from_secs(1)));
-    let added = stage.daemon.post("/add_addresses", &json!({ "addresses": all }));
+    stage
+        .proxy
+        .set_for("scantxoutset", Mood::Late(Duration::from_secs(1)));
+    let added = stage
+        .daemon
+        .post("/add_addresses", &json!({ "addresses": all }));
     assert_eq!(added.status, 200, "{}", added.text);
-    wait_until("the scan is asked for", || stage.proxy.calls().get("scantxoutset").map(drop));
+    wait_until("the scan is asked for", || {
+        stage.proxy.calls().get("scantxoutset").map(drop)
+    });
     // The answer of then is on its way; the proxy has it before it waits.
     std::thread::sleep(Duration::from_millis(200));
-    stage.node.send(&stage.node.signed(&coins[..1], &[(&stage.node.address(), COIN - 10_000)]));
-    let onward = stage.node.send(&stage.node.signed(&coins[1..], &[(&paid, 3 * COIN - 10_000)]));
+    stage.node.send(
+        &stage
+            .node
+            .signed(&coins[..1], &[(&stage.node.address(), COIN - 10_000)]),
+    );
+    let onward = stage.node.send(
+        &stage
+            .node
+            .signed(&coins[1..], &[(&paid, 3 * COIN - 10_000)]),
+    );
     stage.node.mine(1);
-    stage.node.send(&stage.node.signed(&[(onward, 0)], &[(&passed_on, 3 * COIN - 20_000)]));
+    stage.node.send(
+        &stage
+            .node
+            .signed(&[(onward, 0)], &[(&passed_on, 3 * COIN - 20_000)]),
+    );
     stage.node.mine(1);
     let waiting = stage.node.pay(&paid, 5 * COIN);
     stage.agrees(&spent, confirmed(0));
-    stage.agrees(&paid, Balances { confirmed: 2 * COIN, unconfirmed: 5 * COIN });
+    stage.agrees(
+        &paid,
+        Balances {
+            confirmed: 2 * COIN,
+            unconfirmed: 5 * COIN,
+        },
+    );
     stage.agrees(&passed_on, confirmed(3 * COIN - 20_000));
-    assert_eq!(stage.daemon.get(&format!("/transactions/{paid}")).json["transactions"][0]["txid"], *waiting);
+    assert_eq!(
+        stage.daemon.get(&format!("/transactions/{paid}")).json["transactions"][0]["txid"],
+        *waiting
+    );
     ledger::check(&stage.daemon);
 }
 
@@ -151,7 +237,9 @@ fn what_is_not_found_yet_is_looked_for_after_a_restart_of_daemon_or_node() {
         stage.is_pending(address);
     }
     stage.node.stop();
-    wait_until("the node is missed", || (stage.daemon.get("/health/ready").status == 503).then_some(()));
+    wait_until("the node is missed", || {
+        (stage.daemon.get("/health/ready").status == 503).then_some(())
+    });
     stage.add(&third);
     stage.is_pending(&third);
     stage.proxy.set(Mood::Pass);
@@ -166,10 +254,21 @@ fn what_is_not_found_yet_is_looked_for_after_a_restart_of_daemon_or_node() {
 fn a_daemon_that_stops_ends_the_scan_that_its_node_makes_for_it() {
     let mut stage = Stage::begin();
     let address = stage.used(COIN);
-    stage.proxy.set_for("scantxoutset", Mood::Late(Duration::from_secs(3)));
+    stage
+        .proxy
+        .set_for("scantxoutset", Mood::Late(Duration::from_secs(3)));
     stage.add(&address);
-    let asked = |stage: &Stage| stage.proxy.calls().get("scantxoutset").copied().unwrap_or(0);
-    wait_until("the scan is asked for", || (asked(&stage) == 1).then_some(()));
+    let asked = |stage: &Stage| {
+        stage
+            .proxy
+            .calls()
+            .get("scantxoutset")
+            .copied()
+            .unwrap_or(0)
+    };
+    wait_until("the scan is asked for", || {
+        (asked(&stage) == 1).then_some(())
+    });
     stage.daemon.stop();
     assert_eq!(asked(&stage), 2, "start, abort");
     stage.proxy.set(Mood::Pass);
@@ -188,8 +287,21 @@ fn an_address_that_is_added_while_monitoring_is_stopped_is_right_after_the_start
     stage.node.mine(1);
     stage.node.pay(&address, COIN);
     stage.is_pending(&address);
-    assert_eq!(stage.proxy.calls().get("scantxoutset"), None, "the node is not asked either");
-    assert_eq!(stage.daemon.request("POST", "/start", &[], None).status, 200);
-    stage.agrees(&address, Balances { confirmed: 2 * COIN, unconfirmed: COIN });
+    assert_eq!(
+        stage.proxy.calls().get("scantxoutset"),
+        None,
+        "the node is not asked either"
+    );
+    assert_eq!(
+        stage.daemon.request("POST", "/start", &[], None).status,
+        200
+    );
+    stage.agrees(
+        &address,
+        Balances {
+            confirmed: 2 * COIN,
+            unconfirmed: COIN,
+        },
+    );
     ledger::check(&stage.daemon);
 }

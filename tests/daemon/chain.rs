@@ -21,7 +21,10 @@ fn what_happened_while_the_daemon_was_down_is_caught_up_with_events() {
     node.pay(&address, COIN);
     let lost = node.mine(1).remove(0);
     daemon.wait_balance(&address, COIN, 0);
-    let before = daemon.balance(&address)["cursor"].as_str().expect("a cursor is text").to_owned();
+    let before = daemon.balance(&address)["cursor"]
+        .as_str()
+        .expect("a cursor is text")
+        .to_owned();
     daemon.stop();
 
     // A reorg, a payment in a block and one in the mempool.
@@ -31,8 +34,16 @@ fn what_happened_while_the_daemon_was_down_is_caught_up_with_events() {
     let waiting = node.pay(&address, 4 * COIN);
     daemon.restart();
 
-    assert_eq!(agrees(&daemon, &node, &address), Balances { confirmed: 3 * COIN, unconfirmed: 4 * COIN });
-    let events = daemon.get(&format!("/events?after={before}&address={address}")).json;
+    assert_eq!(
+        agrees(&daemon, &node, &address),
+        Balances {
+            confirmed: 3 * COIN,
+            unconfirmed: 4 * COIN
+        }
+    );
+    let events = daemon
+        .get(&format!("/events?after={before}&address={address}"))
+        .json;
     let events = events["events"].as_array().expect("a list of events");
     let announced: Vec<_> = events
         .iter()
@@ -41,8 +52,14 @@ fn what_happened_while_the_daemon_was_down_is_caught_up_with_events() {
         .collect();
     assert_eq!(announced, [json!(mined), json!(waiting)]);
     let mut balance = json!(COIN);
-    for change in events.iter().filter(|event| event["event"] == "balance_change") {
-        assert_eq!(change["data"]["old_balance"], balance, "each change starts where the one before ended");
+    for change in events
+        .iter()
+        .filter(|event| event["event"] == "balance_change")
+    {
+        assert_eq!(
+            change["data"]["old_balance"], balance,
+            "each change starts where the one before ended"
+        );
         balance = change["data"]["new_balance"].clone();
     }
     assert_eq!(balance, 7 * COIN);
@@ -62,7 +79,13 @@ fn a_killed_daemon_goes_on_where_it_was() {
     node.mine(1);
     node.pay(&address, 4 * COIN);
     daemon.restart();
-    assert_eq!(agrees(&daemon, &node, &address), Balances { confirmed: 3 * COIN, unconfirmed: 4 * COIN });
+    assert_eq!(
+        agrees(&daemon, &node, &address),
+        Balances {
+            confirmed: 3 * COIN,
+            unconfirmed: 4 * COIN
+        }
+    );
     let history = daemon.get(&format!("/transactions/{address}")).json;
     assert_eq!(history["count"], 3, "none missing, none twice: {history}");
 }
@@ -75,7 +98,11 @@ fn a_second_daemon_on_the_same_store_is_refused() {
     assert!(!output.status.success(), "a second daemon must not start");
     let said = String::from_utf8_lossy(&output.stderr);
     assert!(said.contains("store"), "it says why: {said}");
-    assert_eq!(daemon.get("/status").status, 200, "the first is none the worse");
+    assert_eq!(
+        daemon.get("/status").status,
+        200,
+        "the first is none the worse"
+    );
 }
 
 /// Blocks in bursts, payments in between.
@@ -101,14 +128,24 @@ fn hundreds_of_blocks_are_followed_whether_they_come_at_once_or_came_while_the_d
     let live = pay_in_bursts(&node, &address, 200);
     agrees(&daemon, &node, &address);
     let told = Story::of(&daemon, &client, &address);
-    assert_eq!(told.balances().len() as i64, live + 2, "five payments and two coinbases");
+    assert_eq!(
+        told.balances().len() as i64,
+        live + 2,
+        "five payments and two coinbases"
+    );
     drop(client);
     daemon.stop();
     let down = pay_in_bursts(&node, &address, 320);
     daemon.restart();
     agrees(&daemon, &node, &address);
-    assert_eq!(story::chain(&daemon, &node, &start), Vec::<i64>::new(), "every block is told, in order, each once");
-    let history = daemon.get(&format!("/transactions/{address}?limit=1000")).json;
+    assert_eq!(
+        story::chain(&daemon, &node, &start),
+        Vec::<i64>::new(),
+        "every block is told, in order, each once"
+    );
+    let history = daemon
+        .get(&format!("/transactions/{address}?limit=1000"))
+        .json;
     assert_eq!(history["total"], live + down + 4);
 }
 
@@ -139,20 +176,31 @@ fn five_hundred_blocks_are_undone_while_the_daemon_runs_and_while_it_is_down() {
     // While it runs: the first branch is given back and preferred.
     node.rpc("reconsiderblock", json!([old]));
     node.rpc("preciousblock", json!([old_tip]));
-    wait_until("the node is on its old branch", || (node.rpc("getblockhash", json!([126])) == *old).then_some(()));
+    wait_until("the node is on its old branch", || {
+        (node.rpc("getblockhash", json!([126])) == *old).then_some(())
+    });
     agrees(&daemon, &node, &address);
     agrees(&daemon, &node, &lost);
     assert_eq!(story::chain(&daemon, &node, &start), [500, 500]);
     client.event("reorg", |data| data["depth"] == 500);
     let history = daemon.get(&format!("/transactions/{address}")).json;
     let transaction = &history["transactions"][0];
-    assert_eq!((&history["count"], &transaction["txid"], &transaction["block_hash"]), (&json!(1), &json!(txid), &json!(old)));
+    assert_eq!(
+        (
+            &history["count"],
+            &transaction["txid"],
+            &transaction["block_hash"]
+        ),
+        (&json!(1), &json!(txid), &json!(old))
+    );
 }
 
 /// Something for the daemon to scan for.
 fn strangers(count: u32) -> Vec<String> {
     let hash = |number: u32| PubkeyHash::hash(&number.to_le_bytes());
-    (0..count).map(|number| Address::p2pkh(hash(number), Network::Regtest).to_string()).collect()
+    (0..count)
+        .map(|number| Address::p2pkh(hash(number), Network::Regtest).to_string())
+        .collect()
 }
 
 /// What an address had spent before it was added is unspent again when the block of the spend is gone; and a scan that is on its way
@@ -162,17 +210,30 @@ fn a_reorg_below_the_height_at_which_an_address_was_added_leaves_its_balance_rig
     let node = Node::start();
     let daemon = Daemon::with(&node, &[NEVER]);
     let addresses: Vec<String> = (0..3).map(|_| node.address()).collect();
-    let paid: Vec<String> = addresses.iter().map(|address| node.pay(address, COIN)).collect();
+    let paid: Vec<String> = addresses
+        .iter()
+        .map(|address| node.pay(address, COIN))
+        .collect();
     node.mine(1);
     let outputs = |paid: &str| {
         let tx = node.rpc("getrawtransaction", json!([paid, true, node.tip()]));
         let outputs = tx["vout"].as_array().cloned().expect("a list");
-        let ours = outputs.iter().find(|output| output["value"] == 1.0).expect("the payment");
+        let ours = outputs
+            .iter()
+            .find(|output| output["value"] == 1.0)
+            .expect("the payment");
         (paid.to_owned(), ours["n"].as_u64().expect("a number"))
     };
     let coins: Vec<_> = paid.iter().map(|txid| outputs(txid)).collect();
-    let spends: Vec<String> =
-        coins.iter().map(|coin| node.signed(std::slice::from_ref(coin), &[(&node.address(), COIN - 10_000)])).collect();
+    let spends: Vec<String> = coins
+        .iter()
+        .map(|coin| {
+            node.signed(
+                std::slice::from_ref(coin),
+                &[(&node.address(), COIN - 10_000)],
+            )
+        })
+        .collect();
     // The first spend stays in the mempool when its block is gone, the second one is replaced, the third one is lost.
     spends.iter().for_each(|hex| drop(node.send(hex)));
     let lost = node.mine(1).remove(0);
@@ -189,13 +250,28 @@ fn a_reorg_below_the_height_at_which_an_address_was_added_leaves_its_balance_rig
     }
     node.send(&node.signed(&coins[1..2], &[(&node.address(), COIN - 40_000)]));
     for address in &addresses {
-        assert_eq!(agrees(&daemon, &node, address), Balances { confirmed: COIN, unconfirmed: -COIN });
+        assert_eq!(
+            agrees(&daemon, &node, address),
+            Balances {
+                confirmed: COIN,
+                unconfirmed: -COIN
+            }
+        );
     }
-    let third = node.rpc("decoderawtransaction", json!([spends[2]]))["txid"].as_str().expect("a text").to_owned();
+    let third = node.rpc("decoderawtransaction", json!([spends[2]]))["txid"]
+        .as_str()
+        .expect("a text")
+        .to_owned();
     node.rpc("prioritisetransaction", json!([third, 0, -100_000_000]));
     node.mine(3);
     for (address, left) in addresses.iter().zip([0, 0, COIN]) {
-        assert_eq!(agrees(&daemon, &node, address), Balances { confirmed: left, unconfirmed: -left });
+        assert_eq!(
+            agrees(&daemon, &node, address),
+            Balances {
+                confirmed: left,
+                unconfirmed: -left
+            }
+        );
     }
     ledger::check(&daemon);
 }
@@ -215,10 +291,26 @@ fn a_block_that_is_taken_back_while_it_is_being_scanned_does_not_hold_up_the_bal
     proxy.set_for("scantxoutset", Mood::Late(Duration::from_secs(1)));
     let added = daemon.post("/add_addresses", &json!({ "addresses": [&before, &with] }));
     assert_eq!(added.status, 200, "{}", added.text);
-    wait_until("the scan is asked for", || proxy.calls().get("scantxoutset").map(drop));
+    wait_until("the scan is asked for", || {
+        proxy.calls().get("scantxoutset").map(drop)
+    });
     node.rpc("invalidateblock", json!([lost]));
-    for (address, right) in [(&before, Balances { confirmed: COIN, unconfirmed: 0 }), (&with, Balances { confirmed: 0, unconfirmed: COIN })]
-    {
+    for (address, right) in [
+        (
+            &before,
+            Balances {
+                confirmed: COIN,
+                unconfirmed: 0,
+            },
+        ),
+        (
+            &with,
+            Balances {
+                confirmed: 0,
+                unconfirmed: COIN,
+            },
+        ),
+    ] {
         daemon.wait_complete(address);
         assert_eq!(agrees(&daemon, &node, address), right);
     }
@@ -249,7 +341,13 @@ fn addresses_that_are_added_while_blocks_come_and_go_are_right() {
     }
     for address in &addresses {
         daemon.wait_complete(address);
-        assert_eq!(agrees(&daemon, &node, address), Balances { confirmed: 3 * COIN, unconfirmed: 0 });
+        assert_eq!(
+            agrees(&daemon, &node, address),
+            Balances {
+                confirmed: 3 * COIN,
+                unconfirmed: 0
+            }
+        );
     }
     ledger::check(&daemon);
 }
@@ -280,7 +378,10 @@ fn a_reorg_during_a_replay_is_told_in_its_place() {
         let mut clients = Vec::new();
         while !stop.load(std::sync::atomic::Ordering::Relaxed) && clients.len() < 30 {
             let client = Client::connect(&daemon);
-            client.emit("subscribe_address", &json!({ "address": address, "after": cursor }));
+            client.emit(
+                "subscribe_address",
+                &json!({ "address": address, "after": cursor }),
+            );
             client.event("caught_up", |_| true);
             clients.push(client);
         }
@@ -291,6 +392,14 @@ fn a_reorg_during_a_replay_is_told_in_its_place() {
         Story::of(&daemon, client, &address);
         assert_eq!(client.all("caught_up").len(), 1);
     }
-    let told: Vec<Value> = ledger::check(&daemon).into_iter().filter(|event| event["event"] == "reorg").collect();
-    assert!(clients.len() > 1 && told.len() >= 3, "{} clients, {} reorgs", clients.len(), told.len());
+    let told: Vec<Value> = ledger::check(&daemon)
+        .into_iter()
+        .filter(|event| event["event"] == "reorg")
+        .collect();
+    assert!(
+        clients.len() > 1 && told.len() >= 3,
+        "{} clients, {} reorgs",
+        clients.len(),
+        told.len()
+    );
 }

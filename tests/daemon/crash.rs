@@ -31,12 +31,24 @@ struct Life {
 impl Life {
     fn begin(addresses: usize) -> Self {
         let node = Node::start();
-        let store = tempfile::Builder::new().prefix("satwatch-store-").tempdir().expect("a temporary folder can be made");
+        let store = tempfile::Builder::new()
+            .prefix("satwatch-store-")
+            .tempdir()
+            .expect("a temporary folder can be made");
         let path = store.path().display().to_string();
-        let daemon = Daemon::with(&node, &[("store.path", &path), ("monitor.reconcile_interval", "1")]);
+        let daemon = Daemon::with(
+            &node,
+            &[("store.path", &path), ("monitor.reconcile_interval", "1")],
+        );
         let addresses: Vec<_> = (0..addresses).map(|_| node.address()).collect();
         addresses.iter().for_each(|address| daemon.watch(address));
-        Self { node, daemon, addresses, seen: Vec::new(), store }
+        Self {
+            node,
+            daemon,
+            addresses,
+            seen: Vec::new(),
+            store,
+        }
     }
 
     /// Reads the log: what was read before must be its beginning.
@@ -44,9 +56,18 @@ impl Life {
         let events = ledger::read(&self.daemon);
         for (now, before) in events.iter().zip(&self.seen) {
             // How deep it is buried is counted from the present tip.
-            assert_eq!(without_depth(now), without_depth(before), "what was told is told again as it was");
+            assert_eq!(
+                without_depth(now),
+                without_depth(before),
+                "what was told is told again as it was"
+            );
         }
-        assert!(events.len() >= self.seen.len(), "events that were read are gone: {} of {}", events.len(), self.seen.len());
+        assert!(
+            events.len() >= self.seen.len(),
+            "events that were read are gone: {} of {}",
+            events.len(),
+            self.seen.len()
+        );
         self.seen = events;
     }
 
@@ -56,21 +77,33 @@ impl Life {
     }
 
     fn height(&self) -> i64 {
-        self.daemon.get("/status").json["tip"]["height"].as_i64().unwrap_or(0)
+        self.daemon.get("/status").json["tip"]["height"]
+            .as_i64()
+            .unwrap_or(0)
     }
 
     /// One payment to each address in a transaction.
     fn pay_all(&self, satoshi: i64) {
         let amount = crate::common::node::bitcoin(satoshi);
-        let outputs: serde_json::Map<_, _> = self.addresses.iter().map(|address| (address.clone(), json!(amount))).collect();
+        let outputs: serde_json::Map<_, _> = self
+            .addresses
+            .iter()
+            .map(|address| (address.clone(), json!(amount)))
+            .collect();
         self.node.payer("sendmany", json!(["", outputs]));
     }
 
     /// Starts a daemon on the store and kills it before anybody could know that it listens.
     fn kill_at_start(&self, round: usize) {
-        let mut child = spawn(&mut daemon_on(&self.node, &self.store.path().display().to_string()));
+        let mut child = spawn(&mut daemon_on(
+            &self.node,
+            &self.store.path().display().to_string(),
+        ));
         std::thread::sleep(moment(round));
-        assert!(child.try_wait().expect("it is our child").is_none(), "it ended by itself");
+        assert!(
+            child.try_wait().expect("it is our child").is_none(),
+            "it ended by itself"
+        );
         child.kill().expect("it is our child");
         child.wait().expect("it is our child");
     }
@@ -80,7 +113,10 @@ impl Life {
         self.daemon.wait_ready();
         self.daemon.wait_tip(&self.node);
         for address in &self.addresses {
-            let Balances { confirmed, unconfirmed } = oracle::balances(&self.node, address);
+            let Balances {
+                confirmed,
+                unconfirmed,
+            } = oracle::balances(&self.node, address);
             self.daemon.wait_balance(address, confirmed, unconfirmed);
         }
         self.read();
@@ -123,7 +159,12 @@ fn settings(command: &mut Command, node: &Node, store: &str) {
 }
 
 fn spawn(command: &mut Command) -> Child {
-    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("cargo has built the binary")
+    command
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("cargo has built the binary")
 }
 
 #[test]
@@ -151,7 +192,9 @@ fn killed_at_any_moment_of_start_and_catch_up_it_goes_on_exactly() {
         life.kill_at_start(round as usize);
         life.daemon.launch_again();
         let goal = base + BLOCKS * round / ROUNDS;
-        wait_until("the daemon catches up", || (life.height() >= goal).then_some(()));
+        wait_until("the daemon catches up", || {
+            (life.height() >= goal).then_some(())
+        });
         midway += usize::from(life.height() < base + BLOCKS);
         life.kill();
     }
@@ -187,7 +230,11 @@ fn killed_in_the_middle_of_deep_reorganizations_it_goes_on_exactly() {
     life.node.rpc("reconsiderblock", json!([first]));
     // Taking the longer branch away and giving it back changes between the two.
     for round in 0..4 {
-        let switch = if round % 2 == 0 { "invalidateblock" } else { "reconsiderblock" };
+        let switch = if round % 2 == 0 {
+            "invalidateblock"
+        } else {
+            "reconsiderblock"
+        };
         if round < 2 {
             life.node.rpc(switch, json!([second]));
             life.kill_at_start(round + 3);
@@ -208,7 +255,8 @@ fn killed_in_a_burst_of_payments_it_tells_each_once() {
     let mut life = Life::begin(2);
     for round in 0..6 {
         for payment in 0..12 {
-            life.node.pay(&life.addresses[payment % 2], 50_000 + payment as i64);
+            life.node
+                .pay(&life.addresses[payment % 2], 50_000 + payment as i64);
             if payment == 7 {
                 std::thread::sleep(moment(round) / 4);
                 life.kill();
@@ -227,7 +275,11 @@ fn killed_in_a_burst_of_payments_it_tells_each_once() {
         life.daemon.launch_again();
     }
     life.check();
-    let announced: usize = life.seen.iter().filter(|event| event["event"] == "new_transactions").count();
+    let announced: usize = life
+        .seen
+        .iter()
+        .filter(|event| event["event"] == "new_transactions")
+        .count();
     assert_eq!(announced, 72, "each payment is told once");
 }
 
@@ -242,7 +294,9 @@ fn an_address_that_was_answered_for_is_watched_and_whole_after_a_kill() {
     life.node.pay(&added[2], 5_000);
     life.daemon.wait_tip(&life.node);
     for (round, address) in added.iter().enumerate() {
-        let answer = life.daemon.post("/add_address", &json!({ "address": address }));
+        let answer = life
+            .daemon
+            .post("/add_address", &json!({ "address": address }));
         assert_eq!(answer.status, 200, "{}", answer.text);
         std::thread::sleep(moment(round) / 2);
         life.kill();
@@ -253,7 +307,9 @@ fn an_address_that_was_answered_for_is_watched_and_whole_after_a_kill() {
         life.kill_at_start(round);
         life.daemon.launch_again();
     }
-    added.iter().for_each(|address| life.daemon.wait_complete(address));
+    added
+        .iter()
+        .for_each(|address| life.daemon.wait_complete(address));
     life.addresses.extend(added);
     life.check();
 }
@@ -261,22 +317,38 @@ fn an_address_that_was_answered_for_is_watched_and_whole_after_a_kill() {
 /// A disk of the smallest kind: no file of this process may grow beyond so many blocks of 512 bytes, and no signal hides the error.
 fn on_a_small_disk(life: &Life, blocks: &str) -> Command {
     let mut command = Command::new("sh");
-    settings(&mut command, &life.node, &life.store.path().display().to_string());
-    command.args(["-c", "trap '' XFSZ; ulimit -f \"$1\"; exec \"$0\" run", env!("CARGO_BIN_EXE_satwatch"), blocks]);
-    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+    settings(
+        &mut command,
+        &life.node,
+        &life.store.path().display().to_string(),
+    );
+    command.args([
+        "-c",
+        "trap '' XFSZ; ulimit -f \"$1\"; exec \"$0\" run",
+        env!("CARGO_BIN_EXE_satwatch"),
+        blocks,
+    ]);
+    command
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped());
     command
 }
 
 /// Waits until it ends by itself; it must say what is wrong with which folder, and 1.
 fn ends_for_want_of_room(mut child: Child, store: &std::path::Path) -> String {
-    let ended = wait_until("the daemon ends when it cannot write", || child.try_wait().expect("it is our child"));
+    let ended = wait_until("the daemon ends when it cannot write", || {
+        child.try_wait().expect("it is our child")
+    });
     let mut said = String::new();
-    std::io::Read::read_to_string(child.stderr.as_mut().expect("it is piped"), &mut said).expect("the log is text");
+    std::io::Read::read_to_string(child.stderr.as_mut().expect("it is piped"), &mut said)
+        .expect("the log is text");
     assert_eq!(ended.code(), Some(1), "{said}");
     let errors: Vec<_> = said.lines().filter(|line| line.contains("ERROR")).collect();
     assert!(!errors.is_empty(), "no reason: {said}");
     // The first and the last word are the reason, not what came of it.
-    let reason = |line: &&str| line.contains("has room") && line.contains(&*store.to_string_lossy());
+    let reason =
+        |line: &&str| line.contains("has room") && line.contains(&*store.to_string_lossy());
     assert!(errors.iter().all(reason), "{said}");
     said
 }
@@ -295,9 +367,14 @@ fn a_full_disk_at_the_start_or_in_a_catch_up_ends_it_with_a_reason_and_nothing_i
     }
     // Table files and the manifest, the options (78 KB), and the write-ahead log of the catch-up.
     for blocks in ["2", "64", "180", "240"] {
-        let child = on_a_small_disk(&life, blocks).spawn().expect("sh can be run");
+        let child = on_a_small_disk(&life, blocks)
+            .spawn()
+            .expect("sh can be run");
         let said = ends_for_want_of_room(child, life.store.path());
-        println!("{blocks} blocks: {}", said.lines().last().unwrap_or_default());
+        println!(
+            "{blocks} blocks: {}",
+            said.lines().last().unwrap_or_default()
+        );
     }
     life.daemon.restart();
     life.check();
@@ -309,18 +386,35 @@ fn a_disk_that_fills_up_under_a_living_daemon_ends_it_and_nothing_is_told_twice(
     life.check();
     for round in 0..3 {
         life.kill();
-        let mut child = on_a_small_disk(&life, "unlimited").spawn().expect("sh can be run");
+        let mut child = on_a_small_disk(&life, "unlimited")
+            .spawn()
+            .expect("sh can be run");
         let port = port_told_by(&mut child);
         let told = |path: &str| {
-            let mut answer = ureq::get(format!("http://127.0.0.1:{port}{path}")).call().ok()?;
+            let mut answer = ureq::get(format!("http://127.0.0.1:{port}{path}"))
+                .call()
+                .ok()?;
             serde_json::from_str::<Value>(&answer.body_mut().read_to_string().ok()?).ok()
         };
-        wait_until("it follows", || (told("/health/ready")?["ready"] == true).then_some(()));
+        wait_until("it follows", || {
+            (told("/health/ready")?["ready"] == true).then_some(())
+        });
         let before = life.node.pay(&life.addresses[0], 30_000 + round);
-        wait_until("the payment is told", || told("/events?limit=1000")?.to_string().contains(&before).then_some(()));
-        life.seen = told("/events?limit=1000").expect("it answers")["events"].as_array().expect("a list").clone();
+        wait_until("the payment is told", || {
+            told("/events?limit=1000")?
+                .to_string()
+                .contains(&before)
+                .then_some(())
+        });
+        life.seen = told("/events?limit=1000").expect("it answers")["events"]
+            .as_array()
+            .expect("a list")
+            .clone();
         // From now on no write finds room.
-        let full = Command::new("prlimit").args(["--fsize=1", "--pid", &child.id().to_string()]).status().expect("prlimit can be run");
+        let full = Command::new("prlimit")
+            .args(["--fsize=1", "--pid", &child.id().to_string()])
+            .status()
+            .expect("prlimit can be run");
         assert!(full.success());
         match round {
             0 => drop(life.node.pay(&life.addresses[1], 40_000)),
@@ -358,7 +452,10 @@ fn a_folder_that_cannot_be_used_is_refused_by_name_and_with_a_remedy() {
     let folder = tempfile::tempdir().expect("a temporary folder can be made");
     let at = |name: &str| folder.path().join(name);
     let create = |name: &str, network: Network, genesis: &str| {
-        let chain = ChainInfo { network, genesis: genesis.parse().expect("a hash") };
+        let chain = ChainInfo {
+            network,
+            genesis: genesis.parse().expect("a hash"),
+        };
         drop(satwatch::store::open(&at(name), Some(chain), 0).expect("a new store can be made"));
     };
     let genesis = node.rpc("getblockhash", json!([0]));
@@ -376,16 +473,31 @@ fn a_folder_that_cannot_be_used_is_refused_by_name_and_with_a_remedy() {
         (at("damaged"), ["CURRENT is missing", "restore a copy"]),
         (at("theirs"), ["not a store of satwatch", "store.path"]),
         (at("file"), ["File exists", "written by this user"]),
-        (at("file/below"), ["Not a directory", "written by this user"]),
+        (
+            at("file/below"),
+            ["Not a directory", "written by this user"],
+        ),
         // Where not even root may make a folder.
-        ("/proc/satwatch".into(), ["No such file", "written by this user"]),
+        (
+            "/proc/satwatch".into(),
+            ["No such file", "written by this user"],
+        ),
     ];
     for (path, words) in cases {
         let path = path.display().to_string();
-        let output = daemon_on(&node, &path).stdin(Stdio::null()).output().expect("cargo has built the binary");
+        let output = daemon_on(&node, &path)
+            .stdin(Stdio::null())
+            .output()
+            .expect("cargo has built the binary");
         let said = String::from_utf8_lossy(&output.stderr);
         assert_eq!(output.status.code(), Some(1), "{path}: {said}");
-        let sentence = said.lines().find(|line| line.contains("ERROR")).unwrap_or_else(|| panic!("{path}: no reason: {said}"));
-        assert!(sentence.contains(&path) && words.iter().all(|word| sentence.contains(word)), "{words:?}: {sentence}");
+        let sentence = said
+            .lines()
+            .find(|line| line.contains("ERROR"))
+            .unwrap_or_else(|| panic!("{path}: no reason: {said}"));
+        assert!(
+            sentence.contains(&path) && words.iter().all(|word| sentence.contains(word)),
+            "{words:?}: {sentence}"
+        );
     }
 }

@@ -26,9 +26,20 @@ pub fn open(daemon: &Daemon, addresses: &[String], body: Value) -> String {
     }
     let answer = daemon.post(&path, &body);
     assert_eq!(answer.status, 202, "{}", answer.text);
-    assert_eq!((&answer.json["status"], &answer.json["count"]), (&json!("scanning"), &json!(addresses.len())), "{}", answer.text);
-    let id = answer.json["scan_id"].as_str().unwrap_or_else(|| panic!("{}", answer.text)).to_owned();
-    assert!(id.len() == 16 && id.bytes().all(|byte| byte.is_ascii_hexdigit()), "{id}");
+    assert_eq!(
+        (&answer.json["status"], &answer.json["count"]),
+        (&json!("scanning"), &json!(addresses.len())),
+        "{}",
+        answer.text
+    );
+    let id = answer.json["scan_id"]
+        .as_str()
+        .unwrap_or_else(|| panic!("{}", answer.text))
+        .to_owned();
+    assert!(
+        id.len() == 16 && id.bytes().all(|byte| byte.is_ascii_hexdigit()),
+        "{id}"
+    );
     id
 }
 
@@ -44,8 +55,14 @@ pub fn look(daemon: &Daemon, id: &str) -> Value {
 pub fn under_way(daemon: &Daemon, id: &str, height: i64) -> Value {
     wait_until("the scan is under way", || {
         let scan = look(daemon, id);
-        assert_ne!(scan["status"], "complete", "it was to be caught in the middle: {scan}");
-        scan["height"].as_i64().is_some_and(|now| now > height).then_some(scan)
+        assert_ne!(
+            scan["status"], "complete",
+            "it was to be caught in the middle: {scan}"
+        );
+        scan["height"]
+            .as_i64()
+            .is_some_and(|now| now > height)
+            .then_some(scan)
     })
 }
 
@@ -57,8 +74,16 @@ pub fn complete(daemon: &Daemon, id: &str) -> Value {
         plausible(&last);
         (last["status"] == "complete").then_some(())
     });
-    assert!(done.is_some(), "the scan does not end: {last}\n{}", daemon.log());
-    assert_eq!((&last["percent"], &last["waits_for"], &last["seconds_left"]), (&json!(100.0), &Value::Null, &Value::Null), "{last}");
+    assert!(
+        done.is_some(),
+        "the scan does not end: {last}\n{}",
+        daemon.log()
+    );
+    assert_eq!(
+        (&last["percent"], &last["waits_for"], &last["seconds_left"]),
+        (&json!(100.0), &Value::Null, &Value::Null),
+        "{last}"
+    );
     assert_eq!(last["blocks_done"], last["blocks_total"], "{last}");
     last
 }
@@ -67,36 +92,69 @@ pub fn complete(daemon: &Daemon, id: &str) -> Value {
 pub fn plausible(scan: &Value) {
     let number = |name: &str| scan[name].as_f64();
     let status = scan["status"].as_str().expect("a text");
-    assert!(["queued", "scanning", "waiting", "complete", "cancelled"].contains(&status), "{scan}");
+    assert!(
+        ["queued", "scanning", "waiting", "complete", "cancelled"].contains(&status),
+        "{scan}"
+    );
     let percent = number("percent").expect("a number");
-    assert!((0.0..=100.0).contains(&percent) && (percent * 10.0).fract().abs() < 1e-6, "{scan}");
+    assert!(
+        (0.0..=100.0).contains(&percent) && (percent * 10.0).fract().abs() < 1e-6,
+        "{scan}"
+    );
     assert_eq!(percent == 100.0, status == "complete", "{scan}");
     let done = number("blocks_done").expect("a number");
     if let Some(total) = number("blocks_total") {
-        assert!(done <= total && (total == 0.0 || (done / total * 100.0 - percent).abs() <= 0.1), "{scan}");
+        assert!(
+            done <= total && (total == 0.0 || (done / total * 100.0 - percent).abs() <= 0.1),
+            "{scan}"
+        );
     }
     let from = number("from_height").expect("a number");
     if let Some(height) = number("height") {
         let first = number("horizon").unwrap_or(from).max(from);
-        assert!(height - first + 1.0 <= done + 0.5 && height >= first, "{scan}");
+        assert!(
+            height - first + 1.0 <= done + 0.5 && height >= first,
+            "{scan}"
+        );
     }
-    assert!(number("created") <= number("updated") && number("created") > Some(1.6e9), "{scan}");
+    assert!(
+        number("created") <= number("updated") && number("created") > Some(1.6e9),
+        "{scan}"
+    );
 }
 
 /// The log after a cursor.
 pub fn after(daemon: &Daemon, cursor: &Value) -> Vec<Value> {
     let from = ledger::number(cursor);
-    ledger::read(daemon).into_iter().filter(|event| ledger::number(&event["cursor"]) > from).collect()
+    ledger::read(daemon)
+        .into_iter()
+        .filter(|event| ledger::number(&event["cursor"]) > from)
+        .collect()
 }
 
 /// The `scan_complete` events of a scan: exactly one for each of its addresses.
 pub fn ends(daemon: &Daemon, id: &str, addresses: &[String]) -> Vec<Value> {
-    let named = |event: &Value| event["event"] == "scan_complete" && event["data"]["scan_id"] == *id;
-    let ends: Vec<Value> = ledger::read(daemon).into_iter().filter(named).map(|event| event["data"].clone()).collect();
-    let told: HashSet<&str> = ends.iter().filter_map(|end| end["address"].as_str()).collect();
-    assert_eq!(told, addresses.iter().map(String::as_str).collect(), "{ends:?}");
+    let named =
+        |event: &Value| event["event"] == "scan_complete" && event["data"]["scan_id"] == *id;
+    let ends: Vec<Value> = ledger::read(daemon)
+        .into_iter()
+        .filter(named)
+        .map(|event| event["data"].clone())
+        .collect();
+    let told: HashSet<&str> = ends
+        .iter()
+        .filter_map(|end| end["address"].as_str())
+        .collect();
+    assert_eq!(
+        told,
+        addresses.iter().map(String::as_str).collect(),
+        "{ends:?}"
+    );
     assert_eq!(ends.len(), addresses.len(), "one each: {ends:?}");
-    assert!(ends.iter().all(|end| end["status"] == "complete"), "{ends:?}");
+    assert!(
+        ends.iter().all(|end| end["status"] == "complete"),
+        "{ends:?}"
+    );
     ends
 }
 
@@ -107,11 +165,21 @@ pub fn listed(daemon: &Daemon, address: &str) -> Vec<Value> {
     loop {
         let page = daemon.get(&format!("/transactions/{address}?limit=50{before}"));
         assert_eq!(page.status, 200, "{}", page.text);
-        all.extend(page.json["transactions"].as_array().expect("a list").iter().cloned());
+        all.extend(
+            page.json["transactions"]
+                .as_array()
+                .expect("a list")
+                .iter()
+                .cloned(),
+        );
         match page.json["next"].as_str() {
             Some(next) => before = format!("&before={next}"),
             None => {
-                assert_eq!(page.json["total"], all.len(), "every transaction is listed once");
+                assert_eq!(
+                    page.json["total"],
+                    all.len(),
+                    "every transaction is listed once"
+                );
                 return all;
             }
         }
@@ -120,5 +188,8 @@ pub fn listed(daemon: &Daemon, address: &str) -> Vec<Value> {
 
 /// The object with these fields only.
 pub fn only(object: &Value, fields: &[&str]) -> Value {
-    fields.iter().map(|field| ((*field).to_owned(), object[*field].clone())).collect()
+    fields
+        .iter()
+        .map(|field| ((*field).to_owned(), object[*field].clone()))
+        .collect()
 }

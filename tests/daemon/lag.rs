@@ -20,18 +20,25 @@ struct Reluctant(WebSocket<TcpStream>);
 
 impl Reluctant {
     fn connect(daemon: &Daemon) -> Self {
-        let mut client = Self(WebSocket::from_raw_socket(open_websocket(daemon), Role::Client, None));
+        let mut client = Self(WebSocket::from_raw_socket(
+            open_websocket(daemon),
+            Role::Client,
+            None,
+        ));
         client.send("40");
         client.read_to("connected");
         client
     }
 
     fn send(&mut self, packet: &str) {
-        self.0.send(Message::text(packet)).expect("the daemon reads");
+        self.0
+            .send(Message::text(packet))
+            .expect("the daemon reads");
     }
 
     fn subscribe(&mut self, addresses: &[String], after: Option<&Value>) {
-        let mut wish = json!({ "addresses": addresses, "confirmations": DEPTHS, "snapshot": false });
+        let mut wish =
+            json!({ "addresses": addresses, "confirmations": DEPTHS, "snapshot": false });
         if let Some(after) = after {
             wish["after"] = after.clone();
         }
@@ -51,7 +58,8 @@ impl Reluctant {
                 self.send("3");
             }
             if let Some(event) = text.strip_prefix("42") {
-                let [name, data] = serde_json::from_str::<[Value; 2]>(event).expect("a name and one argument");
+                let [name, data] =
+                    serde_json::from_str::<[Value; 2]>(event).expect("a name and one argument");
                 return Some((name.as_str().expect("a name is text").to_owned(), data));
             }
         }
@@ -60,8 +68,14 @@ impl Reluctant {
     /// All events up to the first of this name.
     fn read_to(&mut self, name: &str) -> Vec<(String, Value)> {
         let mut heard = Vec::new();
-        while heard.last().is_none_or(|(last, _): &(String, Value)| last != name) {
-            heard.push(self.event().unwrap_or_else(|| panic!("the connection ends before {name} comes")));
+        while heard
+            .last()
+            .is_none_or(|(last, _): &(String, Value)| last != name)
+        {
+            heard.push(
+                self.event()
+                    .unwrap_or_else(|| panic!("the connection ends before {name} comes")),
+            );
         }
         heard
     }
@@ -80,13 +94,23 @@ fn addresses() -> Vec<String> {
 fn log(daemon: &Daemon, mut after: Value) -> Vec<(String, Value)> {
     let mut events = Vec::new();
     loop {
-        let page = daemon.get(&format!("/events?limit=1000&after={}", after.as_str().expect("a cursor is text"))).json;
+        let page = daemon
+            .get(&format!(
+                "/events?limit=1000&after={}",
+                after.as_str().expect("a cursor is text")
+            ))
+            .json;
         let entries = page["events"].as_array().expect("a list of events");
         if entries.is_empty() {
             return events;
         }
         after = entries[entries.len() - 1]["cursor"].clone();
-        let named = entries.iter().map(|entry| (entry["event"].as_str().expect("a name").to_owned(), entry["data"].clone()));
+        let named = entries.iter().map(|entry| {
+            (
+                entry["event"].as_str().expect("a name").to_owned(),
+                entry["data"].clone(),
+            )
+        });
         events.extend(named.filter(|(name, _)| name != "block"));
     }
 }
@@ -100,14 +124,28 @@ fn clients_that_stop_reading_are_told_from_the_log_or_come_back_with_their_curso
     let mut cursors = Vec::new();
     for client in [&mut slow, &mut dead] {
         client.subscribe(&addresses, None);
-        cursors.extend(client.read_to("subscribed").pop().map(|(_, data)| data["cursor"].clone()));
+        cursors.extend(
+            client
+                .read_to("subscribed")
+                .pop()
+                .map(|(_, data)| data["cursor"].clone()),
+        );
     }
 
     let coin = node.coin(2 * COIN);
-    let outputs: Vec<_> = addresses.iter().map(|address| (address.as_str(), 50_000)).collect();
+    let outputs: Vec<_> = addresses
+        .iter()
+        .map(|address| (address.as_str(), 50_000))
+        .collect();
     let fee = 200_000;
     let back = node.address();
-    let outputs: Vec<_> = outputs.into_iter().chain([(back.as_str(), coin.satoshi - 50_000 * i64::from(ADDRESSES) - fee)]).collect();
+    let outputs: Vec<_> = outputs
+        .into_iter()
+        .chain([(
+            back.as_str(),
+            coin.satoshi - 50_000 * i64::from(ADDRESSES) - fee,
+        )])
+        .collect();
     node.send(&node.signed(&[coin.outpoint], &outputs));
     for _ in DEPTHS {
         node.mine_to_nobody(1);
@@ -118,7 +156,12 @@ fn clients_that_stop_reading_are_told_from_the_log_or_come_back_with_their_curso
 
     let mut heard = slow.read_to("caught_up");
     let last = addresses.len() * (2 + DEPTHS.len());
-    while heard.iter().filter(|(name, _)| !matches!(name.as_str(), "lagged" | "caught_up")).count() < last {
+    while heard
+        .iter()
+        .filter(|(name, _)| !matches!(name.as_str(), "lagged" | "caught_up"))
+        .count()
+        < last
+    {
         heard.push(slow.event().expect("it is not closed"));
     }
     assert!(heard.iter().any(|(name, _)| name == "lagged"));
@@ -127,7 +170,9 @@ fn clients_that_stop_reading_are_told_from_the_log_or_come_back_with_their_curso
     assert_eq!(expected.len(), last);
     assert!(heard == expected, "everything once, in order");
 
-    wait_until("the other is disconnected", || (clients()["subscribers"] == 1 && clients()["sessions"] == 1).then_some(()));
+    wait_until("the other is disconnected", || {
+        (clients()["subscribers"] == 1 && clients()["sessions"] == 1).then_some(())
+    });
     let mut got = Vec::new();
     while let Some((name, data)) = dead.event() {
         if !matches!(name.as_str(), "lagged" | "caught_up") {
@@ -139,6 +184,13 @@ fn clients_that_stop_reading_are_told_from_the_log_or_come_back_with_their_curso
     back.subscribe(&addresses, Some(after));
     back.read_to("subscribed");
     let rest = back.read_to("caught_up");
-    got.extend(rest.into_iter().filter(|(name, _)| !matches!(name.as_str(), "lagged" | "caught_up")));
-    assert!(got == log(&daemon, cursors[1].clone()), "nothing is missing: {} of {last}", got.len());
+    got.extend(
+        rest.into_iter()
+            .filter(|(name, _)| !matches!(name.as_str(), "lagged" | "caught_up")),
+    );
+    assert!(
+        got == log(&daemon, cursors[1].clone()),
+        "nothing is missing: {} of {last}",
+        got.len()
+    );
 }

@@ -7,7 +7,9 @@ use serde_json::{Value, json};
 
 use crate::common::node::Options;
 use crate::common::oracle::{self, Balances};
-use crate::common::rpc_proxy::{BUSY, FORBIDDEN, GARBAGE, Mood, NONSENSE, UNAUTHORIZED, WARMING_UP};
+use crate::common::rpc_proxy::{
+    BUSY, FORBIDDEN, GARBAGE, Mood, NONSENSE, UNAUTHORIZED, WARMING_UP,
+};
 use crate::common::{COIN, Client, Daemon, Node, RpcProxy, ledger, wait_until};
 
 /// Looks often, so that a mood is noticed soon.
@@ -17,7 +19,10 @@ const WHILE: Duration = Duration::from_secs(2);
 
 /// A node without ZMQ, so that all the daemon learns comes through the line with the moods.
 fn moody() -> (Node, RpcProxy) {
-    let node = Node::with(Options { topics: &[], ..Options::default() });
+    let node = Node::with(Options {
+        topics: &[],
+        ..Options::default()
+    });
     let proxy = RpcProxy::of(&node);
     (node, proxy)
 }
@@ -31,9 +36,15 @@ fn wait_unavailable(daemon: &Daemon) -> Value {
 
 /// Seconds of processor time that the daemon has used.
 fn processor_time(daemon: &Daemon) -> f64 {
-    let stat = std::fs::read_to_string(format!("/proc/{}/stat", daemon.pid())).expect("the daemon runs");
+    let stat =
+        std::fs::read_to_string(format!("/proc/{}/stat", daemon.pid())).expect("the daemon runs");
     let (_, rest) = stat.rsplit_once(") ").expect("the name ends");
-    let ticks: Vec<f64> = rest.split(' ').skip(11).take(2).map(|ticks| ticks.parse().expect("a number")).collect();
+    let ticks: Vec<f64> = rest
+        .split(' ')
+        .skip(11)
+        .take(2)
+        .map(|ticks| ticks.parse().expect("a number"))
+        .collect();
     ticks.iter().sum::<f64>() / 100.0
 }
 
@@ -42,8 +53,15 @@ fn bear(daemon: &Daemon, proxy: &RpcProxy, mood: &str) {
     let (calls, worked) = (proxy.total(), processor_time(daemon));
     std::thread::sleep(WHILE);
     let (calls, worked) = (proxy.total() - calls, processor_time(daemon) - worked);
-    assert!(calls <= 20, "{mood}: {calls} calls in {WHILE:?}: {:?}", proxy.calls());
-    assert!(worked < WHILE.as_secs_f64() / 2.0, "{mood}: {worked} s of work in {WHILE:?}");
+    assert!(
+        calls <= 20,
+        "{mood}: {calls} calls in {WHILE:?}: {:?}",
+        proxy.calls()
+    );
+    assert!(
+        worked < WHILE.as_secs_f64() / 2.0,
+        "{mood}: {worked} s of work in {WHILE:?}"
+    );
 }
 
 /// The daemon's numbers become the node's own.
@@ -65,23 +83,45 @@ fn survives(moods: &[(Mood, &str)]) {
         let known = daemon.balance(&address);
         proxy.set(*mood);
         let status = wait_unavailable(&daemon);
-        let error = status["node"]["error"].as_str().expect("it says why").to_owned();
+        let error = status["node"]["error"]
+            .as_str()
+            .expect("it says why")
+            .to_owned();
         assert!(error.contains(words), "{mood:?}: {error}");
-        assert!(status["node"]["unavailable_since"].is_number(), "it says since when: {status}");
+        assert!(
+            status["node"]["unavailable_since"].is_number(),
+            "it says since when: {status}"
+        );
         let ready = daemon.get("/health/ready");
         assert_eq!(ready.status, 503, "{}", ready.text);
         let txid = node.pay(&address, COIN);
         node.mine(u32::from(number % 2 == 1));
         bear(&daemon, &proxy, words);
         let (now, later) = (daemon.balance(&address), daemon.get("/status").json);
-        assert_eq!((&now["balance"], &now["tip"]), (&known["balance"], &known["tip"]), "what is known is still answered");
-        let age = |status: &Value| status["data_age"].as_f64().unwrap_or_else(|| panic!("it says how old that is: {status}"));
+        assert_eq!(
+            (&now["balance"], &now["tip"]),
+            (&known["balance"], &known["tip"]),
+            "what is known is still answered"
+        );
+        let age = |status: &Value| {
+            status["data_age"]
+                .as_f64()
+                .unwrap_or_else(|| panic!("it says how old that is: {status}"))
+        };
         assert!(age(&later) > age(&status), "and it grows older: {later}");
         proxy.set(Mood::Pass);
-        client.event("new_transactions", |data| data["transactions"][0]["txid"] == *txid);
+        client.event("new_transactions", |data| {
+            data["transactions"][0]["txid"] == *txid
+        });
         agrees(&daemon, &node, &address);
         let status = daemon.get("/status").json;
-        assert_eq!((&status["service_available"], &status["node"]["unavailable_since"]), (&json!(true), &Value::Null));
+        assert_eq!(
+            (
+                &status["service_available"],
+                &status["node"]["unavailable_since"]
+            ),
+            (&json!(true), &Value::Null)
+        );
     }
     ledger::check(&daemon);
 }
@@ -115,7 +155,13 @@ fn a_node_that_hangs_is_given_up_and_does_not_hold_up_the_end_of_the_daemon() {
     proxy.set(Mood::Hang);
     node.pay(&address, COIN);
     let status = wait_unavailable(&daemon);
-    assert!(status["node"]["error"].as_str().expect("it says why").contains("did not answer in time"), "{status}");
+    assert!(
+        status["node"]["error"]
+            .as_str()
+            .expect("it says why")
+            .contains("did not answer in time"),
+        "{status}"
+    );
     assert_eq!(daemon.balance(&address)["balance"], 0);
     proxy.set(Mood::Pass);
     daemon.wait_balance(&address, 0, COIN);
@@ -125,7 +171,11 @@ fn a_node_that_hangs_is_given_up_and_does_not_hold_up_the_end_of_the_daemon() {
     let known = proxy.total();
     wait_until("a call hangs", || (proxy.total() > known).then_some(()));
     daemon.stop();
-    assert!(!daemon.log().contains("going on without"), "nothing had to be left behind: {}", daemon.log());
+    assert!(
+        !daemon.log().contains("going on without"),
+        "nothing had to be left behind: {}",
+        daemon.log()
+    );
 }
 
 #[test]
@@ -152,11 +202,25 @@ fn an_endless_answer_does_not_fill_the_memory() {
     proxy.set(Mood::Flood);
     node.pay(&address, COIN);
     let status = wait_unavailable(&daemon);
-    assert!(status["node"]["error"].as_str().expect("it says why").contains("MB"), "{status}");
+    assert!(
+        status["node"]["error"]
+            .as_str()
+            .expect("it says why")
+            .contains("MB"),
+        "{status}"
+    );
     bear(&daemon, &proxy, "endless");
-    let memory = std::fs::read_to_string(format!("/proc/{}/status", daemon.pid())).expect("the daemon runs");
-    let peak = memory.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("Linux says it");
-    let peak: u64 = peak.trim().trim_end_matches(" kB").parse().expect("a number");
+    let memory =
+        std::fs::read_to_string(format!("/proc/{}/status", daemon.pid())).expect("the daemon runs");
+    let peak = memory
+        .lines()
+        .find_map(|line| line.strip_prefix("VmHWM:"))
+        .expect("Linux says it");
+    let peak: u64 = peak
+        .trim()
+        .trim_end_matches(" kB")
+        .parse()
+        .expect("a number");
     assert!(peak < 400 << 10, "{peak} kB");
     proxy.set(Mood::Pass);
     daemon.wait_balance(&address, 0, COIN);
@@ -176,10 +240,18 @@ fn a_slow_node_delays_no_news() {
     // Without a limit of their own these calls would take far longer than the test waits.
     let unheard = proxy.calls();
     let txid = node.pay(&address, COIN);
-    client.event("new_transactions", |data| data["transactions"][0]["txid"] == *txid);
+    client.event("new_transactions", |data| {
+        data["transactions"][0]["txid"] == *txid
+    });
     node.mine(1);
-    client.event("transaction_update", |data| data["txid"] == *txid && data["status"] == "confirmed");
-    assert_eq!(proxy.calls().get("getrawtransaction"), unheard.get("getrawtransaction"), "nothing had to be fetched");
+    client.event("transaction_update", |data| {
+        data["txid"] == *txid && data["status"] == "confirmed"
+    });
+    assert_eq!(
+        proxy.calls().get("getrawtransaction"),
+        unheard.get("getrawtransaction"),
+        "nothing had to be fetched"
+    );
     agrees(&daemon, &node, &address);
     proxy.set(Mood::Pass);
     daemon.wait_ready();
@@ -222,7 +294,9 @@ fn a_scan_whose_answer_never_comes_is_given_up() {
     daemon.wait_tip(&node);
     proxy.set_for("scantxoutset", Mood::Hang);
     daemon.post("/add_address", &json!({ "address": address }));
-    wait_until("the scan is asked for", || proxy.calls().get("scantxoutset").copied());
+    wait_until("the scan is asked for", || {
+        proxy.calls().get("scantxoutset").copied()
+    });
     assert_eq!(daemon.balance(&address)["coverage"]["complete"], false);
     proxy.set(Mood::Pass);
     daemon.wait_complete(&address);
@@ -232,9 +306,16 @@ fn a_scan_whose_answer_never_comes_is_given_up() {
 #[test]
 fn a_user_and_a_password_do_instead_of_the_cookie_over_a_restart_of_the_node() {
     // What contrib's rpcauth.py makes of "a long secret".
-    let login = "-rpcauth=watcher:5a17$e41aa2075e92e0e5a68e654c615fcc581007e54b529bb34a209eb13f5ebb7cc2";
-    let node = Node::with(Options { extra: vec![login.into()], ..Options::default() });
-    let (user, password) = (("bitcoind.rpc_user", "watcher"), ("bitcoind.rpc_password", "a long secret"));
+    let login =
+        "-rpcauth=watcher:5a17$e41aa2075e92e0e5a68e654c615fcc581007e54b529bb34a209eb13f5ebb7cc2";
+    let node = Node::with(Options {
+        extra: vec![login.into()],
+        ..Options::default()
+    });
+    let (user, password) = (
+        ("bitcoind.rpc_user", "watcher"),
+        ("bitcoind.rpc_password", "a long secret"),
+    );
     let daemon = Daemon::with(&node, &[OFTEN, user, password]);
     let address = node.address();
     daemon.watch(&address);
@@ -259,7 +340,9 @@ fn a_daemon_that_starts_before_its_node_follows_it_when_it_comes() {
         let daemon = scope.spawn(|| Daemon::launched(&node, &[OFTEN]));
         std::thread::sleep(Duration::from_secs(1));
         node.restart();
-        daemon.join().expect("the daemon came up when the node was there")
+        daemon
+            .join()
+            .expect("the daemon came up when the node was there")
     });
     daemon.wait_ready();
     let address = node.address();
@@ -272,7 +355,11 @@ fn a_daemon_that_starts_before_its_node_follows_it_when_it_comes() {
 
     daemon.launch_again();
     let status = wait_unavailable(&daemon);
-    assert_eq!(status["data_age"], Value::Null, "nothing is known of the node since the start: {status}");
+    assert_eq!(
+        status["data_age"],
+        Value::Null,
+        "nothing is known of the node since the start: {status}"
+    );
     assert_eq!(daemon.balance(&address)["confirmed_balance"], COIN);
     let worked = processor_time(&daemon);
     std::thread::sleep(WHILE);
@@ -296,7 +383,10 @@ fn a_node_that_warms_up_at_the_start_of_the_daemon_is_waited_for() {
     daemon.launch_again();
     wait_until("it says why it waits", || {
         let status = wait_unavailable(&daemon);
-        status["node"]["error"].as_str().is_some_and(|error| error.contains("bitcoind is starting")).then_some(())
+        status["node"]["error"]
+            .as_str()
+            .is_some_and(|error| error.contains("bitcoind is starting"))
+            .then_some(())
     });
     bear(&daemon, &proxy, "warming up");
     proxy.set(Mood::Pass);
@@ -309,7 +399,10 @@ fn a_node_that_warms_up_at_the_start_of_the_daemon_is_waited_for() {
 #[test]
 fn another_node_on_another_chain_of_the_same_network_is_followed_as_a_reorganization() {
     let node = Node::start();
-    let other = Node::with(Options { blocks: 130, ..Options::default() });
+    let other = Node::with(Options {
+        blocks: 130,
+        ..Options::default()
+    });
     let proxy = RpcProxy::of(&node);
     let daemon = Daemon::with(&node, &[OFTEN, ("bitcoind.rpc_url", &proxy.url())]);
     let address = node.address();
@@ -325,7 +418,13 @@ fn another_node_on_another_chain_of_the_same_network_is_followed_as_a_reorganiza
 
     proxy.lead_to(&other);
     client.event("balance_change", |data| data["new_balance"] == 12 * COIN);
-    assert_eq!(agrees(&daemon, &other, &address), Balances { confirmed: 4 * COIN, unconfirmed: 8 * COIN });
+    assert_eq!(
+        agrees(&daemon, &other, &address),
+        Balances {
+            confirmed: 4 * COIN,
+            unconfirmed: 8 * COIN
+        }
+    );
     // Its feeds are found, and its news come.
     other.mine(1);
     daemon.wait_balance(&address, 12 * COIN, 0);

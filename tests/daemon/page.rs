@@ -13,7 +13,9 @@ struct Browser {
 impl Browser {
     fn open(daemon: &Daemon, path: &str, address: &str, flags: &[&str]) -> Self {
         let url = format!("{}{path}", daemon.url());
-        let browser = Self { program: Program::node("page.mjs", &[&[url.as_str(), address], flags].concat()) };
+        let browser = Self {
+            program: Program::node("page.mjs", &[&[url.as_str(), address], flags].concat()),
+        };
         browser.wait_for("READY");
         browser
     }
@@ -24,7 +26,11 @@ impl Browser {
 
     /// What it saw; printed only if nothing went wrong in the browser.
     fn seen(mut self) -> Value {
-        let seen = self.program.line("what it saw", |line| serde_json::from_str::<Value>(line).ok().filter(Value::is_object));
+        let seen = self.program.line("what it saw", |line| {
+            serde_json::from_str::<Value>(line)
+                .ok()
+                .filter(Value::is_object)
+        });
         self.program.ends_well();
         seen
     }
@@ -43,12 +49,28 @@ fn a_payment_appears_on_the_page() {
     let txid = node.pay(&address, 12_345_678);
     let seen = browser.seen();
 
-    assert_eq!(seen["payment"], json!({ "txid": txid, "amount": "12345678", "status": "unconfirmed" }));
-    assert_eq!(seen["before"], "100000000", "the balance from before the address was added: {seen}");
+    assert_eq!(
+        seen["payment"],
+        json!({ "txid": txid, "amount": "12345678", "status": "unconfirmed" })
+    );
+    assert_eq!(
+        seen["before"], "100000000",
+        "the balance from before the address was added: {seen}"
+    );
     assert_eq!(seen["balance"], "112345678", "{seen}");
-    assert_eq!((&seen["confirmed"], &seen["unconfirmed"]), (&json!("100000000"), &json!("12345678")), "{seen}");
-    assert_eq!((&seen["connection"], &seen["label"]), (&json!("Connected"), &json!("test")));
-    assert_eq!((&seen["network"], &seen["height"]), (&json!("regtest"), &json!(node.height())));
+    assert_eq!(
+        (&seen["confirmed"], &seen["unconfirmed"]),
+        (&json!("100000000"), &json!("12345678")),
+        "{seen}"
+    );
+    assert_eq!(
+        (&seen["connection"], &seen["label"]),
+        (&json!("Connected"), &json!("test"))
+    );
+    assert_eq!(
+        (&seen["network"], &seen["height"]),
+        (&json!("regtest"), &json!(node.height()))
+    );
 }
 
 #[test]
@@ -64,9 +86,20 @@ fn a_confirmation_moves_the_amount_from_unconfirmed_to_confirmed() {
     let seen = browser.seen();
 
     let status = format!("in block {}", node.height());
-    assert_eq!(seen["payment"], json!({ "txid": txid, "amount": "12345678", "status": status }));
-    assert_eq!((&seen["confirmed"], &seen["balance"]), (&json!("12345678"), &json!("12345678")), "{seen}");
-    assert_eq!(seen["received"], json!([txid]), "a confirmation is no second payment");
+    assert_eq!(
+        seen["payment"],
+        json!({ "txid": txid, "amount": "12345678", "status": status })
+    );
+    assert_eq!(
+        (&seen["confirmed"], &seen["balance"]),
+        (&json!("12345678"), &json!("12345678")),
+        "{seen}"
+    );
+    assert_eq!(
+        seen["received"],
+        json!([txid]),
+        "a confirmation is no second payment"
+    );
 }
 
 #[test]
@@ -87,25 +120,55 @@ fn the_page_comes_back_by_itself_and_shows_what_it_missed() {
     let seen = browser.seen();
 
     assert_eq!(seen["payment"]["txid"], missed, "{seen}");
-    assert_eq!(seen["received"], json!([missed, first]), "each payment once, the newest first");
-    assert_eq!((&seen["balance"], &seen["connection"]), (&json!("21000"), &json!("Connected")), "{seen}");
+    assert_eq!(
+        seen["received"],
+        json!([missed, first]),
+        "each payment once, the newest first"
+    );
+    assert_eq!(
+        (&seen["balance"], &seen["connection"]),
+        (&json!("21000"), &json!("Connected")),
+        "{seen}"
+    );
 }
 
 #[test]
 fn every_file_of_the_page_comes_with_its_type_and_policy() {
     let node = Node::start();
     let daemon = Daemon::start(&node);
-    for path in ["/", "/realtime_client.html", "/app.js", "/dom.js", "/rest.js", "/socket.js", "/words.js", "/style.css", "/icon.svg"] {
+    for path in [
+        "/",
+        "/realtime_client.html",
+        "/app.js",
+        "/dom.js",
+        "/rest.js",
+        "/socket.js",
+        "/words.js",
+        "/style.css",
+        "/icon.svg",
+    ] {
         let expected = satwatch::page::asset(path).expect("it is a file of the page");
         let answer = daemon.get(path);
         assert_eq!(answer.status, 200, "{path}: {}", answer.text);
         assert_eq!(answer.text, expected.body, "{path}");
-        assert_eq!(answer.headers["content-type"], expected.content_type, "{path}");
+        assert_eq!(
+            answer.headers["content-type"], expected.content_type,
+            "{path}"
+        );
         for (name, value) in satwatch::page::HEADERS {
             assert_eq!(answer.headers[name], value, "{path}");
         }
-        assert_eq!(daemon.get(&format!("{path}?v=1")).text, expected.body, "{path} with a query");
+        assert_eq!(
+            daemon.get(&format!("{path}?v=1")).text,
+            expected.body,
+            "{path} with a query"
+        );
     }
     let refused = daemon.post("/app.js", &Value::Null);
-    assert_eq!((refused.status, refused.headers.contains_key("allow")), (405, true), "{}", refused.text);
+    assert_eq!(
+        (refused.status, refused.headers.contains_key("allow")),
+        (405, true),
+        "{}",
+        refused.text
+    );
 }

@@ -37,45 +37,96 @@ fn all_that_happened_while_it_was_stopped_is_told_in_order() {
     let block = node.mine(1).remove(0);
     let replaced = node.pay(&address, 2 * COIN);
     let coin = node.coin(3 * COIN);
-    let conflicted = node.send(&node.signed(std::slice::from_ref(&coin.outpoint), &[(&address, coin.satoshi - 1_000)]));
+    let conflicted = node.send(&node.signed(
+        std::slice::from_ref(&coin.outpoint),
+        &[(&address, coin.satoshi - 1_000)],
+    ));
     daemon.wait_balance(&address, COIN, 2 * COIN + coin.satoshi - 1_000);
     let seen = client.all("balance_change").len();
     switch(&daemon, "/stop");
 
     node.rpc("invalidateblock", json!([block]));
-    let successor = node.payer("bumpfee", json!([replaced]))["txid"].as_str().expect("text").to_owned();
+    let successor = node.payer("bumpfee", json!([replaced]))["txid"]
+        .as_str()
+        .expect("text")
+        .to_owned();
     let other = node.signed(&[coin.outpoint], &[(&node.address(), coin.satoshi - 1_000)]);
     node.mine_only(&[&reorganized, &other]);
     node.mine_only(&[]);
     let waiting = node.pay(&address, 4 * COIN);
     let status = daemon.get("/status").json;
-    assert_eq!((&status["is_running"], &status["following"]), (&json!(false), &json!(false)));
-    assert!(status["not_following_because"].as_str().is_some_and(|why| why.contains("POST /start")), "{status}");
-    assert_eq!(status["service_available"], true, "the node is there all the same: {status}");
-    assert_eq!(client.all("balance_change").len(), seen, "nothing is told while it is stopped");
+    assert_eq!(
+        (&status["is_running"], &status["following"]),
+        (&json!(false), &json!(false))
+    );
+    assert!(
+        status["not_following_because"]
+            .as_str()
+            .is_some_and(|why| why.contains("POST /start")),
+        "{status}"
+    );
+    assert_eq!(
+        status["service_available"], true,
+        "the node is there all the same: {status}"
+    );
+    assert_eq!(
+        client.all("balance_change").len(),
+        seen,
+        "nothing is told while it is stopped"
+    );
     let ready = daemon.get("/health/ready");
-    assert!(ready.status == 503 && ready.text.contains("POST /start"), "{}", ready.text);
+    assert!(
+        ready.status == 503 && ready.text.contains("POST /start"),
+        "{}",
+        ready.text
+    );
 
     switch(&daemon, "/start");
-    client.event("new_transactions", |data| data["transactions"][0]["txid"] == *waiting);
-    let update = client.event("transaction_update", |data| data["txid"] == *replaced && data["status"] == "replaced");
+    client.event("new_transactions", |data| {
+        data["transactions"][0]["txid"] == *waiting
+    });
+    let update = client.event("transaction_update", |data| {
+        data["txid"] == *replaced && data["status"] == "replaced"
+    });
     assert_eq!(update["replaced_by"], *successor);
-    let end = client.event("transaction_update", |data| data["txid"] == *conflicted && data["status"] == "conflicted");
+    let end = client.event("transaction_update", |data| {
+        data["txid"] == *conflicted && data["status"] == "conflicted"
+    });
     assert_eq!(end["previous_status"], "mempool");
-    assert_eq!(agrees(&daemon, &node, &address), Balances { confirmed: COIN, unconfirmed: 6 * COIN });
+    assert_eq!(
+        agrees(&daemon, &node, &address),
+        Balances {
+            confirmed: COIN,
+            unconfirmed: 6 * COIN
+        }
+    );
     let history = daemon.get(&format!("/transactions/{address}")).json;
     let status_of = |txid: &str| {
         let list = history["transactions"].as_array().expect("a list");
-        list.iter().find(|transaction| transaction["txid"] == *txid).map(|transaction| transaction["status"].clone())
+        list.iter()
+            .find(|transaction| transaction["txid"] == *txid)
+            .map(|transaction| transaction["status"].clone())
     };
-    assert_eq!((status_of(&reorganized), status_of(&successor)), (Some(json!("confirmed")), Some(json!("mempool"))));
+    assert_eq!(
+        (status_of(&reorganized), status_of(&successor)),
+        (Some(json!("confirmed")), Some(json!("mempool")))
+    );
 
     // What the client heard is the log, in its order.
     let events = ledger::check(&daemon);
-    let logged: Vec<_> =
-        events.iter().filter(|event| event["event"] == "balance_change").map(|event| event["data"]["cursor"].clone()).collect();
-    wait_until("all is heard", || (client.all("balance_change").len() == logged.len()).then_some(()));
-    let heard: Vec<_> = client.all("balance_change").iter().map(|data| data["cursor"].clone()).collect();
+    let logged: Vec<_> = events
+        .iter()
+        .filter(|event| event["event"] == "balance_change")
+        .map(|event| event["data"]["cursor"].clone())
+        .collect();
+    wait_until("all is heard", || {
+        (client.all("balance_change").len() == logged.len()).then_some(())
+    });
+    let heard: Vec<_> = client
+        .all("balance_change")
+        .iter()
+        .map(|data| data["cursor"].clone())
+        .collect();
     assert_eq!(heard, logged);
 }
 
@@ -113,7 +164,11 @@ fn without_autostart_it_waits_for_the_start_and_what_a_person_said_wins_later() 
     assert_eq!(added.status, 200, "{}", added.text);
     node.pay(&address, COIN);
     node.mine(1);
-    assert_eq!(daemon.get("/status").json["tip"], Value::Null, "nothing was ever followed");
+    assert_eq!(
+        daemon.get("/status").json["tip"],
+        Value::Null,
+        "nothing was ever followed"
+    );
     switch(&daemon, "/start");
     daemon.wait_complete(&address);
     agrees(&daemon, &node, &address);
@@ -141,11 +196,21 @@ fn an_address_added_while_stopped_says_that_its_balance_is_not_whole() {
     assert_eq!(added.status, 200, "{}", added.text);
     assert_eq!(added.json["coverage"]["complete"], false, "{}", added.text);
     let balance = daemon.balance(&address);
-    assert_eq!((&balance["balance"], &balance["coverage"]["complete"]), (&json!(0), &json!(false)), "{balance}");
+    assert_eq!(
+        (&balance["balance"], &balance["coverage"]["complete"]),
+        (&json!(0), &json!(false)),
+        "{balance}"
+    );
     let client = Client::subscribed(&daemon, &address);
     switch(&daemon, "/start");
     daemon.wait_complete(&address);
-    assert_eq!(agrees(&daemon, &node, &address), Balances { confirmed: 3 * COIN, unconfirmed: 4 * COIN });
+    assert_eq!(
+        agrees(&daemon, &node, &address),
+        Balances {
+            confirmed: 3 * COIN,
+            unconfirmed: 4 * COIN
+        }
+    );
     client.event("balance_change", |data| data["new_balance"] == 7 * COIN);
     agrees(&daemon, &node, &known);
     ledger::check(&daemon);
@@ -165,18 +230,28 @@ fn a_catch_up_that_is_stopped_and_started_again_and_again_ends_right() {
         node.pay(&address, COIN / 10);
         node.mine(1);
     }
-    let height = |daemon: &Daemon| daemon.get("/status").json["tip"]["height"].as_i64().expect("a height");
+    let height = |daemon: &Daemon| {
+        daemon.get("/status").json["tip"]["height"]
+            .as_i64()
+            .expect("a height")
+    };
     let begin = height(&daemon);
     proxy.set_for("rest", Mood::Slow(std::time::Duration::from_millis(100)));
     for round in 1..=4 {
         switch(&daemon, "/start");
-        wait_until("some blocks are caught up", || (height(&daemon) >= begin + 4 * round).then_some(()));
+        wait_until("some blocks are caught up", || {
+            (height(&daemon) >= begin + 4 * round).then_some(())
+        });
         switch(&daemon, "/stop");
     }
     assert!(height(&daemon) < node.height(), "it was stopped on the way");
     switch(&daemon, "/start");
     agrees(&daemon, &node, &address);
     ledger::check(&daemon);
-    let announced: Vec<_> = client.all("new_transactions").iter().map(|data| data["count"].clone()).collect();
+    let announced: Vec<_> = client
+        .all("new_transactions")
+        .iter()
+        .map(|data| data["count"].clone())
+        .collect();
     assert_eq!(announced.iter().filter_map(Value::as_u64).sum::<u64>(), 30);
 }

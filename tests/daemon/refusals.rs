@@ -25,16 +25,25 @@ fn state(daemon: &Daemon) -> Value {
         "tip",
         "scans",
     ];
-    keys.iter().map(|key| ((*key).to_owned(), status[*key].clone())).collect()
+    keys.iter()
+        .map(|key| ((*key).to_owned(), status[*key].clone()))
+        .collect()
 }
 
 /// A sentence for a person and a code for a program.
 fn check(error: &Value, context: &str) {
-    let sentence = error["error"].as_str().unwrap_or_else(|| panic!("{context}: no sentence in {error}"));
+    let sentence = error["error"]
+        .as_str()
+        .unwrap_or_else(|| panic!("{context}: no sentence in {error}"));
     assert!(sentence.len() > 10, "{context}: {sentence}");
-    let code = error["code"].as_str().unwrap_or_else(|| panic!("{context}: no code in {error}"));
+    let code = error["code"]
+        .as_str()
+        .unwrap_or_else(|| panic!("{context}: no code in {error}"));
     assert!(
-        !code.is_empty() && code.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_'),
+        !code.is_empty()
+            && code
+                .bytes()
+                .all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_'),
         "{context}: {code}"
     );
 }
@@ -65,7 +74,12 @@ fn malformed_requests_are_refused_and_change_nothing() {
         ("POST", "/add_address", b"{\"address\": \"\"}", 400),
         ("POST", "/add_address", b"{\"address\": \"hello\"}", 400),
         ("POST", "/add_address", b"{\"address\": \"\xff\xfe\"}", 400),
-        ("POST", "/add_address", "{\"address\": \"é1234\"}".as_bytes(), 400),
+        (
+            "POST",
+            "/add_address",
+            "{\"address\": \"é1234\"}".as_bytes(),
+            400,
+        ),
         ("POST", "/add_address", b"{\"addresses\": \"hello\"}", 400),
         ("POST", "/add_address", b"{} trailing", 400),
         ("GET", "/balance/hello", b"", 400),
@@ -76,8 +90,18 @@ fn malformed_requests_are_refused_and_change_nothing() {
         ("GET", "/utxos/hello", b"", 400),
         ("GET", "/transactions/hello", b"", 400),
         ("POST", "/scan_history/hello", b"{}", 400),
-        ("POST", "/scan_history/WATCHED", b"{\"blocks_back\": -1}", 400),
-        ("POST", "/scan_history/WATCHED", b"{\"blocks_back\": \"many\"}", 400),
+        (
+            "POST",
+            "/scan_history/WATCHED",
+            b"{\"blocks_back\": -1}",
+            400,
+        ),
+        (
+            "POST",
+            "/scan_history/WATCHED",
+            b"{\"blocks_back\": \"many\"}",
+            400,
+        ),
         ("POST", "/scan_history/WATCHED", b"{", 400),
         ("GET", "/transactions/WATCHED?limit=many", b"", 400),
         ("GET", "/transactions/WATCHED?limit=-1", b"", 400),
@@ -90,13 +114,19 @@ fn malformed_requests_are_refused_and_change_nothing() {
         ("POST", "/", b"", 405),
     ];
     for (method, path, body, status) in cases {
-        let path = path.replace("UNWATCHED", &unwatched).replace("WATCHED", &watched);
+        let path = path
+            .replace("UNWATCHED", &unwatched)
+            .replace("WATCHED", &watched);
         let body = (*method == "POST").then_some(*body);
         let answer = daemon.request(method, &path, JSON, body);
         refused(&answer, *status, &format!("{method} {path} {body:?}"));
     }
     let unknown = daemon.get(&format!("/balance/{unwatched}"));
-    assert!(unknown.text.contains("add_address"), "it says how to watch it: {}", unknown.text);
+    assert!(
+        unknown.text.contains("add_address"),
+        "it says how to watch it: {}",
+        unknown.text
+    );
     assert_eq!(state(&daemon), before);
     assert!(daemon.is_running());
 }
@@ -110,14 +140,24 @@ fn an_address_of_another_network_is_refused_with_both_named() {
         let answer = daemon.get(&format!("{path}{MAINNET}"));
         refused(&answer, 400, path);
         let sentence = answer.json["error"].as_str().expect("checked above");
-        assert!(sentence.contains("main") && sentence.contains("regtest"), "{sentence}");
+        assert!(
+            sentence.contains("main") && sentence.contains("regtest"),
+            "{sentence}"
+        );
     }
     let added = daemon.post("/add_address", &json!({ "address": MAINNET }));
     refused(&added, 400, "add_address");
-    assert!(added.text.contains("main") && added.text.contains("regtest"), "{}", added.text);
+    assert!(
+        added.text.contains("main") && added.text.contains("regtest"),
+        "{}",
+        added.text
+    );
     let mistyped = daemon.post("/add_address", &json!({ "address": MISTYPED }));
     refused(&mistyped, 400, "a mistyped address");
-    assert_ne!(mistyped.json["code"], added.json["code"], "a wrong network is not a wrong address");
+    assert_ne!(
+        mistyped.json["code"], added.json["code"],
+        "a wrong network is not a wrong address"
+    );
     assert_eq!(state(&daemon), before);
 }
 
@@ -141,8 +181,15 @@ fn a_wrong_method_is_told_the_right_one() {
         let body: Option<&[u8]> = matches!(method, "POST" | "PUT").then_some(b"{}");
         let answer = daemon.request(method, path, JSON, body);
         refused(&answer, 405, &format!("{method} {path}"));
-        let allow = answer.headers.get("allow").and_then(|value| value.to_str().ok()).unwrap_or_default();
-        assert!(allow.split(',').any(|word| word.trim() == allowed), "{method} {path}: Allow is {allow:?}");
+        let allow = answer
+            .headers
+            .get("allow")
+            .and_then(|value| value.to_str().ok())
+            .unwrap_or_default();
+        assert!(
+            allow.split(',').any(|word| word.trim() == allowed),
+            "{method} {path}: Allow is {allow:?}"
+        );
     }
     assert_eq!(daemon.get("/status").json["realtime_monitoring"], true);
 }
@@ -153,7 +200,11 @@ fn an_oversized_body_is_refused() {
     let daemon = Daemon::with(&node, &[("limits.body_bytes", "4096")]);
     let before = state(&daemon);
     let body = json!({ "address": node.address(), "label": "x".repeat(5000) });
-    refused(&daemon.post("/add_address", &body), 413, "5 kB where 4 kB are allowed");
+    refused(
+        &daemon.post("/add_address", &body),
+        413,
+        "5 kB where 4 kB are allowed",
+    );
     assert_eq!(state(&daemon), before);
 }
 
@@ -179,7 +230,10 @@ fn unknown_and_malformed_events_get_an_error_and_the_connection_goes_on() {
         ("subscribe_addresses", json!({ "addresses": [MAINNET] })),
     ];
     for (number, (name, data)) in cases.iter().enumerate() {
-        check(&client.ask(name, data), &format!("acknowledged {name} {data}"));
+        check(
+            &client.ask(name, data),
+            &format!("acknowledged {name} {data}"),
+        );
         // Without an acknowledgement the same comes as an event.
         let earlier = client.all("error").len();
         client.emit(name, data);
@@ -189,7 +243,10 @@ fn unknown_and_malformed_events_get_an_error_and_the_connection_goes_on() {
     assert_eq!(state(&daemon), before);
     let address = node.address();
     let answer = client.ask("subscribe_address", &json!({ "address": address }));
-    assert_eq!(answer["address"], *address, "the connection is as good as before: {answer}");
+    assert_eq!(
+        answer["address"], *address,
+        "the connection is as good as before: {answer}"
+    );
 }
 
 /// What breaks the protocol itself ends that one connection.
@@ -199,9 +256,18 @@ fn broken_packets_end_only_their_own_connection() {
     let mut daemon = Daemon::start(&node);
     let address = node.address();
     let good = Client::subscribed(&daemon, &address);
-    for packet in
-        ["4é1234", "42[", "42{}", "4", "9", "abc", "4b", "42[\"connect\"]", "451-[\"x\",{\"_placeholder\":true,\"num\":9}]", "42\u{0}"]
-    {
+    for packet in [
+        "4é1234",
+        "42[",
+        "42{}",
+        "4",
+        "9",
+        "abc",
+        "4b",
+        "42[\"connect\"]",
+        "451-[\"x\",{\"_placeholder\":true,\"num\":9}]",
+        "42\u{0}",
+    ] {
         let bad = Client::connect(&daemon);
         bad.send(packet);
         bad.wait_closed();

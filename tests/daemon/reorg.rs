@@ -25,8 +25,16 @@ struct Pair {
 
 impl Pair {
     fn start() -> Self {
-        let near = Node::with(Options { p2p: true, ..Options::default() });
-        let far = Node::with(Options { p2p: true, blocks: 0, topics: &[], ..Options::default() });
+        let near = Node::with(Options {
+            p2p: true,
+            ..Options::default()
+        });
+        let far = Node::with(Options {
+            p2p: true,
+            blocks: 0,
+            topics: &[],
+            ..Options::default()
+        });
         let pair = Self { near, far };
         pair.part();
         pair
@@ -49,8 +57,12 @@ impl Pair {
 fn forked(pair: &Pair, daemon: &Daemon, depth: u32) {
     let Pair { near, far } = pair;
     let addresses: [String; 7] = std::array::from_fn(|_| near.address());
-    let [both, old_only, new_only, twice, child, coinbase, waiting] = addresses.each_ref().map(String::as_str);
-    let client = listener(daemon, &[both, old_only, new_only, twice, child, coinbase, waiting]);
+    let [both, old_only, new_only, twice, child, coinbase, waiting] =
+        addresses.each_ref().map(String::as_str);
+    let client = listener(
+        daemon,
+        &[both, old_only, new_only, twice, child, coinbase, waiting],
+    );
 
     let send = |address: &str| {
         let hex = near.payment(&near.coin(2 * COIN), address, COIN);
@@ -59,15 +71,24 @@ fn forked(pair: &Pair, daemon: &Daemon, depth: u32) {
     let (both_id, both_hex) = send(both);
     let (old_only_id, _) = send(old_only);
     let coin = near.coin(10 * COIN);
-    let (old_hex, new_hex) = (near.payment(&coin, twice, 3 * COIN), near.payment(&coin, twice, 2 * COIN));
+    let (old_hex, new_hex) = (
+        near.payment(&coin, twice, 3 * COIN),
+        near.payment(&coin, twice, 2 * COIN),
+    );
     let old_id = near.send(&old_hex);
     let waiting_coin = near.coin(2 * COIN);
     let waiting_id = near.send(&near.payment(&waiting_coin, waiting, COIN));
     let stranger_hex = near.payment(&waiting_coin, &near.address(), COIN / 2);
     let new_only_hex = near.payment(&near.coin(2 * COIN), new_only, COIN);
-    near.rpc("prioritisetransaction", json!([waiting_id, 0, -100_000_000]));
+    near.rpc(
+        "prioritisetransaction",
+        json!([waiting_id, 0, -100_000_000]),
+    );
     near.mine_to(coinbase, 1);
-    assert!(near.in_mempool(&waiting_id), "a payment without a fee is not mined");
+    assert!(
+        near.in_mempool(&waiting_id),
+        "a payment without a fee is not mined"
+    );
     let child_id = near.send(&near.signed(&[(old_id.clone(), 0)], &[(child, 3 * COIN - 10_000)]));
     near.rpc("prioritisetransaction", json!([child_id, 0, -100_000_000]));
     if depth > 1 {
@@ -94,16 +115,53 @@ fn forked(pair: &Pair, daemon: &Daemon, depth: u32) {
     }
     let story = |address| Story::of(daemon, &client, address);
     let again = ["mempool", "confirmed", "mempool", "confirmed"];
-    assert_eq!((story(both).statuses(&both_id), story(both).balances()), (again.to_vec(), vec![COIN]), "depth {depth}: in both branches");
-    assert_eq!((story(old_only).statuses(&old_only_id), story(old_only).balances()), (again.to_vec(), vec![COIN]), "depth {depth}");
-    assert_eq!((story(new_only).statuses(&new_only_id), story(new_only).balances()), (vec!["confirmed"], vec![COIN]), "depth {depth}");
+    assert_eq!(
+        (story(both).statuses(&both_id), story(both).balances()),
+        (again.to_vec(), vec![COIN]),
+        "depth {depth}: in both branches"
+    );
+    assert_eq!(
+        (
+            story(old_only).statuses(&old_only_id),
+            story(old_only).balances()
+        ),
+        (again.to_vec(), vec![COIN]),
+        "depth {depth}"
+    );
+    assert_eq!(
+        (
+            story(new_only).statuses(&new_only_id),
+            story(new_only).balances()
+        ),
+        (vec!["confirmed"], vec![COIN]),
+        "depth {depth}"
+    );
     let told = story(twice);
-    assert_eq!(told.statuses(&old_id), ["mempool", "confirmed", "mempool", "conflicted"], "depth {depth}");
-    assert_eq!((told.statuses(&new_id), told.balances()), (vec!["confirmed"], vec![3 * COIN, 0, 2 * COIN]), "depth {depth}");
-    assert_eq!(story(child).statuses(&child_id), ["mempool", "conflicted"], "depth {depth}: what builds on a lost payment is lost with it");
-    assert!(matches!(story(coinbase).balances()[..], [won, 0] if won > 0), "depth {depth}: a coinbase is gone with its block");
+    assert_eq!(
+        told.statuses(&old_id),
+        ["mempool", "confirmed", "mempool", "conflicted"],
+        "depth {depth}"
+    );
+    assert_eq!(
+        (told.statuses(&new_id), told.balances()),
+        (vec!["confirmed"], vec![3 * COIN, 0, 2 * COIN]),
+        "depth {depth}"
+    );
+    assert_eq!(
+        story(child).statuses(&child_id),
+        ["mempool", "conflicted"],
+        "depth {depth}: what builds on a lost payment is lost with it"
+    );
+    assert!(
+        matches!(story(coinbase).balances()[..], [won, 0] if won > 0),
+        "depth {depth}: a coinbase is gone with its block"
+    );
     let told = story(waiting);
-    assert_eq!((told.statuses(&waiting_id), told.balances()), (vec!["mempool", "conflicted"], vec![COIN, 0]), "depth {depth}");
+    assert_eq!(
+        (told.statuses(&waiting_id), told.balances()),
+        (vec!["mempool", "conflicted"], vec![COIN, 0]),
+        "depth {depth}"
+    );
 }
 
 #[test]
@@ -115,13 +173,22 @@ fn a_fork_of_any_depth_is_followed_from_the_one_block_that_is_published() {
         forked(&pair, &daemon, depth);
         pair.part();
     }
-    assert_eq!(story::chain(&daemon, &pair.near, &start), [1, 3, 12, 100], "each fork is one reorg");
-    assert_eq!(daemon.get("/status").json["reconcile"]["repairs"], 0, "nothing waited for the poll");
+    assert_eq!(
+        story::chain(&daemon, &pair.near, &start),
+        [1, 3, 12, 100],
+        "each fork is one reorg"
+    );
+    assert_eq!(
+        daemon.get("/status").json["reconcile"]["repairs"],
+        0,
+        "nothing waited for the poll"
+    );
 }
 
 /// The node says at once that the payment left its mempool, and why is in the last of several blocks that take long to fetch.
 #[test]
-fn what_the_last_block_of_a_fork_conflicts_with_is_told_as_conflicted_however_long_the_blocks_take() {
+fn what_the_last_block_of_a_fork_conflicts_with_is_told_as_conflicted_however_long_the_blocks_take()
+{
     let pair = Pair::start();
     let Pair { near, far } = &pair;
     let proxy = RpcProxy::of(near);
@@ -131,7 +198,10 @@ fn what_the_last_block_of_a_fork_conflicts_with_is_told_as_conflicted_however_lo
     let client = listener(&daemon, &[&waiting]);
     near.mine(1);
     let coin = near.coin(2 * COIN);
-    let (ours, strangers) = (near.payment(&coin, &waiting, COIN), near.payment(&coin, &near.address(), COIN));
+    let (ours, strangers) = (
+        near.payment(&coin, &waiting, COIN),
+        near.payment(&coin, &near.address(), COIN),
+    );
     let txid = near.send(&ours);
     far.mine(5);
     far.send(&strangers);
@@ -141,6 +211,9 @@ fn what_the_last_block_of_a_fork_conflicts_with_is_told_as_conflicted_however_lo
     pair.unite();
     agrees(&daemon, near, &waiting);
     let told = Story::of(&daemon, &client, &waiting);
-    assert_eq!((told.statuses(&txid), told.balances()), (vec!["mempool", "conflicted"], vec![COIN, 0]));
+    assert_eq!(
+        (told.statuses(&txid), told.balances()),
+        (vec!["mempool", "conflicted"], vec![COIN, 0])
+    );
     assert_eq!(story::chain(&daemon, near, &start), [1]);
 }

@@ -21,7 +21,12 @@ const SETTINGS: &[(&str, &str)] = &[
 const IN_FLIGHT: usize = 8;
 
 fn put(daemon: &Daemon, name: &str, definition: &Value) -> Answer {
-    daemon.request("PUT", &format!("/consumers/{name}"), JSON, Some(definition.to_string().as_bytes()))
+    daemon.request(
+        "PUT",
+        &format!("/consumers/{name}"),
+        JSON,
+        Some(definition.to_string().as_bytes()),
+    )
 }
 
 fn consumer(daemon: &Daemon, name: &str) -> Value {
@@ -40,7 +45,9 @@ fn letters(daemon: &Daemon, query: &str) -> Value {
 fn wait_delivered(daemon: &Daemon, name: &str) {
     wait_until("everything is delivered", || {
         let consumer = consumer(daemon, name);
-        let is_done = consumer["lag"] == 0 && consumer["webhook"]["pending"] == 0 && consumer["webhook"]["in_flight"] == 0;
+        let is_done = consumer["lag"] == 0
+            && consumer["webhook"]["pending"] == 0
+            && consumer["webhook"]["in_flight"] == 0;
         is_done.then_some(())
     });
 }
@@ -51,12 +58,19 @@ fn lane(data: &Value) -> String {
 
 fn number(post: &Post) -> u64 {
     let cursor = post.json["cursor"].as_str().expect("a cursor is text");
-    cursor.rsplit('-').next().and_then(|number| number.parse().ok()).expect("a cursor ends with a number")
+    cursor
+        .rsplit('-')
+        .next()
+        .and_then(|number| number.parse().ok())
+        .expect("a cursor ends with a number")
 }
 
 fn pay_all(node: &Node, addresses: &[String], satoshi: i64) {
     let amount = crate::common::node::bitcoin(satoshi);
-    let outputs: serde_json::Map<_, _> = addresses.iter().map(|address| (address.clone(), json!(amount))).collect();
+    let outputs: serde_json::Map<_, _> = addresses
+        .iter()
+        .map(|address| (address.clone(), json!(amount)))
+        .collect();
     node.payer("sendmany", json!(["", outputs]));
 }
 
@@ -74,7 +88,9 @@ fn fails_half_the_time() -> impl FnMut(&Post) -> Reply + Send + 'static {
     ];
     let (mut state, mut failures) = (7_u64, FAILURES.iter().cycle());
     move |_| {
-        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        state = state
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
         match (state >> 33) % 2 {
             0 => Reply::Status(204),
             _ => *failures.next().expect("it has no end"),
@@ -88,9 +104,16 @@ fn a_receiver_that_fails_half_the_time_gets_everything_in_order_through_stops_an
     let mut daemon = Daemon::with(&node, SETTINGS);
     let addresses: Vec<_> = (0..5).map(|_| node.address()).collect();
     addresses.iter().for_each(|address| daemon.watch(address));
-    let made = put(&daemon, "shop", &json!({ "url": receiver.url("localhost"), "blocks": true }));
+    let made = put(
+        &daemon,
+        "shop",
+        &json!({ "url": receiver.url("localhost"), "blocks": true }),
+    );
     assert_eq!(made.status, 201, "{}", made.text);
-    let begin = made.json["cursor"].as_str().expect("a cursor is text").to_owned();
+    let begin = made.json["cursor"]
+        .as_str()
+        .expect("a cursor is text")
+        .to_owned();
     let mut kills = 0;
     for round in 0..4 {
         pay_all(&node, &addresses, COIN / 10 + round);
@@ -98,7 +121,9 @@ fn a_receiver_that_fails_half_the_time_gets_everything_in_order_through_stops_an
             node.mine(1);
         }
         let seen = receiver.posts().len();
-        wait_until("some more attempts", || (receiver.posts().len() >= seen + 6).then_some(()));
+        wait_until("some more attempts", || {
+            (receiver.posts().len() >= seen + 6).then_some(())
+        });
         match round {
             0 | 2 => daemon.kill(),
             1 => daemon.stop(),
@@ -111,40 +136,70 @@ fn a_receiver_that_fails_half_the_time_gets_everything_in_order_through_stops_an
     daemon.wait_tip(&node);
     wait_until("the transactions of the mempool are seen", || {
         let events = ledger::read(&daemon);
-        let seen = events.iter().filter(|event| event["event"] == "new_transactions").count();
+        let seen = events
+            .iter()
+            .filter(|event| event["event"] == "new_transactions")
+            .count();
         (seen >= 7 * addresses.len()).then_some(())
     });
     receiver.set(|_| Reply::Status(200));
     wait_delivered(&daemon, "shop");
 
-    let wanted: Vec<Value> =
-        ledger::read(&daemon).into_iter().filter(|event| event["cursor"].as_str() > Some(&begin) || longer(event, &begin)).collect();
+    let wanted: Vec<Value> = ledger::read(&daemon)
+        .into_iter()
+        .filter(|event| event["cursor"].as_str() > Some(&begin) || longer(event, &begin))
+        .collect();
     let mut delivered: BTreeMap<String, Value> = BTreeMap::new();
     let (mut last, mut repeated) = (BTreeMap::new(), 0);
     for post in receiver.accepted() {
-        let cursor = post.json["cursor"].as_str().expect("a cursor is text").to_owned();
+        let cursor = post.json["cursor"]
+            .as_str()
+            .expect("a cursor is text")
+            .to_owned();
         assert_eq!(post.headers["webhook-id"], format!("shop_{cursor}"));
-        assert_eq!(post.headers["user-agent"], format!("satwatch/{}", env!("CARGO_PKG_VERSION")));
-        let event = json!({ "cursor": cursor, "event": post.json["event"], "data": post.json["data"] });
+        assert_eq!(
+            post.headers["user-agent"],
+            format!("satwatch/{}", env!("CARGO_PKG_VERSION"))
+        );
+        let event =
+            json!({ "cursor": cursor, "event": post.json["event"], "data": post.json["data"] });
         if delivered.insert(cursor, event).is_some() {
             repeated += 1;
         } else {
             let before = last.insert(lane(&post.json["data"]), number(&post));
-            assert!(before < Some(number(&post)), "{} behind {before:?}", post.body);
+            assert!(
+                before < Some(number(&post)),
+                "{} behind {before:?}",
+                post.body
+            );
         }
     }
     assert_eq!(delivered.len(), wanted.len(), "each event was accepted");
     for event in &wanted {
-        assert_eq!(delivered.get(event["cursor"].as_str().expect("text")), Some(event));
+        assert_eq!(
+            delivered.get(event["cursor"].as_str().expect("text")),
+            Some(event)
+        );
     }
-    assert!(repeated <= kills * IN_FLIGHT, "{repeated} repeated for {kills} restarts");
-    assert!(receiver.posts().iter().all(|(post, _)| post.path == "/hook?shop=1"), "redirects are not followed");
+    assert!(
+        repeated <= kills * IN_FLIGHT,
+        "{repeated} repeated for {kills} restarts"
+    );
+    assert!(
+        receiver
+            .posts()
+            .iter()
+            .all(|(post, _)| post.path == "/hook?shop=1"),
+        "redirects are not followed"
+    );
     assert_eq!(letters(&daemon, "")["total"], 0);
 }
 
 /// Numbers have no leading zeros, so a longer cursor is a later one.
 fn longer(event: &Value, than: &str) -> bool {
-    event["cursor"].as_str().is_some_and(|cursor| cursor.len() > than.len())
+    event["cursor"]
+        .as_str()
+        .is_some_and(|cursor| cursor.len() > than.len())
 }
 
 #[test]
@@ -152,46 +207,112 @@ fn a_dead_letter_is_kept_through_a_restart_and_sent_again_or_dropped_when_a_pers
     let node = Node::start();
     let (good, bad) = (node.address(), node.address());
     let refused = bad.clone();
-    let receiver = Receiver::start(move |post| Reply::Status(if post.body.contains(&refused) { 500 } else { 200 }));
+    let receiver = Receiver::start(move |post| {
+        Reply::Status(if post.body.contains(&refused) {
+            500
+        } else {
+            200
+        })
+    });
     let mut settings = SETTINGS.to_vec();
     settings[2].1 = "1";
     let mut daemon = Daemon::with(&node, &settings);
-    [&good, &bad].into_iter().for_each(|address| daemon.watch(address));
-    let made = put(&daemon, "shop", &json!({ "url": receiver.url("127.0.0.1") }));
+    [&good, &bad]
+        .into_iter()
+        .for_each(|address| daemon.watch(address));
+    let made = put(
+        &daemon,
+        "shop",
+        &json!({ "url": receiver.url("127.0.0.1") }),
+    );
     assert_eq!(made.status, 201, "{}", made.text);
     node.pay(&bad, COIN);
     node.pay(&good, COIN);
-    wait_until("the two events of the payment are dead letters", || (letters(&daemon, "")["total"] == 2).then_some(()));
+    wait_until("the two events of the payment are dead letters", || {
+        (letters(&daemon, "")["total"] == 2).then_some(())
+    });
     wait_delivered(&daemon, "shop");
     let first = letters(&daemon, "?limit=1");
     let letter = &first["dead_letters"][0];
-    assert_eq!((&first["count"], &first["total"], &first["next"]), (&json!(1), &json!(2), &letter["cursor"]));
-    assert_eq!((&letter["data"]["address"], &letter["resending"]), (&json!(bad), &json!(false)), "{letter}");
-    assert!(letter["error"].as_str().is_some_and(|error| error.contains("500") && error.contains("a mood")), "{letter}");
-    assert!(letter["attempts"].as_u64() >= Some(2) && letter["first_failed"].as_f64() < letter["last_tried"].as_f64(), "{letter}");
-    let rest = letters(&daemon, &format!("?after={}", first["next"].as_str().expect("text")));
+    assert_eq!(
+        (&first["count"], &first["total"], &first["next"]),
+        (&json!(1), &json!(2), &letter["cursor"])
+    );
+    assert_eq!(
+        (&letter["data"]["address"], &letter["resending"]),
+        (&json!(bad), &json!(false)),
+        "{letter}"
+    );
+    assert!(
+        letter["error"]
+            .as_str()
+            .is_some_and(|error| error.contains("500") && error.contains("a mood")),
+        "{letter}"
+    );
+    assert!(
+        letter["attempts"].as_u64() >= Some(2)
+            && letter["first_failed"].as_f64() < letter["last_tried"].as_f64(),
+        "{letter}"
+    );
+    let rest = letters(
+        &daemon,
+        &format!("?after={}", first["next"].as_str().expect("text")),
+    );
     assert_eq!((&rest["count"], &rest["next"]), (&json!(1), &Value::Null));
-    let good_events: BTreeSet<_> = receiver.accepted().iter().map(|post| lane(&post.json["data"])).collect();
-    assert_eq!(good_events, BTreeSet::from([good]), "the other address went on");
+    let good_events: BTreeSet<_> = receiver
+        .accepted()
+        .iter()
+        .map(|post| lane(&post.json["data"]))
+        .collect();
+    assert_eq!(
+        good_events,
+        BTreeSet::from([good]),
+        "the other address went on"
+    );
 
     daemon.kill();
     daemon.restart();
     assert_eq!(letters(&daemon, "")["total"], 2);
-    let resend = |daemon: &Daemon, body: &Value| daemon.post("/consumers/shop/dead_letters/resend", body);
+    let resend =
+        |daemon: &Daemon, body: &Value| daemon.post("/consumers/shop/dead_letters/resend", body);
     let unknown = format!("{}9", letter["cursor"].as_str().expect("text"));
-    for (body, status) in
-        [(json!({ "cursors": [letter["cursor"], unknown] }), 404), (json!({ "cursors": "x" }), 400), (json!({ "cursors": ["x"] }), 400)]
-    {
+    for (body, status) in [
+        (json!({ "cursors": [letter["cursor"], unknown] }), 404),
+        (json!({ "cursors": "x" }), 400),
+        (json!({ "cursors": ["x"] }), 400),
+    ] {
         let answer = resend(&daemon, &body);
         assert_eq!(answer.status, status, "{}", answer.text);
     }
     receiver.set(|_| Reply::Status(200));
     let answer = resend(&daemon, &json!({ "cursors": [letter["cursor"]] }));
-    assert_eq!((answer.status, &answer.json["count"]), (202, &json!(1)), "{}", answer.text);
-    wait_until("it is taken from the list", || (letters(&daemon, "")["total"] == 1).then_some(()));
-    assert!(receiver.accepted().iter().any(|post| post.json["cursor"] == letter["cursor"] && post.json["data"] == letter["data"]));
+    assert_eq!(
+        (answer.status, &answer.json["count"]),
+        (202, &json!(1)),
+        "{}",
+        answer.text
+    );
+    wait_until("it is taken from the list", || {
+        (letters(&daemon, "")["total"] == 1).then_some(())
+    });
+    assert!(
+        receiver
+            .accepted()
+            .iter()
+            .any(|post| post.json["cursor"] == letter["cursor"]
+                && post.json["data"] == letter["data"])
+    );
     let dropped = daemon.request("DELETE", "/consumers/shop/dead_letters", &[], None);
-    assert_eq!((dropped.status, &dropped.json["count"], &letters(&daemon, "")["total"]), (200, &json!(1), &json!(0)), "{}", dropped.text);
+    assert_eq!(
+        (
+            dropped.status,
+            &dropped.json["count"],
+            &letters(&daemon, "")["total"]
+        ),
+        (200, &json!(1), &json!(0)),
+        "{}",
+        dropped.text
+    );
 }
 
 #[test]
@@ -200,10 +321,28 @@ fn addresses_that_are_not_on_the_public_internet_are_refused_by_literal_and_by_n
     let daemon = Daemon::start(&node);
     let address = node.address();
     daemon.watch(&address);
-    for host in ["127.0.0.1", "127.1", "[::1]", "[::ffff:127.0.0.1]", "10.0.0.1", "169.254.169.254"] {
+    for host in [
+        "127.0.0.1",
+        "127.1",
+        "[::1]",
+        "[::ffff:127.0.0.1]",
+        "10.0.0.1",
+        "169.254.169.254",
+    ] {
         let answer = put(&daemon, "shop", &json!({ "url": receiver.url(host) }));
-        assert_eq!((answer.status, &answer.json["code"]), (400, &json!("webhook_target_refused")), "{}", answer.text);
-        assert!(answer.json["error"].as_str().is_some_and(|error| error.contains("webhooks.allow_private")), "{}", answer.text);
+        assert_eq!(
+            (answer.status, &answer.json["code"]),
+            (400, &json!("webhook_target_refused")),
+            "{}",
+            answer.text
+        );
+        assert!(
+            answer.json["error"]
+                .as_str()
+                .is_some_and(|error| error.contains("webhooks.allow_private")),
+            "{}",
+            answer.text
+        );
     }
     for bad in [
         json!({ "url": "ftp://shop.example/" }),
@@ -213,13 +352,37 @@ fn addresses_that_are_not_on_the_public_internet_are_refused_by_literal_and_by_n
     ] {
         assert_eq!(put(&daemon, "shop", &bad).status, 400, "{bad}");
     }
-    assert_eq!(daemon.get("/consumers/shop").status, 404, "a refused definition has changed nothing");
-    assert_eq!(put(&daemon, "shop", &json!({ "url": receiver.url("localhost") })).status, 201, "names are looked at when they are used");
+    assert_eq!(
+        daemon.get("/consumers/shop").status,
+        404,
+        "a refused definition has changed nothing"
+    );
+    assert_eq!(
+        put(
+            &daemon,
+            "shop",
+            &json!({ "url": receiver.url("localhost") })
+        )
+        .status,
+        201,
+        "names are looked at when they are used"
+    );
     node.pay(&address, COIN);
-    let error = wait_until("the delivery fails", || consumer(&daemon, "shop")["webhook"]["last_error"].as_str().map(str::to_owned));
-    assert!(error.contains("localhost") && error.contains("webhooks.allow_private"), "{error}");
+    let error = wait_until("the delivery fails", || {
+        consumer(&daemon, "shop")["webhook"]["last_error"]
+            .as_str()
+            .map(str::to_owned)
+    });
+    assert!(
+        error.contains("localhost") && error.contains("webhooks.allow_private"),
+        "{error}"
+    );
     let webhook = &consumer(&daemon, "shop")["webhook"];
-    assert_eq!((&webhook["state"], &webhook["last_success"]), (&json!("failing"), &Value::Null), "{webhook}");
+    assert_eq!(
+        (&webhook["state"], &webhook["last_success"]),
+        (&json!("failing"), &Value::Null),
+        "{webhook}"
+    );
     assert!(receiver.posts().is_empty(), "nothing was posted");
 }
 
@@ -233,20 +396,45 @@ fn the_stock_libraries_verify_the_signatures_and_refuse_forged_ones() {
     for (name, is_python) in [("python", true), ("js", false)] {
         let port = crate::common::node::free_port();
         let url = format!("http://127.0.0.1:{port}/");
-        let made = put(&daemon, name, &json!({ "addresses": [address], "url": url }));
-        let secret = made.json["secret"].as_str().unwrap_or_else(|| panic!("a secret is made: {}", made.text)).to_owned();
+        let made = put(
+            &daemon,
+            name,
+            &json!({ "addresses": [address], "url": url }),
+        );
+        let secret = made.json["secret"]
+            .as_str()
+            .unwrap_or_else(|| panic!("a secret is made: {}", made.text))
+            .to_owned();
         let program = example(is_python, port, &secret);
-        program.line("that it listens", |line| line.contains("listening").then_some(()));
+        program.line("that it listens", |line| {
+            line.contains("listening").then_some(())
+        });
         node.pay(&address, COIN);
         program.event("balance_change", |data| data["address"] == *address);
-        let agent = ureq::Agent::config_builder().http_status_as_error(false).build().new_agent();
-        let forged =
-            agent.post(&url).header("webhook-id", "x_1").header("webhook-timestamp", "1").header("webhook-signature", "v1,AAAA").send("{}");
+        let agent = ureq::Agent::config_builder()
+            .http_status_as_error(false)
+            .build()
+            .new_agent();
+        let forged = agent
+            .post(&url)
+            .header("webhook-id", "x_1")
+            .header("webhook-timestamp", "1")
+            .header("webhook-signature", "v1,AAAA")
+            .send("{}");
         assert_eq!(forged.expect("it answers").status().as_u16(), 400);
         wait_delivered(&daemon, name);
     }
-    let again = put(&daemon, "js", &json!({ "addresses": [address], "url": "http://127.0.0.1:9/" }));
-    assert_eq!((again.status, &again.json["secret"]), (200, &Value::Null), "a secret is shown once and kept: {}", again.text);
+    let again = put(
+        &daemon,
+        "js",
+        &json!({ "addresses": [address], "url": "http://127.0.0.1:9/" }),
+    );
+    assert_eq!(
+        (again.status, &again.json["secret"]),
+        (200, &Value::Null),
+        "a secret is shown once and kept: {}",
+        again.text
+    );
 }
 
 fn example(is_python: bool, port: u16, secret: &str) -> Program {
@@ -261,7 +449,9 @@ fn example(is_python: bool, port: u16, secret: &str) -> Program {
         let script = folder.join("js/webhook.js");
         Program::node_text(
             "webhook.js",
-            &format!("process.env.WEBHOOK_SECRET = {secret:?}; process.argv[2] = '{port}'; require({script:?})"),
+            &format!(
+                "process.env.WEBHOOK_SECRET = {secret:?}; process.argv[2] = '{port}'; require({script:?})"
+            ),
         )
     }
 }

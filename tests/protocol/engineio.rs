@@ -16,14 +16,29 @@ use super::engineio_rig::{Server, Socket, answer, serve, sid_of, within};
 #[tokio::test]
 async fn a_polling_handshake_answers_the_open_packet() {
     let server = Server::start(|config| config.max_payload = 1_000_000).await;
-    let answer = server.http_with("GET", "EIO=4&transport=polling&t=abc&token=x", "User-Agent: test\r\n", "").await;
+    let answer = server
+        .http_with(
+            "GET",
+            "EIO=4&transport=polling&t=abc&token=x",
+            "User-Agent: test\r\n",
+            "",
+        )
+        .await;
     let sid = sid_of(&answer.body);
-    let expected = format!(r#"0{{"sid":"{sid}","upgrades":["websocket"],"pingInterval":25000,"pingTimeout":20000,"maxPayload":1000000}}"#);
+    let expected = format!(
+        r#"0{{"sid":"{sid}","upgrades":["websocket"],"pingInterval":25000,"pingTimeout":20000,"maxPayload":1000000}}"#
+    );
     assert!(answer.is(200, &expected), "{answer:?}");
-    assert_eq!(answer.header("content-type"), Some("text/plain; charset=UTF-8"));
+    assert_eq!(
+        answer.header("content-type"),
+        Some("text/plain; charset=UTF-8")
+    );
     assert_eq!(answer.header("cache-control"), Some("no-store"));
     assert_eq!((sid.len(), server.service.session_count()), (20, 1));
-    server.echo().wait_for("open EIO=4&transport=polling&t=abc&token=x test").await;
+    server
+        .echo()
+        .wait_for("open EIO=4&transport=polling&t=abc&token=x test")
+        .await;
 }
 
 #[tokio::test]
@@ -31,15 +46,26 @@ async fn a_websocket_handshake_sends_the_open_packet_first() {
     let server = Server::start(|_| {}).await;
     let open = server.websocket("").await.text().await;
     let sid = sid_of(&open);
-    assert_eq!(open, format!(r#"0{{"sid":"{sid}","upgrades":[],"pingInterval":25000,"pingTimeout":20000,"maxPayload":1000}}"#));
+    assert_eq!(
+        open,
+        format!(
+            r#"0{{"sid":"{sid}","upgrades":[],"pingInterval":25000,"pingTimeout":20000,"maxPayload":1000}}"#
+        )
+    );
 }
 
 #[tokio::test]
 async fn wrong_requests_get_the_exact_refusal() {
     let server = Server::start(|_| {}).await;
     let polling = server.open_polling().await;
-    let (unknown_transport, unknown_sid) = (r#"{"code":0,"message":"Transport unknown"}"#, r#"{"code":1,"message":"Session ID unknown"}"#);
-    let (method, bad) = (r#"{"code":2,"message":"Bad handshake method"}"#, r#"{"code":3,"message":"Bad request"}"#);
+    let (unknown_transport, unknown_sid) = (
+        r#"{"code":0,"message":"Transport unknown"}"#,
+        r#"{"code":1,"message":"Session ID unknown"}"#,
+    );
+    let (method, bad) = (
+        r#"{"code":2,"message":"Bad handshake method"}"#,
+        r#"{"code":3,"message":"Bad request"}"#,
+    );
     let version = r#"{"code":5,"message":"Unsupported protocol version"}"#;
     let mut socket = server.websocket("").await;
     let on_websocket = sid_of(&socket.text().await);
@@ -53,21 +79,44 @@ async fn wrong_requests_get_the_exact_refusal() {
         ("POST", "EIO=4&transport=polling".into(), method),
         ("PUT", "EIO=4&transport=polling".into(), method),
         ("OPTIONS", "EIO=4&transport=polling".into(), method),
-        ("GET", "EIO=4&transport=polling&sid=nope".into(), unknown_sid),
-        ("POST", "EIO=4&transport=polling&sid=%C3%A9".into(), unknown_sid),
+        (
+            "GET",
+            "EIO=4&transport=polling&sid=nope".into(),
+            unknown_sid,
+        ),
+        (
+            "POST",
+            "EIO=4&transport=polling&sid=%C3%A9".into(),
+            unknown_sid,
+        ),
         ("GET", "EIO=4&transport=websocket".into(), bad),
-        ("GET", format!("EIO=4&transport=websocket&sid={polling}"), bad),
+        (
+            "GET",
+            format!("EIO=4&transport=websocket&sid={polling}"),
+            bad,
+        ),
         ("GET", format!("EIO=3&transport=polling&sid={polling}"), bad),
         ("PUT", format!("EIO=4&transport=polling&sid={polling}"), bad),
-        ("GET", format!("EIO=4&transport=polling&sid={on_websocket}"), bad),
-        ("POST", format!("EIO=4&transport=polling&sid={on_websocket}"), bad),
+        (
+            "GET",
+            format!("EIO=4&transport=polling&sid={on_websocket}"),
+            bad,
+        ),
+        (
+            "POST",
+            format!("EIO=4&transport=polling&sid={on_websocket}"),
+            bad,
+        ),
     ];
     for (verb, query, body) in table {
         let answer = server.http(verb, &query, "").await;
         assert!(answer.is(400, body), "{verb} {query}: {answer:?}");
         assert_eq!(answer.header("content-type"), Some("application/json"));
     }
-    assert!(server.post(&polling, "4a").await.is(200, "ok"), "none of them touched the sessions");
+    assert!(
+        server.post(&polling, "4a").await.is(200, "ok"),
+        "none of them touched the sessions"
+    );
     socket.send("4b").await;
     assert_eq!(socket.text().await, "4b");
 }
@@ -76,22 +125,48 @@ async fn wrong_requests_get_the_exact_refusal() {
 async fn wrong_websocket_handshakes_get_a_400_with_the_bare_message() {
     let server = Server::start(|_| {}).await;
     let polling = server.open_polling().await;
-    let upgrade =
-        "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n";
+    let upgrade = "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n";
     let table = [
         ("EIO=4".to_owned(), upgrade.to_owned(), "Transport unknown"),
-        ("transport=websocket".into(), upgrade.into(), "Unsupported protocol version"),
-        ("EIO=4&transport=websocket&sid=nope".into(), upgrade.into(), "Session ID unknown"),
-        ("EIO=4&transport=websocket".into(), upgrade.replace("13", "8"), "Bad request"),
-        ("EIO=4&transport=websocket".into(), upgrade.replace("AA==", ""), "Bad request"),
-        ("EIO=4&transport=websocket".into(), upgrade.replace("Connection: Upgrade", "Connection: close"), "Bad request"),
-        (format!("EIO=4&transport=polling&sid={polling}"), upgrade.into(), "Bad request"),
+        (
+            "transport=websocket".into(),
+            upgrade.into(),
+            "Unsupported protocol version",
+        ),
+        (
+            "EIO=4&transport=websocket&sid=nope".into(),
+            upgrade.into(),
+            "Session ID unknown",
+        ),
+        (
+            "EIO=4&transport=websocket".into(),
+            upgrade.replace("13", "8"),
+            "Bad request",
+        ),
+        (
+            "EIO=4&transport=websocket".into(),
+            upgrade.replace("AA==", ""),
+            "Bad request",
+        ),
+        (
+            "EIO=4&transport=websocket".into(),
+            upgrade.replace("Connection: Upgrade", "Connection: close"),
+            "Bad request",
+        ),
+        (
+            format!("EIO=4&transport=polling&sid={polling}"),
+            upgrade.into(),
+            "Bad request",
+        ),
     ];
     for (query, headers, body) in table {
         let head = format!("GET /engine.io/?{query} HTTP/1.1\r\nhost: x\r\n{headers}\r\n");
         let answer = answer(&mut server.raw(&head).await).await;
         assert!(answer.is(400, body), "{query} {headers}: {answer:?}");
-        assert_eq!((answer.header("content-type"), answer.header("connection")), (Some("text/html"), Some("close")));
+        assert_eq!(
+            (answer.header("content-type"), answer.header("connection")),
+            (Some("text/html"), Some("close"))
+        );
     }
     assert_eq!(server.service.session_count(), 1, "no slot is left behind");
 }
@@ -99,9 +174,21 @@ async fn wrong_websocket_handshakes_get_a_400_with_the_bare_message() {
 #[tokio::test]
 async fn the_path_is_matched_exactly() {
     let server = Server::start(|_| {}).await;
-    for path in ["/engine.io", "/engine.io-admin/", "/engine.io/x", "//engine.io/", "/Engine.io/"] {
-        let head = format!("GET {path}?EIO=4&transport=polling HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n");
-        assert_eq!(answer(&mut server.raw(&head).await).await.status, 404, "{path}");
+    for path in [
+        "/engine.io",
+        "/engine.io-admin/",
+        "/engine.io/x",
+        "//engine.io/",
+        "/Engine.io/",
+    ] {
+        let head = format!(
+            "GET {path}?EIO=4&transport=polling HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n"
+        );
+        assert_eq!(
+            answer(&mut server.raw(&head).await).await.status,
+            404,
+            "{path}"
+        );
     }
 }
 
@@ -114,10 +201,21 @@ async fn the_allow_hook_refuses_handshakes() {
         }));
     };
     let server = Server::start(allow).await;
-    let answer = server.http_with("GET", "EIO=4&transport=polling", "Origin: http://evil\r\n", "").await;
-    assert!(answer.is(403, r#"{"code":4,"message":"Not from there"}"#), "{answer:?}");
+    let answer = server
+        .http_with(
+            "GET",
+            "EIO=4&transport=polling",
+            "Origin: http://evil\r\n",
+            "",
+        )
+        .await;
+    assert!(
+        answer.is(403, r#"{"code":4,"message":"Not from there"}"#),
+        "{answer:?}"
+    );
     let upgrade = "Connection: Upgrade\r\nUpgrade: websocket\r\nOrigin: http://evil\r\n";
-    let head = format!("GET /engine.io/?EIO=4&transport=websocket HTTP/1.1\r\nhost: x\r\n{upgrade}\r\n");
+    let head =
+        format!("GET /engine.io/?EIO=4&transport=websocket HTTP/1.1\r\nhost: x\r\n{upgrade}\r\n");
     let answer = self::answer(&mut server.raw(&head).await).await;
     assert!(answer.is(400, "Not from there"), "{answer:?}");
     server.open_websocket().await;
@@ -130,7 +228,10 @@ async fn sessions_are_limited_and_their_room_comes_back() {
     assert!(server.post(&sid, "3").await.is(200, "ok"));
     let mut socket = server.open_websocket().await;
     let answer = server.http("GET", "EIO=4&transport=polling", "").await;
-    assert!(answer.is(503, r#"{"code":3,"message":"Too many sessions"}"#), "{answer:?}");
+    assert!(
+        answer.is(503, r#"{"code":3,"message":"Too many sessions"}"#),
+        "{answer:?}"
+    );
     assert!(answer.header("retry-after").is_some());
     assert!(server.post(&sid, "1").await.is(200, "ok"));
     server.echo().wait_for("close transport close").await;
@@ -147,19 +248,38 @@ async fn texts_and_bytes_go_both_ways_on_both_transports() {
     let sid = server.open_polling().await;
     let posted = server.post(&sid, "4hellö\x1ebAQIDBA==\x1e4").await;
     assert!(posted.is(200, "ok"), "{posted:?}");
-    assert_eq!((posted.header("content-type"), posted.header("content-length")), (Some("text/html"), Some("2")));
+    assert_eq!(
+        (
+            posted.header("content-type"),
+            posted.header("content-length")
+        ),
+        (Some("text/html"), Some("2"))
+    );
     assert_eq!(posted.header("cache-control"), Some("no-store"));
     let polled = server.get(&sid).await;
     assert!(polled.is(200, "4hellö\x1ebAQIDBA==\x1e4"), "{polled:?}");
-    assert_eq!(polled.header("content-type"), Some("text/plain; charset=UTF-8"));
+    assert_eq!(
+        polled.header("content-type"),
+        Some("text/plain; charset=UTF-8")
+    );
 
     let mut socket = server.open_websocket().await;
     socket.send("4hellö").await;
     assert_eq!(socket.text().await, "4hellö");
-    socket.0.send(tungstenite::Message::binary(vec![1, 2, 255])).await.expect("the server reads");
-    assert_eq!(socket.next().await, tungstenite::Message::Binary(Bytes::from_static(&[1, 2, 255])));
+    socket
+        .0
+        .send(tungstenite::Message::binary(vec![1, 2, 255]))
+        .await
+        .expect("the server reads");
+    assert_eq!(
+        socket.next().await,
+        tungstenite::Message::Binary(Bytes::from_static(&[1, 2, 255]))
+    );
     socket.send("bAQI=").await;
-    assert_eq!(socket.next().await, tungstenite::Message::Binary(Bytes::from_static(&[1, 2])));
+    assert_eq!(
+        socket.next().await,
+        tungstenite::Message::Binary(Bytes::from_static(&[1, 2]))
+    );
 }
 
 #[tokio::test]
@@ -170,7 +290,11 @@ async fn a_long_message_arrives_whole() {
     assert_eq!(socket.text().await, format!("4{}", "é".repeat(200_000)));
     let sid = server.open_polling().await;
     server.post(&sid, "4big").await;
-    assert_eq!(server.get(&sid).await.body.len(), 400_001, "alone, though it is over the limit");
+    assert_eq!(
+        server.get(&sid).await.body.len(),
+        400_001,
+        "alone, though it is over the limit"
+    );
 }
 
 #[tokio::test]
@@ -185,7 +309,12 @@ async fn a_polling_answer_holds_sixteen_packets_at_most() {
         assert_eq!(packets.len(), count);
         numbers.extend(packets);
     }
-    assert_eq!(numbers, (0..40).map(|number| format!("4{number}")).collect::<Vec<_>>());
+    assert_eq!(
+        numbers,
+        (0..40)
+            .map(|number| format!("4{number}"))
+            .collect::<Vec<_>>()
+    );
 }
 
 #[tokio::test]
@@ -197,7 +326,9 @@ async fn a_frame_right_behind_the_handshake_is_heard() {
     let mut bytes = head.as_bytes().to_vec();
     bytes.extend_from_slice(&[0x81, 0x86, 0, 0, 0, 0]);
     bytes.extend_from_slice(b"4early");
-    let mut stream = TcpStream::connect(server.addr).await.expect("the server listens");
+    let mut stream = TcpStream::connect(server.addr)
+        .await
+        .expect("the server listens");
     stream.write_all(&bytes).await.expect("the server reads");
     server.echo().wait_for("message early").await;
 }
@@ -206,9 +337,19 @@ async fn a_frame_right_behind_the_handshake_is_heard() {
 async fn a_stream_that_is_not_tcp_works_too() {
     let server = Server::start(|_| {}).await;
     let (ours, theirs) = tokio::io::duplex(1024);
-    tokio::spawn(serve(server.service.clone(), theirs, server.addr, server.slot.clone()));
+    tokio::spawn(serve(
+        server.service.clone(),
+        theirs,
+        server.addr,
+        server.slot.clone(),
+    ));
     let url = "ws://x/engine.io/?EIO=4&transport=websocket";
-    let mut socket = Socket(within(tokio_tungstenite::client_async(url, ours)).await.expect("a 101").0);
+    let mut socket = Socket(
+        within(tokio_tungstenite::client_async(url, ours))
+            .await
+            .expect("a 101")
+            .0,
+    );
     assert!(socket.text().await.starts_with("0{"));
     socket.send("4a").await;
     assert_eq!(socket.text().await, "4a");
@@ -224,13 +365,23 @@ async fn a_body_over_the_limit_is_refused_while_it_streams() {
     assert!(server.post(&sid, &exact).await.is(200, "ok"));
     assert!(server.get(&sid).await.is(200, &exact));
     let chunk = format!("200\r\n{}\r\n", "x".repeat(512));
-    let head = format!("POST /engine.io/?EIO=4&transport=polling&sid={sid} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n");
-    let mut stream = server.raw(&format!("{head}transfer-encoding: chunked\r\n\r\n{chunk}{chunk}0\r\n\r\n")).await;
+    let head = format!(
+        "POST /engine.io/?EIO=4&transport=polling&sid={sid} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n"
+    );
+    let mut stream = server
+        .raw(&format!(
+            "{head}transfer-encoding: chunked\r\n\r\n{chunk}{chunk}0\r\n\r\n"
+        ))
+        .await;
     assert_eq!(answer(&mut stream).await.status, 413);
     server.echo().wait_for("close transport error").await;
     assert_eq!(server.get(&sid).await.status, 400);
     let sid = server.open_polling().await;
-    assert_eq!(server.post(&sid, &"x".repeat(5000)).await.status, 413, "an announced length is believed when it is too long");
+    assert_eq!(
+        server.post(&sid, &"x".repeat(5000)).await.status,
+        413,
+        "an announced length is believed when it is too long"
+    );
 }
 
 #[tokio::test]
@@ -263,8 +414,12 @@ async fn a_client_that_does_not_read_is_let_go() {
 async fn a_body_that_stalls_ends_its_session() {
     let server = Server::start(|config| config.body_timeout = Duration::from_millis(100)).await;
     let sid = server.open_polling().await;
-    let head = format!("POST /engine.io/?EIO=4&transport=polling&sid={sid} HTTP/1.1\r\nhost: x\r\ncontent-length: 5\r\n");
-    let mut stream = server.raw(&format!("{head}connection: close\r\n\r\n4a")).await;
+    let head = format!(
+        "POST /engine.io/?EIO=4&transport=polling&sid={sid} HTTP/1.1\r\nhost: x\r\ncontent-length: 5\r\n"
+    );
+    let mut stream = server
+        .raw(&format!("{head}connection: close\r\n\r\n4a"))
+        .await;
     assert_eq!(answer(&mut stream).await.status, 408);
     server.echo().wait_for("close transport close").await;
 }
@@ -281,22 +436,47 @@ async fn two_polls_at_once_end_the_session() {
     let first = answer(&mut first).await;
     let mut both = [(first.status, first.body), (second.status, second.body)];
     both.sort();
-    assert_eq!(both, [(200, "1".to_owned()), (400, r#"{"code":3,"message":"Bad request"}"#.to_owned())]);
+    assert_eq!(
+        both,
+        [
+            (200, "1".to_owned()),
+            (400, r#"{"code":3,"message":"Bad request"}"#.to_owned())
+        ]
+    );
     assert_eq!(server.get(&sid).await.status, 400);
-    assert!(server.echo().seen().contains(&"close transport error".to_owned()));
+    assert!(
+        server
+            .echo()
+            .seen()
+            .contains(&"close transport error".to_owned())
+    );
 }
 
 #[tokio::test]
 async fn two_posts_at_once_end_the_session() {
     let server = Server::start(|_| {}).await;
     let sid = server.open_polling().await;
-    let head = format!("POST /engine.io/?EIO=4&transport=polling&sid={sid} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n");
-    let mut first = server.raw(&format!("{head}content-length: 5\r\n\r\n4a")).await;
-    let mut second = server.raw(&format!("{head}content-length: 5\r\n\r\n4a")).await;
-    let statuses = (answer(&mut first).await.status, answer(&mut second).await.status);
+    let head = format!(
+        "POST /engine.io/?EIO=4&transport=polling&sid={sid} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n"
+    );
+    let mut first = server
+        .raw(&format!("{head}content-length: 5\r\n\r\n4a"))
+        .await;
+    let mut second = server
+        .raw(&format!("{head}content-length: 5\r\n\r\n4a"))
+        .await;
+    let statuses = (
+        answer(&mut first).await.status,
+        answer(&mut second).await.status,
+    );
     assert_eq!(statuses, (400, 400));
     server.echo().wait_for("close transport error").await;
-    assert!(server.get(&sid).await.is(400, r#"{"code":1,"message":"Session ID unknown"}"#));
+    assert!(
+        server
+            .get(&sid)
+            .await
+            .is(400, r#"{"code":1,"message":"Session ID unknown"}"#)
+    );
 }
 
 #[tokio::test]
@@ -309,8 +489,13 @@ async fn a_dropped_poll_or_body_ends_the_session() {
 
     let server = Server::start(|_| {}).await;
     let sid = server.open_polling().await;
-    let head = format!("POST /engine.io/?EIO=4&transport=polling&sid={sid} HTTP/1.1\r\nhost: x\r\n");
-    drop(server.raw(&format!("{head}content-length: 5\r\n\r\n4a")).await);
+    let head =
+        format!("POST /engine.io/?EIO=4&transport=polling&sid={sid} HTTP/1.1\r\nhost: x\r\n");
+    drop(
+        server
+            .raw(&format!("{head}content-length: 5\r\n\r\n4a"))
+            .await,
+    );
     server.echo().wait_for("close transport close").await;
 }
 
@@ -322,10 +507,18 @@ async fn a_poll_that_is_dropped_before_it_is_read_ends_its_session_too() {
         let closed = server.echo().seen().len();
         // The request and the end of the connection are one read.
         let (mut client, connection) = tokio::io::duplex(1024);
-        let head = format!("GET /engine.io/?EIO=4&transport=polling&sid={sid} HTTP/1.1\r\nhost: x\r\n\r\n");
+        let head = format!(
+            "GET /engine.io/?EIO=4&transport=polling&sid={sid} HTTP/1.1\r\nhost: x\r\n\r\n"
+        );
         client.write_all(head.as_bytes()).await.expect("it fits");
         drop(client);
-        serve(server.service.clone(), connection, server.addr, server.slot.clone()).await;
+        serve(
+            server.service.clone(),
+            connection,
+            server.addr,
+            server.slot.clone(),
+        )
+        .await;
         server.echo().wait_for_count(closed + 1).await;
         assert_eq!(server.echo().seen()[closed], "close transport close");
     }
@@ -335,13 +528,27 @@ async fn a_poll_that_is_dropped_before_it_is_read_ends_its_session_too() {
 async fn bad_packets_end_the_session_after_those_before_them() {
     let server = Server::start(|_| {}).await;
     let sid = server.open_polling().await;
-    assert!(server.post(&sid, "4a\x1eabc").await.is(400, r#"{"code":3,"message":"Bad request"}"#));
-    assert_eq!(server.echo().seen()[1..], ["message a", "close parse error"]);
+    assert!(
+        server
+            .post(&sid, "4a\x1eabc")
+            .await
+            .is(400, r#"{"code":3,"message":"Bad request"}"#)
+    );
+    assert_eq!(
+        server.echo().seen()[1..],
+        ["message a", "close parse error"]
+    );
     assert_eq!(server.get(&sid).await.status, 400);
 
     let sid = server.open_polling().await;
-    let (query, octets) = (format!("EIO=4&transport=polling&sid={sid}"), "content-type: application/octet-stream\r\n");
-    assert_eq!(server.http_with("POST", &query, octets, "4a").await.status, 400);
+    let (query, octets) = (
+        format!("EIO=4&transport=polling&sid={sid}"),
+        "content-type: application/octet-stream\r\n",
+    );
+    assert_eq!(
+        server.http_with("POST", &query, octets, "4a").await.status,
+        400
+    );
     assert_eq!(server.get(&sid).await.status, 400);
 
     let mut socket = server.open_websocket().await;
@@ -363,17 +570,30 @@ async fn an_upgrade_takes_the_session_along() {
     socket.send("2probe").await;
     assert_eq!(socket.text().await, "3probe");
     assert!(answer(&mut waiting).await.is(200, "6"));
-    assert!(server.get(&sid).await.is(200, "6"), "a later poll is sent home too");
+    assert!(
+        server.get(&sid).await.is(200, "6"),
+        "a later poll is sent home too"
+    );
     assert!(server.post(&sid, "4by post").await.is(200, "ok"));
     // Three frames in one write.
     for text in ["5", "4one", "4two"] {
-        socket.0.feed(tungstenite::Message::text(text)).await.expect("the server reads");
+        socket
+            .0
+            .feed(tungstenite::Message::text(text))
+            .await
+            .expect("the server reads");
     }
     socket.0.flush().await.expect("the server reads");
     for expected in ["4by post", "4one", "4two"] {
         assert_eq!(socket.text().await, expected);
     }
-    assert_eq!((server.get(&sid).await.status, server.post(&sid, "4a").await.status), (400, 400));
+    assert_eq!(
+        (
+            server.get(&sid).await.status,
+            server.post(&sid, "4a").await.status
+        ),
+        (400, 400)
+    );
     let mut second = server.websocket(&format!("&sid={sid}")).await;
     assert_eq!(second.closed().await, None, "101 first, then closed");
     socket.send("4still here").await;
@@ -405,7 +625,14 @@ async fn a_second_websocket_is_closed_while_the_first_probes() {
     let mut first = server.websocket(&format!("&sid={sid}")).await;
     first.send("2probe").await;
     assert_eq!(first.text().await, "3probe");
-    assert_eq!(server.websocket(&format!("&sid={sid}")).await.closed().await, None);
+    assert_eq!(
+        server
+            .websocket(&format!("&sid={sid}"))
+            .await
+            .closed()
+            .await,
+        None
+    );
     first.send("5").await;
     first.send("4a").await;
     assert_eq!(first.text().await, "4a");
@@ -461,8 +688,21 @@ async fn a_goodbye_comes_after_the_last_words() {
     assert!(server.post(&sid, "4bye").await.is(200, "ok"));
     assert!(server.get(&sid).await.is(200, "4last words"));
     assert!(server.get(&sid).await.is(200, "6\x1e1"));
-    assert!(server.get(&sid).await.is(400, r#"{"code":1,"message":"Session ID unknown"}"#));
-    assert_eq!(server.echo().seen().iter().filter(|seen| *seen == "close forced close").count(), 2);
+    assert!(
+        server
+            .get(&sid)
+            .await
+            .is(400, r#"{"code":1,"message":"Session ID unknown"}"#)
+    );
+    assert_eq!(
+        server
+            .echo()
+            .seen()
+            .iter()
+            .filter(|seen| *seen == "close forced close")
+            .count(),
+        2
+    );
 }
 
 #[tokio::test]
@@ -475,11 +715,29 @@ async fn a_shutdown_ends_all_sessions_and_waits_for_them() {
     let closed = tokio::spawn(async move { socket.closed().await });
     within(server.service.shutdown()).await;
     assert_eq!(server.service.session_count(), 0);
-    assert_eq!(server.echo().seen().iter().filter(|seen| *seen == "close server shutting down").count(), 3);
+    assert_eq!(
+        server
+            .echo()
+            .seen()
+            .iter()
+            .filter(|seen| *seen == "close server shutting down")
+            .count(),
+        3
+    );
     assert_eq!(closed.await.expect("no panic"), Some(1001));
-    assert_eq!(answer(&mut waiting).await.status, 400, "no `1`: these clients are to come back");
+    assert_eq!(
+        answer(&mut waiting).await.status,
+        400,
+        "no `1`: these clients are to come back"
+    );
     assert_eq!(server.get(&idle).await.status, 400);
-    assert_eq!(server.http("GET", "EIO=4&transport=polling", "").await.status, 503);
+    assert_eq!(
+        server
+            .http("GET", "EIO=4&transport=polling", "")
+            .await
+            .status,
+        503
+    );
 }
 
 #[tokio::test]
@@ -503,11 +761,26 @@ async fn work_holds_back_the_client_and_nothing_else() {
     socket.send("4work").await;
     socket.send("4next").await;
     server.echo().wait_for("message work").await;
-    server.echo().outboxes.lock().expect("no panic under this lock")[0].try_send(Group::One(Message::text("news"))).expect("room");
+    server
+        .echo()
+        .outboxes
+        .lock()
+        .expect("no panic under this lock")[0]
+        .try_send(Group::One(Message::text("news")))
+        .expect("room");
     assert_eq!(socket.text().await, "4news");
-    assert_eq!(socket.text().await, "2", "pings go on, and without a pong that anyone reads");
+    assert_eq!(
+        socket.text().await,
+        "2",
+        "pings go on, and without a pong that anyone reads"
+    );
     tokio::time::sleep(Duration::from_millis(100)).await;
-    assert_eq!(server.echo().seen().len(), 2, "the next message waits: {:?}", server.echo().seen());
+    assert_eq!(
+        server.echo().seen().len(),
+        2,
+        "the next message waits: {:?}",
+        server.echo().seen()
+    );
     server.echo().release.notify_one();
     assert_eq!(socket.text().await, "4worked");
     assert_eq!(socket.text().await, "4next");
@@ -519,7 +792,15 @@ async fn work_is_dropped_before_the_session_is_closed() {
     let mut socket = server.open_websocket().await;
     socket.send("4work").await;
     server.echo().wait_for("message work").await;
-    server.echo().outboxes.lock().expect("no panic under this lock")[0].close(CloseReason::ForcedClose);
+    server
+        .echo()
+        .outboxes
+        .lock()
+        .expect("no panic under this lock")[0]
+        .close(CloseReason::ForcedClose);
     assert_eq!(socket.closed().await, None);
-    assert_eq!(server.echo().seen()[1..], ["message work", "work dropped", "close forced close"]);
+    assert_eq!(
+        server.echo().seen()[1..],
+        ["message work", "work dropped", "close forced close"]
+    );
 }

@@ -18,7 +18,15 @@ fn opened(body: &str) -> String {
 }
 
 async fn open(server: &Server, more: &str) -> String {
-    format!("{POLLING}&sid={}", opened(&server.http("GET", &format!("{POLLING}{more}"), "").await.body))
+    format!(
+        "{POLLING}&sid={}",
+        opened(
+            &server
+                .http("GET", &format!("{POLLING}{more}"), "")
+                .await
+                .body
+        )
+    )
 }
 
 #[tokio::test]
@@ -26,52 +34,119 @@ async fn the_handshake_is_framed_with_its_length() {
     let server = Server::start(|_| {}).await;
     let answer = server.http("GET", POLLING, "").await;
     let sid = opened(&answer.body);
-    let open = format!(r#"0{{"sid":"{sid}","upgrades":["websocket"],"pingInterval":25000,"pingTimeout":20000,"maxPayload":1000}}"#);
-    assert!(answer.is(200, &format!("{}:{open}", open.len())), "{answer:?}");
-    assert_eq!(answer.header("content-type"), Some("text/plain; charset=UTF-8"));
+    let open = format!(
+        r#"0{{"sid":"{sid}","upgrades":["websocket"],"pingInterval":25000,"pingTimeout":20000,"maxPayload":1000}}"#
+    );
+    assert!(
+        answer.is(200, &format!("{}:{open}", open.len())),
+        "{answer:?}"
+    );
+    assert_eq!(
+        answer.header("content-type"),
+        Some("text/plain; charset=UTF-8")
+    );
     let mut socket = server.websocket_of(3, "").await;
-    assert!(socket.text().await.starts_with("0{"), "no length on a WebSocket");
+    assert!(
+        socket.text().await.starts_with("0{"),
+        "no length on a WebSocket"
+    );
 }
 
 #[tokio::test]
 async fn revision_3_can_be_off_and_no_request_mixes_revisions() {
     let server = Server::start(|config| config.revision_3 = false).await;
     let refused = server.http("GET", POLLING, "").await;
-    assert!(refused.is(400, r#"{"code":5,"message":"Unsupported protocol version"}"#), "{refused:?}");
+    assert!(
+        refused.is(
+            400,
+            r#"{"code":5,"message":"Unsupported protocol version"}"#
+        ),
+        "{refused:?}"
+    );
     let server = Server::start(|_| {}).await;
     let (four, three) = (server.open_polling().await, open(&server, "").await);
     let bad = r#"{"code":3,"message":"Bad request"}"#;
-    assert!(server.http("GET", &format!("{POLLING}&sid={four}"), "").await.is(400, bad));
-    assert!(server.http("POST", &three.replace("EIO=3", "EIO=4"), "4a").await.is(400, bad));
-    assert!(server.post(&four, "4a").await.is(200, "ok") && server.http("POST", &three, "2:4a").await.is(200, "ok"), "both live on");
+    assert!(
+        server
+            .http("GET", &format!("{POLLING}&sid={four}"), "")
+            .await
+            .is(400, bad)
+    );
+    assert!(
+        server
+            .http("POST", &three.replace("EIO=3", "EIO=4"), "4a")
+            .await
+            .is(400, bad)
+    );
+    assert!(
+        server.post(&four, "4a").await.is(200, "ok")
+            && server.http("POST", &three, "2:4a").await.is(200, "ok"),
+        "both live on"
+    );
 }
 
 #[tokio::test]
 async fn texts_and_bytes_go_both_ways() {
     let server = Server::start(|_| {}).await;
     let with_base64 = open(&server, "&b64=1").await;
-    for body in ["6:4hello", "6:4test16:4test26:4test3", "6:4hello10:b4AQIDBA==", "4:4é€\u{e9}", "3:4\u{1f4b0}"] {
-        assert!(server.http("POST", &with_base64, body).await.is(200, "ok"), "{body}");
+    for body in [
+        "6:4hello",
+        "6:4test16:4test26:4test3",
+        "6:4hello10:b4AQIDBA==",
+        "4:4é€\u{e9}",
+        "3:4\u{1f4b0}",
+    ] {
+        assert!(
+            server.http("POST", &with_base64, body).await.is(200, "ok"),
+            "{body}"
+        );
         let polled = server.http("GET", &with_base64, "").await;
         assert!(polled.is(200, body), "{body}: {polled:?}");
     }
     let binary = open(&server, "").await;
-    assert!(server.http("POST", &binary, "6:4hello10:b4AQIDBA==").await.is(200, "ok"));
+    assert!(
+        server
+            .http("POST", &binary, "6:4hello10:b4AQIDBA==")
+            .await
+            .is(200, "ok")
+    );
     let (kind, body) = server.http_bytes("GET", &binary, "", b"").await;
     assert_eq!(
         (kind.as_str(), &body[..]),
-        ("application/octet-stream", &[0, 6, 255, 52, 104, 101, 108, 108, 111, 1, 5, 255, 4, 1, 2, 3, 4][..])
+        (
+            "application/octet-stream",
+            &[
+                0, 6, 255, 52, 104, 101, 108, 108, 111, 1, 5, 255, 4, 1, 2, 3, 4
+            ][..]
+        )
     );
-    let (kind, body) = server.http_bytes("POST", &binary, "content-type: application/octet-stream\r\n", &[1, 3, 255, 4, 8, 9]).await;
+    let (kind, body) = server
+        .http_bytes(
+            "POST",
+            &binary,
+            "content-type: application/octet-stream\r\n",
+            &[1, 3, 255, 4, 8, 9],
+        )
+        .await;
     assert_eq!((kind.as_str(), &body[..]), ("text/html", &b"ok"[..]));
-    assert_eq!(server.http_bytes("GET", &binary, "", b"").await.1[..], [1, 3, 255, 4, 8, 9]);
+    assert_eq!(
+        server.http_bytes("GET", &binary, "", b"").await.1[..],
+        [1, 3, 255, 4, 8, 9]
+    );
 
     let mut socket = server.websocket_of(3, "").await;
     assert!(socket.text().await.starts_with("0{"));
     socket.send("4hellö").await;
     assert_eq!(socket.text().await, "4hellö");
-    socket.0.send(tungstenite::Message::binary(vec![4, 1, 255])).await.expect("the server reads");
-    assert_eq!(socket.next().await, tungstenite::Message::Binary(Bytes::from_static(&[4, 1, 255])));
+    socket
+        .0
+        .send(tungstenite::Message::binary(vec![4, 1, 255]))
+        .await
+        .expect("the server reads");
+    assert_eq!(
+        socket.next().await,
+        tungstenite::Message::Binary(Bytes::from_static(&[4, 1, 255]))
+    );
 }
 
 #[tokio::test]
@@ -79,10 +154,18 @@ async fn bad_packets_end_the_session() {
     let server = Server::start(|_| {}).await;
     for body in ["abc", "4hello", "7:4hello", "1:3"] {
         let query = open(&server, "").await;
-        assert_eq!(server.http("POST", &query, body).await.status, 400, "{body}");
+        assert_eq!(
+            server.http("POST", &query, body).await.status,
+            400,
+            "{body}"
+        );
         assert_eq!(server.http("GET", &query, "").await.status, 400, "{body}");
     }
-    for frame in [tungstenite::Message::text("abc"), tungstenite::Message::binary(vec![5]), tungstenite::Message::text("bAQ==")] {
+    for frame in [
+        tungstenite::Message::text("abc"),
+        tungstenite::Message::binary(vec![5]),
+        tungstenite::Message::text("bAQ=="),
+    ] {
         let mut socket = server.websocket_of(3, "").await;
         socket.text().await;
         socket.0.send(frame).await.expect("the server reads");
@@ -132,7 +215,12 @@ async fn goodbyes_are_framed_too() {
     assert_eq!(server.http("GET", &query, "").await.status, 400);
     let query = open(&server, "").await;
     assert!(server.http("POST", &query, "4:4bye").await.is(200, "ok"));
-    assert!(server.http("GET", &query, "").await.is(200, "11:4last words"));
+    assert!(
+        server
+            .http("GET", &query, "")
+            .await
+            .is(200, "11:4last words")
+    );
     assert!(server.http("GET", &query, "").await.is(200, "1:61:1"));
 }
 
@@ -149,5 +237,12 @@ async fn an_upgrade_takes_the_session_along() {
     socket.send("4hello").await;
     assert_eq!(socket.text().await, "4hello");
     assert_eq!(server.http("GET", &query, "").await.status, 400);
-    assert_eq!(server.websocket_of(3, &format!("&sid={sid}")).await.closed().await, None);
+    assert_eq!(
+        server
+            .websocket_of(3, &format!("&sid={sid}"))
+            .await
+            .closed()
+            .await,
+        None
+    );
 }

@@ -32,15 +32,37 @@ async fn when_all_queues_are_full_the_slowest_client_is_let_go_and_the_others_ar
     for _ in 0..3 {
         server.open_polling().await;
     }
-    let outboxes = server.echo().outboxes.lock().expect("no panic under this lock").clone();
-    let send = |number: usize, bytes: usize| outboxes[number].try_send(Group::One(Message::text(&"x".repeat(bytes)))).is_ok();
+    let outboxes = server
+        .echo()
+        .outboxes
+        .lock()
+        .expect("no panic under this lock")
+        .clone();
+    let send = |number: usize, bytes: usize| {
+        outboxes[number]
+            .try_send(Group::One(Message::text(&"x".repeat(bytes))))
+            .is_ok()
+    };
     assert!(send(0, 600_000) && send(1, 300_000));
     assert_eq!(server.service.session_count(), 3);
-    assert!(send(2, 200_000), "who goes beyond the limit is not the one who pays for it");
+    assert!(
+        send(2, 200_000),
+        "who goes beyond the limit is not the one who pays for it"
+    );
     server.echo().wait_for("close slow consumer").await;
-    assert_eq!(outboxes.iter().map(|outbox| outbox.is_closed()).collect::<Vec<_>>(), [true, false, false]);
+    assert_eq!(
+        outboxes
+            .iter()
+            .map(|outbox| outbox.is_closed())
+            .collect::<Vec<_>>(),
+        [true, false, false]
+    );
     until(|| server.service.session_count() == 2).await;
-    assert!((500_000..501_000).contains(&server.service.queued_bytes()), "{}", server.service.queued_bytes());
+    assert!(
+        (500_000..501_000).contains(&server.service.queued_bytes()),
+        "{}",
+        server.service.queued_bytes()
+    );
 }
 
 #[tokio::test]
@@ -52,12 +74,25 @@ async fn a_frame_that_is_not_taken_counts_as_queued() {
     .await;
     let _idle = server.open_websocket().await;
     let reader = server.open_websocket().await;
-    let outboxes = server.echo().outboxes.lock().expect("no panic under this lock").clone();
+    let outboxes = server
+        .echo()
+        .outboxes
+        .lock()
+        .expect("no panic under this lock")
+        .clone();
     // Far more than the sockets' buffers hold.
-    outboxes[1].try_send(Group::One(Message::text(&"x".repeat(15 << 20)))).expect("it fits an empty queue");
+    outboxes[1]
+        .try_send(Group::One(Message::text(&"x".repeat(15 << 20))))
+        .expect("it fits an empty queue");
     until(|| outboxes[1].queued_bytes() == 0).await;
-    assert!(server.service.queued_bytes() >= 15 << 20, "{}", server.service.queued_bytes());
-    outboxes[0].try_send(Group::One(Message::text(&"y".repeat(2 << 20)))).expect("it fits an empty queue");
+    assert!(
+        server.service.queued_bytes() >= 15 << 20,
+        "{}",
+        server.service.queued_bytes()
+    );
+    outboxes[0]
+        .try_send(Group::One(Message::text(&"y".repeat(2 << 20))))
+        .expect("it fits an empty queue");
     server.echo().wait_for("close slow consumer").await;
     assert!(outboxes[1].is_closed() && !outboxes[0].is_closed());
     drop(reader);
@@ -73,17 +108,31 @@ async fn what_clients_send_is_limited_for_all_of_them_together() {
     let server = Server::start(room_for_one_large_message).await;
     let sid = server.open_polling().await;
     let large = format!("4{}", "x".repeat(900_000));
-    assert!(server.post(&sid, &large).await.is(200, "ok"), "whole, and waiting to be fetched");
+    assert!(
+        server.post(&sid, &large).await.is(200, "ok"),
+        "whole, and waiting to be fetched"
+    );
 
     // A second body of this size finds no room, and small messages go on.
     let other = server.open_polling().await;
     let refused = server.post(&other, &large).await;
-    assert!(refused.is(503, r#"{"code":3,"message":"Too much to receive"}"#), "{refused:?}");
-    assert_eq!(server.get(&other).await.status, 400, "its messages are lost, so its session is over");
+    assert!(
+        refused.is(503, r#"{"code":3,"message":"Too much to receive"}"#),
+        "{refused:?}"
+    );
+    assert_eq!(
+        server.get(&other).await.status,
+        400,
+        "its messages are lost, so its session is over"
+    );
     let mut socket = server.open_websocket().await;
     socket.send("4small").await;
     assert_eq!(socket.text().await, "4small");
-    socket.0.send(tungstenite::Message::text(large.as_str())).await.expect("the server reads");
+    socket
+        .0
+        .send(tungstenite::Message::text(large.as_str()))
+        .await
+        .expect("the server reads");
     assert_eq!(socket.closed().await, Some(1013));
 
     assert!(server.get(&sid).await.is(200, &large));
@@ -98,17 +147,28 @@ async fn when_there_is_no_room_to_receive_the_message_that_does_not_go_on_pays_f
     let server = Server::start(room_for_one_large_message).await;
     let (sid, other) = (server.open_polling().await, server.open_polling().await);
     let large = format!("4{}", "y".repeat(900_000));
-    let head = format!("POST /engine.io/?EIO=4&transport=polling&sid={sid} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n");
-    let mut half = server.raw(&format!("{head}content-length: 1000000\r\n\r\n{large}")).await;
+    let head = format!(
+        "POST /engine.io/?EIO=4&transport=polling&sid={sid} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n"
+    );
+    let mut half = server
+        .raw(&format!("{head}content-length: 1000000\r\n\r\n{large}"))
+        .await;
     until(|| server.service.received_bytes() >= 900_000).await;
     assert!(server.post(&other, &large).await.is(200, "ok"));
     assert!(server.get(&other).await.is(200, &large));
     let refused = answer(&mut half).await;
-    assert!(refused.is(503, r#"{"code":3,"message":"Too much to receive"}"#), "{refused:?}");
+    assert!(
+        refused.is(503, r#"{"code":3,"message":"Too much to receive"}"#),
+        "{refused:?}"
+    );
     until(|| server.service.received_bytes() == 0).await;
 
     let (mut half, mut whole) = (server.open_websocket().await, server.open_websocket().await);
-    half.0.get_mut().write_all(&frame(0x81, large.as_bytes())[..900_000]).await.expect("the server reads");
+    half.0
+        .get_mut()
+        .write_all(&frame(0x81, large.as_bytes())[..900_000])
+        .await
+        .expect("the server reads");
     until(|| server.service.received_bytes() >= 890_000).await;
     whole.send(&large).await;
     assert_eq!(whole.text().await, large);
@@ -131,13 +191,27 @@ async fn one_message_of_frames_without_data_is_bounded_too() {
     const BEGIN: [u8; 7] = [0x01, 0x81, 0, 0, 0, 0, b'4'];
     const NOTHING: [u8; 6] = [0x00, 0x80, 0, 0, 0, 0];
     let mut fine = server.open_websocket().await;
-    let sent = [&BEGIN[..], &NOTHING.repeat(10_000), &[0x80, 0x81, 0, 0, 0, 0, b'a']].concat();
+    let sent = [
+        &BEGIN[..],
+        &NOTHING.repeat(10_000),
+        &[0x80, 0x81, 0, 0, 0, 0, b'a'],
+    ]
+    .concat();
     for _ in 0..3 {
-        fine.0.get_mut().write_all(&sent).await.expect("the server reads");
+        fine.0
+            .get_mut()
+            .write_all(&sent)
+            .await
+            .expect("the server reads");
         assert_eq!(fine.text().await, "4a");
     }
     let mut endless = server.open_websocket().await;
-    endless.0.get_mut().write_all(&[&BEGIN[..], &NOTHING.repeat(13_000)].concat()).await.expect("the server reads");
+    endless
+        .0
+        .get_mut()
+        .write_all(&[&BEGIN[..], &NOTHING.repeat(13_000)].concat())
+        .await
+        .expect("the server reads");
     assert_eq!(endless.closed().await, Some(1009));
     until(|| server.service.received_bytes() == 0).await;
 }
@@ -148,11 +222,21 @@ async fn what_a_closed_websocket_still_sends_costs_nothing() {
     let mut socket = server.open_websocket().await;
     // Half a message, and then a frame that there is not.
     let sent = [frame(0x01, &[b'4'; 100_000]), frame(0x83, b"")].concat();
-    socket.0.get_mut().write_all(&sent).await.expect("the server reads");
+    socket
+        .0
+        .get_mut()
+        .write_all(&sent)
+        .await
+        .expect("the server reads");
     assert_eq!(socket.closed().await, Some(1002));
     until(|| server.service.received_bytes() == 0).await;
     for _ in 0..64 {
-        socket.0.get_mut().write_all(&[0; 64 << 10]).await.expect("the server reads on");
+        socket
+            .0
+            .get_mut()
+            .write_all(&[0; 64 << 10])
+            .await
+            .expect("the server reads on");
         assert_eq!(server.service.received_bytes(), 0);
     }
 }
@@ -162,8 +246,12 @@ async fn a_body_that_is_announced_too_long_is_not_asked_for_and_not_waited_for()
     let server = Server::start(|config| config.body_timeout = Duration::from_secs(3600)).await;
     for expect in ["expect: 100-continue\r\n", ""] {
         let sid = server.open_polling().await;
-        let head = format!("POST /engine.io/?EIO=4&transport=polling&sid={sid} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n");
-        let mut stream = server.raw(&format!("{head}{expect}content-length: 1001\r\n\r\n")).await;
+        let head = format!(
+            "POST /engine.io/?EIO=4&transport=polling&sid={sid} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n"
+        );
+        let mut stream = server
+            .raw(&format!("{head}{expect}content-length: 1001\r\n\r\n"))
+            .await;
         let answer = answer(&mut stream).await;
         assert_eq!(answer.status, 413, "{answer:?}");
     }
@@ -175,7 +263,10 @@ async fn a_large_message_counts_until_the_layer_above_lets_go_of_it() {
     let sid = server.open_polling().await;
     let large = format!("4{}", "x".repeat(100_000));
     assert!(server.post(&sid, &large).await.is(200, "ok"));
-    assert!(server.service.received_bytes() >= 100_000, "the echo waits in the queue");
+    assert!(
+        server.service.received_bytes() >= 100_000,
+        "the echo waits in the queue"
+    );
     assert!(server.get(&sid).await.is(200, &large));
     until(|| server.service.received_bytes() == 0).await;
 }
@@ -185,7 +276,11 @@ async fn websocket_pings_do_not_add_up() {
     let server = Server::start(|config| config.total_received_bytes = 10_000).await;
     let mut socket = server.open_websocket().await;
     for _ in 0..300 {
-        socket.0.send(tungstenite::Message::Ping(vec![0; 100].into())).await.expect("the server reads");
+        socket
+            .0
+            .send(tungstenite::Message::Ping(vec![0; 100].into()))
+            .await
+            .expect("the server reads");
         assert!(matches!(socket.next().await, tungstenite::Message::Pong(_)));
     }
     socket.send("4a").await;
@@ -217,9 +312,18 @@ async fn a_websocket_keeps_what_its_request_carried_until_it_is_closed() {
 async fn websockets_stay_in_the_servers_connection_limit() {
     let engine = Server::start(|_| {}).await;
     let service = engine.service.clone();
-    let limits = server::Limits { connections: 2, ..server::Limits::default() };
-    let listening = server::Server::bind(SocketAddr::from(([127, 0, 0, 1], 0)), limits).await.expect("a free port");
-    let real = Server { addr: listening.local_addr(), service: service.clone(), slot: Arc::default() };
+    let limits = server::Limits {
+        connections: 2,
+        ..server::Limits::default()
+    };
+    let listening = server::Server::bind(SocketAddr::from(([127, 0, 0, 1], 0)), limits)
+        .await
+        .expect("a free port");
+    let real = Server {
+        addr: listening.local_addr(),
+        service: service.clone(),
+        slot: Arc::default(),
+    };
     let shutdown = CancellationToken::new();
     let handler = Arc::new(move |request, peer: SocketAddr| {
         let service = service.clone();
@@ -232,7 +336,11 @@ async fn websockets_stay_in_the_servers_connection_limit() {
         second.send("4a").await;
         assert_eq!(second.text().await, "4a");
     }
-    assert_eq!(real.service.session_count(), 2, "the third waits at the door");
+    assert_eq!(
+        real.service.session_count(),
+        2,
+        "the third waits at the door"
+    );
     drop(first);
     assert_eq!(answer(&mut third).await.status, 200);
     drop(second);
@@ -251,16 +359,27 @@ async fn a_cookie_is_set_only_where_it_is_wanted_and_only_on_a_polling_handshake
     let server = Server::start(|config| config.cookie = Some("io".into())).await;
     let answer = server.http("GET", "EIO=4&transport=polling", "").await;
     let sid = sid_of(&answer.body);
-    assert_eq!(answer.header("set-cookie"), Some(format!("io={sid}; Path=/; HttpOnly; SameSite=Lax").as_str()));
+    assert_eq!(
+        answer.header("set-cookie"),
+        Some(format!("io={sid}; Path=/; HttpOnly; SameSite=Lax").as_str())
+    );
     let answer = server.post(&sid, "4a").await;
     assert_eq!((answer.status, answer.header("set-cookie")), (200, None));
     let cookie = format!("Cookie: io={sid}\r\n");
-    let answer = server.http_with("POST", "EIO=4&transport=polling", &cookie, "4a").await;
-    assert!(answer.is(400, r#"{"code":2,"message":"Bad handshake method"}"#), "a cookie names no session: {answer:?}");
+    let answer = server
+        .http_with("POST", "EIO=4&transport=polling", &cookie, "4a")
+        .await;
+    assert!(
+        answer.is(400, r#"{"code":2,"message":"Bad handshake method"}"#),
+        "a cookie names no session: {answer:?}"
+    );
 }
 
 fn from_anywhere(config: &mut Config) {
-    config.cors = Some(Cors { origins: Origins::These(vec!["http://page".into()]), credentials: true });
+    config.cors = Some(Cors {
+        origins: Origins::These(vec!["http://page".into()]),
+        credentials: true,
+    });
 }
 
 #[tokio::test]
@@ -276,14 +395,47 @@ async fn pages_of_listed_origins_may_read_every_answer_refusals_included() {
     ] {
         let answer = server.http_with(method, &query, origin, "").await;
         assert_eq!(answer.status, status, "{query}");
-        assert_eq!(answer.header("access-control-allow-origin"), Some("http://page"), "{query}");
-        assert_eq!((answer.header("access-control-allow-credentials"), answer.header("vary")), (Some("true"), Some("Origin")));
+        assert_eq!(
+            answer.header("access-control-allow-origin"),
+            Some("http://page"),
+            "{query}"
+        );
+        assert_eq!(
+            (
+                answer.header("access-control-allow-credentials"),
+                answer.header("vary")
+            ),
+            (Some("true"), Some("Origin"))
+        );
     }
-    let answer = server.http_with("GET", "EIO=4&transport=polling", "Origin: http://other\r\n", "").await;
-    assert_eq!((answer.status, answer.header("access-control-allow-origin"), answer.header("vary")), (200, None, Some("Origin")));
+    let answer = server
+        .http_with(
+            "GET",
+            "EIO=4&transport=polling",
+            "Origin: http://other\r\n",
+            "",
+        )
+        .await;
+    assert_eq!(
+        (
+            answer.status,
+            answer.header("access-control-allow-origin"),
+            answer.header("vary")
+        ),
+        (200, None, Some("Origin"))
+    );
     let server = Server::start(|_| {}).await;
-    let answer = server.http_with("GET", "EIO=4&transport=polling", origin, "").await;
-    assert_eq!((answer.header("access-control-allow-origin"), answer.header("vary")), (None, None), "off by default");
+    let answer = server
+        .http_with("GET", "EIO=4&transport=polling", origin, "")
+        .await;
+    assert_eq!(
+        (
+            answer.header("access-control-allow-origin"),
+            answer.header("vary")
+        ),
+        (None, None),
+        "off by default"
+    );
 }
 
 #[tokio::test]
@@ -292,12 +444,24 @@ async fn a_preflight_is_answered_and_touches_no_session() {
     let sid = server.open_polling().await;
     let mut waiting = server.pending_get(&sid).await;
     let asked = "Origin: http://page\r\nAccess-Control-Request-Method: POST\r\nAccess-Control-Request-Headers: x-token, content-type\r\n";
-    for query in ["EIO=4&transport=polling".to_owned(), format!("EIO=4&transport=polling&sid={sid}")] {
+    for query in [
+        "EIO=4&transport=polling".to_owned(),
+        format!("EIO=4&transport=polling&sid={sid}"),
+    ] {
         let answer = server.http_with("OPTIONS", &query, asked, "").await;
         assert!(answer.is(204, ""), "{answer:?}");
-        assert_eq!(answer.header("access-control-allow-origin"), Some("http://page"));
-        assert_eq!(answer.header("access-control-allow-methods"), Some("GET, POST"));
-        assert_eq!(answer.header("access-control-allow-headers"), Some("x-token, content-type"));
+        assert_eq!(
+            answer.header("access-control-allow-origin"),
+            Some("http://page")
+        );
+        assert_eq!(
+            answer.header("access-control-allow-methods"),
+            Some("GET, POST")
+        );
+        assert_eq!(
+            answer.header("access-control-allow-headers"),
+            Some("x-token, content-type")
+        );
     }
     assert!(server.post(&sid, "4still here").await.is(200, "ok"));
     assert!(answer(&mut waiting).await.is(200, "4still here"));
@@ -309,12 +473,30 @@ async fn a_preflight_is_answered_and_touches_no_session() {
 async fn a_session_that_is_let_go_frees_its_frame_though_the_client_keeps_the_connection() {
     let server = Server::start(|config| config.queue_bytes = 64 << 20).await;
     let mut socket: Socket = server.open_websocket().await;
-    let outbox = server.echo().outboxes.lock().expect("no panic under this lock")[0].clone();
-    outbox.try_send(Group::One(Message::text(&"x".repeat(15 << 20)))).expect("it fits an empty queue");
+    let outbox = server
+        .echo()
+        .outboxes
+        .lock()
+        .expect("no panic under this lock")[0]
+        .clone();
+    outbox
+        .try_send(Group::One(Message::text(&"x".repeat(15 << 20))))
+        .expect("it fits an empty queue");
     until(|| outbox.queued_bytes() == 0).await;
     outbox.close(satwatch::engineio::CloseReason::SlowConsumer);
     server.echo().wait_for("close slow consumer").await;
-    assert_eq!((server.service.queued_bytes(), server.service.session_count()), (0, 0));
-    socket.0.get_mut().shutdown().await.expect("still connected");
+    assert_eq!(
+        (
+            server.service.queued_bytes(),
+            server.service.session_count()
+        ),
+        (0, 0)
+    );
+    socket
+        .0
+        .get_mut()
+        .shutdown()
+        .await
+        .expect("still connected");
     until(|| Arc::strong_count(&server.slot) == 2).await;
 }

@@ -29,7 +29,12 @@ fn times(config: &mut Config) {
 async fn several_texts_come_back_in_one_body() {
     let server = Server::start(times).await;
     let sid = server.open_polling().await;
-    assert!(server.post(&sid, "4test1\x1e4test2\x1e4test3").await.is(200, "ok"));
+    assert!(
+        server
+            .post(&sid, "4test1\x1e4test2\x1e4test3")
+            .await
+            .is(200, "ok")
+    );
     assert!(server.get(&sid).await.is(200, "4test1\x1e4test2\x1e4test3"));
 }
 

@@ -18,10 +18,22 @@ async fn a_message_in_fragments_is_one_message() {
     let server = Server::start(|_| {}).await;
     let mut socket = server.open_websocket().await;
     // In the middle of a character, with an empty one and a ping between.
-    for (opcode, data, last) in [(Data::Text, &b"4h\xc3"[..], false), (Data::Continue, b"", false), (Data::Continue, b"\xa9!", true)] {
-        socket.0.send(Message::Frame(frame(opcode, data, last))).await.expect("the server reads");
+    for (opcode, data, last) in [
+        (Data::Text, &b"4h\xc3"[..], false),
+        (Data::Continue, b"", false),
+        (Data::Continue, b"\xa9!", true),
+    ] {
+        socket
+            .0
+            .send(Message::Frame(frame(opcode, data, last)))
+            .await
+            .expect("the server reads");
         if !last {
-            socket.0.send(Message::Ping(vec![1].into())).await.expect("the server reads");
+            socket
+                .0
+                .send(Message::Ping(vec![1].into()))
+                .await
+                .expect("the server reads");
             assert_eq!(socket.next().await, Message::Pong(vec![1].into()));
         }
     }
@@ -34,7 +46,11 @@ async fn fragments_count_together() {
     let mut socket = server.open_websocket().await;
     let part = [b'4'; 400];
     for opcode in [Data::Text, Data::Continue, Data::Continue] {
-        socket.0.send(Message::Frame(frame(opcode, &part, false))).await.expect("the server reads");
+        socket
+            .0
+            .send(Message::Frame(frame(opcode, &part, false)))
+            .await
+            .expect("the server reads");
     }
     assert_eq!(socket.closed().await, Some(1009));
     server.echo().wait_for("close transport error").await;
@@ -58,7 +74,11 @@ async fn frames_that_break_the_protocol_end_their_session_only() {
     for (frame, code) in table {
         let shown = format!("{frame:?}");
         let mut socket = server.open_websocket().await;
-        socket.0.send(Message::Frame(frame)).await.expect("the server reads");
+        socket
+            .0
+            .send(Message::Frame(frame))
+            .await
+            .expect("the server reads");
         assert_eq!(socket.closed().await, Some(code), "{shown}");
     }
     other.send("4a").await;
@@ -75,7 +95,8 @@ async fn a_connection_that_breaks_ends_its_session() {
 
 #[tokio::test]
 async fn a_request_is_looked_at_in_the_reference_servers_order() {
-    let server = Server::start(|config| config.allow = Some(Arc::new(|_| Err("No".to_owned())))).await;
+    let server =
+        Server::start(|config| config.allow = Some(Arc::new(|_| Err("No".to_owned())))).await;
     // Each line has what the lines below it have, and one more thing wrong.
     let table = [
         ("PUT", "EIO=5&transport=x&sid=nope", 0),
@@ -86,8 +107,17 @@ async fn a_request_is_looked_at_in_the_reference_servers_order() {
     ];
     for (method, query, code) in table {
         let answer = server.http(method, query, "").await;
-        assert!(answer.body.starts_with(&format!(r#"{{"code":{code},"#)), "{method} {query}: {answer:?}");
+        assert!(
+            answer.body.starts_with(&format!(r#"{{"code":{code},"#)),
+            "{method} {query}: {answer:?}"
+        );
     }
     let server = Server::start(|_| {}).await;
-    assert!(server.http("GET", "EIO=5&transport=polling", "").await.body.starts_with(r#"{"code":5,"#));
+    assert!(
+        server
+            .http("GET", "EIO=5&transport=polling", "")
+            .await
+            .body
+            .starts_with(r#"{"code":5,"#)
+    );
 }

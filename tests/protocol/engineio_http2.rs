@@ -33,7 +33,11 @@ struct Client {
 
 impl Client {
     async fn connect(server: &Server) -> Self {
-        let mut client = Self { stream: server.raw("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").await, next: 1, answers: HashMap::new() };
+        let mut client = Self {
+            stream: server.raw("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").await,
+            next: 1,
+            answers: HashMap::new(),
+        };
         client.frame(SETTINGS, 0, 0, &[]).await;
         client
     }
@@ -43,7 +47,10 @@ impl Client {
         frame.extend([kind, flags]);
         frame.extend(stream.to_be_bytes());
         frame.extend(payload);
-        self.stream.write_all(&frame).await.expect("the server reads");
+        self.stream
+            .write_all(&frame)
+            .await
+            .expect("the server reads");
     }
 
     /// Gives the stream of the request.
@@ -52,11 +59,18 @@ impl Client {
         self.next += 2;
         // The indexes of the static table: method GET 2 or POST 3, scheme http 6, then the names path 4 and authority 1.
         let mut fields = vec![if method == "POST" { 0x83 } else { 0x82 }, 0x86];
-        for (name, value) in [(4, format!("/engine.io/?EIO=4&transport=polling{query}")), (1, "x".to_owned())] {
+        for (name, value) in [
+            (4, format!("/engine.io/?EIO=4&transport=polling{query}")),
+            (1, "x".to_owned()),
+        ] {
             fields.extend([name, u8::try_from(value.len()).expect("under 127")]);
             fields.extend(value.as_bytes());
         }
-        let flags = if body.is_none() { END_HEADERS | END_STREAM } else { END_HEADERS };
+        let flags = if body.is_none() {
+            END_HEADERS | END_STREAM
+        } else {
+            END_HEADERS
+        };
         self.frame(HEADERS, flags, id, &fields).await;
         if let Some(body) = body {
             self.frame(DATA, END_STREAM, id, body.as_bytes()).await;
@@ -79,22 +93,35 @@ impl Client {
 
     async fn read_frame(&mut self) {
         let mut head = [0; 9];
-        within(self.stream.read_exact(&mut head)).await.expect("a frame");
+        within(self.stream.read_exact(&mut head))
+            .await
+            .expect("a frame");
         let mut payload = vec![0; u32::from_be_bytes([0, head[0], head[1], head[2]]) as usize];
-        within(self.stream.read_exact(&mut payload)).await.expect("its payload");
-        let (kind, flags, id) = (head[3], head[4], u32::from_be_bytes([head[5], head[6], head[7], head[8]]));
+        within(self.stream.read_exact(&mut payload))
+            .await
+            .expect("its payload");
+        let (kind, flags, id) = (
+            head[3],
+            head[4],
+            u32::from_be_bytes([head[5], head[6], head[7], head[8]]),
+        );
         let answer = self.answers.entry(id).or_default();
         match kind {
             SETTINGS if flags & ACK == 0 => return self.frame(SETTINGS, ACK, 0, &[]).await,
             HEADERS => {
-                let status = payload.iter().find(|byte| **byte & 0xe0 != 0x20).expect("behind the table's size");
+                let status = payload
+                    .iter()
+                    .find(|byte| **byte & 0xe0 != 0x20)
+                    .expect("behind the table's size");
                 answer.status = match status {
                     0x88 => 200,
                     0x8c => 400,
                     other => panic!("{other:#x} stands for neither 200 nor 400"),
                 };
             }
-            DATA => answer.body.push_str(str::from_utf8(&payload).expect("text")),
+            DATA => answer
+                .body
+                .push_str(str::from_utf8(&payload).expect("text")),
             _ => return,
         }
         answer.whole |= flags & END_STREAM != 0;
@@ -115,10 +142,17 @@ async fn a_poll_and_a_post_overlap_on_one_connection() {
     let (one, other) = (client.open().await, client.open().await);
     let poll = client.request("GET", &format!("&sid={one}"), None).await;
     let other_poll = client.request("GET", &format!("&sid={other}"), None).await;
-    let post = client.request("POST", &format!("&sid={one}"), Some("4hellö\x1ebAQI=")).await;
+    let post = client
+        .request("POST", &format!("&sid={one}"), Some("4hellö\x1ebAQI="))
+        .await;
     assert_eq!(client.answer(post).await, (200, "ok".to_owned()));
-    assert_eq!(client.answer(poll).await, (200, "4hellö\x1ebAQI=".to_owned()));
-    let post = client.request("POST", &format!("&sid={other}"), Some("1")).await;
+    assert_eq!(
+        client.answer(poll).await,
+        (200, "4hellö\x1ebAQI=".to_owned())
+    );
+    let post = client
+        .request("POST", &format!("&sid={other}"), Some("1"))
+        .await;
     assert_eq!(client.answer(other_poll).await, (200, "6".to_owned()));
     assert_eq!(client.answer(post).await, (200, "ok".to_owned()));
     let late = client.request("GET", &format!("&sid={other}"), None).await;
@@ -133,7 +167,9 @@ async fn a_cancelled_poll_ends_its_session_and_not_the_connection() {
     let (one, other) = (client.open().await, client.open().await);
     let poll = client.request("GET", &format!("&sid={one}"), None).await;
     // Answered, so the poll before it has arrived.
-    let post = client.request("POST", &format!("&sid={other}"), Some("4a")).await;
+    let post = client
+        .request("POST", &format!("&sid={other}"), Some("4a"))
+        .await;
     assert_eq!(client.answer(post).await, (200, "ok".to_owned()));
     client.cancel(poll).await;
     server.echo().wait_for("close transport close").await;

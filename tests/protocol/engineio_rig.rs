@@ -9,7 +9,9 @@ use hyper::Request;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use satwatch::engineio::{CloseReason, Config, Group, Handler, Handshake, Message, Outbox, Service, Work, begun};
+use satwatch::engineio::{
+    CloseReason, Config, Group, Handler, Handshake, Message, Outbox, Service, Work, begun,
+};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Notify, watch};
@@ -32,17 +34,25 @@ pub struct Echo {
 
 impl Echo {
     pub fn note(&self, what: impl Into<String>) {
-        self.seen.lock().expect("no test panics under this lock").push(what.into());
+        self.seen
+            .lock()
+            .expect("no test panics under this lock")
+            .push(what.into());
         self.changed.send_modify(|count| *count += 1);
     }
 
     pub fn seen(&self) -> Vec<String> {
-        self.seen.lock().expect("no test panics under this lock").clone()
+        self.seen
+            .lock()
+            .expect("no test panics under this lock")
+            .clone()
     }
 
     pub async fn wait_for_count(&self, count: usize) {
         let mut changed = self.changed.subscribe();
-        within(changed.wait_for(|seen| *seen >= count)).await.expect("the handler lives");
+        within(changed.wait_for(|seen| *seen >= count))
+            .await
+            .expect("the handler lives");
     }
 
     pub async fn wait_for(&self, what: &str) {
@@ -73,16 +83,27 @@ impl Handler for EchoHandler {
     type Session = Outbox;
 
     fn open(&self, outbox: Outbox, handshake: Handshake) -> Arc<Outbox> {
-        let agent = handshake.headers.get("user-agent").and_then(|agent| agent.to_str().ok()).unwrap_or("-").to_owned();
+        let agent = handshake
+            .headers
+            .get("user-agent")
+            .and_then(|agent| agent.to_str().ok())
+            .unwrap_or("-")
+            .to_owned();
         assert!(!handshake.headers.contains_key("upgrade") && handshake.peer.is_some());
         self.echo.note(format!("open {} {agent}", handshake.query));
-        self.echo.outboxes.lock().expect("no test panics under this lock").push(outbox.clone());
+        self.echo
+            .outboxes
+            .lock()
+            .expect("no test panics under this lock")
+            .push(outbox.clone());
         Arc::new(outbox)
     }
 
     fn message(&self, outbox: &Arc<Outbox>, message: Message) -> Option<Work> {
         let Message::Text(text) = &message else {
-            outbox.try_send(Group::One(message)).expect("the queue has room");
+            outbox
+                .try_send(Group::One(message))
+                .expect("the queue has room");
             return None;
         };
         self.echo.note(format!("message {}", text.as_str()));
@@ -92,25 +113,47 @@ impl Handler for EchoHandler {
                 return Some(Box::pin(async move {
                     let dropped = Dropped(echo);
                     dropped.0.release.notified().await;
-                    outbox.try_send(Group::One(Message::text("worked"))).expect("the queue has room");
+                    outbox
+                        .try_send(Group::One(Message::text("worked")))
+                        .expect("the queue has room");
                     drop(dropped);
                 }));
             }
             "bye" => {
-                outbox.try_send(Group::One(Message::text("last words"))).expect("the queue has room");
+                outbox
+                    .try_send(Group::One(Message::text("last words")))
+                    .expect("the queue has room");
                 outbox.close(CloseReason::ForcedClose);
             }
             "panic" => panic!("on purpose"),
-            "flood" => while outbox.try_send(Group::One(Message::text(&"x".repeat(100_000)))).is_ok() {},
-            "big" => outbox.try_send(Group::One(Message::text(&"é".repeat(200_000)))).expect("it fits an empty queue"),
-            "many" => (0..40).for_each(|number| outbox.try_send(Group::One(Message::text(&number.to_string()))).expect("room")),
-            _ => outbox.try_send(Group::One(message)).expect("the queue has room"),
+            "flood" => {
+                while outbox
+                    .try_send(Group::One(Message::text(&"x".repeat(100_000))))
+                    .is_ok()
+                {}
+            }
+            "big" => outbox
+                .try_send(Group::One(Message::text(&"é".repeat(200_000))))
+                .expect("it fits an empty queue"),
+            "many" => (0..40).for_each(|number| {
+                outbox
+                    .try_send(Group::One(Message::text(&number.to_string())))
+                    .expect("room")
+            }),
+            _ => outbox
+                .try_send(Group::One(message))
+                .expect("the queue has room"),
         }
         None
     }
 
     fn close(&self, outbox: &Arc<Outbox>, reason: CloseReason) {
-        assert!(outbox.try_send(Group::One(Message::text("too late"))).is_ok() || outbox.is_closed());
+        assert!(
+            outbox
+                .try_send(Group::One(Message::text("too late")))
+                .is_ok()
+                || outbox.is_closed()
+        );
         self.echo.note(format!("close {reason}"));
     }
 }
@@ -124,12 +167,27 @@ pub struct Server {
 
 impl Server {
     pub async fn start(change: impl FnOnce(&mut Config)) -> Arc<Self> {
-        let mut config = Config { max_payload: 1000, queue_bytes: 8 << 20, ..Config::default() };
+        let mut config = Config {
+            max_payload: 1000,
+            queue_bytes: 8 << 20,
+            ..Config::default()
+        };
         change(&mut config);
-        let service = Service::new(config, EchoHandler { echo: Arc::default() });
-        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port is free");
+        let service = Service::new(
+            config,
+            EchoHandler {
+                echo: Arc::default(),
+            },
+        );
+        let listener = TcpListener::bind("127.0.0.1:0")
+            .await
+            .expect("a port is free");
         let slot = Arc::new(());
-        let server = Arc::new(Self { addr: listener.local_addr().expect("bound"), service: service.clone(), slot: slot.clone() });
+        let server = Arc::new(Self {
+            addr: listener.local_addr().expect("bound"),
+            service: service.clone(),
+            slot: slot.clone(),
+        });
         tokio::spawn(async move {
             while let Ok((stream, peer)) = listener.accept().await {
                 tokio::spawn(serve(service.clone(), stream, peer, slot.clone()));
@@ -148,16 +206,27 @@ impl Server {
     }
 
     pub async fn http_with(&self, method: &str, query: &str, headers: &str, body: &str) -> Answer {
-        let length = if body.is_empty() { String::new() } else { format!("content-length: {}\r\n", body.len()) };
-        let head = format!("{method} /engine.io/?{query} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n{headers}{length}\r\n");
+        let length = if body.is_empty() {
+            String::new()
+        } else {
+            format!("content-length: {}\r\n", body.len())
+        };
+        let head = format!(
+            "{method} /engine.io/?{query} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n{headers}{length}\r\n"
+        );
         let mut stream = self.raw(&format!("{head}{body}")).await;
         answer(&mut stream).await
     }
 
     /// Sends this and leaves the connection open.
     pub async fn raw(&self, text: &str) -> TcpStream {
-        let mut stream = TcpStream::connect(self.addr).await.expect("the server listens");
-        stream.write_all(text.as_bytes()).await.expect("the server reads");
+        let mut stream = TcpStream::connect(self.addr)
+            .await
+            .expect("the server listens");
+        stream
+            .write_all(text.as_bytes())
+            .await
+            .expect("the server reads");
         stream
     }
 
@@ -168,11 +237,13 @@ impl Server {
     }
 
     pub async fn get(&self, sid: &str) -> Answer {
-        self.http("GET", &format!("EIO=4&transport=polling&sid={sid}"), "").await
+        self.http("GET", &format!("EIO=4&transport=polling&sid={sid}"), "")
+            .await
     }
 
     pub async fn post(&self, sid: &str, body: &str) -> Answer {
-        self.http("POST", &format!("EIO=4&transport=polling&sid={sid}"), body).await
+        self.http("POST", &format!("EIO=4&transport=polling&sid={sid}"), body)
+            .await
     }
 
     /// A GET that nobody waits for yet.
@@ -181,17 +252,37 @@ impl Server {
     }
 
     /// The content type and the body of an answer that is no text.
-    pub async fn http_bytes(&self, method: &str, query: &str, headers: &str, body: &[u8]) -> (String, Vec<u8>) {
+    pub async fn http_bytes(
+        &self,
+        method: &str,
+        query: &str,
+        headers: &str,
+        body: &[u8],
+    ) -> (String, Vec<u8>) {
         let length = format!("content-length: {}\r\n", body.len());
-        let head = format!("{method} /engine.io/?{query} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n{headers}{length}\r\n");
+        let head = format!(
+            "{method} /engine.io/?{query} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n{headers}{length}\r\n"
+        );
         let mut stream = self.raw(&head).await;
         stream.write_all(body).await.expect("the server reads");
         let mut bytes = Vec::new();
-        within(stream.read_to_end(&mut bytes)).await.expect("the server answers");
-        let end = bytes.windows(4).position(|end| end == b"\r\n\r\n").expect("a head");
+        within(stream.read_to_end(&mut bytes))
+            .await
+            .expect("the server answers");
+        let end = bytes
+            .windows(4)
+            .position(|end| end == b"\r\n\r\n")
+            .expect("a head");
         let body = bytes.split_off(end + 4);
-        let answer = Answer { status: 0, head: String::from_utf8(bytes).expect("text"), body: String::new() };
-        (answer.header("content-type").expect("a type").to_owned(), body)
+        let answer = Answer {
+            status: 0,
+            head: String::from_utf8(bytes).expect("text"),
+            body: String::new(),
+        };
+        (
+            answer.header("content-type").expect("a type").to_owned(),
+            body,
+        )
     }
 
     pub async fn websocket(&self, query: &str) -> Socket {
@@ -199,9 +290,16 @@ impl Server {
     }
 
     pub async fn websocket_of(&self, revision: u8, query: &str) -> Socket {
-        let stream = TcpStream::connect(self.addr).await.expect("the server listens");
+        let stream = TcpStream::connect(self.addr)
+            .await
+            .expect("the server listens");
         let url = format!("ws://x/engine.io/?EIO={revision}&transport=websocket{query}");
-        Socket(within(tokio_tungstenite::client_async(url, stream)).await.expect("a 101").0)
+        Socket(
+            within(tokio_tungstenite::client_async(url, stream))
+                .await
+                .expect("a 101")
+                .0,
+        )
     }
 
     /// A session on a WebSocket, past its open packet.
@@ -224,13 +322,17 @@ where
     });
     let builder = hyper_util::server::conn::auto::Builder::new(TokioExecutor::new());
     // A client that leaves is an error here and the subject of a test there.
-    let _ = builder.serve_connection_with_upgrades(TokioIo::new(stream), answer).await;
+    let _ = builder
+        .serve_connection_with_upgrades(TokioIo::new(stream), answer)
+        .await;
 }
 
 // Clients
 
 pub async fn within<T>(future: impl Future<Output = T>) -> T {
-    tokio::time::timeout(PATIENCE, future).await.expect("it comes in time")
+    tokio::time::timeout(PATIENCE, future)
+        .await
+        .expect("it comes in time")
 }
 
 #[derive(Debug)]
@@ -242,7 +344,11 @@ pub struct Answer {
 
 impl Answer {
     pub fn header(&self, name: &str) -> Option<&str> {
-        self.head.lines().find_map(|line| line.split_once(": ").filter(|(key, _)| key.eq_ignore_ascii_case(name)).map(|(_, value)| value))
+        self.head.lines().find_map(|line| {
+            line.split_once(": ")
+                .filter(|(key, _)| key.eq_ignore_ascii_case(name))
+                .map(|(_, value)| value)
+        })
     }
 
     pub fn is(&self, status: u16, body: &str) -> bool {
@@ -253,15 +359,28 @@ impl Answer {
 /// Reads to the end of the connection.
 pub async fn answer(stream: &mut TcpStream) -> Answer {
     let mut text = Vec::new();
-    within(stream.read_to_end(&mut text)).await.expect("the server answers");
+    within(stream.read_to_end(&mut text))
+        .await
+        .expect("the server answers");
     let text = String::from_utf8(text).expect("text");
-    let (head, body) = text.split_once("\r\n\r\n").unwrap_or_else(|| panic!("an HTTP answer: {text:?}"));
-    let status = head.split(' ').nth(1).and_then(|status| status.parse().ok()).expect("a status");
-    Answer { status, head: head.to_owned(), body: body.to_owned() }
+    let (head, body) = text
+        .split_once("\r\n\r\n")
+        .unwrap_or_else(|| panic!("an HTTP answer: {text:?}"));
+    let status = head
+        .split(' ')
+        .nth(1)
+        .and_then(|status| status.parse().ok())
+        .expect("a status");
+    Answer {
+        status,
+        head: head.to_owned(),
+        body: body.to_owned(),
+    }
 }
 
 pub fn sid_of(open: &str) -> String {
-    let json: serde_json::Value = serde_json::from_str(open.strip_prefix('0').expect("an open packet")).expect("JSON");
+    let json: serde_json::Value =
+        serde_json::from_str(open.strip_prefix('0').expect("an open packet")).expect("JSON");
     json["sid"].as_str().expect("a text").to_owned()
 }
 
@@ -269,15 +388,26 @@ pub struct Socket<S = TcpStream>(pub WebSocketStream<S>);
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
     pub async fn send(&mut self, text: &str) {
-        self.0.send(tungstenite::Message::text(text)).await.expect("the server reads");
+        self.0
+            .send(tungstenite::Message::text(text))
+            .await
+            .expect("the server reads");
     }
 
     pub async fn next(&mut self) -> tungstenite::Message {
-        within(self.0.next()).await.expect("still open").expect("a frame")
+        within(self.0.next())
+            .await
+            .expect("still open")
+            .expect("a frame")
     }
 
     pub async fn text(&mut self) -> String {
-        self.next().await.into_text().expect("text").as_str().to_owned()
+        self.next()
+            .await
+            .into_text()
+            .expect("text")
+            .as_str()
+            .to_owned()
     }
 
     /// The code of the close frame; everything before it must have been read.

@@ -15,13 +15,24 @@ const UNKNOWN: &str = r#"{"code":1,"message":"Session ID unknown"}"#;
 /// A GET that the session has before any request that is sent after this: over a connection nobody could say when it waits.
 fn waiting_get(server: &Server, sid: &str) -> impl Future<Output = (u16, String)> {
     let uri = format!("/engine.io/?EIO=4&transport=polling&sid={sid}");
-    let request = Request::get(uri).body(Empty::<Bytes>::new()).expect("a request");
+    let request = Request::get(uri)
+        .body(Empty::<Bytes>::new())
+        .expect("a request");
     let service = server.service.clone();
-    let answer = begun(async move { service.handle(request, Some(Ipv4Addr::LOCALHOST.into())).await });
+    let answer = begun(async move {
+        service
+            .handle(request, Some(Ipv4Addr::LOCALHOST.into()))
+            .await
+    });
     async move {
         let answer = within(answer).await;
         let status = answer.status().as_u16();
-        let body = answer.into_body().collect().await.expect("a full body cannot fail").to_bytes();
+        let body = answer
+            .into_body()
+            .collect()
+            .await
+            .expect("a full body cannot fail")
+            .to_bytes();
         (status, String::from_utf8_lossy(&body).into_owned())
     }
 }
@@ -55,7 +66,15 @@ async fn a_flood_of_handshakes_pushes_out_its_own_sessions_only() {
     socket.send("5").await;
     socket.send("4b").await;
     assert_eq!(socket.text().await, "4b");
-    assert_eq!(server.echo().seen().iter().filter(|seen| seen.starts_with("close")).count(), 1);
+    assert_eq!(
+        server
+            .echo()
+            .seen()
+            .iter()
+            .filter(|seen| seen.starts_with("close"))
+            .count(),
+        1
+    );
 }
 
 #[tokio::test]
@@ -64,12 +83,22 @@ async fn a_websocket_has_the_room_of_a_session_that_was_never_used_and_keeps_it(
     let sid = server.open_polling().await;
     let mut socket = server.open_websocket().await;
     assert!(server.get(&sid).await.is(400, UNKNOWN));
-    assert!(server.http("GET", "EIO=4&transport=polling", "").await.is(503, FULL));
+    assert!(
+        server
+            .http("GET", "EIO=4&transport=polling", "")
+            .await
+            .is(503, FULL)
+    );
     socket.send("4still here").await;
     assert_eq!(socket.text().await, "4still here");
     // All that were open end, each once, those that were pushed out too.
     server.service.shutdown().await;
-    let closes: Vec<_> = server.echo().seen().into_iter().filter(|seen| seen.starts_with("close")).collect();
+    let closes: Vec<_> = server
+        .echo()
+        .seen()
+        .into_iter()
+        .filter(|seen| seen.starts_with("close"))
+        .collect();
     assert_eq!(closes, ["close ping timeout", "close server shutting down"]);
 }
 
@@ -79,7 +108,10 @@ async fn answers_to_packets_before_a_bad_or_closing_one_are_delivered_on_both_tr
     for (last, status) in [("x", 400), ("1", 200)] {
         let sid = server.open_polling().await;
         let waiting = waiting_get(&server, &sid);
-        assert_eq!(server.post(&sid, &format!("4good\x1e{last}")).await.status, status);
+        assert_eq!(
+            server.post(&sid, &format!("4good\x1e{last}")).await.status,
+            status
+        );
         assert_eq!(waiting.await, (200, "4good".to_owned()), "before {last:?}");
         assert!(server.get(&sid).await.is(400, UNKNOWN));
 

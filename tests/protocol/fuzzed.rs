@@ -14,7 +14,8 @@ fn bytes(length: usize) -> impl Strategy<Value = Vec<u8>> {
 /// Pieces put together, behind a byte that says which of several things is meant.
 fn pieces(among: &'static [&'static [u8]]) -> impl Strategy<Value = Vec<u8>> {
     let piece = prop_oneof![6 => select(among).prop_map(<[u8]>::to_vec), 1 => bytes(6)];
-    (any::<u8>(), proptest::collection::vec(piece, 0..24)).prop_map(|(first, pieces)| [vec![first], pieces.concat()].concat())
+    (any::<u8>(), proptest::collection::vec(piece, 0..24))
+        .prop_map(|(first, pieces)| [vec![first], pieces.concat()].concat())
 }
 
 const PACKETS: &[&[u8]] = &[

@@ -7,7 +7,9 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use futures_util::{SinkExt, StreamExt};
-use satwatch::engineio::{CloseReason, Config, Group, Handler, Handshake, Message, Outbox, SendError, Service, Work};
+use satwatch::engineio::{
+    CloseReason, Config, Group, Handler, Handshake, Message, Outbox, SendError, Service, Work,
+};
 use satwatch::server;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -27,7 +29,9 @@ const EVENT: usize = 1000;
 const END: &str = "end";
 
 async fn patiently<T>(future: impl Future<Output = T>) -> T {
-    tokio::time::timeout(PATIENCE, future).await.expect("it comes in time")
+    tokio::time::timeout(PATIENCE, future)
+        .await
+        .expect("it comes in time")
 }
 
 // The server
@@ -41,14 +45,19 @@ struct Broadcast {
 impl Broadcast {
     fn tell(&self, text: &str) {
         let message = Message::text(text);
-        self.outboxes.lock().expect("no panic under this lock").retain(|outbox| match outbox.try_send(Group::One(message.clone())) {
-            Ok(()) => true,
-            Err(SendError::Full) => {
-                outbox.close(CloseReason::SlowConsumer);
-                false
-            }
-            Err(SendError::Closed) => false,
-        });
+        self.outboxes
+            .lock()
+            .expect("no panic under this lock")
+            .retain(
+                |outbox| match outbox.try_send(Group::One(message.clone())) {
+                    Ok(()) => true,
+                    Err(SendError::Full) => {
+                        outbox.close(CloseReason::SlowConsumer);
+                        false
+                    }
+                    Err(SendError::Closed) => false,
+                },
+            );
     }
 }
 
@@ -56,7 +65,10 @@ impl Handler for Broadcast {
     type Session = ();
 
     fn open(&self, outbox: Outbox, _: Handshake) -> Arc<()> {
-        self.outboxes.lock().expect("no panic under this lock").push(outbox);
+        self.outboxes
+            .lock()
+            .expect("no panic under this lock")
+            .push(outbox);
         Arc::new(())
     }
 
@@ -90,9 +102,19 @@ async fn start() -> Running {
         ..Config::default()
     };
     let service = Service::new(config, Broadcast::default());
-    let limits = server::Limits { header_time: Duration::from_secs(2), idle_time: Duration::from_secs(2), ..server::Limits::default() };
-    let listening = server::Server::bind(SocketAddr::from(([127, 0, 0, 1], 0)), limits).await.expect("a free port");
-    let running = Running { addr: listening.local_addr(), service: service.clone(), shutdown: CancellationToken::new() };
+    let limits = server::Limits {
+        header_time: Duration::from_secs(2),
+        idle_time: Duration::from_secs(2),
+        ..server::Limits::default()
+    };
+    let listening = server::Server::bind(SocketAddr::from(([127, 0, 0, 1], 0)), limits)
+        .await
+        .expect("a free port");
+    let running = Running {
+        addr: listening.local_addr(),
+        service: service.clone(),
+        shutdown: CancellationToken::new(),
+    };
     let handler = Arc::new(move |request, peer: SocketAddr| {
         let service = service.clone();
         async move { service.handle(request, Some(peer.ip())).await }
@@ -123,40 +145,91 @@ struct Seen(Vec<usize>);
 impl Seen {
     /// `true` at the end.
     fn take(&mut self, packet: &str) -> bool {
-        let text = packet.strip_prefix('4').unwrap_or_else(|| panic!("a message, not {}", &packet[..packet.len().min(40)]));
+        let text = packet
+            .strip_prefix('4')
+            .unwrap_or_else(|| panic!("a message, not {}", &packet[..packet.len().min(40)]));
         if text != END {
-            self.0.push(text.split(' ').next().and_then(|number| number.parse().ok()).expect("a number"));
+            self.0.push(
+                text.split(' ')
+                    .next()
+                    .and_then(|number| number.parse().ok())
+                    .expect("a number"),
+            );
         }
         text == END
     }
 }
 
 async fn good_websocket(addr: SocketAddr, first_polling: bool) -> Vec<usize> {
-    let sid = if first_polling { format!("&sid={}", open_polling(addr).await) } else { String::new() };
+    let sid = if first_polling {
+        format!("&sid={}", open_polling(addr).await)
+    } else {
+        String::new()
+    };
     let url = format!("ws://x/engine.io/?EIO=4&transport=websocket{sid}");
     let stream = TcpStream::connect(addr).await.expect("the server listens");
-    let (mut socket, _) = tokio_tungstenite::client_async(url, stream).await.expect("a 101");
+    let (mut socket, _) = tokio_tungstenite::client_async(url, stream)
+        .await
+        .expect("a 101");
     if first_polling {
-        socket.send(tungstenite::Message::text("2probe")).await.expect("the server reads");
-        assert_eq!(socket.next().await.expect("open").expect("a frame"), tungstenite::Message::text("3probe"));
-        socket.send(tungstenite::Message::text("5")).await.expect("the server reads");
+        socket
+            .send(tungstenite::Message::text("2probe"))
+            .await
+            .expect("the server reads");
+        assert_eq!(
+            socket.next().await.expect("open").expect("a frame"),
+            tungstenite::Message::text("3probe")
+        );
+        socket
+            .send(tungstenite::Message::text("5"))
+            .await
+            .expect("the server reads");
     } else {
-        assert!(socket.next().await.expect("open").expect("a frame").to_text().expect("text").starts_with('0'));
+        assert!(
+            socket
+                .next()
+                .await
+                .expect("open")
+                .expect("a frame")
+                .to_text()
+                .expect("text")
+                .starts_with('0')
+        );
     }
     let mut seen = Seen::default();
     loop {
-        match socket.next().await.expect("still open").expect("a frame").to_text().expect("text") {
-            "2" => socket.send(tungstenite::Message::text("3")).await.expect("the server reads"),
+        match socket
+            .next()
+            .await
+            .expect("still open")
+            .expect("a frame")
+            .to_text()
+            .expect("text")
+        {
+            "2" => socket
+                .send(tungstenite::Message::text("3"))
+                .await
+                .expect("the server reads"),
             packet if seen.take(packet) => return seen.0,
             _ => {}
         }
     }
 }
 
-async fn http(addr: SocketAddr, method: &str, query: &str, body: &str) -> super::engineio_rig::Answer {
-    let head = format!("{method} /engine.io/?EIO=4&transport=polling{query} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n");
+async fn http(
+    addr: SocketAddr,
+    method: &str,
+    query: &str,
+    body: &str,
+) -> super::engineio_rig::Answer {
+    let head = format!(
+        "{method} /engine.io/?EIO=4&transport=polling{query} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n"
+    );
     let mut stream = TcpStream::connect(addr).await.expect("the server listens");
-    stream.write_all(format!("{head}content-length: {}\r\n\r\n{body}", body.len()).as_bytes()).await.expect("the server reads");
+    stream
+        .write_all(format!("{head}content-length: {}\r\n\r\n{body}", body.len()).as_bytes())
+        .await
+        .expect("the server reads");
     answer(&mut stream).await
 }
 
@@ -182,37 +255,66 @@ async fn good_polling(addr: SocketAddr) -> Vec<usize> {
 
 // Clients as they should not be
 
-const UPGRADE: &str =
-    "connection: upgrade\r\nupgrade: websocket\r\nsec-websocket-version: 13\r\nsec-websocket-key: AAAAAAAAAAAAAAAAAAAAAA==\r\n";
+const UPGRADE: &str = "connection: upgrade\r\nupgrade: websocket\r\nsec-websocket-version: 13\r\nsec-websocket-key: AAAAAAAAAAAAAAAAAAAAAA==\r\n";
 
 /// Does its worst and holds the connection until the server ends it or `over`. What goes wrong for it is as it should be.
 async fn hostile(addr: SocketAddr, number: usize, over: CancellationToken) {
-    let Ok(mut stream) = TcpStream::connect(addr).await else { return };
-    let get = |query: &str, headers: &str| format!("GET /engine.io/?EIO=4{query} HTTP/1.1\r\nhost: x\r\n{headers}\r\n");
+    let Ok(mut stream) = TcpStream::connect(addr).await else {
+        return;
+    };
+    let get = |query: &str, headers: &str| {
+        format!("GET /engine.io/?EIO=4{query} HTTP/1.1\r\nhost: x\r\n{headers}\r\n")
+    };
     let begun_text_frame = [0x81, 0xfe, 0xc3, 0x50, 0, 0, 0, 0, b'4'];
     let mut bytes: Vec<u8> = match number % 10 {
         // Bytes without a meaning.
-        0 => (0..2000usize).map(|at| (at.wrapping_mul(number + 7) >> 3) as u8).collect(),
+        0 => (0..2000usize)
+            .map(|at| (at.wrapping_mul(number + 7) >> 3) as u8)
+            .collect(),
         // Half a request.
         1 => b"GET /engine.io/?EIO=4&transp".to_vec(),
         // Half a body.
         2 => {
             let sid = open_polling(addr).await;
             let head = "POST /engine.io/?EIO=4&transport=polling&sid=";
-            format!("{head}{sid} HTTP/1.1\r\nhost: x\r\ncontent-length: 90000\r\n\r\n4{}", "x".repeat(50_000)).into_bytes()
+            format!(
+                "{head}{sid} HTTP/1.1\r\nhost: x\r\ncontent-length: 90000\r\n\r\n4{}",
+                "x".repeat(50_000)
+            )
+            .into_bytes()
         }
         // Half a frame of a WebSocket, frames that are none, one that reads nothing.
-        3 => [get("&transport=websocket", UPGRADE).into_bytes(), begun_text_frame.to_vec(), vec![b'x'; 40_000]].concat(),
-        4 => [get("&transport=websocket", UPGRADE).into_bytes(), vec![0xff; 3000]].concat(),
+        3 => [
+            get("&transport=websocket", UPGRADE).into_bytes(),
+            begun_text_frame.to_vec(),
+            vec![b'x'; 40_000],
+        ]
+        .concat(),
+        4 => [
+            get("&transport=websocket", UPGRADE).into_bytes(),
+            vec![0xff; 3000],
+        ]
+        .concat(),
         5 => get("&transport=websocket", UPGRADE).into_bytes(),
         // Half an upgrade: without a probe, and behind it.
-        6 => get(&format!("&transport=websocket&sid={}", open_polling(addr).await), UPGRADE).into_bytes(),
+        6 => get(
+            &format!("&transport=websocket&sid={}", open_polling(addr).await),
+            UPGRADE,
+        )
+        .into_bytes(),
         7 => {
-            let head = get(&format!("&transport=websocket&sid={}", open_polling(addr).await), UPGRADE);
+            let head = get(
+                &format!("&transport=websocket&sid={}", open_polling(addr).await),
+                UPGRADE,
+            );
             [head.as_bytes(), &[0x81, 0x86, 0, 0, 0, 0], b"2probe"].concat()
         }
         // A poll that is left.
-        8 => get(&format!("&transport=polling&sid={}", open_polling(addr).await), "").into_bytes(),
+        8 => get(
+            &format!("&transport=polling&sid={}", open_polling(addr).await),
+            "",
+        )
+        .into_bytes(),
         // A session that nobody polls.
         _ => get("&transport=polling", "").into_bytes(),
     };
@@ -236,14 +338,26 @@ async fn hostile(addr: SocketAddr, number: usize, over: CancellationToken) {
 /// Bytes of this process in memory.
 fn resident() -> usize {
     let statm = std::fs::read_to_string("/proc/self/statm").expect("Linux");
-    statm.split(' ').nth(1).and_then(|pages| pages.parse::<usize>().ok()).expect("a number") * 4096
+    statm
+        .split(' ')
+        .nth(1)
+        .and_then(|pages| pages.parse::<usize>().ok())
+        .expect("a number")
+        * 4096
 }
 
 /// How many connections fit this process's limit of open files at a time; each is two of them.
 fn at_once() -> usize {
     let limits = std::fs::read_to_string("/proc/self/limits").expect("Linux");
-    let line = limits.lines().find_map(|line| line.strip_prefix("Max open files")).expect("a limit");
-    let soft = line.split_whitespace().next().and_then(|soft| soft.parse().ok()).unwrap_or(usize::MAX);
+    let line = limits
+        .lines()
+        .find_map(|line| line.strip_prefix("Max open files"))
+        .expect("a limit");
+    let soft = line
+        .split_whitespace()
+        .next()
+        .and_then(|soft| soft.parse().ok())
+        .unwrap_or(usize::MAX);
     (soft.saturating_sub(300) / 3).clamp(50, HOSTILE)
 }
 
@@ -285,7 +399,10 @@ async fn round(running: &Running, first_event: usize) -> usize {
             running.events(number, 20, &mut most_queued).await;
             number += 20;
         }
-        assert!(most_queued < QUEUED + QUEUED / 4, "{most_queued} bytes waited");
+        assert!(
+            most_queued < QUEUED + QUEUED / 4,
+            "{most_queued} bytes waited"
+        );
         number
     };
     let ((), next) = patiently(async { tokio::join!(attack, telling) }).await;
@@ -293,7 +410,12 @@ async fn round(running: &Running, first_event: usize) -> usize {
     let expected: Vec<_> = (first_event..next).collect();
     for seen in patiently(good.join_all()).await {
         // Those that joined when telling had begun miss nothing from there on.
-        assert!(!seen.is_empty() && expected.ends_with(&seen), "{} of {}", seen.len(), expected.len());
+        assert!(
+            !seen.is_empty() && expected.ends_with(&seen),
+            "{} of {}",
+            seen.len(),
+            expected.len()
+        );
     }
     // Nothing is left of anybody.
     patiently(async {
@@ -302,7 +424,13 @@ async fn round(running: &Running, first_event: usize) -> usize {
         }
     })
     .await;
-    assert_eq!((running.service.queued_bytes(), running.service.received_bytes()), (0, 0));
+    assert_eq!(
+        (
+            running.service.queued_bytes(),
+            running.service.received_bytes()
+        ),
+        (0, 0)
+    );
     next
 }
 
@@ -314,7 +442,10 @@ async fn a_thousand_hostile_connections_harm_nobody_and_leave_nothing() {
     round(&running, next).await;
     let after_two = resident();
     // Generously: other tests run in this process.
-    assert!(after_two < after_one + (128 << 20), "{after_one} bytes in memory after one round, {after_two} after two");
+    assert!(
+        after_two < after_one + (128 << 20),
+        "{after_one} bytes in memory after one round, {after_two} after two"
+    );
     running.shutdown.cancel();
     patiently(running.service.shutdown()).await;
 }

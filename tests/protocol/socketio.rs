@@ -14,16 +14,29 @@ async fn a_websocket_client_gets_events_answers_and_attachments() {
     let mut ws = Ws::join(server.at).await;
     ws.send(r#"42["echo","é",1e400]"#).await;
     ws.send(r#"427["slow"]"#).await;
-    ws.send(r#"452-["echo",{"_placeholder":true,"num":1},{"_placeholder":true,"num":0}]"#).await;
+    ws.send(r#"452-["echo",{"_placeholder":true,"num":1},{"_placeholder":true,"num":0}]"#)
+        .await;
     ws.0.send(Message::binary(vec![1, 2, 3])).await.unwrap();
     ws.0.send(Message::binary(vec![])).await.unwrap();
     ws.send(r#"42["binary"]"#).await;
     assert_eq!(ws.text().await, r#"42["echo","é",1e400]"#);
     assert_eq!(ws.text().await, r#"437["slow"]"#);
-    assert_eq!(ws.text().await, r#"452-["echo",{"_placeholder":true,"num":1},{"_placeholder":true,"num":0}]"#);
-    assert_eq!((ws.binary().await, ws.binary().await), (vec![1, 2, 3], vec![]));
-    assert_eq!(ws.text().await, r#"452-["binary",{"a":{"_placeholder":true,"num":1},"b":[{"_placeholder":true,"num":0}]}]"#);
-    assert_eq!((ws.binary().await, ws.binary().await), (vec![0, 0x1e], vec![]));
+    assert_eq!(
+        ws.text().await,
+        r#"452-["echo",{"_placeholder":true,"num":1},{"_placeholder":true,"num":0}]"#
+    );
+    assert_eq!(
+        (ws.binary().await, ws.binary().await),
+        (vec![1, 2, 3], vec![])
+    );
+    assert_eq!(
+        ws.text().await,
+        r#"452-["binary",{"a":{"_placeholder":true,"num":1},"b":[{"_placeholder":true,"num":0}]}]"#
+    );
+    assert_eq!(
+        (ws.binary().await, ws.binary().await),
+        (vec![0, 0x1e], vec![])
+    );
 }
 
 #[tokio::test]
@@ -103,15 +116,24 @@ async fn namespaces_share_a_connection() {
     let mut server = Server::start().await;
     let mut ws = Ws::join(server.at).await;
     ws.send("40/other").await;
-    assert_eq!(ws.text().await, r#"44/other,{"message":"Invalid namespace"}"#);
+    assert_eq!(
+        ws.text().await,
+        r#"44/other,{"message":"Invalid namespace"}"#
+    );
     ws.send(r#"40/custom,{"a":1}"#).await;
     assert!(ws.text().await.starts_with("40/custom,{\"sid\":\""));
     assert!(ws.text().await.starts_with("42/custom,[\"hello\","));
     ws.send("41/custom").await;
-    assert_eq!(server.left().await, DisconnectReason::ClientNamespaceDisconnect);
+    assert_eq!(
+        server.left().await,
+        DisconnectReason::ClientNamespaceDisconnect
+    );
     ws.send(r#"42["kick",false]"#).await;
     assert_eq!(ws.text().await, "41");
-    assert_eq!(server.left().await, DisconnectReason::ServerNamespaceDisconnect);
+    assert_eq!(
+        server.left().await,
+        DisconnectReason::ServerNamespaceDisconnect
+    );
     ws.send("40/custom").await;
     assert!(ws.text().await.starts_with("40/custom,{\"sid\":\""));
 }
@@ -133,7 +155,10 @@ async fn a_violation_closes_only_the_connection_it_came_on() {
     let polling = Polling::join(server.at).await;
     bad.send("42{}").await;
     assert!(bad.next().await.is_none());
-    assert_eq!(server.left().await, DisconnectReason::Session(CloseReason::ParseError));
+    assert_eq!(
+        server.left().await,
+        DisconnectReason::Session(CloseReason::ParseError)
+    );
     request(server.at, "POST", &polling.sid, r#"42/elsewhere,["a"]"#).await;
     assert_eq!(server.left().await, DisconnectReason::ForcedServerClose);
     good.send(r#"42["echo"]"#).await;
@@ -147,7 +172,10 @@ async fn a_disconnect_with_close_comes_before_the_end() {
     ws.send(r#"42["kick",true]"#).await;
     assert_eq!(ws.text().await, "41");
     assert!(ws.next().await.is_none());
-    assert_eq!(server.left().await, DisconnectReason::ServerNamespaceDisconnect);
+    assert_eq!(
+        server.left().await,
+        DisconnectReason::ServerNamespaceDisconnect
+    );
 }
 
 #[tokio::test]
@@ -155,12 +183,18 @@ async fn a_lost_connection_and_a_stopping_server_are_told_apart() {
     let mut server = Server::start().await;
     let ws = Ws::join(server.at).await;
     drop(ws);
-    assert_eq!(server.left().await, DisconnectReason::Session(CloseReason::TransportClose));
+    assert_eq!(
+        server.left().await,
+        DisconnectReason::Session(CloseReason::TransportClose)
+    );
     let mut ws = Ws::join(server.at).await;
     let service = server.service.clone();
     let stopping = tokio::spawn(async move { service.shutdown().await });
     assert!(ws.next().await.is_none());
-    assert_eq!(server.left().await, DisconnectReason::Session(CloseReason::ServerShuttingDown));
+    assert_eq!(
+        server.left().await,
+        DisconnectReason::Session(CloseReason::ServerShuttingDown)
+    );
     within(stopping).await.unwrap();
     assert_eq!(server.service.session_count(), 0);
 }
@@ -217,21 +251,33 @@ async fn volatile_until_it_goes(socket: &Socket, event: &Encoded) {
 #[tokio::test]
 async fn a_volatile_event_is_dropped_when_the_transport_is_busy() {
     let server = Server::start().await;
-    let (news, volatile) = (Encoded::event("/", "news", &1).unwrap(), Encoded::event("/", "volatile", &2).unwrap());
+    let (news, volatile) = (
+        Encoded::event("/", "news", &1).unwrap(),
+        Encoded::event("/", "volatile", &2).unwrap(),
+    );
     let mut ws = Ws::join(server.at).await;
     let socket = server.app.sockets.lock().unwrap()[0].clone();
     volatile_until_it_goes(&socket, &volatile).await;
     assert_eq!(ws.text().await, r#"42["volatile",2]"#);
     socket.send(&news).unwrap();
-    assert!(!socket.send_volatile(&volatile).unwrap(), "right behind another");
+    assert!(
+        !socket.send_volatile(&volatile).unwrap(),
+        "right behind another"
+    );
     volatile_until_it_goes(&socket, &volatile).await;
     assert_eq!(ws.text().await, r#"42["news",1]"#);
     assert_eq!(ws.text().await, r#"42["volatile",2]"#);
 
     let polling = Polling::join(server.at).await;
     let socket = server.app.sockets.lock().unwrap()[1].clone();
-    assert!(!socket.send_volatile(&volatile).unwrap(), "no GET is waiting");
-    let (packets, ()) = tokio::join!(polling.packets(1), volatile_until_it_goes(&socket, &volatile));
+    assert!(
+        !socket.send_volatile(&volatile).unwrap(),
+        "no GET is waiting"
+    );
+    let (packets, ()) = tokio::join!(
+        polling.packets(1),
+        volatile_until_it_goes(&socket, &volatile)
+    );
     assert_eq!(packets, [r#"42["volatile",2]"#]);
 }
 
@@ -246,13 +292,23 @@ async fn a_client_of_socket_io_2_is_let_in_unasked() {
     assert_eq!(ws.text().await, "40/custom,");
     assert!(ws.text().await.starts_with("42/custom,[\"hello\","));
     ws.send("40/elsewhere").await;
-    assert_eq!(ws.text().await, r#"44/elsewhere,{"message":"Invalid namespace"}"#);
-    ws.send(r#"451-["echo",{"_placeholder":true,"num":0}]"#).await;
+    assert_eq!(
+        ws.text().await,
+        r#"44/elsewhere,{"message":"Invalid namespace"}"#
+    );
+    ws.send(r#"451-["echo",{"_placeholder":true,"num":0}]"#)
+        .await;
     ws.0.send(Message::binary(vec![4, 7, 8])).await.unwrap();
-    assert_eq!(ws.text().await, r#"451-["echo",{"_placeholder":true,"num":0}]"#);
+    assert_eq!(
+        ws.text().await,
+        r#"451-["echo",{"_placeholder":true,"num":0}]"#
+    );
     assert_eq!(ws.binary().await, [4, 7, 8]);
     ws.send("2").await;
     assert_eq!(ws.text().await, "3");
     ws.send("40").await;
-    assert!(ws.next().await.is_none(), "it is in the main namespace already");
+    assert!(
+        ws.next().await.is_none(),
+        "it is in the main namespace already"
+    );
 }

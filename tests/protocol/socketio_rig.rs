@@ -11,7 +11,8 @@ use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use satwatch::engineio::begun;
 use satwatch::socketio::{
-    Config, ConnectRefused, ConnectRequest, DisconnectReason, Encoded, Event, Handler, Placeholder, Service, Socket, Work,
+    Config, ConnectRefused, ConnectRequest, DisconnectReason, Encoded, Event, Handler, Placeholder,
+    Service, Socket, Work,
 };
 use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -44,12 +45,17 @@ impl Handler for App {
                 self.gate.notified().await;
                 Ok(())
             }
-            _ => Err(ConnectRefused { message: "Invalid namespace".to_owned(), data: None }),
+            _ => Err(ConnectRefused {
+                message: "Invalid namespace".to_owned(),
+                data: None,
+            }),
         }
     }
 
     fn connected(&self, socket: &Socket, _: &ConnectRequest) {
-        socket.emit("hello", &json!({ "id": socket.id() })).expect("the queue of a new client has room");
+        socket
+            .emit("hello", &json!({ "id": socket.id() }))
+            .expect("the queue of a new client has room");
         self.sockets.lock().unwrap().push(socket.clone());
         self.joined.send_modify(|joined| *joined += 1);
     }
@@ -57,26 +63,44 @@ impl Handler for App {
     fn event(&self, socket: &Socket, event: Event) -> Option<Work> {
         match event.name.as_str() {
             "echo" => {
-                let back = Encoded::event_with(socket.namespace(), "echo", &event.args, &event.attachments).expect("it came so");
+                let back = Encoded::event_with(
+                    socket.namespace(),
+                    "echo",
+                    &event.args,
+                    &event.attachments,
+                )
+                .expect("it came so");
                 socket.send(&back).expect("a reading client has room");
                 None
             }
             "slow" => Some(Box::pin(async move {
                 tokio::task::yield_now().await;
-                event.ack.expect("it was asked for").send("slow").expect("a reading client has room");
+                event
+                    .ack
+                    .expect("it was asked for")
+                    .send("slow")
+                    .expect("a reading client has room");
             })),
             "question" => {
                 let reply = socket.emit_with_ack("question", "?", &[], DEADLINE);
                 let replies = self.replies.clone();
                 tokio::spawn(async move {
                     let reply = reply.await.expect("the client answers");
-                    replies.send(reply.args[0].to_string()).expect("the test listens");
+                    replies
+                        .send(reply.args[0].to_string())
+                        .expect("the test listens");
                 });
                 None
             }
             "binary" => {
                 let data = json!({ "a": Placeholder(1), "b": [Placeholder(0)] });
-                socket.emit_binary("binary", &data, &[Bytes::from_static(b"\0\x1e"), Bytes::new()]).expect("a reading client has room");
+                socket
+                    .emit_binary(
+                        "binary",
+                        &data,
+                        &[Bytes::from_static(b"\0\x1e"), Bytes::new()],
+                    )
+                    .expect("a reading client has room");
                 None
             }
             "kick" => {
@@ -103,7 +127,8 @@ pub struct Server {
 
 impl Server {
     pub async fn start() -> Self {
-        let ((left_in, left), (replies_in, replies)) = (mpsc::unbounded_channel(), mpsc::unbounded_channel());
+        let ((left_in, left), (replies_in, replies)) =
+            (mpsc::unbounded_channel(), mpsc::unbounded_channel());
         let app = App {
             sockets: Arc::default(),
             joined: Arc::new(watch::Sender::new(0)),
@@ -115,7 +140,13 @@ impl Server {
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
         let at = listener.local_addr().unwrap();
         tokio::spawn(accept(listener, service.clone()));
-        Self { at, app, service, left, replies }
+        Self {
+            at,
+            app,
+            service,
+            left,
+            replies,
+        }
     }
 
     pub async fn left(&mut self) -> DisconnectReason {
@@ -123,7 +154,14 @@ impl Server {
     }
 
     pub async fn joined(&self, wanted: usize) {
-        within(self.app.joined.subscribe().wait_for(|joined| *joined >= wanted)).await.unwrap();
+        within(
+            self.app
+                .joined
+                .subscribe()
+                .wait_for(|joined| *joined >= wanted),
+        )
+        .await
+        .unwrap();
     }
 }
 
@@ -133,9 +171,13 @@ pub async fn accept(listener: TcpListener, service: Service<App>) {
         let service = service.clone();
         let answer = service_fn(move |request| {
             let service = service.clone();
-            begun(async move { Ok::<_, Infallible>(service.handle(request, Some(peer.ip())).await) })
+            begun(
+                async move { Ok::<_, Infallible>(service.handle(request, Some(peer.ip())).await) },
+            )
         });
-        let connection = hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), answer).with_upgrades();
+        let connection = hyper::server::conn::http1::Builder::new()
+            .serve_connection(TokioIo::new(stream), answer)
+            .with_upgrades();
         tokio::spawn(async move {
             let _ = connection.await;
         });
@@ -143,7 +185,9 @@ pub async fn accept(listener: TcpListener, service: Service<App>) {
 }
 
 pub async fn within<T>(future: impl Future<Output = T>) -> T {
-    tokio::time::timeout(DEADLINE, future).await.expect("it happens long before the deadline")
+    tokio::time::timeout(DEADLINE, future)
+        .await
+        .expect("it happens long before the deadline")
 }
 
 /// A client over a WebSocket.
@@ -167,7 +211,11 @@ impl Ws {
         while !head.ends_with(b"\r\n\r\n") {
             head.push(within(stream.read_u8()).await.unwrap());
         }
-        assert!(head.starts_with(b"HTTP/1.1 101"), "{}", String::from_utf8_lossy(&head));
+        assert!(
+            head.starts_with(b"HTTP/1.1 101"),
+            "{}",
+            String::from_utf8_lossy(&head)
+        );
         Self(WebSocketStream::from_raw_socket(stream, Role::Client, None).await)
     }
 
@@ -194,7 +242,12 @@ impl Ws {
     }
 
     pub async fn text(&mut self) -> String {
-        self.next().await.expect("the server goes on").into_text().unwrap().to_string()
+        self.next()
+            .await
+            .expect("the server goes on")
+            .into_text()
+            .unwrap()
+            .to_string()
     }
 
     pub async fn binary(&mut self) -> Vec<u8> {
@@ -216,19 +269,28 @@ impl Polling {
         let (status, body) = request(at, "GET", "", "").await;
         assert_eq!(status, 200);
         let opened: serde_json::Value = serde_json::from_str(&body[1..]).unwrap();
-        Self { at, sid: opened["sid"].as_str().unwrap().to_owned() }
+        Self {
+            at,
+            sid: opened["sid"].as_str().unwrap().to_owned(),
+        }
     }
 
     pub async fn join(at: SocketAddr) -> Self {
         let polling = Self::open(at).await;
         polling.post("40").await;
         let packets = polling.packets(2).await;
-        assert!(packets[0].starts_with("40{\"sid\":\"") && packets[1].starts_with("42[\"hello\","), "{packets:?}");
+        assert!(
+            packets[0].starts_with("40{\"sid\":\"") && packets[1].starts_with("42[\"hello\","),
+            "{packets:?}"
+        );
         polling
     }
 
     pub async fn post(&self, body: &str) {
-        assert_eq!(request(self.at, "POST", &self.sid, body).await, (200, "ok".to_owned()));
+        assert_eq!(
+            request(self.at, "POST", &self.sid, body).await,
+            (200, "ok".to_owned())
+        );
     }
 
     pub async fn get(&self) -> (u16, String) {
@@ -241,7 +303,11 @@ impl Polling {
         while packets.len() < count {
             let (status, body) = self.get().await;
             assert_eq!(status, 200, "{body}");
-            packets.extend(body.split('\u{1e}').filter(|packet| *packet != "6").map(str::to_owned));
+            packets.extend(
+                body.split('\u{1e}')
+                    .filter(|packet| *packet != "6")
+                    .map(str::to_owned),
+            );
         }
         assert_eq!(packets.len(), count, "{packets:?}");
         packets
@@ -249,7 +315,11 @@ impl Polling {
 }
 
 pub async fn request(at: SocketAddr, method: &str, sid: &str, body: &str) -> (u16, String) {
-    let sid = if sid.is_empty() { String::new() } else { format!("&sid={sid}") };
+    let sid = if sid.is_empty() {
+        String::new()
+    } else {
+        format!("&sid={sid}")
+    };
     let head = format!(
         "{method} /socket.io/?EIO=4&transport=polling{sid} HTTP/1.1\r\nHost: {at}\r\nConnection: close\r\nContent-Length: {}\r\n\r\n",
         body.len()
@@ -259,5 +329,8 @@ pub async fn request(at: SocketAddr, method: &str, sid: &str, body: &str) -> (u1
     let mut answer = String::new();
     within(stream.read_to_string(&mut answer)).await.unwrap();
     let (head, body) = answer.split_once("\r\n\r\n").expect("an answer has a head");
-    (head.split(' ').nth(1).unwrap().parse().unwrap(), body.to_owned())
+    (
+        head.split(' ').nth(1).unwrap().parse().unwrap(),
+        body.to_owned(),
+    )
 }

@@ -5,7 +5,9 @@ use proptest::prelude::*;
 use std::collections::BTreeMap;
 
 use bitcoin::ScriptBuf;
-use satwatch::store::{Consumer, ConsumerEdit, DeadLetter, Place, Reader, Scripts, StoreError, Webhook, Writer};
+use satwatch::store::{
+    Consumer, ConsumerEdit, DeadLetter, Place, Reader, Scripts, StoreError, Webhook, Writer,
+};
 use satwatch::tracker::{Balance, Cause, Event, EventKind};
 use tempfile::tempdir;
 
@@ -19,24 +21,47 @@ fn consumer(n: u8) -> Consumer {
         created: 1_700_000_000_000 + u64::from(n),
         scripts: Scripts::These(vec![ScriptBuf::from_bytes(vec![0, 20, n])]),
         blocks: true,
-        webhook: Some(Webhook { url: format!("https://shop.example/{n}"), secret: vec![n; 24] }),
+        webhook: Some(Webhook {
+            url: format!("https://shop.example/{n}"),
+            secret: vec![n; 24],
+        }),
     }
 }
 
 fn place(number: u64) -> Place {
-    Place { number, moved: 1_700_000_000_000 + number }
+    Place {
+        number,
+        moved: 1_700_000_000_000 + number,
+    }
 }
 
 fn letter(n: u8) -> DeadLetter {
     let kind = EventKind::BalanceChange {
         spk: ScriptBuf::from_bytes(vec![0, 20, n]),
         script: script(n),
-        old: Balance { confirmed: 1, unconfirmed: 2 },
-        new: Balance { confirmed: 3, unconfirmed: -4 },
+        old: Balance {
+            confirmed: 1,
+            unconfirmed: 2,
+        },
+        new: Balance {
+            confirmed: 3,
+            unconfirmed: -4,
+        },
         cause: Cause::Transaction(txid(n)),
     };
-    let event = Event { time: 101_000, tip: Some(block_id(101)), kind };
-    DeadLetter { event, attempts: 7, first_failed: 1_000, last_tried: 2_000, error: format!("no {n}"), again: n.is_multiple_of(2) }
+    let event = Event {
+        time: 101_000,
+        tip: Some(block_id(101)),
+        kind,
+    };
+    DeadLetter {
+        event,
+        attempts: 7,
+        first_failed: 1_000,
+        last_tried: 2_000,
+        error: format!("no {n}"),
+        again: n.is_multiple_of(2),
+    }
 }
 
 /// What a consumer is in the store.
@@ -49,14 +74,32 @@ struct Rows {
 }
 
 fn read(reader: &Reader) -> BTreeMap<String, Rows> {
-    let rows = reader.consumers().unwrap().into_iter().map(|(name, wants, place)| {
-        let (done, letters) = (reader.done_events(&name, 0, u64::MAX).unwrap(), reader.dead_letters(&name, 0, usize::MAX).unwrap());
-        assert_eq!(reader.dead_letter_count(&name).unwrap(), letters.len());
-        for (number, letter) in &letters {
-            assert_eq!(reader.dead_letter(&name, *number).unwrap().as_ref(), Some(letter));
-        }
-        (name, Rows { wants, place, done, letters })
-    });
+    let rows = reader
+        .consumers()
+        .unwrap()
+        .into_iter()
+        .map(|(name, wants, place)| {
+            let (done, letters) = (
+                reader.done_events(&name, 0, u64::MAX).unwrap(),
+                reader.dead_letters(&name, 0, usize::MAX).unwrap(),
+            );
+            assert_eq!(reader.dead_letter_count(&name).unwrap(), letters.len());
+            for (number, letter) in &letters {
+                assert_eq!(
+                    reader.dead_letter(&name, *number).unwrap().as_ref(),
+                    Some(letter)
+                );
+            }
+            (
+                name,
+                Rows {
+                    wants,
+                    place,
+                    done,
+                    letters,
+                },
+            )
+        });
     rows.collect()
 }
 
@@ -74,7 +117,12 @@ fn create(writer: &mut Writer, name: &str, n: u8) {
 }
 
 fn created(n: u8) -> Rows {
-    Rows { wants: consumer(n), place: place(10), done: vec![12, 300], letters: vec![(11, letter(n)), (1 << 40, letter(n + 1))] }
+    Rows {
+        wants: consumer(n),
+        place: place(10),
+        done: vec![12, 300],
+        letters: vec![(11, letter(n)), (1 << 40, letter(n + 1))],
+    }
 }
 
 #[test]
@@ -82,8 +130,19 @@ fn what_is_written_of_consumers_has_these_bytes() {
     let folder = tempdir().unwrap();
     let (mut writer, reader) = open(folder.path());
     create(&mut writer, "shop-1", 6);
-    let all = Consumer { scripts: Scripts::All, blocks: false, webhook: None, ..consumer(0) };
-    writer.edit_consumer("z", &[ConsumerEdit::Define(all), ConsumerEdit::Move(place(0))], false).unwrap();
+    let all = Consumer {
+        scripts: Scripts::All,
+        blocks: false,
+        webhook: None,
+        ..consumer(0)
+    };
+    writer
+        .edit_consumer(
+            "z",
+            &[ConsumerEdit::Define(all), ConsumerEdit::Move(place(0))],
+            false,
+        )
+        .unwrap();
     drop((writer, reader));
     let event = "888a010000000000 01 65000000 65*32 01 03 0014NN NN*32 \
          0100000000000000 0200000000000000 0300000000000000 fcffffffffffffff 00 NN*32";
@@ -91,21 +150,42 @@ fn what_is_written_of_consumers_has_these_bytes() {
     let url = "16 68747470733a2f2f73686f702e6578616d706c652f36";
     let name = "73686f702d31";
     let vectors = [
-        (name.to_owned(), format!("01 0668e5cf8b010000 00 01 03 001406 01 01 {url} 18 06*24")),
-        (format!("{name} 00 63"), "01 0a00000000000000 0a68e5cf8b010000".to_owned()),
+        (
+            name.to_owned(),
+            format!("01 0668e5cf8b010000 00 01 03 001406 01 01 {url} 18 06*24"),
+        ),
+        (
+            format!("{name} 00 63"),
+            "01 0a00000000000000 0a68e5cf8b010000".to_owned(),
+        ),
         (format!("{name} 00 6f 000000000000000c"), String::new()),
         (format!("{name} 00 6f 000000000000012c"), String::new()),
-        (format!("{name} 00 64 000000000000000b"), format!("01 {} {tail} 04 6e6f2036 01", event.replace("NN", "06"))),
-        (format!("{name} 00 64 0000010000000000"), format!("01 {} {tail} 04 6e6f2037 00", event.replace("NN", "07"))),
-        ("7a".to_owned(), "01 0068e5cf8b010000 01 00 00 00".to_owned()),
-        ("7a 00 63".to_owned(), "01 0000000000000000 0068e5cf8b010000".to_owned()),
+        (
+            format!("{name} 00 64 000000000000000b"),
+            format!("01 {} {tail} 04 6e6f2036 01", event.replace("NN", "06")),
+        ),
+        (
+            format!("{name} 00 64 0000010000000000"),
+            format!("01 {} {tail} 04 6e6f2037 00", event.replace("NN", "07")),
+        ),
+        (
+            "7a".to_owned(),
+            "01 0068e5cf8b010000 01 00 00 00".to_owned(),
+        ),
+        (
+            "7a 00 63".to_owned(),
+            "01 0000000000000000 0068e5cf8b010000".to_owned(),
+        ),
     ];
     let found: BTreeMap<_, _> = dump(folder.path())
         .into_iter()
         .filter(|((family, _), _)| family == "cursors")
         .map(|((_, key), value)| (hex(&key), hex(&value)))
         .collect();
-    let expected: BTreeMap<_, _> = vectors.iter().map(|(key, value)| (hex(&bytes(key)), hex(&bytes(value)))).collect();
+    let expected: BTreeMap<_, _> = vectors
+        .iter()
+        .map(|(key, value)| (hex(&bytes(key)), hex(&bytes(value))))
+        .collect();
     assert_eq!(found, expected);
 }
 
@@ -114,7 +194,9 @@ fn bytes(text: &str) -> Vec<u8> {
     let byte = |text: &str| u8::from_str_radix(text, 16).expect("hex");
     let part = |part: &str| match part.split_once('*') {
         Some((text, times)) => vec![byte(text); times.parse().expect("a number")],
-        None => (0..part.len() / 2).map(|at| byte(&part[2 * at..2 * at + 2])).collect(),
+        None => (0..part.len() / 2)
+            .map(|at| byte(&part[2 * at..2 * at + 2]))
+            .collect(),
     };
     text.split_whitespace().flat_map(part).collect()
 }
@@ -133,7 +215,12 @@ fn consumers_come_back_in_the_order_of_their_names_after_the_store_was_closed() 
     drop(reader);
     writer.close().unwrap();
     let (_writer, reader) = open(folder.path());
-    let names: Vec<_> = reader.consumers().unwrap().into_iter().map(|(name, ..)| name).collect();
+    let names: Vec<_> = reader
+        .consumers()
+        .unwrap()
+        .into_iter()
+        .map(|(name, ..)| name)
+        .collect();
     assert_eq!(names, ["a", "a-", "a_", "aa", "ab"]);
     let rows = read(&reader);
     for (n, name) in (0..).zip(NAMES) {
@@ -150,21 +237,36 @@ fn forgetting_and_rewinding_one_leaves_the_others_as_they_were() {
             create(&mut writer, name, 2 * n);
         }
         let before = read(&reader);
-        writer.edit_consumer(name, &[ConsumerEdit::Rewind(place(3))], false).unwrap();
+        writer
+            .edit_consumer(name, &[ConsumerEdit::Rewind(place(3))], false)
+            .unwrap();
         let mut expected = before.clone();
         let rows = expected.get_mut(*name).unwrap();
         (rows.place, rows.done) = (place(3), vec![]);
         assert_eq!(read(&reader), expected, "rewinding {name}");
-        writer.edit_consumer(name, &[ConsumerEdit::Forget], at % 2 == 0).unwrap();
+        writer
+            .edit_consumer(name, &[ConsumerEdit::Forget], at % 2 == 0)
+            .unwrap();
         expected.remove(*name);
         assert_eq!(read(&reader), expected, "forgetting {name}");
-        assert_eq!((reader.done_events(name, 0, u64::MAX).unwrap(), reader.dead_letter_count(name).unwrap()), (vec![], 0));
+        assert_eq!(
+            (
+                reader.done_events(name, 0, u64::MAX).unwrap(),
+                reader.dead_letter_count(name).unwrap()
+            ),
+            (vec![], 0)
+        );
     }
     for name in NAMES {
-        writer.edit_consumer(name, &[ConsumerEdit::Forget], false).unwrap();
+        writer
+            .edit_consumer(name, &[ConsumerEdit::Forget], false)
+            .unwrap();
     }
     drop((writer, reader));
-    let left: Vec<_> = dump(folder.path()).into_keys().filter(|(family, _)| family == "cursors").collect();
+    let left: Vec<_> = dump(folder.path())
+        .into_keys()
+        .filter(|(family, _)| family == "cursors")
+        .collect();
     assert_eq!(left, [], "forgetting leaves nothing");
 }
 
@@ -173,26 +275,81 @@ fn a_consumer_that_is_forgotten_and_defined_in_one_step_has_nothing_of_the_old_o
     let folder = tempdir().unwrap();
     let (mut writer, reader) = open(folder.path());
     create(&mut writer, "a", 2);
-    let edits = [ConsumerEdit::Forget, ConsumerEdit::Define(consumer(9)), ConsumerEdit::Move(place(5)), ConsumerEdit::Done(7)];
+    let edits = [
+        ConsumerEdit::Forget,
+        ConsumerEdit::Define(consumer(9)),
+        ConsumerEdit::Move(place(5)),
+        ConsumerEdit::Done(7),
+    ];
     writer.edit_consumer("a", &edits, false).unwrap();
-    assert_eq!(read(&reader)["a"], Rows { wants: consumer(9), place: place(5), done: vec![7], letters: vec![] });
+    assert_eq!(
+        read(&reader)["a"],
+        Rows {
+            wants: consumer(9),
+            place: place(5),
+            done: vec![7],
+            letters: vec![]
+        }
+    );
 }
 
 #[test]
 fn done_events_and_dead_letters_are_read_in_parts() {
     let folder = tempdir().unwrap();
     let (mut writer, reader) = open(folder.path());
-    let edits: Vec<_> =
-        [1, 255, 256, u64::MAX].into_iter().flat_map(|n| [ConsumerEdit::Done(n), ConsumerEdit::DeadLetter(n, letter(1))]).collect();
+    let edits: Vec<_> = [1, 255, 256, u64::MAX]
+        .into_iter()
+        .flat_map(|n| {
+            [
+                ConsumerEdit::Done(n),
+                ConsumerEdit::DeadLetter(n, letter(1)),
+            ]
+        })
+        .collect();
     writer.edit_consumer("a", &edits, false).unwrap();
     let done = |after, up_to| reader.done_events("a", after, up_to).unwrap();
-    assert_eq!((done(0, 255), done(1, 256), done(256, u64::MAX)), (vec![1, 255], vec![255, 256], vec![u64::MAX]));
-    assert_eq!((done(2, 254), done(u64::MAX, u64::MAX), done(300, 2)), (vec![], vec![], vec![]));
-    let letters = |after, limit| reader.dead_letters("a", after, limit).unwrap().into_iter().map(|(number, _)| number).collect::<Vec<_>>();
-    assert_eq!((letters(0, 2), letters(255, 9), letters(u64::MAX, 9)), (vec![1, 255], vec![256, u64::MAX], vec![]));
-    writer.edit_consumer("a", &[ConsumerEdit::Passed(255), ConsumerEdit::Passed(77), ConsumerEdit::DropDeadLetter(256)], false).unwrap();
-    assert_eq!((done(0, u64::MAX), letters(0, 9)), (vec![1, 256, u64::MAX], vec![1, 255, u64::MAX]));
-    assert_eq!((reader.dead_letter("a", 256).unwrap(), reader.dead_letter("b", 1).unwrap()), (None, None));
+    assert_eq!(
+        (done(0, 255), done(1, 256), done(256, u64::MAX)),
+        (vec![1, 255], vec![255, 256], vec![u64::MAX])
+    );
+    assert_eq!(
+        (done(2, 254), done(u64::MAX, u64::MAX), done(300, 2)),
+        (vec![], vec![], vec![])
+    );
+    let letters = |after, limit| {
+        reader
+            .dead_letters("a", after, limit)
+            .unwrap()
+            .into_iter()
+            .map(|(number, _)| number)
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(
+        (letters(0, 2), letters(255, 9), letters(u64::MAX, 9)),
+        (vec![1, 255], vec![256, u64::MAX], vec![])
+    );
+    writer
+        .edit_consumer(
+            "a",
+            &[
+                ConsumerEdit::Passed(255),
+                ConsumerEdit::Passed(77),
+                ConsumerEdit::DropDeadLetter(256),
+            ],
+            false,
+        )
+        .unwrap();
+    assert_eq!(
+        (done(0, u64::MAX), letters(0, 9)),
+        (vec![1, 256, u64::MAX], vec![1, 255, u64::MAX])
+    );
+    assert_eq!(
+        (
+            reader.dead_letter("a", 256).unwrap(),
+            reader.dead_letter("b", 1).unwrap()
+        ),
+        (None, None)
+    );
 }
 
 #[test]
@@ -200,34 +357,60 @@ fn one_event_is_read_by_its_number_until_retention_takes_it() {
     let folder = tempdir().unwrap();
     let (mut writer, reader) = open(folder.path());
     writer.commit(&[super::events(1, 3)], false).unwrap();
-    assert_eq!((reader.event(2).unwrap(), reader.event(0).unwrap(), reader.event(4).unwrap()), (Some(block_event(2)), None, None));
+    assert_eq!(
+        (
+            reader.event(2).unwrap(),
+            reader.event(0).unwrap(),
+            reader.event(4).unwrap()
+        ),
+        (Some(block_event(2)), None, None)
+    );
     writer.prune_events(2_500).unwrap();
-    assert_eq!((reader.event(2).unwrap(), reader.event(3).unwrap()), (None, Some(block_event(3))));
+    assert_eq!(
+        (reader.event(2).unwrap(), reader.event(3).unwrap()),
+        (None, Some(block_event(3)))
+    );
 }
 
 fn arbitrary_consumer() -> impl Strategy<Value = Consumer> {
-    let spks = vec(vec(any::<u8>(), 0..80).prop_map(ScriptBuf::from_bytes), 0..5);
+    let spks = vec(
+        vec(any::<u8>(), 0..80).prop_map(ScriptBuf::from_bytes),
+        0..5,
+    );
     let scripts = prop_oneof![Just(Scripts::All), spks.prop_map(Scripts::These)];
-    let webhook = (any::<String>(), vec(any::<u8>(), 0..70)).prop_map(|(url, secret)| Webhook { url, secret });
-    (any::<u64>(), scripts, any::<bool>(), prop::option::of(webhook)).prop_map(|(created, scripts, blocks, webhook)| Consumer {
-        created,
+    let webhook = (any::<String>(), vec(any::<u8>(), 0..70))
+        .prop_map(|(url, secret)| Webhook { url, secret });
+    (
+        any::<u64>(),
         scripts,
-        blocks,
-        webhook,
-    })
+        any::<bool>(),
+        prop::option::of(webhook),
+    )
+        .prop_map(|(created, scripts, blocks, webhook)| Consumer {
+            created,
+            scripts,
+            blocks,
+            webhook,
+        })
 }
 
 fn arbitrary_letter() -> impl Strategy<Value = DeadLetter> {
-    (any::<u8>(), any::<(u32, u64, u64)>(), any::<String>(), any::<bool>()).prop_map(
-        |(n, (attempts, first_failed, last_tried), error, again)| DeadLetter {
-            attempts,
-            first_failed,
-            last_tried,
-            error,
-            again,
-            ..letter(n)
-        },
+    (
+        any::<u8>(),
+        any::<(u32, u64, u64)>(),
+        any::<String>(),
+        any::<bool>(),
     )
+        .prop_map(
+            |(n, (attempts, first_failed, last_tried), error, again)| DeadLetter {
+                attempts,
+                first_failed,
+                last_tried,
+                error,
+                again,
+                ..letter(n)
+            },
+        )
 }
 
 proptest! {
@@ -282,12 +465,21 @@ fn damaged_rows_are_errors_that_name_them_and_never_other_values() {
         });
         let (_writer, reader) = open(folder.path());
         let error = look(&reader).unwrap_or_else(|| panic!("{} was read", hex(key)));
-        assert!(matches!(&error, StoreError::Corrupt { .. }) && error.to_string().contains("cursors"), "{}: {error}", hex(key));
+        assert!(
+            matches!(&error, StoreError::Corrupt { .. }) && error.to_string().contains("cursors"),
+            "{}: {error}",
+            hex(key)
+        );
     }
 }
 
 #[test]
 fn a_secret_does_not_show() {
     let shown = format!("{:?}", consumer(0xab));
-    assert!(shown.contains("https://shop.example/171") && !shown.contains("171, 171") && !shown.contains("abab"), "{shown}");
+    assert!(
+        shown.contains("https://shop.example/171")
+            && !shown.contains("171, 171")
+            && !shown.contains("abab"),
+        "{shown}"
+    );
 }

@@ -10,7 +10,9 @@ use satwatch::store::StoreError;
 use satwatch::tracker::{Change, Input};
 use tempfile::tempdir;
 
-use super::{OTHER_BOOT, block_id, changes, events, numbers, open, open_at, tamper, tx_row, txid, watch_row};
+use super::{
+    OTHER_BOOT, block_id, changes, events, numbers, open, open_at, tamper, tx_row, txid, watch_row,
+};
 
 pub(super) fn copy(from: &Path, to: &Path) {
     fs::create_dir_all(to).unwrap();
@@ -29,11 +31,20 @@ pub(super) fn copy(from: &Path, to: &Path) {
 fn a_killed_process_loses_nothing_and_skips_no_number() {
     let folder = tempdir().unwrap();
     let (mut writer, reader) = open(folder.path());
-    let watch = Change::Watch { script: super::script(1), old: None, new: Some(watch_row(1)) };
-    writer.commit(&[changes(vec![watch]), events(1, 2)], false).unwrap();
+    let watch = Change::Watch {
+        script: super::script(1),
+        old: None,
+        new: Some(watch_row(1)),
+    };
+    writer
+        .commit(&[changes(vec![watch]), events(1, 2)], false)
+        .unwrap();
     drop((writer, reader));
     let (mut writer, reader) = open(folder.path());
-    assert_eq!(reader.snapshot().watch(&super::script(1)).unwrap(), Some(watch_row(1)));
+    assert_eq!(
+        reader.snapshot().watch(&super::script(1)).unwrap(),
+        Some(watch_row(1))
+    );
     assert_eq!(reader.snapshot().counts().unwrap().addresses, 1);
     assert_eq!(writer.commit(&[events(3, 1)], false).unwrap(), 3);
     assert_eq!(numbers(&reader, 0), [1, 2, 3]);
@@ -63,9 +74,17 @@ fn numbers_of_events_lost_with_the_power_are_not_given_again() {
 
     let (mut writer, reader) = open_at(after_power_loss.path(), OTHER_BOOT);
     assert_eq!(numbers(&reader, 0), [1, 2]);
-    assert!(writer.head() >= lost, "head {} after {lost} was given", writer.head());
+    assert!(
+        writer.head() >= lost,
+        "head {} after {lost} was given",
+        writer.head()
+    );
     let next = writer.commit(&[events(5, 1)], false).unwrap();
-    assert_eq!(numbers(&reader, lost), [next], "a client that saw number {lost} hears the next event");
+    assert_eq!(
+        numbers(&reader, lost),
+        [next],
+        "a client that saw number {lost} hears the next event"
+    );
     assert_eq!(reader.snapshot().head().unwrap(), next);
 }
 
@@ -74,24 +93,44 @@ fn half_a_batch_at_the_end_of_the_write_ahead_log_counts_as_never_written() {
     let folder = tempdir().unwrap();
     let (mut writer, reader) = open(folder.path());
     let tip = |old, new| changes(vec![Change::Tip { old, new }]);
-    writer.commit(&[tip(None, Some(block_id(7))), events(1, 1)], true).unwrap();
-    writer.commit(&[tip(Some(block_id(7)), Some(block_id(8))), events(2, 5)], false).unwrap();
+    writer
+        .commit(&[tip(None, Some(block_id(7))), events(1, 1)], true)
+        .unwrap();
+    writer
+        .commit(
+            &[tip(Some(block_id(7)), Some(block_id(8))), events(2, 5)],
+            false,
+        )
+        .unwrap();
     drop((writer, reader));
     let log = newest_write_ahead_log(folder.path());
     let whole = fs::read(&log).unwrap();
     for torn in [1, 20, 200] {
         let copied = tempdir().unwrap();
         copy(folder.path(), copied.path());
-        fs::write(newest_write_ahead_log(copied.path()), &whole[..whole.len() - torn]).unwrap();
+        fs::write(
+            newest_write_ahead_log(copied.path()),
+            &whole[..whole.len() - torn],
+        )
+        .unwrap();
         let (writer, reader) = open_at(copied.path(), OTHER_BOOT);
-        assert_eq!((numbers(&reader, 0), reader.snapshot().tip().unwrap()), (vec![1], Some(block_id(7))), "{torn} bytes torn off");
+        assert_eq!(
+            (numbers(&reader, 0), reader.snapshot().tip().unwrap()),
+            (vec![1], Some(block_id(7))),
+            "{torn} bytes torn off"
+        );
         assert!(writer.head() > 6);
     }
 }
 
 pub(super) fn newest_write_ahead_log(path: &Path) -> PathBuf {
-    let files = fs::read_dir(path.join("db")).unwrap().map(|entry| entry.unwrap().path());
-    files.filter(|file| file.extension().is_some_and(|extension| extension == "log")).max().expect("there is a write-ahead log")
+    let files = fs::read_dir(path.join("db"))
+        .unwrap()
+        .map(|entry| entry.unwrap().path());
+    files
+        .filter(|file| file.extension().is_some_and(|extension| extension == "log"))
+        .max()
+        .expect("there is a write-ahead log")
 }
 
 const CHILD: &str = "SATWATCH_TEST_STORE_CHILD";
@@ -99,12 +138,19 @@ const CHILD: &str = "SATWATCH_TEST_STORE_CHILD";
 /// Not a test by itself: the process that [`a_process_killed_while_it_writes_keeps_every_finished_commit`] kills.
 #[test]
 fn child_that_writes_until_it_is_killed() {
-    let Some(path) = std::env::var_os(CHILD) else { return };
+    let Some(path) = std::env::var_os(CHILD) else {
+        return;
+    };
     let (mut writer, reader) = open(Path::new(&path));
     for height in 0.. {
         let old = reader.snapshot().tip().unwrap();
-        let tip = changes(vec![Change::Tip { old, new: Some(block_id(height)) }]);
-        let head = writer.commit(&[tip, events(height, 3)], height % 10 == 0).unwrap();
+        let tip = changes(vec![Change::Tip {
+            old,
+            new: Some(block_id(height)),
+        }]);
+        let head = writer
+            .commit(&[tip, events(height, 3)], height % 10 == 0)
+            .unwrap();
         println!("committed {head}");
     }
 }
@@ -114,25 +160,42 @@ fn a_process_killed_while_it_writes_keeps_every_finished_commit() {
     let folder = tempdir().unwrap();
     for round in 1..=3 {
         let mut child = Command::new(std::env::current_exe().unwrap())
-            .args(["--exact", "crash::child_that_writes_until_it_is_killed", "--nocapture"])
+            .args([
+                "--exact",
+                "crash::child_that_writes_until_it_is_killed",
+                "--nocapture",
+            ])
             .env(CHILD, folder.path())
             .stdout(Stdio::piped())
             .spawn()
             .unwrap();
         let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
-        let heads =
-            lines.by_ref().map(|line| line.unwrap()).filter_map(|line| Some(line.split_once("committed ")?.1.parse::<u64>().unwrap()));
+        let heads = lines
+            .by_ref()
+            .map(|line| line.unwrap())
+            .filter_map(|line| Some(line.split_once("committed ")?.1.parse::<u64>().unwrap()));
         let told = heads.take(200 * round).last().expect("the child commits");
         child.kill().unwrap();
         child.wait().unwrap();
 
         let (writer, reader) = open(folder.path());
         let head = writer.head();
-        assert!(head >= told && head.is_multiple_of(3), "head {head}, {told} was told: commits are whole");
+        assert!(
+            head >= told && head.is_multiple_of(3),
+            "head {head}, {told} was told: commits are whole"
+        );
         assert_eq!(numbers(&reader, 0), (1..=head).collect::<Vec<_>>());
         let (_, last) = reader.read_events(head - 1, 1).unwrap().remove(0);
-        let tip = reader.snapshot().tip().unwrap().expect("a tip was committed");
-        assert_eq!(last.tip.unwrap().height, tip.height + 2, "tip and events are of the same commit");
+        let tip = reader
+            .snapshot()
+            .tip()
+            .unwrap()
+            .expect("a tip was committed");
+        assert_eq!(
+            last.tip.unwrap().height,
+            tip.height + 2,
+            "tip and events are of the same commit"
+        );
     }
 }
 
@@ -141,12 +204,27 @@ fn a_damaged_row_is_named() {
     let folder = tempdir().unwrap();
     let (mut writer, reader) = open(folder.path());
     let row = tx_row(1, satwatch::tracker::Status::Mempool, 5, &[1]);
-    writer.commit(&[changes(vec![Change::Tx { txid: txid(1), old: None, new: Some(row) }])], true).unwrap();
+    writer
+        .commit(
+            &[changes(vec![Change::Tx {
+                txid: txid(1),
+                old: None,
+                new: Some(row),
+            }])],
+            true,
+        )
+        .unwrap();
     drop((writer, reader));
-    tamper(folder.path(), |raw| raw.put_cf(raw.cf_handle("txs").unwrap(), [1; 32], [1, 9]).unwrap());
+    tamper(folder.path(), |raw| {
+        raw.put_cf(raw.cf_handle("txs").unwrap(), [1; 32], [1, 9])
+            .unwrap()
+    });
     let (_writer, reader) = open(folder.path());
     let told = reader.snapshot().tx(&txid(1)).unwrap_err();
-    assert!(matches!(&told, StoreError::Corrupt { family: "txs", key, .. } if *key == "01".repeat(32)), "{told}");
+    assert!(
+        matches!(&told, StoreError::Corrupt { family: "txs", key, .. } if *key == "01".repeat(32)),
+        "{told}"
+    );
     assert!(told.to_string().contains("status 9 is unknown"), "{told}");
 }
 
@@ -155,31 +233,87 @@ fn a_lookup_row_without_its_row_is_named() {
     let folder = tempdir().unwrap();
     let (mut writer, reader) = open(folder.path());
     let row = tx_row(1, satwatch::tracker::Status::Mempool, 5, &[1]);
-    writer.commit(&[changes(vec![Change::Tx { txid: txid(1), old: None, new: Some(row) }])], true).unwrap();
+    writer
+        .commit(
+            &[changes(vec![Change::Tx {
+                txid: txid(1),
+                old: None,
+                new: Some(row),
+            }])],
+            true,
+        )
+        .unwrap();
     drop((writer, reader));
-    tamper(folder.path(), |raw| raw.delete_cf(raw.cf_handle("txs").unwrap(), [1; 32]).unwrap());
+    tamper(folder.path(), |raw| {
+        raw.delete_cf(raw.cf_handle("txs").unwrap(), [1; 32])
+            .unwrap()
+    });
     let (_writer, reader) = open(folder.path());
-    let told = reader.snapshot().history(&super::script(1), None, 10).unwrap_err();
-    assert!(matches!(told, StoreError::Corrupt { family: "history", .. }), "{told}");
+    let told = reader
+        .snapshot()
+        .history(&super::script(1), None, 10)
+        .unwrap_err();
+    assert!(
+        matches!(
+            told,
+            StoreError::Corrupt {
+                family: "history",
+                ..
+            }
+        ),
+        "{told}"
+    );
 }
 
 #[tokio::test]
 async fn a_damaged_row_ends_the_indexer() {
     let folder = tempdir().unwrap();
     let (mut writer, reader) = open(folder.path());
-    let row = |height| satwatch::tracker::BlockRow { hash: block_id(height).hash, time: 1, touched: vec![], found: vec![] };
-    let block = |height| Change::Block { height, old: None, new: Some(row(height)) };
-    writer.commit(&[changes(vec![block(1), block(2), Change::Tip { old: None, new: Some(block_id(2)) }])], true).unwrap();
+    let row = |height| satwatch::tracker::BlockRow {
+        hash: block_id(height).hash,
+        time: 1,
+        touched: vec![],
+        found: vec![],
+    };
+    let block = |height| Change::Block {
+        height,
+        old: None,
+        new: Some(row(height)),
+    };
+    writer
+        .commit(
+            &[changes(vec![
+                block(1),
+                block(2),
+                Change::Tip {
+                    old: None,
+                    new: Some(block_id(2)),
+                },
+            ])],
+            true,
+        )
+        .unwrap();
     drop((writer, reader));
-    tamper(folder.path(), |raw| raw.put_cf(raw.cf_handle("blocks").unwrap(), 1_u32.to_be_bytes(), [2]).unwrap());
+    tamper(folder.path(), |raw| {
+        raw.put_cf(raw.cf_handle("blocks").unwrap(), 1_u32.to_be_bytes(), [2])
+            .unwrap()
+    });
 
     let (writer, reader) = open(folder.path());
     let (asks, _asked) = tokio::sync::mpsc::channel(1);
     let tracker = indexer::load(&reader, [7; 16]).unwrap();
     let (handle, thread) = indexer::spawn(tracker, writer, 0, asks);
-    let refused = handle.apply(Input::Disconnect { to: block_id(1), now: 0 }).await;
+    let refused = handle
+        .apply(Input::Disconnect {
+            to: block_id(1),
+            now: 0,
+        })
+        .await;
     assert_eq!(refused, Err(indexer::Refused::Stopped(indexer::Stopped)));
     handle.stopped().await;
     let told = thread.join().unwrap().unwrap_err().to_string();
-    assert!(told.contains("blocks 00000001") && told.contains("version 2"), "{told}");
+    assert!(
+        told.contains("blocks 00000001") && told.contains("version 2"),
+        "{told}"
+    );
 }

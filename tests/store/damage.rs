@@ -9,20 +9,41 @@ use satwatch::tracker::Change;
 use tempfile::{TempDir, tempdir};
 
 use super::crash::copy;
-use super::{BOOT, OTHER_BOOT, block_id, chain, changes, dump, events, numbers, open, open_at, script, tamper, watch_row};
+use super::{
+    BOOT, OTHER_BOOT, block_id, chain, changes, dump, events, numbers, open, open_at, script,
+    tamper, watch_row,
+};
 
 /// A store with a table file of each kind of row and, after another start, commits in the write-ahead log.
 fn filled() -> TempDir {
     let folder = tempdir().unwrap();
     let tip = |old, new| changes(vec![Change::Tip { old, new }]);
-    let watch = |n| changes(vec![Change::Watch { script: script(n), old: None, new: Some(watch_row(n)) }]);
+    let watch = |n| {
+        changes(vec![Change::Watch {
+            script: script(n),
+            old: None,
+            new: Some(watch_row(n)),
+        }])
+    };
     let (mut writer, reader) = open(folder.path());
-    writer.commit(&[watch(1), tip(None, Some(block_id(7))), events(1, 20)], true).unwrap();
+    writer
+        .commit(
+            &[watch(1), tip(None, Some(block_id(7))), events(1, 20)],
+            true,
+        )
+        .unwrap();
     drop((writer, reader));
     let (mut writer, reader) = open(folder.path());
     for height in 8..20 {
         writer
-            .commit(&[tip(Some(block_id(height - 1)), Some(block_id(height))), watch(20 + height as u8), events(height, 3)], true)
+            .commit(
+                &[
+                    tip(Some(block_id(height - 1)), Some(block_id(height))),
+                    watch(20 + height as u8),
+                    events(height, 3),
+                ],
+                true,
+            )
             .unwrap();
     }
     drop((writer, reader));
@@ -30,18 +51,34 @@ fn filled() -> TempDir {
 }
 
 fn files(path: &Path, extension: &str) -> Vec<PathBuf> {
-    let files = fs::read_dir(path.join("db")).unwrap().map(|entry| entry.unwrap().path());
-    let mut files: Vec<_> = files.filter(|file| file.extension().is_some_and(|found| found == extension)).collect();
+    let files = fs::read_dir(path.join("db"))
+        .unwrap()
+        .map(|entry| entry.unwrap().path());
+    let mut files: Vec<_> = files
+        .filter(|file| file.extension().is_some_and(|found| found == extension))
+        .collect();
     files.sort();
     files
 }
 
 /// Name and bytes of every file that holds or describes rows.
 fn contents(path: &Path) -> BTreeMap<String, Vec<u8>> {
-    let files = fs::read_dir(path.join("db")).unwrap().map(|entry| entry.unwrap().path());
-    let named = files.map(|file| (file.file_name().unwrap().to_string_lossy().into_owned(), file));
-    let rows = named.filter(|(name, _)| [".sst", ".log", "CURRENT", "MANIFEST"].iter().any(|part| name.contains(part)));
-    rows.map(|(name, file)| (name, fs::read(file).unwrap())).collect()
+    let files = fs::read_dir(path.join("db"))
+        .unwrap()
+        .map(|entry| entry.unwrap().path());
+    let named = files.map(|file| {
+        (
+            file.file_name().unwrap().to_string_lossy().into_owned(),
+            file,
+        )
+    });
+    let rows = named.filter(|(name, _)| {
+        [".sst", ".log", "CURRENT", "MANIFEST"]
+            .iter()
+            .any(|part| name.contains(part))
+    });
+    rows.map(|(name, file)| (name, fs::read(file).unwrap()))
+        .collect()
 }
 
 /// Opens it and reads every row, as a start does and more.
@@ -49,15 +86,24 @@ fn read_all(path: &Path, boot: &str) -> Result<(u64, usize), StoreError> {
     let (writer, reader) = satwatch::store::open_at_boot(path, Some(chain()), 0, boot)?;
     let watches = reader.watches().collect::<Result<Vec<_>, _>>()?;
     let known = reader.read_events(0, usize::MAX)?;
-    assert_eq!(reader.snapshot().tip()?.unwrap().height, writer.head() as u32 / 3 + 1, "tip and events are of the same commit");
+    assert_eq!(
+        reader.snapshot().tip()?.unwrap().height,
+        writer.head() as u32 / 3 + 1,
+        "tip and events are of the same commit"
+    );
     Ok((known.len() as u64, watches.len()))
 }
 
 fn refused(path: &Path) -> String {
-    let told = satwatch::store::open_at_boot(path, Some(chain()), 0, BOOT).err().expect("a damaged store does not open");
+    let told = satwatch::store::open_at_boot(path, Some(chain()), 0, BOOT)
+        .err()
+        .expect("a damaged store does not open");
     assert!(matches!(told, StoreError::Damaged { .. }), "{told}");
     let told = told.to_string();
-    assert!(told.contains(&*path.to_string_lossy()) && told.contains("restore a copy"), "{told}");
+    assert!(
+        told.contains(&*path.to_string_lossy()) && told.contains("restore a copy"),
+        "{told}"
+    );
     told
 }
 
@@ -69,8 +115,13 @@ fn a_database_without_its_current_file_is_not_taken_for_a_new_one() {
     fs::remove_file(&current).unwrap();
     let before = contents(folder.path());
     assert!(refused(folder.path()).contains("CURRENT"));
-    let without_node = satwatch::store::open_at_boot(folder.path(), None, 0, BOOT).err().unwrap();
-    assert!(matches!(without_node, StoreError::Damaged { .. }), "{without_node}");
+    let without_node = satwatch::store::open_at_boot(folder.path(), None, 0, BOOT)
+        .err()
+        .unwrap();
+    assert!(
+        matches!(without_node, StoreError::Damaged { .. }),
+        "{without_node}"
+    );
     assert_eq!(contents(folder.path()), before);
     // What was taken away comes back.
     fs::write(&current, content).unwrap();
@@ -96,7 +147,9 @@ fn a_missing_or_shortened_file_is_told_and_nothing_is_cleared_away() {
         ("a table file is shortened", &|path| shorten(table(path))),
         ("the manifest is missing", &|path| remove(manifest(path))),
         ("the manifest is shortened", &|path| shorten(manifest(path))),
-        ("CURRENT is empty", &|path| fs::write(path.join("db/CURRENT"), "").unwrap()),
+        ("CURRENT is empty", &|path| {
+            fs::write(path.join("db/CURRENT"), "").unwrap()
+        }),
     ];
     let whole = filled();
     for (case, damage) in cases {
@@ -105,7 +158,11 @@ fn a_missing_or_shortened_file_is_told_and_nothing_is_cleared_away() {
         damage(folder.path());
         let before = contents(folder.path());
         println!("{case}: {}", refused(folder.path()));
-        assert_eq!(contents(folder.path()), before, "{case}: the folder is as it was");
+        assert_eq!(
+            contents(folder.path()),
+            before,
+            "{case}: the folder is as it was"
+        );
     }
 }
 
@@ -127,7 +184,13 @@ fn a_flipped_byte_never_leads_to_other_rows() {
                 // It lies where nothing is kept.
                 Ok(found) => assert_eq!(found, right, "byte {at} of {} in {name}", bytes.len()),
                 Err(error) => {
-                    assert!(matches!(error, StoreError::Damaged { .. } | StoreError::Corrupt { .. }), "byte {at} of {name}: {error}");
+                    assert!(
+                        matches!(
+                            error,
+                            StoreError::Damaged { .. } | StoreError::Corrupt { .. }
+                        ),
+                        "byte {at} of {name}: {error}"
+                    );
                     told += 1;
                 }
             }
@@ -153,8 +216,15 @@ fn a_hole_in_the_write_ahead_log_is_damage_unless_the_machine_lost_its_power() {
     copy(folder.path(), after_power_loss.path());
     let (writer, reader) = open_at(after_power_loss.path(), OTHER_BOOT);
     let kept = numbers(&reader, 0);
-    assert!(kept.len() >= 20 && kept.len() < 56 && *kept.last().unwrap() == kept.len() as u64, "up to the hole: {kept:?}");
-    assert!(writer.head() > 56, "numbers that may have been told are not given again: {}", writer.head());
+    assert!(
+        kept.len() >= 20 && kept.len() < 56 && *kept.last().unwrap() == kept.len() as u64,
+        "up to the hole: {kept:?}"
+    );
+    assert!(
+        writer.head() > 56,
+        "numbers that may have been told are not given again: {}",
+        writer.head()
+    );
 
     fs::write(&log, whole).unwrap();
     assert_eq!(read_all(folder.path(), BOOT).unwrap(), (56, 13));
@@ -166,8 +236,15 @@ fn what_a_killed_creation_left_is_gone_on_with() {
     // Before CURRENT is written.
     let early = tempdir().unwrap();
     fs::create_dir_all(early.path().join("db")).unwrap();
-    for (name, bytes) in contents(whole.path()).into_iter().filter(|(name, _)| name.contains("MANIFEST")) {
-        fs::write(early.path().join("db").join(name), &bytes[..bytes.len() / 3]).unwrap();
+    for (name, bytes) in contents(whole.path())
+        .into_iter()
+        .filter(|(name, _)| name.contains("MANIFEST"))
+    {
+        fs::write(
+            early.path().join("db").join(name),
+            &bytes[..bytes.len() / 3],
+        )
+        .unwrap();
     }
     fs::write(early.path().join("db/LOCK"), "").unwrap();
     // Before our families are made, and before our first write.
@@ -179,8 +256,13 @@ fn what_a_killed_creation_left_is_gone_on_with() {
         }
     });
     for folder in [early, bare, families] {
-        let unknown = satwatch::store::open_at_boot(folder.path(), None, 0, BOOT).err().unwrap();
-        assert!(matches!(unknown, StoreError::UnknownChain { .. }), "{unknown}");
+        let unknown = satwatch::store::open_at_boot(folder.path(), None, 0, BOOT)
+            .err()
+            .unwrap();
+        assert!(
+            matches!(unknown, StoreError::UnknownChain { .. }),
+            "{unknown}"
+        );
         let (mut writer, reader) = open(folder.path());
         assert_eq!(writer.commit(&[events(1, 1)], true).unwrap(), 1);
         assert_eq!(reader.chain(), chain());
@@ -190,30 +272,44 @@ fn what_a_killed_creation_left_is_gone_on_with() {
 #[test]
 fn rows_without_a_format_are_not_taken_for_a_new_store() {
     let folder = filled();
-    tamper(folder.path(), |raw| raw.delete_cf(raw.cf_handle("meta").unwrap(), "format").unwrap());
+    tamper(folder.path(), |raw| {
+        raw.delete_cf(raw.cf_handle("meta").unwrap(), "format")
+            .unwrap()
+    });
     assert!(refused(folder.path()).contains("format"));
 }
 
 #[test]
 fn another_programs_folder_is_left_alone() {
     let put = |raw: &mut rocksdb::DB| raw.put("theirs", "1").unwrap();
-    let create = |raw: &mut rocksdb::DB| raw.create_cf("parcels", &rocksdb::Options::default()).unwrap();
+    let create = |raw: &mut rocksdb::DB| {
+        raw.create_cf("parcels", &rocksdb::Options::default())
+            .unwrap()
+    };
     for make in [&put as &dyn Fn(&mut rocksdb::DB), &create] {
         let folder = tempdir().unwrap();
         tamper(folder.path(), make);
         let before = dump(folder.path());
-        let told = satwatch::store::open_at_boot(folder.path(), Some(chain()), 0, BOOT).err().unwrap();
+        let told = satwatch::store::open_at_boot(folder.path(), Some(chain()), 0, BOOT)
+            .err()
+            .unwrap();
         assert!(matches!(told, StoreError::Foreign { .. }), "{told}");
         assert!(told.to_string().contains("store.path"), "{told}");
         assert_eq!(dump(folder.path()), before);
-        let families = rocksdb::DB::list_cf(&rocksdb::Options::default(), folder.path().join("db")).unwrap();
+        let families =
+            rocksdb::DB::list_cf(&rocksdb::Options::default(), folder.path().join("db")).unwrap();
         assert!(!families.iter().any(|name| name == "meta"), "{families:?}");
     }
     let folder = tempdir().unwrap();
     fs::write(folder.path().join("lock"), "host 5\n").unwrap();
-    let told = satwatch::store::open_at_boot(folder.path(), Some(chain()), 0, BOOT).err().unwrap();
+    let told = satwatch::store::open_at_boot(folder.path(), Some(chain()), 0, BOOT)
+        .err()
+        .unwrap();
     assert!(matches!(told, StoreError::Foreign { .. }), "{told}");
-    assert_eq!(fs::read_to_string(folder.path().join("lock")).unwrap(), "host 5\n");
+    assert_eq!(
+        fs::read_to_string(folder.path().join("lock")).unwrap(),
+        "host 5\n"
+    );
 }
 
 #[test]
@@ -221,9 +317,18 @@ fn a_folder_that_cannot_be_made_is_named() {
     let folder = tempdir().unwrap();
     fs::write(folder.path().join("file"), "").unwrap();
     // Below a file, and where not even root may make folders.
-    for path in [folder.path().join("file/store"), PathBuf::from("/proc/satwatch")] {
-        let told = satwatch::store::open_at_boot(&path, Some(chain()), 0, BOOT).err().unwrap();
+    for path in [
+        folder.path().join("file/store"),
+        PathBuf::from("/proc/satwatch"),
+    ] {
+        let told = satwatch::store::open_at_boot(&path, Some(chain()), 0, BOOT)
+            .err()
+            .unwrap();
         assert!(matches!(told, StoreError::Io { .. }), "{told}");
-        assert!(told.to_string().contains(&*path.to_string_lossy()) && told.to_string().contains("room"), "{told}");
+        assert!(
+            told.to_string().contains(&*path.to_string_lossy())
+                && told.to_string().contains("room"),
+            "{told}"
+        );
     }
 }

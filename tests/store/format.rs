@@ -8,16 +8,22 @@ use std::collections::BTreeMap;
 use bitcoin::ScriptBuf;
 use satwatch::store::{Counts, open_at_boot};
 use satwatch::tracker::{
-    Balance, BlockRow, Cause, Change, Event, EventKind, OutputRow, Phase, ScanId, ScanRow, ScanState, Spend, Status, Transition, TxRow,
-    TxSummary, View, WatchRow,
+    Balance, BlockRow, Cause, Change, Event, EventKind, OutputRow, Phase, ScanId, ScanRow,
+    ScanState, Spend, Status, Transition, TxRow, TxSummary, View, WatchRow,
 };
 use tempfile::{TempDir, tempdir};
 
-use super::{block_id, changes, dump, open, outpoint, output_row, script, tamper, tx_row, txid, watch_row};
+use super::{
+    block_id, changes, dump, open, outpoint, output_row, script, tamper, tx_row, txid, watch_row,
+};
 
 /// What a store of format 1 holds: family, key, value; keys of `meta` are text.
 const VECTORS: &[(&str, &str, &str)] = &[
-    ("blocks", "00000065", "01 65*32 29ab5f49 02 01*32 02*32 01 03*32 07000000"),
+    (
+        "blocks",
+        "00000065",
+        "01 65*32 29ab5f49 02 01*32 02*32 01 03*32 07000000",
+    ),
     (
         "events",
         "0000000000000001",
@@ -85,8 +91,16 @@ const VECTORS: &[(&str, &str, &str)] = &[
         "01 888a010000000000 01 65000000 65*32 02 03 001401 01*32 04 \
          02*32 581b000000000000 0100000000000000 01 65000000 65*32 03000000 01 29ab5f49 0368e5cf8b010000 01 06000000",
     ),
-    ("events", "000000000000000c", "01 888a010000000000 00 03 65000000 65*32 29ab5f49 03000000"),
-    ("events", "000000000000000d", "01 888a010000000000 01 65000000 65*32 04 65000000 65*32 63000000 63*32 02000000"),
+    (
+        "events",
+        "000000000000000c",
+        "01 888a010000000000 00 03 65000000 65*32 29ab5f49 03000000",
+    ),
+    (
+        "events",
+        "000000000000000d",
+        "01 888a010000000000 01 65000000 65*32 04 65000000 65*32 63000000 63*32 02000000",
+    ),
     ("history", "01*32 00000000fffffff8 01*32", ""),
     ("history", "01*32 ffffff9afffffffd 02*32", ""),
     ("history", "01*32 fffffffffffffffe 05*32", ""),
@@ -96,7 +110,11 @@ const VECTORS: &[(&str, &str, &str)] = &[
     ("meta", "boot", "01 06 626f6f742d31"),
     ("meta", "chain", "01 07 72656774657374 9e*32"),
     ("meta", "clean", "01 00"),
-    ("meta", "counts", "01 0200000000000000 0100000000000000 0500000000000000"),
+    (
+        "meta",
+        "counts",
+        "01 0200000000000000 0100000000000000 0500000000000000",
+    ),
     ("meta", "created", "01 0068e5cf8b010000"),
     ("meta", "first_seq", "01 0100000000000000"),
     ("meta", "format", "01 01000000"),
@@ -105,9 +123,21 @@ const VECTORS: &[(&str, &str, &str)] = &[
     ("meta", "next_seq", "01 0e00000000000000"),
     ("meta", "reserved", "01 0100100000000000"),
     ("meta", "tip", "01 65000000 65*32"),
-    ("outputs", "01*32 00000000", "01 01*32 50c3000000000000 00 00 00"),
-    ("outputs", "01*32 00000100", "01 02*32 0100000000000000 01 65000000 01 01 02*32 00"),
-    ("outputs", "02*32 00000001", "01 01*32 0200000000000000 01 65000000 00 01 03*32 01 66000000"),
+    (
+        "outputs",
+        "01*32 00000000",
+        "01 01*32 50c3000000000000 00 00 00",
+    ),
+    (
+        "outputs",
+        "01*32 00000100",
+        "01 02*32 0100000000000000 01 65000000 01 01 02*32 00",
+    ),
+    (
+        "outputs",
+        "02*32 00000001",
+        "01 01*32 0200000000000000 01 65000000 00 01 03*32 01 66000000",
+    ),
     ("pending", "02*32", ""),
     ("since", "00000065 01*32", ""),
     ("since", "ffffffff 02*32", ""),
@@ -165,7 +195,11 @@ const SECOND: &[(&str, &str, &str)] = &[
         "000000000000000e",
         "01 888a010000000000 01 65000000 65*32 05 03 001401 01*32 efcdab8967452301 07000000 65000000 0900000000000000",
     ),
-    ("events", "000000000000000f", "01 888a010000000000 01 65000000 65*32 06 03 001401 01*32"),
+    (
+        "events",
+        "000000000000000f",
+        "01 888a010000000000 01 65000000 65*32 06 03 001401 01*32",
+    ),
     ("open_scans", "0123456789abcdef", ""),
     ("scan_scripts", "0123456789abcdef", "01 02 01*32 02*32"),
     (
@@ -173,8 +207,16 @@ const SECOND: &[(&str, &str, &str)] = &[
         "0000000000000001",
         "01 0168e5cf8b010000 0268e5cf8b010000 01 07000000 01 09000000 01 08000000 0a000000 01000000 0300000000000000",
     ),
-    ("scans", "0000000000000002", "01 0168e5cf8b010000 0268e5cf8b010000 02 07000000 00 00 07000000 01000000 0000000000000000"),
-    ("scans", "0123456789abcdef", "01 0168e5cf8b010000 0268e5cf8b010000 00 07000000 00 00 08000000 02000000 0300000000000000"),
+    (
+        "scans",
+        "0000000000000002",
+        "01 0168e5cf8b010000 0268e5cf8b010000 02 07000000 00 00 07000000 01000000 0000000000000000",
+    ),
+    (
+        "scans",
+        "0123456789abcdef",
+        "01 0168e5cf8b010000 0268e5cf8b010000 00 07000000 00 00 08000000 02000000 0300000000000000",
+    ),
     ("since", "00000065 03*32", ""),
     (
         "watches",
@@ -186,7 +228,10 @@ const SECOND: &[(&str, &str, &str)] = &[
 
 fn bytes(vector: &str) -> Vec<u8> {
     let hex = |digits: &str| -> Vec<u8> {
-        (0..digits.len()).step_by(2).map(|at| u8::from_str_radix(&digits[at..at + 2], 16).expect("two hex digits")).collect()
+        (0..digits.len())
+            .step_by(2)
+            .map(|at| u8::from_str_radix(&digits[at..at + 2], 16).expect("two hex digits"))
+            .collect()
     };
     let field = |field: &str| match field.split_once('*') {
         Some((byte, times)) => hex(byte).repeat(times.parse().expect("a number")),
@@ -198,8 +243,17 @@ fn bytes(vector: &str) -> Vec<u8> {
 type Entries = BTreeMap<(String, Vec<u8>), Vec<u8>>;
 
 fn entries(vectors: &[(&str, &str, &str)]) -> Entries {
-    let key = |family: &str, key: &str| if family == "meta" { key.as_bytes().to_vec() } else { bytes(key) };
-    vectors.iter().map(|(family, name, value)| (((*family).to_owned(), key(family, name)), bytes(value))).collect()
+    let key = |family: &str, key: &str| {
+        if family == "meta" {
+            key.as_bytes().to_vec()
+        } else {
+            bytes(key)
+        }
+    };
+    vectors
+        .iter()
+        .map(|(family, name, value)| (((*family).to_owned(), key(family, name)), bytes(value)))
+        .collect()
 }
 
 fn meta(name: &str) -> (String, Vec<u8>) {
@@ -215,14 +269,31 @@ fn pending_watch() -> WatchRow {
 }
 
 fn confirmed() -> Status {
-    Status::Confirmed { block: block_id(101), position: 3 }
+    Status::Confirmed {
+        block: block_id(101),
+        position: 3,
+    }
 }
 
 fn tx_rows() -> Vec<(u8, TxRow)> {
     let by = txid(2);
     vec![
-        (1, tx_row(1, Status::Mempool, 0xffff_ffff_0000_0007, &[1, 2])),
-        (2, tx_row(2, Status::Confirmed { block: block_id(101), position: 2 }, 0x65_0000_0002, &[1])),
+        (
+            1,
+            tx_row(1, Status::Mempool, 0xffff_ffff_0000_0007, &[1, 2]),
+        ),
+        (
+            2,
+            tx_row(
+                2,
+                Status::Confirmed {
+                    block: block_id(101),
+                    position: 2,
+                },
+                0x65_0000_0002,
+                &[1],
+            ),
+        ),
         (5, tx_row(5, Status::Replaced { by }, 1, &[1])),
         (6, tx_row(6, Status::Conflicted { by }, 1, &[1])),
         (7, tx_row(7, Status::Evicted, 1, &[])),
@@ -230,30 +301,94 @@ fn tx_rows() -> Vec<(u8, TxRow)> {
 }
 
 fn output_rows() -> Vec<(bitcoin::OutPoint, OutputRow)> {
-    let unconfirmed = OutputRow { height: None, ..output_row(1, 50_000) };
-    let spending = OutputRow { coinbase: true, spent: Some(Spend { txid: txid(2), height: None }), ..output_row(2, 1) };
-    let spent = OutputRow { spent: Some(Spend { txid: txid(3), height: Some(102) }), ..output_row(1, 2) };
-    vec![(outpoint(1, 0), unconfirmed), (outpoint(1, 256), spending), (outpoint(2, 1), spent)]
+    let unconfirmed = OutputRow {
+        height: None,
+        ..output_row(1, 50_000)
+    };
+    let spending = OutputRow {
+        coinbase: true,
+        spent: Some(Spend {
+            txid: txid(2),
+            height: None,
+        }),
+        ..output_row(2, 1)
+    };
+    let spent = OutputRow {
+        spent: Some(Spend {
+            txid: txid(3),
+            height: Some(102),
+        }),
+        ..output_row(1, 2)
+    };
+    vec![
+        (outpoint(1, 0), unconfirmed),
+        (outpoint(1, 256), spending),
+        (outpoint(2, 1), spent),
+    ]
 }
 
 fn block_row() -> BlockRow {
-    BlockRow { hash: block_id(101).hash, time: 1_231_006_505, touched: vec![txid(1), txid(2)], found: vec![outpoint(3, 7)] }
+    BlockRow {
+        hash: block_id(101).hash,
+        time: 1_231_006_505,
+        touched: vec![txid(1), txid(2)],
+        found: vec![outpoint(3, 7)],
+    }
 }
 
 fn events() -> Vec<Event> {
     let (spk, script) = (ScriptBuf::from_bytes(vec![0, 20, 1]), script(1));
     let transaction = |n, status, block_time, received, sent| {
         let first_seen = 1_700_000_000_003;
-        TxSummary { txid: txid(n), received, sent, status, block_time, first_seen, replaceable: block_time.is_some() }
+        TxSummary {
+            txid: txid(n),
+            received,
+            sent,
+            status,
+            block_time,
+            first_seen,
+            replaceable: block_time.is_some(),
+        }
     };
     let mined = transaction(2, confirmed(), Some(1_231_006_505), 7_000, 1);
     let transactions = vec![mined.clone(), transaction(1, Status::Mempool, None, 0, 2)];
     let hash = block_id(101).hash;
-    let causes = [Cause::Transaction(txid(2)), Cause::Block(hash), Cause::Reorg(hash), Cause::Removed(txid(2)), Cause::Baseline(hash)];
-    let phases = [Phase::Mempool, Phase::Confirmed, Phase::Replaced, Phase::Conflicted, Phase::Evicted];
-    let (old, new) = (Balance { confirmed: -5, unconfirmed: 6 }, Balance { confirmed: 7, unconfirmed: -8 });
-    let mut kinds = vec![EventKind::NewTransactions { spk: spk.clone(), script, transactions }];
-    kinds.extend(causes.map(|cause| EventKind::BalanceChange { spk: spk.clone(), script, old, new, cause }));
+    let causes = [
+        Cause::Transaction(txid(2)),
+        Cause::Block(hash),
+        Cause::Reorg(hash),
+        Cause::Removed(txid(2)),
+        Cause::Baseline(hash),
+    ];
+    let phases = [
+        Phase::Mempool,
+        Phase::Confirmed,
+        Phase::Replaced,
+        Phase::Conflicted,
+        Phase::Evicted,
+    ];
+    let (old, new) = (
+        Balance {
+            confirmed: -5,
+            unconfirmed: 6,
+        },
+        Balance {
+            confirmed: 7,
+            unconfirmed: -8,
+        },
+    );
+    let mut kinds = vec![EventKind::NewTransactions {
+        spk: spk.clone(),
+        script,
+        transactions,
+    }];
+    kinds.extend(causes.map(|cause| EventKind::BalanceChange {
+        spk: spk.clone(),
+        script,
+        old,
+        new,
+        cause,
+    }));
     kinds.extend(phases.map(|previous| EventKind::TransactionUpdate {
         spk: spk.clone(),
         script,
@@ -261,9 +396,24 @@ fn events() -> Vec<Event> {
         transaction: mined.clone(),
         confirmations: 6,
     }));
-    kinds.push(EventKind::Block { block: block_id(101), time: 1_231_006_505, transactions: 3 });
-    kinds.push(EventKind::Reorg { old_tip: block_id(101), fork_point: block_id(99), depth: 2 });
-    let mut events: Vec<_> = kinds.into_iter().map(|kind| Event { time: 101_000, tip: Some(block_id(101)), kind }).collect();
+    kinds.push(EventKind::Block {
+        block: block_id(101),
+        time: 1_231_006_505,
+        transactions: 3,
+    });
+    kinds.push(EventKind::Reorg {
+        old_tip: block_id(101),
+        fork_point: block_id(99),
+        depth: 2,
+    });
+    let mut events: Vec<_> = kinds
+        .into_iter()
+        .map(|kind| Event {
+            time: 101_000,
+            tip: Some(block_id(101)),
+            kind,
+        })
+        .collect();
     events[11].tip = None;
     events
 }
@@ -290,29 +440,107 @@ fn scan_row() -> ScanRow {
 fn more() -> Transition {
     let mut scanned = watch_row(3);
     scanned.coverage.scans = 2;
-    let complete = ScanRow { state: ScanState::Complete, to: Some(9), horizon: Some(8), next: 10, scripts: 1, ..scan_row() };
-    let cancelled = ScanRow { state: ScanState::Cancelled, next: 7, scripts: 1, found: 0, ..scan_row() };
-    let scans = [(ScanId(1), complete), (ScanId(2), cancelled), (scan_id(), scan_row())];
-    let mut set: Vec<_> = scans.into_iter().map(|(scan, row)| Change::Scan { scan, old: None, new: Some(row) }).collect();
-    set.push(Change::ScanScripts { scan: scan_id(), old: None, new: Some(vec![script(1), script(2)]) });
-    set.push(Change::Watch { script: script(3), old: None, new: Some(scanned) });
+    let complete = ScanRow {
+        state: ScanState::Complete,
+        to: Some(9),
+        horizon: Some(8),
+        next: 10,
+        scripts: 1,
+        ..scan_row()
+    };
+    let cancelled = ScanRow {
+        state: ScanState::Cancelled,
+        next: 7,
+        scripts: 1,
+        found: 0,
+        ..scan_row()
+    };
+    let scans = [
+        (ScanId(1), complete),
+        (ScanId(2), cancelled),
+        (scan_id(), scan_row()),
+    ];
+    let mut set: Vec<_> = scans
+        .into_iter()
+        .map(|(scan, row)| Change::Scan {
+            scan,
+            old: None,
+            new: Some(row),
+        })
+        .collect();
+    set.push(Change::ScanScripts {
+        scan: scan_id(),
+        old: None,
+        new: Some(vec![script(1), script(2)]),
+    });
+    set.push(Change::Watch {
+        script: script(3),
+        old: None,
+        new: Some(scanned),
+    });
     let (spk, script) = (ScriptBuf::from_bytes(vec![0, 20, 1]), script(1));
-    let complete = EventKind::ScanComplete { spk: spk.clone(), script, scan: scan_id(), from: 7, to: 101, transactions: 9 };
+    let complete = EventKind::ScanComplete {
+        spk: spk.clone(),
+        script,
+        scan: scan_id(),
+        from: 7,
+        to: 101,
+        transactions: 9,
+    };
     let kinds = [complete, EventKind::Unwatched { spk, script }];
-    let events = kinds.map(|kind| Event { time: 101_000, tip: Some(block_id(101)), kind }).to_vec();
-    Transition { events, ..changes(set) }
+    let events = kinds
+        .map(|kind| Event {
+            time: 101_000,
+            tip: Some(block_id(101)),
+            kind,
+        })
+        .to_vec();
+    Transition {
+        events,
+        ..changes(set)
+    }
 }
 
 fn everything() -> Transition {
     let mut set = vec![
-        Change::Watch { script: script(1), old: None, new: Some(watch_row(1)) },
-        Change::Watch { script: script(2), old: None, new: Some(pending_watch()) },
-        Change::Block { height: 101, old: None, new: Some(block_row()) },
-        Change::Tip { old: None, new: Some(block_id(101)) },
+        Change::Watch {
+            script: script(1),
+            old: None,
+            new: Some(watch_row(1)),
+        },
+        Change::Watch {
+            script: script(2),
+            old: None,
+            new: Some(pending_watch()),
+        },
+        Change::Block {
+            height: 101,
+            old: None,
+            new: Some(block_row()),
+        },
+        Change::Tip {
+            old: None,
+            new: Some(block_id(101)),
+        },
     ];
-    set.extend(tx_rows().into_iter().map(|(n, row)| Change::Tx { txid: txid(n), old: None, new: Some(row) }));
-    set.extend(output_rows().into_iter().map(|(outpoint, row)| Change::Output { outpoint, old: None, new: Some(row) }));
-    Transition { events: events(), ..changes(set) }
+    set.extend(tx_rows().into_iter().map(|(n, row)| Change::Tx {
+        txid: txid(n),
+        old: None,
+        new: Some(row),
+    }));
+    set.extend(
+        output_rows()
+            .into_iter()
+            .map(|(outpoint, row)| Change::Output {
+                outpoint,
+                old: None,
+                new: Some(row),
+            }),
+    );
+    Transition {
+        events: events(),
+        ..changes(set)
+    }
 }
 
 #[test]
@@ -323,13 +551,25 @@ fn what_is_written_has_the_bytes_of_the_schema() {
     writer.commit(&[everything(), more()], false).unwrap();
     let mut expected = entries(VECTORS);
     expected.extend(entries(SECOND));
-    expected.insert(meta("log_id"), [&[1, 16], reader.log_id().as_bytes()].concat());
+    expected.insert(
+        meta("log_id"),
+        [&[1, 16], reader.log_id().as_bytes()].concat(),
+    );
     expected.insert(meta("format"), bytes("01 02000000"));
-    expected.insert(meta("counts"), bytes("01 0300000000000000 0100000000000000 0500000000000000"));
+    expected.insert(
+        meta("counts"),
+        bytes("01 0300000000000000 0100000000000000 0500000000000000"),
+    );
     expected.insert(meta("next_seq"), bytes("01 1000000000000000"));
     let found = dump(folder.path());
     for (entry, value) in &expected {
-        assert_eq!(found.get(entry).map(|bytes| hex(bytes)), Some(hex(value)), "{} {}", entry.0, hex(&entry.1));
+        assert_eq!(
+            found.get(entry).map(|bytes| hex(bytes)),
+            Some(hex(value)),
+            "{} {}",
+            entry.0,
+            hex(&entry.1)
+        );
     }
     assert_eq!(found.len(), expected.len(), "entries that no vector names");
 }
@@ -339,8 +579,10 @@ fn hex(bytes: &[u8]) -> String {
 }
 
 /// The families of format 1; `default` comes with the database.
-const FIRST_FAMILIES: [&str; 12] =
-    ["meta", "blocks", "watches", "outputs", "unspent", "txs", "history", "mempool", "since", "pending", "events", "cursors"];
+const FIRST_FAMILIES: [&str; 12] = [
+    "meta", "blocks", "watches", "outputs", "unspent", "txs", "history", "mempool", "since",
+    "pending", "events", "cursors",
+];
 
 /// A folder as the first release left it.
 fn first_format() -> TempDir {
@@ -350,7 +592,8 @@ fn first_format() -> TempDir {
             raw.create_cf(family, &rocksdb::Options::default()).unwrap();
         }
         for ((family, key), value) in entries(VECTORS) {
-            raw.put_cf(raw.cf_handle(&family).unwrap(), key, value).unwrap();
+            raw.put_cf(raw.cf_handle(&family).unwrap(), key, value)
+                .unwrap();
         }
     });
     folder
@@ -360,28 +603,77 @@ fn first_format() -> TempDir {
 fn stores_of_the_first_release_are_read() {
     let folder = first_format();
     let (writer, reader) = open(folder.path());
-    assert_eq!((reader.log_id(), reader.monitoring().unwrap(), reader.first_seq().unwrap()), ("0123456789abcdef", Some(true), 1));
+    assert_eq!(
+        (
+            reader.log_id(),
+            reader.monitoring().unwrap(),
+            reader.first_seq().unwrap()
+        ),
+        ("0123456789abcdef", Some(true), 1)
+    );
     let snapshot = reader.snapshot();
-    assert_eq!((snapshot.tip().unwrap(), snapshot.head().unwrap(), writer.head()), (Some(block_id(101)), 13, 13));
-    assert_eq!(snapshot.counts().unwrap(), Counts { addresses: 2, utxos: 1, transactions: 5 });
-    assert_eq!(snapshot.watches(None, 9).unwrap(), [(script(1), watch_row(1)), (script(2), pending_watch())]);
-    assert_eq!(snapshot.pending_baselines().map(|row| row.unwrap()).collect::<Vec<_>>(), [(script(2), pending_watch())]);
+    assert_eq!(
+        (
+            snapshot.tip().unwrap(),
+            snapshot.head().unwrap(),
+            writer.head()
+        ),
+        (Some(block_id(101)), 13, 13)
+    );
+    assert_eq!(
+        snapshot.counts().unwrap(),
+        Counts {
+            addresses: 2,
+            utxos: 1,
+            transactions: 5
+        }
+    );
+    assert_eq!(
+        snapshot.watches(None, 9).unwrap(),
+        [(script(1), watch_row(1)), (script(2), pending_watch())]
+    );
+    assert_eq!(
+        snapshot
+            .pending_baselines()
+            .map(|row| row.unwrap())
+            .collect::<Vec<_>>(),
+        [(script(2), pending_watch())]
+    );
     assert_eq!(writer.watches_above(101).unwrap(), [script(2)]);
     assert_eq!(snapshot.block(101).unwrap(), Some(block_row()));
     let rows = tx_rows();
     for (n, row) in &rows {
         assert_eq!(snapshot.tx(&txid(*n)).unwrap().as_ref(), Some(row));
     }
-    let history: Vec<_> = rows.iter().take(4).map(|(n, row)| (txid(*n), row.clone())).collect();
-    assert_eq!(snapshot.history(&script(1), None, 9).unwrap().transactions, history);
+    let history: Vec<_> = rows
+        .iter()
+        .take(4)
+        .map(|(n, row)| (txid(*n), row.clone()))
+        .collect();
+    assert_eq!(
+        snapshot.history(&script(1), None, 9).unwrap().transactions,
+        history
+    );
     for (outpoint, row) in output_rows() {
         assert_eq!(writer.output(&outpoint).unwrap(), Some(row));
     }
-    assert_eq!(snapshot.utxos(&script(2), true).unwrap(), output_rows()[1..2]);
-    assert_eq!(reader.unconfirmed_txs().map(|row| row.unwrap()).collect::<Vec<_>>(), [(txid(1), rows[0].1.clone())]);
+    assert_eq!(
+        snapshot.utxos(&script(2), true).unwrap(),
+        output_rows()[1..2]
+    );
+    assert_eq!(
+        reader
+            .unconfirmed_txs()
+            .map(|row| row.unwrap())
+            .collect::<Vec<_>>(),
+        [(txid(1), rows[0].1.clone())]
+    );
     let numbered: Vec<_> = (1..).zip(events()).collect();
     assert_eq!(reader.read_events(0, 99).unwrap(), numbered);
-    assert_eq!((snapshot.open_scans().unwrap(), snapshot.scans(None).count()), (vec![], 0));
+    assert_eq!(
+        (snapshot.open_scans().unwrap(), snapshot.scans(None).count()),
+        (vec![], 0)
+    );
 }
 
 #[test]
@@ -391,35 +683,67 @@ fn a_store_of_the_first_format_is_brought_up_to_the_second_with_all_that_it_hold
     // What each start writes, besides the format: the boot and the mark ahead of the numbers.
     let mut expected = entries(VECTORS);
     expected.insert(meta("format"), bytes("01 02000000"));
-    expected.insert(meta("reserved"), dump(folder.path())[&meta("reserved")].clone());
+    expected.insert(
+        meta("reserved"),
+        dump(folder.path())[&meta("reserved")].clone(),
+    );
     assert_eq!(dump(folder.path()), expected);
 
     let (mut writer, reader) = open(folder.path());
     writer.commit(&[more()], true).unwrap();
     drop((writer, reader));
     let (writer, reader) = open(folder.path());
-    assert_eq!(reader.snapshot().scan(&scan_id()).unwrap(), Some(scan_row()));
-    assert_eq!(reader.read_events(0, 99).unwrap(), (1..).zip(events().into_iter().chain(more().events)).collect::<Vec<_>>());
+    assert_eq!(
+        reader.snapshot().scan(&scan_id()).unwrap(),
+        Some(scan_row())
+    );
+    assert_eq!(
+        reader.read_events(0, 99).unwrap(),
+        (1..)
+            .zip(events().into_iter().chain(more().events))
+            .collect::<Vec<_>>()
+    );
     drop((writer, reader));
     let found = dump(folder.path());
     for (entry, value) in entries(SECOND) {
-        assert_eq!(found.get(&entry).map(|bytes| hex(bytes)), Some(hex(&value)), "{} {}", entry.0, hex(&entry.1));
+        assert_eq!(
+            found.get(&entry).map(|bytes| hex(bytes)),
+            Some(hex(&value)),
+            "{} {}",
+            entry.0,
+            hex(&entry.1)
+        );
     }
 }
 
 #[test]
 fn a_process_that_died_while_it_brought_a_store_up_to_the_second_format_is_gone_on_with() {
     let folder = first_format();
-    tamper(folder.path(), |raw| raw.create_cf("scans", &rocksdb::Options::default()).unwrap());
+    tamper(folder.path(), |raw| {
+        raw.create_cf("scans", &rocksdb::Options::default())
+            .unwrap()
+    });
     let (mut writer, reader) = open(folder.path());
     writer.commit(&[more()], true).unwrap();
-    assert_eq!((reader.snapshot().open_scans().unwrap(), reader.snapshot().counts().unwrap().addresses), (vec![scan_id()], 3));
+    assert_eq!(
+        (
+            reader.snapshot().open_scans().unwrap(),
+            reader.snapshot().counts().unwrap().addresses
+        ),
+        (vec![scan_id()], 3)
+    );
 }
 
 #[test]
 fn a_first_format_with_a_family_of_somebody_is_damage_not_another_format() {
     let folder = first_format();
-    tamper(folder.path(), |raw| raw.create_cf("parcels", &rocksdb::Options::default()).unwrap());
-    let told = open_at_boot(folder.path(), Some(super::chain()), 0, super::BOOT).err().expect("it is refused").to_string();
+    tamper(folder.path(), |raw| {
+        raw.create_cf("parcels", &rocksdb::Options::default())
+            .unwrap()
+    });
+    let told = open_at_boot(folder.path(), Some(super::chain()), 0, super::BOOT)
+        .err()
+        .expect("it is refused")
+        .to_string();
     assert!(told.contains("parcels"), "{told}");
 }

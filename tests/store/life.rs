@@ -17,7 +17,8 @@ use proptest::prelude::*;
 use satwatch::indexer;
 use satwatch::store::{Reader, Writer};
 use satwatch::tracker::{
-    Ask, Event, EventKind, Input, MemoryView, Overlay, Phase, ScanEnd, ScanId, ScriptHash, Seen, Status, Tracker, Transition, View,
+    Ask, Event, EventKind, Input, MemoryView, Overlay, Phase, ScanEnd, ScanId, ScriptHash, Seen,
+    Status, Tracker, Transition, View,
 };
 use tempfile::{TempDir, tempdir};
 
@@ -88,10 +89,15 @@ impl Life {
             scanned: HashSet::new(),
         };
         let genesis = &node.chain[0];
-        let start = Input::Start { first_height: 0, blocks: vec![(genesis.block_hash(), genesis.header.time)], now: 0 };
+        let start = Input::Start {
+            first_height: 0,
+            blocks: vec![(genesis.block_hash(), genesis.header.time)],
+            now: 0,
+        };
         life.tell(node, vec![start]).expect("it cannot die yet");
         for number in [1, 2, 3] {
-            life.tell(node, vec![watch(number, 0)]).expect("it cannot die yet");
+            life.tell(node, vec![watch(number, 0)])
+                .expect("it cannot die yet");
         }
         (life.death, life.commits) = (death, 0);
         life.is_on_the_disk();
@@ -102,15 +108,35 @@ impl Life {
     fn hear(&mut self, node: &mut Node, op: &Op, now: u64) {
         let mut news = node.happen(op, now);
         if let Op::Cancel { scan } = op {
-            let open: Vec<ScanId> = self.rows.scan_scripts.keys().copied().collect::<BTreeSet<_>>().into_iter().collect();
+            let open: Vec<ScanId> = self
+                .rows
+                .scan_scripts
+                .keys()
+                .copied()
+                .collect::<BTreeSet<_>>()
+                .into_iter()
+                .collect();
             let scan = open.get(usize::from(*scan) % open.len().max(1)).copied();
-            news.extend(scan.map(|scan| Input::CloseScan { scan, end: ScanEnd::Cancelled, now }));
+            news.extend(scan.map(|scan| Input::CloseScan {
+                scan,
+                end: ScanEnd::Cancelled,
+                now,
+            }));
         }
-        let mut alive = self.tell(node, news).and_then(|()| self.find_pasts(node)).and_then(|()| self.scan(node)).is_ok();
-        if self.death == Some(Death::Between) && self.deaths.contains(&u32::try_from(now / 1000).unwrap()) {
+        let mut alive = self
+            .tell(node, news)
+            .and_then(|()| self.find_pasts(node))
+            .and_then(|()| self.scan(node))
+            .is_ok();
+        if self.death == Some(Death::Between)
+            && self.deaths.contains(&u32::try_from(now / 1000).unwrap())
+        {
             let (rows, log) = (self.rows.clone(), self.log.clone());
             self.resume(node, now).expect("it dies in between only");
-            assert!(self.rows == rows && self.log == log, "a start without news changes nothing and tells nothing");
+            assert!(
+                self.rows == rows && self.log == log,
+                "a start without news changes nothing and tells nothing"
+            );
         }
         while !alive {
             alive = self.resume(node, now).is_ok();
@@ -119,7 +145,13 @@ impl Life {
 
     /// Each open scan goes on a little.
     fn scan(&mut self, node: &Node) -> Result<(), Died> {
-        for scan in self.rows.scan_scripts.keys().copied().collect::<BTreeSet<_>>() {
+        for scan in self
+            .rows
+            .scan_scripts
+            .keys()
+            .copied()
+            .collect::<BTreeSet<_>>()
+        {
             if let Some(input) = next_of_scan(node, &self.rows, scan) {
                 self.tell(node, vec![input])?;
             }
@@ -153,7 +185,8 @@ impl Life {
 
     /// What the indexer does with the inputs that wait.
     fn commit(&mut self, inputs: &[Input]) -> Result<Vec<Ask>, Died> {
-        let dies = self.deaths.contains(&self.commits) && matches!(self.death, Some(Death::Within | Death::Power));
+        let dies = self.deaths.contains(&self.commits)
+            && matches!(self.death, Some(Death::Within | Death::Power));
         self.commits += 1;
         let (writer, _) = self.store.as_mut().expect("it is alive");
         let mut overlay = Overlay::new(&*writer);
@@ -162,12 +195,19 @@ impl Life {
         for input in inputs {
             sync |= !matches!(
                 input,
-                Input::TxSeen { .. } | Input::TxGone { .. } | Input::Settle { .. } | Input::Snapshot { .. } | Input::Past { .. }
+                Input::TxSeen { .. }
+                    | Input::TxGone { .. }
+                    | Input::Settle { .. }
+                    | Input::Snapshot { .. }
+                    | Input::Past { .. }
             );
             if let Input::OpenScan { scripts, .. } = input {
                 self.scanned.extend(scripts);
             }
-            let transition = self.tracker.apply(&overlay, input.clone()).expect("the input is legal");
+            let transition = self
+                .tracker
+                .apply(&overlay, input.clone())
+                .expect("the input is legal");
             overlay.add(&transition.changes);
             transitions.push(transition);
         }
@@ -196,8 +236,14 @@ impl Life {
     /// All that was written so far survives a power loss.
     fn is_on_the_disk(&mut self) {
         if self.death == Some(Death::Power) {
-            let bytes = fs::metadata(newest_write_ahead_log(self.folder.path())).unwrap().len();
-            self.synced = Some(Synced { bytes, rows: self.rows.clone(), events: self.log.len() });
+            let bytes = fs::metadata(newest_write_ahead_log(self.folder.path()))
+                .unwrap()
+                .len();
+            self.synced = Some(Synced {
+                bytes,
+                rows: self.rows.clone(),
+                events: self.log.len(),
+            });
         }
     }
 
@@ -207,7 +253,10 @@ impl Life {
             self.boots += 1;
             self.rows = synced.rows;
             self.log.truncate(synced.events);
-            let log = File::options().write(true).open(newest_write_ahead_log(self.folder.path())).unwrap();
+            let log = File::options()
+                .write(true)
+                .open(newest_write_ahead_log(self.folder.path()))
+                .unwrap();
             log.set_len(synced.bytes).unwrap();
         }
     }
@@ -217,7 +266,12 @@ impl Life {
         self.store = None;
         self.check_files();
         let (writer, reader) = open_at(self.folder.path(), &format!("boot-{}", self.boots));
-        assert!(writer.head() >= self.told, "numbers are not given twice: {} after {}", writer.head(), self.told);
+        assert!(
+            writer.head() >= self.told,
+            "numbers are not given twice: {} after {}",
+            writer.head(),
+            self.told
+        );
         if self.death != Some(Death::Power) {
             assert_eq!(writer.head(), self.told, "and none is left out");
         }
@@ -234,10 +288,24 @@ impl Life {
             self.tell(node, vec![Input::Disconnect { to: fork, now }])?;
         }
         for height in fork.height + 1..node.chain.len() as u32 {
-            self.tell(node, vec![Input::Connect { block: node.chain[height as usize].clone(), height, now }])?;
+            self.tell(
+                node,
+                vec![Input::Connect {
+                    block: node.chain[height as usize].clone(),
+                    height,
+                    now,
+                }],
+            )?;
         }
         let txids = node.mempool.iter().map(Transaction::compute_txid).collect();
-        self.tell(node, vec![Input::Snapshot { tip: node.tip().hash, txids, now }])?;
+        self.tell(
+            node,
+            vec![Input::Snapshot {
+                tip: node.tip().hash,
+                txids,
+                now,
+            }],
+        )?;
         self.tell(node, vec![Input::Settle { now }])?;
         self.find_pasts(node)
     }
@@ -269,7 +337,10 @@ impl Life {
         }
         for (scan, row) in &self.rows.scans {
             assert_eq!(snapshot.scan(scan).unwrap().as_ref(), Some(row));
-            assert_eq!(snapshot.scan_scripts(scan).unwrap().as_ref(), self.rows.scan_scripts.get(scan));
+            assert_eq!(
+                snapshot.scan_scripts(scan).unwrap().as_ref(),
+                self.rows.scan_scripts.get(scan)
+            );
         }
         assert_eq!(snapshot.scans(None).count(), self.rows.scans.len());
         assert_eq!(reader.read_events(0, usize::MAX).unwrap(), self.log);
@@ -278,31 +349,79 @@ impl Life {
     /// No row is left over. Looked at in the files of a dead process: a living one tidies them up meanwhile.
     fn check_files(&self) {
         let mut entries: BTreeMap<String, usize> = BTreeMap::new();
-        dump(self.folder.path()).into_keys().for_each(|(family, _)| *entries.entry(family).or_default() += 1);
+        dump(self.folder.path())
+            .into_keys()
+            .for_each(|(family, _)| *entries.entry(family).or_default() += 1);
         let count = |family: &str| entries.get(family).copied().unwrap_or(0);
-        let stored = ["watches", "outputs", "txs", "blocks", "scans", "scan_scripts"].map(count);
-        let MemoryView { watches, outputs, txs, blocks, scans, scan_scripts, .. } = &self.rows;
-        assert_eq!(stored, [watches.len(), outputs.len(), txs.len(), blocks.len(), scans.len(), scan_scripts.len()]);
+        let stored = [
+            "watches",
+            "outputs",
+            "txs",
+            "blocks",
+            "scans",
+            "scan_scripts",
+        ]
+        .map(count);
+        let MemoryView {
+            watches,
+            outputs,
+            txs,
+            blocks,
+            scans,
+            scan_scripts,
+            ..
+        } = &self.rows;
+        assert_eq!(
+            stored,
+            [
+                watches.len(),
+                outputs.len(),
+                txs.len(),
+                blocks.len(),
+                scans.len(),
+                scan_scripts.len()
+            ]
+        );
     }
 
     /// Rows and events say what the node says.
     fn check_truth(&self, node: &Node) {
         assert_eq!(self.rows.tip, Some(node.tip()));
         for (script, row) in &self.rows.watches {
-            assert_eq!((row.balance, row.coverage.pending, row.coverage.scans), (node.true_balance(script), false, 0), "{script:?}");
+            assert_eq!(
+                (row.balance, row.coverage.pending, row.coverage.scans),
+                (node.true_balance(script), false, 0),
+                "{script:?}"
+            );
             let history = node.true_history(script);
-            for (height, txid, received, sent) in history.iter().filter(|(height, ..)| *height >= row.coverage.from_height) {
-                let row = self.rows.txs.get(txid).unwrap_or_else(|| panic!("{txid} at {height} is missing for {script:?}"));
-                let touch = row.touches.iter().find(|touch| touch.script == *script).map(|touch| (touch.received, touch.sent));
+            for (height, txid, received, sent) in history
+                .iter()
+                .filter(|(height, ..)| *height >= row.coverage.from_height)
+            {
+                let row = self
+                    .rows
+                    .txs
+                    .get(txid)
+                    .unwrap_or_else(|| panic!("{txid} at {height} is missing for {script:?}"));
+                let touch = row
+                    .touches
+                    .iter()
+                    .find(|touch| touch.script == *script)
+                    .map(|touch| (touch.received, touch.sent));
                 assert_eq!(touch, Some((*received, *sent)), "{txid} at {height}");
             }
         }
         for (txid, row) in &self.rows.txs {
-            let height = node.chain.iter().position(|block| block.txdata.iter().any(|tx| tx.compute_txid() == *txid));
+            let height = node
+                .chain
+                .iter()
+                .position(|block| block.txdata.iter().any(|tx| tx.compute_txid() == *txid));
             let unconfirmed = node.mempool.iter().any(|tx| tx.compute_txid() == *txid);
             match row.status {
                 Status::Confirmed { block, .. } => assert_eq!(height, Some(block.height as usize)),
-                Status::Mempool => assert!(unconfirmed && height.is_none(), "{txid} is unconfirmed"),
+                Status::Mempool => {
+                    assert!(unconfirmed && height.is_none(), "{txid} is unconfirmed")
+                }
                 _ => assert!(!unconfirmed && height.is_none(), "{txid} is gone"),
             }
         }
@@ -317,31 +436,66 @@ impl Life {
             assert!(*number > last, "numbers rise");
             last = *number;
             match &event.kind {
-                EventKind::BalanceChange { script, old, new, .. } => {
-                    assert_eq!(old.total(), balances.insert(*script, new.total()).unwrap_or(0), "a change starts where the last one ended");
+                EventKind::BalanceChange {
+                    script, old, new, ..
+                } => {
+                    assert_eq!(
+                        old.total(),
+                        balances.insert(*script, new.total()).unwrap_or(0),
+                        "a change starts where the last one ended"
+                    );
                 }
-                EventKind::NewTransactions { script, transactions, .. } => {
+                EventKind::NewTransactions {
+                    script,
+                    transactions,
+                    ..
+                } => {
                     for new in transactions {
-                        assert_eq!(phases.insert((*script, new.txid), new.status.phase()), None, "announced once");
+                        assert_eq!(
+                            phases.insert((*script, new.txid), new.status.phase()),
+                            None,
+                            "announced once"
+                        );
                     }
                 }
-                EventKind::TransactionUpdate { script, previous, transaction, .. } => {
-                    let before = phases.insert((*script, transaction.txid), transaction.status.phase());
-                    let from_history = before.is_none() && *previous == Phase::Confirmed && self.scanned.contains(script);
-                    assert!(before == Some(*previous) || from_history, "an update starts where the last one ended");
+                EventKind::TransactionUpdate {
+                    script,
+                    previous,
+                    transaction,
+                    ..
+                } => {
+                    let before =
+                        phases.insert((*script, transaction.txid), transaction.status.phase());
+                    let from_history = before.is_none()
+                        && *previous == Phase::Confirmed
+                        && self.scanned.contains(script);
+                    assert!(
+                        before == Some(*previous) || from_history,
+                        "an update starts where the last one ended"
+                    );
                 }
                 EventKind::Unwatched { script, .. } => {
                     balances.remove(script);
                     phases.retain(|(of, _), _| of != script);
                 }
-                EventKind::Block { .. } | EventKind::Reorg { .. } | EventKind::ScanComplete { .. } => {}
+                EventKind::Block { .. }
+                | EventKind::Reorg { .. }
+                | EventKind::ScanComplete { .. } => {}
             }
         }
         for (script, row) in &self.rows.watches {
-            assert_eq!(balances.get(script).copied().unwrap_or(0), row.balance.total(), "the last balance told is the balance");
+            assert_eq!(
+                balances.get(script).copied().unwrap_or(0),
+                row.balance.total(),
+                "the last balance told is the balance"
+            );
         }
         for ((_, txid), phase) in phases {
-            assert_eq!(self.rows.txs[&txid].status.phase(), phase, "the last phase told is the phase");
+            assert_eq!(
+                self.rows.txs[&txid].status.phase(),
+                phase,
+                "the last phase told is the phase"
+            );
         }
     }
 
@@ -350,7 +504,9 @@ impl Life {
         self.store = None;
         self.check_files();
         let mut entries = dump(self.folder.path());
-        entries.retain(|(family, key), _| family != "meta" || matches!(&key[..], b"tip" | b"next_seq" | b"first_seq" | b"counts"));
+        entries.retain(|(family, key), _| {
+            family != "meta" || matches!(&key[..], b"tip" | b"next_seq" | b"first_seq" | b"counts")
+        });
         entries
     }
 }
@@ -359,17 +515,45 @@ impl Life {
 fn answer(node: &Node, rows: &MemoryView, ask: Ask) -> Vec<Input> {
     let now = node.now;
     match ask {
-        Ask::Check(tx) => node.mempool.contains(&tx).then_some(Input::TxSeen { tx, seen: Seen::Accepted, now }).into_iter().collect(),
+        Ask::Check(tx) => node
+            .mempool
+            .contains(&tx)
+            .then_some(Input::TxSeen {
+                tx,
+                seen: Seen::Accepted,
+                now,
+            })
+            .into_iter()
+            .collect(),
         Ask::Fetch(txids) => {
-            let wanted = node.mempool.iter().filter(|tx| txids.contains(&tx.compute_txid()));
-            wanted.map(|tx| Input::TxSeen { tx: tx.clone(), seen: Seen::Fetched, now }).collect()
+            let wanted = node
+                .mempool
+                .iter()
+                .filter(|tx| txids.contains(&tx.compute_txid()));
+            wanted
+                .map(|tx| Input::TxSeen {
+                    tx: tx.clone(),
+                    seen: Seen::Fetched,
+                    now,
+                })
+                .collect()
         }
         // A scan speaks for the node's tip; while ours is another, it is asked for later.
         Ask::Baseline if rows.tip != Some(node.tip()) => Vec::new(),
         Ask::Baseline => {
-            let scripts: Vec<ScriptHash> = rows.watches.iter().filter(|(_, row)| row.coverage.pending).map(|(script, _)| *script).collect();
+            let scripts: Vec<ScriptHash> = rows
+                .watches
+                .iter()
+                .filter(|(_, row)| row.coverage.pending)
+                .map(|(script, _)| *script)
+                .collect();
             let outputs = node.found(&scripts);
-            vec![Input::Baseline { block: node.tip(), scripts, outputs, now }]
+            vec![Input::Baseline {
+                block: node.tip(),
+                scripts,
+                outputs,
+                now,
+            }]
         }
         Ask::Scans => Vec::new(),
     }
@@ -380,20 +564,39 @@ fn next_of_scan(node: &Node, rows: &MemoryView, scan: ScanId) -> Option<Input> {
     /// Blocks of one step.
     const STRIDE: u32 = 3;
     let (row, scripts, now) = (&rows.scans[&scan], &rows.scan_scripts[&scan], node.now);
-    let coverages: Vec<_> = scripts.iter().filter_map(|script| rows.watches.get(script)).map(|watch| &watch.coverage).collect();
+    let coverages: Vec<_> = scripts
+        .iter()
+        .filter_map(|script| rows.watches.get(script))
+        .map(|watch| &watch.coverage)
+        .collect();
     if rows.tip != Some(node.tip()) || coverages.iter().any(|coverage| coverage.pending) {
         return None;
     }
-    let covered = coverages.iter().map(|coverage| coverage.from_height).max().unwrap_or(0);
+    let covered = coverages
+        .iter()
+        .map(|coverage| coverage.from_height)
+        .max()
+        .unwrap_or(0);
     let end = row.to.map_or(covered, |to| to + 1);
     if row.next >= end {
         let upto = node.id(row.next.saturating_sub(1) as usize);
-        return Some(Input::CloseScan { scan, end: ScanEnd::Complete(upto), now });
+        return Some(Input::CloseScan {
+            scan,
+            end: ScanEnd::Complete(upto),
+            now,
+        });
     }
     let last = end.min(row.next + STRIDE) - 1;
     let blocks = node.past(scripts, row.first(), row.next..=last);
     let scope = Arc::new(scripts.iter().copied().collect::<HashSet<_>>());
-    Some(Input::Past { scans: vec![scan], scripts: vec![scope], first: row.next, blocks, upto: node.id(last as usize), now })
+    Some(Input::Past {
+        scans: vec![scan],
+        scripts: vec![scope],
+        first: row.next,
+        blocks,
+        upto: node.id(last as usize),
+        now,
+    })
 }
 
 fn live(ops: &[Op], batch: usize, death: Option<Death>, deaths: &HashSet<u32>) -> (Life, Node) {

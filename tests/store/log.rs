@@ -9,8 +9,18 @@ use super::{block_event, events, numbers, open};
 fn numbers_start_at_one_and_rise_by_one_over_commits_and_restarts() {
     let folder = tempdir().unwrap();
     let (mut writer, reader) = open(folder.path());
-    assert_eq!((writer.head(), reader.snapshot().head().unwrap(), numbers(&reader, 0)), (0, 0, vec![]));
-    assert_eq!(writer.commit(&[events(1, 2), events(3, 1)], false).unwrap(), 3);
+    assert_eq!(
+        (
+            writer.head(),
+            reader.snapshot().head().unwrap(),
+            numbers(&reader, 0)
+        ),
+        (0, 0, vec![])
+    );
+    assert_eq!(
+        writer.commit(&[events(1, 2), events(3, 1)], false).unwrap(),
+        3
+    );
     assert_eq!(writer.commit(&[], false).unwrap(), 3);
     writer.close().unwrap();
     drop(reader);
@@ -35,7 +45,10 @@ fn pages_join_without_gap_or_overlap() {
     }
     assert_eq!(seen.len(), 600);
     for ((number, event), expected) in seen.into_iter().zip(1..) {
-        assert_eq!((number, event), (u64::from(expected), block_event(expected)));
+        assert_eq!(
+            (number, event),
+            (u64::from(expected), block_event(expected))
+        );
     }
 }
 
@@ -55,13 +68,21 @@ fn retention_takes_the_oldest_up_to_the_first_that_is_young_enough() {
     let folder = tempdir().unwrap();
     let (mut writer, reader) = open(folder.path());
     // Event n happened at second n, but the fifth at second 2: the clock was set back.
-    writer.commit(&[events(1, 4), events(2, 1), events(6, 1)], false).unwrap();
+    writer
+        .commit(&[events(1, 4), events(2, 1), events(6, 1)], false)
+        .unwrap();
     assert_eq!(reader.first_seq().unwrap(), 1);
     assert_eq!(writer.prune_events(1_000).unwrap(), 0);
     assert_eq!(writer.prune_events(3_000).unwrap(), 2);
-    assert_eq!((numbers(&reader, 0), reader.first_seq().unwrap()), (vec![3, 4, 5, 6], 3));
+    assert_eq!(
+        (numbers(&reader, 0), reader.first_seq().unwrap()),
+        (vec![3, 4, 5, 6], 3)
+    );
     assert_eq!(writer.prune_events(5_000).unwrap(), 3);
-    assert_eq!((numbers(&reader, 0), reader.first_seq().unwrap()), (vec![6], 6));
+    assert_eq!(
+        (numbers(&reader, 0), reader.first_seq().unwrap()),
+        (vec![6], 6)
+    );
 }
 
 #[test]
@@ -70,7 +91,14 @@ fn numbers_go_on_when_everything_was_pruned() {
     let (mut writer, reader) = open(folder.path());
     writer.commit(&[events(1, 3)], false).unwrap();
     assert_eq!(writer.prune_events(u64::MAX).unwrap(), 3);
-    assert_eq!((numbers(&reader, 0), reader.first_seq().unwrap(), writer.head()), (vec![], 4, 3));
+    assert_eq!(
+        (
+            numbers(&reader, 0),
+            reader.first_seq().unwrap(),
+            writer.head()
+        ),
+        (vec![], 4, 3)
+    );
     drop((writer, reader));
     let (mut writer, reader) = open(folder.path());
     assert_eq!(writer.commit(&[events(4, 1)], false).unwrap(), 4);

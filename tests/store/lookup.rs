@@ -4,10 +4,15 @@ use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use proptest::prelude::*;
 use satwatch::store::{Counts, HistoryCursor, Reader, Writer};
-use satwatch::tracker::{BlockRow, Change, ChangeSet, MemoryView, ScanId, ScanRow, ScanState, Spend, Status, Transition, View};
+use satwatch::tracker::{
+    BlockRow, Change, ChangeSet, MemoryView, ScanId, ScanRow, ScanState, Spend, Status, Transition,
+    View,
+};
 use tempfile::tempdir;
 
-use super::{block_id, changes, dump, events, open, outpoint, output_row, script, tx_row, txid, watch_row};
+use super::{
+    block_id, changes, dump, events, open, outpoint, output_row, script, tx_row, txid, watch_row,
+};
 
 /// A new state of one row of a small world; `None` deletes it.
 #[derive(Debug, Clone)]
@@ -29,14 +34,25 @@ fn step() -> impl Strategy<Value = Step> {
     let touched = proptest::sample::subsequence(vec![1_u8, 2, 3], 0..=3);
     let scripts = touched.clone();
     prop_oneof![
-        (1..4_u8, proptest::option::of((any::<bool>(), prop_oneof![Just(0), Just(100), Just(u32::MAX)])))
+        (
+            1..4_u8,
+            proptest::option::of((
+                any::<bool>(),
+                prop_oneof![Just(0), Just(100), Just(u32::MAX)]
+            ))
+        )
             .prop_map(|(n, pending)| Step::Watch(n, pending)),
-        (1..5_u8, proptest::option::of((1..4_u8, 0..3_u8))).prop_map(|(n, row)| Step::Output(n, row)),
-        (1..5_u8, proptest::option::of((0..5_u8, 0..4_u64, touched))).prop_map(|(n, row)| Step::Tx(n, row)),
-        (0..3_u32, proptest::option::of(any::<u8>())).prop_map(|(height, row)| Step::Block(height, row)),
+        (1..5_u8, proptest::option::of((1..4_u8, 0..3_u8)))
+            .prop_map(|(n, row)| Step::Output(n, row)),
+        (1..5_u8, proptest::option::of((0..5_u8, 0..4_u64, touched)))
+            .prop_map(|(n, row)| Step::Tx(n, row)),
+        (0..3_u32, proptest::option::of(any::<u8>()))
+            .prop_map(|(height, row)| Step::Block(height, row)),
         proptest::option::of(0..3_u32).prop_map(Step::Tip),
-        (0..4_u64, proptest::option::of(any::<u32>())).prop_map(|(scan, row)| Step::Scan(scan_number(scan), row)),
-        (0..4_u64, proptest::option::of(scripts)).prop_map(|(scan, scripts)| Step::ScanScripts(scan_number(scan), scripts)),
+        (0..4_u64, proptest::option::of(any::<u32>()))
+            .prop_map(|(scan, row)| Step::Scan(scan_number(scan), row)),
+        (0..4_u64, proptest::option::of(scripts))
+            .prop_map(|(scan, scripts)| Step::ScanScripts(scan_number(scan), scripts)),
     ]
 }
 
@@ -46,18 +62,34 @@ fn scan_number(n: u64) -> u64 {
 }
 
 fn scan_row(next: u32) -> ScanRow {
-    ScanRow { created: 5, updated: 6, state: ScanState::Open, from: 0, to: Some(next), horizon: None, next, scripts: 1, found: 2 }
+    ScanRow {
+        created: 5,
+        updated: 6,
+        state: ScanState::Open,
+        from: 0,
+        to: Some(next),
+        horizon: None,
+        next,
+        scripts: 1,
+        found: 2,
+    }
 }
 
 fn spend(kind: u8) -> Option<Spend> {
     let height = (kind == 2).then_some(9);
-    (kind > 0).then_some(Spend { txid: txid(kind), height })
+    (kind > 0).then_some(Spend {
+        txid: txid(kind),
+        height,
+    })
 }
 
 fn status(kind: u8) -> Status {
     match kind {
         0 => Status::Mempool,
-        1 => Status::Confirmed { block: block_id(4), position: 2 },
+        1 => Status::Confirmed {
+            block: block_id(4),
+            position: 2,
+        },
         2 => Status::Replaced { by: txid(9) },
         3 => Status::Conflicted { by: txid(9) },
         _ => Status::Evicted,
@@ -73,7 +105,11 @@ fn change(view: &MemoryView, step: &Step) -> Change {
                 row.coverage.pending = pending;
                 row
             });
-            Change::Watch { script: script(*n), old: view.watch(&script(*n)).unwrap(), new }
+            Change::Watch {
+                script: script(*n),
+                old: view.watch(&script(*n)).unwrap(),
+                new,
+            }
         }
         Step::Output(n, new) => {
             let new = new.map(|(script, kind)| {
@@ -81,21 +117,53 @@ fn change(view: &MemoryView, step: &Step) -> Change {
                 row.spent = spend(kind);
                 row
             });
-            Change::Output { outpoint: outpoint(*n, 3), old: view.output(&outpoint(*n, 3)).unwrap(), new }
+            Change::Output {
+                outpoint: outpoint(*n, 3),
+                old: view.output(&outpoint(*n, 3)).unwrap(),
+                new,
+            }
         }
         Step::Tx(n, new) => {
-            let new = new.as_ref().map(|(kind, order, scripts)| tx_row(*n, status(*kind), *order, scripts));
-            Change::Tx { txid: txid(*n), old: view.tx(&txid(*n)).unwrap(), new }
+            let new = new
+                .as_ref()
+                .map(|(kind, order, scripts)| tx_row(*n, status(*kind), *order, scripts));
+            Change::Tx {
+                txid: txid(*n),
+                old: view.tx(&txid(*n)).unwrap(),
+                new,
+            }
         }
         Step::Block(height, new) => {
-            let row = |n| BlockRow { hash: block_id(*height).hash, time: 5, touched: vec![txid(n)], found: vec![outpoint(n, 0)] };
-            Change::Block { height: *height, old: view.block(*height).unwrap(), new: new.map(row) }
+            let row = |n| BlockRow {
+                hash: block_id(*height).hash,
+                time: 5,
+                touched: vec![txid(n)],
+                found: vec![outpoint(n, 0)],
+            };
+            Change::Block {
+                height: *height,
+                old: view.block(*height).unwrap(),
+                new: new.map(row),
+            }
         }
-        Step::Tip(new) => Change::Tip { old: view.tip().unwrap(), new: new.map(block_id) },
-        Step::Scan(scan, new) => Change::Scan { scan: ScanId(*scan), old: view.scan(&ScanId(*scan)).unwrap(), new: new.map(scan_row) },
+        Step::Tip(new) => Change::Tip {
+            old: view.tip().unwrap(),
+            new: new.map(block_id),
+        },
+        Step::Scan(scan, new) => Change::Scan {
+            scan: ScanId(*scan),
+            old: view.scan(&ScanId(*scan)).unwrap(),
+            new: new.map(scan_row),
+        },
         Step::ScanScripts(scan, new) => {
-            let new = new.as_ref().map(|scripts| scripts.iter().map(|n| script(*n)).collect());
-            Change::ScanScripts { scan: ScanId(*scan), old: view.scan_scripts(&ScanId(*scan)).unwrap(), new }
+            let new = new
+                .as_ref()
+                .map(|scripts| scripts.iter().map(|n| script(*n)).collect());
+            Change::ScanScripts {
+                scan: ScanId(*scan),
+                old: view.scan_scripts(&ScanId(*scan)).unwrap(),
+                new,
+            }
         }
     }
 }
@@ -127,53 +195,128 @@ type Entries = BTreeMap<(String, Vec<u8>), Vec<u8>>;
 /// The lookup rows that the schema asks for, built from the rows without looking at changes.
 fn expected_lookups(view: &MemoryView) -> Entries {
     let mut entries = Entries::new();
-    let mut add = |family: &str, key: Vec<u8>| drop(entries.insert((family.to_owned(), key), Vec::new()));
+    let mut add =
+        |family: &str, key: Vec<u8>| drop(entries.insert((family.to_owned(), key), Vec::new()));
     for (script, _) in view.watches.iter().filter(|(_, row)| row.coverage.pending) {
         add("pending", script.0.to_vec());
     }
     for (script, row) in &view.watches {
-        add("since", [&row.coverage.from_height.to_be_bytes()[..], &script.0].concat());
+        add(
+            "since",
+            [&row.coverage.from_height.to_be_bytes()[..], &script.0].concat(),
+        );
     }
-    for (outpoint, row) in view.outputs.iter().filter(|(_, row)| row.spent.is_none_or(|spend| spend.height.is_none())) {
-        add("unspent", [&row.script.0[..], outpoint.txid.as_ref(), &outpoint.vout.to_be_bytes()].concat());
+    for (outpoint, row) in view
+        .outputs
+        .iter()
+        .filter(|(_, row)| row.spent.is_none_or(|spend| spend.height.is_none()))
+    {
+        add(
+            "unspent",
+            [
+                &row.script.0[..],
+                outpoint.txid.as_ref(),
+                &outpoint.vout.to_be_bytes(),
+            ]
+            .concat(),
+        );
     }
     for (txid, row) in &view.txs {
         if row.status == Status::Mempool {
             add("mempool", AsRef::<[u8]>::as_ref(txid).to_vec());
         }
         for touch in &row.touches {
-            add("history", [&touch.script.0[..], &(u64::MAX - row.order).to_be_bytes(), txid.as_ref()].concat());
+            add(
+                "history",
+                [
+                    &touch.script.0[..],
+                    &(u64::MAX - row.order).to_be_bytes(),
+                    txid.as_ref(),
+                ]
+                .concat(),
+            );
         }
     }
     entries
 }
 
-fn check_against_the_model(path: &std::path::Path, writer: &Writer, reader: &Reader, view: &MemoryView) {
+fn check_against_the_model(
+    path: &std::path::Path,
+    writer: &Writer,
+    reader: &Reader,
+    view: &MemoryView,
+) {
     let lookups: Entries = dump(path)
         .into_iter()
-        .filter(|((family, _), _)| ["pending", "since", "unspent", "mempool", "history"].contains(&family.as_str()))
+        .filter(|((family, _), _)| {
+            ["pending", "since", "unspent", "mempool", "history"].contains(&family.as_str())
+        })
         .collect();
     assert_eq!(lookups, expected_lookups(view));
-    let unspent = view.outputs.values().filter(|row| row.spent.is_none()).count() as u64;
-    let counts = Counts { addresses: view.watches.len() as u64, utxos: unspent, transactions: view.txs.len() as u64 };
+    let unspent = view
+        .outputs
+        .values()
+        .filter(|row| row.spent.is_none())
+        .count() as u64;
+    let counts = Counts {
+        addresses: view.watches.len() as u64,
+        utxos: unspent,
+        transactions: view.txs.len() as u64,
+    };
     let snapshot = reader.snapshot();
-    assert_eq!((snapshot.counts().unwrap(), snapshot.tip().unwrap(), writer.tip().unwrap()), (counts, view.tip, view.tip));
+    assert_eq!(
+        (
+            snapshot.counts().unwrap(),
+            snapshot.tip().unwrap(),
+            writer.tip().unwrap()
+        ),
+        (counts, view.tip, view.tip)
+    );
     for height in [0, 9, 99, 100, 101, u32::MAX - 1, u32::MAX] {
-        assert_eq!(sorted(writer.watches_above(height).unwrap()), sorted(view.watches_above(height).unwrap()), "above {height}");
+        assert_eq!(
+            sorted(writer.watches_above(height).unwrap()),
+            sorted(view.watches_above(height).unwrap()),
+            "above {height}"
+        );
     }
     check_scans(writer, reader, view);
     for n in 0..6 {
-        let of_script = (sorted(writer.unspent(&script(n)).unwrap()), sorted(writer.history(&script(n)).unwrap()));
-        assert_eq!(of_script, (sorted(view.unspent(&script(n)).unwrap()), sorted(view.history(&script(n)).unwrap())), "of script {n}");
+        let of_script = (
+            sorted(writer.unspent(&script(n)).unwrap()),
+            sorted(writer.history(&script(n)).unwrap()),
+        );
+        assert_eq!(
+            of_script,
+            (
+                sorted(view.unspent(&script(n)).unwrap()),
+                sorted(view.history(&script(n)).unwrap())
+            ),
+            "of script {n}"
+        );
         let (script, outpoint, txid) = (script(n), outpoint(n, 3), txid(n));
         assert_eq!(
-            (snapshot.watch(&script).unwrap(), writer.watch(&script).unwrap()),
+            (
+                snapshot.watch(&script).unwrap(),
+                writer.watch(&script).unwrap()
+            ),
             (view.watch(&script).unwrap(), view.watch(&script).unwrap())
         );
-        assert_eq!(writer.output(&outpoint).unwrap(), view.output(&outpoint).unwrap());
-        assert_eq!((snapshot.tx(&txid).unwrap(), writer.tx(&txid).unwrap()), (view.tx(&txid).unwrap(), view.tx(&txid).unwrap()));
+        assert_eq!(
+            writer.output(&outpoint).unwrap(),
+            view.output(&outpoint).unwrap()
+        );
+        assert_eq!(
+            (snapshot.tx(&txid).unwrap(), writer.tx(&txid).unwrap()),
+            (view.tx(&txid).unwrap(), view.tx(&txid).unwrap())
+        );
         let block = view.block(u32::from(n)).unwrap();
-        assert_eq!((snapshot.block(u32::from(n)).unwrap(), writer.block(u32::from(n)).unwrap()), (block.clone(), block));
+        assert_eq!(
+            (
+                snapshot.block(u32::from(n)).unwrap(),
+                writer.block(u32::from(n)).unwrap()
+            ),
+            (block.clone(), block)
+        );
     }
 }
 
@@ -181,19 +324,37 @@ fn check_scans(writer: &Writer, reader: &Reader, view: &MemoryView) {
     let snapshot = reader.snapshot();
     for scan in (0..4).map(|n| ScanId(scan_number(n))) {
         let row = view.scan(&scan).unwrap();
-        assert_eq!((snapshot.scan(&scan).unwrap(), writer.scan(&scan).unwrap()), (row.clone(), row));
+        assert_eq!(
+            (snapshot.scan(&scan).unwrap(), writer.scan(&scan).unwrap()),
+            (row.clone(), row)
+        );
         let scripts = view.scan_scripts(&scan).unwrap();
-        assert_eq!((snapshot.scan_scripts(&scan).unwrap(), writer.scan_scripts(&scan).unwrap()), (scripts.clone(), scripts));
+        assert_eq!(
+            (
+                snapshot.scan_scripts(&scan).unwrap(),
+                writer.scan_scripts(&scan).unwrap()
+            ),
+            (scripts.clone(), scripts)
+        );
         let after: Vec<_> = snapshot.scans(Some(scan)).map(|row| row.unwrap()).collect();
         assert_eq!(
             after,
-            view.scans.clone().into_iter().filter(|(other, _)| *other > scan).collect::<BTreeMap<_, _>>().into_iter().collect::<Vec<_>>()
+            view.scans
+                .clone()
+                .into_iter()
+                .filter(|(other, _)| *other > scan)
+                .collect::<BTreeMap<_, _>>()
+                .into_iter()
+                .collect::<Vec<_>>()
         );
     }
     let all: BTreeMap<_, _> = snapshot.scans(None).map(|row| row.unwrap()).collect();
     assert_eq!(all, view.scans.clone().into_iter().collect());
     assert_eq!(sorted(snapshot.open_scans().unwrap()), {
-        let open = view.scans.iter().filter(|(_, row)| row.state == satwatch::tracker::ScanState::Open);
+        let open = view
+            .scans
+            .iter()
+            .filter(|(_, row)| row.state == satwatch::tracker::ScanState::Open);
         open.map(|(scan, _)| *scan).collect()
     });
 }
@@ -204,8 +365,13 @@ fn sorted<T: Ord>(items: Vec<T>) -> BTreeSet<T> {
 
 /// Everything but what only rises: the events and their numbers.
 fn state(path: &std::path::Path) -> Entries {
-    let rising = |family: &str, key: &[u8]| family == "events" || (family == "meta" && (key == b"next_seq" || key == b"reserved"));
-    dump(path).into_iter().filter(|((family, key), _)| !rising(family, key)).collect()
+    let rising = |family: &str, key: &[u8]| {
+        family == "events" || (family == "meta" && (key == b"next_seq" || key == b"reserved"))
+    };
+    dump(path)
+        .into_iter()
+        .filter(|((family, key), _)| !rising(family, key))
+        .collect()
 }
 
 proptest! {
@@ -240,13 +406,21 @@ proptest! {
 }
 
 fn tx(n: u8, order: u64, scripts: &[u8]) -> Change {
-    Change::Tx { txid: txid(n), old: None, new: Some(tx_row(n, Status::Mempool, order, scripts)) }
+    Change::Tx {
+        txid: txid(n),
+        old: None,
+        new: Some(tx_row(n, Status::Mempool, order, scripts)),
+    }
 }
 
 fn output(n: u8, owner: u8, kind: u8) -> Change {
     let mut row = output_row(owner, u64::from(n));
     row.spent = spend(kind);
-    Change::Output { outpoint: outpoint(n, 0), old: None, new: Some(row) }
+    Change::Output {
+        outpoint: outpoint(n, 0),
+        old: None,
+        new: Some(row),
+    }
 }
 
 #[test]
@@ -255,50 +429,107 @@ fn history_pages_are_newest_first_and_join() {
     let (mut writer, reader) = open(folder.path());
     // Equal orders stay apart by txid; script 2 has a transaction of its own in between.
     writer
-        .commit(&[changes(vec![tx(1, 5, &[1]), tx(2, 300, &[1]), tx(3, 5, &[1]), tx(4, 1 << 40, &[1, 2]), tx(5, 7, &[2])])], false)
+        .commit(
+            &[changes(vec![
+                tx(1, 5, &[1]),
+                tx(2, 300, &[1]),
+                tx(3, 5, &[1]),
+                tx(4, 1 << 40, &[1, 2]),
+                tx(5, 7, &[2]),
+            ])],
+            false,
+        )
         .unwrap();
     let snapshot = reader.snapshot();
     let all = snapshot.history(&script(1), None, 10).unwrap();
     let order: Vec<_> = all.transactions.iter().map(|(txid, _)| *txid).collect();
-    assert_eq!((order.clone(), all.next), (vec![txid(4), txid(2), txid(1), txid(3)], None));
-    assert_eq!(all.transactions[0].1, tx_row(4, Status::Mempool, 1 << 40, &[1, 2]));
+    assert_eq!(
+        (order.clone(), all.next),
+        (vec![txid(4), txid(2), txid(1), txid(3)], None)
+    );
+    assert_eq!(
+        all.transactions[0].1,
+        tx_row(4, Status::Mempool, 1 << 40, &[1, 2])
+    );
     for limit in 1..=4 {
         let (mut seen, mut before) = (Vec::new(), None);
         loop {
-            let page = snapshot.history(&script(1), before.as_ref(), limit).unwrap();
+            let page = snapshot
+                .history(&script(1), before.as_ref(), limit)
+                .unwrap();
             assert!(page.transactions.len() <= limit);
             seen.extend(page.transactions.iter().map(|(txid, _)| *txid));
             // Through its text, as clients hold it.
-            before = page.next.map(|next| next.to_string().parse::<HistoryCursor>().unwrap());
+            before = page
+                .next
+                .map(|next| next.to_string().parse::<HistoryCursor>().unwrap());
             if before.is_none() {
                 break;
             }
         }
         assert_eq!(seen, order, "pages of {limit}");
     }
-    assert_eq!(snapshot.history(&script(3), None, 10).unwrap().transactions, []);
+    assert_eq!(
+        snapshot.history(&script(3), None, 10).unwrap().transactions,
+        []
+    );
 }
 
 #[test]
 fn text_that_is_no_place_in_a_history_is_refused() {
-    for text in ["", "00", "é", &"0".repeat(79), &"0".repeat(81), &"0".repeat(82), &"g".repeat(80), &"é".repeat(40)] {
+    for text in [
+        "",
+        "00",
+        "é",
+        &"0".repeat(79),
+        &"0".repeat(81),
+        &"0".repeat(82),
+        &"g".repeat(80),
+        &"é".repeat(40),
+    ] {
         assert!(text.parse::<HistoryCursor>().is_err(), "{text}");
     }
-    assert_eq!("0f".repeat(40).parse::<HistoryCursor>().unwrap().to_string(), "0f".repeat(40));
+    assert_eq!(
+        "0f".repeat(40)
+            .parse::<HistoryCursor>()
+            .unwrap()
+            .to_string(),
+        "0f".repeat(40)
+    );
 }
 
 #[test]
 fn utxos_are_those_whose_spend_is_not_confirmed() {
     let folder = tempdir().unwrap();
     let (mut writer, reader) = open(folder.path());
-    writer.commit(&[changes(vec![output(1, 1, 0), output(2, 1, 1), output(3, 1, 2), output(4, 2, 0)])], false).unwrap();
+    writer
+        .commit(
+            &[changes(vec![
+                output(1, 1, 0),
+                output(2, 1, 1),
+                output(3, 1, 2),
+                output(4, 2, 0),
+            ])],
+            false,
+        )
+        .unwrap();
     let snapshot = reader.snapshot();
-    let of = |owner, spent| snapshot.utxos(&script(owner), spent).unwrap().into_iter().map(|(point, _)| point).collect::<Vec<_>>();
+    let of = |owner, spent| {
+        snapshot
+            .utxos(&script(owner), spent)
+            .unwrap()
+            .into_iter()
+            .map(|(point, _)| point)
+            .collect::<Vec<_>>()
+    };
     assert_eq!(of(1, false), [outpoint(1, 0)]);
     assert_eq!(of(1, true), [outpoint(1, 0), outpoint(2, 0)]);
     assert_eq!(of(2, true), [outpoint(4, 0)]);
     assert_eq!(of(3, true), []);
-    assert_eq!(snapshot.utxos(&script(2), false).unwrap()[0].1, output_row(2, 4));
+    assert_eq!(
+        snapshot.utxos(&script(2), false).unwrap()[0].1,
+        output_row(2, 4)
+    );
 }
 
 #[test]
@@ -308,54 +539,139 @@ fn watched_scripts_are_listed_in_pages() {
     let watch = |n, pending| {
         let mut row = watch_row(n);
         row.coverage.pending = pending;
-        Change::Watch { script: script(n), old: None, new: Some(row) }
+        Change::Watch {
+            script: script(n),
+            old: None,
+            new: Some(row),
+        }
     };
-    writer.commit(&[changes((1..=5).map(|n| watch(n, n % 2 == 0)).collect())], true).unwrap();
+    writer
+        .commit(
+            &[changes((1..=5).map(|n| watch(n, n % 2 == 0)).collect())],
+            true,
+        )
+        .unwrap();
     let snapshot = reader.snapshot();
     let page = |after: Option<u8>, limit| -> Vec<_> {
-        snapshot.watches(after.map(script).as_ref(), limit).unwrap().into_iter().map(|(script, _)| script).collect()
+        snapshot
+            .watches(after.map(script).as_ref(), limit)
+            .unwrap()
+            .into_iter()
+            .map(|(script, _)| script)
+            .collect()
     };
     assert_eq!(page(None, 2), [script(1), script(2)]);
     assert_eq!(page(Some(2), 2), [script(3), script(4)]);
     assert_eq!(page(Some(4), 2), [script(5)]);
     assert_eq!(page(Some(5), 2), []);
     assert_eq!(page(Some(0), 9).len(), 5, "the place itself need not exist");
-    let pending: Vec<_> = snapshot.pending_baselines().map(|row| row.unwrap()).map(|(script, row)| (script, row.spk)).collect();
-    assert_eq!(pending, [(script(2), watch_row(2).spk), (script(4), watch_row(4).spk)]);
+    let pending: Vec<_> = snapshot
+        .pending_baselines()
+        .map(|row| row.unwrap())
+        .map(|(script, row)| (script, row.spk))
+        .collect();
+    assert_eq!(
+        pending,
+        [(script(2), watch_row(2).spk), (script(4), watch_row(4).spk)]
+    );
 }
 
 #[test]
 fn the_tracker_loads_what_it_needs() {
     let folder = tempdir().unwrap();
     let (mut writer, reader) = open(folder.path());
-    let confirmed = Change::Tx { txid: txid(2), old: None, new: Some(tx_row(2, status(1), 6, &[1])) };
-    let watch = Change::Watch { script: script(1), old: None, new: Some(watch_row(1)) };
-    writer.commit(&[changes(vec![watch, tx(1, 5, &[1]), confirmed, output(1, 1, 0), output(2, 1, 1), output(3, 1, 2)])], true).unwrap();
-    assert_eq!(reader.watches().collect::<Result<Vec<_>, _>>().unwrap(), [(script(1), watch_row(1))]);
-    assert_eq!(reader.unspent_outpoints().collect::<Result<Vec<_>, _>>().unwrap(), [outpoint(1, 0), outpoint(2, 0)]);
-    let unconfirmed = reader.unconfirmed_txs().collect::<Result<Vec<_>, _>>().unwrap();
-    assert_eq!(unconfirmed, [(txid(1), tx_row(1, Status::Mempool, 5, &[1]))]);
+    let confirmed = Change::Tx {
+        txid: txid(2),
+        old: None,
+        new: Some(tx_row(2, status(1), 6, &[1])),
+    };
+    let watch = Change::Watch {
+        script: script(1),
+        old: None,
+        new: Some(watch_row(1)),
+    };
+    writer
+        .commit(
+            &[changes(vec![
+                watch,
+                tx(1, 5, &[1]),
+                confirmed,
+                output(1, 1, 0),
+                output(2, 1, 1),
+                output(3, 1, 2),
+            ])],
+            true,
+        )
+        .unwrap();
+    assert_eq!(
+        reader.watches().collect::<Result<Vec<_>, _>>().unwrap(),
+        [(script(1), watch_row(1))]
+    );
+    assert_eq!(
+        reader
+            .unspent_outpoints()
+            .collect::<Result<Vec<_>, _>>()
+            .unwrap(),
+        [outpoint(1, 0), outpoint(2, 0)]
+    );
+    let unconfirmed = reader
+        .unconfirmed_txs()
+        .collect::<Result<Vec<_>, _>>()
+        .unwrap();
+    assert_eq!(
+        unconfirmed,
+        [(txid(1), tx_row(1, Status::Mempool, 5, &[1]))]
+    );
 }
 
 #[test]
 fn the_tracker_loads_the_scans_that_are_open() {
     let folder = tempdir().unwrap();
     let (mut writer, reader) = open(folder.path());
-    let scan = |n, state| Change::Scan { scan: ScanId(n), old: None, new: Some(ScanRow { state, ..scan_row(9) }) };
-    let scripts = Change::ScanScripts { scan: ScanId(7), old: None, new: Some(vec![script(1)]) };
+    let scan = |n, state| Change::Scan {
+        scan: ScanId(n),
+        old: None,
+        new: Some(ScanRow {
+            state,
+            ..scan_row(9)
+        }),
+    };
+    let scripts = Change::ScanScripts {
+        scan: ScanId(7),
+        old: None,
+        new: Some(vec![script(1)]),
+    };
     let mut row = watch_row(1);
     row.coverage.scans = 1;
-    let watch = Change::Watch { script: script(1), old: None, new: Some(row) };
+    let watch = Change::Watch {
+        script: script(1),
+        old: None,
+        new: Some(row),
+    };
     writer
         .commit(
-            &[changes(vec![watch, scan(5, ScanState::Complete), scan(6, ScanState::Cancelled), scan(7, ScanState::Open), scripts])],
+            &[changes(vec![
+                watch,
+                scan(5, ScanState::Complete),
+                scan(6, ScanState::Cancelled),
+                scan(7, ScanState::Open),
+                scripts,
+            ])],
             true,
         )
         .unwrap();
     assert_eq!(reader.snapshot().open_scans().unwrap(), [ScanId(7)]);
     let mut tracker = satwatch::indexer::load(&reader, [7; 16]).unwrap();
     // A tracker that did not know it would leave it in the scan, and the scan would speak for it when it is added again.
-    let done = tracker.apply(&writer, satwatch::tracker::Input::Unwatch { scripts: vec![script(1)], now: 5 }).unwrap();
+    let done = tracker
+        .apply(
+            &writer,
+            satwatch::tracker::Input::Unwatch {
+                scripts: vec![script(1)],
+                now: 5,
+            },
+        )
+        .unwrap();
     writer.commit(&[done], true).unwrap();
     assert_eq!(reader.snapshot().scan_scripts(&ScanId(7)).unwrap(), None);
 }
@@ -365,7 +681,11 @@ fn a_snapshot_stays_at_its_instant() {
     let folder = tempdir().unwrap();
     let (mut writer, reader) = open(folder.path());
     let tip = |old, new| Change::Tip { old, new };
-    let first = changes(vec![tip(None, Some(block_id(1))), tx(1, 1, &[1]), output(1, 1, 0)]);
+    let first = changes(vec![
+        tip(None, Some(block_id(1))),
+        tx(1, 1, &[1]),
+        output(1, 1, 0),
+    ]);
     writer.commit(&[first, events(1, 1)], true).unwrap();
     let snapshot = reader.snapshot();
     let mut spent = output_row(1, 1);
@@ -373,13 +693,27 @@ fn a_snapshot_stays_at_its_instant() {
     let second = changes(vec![
         tip(Some(block_id(1)), Some(block_id(2))),
         tx(2, 2, &[1]),
-        Change::Output { outpoint: outpoint(1, 0), old: Some(output_row(1, 1)), new: Some(spent) },
+        Change::Output {
+            outpoint: outpoint(1, 0),
+            old: Some(output_row(1, 1)),
+            new: Some(spent),
+        },
     ]);
     writer.commit(&[second, events(2, 2)], true).unwrap();
     let seen = |snapshot: &satwatch::store::Snapshot<'_>| {
-        let history = snapshot.history(&script(1), None, 9).unwrap().transactions.len();
+        let history = snapshot
+            .history(&script(1), None, 9)
+            .unwrap()
+            .transactions
+            .len();
         let utxos = snapshot.utxos(&script(1), true).unwrap().len();
-        (snapshot.tip().unwrap(), snapshot.head().unwrap(), history, utxos, snapshot.counts().unwrap().utxos)
+        (
+            snapshot.tip().unwrap(),
+            snapshot.head().unwrap(),
+            history,
+            utxos,
+            snapshot.counts().unwrap().utxos,
+        )
     };
     assert_eq!(seen(&snapshot), (Some(block_id(1)), 1, 1, 1, 1));
     assert_eq!(seen(&reader.snapshot()), (Some(block_id(2)), 3, 2, 0, 0));
@@ -389,7 +723,15 @@ fn a_snapshot_stays_at_its_instant() {
 fn changes_that_count_below_zero_are_refused_whole() {
     let folder = tempdir().unwrap();
     let (mut writer, reader) = open(folder.path());
-    let gone = Change::Watch { script: script(1), old: Some(watch_row(1)), new: None };
-    assert!(writer.commit(&[changes(vec![gone]), events(1, 1)], false).is_err());
+    let gone = Change::Watch {
+        script: script(1),
+        old: Some(watch_row(1)),
+        new: None,
+    };
+    assert!(
+        writer
+            .commit(&[changes(vec![gone]), events(1, 1)], false)
+            .is_err()
+    );
     assert_eq!((writer.head(), super::numbers(&reader, 0)), (0, vec![]));
 }

@@ -14,17 +14,24 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use bitcoin::hashes::Hash;
-use bitcoin::{Amount, BlockHash, Network, OutPoint, ScriptBuf, Sequence, Transaction, TxIn, TxOut, Txid, Witness, absolute, transaction};
+use bitcoin::{
+    Amount, BlockHash, Network, OutPoint, ScriptBuf, Sequence, Transaction, TxIn, TxOut, Txid,
+    Witness, absolute, transaction,
+};
 use satwatch::store::{ChainInfo, Reader, Writer, open_at_boot};
 use satwatch::tracker::{
-    Balance, BlockId, Change, ChangeSet, Coverage, Event, EventKind, OutputRow, ScriptHash, Status, Touch, Transition, TxRow, WatchRow,
+    Balance, BlockId, Change, ChangeSet, Coverage, Event, EventKind, OutputRow, ScriptHash, Status,
+    Touch, Transition, TxRow, WatchRow,
 };
 
 const BOOT: &str = "boot-1";
 const OTHER_BOOT: &str = "boot-2";
 
 fn chain() -> ChainInfo {
-    ChainInfo { network: Network::Regtest, genesis: BlockHash::from_byte_array([0x9e; 32]) }
+    ChainInfo {
+        network: Network::Regtest,
+        genesis: BlockHash::from_byte_array([0x9e; 32]),
+    }
 }
 
 fn open(path: &Path) -> (Writer, Reader) {
@@ -40,7 +47,8 @@ fn dump(path: &Path) -> BTreeMap<(String, Vec<u8>), Vec<u8>> {
     let folder = path.join("db");
     let options = rocksdb::Options::default();
     let families = rocksdb::DB::list_cf(&options, &folder).expect("the folder holds a database");
-    let raw = rocksdb::DB::open_cf_for_read_only(&options, &folder, &families, false).expect("the database opens");
+    let raw = rocksdb::DB::open_cf_for_read_only(&options, &folder, &families, false)
+        .expect("the database opens");
     let mut entries = BTreeMap::new();
     for family in families {
         let handle = raw.cf_handle(&family).expect("it was opened");
@@ -67,7 +75,10 @@ fn txid(n: u8) -> Txid {
 }
 
 fn block_id(height: u32) -> BlockId {
-    BlockId { height, hash: BlockHash::from_byte_array([u8::try_from(height % 251).expect("below 251"); 32]) }
+    BlockId {
+        height,
+        hash: BlockHash::from_byte_array([u8::try_from(height % 251).expect("below 251"); 32]),
+    }
 }
 
 fn script(n: u8) -> ScriptHash {
@@ -75,7 +86,10 @@ fn script(n: u8) -> ScriptHash {
 }
 
 fn outpoint(n: u8, vout: u32) -> OutPoint {
-    OutPoint { txid: txid(n), vout }
+    OutPoint {
+        txid: txid(n),
+        vout,
+    }
 }
 
 fn watch_row(n: u8) -> WatchRow {
@@ -84,8 +98,16 @@ fn watch_row(n: u8) -> WatchRow {
         label: format!("till {n}"),
         added: 1_700_000_000_001,
         depths: vec![1, 6],
-        coverage: Coverage { from_height: 101, utxos_complete: true, pending: false, scans: 0 },
-        balance: Balance { confirmed: 5_000, unconfirmed: -2_000 },
+        coverage: Coverage {
+            from_height: 101,
+            utxos_complete: true,
+            pending: false,
+            scans: 0,
+        },
+        balance: Balance {
+            confirmed: 5_000,
+            unconfirmed: -2_000,
+        },
         utxo_count: 2,
         tx_count: 3,
         updated: 1_700_000_000_002,
@@ -93,7 +115,13 @@ fn watch_row(n: u8) -> WatchRow {
 }
 
 fn output_row(n: u8, value: u64) -> OutputRow {
-    OutputRow { script: script(n), value, height: Some(101), coinbase: false, spent: None }
+    OutputRow {
+        script: script(n),
+        value,
+        height: Some(101),
+        coinbase: false,
+        spent: None,
+    }
 }
 
 fn transaction(n: u8) -> Transaction {
@@ -103,31 +131,71 @@ fn transaction(n: u8) -> Transaction {
         sequence: Sequence::ENABLE_RBF_NO_LOCKTIME,
         witness: Witness::from_slice(&[[n; 2]]),
     };
-    let output = TxOut { value: Amount::from_sat(7_000), script_pubkey: ScriptBuf::from_bytes(vec![0, 20, n]) };
-    Transaction { version: transaction::Version::TWO, lock_time: absolute::LockTime::ZERO, input: vec![input], output: vec![output] }
+    let output = TxOut {
+        value: Amount::from_sat(7_000),
+        script_pubkey: ScriptBuf::from_bytes(vec![0, 20, n]),
+    };
+    Transaction {
+        version: transaction::Version::TWO,
+        lock_time: absolute::LockTime::ZERO,
+        input: vec![input],
+        output: vec![output],
+    }
 }
 
 /// A transaction row that touches `scripts`.
 fn tx_row(n: u8, status: Status, order: u64, scripts: &[u8]) -> TxRow {
-    let touches = scripts.iter().map(|n| Touch { script: script(*n), received: 7_000, sent: 0 }).collect();
-    TxRow { tx: transaction(n), status, first_seen: 1_700_000_000_003, order, touches }
+    let touches = scripts
+        .iter()
+        .map(|n| Touch {
+            script: script(*n),
+            received: 7_000,
+            sent: 0,
+        })
+        .collect();
+    TxRow {
+        tx: transaction(n),
+        status,
+        first_seen: 1_700_000_000_003,
+        order,
+        touches,
+    }
 }
 
 fn block_event(height: u32) -> Event {
     let block = block_id(height);
-    Event { time: u64::from(height) * 1_000, tip: Some(block), kind: EventKind::Block { block, time: height, transactions: 1 } }
+    Event {
+        time: u64::from(height) * 1_000,
+        tip: Some(block),
+        kind: EventKind::Block {
+            block,
+            time: height,
+            transactions: 1,
+        },
+    }
 }
 
 fn changes(changes: Vec<Change>) -> Transition {
-    Transition { changes: ChangeSet(changes), ..Transition::default() }
+    Transition {
+        changes: ChangeSet(changes),
+        ..Transition::default()
+    }
 }
 
 /// A transition with `count` events, their times counting up from `first` seconds.
 fn events(first: u32, count: u32) -> Transition {
-    Transition { events: (first..first + count).map(block_event).collect(), ..Transition::default() }
+    Transition {
+        events: (first..first + count).map(block_event).collect(),
+        ..Transition::default()
+    }
 }
 
 /// The numbers of all events above `after`.
 fn numbers(reader: &Reader, after: u64) -> Vec<u64> {
-    reader.read_events(after, usize::MAX).expect("the log reads").into_iter().map(|(number, _)| number).collect()
+    reader
+        .read_events(after, usize::MAX)
+        .expect("the log reads")
+        .into_iter()
+        .map(|(number, _)| number)
+        .collect()
 }

@@ -19,10 +19,22 @@ fn a_second_daemon_is_told_who_uses_the_store() {
     let folder = tempdir().unwrap();
     let (writer, reader) = open(folder.path());
     let told = error(folder.path(), Some(chain()));
-    assert!(matches!(&told, StoreError::InUse { process, .. } if *process == Some(std::process::id().to_string())), "{told}");
-    assert!(told.to_string().contains("another satwatch (process "), "{told}");
+    assert!(
+        matches!(&told, StoreError::InUse { process, .. } if *process == Some(std::process::id().to_string())),
+        "{told}"
+    );
+    assert!(
+        told.to_string().contains("another satwatch (process "),
+        "{told}"
+    );
     drop(writer);
-    assert!(matches!(error(folder.path(), Some(chain())), StoreError::InUse { .. }), "a reader still has it open");
+    assert!(
+        matches!(
+            error(folder.path(), Some(chain())),
+            StoreError::InUse { .. }
+        ),
+        "a reader still has it open"
+    );
     drop(reader);
     open(folder.path());
 }
@@ -31,13 +43,23 @@ fn a_second_daemon_is_told_who_uses_the_store() {
 fn a_store_keeps_to_its_chain() {
     let folder = tempdir().unwrap();
     drop(open(folder.path()));
-    let other_network = ChainInfo { network: Network::Signet, ..chain() };
-    let other_genesis = ChainInfo { genesis: BlockHash::from_byte_array([1; 32]), ..chain() };
+    let other_network = ChainInfo {
+        network: Network::Signet,
+        ..chain()
+    };
+    let other_genesis = ChainInfo {
+        genesis: BlockHash::from_byte_array([1; 32]),
+        ..chain()
+    };
     for other in [other_network, other_genesis] {
         let told = error(folder.path(), Some(other));
-        assert!(matches!(&told, StoreError::WrongChain { found, expected, .. } if **found == chain() && **expected == other), "{told}");
+        assert!(
+            matches!(&told, StoreError::WrongChain { found, expected, .. } if **found == chain() && **expected == other),
+            "{told}"
+        );
     }
-    let (_, reader) = open_at_boot(folder.path(), None, 0, BOOT).expect("without a node its own chain counts");
+    let (_, reader) =
+        open_at_boot(folder.path(), None, 0, BOOT).expect("without a node its own chain counts");
     assert_eq!(reader.chain(), chain());
 }
 
@@ -45,7 +67,10 @@ fn a_store_keeps_to_its_chain() {
 fn a_new_store_needs_to_know_the_chain_and_leaves_nothing_behind_without() {
     let folder = tempdir().unwrap();
     let path = folder.path().join("data");
-    assert!(matches!(error(&path, None), StoreError::UnknownChain { .. }));
+    assert!(matches!(
+        error(&path, None),
+        StoreError::UnknownChain { .. }
+    ));
     assert!(!path.exists());
 }
 
@@ -54,14 +79,30 @@ fn a_newer_format_is_refused_by_its_number() {
     let folder = tempdir().unwrap();
     drop(open(folder.path()));
     let newer = (FORMAT + 1).to_le_bytes();
-    tamper(folder.path(), |raw| raw.put_cf(raw.cf_handle("meta").unwrap(), "format", [&[1], &newer[..]].concat()).unwrap());
+    tamper(folder.path(), |raw| {
+        raw.put_cf(
+            raw.cf_handle("meta").unwrap(),
+            "format",
+            [&[1], &newer[..]].concat(),
+        )
+        .unwrap()
+    });
     let told = error(folder.path(), Some(chain()));
-    assert!(matches!(told, StoreError::Format { found, expected: FORMAT, .. } if found == FORMAT + 1), "{told}");
+    assert!(
+        matches!(told, StoreError::Format { found, expected: FORMAT, .. } if found == FORMAT + 1),
+        "{told}"
+    );
 
     // The same with a family that this release does not know.
-    tamper(folder.path(), |raw| raw.create_cf("parcels", &rocksdb::Options::default()).unwrap());
+    tamper(folder.path(), |raw| {
+        raw.create_cf("parcels", &rocksdb::Options::default())
+            .unwrap()
+    });
     let told = error(folder.path(), Some(chain()));
-    assert!(matches!(told, StoreError::Format { found, expected: FORMAT, .. } if found == FORMAT + 1), "{told}");
+    assert!(
+        matches!(told, StoreError::Format { found, expected: FORMAT, .. } if found == FORMAT + 1),
+        "{told}"
+    );
 }
 
 #[test]
@@ -69,7 +110,10 @@ fn each_store_has_a_log_id_of_its_own_and_keeps_it() {
     let (one, two) = (tempdir().unwrap(), tempdir().unwrap());
     let (_, reader) = open(one.path());
     let id = reader.log_id().to_owned();
-    assert!(id.len() == 16 && id.bytes().all(|digit| digit.is_ascii_hexdigit()), "{id}");
+    assert!(
+        id.len() == 16 && id.bytes().all(|digit| digit.is_ascii_hexdigit()),
+        "{id}"
+    );
     assert_ne!(open(two.path()).1.log_id(), id);
     drop(reader);
     assert_eq!(open(one.path()).1.log_id(), id);
@@ -82,7 +126,10 @@ fn a_folder_that_cannot_be_written_is_named() {
     std::fs::write(&file, "a file, not a folder").unwrap();
     let told = error(&file, Some(chain()));
     assert!(matches!(told, StoreError::Io { .. }), "{told}");
-    assert!(told.to_string().contains(&*file.to_string_lossy()), "{told}");
+    assert!(
+        told.to_string().contains(&*file.to_string_lossy()),
+        "{told}"
+    );
 }
 
 #[test]

@@ -7,11 +7,14 @@ use bitcoin::absolute::LockTime;
 use bitcoin::block::{Header, Version};
 use bitcoin::hashes::Hash;
 use bitcoin::{
-    Amount, Block, BlockHash, CompactTarget, OutPoint, ScriptBuf, Sequence, Transaction, TxIn, TxMerkleNode, TxOut, Txid, Witness,
-    transaction,
+    Amount, Block, BlockHash, CompactTarget, OutPoint, ScriptBuf, Sequence, Transaction, TxIn,
+    TxMerkleNode, TxOut, Txid, Witness, transaction,
 };
 use proptest::prelude::*;
-use satwatch::tracker::{Balance, BlockId, FoundOutput, Input, Past, PastBlock, PastTx, ScanId, ScriptHash, Seen, WatchRequest};
+use satwatch::tracker::{
+    Balance, BlockId, FoundOutput, Input, Past, PastBlock, PastTx, ScanId, ScriptHash, Seen,
+    WatchRequest,
+};
 
 #[derive(Debug, Clone)]
 pub enum Op {
@@ -78,8 +81,16 @@ pub fn spk(number: u8) -> ScriptBuf {
 }
 
 pub fn watch(number: u8, now: u64) -> Input {
-    let request = WatchRequest { spk: spk(number), label: None, depths: vec![1, 3], past: Past::Find };
-    Input::Watch { scripts: vec![request], now }
+    let request = WatchRequest {
+        spk: spk(number),
+        label: None,
+        depths: vec![1, 3],
+        past: Past::Find,
+    };
+    Input::Watch {
+        scripts: vec![request],
+        now,
+    }
 }
 
 fn tx(inputs: &[OutPoint], outputs: &[(u8, u64)]) -> Transaction {
@@ -89,7 +100,10 @@ fn tx(inputs: &[OutPoint], outputs: &[(u8, u64)]) -> Transaction {
         sequence: Sequence::ENABLE_RBF_NO_LOCKTIME,
         witness: Witness::new(),
     };
-    let output = |(to, value): &(u8, u64)| TxOut { value: Amount::from_sat(*value), script_pubkey: spk(*to) };
+    let output = |(to, value): &(u8, u64)| TxOut {
+        value: Amount::from_sat(*value),
+        script_pubkey: spk(*to),
+    };
     Transaction {
         version: transaction::Version::TWO,
         lock_time: LockTime::ZERO,
@@ -99,7 +113,9 @@ fn tx(inputs: &[OutPoint], outputs: &[(u8, u64)]) -> Transaction {
 }
 
 fn spends(tx: &Transaction, parents: &[Txid]) -> bool {
-    tx.input.iter().any(|input| parents.contains(&input.previous_output.txid))
+    tx.input
+        .iter()
+        .any(|input| parents.contains(&input.previous_output.txid))
 }
 
 fn pick<T: Clone>(list: &[T], index: u16) -> Option<T> {
@@ -120,13 +136,21 @@ pub struct Node {
 impl Node {
     /// One block, whose coinbase pays ten outputs to a script that nobody watches.
     pub fn new() -> Self {
-        let mut node = Self { chain: Vec::new(), mempool: Vec::new(), now: 0, salt: 0 };
+        let mut node = Self {
+            chain: Vec::new(),
+            mempool: Vec::new(),
+            now: 0,
+            salt: 0,
+        };
         node.extend(&[(200, 1_000_000); 10], Vec::new());
         node
     }
 
     pub fn id(&self, height: usize) -> BlockId {
-        BlockId { height: height as u32, hash: self.chain[height].block_hash() }
+        BlockId {
+            height: height as u32,
+            hash: self.chain[height].block_hash(),
+        }
     }
 
     pub fn tip(&self) -> BlockId {
@@ -138,14 +162,23 @@ impl Node {
         self.now = now;
         match *op {
             Op::Pay { input, to } => match pick(&self.spendable(), input) {
-                Some((outpoint, value)) => self.accept(tx(&[outpoint], &[(to.0, value / 2), (to.1, value / 2 - 1)])),
+                Some((outpoint, value)) => {
+                    self.accept(tx(&[outpoint], &[(to.0, value / 2), (to.1, value / 2 - 1)]))
+                }
                 None => Vec::new(),
             },
             Op::Replace { victim, to } => match pick(&self.mempool, victim) {
                 Some(victim) => {
                     let value: u64 = victim.output.iter().map(|out| out.value.to_sat()).sum();
-                    let successor = tx(&[victim.input[0].previous_output], &[(to, value.saturating_sub(7).max(1))]);
-                    if self.mempool.contains(&successor) { Vec::new() } else { self.accept(successor) }
+                    let successor = tx(
+                        &[victim.input[0].previous_output],
+                        &[(to, value.saturating_sub(7).max(1))],
+                    );
+                    if self.mempool.contains(&successor) {
+                        Vec::new()
+                    } else {
+                        self.accept(successor)
+                    }
                 }
                 None => Vec::new(),
             },
@@ -156,20 +189,42 @@ impl Node {
                 }
                 None => Vec::new(),
             },
-            Op::Mine { bits, double_spend, to } => {
+            Op::Mine {
+                bits,
+                double_spend,
+                to,
+            } => {
                 let mut txs = self.minable(bits);
                 txs.extend(double_spend.and_then(|victim| self.double_spend(victim, &txs)));
                 vec![self.mine(to, txs)]
             }
-            Op::Reorg { depth, bits } => self.reorganize(usize::from(depth).min(self.chain.len() - 1), bits),
+            Op::Reorg { depth, bits } => {
+                self.reorganize(usize::from(depth).min(self.chain.len() - 1), bits)
+            }
             Op::Watch { number } => vec![watch(number, now)],
-            Op::Unwatch { number } => vec![Input::Unwatch { scripts: vec![ScriptHash::of(&spk(number))], now }],
+            Op::Unwatch { number } => vec![Input::Unwatch {
+                scripts: vec![ScriptHash::of(&spk(number))],
+                now,
+            }],
             Op::Scan { bits, from, to } => {
-                let scripts = (0..7).filter(|bit| bits & (1 << bit) != 0).map(|bit| ScriptHash::of(&spk(bit + 1))).collect();
+                let scripts = (0..7)
+                    .filter(|bit| bits & (1 << bit) != 0)
+                    .map(|bit| ScriptHash::of(&spk(bit + 1)))
+                    .collect();
                 let part = |of: u8, heights: u32| u32::from(of) * heights / 256;
-                let from = if from < 128 { 0 } else { part(2 * (from - 128), self.chain.len() as u32) };
+                let from = if from < 128 {
+                    0
+                } else {
+                    part(2 * (from - 128), self.chain.len() as u32)
+                };
                 let to = to.map(|to| from + part(to, self.chain.len() as u32 - from));
-                vec![Input::OpenScan { scan: ScanId(now), scripts, from, to, now }]
+                vec![Input::OpenScan {
+                    scan: ScanId(now),
+                    scripts,
+                    from,
+                    to,
+                    now,
+                }]
             }
             // Which are open is not the node's business.
             Op::Cancel { .. } => Vec::new(),
@@ -180,7 +235,13 @@ impl Node {
         let txids = self.displace_conflicts(&tx);
         self.mempool.push(tx.clone());
         let gone = (!txids.is_empty()).then_some(Input::TxGone { txids });
-        gone.into_iter().chain([Input::TxSeen { tx, seen: Seen::Accepted, now: self.now }]).collect()
+        gone.into_iter()
+            .chain([Input::TxSeen {
+                tx,
+                seen: Seen::Accepted,
+                now: self.now,
+            }])
+            .collect()
     }
 
     fn mine(&mut self, to: u8, txs: Vec<Transaction>) -> Input {
@@ -190,7 +251,11 @@ impl Node {
         }
         self.extend(&[(to, 5_000)], txs);
         let block = self.chain.last().expect("it was just added").clone();
-        Input::Connect { block, height: self.tip().height, now: self.now }
+        Input::Connect {
+            block,
+            height: self.tip().height,
+            now: self.now,
+        }
     }
 
     fn extend(&mut self, coinbase_to: &[(u8, u64)], txs: Vec<Transaction>) {
@@ -199,13 +264,19 @@ impl Node {
         coinbase.input[0].script_sig = ScriptBuf::from_bytes(self.salt.to_le_bytes().to_vec());
         let header = Header {
             version: Version::TWO,
-            prev_blockhash: self.chain.last().map_or(BlockHash::all_zeros(), Block::block_hash),
+            prev_blockhash: self
+                .chain
+                .last()
+                .map_or(BlockHash::all_zeros(), Block::block_hash),
             merkle_root: TxMerkleNode::all_zeros(),
             time: self.salt,
             bits: CompactTarget::from_consensus(0),
             nonce: self.salt,
         };
-        let mut block = Block { header, txdata: [vec![coinbase], txs].concat() };
+        let mut block = Block {
+            header,
+            txdata: [vec![coinbase], txs].concat(),
+        };
         block.header.merkle_root = block.compute_merkle_root().expect("a block has a coinbase");
         self.chain.push(block);
     }
@@ -215,13 +286,24 @@ impl Node {
             return Vec::new();
         }
         let stale = self.chain.split_off(self.chain.len() - depth);
-        let (coinbases, mut back): (Vec<_>, Vec<_>) = stale.into_iter().flat_map(|block| block.txdata).partition(Transaction::is_coinbase);
+        let (coinbases, mut back): (Vec<_>, Vec<_>) = stale
+            .into_iter()
+            .flat_map(|block| block.txdata)
+            .partition(Transaction::is_coinbase);
         back.append(&mut self.mempool);
         self.mempool = back;
-        let gone = self.drop_with_descendants(coinbases.iter().map(Transaction::compute_txid).collect());
+        let gone =
+            self.drop_with_descendants(coinbases.iter().map(Transaction::compute_txid).collect());
         let now = self.now;
-        let mut told = vec![Input::Disconnect { to: self.tip(), now }];
-        told.extend(self.mempool.iter().map(|tx| Input::TxSeen { tx: tx.clone(), seen: Seen::Accepted, now }));
+        let mut told = vec![Input::Disconnect {
+            to: self.tip(),
+            now,
+        }];
+        told.extend(self.mempool.iter().map(|tx| Input::TxSeen {
+            tx: tx.clone(),
+            seen: Seen::Accepted,
+            now,
+        }));
         told.extend([Input::TxGone { txids: gone }, Input::Settle { now }]);
         for _ in 0..=depth {
             let txs = self.minable(bits);
@@ -233,20 +315,36 @@ impl Node {
     /// A transaction for the next block that spends what the n-th one in the mempool spends.
     fn double_spend(&self, victim: u16, chosen: &[Transaction]) -> Option<Transaction> {
         let input = pick(&self.mempool, victim)?.input[0].previous_output;
-        let free = !chosen.iter().any(|tx| tx.input.iter().any(|other| other.previous_output == input));
+        let free = !chosen
+            .iter()
+            .any(|tx| tx.input.iter().any(|other| other.previous_output == input));
         (free && self.unspent().contains_key(&input)).then(|| tx(&[input], &[(3, 11), (9, 12)]))
     }
 
     fn displace_conflicts(&mut self, tx: &Transaction) -> Vec<Txid> {
         let spent: HashSet<OutPoint> = tx.input.iter().map(|input| input.previous_output).collect();
-        let clashes = |other: &&Transaction| *other != tx && other.input.iter().any(|input| spent.contains(&input.previous_output));
-        let roots = self.mempool.iter().filter(clashes).map(Transaction::compute_txid).collect();
+        let clashes = |other: &&Transaction| {
+            *other != tx
+                && other
+                    .input
+                    .iter()
+                    .any(|input| spent.contains(&input.previous_output))
+        };
+        let roots = self
+            .mempool
+            .iter()
+            .filter(clashes)
+            .map(Transaction::compute_txid)
+            .collect();
         self.drop_with_descendants(roots)
     }
 
     fn drop_with_descendants(&mut self, mut gone: Vec<Txid>) -> Vec<Txid> {
         let child = |gone: &[Txid], pool: &[Transaction]| {
-            let mut children = pool.iter().filter(|tx| spends(tx, gone)).map(Transaction::compute_txid);
+            let mut children = pool
+                .iter()
+                .filter(|tx| spends(tx, gone))
+                .map(Transaction::compute_txid);
             children.find(|txid| !gone.contains(txid))
         };
         while let Some(txid) = child(&gone, &self.mempool) {
@@ -262,9 +360,14 @@ impl Node {
         let mut chosen: Vec<Transaction> = Vec::new();
         loop {
             let ids: Vec<Txid> = chosen.iter().map(Transaction::compute_txid).collect();
-            let missing: Vec<Txid> = unconfirmed.iter().filter(|txid| !ids.contains(txid)).copied().collect();
-            let ready =
-                |(place, tx): &(usize, &Transaction)| bits & (1 << (place % 16)) != 0 && !chosen.contains(tx) && !spends(tx, &missing);
+            let missing: Vec<Txid> = unconfirmed
+                .iter()
+                .filter(|txid| !ids.contains(txid))
+                .copied()
+                .collect();
+            let ready = |(place, tx): &(usize, &Transaction)| {
+                bits & (1 << (place % 16)) != 0 && !chosen.contains(tx) && !spends(tx, &missing)
+            };
             match self.mempool.iter().enumerate().find(ready) {
                 Some((_, tx)) => chosen.push(tx.clone()),
                 None => return chosen,
@@ -274,11 +377,27 @@ impl Node {
 
     /// Outputs that nothing spends, on the chain or in the mempool, with their value.
     fn spendable(&self) -> Vec<(OutPoint, u64)> {
-        let mut open: Vec<_> = self.unspent().into_iter().map(|(outpoint, (out, ..))| (outpoint, out.value.to_sat())).collect();
+        let mut open: Vec<_> = self
+            .unspent()
+            .into_iter()
+            .map(|(outpoint, (out, ..))| (outpoint, out.value.to_sat()))
+            .collect();
         for tx in &self.mempool {
-            open.extend((0..).zip(&tx.output).map(|(vout, out)| (OutPoint { txid: tx.compute_txid(), vout }, out.value.to_sat())));
+            open.extend((0..).zip(&tx.output).map(|(vout, out)| {
+                (
+                    OutPoint {
+                        txid: tx.compute_txid(),
+                        vout,
+                    },
+                    out.value.to_sat(),
+                )
+            }));
         }
-        let spent: HashSet<OutPoint> = self.mempool.iter().flat_map(|tx| tx.input.iter().map(|input| input.previous_output)).collect();
+        let spent: HashSet<OutPoint> = self
+            .mempool
+            .iter()
+            .flat_map(|tx| tx.input.iter().map(|input| input.previous_output))
+            .collect();
         open.retain(|(outpoint, value)| !spent.contains(outpoint) && *value > 10);
         open
     }
@@ -287,9 +406,17 @@ impl Node {
         let mut unspent = BTreeMap::new();
         for (height, block) in (0..).zip(&self.chain) {
             for tx in &block.txdata {
-                tx.input.iter().for_each(|input| drop(unspent.remove(&input.previous_output)));
+                tx.input
+                    .iter()
+                    .for_each(|input| drop(unspent.remove(&input.previous_output)));
                 for (vout, out) in (0..).zip(&tx.output) {
-                    unspent.insert(OutPoint { txid: tx.compute_txid(), vout }, (out.clone(), height, tx.is_coinbase()));
+                    unspent.insert(
+                        OutPoint {
+                            txid: tx.compute_txid(),
+                            vout,
+                        },
+                        (out.clone(), height, tx.is_coinbase()),
+                    );
                 }
             }
         }
@@ -298,7 +425,10 @@ impl Node {
 
     /// `scantxoutset` for these scripts.
     pub fn found(&self, scripts: &[ScriptHash]) -> Vec<FoundOutput> {
-        let unspent = self.unspent().into_iter().filter(|(_, (out, ..))| scripts.contains(&ScriptHash::of(&out.script_pubkey)));
+        let unspent = self
+            .unspent()
+            .into_iter()
+            .filter(|(_, (out, ..))| scripts.contains(&ScriptHash::of(&out.script_pubkey)));
         let found = unspent.map(|(outpoint, (out, height, coinbase))| FoundOutput {
             outpoint,
             spk: out.script_pubkey,
@@ -311,16 +441,30 @@ impl Node {
 
     /// What happened to a script in blocks, oldest first: height, transaction, received, sent.
     pub fn true_history(&self, script: &ScriptHash) -> Vec<(u32, Txid, u64, u64)> {
-        let mine = |out: &TxOut| if ScriptHash::of(&out.script_pubkey) == *script { out.value.to_sat() } else { 0 };
+        let mine = |out: &TxOut| {
+            if ScriptHash::of(&out.script_pubkey) == *script {
+                out.value.to_sat()
+            } else {
+                0
+            }
+        };
         let mut owned: BTreeMap<OutPoint, u64> = BTreeMap::new();
         let mut history = Vec::new();
         for (height, block) in (0..).zip(&self.chain) {
             for tx in &block.txdata {
                 let txid = tx.compute_txid();
-                let sent = tx.input.iter().filter_map(|input| owned.remove(&input.previous_output)).sum();
+                let sent = tx
+                    .input
+                    .iter()
+                    .filter_map(|input| owned.remove(&input.previous_output))
+                    .sum();
                 let received = tx.output.iter().map(mine).sum();
-                owned
-                    .extend((0..).zip(&tx.output).filter(|(_, out)| mine(out) > 0).map(|(vout, out)| (OutPoint { txid, vout }, mine(out))));
+                owned.extend(
+                    (0..)
+                        .zip(&tx.output)
+                        .filter(|(_, out)| mine(out) > 0)
+                        .map(|(vout, out)| (OutPoint { txid, vout }, mine(out))),
+                );
                 if received + sent > 0 {
                     history.push((height, txid, received, sent));
                 }
@@ -330,15 +474,26 @@ impl Node {
     }
 
     /// What a scan of `scripts` that began at height `from` learns from the blocks of these heights.
-    pub fn past(&self, scripts: &[ScriptHash], from: u32, heights: RangeInclusive<u32>) -> Vec<PastBlock> {
+    pub fn past(
+        &self,
+        scripts: &[ScriptHash],
+        from: u32,
+        heights: RangeInclusive<u32>,
+    ) -> Vec<PastBlock> {
         let mut owned: BTreeMap<OutPoint, FoundOutput> = BTreeMap::new();
         let mut past = Vec::new();
         for (height, block) in (0..=*heights.end()).zip(&self.chain) {
             let mut transactions = Vec::new();
             for (position, tx) in (0..).zip(&block.txdata) {
                 let txid = tx.compute_txid();
-                let spent: Vec<_> = tx.input.iter().filter_map(|input| owned.remove(&input.previous_output)).collect();
-                let outputs = (0..).zip(&tx.output).filter(|(_, out)| scripts.contains(&ScriptHash::of(&out.script_pubkey)));
+                let spent: Vec<_> = tx
+                    .input
+                    .iter()
+                    .filter_map(|input| owned.remove(&input.previous_output))
+                    .collect();
+                let outputs = (0..)
+                    .zip(&tx.output)
+                    .filter(|(_, out)| scripts.contains(&ScriptHash::of(&out.script_pubkey)));
                 let paid = outputs.map(|(vout, out)| FoundOutput {
                     outpoint: OutPoint { txid, vout },
                     spk: out.script_pubkey.clone(),
@@ -349,12 +504,23 @@ impl Node {
                 let before = owned.len();
                 owned.extend(paid.map(|output| (output.outpoint, output)));
                 if before < owned.len() || !spent.is_empty() {
-                    let spent = spent.into_iter().filter(|output| output.height < from).collect();
-                    transactions.push(PastTx { position, tx: tx.clone(), spent });
+                    let spent = spent
+                        .into_iter()
+                        .filter(|output| output.height < from)
+                        .collect();
+                    transactions.push(PastTx {
+                        position,
+                        tx: tx.clone(),
+                        spent,
+                    });
                 }
             }
             if heights.contains(&height) && !transactions.is_empty() {
-                past.push(PastBlock { block: self.id(height as usize), time: block.header.time, transactions });
+                past.push(PastBlock {
+                    block: self.id(height as usize),
+                    time: block.header.time,
+                    transactions,
+                });
             }
         }
         past
@@ -362,15 +528,39 @@ impl Node {
 
     /// The balance of a script by a rescan of chain and mempool.
     pub fn true_balance(&self, script: &ScriptHash) -> Balance {
-        let mine = |out: &TxOut| if ScriptHash::of(&out.script_pubkey) == *script { out.value.to_sat() as i64 } else { 0 };
+        let mine = |out: &TxOut| {
+            if ScriptHash::of(&out.script_pubkey) == *script {
+                out.value.to_sat() as i64
+            } else {
+                0
+            }
+        };
         let chain = self.unspent();
         let spent = |outpoint: &OutPoint| {
-            let parent = self.mempool.iter().find(|tx| tx.compute_txid() == outpoint.txid);
+            let parent = self
+                .mempool
+                .iter()
+                .find(|tx| tx.compute_txid() == outpoint.txid);
             let on_chain = || chain.get(outpoint).map_or(0, |(out, ..)| mine(out));
-            parent.map_or_else(on_chain, |parent| mine(&parent.output[outpoint.vout as usize]))
+            parent.map_or_else(on_chain, |parent| {
+                mine(&parent.output[outpoint.vout as usize])
+            })
         };
-        let received: i64 = self.mempool.iter().flat_map(|tx| &tx.output).map(mine).sum();
-        let sent: i64 = self.mempool.iter().flat_map(|tx| &tx.input).map(|input| spent(&input.previous_output)).sum();
-        Balance { confirmed: chain.values().map(|(out, ..)| mine(out)).sum(), unconfirmed: received - sent }
+        let received: i64 = self
+            .mempool
+            .iter()
+            .flat_map(|tx| &tx.output)
+            .map(mine)
+            .sum();
+        let sent: i64 = self
+            .mempool
+            .iter()
+            .flat_map(|tx| &tx.input)
+            .map(|input| spent(&input.previous_output))
+            .sum();
+        Balance {
+            confirmed: chain.values().map(|(out, ..)| mine(out)).sum(),
+            unconfirmed: received - sent,
+        }
     }
 }

@@ -4,7 +4,8 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 
 use bitcoin::{OutPoint, Transaction, TxOut, Txid};
 use satwatch::tracker::{
-    Balance, BlockId, Change, ChangeSet, Event, EventKind, MemoryView, OutputRow, Phase, ScriptHash, Spend, Status, TxRow,
+    Balance, BlockId, Change, ChangeSet, Event, EventKind, MemoryView, OutputRow, Phase,
+    ScriptHash, Spend, Status, TxRow,
 };
 
 use crate::world::{World, script, spk};
@@ -20,14 +21,31 @@ pub struct Truth {
 
 impl Truth {
     pub fn of(world: &World) -> Self {
-        let mut truth = Self { outputs: HashMap::new(), spends: HashMap::new(), places: HashMap::new(), txs: Vec::new() };
+        let mut truth = Self {
+            outputs: HashMap::new(),
+            spends: HashMap::new(),
+            places: HashMap::new(),
+            txs: Vec::new(),
+        };
         for (height, block) in (0..).zip(&world.chain) {
-            let id = BlockId { height, hash: block.block_hash() };
+            let id = BlockId {
+                height,
+                hash: block.block_hash(),
+            };
             for (position, tx) in (0..).zip(&block.txdata) {
-                truth.add(tx, Status::Confirmed { block: id, position });
+                truth.add(
+                    tx,
+                    Status::Confirmed {
+                        block: id,
+                        position,
+                    },
+                );
             }
         }
-        world.mempool.iter().for_each(|tx| truth.add(tx, Status::Mempool));
+        world
+            .mempool
+            .iter()
+            .for_each(|tx| truth.add(tx, Status::Mempool));
         truth
     }
 
@@ -38,20 +56,36 @@ impl Truth {
             _ => None,
         };
         for input in &tx.input {
-            self.spends.insert(input.previous_output, Spend { txid, height });
+            self.spends
+                .insert(input.previous_output, Spend { txid, height });
         }
         for (vout, out) in (0..).zip(&tx.output) {
-            self.outputs.insert(OutPoint { txid, vout }, (out.clone(), height, tx.is_coinbase()));
+            self.outputs.insert(
+                OutPoint { txid, vout },
+                (out.clone(), height, tx.is_coinbase()),
+            );
         }
         self.places.insert(txid, status);
         self.txs.push(tx.clone());
     }
 
     fn owned(&self, number: u8) -> BTreeMap<OutPoint, OutputRow> {
-        let mine = self.outputs.iter().filter(|(_, (out, ..))| out.script_pubkey == spk(number));
+        let mine = self
+            .outputs
+            .iter()
+            .filter(|(_, (out, ..))| out.script_pubkey == spk(number));
         mine.map(|(outpoint, (out, height, coinbase))| {
             let spent = self.spends.get(outpoint).copied();
-            (*outpoint, OutputRow { script: script(number), value: out.value.to_sat(), height: *height, coinbase: *coinbase, spent })
+            (
+                *outpoint,
+                OutputRow {
+                    script: script(number),
+                    value: out.value.to_sat(),
+                    height: *height,
+                    coinbase: *coinbase,
+                    spent,
+                },
+            )
         })
         .collect()
     }
@@ -76,14 +110,30 @@ impl Truth {
     /// What a transaction moves for a script: received and sent.
     fn moves(&self, tx: &Transaction, number: u8) -> (u64, u64) {
         let mine = |out: &&TxOut| out.script_pubkey == spk(number);
-        let received = tx.output.iter().filter(mine).map(|out| out.value.to_sat()).sum();
-        let spent = tx.input.iter().filter_map(|input| self.outputs.get(&input.previous_output)).map(|(out, ..)| out);
-        (received, spent.filter(mine).map(|out| out.value.to_sat()).sum())
+        let received = tx
+            .output
+            .iter()
+            .filter(mine)
+            .map(|out| out.value.to_sat())
+            .sum();
+        let spent = tx
+            .input
+            .iter()
+            .filter_map(|input| self.outputs.get(&input.previous_output))
+            .map(|(out, ..)| out);
+        (
+            received,
+            spent.filter(mine).map(|out| out.value.to_sat()).sum(),
+        )
     }
 
     fn touches(&self, tx: &Transaction, number: u8) -> bool {
         let mine = |out: &TxOut| out.script_pubkey == spk(number);
-        let spends = |outpoint| self.outputs.get(outpoint).is_some_and(|(out, ..)| mine(out));
+        let spends = |outpoint| {
+            self.outputs
+                .get(outpoint)
+                .is_some_and(|(out, ..)| mine(out))
+        };
         tx.output.iter().any(mine) || tx.input.iter().any(|input| spends(&input.previous_output))
     }
 }
@@ -100,17 +150,28 @@ impl World {
             let place = truth.places.get(txid);
             match row.status {
                 // A scan says in which block, but not where in it.
-                Status::Confirmed { block, position: u32::MAX } => {
+                Status::Confirmed {
+                    block,
+                    position: u32::MAX,
+                } => {
                     assert!(
                         matches!(place, Some(Status::Confirmed { block: known, .. }) if *known == block),
                         "{txid} is where its row says"
                     );
                 }
-                Status::Confirmed { .. } | Status::Mempool => assert_eq!(place, Some(&row.status), "{txid} is where its row says"),
-                _ => assert!(place.is_none_or(|place| self.is_past(row, *place)), "{txid} is gone, and not at {place:?}"),
+                Status::Confirmed { .. } | Status::Mempool => {
+                    assert_eq!(place, Some(&row.status), "{txid} is where its row says")
+                }
+                _ => assert!(
+                    place.is_none_or(|place| self.is_past(row, *place)),
+                    "{txid} is gone, and not at {place:?}"
+                ),
             }
             assert!(!row.touches.is_empty(), "{txid} matters to somebody");
-            assert!(row.status != Status::Mempool || !row.tx.is_coinbase(), "no coinbase is ever unconfirmed");
+            assert!(
+                row.status != Status::Mempool || !row.tx.is_coinbase(),
+                "no coinbase is ever unconfirmed"
+            );
         }
         self.check_blocks();
         self.check_events();
@@ -120,23 +181,44 @@ impl World {
     /// What a disconnect has to take back: every transaction of a block, in its order.
     fn check_blocks(&self) {
         for (txid, row) in &self.view.txs {
-            let Status::Confirmed { block, .. } = row.status else { continue };
-            assert!(self.view.blocks[&block.height].touched.contains(txid), "{txid} goes back with its block {}", block.height);
+            let Status::Confirmed { block, .. } = row.status else {
+                continue;
+            };
+            assert!(
+                self.view.blocks[&block.height].touched.contains(txid),
+                "{txid} goes back with its block {}",
+                block.height
+            );
         }
         for (height, block) in &self.view.blocks {
-            let positions = block.touched.iter().filter_map(|txid| match self.view.txs.get(txid)?.status {
-                Status::Confirmed { block, position } if block.height == *height && position != u32::MAX => Some(position),
-                _ => None,
-            });
-            assert!(positions.is_sorted_by(|a, b| a < b), "the transactions of block {height} stand in its order, once");
+            let positions =
+                block
+                    .touched
+                    .iter()
+                    .filter_map(|txid| match self.view.txs.get(txid)?.status {
+                        Status::Confirmed { block, position }
+                            if block.height == *height && position != u32::MAX =>
+                        {
+                            Some(position)
+                        }
+                        _ => None,
+                    });
+            assert!(
+                positions.is_sorted_by(|a, b| a < b),
+                "the transactions of block {height} stand in its order, once"
+            );
         }
     }
 
     /// It is in a block from before anything was known of the scripts that it touches. One that the node took back for a moment
     /// and gave again, while nobody looked, was never connected here: its outputs may be right and its status is not known.
     fn is_past(&self, row: &TxRow, place: Status) -> bool {
-        let Status::Confirmed { block, .. } = place else { return false };
-        row.touches.iter().all(|touch| block.height < self.view.watches[&touch.script].coverage.from_height)
+        let Status::Confirmed { block, .. } = place else {
+            return false;
+        };
+        row.touches
+            .iter()
+            .all(|touch| block.height < self.view.watches[&touch.script].coverage.from_height)
     }
 
     fn check_script(&self, truth: &Truth, number: u8) {
@@ -144,19 +226,36 @@ impl World {
         if !row.coverage.utxos_complete {
             return;
         }
-        assert_eq!(row.balance, truth.balance(number), "balance of script {number}");
+        assert_eq!(
+            row.balance,
+            truth.balance(number),
+            "balance of script {number}"
+        );
         let owned = truth.owned(number);
         let mine = |row: &&OutputRow| row.script == script(number);
         for (outpoint, known) in self.view.outputs.iter().filter(|(_, row)| mine(row)) {
             assert_eq!(Some(known), owned.get(outpoint), "output {outpoint}");
         }
-        let covered = |height: Option<u32>| height.is_none_or(|height| height >= row.coverage.from_height);
-        for (outpoint, output) in owned.iter().filter(|(_, row)| row.spent.is_none_or(|spend| covered(spend.height))) {
-            assert_eq!(self.view.outputs.get(outpoint), Some(output), "{outpoint} is known");
+        let covered =
+            |height: Option<u32>| height.is_none_or(|height| height >= row.coverage.from_height);
+        for (outpoint, output) in owned
+            .iter()
+            .filter(|(_, row)| row.spent.is_none_or(|spend| covered(spend.height)))
+        {
+            assert_eq!(
+                self.view.outputs.get(outpoint),
+                Some(output),
+                "{outpoint} is known"
+            );
         }
         let free = owned.values().filter(|row| row.spent.is_none()).count() as u64;
         assert_eq!(row.utxo_count, free, "unspent outputs of script {number}");
-        let history = self.view.txs.values().filter(|row| touch_of(row, number).is_some()).count() as u64;
+        let history = self
+            .view
+            .txs
+            .values()
+            .filter(|row| touch_of(row, number).is_some())
+            .count() as u64;
         assert_eq!(row.tx_count, history, "transactions of script {number}");
         for tx in truth.txs.iter().filter(|tx| truth.touches(tx, number)) {
             let txid = tx.compute_txid();
@@ -164,19 +263,42 @@ impl World {
                 Status::Confirmed { block, .. } => block.height >= row.coverage.from_height,
                 _ => true,
             };
-            let known = self.view.txs.get(&txid).and_then(|row| touch_of(row, number));
-            assert!(known.is_some() || !covered, "{txid} is in the history of script {number}");
-            let Some((received, sent)) = known else { continue };
+            let known = self
+                .view
+                .txs
+                .get(&txid)
+                .and_then(|row| touch_of(row, number));
+            assert!(
+                known.is_some() || !covered,
+                "{txid} is in the history of script {number}"
+            );
+            let Some((received, sent)) = known else {
+                continue;
+            };
             let (truly_received, truly_sent) = truth.moves(tx, number);
-            assert!(received == truly_received && sent <= truly_sent, "what {txid} moves for script {number}");
-            assert!(sent == truly_sent || !covered, "what {txid} sends for script {number}");
+            assert!(
+                received == truly_received && sent <= truly_sent,
+                "what {txid} moves for script {number}"
+            );
+            assert!(
+                sent == truly_sent || !covered,
+                "what {txid} sends for script {number}"
+            );
         }
     }
 
     /// Deaths have the cause that the node had for them: true when the tracker heard of everything at once.
     pub fn check_fates(&self) {
-        for (txid, row) in self.view.txs.iter().filter(|(_, row)| !matches!(row.status, Status::Confirmed { .. } | Status::Mempool)) {
-            assert_eq!(Some(&row.status), self.fates.get(txid), "why {txid} is gone");
+        for (txid, row) in
+            self.view.txs.iter().filter(|(_, row)| {
+                !matches!(row.status, Status::Confirmed { .. } | Status::Mempool)
+            })
+        {
+            assert_eq!(
+                Some(&row.status),
+                self.fates.get(txid),
+                "why {txid} is gone"
+            );
         }
     }
 
@@ -188,17 +310,40 @@ impl World {
             fold.add_past(changes);
         }
         for number in &self.watched {
-            let told = fold.balances.get(&script(*number)).copied().unwrap_or_default();
-            assert_eq!(told, self.view.watches[&script(*number)].balance.total(), "the last balance told is the balance");
+            let told = fold
+                .balances
+                .get(&script(*number))
+                .copied()
+                .unwrap_or_default();
+            assert_eq!(
+                told,
+                self.view.watches[&script(*number)].balance.total(),
+                "the last balance told is the balance"
+            );
         }
         for ((script, txid), told) in &fold.told {
             let row = &self.view.txs[txid];
-            let touch = row.touches.iter().find(|touch| touch.script == *script).expect("it was told to a script that it touches");
-            assert_eq!((row.status.phase(), touch.received, touch.sent), *told, "the last word about {txid} is its row");
+            let touch = row
+                .touches
+                .iter()
+                .find(|touch| touch.script == *script)
+                .expect("it was told to a script that it touches");
+            assert_eq!(
+                (row.status.phase(), touch.received, touch.sent),
+                *told,
+                "the last word about {txid} is its row"
+            );
         }
         let touches: usize = self.view.txs.values().map(|row| row.touches.len()).sum();
-        assert_eq!(touches, fold.told.len(), "every transaction was told to every script that it touches");
-        assert!(fold.tip.is_none() || fold.tip == self.view.tip.map(|tip| tip.height), "blocks and reorgs told lead to the tip");
+        assert_eq!(
+            touches,
+            fold.told.len(),
+            "every transaction was told to every script that it touches"
+        );
+        assert!(
+            fold.tip.is_none() || fold.tip == self.view.tip.map(|tip| tip.height),
+            "blocks and reorgs told lead to the tip"
+        );
     }
 
     /// Depths that scripts asked for are told by the block that brings them, once, with the right number; no other ones are.
@@ -206,7 +351,9 @@ impl World {
         let mut expected = HashSet::new();
         let tip = self.tip().height;
         for (txid, row) in &self.view.txs {
-            let Status::Confirmed { block, .. } = row.status else { continue };
+            let Status::Confirmed { block, .. } = row.status else {
+                continue;
+            };
             let depth = tip + 1 - block.height;
             for touch in &row.touches {
                 let depths = &self.view.watches[&touch.script].depths;
@@ -217,14 +364,23 @@ impl World {
         }
         let mut told = Vec::new();
         for event in events {
-            if let EventKind::TransactionUpdate { script, transaction, confirmations, .. } = &event.kind
+            if let EventKind::TransactionUpdate {
+                script,
+                transaction,
+                confirmations,
+                ..
+            } = &event.kind
                 && *confirmations > 1
             {
                 told.push((*script, transaction.txid, *confirmations));
             }
         }
         assert_eq!(told.len(), expected.len(), "each depth is told once");
-        assert_eq!(told.into_iter().collect::<HashSet<_>>(), expected, "the depths asked for");
+        assert_eq!(
+            told.into_iter().collect::<HashSet<_>>(),
+            expected,
+            "the depths asked for"
+        );
     }
 
     /// The rows are the fold of the change sets, from nothing; and their inverses lead back through every earlier state.
@@ -251,17 +407,42 @@ fn check_against(view: &MemoryView, changes: &ChangeSet) {
     let mut rows = HashSet::new();
     for change in &changes.0 {
         let (row, real, old) = match change {
-            Change::Watch { script, old, new } => (format!("{script:?}"), old != new, view.watches.get(script) == old.as_ref()),
-            Change::Output { outpoint, old, new } => (outpoint.to_string(), old != new, view.outputs.get(outpoint) == old.as_ref()),
-            Change::Tx { txid, old, new } => (txid.to_string(), old != new, view.txs.get(txid) == old.as_ref()),
-            Change::Block { height, old, new } => (height.to_string(), old != new, view.blocks.get(height) == old.as_ref()),
+            Change::Watch { script, old, new } => (
+                format!("{script:?}"),
+                old != new,
+                view.watches.get(script) == old.as_ref(),
+            ),
+            Change::Output { outpoint, old, new } => (
+                outpoint.to_string(),
+                old != new,
+                view.outputs.get(outpoint) == old.as_ref(),
+            ),
+            Change::Tx { txid, old, new } => (
+                txid.to_string(),
+                old != new,
+                view.txs.get(txid) == old.as_ref(),
+            ),
+            Change::Block { height, old, new } => (
+                height.to_string(),
+                old != new,
+                view.blocks.get(height) == old.as_ref(),
+            ),
             Change::Tip { old, new } => ("tip".to_owned(), old != new, view.tip == *old),
-            Change::Scan { scan, old, new } => (format!("scan {scan}"), old != new, view.scans.get(scan) == old.as_ref()),
-            Change::ScanScripts { scan, old, new } => {
-                (format!("scripts of {scan}"), old != new, view.scan_scripts.get(scan) == old.as_ref())
-            }
+            Change::Scan { scan, old, new } => (
+                format!("scan {scan}"),
+                old != new,
+                view.scans.get(scan) == old.as_ref(),
+            ),
+            Change::ScanScripts { scan, old, new } => (
+                format!("scripts of {scan}"),
+                old != new,
+                view.scan_scripts.get(scan) == old.as_ref(),
+            ),
         };
-        assert!(real && old && rows.insert(row), "a change says what was before, once a row: {change:?}");
+        assert!(
+            real && old && rows.insert(row),
+            "a change says what was before, once a row: {change:?}"
+        );
     }
 }
 
@@ -275,11 +456,22 @@ struct Fold {
 impl Fold {
     /// What a history scan finds is in the history without a word.
     fn add_past(&mut self, changes: &ChangeSet) {
-        if !changes.0.iter().any(|change| matches!(change, Change::Scan { .. })) {
+        if !changes
+            .0
+            .iter()
+            .any(|change| matches!(change, Change::Scan { .. }))
+        {
             return;
         }
         for change in &changes.0 {
-            let Change::Tx { txid, new: Some(row), .. } = change else { continue };
+            let Change::Tx {
+                txid,
+                new: Some(row),
+                ..
+            } = change
+            else {
+                continue;
+            };
             for touch in &row.touches {
                 let found = (row.status.phase(), touch.received, touch.sent);
                 self.told.entry((touch.script, *txid)).or_insert(found);
@@ -289,29 +481,71 @@ impl Fold {
 
     fn add(&mut self, event: &Event) {
         match &event.kind {
-            EventKind::BalanceChange { script, old, new, .. } => {
+            EventKind::BalanceChange {
+                script, old, new, ..
+            } => {
                 let last = self.balances.insert(*script, new.total()).unwrap_or(0);
-                assert_eq!(old.total(), last, "each balance change starts where the one before ended");
-                assert_ne!(old.total(), new.total(), "a balance change changes the balance");
+                assert_eq!(
+                    old.total(),
+                    last,
+                    "each balance change starts where the one before ended"
+                );
+                assert_ne!(
+                    old.total(),
+                    new.total(),
+                    "a balance change changes the balance"
+                );
             }
-            EventKind::NewTransactions { script, transactions, .. } => {
+            EventKind::NewTransactions {
+                script,
+                transactions,
+                ..
+            } => {
                 assert!(!transactions.is_empty());
                 for new in transactions {
                     let told = (new.status.phase(), new.received, new.sent);
-                    assert_eq!(self.told.insert((*script, new.txid), told), None, "{} is announced once", new.txid);
+                    assert_eq!(
+                        self.told.insert((*script, new.txid), told),
+                        None,
+                        "{} is announced once",
+                        new.txid
+                    );
                 }
             }
-            EventKind::TransactionUpdate { script, previous, transaction, confirmations, .. } => {
-                let told = (transaction.status.phase(), transaction.received, transaction.sent);
-                let before = self.told.insert((*script, transaction.txid), told).expect("an update follows an announcement");
-                assert_eq!(before.0, *previous, "an update starts where the one before ended");
+            EventKind::TransactionUpdate {
+                script,
+                previous,
+                transaction,
+                confirmations,
+                ..
+            } => {
+                let told = (
+                    transaction.status.phase(),
+                    transaction.received,
+                    transaction.sent,
+                );
+                let before = self
+                    .told
+                    .insert((*script, transaction.txid), told)
+                    .expect("an update follows an announcement");
+                assert_eq!(
+                    before.0, *previous,
+                    "an update starts where the one before ended"
+                );
                 assert!(legal(before, told), "{before:?} -> {told:?}: {event:?}");
-                assert!((told.1, told.2) >= (before.1, before.2), "amounts never shrink");
+                assert!(
+                    (told.1, told.2) >= (before.1, before.2),
+                    "amounts never shrink"
+                );
                 let depth = match (transaction.status, event.tip) {
                     (Status::Confirmed { block, .. }, Some(tip)) => tip.height + 1 - block.height,
                     _ => 0,
                 };
-                assert_eq!(*confirmations, depth, "confirmations of {}", transaction.txid);
+                assert_eq!(
+                    *confirmations, depth,
+                    "confirmations of {}",
+                    transaction.txid
+                );
             }
             EventKind::ScanComplete { .. } => {}
             EventKind::Unwatched { script, .. } => {
@@ -319,11 +553,21 @@ impl Fold {
                 self.told.retain(|(told, _), _| told != script);
             }
             EventKind::Block { block, .. } => {
-                assert!(self.tip.is_none_or(|tip| tip + 1 == block.height), "blocks are told in order");
+                assert!(
+                    self.tip.is_none_or(|tip| tip + 1 == block.height),
+                    "blocks are told in order"
+                );
                 self.tip = Some(block.height);
             }
-            EventKind::Reorg { old_tip, fork_point, depth } => {
-                assert!(self.tip.is_none_or(|tip| tip == old_tip.height) && fork_point.height + depth == old_tip.height);
+            EventKind::Reorg {
+                old_tip,
+                fork_point,
+                depth,
+            } => {
+                assert!(
+                    self.tip.is_none_or(|tip| tip == old_tip.height)
+                        && fork_point.height + depth == old_tip.height
+                );
                 self.tip = Some(fork_point.height);
             }
         }
@@ -341,5 +585,8 @@ fn legal(from: (Phase, u64, u64), to: (Phase, u64, u64)) -> bool {
 }
 
 fn touch_of(row: &TxRow, number: u8) -> Option<(u64, u64)> {
-    row.touches.iter().find(|touch| touch.script == script(number)).map(|touch| (touch.received, touch.sent))
+    row.touches
+        .iter()
+        .find(|touch| touch.script == script(number))
+        .map(|touch| (touch.received, touch.sent))
 }

@@ -18,7 +18,10 @@ fn without(view: &MemoryView, script: &ScriptHash) -> MemoryView {
     for (scan, scripts) in &mut view.scan_scripts {
         if scripts.contains(script) {
             scripts.retain(|other| other != script);
-            let row = view.scans.get_mut(scan).expect("a scan with scripts has a row");
+            let row = view
+                .scans
+                .get_mut(scan)
+                .expect("a scan with scripts has a row");
             row.scripts -= 1;
             if scripts.is_empty() {
                 row.state = ScanState::Cancelled;
@@ -26,7 +29,8 @@ fn without(view: &MemoryView, script: &ScriptHash) -> MemoryView {
         }
     }
     let scans = &view.scans;
-    view.scan_scripts.retain(|scan, _| scans[scan].state == ScanState::Open);
+    view.scan_scripts
+        .retain(|scan, _| scans[scan].state == ScanState::Open);
     view
 }
 
@@ -35,13 +39,35 @@ impl World {
         let gone = script(number);
         let expected = without(&self.view, &gone);
         let was_watched = self.watched.remove(&number);
-        let transition = self.try_send(Input::Unwatch { scripts: vec![gone], now: self.now }).expect("it may always come");
-        assert_eq!(self.view, expected, "only what the script made matter is gone");
-        let told: Vec<_> =
-            transition.events.iter().map(|event| matches!(event.kind, EventKind::Unwatched { script, .. } if script == gone)).collect();
-        assert_eq!(told, vec![true; usize::from(was_watched)], "it is told once, and nothing else is");
+        let transition = self
+            .try_send(Input::Unwatch {
+                scripts: vec![gone],
+                now: self.now,
+            })
+            .expect("it may always come");
+        assert_eq!(
+            self.view, expected,
+            "only what the script made matter is gone"
+        );
+        let told: Vec<_> = transition
+            .events
+            .iter()
+            .map(
+                |event| matches!(event.kind, EventKind::Unwatched { script, .. } if script == gone),
+            )
+            .collect();
+        assert_eq!(
+            told,
+            vec![true; usize::from(was_watched)],
+            "it is told once, and nothing else is"
+        );
         self.check_memory();
-        let again = self.try_send(Input::Unwatch { scripts: vec![gone], now: self.now }).expect("it may always come");
+        let again = self
+            .try_send(Input::Unwatch {
+                scripts: vec![gone],
+                now: self.now,
+            })
+            .expect("it may always come");
         assert!(again.changes.is_empty() && again.events.is_empty() && again.asks.is_empty());
     }
 }
@@ -56,8 +82,16 @@ fn a_block_does_not_speak_for_what_only_a_forgotten_script_had_in_it() {
     // The node takes the block back for a moment, while script 2 waits for its baseline.
     world.slow_scans = true;
     world.watch(2, &[2]);
-    let _ = world.send(Input::TxSeen { tx: payment, seen: Seen::Accepted, now: 1 });
-    assert_eq!(told(&world.mine(9, &[]).events), ["block"], "an unconfirmed transaction is not two deep");
+    let _ = world.send(Input::TxSeen {
+        tx: payment,
+        seen: Seen::Accepted,
+        now: 1,
+    });
+    assert_eq!(
+        told(&world.mine(9, &[]).events),
+        ["block"],
+        "an unconfirmed transaction is not two deep"
+    );
     world.snapshot();
     world.scan();
     world.check();
@@ -78,11 +112,17 @@ fn what_a_forgotten_script_shares_stays_with_the_others() {
     assert_eq!(world.view.txs.len(), 2);
     assert_eq!(world.view.txs[&both.compute_txid()].touches.len(), 1);
     world.check();
-    assert_eq!(told(&world.mine(9, &[spend]).events), ["mempool>confirmed 1", "block"]);
+    assert_eq!(
+        told(&world.mine(9, &[spend]).events),
+        ["mempool>confirmed 1", "block"]
+    );
     world.check();
     world.watch(1, &[]);
     let _ = world.open_scan(&[1], 0, None);
-    world.finish_scans(Stretch { blocks: 9, too_much: false });
+    world.finish_scans(Stretch {
+        blocks: 9,
+        too_much: false,
+    });
     assert_eq!(world.view.watches[&script(1)].tx_count, 3);
     world.check();
 }
@@ -94,7 +134,12 @@ fn a_script_that_is_forgotten_while_it_waits_for_its_baseline_is_not_given_one()
     world.slow_scans = true;
     world.watch(1, &[]);
     world.forget(1);
-    let baseline = Input::Baseline { block: world.tip(), scripts: vec![script(1)], outputs: Vec::new(), now: 1 };
+    let baseline = Input::Baseline {
+        block: world.tip(),
+        scripts: vec![script(1)],
+        outputs: Vec::new(),
+        now: 1,
+    };
     assert!(world.send(baseline).changes.is_empty());
     world.check();
 }
@@ -108,6 +153,12 @@ fn a_payment_that_mattered_to_a_forgotten_script_alone_matters_again_when_it_is_
     world.forget(1);
     assert!(world.view.txs.is_empty());
     world.watch(1, &[]);
-    assert_eq!(world.view.watches[&script(1)].balance, Balance { confirmed: 0, unconfirmed: 700 });
+    assert_eq!(
+        world.view.watches[&script(1)].balance,
+        Balance {
+            confirmed: 0,
+            unconfirmed: 700
+        }
+    );
     world.check();
 }

@@ -8,15 +8,25 @@ use crate::runner::Stretch;
 use crate::told::{balance, block_id, coin, history, mine, out, status, told};
 use crate::world::{World, script, spk, tx};
 
-const BLOCK: Stretch = Stretch { blocks: 1, too_much: false };
-const ALL: Stretch = Stretch { blocks: 100, too_much: false };
+const BLOCK: Stretch = Stretch {
+    blocks: 1,
+    too_much: false,
+};
+const ALL: Stretch = Stretch {
+    blocks: 100,
+    too_much: false,
+};
 
 /// Script 2 waits for its baseline, and the node tells of these.
 fn held_for_unconfirmed(world: &mut World, txs: &[&Transaction]) {
     world.slow_scans = true;
     world.watch(2, &[]);
     for tx in txs {
-        let _ = world.send(Input::TxSeen { tx: (*tx).clone(), seen: Seen::Accepted, now: 1 });
+        let _ = world.send(Input::TxSeen {
+            tx: (*tx).clone(),
+            seen: Seen::Accepted,
+            now: 1,
+        });
     }
 }
 
@@ -29,14 +39,33 @@ fn what_an_old_payment_of_which_one_output_is_left_paid_besides_does_not_come_to
     mine(&mut world, &[&[&payment], &[&spend]]);
     held_for_unconfirmed(&mut world, &[&payment, &spend]);
     world.scan();
-    assert_eq!(balance(&world, 2), Balance { confirmed: 200, unconfirmed: 0 });
+    assert_eq!(
+        balance(&world, 2),
+        Balance {
+            confirmed: 200,
+            unconfirmed: 0
+        }
+    );
     world.snapshot();
-    assert_eq!(balance(&world, 2), Balance { confirmed: 200, unconfirmed: 0 }, "the spend is in a block that we do not know");
+    assert_eq!(
+        balance(&world, 2),
+        Balance {
+            confirmed: 200,
+            unconfirmed: 0
+        },
+        "the spend is in a block that we do not know"
+    );
     world.check();
     let _ = world.open_scan(&[2], 0, None);
     world.finish_scans(BLOCK);
     assert_eq!(history(&world, 2), [(1, 500, 0), (2, 0, 300)]);
-    assert_eq!(status(&world, &payment), Status::Confirmed { block: block_id(&world, 1), position: 1 });
+    assert_eq!(
+        status(&world, &payment),
+        Status::Confirmed {
+            block: block_id(&world, 1),
+            position: 1
+        }
+    );
     world.check();
 }
 
@@ -48,13 +77,24 @@ fn a_scan_puts_right_what_was_held_for_unconfirmed_though_it_is_in_an_old_block(
     let last = tx(&[out(&spend, 1)], &[(9, 30)]);
     mine(&mut world, &[&[&payment], &[&spend], &[&last]]);
     held_for_unconfirmed(&mut world, &[&payment, &spend]);
-    assert_eq!(balance(&world, 2), Balance { confirmed: 0, unconfirmed: 40 });
+    assert_eq!(
+        balance(&world, 2),
+        Balance {
+            confirmed: 0,
+            unconfirmed: 40
+        }
+    );
     world.scan();
     let scan = world.open_scan(&[2], 0, None);
     let input = world.next_step(scan, ALL).expect("its baseline is merged");
     let before = world.events.len();
-    let _ = world.try_send(input).expect("nothing has changed meanwhile");
-    assert_eq!(told(&world.events[before..]), ["mempool>confirmed 3", "mempool>confirmed 2", "balance 40>0"]);
+    let _ = world
+        .try_send(input)
+        .expect("nothing has changed meanwhile");
+    assert_eq!(
+        told(&world.events[before..]),
+        ["mempool>confirmed 3", "mempool>confirmed 2", "balance 40>0"]
+    );
     world.finish_scans(ALL);
     assert_eq!(history(&world, 2), [(1, 200, 0), (2, 40, 200), (3, 0, 40)]);
     world.snapshot();
@@ -73,13 +113,22 @@ fn a_spend_shows_that_what_was_held_for_unconfirmed_is_in_a_block_below_the_scan
     let input = world.next_step(scan, ALL).expect("its baseline is merged");
     let before = world.events.len();
     let _ = world.deliver(input).expect("nothing has changed meanwhile");
-    assert_eq!(told(&world.events[before..]), ["mempool>evicted 0", "balance 200>0"]);
+    assert_eq!(
+        told(&world.events[before..]),
+        ["mempool>evicted 0", "balance 200>0"]
+    );
     world.finish_scans(ALL);
     world.snapshot();
     assert_eq!(world.view.outputs[&out(&payment, 0)].height, Some(1));
     world.check();
     let _ = world.disconnect(2);
-    assert_eq!(balance(&world, 2), Balance { confirmed: 200, unconfirmed: -200 });
+    assert_eq!(
+        balance(&world, 2),
+        Balance {
+            confirmed: 200,
+            unconfirmed: -200
+        }
+    );
     world.check();
 }
 
@@ -89,12 +138,36 @@ fn a_transaction_that_nobody_of_the_scan_has_to_do_with_is_left_alone() {
     let payment = tx(&[coin(&world, 0)], &[(2, 200)]);
     mine(&mut world, &[&[&payment], &[]]);
     held_for_unconfirmed(&mut world, &[&payment]);
-    let request = WatchRequest { spk: spk(1), label: None, depths: Vec::new(), past: Past::Leave };
-    let _ = world.send(Input::Watch { scripts: vec![request], now: 1 });
-    let _ = world.apply(Input::OpenScan { scan: ScanId(1), scripts: vec![script(1)], from: 0, to: None, now: 1 });
+    let request = WatchRequest {
+        spk: spk(1),
+        label: None,
+        depths: Vec::new(),
+        past: Past::Leave,
+    };
+    let _ = world.send(Input::Watch {
+        scripts: vec![request],
+        now: 1,
+    });
+    let _ = world.apply(Input::OpenScan {
+        scan: ScanId(1),
+        scripts: vec![script(1)],
+        from: 0,
+        to: None,
+        now: 1,
+    });
     let before = (world.view.txs.clone(), world.view.outputs.clone());
-    let stretch = world.next_step(ScanId(1), Stretch { too_much: true, ..ALL }).expect("nobody of it waits");
-    let _ = world.deliver(stretch).expect("nothing has changed meanwhile");
+    let stretch = world
+        .next_step(
+            ScanId(1),
+            Stretch {
+                too_much: true,
+                ..ALL
+            },
+        )
+        .expect("nobody of it waits");
+    let _ = world
+        .deliver(stretch)
+        .expect("nothing has changed meanwhile");
     assert_eq!((world.view.txs.clone(), world.view.outputs.clone()), before);
     world.check_memory();
 }

@@ -36,7 +36,12 @@ enum Act {
 
 /// `stale` and `added`: how often the unproven is said, and a script is added.
 fn act(stale: u32, added: u32) -> impl Strategy<Value = Act> {
-    let seen = prop_oneof![Just(None), Just(Some(Seen::Accepted)), Just(Some(Seen::Fetched)), Just(Some(Seen::Rawtx))];
+    let seen = prop_oneof![
+        Just(None),
+        Just(Some(Seen::Accepted)),
+        Just(Some(Seen::Fetched)),
+        Just(Some(Seen::Rawtx))
+    ];
     prop_oneof![
         8 => node_op(true).prop_map(Act::Node),
         6 => (1u8..30, prop::bool::weighted(0.1)).prop_map(|(count, lost)| Act::Hear { count, lost }),
@@ -75,8 +80,14 @@ fn act_on(world: &mut World, act: &Act, ever: &mut Vec<Transaction>) {
         Act::Stale { index, seen } => {
             let Some(tx) = pick(ever, *index) else { return };
             let input = match *seen {
-                Some(seen) => Input::TxSeen { tx, seen, now: world.now },
-                None => Input::TxGone { txids: vec![tx.compute_txid()] },
+                Some(seen) => Input::TxSeen {
+                    tx,
+                    seen,
+                    now: world.now,
+                },
+                None => Input::TxGone {
+                    txids: vec![tx.compute_txid()],
+                },
             };
             let _ = world.apply(input);
         }
@@ -96,17 +107,37 @@ fn scan(world: &mut World) {
 
 /// What rows say about blocks: balances, outputs, spends and transactions.
 fn confirmed(view: &MemoryView) -> impl PartialEq + std::fmt::Debug {
-    let mut balances: Vec<_> = view.watches.iter().map(|(script, row)| (*script, row.balance.confirmed)).collect();
+    let mut balances: Vec<_> = view
+        .watches
+        .iter()
+        .map(|(script, row)| (*script, row.balance.confirmed))
+        .collect();
     let spent = |spend: Option<Spend>| spend.filter(|spend| spend.height.is_some());
-    let mut outputs: Vec<_> =
-        view.outputs.iter().filter(|(_, row)| row.height.is_some()).map(|(o, row)| (*o, row.value, row.height, spent(row.spent))).collect();
+    let mut outputs: Vec<_> = view
+        .outputs
+        .iter()
+        .filter(|(_, row)| row.height.is_some())
+        .map(|(o, row)| (*o, row.value, row.height, spent(row.spent)))
+        .collect();
     let mut txs: Vec<(Txid, Status, u64, Vec<_>)> = Vec::new();
-    for (txid, row) in view.txs.iter().filter(|(_, row)| matches!(row.status, Status::Confirmed { .. })) {
-        let mut touches: Vec<_> = row.touches.iter().map(|touch| (touch.script, touch.received, touch.sent)).collect();
+    for (txid, row) in view
+        .txs
+        .iter()
+        .filter(|(_, row)| matches!(row.status, Status::Confirmed { .. }))
+    {
+        let mut touches: Vec<_> = row
+            .touches
+            .iter()
+            .map(|touch| (touch.script, touch.received, touch.sent))
+            .collect();
         touches.sort();
         txs.push((*txid, row.status, row.order, touches));
     }
-    let mut blocks: Vec<_> = view.blocks.iter().map(|(height, row)| (*height, row.clone())).collect();
+    let mut blocks: Vec<_> = view
+        .blocks
+        .iter()
+        .map(|(height, row)| (*height, row.clone()))
+        .collect();
     balances.sort();
     outputs.sort_by_key(|(outpoint, ..)| *outpoint);
     txs.sort_by_key(|(txid, ..)| *txid);

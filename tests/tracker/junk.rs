@@ -8,7 +8,8 @@ use bitcoin::hashes::Hash;
 use bitcoin::{Amount, Block, BlockHash, OutPoint, ScriptBuf, Transaction, TxIn, TxOut, Txid};
 use proptest::prelude::*;
 use satwatch::tracker::{
-    BlockId, FoundOutput, Input, MemoryView, Past, PastBlock, PastTx, ScanEnd, ScanId, ScriptHash, Seen, Tracker, WatchRequest,
+    BlockId, FoundOutput, Input, MemoryView, Past, PastBlock, PastTx, ScanEnd, ScanId, ScriptHash,
+    Seen, Tracker, WatchRequest,
 };
 
 use crate::world::{block, spk, tx};
@@ -98,13 +99,21 @@ fn junk() -> impl Strategy<Value = Junk> {
         12 => prop::collection::vec((script, value()), 0..5),
         1 => (1u8..4).prop_map(|number| vec![(Script::Known(number), 3); 2_000]),
     ];
-    (prop::collection::vec((0u8..12, 0u32..4), 0..4), outputs).prop_map(|(inputs, outputs)| Junk { inputs, outputs })
+    (prop::collection::vec((0u8..12, 0u32..4), 0..4), outputs)
+        .prop_map(|(inputs, outputs)| Junk { inputs, outputs })
 }
 
 fn act() -> impl Strategy<Value = Act> {
     let seen = prop_oneof![Just(Seen::Accepted), Just(Seen::Fetched), Just(Seen::Rawtx)];
     let some = || prop::collection::vec(any::<u8>(), 0..6);
-    let found = (any::<u8>(), 0u32..4, 0u8..5, value(), 0u32..12, any::<bool>());
+    let found = (
+        any::<u8>(),
+        0u32..4,
+        0u8..5,
+        value(),
+        0u32..12,
+        any::<bool>(),
+    );
     prop_oneof![
         6 => (any::<u8>(), seen).prop_map(|(tx, seen)| Act::Seen(tx, seen)),
         1 => some().prop_map(Act::Gone),
@@ -129,7 +138,14 @@ fn past() -> impl Strategy<Value = Act> {
     let some = || prop::collection::vec(any::<u8>(), 0..4);
     let block = || (height(), prop::bool::weighted(0.9));
     let blocks = prop::collection::vec((height(), prop::bool::weighted(0.9), some()), 0..4);
-    let found = (any::<u8>(), 0u32..4, 0u8..5, value(), 0u32..12, any::<bool>());
+    let found = (
+        any::<u8>(),
+        0u32..4,
+        0u8..5,
+        value(),
+        0u32..12,
+        any::<bool>(),
+    );
     let scripts = prop::collection::vec(some(), 0..3);
     prop_oneof![
         1 => some().prop_map(Act::Unwatch),
@@ -158,17 +174,29 @@ fn build(junk: &[Junk]) -> Vec<Transaction> {
         for (from, vout) in &one.inputs {
             let previous_output = match (from, txs.len()) {
                 (0, _) => OutPoint::null(),
-                (1, _) | (_, 0) => OutPoint { txid: Txid::from_byte_array([*from; 32]), vout: *vout },
-                (from, known) => OutPoint { txid: txs[usize::from(*from) % known].compute_txid(), vout: *vout },
+                (1, _) | (_, 0) => OutPoint {
+                    txid: Txid::from_byte_array([*from; 32]),
+                    vout: *vout,
+                },
+                (from, known) => OutPoint {
+                    txid: txs[usize::from(*from) % known].compute_txid(),
+                    vout: *vout,
+                },
             };
-            built.input.push(TxIn { previous_output, ..TxIn::default() });
+            built.input.push(TxIn {
+                previous_output,
+                ..TxIn::default()
+            });
         }
         for (script, value) in &one.outputs {
             let script_pubkey = match script {
                 Script::Known(number) => spk(*number),
                 Script::Bytes(bytes) => ScriptBuf::from_bytes(bytes.clone()),
             };
-            built.output.push(TxOut { value: Amount::from_sat(*value), script_pubkey });
+            built.output.push(TxOut {
+                value: Amount::from_sat(*value),
+                script_pubkey,
+            });
         }
         txs.push(built);
     }
@@ -192,83 +220,212 @@ impl Heap {
     }
 
     fn input(&mut self, act: &Act) -> Input {
-        let tip = self.view.tip.unwrap_or(BlockId { height: 0, hash: BlockHash::all_zeros() });
+        let tip = self.view.tip.unwrap_or(BlockId {
+            height: 0,
+            hash: BlockHash::all_zeros(),
+        });
         let now = 5_000;
         match act {
-            Act::Seen(index, seen) => Input::TxSeen { tx: self.tx(*index), seen: *seen, now },
-            Act::Gone(indexes) => Input::TxGone { txids: indexes.iter().map(|index| self.txid(*index)).collect() },
+            Act::Seen(index, seen) => Input::TxSeen {
+                tx: self.tx(*index),
+                seen: *seen,
+                now,
+            },
+            Act::Gone(indexes) => Input::TxGone {
+                txids: indexes.iter().map(|index| self.txid(*index)).collect(),
+            },
             Act::Settle | Act::Reload => Input::Settle { now },
-            Act::Connect { txs, on_tip, broken } => {
+            Act::Connect {
+                txs,
+                on_tip,
+                broken,
+            } => {
                 self.nonce += 1;
-                let previous = if *on_tip { tip.hash } else { BlockHash::from_byte_array([9; 32]) };
+                let previous = if *on_tip {
+                    tip.hash
+                } else {
+                    BlockHash::from_byte_array([9; 32])
+                };
                 let txdata: Vec<Transaction> = txs.iter().map(|index| self.tx(*index)).collect();
                 let mut block = match txdata.is_empty() {
-                    true => Block { txdata, ..block(previous, self.nonce, vec![self.tx(0)]) },
+                    true => Block {
+                        txdata,
+                        ..block(previous, self.nonce, vec![self.tx(0)])
+                    },
                     false => block(previous, self.nonce, txdata),
                 };
                 if *broken {
                     block.txdata.push(self.tx(1));
                 }
-                Input::Connect { block, height: tip.height + 1, now }
+                Input::Connect {
+                    block,
+                    height: tip.height + 1,
+                    now,
+                }
             }
             Act::Disconnect(depth) => {
                 let height = tip.height.saturating_sub(u32::from(depth % 8));
-                let hash = self.view.blocks.get(&height).map_or(BlockHash::all_zeros(), |row| row.hash);
-                Input::Disconnect { to: BlockId { height, hash }, now }
+                let hash = self
+                    .view
+                    .blocks
+                    .get(&height)
+                    .map_or(BlockHash::all_zeros(), |row| row.hash);
+                Input::Disconnect {
+                    to: BlockId { height, hash },
+                    now,
+                }
             }
             Act::Snapshot { txids, tip: at_tip } => {
-                let tip = if *at_tip { tip.hash } else { BlockHash::all_zeros() };
-                Input::Snapshot { tip, txids: txids.iter().map(|index| self.txid(*index)).collect(), now }
+                let tip = if *at_tip {
+                    tip.hash
+                } else {
+                    BlockHash::all_zeros()
+                };
+                Input::Snapshot {
+                    tip,
+                    txids: txids.iter().map(|index| self.txid(*index)).collect(),
+                    now,
+                }
             }
-            Act::Watch { script, depths, again } => {
+            Act::Watch {
+                script,
+                depths,
+                again,
+            } => {
                 let past = if *again { Past::FindAgain } else { Past::Find };
-                Input::Watch { scripts: vec![WatchRequest { spk: spk(*script), label: None, depths: depths.clone(), past }], now }
+                Input::Watch {
+                    scripts: vec![WatchRequest {
+                        spk: spk(*script),
+                        label: None,
+                        depths: depths.clone(),
+                        past,
+                    }],
+                    now,
+                }
             }
-            Act::Baseline { scripts, outputs, on_tip } => {
+            Act::Baseline {
+                scripts,
+                outputs,
+                on_tip,
+            } => {
                 let height = if *on_tip { tip.height } else { tip.height + 1 };
                 let scripts = scripts.iter().map(|number| script(*number)).collect();
                 let outputs = outputs.iter().map(|found| self.found(found)).collect();
-                Input::Baseline { block: BlockId { height, ..tip }, scripts, outputs, now }
+                Input::Baseline {
+                    block: BlockId { height, ..tip },
+                    scripts,
+                    outputs,
+                    now,
+                }
             }
-            Act::Unwatch(scripts) => Input::Unwatch { scripts: scripts.iter().map(|number| script(*number)).collect(), now },
-            Act::Open { scan: number, scripts, from, to } => {
+            Act::Unwatch(scripts) => Input::Unwatch {
+                scripts: scripts.iter().map(|number| script(*number)).collect(),
+                now,
+            },
+            Act::Open {
+                scan: number,
+                scripts,
+                from,
+                to,
+            } => {
                 let scripts = scripts.iter().map(|number| script(*number)).collect();
-                Input::OpenScan { scan: scan(*number), scripts, from: *from, to: *to, now }
+                Input::OpenScan {
+                    scan: scan(*number),
+                    scripts,
+                    from: *from,
+                    to: *to,
+                    now,
+                }
             }
-            Act::Skip { scans, horizon } => {
-                Input::SkipPast { scans: scans.iter().map(|number| scan(*number)).collect(), horizon: *horizon, now }
-            }
+            Act::Skip { scans, horizon } => Input::SkipPast {
+                scans: scans.iter().map(|number| scan(*number)).collect(),
+                horizon: *horizon,
+                now,
+            },
             Act::Past { .. } => self.past(act, now),
             Act::Close { scan: number, upto } => {
-                let end = upto.map_or(ScanEnd::Cancelled, |(height, ours)| ScanEnd::Complete(self.block(height, ours)));
-                Input::CloseScan { scan: scan(*number), end, now }
+                let end = upto.map_or(ScanEnd::Cancelled, |(height, ours)| {
+                    ScanEnd::Complete(self.block(height, ours))
+                });
+                Input::CloseScan {
+                    scan: scan(*number),
+                    end,
+                    now,
+                }
             }
         }
     }
 
     fn past(&self, act: &Act, now: u64) -> Input {
-        let Act::Past { scans, scripts, first, blocks, upto, spent } = act else { unreachable!("only these are asked for") };
+        let Act::Past {
+            scans,
+            scripts,
+            first,
+            blocks,
+            upto,
+            spent,
+        } = act
+        else {
+            unreachable!("only these are asked for")
+        };
         let scans: Vec<ScanId> = scans.iter().map(|number| scan(*number)).collect();
-        let place = scans.first().and_then(|scan| self.view.scans.get(scan)).map_or(0, |row| row.next);
+        let place = scans
+            .first()
+            .and_then(|scan| self.view.scans.get(scan))
+            .map_or(0, |row| row.next);
         let spent: Vec<FoundOutput> = spent.iter().map(|found| self.found(found)).collect();
-        let one = |index: &u8| PastTx { position: u32::from(*index), tx: self.tx(*index), spent: spent.clone() };
+        let one = |index: &u8| PastTx {
+            position: u32::from(*index),
+            tx: self.tx(*index),
+            spent: spent.clone(),
+        };
         // Mostly in order, or all would be refused.
-        let mut blocks: Vec<_> = blocks.iter().map(|(height, ours, txs)| (self.block(*height, *ours), txs)).collect();
+        let mut blocks: Vec<_> = blocks
+            .iter()
+            .map(|(height, ours, txs)| (self.block(*height, *ours), txs))
+            .collect();
         blocks.sort_by_key(|(block, _)| block.height);
-        let blocks =
-            blocks.into_iter().map(|(block, txs)| PastBlock { block, time: 7, transactions: txs.iter().map(one).collect() }).collect();
-        let scripts = scripts.iter().map(|scripts| Arc::new(scripts.iter().map(|number| script(*number)).collect())).collect();
-        Input::Past { scans, scripts, first: first.unwrap_or(place), blocks, upto: self.block(upto.0, upto.1), now }
+        let blocks = blocks
+            .into_iter()
+            .map(|(block, txs)| PastBlock {
+                block,
+                time: 7,
+                transactions: txs.iter().map(one).collect(),
+            })
+            .collect();
+        let scripts = scripts
+            .iter()
+            .map(|scripts| Arc::new(scripts.iter().map(|number| script(*number)).collect()))
+            .collect();
+        Input::Past {
+            scans,
+            scripts,
+            first: first.unwrap_or(place),
+            blocks,
+            upto: self.block(upto.0, upto.1),
+            now,
+        }
     }
 
     fn block(&self, height: u32, ours: bool) -> BlockId {
-        let known = self.view.blocks.get(&height).filter(|_| ours).map(|row| row.hash);
-        BlockId { height, hash: known.unwrap_or(BlockHash::from_byte_array([8; 32])) }
+        let known = self
+            .view
+            .blocks
+            .get(&height)
+            .filter(|_| ours)
+            .map(|row| row.hash);
+        BlockId {
+            height,
+            hash: known.unwrap_or(BlockHash::from_byte_array([8; 32])),
+        }
     }
 
     fn found(&self, (index, vout, script, value, height, coinbase): &Found) -> FoundOutput {
         FoundOutput {
-            outpoint: OutPoint { txid: self.txid(*index), vout: *vout },
+            outpoint: OutPoint {
+                txid: self.txid(*index),
+                vout: *vout,
+            },
             spk: spk(*script),
             value: Amount::from_sat(*value),
             height: *height,
@@ -279,11 +436,24 @@ impl Heap {
     fn loaded(&self) -> Tracker {
         let mut tracker = Tracker::new([4; 16]);
         tracker.load_tip(self.view.tip);
-        self.view.watches.values().for_each(|row| tracker.load_watch(row));
-        self.view.outputs.keys().for_each(|outpoint| tracker.load_outpoint(outpoint));
-        let unconfirmed = self.view.txs.iter().filter(|(_, row)| row.status == satwatch::tracker::Status::Mempool);
+        self.view
+            .watches
+            .values()
+            .for_each(|row| tracker.load_watch(row));
+        self.view
+            .outputs
+            .keys()
+            .for_each(|outpoint| tracker.load_outpoint(outpoint));
+        let unconfirmed = self
+            .view
+            .txs
+            .iter()
+            .filter(|(_, row)| row.status == satwatch::tracker::Status::Mempool);
         unconfirmed.for_each(|(txid, row)| tracker.load_unconfirmed(*txid, row));
-        self.view.scan_scripts.keys().for_each(|scan| tracker.load_scan(*scan));
+        self.view
+            .scan_scripts
+            .keys()
+            .for_each(|scan| tracker.load_scan(*scan));
         tracker
     }
 }

@@ -22,10 +22,26 @@ fn a_chain_replaced_twice_names_each_successor_once() {
     let second = tx(&[coin(&world, 0)], &[(1, 690)]);
     let third = tx(&[coin(&world, 0)], &[(9, 680)]);
     let _ = world.accept(&first);
-    assert_eq!(told(&world.accept(&second).events), ["mempool>replaced 0", "new 1", "balance 700>690"]);
-    assert_eq!(told(&world.accept(&third).events), ["mempool>replaced 0", "balance 690>0"]);
-    assert_eq!(status(&world, &first), Status::Replaced { by: second.compute_txid() });
-    assert_eq!(status(&world, &second), Status::Replaced { by: third.compute_txid() });
+    assert_eq!(
+        told(&world.accept(&second).events),
+        ["mempool>replaced 0", "new 1", "balance 700>690"]
+    );
+    assert_eq!(
+        told(&world.accept(&third).events),
+        ["mempool>replaced 0", "balance 690>0"]
+    );
+    assert_eq!(
+        status(&world, &first),
+        Status::Replaced {
+            by: second.compute_txid()
+        }
+    );
+    assert_eq!(
+        status(&world, &second),
+        Status::Replaced {
+            by: third.compute_txid()
+        }
+    );
     world.check();
 }
 
@@ -40,7 +56,15 @@ fn one_replacement_of_several_transactions_tells_of_each_and_of_their_descendant
     }
     let both = tx(&[coin(&world, 0), coin(&world, 1)], &[(9, 900)]);
     let events = world.accept(&both).events;
-    assert_eq!(told(&events), ["mempool>replaced 0", "mempool>replaced 0", "mempool>replaced 0", "balance 990>0"]);
+    assert_eq!(
+        told(&events),
+        [
+            "mempool>replaced 0",
+            "mempool>replaced 0",
+            "mempool>replaced 0",
+            "balance 990>0"
+        ]
+    );
     assert_eq!(causes(&events), [Cause::Transaction(both.compute_txid())]);
     world.check();
     world.check_fates();
@@ -53,8 +77,21 @@ fn a_replaced_payment_that_is_mined_after_all_is_confirmed_and_its_successor_con
     let successor = tx(&[coin(&world, 0)], &[(1, 690)]);
     let _ = (world.accept(&payment), world.accept(&successor));
     let events = world.mine(9, std::slice::from_ref(&payment)).events;
-    assert_eq!(told(&events), ["mempool>conflicted 0", "replaced>confirmed 1", "balance 690>700", "block"]);
-    assert_eq!(status(&world, &successor), Status::Conflicted { by: payment.compute_txid() });
+    assert_eq!(
+        told(&events),
+        [
+            "mempool>conflicted 0",
+            "replaced>confirmed 1",
+            "balance 690>700",
+            "block"
+        ]
+    );
+    assert_eq!(
+        status(&world, &successor),
+        Status::Conflicted {
+            by: payment.compute_txid()
+        }
+    );
     world.check();
 }
 
@@ -65,7 +102,10 @@ fn a_payment_whose_replacement_is_in_the_very_block_that_tells_of_it_is_conflict
     let _ = world.accept(&payment);
     let replacement = tx(&[coin(&world, 0)], &[(1, 650)]);
     let events = world.mine(9, std::slice::from_ref(&replacement)).events;
-    assert_eq!(told(&events), ["mempool>conflicted 0", "new 1", "balance 700>650", "block"]);
+    assert_eq!(
+        told(&events),
+        ["mempool>conflicted 0", "new 1", "balance 700>650", "block"]
+    );
     world.check();
     world.check_fates();
 }
@@ -80,8 +120,15 @@ fn a_conflict_that_the_node_announced_before_its_block_is_no_eviction() {
     let txids = vec![payment.compute_txid(), child.compute_txid()];
     assert_eq!(told(&world.send(Input::TxGone { txids }).events), [""; 0]);
     let events = world.mine(9, std::slice::from_ref(&double_spend)).events;
-    assert_eq!(told(&events), ["mempool>conflicted 0", "mempool>conflicted 0", "block"]);
-    assert_eq!(told(&world.send(Input::Settle { now: 1 }).events), [""; 0], "the verdict was given");
+    assert_eq!(
+        told(&events),
+        ["mempool>conflicted 0", "mempool>conflicted 0", "block"]
+    );
+    assert_eq!(
+        told(&world.send(Input::Settle { now: 1 }).events),
+        [""; 0],
+        "the verdict was given"
+    );
     world.check();
 }
 
@@ -96,7 +143,10 @@ fn a_conflict_through_strangers_reaches_the_descendant_that_touches_us() {
     }
     let double_spend = tx(&[coin(&world, 0)], &[(9, 1)]);
     let by = double_spend.compute_txid();
-    assert_eq!(told(&world.mine(9, &[double_spend]).events), ["mempool>conflicted 0", "balance 700>0", "block"]);
+    assert_eq!(
+        told(&world.mine(9, &[double_spend]).events),
+        ["mempool>conflicted 0", "balance 700>0", "block"]
+    );
     assert_eq!(status(&world, &ours), Status::Conflicted { by });
 }
 
@@ -107,15 +157,35 @@ fn a_double_spend_on_the_other_branch_conflicts_what_came_back_from_the_stale_on
     let spend = tx(&[out(&payment, 0)], &[(1, 600)]);
     let _ = world.mine(9, &[payment.clone(), spend.clone()]);
     let first = told(&world.disconnect(1).events);
-    assert_eq!(first, ["reorg 1", "confirmed>mempool 0", "confirmed>mempool 0"], "the sum stays, so no balance is told");
+    assert_eq!(
+        first,
+        ["reorg 1", "confirmed>mempool 0", "confirmed>mempool 0"],
+        "the sum stays, so no balance is told"
+    );
     let double_spend = tx(&[coin(&world, 0)], &[(9, 500)]);
     let events = world.mine(9, &[double_spend]).events;
-    assert_eq!(told(&events), ["mempool>conflicted 0", "mempool>conflicted 0", "balance 600>0", "block"]);
+    assert_eq!(
+        told(&events),
+        [
+            "mempool>conflicted 0",
+            "mempool>conflicted 0",
+            "balance 600>0",
+            "block"
+        ]
+    );
     assert_eq!(causes(&events), [Cause::Block(world.tip().hash)]);
     // And the first branch wins in the end.
     let _ = world.disconnect(1);
     let again = told(&world.mine(9, &[payment, spend]).events);
-    assert_eq!(again, ["conflicted>confirmed 1", "conflicted>confirmed 1", "balance 0>600", "block"]);
+    assert_eq!(
+        again,
+        [
+            "conflicted>confirmed 1",
+            "conflicted>confirmed 1",
+            "balance 0>600",
+            "block"
+        ]
+    );
     world.check();
 }
 
@@ -128,7 +198,9 @@ fn the_same_transaction_may_stand_elsewhere_on_the_other_branch() {
     let _ = world.disconnect(1);
     let _ = world.mine(9, &[]);
     let _ = world.mine(9, &[other, payment.clone()]);
-    let Status::Confirmed { block, position } = status(&world, &payment) else { panic!("it is confirmed") };
+    let Status::Confirmed { block, position } = status(&world, &payment) else {
+        panic!("it is confirmed")
+    };
     assert_eq!((block, position), (world.tip(), 2));
     assert_eq!(world.view.txs[&payment.compute_txid()].order, (2 << 32) + 2);
     assert_eq!(world.view.watches[&script(1)].tx_count, 1);
@@ -149,8 +221,21 @@ fn the_same_block_may_go_and_come() {
         let _ = world.connect(block);
     }
     let told = told(&world.events[before_them..]);
-    assert_eq!(told[..2], ["evicted>confirmed 1", "mempool>confirmed 1"], "in block order: the coinbase, then the payment");
-    assert_eq!(told[2..], ["balance 700>5700", "block", "confirmed>confirmed 2", "confirmed>confirmed 2", "block"]);
+    assert_eq!(
+        told[..2],
+        ["evicted>confirmed 1", "mempool>confirmed 1"],
+        "in block order: the coinbase, then the payment"
+    );
+    assert_eq!(
+        told[2..],
+        [
+            "balance 700>5700",
+            "block",
+            "confirmed>confirmed 2",
+            "confirmed>confirmed 2",
+            "block"
+        ]
+    );
     assert_eq!(before, world.view.watches[&script(1)].balance);
     world.check();
 }
@@ -165,12 +250,24 @@ fn a_payment_evicted_with_its_parent_returns_with_it_and_keeps_its_first_sight()
     let left = world.drop_with_descendants(&[parent.compute_txid()], Status::Evicted);
     let before = world.events.len();
     world.tell(&[], left, Heard::Sequence);
-    assert_eq!(told(&world.events[before..]), ["mempool>evicted 0", "balance 700>0"]);
-    assert_eq!(causes(&world.events[before..]), [Cause::Removed(child.compute_txid())]);
+    assert_eq!(
+        told(&world.events[before..]),
+        ["mempool>evicted 0", "balance 700>0"]
+    );
+    assert_eq!(
+        causes(&world.events[before..]),
+        [Cause::Removed(child.compute_txid())]
+    );
     let _ = world.accept(&parent);
-    assert_eq!(told(&world.accept(&child).events), ["evicted>mempool 0", "balance 0>700"]);
+    assert_eq!(
+        told(&world.accept(&child).events),
+        ["evicted>mempool 0", "balance 0>700"]
+    );
     let row = &world.view.txs[&child.compute_txid()];
-    assert_eq!((row.first_seen, world.view.watches[&script(1)].tx_count), (first_seen, 1));
+    assert_eq!(
+        (row.first_seen, world.view.watches[&script(1)].tx_count),
+        (first_seen, 1)
+    );
     world.check();
 }
 
@@ -190,7 +287,11 @@ fn a_removal_and_a_return_before_the_verdict_are_nothing() {
 fn a_reading_of_another_tip_is_no_verdict() {
     let mut world = watching();
     let _ = world.accept(&tx(&[coin(&world, 0)], &[(1, 700)]));
-    let snapshot = Input::Snapshot { tip: BlockHash::all_zeros(), txids: Default::default(), now: 1 };
+    let snapshot = Input::Snapshot {
+        tip: BlockHash::all_zeros(),
+        txids: Default::default(),
+        now: 1,
+    };
     let _ = (world.send(snapshot), world.send(Input::Settle { now: 1 }));
     world.check();
 }
@@ -205,13 +306,36 @@ fn what_the_node_accepted_before_we_heard_of_the_reorg_replaces_what_was_in_the_
     let _ = world.mine(9, &[spend.clone(), child.clone()]);
     // The node has gone back one block and accepted this; its word of that overtakes the blocks.
     let rival = tx(&[out(&parent, 0)], &[(1, 690)]);
-    let _ = world.send(Input::TxSeen { tx: rival.clone(), seen: Seen::Accepted, now: 1 });
+    let _ = world.send(Input::TxSeen {
+        tx: rival.clone(),
+        seen: Seen::Accepted,
+        now: 1,
+    });
     world.chain.pop();
     world.mempool = vec![rival.clone()];
-    let _ = world.send(Input::Disconnect { to: world.tip(), now: 1 });
-    assert_eq!(status(&world, &spend), Status::Replaced { by: rival.compute_txid() });
-    assert_eq!(status(&world, &child), Status::Replaced { by: rival.compute_txid() });
-    assert_eq!(world.view.watches[&script(1)].balance, Balance { confirmed: 700, unconfirmed: -10 });
+    let _ = world.send(Input::Disconnect {
+        to: world.tip(),
+        now: 1,
+    });
+    assert_eq!(
+        status(&world, &spend),
+        Status::Replaced {
+            by: rival.compute_txid()
+        }
+    );
+    assert_eq!(
+        status(&world, &child),
+        Status::Replaced {
+            by: rival.compute_txid()
+        }
+    );
+    assert_eq!(
+        world.view.watches[&script(1)].balance,
+        Balance {
+            confirmed: 700,
+            unconfirmed: -10
+        }
+    );
     world.check();
 }
 
@@ -223,11 +347,30 @@ fn a_rival_that_is_leaving_makes_way_for_what_returns_from_the_stale_block() {
     let rival = tx(&[out(&parent, 0)], &[(1, 690)]);
     let _ = world.mine(9, std::slice::from_ref(&parent));
     let _ = world.mine(9, std::slice::from_ref(&spend));
-    let _ = world.send(Input::TxSeen { tx: rival.clone(), seen: Seen::Accepted, now: 1 });
-    let _ = world.send(Input::TxGone { txids: vec![rival.compute_txid()] });
+    let _ = world.send(Input::TxSeen {
+        tx: rival.clone(),
+        seen: Seen::Accepted,
+        now: 1,
+    });
+    let _ = world.send(Input::TxGone {
+        txids: vec![rival.compute_txid()],
+    });
     let told = told(&world.disconnect(1).events);
-    assert_eq!(told, ["reorg 1", "mempool>replaced 0", "confirmed>mempool 0", "balance 1290>600"]);
-    assert_eq!(status(&world, &rival), Status::Replaced { by: spend.compute_txid() });
+    assert_eq!(
+        told,
+        [
+            "reorg 1",
+            "mempool>replaced 0",
+            "confirmed>mempool 0",
+            "balance 1290>600"
+        ]
+    );
+    assert_eq!(
+        status(&world, &rival),
+        Status::Replaced {
+            by: spend.compute_txid()
+        }
+    );
     world.check();
 }
 
@@ -240,8 +383,15 @@ fn a_stranger_of_the_stale_block_and_its_unproven_rival_do_not_both_stay() {
     let _ = world.mine(9, std::slice::from_ref(&spend));
     // A transaction of the other branch comes over `rawtx` before we hear of that branch, and is in no mempool.
     let rival = tx(&[out(&parent, 0)], &[(8, 690)]);
-    let _ = world.send(Input::TxSeen { tx: rival.clone(), seen: Seen::Rawtx, now: 1 });
-    assert_eq!(told(&world.disconnect(1).events), ["reorg 1", "confirmed>mempool 0"]);
+    let _ = world.send(Input::TxSeen {
+        tx: rival.clone(),
+        seen: Seen::Rawtx,
+        now: 1,
+    });
+    assert_eq!(
+        told(&world.disconnect(1).events),
+        ["reorg 1", "confirmed>mempool 0"]
+    );
     let told = told(&world.mine(9, std::slice::from_ref(&rival)).events);
     assert_eq!(told, ["mempool>conflicted 0", "new 1", "block"]);
     world.check();
@@ -257,12 +407,24 @@ fn depths_count_from_the_block_that_holds_the_payment_now() {
     // Two blocks go, three come, the payment in the second of them.
     let _ = world.disconnect(2);
     assert_eq!(told(&world.mine(9, &[]).events), ["block"]);
-    assert_eq!(told(&world.mine(9, std::slice::from_ref(&payment)).events), ["mempool>confirmed 1", "block"]);
-    assert_eq!(told(&world.mine(9, &[]).events), ["confirmed>confirmed 2", "block"]);
+    assert_eq!(
+        told(&world.mine(9, std::slice::from_ref(&payment)).events),
+        ["mempool>confirmed 1", "block"]
+    );
+    assert_eq!(
+        told(&world.mine(9, &[]).events),
+        ["confirmed>confirmed 2", "block"]
+    );
     world.watch(1, &[4]);
-    assert_eq!(told(&world.mine(9, &[]).events), ["confirmed>confirmed 3", "block"]);
+    assert_eq!(
+        told(&world.mine(9, &[]).events),
+        ["confirmed>confirmed 3", "block"]
+    );
     world.restart();
-    assert_eq!(told(&world.mine(9, &[]).events), ["confirmed>confirmed 4", "block"]);
+    assert_eq!(
+        told(&world.mine(9, &[]).events),
+        ["confirmed>confirmed 4", "block"]
+    );
 }
 
 #[test]
@@ -277,9 +439,17 @@ fn history_is_newest_first_by_place_and_what_died_stands_where_it_died() {
     world.tell(&[], left, Heard::Sequence);
     let _ = world.mine(9, std::slice::from_ref(&mined));
     assert!(order(&world, &waiting) > order(&world, &mined));
-    assert_eq!(order(&world, &dead) >> 32, 1, "it died when block 1 was next");
+    assert_eq!(
+        order(&world, &dead) >> 32,
+        1,
+        "it died when block 1 was next"
+    );
     let before = order(&world, &waiting);
     world.snapshot();
     let _ = world.accept(&waiting);
-    assert_eq!(order(&world, &waiting), before, "being told again moves nothing");
+    assert_eq!(
+        order(&world, &waiting),
+        before,
+        "being told again moves nothing"
+    );
 }

@@ -8,13 +8,28 @@ use crate::world::World;
 
 impl World {
     pub fn check_memory(&self) {
-        let (ours, loaded) = (format!("{:#?}", self.tracker), format!("{:#?}", self.loaded()));
+        let (ours, loaded) = (
+            format!("{:#?}", self.tracker),
+            format!("{:#?}", self.loaded()),
+        );
         for field in ["scripts", "outpoints", "depths", "scans", "tip"] {
-            assert_eq!(lines(&ours, field), lines(&loaded, field), "{field} in memory are those of the rows");
+            assert_eq!(
+                lines(&ours, field),
+                lines(&loaded, field),
+                "{field} in memory are those of the rows"
+            );
         }
-        let unconfirmed = self.view.txs.iter().filter(|(_, row)| row.status == Status::Mempool);
+        let unconfirmed = self
+            .view
+            .txs
+            .iter()
+            .filter(|(_, row)| row.status == Status::Mempool);
         let unconfirmed: BTreeSet<String> = unconfirmed.map(|(txid, _)| txid.to_string()).collect();
-        assert_eq!(tracked(&ours), unconfirmed, "the mempool's index tracks those that have a row");
+        assert_eq!(
+            tracked(&ours),
+            unconfirmed,
+            "the mempool's index tracks those that have a row"
+        );
     }
 }
 
@@ -28,7 +43,10 @@ pub fn memory(tracker: &Tracker) -> Vec<String> {
 /// The lines of one field of the tracker, sorted: sets have no order.
 fn lines<'a>(debug: &'a str, field: &str) -> Vec<&'a str> {
     let head = format!("    {field}: ");
-    let mut lines: Vec<&str> = debug.lines().skip_while(|line| !line.starts_with(&head)).collect();
+    let mut lines: Vec<&str> = debug
+        .lines()
+        .skip_while(|line| !line.starts_with(&head))
+        .collect();
     let end = lines
         .iter()
         .skip(1)

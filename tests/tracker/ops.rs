@@ -114,13 +114,31 @@ pub fn op() -> BoxedStrategy<Op> {
 
 /// Outputs that nothing spends yet, on the chain or in the mempool, with their value.
 pub fn spendable(world: &World) -> Vec<(OutPoint, u64)> {
-    let mut open: Vec<(OutPoint, bitcoin::TxOut)> = world.unspent().into_iter().map(|(outpoint, (out, ..))| (outpoint, out)).collect();
+    let mut open: Vec<(OutPoint, bitcoin::TxOut)> = world
+        .unspent()
+        .into_iter()
+        .map(|(outpoint, (out, ..))| (outpoint, out))
+        .collect();
     for tx in &world.mempool {
-        open.extend((0..).zip(&tx.output).map(|(vout, out)| (OutPoint { txid: tx.compute_txid(), vout }, out.clone())));
+        open.extend((0..).zip(&tx.output).map(|(vout, out)| {
+            (
+                OutPoint {
+                    txid: tx.compute_txid(),
+                    vout,
+                },
+                out.clone(),
+            )
+        }));
     }
-    let spent: Vec<OutPoint> = world.mempool.iter().flat_map(|tx| tx.input.iter().map(|input| input.previous_output)).collect();
+    let spent: Vec<OutPoint> = world
+        .mempool
+        .iter()
+        .flat_map(|tx| tx.input.iter().map(|input| input.previous_output))
+        .collect();
     open.retain(|(outpoint, out)| !spent.contains(outpoint) && !out.script_pubkey.is_op_return());
-    open.into_iter().map(|(outpoint, out)| (outpoint, out.value.to_sat())).collect()
+    open.into_iter()
+        .map(|(outpoint, out)| (outpoint, out.value.to_sat()))
+        .collect()
 }
 
 pub fn pick<T: Clone>(list: &[T], index: u16) -> Option<T> {
@@ -182,49 +200,102 @@ pub fn replacement(world: &World, victims: &[u16], to: u8) -> Option<Transaction
     // An input that a victim or its descendants made goes with them.
     let mut gone: Vec<bitcoin::Txid> = victims.iter().map(|tx| tx.compute_txid()).collect();
     for _ in 0..world.mempool.len() {
-        let children = world.mempool.iter().filter(|tx| tx.input.iter().any(|input| gone.contains(&input.previous_output.txid)));
-        let fresh: Vec<_> = children.map(|tx| tx.compute_txid()).filter(|txid| !gone.contains(txid)).collect();
+        let children = world.mempool.iter().filter(|tx| {
+            tx.input
+                .iter()
+                .any(|input| gone.contains(&input.previous_output.txid))
+        });
+        let fresh: Vec<_> = children
+            .map(|tx| tx.compute_txid())
+            .filter(|txid| !gone.contains(txid))
+            .collect();
         gone.extend(fresh);
     }
     inputs.retain(|input| !gone.contains(&input.txid));
-    let value: u64 = victims.iter().flat_map(|tx| &tx.output).map(|out| out.value.to_sat()).sum();
+    let value: u64 = victims
+        .iter()
+        .flat_map(|tx| &tx.output)
+        .map(|out| out.value.to_sat())
+        .sum();
     let tx = tx(&inputs, &[(to, value.saturating_sub(7).max(1))]);
     (!inputs.is_empty() && !world.mempool.contains(&tx)).then_some(tx)
 }
 
 fn returning(world: &World, index: u16) -> Option<Transaction> {
     let gone = |status: &Status| matches!(status, Status::Evicted | Status::Replaced { .. });
-    let mut rows: Vec<_> = world.view.txs.iter().filter(|(_, row)| gone(&row.status) && !row.tx.is_coinbase()).collect();
+    let mut rows: Vec<_> = world
+        .view
+        .txs
+        .iter()
+        .filter(|(_, row)| gone(&row.status) && !row.tx.is_coinbase())
+        .collect();
     rows.sort_by_key(|(txid, _)| **txid);
     let open = spendable(world);
     let tx = pick(&rows, index)?.1.tx.clone();
-    tx.input.iter().all(|input| open.iter().any(|(outpoint, _)| *outpoint == input.previous_output)).then_some(tx)
+    tx.input
+        .iter()
+        .all(|input| {
+            open.iter()
+                .any(|(outpoint, _)| *outpoint == input.previous_output)
+        })
+        .then_some(tx)
 }
 
 pub fn run(world: &mut World, op: &Op) {
     match op {
-        Op::Pay { inputs, to, zero, heard } => {
-            let Some(tx) = payment(world, inputs, to, *zero) else { return };
+        Op::Pay {
+            inputs,
+            to,
+            zero,
+            heard,
+        } => {
+            let Some(tx) = payment(world, inputs, to, *zero) else {
+                return;
+            };
             let left = world.take_in(&tx);
             world.tell(&[tx], left, *heard);
         }
         Op::Replace { victims, to, heard } => {
-            let Some(tx) = replacement(world, victims, *to) else { return };
+            let Some(tx) = replacement(world, victims, *to) else {
+                return;
+            };
             let left = world.take_in(&tx);
             world.tell(&[tx], left, *heard);
         }
         Op::Evict { victim, heard } => {
-            let Some(victim) = pick(&world.mempool, *victim) else { return };
+            let Some(victim) = pick(&world.mempool, *victim) else {
+                return;
+            };
             let left = world.drop_with_descendants(&[victim.compute_txid()], Status::Evicted);
-            world.tell(&[], left, if *heard == Heard::Rawtx { Heard::Poll } else { *heard });
+            world.tell(
+                &[],
+                left,
+                if *heard == Heard::Rawtx {
+                    Heard::Poll
+                } else {
+                    *heard
+                },
+            );
         }
         Op::Return { index, heard } => {
-            let Some(tx) = returning(world, *index) else { return };
+            let Some(tx) = returning(world, *index) else {
+                return;
+            };
             let left = world.take_in(&tx);
             world.tell(&[tx], left, *heard);
         }
-        Op::Mine { bits, double_spend, coinbase_to, removals_first } => mine(world, *bits, *double_spend, *coinbase_to, *removals_first),
-        Op::Reorg { depth, bits, heard, what } => reorg(world, usize::from(*depth), bits, *heard, *what),
+        Op::Mine {
+            bits,
+            double_spend,
+            coinbase_to,
+            removals_first,
+        } => mine(world, *bits, *double_spend, *coinbase_to, *removals_first),
+        Op::Reorg {
+            depth,
+            bits,
+            heard,
+            what,
+        } => reorg(world, usize::from(*depth), bits, *heard, *what),
         Op::LateWatch { number, lost, slow } => {
             (world.deaf, world.slow_scans) = (*lost, world.slow_scans || *slow);
             world.watch(*number, &[1, 2]);
@@ -243,19 +314,39 @@ pub fn run(world: &mut World, op: &Op) {
     }
 }
 
-fn mine(world: &mut World, bits: u16, double_spend: Option<(u16, u8)>, coinbase_to: u8, removals_first: bool) {
+fn mine(
+    world: &mut World,
+    bits: u16,
+    double_spend: Option<(u16, u8)>,
+    coinbase_to: u8,
+    removals_first: bool,
+) {
     let mut txs = minable(world, bits);
     if let Some((index, to)) = double_spend
         && let Some(victim) = pick(&world.mempool, index)
     {
         let input = victim.input[0].previous_output;
         let on_chain = world.unspent().contains_key(&input);
-        if on_chain && !txs.iter().any(|tx| tx.input.iter().any(|other| other.previous_output == input)) {
+        if on_chain
+            && !txs
+                .iter()
+                .any(|tx| tx.input.iter().any(|other| other.previous_output == input))
+        {
             txs.push(tx(&[input], &[(to, 11), (9, 12)]));
         }
     }
     if removals_first {
-        let left = txs.iter().flat_map(|tx| world.displace_conflicts(tx, Status::Conflicted { by: tx.compute_txid() })).collect();
+        let left = txs
+            .iter()
+            .flat_map(|tx| {
+                world.displace_conflicts(
+                    tx,
+                    Status::Conflicted {
+                        by: tx.compute_txid(),
+                    },
+                )
+            })
+            .collect();
         let _ = world.send(Input::TxGone { txids: left });
     }
     let whole = world.dies_after.is_none() && world.late.is_none();
@@ -280,7 +371,9 @@ fn reorg(world: &mut World, depth: usize, bits: &[u16], heard: Heard, what: Bran
             let _ = world.connect(block);
             continue;
         }
-        let txs = bits.get(index).map_or_else(Vec::new, |bits| minable(world, *bits));
+        let txs = bits
+            .get(index)
+            .map_or_else(Vec::new, |bits| minable(world, *bits));
         let events = match what {
             Branch::SameCoinbases => world.mine_with(block.txdata[0].clone(), &txs).events,
             _ => world.mine(2, &txs).events,
@@ -294,11 +387,26 @@ fn reorg(world: &mut World, depth: usize, bits: &[u16], heard: Heard, what: Bran
 /// Everything that the node could say a second time.
 fn again(world: &mut World) {
     let before = world.view.clone();
-    let confirmed: Vec<Transaction> = world.chain.iter().flat_map(|block| block.txdata.clone()).collect();
-    let unconfirmed = world.mempool.clone().into_iter().map(|tx| (tx, Seen::Accepted));
+    let confirmed: Vec<Transaction> = world
+        .chain
+        .iter()
+        .flat_map(|block| block.txdata.clone())
+        .collect();
+    let unconfirmed = world
+        .mempool
+        .clone()
+        .into_iter()
+        .map(|tx| (tx, Seen::Accepted));
     for (tx, seen) in unconfirmed.chain(confirmed.into_iter().map(|tx| (tx, Seen::Rawtx))) {
-        let transition = world.send(Input::TxSeen { tx, seen, now: world.now });
-        assert!(transition.changes.is_empty() && transition.events.is_empty(), "a second time says nothing: {transition:?}");
+        let transition = world.send(Input::TxSeen {
+            tx,
+            seen,
+            now: world.now,
+        });
+        assert!(
+            transition.changes.is_empty() && transition.events.is_empty(),
+            "a second time says nothing: {transition:?}"
+        );
     }
     assert_eq!(before, world.view);
     let to = world.tip();

@@ -1,14 +1,22 @@
 //! History scans, each case told as what a person would find in an address's history.
 
 use bitcoin::Transaction;
-use satwatch::tracker::{ApplyError, Balance, BlockId, Coverage, Input, ScanEnd, ScanId, ScanState, Status};
+use satwatch::tracker::{
+    ApplyError, Balance, BlockId, Coverage, Input, ScanEnd, ScanId, ScanState, Status,
+};
 
 use crate::runner::Stretch;
 use crate::told::{balance, block_id, coin, history, mine, out, status, told};
 use crate::world::{Heard, World, script, tx};
 
-const BLOCK: Stretch = Stretch { blocks: 1, too_much: false };
-const ALL: Stretch = Stretch { blocks: 100, too_much: false };
+const BLOCK: Stretch = Stretch {
+    blocks: 1,
+    too_much: false,
+};
+const ALL: Stretch = Stretch {
+    blocks: 100,
+    too_much: false,
+};
 
 fn coverage(world: &World, number: u8) -> Coverage {
     world.view.watches[&script(number)].coverage.clone()
@@ -21,8 +29,22 @@ fn a_spend_that_lies_stretches_after_its_output_is_found_and_no_balance_moves() 
     let spend = tx(&[out(&payment, 0)], &[(9, 600)]);
     mine(&mut world, &[&[&payment], &[], &[], &[&spend], &[]]);
     let scan = world.open_scan(&[1], 0, None);
-    assert_eq!(balance(&world, 1), Balance { confirmed: 50, unconfirmed: 0 });
-    assert_eq!(coverage(&world, 1), Coverage { from_height: 6, utxos_complete: true, pending: false, scans: 1 });
+    assert_eq!(
+        balance(&world, 1),
+        Balance {
+            confirmed: 50,
+            unconfirmed: 0
+        }
+    );
+    assert_eq!(
+        coverage(&world, 1),
+        Coverage {
+            from_height: 6,
+            utxos_complete: true,
+            pending: false,
+            scans: 1
+        }
+    );
     let before = world.events.len();
     for _ in 0..6 {
         assert!(
@@ -35,8 +57,22 @@ fn a_spend_that_lies_stretches_after_its_output_is_found_and_no_balance_moves() 
     assert!(world.step_scan(scan, BLOCK));
     assert_eq!(told(&world.events[before..]), ["scanned 2"]);
     assert_eq!(history(&world, 1), [(1, 750, 0), (4, 0, 700)]);
-    assert_eq!(coverage(&world, 1), Coverage { from_height: 0, utxos_complete: true, pending: false, scans: 0 });
-    assert_eq!((world.view.scans[&scan].found, world.view.watches[&script(1)].utxo_count), (2, 1));
+    assert_eq!(
+        coverage(&world, 1),
+        Coverage {
+            from_height: 0,
+            utxos_complete: true,
+            pending: false,
+            scans: 0
+        }
+    );
+    assert_eq!(
+        (
+            world.view.scans[&scan].found,
+            world.view.watches[&script(1)].utxo_count
+        ),
+        (2, 1)
+    );
     world.check();
 }
 
@@ -49,18 +85,29 @@ fn a_chain_of_spends_in_one_block_is_followed_to_its_end() {
     mine(&mut world, &[&[&first, &second, &third]]);
     let _ = world.open_scan(&[1], 0, None);
     world.finish_scans(ALL);
-    assert_eq!(history(&world, 1), [(1, 700, 0), (1, 600, 700), (1, 0, 600)]);
+    assert_eq!(
+        history(&world, 1),
+        [(1, 700, 0), (1, 600, 700), (1, 0, 600)]
+    );
     world.check();
 }
 
 #[test]
 fn each_scan_of_a_common_walk_counts_what_it_found_itself() {
     let mut world = World::new();
-    let (one, both) = (tx(&[coin(&world, 0)], &[(1, 700)]), tx(&[coin(&world, 1)], &[(1, 30), (2, 5)]));
+    let (one, both) = (
+        tx(&[coin(&world, 0)], &[(1, 700)]),
+        tx(&[coin(&world, 1)], &[(1, 30), (2, 5)]),
+    );
     mine(&mut world, &[&[&one], &[&both]]);
-    let (first, second, third) = (world.open_scan(&[1], 0, None), world.open_scan(&[2], 0, None), world.open_scan(&[3], 0, None));
+    let (first, second, third) = (
+        world.open_scan(&[1], 0, None),
+        world.open_scan(&[2], 0, None),
+        world.open_scan(&[3], 0, None),
+    );
     assert!(world.step_scan(first, ALL));
-    let found = [first, second, third].map(|scan| (world.view.scans[&scan].found, world.view.scans[&scan].next));
+    let found = [first, second, third]
+        .map(|scan| (world.view.scans[&scan].found, world.view.scans[&scan].next));
     assert_eq!(found, [(2, 3), (1, 3), (0, 3)]);
     world.finish_scans(ALL);
     world.check();
@@ -76,13 +123,22 @@ fn a_transaction_that_is_known_through_another_address_is_completed_and_counted_
     mine(&mut world, &[&[&spend], &[]]);
     let scan = world.open_scan(&[2], 0, None);
     world.finish_scans(BLOCK);
-    assert_eq!((history(&world, 1), history(&world, 2)), (vec![(1, 700, 0), (3, 0, 700)], vec![(1, 200, 0), (3, 0, 200)]));
+    assert_eq!(
+        (history(&world, 1), history(&world, 2)),
+        (
+            vec![(1, 700, 0), (3, 0, 700)],
+            vec![(1, 200, 0), (3, 0, 200)]
+        )
+    );
     assert_eq!(world.view.scans[&scan].found, 2);
     assert_eq!(world.view.blocks[&1].touched, [payment.compute_txid()]);
     world.check();
     // The reorg of both takes everything back, for both.
     let _ = world.disconnect(4);
-    assert_eq!((balance(&world, 1), balance(&world, 2)), (Balance::default(), Balance::default()));
+    assert_eq!(
+        (balance(&world, 1), balance(&world, 2)),
+        (Balance::default(), Balance::default())
+    );
     world.check();
 }
 
@@ -90,30 +146,53 @@ fn a_transaction_that_is_known_through_another_address_is_completed_and_counted_
 fn transactions_of_a_block_stand_in_its_order_whatever_order_they_were_found_in() {
     let mut world = World::new();
     world.watch(2, &[]);
-    let txs: Vec<Transaction> = (0..4).map(|vout| tx(&[coin(&world, vout)], &[(1 + vout as u8 % 2, 700)])).collect();
+    let txs: Vec<Transaction> = (0..4)
+        .map(|vout| tx(&[coin(&world, vout)], &[(1 + vout as u8 % 2, 700)]))
+        .collect();
     let _ = world.mine(1, &txs);
     let _ = world.open_scan(&[1], 0, None);
     world.finish_scans(ALL);
-    let txids: Vec<_> = world.chain[1].txdata.iter().map(|tx| tx.compute_txid()).collect();
+    let txids: Vec<_> = world.chain[1]
+        .txdata
+        .iter()
+        .map(|tx| tx.compute_txid())
+        .collect();
     assert_eq!(world.view.blocks[&1].touched, txids);
     world.check();
 }
 
 #[test]
-fn what_was_created_before_the_first_block_of_a_scan_is_told_with_its_spend_and_goes_with_either_block() {
+fn what_was_created_before_the_first_block_of_a_scan_is_told_with_its_spend_and_goes_with_either_block()
+ {
     let mut world = World::new();
     let payment = tx(&[coin(&world, 0)], &[(1, 700)]);
     let spend = tx(&[out(&payment, 0)], &[(9, 600)]);
     mine(&mut world, &[&[&payment], &[], &[&spend], &[]]);
     let _ = world.open_scan(&[1], 2, None);
     world.finish_scans(BLOCK);
-    assert_eq!((history(&world, 1), coverage(&world, 1).from_height), (vec![(3, 0, 700)], 2));
+    assert_eq!(
+        (history(&world, 1), coverage(&world, 1).from_height),
+        (vec![(3, 0, 700)], 2)
+    );
     let output = &world.view.outputs[&out(&payment, 0)];
-    assert_eq!((output.height, output.spent.and_then(|spend| spend.height)), (Some(1), Some(3)));
+    assert_eq!(
+        (output.height, output.spent.and_then(|spend| spend.height)),
+        (Some(1), Some(3))
+    );
     world.check();
     let events = world.disconnect(2).events;
-    assert_eq!(told(&events), ["reorg 2", "confirmed>mempool 0"], "the output counts again, and so does its spend");
-    assert_eq!(balance(&world, 1), Balance { confirmed: 700, unconfirmed: -700 });
+    assert_eq!(
+        told(&events),
+        ["reorg 2", "confirmed>mempool 0"],
+        "the output counts again, and so does its spend"
+    );
+    assert_eq!(
+        balance(&world, 1),
+        Balance {
+            confirmed: 700,
+            unconfirmed: -700
+        }
+    );
     world.check();
     let _ = world.disconnect(2);
     assert_eq!(balance(&world, 1), Balance::default());
@@ -133,7 +212,10 @@ fn a_coinbase_from_before_the_first_block_takes_its_spender_along() {
     world.finish_scans(ALL);
     assert_eq!(history(&world, 1), [(3, 4_000, 5_000)]);
     let _ = world.disconnect(4);
-    assert_eq!((status(&world, &spend), balance(&world, 1)), (Status::Evicted, Balance::default()));
+    assert_eq!(
+        (status(&world, &spend), balance(&world, 1)),
+        (Status::Evicted, Balance::default())
+    );
     world.check();
 }
 
@@ -148,10 +230,22 @@ fn a_reorg_below_a_scans_place_sets_it_back_and_what_it_found_there_goes() {
     let stale = world.next_step(scan, ALL).expect("there is more");
     world.slow_scans = true;
     let _ = world.disconnect(3);
-    assert_eq!((world.view.scans[&scan].next, coverage(&world, 1).pending), (3, true));
-    assert!(world.next_step(scan, ALL).is_none(), "it waits for the baseline");
+    assert_eq!(
+        (world.view.scans[&scan].next, coverage(&world, 1).pending),
+        (3, true)
+    );
+    assert!(
+        world.next_step(scan, ALL).is_none(),
+        "it waits for the baseline"
+    );
     let refused = world.deliver(stale).unwrap_err();
-    assert!(matches!(refused, ApplyError::NotInChain { .. } | ApplyError::ScanMoved { .. }), "{refused}");
+    assert!(
+        matches!(
+            refused,
+            ApplyError::NotInChain { .. } | ApplyError::ScanMoved { .. }
+        ),
+        "{refused}"
+    );
     // The other branch has it in another block.
     mine(&mut world, &[&[], &[&late], &[]]);
     world.finish_scans(BLOCK);
@@ -168,9 +262,13 @@ fn a_reorg_above_a_scans_place_leaves_it_there() {
     assert!(world.step_scan(scan, Stretch { blocks: 2, ..ALL }));
     let _ = world.disconnect(1);
     assert_eq!(world.view.scans[&scan].next, 2);
-    let stretch = world.next_step(scan, BLOCK).expect("the baseline was made again");
+    let stretch = world
+        .next_step(scan, BLOCK)
+        .expect("the baseline was made again");
     mine(&mut world, &[&[]]);
-    let _ = world.deliver(stretch).expect("what was read below the fork still holds");
+    let _ = world
+        .deliver(stretch)
+        .expect("what was read below the fork still holds");
     world.finish_scans(ALL);
     world.check();
 }
@@ -184,7 +282,11 @@ fn a_reorg_below_where_a_scan_began_sets_it_back_to_there_and_no_further() {
     let _ = world.disconnect(4);
     assert_eq!(world.view.scans[&scan].next, 3);
     world.finish_scans(ALL);
-    assert_eq!(coverage(&world, 1).from_height, 1, "it is watched from below there on");
+    assert_eq!(
+        coverage(&world, 1).from_height,
+        1,
+        "it is watched from below there on"
+    );
     world.check();
 }
 
@@ -202,9 +304,23 @@ fn coverage_that_is_raised_again_while_a_scan_is_made_makes_it_longer() {
     assert!(!world.view.outputs.contains_key(&out(&payment, 0)));
     mine(&mut world, &[&[], &[&spend]]);
     world.scan();
-    assert_eq!((coverage(&world, 1).from_height, world.view.scans[&scan].next), (6, 3), "block 5 is not known from watching");
+    assert_eq!(
+        (
+            coverage(&world, 1).from_height,
+            world.view.scans[&scan].next
+        ),
+        (6, 3),
+        "block 5 is not known from watching"
+    );
     let early = ScanEnd::Complete(world.tip());
-    assert!(matches!(world.refused(Input::CloseScan { scan, end: early, now: 1 }), ApplyError::ScanMoved { .. }));
+    assert!(matches!(
+        world.refused(Input::CloseScan {
+            scan,
+            end: early,
+            now: 1
+        }),
+        ApplyError::ScanMoved { .. }
+    ));
     world.finish_scans(BLOCK);
     assert_eq!(history(&world, 1), [(1, 700, 0), (5, 0, 700)]);
     assert_eq!(coverage(&world, 1).from_height, 0);
@@ -214,18 +330,33 @@ fn coverage_that_is_raised_again_while_a_scan_is_made_makes_it_longer() {
 #[test]
 fn a_scan_ends_where_it_was_told_to_and_covers_only_what_meets_what_is_covered() {
     let mut world = World::new();
-    let txs: Vec<Transaction> = (0..4).map(|vout| tx(&[coin(&world, vout)], &[(1, 700)])).collect();
-    mine(&mut world, &[&[&txs[0]], &[&txs[1]], &[&txs[2]], &[&txs[3]]]);
+    let txs: Vec<Transaction> = (0..4)
+        .map(|vout| tx(&[coin(&world, vout)], &[(1, 700)]))
+        .collect();
+    mine(
+        &mut world,
+        &[&[&txs[0]], &[&txs[1]], &[&txs[2]], &[&txs[3]]],
+    );
     let _ = world.open_scan(&[1], 2, Some(2));
     world.finish_scans(ALL);
-    assert_eq!((history(&world, 1).len(), coverage(&world, 1).from_height), (1, 5), "between them is what nobody has looked at");
+    assert_eq!(
+        (history(&world, 1).len(), coverage(&world, 1).from_height),
+        (1, 5),
+        "between them is what nobody has looked at"
+    );
     world.check();
     let _ = world.open_scan(&[1], 2, None);
     world.finish_scans(ALL);
-    assert_eq!((history(&world, 1).len(), coverage(&world, 1).from_height), (3, 2));
+    assert_eq!(
+        (history(&world, 1).len(), coverage(&world, 1).from_height),
+        (3, 2)
+    );
     let _ = world.open_scan(&[1], 0, Some(1));
     world.finish_scans(ALL);
-    assert_eq!((history(&world, 1).len(), coverage(&world, 1).from_height), (4, 0));
+    assert_eq!(
+        (history(&world, 1).len(), coverage(&world, 1).from_height),
+        (4, 0)
+    );
     world.check();
 }
 
@@ -236,11 +367,21 @@ fn blocks_that_the_node_has_no_more_are_left_out_and_the_coverage_says_so() {
     let spend = tx(&[out(&payment, 0)], &[(1, 600)]);
     mine(&mut world, &[&[&payment], &[], &[&spend], &[]]);
     let scan = world.open_scan(&[1], 0, None);
-    let _ = world.apply(Input::SkipPast { scans: vec![scan], horizon: 2, now: 1 });
+    let _ = world.apply(Input::SkipPast {
+        scans: vec![scan],
+        horizon: 2,
+        now: 1,
+    });
     let row = &world.view.scans[&scan];
-    assert_eq!((row.from, row.horizon, row.first(), row.next), (0, Some(2), 2, 2));
+    assert_eq!(
+        (row.from, row.horizon, row.first(), row.next),
+        (0, Some(2), 2, 2)
+    );
     world.finish_scans(ALL);
-    assert_eq!((history(&world, 1), coverage(&world, 1).from_height), (vec![(3, 600, 700)], 2));
+    assert_eq!(
+        (history(&world, 1), coverage(&world, 1).from_height),
+        (vec![(3, 600, 700)], 2)
+    );
     world.check();
 }
 
@@ -254,14 +395,26 @@ fn a_script_that_is_added_again_while_a_scan_is_made_begins_a_life_of_its_own() 
     assert!(world.step_scan(scan, Stretch { blocks: 2, ..ALL }));
     let stretch = world.next_step(scan, ALL).expect("there is more");
     world.forget(1);
-    assert_eq!((world.view.scan_scripts[&scan].clone(), world.view.scans[&scan].scripts), (vec![script(2)], 1));
+    assert_eq!(
+        (
+            world.view.scan_scripts[&scan].clone(),
+            world.view.scans[&scan].scripts
+        ),
+        (vec![script(2)], 1)
+    );
     world.watch(1, &[]);
     assert_eq!((coverage(&world, 1).scans, history(&world, 1)), (0, vec![]));
     // The runner did not know.
     let _ = world.deliver(stretch).expect("it is as far as before");
     world.check();
     world.finish_scans(ALL);
-    assert_eq!((coverage(&world, 1).from_height, coverage(&world, 2).from_height), (4, 0));
+    assert_eq!(
+        (
+            coverage(&world, 1).from_height,
+            coverage(&world, 2).from_height
+        ),
+        (4, 0)
+    );
     let _ = world.open_scan(&[1], 0, None);
     world.finish_scans(ALL);
     assert_eq!(history(&world, 1), [(1, 700, 0), (3, 0, 700)]);
@@ -275,14 +428,30 @@ fn a_scan_whose_scripts_are_all_forgotten_ends_and_tells_nobody() {
     world.forget(1);
     let before = world.events.len();
     world.finish_scans(ALL);
-    assert_eq!((told(&world.events[before..]), world.view.scan_scripts.get(&scan)), (vec![], None));
-    assert_eq!(world.view.scans[&scan].state, ScanState::Cancelled, "it did not complete anything");
+    assert_eq!(
+        (
+            told(&world.events[before..]),
+            world.view.scan_scripts.get(&scan)
+        ),
+        (vec![], None)
+    );
+    assert_eq!(
+        world.view.scans[&scan].state,
+        ScanState::Cancelled,
+        "it did not complete anything"
+    );
 }
 
 #[test]
 fn a_scan_that_nobody_is_watched_for_ends_at_once() {
     let mut world = World::new();
-    let open = Input::OpenScan { scan: ScanId(7), scripts: vec![script(5), script(5)], from: 0, to: None, now: 1 };
+    let open = Input::OpenScan {
+        scan: ScanId(7),
+        scripts: vec![script(5), script(5)],
+        from: 0,
+        to: None,
+        now: 1,
+    };
     let _ = world.apply(open);
     assert_eq!(world.view.scans[&ScanId(7)].scripts, 0);
     world.finish_scans(ALL);
@@ -302,10 +471,16 @@ fn a_coinbase_that_is_in_two_blocks_stands_where_it_came_last() {
     let _ = world.open_scan(&[1], 0, None);
     for _ in 0..2 {
         world.finish_scans(BLOCK);
-        assert_eq!((history(&world, 1), balance(&world, 1)), (history(&live, 1), balance(&live, 1)));
+        assert_eq!(
+            (history(&world, 1), balance(&world, 1)),
+            (history(&live, 1), balance(&live, 1))
+        );
         assert_eq!(world.view.outputs, live.view.outputs);
         assert_eq!(
-            (&world.view.blocks[&1].touched, &world.view.blocks[&2].touched),
+            (
+                &world.view.blocks[&1].touched,
+                &world.view.blocks[&2].touched
+            ),
             (&live.view.blocks[&1].touched, &live.view.blocks[&2].touched)
         );
         world.check();
@@ -317,7 +492,10 @@ fn a_coinbase_that_is_in_two_blocks_stands_where_it_came_last() {
             scripts: vec![],
             first: 0,
             blocks: vec![],
-            upto: BlockId { height: 0, ..block_id(&world, 0) },
+            upto: BlockId {
+                height: 0,
+                ..block_id(&world, 0)
+            },
             now,
         };
         let _ = world.deliver(past).expect("nothing was found");
@@ -333,12 +511,18 @@ fn amounts_that_were_told_too_low_between_watch_and_baseline_are_told_again() {
     world.slow_scans = true;
     world.watch(1, &[]);
     let spend = tx(&[out(&payment, 0)], &[(9, 100), (1, 590)]);
-    assert_eq!(told(&world.mine(9, std::slice::from_ref(&spend)).events), ["new 1", "balance 0>590", "block"]);
+    assert_eq!(
+        told(&world.mine(9, std::slice::from_ref(&spend)).events),
+        ["new 1", "balance 0>590", "block"]
+    );
     world.scan();
     let before = world.events.len();
     let _ = world.open_scan(&[1], 0, None);
     world.finish_scans(ALL);
-    assert_eq!(told(&world.events[before..]), ["confirmed>confirmed 1", "scanned 2"]);
+    assert_eq!(
+        told(&world.events[before..]),
+        ["confirmed>confirmed 1", "scanned 2"]
+    );
     assert_eq!(history(&world, 1), [(1, 700, 0), (2, 590, 700)]);
     world.check();
 }
@@ -346,13 +530,23 @@ fn amounts_that_were_told_too_low_between_watch_and_baseline_are_told_again() {
 #[test]
 fn depths_that_are_still_to_come_are_told_of_what_a_scan_found() {
     let mut world = World::new();
-    let (old, young) = (tx(&[coin(&world, 0)], &[(1, 700)]), tx(&[coin(&world, 1)], &[(1, 30)]));
+    let (old, young) = (
+        tx(&[coin(&world, 0)], &[(1, 700)]),
+        tx(&[coin(&world, 1)], &[(1, 30)]),
+    );
     mine(&mut world, &[&[&old], &[], &[&young]]);
     world.watch(1, &[3]);
     let _ = world.open_scan(&[1], 0, None);
     world.finish_scans(ALL);
-    assert_eq!(told(&world.mine(9, &[]).events), ["block"], "two deep, and four");
-    assert_eq!(told(&world.mine(9, &[]).events), ["confirmed>confirmed 3", "block"]);
+    assert_eq!(
+        told(&world.mine(9, &[]).events),
+        ["block"],
+        "two deep, and four"
+    );
+    assert_eq!(
+        told(&world.mine(9, &[]).events),
+        ["confirmed>confirmed 3", "block"]
+    );
 }
 
 #[test]
@@ -365,9 +559,18 @@ fn a_reorg_is_refused_below_the_blocks_that_are_known_one_after_the_other() {
     world.start(1);
     let _ = world.open_scan(&[1], 0, None);
     world.finish_scans(ALL);
-    assert_eq!((history(&world, 1), world.view.blocks.len()), (vec![(1, 700, 0)], 2));
+    assert_eq!(
+        (history(&world, 1), world.view.blocks.len()),
+        (vec![(1, 700, 0)], 2)
+    );
     let to = block_id(&world, 1);
-    assert_eq!(world.refused(Input::Disconnect { to, now: 1 }), ApplyError::NotInChain { tip: Some(world.tip()), to });
+    assert_eq!(
+        world.refused(Input::Disconnect { to, now: 1 }),
+        ApplyError::NotInChain {
+            tip: Some(world.tip()),
+            to
+        }
+    );
     mine(&mut world, &[&[]]);
     assert_eq!(told(&world.disconnect(1).events), ["reorg 1"]);
     world.check();
@@ -387,15 +590,45 @@ fn a_stretch_that_goes_backwards_or_names_blocks_out_of_it_is_refused() {
         now: 1,
     };
     let past = stretch(1, 0, &world);
-    assert!(matches!(world.refused(past), ApplyError::BadStretch { first: 1, .. }));
+    assert!(matches!(
+        world.refused(past),
+        ApplyError::BadStretch { first: 1, .. }
+    ));
     let past = stretch(2, 3, &world);
-    assert!(matches!(world.refused(past), ApplyError::ScanMoved { height: 2, .. }));
+    assert!(matches!(
+        world.refused(past),
+        ApplyError::ScanMoved { height: 2, .. }
+    ));
     for heights in [&[0, 1][..], &[2, 1], &[1, 1], &[1, 3]] {
-        let Input::Past { scans, scripts, first, upto, now, .. } = stretch(1, 2, &world) else { unreachable!() };
-        let one = |height: &usize| satwatch::tracker::PastBlock { block: block_id(&world, *height), time: 0, transactions: Vec::new() };
+        let Input::Past {
+            scans,
+            scripts,
+            first,
+            upto,
+            now,
+            ..
+        } = stretch(1, 2, &world)
+        else {
+            unreachable!()
+        };
+        let one = |height: &usize| satwatch::tracker::PastBlock {
+            block: block_id(&world, *height),
+            time: 0,
+            transactions: Vec::new(),
+        };
         let blocks = heights.iter().map(one).collect();
         assert!(
-            matches!(world.refused(Input::Past { scans, scripts, first, blocks, upto, now }), ApplyError::BadStretch { .. }),
+            matches!(
+                world.refused(Input::Past {
+                    scans,
+                    scripts,
+                    first,
+                    blocks,
+                    upto,
+                    now
+                }),
+                ApplyError::BadStretch { .. }
+            ),
             "{heights:?}"
         );
     }

@@ -34,7 +34,8 @@ fn watching(depths: &[u8]) -> World {
 /// The rows without times, and without transactions that are only remembered.
 fn living(view: &MemoryView) -> MemoryView {
     let mut view = view.clone();
-    view.txs.retain(|_, row| matches!(row.status, Status::Confirmed { .. } | Status::Mempool));
+    view.txs
+        .retain(|_, row| matches!(row.status, Status::Confirmed { .. } | Status::Mempool));
     for row in view.txs.values_mut() {
         if row.status == Status::Mempool {
             row.order = 0;

@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use bitcoin::{OutPoint, TxOut};
 use satwatch::tracker::{
-    ApplyError, BlockId, Event, EventKind, FoundOutput, Input, Past, PastBlock, PastTx, Phase, ScanEnd, ScanId, ScanRow, ScanState,
-    ScriptHash, Transition, WatchRequest,
+    ApplyError, BlockId, Event, EventKind, FoundOutput, Input, Past, PastBlock, PastTx, Phase,
+    ScanEnd, ScanId, ScanRow, ScanState, ScriptHash, Transition, WatchRequest,
 };
 
 use crate::memory::memory;
@@ -28,12 +28,26 @@ impl World {
     /// Asks for the history of these scripts as the API does: first for a baseline, if they have none.
     pub fn open_scan(&mut self, numbers: &[u8], from: u32, to: Option<u32>) -> ScanId {
         let scan = ScanId(1 + self.view.scans.keys().map(|scan| scan.0).max().unwrap_or(0));
-        let find = |number: &u8| WatchRequest { spk: spk(*number), label: None, depths: Vec::new(), past: Past::Find };
+        let find = |number: &u8| WatchRequest {
+            spk: spk(*number),
+            label: None,
+            depths: Vec::new(),
+            past: Past::Find,
+        };
         let scripts = numbers.iter().map(find).collect();
-        let _ = self.apply(Input::Watch { scripts, now: self.now });
+        let _ = self.apply(Input::Watch {
+            scripts,
+            now: self.now,
+        });
         self.watched.extend(numbers);
         let scripts = numbers.iter().map(|number| script(*number)).collect();
-        let input = Input::OpenScan { scan, scripts, from, to, now: self.now };
+        let input = Input::OpenScan {
+            scan,
+            scripts,
+            from,
+            to,
+            now: self.now,
+        };
         let _ = self.apply(input.clone());
         assert_eq!(self.refused(input), ApplyError::ScanExists(scan));
         scan
@@ -62,7 +76,9 @@ impl World {
 
     /// One step of this scan and of all that are as far: a stretch of blocks, or its end. False while a baseline is to come.
     pub fn step_scan(&mut self, scan: ScanId, stretch: Stretch) -> bool {
-        let Some(input) = self.next_step(scan, stretch) else { return false };
+        let Some(input) = self.next_step(scan, stretch) else {
+            return false;
+        };
         let _ = self.deliver(input).expect("nothing has changed meanwhile");
         true
     }
@@ -70,13 +86,20 @@ impl World {
     /// What a runner would send next.
     pub fn next_step(&self, scan: ScanId, stretch: Stretch) -> Option<Input> {
         let row = &self.view.scans[&scan];
-        if self.view.scan_scripts[&scan].iter().any(|script| self.view.watches[script].coverage.pending) {
+        if self.view.scan_scripts[&scan]
+            .iter()
+            .any(|script| self.view.watches[script].coverage.pending)
+        {
             return None;
         }
         let target = self.target(scan, row);
         if row.next > target {
             let upto = self.block_id(target.max(row.next.saturating_sub(1)));
-            return Some(Input::CloseScan { scan, end: ScanEnd::Complete(upto), now: self.now });
+            return Some(Input::CloseScan {
+                scan,
+                end: ScanEnd::Complete(upto),
+                now: self.now,
+            });
         }
         let as_far = |other: &ScanId| self.view.scans[other].next == row.next && !self.waits(other);
         let scans: Vec<ScanId> = self.open_scans().into_iter().filter(as_far).collect();
@@ -85,46 +108,89 @@ impl World {
     }
 
     fn waits(&self, scan: &ScanId) -> bool {
-        self.view.scan_scripts[scan].iter().any(|script| self.view.watches[script].coverage.pending)
+        self.view.scan_scripts[scan]
+            .iter()
+            .any(|script| self.view.watches[script].coverage.pending)
     }
 
     /// The last height that a scan has to come to; below its place when there is nothing left.
     fn target(&self, scan: ScanId, row: &ScanRow) -> u32 {
         let covered = |script: &ScriptHash| self.view.watches[script].coverage.from_height;
-        let highest = self.view.scan_scripts[&scan].iter().map(covered).max().unwrap_or(0);
+        let highest = self.view.scan_scripts[&scan]
+            .iter()
+            .map(covered)
+            .max()
+            .unwrap_or(0);
         let tip = self.view.tip.expect("the tracker has a tip").height;
-        highest.saturating_sub(1).min(row.to.unwrap_or(u32::MAX)).min(tip)
+        highest
+            .saturating_sub(1)
+            .min(row.to.unwrap_or(u32::MAX))
+            .min(tip)
     }
 
     fn block_id(&self, height: u32) -> BlockId {
         let height = height.min(self.tip().height);
-        BlockId { height, hash: self.chain[height as usize].block_hash() }
+        BlockId {
+            height,
+            hash: self.chain[height as usize].block_hash(),
+        }
     }
 
     fn stretch(&self, scans: Vec<ScanId>, first: u32, upto: u32, too_much: bool) -> Input {
-        let scripts: Vec<Arc<HashSet<ScriptHash>>> =
-            scans.iter().map(|scan| Arc::new(self.view.scan_scripts[scan].iter().copied().collect())).collect();
+        let scripts: Vec<Arc<HashSet<ScriptHash>>> = scans
+            .iter()
+            .map(|scan| Arc::new(self.view.scan_scripts[scan].iter().copied().collect()))
+            .collect();
         // Only who began above the first block needs to be told what was created below.
-        let firsts: Vec<u32> = scans.iter().map(|scan| self.view.scans[scan].first()).collect();
+        let firsts: Vec<u32> = scans
+            .iter()
+            .map(|scan| self.view.scans[scan].first())
+            .collect();
         let created = self.created();
-        let wanted = |out: &TxOut| scripts.iter().any(|scripts| scripts.contains(&ScriptHash::of(&out.script_pubkey)));
+        let wanted = |out: &TxOut| {
+            scripts
+                .iter()
+                .any(|scripts| scripts.contains(&ScriptHash::of(&out.script_pubkey)))
+        };
         let mut blocks = Vec::new();
         for height in first..=upto.min(self.tip().height) {
             let block = &self.chain[height as usize];
             let mut transactions = Vec::new();
             for (position, tx) in (0..).zip(&block.txdata) {
-                let spent: Vec<FoundOutput> = tx.input.iter().filter_map(|input| found(&created, input.previous_output)).collect();
-                let matters = tx.output.iter().any(wanted) || spent.iter().any(|found| wanted(&as_out(found)));
+                let spent: Vec<FoundOutput> = tx
+                    .input
+                    .iter()
+                    .filter_map(|input| found(&created, input.previous_output))
+                    .collect();
+                let matters = tx.output.iter().any(wanted)
+                    || spent.iter().any(|found| wanted(&as_out(found)));
                 if matters || too_much {
-                    let told = |found: &FoundOutput| too_much || firsts.iter().any(|first| found.height < *first);
-                    transactions.push(PastTx { position, tx: tx.clone(), spent: spent.into_iter().filter(told).collect() });
+                    let told = |found: &FoundOutput| {
+                        too_much || firsts.iter().any(|first| found.height < *first)
+                    };
+                    transactions.push(PastTx {
+                        position,
+                        tx: tx.clone(),
+                        spent: spent.into_iter().filter(told).collect(),
+                    });
                 }
             }
             if !transactions.is_empty() {
-                blocks.push(PastBlock { block: self.block_id(height), time: block.header.time, transactions });
+                blocks.push(PastBlock {
+                    block: self.block_id(height),
+                    time: block.header.time,
+                    transactions,
+                });
             }
         }
-        Input::Past { scans, scripts, first, blocks, upto: self.block_id(upto), now: self.now }
+        Input::Past {
+            scans,
+            scripts,
+            first,
+            blocks,
+            upto: self.block_id(upto),
+            now: self.now,
+        }
     }
 
     /// Every output that was ever created on this chain.
@@ -134,7 +200,12 @@ impl World {
             for tx in &block.txdata {
                 let outputs = (0..).zip(&tx.output);
                 let txid = tx.compute_txid();
-                created.extend(outputs.map(|(vout, out)| (OutPoint { txid, vout }, (out.clone(), height, tx.is_coinbase()))));
+                created.extend(outputs.map(|(vout, out)| {
+                    (
+                        OutPoint { txid, vout },
+                        (out.clone(), height, tx.is_coinbase()),
+                    )
+                }));
             }
         }
         created
@@ -147,13 +218,19 @@ impl World {
             Ok(transition) => transition,
             Err(refused) => {
                 assert!(!refused.is_fatal(), "{refused}");
-                assert_eq!((&rows, before), (&self.view, memory(&self.tracker)), "what is refused changes nothing");
+                assert_eq!(
+                    (&rows, before),
+                    (&self.view, memory(&self.tracker)),
+                    "what is refused changes nothing"
+                );
                 return Err(refused);
             }
         };
         match &input {
             Input::Past { .. } => check_quiet(&transition),
-            Input::CloseScan { scan, end, .. } => self.check_end(&rows.scan_scripts[scan], *scan, *end, &transition.events),
+            Input::CloseScan { scan, end, .. } => {
+                self.check_end(&rows.scan_scripts[scan], *scan, *end, &transition.events)
+            }
             _ => {}
         }
         let _ = self.refused(input);
@@ -163,34 +240,69 @@ impl World {
     /// Sends what must be refused and must not change anything.
     pub fn refused(&mut self, input: Input) -> ApplyError {
         let (rows, before) = (self.view.clone(), memory(&self.tracker));
-        let refused = self.try_send(input).expect_err("a second time is one too many");
-        assert_eq!((&rows, before), (&self.view, memory(&self.tracker)), "what is refused changes nothing");
+        let refused = self
+            .try_send(input)
+            .expect_err("a second time is one too many");
+        assert_eq!(
+            (&rows, before),
+            (&self.view, memory(&self.tracker)),
+            "what is refused changes nothing"
+        );
         refused
     }
 
     /// The end of a scan is told once to each of its scripts, with its number of transactions; a cancelled one is not told.
     fn check_end(&self, scripts: &[ScriptHash], scan: ScanId, end: ScanEnd, events: &[Event]) {
-        let told: BTreeMap<ScriptHash, u64> = events.iter().map(|event| told_end(&event.kind, scan)).collect();
+        let told: BTreeMap<ScriptHash, u64> = events
+            .iter()
+            .map(|event| told_end(&event.kind, scan))
+            .collect();
         assert_eq!(told.len(), events.len(), "each script is told once");
         let complete = matches!(end, ScanEnd::Complete(_));
-        let expected: BTreeMap<ScriptHash, u64> =
-            scripts.iter().filter(|_| complete).map(|script| (*script, self.view.watches[script].tx_count)).collect();
+        let expected: BTreeMap<ScriptHash, u64> = scripts
+            .iter()
+            .filter(|_| complete)
+            .map(|script| (*script, self.view.watches[script].tx_count))
+            .collect();
         assert_eq!(told, expected, "scripts of scan {scan} hear of its end");
-        let state = if complete { ScanState::Complete } else { ScanState::Cancelled };
-        assert_eq!((self.view.scans[&scan].state, self.view.scan_scripts.get(&scan)), (state, None));
+        let state = if complete {
+            ScanState::Complete
+        } else {
+            ScanState::Cancelled
+        };
+        assert_eq!(
+            (
+                self.view.scans[&scan].state,
+                self.view.scan_scripts.get(&scan)
+            ),
+            (state, None)
+        );
     }
 }
 
 fn told_end(kind: &EventKind, closed: ScanId) -> (ScriptHash, u64) {
     match kind {
-        EventKind::ScanComplete { script, scan, transactions, .. } if *scan == closed => (*script, *transactions),
+        EventKind::ScanComplete {
+            script,
+            scan,
+            transactions,
+            ..
+        } if *scan == closed => (*script, *transactions),
         kind => panic!("{kind:?} is no end of scan {closed}"),
     }
 }
 
 /// History is no news: nothing is told but what it corrects. A balance is, only when a transaction of an old block was held for unconfirmed.
 fn check_quiet(transition: &Transition) {
-    let corrects = |event: &Event| matches!(event.kind, EventKind::TransactionUpdate { previous: Phase::Mempool, .. });
+    let corrects = |event: &Event| {
+        matches!(
+            event.kind,
+            EventKind::TransactionUpdate {
+                previous: Phase::Mempool,
+                ..
+            }
+        )
+    };
     let corrected = transition.events.iter().any(corrects);
     for event in &transition.events {
         match event.kind {
@@ -199,14 +311,27 @@ fn check_quiet(transition: &Transition) {
             _ => panic!("a scan tells of nothing but what it corrects: {event:?}"),
         }
     }
-    assert!(transition.asks.is_empty(), "a scan asks for nothing: {:?}", transition.asks);
+    assert!(
+        transition.asks.is_empty(),
+        "a scan asks for nothing: {:?}",
+        transition.asks
+    );
 }
 
 fn found(created: &Created, outpoint: OutPoint) -> Option<FoundOutput> {
     let (out, height, coinbase) = created.get(&outpoint)?;
-    Some(FoundOutput { outpoint, spk: out.script_pubkey.clone(), value: out.value, height: *height, coinbase: *coinbase })
+    Some(FoundOutput {
+        outpoint,
+        spk: out.script_pubkey.clone(),
+        value: out.value,
+        height: *height,
+        coinbase: *coinbase,
+    })
 }
 
 fn as_out(found: &FoundOutput) -> TxOut {
-    TxOut { value: found.value, script_pubkey: found.spk.clone() }
+    TxOut {
+        value: found.value,
+        script_pubkey: found.spk.clone(),
+    }
 }

@@ -14,7 +14,10 @@ pub fn watching() -> World {
 
 /// The n-th output of the first block: a million satoshi of a stranger.
 pub fn coin(world: &World, vout: u32) -> OutPoint {
-    OutPoint { txid: world.chain[0].txdata[0].compute_txid(), vout }
+    OutPoint {
+        txid: world.chain[0].txdata[0].compute_txid(),
+        vout,
+    }
 }
 
 /// Events in short: `new 1`, `update mempool>confirmed 1`, `balance 0>700`, `block`, `reorg 2`.
@@ -22,9 +25,20 @@ pub fn told(events: &[Event]) -> Vec<String> {
     let word = |phase: Phase| format!("{phase:?}").to_lowercase();
     let line = |event: &Event| match &event.kind {
         EventKind::NewTransactions { transactions, .. } => format!("new {}", transactions.len()),
-        EventKind::BalanceChange { old, new, .. } => format!("balance {}>{}", old.total(), new.total()),
-        EventKind::TransactionUpdate { previous, transaction, confirmations, .. } => {
-            format!("{}>{} {confirmations}", word(*previous), word(transaction.status.phase()))
+        EventKind::BalanceChange { old, new, .. } => {
+            format!("balance {}>{}", old.total(), new.total())
+        }
+        EventKind::TransactionUpdate {
+            previous,
+            transaction,
+            confirmations,
+            ..
+        } => {
+            format!(
+                "{}>{} {confirmations}",
+                word(*previous),
+                word(transaction.status.phase())
+            )
         }
         EventKind::ScanComplete { transactions, .. } => format!("scanned {transactions}"),
         EventKind::Unwatched { .. } => "unwatched".to_owned(),
@@ -40,7 +54,10 @@ pub fn status(world: &World, tx: &Transaction) -> Status {
 
 /// The n-th output of a transaction.
 pub fn out(tx: &Transaction, vout: u32) -> OutPoint {
-    OutPoint { txid: tx.compute_txid(), vout }
+    OutPoint {
+        txid: tx.compute_txid(),
+        vout,
+    }
 }
 
 pub fn balance(world: &World, number: u8) -> Balance {
@@ -53,8 +70,16 @@ pub fn history(world: &World, number: u8) -> Vec<(u32, u64, u64)> {
     rows.sort_by_key(|row| row.order);
     let mut history = Vec::new();
     for row in rows {
-        let Some(touch) = row.touches.iter().find(|touch| touch.script == script(number)) else { continue };
-        let Status::Confirmed { block, .. } = row.status else { panic!("{:?}", row.status) };
+        let Some(touch) = row
+            .touches
+            .iter()
+            .find(|touch| touch.script == script(number))
+        else {
+            continue;
+        };
+        let Status::Confirmed { block, .. } = row.status else {
+            panic!("{:?}", row.status)
+        };
         history.push((block.height, touch.received, touch.sent));
     }
     history
@@ -69,5 +94,8 @@ pub fn mine(world: &mut World, blocks: &[&[&Transaction]]) {
 }
 
 pub fn block_id(world: &World, height: usize) -> BlockId {
-    BlockId { height: height as u32, hash: world.chain[height].block_hash() }
+    BlockId {
+        height: height as u32,
+        hash: world.chain[height].block_hash(),
+    }
 }

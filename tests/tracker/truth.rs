@@ -6,7 +6,9 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use bitcoin::{OutPoint, Txid};
 use proptest::prelude::*;
-use satwatch::tracker::{Balance, Input, OutputRow, Past, ScanEnd, ScriptHash, Status, WatchRequest};
+use satwatch::tracker::{
+    Balance, Input, OutputRow, Past, ScanEnd, ScriptHash, Status, WatchRequest,
+};
 
 use crate::ops::{Op, minable, node_op, pick, run};
 use crate::runner::Stretch;
@@ -137,7 +139,10 @@ impl Life {
     pub fn begin(before: &[Op], window: usize, slow: bool) -> Self {
         let mut world = World::before_the_start();
         world.late = Some(VecDeque::new());
-        before.iter().filter(|op| !matches!(op, Op::Reorg { .. })).for_each(|op| run(&mut world, op));
+        before
+            .iter()
+            .filter(|op| !matches!(op, Op::Reorg { .. }))
+            .for_each(|op| run(&mut world, op));
         world.late = None;
         world.start(window);
         world.snapshot();
@@ -145,7 +150,10 @@ impl Life {
         for number in [1, 2] {
             world.watch(number, &[1, 3]);
         }
-        Self { world, read: Vec::new() }
+        Self {
+            world,
+            read: Vec::new(),
+        }
     }
 
     pub fn act(&mut self, act: &Act) {
@@ -154,41 +162,77 @@ impl Life {
         match act {
             Act::Live(op) => run(world, op),
             Act::Add { number, past } => add(world, *number, *past),
-            Act::Open { numbers, from, length } => {
+            Act::Open {
+                numbers,
+                from,
+                length,
+            } => {
                 let height = world.tip().height;
                 let from = from.map_or(0, |share| height * u32::from(share) / 255);
                 let to = length.map(|share| from + (height - from) * u32::from(share) / 255);
                 let _ = world.open_scan(numbers, from, to);
             }
             Act::Step { scan, stretch } => {
-                let Some(scan) = pick(&open, *scan) else { return };
+                let Some(scan) = pick(&open, *scan) else {
+                    return;
+                };
                 match world.late {
                     None => drop(world.step_scan(scan, *stretch)),
                     // The runner reads a chain that is not the tracker's.
-                    Some(_) => drop(world.next_step(scan, *stretch).map(|input| world.deliver(input))),
+                    Some(_) => drop(
+                        world
+                            .next_step(scan, *stretch)
+                            .map(|input| world.deliver(input)),
+                    ),
                 }
             }
-            Act::Read { scan, stretch } => self.read.extend(pick(&open, *scan).and_then(|scan| world.next_step(scan, *stretch))),
+            Act::Read { scan, stretch } => self
+                .read
+                .extend(pick(&open, *scan).and_then(|scan| world.next_step(scan, *stretch))),
             Act::Deliver => {
                 if let Some(input) = self.read.pop() {
                     let _ = world.deliver(input);
                 }
             }
             Act::Skip { scan, horizon } => {
-                let Some(scan) = pick(&open, *scan) else { return };
+                let Some(scan) = pick(&open, *scan) else {
+                    return;
+                };
                 let horizon = world.tip().height * u32::from(*horizon) / 255;
-                let _ = world.apply(Input::SkipPast { scans: vec![scan], horizon, now: world.now });
-                let again = world.try_send(Input::SkipPast { scans: vec![scan], horizon, now: world.now }).expect("it may come twice");
+                let _ = world.apply(Input::SkipPast {
+                    scans: vec![scan],
+                    horizon,
+                    now: world.now,
+                });
+                let again = world
+                    .try_send(Input::SkipPast {
+                        scans: vec![scan],
+                        horizon,
+                        now: world.now,
+                    })
+                    .expect("it may come twice");
                 assert!(again.changes.is_empty());
             }
             Act::Cancel { scan } => {
-                let Some(scan) = pick(&open, *scan) else { return };
-                let _ = world.deliver(Input::CloseScan { scan, end: ScanEnd::Cancelled, now: world.now });
+                let Some(scan) = pick(&open, *scan) else {
+                    return;
+                };
+                let _ = world.deliver(Input::CloseScan {
+                    scan,
+                    end: ScanEnd::Cancelled,
+                    now: world.now,
+                });
             }
             Act::CloseEarly { scan } => {
-                let Some(scan) = pick(&open, *scan) else { return };
+                let Some(scan) = pick(&open, *scan) else {
+                    return;
+                };
                 let end = ScanEnd::Complete(world.tip());
-                let _ = world.deliver(Input::CloseScan { scan, end, now: world.now });
+                let _ = world.deliver(Input::CloseScan {
+                    scan,
+                    end,
+                    now: world.now,
+                });
             }
             Act::Grow { blocks } => {
                 for bits in blocks {
@@ -228,16 +272,27 @@ impl Life {
         let world = &mut self.world;
         world.dies_after = None;
         world.restart();
-        world.finish_scans(Stretch { blocks: 3, too_much: false });
+        world.finish_scans(Stretch {
+            blocks: 3,
+            too_much: false,
+        });
         world.check();
     }
 }
 
 fn add(world: &mut World, number: u8, past: bool) {
     let past = if past { Past::Find } else { Past::Leave };
-    let request = WatchRequest { spk: spk(number), label: None, depths: vec![2], past };
+    let request = WatchRequest {
+        spk: spk(number),
+        label: None,
+        depths: vec![2],
+        past,
+    };
     world.watched.insert(number);
-    let _ = world.send(Input::Watch { scripts: vec![request], now: world.now });
+    let _ = world.send(Input::Watch {
+        scripts: vec![request],
+        now: world.now,
+    });
 }
 
 /// What a script's rows say, without when anything was seen.
@@ -254,12 +309,19 @@ struct Story {
 
 fn story(world: &World, script: &ScriptHash) -> Story {
     let row = &world.view.watches[script];
-    let outputs: BTreeMap<_, _> =
-        world.view.outputs.iter().filter(|(_, row)| row.script == *script).map(|(outpoint, row)| (*outpoint, row.clone())).collect();
+    let outputs: BTreeMap<_, _> = world
+        .view
+        .outputs
+        .iter()
+        .filter(|(_, row)| row.script == *script)
+        .map(|(outpoint, row)| (*outpoint, row.clone()))
+        .collect();
     let mut transactions = BTreeMap::new();
     let mut dead = 0;
     for (txid, row) in &world.view.txs {
-        let Some(touch) = row.touches.iter().find(|touch| touch.script == *script) else { continue };
+        let Some(touch) = row.touches.iter().find(|touch| touch.script == *script) else {
+            continue;
+        };
         let order = match row.status {
             Status::Confirmed { .. } => row.order,
             Status::Mempool => row.order >> 32,
@@ -271,10 +333,27 @@ fn story(world: &World, script: &ScriptHash) -> Story {
         transactions.insert(*txid, (row.status, order, touch.received, touch.sent));
     }
     assert_eq!(row.tx_count, transactions.len() as u64 + dead);
-    let mine = |txids: &[Txid]| txids.iter().filter(|txid| transactions.contains_key(*txid)).copied().collect::<Vec<_>>();
-    let order =
-        world.view.blocks.iter().map(|(height, block)| (*height, mine(&block.touched))).filter(|(_, order)| !order.is_empty()).collect();
-    Story { balance: row.balance, utxo_count: row.utxo_count, outputs, transactions, order }
+    let mine = |txids: &[Txid]| {
+        txids
+            .iter()
+            .filter(|txid| transactions.contains_key(*txid))
+            .copied()
+            .collect::<Vec<_>>()
+    };
+    let order = world
+        .view
+        .blocks
+        .iter()
+        .map(|(height, block)| (*height, mine(&block.touched)))
+        .filter(|(_, order)| !order.is_empty())
+        .collect();
+    Story {
+        balance: row.balance,
+        utxo_count: row.utxo_count,
+        outputs,
+        transactions,
+        order,
+    }
 }
 
 /// The same chain and mempool, followed from the first block on with all scripts watched.
@@ -299,7 +378,11 @@ fn whole(world: &World) -> BTreeSet<u8> {
 fn check_reference(world: &World) {
     let reference = reference(world);
     for number in whole(world) {
-        assert_eq!(story(world, &script(number)), story(&reference, &script(number)), "the story of script {number}");
+        assert_eq!(
+            story(world, &script(number)),
+            story(&reference, &script(number)),
+            "the story of script {number}"
+        );
     }
 }
 

@@ -7,11 +7,12 @@ use bitcoin::block::{Header, Version};
 use bitcoin::hashes::Hash;
 use bitcoin::transaction::Version as TxVersion;
 use bitcoin::{
-    Amount, Block, BlockHash, CompactTarget, OutPoint, ScriptBuf, Sequence, Transaction, TxIn, TxMerkleNode, TxOut, Txid, Witness,
+    Amount, Block, BlockHash, CompactTarget, OutPoint, ScriptBuf, Sequence, Transaction, TxIn,
+    TxMerkleNode, TxOut, Txid, Witness,
 };
 use satwatch::tracker::{
-    ApplyError, Ask, BlockId, ChangeSet, Event, FoundOutput, Input, MemoryView, Overlay, Past, ScriptHash, Seen, Spend, Status, Tracker,
-    Transition, WatchRequest,
+    ApplyError, Ask, BlockId, ChangeSet, Event, FoundOutput, Input, MemoryView, Overlay, Past,
+    ScriptHash, Seen, Spend, Status, Tracker, Transition, WatchRequest,
 };
 
 /// Scripts with a small number are the ones that tests watch; 0 is an OP_RETURN, any other number a witness program.
@@ -74,7 +75,13 @@ pub fn tx(inputs: &[OutPoint], outputs: &[(u8, u64)]) -> Transaction {
         version: TxVersion::TWO,
         lock_time: LockTime::ZERO,
         input: inputs.iter().map(input).collect(),
-        output: outputs.iter().map(|(to, value)| TxOut { value: Amount::from_sat(*value), script_pubkey: spk(*to) }).collect(),
+        output: outputs
+            .iter()
+            .map(|(to, value)| TxOut {
+                value: Amount::from_sat(*value),
+                script_pubkey: spk(*to),
+            })
+            .collect(),
     }
 }
 
@@ -129,8 +136,15 @@ impl World {
     /// The tracker starts with the last `window` blocks.
     pub fn start(&mut self, window: usize) {
         self.first_known = self.chain.len().saturating_sub(window);
-        let blocks = self.chain[self.first_known..].iter().map(|block| (block.block_hash(), block.header.time)).collect();
-        let _ = self.send(Input::Start { first_height: self.first_known as u32, blocks, now: 0 });
+        let blocks = self.chain[self.first_known..]
+            .iter()
+            .map(|block| (block.block_hash(), block.header.time))
+            .collect();
+        let _ = self.send(Input::Start {
+            first_height: self.first_known as u32,
+            blocks,
+            now: 0,
+        });
     }
 
     pub fn coinbase(&mut self, outputs: &[(u8, u64)]) -> Transaction {
@@ -142,14 +156,23 @@ impl World {
 
     pub fn tip(&self) -> BlockId {
         let block = self.chain.last().expect("the chain has a genesis");
-        BlockId { height: self.chain.len() as u32 - 1, hash: block.block_hash() }
+        BlockId {
+            height: self.chain.len() as u32 - 1,
+            hash: block.block_hash(),
+        }
     }
 
     /// Applies one input, now or [late](Self::late).
     pub fn send(&mut self, input: Input) -> Transition {
         match (&mut self.late, &input) {
             (Some(late), Input::TxSeen { .. } | Input::TxGone { .. }) => late.push_back(input),
-            (Some(_), Input::Connect { .. } | Input::Disconnect { .. } | Input::Snapshot { .. } | Input::Settle { .. }) => {}
+            (
+                Some(_),
+                Input::Connect { .. }
+                | Input::Disconnect { .. }
+                | Input::Snapshot { .. }
+                | Input::Settle { .. },
+            ) => {}
             _ => return self.apply(input),
         }
         Transition::default()
@@ -168,13 +191,26 @@ impl World {
                 Ask::Check(_) | Ask::Fetch(_) if self.deaf => {}
                 Ask::Check(tx) => {
                     if self.mempool.contains(&tx) {
-                        let _ = self.apply(Input::TxSeen { tx, seen: Seen::Accepted, now: self.now });
+                        let _ = self.apply(Input::TxSeen {
+                            tx,
+                            seen: Seen::Accepted,
+                            now: self.now,
+                        });
                     }
                 }
                 Ask::Fetch(txids) => {
-                    let wanted: Vec<Transaction> = self.mempool.iter().filter(|tx| txids.contains(&tx.compute_txid())).cloned().collect();
+                    let wanted: Vec<Transaction> = self
+                        .mempool
+                        .iter()
+                        .filter(|tx| txids.contains(&tx.compute_txid()))
+                        .cloned()
+                        .collect();
                     for tx in wanted {
-                        let _ = self.apply(Input::TxSeen { tx, seen: Seen::Fetched, now: self.now });
+                        let _ = self.apply(Input::TxSeen {
+                            tx,
+                            seen: Seen::Fetched,
+                            now: self.now,
+                        });
                     }
                 }
                 Ask::Baseline if self.slow_scans => {}
@@ -198,22 +234,39 @@ impl World {
         let transition = self.tracker.apply(&overlay, input)?;
         self.view.commit(&transition.changes);
         self.events.extend(transition.events.clone());
-        self.past.push((transition.changes.clone(), transition.events.clone()));
+        self.past
+            .push((transition.changes.clone(), transition.events.clone()));
         Ok(transition)
     }
 
     pub fn watch(&mut self, number: u8, depths: &[u8]) {
-        let request = WatchRequest { spk: spk(number), label: None, depths: depths.to_vec(), past: Past::Find };
-        let _ = self.send(Input::Watch { scripts: vec![request], now: self.now });
+        let request = WatchRequest {
+            spk: spk(number),
+            label: None,
+            depths: depths.to_vec(),
+            past: Past::Find,
+        };
+        let _ = self.send(Input::Watch {
+            scripts: vec![request],
+            now: self.now,
+        });
         self.watched.insert(number);
     }
 
     /// `scantxoutset` for every script that waits for it.
     pub fn scan(&mut self) {
-        let pending = self.view.watches.iter().filter(|(_, row)| row.coverage.pending);
-        let scripts: Vec<(ScriptHash, ScriptBuf)> = pending.map(|(script, row)| (*script, row.spk.clone())).collect();
+        let pending = self
+            .view
+            .watches
+            .iter()
+            .filter(|(_, row)| row.coverage.pending);
+        let scripts: Vec<(ScriptHash, ScriptBuf)> = pending
+            .map(|(script, row)| (*script, row.spk.clone()))
+            .collect();
         let unspent = self.unspent();
-        let of_scripts = unspent.iter().filter(|(_, (out, ..))| scripts.iter().any(|(_, spk)| *spk == out.script_pubkey));
+        let of_scripts = unspent
+            .iter()
+            .filter(|(_, (out, ..))| scripts.iter().any(|(_, spk)| *spk == out.script_pubkey));
         let outputs = of_scripts
             .map(|(outpoint, (out, height, coinbase))| FoundOutput {
                 outpoint: *outpoint,
@@ -224,13 +277,22 @@ impl World {
             })
             .collect();
         let scripts = scripts.into_iter().map(|(script, _)| script).collect();
-        let _ = self.send(Input::Baseline { block: self.tip(), scripts, outputs, now: self.now });
+        let _ = self.send(Input::Baseline {
+            block: self.tip(),
+            scripts,
+            outputs,
+            now: self.now,
+        });
     }
 
     /// The node accepts a transaction: what it conflicts with leaves, with descendants.
     pub fn accept(&mut self, tx: &Transaction) -> Transition {
         self.take_in(tx);
-        self.send(Input::TxSeen { tx: tx.clone(), seen: Seen::Accepted, now: self.now })
+        self.send(Input::TxSeen {
+            tx: tx.clone(),
+            seen: Seen::Accepted,
+            now: self.now,
+        })
     }
 
     /// As [`Self::accept`], without any word of it; what left.
@@ -248,13 +310,21 @@ impl World {
             Heard::Sequence => {
                 let _ = self.send(Input::TxGone { txids: left });
                 for tx in came {
-                    let _ = self.send(Input::TxSeen { tx: tx.clone(), seen: Seen::Accepted, now: self.now });
+                    let _ = self.send(Input::TxSeen {
+                        tx: tx.clone(),
+                        seen: Seen::Accepted,
+                        now: self.now,
+                    });
                 }
                 let _ = self.send(Input::Settle { now: self.now });
             }
             Heard::Rawtx => {
                 for tx in came {
-                    let _ = self.send(Input::TxSeen { tx: tx.clone(), seen: Seen::Rawtx, now: self.now });
+                    let _ = self.send(Input::TxSeen {
+                        tx: tx.clone(),
+                        seen: Seen::Rawtx,
+                        now: self.now,
+                    });
                 }
                 self.snapshot();
             }
@@ -266,19 +336,32 @@ impl World {
     pub fn displace_conflicts(&mut self, tx: &Transaction, fate: Status) -> Vec<Txid> {
         let spent: HashSet<OutPoint> = tx.input.iter().map(|input| input.previous_output).collect();
         let me = tx.compute_txid();
-        let clashes =
-            |other: &Transaction| other.compute_txid() != me && other.input.iter().any(|input| spent.contains(&input.previous_output));
-        let roots: Vec<Txid> = self.mempool.iter().filter(|other| clashes(other)).map(|other| other.compute_txid()).collect();
+        let clashes = |other: &Transaction| {
+            other.compute_txid() != me
+                && other
+                    .input
+                    .iter()
+                    .any(|input| spent.contains(&input.previous_output))
+        };
+        let roots: Vec<Txid> = self
+            .mempool
+            .iter()
+            .filter(|other| clashes(other))
+            .map(|other| other.compute_txid())
+            .collect();
         self.drop_with_descendants(&roots, fate)
     }
 
     pub fn drop_with_descendants(&mut self, roots: &[Txid], fate: Status) -> Vec<Txid> {
         let mut gone: Vec<Txid> = roots.to_vec();
         loop {
-            let child = self
-                .mempool
-                .iter()
-                .find(|tx| !gone.contains(&tx.compute_txid()) && tx.input.iter().any(|input| gone.contains(&input.previous_output.txid)));
+            let child = self.mempool.iter().find(|tx| {
+                !gone.contains(&tx.compute_txid())
+                    && tx
+                        .input
+                        .iter()
+                        .any(|input| gone.contains(&input.previous_output.txid))
+            });
             match child {
                 Some(tx) => gone.push(tx.compute_txid()),
                 None => break,
@@ -305,7 +388,11 @@ impl World {
 
     pub fn connect(&mut self, block: Block) -> Transition {
         self.adopt(block.clone());
-        self.send(Input::Connect { block, height: self.tip().height, now: self.now })
+        self.send(Input::Connect {
+            block,
+            height: self.tip().height,
+            now: self.now,
+        })
     }
 
     /// The node connects a block, without any word of it; what left its mempool because of conflicts.
@@ -333,10 +420,17 @@ impl World {
         let (stale, gone) = self.abandon(depth);
         if heard == Heard::Rawtx {
             for tx in stale.iter().rev().flat_map(|block| block.txdata.clone()) {
-                let _ = self.send(Input::TxSeen { tx, seen: Seen::Rawtx, now: self.now });
+                let _ = self.send(Input::TxSeen {
+                    tx,
+                    seen: Seen::Rawtx,
+                    now: self.now,
+                });
             }
         }
-        let transition = self.send(Input::Disconnect { to: self.tip(), now: self.now });
+        let transition = self.send(Input::Disconnect {
+            to: self.tip(),
+            now: self.now,
+        });
         let came = self.mempool.clone();
         self.tell(&came, gone, heard);
         (transition, stale)
@@ -368,14 +462,20 @@ impl World {
     /// The whole mempool is read now.
     pub fn read(&mut self) {
         let txids = self.mempool.iter().map(|tx| tx.compute_txid()).collect();
-        let _ = self.apply(Input::Snapshot { tip: self.tip().hash, txids, now: self.now });
+        let _ = self.apply(Input::Snapshot {
+            tip: self.tip().hash,
+            txids,
+            now: self.now,
+        });
         let _ = self.apply(Input::Settle { now: self.now });
     }
 
     /// The first of the news that wait arrive, or are lost.
     pub fn hear(&mut self, count: usize, lost: bool) {
         for _ in 0..count {
-            let Some(input) = self.late.as_mut().and_then(VecDeque::pop_front) else { return };
+            let Some(input) = self.late.as_mut().and_then(VecDeque::pop_front) else {
+                return;
+            };
             if !lost {
                 let _ = self.apply(input);
             }
@@ -386,11 +486,21 @@ impl World {
     pub fn follow(&mut self) {
         let ours = |height: u32| self.view.blocks.get(&height).map(|row| row.hash);
         let known = (0..).zip(&self.chain).skip(self.first_known);
-        let common = self.first_known + known.take_while(|(height, block)| ours(*height) == Some(block.block_hash())).count();
-        let to = BlockId { height: common as u32 - 1, hash: self.chain[common - 1].block_hash() };
+        let common = self.first_known
+            + known
+                .take_while(|(height, block)| ours(*height) == Some(block.block_hash()))
+                .count();
+        let to = BlockId {
+            height: common as u32 - 1,
+            hash: self.chain[common - 1].block_hash(),
+        };
         let _ = self.apply(Input::Disconnect { to, now: self.now });
         for (height, block) in (0..).zip(self.chain.clone()).skip(common) {
-            let _ = self.apply(Input::Connect { block, height, now: self.now });
+            let _ = self.apply(Input::Connect {
+                block,
+                height,
+                now: self.now,
+            });
         }
     }
 
@@ -408,11 +518,25 @@ impl World {
     pub fn loaded(&self) -> Tracker {
         let mut tracker = Tracker::new(self.key);
         tracker.load_tip(self.view.tip);
-        self.view.watches.values().for_each(|row| tracker.load_watch(row));
+        self.view
+            .watches
+            .values()
+            .for_each(|row| tracker.load_watch(row));
         let open = |spent: Option<Spend>| spent.is_none_or(|spend| spend.height.is_none());
-        self.view.outputs.iter().filter(|(_, row)| open(row.spent)).for_each(|(outpoint, _)| tracker.load_outpoint(outpoint));
-        self.view.txs.iter().filter(|(_, row)| row.status == Status::Mempool).for_each(|(txid, row)| tracker.load_unconfirmed(*txid, row));
-        self.view.scan_scripts.keys().for_each(|scan| tracker.load_scan(*scan));
+        self.view
+            .outputs
+            .iter()
+            .filter(|(_, row)| open(row.spent))
+            .for_each(|(outpoint, _)| tracker.load_outpoint(outpoint));
+        self.view
+            .txs
+            .iter()
+            .filter(|(_, row)| row.status == Status::Mempool)
+            .for_each(|(txid, row)| tracker.load_unconfirmed(*txid, row));
+        self.view
+            .scan_scripts
+            .keys()
+            .for_each(|scan| tracker.load_scan(*scan));
         tracker
     }
 
@@ -440,9 +564,17 @@ impl World {
         let mut unspent = BTreeMap::new();
         for (height, block) in (0..).zip(&self.chain) {
             for tx in &block.txdata {
-                tx.input.iter().for_each(|input| drop(unspent.remove(&input.previous_output)));
+                tx.input
+                    .iter()
+                    .for_each(|input| drop(unspent.remove(&input.previous_output)));
                 for (vout, out) in (0..).zip(&tx.output) {
-                    unspent.insert(OutPoint { txid: tx.compute_txid(), vout }, (out.clone(), height, tx.is_coinbase()));
+                    unspent.insert(
+                        OutPoint {
+                            txid: tx.compute_txid(),
+                            vout,
+                        },
+                        (out.clone(), height, tx.is_coinbase()),
+                    );
                 }
             }
         }

@@ -49,17 +49,30 @@ impl Default for Counter {
 
 impl Counter {
     fn counting_to(most: usize) -> Self {
-        Self { after: 0, counted_to: 0, numbers: VecDeque::new(), most }
+        Self {
+            after: 0,
+            counted_to: 0,
+            numbers: VecDeque::new(),
+            most,
+        }
     }
 
     /// The consumer is at `place` now, and the log begins at `first`.
     fn settle(&mut self, place: u64, first: u64) {
         if place < self.after {
-            *self = Self { after: place, counted_to: place, ..Self::counting_to(self.most) };
+            *self = Self {
+                after: place,
+                counted_to: place,
+                ..Self::counting_to(self.most)
+            };
         }
         self.after = place;
         self.counted_to = self.counted_to.max(place);
-        while self.numbers.front().is_some_and(|number| *number <= place || *number < first) {
+        while self
+            .numbers
+            .front()
+            .is_some_and(|number| *number <= place || *number < first)
+        {
             self.numbers.pop_front();
         }
         if self.numbers.is_empty() {
@@ -90,7 +103,9 @@ impl Counter {
 
     /// Nothing that is wanted is up to here.
     fn quiet_up_to(&self) -> u64 {
-        self.numbers.front().map_or(self.counted_to, |number| number.saturating_sub(1))
+        self.numbers
+            .front()
+            .map_or(self.counted_to, |number| number.saturating_sub(1))
     }
 
     fn is_behind(&self, head: u64) -> bool {
@@ -108,8 +123,12 @@ fn advance<C: std::ops::DerefMut<Target = Counter>, E, Error>(
 ) -> Result<(), Error> {
     let mut looked_at = 0;
     while looked_at < budget {
-        let behind = counters.iter().filter(|(_, counter)| counter.is_behind(head));
-        let Some(after) = behind.map(|(_, counter)| counter.counted_to).min() else { return Ok(()) };
+        let behind = counters
+            .iter()
+            .filter(|(_, counter)| counter.is_behind(head));
+        let Some(after) = behind.map(|(_, counter)| counter.counted_to).min() else {
+            return Ok(());
+        };
         let events = read(after, PAGE)?;
         looked_at = looked_at.saturating_add(events.len());
         for (number, event) in events.iter().take_while(|(number, _)| *number <= head) {
@@ -119,14 +138,19 @@ fn advance<C: std::ops::DerefMut<Target = Counter>, E, Error>(
         }
         // Numbers may be skipped: none of those up to the head is left.
         if events.len() < PAGE || events.last().is_none_or(|(number, _)| *number > head) {
-            counters.iter_mut().for_each(|(_, counter)| counter.nothing_up_to(head));
+            counters
+                .iter_mut()
+                .for_each(|(_, counter)| counter.nothing_up_to(head));
         }
     }
     Ok(())
 }
 
 fn settled(consumer: &Consumer, first: u64) -> MutexGuard<'_, Counter> {
-    let mut counter = consumer.counter.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut counter = consumer
+        .counter
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner);
     counter.settle(consumer.place().number, first);
     counter
 }
@@ -134,15 +158,27 @@ fn settled(consumer: &Consumer, first: u64) -> MutexGuard<'_, Counter> {
 impl App {
     /// How far behind each of these is, in the same order; they must be in the order of their names, or else two who ask could wait for
     /// each other for good. Blocks the thread.
-    pub(in crate::api) fn consumer_lags(&self, consumers: &[Arc<Consumer>]) -> Result<Vec<Lag>, ApiError> {
+    pub(in crate::api) fn consumer_lags(
+        &self,
+        consumers: &[Arc<Consumer>],
+    ) -> Result<Vec<Lag>, ApiError> {
         let (head, first) = (self.reader.snapshot().head()?, self.reader.first_seq()?);
-        let counters = consumers.iter().enumerate().map(|(at, consumer)| (at, settled(consumer, first)));
+        let counters = consumers
+            .iter()
+            .enumerate()
+            .map(|(at, consumer)| (at, settled(consumer, first)));
         // One that is far behind must not keep those at the head from being counted to the end.
-        let (mut near, mut far): (Vec<_>, Vec<_>) =
-            counters.partition(|(_, counter)| head.saturating_sub(counter.counted_to) <= LOOK_MOST as u64);
-        let wants = |at: usize, event: &Event| consumers.get(at).is_some_and(|consumer| consumer.filter.wants(&event.kind));
+        let (mut near, mut far): (Vec<_>, Vec<_>) = counters
+            .partition(|(_, counter)| head.saturating_sub(counter.counted_to) <= LOOK_MOST as u64);
+        let wants = |at: usize, event: &Event| {
+            consumers
+                .get(at)
+                .is_some_and(|consumer| consumer.filter.wants(&event.kind))
+        };
         for counters in [&mut near, &mut far] {
-            advance(counters, head, LOOK_MOST, wants, |after, limit| self.reader.read_events(after, limit))?;
+            advance(counters, head, LOOK_MOST, wants, |after, limit| {
+                self.reader.read_events(after, limit)
+            })?;
         }
         near.append(&mut far);
         near.sort_unstable_by_key(|(at, _)| *at);
@@ -153,7 +189,10 @@ impl App {
                 seconds: match counter.numbers.front() {
                     None => 0.0,
                     // Retention may just have taken it.
-                    Some(oldest) => self.reader.event(*oldest)?.map_or(0.0, |event| seconds(now_ms().saturating_sub(event.time))),
+                    Some(oldest) => self
+                        .reader
+                        .event(*oldest)?
+                        .map_or(0.0, |event| seconds(now_ms().saturating_sub(event.time))),
                 },
             })
         });
@@ -175,7 +214,9 @@ impl App {
                 }
                 let quiet = settled(consumer, 0).quiet_up_to();
                 // When it was acknowledged is still the time to show.
-                consumer.move_to(&self.indexer, quiet, Vec::new(), consumer.place().moved).await?;
+                consumer
+                    .move_to(&self.indexer, quiet, Vec::new(), consumer.place().moved)
+                    .await?;
                 is_done &= lag.exact || lag.events > 0;
             }
             if is_done {
@@ -187,7 +228,9 @@ impl App {
     /// How far behind one is. Blocks the thread.
     pub(super) fn lag_of(&self, consumer: &Arc<Consumer>) -> Result<Lag, ApiError> {
         let lags = self.consumer_lags(std::slice::from_ref(consumer))?;
-        lags.into_iter().next().ok_or_else(|| ApiError::internal(&"no lag for a consumer"))
+        lags.into_iter()
+            .next()
+            .ok_or_else(|| ApiError::internal(&"no lag for a consumer"))
     }
 }
 
@@ -206,13 +249,25 @@ mod tests {
     }
 
     impl Log {
-        fn read(&self, after: u64, limit: usize) -> Result<Vec<(u64, u8)>, std::convert::Infallible> {
-            Ok(self.events.iter().filter(|(number, _)| *number > after && *number >= self.first).take(limit).copied().collect())
+        fn read(
+            &self,
+            after: u64,
+            limit: usize,
+        ) -> Result<Vec<(u64, u8)>, std::convert::Infallible> {
+            Ok(self
+                .events
+                .iter()
+                .filter(|(number, _)| *number > after && *number >= self.first)
+                .take(limit)
+                .copied()
+                .collect())
         }
 
         /// What one counts who looks at everything.
         fn lag(&self, who: usize, place: u64) -> usize {
-            let wanted = |(number, bits): &&(u64, u8)| *number > place && *number >= self.first && bits >> who & 1 == 1;
+            let wanted = |(number, bits): &&(u64, u8)| {
+                *number > place && *number >= self.first && bits >> who & 1 == 1
+            };
             self.events.iter().filter(wanted).count()
         }
     }
@@ -289,13 +344,26 @@ mod tests {
 
     #[test]
     fn one_that_is_full_holds_nobody_up_and_counts_on_when_there_is_room() {
-        let log = Log { events: (1..=50).map(|number| (number, 3)).collect(), head: 50, first: 1 };
+        let log = Log {
+            events: (1..=50).map(|number| (number, 3)).collect(),
+            head: 50,
+            first: 1,
+        };
         let (mut full, mut other) = (Counter::counting_to(10), Counter::counting_to(100));
         let count = |full: &mut Counter, other: &mut Counter| {
-            let Ok(()) = advance(&mut [(0, full), (1, other)], 50, 1000, |_, _| true, |after, limit| log.read(after, limit));
+            let Ok(()) = advance(
+                &mut [(0, full), (1, other)],
+                50,
+                1000,
+                |_, _| true,
+                |after, limit| log.read(after, limit),
+            );
         };
         count(&mut full, &mut other);
-        assert_eq!((full.numbers.len(), full.counted_to, other.numbers.len()), (10, 10, 50));
+        assert_eq!(
+            (full.numbers.len(), full.counted_to, other.numbers.len()),
+            (10, 10, 50)
+        );
         full.settle(45, 1);
         count(&mut full, &mut other);
         assert_eq!((full.numbers.len(), full.counted_to), (5, 50));

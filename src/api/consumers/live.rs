@@ -46,7 +46,10 @@ impl Sockets {
 
     /// What this socket reads, if it still does.
     fn reads(&self, socket: &Socket) -> Option<String> {
-        self.lock().get(&socket.key()).filter(|open| open.seat.is_over().is_none()).map(|open| open.name.clone())
+        self.lock()
+            .get(&socket.key())
+            .filter(|open| open.seat.is_over().is_none())
+            .map(|open| open.name.clone())
     }
 
     /// Ends what this socket reads; to be waited for.
@@ -58,7 +61,10 @@ impl Sockets {
 
     fn remove(&self, socket: &Socket, seat: &Arc<Seat>) {
         let mut sockets = self.lock();
-        if sockets.get(&socket.key()).is_some_and(|open| Arc::ptr_eq(&open.seat, seat)) {
+        if sockets
+            .get(&socket.key())
+            .is_some_and(|open| Arc::ptr_eq(&open.seat, seat))
+        {
             sockets.remove(&socket.key());
         }
     }
@@ -67,7 +73,9 @@ impl Sockets {
 impl Registry {
     /// Refuses what a socket that reads a consumer may not do.
     pub fn check_not_reading(&self, socket: &Socket) -> Result<(), ApiError> {
-        self.sockets.reads(socket).map_or(Ok(()), |name| Err(alone(&name)))
+        self.sockets
+            .reads(socket)
+            .map_or(Ok(()), |name| Err(alone(&name)))
     }
 
     /// The socket is gone.
@@ -108,7 +116,12 @@ impl App {
         let fields = fields?;
         let (name, shared) = (fields.consumer()?, fields.flag("shared", false)?);
         let consumer = self.consumers.get(&name)?;
-        if let Some(other) = self.consumers.sockets.reads(socket).filter(|other| *other != name) {
+        if let Some(other) = self
+            .consumers
+            .sockets
+            .reads(socket)
+            .filter(|other| *other != name)
+        {
             return Err(alone(&other));
         }
         if self.hub.subscriptions_of(socket).await? > 0 {
@@ -122,20 +135,34 @@ impl App {
             done.cancelled().await;
         }
         let wish = if shared { Wish::Share } else { Wish::TakeOver };
-        let reading = consumer.readers.begin(wish).map_err(|refused| over(&name, refused))?;
+        let reading = consumer
+            .readers
+            .begin(wish)
+            .map_err(|refused| over(&name, refused))?;
         let described = consumer.clone();
         let (json, from) = self.read(move |app| app.begin_reading(&described)).await?;
         if !reply(socket, "subscribed_consumer", json, ack).await {
             return Ok(());
         }
         let (done, seat) = (CancellationToken::new(), reading.seat.clone());
-        let open = Open { name, seat: seat.clone(), done: done.clone() };
+        let open = Open {
+            name,
+            seat: seat.clone(),
+            done: done.clone(),
+        };
         self.consumers.sockets.lock().insert(socket.key(), open);
         if socket.is_closed() {
             // Nobody may have been there to be told of that.
             seat.end(Over::Left);
         }
-        let reader = Reader { app: self.clone(), socket: socket.clone(), consumer, reading, from, _done: done.drop_guard() };
+        let reader = Reader {
+            app: self.clone(),
+            socket: socket.clone(),
+            consumer,
+            reading,
+            from,
+            _done: done.drop_guard(),
+        };
         tokio::spawn(reader.run());
         Ok(())
     }
@@ -145,7 +172,9 @@ impl App {
         let lag = self.lag_of(consumer)?;
         let head = self.wire.cursor(self.reader.snapshot().head()?);
         let consumer_name = consumer.name.clone();
-        let message = format!("Reading {consumer_name}; acknowledge with the event ack {{\"consumer\", \"cursor\"}}.");
+        let message = format!(
+            "Reading {consumer_name}; acknowledge with the event ack {{\"consumer\", \"cursor\"}}."
+        );
         let cursor = self.wire.cursor(consumer.place().number);
         let mut shape = Subscribed {
             consumer: consumer_name,
@@ -160,8 +189,11 @@ impl App {
             balances: None,
         };
         if let Err(problem) = self.place_of(consumer) {
-            let Some(restart) = problem.restart else { return Err(problem) };
-            (shape.cursor, shape.first, shape.balances) = (restart.cursor, Some(restart.first), restart.balances);
+            let Some(restart) = problem.restart else {
+                return Err(problem);
+            };
+            (shape.cursor, shape.first, shape.balances) =
+                (restart.cursor, Some(restart.first), restart.balances);
             (shape.error, shape.code) = (Some(problem.message), Some(problem.code));
         }
         let from = self.number(&shape.cursor)?;
@@ -181,13 +213,23 @@ impl App {
             message: String,
         }
         let consumer = fields?.consumer()?;
-        if self.consumers.sockets.reads(socket).is_some_and(|name| name == consumer)
+        if self
+            .consumers
+            .sockets
+            .reads(socket)
+            .is_some_and(|name| name == consumer)
             && let Some(done) = self.consumers.sockets.end(socket)
         {
             done.cancelled().await;
         }
         let message = format!("No more events of {consumer} come here; it stays where it is.");
-        reply(socket, "unsubscribed_consumer", json::to_text(&Unsubscribed { consumer, message }), ack).await;
+        reply(
+            socket,
+            "unsubscribed_consumer",
+            json::to_text(&Unsubscribed { consumer, message }),
+            ack,
+        )
+        .await;
         Ok(())
     }
 
@@ -199,7 +241,9 @@ impl App {
         ack: &mut Option<Ack>,
     ) -> Result<(), ApiError> {
         let fields = fields?;
-        let acked = self.acknowledge(&fields.consumer()?, &fields.cursor()?).await?;
+        let acked = self
+            .acknowledge(&fields.consumer()?, &fields.cursor()?)
+            .await?;
         reply(socket, "acked", json::to_text(&acked), ack).await;
         Ok(())
     }
@@ -207,16 +251,24 @@ impl App {
 
 /// Sends an event and the acknowledgement behind it, when there is room. False when the client has left.
 async fn reply(socket: &Socket, name: &'static str, json: String, ack: &mut Option<Ack>) -> bool {
-    let Ok(event) = Encoded::event_raw(NAMESPACE, name, &json) else { return false };
+    let Ok(event) = Encoded::event_raw(NAMESPACE, name, &json) else {
+        return false;
+    };
     if !replay::send(socket, &event).await {
         return false;
     }
-    let Ok(data) = serde_json::value::RawValue::from_string(json) else { return false };
+    let Ok(data) = serde_json::value::RawValue::from_string(json) else {
+        return false;
+    };
     let (mut left, mut wanted) = (ack.take(), Room::Quarter);
     while let Some(ack) = left.take() {
         match ack.try_send(&data) {
             Ok(()) => {}
-            Err((SendError::Full, ack)) if replay::room(socket, std::mem::replace(&mut wanted, Room::Empty)).await => left = Some(ack),
+            Err((SendError::Full, ack))
+                if replay::room(socket, std::mem::replace(&mut wanted, Room::Empty)).await =>
+            {
+                left = Some(ack)
+            }
             Err(_) => return false,
         }
     }
@@ -240,13 +292,19 @@ pub(super) fn over(name: &str, refused: Refused) -> ApiError {
                 "Somebody reads {name} already; wait until that ends, or read beside it with shared=true, which gives both the same events."
             ),
         ),
-        Refused::Over(Over::Taken | Over::Left) => {
-            conflict("consumer_taken", format!("A newer reader of {name} took over; no more events of it come here."))
-        }
-        Refused::Over(Over::Changed) => {
-            conflict("consumer_changed", format!("{name} is defined differently now, or begins elsewhere; read it anew."))
-        }
-        Refused::Over(Over::Gone) => ApiError::new(StatusCode::GONE, "consumer_gone", format!("{name} was deleted.")),
+        Refused::Over(Over::Taken | Over::Left) => conflict(
+            "consumer_taken",
+            format!("A newer reader of {name} took over; no more events of it come here."),
+        ),
+        Refused::Over(Over::Changed) => conflict(
+            "consumer_changed",
+            format!("{name} is defined differently now, or begins elsewhere; read it anew."),
+        ),
+        Refused::Over(Over::Gone) => ApiError::new(
+            StatusCode::GONE,
+            "consumer_gone",
+            format!("{name} was deleted."),
+        ),
     }
 }
 
@@ -280,7 +338,10 @@ impl Reader {
         if let Some(event) = error.and_then(|error| self.farewell(&error)) {
             replay::send(&self.socket, &event).await;
         }
-        self.app.consumers.sockets.remove(&self.socket, &self.reading.seat);
+        self.app
+            .consumers
+            .sockets
+            .remove(&self.socket, &self.reading.seat);
     }
 
     fn farewell(&self, error: &ApiError) -> Option<Encoded> {
@@ -290,7 +351,15 @@ impl Reader {
             error: &'a ApiError,
             consumer: &'a str,
         }
-        Encoded::event(NAMESPACE, "error", &Farewell { error, consumer: &self.consumer.name }).ok()
+        Encoded::event(
+            NAMESPACE,
+            "error",
+            &Farewell {
+                error,
+                consumer: &self.consumer.name,
+            },
+        )
+        .ok()
     }
 
     async fn read_on(&mut self) -> End {
@@ -332,7 +401,10 @@ impl Reader {
             Err(PageError::Stopped) => return Err(End::Silent),
             // The client was too slow for retention; this error says where to go on.
             Err(PageError::Expired) => {
-                return Err(self.app.check_place(self.from, &self.consumer).map_or_else(End::Failed, |()| End::Silent));
+                return Err(self
+                    .app
+                    .check_place(self.from, &self.consumer)
+                    .map_or_else(End::Failed, |()| End::Silent));
             }
             Err(cause) => return Err(End::Failed(cause.into())),
         };
@@ -366,7 +438,10 @@ impl Reader {
             consumer: &'a str,
             cursor: String,
         }
-        let shape = CaughtUp { consumer: &self.consumer.name, cursor: self.app.wire.cursor(self.from) };
+        let shape = CaughtUp {
+            consumer: &self.consumer.name,
+            cursor: self.app.wire.cursor(self.from),
+        };
         let event = Encoded::event(NAMESPACE, "caught_up", &shape).map_err(|_| not_encoded())?;
         self.send(&event).await
     }
@@ -389,7 +464,12 @@ impl Reader {
 
     /// Sends unless the reading is over; `false` when there is no room.
     fn offer(&self, event: &Encoded) -> Result<bool, End> {
-        match self.reading.seat.unless_over(|| replay::offer(&self.socket, event, None)).map_err(End::Over)? {
+        match self
+            .reading
+            .seat
+            .unless_over(|| replay::offer(&self.socket, event, None))
+            .map_err(End::Over)?
+        {
             Ok(()) => Ok(true),
             Err(SendError::Full) => Ok(false),
             Err(SendError::Closed) => Err(End::Silent),

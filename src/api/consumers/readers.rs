@@ -81,9 +81,16 @@ impl Readers {
             Wish::WhenFree | Wish::Share => {}
         }
         let id = IDS.fetch_add(1, Ordering::Relaxed);
-        let seat = Arc::new(Seat { id, over: Mutex::default(), sign: CancellationToken::new() });
+        let seat = Arc::new(Seat {
+            id,
+            over: Mutex::default(),
+            sign: CancellationToken::new(),
+        });
         state.seats.push(seat.clone());
-        Ok(Reading { readers: self.clone(), seat })
+        Ok(Reading {
+            readers: self.clone(),
+            seat,
+        })
     }
 
     /// The consumer has ended: so have all readings, and none begins any more.
@@ -146,11 +153,21 @@ mod tests {
         let first = readers.begin(Wish::TakeOver).unwrap();
         assert_eq!(readers.begin(Wish::WhenFree).unwrap_err(), Refused::Busy);
         let beside = readers.begin(Wish::Share).unwrap();
-        assert_eq!((readers.count(), first.seat.is_over(), beside.seat.is_over()), (2, None, None));
+        assert_eq!(
+            (readers.count(), first.seat.is_over(), beside.seat.is_over()),
+            (2, None, None)
+        );
         let newest = readers.begin(Wish::TakeOver).unwrap();
-        assert_eq!((first.seat.is_over(), beside.seat.is_over()), (Some(Over::Taken), Some(Over::Taken)));
+        assert_eq!(
+            (first.seat.is_over(), beside.seat.is_over()),
+            (Some(Over::Taken), Some(Over::Taken))
+        );
         drop((first, beside));
-        assert_eq!((readers.count(), newest.seat.is_over()), (1, None), "those who were taken over from take nobody along");
+        assert_eq!(
+            (readers.count(), newest.seat.is_over()),
+            (1, None),
+            "those who were taken over from take nobody along"
+        );
         drop(newest);
         assert_eq!(readers.count(), 0);
         drop(readers.begin(Wish::WhenFree).unwrap());

@@ -40,18 +40,35 @@ impl Consumer {
     fn new(name: String, wants: store::Consumer, progress: Arc<Progress>) -> Arc<Self> {
         let scripts = match &wants.scripts {
             Scripts::All => None,
-            Scripts::These(spks) => Some(Arc::new(spks.iter().map(|spk| ScriptHash::of(spk)).collect())),
+            Scripts::These(spks) => Some(Arc::new(
+                spks.iter().map(|spk| ScriptHash::of(spk)).collect(),
+            )),
         };
-        let filter = Filter { scripts, blocks: wants.blocks };
+        let filter = Filter {
+            scripts,
+            blocks: wants.blocks,
+        };
         let (readers, counter) = (Arc::default(), Mutex::default());
-        Arc::new(Self { name, wants, filter, ended: CancellationToken::new(), readers, counter, progress })
+        Arc::new(Self {
+            name,
+            wants,
+            filter,
+            ended: CancellationToken::new(),
+            readers,
+            counter,
+            progress,
+        })
     }
 
     /// The same as its filter, of an event's topic.
     pub(super) fn wants_topic(&self, topic: &Topic) -> bool {
         match topic {
             Topic::Blocks => self.filter.blocks,
-            Topic::Script(script) => self.filter.scripts.as_ref().is_none_or(|scripts| scripts.contains(script)),
+            Topic::Script(script) => self
+                .filter
+                .scripts
+                .as_ref()
+                .is_none_or(|scripts| scripts.contains(script)),
         }
     }
 
@@ -87,7 +104,10 @@ impl Consumer {
             more.push(ConsumerEdit::Move(moved));
         }
         if !more.is_empty() {
-            indexer.edit_consumer(&self.name, more, false).await.map_err(|_| ApiError::stopping())?;
+            indexer
+                .edit_consumer(&self.name, more, false)
+                .await
+                .map_err(|_| ApiError::stopping())?;
         }
         if number > place.number {
             self.progress.place.send_replace(moved);
@@ -96,12 +116,19 @@ impl Consumer {
     }
 
     /// Writes edits beside its place, on the disk when this returns; false, and nothing was written, when the consumer has ended.
-    pub async fn edit(&self, indexer: &indexer::Handle, edits: Vec<ConsumerEdit>) -> Result<bool, ApiError> {
+    pub async fn edit(
+        &self,
+        indexer: &indexer::Handle,
+        edits: Vec<ConsumerEdit>,
+    ) -> Result<bool, ApiError> {
         let _moving = self.progress.moving.lock().await;
         if self.ended.is_cancelled() {
             return Ok(false);
         }
-        indexer.edit_consumer(&self.name, edits, true).await.map_err(|_| ApiError::stopping())?;
+        indexer
+            .edit_consumer(&self.name, edits, true)
+            .await
+            .map_err(|_| ApiError::stopping())?;
         Ok(true)
     }
 }
@@ -128,24 +155,41 @@ pub struct Registry {
 impl Registry {
     pub fn load(reader: &Reader, limit: usize) -> Result<Self, StoreError> {
         let consumers = reader.consumers()?.into_iter().map(|(name, wants, place)| {
-            let progress = Progress { place: watch::Sender::new(place), moving: tokio::sync::Mutex::default() };
+            let progress = Progress {
+                place: watch::Sender::new(place),
+                moving: tokio::sync::Mutex::default(),
+            };
             (name.clone(), Consumer::new(name, wants, Arc::new(progress)))
         });
-        Ok(Self { consumers: Mutex::new(consumers.collect()), defining: tokio::sync::Mutex::default(), limit, sockets: Sockets::default() })
+        Ok(Self {
+            consumers: Mutex::new(consumers.collect()),
+            defining: tokio::sync::Mutex::default(),
+            limit,
+            sockets: Sockets::default(),
+        })
     }
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<String, Arc<Consumer>>> {
-        self.consumers.lock().unwrap_or_else(PoisonError::into_inner)
+        self.consumers
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     pub fn get(&self, name: &str) -> Result<Arc<Consumer>, ApiError> {
-        self.lock().get(name).cloned().ok_or_else(|| no_such_consumer(name))
+        self.lock()
+            .get(name)
+            .cloned()
+            .ok_or_else(|| no_such_consumer(name))
     }
 
     /// Refuses a name for which there is no room, before anything is done for it.
     pub fn check_room(&self, name: &str) -> Result<(), ApiError> {
         let consumers = self.lock();
-        if consumers.contains_key(name) || consumers.len() < self.limit { Ok(()) } else { Err(too_many(consumers.len())) }
+        if consumers.contains_key(name) || consumers.len() < self.limit {
+            Ok(())
+        } else {
+            Err(too_many(consumers.len()))
+        }
     }
 
     pub fn count(&self) -> usize {
@@ -179,13 +223,32 @@ impl Registry {
             if count >= self.limit {
                 return Err(too_many(count));
             }
-            let place = Place { number: at.unwrap_or(head), moved: now };
-            let edits = vec![ConsumerEdit::Forget, ConsumerEdit::Define(wants.clone()), ConsumerEdit::Move(place)];
-            indexer.edit_consumer(name, edits, true).await.map_err(|_| ApiError::stopping())?;
-            let progress = Progress { place: watch::Sender::new(place), moving: tokio::sync::Mutex::default() };
-            return Ok((self.replace(Consumer::new(name.to_owned(), wants, Arc::new(progress))), Defined::Created));
+            let place = Place {
+                number: at.unwrap_or(head),
+                moved: now,
+            };
+            let edits = vec![
+                ConsumerEdit::Forget,
+                ConsumerEdit::Define(wants.clone()),
+                ConsumerEdit::Move(place),
+            ];
+            indexer
+                .edit_consumer(name, edits, true)
+                .await
+                .map_err(|_| ApiError::stopping())?;
+            let progress = Progress {
+                place: watch::Sender::new(place),
+                moving: tokio::sync::Mutex::default(),
+            };
+            return Ok((
+                self.replace(Consumer::new(name.to_owned(), wants, Arc::new(progress))),
+                Defined::Created,
+            ));
         };
-        let wants = store::Consumer { created: known.wants.created, ..wants };
+        let wants = store::Consumer {
+            created: known.wants.created,
+            ..wants
+        };
         if known.wants == wants && at.is_none() {
             return Ok((known, Defined::Same));
         }
@@ -194,12 +257,22 @@ impl Registry {
         let place = at.map(|number| Place { number, moved: now });
         let mut edits = vec![ConsumerEdit::Define(wants.clone())];
         edits.extend(place.map(ConsumerEdit::Rewind));
-        indexer.edit_consumer(name, edits, true).await.map_err(|_| ApiError::stopping())?;
+        indexer
+            .edit_consumer(name, edits, true)
+            .await
+            .map_err(|_| ApiError::stopping())?;
         known.end(Over::Changed);
         if let Some(place) = place {
             known.progress.place.send_replace(place);
         }
-        Ok((self.replace(Consumer::new(name.to_owned(), wants, known.progress.clone())), Defined::Changed))
+        Ok((
+            self.replace(Consumer::new(
+                name.to_owned(),
+                wants,
+                known.progress.clone(),
+            )),
+            Defined::Changed,
+        ))
     }
 
     fn replace(&self, consumer: Arc<Consumer>) -> Arc<Consumer> {
@@ -209,11 +282,18 @@ impl Registry {
 
     /// Removes a consumer with all that is known of it. To be run to its end: a caller that gives up between the store's rows and the
     /// memory would leave a consumer here that is gone after a restart.
-    pub async fn forget(&self, indexer: &indexer::Handle, name: &str) -> Result<Arc<Consumer>, ApiError> {
+    pub async fn forget(
+        &self,
+        indexer: &indexer::Handle,
+        name: &str,
+    ) -> Result<Arc<Consumer>, ApiError> {
         let _defining = self.defining.lock().await;
         let known = self.get(name)?;
         let moving = known.progress.moving.lock().await;
-        indexer.edit_consumer(name, vec![ConsumerEdit::Forget], true).await.map_err(|_| ApiError::stopping())?;
+        indexer
+            .edit_consumer(name, vec![ConsumerEdit::Forget], true)
+            .await
+            .map_err(|_| ApiError::stopping())?;
         known.end(Over::Gone);
         self.lock().remove(name);
         drop(moving);
@@ -222,11 +302,16 @@ impl Registry {
 }
 
 fn too_many(count: usize) -> ApiError {
-    let message = format!("There are {count} consumers already (limits.consumers); DELETE those that nobody needs.");
+    let message = format!(
+        "There are {count} consumers already (limits.consumers); DELETE those that nobody needs."
+    );
     ApiError::new(hyper::StatusCode::CONFLICT, "too_many_consumers", message)
 }
 
 fn no_such_consumer(name: &str) -> ApiError {
-    let message = format!("There is no consumer {}; create it with PUT /consumers/{{name}}.", crate::api::error::shortened(name));
+    let message = format!(
+        "There is no consumer {}; create it with PUT /consumers/{{name}}.",
+        crate::api::error::shortened(name)
+    );
     ApiError::new(hyper::StatusCode::NOT_FOUND, "no_such_consumer", message)
 }

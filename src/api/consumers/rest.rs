@@ -66,7 +66,12 @@ struct Definition {
 }
 
 impl App {
-    fn consumer_shape(&self, consumer: &Consumer, lag: Lag, addresses: Addresses) -> Result<Shape, ApiError> {
+    fn consumer_shape(
+        &self,
+        consumer: &Consumer,
+        lag: Lag,
+        addresses: Addresses,
+    ) -> Result<Shape, ApiError> {
         let place = consumer.place();
         Ok(Shape {
             name: consumer.name.clone(),
@@ -111,9 +116,17 @@ impl App {
                 };
                 app.consumer_shape(consumer, lag, addresses)
             };
-            let consumers = all.iter().zip(app.consumer_lags(&all)?).map(shape).collect::<Result<Vec<_>, _>>()?;
+            let consumers = all
+                .iter()
+                .zip(app.consumer_lags(&all)?)
+                .map(shape)
+                .collect::<Result<Vec<_>, _>>()?;
             let cursor = app.wire.cursor(app.reader.snapshot().head()?);
-            let answer = Consumers { count: consumers.len(), consumers, cursor };
+            let answer = Consumers {
+                count: consumers.len(),
+                consumers,
+                cursor,
+            };
             Ok(respond::json_at(StatusCode::OK, &answer.cursor, &answer))
         })
         .await
@@ -122,11 +135,16 @@ impl App {
     /// `GET /consumers/{name}`
     pub(in crate::api) async fn consumer(self: &Arc<Self>, name: &str) -> Result<Answer, ApiError> {
         let consumer = self.consumers.get(consumer_name(name)?)?;
-        self.read(move |app| Ok(respond::json(StatusCode::OK, &app.whole_shape(&consumer)?))).await
+        self.read(move |app| Ok(respond::json(StatusCode::OK, &app.whole_shape(&consumer)?)))
+            .await
     }
 
     /// `PUT /consumers/{name}`
-    pub(in crate::api) async fn put_consumer(self: &Arc<Self>, name: &str, fields: &Fields) -> Result<Answer, ApiError> {
+    pub(in crate::api) async fn put_consumer(
+        self: &Arc<Self>,
+        name: &str,
+        fields: &Fields,
+    ) -> Result<Answer, ApiError> {
         #[derive(Serialize)]
         struct Put {
             #[serde(flatten)]
@@ -138,35 +156,78 @@ impl App {
         consumer_name(name)?;
         let blocks = fields.flag("blocks", false)?;
         let (wanted, depths) = (fields.wanted(self.wire.network, blocks)?, fields.depths()?);
-        let at = fields.text("after")?.map(|text| self.place(&text)).transpose()?;
+        let at = fields
+            .text("after")?
+            .map(|text| self.place(&text))
+            .transpose()?;
         let target = webhooks::of_fields(self, fields)?;
         self.consumers.check_room(name)?;
         // A new one begins here: what its addresses do from now on is for it.
         let head = self.reader.snapshot().head()?;
         let scripts = self.scripts_of(wanted, depths).await?;
-        let definition = Definition { scripts, blocks, target, at, head };
+        let definition = Definition {
+            scripts,
+            blocks,
+            target,
+            at,
+            head,
+        };
         let (app, owned) = (self.clone(), name.to_owned());
-        let (consumer, defined, secret) = to_the_end(async move { app.define(&owned, definition).await }).await?;
+        let (consumer, defined, secret) =
+            to_the_end(async move { app.define(&owned, definition).await }).await?;
         let (status, what) = match defined {
             Defined::Created => (StatusCode::CREATED, "is there now"),
-            Defined::Changed => (StatusCode::OK, "is changed; whoever read it has to begin anew"),
+            Defined::Changed => (
+                StatusCode::OK,
+                "is changed; whoever read it has to begin anew",
+            ),
             Defined::Same => (StatusCode::OK, "was like that already"),
         };
         let message = format!("The consumer {name} {what}.");
-        self.read(move |app| Ok(respond::json(status, &Put { shape: app.whole_shape(&consumer)?, message, secret }))).await
+        self.read(move |app| {
+            Ok(respond::json(
+                status,
+                &Put {
+                    shape: app.whole_shape(&consumer)?,
+                    message,
+                    secret,
+                },
+            ))
+        })
+        .await
     }
 
     /// The consumer, and its webhook's secret when that is new.
-    async fn define(self: &Arc<Self>, name: &str, definition: Definition) -> Result<(Arc<Consumer>, Defined, Option<String>), ApiError> {
-        let Definition { scripts, blocks, target, at, head } = definition;
+    async fn define(
+        self: &Arc<Self>,
+        name: &str,
+        definition: Definition,
+    ) -> Result<(Arc<Consumer>, Defined, Option<String>), ApiError> {
+        let Definition {
+            scripts,
+            blocks,
+            target,
+            at,
+            head,
+        } = definition;
         let (now, mut secret) = (now_ms(), None);
         let wants = |known: Option<&store::Consumer>| {
-            let webhook = target.map(|target| target.webhook(known.and_then(|known| known.webhook.as_ref()))).transpose()?;
+            let webhook = target
+                .map(|target| target.webhook(known.and_then(|known| known.webhook.as_ref())))
+                .transpose()?;
             let (webhook, generated) = webhook.unzip();
             secret = generated.flatten();
-            Ok(store::Consumer { created: now, scripts, blocks, webhook })
+            Ok(store::Consumer {
+                created: now,
+                scripts,
+                blocks,
+                webhook,
+            })
         };
-        let (consumer, defined) = self.consumers.define(&self.indexer, name, wants, at, head, now).await?;
+        let (consumer, defined) = self
+            .consumers
+            .define(&self.indexer, name, wants, at, head, now)
+            .await?;
         if defined != Defined::Same {
             webhooks::spawn(self, &consumer);
         }
@@ -174,7 +235,11 @@ impl App {
     }
 
     /// Watches the addresses that a definition names. Their scripts in an order that says nothing, so that equal lists are equal.
-    async fn scripts_of(self: &Arc<Self>, wanted: Wanted, depths: Vec<u8>) -> Result<Scripts, ApiError> {
+    async fn scripts_of(
+        self: &Arc<Self>,
+        wanted: Wanted,
+        depths: Vec<u8>,
+    ) -> Result<Scripts, ApiError> {
         let addresses = match wanted {
             Wanted::These(addresses) => addresses,
             Wanted::All if depths.is_empty() => return Ok(Scripts::All),
@@ -183,14 +248,20 @@ impl App {
                 return Err(ApiError::invalid_field("confirmations", what));
             }
         };
-        let mut spks: Vec<_> = addresses.iter().map(|address| address.spk.clone()).collect();
+        let mut spks: Vec<_> = addresses
+            .iter()
+            .map(|address| address.spk.clone())
+            .collect();
         spks.sort_unstable();
         self.ensure_watched(addresses.into(), depths).await?;
         Ok(Scripts::These(spks))
     }
 
     /// `DELETE /consumers/{name}`
-    pub(in crate::api) async fn delete_consumer(self: &Arc<Self>, name: &str) -> Result<Answer, ApiError> {
+    pub(in crate::api) async fn delete_consumer(
+        self: &Arc<Self>,
+        name: &str,
+    ) -> Result<Answer, ApiError> {
         #[derive(Serialize)]
         struct Deleted<'a> {
             name: &'a str,
@@ -203,7 +274,11 @@ impl App {
     }
 
     /// `POST /consumers/{name}/ack`
-    pub(in crate::api) async fn ack(self: &Arc<Self>, name: &str, fields: &Fields) -> Result<Answer, ApiError> {
+    pub(in crate::api) async fn ack(
+        self: &Arc<Self>,
+        name: &str,
+        fields: &Fields,
+    ) -> Result<Answer, ApiError> {
         #[derive(Serialize)]
         struct Answered {
             #[serde(flatten)]
@@ -214,18 +289,29 @@ impl App {
         let acked = self.acknowledge(consumer_name(name)?, &cursor).await?;
         let message = match self.number(&acked.cursor)? == self.number(&cursor)? {
             true => format!("Everything up to this cursor is done for {name}."),
-            false => format!("{name} was further on already and stays there; PUT with \"after\" moves it backwards."),
+            false => format!(
+                "{name} was further on already and stays there; PUT with \"after\" moves it backwards."
+            ),
         };
         Ok(respond::json(StatusCode::OK, &Answered { acked, message }))
     }
 
     /// Moves a consumer's place forward.
-    pub(super) async fn acknowledge(self: &Arc<Self>, name: &str, cursor: &str) -> Result<Acked, ApiError> {
+    pub(super) async fn acknowledge(
+        self: &Arc<Self>,
+        name: &str,
+        cursor: &str,
+    ) -> Result<Acked, ApiError> {
         loop {
             let consumer = self.consumers.get(name)?;
             if consumer.wants.webhook.is_some() {
-                let message = format!("{name} has a webhook: its cursor moves with the deliveries.");
-                return Err(ApiError::new(StatusCode::CONFLICT, "consumer_has_webhook", message));
+                let message =
+                    format!("{name} has a webhook: its cursor moves with the deliveries.");
+                return Err(ApiError::new(
+                    StatusCode::CONFLICT,
+                    "consumer_has_webhook",
+                    message,
+                ));
             }
             let number = self.number(cursor)?;
             if number > self.reader.snapshot().head()? {
@@ -233,7 +319,10 @@ impl App {
                 self.place(cursor)?;
             }
             let (indexer, moving) = (self.indexer.clone(), consumer.clone());
-            let moved = to_the_end(async move { moving.move_to(&indexer, number, Vec::new(), now_ms()).await });
+            let moved =
+                to_the_end(
+                    async move { moving.move_to(&indexer, number, Vec::new(), now_ms()).await },
+                );
             let Some(place) = moved.await? else {
                 // It was defined anew this moment.
                 tokio::task::yield_now().await;
@@ -245,22 +334,47 @@ impl App {
                     move |app| app.lag_of(&consumer)
                 })
                 .await?;
-            return Ok(Acked { consumer: name.to_owned(), cursor: self.wire.cursor(place.number), lag: lag.events });
+            return Ok(Acked {
+                consumer: name.to_owned(),
+                cursor: self.wire.cursor(place.number),
+                lag: lag.events,
+            });
         }
     }
 
     /// `GET /events?consumer=`
-    pub(in crate::api) async fn consumer_events(self: &Arc<Self>, name: &str, query: &Query) -> Result<Answer, ApiError> {
+    pub(in crate::api) async fn consumer_events(
+        self: &Arc<Self>,
+        name: &str,
+        query: &Query,
+    ) -> Result<Answer, ApiError> {
         let consumer = self.consumers.get(consumer_name(name)?)?;
         if query.get("address").is_some() {
-            return Err(ApiError::invalid_parameter("address", "left out beside \"consumer\", which says what it wants"));
+            return Err(ApiError::invalid_parameter(
+                "address",
+                "left out beside \"consumer\", which says what it wants",
+            ));
         }
         let limit = query.whole("limit", LIMIT_DEFAULT, 1..=LIMIT_MOST)?;
         let wait = query.whole("wait", 0, 0..=WAIT_MOST)?;
-        let wish = if query.flag("shared")? { Wish::Share } else { Wish::WhenFree };
-        let after = query.get("after").map(|text| self.place(text)).transpose()?;
-        let _waiting = if wait > 0 { Some(self.may_wait()?) } else { None };
-        let reading = consumer.readers.begin(wish).map_err(|refused| over(name, refused))?;
+        let wish = if query.flag("shared")? {
+            Wish::Share
+        } else {
+            Wish::WhenFree
+        };
+        let after = query
+            .get("after")
+            .map(|text| self.place(text))
+            .transpose()?;
+        let _waiting = if wait > 0 {
+            Some(self.may_wait()?)
+        } else {
+            None
+        };
+        let reading = consumer
+            .readers
+            .begin(wish)
+            .map_err(|refused| over(name, refused))?;
         let from = match after {
             Some(number) => number,
             None => {
@@ -274,7 +388,9 @@ impl App {
                 () = reading.seat.ended() => {}
             }
         };
-        let page = self.next_news(from, &consumer.filter, limit, enough).await?;
+        let page = self
+            .next_news(from, &consumer.filter, limit, enough)
+            .await?;
         match reading.seat.is_over() {
             // What it has is right, and nobody else was told that it is done.
             None | Some(Over::Taken | Over::Left) => {}
@@ -296,7 +412,9 @@ impl App {
     }
 
     pub(super) fn check_place(&self, number: u64, consumer: &Consumer) -> Result<(), ApiError> {
-        let Err(error) = self.place(&self.wire.cursor(number)) else { return Ok(()) };
+        let Err(error) = self.place(&self.wire.cursor(number)) else {
+            return Ok(());
+        };
         Err(self.with_balances(error, &self.addresses_of(consumer)?))
     }
 
@@ -310,7 +428,11 @@ impl App {
         };
         let most = BALANCES.saturating_add(1);
         let mut addresses = match &consumer.wants.scripts {
-            Scripts::All => snapshot.watches(None, most)?.iter().map(|(_, row)| known(&row.spk)).collect::<Vec<_>>(),
+            Scripts::All => snapshot
+                .watches(None, most)?
+                .iter()
+                .map(|(_, row)| known(&row.spk))
+                .collect::<Vec<_>>(),
             Scripts::These(spks) => spks.iter().take(most).map(known).collect(),
         };
         if addresses.len() > BALANCES {

@@ -33,7 +33,9 @@ impl Reply {
 
     /// Queues the acknowledgement, or keeps it when there is no room.
     pub fn acknowledge(&mut self) -> Result<(), SendError> {
-        let Some(ack) = self.ack.take() else { return Ok(()) };
+        let Some(ack) = self.ack.take() else {
+            return Ok(());
+        };
         let raw: &RawValue = serde_json::from_str(&self.json).map_err(EncodeError::from)?;
         ack.try_send(raw).map_err(|(error, ack)| {
             self.ack = Some(ack);
@@ -43,7 +45,9 @@ impl Reply {
 
     /// The event, and the acknowledgement behind it, when there is room. False when the client has left.
     pub async fn send(self, socket: &Socket) -> bool {
-        let Ok(event) = self.event() else { return false };
+        let Ok(event) = self.event() else {
+            return false;
+        };
         replay::send(socket, &event).await && self.send_acknowledgement(socket).await
     }
 
@@ -77,7 +81,13 @@ pub struct Join {
 impl Join {
     /// Makes the socket live with these topics; it was told of them up to `from`.
     pub fn at(socket: &Socket, topics: Vec<Topic>, from: u64) -> Self {
-        Self { socket: socket.clone(), topics, from, reply: None, caught_up: None }
+        Self {
+            socket: socket.clone(),
+            topics,
+            from,
+            reply: None,
+            caught_up: None,
+        }
     }
 }
 
@@ -150,17 +160,52 @@ fn lagging() -> ApiError {
 }
 
 pub(super) enum Command {
-    Pause { socket: Socket, topics: Vec<Topic>, pausing: Pausing, answer: oneshot::Sender<Result<Paused, NotPaused>> },
-    Join { join: Box<Join>, answer: oneshot::Sender<Joined> },
-    Unsubscribe { socket: Socket, topic: Topic, reply: Reply, answer: oneshot::Sender<Unsent> },
-    Leave { socket: Socket },
-    Resume { socket: Socket, answer: oneshot::Sender<bool> },
-    Lost { id: String, mark: u64, answer: oneshot::Sender<Option<Vec<Topic>>> },
-    Rejoin { socket: Socket, from: u64, answer: oneshot::Sender<Option<CancellationToken>> },
-    Forget { id: String },
-    Scan { news: ScanNews },
-    SubscriptionsOf { socket: Socket, answer: oneshot::Sender<usize> },
-    Counts { answer: oneshot::Sender<Counts> },
+    Pause {
+        socket: Socket,
+        topics: Vec<Topic>,
+        pausing: Pausing,
+        answer: oneshot::Sender<Result<Paused, NotPaused>>,
+    },
+    Join {
+        join: Box<Join>,
+        answer: oneshot::Sender<Joined>,
+    },
+    Unsubscribe {
+        socket: Socket,
+        topic: Topic,
+        reply: Reply,
+        answer: oneshot::Sender<Unsent>,
+    },
+    Leave {
+        socket: Socket,
+    },
+    Resume {
+        socket: Socket,
+        answer: oneshot::Sender<bool>,
+    },
+    Lost {
+        id: String,
+        mark: u64,
+        answer: oneshot::Sender<Option<Vec<Topic>>>,
+    },
+    Rejoin {
+        socket: Socket,
+        from: u64,
+        answer: oneshot::Sender<Option<CancellationToken>>,
+    },
+    Forget {
+        id: String,
+    },
+    Scan {
+        news: ScanNews,
+    },
+    SubscriptionsOf {
+        socket: Socket,
+        answer: oneshot::Sender<usize>,
+    },
+    Counts {
+        answer: oneshot::Sender<Counts>,
+    },
 }
 
 /// Commands to the hub. Each call is answered when the hub has done it.
@@ -176,26 +221,46 @@ impl Handle {
         self.pause_what(socket, topics, Pausing::All).await
     }
 
-    pub async fn pause_what(&self, socket: &Socket, topics: Vec<Topic>, pausing: Pausing) -> Result<Paused, ApiError> {
+    pub async fn pause_what(
+        &self,
+        socket: &Socket,
+        topics: Vec<Topic>,
+        pausing: Pausing,
+    ) -> Result<Paused, ApiError> {
         let deadline = tokio::time::Instant::now() + PATIENCE;
         loop {
-            let over = match self.ask(|answer| Command::Pause { socket: socket.clone(), topics: topics.clone(), pausing, answer }).await? {
+            let over = match self
+                .ask(|answer| Command::Pause {
+                    socket: socket.clone(),
+                    topics: topics.clone(),
+                    pausing,
+                    answer,
+                })
+                .await?
+            {
                 Ok(paused) => return Ok(paused),
                 Err(NotPaused::Refused(error)) => return Err(error),
                 Err(NotPaused::Lagging(over)) => over,
             };
-            tokio::time::timeout_at(deadline, over.cancelled()).await.map_err(|_| lagging())?;
+            tokio::time::timeout_at(deadline, over.cancelled())
+                .await
+                .map_err(|_| lagging())?;
         }
     }
 
     /// The paused topics go on where they were.
     pub async fn go_on(&self, socket: &Socket, paused: Paused) -> Result<(), ApiError> {
-        self.join(Join::at(socket, paused.live, paused.seen), false).await
+        self.join(Join::at(socket, paused.live, paused.seen), false)
+            .await
     }
 
     /// The paused topics first are told up to the reply, and are live again with the others behind it.
     pub async fn join_paused(&self, paused: Paused, mut join: Join) -> Result<(), ApiError> {
-        if self.tell_log(&join.socket, &paused.live, paused.seen, join.from).await?.is_none() {
+        if self
+            .tell_log(&join.socket, &paused.live, paused.seen, join.from)
+            .await?
+            .is_none()
+        {
             return Ok(());
         }
         join.topics.extend(paused.live);
@@ -203,12 +268,21 @@ impl Handle {
     }
 
     /// As [`replay::send_log`], what these topics are told.
-    async fn tell_log(&self, socket: &Socket, topics: &[Topic], from: u64, until: u64) -> Result<Option<u64>, PageError> {
+    async fn tell_log(
+        &self,
+        socket: &Socket,
+        topics: &[Topic],
+        from: u64,
+        until: u64,
+    ) -> Result<Option<u64>, PageError> {
         if topics.is_empty() || from >= until {
             return Ok(Some(from));
         }
         let topics: HashSet<&Topic> = topics.iter().collect();
-        let tell = |entry: &Entry| match entry.encoded(&self.pages.wire).filter(|_| topics.contains(&entry.topic)) {
+        let tell = |entry: &Entry| match entry
+            .encoded(&self.pages.wire)
+            .filter(|_| topics.contains(&entry.topic))
+        {
             Some(event) => replay::offer(socket, event, None),
             None => Ok(()),
         };
@@ -227,7 +301,12 @@ impl Handle {
                 }
             }
             let before = (join.from, join.reply.is_some());
-            let Joined { rest, reply, lag } = self.ask(|answer| Command::Join { join: Box::new(join), answer }).await?;
+            let Joined { rest, reply, lag } = self
+                .ask(|answer| Command::Join {
+                    join: Box::new(join),
+                    answer,
+                })
+                .await?;
             if let Some(reply) = reply
                 && !reply.send_acknowledgement(&socket).await
             {
@@ -251,10 +330,23 @@ impl Handle {
     }
 
     /// No event of this topic comes behind the reply.
-    pub async fn unsubscribe(&self, socket: &Socket, topic: Topic, mut reply: Reply) -> Result<(), ApiError> {
+    pub async fn unsubscribe(
+        &self,
+        socket: &Socket,
+        topic: Topic,
+        mut reply: Reply,
+    ) -> Result<(), ApiError> {
         let mut wanted = Room::Quarter;
         loop {
-            reply = match self.ask(|answer| Command::Unsubscribe { socket: socket.clone(), topic, reply, answer }).await? {
+            reply = match self
+                .ask(|answer| Command::Unsubscribe {
+                    socket: socket.clone(),
+                    topic,
+                    reply,
+                    answer,
+                })
+                .await?
+            {
                 Unsent::Nothing => return Ok(()),
                 Unsent::All(reply) => reply,
                 Unsent::Acknowledgement(reply) => {
@@ -270,24 +362,44 @@ impl Handle {
 
     /// The client of a lag takes the rest at once, if it can: true when it is live, or gone.
     pub(super) async fn resume(&self, socket: &Socket) -> Result<bool, ApiError> {
-        self.ask(|answer| Command::Resume { socket: socket.clone(), answer }).await
+        self.ask(|answer| Command::Resume {
+            socket: socket.clone(),
+            answer,
+        })
+        .await
     }
 
     /// What a lost client was subscribed to, if `mark` says that it knows.
     pub async fn lost(&self, id: &str, mark: u64) -> Result<Option<Vec<Topic>>, ApiError> {
-        self.ask(|answer| Command::Lost { id: id.to_owned(), mark, answer }).await
+        self.ask(|answer| Command::Lost {
+            id: id.to_owned(),
+            mark,
+            answer,
+        })
+        .await
     }
 
     /// A lost client is back and has got the events up to `from`; returns when it is live or has left.
     pub async fn rejoin(&self, socket: &Socket, from: u64) -> Result<(), ApiError> {
-        if let Some(over) = self.ask(|answer| Command::Rejoin { socket: socket.clone(), from, answer }).await? {
+        if let Some(over) = self
+            .ask(|answer| Command::Rejoin {
+                socket: socket.clone(),
+                from,
+                answer,
+            })
+            .await?
+        {
             over.cancelled().await;
         }
         Ok(())
     }
 
     pub async fn subscriptions_of(&self, socket: &Socket) -> Result<usize, ApiError> {
-        self.ask(|answer| Command::SubscriptionsOf { socket: socket.clone(), answer }).await
+        self.ask(|answer| Command::SubscriptionsOf {
+            socket: socket.clone(),
+            answer,
+        })
+        .await
     }
 
     pub async fn counts(&self) -> Result<Counts, ApiError> {
@@ -296,12 +408,17 @@ impl Handle {
 
     /// Does not wait until they are told.
     pub async fn tell_scan(&self, news: ScanNews) -> Result<(), ApiError> {
-        self.commands.send(Command::Scan { news }).await.map_err(|_| ApiError::stopping())
+        self.commands
+            .send(Command::Scan { news })
+            .await
+            .map_err(|_| ApiError::stopping())
     }
 
     /// The socket is gone. Does not wait.
     pub fn leave(&self, socket: &Socket) {
-        self.tell(Command::Leave { socket: socket.clone() });
+        self.tell(Command::Leave {
+            socket: socket.clone(),
+        });
     }
 
     /// A lost client cannot come back any more. Does not wait.
@@ -310,15 +427,23 @@ impl Handle {
     }
 
     fn tell(&self, command: Command) {
-        let Err(mpsc::error::TrySendError::Full(command)) = self.commands.try_send(command) else { return };
+        let Err(mpsc::error::TrySendError::Full(command)) = self.commands.try_send(command) else {
+            return;
+        };
         let commands = self.commands.clone();
         // A stopped hub has no subscriptions to clean up.
         tokio::spawn(async move { drop(commands.send(command).await) });
     }
 
-    async fn ask<T>(&self, command: impl FnOnce(oneshot::Sender<T>) -> Command) -> Result<T, ApiError> {
+    async fn ask<T>(
+        &self,
+        command: impl FnOnce(oneshot::Sender<T>) -> Command,
+    ) -> Result<T, ApiError> {
         let (answer, answered) = oneshot::channel();
-        self.commands.send(command(answer)).await.map_err(|_| ApiError::stopping())?;
+        self.commands
+            .send(command(answer))
+            .await
+            .map_err(|_| ApiError::stopping())?;
         answered.await.map_err(|_| ApiError::stopping())
     }
 }

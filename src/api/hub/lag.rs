@@ -48,9 +48,24 @@ struct Lagged<'a> {
 }
 
 impl Lag {
-    pub fn new(socket: Socket, mark: Option<Mark>, topics: Vec<Topic>, at: u64, is_told: bool) -> Arc<Self> {
-        let state = Mutex::new(State { topics: topics.into_iter().collect(), at });
-        Arc::new(Self { socket, mark, is_told, over: CancellationToken::new(), state })
+    pub fn new(
+        socket: Socket,
+        mark: Option<Mark>,
+        topics: Vec<Topic>,
+        at: u64,
+        is_told: bool,
+    ) -> Arc<Self> {
+        let state = Mutex::new(State {
+            topics: topics.into_iter().collect(),
+            at,
+        });
+        Arc::new(Self {
+            socket,
+            mark,
+            is_told,
+            over: CancellationToken::new(),
+            state,
+        })
     }
 
     pub fn lock(&self) -> MutexGuard<'_, State> {
@@ -58,7 +73,9 @@ impl Lag {
     }
 
     fn offset(&self, wire: &Wire, number: u64) -> Option<String> {
-        self.mark.as_ref().map(|mark| recovery::offset(&wire.cursor(number), mark.load(Ordering::Relaxed)))
+        self.mark
+            .as_ref()
+            .map(|mark| recovery::offset(&wire.cursor(number), mark.load(Ordering::Relaxed)))
     }
 
     /// Everything up to `number` is out with this.
@@ -72,8 +89,13 @@ impl Lag {
     /// The end of it, when the client is told of one.
     pub fn caught_up(&self, wire: &Wire, number: u64) -> Option<Result<Encoded, SendError>> {
         let message = "You have been told everything up to here; events come as they happen again.";
-        let shape = Lagged { cursor: wire.cursor(number), head: None, message };
-        self.is_told.then(|| Ok(Encoded::event(NAMESPACE, "caught_up", &shape)?))
+        let shape = Lagged {
+            cursor: wire.cursor(number),
+            head: None,
+            message,
+        };
+        self.is_told
+            .then(|| Ok(Encoded::event(NAMESPACE, "caught_up", &shape)?))
     }
 
     /// One step of the replay.
@@ -82,7 +104,11 @@ impl Lag {
         if state.topics.contains(&entry.topic)
             && let Some(event) = entry.encoded(wire)
         {
-            replay::offer(&self.socket, event, self.offset(wire, entry.number).as_deref())?;
+            replay::offer(
+                &self.socket,
+                event,
+                self.offset(wire, entry.number).as_deref(),
+            )?;
         }
         state.at = entry.number;
         Ok(())
@@ -95,19 +121,40 @@ impl Lag {
                 return Ok(());
             }
             let message = "You read more slowly than events come; from this cursor on you are told from the log. Nothing is missing.";
-            let (cursor, head) = (pages.wire.cursor(self.lock().at), Some(pages.wire.cursor(pages.head()?)));
-            let Ok(event) = Encoded::event(NAMESPACE, "lagged", &Lagged { cursor, head, message }) else { return Ok(()) };
+            let (cursor, head) = (
+                pages.wire.cursor(self.lock().at),
+                Some(pages.wire.cursor(pages.head()?)),
+            );
+            let Ok(event) = Encoded::event(
+                NAMESPACE,
+                "lagged",
+                &Lagged {
+                    cursor,
+                    head,
+                    message,
+                },
+            ) else {
+                return Ok(());
+            };
             if !replay::send(&self.socket, &event).await {
                 return Ok(());
             }
         }
         loop {
             let at = self.lock().at;
-            let Some(at) = replay::send_log(pages, &self.socket, at, END, |entry| self.tell(&pages.wire, entry)).await? else {
+            let Some(at) = replay::send_log(pages, &self.socket, at, END, |entry| {
+                self.tell(&pages.wire, entry)
+            })
+            .await?
+            else {
                 return Ok(());
             };
             self.lock().at = at;
-            if hub.resume(&self.socket).await.map_err(|_| PageError::Stopped)? {
+            if hub
+                .resume(&self.socket)
+                .await
+                .map_err(|_| PageError::Stopped)?
+            {
                 return Ok(());
             }
         }

@@ -37,14 +37,22 @@ pub struct Entry {
 
 /// What an event takes as it is and encoded, about. Only a list of transactions can be long: a block may pay one address in each of its own.
 fn weight(event: &Event) -> usize {
-    let transactions = if let EventKind::NewTransactions { transactions, .. } = &event.kind { transactions.len() } else { 1 };
+    let transactions = if let EventKind::NewTransactions { transactions, .. } = &event.kind {
+        transactions.len()
+    } else {
+        1
+    };
     transactions.saturating_add(1).saturating_mul(600)
 }
 
 impl Entry {
     /// `None` cannot happen: it is our own JSON under our own names.
     pub fn encoded(&self, wire: &Wire) -> Option<&Encoded> {
-        let encode = || wire.encode(self.number, &self.event).inspect_err(|cause| tracing::error!(self.number, %cause, "not encoded")).ok();
+        let encode = || {
+            wire.encode(self.number, &self.event)
+                .inspect_err(|cause| tracing::error!(self.number, %cause, "not encoded"))
+                .ok()
+        };
         self.encoded.get_or_init(encode).as_ref()
     }
 }
@@ -105,7 +113,12 @@ pub struct Pages {
 
 impl Pages {
     pub fn new(reader: Reader, wire: Wire) -> Self {
-        Self { reader, wire, kept: Mutex::default(), turns: Semaphore::new(TURNS) }
+        Self {
+            reader,
+            wire,
+            kept: Mutex::default(),
+            turns: Semaphore::new(TURNS),
+        }
     }
 
     pub fn head(&self) -> Result<u64, StoreError> {
@@ -119,7 +132,9 @@ impl Pages {
         }
         let _turn = self.turns.acquire().await.map_err(|_| PageError::Stopped)?;
         let pages = self.clone();
-        tokio::task::spawn_blocking(move || pages.page_now(number)).await.map_err(|_| PageError::Stopped)?
+        tokio::task::spawn_blocking(move || pages.page_now(number))
+            .await
+            .map_err(|_| PageError::Stopped)?
     }
 
     /// The same, for one who may block the thread.
@@ -135,7 +150,12 @@ impl Pages {
             for (number, event) in events {
                 last = number;
                 bytes = bytes.saturating_add(weight(&event));
-                entries.push(Entry { number, topic: Topic::of(&event.kind), event, encoded: OnceLock::new() });
+                entries.push(Entry {
+                    number,
+                    topic: Topic::of(&event.kind),
+                    event,
+                    encoded: OnceLock::new(),
+                });
                 if bytes >= PAGE_BYTES {
                     is_last = false;
                     break;
@@ -147,7 +167,13 @@ impl Pages {
             return Err(PageError::Expired);
         }
         let next = if is_last { last.max(head) } else { last };
-        let page = Arc::new(Page { after: number, next, is_last, bytes, entries });
+        let page = Arc::new(Page {
+            after: number,
+            next,
+            is_last,
+            bytes,
+            entries,
+        });
         self.keep(&page);
         Ok(page)
     }
@@ -157,7 +183,11 @@ impl Pages {
     }
 
     fn kept(&self, number: u64) -> Option<Arc<Page>> {
-        self.lock().iter().filter(|page| page.has_more_than(number)).max_by_key(|page| page.next).cloned()
+        self.lock()
+            .iter()
+            .filter(|page| page.has_more_than(number))
+            .max_by_key(|page| page.next)
+            .cloned()
     }
 
     fn keep(&self, page: &Arc<Page>) {
@@ -167,7 +197,11 @@ impl Pages {
         let mut kept = self.lock();
         kept.retain(|other| other.after < page.after || other.next > page.next);
         kept.push_back(page.clone());
-        let bytes = |kept: &VecDeque<Arc<Page>>| kept.iter().map(|page| page.bytes).fold(0, usize::saturating_add);
+        let bytes = |kept: &VecDeque<Arc<Page>>| {
+            kept.iter()
+                .map(|page| page.bytes)
+                .fold(0, usize::saturating_add)
+        };
         while kept.len() > 1 && (kept.len() > KEPT || bytes(&kept) > KEPT_BYTES) {
             kept.pop_front();
         }

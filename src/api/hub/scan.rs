@@ -24,6 +24,8 @@ impl Hub {
     /// Nobody has heard `scan_complete` or `unwatched`, which the log brings, and is then told of a scan that goes on.
     fn is_still_so(&self, news: &ScanNews) -> Result<bool, StoreError> {
         let row = self.reader.snapshot().scan(&news.scan)?;
-        Ok(row.is_some_and(|row| row.state == ScanState::Open && row.scripts as usize == news.scripts.len()))
+        Ok(row.is_some_and(|row| {
+            row.state == ScanState::Open && row.scripts as usize == news.scripts.len()
+        }))
     }
 }

@@ -19,7 +19,10 @@ fn txid(byte: u8) -> Txid {
 }
 
 fn block(height: u32) -> BlockId {
-    BlockId { height, hash: BlockHash::from_byte_array([0xab; 32]) }
+    BlockId {
+        height,
+        hash: BlockHash::from_byte_array([0xab; 32]),
+    }
 }
 
 fn summary(status: Status) -> TxSummary {
@@ -35,7 +38,15 @@ fn summary(status: Status) -> TxSummary {
 }
 
 fn wire(kind: EventKind) -> (&'static str, String) {
-    event(&Event { time: 1_754_336_318_173, tip: Some(block(7)), kind }, "5fa3-9".to_owned(), Network::Testnet)
+    event(
+        &Event {
+            time: 1_754_336_318_173,
+            tip: Some(block(7)),
+            kind,
+        },
+        "5fa3-9".to_owned(),
+        Network::Testnet,
+    )
 }
 
 #[test]
@@ -65,9 +76,17 @@ fn times_are_seconds_as_a_float() {
 #[test]
 fn a_balance_change_looks_as_specified() {
     let old = tracker::Balance::default();
-    let new = tracker::Balance { confirmed: 1_788_761_966, unconfirmed: -1 };
-    let (name, json) =
-        wire(EventKind::BalanceChange { spk: spk(), script: ScriptHash::of(&spk()), old, new, cause: Cause::Transaction(txid(1)) });
+    let new = tracker::Balance {
+        confirmed: 1_788_761_966,
+        unconfirmed: -1,
+    };
+    let (name, json) = wire(EventKind::BalanceChange {
+        spk: spk(),
+        script: ScriptHash::of(&spk()),
+        old,
+        new,
+        cause: Cause::Transaction(txid(1)),
+    });
     assert_eq!(name, "balance_change");
     let txid = "0".repeat(62) + "01";
     let hash = "ab".repeat(32);
@@ -84,16 +103,32 @@ fn causes_name_what_they_are_about() {
     let text = |cause| to_text(&CauseShape::from(cause));
     let hash = BlockHash::from_byte_array([0xab; 32]);
     let ab = "ab".repeat(32);
-    assert_eq!(text(Cause::Block(hash)), format!(r#"{{"kind":"block","block_hash":"{ab}"}}"#));
-    assert_eq!(text(Cause::Reorg(hash)), format!(r#"{{"kind":"reorg","block_hash":"{ab}"}}"#));
-    assert_eq!(text(Cause::Baseline(hash)), format!(r#"{{"kind":"baseline","block_hash":"{ab}"}}"#));
+    assert_eq!(
+        text(Cause::Block(hash)),
+        format!(r#"{{"kind":"block","block_hash":"{ab}"}}"#)
+    );
+    assert_eq!(
+        text(Cause::Reorg(hash)),
+        format!(r#"{{"kind":"reorg","block_hash":"{ab}"}}"#)
+    );
+    assert_eq!(
+        text(Cause::Baseline(hash)),
+        format!(r#"{{"kind":"baseline","block_hash":"{ab}"}}"#)
+    );
     assert!(text(Cause::Removed(txid(1))).starts_with(r#"{"kind":"removed","txid":""#));
 }
 
 #[test]
 fn new_transactions_look_as_specified() {
-    let status = Status::Confirmed { block: block(6), position: 1 };
-    let kind = EventKind::NewTransactions { spk: spk(), script: ScriptHash::of(&spk()), transactions: vec![summary(status)] };
+    let status = Status::Confirmed {
+        block: block(6),
+        position: 1,
+    };
+    let kind = EventKind::NewTransactions {
+        spk: spk(),
+        script: ScriptHash::of(&spk()),
+        transactions: vec![summary(status)],
+    };
     let (name, json) = wire(kind);
     assert_eq!(name, "new_transactions");
     let (txid, hash) = ("0".repeat(62) + "01", "ab".repeat(32));
@@ -119,71 +154,168 @@ fn an_update_names_both_statuses_and_its_successor() {
     let (name, json) = update(Status::Replaced { by: txid(2) }, 0);
     assert_eq!(name, "transaction_update");
     let value: serde_json::Value = serde_json::from_str(&json).unwrap();
-    assert_eq!((&value["status"], &value["previous_status"]), (&"replaced".into(), &"mempool".into()));
+    assert_eq!(
+        (&value["status"], &value["previous_status"]),
+        (&"replaced".into(), &"mempool".into())
+    );
     assert_eq!(value["replaced_by"], "0".repeat(62) + "02");
-    assert_eq!((&value["block_height"], &value["block_time"]), (&serde_json::Value::Null, &serde_json::Value::Null));
+    assert_eq!(
+        (&value["block_height"], &value["block_time"]),
+        (&serde_json::Value::Null, &serde_json::Value::Null)
+    );
     assert!(value.get("conflicted_by").is_none());
 
-    let value: serde_json::Value = serde_json::from_str(&update(Status::Confirmed { block: block(2), position: 1 }, 6).1).unwrap();
-    assert_eq!((&value["confirmations"], &value["block_height"]), (&6.into(), &2.into()));
+    let value: serde_json::Value = serde_json::from_str(
+        &update(
+            Status::Confirmed {
+                block: block(2),
+                position: 1,
+            },
+            6,
+        )
+        .1,
+    )
+    .unwrap();
+    assert_eq!(
+        (&value["confirmations"], &value["block_height"]),
+        (&6.into(), &2.into())
+    );
     assert!(value.get("replaced_by").is_none());
-    for (status, word) in [(Status::Evicted, "evicted"), (Status::Mempool, "mempool"), (Status::Conflicted { by: txid(2) }, "conflicted")] {
+    for (status, word) in [
+        (Status::Evicted, "evicted"),
+        (Status::Mempool, "mempool"),
+        (Status::Conflicted { by: txid(2) }, "conflicted"),
+    ] {
         let value: serde_json::Value = serde_json::from_str(&update(status, 0).1).unwrap();
-        assert_eq!((&value["status"], &value["confirmations"]), (&word.into(), &0.into()));
+        assert_eq!(
+            (&value["status"], &value["confirmations"]),
+            (&word.into(), &0.into())
+        );
     }
 }
 
 #[test]
 fn blocks_and_reorgs_name_their_ends() {
     let hash = "ab".repeat(32);
-    let (name, json) = wire(EventKind::Block { block: block(7), time: 1_600_000_000, transactions: 3 });
-    let tail = format!(r#""timestamp":1754336318.173,"tip":{{"height":7,"hash":"{hash}"}},"cursor":"5fa3-9"}}"#);
+    let (name, json) = wire(EventKind::Block {
+        block: block(7),
+        time: 1_600_000_000,
+        transactions: 3,
+    });
+    let tail = format!(
+        r#""timestamp":1754336318.173,"tip":{{"height":7,"hash":"{hash}"}},"cursor":"5fa3-9"}}"#
+    );
     assert_eq!(name, "block");
-    assert_eq!(json, format!(r#"{{"height":7,"hash":"{hash}","time":1600000000.0,"tx_count":3,{tail}"#));
-    let (name, json) = wire(EventKind::Reorg { old_tip: block(9), fork_point: block(7), depth: 2 });
+    assert_eq!(
+        json,
+        format!(r#"{{"height":7,"hash":"{hash}","time":1600000000.0,"tx_count":3,{tail}"#)
+    );
+    let (name, json) = wire(EventKind::Reorg {
+        old_tip: block(9),
+        fork_point: block(7),
+        depth: 2,
+    });
     assert_eq!(name, "reorg");
-    assert_eq!(json, format!(r#"{{"old_tip":{{"height":9,"hash":"{hash}"}},"fork_point":{{"height":7,"hash":"{hash}"}},"depth":2,{tail}"#));
+    assert_eq!(
+        json,
+        format!(
+            r#"{{"old_tip":{{"height":9,"hash":"{hash}"}},"fork_point":{{"height":7,"hash":"{hash}"}},"depth":2,{tail}"#
+        )
+    );
 }
 
 #[test]
 fn the_end_of_a_scan_and_of_watching_look_as_specified() {
     let hash = "ab".repeat(32);
-    let tail = format!(r#""timestamp":1754336318.173,"tip":{{"height":7,"hash":"{hash}"}},"cursor":"5fa3-9"}}"#);
+    let tail = format!(
+        r#""timestamp":1754336318.173,"tip":{{"height":7,"hash":"{hash}"}},"cursor":"5fa3-9"}}"#
+    );
     let script = ScriptHash::of(&spk());
     let scan = tracker::ScanId(0xab);
-    let (name, json) = wire(EventKind::ScanComplete { spk: spk(), script, scan, from: 2, to: 6, transactions: 31 });
+    let (name, json) = wire(EventKind::ScanComplete {
+        spk: spk(),
+        script,
+        scan,
+        from: 2,
+        to: 6,
+        transactions: 31,
+    });
     assert_eq!(name, "scan_complete");
     let middle = r#""scan_id":"00000000000000ab","status":"complete","from_height":2,"to_height":6,"transaction_count":31"#;
     assert_eq!(json, format!(r#"{{"address":"{ADDRESS}",{middle},{tail}"#));
-    let (_, json) = wire(EventKind::ScanComplete { spk: spk(), script, scan, from: 7, to: 6, transactions: 31 });
-    assert!(json.contains(r#""from_height":7,"to_height":null,"transaction_count":31"#), "of pruned blocks: {json}");
+    let (_, json) = wire(EventKind::ScanComplete {
+        spk: spk(),
+        script,
+        scan,
+        from: 7,
+        to: 6,
+        transactions: 31,
+    });
+    assert!(
+        json.contains(r#""from_height":7,"to_height":null,"transaction_count":31"#),
+        "of pruned blocks: {json}"
+    );
     let (name, json) = wire(EventKind::Unwatched { spk: spk(), script });
-    assert_eq!((name, json), ("unwatched", format!(r#"{{"address":"{ADDRESS}",{tail}"#)));
+    assert_eq!(
+        (name, json),
+        ("unwatched", format!(r#"{{"address":"{ADDRESS}",{tail}"#))
+    );
 }
 
 fn output(height: Option<u32>, coinbase: bool, spent: Option<Spend>) -> OutputRow {
-    OutputRow { script: ScriptHash([0; 32]), value: 5_000_000_000, height, coinbase, spent }
+    OutputRow {
+        script: ScriptHash([0; 32]),
+        value: 5_000_000_000,
+        height,
+        coinbase,
+        spent,
+    }
 }
 
 #[test]
 fn a_coinbase_is_mature_when_the_next_block_may_spend_it() {
     let tip = Some(block(199));
-    assert!(is_mature(&output(Some(100), true, None), tip), "100 confirmations");
-    assert!(!is_mature(&output(Some(101), true, None), tip), "99 confirmations");
-    assert!(is_mature(&output(Some(199), false, None), tip) && is_mature(&output(None, false, None), tip));
+    assert!(
+        is_mature(&output(Some(100), true, None), tip),
+        "100 confirmations"
+    );
+    assert!(
+        !is_mature(&output(Some(101), true, None), tip),
+        "99 confirmations"
+    );
+    assert!(
+        is_mature(&output(Some(199), false, None), tip)
+            && is_mature(&output(None, false, None), tip)
+    );
 }
 
 #[test]
 fn a_utxo_looks_as_specified_and_names_its_spender_only_if_there_is_one() {
-    let outpoint = OutPoint { txid: txid(1), vout: 3 };
-    let shape = |spent| to_text(&Utxo::new(ADDRESS, &outpoint, &output(Some(6), false, spent), Some(block(7))));
+    let outpoint = OutPoint {
+        txid: txid(1),
+        vout: 3,
+    };
+    let shape = |spent| {
+        to_text(&Utxo::new(
+            ADDRESS,
+            &outpoint,
+            &output(Some(6), false, spent),
+            Some(block(7)),
+        ))
+    };
     let txid_text = "0".repeat(62) + "01";
     let whole = format!(
         r#"{{"tx_hash":"{txid_text}","output_index":3,"value":5000000000,"value_btc":50.0,"address":"{ADDRESS}","confirmed":true,"block_height":6,"confirmations":2,"coinbase":false,"mature":true"#
     );
     assert_eq!(shape(None), format!("{whole}}}"));
     let spender = "0".repeat(62) + "02";
-    assert_eq!(shape(Some(Spend { txid: txid(2), height: None })), format!(r#"{whole},"spent_by":"{spender}"}}"#));
+    assert_eq!(
+        shape(Some(Spend {
+            txid: txid(2),
+            height: None
+        })),
+        format!(r#"{whole},"spent_by":"{spender}"}}"#)
+    );
 }
 
 #[test]
@@ -193,16 +325,36 @@ fn a_balance_looks_as_specified() {
         label: String::new(),
         added: 0,
         depths: vec![1],
-        coverage: Coverage { from_height: 5, utxos_complete: true, pending: false, scans: 0 },
-        balance: tracker::Balance { confirmed: 5_000_000_000, unconfirmed: -100 },
+        coverage: Coverage {
+            from_height: 5,
+            utxos_complete: true,
+            pending: false,
+            scans: 0,
+        },
+        balance: tracker::Balance {
+            confirmed: 5_000_000_000,
+            unconfirmed: -100,
+        },
         utxo_count: 1,
         tx_count: 2,
         updated: 1_754_336_318_173,
     };
-    let utxos = [(OutPoint { txid: txid(1), vout: 0 }, output(Some(6), true, None))];
+    let utxos = [(
+        OutPoint {
+            txid: txid(1),
+            vout: 0,
+        },
+        output(Some(6), true, None),
+    )];
     let hash = "ab".repeat(32);
     assert_eq!(
-        to_text(&Balance::new(ADDRESS, &row, &utxos, Some(block(7)), "5fa3-9".to_owned())),
+        to_text(&Balance::new(
+            ADDRESS,
+            &row,
+            &utxos,
+            Some(block(7)),
+            "5fa3-9".to_owned()
+        )),
         format!(
             r#"{{"address":"{ADDRESS}","confirmed_balance":5000000000,"confirmed_balance_btc":50.0,"unconfirmed_balance":-100,"unconfirmed_balance_btc":-0.000001,"utxo_count":1,"last_updated":1754336318.173,"balance":4999999900,"balance_btc":49.999999,"immature":5000000000,"coverage":{{"from_height":5,"complete":true,"utxos_complete":true,"pending":false}},"tip":{{"height":7,"hash":"{hash}"}},"cursor":"5fa3-9"}}"#
         )
@@ -211,12 +363,27 @@ fn a_balance_looks_as_specified() {
 
 #[test]
 fn coverage_is_complete_only_when_the_balance_is_whole_and_nothing_is_pending() {
-    let complete =
-        |from_height, utxos_complete, pending| CoverageShape::from(&Coverage { from_height, utxos_complete, pending, scans: 0 }).complete;
+    let complete = |from_height, utxos_complete, pending| {
+        CoverageShape::from(&Coverage {
+            from_height,
+            utxos_complete,
+            pending,
+            scans: 0,
+        })
+        .complete
+    };
     assert!(complete(5, true, false) && complete(0, false, false));
     assert!(!complete(5, false, false) && !complete(5, true, true) && !complete(5, false, true));
-    let scanned = CoverageShape::from(&Coverage { from_height: 5, utxos_complete: true, pending: false, scans: 1 });
-    assert!(scanned.pending && !scanned.complete && scanned.utxos_complete, "a scan is open");
+    let scanned = CoverageShape::from(&Coverage {
+        from_height: 5,
+        utxos_complete: true,
+        pending: false,
+        scans: 1,
+    });
+    assert!(
+        scanned.pending && !scanned.complete && scanned.utxos_complete,
+        "a scan is open"
+    );
 }
 
 #[test]

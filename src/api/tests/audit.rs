@@ -26,32 +26,81 @@ fn path() -> String {
 
 impl Daemon {
     fn nothing(&self) -> Audited {
-        let coverage = Some(Coverage { from_height: 5, utxos_complete: true, pending: false, scans: 0 });
-        Audited { block: self.tip(), head: 0, coverage, ours: Vec::new(), theirs: Vec::new() }
+        let coverage = Some(Coverage {
+            from_height: 5,
+            utxos_complete: true,
+            pending: false,
+            scans: 0,
+        });
+        Audited {
+            block: self.tip(),
+            head: 0,
+            coverage,
+            ours: Vec::new(),
+            theirs: Vec::new(),
+        }
     }
 
     async fn refused(&self) -> (u16, String, Option<String>) {
-        let request = Request::get(path()).header("host", "localhost").body(Full::default()).unwrap();
+        let request = Request::get(path())
+            .header("host", "localhost")
+            .body(Full::default())
+            .unwrap();
         let (status, headers, body) = self.request(request).await;
         let error: Value = serde_json::from_str(&body).unwrap();
-        let retry_after = headers.get("retry-after").map(|value| value.to_str().unwrap().to_owned());
-        (status.as_u16(), error["code"].as_str().unwrap_or_default().to_owned(), retry_after)
+        let retry_after = headers
+            .get("retry-after")
+            .map(|value| value.to_str().unwrap().to_owned());
+        (
+            status.as_u16(),
+            error["code"].as_str().unwrap_or_default().to_owned(),
+            retry_after,
+        )
     }
 }
 
 #[tokio::test]
 async fn both_sides_are_compared_at_one_block() {
     let mut daemon = daemon_with(0).await;
-    let (mut audits, answer) = (std::mem::replace(&mut daemon.audits, mpsc::channel(1).1), daemon.nothing());
-    let place = OutPoint { txid: Txid::from_byte_array([7; 32]), vout: 1 };
+    let (mut audits, answer) = (
+        std::mem::replace(&mut daemon.audits, mpsc::channel(1).1),
+        daemon.nothing(),
+    );
+    let place = OutPoint {
+        txid: Txid::from_byte_array([7; 32]),
+        vout: 1,
+    };
     let script = super::scans::script(1);
-    let row = OutputRow { script, value: 900, height: Some(99), coinbase: true, spent: None };
-    let found = FoundOutput { outpoint: place, spk: ScriptBuf::new(), value: Amount::from_sat(900), height: 99, coinbase: true };
+    let row = OutputRow {
+        script,
+        value: 900,
+        height: Some(99),
+        coinbase: true,
+        spent: None,
+    };
+    let found = FoundOutput {
+        outpoint: place,
+        spk: ScriptBuf::new(),
+        value: Amount::from_sat(900),
+        height: 99,
+        coinbase: true,
+    };
     let answers = [
         answer.clone(),
-        Audited { ours: vec![(place, row.clone())], theirs: vec![found.clone()], ..answer.clone() },
-        Audited { theirs: vec![found], coverage: Some(Coverage::default()), ..answer.clone() },
-        Audited { ours: vec![(place, row)], ..answer },
+        Audited {
+            ours: vec![(place, row.clone())],
+            theirs: vec![found.clone()],
+            ..answer.clone()
+        },
+        Audited {
+            theirs: vec![found],
+            coverage: Some(Coverage::default()),
+            ..answer.clone()
+        },
+        Audited {
+            ours: vec![(place, row)],
+            ..answer
+        },
     ];
     tokio::spawn(async move {
         for answer in answers {
@@ -60,11 +109,25 @@ async fn both_sides_are_compared_at_one_block() {
             asked.send(Ok(answer)).unwrap();
         }
     });
-    for (agrees, ours, node, missing, extra) in [(true, 0, 0, 0, 0), (true, 900, 900, 0, 0), (false, 0, 900, 1, 0), (false, 900, 0, 0, 1)] {
+    for (agrees, ours, node, missing, extra) in [
+        (true, 0, 0, 0, 0),
+        (true, 900, 900, 0, 0),
+        (false, 0, 900, 1, 0),
+        (false, 900, 0, 0, 1),
+    ] {
         let (status, audit) = daemon.get(&path()).await;
-        assert_eq!((status, &audit["agrees"], &audit["block"]["height"]), (200, &json!(agrees), &json!(100)), "{audit}");
-        assert_eq!((&audit["ours"]["total"], &audit["node"]["total"]), (&json!(ours), &json!(node)), "{audit}");
-        let lengths = ["missing", "extra", "different"].map(|name| audit[name].as_array().unwrap().len());
+        assert_eq!(
+            (status, &audit["agrees"], &audit["block"]["height"]),
+            (200, &json!(agrees), &json!(100)),
+            "{audit}"
+        );
+        assert_eq!(
+            (&audit["ours"]["total"], &audit["node"]["total"]),
+            (&json!(ours), &json!(node)),
+            "{audit}"
+        );
+        let lengths =
+            ["missing", "extra", "different"].map(|name| audit[name].as_array().unwrap().len());
         assert_eq!(lengths, [missing, extra, 0], "{audit}");
     }
 }
@@ -72,8 +135,14 @@ async fn both_sides_are_compared_at_one_block() {
 #[tokio::test]
 async fn an_address_that_is_not_watched_is_no_reason_to_ask_the_node() {
     let daemon = daemon_with(10).await;
-    assert_eq!(daemon.get(&format!("/audit/{}", address(2))).await.1["code"], "not_watched");
-    assert_eq!(daemon.get("/audit/nonsense").await.1["code"], "invalid_address");
+    assert_eq!(
+        daemon.get(&format!("/audit/{}", address(2))).await.1["code"],
+        "not_watched"
+    );
+    assert_eq!(
+        daemon.get("/audit/nonsense").await.1["code"],
+        "invalid_address"
+    );
     assert!(daemon.audits.is_empty());
 }
 
@@ -81,17 +150,27 @@ async fn an_address_that_is_not_watched_is_no_reason_to_ask_the_node() {
 async fn one_runs_at_a_time_and_who_hangs_up_makes_room() {
     let mut daemon = daemon_with(0).await;
     let router = daemon.router.clone();
-    let request = Request::get(path()).header("host", "localhost").body(Full::<Bytes>::default()).unwrap();
+    let request = Request::get(path())
+        .header("host", "localhost")
+        .body(Full::<Bytes>::default())
+        .unwrap();
     let mut asking = Box::pin(router.handle(request, PEER));
     let mut asked = loop {
-        assert!(poll_fn(|context| Poll::Ready(asking.as_mut().poll(context))).await.is_pending());
+        assert!(
+            poll_fn(|context| Poll::Ready(asking.as_mut().poll(context)))
+                .await
+                .is_pending()
+        );
         tokio::task::yield_now().await;
         if let Ok(asked) = daemon.audits.try_recv() {
             break asked;
         }
     };
     let (status, code, retry_after) = daemon.refused().await;
-    assert_eq!((status, code.as_str(), retry_after.as_deref()), (429, "too_many_requests", Some("1")));
+    assert_eq!(
+        (status, code.as_str(), retry_after.as_deref()),
+        (429, "too_many_requests", Some("1"))
+    );
     assert!(!asked.answer.is_closed());
     drop(asking);
     asked.answer.closed().await;
@@ -117,18 +196,44 @@ async fn between_two_there_is_a_pause() {
 async fn without_the_node_nobody_is_asked_and_its_errors_are_told() {
     let mut daemon = daemon_with(0).await;
     let mut audits = std::mem::replace(&mut daemon.audits, mpsc::channel(1).1);
-    daemon.node.send_modify(|node| (node.available, node.error) = (false, Some("cannot reach bitcoind".to_owned())));
+    daemon.node.send_modify(|node| {
+        (node.available, node.error) = (false, Some("cannot reach bitcoind".to_owned()))
+    });
     let (status, error) = daemon.get(&path()).await;
-    assert_eq!((status, &error["code"], &error["error"]), (503, &json!("node_unavailable"), &json!("Cannot reach bitcoind.")));
+    assert_eq!(
+        (status, &error["code"], &error["error"]),
+        (
+            503,
+            &json!("node_unavailable"),
+            &json!("Cannot reach bitcoind.")
+        )
+    );
     assert!(audits.try_recv().is_err());
     daemon.node.send_modify(|node| node.available = true);
     tokio::spawn(async move {
-        let failed = NodeError { kind: Kind::Transient, cause: Cause::TimedOut, message: "bitcoind did not answer".to_owned() };
-        audits.recv().await.unwrap().answer.send(Err(failed)).unwrap();
+        let failed = NodeError {
+            kind: Kind::Transient,
+            cause: Cause::TimedOut,
+            message: "bitcoind did not answer".to_owned(),
+        };
+        audits
+            .recv()
+            .await
+            .unwrap()
+            .answer
+            .send(Err(failed))
+            .unwrap();
         // And then its side ends.
     });
     let (status, error) = daemon.get(&path()).await;
-    assert_eq!((status, &error["code"], &error["error"]), (503, &json!("node_unavailable"), &json!("Bitcoind did not answer.")));
+    assert_eq!(
+        (status, &error["code"], &error["error"]),
+        (
+            503,
+            &json!("node_unavailable"),
+            &json!("Bitcoind did not answer.")
+        )
+    );
     assert_eq!(daemon.refused().await.1, "stopping");
 }
 
@@ -148,7 +253,10 @@ async fn a_daemon_that_stops_does_not_wait_for_the_node() {
 #[tokio::test]
 async fn an_address_that_is_taken_off_the_list_meanwhile_is_not_watched() {
     let mut daemon = daemon_with(0).await;
-    let answer = Audited { coverage: None, ..daemon.nothing() };
+    let answer = Audited {
+        coverage: None,
+        ..daemon.nothing()
+    };
     let mut audits = std::mem::replace(&mut daemon.audits, mpsc::channel(1).1);
     tokio::spawn(async move { audits.recv().await.unwrap().answer.send(Ok(answer)) });
     assert_eq!(daemon.get(&path()).await.1["code"], "not_watched");

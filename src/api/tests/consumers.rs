@@ -8,13 +8,28 @@ use super::*;
 mod reading;
 
 fn number(cursor: &Value) -> u64 {
-    cursor.as_str().unwrap().rsplit_once('-').unwrap().1.parse().unwrap()
+    cursor
+        .as_str()
+        .unwrap()
+        .rsplit_once('-')
+        .unwrap()
+        .1
+        .parse()
+        .unwrap()
 }
 
 impl Daemon {
     async fn call(&self, method: &str, path: &str, body: &Value) -> (u16, Value) {
-        let body = if body.is_null() { String::new() } else { body.to_string() };
-        let request = Request::builder().method(method).uri(path).header("host", "localhost").header("content-type", "application/json");
+        let body = if body.is_null() {
+            String::new()
+        } else {
+            body.to_string()
+        };
+        let request = Request::builder()
+            .method(method)
+            .uri(path)
+            .header("host", "localhost")
+            .header("content-type", "application/json");
         let (status, _, body) = self.request(request.body(Full::from(body)).unwrap()).await;
         (status.as_u16(), serde_json::from_str(&body).unwrap())
     }
@@ -31,7 +46,12 @@ impl Daemon {
 
     async fn watch(&self, n: u8) -> String {
         let text = address(n).to_string();
-        assert_eq!(self.post("/add_address", &json!({ "address": text }).to_string()).await.0, 200);
+        assert_eq!(
+            self.post("/add_address", &json!({ "address": text }).to_string())
+                .await
+                .0,
+            200
+        );
         text
     }
 
@@ -44,15 +64,29 @@ impl Daemon {
     }
 
     async fn ack(&self, name: &str, number: u64) -> (u16, Value) {
-        self.call("POST", &format!("/consumers/{name}/ack"), &json!({ "cursor": self.cursor_of(number) })).await
+        self.call(
+            "POST",
+            &format!("/consumers/{name}/ack"),
+            &json!({ "cursor": self.cursor_of(number) }),
+        )
+        .await
     }
 
     /// Begins a request and gives it up after some steps, as a client does that leaves.
     async fn give_up(&self, method: &str, path: &str, body: &Value, steps: usize) {
-        let request = Request::builder().method(method).uri(path).header("host", "localhost");
-        let mut asking = Box::pin(self.router.handle(request.body(Full::<Bytes>::from(body.to_string())).unwrap(), PEER));
+        let request = Request::builder()
+            .method(method)
+            .uri(path)
+            .header("host", "localhost");
+        let mut asking = Box::pin(self.router.handle(
+            request.body(Full::<Bytes>::from(body.to_string())).unwrap(),
+            PEER,
+        ));
         for _ in 0..steps {
-            if poll_fn(|context| Poll::Ready(asking.as_mut().poll(context))).await.is_ready() {
+            if poll_fn(|context| Poll::Ready(asking.as_mut().poll(context)))
+                .await
+                .is_ready()
+            {
                 return;
             }
             tokio::task::yield_now().await;
@@ -75,62 +109,160 @@ async fn a_consumer_is_defined_shown_listed_and_deleted() {
     daemon.pay(&address(1), 1000, 1).await;
     let (status, made) = daemon.put("shop", Value::Null).await;
     assert_eq!(status, 201, "{made}");
-    assert_eq!((&made["name"], &made["addresses"], &made["blocks"]), (&json!("shop"), &json!("all"), &json!(false)));
-    assert_eq!((&made["cursor"], &made["head"]), (&json!(daemon.cursor_of(2)), &json!(daemon.cursor_of(2))), "a new one begins now");
-    assert_eq!((&made["lag"], &made["lag_exact"], &made["lag_seconds"]), (&json!(0), &json!(true), &json!(0.0)));
-    assert_eq!((&made["readers"], &made["webhook"]), (&json!(0), &Value::Null));
-    assert!(made["message"].is_string() && made.get("secret").is_none() && made["created"].as_f64().unwrap() > 1.7e9, "{made}");
-    let (status, list) = daemon.put("few", json!({"addresses": [address(3).to_string(), address(2).to_string()], "blocks": true})).await;
+    assert_eq!(
+        (&made["name"], &made["addresses"], &made["blocks"]),
+        (&json!("shop"), &json!("all"), &json!(false))
+    );
+    assert_eq!(
+        (&made["cursor"], &made["head"]),
+        (&json!(daemon.cursor_of(2)), &json!(daemon.cursor_of(2))),
+        "a new one begins now"
+    );
+    assert_eq!(
+        (&made["lag"], &made["lag_exact"], &made["lag_seconds"]),
+        (&json!(0), &json!(true), &json!(0.0))
+    );
+    assert_eq!(
+        (&made["readers"], &made["webhook"]),
+        (&json!(0), &Value::Null)
+    );
+    assert!(
+        made["message"].is_string()
+            && made.get("secret").is_none()
+            && made["created"].as_f64().unwrap() > 1.7e9,
+        "{made}"
+    );
+    let (status, list) = daemon
+        .put(
+            "few",
+            json!({"addresses": [address(3).to_string(), address(2).to_string()], "blocks": true}),
+        )
+        .await;
     assert_eq!(status, 201);
-    let mut named: Vec<_> = list["addresses"].as_array().unwrap().iter().map(|it| it.as_str().unwrap().to_owned()).collect();
+    let mut named: Vec<_> = list["addresses"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|it| it.as_str().unwrap().to_owned())
+        .collect();
     named.sort();
     let mut wanted = [address(2).to_string(), address(3).to_string()];
     wanted.sort();
     assert_eq!(named, wanted);
-    assert_eq!(daemon.app.reader.snapshot().counts().unwrap().addresses, 3, "its addresses are watched");
+    assert_eq!(
+        daemon.app.reader.snapshot().counts().unwrap().addresses,
+        3,
+        "its addresses are watched"
+    );
 
     let (_, all) = daemon.get("/consumers").await;
-    assert_eq!((&all["count"], &all["cursor"]), (&json!(2), &json!(daemon.cursor_of(2))));
-    assert_eq!((&all["consumers"][0]["name"], &all["consumers"][0]["addresses"]), (&json!("few"), &json!(2)));
-    assert_eq!((&all["consumers"][1]["name"], &all["consumers"][1]["addresses"]), (&json!("shop"), &json!("all")));
+    assert_eq!(
+        (&all["count"], &all["cursor"]),
+        (&json!(2), &json!(daemon.cursor_of(2)))
+    );
+    assert_eq!(
+        (
+            &all["consumers"][0]["name"],
+            &all["consumers"][0]["addresses"]
+        ),
+        (&json!("few"), &json!(2))
+    );
+    assert_eq!(
+        (
+            &all["consumers"][1]["name"],
+            &all["consumers"][1]["addresses"]
+        ),
+        (&json!("shop"), &json!("all"))
+    );
     let (_, one) = daemon.get("/consumers/few").await;
-    assert_eq!((&one["addresses"], &one["blocks"]), (&list["addresses"], &json!(true)));
+    assert_eq!(
+        (&one["addresses"], &one["blocks"]),
+        (&list["addresses"], &json!(true))
+    );
 
     let (status, answer) = daemon.call("DELETE", "/consumers/few", &Value::Null).await;
     assert_eq!((status, &answer["name"]), (200, &json!("few")));
-    for (method, path) in [("GET", "/consumers/few"), ("DELETE", "/consumers/few"), ("GET", "/events?consumer=few")] {
+    for (method, path) in [
+        ("GET", "/consumers/few"),
+        ("DELETE", "/consumers/few"),
+        ("GET", "/events?consumer=few"),
+    ] {
         let (status, error) = daemon.call(method, path, &Value::Null).await;
-        assert_eq!((status, &error["code"]), (404, &json!("no_such_consumer")), "{method} {path}");
+        assert_eq!(
+            (status, &error["code"]),
+            (404, &json!("no_such_consumer")),
+            "{method} {path}"
+        );
     }
     assert_eq!(daemon.ack("few", 1).await.0, 404);
     assert_eq!(daemon.get("/consumers").await.1["count"], 1);
-    assert_eq!(daemon.app.reader.snapshot().counts().unwrap().addresses, 3, "its addresses stay watched");
+    assert_eq!(
+        daemon.app.reader.snapshot().counts().unwrap().addresses,
+        3,
+        "its addresses stay watched"
+    );
 }
 
 #[tokio::test]
 async fn a_definition_again_is_the_same_and_another_one_keeps_the_place() {
     let daemon = Daemon::start().await;
     daemon.watch(1).await;
-    let (_, first) = daemon.put("shop", json!({"addresses": [address(1).to_string(), address(2).to_string()]})).await;
+    let (_, first) = daemon
+        .put(
+            "shop",
+            json!({"addresses": [address(1).to_string(), address(2).to_string()]}),
+        )
+        .await;
     daemon.pay(&address(1), 1000, 1).await;
     for body in [
         json!({"addresses": [address(1).to_string(), address(2).to_string()]}),
         json!({"addresses": [address(2).to_string(), address(1).to_string(), address(1).to_string()], "blocks": false}),
     ] {
         let (status, again) = daemon.put("shop", body).await;
-        assert_eq!((status, &again["cursor"], &again["created"]), (200, &first["cursor"], &first["created"]));
+        assert_eq!(
+            (status, &again["cursor"], &again["created"]),
+            (200, &first["cursor"], &first["created"])
+        );
         assert_eq!(again["lag"], 2);
     }
     daemon.ack("shop", 1).await;
     let (status, changed) = daemon.put("shop", json!({"blocks": true})).await;
-    assert_eq!((status, &changed["addresses"], &changed["blocks"]), (200, &json!("all"), &json!(true)));
-    assert_eq!((&changed["cursor"], &changed["created"], &changed["lag"]), (&json!(daemon.cursor_of(1)), &first["created"], &json!(1)));
-    let (_, moved) = daemon.put("shop", json!({"blocks": true, "after": daemon.cursor_of(0)})).await;
-    assert_eq!((&moved["cursor"], &moved["lag"]), (&json!(daemon.cursor_of(0)), &json!(2)), "the only way backwards");
-    let (_, moved) = daemon.put("shop", json!({"blocks": true, "after": daemon.cursor_of(2)})).await;
-    assert_eq!((&moved["cursor"], &moved["lag"]), (&json!(daemon.cursor_of(2)), &json!(0)));
-    let (status, late) = daemon.put("late", json!({"after": daemon.cursor_of(1)})).await;
-    assert_eq!((status, &late["cursor"], &late["lag"]), (201, &json!(daemon.cursor_of(1)), &json!(1)));
+    assert_eq!(
+        (status, &changed["addresses"], &changed["blocks"]),
+        (200, &json!("all"), &json!(true))
+    );
+    assert_eq!(
+        (&changed["cursor"], &changed["created"], &changed["lag"]),
+        (&json!(daemon.cursor_of(1)), &first["created"], &json!(1))
+    );
+    let (_, moved) = daemon
+        .put(
+            "shop",
+            json!({"blocks": true, "after": daemon.cursor_of(0)}),
+        )
+        .await;
+    assert_eq!(
+        (&moved["cursor"], &moved["lag"]),
+        (&json!(daemon.cursor_of(0)), &json!(2)),
+        "the only way backwards"
+    );
+    let (_, moved) = daemon
+        .put(
+            "shop",
+            json!({"blocks": true, "after": daemon.cursor_of(2)}),
+        )
+        .await;
+    assert_eq!(
+        (&moved["cursor"], &moved["lag"]),
+        (&json!(daemon.cursor_of(2)), &json!(0))
+    );
+    let (status, late) = daemon
+        .put("late", json!({"after": daemon.cursor_of(1)}))
+        .await;
+    assert_eq!(
+        (status, &late["cursor"], &late["lag"]),
+        (201, &json!(daemon.cursor_of(1)), &json!(1))
+    );
 }
 
 #[tokio::test]
@@ -146,31 +278,110 @@ async fn bad_definitions_are_refused_and_change_nothing() {
         (&"x".repeat(65), json!({}), 400, "invalid_name"),
         ("a", json!({"addresses": []}), 400, "invalid_field"),
         ("a", json!({"addresses": "some"}), 400, "invalid_field"),
-        ("a", json!({"addresses": [some, "x"]}), 400, "invalid_address"),
-        ("a", json!({"addresses": [some], "blocks": 1}), 400, "invalid_field"),
-        ("a", json!({"addresses": [some], "confirmations": [0]}), 400, "invalid_field"),
-        ("a", json!({"addresses": "all", "confirmations": [1]}), 400, "invalid_field"),
-        ("a", json!({"addresses": [some], "after": 7}), 400, "invalid_field"),
-        ("a", json!({"addresses": [some], "after": "x"}), 400, "invalid_cursor"),
-        ("a", json!({"addresses": [some], "after": "ffffffffffffffff-1"}), 410, "cursor_unknown"),
-        ("a", json!({"addresses": [some], "after": daemon.cursor_of(1)}), 410, "cursor_unknown"),
-        ("a", json!({"addresses": [some], "secret": "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"}), 400, "missing_field"),
-        ("a", json!({"addresses": [some], "url": "nonsense"}), 400, "invalid_field"),
-        ("a", json!({"addresses": [some], "url": 7}), 400, "invalid_field"),
+        (
+            "a",
+            json!({"addresses": [some, "x"]}),
+            400,
+            "invalid_address",
+        ),
+        (
+            "a",
+            json!({"addresses": [some], "blocks": 1}),
+            400,
+            "invalid_field",
+        ),
+        (
+            "a",
+            json!({"addresses": [some], "confirmations": [0]}),
+            400,
+            "invalid_field",
+        ),
+        (
+            "a",
+            json!({"addresses": "all", "confirmations": [1]}),
+            400,
+            "invalid_field",
+        ),
+        (
+            "a",
+            json!({"addresses": [some], "after": 7}),
+            400,
+            "invalid_field",
+        ),
+        (
+            "a",
+            json!({"addresses": [some], "after": "x"}),
+            400,
+            "invalid_cursor",
+        ),
+        (
+            "a",
+            json!({"addresses": [some], "after": "ffffffffffffffff-1"}),
+            410,
+            "cursor_unknown",
+        ),
+        (
+            "a",
+            json!({"addresses": [some], "after": daemon.cursor_of(1)}),
+            410,
+            "cursor_unknown",
+        ),
+        (
+            "a",
+            json!({"addresses": [some], "secret": "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"}),
+            400,
+            "missing_field",
+        ),
+        (
+            "a",
+            json!({"addresses": [some], "url": "nonsense"}),
+            400,
+            "invalid_field",
+        ),
+        (
+            "a",
+            json!({"addresses": [some], "url": 7}),
+            400,
+            "invalid_field",
+        ),
     ] {
         let (got, error) = daemon.put(name, body.clone()).await;
-        assert_eq!((got, error["code"].as_str().unwrap()), (status, code), "{name} {body} {error}");
+        assert_eq!(
+            (got, error["code"].as_str().unwrap()),
+            (status, code),
+            "{name} {body} {error}"
+        );
     }
     assert_eq!(daemon.get("/consumers").await.1["count"], 0);
     assert_eq!(daemon.app.reader.snapshot().counts().unwrap().addresses, 0);
     daemon.consumer("one", json!({})).await;
     let (status, error) = daemon.put("two", json!({"addresses": [some]})).await;
-    assert_eq!((status, &error["code"]), (409, &json!("too_many_consumers")));
-    assert_eq!(daemon.app.reader.snapshot().counts().unwrap().addresses, 0, "a refused consumer watches nothing");
-    assert_eq!(daemon.put("one", json!({"blocks": true})).await.0, 200, "there is room for those that are there");
-    assert_eq!(daemon.put("blocks", json!({"addresses": [], "blocks": true})).await.0, 409);
+    assert_eq!(
+        (status, &error["code"]),
+        (409, &json!("too_many_consumers"))
+    );
+    assert_eq!(
+        daemon.app.reader.snapshot().counts().unwrap().addresses,
+        0,
+        "a refused consumer watches nothing"
+    );
+    assert_eq!(
+        daemon.put("one", json!({"blocks": true})).await.0,
+        200,
+        "there is room for those that are there"
+    );
+    assert_eq!(
+        daemon
+            .put("blocks", json!({"addresses": [], "blocks": true}))
+            .await
+            .0,
+        409
+    );
     for path in ["/consumers/a/b", "/consumers/"] {
-        assert!([400, 404].contains(&daemon.call("GET", path, &Value::Null).await.0), "{path}");
+        assert!(
+            [400, 404].contains(&daemon.call("GET", path, &Value::Null).await.0),
+            "{path}"
+        );
     }
 }
 
@@ -184,10 +395,17 @@ async fn an_ack_moves_forward_only_and_only_to_what_is_there() {
     }
     let (status, acked) = daemon.ack("shop", 4).await;
     assert_eq!(status, 200);
-    assert_eq!((&acked["consumer"], &acked["cursor"], &acked["lag"]), (&json!("shop"), &json!(daemon.cursor_of(4)), &json!(6)));
+    assert_eq!(
+        (&acked["consumer"], &acked["cursor"], &acked["lag"]),
+        (&json!("shop"), &json!(daemon.cursor_of(4)), &json!(6))
+    );
     for behind in [3, 4, 0] {
         let (status, acked) = daemon.ack("shop", behind).await;
-        assert_eq!((status, &acked["cursor"], &acked["lag"]), (200, &json!(daemon.cursor_of(4)), &json!(6)), "{behind}");
+        assert_eq!(
+            (status, &acked["cursor"], &acked["lag"]),
+            (200, &json!(daemon.cursor_of(4)), &json!(6)),
+            "{behind}"
+        );
     }
     for (cursor, status, code) in [
         (json!(daemon.cursor_of(11)), 410, "cursor_unknown"),
@@ -196,20 +414,35 @@ async fn an_ack_moves_forward_only_and_only_to_what_is_there() {
         (json!(5), 400, "invalid_field"),
         (Value::Null, 400, "missing_field"),
     ] {
-        let (got, error) = daemon.call("POST", "/consumers/shop/ack", &json!({ "cursor": cursor })).await;
+        let (got, error) = daemon
+            .call("POST", "/consumers/shop/ack", &json!({ "cursor": cursor }))
+            .await;
         assert_eq!((got, &error["code"]), (status, &json!(code)), "{cursor}");
     }
-    daemon.consumer("hooked", json!({"url": "https://shop.example/hook"})).await;
+    daemon
+        .consumer("hooked", json!({"url": "https://shop.example/hook"}))
+        .await;
     let (status, error) = daemon.ack("hooked", 10).await;
-    assert_eq!((status, &error["code"]), (409, &json!("consumer_has_webhook")));
-    assert_eq!(daemon.get("/consumers/shop").await.1["cursor"], daemon.cursor_of(4));
+    assert_eq!(
+        (status, &error["code"]),
+        (409, &json!("consumer_has_webhook"))
+    );
+    assert_eq!(
+        daemon.get("/consumers/shop").await.1["cursor"],
+        daemon.cursor_of(4)
+    );
 }
 
 #[tokio::test]
 async fn a_consumer_and_its_place_survive_the_death_of_the_daemon() {
     let daemon = Daemon::start().await;
     daemon.watch(1).await;
-    daemon.consumer("shop", json!({"addresses": [address(1).to_string()], "blocks": true})).await;
+    daemon
+        .consumer(
+            "shop",
+            json!({"addresses": [address(1).to_string()], "blocks": true}),
+        )
+        .await;
     daemon.consumer("gone", json!({})).await;
     for n in 1..=3 {
         daemon.pay(&address(1), 1000, n).await;
@@ -219,12 +452,23 @@ async fn a_consumer_and_its_place_survive_the_death_of_the_daemon() {
     let (_, before) = daemon.get("/consumers/shop").await;
     let daemon = daemon.again().await;
     let (_, mut after) = daemon.get("/consumers/shop").await;
-    assert_eq!((&after["cursor"], &after["lag"]), (&json!(daemon.cursor_of(4)), &json!(2)));
+    assert_eq!(
+        (&after["cursor"], &after["lag"]),
+        (&json!(daemon.cursor_of(4)), &json!(2))
+    );
     after["lag_seconds"] = before["lag_seconds"].clone();
     assert_eq!(after, before);
     assert_eq!(daemon.get("/consumers").await.1["count"], 1);
     let (_, page) = daemon.get("/events?consumer=shop").await;
-    assert_eq!(page["events"].as_array().unwrap().iter().map(|event| number(&event["cursor"])).collect::<Vec<_>>(), [5, 6]);
+    assert_eq!(
+        page["events"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|event| number(&event["cursor"]))
+            .collect::<Vec<_>>(),
+        [5, 6]
+    );
 }
 
 #[tokio::test]
@@ -233,7 +477,9 @@ async fn status_says_how_far_behind_consumers_are() {
     daemon.watch(1).await;
     daemon.watch(2).await;
     daemon.consumer("all", json!({"blocks": true})).await;
-    daemon.consumer("one", json!({"addresses": [address(1).to_string()]})).await;
+    daemon
+        .consumer("one", json!({"addresses": [address(1).to_string()]}))
+        .await;
     daemon.pay(&address(1), 1000, 1).await;
     daemon.pay(&address(2), 1000, 2).await;
     daemon.mine(&address(9), Vec::new()).await;
@@ -241,8 +487,19 @@ async fn status_says_how_far_behind_consumers_are() {
         let (_, status) = daemon.get("/status").await;
         assert_eq!(status["consumer_count"], 2);
         let consumers = status["consumers"].as_array().unwrap().clone();
-        assert_eq!((&consumers[0]["name"], &consumers[1]["name"]), (&json!("all"), &json!("one")));
-        consumers.iter().map(|it| (it["lag"].as_u64().unwrap(), it["lag_seconds"].as_f64().unwrap() > 0.0)).collect::<Vec<_>>()
+        assert_eq!(
+            (&consumers[0]["name"], &consumers[1]["name"]),
+            (&json!("all"), &json!("one"))
+        );
+        consumers
+            .iter()
+            .map(|it| {
+                (
+                    it["lag"].as_u64().unwrap(),
+                    it["lag_seconds"].as_f64().unwrap() > 0.0,
+                )
+            })
+            .collect::<Vec<_>>()
     };
     assert_eq!(lags().await, [(5, true), (2, true)]);
     daemon.ack("all", 5).await;
@@ -250,12 +507,27 @@ async fn status_says_how_far_behind_consumers_are() {
     assert_eq!(lags().await, [(0, false), (0, false)]);
     daemon.pay(&address(1), 1000, 3).await;
     assert_eq!(lags().await, [(2, true), (2, true)]);
-    daemon.put("one", json!({"addresses": [address(1).to_string()], "after": daemon.cursor_of(0)})).await;
+    daemon
+        .put(
+            "one",
+            json!({"addresses": [address(1).to_string()], "after": daemon.cursor_of(0)}),
+        )
+        .await;
     assert_eq!(lags().await, [(2, true), (4, true)]);
     let (_, status) = daemon.get("/status").await;
-    assert_eq!((&status["consumers"][0]["readers"], &status["consumers"][0]["webhook_state"]), (&json!(0), &Value::Null));
+    assert_eq!(
+        (
+            &status["consumers"][0]["readers"],
+            &status["consumers"][0]["webhook_state"]
+        ),
+        (&json!(0), &Value::Null)
+    );
     daemon.app.indexer.prune_events(NOW + 1).await.unwrap();
-    assert_eq!(lags().await, [(0, false), (0, false)], "what retention took is not there to be read");
+    assert_eq!(
+        lags().await,
+        [(0, false), (0, false)],
+        "what retention took is not there to be read"
+    );
 }
 
 #[tokio::test]
@@ -264,17 +536,44 @@ async fn a_lag_beyond_what_is_counted_is_a_lower_bound() {
     daemon.consumer("slow", json!({})).await;
     let addresses = (0..6000).map(|n: u32| {
         let program: Vec<u8> = n.to_be_bytes().into_iter().cycle().take(20).collect();
-        Address::from_witness_program(WitnessProgram::new(WitnessVersion::V0, &program).unwrap(), KnownHrp::Regtest)
+        Address::from_witness_program(
+            WitnessProgram::new(WitnessVersion::V0, &program).unwrap(),
+            KnownHrp::Regtest,
+        )
     });
     let addresses: Vec<Address> = addresses.collect();
     let texts: Vec<_> = addresses.iter().map(Address::to_string).collect();
-    daemon.post("/add_addresses", &json!({ "addresses": texts }).to_string()).await;
-    let mut tx = spend(OutPoint { txid: Txid::from_byte_array([9; 32]), vout: 0 }, ScriptBuf::new(), 1);
-    tx.output = addresses.iter().map(|to| TxOut { value: Amount::from_sat(1000), script_pubkey: to.script_pubkey() }).collect();
-    daemon.apply(Input::TxSeen { tx, seen: Seen::Accepted, now: NOW }).await;
+    daemon
+        .post("/add_addresses", &json!({ "addresses": texts }).to_string())
+        .await;
+    let mut tx = spend(
+        OutPoint {
+            txid: Txid::from_byte_array([9; 32]),
+            vout: 0,
+        },
+        ScriptBuf::new(),
+        1,
+    );
+    tx.output = addresses
+        .iter()
+        .map(|to| TxOut {
+            value: Amount::from_sat(1000),
+            script_pubkey: to.script_pubkey(),
+        })
+        .collect();
+    daemon
+        .apply(Input::TxSeen {
+            tx,
+            seen: Seen::Accepted,
+            now: NOW,
+        })
+        .await;
     assert_eq!(daemon.last_number(), 12_000);
     let (_, slow) = daemon.get("/consumers/slow").await;
-    assert_eq!((&slow["lag"], &slow["lag_exact"]), (&json!(10_000), &json!(false)));
+    assert_eq!(
+        (&slow["lag"], &slow["lag_exact"]),
+        (&json!(10_000), &json!(false))
+    );
     assert_eq!(daemon.ack("slow", 1500).await.1["lag"], 10_000);
     assert_eq!(daemon.ack("slow", 2500).await.1["lag"], 9_500);
     assert_eq!(daemon.get("/consumers/slow").await.1["lag_exact"], true);
@@ -288,33 +587,72 @@ async fn what_a_client_asked_for_before_it_left_is_in_memory_as_in_the_store() {
     let end = json!({ "cursor": daemon.cursor_of(daemon.last_number()) });
     for steps in 1..4 {
         for name in ["changed", "acknowledged", "deleted"] {
-            daemon.consumer(name, json!({ "after": daemon.cursor_of(0) })).await;
+            daemon
+                .consumer(name, json!({ "after": daemon.cursor_of(0) }))
+                .await;
         }
-        daemon.give_up("PUT", &format!("/consumers/created{steps}"), &json!({}), steps).await;
-        daemon.give_up("PUT", "/consumers/changed", &json!({ "blocks": true }), steps).await;
-        daemon.give_up("POST", "/consumers/acknowledged/ack", &end, steps).await;
-        daemon.give_up("DELETE", "/consumers/deleted", &json!({}), steps).await;
+        daemon
+            .give_up(
+                "PUT",
+                &format!("/consumers/created{steps}"),
+                &json!({}),
+                steps,
+            )
+            .await;
+        daemon
+            .give_up(
+                "PUT",
+                "/consumers/changed",
+                &json!({ "blocks": true }),
+                steps,
+            )
+            .await;
+        daemon
+            .give_up("POST", "/consumers/acknowledged/ack", &end, steps)
+            .await;
+        daemon
+            .give_up("DELETE", "/consumers/deleted", &json!({}), steps)
+            .await;
         let same = async {
             loop {
                 // The indexer has done what it was asked for before.
-                daemon.app.indexer.edit_consumer("nobody", Vec::new(), false).await.unwrap();
+                daemon
+                    .app
+                    .indexer
+                    .edit_consumer("nobody", Vec::new(), false)
+                    .await
+                    .unwrap();
                 let all = daemon.app.consumers.all();
-                let known: Vec<_> = all.iter().map(|it| (it.name.clone(), it.wants.clone(), it.place())).collect();
+                let known: Vec<_> = all
+                    .iter()
+                    .map(|it| (it.name.clone(), it.wants.clone(), it.place()))
+                    .collect();
                 if known == daemon.app.reader.consumers().unwrap() {
                     return;
                 }
                 tokio::time::sleep(Duration::from_millis(5)).await;
             }
         };
-        tokio::time::timeout(PATIENCE, same).await.expect("the memory says what the store says");
+        tokio::time::timeout(PATIENCE, same)
+            .await
+            .expect("the memory says what the store says");
         daemon.give_up("POST", "/stop", &json!({}), steps).await;
         let stopped = async {
-            daemon.app.indexer.edit_consumer("nobody", Vec::new(), false).await.unwrap();
-            while *daemon.app.monitoring.borrow() != daemon.app.reader.monitoring().unwrap().unwrap_or(true) {
+            daemon
+                .app
+                .indexer
+                .edit_consumer("nobody", Vec::new(), false)
+                .await
+                .unwrap();
+            while *daemon.app.monitoring.borrow()
+                != daemon.app.reader.monitoring().unwrap().unwrap_or(true)
+            {
                 tokio::time::sleep(Duration::from_millis(5)).await;
             }
         };
-        tokio::time::timeout(PATIENCE, stopped).await.expect("what is done is what is remembered");
+        tokio::time::timeout(PATIENCE, stopped)
+            .await
+            .expect("what is done is what is remembered");
     }
 }
 
@@ -323,10 +661,30 @@ async fn an_ack_is_told_where_the_consumer_is_and_whether_there_is_one() {
     let daemon = Daemon::start().await;
     daemon.watch(1).await;
     daemon.pay(&address(1), 1000, 1).await;
-    daemon.consumer("shop", json!({ "after": daemon.cursor_of(0) })).await;
+    daemon
+        .consumer("shop", json!({ "after": daemon.cursor_of(0) }))
+        .await;
     let cursor = daemon.cursor_of(1).replace("-1", "-01");
-    let (status, answer) = daemon.call("POST", "/consumers/shop/ack", &json!({ "cursor": cursor })).await;
-    assert_eq!((status, &answer["message"]), (200, &json!("Everything up to this cursor is done for shop.")));
-    let (status, answer) = daemon.call("POST", "/consumers/shpo/ack", &json!({ "cursor": "of_another_log-1" })).await;
-    assert_eq!((status, &answer["code"]), (404, &json!("no_such_consumer")), "the name is what is wrong first");
+    let (status, answer) = daemon
+        .call("POST", "/consumers/shop/ack", &json!({ "cursor": cursor }))
+        .await;
+    assert_eq!(
+        (status, &answer["message"]),
+        (
+            200,
+            &json!("Everything up to this cursor is done for shop.")
+        )
+    );
+    let (status, answer) = daemon
+        .call(
+            "POST",
+            "/consumers/shpo/ack",
+            &json!({ "cursor": "of_another_log-1" }),
+        )
+        .await;
+    assert_eq!(
+        (status, &answer["code"]),
+        (404, &json!("no_such_consumer")),
+        "the name is what is wrong first"
+    );
 }

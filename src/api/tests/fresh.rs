@@ -12,16 +12,31 @@ async fn paid(config: config::Config) -> (Daemon, Address, Address) {
     let daemon = Daemon::with(config).await;
     let (mine, other) = (address(1), address(2));
     for address in [&mine, &other] {
-        daemon.post("/add_address", &json!({"address": address.to_string(), "history": "none"}).to_string()).await;
+        daemon
+            .post(
+                "/add_address",
+                &json!({"address": address.to_string(), "history": "none"}).to_string(),
+            )
+            .await;
     }
     daemon.pay(&mine, 1000, 8).await;
     (daemon, mine, other)
 }
 
 impl Daemon {
-    async fn ask(&self, method: Method, path: &str, if_none_match: Option<&str>) -> (u16, HeaderMap, String) {
-        let request = Request::builder().method(method).uri(path).header("host", "127.0.0.1:5005");
-        let request = if_none_match.iter().fold(request, |request, tag| request.header("if-none-match", *tag));
+    async fn ask(
+        &self,
+        method: Method,
+        path: &str,
+        if_none_match: Option<&str>,
+    ) -> (u16, HeaderMap, String) {
+        let request = Request::builder()
+            .method(method)
+            .uri(path)
+            .header("host", "127.0.0.1:5005");
+        let request = if_none_match.iter().fold(request, |request, tag| {
+            request.header("if-none-match", *tag)
+        });
         let (status, headers, body) = self.request(request.body(Full::default()).unwrap()).await;
         (status.as_u16(), headers, body)
     }
@@ -36,7 +51,10 @@ impl Daemon {
 
     /// A request that goes on by itself.
     fn begin(&self, path: &str) -> tokio::task::JoinHandle<Answer> {
-        let request = Request::get(path).header("host", "127.0.0.1:5005").body(Full::<Bytes>::default()).unwrap();
+        let request = Request::get(path)
+            .header("host", "127.0.0.1:5005")
+            .body(Full::<Bytes>::default())
+            .unwrap();
         let router = self.router.clone();
         tokio::spawn(async move { router.handle(request, PEER).await })
     }
@@ -50,21 +68,40 @@ impl Daemon {
 
 async fn read(answer: Answer) -> (u16, Value) {
     let (parts, body) = answer.into_parts();
-    (parts.status.as_u16(), serde_json::from_slice(&body.collect().await.unwrap().to_bytes()).unwrap())
+    (
+        parts.status.as_u16(),
+        serde_json::from_slice(&body.collect().await.unwrap().to_bytes()).unwrap(),
+    )
 }
 
 #[tokio::test]
 async fn every_answer_of_a_route_says_up_to_where_it_has_seen() {
     let (daemon, mine, _) = paid(config::Config::default()).await;
     let expected = daemon.cursor(2);
-    let named = ["/status".to_owned(), "/addresses".to_owned(), format!("/balance/{mine}"), format!("/utxos/{mine}")];
+    let named = [
+        "/status".to_owned(),
+        "/addresses".to_owned(),
+        format!("/balance/{mine}"),
+        format!("/utxos/{mine}"),
+    ];
     for path in named.into_iter().chain([format!("/transactions/{mine}")]) {
         let (_, headers, body) = daemon.ask(Method::GET, &path, None).await;
         let body: Value = serde_json::from_str(&body).unwrap();
-        assert_eq!((headers["satwatch-cursor"].to_str().unwrap(), &body["cursor"]), (&*expected, &json!(expected)), "{path}");
+        assert_eq!(
+            (
+                headers["satwatch-cursor"].to_str().unwrap(),
+                &body["cursor"]
+            ),
+            (&*expected, &json!(expected)),
+            "{path}"
+        );
     }
     let (_, headers, body) = daemon.ask(Method::GET, "/events?limit=1", None).await;
-    assert_eq!(headers["satwatch-cursor"], daemon.cursor(1), "what follows was not told: {body}");
+    assert_eq!(
+        headers["satwatch-cursor"],
+        daemon.cursor(1),
+        "what follows was not told: {body}"
+    );
     for (method, path, status) in [
         (Method::GET, format!("/balance/{}", address(3)), 404),
         (Method::DELETE, "/status".to_owned(), 405),
@@ -76,16 +113,28 @@ async fn every_answer_of_a_route_says_up_to_where_it_has_seen() {
         (Method::POST, "/stop".to_owned(), 200),
     ] {
         let (got, headers, body) = daemon.ask(method, &path, None).await;
-        assert_eq!((got, headers["satwatch-cursor"].to_str().unwrap()), (status, &*expected), "{path} {body}");
+        assert_eq!(
+            (got, headers["satwatch-cursor"].to_str().unwrap()),
+            (status, &*expected),
+            "{path} {body}"
+        );
     }
-    let added = daemon.post("/add_addresses", &json!({"addresses": [address(4).to_string()]}).to_string()).await.1;
+    let added = daemon
+        .post(
+            "/add_addresses",
+            &json!({"addresses": [address(4).to_string()]}).to_string(),
+        )
+        .await
+        .1;
     assert_eq!(added["cursor"], *daemon.cursor(daemon.head()));
 }
 
 #[tokio::test]
 async fn a_browser_page_may_read_the_headers() {
     let daemon = Daemon::start().await;
-    let request = Request::get("/status").header("host", "localhost:5005").header("origin", "http://localhost:3000");
+    let request = Request::get("/status")
+        .header("host", "localhost:5005")
+        .header("origin", "http://localhost:3000");
     let (_, headers, _) = daemon.request(request.body(Full::default()).unwrap()).await;
     let exposed = headers["access-control-expose-headers"].to_str().unwrap();
     for name in ["ETag", "Satwatch-Cursor", "Retry-After"] {
@@ -96,71 +145,159 @@ async fn a_browser_page_may_read_the_headers() {
 #[tokio::test]
 async fn an_answer_that_the_client_has_is_told_in_a_304_with_the_newer_cursor() {
     let (daemon, mine, other) = paid(config::Config::default()).await;
-    for path in [format!("/balance/{mine}"), format!("/utxos/{mine}"), format!("/transactions/{mine}")] {
+    for path in [
+        format!("/balance/{mine}"),
+        format!("/utxos/{mine}"),
+        format!("/transactions/{mine}"),
+    ] {
         let (status, headers, first) = daemon.ask(Method::GET, &path, None).await;
         let tag = headers["etag"].to_str().unwrap().to_owned();
         assert!(status == 200 && tag.starts_with("W/\""), "{tag}");
         assert_eq!(headers["cache-control"], "private, no-cache");
         // What concerns another address.
         let before = daemon.head();
-        daemon.pay(&other, 2000, 20 + u8::try_from(before).unwrap()).await;
+        daemon
+            .pay(&other, 2000, 20 + u8::try_from(before).unwrap())
+            .await;
         let (status, headers, body) = daemon.ask(Method::GET, &path, None).await;
         assert_eq!((status, headers["etag"].to_str().unwrap()), (200, &*tag));
         assert_ne!(body, first, "only the cursor is another");
         for method in [Method::GET, Method::HEAD] {
-            let (status, headers, body) = daemon.ask(method, &path, Some(&format!("\"x\", {tag}"))).await;
-            assert_eq!((status, body.as_str(), headers["etag"].to_str().unwrap()), (304, "", &*tag));
+            let (status, headers, body) = daemon
+                .ask(method, &path, Some(&format!("\"x\", {tag}")))
+                .await;
+            assert_eq!(
+                (status, body.as_str(), headers["etag"].to_str().unwrap()),
+                (304, "", &*tag)
+            );
             assert_eq!(headers["satwatch-cursor"], daemon.cursor(daemon.head()));
             assert_eq!(headers["cache-control"], "private, no-cache");
             assert!(headers.contains_key("vary"));
             for absent in ["content-type", "content-length"] {
-                assert!(!headers.contains_key(absent), "{absent} of a body that is not there");
+                assert!(
+                    !headers.contains_key(absent),
+                    "{absent} of a body that is not there"
+                );
             }
         }
-        daemon.pay(&mine, 3000, 100 + u8::try_from(before).unwrap()).await;
+        daemon
+            .pay(&mine, 3000, 100 + u8::try_from(before).unwrap())
+            .await;
         let (status, headers, _) = daemon.ask(Method::GET, &path, Some(&tag)).await;
-        assert!(status == 200 && headers["etag"] != *tag, "{path} has changed");
+        assert!(
+            status == 200 && headers["etag"] != *tag,
+            "{path} has changed"
+        );
     }
     let (_, headers, _) = daemon.ask(Method::GET, "/addresses", None).await;
-    assert_eq!(daemon.ask(Method::GET, "/addresses", headers["etag"].to_str().ok()).await.0, 304);
+    assert_eq!(
+        daemon
+            .ask(Method::GET, "/addresses", headers["etag"].to_str().ok())
+            .await
+            .0,
+        304
+    );
 }
 
 #[tokio::test]
 async fn what_has_no_tag_is_never_told_in_a_304() {
     let (daemon, mine, _) = paid(config::Config::default()).await;
-    for path in ["/status", "/events", "/health/live", "/nowhere", &format!("/balance/{}", address(9))] {
+    for path in [
+        "/status",
+        "/events",
+        "/health/live",
+        "/nowhere",
+        &format!("/balance/{}", address(9)),
+    ] {
         let (status, headers, body) = daemon.ask(Method::GET, path, Some("*")).await;
-        assert!(status != 304 && !headers.contains_key("etag") && !body.is_empty(), "{path} {status}");
+        assert!(
+            status != 304 && !headers.contains_key("etag") && !body.is_empty(),
+            "{path} {status}"
+        );
     }
-    assert_eq!(daemon.ask(Method::GET, &format!("/balance/{mine}"), Some("*")).await.0, 304);
-    let (_, headers, _) = daemon.ask(Method::HEAD, &format!("/balance/{mine}"), Some("\"other\"")).await;
-    assert!(headers["content-length"].to_str().unwrap().parse::<usize>().unwrap() > 100);
+    assert_eq!(
+        daemon
+            .ask(Method::GET, &format!("/balance/{mine}"), Some("*"))
+            .await
+            .0,
+        304
+    );
+    let (_, headers, _) = daemon
+        .ask(Method::HEAD, &format!("/balance/{mine}"), Some("\"other\""))
+        .await;
+    assert!(
+        headers["content-length"]
+            .to_str()
+            .unwrap()
+            .parse::<usize>()
+            .unwrap()
+            > 100
+    );
     // A method that is not allowed is refused, whatever the condition.
-    assert_eq!(daemon.ask(Method::POST, &format!("/balance/{mine}"), Some("*")).await.0, 405);
+    assert_eq!(
+        daemon
+            .ask(Method::POST, &format!("/balance/{mine}"), Some("*"))
+            .await
+            .0,
+        405
+    );
 }
 
 #[tokio::test]
 async fn min_cursor_waits_until_the_state_includes_it_and_no_longer() {
     let (daemon, mine, other) = paid(config::Config::default()).await;
-    let paths = ["/status?".to_owned(), "/addresses?".to_owned(), format!("/balance/{mine}?"), format!("/utxos/{mine}?")];
-    for path in paths.into_iter().chain([format!("/transactions/{mine}?limit=5&"), "/events?limit=1000&".to_owned()]) {
+    let paths = [
+        "/status?".to_owned(),
+        "/addresses?".to_owned(),
+        format!("/balance/{mine}?"),
+        format!("/utxos/{mine}?"),
+    ];
+    for path in paths.into_iter().chain([
+        format!("/transactions/{mine}?limit=5&"),
+        "/events?limit=1000&".to_owned(),
+    ]) {
         let head = daemon.head();
         for reached in [0, head] {
-            let (status, answer) = daemon.get(&format!("{path}wait=0&min_cursor={}", daemon.cursor(reached))).await;
+            let (status, answer) = daemon
+                .get(&format!(
+                    "{path}wait=0&min_cursor={}",
+                    daemon.cursor(reached)
+                ))
+                .await;
             assert_eq!(status, 200, "{path} {answer}");
         }
         let ahead = daemon.cursor(head + 3);
-        let (status, headers, body) = daemon.ask(Method::GET, &format!("{path}wait=0&min_cursor={ahead}"), None).await;
-        assert_eq!((status, headers["retry-after"].to_str().unwrap()), (503, "1"));
+        let (status, headers, body) = daemon
+            .ask(
+                Method::GET,
+                &format!("{path}wait=0&min_cursor={ahead}"),
+                None,
+            )
+            .await;
+        assert_eq!(
+            (status, headers["retry-after"].to_str().unwrap()),
+            (503, "1")
+        );
         assert!(body.contains("not_yet"), "{body}");
         let waiting = daemon.begin(&format!("{path}wait=60&min_cursor={ahead}"));
         daemon.until_waiting(1).await;
         let salt = u8::try_from(head).unwrap();
         daemon.pay(&other, 2000, 20 + salt).await;
-        assert_eq!((daemon.head(), waiting.is_finished()), (head + 2, false), "{path} not yet");
+        assert_eq!(
+            (daemon.head(), waiting.is_finished()),
+            (head + 2, false),
+            "{path} not yet"
+        );
         daemon.pay(&other, 2000, 120 + salt).await;
-        let answer = tokio::time::timeout(PATIENCE, waiting).await.expect("it is reached").unwrap();
-        assert_eq!(answer.headers()["satwatch-cursor"], daemon.cursor(head + 4), "{path}");
+        let answer = tokio::time::timeout(PATIENCE, waiting)
+            .await
+            .expect("it is reached")
+            .unwrap();
+        assert_eq!(
+            answer.headers()["satwatch-cursor"],
+            daemon.cursor(head + 4),
+            "{path}"
+        );
         assert_eq!(answer.status(), 200);
         daemon.until_waiting(0).await;
     }
@@ -169,29 +306,79 @@ async fn min_cursor_waits_until_the_state_includes_it_and_no_longer() {
 #[tokio::test]
 async fn a_min_cursor_of_another_log_or_none_at_all_is_refused_at_once() {
     let (daemon, mine, _) = paid(config::Config::default()).await;
-    let (status, error) = daemon.get(&format!("/balance/{mine}?wait=60&min_cursor=ffff-1")).await;
-    assert_eq!((status, &error["code"], &error["cursor"]), (410, &json!("cursor_unknown"), &json!(daemon.cursor(2))));
-    for (text, code) in [("x", "invalid_cursor"), ("", "invalid_cursor"), ("%00-1", "cursor_unknown"), ("-1", "invalid_cursor")] {
-        assert_eq!(daemon.get(&format!("/status?wait=60&min_cursor={text}")).await.1["code"], code, "{text}");
+    let (status, error) = daemon
+        .get(&format!("/balance/{mine}?wait=60&min_cursor=ffff-1"))
+        .await;
+    assert_eq!(
+        (status, &error["code"], &error["cursor"]),
+        (410, &json!("cursor_unknown"), &json!(daemon.cursor(2)))
+    );
+    for (text, code) in [
+        ("x", "invalid_cursor"),
+        ("", "invalid_cursor"),
+        ("%00-1", "cursor_unknown"),
+        ("-1", "invalid_cursor"),
+    ] {
+        assert_eq!(
+            daemon
+                .get(&format!("/status?wait=60&min_cursor={text}"))
+                .await
+                .1["code"],
+            code,
+            "{text}"
+        );
     }
     let ahead = daemon.cursor(u64::MAX);
-    assert_eq!(daemon.get(&format!("/status?wait=61&min_cursor={ahead}")).await.1["code"], "invalid_parameter");
-    assert_eq!(daemon.get(&format!("/status?wait=1&min_cursor={ahead}")).await.1["code"], "not_yet");
+    assert_eq!(
+        daemon
+            .get(&format!("/status?wait=61&min_cursor={ahead}"))
+            .await
+            .1["code"],
+        "invalid_parameter"
+    );
+    assert_eq!(
+        daemon
+            .get(&format!("/status?wait=1&min_cursor={ahead}"))
+            .await
+            .1["code"],
+        "not_yet"
+    );
 }
 
 #[tokio::test]
 async fn a_daemon_that_stops_answers_everybody_who_waits() {
     let (daemon, mine, _) = paid(config::Config::default()).await;
     let poll = daemon.begin(&format!("/events?wait=60&after={}", daemon.cursor(2)));
-    let filtered = daemon.begin(&format!("/events?wait=60&address={mine}&after={}", daemon.cursor(2)));
-    let ahead = daemon.begin(&format!("/balance/{mine}?wait=60&min_cursor={}", daemon.cursor(9)));
+    let filtered = daemon.begin(&format!(
+        "/events?wait=60&address={mine}&after={}",
+        daemon.cursor(2)
+    ));
+    let ahead = daemon.begin(&format!(
+        "/balance/{mine}?wait=60&min_cursor={}",
+        daemon.cursor(9)
+    ));
     daemon.until_waiting(3).await;
     daemon.app.stop.cancel();
     for poll in [poll, filtered] {
-        let (status, page) = read(tokio::time::timeout(PATIENCE, poll).await.expect("at once").unwrap()).await;
-        assert_eq!((status, &page["events"], &page["next"]), (200, &json!([]), &json!(daemon.cursor(2))));
+        let (status, page) = read(
+            tokio::time::timeout(PATIENCE, poll)
+                .await
+                .expect("at once")
+                .unwrap(),
+        )
+        .await;
+        assert_eq!(
+            (status, &page["events"], &page["next"]),
+            (200, &json!([]), &json!(daemon.cursor(2)))
+        );
     }
-    let (status, error) = read(tokio::time::timeout(PATIENCE, ahead).await.expect("at once").unwrap()).await;
+    let (status, error) = read(
+        tokio::time::timeout(PATIENCE, ahead)
+            .await
+            .expect("at once")
+            .unwrap(),
+    )
+    .await;
     assert_eq!((status, &error["code"]), (503, &json!("stopping")));
 }
 
@@ -201,14 +388,29 @@ async fn requests_that_wait_are_bounded_and_end_with_their_client() {
     config.limits.connections = 3;
     let (daemon, mine, _) = paid(config).await;
     let path = format!("/events?wait=60&after={}", daemon.cursor(2));
-    let waiting = [daemon.begin(&path), daemon.begin(&format!("{path}&address={mine}")), daemon.begin(&path)];
+    let waiting = [
+        daemon.begin(&path),
+        daemon.begin(&format!("{path}&address={mine}")),
+        daemon.begin(&path),
+    ];
     daemon.until_waiting(3).await;
-    for path in [&path, &format!("/status?wait=60&min_cursor={}", daemon.cursor(3))] {
+    for path in [
+        &path,
+        &format!("/status?wait=60&min_cursor={}", daemon.cursor(3)),
+    ] {
         let (status, headers, body) = daemon.ask(Method::GET, path, None).await;
-        assert_eq!((status, headers["retry-after"].to_str().unwrap()), (503, "1"), "{body}");
+        assert_eq!(
+            (status, headers["retry-after"].to_str().unwrap()),
+            (503, "1"),
+            "{body}"
+        );
         assert!(body.contains("too_many_waiting"), "{body}");
     }
-    assert_eq!(daemon.get("/events").await.0, 200, "who does not wait is not refused");
+    assert_eq!(
+        daemon.get("/events").await.0,
+        200,
+        "who does not wait is not refused"
+    );
     // hyper drops the request when its connection is gone.
     waiting.iter().for_each(tokio::task::JoinHandle::abort);
     daemon.until_waiting(0).await;
@@ -224,25 +426,71 @@ async fn a_cursor_that_is_not_good_comes_with_balances_and_where_to_go_on() {
     let query = format!("address={mine}&address={other}");
     let (status, error) = daemon.get(&format!("/events?after=ffff-1&{query}")).await;
     assert_eq!((status, &error["code"]), (410, &json!("cursor_unknown")));
-    assert_eq!((&error["cursor"], &error["first"]), (&json!(daemon.cursor(4)), &json!(daemon.cursor(0))));
-    assert_eq!((&error["balances"][0], error["balances"].as_array().unwrap().len()), (&balance, 2));
-    assert_eq!(daemon.get(&format!("/events?after={}&{query}", daemon.cursor(5))).await.1["code"], "cursor_unknown", "beyond the head");
+    assert_eq!(
+        (&error["cursor"], &error["first"]),
+        (&json!(daemon.cursor(4)), &json!(daemon.cursor(0)))
+    );
+    assert_eq!(
+        (
+            &error["balances"][0],
+            error["balances"].as_array().unwrap().len()
+        ),
+        (&balance, 2)
+    );
+    assert_eq!(
+        daemon
+            .get(&format!("/events?after={}&{query}", daemon.cursor(5)))
+            .await
+            .1["code"],
+        "cursor_unknown",
+        "beyond the head"
+    );
     let (_, error) = daemon.get("/events?after=ffff-1").await;
-    assert_eq!((&error["cursor"], error.get("balances")), (&json!(daemon.cursor(4)), None), "no address was named");
+    assert_eq!(
+        (&error["cursor"], error.get("balances")),
+        (&json!(daemon.cursor(4)), None),
+        "no address was named"
+    );
 
     // Everything so far is deleted.
     assert_eq!(daemon.app.indexer.prune_events(NOW + 1).await.unwrap(), 4);
     for number in 0..4 {
-        let (status, error) = daemon.get(&format!("/events?after={}&address={mine}", daemon.cursor(number))).await;
-        assert_eq!((status, &error["code"], &error["balances"]), (410, &json!("cursor_expired"), &json!([balance])), "{number}");
-        assert_eq!((&error["cursor"], &error["first"]), (&json!(daemon.cursor(4)), &json!(daemon.cursor(4))));
+        let (status, error) = daemon
+            .get(&format!(
+                "/events?after={}&address={mine}",
+                daemon.cursor(number)
+            ))
+            .await;
+        assert_eq!(
+            (status, &error["code"], &error["balances"]),
+            (410, &json!("cursor_expired"), &json!([balance])),
+            "{number}"
+        );
+        assert_eq!(
+            (&error["cursor"], &error["first"]),
+            (&json!(daemon.cursor(4)), &json!(daemon.cursor(4)))
+        );
     }
-    assert_eq!(daemon.get(&format!("/events?after={}", daemon.cursor(4))).await.1["events"], json!([]));
+    assert_eq!(
+        daemon
+            .get(&format!("/events?after={}", daemon.cursor(4)))
+            .await
+            .1["events"],
+        json!([])
+    );
     // On the socket the error says the same, and `subscribed` has the snapshot.
     let mut client = daemon.client().await;
-    client.emit("subscribe_address", json!({"address": mine.to_string(), "after": daemon.cursor(3)})).await;
+    client
+        .emit(
+            "subscribe_address",
+            json!({"address": mine.to_string(), "after": daemon.cursor(3)}),
+        )
+        .await;
     let error = client.expect("error").await;
-    assert_eq!((&error["code"], &error["cursor"]), (&json!("cursor_expired"), &json!(daemon.cursor(4))));
+    assert_eq!(
+        (&error["code"], &error["cursor"]),
+        (&json!("cursor_expired"), &json!(daemon.cursor(4)))
+    );
     assert_eq!(client.expect("subscribed").await["balance"], balance);
 }
 
@@ -274,9 +522,15 @@ async fn events_over_the_socket_and_over_rest_are_the_same_bytes() {
         #[serde(borrow)]
         data: &'a RawValue,
     }
-    let (_, _, body) = daemon.ask(Method::GET, &format!("/events?address={mine}"), None).await;
+    let (_, _, body) = daemon
+        .ask(Method::GET, &format!("/events?address={mine}"), None)
+        .await;
     let page: Page<'_> = serde_json::from_str(&body).unwrap();
-    let entries: Vec<_> = page.events.iter().map(|entry| format!("2[\"{}\",{}]", entry.event, entry.data.get())).collect();
+    let entries: Vec<_> = page
+        .events
+        .iter()
+        .map(|entry| format!("2[\"{}\",{}]", entry.event, entry.data.get()))
+        .collect();
     assert!(entries.len() >= 8, "{entries:?}");
     assert_eq!(packets, entries);
 }
@@ -285,20 +539,51 @@ async fn events_over_the_socket_and_over_rest_are_the_same_bytes() {
 async fn whoever_polls_gets_every_event_that_it_wants_once_however_the_polls_fall() {
     let (daemon, mine, other) = paid(config::Config::default()).await;
     let stranger = address(9);
-    let filters = ["".to_owned(), format!("&address={mine}"), format!("&address={other}"), format!("&address={mine}&address={other}")];
+    let filters = [
+        "".to_owned(),
+        format!("&address={mine}"),
+        format!("&address={other}"),
+        format!("&address={mine}&address={other}"),
+    ];
     let last = Arc::new(std::sync::atomic::AtomicU64::new(u64::MAX));
-    let number = |cursor: &Value| cursor.as_str().unwrap().rsplit('-').next().unwrap().parse::<u64>().unwrap();
+    let number = |cursor: &Value| {
+        cursor
+            .as_str()
+            .unwrap()
+            .rsplit('-')
+            .next()
+            .unwrap()
+            .parse::<u64>()
+            .unwrap()
+    };
     let pollers: Vec<_> = (0..40usize)
         .map(|poller| {
-            let (router, filter, mut next, last) = (daemon.router.clone(), filters[poller % 4].clone(), daemon.cursor(0), last.clone());
+            let (router, filter, mut next, last) = (
+                daemon.router.clone(),
+                filters[poller % 4].clone(),
+                daemon.cursor(0),
+                last.clone(),
+            );
             tokio::spawn(async move {
                 let mut got = Vec::new();
                 loop {
-                    let path = format!("/events?wait=60&limit={}&after={next}{filter}", [1, 2, 7, 1000][poller / 4 % 4]);
-                    let request = Request::get(path).header("host", "localhost").body(Full::<Bytes>::default()).unwrap();
+                    let path = format!(
+                        "/events?wait=60&limit={}&after={next}{filter}",
+                        [1, 2, 7, 1000][poller / 4 % 4]
+                    );
+                    let request = Request::get(path)
+                        .header("host", "localhost")
+                        .body(Full::<Bytes>::default())
+                        .unwrap();
                     let (status, page) = read(router.handle(request, PEER).await).await;
                     assert_eq!(status, 200, "{page}");
-                    got.extend(page["events"].as_array().unwrap().iter().map(|event| number(&event["cursor"])));
+                    got.extend(
+                        page["events"]
+                            .as_array()
+                            .unwrap()
+                            .iter()
+                            .map(|event| number(&event["cursor"])),
+                    );
                     next = page["next"].as_str().unwrap().to_owned();
                     if number(&page["next"]) >= last.load(std::sync::atomic::Ordering::Relaxed) {
                         return (filter, number(&page["next"]), got);
@@ -322,10 +607,25 @@ async fn whoever_polls_gets_every_event_that_it_wants_once_however_the_polls_fal
     daemon.pay(&mine, 11, 1).await;
     daemon.pay(&other, 11, 2).await;
     for poller in pollers {
-        let (filter, to, got) = tokio::time::timeout(PATIENCE, poller).await.expect("it is woken").unwrap();
+        let (filter, to, got) = tokio::time::timeout(PATIENCE, poller)
+            .await
+            .expect("it is woken")
+            .unwrap();
         let log = daemon.get(&format!("/events?limit=1000{filter}")).await.1;
-        let expected: Vec<_> = log["events"].as_array().unwrap().iter().map(|event| number(&event["cursor"])).collect();
+        let expected: Vec<_> = log["events"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|event| number(&event["cursor"]))
+            .collect();
         assert!(expected.len() > 10);
-        assert_eq!(got, expected.into_iter().filter(|number| *number <= to).collect::<Vec<_>>(), "{filter}");
+        assert_eq!(
+            got,
+            expected
+                .into_iter()
+                .filter(|number| *number <= to)
+                .collect::<Vec<_>>(),
+            "{filter}"
+        );
     }
 }

@@ -20,8 +20,9 @@ use std::time::Duration;
 
 use bitcoin::hashes::Hash;
 use bitcoin::{
-    Address, Amount, Block, BlockHash, CompactTarget, KnownHrp, Network, OutPoint, ScriptBuf, Sequence, Transaction, TxIn, TxMerkleNode,
-    TxOut, Txid, Witness, WitnessProgram, WitnessVersion, absolute, block, transaction,
+    Address, Amount, Block, BlockHash, CompactTarget, KnownHrp, Network, OutPoint, ScriptBuf,
+    Sequence, Transaction, TxIn, TxMerkleNode, TxOut, Txid, Witness, WitnessProgram,
+    WitnessVersion, absolute, block, transaction,
 };
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
@@ -38,7 +39,8 @@ use crate::tracker::{Input, Seen};
 use crate::{bitcoind, config, indexer, store};
 
 const NOW: u64 = 1_754_336_318_173;
-const PEER: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 40_000);
+const PEER: SocketAddr =
+    SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 40_000);
 /// Longer than anything here takes; it only ends a test that would hang.
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -71,14 +73,21 @@ impl Daemon {
         tokio::spawn(hub.run(daemon.app.stop.clone()));
         tokio::spawn(super::progress::run(daemon.app.clone()));
         daemon
-            .apply(Input::Start { first_height: 100, blocks: vec![(BlockHash::from_byte_array([1; 32]), 1_600_000_000)], now: NOW })
+            .apply(Input::Start {
+                first_height: 100,
+                blocks: vec![(BlockHash::from_byte_array([1; 32]), 1_600_000_000)],
+                now: NOW,
+            })
             .await;
         daemon
     }
 
     /// On the store in a folder, with a hub that does not run yet.
     fn on(folder: tempfile::TempDir, config: config::Config) -> (Self, super::hub::Hub) {
-        let chain = store::ChainInfo { network: Network::Regtest, genesis: BlockHash::all_zeros() };
+        let chain = store::ChainInfo {
+            network: Network::Regtest,
+            genesis: BlockHash::all_zeros(),
+        };
         let (writer, reader) = store::open(folder.path(), Some(chain), NOW).unwrap();
         let (asks, asked) = mpsc::channel(1000);
         let tracker = indexer::load(&reader, [7; 16]).unwrap();
@@ -103,16 +112,38 @@ impl Daemon {
         let (app, hub) = super::build(parts).unwrap();
         let router = Arc::new(Router::new(app.clone(), gate, socketio::Config::default()));
         let layer = Layer::new(socketio::LayerConfig::default(), Live::new(app.clone()));
-        (Self { app, router, layer, node, scans, audits: audits.1, thread, _asks: asked, folder }, hub)
+        (
+            Self {
+                app,
+                router,
+                layer,
+                node,
+                scans,
+                audits: audits.1,
+                thread,
+                _asks: asked,
+                folder,
+            },
+            hub,
+        )
     }
 
     /// Ends it as a killed process ends: what is committed stays, and nothing more is sent.
     async fn kill(self) -> tempfile::TempDir {
-        let Self { app, router, layer, thread, folder, .. } = self;
+        let Self {
+            app,
+            router,
+            layer,
+            thread,
+            folder,
+            ..
+        } = self;
         app.stop.cancel();
         drop((app, router, layer));
         // The last handle is gone when the hub is.
-        tokio::task::spawn_blocking(move || thread.join().unwrap().unwrap()).await.unwrap();
+        tokio::task::spawn_blocking(move || thread.join().unwrap().unwrap())
+            .await
+            .unwrap();
         folder
     }
 
@@ -126,8 +157,20 @@ impl Daemon {
 
     /// A payment enters the mempool.
     async fn pay(&self, to: &Address, satoshi: u64, salt: u8) -> Transaction {
-        let tx = spend(OutPoint { txid: Txid::from_byte_array([salt; 32]), vout: 0 }, to.script_pubkey(), satoshi);
-        self.apply(Input::TxSeen { tx: tx.clone(), seen: Seen::Accepted, now: NOW }).await;
+        let tx = spend(
+            OutPoint {
+                txid: Txid::from_byte_array([salt; 32]),
+                vout: 0,
+            },
+            to.script_pubkey(),
+            satoshi,
+        );
+        self.apply(Input::TxSeen {
+            tx: tx.clone(),
+            seen: Seen::Accepted,
+            now: NOW,
+        })
+        .await;
         tx
     }
 
@@ -135,32 +178,49 @@ impl Daemon {
     async fn mine(&self, miner: &Address, txs: Vec<Transaction>) -> Block {
         let tip = self.tip();
         let block = block_on(tip, miner, txs);
-        self.apply(Input::Connect { block: block.clone(), height: tip.height + 1, now: NOW }).await;
+        self.apply(Input::Connect {
+            block: block.clone(),
+            height: tip.height + 1,
+            now: NOW,
+        })
+        .await;
         block
     }
 
     async fn request(&self, request: Request<Full<Bytes>>) -> (StatusCode, HeaderMap, String) {
-        let answer = tokio::time::timeout(PATIENCE, self.router.handle(request, PEER)).await.expect("an answer in time");
+        let answer = tokio::time::timeout(PATIENCE, self.router.handle(request, PEER))
+            .await
+            .expect("an answer in time");
         let (parts, body) = answer.into_parts();
         let body = String::from_utf8(body.collect().await.unwrap().to_bytes().to_vec()).unwrap();
         (parts.status, parts.headers, body)
     }
 
     async fn get(&self, path: &str) -> (u16, Value) {
-        let request = Request::get(path).header("host", "127.0.0.1:5005").body(Full::default()).unwrap();
+        let request = Request::get(path)
+            .header("host", "127.0.0.1:5005")
+            .body(Full::default())
+            .unwrap();
         let (status, headers, body) = self.request(request).await;
         assert_eq!(headers["content-type"], "application/json");
         (status.as_u16(), serde_json::from_str(&body).unwrap())
     }
 
     async fn post(&self, path: &str, body: &str) -> (u16, Value) {
-        let request = Request::post(path).header("host", "localhost:5005").header("content-type", "application/json");
-        let (status, _, body) = self.request(request.body(Full::from(body.to_owned())).unwrap()).await;
+        let request = Request::post(path)
+            .header("host", "localhost:5005")
+            .header("content-type", "application/json");
+        let (status, _, body) = self
+            .request(request.body(Full::from(body.to_owned())).unwrap())
+            .await;
         (status.as_u16(), serde_json::from_str(&body).unwrap())
     }
 
     async fn delete(&self, path: &str) -> (u16, Value) {
-        let request = Request::delete(path).header("host", "localhost:5005").body(Full::default()).unwrap();
+        let request = Request::delete(path)
+            .header("host", "localhost:5005")
+            .body(Full::default())
+            .unwrap();
         let (status, _, body) = self.request(request).await;
         (status.as_u16(), serde_json::from_str(&body).unwrap())
     }
@@ -176,9 +236,18 @@ impl Daemon {
     /// A Socket.IO client that has joined, with room for `messages` messages. It has heard `connected`.
     async fn client_with_room(&self, messages: usize) -> Client {
         let (sender, queue) = outbox(messages, 1 << 20);
-        let handshake = Handshake { headers: HeaderMap::new(), query: "EIO=4".to_owned(), peer: None };
+        let handshake = Handshake {
+            headers: HeaderMap::new(),
+            query: "EIO=4".to_owned(),
+            peer: None,
+        };
         let session = self.layer.open(sender.clone(), handshake);
-        let mut client = Client { layer: self.layer.clone(), session, outbox: sender, queue };
+        let mut client = Client {
+            layer: self.layer.clone(),
+            session,
+            outbox: sender,
+            queue,
+        };
         client.say("0").await;
         assert!(client.hear().await.starts_with("0{\"sid\":"));
         assert_eq!(client.event().await.0, "connected");
@@ -202,16 +271,22 @@ impl Client {
     /// Sends a packet and waits until it is worked on.
     async fn say(&self, packet: &str) {
         if let Some(work) = self.layer.message(&self.session, Message::text(packet)) {
-            tokio::time::timeout(PATIENCE, work).await.expect("the work ends");
+            tokio::time::timeout(PATIENCE, work)
+                .await
+                .expect("the work ends");
         }
     }
 
     async fn emit(&self, name: &str, argument: Value) {
-        self.say(&format!("2{}", serde_json::json!([name, argument]))).await;
+        self.say(&format!("2{}", serde_json::json!([name, argument])))
+            .await;
     }
 
     async fn hear(&mut self) -> String {
-        let group = tokio::time::timeout(PATIENCE, self.queue.recv()).await.expect("something in time").unwrap();
+        let group = tokio::time::timeout(PATIENCE, self.queue.recv())
+            .await
+            .expect("something in time")
+            .unwrap();
         packet_text(group)
     }
 
@@ -229,14 +304,18 @@ impl Client {
     /// The next packet, the acknowledgement with this number: its argument.
     async fn acknowledgement(&mut self, number: u64) -> Value {
         let packet = self.hear().await;
-        let array = packet.strip_prefix(&format!("3{number}")).unwrap_or_else(|| panic!("{packet} is no such acknowledgement"));
+        let array = packet
+            .strip_prefix(&format!("3{number}"))
+            .unwrap_or_else(|| panic!("{packet} is no such acknowledgement"));
         let [argument] = serde_json::from_str::<[Value; 1]>(array).expect("exactly one argument");
         argument
     }
 
     /// Everything that is queued now.
     fn queued(&mut self) -> Vec<(String, Value)> {
-        std::iter::from_fn(|| self.queue.try_recv()).map(|group| event_of(&packet_text(group))).collect()
+        std::iter::from_fn(|| self.queue.try_recv())
+            .map(|group| event_of(&packet_text(group)))
+            .collect()
     }
 }
 
@@ -248,15 +327,33 @@ fn packet_text(group: Group) -> String {
 }
 
 fn event_of(packet: &str) -> (String, Value) {
-    let array: Vec<Value> = serde_json::from_str(packet.strip_prefix('2').unwrap_or_else(|| panic!("{packet} is no event"))).unwrap();
+    let array: Vec<Value> = serde_json::from_str(
+        packet
+            .strip_prefix('2')
+            .unwrap_or_else(|| panic!("{packet} is no event")),
+    )
+    .unwrap();
     let [name, data] = <[Value; 2]>::try_from(array).expect("exactly one argument");
     (name.as_str().unwrap().to_owned(), data)
 }
 
 fn spend(outpoint: OutPoint, spk: ScriptBuf, satoshi: u64) -> Transaction {
-    let input = TxIn { previous_output: outpoint, script_sig: ScriptBuf::new(), sequence: Sequence::MAX, witness: Witness::new() };
-    let output = TxOut { value: Amount::from_sat(satoshi), script_pubkey: spk };
-    Transaction { version: transaction::Version::TWO, lock_time: absolute::LockTime::ZERO, input: vec![input], output: vec![output] }
+    let input = TxIn {
+        previous_output: outpoint,
+        script_sig: ScriptBuf::new(),
+        sequence: Sequence::MAX,
+        witness: Witness::new(),
+    };
+    let output = TxOut {
+        value: Amount::from_sat(satoshi),
+        script_pubkey: spk,
+    };
+    Transaction {
+        version: transaction::Version::TWO,
+        lock_time: absolute::LockTime::ZERO,
+        input: vec![input],
+        output: vec![output],
+    }
 }
 
 fn block_on(tip: crate::tracker::BlockId, miner: &Address, txs: Vec<Transaction>) -> Block {

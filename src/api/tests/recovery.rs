@@ -35,25 +35,51 @@ impl Daemon {
 
     /// `room`: messages that its queue holds.
     async fn recovering_with_room(&self, room: usize) -> Recovering {
-        let (client, [sid, pid, offset]) = (self.silent_client(room), [String::new(), String::new(), String::new()]);
-        let mut recovering = Recovering { client, room, sid, pid, offset, read: VecDeque::new() };
+        let (client, [sid, pid, offset]) = (
+            self.silent_client(room),
+            [String::new(), String::new(), String::new()],
+        );
+        let mut recovering = Recovering {
+            client,
+            room,
+            sid,
+            pid,
+            offset,
+            read: VecDeque::new(),
+        };
         recovering.client.say(r#"0{"recover":true}"#).await;
-        assert!(matches!(recovering.hear().await, Heard::Connected { recovered: false }));
-        assert!(matches!(recovering.hear().await, Heard::Event { name, .. } if name == "connected"));
+        assert!(matches!(
+            recovering.hear().await,
+            Heard::Connected { recovered: false }
+        ));
+        assert!(
+            matches!(recovering.hear().await, Heard::Event { name, .. } if name == "connected")
+        );
         recovering
     }
 
     /// A session that has not said anything.
     fn silent_client(&self, room: usize) -> Client {
         let (sender, queue) = outbox(room, 1 << 20);
-        let handshake = Handshake { headers: HeaderMap::new(), query: "EIO=4".to_owned(), peer: None };
-        Client { layer: self.layer.clone(), session: self.layer.open(sender.clone(), handshake), outbox: sender, queue }
+        let handshake = Handshake {
+            headers: HeaderMap::new(),
+            query: "EIO=4".to_owned(),
+            peer: None,
+        };
+        Client {
+            layer: self.layer.clone(),
+            session: self.layer.open(sender.clone(), handshake),
+            outbox: sender,
+            queue,
+        }
     }
 }
 
 impl Recovering {
     pub fn lose(&self) {
-        self.client.layer.close(&self.client.session, CloseReason::TransportClose);
+        self.client
+            .layer
+            .close(&self.client.session, CloseReason::TransportClose);
     }
 
     /// Comes back on a new connection, and reads while it does. What is unread of the old one is lost.
@@ -78,7 +104,9 @@ impl Recovering {
     /// Takes up to `most` packets out of the queue.
     fn read(&mut self, most: usize) {
         for _ in 0..most {
-            let Some(group) = self.client.queue.try_recv() else { return };
+            let Some(group) = self.client.queue.try_recv() else {
+                return;
+            };
             let heard = self.understand(&packet_text(group));
             self.read.push_back(heard);
         }
@@ -107,16 +135,24 @@ impl Recovering {
         }
         if let Some(ids) = packet.strip_prefix('0') {
             let ids: Value = serde_json::from_str(ids).unwrap();
-            let (sid, pid) = (ids["sid"].as_str().unwrap().to_owned(), ids["pid"].as_str().unwrap().to_owned());
+            let (sid, pid) = (
+                ids["sid"].as_str().unwrap().to_owned(),
+                ids["pid"].as_str().unwrap().to_owned(),
+            );
             let recovered = pid == self.pid;
             assert_eq!(sid == self.sid, recovered);
             (self.sid, self.pid) = (sid, pid);
             return Heard::Connected { recovered };
         }
-        let array: Vec<Value> = serde_json::from_str(packet.strip_prefix('2').expect("nothing else comes")).unwrap();
-        let [name, data, offset] = <[Value; 3]>::try_from(array).expect("every event has an offset");
+        let array: Vec<Value> =
+            serde_json::from_str(packet.strip_prefix('2').expect("nothing else comes")).unwrap();
+        let [name, data, offset] =
+            <[Value; 3]>::try_from(array).expect("every event has an offset");
         self.offset = offset.as_str().unwrap().to_owned();
-        Heard::Event { name: name.as_str().unwrap().to_owned(), data }
+        Heard::Event {
+            name: name.as_str().unwrap().to_owned(),
+            data,
+        }
     }
 
     /// The names of the queued events; the answer to CONNECT is `CONNECTED` or `recovered`.
@@ -135,22 +171,53 @@ impl Recovering {
 async fn a_lost_client_comes_back_to_its_subscriptions_and_what_it_missed() {
     let daemon = Daemon::start().await;
     let mut client = daemon.recovering().await;
-    client.client.emit("subscribe_address", json!({"address": address(1).to_string()})).await;
+    client
+        .client
+        .emit(
+            "subscribe_address",
+            json!({"address": address(1).to_string()}),
+        )
+        .await;
     client.client.emit("subscribe_blocks", json!({})).await;
     daemon.mine(&address(1), Vec::new()).await;
     daemon.told().await;
-    assert_eq!(client.names(), ["subscribed", "subscribed_blocks", "new_transactions", "balance_change", "block"]);
+    assert_eq!(
+        client.names(),
+        [
+            "subscribed",
+            "subscribed_blocks",
+            "new_transactions",
+            "balance_change",
+            "block"
+        ]
+    );
     client.lose();
     daemon.mine(&address(1), Vec::new()).await;
     daemon.mine(&address(2), Vec::new()).await;
     daemon.told().await;
     let counts = daemon.app.hub.counts().await.unwrap();
-    assert_eq!((counts.subscribers, counts.subscriptions), (0, 0), "who is lost does not count");
+    assert_eq!(
+        (counts.subscribers, counts.subscriptions),
+        (0, 0),
+        "who is lost does not count"
+    );
     client.come_back(&daemon).await;
-    assert_eq!(client.names(), ["recovered", "new_transactions", "balance_change", "block", "block"]);
+    assert_eq!(
+        client.names(),
+        [
+            "recovered",
+            "new_transactions",
+            "balance_change",
+            "block",
+            "block"
+        ]
+    );
     daemon.mine(&address(1), Vec::new()).await;
     daemon.told().await;
-    assert_eq!(client.names(), ["new_transactions", "balance_change", "block"]);
+    assert_eq!(
+        client.names(),
+        ["new_transactions", "balance_change", "block"]
+    );
 }
 
 #[tokio::test]
@@ -171,10 +238,20 @@ async fn a_client_that_heard_only_the_greeting_is_recovered() {
 async fn a_client_that_does_not_know_its_subscriptions_is_a_new_one() {
     let daemon = Daemon::start().await;
     let mut client = daemon.recovering().await;
-    client.client.emit("subscribe_address", json!({"address": address(1).to_string()})).await;
+    client
+        .client
+        .emit(
+            "subscribe_address",
+            json!({"address": address(1).to_string()}),
+        )
+        .await;
     client.lose();
     client.come_back(&daemon).await;
-    assert_eq!(client.names(), ["CONNECTED", "connected"], "it never heard `subscribed`");
+    assert_eq!(
+        client.names(),
+        ["CONNECTED", "connected"],
+        "it never heard `subscribed`"
+    );
     // And one whose cursor is of another log.
     client.lose();
     client.offset = "ffffffffffffffff-0.0".to_owned();
@@ -202,9 +279,15 @@ async fn a_client_that_is_lost_while_it_lags_is_recovered_without_a_gap() {
         }
         client.lose();
         client.come_back(&daemon).await;
-        assert!(matches!(client.hear().await, Heard::Connected { recovered: true }));
+        assert!(matches!(
+            client.hear().await,
+            Heard::Connected { recovered: true }
+        ));
         daemon.mine(&address(1), Vec::new()).await;
-        let head = daemon.app.wire.cursor(daemon.app.reader.snapshot().head().unwrap());
+        let head = daemon
+            .app
+            .wire
+            .cursor(daemon.app.reader.snapshot().head().unwrap());
         assert_eq!(daemon.app.hub.counts().await.unwrap().lagging, 0);
         while !client.offset.starts_with(&format!("{head}.")) {
             client.hear().await;
@@ -241,11 +324,18 @@ impl Witness {
     fn refresh(&mut self, daemon: &Daemon) {
         let last = self.log.last().map_or(0, |(number, _)| *number);
         let events = daemon.app.reader.read_events(last, 100_000).unwrap();
-        self.log.extend(events.iter().map(|(number, event)| (*number, Topic::of(&event.kind))));
+        self.log.extend(
+            events
+                .iter()
+                .map(|(number, event)| (*number, Topic::of(&event.kind))),
+        );
     }
 
     fn next(&self, topic: &Topic, after: u64) -> Option<u64> {
-        self.log.iter().find(|(number, of)| *number > after && of == topic).map(|(number, _)| *number)
+        self.log
+            .iter()
+            .find(|(number, of)| *number > after && of == topic)
+            .map(|(number, _)| *number)
     }
 
     fn hears(&mut self, daemon: &Daemon, heard: &Heard) {
@@ -259,16 +349,31 @@ impl Witness {
             Heard::Acknowledgement => return,
             Heard::Event { name, data } => (name.as_str(), data),
         };
-        let number = data["cursor"].as_str().map(|cursor| cursor.rsplit_once('-').unwrap().1.parse().unwrap());
-        let script = |topics: &HashMap<&str, Topic>| data["address"].as_str().and_then(|address| topics.get(address).copied());
+        let number = data["cursor"]
+            .as_str()
+            .map(|cursor| cursor.rsplit_once('-').unwrap().1.parse().unwrap());
+        let script = |topics: &HashMap<&str, Topic>| {
+            data["address"]
+                .as_str()
+                .and_then(|address| topics.get(address).copied())
+        };
         let texts: Vec<String> = (1..=2).map(|n| address(n).to_string()).collect();
-        let topics: HashMap<&str, Topic> = (1..=2).zip(&texts).map(|(n, text)| (text.as_str(), topic(n))).collect();
+        let topics: HashMap<&str, Topic> = (1..=2)
+            .zip(&texts)
+            .map(|(n, text)| (text.as_str(), topic(n)))
+            .collect();
         match name {
             "connected" => {}
             "lagged" => self.lags += 1,
             "caught_up" => {
-                for (topic, heard) in self.heard.iter().filter(|(topic, _)| !self.wanted.contains(&Some(**topic))) {
-                    let missed = self.next(topic, *heard).filter(|missed| *missed <= number.unwrap());
+                for (topic, heard) in self
+                    .heard
+                    .iter()
+                    .filter(|(topic, _)| !self.wanted.contains(&Some(**topic)))
+                {
+                    let missed = self
+                        .next(topic, *heard)
+                        .filter(|missed| *missed <= number.unwrap());
                     assert_eq!(missed, None, "everything up to {data} was told");
                 }
             }
@@ -277,13 +382,22 @@ impl Witness {
             "subscribed" | "subscribed_blocks" => {
                 let (topic, cursor) = (script(&topics).unwrap_or(Topic::Blocks), number.unwrap());
                 let before = self.heard.insert(topic, cursor);
-                let missed = before.and_then(|before| self.next(&topic, before)).filter(|missed| *missed <= cursor);
+                let missed = before
+                    .and_then(|before| self.next(&topic, before))
+                    .filter(|missed| *missed <= cursor);
                 assert_eq!(missed, None, "what was heard before the answer is whole");
             }
             _ => {
                 let (topic, number) = (script(&topics).unwrap_or(Topic::Blocks), number.unwrap());
-                let before = *self.heard.get(&topic).unwrap_or_else(|| panic!("nobody subscribed to {name} {data}"));
-                assert_eq!(self.next(&topic, before), Some(number), "{name} is the next one");
+                let before = *self
+                    .heard
+                    .get(&topic)
+                    .unwrap_or_else(|| panic!("nobody subscribed to {name} {data}"));
+                assert_eq!(
+                    self.next(&topic, before),
+                    Some(number),
+                    "{name} is the next one"
+                );
                 self.heard.insert(topic, number);
             }
         }
@@ -300,7 +414,10 @@ struct Dice(u64);
 
 impl Dice {
     fn roll(&mut self, sides: u64) -> u64 {
-        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        self.0 = self
+            .0
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
         (self.0 >> 33) % sides
     }
 }
@@ -308,7 +425,12 @@ impl Dice {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_client_that_is_lost_at_any_moment_hears_everything_once() {
     let witness = lost_at_any_moment(1000, 4, 1500).await;
-    assert!(witness.recoveries > 30 && witness.fresh > 10, "both happened: {} and {}", witness.recoveries, witness.fresh);
+    assert!(
+        witness.recoveries > 30 && witness.fresh > 10,
+        "both happened: {} and {}",
+        witness.recoveries,
+        witness.fresh
+    );
     assert_eq!(witness.lags, 0);
 }
 
@@ -328,16 +450,29 @@ async fn a_slow_client_that_is_lost_at_any_moment_hears_everything_once() {
 /// `room`: messages that the client's queue holds.
 async fn lost_at_any_moment(room: usize, seed: u64, steps: usize) -> Witness {
     let daemon = Daemon::start().await;
-    let mut witness = Witness { log: Vec::new(), heard: HashMap::new(), recoveries: 0, fresh: 0, lags: 0, wanted: [None; 2] };
+    let mut witness = Witness {
+        log: Vec::new(),
+        heard: HashMap::new(),
+        recoveries: 0,
+        fresh: 0,
+        lags: 0,
+        wanted: [None; 2],
+    };
     let mut client = daemon.recovering_with_room(room).await;
     let mut dice = Dice(seed);
     // One with a short queue reads little at a time.
-    let (mouthful, gulp, blocks) = if room < 100 { (room, 2 * room, 3) } else { (60, 1000, 1) };
+    let (mouthful, gulp, blocks) = if room < 100 {
+        (room, 2 * room, 3)
+    } else {
+        (60, 1000, 1)
+    };
     for _ in 0..steps {
         match dice.roll(10) {
             0..=1 => {
                 for _ in 0..blocks {
-                    daemon.mine(&address(1 + dice.roll(2) as u8), Vec::new()).await;
+                    daemon
+                        .mine(&address(1 + dice.roll(2) as u8), Vec::new())
+                        .await;
                 }
             }
             2..=5 => {
@@ -356,7 +491,14 @@ async fn lost_at_any_moment(room: usize, seed: u64, steps: usize) -> Witness {
                     1 => json!(["unsubscribe_address", {"address": text}]),
                     _ => json!(["subscribe_address", {"address": text}]),
                 };
-                let mut work = client.client.layer.message(&client.client.session, Message::text(&format!("27{packet}"))).unwrap();
+                let mut work = client
+                    .client
+                    .layer
+                    .message(
+                        &client.client.session,
+                        Message::text(&format!("27{packet}")),
+                    )
+                    .unwrap();
                 if dice.roll(8) > 0 {
                     client.read_during(work).await;
                 } else {

@@ -15,20 +15,35 @@ pub fn id_of(answer: &Value) -> ScanId {
 }
 
 pub fn running(scan: ScanId, next: u32) -> Progress {
-    Progress { scan, target: 99, next, running: true, method: Some(Method::Filters), rate: Some(10.0), waits_for: None }
+    Progress {
+        scan,
+        target: 99,
+        next,
+        running: true,
+        method: Some(Method::Filters),
+        rate: Some(10.0),
+        waits_for: None,
+    }
 }
 
 impl Daemon {
     /// Watched from now on.
     pub async fn watch_from_now(&self, n: u8) -> String {
         let text = address(n).to_string();
-        let (status, answer) = self.post("/add_address", &json!({"address": text, "history": "none"}).to_string()).await;
+        let (status, answer) = self
+            .post(
+                "/add_address",
+                &json!({"address": text, "history": "none"}).to_string(),
+            )
+            .await;
         assert_eq!(status, 200, "{answer}");
         text
     }
 
     pub async fn scan(&self, n: u8, body: Value) -> ScanId {
-        let (status, answer) = self.post(&format!("/scan_history/{}", address(n)), &body.to_string()).await;
+        let (status, answer) = self
+            .post(&format!("/scan_history/{}", address(n)), &body.to_string())
+            .await;
         assert_eq!(status, 202, "{answer}");
         id_of(&answer)
     }
@@ -36,17 +51,44 @@ impl Daemon {
     /// The node says that these own nothing.
     pub async fn merge_baseline(&self, numbers: &[u8]) {
         let scripts = numbers.iter().map(|n| script(*n)).collect();
-        self.apply(Input::Baseline { block: self.tip(), scripts, outputs: Vec::new(), now: NOW }).await;
+        self.apply(Input::Baseline {
+            block: self.tip(),
+            scripts,
+            outputs: Vec::new(),
+            now: NOW,
+        })
+        .await;
     }
 
     /// Nothing is found in the blocks up to the tip.
     pub async fn complete(&self, scan: ScanId) {
-        let (row, tip) = (self.app.reader.snapshot().scan(&scan).unwrap().unwrap(), self.tip());
-        let scripts = self.app.reader.snapshot().scan_scripts(&scan).unwrap().unwrap();
+        let (row, tip) = (
+            self.app.reader.snapshot().scan(&scan).unwrap().unwrap(),
+            self.tip(),
+        );
+        let scripts = self
+            .app
+            .reader
+            .snapshot()
+            .scan_scripts(&scan)
+            .unwrap()
+            .unwrap();
         let scripts = vec![Arc::new(scripts.into_iter().collect())];
-        let past = Input::Past { scans: vec![scan], scripts, first: row.next, blocks: Vec::new(), upto: tip, now: NOW };
+        let past = Input::Past {
+            scans: vec![scan],
+            scripts,
+            first: row.next,
+            blocks: Vec::new(),
+            upto: tip,
+            now: NOW,
+        };
         self.apply(past).await;
-        self.apply(Input::CloseScan { scan, end: ScanEnd::Complete(tip), now: NOW }).await;
+        self.apply(Input::CloseScan {
+            scan,
+            end: ScanEnd::Complete(tip),
+            now: NOW,
+        })
+        .await;
     }
 
     fn open_scans(&self) -> usize {
@@ -58,36 +100,92 @@ impl Daemon {
 async fn a_scan_is_asked_for_looked_at_and_cancelled() {
     let daemon = Daemon::start().await;
     let mine = daemon.watch_from_now(1).await;
-    let (status, answer) = daemon.post(&format!("/scan_history/{mine}"), r#"{"blocks_back":50}"#).await;
-    assert_eq!((status, &answer["address"], &answer["count"]), (202, &json!(mine), &json!(1)));
-    assert_eq!((&answer["blocks_back"], &answer["from_height"], &answer["to_height"]), (&json!(50), &json!(51), &Value::Null));
-    assert_eq!((&answer["status"], &answer["coverage"]["pending"]), (&json!("scanning"), &json!(true)));
+    let (status, answer) = daemon
+        .post(&format!("/scan_history/{mine}"), r#"{"blocks_back":50}"#)
+        .await;
+    assert_eq!(
+        (status, &answer["address"], &answer["count"]),
+        (202, &json!(mine), &json!(1))
+    );
+    assert_eq!(
+        (
+            &answer["blocks_back"],
+            &answer["from_height"],
+            &answer["to_height"]
+        ),
+        (&json!(50), &json!(51), &Value::Null)
+    );
+    assert_eq!(
+        (&answer["status"], &answer["coverage"]["pending"]),
+        (&json!("scanning"), &json!(true))
+    );
     assert_eq!(answer["coverage"]["complete"], false);
     let path = format!("/scans/{}", answer["scan_id"].as_str().unwrap());
 
     let (status, queued) = daemon.get(&path).await;
-    assert_eq!((status, &queued["status"], &queued["address"], &queued["from_height"]), (200, &json!("queued"), &json!(mine), &json!(51)));
+    assert_eq!(
+        (
+            status,
+            &queued["status"],
+            &queued["address"],
+            &queued["from_height"]
+        ),
+        (200, &json!("queued"), &json!(mine), &json!(51))
+    );
     daemon.scans.send_replace(vec![running(id_of(&answer), 60)]);
     let (_, scanning) = daemon.get(&path).await;
-    assert_eq!((&scanning["status"], &scanning["method"], &scanning["to_height"]), (&json!("scanning"), &json!("filters"), &json!(99)));
-    assert_eq!((&scanning["blocks_done"], &scanning["blocks_total"], &scanning["percent"]), (&json!(9), &json!(49), &json!(18.3)));
-    assert_eq!((&scanning["blocks_per_second"], &scanning["seconds_left"]), (&json!(10.0), &json!(4)));
+    assert_eq!(
+        (
+            &scanning["status"],
+            &scanning["method"],
+            &scanning["to_height"]
+        ),
+        (&json!("scanning"), &json!("filters"), &json!(99))
+    );
+    assert_eq!(
+        (
+            &scanning["blocks_done"],
+            &scanning["blocks_total"],
+            &scanning["percent"]
+        ),
+        (&json!(9), &json!(49), &json!(18.3))
+    );
+    assert_eq!(
+        (&scanning["blocks_per_second"], &scanning["seconds_left"]),
+        (&json!(10.0), &json!(4))
+    );
     let listed = daemon.get("/scans").await.1;
     assert_eq!(listed, json!({"scans": [scanning], "count": 1}));
     let told = daemon.get("/status").await.1;
-    assert_eq!((&told["scans"], &told["scan_count"]), (&json!([scanning]), &json!(1)));
+    assert_eq!(
+        (&told["scans"], &told["scan_count"]),
+        (&json!([scanning]), &json!(1))
+    );
 
     let (status, cancelled) = daemon.delete(&path).await;
-    assert_eq!((status, &cancelled["status"], &cancelled["method"]), (200, &json!("cancelled"), &Value::Null));
+    assert_eq!(
+        (status, &cancelled["status"], &cancelled["method"]),
+        (200, &json!("cancelled"), &Value::Null)
+    );
     assert!(cancelled.get("address").is_none(), "{cancelled}");
     assert_eq!(daemon.get(&path).await.1, cancelled);
-    assert_eq!(daemon.get("/scans").await.1, json!({"scans": [cancelled], "count": 1}));
+    assert_eq!(
+        daemon.get("/scans").await.1,
+        json!({"scans": [cancelled], "count": 1})
+    );
     assert_eq!(daemon.get("/status").await.1["scans"], json!([]));
     let (status, error) = daemon.delete(&path).await;
     assert_eq!((status, &error["code"]), (409, &json!("scan_ended")));
-    assert_eq!(daemon.get(&format!("/balance/{mine}")).await.1["coverage"]["pending"], true, "its baseline is still to come");
+    assert_eq!(
+        daemon.get(&format!("/balance/{mine}")).await.1["coverage"]["pending"],
+        true,
+        "its baseline is still to come"
+    );
     daemon.merge_baseline(&[1]).await;
-    assert_eq!(daemon.get(&format!("/balance/{mine}")).await.1["coverage"]["complete"], true);
+    assert_eq!(
+        daemon.get(&format!("/balance/{mine}")).await.1["coverage"]["complete"],
+        true
+    );
 }
 
 #[tokio::test]
@@ -96,13 +194,24 @@ async fn a_complete_scan_reaches_down_in_the_coverage() {
     let mine = daemon.watch_from_now(1).await;
     let scan = daemon.scan(1, json!({"from_height": 0})).await;
     daemon.merge_baseline(&[1]).await;
-    assert_eq!(daemon.get(&format!("/transactions/{mine}")).await.1["coverage"]["pending"], true);
+    assert_eq!(
+        daemon.get(&format!("/transactions/{mine}")).await.1["coverage"]["pending"],
+        true
+    );
     daemon.complete(scan).await;
     let coverage = daemon.get(&format!("/transactions/{mine}")).await.1["coverage"].clone();
-    assert_eq!(coverage, json!({"from_height": 0, "complete": true, "utxos_complete": true, "pending": false}));
+    assert_eq!(
+        coverage,
+        json!({"from_height": 0, "complete": true, "utxos_complete": true, "pending": false})
+    );
     let (_, told) = daemon.get(&format!("/scans/{scan}")).await;
     assert_eq!(
-        (&told["status"], &told["percent"], &told["height"], &told["to_height"]),
+        (
+            &told["status"],
+            &told["percent"],
+            &told["height"],
+            &told["to_height"]
+        ),
         (&json!("complete"), &json!(100.0), &json!(100), &json!(100))
     );
     let (status, error) = daemon.delete(&format!("/scans/{scan}")).await;
@@ -110,30 +219,68 @@ async fn a_complete_scan_reaches_down_in_the_coverage() {
     let (_, log) = daemon.get(&format!("/events?address={mine}")).await;
     let last = log["events"].as_array().unwrap().last().unwrap();
     assert_eq!(
-        (&last["event"], &last["data"]["scan_id"], &last["data"]["transaction_count"]),
+        (
+            &last["event"],
+            &last["data"]["scan_id"],
+            &last["data"]["transaction_count"]
+        ),
         (&json!("scan_complete"), &json!(scan.to_string()), &json!(0))
     );
-    assert_eq!((&last["data"]["from_height"], &last["data"]["to_height"]), (&json!(0), &json!(100)));
+    assert_eq!(
+        (&last["data"]["from_height"], &last["data"]["to_height"]),
+        (&json!(0), &json!(100))
+    );
 }
 
 #[tokio::test]
 async fn one_scan_is_for_a_whole_list_or_for_none_of_it() {
     let daemon = Daemon::start().await;
-    let (one, two, three) = (daemon.watch_from_now(1).await, daemon.watch_from_now(2).await, address(3).to_string());
-    let (status, error) = daemon.post("/scan_history", &json!({"addresses": [one, two, three]}).to_string()).await;
+    let (one, two, three) = (
+        daemon.watch_from_now(1).await,
+        daemon.watch_from_now(2).await,
+        address(3).to_string(),
+    );
+    let (status, error) = daemon
+        .post(
+            "/scan_history",
+            &json!({"addresses": [one, two, three]}).to_string(),
+        )
+        .await;
     assert_eq!((status, &error["code"]), (404, &json!("not_watched")));
-    assert!(error["error"].as_str().unwrap().starts_with("addresses[2]: "), "{error}");
+    assert!(
+        error["error"]
+            .as_str()
+            .unwrap()
+            .starts_with("addresses[2]: "),
+        "{error}"
+    );
     assert_eq!(daemon.open_scans(), 0);
     let pending = |answer: (u16, Value)| answer.1["coverage"]["pending"] == true;
-    assert!(!pending(daemon.get(&format!("/balance/{one}")).await), "no baseline was asked for");
-    let body = json!({"addresses": [one, {"address": two}, one], "from_height": 10, "to_height": 20});
+    assert!(
+        !pending(daemon.get(&format!("/balance/{one}")).await),
+        "no baseline was asked for"
+    );
+    let body =
+        json!({"addresses": [one, {"address": two}, one], "from_height": 10, "to_height": 20});
     let (status, answer) = daemon.post("/scan_history", &body.to_string()).await;
-    assert_eq!((status, &answer["count"], &answer["blocks_back"]), (202, &json!(2), &Value::Null));
-    assert_eq!((&answer["from_height"], &answer["to_height"]), (&json!(10), &json!(20)));
+    assert_eq!(
+        (status, &answer["count"], &answer["blocks_back"]),
+        (202, &json!(2), &Value::Null)
+    );
+    assert_eq!(
+        (&answer["from_height"], &answer["to_height"]),
+        (&json!(10), &json!(20))
+    );
     assert!(answer.get("address").is_none() && answer.get("coverage").is_none());
-    assert!(pending(daemon.get(&format!("/balance/{one}")).await) && pending(daemon.get(&format!("/balance/{two}")).await));
+    assert!(
+        pending(daemon.get(&format!("/balance/{one}")).await)
+            && pending(daemon.get(&format!("/balance/{two}")).await)
+    );
     let (_, scan) = daemon.get(&format!("/scans/{}", id_of(&answer))).await;
-    assert_eq!((&scan["address_count"], &scan["blocks_total"]), (&json!(2), &json!(11)));
+    assert_eq!(
+        (&scan["address_count"], &scan["blocks_total"]),
+        (&json!(2), &json!(11))
+    );
     assert!(scan.get("address").is_none());
 }
 
@@ -146,14 +293,49 @@ async fn bad_requests_for_scans_are_refused_and_change_nothing() {
     let before = daemon.get(&format!("/balance/{known}")).await.1["coverage"].clone();
     let head = daemon.app.reader.snapshot().head().unwrap();
     let mut cases = vec![
-        ("/scan_history/x".to_owned(), String::new(), 400, "invalid_address"),
-        (format!("/scan_history/{}", address(9)), String::new(), 404, "not_watched"),
-        ("/scan_history".to_owned(), String::new(), 400, "invalid_json"),
-        ("/scan_history".to_owned(), "{}".to_owned(), 400, "missing_field"),
-        ("/scan_history".to_owned(), r#"{"addresses":[]}"#.to_owned(), 400, "invalid_field"),
+        (
+            "/scan_history/x".to_owned(),
+            String::new(),
+            400,
+            "invalid_address",
+        ),
+        (
+            format!("/scan_history/{}", address(9)),
+            String::new(),
+            404,
+            "not_watched",
+        ),
+        (
+            "/scan_history".to_owned(),
+            String::new(),
+            400,
+            "invalid_json",
+        ),
+        (
+            "/scan_history".to_owned(),
+            "{}".to_owned(),
+            400,
+            "missing_field",
+        ),
+        (
+            "/scan_history".to_owned(),
+            r#"{"addresses":[]}"#.to_owned(),
+            400,
+            "invalid_field",
+        ),
         // Addresses that would be overlooked.
-        (single.clone(), list(r#""from_height":0"#), 400, "invalid_field"),
-        ("/scan_history".to_owned(), list(&format!(r#""address":"{known}""#)), 400, "invalid_field"),
+        (
+            single.clone(),
+            list(r#""from_height":0"#),
+            400,
+            "invalid_field",
+        ),
+        (
+            "/scan_history".to_owned(),
+            list(&format!(r#""address":"{known}""#)),
+            400,
+            "invalid_field",
+        ),
     ];
     for (rest, code) in [
         (r#""from_height":101"#, "invalid_range"),
@@ -176,18 +358,46 @@ async fn bad_requests_for_scans_are_refused_and_change_nothing() {
     }
     for (path, body, status, code) in cases {
         let (got, error) = daemon.post(&path, &body).await;
-        assert_eq!((got, error["code"].as_str().unwrap()), (status, code), "{path} {body} {error}");
+        assert_eq!(
+            (got, error["code"].as_str().unwrap()),
+            (status, code),
+            "{path} {body} {error}"
+        );
         if code == "invalid_range" && !body.contains("blocks_back") {
-            assert!(error["error"].as_str().unwrap().contains("height 100"), "it names the tip: {error}");
+            assert!(
+                error["error"].as_str().unwrap().contains("height 100"),
+                "it names the tip: {error}"
+            );
         }
     }
-    for id in ["0123456789abcdef", "0123456789ABCDEF", "x", "", "%00", "00112233445566778", "../status"] {
+    for id in [
+        "0123456789abcdef",
+        "0123456789ABCDEF",
+        "x",
+        "",
+        "%00",
+        "00112233445566778",
+        "../status",
+    ] {
         let path = format!("/scans/{}", id.replace('/', "%2F"));
-        assert_eq!(daemon.get(&path).await, (404, daemon.delete(&path).await.1), "{id}");
+        assert_eq!(
+            daemon.get(&path).await,
+            (404, daemon.delete(&path).await.1),
+            "{id}"
+        );
         assert_eq!(daemon.get(&path).await.1["code"], "no_such_scan", "{id}");
     }
-    assert_eq!((daemon.open_scans(), daemon.app.reader.snapshot().head().unwrap()), (0, head));
-    assert_eq!(daemon.get(&format!("/balance/{known}")).await.1["coverage"], before);
+    assert_eq!(
+        (
+            daemon.open_scans(),
+            daemon.app.reader.snapshot().head().unwrap()
+        ),
+        (0, head)
+    );
+    assert_eq!(
+        daemon.get(&format!("/balance/{known}")).await.1["coverage"],
+        before
+    );
 }
 
 #[tokio::test]
@@ -206,21 +416,40 @@ async fn before_the_first_block_there_is_nothing_to_scan() {
 #[tokio::test]
 async fn an_address_is_added_with_its_history() {
     let daemon = Daemon::start().await;
-    let body = json!({"address": address(1).to_string(), "label": "old", "history": {"from_height": 7}});
+    let body =
+        json!({"address": address(1).to_string(), "label": "old", "history": {"from_height": 7}});
     let (status, added) = daemon.post("/add_address", &body.to_string()).await;
-    assert_eq!((status, &added["label"], &added["coverage"]["pending"]), (200, &json!("old"), &json!(true)));
-    let (_, scan) = daemon.get(&format!("/scans/{}", added["scan_id"].as_str().unwrap())).await;
-    assert_eq!((&scan["from_height"], &scan["address"]), (&json!(7), &json!(address(1).to_string())));
+    assert_eq!(
+        (status, &added["label"], &added["coverage"]["pending"]),
+        (200, &json!("old"), &json!(true))
+    );
+    let (_, scan) = daemon
+        .get(&format!("/scans/{}", added["scan_id"].as_str().unwrap()))
+        .await;
+    assert_eq!(
+        (&scan["from_height"], &scan["address"]),
+        (&json!(7), &json!(address(1).to_string()))
+    );
     assert_eq!(daemon.app.reader.snapshot().pending_baselines().count(), 1);
 
     let texts: Vec<_> = (2..=30).map(|n| address(n).to_string()).collect();
     let body = json!({"addresses": texts, "history": {"from_height": 0}});
     let (status, added) = daemon.post("/add_addresses", &body.to_string()).await;
     assert_eq!((status, &added["added"]), (200, &json!(29)));
-    let (_, scan) = daemon.get(&format!("/scans/{}", added["scan_id"].as_str().unwrap())).await;
-    assert_eq!((&scan["from_height"], &scan["address_count"]), (&json!(0), &json!(29)));
+    let (_, scan) = daemon
+        .get(&format!("/scans/{}", added["scan_id"].as_str().unwrap()))
+        .await;
+    assert_eq!(
+        (&scan["from_height"], &scan["address_count"]),
+        (&json!(0), &json!(29))
+    );
     assert_eq!(daemon.open_scans(), 2);
-    let (_, plain) = daemon.post("/add_address", &json!({"address": address(31).to_string()}).to_string()).await;
+    let (_, plain) = daemon
+        .post(
+            "/add_address",
+            &json!({"address": address(31).to_string()}).to_string(),
+        )
+        .await;
     assert!(plain.get("scan_id").is_none(), "{plain}");
 }
 
@@ -240,10 +469,20 @@ async fn a_history_that_is_refused_adds_no_address() {
         let many = json!({"addresses": [address(1).to_string(), address(2).to_string()], "history": history});
         for (path, body) in [("/add_address", one), ("/add_addresses", many)] {
             let (status, error) = daemon.post(path, &body.to_string()).await;
-            assert_eq!((status, error["code"].as_str().unwrap()), (400, code), "{path} {body} {error}");
+            assert_eq!(
+                (status, error["code"].as_str().unwrap()),
+                (400, code),
+                "{path} {body} {error}"
+            );
         }
     }
-    assert_eq!((daemon.app.reader.snapshot().counts().unwrap().addresses, daemon.open_scans()), (0, 0));
+    assert_eq!(
+        (
+            daemon.app.reader.snapshot().counts().unwrap().addresses,
+            daemon.open_scans()
+        ),
+        (0, 0)
+    );
 }
 
 #[tokio::test]
@@ -252,27 +491,57 @@ async fn open_scans_are_bounded_and_the_newest_are_listed_first() {
     let mine = daemon.watch_from_now(1).await;
     for n in 0..10_000_u64 {
         // Nobody waits for each: they are committed many at a time.
-        let open = Input::OpenScan { scan: ScanId(n), scripts: vec![script(1)], from: 0, to: None, now: NOW + n % 7 };
+        let open = Input::OpenScan {
+            scan: ScanId(n),
+            scripts: vec![script(1)],
+            from: 0,
+            to: None,
+            now: NOW + n % 7,
+        };
         daemon.app.indexer.post(open).await.unwrap();
     }
     daemon.apply(Input::Settle { now: NOW }).await;
     assert_eq!(daemon.open_scans(), 10_000);
     let add = json!({"address": address(2).to_string(), "history": {"from_height": 0}}).to_string();
-    for (path, body) in [(format!("/scan_history/{mine}"), "{}"), ("/add_address".to_owned(), add.as_str())] {
-        let request = Request::post(&path).header("host", "localhost").header("content-type", "application/json");
-        let (status, headers, error) = daemon.request(request.body(Full::from(body.to_owned())).unwrap()).await;
+    for (path, body) in [
+        (format!("/scan_history/{mine}"), "{}"),
+        ("/add_address".to_owned(), add.as_str()),
+    ] {
+        let request = Request::post(&path)
+            .header("host", "localhost")
+            .header("content-type", "application/json");
+        let (status, headers, error) = daemon
+            .request(request.body(Full::from(body.to_owned())).unwrap())
+            .await;
         assert_eq!(status, 429, "{error}");
-        assert!(error.contains("too_many_scans") && headers.contains_key("retry-after"), "{error}");
+        assert!(
+            error.contains("too_many_scans") && headers.contains_key("retry-after"),
+            "{error}"
+        );
     }
     assert_eq!(daemon.app.reader.snapshot().counts().unwrap().addresses, 1);
     assert_eq!(daemon.delete("/scans/0000000000000006").await.0, 200);
     let new = daemon.scan(1, json!({})).await;
     let (_, listed) = daemon.get("/scans").await;
-    assert_eq!((&listed["count"], &listed["scans"][0]["scan_id"]), (&json!(1000), &json!(new.to_string())));
-    let created: Vec<f64> = listed["scans"].as_array().unwrap().iter().map(|scan| scan["created"].as_f64().unwrap()).collect();
+    assert_eq!(
+        (&listed["count"], &listed["scans"][0]["scan_id"]),
+        (&json!(1000), &json!(new.to_string()))
+    );
+    let created: Vec<f64> = listed["scans"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|scan| scan["created"].as_f64().unwrap())
+        .collect();
     assert!(created.is_sorted_by(|a, b| a >= b));
     let (_, status) = daemon.get("/status").await;
-    assert_eq!((status["scans"].as_array().unwrap().len(), &status["scan_count"]), (100, &json!(10_000)));
+    assert_eq!(
+        (
+            status["scans"].as_array().unwrap().len(),
+            &status["scan_count"]
+        ),
+        (100, &json!(10_000))
+    );
 }
 
 #[tokio::test]
@@ -280,11 +549,30 @@ async fn open_scans_come_before_newer_ones_that_have_ended() {
     let daemon = Daemon::start().await;
     daemon.watch_from_now(1).await;
     for (scan, now) in [(ScanId(1), NOW), (ScanId(2), NOW + 5)] {
-        daemon.apply(Input::OpenScan { scan, scripts: vec![script(1)], from: 0, to: None, now }).await;
+        daemon
+            .apply(Input::OpenScan {
+                scan,
+                scripts: vec![script(1)],
+                from: 0,
+                to: None,
+                now,
+            })
+            .await;
     }
-    daemon.apply(Input::CloseScan { scan: ScanId(2), end: ScanEnd::Cancelled, now: NOW + 6 }).await;
+    daemon
+        .apply(Input::CloseScan {
+            scan: ScanId(2),
+            end: ScanEnd::Cancelled,
+            now: NOW + 6,
+        })
+        .await;
     let (_, listed) = daemon.get("/scans").await;
-    let ids: Vec<_> = listed["scans"].as_array().unwrap().iter().map(id_of).collect();
+    let ids: Vec<_> = listed["scans"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(id_of)
+        .collect();
     assert_eq!(ids, [ScanId(1), ScanId(2)]);
     assert_eq!(listed["scans"][1]["status"], "cancelled");
 }
@@ -295,7 +583,12 @@ async fn routes_of_scans_say_what_they_take_and_how_new_they_are() {
     let mine = daemon.watch_from_now(1).await;
     let scan = daemon.scan(1, json!({})).await;
     let ask = async |method: &str, path: &str| {
-        let request = Request::builder().method(method).uri(path).header("host", "localhost").body(Full::default()).unwrap();
+        let request = Request::builder()
+            .method(method)
+            .uri(path)
+            .header("host", "localhost")
+            .body(Full::default())
+            .unwrap();
         daemon.request(request).await
     };
     for (path, allow) in [
@@ -307,25 +600,59 @@ async fn routes_of_scans_say_what_they_take_and_how_new_they_are() {
         (format!("/addresses/{mine}"), "DELETE, OPTIONS"),
     ] {
         let (status, headers, _) = ask("OPTIONS", &path).await;
-        assert_eq!((status.as_u16(), headers["allow"].to_str().unwrap()), (204, allow), "{path}");
+        assert_eq!(
+            (status.as_u16(), headers["allow"].to_str().unwrap()),
+            (204, allow),
+            "{path}"
+        );
         let (status, headers, _) = ask("PATCH", &path).await;
-        assert_eq!((status.as_u16(), headers["allow"].to_str().unwrap()), (405, allow), "{path}");
+        assert_eq!(
+            (status.as_u16(), headers["allow"].to_str().unwrap()),
+            (405, allow),
+            "{path}"
+        );
     }
     for path in ["/scans".to_owned(), format!("/scans/{scan}")] {
         let (status, headers, body) = ask("GET", &path).await;
         let (head, head_headers, nothing) = ask("HEAD", &path).await;
-        assert_eq!((status.as_u16(), head.as_u16(), nothing.as_str()), (200, 200, ""), "{path}");
+        assert_eq!(
+            (status.as_u16(), head.as_u16(), nothing.as_str()),
+            (200, 200, ""),
+            "{path}"
+        );
         assert_eq!(head_headers["content-length"], body.len().to_string());
         assert!(headers.contains_key("satwatch-cursor"));
-        let request = Request::get(&path).header("host", "localhost").header("if-none-match", &headers["etag"]);
-        assert_eq!(daemon.request(request.body(Full::default()).unwrap()).await.0, 304, "{path}");
-        let cursor = daemon.app.wire.cursor(daemon.app.reader.snapshot().head().unwrap() + 1);
-        let (status, error) = daemon.get(&format!("{path}?min_cursor={cursor}&wait=0")).await;
+        let request = Request::get(&path)
+            .header("host", "localhost")
+            .header("if-none-match", &headers["etag"]);
+        assert_eq!(
+            daemon
+                .request(request.body(Full::default()).unwrap())
+                .await
+                .0,
+            304,
+            "{path}"
+        );
+        let cursor = daemon
+            .app
+            .wire
+            .cursor(daemon.app.reader.snapshot().head().unwrap() + 1);
+        let (status, error) = daemon
+            .get(&format!("{path}?min_cursor={cursor}&wait=0"))
+            .await;
         assert_eq!((status, &error["code"]), (503, &json!("not_yet")), "{path}");
     }
     daemon.complete_after_baseline(scan).await;
-    let request = Request::get(format!("/scans/{scan}")).header("host", "localhost").header("if-none-match", "\"old\"");
-    assert_eq!(daemon.request(request.body(Full::default()).unwrap()).await.0, 200);
+    let request = Request::get(format!("/scans/{scan}"))
+        .header("host", "localhost")
+        .header("if-none-match", "\"old\"");
+    assert_eq!(
+        daemon
+            .request(request.body(Full::default()).unwrap())
+            .await
+            .0,
+        200
+    );
 }
 
 impl Daemon {
@@ -343,21 +670,76 @@ async fn what_a_scan_finds_is_history_and_no_news() {
     let scan = daemon.scan(1, json!({"from_height": 40})).await;
     daemon.merge_baseline(&[1]).await;
     let head = daemon.app.reader.snapshot().head().unwrap();
-    let paying = spend(OutPoint { txid: Txid::from_byte_array([5; 32]), vout: 0 }, address(1).script_pubkey(), 700);
-    let spending = spend(OutPoint { txid: paying.compute_txid(), vout: 0 }, address(2).script_pubkey(), 600);
-    let past = |position, tx: &Transaction| crate::tracker::input::PastTx { position, tx: tx.clone(), spent: Vec::new() };
-    let block = BlockId { height: 50, hash: BlockHash::from_byte_array([50; 32]) };
-    let found = crate::tracker::input::PastBlock { block, time: 1_500_000_000, transactions: vec![past(1, &paying), past(2, &spending)] };
+    let paying = spend(
+        OutPoint {
+            txid: Txid::from_byte_array([5; 32]),
+            vout: 0,
+        },
+        address(1).script_pubkey(),
+        700,
+    );
+    let spending = spend(
+        OutPoint {
+            txid: paying.compute_txid(),
+            vout: 0,
+        },
+        address(2).script_pubkey(),
+        600,
+    );
+    let past = |position, tx: &Transaction| crate::tracker::input::PastTx {
+        position,
+        tx: tx.clone(),
+        spent: Vec::new(),
+    };
+    let block = BlockId {
+        height: 50,
+        hash: BlockHash::from_byte_array([50; 32]),
+    };
+    let found = crate::tracker::input::PastBlock {
+        block,
+        time: 1_500_000_000,
+        transactions: vec![past(1, &paying), past(2, &spending)],
+    };
     let scripts = vec![Arc::new([script(1)].into())];
     let upto = daemon.tip();
-    daemon.apply(Input::Past { scans: vec![scan], scripts, first: 40, blocks: vec![found], upto, now: NOW }).await;
-    daemon.apply(Input::CloseScan { scan, end: ScanEnd::Complete(upto), now: NOW }).await;
+    daemon
+        .apply(Input::Past {
+            scans: vec![scan],
+            scripts,
+            first: 40,
+            blocks: vec![found],
+            upto,
+            now: NOW,
+        })
+        .await;
+    daemon
+        .apply(Input::CloseScan {
+            scan,
+            end: ScanEnd::Complete(upto),
+            now: NOW,
+        })
+        .await;
     let (_, page) = daemon.get(&format!("/transactions/{mine}")).await;
-    assert_eq!((&page["total"], &page["coverage"]["from_height"]), (&json!(2), &json!(40)));
-    assert_eq!(page["transactions"][1]["txid"], paying.compute_txid().to_string());
-    assert_eq!((&page["transactions"][0]["sent"], &page["transactions"][1]["received"]), (&json!(700), &json!(700)));
+    assert_eq!(
+        (&page["total"], &page["coverage"]["from_height"]),
+        (&json!(2), &json!(40))
+    );
+    assert_eq!(
+        page["transactions"][1]["txid"],
+        paying.compute_txid().to_string()
+    );
+    assert_eq!(
+        (
+            &page["transactions"][0]["sent"],
+            &page["transactions"][1]["received"]
+        ),
+        (&json!(700), &json!(700))
+    );
     assert_eq!(page["transactions"][0]["block_time"], 1_500_000_000.0);
-    assert_eq!(daemon.get(&format!("/scans/{scan}")).await.1["transactions"], 2);
+    assert_eq!(
+        daemon.get(&format!("/scans/{scan}")).await.1["transactions"],
+        2
+    );
     let events = daemon.app.reader.read_events(head, 100).unwrap();
     assert!(
         matches!(events.as_slice(), [(_, only)] if matches!(only.kind, crate::tracker::EventKind::ScanComplete { transactions: 2, .. })),

@@ -44,7 +44,9 @@ impl Receiver {
     async fn serve(self: Arc<Self>, mut stream: TcpStream) {
         let mut bytes = Vec::new();
         while let Ok(1..) = stream.read_buf(&mut bytes).await {
-            let Some(body) = whole_body(&bytes) else { continue };
+            let Some(body) = whole_body(&bytes) else {
+                continue;
+            };
             bytes.clear();
             let open = self.open.fetch_add(1, Ordering::SeqCst) + 1;
             self.most_open.fetch_max(open, Ordering::SeqCst);
@@ -64,7 +66,12 @@ impl Receiver {
     }
 
     pub fn cursors(&self) -> Vec<String> {
-        self.bodies.lock().unwrap().iter().map(|body| body["cursor"].as_str().unwrap().to_owned()).collect()
+        self.bodies
+            .lock()
+            .unwrap()
+            .iter()
+            .map(|body| body["cursor"].as_str().unwrap().to_owned())
+            .collect()
     }
 }
 
@@ -79,7 +86,9 @@ pub async fn until(what: &str, mut look: impl AsyncFnMut() -> bool) {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     };
-    tokio::time::timeout(PATIENCE, looking).await.unwrap_or_else(|_| panic!("not in time: {what}"));
+    tokio::time::timeout(PATIENCE, looking)
+        .await
+        .unwrap_or_else(|_| panic!("not in time: {what}"));
 }
 
 pub const ANY: usize = 1_000_000;
@@ -87,21 +96,33 @@ pub const ANY: usize = 1_000_000;
 impl Daemon {
     pub async fn posting() -> Self {
         Self::with(config::Config {
-            webhooks: config::Webhooks { allow_private: true, timeout: 20, give_up_after: 1 },
+            webhooks: config::Webhooks {
+                allow_private: true,
+                timeout: 20,
+                give_up_after: 1,
+            },
             ..config::Config::default()
         })
         .await
     }
 
     pub async fn define(&self, name: &str, definition: Value) -> (u16, Value) {
-        let request =
-            Request::put(format!("/consumers/{name}")).header("host", "localhost:5005").header("content-type", "application/json");
-        let (status, _, body) = self.request(request.body(Full::from(definition.to_string())).unwrap()).await;
+        let request = Request::put(format!("/consumers/{name}"))
+            .header("host", "localhost:5005")
+            .header("content-type", "application/json");
+        let (status, _, body) = self
+            .request(request.body(Full::from(definition.to_string())).unwrap())
+            .await;
         (status.as_u16(), serde_json::from_str(&body).unwrap())
     }
 
     async fn add(&self, n: u8) {
-        let (status, body) = self.post("/add_address", &json!({ "address": address(n).to_string() }).to_string()).await;
+        let (status, body) = self
+            .post(
+                "/add_address",
+                &json!({ "address": address(n).to_string() }).to_string(),
+            )
+            .await;
         assert_eq!(status, 200, "{body}");
     }
 
@@ -112,32 +133,58 @@ impl Daemon {
     }
 
     async fn cursors_of(&self, n: u8) -> Vec<String> {
-        let (_, log) = self.get(&format!("/events?address={}&limit=1000", address(n))).await;
-        log["events"].as_array().unwrap().iter().map(|event| event["cursor"].as_str().unwrap().to_owned()).collect()
+        let (_, log) = self
+            .get(&format!("/events?address={}&limit=1000", address(n)))
+            .await;
+        log["events"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|event| event["cursor"].as_str().unwrap().to_owned())
+            .collect()
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_changed_definition_goes_on_where_the_old_one_was_and_two_of_a_lane_are_never_in_flight() {
+async fn a_changed_definition_goes_on_where_the_old_one_was_and_two_of_a_lane_are_never_in_flight()
+{
     let (daemon, receiver) = (Daemon::posting().await, Receiver::start(204, 0).await);
     daemon.add(1).await;
     daemon.define("shop", json!({ "url": receiver.url })).await;
     daemon.pay(&address(1), 5_000, 1).await;
     daemon.pay(&address(1), 6_000, 2).await;
     for round in 1..=3 {
-        until("the first event is in flight", async || receiver.cursors().len() == round).await;
-        let (status, body) = daemon.define("shop", json!({ "url": format!("{}{round}", receiver.url) })).await;
+        until("the first event is in flight", async || {
+            receiver.cursors().len() == round
+        })
+        .await;
+        let (status, body) = daemon
+            .define("shop", json!({ "url": format!("{}{round}", receiver.url) }))
+            .await;
         assert_eq!((status, &body["secret"]), (200, &Value::Null), "{body}");
     }
-    until("it is in flight once more", async || receiver.cursors().len() == 4).await;
+    until("it is in flight once more", async || {
+        receiver.cursors().len() == 4
+    })
+    .await;
     // The receiver may notice the end of an attempt later than the beginning of the next one.
-    until("the attempts before have ended", async || receiver.open.load(Ordering::SeqCst) == 1).await;
+    until("the attempts before have ended", async || {
+        receiver.open.load(Ordering::SeqCst) == 1
+    })
+    .await;
     receiver.most_open.store(1, Ordering::SeqCst);
     receiver.gate.add_permits(ANY);
     let log = daemon.cursors_of(1).await;
-    until("everything has come", async || receiver.cursors().last() == log.last()).await;
+    until("everything has come", async || {
+        receiver.cursors().last() == log.last()
+    })
+    .await;
     let mut got = receiver.cursors();
-    assert_eq!(got[..4], vec![log[0].clone(); 4], "in flight when the definition changed, so it came again");
+    assert_eq!(
+        got[..4],
+        vec![log[0].clone(); 4],
+        "in flight when the definition changed, so it came again"
+    );
     got.dedup();
     assert_eq!((got, receiver.most_open.load(Ordering::SeqCst)), (log, 1));
 }
@@ -152,16 +199,42 @@ async fn scripts_are_posted_side_by_side_and_the_place_waits_for_the_slowest() {
     for n in 1..=12 {
         daemon.pay(&address(n), 5_000, n).await;
     }
-    until("eight are in flight", async || receiver.open.load(Ordering::SeqCst) == 8).await;
+    until("eight are in flight", async || {
+        receiver.open.load(Ordering::SeqCst) == 8
+    })
+    .await;
     let webhook = daemon.webhook("shop").await;
-    assert_eq!((&webhook["in_flight"], &webhook["state"]), (&json!(8), &json!("delivering")), "{webhook}");
-    assert_eq!(daemon.get("/consumers/shop").await.1["cursor"], made["cursor"]);
+    assert_eq!(
+        (&webhook["in_flight"], &webhook["state"]),
+        (&json!(8), &json!("delivering")),
+        "{webhook}"
+    );
+    assert_eq!(
+        daemon.get("/consumers/shop").await.1["cursor"],
+        made["cursor"]
+    );
     receiver.gate.add_permits(ANY);
     let head = daemon.app.reader.snapshot().head().unwrap();
-    until("the place is at the head", async || daemon.app.consumers.get("shop").unwrap().place().number == head).await;
-    assert_eq!(daemon.app.reader.done_events("shop", 0, u64::MAX).unwrap(), Vec::<u64>::new(), "no rows are left behind");
-    assert_eq!((receiver.most_open.load(Ordering::SeqCst), receiver.cursors().len()), (8, 24));
-    until("it waits for events", async || daemon.webhook("shop").await["state"] == "waiting").await;
+    until("the place is at the head", async || {
+        daemon.app.consumers.get("shop").unwrap().place().number == head
+    })
+    .await;
+    assert_eq!(
+        daemon.app.reader.done_events("shop", 0, u64::MAX).unwrap(),
+        Vec::<u64>::new(),
+        "no rows are left behind"
+    );
+    assert_eq!(
+        (
+            receiver.most_open.load(Ordering::SeqCst),
+            receiver.cursors().len()
+        ),
+        (8, 24)
+    );
+    until("it waits for events", async || {
+        daemon.webhook("shop").await["state"] == "waiting"
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -174,7 +247,10 @@ async fn events_that_retention_took_before_they_were_delivered_are_passed_and_sh
     let log = daemon.cursors_of(1).await;
     daemon.app.indexer.prune_events(NOW + 1).await.unwrap();
     daemon.pay(&address(1), 6_000, 2).await;
-    until("what is gone is passed", async || daemon.webhook("shop").await["missed_up_to"] == *log.last().unwrap()).await;
+    until("what is gone is passed", async || {
+        daemon.webhook("shop").await["missed_up_to"] == *log.last().unwrap()
+    })
+    .await;
     receiver.status.store(200, Ordering::SeqCst);
     let log = daemon.cursors_of(1).await;
     assert_eq!(log.len(), 2);
@@ -192,26 +268,46 @@ async fn dead_letters_outlive_their_webhook_and_a_forgotten_consumer_leaves_noth
     daemon.add(1).await;
     daemon.define("shop", json!({ "url": receiver.url })).await;
     daemon.pay(&address(1), 5_000, 1).await;
-    let total = async || daemon.get("/consumers/shop/dead_letters").await.1["total"].as_u64().unwrap();
+    let total = async || {
+        daemon.get("/consumers/shop/dead_letters").await.1["total"]
+            .as_u64()
+            .unwrap()
+    };
     until("two dead letters", async || total().await == 2).await;
     assert_eq!(daemon.webhook("shop").await["dead_letters"], 2);
     daemon.define("shop", json!({})).await;
-    assert_eq!((daemon.webhook("shop").await, total().await), (Value::Null, 2));
-    let (status, body) = daemon.post("/consumers/shop/dead_letters/resend", "{}").await;
+    assert_eq!(
+        (daemon.webhook("shop").await, total().await),
+        (Value::Null, 2)
+    );
+    let (status, body) = daemon
+        .post("/consumers/shop/dead_letters/resend", "{}")
+        .await;
     assert_eq!((status, &body["code"]), (409, &json!("no_webhook")));
     let (_, list) = daemon.get("/consumers/shop/dead_letters").await;
-    let one = format!("/consumers/shop/dead_letters?cursor={}", list["dead_letters"][0]["cursor"].as_str().unwrap());
+    let one = format!(
+        "/consumers/shop/dead_letters?cursor={}",
+        list["dead_letters"][0]["cursor"].as_str().unwrap()
+    );
     let dropped = daemon.delete(&one).await;
-    assert_eq!((dropped.0, &dropped.1["count"], total().await), (200, &json!(1), 1));
+    assert_eq!(
+        (dropped.0, &dropped.1["count"], total().await),
+        (200, &json!(1), 1)
+    );
     assert_eq!(daemon.delete(&one).await.1["code"], "no_such_dead_letter");
     receiver.status.store(204, Ordering::SeqCst);
     daemon.define("shop", json!({ "url": receiver.url })).await;
-    let (status, body) = daemon.post("/consumers/shop/dead_letters/resend", "{}").await;
+    let (status, body) = daemon
+        .post("/consumers/shop/dead_letters/resend", "{}")
+        .await;
     assert_eq!((status, &body["count"]), (202, &json!(1)));
     until("it is delivered", async || total().await == 0).await;
     assert_eq!(daemon.delete("/consumers/shop").await.0, 200);
     for path in ["", "/dead_letters"] {
-        assert_eq!(daemon.get(&format!("/consumers/shop{path}")).await.1["code"], "no_such_consumer");
+        assert_eq!(
+            daemon.get(&format!("/consumers/shop{path}")).await.1["code"],
+            "no_such_consumer"
+        );
     }
     until("its task has ended", async || daemon.app.webhooks.is_idle()).await;
 }
@@ -222,35 +318,61 @@ async fn what_was_asked_to_be_sent_again_is_sent_after_a_kill_before_newer_event
     daemon.add(1).await;
     daemon.define("shop", json!({ "url": receiver.url })).await;
     daemon.pay(&address(1), 5_000, 1).await;
-    until("two dead letters", async || daemon.webhook("shop").await["dead_letters"] == 2).await;
+    until("two dead letters", async || {
+        daemon.webhook("shop").await["dead_letters"] == 2
+    })
+    .await;
     let letters = daemon.cursors_of(1).await;
     receiver.gate.forget_permits(ANY);
     daemon.pay(&address(1), 6_000, 2).await;
-    let (status, _) = daemon.post("/consumers/shop/dead_letters/resend", &json!({ "cursors": letters }).to_string()).await;
+    let (status, _) = daemon
+        .post(
+            "/consumers/shop/dead_letters/resend",
+            &json!({ "cursors": letters }).to_string(),
+        )
+        .await;
     assert_eq!(status, 202);
     let log = daemon.cursors_of(1).await;
     let folder = daemon.kill().await;
     receiver.bodies.lock().unwrap().clear();
     receiver.status.store(200, Ordering::SeqCst);
     receiver.gate.add_permits(ANY);
-    let config =
-        config::Config { webhooks: config::Webhooks { allow_private: true, ..config::Webhooks::default() }, ..config::Config::default() };
+    let config = config::Config {
+        webhooks: config::Webhooks {
+            allow_private: true,
+            ..config::Webhooks::default()
+        },
+        ..config::Config::default()
+    };
     let (daemon, hub) = Daemon::on(folder, config);
     tokio::spawn(hub.run(daemon.app.stop.clone()));
     for consumer in daemon.app.consumers.all() {
         crate::api::webhooks::spawn(&daemon.app, &consumer);
     }
-    until("everything has come", async || receiver.cursors().len() >= 4).await;
+    until("everything has come", async || {
+        receiver.cursors().len() >= 4
+    })
+    .await;
     assert_eq!(receiver.cursors(), log);
-    until("the list is empty", async || daemon.webhook("shop").await["dead_letters"] == 0).await;
+    until("the list is empty", async || {
+        daemon.webhook("shop").await["dead_letters"] == 0
+    })
+    .await;
 }
 
 #[tokio::test]
 async fn one_of_those_who_create_a_webhook_at_once_is_told_the_secret() {
     let daemon = Daemon::posting().await;
-    let put = async || daemon.define("shop", json!({ "url": "http://127.0.0.1:1/" })).await;
+    let put = async || {
+        daemon
+            .define("shop", json!({ "url": "http://127.0.0.1:1/" }))
+            .await
+    };
     let (a, b, c) = tokio::join!(put(), put(), put());
-    let told: Vec<_> = [&a, &b, &c].into_iter().filter(|(_, body)| body["secret"].is_string()).collect();
+    let told: Vec<_> = [&a, &b, &c]
+        .into_iter()
+        .filter(|(_, body)| body["secret"].is_string())
+        .collect();
     assert!(matches!(told[..], [(201, _)]), "{told:?}");
 }
 
@@ -259,9 +381,23 @@ async fn a_consumer_of_a_deleted_name_has_a_secret_of_its_own() {
     let daemon = Daemon::posting().await;
     let definition = json!({ "url": "http://127.0.0.1:1/" });
     daemon.define("shop", definition.clone()).await;
-    let secret = || daemon.app.consumers.get("shop").unwrap().wants.webhook.clone().unwrap().secret;
+    let secret = || {
+        daemon
+            .app
+            .consumers
+            .get("shop")
+            .unwrap()
+            .wants
+            .webhook
+            .clone()
+            .unwrap()
+            .secret
+    };
     let before = secret();
-    let ((deleted, _), (created, body)) = tokio::join!(daemon.delete("/consumers/shop"), daemon.define("shop", definition.clone()));
+    let ((deleted, _), (created, body)) = tokio::join!(
+        daemon.delete("/consumers/shop"),
+        daemon.define("shop", definition.clone())
+    );
     assert_eq!((deleted, created), (200, 201), "{body}");
     assert!(body["secret"].is_string() && secret() != before, "{body}");
 }
@@ -269,25 +405,47 @@ async fn a_consumer_of_a_deleted_name_has_a_secret_of_its_own() {
 #[tokio::test]
 async fn a_definition_that_was_overtaken_does_not_hide_the_webhook_of_the_newer_one() {
     let daemon = Daemon::posting().await;
-    daemon.define("shop", json!({ "url": "http://127.0.0.1:1/old" })).await;
+    daemon
+        .define("shop", json!({ "url": "http://127.0.0.1:1/old" }))
+        .await;
     let old = daemon.app.consumers.get("shop").unwrap();
-    daemon.define("shop", json!({ "url": "http://127.0.0.1:1/new" })).await;
+    daemon
+        .define("shop", json!({ "url": "http://127.0.0.1:1/new" }))
+        .await;
     crate::api::webhooks::spawn(&daemon.app, &old);
-    assert_eq!(daemon.delete("/consumers/shop/dead_letters").await.0, 200, "its task answers");
+    assert_eq!(
+        daemon.delete("/consumers/shop/dead_letters").await.0,
+        200,
+        "its task answers"
+    );
 }
 
 #[tokio::test]
 async fn a_slip_in_a_request_about_dead_letters_forgets_none() {
     let daemon = Daemon::posting().await;
-    daemon.define("shop", json!({ "url": "http://127.0.0.1:1/" })).await;
+    daemon
+        .define("shop", json!({ "url": "http://127.0.0.1:1/" }))
+        .await;
     for (path, code) in [
-        ("/consumers/shop/dead_letters?cursors=a-1", "invalid_parameter"),
+        (
+            "/consumers/shop/dead_letters?cursors=a-1",
+            "invalid_parameter",
+        ),
         ("/consumers/shop/dead_letters?cursor=", "invalid_cursor"),
         ("/consumers/a%20b/dead_letters", "invalid_name"),
     ] {
         let (status, body) = daemon.delete(path).await;
         assert_eq!((status, &body["code"]), (400, &json!(code)), "{path}");
     }
-    assert_eq!(daemon.get("/consumers/a%20b/dead_letters").await.1["code"], "invalid_name");
-    assert_eq!(daemon.post("/consumers/a%20b/dead_letters/resend", "{}").await.1["code"], "invalid_name");
+    assert_eq!(
+        daemon.get("/consumers/a%20b/dead_letters").await.1["code"],
+        "invalid_name"
+    );
+    assert_eq!(
+        daemon
+            .post("/consumers/a%20b/dead_letters/resend", "{}")
+            .await
+            .1["code"],
+        "invalid_name"
+    );
 }

@@ -30,7 +30,10 @@ pub struct Failure {
 
 impl From<String> for Failure {
     fn from(error: String) -> Self {
-        Self { error, retry_after: None }
+        Self {
+            error,
+            retry_after: None,
+        }
     }
 }
 
@@ -52,7 +55,9 @@ impl Courier {
                 .redirect(redirect::Policy::none())
                 .referer(false)
                 .no_proxy()
-                .dns_resolver(Arc::new(Resolver { allow_private: settings.allow_private }))
+                .dns_resolver(Arc::new(Resolver {
+                    allow_private: settings.allow_private,
+                }))
                 .connect_timeout(CONNECT_TIME)
                 .timeout(Duration::from_secs(settings.timeout))
         };
@@ -63,33 +68,72 @@ impl Courier {
             tracing::warn!("{problem}");
         }
         // Needs no certificates, and so works where there are none.
-        let http = builder().tls_certs_only([]).build().map_err(|cause| causes(&cause));
-        Self { https, http, allow_private: settings.allow_private }
+        let http = builder()
+            .tls_certs_only([])
+            .build()
+            .map_err(|cause| causes(&cause));
+        Self {
+            https,
+            http,
+            allow_private: settings.allow_private,
+        }
     }
 
     /// Posts a body; the receiver has it when this is Ok. `now`: seconds since the Unix epoch.
-    pub async fn post(&self, webhook: &Webhook, id: &str, body: String, now: u64) -> Result<(), Failure> {
+    pub async fn post(
+        &self,
+        webhook: &Webhook,
+        id: &str,
+        body: String,
+        now: u64,
+    ) -> Result<(), Failure> {
         let url = Url::parse(&webhook.url).map_err(|cause| format!("{}: {cause}", webhook.url))?;
         check_literal(&url, self.allow_private)?;
-        let client = if url.scheme() == "https" { &self.https } else { &self.http };
+        let client = if url.scheme() == "https" {
+            &self.https
+        } else {
+            &self.http
+        };
         let client = client.as_ref().map_err(Clone::clone)?;
         let request = client
             .post(url)
             .header(CONTENT_TYPE, "application/json")
             .header("webhook-id", id)
             .header("webhook-timestamp", now)
-            .header("webhook-signature", signature::sign(&webhook.secret, id, now, &body))
+            .header(
+                "webhook-signature",
+                signature::sign(&webhook.secret, id, now, &body),
+            )
             .body(body);
-        let answer = request.send().await.map_err(|cause| causes(&cause.without_url()))?;
+        let answer = request
+            .send()
+            .await
+            .map_err(|cause| causes(&cause.without_url()))?;
         let status = answer.status();
-        let retry_after = answer.headers().get(RETRY_AFTER).and_then(|value| wait_of(value.to_str().ok()?, now));
-        let text = tokio::time::timeout(REST_TIME, beginning(answer)).await.unwrap_or_default();
+        let retry_after = answer
+            .headers()
+            .get(RETRY_AFTER)
+            .and_then(|value| wait_of(value.to_str().ok()?, now));
+        let text = tokio::time::timeout(REST_TIME, beginning(answer))
+            .await
+            .unwrap_or_default();
         if status.is_success() {
             return Ok(());
         }
-        let redirected = if status.is_redirection() { " (redirects are not followed)" } else { "" };
-        let said = if text.is_empty() { String::new() } else { format!(": {text}") };
-        Err(Failure { error: format!("the receiver answered {status}{redirected}{said}"), retry_after })
+        let redirected = if status.is_redirection() {
+            " (redirects are not followed)"
+        } else {
+            ""
+        };
+        let said = if text.is_empty() {
+            String::new()
+        } else {
+            format!(": {text}")
+        };
+        Err(Failure {
+            error: format!("the receiver answered {status}{redirected}{said}"),
+            retry_after,
+        })
     }
 }
 
@@ -117,7 +161,11 @@ async fn beginning(mut answer: Response) -> String {
         }
     }
     bytes.truncate(MAX_READ);
-    let text: String = String::from_utf8_lossy(&bytes).chars().map(|c| if c.is_control() { ' ' } else { c }).take(MAX_SHOWN).collect();
+    let text: String = String::from_utf8_lossy(&bytes)
+        .chars()
+        .map(|c| if c.is_control() { ' ' } else { c })
+        .take(MAX_SHOWN)
+        .collect();
     text.trim().to_owned()
 }
 
@@ -134,7 +182,9 @@ fn wait_of(text: &str, now: u64) -> Option<u64> {
 /// Seconds since the Unix epoch of an HTTP date.
 fn seconds_of_date(text: &str) -> Option<u64> {
     let date = httpdate::parse_http_date(text).ok()?;
-    date.duration_since(std::time::UNIX_EPOCH).ok().map(|since| since.as_secs())
+    date.duration_since(std::time::UNIX_EPOCH)
+        .ok()
+        .map(|since| since.as_secs())
 }
 
 #[cfg(test)]
@@ -147,20 +197,44 @@ mod tests {
         assert_eq!(wait_of("Thu, 01 Jan 1970 00:01:40 GMT", 40), Some(60_000));
         assert_eq!(wait_of("Thu, 01 Jan 1970 00:01:40 GMT", 4_000), Some(0));
         assert_eq!(wait_of("18446744073709551615", 0), Some(u64::MAX));
-        assert_eq!((wait_of("soon", 0), wait_of("-1", 0), wait_of("1.5", 0)), (None, None, None));
+        assert_eq!(
+            (wait_of("soon", 0), wait_of("-1", 0), wait_of("1.5", 0)),
+            (None, None, None)
+        );
     }
 
     #[tokio::test]
     async fn without_root_certificates_https_fails_with_what_to_install_and_http_goes_on() {
-        let settings = config::Webhooks { allow_private: true, ..config::Webhooks::default() };
-        let courier = Courier { https: Err("install the package ca-certificates".to_owned()), ..Courier::new(&settings) };
-        let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-        let post = async |scheme: &str| {
-            let webhook = Webhook { url: format!("{scheme}://{closed}/?token=hidden"), secret: vec![7; 32] };
-            courier.post(&webhook, "shop_x-1", "{}".to_owned(), 0).await.unwrap_err()
+        let settings = config::Webhooks {
+            allow_private: true,
+            ..config::Webhooks::default()
         };
-        assert_eq!(post("https").await.error, "install the package ca-certificates");
+        let courier = Courier {
+            https: Err("install the package ca-certificates".to_owned()),
+            ..Courier::new(&settings)
+        };
+        let closed = std::net::TcpListener::bind("127.0.0.1:0")
+            .unwrap()
+            .local_addr()
+            .unwrap();
+        let post = async |scheme: &str| {
+            let webhook = Webhook {
+                url: format!("{scheme}://{closed}/?token=hidden"),
+                secret: vec![7; 32],
+            };
+            courier
+                .post(&webhook, "shop_x-1", "{}".to_owned(), 0)
+                .await
+                .unwrap_err()
+        };
+        assert_eq!(
+            post("https").await.error,
+            "install the package ca-certificates"
+        );
         let error = post("http").await.error;
-        assert!(error.contains("onnection refused") && !error.contains("hidden"), "{error}");
+        assert!(
+            error.contains("onnection refused") && !error.contains("hidden"),
+            "{error}"
+        );
     }
 }

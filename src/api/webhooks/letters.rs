@@ -38,14 +38,18 @@ impl Work<'_> {
 
     pub(super) async fn letter(&self, number: u64) -> Result<Option<DeadLetter>, ApiError> {
         let name = self.consumer.name.clone();
-        self.app.read(move |app| Ok(app.reader.dead_letter(&name, number)?)).await
+        self.app
+            .read(move |app| Ok(app.reader.dead_letter(&name, number)?))
+            .await
     }
 
     /// `None` when one of them is none.
     async fn those(&self, numbers: &[u64]) -> Result<Option<Vec<(u64, DeadLetter)>>, ApiError> {
         let mut letters = Vec::new();
         for number in numbers {
-            let Some(letter) = self.letter(*number).await? else { return Ok(None) };
+            let Some(letter) = self.letter(*number).await? else {
+                return Ok(None);
+            };
             letters.push((*number, letter));
         }
         Ok(Some(letters))
@@ -53,7 +57,9 @@ impl Work<'_> {
 
     async fn page(&self, after: u64) -> Result<Vec<(u64, DeadLetter)>, ApiError> {
         let name = self.consumer.name.clone();
-        self.app.read(move |app| Ok(app.reader.dead_letters(&name, after, ROWS)?)).await
+        self.app
+            .read(move |app| Ok(app.reader.dead_letters(&name, after, ROWS)?))
+            .await
     }
 
     /// At the start: those that were asked for and not sent.
@@ -61,16 +67,24 @@ impl Work<'_> {
         let mut after = 0;
         loop {
             let letters = self.page(after).await?;
-            let Some((last, _)) = letters.last() else { return Ok(()) };
+            let Some((last, _)) = letters.last() else {
+                return Ok(());
+            };
             after = *last;
-            self.send_again(letters.into_iter().filter(|(_, letter)| letter.again).collect());
+            self.send_again(
+                letters
+                    .into_iter()
+                    .filter(|(_, letter)| letter.again)
+                    .collect(),
+            );
         }
     }
 
     fn send_again(&mut self, letters: Vec<(u64, DeadLetter)>) {
         let now = self.clock.now();
         for (number, letter) in letters {
-            self.schedule.again(number, letter.event.kind.script().copied(), now);
+            self.schedule
+                .again(number, letter.event.kind.script().copied(), now);
         }
     }
 
@@ -78,15 +92,32 @@ impl Work<'_> {
         let (mut after, mut count) = (0, 0_usize);
         loop {
             let letters = self.page(after).await?;
-            let Some((last, _)) = letters.last() else { return Ok(count) };
+            let Some((last, _)) = letters.last() else {
+                return Ok(count);
+            };
             after = *last;
             count = count.saturating_add(self.resend(letters).await?);
         }
     }
 
     async fn resend(&mut self, letters: Vec<(u64, DeadLetter)>) -> Result<usize, ApiError> {
-        let mark = |(number, letter): &(u64, DeadLetter)| ConsumerEdit::DeadLetter(*number, DeadLetter { again: true, ..letter.clone() });
-        self.edit(letters.iter().filter(|(_, letter)| !letter.again).map(mark).collect()).await?;
+        let mark = |(number, letter): &(u64, DeadLetter)| {
+            ConsumerEdit::DeadLetter(
+                *number,
+                DeadLetter {
+                    again: true,
+                    ..letter.clone()
+                },
+            )
+        };
+        self.edit(
+            letters
+                .iter()
+                .filter(|(_, letter)| !letter.again)
+                .map(mark)
+                .collect(),
+        )
+        .await?;
         let count = letters.len();
         self.send_again(letters);
         Ok(count)
@@ -104,10 +135,17 @@ impl Work<'_> {
     }
 
     async fn forget(&mut self, letters: Vec<(u64, DeadLetter)>) -> Result<usize, ApiError> {
-        self.edit(letters.iter().map(|(number, _)| ConsumerEdit::DropDeadLetter(*number)).collect()).await?;
+        self.edit(
+            letters
+                .iter()
+                .map(|(number, _)| ConsumerEdit::DropDeadLetter(*number))
+                .collect(),
+        )
+        .await?;
         let now = self.clock.now();
         for (number, letter) in &letters {
-            self.schedule.forget(*number, letter.event.kind.script().copied(), now);
+            self.schedule
+                .forget(*number, letter.event.kind.script().copied(), now);
         }
         self.letters = self.letters.saturating_sub(letters.len());
         Ok(letters.len())

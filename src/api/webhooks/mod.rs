@@ -59,7 +59,11 @@ pub struct Webhooks {
 
 impl Webhooks {
     pub fn new(settings: &config::Webhooks) -> Self {
-        Self { settings: settings.clone(), courier: OnceLock::new(), desks: Mutex::default() }
+        Self {
+            settings: settings.clone(),
+            courier: OnceLock::new(),
+            desks: Mutex::default(),
+        }
     }
 
     fn courier(&self) -> &Courier {
@@ -95,23 +99,39 @@ impl Desk {
     }
 
     /// Asks the task; an error when it has ended.
-    async fn ask<T>(&self, command: impl FnOnce(oneshot::Sender<Result<T, ApiError>>) -> Command) -> Result<T, ApiError> {
+    async fn ask<T>(
+        &self,
+        command: impl FnOnce(oneshot::Sender<Result<T, ApiError>>) -> Command,
+    ) -> Result<T, ApiError> {
         let (answer, answered) = oneshot::channel();
-        self.commands.send(command(answer)).await.map_err(|_| changed())?;
+        self.commands
+            .send(command(answer))
+            .await
+            .map_err(|_| changed())?;
         answered.await.map_err(|_| changed())?
     }
 }
 
 fn changed() -> ApiError {
-    ApiError::new(hyper::StatusCode::CONFLICT, "consumer_changed", "The consumer was just changed, or the daemon stops; ask again.")
+    ApiError::new(
+        hyper::StatusCode::CONFLICT,
+        "consumer_changed",
+        "The consumer was just changed, or the daemon stops; ask again.",
+    )
 }
 
 /// What people ask of a webhook's dead letters. The answer is how many it was.
 enum Command {
     /// Send these, or all, again.
-    Resend { numbers: Option<Vec<u64>>, answer: oneshot::Sender<Result<usize, ApiError>> },
+    Resend {
+        numbers: Option<Vec<u64>>,
+        answer: oneshot::Sender<Result<usize, ApiError>>,
+    },
     /// Forget this one, or all.
-    Drop { number: Option<u64>, answer: oneshot::Sender<Result<usize, ApiError>> },
+    Drop {
+        number: Option<u64>,
+        answer: oneshot::Sender<Result<usize, ApiError>>,
+    },
 }
 
 /// How a webhook is doing; times in milliseconds since the Unix epoch.
@@ -166,8 +186,14 @@ pub struct State {
 
 /// How the consumer's webhook is doing; `None` when it has none. May block the thread.
 pub fn state(app: &App, consumer: &Consumer) -> Result<Option<State>, ApiError> {
-    let Some(webhook) = &consumer.wants.webhook else { return Ok(None) };
-    let view = app.webhooks.desk(&consumer.name).map(|desk| desk.view().clone()).unwrap_or_default();
+    let Some(webhook) = &consumer.wants.webhook else {
+        return Ok(None);
+    };
+    let view = app
+        .webhooks
+        .desk(&consumer.name)
+        .map(|desk| desk.view().clone())
+        .unwrap_or_default();
     Ok(Some(State {
         url: webhook.url.clone(),
         state: view.word(),
@@ -183,13 +209,18 @@ pub fn state(app: &App, consumer: &Consumer) -> Result<Option<State>, ApiError> 
 }
 
 fn count(app: &App, name: &str, view: &View) -> Result<usize, ApiError> {
-    view.dead_letters.map_or_else(|| Ok(app.reader.dead_letter_count(name)?), Ok)
+    view.dead_letters
+        .map_or_else(|| Ok(app.reader.dead_letter_count(name)?), Ok)
 }
 
 /// `state` alone, for `/status`.
 pub fn word(app: &App, consumer: &Consumer) -> Option<&'static str> {
     let desk = app.webhooks.desk(&consumer.name);
-    consumer.wants.webhook.as_ref().map(|_| desk.map_or("waiting", |desk| desk.view().word()))
+    consumer
+        .wants
+        .webhook
+        .as_ref()
+        .map(|_| desk.map_or("waiting", |desk| desk.view().word()))
 }
 
 /// Figures of one webhook for metrics; the first two count from the definition or the daemon's start.
@@ -203,19 +234,38 @@ pub struct Counters {
 
 /// Of every webhook. May block the thread.
 pub fn counters(app: &App) -> Result<Vec<(String, Counters)>, ApiError> {
-    let views: Vec<_> = app.webhooks.lock().iter().map(|(name, desk)| (name.clone(), desk.view().clone())).collect();
+    let views: Vec<_> = app
+        .webhooks
+        .lock()
+        .iter()
+        .map(|(name, desk)| (name.clone(), desk.view().clone()))
+        .collect();
     let counters = views.into_iter().map(|(name, view)| {
         let dead_letters = count(app, &name, &view)?;
-        Ok((name, Counters { attempts: view.attempts, failures: view.failed_attempts, dead_letters, in_flight: view.in_flight }))
+        Ok((
+            name,
+            Counters {
+                attempts: view.attempts,
+                failures: view.failed_attempts,
+                dead_letters,
+                in_flight: view.in_flight,
+            },
+        ))
     });
     counters.collect()
 }
 
 /// Starts to post the consumer's events if it has a webhook; ends with the consumer, or when the daemon stops.
 pub fn spawn(app: &Arc<App>, consumer: &Arc<Consumer>) {
-    let Some(webhook) = consumer.wants.webhook.clone() else { return };
+    let Some(webhook) = consumer.wants.webhook.clone() else {
+        return;
+    };
     let (commands, inbox) = mpsc::channel(COMMANDS);
-    let desk = Arc::new(Desk { commands, view: Mutex::default(), closed: CancellationToken::new() });
+    let desk = Arc::new(Desk {
+        commands,
+        view: Mutex::default(),
+        closed: CancellationToken::new(),
+    });
     let before = {
         let mut desks = app.webhooks.lock();
         if consumer.ended.is_cancelled() {
@@ -233,14 +283,22 @@ pub fn spawn(app: &Arc<App>, consumer: &Arc<Consumer>) {
         }
         task::run(&app, &consumer, &webhook, &desk, inbox).await;
         let mut desks = app.webhooks.lock();
-        if desks.get(&consumer.name).is_some_and(|now| Arc::ptr_eq(now, &desk)) {
+        if desks
+            .get(&consumer.name)
+            .is_some_and(|now| Arc::ptr_eq(now, &desk))
+        {
             desks.remove(&consumer.name);
         }
     });
 }
 
 /// The body of a delivery: `data` is byte for byte what subscribers of the socket get.
-fn body(wire: &Wire, name: &str, number: u64, event: &crate::tracker::Event) -> Result<String, ApiError> {
+fn body(
+    wire: &Wire,
+    name: &str,
+    number: u64,
+    event: &crate::tracker::Event,
+) -> Result<String, ApiError> {
     #[derive(Serialize)]
     struct Body<'a> {
         consumer: &'a str,
@@ -250,6 +308,12 @@ fn body(wire: &Wire, name: &str, number: u64, event: &crate::tracker::Event) -> 
     }
     let cursor = wire.cursor(number);
     let (event, data) = json::event(event, cursor.clone(), wire.network);
-    let data = serde_json::value::RawValue::from_string(data).map_err(|cause| ApiError::internal(&cause))?;
-    Ok(json::to_text(&Body { consumer: name, cursor: &cursor, event, data }))
+    let data = serde_json::value::RawValue::from_string(data)
+        .map_err(|cause| ApiError::internal(&cause))?;
+    Ok(json::to_text(&Body {
+        consumer: name,
+        cursor: &cursor,
+        event,
+        data,
+    }))
 }

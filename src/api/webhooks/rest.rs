@@ -42,7 +42,11 @@ struct Counted {
 
 impl App {
     /// `GET /consumers/{name}/dead_letters?limit=&after=`
-    pub(in crate::api) async fn dead_letters(self: &Arc<Self>, name: &str, query: &Query) -> Result<Answer, ApiError> {
+    pub(in crate::api) async fn dead_letters(
+        self: &Arc<Self>,
+        name: &str,
+        query: &Query,
+    ) -> Result<Answer, ApiError> {
         #[derive(Serialize)]
         struct Letters {
             dead_letters: Vec<Letter>,
@@ -54,16 +58,30 @@ impl App {
         }
         let consumer = self.consumers.get(consumer_name(name)?)?;
         let limit = query.whole("limit", LIMIT_DEFAULT, 1..=LIMIT_MOST)?;
-        let after = query.get("after").map_or(Ok(0), |text| self.number_of(text))?;
+        let after = query
+            .get("after")
+            .map_or(Ok(0), |text| self.number_of(text))?;
         let page = self.read(move |app| {
             let total = app.reader.dead_letter_count(&consumer.name)?;
-            let mut letters = app.reader.dead_letters(&consumer.name, after, limit.saturating_add(1))?;
+            let mut letters =
+                app.reader
+                    .dead_letters(&consumer.name, after, limit.saturating_add(1))?;
             let more = letters.len() > limit;
             letters.truncate(limit);
-            let next = letters.last().filter(|_| more).map(|(number, _)| app.wire.cursor(*number));
-            let shapes = letters.into_iter().map(|(number, letter)| app.letter(number, letter));
+            let next = letters
+                .last()
+                .filter(|_| more)
+                .map(|(number, _)| app.wire.cursor(*number));
+            let shapes = letters
+                .into_iter()
+                .map(|(number, letter)| app.letter(number, letter));
             let dead_letters = shapes.collect::<Result<Vec<_>, _>>()?;
-            Ok(Letters { count: dead_letters.len(), dead_letters, total, next })
+            Ok(Letters {
+                count: dead_letters.len(),
+                dead_letters,
+                total,
+                next,
+            })
         });
         Ok(respond::json(StatusCode::OK, &page.await?))
     }
@@ -84,30 +102,60 @@ impl App {
     }
 
     /// `DELETE /consumers/{name}/dead_letters?cursor=`
-    pub(in crate::api) async fn drop_dead_letters(self: &Arc<Self>, name: &str, query: &Query) -> Result<Answer, ApiError> {
+    pub(in crate::api) async fn drop_dead_letters(
+        self: &Arc<Self>,
+        name: &str,
+        query: &Query,
+    ) -> Result<Answer, ApiError> {
         let consumer = self.consumers.get(consumer_name(name)?)?;
         if query.get("cursors").is_some() {
             // A slip that would forget them all.
-            return Err(ApiError::invalid_parameter("cursors", "left out: it is cursor=, one in each request, or nothing for all"));
+            return Err(ApiError::invalid_parameter(
+                "cursors",
+                "left out: it is cursor=, one in each request, or nothing for all",
+            ));
         }
-        let number = query.get("cursor").map(|text| self.number_of(text)).transpose()?;
+        let number = query
+            .get("cursor")
+            .map(|text| self.number_of(text))
+            .transpose()?;
         let count = match (&consumer.wants.webhook, self.webhooks.desk(name)) {
             (Some(_), Some(desk)) => desk.ask(|answer| Command::Drop { number, answer }).await?,
             // Its task is about to begin, and nothing else may write its rows then.
             (Some(_), None) => return Err(super::changed()),
             (None, _) => self.drop_without_webhook(&consumer, number).await?,
         };
-        Ok(respond::json(StatusCode::OK, &Counted { count, message: "These dead letters are forgotten." }))
+        Ok(respond::json(
+            StatusCode::OK,
+            &Counted {
+                count,
+                message: "These dead letters are forgotten.",
+            },
+        ))
     }
 
     /// Of a consumer that had a webhook once. Nobody else writes its dead letters.
-    async fn drop_without_webhook(self: &Arc<Self>, consumer: &Arc<Consumer>, number: Option<u64>) -> Result<usize, ApiError> {
+    async fn drop_without_webhook(
+        self: &Arc<Self>,
+        consumer: &Arc<Consumer>,
+        number: Option<u64>,
+    ) -> Result<usize, ApiError> {
         let mut count = 0;
         loop {
             let name = consumer.name.clone();
             let numbers = self.read(move |app| match number {
-                Some(number) => Ok(app.reader.dead_letter(&name, number)?.map(|_| number).into_iter().collect()),
-                None => Ok(app.reader.dead_letters(&name, 0, LIMIT_MOST)?.into_iter().map(|(number, _)| number).collect::<Vec<_>>()),
+                Some(number) => Ok(app
+                    .reader
+                    .dead_letter(&name, number)?
+                    .map(|_| number)
+                    .into_iter()
+                    .collect()),
+                None => Ok(app
+                    .reader
+                    .dead_letters(&name, 0, LIMIT_MOST)?
+                    .into_iter()
+                    .map(|(number, _)| number)
+                    .collect::<Vec<_>>()),
             });
             let numbers = numbers.await?;
             match (numbers.is_empty(), number) {
@@ -116,7 +164,16 @@ impl App {
                 _ => {}
             }
             count = numbers.len().saturating_add(count);
-            if !consumer.edit(&self.indexer, numbers.into_iter().map(ConsumerEdit::DropDeadLetter).collect()).await? {
+            if !consumer
+                .edit(
+                    &self.indexer,
+                    numbers
+                        .into_iter()
+                        .map(ConsumerEdit::DropDeadLetter)
+                        .collect(),
+                )
+                .await?
+            {
                 return Err(super::changed());
             }
             if number.is_some() {
@@ -126,24 +183,49 @@ impl App {
     }
 
     /// `POST /consumers/{name}/dead_letters/resend`
-    pub(in crate::api) async fn resend_dead_letters(self: &Arc<Self>, name: &str, fields: &Fields) -> Result<Answer, ApiError> {
+    pub(in crate::api) async fn resend_dead_letters(
+        self: &Arc<Self>,
+        name: &str,
+        fields: &Fields,
+    ) -> Result<Answer, ApiError> {
         let consumer = self.consumers.get(consumer_name(name)?)?;
-        let numbers = fields.texts("cursors", CURSORS_MOST)?.map(|texts| texts.iter().map(|text| self.number_of(text)).collect());
+        let numbers = fields
+            .texts("cursors", CURSORS_MOST)?
+            .map(|texts| texts.iter().map(|text| self.number_of(text)).collect());
         let numbers: Option<Vec<u64>> = numbers.transpose()?;
-        let Some(desk) = self.webhooks.desk(name).filter(|_| consumer.wants.webhook.is_some()) else {
+        let Some(desk) = self
+            .webhooks
+            .desk(name)
+            .filter(|_| consumer.wants.webhook.is_some())
+        else {
             let message = "This consumer has no webhook now, so its dead letters cannot be sent again; PUT it with a \"url\".";
             return Err(ApiError::new(StatusCode::CONFLICT, "no_webhook", message));
         };
-        let count = desk.ask(|answer| Command::Resend { numbers, answer }).await?;
+        let count = desk
+            .ask(|answer| Command::Resend { numbers, answer })
+            .await?;
         let message = "These dead letters are sent again, also after a restart; those that the receiver takes disappear from the list.";
-        Ok(respond::json(StatusCode::ACCEPTED, &Counted { count, message }))
+        Ok(respond::json(
+            StatusCode::ACCEPTED,
+            &Counted { count, message },
+        ))
     }
 
     /// The number of a dead letter's cursor, which may be older than the log.
     fn number_of(&self, text: &str) -> Result<u64, ApiError> {
-        let refused =
-            |code, status| ApiError::new(status, code, "This is not a cursor of a dead letter here; send one as the list carried it.");
-        let cursor = Cursor::parse(text).ok_or_else(|| refused("invalid_cursor", StatusCode::BAD_REQUEST))?;
-        if cursor.log == &*self.wire.log { Ok(cursor.number) } else { Err(refused("cursor_unknown", StatusCode::GONE)) }
+        let refused = |code, status| {
+            ApiError::new(
+                status,
+                code,
+                "This is not a cursor of a dead letter here; send one as the list carried it.",
+            )
+        };
+        let cursor = Cursor::parse(text)
+            .ok_or_else(|| refused("invalid_cursor", StatusCode::BAD_REQUEST))?;
+        if cursor.log == &*self.wire.log {
+            Ok(cursor.number)
+        } else {
+            Err(refused("cursor_unknown", StatusCode::GONE))
+        }
     }
 }

@@ -129,7 +129,13 @@ impl<L: Ord + Copy> Schedule<L> {
     pub fn load(&mut self, number: u64, lane: L, now: u64) {
         self.read = number;
         self.unsettled.insert(number);
-        self.change(lane, now, |state| state.queue.push_back(Item { number, attempts: 0, first_failed: 0 }));
+        self.change(lane, now, |state| {
+            state.queue.push_back(Item {
+                number,
+                attempts: 0,
+                first_failed: 0,
+            })
+        });
     }
 
     /// Everything up to `number` was loaded or need not be.
@@ -141,18 +147,42 @@ impl<L: Ord + Copy> Schedule<L> {
     pub fn again(&mut self, number: u64, lane: L, now: u64) {
         self.asked = true;
         self.change(lane, now, |state| {
-            if state.again.front().is_some_and(|first| first.number == number) {
+            if state
+                .again
+                .front()
+                .is_some_and(|first| first.number == number)
+            {
                 // It waits already; or it was forgotten in flight, and is wanted once more.
                 state.forgotten = false;
                 return;
             }
             // Nothing comes before what is in flight, whatever its number. Most come in their order: no search among thousands then.
-            let (flying, count) = (usize::from(state.in_flight == Some(true)), state.again.len());
+            let (flying, count) = (
+                usize::from(state.in_flight == Some(true)),
+                state.again.len(),
+            );
             let is_last = state.again.back().is_none_or(|last| last.number < number);
-            let behind = || state.again.iter().skip(flying).position(|item| item.number >= number);
-            let at = if is_last { count } else { behind().map_or(count, |at| at.saturating_add(flying)) };
+            let behind = || {
+                state
+                    .again
+                    .iter()
+                    .skip(flying)
+                    .position(|item| item.number >= number)
+            };
+            let at = if is_last {
+                count
+            } else {
+                behind().map_or(count, |at| at.saturating_add(flying))
+            };
             if state.again.get(at).is_none_or(|item| item.number != number) {
-                state.again.insert(at, Item { number, attempts: 0, first_failed: 0 });
+                state.again.insert(
+                    at,
+                    Item {
+                        number,
+                        attempts: 0,
+                        first_failed: 0,
+                    },
+                );
             }
         });
     }
@@ -160,7 +190,12 @@ impl<L: Ord + Copy> Schedule<L> {
     /// A dead letter is not to be sent again after all.
     pub fn forget(&mut self, number: u64, lane: L, now: u64) {
         self.change(lane, now, |state| {
-            if state.in_flight == Some(true) && state.again.front().is_some_and(|item| item.number == number) {
+            if state.in_flight == Some(true)
+                && state
+                    .again
+                    .front()
+                    .is_some_and(|item| item.number == number)
+            {
                 state.forgotten = true;
             } else if let Some(at) = state.again.iter().position(|item| item.number == number) {
                 state.again.remove(at);
@@ -174,7 +209,11 @@ impl<L: Ord + Copy> Schedule<L> {
             return None;
         }
         let (fresh, waiting) = (self.fresh.first().copied(), self.waiting.first().copied());
-        let chosen = if self.is_down() { fresh.or(waiting) } else { fresh.into_iter().chain(waiting).min() };
+        let chosen = if self.is_down() {
+            fresh.or(waiting)
+        } else {
+            fresh.into_iter().chain(waiting).min()
+        };
         let (_, number, lane) = chosen?;
         let state = self.lanes.get_mut(&lane)?;
         let again = !state.again.is_empty();
@@ -182,18 +221,27 @@ impl<L: Ord + Copy> Schedule<L> {
         state.in_flight = Some(again);
         self.in_flight = self.in_flight.saturating_add(1);
         self.change(lane, now, |_| ());
-        Some(Flight { lane, number, again })
+        Some(Flight {
+            lane,
+            number,
+            again,
+        })
     }
 
     /// When the next attempt may begin; `None` when there is nothing to send, or too much in flight. May be in the past.
     pub fn begins_at(&self) -> Option<u64> {
         let first = |list: &BTreeSet<(u64, u64, L)>| list.first().map(|(at, ..)| *at);
-        let earliest = first(&self.fresh).into_iter().chain(first(&self.waiting)).min()?;
+        let earliest = first(&self.fresh)
+            .into_iter()
+            .chain(first(&self.waiting))
+            .min()?;
         let at = match (self.is_down(), self.in_flight) {
             (false, 0..IN_FLIGHT) => earliest,
             (true, 0) if self.asked => earliest.min(self.last_failure),
             (true, 0) if self.fresh.is_empty() => self.last_failure.saturating_add(self.down_for),
-            (true, 0) => self.last_failure.saturating_add(self.down_for.min(FRESH_WAIT)),
+            (true, 0) => self
+                .last_failure
+                .saturating_add(self.down_for.min(FRESH_WAIT)),
             _ => return None,
         };
         Some(at.max(self.quiet_until))
@@ -206,7 +254,11 @@ impl<L: Ord + Copy> Schedule<L> {
     /// The receiver took it. False when it was a dead letter that has been forgotten.
     pub fn delivered(&mut self, flight: Flight<L>, now: u64) -> bool {
         let was_down = self.is_down();
-        let wanted = !(flight.again && self.lanes.get(&flight.lane).is_some_and(|lane| lane.forgotten));
+        let wanted = !(flight.again
+            && self
+                .lanes
+                .get(&flight.lane)
+                .is_some_and(|lane| lane.forgotten));
         self.failures = 0;
         self.land(flight, now);
         self.settle(flight, now);
@@ -223,16 +275,36 @@ impl<L: Ord + Copy> Schedule<L> {
     }
 
     /// An attempt failed. `jitter`: from 0 to 1. `may_give_up`: there is room for a dead letter.
-    pub fn failed(&mut self, flight: Flight<L>, now: u64, retry_after: Option<u64>, jitter: f64, may_give_up: bool) -> Failed {
+    pub fn failed(
+        &mut self,
+        flight: Flight<L>,
+        now: u64,
+        retry_after: Option<u64>,
+        jitter: f64,
+        may_give_up: bool,
+    ) -> Failed {
         self.failures = self.failures.saturating_add(1);
         self.last_failure = now;
-        self.down_for = jittered(wait_after(self.failures.saturating_sub(FAILING).saturating_add(1)), jitter);
+        self.down_for = jittered(
+            wait_after(self.failures.saturating_sub(FAILING).saturating_add(1)),
+            jitter,
+        );
         if let Some(wait) = retry_after {
-            self.quiet_until = self.quiet_until.max(now.saturating_add(wait.min(LONGEST_WAIT)));
+            self.quiet_until = self
+                .quiet_until
+                .max(now.saturating_add(wait.min(LONGEST_WAIT)));
         }
-        let Some(state) = self.lanes.get_mut(&flight.lane) else { return Failed::Forgotten };
-        let queue = if flight.again { &mut state.again } else { &mut state.queue };
-        let Some(item) = queue.front_mut() else { return Failed::Forgotten };
+        let Some(state) = self.lanes.get_mut(&flight.lane) else {
+            return Failed::Forgotten;
+        };
+        let queue = if flight.again {
+            &mut state.again
+        } else {
+            &mut state.queue
+        };
+        let Some(item) = queue.front_mut() else {
+            return Failed::Forgotten;
+        };
         if item.attempts == 0 {
             item.first_failed = now;
         }
@@ -251,7 +323,10 @@ impl<L: Ord + Copy> Schedule<L> {
             return Failed::Waits;
         }
         self.settle(flight, now);
-        Failed::GivenUp { attempts: item.attempts, first_failed: item.first_failed }
+        Failed::GivenUp {
+            attempts: item.attempts,
+            first_failed: item.first_failed,
+        }
     }
 
     fn land(&mut self, flight: Flight<L>, now: u64) {
@@ -262,7 +337,11 @@ impl<L: Ord + Copy> Schedule<L> {
     /// The first of its lane is done, and the one behind it may go.
     fn settle(&mut self, flight: Flight<L>, now: u64) {
         self.change(flight.lane, now, |state| {
-            let queue = if flight.again { &mut state.again } else { &mut state.queue };
+            let queue = if flight.again {
+                &mut state.again
+            } else {
+                &mut state.queue
+            };
             queue.pop_front();
             state.forgotten = false;
             state.hurried = 0;
@@ -297,7 +376,11 @@ impl<L: Ord + Copy> Schedule<L> {
         };
         let state = self.lanes.entry(lane).or_insert_with(new);
         if let Some((is_fresh, at, number)) = state.listed.take() {
-            let list = if is_fresh { &mut self.fresh } else { &mut self.waiting };
+            let list = if is_fresh {
+                &mut self.fresh
+            } else {
+                &mut self.waiting
+            };
             list.remove(&(at, number, lane));
         }
         change(state);
@@ -306,9 +389,17 @@ impl<L: Ord + Copy> Schedule<L> {
             Some(_) if state.in_flight.is_some() => {}
             Some(item) => {
                 let is_fresh = item.attempts == 0;
-                let at = if is_fresh { state.due.min(now) } else { state.due };
+                let at = if is_fresh {
+                    state.due.min(now)
+                } else {
+                    state.due
+                };
                 state.listed = Some((is_fresh, at, item.number));
-                let list = if is_fresh { &mut self.fresh } else { &mut self.waiting };
+                let list = if is_fresh {
+                    &mut self.fresh
+                } else {
+                    &mut self.waiting
+                };
                 list.insert((at, item.number, lane));
             }
         }
@@ -316,7 +407,9 @@ impl<L: Ord + Copy> Schedule<L> {
 
     /// All events of the log up to this number are settled.
     pub fn place(&self) -> u64 {
-        self.unsettled.first().map_or(self.read, |number| number.saturating_sub(1))
+        self.unsettled
+            .first()
+            .map_or(self.read, |number| number.saturating_sub(1))
     }
 
     /// The log was read up to this number.
@@ -346,7 +439,9 @@ impl<L: Ord + Copy> Schedule<L> {
 
 /// The whole wait after the `failures`th failure.
 fn wait_after(failures: u64) -> u64 {
-    let doublings = u32::try_from(failures.saturating_sub(1)).unwrap_or(u32::MAX).min(12);
+    let doublings = u32::try_from(failures.saturating_sub(1))
+        .unwrap_or(u32::MAX)
+        .min(12);
     FIRST_WAIT.saturating_mul(1 << doublings).min(LONGEST_WAIT)
 }
 

@@ -15,13 +15,18 @@ const GENERATED_BYTES: usize = 32;
 pub fn sign(secret: &[u8], id: &str, timestamp: u64, body: &str) -> String {
     let mut engine = HmacEngine::<sha256::Hash>::new(secret);
     engine.input(format!("{id}.{timestamp}.{body}").as_bytes());
-    format!("v1,{}", STANDARD.encode(Hmac::from_engine(engine).to_byte_array()))
+    format!(
+        "v1,{}",
+        STANDARD.encode(Hmac::from_engine(engine).to_byte_array())
+    )
 }
 
 /// The key that a secret's text stands for; `None` when it is none.
 pub fn parse_secret(text: &str) -> Option<Vec<u8>> {
     let key = STANDARD.decode(text.strip_prefix(PREFIX)?).ok()?;
-    (LEAST_BYTES..=MOST_BYTES).contains(&key.len()).then_some(key)
+    (LEAST_BYTES..=MOST_BYTES)
+        .contains(&key.len())
+        .then_some(key)
 }
 
 pub fn secret_text(key: &[u8]) -> String {
@@ -41,7 +46,12 @@ mod tests {
     #[test]
     fn the_vector_of_the_specification_comes_out() {
         let secret = parse_secret("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw").unwrap();
-        let signature = sign(&secret, "msg_p5jXN8AQM9LWM0D4loKWxJek", 1_614_265_330, r#"{"test": 2432232314}"#);
+        let signature = sign(
+            &secret,
+            "msg_p5jXN8AQM9LWM0D4loKWxJek",
+            1_614_265_330,
+            r#"{"test": 2432232314}"#,
+        );
         assert_eq!(signature, "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE=");
     }
 
@@ -54,7 +64,13 @@ mod tests {
         for bytes in [0, 23, 65] {
             assert_eq!(parse_secret(&secret_text(&vec![7; bytes])), None, "{bytes}");
         }
-        for bad in ["", "whsec_", "MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw", "WHSEC_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw", "whsec_not base64 at all"] {
+        for bad in [
+            "",
+            "whsec_",
+            "MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw",
+            "WHSEC_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw",
+            "whsec_not base64 at all",
+        ] {
             assert_eq!(parse_secret(bad), None, "{bad}");
         }
         assert_ne!(new_secret().unwrap(), new_secret().unwrap());

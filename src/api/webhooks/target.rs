@@ -34,7 +34,13 @@ impl Target {
                 (secret, Some(text))
             }
         };
-        Ok((Webhook { url: self.url.to_string(), secret }, generated))
+        Ok((
+            Webhook {
+                url: self.url.to_string(),
+                secret,
+            },
+            generated,
+        ))
     }
 }
 
@@ -44,30 +50,52 @@ pub fn of_fields(app: &App, fields: &Fields) -> Result<Option<Target>, ApiError>
     let Some(url) = url else {
         return match secret {
             None => Ok(None),
-            Some(_) => Err(ApiError::missing_field("url", "where to post events to beside \"secret\"")),
+            Some(_) => Err(ApiError::missing_field(
+                "url",
+                "where to post events to beside \"secret\"",
+            )),
         };
     };
     let url = parse_url(&url)?;
-    check_literal(&url, app.config.webhooks.allow_private)
-        .map_err(|message| ApiError::new(StatusCode::BAD_REQUEST, "webhook_target_refused", message))?;
+    check_literal(&url, app.config.webhooks.allow_private).map_err(|message| {
+        ApiError::new(StatusCode::BAD_REQUEST, "webhook_target_refused", message)
+    })?;
     const SECRET: &str = "\"whsec_\" and 24 to 64 bytes as base64; leave it out to get one made";
-    let parse = |text: String| signature::parse_secret(&text).ok_or_else(|| ApiError::invalid_field("secret", SECRET));
-    Ok(Some(Target { url, secret: secret.map(parse).transpose()? }))
+    let parse = |text: String| {
+        signature::parse_secret(&text).ok_or_else(|| ApiError::invalid_field("secret", SECRET))
+    };
+    Ok(Some(Target {
+        url,
+        secret: secret.map(parse).transpose()?,
+    }))
 }
 
 fn parse_url(text: &str) -> Result<Url, ApiError> {
-    let refused =
-        || ApiError::invalid_field("url", "an http or https URL without user and password, such as \"https://shop.example/hook\"");
-    let url = Url::parse(text).ok().filter(|_| text.len() <= MAX_URL_BYTES).ok_or_else(refused)?;
+    let refused = || {
+        ApiError::invalid_field(
+            "url",
+            "an http or https URL without user and password, such as \"https://shop.example/hook\"",
+        )
+    };
+    let url = Url::parse(text)
+        .ok()
+        .filter(|_| text.len() <= MAX_URL_BYTES)
+        .ok_or_else(refused)?;
     let plain = url.username().is_empty() && url.password().is_none() && url.fragment().is_none();
-    let good = matches!(url.scheme(), "http" | "https") && url.host().is_some() && url.port() != Some(0) && plain;
+    let good = matches!(url.scheme(), "http" | "https")
+        && url.host().is_some()
+        && url.port() != Some(0)
+        && plain;
     if good { Ok(url) } else { Err(refused()) }
 }
 
 /// The sentence that refuses a URL whose host is an address that is not to be posted to.
 pub fn check_literal(url: &Url, allow_private: bool) -> Result<(), String> {
     let host = url.host_str().unwrap_or_default();
-    let address = host.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>();
+    let address = host
+        .trim_start_matches('[')
+        .trim_end_matches(']')
+        .parse::<IpAddr>();
     match address {
         Ok(address) if !allow_private && !is_global(address) => Err(refusal(host, &[address])),
         _ => Ok(()),
@@ -75,9 +103,19 @@ pub fn check_literal(url: &Url, allow_private: bool) -> Result<(), String> {
 }
 
 fn refusal(host: &str, addresses: &[IpAddr]) -> String {
-    let addresses = addresses.iter().map(IpAddr::to_string).collect::<Vec<_>>().join(", ");
-    let is = if host.trim_matches(['[', ']']) == addresses { String::new() } else { format!(" is {addresses} and") };
-    format!("{host}{is} is not on the public internet; set webhooks.allow_private = true to post to such addresses.")
+    let addresses = addresses
+        .iter()
+        .map(IpAddr::to_string)
+        .collect::<Vec<_>>()
+        .join(", ");
+    let is = if host.trim_matches(['[', ']']) == addresses {
+        String::new()
+    } else {
+        format!(" is {addresses} and")
+    };
+    format!(
+        "{host}{is} is not on the public internet; set webhooks.allow_private = true to post to such addresses."
+    )
 }
 
 /// Resolves names with the system's resolver and drops addresses that are not to be posted to.
@@ -91,14 +129,21 @@ impl Resolve for Resolver {
         let allow_private = self.allow_private;
         Box::pin(async move {
             let host = name.as_str().to_owned();
-            let found: Vec<SocketAddr> = tokio::net::lookup_host((host.as_str(), 0)).await?.collect();
+            let found: Vec<SocketAddr> =
+                tokio::net::lookup_host((host.as_str(), 0)).await?.collect();
             Ok(Box::new(permitted(&host, found, allow_private)?.into_iter()) as Addrs)
         })
     }
 }
 
-fn permitted(host: &str, found: Vec<SocketAddr>, allow_private: bool) -> Result<Vec<SocketAddr>, Box<dyn std::error::Error + Send + Sync>> {
-    let (good, bad): (Vec<_>, Vec<_>) = found.into_iter().partition(|found| allow_private || is_global(found.ip()));
+fn permitted(
+    host: &str,
+    found: Vec<SocketAddr>,
+    allow_private: bool,
+) -> Result<Vec<SocketAddr>, Box<dyn std::error::Error + Send + Sync>> {
+    let (good, bad): (Vec<_>, Vec<_>) = found
+        .into_iter()
+        .partition(|found| allow_private || is_global(found.ip()));
     if good.is_empty() && !bad.is_empty() {
         let bad: Vec<_> = bad.iter().map(SocketAddr::ip).collect();
         return Err(refusal(host, &bad).into());
@@ -125,7 +170,8 @@ const NOT_GLOBAL_4: &[([u8; 4], u32)] = &[
 ];
 
 /// Of the global unicast addresses 2000::/3, those that are not on the public internet: protocols (with Teredo), documentation.
-const NOT_GLOBAL_6: &[([u16; 2], u32)] = &[([0x2001, 0], 23), ([0x2001, 0xdb8], 32), ([0x3fff, 0], 20)];
+const NOT_GLOBAL_6: &[([u16; 2], u32)] =
+    &[([0x2001, 0], 23), ([0x2001, 0xdb8], 32), ([0x3fff, 0], 20)];
 
 fn is_global(address: IpAddr) -> bool {
     match address {
@@ -135,14 +181,20 @@ fn is_global(address: IpAddr) -> bool {
 }
 
 fn is_global_4(address: Ipv4Addr) -> bool {
-    let begins = |(net, bits): &([u8; 4], u32)| (u32::from_be_bytes(*net) ^ address.to_bits()).leading_zeros() >= *bits;
+    let begins = |(net, bits): &([u8; 4], u32)| {
+        (u32::from_be_bytes(*net) ^ address.to_bits()).leading_zeros() >= *bits
+    };
     !NOT_GLOBAL_4.iter().any(begins)
 }
 
 /// An address that carries an IPv4 address is as global as that.
 fn is_global_6(address: Ipv6Addr) -> bool {
     let [a, b, c, d, e, f, g, h] = address.segments();
-    let carried = |high: u16, low: u16| is_global_4(Ipv4Addr::from_bits((u32::from(high) << 16) | u32::from(low)));
+    let carried = |high: u16, low: u16| {
+        is_global_4(Ipv4Addr::from_bits(
+            (u32::from(high) << 16) | u32::from(low),
+        ))
+    };
     match [a, b, c, d, e, f] {
         // Mapped, and NAT64.
         [0, 0, 0, 0, 0, 0xffff] | [0x64, 0xff9b, 0, 0, 0, 0] => carried(g, h),
@@ -264,10 +316,25 @@ mod tests {
             "http://a b/",
         ] {
             let error = parse_url(bad).unwrap_err();
-            assert_eq!((error.code, error.message.contains("\"url\"")), ("invalid_field", true), "{bad}");
+            assert_eq!(
+                (error.code, error.message.contains("\"url\"")),
+                ("invalid_field", true),
+                "{bad}"
+            );
         }
-        assert!(parse_url(&format!("https://shop.example/{}", "x".repeat(MAX_URL_BYTES))).is_err());
-        assert_eq!(parse_url("HTTPS://Shop.Example:443/Hook?a=b").unwrap().as_str(), "https://shop.example/Hook?a=b");
+        assert!(
+            parse_url(&format!(
+                "https://shop.example/{}",
+                "x".repeat(MAX_URL_BYTES)
+            ))
+            .is_err()
+        );
+        assert_eq!(
+            parse_url("HTTPS://Shop.Example:443/Hook?a=b")
+                .unwrap()
+                .as_str(),
+            "https://shop.example/Hook?a=b"
+        );
     }
 
     #[test]
@@ -285,11 +352,23 @@ mod tests {
         ] {
             let url = parse_url(url).unwrap();
             let message = check_literal(&url, false).unwrap_err();
-            assert!(message.contains("webhooks.allow_private") && message.contains(url.host_str().unwrap()), "{url}: {message}");
+            assert!(
+                message.contains("webhooks.allow_private")
+                    && message.contains(url.host_str().unwrap()),
+                "{url}: {message}"
+            );
             assert_eq!(check_literal(&url, true), Ok(()), "{url}");
         }
-        for url in ["https://1.1.1.1/", "https://[2606:4700::1111]/", "https://localhost/"] {
-            assert_eq!(check_literal(&parse_url(url).unwrap(), false), Ok(()), "names are looked at when they are resolved: {url}");
+        for url in [
+            "https://1.1.1.1/",
+            "https://[2606:4700::1111]/",
+            "https://localhost/",
+        ] {
+            assert_eq!(
+                check_literal(&parse_url(url).unwrap(), false),
+                Ok(()),
+                "names are looked at when they are resolved: {url}"
+            );
         }
     }
 
@@ -297,17 +376,41 @@ mod tests {
     fn of_the_addresses_of_a_name_only_the_public_ones_are_used() {
         let at = |text: &str| SocketAddr::new(text.parse().unwrap(), 0);
         let mixed = vec![at("10.0.0.1"), at("1.1.1.1"), at("::1")];
-        assert_eq!(permitted("shop.example", mixed.clone(), false).unwrap(), [at("1.1.1.1")]);
-        assert_eq!(permitted("shop.example", mixed.clone(), true).unwrap(), mixed);
-        let message = permitted("shop.example", vec![at("10.0.0.1"), at("::1")], false).unwrap_err().to_string();
-        assert!(message.starts_with("shop.example is 10.0.0.1, ::1 and is not on the public internet"), "{message}");
+        assert_eq!(
+            permitted("shop.example", mixed.clone(), false).unwrap(),
+            [at("1.1.1.1")]
+        );
+        assert_eq!(
+            permitted("shop.example", mixed.clone(), true).unwrap(),
+            mixed
+        );
+        let message = permitted("shop.example", vec![at("10.0.0.1"), at("::1")], false)
+            .unwrap_err()
+            .to_string();
+        assert!(
+            message.starts_with("shop.example is 10.0.0.1, ::1 and is not on the public internet"),
+            "{message}"
+        );
     }
 
     #[tokio::test]
     async fn a_name_that_points_to_this_machine_is_refused_when_it_is_resolved() {
-        let found = Resolver { allow_private: false }.resolve("localhost".parse().unwrap()).await;
+        let found = Resolver {
+            allow_private: false,
+        }
+        .resolve("localhost".parse().unwrap())
+        .await;
         let message = found.err().expect("localhost is this machine").to_string();
         assert!(message.contains("webhooks.allow_private"), "{message}");
-        assert!(Resolver { allow_private: true }.resolve("localhost".parse().unwrap()).await.unwrap().count() > 0);
+        assert!(
+            Resolver {
+                allow_private: true
+            }
+            .resolve("localhost".parse().unwrap())
+            .await
+            .unwrap()
+            .count()
+                > 0
+        );
     }
 }

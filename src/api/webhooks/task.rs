@@ -36,7 +36,13 @@ pub(super) type Lane = Option<ScriptHash>;
 type Reading = Pin<Box<dyn Future<Output = Result<Page, ApiError>> + Send>>;
 
 /// Until the consumer ends or the daemon stops. What is in flight then comes again.
-pub async fn run(app: &Arc<App>, consumer: &Arc<Consumer>, webhook: &Webhook, desk: &Desk, mut inbox: mpsc::Receiver<Command>) {
+pub async fn run(
+    app: &Arc<App>,
+    consumer: &Arc<Consumer>,
+    webhook: &Webhook,
+    desk: &Desk,
+    mut inbox: mpsc::Receiver<Command>,
+) {
     let webhook = Arc::new(webhook.clone());
     let work = async {
         loop {
@@ -60,7 +66,10 @@ async fn attend(
     desk: &Desk,
     inbox: &mut mpsc::Receiver<Command>,
 ) -> Result<Infallible, ApiError> {
-    Work::begin(app, consumer, webhook, desk).await?.work(inbox).await
+    Work::begin(app, consumer, webhook, desk)
+        .await?
+        .work(inbox)
+        .await
 }
 
 /// Time for the schedule: begins with the wall clock and is never set back.
@@ -71,7 +80,8 @@ pub(super) struct Clock {
 
 impl Clock {
     pub(super) fn now(&self) -> u64 {
-        self.epoch.saturating_add(u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX))
+        self.epoch
+            .saturating_add(u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX))
     }
 
     fn instant(&self, at: u64) -> Instant {
@@ -102,12 +112,29 @@ pub(super) struct Work<'a> {
 }
 
 impl<'a> Work<'a> {
-    async fn begin(app: &'a Arc<App>, consumer: &'a Arc<Consumer>, webhook: &'a Arc<Webhook>, desk: &'a Desk) -> Result<Self, ApiError> {
-        let clock = Clock { epoch: now_ms(), began: Instant::now() };
-        let (place, give_up_after) = (consumer.place().number, app.config.webhooks.give_up_after.saturating_mul(1000));
+    async fn begin(
+        app: &'a Arc<App>,
+        consumer: &'a Arc<Consumer>,
+        webhook: &'a Arc<Webhook>,
+        desk: &'a Desk,
+    ) -> Result<Self, ApiError> {
+        let clock = Clock {
+            epoch: now_ms(),
+            began: Instant::now(),
+        };
+        let (place, give_up_after) = (
+            consumer.place().number,
+            app.config.webhooks.give_up_after.saturating_mul(1000),
+        );
         let name = consumer.name.clone();
-        let (done, letters) =
-            app.read(move |app| Ok((app.reader.done_events(&name, 0, u64::MAX)?, app.reader.dead_letter_count(&name)?))).await?;
+        let (done, letters) = app
+            .read(move |app| {
+                Ok((
+                    app.reader.done_events(&name, 0, u64::MAX)?,
+                    app.reader.dead_letter_count(&name)?,
+                ))
+            })
+            .await?;
         let mut work = Self {
             app,
             consumer,
@@ -155,7 +182,12 @@ impl<'a> Work<'a> {
     fn send(&mut self) {
         while let Some(flight) = self.schedule.next(self.clock.now()) {
             self.desk.view().attempts += 1;
-            self.flights.spawn(attempt(self.app.clone(), self.consumer.clone(), self.webhook.clone(), flight));
+            self.flights.spawn(attempt(
+                self.app.clone(),
+                self.consumer.clone(),
+                self.webhook.clone(),
+                flight,
+            ));
         }
     }
 
@@ -187,14 +219,17 @@ impl<'a> Work<'a> {
         }
         let done = if after < self.done_before {
             let (name, next) = (self.consumer.name.clone(), page.next);
-            self.app.read(move |app| Ok(app.reader.done_events(&name, after, next)?)).await?
+            self.app
+                .read(move |app| Ok(app.reader.done_events(&name, after, next)?))
+                .await?
         } else {
             Vec::new()
         };
         let now = self.clock.now();
         for (number, event) in &page.events {
             if done.binary_search(number).is_err() {
-                self.schedule.load(*number, event.kind.script().copied(), now);
+                self.schedule
+                    .load(*number, event.kind.script().copied(), now);
             }
         }
         self.schedule.read_to(page.next);
@@ -206,7 +241,11 @@ impl<'a> Work<'a> {
 
     /// Retention has taken what was not delivered.
     fn missed(&self, number: u64) {
-        tracing::warn!(consumer = self.consumer.name, number, "events were deleted (events.retention_days) before they were delivered");
+        tracing::warn!(
+            consumer = self.consumer.name,
+            number,
+            "events were deleted (events.retention_days) before they were delivered"
+        );
         let mut view = self.desk.view();
         view.missed_up_to = view.missed_up_to.max(Some(number));
     }
@@ -249,29 +288,65 @@ impl<'a> Work<'a> {
             self.desk.view().last_error = Some(error);
         }
         let place = self.schedule.place();
-        let beyond: Vec<_> = settled.into_iter().filter(|number| *number > place).map(ConsumerEdit::Done).collect();
+        let beyond: Vec<_> = settled
+            .into_iter()
+            .filter(|number| *number > place)
+            .map(ConsumerEdit::Done)
+            .collect();
         self.untidy |= !beyond.is_empty();
         edits.extend(beyond);
         self.write(edits).await
     }
 
     /// The dead letter, if the event becomes one now.
-    async fn failed(&mut self, flight: Flight<Lane>, event: Event, failure: &Failure, now: u64) -> Result<Option<DeadLetter>, ApiError> {
+    async fn failed(
+        &mut self,
+        flight: Flight<Lane>,
+        event: Event,
+        failure: &Failure,
+        now: u64,
+    ) -> Result<Option<DeadLetter>, ApiError> {
         let (name, error) = (&self.consumer.name, &failure.error);
         let may_give_up = flight.again || self.letters < MOST_LETTERS;
-        let failed = self.schedule.failed(flight, now, failure.retry_after, chance()?, may_give_up);
+        let failed = self
+            .schedule
+            .failed(flight, now, failure.retry_after, chance()?, may_give_up);
         self.desk.view().failed_attempts += 1;
         if self.schedule.failures() == 1 {
-            tracing::info!(consumer = name, number = flight.number, error, "a webhook's delivery failed and will be tried again");
+            tracing::info!(
+                consumer = name,
+                number = flight.number,
+                error,
+                "a webhook's delivery failed and will be tried again"
+            );
         }
-        let Failed::GivenUp { attempts, first_failed } = failed else { return Ok(None) };
-        tracing::warn!(consumer = name, number = flight.number, attempts, error, "an event becomes a dead letter");
+        let Failed::GivenUp {
+            attempts,
+            first_failed,
+        } = failed
+        else {
+            return Ok(None);
+        };
+        tracing::warn!(
+            consumer = name,
+            number = flight.number,
+            attempts,
+            error,
+            "an event becomes a dead letter"
+        );
         if !flight.again {
             // After a step back there may be one of the same event.
             let known = self.letter(flight.number).await?.is_some();
             self.letters = self.letters.saturating_add(usize::from(!known));
         }
-        Ok(Some(DeadLetter { event, attempts, first_failed, last_tried: now, error: error.clone(), again: false }))
+        Ok(Some(DeadLetter {
+            event,
+            attempts,
+            first_failed,
+            last_tried: now,
+            error: error.clone(),
+            again: false,
+        }))
     }
 
     /// Writes edits and the place.
@@ -279,11 +354,19 @@ impl<'a> Work<'a> {
         let place = self.schedule.place();
         if self.untidy {
             let name = self.consumer.name.clone();
-            let passed = self.app.read(move |app| Ok(app.reader.done_events(&name, 0, place)?)).await?;
+            let passed = self
+                .app
+                .read(move |app| Ok(app.reader.done_events(&name, 0, place)?))
+                .await?;
             edits.extend(passed.into_iter().take(TIDIED).map(ConsumerEdit::Passed));
-            self.untidy = self.schedule.pending() > 0 || place < self.done_before || edits.len() >= TIDIED;
+            self.untidy =
+                self.schedule.pending() > 0 || place < self.done_before || edits.len() >= TIDIED;
         }
-        match self.consumer.move_to(&self.app.indexer, place, edits, now_ms()).await? {
+        match self
+            .consumer
+            .move_to(&self.app.indexer, place, edits, now_ms())
+            .await?
+        {
             Some(_) => Ok(()),
             // It has ended, and this task does so at once.
             None => std::future::pending().await,
@@ -298,17 +381,39 @@ async fn next(reading: &mut Option<Reading>) -> Result<Page, ApiError> {
     }
 }
 
-async fn attempt(app: Arc<App>, consumer: Arc<Consumer>, webhook: Arc<Webhook>, flight: Flight<Lane>) -> Result<Landed, ApiError> {
+async fn attempt(
+    app: Arc<App>,
+    consumer: Arc<Consumer>,
+    webhook: Arc<Webhook>,
+    flight: Flight<Lane>,
+) -> Result<Landed, ApiError> {
     let (name, number) = (consumer.name.clone(), flight.number);
     let event = app.read(move |app| match flight.again {
-        true => Ok(app.reader.dead_letter(&name, number)?.map(|letter| letter.event)),
+        true => Ok(app
+            .reader
+            .dead_letter(&name, number)?
+            .map(|letter| letter.event)),
         false => Ok(app.reader.event(number)?),
     });
-    let Some(event) = event.await? else { return Ok(Landed { flight, event: None, result: Ok(()) }) };
+    let Some(event) = event.await? else {
+        return Ok(Landed {
+            flight,
+            event: None,
+            result: Ok(()),
+        });
+    };
     let body = body(&app.wire, &consumer.name, number, &event)?;
     let id = format!("{}_{}", consumer.name, app.wire.cursor(number));
-    let result = app.webhooks.courier().post(&webhook, &id, body, now_ms() / 1000).await;
-    Ok(Landed { flight, event: Some(event), result })
+    let result = app
+        .webhooks
+        .courier()
+        .post(&webhook, &id, body, now_ms() / 1000)
+        .await;
+    Ok(Landed {
+        flight,
+        event: Some(event),
+        result,
+    })
 }
 
 /// From 0 to 1.

@@ -41,11 +41,24 @@ pub(in crate::bitcoind) struct Board {
 
 impl Board {
     pub(in crate::bitcoind) fn new(interval: Duration) -> (Self, watch::Receiver<Status>) {
-        let mut status = Status { reason: Some("looking for bitcoind".into()), ..Status::default() };
+        let mut status = Status {
+            reason: Some("looking for bitcoind".into()),
+            ..Status::default()
+        };
         status.reconcile.interval = interval.as_secs();
         let (publisher, receiver) = watch::channel(status.clone());
         let obstacle = Some(Obstacle::Node);
-        (Self { status, publisher, obstacle, dirty: false, urgent: false, published: Instant::now() }, receiver)
+        (
+            Self {
+                status,
+                publisher,
+                obstacle,
+                dirty: false,
+                urgent: false,
+                published: Instant::now(),
+            },
+            receiver,
+        )
     }
 
     pub(super) fn found(&mut self, found: &Found) {
@@ -130,7 +143,11 @@ impl Board {
     }
 
     pub(super) fn endpoints(&mut self, endpoints: &Endpoints) {
-        for (topic, endpoint) in Topic::ALL.into_iter().zip([&endpoints.rawtx, &endpoints.rawblock, &endpoints.sequence]) {
+        for (topic, endpoint) in
+            Topic::ALL
+                .into_iter()
+                .zip([&endpoints.rawtx, &endpoints.rawblock, &endpoints.sequence])
+        {
             let status = self.topic(topic);
             status.connected = false;
             status.endpoint.clone_from(endpoint);
@@ -175,7 +192,8 @@ impl Board {
 
     pub(super) fn reconciled(&mut self, took: Duration) {
         self.status.reconcile.last_run = Some(now_ms());
-        self.status.reconcile.last_duration_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
+        self.status.reconcile.last_duration_ms =
+            u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
         self.dirty = true;
     }
 
@@ -198,7 +216,9 @@ impl Board {
 
     /// Every topic that the node offers is connected.
     pub(super) fn feeds_up(&self) -> bool {
-        Topic::ALL.into_iter().all(|topic| self.look(topic).endpoint.is_none() || self.look(topic).connected)
+        Topic::ALL
+            .into_iter()
+            .all(|topic| self.look(topic).endpoint.is_none() || self.look(topic).connected)
     }
 
     /// It is connected, and known to be our node's.
@@ -236,9 +256,14 @@ impl Board {
         let status = &self.status;
         Some(match self.obstacle.as_ref()? {
             Obstacle::Stopped => "monitoring is stopped".into(),
-            Obstacle::Node => status.error.clone().unwrap_or_else(|| "bitcoind does not answer".into()),
+            Obstacle::Node => status
+                .error
+                .clone()
+                .unwrap_or_else(|| "bitcoind does not answer".into()),
             Obstacle::Chain(why) => why.clone(),
-            Obstacle::CatchingUp => format!("catching up with bitcoind at block {}", status.node.blocks),
+            Obstacle::CatchingUp => {
+                format!("catching up with bitcoind at block {}", status.node.blocks)
+            }
             Obstacle::Syncing => {
                 format!(
                     "bitcoind is in its initial download (block {} of {})",
@@ -249,9 +274,16 @@ impl Board {
             Obstacle::Mempool if !status.mempool.loaded => "bitcoind is loading its mempool".into(),
             Obstacle::Mempool => "reading bitcoind's mempool".into(),
             Obstacle::Feed => {
-                let down =
-                    Topic::ALL.into_iter().find_map(|topic| self.look(topic).endpoint.as_ref().filter(|_| !self.look(topic).connected));
-                format!("ZMQ at {} is not connected", down.map_or("", String::as_str))
+                let down = Topic::ALL.into_iter().find_map(|topic| {
+                    self.look(topic)
+                        .endpoint
+                        .as_ref()
+                        .filter(|_| !self.look(topic).connected)
+                });
+                format!(
+                    "ZMQ at {} is not connected",
+                    down.map_or("", String::as_str)
+                )
             }
         })
     }

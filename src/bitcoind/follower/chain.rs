@@ -62,7 +62,11 @@ struct Want {
 impl ChainSide {
     /// Monitoring was started or stopped.
     pub(super) fn stop(&mut self) {
-        *self = Self { looking: self.looking, node_tip: self.node_tip, ..Self::default() };
+        *self = Self {
+            looking: self.looking,
+            node_tip: self.node_tip,
+            ..Self::default()
+        };
     }
 }
 
@@ -77,20 +81,35 @@ pub(super) async fn next_block(blocks: &mut Option<Blocks>) -> Option<Result<Blo
 impl Follow {
     /// Not before the look that follows a fetch has said so: the node may have gone on meanwhile.
     pub(super) fn at_node_tip(&self) -> bool {
-        self.chain.blocks.is_none() && self.tip.is_some_and(|tip| Some(tip.hash) == self.chain.node_tip)
+        self.chain.blocks.is_none()
+            && self
+                .tip
+                .is_some_and(|tip| Some(tip.hash) == self.chain.node_tip)
     }
 
     pub(super) fn want_look(&mut self, after: Duration, prompted: bool) {
         let at = Instant::now() + after;
         self.chain.want = Some(match self.chain.want.take() {
-            Some(known) => Want { at: known.at.min(at), prompted: known.prompted || prompted, until: None },
-            None => Want { at, prompted, until: None },
+            Some(known) => Want {
+                at: known.at.min(at),
+                prompted: known.prompted || prompted,
+                until: None,
+            },
+            None => Want {
+                at,
+                prompted,
+                until: None,
+            },
         });
     }
 
     /// When the next look is due; `None` while another one, or what it led to, is under way.
     pub(super) fn look_at(&self) -> Option<Instant> {
-        self.chain.want.as_ref().filter(|_| !self.chain_moves()).map(|want| want.at.max(self.pause_until))
+        self.chain
+            .want
+            .as_ref()
+            .filter(|_| !self.chain_moves())
+            .map(|want| want.at.max(self.pause_until))
     }
 
     /// A look, or what it led to, is under way.
@@ -99,20 +118,33 @@ impl Follow {
     }
 
     pub(super) fn look(&mut self) {
-        let Some(want) = self.chain.want.take() else { return };
+        let Some(want) = self.chain.want.take() else {
+            return;
+        };
         self.chain.looking = true;
         let (rpc, reader, ours) = (self.rpc.clone(), self.reader.clone(), self.tip);
         self.work.spawn(async move {
             let result = chain::look(&rpc, &reader, ours).await;
-            Outcome::Looked { ours, prompted: want.prompted, result }
+            Outcome::Looked {
+                ours,
+                prompted: want.prompted,
+                result,
+            }
         });
     }
 
     /// A block over `rawblock`.
     pub(super) async fn block(&mut self, raw: Vec<u8>, at: u64) -> Result<(), FollowError> {
-        let Some(header) = raw.get(..80).and_then(|bytes| encode::deserialize::<Header>(bytes).ok()) else { return Ok(()) };
+        let Some(header) = raw
+            .get(..80)
+            .and_then(|bytes| encode::deserialize::<Header>(bytes).ok())
+        else {
+            return Ok(());
+        };
         let hash = header.block_hash();
-        let Some(tip) = self.tip.filter(|tip| tip.hash != hash) else { return Ok(()) };
+        let Some(tip) = self.tip.filter(|tip| tip.hash != hash) else {
+            return Ok(());
+        };
         if header.prev_blockhash != tip.hash {
             self.want_look(Duration::ZERO, true);
             return Ok(());
@@ -139,9 +171,17 @@ impl Follow {
             return;
         }
         let follows = self.board.topic_up(Topic::Rawblock);
-        let after = if follows { BLOCK_FOLLOWS } else { Duration::ZERO };
+        let after = if follows {
+            BLOCK_FOLLOWS
+        } else {
+            Duration::ZERO
+        };
         if follows && self.chain.want.is_none() {
-            self.chain.want = Some(Want { at: Instant::now() + after, prompted: true, until: Some(hash) });
+            self.chain.want = Some(Want {
+                at: Instant::now() + after,
+                prompted: true,
+                until: Some(hash),
+            });
         } else {
             self.want_look(after, true);
         }
@@ -173,7 +213,8 @@ impl Follow {
         self.board.node(&look.node);
         let network = self.reader.chain().network.to_core_arg();
         if look.node.chain != network {
-            let error = crate::bitcoind::discover::wrong_chain(self.rpc.url(), &look.node.chain, network);
+            let error =
+                crate::bitcoind::discover::wrong_chain(self.rpc.url(), &look.node.chain, network);
             self.node_failed(&error);
             return Ok(());
         }
@@ -198,7 +239,12 @@ impl Follow {
             _ => now,
         };
         self.chain.standing = Some((self.tip, best, since));
-        Evidence { told: self.tip.is_some_and(|tip| self.chain.told.contains(&tip.hash)), stood: now - since }
+        Evidence {
+            told: self
+                .tip
+                .is_some_and(|tip| self.chain.told.contains(&tip.hash)),
+            stood: now - since,
+        }
     }
 
     async fn take_step(&mut self, step: Step, prompted: bool) -> Result<(), FollowError> {
@@ -226,7 +272,11 @@ impl Follow {
                 if self.in_grace(prompted) {
                     return Ok(());
                 }
-                match self.indexer.apply(Input::Disconnect { to, now: now_ms() }).await {
+                match self
+                    .indexer
+                    .apply(Input::Disconnect { to, now: now_ms() })
+                    .await
+                {
                     Ok(done) => {
                         tracing::info!("disconnected blocks down to {} {}", to.height, to.hash);
                         self.set_tip(done.tip);
@@ -267,7 +317,10 @@ impl Follow {
     }
 
     /// A block that was fetched after a look, or the end of them.
-    pub(super) async fn fetched_block(&mut self, block: Option<Result<Block, NodeError>>) -> Result<(), FollowError> {
+    pub(super) async fn fetched_block(
+        &mut self,
+        block: Option<Result<Block, NodeError>>,
+    ) -> Result<(), FollowError> {
         match block {
             // Whether that was all is for the next look to say.
             None => {
@@ -279,8 +332,14 @@ impl Follow {
                 self.node_failed(&pruned(error));
             }
             Some(Ok(block)) => {
-                let on_tip = self.tip.is_some_and(|tip| tip.hash == block.header.prev_blockhash);
-                let fits = if on_tip { self.connect(block, now_ms()).await? } else { self.is_ours(&block)? };
+                let on_tip = self
+                    .tip
+                    .is_some_and(|tip| tip.hash == block.header.prev_blockhash);
+                let fits = if on_tip {
+                    self.connect(block, now_ms()).await?
+                } else {
+                    self.is_ours(&block)?
+                };
                 if !fits {
                     self.chain.blocks = None;
                     self.want_look(CONNECT_DELAY, true);
@@ -293,7 +352,9 @@ impl Follow {
     /// It came over ZMQ as well, and was faster.
     fn is_ours(&self, block: &Block) -> Result<bool, FollowError> {
         let hash = block.block_hash();
-        let Some(tip) = self.tip else { return Ok(false) };
+        let Some(tip) = self.tip else {
+            return Ok(false);
+        };
         let snapshot = self.reader.snapshot();
         // It cannot be far below: what is fetched was above our tip a moment ago.
         for height in (tip.height.saturating_sub(100)..=tip.height).rev() {
@@ -309,12 +370,24 @@ impl Follow {
         let hash = block.block_hash();
         let height = self.tip.map_or(0, |tip| tip.height.saturating_add(1));
         self.flush_gone().await?;
-        match self.indexer.apply(Input::Connect { block, height, now }).await {
+        match self
+            .indexer
+            .apply(Input::Connect { block, height, now })
+            .await
+        {
             Ok(done) => {
-                tracing::debug!("connected block {height} {hash}, event {} is the last", done.head);
+                tracing::debug!(
+                    "connected block {height} {hash}, event {} is the last",
+                    done.head
+                );
                 self.set_tip(done.tip);
                 self.pool.settling.block_ends();
-                if self.chain.want.as_ref().is_some_and(|want| want.until == Some(hash)) {
+                if self
+                    .chain
+                    .want
+                    .as_ref()
+                    .is_some_and(|want| want.until == Some(hash))
+                {
                     self.chain.want = None;
                 }
                 Ok(true)
@@ -330,15 +403,27 @@ impl Follow {
     fn fetch_window(&mut self) {
         self.chain.looking = true;
         let rpc = self.rpc.clone();
-        self.work.spawn(async move { Outcome::Windowed(chain::start_window(&rpc).await) });
+        self.work
+            .spawn(async move { Outcome::Windowed(chain::start_window(&rpc).await) });
     }
 
-    pub(super) async fn windowed(&mut self, result: Result<Option<StartWindow>, NodeError>) -> Result<(), FollowError> {
+    pub(super) async fn windowed(
+        &mut self,
+        result: Result<Option<StartWindow>, NodeError>,
+    ) -> Result<(), FollowError> {
         self.chain.looking = false;
         match result {
             Err(error) => self.node_failed(&error),
             Ok(Some((first_height, blocks))) if self.on && self.tip.is_none() => {
-                match self.indexer.apply(Input::Start { first_height, blocks, now: now_ms() }).await {
+                match self
+                    .indexer
+                    .apply(Input::Start {
+                        first_height,
+                        blocks,
+                        now: now_ms(),
+                    })
+                    .await
+                {
                     Ok(done) => self.set_tip(done.tip),
                     Err(Refused::Stopped(stopped)) => return Err(stopped.into()),
                     Err(Refused::Apply(error)) => tracing::warn!("{error}"),

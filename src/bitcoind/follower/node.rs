@@ -35,7 +35,9 @@ impl Backoff {
         match self.until {
             // Calls that run side by side fail together: that is one failure.
             Some(until) if now < until => return until,
-            Some(until) if now < until + FORGIVEN => self.pause = (self.pause * 2).clamp(FIRST_PAUSE, LONGEST_PAUSE),
+            Some(until) if now < until + FORGIVEN => {
+                self.pause = (self.pause * 2).clamp(FIRST_PAUSE, LONGEST_PAUSE)
+            }
             _ => self.pause = FIRST_PAUSE,
         }
         let until = now + self.pause;
@@ -54,15 +56,21 @@ impl Backoff {
 }
 
 /// Looks for a node of our chain until there is one.
-pub(super) async fn search(settings: &config::Bitcoind, reader: &Reader, board: &mut Board) -> Found {
+pub(super) async fn search(
+    settings: &config::Bitcoind,
+    reader: &Reader,
+    board: &mut Board,
+) -> Found {
     let chain = reader.chain();
     let mut pause = FIRST_PAUSE;
     loop {
         let error = match discover::find_on(settings, Some(chain.network)).await {
             Ok(found) if found.chain == chain => return found,
-            Ok(found) => {
-                discover::wrong_chain(found.rpc.url(), &format!("with genesis {}", found.chain.genesis), &chain.genesis.to_string())
-            }
+            Ok(found) => discover::wrong_chain(
+                found.rpc.url(),
+                &format!("with genesis {}", found.chain.genesis),
+                &chain.genesis.to_string(),
+            ),
             Err(error) => error,
         };
         board.node_failed(&error);
@@ -85,7 +93,13 @@ async fn inspection(rpc: Rpc) -> Inspection {
     let node = rpc.blockchain().await;
     if node.is_err() {
         // The others would wait as long as this one did.
-        return Inspection { node, mempool: None, uptime: None, program: None, notifications: None };
+        return Inspection {
+            node,
+            mempool: None,
+            uptime: None,
+            program: None,
+            notifications: None,
+        };
     }
     Inspection {
         node,
@@ -129,7 +143,8 @@ impl Follow {
         self.want_inspection = false;
         self.inspecting = true;
         let rpc = self.rpc.clone();
-        self.work.spawn(async move { Outcome::Inspected(inspection(rpc).await) });
+        self.work
+            .spawn(async move { Outcome::Inspected(inspection(rpc).await) });
     }
 
     pub(super) fn inspected(&mut self, inspection: Inspection) {
@@ -145,22 +160,43 @@ impl Follow {
         if let Some(mempool) = inspection.mempool {
             self.board.mempool(mempool);
         }
-        if let (Some(program), Some(notifications)) = (inspection.program, inspection.notifications) {
-            let endpoints = discover::endpoints(&self.settings, &notifications, rpc::host_of(self.rpc.url()));
-            self.board.notes(discover::findings(&self.settings, self.rpc.url(), &node, &program, &notifications, &endpoints));
+        if let (Some(program), Some(notifications)) = (inspection.program, inspection.notifications)
+        {
+            let endpoints =
+                discover::endpoints(&self.settings, &notifications, rpc::host_of(self.rpc.url()));
+            self.board.notes(discover::findings(
+                &self.settings,
+                self.rpc.url(),
+                &node,
+                &program,
+                &notifications,
+                &endpoints,
+            ));
             self.board.program(program);
             if endpoints != self.endpoints {
                 self.subscribe(endpoints);
                 self.resync(Duration::ZERO, true);
             }
-            let listed = |topic| discover::lists(&notifications, rpc::host_of(self.rpc.url()), topic, &self.endpoints);
-            self.trust.list(listed(Topic::Rawblock), listed(Topic::Sequence));
+            let listed = |topic| {
+                discover::lists(
+                    &notifications,
+                    rpc::host_of(self.rpc.url()),
+                    topic,
+                    &self.endpoints,
+                )
+            };
+            self.trust
+                .list(listed(Topic::Rawblock), listed(Topic::Sequence));
             self.weigh();
         }
         if let Some(uptime) = inspection.uptime {
             let started = (now_ms() / 1000).saturating_sub(uptime);
             // Some seconds of slack for clocks that are set.
-            if self.node_started.replace(started).is_some_and(|known| started > known + 3) {
+            if self
+                .node_started
+                .replace(started)
+                .is_some_and(|known| started > known + 3)
+            {
                 tracing::info!("bitcoind was restarted");
                 self.restarted();
             }
@@ -173,7 +209,10 @@ impl Follow {
         self.board.endpoints(&endpoints);
         self.trust.forget();
         // What the settings do not name is where the node says it is.
-        self.trust.list(self.settings.zmq_rawblock.is_none(), self.settings.zmq_sequence.is_none());
+        self.trust.list(
+            self.settings.zmq_rawblock.is_none(),
+            self.settings.zmq_sequence.is_none(),
+        );
         self.feed = Feed::open(&endpoints).unwrap_or_else(|error| {
             tracing::error!(
                 "cannot subscribe to ZMQ ({error}): correct bitcoind.zmq_rawtx, zmq_rawblock and zmq_sequence; only the poll works"
@@ -206,7 +245,11 @@ mod tests {
         }
         assert_eq!(pauses, [250, 500, 1000, 2000, 4000, 5000, 5000]);
         now += FORGIVEN;
-        assert_eq!(backoff.failed(now), after(now, 250), "a node that was well for long is asked again soon");
+        assert_eq!(
+            backoff.failed(now),
+            after(now, 250),
+            "a node that was well for long is asked again soon"
+        );
     }
 
     #[test]

@@ -71,10 +71,21 @@ pub(super) struct PoolSide {
 impl PoolSide {
     /// Monitoring was started or stopped. Calls that are on their way come back and are counted down.
     pub(super) fn stop(&mut self) {
-        let (fetching, checking, mut during) = (self.fetching, self.checking, std::mem::take(&mut self.during));
+        let (fetching, checking, mut during) = (
+            self.fetching,
+            self.checking,
+            std::mem::take(&mut self.during),
+        );
         during.deafen();
         let since = self.since.take().map(spoiled);
-        *self = Self { fetching, checking, during, since, reading_began: self.reading_began, ..Self::default() };
+        *self = Self {
+            fetching,
+            checking,
+            during,
+            since,
+            reading_began: self.reading_began,
+            ..Self::default()
+        };
     }
 
     /// The feed broke: halves will not meet, and a reading cannot be corrected.
@@ -120,7 +131,9 @@ fn spoiled(mut since: Since) -> Since {
 impl Follow {
     /// A transaction over `rawtx`.
     pub(super) async fn tx(&mut self, raw: &[u8], at: u64) -> Result<(), FollowError> {
-        let Ok(tx) = encode::deserialize::<Transaction>(raw) else { return Ok(()) };
+        let Ok(tx) = encode::deserialize::<Transaction>(raw) else {
+            return Ok(());
+        };
         let now = Instant::now();
         if tx.is_coinbase() {
             self.pool.settling.block_begins(now);
@@ -143,9 +156,16 @@ impl Follow {
         self.send(tx, Seen::Rawtx, at).await
     }
 
-    pub(super) async fn sequence(&mut self, sequence: Sequence, at: u64) -> Result<(), FollowError> {
+    pub(super) async fn sequence(
+        &mut self,
+        sequence: Sequence,
+        at: u64,
+    ) -> Result<(), FollowError> {
         match sequence.what {
-            Change::Accepted(number) => self.accepted(Txid::from_byte_array(sequence.hash), number, at).await,
+            Change::Accepted(number) => {
+                self.accepted(Txid::from_byte_array(sequence.hash), number, at)
+                    .await
+            }
             Change::Removed(number) => {
                 self.removed(Txid::from_byte_array(sequence.hash), number);
                 Ok(())
@@ -254,7 +274,9 @@ impl Follow {
         if self.pool.settling.is_idle() || !self.may_settle() {
             return None;
         }
-        self.pool.settling.due(self.pool.calling() || self.pool.join.waits())
+        self.pool
+            .settling
+            .due(self.pool.calling() || self.pool.join.waits())
     }
 
     fn may_settle(&self) -> bool {
@@ -277,17 +299,30 @@ impl Follow {
 
     /// Whether the poll should read the mempool, or may leave it to the feed this time.
     pub(super) fn reading_is_due(&self, now: Instant) -> bool {
-        let told = self.pool.whole && self.board.topic_up(Topic::Sequence) && self.board.topic_up(Topic::Rawtx);
+        let told = self.pool.whole
+            && self.board.topic_up(Topic::Sequence)
+            && self.board.topic_up(Topic::Rawtx);
         let rest = (self.pool.last_reading * REST).min(LONGEST_REST);
         !told || self.pool.last_read.is_none_or(|ended| now >= ended + rest)
     }
 
     /// When the mempool is to be read: at the node's tip only, and not while the last reading is being worked off.
     pub(super) fn read_at(&self) -> Option<Instant> {
-        let free = self.on && self.pool.since.is_none() && !self.pool.round && self.at_node_tip() && !self.chain_moves();
-        let at = self.pool.want_reading.filter(|_| free)?.max(self.pause_until);
+        let free = self.on
+            && self.pool.since.is_none()
+            && !self.pool.round
+            && self.at_node_tip()
+            && !self.chain_moves();
+        let at = self
+            .pool
+            .want_reading
+            .filter(|_| free)?
+            .max(self.pause_until);
         // A look that is due goes first.
-        Some(self.look_at().map_or(at, |look| if look <= at { at.max(look + MOVED) } else { at }))
+        Some(self.look_at().map_or(
+            at,
+            |look| if look <= at { at.max(look + MOVED) } else { at },
+        ))
     }
 
     pub(super) fn read(&mut self) {
@@ -298,12 +333,20 @@ impl Follow {
             self.pool.during.forget_accepted();
         }
         let rpc = self.rpc.clone();
-        self.work.spawn(async move { Outcome::Read(mempool::read(&rpc).await) });
+        self.work
+            .spawn(async move { Outcome::Read(mempool::read(&rpc).await) });
     }
 
-    pub(super) async fn was_read(&mut self, result: Result<Reading, NodeError>) -> Result<(), FollowError> {
+    pub(super) async fn was_read(
+        &mut self,
+        result: Result<Reading, NodeError>,
+    ) -> Result<(), FollowError> {
         let since = self.pool.since.take();
-        self.pool.last_reading = self.pool.reading_began.take().map_or(Duration::ZERO, |began| began.elapsed());
+        self.pool.last_reading = self
+            .pool
+            .reading_began
+            .take()
+            .map_or(Duration::ZERO, |began| began.elapsed());
         self.pool.last_read = Some(Instant::now());
         let reading = match result {
             Ok(reading) => reading,
@@ -324,9 +367,14 @@ impl Follow {
                 self.want_look(MOVED, true);
             }
             Reading::Whole(snapshot) => {
-                self.board.mempool(MempoolInfo { loaded: true, size: snapshot.txids.len() as u64 });
+                self.board.mempool(MempoolInfo {
+                    loaded: true,
+                    size: snapshot.txids.len() as u64,
+                });
                 let corrected = since.and_then(|since| since.correct(snapshot));
-                match corrected.filter(|snapshot| self.on && self.tip.is_some_and(|tip| tip.hash == snapshot.tip)) {
+                match corrected.filter(|snapshot| {
+                    self.on && self.tip.is_some_and(|tip| tip.hash == snapshot.tip)
+                }) {
                     Some(snapshot) => self.apply(snapshot).await?,
                     None => self.want_reading(MOVED),
                 }
@@ -339,7 +387,12 @@ impl Follow {
         self.flush_gone().await?;
         self.pool.round = true;
         self.pool.mending = self.pool.whole && self.board.topic_up(Topic::Rawtx);
-        self.drained(Input::Snapshot { tip: snapshot.tip, txids: snapshot.txids, now: now_ms() }).await
+        self.drained(Input::Snapshot {
+            tip: snapshot.tip,
+            txids: snapshot.txids,
+            now: now_ms(),
+        })
+        .await
     }
 
     /// The verdict on what a reading did not hold, after what it held in addition has come.
@@ -388,7 +441,11 @@ impl Follow {
     }
 
     pub(super) fn start_fetches(&mut self) {
-        while self.on && self.pool.fetching < FETCHES && !self.pool.fetches.is_empty() && Instant::now() >= self.pause_until {
+        while self.on
+            && self.pool.fetching < FETCHES
+            && !self.pool.fetches.is_empty()
+            && Instant::now() >= self.pause_until
+        {
             let count = self.pool.fetches.len().min(BATCH);
             let wanted: Vec<_> = self.pool.fetches.drain(..count).collect();
             let (rpc, tip) = (self.rpc.clone(), self.tip);
@@ -396,7 +453,11 @@ impl Follow {
             self.pool.fetching += 1;
             self.work.spawn(async move {
                 let result = rpc.transactions(wanted.clone()).await;
-                Outcome::Fetched { wanted, tip, result }
+                Outcome::Fetched {
+                    wanted,
+                    tip,
+                    result,
+                }
             });
         }
     }
@@ -408,12 +469,18 @@ impl Follow {
         result: Result<Vec<Option<Transaction>>, NodeError>,
     ) -> Result<(), FollowError> {
         self.pool.fetching -= 1;
-        let stands: Vec<_> = wanted.iter().map(|txid| self.pool.during.answer(txid)).collect();
+        let stands: Vec<_> = wanted
+            .iter()
+            .map(|txid| self.pool.during.answer(txid))
+            .collect();
         let found = match result {
             Ok(found) if tip == self.tip => found,
             // A block came in between, and what was found may conflict with it: ask again.
             unusable => {
-                wanted.into_iter().rev().for_each(|txid| self.pool.fetches.push_front(txid));
+                wanted
+                    .into_iter()
+                    .rev()
+                    .for_each(|txid| self.pool.fetches.push_front(txid));
                 if let Err(error) = unusable {
                     self.node_failed(&error);
                 }
@@ -422,7 +489,9 @@ impl Follow {
         };
         self.node_answered();
         let found = wanted.into_iter().zip(found).zip(stands);
-        let found = found.filter_map(|((txid, tx), stands)| Some((txid, tx.filter(|_| self.on && stands)?))).collect();
+        let found = found
+            .filter_map(|((txid, tx), stands)| Some((txid, tx.filter(|_| self.on && stands)?)))
+            .collect();
         for (txid, tx) in mempool::parents_first(found) {
             if self.pool.round && self.pool.mending && !self.pool.during.accepted(&txid) {
                 self.found(txid);
@@ -433,13 +502,19 @@ impl Follow {
     }
 
     pub(super) fn start_checks(&mut self) {
-        while self.on && self.pool.checking < CHECKS && !self.pool.checks.is_empty() && Instant::now() >= self.pause_until {
+        while self.on
+            && self.pool.checking < CHECKS
+            && !self.pool.checks.is_empty()
+            && Instant::now() >= self.pause_until
+        {
             let count = self.pool.checks.len().min(CHECK_BATCH);
             let asked: Vec<_> = self.pool.checks.drain(..count).collect();
             let (rpc, tip) = (self.rpc.clone(), self.tip);
             self.pool.checking += 1;
             self.work.spawn(async move {
-                let result = rpc.in_mempool(asked.iter().map(|(txid, _)| *txid).collect()).await;
+                let result = rpc
+                    .in_mempool(asked.iter().map(|(txid, _)| *txid).collect())
+                    .await;
                 Outcome::Checked { asked, tip, result }
             });
         }
@@ -460,7 +535,11 @@ impl Follow {
             // A block came in between: as above.
             Ok(_) if tip != self.tip => self.pool.checks.extend(asked),
             Ok(held) => {
-                for (_, tx) in asked.into_iter().zip(held).filter_map(|(asked, held)| held.then_some(asked)) {
+                for (_, tx) in asked
+                    .into_iter()
+                    .zip(held)
+                    .filter_map(|(asked, held)| held.then_some(asked))
+                {
                     if self.on {
                         self.send(tx, Seen::Accepted, now_ms()).await?;
                     }

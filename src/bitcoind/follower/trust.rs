@@ -41,7 +41,10 @@ impl Trust {
 
     /// The feed broke off, or its numbers began anew: whoever publishes now has to prove it again.
     pub(super) fn forget(&mut self) {
-        *self = Self { listed: self.listed, ..Self::default() };
+        *self = Self {
+            listed: self.listed,
+            ..Self::default()
+        };
     }
 
     fn believes(&self, topic: Topic, endpoints: &Endpoints) -> bool {
@@ -49,7 +52,11 @@ impl Trust {
             // Its content proves itself; whether the mempool holds it is asked elsewhere.
             Topic::Rawtx => true,
             Topic::Sequence => self.listed.1 || self.proved,
-            Topic::Rawblock => self.listed.0 || (self.believes(Topic::Sequence, endpoints) && endpoints.rawblock == endpoints.sequence),
+            Topic::Rawblock => {
+                self.listed.0
+                    || (self.believes(Topic::Sequence, endpoints)
+                        && endpoints.rawblock == endpoints.sequence)
+            }
         }
     }
 
@@ -69,8 +76,17 @@ impl Trust {
 
     /// Compares what was heard with what the node says of its mempool. True if that is the proof.
     fn judge(&mut self, snapshot: &Snapshot) -> bool {
-        let Some(last) = snapshot.sequence.and_then(|next| next.checked_sub(1)).filter(|_| !self.proved) else { return false };
-        self.proved = self.heard.iter().any(|(number, txid)| *number == last && snapshot.txids.contains(txid));
+        let Some(last) = snapshot
+            .sequence
+            .and_then(|next| next.checked_sub(1))
+            .filter(|_| !self.proved)
+        else {
+            return false;
+        };
+        self.proved = self
+            .heard
+            .iter()
+            .any(|(number, txid)| *number == last && snapshot.txids.contains(txid));
         if self.proved {
             self.heard.clear();
         }
@@ -82,13 +98,17 @@ impl Follow {
     /// Tells the board which feeds are believed.
     pub(super) fn weigh(&mut self) {
         for topic in Topic::ALL {
-            self.board.believed(topic, self.trust.believes(topic, &self.endpoints));
+            self.board
+                .believed(topic, self.trust.believes(topic, &self.endpoints));
         }
     }
 
     pub(super) fn judge(&mut self, snapshot: &Snapshot) {
         if self.trust.judge(snapshot) {
-            tracing::info!("what is published at {} is bitcoind's own", self.endpoints.sequence.as_deref().unwrap_or_default());
+            tracing::info!(
+                "what is published at {} is bitcoind's own",
+                self.endpoints.sequence.as_deref().unwrap_or_default()
+            );
             self.weigh();
         }
     }
@@ -102,7 +122,10 @@ impl Follow {
             Change::BlockConnected | Change::BlockDisconnected => self.want_look(GAP_DELAY, true),
             Change::Removed(_) => self.heal(),
             Change::Accepted(number) => {
-                if self.trust.accepted(number, Txid::from_byte_array(sequence.hash), Instant::now()) {
+                if self
+                    .trust
+                    .accepted(number, Txid::from_byte_array(sequence.hash), Instant::now())
+                {
                     self.want_reading(GAP_DELAY);
                 }
                 if !self.board.topic_up(Topic::Rawtx) {
@@ -124,7 +147,11 @@ mod tests {
     }
 
     fn snapshot(txids: &[u8], sequence: Option<u64>) -> Snapshot {
-        Snapshot { tip: BlockHash::all_zeros(), txids: txids.iter().map(|n| id(*n)).collect(), sequence }
+        Snapshot {
+            tip: BlockHash::all_zeros(),
+            txids: txids.iter().map(|n| id(*n)).collect(),
+            sequence,
+        }
     }
 
     fn heard(news: &[(u64, u8)]) -> Trust {
@@ -136,24 +163,40 @@ mod tests {
     }
 
     fn endpoints(rawblock: &str, sequence: &str) -> Endpoints {
-        Endpoints { rawtx: None, rawblock: Some(rawblock.into()), sequence: Some(sequence.into()) }
+        Endpoints {
+            rawtx: None,
+            rawblock: Some(rawblock.into()),
+            sequence: Some(sequence.into()),
+        }
     }
 
     #[test]
     fn the_last_acceptance_before_the_next_number_is_the_proof() {
         let mut trust = heard(&[(7, 1), (8, 2), (9, 3)]);
         let (shared, apart) = (endpoints("a", "a"), endpoints("b", "a"));
-        assert!(!trust.believes(Topic::Sequence, &shared) && !trust.believes(Topic::Rawblock, &shared));
+        assert!(
+            !trust.believes(Topic::Sequence, &shared) && !trust.believes(Topic::Rawblock, &shared)
+        );
         assert!(trust.judge(&snapshot(&[1, 2], Some(9))));
-        assert!(trust.believes(Topic::Sequence, &shared) && trust.believes(Topic::Rawblock, &shared));
-        assert!(!trust.believes(Topic::Rawblock, &apart), "another address may be another node's");
+        assert!(
+            trust.believes(Topic::Sequence, &shared) && trust.believes(Topic::Rawblock, &shared)
+        );
+        assert!(
+            !trust.believes(Topic::Rawblock, &apart),
+            "another address may be another node's"
+        );
         trust.forget();
         assert!(!trust.believes(Topic::Sequence, &shared));
     }
 
     #[test]
     fn other_numbers_and_other_transactions_prove_nothing() {
-        for wrong in [snapshot(&[9], Some(9)), snapshot(&[1, 2], Some(8)), snapshot(&[1, 2], None), snapshot(&[1, 2], Some(0))] {
+        for wrong in [
+            snapshot(&[9], Some(9)),
+            snapshot(&[1, 2], Some(8)),
+            snapshot(&[1, 2], None),
+            snapshot(&[1, 2], Some(0)),
+        ] {
             assert!(!heard(&[(8, 2)]).judge(&wrong), "{wrong:?}");
         }
         assert!(!heard(&[]).judge(&snapshot(&[1], Some(2))));
@@ -170,7 +213,9 @@ mod tests {
     #[test]
     fn readings_for_the_proof_are_few() {
         let (mut trust, now) = (Trust::default(), Instant::now());
-        let tried: Vec<_> = (0..300).filter(|second| trust.accepted(*second, id(0), now + Duration::from_secs(*second))).collect();
+        let tried: Vec<_> = (0..300)
+            .filter(|second| trust.accepted(*second, id(0), now + Duration::from_secs(*second)))
+            .collect();
         assert_eq!(tried, [0, 1, 3, 7, 15, 31, 63, 123, 183, 243]);
     }
 }

@@ -36,9 +36,18 @@ pub(super) fn choose(candidates: &[Candidate]) -> Option<Choice> {
     let left = |candidate: &Candidate| candidate.end.saturating_sub(candidate.next);
     let going = || candidates.iter().filter(|candidate| left(candidate) > 0);
     let shortest = going().min_by_key(|candidate| (left(candidate), candidate.scan))?;
-    let near = |candidate: &&Candidate| shortest.next.checked_sub(candidate.next).is_some_and(|behind| behind <= left(shortest) / BEHIND);
-    let first = going().filter(near).min_by_key(|candidate| (candidate.next, left(candidate), candidate.scan))?;
-    let mut along: Vec<_> = going().filter(|candidate| candidate.next == first.next).collect();
+    let near = |candidate: &&Candidate| {
+        shortest
+            .next
+            .checked_sub(candidate.next)
+            .is_some_and(|behind| behind <= left(shortest) / BEHIND)
+    };
+    let first = going()
+        .filter(near)
+        .min_by_key(|candidate| (candidate.next, left(candidate), candidate.scan))?;
+    let mut along: Vec<_> = going()
+        .filter(|candidate| candidate.next == first.next)
+        .collect();
     along.sort_unstable_by_key(|candidate| (left(candidate), candidate.scan));
     let mut scripts = 0;
     let scans = along.iter().take_while(|candidate| {
@@ -47,9 +56,18 @@ pub(super) fn choose(candidates: &[Candidate]) -> Option<Choice> {
         fits
     });
     let scans = scans.take(SCANS).map(|candidate| candidate.scan).collect();
-    let joins = going().map(|candidate| candidate.next).filter(|next| *next > first.next).min();
-    let stop = joins.map_or(first.end, |next| next.min(first.end)).saturating_sub(1);
-    Some(Choice { next: first.next, stop, scans })
+    let joins = going()
+        .map(|candidate| candidate.next)
+        .filter(|next| *next > first.next)
+        .min();
+    let stop = joins
+        .map_or(first.end, |next| next.min(first.end))
+        .saturating_sub(1);
+    Some(Choice {
+        next: first.next,
+        stop,
+        scans,
+    })
 }
 
 #[cfg(test)]
@@ -57,34 +75,67 @@ mod tests {
     use super::*;
 
     fn candidate(scan: u64, next: u32, end: u32) -> Candidate {
-        Candidate { scan: ScanId(scan), next, end, scripts: 1 }
+        Candidate {
+            scan: ScanId(scan),
+            next,
+            end,
+            scripts: 1,
+        }
     }
 
     fn chosen(candidates: &[Candidate]) -> Option<(u32, u32, Vec<u64>)> {
-        choose(candidates).map(|choice| (choice.next, choice.stop, choice.scans.iter().map(|scan| scan.0).collect()))
+        choose(candidates).map(|choice| {
+            (
+                choice.next,
+                choice.stop,
+                choice.scans.iter().map(|scan| scan.0).collect(),
+            )
+        })
     }
 
     #[test]
     fn the_shortest_scan_goes_first_up_to_its_end() {
-        assert_eq!(chosen(&[candidate(1, 0, 900), candidate(2, 880, 890)]), Some((880, 889, vec![2])));
+        assert_eq!(
+            chosen(&[candidate(1, 0, 900), candidate(2, 880, 890)]),
+            Some((880, 889, vec![2]))
+        );
         assert_eq!(chosen(&[]), None);
     }
 
     #[test]
     fn scans_at_the_same_height_share_the_walk_up_to_the_first_end_among_them() {
-        assert_eq!(chosen(&[candidate(1, 5, 900), candidate(2, 5, 50), candidate(3, 5, 60)]), Some((5, 49, vec![2, 3, 1])));
+        assert_eq!(
+            chosen(&[
+                candidate(1, 5, 900),
+                candidate(2, 5, 50),
+                candidate(3, 5, 60)
+            ]),
+            Some((5, 49, vec![2, 3, 1]))
+        );
     }
 
     #[test]
     fn a_walk_stops_where_others_wait_to_join() {
-        assert_eq!(chosen(&[candidate(1, 0, 100), candidate(2, 40, 1000)]), Some((0, 39, vec![1])));
-        assert_eq!(chosen(&[candidate(1, 40, 100), candidate(2, 40, 1000)]), Some((40, 99, vec![1, 2])));
+        assert_eq!(
+            chosen(&[candidate(1, 0, 100), candidate(2, 40, 1000)]),
+            Some((0, 39, vec![1]))
+        );
+        assert_eq!(
+            chosen(&[candidate(1, 40, 100), candidate(2, 40, 1000)]),
+            Some((40, 99, vec![1, 2]))
+        );
     }
 
     #[test]
     fn who_is_a_little_behind_is_fetched_first_and_who_is_far_behind_is_not() {
-        assert_eq!(chosen(&[candidate(1, 30, 70), candidate(2, 20, 900)]), Some((20, 29, vec![2])));
-        assert_eq!(chosen(&[candidate(1, 30, 70), candidate(2, 19, 900)]), Some((30, 69, vec![1])));
+        assert_eq!(
+            chosen(&[candidate(1, 30, 70), candidate(2, 20, 900)]),
+            Some((20, 29, vec![2]))
+        );
+        assert_eq!(
+            chosen(&[candidate(1, 30, 70), candidate(2, 19, 900)]),
+            Some((30, 69, vec![1]))
+        );
     }
 
     /// As when people ask for the last thousand blocks one after the other.
@@ -94,7 +145,10 @@ mod tests {
         let mut read = 0;
         while let Some(choice) = choose(&scans) {
             read += choice.stop + 1 - choice.next;
-            scans.iter_mut().filter(|scan| choice.scans.contains(&scan.scan)).for_each(|scan| scan.next = choice.stop + 1);
+            scans
+                .iter_mut()
+                .filter(|scan| choice.scans.contains(&scan.scan))
+                .for_each(|scan| scan.next = choice.stop + 1);
         }
         assert_eq!(read, 3000);
     }
@@ -102,16 +156,28 @@ mod tests {
     #[test]
     fn scans_without_anything_to_do_are_left_out() {
         assert_eq!(chosen(&[candidate(1, 7, 7), candidate(2, 9, 3)]), None);
-        assert_eq!(chosen(&[candidate(1, 7, 7), candidate(2, 7, 9)]), Some((7, 8, vec![2])));
+        assert_eq!(
+            chosen(&[candidate(1, 7, 7), candidate(2, 7, 9)]),
+            Some((7, 8, vec![2]))
+        );
     }
 
     #[test]
     fn a_walk_has_a_bounded_number_of_scripts_but_at_least_one_scan() {
-        let many = |scan, end| Candidate { scripts: 1_500_000, ..candidate(scan, 0, end) };
+        let many = |scan, end| Candidate {
+            scripts: 1_500_000,
+            ..candidate(scan, 0, end)
+        };
         assert_eq!(chosen(&[many(1, 90), many(2, 80)]), Some((0, 79, vec![2])));
         let crowd: Vec<_> = (0..1500).map(|scan| candidate(scan, 0, 9)).collect();
-        assert_eq!(choose(&crowd).map(|choice| (choice.stop, choice.scans.len())), Some((8, SCANS)));
-        let huge = Candidate { scripts: u32::MAX, ..candidate(3, 0, 9) };
+        assert_eq!(
+            choose(&crowd).map(|choice| (choice.stop, choice.scans.len())),
+            Some((8, SCANS))
+        );
+        let huge = Candidate {
+            scripts: u32::MAX,
+            ..candidate(3, 0, 9)
+        };
         assert_eq!(chosen(&[huge]), Some((0, 8, vec![3])));
     }
 }

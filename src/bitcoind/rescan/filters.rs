@@ -41,7 +41,12 @@ pub(super) struct Filters {
 
 impl Filters {
     pub(super) fn new(rpc: Rpc, running: Arc<AtomicBool>) -> Self {
-        Self { rpc, span: FIRST_SPAN, not_before: None, running }
+        Self {
+            rpc,
+            span: FIRST_SPAN,
+            not_before: None,
+            running,
+        }
     }
 
     pub(super) fn may_help(&self) -> bool {
@@ -49,7 +54,12 @@ impl Filters {
     }
 
     /// What a range from height `from` on holds, at most to height `stop`. `None`: read blocks.
-    pub(super) async fn range(&mut self, descriptors: Value, from: u32, stop: u32) -> Result<Option<Range>, NodeError> {
+    pub(super) async fn range(
+        &mut self,
+        descriptors: Value,
+        from: u32,
+        stop: u32,
+    ) -> Result<Option<Range>, NodeError> {
         match self.look(descriptors, from, stop).await {
             Ok(Some(range)) => Ok(Some(range)),
             Ok(None) => Ok(self.later("the node's block filters are of no help now")),
@@ -70,11 +80,24 @@ impl Filters {
         None
     }
 
-    async fn look(&mut self, descriptors: Value, from: u32, stop: u32) -> Result<Option<Range>, NodeError> {
-        let index = self.rpc.filter_index().await?.filter(|index| index.synced && index.best_block_height >= from);
+    async fn look(
+        &mut self,
+        descriptors: Value,
+        from: u32,
+        stop: u32,
+    ) -> Result<Option<Range>, NodeError> {
+        let index = self
+            .rpc
+            .filter_index()
+            .await?
+            .filter(|index| index.synced && index.best_block_height >= from);
         let Some(index) = index else { return Ok(None) };
-        let last = stop.min(index.best_block_height).min(from.saturating_add(self.span - 1));
-        let Some(hash) = self.hash(last).await? else { return Ok(None) };
+        let last = stop
+            .min(index.best_block_height)
+            .min(from.saturating_add(self.span - 1));
+        let Some(hash) = self.hash(last).await? else {
+            return Ok(None);
+        };
         let began = Instant::now();
         self.running.store(true, Ordering::Relaxed);
         let scan = self.rpc.scan_blocks(descriptors, from, last).await;
@@ -85,9 +108,19 @@ impl Filters {
         }
         self.span = next_span(self.span, began.elapsed());
         let headers = self.rpc.headers(scan.relevant_blocks).await?;
-        let blocks = headers.into_iter().map(|header| header.map(|header| BlockId { height: header.height, hash: header.hash }));
-        let Some(blocks) = blocks.collect::<Option<Vec<_>>>() else { return Ok(None) };
-        Ok(fits(&blocks, from, last).then_some(Range { blocks, end: BlockId { height: last, hash } }))
+        let blocks = headers.into_iter().map(|header| {
+            header.map(|header| BlockId {
+                height: header.height,
+                hash: header.hash,
+            })
+        });
+        let Some(blocks) = blocks.collect::<Option<Vec<_>>>() else {
+            return Ok(None);
+        };
+        Ok(fits(&blocks, from, last).then_some(Range {
+            blocks,
+            end: BlockId { height: last, hash },
+        }))
     }
 
     async fn hash(&self, height: u32) -> Result<Option<bitcoin::BlockHash>, NodeError> {
@@ -96,7 +129,10 @@ impl Filters {
 }
 
 fn fits(blocks: &[BlockId], from: u32, last: u32) -> bool {
-    blocks.is_sorted_by(|a, b| a.height < b.height) && blocks.iter().all(|block| (from..=last).contains(&block.height))
+    blocks.is_sorted_by(|a, b| a.height < b.height)
+        && blocks
+            .iter()
+            .all(|block| (from..=last).contains(&block.height))
 }
 
 fn next_span(span: u32, took: Duration) -> u32 {
@@ -123,7 +159,10 @@ mod tests {
                 span = next_span(span, Duration::from_secs_f64(f64::from(span) * per_block));
             }
             let took = f64::from(span) * per_block;
-            assert!((1.0..=2.0).contains(&took) || SPANS.end() == &span || SPANS.start() == &span, "{per_block}: {span}");
+            assert!(
+                (1.0..=2.0).contains(&took) || SPANS.end() == &span || SPANS.start() == &span,
+                "{per_block}: {span}"
+            );
         }
         assert_eq!(next_span(50_000, Duration::ZERO), 50_000);
     }
@@ -131,7 +170,13 @@ mod tests {
     #[test]
     fn blocks_out_of_order_or_out_of_the_range_are_not_believed() {
         let blocks = |heights: &[u32]| -> Vec<BlockId> {
-            heights.iter().map(|height| BlockId { height: *height, hash: BlockHash::all_zeros() }).collect()
+            heights
+                .iter()
+                .map(|height| BlockId {
+                    height: *height,
+                    hash: BlockHash::all_zeros(),
+                })
+                .collect()
         };
         assert!(fits(&blocks(&[]), 3, 9) && fits(&blocks(&[3, 5, 9]), 3, 9));
         for wrong in [&[2, 5][..], &[5, 10], &[5, 4], &[5, 5]] {

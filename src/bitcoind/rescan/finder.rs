@@ -74,14 +74,24 @@ impl Sieve {
 
 /// In all common kinds of scripts these are part of a hash or key.
 fn sieved(script: &Script) -> [u8; 4] {
-    script.as_bytes().get(3..7).and_then(|bytes| bytes.try_into().ok()).unwrap_or_default()
+    script
+        .as_bytes()
+        .get(3..7)
+        .and_then(|bytes| bytes.try_into().ok())
+        .unwrap_or_default()
 }
 
 impl Finder {
     /// `key` must be random: whoever writes blocks must not be able to prepare collisions.
     pub(super) fn new(key: &[u8; 16]) -> Self {
         let (scripts, script_sieve) = (HashSet::default(), Sieve::new());
-        Self { prints: Fingerprints::new(key), scripts, script_sieve, outpoints: Filter::default(), outpoint_sieve: Sieve::new() }
+        Self {
+            prints: Fingerprints::new(key),
+            scripts,
+            script_sieve,
+            outpoints: Filter::default(),
+            outpoint_sieve: Sieve::new(),
+        }
     }
 
     pub(super) fn watch(&mut self, spk: &Script) {
@@ -97,19 +107,29 @@ impl Finder {
     }
 
     pub(super) fn watches(&self, spk: &Script) -> bool {
-        self.script_sieve.lets_through(sieved(spk)) && self.scripts.contains(&self.prints.script(spk))
+        self.script_sieve.lets_through(sieved(spk))
+            && self.scripts.contains(&self.prints.script(spk))
     }
 
     /// Which inputs spend from our scripts, from the node's list of the outputs that a block spends: for each transaction a list.
     pub(super) fn spends(&self, raw: &[u8]) -> Result<Spends, Malformed> {
         let mut consumed = 0;
         let count = bsl::scan_len(raw, &mut consumed).map_err(|_| CUT)?;
-        let mut looked = SpentLook { finder: self, spends: Spends::default() };
+        let mut looked = SpentLook {
+            finder: self,
+            spends: Spends::default(),
+        };
         let mut rest = raw.get(consumed..).ok_or(CUT)?;
         for _ in 0..count {
-            rest = bsl::TxOuts::visit(rest, &mut looked).map_err(|_| CUT)?.remaining();
+            rest = bsl::TxOuts::visit(rest, &mut looked)
+                .map_err(|_| CUT)?
+                .remaining();
         }
-        if rest.is_empty() { Ok(looked.spends) } else { Err(Malformed("bytes after the list of what a block spends")) }
+        if rest.is_empty() {
+            Ok(looked.spends)
+        } else {
+            Err(Malformed("bytes after the list of what a block spends"))
+        }
     }
 
     /// The same from the outputs themselves.
@@ -122,10 +142,23 @@ impl Finder {
     }
 
     /// What concerns our scripts in the next block. `spends`: what is known of its inputs. After an error nothing is certain any more.
-    pub(super) fn scan(&mut self, block: &[u8], spends: Option<&Spends>) -> Result<Vec<Hit>, Malformed> {
-        let mut look =
-            Look { finder: self, spends, input: 0, next_ours: 0, tx: TxLook::default(), position: 0, hits: Vec::new(), error: None };
-        let parsed = bsl::Block::visit(block, &mut look).map(|parsed| parsed.remaining().is_empty());
+    pub(super) fn scan(
+        &mut self,
+        block: &[u8],
+        spends: Option<&Spends>,
+    ) -> Result<Vec<Hit>, Malformed> {
+        let mut look = Look {
+            finder: self,
+            spends,
+            input: 0,
+            next_ours: 0,
+            tx: TxLook::default(),
+            position: 0,
+            hits: Vec::new(),
+            error: None,
+        };
+        let parsed =
+            bsl::Block::visit(block, &mut look).map(|parsed| parsed.remaining().is_empty());
         let (inputs, hits, error) = (look.input, look.hits, look.error);
         match (parsed, error) {
             (_, Some(error)) => Err(error),
@@ -156,7 +189,10 @@ struct SpentLook<'f> {
 
 impl Visitor for SpentLook<'_> {
     fn visit_tx_out(&mut self, _: usize, output: &bsl::TxOut) -> ControlFlow<()> {
-        self.spends.add(self.finder.watches(Script::from_bytes(output.script_pubkey())));
+        self.spends.add(
+            self.finder
+                .watches(Script::from_bytes(output.script_pubkey())),
+        );
         ControlFlow::Continue(())
     }
 }
@@ -185,21 +221,28 @@ struct Look<'f> {
 impl Look<'_> {
     /// Whether the node's list says that this input spends from one of our scripts.
     fn is_told(&mut self) -> bool {
-        let told = self.spends.is_some_and(|spends| spends.ours.get(self.next_ours) == Some(&self.input));
+        let told = self
+            .spends
+            .is_some_and(|spends| spends.ours.get(self.next_ours) == Some(&self.input));
         self.input += 1;
         self.next_ours += usize::from(told);
         told
     }
 
     fn hit(&mut self, raw: &[u8], look: TxLook) -> Result<(), Malformed> {
-        let tx: Transaction = encode::deserialize(raw).map_err(|_| Malformed("a transaction that is none"))?;
+        let tx: Transaction =
+            encode::deserialize(raw).map_err(|_| Malformed("a transaction that is none"))?;
         if !look.paid.is_empty() {
             let txid = tx.compute_txid();
             for vout in look.paid {
                 self.finder.own(&OutPoint { txid, vout });
             }
         }
-        self.hits.push(Hit { position: self.position, tx, strangers: look.strangers });
+        self.hits.push(Hit {
+            position: self.position,
+            tx,
+            strangers: look.strangers,
+        });
         Ok(())
     }
 }
@@ -210,11 +253,18 @@ impl Visitor for Look<'_> {
             return ControlFlow::Continue(());
         }
         let told = self.is_told();
-        let sieved = input.prevout().txid().first_chunk().copied().unwrap_or_default();
+        let sieved = input
+            .prevout()
+            .txid()
+            .first_chunk()
+            .copied()
+            .unwrap_or_default();
         if !told && !self.finder.outpoint_sieve.lets_through(sieved) {
             return ControlFlow::Continue(());
         }
-        let Some(outpoint) = outpoint(input.prevout()) else { return ControlFlow::Break(()) };
+        let Some(outpoint) = outpoint(input.prevout()) else {
+            return ControlFlow::Break(());
+        };
         let print = self.finder.prints.outpoint(&outpoint);
         let known = self.finder.outpoints.contains(print);
         if known {
@@ -227,7 +277,10 @@ impl Visitor for Look<'_> {
     }
 
     fn visit_tx_out(&mut self, vout: usize, output: &bsl::TxOut) -> ControlFlow<()> {
-        if self.finder.watches(Script::from_bytes(output.script_pubkey())) {
+        if self
+            .finder
+            .watches(Script::from_bytes(output.script_pubkey()))
+        {
             self.tx.paid.extend(u32::try_from(vout));
         }
         ControlFlow::Continue(())
@@ -239,13 +292,20 @@ impl Visitor for Look<'_> {
             self.error = self.hit(tx.as_ref(), look).err();
         }
         self.position = self.position.saturating_add(1);
-        if self.error.is_some() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        if self.error.is_some() {
+            ControlFlow::Break(())
+        } else {
+            ControlFlow::Continue(())
+        }
     }
 }
 
 fn outpoint(raw: &bsl::OutPoint) -> Option<OutPoint> {
     let txid = raw.txid().try_into().ok()?;
-    Some(OutPoint { txid: Txid::from_byte_array(txid), vout: raw.vout() })
+    Some(OutPoint {
+        txid: Txid::from_byte_array(txid),
+        vout: raw.vout(),
+    })
 }
 
 #[cfg(test)]

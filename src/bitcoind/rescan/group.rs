@@ -39,7 +39,14 @@ pub(super) struct Group {
 
 impl Group {
     pub(super) fn new(next: u32, key: &[u8; 16]) -> Self {
-        Self { members: Vec::new(), next, below: None, finder: Some(Finder::new(key)), spks: Some(Vec::new()), loaded: 0 }
+        Self {
+            members: Vec::new(),
+            next,
+            below: None,
+            finder: Some(Finder::new(key)),
+            spks: Some(Vec::new()),
+            loaded: 0,
+        }
     }
 
     pub(super) fn scans(&self) -> Vec<ScanId> {
@@ -48,7 +55,10 @@ impl Group {
 
     /// The scripts of each of [`Self::scans`].
     pub(super) fn scripts(&self) -> Vec<Arc<HashSet<ScriptHash>>> {
-        self.members.iter().map(|member| member.scripts.clone()).collect()
+        self.members
+            .iter()
+            .map(|member| member.scripts.clone())
+            .collect()
     }
 
     /// Whether outputs from before the first scanned block matter, which only the node knows.
@@ -63,14 +73,24 @@ impl Group {
 
     /// For `scanblocks`.
     pub(super) fn descriptors(&self) -> Value {
-        self.spks.iter().flatten().map(|spk| json!(format!("raw({})", spk.to_hex_string()))).collect()
+        self.spks
+            .iter()
+            .flatten()
+            .map(|spk| json!(format!("raw({})", spk.to_hex_string())))
+            .collect()
     }
 
     /// Makes these scans, all of which have come to [`Self::next`], the members. False when it is better to begin with a new group.
-    pub(super) fn set_members(&mut self, reader: &Reader, scans: &[(ScanId, ScanRow)]) -> Result<bool, StoreError> {
+    pub(super) fn set_members(
+        &mut self,
+        reader: &Reader,
+        scans: &[(ScanId, ScanRow)],
+    ) -> Result<bool, StoreError> {
         let mut wanted: BTreeMap<_, _> = scans.iter().map(|(scan, row)| (*scan, row)).collect();
         self.members.retain(|member| {
-            let stays = wanted.get(&member.scan).is_some_and(|row| row.scripts == member.count);
+            let stays = wanted
+                .get(&member.scan)
+                .is_some_and(|row| row.scripts == member.count);
             stays && wanted.remove(&member.scan).is_some()
         });
         for (scan, row) in wanted {
@@ -81,9 +101,13 @@ impl Group {
     }
 
     fn add(&mut self, reader: &Reader, scan: ScanId, row: &ScanRow) -> Result<(), StoreError> {
-        let Some(scripts) = reader.snapshot().scan_scripts(&scan)? else { return Ok(()) };
+        let Some(scripts) = reader.snapshot().scan_scripts(&scan)? else {
+            return Ok(());
+        };
         for script in &scripts {
-            let Some(spk) = reader.snapshot().watch(script)?.map(|row| row.spk) else { continue };
+            let Some(spk) = reader.snapshot().watch(script)?.map(|row| row.spk) else {
+                continue;
+            };
             if let Some(finder) = &mut self.finder {
                 finder.watch(&spk);
                 if self.next > 0 {
@@ -92,19 +116,36 @@ impl Group {
             }
             // Filters leave some scripts out.
             let filtered = !spk.is_op_return() && !spk.is_empty();
-            self.spks = self.spks.take().filter(|spks| filtered && spks.len() < FILTERED);
-            self.spks.as_mut().into_iter().for_each(|spks| spks.push(spk.clone()));
+            self.spks = self
+                .spks
+                .take()
+                .filter(|spks| filtered && spks.len() < FILTERED);
+            self.spks
+                .as_mut()
+                .into_iter()
+                .for_each(|spks| spks.push(spk.clone()));
         }
         self.loaded += scripts.len();
         let scripts = Arc::new(scripts.into_iter().collect());
-        self.members.push(Member { scan, count: row.scripts, first: row.first(), scripts });
+        self.members.push(Member {
+            scan,
+            count: row.scripts,
+            first: row.first(),
+            scripts,
+        });
         Ok(())
     }
 }
 
 /// Outputs of a script that were created below `next` and that no transaction below it spends, as far as its history says. Those that the
 /// baseline found are of no interest: no block of the past spends them.
-fn own_outputs(reader: &Reader, finder: &mut Finder, script: &ScriptHash, spk: &ScriptBuf, next: u32) -> Result<(), StoreError> {
+fn own_outputs(
+    reader: &Reader,
+    finder: &mut Finder,
+    script: &ScriptHash,
+    spk: &ScriptBuf,
+    next: u32,
+) -> Result<(), StoreError> {
     let (mut spent, mut place) = (HashSet::new(), None);
     loop {
         // Newest first, so what spends an output comes before what created it; inside a block too.

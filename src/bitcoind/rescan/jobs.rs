@@ -29,7 +29,9 @@ pub(super) struct Held {
 impl Job {
     /// First height that need not be scanned, as far as is known.
     pub(super) fn end(&self) -> u32 {
-        self.row.to.map_or(self.reach, |to| self.reach.min(to.saturating_add(1)))
+        self.row
+            .to
+            .map_or(self.reach, |to| self.reach.min(to.saturating_add(1)))
     }
 
     /// Nothing keeps it from going on, or from ending.
@@ -38,28 +40,51 @@ impl Job {
     }
 
     pub(super) fn hold(&mut self, pause: Duration, why: String) {
-        self.held = Some(Held { until: Instant::now() + pause, why });
+        self.held = Some(Held {
+            until: Instant::now() + pause,
+            why,
+        });
     }
 }
 
 /// Brings `jobs` up to what the store says. Scripts are read anew only for scans that went another way than we led them, or that would
 /// go beyond our tip: after a reorg their scripts may be covered from lower down.
 pub(super) fn refresh(reader: &Reader, jobs: &mut Jobs) -> Result<(), StoreError> {
-    let above = reader.snapshot().tip()?.map_or(0, |tip| tip.height.saturating_add(1));
+    let above = reader
+        .snapshot()
+        .tip()?
+        .map_or(0, |tip| tip.height.saturating_add(1));
     let open: BTreeSet<ScanId> = reader.snapshot().open_scans()?.into_iter().collect();
     jobs.retain(|scan, _| open.contains(scan));
     for scan in open {
         let snapshot = reader.snapshot();
-        let Some(row) = snapshot.scan(&scan)?.filter(|row| row.state == ScanState::Open) else {
+        let Some(row) = snapshot
+            .scan(&scan)?
+            .filter(|row| row.state == ScanState::Open)
+        else {
             jobs.remove(&scan);
             continue;
         };
         match jobs.get_mut(&scan) {
-            Some(job) if goes_same_way(&job.row, &row) && job.end() <= above && !has_come(&snapshot, job.pending)? => job.row = row,
+            Some(job)
+                if goes_same_way(&job.row, &row)
+                    && job.end() <= above
+                    && !has_come(&snapshot, job.pending)? =>
+            {
+                job.row = row
+            }
             known => {
                 let held = known.and_then(|job| job.held.take());
                 let (reach, pending) = survey(&snapshot, &scan)?;
-                jobs.insert(scan, Job { row, reach, pending, held });
+                jobs.insert(
+                    scan,
+                    Job {
+                        row,
+                        reach,
+                        pending,
+                        held,
+                    },
+                );
             }
         }
     }
@@ -67,7 +92,11 @@ pub(super) fn refresh(reader: &Reader, jobs: &mut Jobs) -> Result<(), StoreError
 }
 
 /// What cannot be told from the row: how far down the scripts are known by now.
-pub(super) fn survey_again(reader: &Reader, scan: &ScanId, job: &mut Job) -> Result<(), StoreError> {
+pub(super) fn survey_again(
+    reader: &Reader,
+    scan: &ScanId,
+    job: &mut Job,
+) -> Result<(), StoreError> {
     (job.reach, job.pending) = survey(&reader.snapshot(), scan)?;
     Ok(())
 }
@@ -78,14 +107,20 @@ fn goes_same_way(known: &ScanRow, row: &ScanRow) -> bool {
 
 /// Whether a baseline that was waited for is there.
 fn has_come(snapshot: &Snapshot<'_>, pending: Option<ScriptHash>) -> Result<bool, StoreError> {
-    let Some(script) = pending else { return Ok(false) };
-    Ok(snapshot.watch(&script)?.is_none_or(|row| !row.coverage.pending))
+    let Some(script) = pending else {
+        return Ok(false);
+    };
+    Ok(snapshot
+        .watch(&script)?
+        .is_none_or(|row| !row.coverage.pending))
 }
 
 fn survey(snapshot: &Snapshot<'_>, scan: &ScanId) -> Result<(u32, Option<ScriptHash>), StoreError> {
     let mut reach = 0;
     for script in snapshot.scan_scripts(scan)?.unwrap_or_default() {
-        let Some(coverage) = snapshot.watch(&script)?.map(|row| row.coverage) else { continue };
+        let Some(coverage) = snapshot.watch(&script)?.map(|row| row.coverage) else {
+            continue;
+        };
         reach = reach.max(coverage.from_height);
         if coverage.pending {
             return Ok((reach, Some(script)));

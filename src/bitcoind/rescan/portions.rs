@@ -19,13 +19,25 @@ pub(super) fn portions(first: u32, found: Vec<PastBlock>, upto: BlockId) -> Vec<
     let (mut first, mut blocks, mut count) = (first, Vec::<PastBlock>::new(), 0);
     for block in found {
         count += block.transactions.len();
-        if let Some(last) = blocks.last().map(|last| last.block).filter(|_| count > FULL) {
-            all.push(Portion { first, blocks: std::mem::take(&mut blocks), upto: last });
+        if let Some(last) = blocks
+            .last()
+            .map(|last| last.block)
+            .filter(|_| count > FULL)
+        {
+            all.push(Portion {
+                first,
+                blocks: std::mem::take(&mut blocks),
+                upto: last,
+            });
             (first, count) = (last.height.saturating_add(1), block.transactions.len());
         }
         blocks.push(block);
     }
-    all.push(Portion { first, blocks, upto });
+    all.push(Portion {
+        first,
+        blocks,
+        upto,
+    });
     all
 }
 
@@ -38,14 +50,31 @@ mod tests {
     use crate::tracker::PastTx;
 
     fn id(height: u32) -> BlockId {
-        BlockId { height, hash: BlockHash::from_byte_array([height as u8; 32]) }
+        BlockId {
+            height,
+            hash: BlockHash::from_byte_array([height as u8; 32]),
+        }
     }
 
     fn found(height: u32, count: u32) -> PastBlock {
-        let tx =
-            Transaction { version: transaction::Version::TWO, lock_time: absolute::LockTime::ZERO, input: Vec::new(), output: Vec::new() };
-        let transactions = (0..count).map(|position| PastTx { position, tx: tx.clone(), spent: Vec::new() }).collect();
-        PastBlock { block: id(height), time: 1, transactions }
+        let tx = Transaction {
+            version: transaction::Version::TWO,
+            lock_time: absolute::LockTime::ZERO,
+            input: Vec::new(),
+            output: Vec::new(),
+        };
+        let transactions = (0..count)
+            .map(|position| PastTx {
+                position,
+                tx: tx.clone(),
+                spent: Vec::new(),
+            })
+            .collect();
+        PastBlock {
+            block: id(height),
+            time: 1,
+            transactions,
+        }
     }
 
     /// First height, blocks with the number of finds in them, last height.
@@ -53,22 +82,45 @@ mod tests {
 
     fn cut(first: u32, all: Vec<PastBlock>, upto: u32) -> Vec<Cut> {
         let portions = portions(first, all, id(upto));
-        assert!(portions.iter().all(|portion| portion.upto == id(portion.upto.height)));
-        let shape = |portion: &Portion| portion.blocks.iter().map(|block| (block.block.height, block.transactions.len())).collect();
-        portions.iter().map(|portion| (portion.first, shape(portion), portion.upto.height)).collect()
+        assert!(
+            portions
+                .iter()
+                .all(|portion| portion.upto == id(portion.upto.height))
+        );
+        let shape = |portion: &Portion| {
+            portion
+                .blocks
+                .iter()
+                .map(|block| (block.block.height, block.transactions.len()))
+                .collect()
+        };
+        portions
+            .iter()
+            .map(|portion| (portion.first, shape(portion), portion.upto.height))
+            .collect()
     }
 
     #[test]
     fn few_finds_are_one_portion_and_none_too() {
-        assert_eq!(cut(5, vec![found(7, 2), found(9, 1)], 20), [(5, vec![(7, 2), (9, 1)], 20)]);
+        assert_eq!(
+            cut(5, vec![found(7, 2), found(9, 1)], 20),
+            [(5, vec![(7, 2), (9, 1)], 20)]
+        );
         assert_eq!(cut(5, vec![], 20), [(5, vec![], 20)]);
     }
 
     #[test]
     fn a_block_that_does_not_fit_begins_the_next_portion() {
         assert_eq!(
-            cut(5, vec![found(7, 200), found(8, 100), found(11, 1), found(12, 299)], 20),
-            [(5, vec![(7, 200), (8, 100)], 8), (9, vec![(11, 1), (12, 299)], 20)]
+            cut(
+                5,
+                vec![found(7, 200), found(8, 100), found(11, 1), found(12, 299)],
+                20
+            ),
+            [
+                (5, vec![(7, 200), (8, 100)], 8),
+                (9, vec![(11, 1), (12, 299)], 20)
+            ]
         );
     }
 
@@ -76,7 +128,11 @@ mod tests {
     fn a_block_with_very_many_finds_is_a_portion_by_itself() {
         assert_eq!(
             cut(0, vec![found(0, 900), found(1, 900), found(2, 1)], 2),
-            [(0, vec![(0, 900)], 0), (1, vec![(1, 900)], 1), (2, vec![(2, 1)], 2)]
+            [
+                (0, vec![(0, 900)], 0),
+                (1, vec![(1, 900)], 1),
+                (2, vec![(2, 1)], 2)
+            ]
         );
     }
 }

@@ -111,7 +111,15 @@ pub(super) struct Runner {
 
 impl Runner {
     pub(super) fn new(rescans: Rescans, filtering: Arc<AtomicBool>) -> Self {
-        let Rescans { rpc, reader, indexer, wake, place, status, progress } = rescans;
+        let Rescans {
+            rpc,
+            reader,
+            indexer,
+            wake,
+            place,
+            status,
+            progress,
+        } = rescans;
         let mut key = [0; 16];
         getrandom::fill(&mut key).expect("the system has random numbers");
         let (now, filters) = (Instant::now(), Filters::new(rpc.clone(), filtering));
@@ -165,7 +173,9 @@ impl Runner {
             self.look().await?;
         }
         self.end_scans(tip).await?;
-        let Some(choice) = self.choose(tip) else { return self.idle().await };
+        let Some(choice) = self.choose(tip) else {
+            return self.idle().await;
+        };
         self.goes(&choice);
         self.go(&choice, tip).await?;
         (self.failures, self.told) = (0, None);
@@ -175,7 +185,8 @@ impl Runner {
     /// Our tip, once it is the node's.
     async fn tip(&mut self) -> Result<BlockId, Again> {
         loop {
-            let there = tokio::time::timeout(PACE, self.place.wait_for(|place| place.at_node_tip)).await;
+            let there =
+                tokio::time::timeout(PACE, self.place.wait_for(|place| place.at_node_tip)).await;
             match there.map(|place| place.map(|place| place.tip)) {
                 Ok(Ok(Some(tip))) => {
                     if !std::mem::replace(&mut self.at_tip, true) {
@@ -213,19 +224,28 @@ impl Runner {
         })
         .await?;
         let waits = self.jobs.values().any(|job| job.pending.is_some());
-        self.look_at = Instant::now() + if waits { SOON.max(began.elapsed() * 10) } else { LOOK };
+        self.look_at = Instant::now()
+            + if waits {
+                SOON.max(began.elapsed() * 10)
+            } else {
+                LOOK
+            };
         self.publish();
         Ok(())
     }
 
     fn choose(&self, tip: BlockId) -> Option<Choice> {
         let now = Instant::now();
-        let candidates = self.jobs.iter().filter(|(_, job)| job.is_free(now)).map(|(scan, job)| Candidate {
-            scan: *scan,
-            next: job.row.next,
-            end: job.end().min(tip.height.saturating_add(1)),
-            scripts: job.row.scripts,
-        });
+        let candidates = self
+            .jobs
+            .iter()
+            .filter(|(_, job)| job.is_free(now))
+            .map(|(scan, job)| Candidate {
+                scan: *scan,
+                next: job.row.next,
+                end: job.end().min(tip.height.saturating_add(1)),
+                scripts: job.row.scripts,
+            });
         choose(&candidates.collect::<Vec<_>>())
     }
 
@@ -235,8 +255,13 @@ impl Runner {
             self.work = None;
         }
         self.stands();
-        let holds = self.jobs.values().filter_map(|job| job.held.as_ref().map(|held| held.until));
-        let until = holds.filter(|until| *until > Instant::now()).fold(self.look_at, Instant::min);
+        let holds = self
+            .jobs
+            .values()
+            .filter_map(|job| job.held.as_ref().map(|held| held.until));
+        let until = holds
+            .filter(|until| *until > Instant::now())
+            .fold(self.look_at, Instant::min);
         tokio::select! {
             () = self.wake.notified() => {
                 tokio::time::sleep(GATHER).await;
@@ -250,18 +275,28 @@ impl Runner {
     /// Ends the scans that have nothing left to do.
     async fn end_scans(&mut self, tip: BlockId) -> Result<(), Again> {
         let now = Instant::now();
-        let done: Vec<_> =
-            self.jobs.iter().filter(|(_, job)| job.is_free(now) && job.row.next >= job.end()).map(|(scan, _)| *scan).collect();
+        let done: Vec<_> = self
+            .jobs
+            .iter()
+            .filter(|(_, job)| job.is_free(now) && job.row.next >= job.end())
+            .map(|(scan, _)| *scan)
+            .collect();
         let mut place = 0;
         while place < done.len() {
             let (mut ends, mut scripts) = (JoinSet::new(), 0);
             while let Some(scan) = done.get(place).filter(|_| scripts < ENDS) {
                 place += 1;
-                let Some(job) = self.jobs.get(scan) else { continue };
+                let Some(job) = self.jobs.get(scan) else {
+                    continue;
+                };
                 scripts = scripts.saturating_add(job.row.scripts.max(1));
                 let upto = self.last_block(job, tip).await?;
                 let (scan, indexer) = (*scan, self.indexer.clone());
-                let input = Input::CloseScan { scan, end: ScanEnd::Complete(upto), now: now_ms() };
+                let input = Input::CloseScan {
+                    scan,
+                    end: ScanEnd::Complete(upto),
+                    now: now_ms(),
+                };
                 ends.spawn(async move { (scan, indexer.apply(input).await.map(|_| ())) });
             }
             for (scan, ended) in ends.join_all().await {
@@ -285,7 +320,9 @@ impl Runner {
             Err(Refused::Apply(error)) => {
                 tracing::debug!("history scan {scan} cannot end yet: {error}");
                 self.look_at = Instant::now();
-                let Some(job) = self.jobs.get_mut(&scan) else { return Ok(()) };
+                let Some(job) = self.jobs.get_mut(&scan) else {
+                    return Ok(());
+                };
                 survey_again(&self.reader, &scan, job)?;
                 // Not before it is known what it waits for.
                 job.hold(SOON, error.to_string());
@@ -296,25 +333,48 @@ impl Runner {
 
     /// The block up to which a scan that is through knows everything.
     async fn last_block(&self, job: &Job, tip: BlockId) -> Result<BlockId, Again> {
-        let scanned = job.row.next.checked_sub(1).filter(|_| job.row.next > job.row.first());
-        let height = job.row.to.or(scanned).map_or(tip.height, |height| height.min(tip.height));
+        let scanned = job
+            .row
+            .next
+            .checked_sub(1)
+            .filter(|_| job.row.next > job.row.first());
+        let height = job
+            .row
+            .to
+            .or(scanned)
+            .map_or(tip.height, |height| height.min(tip.height));
         if height == tip.height {
             return Ok(tip);
         }
         let hash: Option<BlockHash> = self.reader.snapshot().block(height)?.map(|row| row.hash);
         let hash = match hash {
             Some(hash) => Some(hash),
-            None => self.rpc.hashes(vec![height]).await.map_err(Again::Away)?.pop().flatten(),
+            None => self
+                .rpc
+                .hashes(vec![height])
+                .await
+                .map_err(Again::Away)?
+                .pop()
+                .flatten(),
         };
-        hash.map(|hash| BlockId { height, hash }).ok_or(Again::Moved)
+        hash.map(|hash| BlockId { height, hash })
+            .ok_or(Again::Moved)
     }
 
     /// Of the scans that are being worked on, those that a failure keeps from going on. It may be only about what blocks spend, which those
     /// from height 0 need not be told; if it is not, they meet it alone.
     fn concerned(&self, error: &NodeError) -> BTreeSet<ScanId> {
         let going = &self.going.scans;
-        let told: BTreeSet<_> = going.iter().filter(|scan| self.jobs.get(scan).is_some_and(|job| job.row.first() > 0)).copied().collect();
-        if error.kind == Kind::Persistent && !told.is_empty() { told } else { going.clone() }
+        let told: BTreeSet<_> = going
+            .iter()
+            .filter(|scan| self.jobs.get(scan).is_some_and(|job| job.row.first() > 0))
+            .copied()
+            .collect();
+        if error.kind == Kind::Persistent && !told.is_empty() {
+            told
+        } else {
+            going.clone()
+        }
     }
 
     /// The node, or what it offers, keeps scans from going on.
@@ -329,7 +389,10 @@ impl Runner {
             Kind::Transient => (PAUSE * 2_u32.pow(self.failures.min(8))).min(LONGEST_PAUSE),
         };
         self.failures = self.failures.saturating_add(1);
-        self.jobs.iter_mut().filter(|(scan, _)| concerns(scan)).for_each(|(_, job)| job.hold(pause, text.clone()));
+        self.jobs
+            .iter_mut()
+            .filter(|(scan, _)| concerns(scan))
+            .for_each(|(_, job)| job.hold(pause, text.clone()));
         if self.work.as_ref().is_some_and(|work| work.walk.is_some()) {
             self.work = None;
         }
@@ -342,8 +405,17 @@ impl Runner {
         if scans == self.going.scans {
             return;
         }
-        let rate = self.work.as_ref().filter(|work| work.group.next == choice.next).and_then(|work| work.rate);
-        self.going = Going { scans, next: choice.next, method: None, rate };
+        let rate = self
+            .work
+            .as_ref()
+            .filter(|work| work.group.next == choice.next)
+            .and_then(|work| work.rate);
+        self.going = Going {
+            scans,
+            next: choice.next,
+            method: None,
+            rate,
+        };
         self.publish();
     }
 
@@ -400,7 +472,12 @@ impl Runner {
     }
 
     fn waits_for(&self, job: &Job, now: Instant) -> Option<String> {
-        let held = || job.held.as_ref().filter(|held| held.until > now).map(|held| held.why.clone());
+        let held = || {
+            job.held
+                .as_ref()
+                .filter(|held| held.until > now)
+                .map(|held| held.why.clone())
+        };
         match (self.at_tip, job.pending) {
             (false, _) => Some(self.not_at_tip()),
             (true, Some(_)) => Some(BASELINE.to_owned()),
@@ -410,7 +487,9 @@ impl Runner {
 }
 
 /// Work that takes long or reads much, beside the runtime.
-pub(super) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, Again> + Send + 'static) -> Result<T, Again> {
+pub(super) async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, Again> + Send + 'static,
+) -> Result<T, Again> {
     match tokio::task::spawn_blocking(work).await {
         Ok(result) => result,
         Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),

@@ -59,9 +59,15 @@ impl Runner {
         let (found, failure) = self.gather(&mut work, choice.stop, tip).await?;
         if let Some(upto) = work.group.below.filter(|below| below.height >= first) {
             self.merge(&mut work, first, found, upto).await?;
-            let (done, took) = (f64::from(work.group.next - first), began.elapsed().as_secs_f64().max(1e-3));
+            let (done, took) = (
+                f64::from(work.group.next - first),
+                began.elapsed().as_secs_f64().max(1e-3),
+            );
             let weight = 1.0 - (-took / SMOOTH).exp();
-            work.rate = Some(work.rate.map_or(done / took, |rate| rate + (done / took - rate) * weight));
+            work.rate = Some(
+                work.rate
+                    .map_or(done / took, |rate| rate + (done / took - rate) * weight),
+            );
         }
         if let Some(error) = failure {
             work.walk = None;
@@ -77,10 +83,21 @@ impl Runner {
 
     /// What is in memory for these scans, made or brought up to date.
     async fn assemble(&mut self, choice: &Choice) -> Result<Work, Again> {
-        let kept = self.work.take().filter(|work| work.group.next == choice.next);
+        let kept = self
+            .work
+            .take()
+            .filter(|work| work.group.next == choice.next);
         let key = self.key;
-        let mut work = kept.unwrap_or_else(|| Work { group: Group::new(choice.next, &key), walk: None, rate: None });
-        let rows: Vec<_> = choice.scans.iter().filter_map(|scan| self.jobs.get(scan).map(|job| (*scan, job.row.clone()))).collect();
+        let mut work = kept.unwrap_or_else(|| Work {
+            group: Group::new(choice.next, &key),
+            walk: None,
+            rate: None,
+        });
+        let rows: Vec<_> = choice
+            .scans
+            .iter()
+            .filter_map(|scan| self.jobs.get(scan).map(|job| (*scan, job.row.clone())))
+            .collect();
         let reader = self.reader.clone();
         let rate = work.rate;
         let mut group = work.group;
@@ -97,8 +114,11 @@ impl Runner {
         let prevouts = work.group.needs_prevouts();
         // Filters named the blocks of those who went along then.
         let joined = work.group.scans().iter().any(|scan| !before.contains(scan));
-        let serves =
-            |walk: &Walk| walk.prevouts() == prevouts && walk.end.height <= choice.stop && !(joined && walk.method == Method::Filters);
+        let serves = |walk: &Walk| {
+            walk.prevouts() == prevouts
+                && walk.end.height <= choice.stop
+                && !(joined && walk.method == Method::Filters)
+        };
         work.walk = work.walk.filter(serves);
         Ok(work)
     }
@@ -107,7 +127,10 @@ impl Runner {
     async fn skips_pruned(&mut self, group: &Group) -> Result<bool, Again> {
         self.rpc.forget_offers();
         let node = self.rpc.blockchain().await.map_err(Again::Away)?;
-        match node.pruneheight.filter(|height| node.pruned && *height > group.next) {
+        match node
+            .pruneheight
+            .filter(|height| node.pruned && *height > group.next)
+        {
             Some(horizon) => self.skip_to(group.scans(), horizon).await.map(|()| true),
             None => Ok(false),
         }
@@ -116,16 +139,34 @@ impl Runner {
     /// The node threw a block away before we came to it.
     async fn skip(&mut self, choice: &Choice) -> Result<(), Again> {
         let node = self.rpc.blockchain().await.map_err(Again::Away)?;
-        let next = self.work.as_ref().map_or(choice.next, |work| work.group.next);
+        let next = self
+            .work
+            .as_ref()
+            .map_or(choice.next, |work| work.group.next);
         match node.pruneheight.filter(|height| *height > next) {
             Some(horizon) => self.skip_to(choice.scans.clone(), horizon).await,
-            None => Err(Again::Node(NodeError::transient(Cause::Busy, "bitcoind is throwing away blocks that a scan came to".into()))),
+            None => Err(Again::Node(NodeError::transient(
+                Cause::Busy,
+                "bitcoind is throwing away blocks that a scan came to".into(),
+            ))),
         }
     }
 
-    async fn skip_to(&mut self, scans: Vec<crate::tracker::ScanId>, horizon: u32) -> Result<(), Again> {
-        tracing::info!("bitcoind has no blocks below height {horizon} any more: {} history scans begin there", scans.len());
-        self.apply(Input::SkipPast { scans, horizon, now: now_ms() }).await?;
+    async fn skip_to(
+        &mut self,
+        scans: Vec<crate::tracker::ScanId>,
+        horizon: u32,
+    ) -> Result<(), Again> {
+        tracing::info!(
+            "bitcoind has no blocks below height {horizon} any more: {} history scans begin there",
+            scans.len()
+        );
+        self.apply(Input::SkipPast {
+            scans,
+            horizon,
+            now: now_ms(),
+        })
+        .await?;
         self.work = None;
         self.look_at = Instant::now();
         Ok(())
@@ -133,7 +174,12 @@ impl Runner {
 
     /// Reads and searches blocks for about a second, up to height `stop` at most. The group says how far it came. A failure of the node
     /// takes nothing away from what came before it.
-    async fn gather(&mut self, work: &mut Work, stop: u32, tip: BlockId) -> Result<(Vec<PastBlock>, Option<NodeError>), Again> {
+    async fn gather(
+        &mut self,
+        work: &mut Work,
+        stop: u32,
+        tip: BlockId,
+    ) -> Result<(Vec<PastBlock>, Option<NodeError>), Again> {
         let (until, mut found, mut count) = (Instant::now() + STRETCH, Vec::new(), 0);
         let mut next = work.group.next;
         loop {
@@ -143,7 +189,9 @@ impl Runner {
                     other => Err(other),
                 };
             }
-            let Some(walk) = &mut work.walk else { return Err(Again::Moved) };
+            let Some(walk) = &mut work.walk else {
+                return Err(Again::Moved);
+            };
             let fetched = match walk.next().await {
                 Ok(fetched) => fetched,
                 Err(error) => return Ok((found, Some(error))),
@@ -163,7 +211,10 @@ impl Runner {
                     found.push(self.known(searched).await?);
                 }
             }
-            next = work.group.below.map_or(next, |below| below.height.saturating_add(1));
+            next = work
+                .group
+                .below
+                .map_or(next, |below| below.height.saturating_add(1));
             self.going(work, next);
             if next > stop || count >= FULL || Instant::now() >= until || self.is_told() {
                 return Ok((found, None));
@@ -172,15 +223,26 @@ impl Runner {
     }
 
     /// Sees to it that blocks from height `next` on are on their way.
-    async fn plan(&mut self, work: &mut Work, next: u32, stop: u32, tip: BlockId) -> Result<(), Again> {
+    async fn plan(
+        &mut self,
+        work: &mut Work,
+        next: u32,
+        stop: u32,
+        tip: BlockId,
+    ) -> Result<(), Again> {
         let prevouts = work.group.needs_prevouts();
         let deep = stop.min(tip.height.saturating_sub(DEEP));
         let filtered = self.filters.may_help() && work.group.is_filtered();
         if let Some(walk) = &mut work.walk {
             let from = walk.end.height.saturating_add(1);
-            let goes_on = walk.method == Method::Blocks && from <= stop && !(filtered && from <= deep);
+            let goes_on =
+                walk.method == Method::Blocks && from <= stop && !(filtered && from <= deep);
             if goes_on && walk.is_listed_out() {
-                walk.extend(list_blocks(&self.rpc, from, stop).await?.ok_or(Again::Moved)?);
+                walk.extend(
+                    list_blocks(&self.rpc, from, stop)
+                        .await?
+                        .ok_or(Again::Moved)?,
+                );
             }
             if walk.end.height >= next {
                 return Ok(());
@@ -188,25 +250,44 @@ impl Runner {
         }
         work.walk = None;
         let range = match filtered && next <= deep && tip.height >= DEEP {
-            true => self.filters.range(work.group.descriptors(), next, deep).await?,
+            true => {
+                self.filters
+                    .range(work.group.descriptors(), next, deep)
+                    .await?
+            }
             false => None,
         };
         let (method, list, end) = match range {
             Some(range) => (Method::Filters, range.blocks, range.end),
             None => {
-                let list = list_blocks(&self.rpc, next, stop).await?.ok_or(Again::Moved)?;
+                let list = list_blocks(&self.rpc, next, stop)
+                    .await?
+                    .ok_or(Again::Moved)?;
                 let end = *list.last().ok_or(Again::Moved)?;
                 (Method::Blocks, list, end)
             }
         };
-        work.walk = Some(Walk::new(self.rpc.clone(), self.lanes.clone(), method, prevouts, list, end));
+        work.walk = Some(Walk::new(
+            self.rpc.clone(),
+            self.lanes.clone(),
+            method,
+            prevouts,
+            list,
+            end,
+        ));
         self.method(work, method);
         Ok(())
     }
 
     /// The block for the tracker. What only the node knows of outputs that it spends is asked for.
     async fn known(&self, searched: Searched) -> Result<PastBlock, Again> {
-        let Searched { block, header, hits, told, .. } = searched;
+        let Searched {
+            block,
+            header,
+            hits,
+            told,
+            ..
+        } = searched;
         let mut prevouts = HashMap::new();
         if hits.iter().any(|hit| !hit.strangers.is_empty()) {
             let told = match told {
@@ -216,24 +297,64 @@ impl Runner {
             prevouts.extend(told.into_iter().map(|prevout| (prevout.outpoint, prevout)));
         }
         let spent = |outpoint: OutPoint| {
-            let Prevout { spk, value, height, coinbase, .. } = prevouts.get(&outpoint)?.clone();
-            Some(FoundOutput { outpoint, spk, value, height, coinbase })
+            let Prevout {
+                spk,
+                value,
+                height,
+                coinbase,
+                ..
+            } = prevouts.get(&outpoint)?.clone();
+            Some(FoundOutput {
+                outpoint,
+                spk,
+                value,
+                height,
+                coinbase,
+            })
         };
-        let transactions = hits.into_iter().map(|Hit { position, tx, strangers }| {
-            let spent = strangers.into_iter().map(spent).collect::<Option<Vec<_>>>();
-            Ok(PastTx { position, tx, spent: spent.ok_or(Malformed("a block without an input that it has"))? })
-        });
+        let transactions = hits.into_iter().map(
+            |Hit {
+                 position,
+                 tx,
+                 strangers,
+             }| {
+                let spent = strangers.into_iter().map(spent).collect::<Option<Vec<_>>>();
+                Ok(PastTx {
+                    position,
+                    tx,
+                    spent: spent.ok_or(Malformed("a block without an input that it has"))?,
+                })
+            },
+        );
         let transactions = transactions.collect::<Result<_, Malformed>>()?;
-        Ok(PastBlock { block, time: header.time, transactions })
+        Ok(PastBlock {
+            block,
+            time: header.time,
+            transactions,
+        })
     }
 
-    async fn merge(&mut self, work: &mut Work, first: u32, found: Vec<PastBlock>, upto: BlockId) -> Result<(), Again> {
+    async fn merge(
+        &mut self,
+        work: &mut Work,
+        first: u32,
+        found: Vec<PastBlock>,
+        upto: BlockId,
+    ) -> Result<(), Again> {
         let scans = work.group.scans();
         for portion in portions(first, found, upto) {
             let (scripts, now) = (work.group.scripts(), now_ms());
             let next = portion.upto.height.saturating_add(1);
             let (first, blocks, upto) = (portion.first, portion.blocks, portion.upto);
-            self.apply(Input::Past { scans: scans.clone(), scripts, first, blocks, upto, now }).await?;
+            self.apply(Input::Past {
+                scans: scans.clone(),
+                scripts,
+                first,
+                blocks,
+                upto,
+                now,
+            })
+            .await?;
             work.group.next = next;
             for scan in &scans {
                 if let Some(job) = self.jobs.get_mut(scan) {
@@ -260,20 +381,38 @@ impl Runner {
 /// Searches blocks in order, beside the runtime.
 async fn search(group: &mut Group, fetched: Vec<Fetched>) -> Result<Vec<Searched>, Again> {
     let mut below = group.below;
-    let Some(mut finder) = group.finder.take() else { return Err(Again::Moved) };
+    let Some(mut finder) = group.finder.take() else {
+        return Err(Again::Moved);
+    };
     let (finder, searched) = blocking(move || {
         let mut all = Vec::with_capacity(fetched.len());
         for fetched in fetched {
-            let Some(header) = checked_header(&fetched, below)? else { return Err(Again::Moved) };
+            let Some(header) = checked_header(&fetched, below)? else {
+                return Err(Again::Moved);
+            };
             let spends = match &fetched.spent {
                 None => None,
                 Some(Spent::Raw(raw)) => Some(finder.spends(raw)?),
-                Some(Spent::Told(told)) => Some(finder.spends_of(told.iter().map(|prevout| prevout.spk.as_script()))),
+                Some(Spent::Told(told)) => {
+                    Some(finder.spends_of(told.iter().map(|prevout| prevout.spk.as_script())))
+                }
             };
             let hits = finder.scan(&fetched.raw, spends.as_ref())?;
-            let told = fetched.spent.and_then(|spent| if let Spent::Told(told) = spent { Some(told) } else { None });
+            let told = fetched.spent.and_then(|spent| {
+                if let Spent::Told(told) = spent {
+                    Some(told)
+                } else {
+                    None
+                }
+            });
             below = Some(fetched.block);
-            all.push(Searched { block: fetched.block, header, hits, raw: fetched.raw, told });
+            all.push(Searched {
+                block: fetched.block,
+                header,
+                hits,
+                raw: fetched.raw,
+                told,
+            });
         }
         Ok((finder, all))
     })

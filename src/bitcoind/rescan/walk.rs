@@ -58,16 +58,47 @@ impl Drop for Walk {
 }
 
 /// The node's blocks at these heights; `None` when its chain does not reach so far.
-pub(super) async fn list_blocks(rpc: &Rpc, from: u32, stop: u32) -> Result<Option<Vec<BlockId>>, NodeError> {
+pub(super) async fn list_blocks(
+    rpc: &Rpc,
+    from: u32,
+    stop: u32,
+) -> Result<Option<Vec<BlockId>>, NodeError> {
     let last = stop.min(from.saturating_add(BATCH as u32 - 1));
     let hashes = rpc.hashes((from..=last).collect()).await?;
-    Ok((from..).zip(hashes).map(|(height, hash)| Some(BlockId { height, hash: hash? })).collect())
+    Ok((from..)
+        .zip(hashes)
+        .map(|(height, hash)| {
+            Some(BlockId {
+                height,
+                hash: hash?,
+            })
+        })
+        .collect())
 }
 
 impl Walk {
-    pub(super) fn new(rpc: Rpc, lanes: Arc<Semaphore>, method: Method, prevouts: bool, list: Vec<BlockId>, end: BlockId) -> Self {
-        let (list, flight, dropped, rooms) = (list.into(), VecDeque::new(), Arc::default(), Vec::new());
-        let mut walk = Self { rpc, lanes, method, prevouts, list, flight, end, size: 0, dropped, rooms };
+    pub(super) fn new(
+        rpc: Rpc,
+        lanes: Arc<Semaphore>,
+        method: Method,
+        prevouts: bool,
+        list: Vec<BlockId>,
+        end: BlockId,
+    ) -> Self {
+        let (list, flight, dropped, rooms) =
+            (list.into(), VecDeque::new(), Arc::default(), Vec::new());
+        let mut walk = Self {
+            rpc,
+            lanes,
+            method,
+            prevouts,
+            list,
+            flight,
+            end,
+            size: 0,
+            dropped,
+            rooms,
+        };
         walk.fetch_ahead();
         walk
     }
@@ -103,13 +134,21 @@ impl Walk {
             && let Some(block) = self.list.pop_front()
         {
             let room = self.rooms.pop().unwrap_or_default();
-            let (rpc, lanes, prevouts, dropped) = (self.rpc.clone(), self.lanes.clone(), self.prevouts, self.dropped.clone());
+            let (rpc, lanes, prevouts, dropped) = (
+                self.rpc.clone(),
+                self.lanes.clone(),
+                self.prevouts,
+                self.dropped.clone(),
+            );
             let fetch = async move {
                 // Held to the end of the call, also when nobody waits for it any more.
                 let _lane = lanes.acquire_owned().await;
                 match dropped.load(Ordering::Relaxed) {
                     false => fetch(&rpc, block, prevouts, room).await,
-                    true => Err(NodeError::transient(Cause::Unreachable, "nobody wants this block any more".into())),
+                    true => Err(NodeError::transient(
+                        Cause::Unreachable,
+                        "nobody wants this block any more".into(),
+                    )),
                 }
             };
             self.flight.push_back((block, tokio::spawn(fetch)));
@@ -123,7 +162,12 @@ impl Walk {
             if !ready.is_empty() && !fetch.is_finished() {
                 break;
             }
-            match fetch.await.unwrap_or_else(|_| Err(NodeError::transient(Cause::Unreachable, "the daemon stops".into()))) {
+            match fetch.await.unwrap_or_else(|_| {
+                Err(NodeError::transient(
+                    Cause::Unreachable,
+                    "the daemon stops".into(),
+                ))
+            }) {
                 Ok(fetched) => {
                     self.size = fetched.raw.len();
                     ready.push(fetched);
@@ -144,7 +188,12 @@ impl Walk {
     }
 }
 
-async fn fetch(rpc: &Rpc, block: BlockId, prevouts: bool, room: Vec<u8>) -> Result<Fetched, NodeError> {
+async fn fetch(
+    rpc: &Rpc,
+    block: BlockId,
+    prevouts: bool,
+    room: Vec<u8>,
+) -> Result<Fetched, NodeError> {
     let raw = rpc.raw_block(block.hash, room).await?;
     let spent = match prevouts {
         false => None,
@@ -158,12 +207,20 @@ async fn fetch(rpc: &Rpc, block: BlockId, prevouts: bool, room: Vec<u8>) -> Resu
 
 /// Header of a block that is the one that was asked for and, if they are neighbours, builds on `below`. `Ok(None)`: it does not, because
 /// the node's chain changed while its hashes were read.
-pub(super) fn checked_header(fetched: &Fetched, below: Option<BlockId>) -> Result<Option<Header>, Malformed> {
-    let bytes = fetched.raw.get(..80).ok_or(Malformed("a block without a header"))?;
-    let header: Header = encode::deserialize(bytes).map_err(|_| Malformed("a block without a header"))?;
+pub(super) fn checked_header(
+    fetched: &Fetched,
+    below: Option<BlockId>,
+) -> Result<Option<Header>, Malformed> {
+    let bytes = fetched
+        .raw
+        .get(..80)
+        .ok_or(Malformed("a block without a header"))?;
+    let header: Header =
+        encode::deserialize(bytes).map_err(|_| Malformed("a block without a header"))?;
     if header.block_hash() != fetched.block.hash {
         return Err(Malformed("another block than it was asked for"));
     }
     let neighbour = below.filter(|below| below.height.checked_add(1) == Some(fetched.block.height));
-    Ok(Some(header).filter(|header| neighbour.is_none_or(|below| below.hash == header.prev_blockhash)))
+    Ok(Some(header)
+        .filter(|header| neighbour.is_none_or(|below| below.hash == header.prev_blockhash)))
 }

@@ -34,7 +34,9 @@ impl Offer {
 
     fn was_there(&self, there: bool) {
         let now = if there { OFFERED } else { ABSENT };
-        let _ = self.0.compare_exchange(UNKNOWN, now, Ordering::Relaxed, Ordering::Relaxed);
+        let _ = self
+            .0
+            .compare_exchange(UNKNOWN, now, Ordering::Relaxed, Ordering::Relaxed);
     }
 }
 
@@ -105,7 +107,9 @@ struct VerboseScript {
 impl VerboseInput {
     /// `None`: a coinbase's. An error: the node does not tell.
     fn read(self) -> Result<Option<Prevout>, NodeError> {
-        let Some(txid) = self.txid else { return Ok(None) };
+        let Some(txid) = self.txid else {
+            return Ok(None);
+        };
         let told = self.prevout.ok_or_else(|| {
             NodeError::persistent(
                 super::Cause::Shape,
@@ -116,7 +120,10 @@ impl VerboseInput {
         })?;
         let value = bitcoin::Amount::from_str_in(told.value.get(), bitcoin::Denomination::Bitcoin);
         Ok(Some(Prevout {
-            outpoint: bitcoin::OutPoint { txid, vout: self.vout },
+            outpoint: bitcoin::OutPoint {
+                txid,
+                vout: self.vout,
+            },
             spk: told.script.hex,
             value: value.map_err(|error| shape("getblock", &error))?,
             height: told.height,
@@ -129,7 +136,11 @@ impl Rpc {
     /// A block as bytes, which are not looked at, in `room`. Over REST where a node on this machine offers it.
     pub async fn raw_block(&self, hash: BlockHash, room: Vec<u8>) -> Result<Vec<u8>, NodeError> {
         if !self.0.rest.is_absent() {
-            let bytes = self.0.blocks.get(&format!("block/{hash}.bin"), room).await?;
+            let bytes = self
+                .0
+                .blocks
+                .get(&format!("block/{hash}.bin"), room)
+                .await?;
             self.0.rest.was_there(bytes.is_some());
             if let Some(bytes) = bytes {
                 return Ok(bytes);
@@ -148,7 +159,11 @@ impl Rpc {
         if self.0.rest.is_absent() || self.0.rest_spent.is_absent() {
             return Ok(None);
         }
-        let spent = self.0.blocks.get(&format!("spenttxouts/{hash}.bin"), Vec::new()).await?;
+        let spent = self
+            .0
+            .blocks
+            .get(&format!("spenttxouts/{hash}.bin"), Vec::new())
+            .await?;
         self.0.rest_spent.was_there(spent.is_some());
         Ok(spent)
     }
@@ -156,21 +171,37 @@ impl Rpc {
     /// All inputs of a block, but for the coinbase's, in block order with what they spend. Expensive: half a second for a full block.
     pub async fn prevouts(&self, hash: BlockHash) -> Result<Vec<Prevout>, NodeError> {
         let block: VerboseBlock = self.call("getblock", vec![json!(hash), json!(3)]).await?;
-        let inputs = block.tx.into_iter().flat_map(|tx| tx.vin).map(VerboseInput::read);
+        let inputs = block
+            .tx
+            .into_iter()
+            .flat_map(|tx| tx.vin)
+            .map(VerboseInput::read);
         inputs.filter_map(Result::transpose).collect()
     }
 
     /// The node's index of compact block filters, if it has one.
     pub async fn filter_index(&self) -> Result<Option<FilterIndex>, NodeError> {
         let mut indexes: HashMap<String, Value> = self.call("getindexinfo", vec![]).await?;
-        let index = indexes.remove("basic block filter index").map(serde_json::from_value).transpose();
+        let index = indexes
+            .remove("basic block filter index")
+            .map(serde_json::from_value)
+            .transpose();
         index.map_err(|error| shape("getindexinfo", &error))
     }
 
     /// Blocks from height `from` to height `to` that may pay or spend from one of the scripts, by their filters: maybe too many, never
     /// too few. `objects` are descriptors. One such scan at a time per node.
-    pub async fn scan_blocks(&self, objects: Value, from: u32, to: u32) -> Result<FilterScan, NodeError> {
-        self.call("scanblocks", vec![json!("start"), objects, json!(from), json!(to)]).await
+    pub async fn scan_blocks(
+        &self,
+        objects: Value,
+        from: u32,
+        to: u32,
+    ) -> Result<FilterScan, NodeError> {
+        self.call(
+            "scanblocks",
+            vec![json!("start"), objects, json!(from), json!(to)],
+        )
+        .await
     }
 
     /// Ends the running scan of filters, ours or not. True if there was one.
@@ -193,7 +224,15 @@ mod tests {
         let text = r#"{"txid":"0000000000000000000000000000000000000000000000000000000000000002","vout":3,"scriptSig":{},
             "prevout":{"generated":true,"height":7,"value":20999999.97690001,"scriptPubKey":{"asm":"1","hex":"51"}}}"#;
         let read = input(text).unwrap().unwrap();
-        assert_eq!((read.outpoint.vout, read.value.to_sat(), read.height, read.coinbase), (3, 2_099_999_997_690_001, 7, true));
+        assert_eq!(
+            (
+                read.outpoint.vout,
+                read.value.to_sat(),
+                read.height,
+                read.coinbase
+            ),
+            (3, 2_099_999_997_690_001, 7, true)
+        );
         assert_eq!(read.spk, ScriptBuf::from_bytes(vec![0x51]));
     }
 

@@ -72,7 +72,10 @@ impl Rpc {
     }
 
     /// The scan's result, unless the node knows nothing of it.
-    async fn while_it_runs(&self, mut scan: Pin<&mut impl Future<Output = Result<Scan, NodeError>>>) -> Result<Scan, NodeError> {
+    async fn while_it_runs(
+        &self,
+        mut scan: Pin<&mut impl Future<Output = Result<Scan, NodeError>>>,
+    ) -> Result<Scan, NodeError> {
         let mut idle = 0;
         while idle < LOOKS {
             if let Ok(result) = tokio::time::timeout(LOOK, scan.as_mut()).await {
@@ -82,7 +85,13 @@ impl Rpc {
         }
         // The node has long forgotten it, or was restarted behind a line that did not say so.
         self.0.end_scan();
-        Err(NodeError::transient(Cause::TimedOut, format!("bitcoind at {} never answered a scan; starting it again", self.url())))
+        Err(NodeError::transient(
+            Cause::TimedOut,
+            format!(
+                "bitcoind at {} never answered a scan; starting it again",
+                self.url()
+            ),
+        ))
     }
 
     /// Ends a scan that nobody waits for: the node would go on for minutes, and refuse the next one.
@@ -100,7 +109,8 @@ impl Rpc {
 
     /// Whether the node runs a scan, ours or not, or is too busy to say. An unreachable node does not.
     async fn scan_runs(&self) -> bool {
-        let state: Result<Option<serde::de::IgnoredAny>, _> = self.call("scantxoutset", vec![json!("status")]).await;
+        let state: Result<Option<serde::de::IgnoredAny>, _> =
+            self.call("scantxoutset", vec![json!("status")]).await;
         match state {
             Ok(progress) => progress.is_some(),
             Err(error) => matches!(error.cause, Cause::Busy | Cause::TimedOut),
@@ -125,12 +135,19 @@ impl Inner {
         let answer = client.send_request(client.build_request("scantxoutset", Some(&params)));
         // Megabytes: the answer may be as many again.
         drop(params);
-        answer.and_then(|answer| answer.result()).map_err(|error| node_error("scantxoutset", error.into()))
+        answer
+            .and_then(|answer| answer.result())
+            .map_err(|error| node_error("scantxoutset", error.into()))
     }
 
     /// Ends the connection of the running scan; the node goes on with it.
     pub(super) fn end_scan(&self) {
-        if let Some(http) = self.scan.lock().unwrap_or_else(PoisonError::into_inner).take() {
+        if let Some(http) = self
+            .scan
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take()
+        {
             http.close();
         }
     }
@@ -167,12 +184,22 @@ mod tests {
 
     #[test]
     fn the_request_is_as_long_as_its_scripts_are_counted() {
-        let scripts: Vec<_> = [vec![0x51], vec![0; 34], vec![]].into_iter().map(ScriptBuf::from_bytes).collect();
+        let scripts: Vec<_> = [vec![0x51], vec![0; 34], vec![]]
+            .into_iter()
+            .map(ScriptBuf::from_bytes)
+            .collect();
         let params = params(&scripts).unwrap();
         let zeros = "00".repeat(34);
-        assert_eq!(params.get(), format!(r#"["start",["raw(51)","raw({zeros})","raw()"]]"#));
+        assert_eq!(
+            params.get(),
+            format!(r#"["start",["raw(51)","raw({zeros})","raw()"]]"#)
+        );
         let counted: usize = scripts.iter().map(scan_bytes).sum();
-        assert_eq!(params.get().len(), counted + r#"["start",[]]"#.len() - 1, "one comma less than scripts");
+        assert_eq!(
+            params.get().len(),
+            counted + r#"["start",[]]"#.len() - 1,
+            "one comma less than scripts"
+        );
     }
 
     /// A node that scans until it is told that this is done, or is to be ended.
@@ -197,7 +224,16 @@ mod tests {
                     std::thread::spawn(move || node.serve(&connection.unwrap()));
                 }
             });
-            (node, Rpc::new(&url, Credentials::User { user: "u".into(), password: "p".into() }))
+            (
+                node,
+                Rpc::new(
+                    &url,
+                    Credentials::User {
+                        user: "u".into(),
+                        password: "p".into(),
+                    },
+                ),
+            )
         }
 
         fn serve(&self, connection: &TcpStream) {
@@ -220,8 +256,12 @@ mod tests {
                 reader.read_exact(&mut body).unwrap();
                 let request: Value = serde_json::from_slice(&body).unwrap();
                 let (result, error) = self.answer(request["params"][0].as_str().unwrap());
-                let answer = json!({ "result": result, "error": error, "id": request["id"] }).to_string();
-                let head = format!("HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n", answer.len());
+                let answer =
+                    json!({ "result": result, "error": error, "id": request["id"] }).to_string();
+                let head = format!(
+                    "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n",
+                    answer.len()
+                );
                 let mut writer = connection;
                 // Who asked may be gone.
                 let _ = writer.write_all((head + &answer).as_bytes());
@@ -231,7 +271,10 @@ mod tests {
         fn answer(&self, what: &str) -> (Value, Value) {
             let mut scan = self.scan.lock().unwrap();
             match what {
-                "status" => (scan.map_or(Value::Null, |_| json!({ "progress": 1 })), Value::Null),
+                "status" => (
+                    scan.map_or(Value::Null, |_| json!({ "progress": 1 })),
+                    Value::Null,
+                ),
                 "abort" => {
                     self.call("abort");
                     let runs = scan.is_some();
@@ -241,14 +284,23 @@ mod tests {
                 }
                 _ if scan.is_some() => {
                     self.call("refused");
-                    (Value::Null, json!({ "code": -8, "message": "Scan already in progress, use action \"abort\" or \"status\"" }))
+                    (
+                        Value::Null,
+                        json!({ "code": -8, "message": "Scan already in progress, use action \"abort\" or \"status\"" }),
+                    )
                 }
                 _ => {
                     self.call("start");
                     *scan = Some(None);
-                    let mut scan = self.changed.wait_while(scan, |scan| *scan == Some(None)).unwrap();
+                    let mut scan = self
+                        .changed
+                        .wait_while(scan, |scan| *scan == Some(None))
+                        .unwrap();
                     let success = scan.take().flatten().unwrap();
-                    (json!({ "success": success, "height": 5, "bestblock": "00".repeat(32), "unspents": [] }), Value::Null)
+                    (
+                        json!({ "success": success, "height": 5, "bestblock": "00".repeat(32), "unspents": [] }),
+                        Value::Null,
+                    )
                 }
             }
         }
@@ -303,7 +355,8 @@ mod tests {
         let (node, rpc) = FakeNode::start();
         let scans = [scan_of(&rpc), scan_of(&rpc), scan_of(&rpc)];
         for count in 1..=scans.len() {
-            node.wait_for(|node| node.runs() && node.calls().len() == count).await;
+            node.wait_for(|node| node.runs() && node.calls().len() == count)
+                .await;
             node.finish();
         }
         for scan in scans {
@@ -339,7 +392,10 @@ mod tests {
             scan.abort();
             rpc.scans_ended().await;
         }
-        assert_eq!(rpc.scan(Vec::new()).await.unwrap_err().cause, Cause::Rpc(-8));
+        assert_eq!(
+            rpc.scan(Vec::new()).await.unwrap_err().cause,
+            Cause::Rpc(-8)
+        );
         node.finish();
         assert!(other.await.unwrap().unwrap().success);
         assert!(!node.calls().contains(&"abort"), "{:?}", node.calls());

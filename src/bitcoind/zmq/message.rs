@@ -79,7 +79,11 @@ pub(super) fn parse(frames: Vec<Vec<u8>>) -> Option<Frame> {
         b"sequence" => (Topic::Sequence, Body::Sequence(parse_sequence(&body)?)),
         _ => return None,
     };
-    Some(Frame { topic, number, body })
+    Some(Frame {
+        topic,
+        number,
+        body,
+    })
 }
 
 fn parse_sequence(body: &[u8]) -> Option<Sequence> {
@@ -114,7 +118,9 @@ pub(super) struct Counter {
 
 impl Counter {
     pub(super) fn observe(&mut self, number: u32) -> Order {
-        let Some(last) = self.last.replace(number) else { return Order::Next };
+        let Some(last) = self.last.replace(number) else {
+            return Order::Next;
+        };
         match number.wrapping_sub(last.wrapping_add(1)) {
             0 => Order::Next,
             // Half the range, as for TCP's numbers: farther ahead is behind.
@@ -131,7 +137,11 @@ mod tests {
     use super::*;
 
     fn frames(topic: &str, body: &[u8], number: u32) -> Vec<Vec<u8>> {
-        vec![topic.as_bytes().to_vec(), body.to_vec(), number.to_le_bytes().to_vec()]
+        vec![
+            topic.as_bytes().to_vec(),
+            body.to_vec(),
+            number.to_le_bytes().to_vec(),
+        ]
     }
 
     fn sequence_body(label: u8, tail: &[u8]) -> Vec<u8> {
@@ -145,7 +155,17 @@ mod tests {
         let frame = parse(frames("sequence", &body, 5)).unwrap();
         let mut hash: [u8; 32] = std::array::from_fn(|i| i as u8);
         hash.reverse();
-        assert_eq!(frame, Frame { topic: Topic::Sequence, number: 5, body: Body::Sequence(Sequence { hash, what: Change::Accepted(7) }) });
+        assert_eq!(
+            frame,
+            Frame {
+                topic: Topic::Sequence,
+                number: 5,
+                body: Body::Sequence(Sequence {
+                    hash,
+                    what: Change::Accepted(7)
+                })
+            }
+        );
     }
 
     #[test]
@@ -180,7 +200,10 @@ mod tests {
     #[test]
     fn numbers_tell_gaps_wraps_and_restarts() {
         let mut counter = Counter::default();
-        let told: Vec<_> = [7, 8, 11, u32::MAX - 1, u32::MAX, 0, 1].into_iter().map(|number| counter.observe(number)).collect();
+        let told: Vec<_> = [7, 8, 11, u32::MAX - 1, u32::MAX, 0, 1]
+            .into_iter()
+            .map(|number| counter.observe(number))
+            .collect();
         use Order::{Lost, Next, Restarted};
         // From 11 to near the top is more than half the range, so it counts as going back.
         assert_eq!(told, [Next, Next, Lost(2), Restarted, Next, Next, Next]);

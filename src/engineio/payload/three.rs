@@ -33,7 +33,11 @@ pub(super) struct Reader {
 
 impl Reader {
     pub(super) fn of(body: Bytes, octets: bool) -> Self {
-        Self { rest: Some(body), octets, started: false }
+        Self {
+            rest: Some(body),
+            octets,
+            started: false,
+        }
     }
 
     fn packet(&mut self, rest: &mut Bytes) -> Result<Option<Packet>, PacketError> {
@@ -42,11 +46,19 @@ impl Reader {
             if part.is_empty() {
                 return Ok(None);
             }
-            let frame = if is_text { Frame::Text(text(part)?) } else { Frame::Binary(part) };
+            let frame = if is_text {
+                Frame::Text(text(part)?)
+            } else {
+                Frame::Binary(part)
+            };
             return Packet::from_frame(frame, Revision::Three).map(Some);
         }
         let part = take_text(rest)?;
-        if part.is_empty() { Ok(None) } else { Packet::from_text(text(part)?, Revision::Three).map(Some) }
+        if part.is_empty() {
+            Ok(None)
+        } else {
+            Packet::from_text(text(part)?, Revision::Three).map(Some)
+        }
     }
 }
 
@@ -57,7 +69,8 @@ impl Iterator for Reader {
         let mut rest = self.rest.take()?;
         if rest.is_empty() {
             // At the front: no body at all.
-            return (!std::mem::replace(&mut self.started, true)).then_some(Err(PacketError::Empty));
+            return (!std::mem::replace(&mut self.started, true))
+                .then_some(Err(PacketError::Empty));
         }
         self.started = true;
         while !rest.is_empty() {
@@ -80,14 +93,21 @@ fn text(part: Bytes) -> Result<Utf8Bytes, PacketError> {
 
 /// The number in front of `end`, with the value of a digit's byte 0; `rest` begins behind the end then.
 fn take_length(rest: &mut Bytes, zero: u8, end: u8) -> Result<usize, PacketError> {
-    let digits = rest.iter().take(MAX_DIGITS + 1).position(|byte| *byte == end).ok_or(PacketError::Length)?;
+    let digits = rest
+        .iter()
+        .take(MAX_DIGITS + 1)
+        .position(|byte| *byte == end)
+        .ok_or(PacketError::Length)?;
     let number = rest.split_to(digits);
     let _ = rest.split_to(1);
     if number.is_empty() {
         return Err(PacketError::Length);
     }
     number.iter().try_fold(0usize, |sum, byte| {
-        let digit = byte.checked_sub(zero).filter(|digit| *digit <= 9).ok_or(PacketError::Length)?;
+        let digit = byte
+            .checked_sub(zero)
+            .filter(|digit| *digit <= 9)
+            .ok_or(PacketError::Length)?;
         Ok(sum * 10 + usize::from(digit))
     })
 }
@@ -194,10 +214,22 @@ mod tests {
     fn text_bodies_are_packets() {
         let table: &[(&str, Read)] = &[
             ("6:4hello", vec![Ok(message("hello"))]),
-            ("6:4test16:4test2", vec![Ok(message("test1")), Ok(message("test2"))]),
-            ("6:4hello10:b4AQIDBA==", vec![Ok(message("hello")), Ok(binary(&[1, 2, 3, 4]))]),
-            ("3:4é€1:2", vec![Ok(message("é€")), Ok(Packet::Ping { probe: false })]),
-            ("3:4\u{1f4b0}1:6", vec![Ok(message("\u{1f4b0}")), Ok(Packet::Noop)]),
+            (
+                "6:4test16:4test2",
+                vec![Ok(message("test1")), Ok(message("test2"))],
+            ),
+            (
+                "6:4hello10:b4AQIDBA==",
+                vec![Ok(message("hello")), Ok(binary(&[1, 2, 3, 4]))],
+            ),
+            (
+                "3:4é€1:2",
+                vec![Ok(message("é€")), Ok(Packet::Ping { probe: false })],
+            ),
+            (
+                "3:4\u{1f4b0}1:6",
+                vec![Ok(message("\u{1f4b0}")), Ok(Packet::Noop)],
+            ),
             ("006:4hello", vec![Ok(message("hello"))]),
             ("0:", vec![]),
             ("0:1:10:", vec![Ok(Packet::Close)]),
@@ -218,7 +250,11 @@ mod tests {
         for (body, expected) in table {
             assert_eq!(&read(body.as_bytes(), false), expected, "{body:?}");
         }
-        assert_eq!(read(b"2:4\xff", false), [Err(Length)], "four bytes are announced");
+        assert_eq!(
+            read(b"2:4\xff", false),
+            [Err(Length)],
+            "four bytes are announced"
+        );
         assert_eq!(read(b"2:4\xc3(", false), [Err(Utf8)]);
         assert_eq!(read(b"2:4\x80", false), [Err(Length)]);
     }
@@ -227,7 +263,9 @@ mod tests {
     fn binary_bodies_are_packets() {
         let table: &[(&[u8], Read)] = &[
             (
-                &[0, 6, 255, b'4', b'h', b'e', b'l', b'l', b'o', 1, 5, 255, 4, 1, 2, 3, 4],
+                &[
+                    0, 6, 255, b'4', b'h', b'e', b'l', b'l', b'o', 1, 5, 255, 4, 1, 2, 3, 4,
+                ],
                 vec![Ok(message("hello")), Ok(binary(&[1, 2, 3, 4]))],
             ),
             (&[0, 3, 255, b'4', 0xc3, 0xa9], vec![Ok(message("é"))]),
@@ -240,7 +278,12 @@ mod tests {
             (&[1, 2, 255, 4], vec![Err(Length)]),
             (&[1, 1, 255, 5], vec![Err(UnknownType)]),
             (&[0, 2, 255, b'4', 0xff], vec![Err(Utf8)]),
-            (&[1, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9, 255], vec![Err(Length)]),
+            (
+                &[
+                    1, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9, 255,
+                ],
+                vec![Err(Length)],
+            ),
         ];
         for (body, expected) in table {
             assert_eq!(&read(body, true), expected, "{body:?}");
@@ -250,11 +293,26 @@ mod tests {
     #[test]
     fn packets_are_bodies() {
         let packets = || vec![message("hello"), binary(&[1, 2, 3, 4])];
-        assert_eq!(encode(packets(), true), Body::Text("6:4hello10:b4AQIDBA==".into()));
-        let octets = [0, 6, 255, 52, 104, 101, 108, 108, 111, 1, 5, 255, 4, 1, 2, 3, 4];
-        assert_eq!(encode(packets(), false), Body::Octets(Bytes::copy_from_slice(&octets)));
-        assert_eq!(encode(vec![message("é\u{1f4b0}")], false), Body::Text("4:4é\u{1f4b0}".into()), "UTF-16 code units");
-        assert_eq!(encode(vec![Packet::Noop, Packet::Close], false), Body::Text("1:61:1".into()));
+        assert_eq!(
+            encode(packets(), true),
+            Body::Text("6:4hello10:b4AQIDBA==".into())
+        );
+        let octets = [
+            0, 6, 255, 52, 104, 101, 108, 108, 111, 1, 5, 255, 4, 1, 2, 3, 4,
+        ];
+        assert_eq!(
+            encode(packets(), false),
+            Body::Octets(Bytes::copy_from_slice(&octets))
+        );
+        assert_eq!(
+            encode(vec![message("é\u{1f4b0}")], false),
+            Body::Text("4:4é\u{1f4b0}".into()),
+            "UTF-16 code units"
+        );
+        assert_eq!(
+            encode(vec![Packet::Noop, Packet::Close], false),
+            Body::Text("1:61:1".into())
+        );
     }
 
     proptest! {

@@ -9,7 +9,10 @@ use super::super::handler::CloseReason;
 use super::super::outbox::Group;
 use super::super::packet::{Frame, Packet, Revision};
 use super::super::payload::{self, Packets};
-use super::{Farewell, Heartbeat, Inbound, Output, Phase, PollAnswer, Post, PostAnswer, Probe, Session, SocketEnd, Transport, Which};
+use super::{
+    Farewell, Heartbeat, Inbound, Output, Phase, PollAnswer, Post, PostAnswer, Probe, Session,
+    SocketEnd, Transport, Which,
+};
 
 /// A poll that comes while a WebSocket has been probed is answered this long after, as the reference server does: soon, but a client that
 /// polls on does not spin.
@@ -24,7 +27,10 @@ impl Session {
             return Err(Refused::SessionUnknown);
         }
         // Its deadline may have passed just now: the poll before this one has its answer, but was not given it.
-        let unanswered = self.outputs.iter().any(|output| matches!(output, Output::Poll(_)));
+        let unanswered = self
+            .outputs
+            .iter()
+            .any(|output| matches!(output, Output::Poll(_)));
         match &mut self.transport {
             Transport::WebSocket { .. } => Err(Refused::BadRequest),
             Transport::Polling { waiting, .. } if *waiting || unanswered => {
@@ -37,7 +43,9 @@ impl Session {
                     *noop_at = Some(now + NOOP_DELAY);
                 }
                 match self.phase {
-                    Phase::Closing { reason, .. } if self.queue.is_empty() => self.finish_with(reason, Farewell::NoopClose),
+                    Phase::Closing { reason, .. } if self.queue.is_empty() => {
+                        self.finish_with(reason, Farewell::NoopClose)
+                    }
                     _ => {}
                 }
                 Ok(())
@@ -74,7 +82,10 @@ impl Session {
         let octets = self.post == Post::Reading { octets: true };
         self.post = Post::Handling;
         let packets = Packets::of(body, self.dialect.revision(), octets);
-        self.inbox.push_back(Inbound::Payload { packets, started: false });
+        self.inbox.push_back(Inbound::Payload {
+            packets,
+            started: false,
+        });
     }
 
     /// The body was over a limit. The reference server lets the session live, but its messages are lost, python-socketio's sender
@@ -98,14 +109,21 @@ impl Session {
     /// A WebSocket with this session's id is open. `false`: it is to be closed, the session goes on as it is.
     pub fn socket_opened(&mut self, now: Instant) -> bool {
         self.tick(now);
-        let closing = self.outputs.iter().any(|output| matches!(output, Output::CloseSocket(Which::Probe, _)));
+        let closing = self
+            .outputs
+            .iter()
+            .any(|output| matches!(output, Output::CloseSocket(Which::Probe, _)));
         let welcome = self.limits.upgrades
             && !closing
             && self.phase == Phase::Open
             && self.probe.is_none()
             && matches!(self.transport, Transport::Polling { .. });
         if welcome {
-            self.probe = Some(Probe { until: now + self.limits.upgrade_timeout, probed: false, writing: false });
+            self.probe = Some(Probe {
+                until: now + self.limits.upgrade_timeout,
+                probed: false,
+                writing: false,
+            });
         }
         welcome
     }
@@ -135,7 +153,9 @@ impl Session {
 
     /// A part of the frame is out: the client reads.
     pub fn write_progressed(&mut self, now: Instant, which: Which) {
-        if let (Which::Main, Transport::WebSocket { write_by: Some(by) }) = (which, &mut self.transport) {
+        if let (Which::Main, Transport::WebSocket { write_by: Some(by) }) =
+            (which, &mut self.transport)
+        {
             *by = now + self.limits.write_timeout;
         }
         self.tick(now);
@@ -162,7 +182,10 @@ impl Session {
             Ok(Packet::Ping { probe: true }) => {
                 probe.probed = true;
                 probe.writing = true;
-                self.outputs.push_back(Output::Write(Which::Probe, Packet::Pong { probe: true }.into_frame(self.dialect)));
+                self.outputs.push_back(Output::Write(
+                    Which::Probe,
+                    Packet::Pong { probe: true }.into_frame(self.dialect),
+                ));
                 self.answer_noop();
             }
             // Without a probe before it, it is taken as the reference server does.
@@ -172,15 +195,20 @@ impl Session {
     }
 
     fn upgrade(&mut self, now: Instant) {
-        let Some(probe) = self.probe.take() else { return };
+        let Some(probe) = self.probe.take() else {
+            return;
+        };
         self.answer_noop();
-        self.transport = Transport::WebSocket { write_by: probe.writing.then_some(now + self.limits.write_timeout) };
+        self.transport = Transport::WebSocket {
+            write_by: probe.writing.then_some(now + self.limits.write_timeout),
+        };
         self.outputs.push_back(Output::Promote);
     }
 
     pub(super) fn drop_probe(&mut self, code: Option<u16>) {
         if self.probe.take().is_some() {
-            self.outputs.push_back(Output::CloseSocket(Which::Probe, code));
+            self.outputs
+                .push_back(Output::CloseSocket(Which::Probe, code));
         }
     }
 
@@ -189,7 +217,11 @@ impl Session {
         if let Transport::Polling { waiting, noop_at } = &mut self.transport {
             *noop_at = None;
             if std::mem::take(waiting) {
-                self.outputs.push_back(Output::Poll(PollAnswer::Payload(payload::encode(vec![Packet::Noop], self.dialect))));
+                self.outputs
+                    .push_back(Output::Poll(PollAnswer::Payload(payload::encode(
+                        vec![Packet::Noop],
+                        self.dialect,
+                    ))));
             }
         }
     }
@@ -202,7 +234,9 @@ impl Session {
         match group {
             _ if self.is_closed() => {}
             Group::One(message) => self.queue.push(Packet::Message(message)),
-            Group::Many(messages) => messages.iter().for_each(|message| self.queue.push(Packet::Message(message.clone()))),
+            Group::Many(messages) => messages
+                .iter()
+                .for_each(|message| self.queue.push(Packet::Message(message.clone()))),
         }
     }
 
@@ -217,7 +251,9 @@ impl Session {
         match &mut self.heartbeat {
             Heartbeat::PingAt(_) => {}
             // The client's sign of life may have been waiting for us.
-            Heartbeat::PongBy { until, .. } | Heartbeat::SilentUntil(until) => *until = (*until).max(now + self.limits.ping_timeout),
+            Heartbeat::PongBy { until, .. } | Heartbeat::SilentUntil(until) => {
+                *until = (*until).max(now + self.limits.ping_timeout)
+            }
         }
         self.tick(now);
     }
@@ -233,7 +269,10 @@ impl Session {
         if self.phase != Phase::Open {
             return;
         }
-        self.phase = Phase::Closing { reason, until: now + self.limits.close_timeout };
+        self.phase = Phase::Closing {
+            reason,
+            until: now + self.limits.close_timeout,
+        };
         self.drop_probe(None);
         if let Transport::Polling { waiting, .. } = self.transport {
             let goodbye = reason == CloseReason::ForcedClose;

@@ -122,9 +122,7 @@ enum Transport {
         noop_at: Option<Instant>,
     },
     /// `write_by` while a frame is being written.
-    WebSocket {
-        write_by: Option<Instant>,
-    },
+    WebSocket { write_by: Option<Instant> },
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -178,7 +176,9 @@ enum Farewell {
 impl Farewell {
     fn poll_answer(self, mut queue: Queue, dialect: Dialect, max_payload: usize) -> PollAnswer {
         let packets = match self {
-            Self::Fault | Self::Noop if !queue.is_empty() => return PollAnswer::Payload(queue.take_body(dialect, max_payload)),
+            Self::Fault | Self::Noop if !queue.is_empty() => {
+                return PollAnswer::Payload(queue.take_body(dialect, max_payload));
+            }
             Self::None | Self::Fault | Self::Code(_) => return PollAnswer::Gone,
             Self::Close => vec![Packet::Close],
             Self::NoopClose => vec![Packet::Noop, Packet::Close],
@@ -218,12 +218,25 @@ pub struct Session {
 impl Session {
     /// A session whose open packet was the answer to its handshake.
     pub fn polling(now: Instant, limits: Limits, dialect: Dialect) -> Self {
-        Self::new(now, limits, dialect, Transport::Polling { waiting: false, noop_at: None })
+        Self::new(
+            now,
+            limits,
+            dialect,
+            Transport::Polling {
+                waiting: false,
+                noop_at: None,
+            },
+        )
     }
 
     /// A session on a fresh WebSocket; `open` (the packet's text) is its first frame.
     pub fn websocket(now: Instant, limits: Limits, dialect: Dialect, open: Utf8Bytes) -> Self {
-        let mut session = Self::new(now, limits, dialect, Transport::WebSocket { write_by: None });
+        let mut session = Self::new(
+            now,
+            limits,
+            dialect,
+            Transport::WebSocket { write_by: None },
+        );
         session.queue.push(Packet::Open(open));
         session
     }
@@ -231,7 +244,9 @@ impl Session {
     fn new(now: Instant, limits: Limits, dialect: Dialect, transport: Transport) -> Self {
         let heartbeat = match dialect {
             Dialect::Four => Heartbeat::PingAt(now + limits.ping_interval),
-            Dialect::Three { .. } => Heartbeat::SilentUntil(now + limits.ping_interval + limits.ping_timeout),
+            Dialect::Three { .. } => {
+                Heartbeat::SilentUntil(now + limits.ping_interval + limits.ping_timeout)
+            }
         };
         Self {
             limits,
@@ -259,14 +274,19 @@ impl Session {
             Phase::Closing { until, .. } | Phase::Leaving { until } => Some(until),
             Phase::Open => match self.heartbeat {
                 Heartbeat::PingAt(at) => Some(at),
-                Heartbeat::PongBy { until, .. } | Heartbeat::SilentUntil(until) => (!self.paused).then_some(until),
+                Heartbeat::PongBy { until, .. } | Heartbeat::SilentUntil(until) => {
+                    (!self.paused).then_some(until)
+                }
             },
         };
         let transport = match self.transport {
             Transport::Polling { noop_at, .. } => noop_at,
             Transport::WebSocket { write_by } => write_by,
         };
-        [phase, transport, self.probe.map(|probe| probe.until)].into_iter().flatten().min()
+        [phase, transport, self.probe.map(|probe| probe.until)]
+            .into_iter()
+            .flatten()
+            .min()
     }
 
     /// Does what is due.
@@ -275,21 +295,32 @@ impl Session {
             self.drop_probe(None);
         }
         match self.transport {
-            Transport::Polling { noop_at: Some(at), .. } if now >= at => self.answer_noop(),
-            Transport::WebSocket { write_by: Some(by) } if now >= by => self.finish(CloseReason::TransportError),
+            Transport::Polling {
+                noop_at: Some(at), ..
+            } if now >= at => self.answer_noop(),
+            Transport::WebSocket { write_by: Some(by) } if now >= by => {
+                self.finish(CloseReason::TransportError)
+            }
             _ => {}
         }
         match (self.phase, self.heartbeat) {
             (Phase::Closing { reason, until }, _) if now >= until => self.finish(reason),
-            (Phase::Leaving { until }, _) if now >= until => self.finish_with(CloseReason::TransportClose, Farewell::Noop),
+            (Phase::Leaving { until }, _) if now >= until => {
+                self.finish_with(CloseReason::TransportClose, Farewell::Noop)
+            }
             (Phase::Open, Heartbeat::PingAt(at)) if now >= at => {
                 self.queue.push(Packet::Ping { probe: false });
                 let queued = if now < at + LATE { at } else { now };
-                self.heartbeat = Heartbeat::PongBy { until: queued + self.limits.ping_timeout, extended: false };
+                self.heartbeat = Heartbeat::PongBy {
+                    until: queued + self.limits.ping_timeout,
+                    extended: false,
+                };
                 // A timeout shorter than the lateness is over already.
                 self.tick(now);
             }
-            (Phase::Open, Heartbeat::PongBy { until, .. } | Heartbeat::SilentUntil(until)) if now >= until && !self.paused => {
+            (Phase::Open, Heartbeat::PongBy { until, .. } | Heartbeat::SilentUntil(until))
+                if now >= until && !self.paused =>
+            {
                 self.finish(CloseReason::PingTimeout);
             }
             _ => {}
@@ -323,7 +354,11 @@ impl Session {
             Transport::Polling { waiting, noop_at } => {
                 *noop_at = None;
                 if std::mem::take(waiting) {
-                    self.outputs.push_back(Output::Poll(farewell.poll_answer(queue, self.dialect, self.limits.max_payload)));
+                    self.outputs.push_back(Output::Poll(farewell.poll_answer(
+                        queue,
+                        self.dialect,
+                        self.limits.max_payload,
+                    )));
                 }
             }
             Transport::WebSocket { .. } => {
@@ -332,7 +367,8 @@ impl Session {
                     // The reference server gives no code; 1001 tells a client that it may come back.
                     _ => (reason == CloseReason::ServerShuttingDown).then_some(1001),
                 };
-                self.outputs.push_back(Output::CloseSocket(Which::Main, code));
+                self.outputs
+                    .push_back(Output::CloseSocket(Which::Main, code));
             }
         }
         if std::mem::replace(&mut self.post, Post::None) == Post::Handling {

@@ -5,7 +5,10 @@ use std::time::Instant;
 use super::super::handler::CloseReason;
 use super::super::packet::{Packet, PacketError, Revision};
 use super::super::payload::{self, MAX_PACKETS};
-use super::{CROSSING, Farewell, Heartbeat, Inbound, Output, Phase, PollAnswer, Post, PostAnswer, Session, Transport, Which};
+use super::{
+    CROSSING, Farewell, Heartbeat, Inbound, Output, Phase, PollAnswer, Post, PostAnswer, Session,
+    Transport, Which,
+};
 
 /// What comes out.
 impl Session {
@@ -25,7 +28,9 @@ impl Session {
             && match self.transport {
                 Transport::WebSocket { write_by } => write_by.is_none() && self.queue.is_empty(),
                 Transport::Polling { waiting, .. } => {
-                    waiting && self.queue.len() < MAX_PACKETS && self.queue.bytes() < self.limits.max_payload
+                    waiting
+                        && self.queue.len() < MAX_PACKETS
+                        && self.queue.bytes() < self.limits.max_payload
                 }
             }
     }
@@ -84,50 +89,80 @@ impl Session {
     /// The body of the waiting POST is the last one that came.
     fn post_is_done(&self) -> bool {
         let is_held = matches!(self.phase, Phase::Leaving { .. });
-        self.post == Post::Handling && !is_held && !matches!(self.inbox.back(), Some(Inbound::Payload { started: false, .. }))
+        self.post == Post::Handling
+            && !is_held
+            && !matches!(
+                self.inbox.back(),
+                Some(Inbound::Payload { started: false, .. })
+            )
     }
 
     fn packet(&mut self, now: Instant, packet: Result<Packet, PacketError>) {
-        let Ok(packet) = packet else { return self.finish_with(CloseReason::ParseError, Farewell::Fault) };
+        let Ok(packet) = packet else {
+            return self.finish_with(CloseReason::ParseError, Farewell::Fault);
+        };
         match (&mut self.heartbeat, &packet) {
-            (heartbeat @ Heartbeat::PongBy { .. }, Packet::Pong { .. }) => *heartbeat = Heartbeat::PingAt(now + self.limits.ping_interval),
-            (Heartbeat::PongBy { until, extended: extended @ false }, _) => {
+            (heartbeat @ Heartbeat::PongBy { .. }, Packet::Pong { .. }) => {
+                *heartbeat = Heartbeat::PingAt(now + self.limits.ping_interval)
+            }
+            (
+                Heartbeat::PongBy {
+                    until,
+                    extended: extended @ false,
+                },
+                _,
+            ) => {
                 *until = now + self.limits.ping_timeout;
                 *extended = true;
             }
-            (Heartbeat::SilentUntil(until), _) => *until = now + self.limits.ping_interval + self.limits.ping_timeout,
+            (Heartbeat::SilentUntil(until), _) => {
+                *until = now + self.limits.ping_interval + self.limits.ping_timeout
+            }
             _ => {}
         }
         let revision = self.dialect.revision();
         match packet {
-            Packet::Message(message) if self.phase == Phase::Open => self.outputs.push_back(Output::Deliver(message)),
+            Packet::Message(message) if self.phase == Phase::Open => {
+                self.outputs.push_back(Output::Deliver(message))
+            }
             Packet::Close
                 if self.phase == Phase::Open
                     && self.post == Post::Handling
                     && matches!(self.transport, Transport::Polling { waiting: false, .. }) =>
             {
-                self.phase = Phase::Leaving { until: now + CROSSING };
+                self.phase = Phase::Leaving {
+                    until: now + CROSSING,
+                };
                 self.inbox.clear();
                 self.drop_probe(None);
             }
             Packet::Close => self.finish_with(CloseReason::TransportClose, Farewell::Noop),
             Packet::Ping { .. } if revision == Revision::Three => self.queue.push_pong(),
-            Packet::Pong { .. } if revision == Revision::Three => self.finish_with(CloseReason::TransportError, Farewell::Fault),
+            Packet::Pong { .. } if revision == Revision::Three => {
+                self.finish_with(CloseReason::TransportError, Farewell::Fault)
+            }
             // Only the server pings.
             Packet::Ping { .. } => self.finish_with(CloseReason::TransportError, Farewell::Fault),
             // A pong out of turn, and what only a server or a probing socket sends, mean nothing.
-            Packet::Message(_) | Packet::Pong { .. } | Packet::Open(_) | Packet::Upgrade | Packet::Noop => {}
+            Packet::Message(_)
+            | Packet::Pong { .. }
+            | Packet::Open(_)
+            | Packet::Upgrade
+            | Packet::Noop => {}
         }
     }
 
     /// Gives the transport what it can take. `false`: nothing came of it.
     fn flush(&mut self, now: Instant) -> bool {
         match &mut self.transport {
-            Transport::WebSocket { write_by: write_by @ None } => match (self.queue.pop(), self.phase) {
+            Transport::WebSocket {
+                write_by: write_by @ None,
+            } => match (self.queue.pop(), self.phase) {
                 (Some(packet), _) => {
                     self.writing = payload::encoded_len(&packet);
                     *write_by = Some(now + self.limits.write_timeout);
-                    self.outputs.push_back(Output::Write(Which::Main, packet.into_frame(self.dialect)));
+                    self.outputs
+                        .push_back(Output::Write(Which::Main, packet.into_frame(self.dialect)));
                     true
                 }
                 (None, Phase::Closing { reason, .. }) => {
@@ -137,15 +172,21 @@ impl Session {
                 (None, _) => false,
             },
             // The poll that crossed the client's goodbye.
-            Transport::Polling { waiting: true, .. } if matches!(self.phase, Phase::Leaving { .. }) => {
+            Transport::Polling { waiting: true, .. }
+                if matches!(self.phase, Phase::Leaving { .. }) =>
+            {
                 self.finish_with(CloseReason::TransportClose, Farewell::Noop);
                 true
             }
-            Transport::Polling { waiting: waiting @ true, noop_at } if !self.queue.is_empty() => {
+            Transport::Polling {
+                waiting: waiting @ true,
+                noop_at,
+            } if !self.queue.is_empty() => {
                 *waiting = false;
                 *noop_at = None;
                 let body = self.queue.take_body(self.dialect, self.limits.max_payload);
-                self.outputs.push_back(Output::Poll(PollAnswer::Payload(body)));
+                self.outputs
+                    .push_back(Output::Poll(PollAnswer::Payload(body)));
                 if let Phase::Closing { reason, .. } = self.phase
                     && reason != CloseReason::ForcedClose
                 {

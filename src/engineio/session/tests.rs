@@ -34,7 +34,11 @@ impl Rig {
 
     fn polling_in(dialect: Dialect) -> Self {
         let now = Instant::now();
-        Self { session: Session::polling(now, LIMITS, dialect), start: now, now }
+        Self {
+            session: Session::polling(now, LIMITS, dialect),
+            start: now,
+            now,
+        }
     }
 
     fn websocket() -> Self {
@@ -43,7 +47,11 @@ impl Rig {
 
     fn websocket_in(dialect: Dialect) -> Self {
         let now = Instant::now();
-        let mut rig = Self { session: Session::websocket(now, LIMITS, dialect, "0{}".into()), start: now, now };
+        let mut rig = Self {
+            session: Session::websocket(now, LIMITS, dialect, "0{}".into()),
+            start: now,
+            now,
+        };
         assert_eq!(rig.out(), ["main 0{}"]);
         rig.written();
         rig
@@ -68,7 +76,9 @@ impl Rig {
 
     /// When the next deadline is.
     fn due(&self) -> Option<u64> {
-        self.session.deadline().map(|at| u64::try_from((at - self.start).as_millis()).expect("small"))
+        self.session
+            .deadline()
+            .map(|at| u64::try_from((at - self.start).as_millis()).expect("small"))
     }
 
     fn poll(&mut self) -> bool {
@@ -77,7 +87,8 @@ impl Rig {
 
     fn post(&mut self, body: &str) -> Vec<String> {
         assert_eq!(self.session.post_opened(self.now, false), Ok(()));
-        self.session.post_body(self.now, Bytes::copy_from_slice(body.as_bytes()));
+        self.session
+            .post_body(self.now, Bytes::copy_from_slice(body.as_bytes()));
         self.out()
     }
 
@@ -86,7 +97,8 @@ impl Rig {
     }
 
     fn frame(&mut self, which: Which, text: &str) {
-        self.session.frame(self.now, which, Frame::Text(text.into()));
+        self.session
+            .frame(self.now, which, Frame::Text(text.into()));
     }
 
     fn main(&mut self, text: &str) -> Vec<String> {
@@ -108,15 +120,26 @@ impl Rig {
     }
 
     fn out(&mut self) -> Vec<String> {
-        std::iter::from_fn(|| self.session.next_output(self.now)).map(|output| shown(&output)).collect()
+        std::iter::from_fn(|| self.session.next_output(self.now))
+            .map(|output| shown(&output))
+            .collect()
     }
 }
 
 fn shown(output: &Output) -> String {
-    let which = |which: &Which| if *which == Which::Main { "main" } else { "probe" };
+    let which = |which: &Which| {
+        if *which == Which::Main {
+            "main"
+        } else {
+            "probe"
+        }
+    };
     match output {
         Output::Poll(PollAnswer::Payload(Body::Octets(body))) => format!("poll {body:?}"),
-        Output::Poll(PollAnswer::Payload(Body::Text(body))) => format!("poll {}", String::from_utf8_lossy(body).replace('\x1e', "|")),
+        Output::Poll(PollAnswer::Payload(Body::Text(body))) => format!(
+            "poll {}",
+            String::from_utf8_lossy(body).replace('\x1e', "|")
+        ),
         Output::Poll(PollAnswer::Gone) => "poll 400".into(),
         Output::Post(answer) => format!("post {answer:?}"),
         Output::Write(to, Frame::Text(text)) => format!("{} {text}", which(to)),
@@ -151,14 +174,21 @@ fn a_silent_session_is_over_at_interval_plus_timeout_whether_or_not_its_timer_fi
     let mut rig = Rig::websocket();
     rig.at(302);
     rig.written();
-    assert_eq!(rig.due(), Some(500), "a ping that is queued a little late counts from when it was due");
+    assert_eq!(
+        rig.due(),
+        Some(500),
+        "a ping that is queued a little late counts from when it was due"
+    );
     assert_eq!(rig.at(500), ["closed ping timeout", "close main"]);
 
     let mut rig = Rig::polling();
     rig.now = rig.start + Duration::from_millis(300);
     rig.session.tick(rig.now);
     rig.now = rig.start + Duration::from_millis(500);
-    assert!(!rig.poll(), "no timer fired between, the poll finds the session over");
+    assert!(
+        !rig.poll(),
+        "no timer fired between, the poll finds the session over"
+    );
     assert_eq!(rig.out(), ["closed ping timeout"]);
 }
 
@@ -198,7 +228,10 @@ fn other_packets_prolong_the_wait_for_a_pong_once() {
 fn pongs_out_of_turn_change_nothing() {
     let mut rig = Rig::websocket();
     rig.at(100);
-    assert_eq!((rig.main("3"), rig.main("3x"), rig.due()), (vec![], vec![], Some(300)));
+    assert_eq!(
+        (rig.main("3"), rig.main("3x"), rig.due()),
+        (vec![], vec![], Some(300))
+    );
 }
 
 // WebSocket
@@ -226,7 +259,11 @@ fn packets_on_a_websocket() {
         assert_eq!(&Rig::websocket().main(packet), expected, "{packet}");
     }
     let mut rig = Rig::websocket();
-    rig.session.frame(rig.now, Which::Main, Frame::Binary(Bytes::from_static(&[1])));
+    rig.session.frame(
+        rig.now,
+        Which::Main,
+        Frame::Binary(Bytes::from_static(&[1])),
+    );
     assert_eq!(rig.out(), [r#"deliver b"\x01""#]);
 }
 
@@ -234,8 +271,16 @@ fn packets_on_a_websocket() {
 fn a_websocket_that_ends_ends_the_session() {
     let table = [
         (SocketEnd::Closed, "closed transport close", "close main"),
-        (SocketEnd::Failed(1002), "closed transport error", "close main 1002"),
-        (SocketEnd::TooLarge, "closed transport error", "close main 1009"),
+        (
+            SocketEnd::Failed(1002),
+            "closed transport error",
+            "close main 1002",
+        ),
+        (
+            SocketEnd::TooLarge,
+            "closed transport error",
+            "close main 1009",
+        ),
     ];
     for (end, closed, close) in table {
         let mut rig = Rig::websocket();
@@ -254,7 +299,11 @@ fn one_frame_is_written_at_a_time_and_one_that_stalls_ends_the_session() {
     assert!(!rig.session.wants_message(), "not before the frame is out");
     assert_eq!(rig.at(300), [""; 0], "the ping waits behind it");
     rig.session.write_progressed(rig.now, Which::Main);
-    assert_eq!(rig.at(400), [""; 0], "a client that reads slowly is not one that does not read");
+    assert_eq!(
+        rig.at(400),
+        [""; 0],
+        "a client that reads slowly is not one that does not read"
+    );
     assert_eq!(rig.main("3"), [""; 0]);
     assert_eq!(rig.at(700), ["closed transport error", "close main"]);
 }
@@ -262,13 +311,21 @@ fn one_frame_is_written_at_a_time_and_one_that_stalls_ends_the_session() {
 #[test]
 fn a_group_stays_together() {
     let mut rig = Rig::websocket();
-    let group: Arc<[Message]> = [Message::text("51-[]"), Message::Binary(Bytes::from_static(&[7]))].into();
+    let group: Arc<[Message]> = [
+        Message::text("51-[]"),
+        Message::Binary(Bytes::from_static(&[7])),
+    ]
+    .into();
     rig.session.send(Group::Many(group));
     assert_eq!(rig.out(), ["main 451-[]"]);
     assert!(!rig.session.wants_message());
     rig.at(300);
     rig.written();
-    assert_eq!(rig.out(), [r#"main b"\x07""#], "the ping does not come between");
+    assert_eq!(
+        rig.out(),
+        [r#"main b"\x07""#],
+        "the ping does not come between"
+    );
     rig.written();
     assert_eq!(rig.out(), ["main 2"]);
 }
@@ -278,12 +335,18 @@ fn a_group_stays_together() {
 #[test]
 fn a_poll_waits_for_packets_and_takes_all_of_them() {
     let mut rig = Rig::polling();
-    assert!(!rig.session.wants_message(), "nothing is taken from the outbox while no poll waits");
+    assert!(
+        !rig.session.wants_message(),
+        "nothing is taken from the outbox while no poll waits"
+    );
     assert!(rig.poll());
     assert_eq!(rig.out(), [""; 0]);
     assert!(rig.session.is_idle());
     rig.send("a");
-    rig.session.send(Group::One(Message::Binary(Bytes::from_static(&[1, 2, 3, 4]))));
+    rig.session
+        .send(Group::One(Message::Binary(Bytes::from_static(&[
+            1, 2, 3, 4,
+        ]))));
     assert_eq!(rig.out(), ["poll 4a|bAQIDBA=="]);
     assert!(!rig.session.wants_message());
 }
@@ -294,7 +357,10 @@ fn an_answer_is_bounded_and_the_rest_comes_with_the_next_one() {
     rig.poll();
     let group: Vec<_> = (0..20).map(|_| Message::text("x")).collect();
     rig.session.send(Group::Many(group.into()));
-    assert!(!rig.session.wants_message(), "sixteen packets are the limit");
+    assert!(
+        !rig.session.wants_message(),
+        "sixteen packets are the limit"
+    );
     assert_eq!(rig.out(), [format!("poll {}", ["4x"; 16].join("|"))]);
     rig.poll();
     assert_eq!(rig.out(), [format!("poll {}", ["4x"; 4].join("|"))]);
@@ -313,7 +379,10 @@ fn two_polls_at_once_end_the_session() {
     assert!(rig.poll());
     assert_eq!(rig.session.poll_opened(rig.now), Err(Refused::BadRequest));
     assert_eq!(rig.out(), ["closed transport error", "poll 1"]);
-    assert_eq!(rig.session.poll_opened(rig.now), Err(Refused::SessionUnknown));
+    assert_eq!(
+        rig.session.poll_opened(rig.now),
+        Err(Refused::SessionUnknown)
+    );
 }
 
 #[test]
@@ -321,15 +390,26 @@ fn two_polls_at_once_are_two_even_when_the_first_is_due_an_answer() {
     let mut rig = Rig::probed();
     assert!(rig.poll());
     rig.now = rig.start + Duration::from_millis(150);
-    assert_eq!(rig.session.poll_opened(rig.now), Err(Refused::BadRequest), "no timer fired between");
-    assert_eq!(rig.out(), ["poll 6", "closed transport error", "close probe"], "the answer is the first one's");
+    assert_eq!(
+        rig.session.poll_opened(rig.now),
+        Err(Refused::BadRequest),
+        "no timer fired between"
+    );
+    assert_eq!(
+        rig.out(),
+        ["poll 6", "closed transport error", "close probe"],
+        "the answer is the first one's"
+    );
 }
 
 #[test]
 fn a_session_that_is_over_answers_no_poll_twice() {
     let mut rig = Rig::probed();
     assert!(rig.poll() && !rig.poll());
-    assert_eq!(rig.out(), ["closed transport error", "poll 1", "close probe"]);
+    assert_eq!(
+        rig.out(),
+        ["closed transport error", "poll 1", "close probe"]
+    );
     assert_eq!(rig.at(150), [""; 0], "the noop that was due is not");
 }
 
@@ -338,7 +418,10 @@ fn two_posts_at_once_end_the_session() {
     let mut rig = Rig::polling();
     rig.poll();
     assert_eq!(rig.session.post_opened(rig.now, false), Ok(()));
-    assert_eq!(rig.session.post_opened(rig.now, false), Err(Refused::BadRequest));
+    assert_eq!(
+        rig.session.post_opened(rig.now, false),
+        Err(Refused::BadRequest)
+    );
     assert_eq!(rig.out(), ["closed transport error", "poll 400"]);
     rig.session.post_body(rig.now, Bytes::from_static(b"4a"));
     assert_eq!(rig.out(), ["post Gone"]);
@@ -348,9 +431,15 @@ fn two_posts_at_once_end_the_session() {
 fn posts_one_after_the_other_are_handled() {
     let table: &[(&str, &[&str])] = &[
         ("4a\x1e4b", &["deliver a", "deliver b", "post Ok"]),
-        ("4é\x1ebAQ==", &["deliver é", r#"deliver b"\x01""#, "post Ok"]),
+        (
+            "4é\x1ebAQ==",
+            &["deliver é", r#"deliver b"\x01""#, "post Ok"],
+        ),
         ("0\x1e5\x1e6\x1e3", &["post Ok"]),
-        ("4a\x1eabc\x1e4b", &["deliver a", "closed parse error", "post Bad"]),
+        (
+            "4a\x1eabc\x1e4b",
+            &["deliver a", "closed parse error", "post Bad"],
+        ),
         ("abc", &["closed parse error", "post Bad"]),
         ("", &["closed parse error", "post Bad"]),
         ("2", &["closed transport error", "post Bad"]),
@@ -370,13 +459,20 @@ fn posts_one_after_the_other_are_handled() {
 fn a_client_that_says_goodbye_gets_its_poll_answered() {
     let mut rig = Rig::polling();
     rig.poll();
-    assert_eq!(rig.post("1"), ["closed transport close", "poll 6", "post Ok"]);
+    assert_eq!(
+        rig.post("1"),
+        ["closed transport close", "poll 6", "post Ok"]
+    );
 }
 
 #[test]
 fn a_goodbye_waits_a_little_for_a_poll_that_crosses_it() {
     let mut rig = Rig::polling();
-    assert_eq!(rig.post("4a\x1e1\x1e4b"), ["deliver a"], "what comes behind a goodbye is not heard");
+    assert_eq!(
+        rig.post("4a\x1e1\x1e4b"),
+        ["deliver a"],
+        "what comes behind a goodbye is not heard"
+    );
     assert_eq!(rig.due(), Some(50));
     rig.at(49);
     assert!(rig.poll());
@@ -402,12 +498,22 @@ fn lost_requests_large_bodies_and_octets_end_a_polling_session() {
     rig.session.post_refused(rig.now);
     assert_eq!(rig.out(), ["closed transport error"]);
     let mut rig = Rig::polling();
-    assert_eq!(rig.session.post_opened(rig.now, true), Err(Refused::BadRequest));
+    assert_eq!(
+        rig.session.post_opened(rig.now, true),
+        Err(Refused::BadRequest)
+    );
     assert_eq!(rig.out(), ["closed transport error"]);
     let mut rig = Rig::websocket();
     rig.session.request_lost(rig.now);
-    assert_eq!((rig.poll(), rig.session.post_opened(rig.now, true)), (false, Err(Refused::BadRequest)));
-    assert_eq!(rig.main("4a"), ["deliver a"], "a session on a WebSocket does not care");
+    assert_eq!(
+        (rig.poll(), rig.session.post_opened(rig.now, true)),
+        (false, Err(Refused::BadRequest))
+    );
+    assert_eq!(
+        rig.main("4a"),
+        ["deliver a"],
+        "a session on a WebSocket does not care"
+    );
 }
 
 // Upgrade
@@ -419,15 +525,25 @@ fn an_upgrade_moves_the_session_and_what_is_queued() {
     assert!(rig.socket());
     rig.frame(Which::Probe, "2probe");
     assert_eq!(rig.out(), ["probe 3probe", "poll 6"]);
-    assert!(!rig.session.wants_frame(Which::Probe), "not before the answer is out");
+    assert!(
+        !rig.session.wants_frame(Which::Probe),
+        "not before the answer is out"
+    );
     rig.session.written(rig.now, Which::Probe);
     rig.at(300);
     rig.frame(Which::Probe, "5");
-    assert_eq!(rig.out(), ["promote", "main 2"], "the ping that no poll took");
+    assert_eq!(
+        rig.out(),
+        ["promote", "main 2"],
+        "the ping that no poll took"
+    );
     rig.written();
     assert_eq!(rig.main("4hello"), ["deliver hello"]);
     assert!(!rig.poll());
-    assert_eq!(rig.session.post_opened(rig.now, false), Err(Refused::BadRequest));
+    assert_eq!(
+        rig.session.post_opened(rig.now, false),
+        Err(Refused::BadRequest)
+    );
     assert!(!rig.socket(), "a second WebSocket is closed");
     assert_eq!(rig.main("4still here"), ["deliver still here"]);
 }
@@ -470,7 +586,8 @@ fn an_upgrade_that_fails_leaves_polling_alive() {
         assert!(rig.socket(), "another attempt is welcome");
     }
     let mut rig = Rig::probed();
-    rig.session.socket_ended(rig.now, Which::Probe, SocketEnd::TooLarge);
+    rig.session
+        .socket_ended(rig.now, Which::Probe, SocketEnd::TooLarge);
     assert_eq!(rig.out(), ["close probe 1009"]);
     rig.poll();
     assert_eq!(rig.at(300), ["poll 2"]);
@@ -501,7 +618,11 @@ fn a_second_websocket_is_closed_while_the_first_is_probing() {
     let mut rig = Rig::probed();
     assert!(!rig.socket());
     rig.frame(Which::Probe, "2probe");
-    assert_eq!(rig.out(), ["probe 3probe"], "a second probe is answered too");
+    assert_eq!(
+        rig.out(),
+        ["probe 3probe"],
+        "a second probe is answered too"
+    );
     rig.frame(Which::Probe, "5");
     assert_eq!(rig.out(), ["promote"]);
 }
@@ -523,14 +644,27 @@ fn an_upgrade_without_a_probe_is_taken_and_none_when_upgrades_are_off() {
     rig.frame(Which::Probe, "5");
     assert_eq!(rig.out(), ["promote"]);
     let now = Instant::now();
-    assert!(!Session::polling(now, Limits { upgrades: false, ..LIMITS }, Dialect::Four).socket_opened(now));
+    assert!(
+        !Session::polling(
+            now,
+            Limits {
+                upgrades: false,
+                ..LIMITS
+            },
+            Dialect::Four
+        )
+        .socket_opened(now)
+    );
 }
 
 #[test]
 fn a_session_that_ends_closes_its_probing_socket() {
     let mut rig = Rig::probed();
     rig.poll();
-    assert_eq!(rig.post("1"), ["closed transport close", "poll 6", "post Ok", "close probe"]);
+    assert_eq!(
+        rig.post("1"),
+        ["closed transport close", "poll 6", "post Ok", "close probe"]
+    );
 }
 
 // Closing
@@ -539,7 +673,10 @@ fn a_session_that_ends_closes_its_probing_socket() {
 fn a_goodbye_to_a_polling_session() {
     let mut rig = Rig::polling();
     rig.poll();
-    assert_eq!(rig.close(CloseReason::ForcedClose), ["closed forced close", "poll 1"]);
+    assert_eq!(
+        rig.close(CloseReason::ForcedClose),
+        ["closed forced close", "poll 1"]
+    );
 
     let mut rig = Rig::polling();
     rig.send("a");
@@ -566,11 +703,18 @@ fn a_polling_session_that_should_come_back_is_forgotten() {
         assert_eq!(rig.close(reason), [format!("closed {reason}")]);
         let mut rig = Rig::polling();
         rig.poll();
-        assert_eq!(rig.close(reason), [format!("closed {reason}"), "poll 400".into()]);
+        assert_eq!(
+            rig.close(reason),
+            [format!("closed {reason}"), "poll 400".into()]
+        );
         let mut rig = Rig::polling();
         rig.poll();
         rig.send("a");
-        assert_eq!(rig.close(reason), ["poll 4a".into(), format!("closed {reason}")], "what can go goes");
+        assert_eq!(
+            rig.close(reason),
+            ["poll 4a".into(), format!("closed {reason}")],
+            "what can go goes"
+        );
     }
 }
 
@@ -587,24 +731,37 @@ fn a_goodbye_on_a_websocket_sends_what_is_queued_and_never_a_1() {
     rig.written();
     assert_eq!(rig.out(), ["closed forced close", "close main"]);
     let mut rig = Rig::websocket();
-    assert_eq!(rig.close(CloseReason::ServerShuttingDown), ["closed server shutting down", "close main 1001"]);
+    assert_eq!(
+        rig.close(CloseReason::ServerShuttingDown),
+        ["closed server shutting down", "close main 1001"]
+    );
 }
 
 #[test]
 fn a_client_that_does_not_read_is_sent_nothing_more() {
     let mut rig = Rig::websocket();
     rig.send("a");
-    assert_eq!((rig.out(), rig.session.held_bytes()), (vec!["main 4a".into()], 2));
+    assert_eq!(
+        (rig.out(), rig.session.held_bytes()),
+        (vec!["main 4a".into()], 2)
+    );
     rig.send("bc");
     assert_eq!(rig.session.held_bytes(), 5);
     rig.session.abandon(CloseReason::SlowConsumer);
-    assert_eq!((rig.out(), rig.session.held_bytes()), (vec!["closed slow consumer".into(), "close main".into()], 0));
+    assert_eq!(
+        (rig.out(), rig.session.held_bytes()),
+        (vec!["closed slow consumer".into(), "close main".into()], 0)
+    );
     let mut rig = Rig::websocket();
     rig.send("a");
     rig.out();
     rig.close(CloseReason::ForcedClose);
     rig.session.abandon(CloseReason::SlowConsumer);
-    assert_eq!(rig.out(), ["closed forced close", "close main"], "the goodbye is not waited for");
+    assert_eq!(
+        rig.out(),
+        ["closed forced close", "close main"],
+        "the goodbye is not waited for"
+    );
 }
 
 #[test]
@@ -614,7 +771,8 @@ fn the_first_reason_counts() {
     rig.out();
     rig.close(CloseReason::ForcedClose);
     rig.close(CloseReason::SlowConsumer);
-    rig.session.socket_ended(rig.now, Which::Main, SocketEnd::Closed);
+    rig.session
+        .socket_ended(rig.now, Which::Main, SocketEnd::Closed);
     assert_eq!(rig.out(), ["closed forced close", "close main"]);
     assert_eq!(rig.at(10_000), [""; 0]);
     assert_eq!(rig.due(), None);
@@ -635,20 +793,35 @@ fn nothing_is_taken_from_the_client_while_the_layer_above_works() {
     rig.written();
     assert_eq!(rig.at(300), ["main 2"], "pings too");
     rig.written();
-    assert_eq!((rig.at(5000), rig.due()), (vec![], None), "the pong may be waiting behind the work");
+    assert_eq!(
+        (rig.at(5000), rig.due()),
+        (vec![], None),
+        "the pong may be waiting behind the work"
+    );
     rig.session.resume(rig.now);
-    assert_eq!((rig.out(), rig.due()), (vec!["deliver b".into()], Some(5200)));
+    assert_eq!(
+        (rig.out(), rig.due()),
+        (vec!["deliver b".into()], Some(5200))
+    );
 }
 
 #[test]
 fn a_post_is_answered_when_its_packets_are_handled_or_work_begins() {
     let mut rig = Rig::polling();
     assert_eq!(rig.session.post_opened(rig.now, false), Ok(()));
-    rig.session.post_body(rig.now, Bytes::from_static(b"4a\x1e4b"));
-    assert_eq!(rig.session.next_output(rig.now).as_ref().map(shown), Some("deliver a".into()));
+    rig.session
+        .post_body(rig.now, Bytes::from_static(b"4a\x1e4b"));
+    assert_eq!(
+        rig.session.next_output(rig.now).as_ref().map(shown),
+        Some("deliver a".into())
+    );
     rig.session.pause();
     assert_eq!(rig.out(), ["post Ok"]);
-    assert_eq!(rig.post("4c\x1e1"), [""; 0], "the next one waits for the work");
+    assert_eq!(
+        rig.post("4c\x1e1"),
+        [""; 0],
+        "the next one waits for the work"
+    );
     rig.session.resume(rig.now);
     assert_eq!(rig.out(), ["deliver b", "deliver c"]);
     assert_eq!(rig.at(50), ["closed transport close", "post Ok"]);
@@ -666,13 +839,23 @@ fn a_client_of_revision_3_pings_and_anything_it_sends_shows_that_it_lives() {
     assert_eq!(rig.main("2"), ["main 3"]);
     rig.written();
     assert_eq!(rig.due(), Some(900));
-    assert_eq!(rig.main("2probe"), ["main 3"], "a probe is one only on a probing WebSocket");
+    assert_eq!(
+        rig.main("2probe"),
+        ["main 3"],
+        "a probe is one only on a probing WebSocket"
+    );
     rig.written();
     rig.at(600);
-    assert_eq!((rig.main("4a"), rig.due()), (vec!["deliver a".into()], Some(1100)));
+    assert_eq!(
+        (rig.main("4a"), rig.due()),
+        (vec!["deliver a".into()], Some(1100))
+    );
     assert_eq!(rig.at(1099), [""; 0], "the server does not ping");
     assert_eq!(rig.at(1100), ["closed ping timeout", "close main"]);
-    assert_eq!(Rig::websocket_in(THREE).main("3"), ["closed transport error", "close main"]);
+    assert_eq!(
+        Rig::websocket_in(THREE).main("3"),
+        ["closed transport error", "close main"]
+    );
 }
 
 #[test]
@@ -706,9 +889,19 @@ fn polling_bodies_of_revision_3_say_how_long_their_packets_are() {
     rig.send("é");
     rig.session.send(bytes());
     rig.poll();
-    assert_eq!(rig.out(), [r#"poll b"\0\x03\xff4\xc3\xa9\x01\x03\xff\x04\x01\x02""#]);
-    assert_eq!(rig.session.post_opened(rig.now, true), Ok(()), "binary bodies are legal");
-    rig.session.post_body(rig.now, Bytes::from_static(&[1, 2, 255, 4, 9, 0, 1, 255, b'1']));
+    assert_eq!(
+        rig.out(),
+        [r#"poll b"\0\x03\xff4\xc3\xa9\x01\x03\xff\x04\x01\x02""#]
+    );
+    assert_eq!(
+        rig.session.post_opened(rig.now, true),
+        Ok(()),
+        "binary bodies are legal"
+    );
+    rig.session.post_body(
+        rig.now,
+        Bytes::from_static(&[1, 2, 255, 4, 9, 0, 1, 255, b'1']),
+    );
     assert_eq!(rig.out(), [r#"deliver b"\t""#]);
     assert!(rig.poll());
     assert_eq!(rig.out(), ["closed transport close", "poll 1:6", "post Ok"]);
@@ -720,7 +913,10 @@ fn polling_bodies_of_revision_3_say_how_long_their_packets_are() {
     rig.poll();
     assert_eq!(rig.session.poll_opened(rig.now), Err(Refused::BadRequest));
     assert_eq!(rig.out(), ["closed transport error", "poll 1:1"]);
-    assert_eq!(Rig::polling_in(THREE).post("4a"), ["closed parse error", "post Bad"]);
+    assert_eq!(
+        Rig::polling_in(THREE).post("4a"),
+        ["closed parse error", "post Bad"]
+    );
 }
 
 #[test]
@@ -733,6 +929,7 @@ fn a_session_of_revision_3_upgrades_and_keeps_its_base64() {
     rig.session.written(rig.now, Which::Probe);
     rig.frame(Which::Probe, "5");
     assert_eq!(rig.out(), ["promote"]);
-    rig.session.send(Group::One(Message::Binary(Bytes::from_static(&[1, 2]))));
+    rig.session
+        .send(Group::One(Message::Binary(Bytes::from_static(&[1, 2]))));
     assert_eq!(rig.out(), ["main b4AQI="]);
 }

@@ -7,7 +7,10 @@ use super::*;
 /// What was understood, in one line.
 fn shown(text: &str) -> String {
     fn joined(args: &[Box<RawValue>]) -> String {
-        args.iter().map(|arg| arg.get()).collect::<Vec<_>>().join(" ")
+        args.iter()
+            .map(|arg| arg.get())
+            .collect::<Vec<_>>()
+            .join(" ")
     }
     let packet = match parse(text) {
         Ok(packet) => packet,
@@ -15,9 +18,14 @@ fn shown(text: &str) -> String {
     };
     let (namespace, n) = (packet.namespace, packet.attachments);
     match packet.body {
-        Body::Connect(auth) => format!("connect {namespace} {}", auth.map_or("-".to_owned(), |auth| auth.get().to_owned())),
+        Body::Connect(auth) => format!(
+            "connect {namespace} {}",
+            auth.map_or("-".to_owned(), |auth| auth.get().to_owned())
+        ),
         Body::Disconnect => format!("disconnect {namespace}"),
-        Body::Event { name, args, id } => format!("event {namespace} {n} {id:?} {name:?} {}", joined(&args)),
+        Body::Event { name, args, id } => {
+            format!("event {namespace} {n} {id:?} {name:?} {}", joined(&args))
+        }
         Body::EmptyEvent => format!("empty {namespace}"),
         Body::Ack { id, args } => format!("ack {namespace} {n} {id} {}", joined(&args)),
     }
@@ -39,7 +47,10 @@ fn accepts_what_the_grammar_allows() {
         ("1/custom,", "disconnect /custom"),
         ("1/custom", "disconnect /custom"),
         (r#"2["a"]"#, r#"event / 0 None "a" "#),
-        (r#"2["a",1,null,"x",{"b":[]}]"#, r#"event / 0 None "a" 1 null "x" {"b":[]}"#),
+        (
+            r#"2["a",1,null,"x",{"b":[]}]"#,
+            r#"event / 0 None "a" 1 null "x" {"b":[]}"#,
+        ),
         (r#"212["a"]"#, r#"event / 0 Some(12) "a" "#),
         (r#"20["a"]"#, r#"event / 0 Some(0) "a" "#),
         (r#"2007["a"]"#, r#"event / 0 Some(7) "a" "#),
@@ -61,7 +72,10 @@ fn accepts_what_the_grammar_allows() {
         (r#"2/,["a"]"#, r#"event / 0 None "a" "#),
         ("0//a//,", "connect //a// -"),
         ("0/a-1[{\"", r#"connect /a-1[{" -"#),
-        (r#"218446744073709551615["a"]"#, r#"event / 0 Some(18446744073709551615) "a" "#),
+        (
+            r#"218446744073709551615["a"]"#,
+            r#"event / 0 Some(18446744073709551615) "a" "#,
+        ),
         ("30000000000000000000000000000000[]", "ack / 0 0 "),
         // Names that mean something only inside of programs.
         (r#"2["error"]"#, r#"event / 0 None "error" "#),
@@ -72,15 +86,27 @@ fn accepts_what_the_grammar_allows() {
         ("27", "empty /"),
         ("2/custom,", "empty /custom"),
         // Values reach the application as they were written.
-        (r#"2["a","\ud83d",1e400,1.0,-0,12345678901234567890]"#, r#"event / 0 None "a" "\ud83d" 1e400 1.0 -0 12345678901234567890"#),
-        (r#"2["a",{"_placeholder":true,"num":7}]"#, r#"event / 0 None "a" {"_placeholder":true,"num":7}"#),
+        (
+            r#"2["a","\ud83d",1e400,1.0,-0,12345678901234567890]"#,
+            r#"event / 0 None "a" "\ud83d" 1e400 1.0 -0 12345678901234567890"#,
+        ),
+        (
+            r#"2["a",{"_placeholder":true,"num":7}]"#,
+            r#"event / 0 None "a" {"_placeholder":true,"num":7}"#,
+        ),
         ("31[]", "ack / 0 1 "),
         ("31", "ack / 0 1 "),
         (r#"3/custom,12["ok"]"#, r#"ack /custom 0 12 "ok""#),
-        (r#"51-["a",{"_placeholder":true,"num":0}]"#, r#"event / 1 None "a" {"_placeholder":true,"num":0}"#),
+        (
+            r#"51-["a",{"_placeholder":true,"num":0}]"#,
+            r#"event / 1 None "a" {"_placeholder":true,"num":0}"#,
+        ),
         (r#"502-["a"]"#, r#"event / 2 None "a" "#),
         (r#"510-/custom,3["a"]"#, r#"event /custom 10 Some(3) "a" "#),
-        (r#"61-9[{"_placeholder":true,"num":0}]"#, r#"ack / 1 9 {"_placeholder":true,"num":0}"#),
+        (
+            r#"61-9[{"_placeholder":true,"num":0}]"#,
+            r#"ack / 1 9 {"_placeholder":true,"num":0}"#,
+        ),
     ] {
         assert_eq!(shown(text), expected, "{text}");
     }
@@ -180,7 +206,11 @@ fn refuses_everything_else() {
         "51-[\"a\",{\"_placeholder\":true,\"num\":-1}]",
         "51-[\"a\",{\"_placeholder\":true}]",
     ] {
-        assert!(shown(text).starts_with("refused"), "{text}: {}", shown(text));
+        assert!(
+            shown(text).starts_with("refused"),
+            "{text}: {}",
+            shown(text)
+        );
     }
 }
 
@@ -193,7 +223,13 @@ fn heads_are_written_by_the_same_grammar() {
         (Kind::Ack, 0, "/é", Some(12), "3/é,12"),
         (Kind::ConnectError, 0, "/x", None, "4/x,"),
         (Kind::BinaryEvent, 2, "/", None, "52-"),
-        (Kind::BinaryAck, 10, "/custom", Some(u64::MAX), "610-/custom,18446744073709551615"),
+        (
+            Kind::BinaryAck,
+            10,
+            "/custom",
+            Some(u64::MAX),
+            "610-/custom,18446744073709551615",
+        ),
     ] {
         let mut text = String::new();
         push_head(&mut text, kind, attachments, namespace, id);
@@ -219,7 +255,8 @@ fn json() -> impl Strategy<Value = serde_json::Value> {
     leaf.prop_recursive(4, 24, 4, |inner| {
         prop_oneof![
             prop::collection::vec(inner.clone(), 0..4).prop_map(Into::into),
-            prop::collection::hash_map(any::<String>(), inner, 0..4).prop_map(|map| serde_json::Value::Object(map.into_iter().collect())),
+            prop::collection::hash_map(any::<String>(), inner, 0..4)
+                .prop_map(|map| serde_json::Value::Object(map.into_iter().collect())),
         ]
     })
 }

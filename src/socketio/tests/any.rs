@@ -14,7 +14,14 @@ enum Input {
 }
 
 fn input() -> impl Strategy<Value = Input> {
-    let namespace = prop_oneof![Just(""), Just("/custom,"), Just("/n1,"), Just("/private,"), Just("/x"), Just("/n1?a=1,")];
+    let namespace = prop_oneof![
+        Just(""),
+        Just("/custom,"),
+        Just("/n1,"),
+        Just("/private,"),
+        Just("/x"),
+        Just("/n1?a=1,")
+    ];
     let body = prop_oneof![
         Just(String::new()),
         "(echo|ack|leave|leave all|work|é)".prop_map(|name| format!("[\"{name}\",1]")),

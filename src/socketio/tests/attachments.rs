@@ -5,13 +5,19 @@ use super::*;
 #[tokio::test]
 async fn attachments_are_put_together() {
     let mut client = Client::joined().await;
-    client.text(r#"52-["echo",{"_placeholder":true,"num":1},{"a":[{"_placeholder":true,"num":0}]}]"#).await;
+    client
+        .text(r#"52-["echo",{"_placeholder":true,"num":1},{"a":[{"_placeholder":true,"num":0}]}]"#)
+        .await;
     client.binary(b"one").await;
     assert_eq!(client.logged(), [""; 0]);
     client.binary(b"two").await;
-    client.text(r#"51-12["ack",{"_placeholder":true,"num":0}]"#).await;
+    client
+        .text(r#"51-12["ack",{"_placeholder":true,"num":0}]"#)
+        .await;
     client.binary(b"").await;
-    client.text(r#"2["echo",{"_placeholder":true,"num":0}]"#).await;
+    client
+        .text(r#"2["echo",{"_placeholder":true,"num":0}]"#)
+        .await;
     assert_eq!(
         client.received(),
         [
@@ -42,13 +48,20 @@ async fn attachments_come_alone_and_announced() {
     client.binary(b"one").await;
     client.binary(b"two").await;
     assert_eq!(client.closing(), Some(CloseReason::ParseError));
-    assert_eq!(client.logged(), ["event / a  +1", "disconnected / parse error"]);
+    assert_eq!(
+        client.logged(),
+        ["event / a  +1", "disconnected / parse error"]
+    );
 }
 
 #[tokio::test(start_paused = true)]
 async fn attachments_are_bounded_in_bytes_and_time() {
     const HEADER: &str = r#"53-["a"]"#;
-    let config = LayerConfig { max_packet_bytes: 20_000, max_incomplete_bytes: 20_000, ..LayerConfig::default() };
+    let config = LayerConfig {
+        max_packet_bytes: 20_000,
+        max_incomplete_bytes: 20_000,
+        ..LayerConfig::default()
+    };
     let large = Client::with(config.clone(), 100);
     large.text("0").await;
     large.text(HEADER).await;
@@ -59,14 +72,20 @@ async fn attachments_are_bounded_in_bytes_and_time() {
 
     let app = App::default();
     let layer = Layer::new(config, app.clone());
-    let clients: Vec<_> = (0..3).map(|_| Client::of(layer.clone(), app.clone(), 100)).collect();
+    let clients: Vec<_> = (0..3)
+        .map(|_| Client::of(layer.clone(), app.clone(), 100))
+        .collect();
     for client in &clients {
         client.text("0").await;
         client.text(HEADER).await;
         client.binary(&[0; 8000]).await;
     }
     let closed: Vec<_> = clients.iter().map(Client::closing).collect();
-    assert_eq!(closed, [None, None, Some(CloseReason::ParseError)], "none of them is slower than the last");
+    assert_eq!(
+        closed,
+        [None, None, Some(CloseReason::ParseError)],
+        "none of them is slower than the last"
+    );
 
     // The first goes on slowly, the second gives up.
     for _ in 0..2 {
@@ -74,7 +93,14 @@ async fn attachments_are_bounded_in_bytes_and_time() {
         clients[0].binary(b"x").await;
     }
     let closed: Vec<_> = clients.iter().map(Client::closing).collect();
-    assert_eq!(closed, [None, Some(CloseReason::ParseError), Some(CloseReason::ParseError)]);
+    assert_eq!(
+        closed,
+        [
+            None,
+            Some(CloseReason::ParseError),
+            Some(CloseReason::ParseError)
+        ]
+    );
     assert_eq!(layer.budget().used(), 0);
 }
 
@@ -94,9 +120,17 @@ async fn a_packet_whose_parts_keep_coming_must_be_whole_at_last() {
 #[tokio::test(start_paused = true)]
 async fn when_incomplete_packets_fill_the_room_the_slowest_pays_and_small_ones_never_do() {
     static ZEROS: [u8; 11_000] = [0; 11_000];
-    let (app, config) = (App::default(), LayerConfig { max_incomplete_bytes: 20_000, ..LayerConfig::default() });
+    let (app, config) = (
+        App::default(),
+        LayerConfig {
+            max_incomplete_bytes: 20_000,
+            ..LayerConfig::default()
+        },
+    );
     let layer = Layer::new(config, app.clone());
-    let clients: Vec<_> = (0..4).map(|_| Client::of(layer.clone(), app.clone(), 100)).collect();
+    let clients: Vec<_> = (0..4)
+        .map(|_| Client::of(layer.clone(), app.clone(), 100))
+        .collect();
     for (client, bytes) in clients.iter().zip([11_000, 8000, 4000, 9000]) {
         client.text("0").await;
         client.text(r#"52-["a"]"#).await;
@@ -110,5 +144,12 @@ async fn when_incomplete_packets_fill_the_room_the_slowest_pays_and_small_ones_n
         client.binary(b"x").await;
     }
     assert_eq!(layer.budget().used(), 0);
-    assert_eq!(clients[1].logged().iter().filter(|line| line.starts_with("event / a")).count(), 3);
+    assert_eq!(
+        clients[1]
+            .logged()
+            .iter()
+            .filter(|line| line.starts_with("event / a"))
+            .count(),
+        3
+    );
 }

@@ -7,9 +7,27 @@ async fn a_connect_is_answered_before_anything_else() {
     let mut client = Client::new();
     client.text(r#"0{"token":"x"}"#).await;
     client.text("0/custom,").await;
-    assert_eq!(client.received(), [r#"0{"sid":"…"}"#, r#"2["hello",1]"#, r#"0/custom,{"sid":"…"}"#, r#"2/custom,["hello",1]"#]);
-    assert_eq!(client.logged(), [r#"connected / {"token":"x"}"#, "connected /custom {}"]);
-    let ids: Vec<_> = client.app.sockets.lock().unwrap().iter().map(|socket| socket.id().to_owned()).collect();
+    assert_eq!(
+        client.received(),
+        [
+            r#"0{"sid":"…"}"#,
+            r#"2["hello",1]"#,
+            r#"0/custom,{"sid":"…"}"#,
+            r#"2/custom,["hello",1]"#
+        ]
+    );
+    assert_eq!(
+        client.logged(),
+        [r#"connected / {"token":"x"}"#, "connected /custom {}"]
+    );
+    let ids: Vec<_> = client
+        .app
+        .sockets
+        .lock()
+        .unwrap()
+        .iter()
+        .map(|socket| socket.id().to_owned())
+        .collect();
     assert_ne!(ids[0], ids[1]);
 }
 
@@ -41,14 +59,22 @@ async fn packets_out_of_place_close_the_connection() {
         (&[], "2", CloseReason::ForcedClose),
         (&[], "1", CloseReason::ForcedClose),
         (&[], "31[]", CloseReason::ForcedClose),
-        (&[], r#"51-["a",{"_placeholder":true,"num":0}]"#, CloseReason::ForcedClose),
+        (
+            &[],
+            r#"51-["a",{"_placeholder":true,"num":0}]"#,
+            CloseReason::ForcedClose,
+        ),
         // Another namespace joined.
         (&["0"], r#"2/custom,["a"]"#, CloseReason::ForcedClose),
         (&["0"], "1/custom,", CloseReason::ForcedClose),
         (&["0"], "0", CloseReason::ForcedClose),
         (&["0", "0/custom"], "0/custom,{}", CloseReason::ForcedClose),
         // Refused, or left by the client.
-        (&["0", "0/private"], r#"2/private,["a"]"#, CloseReason::ForcedClose),
+        (
+            &["0", "0/private"],
+            r#"2/private,["a"]"#,
+            CloseReason::ForcedClose,
+        ),
         (&["0", "1"], r#"2["a"]"#, CloseReason::ForcedClose),
         (&["0", "1"], "1", CloseReason::ForcedClose),
         // Malformed.
@@ -67,7 +93,10 @@ async fn packets_out_of_place_close_the_connection() {
         client.text(packet).await;
         assert_eq!(client.closing(), Some(reason), "{before:?} {packet}");
         let log = client.logged();
-        assert!(log.iter().all(|line| line.starts_with("disconnected")), "{before:?} {packet}: {log:?}");
+        assert!(
+            log.iter().all(|line| line.starts_with("disconnected")),
+            "{before:?} {packet}: {log:?}"
+        );
         // Nothing is heard from the client any more.
         client.text(r#"2["late"]"#).await;
         assert!(client.start("0/n1").is_none());
@@ -82,7 +111,13 @@ async fn a_violation_is_the_reason_that_sockets_are_told() {
         client.text("0/custom").await;
         client.logged();
         client.text(packet).await;
-        assert_eq!(client.logged(), [format!("disconnected / {told}"), format!("disconnected /custom {told}")]);
+        assert_eq!(
+            client.logged(),
+            [
+                format!("disconnected / {told}"),
+                format!("disconnected /custom {told}")
+            ]
+        );
         client.end(CloseReason::TransportClose);
         assert_eq!(client.logged(), [""; 0]);
     }
@@ -114,7 +149,10 @@ async fn whoever_leaves_while_being_admitted_was_never_there() {
 
 #[tokio::test(start_paused = true)]
 async fn a_client_that_joins_nothing_is_closed_in_time() {
-    let config = LayerConfig { connect_timeout: Duration::from_secs(45), ..LayerConfig::default() };
+    let config = LayerConfig {
+        connect_timeout: Duration::from_secs(45),
+        ..LayerConfig::default()
+    };
     let (idle, refused, left) = (Client::new(), Client::new(), Client::with(config, 100));
     refused.text("0/private").await;
     left.text("0").await;
@@ -122,7 +160,13 @@ async fn a_client_that_joins_nothing_is_closed_in_time() {
     tokio::time::sleep(Duration::from_millis(44_999)).await;
     assert_eq!((idle.closing(), refused.closing()), (None, None));
     tokio::time::sleep(Duration::from_millis(2)).await;
-    assert_eq!((idle.closing(), refused.closing()), (Some(CloseReason::ForcedClose), Some(CloseReason::ForcedClose)));
+    assert_eq!(
+        (idle.closing(), refused.closing()),
+        (
+            Some(CloseReason::ForcedClose),
+            Some(CloseReason::ForcedClose)
+        )
+    );
     tokio::time::sleep(Duration::from_secs(100)).await;
     assert_eq!(left.closing(), None);
 }
@@ -156,11 +200,22 @@ async fn leaving_one_namespace_leaves_the_others() {
     client.text("0").await;
     assert_eq!(
         client.logged(),
-        ["connected /custom {}", "disconnected / client namespace disconnect", "event /custom echo  +0", "connected / {}"]
+        [
+            "connected /custom {}",
+            "disconnected / client namespace disconnect",
+            "event /custom echo  +0",
+            "connected / {}"
+        ]
     );
     assert_eq!(client.received().len(), 5);
     client.end(CloseReason::TransportClose);
-    assert_eq!(client.logged(), ["disconnected /custom transport close", "disconnected / transport close"]);
+    assert_eq!(
+        client.logged(),
+        [
+            "disconnected /custom transport close",
+            "disconnected / transport close"
+        ]
+    );
     assert_eq!(client.closing(), None);
 }
 
@@ -172,7 +227,13 @@ async fn packets_on_their_way_when_the_server_disconnects_are_ignored() {
     client.received();
     client.logged();
     client.text(r#"2["leave"]"#).await;
-    assert_eq!(client.logged(), ["event / leave  +0", "disconnected / server namespace disconnect"]);
+    assert_eq!(
+        client.logged(),
+        [
+            "event / leave  +0",
+            "disconnected / server namespace disconnect"
+        ]
+    );
     assert!(matches!(socket.emit("a", &1), Err(SendError::Closed)));
     socket.disconnect(false);
     for late in [r#"2["late"]"#, "31[]", "2", r#"51-["late"]"#] {
@@ -182,8 +243,19 @@ async fn packets_on_their_way_when_the_server_disconnects_are_ignored() {
     client.text("1").await;
     client.text(r#"2/custom,["echo"]"#).await;
     client.text("0").await;
-    assert_eq!(client.received(), ["1", r#"2/custom,["echo"]"#, r#"0{"sid":"…"}"#, r#"2["hello",1]"#]);
-    assert_eq!(client.logged(), ["event /custom echo  +0", "connected / {}"]);
+    assert_eq!(
+        client.received(),
+        [
+            "1",
+            r#"2/custom,["echo"]"#,
+            r#"0{"sid":"…"}"#,
+            r#"2["hello",1]"#
+        ]
+    );
+    assert_eq!(
+        client.logged(),
+        ["event /custom echo  +0", "connected / {}"]
+    );
     assert_eq!(client.closing(), None);
 }
 
@@ -199,16 +271,32 @@ async fn disconnecting_with_close_tells_all_namespaces_and_ends_the_session() {
     client.end(CloseReason::ForcedClose);
     assert_eq!(
         client.logged(),
-        ["event / leave all  +0", "disconnected / server namespace disconnect", "disconnected /custom server namespace disconnect"]
+        [
+            "event / leave all  +0",
+            "disconnected / server namespace disconnect",
+            "disconnected /custom server namespace disconnect"
+        ]
     );
 }
 
 #[tokio::test]
 async fn a_client_is_in_few_namespaces_at_a_time() {
-    let client = Client::with(LayerConfig { max_namespaces: 3, ..LayerConfig::default() }, 1000);
+    let client = Client::with(
+        LayerConfig {
+            max_namespaces: 3,
+            ..LayerConfig::default()
+        },
+        1000,
+    );
     for i in 0..20 {
         client.text(&format!("0/n{i}")).await;
-        client.text(&format!("{}/n{i},{}", if i % 2 == 0 { 1 } else { 2 }, if i % 2 == 0 { "" } else { r#"["leave"]"# })).await;
+        client
+            .text(&format!(
+                "{}/n{i},{}",
+                if i % 2 == 0 { 1 } else { 2 },
+                if i % 2 == 0 { "" } else { r#"["leave"]"# }
+            ))
+            .await;
     }
     for i in 0..3 {
         client.text(&format!("0/n{i}")).await;
@@ -222,17 +310,43 @@ async fn a_client_is_in_few_namespaces_at_a_time() {
 async fn whoever_is_disconnected_while_the_application_hears_of_it_leaves_behind_that() {
     let mut client = Client::new();
     client.text(r#"0{"kick":1}"#).await;
-    assert_eq!(client.received(), [r#"0{"sid":"…"}"#, r#"2["hello",1]"#, "1"]);
-    assert_eq!(client.logged(), [r#"connected / {"kick":1}"#, "kicked", "disconnected / server namespace disconnect"]);
+    assert_eq!(
+        client.received(),
+        [r#"0{"sid":"…"}"#, r#"2["hello",1]"#, "1"]
+    );
+    assert_eq!(
+        client.logged(),
+        [
+            r#"connected / {"kick":1}"#,
+            "kicked",
+            "disconnected / server namespace disconnect"
+        ]
+    );
 }
 
 #[test]
 fn reasons_have_the_reference_servers_words() {
     use CloseReason::*;
-    let sessions = [TransportError, TransportClose, ForcedClose, PingTimeout, ParseError, ServerShuttingDown, SlowConsumer];
-    let others =
-        [DisconnectReason::ForcedServerClose, DisconnectReason::ClientNamespaceDisconnect, DisconnectReason::ServerNamespaceDisconnect];
-    let all: Vec<_> = sessions.map(DisconnectReason::Session).iter().chain(&others).map(ToString::to_string).collect();
+    let sessions = [
+        TransportError,
+        TransportClose,
+        ForcedClose,
+        PingTimeout,
+        ParseError,
+        ServerShuttingDown,
+        SlowConsumer,
+    ];
+    let others = [
+        DisconnectReason::ForcedServerClose,
+        DisconnectReason::ClientNamespaceDisconnect,
+        DisconnectReason::ServerNamespaceDisconnect,
+    ];
+    let all: Vec<_> = sessions
+        .map(DisconnectReason::Session)
+        .iter()
+        .chain(&others)
+        .map(ToString::to_string)
+        .collect();
     assert_eq!(
         all,
         [

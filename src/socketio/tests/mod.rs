@@ -38,7 +38,13 @@ impl App {
     fn publish(&self, event: Encoded) {
         self.news.lock().unwrap().push(event.clone());
         let offset = self.news.lock().unwrap().len().to_string();
-        for socket in self.sockets.lock().unwrap().iter().filter(|socket| socket.namespace() == "/") {
+        for socket in self
+            .sockets
+            .lock()
+            .unwrap()
+            .iter()
+            .filter(|socket| socket.namespace() == "/")
+        {
             // Some have left.
             let _ = socket.send_at(&event, &offset);
         }
@@ -46,21 +52,33 @@ impl App {
 }
 
 fn has(request: &ConnectRequest, field: &str) -> bool {
-    serde_json::from_str::<serde_json::Value>(request.auth.get()).is_ok_and(|auth| auth.get(field).is_some())
+    serde_json::from_str::<serde_json::Value>(request.auth.get())
+        .is_ok_and(|auth| auth.get(field).is_some())
 }
 
 impl Handler for App {
     async fn authorize(&self, request: ConnectRequest) -> Result<(), ConnectRefused> {
         match &*request.namespace {
-            _ if has(&request, "refuse") => Err(ConnectRefused { message: "refused".to_owned(), data: None }),
+            _ if has(&request, "refuse") => Err(ConnectRefused {
+                message: "refused".to_owned(),
+                data: None,
+            }),
             "/" | "/custom" => Ok(()),
             "/never" => pending().await,
             "/private" => {
-                let data = Some(serde_json::json!({"auth": serde_json::from_str::<serde_json::Value>(request.auth.get()).unwrap()}));
-                Err(ConnectRefused { message: "not \"authorized\"".to_owned(), data })
+                let data = Some(
+                    serde_json::json!({"auth": serde_json::from_str::<serde_json::Value>(request.auth.get()).unwrap()}),
+                );
+                Err(ConnectRefused {
+                    message: "not \"authorized\"".to_owned(),
+                    data,
+                })
             }
             name if name.starts_with("/n") => Ok(()),
-            _ => Err(ConnectRefused { message: "Invalid namespace".to_owned(), data: None }),
+            _ => Err(ConnectRefused {
+                message: "Invalid namespace".to_owned(),
+                data: None,
+            }),
         }
     }
 
@@ -68,7 +86,12 @@ impl Handler for App {
         self.note(format!("connected {} {}", socket.namespace(), request.auth));
         self.sockets.lock().unwrap().push(socket.clone());
         let offset = self.news.lock().unwrap().len().to_string();
-        socket.send_at(&Encoded::event(socket.namespace(), "hello", &1).unwrap(), &offset).unwrap();
+        socket
+            .send_at(
+                &Encoded::event(socket.namespace(), "hello", &1).unwrap(),
+                &offset,
+            )
+            .unwrap();
         if has(request, "kick") {
             socket.disconnect(false);
             self.note("kicked".to_owned());
@@ -77,10 +100,30 @@ impl Handler for App {
 
     fn event(&self, socket: &Socket, event: Event) -> Option<Work> {
         let args: Vec<_> = event.args.iter().map(|arg| arg.get()).collect();
-        self.note(format!("event {} {} {} +{}", socket.namespace(), event.name, args.join(" "), event.attachments.len()));
+        self.note(format!(
+            "event {} {} {} +{}",
+            socket.namespace(),
+            event.name,
+            args.join(" "),
+            event.attachments.len()
+        ));
         match event.name.as_str() {
-            "echo" => socket.send(&Encoded::event_with(socket.namespace(), "echo", &event.args, &event.attachments).unwrap()).unwrap(),
-            "ack" => event.ack.unwrap().send_with(&event.args, &event.attachments).unwrap(),
+            "echo" => socket
+                .send(
+                    &Encoded::event_with(
+                        socket.namespace(),
+                        "echo",
+                        &event.args,
+                        &event.attachments,
+                    )
+                    .unwrap(),
+                )
+                .unwrap(),
+            "ack" => event
+                .ack
+                .unwrap()
+                .send_with(&event.args, &event.attachments)
+                .unwrap(),
             "leave" => socket.disconnect(false),
             "leave all" => socket.disconnect(true),
             "work" => {
@@ -105,7 +148,9 @@ impl Handler for App {
 
     async fn can_resume(&self, id: &str, _: &ConnectRequest, offset: &str) -> bool {
         assert!(self.lost.lock().unwrap().contains(id));
-        offset.parse().is_ok_and(|offset: usize| offset <= self.news.lock().unwrap().len())
+        offset
+            .parse()
+            .is_ok_and(|offset: usize| offset <= self.news.lock().unwrap().len())
     }
 
     async fn resume(&self, socket: &Socket, request: &ConnectRequest, offset: &str) {
@@ -122,21 +167,30 @@ impl Handler for App {
     }
 
     fn forgotten(&self, id: &str) {
-        assert!(self.lost.lock().unwrap().remove(id), "only what is kept can be forgotten");
+        assert!(
+            self.lost.lock().unwrap().remove(id),
+            "only what is kept can be forgotten"
+        );
         self.note("forgotten".to_owned());
     }
 }
 
 /// The line with `…` for each id, which has 20 characters.
 fn without_ids(line: &str) -> String {
-    ["{\"sid\":\"", "\"pid\":\""].iter().fold(line.to_owned(), |line, key| match line.split_once(key) {
-        Some((head, rest)) => {
-            let (id, tail) = rest.split_at(20);
-            assert!(id.chars().all(|c| c.is_ascii_alphanumeric() || c == '-' || c == '_'), "{id}");
-            format!("{head}{key}…{tail}")
-        }
-        None => line,
-    })
+    ["{\"sid\":\"", "\"pid\":\""]
+        .iter()
+        .fold(line.to_owned(), |line, key| match line.split_once(key) {
+            Some((head, rest)) => {
+                let (id, tail) = rest.split_at(20);
+                assert!(
+                    id.chars()
+                        .all(|c| c.is_ascii_alphanumeric() || c == '-' || c == '_'),
+                    "{id}"
+                );
+                format!("{head}{key}…{tail}")
+            }
+            None => line,
+        })
 }
 
 struct Client {
@@ -162,9 +216,18 @@ impl Client {
 
     fn speaking(query: &str, layer: Layer<App>, app: App, queue: usize) -> Self {
         let (outbox, sent) = outbox(queue, 1_000_000);
-        let handshake = Handshake { headers: Default::default(), query: query.to_owned(), peer: None };
+        let handshake = Handshake {
+            headers: Default::default(),
+            query: query.to_owned(),
+            peer: None,
+        };
         let session = layer.open(outbox, handshake);
-        Self { app, layer, session, sent }
+        Self {
+            app,
+            layer,
+            session,
+            sent,
+        }
     }
 
     /// A client that is in `/` and has read its greeting.
@@ -179,7 +242,12 @@ impl Client {
     /// A client of revision 4. Nobody has looked yet whether it may join `/`.
     fn four() -> Self {
         let app = App::default();
-        Self::speaking("EIO=3", Layer::new(LayerConfig::default(), app.clone()), app, 100)
+        Self::speaking(
+            "EIO=3",
+            Layer::new(LayerConfig::default(), app.clone()),
+            app,
+            100,
+        )
     }
 
     /// Another client of the same application.
@@ -198,7 +266,10 @@ impl Client {
     }
 
     async fn binary(&self, bytes: &'static [u8]) {
-        if let Some(work) = self.layer.message(&self.session, Message::Binary(Bytes::from_static(bytes))) {
+        if let Some(work) = self
+            .layer
+            .message(&self.session, Message::Binary(Bytes::from_static(bytes)))
+        {
             work.await;
         }
     }

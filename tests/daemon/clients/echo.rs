@@ -8,7 +8,8 @@ use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use satwatch::engineio::begun;
 use satwatch::socketio::{
-    CloseReason, Config, ConnectRefused, ConnectRequest, DisconnectReason, Encoded, Event, Handler, Placeholder, Service, Socket, Work,
+    CloseReason, Config, ConnectRefused, ConnectRequest, DisconnectReason, Encoded, Event, Handler,
+    Placeholder, Service, Socket, Work,
 };
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
@@ -29,23 +30,44 @@ impl Handler for Echo {
     }
 
     fn connected(&self, socket: &Socket, _: &ConnectRequest) {
-        self.sockets.lock().expect("no test panics while holding it").push(socket.clone());
+        self.sockets
+            .lock()
+            .expect("no test panics while holding it")
+            .push(socket.clone());
     }
 
     fn event(&self, socket: &Socket, event: Event) -> Option<Work> {
-        let back = |name: &str| Encoded::event_with(socket.namespace(), name, &event.args, &event.attachments).expect("it came so");
+        let back = |name: &str| {
+            Encoded::event_with(socket.namespace(), name, &event.args, &event.attachments)
+                .expect("it came so")
+        };
         match (event.name.as_str(), event.ack) {
-            ("echo", _) => socket.send(&back("echo")).expect("a reading client has room"),
-            ("ack", Some(ack)) => ack.send_with(&event.args, &event.attachments).expect("a reading client has room"),
+            ("echo", _) => socket
+                .send(&back("echo"))
+                .expect("a reading client has room"),
+            ("ack", Some(ack)) => ack
+                .send_with(&event.args, &event.attachments)
+                .expect("a reading client has room"),
             ("ask", _) => {
                 let question = json!({ "a": Placeholder(1), "b": [Placeholder(0), "é"] });
-                let reply = socket.emit_with_ack("question", &question, &[vec![0, 0x1e].into(), vec![].into()], DEADLINE);
+                let reply = socket.emit_with_ack(
+                    "question",
+                    &question,
+                    &[vec![0, 0x1e].into(), vec![].into()],
+                    DEADLINE,
+                );
                 let (socket, args) = (socket.clone(), event.args);
                 tokio::spawn(async move {
                     // The client may be cut off meanwhile, and asks again.
                     let Ok(reply) = reply.await else { return };
                     let args: Vec<_> = args.into_iter().chain(reply.args).collect();
-                    let answered = Encoded::event_with(socket.namespace(), "answered", &args, &reply.attachments).expect("it came so");
+                    let answered = Encoded::event_with(
+                        socket.namespace(),
+                        "answered",
+                        &args,
+                        &reply.attachments,
+                    )
+                    .expect("it came so");
                     let _ = socket.send(&answered);
                 });
             }
@@ -68,13 +90,20 @@ struct Server {
 impl Server {
     fn start() -> Self {
         let runtime = Runtime::new().expect("the system gives threads");
-        let mut server = Self { runtime, at: ([127, 0, 0, 1], 0).into(), running: None, echo: Echo::default() };
+        let mut server = Self {
+            runtime,
+            at: ([127, 0, 0, 1], 0).into(),
+            running: None,
+            echo: Echo::default(),
+        };
         server.run();
         server
     }
 
     fn run(&mut self) {
-        let listener = wait_until("the port is free", || self.runtime.block_on(TcpListener::bind(self.at)).ok());
+        let listener = wait_until("the port is free", || {
+            self.runtime.block_on(TcpListener::bind(self.at)).ok()
+        });
         self.at = listener.local_addr().expect("it is bound");
         let service = Service::new(Config::default(), self.echo.clone());
         let mut tasks = JoinSet::new();
@@ -91,7 +120,13 @@ impl Server {
 
     /// Ends all sessions without a word.
     fn cut(&self) {
-        for socket in self.echo.sockets.lock().expect("no test panics while holding it").drain(..) {
+        for socket in self
+            .echo
+            .sockets
+            .lock()
+            .expect("no test panics while holding it")
+            .drain(..)
+        {
             socket.close(CloseReason::TransportError);
         }
     }
@@ -105,13 +140,19 @@ impl Server {
 async fn accept(listener: TcpListener, service: Service<Echo>) {
     let mut connections = JoinSet::new();
     loop {
-        let Ok((stream, peer)) = listener.accept().await else { continue };
+        let Ok((stream, peer)) = listener.accept().await else {
+            continue;
+        };
         let service = service.clone();
         let answer = service_fn(move |request| {
             let service = service.clone();
-            begun(async move { Ok::<_, Infallible>(service.handle(request, Some(peer.ip())).await) })
+            begun(
+                async move { Ok::<_, Infallible>(service.handle(request, Some(peer.ip())).await) },
+            )
         });
-        let connection = hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), answer).with_upgrades();
+        let connection = hyper::server::conn::http1::Builder::new()
+            .serve_connection(TokioIo::new(stream), answer)
+            .with_upgrades();
         connections.spawn(async move {
             let _ = connection.await;
         });
@@ -129,13 +170,22 @@ fn hears_all(client: &Program, round: i64, empty: &Value) {
     is("answered", json!([round, "yes", answer]));
 }
 
-fn every_transport_echoes_over_losses_and_a_restart(empty: Value, start: impl Fn(&str, &str) -> Program) {
+fn every_transport_echoes_over_losses_and_a_restart(
+    empty: Value,
+    start: impl Fn(&str, &str) -> Program,
+) {
     let mut server = Server::start();
     let url = server.url();
-    let clients: Vec<_> = ["polling", "websocket", "upgrade"].map(|mode| (mode, start(&url, mode))).into();
+    let clients: Vec<_> = ["polling", "websocket", "upgrade"]
+        .map(|mode| (mode, start(&url, mode)))
+        .into();
     for (mode, client) in &clients {
         hears_all(client, 1, &empty);
-        let transport = if *mode == "polling" { "polling" } else { "websocket" };
+        let transport = if *mode == "polling" {
+            "polling"
+        } else {
+            "websocket"
+        };
         client.event("transport", |name| name == transport);
     }
     server.cut();
@@ -157,7 +207,9 @@ fn socket_io_client_4() {
 
 #[test]
 fn python_socketio_5() {
-    every_transport_echoes_over_losses_and_a_restart(json!({ "base64": "" }), |url, mode| Program::python("echo.py", &[url, mode]));
+    every_transport_echoes_over_losses_and_a_restart(json!({ "base64": "" }), |url, mode| {
+        Program::python("echo.py", &[url, mode])
+    });
 }
 
 #[test]
@@ -170,5 +222,7 @@ fn socket_io_client_2() {
 /// It takes an empty attachment for none at all.
 #[test]
 fn python_socketio_4() {
-    every_transport_echoes_over_losses_and_a_restart(Value::Null, |url, mode| Program::python_eio3("echo.py", &[url, mode]));
+    every_transport_echoes_over_losses_and_a_restart(Value::Null, |url, mode| {
+        Program::python_eio3("echo.py", &[url, mode])
+    });
 }

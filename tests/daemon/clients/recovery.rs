@@ -11,26 +11,43 @@ const PAYMENTS: i64 = 6;
 /// Both kinds of events and their cursors as a client printed them.
 fn heard(client: &Program) -> Vec<(Value, Value)> {
     let lines = client.lines();
-    let events = lines.iter().filter_map(|line| serde_json::from_str::<Value>(line).ok());
-    let events = events.filter(|line| line["event"] == "new_transactions" || line["event"] == "balance_change");
-    events.map(|line| (line["event"].clone(), line["data"]["cursor"].clone())).collect()
+    let events = lines
+        .iter()
+        .filter_map(|line| serde_json::from_str::<Value>(line).ok());
+    let events = events
+        .filter(|line| line["event"] == "new_transactions" || line["event"] == "balance_change");
+    events
+        .map(|line| (line["event"].clone(), line["data"]["cursor"].clone()))
+        .collect()
 }
 
 /// Lines that begin so.
 fn count(client: &Program, start: &str) -> usize {
-    client.lines().iter().filter(|line| line.starts_with(start)).count()
+    client
+        .lines()
+        .iter()
+        .filter(|line| line.starts_with(start))
+        .count()
 }
 
 #[test]
 fn a_client_that_loses_its_connection_with_every_payment_hears_everything_once() {
     let node = Node::start();
     // The same port again after the restart.
-    let listen = TcpListener::bind("127.0.0.1:0").and_then(|free| free.local_addr()).expect("the system has a free port").to_string();
+    let listen = TcpListener::bind("127.0.0.1:0")
+        .and_then(|free| free.local_addr())
+        .expect("the system has a free port")
+        .to_string();
     let mut daemon = Daemon::with(&node, &[("server.listen", &listen)]);
     let (address, url) = (node.address(), daemon.url());
-    let cut: Vec<_> = ["polling", "websocket", "upgrade"].map(|mode| Program::node("recover.js", &[&url, &address, mode])).into();
+    let cut: Vec<_> = ["polling", "websocket", "upgrade"]
+        .map(|mode| Program::node("recover.js", &[&url, &address, mode]))
+        .into();
     // Users' handlers take one argument.
-    let plain = [Program::python("listen.py", &[&url, &address, "websocket"]), Program::node("listen.js", &[&url, &address, "polling"])];
+    let plain = [
+        Program::python("listen.py", &[&url, &address, "websocket"]),
+        Program::node("listen.js", &[&url, &address, "polling"]),
+    ];
     for client in cut.iter().chain(&plain) {
         client.event("subscribed", |data| data["address"] == *address);
     }
@@ -38,16 +55,24 @@ fn a_client_that_loses_its_connection_with_every_payment_hears_everything_once()
         node.pay(&address, COIN);
     }
     for client in cut.iter().chain(&plain) {
-        client.event("balance_change", |data| data["new_balance"] == PAYMENTS * COIN);
+        client.event("balance_change", |data| {
+            data["new_balance"] == PAYMENTS * COIN
+        });
     }
     // After a recovery it hears live events again, not only those that it missed.
     node.pay(&address, COIN);
     for client in cut.iter().chain(&plain) {
-        client.event("balance_change", |data| data["new_balance"] == (PAYMENTS + 1) * COIN);
+        client.event("balance_change", |data| {
+            data["new_balance"] == (PAYMENTS + 1) * COIN
+        });
     }
     let mut all = heard(&plain[0]);
     // Handlers of the synchronous Python client run in threads, so that one may overtake another.
-    all.sort_by_key(|(_, cursor)| cursor.as_str().and_then(|cursor| cursor.rsplit('-').next()?.parse::<u64>().ok()));
+    all.sort_by_key(|(_, cursor)| {
+        cursor
+            .as_str()
+            .and_then(|cursor| cursor.rsplit('-').next()?.parse::<u64>().ok())
+    });
     assert!(all.len() as i64 > PAYMENTS, "{all:#?}");
     for client in cut.iter().chain(&plain[1..]) {
         assert_eq!(heard(client), all, "once and in order");
@@ -55,18 +80,29 @@ fn a_client_that_loses_its_connection_with_every_payment_hears_everything_once()
     for client in &cut {
         client.event("recovered", |recovered| *recovered == true);
         let connections = count(client, r#"{"event":"recovered""#);
-        assert!(connections > 1 && count(client, r#"{"event":"recovered","data":false}"#) == 1, "{}", client.lines().join("\n"));
+        assert!(
+            connections > 1 && count(client, r#"{"event":"recovered","data":false}"#) == 1,
+            "{}",
+            client.lines().join("\n")
+        );
     }
     // Nobody remembers it after a restart: it is new, and knows so.
     daemon.stop();
     daemon.restart();
     for client in &cut {
-        for line in [r#"{"event":"recovered","data":false}"#, r#"{"event":"subscribed""#] {
-            wait_until("it connects and subscribes anew", || (count(client, line) == 2).then_some(()));
+        for line in [
+            r#"{"event":"recovered","data":false}"#,
+            r#"{"event":"subscribed""#,
+        ] {
+            wait_until("it connects and subscribes anew", || {
+                (count(client, line) == 2).then_some(())
+            });
         }
     }
     let txid = node.pay(&address, COIN);
     for client in &cut {
-        client.event("new_transactions", |data| data["transactions"][0]["txid"] == *txid);
+        client.event("new_transactions", |data| {
+            data["transactions"][0]["txid"] == *txid
+        });
     }
 }

@@ -32,7 +32,10 @@ impl Line {
             node.mine(1);
             node.mine_to_nobody(20);
             let unspent = node.owner("listunspent", json!([0, 9_999_999, [addresses[0]]]));
-            let coin = (unspent[0]["txid"].as_str().expect("it is paid").to_owned(), unspent[0]["vout"].as_u64().expect("a number"));
+            let coin = (
+                unspent[0]["txid"].as_str().expect("it is paid").to_owned(),
+                unspent[0]["vout"].as_u64().expect("a number"),
+            );
             node.send(&node.signed(&[coin], &[(&addresses[1], round * COIN / 10 - 10_000)]));
             node.mine(1);
             node.mine_to_nobody(20);
@@ -42,7 +45,12 @@ impl Line {
         for address in &addresses {
             daemon.watch(address);
         }
-        Self { daemon, proxy, node, addresses }
+        Self {
+            daemon,
+            proxy,
+            node,
+            addresses,
+        }
     }
 
     fn one(&self, place: usize) -> &[String] {
@@ -54,7 +62,11 @@ impl Line {
         self.daemon.wait_tip(&self.node);
         let chain = Chain::of(&self.node);
         for address in &self.addresses {
-            assert_eq!(confirmed_of(&self.daemon, address), chain.transactions(address, 0, chain.height()), "{address}");
+            assert_eq!(
+                confirmed_of(&self.daemon, address),
+                chain.transactions(address, 0, chain.height()),
+                "{address}"
+            );
             assert_eq!(self.daemon.balance(address)["coverage"]["from_height"], 0);
         }
         ledger::check(&self.daemon);
@@ -66,7 +78,10 @@ impl Line {
         assert_eq!(all["count"], scans.len(), "{all}");
         scans.iter().for_each(plausible);
         let text = |value: &Value| value.as_str().expect("a text").to_owned();
-        scans.iter().map(|scan| (text(&scan["scan_id"]), text(&scan["status"]))).collect()
+        scans
+            .iter()
+            .map(|scan| (text(&scan["scan_id"]), text(&scan["status"])))
+            .collect()
     }
 }
 
@@ -78,19 +93,51 @@ fn many_jobs_wait_for_each_other_and_a_short_one_passes_a_long_one() {
     let long = open(&line.daemon, &line.addresses, json!({ "from_height": 0 }));
     under_way(&line.daemon, &long, 10);
     let short = open(&line.daemon, line.one(3), json!({ "blocks_back": 5 }));
-    let others: Vec<String> = (0..30).map(|n| open(&line.daemon, line.one(n % 4), json!({ "from_height": 5 + n }))).collect();
+    let others: Vec<String> = (0..30)
+        .map(|n| {
+            open(
+                &line.daemon,
+                line.one(n % 4),
+                json!({ "from_height": 5 + n }),
+            )
+        })
+        .collect();
     let shown: Vec<String> = line.statuses().into_iter().map(|(id, _)| id).collect();
     assert_eq!(shown.len(), 32, "{shown:?}");
-    assert!(others.iter().chain([&long]).all(|id| shown.contains(id)), "{shown:?}");
+    assert!(
+        others.iter().chain([&long]).all(|id| shown.contains(id)),
+        "{shown:?}"
+    );
     let of_one = look(&line.daemon, &others[2]);
-    assert_eq!((&of_one["address"], &of_one["address_count"]), (&json!(line.addresses[2]), &json!(1)), "{of_one}");
-    assert!(look(&line.daemon, &long).get("address").is_none(), "it has several");
+    assert_eq!(
+        (&of_one["address"], &of_one["address_count"]),
+        (&json!(line.addresses[2]), &json!(1)),
+        "{of_one}"
+    );
+    assert!(
+        look(&line.daemon, &long).get("address").is_none(),
+        "it has several"
+    );
     complete(&line.daemon, &short);
-    assert_ne!(look(&line.daemon, &long)["status"], "complete", "the short one is done first");
+    assert_ne!(
+        look(&line.daemon, &long)["status"],
+        "complete",
+        "the short one is done first"
+    );
     let status = line.daemon.get("/status").json;
     let open_ones = status["scans"].as_array().expect("a list");
-    assert!(open_ones.len() >= 31 && open_ones.iter().all(|scan| scan["scan_id"] != *short && scan["status"] != "complete"), "{status}");
-    let order: Vec<bool> = line.statuses().iter().map(|(_, status)| status == "complete").collect();
+    assert!(
+        open_ones.len() >= 31
+            && open_ones
+                .iter()
+                .all(|scan| scan["scan_id"] != *short && scan["status"] != "complete"),
+        "{status}"
+    );
+    let order: Vec<bool> = line
+        .statuses()
+        .iter()
+        .map(|(_, status)| status == "complete")
+        .collect();
     assert!(order.is_sorted(), "open ones first: {order:?}");
     slow(&line.proxy, 0);
     let before = line.proxy.calls().get("rest").copied().unwrap_or(0);
@@ -98,15 +145,26 @@ fn many_jobs_wait_for_each_other_and_a_short_one_passes_a_long_one() {
         complete(&line.daemon, id);
     }
     let asked = line.proxy.calls().get("rest").copied().unwrap_or(0) - before;
-    assert!(asked < 4 * line.node.height() as u64, "32 jobs do not read each block 32 times: {asked}");
+    assert!(
+        asked < 4 * line.node.height() as u64,
+        "32 jobs do not read each block 32 times: {asked}"
+    );
     assert_eq!(line.daemon.get("/status").json["scans"], json!([]));
     ends(&line.daemon, &long, &line.addresses);
     line.is_true();
     // What is known already is no work, and the end is told all the same.
     let asked = line.proxy.calls().get("rest").copied();
     let again = open(&line.daemon, &line.addresses, json!({ "from_height": 0 }));
-    wait_until("its end", || (look(&line.daemon, &again)["percent"] == 100.0).then_some(()));
-    assert_eq!((&look(&line.daemon, &again)["status"], line.proxy.calls().get("rest").copied()), (&json!("complete"), asked));
+    wait_until("its end", || {
+        (look(&line.daemon, &again)["percent"] == 100.0).then_some(())
+    });
+    assert_eq!(
+        (
+            &look(&line.daemon, &again)["status"],
+            line.proxy.calls().get("rest").copied()
+        ),
+        (&json!("complete"), asked)
+    );
     ends(&line.daemon, &again, &line.addresses);
 }
 
@@ -119,21 +177,40 @@ fn a_cancelled_job_ends_at_once_and_can_be_made_again() {
     let queued = open(&line.daemon, line.one(1), json!({ "from_height": 0 }));
     under_way(&line.daemon, &first, 180);
     for id in [&first, &queued] {
-        let cancelled = line.daemon.request("DELETE", &format!("/scans/{id}"), &[], None);
+        let cancelled = line
+            .daemon
+            .request("DELETE", &format!("/scans/{id}"), &[], None);
         assert_eq!(
-            (cancelled.status, &cancelled.json["status"], &cancelled.json["scan_id"]),
+            (
+                cancelled.status,
+                &cancelled.json["status"],
+                &cancelled.json["scan_id"]
+            ),
             (200, &json!("cancelled"), &json!(id)),
             "{}",
             cancelled.text
         );
-        let again = line.daemon.request("DELETE", &format!("/scans/{id}"), &[], None);
-        assert_eq!((again.status, &again.json["code"]), (409, &json!("scan_ended")), "{}", again.text);
+        let again = line
+            .daemon
+            .request("DELETE", &format!("/scans/{id}"), &[], None);
+        assert_eq!(
+            (again.status, &again.json["code"]),
+            (409, &json!("scan_ended")),
+            "{}",
+            again.text
+        );
         plausible(&look(&line.daemon, id));
     }
-    client.event("scan_progress", |data| data["scan_id"] == *first && data["status"] == "cancelled");
+    client.event("scan_progress", |data| {
+        data["scan_id"] == *first && data["status"] == "cancelled"
+    });
     for address in &line.addresses {
         let coverage = &line.daemon.balance(address)["coverage"];
-        assert_eq!((&coverage["pending"], &coverage["complete"]), (&json!(false), &json!(true)), "the balance is as whole as it was");
+        assert_eq!(
+            (&coverage["pending"], &coverage["complete"]),
+            (&json!(false), &json!(true)),
+            "the balance is as whole as it was"
+        );
         assert_ne!(coverage["from_height"], 0);
     }
     let height = look(&line.daemon, &first)["height"].clone();
@@ -141,9 +218,16 @@ fn a_cancelled_job_ends_at_once_and_can_be_made_again() {
     let other = open(&line.daemon, line.one(2), json!({ "from_height": 0 }));
     complete(&line.daemon, &other);
     let ended = look(&line.daemon, &first);
-    assert_eq!((&ended["status"], &ended["height"]), (&json!("cancelled"), &height), "nobody goes on with it");
     assert_eq!(
-        ledger::read(&line.daemon).iter().filter(|event| event["event"] == "scan_complete").count(),
+        (&ended["status"], &ended["height"]),
+        (&json!("cancelled"), &height),
+        "nobody goes on with it"
+    );
+    assert_eq!(
+        ledger::read(&line.daemon)
+            .iter()
+            .filter(|event| event["event"] == "scan_complete")
+            .count(),
         1,
         "only the other one came to its end"
     );
@@ -156,14 +240,31 @@ fn a_cancelled_job_ends_at_once_and_can_be_made_again() {
 fn progress_is_told_to_those_whom_it_concerns_and_no_more_than_once_a_second() {
     let line = Line::begin();
     slow(&line.proxy, SLOW);
-    let (both, none) = (Client::connect(&line.daemon), Client::subscribed(&line.daemon, &line.addresses[3]));
-    both.ask("subscribe_addresses", &json!({ "addresses": line.addresses[..2] }));
-    let id = open(&line.daemon, &line.addresses[..3], json!({ "from_height": 0 }));
+    let (both, none) = (
+        Client::connect(&line.daemon),
+        Client::subscribed(&line.daemon, &line.addresses[3]),
+    );
+    both.ask(
+        "subscribe_addresses",
+        &json!({ "addresses": line.addresses[..2] }),
+    );
+    let id = open(
+        &line.daemon,
+        &line.addresses[..3],
+        json!({ "from_height": 0 }),
+    );
     complete(&line.daemon, &id);
     for address in &line.addresses[..2] {
         let end = both.event("scan_complete", |data| data["address"] == **address);
         let listed = line.daemon.get(&format!("/transactions/{address}")).json["total"].clone();
-        assert_eq!((&end["scan_id"], &end["transaction_count"], &end["from_height"]), (&json!(id), &listed, &json!(0)));
+        assert_eq!(
+            (
+                &end["scan_id"],
+                &end["transaction_count"],
+                &end["from_height"]
+            ),
+            (&json!(id), &listed, &json!(0))
+        );
     }
     let told = both.all("scan_progress");
     assert!(told.len() >= 2, "a scan of seconds: {told:?}");
@@ -174,32 +275,58 @@ fn progress_is_told_to_those_whom_it_concerns_and_no_more_than_once_a_second() {
             assert!(before <= now, "{name}: {pair:?}");
         }
         let [before, now] = step("timestamp").map(|time| time.expect("a time"));
-        assert!(now - before > 0.9, "once a second, and once for two addresses: {pair:?}");
+        assert!(
+            now - before > 0.9,
+            "once a second, and once for two addresses: {pair:?}"
+        );
     }
     for progress in &told {
         plausible(progress);
-        assert!(progress.get("cursor").is_none() && progress["scan_id"] == *id, "{progress}");
+        assert!(
+            progress.get("cursor").is_none() && progress["scan_id"] == *id,
+            "{progress}"
+        );
     }
-    assert!(told.iter().any(|progress| progress["blocks_per_second"].is_number() && progress["seconds_left"].is_number()), "{told:?}");
+    assert!(
+        told.iter()
+            .any(|progress| progress["blocks_per_second"].is_number()
+                && progress["seconds_left"].is_number()),
+        "{told:?}"
+    );
     let log = ledger::read(&line.daemon);
-    assert!(log.iter().all(|event| event["event"] != "scan_progress"), "progress is not in the log");
+    assert!(
+        log.iter().all(|event| event["event"] != "scan_progress"),
+        "progress is not in the log"
+    );
     line.node.pay(&line.addresses[3], COIN);
     none.event("balance_change", |_| true);
-    assert_eq!((none.all("scan_progress").len(), none.all("scan_complete").len(), both.all("scan_complete").len()), (0, 0, 2));
+    assert_eq!(
+        (
+            none.all("scan_progress").len(),
+            none.all("scan_complete").len(),
+            both.all("scan_complete").len()
+        ),
+        (0, 0, 2)
+    );
 }
 
 #[test]
 fn the_stock_clients_hear_of_a_scan() {
     let line = Line::begin();
     let (url, address) = (line.daemon.url(), &line.addresses[0]);
-    let clients = [Program::node("listen.js", &[&url, address, "upgrade"]), Program::python("listen.py", &[&url, address, "websocket"])];
+    let clients = [
+        Program::node("listen.js", &[&url, address, "upgrade"]),
+        Program::python("listen.py", &[&url, address, "websocket"]),
+    ];
     for client in &clients {
         client.event("subscribed", |data| data["address"] == **address);
     }
     slow(&line.proxy, SLOW);
     let id = open(&line.daemon, line.one(0), json!({ "from_height": 0 }));
     let ends = clients.each_ref().map(|client| {
-        client.event("scan_progress", |data| data["scan_id"] == *id && data["address"] == **address);
+        client.event("scan_progress", |data| {
+            data["scan_id"] == *id && data["address"] == **address
+        });
         client.event("scan_complete", |data| data["scan_id"] == *id)
     });
     assert_eq!(ends[0], ends[1]);
@@ -216,16 +343,32 @@ fn what_happens_during_a_scan_is_pushed_as_always() {
     let mut all = Vec::new();
     for round in 0..4 {
         let txid = line.node.pay(&line.addresses[2], COIN + round);
-        client.event("new_transactions", |data| data["transactions"][0]["txid"] == *txid);
+        client.event("new_transactions", |data| {
+            data["transactions"][0]["txid"] == *txid
+        });
         line.node.mine(1);
-        client.event("transaction_update", |data| data["txid"] == *txid && data["status"] == "confirmed");
+        client.event("transaction_update", |data| {
+            data["txid"] == *txid && data["status"] == "confirmed"
+        });
         all.push(txid);
     }
-    assert_ne!(look(&line.daemon, &id)["status"], "complete", "all that while the scan was under way");
+    assert_ne!(
+        look(&line.daemon, &id)["status"],
+        "complete",
+        "all that while the scan was under way"
+    );
     slow(&line.proxy, 0);
     complete(&line.daemon, &id);
-    let told: Vec<Value> = client.all("new_transactions").iter().map(|data| data["transactions"][0]["txid"].clone()).collect();
-    assert_eq!(json!(told), json!(all), "the payments of now, each once, and nothing of the past");
+    let told: Vec<Value> = client
+        .all("new_transactions")
+        .iter()
+        .map(|data| data["transactions"][0]["txid"].clone())
+        .collect();
+    assert_eq!(
+        json!(told),
+        json!(all),
+        "the payments of now, each once, and nothing of the past"
+    );
     assert_eq!(client.all("balance_change").len(), all.len());
     line.is_true();
 }
@@ -241,8 +384,14 @@ fn a_killed_daemon_goes_on_with_its_scans_where_it_was() {
         line.daemon.kill();
         line.daemon.launch_again();
         let scan = look(&line.daemon, &id);
-        assert!(scan["height"].as_i64() > Some(60 * round), "not from the beginning: {scan}");
-        assert_eq!(line.daemon.balance(&line.addresses[0])["coverage"]["pending"], true);
+        assert!(
+            scan["height"].as_i64() > Some(60 * round),
+            "not from the beginning: {scan}"
+        );
+        assert_eq!(
+            line.daemon.balance(&line.addresses[0])["coverage"]["pending"],
+            true
+        );
         line.daemon.wait_ready();
     }
     line.daemon.stop();
@@ -256,7 +405,11 @@ fn a_killed_daemon_goes_on_with_its_scans_where_it_was() {
     line.is_true();
     line.daemon.stop();
     line.daemon.restart();
-    assert_eq!(look(&line.daemon, &id)["status"], "complete", "and it is remembered");
+    assert_eq!(
+        look(&line.daemon, &id)["status"],
+        "complete",
+        "and it is remembered"
+    );
 }
 
 #[test]
@@ -270,7 +423,13 @@ fn a_node_that_goes_away_is_waited_for() {
         let scan = look(&line.daemon, &id);
         (scan["status"] == "waiting").then_some(scan)
     });
-    assert!(waiting["waits_for"].as_str().is_some_and(|why| why.len() > 10) && waiting["height"].as_i64() >= height, "{waiting}");
+    assert!(
+        waiting["waits_for"]
+            .as_str()
+            .is_some_and(|why| why.len() > 10)
+            && waiting["height"].as_i64() >= height,
+        "{waiting}"
+    );
     let later = open(&line.daemon, line.one(1), json!({ "from_height": 3 }));
     line.node.restart();
     slow(&line.proxy, 0);
@@ -290,7 +449,12 @@ fn a_scan_stands_still_while_monitoring_is_stopped() {
         let scan = look(&line.daemon, &id);
         (scan["status"] == "waiting").then_some(scan)
     });
-    assert!(waiting["waits_for"].as_str().is_some_and(|why| why.contains("stopped")), "{waiting}");
+    assert!(
+        waiting["waits_for"]
+            .as_str()
+            .is_some_and(|why| why.contains("stopped")),
+        "{waiting}"
+    );
     line.node.pay(&line.addresses[1], COIN);
     line.node.mine(1);
     assert_eq!(look(&line.daemon, &id)["status"], "waiting");
@@ -323,17 +487,34 @@ fn a_scan_waits_until_the_balance_is_known() {
     line.node.mine(1);
     line.daemon.wait_tip(&line.node);
     line.proxy.set_for("scantxoutset", SOMEBODY_ELSE);
-    let added = line.daemon.post("/add_address", &json!({ "address": late, "history": { "from_height": 0 } }));
-    assert_eq!((added.status, &added.json["coverage"]["pending"]), (200, &json!(true)), "{}", added.text);
-    let id = added.json["scan_id"].as_str().expect("it says which scan").to_owned();
+    let added = line.daemon.post(
+        "/add_address",
+        &json!({ "address": late, "history": { "from_height": 0 } }),
+    );
+    assert_eq!(
+        (added.status, &added.json["coverage"]["pending"]),
+        (200, &json!(true)),
+        "{}",
+        added.text
+    );
+    let id = added.json["scan_id"]
+        .as_str()
+        .expect("it says which scan")
+        .to_owned();
     let other = open(&line.daemon, line.one(0), json!({ "from_height": 0 }));
     complete(&line.daemon, &other);
     let scan = look(&line.daemon, &id);
-    assert!(scan["status"] == "waiting" && scan["waits_for"].as_str().is_some_and(|why| why.len() > 10), "{scan}");
+    assert!(
+        scan["status"] == "waiting" && scan["waits_for"].as_str().is_some_and(|why| why.len() > 10),
+        "{scan}"
+    );
     line.proxy.set(Mood::Pass);
     complete(&line.daemon, &id);
     ends(&line.daemon, &id, std::slice::from_ref(&late));
     let chain = Chain::of(&line.node);
-    assert_eq!(confirmed_of(&line.daemon, &late), chain.transactions(&late, 0, chain.height()));
+    assert_eq!(
+        confirmed_of(&line.daemon, &late),
+        chain.transactions(&late, 0, chain.height())
+    );
     assert_eq!(line.daemon.balance(&late)["confirmed_balance"], COIN);
 }

@@ -8,7 +8,10 @@ use crate::common::node::Options;
 use crate::common::{ledger, wait_until};
 
 fn with(extra: &[&str]) -> Options {
-    Options { extra: extra.iter().map(|text| (*text).to_owned()).collect(), ..Options::default() }
+    Options {
+        extra: extra.iter().map(|text| (*text).to_owned()).collect(),
+        ..Options::default()
+    }
 }
 
 fn calls(play: &Play, method: &str) -> u64 {
@@ -31,7 +34,10 @@ fn a_node_with_block_filters_is_not_asked_for_the_blocks_that_do_not_matter() {
     });
     filters_are_there(&play);
     let cursor = play.add();
-    let (height, before) = (play.world.height(), [calls(&play, "rest"), calls(&play, "getblock")]);
+    let (height, before) = (
+        play.world.height(),
+        [calls(&play, "rest"), calls(&play, "getblock")],
+    );
     slow(&play.proxy, 20);
     let id = play.scan_all(json!({ "from_height": 0 }));
     let mut methods = Vec::new();
@@ -43,7 +49,10 @@ fn a_node_with_block_filters_is_not_asked_for_the_blocks_that_do_not_matter() {
     });
     assert!(methods.contains(&json!("filters")), "{methods:?}");
     let asked = calls(&play, "rest") + calls(&play, "getblock") - before[0] - before[1];
-    assert!(calls(&play, "scanblocks") > 0 && asked < height as u64 - 280, "{asked} questions for blocks of {height}");
+    assert!(
+        calls(&play, "scanblocks") > 0 && asked < height as u64 - 280,
+        "{asked} questions for blocks of {height}"
+    );
     play.scanned(&id);
     play.nothing_was_told(&cursor);
     ledger::check(&play.late);
@@ -56,7 +65,11 @@ fn a_scan_that_joins_in_the_middle_of_a_filtered_range_misses_nothing() {
     play.add();
     slow(&play.proxy, 200);
     let (one, others) = play.watched.split_first().expect("some are watched");
-    let first = open(&play.late, std::slice::from_ref(one), json!({ "from_height": 1 }));
+    let first = open(
+        &play.late,
+        std::slice::from_ref(one),
+        json!({ "from_height": 1 }),
+    );
     under_way(&play.late, &first, 5);
     assert_eq!(play.late.request("POST", "/stop", &[], None).status, 200);
     let stands = wait_until("it stands", || {
@@ -67,7 +80,10 @@ fn a_scan_that_joins_in_the_middle_of_a_filtered_range_misses_nothing() {
     let second = open(&play.late, others, json!({ "from_height": next }));
     assert_eq!(play.late.request("POST", "/start", &[], None).status, 200);
     slow(&play.proxy, 0);
-    for (id, addresses, from) in [(&first, std::slice::from_ref(one), 1), (&second, others, next)] {
+    for (id, addresses, from) in [
+        (&first, std::slice::from_ref(one), 1),
+        (&second, others, next),
+    ] {
         complete(&play.late, id);
         for address in addresses {
             assert_eq!(
@@ -102,7 +118,11 @@ fn a_node_without_rest_is_read_over_rpc() {
     play.world.live(&play.node, 50);
     slow(&play.proxy, 0);
     let scan = play.scanned(&id);
-    assert_eq!(scan["transactions"].as_u64().map(|found| found > 0), Some(true), "{scan}");
+    assert_eq!(
+        scan["transactions"].as_u64().map(|found| found > 0),
+        Some(true),
+        "{scan}"
+    );
     play.nothing_was_news(&cursor, 110);
     ledger::check(&play.late);
 }
@@ -119,21 +139,40 @@ fn ranges(mut play: Play) {
         (json!({ "from_height": top, "to_height": top }), top, top),
         (json!({}), 0, top),
     ];
-    let groups: Vec<Vec<String>> = play.watched.chunks(play.watched.len() / asked.len()).map(<[String]>::to_vec).collect();
-    let ids: Vec<String> = groups.iter().zip(&asked).map(|(group, (body, _, _))| open(&play.late, group, body.clone())).collect();
+    let groups: Vec<Vec<String>> = play
+        .watched
+        .chunks(play.watched.len() / asked.len())
+        .map(<[String]>::to_vec)
+        .collect();
+    let ids: Vec<String> = groups
+        .iter()
+        .zip(&asked)
+        .map(|(group, (body, _, _))| open(&play.late, group, body.clone()))
+        .collect();
     for (id, (group, (body, from, to))) in ids.iter().zip(groups.iter().zip(&asked)) {
         let scan = complete(&play.late, id);
         assert_eq!(scan["from_height"], *from, "{scan}");
         for end in ends(&play.late, id, group) {
             assert_eq!(end["from_height"], *from, "{body}: {end}");
-            assert!(end["to_height"].as_u64() >= Some(*to as u64), "{body}: {end}");
+            assert!(
+                end["to_height"].as_u64() >= Some(*to as u64),
+                "{body}: {end}"
+            );
         }
         for address in group {
             let right = play.chain.transactions(address, *from, *to);
-            assert_eq!(confirmed_of(&play.late, address), right, "{body}: {address}");
+            assert_eq!(
+                confirmed_of(&play.late, address),
+                right,
+                "{body}: {address}"
+            );
             let coverage = &play.late.balance(address)["coverage"];
             let from = if *to == top { *from } else { top + 1 };
-            assert_eq!(*coverage, json!({ "from_height": from, "complete": true, "utxos_complete": true, "pending": false }), "{body}");
+            assert_eq!(
+                *coverage,
+                json!({ "from_height": from, "complete": true, "utxos_complete": true, "pending": false }),
+                "{body}"
+            );
         }
     }
     play.nothing_was_told(&cursor);
@@ -153,7 +192,12 @@ fn a_range_brings_what_it_names_with_spends_of_older_coins() {
 
 #[test]
 fn a_range_is_as_right_without_rest_and_with_filters() {
-    ranges(Play::begin(7, 150, with(&["-rest=0", "-blockfilterindex=1"]), &[]));
+    ranges(Play::begin(
+        7,
+        150,
+        with(&["-rest=0", "-blockfilterindex=1"]),
+        &[],
+    ));
 }
 
 #[test]
@@ -166,18 +210,46 @@ fn a_pruned_node_is_scanned_as_far_as_it_goes_and_the_horizon_is_told() {
     let cursor = play.add();
     let top = play.world.height();
     play.node.rpc("pruneblockchain", json!([top - 290]));
-    let horizon = play.node.rpc("getblockchaininfo", json!([]))["pruneheight"].as_u64().expect("it is pruned") as usize;
-    assert!((120..top - 280).contains(&horizon), "half of the busy blocks are gone: {horizon} of {top}");
+    let horizon = play.node.rpc("getblockchaininfo", json!([]))["pruneheight"]
+        .as_u64()
+        .expect("it is pruned") as usize;
+    assert!(
+        (120..top - 280).contains(&horizon),
+        "half of the busy blocks are gone: {horizon} of {top}"
+    );
     let id = play.scan_all(json!({ "from_height": 0 }));
-    let near = open(&play.late, &play.watched[..1], json!({ "from_height": horizon }));
+    let near = open(
+        &play.late,
+        &play.watched[..1],
+        json!({ "from_height": horizon }),
+    );
     let scan = complete(&play.late, &id);
-    assert_eq!((&scan["horizon"], &scan["from_height"]), (&json!(horizon), &json!(0)), "{scan}");
-    assert_eq!(complete(&play.late, &near)["horizon"], Value::Null, "it asked for nothing that is gone");
-    assert!(ends(&play.late, &id, &play.watched).iter().all(|end| end["from_height"] == horizon));
+    assert_eq!(
+        (&scan["horizon"], &scan["from_height"]),
+        (&json!(horizon), &json!(0)),
+        "{scan}"
+    );
+    assert_eq!(
+        complete(&play.late, &near)["horizon"],
+        Value::Null,
+        "it asked for nothing that is gone"
+    );
+    assert!(
+        ends(&play.late, &id, &play.watched)
+            .iter()
+            .all(|end| end["from_height"] == horizon)
+    );
     for address in &play.watched {
-        assert_eq!(confirmed_of(&play.late, address), play.chain.transactions(address, horizon, top), "{address}");
+        assert_eq!(
+            confirmed_of(&play.late, address),
+            play.chain.transactions(address, horizon, top),
+            "{address}"
+        );
         let coverage = &play.late.balance(address)["coverage"];
-        assert_eq!(*coverage, json!({ "from_height": horizon, "complete": true, "utxos_complete": true, "pending": false }));
+        assert_eq!(
+            *coverage,
+            json!({ "from_height": horizon, "complete": true, "utxos_complete": true, "pending": false })
+        );
     }
     play.nothing_was_told(&cursor);
     ledger::check(&play.late);

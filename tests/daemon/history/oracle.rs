@@ -45,11 +45,16 @@ impl Chain {
         let height = node.height() as usize;
         self.blocks.truncate(height + 1);
         let hash = |height: usize| text(&node.rpc("getblockhash", json!([height])));
-        while self.blocks.last().is_some_and(|last| last.hash != hash(self.blocks.len() - 1)) {
+        while self
+            .blocks
+            .last()
+            .is_some_and(|last| last.hash != hash(self.blocks.len() - 1))
+        {
             self.blocks.pop();
         }
         for height in self.blocks.len()..=height {
-            self.blocks.push(read(&node.rpc("getblock", json!([hash(height), 3]))));
+            self.blocks
+                .push(read(&node.rpc("getblock", json!([hash(height), 3]))));
         }
     }
 
@@ -62,8 +67,18 @@ impl Chain {
         let mut all = Vec::new();
         for (height, block) in self.blocks.iter().enumerate().take(to + 1).skip(from) {
             for tx in &block.transactions {
-                let received: Vec<i64> = tx.outputs.iter().filter(|output| output.address == address).map(|output| output.value).collect();
-                let sent: Vec<i64> = tx.inputs.iter().filter(|input| input.address == address).map(|input| input.value).collect();
+                let received: Vec<i64> = tx
+                    .outputs
+                    .iter()
+                    .filter(|output| output.address == address)
+                    .map(|output| output.value)
+                    .collect();
+                let sent: Vec<i64> = tx
+                    .inputs
+                    .iter()
+                    .filter(|input| input.address == address)
+                    .map(|input| input.value)
+                    .collect();
                 if received.is_empty() && sent.is_empty() {
                     continue;
                 }
@@ -84,8 +99,15 @@ impl Chain {
         let mut all: Vec<(String, u64, Value)> = Vec::new();
         for (height, block) in self.blocks.iter().enumerate() {
             for (position, tx) in block.transactions.iter().enumerate() {
-                all.retain(|(txid, vout, _)| !tx.inputs.iter().any(|input| input.outpoint.1 == *vout && input.outpoint.0 == *txid));
-                for (vout, output) in (0..).zip(&tx.outputs).filter(|(_, output)| output.address == address) {
+                all.retain(|(txid, vout, _)| {
+                    !tx.inputs
+                        .iter()
+                        .any(|input| input.outpoint.1 == *vout && input.outpoint.0 == *txid)
+                });
+                for (vout, output) in (0..)
+                    .zip(&tx.outputs)
+                    .filter(|(_, output)| output.address == address)
+                {
                     let (deep, coinbase) = (self.blocks.len() - height, position == 0);
                     let shown = json!({
                         "tx_hash": tx.txid, "output_index": vout, "value": output.value, "address": address, "confirmed": true,
@@ -100,35 +122,66 @@ impl Chain {
     }
 
     pub fn balance(&self, address: &str) -> i64 {
-        self.unspent(address).iter().filter_map(|output| output["value"].as_i64()).sum()
+        self.unspent(address)
+            .iter()
+            .filter_map(|output| output["value"].as_i64())
+            .sum()
     }
 }
 
 fn read(block: &Value) -> Block {
     let transactions = list(&block["tx"]).iter().map(|tx| Tx {
         txid: text(&tx["txid"]),
-        inputs: list(&tx["vin"]).iter().filter(|input| input["coinbase"].is_null()).map(read_input).collect(),
+        inputs: list(&tx["vin"])
+            .iter()
+            .filter(|input| input["coinbase"].is_null())
+            .map(read_input)
+            .collect(),
         outputs: list(&tx["vout"]).iter().map(read_output).collect(),
     });
-    Block { hash: text(&block["hash"]), time: block["time"].as_i64().expect("a number"), transactions: transactions.collect() }
+    Block {
+        hash: text(&block["hash"]),
+        time: block["time"].as_i64().expect("a number"),
+        transactions: transactions.collect(),
+    }
 }
 
 fn read_input(input: &Value) -> Input {
     let Output { address, value } = read_output(&input["prevout"]);
-    Input { outpoint: (text(&input["txid"]), input["vout"].as_u64().expect("a number")), address, value }
+    Input {
+        outpoint: (
+            text(&input["txid"]),
+            input["vout"].as_u64().expect("a number"),
+        ),
+        address,
+        value,
+    }
 }
 
 fn read_output(output: &Value) -> Output {
-    let value = output["value"].as_f64().unwrap_or_else(|| panic!("an amount is a number: {output}"));
+    let value = output["value"]
+        .as_f64()
+        .unwrap_or_else(|| panic!("an amount is a number: {output}"));
     // bitcoind's amounts have 8 decimals, far within what a double holds exactly.
-    let address = output["scriptPubKey"]["address"].as_str().unwrap_or_default().to_owned();
-    Output { address, value: (value * 1e8).round() as i64 }
+    let address = output["scriptPubKey"]["address"]
+        .as_str()
+        .unwrap_or_default()
+        .to_owned();
+    Output {
+        address,
+        value: (value * 1e8).round() as i64,
+    }
 }
 
 fn list(value: &Value) -> &[Value] {
-    value.as_array().unwrap_or_else(|| panic!("a list was expected, not {value}"))
+    value
+        .as_array()
+        .unwrap_or_else(|| panic!("a list was expected, not {value}"))
 }
 
 fn text(value: &Value) -> String {
-    value.as_str().unwrap_or_else(|| panic!("a text was expected, not {value}")).to_owned()
+    value
+        .as_str()
+        .unwrap_or_else(|| panic!("a text was expected, not {value}"))
+        .to_owned()
 }

@@ -22,22 +22,44 @@ fn a_history_found_while_blocks_are_taken_back_is_what_live_watching_had() {
     let scan = under_way(&play.late, &id, 20);
     assert_eq!(
         (&scan["method"], &scan["address_count"], &scan["status"]),
-        (&json!("blocks"), &json!(play.watched.len()), &json!("scanning"))
+        (
+            &json!("blocks"),
+            &json!(play.watched.len()),
+            &json!("scanning")
+        )
     );
     for address in &play.watched {
         let balance = play.late.balance(address);
-        assert_eq!((&balance["coverage"]["pending"], &balance["coverage"]["complete"]), (&json!(true), &json!(false)));
-        assert_eq!(balance["confirmed_balance"], play.chain.balance(address), "a scan moves no balance");
+        assert_eq!(
+            (
+                &balance["coverage"]["pending"],
+                &balance["coverage"]["complete"]
+            ),
+            (&json!(true), &json!(false))
+        );
+        assert_eq!(
+            balance["confirmed_balance"],
+            play.chain.balance(address),
+            "a scan moves no balance"
+        );
     }
     play.world.live(&play.node, 3);
     // Far below where it is. It can go on when the balances are known again, and not before.
     under_way(&play.late, &id, 140);
     let depth = play.world.height() - 130;
     play.proxy.set_for("scantxoutset", SOMEBODY_ELSE);
-    let Play { node, world, late, proxy, .. } = &mut play;
+    let Play {
+        node,
+        world,
+        late,
+        proxy,
+        ..
+    } = &mut play;
     world.back(node, depth);
     late.wait_tip(node);
-    wait_until("it knows that it has to go over the new blocks", || (look(late, &id)["height"].as_i64() <= Some(130)).then_some(()));
+    wait_until("it knows that it has to go over the new blocks", || {
+        (look(late, &id)["height"].as_i64() <= Some(130)).then_some(())
+    });
     world.floor = 126;
     world.live(node, depth - 20);
     proxy.set_for("scantxoutset", Mood::Pass);
@@ -47,9 +69,16 @@ fn a_history_found_while_blocks_are_taken_back_is_what_live_watching_had() {
     slow(&play.proxy, 0);
 
     let scan = play.scanned(&id);
-    assert_eq!((&scan["from_height"], &scan["horizon"]), (&json!(0), &json!(null)));
+    assert_eq!(
+        (&scan["from_height"], &scan["horizon"]),
+        (&json!(0), &json!(null))
+    );
     play.nothing_was_news(&cursor, 126);
-    assert_eq!(client.all("new_transactions").len(), live_news(&play, &cursor), "the subscriber heard what was live, as always");
+    assert_eq!(
+        client.all("new_transactions").len(),
+        live_news(&play, &cursor),
+        "the subscriber heard what was live, as always"
+    );
     ledger::check(&play.late);
     // And after it.
     play.world.back(&play.node, 30);
@@ -61,13 +90,22 @@ fn a_history_found_while_blocks_are_taken_back_is_what_live_watching_had() {
 /// How many announcements the log has for the first address.
 fn live_news(play: &Play, cursor: &serde_json::Value) -> usize {
     let log = super::after(&play.late, cursor);
-    log.iter().filter(|event| event["event"] == "new_transactions" && event["data"]["address"] == *play.watched[0]).count()
+    log.iter()
+        .filter(|event| {
+            event["event"] == "new_transactions" && event["data"]["address"] == *play.watched[0]
+        })
+        .count()
 }
 
 /// The other way to lose blocks: another miner had more of them.
 #[test]
 fn a_history_found_while_the_node_goes_over_to_another_branch_is_what_live_watching_had() {
-    let p2p = |topics| Options { p2p: true, topics, blocks: 0, ..Options::default() };
+    let p2p = |topics| Options {
+        p2p: true,
+        topics,
+        blocks: 0,
+        ..Options::default()
+    };
     let mut play = Play::begin(2, 100, p2p(Options::default().topics), &[]);
     let far = Node::with(p2p(&[]));
     play.node.connect(&far);
@@ -75,10 +113,23 @@ fn a_history_found_while_the_node_goes_over_to_another_branch_is_what_live_watch
     let cursor = play.add();
     slow(&play.proxy, 30);
     let half = play.watched.len() / 2;
-    let first = open(&play.late, &play.watched[..half], json!({ "from_height": 0 }));
+    let first = open(
+        &play.late,
+        &play.watched[..half],
+        json!({ "from_height": 0 }),
+    );
     let each: Vec<(String, String)> = play.watched[half..]
         .iter()
-        .map(|address| (address.clone(), open(&play.late, std::slice::from_ref(address), json!({ "from_height": 0 }))))
+        .map(|address| {
+            (
+                address.clone(),
+                open(
+                    &play.late,
+                    std::slice::from_ref(address),
+                    json!({ "from_height": 0 }),
+                ),
+            )
+        })
         .collect();
     // One branch here and another one there, from the same block on.
     let fork = play.world.height();
@@ -108,18 +159,24 @@ fn a_history_found_while_the_node_goes_over_to_another_branch_is_what_live_watch
 }
 
 #[test]
-fn a_history_found_by_a_daemon_that_was_killed_while_blocks_were_taken_back_is_what_live_watching_had() {
+fn a_history_found_by_a_daemon_that_was_killed_while_blocks_were_taken_back_is_what_live_watching_had()
+ {
     let mut play = Play::begin(9, 120, Options::default(), &[]);
     play.add();
     slow(&play.proxy, 30);
-    let near = open(&play.late, &play.watched[..9], json!({ "blocks_back": 100 }));
+    let near = open(
+        &play.late,
+        &play.watched[..9],
+        json!({ "blocks_back": 100 }),
+    );
     let id = play.scan_all(json!({ "from_height": 0 }));
     for (height, depth) in [(140, 30), (120, 70), (60, 100)] {
         let scan = look(&play.late, &id);
         if scan["status"] != "complete" {
             wait_until("it is under way", || {
                 let scan = look(&play.late, &id);
-                (scan["status"] == "complete" || scan["height"].as_i64() > Some(height)).then_some(())
+                (scan["status"] == "complete" || scan["height"].as_i64() > Some(height))
+                    .then_some(())
             });
         }
         play.late.kill();
@@ -149,16 +206,26 @@ fn addresses_that_leave_and_come_back_while_blocks_are_scanned_and_taken_back_ha
     for (round, some) in play.watched.chunks(8).enumerate() {
         under_way(&play.late, &first, 40 * round as i64 + 20);
         for address in some {
-            let removed = play.late.request("DELETE", &format!("/addresses/{address}"), &[], None);
+            let removed = play
+                .late
+                .request("DELETE", &format!("/addresses/{address}"), &[], None);
             assert_eq!(removed.status, 200, "{}", removed.text);
         }
         if round == 1 {
             play.world.back(&play.node, 60);
             play.world.live(&play.node, 70);
         }
-        let added = play.late.post("/add_addresses", &json!({ "addresses": some, "history": { "from_height": 0 } }));
+        let added = play.late.post(
+            "/add_addresses",
+            &json!({ "addresses": some, "history": { "from_height": 0 } }),
+        );
         assert_eq!(added.status, 200, "{}", added.text);
-        scans.push(added.json["scan_id"].as_str().unwrap_or_else(|| panic!("{}", added.text)).to_owned());
+        scans.push(
+            added.json["scan_id"]
+                .as_str()
+                .unwrap_or_else(|| panic!("{}", added.text))
+                .to_owned(),
+        );
     }
     slow(&play.proxy, 0);
     for (id, some) in scans.iter().zip(play.watched.chunks(8)) {

@@ -8,7 +8,10 @@ use bitcoin::consensus::encode;
 use bitcoin::opcodes::all::OP_ADD;
 use bitcoin::script::{Builder, PushBytesBuf};
 use bitcoin::transaction::Version;
-use bitcoin::{Address, Amount, Block, Network, OutPoint, ScriptBuf, Sequence, Transaction, TxIn, TxOut, Witness};
+use bitcoin::{
+    Address, Amount, Block, Network, OutPoint, ScriptBuf, Sequence, Transaction, TxIn, TxOut,
+    Witness,
+};
 use serde_json::{Value, json};
 
 use crate::common::Node;
@@ -63,7 +66,11 @@ pub struct World {
 
 /// Two small numbers whose sum is not 0.
 fn redeem(owner: usize) -> ScriptBuf {
-    Builder::new().push_int(1 + owner as i64 % 16).push_int(1 + owner as i64 / 16).push_opcode(OP_ADD).into_script()
+    Builder::new()
+        .push_int(1 + owner as i64 % 16)
+        .push_int(1 + owner as i64 / 16)
+        .push_opcode(OP_ADD)
+        .into_script()
 }
 
 fn is_segwit(owner: usize) -> bool {
@@ -71,16 +78,26 @@ fn is_segwit(owner: usize) -> bool {
 }
 
 pub fn script(owner: usize) -> ScriptBuf {
-    if is_segwit(owner) { redeem(owner).to_p2wsh() } else { redeem(owner).to_p2sh() }
+    if is_segwit(owner) {
+        redeem(owner).to_p2wsh()
+    } else {
+        redeem(owner).to_p2sh()
+    }
 }
 
 pub fn address(owner: usize) -> String {
-    Address::from_script(&script(owner), Network::Regtest).expect("a standard script").to_string()
+    Address::from_script(&script(owner), Network::Regtest)
+        .expect("a standard script")
+        .to_string()
 }
 
 fn input(coin: &Coin) -> TxIn {
     let redeem = redeem(coin.owner);
-    let mut input = TxIn { previous_output: coin.outpoint, sequence: Sequence::ENABLE_RBF_NO_LOCKTIME, ..TxIn::default() };
+    let mut input = TxIn {
+        previous_output: coin.outpoint,
+        sequence: Sequence::ENABLE_RBF_NO_LOCKTIME,
+        ..TxIn::default()
+    };
     if is_segwit(coin.owner) {
         input.witness = Witness::from_slice(&[redeem.as_bytes()]);
     } else {
@@ -95,7 +112,14 @@ impl World {
     pub fn begin(node: &Node, seed: u64, watched: usize) -> Self {
         assert_eq!(node.height(), 0);
         let owners = (0..OWNERS).map(|owner| (script(owner), owner)).collect();
-        let mut world = Self { rng: Rng(seed), floor: 110, watched, owners, hashes: vec![node.tip()], coins: vec![Vec::new()] };
+        let mut world = Self {
+            rng: Rng(seed),
+            floor: 110,
+            watched,
+            owners,
+            hashes: vec![node.tip()],
+            coins: vec![Vec::new()],
+        };
         for _ in 0..11 {
             let owner = world.owner();
             world.mine_to(node, owner, 10);
@@ -109,19 +133,29 @@ impl World {
 
     /// Half of everything concerns somebody who is watched.
     fn owner(&mut self) -> usize {
-        if self.rng.one_in(2) { self.rng.below(self.watched) } else { self.watched + self.rng.below(OWNERS - self.watched) }
+        if self.rng.one_in(2) {
+            self.rng.below(self.watched)
+        } else {
+            self.watched + self.rng.below(OWNERS - self.watched)
+        }
     }
 
     /// Spends one to three of `coins`, and adds the outputs to them: what comes next may build on it.
     fn spend(&mut self, coins: &mut Vec<Coin>, height: usize) -> Option<Transaction> {
         let mut spent: Vec<Coin> = Vec::new();
         for _ in 0..=self.rng.below(3) {
-            let ripe: Vec<usize> = (0..coins.len()).filter(|place| coins[*place].ripe <= height).collect();
+            let ripe: Vec<usize> = (0..coins.len())
+                .filter(|place| coins[*place].ripe <= height)
+                .collect();
             if !ripe.is_empty() {
                 spent.push(coins.swap_remove(ripe[self.rng.below(ripe.len())]));
             }
         }
-        let mut left = spent.iter().map(|coin| coin.value).sum::<u64>().checked_sub(FEE)?;
+        let mut left = spent
+            .iter()
+            .map(|coin| coin.value)
+            .sum::<u64>()
+            .checked_sub(FEE)?;
         let mut owners: Vec<usize> = Vec::new();
         for _ in 0..=self.rng.below(4) {
             // To itself, several times to the same one, to anybody.
@@ -134,17 +168,34 @@ impl World {
         let mut output = Vec::new();
         for (place, owner) in owners.iter().enumerate() {
             let last = place + 1 == owners.len();
-            let value = if last { left } else { left / 8 + self.rng.next() % (left / 4 + 1) };
+            let value = if last {
+                left
+            } else {
+                left / 8 + self.rng.next() % (left / 4 + 1)
+            };
             left -= value;
-            output.push(TxOut { value: Amount::from_sat(value), script_pubkey: script(*owner) });
+            output.push(TxOut {
+                value: Amount::from_sat(value),
+                script_pubkey: script(*owner),
+            });
         }
         if output.iter().any(|output| output.value.to_sat() < 2 * FEE) {
             return None;
         }
-        let tx = Transaction { version: Version::TWO, lock_time: LockTime::ZERO, input: spent.iter().map(input).collect(), output };
+        let tx = Transaction {
+            version: Version::TWO,
+            lock_time: LockTime::ZERO,
+            input: spent.iter().map(input).collect(),
+            output,
+        };
         let txid = tx.compute_txid();
         for ((vout, output), owner) in (0..).zip(&tx.output).zip(owners) {
-            coins.push(Coin { outpoint: OutPoint { txid, vout }, value: output.value.to_sat(), owner, ripe: height });
+            coins.push(Coin {
+                outpoint: OutPoint { txid, vout },
+                value: output.value.to_sat(),
+                owner,
+                ripe: height,
+            });
         }
         Some(tx)
     }
@@ -154,7 +205,10 @@ impl World {
         let mut coins = self.coins[self.height()].clone();
         let height = self.hashes.len();
         let count = self.rng.below(most + 1);
-        let all: Vec<_> = (0..count).filter_map(|_| self.spend(&mut coins, height)).map(|tx| encode::serialize_hex(&tx)).collect();
+        let all: Vec<_> = (0..count)
+            .filter_map(|_| self.spend(&mut coins, height))
+            .map(|tx| encode::serialize_hex(&tx))
+            .collect();
         let owner = self.owner();
         let block = node.rpc("generateblock", json!([address(owner), all]));
         self.take(node, text(&block["hash"]));
@@ -175,7 +229,10 @@ impl World {
     /// Blocks to nobody, the first of them with what the mempool holds.
     pub fn idle(&mut self, node: &Node, blocks: u32) {
         let mut hashes = node.mine_to_nobody(blocks).into_iter();
-        hashes.next().into_iter().for_each(|first| self.take(node, first));
+        hashes
+            .next()
+            .into_iter()
+            .for_each(|first| self.take(node, first));
         self.hashes.extend(hashes);
         let coins = self.coins.last().expect("there is a first block").clone();
         self.coins.resize(self.hashes.len(), coins);
@@ -185,7 +242,9 @@ impl World {
     pub fn pay(&mut self, node: &Node) -> Option<Transaction> {
         let mut coins = self.coins[self.height()].clone();
         let tx = self.spend(&mut coins, self.hashes.len())?;
-        node.try_rpc("sendrawtransaction", json!([encode::serialize_hex(&tx), 0])).ok().map(|_| tx)
+        node.try_rpc("sendrawtransaction", json!([encode::serialize_hex(&tx), 0]))
+            .ok()
+            .map(|_| tx)
     }
 
     /// Takes the last `depth` blocks back.
@@ -216,15 +275,32 @@ impl World {
     }
 
     fn take(&mut self, node: &Node, hash: String) {
-        let block: Block = encode::deserialize_hex(&text(&node.rpc("getblock", json!([hash, 0])))).expect("a block");
+        let block: Block = encode::deserialize_hex(&text(&node.rpc("getblock", json!([hash, 0]))))
+            .expect("a block");
         let mut coins = self.coins[self.height()].clone();
         let height = self.hashes.len();
         for tx in &block.txdata {
-            coins.retain(|coin| tx.input.iter().all(|input| input.previous_output != coin.outpoint));
-            let (txid, ripe) = (tx.compute_txid(), if tx.is_coinbase() { height + MATURITY } else { height });
+            coins.retain(|coin| {
+                tx.input
+                    .iter()
+                    .all(|input| input.previous_output != coin.outpoint)
+            });
+            let (txid, ripe) = (
+                tx.compute_txid(),
+                if tx.is_coinbase() {
+                    height + MATURITY
+                } else {
+                    height
+                },
+            );
             for (vout, output) in (0..).zip(&tx.output) {
                 if let Some(owner) = self.owners.get(&output.script_pubkey) {
-                    coins.push(Coin { outpoint: OutPoint { txid, vout }, value: output.value.to_sat(), owner: *owner, ripe });
+                    coins.push(Coin {
+                        outpoint: OutPoint { txid, vout },
+                        value: output.value.to_sat(),
+                        owner: *owner,
+                        ripe,
+                    });
                 }
             }
         }
@@ -234,5 +310,8 @@ impl World {
 }
 
 fn text(value: &Value) -> String {
-    value.as_str().unwrap_or_else(|| panic!("a text was expected, not {value}")).to_owned()
+    value
+        .as_str()
+        .unwrap_or_else(|| panic!("a text was expected, not {value}"))
+        .to_owned()
 }

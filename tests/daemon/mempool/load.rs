@@ -18,8 +18,12 @@ const CROWD: u32 = 3_000;
 fn crowd(stage: &Stage) {
     let hex = |coin| encode::serialize_hex(&spend(&[coin], &[(&stranger("crowd"), 9_000)]));
     // All coins first: each thousand of them is confirmed by a block.
-    let coins: Vec<_> = (0..CROWD / 1_000).flat_map(|_| free_coins(&stage.node, 1_000, 10_000)).collect();
-    stage.node.send_all(&coins.into_iter().map(hex).collect::<Vec<_>>());
+    let coins: Vec<_> = (0..CROWD / 1_000)
+        .flat_map(|_| free_coins(&stage.node, 1_000, 10_000))
+        .collect();
+    stage
+        .node
+        .send_all(&coins.into_iter().map(hex).collect::<Vec<_>>());
 }
 
 /// The node's present answer about its mempool.
@@ -41,8 +45,17 @@ fn slowed(node: &Node, end: &AtomicBool) {
 
 /// The unconfirmed part is left to the lines: the oracle would ask for thousands of transactions one by one.
 fn right(stage: &Stage, address: &str) {
-    let scan = stage.node.rpc("scantxoutset", json!(["start", [format!("addr({address})")]]));
-    assert_eq!((&scan["total_amount"], &stage.daemon.balance(address)["confirmed_balance"]), (&json!(0.0), &json!(0)));
+    let scan = stage.node.rpc(
+        "scantxoutset",
+        json!(["start", [format!("addr({address})")]]),
+    );
+    assert_eq!(
+        (
+            &scan["total_amount"],
+            &stage.daemon.balance(address)["confirmed_balance"]
+        ),
+        (&json!(0.0), &json!(0))
+    );
     ledger::check(&stage.daemon);
 }
 
@@ -61,23 +74,39 @@ fn a_crowded_mempool_is_fetched_in_batches_and_a_payment_meanwhile_is_told() {
     let log = stage.node.folder().join("regtest/debug.log");
     let before = requests(&log);
     stage.daemon.launch_again();
-    stage.send("meanwhile", &spend(&[stage.coin()], &[(&script(&address), COIN - FEE)]));
-    wait_until("both are told", || (stage.lines(&address).len() == 4).then_some(()));
+    stage.send(
+        "meanwhile",
+        &spend(&[stage.coin()], &[(&script(&address), COIN - FEE)]),
+    );
+    wait_until("both are told", || {
+        (stage.lines(&address).len() == 4).then_some(())
+    });
     stage.daemon.wait_ready();
     let lines = stage.lines(&address);
     let told = |what: &str| lines.iter().filter(|line| line.as_str() == what).count();
-    assert_eq!((told("new early mempool +9998000"), told("new meanwhile mempool +9999000")), (1, 1), "{lines:#?}");
+    assert_eq!(
+        (
+            told("new early mempool +9998000"),
+            told("new meanwhile mempool +9999000")
+        ),
+        (1, 1),
+        "{lines:#?}"
+    );
     // Six batches of 500, a few readings and looks, and what this test asks itself.
     let asked = requests(&log) - before;
     assert!(asked < 60, "{asked} requests for {CROWD} transactions");
-    wait_until("the status counts them all", || (stage.daemon.get("/status").json["mempool"]["size"] == CROWD + 3).then_some(()));
+    wait_until("the status counts them all", || {
+        (stage.daemon.get("/status").json["mempool"]["size"] == CROWD + 3).then_some(())
+    });
     right(&stage, &address);
 }
 
 /// HTTP requests that the node has answered.
 fn requests(log: &std::path::Path) -> usize {
     let log = fs::read_to_string(log).expect("the node writes a log");
-    log.lines().filter(|line| line.contains("Received a POST request for / ")).count()
+    log.lines()
+        .filter(|line| line.contains("Received a POST request for / "))
+        .count()
 }
 
 /// What is still there after the node has loaded its mempool again was never away: nothing at all is told.
@@ -86,13 +115,20 @@ fn loaded_again(kind: Kind) {
     let address = stage.node.address();
     stage.daemon.watch(&address);
     crowd(&stage);
-    stage.send("stays", &spend(&[stage.coin()], &[(&script(&address), COIN - FEE)]));
+    stage.send(
+        "stays",
+        &spend(&[stage.coin()], &[(&script(&address), COIN - FEE)]),
+    );
     let lines = ["new stays mempool +9999000", "balance 0>9999000"];
-    wait_until("the payment is told", || (stage.lines(&address) == lines).then_some(()));
+    wait_until("the payment is told", || {
+        (stage.lines(&address) == lines).then_some(())
+    });
 
     // Beside a running daemon.
     stage.node.stop();
-    wait_until("the daemon has noticed", || (stage.daemon.get("/status").json["service_available"] == false).then_some(()));
+    wait_until("the daemon has noticed", || {
+        (stage.daemon.get("/status").json["service_available"] == false).then_some(())
+    });
     stage.node.restart();
     stage.daemon.wait_ready();
     assert_eq!(stage.lines(&address), lines);
@@ -106,16 +142,30 @@ fn loaded_again(kind: Kind) {
         let _end = Ends(&seen);
         node.restart();
         daemon.launch_again();
-        wait_until("the daemon has asked the node", || (daemon.get("/status").json["service_available"] == true).then_some(()));
+        wait_until("the daemon has asked the node", || {
+            (daemon.get("/status").json["service_available"] == true).then_some(())
+        });
         assert!(!loaded(node), "the node loads slowly enough for this test");
     });
     stage.daemon.wait_ready();
-    assert!(loaded(&stage.node), "ready means that the whole mempool is known");
+    assert!(
+        loaded(&stage.node),
+        "ready means that the whole mempool is known"
+    );
     assert_eq!(stage.lines(&address), lines);
 
-    stage.send("marker", &spend(&[stage.coin()], &[(&script(&address), 1_000_000)]));
-    let more = [&lines[..], &["new marker mempool +1000000", "balance 9999000>10999000"]].concat();
-    wait_until("a further payment is told", || (stage.lines(&address).len() >= 4).then_some(()));
+    stage.send(
+        "marker",
+        &spend(&[stage.coin()], &[(&script(&address), 1_000_000)]),
+    );
+    let more = [
+        &lines[..],
+        &["new marker mempool +1000000", "balance 9999000>10999000"],
+    ]
+    .concat();
+    wait_until("a further payment is told", || {
+        (stage.lines(&address).len() >= 4).then_some(())
+    });
     assert_eq!(stage.lines(&address), more);
     right(&stage, &address);
 }
@@ -134,8 +184,17 @@ fn a_node_that_loads_its_mempool_again_evicts_nothing_without_zmq() {
 fn thrown_out(kind: Kind) {
     let stage = Stage::with(kind, &["-maxmempool=5"], &[]);
     let (first, second) = (stage.watched(), stage.watched());
-    let cheap = spend(&[stage.coin()], &[(&first.script, 1_000_000), (&free(1).to_p2wsh(), COIN - 1_000_000 - FEE)]);
-    let child = spend(&[out(&cheap, 1)], &[(&second.script, COIN - 1_000_000 - 2 * FEE)]);
+    let cheap = spend(
+        &[stage.coin()],
+        &[
+            (&first.script, 1_000_000),
+            (&free(1).to_p2wsh(), COIN - 1_000_000 - FEE),
+        ],
+    );
+    let child = spend(
+        &[out(&cheap, 1)],
+        &[(&second.script, COIN - 1_000_000 - 2 * FEE)],
+    );
     stage.send("cheap", &cheap);
     stage.send("child", &child);
     let mut lines = vec!["new cheap mempool +1000000", "balance 0>1000000"];
@@ -175,7 +234,10 @@ fn without_pause(kind: Kind) {
     let address = stage.node.address();
     stage.daemon.watch(&address);
     stage.daemon.stop();
-    stage.send("waits", &spend(&[stage.coin()], &[(&script(&address), COIN - FEE)]));
+    stage.send(
+        "waits",
+        &spend(&[stage.coin()], &[(&script(&address), COIN - FEE)]),
+    );
     stage.daemon.launch_again();
     let told = AtomicBool::new(false);
     std::thread::scope(|scope| {
@@ -187,10 +249,17 @@ fn without_pause(kind: Kind) {
         });
         // The blocks end when this thread does, however it ends.
         let _end = Ends(&told);
-        wait_until("the payment is told while blocks come", || (stage.lines(&address).len() == 2).then_some(()));
-        wait_until("the daemon is ready while blocks come", || (stage.daemon.get("/health/ready").status == 200).then_some(()));
+        wait_until("the payment is told while blocks come", || {
+            (stage.lines(&address).len() == 2).then_some(())
+        });
+        wait_until("the daemon is ready while blocks come", || {
+            (stage.daemon.get("/health/ready").status == 200).then_some(())
+        });
     });
-    assert_eq!(stage.lines(&address), ["new waits mempool +9999000", "balance 0>9999000"]);
+    assert_eq!(
+        stage.lines(&address),
+        ["new waits mempool +9999000", "balance 0>9999000"]
+    );
     stage.end(&[]);
     right(&stage, &address);
 }

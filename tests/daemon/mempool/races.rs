@@ -17,7 +17,10 @@ fn replaced(stage: &Stage) {
     stage.send("to us", &spend(&[coin], &[(&told.script, COIN - FEE)]));
     let mut lines = vec!["new to us mempool +9999000", "balance 0>9999000"];
     told.is(&lines);
-    stage.send("to them", &spend(&[coin], &[(&stranger("them"), COIN - HIGH)]));
+    stage.send(
+        "to them",
+        &spend(&[coin], &[(&stranger("them"), COIN - HIGH)]),
+    );
     lines.extend(["to us mempool>replaced by to them", "balance 9999000>0"]);
     told.is(&lines);
     stage.end(&[told]);
@@ -38,7 +41,9 @@ fn a_replacement_is_told_as_one_on_a_slow_line() {
 #[test]
 fn a_replacement_is_told_as_one_when_its_transaction_is_lost_on_another_address() {
     let lost = Box::new(|topic: &str, _| topic != "rawtx");
-    replaced(&Stage::fed(|node| vec![Feed::of(node, lost), Feed::whole(node)]));
+    replaced(&Stage::fed(|node| {
+        vec![Feed::of(node, lost), Feed::whole(node)]
+    }));
 }
 
 /// Removal and successor are lost together; the next message shows the gap, and the next reading both.
@@ -46,18 +51,29 @@ fn a_replacement_is_told_as_one_when_its_transaction_is_lost_on_another_address(
 fn a_lost_replacement_is_told_as_one_after_the_gap_is_noticed() {
     let dark = Arc::new(AtomicBool::new(false));
     let deaf = Arc::clone(&dark);
-    let stage = Stage::fed(|node| vec![Feed::of(node, Box::new(move |topic, _| topic == "rawblock" || !deaf.load(Ordering::Relaxed)))]);
+    let stage = Stage::fed(|node| {
+        vec![Feed::of(
+            node,
+            Box::new(move |topic, _| topic == "rawblock" || !deaf.load(Ordering::Relaxed)),
+        )]
+    });
     let told = stage.watched();
     let coin = stage.coin();
     stage.send("to us", &spend(&[coin], &[(&told.script, COIN - FEE)]));
     let mut lines = vec!["new to us mempool +9999000", "balance 0>9999000"];
     told.is(&lines);
     dark.store(true, Ordering::Relaxed);
-    stage.send("to them", &spend(&[coin], &[(&stranger("them"), COIN - HIGH)]));
+    stage.send(
+        "to them",
+        &spend(&[coin], &[(&stranger("them"), COIN - HIGH)]),
+    );
     // Far more than the line takes to lose it.
     std::thread::sleep(Duration::from_millis(500));
     dark.store(false, Ordering::Relaxed);
-    stage.send("unrelated", &spend(&[stage.coin()], &[(&stranger("others"), COIN - FEE)]));
+    stage.send(
+        "unrelated",
+        &spend(&[stage.coin()], &[(&stranger("others"), COIN - FEE)]),
+    );
     lines.extend(["to us mempool>replaced by to them", "balance 9999000>0"]);
     told.is(&lines);
     stage.end(&[told]);

@@ -47,7 +47,11 @@ impl Receiver {
     pub fn start(mood: impl FnMut(&Post) -> Reply + Send + 'static) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port is free");
         let port = listener.local_addr().expect("it is bound").port();
-        let shared = Arc::new(Shared { mood: Mutex::new(Box::new(mood)), posts: Mutex::default(), ended: AtomicBool::new(false) });
+        let shared = Arc::new(Shared {
+            mood: Mutex::new(Box::new(mood)),
+            posts: Mutex::default(),
+            ended: AtomicBool::new(false),
+        });
         let serving = shared.clone();
         thread::spawn(move || {
             for stream in listener.incoming().map_while(Result::ok) {
@@ -72,13 +76,22 @@ impl Receiver {
 
     /// Everything it got, with its answers.
     pub fn posts(&self) -> Vec<(Post, Reply)> {
-        self.shared.posts.lock().expect("nobody panics with it").clone()
+        self.shared
+            .posts
+            .lock()
+            .expect("nobody panics with it")
+            .clone()
     }
 
     /// What it said 2xx to, in the order in which it said so.
     pub fn accepted(&self) -> Vec<Post> {
-        let good = |reply: &Reply| matches!(reply, Reply::Status(200..=299) | Reply::With(200..=299, _));
-        self.posts().into_iter().filter(|(_, reply)| good(reply)).map(|(post, _)| post).collect()
+        let good =
+            |reply: &Reply| matches!(reply, Reply::Status(200..=299) | Reply::With(200..=299, _));
+        self.posts()
+            .into_iter()
+            .filter(|(_, reply)| good(reply))
+            .map(|(post, _)| post)
+            .collect()
     }
 }
 
@@ -96,7 +109,11 @@ fn serve(shared: &Shared, stream: TcpStream) {
         let reply = {
             let mut mood = shared.mood.lock().expect("no mood panics");
             let reply = mood(&post);
-            shared.posts.lock().expect("nobody panics with it").push((post, reply));
+            shared
+                .posts
+                .lock()
+                .expect("nobody panics with it")
+                .push((post, reply));
             reply
         };
         let (status, header) = match reply {
@@ -105,9 +122,22 @@ fn serve(shared: &Shared, stream: TcpStream) {
             Reply::Close => return,
             Reply::Hang => return thread::sleep(Duration::from_secs(5)),
         };
-        let body = if status == 204 { "" } else { "{\"why\":\n\"a mood\"}" };
-        let length = if status == 204 { String::new() } else { format!("Content-Length: {}\r\n", body.len()) };
-        if writer.write_all(format!("HTTP/1.1 {status} Word\r\n{header}\r\n{length}\r\n{body}").as_bytes()).is_err() {
+        let body = if status == 204 {
+            ""
+        } else {
+            "{\"why\":\n\"a mood\"}"
+        };
+        let length = if status == 204 {
+            String::new()
+        } else {
+            format!("Content-Length: {}\r\n", body.len())
+        };
+        if writer
+            .write_all(
+                format!("HTTP/1.1 {status} Word\r\n{header}\r\n{length}\r\n{body}").as_bytes(),
+            )
+            .is_err()
+        {
             return;
         }
     }
@@ -126,10 +156,18 @@ fn request(reader: &mut BufReader<TcpStream>) -> Option<Post> {
         }
     }
     let path = lines.first()?.split(' ').nth(1)?.to_owned();
-    let pair = |line: &String| line.split_once(": ").map(|(name, value)| (name.to_ascii_lowercase(), value.to_owned()));
+    let pair = |line: &String| {
+        line.split_once(": ")
+            .map(|(name, value)| (name.to_ascii_lowercase(), value.to_owned()))
+    };
     let headers: BTreeMap<_, _> = lines.iter().skip(1).filter_map(pair).collect();
     let mut body = vec![0; headers.get("content-length")?.parse().ok()?];
     reader.read_exact(&mut body).ok()?;
     let body = String::from_utf8(body).ok()?;
-    Some(Post { path, headers, json: serde_json::from_str(&body).unwrap_or_default(), body })
+    Some(Post {
+        path,
+        headers,
+        json: serde_json::from_str(&body).unwrap_or_default(),
+        body,
+    })
 }

@@ -6,7 +6,8 @@ use super::*;
 
 impl Client {
     async fn read(&self, name: &str) {
-        self.emit("subscribe_consumer", json!({ "consumer": name })).await;
+        self.emit("subscribe_consumer", json!({ "consumer": name }))
+            .await;
     }
 
     /// Hears `subscribed_consumer` and what follows up to `caught_up`: the reply, and the numbers of the events.
@@ -27,7 +28,10 @@ impl Client {
         let mut numbers = Vec::new();
         for _ in 0..count {
             let (name, data) = self.event().await;
-            assert!(["new_transactions", "balance_change", "block"].contains(&name.as_str()), "{name} {data}");
+            assert!(
+                ["new_transactions", "balance_change", "block"].contains(&name.as_str()),
+                "{name} {data}"
+            );
             numbers.push(number(&data["cursor"]));
         }
         numbers
@@ -49,17 +53,28 @@ async fn shop(payments: u8) -> Daemon {
 async fn a_reader_gets_what_is_not_acknowledged_then_what_comes_and_the_same_as_subscribers() {
     let daemon = shop(0).await;
     let mut subscriber = daemon.client().await;
-    subscriber.emit("subscribe_address", json!({ "address": address(1).to_string() })).await;
+    subscriber
+        .emit(
+            "subscribe_address",
+            json!({ "address": address(1).to_string() }),
+        )
+        .await;
     subscriber.expect("subscribed").await;
     for n in 1..=3 {
         daemon.pay(&address(1), 1000, n).await;
     }
     let mut reader = daemon.client().await;
-    reader.say(r#"27["subscribe_consumer",{"consumer":"shop"}]"#).await;
+    reader
+        .say(r#"27["subscribe_consumer",{"consumer":"shop"}]"#)
+        .await;
     let reply = reader.expect("subscribed_consumer").await;
     assert_eq!(
         (&reply["consumer"], &reply["cursor"], &reply["head"]),
-        (&json!("shop"), &json!(daemon.cursor_of(0)), &json!(daemon.cursor_of(6)))
+        (
+            &json!("shop"),
+            &json!(daemon.cursor_of(0)),
+            &json!(daemon.cursor_of(6))
+        )
     );
     assert_eq!((&reply["lag"], reply.get("error")), (&json!(6), None));
     assert_eq!(reader.acknowledgement(7).await, reply);
@@ -68,33 +83,59 @@ async fn a_reader_gets_what_is_not_acknowledged_then_what_comes_and_the_same_as_
         heard.push(reader.event().await);
     }
     let caught_up = reader.expect("caught_up").await;
-    assert_eq!((&caught_up["consumer"], &caught_up["cursor"]), (&json!("shop"), &json!(daemon.cursor_of(6))));
+    assert_eq!(
+        (&caught_up["consumer"], &caught_up["cursor"]),
+        (&json!("shop"), &json!(daemon.cursor_of(6)))
+    );
     daemon.pay(&address(1), 1000, 4).await;
     heard.push(reader.event().await);
     heard.push(reader.event().await);
     daemon.told().await;
-    assert_eq!(heard, subscriber.queued(), "byte for byte what the subscriber got");
+    assert_eq!(
+        heard,
+        subscriber.queued(),
+        "byte for byte what the subscriber got"
+    );
     assert_eq!(daemon.get("/consumers/shop").await.1["readers"], 1);
 
     let ack = json!({ "consumer": "shop", "cursor": daemon.cursor_of(5) });
     reader.say(&format!("28{}", json!(["ack", ack]))).await;
     let acked = reader.expect("acked").await;
-    assert_eq!(acked, json!({"consumer": "shop", "cursor": daemon.cursor_of(5), "lag": 3}));
+    assert_eq!(
+        acked,
+        json!({"consumer": "shop", "cursor": daemon.cursor_of(5), "lag": 3})
+    );
     assert_eq!(reader.acknowledgement(8).await, acked);
     let mut next = daemon.client().await;
     next.read("shop").await;
-    assert_eq!(next.backlog().await.1, [6, 7, 8], "what was not acknowledged comes again");
+    assert_eq!(
+        next.backlog().await.1,
+        [6, 7, 8],
+        "what was not acknowledged comes again"
+    );
 }
 
 #[tokio::test]
 async fn a_consumer_hears_its_addresses_and_blocks_if_it_wants_them() {
     let daemon = Daemon::start().await;
     daemon.watch(2).await;
-    daemon.consumer("one", json!({"addresses": [address(1).to_string()]})).await;
-    daemon.consumer("blocks", json!({"addresses": [], "blocks": true})).await;
+    daemon
+        .consumer("one", json!({"addresses": [address(1).to_string()]}))
+        .await;
+    daemon
+        .consumer("blocks", json!({"addresses": [], "blocks": true}))
+        .await;
     daemon.consumer("all", json!({})).await;
-    let (mut one, mut blocks, mut all) = (daemon.client().await, daemon.client().await, daemon.client().await);
-    for (client, name) in [(&mut one, "one"), (&mut blocks, "blocks"), (&mut all, "all")] {
+    let (mut one, mut blocks, mut all) = (
+        daemon.client().await,
+        daemon.client().await,
+        daemon.client().await,
+    );
+    for (client, name) in [
+        (&mut one, "one"),
+        (&mut blocks, "blocks"),
+        (&mut all, "all"),
+    ] {
         client.read(name).await;
         client.backlog().await;
     }
@@ -105,9 +146,16 @@ async fn a_consumer_hears_its_addresses_and_blocks_if_it_wants_them() {
     daemon.mine(&address(9), Vec::new()).await;
     assert_eq!(one.numbers(2).await, [1, 2]);
     assert_eq!(blocks.numbers(1).await, [7]);
-    assert_eq!(all.numbers(6).await, [1, 2, 3, 4, 5, 6], "addresses that came later too, blocks not");
+    assert_eq!(
+        all.numbers(6).await,
+        [1, 2, 3, 4, 5, 6],
+        "addresses that came later too, blocks not"
+    );
     daemon.pay(&address(1), 1000, 4).await;
-    assert_eq!((one.numbers(2).await, all.numbers(2).await), (vec![8, 9], vec![8, 9]));
+    assert_eq!(
+        (one.numbers(2).await, all.numbers(2).await),
+        (vec![8, 9], vec![8, 9])
+    );
 }
 
 #[tokio::test]
@@ -119,15 +167,26 @@ async fn the_newest_reader_takes_over_and_the_older_hears_nothing_more() {
     new.read("shop").await;
     assert_eq!(new.backlog().await.1, [1, 2, 3, 4]);
     let taken = old.expect("error").await;
-    assert_eq!((&taken["code"], &taken["consumer"]), (&json!("consumer_taken"), &json!("shop")));
+    assert_eq!(
+        (&taken["code"], &taken["consumer"]),
+        (&json!("consumer_taken"), &json!("shop"))
+    );
     daemon.pay(&address(1), 1000, 3).await;
     assert_eq!(new.numbers(2).await, [5, 6]);
     assert_eq!(old.queued(), []);
-    old.emit("subscribe_address", json!({ "address": address(1).to_string() })).await;
+    old.emit(
+        "subscribe_address",
+        json!({ "address": address(1).to_string() }),
+    )
+    .await;
     old.expect("subscribed").await;
     assert_eq!(daemon.get("/consumers/shop").await.1["readers"], 1);
     new.read("shop").await;
-    assert_eq!(new.backlog().await.1, [1, 2, 3, 4, 5, 6], "the same client again begins again, and is not told that it took over");
+    assert_eq!(
+        new.backlog().await.1,
+        [1, 2, 3, 4, 5, 6],
+        "the same client again begins again, and is not told that it took over"
+    );
 }
 
 #[tokio::test]
@@ -135,11 +194,19 @@ async fn readers_that_share_get_the_same_side_by_side() {
     let daemon = shop(1).await;
     let (mut a, mut b) = (daemon.client().await, daemon.client().await);
     for client in [&mut a, &mut b] {
-        client.emit("subscribe_consumer", json!({"consumer": "shop", "shared": true})).await;
+        client
+            .emit(
+                "subscribe_consumer",
+                json!({"consumer": "shop", "shared": true}),
+            )
+            .await;
         assert_eq!(client.backlog().await.1, [1, 2]);
     }
     daemon.pay(&address(1), 1000, 2).await;
-    assert_eq!((a.numbers(2).await, b.numbers(2).await), (vec![3, 4], vec![3, 4]));
+    assert_eq!(
+        (a.numbers(2).await, b.numbers(2).await),
+        (vec![3, 4], vec![3, 4])
+    );
     assert_eq!(daemon.get("/consumers/shop").await.1["readers"], 2);
     let mut alone = daemon.client().await;
     alone.read("shop").await;
@@ -159,14 +226,26 @@ async fn a_connection_reads_one_consumer_or_has_subscriptions_of_its_own() {
     let address = json!({ "address": address(1).to_string() });
     for (name, argument) in [
         ("subscribe_address", address.clone()),
-        ("subscribe_addresses", json!({ "addresses": [address["address"]] })),
+        (
+            "subscribe_addresses",
+            json!({ "addresses": [address["address"]] }),
+        ),
         ("subscribe_blocks", Value::Null),
         ("subscribe_consumer", json!({"consumer": "other"})),
     ] {
         client.emit(name, argument).await;
-        assert_eq!(client.expect("error").await["code"], "consumer_alone", "{name}");
+        assert_eq!(
+            client.expect("error").await["code"],
+            "consumer_alone",
+            "{name}"
+        );
     }
-    client.say(&format!("25{}", json!(["unsubscribe_consumer", {"consumer": "shop"}]))).await;
+    client
+        .say(&format!(
+            "25{}",
+            json!(["unsubscribe_consumer", {"consumer": "shop"}])
+        ))
+        .await;
     let reply = client.expect("unsubscribed_consumer").await;
     assert_eq!(reply["consumer"], "shop");
     assert_eq!(client.acknowledgement(5).await, reply);
@@ -181,22 +260,54 @@ async fn a_connection_reads_one_consumer_or_has_subscriptions_of_its_own() {
     client.expect("subscribed_consumer").await;
     for (name, argument, code) in [
         ("subscribe_consumer", json!({}), "missing_field"),
-        ("subscribe_consumer", json!({"consumer": 7}), "invalid_field"),
-        ("subscribe_consumer", json!({"consumer": "a b"}), "invalid_name"),
-        ("subscribe_consumer", json!({"consumer": "nobody"}), "no_such_consumer"),
-        ("subscribe_consumer", json!({"consumer": "shop", "shared": "yes"}), "invalid_field"),
+        (
+            "subscribe_consumer",
+            json!({"consumer": 7}),
+            "invalid_field",
+        ),
+        (
+            "subscribe_consumer",
+            json!({"consumer": "a b"}),
+            "invalid_name",
+        ),
+        (
+            "subscribe_consumer",
+            json!({"consumer": "nobody"}),
+            "no_such_consumer",
+        ),
+        (
+            "subscribe_consumer",
+            json!({"consumer": "shop", "shared": "yes"}),
+            "invalid_field",
+        ),
         ("unsubscribe_consumer", json!({}), "missing_field"),
         ("ack", json!({"consumer": "shop"}), "missing_field"),
-        ("ack", json!({"consumer": "nobody", "cursor": daemon.cursor_of(0)}), "no_such_consumer"),
-        ("ack", json!({"consumer": "shop", "cursor": "x"}), "invalid_cursor"),
-        ("ack", json!({"consumer": "shop", "cursor": daemon.cursor_of(99)}), "cursor_unknown"),
+        (
+            "ack",
+            json!({"consumer": "nobody", "cursor": daemon.cursor_of(0)}),
+            "no_such_consumer",
+        ),
+        (
+            "ack",
+            json!({"consumer": "shop", "cursor": "x"}),
+            "invalid_cursor",
+        ),
+        (
+            "ack",
+            json!({"consumer": "shop", "cursor": daemon.cursor_of(99)}),
+            "cursor_unknown",
+        ),
     ] {
         client.say(&format!("26{}", json!([name, argument]))).await;
         let mut error = client.event().await;
         if error.0 == "caught_up" {
             error = client.event().await;
         }
-        assert_eq!((error.0.as_str(), &error.1["code"]), ("error", &json!(code)), "{name} {argument}");
+        assert_eq!(
+            (error.0.as_str(), &error.1["code"]),
+            ("error", &json!(code)),
+            "{name} {argument}"
+        );
         assert_eq!(client.acknowledgement(6).await, error.1);
     }
 }
@@ -207,7 +318,8 @@ async fn nothing_comes_after_unsubscribing_or_leaving() {
     let (mut a, mut b) = (daemon.client().await, daemon.client().await);
     a.read("shop").await;
     a.backlog().await;
-    a.emit("unsubscribe_consumer", json!({"consumer": "shop"})).await;
+    a.emit("unsubscribe_consumer", json!({"consumer": "shop"}))
+        .await;
     a.expect("unsubscribed_consumer").await;
     b.read("shop").await;
     b.backlog().await;
@@ -228,14 +340,26 @@ async fn a_new_definition_or_a_deletion_ends_readings_and_an_equal_one_does_not(
     client.backlog().await;
     daemon.consumer("shop", json!({})).await;
     daemon.pay(&address(1), 1000, 2).await;
-    assert_eq!(client.numbers(2).await, [3, 4], "an equal definition disturbs nobody");
+    assert_eq!(
+        client.numbers(2).await,
+        [3, 4],
+        "an equal definition disturbs nobody"
+    );
     daemon.consumer("shop", json!({"blocks": true})).await;
     let error = client.expect("error").await;
-    assert_eq!((&error["code"], &error["consumer"]), (&json!("consumer_changed"), &json!("shop")));
+    assert_eq!(
+        (&error["code"], &error["consumer"]),
+        (&json!("consumer_changed"), &json!("shop"))
+    );
     daemon.mine(&address(9), Vec::new()).await;
     client.read("shop").await;
     assert_eq!(client.backlog().await.1, [1, 2, 3, 4, 5]);
-    daemon.consumer("shop", json!({"blocks": true, "after": daemon.cursor_of(3)})).await;
+    daemon
+        .consumer(
+            "shop",
+            json!({"blocks": true, "after": daemon.cursor_of(3)}),
+        )
+        .await;
     assert_eq!(client.expect("error").await["code"], "consumer_changed");
     client.read("shop").await;
     assert_eq!(client.backlog().await.1, [4, 5]);
@@ -284,26 +408,63 @@ async fn a_cursor_that_retention_has_passed_is_answered_with_a_fresh_start() {
     daemon.app.indexer.prune_events(NOW + 1).await.unwrap();
     let (status, gone) = daemon.get("/events?consumer=shop").await;
     assert_eq!((status, &gone["code"]), (410, &json!("cursor_expired")));
-    assert_eq!((&gone["cursor"], &gone["first"]), (&json!(daemon.cursor_of(6)), &json!(daemon.cursor_of(6))));
-    assert_eq!((&gone["balances"][0]["address"], &gone["balances"][0]["balance"]), (&json!(address(1).to_string()), &json!(3000)));
+    assert_eq!(
+        (&gone["cursor"], &gone["first"]),
+        (&json!(daemon.cursor_of(6)), &json!(daemon.cursor_of(6)))
+    );
+    assert_eq!(
+        (
+            &gone["balances"][0]["address"],
+            &gone["balances"][0]["balance"]
+        ),
+        (&json!(address(1).to_string()), &json!(3000))
+    );
     let mut client = daemon.client().await;
     client.read("shop").await;
     let (reply, numbers) = client.backlog().await;
-    assert_eq!((&reply["code"], &reply["cursor"], numbers), (&json!("cursor_expired"), &json!(daemon.cursor_of(6)), Vec::new()));
-    assert_eq!((&reply["balances"], &reply["lag"]), (&gone["balances"], &json!(0)));
+    assert_eq!(
+        (&reply["code"], &reply["cursor"], numbers),
+        (
+            &json!("cursor_expired"),
+            &json!(daemon.cursor_of(6)),
+            Vec::new()
+        )
+    );
+    assert_eq!(
+        (&reply["balances"], &reply["lag"]),
+        (&gone["balances"], &json!(0))
+    );
     daemon.pay(&address(1), 1000, 4).await;
     assert_eq!(client.numbers(2).await, [7, 8], "it goes on from there");
-    assert_eq!(daemon.get("/consumers/shop").await.1["cursor"], daemon.cursor_of(0), "only an ack moves it");
-    assert_eq!(daemon.ack("shop", 5).await.1["cursor"], daemon.cursor_of(5), "also to a place that is gone");
+    assert_eq!(
+        daemon.get("/consumers/shop").await.1["cursor"],
+        daemon.cursor_of(0),
+        "only an ack moves it"
+    );
+    assert_eq!(
+        daemon.ack("shop", 5).await.1["cursor"],
+        daemon.cursor_of(5),
+        "also to a place that is gone"
+    );
     assert_eq!(daemon.ack("shop", 7).await.1["lag"], 1);
-    assert_eq!(daemon.get("/events?consumer=shop&shared=true").await.1["events"].as_array().unwrap().len(), 1);
+    assert_eq!(
+        daemon.get("/events?consumer=shop&shared=true").await.1["events"]
+            .as_array()
+            .unwrap()
+            .len(),
+        1
+    );
 }
 
 #[tokio::test]
 async fn retention_of_what_a_consumer_does_not_want_is_no_loss_to_it() {
     let daemon = shop(2).await;
     let one = json!({ "addresses": [address(1).to_string()] });
-    for (name, addresses) in [("done", one.clone()), ("behind", one.clone()), ("other", json!({ "addresses": [address(7).to_string()] }))] {
+    for (name, addresses) in [
+        ("done", one.clone()),
+        ("behind", one.clone()),
+        ("other", json!({ "addresses": [address(7).to_string()] })),
+    ] {
         assert_eq!(daemon.put(name, addresses).await.0, 201);
     }
     daemon.pay(&address(1), 500, 90).await;
@@ -312,16 +473,30 @@ async fn retention_of_what_a_consumer_does_not_want_is_no_loss_to_it() {
     let cursors = async || {
         let mut cursors = Vec::new();
         for name in ["done", "behind", "other"] {
-            cursors.push(number(&daemon.get(&format!("/consumers/{name}")).await.1["cursor"]));
+            cursors.push(number(
+                &daemon.get(&format!("/consumers/{name}")).await.1["cursor"],
+            ));
         }
         cursors
     };
-    assert_eq!(cursors().await, [6, 4, 6], "right before the next event that each wants");
+    assert_eq!(
+        cursors().await,
+        [6, 4, 6],
+        "right before the next event that each wants"
+    );
     daemon.app.indexer.prune_events(NOW + 1).await.unwrap();
     daemon.app.pass_what_nobody_wants().await.unwrap();
-    assert_eq!(cursors().await, [6, 4, 6], "who missed something stays where it is, and is told");
+    assert_eq!(
+        cursors().await,
+        [6, 4, 6],
+        "who missed something stays where it is, and is told"
+    );
     for (name, status) in [("done", 200), ("behind", 410), ("other", 200)] {
-        assert_eq!(daemon.get(&format!("/events?consumer={name}")).await.0, status, "{name}");
+        assert_eq!(
+            daemon.get(&format!("/events?consumer={name}")).await.0,
+            status,
+            "{name}"
+        );
     }
 }
 
@@ -344,7 +519,10 @@ async fn retention_that_passes_a_slow_reader_ends_its_reading_with_a_fresh_curso
         last += 1;
         assert_eq!(number(&data["cursor"]), last, "no gap before it is told");
     };
-    assert_eq!((&error["code"], &error["cursor"]), (&json!("cursor_expired"), &json!(daemon.cursor_of(300))));
+    assert_eq!(
+        (&error["code"], &error["cursor"]),
+        (&json!("cursor_expired"), &json!(daemon.cursor_of(300)))
+    );
     assert!(last < 300);
 }
 
@@ -352,10 +530,30 @@ async fn retention_that_passes_a_slow_reader_ends_its_reading_with_a_fresh_curso
 async fn rest_reads_beside_nobody_unless_it_shares() {
     let daemon = shop(2).await;
     let (_, page) = daemon.get("/events?consumer=shop&limit=3").await;
-    assert_eq!(page["events"].as_array().unwrap().iter().map(|it| number(&it["cursor"])).collect::<Vec<_>>(), [1, 2, 3]);
-    assert_eq!((&page["next"], &page["head"]), (&json!(daemon.cursor_of(3)), &json!(daemon.cursor_of(4))));
-    assert_eq!(daemon.get("/events?consumer=shop&limit=3").await.1["events"], page["events"], "reading moves nothing");
-    let (_, rest) = daemon.get(&format!("/events?consumer=shop&after={}", daemon.cursor_of(3))).await;
+    assert_eq!(
+        page["events"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|it| number(&it["cursor"]))
+            .collect::<Vec<_>>(),
+        [1, 2, 3]
+    );
+    assert_eq!(
+        (&page["next"], &page["head"]),
+        (&json!(daemon.cursor_of(3)), &json!(daemon.cursor_of(4)))
+    );
+    assert_eq!(
+        daemon.get("/events?consumer=shop&limit=3").await.1["events"],
+        page["events"],
+        "reading moves nothing"
+    );
+    let (_, rest) = daemon
+        .get(&format!(
+            "/events?consumer=shop&after={}",
+            daemon.cursor_of(3)
+        ))
+        .await;
     assert_eq!(rest["events"].as_array().unwrap().len(), 1);
     let mut client = daemon.client().await;
     client.read("shop").await;
@@ -364,18 +562,38 @@ async fn rest_reads_beside_nobody_unless_it_shares() {
     assert_eq!((status, &busy["code"]), (409, &json!("consumer_busy")));
     assert_eq!(daemon.get("/events?consumer=shop&shared=true").await.0, 200);
     for (path, code) in [
-        (format!("/events?consumer=shop&address={}", address(1)), "invalid_parameter"),
+        (
+            format!("/events?consumer=shop&address={}", address(1)),
+            "invalid_parameter",
+        ),
         ("/events?consumer=a%20b".to_owned(), "invalid_name"),
         ("/events?consumer=shop&after=x".to_owned(), "invalid_cursor"),
-        ("/events?consumer=shop&shared=maybe".to_owned(), "invalid_parameter"),
-        ("/events?consumer=shop&limit=0".to_owned(), "invalid_parameter"),
-        ("/events?consumer=shop&wait=61".to_owned(), "invalid_parameter"),
+        (
+            "/events?consumer=shop&shared=maybe".to_owned(),
+            "invalid_parameter",
+        ),
+        (
+            "/events?consumer=shop&limit=0".to_owned(),
+            "invalid_parameter",
+        ),
+        (
+            "/events?consumer=shop&wait=61".to_owned(),
+            "invalid_parameter",
+        ),
     ] {
         let (status, error) = daemon.get(&path).await;
-        assert_eq!((status, error["code"].as_str().unwrap()), (400, code), "{path}");
+        assert_eq!(
+            (status, error["code"].as_str().unwrap()),
+            (400, code),
+            "{path}"
+        );
     }
     daemon.pay(&address(1), 1000, 3).await;
-    assert_eq!(client.numbers(2).await, [5, 6], "the reader was not disturbed");
+    assert_eq!(
+        client.numbers(2).await,
+        [5, 6],
+        "the reader was not disturbed"
+    );
 }
 
 #[tokio::test]
@@ -393,9 +611,15 @@ async fn a_long_poll_waits_and_ends_when_a_socket_takes_over_or_it_is_dropped() 
     };
     let waiting = poll("/events?consumer=shop&wait=60");
     reads(1).await;
-    assert_eq!(daemon.get("/events?consumer=shop").await.1["code"], "consumer_busy");
+    assert_eq!(
+        daemon.get("/events?consumer=shop").await.1["code"],
+        "consumer_busy"
+    );
     daemon.pay(&address(1), 1000, 2).await;
-    assert_eq!(waiting.await.unwrap().1["events"].as_array().unwrap().len(), 2);
+    assert_eq!(
+        waiting.await.unwrap().1["events"].as_array().unwrap().len(),
+        2
+    );
     daemon.ack("shop", 4).await;
 
     let waiting = poll("/events?consumer=shop&wait=60");
@@ -403,9 +627,15 @@ async fn a_long_poll_waits_and_ends_when_a_socket_takes_over_or_it_is_dropped() 
     let mut client = daemon.client().await;
     client.read("shop").await;
     let (status, page) = waiting.await.unwrap();
-    assert_eq!((status, &page["events"], &page["next"]), (200, &json!([]), &json!(daemon.cursor_of(4))), "with what it has");
+    assert_eq!(
+        (status, &page["events"], &page["next"]),
+        (200, &json!([]), &json!(daemon.cursor_of(4))),
+        "with what it has"
+    );
     client.backlog().await;
-    client.emit("unsubscribe_consumer", json!({"consumer": "shop"})).await;
+    client
+        .emit("unsubscribe_consumer", json!({"consumer": "shop"}))
+        .await;
 
     let waiting = poll("/events?consumer=shop&wait=60");
     reads(1).await;
@@ -424,7 +654,10 @@ async fn an_aborted_subscription_and_a_client_that_is_lost_meanwhile_leave_no_re
     client.emit("no_such_event", json!({})).await;
     // No room for both the reply and its acknowledgement, so the work waits; then the client is lost.
     let packet = r#"27["subscribe_consumer",{"consumer":"shop"}]"#;
-    let mut work = daemon.layer.message(&client.session, Message::text(packet)).unwrap();
+    let mut work = daemon
+        .layer
+        .message(&client.session, Message::text(packet))
+        .unwrap();
     while daemon.app.consumers.get("shop").unwrap().readers() == 0 {
         tokio::select! {
             biased;
@@ -445,26 +678,47 @@ async fn a_recoverable_client_that_read_a_consumer_comes_back_as_a_new_one() {
     let mut client = daemon.client().await;
     let connect = async |client: &mut Client, payload: Value| {
         let (sender, queue) = outbox(1000, 1 << 20);
-        let handshake = Handshake { headers: HeaderMap::new(), query: "EIO=4".to_owned(), peer: None };
+        let handshake = Handshake {
+            headers: HeaderMap::new(),
+            query: "EIO=4".to_owned(),
+            peer: None,
+        };
         client.session = client.layer.open(sender.clone(), handshake);
         (client.outbox, client.queue) = (sender, queue);
         client.say(&format!("0{payload}")).await;
-        let connected: Value = serde_json::from_str(client.hear().await.strip_prefix('0').unwrap()).unwrap();
+        let connected: Value =
+            serde_json::from_str(client.hear().await.strip_prefix('0').unwrap()).unwrap();
         connected
     };
     let first = connect(&mut client, json!({"recover": true})).await;
     client.hear().await;
     client.read("shop").await;
     let mut offset = Value::Null;
-    for name in ["subscribed_consumer", "new_transactions", "balance_change", "caught_up"] {
+    for name in [
+        "subscribed_consumer",
+        "new_transactions",
+        "balance_change",
+        "caught_up",
+    ] {
         let packet = client.hear().await;
-        let [heard, _, last]: [Value; 3] = serde_json::from_str(packet.strip_prefix('2').unwrap()).unwrap();
+        let [heard, _, last]: [Value; 3] =
+            serde_json::from_str(packet.strip_prefix('2').unwrap()).unwrap();
         assert_eq!(heard, name);
         offset = last;
     }
-    client.layer.close(&client.session, crate::engineio::CloseReason::TransportClose);
-    let again = connect(&mut client, json!({"recover": true, "pid": first["pid"], "offset": offset})).await;
-    assert_ne!(again["sid"], first["sid"], "its consumer knows where to go on");
+    client.layer.close(
+        &client.session,
+        crate::engineio::CloseReason::TransportClose,
+    );
+    let again = connect(
+        &mut client,
+        json!({"recover": true, "pid": first["pid"], "offset": offset}),
+    )
+    .await;
+    assert_ne!(
+        again["sid"], first["sid"],
+        "its consumer knows where to go on"
+    );
     while daemon.app.consumers.get("shop").unwrap().readers() > 0 {
         tokio::task::yield_now().await;
     }
@@ -499,15 +753,26 @@ async fn readers_that_come_and_go_at_any_moment_have_every_event_between_them() 
             if name == "caught_up" || name == "acked" {
                 continue;
             }
-            assert_eq!(number(&data["cursor"]), last + 1, "in order, without a gap: {name}");
+            assert_eq!(
+                number(&data["cursor"]),
+                last + 1,
+                "in order, without a gap: {name}"
+            );
             last += 1;
             let before = got.insert(last, data.clone());
-            assert!(before.is_none_or(|before| before == data), "the same event is the same bytes");
+            assert!(
+                before.is_none_or(|before| before == data),
+                "the same event is the same bytes"
+            );
             if turn % 5 == round % 5 {
-                client.emit("ack", json!({"consumer": "shop", "cursor": data["cursor"]})).await;
+                client
+                    .emit("ack", json!({"consumer": "shop", "cursor": data["cursor"]}))
+                    .await;
             }
             if last == 500 {
-                client.emit("ack", json!({"consumer": "shop", "cursor": data["cursor"]})).await;
+                client
+                    .emit("ack", json!({"consumer": "shop", "cursor": data["cursor"]}))
+                    .await;
                 break;
             }
         }
@@ -519,5 +784,8 @@ async fn readers_that_come_and_go_at_any_moment_have_every_event_between_them() 
         }
     }
     payer.await.unwrap();
-    assert_eq!(got.keys().copied().collect::<Vec<_>>(), (1..=500).collect::<Vec<_>>());
+    assert_eq!(
+        got.keys().copied().collect::<Vec<_>>(),
+        (1..=500).collect::<Vec<_>>()
+    );
 }

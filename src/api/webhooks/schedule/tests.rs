@@ -15,7 +15,10 @@ struct Chance(u64);
 
 impl Chance {
     fn below(&mut self, most: u64) -> u64 {
-        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        self.0 = self
+            .0
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
         (self.0 >> 33) % most
     }
 
@@ -84,11 +87,19 @@ impl World {
     }
 
     fn send(&mut self) {
-        let Some(flight) = self.schedule.next(self.now) else { return };
+        let Some(flight) = self.schedule.next(self.now) else {
+            return;
+        };
         assert_eq!(flight.lane, self.lane(flight.number));
-        assert!(self.flights.iter().all(|other| other.lane != flight.lane), "two of a lane in flight");
+        assert!(
+            self.flights.iter().all(|other| other.lane != flight.lane),
+            "two of a lane in flight"
+        );
         if !flight.again {
-            assert!(flight.number > self.place && !self.done.contains(&flight.number), "it is settled");
+            assert!(
+                flight.number > self.place && !self.done.contains(&flight.number),
+                "it is settled"
+            );
         }
         self.flights.push(flight);
         assert!(self.flights.len() <= IN_FLIGHT);
@@ -111,10 +122,20 @@ impl World {
         let retry_after = self.chance.one_in(5).then_some(3_000);
         let jitter = self.chance.below(101) as f64 / 100.0;
         self.first_failed.entry(flight.number).or_insert(self.now);
-        match self.schedule.failed(flight, self.now, retry_after, jitter, true) {
+        match self
+            .schedule
+            .failed(flight, self.now, retry_after, jitter, true)
+        {
             Failed::Waits | Failed::Forgotten => {}
-            Failed::GivenUp { attempts, first_failed } => {
-                assert!(attempts >= 2 && self.now - first_failed >= GIVE_UP && self.first_failed[&flight.number] <= first_failed);
+            Failed::GivenUp {
+                attempts,
+                first_failed,
+            } => {
+                assert!(
+                    attempts >= 2
+                        && self.now - first_failed >= GIVE_UP
+                        && self.first_failed[&flight.number] <= first_failed
+                );
                 self.write(flight, Some(false));
             }
         }
@@ -124,7 +145,10 @@ impl World {
     fn write(&mut self, flight: Flight<Lanes>, letter: Option<bool>) {
         let number = flight.number;
         if !flight.again {
-            assert!(number > self.place && self.done.insert(number), "{number} is settled twice");
+            assert!(
+                number > self.place && self.done.insert(number),
+                "{number} is settled twice"
+            );
         }
         match letter {
             Some(again) => _ = self.letters.insert(number, again),
@@ -144,13 +168,21 @@ impl World {
         self.first_failed.clear();
         self.schedule = Schedule::new(self.place, GIVE_UP);
         for (number, _) in self.letters.iter().filter(|(_, again)| **again) {
-            self.schedule.again(*number, self.log[*number as usize - 1], self.now);
+            self.schedule
+                .again(*number, self.log[*number as usize - 1], self.now);
         }
     }
 
     /// A person sends a dead letter again, or forgets one.
     fn person(&mut self) {
-        let Some(number) = self.letters.keys().copied().nth(self.chance.below(3) as usize) else { return };
+        let Some(number) = self
+            .letters
+            .keys()
+            .copied()
+            .nth(self.chance.below(3) as usize)
+        else {
+            return;
+        };
         let lane = self.lane(number);
         if self.chance.one_in(3) {
             self.letters.remove(&number);
@@ -192,9 +224,20 @@ impl World {
             self.send();
             self.land(0);
         }
-        assert_eq!((self.schedule.pending(), self.flights.len()), (0, 0), "something starves");
-        assert_eq!((self.place, &self.done), (self.log.len() as u64, &BTreeSet::new()));
-        assert!(self.letters.values().all(|again| !again), "a dead letter was not sent again: {:?}", self.letters);
+        assert_eq!(
+            (self.schedule.pending(), self.flights.len()),
+            (0, 0),
+            "something starves"
+        );
+        assert_eq!(
+            (self.place, &self.done),
+            (self.log.len() as u64, &BTreeSet::new())
+        );
+        assert!(
+            self.letters.values().all(|again| !again),
+            "a dead letter was not sent again: {:?}",
+            self.letters
+        );
     }
 
     /// Every event is with the receiver or a dead letter, in order in its lane.
@@ -205,13 +248,24 @@ impl World {
             if seen.insert(*number) {
                 let before = last.insert(self.lane(*number), *number);
                 // A dead letter comes behind those that went on without it.
-                assert!(before.is_none_or(|before| before < *number) || self.lost.contains(number), "{number} behind {before:?}");
+                assert!(
+                    before.is_none_or(|before| before < *number) || self.lost.contains(number),
+                    "{number} behind {before:?}"
+                );
             } else {
-                assert!(self.lost.contains(number), "{number} came twice without a crash");
+                assert!(
+                    self.lost.contains(number),
+                    "{number} came twice without a crash"
+                );
             }
         }
         for number in 1..=self.log.len() as u64 {
-            assert!(forgotten_may_be_missing || seen.contains(&number) || self.letters.contains_key(&number), "{number} is lost");
+            assert!(
+                forgotten_may_be_missing
+                    || seen.contains(&number)
+                    || self.letters.contains_key(&number),
+                "{number} is lost"
+            );
         }
     }
 }
@@ -268,8 +322,19 @@ fn fail(schedule: &mut Schedule<Lanes>, now: u64) -> Flight<Lanes> {
 fn waits_double_up_to_an_hour_and_jitter_takes_up_to_half() {
     let waits: Vec<_> = (1..=14).map(wait_after).collect();
     assert_eq!(waits[..4], [1_000, 2_000, 4_000, 8_000]);
-    assert_eq!((waits[11], waits[12], wait_after(u64::MAX)), (2_048_000, 3_600_000, 3_600_000));
-    assert_eq!((jittered(1_000, 0.0), jittered(1_000, 0.5), jittered(1_000, 1.0), jittered(3, 0.0)), (500, 750, 1_000, 1));
+    assert_eq!(
+        (waits[11], waits[12], wait_after(u64::MAX)),
+        (2_048_000, 3_600_000, 3_600_000)
+    );
+    assert_eq!(
+        (
+            jittered(1_000, 0.0),
+            jittered(1_000, 0.5),
+            jittered(1_000, 1.0),
+            jittered(3, 0.0)
+        ),
+        (500, 750, 1_000, 1)
+    );
 }
 
 #[test]
@@ -281,10 +346,16 @@ fn a_failing_event_holds_up_its_lane_and_nothing_else() {
         assert_eq!(flight.number, expected);
         schedule.delivered(flight, 0);
     }
-    assert_eq!((schedule.next(999), schedule.begins_at(), schedule.place()), (None, Some(1_000), 0));
+    assert_eq!(
+        (schedule.next(999), schedule.begins_at(), schedule.place()),
+        (None, Some(1_000), 0)
+    );
     let flight = schedule.next(1_000).unwrap();
     schedule.delivered(flight, 1_000);
-    assert_eq!((schedule.place(), schedule.next(1_000).unwrap().number), (1, 2));
+    assert_eq!(
+        (schedule.place(), schedule.next(1_000).unwrap().number),
+        (1, 2)
+    );
 }
 
 #[test]
@@ -292,7 +363,10 @@ fn retry_after_is_quiet_for_the_whole_receiver_and_an_hour_at_most() {
     let mut schedule = loaded(&[1, 2]);
     let flight = schedule.next(0).unwrap();
     schedule.failed(flight, 0, Some(30_000), 1.0, true);
-    assert_eq!((schedule.next(29_999), schedule.begins_at()), (None, Some(30_000)));
+    assert_eq!(
+        (schedule.next(29_999), schedule.begins_at()),
+        (None, Some(30_000))
+    );
     let flight = schedule.next(30_000).unwrap();
     schedule.failed(flight, 30_000, Some(u64::MAX), 1.0, true);
     assert_eq!(schedule.begins_at(), Some(30_000 + LONGEST_WAIT));
@@ -310,7 +384,15 @@ fn a_receiver_that_is_down_is_tried_by_one_attempt_at_a_time_and_gets_everything
     for _ in 0..10 {
         now = schedule.begins_at().unwrap();
         let flight = schedule.next(now).unwrap();
-        assert_eq!((flight.number > 8, schedule.next(u64::MAX), schedule.begins_at()), (true, None, None), "one, that was never tried");
+        assert_eq!(
+            (
+                flight.number > 8,
+                schedule.next(u64::MAX),
+                schedule.begins_at()
+            ),
+            (true, None, None),
+            "one, that was never tried"
+        );
         schedule.failed(flight, now, None, 1.0, true);
     }
     assert!(schedule.begins_at().unwrap() <= now + FRESH_WAIT);
@@ -342,7 +424,8 @@ fn without_untried_events_a_receiver_that_is_down_is_left_alone_for_longer_and_l
 }
 
 #[test]
-fn who_asks_for_a_dead_letter_to_be_sent_again_does_not_wait_for_the_next_look_at_a_receiver_that_is_down() {
+fn who_asks_for_a_dead_letter_to_be_sent_again_does_not_wait_for_the_next_look_at_a_receiver_that_is_down()
+ {
     let mut schedule = loaded(&[1]);
     for _ in 0..20 {
         let now = schedule.begins_at().unwrap();
@@ -357,7 +440,10 @@ fn who_asks_for_a_dead_letter_to_be_sent_again_does_not_wait_for_the_next_look_a
     let flight = schedule.next(now + 1000).unwrap();
     assert_eq!((flight.number, flight.again), (7, true));
     schedule.failed(flight, now + 1000, None, 1.0, false);
-    assert!(schedule.begins_at().unwrap() > now + 3_000_000, "a failure more, and it is left alone as before");
+    assert!(
+        schedule.begins_at().unwrap() > now + 3_000_000,
+        "a failure more, and it is left alone as before"
+    );
 }
 
 #[test]
@@ -377,15 +463,26 @@ fn events_that_the_receiver_refuses_neither_stop_others_nor_are_hurried_again_an
                 tries += 1;
                 schedule.failed(flight, now, None, 1.0, false);
             } else {
-                let at = delays.iter().position(|(number, _)| *number == flight.number).unwrap();
+                let at = delays
+                    .iter()
+                    .position(|(number, _)| *number == flight.number)
+                    .unwrap();
                 let (_, loaded) = delays.remove(at);
-                assert!(now - loaded <= FRESH_WAIT, "{} waited {} ms", flight.number, now - loaded);
+                assert!(
+                    now - loaded <= FRESH_WAIT,
+                    "{} waited {} ms",
+                    flight.number,
+                    now - loaded
+                );
                 schedule.delivered(flight, now);
             }
         }
         now += 500;
     }
-    assert!(tries < 10 * 2 * 14, "{tries} attempts of ten events in an hour");
+    assert!(
+        tries < 10 * 2 * 14,
+        "{tries} attempts of ten events in an hour"
+    );
 }
 
 #[test]
@@ -393,11 +490,24 @@ fn an_event_is_given_up_at_its_first_failure_after_its_time_and_the_next_goes() 
     let mut schedule = loaded(&[1, 1]);
     fail(&mut schedule, 5);
     let flight = schedule.next(5 + GIVE_UP).unwrap();
-    assert_eq!(schedule.failed(flight, 5 + GIVE_UP, None, 1.0, false), Failed::Waits, "no room for a dead letter");
+    assert_eq!(
+        schedule.failed(flight, 5 + GIVE_UP, None, 1.0, false),
+        Failed::Waits,
+        "no room for a dead letter"
+    );
     let now = schedule.begins_at().unwrap();
     let flight = schedule.next(now).unwrap();
-    assert_eq!(schedule.failed(flight, now, None, 1.0, true), Failed::GivenUp { attempts: 3, first_failed: 5 });
-    assert_eq!((schedule.place(), schedule.next(now).unwrap().number), (1, 2));
+    assert_eq!(
+        schedule.failed(flight, now, None, 1.0, true),
+        Failed::GivenUp {
+            attempts: 3,
+            first_failed: 5
+        }
+    );
+    assert_eq!(
+        (schedule.place(), schedule.next(now).unwrap().number),
+        (1, 2)
+    );
 }
 
 #[test]
@@ -409,17 +519,31 @@ fn a_dead_letter_goes_before_newer_events_of_its_lane_and_can_be_forgotten_even_
         schedule.again(number, 1, 0);
     }
     schedule.forget(3, 1, 0);
-    assert_eq!((first.again, schedule.next(0)), (false, None), "one of a lane at a time");
+    assert_eq!(
+        (first.again, schedule.next(0)),
+        (false, None),
+        "one of a lane at a time"
+    );
     schedule.delivered(first, 0);
     let second = schedule.next(0).unwrap();
-    assert_eq!((second.number, second.again, schedule.place()), (2, true, 6));
+    assert_eq!(
+        (second.number, second.again, schedule.place()),
+        (2, true, 6)
+    );
     schedule.forget(2, 1, 0);
-    assert_eq!(schedule.failed(second, 0, None, 1.0, true), Failed::Forgotten);
+    assert_eq!(
+        schedule.failed(second, 0, None, 1.0, true),
+        Failed::Forgotten
+    );
     let third = schedule.next(0).unwrap();
     assert_eq!((third.number, schedule.pending()), (4, 0));
     schedule.delivered(third, 0);
     assert_eq!(
-        (schedule.next(u64::MAX), schedule.begins_at(), schedule.lanes.len()),
+        (
+            schedule.next(u64::MAX),
+            schedule.begins_at(),
+            schedule.lanes.len()
+        ),
         (None, None, 0),
         "nothing is kept of a lane that is done"
     );
@@ -431,7 +555,10 @@ fn no_more_than_the_window_is_loaded() {
     assert_eq!((schedule.room(), schedule.pending()), (0, WINDOW));
     let flight = schedule.next(0).unwrap();
     schedule.gone(flight, 0);
-    assert_eq!((schedule.room(), schedule.place(), schedule.failures()), (1, 1, 0));
+    assert_eq!(
+        (schedule.room(), schedule.place(), schedule.failures()),
+        (1, 1, 0)
+    );
 }
 
 #[test]
@@ -452,5 +579,9 @@ fn dead_letters_go_in_the_order_of_their_numbers_however_people_ask_for_them() {
             None => break,
         }
     }
-    assert_eq!(order, [50, 3, 10, 99], "each once, behind the one that was in flight");
+    assert_eq!(
+        order,
+        [50, 3, 10, 99],
+        "each once, behind the one that was in flight"
+    );
 }

@@ -1,7 +1,10 @@
 use bitcoin::absolute::LockTime;
 use bitcoin::block::{Header, Version};
 use bitcoin::consensus::encode::serialize;
-use bitcoin::{Amount, Block, BlockHash, CompactTarget, ScriptBuf, Sequence, TxIn, TxMerkleNode, TxOut, VarInt, Witness, transaction};
+use bitcoin::{
+    Amount, Block, BlockHash, CompactTarget, ScriptBuf, Sequence, TxIn, TxMerkleNode, TxOut,
+    VarInt, Witness, transaction,
+};
 use proptest::prelude::*;
 
 use super::*;
@@ -22,7 +25,13 @@ fn tx(n: u32, spends: &[OutPoint], pays: &[u8]) -> Transaction {
         version: transaction::Version::TWO,
         lock_time: LockTime::from_consensus(n),
         input: spends.iter().map(input).collect(),
-        output: pays.iter().map(|n| TxOut { value: Amount::from_sat(1), script_pubkey: spk(*n) }).collect(),
+        output: pays
+            .iter()
+            .map(|n| TxOut {
+                value: Amount::from_sat(1),
+                script_pubkey: spk(*n),
+            })
+            .collect(),
     }
 }
 
@@ -36,15 +45,24 @@ fn block(mut txs: Vec<Transaction>) -> Vec<u8> {
         bits: CompactTarget::from_consensus(0),
         nonce: 0,
     };
-    serialize(&Block { header, txdata: txs })
+    serialize(&Block {
+        header,
+        txdata: txs,
+    })
 }
 
 fn of(tx: &Transaction, vout: u32) -> OutPoint {
-    OutPoint { txid: tx.compute_txid(), vout }
+    OutPoint {
+        txid: tx.compute_txid(),
+        vout,
+    }
 }
 
 fn foreign(n: u8) -> OutPoint {
-    OutPoint { txid: Txid::from_byte_array([n; 32]), vout: 0 }
+    OutPoint {
+        txid: Txid::from_byte_array([n; 32]),
+        vout: 0,
+    }
 }
 
 fn finder(watched: &[u8]) -> Finder {
@@ -63,7 +81,12 @@ fn spent(lists: &[&[u8]]) -> Vec<u8> {
     raw.push(0);
     for list in lists {
         raw.extend(serialize(&VarInt(list.len() as u64)));
-        list.iter().for_each(|n| raw.extend(serialize(&TxOut { value: Amount::from_sat(5), script_pubkey: spk(*n) })));
+        list.iter().for_each(|n| {
+            raw.extend(serialize(&TxOut {
+                value: Amount::from_sat(5),
+                script_pubkey: spk(*n),
+            }))
+        });
     }
     raw
 }
@@ -72,11 +95,23 @@ fn spent(lists: &[&[u8]]) -> Vec<u8> {
 fn payments_and_later_spends_are_found_and_nothing_else() {
     let pays = tx(1, &[foreign(1)], &[50, 1, 51]);
     let mut finder = finder(&[1]);
-    let hits = finder.scan(&block(vec![tx(2, &[foreign(2)], &[60]), pays.clone()]), None).unwrap();
+    let hits = finder
+        .scan(
+            &block(vec![tx(2, &[foreign(2)], &[60]), pays.clone()]),
+            None,
+        )
+        .unwrap();
     assert_eq!((positions(&hits), &hits[0].tx), (vec![2], &pays));
     let other_output = tx(3, &[of(&pays, 0)], &[61]);
     let spends = tx(4, &[foreign(3), of(&pays, 1)], &[62]);
-    assert_eq!(positions(&finder.scan(&block(vec![other_output, spends]), None).unwrap()), [2]);
+    assert_eq!(
+        positions(
+            &finder
+                .scan(&block(vec![other_output, spends]), None)
+                .unwrap()
+        ),
+        [2]
+    );
     assert!(finder.outpoints.is_empty());
 }
 
@@ -86,20 +121,32 @@ fn an_output_that_is_spent_in_its_own_block_is_found_twice() {
     let spends = tx(2, &[of(&pays, 0)], &[1]);
     let again = tx(3, &[of(&spends, 0)], &[70]);
     let mut finder = finder(&[1]);
-    assert_eq!(positions(&finder.scan(&block(vec![pays, spends, again]), None).unwrap()), [1, 2, 3]);
+    assert_eq!(
+        positions(
+            &finder
+                .scan(&block(vec![pays, spends, again]), None)
+                .unwrap()
+        ),
+        [1, 2, 3]
+    );
     assert!(finder.outpoints.is_empty());
 }
 
 #[test]
 fn a_coinbase_that_pays_is_found() {
-    assert_eq!(positions(&finder(&[200]).scan(&block(vec![]), None).unwrap()), [0]);
+    assert_eq!(
+        positions(&finder(&[200]).scan(&block(vec![]), None).unwrap()),
+        [0]
+    );
 }
 
 #[test]
 fn an_output_from_before_is_known_when_it_was_told() {
     let mut finder = finder(&[1]);
     finder.own(&foreign(8));
-    let hits = finder.scan(&block(vec![tx(1, &[foreign(8)], &[70])]), None).unwrap();
+    let hits = finder
+        .scan(&block(vec![tx(1, &[foreign(8)], &[70])]), None)
+        .unwrap();
     assert_eq!((positions(&hits), hits[0].strangers.len()), (vec![1], 0));
 }
 
@@ -110,22 +157,41 @@ fn spends_of_outputs_that_were_never_met_are_seen_in_what_the_block_spends() {
     let raw = block(vec![pays, spends]);
     let mut finder = finder(&[1]);
     let told = finder.spends(&spent(&[&[80, 1], &[1, 81]])).unwrap();
-    assert_eq!(told, Spends { inputs: 4, ours: vec![1, 2] });
+    assert_eq!(
+        told,
+        Spends {
+            inputs: 4,
+            ours: vec![1, 2]
+        }
+    );
     let hits = finder.scan(&raw, Some(&told)).unwrap();
     let strangers: Vec<_> = hits.iter().map(|hit| hit.strangers.clone()).collect();
-    assert_eq!(strangers, [vec![foreign(2)], vec![]], "what was created in the scan is no stranger");
+    assert_eq!(
+        strangers,
+        [vec![foreign(2)], vec![]],
+        "what was created in the scan is no stranger"
+    );
 }
 
 #[test]
 fn what_another_block_spends_is_refused() {
     let mut finder = finder(&[1]);
     let told = finder.spends(&spent(&[&[80]])).unwrap();
-    assert_eq!(finder.scan(&block(vec![tx(1, &[foreign(1), foreign(2)], &[1])]), Some(&told)), Err(OTHER));
+    assert_eq!(
+        finder.scan(
+            &block(vec![tx(1, &[foreign(1), foreign(2)], &[1])]),
+            Some(&told)
+        ),
+        Err(OTHER)
+    );
 }
 
 #[test]
 fn every_cut_of_a_block_and_of_its_spends_is_refused() {
-    let raw = block(vec![tx(1, &[foreign(1)], &[1, 2]), tx(2, &[foreign(2)], &[1])]);
+    let raw = block(vec![
+        tx(1, &[foreign(1)], &[1, 2]),
+        tx(2, &[foreign(2)], &[1]),
+    ]);
     let list = spent(&[&[1], &[2, 1]]);
     for end in 0..raw.len() {
         assert!(finder(&[1]).scan(&raw[..end], None).is_err(), "{end}");

@@ -22,7 +22,8 @@ fn echoed(rig: &mut Rig) -> Vec<String> {
 
 fn posted(rig: &mut Rig, body: &str) -> Vec<String> {
     assert_eq!(rig.session.post_opened(rig.now, false), Ok(()));
-    rig.session.post_body(rig.now, Bytes::copy_from_slice(body.as_bytes()));
+    rig.session
+        .post_body(rig.now, Bytes::copy_from_slice(body.as_bytes()));
     echoed(rig)
 }
 
@@ -30,9 +31,15 @@ fn posted(rig: &mut Rig, body: &str) -> Vec<String> {
 fn a_waiting_poll_gets_what_answers_the_packets_before_the_end() {
     for (body, seen) in [
         ("4a\x1ex", ["closed parse error", "poll 4a", "post Bad"]),
-        ("4a\x1e4b\x1e2", ["closed transport error", "poll 4a|4b", "post Bad"]),
+        (
+            "4a\x1e4b\x1e2",
+            ["closed transport error", "poll 4a|4b", "post Bad"],
+        ),
         ("4a\x1e1", ["closed transport close", "poll 4a", "post Ok"]),
-        ("4a\x1e1\x1e4b", ["closed transport close", "poll 4a", "post Ok"]),
+        (
+            "4a\x1e1\x1e4b",
+            ["closed transport close", "poll 4a", "post Ok"],
+        ),
         ("x", ["closed parse error", "poll 400", "post Bad"]),
         ("1", ["closed transport close", "poll 6", "post Ok"]),
     ] {
@@ -47,8 +54,14 @@ fn a_waiting_poll_gets_what_answers_the_packets_before_the_end() {
 fn so_does_one_of_revision_3() {
     const THREE: Dialect = Dialect::Three { base64: true };
     for (body, seen) in [
-        ("2:4a1:3", ["closed transport error", "poll 2:4a", "post Bad"]),
-        ("2:4a1:1", ["closed transport close", "poll 2:4a", "post Ok"]),
+        (
+            "2:4a1:3",
+            ["closed transport error", "poll 2:4a", "post Bad"],
+        ),
+        (
+            "2:4a1:1",
+            ["closed transport close", "poll 2:4a", "post Ok"],
+        ),
         ("1:21:1", ["closed transport close", "poll 1:3", "post Ok"]),
     ] {
         let mut rig = Rig::polling_in(THREE);
@@ -61,17 +74,30 @@ fn so_does_one_of_revision_3() {
 fn the_last_answer_is_one_answer() {
     let mut rig = Rig::polling();
     assert!(rig.poll());
-    let body: Vec<String> = (0..40).map(|_| "4".to_owned()).chain(["x".to_owned()]).collect();
+    let body: Vec<String> = (0..40)
+        .map(|_| "4".to_owned())
+        .chain(["x".to_owned()])
+        .collect();
     let sixteen = format!("poll {}", ["4"; 16].join("|"));
-    assert_eq!(posted(&mut rig, &body.join("\x1e")), ["closed parse error".into(), sixteen, "post Bad".into()]);
+    assert_eq!(
+        posted(&mut rig, &body.join("\x1e")),
+        ["closed parse error".into(), sixteen, "post Bad".into()]
+    );
 
     // Beyond the 100 bytes that an answer may have here.
     let mut rig = Rig::polling();
     assert!(rig.poll());
     let long = format!("4{}", "x".repeat(70));
     assert_eq!(
-        posted(&mut rig, &[&long, &long, "1"].map(String::from).join("\x1e")),
-        ["closed transport close".into(), format!("poll {long}"), "post Ok".into()]
+        posted(
+            &mut rig,
+            &[&long, &long, "1"].map(String::from).join("\x1e")
+        ),
+        [
+            "closed transport close".into(),
+            format!("poll {long}"),
+            "post Ok".into()
+        ]
     );
 }
 
@@ -80,7 +106,8 @@ fn a_poll_that_crosses_the_goodbye_gets_it_too() {
     let mut rig = Rig::polling();
     let mut seen = vec![];
     assert_eq!(rig.session.post_opened(rig.now, false), Ok(()));
-    rig.session.post_body(rig.now, Bytes::from_static(b"4a\x1e1"));
+    rig.session
+        .post_body(rig.now, Bytes::from_static(b"4a\x1e1"));
     while let Some(output) = rig.session.next_output(rig.now) {
         assert!(!rig.session.wants_message(), "nobody waits for it");
         seen.push(shown(&output));
@@ -94,12 +121,19 @@ fn a_poll_that_crosses_the_goodbye_gets_it_too() {
 
 #[test]
 fn work_before_the_end_is_done_and_answered() {
-    for (body, last) in [("4work\x1ex", "closed parse error"), ("4work\x1e1", "closed transport close")] {
+    for (body, last) in [
+        ("4work\x1ex", "closed parse error"),
+        ("4work\x1e1", "closed transport close"),
+    ] {
         let mut rig = Rig::polling();
         assert!(rig.poll());
         assert_eq!(rig.session.post_opened(rig.now, false), Ok(()));
-        rig.session.post_body(rig.now, Bytes::copy_from_slice(body.as_bytes()));
-        assert_eq!(rig.session.next_output(rig.now), Some(Output::Deliver(Message::text("work"))));
+        rig.session
+            .post_body(rig.now, Bytes::copy_from_slice(body.as_bytes()));
+        assert_eq!(
+            rig.session.next_output(rig.now),
+            Some(Output::Deliver(Message::text("work")))
+        );
         rig.session.pause();
         assert_eq!(rig.out(), ["post Ok"]);
         rig.session.resume(rig.now);
