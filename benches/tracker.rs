@@ -1,12 +1,14 @@
-//! What unrelated traffic costs the tracker, beside the floor of parsing and hashing it, and what its memory costs.
+//! What unrelated traffic costs the tracker, beside the floor of parsing and hashing it, and what
+//! its memory costs.
 //!
 //! ```text
 //! cargo bench --bench tracker
 //! ```
 //!
-//! Target (architecture.md, decision 9): unwatched traffic costs at most 1.5 times parsing and hashing it. The floor deserializes,
-//! computes the txid, hashes each output script with SHA-256 and each spent outpoint with SipHash, as any indexer has to.
-//! Everything here is made of 100 000 transactions with two inputs and two outputs (370 bytes) that touch nothing watched.
+//! Target (architecture.md, decision 9): unwatched traffic costs at most 1.5 times parsing and
+//! hashing it. The floor deserializes, computes the txid, hashes each output script with SHA-256
+//! and each spent outpoint with SipHash, as any indexer has to. Everything here is made of 100 000
+//! transactions with two inputs and two outputs (370 bytes) that touch nothing watched.
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::collections::HashSet;
@@ -304,8 +306,9 @@ fn watch(c: &mut Criterion) {
     });
 }
 
-/// The ratio that the target is about, printed. Both sides take turns and the quickest turn of each counts, because criterion's
-/// groups run minutes apart and the machine may be busy with something else by then.
+/// The ratio that the target is about, printed. Both sides take turns and the quickest turn of each
+/// counts, because criterion's groups run minutes apart and the machine may be busy with something
+/// else by then.
 fn ratio(_: &mut Criterion) {
     let raw: Vec<Vec<u8>> = (0..TRANSACTIONS)
         .map(|number| serialize(&unrelated(number)))

@@ -1,8 +1,10 @@
-//! What the official Engine.IO 4 and Socket.IO 5 conformance suites are run against, and the proof that both layers stand alone.
+//! What the official Engine.IO 4 and Socket.IO 5 conformance suites are run against, and the proof
+//! that both layers stand alone.
 //!
-//! `/engine.io/` echoes every message. `/socket.io/` admits everyone to `/` and `/custom`, greets with `auth` and the CONNECT
-//! payload, answers `message` with `message-back` and the same arguments, and acknowledges `message-with-ack` with them.
-//! Listens on 127.0.0.1 and [::1], port 3000 or `PORT`.
+//! `/engine.io/` echoes every message. `/socket.io/` admits everyone to `/` and `/custom`, greets
+//! with `auth` and the CONNECT payload, answers `message` with `message-back` and the same
+//! arguments, and acknowledges `message-with-ack` with them. Listens on 127.0.0.1 and [::1], port
+//! 3000 or `PORT`.
 
 use std::convert::Infallible;
 use std::io;
@@ -57,8 +59,8 @@ impl socketio::Handler for Suite {
         }
     }
 
-    /// The suite's client listens for one message at a time and would lose `auth` if it came in one read with the CONNECT answer,
-    /// so it is sent a while later, and well before the first ping.
+    /// The suite's client listens for one message at a time and would lose `auth` if it came in one
+    /// read with the CONNECT answer, so it is sent a while later, and well before the first ping.
     fn connected(&self, socket: &Socket, request: &ConnectRequest) {
         let (socket, auth) = (socket.clone(), request.auth.clone());
         tokio::spawn(async move {
@@ -151,8 +153,9 @@ async fn serve(listener: TcpListener, services: Services) -> io::Result<()> {
     }
 }
 
-/// One thread, so that connections are read in the order in which they came: the suite sends two polls five milliseconds apart and wants
-/// to see the second one refused. Several threads would take them in any order when the machine is busy.
+/// One thread, so that connections are read in the order in which they came: the suite sends two
+/// polls five milliseconds apart and wants to see the second one refused. Several threads would
+/// take them in any order when the machine is busy.
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> io::Result<()> {
     let port = match std::env::var("PORT") {

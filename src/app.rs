@@ -4,8 +4,8 @@
 //! start   node ─► store ─► port ─► tracker ─► indexer ─► follower ─► hub, router ─► server
 //! stop    server (accepts nothing) ─► waiting requests, sessions, hub ─► follower ─► indexer (commits, closes the store)
 //! ```
-//! A store that remembers its chain starts without the node; a new one waits for it. If a part ends by itself, the daemon ends:
-//! [`Running::failed`] says which and why.
+//! A store that remembers its chain starts without the node; a new one waits for it. If a part ends
+//! by itself, the daemon ends: [`Running::failed`] says which and why.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -31,7 +31,8 @@ const STOP_TIME: Duration = Duration::from_millis(4500);
 const CLIENTS_TIME: Duration = Duration::from_millis(1500);
 /// Of that, for answers that are being worked on.
 const DRAIN_TIME: Duration = Duration::from_millis(1000);
-/// Of what the tracker asks the follower for; what finds no room is asked for again by the next look at the mempool.
+/// Of what the tracker asks the follower for; what finds no room is asked for again by the next
+/// look at the mempool.
 const ASKS: usize = 65_536;
 /// Between two looks for the node while a new store waits for it.
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
@@ -52,7 +53,8 @@ pub struct Running {
     indexer_task: Task,
 }
 
-/// Starts everything and returns when clients are served. Waits for the node only if the store is new. Needs a tokio runtime.
+/// Starts everything and returns when clients are served. Waits for the node only if the store is
+/// new. Needs a tokio runtime.
 pub async fn start(config: Config) -> Result<Running> {
     let config = Arc::new(config);
     let (found, writer, reader) = open_store(&config).await?;
@@ -172,7 +174,8 @@ impl Running {
             error = hub_task.failed() => error,
             error = server_task.failed() => error,
         };
-        // When the indexer ends, the others do, and may be noticed before it: its reason is the one to tell.
+        // When the indexer ends, the others do, and may be noticed before it: its reason is the one
+        // to tell.
         if indexer.has_stopped() {
             indexer_task.failed().await
         } else {
@@ -180,12 +183,14 @@ impl Running {
         }
     }
 
-    /// Stops in order and within five seconds. An error means that not everything could be brought to its end in order.
+    /// Stops in order and within five seconds. An error means that not everything could be brought
+    /// to its end in order.
     pub async fn stop(self) -> Result<()> {
         let deadline = Deadline::after(STOP_TIME);
         let clients = Deadline::after(CLIENTS_TIME);
         self.stop_clients.cancel();
-        // Clients that do not listen are no reason to hold the state up, nor to call the stop a failure.
+        // Clients that do not listen are no reason to hold the state up, nor to call the stop a
+        // failure.
         for late in [
             clients
                 .wait("sessions of clients", self.router.shutdown())

@@ -9,7 +9,8 @@ use crate::config::{Config, ConfigError, Flag};
 /// Where settings are looked for when `--settings` is not given.
 const DEFAULT_SETTINGS: &str = "settings.toml";
 
-/// Watches bitcoin addresses on your own node and pushes what happens to them over Socket.IO and REST.
+/// Watches bitcoin addresses on your own node and pushes what happens to them over Socket.IO and
+/// REST.
 #[derive(Debug, Parser)]
 #[command(name = "satwatch", version, about, max_term_width = 100)]
 #[command(

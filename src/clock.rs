@@ -1,4 +1,5 @@
-//! The wall clock, as everything below the API counts time. The core and the protocol layers take it as an argument.
+//! The wall clock, as everything below the API counts time. The core and the protocol layers take
+//! it as an argument.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 

@@ -1,9 +1,11 @@
-//! Settings: built-in defaults, then a TOML file, then `SATWATCH__SECTION__NAME` from the environment, then flags.
+//! Settings: built-in defaults, then a TOML file, then `SATWATCH__SECTION__NAME` from the
+//! environment, then flags.
 //!
-//! No exit, no logging, no name resolution here. [`SETTINGS`] is the one table of names and of what each value must look like; a value is
-//! checked against it where it was written, so that an error can name setting, value, place and what is expected. All
-//! problems are reported at once. `settings.toml` in the repository lists every option with its default; tests hold it, the
-//! table and the structs together.
+//! No exit, no logging, no name resolution here. [`SETTINGS`] is the one table of names and of what
+//! each value must look like; a value is checked against it where it was written, so that an error
+//! can name setting, value, place and what is expected. All problems are reported at once.
+//! `settings.toml` in the repository lists every option with its default; tests hold it, the table
+//! and the structs together.
 
 mod load;
 mod table;
@@ -169,7 +171,8 @@ pub struct Limits {
 }
 
 impl Default for Limits {
-    /// Generous: they protect the daemon from a client that misbehaves, not from one that has much to do.
+    /// Generous: they protect the daemon from a client that misbehaves, not from one that has much
+    /// to do.
     fn default() -> Self {
         Self {
             connections: 10_000,
@@ -196,7 +199,8 @@ pub enum LogFormat {
 #[serde(deny_unknown_fields, default)]
 pub struct Log {
     pub format: LogFormat,
-    /// `error`, `warn`, `info`, `debug`, `trace`, or `tracing` directives such as `info,satwatch::bitcoind=debug`.
+    /// `error`, `warn`, `info`, `debug`, `trace`, or `tracing` directives such as
+    /// `info,satwatch::bitcoind=debug`.
     pub level: String,
 }
 

@@ -1,6 +1,8 @@
-//! `satwatch doctor`: tries out what the daemon will need, and says for each problem what to put where.
+//! `satwatch doctor`: tries out what the daemon will need, and says for each problem what to put
+//! where.
 //!
-//! It changes nothing but for the store, which it opens and closes as the daemon would if no daemon has it open.
+//! It changes nothing but for the store, which it opens and closes as the daemon would if no daemon
+//! has it open.
 
 use std::collections::BTreeSet;
 use std::fs::{File, remove_file};

@@ -1,18 +1,21 @@
 //! The owner thread: the only place where state changes.
 //!
-//! It owns the [`Tracker`] and the store's [`Writer`]. It takes whatever inputs are waiting, applies them one after the other
-//! (each sees the changes of those before it), commits them as one batch and then publishes the new head. An answer to an
-//! input is given only after its commit. A failed commit ends the thread, and with it the process: the tracker's memory is
-//! then ahead of the store, and the restart reads what was committed.
+//! It owns the [`Tracker`] and the store's [`Writer`]. It takes whatever inputs are waiting,
+//! applies them one after the other (each sees the changes of those before it), commits them as one
+//! batch and then publishes the new head. An answer to an input is given only after its commit. A
+//! failed commit ends the thread, and with it the process: the tracker's memory is then ahead of
+//! the store, and the restart reads what was committed.
 //!
 //! ```text
 //! Handle::apply, post ──> inbox (bounded; few blocks) ──> apply … apply ──> one commit ──> head ──> asks ──> answers
 //! ```
 //!
-//! The thread ends with `Ok` and a clean stop of the store when [`Handle::stop`] is called or every [`Handle`] is gone.
+//! The thread ends with `Ok` and a clean stop of the store when [`Handle::stop`] is called or every
+//! [`Handle`] is gone.
 //!
-//! A refused input is answered to its sender and changes nothing. What nobody could repeat after a power loss (blocks, what a
-//! person asked for) is synced; mempool inputs are not, since the mempool is read again at start.
+//! A refused input is answered to its sender and changes nothing. What nobody could repeat after a
+//! power loss (blocks, what a person asked for) is synced; mempool inputs are not, since the
+//! mempool is read again at start.
 
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
@@ -117,8 +120,8 @@ impl Handle {
         self.answer(answered).await
     }
 
-    /// Deletes the events that happened before `before` (milliseconds since the Unix epoch); answers how many. Other work goes
-    /// on in between.
+    /// Deletes the events that happened before `before` (milliseconds since the Unix epoch);
+    /// answers how many. Other work goes on in between.
     pub async fn prune_events(&self, before: u64) -> Result<usize, Stopped> {
         let mut total = 0;
         loop {
@@ -132,7 +135,8 @@ impl Handle {
         }
     }
 
-    /// Writes what became of a named reader of the log; answers when it is written, and with `sync` on the disk.
+    /// Writes what became of a named reader of the log; answers when it is written, and with `sync`
+    /// on the disk.
     pub async fn edit_consumer(
         &self,
         name: &str,
@@ -150,7 +154,8 @@ impl Handle {
         self.answer(answered).await
     }
 
-    /// Number of the last committed event. A wake-up only: read the log from where you are. Ends when the indexer does.
+    /// Number of the last committed event. A wake-up only: read the log from where you are. Ends
+    /// when the indexer does.
     pub fn head(&self) -> watch::Receiver<u64> {
         self.head.clone()
     }
@@ -194,7 +199,8 @@ impl Handle {
         .await
     }
 
-    /// Waits for an answer. Without one the indexer is ending; who hears that may ask at once whether it [has](Self::has_stopped).
+    /// Waits for an answer. Without one the indexer is ending; who hears that may ask at once
+    /// whether it [has](Self::has_stopped).
     async fn answer<T>(&self, answered: oneshot::Receiver<T>) -> Result<T, Stopped> {
         match answered.await {
             Ok(answer) => Ok(answer),
@@ -231,8 +237,9 @@ pub fn load(reader: &Reader, key: [u8; 16]) -> Result<Tracker, StoreError> {
     Ok(tracker)
 }
 
-/// Starts the thread. `tracker` was [loaded](load) from the store that `writer` writes, `head` is its head now. What the tracker
-/// asks for goes to `asks`; an ask that finds it full is dropped, a later mempool snapshot leads to it again.
+/// Starts the thread. `tracker` was [loaded](load) from the store that `writer` writes, `head` is
+/// its head now. What the tracker asks for goes to `asks`; an ask that finds it full is dropped, a
+/// later mempool snapshot leads to it again.
 pub fn spawn(
     tracker: Tracker,
     writer: Writer,
@@ -810,7 +817,8 @@ mod tests {
         );
     }
 
-    /// The daemon tells why the indexer ended; if what came of it were heard first, it would tell that instead.
+    /// The daemon tells why the indexer ended; if what came of it were heard first, it would tell
+    /// that instead.
     #[tokio::test]
     async fn who_hears_that_it_stopped_finds_it_stopped() {
         let (sender, mut inbox) = mpsc::channel(1);

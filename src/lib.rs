@@ -1,5 +1,5 @@
-//! satwatch tells people the moment their bitcoin moves: it sits beside a Bitcoin Core node, keeps what concerns the watched
-//! addresses in RocksDB, and pushes every change over Socket.IO and REST.
+//! satwatch tells people the moment their bitcoin moves: it sits beside a Bitcoin Core node, keeps
+//! what concerns the watched addresses in RocksDB, and pushes every change over Socket.IO and REST.
 //!
 //! # Data flow
 //!
@@ -14,15 +14,19 @@
 //! # Five laws
 //!
 //! 1. The core ([`tracker`]) is pure: no I/O, clock, lock, channel or log in it.
-//! 2. One owner, one commit: one thread owns the tracker and the writing side of the store; rows, events and tip go into one
-//!    batch. A failed commit ends the process, and the restart reads what was committed.
-//! 3. The log is the message bus: a commit publishes a number, and whoever sends to clients reads the log.
-//! 4. The protocol layers ([`engineio`], [`socketio`], [`server`]) know nothing of what is sent over them.
+//! 2. One owner, one commit: one thread owns the tracker and the writing side of the store; rows,
+//!    events and tip go into one batch. A failed commit ends the process, and the restart reads
+//!    what was committed.
+//! 3. The log is the message bus: a commit publishes a number, and whoever sends to clients reads
+//!    the log.
+//! 4. The protocol layers ([`engineio`], [`socketio`], [`server`]) know nothing of what is sent
+//!    over them.
 //! 5. Talking to the node is separate from indexing: the indexer never waits for the network.
 //!
 //! # Layers
 //!
-//! A module may import what stands behind the arrow, and nothing else of ours; `tests/layering.rs` checks it.
+//! A module may import what stands behind the arrow, and nothing else of ours; `tests/layering.rs`
+//! checks it.
 //!
 //! ```text
 //! clock, config, shutdown, page -> (nothing)
@@ -37,8 +41,9 @@
 //! app, cli, doctor         -> everything
 //! ```
 //!
-//! The follower reads the store because it asks which baselines are open and which block is our tip at its start; `api` reads
-//! `bitcoind::Status` through a watch channel because `/status` and `/health/ready` tell it.
+//! The follower reads the store because it asks which baselines are open and which block is our tip
+//! at its start; `api` reads `bitcoind::Status` through a watch channel because `/status` and
+//! `/health/ready` tell it.
 //!
 //! [`app`] builds all of it and takes it down again; `main` is flags, logging and the exit code.
 

@@ -64,8 +64,9 @@ fn main() -> ExitCode {
             }
         }
     };
-    // Tasks that are left (a client's session that does not end) let go of the store before the process tears down what RocksDB
-    // stands on; a blocking read that still runs must not hold the exit up. What counts has been committed.
+    // Tasks that are left (a client's session that does not end) let go of the store before the
+    // process tears down what RocksDB stands on; a blocking read that still runs must not hold the
+    // exit up. What counts has been committed.
     runtime.shutdown_timeout(LAST_TASKS);
     code
 }
@@ -107,7 +108,8 @@ async fn run(config: Config) -> Result<()> {
 
 /// Log lines to standard error: text for people, or one JSON object a line.
 fn start_log(log: &Log) {
-    // A plain level is about us: at `debug` and `trace` the HTTP libraries alone would fill the screen.
+    // A plain level is about us: at `debug` and `trace` the HTTP libraries alone would fill the
+    // screen.
     let filter = match log.level.as_str() {
         level @ ("debug" | "trace") => EnvFilter::new(format!("info,satwatch={level}")),
         directives => EnvFilter::new(directives),

@@ -25,7 +25,8 @@ impl Signals {
         })
     }
 
-    /// Waits for a signal that asks us to stop and names it. `SIGHUP` is answered with a log line. Cancel-safe.
+    /// Waits for a signal that asks us to stop and names it. `SIGHUP` is answered with a log line.
+    /// Cancel-safe.
     pub async fn stop(&mut self) -> &'static str {
         loop {
             tokio::select! {

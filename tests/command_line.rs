@@ -1,5 +1,6 @@
-//! The binary as a person meets it: flags, settings, exit codes, signals and log lines, without a node.
-//! Uses only `std` and a temporary folder, so this binary does not link the daemon. With a node: `tests/daemon`.
+//! The binary as a person meets it: flags, settings, exit codes, signals and log lines, without a
+//! node. Uses only `std` and a temporary folder, so this binary does not link the daemon. With a
+//! node: `tests/daemon`.
 
 use std::io::{BufRead, BufReader};
 use std::net::TcpListener;
@@ -17,7 +18,8 @@ fn folder() -> TempDir {
     tempfile::tempdir().expect("a temporary folder can be made")
 }
 
-/// The binary in a folder of its own, with no home and none of our variables; no node answers at its `rpc_url`.
+/// The binary in a folder of its own, with no home and none of our variables; no node answers at
+/// its `rpc_url`.
 fn satwatch(folder: &Path, args: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_satwatch"));
     for (name, _) in

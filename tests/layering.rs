@@ -1,5 +1,6 @@
-//! The layers of `src/lib.rs`, checked in the source text: who imports whom, which crates are named where, and which words the
-//! reusable layers must not know. Uses nothing but `std`, so this binary does not link the daemon.
+//! The layers of `src/lib.rs`, checked in the source text: who imports whom, which crates are named
+//! where, and which words the reusable layers must not know. Uses nothing but `std`, so this binary
+//! does not link the daemon.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -78,7 +79,8 @@ const NOT_IN_THE_CORE: &[&str] = &[
 const REUSABLE: &[&str] = &["engineio", "socketio", "server"];
 const WORDS_OF_OURS: &[&str] = &["bitcoin", "txid", "outpoint", "scripthash", "mempool"];
 
-/// A source file: its module at the root, and its lines without comments and without the tests at its bottom.
+/// A source file: its module at the root, and its lines without comments and without the tests at
+/// its bottom.
 struct Source {
     path: PathBuf,
     module: String,
@@ -129,7 +131,8 @@ fn collect(root: &Path, folder: &Path, found: &mut Vec<Source>) {
     }
 }
 
-/// Without comment lines, and without what follows the first `#[cfg(test)]` that begins a test module.
+/// Without comment lines, and without what follows the first `#[cfg(test)]` that begins a test
+/// module.
 fn code_of(text: &str) -> String {
     let mut code = String::new();
     let mut lines = text.lines().peekable();

@@ -1,4 +1,5 @@
-//! What the fuzz targets do with their bytes, and what must hold for any. `tests/protocol/fuzzed.rs` runs the same with random bytes in CI.
+//! What the fuzz targets do with their bytes, and what must hold for any.
+//! `tests/protocol/fuzzed.rs` runs the same with random bytes in CI.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -128,7 +129,8 @@ fn runtime() -> Runtime {
         .expect("a runtime")
 }
 
-/// A connection that says this gets answers of HTTP or none, and leaves no session behind once its time is up.
+/// A connection that says this gets answers of HTTP or none, and leaves no session behind once its
+/// time is up.
 pub fn request(data: &[u8]) {
     runtime().block_on(async {
         let config = engineio::Config {
@@ -212,8 +214,9 @@ impl socketio::Handler for Echo {
     fn disconnected(&self, _: &Socket, _: DisconnectReason) {}
 }
 
-/// A client sends messages, separated by line feeds; a line that begins with `!` is binary. The first byte says the revision. What comes
-/// back keeps the rule of ten attachments, each right behind its header.
+/// A client sends messages, separated by line feeds; a line that begins with `!` is binary. The
+/// first byte says the revision. What comes back keeps the rule of ten attachments, each right
+/// behind its header.
 pub fn socket(data: &[u8]) {
     let Some((query, bytes)) = choice(data, &["EIO=4", "EIO=3"]) else {
         return;

@@ -1,8 +1,9 @@
 //! Addresses exist only here: below the API a watched thing is a script pubkey and its hash.
 //!
-//! Read: any text of at most 128 bytes, trimmed; base58 (P2PKH, P2SH), bech32 (witness version 0, BIP-173) and bech32m (version 1
-//! and all later ones, BIP-350). Written: the canonical text, so an upper-case bech32 address is answered in lower case.
-//! Test networks share prefixes: testnet3, testnet4 and signet all of them, regtest the base58 ones.
+//! Read: any text of at most 128 bytes, trimmed; base58 (P2PKH, P2SH), bech32 (witness version 0,
+//! BIP-173) and bech32m (version 1 and all later ones, BIP-350). Written: the canonical text, so an
+//! upper-case bech32 address is answered in lower case. Test networks share prefixes: testnet3,
+//! testnet4 and signet all of them, regtest the base58 ones.
 
 use bitcoin::address::NetworkUnchecked;
 use bitcoin::{Address, Network, Script, ScriptBuf};
@@ -58,7 +59,8 @@ pub fn parse(text: &str, network: Network) -> Result<KnownAddress, ApiError> {
 
 /// The address of a watched script.
 pub fn text(spk: &Script, network: Network) -> String {
-    // Every watched script came from an address; hex is only the answer for a store that another version wrote.
+    // Every watched script came from an address; hex is only the answer for a store that another
+    // version wrote.
     Address::from_script(spk, network)
         .map_or_else(|_| spk.to_hex_string(), |address| address.to_string())
 }

@@ -1,7 +1,8 @@
 //! `GET /audit/{address}`: our confirmed unspent outputs beside the node's own, at one block.
 //!
-//! It makes the node read all of its unspent outputs, which takes it minutes on a full chain. So there is one at a time, and a pause
-//! between two. Who hangs up ends it: everything here is dropped with the request, and the node's side notices.
+//! It makes the node read all of its unspent outputs, which takes it minutes on a full chain. So
+//! there is one at a time, and a pause between two. Who hangs up ends it: everything here is
+//! dropped with the request, and the node's side notices.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

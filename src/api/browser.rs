@@ -1,12 +1,15 @@
-//! Which browsers may talk to the daemon: the `Host` and `Origin` checks, and the CORS answers that match them.
+//! Which browsers may talk to the daemon: the `Host` and `Origin` checks, and the CORS answers that
+//! match them.
 //!
-//! CORS alone protects nothing here: a browser sends the request and only hides the answer, and WebSockets know no CORS. So
+//! CORS alone protects nothing here: a browser sends the request and only hides the answer, and
+//! WebSockets know no CORS. So
 //!
-//! * `Host` must be a loopback name or address, or listed in `server.allowed_hosts`: otherwise a page whose name was made to resolve
-//!   to this machine (DNS rebinding) would count as our own;
-//! * `Origin`, which browsers send with everything that may change state, must be the daemon's own, or a loopback origin while the
-//!   daemon listens on loopback, or listed in `server.allowed_origins`. Programs send none and pass. `null` (a sandboxed frame, a file)
-//!   is not loopback.
+//! * `Host` must be a loopback name or address, or listed in `server.allowed_hosts`: otherwise a
+//!   page whose name was made to resolve to this machine (DNS rebinding) would count as our own;
+//! * `Origin`, which browsers send with everything that may change state, must be the daemon's own,
+//!   or a loopback origin while the daemon listens on loopback, or listed in
+//!   `server.allowed_origins`. Programs send none and pass. `null` (a sandboxed frame, a file) is
+//!   not loopback.
 //!
 //! Names compare without case. An absent port is the origin's scheme's.
 
@@ -51,7 +54,8 @@ impl Gate {
         }
     }
 
-    /// HTTP/1.1 says the host in `Host`, HTTP/2 in the URI's authority; where both are there, both must be right.
+    /// HTTP/1.1 says the host in `Host`, HTTP/2 in the URI's authority; where both are there, both
+    /// must be right.
     fn check_host(&self, uri: &Uri, headers: &HeaderMap) -> Result<Authority, ApiError> {
         let named = headers
             .get_all(HOST)
@@ -106,7 +110,8 @@ impl Gate {
     }
 }
 
-/// Puts the CORS headers on any answer, errors included: without them the browser hides the answer from its page.
+/// Puts the CORS headers on any answer, errors included: without them the browser hides the answer
+/// from its page.
 pub fn cors(headers: &mut HeaderMap, origin: Option<HeaderValue>) {
     headers.append(VARY, HeaderValue::from_static("Origin"));
     if let Some(origin) = origin {
@@ -118,7 +123,8 @@ pub fn cors(headers: &mut HeaderMap, origin: Option<HeaderValue>) {
     }
 }
 
-/// The headers of a preflight's answer: the methods of the API, and whichever request headers it asks for.
+/// The headers of a preflight's answer: the methods of the API, and whichever request headers it
+/// asks for.
 pub fn preflight(request: &HeaderMap, answer: &mut HeaderMap) {
     const PRIVATE_NETWORK_ASKED: HeaderName =
         HeaderName::from_static("access-control-request-private-network");

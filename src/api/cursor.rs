@@ -1,6 +1,7 @@
 //! A place in the event log, as clients keep it: `<log id>-<number>`, opaque to them.
 //!
-//! The log id is drawn once for each store, so the cursor of a wiped database is recognised instead of pointing at other events.
+//! The log id is drawn once for each store, so the cursor of a wiped database is recognised instead
+//! of pointing at other events.
 
 use std::fmt;
 
@@ -21,7 +22,8 @@ impl fmt::Display for Cursor<'_> {
 }
 
 impl<'a> Cursor<'a> {
-    /// Reads a cursor's text; `None` when it is none. Whether its log is ours is for the caller to compare.
+    /// Reads a cursor's text; `None` when it is none. Whether its log is ours is for the caller to
+    /// compare.
     pub fn parse(text: &'a str) -> Option<Self> {
         let (log, number) = text.rsplit_once('-')?;
         let digits = !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit());

@@ -1,8 +1,10 @@
-//! What a client hears when its request is refused: one type, which becomes an HTTP answer or a Socket.IO object in one place.
+//! What a client hears when its request is refused: one type, which becomes an HTTP answer or a
+//! Socket.IO object in one place.
 //!
-//! On the wire it is `{"error": "<sentence>", "code": "<stable_snake_case>"}` in both protocols. The sentence is for a person and
-//! says what to do; programs look at the code, which never changes its meaning. Causes inside the daemon go to the log, not here.
-//! A cursor that is not good any more (`cursor_unknown`, `cursor_expired`) comes with where to go on: [`Restart`].
+//! On the wire it is `{"error": "<sentence>", "code": "<stable_snake_case>"}` in both protocols.
+//! The sentence is for a person and says what to do; programs look at the code, which never changes
+//! its meaning. Causes inside the daemon go to the log, not here. A cursor that is not good any
+//! more (`cursor_unknown`, `cursor_expired`) comes with where to go on: [`Restart`].
 
 use hyper::StatusCode;
 use serde::Serialize;
@@ -156,7 +158,8 @@ impl From<Refused> for ApiError {
     }
 }
 
-/// Text that a client sent, fit to be shown in a sentence: at most 100 characters, without control characters.
+/// Text that a client sent, fit to be shown in a sentence: at most 100 characters, without control
+/// characters.
 pub fn shortened(text: &str) -> String {
     const MOST: usize = 100;
     let mut shown: String = text

@@ -1,4 +1,5 @@
-//! `GET /events`: the log, oldest first, the same bytes as the socket's; and what a client's cursor means.
+//! `GET /events`: the log, oldest first, the same bytes as the socket's; and what a client's cursor
+//! means.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -97,7 +98,8 @@ impl App {
         })
     }
 
-    /// The refusal of a cursor with the balances of the addresses and the cursor of the same instant. Blocks the thread.
+    /// The refusal of a cursor with the balances of the addresses and the cursor of the same
+    /// instant. Blocks the thread.
     pub(super) fn with_balances(
         &self,
         mut error: ApiError,
@@ -126,7 +128,8 @@ impl App {
         }
     }
 
-    /// `GET /events?after=&address=&limit=&wait=`; `address` may be repeated. `asked`: when the request came; the wait counts from there.
+    /// `GET /events?after=&address=&limit=&wait=`; `address` may be repeated. `asked`: when the
+    /// request came; the wait counts from there.
     pub(super) async fn events(
         self: &Arc<Self>,
         query: &Query,
@@ -191,7 +194,8 @@ impl App {
         Ok(respond::json_at(StatusCode::OK, &events.next, &events))
     }
 
-    /// The number after which to read: that of `after`, or the one before the first event. All addresses must be watched.
+    /// The number after which to read: that of `after`, or the one before the first event. All
+    /// addresses must be watched.
     fn begin(&self, addresses: &[KnownAddress], after: Option<&str>) -> Result<u64, ApiError> {
         let snapshot = self.reader.snapshot();
         for address in addresses {

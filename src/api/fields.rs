@@ -1,5 +1,6 @@
-//! Reading what clients send: the JSON object of a body or an event, and the query string. Whatever is malformed becomes an
-//! [`ApiError`] that names the field and says what belongs there; fields and parameters that we do not know are ignored.
+//! Reading what clients send: the JSON object of a body or an event, and the query string. Whatever
+//! is malformed becomes an [`ApiError`] that names the field and says what belongs there; fields
+//! and parameters that we do not know are ignored.
 
 use bitcoin::Network;
 use serde_json::{Map, Value};
@@ -82,7 +83,8 @@ impl Fields {
         }
     }
 
-    /// `addresses`: 1 to 10 000 elements, each an address as text or `{"address", "label"?}`. The first bad one is named by its place.
+    /// `addresses`: 1 to 10 000 elements, each an address as text or `{"address", "label"?}`. The
+    /// first bad one is named by its place.
     pub fn addresses(
         &self,
         network: Network,
@@ -128,8 +130,8 @@ impl Fields {
         elements.iter().enumerate().map(placed).collect()
     }
 
-    /// `addresses` of a consumer: `"all"`, which is the default, or an array of addresses. It may be empty only when the consumer is told
-    /// of blocks.
+    /// `addresses` of a consumer: `"all"`, which is the default, or an array of addresses. It may
+    /// be empty only when the consumer is told of blocks.
     pub fn wanted(&self, network: Network, blocks: bool) -> Result<Wanted, ApiError> {
         match self.get("addresses") {
             None => Ok(Wanted::All),
@@ -211,7 +213,8 @@ impl Fields {
         }
     }
 
-    /// `confirmations`: depths to be told about, ascending and without repetition; empty when absent.
+    /// `confirmations`: depths to be told about, ascending and without repetition; empty when
+    /// absent.
     pub fn depths(&self) -> Result<Vec<u8>, ApiError> {
         let refused = || {
             ApiError::invalid_field(

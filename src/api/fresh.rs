@@ -1,12 +1,15 @@
-//! How new an answer is: reading one's own tip with `min_cursor`, and `ETag` for clients that ask again and again.
+//! How new an answer is: reading one's own tip with `min_cursor`, and `ETag` for clients that ask
+//! again and again.
 //!
-//! `?min_cursor=<cursor>`: the answer waits (`wait` seconds at most) until the state includes everything up to that cursor. Events are
-//! committed before anybody hears of them, so one who has a cursor from this daemon never waits. It matters where the daemon may be behind
-//! it: after a power loss that took unsynced events, or with an older copy of the store.
+//! `?min_cursor=<cursor>`: the answer waits (`wait` seconds at most) until the state includes
+//! everything up to that cursor. Events are committed before anybody hears of them, so one who has
+//! a cursor from this daemon never waits. It matters where the daemon may be behind it: after a
+//! power loss that took unsynced events, or with an older copy of the store.
 //!
-//! An `ETag` is the hash of an answer without its cursor: it stays the same while the log grows by what does not concern the answer. It is
-//! weak, because the bodies of two such answers differ in their cursor. Who is told 304 keeps its body; going on from that body's cursor
-//! and from the newer one in the 304's `Satwatch-Cursor` lead to the same state.
+//! An `ETag` is the hash of an answer without its cursor: it stays the same while the log grows by
+//! what does not concern the answer. It is weak, because the bodies of two such answers differ in
+//! their cursor. Who is told 304 keeps its body; going on from that body's cursor and from the
+//! newer one in the 304's `Satwatch-Cursor` lead to the same state.
 
 use std::time::Duration;
 
@@ -49,7 +52,8 @@ impl App {
         }
     }
 
-    /// To be held by a request that waits for news. HTTP/2 carries many requests on one connection, so connections bound them too little.
+    /// To be held by a request that waits for news. HTTP/2 carries many requests on one connection,
+    /// so connections bound them too little.
     pub(super) fn may_wait(&self) -> Result<SemaphorePermit<'_>, ApiError> {
         let message = "Too many requests wait for news already (as many as limits.connections allows connections); use Socket.IO, or try again later.";
         let full = |_| ApiError {
@@ -118,8 +122,8 @@ impl Condition {
     }
 }
 
-/// Whether a value of `If-None-Match` names this tag or any (`*`); compared weakly (RFC 9110, 8.8.3.2 and 13.1.2). From the first
-/// malformed element on a list names nothing.
+/// Whether a value of `If-None-Match` names this tag or any (`*`); compared weakly (RFC 9110,
+/// 8.8.3.2 and 13.1.2). From the first malformed element on a list names nothing.
 fn names(list: &[u8], tag: &[u8]) -> bool {
     if list.trim_ascii() == b"*" {
         return true;

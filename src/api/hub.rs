@@ -2,14 +2,17 @@
 //!
 //! # Laws
 //!
-//! 1. The head that wakes it carries no events; it reads them from the log, in the order of their numbers, up to that head.
+//! 1. The head that wakes it carries no events; it reads them from the log, in the order of their
+//!    numbers, up to that head.
 //! 2. An event is encoded once, and only if somebody listens; each subscriber gets the same bytes.
-//! 3. Nothing here waits for a client, and never is more than a page read for one. A socket whose queue is full at event n stops being
-//!    live at n - 1 and [`lag`]s: it is told from the log, at its own pace, by a task of its own. The hub makes it live again between
-//!    two events, when what is still owed fits its queue. Only one that takes nothing is closed (`super::replay`).
-//! 4. `seen` is the number up to which live subscribers have been told. Who joins says from which number on events are owed to it:
-//!    later ones than `seen` first go to the others, those up to `seen` it gets from the log, and from then on it is live.
-//!    All of that happens between two events, so none is missing and none comes twice.
+//! 3. Nothing here waits for a client, and never is more than a page read for one. A socket whose
+//!    queue is full at event n stops being live at n - 1 and [`lag`]s: it is told from the log, at
+//!    its own pace, by a task of its own. The hub makes it live again between two events, when what
+//!    is still owed fits its queue. Only one that takes nothing is closed (`super::replay`).
+//! 4. `seen` is the number up to which live subscribers have been told. Who joins says from which
+//!    number on events are owed to it: later ones than `seen` first go to the others, those up to
+//!    `seen` it gets from the log, and from then on it is live. All of that happens between two
+//!    events, so none is missing and none comes twice.
 //!
 //! # A subscription, step by step (`super::live` does 2 and 3, which may take long, outside of this task)
 //!
@@ -21,13 +24,15 @@
 //! 4 join      send the answer, the events (h, seen]; live from `seen` on. What does not fit the queue is handed back
 //! 5           wait for room, tell the log up to about the head if the answer is out, then 4 again (`Handle::join`)
 //! ```
-//! So all that one socket hears comes in the order of the numbers, but what a subscription with `after` asks for comes beside the rest, and
-//! so does, for a moment, what one with more than [`PAUSED_WHOLE`] subscriptions asks for again.
+//! So all that one socket hears comes in the order of the numbers, but what a subscription with
+//! `after` asks for comes beside the rest, and so does, for a moment, what one with more than
+//! [`PAUSED_WHOLE`] subscriptions asks for again.
 //!
 //! # A recoverable client
 //!
-//! It carries an offset (`super::recovery`), which moves with every event that the hub or its lag sends it and stands still with what
-//! others send. When it is lost its topics are kept; when it comes back it lags from its offset on, without being told so.
+//! It carries an offset (`super::recovery`), which moves with every event that the hub or its lag
+//! sends it and stands still with what others send. When it is lost its topics are kept; when it
+//! comes back it lags from its offset on, without being told so.
 
 mod handle;
 mod lag;
@@ -60,7 +65,8 @@ pub const NAMESPACE: &str = "/";
 /// Events read from the log at a time.
 pub const PAGE: usize = 1000;
 const COMMANDS: usize = 1024;
-/// A socket with more subscriptions is not taken off as a whole when it asks again for one of them: the hub would be busy with that.
+/// A socket with more subscriptions is not taken off as a whole when it asks again for one of them:
+/// the hub would be busy with that.
 const PAUSED_WHOLE: usize = 1000;
 
 /// How events look on the wire here: the log's id and the network are part of every one.
@@ -325,7 +331,8 @@ impl Hub {
         }
     }
 
-    /// The events that are wanted after `from`, and the number up to which these are all: `seen`, or the end of a page.
+    /// The events that are wanted after `from`, and the number up to which these are all: `seen`,
+    /// or the end of a page.
     fn owed(
         &self,
         from: u64,
@@ -356,8 +363,9 @@ impl Hub {
         Ok((owed, next.min(self.seen)))
     }
 
-    /// Sends what a join has to send, and takes from it what is out: all of it if the answer has the client's mark, which goes with the
-    /// last event of all. `next`: with `owed` everything is sent up to there. Beside it a reply that lacks its acknowledgement.
+    /// Sends what a join has to send, and takes from it what is out: all of it if the answer has
+    /// the client's mark, which goes with the last event of all. `next`: with `owed` everything is
+    /// sent up to there. Beside it a reply that lacks its acknowledgement.
     fn pay(
         &mut self,
         join: &mut Join,
@@ -494,7 +502,8 @@ impl Hub {
         Some(over)
     }
 
-    /// A lagging member near the head is sent the rest. True if it is live again, or gone; otherwise its lag goes on.
+    /// A lagging member near the head is sent the rest. True if it is live again, or gone;
+    /// otherwise its lag goes on.
     fn resume(&mut self, socket: &Socket) -> Result<bool, StoreError> {
         let Some(lag) = self.lagging.get(&socket.key()).cloned() else {
             return Ok(true);
@@ -615,7 +624,8 @@ impl Hub {
                     }
                 }
             }
-            // Our own JSON under our own names: cannot happen, and must not stop the others if it does.
+            // Our own JSON under our own names: cannot happen, and must not stop the others if it
+            // does.
             Err(cause) => tracing::error!(number, %cause, "an event could not be encoded"),
         }
     }
@@ -632,8 +642,8 @@ impl Drop for Hub {
     }
 }
 
-/// The last event of a change of subscriptions: it has the new mark, and who has that has everything. The change goes on if it cannot be
-/// queued.
+/// The last event of a change of subscriptions: it has the new mark, and who has that has
+/// everything. The change goes on if it cannot be queued.
 fn send_last(
     recoverable: &mut Recoverable,
     socket: &Socket,

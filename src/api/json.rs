@@ -1,7 +1,8 @@
 //! The wire shapes: how domain values look to clients, the same for REST and Socket.IO.
 //!
-//! Amounts are integers in satoshi; a `*_btc` twin is written from the integer's digits. Times are seconds since the Unix epoch as a
-//! float (milliseconds inside). Hashes are hex in display order. A field that has no value is `null`, unless said otherwise.
+//! Amounts are integers in satoshi; a `*_btc` twin is written from the integer's digits. Times are
+//! seconds since the Unix epoch as a float (milliseconds inside). Hashes are hex in display order.
+//! A field that has no value is `null`, unless said otherwise.
 
 use std::fmt::Display;
 
@@ -15,7 +16,8 @@ use crate::tracker::{
     self, BlockId, Cause, Coverage, Event, EventKind, OutputRow, Phase, Status, TxSummary, WatchRow,
 };
 
-/// Confirmations after which a coinbase output may be spent: it has 100 when the next block is the one that may.
+/// Confirmations after which a coinbase output may be spent: it has 100 when the next block is the
+/// one that may.
 const COINBASE_MATURITY: u32 = 100;
 
 /// Satoshi as a JSON number in bitcoin: exact, at most 8 decimals, at least one (`0.0`).
@@ -84,7 +86,8 @@ impl From<BlockId> for Block {
     }
 }
 
-/// `complete`: the balance is whole. `from_height`: first height from which every transaction is known; `null` before the first block.
+/// `complete`: the balance is whole. `from_height`: first height from which every transaction is
+/// known; `null` before the first block.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct CoverageShape {
     pub from_height: Option<u32>,
@@ -431,7 +434,8 @@ struct Unwatched {
     cursor: String,
 }
 
-/// The name of an event and its data as JSON text: what a subscriber gets and what `GET /events` shows, byte for byte.
+/// The name of an event and its data as JSON text: what a subscriber gets and what `GET /events`
+/// shows, byte for byte.
 pub fn event(event: &Event, cursor: String, network: Network) -> (&'static str, String) {
     let address = |spk: &Script| address::text(spk, network);
     let (timestamp, tip) = (seconds(event.time), event.tip.map(Block::from));

@@ -1,7 +1,8 @@
 //! Socket.IO: what clients may say, and what they hear besides events.
 //!
-//! The slow parts of a subscription happen here, in the client's own work, so that they hold up nobody else; the exact hand-over to
-//! live is the hub's (its module doc has the steps). A client's next packet is looked at when the work for this one is done.
+//! The slow parts of a subscription happen here, in the client's own work, so that they hold up
+//! nobody else; the exact hand-over to live is the hub's (its module doc has the steps). A client's
+//! next packet is looked at when the work for this one is done.
 
 use std::sync::Arc;
 
@@ -23,10 +24,12 @@ use crate::socketio::{
     self, Ack, CloseReason, ConnectRefused, ConnectRequest, DisconnectReason, Encoded, Socket, Work,
 };
 
-/// The answer to a longer list carries no balances: it would not fit the queue of a client twice (the event and its acknowledgement).
+/// The answer to a longer list carries no balances: it would not fit the queue of a client twice
+/// (the event and its acknowledgement).
 const BALANCES: usize = 1000;
 
-/// How often an address that somebody takes off the list just when it is subscribed to is put on it again.
+/// How often an address that somebody takes off the list just when it is subscribed to is put on it
+/// again.
 const ADDED_AGAIN: u32 = 3;
 
 /// The application behind Socket.IO.
@@ -52,7 +55,8 @@ impl socketio::Handler for Live {
         }
     }
 
-    /// The first event has an offset too, so that a client that hears nothing more can be recovered.
+    /// The first event has an offset too, so that a client that hears nothing more can be
+    /// recovered.
     fn connected(&self, socket: &Socket, _request: &ConnectRequest) {
         #[derive(Serialize)]
         struct Connected {
@@ -308,7 +312,8 @@ impl Client {
         }
     }
 
-    /// Sees to it that they are watched: the answer, and the head of the snapshot in it. `problem`: why it is not a replay.
+    /// Sees to it that they are watched: the answer, and the head of the snapshot in it. `problem`:
+    /// why it is not a replay.
     async fn watch(
         &self,
         wish: &Arc<Wish>,
@@ -326,14 +331,16 @@ impl Client {
                 .read(move |app| app.subscribed(&wish, after, problem.as_ref()))
                 .await
             {
-                // Somebody has taken it off the list meanwhile. Who is answered with `subscribed` hears of what is watched.
+                // Somebody has taken it off the list meanwhile. Who is answered with `subscribed`
+                // hears of what is watched.
                 Err(error) if error.code == "not_watched" && tries > 0 => tries -= 1,
                 described => return described,
             }
         }
     }
 
-    /// Answers, sends what came later, and goes live at the end of the log. The client may take its time, but must go on.
+    /// Answers, sends what came later, and goes live at the end of the log. The client may take its
+    /// time, but must go on.
     async fn replay(&self, wish: &Wish, reply: Reply, join: Join) -> Result<(), ApiError> {
         let mut caught_up = Map::new();
         match (wish.many, wish.addresses.first()) {
@@ -453,7 +460,8 @@ impl Client {
 }
 
 impl App {
-    /// The event `subscribed` as JSON, and the head of the snapshot in it, in which all are watched. `after`: the cursor of a replay instead of the snapshot's.
+    /// The event `subscribed` as JSON, and the head of the snapshot in it, in which all are
+    /// watched. `after`: the cursor of a replay instead of the snapshot's.
     fn subscribed(
         &self,
         wish: &Wish,

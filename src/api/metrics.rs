@@ -1,5 +1,6 @@
-//! `GET /metrics`: the Prometheus text format. Every value is read from what owns it when somebody asks; nothing is counted here, so nothing
-//! can drift. What is not known (an age before the first message) is left out.
+//! `GET /metrics`: the Prometheus text format. Every value is read from what owns it when somebody
+//! asks; nothing is counted here, so nothing can drift. What is not known (an age before the first
+//! message) is left out.
 
 use std::sync::Arc;
 

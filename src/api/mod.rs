@@ -2,14 +2,18 @@
 //!
 //! # Delivery contract
 //!
-//! * Every event is in the log before anybody hears of it. A subscriber hears the events of its addresses in the order of their
-//!   numbers, each once, none skipped: from the cursor that `subscribed` (or REST) named, on.
-//! * What one answer says (balance, tip, cursor) is read from one snapshot of the store, so it is true at one instant.
+//! * Every event is in the log before anybody hears of it. A subscriber hears the events of its
+//!   addresses in the order of their numbers, each once, none skipped: from the cursor that
+//!   `subscribed` (or REST) named, on.
+//! * What one answer says (balance, tip, cursor) is read from one snapshot of the store, so it is
+//!   true at one instant.
 //! * The same event is the same bytes for every subscriber and in `GET /events`.
-//! * A client that does not keep up is told from the log at its own pace (`lagged`, the events, `caught_up`) and is then live again, never
-//!   given a gap. One that takes nothing at all is closed and comes back with the cursor of the last event it got.
-//! * A client that asked to be recoverable and is lost is told the rest of its subscriptions' events from the log when it is back: each
-//!   once, none skipped; or it is told that it is a new client.
+//! * A client that does not keep up is told from the log at its own pace (`lagged`, the events,
+//!   `caught_up`) and is then live again, never given a gap. One that takes nothing at all is
+//!   closed and comes back with the cursor of the last event it got.
+//! * A client that asked to be recoverable and is lost is told the rest of its subscriptions'
+//!   events from the log when it is back: each once, none skipped; or it is told that it is a new
+//!   client.
 //! * Addresses exist only here; below, a watched thing is a script and its hash.
 //! * A refused request has changed nothing, and says what to do instead ([`error`]).
 //!
@@ -29,9 +33,10 @@
 //!              │                  └──── metrics    for Prometheus
 //!              └─ the rest ───► page
 //! ```
-//! `tail` reads on in the log and `news` waits at its end; `replay` tells one client from it at its own pace. `json` has the wire shapes,
-//! `fields` reads what clients send, `past` what of the past they want, `cursor` and `address` their two kinds of text, `fresh` is `min_cursor` and `ETag`, `recovery` keeps what
-//! lost clients come back to, `progress` tells of scans beside the log.
+//! `tail` reads on in the log and `news` waits at its end; `replay` tells one client from it at its
+//! own pace. `json` has the wire shapes, `fields` reads what clients send, `past` what of the past
+//! they want, `cursor` and `address` their two kinds of text, `fresh` is `min_cursor` and `ETag`,
+//! `recovery` keeps what lost clients come back to, `progress` tells of scans beside the log.
 
 mod address;
 mod audit;
@@ -99,8 +104,8 @@ pub struct Parts {
 /// Ends when it is told to or, with an error, when the store cannot be read.
 pub type HubTask = JoinHandle<Result<(), StoreError>>;
 
-/// Starts the hub and builds the router. The hub ends when `stop` says so or, with an error, when the store cannot be read: then the
-/// daemon must end.
+/// Starts the hub and builds the router. The hub ends when `stop` says so or, with an error, when
+/// the store cannot be read: then the daemon must end.
 pub fn start(parts: Parts) -> Result<(Arc<Router>, HubTask), StoreError> {
     let (gate, socketio) = (
         browser::Gate::new(&parts.config.server, parts.listen),
@@ -179,11 +184,12 @@ struct App {
     scans: watch::Receiver<Vec<bitcoind::Progress>>,
     audits: mpsc::Sender<bitcoind::AuditRequest>,
     auditing: audit::Turn,
-    /// Held for reading by those who look whether addresses are watched and ask for something that would watch them; for writing by who
-    /// takes one off the list: it must not come back by that.
+    /// Held for reading by those who look whether addresses are watched and ask for something that
+    /// would watch them; for writing by who takes one off the list: it must not come back by that.
     list: RwLock<()>,
     monitoring: watch::Sender<bool>,
-    /// Held while monitoring is switched, so that the store and the follower are told the same of two requests at once.
+    /// Held while monitoring is switched, so that the store and the follower are told the same of
+    /// two requests at once.
     switch: Mutex<()>,
     config: Arc<config::Config>,
     wire: hub::Wire,
@@ -197,7 +203,8 @@ struct App {
     webhooks: webhooks::Webhooks,
 }
 
-/// Does it all, also when the client that asked for it leaves meanwhile: what is in the store and what is in memory must not part.
+/// Does it all, also when the client that asked for it leaves meanwhile: what is in the store and
+/// what is in memory must not part.
 async fn to_the_end<T: Send + 'static>(
     work: impl Future<Output = Result<T, ApiError>> + Send + 'static,
 ) -> Result<T, ApiError> {

@@ -1,5 +1,6 @@
-//! Waiting at the end of the log: what is new there is read once for all who wait, who then look in memory whether it concerns them.
-//! Without that each commit would send thousands of waiting requests to the disk, most of them for nothing.
+//! Waiting at the end of the log: what is new there is read once for all who wait, who then look in
+//! memory whether it concerns them. Without that each commit would send thousands of waiting
+//! requests to the disk, most of them for nothing.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -41,7 +42,8 @@ impl News {
 }
 
 impl Newest {
-    /// Where a waiter is who has everything up to `after`, if nothing that it wants came since; `None`: it should look.
+    /// Where a waiter is who has everything up to `after`, if nothing that it wants came since;
+    /// `None`: it should look.
     fn place(&self, after: u64, filter: &Filter) -> Option<u64> {
         let from = self.events.partition_point(|(number, _)| *number <= after);
         let is_wanted = |(_, script): &(u64, Option<ScriptHash>)| match (script, &filter.scripts) {
@@ -79,7 +81,8 @@ impl Newest {
 }
 
 impl App {
-    /// The next page with something in it, or an empty one when `enough` is over, the daemon stops, or there is more to look at.
+    /// The next page with something in it, or an empty one when `enough` is over, the daemon stops,
+    /// or there is more to look at.
     pub(super) async fn next_news(
         self: &Arc<Self>,
         mut after: u64,

@@ -1,10 +1,13 @@
-//! `scan_progress`: how open history scans are doing, told to those who are subscribed to one of their addresses.
+//! `scan_progress`: how open history scans are doing, told to those who are subscribed to one of
+//! their addresses.
 //!
-//! It is not in the log and has no cursor: only the latest of it means anything. A client that does not keep up gets less of it. What is
-//! told follows what the node's side says of its scans; the hub drops what is no longer so when its turn comes.
+//! It is not in the log and has no cursor: only the latest of it means anything. A client that does
+//! not keep up gets less of it. What is told follows what the node's side says of its scans; the
+//! hub drops what is no longer so when its turn comes.
 //!
-//! However many scans are open, a second brings [`ROUND`] of them and [`ROUND_SCRIPTS`] of their scripts to the hub at most; those that were
-//! told longest ago come first. A scan that only waits for its turn is not worth a word.
+//! However many scans are open, a second brings [`ROUND`] of them and [`ROUND_SCRIPTS`] of their
+//! scripts to the hub at most; those that were told longest ago come first. A scan that only waits
+//! for its turn is not worth a word.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -63,7 +66,8 @@ struct Teller {
 }
 
 impl Teller {
-    /// The scans that there is news of, those that were told longest ago first. Forgets those that have ended.
+    /// The scans that there is news of, those that were told longest ago first. Forgets those that
+    /// have ended.
     fn due(&mut self, scans: &[Progress]) -> Vec<Progress> {
         self.round = self.round.saturating_add(1);
         if !self.last.is_empty() {

@@ -1,9 +1,12 @@
-//! What is kept of recoverable clients, so that a lost one comes back to its subscriptions: pure bookkeeping, owned by the hub.
+//! What is kept of recoverable clients, so that a lost one comes back to its subscriptions: pure
+//! bookkeeping, owned by the hub.
 //!
-//! Missed events come from the log. A client's offset is `<cursor>.<mark>`: all events of its subscriptions up to the cursor have
-//! reached it, and the mark names the subscriptions it knows of. Every change of them gives a new mark, with the last packet
-//! that the change sends; until then the offset has `?`. So a client that was lost in the middle of a change, or before it
-//! heard of the end, is not recovered: it and we would not mean the same subscriptions. It subscribes again, with the last cursor it has.
+//! Missed events come from the log. A client's offset is `<cursor>.<mark>`: all events of its
+//! subscriptions up to the cursor have reached it, and the mark names the subscriptions it knows
+//! of. Every change of them gives a new mark, with the last packet that the change sends; until
+//! then the offset has `?`. So a client that was lost in the middle of a change, or before it heard
+//! of the end, is not recovered: it and we would not mean the same subscriptions. It subscribes
+//! again, with the last cursor it has.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -96,7 +99,8 @@ impl Recoverable {
         Some(client.mark.clone())
     }
 
-    /// The key of the socket that the client was last seen with, if nobody said yet that it was lost.
+    /// The key of the socket that the client was last seen with, if nobody said yet that it was
+    /// lost.
     pub fn key(&self, id: &str) -> Option<u64> {
         self.clients.get(id)?.key
     }

@@ -1,9 +1,12 @@
-//! Telling one client from the log, at its own pace: after a cursor, after a loss, or because it reads more slowly than events come.
+//! Telling one client from the log, at its own pace: after a cursor, after a loss, or because it
+//! reads more slowly than events come.
 //!
 //! # Laws
 //!
-//! 1. Such a client's queue is filled to a half at most, so that answers to what it asks still find room.
-//! 2. It is given up only when it takes nothing at all for [`STALLED`]. Until then it costs its queue and a place in the log.
+//! 1. Such a client's queue is filled to a half at most, so that answers to what it asks still find
+//!    room.
+//! 2. It is given up only when it takes nothing at all for [`STALLED`]. Until then it costs its
+//!    queue and a place in the log.
 //! 3. Waiting is for its queue, not for a clock.
 
 use std::pin::pin;
@@ -28,7 +31,8 @@ pub enum Room {
     Empty,
 }
 
-/// Waits until the client's queue has room. False when the client has left, or stalls and was closed for that.
+/// Waits until the client's queue has room. False when the client has left, or stalls and was
+/// closed for that.
 pub async fn room(socket: &Socket, room: Room) -> bool {
     let mut drained = pin!(socket.drained(match room {
         Room::Quarter => 4,
@@ -74,9 +78,10 @@ pub async fn send(socket: &Socket, event: &Encoded) -> bool {
     }
 }
 
-/// Offers the log after `at` to `tell`, which queues what is wanted of it or says that the queue is full, until the end of the log is
-/// reached and the client has taken most of it, or up to a number that is in the log, `until`. Then the number up to which that is done;
-/// `None` when the client has left.
+/// Offers the log after `at` to `tell`, which queues what is wanted of it or says that the queue is
+/// full, until the end of the log is reached and the client has taken most of it, or up to a number
+/// that is in the log, `until`. Then the number up to which that is done; `None` when the client
+/// has left.
 pub async fn send_log(
     pages: &Arc<Pages>,
     socket: &Socket,

@@ -1,7 +1,7 @@
 //! Building answers.
 //!
-//! Every answer of a route says in `Satwatch-Cursor` up to where in the event log it has seen: what it says includes all of that, and going
-//! on from there misses nothing.
+//! Every answer of a route says in `Satwatch-Cursor` up to where in the event log it has seen: what
+//! it says includes all of that, and going on from there misses nothing.
 
 use bytes::Bytes;
 use http_body_util::Full;
@@ -34,7 +34,8 @@ pub fn json_at(status: StatusCode, cursor: &str, shape: &impl Serialize) -> Answ
     answer
 }
 
-/// State that a client may keep and ask about again: with an `ETag` (see [`fresh`]). The shape's last field is `cursor`.
+/// State that a client may keep and ask about again: with an `ETag` (see [`fresh`]). The shape's
+/// last field is `cursor`.
 pub fn state(cursor: &str, shape: &impl Serialize) -> Answer {
     let text = json::to_text(shape);
     let tag = fresh::tag(&text);

@@ -198,7 +198,8 @@ fn no_body() -> ApiError {
     )
 }
 
-/// JSON, or nothing said. The type that curl says by default is refused like any other, with what to add.
+/// JSON, or nothing said. The type that curl says by default is refused like any other, with what
+/// to add.
 fn check_content_type(headers: &HeaderMap) -> Result<(), ApiError> {
     let Some(value) = headers.get(CONTENT_TYPE) else {
         return Ok(());

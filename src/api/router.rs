@@ -81,7 +81,8 @@ impl Router {
         B: Body<Data = Bytes> + Unpin,
         B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
     {
-        // Looked at before: an answer that does not say itself what it includes includes at least this.
+        // Looked at before: an answer that does not say itself what it includes includes at least
+        // this.
         let known = self.app.wire.cursor(*self.app.indexer.head().borrow());
         let condition = Condition::of(request.method(), request.headers());
         let answer = rest::answer(&self.app, route, request, self.socketio.session_count()).await;
@@ -95,7 +96,8 @@ impl Router {
         self.socketio.shutdown().await;
     }
 
-    /// To be called before old events are deleted: consumers that have done all that they wanted are not to be told that they missed something.
+    /// To be called before old events are deleted: consumers that have done all that they wanted
+    /// are not to be told that they missed something.
     pub async fn before_retention(&self) -> Result<(), ApiError> {
         self.app.pass_what_nobody_wants().await
     }
@@ -141,7 +143,8 @@ fn options<B>(request: &Request<B>) -> Answer {
     answer
 }
 
-/// The same answer as for GET, as HEAD wants it: with the length, without the bytes. A 304 has no length to tell.
+/// The same answer as for GET, as HEAD wants it: with the length, without the bytes. A 304 has no
+/// length to tell.
 fn without_body(mut answer: Answer) -> Answer {
     if answer.status() == StatusCode::NOT_MODIFIED {
         return answer;

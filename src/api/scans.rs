@@ -1,5 +1,6 @@
-//! History scans: asking for them, looking at them, cancelling them. The work is done by `crate::bitcoind`; what is lasting of a scan is
-//! its row, how it is doing right now comes from there.
+//! History scans: asking for them, looking at them, cancelling them. The work is done by
+//! `crate::bitcoind`; what is lasting of a scan is its row, how it is doing right now comes from
+//! there.
 
 use std::cmp::Reverse;
 use std::collections::{HashMap, HashSet};
@@ -55,8 +56,8 @@ pub struct Shape {
 }
 
 impl Shape {
-    /// `progress`: of a scan that is open, if the node's side knows of it by now. `tip`: height of the tip. Right after a reorg the
-    /// progress may be further.
+    /// `progress`: of a scan that is open, if the node's side knows of it by now. `tip`: height of
+    /// the tip. Right after a reorg the progress may be further.
     fn new(
         scan: ScanId,
         row: &ScanRow,
@@ -308,7 +309,8 @@ impl App {
         ))
     }
 
-    /// The plan that is being carried out, its scan, the head after that, and the address if it was not a list.
+    /// The plan that is being carried out, its scan, the head after that, and the address if it was
+    /// not a list.
     async fn begin_scan(
         self: &Arc<Self>,
         addresses: Vec<KnownAddress>,

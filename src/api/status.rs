@@ -1,4 +1,5 @@
-//! `GET /status`, `GET /health/*`: what the daemon knows of itself and of the node, and how old that is.
+//! `GET /status`, `GET /health/*`: what the daemon knows of itself and of the node, and how old
+//! that is.
 //!
 //! ```text
 //! data_age              since the daemon heard from the node while it followed it: what it answers was the node's state then.
@@ -29,7 +30,8 @@ const LISTED_CONSUMERS: usize = 100;
 /// Open history scans that it lists; `GET /scans` has more.
 const LISTED_SCANS: usize = 100;
 
-/// The tip with the time in its header; the time is `null` when the block came before the store knows blocks.
+/// The tip with the time in its header; the time is `null` when the block came before the store
+/// knows blocks.
 #[derive(Debug, Serialize)]
 pub struct Tip {
     height: u32,
@@ -187,8 +189,9 @@ fn age(then: Option<u64>, now: u64) -> Option<f64> {
     then.map(|then| json::seconds(now.saturating_sub(then)))
 }
 
-/// `sessions`: open Engine.IO sessions; `subscribers`: those of them that subscribed to something; `lagging`: those of these that are told
-/// from the log because they read more slowly than events come.
+/// `sessions`: open Engine.IO sessions; `subscribers`: those of them that subscribed to something;
+/// `lagging`: those of these that are told from the log because they read more slowly than events
+/// come.
 #[derive(Debug, Serialize)]
 struct Clients {
     sessions: usize,
@@ -310,7 +313,8 @@ impl App {
         )
     }
 
-    /// `GET /health/ready`: 200 once the daemon follows the node's tip and its feeds, else 503 with the reason.
+    /// `GET /health/ready`: 200 once the daemon follows the node's tip and its feeds, else 503 with
+    /// the reason.
     pub(super) fn ready(&self) -> Result<Answer, ApiError> {
         #[derive(Serialize)]
         struct Ready {
@@ -334,7 +338,8 @@ impl App {
         }
     }
 
-    /// `POST /start` and `POST /stop`: remembered first, so that a restart never undoes what was answered.
+    /// `POST /start` and `POST /stop`: remembered first, so that a restart never undoes what was
+    /// answered.
     pub(super) async fn switch_monitoring(self: &Arc<Self>, on: bool) -> Result<bool, ApiError> {
         let app = self.clone();
         let switching = async move {

@@ -1,4 +1,5 @@
-//! Who hears about what: the inverted index from topics to members. Pure bookkeeping, owned by the hub.
+//! Who hears about what: the inverted index from topics to members. Pure bookkeeping, owned by the
+//! hub.
 //!
 //! Every operation costs as much as the topics that it names, however many members a topic has.
 
@@ -140,7 +141,8 @@ impl<S> Subscriptions<S> {
         true
     }
 
-    /// Takes the entry at `place` out of a topic's list; the last entry takes its place and is told so.
+    /// Takes the entry at `place` out of a topic's list; the last entry takes its place and is told
+    /// so.
     fn unlist(&mut self, topic: &Topic, place: usize) {
         let Some(list) = self.topics.get_mut(topic) else {
             return;
@@ -190,7 +192,8 @@ impl<S> Subscriptions<S> {
             .map(|member| &member.socket)
     }
 
-    /// Tells every member of a topic; those for which `tell` answers false are forgotten: they and their topics come back.
+    /// Tells every member of a topic; those for which `tell` answers false are forgotten: they and
+    /// their topics come back.
     pub fn tell(
         &mut self,
         topic: &Topic,

@@ -1,6 +1,8 @@
-//! Reading on in the event log: what part of it somebody wants, and a page of that. Waiting for more is in `super::news`.
+//! Reading on in the event log: what part of it somebody wants, and a page of that. Waiting for
+//! more is in `super::news`.
 //!
-//! Everything that sends events but the live subscribers of the hub reads through here: `GET /events`, replays, consumers, webhooks.
+//! Everything that sends events but the live subscribers of the hub reads through here: `GET
+//! /events`, replays, consumers, webhooks.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -9,7 +11,8 @@ use super::App;
 use super::error::ApiError;
 use crate::tracker::{Event, EventKind, ScriptHash};
 
-/// Entries of the log that are looked at for one page: a filter that matches nothing must not read the whole log at once.
+/// Entries of the log that are looked at for one page: a filter that matches nothing must not read
+/// the whole log at once.
 const SCAN_MOST: usize = 50_000;
 
 /// What of the log somebody wants.
@@ -52,8 +55,9 @@ pub struct Page {
 }
 
 impl App {
-    /// Up to `limit` events that are wanted, after number `after`. Blocks the thread. Whether retention has taken what followed `after`
-    /// is for the caller to ask afterwards ([`App::expired`]).
+    /// Up to `limit` events that are wanted, after number `after`. Blocks the thread. Whether
+    /// retention has taken what followed `after` is for the caller to ask afterwards
+    /// ([`App::expired`]).
     pub(super) fn log_page(
         &self,
         after: u64,

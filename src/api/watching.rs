@@ -1,4 +1,5 @@
-//! What is known about a watched address: its balance, outputs and transactions. Each answer comes from one snapshot.
+//! What is known about a watched address: its balance, outputs and transactions. Each answer comes
+//! from one snapshot.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -106,7 +107,8 @@ impl App {
         .await
     }
 
-    /// `GET /transactions/{address}?limit=&before=`: newest first; `next` is the `before` of the next page.
+    /// `GET /transactions/{address}?limit=&before=`: newest first; `next` is the `before` of the
+    /// next page.
     pub(super) async fn transactions(
         self: &Arc<Self>,
         address: &str,

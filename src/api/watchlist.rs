@@ -159,8 +159,8 @@ impl App {
         Ok(respond::json_at(StatusCode::OK, &added.cursor, &added))
     }
 
-    /// Watches scripts, and has their history scanned if that is wanted: the scan, and the head after that. A history that the chain does
-    /// not have is refused before anything is watched.
+    /// Watches scripts, and has their history scanned if that is wanted: the scan, and the head
+    /// after that. A history that the chain does not have is refused before anything is watched.
     async fn add(
         self: &Arc<Self>,
         scripts: Vec<WatchRequest>,
@@ -206,8 +206,8 @@ impl App {
         to_the_end(adding).await
     }
 
-    /// `DELETE /addresses/{address}`: as if it had never been watched. Who is subscribed to it stays so, and hears of it again if
-    /// somebody adds it again.
+    /// `DELETE /addresses/{address}`: as if it had never been watched. Who is subscribed to it
+    /// stays so, and hears of it again if somebody adds it again.
     pub(super) async fn remove_address(
         self: &Arc<Self>,
         address: &str,
@@ -250,7 +250,8 @@ impl App {
         Ok(respond::json_at(StatusCode::OK, &removed.cursor, &removed))
     }
 
-    /// `GET /addresses?limit=&after=`: in the order of their script hashes; `next` is the `after` of the next page.
+    /// `GET /addresses?limit=&after=`: in the order of their script hashes; `next` is the `after`
+    /// of the next page.
     pub(super) async fn addresses(self: &Arc<Self>, query: &Query) -> Result<Answer, ApiError> {
         #[derive(Serialize)]
         struct Watched {

@@ -15,7 +15,8 @@ use crate::store::{Reader, StoreError};
 use crate::tracker::input::FoundOutput;
 use crate::tracker::{BlockId, Coverage, OutputRow, ScriptHash};
 
-/// What an audit waits for before the scan: that we are at the node's tip, and after it: that we come to its block.
+/// What an audit waits for before the scan: that we are at the node's tip, and after it: that we
+/// come to its block.
 const CATCH_UP: Duration = Duration::from_secs(10);
 /// What it waits for another program's scan.
 const BUSY: Duration = Duration::from_secs(30);
@@ -29,7 +30,8 @@ pub struct AuditRequest {
     pub answer: oneshot::Sender<Result<Audited, NodeError>>,
 }
 
-/// What both say of the confirmed unspent outputs at `block`. Outputs that an unconfirmed transaction spends count.
+/// What both say of the confirmed unspent outputs at `block`. Outputs that an unconfirmed
+/// transaction spends count.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Audited {
     pub block: BlockId,
@@ -198,7 +200,8 @@ mod tests {
         ScriptBuf::from_bytes(vec![0x51])
     }
 
-    /// A store with outputs that are confirmed, spent in the mempool, spent in a block, unconfirmed.
+    /// A store with outputs that are confirmed, spent in the mempool, spent in a block,
+    /// unconfirmed.
     fn reader(folder: &std::path::Path) -> Reader {
         let chain = ChainInfo {
             network: Network::Regtest,

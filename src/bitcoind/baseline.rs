@@ -1,6 +1,8 @@
-//! What added addresses owned before they were added: one scan ([`super::outputs`]) for all that wait.
+//! What added addresses owned before they were added: one scan ([`super::outputs`]) for all that
+//! wait.
 //!
-//! It is merged in parts, each at our tip of that moment, so that the news of that moment need not wait for all of it.
+//! It is merged in parts, each at our tip of that moment, so that the news of that moment need not
+//! wait for all of it.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,13 +20,13 @@ use crate::indexer::{Handle, Refused, Stopped};
 use crate::store::{Reader, StoreError};
 use crate::tracker::{ApplyError, BlockId, Input, ScriptHash};
 
-/// The scripts of one scan, by their bytes in the request: it costs about the same for one and for many, and the node takes 32 MB.
-/// Some 300 000 of the usual ones.
+/// The scripts of one scan, by their bytes in the request: it costs about the same for one and for
+/// many, and the node takes 32 MB. Some 300 000 of the usual ones.
 const REQUEST: usize = 16 << 20;
 /// Scripts and outputs that are merged at once: the indexer needs some ten milliseconds for them.
 const PART: usize = 2000;
-/// Scripts that are added one after the other share a scan: it begins when none has come for the first of these times, or the first one
-/// has waited for the second.
+/// Scripts that are added one after the other share a scan: it begins when none has come for the
+/// first of these times, or the first one has waited for the second.
 const FEW: (Duration, Duration) = (Duration::from_millis(20), Duration::from_secs(1));
 /// The same once so many wait that more of them are to be expected.
 const MANY: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(5));
@@ -51,7 +53,8 @@ pub(super) struct Baselines {
     pub(super) place: watch::Receiver<Place>,
 }
 
-/// Merges baselines until `shutdown`; ends a running scan of ours then. A store that cannot be read ends it at once.
+/// Merges baselines until `shutdown`; ends a running scan of ours then. A store that cannot be read
+/// ends it at once.
 pub(super) async fn run(
     baselines: Baselines,
     shutdown: CancellationToken,
@@ -75,7 +78,8 @@ pub(super) async fn run(
     tokio::select! {
         ended = work.serve() => ended,
         () = shutdown.cancelled() => {
-            // Otherwise the node would go on scanning for minutes, and refuse the scan of our next start.
+            // Otherwise the node would go on scanning for minutes, and refuse the scan of our next
+            // start.
             rpc.scans_ended().await;
             Ok(())
         }

@@ -1,7 +1,9 @@
-//! Where the node's chain and ours part, and what to do about it. The search and the decision are pure; [`look`] asks the node.
+//! Where the node's chain and ours part, and what to do about it. The search and the decision are
+//! pure; [`look`] asks the node.
 //!
-//! The node's tip alone says little: it may be ahead, on another branch (also of the same or a lower height), rolled back by
-//! `invalidateblock`, or low because the node is rebuilding its chain state. Only the first three are followed.
+//! The node's tip alone says little: it may be ahead, on another branch (also of the same or a
+//! lower height), rolled back by `invalidateblock`, or low because the node is rebuilding its chain
+//! state. Only the first three are followed.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -16,7 +18,8 @@ use crate::tracker::BlockId;
 
 /// Blocks fetched after one look.
 const WINDOW: u32 = 2000;
-/// Blocks that an empty store starts with, so that a reorg soon after finds its fork point: one period of difficulty.
+/// Blocks that an empty store starts with, so that a reorg soon after finds its fork point: one
+/// period of difficulty.
 const START_WINDOW: u32 = 2016;
 /// Blocks fetched at the same time.
 const AHEAD: usize = 3;
@@ -119,13 +122,15 @@ fn follow(ours: Option<BlockId>, look: &Look, evidence: Evidence) -> Step {
     }
 }
 
-/// How long a parted chain must stand still before it is believed. A node that rebuilds its chain state (`-reindex`) passes our
-/// chain from below, maybe along branches that lost: not a reorg. `None`: wait for the node.
+/// How long a parted chain must stand still before it is believed. A node that rebuilds its chain
+/// state (`-reindex`) passes our chain from below, maybe along branches that lost: not a reorg.
+/// `None`: wait for the node.
 fn patience(ours: Option<BlockId>, node: &Blockchain, rolled_back: bool) -> Option<Duration> {
     let lower = ours.is_some_and(|tip| node.blocks < tip.height);
     match (lower, node.initialblockdownload) {
         (true, true) if !is_regtest(node) => None,
-        // A header that is ahead may belong to a block that is being fetched, or to one that was declared invalid.
+        // A header that is ahead may belong to a block that is being fetched, or to one that was
+        // declared invalid.
         (true, _) if node.blocks < node.headers => Some(HEADERS_AHEAD),
         (true, true) => Some(REGTEST_INITIAL),
         _ if rolled_back => Some(ROLLBACK),
@@ -133,7 +138,8 @@ fn patience(ours: Option<BlockId>, node: &Blockchain, rolled_back: bool) -> Opti
     }
 }
 
-/// A regtest node with an old tip says that it is in its initial download until somebody mines; nobody else will.
+/// A regtest node with an old tip says that it is in its initial download until somebody mines;
+/// nobody else will.
 fn is_regtest(node: &Blockchain) -> bool {
     node.chain == Network::Regtest.to_core_arg()
 }
@@ -146,8 +152,8 @@ enum Compared {
     Different,
 }
 
-/// Search for the last common height of two chains: downwards in growing steps, then by halves. A few dozen heights for any
-/// depth, and one for a node that is simply ahead.
+/// Search for the last common height of two chains: downwards in growing steps, then by halves. A
+/// few dozen heights for any depth, and one for a node that is simply ahead.
 #[derive(Debug)]
 struct ForkSearch {
     /// Greatest height known to be common; `None` while there is none.
@@ -316,7 +322,8 @@ pub(super) async fn start_window(
     )))
 }
 
-/// Fetches blocks in order, some at the same time. Ends at the first failure, or when nobody takes them.
+/// Fetches blocks in order, some at the same time. Ends at the first failure, or when nobody takes
+/// them.
 pub(super) async fn fetch(
     rpc: Rpc,
     hashes: Vec<BlockHash>,
@@ -367,7 +374,8 @@ mod tests {
         Look { node, relation }
     }
 
-    /// Finds the fork of two chains whose blocks differ from `parts` on, with our rows starting at `first`; and counts the looks.
+    /// Finds the fork of two chains whose blocks differ from `parts` on, with our rows starting at
+    /// `first`; and counts the looks.
     fn search(high: u32, parts: u32, first: u32) -> (Option<u32>, u32) {
         let mut search = ForkSearch::new(high);
         let mut looks = 0;

@@ -1,7 +1,8 @@
-//! Finds the node: address, credentials, chain, ZMQ endpoints. And says what is wrong with it, with the line that mends it.
+//! Finds the node: address, credentials, chain, ZMQ endpoints. And says what is wrong with it, with
+//! the line that mends it.
 //!
-//! What the settings leave out is looked for in bitcoind's default data directory and on the default ports, main chain first.
-//! ZMQ endpoints come from `getzmqnotifications`.
+//! What the settings leave out is looked for in bitcoind's default data directory and on the
+//! default ports, main chain first. ZMQ endpoints come from `getzmqnotifications`.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -308,8 +309,8 @@ fn clean_url(url: &str) -> Result<String, NodeError> {
     Ok(format!("http://{rest}"))
 }
 
-/// Which endpoint serves which topic. Settings win; of several addresses the one that serves most topics is taken, because
-/// on one address the order of messages is that of the events.
+/// Which endpoint serves which topic. Settings win; of several addresses the one that serves most
+/// topics is taken, because on one address the order of messages is that of the events.
 pub(super) fn endpoints(
     settings: &config::Bitcoind,
     notifications: &[Notification],
@@ -459,7 +460,8 @@ fn zmq_findings(
     findings
 }
 
-/// Topics on one address share one queue, and its bound is the one of the alphabetically first topic.
+/// Topics on one address share one queue, and its bound is the one of the alphabetically first
+/// topic.
 fn hwm_findings(notifications: &[Notification]) -> Vec<Finding> {
     let mut first: BTreeMap<&str, &Notification> = BTreeMap::new();
     for notification in notifications {

@@ -1,7 +1,9 @@
-//! One async task that turns notices, asks and looks at the node into ordered inputs for the indexer.
+//! One async task that turns notices, asks and looks at the node into ordered inputs for the
+//! indexer.
 //!
-//! It is the only source of chain inputs, so it knows our tip. Everything that waits for the node runs beside it as a piece of
-//! work and comes back as an [`Outcome`]; the loop itself waits for the indexer only.
+//! It is the only source of chain inputs, so it knows our tip. Everything that waits for the node
+//! runs beside it as a piece of work and comes back as an [`Outcome`]; the loop itself waits for
+//! the indexer only.
 //!
 //! ```text
 //! notice (zmq)      block on our tip: Connect. Anything else about blocks: look.
@@ -48,7 +50,8 @@ const GAP_DELAY: Duration = Duration::from_millis(50);
 const GAP_SPACING: Duration = Duration::from_millis(500);
 /// The subscription reaches the node a moment after the connection.
 const CONNECT_DELAY: Duration = Duration::from_millis(50);
-/// Between two inspections of the node at most: how it is must be known also when it is seldom reconciled.
+/// Between two inspections of the node at most: how it is must be known also when it is seldom
+/// reconciled.
 const INSPECTION: Duration = Duration::from_secs(10);
 /// Audits that may wait, the running one aside.
 const AUDITS: usize = 1;
@@ -81,7 +84,8 @@ pub struct Node {
     pub audits: mpsc::Sender<AuditRequest>,
 }
 
-/// Starts following. `asks` is what the tracker wants to know; `monitoring` false sends nothing to the indexer.
+/// Starts following. `asks` is what the tracker wants to know; `monitoring` false sends nothing to
+/// the indexer.
 pub fn spawn(
     follower: Follower,
     indexer: Handle,
@@ -135,7 +139,8 @@ pub fn spawn(
                 (followed, beside.await)
             }
             merged = &mut beside => {
-                // Without an error its inputs have ended, and the follower's too; with one the daemon cannot go on.
+                // Without an error its inputs have ended, and the follower's too; with one the
+                // daemon cannot go on.
                 if !matches!(merged, Ok(Ok(()))) {
                     end.cancel();
                 }
@@ -395,7 +400,8 @@ impl Follow {
         self.settle(now).await
     }
 
-    /// Look, and read the mempool after it. `prompted`: something told us to; otherwise what is found was missed.
+    /// Look, and read the mempool after it. `prompted`: something told us to; otherwise what is
+    /// found was missed.
     fn resync(&mut self, after: Duration, prompted: bool) {
         self.want_look(after, prompted);
         self.want_reading(after);
@@ -403,7 +409,8 @@ impl Follow {
 
     async fn notices(&mut self, first: Option<Stamped>) -> Result<(), FollowError> {
         if first.is_none() {
-            // The thread never ends by itself, so this is the end of a dying process; the poll goes on.
+            // The thread never ends by itself, so this is the end of a dying process; the poll goes
+            // on.
             self.feed = None;
         }
         let (mut next, mut turn) = (first, TURN);
@@ -445,7 +452,8 @@ impl Follow {
         tracing::debug!("{lost} {} messages were lost", topic.name());
         self.board.gap(topic, lost);
         if topic == Topic::Rawblock {
-            // A lost block will not come any more; what else is missing may have been of no account.
+            // A lost block will not come any more; what else is missing may have been of no
+            // account.
             self.want_look(GAP_DELAY, true);
         }
         self.heal();
@@ -487,7 +495,8 @@ impl Follow {
         match ask {
             Ask::Baseline => self.baseline.notify_one(),
             Ask::Scans => self.rescan.notify_one(),
-            // Both come from inputs that were sent before monitoring was stopped; the next start reads the mempool.
+            // Both come from inputs that were sent before monitoring was stopped; the next start
+            // reads the mempool.
             Ask::Check(_) | Ask::Fetch(_) if !self.on => {}
             Ask::Check(tx) => self.pool.check(tx),
             Ask::Fetch(txids) => self.pool.want(txids),

@@ -1,7 +1,9 @@
-//! JSON-RPC over HTTP/1.1 with kept connections, as a transport of `bitcoincore-rpc`'s `jsonrpc` crate.
+//! JSON-RPC over HTTP/1.1 with kept connections, as a transport of `bitcoincore-rpc`'s `jsonrpc`
+//! crate.
 //!
-//! Its own transports either serialize all callers and send a request again after a time-out, or open a connection per call;
-//! none re-reads the cookie, which is new at every start of the node. What bitcoind answers (seen on 29.5):
+//! Its own transports either serialize all callers and send a request again after a time-out, or
+//! open a connection per call; none re-reads the cookie, which is new at every start of the node.
+//! What bitcoind answers (seen on 29.5):
 //!
 //! ```text
 //! 200, 404, 500 with JSON   an answer; 500 and 404 carry an error object, a batch is always 200
@@ -20,7 +22,8 @@ use bitcoincore_rpc::jsonrpc::{self, Request, Response};
 
 use super::{Cause, NodeError};
 
-/// What a call may take, from the connection to the last byte: time, and bytes of the answer. An endless one must not fill the memory.
+/// What a call may take, from the connection to the last byte: time, and bytes of the answer. An
+/// endless one must not fill the memory.
 #[derive(Clone, Copy)]
 struct Limit {
     time: Duration,
@@ -36,11 +39,13 @@ impl Limit {
     }
 }
 
-/// A scan of the whole set of unspent outputs takes minutes on a slow disk, and a busy address has very many.
+/// A scan of the whole set of unspent outputs takes minutes on a slow disk, and a busy address has
+/// very many.
 const SCAN_LIMIT: Limit = Limit::new(3600, 1024);
 /// A range of block filters takes a second or two; on a slow disk the first one may take longer.
 const FILTER_LIMIT: Limit = Limit::new(120, 64);
-/// The mempool and batches, and a block with all that it spends in JSON: a busy node on a slow disk needs seconds. Five hundred transactions are 400 MB at worst.
+/// The mempool and batches, and a block with all that it spends in JSON: a busy node on a slow disk
+/// needs seconds. Five hundred transactions are 400 MB at worst.
 const HEAVY_LIMIT: Limit = Limit::new(60, 512);
 /// A block is at most 4 MB, and twice that in hex.
 const BLOCK_LIMIT: Limit = Limit::new(60, 16);
@@ -83,7 +88,8 @@ pub(super) struct Http {
 
 /// Why an exchange gave no HTTP answer.
 enum Failure {
-    /// The connection broke. A kept connection that the node closed in this moment looks like this, so a read is sent again.
+    /// The connection broke. A kept connection that the node closed in this moment looks like this,
+    /// so a read is sent again.
     Broken(NodeError),
     Other(NodeError),
 }
@@ -329,7 +335,8 @@ pub(super) struct Shared(pub(super) std::sync::Arc<Http>);
 impl jsonrpc::client::Transport for Shared {
     fn send_request(&self, request: Request) -> Result<Response, jsonrpc::Error> {
         let body = serde_json::to_vec(&request)?;
-        // A scan that is sent twice would fail with "Scan already in progress"; everything else that we ask is a read.
+        // A scan that is sent twice would fail with "Scan already in progress"; everything else
+        // that we ask is a read.
         let answer = self
             .0
             .exchange(&body, limit_of(&request), !starts_scan(&request))

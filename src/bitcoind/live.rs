@@ -1,5 +1,6 @@
-//! Live news put together: [`Join`] makes one "accepted" out of `rawtx` and `sequence`, [`Settling`] knows when successors of
-//! removed transactions are out of time, [`During`] remembers what was heard while calls were on their way. No I/O, no clock.
+//! Live news put together: [`Join`] makes one "accepted" out of `rawtx` and `sequence`,
+//! [`Settling`] knows when successors of removed transactions are out of time, [`During`] remembers
+//! what was heard while calls were on their way. No I/O, no clock.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::time::Duration;
@@ -9,14 +10,15 @@ use tokio::time::Instant;
 
 /// How long a half waits for the other. The `rawtx` of a block's transactions never get one.
 const KEEP: Duration = Duration::from_secs(3);
-/// How long an announcement waits for its `rawtx` from another address, before the transaction is fetched.
+/// How long an announcement waits for its `rawtx` from another address, before the transaction is
+/// fetched.
 const FETCH_AFTER: Duration = Duration::from_millis(100);
 /// Bounds of what waits; a block's burst is at most some ten thousand transactions and 4 MB.
 const HALVES: usize = 50_000;
 const BYTES: usize = 64 << 20;
 
-/// `rawtx` tells what a transaction is, `sequence` that the mempool took it. Either may come first when they come from
-/// different addresses; either may be lost.
+/// `rawtx` tells what a transaction is, `sequence` that the mempool took it. Either may come first
+/// when they come from different addresses; either may be lost.
 #[derive(Default)]
 pub(super) struct Join {
     halves: HashMap<Txid, Half>,
@@ -38,7 +40,8 @@ enum What {
 }
 
 impl Join {
-    /// A transaction over `rawtx`, `size` bytes long. Given back if the node has announced it already.
+    /// A transaction over `rawtx`, `size` bytes long. Given back if the node has announced it
+    /// already.
     pub(super) fn tx(
         &mut self,
         txid: Txid,
@@ -85,7 +88,8 @@ impl Join {
         self.take(txid);
     }
 
-    /// A block was announced, and on one address all `rawtx` of it came before: none of them will be announced.
+    /// A block was announced, and on one address all `rawtx` of it came before: none of them will
+    /// be announced.
     pub(super) fn forget_txs(&mut self) {
         self.halves
             .retain(|_, half| matches!(half.what, What::Accepted));
@@ -96,7 +100,8 @@ impl Join {
         *self = Self::default();
     }
 
-    /// Drops what is too old, and answers which announced transactions must be fetched because their `rawtx` is lost or late.
+    /// Drops what is too old, and answers which announced transactions must be fetched because
+    /// their `rawtx` is lost or late.
     pub(super) fn expire(&mut self, now: Instant) -> Vec<Txid> {
         let mut late = Vec::new();
         while let Some((since, txid)) = self.order.front().copied() {
@@ -178,12 +183,14 @@ impl Join {
     }
 }
 
-/// After a removal, its reason follows within moments (a replacement, a block) or not at all. The node's wallets work between
-/// both, with the disk.
+/// After a removal, its reason follows within moments (a replacement, a block) or not at all. The
+/// node's wallets work between both, with the disk.
 const SUCCESSORS: Duration = Duration::from_millis(250);
-/// A removal just before a block is a conflict with it, and the block comes after all of its transactions.
+/// A removal just before a block is a conflict with it, and the block comes after all of its
+/// transactions.
 const BLOCK: Duration = Duration::from_secs(1);
-/// Removals without pause must not put off the verdict for long: from then on, a short pause will do.
+/// Removals without pause must not put off the verdict for long: from then on, a short pause will
+/// do.
 const LONG: Duration = Duration::from_secs(2);
 const PAUSE: Duration = Duration::from_millis(30);
 /// And then none at all.
@@ -204,7 +211,8 @@ impl Settling {
         self.last = Some(now);
     }
 
-    /// A coinbase came over `rawtx`, or a block was announced: it is being connected or disconnected.
+    /// A coinbase came over `rawtx`, or a block was announced: it is being connected or
+    /// disconnected.
     pub(super) fn block_begins(&mut self, now: Instant) {
         self.block_until = Some(now + BLOCK);
     }
@@ -243,7 +251,8 @@ impl Settling {
     }
 }
 
-/// Announcements that are remembered while calls are on their way; they only tell repairs from mere races.
+/// Announcements that are remembered while calls are on their way; they only tell repairs from mere
+/// races.
 const ANNOUNCEMENTS: usize = 100_000;
 
 /// What was heard while calls about transactions were on their way.

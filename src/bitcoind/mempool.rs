@@ -1,7 +1,8 @@
 //! The whole mempool at one tip, corrected by what was heard while it was read.
 //!
-//! `getrawmempool false true` answers with a number S: the list holds exactly the `sequence` events below S (seen on 29.5; the
-//! same rule in Core's doc/zmq.md). Events that we heard since the request and that are not below S are applied on top.
+//! `getrawmempool false true` answers with a number S: the list holds exactly the `sequence` events
+//! below S (seen on 29.5; the same rule in Core's doc/zmq.md). Events that we heard since the
+//! request and that are not below S are applied on top.
 
 use std::collections::{HashMap, HashSet};
 
@@ -16,7 +17,8 @@ const NEWS: usize = 200_000;
 /// What reading the mempool gave.
 #[derive(Debug)]
 pub(super) enum Reading {
-    /// The node still loads the mempool of its last run: a list now would make evictions of what it has not loaded yet.
+    /// The node still loads the mempool of its last run: a list now would make evictions of what it
+    /// has not loaded yet.
     Loading(MempoolInfo),
     /// The node's tip moved meanwhile.
     Moved,
@@ -112,7 +114,8 @@ impl Since {
     }
 }
 
-/// The same transactions, none before another of them that it spends: the tracker then knows at once what each one moves.
+/// The same transactions, none before another of them that it spends: the tracker then knows at
+/// once what each one moves.
 pub(super) fn parents_first(found: Vec<(Txid, Transaction)>) -> Vec<(Txid, Transaction)> {
     let order: Vec<Txid> = found.iter().map(|(txid, _)| *txid).collect();
     let mut waiting: HashMap<Txid, Transaction> = found.into_iter().collect();

@@ -2,12 +2,15 @@
 //!
 //! # Laws
 //!
-//! 1. ZMQ is a hint, RPC is the truth. Whatever ZMQ tells may come twice, late or never; whatever it should have told is found
-//!    by looking (each reconcile interval, and at once after a gap, a reconnect or anything that does not fit).
+//! 1. ZMQ is a hint, RPC is the truth. Whatever ZMQ tells may come twice, late or never; whatever
+//!    it should have told is found by looking (each reconcile interval, and at once after a gap, a
+//!    reconnect or anything that does not fit).
 //! 2. Live news never wait for a call: calls run beside the loop that handles notices.
-//! 3. A block is connected only on our tip, wherever it came from. Whether the node's chain is another one is decided from
-//!    hashes, never from heights; a node that is still syncing is waited for, not followed backwards.
-//! 4. "In the mempool" is what the node said (`sequence`, a snapshot, `getmempoolentry`), never what `rawtx` carried.
+//! 3. A block is connected only on our tip, wherever it came from. Whether the node's chain is
+//!    another one is decided from hashes, never from heights; a node that is still syncing is
+//!    waited for, not followed backwards.
+//! 4. "In the mempool" is what the node said (`sequence`, a snapshot, `getmempoolentry`), never
+//!    what `rawtx` carried.
 //! 5. Every call has a time limit, every retry a pause, every queue a bound.
 //!
 //! # Flow
@@ -21,7 +24,8 @@
 //!          beside the follower, in a task of their own: baseline and audit (scantxoutset), rescan (history scans)
 //! ```
 //!
-//! [`discover`] finds the node and says what is wrong with it; [`Status`] is what the follower knows of it now.
+//! [`discover`] finds the node and says what is wrong with it; [`Status`] is what the follower
+//! knows of it now.
 
 mod audit;
 mod baseline;

@@ -1,7 +1,8 @@
 //! The confirmed unspent outputs of scripts as the node knows them, at our tip.
 //!
-//! A scan (`scantxoutset`) speaks for the block that was the node's tip when it began; on a full chain it takes minutes, and blocks come
-//! meanwhile. So its result is carried forward over the blocks that we have connected since, until it speaks for our tip.
+//! A scan (`scantxoutset`) speaks for the block that was the node's tip when it began; on a full
+//! chain it takes minutes, and blocks come meanwhile. So its result is carried forward over the
+//! blocks that we have connected since, until it speaks for our tip.
 
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
@@ -70,7 +71,8 @@ pub(super) struct Part {
 }
 
 impl Outputs {
-    /// Scans for these scripts, which all differ. `size`: the scripts and outputs of a part, unless one script has more.
+    /// Scans for these scripts, which all differ. `size`: the scripts and outputs of a part, unless
+    /// one script has more.
     pub(super) async fn scan(
         rpc: &Rpc,
         spks: Vec<ScriptBuf>,
@@ -122,7 +124,8 @@ impl Chain {
         self.place.borrow().at_node_tip
     }
 
-    /// Our blocks above `block`, once we have come to it. We may never do: the node may take it back.
+    /// Our blocks above `block`, once we have come to it. We may never do: the node may take it
+    /// back.
     async fn from(&mut self, block: BlockId) -> Result<Vec<BlockId>, Failed> {
         while self
             .reader

@@ -1,7 +1,8 @@
 //! The node's REST interface: blocks and what they spend, as bytes over kept connections.
 //!
-//! A scan does little with a block, so what it takes to receive it decides how fast it is. `ureq` ([`super::http`]) hands a megabyte from buffer
-//! to buffer in small pieces, and each call has a thread change on both sides; hyper reads it in a few large ones, on the runtime.
+//! A scan does little with a block, so what it takes to receive it decides how fast it is. `ureq`
+//! ([`super::http`]) hands a megabyte from buffer to buffer in small pieces, and each call has a
+//! thread change on both sides; hyper reads it in a few large ones, on the runtime.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -66,7 +67,8 @@ impl Rest {
         self.end.cancel();
     }
 
-    /// `GET` of a path under `/rest/`, into `room`, whose content does not matter. `None`: the node does not have it, or offers no REST.
+    /// `GET` of a path under `/rest/`, into `room`, whose content does not matter. `None`: the node
+    /// does not have it, or offers no REST.
     pub(super) async fn get(
         &self,
         path: &str,

@@ -1,8 +1,9 @@
-//! The calls that satwatch makes, through `bitcoincore-rpc`'s client over our own transport ([`super::http`]).
+//! The calls that satwatch makes, through `bitcoincore-rpc`'s client over our own transport
+//! ([`super::http`]).
 //!
-//! Answers are read with our own structs: everything that a call does not need may be missing, so Core and Knots of any year
-//! fit (the crate's own structs fail on Core 31 and later, which dropped fields). Blocking work runs on tokio's blocking
-//! threads; nothing here holds up the runtime.
+//! Answers are read with our own structs: everything that a call does not need may be missing, so
+//! Core and Knots of any year fit (the crate's own structs fail on Core 31 and later, which dropped
+//! fields). Blocking work runs on tokio's blocking threads; nothing here holds up the runtime.
 
 mod past;
 mod scan;
@@ -45,7 +46,8 @@ struct Inner {
     blocks: Rest,
     /// The running scan: it takes minutes, so it has a connection of its own, and can be given up.
     scan: Mutex<Option<Arc<Http>>>,
-    /// Held by it: the node runs one scan at a time. Others of ours wait in the order in which they came.
+    /// Held by it: the node runs one scan at a time. Others of ours wait in the order in which they
+    /// came.
     turn: Arc<tokio::sync::Mutex<()>>,
     closed: AtomicBool,
     /// REST at all.
@@ -99,7 +101,8 @@ pub struct Network {
 /// `getmempoolinfo`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
 pub struct MempoolInfo {
-    /// False while the node still reads the mempool of its last run. Nodes that do not say are taken to be through.
+    /// False while the node still reads the mempool of its last run. Nodes that do not say are
+    /// taken to be through.
     #[serde(default = "yes")]
     pub loaded: bool,
     #[serde(default)]
@@ -244,7 +247,8 @@ impl Rpc {
         .await
     }
 
-    /// Transactions of the mempool (and, on a node with `txindex`, of blocks); `None` where there is none.
+    /// Transactions of the mempool (and, on a node with `txindex`, of blocks); `None` where there
+    /// is none.
     pub async fn transactions(
         &self,
         txids: Vec<Txid>,
@@ -274,7 +278,8 @@ impl Rpc {
         Ok(found.iter().map(Option::is_some).collect())
     }
 
-    /// One block, over REST where a node on this machine offers it (ten times cheaper than hex in JSON).
+    /// One block, over REST where a node on this machine offers it (ten times cheaper than hex in
+    /// JSON).
     pub async fn block(&self, hash: BlockHash) -> Result<Block, NodeError> {
         let raw = self.raw_block(hash, Vec::new()).await?;
         self.blocking(move |_| {
@@ -284,7 +289,8 @@ impl Rpc {
         .await
     }
 
-    /// `params`: one array of parameters per call. Answers with one of the `absent` codes are `None`.
+    /// `params`: one array of parameters per call. Answers with one of the `absent` codes are
+    /// `None`.
     async fn batches<T: DeserializeOwned + Send + 'static>(
         &self,
         method: &'static str,

@@ -1,6 +1,8 @@
-//! What the follower knows of the node now. One value, published whole; times are in milliseconds since the Unix epoch.
+//! What the follower knows of the node now. One value, published whole; times are in milliseconds
+//! since the Unix epoch.
 //!
-//! How old it is: `last_answer` is when the node answered a call, `current_at` when we last knew to be where it is.
+//! How old it is: `last_answer` is when the node answered a call, `current_at` when we last knew to
+//! be where it is.
 
 use super::{Finding, NodeInfo};
 
@@ -13,7 +15,8 @@ pub struct Status {
     pub unavailable_since: Option<u64>,
     /// When it answered last.
     pub last_answer: Option<u64>,
-    /// When we last heard from it while we followed it: the state that we tell was the node's then. `None`: not since our start.
+    /// When we last heard from it while we followed it: the state that we tell was the node's then.
+    /// `None`: not since our start.
     pub current_at: Option<u64>,
     /// What it says of itself; its tip may be newer than the last look.
     pub node: NodeInfo,
@@ -56,8 +59,8 @@ pub struct ReconcileStatus {
     pub interval: u64,
     pub last_run: Option<u64>,
     pub last_duration_ms: u64,
-    /// Blocks and transactions that the poll found although the feed was up, and that the feed did not tell of within seconds either.
-    /// What only left the mempool does not count.
+    /// Blocks and transactions that the poll found although the feed was up, and that the feed did
+    /// not tell of within seconds either. What only left the mempool does not count.
     pub repairs: u64,
 }
 

@@ -1,8 +1,9 @@
 //! The node's ZMQ feed: one thread that receives, stamps and counts, and does nothing else.
 //!
-//! The receive queue is unbounded in libzmq (a full one makes heartbeats abort the process, and loses messages) and drained at
-//! once into a queue that is bounded in bytes. When that is full, messages are dropped and the topic is told to have a gap.
-//! Subscriptions are sent again after a reconnect only while the thread polls the socket: hence nothing else happens here.
+//! The receive queue is unbounded in libzmq (a full one makes heartbeats abort the process, and
+//! loses messages) and drained at once into a queue that is bounded in bytes. When that is full,
+//! messages are dropped and the topic is told to have a gap. Subscriptions are sent again after a
+//! reconnect only while the thread polls the socket: hence nothing else happens here.
 
 mod message;
 
@@ -21,13 +22,15 @@ use crate::clock::now_ms;
 
 /// Bytes that may wait for the follower: some forty of the largest blocks.
 const QUEUE_BYTES: usize = 160 << 20;
-/// Four times the largest block. A publisher that sends more is none of ours: libzmq ends the connection.
+/// Four times the largest block. A publisher that sends more is none of ours: libzmq ends the
+/// connection.
 const MESSAGE_BYTES: i64 = 16 << 20;
 /// What a queued notice takes beside its body.
 const NOTICE_BYTES: usize = 128;
 /// How long the thread sleeps at most before it looks whether it should end, in milliseconds.
 const POLL: i64 = 100;
-/// libzmq gives up for good on a peer that breaks the protocol; so a socket that does not come up is replaced after this.
+/// libzmq gives up for good on a peer that breaks the protocol; so a socket that does not come up
+/// is replaced after this.
 const RENEWAL: Duration = Duration::from_secs(5);
 /// Messages taken from one link before the others have their turn.
 const TURN: usize = 512;
@@ -62,7 +65,8 @@ pub struct Feed {
 }
 
 impl Feed {
-    /// Starts the thread, if there is anything to subscribe. Connecting goes on for ever in the background.
+    /// Starts the thread, if there is anything to subscribe. Connecting goes on for ever in the
+    /// background.
     pub fn open(endpoints: &Endpoints) -> Result<Option<Self>, zmq::Error> {
         let context = zmq::Context::new();
         let links = group(endpoints)
@@ -181,8 +185,8 @@ impl Queue {
     }
 }
 
-/// Topics by address: two sockets on one address would double the traffic, one socket on two addresses would receive a topic
-/// twice when both publish it.
+/// Topics by address: two sockets on one address would double the traffic, one socket on two
+/// addresses would receive a topic twice when both publish it.
 fn group(endpoints: &Endpoints) -> Vec<(String, Vec<Topic>)> {
     let mut groups: Vec<(String, Vec<Topic>)> = Vec::new();
     let topics = [
@@ -225,7 +229,8 @@ impl Link {
         sub.set_reconnect_ivl(50)?;
         sub.set_reconnect_ivl_max(1000)?;
         sub.set_handshake_ivl(5000)?;
-        // A frozen node is noticed within some seconds. Safe only together with an unbounded receive queue.
+        // A frozen node is noticed within some seconds. Safe only together with an unbounded
+        // receive queue.
         sub.set_heartbeat_ivl(1000)?;
         sub.set_heartbeat_timeout(3000)?;
         // A name for each socket: that of a replaced one is still in use.
@@ -269,7 +274,8 @@ impl Link {
         }
     }
 
-    /// Takes what the monitor says. True if the connection came up: it may be announced after the next look at the socket.
+    /// Takes what the monitor says. True if the connection came up: it may be announced after the
+    /// next look at the socket.
     fn watch(&mut self, queue: &mut Queue) -> bool {
         let mut up = false;
         while let Ok(frames) = self.monitor.recv_multipart(zmq::DONTWAIT) {
@@ -512,7 +518,8 @@ mod tests {
         );
     }
 
-    /// libzmq never tries an address again where the protocol was broken: here by a mechanism that nobody asked for.
+    /// libzmq never tries an address again where the protocol was broken: here by a mechanism that
+    /// nobody asked for.
     #[tokio::test]
     async fn a_publisher_that_comes_where_something_else_was_is_heard() {
         use std::io::Write;

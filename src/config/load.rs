@@ -52,7 +52,8 @@ impl fmt::Display for ConfigError {
 impl std::error::Error for ConfigError {}
 
 impl Config {
-    /// The settings from `file`, the environment and `flags`, later ones winning; what none of them names keeps its default.
+    /// The settings from `file`, the environment and `flags`, later ones winning; what none of them
+    /// names keeps its default.
     pub fn load(
         file: Option<&Path>,
         environment: impl IntoIterator<Item = (OsString, OsString)>,
@@ -277,7 +278,8 @@ fn place_of(variable: &str) -> String {
     format!("environment variable {variable}")
 }
 
-/// Text from the environment or a flag, as the type that the setting has; text that cannot be that stays text and is refused later.
+/// Text from the environment or a flag, as the type that the setting has; text that cannot be that
+/// stays text and is refused later.
 fn text_value(name: &str, place: &str, text: &str) -> Value {
     let as_text = || ValueKind::String(text.to_owned());
     let kind = match Setting::find(name).map(|setting| setting.form) {
@@ -340,7 +342,8 @@ fn shown(kind: &ValueKind) -> String {
     }
 }
 
-/// The parser's message without the lines of the file that it quotes: one of them may hold the password.
+/// The parser's message without the lines of the file that it quotes: one of them may hold the
+/// password.
 fn without_source_lines(message: &str) -> String {
     let quoted = |line: &&str| {
         line.split_once('|')

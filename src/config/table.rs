@@ -250,7 +250,8 @@ fn is_endpoint(text: &str) -> bool {
     let Some(authority) = text.strip_prefix("tcp://") else {
         return false;
     };
-    // An endpoint without a port, or with the star of a binding address, is one that nobody can connect to.
+    // An endpoint without a port, or with the star of a binding address, is one that nobody can
+    // connect to.
     let port = authority.rsplit_once(':').map(|(_, port)| port);
     is_host(authority) && port.is_some_and(|port| port.parse::<u16>().is_ok_and(|port| port != 0))
 }
@@ -278,7 +279,8 @@ fn is_log_format(text: &str) -> bool {
     matches!(text, "text" | "json")
 }
 
-/// Stricter than `tracing`'s own parser, which takes any word for the name of a part and then logs nothing else.
+/// Stricter than `tracing`'s own parser, which takes any word for the name of a part and then logs
+/// nothing else.
 fn is_log_level(text: &str) -> bool {
     const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
     text.split(',')

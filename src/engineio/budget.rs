@@ -1,8 +1,9 @@
-//! Bytes that all sessions of a service may hold together. A session's own bounds are not enough: ten thousand of them, each well within
-//! its own, would still fill the machine.
+//! Bytes that all sessions of a service may hold together. A session's own bounds are not enough:
+//! ten thousand of them, each well within its own, would still fill the machine.
 //!
-//! On the way in, when there is no room for what just came, the slowest of the messages that are not whole yet are ended, as `outbox` does
-//! it on the way out: otherwise whoever begins enough messages and then sends no more would make everybody else be refused.
+//! On the way in, when there is no room for what just came, the slowest of the messages that are
+//! not whole yet are ended, as `outbox` does it on the way out: otherwise whoever begins enough
+//! messages and then sends no more would make everybody else be refused.
 
 use std::cmp::Reverse;
 use std::collections::HashMap;
@@ -77,8 +78,8 @@ impl Budget {
         counted
     }
 
-    /// Ends the slowest until there is room. Nobody is ended if that would not be enough: the rest is held by whole messages, or by
-    /// clients that are quicker than the newcomer.
+    /// Ends the slowest until there is room. Nobody is ended if that would not be enough: the rest
+    /// is held by whole messages, or by clients that are quicker than the newcomer.
     fn take_from_slower(&self, newcomer: &Arc<Begun>, bytes: usize) -> bool {
         // Held to the end: two that look for room at once would end twice as many as they need.
         let begun = self.begun();
@@ -119,7 +120,8 @@ impl Budget {
         taken
     }
 
-    /// Ends a message. Its bytes are freed as soon as its task runs; until then nobody else is to pay for them.
+    /// Ends a message. Its bytes are freed as soon as its task runs; until then nobody else is to
+    /// pay for them.
     #[must_use]
     fn refuse(&self, begun: &Begun) -> Option<Waker> {
         let mut state = begun.lock();
@@ -131,7 +133,8 @@ impl Budget {
 
 /// Bytes that a client may send without being counted: about what a connection costs anyway.
 const UNCOUNTED: usize = 4096;
-/// Less than this is no movement: a byte now and then would keep a message from ever being the slowest.
+/// Less than this is no movement: a byte now and then would keep a message from ever being the
+/// slowest.
 const MOVEMENT: usize = 4096;
 /// Times below this say nothing but that the machine is busy.
 const SHORT: Duration = Duration::from_millis(10);
@@ -256,8 +259,9 @@ impl Incoming {
             .map(|(moved, then)| (moved, then.saturating_sub(less)));
     }
 
-    /// The whole message takes its share of the budget along: it is given back when the last slice of these bytes is gone, wherever the layer
-    /// above keeps them. The next message begins at zero.
+    /// The whole message takes its share of the budget along: it is given back when the last slice
+    /// of these bytes is gone, wherever the layer above keeps them. The next message begins at
+    /// zero.
     pub(super) fn carry(&mut self, message: Bytes) -> Bytes {
         let charged = self.end();
         if charged == 0 {

@@ -1,6 +1,7 @@
 //! The headers that let a page of another origin read our answers.
 //!
-//! They protect nothing: a browser sends the request all the same, and WebSockets know no CORS. That is what `Config::allow` is for.
+//! They protect nothing: a browser sends the request all the same, and WebSockets know no CORS.
+//! That is what `Config::allow` is for.
 
 use bytes::Bytes;
 use http_body_util::Full;
@@ -22,12 +23,14 @@ pub enum Origins {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Cors {
     pub origins: Origins,
-    /// Whether the page's requests may carry cookies. The answer then names the origin, because browsers refuse `*` with cookies.
+    /// Whether the page's requests may carry cookies. The answer then names the origin, because
+    /// browsers refuse `*` with cookies.
     pub credentials: bool,
 }
 
 impl Cors {
-    /// Puts the headers on any answer, refusals included: without them the browser hides the answer from its page.
+    /// Puts the headers on any answer, refusals included: without them the browser hides the answer
+    /// from its page.
     pub(super) fn mark(&self, origin: Option<&HeaderValue>, answer: &mut HeaderMap) {
         let allowed = match &self.origins {
             Origins::Any if !self.credentials => Some(HeaderValue::from_static("*")),

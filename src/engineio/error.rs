@@ -1,7 +1,8 @@
 //! Refusals of a request and their exact answers.
 //!
-//! Over polling: JSON `{"code": number, "message": text}`. A refused WebSocket handshake: the bare message as `text/html` and the end of
-//! the connection. Codes and texts are those of the reference server; the protocol document only asks for a 400.
+//! Over polling: JSON `{"code": number, "message": text}`. A refused WebSocket handshake: the bare
+//! message as `text/html` and the end of the connection. Codes and texts are those of the reference
+//! server; the protocol document only asks for a 400.
 
 use bytes::Bytes;
 use http_body_util::Full;

@@ -14,9 +14,10 @@ use super::request::Query;
 
 /// The text of a message as a complete Engine.IO packet: the type digit `4` and what follows.
 ///
-/// It is kept that way so that one encoded text can be written to any number of WebSockets as it is: a clone shares the bytes and a
-/// frame needs no second buffer to put the digit in front. It must not contain U+001E, the separator of polling payloads
-/// (JSON never does); a polling session sends its neighbour U+001F in its place.
+/// It is kept that way so that one encoded text can be written to any number of WebSockets as it
+/// is: a clone shares the bytes and a frame needs no second buffer to put the digit in front. It
+/// must not contain U+001E, the separator of polling payloads (JSON never does); a polling session
+/// sends its neighbour U+001F in its place.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Text(Utf8Bytes);
 
@@ -26,7 +27,8 @@ impl Text {
         Self::compose(text.len(), |frame| frame.push_str(text))
     }
 
-    /// Writes the text in place: `write` gets the digit and appends to it. `capacity` is the expected length without the digit.
+    /// Writes the text in place: `write` gets the digit and appends to it. `capacity` is the
+    /// expected length without the digit.
     pub fn compose(capacity: usize, write: impl FnOnce(&mut String)) -> Self {
         let mut frame = String::with_capacity(capacity.saturating_add(1));
         frame.push('4');
@@ -93,7 +95,8 @@ impl From<Bytes> for Message {
 /// What the client's first request said.
 #[derive(Debug, Clone)]
 pub struct Handshake {
-    /// Copied out of the connection's buffer, without those that concern only the transport, so that keeping them costs little.
+    /// Copied out of the connection's buffer, without those that concern only the transport, so
+    /// that keeping them costs little.
     pub headers: HeaderMap,
     /// The raw query string, without the question mark.
     pub query: String,
@@ -129,23 +132,26 @@ pub enum CloseReason {
     SlowConsumer,
 }
 
-/// Work that the layer above does because of a message. It has to end: a session whose work goes on takes nothing from its client, not
-/// even its goodbye, and its ping timeout rests meanwhile.
+/// Work that the layer above does because of a message. It has to end: a session whose work goes on
+/// takes nothing from its client, not even its goodbye, and its ping timeout rests meanwhile.
 pub type Work = Pin<Box<dyn Future<Output = ()> + Send + 'static>>;
 
-/// The layer above. Called for one session one call at a time and in order; it must not block, because the session's task waits for it.
+/// The layer above. Called for one session one call at a time and in order; it must not block,
+/// because the session's task waits for it.
 pub trait Handler: Send + Sync + 'static {
     /// What the layer above keeps for a session.
     type Session: Send + Sync + 'static;
 
-    /// A session was opened; the client learns it after this returned. Everything the session will ever send goes through `outbox`.
+    /// A session was opened; the client learns it after this returned. Everything the session will
+    /// ever send goes through `outbox`.
     fn open(&self, outbox: Outbox, handshake: Handshake) -> Arc<Self::Session>;
 
-    /// A message came. When work is returned, the session polls it itself and takes nothing more from this client until it is
-    /// done, while its outbound messages and heartbeat go on: that is the back-pressure on a client that asks faster than we answer.
+    /// A message came. When work is returned, the session polls it itself and takes nothing more
+    /// from this client until it is done, while its outbound messages and heartbeat go on: that is
+    /// the back-pressure on a client that asks faster than we answer.
     fn message(&self, session: &Arc<Self::Session>, message: Message) -> Option<Work>;
 
-    /// The session ended; called exactly once for each `open`, also when the session's task panics or is aborted. Unfinished work has
-    /// been dropped.
+    /// The session ended; called exactly once for each `open`, also when the session's task panics
+    /// or is aborted. Unfinished work has been dropped.
     fn close(&self, session: &Arc<Self::Session>, reason: CloseReason);
 }

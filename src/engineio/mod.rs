@@ -1,19 +1,27 @@
-//! Engine.IO, protocol revisions 4 and 3, server side: long-polling and WebSocket sessions for the layer above ([`Handler`]).
+//! Engine.IO, protocol revisions 4 and 3, server side: long-polling and WebSocket sessions for the
+//! layer above ([`Handler`]).
 //!
-//! Source: the protocol documents (socketio/socket.io, `docs/engine.io-protocol/v4-current.md` and `v3.md`) and, where it is silent, what the reference
-//! server (npm `engine.io` 6.6) does on the wire. Where we differ from the reference on purpose, the code that decides says why.
+//! Source: the protocol documents (socketio/socket.io, `docs/engine.io-protocol/v4-current.md` and
+//! `v3.md`) and, where it is silent, what the reference server (npm `engine.io` 6.6) does on the
+//! wire. Where we differ from the reference on purpose, the code that decides says why.
 //!
 //! Laws:
-//! 1. [`session::Session`] is a state machine without I/O: methods are its inputs (time is an argument), `next_output` and `deadline` what
-//!    comes out. Upgrade, heartbeat, double requests and the order of closing are decided there and nowhere else.
-//! 2. Transports only move bytes: `polling` turns requests into commands for the session's mailbox and waits for the answer; `websocket` moves
-//!    frames and knows the closing handshake.
-//! 3. Each session has one task (`task`) that owns the machine, its sockets, its pending requests and the work of the layer above.
-//! 4. One way out: the session's `registry::Entry` goes and [`Handler::close`] is called in one function of the task, exactly once.
-//! 5. Everything is bounded: the outbox in messages and bytes, a body and a frame by `max_payload`, a mailbox in commands, every wait by a
-//!    deadline; what waits for all clients, and what all of them have begun to send, by a `budget`. Nothing here waits for a slow client
-//!    but its own task. A polling answer that was given to HTTP is the connection's, whose time is the HTTP server's to bound.
-//! 6. Nothing here knows what the messages mean; this folder imports nothing of the crate around it.
+//! 1. [`session::Session`] is a state machine without I/O: methods are its inputs (time is an
+//!    argument), `next_output` and `deadline` what comes out. Upgrade, heartbeat, double requests
+//!    and the order of closing are decided there and nowhere else.
+//! 2. Transports only move bytes: `polling` turns requests into commands for the session's mailbox
+//!    and waits for the answer; `websocket` moves frames and knows the closing handshake.
+//! 3. Each session has one task (`task`) that owns the machine, its sockets, its pending requests
+//!    and the work of the layer above.
+//! 4. One way out: the session's `registry::Entry` goes and [`Handler::close`] is called in one
+//!    function of the task, exactly once.
+//! 5. Everything is bounded: the outbox in messages and bytes, a body and a frame by `max_payload`,
+//!    a mailbox in commands, every wait by a deadline; what waits for all clients, and what all of
+//!    them have begun to send, by a `budget`. Nothing here waits for a slow client but its own
+//!    task. A polling answer that was given to HTTP is the connection's, whose time is the HTTP
+//!    server's to bound.
+//! 6. Nothing here knows what the messages mean; this folder imports nothing of the crate around
+//!    it.
 //!
 //! ```text
 //!  request --> service --> request (query -> what is asked)
@@ -30,8 +38,9 @@
 //!     +---- ws closed, timeout, anything else ------------+       (polling goes on)
 //! ```
 //!
-//! Revision 3 is a matter of `request` (which one a client speaks), `packet` and `payload` (how things are written) and `session` (the
-//! client pings). It is told to the layer above by [`Handshake::revision`].
+//! Revision 3 is a matter of `request` (which one a client speaks), `packet` and `payload` (how
+//! things are written) and `session` (the client pings). It is told to the layer above by
+//! [`Handshake::revision`].
 
 mod budget;
 mod config;

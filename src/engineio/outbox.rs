@@ -1,11 +1,13 @@
-//! The outbound queues: each session's is bounded in messages and in bytes, all together in bytes ([`Queues`]); nobody waits for one.
+//! The outbound queues: each session's is bounded in messages and in bytes, all together in bytes
+//! ([`Queues`]); nobody waits for one.
 //!
-//! A mutex over a deque and one waker instead of a channel: only the session's task waits here, an idle queue owns no memory, and the
-//! byte bound is exact.
+//! A mutex over a deque and one waker instead of a channel: only the session's task waits here, an
+//! idle queue owns no memory, and the byte bound is exact.
 //!
-//! When all queues together are over their limit, the slowest readers are closed until an eighth of it is free again. How slow a session
-//! is, is what waits for it times how long nothing of it has moved: by the bytes alone it could be one that reads well and has just been
-//! sent much. What the transports hold, one group or one polling body a session, counts too.
+//! When all queues together are over their limit, the slowest readers are closed until an eighth of
+//! it is free again. How slow a session is, is what waits for it times how long nothing of it has
+//! moved: by the bytes alone it could be one that reads well and has just been sent much. What the
+//! transports hold, one group or one polling body a session, counts too.
 
 use std::cmp::Reverse;
 use std::collections::{HashMap, VecDeque};
@@ -57,7 +59,8 @@ struct State {
     held: usize,
     /// Groups that were ever taken out.
     taken: u64,
-    /// When the session last took a group, or got the first one that waits. Looked at only when something waits.
+    /// When the session last took a group, or got the first one that waits. Looked at only when
+    /// something waits.
     moved: Option<Instant>,
     closing: Option<CloseReason>,
     /// Nothing is sent any more: the client does not read.
@@ -66,14 +69,16 @@ struct State {
     gone: bool,
     /// The session could write a message at once.
     idle: bool,
-    /// The session waits for a group; without it a client that does not read would wake its task for nothing with each one.
+    /// The session waits for a group; without it a client that does not read would wake its task
+    /// for nothing with each one.
     listening: bool,
     waker: Option<Waker>,
 }
 
 impl State {
-    /// What the limit of all queues counts. A session that was told to go counts no more: what its transport has is freed as soon as its
-    /// task runs, and until then nobody else is to pay for it.
+    /// What the limit of all queues counts. A session that was told to go counts no more: what its
+    /// transport has is freed as soon as its task runs, and until then nobody else is to pay for
+    /// it.
     fn weight(&self) -> usize {
         if self.abandoned {
             return 0;
@@ -125,7 +130,8 @@ impl Queues {
         self.budget.used()
     }
 
-    /// A queue among these for at most `max_groups` groups and `max_bytes` bytes; a single larger group fits an empty queue.
+    /// A queue among these for at most `max_groups` groups and `max_bytes` bytes; a single larger
+    /// group fits an empty queue.
     pub(super) fn outbox(
         self: &Arc<Self>,
         max_groups: usize,
@@ -214,8 +220,8 @@ impl Shared {
             || (within(state.groups.len(), self.max_groups) && within(state.bytes, self.max_bytes))
     }
 
-    /// The end of a session that reads too slowly: what waits is dropped here and now, what the transport has with the session. Gives
-    /// its waker.
+    /// The end of a session that reads too slowly: what waits is dropped here and now, what the
+    /// transport has with the session. Gives its waker.
     #[must_use]
     fn abandon(&self) -> Option<Waker> {
         let (groups, waker) = self.change(|state| {
@@ -266,7 +272,8 @@ impl Outbox {
         Ok(())
     }
 
-    /// Queues a group only if the transport can write it now: a WebSocket whose last frame is out, or a waiting poll. `false`: dropped.
+    /// Queues a group only if the transport can write it now: a WebSocket whose last frame is out,
+    /// or a waiting poll. `false`: dropped.
     pub fn try_send_volatile(&self, group: Group) -> Result<bool, SendError> {
         let waker = self.shared.change(|state| {
             if state.closing.is_some() || state.gone {
@@ -290,8 +297,8 @@ impl Outbox {
         }
     }
 
-    /// Asks the session to end: what is queued is still sent, then the transport is closed. The first reason counts. A
-    /// [`CloseReason::SlowConsumer`] is sent nothing more.
+    /// Asks the session to end: what is queued is still sent, then the transport is closed. The
+    /// first reason counts. A [`CloseReason::SlowConsumer`] is sent nothing more.
     pub fn close(&self, reason: CloseReason) {
         if reason == CloseReason::SlowConsumer {
             if let Some(waker) = self.shared.abandon() {
@@ -316,7 +323,8 @@ impl Outbox {
         self.shared.lock().bytes
     }
 
-    /// Whether the queue is at most half full. Who sends as fast as the client takes stops here, so that answers find room.
+    /// Whether the queue is at most half full. Who sends as fast as the client takes stops here, so
+    /// that answers find room.
     pub fn has_room(&self) -> bool {
         self.shared.is_within(&self.shared.lock(), 2)
     }

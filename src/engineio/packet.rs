@@ -6,8 +6,9 @@
 //!         revision 3   WebSocket and binary polling bodies: the byte 4, then the bytes.   Text: `b4` + base64
 //! ```
 //! Base64 is the standard one, padded.
-//! Input is looked at as bytes and never cut by an index. Base64 and UTF-8 are taken strictly: the reference server puts U+FFFD for
-//! what it cannot read, which turns a damaged message into a wrong one.
+//! Input is looked at as bytes and never cut by an index. Base64 and UTF-8 are taken strictly: the
+//! reference server puts U+FFFD for what it cannot read, which turns a damaged message into a wrong
+//! one.
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -128,7 +129,8 @@ impl Packet {
         Ok(Self::Message(Message::Binary(bytes)))
     }
 
-    /// The WebSocket message that carries this packet. A text's bytes are shared, not copied; so are a binary message's in revision 4.
+    /// The WebSocket message that carries this packet. A text's bytes are shared, not copied; so
+    /// are a binary message's in revision 4.
     pub fn into_frame(self, dialect: Dialect) -> Frame {
         match self {
             Self::Message(Message::Text(text)) => Frame::Text(text.frame().clone()),

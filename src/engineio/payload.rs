@@ -1,8 +1,9 @@
 //! A polling body to and from packets.
 //!
-//! Revision 4 joins packets by U+001E. Reading is lazy: a body of a megabyte may hold half a million packets, which would cost forty times
-//! the body if they were taken apart at once. Its parts share the body's bytes. Writing replaces a U+001E inside a text with U+001F of the
-//! same length, because what follows it would otherwise be a packet of its own. Revision 3 is `three`'s.
+//! Revision 4 joins packets by U+001E. Reading is lazy: a body of a megabyte may hold half a
+//! million packets, which would cost forty times the body if they were taken apart at once. Its
+//! parts share the body's bytes. Writing replaces a U+001E inside a text with U+001F of the same
+//! length, because what follows it would otherwise be a packet of its own. Revision 3 is `three`'s.
 
 mod three;
 
@@ -31,7 +32,8 @@ pub struct Packets(Reader);
 
 #[derive(Debug)]
 enum Reader {
-    /// `None` behind the last packet. An empty body is one empty packet, which is an error; so is what follows a trailing separator.
+    /// `None` behind the last packet. An empty body is one empty packet, which is an error; so is
+    /// what follows a trailing separator.
     Four(Option<Bytes>),
     Three(three::Reader),
 }
@@ -87,7 +89,8 @@ pub fn encoded_len(packet: &Packet) -> usize {
     }
 }
 
-/// How many of the packets at the front go into one body: at most [`MAX_PACKETS`] and `max_bytes`, but never none.
+/// How many of the packets at the front go into one body: at most [`MAX_PACKETS`] and `max_bytes`,
+/// but never none.
 pub fn fitting<'a>(
     packets: impl Iterator<Item = &'a Packet>,
     dialect: Dialect,

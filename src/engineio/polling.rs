@@ -1,10 +1,12 @@
 //! Long-polling: turns a GET or POST into commands for the session and its answers into responses.
 //!
-//! Answers are not compressed, which the reference server does from 1 KiB on: what it would save is little (most messages are short, and
-//! clients move to a WebSocket), and what it costs in memory and time would be chosen by strangers. A proxy in front can do it.
+//! Answers are not compressed, which the reference server does from 1 KiB on: what it would save is
+//! little (most messages are short, and clients move to a WebSocket), and what it costs in memory
+//! and time would be chosen by strangers. A proxy in front can do it.
 //!
-//! A request that is dropped before its answer was given away (hyper drops the service's future when the client goes) tells the session so
-//! through a drop guard: what was meant for that answer is lost.
+//! A request that is dropped before its answer was given away (hyper drops the service's future
+//! when the client goes) tells the session so through a drop guard: what was meant for that answer
+//! is lost.
 
 use std::future::poll_fn;
 use std::pin::Pin;
@@ -26,7 +28,8 @@ use super::payload::Body;
 use super::registry::{Command, Mailbox};
 use super::session::{PollAnswer, PostAnswer};
 
-/// How much of a body over the limit is read and thrown away, in limits, so that the client gets to read its 413 and not a reset.
+/// How much of a body over the limit is read and thrown away, in limits, so that the client gets to
+/// read its 413 and not a reset.
 const DISCARDED_LIMITS: usize = 16;
 /// How long that may take: nobody's time is wanted for a body that is not.
 const DISCARD_TIME: Duration = Duration::from_secs(2);
@@ -150,7 +153,8 @@ where
         Ok(Err(BodyError::TooLarge)) => {
             guard.answered();
             let _ = mailbox.post(Command::PostRefused);
-            // Reading is what invites the body of a client that asked first. One that was invited already has read half of it.
+            // Reading is what invites the body of a client that asked first. One that was invited
+            // already has read half of it.
             if !(expects && announced(&body) > limits.max_payload) {
                 discard(
                     &mut body,
@@ -186,7 +190,8 @@ enum BodyError {
     SessionOver,
 }
 
-/// Reads a body of at most `max` bytes, counting what comes: the announced length is only good for refusing early.
+/// Reads a body of at most `max` bytes, counting what comes: the announced length is only good for
+/// refusing early.
 async fn read_body<B>(body: &mut B, max: usize, mut incoming: Incoming) -> Result<Bytes, BodyError>
 where
     B: HttpBody<Data = Bytes> + Unpin,

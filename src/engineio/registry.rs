@@ -1,10 +1,12 @@
-//! All sessions of a service: session id to mailbox, the limit on sessions, and the wait for all of them to end.
+//! All sessions of a service: session id to mailbox, the limit on sessions, and the wait for all of
+//! them to end.
 //!
-//! A session takes a [`Slot`] before anything else is done for it, turns it into an [`Entry`] when it opens, and leaves by dropping that
-//! entry: there is no other way out.
+//! A session takes a [`Slot`] before anything else is done for it, turns it into an [`Entry`] when
+//! it opens, and leaves by dropping that entry: there is no other way out.
 //!
-//! A handshake costs a client nothing, so when all room is taken, the oldest session that no request has asked for since its handshake
-//! makes room: a flood of handshakes pushes out its own, and not the clients, who poll at once.
+//! A handshake costs a client nothing, so when all room is taken, the oldest session that no
+//! request has asked for since its handshake makes room: a flood of handshakes pushes out its own,
+//! and not the clients, who poll at once.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -24,7 +26,8 @@ use super::websocket::Socket;
 const ID_BYTES: usize = 15;
 /// Characters of a session id.
 const ID_CHARS: usize = 20;
-/// Requests that may wait for one session's task; a client has no reason for more than a GET, a POST and a WebSocket.
+/// Requests that may wait for one session's task; a client has no reason for more than a GET, a
+/// POST and a WebSocket.
 const MAX_COMMANDS: usize = 16;
 
 /// A session id. A secret: never logged, never sent to anyone else.

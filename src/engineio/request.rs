@@ -4,7 +4,8 @@ use std::borrow::Cow;
 
 use super::packet::Dialect;
 
-/// The parameters that mean something to the protocol. All others, such as the cache buster `t`, are the application's.
+/// The parameters that mean something to the protocol. All others, such as the cache buster `t`,
+/// are the application's.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Query<'a> {
     pub(super) transport: Option<TransportName>,

@@ -1,7 +1,9 @@
-//! From a request to its answer: refuses what is wrong, opens sessions, hands requests to the session they belong to.
+//! From a request to its answer: refuses what is wrong, opens sessions, hands requests to the
+//! session they belong to.
 //!
-//! The order of the checks is that of the reference server: transport, session id, method (of a handshake), WebSocket handshake, allow
-//! hook, protocol version. Its check for illegal bytes in `Origin` is hyper's here.
+//! The order of the checks is that of the reference server: transport, session id, method (of a
+//! handshake), WebSocket handshake, allow hook, protocol version. Its check for illegal bytes in
+//! `Origin` is hyper's here.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -36,9 +38,10 @@ use super::websocket::{self, Socket};
 
 type Answer = Response<Full<Bytes>>;
 
-/// Begins to work on a request at once. hyper makes the future of a request, and when the client has gone by then it drops it without
-/// polling it: a poll that was cancelled so quickly would never be heard of, and its session would live on until its ping timeout.
-/// Whoever serves a [`Service`] with hyper wraps the answer in this.
+/// Begins to work on a request at once. hyper makes the future of a request, and when the client
+/// has gone by then it drops it without polling it: a poll that was cancelled so quickly would
+/// never be heard of, and its session would live on until its ping timeout. Whoever serves a
+/// [`Service`] with hyper wraps the answer in this.
 pub fn begun<F: Future>(answer: F) -> impl Future<Output = F::Output> {
     let mut answer = Box::pin(answer);
     let first = answer
@@ -111,7 +114,8 @@ impl<H: Handler> Service<H> {
         self.inner.received.used()
     }
 
-    /// Whether a request for this path belongs here. Exactly: a prefix would take other paths' requests.
+    /// Whether a request for this path belongs here. Exactly: a prefix would take other paths'
+    /// requests.
     pub fn matches(&self, path: &str) -> bool {
         path == self.inner.config.path
     }
@@ -121,7 +125,8 @@ impl<H: Handler> Service<H> {
         self.inner.registry.shutdown().await;
     }
 
-    /// Answers a request. Must run on a tokio runtime; dropping the future is how a client that went away is noticed (see [`begun`]).
+    /// Answers a request. Must run on a tokio runtime; dropping the future is how a client that
+    /// went away is noticed (see [`begun`]).
     pub async fn handle<B>(&self, request: Request<B>, peer: Option<IpAddr>) -> Answer
     where
         B: Body<Data = Bytes> + Unpin,
@@ -280,7 +285,8 @@ impl<H: Handler> Inner<H> {
         Task::new(self.handler.clone(), state, entry, receiver, machine, main)
     }
 
-    /// The WebSocket with an existing session's id: whether it is welcome is the session's to say, after the 101.
+    /// The WebSocket with an existing session's id: whether it is welcome is the session's to say,
+    /// after the 101.
     fn attach<B>(
         self: &Arc<Self>,
         mut request: Request<B>,
@@ -356,8 +362,8 @@ impl Config {
     }
 }
 
-/// What the layer above gets to know of the first request. Values are copied: hyper's are parts of the connection's read buffer and
-/// would keep all of it.
+/// What the layer above gets to know of the first request. Values are copied: hyper's are parts of
+/// the connection's read buffer and would keep all of it.
 fn handshake<B>(request: &Request<B>, peer: Option<IpAddr>) -> Handshake {
     let kept = |name: &HeaderName| {
         ![CONNECTION, UPGRADE, TRANSFER_ENCODING].contains(name)

@@ -1,7 +1,9 @@
-//! The task of one session: drives the machine with what comes from requests, sockets, the layer above and the clock.
+//! The task of one session: drives the machine with what comes from requests, sockets, the layer
+//! above and the clock.
 //!
-//! One `poll_fn` looks at all sources in a fixed order, so that nothing is spawned, split or locked for a session. Every source either
-//! goes through tokio's budget or is bounded, so a client that sends without end cannot keep the task from giving way.
+//! One `poll_fn` looks at all sources in a fixed order, so that nothing is spawned, split or locked
+//! for a session. Every source either goes through tokio's budget or is bounded, so a client that
+//! sends without end cannot keep the task from giving way.
 
 use std::future::poll_fn;
 use std::pin::Pin;
@@ -107,7 +109,8 @@ impl<H: Handler> Task<H> {
         {
             return Poll::Ready(Event::WorkDone);
         }
-        // Before requests: a client that upgrades and then polls at once has moved, whichever connection woke us.
+        // Before requests: a client that upgrades and then polls at once has moved, whichever
+        // connection woke us.
         for (which, socket) in [
             (Which::Main, &mut self.main),
             (Which::Probe, &mut self.probe),
@@ -139,8 +142,9 @@ impl<H: Handler> Task<H> {
         self.poll_deadline(cx, sleep)
     }
 
-    /// Looked at last and set only when the task is about to wait, because a deadline moves with every frame written. That is safe: the
-    /// machine runs the deadlines that passed with every input.
+    /// Looked at last and set only when the task is about to wait, because a deadline moves with
+    /// every frame written. That is safe: the machine runs the deadlines that passed with every
+    /// input.
     fn poll_deadline(&self, cx: &mut Context<'_>, mut sleep: Pin<&mut Sleep>) -> Poll<Event> {
         let deadline = self.machine.deadline().map_or_else(
             || tokio::time::Instant::now() + FAR,
@@ -296,7 +300,8 @@ impl<H: Handler> Task<H> {
         });
     }
 
-    /// The one way out: no request finds the session any more, its work is dropped, the layer above is told. Once.
+    /// The one way out: no request finds the session any more, its work is dropped, the layer above
+    /// is told. Once.
     fn end(&mut self, reason: CloseReason) {
         let Some(Known { state, entry }) = self.known.take() else {
             return;

@@ -1,9 +1,11 @@
-//! WebSocket: the handshake's headers, the stream behind hyper's upgrade, frames in and out, the closing handshake.
+//! WebSocket: the handshake's headers, the stream behind hyper's upgrade, frames in and out, the
+//! closing handshake.
 //!
-//! A connection is kept small: the TCP stream is taken back out of hyper (its wrapper and task are gone then), the read buffer is
-//! 1 KiB instead of tungstenite's 128 KiB, nothing is buffered on writing but the frame being written, and a long message goes out in
-//! fragments, because tungstenite keeps the largest buffer it ever needed. Extensions are not offered, so there is no compression whose
-//! memory a stranger could blow up.
+//! A connection is kept small: the TCP stream is taken back out of hyper (its wrapper and task are
+//! gone then), the read buffer is 1 KiB instead of tungstenite's 128 KiB, nothing is buffered on
+//! writing but the frame being written, and a long message goes out in fragments, because
+//! tungstenite keeps the largest buffer it ever needed. Extensions are not offered, so there is no
+//! compression whose memory a stranger could blow up.
 
 use std::io;
 use std::pin::Pin;
@@ -43,8 +45,9 @@ const FRAGMENT: usize = 16 << 10;
 const MAX_WRITE_BUFFER: usize = FRAGMENT + 1024;
 /// Bytes of a client's control frame besides its data.
 const CONTROL_HEADER: usize = 6;
-/// Bytes on the wire that one message may take beyond `max_payload`: frames without data, or with next to none, would otherwise never reach
-/// that limit and take room from others. A message of full size may come in fragments of 128 bytes and more; a short one in any.
+/// Bytes on the wire that one message may take beyond `max_payload`: frames without data, or with
+/// next to none, would otherwise never reach that limit and take room from others. A message of
+/// full size may come in fragments of 128 bytes and more; a short one in any.
 const FRAMING: usize = 64 << 10;
 /// How long a closed socket may take to say goodbye before it is dropped.
 const LINGER: Duration = Duration::from_secs(2);
@@ -131,14 +134,16 @@ impl Stream {
                     }
                 },
             };
-        // A frame is written once and whole: there is nothing to gather. A socket that refuses this is closing anyway.
+        // A frame is written once and whole: there is nothing to gather. A socket that refuses this
+        // is closing anyway.
         let _ = stream.set_nodelay(true);
         (Self::Tcp(stream), read)
     }
 }
 
 impl AsyncRead for Io {
-    /// `OutOfMemory`: there is no room for the message. `FileTooLarge`: it takes too much on the wire.
+    /// `OutOfMemory`: there is no room for the message. `FileTooLarge`: it takes too much on the
+    /// wire.
     fn poll_read(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -149,7 +154,8 @@ impl AsyncRead for Io {
             incoming,
             max_raw,
         } = self.get_mut();
-        // Before reading, because then all that was seen is of this one message; behind its end the next may follow in the same read.
+        // Before reading, because then all that was seen is of this one message; behind its end the
+        // next may follow in the same read.
         if incoming.seen() > *max_raw {
             return Poll::Ready(Err(io::ErrorKind::FileTooLarge.into()));
         }
@@ -286,7 +292,8 @@ pub(super) struct Socket {
     writing: bool,
     outgoing: Option<Outgoing>,
     ended: Ended,
-    /// The extensions of the request that opened it: whoever serves the connection may have put something there that counts it.
+    /// The extensions of the request that opened it: whoever serves the connection may have put
+    /// something there that counts it.
     _kept: Extensions,
 }
 
@@ -432,8 +439,9 @@ impl Socket {
         }
     }
 
-    /// Says goodbye and drops the connection, in [`LINGER`] at most. What the client still sends is read and thrown away: closing a TCP
-    /// connection with unread bytes resets it, and the client would not see our last frames.
+    /// Says goodbye and drops the connection, in [`LINGER`] at most. What the client still sends is
+    /// read and thrown away: closing a TCP connection with unread bytes resets it, and the client
+    /// would not see our last frames.
     pub(super) async fn goodbye(mut self: Box<Self>, code: Option<u16>) {
         if self.ended == Ended::Dead {
             return;
@@ -448,7 +456,8 @@ impl Socket {
             } else {
                 self.stream.flush().await.ok();
             }
-            // The unfinished message is dropped here and gives its share of the budget back; what is thrown away costs nothing.
+            // The unfinished message is dropped here and gives its share of the budget back; what
+            // is thrown away costs nothing.
             let Io {
                 mut stream,
                 incoming,

@@ -3,10 +3,12 @@
 //! The page talks to the daemon's own REST and Socket.IO at the origin that served it. Laws:
 //! - every file that a file refers to is in [`FILES`], and no file refers to another origin;
 //! - markup holds no script and no style, so that [`CONTENT_SECURITY_POLICY`] can forbid both;
-//! - text from outside enters the document as text only (the policy makes the browser refuse anything else).
+//! - text from outside enters the document as text only (the policy makes the browser refuse
+//!   anything else).
 
-/// To be sent with every file of the page, with `X-Content-Type-Options: nosniff`, `Referrer-Policy: no-referrer` and
-/// `Cache-Control: no-cache` (a new daemon brings a new page): see [`HEADERS`].
+/// To be sent with every file of the page, with `X-Content-Type-Options: nosniff`,
+/// `Referrer-Policy: no-referrer` and `Cache-Control: no-cache` (a new daemon brings a new page):
+/// see [`HEADERS`].
 pub const CONTENT_SECURITY_POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; \
     base-uri 'none'; form-action 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'";
 

@@ -13,7 +13,8 @@ pub(super) struct Activity {
     accepted: Instant,
     /// Requests in work.
     working: AtomicUsize,
-    /// Milliseconds from `accepted` to the end of the last request plus one; 0 before the first request.
+    /// Milliseconds from `accepted` to the end of the last request plus one; 0 before the first
+    /// request.
     answered: AtomicU64,
 }
 
@@ -35,7 +36,8 @@ impl Activity {
         Work(this.clone())
     }
 
-    /// When the connection is to end if nothing happens until then; at least one more idle time away while a request is in work.
+    /// When the connection is to end if nothing happens until then; at least one more idle time
+    /// away while a request is in work.
     pub(super) fn deadline(&self, limits: &Limits) -> Instant {
         if self.working.load(Ordering::Acquire) > 0 {
             return Instant::now() + limits.idle_time;

@@ -1,16 +1,20 @@
-//! Accepts connections and serves HTTP/1.1 and HTTP/2 without TLS (h2c, prior knowledge) on one port. Knows no routes.
+//! Accepts connections and serves HTTP/1.1 and HTTP/2 without TLS (h2c, prior knowledge) on one
+//! port. Knows no routes.
 //!
 //! # Laws
 //!
-//! 1. A connection slot is taken *before* `accept`: beyond the cap, clients wait in the system's queue and cost us nothing. The slot
-//!    travels with a request that may be upgraded (as an `Arc<OwnedSemaphorePermit>` in its extensions), so that whoever takes over
-//!    the socket can go on counting it: hyper's connection ends with the upgrade.
-//! 2. A connection without a request in work ends after [`Limits::header_time`] before its first request and [`Limits::idle_time`]
-//!    after a later one. hyper's own timer covers a header that comes in pieces, not the time before the protocol is known, nor an idle
-//!    HTTP/2 connection.
-//! 3. The head of a request is bounded here (time, 16 KiB, 100 headers: hyper answers 431); its body is the handler's to bound.
+//! 1. A connection slot is taken *before* `accept`: beyond the cap, clients wait in the system's
+//!    queue and cost us nothing. The slot travels with a request that may be upgraded (as an
+//!    `Arc<OwnedSemaphorePermit>` in its extensions), so that whoever takes over the socket can go
+//!    on counting it: hyper's connection ends with the upgrade.
+//! 2. A connection without a request in work ends after [`Limits::header_time`] before its first
+//!    request and [`Limits::idle_time`] after a later one. hyper's own timer covers a header that
+//!    comes in pieces, not the time before the protocol is known, nor an idle HTTP/2 connection.
+//! 3. The head of a request is bounded here (time, 16 KiB, 100 headers: hyper answers 431); its
+//!    body is the handler's to bound.
 //! 4. A panic in a handler ends that connection only: each has its own task.
-//! 5. At shutdown nothing new is accepted, open requests are finished until [`Limits::drain_time`], what is still open then is dropped.
+//! 5. At shutdown nothing new is accepted, open requests are finished until [`Limits::drain_time`],
+//!    what is still open then is dropped.
 //!
 //! ```text
 //! slot -> accept -> one task: hyper-util auto (HTTP/1.1 | h2c) -> handler(request, peer) -> response
@@ -46,8 +50,9 @@ use activity::Activity;
 
 /// Read buffer and largest request head, in bytes.
 const MAX_HEAD: usize = 16 * 1024;
-/// Bytes that the system takes for a connection before its client has read them (it doubles the figure). Left to itself it takes megabytes:
-/// nothing that knows of a client that reads slowly would notice, and pings would wait behind all of it.
+/// Bytes that the system takes for a connection before its client has read them (it doubles the
+/// figure). Left to itself it takes megabytes: nothing that knows of a client that reads slowly
+/// would notice, and pings would wait behind all of it.
 const SEND_BUFFER: u32 = 128 * 1024;
 /// Connections that may wait to be accepted.
 const BACKLOG: u32 = 1024;
@@ -87,7 +92,8 @@ pub struct Server {
 }
 
 impl Server {
-    /// Binds `addr`; port 0 picks a free one. Clients may connect from here on, they are answered once [`serve`](Self::serve) runs.
+    /// Binds `addr`; port 0 picks a free one. Clients may connect from here on, they are answered
+    /// once [`serve`](Self::serve) runs.
     pub async fn bind(addr: SocketAddr, limits: Limits) -> io::Result<Self> {
         let socket = if addr.is_ipv4() {
             TcpSocket::new_v4()
@@ -190,8 +196,8 @@ impl Connection {
             if request.extensions().get::<OnUpgrade>().is_some() {
                 request.extensions_mut().insert(slot.clone());
             }
-            // hyper drops a request whose client has gone already without polling its future: polled once here, the handler hears of
-            // every request, and of its end.
+            // hyper drops a request whose client has gone already without polling its future:
+            // polled once here, the handler hears of every request, and of its end.
             let mut answer = Box::pin(handler(request, peer));
             let first = answer
                 .as_mut()
@@ -276,13 +282,15 @@ async fn take_slot(slots: &Arc<Semaphore>) -> OwnedSemaphorePermit {
         .expect("the semaphore is never closed")
 }
 
-/// The next connection. Errors of one connection are skipped; those of the system (out of file descriptors) are waited out.
+/// The next connection. Errors of one connection are skipped; those of the system (out of file
+/// descriptors) are waited out.
 async fn accept(listener: &TcpListener) -> (TcpStream, SocketAddr) {
     let mut pause = Duration::from_millis(10);
     loop {
         match listener.accept().await {
             Ok((stream, peer)) => {
-                // Events are small and must not wait for more. An error here means that the client has gone already.
+                // Events are small and must not wait for more. An error here means that the client
+                // has gone already.
                 let _ = stream.set_nodelay(true);
                 return (stream, peer);
             }

@@ -19,7 +19,8 @@ struct Running {
     task: JoinHandle<()>,
 }
 
-/// Answers with the path, or with the length of the body; `/wait` waits for the gate, `/panic` panics, `/keep` upgrades.
+/// Answers with the path, or with the length of the body; `/wait` waits for the gate, `/panic`
+/// panics, `/keep` upgrades.
 async fn start(limits: Limits) -> Running {
     let server = Server::bind(SocketAddr::from(([127, 0, 0, 1], 0)), limits)
         .await
@@ -175,7 +176,8 @@ async fn http_2_is_served_without_asking_for_it() {
     let mut stream = connect(&running).await;
     let mut request = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec();
     request.extend([0, 0, 0, 4, 0, 0, 0, 0, 0]); // SETTINGS, empty
-    // HEADERS with END_STREAM and END_HEADERS on stream 1; HPACK's static table: GET, scheme http, path "/", and :authority "x".
+    // HEADERS with END_STREAM and END_HEADERS on stream 1; HPACK's static table: GET, scheme http,
+    // path "/", and :authority "x".
     request.extend([0, 0, 6, 1, 5, 0, 0, 0, 1, 0x82, 0x86, 0x84, 0x41, 1, b'x']);
     stream.write_all(&request).await.expect("written");
     let text = read_until(&mut stream, "/ 0").await;

@@ -32,11 +32,14 @@ pub struct LayerConfig {
     pub connect_timeout: Duration,
     /// Namespaces that one client may be in at a time.
     pub max_namespaces: usize,
-    /// Bytes of one packet with all its attachments. An application without binary events from clients does well to set it low.
+    /// Bytes of one packet with all its attachments. An application without binary events from
+    /// clients does well to set it low.
     pub max_packet_bytes: usize,
-    /// Bytes of all packets of all clients whose attachments have not all come, those up to 4 KiB aside; beyond, the slowest are closed.
+    /// Bytes of all packets of all clients whose attachments have not all come, those up to 4 KiB
+    /// aside; beyond, the slowest are closed.
     pub max_incomplete_bytes: usize,
-    /// From one part of a packet with attachments to the next; the whole packet may take four times that.
+    /// From one part of a packet with attachments to the next; the whole packet may take four times
+    /// that.
     pub attachment_timeout: Duration,
     /// How long a lost client may take to come back. Zero: no client is recoverable.
     pub recovery_window: Duration,

@@ -1,7 +1,9 @@
-//! One client's session as Socket.IO sees it: which namespaces it is in, and what each of its messages means.
+//! One client's session as Socket.IO sees it: which namespaces it is in, and what each of its
+//! messages means.
 //!
-//! The state sits behind a lock that is held for a few lines, never while the application or an `.await` runs: besides the
-//! session's own task, the application may disconnect a socket at any time from anywhere.
+//! The state sits behind a lock that is held for a few lines, never while the application or an
+//! `.await` runs: besides the session's own task, the application may disconnect a socket at any
+//! time from anywhere.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
@@ -146,7 +148,8 @@ impl Connection {
         })
     }
 
-    /// Runs what lets a client of revision 4 into `/`, and only then looks at its messages. Ends with the connection.
+    /// Runs what lets a client of revision 4 into `/`, and only then looks at its messages. Ends
+    /// with the connection.
     pub(super) fn first(self: &Arc<Self>, admission: impl Future<Output = ()> + Send + 'static) {
         struct Ready(Arc<Connection>);
         impl Drop for Ready {
@@ -171,7 +174,8 @@ impl Connection {
         let _ = self.ready.subscribe().wait_for(|ready| *ready).await;
     }
 
-    /// Takes the next message. After an `Err` the connection is to be closed with [`Connection::fail`].
+    /// Takes the next message. After an `Err` the connection is to be closed with
+    /// [`Connection::fail`].
     pub(super) fn take(self: &Arc<Self>, message: Message) -> Result<Step, Violation> {
         if self.outbox.is_closed() {
             return Ok(Step::Nothing);
@@ -289,8 +293,8 @@ impl Connection {
         })
     }
 
-    /// The client was admitted: registers it, so that nothing is missed, and stops the connect timeout. `None` when it has left
-    /// meanwhile.
+    /// The client was admitted: registers it, so that nothing is missed, and stops the connect
+    /// timeout. `None` when it has left meanwhile.
     pub(super) fn join(self: &Arc<Self>, identity: Identity) -> Option<Socket> {
         let socket = Socket::new(
             identity,
@@ -306,7 +310,8 @@ impl Connection {
         Some(socket)
     }
 
-    /// Queues the answer to the CONNECT of a client that was registered. False if the connection is ending.
+    /// Queues the answer to the CONNECT of a client that was registered. False if the connection is
+    /// ending.
     pub(super) fn answer(&self, socket: &Socket) -> bool {
         self.queue(self.dialect.answer(socket.identity()))
     }
@@ -317,7 +322,8 @@ impl Connection {
         self.state().namespaces.forget(socket.namespace());
     }
 
-    /// The application has heard of a new socket to the end; a client that has left meanwhile leaves now.
+    /// The application has heard of a new socket to the end; a client that has left meanwhile
+    /// leaves now.
     pub(super) fn introduced(&self, socket: &Socket) {
         if let Some(reason) = socket.introduced() {
             self.owner.disconnected(socket, reason);
@@ -336,7 +342,8 @@ impl Connection {
         self.queue(self.dialect.refusal(namespace, refusal));
     }
 
-    /// Queues a packet that the protocol owes the client; if there is no room for it the client is lost.
+    /// Queues a packet that the protocol owes the client; if there is no room for it the client is
+    /// lost.
     fn queue(&self, packet: Group) -> bool {
         let sent = self.outbox.try_send(packet);
         if sent == Err(engineio::SendError::Full) {
@@ -373,8 +380,8 @@ impl Connection {
         self.fail(&Violation::Superseded);
     }
 
-    /// Closes the connection for something its client did. The application hears of it at once: the session may last until the
-    /// client has fetched its goodbye.
+    /// Closes the connection for something its client did. The application hears of it at once: the
+    /// session may last until the client has fetched its goodbye.
     pub(super) fn fail(&self, violation: &Violation) {
         tracing::debug!(peer = ?self.handshake.peer, reason = %violation, "closing a Socket.IO connection");
         let (told, close) = match violation {

@@ -1,4 +1,5 @@
-//! What is different for clients of protocol revision 4 (Socket.IO 2), which come over Engine.IO 3; all else is as in revision 5.
+//! What is different for clients of protocol revision 4 (Socket.IO 2), which come over Engine.IO 3;
+//! all else is as in revision 5.
 //!
 //! ```text
 //!                    revision 5                         revision 4
@@ -8,9 +9,10 @@
 //! its refusal        4/nsp,{"message":…,"data":…}       4/nsp, and the data, or else the message, alone
 //! recovery           yes                                no
 //! ```
-//! Where the reference server differs: a client of revision 4 takes its Engine.IO session id for the id of its socket (`/nsp#<id>` in a
-//! namespace), and so does that server. Here the ids of sockets are random for all: the session's is a secret that an application must
-//! not be able to pass on.
+//! Where the reference server differs: a client of revision 4 takes its Engine.IO session id for
+//! the id of its socket (`/nsp#<id>` in a namespace), and so does that server. Here the ids of
+//! sockets are random for all: the session's is a secret that an application must not be able to
+//! pass on.
 
 use serde_json::value::RawValue;
 
@@ -46,7 +48,8 @@ impl Dialect {
         }
     }
 
-    /// Revision 4 has no payload in a CONNECT; what stands in the query is the application's in its place.
+    /// Revision 4 has no payload in a CONNECT; what stands in the query is the application's in its
+    /// place.
     pub fn auth(self, payload: Option<Box<RawValue>>, query: Option<&str>) -> Box<RawValue> {
         let object = match self {
             Self::Five => payload,
@@ -80,7 +83,8 @@ impl Dialect {
     }
 }
 
-/// A query as an object of text; a key that is there more than once has a list, as in the reference server.
+/// A query as an object of text; a key that is there more than once has a list, as in the reference
+/// server.
 fn query_object(query: &str) -> Box<RawValue> {
     let mut object = serde_json::Map::new();
     for (key, value) in form_urlencoded::parse(query.as_bytes()) {

@@ -49,7 +49,8 @@ impl Encoded {
         event(namespace, None, name, push, &[])
     }
 
-    /// An event with any number of arguments, in which each [`Placeholder`] stands for one of the attachments.
+    /// An event with any number of arguments, in which each [`Placeholder`] stands for one of the
+    /// attachments.
     pub fn event_with(
         namespace: &str,
         name: &str,
@@ -66,7 +67,8 @@ impl Encoded {
         event(namespace, None, name, push, attachments)
     }
 
-    /// An event with one argument in which each [`Placeholder`] stands for one of the attachments; `id` asks for an answer.
+    /// An event with one argument in which each [`Placeholder`] stands for one of the attachments;
+    /// `id` asks for an answer.
     pub(super) fn asking<T: Serialize + ?Sized>(
         namespace: &str,
         id: Option<u64>,
@@ -81,7 +83,8 @@ impl Encoded {
         event(namespace, id, name, push, attachments)
     }
 
-    /// Queues the event for each of the sockets, once however often one is named. Those that did not take it, with the reason.
+    /// Queues the event for each of the sockets, once however often one is named. Those that did
+    /// not take it, with the reason.
     pub fn send_to_all<'a>(
         &self,
         sockets: impl IntoIterator<Item = &'a Socket>,
@@ -195,8 +198,8 @@ fn event(
     array_packet(Kind::Event, namespace, id, push, attachments).map(Encoded)
 }
 
-/// A packet whose payload is an array; `kind` is the one without attachments. The header and its attachments are one group, because
-/// nothing may come between them.
+/// A packet whose payload is an array; `kind` is the one without attachments. The header and its
+/// attachments are one group, because nothing may come between them.
 fn array_packet(
     kind: Kind,
     namespace: &str,

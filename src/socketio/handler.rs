@@ -15,7 +15,8 @@ use crate::engineio::{CloseReason, Handshake, Work};
 #[derive(Debug, Clone)]
 pub struct ConnectRequest {
     pub namespace: Arc<str>,
-    /// The CONNECT payload, a JSON object; `{}` when the client sent none. For Socket.IO 2 clients the query in the namespace's name.
+    /// The CONNECT payload, a JSON object; `{}` when the client sent none. For Socket.IO 2 clients
+    /// the query in the namespace's name.
     pub auth: Box<RawValue>,
     pub handshake: Arc<Handshake>,
 }
@@ -42,8 +43,9 @@ pub enum DisconnectReason {
 }
 
 impl DisconnectReason {
-    /// The client may come back as the one it was, if it is recoverable: nobody wanted it to leave. The list is the reference
-    /// server's, with the slow consumer added: who lost its place because it read too slowly gets what it missed.
+    /// The client may come back as the one it was, if it is recoverable: nobody wanted it to leave.
+    /// The list is the reference server's, with the slow consumer added: who lost its place because
+    /// it read too slowly gets what it missed.
     pub fn is_loss(self) -> bool {
         match self {
             Self::Session(CloseReason::ParseError)
@@ -58,7 +60,8 @@ impl DisconnectReason {
 #[derive(Debug)]
 pub struct Event {
     pub name: String,
-    /// The arguments after the name. Binary ones are `{"_placeholder":true,"num":i}`, `i` an index into `attachments` (checked).
+    /// The arguments after the name. Binary ones are `{"_placeholder":true,"num":i}`, `i` an index
+    /// into `attachments` (checked).
     pub args: Vec<Box<RawValue>>,
     pub attachments: Vec<Bytes>,
     /// Present when the client asked for an acknowledgement.
@@ -72,36 +75,40 @@ impl Event {
     }
 }
 
-/// The application. One socket's calls come one at a time and in the order of its packets, from the task of its session. Only
-/// `disconnected` may come from elsewhere and beside `event`, for example from within [`Socket::disconnect`]; it comes after
-/// `connected` has returned.
+/// The application. One socket's calls come one at a time and in the order of its packets, from the
+/// task of its session. Only `disconnected` may come from elsewhere and beside `event`, for example
+/// from within [`Socket::disconnect`]; it comes after `connected` has returned.
 pub trait Handler: Send + Sync + 'static {
-    /// Admits a client to a namespace or refuses it. An unknown namespace is refused with the message `Invalid namespace`.
-    /// The connection is closed when this takes longer than the connect timeout.
+    /// Admits a client to a namespace or refuses it. An unknown namespace is refused with the
+    /// message `Invalid namespace`. The connection is closed when this takes longer than the
+    /// connect timeout.
     fn authorize(
         &self,
         request: ConnectRequest,
     ) -> impl Future<Output = Result<(), ConnectRefused>> + Send;
 
-    /// The client was admitted and its CONNECT answer is queued: what is emitted here comes right behind it.
+    /// The client was admitted and its CONNECT answer is queued: what is emitted here comes right
+    /// behind it.
     fn connected(&self, socket: &Socket, request: &ConnectRequest);
 
-    /// An event came. Returned work is finished before the next packet of this client is looked at, so it must end by itself.
+    /// An event came. Returned work is finished before the next packet of this client is looked at,
+    /// so it must end by itself.
     fn event(&self, socket: &Socket, event: Event) -> Option<Work>;
 
-    /// The client left the namespace; called exactly once for each `connected` and each `resume`. Nothing can be sent to it any more.
-    /// A [recoverable](Socket::is_recoverable) client may come back if the reason [is a loss](DisconnectReason::is_loss): what it had is
-    /// kept until `resume` or `forgotten` is called for its id.
+    /// The client left the namespace; called exactly once for each `connected` and each `resume`.
+    /// Nothing can be sent to it any more. A [recoverable](Socket::is_recoverable) client may come
+    /// back if the reason [is a loss](DisconnectReason::is_loss): what it had is kept until
+    /// `resume` or `forgotten` is called for its id.
     fn disconnected(&self, socket: &Socket, reason: DisconnectReason);
 
-    /// Whether this client may become recoverable if it asks for it. What it is sent should then be sent with
-    /// [`Socket::send_at`], first of all in `connected`.
+    /// Whether this client may become recoverable if it asks for it. What it is sent should then be
+    /// sent with [`Socket::send_at`], first of all in `connected`.
     fn is_recoverable(&self, _request: &ConnectRequest) -> bool {
         false
     }
 
-    /// A lost client came back and was admitted: whether it can be told all that it missed after `offset`, which may be any text.
-    /// If not it becomes a new client.
+    /// A lost client came back and was admitted: whether it can be told all that it missed after
+    /// `offset`, which may be any text. If not it becomes a new client.
     fn can_resume(
         &self,
         _id: &str,
@@ -111,8 +118,9 @@ pub trait Handler: Send + Sync + 'static {
         async { false }
     }
 
-    /// It can, and its CONNECT answer is queued: give the client back what it had, and send what it missed. May be dropped before its
-    /// end, when the client is lost again; what it had is still to be kept then.
+    /// It can, and its CONNECT answer is queued: give the client back what it had, and send what it
+    /// missed. May be dropped before its end, when the client is lost again; what it had is still
+    /// to be kept then.
     fn resume(
         &self,
         _socket: &Socket,

@@ -1,8 +1,10 @@
-//! A look over JSON text without building a tree: how deep it nests, and where it refers to attachments.
+//! A look over JSON text without building a tree: how deep it nests, and where it refers to
+//! attachments.
 //!
-//! Arguments stay [`RawValue`]s, so that numbers and strings reach the other side as they were written (a lone surrogate, `1e400`
-//! or a 20-digit integer is legal JSON text). serde_json skips over raw values without its depth limit; the limit is kept here,
-//! because whoever decodes such a value later does so recursively.
+//! Arguments stay [`RawValue`]s, so that numbers and strings reach the other side as they were
+//! written (a lone surrogate, `1e400` or a 20-digit integer is legal JSON text). serde_json skips
+//! over raw values without its depth limit; the limit is kept here, because whoever decodes such a
+//! value later does so recursively.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -10,7 +12,8 @@ use std::fmt;
 use serde::de::{self, Deserializer, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
-/// Levels of arrays and objects that a payload may have; the same as serde_json allows to typed values.
+/// Levels of arrays and objects that a payload may have; the same as serde_json allows to typed
+/// values.
 pub const MAX_DEPTH: usize = 127;
 
 /// Why a payload was refused.
@@ -42,8 +45,9 @@ enum Key {
     Number,
 }
 
-/// Checks the nesting of JSON text, and, when the packet has attachments, that every `{"_placeholder":true,"num":i}` names one
-/// of them. Works on any bytes; says nothing about text that is not JSON.
+/// Checks the nesting of JSON text, and, when the packet has attachments, that every
+/// `{"_placeholder":true,"num":i}` names one of them. Works on any bytes; says nothing about text
+/// that is not JSON.
 pub fn check(json: &[u8], attachments: usize) -> Result<(), JsonError> {
     let mut open: Vec<Frame> = Vec::new();
     let mut at = 0;
@@ -139,7 +143,8 @@ impl Frame {
         };
     }
 
-    /// A value ends the effect of the key before it. As in JavaScript, the last of equal keys counts.
+    /// A value ends the effect of the key before it. As in JavaScript, the last of equal keys
+    /// counts.
     fn value(&mut self, token: &[u8]) {
         match std::mem::take(&mut self.key) {
             Key::Placeholder => self.is_placeholder = token == b"true",

@@ -62,7 +62,8 @@ impl<H: Handler> Owner for Shared<H> {
     fn disconnected(&self, socket: &Socket, reason: DisconnectReason) {
         self.handler.disconnected(socket, reason);
         if socket.is_recoverable() {
-            // Weakly: a lost client must not keep the application in memory, for instance while the program ends.
+            // Weakly: a lost client must not keep the application in memory, for instance while the
+            // program ends.
             let handler = Arc::downgrade(&self.handler);
             let forgotten = move |id: &str| {
                 if let Some(handler) = handler.upgrade() {
@@ -76,7 +77,8 @@ impl<H: Handler> Owner for Shared<H> {
     }
 }
 
-/// The application is hearing of a socket. When that is over, even by a panic or because the client is lost, the socket counts as known.
+/// The application is hearing of a socket. When that is over, even by a panic or because the client
+/// is lost, the socket counts as known.
 struct Introduction<'a> {
     connection: &'a Connection,
     socket: &'a Socket,
@@ -95,7 +97,8 @@ impl Drop for Introduction<'_> {
 }
 
 impl<H: Handler> Shared<H> {
-    /// The answer to a CONNECT. Bounded, because the session reads nothing from its client meanwhile.
+    /// The answer to a CONNECT. Bounded, because the session reads nothing from its client
+    /// meanwhile.
     async fn connect(self: Arc<Self>, connection: Arc<Connection>, request: ConnectRequest) {
         let decision = self.handler.authorize(request.clone());
         let Ok(decision) = tokio::time::timeout(self.limits.config.connect_timeout, decision).await
@@ -162,7 +165,8 @@ impl<H: Handler> Shared<H> {
         let Some(socket) = connection.join(identity) else {
             return self.handler.forgotten(&id);
         };
-        // If it cannot be queued the client is being lost again, and is remembered as one that was here.
+        // If it cannot be queued the client is being lost again, and is remembered as one that was
+        // here.
         connection.answer(&socket);
         self.sessions.enter(&socket);
         let _introduction = Introduction::begin(connection, &socket);

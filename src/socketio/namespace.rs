@@ -7,8 +7,9 @@
 //!    └─────────────────────┘                     ▼
 //!                                              Left ── CONNECT ──► Connecting
 //! ```
-//! `Left` exists because packets that the client sent before it learned of the server's disconnect are no fault of its own: they
-//! are ignored, where the reference server closes the whole connection with all other namespaces on it.
+//! `Left` exists because packets that the client sent before it learned of the server's disconnect
+//! are no fault of its own: they are ignored, where the reference server closes the whole
+//! connection with all other namespaces on it.
 
 use std::sync::Arc;
 
@@ -92,7 +93,8 @@ impl Namespaces {
         self.slots.retain(|(slot, _)| &**slot != name);
     }
 
-    /// Who gets a packet for this namespace; nobody if the server has disconnected the client from it.
+    /// Who gets a packet for this namespace; nobody if the server has disconnected the client from
+    /// it.
     pub fn receiver(&mut self, name: &str) -> Result<Option<Socket>, StateError> {
         match self.slot(name) {
             Some(Slot::Joined(socket)) => Ok(Some(socket.clone())),

@@ -11,20 +11,24 @@
 //! 5 BINARY_EVENT   both ways   as 2, with placeholders; <attachments>- is required
 //! 6 BINARY_ACK     both ways   as 3, with placeholders; <attachments>- is required
 //! ```
-//! The namespace is left out when it is `/`; else it begins with `/` and ends at a comma or at the end of the text (`40/custom`).
-//! Each attachment follows as a binary message of its own and is named by `{"_placeholder":true,"num":i}`.
+//! The namespace is left out when it is `/`; else it begins with `/` and ends at a comma or at the
+//! end of the text (`40/custom`). Each attachment follows as a binary message of its own and is
+//! named by `{"_placeholder":true,"num":i}`.
 //!
-//! Parsing works on bytes and never cuts text by position unchecked. Where the document is silent we do as the reference
-//! parser does, except: an id, a namespace or a number of arguments that only serves to use up memory is refused.
+//! Parsing works on bytes and never cuts text by position unchecked. Where the document is silent
+//! we do as the reference parser does, except: an id, a namespace or a number of arguments that
+//! only serves to use up memory is refused.
 
 use serde::Serialize;
 use serde_json::value::RawValue;
 
 use super::json::{self, Elements, JsonError};
 
-/// Attachments of one packet, both ways: more make the stock JavaScript client give up the connection.
+/// Attachments of one packet, both ways: more make the stock JavaScript client give up the
+/// connection.
 pub const MAX_ATTACHMENTS: usize = 10;
-/// Arguments of one event or acknowledgement. Each costs an allocation, so a megabyte of `[1,1,1,…` would become dozens.
+/// Arguments of one event or acknowledgement. Each costs an allocation, so a megabyte of `[1,1,1,…`
+/// would become dozens.
 pub const MAX_ARGS: usize = 1000;
 /// Bytes of a namespace's name, which comes back in the answer.
 pub const MAX_NAMESPACE_BYTES: usize = 1024;

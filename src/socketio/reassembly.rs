@@ -1,7 +1,9 @@
-//! A packet whose attachments have not all come: bounded in number, bytes and time, for one client and for all together.
+//! A packet whose attachments have not all come: bounded in number, bytes and time, for one client
+//! and for all together.
 //!
-//! When there is no room for what just came, the slowest packets are ended, as `engineio` does it with its messages: otherwise whoever
-//! begins enough packets and then sends no more would make everybody else be refused.
+//! When there is no room for what just came, the slowest packets are ended, as `engineio` does it
+//! with its messages: otherwise whoever begins enough packets and then sends no more would make
+//! everybody else be refused.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -29,13 +31,16 @@ pub enum ReassemblyError {
     Timeout,
 }
 
-/// Bytes of a packet that are not counted, so that small binary events go through whatever others do.
+/// Bytes of a packet that are not counted, so that small binary events go through whatever others
+/// do.
 const UNCOUNTED: usize = 4096;
-/// Less than this is no movement: a byte now and then would keep a packet from ever being the slowest.
+/// Less than this is no movement: a byte now and then would keep a packet from ever being the
+/// slowest.
 const MOVEMENT: usize = 4096;
 /// Times below this say nothing but that the machine is busy.
 const SHORT: Duration = Duration::from_millis(10);
-/// How long a whole packet may take, in times from one part to the next; a packet of many tiny parts would otherwise last for ever.
+/// How long a whole packet may take, in times from one part to the next; a packet of many tiny
+/// parts would otherwise last for ever.
 const WHOLE: u32 = 4;
 
 /// Bytes that incomplete packets of all clients may hold together.
@@ -79,7 +84,8 @@ impl Table {
         }
     }
 
-    /// Makes room for `excess` bytes: ends the slowest packets beyond `bar`, as many as it takes, or none if that is not enough.
+    /// Makes room for `excess` bytes: ends the slowest packets beyond `bar`, as many as it takes,
+    /// or none if that is not enough.
     fn relieve(&mut self, newcomer: u64, bar: u128, now: Instant, excess: usize) -> bool {
         let mut slower: Vec<_> = self
             .held
@@ -233,8 +239,8 @@ pub struct Incomplete {
 }
 
 impl Incomplete {
-    /// `bytes`: the length of the header's text; `patience`: from one part to the next. The caller has seen that the packet announces
-    /// attachments.
+    /// `bytes`: the length of the header's text; `patience`: from one part to the next. The caller
+    /// has seen that the packet announces attachments.
     pub fn begin(
         packet: Packet<'_>,
         bytes: usize,

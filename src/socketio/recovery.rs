@@ -7,14 +7,18 @@
 //!              true}       │ └──── CONNECT {"pid","offset"} ─────┘
 //!                          └── left, or was disconnected ──► (absent)
 //! ```
-//! A client asks with `{"recover": true}` in its CONNECT payload, because clients that know nothing of recovery must not get the
-//! offset, an argument more than their handlers take. Unlike in the reference server
-//! - a session is used up by the recovery, so that one client never becomes two, and a later loss saves it anew;
+//! A client asks with `{"recover": true}` in its CONNECT payload, because clients that know nothing
+//! of recovery must not get the offset, an argument more than their handlers take. Unlike in the
+//! reference server
+//! - a session is used up by the recovery, so that one client never becomes two, and a later loss
+//!   saves it anew;
 //! - an old connection that the server has not missed yet is ended by the client's return;
-//! - the application admits the client again (`Handler::authorize`): its rights may have gone meanwhile;
+//! - the application admits the client again (`Handler::authorize`): its rights may have gone
+//!   meanwhile;
 //! - a client that has heard no event but the first can be recovered too;
-//! - the CONNECT answer comes before what the client missed. There it comes behind: the stock JavaScript client keeps events until the
-//!   answer is there, and hears them twice when the connection is lost in between, because its offset has not moved.
+//! - the CONNECT answer comes before what the client missed. There it comes behind: the stock
+//!   JavaScript client keeps events until the answer is there, and hears them twice when the
+//!   connection is lost in between, because its offset has not moved.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -44,7 +48,8 @@ pub struct Wish {
 }
 
 impl Wish {
-    /// Anything that is not exactly as it should be is no wish: the client gets a normal connection.
+    /// Anything that is not exactly as it should be is no wish: the client gets a normal
+    /// connection.
     pub fn of(auth: &RawValue) -> Self {
         #[derive(Deserialize)]
         struct Payload {
@@ -71,8 +76,8 @@ impl Wish {
     }
 }
 
-/// The recoverable clients of a layer: those who are here, and for a while those who were lost. Private ids are secrets, so nothing
-/// here can be printed.
+/// The recoverable clients of a layer: those who are here, and for a while those who were lost.
+/// Private ids are secrets, so nothing here can be printed.
 pub struct Sessions {
     state: Mutex<State>,
     /// Lost clients that are remembered at a time; the longest lost gives way.
@@ -125,8 +130,8 @@ impl Sessions {
         }
     }
 
-    /// The client of this private id comes back to this namespace. Its public id, if it is remembered. Whatever is still here of it is
-    /// ended first.
+    /// The client of this private id comes back to this namespace. Its public id, if it is
+    /// remembered. Whatever is still here of it is ended first.
     pub async fn find(&self, pid: &str, namespace: &str) -> Option<Box<str>> {
         let deadline = Instant::now() + LEAVING;
         loop {
@@ -142,7 +147,8 @@ impl Sessions {
                 _ => return None,
             };
             here.supersede();
-            // Mostly it has left by now. If not, somebody else is telling the application of that, or its own recovery is being ended.
+            // Mostly it has left by now. If not, somebody else is telling the application of that,
+            // or its own recovery is being ended.
             if matches!(self.state().places.get(pid), Some(Place::Here(_))) {
                 if Instant::now() >= deadline {
                     return None;
@@ -158,7 +164,8 @@ impl Sessions {
         matches!(state.places.get(pid), Some(Place::Lost { .. })) && state.forget(pid).is_some()
     }
 
-    /// The application was told that a recoverable client has left. The public ids of those who cannot come back any more.
+    /// The application was told that a recoverable client has left. The public ids of those who
+    /// cannot come back any more.
     pub fn left(
         self: &Arc<Self>,
         socket: &Socket,

@@ -1,4 +1,5 @@
-//! One client in one namespace: the handle that the application sends through, and the answers it waits for.
+//! One client in one namespace: the handle that the application sends through, and the answers it
+//! waits for.
 //!
 //! Sending never waits: it queues, or says at once that it cannot.
 
@@ -74,7 +75,8 @@ pub struct Socket(Arc<Inner>);
 /// Who a socket is.
 pub struct Identity {
     pub id: Box<str>,
-    /// The private id with which the client may come back after a loss; `None` when it did not ask for that.
+    /// The private id with which the client may come back after a loss; `None` when it did not ask
+    /// for that.
     pub pid: Option<Box<str>>,
     pub namespace: Arc<str>,
 }
@@ -90,7 +92,8 @@ struct Inner {
     stage: Mutex<Stage>,
 }
 
-/// Held while a packet is queued: nothing comes behind a DISCONNECT, and offsets leave in the order in which they were set.
+/// Held while a packet is queued: nothing comes behind a DISCONNECT, and offsets leave in the order
+/// in which they were set.
 #[derive(Default)]
 struct Sending {
     left: bool,
@@ -152,13 +155,14 @@ impl Socket {
         }))
     }
 
-    /// 20 characters `[A-Za-z0-9_-]`, new for every CONNECT but that of a recovered client, which has its old one. Not the Engine.IO
-    /// session id, which is a secret.
+    /// 20 characters `[A-Za-z0-9_-]`, new for every CONNECT but that of a recovered client, which
+    /// has its old one. Not the Engine.IO session id, which is a secret.
     pub fn id(&self) -> &str {
         &self.0.identity.id
     }
 
-    /// A number that no other socket of this process has or had, also not the one that a recovered client had before.
+    /// A number that no other socket of this process has or had, also not the one that a recovered
+    /// client had before.
     pub fn key(&self) -> u64 {
         self.0.key
     }
@@ -171,8 +175,8 @@ impl Socket {
         &self.0.handshake
     }
 
-    /// The client may come back after a loss and be [resumed](super::Handler::resume): it has asked for that, and each of its events
-    /// carries an offset.
+    /// The client may come back after a loss and be [resumed](super::Handler::resume): it has asked
+    /// for that, and each of its events carries an offset.
     pub fn is_recoverable(&self) -> bool {
         self.0.identity.pid.is_some()
     }
@@ -195,7 +199,8 @@ impl Socket {
         self.0.outbox.queued_bytes()
     }
 
-    /// Whether the queue of this client's session, which its namespaces share, is at most half full.
+    /// Whether the queue of this client's session, which its namespaces share, is at most half
+    /// full.
     pub fn has_room(&self) -> bool {
         self.0.outbox.has_room()
     }
@@ -215,7 +220,8 @@ impl Socket {
         self.emit_binary(name, data, &[])
     }
 
-    /// Queues an event with one argument in which each [`super::Placeholder`] stands for one of at most 10 attachments.
+    /// Queues an event with one argument in which each [`super::Placeholder`] stands for one of at
+    /// most 10 attachments.
     pub fn emit_binary<T: Serialize + ?Sized>(
         &self,
         name: &str,
@@ -237,8 +243,9 @@ impl Socket {
         Ok(self.0.outbox.try_send(self.final_form(&sending, event))?)
     }
 
-    /// Moves a recoverable client's offset and queues the event with it, so that the client stands at `offset` when it has the event;
-    /// what could not be queued has moved nothing. For others it is [`Socket::send`].
+    /// Moves a recoverable client's offset and queues the event with it, so that the client stands
+    /// at `offset` when it has the event; what could not be queued has moved nothing. For others it
+    /// is [`Socket::send`].
     pub fn send_at(&self, event: &Encoded, offset: &str) -> Result<(), SendError> {
         let mut sending = self.sending()?;
         if !self.is_recoverable() {
@@ -249,14 +256,16 @@ impl Socket {
         Ok(())
     }
 
-    /// The offset that the next events to a recoverable client carry, whatever they are. For others it does nothing.
+    /// The offset that the next events to a recoverable client carry, whatever they are. For others
+    /// it does nothing.
     pub fn set_offset(&self, offset: &str) {
         if self.is_recoverable() {
             lock(&self.0.sending).offset = Some(offset.into());
         }
     }
 
-    /// Queues an event only if the transport can write it now, else drops it. True if it was queued.
+    /// Queues an event only if the transport can write it now, else drops it. True if it was
+    /// queued.
     pub fn send_volatile(&self, event: &Encoded) -> Result<bool, SendError> {
         let sending = self.sending()?;
         Ok(self
@@ -265,7 +274,8 @@ impl Socket {
             .try_send_volatile(self.final_form(&sending, event))?)
     }
 
-    /// Volatile events carry the offset too: the stock client takes any last argument that is text for one.
+    /// Volatile events carry the offset too: the stock client takes any last argument that is text
+    /// for one.
     fn final_form(&self, sending: &Sending, event: &Encoded) -> Group {
         match &sending.offset {
             Some(offset) => event.with_argument(offset),
@@ -287,9 +297,10 @@ impl Socket {
         Ok(self.0.outbox.try_send(packet)?)
     }
 
-    /// Queues an event with one argument at once; the future gives the client's answer, or an error when it has not come within
-    /// `limit` from now. Each [`super::Placeholder`] in the data stands for one of the attachments. Do not await it in the work of
-    /// [`super::Handler::event`] of the same client: its packets, and so its answer, are only looked at when that work is done.
+    /// Queues an event with one argument at once; the future gives the client's answer, or an error
+    /// when it has not come within `limit` from now. Each [`super::Placeholder`] in the data stands
+    /// for one of the attachments. Do not await it in the work of [`super::Handler::event`] of the
+    /// same client: its packets, and so its answer, are only looked at when that work is done.
     pub fn emit_with_ack<T: Serialize + ?Sized>(
         &self,
         name: &str,
@@ -345,7 +356,8 @@ impl Socket {
         }
     }
 
-    /// Nothing is sent to this socket any more, and nobody waits for its answers. All ways out of a namespace lead through here.
+    /// Nothing is sent to this socket any more, and nobody waits for its answers. All ways out of a
+    /// namespace lead through here.
     pub(super) fn leave(&self) {
         lock(&self.0.sending).left = true;
         let mut awaited = lock(&self.0.awaited);
@@ -353,7 +365,8 @@ impl Socket {
         awaited.replies = HashMap::new();
     }
 
-    /// The application has heard of the socket to the end. With a reason when the client has left meanwhile.
+    /// The application has heard of the socket to the end. With a reason when the client has left
+    /// meanwhile.
     pub(super) fn introduced(&self) -> Option<DisconnectReason> {
         match std::mem::replace(&mut *lock(&self.0.stage), Stage::Introduced) {
             Stage::LeftEarly(reason) => Some(reason),
@@ -361,7 +374,8 @@ impl Socket {
         }
     }
 
-    /// The client has left. True if the application is to be told now; if not, [`Socket::introduced`] says so later.
+    /// The client has left. True if the application is to be told now; if not,
+    /// [`Socket::introduced`] says so later.
     pub(super) fn has_left(&self, reason: DisconnectReason) -> bool {
         let mut stage = lock(&self.0.stage);
         let known = matches!(*stage, Stage::Introduced);
@@ -371,8 +385,9 @@ impl Socket {
         known
     }
 
-    /// Disconnects the client from this namespace, or, with `close`, from all its namespaces, and then ends its session behind
-    /// what is queued. The application's `disconnected` is called before this returns; from within `connected`, right behind that.
+    /// Disconnects the client from this namespace, or, with `close`, from all its namespaces, and
+    /// then ends its session behind what is queued. The application's `disconnected` is called
+    /// before this returns; from within `connected`, right behind that.
     pub fn disconnect(&self, close: bool) {
         if let Some(connection) = self.connection() {
             match close {
@@ -382,7 +397,8 @@ impl Socket {
         }
     }
 
-    /// Ends the client's whole session without telling its namespaces; clients take it for a lost connection and come back.
+    /// Ends the client's whole session without telling its namespaces; clients take it for a lost
+    /// connection and come back.
     pub fn close(&self, reason: CloseReason) {
         self.0.outbox.close(reason);
     }
@@ -426,7 +442,8 @@ impl Ack {
         self.answer(|text| Ok(packet::push_json(text, data)?), &[])
     }
 
-    /// Answers with any number of arguments, in which each [`super::Placeholder`] stands for one of the attachments.
+    /// Answers with any number of arguments, in which each [`super::Placeholder`] stands for one of
+    /// the attachments.
     pub fn send_with(self, args: &[Box<RawValue>], attachments: &[Bytes]) -> Result<(), SendError> {
         let push = |text: &mut String| {
             for (i, arg) in args.iter().enumerate() {

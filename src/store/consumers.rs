@@ -1,4 +1,5 @@
-//! Named readers of the event log: what each wants, how far it has come, and for those with a webhook what became of single events.
+//! Named readers of the event log: what each wants, how far it has come, and for those with a
+//! webhook what became of single events.
 //!
 //! All of a consumer's rows stand in the family `cursors` under its name, which has no zero byte:
 //!
@@ -58,7 +59,8 @@ pub struct Place {
     pub moved: u64,
 }
 
-/// An event that a webhook was told again and again and did not take. It holds the event, since retention may take it from the log.
+/// An event that a webhook was told again and again and did not take. It holds the event, since
+/// retention may take it from the log.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DeadLetter {
     pub event: Event,
@@ -111,7 +113,8 @@ impl Reader {
         Ok(found)
     }
 
-    /// Events that are done although the consumer's place may be before them, with a number above `after` and up to `up_to`, ascending.
+    /// Events that are done although the consumer's place may be before them, with a number above
+    /// `after` and up to `up_to`, ascending.
     pub fn done_events(&self, name: &str, after: u64, up_to: u64) -> Result<Vec<u64>, StoreError> {
         let Some(from) = after.checked_add(1) else {
             return Ok(Vec::new());

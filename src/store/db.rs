@@ -1,5 +1,5 @@
-//! The open database: folder and lock, families and their options, what is checked before the first read, and reading one
-//! row or a range of keys.
+//! The open database: folder and lock, families and their options, what is checked before the first
+//! read, and reading one row or a range of keys.
 
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{Read, Seek, Write};
@@ -83,15 +83,18 @@ const WRITE_BUFFERS: usize = 64 * MIB;
 /// Far below the 1024 that many systems give a process; sockets need most of them.
 const OPEN_FILES: i32 = 256;
 
-/// A process that died may leave half a batch at the end of the write-ahead log, never answered: it counts as never written.
-/// Anything else that cannot be read there is damage, and what was promised to clients would be lost with it.
+/// A process that died may leave half a batch at the end of the write-ahead log, never answered: it
+/// counts as never written. Anything else that cannot be read there is damage, and what was
+/// promised to clients would be lost with it.
 const PROCESS_DIED: DBRecoveryMode = DBRecoveryMode::TolerateCorruptedTailRecords;
-/// A machine that lost power may have written the end of it in any order. All up to the first gap counts: it was synced if it had to be.
+/// A machine that lost power may have written the end of it in any order. All up to the first gap
+/// counts: it was synced if it had to be.
 const POWER_FAILED: DBRecoveryMode = DBRecoveryMode::PointInTime;
 
 /// Shared by the writer and all readers; the last one closes it.
 pub(super) struct Db {
-    // Before the lock: fields are dropped in this order, and nobody may open the database before it is closed.
+    // Before the lock: fields are dropped in this order, and nobody may open the database before it
+    // is closed.
     raw: DB,
     _lock: File,
     path: PathBuf,
@@ -432,7 +435,8 @@ fn lock(path: &Path) -> Result<File, StoreError> {
     }
 }
 
-/// The database. What the write-ahead log cannot be read for is forgiven where it may come of a power loss, and nowhere else.
+/// The database. What the write-ahead log cannot be read for is forgiven where it may come of a
+/// power loss, and nowhere else.
 fn open_database(folder: &Path, boot: &str) -> Result<DB, rocksdb::Error> {
     let open = |mode| DB::open_cf_descriptors(&database_options(mode), folder, families());
     match open(PROCESS_DIED) {
@@ -479,8 +483,9 @@ fn failed_open(path: &Path, error: &rocksdb::Error) -> StoreError {
     }
 }
 
-/// A database without `CURRENT` looks like none, and RocksDB would clear its files away for a new one. Only the files that are
-/// there before `CURRENT` may be: then the process that created it died.
+/// A database without `CURRENT` looks like none, and RocksDB would clear its files away for a new
+/// one. Only the files that are there before `CURRENT` may be: then the process that created it
+/// died.
 fn refuse_remains(path: &Path, folder: &Path) -> Result<(), StoreError> {
     let entries = match fs::read_dir(folder) {
         Ok(entries) => entries,
@@ -508,8 +513,8 @@ fn refuse_remains(path: &Path, folder: &Path) -> Result<(), StoreError> {
     Ok(())
 }
 
-/// Another program's database is left alone. A later format may have families that we cannot open; its format number says so
-/// better than RocksDB does.
+/// Another program's database is left alone. A later format may have families that we cannot open;
+/// its format number says so better than RocksDB does.
 fn refuse_what_is_not_ours(path: &Path, folder: &Path) -> Result<(), StoreError> {
     let failed = |error: rocksdb::Error| failed_open(path, &error);
     let options = Options::default();
@@ -556,7 +561,8 @@ fn database_options(recovery: DBRecoveryMode) -> Options {
     options.set_wal_recovery_mode(recovery);
     options.set_max_open_files(OPEN_FILES);
     options.set_db_write_buffer_size(WRITE_BUFFERS);
-    // Families that are seldom written would otherwise keep old logs for long, and make the next start slow.
+    // Families that are seldom written would otherwise keep old logs for long, and make the next
+    // start slow.
     options.set_max_total_wal_size(64 * MIB as u64);
     options.set_bytes_per_sync(MIB as u64);
     options.set_max_background_jobs(2);
@@ -576,7 +582,8 @@ fn families() -> impl Iterator<Item = ColumnFamilyDescriptor> {
         let mut blocks = BlockBasedOptions::default();
         blocks.set_block_cache(&cache);
         blocks.set_format_version(5);
-        // Indexes and filters come in small parts. One of a million keys is a megabyte otherwise, and pushes all else out.
+        // Indexes and filters come in small parts. One of a million keys is a megabyte otherwise,
+        // and pushes all else out.
         blocks.set_index_type(BlockBasedIndexType::TwoLevelIndexSearch);
         blocks.set_partition_filters(true);
         blocks.set_pin_top_level_index_and_filter(true);

@@ -1,4 +1,5 @@
-//! What can go wrong with the store. Always fatal to the process; each sentence says what a person can do.
+//! What can go wrong with the store. Always fatal to the process; each sentence says what a person
+//! can do.
 
 use std::path::PathBuf;
 

@@ -2,11 +2,13 @@
 //!
 //! # Numbers
 //!
-//! An event gets the next number when it is written; `next_seq` is stored in the same batch and never derived from the largest
-//! key, so pruning takes no number back. A mempool commit is not synced: when the machine (not only the process) goes down,
-//! events may be lost that clients have seen. Giving their numbers again would make those clients skip what comes under
-//! them. So a mark, `reserved`, is synced ahead of the numbers in use. When the store was not closed in order and the
-//! machine's boot id has changed since, numbering goes on from the mark. Numbers therefore always rise, but not always by one.
+//! An event gets the next number when it is written; `next_seq` is stored in the same batch and
+//! never derived from the largest key, so pruning takes no number back. A mempool commit is not
+//! synced: when the machine (not only the process) goes down, events may be lost that clients have
+//! seen. Giving their numbers again would make those clients skip what comes under them. So a mark,
+//! `reserved`, is synced ahead of the numbers in use. When the store was not closed in order and
+//! the machine's boot id has changed since, numbering goes on from the mark. Numbers therefore
+//! always rise, but not always by one.
 //!
 //! A reader with cursor `c` has missed nothing exactly when `c + 1 >= first_seq`.
 //!
@@ -24,8 +26,9 @@
 //! | 5 | scan complete | spk, script hash, scan id u64, from u32, to u32, transactions u64 |
 //! | 6 | unwatched | spk, script hash |
 //!
-//! A transaction: txid, received u64, sent u64, status, u32? block time, first_seen u64, replaceable bool. A cause: 0
-//! transaction, 1 block, 2 reorg, 3 removed, 4 baseline, then 32 bytes of its hash. A phase has the number of its status.
+//! A transaction: txid, received u64, sent u64, status, u32? block time, first_seen u64,
+//! replaceable bool. A cause: 0 transaction, 1 block, 2 reorg, 3 removed, 4 baseline, then 32 bytes
+//! of its hash. A phase has the number of its status.
 
 use rocksdb::{ReadOptions, WriteBatch};
 
@@ -37,7 +40,8 @@ use crate::tracker::{Cause, Event, EventKind, Phase, ScanId, TxSummary};
 /// How far the synced mark runs ahead.
 const RESERVE: u64 = 1 << 20;
 
-/// Events that one call of [`Writer::prune_events`] deletes at most, so that it does not hold up the indexer.
+/// Events that one call of [`Writer::prune_events`] deletes at most, so that it does not hold up
+/// the indexer.
 pub const PRUNE_LIMIT: usize = 50_000;
 
 /// The numbers that are given next.
@@ -58,8 +62,9 @@ impl Numbers {
         }
     }
 
-    /// The numbers after giving `count` more, and whether the mark moved: then they must be synced before anyone sees them.
-    /// `sync`: the commit is synced anyway, a good moment to move the mark.
+    /// The numbers after giving `count` more, and whether the mark moved: then they must be synced
+    /// before anyone sees them. `sync`: the commit is synced anyway, a good moment to move the
+    /// mark.
     pub(super) fn advance(self, count: u64, sync: bool) -> (Self, bool) {
         let next = self
             .next
@@ -81,8 +86,9 @@ impl Numbers {
 }
 
 impl Reader {
-    /// Up to `limit` events with a number above `after`, oldest first. Look at [`Reader::first_seq`] afterwards, not before:
-    /// retention may have taken events between the two.
+    /// Up to `limit` events with a number above `after`, oldest first. Look at
+    /// [`Reader::first_seq`] afterwards, not before: retention may have taken events between the
+    /// two.
     pub fn read_events(&self, after: u64, limit: usize) -> Result<Vec<(u64, Event)>, StoreError> {
         // Deleted events are slow to walk over, so start where the kept ones do.
         let Some(from) = after.checked_add(1) else {
@@ -112,8 +118,9 @@ impl Reader {
 }
 
 impl Writer {
-    /// Deletes the oldest events, up to the first one that happened at `before` (milliseconds since the Unix epoch) or later,
-    /// at most [`PRUNE_LIMIT`] of them; call again when as many were deleted. Answers how many were.
+    /// Deletes the oldest events, up to the first one that happened at `before` (milliseconds since
+    /// the Unix epoch) or later, at most [`PRUNE_LIMIT`] of them; call again when as many were
+    /// deleted. Answers how many were.
     pub fn prune_events(&mut self, before: u64) -> Result<usize, StoreError> {
         let db = self.db();
         let first: u64 = db.required(meta::FIRST_SEQ)?;

@@ -1,19 +1,22 @@
-//! RocksDB: the rows, the lookup rows derived from them, and the event log. The only module that knows key bytes.
+//! RocksDB: the rows, the lookup rows derived from them, and the event log. The only module that
+//! knows key bytes.
 //!
 //! # Laws
 //!
-//! 1. What must be true together is written together: one commit is one batch with rows, lookup rows, events, tip, numbers
-//!    and counts. A reader sees all of a commit or nothing of it.
-//! 2. There is one [`Writer`], owned by the indexer thread. Any number of [`Reader`]s; what must agree is read from one
-//!    [`Snapshot`].
-//! 3. Lookup rows are derived here from a change's old and new row and from nothing else, so the inverse of a change takes
-//!    its lookup rows back too.
-//! 4. Event numbers start at 1 and are never given twice, not even when the machine loses power (see [`log`]).
-//! 5. Bytes written by one release are read by the next, or refused with a sentence that says so. Every value starts with
-//!    its version; a change of keys or families raises [`FORMAT`].
-//! 6. Damage is refused, never worked around: a file that is missing, short or altered, also in the write-ahead log, is an error, and
-//!    the folder stays as it is. Only what a death may leave behind is forgiven: half a creation, half a batch at the end of the
-//!    log, and after a power loss whatever was not synced.
+//! 1. What must be true together is written together: one commit is one batch with rows, lookup
+//!    rows, events, tip, numbers and counts. A reader sees all of a commit or nothing of it.
+//! 2. There is one [`Writer`], owned by the indexer thread. Any number of [`Reader`]s; what must
+//!    agree is read from one [`Snapshot`].
+//! 3. Lookup rows are derived here from a change's old and new row and from nothing else, so the
+//!    inverse of a change takes its lookup rows back too.
+//! 4. Event numbers start at 1 and are never given twice, not even when the machine loses power
+//!    (see [`log`]).
+//! 5. Bytes written by one release are read by the next, or refused with a sentence that says so.
+//!    Every value starts with its version; a change of keys or families raises [`FORMAT`].
+//! 6. Damage is refused, never worked around: a file that is missing, short or altered, also in the
+//!    write-ahead log, is an error, and the folder stays as it is. Only what a death may leave
+//!    behind is forgiven: half a creation, half a batch at the end of the log, and after a power
+//!    loss whatever was not synced.
 //!
 //! # Folder
 //!
@@ -24,9 +27,10 @@
 //!
 //! # Families
 //!
-//! Keys are of fixed width; numbers in keys are big-endian, so that the order of bytes is the order of numbers; hashes are in
-//! their internal byte order. A value is one version byte (now 1) and then fields in Bitcoin's consensus encoding: integers
-//! little-endian, lists and texts led by a compact size, `x?` is a byte 0, or a byte 1 and x. An empty value is really empty.
+//! Keys are of fixed width; numbers in keys are big-endian, so that the order of bytes is the order
+//! of numbers; hashes are in their internal byte order. A value is one version byte (now 1) and
+//! then fields in Bitcoin's consensus encoding: integers little-endian, lists and texts led by a
+//! compact size, `x?` is a byte 0, or a byte 1 and x. An empty value is really empty.
 //!
 //! | family | key | value | read for |
 //! |---|---|---|---|
@@ -46,11 +50,12 @@
 //! | `events` | number u64 | see [`log`] | subscribers |
 //! | `cursors` | name of a consumer, then see [`consumers`] | | named readers of the log |
 //!
-//! A status is a byte: 0 mempool; 1 confirmed, then height u32, hash, position u32; 2 replaced, then by; 3 conflicted, then
-//! by; 4 evicted. `inverted` means all bits flipped.
+//! A status is a byte: 0 mempool; 1 confirmed, then height u32, hash, position u32; 2 replaced,
+//! then by; 3 conflicted, then by; 4 evicted. `inverted` means all bits flipped.
 //!
-//! Families marked (2) came with format 2, and nothing else did but bit 4 of a watch's flags and the kinds 5 and 6 of events. A
-//! folder of format 1 is read and brought up to it; format 2 is refused by the release that wrote format 1.
+//! Families marked (2) came with format 2, and nothing else did but bit 4 of a watch's flags and
+//! the kinds 5 and 6 of events. A folder of format 1 is read and brought up to it; format 2 is
+//! refused by the release that wrote format 1.
 //!
 //! | `meta` key | value | |
 //! |---|---|---|
@@ -111,8 +116,9 @@ pub struct Counts {
     pub transactions: u64,
 }
 
-/// Opens the store in folder `path`, or creates it. `chain` is what the node says it follows; `None` (the node is down) trusts
-/// what the store remembers. `now` is in milliseconds since the Unix epoch.
+/// Opens the store in folder `path`, or creates it. `chain` is what the node says it follows;
+/// `None` (the node is down) trusts what the store remembers. `now` is in milliseconds since the
+/// Unix epoch.
 pub fn open(
     path: &Path,
     chain: Option<ChainInfo>,
@@ -121,8 +127,8 @@ pub fn open(
     open_at_boot(path, chain, now, &boot_id())
 }
 
-/// [`open`] with the boot id of the machine as an argument: another one than at the last opening, without a clean stop in
-/// between, means that the machine may have lost what was not synced.
+/// [`open`] with the boot id of the machine as an argument: another one than at the last opening,
+/// without a clean stop in between, means that the machine may have lost what was not synced.
 pub fn open_at_boot(
     path: &Path,
     chain: Option<ChainInfo>,
@@ -136,7 +142,8 @@ pub fn open_at_boot(
     Ok((writer, reader))
 }
 
-/// Where the system names its boot, that; elsewhere something random, so that every unclean stop counts as a power loss.
+/// Where the system names its boot, that; elsewhere something random, so that every unclean stop
+/// counts as a power loss.
 fn boot_id() -> String {
     std::fs::read_to_string("/proc/sys/kernel/random/boot_id")
         .ok()

@@ -49,7 +49,8 @@ impl Reader {
         self.db.meta(meta::MONITORING)
     }
 
-    /// The state at this instant. Keep it no longer than one answer takes: the store cannot forget old rows meanwhile.
+    /// The state at this instant. Keep it no longer than one answer takes: the store cannot forget
+    /// old rows meanwhile.
     pub fn snapshot(&self) -> Snapshot<'_> {
         Snapshot {
             db: &self.db,
@@ -181,8 +182,8 @@ impl Snapshot<'_> {
         self.get(BLOCKS, &height.to_be_bytes())
     }
 
-    /// Outputs of a script whose spend is not confirmed, ordered by outpoint. `spent_in_mempool`: also those that an
-    /// unconfirmed transaction spends.
+    /// Outputs of a script whose spend is not confirmed, ordered by outpoint. `spent_in_mempool`:
+    /// also those that an unconfirmed transaction spends.
     pub fn utxos(
         &self,
         script: &ScriptHash,
@@ -206,7 +207,8 @@ impl Snapshot<'_> {
         Ok(utxos)
     }
 
-    /// A script's transactions, newest first, those after `before` only. At least one even if `limit` is 0.
+    /// A script's transactions, newest first, those after `before` only. At least one even if
+    /// `limit` is 0.
     pub fn history(
         &self,
         script: &ScriptHash,
@@ -272,7 +274,8 @@ impl Snapshot<'_> {
         self.get(SCANS, &scan.0.to_be_bytes())
     }
 
-    /// History scans, open and ended ones, in the order of their ids, which is none; those after `after` only.
+    /// History scans, open and ended ones, in the order of their ids, which is none; those after
+    /// `after` only.
     pub fn scans(
         &self,
         after: Option<ScanId>,

@@ -1,4 +1,5 @@
-//! Keys and row values as bytes, as the tables in [`super`] give them. Nothing else builds or takes apart a key.
+//! Keys and row values as bytes, as the tables in [`super`] give them. Nothing else builds or takes
+//! apart a key.
 
 use bitcoin::consensus::encode::{self, Decodable, Encodable, VarInt};
 use bitcoin::hashes::Hash;

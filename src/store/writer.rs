@@ -40,13 +40,15 @@ impl Writer {
         &self.db
     }
 
-    /// Number of the last event that was written, or would have been: numbers skipped after a power loss count.
+    /// Number of the last event that was written, or would have been: numbers skipped after a power
+    /// loss count.
     pub fn head(&self) -> u64 {
         self.numbers.next - 1
     }
 
-    /// Writes the changes and events of `transitions`, in this order, all or nothing. Events get the numbers from
-    /// [`Writer::head`] plus one on, without a gap. Answers the new head. `sync`: the machine may lose power afterwards.
+    /// Writes the changes and events of `transitions`, in this order, all or nothing. Events get
+    /// the numbers from [`Writer::head`] plus one on, without a gap. Answers the new head. `sync`:
+    /// the machine may lose power afterwards.
     pub fn commit(&mut self, transitions: &[Transition], sync: bool) -> Result<u64, StoreError> {
         let mut batch = WriteBatch::default();
         let mut counts = Totals::of(self.counts);
@@ -115,7 +117,8 @@ impl Writer {
         }
     }
 
-    /// Marks a clean stop: everything written is on the disk. A writer that is dropped instead leaves the mark off.
+    /// Marks a clean stop: everything written is on the disk. A writer that is dropped instead
+    /// leaves the mark off.
     pub fn close(self) -> Result<(), StoreError> {
         let mut batch = WriteBatch::default();
         self.db.put_meta(&mut batch, meta::CLEAN, &true);

@@ -141,7 +141,8 @@ impl Tracker {
         if old_tip == to {
             return Ok(Transition::default());
         }
-        // Below the first blocks we know single ones, which history scans met: there is no way back over what lies between them.
+        // Below the first blocks we know single ones, which history scans met: there is no way back
+        // over what lies between them.
         for height in to.height + 1..=old_tip.height {
             if view.block(height)?.is_none() {
                 return Err(refused);
@@ -166,7 +167,8 @@ impl Tracker {
 }
 
 impl<V: View> Step<'_, V> {
-    /// Undoes our top block from its row: its transactions are unconfirmed again, its coinbase never was.
+    /// Undoes our top block from its row: its transactions are unconfirmed again, its coinbase
+    /// never was.
     fn take_back(&mut self, height: u32) -> Result<(), ApplyError> {
         let Some(block) = self.draft.block(height)?.cloned() else {
             return Ok(());
@@ -212,9 +214,10 @@ impl<V: View> Step<'_, V> {
         self.draft.put_block(height, None)
     }
 
-    /// Who has taken the place of this transaction of a stale block. News from the node may be ahead of our chain: then our mempool
-    /// holds conflicting transactions already, and what they spend could not be matched. Those that are leaving, or that mattered
-    /// to nobody and so may be unproven, make way; a snapshot asks for the latter if they are there.
+    /// Who has taken the place of this transaction of a stale block. News from the node may be
+    /// ahead of our chain: then our mempool holds conflicting transactions already, and what they
+    /// spend could not be matched. Those that are leaving, or that mattered to nobody and so may be
+    /// unproven, make way; a snapshot asks for the latter if they are there.
     fn rivals(&mut self, txid: &Txid, prints: &Prints) -> Result<Vec<Txid>, ApplyError> {
         let mut rivals = Vec::new();
         for rival in self
@@ -234,7 +237,8 @@ impl<V: View> Step<'_, V> {
         Ok(rivals)
     }
 
-    /// A confirmed spend is not in the filter, so `activate` does not see it: it becomes unconfirmed here.
+    /// A confirmed spend is not in the filter, so `activate` does not see it: it becomes
+    /// unconfirmed here.
     fn reopen_inputs(&mut self, txid: Txid, tx: &Transaction) -> Result<(), ApplyError> {
         for input in &tx.input {
             let Some(row) = self.draft.output(&input.previous_output)?.cloned() else {
@@ -263,7 +267,8 @@ impl<V: View> Step<'_, V> {
         self.displace(&spenders, Status::Evicted)
     }
 
-    /// Depths that transactions of earlier blocks reach with `tip`, for the scripts that asked for them.
+    /// Depths that transactions of earlier blocks reach with `tip`, for the scripts that asked for
+    /// them.
     fn reached_depths(&mut self, tip: BlockId) -> Result<Vec<EventKind>, ApplyError> {
         let depths: Vec<u8> = self.tracker.depths.keys().copied().collect();
         let mut reached = Vec::new();
@@ -276,7 +281,8 @@ impl<V: View> Step<'_, V> {
                 .block(height)?
                 .map_or_else(Vec::new, |row| row.touched.clone());
             for txid in touched {
-                // One that the block brought for scripts which are not watched any more may stand elsewhere for others.
+                // One that the block brought for scripts which are not watched any more may stand
+                // elsewhere for others.
                 if let Some(TxRow {
                     status: Status::Confirmed { block, .. },
                     ..

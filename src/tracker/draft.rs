@@ -1,7 +1,9 @@
-//! The rows of one transition while it is being made: reads go through to the view, writes stay here, balances follow the outputs.
+//! The rows of one transition while it is being made: reads go through to the view, writes stay
+//! here, balances follow the outputs.
 //!
-//! Balances are never computed by the steps themselves: each write of an output adds the difference between what the row
-//! contributed before and what it contributes now to its script's watch row. So a balance is always the sum over its outputs.
+//! Balances are never computed by the steps themselves: each write of an output adds the difference
+//! between what the row contributed before and what it contributes now to its script's watch row.
+//! So a balance is always the sum over its outputs.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
@@ -30,7 +32,8 @@ impl<T: Clone> Cell<T> {
 
 type Cells<K, T> = BTreeMap<K, Cell<T>>;
 
-/// What one output adds to its script: satoshi confirmed and unconfirmed, and whether it counts as unspent.
+/// What one output adds to its script: satoshi confirmed and unconfirmed, and whether it counts as
+/// unspent.
 fn contribution(row: Option<&OutputRow>) -> (i128, i128, i64) {
     let Some(row) = row else { return (0, 0, 0) };
     let value = i128::from(row.value);
@@ -42,7 +45,8 @@ fn contribution(row: Option<&OutputRow>) -> (i128, i128, i64) {
     }
 }
 
-/// Whether a spend of this output can still happen or be undone without a block being disconnected: it belongs in the filter.
+/// Whether a spend of this output can still happen or be undone without a block being disconnected:
+/// it belongs in the filter.
 fn is_open(row: Option<&OutputRow>) -> bool {
     row.is_some_and(|row| row.spent.is_none_or(|spend| spend.height.is_none()))
 }
@@ -115,7 +119,8 @@ impl<'a, V: View> Draft<'a, V> {
         Ok(())
     }
 
-    /// Whether this transition has read or written the output already: then the filter does not matter.
+    /// Whether this transition has read or written the output already: then the filter does not
+    /// matter.
     pub fn knows_output(&self, outpoint: &OutPoint) -> bool {
         self.outputs.contains_key(outpoint)
     }

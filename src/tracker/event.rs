@@ -1,4 +1,5 @@
-//! What subscribers hear, as domain values. `crate::api::json` gives them their wire form, once for all subscribers.
+//! What subscribers hear, as domain values. `crate::api::json` gives them their wire form, once for
+//! all subscribers.
 //!
 //! Legal successions of a transaction's [`Phase`] for one script:
 //!
@@ -12,13 +13,15 @@
 //! evicted            x         x
 //! ```
 //!
-//! (1) at a deeper confirmation depth that a subscriber asked for, or when a history scan finds that it moves more for the script;
-//! (2) when it turns out to spend an output of the script that was not known before: the amounts are new;
-//! (3) when its block went and the node had accepted what replaces it before we heard of that.
+//! (1) at a deeper confirmation depth that a subscriber asked for, or when a history scan finds
+//! that it moves more for the script; (2) when it turns out to spend an output of the script that
+//! was not known before: the amounts are new; (3) when its block went and the node had accepted
+//! what replaces it before we heard of that.
 //!
-//! A script that was added late may hear of a transaction for the first time when that one returns from a stale block; if it falls
-//! in the same reorg, with a coinbase, the first word about it is that it was evicted. What a history scan found is known without a
-//! word, so that the first one may be any.
+//! A script that was added late may hear of a transaction for the first time when that one returns
+//! from a stale block; if it falls in the same reorg, with a coinbase, the first word about it is
+//! that it was evicted. What a history scan found is known without a word, so that the first one
+//! may be any.
 
 use bitcoin::{BlockHash, ScriptBuf, Txid};
 
@@ -60,7 +63,8 @@ impl Status {
     }
 }
 
-/// One transaction as one script sees it: an element of `new_transactions` and of `GET /transactions`.
+/// One transaction as one script sees it: an element of `new_transactions` and of `GET
+/// /transactions`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TxSummary {
     pub txid: Txid,
@@ -69,7 +73,8 @@ pub struct TxSummary {
     pub status: Status,
     pub block_time: Option<u32>,
     pub first_seen: u64,
-    /// It signals BIP-125 itself; a transaction with an unconfirmed ancestor that signals can be replaced all the same.
+    /// It signals BIP-125 itself; a transaction with an unconfirmed ancestor that signals can be
+    /// replaced all the same.
     pub replaceable: bool,
 }
 
@@ -136,8 +141,8 @@ pub enum EventKind {
         transaction: TxSummary,
         confirmations: u32,
     },
-    /// A history scan of the script has ended: all its transactions from `from` up to `to` are in its history now, which holds
-    /// `transactions` in all. What it found is told by this alone.
+    /// A history scan of the script has ended: all its transactions from `from` up to `to` are in
+    /// its history now, which holds `transactions` in all. What it found is told by this alone.
     ScanComplete {
         spk: ScriptBuf,
         script: ScriptHash,
@@ -154,7 +159,8 @@ pub enum EventKind {
         time: u32,
         transactions: u32,
     },
-    /// Blocks were disconnected: from the old tip down to the fork point, `depth` of them. The first event that it causes.
+    /// Blocks were disconnected: from the old tip down to the fork point, `depth` of them. The
+    /// first event that it causes.
     Reorg {
         old_tip: BlockId,
         fork_point: BlockId,

@@ -1,5 +1,6 @@
-//! Fingerprints: 8 bytes of a keyed hash for each watched script and each unspent outpoint, so that a million of them fit in
-//! memory. A hit is a hint that the row confirms or denies; a miss is certain.
+//! Fingerprints: 8 bytes of a keyed hash for each watched script and each unspent outpoint, so that
+//! a million of them fit in memory. A hit is a hint that the row confirms or denies; a miss is
+//! certain.
 
 use std::collections::{HashMap, HashSet};
 use std::hash::{BuildHasherDefault, Hasher};
@@ -33,10 +34,12 @@ impl Fingerprints {
     }
 }
 
-/// The fingerprints of one transaction: of the outpoints that it spends and of the scripts that it pays.
+/// The fingerprints of one transaction: of the outpoints that it spends and of the scripts that it
+/// pays.
 #[derive(Debug)]
 pub struct Prints {
-    /// Spends first; one allocation, because there is one of these for each transaction in the node's mempool.
+    /// Spends first; one allocation, because there is one of these for each transaction in the
+    /// node's mempool.
     all: Box<[u64]>,
     spends: u32,
 }

@@ -18,7 +18,8 @@ pub struct WatchRequest {
     pub past: Past,
 }
 
-/// What to find out about a script's past. While a baseline ([`Input::Baseline`]) is to come, its coverage says `pending`.
+/// What to find out about a script's past. While a baseline ([`Input::Baseline`]) is to come, its
+/// coverage says `pending`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Past {
     /// Nothing: watched from now on.
@@ -54,7 +55,8 @@ pub struct PastTx {
     /// Its place in the block, 0 for the coinbase.
     pub position: u32,
     pub tx: Transaction,
-    /// Outputs that it spends and that were created before the scan's first block: nobody else can know them.
+    /// Outputs that it spends and that were created before the scan's first block: nobody else can
+    /// know them.
     pub spent: Vec<FoundOutput>,
 }
 
@@ -69,26 +71,29 @@ pub enum ScanEnd {
 /// How a transaction came to us.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Seen {
-    /// Over `rawtx` alone, which also carries the transactions of blocks: if it matters, the answer asks for a check
-    /// ([`Ask::Check`]) and nothing changes.
+    /// Over `rawtx` alone, which also carries the transactions of blocks: if it matters, the answer
+    /// asks for a check ([`Ask::Check`]) and nothing changes.
     Rawtx,
     /// The node just said that its mempool holds it, so what it conflicts with is gone.
     Accepted,
-    /// Fetched from the mempool after [`Ask::Fetch`], so it may be stale: it displaces only what is marked as leaving.
+    /// Fetched from the mempool after [`Ask::Fetch`], so it may be stale: it displaces only what is
+    /// marked as leaving.
     Fetched,
 }
 
 /// Everything that can happen. `now` is in milliseconds since the Unix epoch.
 #[derive(Debug, Clone)]
 pub enum Input {
-    /// The first blocks that an empty store knows, ascending from `first_height`; the last one is the node's tip, and following
-    /// starts above it. A window of them (2016, or all there are), so that a reorg soon after the start finds its fork point.
+    /// The first blocks that an empty store knows, ascending from `first_height`; the last one is
+    /// the node's tip, and following starts above it. A window of them (2016, or all there are), so
+    /// that a reorg soon after the start finds its fork point.
     Start {
         first_height: u32,
         blocks: Vec<(BlockHash, u32)>,
         now: u64,
     },
-    /// A block on top of our tip. Its merkle root is checked here ([`ApplyError::BadBlock`]), since the hashes are needed anyway.
+    /// A block on top of our tip. Its merkle root is checked here ([`ApplyError::BadBlock`]), since
+    /// the hashes are needed anyway.
     Connect { block: Block, height: u32, now: u64 },
     /// Take back every block above `to`, which is in our chain.
     Disconnect { to: BlockId, now: u64 },
@@ -98,13 +103,15 @@ pub enum Input {
         seen: Seen,
         now: u64,
     },
-    /// The node said that these left its mempool, not why: marked as leaving until a successor, a block or `Settle`.
+    /// The node said that these left its mempool, not why: marked as leaving until a successor, a
+    /// block or `Settle`.
     TxGone { txids: Vec<Txid> },
     /// The time for successors is over: what is still marked as leaving was evicted.
     Settle { now: u64 },
-    /// The node's whole mempool while `tip` was its tip. Ignored unless that is our tip too. What it lacks is marked as leaving,
-    /// what we lack, or asked for and did not get, is asked for ([`Ask::Fetch`]): send that first and `Settle` after it, or
-    /// replacements look like evictions.
+    /// The node's whole mempool while `tip` was its tip. Ignored unless that is our tip too. What
+    /// it lacks is marked as leaving, what we lack, or asked for and did not get, is asked for
+    /// ([`Ask::Fetch`]): send that first and `Settle` after it, or replacements look like
+    /// evictions.
     Snapshot {
         tip: BlockHash,
         txids: HashSet<Txid>,
@@ -115,7 +122,8 @@ pub enum Input {
         scripts: Vec<WatchRequest>,
         now: u64,
     },
-    /// The confirmed unspent outputs of `scripts` at `block`. Refused ([`ApplyError::NotOurTip`]) unless that is our tip.
+    /// The confirmed unspent outputs of `scripts` at `block`. Refused ([`ApplyError::NotOurTip`])
+    /// unless that is our tip.
     Baseline {
         block: BlockId,
         scripts: Vec<ScriptHash>,
@@ -124,7 +132,8 @@ pub enum Input {
     },
     /// Forget these scripts and all that is known of them alone.
     Unwatch { scripts: Vec<ScriptHash>, now: u64 },
-    /// A history scan of `scripts` (those that are watched) is to be made, from height `from` on. Its id must be new.
+    /// A history scan of `scripts` (those that are watched) is to be made, from height `from` on.
+    /// Its id must be new.
     OpenScan {
         scan: ScanId,
         scripts: Vec<ScriptHash>,
@@ -138,9 +147,10 @@ pub enum Input {
         horizon: u32,
         now: u64,
     },
-    /// What the blocks from height `first` up to `upto` did for the scripts of `scans` (`scripts`: those of each, in the same order), all of
-    /// which have come to `first` (or the input is refused, [`ApplyError::ScanMoved`]). Scans that have ended are left out. Blocks
-    /// ascending; those without a find are not named.
+    /// What the blocks from height `first` up to `upto` did for the scripts of `scans` (`scripts`:
+    /// those of each, in the same order), all of which have come to `first` (or the input is
+    /// refused, [`ApplyError::ScanMoved`]). Scans that have ended are left out. Blocks ascending;
+    /// those without a find are not named.
     Past {
         scans: Vec<ScanId>,
         scripts: Vec<Arc<HashSet<ScriptHash>>>,
@@ -149,7 +159,8 @@ pub enum Input {
         upto: BlockId,
         now: u64,
     },
-    /// The end of a history scan. A complete one must have come to where its scripts are covered or to where it was told to.
+    /// The end of a history scan. A complete one must have come to where its scripts are covered or
+    /// to where it was told to.
     CloseScan {
         scan: ScanId,
         end: ScanEnd,
@@ -160,11 +171,14 @@ pub enum Input {
 /// What the follower should do for the tracker.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Ask {
-    /// Ask the node whether its mempool holds this transaction; if so, send it again as [`Seen::Accepted`].
+    /// Ask the node whether its mempool holds this transaction; if so, send it again as
+    /// [`Seen::Accepted`].
     Check(Transaction),
-    /// Fetch these transactions from the node's mempool and send them as [`Seen::Fetched`]. May be as many as the mempool holds.
+    /// Fetch these transactions from the node's mempool and send them as [`Seen::Fetched`]. May be
+    /// as many as the mempool holds.
     Fetch(Vec<Txid>),
-    /// Scripts wait for their baseline: read which from the store (their coverage says `pending`) and scan. A wake-up only.
+    /// Scripts wait for their baseline: read which from the store (their coverage says `pending`)
+    /// and scan. A wake-up only.
     Baseline,
     /// History scans were opened or ended: read which from the store. A wake-up only.
     Scans,
@@ -179,7 +193,8 @@ pub struct Transition {
     pub asks: Vec<Ask>,
 }
 
-/// Why an input was refused; the tracker is as it was before, unless the error [is fatal](ApplyError::is_fatal).
+/// Why an input was refused; the tracker is as it was before, unless the error [is
+/// fatal](ApplyError::is_fatal).
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ApplyError {
     #[error("the block builds on {previous}, but our tip is {tip:?}: walk back to the fork point")]
@@ -213,7 +228,8 @@ pub enum ApplyError {
 }
 
 impl ApplyError {
-    /// Not a refusal but a broken store or an impossible chain: the tracker must not be used any more.
+    /// Not a refusal but a broken store or an impossible chain: the tracker must not be used any
+    /// more.
     pub fn is_fatal(&self) -> bool {
         matches!(self, Self::View(_) | Self::Amount(_))
     }

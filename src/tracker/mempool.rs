@@ -1,8 +1,10 @@
-//! A compact index of the node's whole mempool: which transaction spends which outpoint and pays which script, as fingerprints.
+//! A compact index of the node's whole mempool: which transaction spends which outpoint and pays
+//! which script, as fingerprints.
 //!
-//! It answers three questions without keeping transactions: what does a new transaction displace (and which descendants fall
-//! with it), who spends an output that we learn of late, and which transactions pay a script that is watched late. Transactions
-//! that touch watched scripts are `tracked`; theirs are the rows in the view.
+//! It answers three questions without keeping transactions: what does a new transaction displace
+//! (and which descendants fall with it), who spends an output that we learn of late, and which
+//! transactions pay a script that is watched late. Transactions that touch watched scripts are
+//! `tracked`; theirs are the rows in the view.
 
 use std::collections::hash_map::Entry as Slot;
 use std::collections::{BTreeSet, HashMap, HashSet};
@@ -24,8 +26,8 @@ pub struct Mempool {
     spender: HashMap<u64, Txid, BuildIdentity>,
     /// Said to be gone, reason not known yet.
     leaving: BTreeSet<Txid>,
-    /// Asked for, because they matter now that more is watched or known. The answer may get lost (a call fails, monitoring
-    /// stops), so each snapshot asks again until they come.
+    /// Asked for, because they matter now that more is watched or known. The answer may get lost (a
+    /// call fails, monitoring stops), so each snapshot asks again until they come.
     wanted: BTreeSet<Txid>,
 }
 
@@ -52,7 +54,8 @@ impl Mempool {
         self.entries.get(txid).is_some_and(|entry| entry.tracked)
     }
 
-    /// What conflicts with it must be gone; if not, an outpoint stays with the spender that was there first.
+    /// What conflicts with it must be gone; if not, an outpoint stays with the spender that was
+    /// there first.
     pub fn insert(&mut self, txid: Txid, prints: Prints, tracked: bool) {
         self.leaving.remove(&txid);
         self.wanted.remove(&txid);
@@ -108,7 +111,8 @@ impl Mempool {
         found
     }
 
-    /// `roots` and everything that spends them, directly or not, in the order in which they are found.
+    /// `roots` and everything that spends them, directly or not, in the order in which they are
+    /// found.
     pub fn with_descendants(&self, roots: &[Txid]) -> Vec<Txid> {
         let mut seen: HashSet<Txid> = roots.iter().copied().collect();
         let mut found = roots.to_vec();

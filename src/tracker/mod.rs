@@ -1,21 +1,25 @@
 //! The pure core: what the chain and the mempool mean for the watched scripts.
 //!
-//! Nothing here reads a clock, a socket or a file, takes a lock, logs or waits. One [`Tracker`] is owned by one thread
-//! (`crate::indexer`); it gets [`Input`]s, reads rows through a [`View`] and answers with a [`Transition`]: the rows that
-//! change, the events that subscribers hear, and what the follower should fetch or check.
+//! Nothing here reads a clock, a socket or a file, takes a lock, logs or waits. One [`Tracker`] is
+//! owned by one thread (`crate::indexer`); it gets [`Input`]s, reads rows through a [`View`] and
+//! answers with a [`Transition`]: the rows that change, the events that subscribers hear, and what
+//! the follower should fetch or check.
 //!
 //! # Laws
 //!
-//! 1. `apply` either returns a transition or refuses the input and has changed nothing. (A fatal error, an unreadable row or
-//!    amounts beyond all money, ends the process; so does a transition that cannot be committed.)
-//! 2. State is the fold of the change sets; what a subscriber sees is the fold of the events. Each `balance_change` starts
-//!    from the balance that the one before ended with.
-//! 3. A transaction is announced once per script (`NewTransactions`), at first sight; whatever happens to it later is a
-//!    [`EventKind::TransactionUpdate`]. Legal successions of its status are the table in [`event`].
-//! 4. Confirmed means: in a block that is connected on our tip. Unconfirmed means: the node said that its mempool holds it.
-//!    A coinbase is never unconfirmed.
+//! 1. `apply` either returns a transition or refuses the input and has changed nothing. (A fatal
+//!    error, an unreadable row or amounts beyond all money, ends the process; so does a transition
+//!    that cannot be committed.)
+//! 2. State is the fold of the change sets; what a subscriber sees is the fold of the events. Each
+//!    `balance_change` starts from the balance that the one before ended with.
+//! 3. A transaction is announced once per script (`NewTransactions`), at first sight; whatever
+//!    happens to it later is a [`EventKind::TransactionUpdate`]. Legal successions of its status
+//!    are the table in [`event`].
+//! 4. Confirmed means: in a block that is connected on our tip. Unconfirmed means: the node said
+//!    that its mempool holds it. A coinbase is never unconfirmed.
 //! 5. An input that says nothing new is an empty transition. Any input may come twice.
-//! 6. Whatever news came late, early or never: one snapshot at the node's tip, and the answers to what it asks, put it right.
+//! 6. Whatever news came late, early or never: one snapshot at the node's tip, and the answers to
+//!    what it asks, put it right.
 //! 7. Going back needs nothing from the node: `Disconnect` works from our own rows, to any depth.
 //!
 //! # Flow

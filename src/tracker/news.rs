@@ -10,8 +10,9 @@ use super::{ApplyError, ScriptHash, Status, Touch, Transition, TxRow, View};
 type NewByScript = Vec<(ScriptHash, Vec<TxSummary>)>;
 
 impl<V: View> Step<'_, V> {
-    /// Ends the transition: `first` and `last` are events about the chain and depths, around those about scripts; `cause` names
-    /// the cause of a balance change, given the first transaction that moved the script.
+    /// Ends the transition: `first` and `last` are events about the chain and depths, around those
+    /// about scripts; `cause` names the cause of a balance change, given the first transaction that
+    /// moved the script.
     pub fn finish(
         mut self,
         first: Vec<EventKind>,
@@ -38,7 +39,8 @@ impl<V: View> Step<'_, V> {
         Ok(self.tell(kinds))
     }
 
-    /// Ends a transition about the past: transactions that it found are not announced, only what it corrects is told.
+    /// Ends a transition about the past: transactions that it found are not announced, only what it
+    /// corrects is told.
     pub fn finish_past(
         mut self,
         cause: impl Fn(Option<Txid>) -> Cause,
@@ -70,7 +72,8 @@ impl<V: View> Step<'_, V> {
         }
     }
 
-    /// What happened to one transaction, for each script that it touches: announced, moved on, or found to move more for it.
+    /// What happened to one transaction, for each script that it touches: announced, moved on, or
+    /// found to move more for it.
     fn tx_news(
         &mut self,
         txid: Txid,
@@ -192,7 +195,8 @@ fn amounts(row: &TxRow, script: &ScriptHash) -> Option<Touch> {
         .copied()
 }
 
-/// Whether what was known of a transaction was wrong: that it is confirmed, or what it moves for a script.
+/// Whether what was known of a transaction was wrong: that it is confirmed, or what it moves for a
+/// script.
 fn is_corrected(old: &TxRow, row: &TxRow) -> bool {
     old.status.phase() != row.status.phase()
         || old

@@ -1,16 +1,18 @@
-//! History scans: what scripts did in blocks before they were watched. It is history, not news: no transaction is announced, one
-//! [`EventKind::ScanComplete`] for each script says that its history is whole.
+//! History scans: what scripts did in blocks before they were watched. It is history, not news: no
+//! transaction is announced, one [`EventKind::ScanComplete`] for each script says that its history
+//! is whole.
 //!
 //! # Laws
 //!
-//! 1. Blocks come in ascending order, and only what is spent is new: the outputs that are not were found by the baseline, or are known
-//!    because they came later. So a scan needs no second look at anything, and moves no balance, unless it puts right what we held for
-//!    unconfirmed.
-//! 2. An output of a confirmed transaction that we know, of a script whose baseline is merged, has no row when it was spent in a block
-//!    that no scan has come to. The spend brings the row.
-//! 3. Everything goes back with its block, like what was seen live: an open scan that was further is set back to the fork point with it.
-//! 4. A script's coverage reaches down only when a scan has come up to it. A reorg that raises the coverage meanwhile (its baseline is
-//!    asked for again) makes the scan longer.
+//! 1. Blocks come in ascending order, and only what is spent is new: the outputs that are not were
+//!    found by the baseline, or are known because they came later. So a scan needs no second look
+//!    at anything, and moves no balance, unless it puts right what we held for unconfirmed.
+//! 2. An output of a confirmed transaction that we know, of a script whose baseline is merged, has
+//!    no row when it was spent in a block that no scan has come to. The spend brings the row.
+//! 3. Everything goes back with its block, like what was seen live: an open scan that was further
+//!    is set back to the fork point with it.
+//! 4. A script's coverage reaches down only when a scan has come up to it. A reorg that raises the
+//!    coverage meanwhile (its baseline is asked for again) makes the scan longer.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -226,7 +228,8 @@ impl Tracker {
         })
     }
 
-    /// A block that is not in our chain is refused. Below the blocks that we know the node's chain is ours.
+    /// A block that is not in our chain is refused. Below the blocks that we know the node's chain
+    /// is ours.
     fn must_be_ours(&self, view: &impl View, block: BlockId) -> Result<(), ApplyError> {
         let refused = ApplyError::NotInChain {
             tip: self.tip,
@@ -245,7 +248,8 @@ impl Tracker {
 /// The scripts of several scans that go the same way.
 struct Scope {
     scans: Vec<Arc<HashSet<ScriptHash>>>,
-    /// All of them in one, when the scans are many and small: one look instead of one for each scan.
+    /// All of them in one, when the scans are many and small: one look instead of one for each
+    /// scan.
     all: Option<HashSet<ScriptHash>>,
     /// New places in the history of each script.
     found: HashMap<ScriptHash, u64>,
@@ -353,8 +357,8 @@ impl<V: View> Step<'_, V> {
         }
     }
 
-    /// What one transaction of a past block does to the scripts of `scope`, with its spends written. Nothing is written if it does
-    /// nothing to them.
+    /// What one transaction of a past block does to the scripts of `scope`, with its spends
+    /// written. Nothing is written if it does nothing to them.
     fn past_tx(
         &mut self,
         scope: &Scope,
@@ -404,7 +408,8 @@ impl<V: View> Step<'_, V> {
         Ok(touches)
     }
 
-    /// The output that a past transaction spends: its row, or what `known` or the transaction that created it says.
+    /// The output that a past transaction spends: its row, or what `known` or the transaction that
+    /// created it says.
     fn past_output(
         &mut self,
         scope: &Scope,
@@ -415,7 +420,8 @@ impl<V: View> Step<'_, V> {
             Some(row) if row.height.is_some() || !scope.contains(&row.script) => {
                 return Ok(Some(row));
             }
-            // We held the transaction that created it for unconfirmed. It is in a block below the first one of the scan.
+            // We held the transaction that created it for unconfirmed. It is in a block below the
+            // first one of the scan.
             Some(_) => {
                 self.tracker.mempool.remove(&outpoint.txid);
                 self.retire(outpoint.txid, Status::Evicted)?;
@@ -510,7 +516,8 @@ impl<V: View> Step<'_, V> {
             order: order(past.block.height, tx.position),
             touches: Vec::new(),
         });
-        // A txid that is in two blocks (BIP-30) stands where it came last; one whose place a baseline could not know gets it.
+        // A txid that is in two blocks (BIP-30) stands where it came last; one whose place a
+        // baseline could not know gets it.
         let status = match row.status {
             Status::Confirmed { block, .. } if block.height > past.block.height => row.status,
             _ => status,

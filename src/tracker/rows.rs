@@ -1,21 +1,25 @@
-//! The rows: everything the tracker remembers about the past, and the difference between two states of it.
+//! The rows: everything the tracker remembers about the past, and the difference between two states
+//! of it.
 //!
-//! Amounts are in satoshi, times in milliseconds since the Unix epoch. How rows become bytes is the business of
-//! `crate::store`; lookup rows (a script's unspent outputs, a script's history) are derived there from these.
+//! Amounts are in satoshi, times in milliseconds since the Unix epoch. How rows become bytes is the
+//! business of `crate::store`; lookup rows (a script's unspent outputs, a script's history) are
+//! derived there from these.
 
 use std::fmt;
 
 use bitcoin::hashes::{Hash, sha256};
 use bitcoin::{BlockHash, OutPoint, Script, ScriptBuf, Transaction, Txid};
 
-/// A block's height and hash together: the only way a block is named, since a height alone does not survive a reorg.
+/// A block's height and hash together: the only way a block is named, since a height alone does not
+/// survive a reorg.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct BlockId {
     pub height: u32,
     pub hash: BlockHash,
 }
 
-/// SHA-256 of a script pubkey; the key under which a watched script is known everywhere below the API.
+/// SHA-256 of a script pubkey; the key under which a watched script is known everywhere below the
+/// API.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ScriptHash(pub [u8; 32]);
 
@@ -38,10 +42,11 @@ impl fmt::Debug for ScriptHash {
 /// What is known so far of an address's past.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Coverage {
-    /// First height from which every transaction of the script is known; 0 when its whole history is, `u32::MAX` while no
-    /// block is.
+    /// First height from which every transaction of the script is known; 0 when its whole history
+    /// is, `u32::MAX` while no block is.
     pub from_height: u32,
-    /// The confirmed unspent outputs that existed before `from_height` are known too, so the balance is whole.
+    /// The confirmed unspent outputs that existed before `from_height` are known too, so the
+    /// balance is whole.
     pub utxos_complete: bool,
     /// A baseline was asked for and is not merged yet.
     pub pending: bool,
@@ -55,7 +60,8 @@ pub struct WatchRow {
     pub spk: ScriptBuf,
     pub label: String,
     pub added: u64,
-    /// Confirmation depths that subscribers asked to be told about, ascending; 1 is always among them.
+    /// Confirmation depths that subscribers asked to be told about, ascending; 1 is always among
+    /// them.
     pub depths: Vec<u8>,
     pub coverage: Coverage,
     pub balance: crate::tracker::Balance,
@@ -118,8 +124,9 @@ pub struct TxRow {
     pub tx: Transaction,
     pub status: Status,
     pub first_seen: u64,
-    /// Place in the history of its scripts, larger is newer: height in the upper 32 bits (`u32::MAX` while unconfirmed; the tip's
-    /// height plus one when it died), position in the block or arrival second in the lower.
+    /// Place in the history of its scripts, larger is newer: height in the upper 32 bits
+    /// (`u32::MAX` while unconfirmed; the tip's height plus one when it died), position in the
+    /// block or arrival second in the lower.
     pub order: u64,
     pub touches: Vec<Touch>,
 }
@@ -129,7 +136,8 @@ pub struct TxRow {
 pub struct BlockRow {
     pub hash: BlockHash,
     pub time: u32,
-    /// Transactions of this block that touch watched scripts, in block order: what a disconnect has to take back.
+    /// Transactions of this block that touch watched scripts, in block order: what a disconnect has
+    /// to take back.
     pub touched: Vec<Txid>,
     /// Outputs of this block that a baseline found, so that their transactions are not known.
     pub found: Vec<OutPoint>,
@@ -160,7 +168,8 @@ pub enum ScanState {
     Cancelled,
 }
 
-/// One history scan. Its scripts are kept apart ([`Change::ScanScripts`]), since this row is written with every step of it.
+/// One history scan. Its scripts are kept apart ([`Change::ScanScripts`]), since this row is
+/// written with every step of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ScanRow {
     pub created: u64,
@@ -171,7 +180,8 @@ pub struct ScanRow {
     pub from: u32,
     /// Last height that was asked for; `None`: up to where its scripts are covered.
     pub to: Option<u32>,
-    /// First height whose block the node still has, if that is above `from`: nothing below it is scanned.
+    /// First height whose block the node still has, if that is above `from`: nothing below it is
+    /// scanned.
     pub horizon: Option<u32>,
     /// What its scripts do in the blocks from the first on up to below this height is in the rows.
     pub next: u32,

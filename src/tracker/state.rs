@@ -1,4 +1,5 @@
-//! [`Tracker`]: what is kept in memory between inputs, loading it from the rows, and the dispatch of inputs.
+//! [`Tracker`]: what is kept in memory between inputs, loading it from the rows, and the dispatch
+//! of inputs.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -20,7 +21,8 @@ pub struct Tracker {
     pub(super) mempool: Mempool,
     /// Confirmation depths beyond 1 that any script asked for, and how many scripts did.
     pub(super) depths: BTreeMap<u8, u64>,
-    /// The highest block from which on any script is covered: a reorg that stays above it harms no baseline.
+    /// The highest block from which on any script is covered: a reorg that stays above it harms no
+    /// baseline.
     pub(super) newest_coverage: u32,
     /// History scans that have not ended.
     pub(super) scans: BTreeSet<ScanId>,
@@ -92,7 +94,8 @@ impl Tracker {
         self.depths.retain(|_, count| *count > 0);
     }
 
-    /// Takes one input. `view` must hold every transition before this one, committed or in an [`Overlay`](super::Overlay).
+    /// Takes one input. `view` must hold every transition before this one, committed or in an
+    /// [`Overlay`](super::Overlay).
     pub fn apply(&mut self, view: &impl View, input: Input) -> Result<Transition, ApplyError> {
         match input {
             Input::Start {

@@ -1,4 +1,5 @@
-//! One transition in the making: the moves of a transaction between its states, on the rows and in memory together.
+//! One transition in the making: the moves of a transaction between its states, on the rows and in
+//! memory together.
 
 use bitcoin::{OutPoint, Script, Transaction, Txid};
 
@@ -10,7 +11,8 @@ pub(super) struct Step<'a, V> {
     pub tracker: &'a mut Tracker,
     pub draft: Draft<'a, V>,
     pub asks: Vec<Ask>,
-    /// Mempool transactions to be matched again: they spend an output, or pay a script, that we learned of after them.
+    /// Mempool transactions to be matched again: they spend an output, or pay a script, that we
+    /// learned of after them.
     pub revisit: Vec<Txid>,
 }
 
@@ -37,7 +39,8 @@ impl<'a, V: View> Step<'a, V> {
         Ok(self.draft.watch(&script)?.map(|_| script))
     }
 
-    /// The row of an output that pays a watched script, if its spend is not confirmed (or it was met in this transition).
+    /// The row of an output that pays a watched script, if its spend is not confirmed (or it was
+    /// met in this transition).
     pub fn watched_output(&mut self, outpoint: &OutPoint) -> Result<Option<OutputRow>, ApplyError> {
         if !self.draft.knows_output(outpoint)
             && !self
@@ -88,7 +91,8 @@ impl<'a, V: View> Step<'a, V> {
         Ok(false)
     }
 
-    /// Makes the transaction's outputs and spends exist, at `height` or unconfirmed, and says what it does to which script.
+    /// Makes the transaction's outputs and spends exist, at `height` or unconfirmed, and says what
+    /// it does to which script.
     pub fn activate(
         &mut self,
         txid: Txid,
@@ -138,7 +142,8 @@ impl<'a, V: View> Step<'a, V> {
         Ok(touches)
     }
 
-    /// Writes where an active transaction stands. Amounts that it was known to move for a script never shrink.
+    /// Writes where an active transaction stands. Amounts that it was known to move for a script
+    /// never shrink.
     pub fn record(
         &mut self,
         txid: Txid,
@@ -216,7 +221,8 @@ impl<'a, V: View> Step<'a, V> {
         self.draft.put_tx(txid, row)
     }
 
-    /// Removes `roots` and all that descends from them from the mempool; tracked ones become `status`.
+    /// Removes `roots` and all that descends from them from the mempool; tracked ones become
+    /// `status`.
     pub fn displace(&mut self, roots: &[Txid], status: Status) -> Result<(), ApplyError> {
         for txid in self.tracker.mempool.with_descendants(roots) {
             let tracked = self.tracker.mempool.is_tracked(&txid);
@@ -228,8 +234,8 @@ impl<'a, V: View> Step<'a, V> {
         Ok(())
     }
 
-    /// Matches again the mempool transactions that matter more than when they came. Of those that did not matter then, only the
-    /// fingerprints are here: they are asked for.
+    /// Matches again the mempool transactions that matter more than when they came. Of those that
+    /// did not matter then, only the fingerprints are here: they are asked for.
     pub fn settle_revisits(&mut self) -> Result<(), ApplyError> {
         let mut unknown = Vec::new();
         while let Some(txid) = self.revisit.pop() {
@@ -287,7 +293,8 @@ pub(super) fn order(height: u32, position: u32) -> u64 {
     (u64::from(height) << 32) | u64::from(position)
 }
 
-/// Seconds of a time in milliseconds; good until 2106, when only the order of unconfirmed transactions would suffer.
+/// Seconds of a time in milliseconds; good until 2106, when only the order of unconfirmed
+/// transactions would suffer.
 fn seconds(now: u64) -> u32 {
     u32::try_from(now / 1000).unwrap_or(u32::MAX)
 }

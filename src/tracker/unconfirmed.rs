@@ -56,7 +56,8 @@ impl Tracker {
         step.finish(Vec::new(), Vec::new(), |_| Cause::Transaction(txid))
     }
 
-    /// A transaction that may as well be one of a block. It is believed when it matters to nobody; else the node is asked.
+    /// A transaction that may as well be one of a block. It is believed when it matters to nobody;
+    /// else the node is asked.
     fn tx_unproven(
         &mut self,
         view: &impl View,
@@ -142,8 +143,9 @@ impl Tracker {
 }
 
 impl<V: View> Step<'_, V> {
-    /// Whether the transaction is in a block of our chain, as far as our rows tell: its own row, or an output of it that a scan found.
-    /// The node may say otherwise before we hear that it took the block back; what it holds then is read after our disconnect.
+    /// Whether the transaction is in a block of our chain, as far as our rows tell: its own row, or
+    /// an output of it that a scan found. The node may say otherwise before we hear that it took
+    /// the block back; what it holds then is read after our disconnect.
     fn is_confirmed(&mut self, txid: &Txid, tx: &Transaction) -> Result<bool, ApplyError> {
         if self
             .draft

@@ -1,4 +1,5 @@
-//! Scripts that are forgotten: their rows go, and what only they made matter. What other scripts know stays as it is.
+//! Scripts that are forgotten: their rows go, and what only they made matter. What other scripts
+//! know stays as it is.
 
 use std::collections::HashSet;
 
@@ -45,7 +46,8 @@ impl Tracker {
 }
 
 impl<V: View> Step<'_, V> {
-    /// Removes the outputs of a script and its part in transactions; those that touch nobody else any more go.
+    /// Removes the outputs of a script and its part in transactions; those that touch nobody else
+    /// any more go.
     fn forget_outputs(&mut self, view: &V, script: &ScriptHash) -> Result<(), ApplyError> {
         for outpoint in view.unspent(script)? {
             self.forget_output(script, outpoint)?;

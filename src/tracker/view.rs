@@ -1,4 +1,5 @@
-//! The rows that the core may read: [`View`], a map that implements it for tests, and [`Overlay`], a view with changes on top.
+//! The rows that the core may read: [`View`], a map that implements it for tests, and [`Overlay`],
+//! a view with changes on top.
 
 use std::collections::HashMap;
 use std::hash::Hash;
@@ -21,7 +22,8 @@ pub trait View {
     fn tx(&self, txid: &Txid) -> Result<Option<TxRow>, ViewError>;
     fn block(&self, height: u32) -> Result<Option<BlockRow>, ViewError>;
     fn tip(&self) -> Result<Option<BlockId>, ViewError>;
-    /// The scripts whose coverage begins above `height`. May be slow: it is asked only when a reorg reaches below the newest watch.
+    /// The scripts whose coverage begins above `height`. May be slow: it is asked only when a reorg
+    /// reaches below the newest watch.
     fn watches_above(&self, height: u32) -> Result<Vec<ScriptHash>, ViewError>;
     /// The outputs of a script whose spend is not confirmed, in any order.
     fn unspent(&self, script: &ScriptHash) -> Result<Vec<OutPoint>, ViewError>;
@@ -133,7 +135,8 @@ impl View for MemoryView {
     }
 }
 
-/// A view with changes on top, so that several transitions see each other before they are committed as one batch.
+/// A view with changes on top, so that several transitions see each other before they are committed
+/// as one batch.
 #[derive(Debug)]
 pub struct Overlay<'a, V> {
     base: &'a V,

@@ -129,8 +129,9 @@ impl Tracker {
 }
 
 impl<V: View> Step<'_, V> {
-    /// After a disconnect down to `height`: outputs that were spent before their script was watched may be unspent again, so the
-    /// baselines of scripts that were added above it are asked for once more.
+    /// After a disconnect down to `height`: outputs that were spent before their script was watched
+    /// may be unspent again, so the baselines of scripts that were added above it are asked for
+    /// once more.
     pub fn reopen_coverage(&mut self, view: &V, height: u32) -> Result<(), ApplyError> {
         if self.tracker.newest_coverage <= height.saturating_add(1) {
             return Ok(());
@@ -177,7 +178,8 @@ impl<V: View> Step<'_, V> {
         }
     }
 
-    /// An output that the node has at our tip. One that we know already is left as it is: we know more about it.
+    /// An output that the node has at our tip. One that we know already is left as it is: we know
+    /// more about it.
     fn merge_found(&mut self, script: ScriptHash, found: &FoundOutput) -> Result<(), ApplyError> {
         match self.draft.output(&found.outpoint)?.map(|row| row.height) {
             Some(Some(_)) => return Ok(()),
@@ -196,8 +198,9 @@ impl<V: View> Step<'_, V> {
         self.draft.add_found(found.height, found.outpoint)
     }
 
-    /// We hold its transaction for unconfirmed: the node took the block back for a moment, before the script's past was known, and told
-    /// of that before we looked at its chain. It is in our chain all the same; its place in the block is not known.
+    /// We hold its transaction for unconfirmed: the node took the block back for a moment, before
+    /// the script's past was known, and told of that before we looked at its chain. It is in our
+    /// chain all the same; its place in the block is not known.
     fn confirm_found(&mut self, found: &FoundOutput) -> Result<(), ApplyError> {
         let (txid, height) = (found.outpoint.txid, found.height);
         let Some(tx) = self.draft.tx(&txid)?.map(|row| row.tx.clone()) else {
@@ -238,8 +241,9 @@ impl<V: View> Step<'_, V> {
         self.draft.put_block(height, Some(block))
     }
 
-    /// Of a transaction that we held for unconfirmed and that is in an old block. Those of its outputs that are unspent are found with
-    /// the unspent outputs of their scripts; the others were spent in a block since, and have no row until a history scan meets that.
+    /// Of a transaction that we held for unconfirmed and that is in an old block. Those of its
+    /// outputs that are unspent are found with the unspent outputs of their scripts; the others
+    /// were spent in a block since, and have no row until a history scan meets that.
     pub fn drop_unconfirmed_outputs(
         &mut self,
         txid: Txid,

@@ -1,4 +1,5 @@
-//! A Socket.IO client over one WebSocket, as small as can be: what it hears is kept in order, whole, for the test to look at.
+//! A Socket.IO client over one WebSocket, as small as can be: what it hears is kept in order,
+//! whole, for the test to look at.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::TcpStream;

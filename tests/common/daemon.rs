@@ -66,7 +66,8 @@ impl Daemon {
         let config = ureq::Agent::config_builder()
             .http_status_as_error(false)
             .timeout_global(Some(Duration::from_secs(60)));
-        // A daemon may close a connection after an error; a fresh one a request keeps tests independent of that.
+        // A daemon may close a connection after an error; a fresh one a request keeps tests
+        // independent of that.
         let agent = config.max_idle_connections(0).build().new_agent();
         let mut daemon = Self {
             folder,

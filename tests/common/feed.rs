@@ -1,4 +1,5 @@
-//! A lossy line between the node's publisher and the daemon: passes messages on unchanged, counters too, or loses them.
+//! A lossy line between the node's publisher and the daemon: passes messages on unchanged, counters
+//! too, or loses them.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -104,7 +105,8 @@ impl Feed {
         ));
     }
 
-    /// Ends the daemon's connection and takes none until [`Self::mend`]; what comes meanwhile is lost.
+    /// Ends the daemon's connection and takes none until [`Self::mend`]; what comes meanwhile is
+    /// lost.
     pub fn cut(&self) {
         self.order(Order::Cut);
     }

@@ -1,6 +1,7 @@
-//! The daemon's event log, read whole over REST and held against its laws: numbers without a hole, balances that fold, every
-//! transaction announced once, statuses that follow the table in `satwatch::tracker::event`. What a history scan found is in the history
-//! of its address without a word about it.
+//! The daemon's event log, read whole over REST and held against its laws: numbers without a hole,
+//! balances that fold, every transaction announced once, statuses that follow the table in
+//! `satwatch::tracker::event`. What a history scan found is in the history of its address without a
+//! word about it.
 
 use std::collections::{HashMap, HashSet};
 
@@ -31,8 +32,8 @@ pub fn read(daemon: &Daemon) -> Vec<Value> {
     }
 }
 
-/// Reads the log, checks its laws and that its last words on every address are the daemon's present answers. Call it when nothing
-/// is on its way. Returns the events.
+/// Reads the log, checks its laws and that its last words on every address are the daemon's present
+/// answers. Call it when nothing is on its way. Returns the events.
 pub fn check(daemon: &Daemon) -> Vec<Value> {
     let events = read(daemon);
     let mut balances: HashMap<String, Value> = HashMap::new();

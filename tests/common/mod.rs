@@ -1,4 +1,5 @@
-//! The harness for tests with a real node: a bitcoind of its own for each test, the daemon as a child process, and clients.
+//! The harness for tests with a real node: a bitcoind of its own for each test, the daemon as a
+//! child process, and clients.
 //!
 //! ```text
 //! Node     regtest bitcoind in a temporary folder, with a wallet      (node.rs)
@@ -11,9 +12,9 @@
 //! ledger   the daemon's event log and its laws                        (ledger.rs)
 //! ```
 //!
-//! Everything ends, by process id, when its value is dropped. Nothing is skipped: without a node or a client package the test
-//! fails, and says that `contrib/setup.sh` installs it. Waiting is always for a condition, with a generous deadline that
-//! only a failing test reaches.
+//! Everything ends, by process id, when its value is dropped. Nothing is skipped: without a node or
+//! a client package the test fails, and says that `contrib/setup.sh` installs it. Waiting is always
+//! for a condition, with a generous deadline that only a failing test reaches.
 
 // Each test binary uses its part of this.
 #![allow(dead_code)]
@@ -37,7 +38,8 @@ pub use rpc_proxy::RpcProxy;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-/// How long a condition may take before the test fails. Far above what any of them needs, even on a busy machine.
+/// How long a condition may take before the test fails. Far above what any of them needs, even on a
+/// busy machine.
 pub const DEADLINE: Duration = Duration::from_secs(60);
 
 /// Satoshi in one bitcoin.

@@ -21,14 +21,16 @@ const OWNER: &str = "owner";
 /// What a test may want different.
 #[derive(Debug, Clone)]
 pub struct Options {
-    /// What to publish, all on one address: the node keeps the order of events there. Empty: no ZMQ.
+    /// What to publish, all on one address: the node keeps the order of events there. Empty: no
+    /// ZMQ.
     pub topics: &'static [&'static str],
     /// High-water mark of each topic; 0 keeps every message of a big block.
     pub hwm: u32,
     /// Listens for other nodes ([`Node::connect`]).
     pub p2p: bool,
-    /// Blocks to mine at the start; all but the last 100 give coins to spend. More than 121 by default: the wallet gives one payment
-    /// in a thousand the lock time 21 below that height (against fee sniping), and Knots refuses it as a parasite.
+    /// Blocks to mine at the start; all but the last 100 give coins to spend. More than 121 by
+    /// default: the wallet gives one payment in a thousand the lock time 21 below that height
+    /// (against fee sniping), and Knots refuses it as a parasite.
     pub blocks: u32,
     pub extra: Vec<String>,
 }
@@ -236,7 +238,8 @@ impl Node {
         );
     }
 
-    /// Connects to another node, which must listen (`p2p`), and waits until both have the same chain.
+    /// Connects to another node, which must listen (`p2p`), and waits until both have the same
+    /// chain.
     pub fn connect(&self, other: &Node) {
         for node in [self, other] {
             node.rpc("setnetworkactive", json!([true]));
@@ -380,7 +383,8 @@ impl Node {
         }
     }
 
-    /// A signed, replaceable transaction over outputs of both wallets, as hex; what the outputs leave over is the fee.
+    /// A signed, replaceable transaction over outputs of both wallets, as hex; what the outputs
+    /// leave over is the fee.
     pub fn signed(&self, inputs: &[(String, u64)], outputs: &[(&str, i64)]) -> String {
         let inputs: Vec<_> = inputs
             .iter()
@@ -404,7 +408,8 @@ impl Node {
         text(whole["hex"].clone())
     }
 
-    /// A signed transaction that spends `coin`: output 0 pays `satoshi` to `address`, output 1 gives the rest back to the payer.
+    /// A signed transaction that spends `coin`: output 0 pays `satoshi` to `address`, output 1
+    /// gives the rest back to the payer.
     pub fn payment(&self, coin: &Coin, address: &str, satoshi: i64) -> String {
         const FEE: i64 = 10_000;
         let back = text(self.payer("getrawchangeaddress", json!(["bech32"])));
@@ -463,7 +468,8 @@ impl Node {
         self.mine_to(&address, blocks)
     }
 
-    /// The same to an address that is in no wallet either: many times faster for hundreds of blocks.
+    /// The same to an address that is in no wallet either: many times faster for hundreds of
+    /// blocks.
     pub fn mine_to_nobody(&self, blocks: u32) -> Vec<String> {
         self.mine_to("mfWxJ45yp2SFn7UciZyNpvDKrzbhyfKrY8", blocks)
     }
@@ -546,7 +552,8 @@ fn bitcoind() -> &'static Path {
     })
 }
 
-/// A port below the kernel's own range, so that no outgoing connection takes it; no two calls in this process get the same.
+/// A port below the kernel's own range, so that no outgoing connection takes it; no two calls in
+/// this process get the same.
 pub fn free_port() -> u16 {
     const FIRST: u16 = 10_000;
     const COUNT: u16 = 20_000;

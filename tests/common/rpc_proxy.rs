@@ -65,7 +65,8 @@ struct State {
     moods: HashMap<String, Mood>,
     calls: BTreeMap<String, u64>,
     target: String,
-    /// The cookie that replaces the daemon's; for another node than the one whose cookie the daemon reads.
+    /// The cookie that replaces the daemon's; for another node than the one whose cookie the daemon
+    /// reads.
     cookie: Option<std::path::PathBuf>,
     open: Vec<TcpStream>,
 }

@@ -72,7 +72,8 @@ fn after_reorganizations_and_with_a_mempool_it_agrees() {
     agrees(&mut play);
 }
 
-/// What an address had before it was added with `"history": "none"` is not known, and shown as missing.
+/// What an address had before it was added with `"history": "none"` is not known, and shown as
+/// missing.
 #[test]
 fn what_we_do_not_know_is_named_as_missing() {
     let node = Node::start();

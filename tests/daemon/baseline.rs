@@ -1,5 +1,5 @@
-//! The confirmed balance of an address that was used before it was added: whatever comes in its way, it is found, and until then the
-//! answers say that it is not.
+//! The confirmed balance of an address that was used before it was added: whatever comes in its
+//! way, it is found, and until then the answers say that it is not.
 
 use std::time::Duration;
 

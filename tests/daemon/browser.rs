@@ -1,4 +1,5 @@
-//! What web pages may do: the daemon listens on loopback, where every page of every site can send requests to it.
+//! What web pages may do: the daemon listens on loopback, where every page of every site can send
+//! requests to it.
 
 use crate::common::{Daemon, Node};
 

@@ -1,4 +1,5 @@
-//! Catching up: many blocks at once, restarts, addresses and clients that come while the chain moves.
+//! Catching up: many blocks at once, restarts, addresses and clients that come while the chain
+//! moves.
 
 use std::time::Duration;
 
@@ -203,8 +204,8 @@ fn strangers(count: u32) -> Vec<String> {
         .collect()
 }
 
-/// What an address had spent before it was added is unspent again when the block of the spend is gone; and a scan that is on its way
-/// speaks for a block that is gone.
+/// What an address had spent before it was added is unspent again when the block of the spend is
+/// gone; and a scan that is on its way speaks for a block that is gone.
 #[test]
 fn a_reorg_below_the_height_at_which_an_address_was_added_leaves_its_balance_right() {
     let node = Node::start();
@@ -234,7 +235,8 @@ fn a_reorg_below_the_height_at_which_an_address_was_added_leaves_its_balance_rig
             )
         })
         .collect();
-    // The first spend stays in the mempool when its block is gone, the second one is replaced, the third one is lost.
+    // The first spend stays in the mempool when its block is gone, the second one is replaced, the
+    // third one is lost.
     spends.iter().for_each(|hex| drop(node.send(hex)));
     let lost = node.mine(1).remove(0);
     node.mine(2);
@@ -352,7 +354,8 @@ fn addresses_that_are_added_while_blocks_come_and_go_are_right() {
     ledger::check(&daemon);
 }
 
-/// A client that comes back hears what it missed, and what happens meanwhile, in the log's order and once.
+/// A client that comes back hears what it missed, and what happens meanwhile, in the log's order
+/// and once.
 #[test]
 fn a_reorg_during_a_replay_is_told_in_its_place() {
     let node = Node::start();

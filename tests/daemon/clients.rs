@@ -1,4 +1,5 @@
-//! The stock clients, as their users have them: `socket.io-client` and `python-socketio`, and the examples of the specification.
+//! The stock clients, as their users have them: `socket.io-client` and `python-socketio`, and the
+//! examples of the specification.
 
 mod echo;
 mod recovery;
@@ -26,12 +27,14 @@ fn example(name: &str, address: &str, port: u16) -> String {
     changed
 }
 
-/// Pays until the example has printed a change of the balance; nothing is mined, so what it prints is unconfirmed.
+/// Pays until the example has printed a change of the balance; nothing is mined, so what it prints
+/// is unconfirmed.
 fn prints_an_unconfirmed_payment(node: &Node, daemon: &Daemon, address: &str, program: &Program) {
     program.line("that it is connected", |line| {
         line.contains("Connected to SPV server").then_some(())
     });
-    // The example does not tell when its subscription stands, so it is paid until it hears of a payment.
+    // The example does not tell when its subscription stands, so it is paid until it hears of a
+    // payment.
     wait_until("the address is watched", || {
         (daemon.get("/status").json["address_count"] == 1).then_some(())
     });
@@ -92,7 +95,8 @@ fn the_python_example_of_the_specification_works() {
     prints_an_unconfirmed_payment(&node, &daemon, &address, &program);
 }
 
-/// Starts a client for each way to connect, waits until all are subscribed, pays once, and compares what they heard.
+/// Starts a client for each way to connect, waits until all are subscribed, pays once, and compares
+/// what they heard.
 fn every_transport_hears_the_same(start: impl Fn(&str, &str, &str) -> Program) {
     let node = Node::start();
     let daemon = Daemon::start(&node);

@@ -1,4 +1,5 @@
-//! Named consumers beside a real node: stock clients that read one, are killed at any moment and started again, and the daemon too.
+//! Named consumers beside a real node: stock clients that read one, are killed at any moment and
+//! started again, and the daemon too.
 
 use std::collections::BTreeMap;
 
@@ -73,7 +74,8 @@ fn number(cursor: &Value) -> u64 {
         .unwrap_or_else(|| panic!("{cursor} is no cursor"))
 }
 
-/// What one client printed: where it began, its events in order, and the last place that it was told is acknowledged.
+/// What one client printed: where it began, its events in order, and the last place that it was
+/// told is acknowledged.
 struct Reading {
     from: u64,
     events: Vec<(u64, Value)>,
@@ -109,8 +111,9 @@ fn reading(program: &Program) -> Option<Reading> {
     reading
 }
 
-/// All that was read, in the order of the readings, is the log: each reading without a gap from where it began, which is not before
-/// what an earlier one knew to be acknowledged; and together everything.
+/// All that was read, in the order of the readings, is the log: each reading without a gap from
+/// where it began, which is not before what an earlier one knew to be acknowledged; and together
+/// everything.
 fn check(daemon: &Daemon, readings: &[Reading]) {
     let log = log(daemon);
     let mut got: BTreeMap<u64, &Value> = BTreeMap::new();
@@ -199,7 +202,8 @@ fn assert_same<'a>(
     }
 }
 
-/// Readers that are killed after some events, another one each time, while the node lives on; every third time the daemon is killed too.
+/// Readers that are killed after some events, another one each time, while the node lives on; every
+/// third time the daemon is killed too.
 fn killed_readers_have_everything_between_them(start: impl Fn(&str, &str) -> Program) {
     let mut shop = Shop::open();
     let mut readings = Vec::new();

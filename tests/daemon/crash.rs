@@ -1,5 +1,6 @@
-//! The daemon is killed at moments spread over whatever it may be doing. Afterwards it goes on exactly: balances are the node's, the
-//! log has no hole, nothing is told twice, and what a reader saw before is still there as it was.
+//! The daemon is killed at moments spread over whatever it may be doing. Afterwards it goes on
+//! exactly: balances are the node's, the log has no hole, nothing is told twice, and what a reader
+//! saw before is still there as it was.
 
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
@@ -314,7 +315,8 @@ fn an_address_that_was_answered_for_is_watched_and_whole_after_a_kill() {
     life.check();
 }
 
-/// A disk of the smallest kind: no file of this process may grow beyond so many blocks of 512 bytes, and no signal hides the error.
+/// A disk of the smallest kind: no file of this process may grow beyond so many blocks of 512
+/// bytes, and no signal hides the error.
 fn on_a_small_disk(life: &Life, blocks: &str) -> Command {
     let mut command = Command::new("sh");
     settings(

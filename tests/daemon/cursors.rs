@@ -1,5 +1,6 @@
-//! Cursors: where they are, what they live through, and what a client hears whose cursor is not good any more. Depths of confirmation that
-//! were asked for, which are events with cursors like any other.
+//! Cursors: where they are, what they live through, and what a client hears whose cursor is not
+//! good any more. Depths of confirmation that were asked for, which are events with cursors like
+//! any other.
 
 use satwatch::store;
 use serde_json::{Value, json};
@@ -48,7 +49,8 @@ impl Life {
         txid
     }
 
-    /// Deletes the events from before this time, as retention does, while the daemon is down. How many that were.
+    /// Deletes the events from before this time, as retention does, while the daemon is down. How
+    /// many that were.
     fn forget_events_before(&mut self, milliseconds: u64) -> usize {
         self.daemon.stop();
         let (mut writer, reader) = store::open(&self.store.path().join("of-the-daemon"), None, 0)
@@ -96,7 +98,8 @@ fn listed(answer: &Answer) -> Vec<String> {
         .collect()
 }
 
-/// What a client that comes back with a cursor is told up to `caught_up`, in the order of the cursors.
+/// What a client that comes back with a cursor is told up to `caught_up`, in the order of the
+/// cursors.
 fn replayed(daemon: &Daemon, address: &str, after: &str) -> Vec<String> {
     let client = Client::connect(daemon);
     let subscribed = client.ask(

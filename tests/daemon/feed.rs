@@ -1,4 +1,5 @@
-//! Lost messages: whatever the feed loses, the daemon notices, asks the node little, counts it, and ends with the node's numbers.
+//! Lost messages: whatever the feed loses, the daemon notices, asks the node little, counts it, and
+//! ends with the node's numbers.
 
 use bitcoin::absolute::LockTime;
 use bitcoin::consensus::encode::serialize_hex;
@@ -15,7 +16,8 @@ use crate::common::{COIN, Client, Daemon, Feed, Node, RpcProxy, ledger, wait_unt
 const NEVER: (&str, &str) = ("monitor.reconcile_interval", "3600");
 const OFTEN: (&str, &str) = ("monitor.reconcile_interval", "1");
 
-/// A node, a daemon that hears it over a lossy line and asks it over a counting one, and an address that is watched.
+/// A node, a daemon that hears it over a lossy line and asks it over a counting one, and an address
+/// that is watched.
 struct Lossy {
     client: Client,
     daemon: Daemon,
@@ -51,7 +53,8 @@ impl Lossy {
             node,
             address,
         };
-        // Every counter has a number from which a gap can be told, and the line is known to be the node's.
+        // Every counter has a number from which a gap can be told, and the line is known to be the
+        // node's.
         lossy.pay(COIN);
         wait_until("the feed is believed", || {
             (lossy.topic("sequence")["believed"] == true).then_some(())
@@ -372,7 +375,8 @@ fn a_frozen_node_is_noticed_and_what_is_known_is_answered_with_its_age() {
     ledger::check(&daemon);
 }
 
-/// Fills the mempool with so many transactions that concern nobody. Their outputs need no signature, so this is quick.
+/// Fills the mempool with so many transactions that concern nobody. Their outputs need no
+/// signature, so this is quick.
 fn crowd(node: &Node, count: usize) {
     const VALUE: i64 = 10_000;
     let anyone = ScriptBuf::from_bytes(vec![OP_TRUE.to_u8()]);
@@ -601,7 +605,8 @@ fn messages_that_are_none_do_no_harm() {
             "{topic}"
         );
     }
-    // Their form is right and their content is not: the numbers go astray, which is noticed and healed.
+    // Their form is right and their content is not: the numbers go astray, which is noticed and
+    // healed.
     let far = 1_000_000_000_u32.to_le_bytes();
     lossy.feed.inject(&[b"rawtx", b"no transaction", &far]);
     lossy.feed.inject(&[b"rawblock", &[0; 80], &far]);

@@ -1,5 +1,5 @@
-//! Clients that stop reading while thousands of events come: one that goes on is told all of it from the log, one that never does is
-//! disconnected and reads on with its cursor.
+//! Clients that stop reading while thousands of events come: one that goes on is told all of it
+//! from the log, one that never does is disconnected and reads on with its cursor.
 
 use std::io::ErrorKind;
 use std::net::TcpStream;

@@ -94,7 +94,8 @@ fn without_zmq_the_poll_finds_payments_and_blocks() {
     );
 }
 
-/// A transaction comes over rawtx when it enters the mempool and again with its block; the block itself brings it a third time.
+/// A transaction comes over rawtx when it enters the mempool and again with its block; the block
+/// itself brings it a third time.
 #[test]
 fn a_transaction_is_announced_once_and_a_balance_changes_once() {
     let node = Node::start();

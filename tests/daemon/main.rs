@@ -1,6 +1,8 @@
-//! The daemon from the outside: the built binary beside a real node, through REST, Socket.IO and the stock clients.
+//! The daemon from the outside: the built binary beside a real node, through REST, Socket.IO and
+//! the stock clients.
 //!
-//! One binary for all of it, because each links RocksDB. The tests run in parallel, each with a node and a daemon of its own.
+//! One binary for all of it, because each links RocksDB. The tests run in parallel, each with a
+//! node and a daemon of its own.
 
 #[path = "../common/mod.rs"]
 mod common;

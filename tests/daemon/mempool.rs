@@ -1,5 +1,5 @@
-//! What happens to unconfirmed transactions: replaced, conflicted, evicted, back again. Each life is told as lines, the same for
-//! every kind of feed.
+//! What happens to unconfirmed transactions: replaced, conflicted, evicted, back again. Each life
+//! is told as lines, the same for every kind of feed.
 
 mod load;
 mod races;
@@ -24,7 +24,8 @@ fn anyone() -> ScriptBuf {
 /// What happens, and to whom.
 type Life = fn(&Stage) -> Vec<Told<'_>>;
 
-/// Every life at the same time, each with addresses of its own; what needs the node for itself comes after.
+/// Every life at the same time, each with addresses of its own; what needs the node for itself
+/// comes after.
 fn lives(kind: Kind) {
     let stage = Stage::new(kind);
     let together: [(&str, Life); 9] = [
@@ -381,7 +382,8 @@ fn confirmed_unconfirmed_confirmed(stage: &Stage) -> Vec<Told<'_>> {
     vec![told]
 }
 
-/// The node forgets what has waited for two weeks, at its next chance; then somebody sends it again.
+/// The node forgets what has waited for two weeks, at its next chance; then somebody sends it
+/// again.
 fn expired_and_back(stage: &Stage) -> Vec<Told<'_>> {
     let told = stage.watched();
     let (payment, trigger) = (

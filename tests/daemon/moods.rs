@@ -1,5 +1,5 @@
-//! The node's moods: whatever its RPC does, the daemon says so, keeps answering what it knows, does not press the node, and is
-//! exact again when the node is.
+//! The node's moods: whatever its RPC does, the daemon says so, keeps answering what it knows, does
+//! not press the node, and is exact again when the node is.
 
 use std::time::Duration;
 
@@ -330,7 +330,8 @@ fn a_user_and_a_password_do_instead_of_the_cookie_over_a_restart_of_the_node() {
     ledger::check(&daemon);
 }
 
-/// Neither cookie nor port: a new store waits for the node, one that knows its chain answers at once.
+/// Neither cookie nor port: a new store waits for the node, one that knows its chain answers at
+/// once.
 #[test]
 fn a_daemon_that_starts_before_its_node_follows_it_when_it_comes() {
     let node = Node::start();
@@ -395,7 +396,8 @@ fn a_node_that_warms_up_at_the_start_of_the_daemon_is_waited_for() {
     ledger::check(&daemon);
 }
 
-/// The same genesis block, and nothing else in common: to the daemon it is a reorganization down to there.
+/// The same genesis block, and nothing else in common: to the daemon it is a reorganization down to
+/// there.
 #[test]
 fn another_node_on_another_chain_of_the_same_network_is_followed_as_a_reorganization() {
     let node = Node::start();

@@ -1,5 +1,5 @@
-//! `POST /start` and `POST /stop`: while stopped nothing changes; the start catches up, in order and with events; both are
-//! remembered.
+//! `POST /start` and `POST /stop`: while stopped nothing changes; the start catches up, in order
+//! and with events; both are remembered.
 
 use serde_json::{Value, json};
 
@@ -25,7 +25,8 @@ fn is_on(daemon: &Daemon) -> bool {
     daemon.get("/status").json["realtime_monitoring"] == true
 }
 
-/// A payment that is confirmed, one that is replaced, one that a block conflicts with, one that is reorganized away and back.
+/// A payment that is confirmed, one that is replaced, one that a block conflicts with, one that is
+/// reorganized away and back.
 #[test]
 fn all_that_happened_while_it_was_stopped_is_told_in_order() {
     let node = Node::start();

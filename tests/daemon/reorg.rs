@@ -1,5 +1,5 @@
-//! Forks: through P2P, where the node publishes no block at or below the height of its old tip, and by hand, where it may publish none
-//! at all. ZMQ alone must do, so the poll is an hour away.
+//! Forks: through P2P, where the node publishes no block at or below the height of its old tip, and
+//! by hand, where it may publish none at all. ZMQ alone must do, so the poll is an hour away.
 
 mod by_hand;
 mod rebuild;
@@ -51,9 +51,10 @@ impl Pair {
     }
 }
 
-/// What each branch holds: the same payment; a payment in the old one alone, and in the new one alone; a payment in the old one whose coin
-/// the new one gives to somebody else, and one that builds on it; a coinbase in the old one; a payment that waits in the mempool and
-/// loses its coin late in the new branch.
+/// What each branch holds: the same payment; a payment in the old one alone, and in the new one
+/// alone; a payment in the old one whose coin the new one gives to somebody else, and one that
+/// builds on it; a coinbase in the old one; a payment that waits in the mempool and loses its coin
+/// late in the new branch.
 fn forked(pair: &Pair, daemon: &Daemon, depth: u32) {
     let Pair { near, far } = pair;
     let addresses: [String; 7] = std::array::from_fn(|_| near.address());
@@ -185,7 +186,8 @@ fn a_fork_of_any_depth_is_followed_from_the_one_block_that_is_published() {
     );
 }
 
-/// The node says at once that the payment left its mempool, and why is in the last of several blocks that take long to fetch.
+/// The node says at once that the payment left its mempool, and why is in the last of several
+/// blocks that take long to fetch.
 #[test]
 fn what_the_last_block_of_a_fork_conflicts_with_is_told_as_conflicted_however_long_the_blocks_take()
 {

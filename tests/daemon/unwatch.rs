@@ -1,4 +1,5 @@
-//! Addresses that are taken off the list: gone with all that is known of them alone, and as new when they come back.
+//! Addresses that are taken off the list: gone with all that is known of them alone, and as new
+//! when they come back.
 
 use serde_json::{Value, json};
 
@@ -100,7 +101,8 @@ fn a_removed_address_is_forgotten_and_those_that_share_its_transactions_keep_the
         json!([stays])
     );
 
-    // It comes back as an address that nobody ever heard of, and the reorg of what is shared is right for both.
+    // It comes back as an address that nobody ever heard of, and the reorg of what is shared is
+    // right for both.
     let added = daemon.post(
         "/add_address",
         &json!({ "address": gone, "history": { "from_height": 0 } }),

@@ -6,7 +6,8 @@ use crate::common::node::bitcoin;
 use crate::common::oracle::{self, Balances};
 use crate::common::{COIN, Client, Daemon, Node};
 
-/// Spends everything that `address` has to another one, without a fee worth speaking of; the transaction's id.
+/// Spends everything that `address` has to another one, without a fee worth speaking of; the
+/// transaction's id.
 fn spend_all(node: &Node, address: &str, to: &str) -> String {
     const FEE: i64 = 10_000;
     let unspent = node.owner("listunspent", json!([0, 9_999_999, [address]]));

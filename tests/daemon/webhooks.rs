@@ -1,4 +1,5 @@
-//! Webhooks as their receivers see them: with moods, through restarts and kills of the daemon, verified by the stock libraries.
+//! Webhooks as their receivers see them: with moods, through restarts and kills of the daemon,
+//! verified by the stock libraries.
 
 mod receiver;
 

@@ -1,4 +1,5 @@
-//! Engine.IO over real connections: what the official suite leaves out, and what only shows with sockets.
+//! Engine.IO over real connections: what the official suite leaves out, and what only shows with
+//! sockets.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -612,7 +613,8 @@ async fn an_upgrade_that_fails_leaves_polling_alive() {
     drop(server.websocket(&format!("&sid={sid}")).await);
     let mut silent = server.websocket(&format!("&sid={sid}")).await;
     silent.send("2probe").await;
-    // The dropped one may not be noticed yet; then this one is closed at once, else when its time is up.
+    // The dropped one may not be noticed yet; then this one is closed at once, else when its time
+    // is up.
     while !matches!(silent.next().await, tungstenite::Message::Close(_)) {}
     assert!(server.post(&sid, "4alive").await.is(200, "ok"));
     assert!(server.get(&sid).await.is(200, "4alive"));

@@ -1,4 +1,5 @@
-//! Engine.IO 3 over real connections: what the official suite for it asserts, and what that leaves out.
+//! Engine.IO 3 over real connections: what the official suite for it asserts, and what that leaves
+//! out.
 
 use std::time::Duration;
 

@@ -1,4 +1,5 @@
-//! What one client, and all of them together, may take of an Engine.IO server; and its optional headers.
+//! What one client, and all of them together, may take of an Engine.IO server; and its optional
+//! headers.
 
 use std::net::SocketAddr;
 use std::sync::Arc;

@@ -1,4 +1,5 @@
-//! What the official Engine.IO 4 suite asserts, here with our own clients. Where another test asserts it already, the table names it.
+//! What the official Engine.IO 4 suite asserts, here with our own clients. Where another test
+//! asserts it already, the table names it.
 //!
 //! | the suite                                      | here |
 //! |------------------------------------------------|------|
@@ -43,7 +44,8 @@ async fn the_poll_that_came_first_is_told_that_the_session_is_over() {
     let server = Server::start(times).await;
     let sid = server.open_polling().await;
     let mut first = server.pending_get(&sid).await;
-    // Answered behind the first poll, because this test has one thread and connections are read in their order.
+    // Answered behind the first poll, because this test has one thread and connections are read in
+    // their order.
     assert!(server.post(&sid, "3").await.is(200, "ok"));
     assert_eq!(server.get(&sid).await.status, 400);
     assert!(answer(&mut first).await.is(200, "1"));

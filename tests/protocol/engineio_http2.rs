@@ -1,7 +1,8 @@
-//! Polling over HTTP/2 without TLS (h2c), where requests of one connection overlap and a request is cancelled without its connection.
+//! Polling over HTTP/2 without TLS (h2c), where requests of one connection overlap and a request is
+//! cancelled without its connection.
 //!
-//! The client writes its frames by hand (RFC 9113, RFC 7541): header fields as plain literals, and of an answer's it reads only
-//! the status, which is a byte of the static table.
+//! The client writes its frames by hand (RFC 9113, RFC 7541): header fields as plain literals, and
+//! of an answer's it reads only the status, which is a byte of the static table.
 
 use std::collections::HashMap;
 
@@ -57,7 +58,8 @@ impl Client {
     async fn request(&mut self, method: &str, query: &str, body: Option<&str>) -> u32 {
         let id = self.next;
         self.next += 2;
-        // The indexes of the static table: method GET 2 or POST 3, scheme http 6, then the names path 4 and authority 1.
+        // The indexes of the static table: method GET 2 or POST 3, scheme http 6, then the names
+        // path 4 and authority 1.
         let mut fields = vec![if method == "POST" { 0x83 } else { 0x82 }, 0x86];
         for (name, value) in [
             (4, format!("/engine.io/?EIO=4&transport=polling{query}")),

@@ -18,7 +18,8 @@ use tokio::sync::{Notify, watch};
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite;
 
-/// Longer than anything here takes; a test that waits for what never comes fails instead of hanging.
+/// Longer than anything here takes; a test that waits for what never comes fails instead of
+/// hanging.
 pub const PATIENCE: Duration = Duration::from_secs(20);
 
 // The server
@@ -161,7 +162,8 @@ impl Handler for EchoHandler {
 pub struct Server {
     pub addr: SocketAddr,
     pub service: Service<EchoHandler>,
-    /// One clone is in the extensions of each request that can be upgraded, as `server` does it with its slots.
+    /// One clone is in the extensions of each request that can be upgraded, as `server` does it
+    /// with its slots.
     pub slot: Arc<()>,
 }
 

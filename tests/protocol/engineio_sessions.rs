@@ -12,7 +12,8 @@ use super::engineio_rig::{Server, within};
 const FULL: &str = r#"{"code":3,"message":"Too many sessions"}"#;
 const UNKNOWN: &str = r#"{"code":1,"message":"Session ID unknown"}"#;
 
-/// A GET that the session has before any request that is sent after this: over a connection nobody could say when it waits.
+/// A GET that the session has before any request that is sent after this: over a connection nobody
+/// could say when it waits.
 fn waiting_get(server: &Server, sid: &str) -> impl Future<Output = (u16, String)> {
     let uri = format!("/engine.io/?EIO=4&transport=polling&sid={sid}");
     let request = Request::get(uri)

@@ -1,5 +1,5 @@
-//! The bodies of the fuzz targets (`contrib/fuzz`) with random bytes: purely random ones, and ones made of what the protocols are made
-//! of. `PROPTEST_CASES` makes it longer.
+//! The bodies of the fuzz targets (`contrib/fuzz`) with random bytes: purely random ones, and ones
+//! made of what the protocols are made of. `PROPTEST_CASES` makes it longer.
 
 #[path = "../../contrib/fuzz/bodies.rs"]
 mod bodies;

@@ -1,5 +1,5 @@
-//! A thousand connections that mean no good, on the server that the daemon uses, while others listen: those get every event in order, and
-//! what the thousand took is given back.
+//! A thousand connections that mean no good, on the server that the daemon uses, while others
+//! listen: those get every event in order, and what the thousand took is given back.
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -22,7 +22,8 @@ use super::engineio_rig::{answer, sid_of};
 /// Longer than the slowest machine takes for all of it.
 const PATIENCE: Duration = Duration::from_secs(120);
 const HOSTILE: usize = 1000;
-/// What all queues may hold; those who do not read reach it in a second or two, so a good reader is not let go because it was late once.
+/// What all queues may hold; those who do not read reach it in a second or two, so a good reader is
+/// not let go because it was late once.
 const QUEUED: usize = 128 << 20;
 const EVENT: usize = 1000;
 /// Behind the last event of a round.
@@ -257,7 +258,8 @@ async fn good_polling(addr: SocketAddr) -> Vec<usize> {
 
 const UPGRADE: &str = "connection: upgrade\r\nupgrade: websocket\r\nsec-websocket-version: 13\r\nsec-websocket-key: AAAAAAAAAAAAAAAAAAAAAA==\r\n";
 
-/// Does its worst and holds the connection until the server ends it or `over`. What goes wrong for it is as it should be.
+/// Does its worst and holds the connection until the server ends it or `over`. What goes wrong for
+/// it is as it should be.
 async fn hostile(addr: SocketAddr, number: usize, over: CancellationToken) {
     let Ok(mut stream) = TcpStream::connect(addr).await else {
         return;

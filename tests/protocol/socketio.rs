@@ -1,4 +1,5 @@
-//! Socket.IO over loopback: the whole way from bytes on a socket to the application and back, on both transports.
+//! Socket.IO over loopback: the whole way from bytes on a socket to the application and back, on
+//! both transports.
 
 use std::time::Duration;
 

@@ -1,4 +1,5 @@
-//! Named consumers: rows that come back as they were, edits, and that one consumer's rows are never another's.
+//! Named consumers: rows that come back as they were, edits, and that one consumer's rows are never
+//! another's.
 
 use proptest::collection::vec;
 use proptest::prelude::*;

@@ -135,7 +135,8 @@ pub(super) fn newest_write_ahead_log(path: &Path) -> PathBuf {
 
 const CHILD: &str = "SATWATCH_TEST_STORE_CHILD";
 
-/// Not a test by itself: the process that [`a_process_killed_while_it_writes_keeps_every_finished_commit`] kills.
+/// Not a test by itself: the process that
+/// [`a_process_killed_while_it_writes_keeps_every_finished_commit`] kills.
 #[test]
 fn child_that_writes_until_it_is_killed() {
     let Some(path) = std::env::var_os(CHILD) else {

@@ -1,4 +1,5 @@
-//! Folders that are damaged, half made or another program's: refused with a sentence, and left as they are.
+//! Folders that are damaged, half made or another program's: refused with a sentence, and left as
+//! they are.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -14,7 +15,8 @@ use super::{
     tamper, watch_row,
 };
 
-/// A store with a table file of each kind of row and, after another start, commits in the write-ahead log.
+/// A store with a table file of each kind of row and, after another start, commits in the
+/// write-ahead log.
 fn filled() -> TempDir {
     let folder = tempdir().unwrap();
     let tip = |old, new| changes(vec![Change::Tip { old, new }]);
@@ -166,7 +168,8 @@ fn a_missing_or_shortened_file_is_told_and_nothing_is_cleared_away() {
     }
 }
 
-/// Somewhere in each file that holds rows a byte is changed: nobody may go on from other rows than those that were written.
+/// Somewhere in each file that holds rows a byte is changed: nobody may go on from other rows than
+/// those that were written.
 #[test]
 fn a_flipped_byte_never_leads_to_other_rows() {
     let whole = filled();
@@ -199,7 +202,8 @@ fn a_flipped_byte_never_leads_to_other_rows() {
     assert!(told > 20, "only {told} changed bytes were noticed");
 }
 
-/// The same boot of the machine means that the page cache was not lost: nothing may be missing in the middle of the log.
+/// The same boot of the machine means that the page cache was not lost: nothing may be missing in
+/// the middle of the log.
 #[test]
 fn a_hole_in_the_write_ahead_log_is_damage_unless_the_machine_lost_its_power() {
     let folder = filled();

@@ -1,5 +1,5 @@
-//! The bytes on disk, letter by letter. A failure here means that stores out there could not be read any more: do not change a
-//! vector, give the value a new version.
+//! The bytes on disk, letter by letter. A failure here means that stores out there could not be
+//! read any more: do not change a vector, give the value a new version.
 //!
 //! Vectors are hex, their fields apart; `65*32` is byte 65 thirty-two times.
 

@@ -1,12 +1,16 @@
-//! Law 10 of the tracker with the store that it is kept in: a random life of a node, told to a process that dies again and again.
+//! Law 10 of the tracker with the store that it is kept in: a random life of a node, told to a
+//! process that dies again and again.
 //!
-//! 1. After every death the store holds exactly the fold of the change sets that were committed, and exactly their events.
-//! 2. When it dies between two pieces of news, it goes on to the very bytes of one that never died: rows, lookup rows, events.
-//! 3. When it dies in the middle of one, or with the machine, what it missed is found as the follower finds it (by the fork point and
-//!    a snapshot of the mempool), and the end is the truth: balances and statuses are the node's, the stored log folds to them.
+//! 1. After every death the store holds exactly the fold of the change sets that were committed,
+//!    and exactly their events.
+//! 2. When it dies between two pieces of news, it goes on to the very bytes of one that never died:
+//!    rows, lookup rows, events.
+//! 3. When it dies in the middle of one, or with the machine, what it missed is found as the
+//!    follower finds it (by the fork point and a snapshot of the mempool), and the end is the
+//!    truth: balances and statuses are the node's, the stored log folds to them.
 //! 4. No number is given twice, also not after a power loss that took events away which were told.
-//! 5. A history scan goes on from where the store says that it is; in the end everything above the height that a coverage names is in
-//!    the rows, and nothing else.
+//! 5. A history scan goes on from where the store says that it is; in the end everything above the
+//!    height that a coverage names is in the rows, and nothing else.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::fs::{self, File};
@@ -36,7 +40,8 @@ enum Death {
     Between,
     /// kill -9 at a commit boundary.
     Within,
-    /// The machine loses its power at a commit boundary, and with it all since the last synced commit.
+    /// The machine loses its power at a commit boundary, and with it all since the last synced
+    /// commit.
     Power,
 }
 
@@ -261,7 +266,8 @@ impl Life {
         }
     }
 
-    /// A new process: it reads the rows, finds the fork point, follows the chain, reads the mempool.
+    /// A new process: it reads the rows, finds the fork point, follows the chain, reads the
+    /// mempool.
     fn resume(&mut self, node: &Node, now: u64) -> Result<(), Died> {
         self.store = None;
         self.check_files();
@@ -346,7 +352,8 @@ impl Life {
         assert_eq!(reader.read_events(0, usize::MAX).unwrap(), self.log);
     }
 
-    /// No row is left over. Looked at in the files of a dead process: a living one tidies them up meanwhile.
+    /// No row is left over. Looked at in the files of a dead process: a living one tidies them up
+    /// meanwhile.
     fn check_files(&self) {
         let mut entries: BTreeMap<String, usize> = BTreeMap::new();
         dump(self.folder.path())

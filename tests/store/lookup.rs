@@ -662,7 +662,8 @@ fn the_tracker_loads_the_scans_that_are_open() {
         .unwrap();
     assert_eq!(reader.snapshot().open_scans().unwrap(), [ScanId(7)]);
     let mut tracker = satwatch::indexer::load(&reader, [7; 16]).unwrap();
-    // A tracker that did not know it would leave it in the scan, and the scan would speak for it when it is added again.
+    // A tracker that did not know it would leave it in the scan, and the scan would speak for it
+    // when it is added again.
     let done = tracker
         .apply(
             &writer,

@@ -1,4 +1,5 @@
-//! A pretended node: a chain and a mempool, what happens to them at random, and how the follower would tell of it.
+//! A pretended node: a chain and a mempool, what happens to them at random, and how the follower
+//! would tell of it.
 
 use std::collections::{BTreeMap, HashSet};
 use std::ops::RangeInclusive;
@@ -31,7 +32,8 @@ pub enum Op {
     Evict {
         victim: u16,
     },
-    /// A block with the mempool transactions whose bit is set; perhaps with a double spend of the n-th one.
+    /// A block with the mempool transactions whose bit is set; perhaps with a double spend of the
+    /// n-th one.
     Mine {
         bits: u16,
         double_spend: Option<u16>,
@@ -48,7 +50,8 @@ pub enum Op {
     Unwatch {
         number: u8,
     },
-    /// A history scan of the scripts whose bit is set. Both heights are taken as parts of the chain.
+    /// A history scan of the scripts whose bit is set. Both heights are taken as parts of the
+    /// chain.
     Scan {
         bits: u8,
         from: u8,
@@ -354,7 +357,8 @@ impl Node {
         gone
     }
 
-    /// Mempool transactions whose bit is set and whose unconfirmed parents are among them, parents first.
+    /// Mempool transactions whose bit is set and whose unconfirmed parents are among them, parents
+    /// first.
     fn minable(&self, bits: u16) -> Vec<Transaction> {
         let unconfirmed: Vec<Txid> = self.mempool.iter().map(Transaction::compute_txid).collect();
         let mut chosen: Vec<Transaction> = Vec::new();
@@ -473,7 +477,8 @@ impl Node {
         history
     }
 
-    /// What a scan of `scripts` that began at height `from` learns from the blocks of these heights.
+    /// What a scan of `scripts` that began at height `from` learns from the blocks of these
+    /// heights.
     pub fn past(
         &self,
         scripts: &[ScriptHash],

@@ -1,4 +1,5 @@
-//! The naive model: everything is rescanned from chain and mempool, and every row and every event must agree with it.
+//! The naive model: everything is rescanned from chain and mempool, and every row and every event
+//! must agree with it.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
@@ -210,8 +211,9 @@ impl World {
         }
     }
 
-    /// It is in a block from before anything was known of the scripts that it touches. One that the node took back for a moment
-    /// and gave again, while nobody looked, was never connected here: its outputs may be right and its status is not known.
+    /// It is in a block from before anything was known of the scripts that it touches. One that the
+    /// node took back for a moment and gave again, while nobody looked, was never connected here:
+    /// its outputs may be right and its status is not known.
     fn is_past(&self, row: &TxRow, place: Status) -> bool {
         let Status::Confirmed { block, .. } = place else {
             return false;
@@ -287,7 +289,8 @@ impl World {
         }
     }
 
-    /// Deaths have the cause that the node had for them: true when the tracker heard of everything at once.
+    /// Deaths have the cause that the node had for them: true when the tracker heard of everything
+    /// at once.
     pub fn check_fates(&self) {
         for (txid, row) in
             self.view.txs.iter().filter(|(_, row)| {
@@ -346,7 +349,8 @@ impl World {
         );
     }
 
-    /// Depths that scripts asked for are told by the block that brings them, once, with the right number; no other ones are.
+    /// Depths that scripts asked for are told by the block that brings them, once, with the right
+    /// number; no other ones are.
     pub fn check_depths(&self, events: &[Event]) {
         let mut expected = HashSet::new();
         let tip = self.tip().height;
@@ -383,7 +387,8 @@ impl World {
         );
     }
 
-    /// The rows are the fold of the change sets, from nothing; and their inverses lead back through every earlier state.
+    /// The rows are the fold of the change sets, from nothing; and their inverses lead back through
+    /// every earlier state.
     pub fn check_change_sets(&self) {
         let mut view = MemoryView::default();
         let mut states = Vec::new();

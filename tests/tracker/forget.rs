@@ -6,7 +6,8 @@ use crate::runner::Stretch;
 use crate::told::{coin, out, told};
 use crate::world::{World, script, tx};
 
-/// The rows without a script, as somebody would make them who knows nothing of how the tracker does it.
+/// The rows without a script, as somebody would make them who knows nothing of how the tracker does
+/// it.
 fn without(view: &MemoryView, script: &ScriptHash) -> MemoryView {
     let mut view = view.clone();
     view.watches.remove(script);

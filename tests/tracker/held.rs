@@ -1,5 +1,6 @@
-//! Transactions that we hold for unconfirmed though they are in an old block: the node took their blocks back for a moment, before the
-//! past of their scripts was known, and told of them before we looked at its chain. Baseline and history scan put that right.
+//! Transactions that we hold for unconfirmed though they are in an old block: the node took their
+//! blocks back for a moment, before the past of their scripts was known, and told of them before we
+//! looked at its chain. Baseline and history scan put that right.
 
 use bitcoin::Transaction;
 use satwatch::tracker::{Balance, Input, Past, ScanId, Seen, Status, WatchRequest};

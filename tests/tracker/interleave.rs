@@ -1,5 +1,6 @@
-//! News that come late, early, twice or not at all, while blocks arrive at their own pace: the confirmed state is the same as if
-//! blocks alone had come, and one reading of the mempool at the node's tip mends everything else.
+//! News that come late, early, twice or not at all, while blocks arrive at their own pace: the
+//! confirmed state is the same as if blocks alone had come, and one reading of the mempool at the
+//! node's tip mends everything else.
 
 use std::collections::VecDeque;
 

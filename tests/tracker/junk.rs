@@ -1,6 +1,8 @@
-//! Whatever is well-formed may come: nothing of it makes the tracker panic, and what is refused leaves rows and memory as they were.
+//! Whatever is well-formed may come: nothing of it makes the tracker panic, and what is refused
+//! leaves rows and memory as they were.
 //!
-//! The node would refuse nearly all of this. Amounts beyond all money are a fatal error (see `ApplyError::is_fatal`), never a panic.
+//! The node would refuse nearly all of this. Amounts beyond all money are a fatal error (see
+//! `ApplyError::is_fatal`), never a panic.
 
 use std::sync::Arc;
 

@@ -1,4 +1,5 @@
-//! Scripts that are added late: what waits in the mempool, what they owned before, and what a reorg makes of it.
+//! Scripts that are added late: what waits in the mempool, what they owned before, and what a reorg
+//! makes of it.
 
 use bitcoin::OutPoint;
 use satwatch::tracker::{ApplyError, Balance, EventKind, Input, Past, Seen, WatchRequest};
@@ -96,7 +97,8 @@ fn what_a_scan_found_in_a_block_stays_there_though_the_node_takes_the_block_back
         let _ = world.mine(9, std::slice::from_ref(&payment));
         world.watch(2, &[]);
         let before = world.view.clone();
-        // The node took the block back, accepted its payment, and gave the block again before we looked at its chain.
+        // The node took the block back, accepted its payment, and gave the block again before we
+        // looked at its chain.
         let transition = world.send(Input::TxSeen {
             tx: payment.clone(),
             seen,

@@ -1,4 +1,5 @@
-//! One transaction's life per address: replaced, conflicted, evicted, returned, mined after all; and what a subscriber hears of it.
+//! One transaction's life per address: replaced, conflicted, evicted, returned, mined after all;
+//! and what a subscriber hears of it.
 
 use bitcoin::hashes::Hash;
 use bitcoin::{BlockHash, Txid};
@@ -381,7 +382,8 @@ fn a_stranger_of_the_stale_block_and_its_unproven_rival_do_not_both_stay() {
     let spend = tx(&[out(&parent, 0)], &[(9, 600)]);
     let _ = world.mine(9, std::slice::from_ref(&parent));
     let _ = world.mine(9, std::slice::from_ref(&spend));
-    // A transaction of the other branch comes over `rawtx` before we hear of that branch, and is in no mempool.
+    // A transaction of the other branch comes over `rawtx` before we hear of that branch, and is in
+    // no mempool.
     let rival = tx(&[out(&parent, 0)], &[(8, 690)]);
     let _ = world.send(Input::TxSeen {
         tx: rival.clone(),

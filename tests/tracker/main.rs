@@ -1,5 +1,6 @@
-//! The tracker without any I/O: a pretended node (`world.rs`) lives, the tracker gets what a follower would send, and after every
-//! step the rows and the events must say what the node's chain and mempool say (`check.rs`).
+//! The tracker without any I/O: a pretended node (`world.rs`) lives, the tracker gets what a
+//! follower would send, and after every step the rows and the events must say what the node's chain
+//! and mempool say (`check.rs`).
 
 mod check;
 mod forget;

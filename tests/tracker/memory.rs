@@ -1,4 +1,5 @@
-//! What the tracker keeps in memory must be what it would load from the rows: otherwise a restart would change what it sees.
+//! What the tracker keeps in memory must be what it would load from the rows: otherwise a restart
+//! would change what it sees.
 
 use std::collections::BTreeSet;
 

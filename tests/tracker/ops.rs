@@ -1,4 +1,5 @@
-//! What happens in random lives of a node: the operations, how they are drawn, and how they are lived.
+//! What happens in random lives of a node: the operations, how they are drawn, and how they are
+//! lived.
 
 use bitcoin::{OutPoint, Transaction};
 use proptest::prelude::*;
@@ -8,7 +9,8 @@ use crate::world::{Heard, World, tx};
 
 #[derive(Debug, Clone)]
 pub enum Op {
-    /// Spend some outputs that can be spent, to some scripts (0 is an OP_RETURN); `zero` adds an output of nothing.
+    /// Spend some outputs that can be spent, to some scripts (0 is an OP_RETURN); `zero` adds an
+    /// output of nothing.
     Pay {
         inputs: Vec<u16>,
         to: Vec<u8>,
@@ -30,7 +32,8 @@ pub enum Op {
         index: u16,
         heard: Heard,
     },
-    /// Mine the mempool transactions whose bit is set (and that can be mined); perhaps with a double spend, to somebody, of one.
+    /// Mine the mempool transactions whose bit is set (and that can be mined); perhaps with a
+    /// double spend, to somebody, of one.
     Mine {
         bits: u16,
         double_spend: Option<(u16, u8)>,
@@ -154,7 +157,8 @@ fn pick_some<T: Clone + PartialEq>(list: &[T], indexes: &[u16]) -> Vec<T> {
     picked
 }
 
-/// Mempool transactions of this selection whose unconfirmed parents are selected too, parents first.
+/// Mempool transactions of this selection whose unconfirmed parents are selected too, parents
+/// first.
 pub fn minable(world: &World, bits: u16) -> Vec<Transaction> {
     let mut chosen: Vec<Transaction> = Vec::new();
     let is_unconfirmed = |txid| world.mempool.iter().any(|tx| tx.compute_txid() == txid);

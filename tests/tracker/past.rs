@@ -298,7 +298,8 @@ fn coverage_that_is_raised_again_while_a_scan_is_made_makes_it_longer() {
     mine(&mut world, &[&[&payment], &[], &[], &[&spend]]);
     let scan = world.open_scan(&[1], 0, None);
     assert!(world.step_scan(scan, Stretch { blocks: 3, ..ALL }));
-    // The block of the spend goes, and it is in the next one before anybody knows again that its output was there.
+    // The block of the spend goes, and it is in the next one before anybody knows again that its
+    // output was there.
     world.slow_scans = true;
     let (_, _) = world.disconnect_heard(1, Heard::Poll);
     assert!(!world.view.outputs.contains_key(&out(&payment, 0)));

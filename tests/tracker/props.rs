@@ -1,20 +1,25 @@
 //! Random lives of a node. The twelve laws, and where they are held against the tracker:
 //!
-//! 1. every row equals the naive model that rescans chain and mempool, whatever way the tracker was told of things: balances,
-//!    outputs, spends, histories, amounts ([`World::check`], after every operation);
+//! 1. every row equals the naive model that rescans chain and mempool, whatever way the tracker was
+//!    told of things: balances, outputs, spends, histories, amounts ([`World::check`], after every
+//!    operation);
 //! 2. `Disconnect` after `Connect` restores every row but for what the block brought to light;
-//! 3. any interleaving of transactions and blocks gives the same confirmed state, and one reading of the mempool mends the rest
-//!    (`interleave.rs`);
+//! 3. any interleaving of transactions and blocks gives the same confirmed state, and one reading
+//!    of the mempool mends the rest (`interleave.rs`);
 //! 4. every input delivered twice changes nothing the second time (`Op::Again`);
-//! 5. the rows are the fold of the change sets, inverses lead back exactly ([`World::check_change_sets`]), and what a subscriber
-//!    was told is the fold of the events (`check_events`);
+//! 5. the rows are the fold of the change sets, inverses lead back exactly
+//!    ([`World::check_change_sets`]), and what a subscriber was told is the fold of the events
+//!    (`check_events`);
 //! 6. statuses of a transaction for a script follow the legal table;
-//! 7. a conflict in a block always drops what it conflicts with and its descendants, and deaths name their cause;
+//! 7. a conflict in a block always drops what it conflicts with and its descendants, and deaths
+//!    name their cause;
 //! 8. no coinbase is ever unconfirmed;
 //! 9. nothing well-formed makes `apply` panic, and what it refuses changes nothing (`junk.rs`);
-//! 10. a process that dies between any two commits goes on from the rows as if nothing had happened;
+//! 10. a process that dies between any two commits goes on from the rows as if nothing had
+//!     happened;
 //! 11. history scans bring what watching from the first block on would have (`truth.rs`);
-//! 12. a script that is forgotten leaves nothing behind (`forget.rs`), and memory is always what the rows say (`memory.rs`).
+//! 12. a script that is forgotten leaves nothing behind (`forget.rs`), and memory is always what
+//!     the rows say (`memory.rs`).
 
 use proptest::prelude::*;
 use satwatch::tracker::{MemoryView, Status};

@@ -1,5 +1,6 @@
-//! A pretended runner of history scans: reads from the rows which scans are open and how far they are, reads the node's blocks, hands
-//! what it finds in stretches, and holds the laws of `tracker::past` against each answer.
+//! A pretended runner of history scans: reads from the rows which scans are open and how far they
+//! are, reads the node's blocks, hands what it finds in stretches, and holds the laws of
+//! `tracker::past` against each answer.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
@@ -25,7 +26,8 @@ pub struct Stretch {
 }
 
 impl World {
-    /// Asks for the history of these scripts as the API does: first for a baseline, if they have none.
+    /// Asks for the history of these scripts as the API does: first for a baseline, if they have
+    /// none.
     pub fn open_scan(&mut self, numbers: &[u8], from: u32, to: Option<u32>) -> ScanId {
         let scan = ScanId(1 + self.view.scans.keys().map(|scan| scan.0).max().unwrap_or(0));
         let find = |number: &u8| WatchRequest {
@@ -74,7 +76,8 @@ impl World {
         }
     }
 
-    /// One step of this scan and of all that are as far: a stretch of blocks, or its end. False while a baseline is to come.
+    /// One step of this scan and of all that are as far: a stretch of blocks, or its end. False
+    /// while a baseline is to come.
     pub fn step_scan(&mut self, scan: ScanId, stretch: Stretch) -> bool {
         let Some(input) = self.next_step(scan, stretch) else {
             return false;
@@ -251,7 +254,8 @@ impl World {
         refused
     }
 
-    /// The end of a scan is told once to each of its scripts, with its number of transactions; a cancelled one is not told.
+    /// The end of a scan is told once to each of its scripts, with its number of transactions; a
+    /// cancelled one is not told.
     fn check_end(&self, scripts: &[ScriptHash], scan: ScanId, end: ScanEnd, events: &[Event]) {
         let told: BTreeMap<ScriptHash, u64> = events
             .iter()
@@ -292,7 +296,8 @@ fn told_end(kind: &EventKind, closed: ScanId) -> (ScriptHash, u64) {
     }
 }
 
-/// History is no news: nothing is told but what it corrects. A balance is, only when a transaction of an old block was held for unconfirmed.
+/// History is no news: nothing is told but what it corrects. A balance is, only when a transaction
+/// of an old block was held for unconfirmed.
 fn check_quiet(transition: &Transition) {
     let corrects = |event: &Event| {
         matches!(

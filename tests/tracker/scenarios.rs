@@ -1,4 +1,5 @@
-//! Named lives: what a person would ask about, each told as the events that a subscriber of script 1 hears.
+//! Named lives: what a person would ask about, each told as the events that a subscriber of script
+//! 1 hears.
 
 use bitcoin::OutPoint;
 use satwatch::tracker::{

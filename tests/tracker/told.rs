@@ -64,7 +64,8 @@ pub fn balance(world: &World, number: u8) -> Balance {
     world.view.watches[&script(number)].balance
 }
 
-/// The place in its block, what it received and what it sent, of each transaction of a script, oldest first.
+/// The place in its block, what it received and what it sent, of each transaction of a script,
+/// oldest first.
 pub fn history(world: &World, number: u8) -> Vec<(u32, u64, u64)> {
     let mut rows: Vec<_> = world.view.txs.values().collect();
     rows.sort_by_key(|row| row.order);

@@ -1,6 +1,7 @@
-//! Random lives with history scans: whatever the node did meanwhile, what a scan brings to light is what watching from the first
-//! block on would have seen. After every operation the rows must agree with the naive model (`check.rs`); at the end also with a
-//! tracker that watched the same chain from its first block on.
+//! Random lives with history scans: whatever the node did meanwhile, what a scan brings to light is
+//! what watching from the first block on would have seen. After every operation the rows must agree
+//! with the naive model (`check.rs`); at the end also with a tracker that watched the same chain
+//! from its first block on.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -135,7 +136,8 @@ pub struct Life {
 }
 
 impl Life {
-    /// The node lives for a while before the daemon starts, which then knows the last `window` blocks.
+    /// The node lives for a while before the daemon starts, which then knows the last `window`
+    /// blocks.
     pub fn begin(before: &[Op], window: usize, slow: bool) -> Self {
         let mut world = World::before_the_start();
         world.late = Some(VecDeque::new());

@@ -1,4 +1,5 @@
-//! A pretended node with its chain and mempool, and the follower's duties. `check.rs` compares what the tracker says with it.
+//! A pretended node with its chain and mempool, and the follower's duties. `check.rs` compares what
+//! the tracker says with it.
 
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 
@@ -15,7 +16,8 @@ use satwatch::tracker::{
     ScriptHash, Seen, Spend, Status, Tracker, Transition, WatchRequest,
 };
 
-/// Scripts with a small number are the ones that tests watch; 0 is an OP_RETURN, any other number a witness program.
+/// Scripts with a small number are the ones that tests watch; 0 is an OP_RETURN, any other number a
+/// witness program.
 pub fn spk(number: u8) -> ScriptBuf {
     match number {
         0 => ScriptBuf::new_op_return([7; 8]),
@@ -56,7 +58,8 @@ pub struct World {
     pub deaf: bool,
     /// Scans take their time: they wait for [`World::scan`].
     pub slow_scans: bool,
-    /// The tracker hears of nothing by itself: news wait here for [`World::hear`], blocks for [`World::follow`].
+    /// The tracker hears of nothing by itself: news wait here for [`World::hear`], blocks for
+    /// [`World::follow`].
     pub late: Option<VecDeque<Input>>,
     /// The process dies after this many more commits, before it does what the tracker asks for.
     pub dies_after: Option<u8>,
@@ -178,7 +181,8 @@ impl World {
         Transition::default()
     }
 
-    /// Applies one input, answers what the tracker asks for as a follower would, and says what the input itself did.
+    /// Applies one input, answers what the tracker asks for as a follower would, and says what the
+    /// input itself did.
     pub fn apply(&mut self, input: Input) -> Transition {
         self.now += 1000;
         let transition = self.try_send(input).expect("the input is legal");
@@ -332,7 +336,8 @@ impl World {
         }
     }
 
-    /// Removes from the node's mempool what conflicts with `tx` and all descendants; returns their ids.
+    /// Removes from the node's mempool what conflicts with `tx` and all descendants; returns their
+    /// ids.
     pub fn displace_conflicts(&mut self, tx: &Transaction, fate: Status) -> Vec<Txid> {
         let spent: HashSet<OutPoint> = tx.input.iter().map(|input| input.previous_output).collect();
         let me = tx.compute_txid();
@@ -395,7 +400,8 @@ impl World {
         })
     }
 
-    /// The node connects a block, without any word of it; what left its mempool because of conflicts.
+    /// The node connects a block, without any word of it; what left its mempool because of
+    /// conflicts.
     pub fn adopt(&mut self, block: Block) -> Vec<Txid> {
         let mut gone = Vec::new();
         for tx in &block.txdata {
@@ -415,7 +421,8 @@ impl World {
         self.disconnect_heard(depth, Heard::Sequence).0
     }
 
-    /// Disconnects `depth` blocks; of transactions between strangers the tracker knows nothing until it hears of them.
+    /// Disconnects `depth` blocks; of transactions between strangers the tracker knows nothing
+    /// until it hears of them.
     pub fn disconnect_heard(&mut self, depth: usize, heard: Heard) -> (Transition, Vec<Block>) {
         let (stale, gone) = self.abandon(depth);
         if heard == Heard::Rawtx {
@@ -436,7 +443,8 @@ impl World {
         (transition, stale)
     }
 
-    /// The node disconnects, without any word of it: transactions return to the mempool but for coinbases and what spends those.
+    /// The node disconnects, without any word of it: transactions return to the mempool but for
+    /// coinbases and what spends those.
     pub fn abandon(&mut self, depth: usize) -> (Vec<Block>, Vec<Txid>) {
         let stale = self.chain.split_off(self.chain.len() - depth);
         let mut lost = Vec::new();

@@ -1,8 +1,10 @@
-//! How far behind consumers are: counted when somebody asks, and each event of the log is looked at once.
+//! How far behind consumers are: counted when somebody asks, and each event of the log is looked at
+//! once.
 //!
-//! A [`Counter`] remembers the numbers that its consumer wants between its place and `counted_to`, and goes on from there; all that are
-//! asked about go through the log together. What is bounded: the numbers that are remembered ([`MOST`]) and the events that are looked
-//! at for one question ([`LOOK_MOST`]). Where a bound was reached the count is a lower bound, and says so.
+//! A [`Counter`] remembers the numbers that its consumer wants between its place and `counted_to`,
+//! and goes on from there; all that are asked about go through the log together. What is bounded:
+//! the numbers that are remembered ([`MOST`]) and the events that are looked at for one question
+//! ([`LOOK_MOST`]). Where a bound was reached the count is a lower bound, and says so.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, MutexGuard, PoisonError};
@@ -113,7 +115,8 @@ impl Counter {
     }
 }
 
-/// Lets the counters go on to `head`, through at most `budget` events. `wants`: whether the one with this place in the list wants it.
+/// Lets the counters go on to `head`, through at most `budget` events. `wants`: whether the one
+/// with this place in the list wants it.
 fn advance<C: std::ops::DerefMut<Target = Counter>, E, Error>(
     counters: &mut [(usize, C)],
     head: u64,
@@ -156,8 +159,8 @@ fn settled(consumer: &Consumer, first: u64) -> MutexGuard<'_, Counter> {
 }
 
 impl App {
-    /// How far behind each of these is, in the same order; they must be in the order of their names, or else two who ask could wait for
-    /// each other for good. Blocks the thread.
+    /// How far behind each of these is, in the same order; they must be in the order of their
+    /// names, or else two who ask could wait for each other for good. Blocks the thread.
     pub(in crate::api) fn consumer_lags(
         &self,
         consumers: &[Arc<Consumer>],
@@ -199,8 +202,9 @@ impl App {
         lags.collect::<Result<_, StoreError>>().map_err(Into::into)
     }
 
-    /// Moves every consumer to right before the next event that it wants. So that nobody who has acknowledged all that it wanted is told
-    /// that it missed something when retention deletes the rest: to be called before.
+    /// Moves every consumer to right before the next event that it wants. So that nobody who has
+    /// acknowledged all that it wanted is told that it missed something when retention deletes the
+    /// rest: to be called before.
     pub(in crate::api) async fn pass_what_nobody_wants(self: &Arc<Self>) -> Result<(), ApiError> {
         let consumers = self.consumers.all();
         loop {
@@ -240,7 +244,8 @@ mod tests {
 
     use super::*;
 
-    /// The log as the store has it: numbers rise, may jump, and the oldest go away. An event is wanted by those whose bit is set.
+    /// The log as the store has it: numbers rise, may jump, and the oldest go away. An event is
+    /// wanted by those whose bit is set.
     #[derive(Debug, Default)]
     struct Log {
         events: Vec<(u64, u8)>,
@@ -304,7 +309,8 @@ mod tests {
     }
 
     proptest! {
-        /// What a counter says is what a plain count says when it says that it is exact, and never more when it does not.
+        /// What a counter says is what a plain count says when it says that it is exact, and never
+        /// more when it does not.
         #[test]
         fn counting_on_is_as_good_as_counting_everything(ops in prop::collection::vec(op(), 1..150), most in 1..12usize) {
             let mut log = Log { first: 1, ..Log::default() };

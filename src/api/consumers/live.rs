@@ -128,7 +128,8 @@ impl App {
             return Err(alone(&name));
         }
         if socket.is_recoverable() {
-            // A change of its subscriptions that never ends: it is not recovered, since its consumer knows where to go on.
+            // A change of its subscriptions that never ends: it is not recovered, since its
+            // consumer knows where to go on.
             self.hub.pause(socket, Vec::new()).await?;
         }
         if let Some(done) = self.consumers.sockets.end(socket) {
@@ -249,7 +250,8 @@ impl App {
     }
 }
 
-/// Sends an event and the acknowledgement behind it, when there is room. False when the client has left.
+/// Sends an event and the acknowledgement behind it, when there is room. False when the client has
+/// left.
 async fn reply(socket: &Socket, name: &'static str, json: String, ack: &mut Option<Ack>) -> bool {
     let Ok(event) = Encoded::event_raw(NAMESPACE, name, &json) else {
         return false;
@@ -393,7 +395,8 @@ impl Reader {
         self.reading.seat.unless_over(|| ()).map_err(End::Over)
     }
 
-    /// Sends what is wanted of the next page of the log, up to the first event that there is no room for; waits for that without the page.
+    /// Sends what is wanted of the next page of the log, up to the first event that there is no
+    /// room for; waits for that without the page.
     async fn tell_page(&mut self) -> Result<(), End> {
         self.is_on()?;
         let page = match self.app.hub.pages.page(self.from).await {

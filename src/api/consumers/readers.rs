@@ -1,7 +1,9 @@
-//! Who reads a consumer: one, or several that all agreed to share. Who comes later takes over, if it may.
+//! Who reads a consumer: one, or several that all agreed to share. Who comes later takes over, if
+//! it may.
 //!
-//! A reading is over for good once somebody said so, and what is done through [`Seat::unless_over`] is not done after that moment: who
-//! was taken over from gets nothing more, however late it notices.
+//! A reading is over for good once somebody said so, and what is done through [`Seat::unless_over`]
+//! is not done after that moment: who was taken over from gets nothing more, however late it
+//! notices.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

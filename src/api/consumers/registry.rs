@@ -1,4 +1,5 @@
-//! The consumers in memory: what the store's rows say, and a sign for those who work for one that it has changed.
+//! The consumers in memory: what the store's rows say, and a sign for those who work for one that
+//! it has changed.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -86,8 +87,9 @@ impl Consumer {
         *self.progress.place.borrow()
     }
 
-    /// Moves the place forward to `number`; stays where it is when it is there or further already. `more` is written with it. Where it is
-    /// then; `None`, and nothing was written, when the consumer has ended. To be run to its end, as [`Registry::forget`].
+    /// Moves the place forward to `number`; stays where it is when it is there or further already.
+    /// `more` is written with it. Where it is then; `None`, and nothing was written, when the
+    /// consumer has ended. To be run to its end, as [`Registry::forget`].
     pub async fn move_to(
         &self,
         indexer: &indexer::Handle,
@@ -115,7 +117,8 @@ impl Consumer {
         Ok(Some(self.place()))
     }
 
-    /// Writes edits beside its place, on the disk when this returns; false, and nothing was written, when the consumer has ended.
+    /// Writes edits beside its place, on the disk when this returns; false, and nothing was
+    /// written, when the consumer has ended.
     pub async fn edit(
         &self,
         indexer: &indexer::Handle,
@@ -201,9 +204,10 @@ impl Registry {
         self.lock().values().cloned().collect()
     }
 
-    /// Creates or changes a consumer. `wants`: makes the definition from the one that it replaces; of an equal one the time of creation
-    /// does not count. `at`: where it begins to read; absent, a known one stays where it is and a new one begins at `head`.
-    /// To be run to its end, as [`Self::forget`].
+    /// Creates or changes a consumer. `wants`: makes the definition from the one that it replaces;
+    /// of an equal one the time of creation does not count. `at`: where it begins to read; absent,
+    /// a known one stays where it is and a new one begins at `head`. To be run to its end, as
+    /// [`Self::forget`].
     pub async fn define(
         &self,
         indexer: &indexer::Handle,
@@ -280,8 +284,9 @@ impl Registry {
         consumer
     }
 
-    /// Removes a consumer with all that is known of it. To be run to its end: a caller that gives up between the store's rows and the
-    /// memory would leave a consumer here that is gone after a restart.
+    /// Removes a consumer with all that is known of it. To be run to its end: a caller that gives
+    /// up between the store's rows and the memory would leave a consumer here that is gone after a
+    /// restart.
     pub async fn forget(
         &self,
         indexer: &indexer::Handle,

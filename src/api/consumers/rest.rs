@@ -234,7 +234,8 @@ impl App {
         Ok((consumer, defined, secret))
     }
 
-    /// Watches the addresses that a definition names. Their scripts in an order that says nothing, so that equal lists are equal.
+    /// Watches the addresses that a definition names. Their scripts in an order that says nothing,
+    /// so that equal lists are equal.
     async fn scripts_of(
         self: &Arc<Self>,
         wanted: Wanted,
@@ -404,7 +405,8 @@ impl App {
         .await
     }
 
-    /// Where a consumer stands; a refusal with its balances when retention has passed it. Blocks the thread.
+    /// Where a consumer stands; a refusal with its balances when retention has passed it. Blocks
+    /// the thread.
     pub(super) fn place_of(&self, consumer: &Consumer) -> Result<u64, ApiError> {
         let number = consumer.place().number;
         self.check_place(number, consumer)?;

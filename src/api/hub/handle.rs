@@ -43,7 +43,8 @@ impl Reply {
         })
     }
 
-    /// The event, and the acknowledgement behind it, when there is room. False when the client has left.
+    /// The event, and the acknowledgement behind it, when there is room. False when the client has
+    /// left.
     pub async fn send(self, socket: &Socket) -> bool {
         let Ok(event) = self.event() else {
             return false;
@@ -94,7 +95,8 @@ impl Join {
 /// What became of a [`Join`].
 #[derive(Default)]
 pub struct Joined {
-    /// What did not fit the client's queue: to be tried again, once the client has been told the log up to about the head.
+    /// What did not fit the client's queue: to be tried again, once the client has been told the
+    /// log up to about the head.
     pub rest: Option<Join>,
     /// Its event is out, its acknowledgement not yet.
     pub reply: Option<Reply>,
@@ -112,7 +114,8 @@ pub enum Unsent {
 /// Which live topics a pause takes off.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Pausing {
-    /// All that the socket has, if it has one of those that it asks for: what it hears stays in the order of the numbers.
+    /// All that the socket has, if it has one of those that it asks for: what it hears stays in the
+    /// order of the numbers.
     All,
     /// Those that it asks for again after an older cursor; the others go on meanwhile.
     Asked,
@@ -145,12 +148,14 @@ pub struct Counts {
     pub seen: u64,
 }
 
-/// How a history scan is doing: for those who are subscribed to any of its scripts, each once, if their queues have room.
+/// How a history scan is doing: for those who are subscribed to any of its scripts, each once, if
+/// their queues have room.
 pub struct ScanNews {
     pub scan: ScanId,
     pub scripts: Arc<[ScriptHash]>,
     pub event: Encoded,
-    /// It says that the scan has ended. What says something else is dropped when the scan has ended meanwhile.
+    /// It says that the scan has ended. What says something else is dropped when the scan has ended
+    /// meanwhile.
     pub is_last: bool,
 }
 
@@ -254,7 +259,8 @@ impl Handle {
             .await
     }
 
-    /// The paused topics first are told up to the reply, and are live again with the others behind it.
+    /// The paused topics first are told up to the reply, and are live again with the others behind
+    /// it.
     pub async fn join_paused(&self, paused: Paused, mut join: Join) -> Result<(), ApiError> {
         if self
             .tell_log(&join.socket, &paused.live, paused.seen, join.from)
@@ -289,8 +295,8 @@ impl Handle {
         replay::send_log(&self.pages, socket, from, until, tell).await
     }
 
-    /// Makes the socket live, however long it takes to tell the client what it is owed until then. `is_far`: that is much of the log.
-    /// Nothing more happens when the client has left.
+    /// Makes the socket live, however long it takes to tell the client what it is owed until then.
+    /// `is_far`: that is much of the log. Nothing more happens when the client has left.
     pub async fn join(&self, mut join: Join, mut is_far: bool) -> Result<(), ApiError> {
         let (socket, mut wanted) = (join.socket.clone(), Room::Quarter);
         loop {
@@ -379,7 +385,8 @@ impl Handle {
         .await
     }
 
-    /// A lost client is back and has got the events up to `from`; returns when it is live or has left.
+    /// A lost client is back and has got the events up to `from`; returns when it is live or has
+    /// left.
     pub async fn rejoin(&self, socket: &Socket, from: u64) -> Result<(), ApiError> {
         if let Some(over) = self
             .ask(|answer| Command::Rejoin {

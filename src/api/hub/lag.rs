@@ -1,4 +1,5 @@
-//! A subscriber that reads more slowly than events come: it is told from the log until it has caught up.
+//! A subscriber that reads more slowly than events come: it is told from the log until it has
+//! caught up.
 //!
 //! ```text
 //!                 queue full at event n                    the rest fits (between two events)
@@ -6,8 +7,9 @@
 //!                                         │  ▲ │                                    `caught_up`
 //!                                `lagged` └──┘ └─ takes nothing for 30 s, retention passes it, leaves ──► gone
 //! ```
-//! Its topics live here meanwhile, so that the hub does not touch it with each event. Whoever sends it an event looks at them and queues
-//! it under one lock; so does whoever takes a topic away, and nothing of that topic comes behind the answer.
+//! Its topics live here meanwhile, so that the hub does not touch it with each event. Whoever sends
+//! it an event looks at them and queues it under one lock; so does whoever takes a topic away, and
+//! nothing of that topic comes behind the answer.
 
 use std::collections::HashSet;
 use std::sync::atomic::Ordering;

@@ -1,8 +1,10 @@
 //! Pages of the log as they are sent, shared by all who are told from it.
 //!
-//! A burst that overruns one client overruns many, and they then want the same pages at about the same time. So the last few pages are
-//! kept, as many as their bytes allow, and each event in them is encoded once, when the first one wants it. At most [`TURNS`] read the disk at a time, so that live
-//! delivery has the machine to itself. Who waits for its client gives its page back first: a thousand slow clients hold no page each.
+//! A burst that overruns one client overruns many, and they then want the same pages at about the
+//! same time. So the last few pages are kept, as many as their bytes allow, and each event in them
+//! is encoded once, when the first one wants it. At most [`TURNS`] read the disk at a time, so that
+//! live delivery has the machine to itself. Who waits for its client gives its page back first: a
+//! thousand slow clients hold no page each.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
@@ -35,7 +37,8 @@ pub struct Entry {
     encoded: OnceLock<Option<Encoded>>,
 }
 
-/// What an event takes as it is and encoded, about. Only a list of transactions can be long: a block may pay one address in each of its own.
+/// What an event takes as it is and encoded, about. Only a list of transactions can be long: a
+/// block may pay one address in each of its own.
 fn weight(event: &Event) -> usize {
     let transactions = if let EventKind::NewTransactions { transactions, .. } = &event.kind {
         transactions.len()
@@ -60,7 +63,8 @@ impl Entry {
 /// All events after one number up to another.
 pub struct Page {
     after: u64,
-    /// The last number that is looked at here. Numbers may be skipped, so it need not be an event's.
+    /// The last number that is looked at here. Numbers may be skipped, so it need not be an
+    /// event's.
     pub next: u64,
     /// It went to the end of the log when it was read.
     pub is_last: bool,

@@ -7,8 +7,8 @@ use crate::store::StoreError;
 use crate::tracker::ScanState;
 
 impl Hub {
-    /// Tells those who are live. Whoever is being told from the log is left out, and so is a queue that is half full: nobody lags because
-    /// of this.
+    /// Tells those who are live. Whoever is being told from the log is left out, and so is a queue
+    /// that is half full: nobody lags because of this.
     pub(super) fn tell_scan(&self, news: &ScanNews) -> Result<(), StoreError> {
         if self.subscriptions.is_empty() || !(news.is_last || self.is_still_so(news)?) {
             return Ok(());
@@ -21,7 +21,8 @@ impl Hub {
         Ok(())
     }
 
-    /// Nobody has heard `scan_complete` or `unwatched`, which the log brings, and is then told of a scan that goes on.
+    /// Nobody has heard `scan_complete` or `unwatched`, which the log brings, and is then told of a
+    /// scan that goes on.
     fn is_still_so(&self, news: &ScanNews) -> Result<bool, StoreError> {
         let row = self.reader.snapshot().scan(&news.scan)?;
         Ok(row.is_some_and(|row| {

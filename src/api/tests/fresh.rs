@@ -1,4 +1,5 @@
-//! Reading one's own tip, asking again with `If-None-Match`, waiting for news, cursors that are not good any more.
+//! Reading one's own tip, asking again with `If-None-Match`, waiting for news, cursors that are not
+//! good any more.
 
 use hyper::Method;
 use serde_json::json;

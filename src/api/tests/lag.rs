@@ -1,4 +1,5 @@
-//! Clients that read more slowly than events come: they are told from the log and come back to live, without a gap and without a double.
+//! Clients that read more slowly than events come: they are told from the log and come back to
+//! live, without a gap and without a double.
 
 use std::collections::BTreeSet;
 
@@ -185,7 +186,8 @@ async fn a_lag_ends_exactly_wherever_the_queue_fills() {
                 .find(|(name, _)| name == "subscribed")
                 .map(|(_, data)| number(data))
                 .unwrap();
-            // Some at once, and then one more with each that is read: the end of one lag is the beginning of the next.
+            // Some at once, and then one more with each that is read: the end of one lag is the
+            // beginning of the next.
             for step in 0..burst * 2 {
                 if step % 3 == 2 {
                     daemon.mine(&address(1), Vec::new()).await;

@@ -349,8 +349,8 @@ async fn a_cursor_of_another_log_is_answered_with_a_fresh_snapshot() {
     client.expect("new_transactions").await;
 }
 
-/// Whoever subscribes at any moment, again and again, gets every event exactly once: what came as events after its first cursor
-/// is the log without gap.
+/// Whoever subscribes at any moment, again and again, gets every event exactly once: what came as
+/// events after its first cursor is the log without gap.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn subscribing_while_events_arrive_loses_and_doubles_nothing() {
     let daemon = Arc::new(Daemon::start().await);

@@ -1,4 +1,5 @@
-//! The API over a real store, tracker and indexer, without a network: requests go to the router, Socket.IO packets to the layer.
+//! The API over a real store, tracker and indexer, without a network: requests go to the router,
+//! Socket.IO packets to the layer.
 
 mod audit;
 mod consumers;
@@ -50,7 +51,8 @@ fn address(n: u8) -> Address {
     Address::from_witness_program(program, KnownHrp::Regtest)
 }
 
-/// The daemon without node and network. The chain starts at height 100 with a block that nothing is known of.
+/// The daemon without node and network. The chain starts at height 100 with a block that nothing is
+/// known of.
 struct Daemon {
     app: Arc<App>,
     router: Arc<Router>,
@@ -233,7 +235,8 @@ impl Daemon {
         }
     }
 
-    /// A Socket.IO client that has joined, with room for `messages` messages. It has heard `connected`.
+    /// A Socket.IO client that has joined, with room for `messages` messages. It has heard
+    /// `connected`.
     async fn client_with_room(&self, messages: usize) -> Client {
         let (sender, queue) = outbox(messages, 1 << 20);
         let handshake = Handshake {

@@ -9,7 +9,8 @@ use super::*;
 use crate::api::subscriptions::Topic;
 use crate::engineio::CloseReason;
 
-/// A client that asks to be recoverable, and comes back with what it remembers, as the stock JavaScript client does.
+/// A client that asks to be recoverable, and comes back with what it remembers, as the stock
+/// JavaScript client does.
 pub struct Recovering {
     pub client: Client,
     room: usize,
@@ -82,7 +83,8 @@ impl Recovering {
             .close(&self.client.session, CloseReason::TransportClose);
     }
 
-    /// Comes back on a new connection, and reads while it does. What is unread of the old one is lost.
+    /// Comes back on a new connection, and reads while it does. What is unread of the old one is
+    /// lost.
     pub async fn come_back(&mut self, daemon: &Daemon) {
         let _old = std::mem::replace(&mut self.client, daemon.silent_client(self.room));
         let payload = json!({"recover": true, "pid": self.pid, "offset": self.offset});
@@ -311,12 +313,14 @@ async fn a_stock_client_beside_a_recoverable_one_hears_one_argument() {
 /// What a client must have heard, by the log.
 struct Witness {
     log: Vec<(u64, Topic)>,
-    /// Each topic that the client knows it is subscribed to, and the number up to which it has heard of it.
+    /// Each topic that the client knows it is subscribed to, and the number up to which it has
+    /// heard of it.
     heard: HashMap<Topic, u64>,
     recoveries: usize,
     fresh: usize,
     lags: usize,
-    /// The last two that it wanted newly, or no more. Until that is over, the end of a lag says nothing of them: they are not part of it.
+    /// The last two that it wanted newly, or no more. Until that is over, the end of a lag says
+    /// nothing of them: they are not part of it.
     wanted: [Option<Topic>; 2],
 }
 
@@ -436,7 +440,8 @@ async fn a_client_that_is_lost_at_any_moment_hears_everything_once() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_slow_client_that_is_lost_at_any_moment_hears_everything_once() {
-    // While it lags its subscriptions do not change, so there are few moments at which it cannot be recovered.
+    // While it lags its subscriptions do not change, so there are few moments at which it cannot be
+    // recovered.
     let mut fresh = 0;
     for (room, seed) in [(2, 5), (3, 6), (4, 7), (7, 8)] {
         let witness = lost_at_any_moment(room, seed, 600).await;
@@ -510,7 +515,8 @@ async fn lost_at_any_moment(room: usize, seed: u64, steps: usize) -> Witness {
                         tokio::task::yield_now().await;
                     }
                     if dice.roll(4) > 0 {
-                        // The hub has begun with it; otherwise it may be as if the packet had never come.
+                        // The hub has begun with it; otherwise it may be as if the packet had never
+                        // come.
                         daemon.app.hub.counts().await.unwrap();
                     }
                     drop(work);

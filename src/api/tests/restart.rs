@@ -1,4 +1,5 @@
-//! A daemon that dies between a commit and the sending: whoever comes back with a cursor gets what was committed.
+//! A daemon that dies between a commit and the sending: whoever comes back with a cursor gets what
+//! was committed.
 
 use serde_json::{Value, json};
 

@@ -243,7 +243,8 @@ async fn subscribing_again_adds_it_again() {
     );
 }
 
-/// Whatever meets whatever: who was answered with `subscribed` is told when its address is not watched any more.
+/// Whatever meets whatever: who was answered with `subscribed` is told when its address is not
+/// watched any more.
 #[tokio::test(flavor = "multi_thread")]
 async fn who_is_subscribed_is_watched_or_told_otherwise() {
     let daemon = Daemon::start().await;
@@ -524,7 +525,8 @@ async fn a_scan_goes_on_for_the_others() {
     );
 }
 
-/// A scan asks for the balances of its addresses, which must not put one on the list again that was just taken off it.
+/// A scan asks for the balances of its addresses, which must not put one on the list again that was
+/// just taken off it.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_scan_that_is_asked_for_while_its_address_is_removed_does_not_bring_it_back() {
     let daemon = Daemon::start().await;

@@ -1,4 +1,5 @@
-//! Webhooks over the real store and tracker, posting to a receiver on this machine: definitions that change, retention, dead letters.
+//! Webhooks over the real store and tracker, posting to a receiver on this machine: definitions
+//! that change, retention, dead letters.
 
 use std::sync::atomic::{AtomicU16, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};

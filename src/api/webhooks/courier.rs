@@ -47,7 +47,8 @@ pub struct Courier {
 
 impl Courier {
     pub fn new(settings: &config::Webhooks) -> Self {
-        // The one user of rustls here is this client; an error means that a provider is there already.
+        // The one user of rustls here is this client; an error means that a provider is there
+        // already.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let builder = || {
             Client::builder()

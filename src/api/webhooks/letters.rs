@@ -1,4 +1,5 @@
-//! What people ask of a webhook's dead letters, done by its task, so that nothing else writes their rows.
+//! What people ask of a webhook's dead letters, done by its task, so that nothing else writes their
+//! rows.
 
 use super::Command;
 use super::task::Work;
@@ -9,7 +10,8 @@ use crate::store::{ConsumerEdit, DeadLetter};
 const ROWS: usize = 1000;
 
 impl Work<'_> {
-    /// A command whose asker has gone is done all the same. An error means that the store cannot be read or written.
+    /// A command whose asker has gone is done all the same. An error means that the store cannot be
+    /// read or written.
     pub(super) async fn obey(&mut self, command: Command) -> Result<(), ApiError> {
         match command {
             Command::Resend { numbers, answer } => {

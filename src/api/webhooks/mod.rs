@@ -1,16 +1,22 @@
-//! Webhooks: a consumer with a URL has its events posted there (Standard Webhooks: standardwebhooks.com).
+//! Webhooks: a consumer with a URL has its events posted there (Standard Webhooks:
+//! standardwebhooks.com).
 //!
 //! # Laws
 //!
-//! 1. Every event that the consumer wants is posted until the receiver answers 2xx or it becomes a dead letter. What the receiver took may
-//!    come again, with the same `webhook-id`, when the answer was lost or the daemon ended before it was written down.
-//! 2. Events of one script come in the order of their numbers, one at a time; so do blocks and reorgs, among themselves. A failing event
-//!    holds up those behind it of its lane until it is given up, and the other lanes only when [`schedule::WINDOW`] events wait in its own.
-//! 3. Memory is bounded: only numbers are kept, at most [`schedule::WINDOW`] of them; the event is read again when it is sent.
-//! 4. What became of an event is in the store before the next step counts on it; the consumer's place is before the oldest event that
-//!    nothing has become of. What is done beyond it has rows of its own. When a failing event was first tried is kept in memory only: after a
-//!    restart its time to be given up begins anew.
-//! 5. Nothing is posted to addresses that are not on the public internet, whatever a name resolves to, unless a setting allows it.
+//! 1. Every event that the consumer wants is posted until the receiver answers 2xx or it becomes a
+//!    dead letter. What the receiver took may come again, with the same `webhook-id`, when the
+//!    answer was lost or the daemon ended before it was written down.
+//! 2. Events of one script come in the order of their numbers, one at a time; so do blocks and
+//!    reorgs, among themselves. A failing event holds up those behind it of its lane until it is
+//!    given up, and the other lanes only when [`schedule::WINDOW`] events wait in its own.
+//! 3. Memory is bounded: only numbers are kept, at most [`schedule::WINDOW`] of them; the event is
+//!    read again when it is sent.
+//! 4. What became of an event is in the store before the next step counts on it; the consumer's
+//!    place is before the oldest event that nothing has become of. What is done beyond it has rows
+//!    of its own. When a failing event was first tried is kept in memory only: after a restart its
+//!    time to be given up begins anew.
+//! 5. Nothing is posted to addresses that are not on the public internet, whatever a name resolves
+//!    to, unless a setting allows it.
 //!
 //! ```text
 //! signature   secrets and signatures
@@ -165,9 +171,9 @@ impl View {
     }
 }
 
-/// `webhook` of `GET /consumers/{name}`. `state`: `failing` when the last attempt failed or an event waits to be tried again,
-/// `delivering` when others are on their way, `waiting` for events otherwise. `pending`: events that are read and not done, at most
-/// [`schedule::WINDOW`].
+/// `webhook` of `GET /consumers/{name}`. `state`: `failing` when the last attempt failed or an
+/// event waits to be tried again, `delivering` when others are on their way, `waiting` for events
+/// otherwise. `pending`: events that are read and not done, at most [`schedule::WINDOW`].
 #[derive(Debug, Clone, Serialize)]
 pub struct State {
     url: String,
@@ -223,7 +229,8 @@ pub fn word(app: &App, consumer: &Consumer) -> Option<&'static str> {
         .map(|_| desk.map_or("waiting", |desk| desk.view().word()))
 }
 
-/// Figures of one webhook for metrics; the first two count from the definition or the daemon's start.
+/// Figures of one webhook for metrics; the first two count from the definition or the daemon's
+/// start.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Counters {
     pub attempts: u64,
@@ -255,7 +262,8 @@ pub fn counters(app: &App) -> Result<Vec<(String, Counters)>, ApiError> {
     counters.collect()
 }
 
-/// Starts to post the consumer's events if it has a webhook; ends with the consumer, or when the daemon stops.
+/// Starts to post the consumer's events if it has a webhook; ends with the consumer, or when the
+/// daemon stops.
 pub fn spawn(app: &Arc<App>, consumer: &Arc<Consumer>) {
     let Some(webhook) = consumer.wants.webhook.clone() else {
         return;

@@ -1,9 +1,12 @@
-//! What is sent when: a state machine without I/O. Time is in milliseconds, chance comes as an argument.
+//! What is sent when: a state machine without I/O. Time is in milliseconds, chance comes as an
+//! argument.
 //!
-//! Events stand in lanes (one per script, one for blocks), oldest first; the first of a lane may be in flight, the others wait for it.
-//! A lane whose first event failed waits: twice as long after each failure. When [`FAILING`] attempts in a row have failed, whatever their
-//! events, the receiver itself is taken to be down: then one attempt at a time finds out whether it is back, and when it is, all lanes that
-//! wait are tried at once, each of them once, and not only when their own wait is over.
+//! Events stand in lanes (one per script, one for blocks), oldest first; the first of a lane may be
+//! in flight, the others wait for it. A lane whose first event failed waits: twice as long after
+//! each failure. When [`FAILING`] attempts in a row have failed, whatever their events, the
+//! receiver itself is taken to be down: then one attempt at a time finds out whether it is back,
+//! and when it is, all lanes that wait are tried at once, each of them once, and not only when
+//! their own wait is over.
 //!
 //! ```text
 //!            load            next                delivered
@@ -23,8 +26,8 @@ pub const IN_FLIGHT: usize = 8;
 const FAILING: u64 = 5;
 const FIRST_WAIT: u64 = 1000;
 const LONGEST_WAIT: u64 = 3_600_000;
-/// Between attempts at a receiver that is down while there are events that were never tried: only they tell whether it is down or refuses
-/// the events that failed.
+/// Between attempts at a receiver that is down while there are events that were never tried: only
+/// they tell whether it is down or refuses the events that failed.
 const FRESH_WAIT: u64 = 60_000;
 
 /// One attempt.
@@ -143,7 +146,8 @@ impl<L: Ord + Copy> Schedule<L> {
         self.read = self.read.max(number);
     }
 
-    /// A dead letter is to be sent again. Who asks for that thinks that the receiver is back: it is tried at once.
+    /// A dead letter is to be sent again. Who asks for that thinks that the receiver is back: it is
+    /// tried at once.
     pub fn again(&mut self, number: u64, lane: L, now: u64) {
         self.asked = true;
         self.change(lane, now, |state| {
@@ -156,7 +160,8 @@ impl<L: Ord + Copy> Schedule<L> {
                 state.forgotten = false;
                 return;
             }
-            // Nothing comes before what is in flight, whatever its number. Most come in their order: no search among thousands then.
+            // Nothing comes before what is in flight, whatever its number. Most come in their
+            // order: no search among thousands then.
             let (flying, count) = (
                 usize::from(state.in_flight == Some(true)),
                 state.again.len(),
@@ -228,7 +233,8 @@ impl<L: Ord + Copy> Schedule<L> {
         })
     }
 
-    /// When the next attempt may begin; `None` when there is nothing to send, or too much in flight. May be in the past.
+    /// When the next attempt may begin; `None` when there is nothing to send, or too much in
+    /// flight. May be in the past.
     pub fn begins_at(&self) -> Option<u64> {
         let first = |list: &BTreeSet<(u64, u64, L)>| list.first().map(|(at, ..)| *at);
         let earliest = first(&self.fresh)
@@ -268,7 +274,8 @@ impl<L: Ord + Copy> Schedule<L> {
         wanted
     }
 
-    /// Nothing is left to be sent: the log or the dead letter is gone. Says nothing about the receiver.
+    /// Nothing is left to be sent: the log or the dead letter is gone. Says nothing about the
+    /// receiver.
     pub fn gone(&mut self, flight: Flight<L>, now: u64) {
         self.land(flight, now);
         self.settle(flight, now);

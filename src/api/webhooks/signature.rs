@@ -1,4 +1,5 @@
-//! Signatures of Standard Webhooks (standardwebhooks.com), which users verify with its stock libraries.
+//! Signatures of Standard Webhooks (standardwebhooks.com), which users verify with its stock
+//! libraries.
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;

@@ -1,5 +1,6 @@
-//! Where webhooks may go to: a URL is checked when it is set, and the addresses that its name has at every connection, so that a name
-//! that changes its mind (DNS rebinding) reaches nothing that is not on the public internet.
+//! Where webhooks may go to: a URL is checked when it is set, and the addresses that its name has
+//! at every connection, so that a name that changes its mind (DNS rebinding) reaches nothing that
+//! is not on the public internet.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
@@ -23,7 +24,8 @@ pub struct Target {
 }
 
 impl Target {
-    /// The webhook of a consumer that had `known` before, and the secret's text when it is made now: it is shown once.
+    /// The webhook of a consumer that had `known` before, and the secret's text when it is made
+    /// now: it is shown once.
     pub fn webhook(self, known: Option<&Webhook>) -> Result<(Webhook, Option<String>), ApiError> {
         let (secret, generated) = match (self.secret, known) {
             (Some(secret), _) => (secret, None),
@@ -169,7 +171,8 @@ const NOT_GLOBAL_4: &[([u8; 4], u32)] = &[
     ([224, 0, 0, 0], 3),
 ];
 
-/// Of the global unicast addresses 2000::/3, those that are not on the public internet: protocols (with Teredo), documentation.
+/// Of the global unicast addresses 2000::/3, those that are not on the public internet: protocols
+/// (with Teredo), documentation.
 const NOT_GLOBAL_6: &[([u16; 2], u32)] =
     &[([0x2001, 0], 23), ([0x2001, 0xdb8], 32), ([0x3fff, 0], 20)];
 

@@ -1,4 +1,5 @@
-//! One webhook at work: the log's numbers into the schedule, what is due to the courier, what became of it into the store.
+//! One webhook at work: the log's numbers into the schedule, what is due to the courier, what
+//! became of it into the store.
 
 use std::convert::Infallible;
 use std::pin::Pin;

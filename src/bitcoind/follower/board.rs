@@ -1,4 +1,5 @@
-//! The published [`Status`], and what changes it. Great changes go out at once, counters a few times a second.
+//! The published [`Status`], and what changes it. Great changes go out at once, counters a few
+//! times a second.
 
 use std::time::Duration;
 

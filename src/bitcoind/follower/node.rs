@@ -19,8 +19,8 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 /// After so long without a failure the next one is a first one.
 const FORGIVEN: Duration = Duration::from_secs(15);
 
-/// How failures follow one another. One call that always fails may stand between others that go well, so a success ends the
-/// failure and not the memory of it.
+/// How failures follow one another. One call that always fails may stand between others that go
+/// well, so a success ends the failure and not the memory of it.
 #[derive(Debug, Default)]
 pub(super) struct Backoff {
     failing: bool,

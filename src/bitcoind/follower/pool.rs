@@ -22,7 +22,8 @@ use crate::tracker::{BlockId, Input};
 
 /// Batches at the same time.
 const FETCHES: usize = 3;
-/// One after the other: the later answer about two transactions that replace one another is the right one.
+/// One after the other: the later answer about two transactions that replace one another is the
+/// right one.
 const CHECKS: usize = 1;
 /// Checks in one batch: small, since each holds up a payment's news.
 const CHECK_BATCH: usize = 100;
@@ -31,11 +32,13 @@ const WAITING_CHECKS: usize = 20_000;
 /// Until the node has loaded its mempool, or its tip stands still.
 const LOADING: Duration = Duration::from_millis(500);
 const MOVED: Duration = Duration::from_millis(50);
-/// A node that lists a hundred thousand transactions answers nothing else for half a second, payments included. While every change
-/// is told, the poll takes at most one fiftieth of the node's time for that, and reads at least once a minute.
+/// A node that lists a hundred thousand transactions answers nothing else for half a second,
+/// payments included. While every change is told, the poll takes at most one fiftieth of the node's
+/// time for that, and reads at least once a minute.
 const REST: u32 = 50;
 const LONGEST_REST: Duration = Duration::from_secs(60);
-/// Calls are ahead of messages, by more than a second when the node's wallet is at work: until then a find may still be told.
+/// Calls are ahead of messages, by more than a second when the node's wallet is at work: until then
+/// a find may still be told.
 const LATE: Duration = Duration::from_secs(3);
 /// Finds that may wait; so many at once are not late but lost.
 const FINDS: usize = 1000;
@@ -52,7 +55,8 @@ pub(super) struct PoolSide {
     /// How long the last reading took, and when it ended.
     pub(super) last_reading: Duration,
     last_read: Option<Instant>,
-    /// A reading was applied and what it lacked is being fetched; then comes the verdict on what it did not hold.
+    /// A reading was applied and what it lacked is being fetched; then comes the verdict on what it
+    /// did not hold.
     round: bool,
     /// A round has been finished since the feed or the node broke off.
     pub(super) whole: bool,
@@ -69,7 +73,8 @@ pub(super) struct PoolSide {
 }
 
 impl PoolSide {
-    /// Monitoring was started or stopped. Calls that are on their way come back and are counted down.
+    /// Monitoring was started or stopped. Calls that are on their way come back and are counted
+    /// down.
     pub(super) fn stop(&mut self) {
         let (fetching, checking, mut during) = (
             self.fetching,
@@ -214,7 +219,8 @@ impl Follow {
         Ok(())
     }
 
-    /// Ahead of others. What it replaces has been announced as removed, so a fetched transaction is as good as an accepted one.
+    /// Ahead of others. What it replaces has been announced as removed, so a fetched transaction is
+    /// as good as an accepted one.
     fn fetch_announced(&mut self, txid: Txid) {
         self.pool.fetches.push_front(txid);
         self.pool.note_accepted(txid);
@@ -306,7 +312,8 @@ impl Follow {
         !told || self.pool.last_read.is_none_or(|ended| now >= ended + rest)
     }
 
-    /// When the mempool is to be read: at the node's tip only, and not while the last reading is being worked off.
+    /// When the mempool is to be read: at the node's tip only, and not while the last reading is
+    /// being worked off.
     pub(super) fn read_at(&self) -> Option<Instant> {
         let free = self.on
             && self.pool.since.is_none()
@@ -410,7 +417,8 @@ impl Follow {
         if self.pool.settling.is_idle() && self.may_settle() {
             self.drained(Input::Settle { now: now_ms() }).await?;
         } else {
-            // What left just now may get a successor yet, or be in a block that comes: one verdict on both.
+            // What left just now may get a successor yet, or be in a block that comes: one verdict
+            // on both.
             self.drained(Input::TxGone { txids: Vec::new() }).await?;
             self.pool.settling.gone(Instant::now());
         }
@@ -426,8 +434,8 @@ impl Follow {
         Ok(())
     }
 
-    /// Applies an input and takes what the tracker asks for because of all inputs up to it: the indexer hands that out before it
-    /// answers.
+    /// Applies an input and takes what the tracker asks for because of all inputs up to it: the
+    /// indexer hands that out before it answers.
     async fn drained(&mut self, input: Input) -> Result<(), FollowError> {
         match self.indexer.apply(input).await {
             Ok(_) => {}

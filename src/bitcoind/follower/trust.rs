@@ -1,9 +1,10 @@
-//! Whether a feed is our node's. An endpoint in the settings may be another node's, which publishes blocks and transactions that
-//! ours does not have; nothing in a message says whose it is.
+//! Whether a feed is our node's. An endpoint in the settings may be another node's, which publishes
+//! blocks and transactions that ours does not have; nothing in a message says whose it is.
 //!
-//! An endpoint that the node itself lists (`getzmqnotifications`) is its own. Any other one, such as a forwarded port, has to prove it:
-//! the node's next mempool sequence is S, so the acceptance numbered S - 1 must have come over the feed, of a transaction that the
-//! node's mempool holds. Until then, what the feed says is a hint: something to ask the node about.
+//! An endpoint that the node itself lists (`getzmqnotifications`) is its own. Any other one, such
+//! as a forwarded port, has to prove it: the node's next mempool sequence is S, so the acceptance
+//! numbered S - 1 must have come over the feed, of a transaction that the node's mempool holds.
+//! Until then, what the feed says is a hint: something to ask the node about.
 
 use std::collections::VecDeque;
 use std::time::Duration;

@@ -29,9 +29,10 @@ pub(super) struct Choice {
     pub(super) scans: Vec<ScanId>,
 }
 
-/// The scan with the least to do goes first, so that a short one never waits for a long one, and all that are at the same height go
-/// with it: blocks cost the same for one script and for many. Who is a little behind it is fetched first, so that they go on together;
-/// that makes its own way longer by one part in [`BEHIND`] at most.
+/// The scan with the least to do goes first, so that a short one never waits for a long one, and
+/// all that are at the same height go with it: blocks cost the same for one script and for many.
+/// Who is a little behind it is fetched first, so that they go on together; that makes its own way
+/// longer by one part in [`BEHIND`] at most.
 pub(super) fn choose(candidates: &[Candidate]) -> Option<Choice> {
     let left = |candidate: &Candidate| candidate.end.saturating_sub(candidate.next);
     let going = || candidates.iter().filter(|candidate| left(candidate) > 0);

@@ -1,8 +1,10 @@
-//! Compact block filters (BIP 158): the node says which blocks may matter, so that only those are read.
+//! Compact block filters (BIP 158): the node says which blocks may matter, so that only those are
+//! read.
 //!
-//! What filters say is believed only for blocks that are well below the tip, when the index is synced and has come so far, when the
-//! node says that it looked at all of the range, and when the range ended in the same block before and after. In all other cases, and
-//! while somebody else looks through filters, blocks are read.
+//! What filters say is believed only for blocks that are well below the tip, when the index is
+//! synced and has come so far, when the node says that it looked at all of the range, and when the
+//! range ended in the same block before and after. In all other cases, and while somebody else
+//! looks through filters, blocks are read.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -22,7 +24,8 @@ const SPANS: std::ops::RangeInclusive<u32> = 100..=50_000;
 const FIRST_SPAN: u32 = 1000;
 const QUICK: Duration = Duration::from_secs(1);
 const SLOW: Duration = Duration::from_secs(2);
-/// Until a node that did not answer is asked again; reading blocks meanwhile loses nothing but speed.
+/// Until a node that did not answer is asked again; reading blocks meanwhile loses nothing but
+/// speed.
 const LATER: Duration = Duration::from_secs(10);
 
 /// Blocks that may matter, ascending, in a range that ends with `end`.

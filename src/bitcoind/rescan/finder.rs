@@ -1,8 +1,10 @@
-//! What a block means for the scripts of open scans, found in its raw bytes; nothing but the finds is made an object. Pure.
+//! What a block means for the scripts of open scans, found in its raw bytes; nothing but the finds
+//! is made an object. Pure.
 //!
-//! Outputs are matched against fingerprints of the scripts, inputs against fingerprints of the outputs that such scripts own, which
-//! are learned on the way (so a spend inside the block works). A fingerprint may take another script for one of ours once in an age:
-//! one transaction too many, which the tracker leaves aside.
+//! Outputs are matched against fingerprints of the scripts, inputs against fingerprints of the
+//! outputs that such scripts own, which are learned on the way (so a spend inside the block works).
+//! A fingerprint may take another script for one of ours once in an age: one transaction too many,
+//! which the tracker leaves aside.
 
 use std::collections::HashSet;
 use std::ops::ControlFlow;
@@ -24,11 +26,13 @@ pub(super) struct Malformed(pub(super) &'static str);
 pub(super) struct Hit {
     pub(super) position: u32,
     pub(super) tx: Transaction,
-    /// Outputs of our scripts that it spends and whose creation was not met: only the node can say what they were.
+    /// Outputs of our scripts that it spends and whose creation was not met: only the node can say
+    /// what they were.
     pub(super) strangers: Vec<OutPoint>,
 }
 
-/// Which of a block's inputs spend from one of the scripts, numbered through in block order without the coinbase's.
+/// Which of a block's inputs spend from one of the scripts, numbered through in block order without
+/// the coinbase's.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub(super) struct Spends {
     inputs: usize,
@@ -45,8 +49,9 @@ pub(super) struct Finder {
     outpoint_sieve: Sieve,
 }
 
-/// Says of nearly everything in no time that it is not ours, by four of its bytes; a fingerprint takes ten times longer. It is small
-/// enough to stay near the processor, and lets more and more through above some hundred thousand entries.
+/// Says of nearly everything in no time that it is not ours, by four of its bytes; a fingerprint
+/// takes ten times longer. It is small enough to stay near the processor, and lets more and more
+/// through above some hundred thousand entries.
 struct Sieve(Box<[u64]>);
 
 impl Sieve {
@@ -111,7 +116,8 @@ impl Finder {
             && self.scripts.contains(&self.prints.script(spk))
     }
 
-    /// Which inputs spend from our scripts, from the node's list of the outputs that a block spends: for each transaction a list.
+    /// Which inputs spend from our scripts, from the node's list of the outputs that a block
+    /// spends: for each transaction a list.
     pub(super) fn spends(&self, raw: &[u8]) -> Result<Spends, Malformed> {
         let mut consumed = 0;
         let count = bsl::scan_len(raw, &mut consumed).map_err(|_| CUT)?;
@@ -141,7 +147,8 @@ impl Finder {
         spends
     }
 
-    /// What concerns our scripts in the next block. `spends`: what is known of its inputs. After an error nothing is certain any more.
+    /// What concerns our scripts in the next block. `spends`: what is known of its inputs. After an
+    /// error nothing is certain any more.
     pub(super) fn scan(
         &mut self,
         block: &[u8],

@@ -1,4 +1,5 @@
-//! Scans that go the same way, with what has to be in memory for it. All of it is read from the store, so it can be dropped at any time.
+//! Scans that go the same way, with what has to be in memory for it. All of it is read from the
+//! store, so it can be dropped at any time.
 
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
@@ -80,7 +81,8 @@ impl Group {
             .collect()
     }
 
-    /// Makes these scans, all of which have come to [`Self::next`], the members. False when it is better to begin with a new group.
+    /// Makes these scans, all of which have come to [`Self::next`], the members. False when it is
+    /// better to begin with a new group.
     pub(super) fn set_members(
         &mut self,
         reader: &Reader,
@@ -137,8 +139,9 @@ impl Group {
     }
 }
 
-/// Outputs of a script that were created below `next` and that no transaction below it spends, as far as its history says. Those that the
-/// baseline found are of no interest: no block of the past spends them.
+/// Outputs of a script that were created below `next` and that no transaction below it spends, as
+/// far as its history says. Those that the baseline found are of no interest: no block of the past
+/// spends them.
 fn own_outputs(
     reader: &Reader,
     finder: &mut Finder,

@@ -13,7 +13,8 @@ pub(super) type Jobs = BTreeMap<ScanId, Job>;
 /// An open scan.
 pub(super) struct Job {
     pub(super) row: ScanRow,
-    /// First height from which all its scripts are known; while a baseline is to come, of those that were looked at.
+    /// First height from which all its scripts are known; while a baseline is to come, of those
+    /// that were looked at.
     pub(super) reach: u32,
     /// One of its scripts whose baseline is to come.
     pub(super) pending: Option<ScriptHash>,
@@ -47,8 +48,9 @@ impl Job {
     }
 }
 
-/// Brings `jobs` up to what the store says. Scripts are read anew only for scans that went another way than we led them, or that would
-/// go beyond our tip: after a reorg their scripts may be covered from lower down.
+/// Brings `jobs` up to what the store says. Scripts are read anew only for scans that went another
+/// way than we led them, or that would go beyond our tip: after a reorg their scripts may be
+/// covered from lower down.
 pub(super) fn refresh(reader: &Reader, jobs: &mut Jobs) -> Result<(), StoreError> {
     let above = reader
         .snapshot()

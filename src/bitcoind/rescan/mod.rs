@@ -2,14 +2,16 @@
 //!
 //! # Laws
 //!
-//! 1. Where a scan is, is in its row and nowhere else. What is kept in memory for it is made from the store, and dropped when the
-//!    tracker refuses something, when the node fails in the middle of a block, when the scans that go together change their way.
-//! 2. A block counts when it hashes to what was asked for and builds on the block before it. Whether that chain is ours is for the tracker
-//!    to say, which also sets scans back when a reorg takes blocks from them.
-//! 3. The live feed comes first: connections of our own, at most four blocks fetched at a time, searched beside the runtime, and merged
-//!    in small portions, one at a time.
-//! 4. Scans at the same height go together: a block is fetched and searched once for all of them and their scripts. What grows is only
-//!    what is found.
+//! 1. Where a scan is, is in its row and nowhere else. What is kept in memory for it is made from
+//!    the store, and dropped when the tracker refuses something, when the node fails in the middle
+//!    of a block, when the scans that go together change their way.
+//! 2. A block counts when it hashes to what was asked for and builds on the block before it.
+//!    Whether that chain is ours is for the tracker to say, which also sets scans back when a reorg
+//!    takes blocks from them.
+//! 3. The live feed comes first: connections of our own, at most four blocks fetched at a time,
+//!    searched beside the runtime, and merged in small portions, one at a time.
+//! 4. Scans at the same height go together: a block is fetched and searched once for all of them
+//!    and their scripts. What grows is only what is found.
 //! 5. A scan that cannot go on says why, waits, and holds up no other.
 //!
 //! # Flow
@@ -22,8 +24,8 @@
 //!                                 scans above height 0: what the blocks spend ---- prevouts ------+
 //! ```
 //!
-//! A scan from height 0 meets every output before its spend. One that begins higher does not, so it is told by the node what each
-//! block spends.
+//! A scan from height 0 meets every output before its spend. One that begins higher does not, so it
+//! is told by the node what each block spends.
 
 mod choose;
 mod filters;

@@ -1,4 +1,5 @@
-//! What was found, cut into inputs that the indexer takes without holding up anybody for long. Pure.
+//! What was found, cut into inputs that the indexer takes without holding up anybody for long.
+//! Pure.
 
 use crate::tracker::{BlockId, PastBlock};
 

@@ -27,7 +27,8 @@ use crate::tracker::{ApplyError, BlockId, Input, ScanEnd, ScanId};
 
 /// Scans that are opened one after the other share a walk.
 const GATHER: Duration = Duration::from_millis(100);
-/// Between two looks at the store without being told: a wake-up may be dropped when very many come at once.
+/// Between two looks at the store without being told: a wake-up may be dropped when very many come
+/// at once.
 const LOOK: Duration = Duration::from_secs(10);
 /// Between two looks while a baseline is to come, at least.
 const SOON: Duration = Duration::from_millis(200);
@@ -361,8 +362,9 @@ impl Runner {
             .ok_or(Again::Moved)
     }
 
-    /// Of the scans that are being worked on, those that a failure keeps from going on. It may be only about what blocks spend, which those
-    /// from height 0 need not be told; if it is not, they meet it alone.
+    /// Of the scans that are being worked on, those that a failure keeps from going on. It may be
+    /// only about what blocks spend, which those from height 0 need not be told; if it is not, they
+    /// meet it alone.
     fn concerned(&self, error: &NodeError) -> BTreeSet<ScanId> {
         let going = &self.going.scans;
         let told: BTreeSet<_> = going

@@ -1,7 +1,9 @@
-//! About a second of work for the scans of a group: blocks are read, searched, and what they did is merged.
+//! About a second of work for the scans of a group: blocks are read, searched, and what they did is
+//! merged.
 //!
-//! What a stretch has found counts when the tracker has taken it, and not before: after any refusal, and after anything that does not fit,
-//! the group is dropped, and made anew from the store.
+//! What a stretch has found counts when the tracker has taken it, and not before: after any
+//! refusal, and after anything that does not fit, the group is dropped, and made anew from the
+//! store.
 
 use std::collections::{BTreeSet, HashMap};
 use std::time::Duration;
@@ -123,7 +125,8 @@ impl Runner {
         Ok(work)
     }
 
-    /// Before the first block is read: whether the node still has it. Otherwise the scans are told where its blocks begin.
+    /// Before the first block is read: whether the node still has it. Otherwise the scans are told
+    /// where its blocks begin.
     async fn skips_pruned(&mut self, group: &Group) -> Result<bool, Again> {
         self.rpc.forget_offers();
         let node = self.rpc.blockchain().await.map_err(Again::Away)?;
@@ -172,8 +175,8 @@ impl Runner {
         Ok(())
     }
 
-    /// Reads and searches blocks for about a second, up to height `stop` at most. The group says how far it came. A failure of the node
-    /// takes nothing away from what came before it.
+    /// Reads and searches blocks for about a second, up to height `stop` at most. The group says
+    /// how far it came. A failure of the node takes nothing away from what came before it.
     async fn gather(
         &mut self,
         work: &mut Work,

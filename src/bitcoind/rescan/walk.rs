@@ -1,4 +1,5 @@
-//! The blocks of a stretch of the chain: which ones, and fetching them a few at a time, ahead of who reads them and in order.
+//! The blocks of a stretch of the chain: which ones, and fetching them a few at a time, ahead of
+//! who reads them and in order.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -155,7 +156,8 @@ impl Walk {
         }
     }
 
-    /// The next blocks, as many as are there; waits for one. Empty at the end. What comes before a failure is given first.
+    /// The next blocks, as many as are there; waits for one. Empty at the end. What comes before a
+    /// failure is given first.
     pub(super) async fn next(&mut self) -> Result<Vec<Fetched>, NodeError> {
         let mut ready = Vec::new();
         while let Some((_, fetch)) = self.flight.front_mut() {
@@ -205,8 +207,8 @@ async fn fetch(
     Ok(Fetched { block, raw, spent })
 }
 
-/// Header of a block that is the one that was asked for and, if they are neighbours, builds on `below`. `Ok(None)`: it does not, because
-/// the node's chain changed while its hashes were read.
+/// Header of a block that is the one that was asked for and, if they are neighbours, builds on
+/// `below`. `Ok(None)`: it does not, because the node's chain changed while its hashes were read.
 pub(super) fn checked_header(
     fetched: &Fetched,
     below: Option<BlockId>,

@@ -1,4 +1,5 @@
-//! Calls about blocks of the past: their bytes, what they spend, and which of them block filters name.
+//! Calls about blocks of the past: their bytes, what they spend, and which of them block filters
+//! name.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU8, Ordering};
@@ -15,7 +16,8 @@ const UNKNOWN: u8 = 0;
 const OFFERED: u8 = 1;
 const ABSENT: u8 = 2;
 
-/// Whether the node offers something. Found out by asking once; a node that has offered it before lacks just what was asked for now.
+/// Whether the node offers something. Found out by asking once; a node that has offered it before
+/// lacks just what was asked for now.
 #[derive(Default)]
 pub(super) struct Offer(AtomicU8);
 
@@ -133,7 +135,8 @@ impl VerboseInput {
 }
 
 impl Rpc {
-    /// A block as bytes, which are not looked at, in `room`. Over REST where a node on this machine offers it.
+    /// A block as bytes, which are not looked at, in `room`. Over REST where a node on this machine
+    /// offers it.
     pub async fn raw_block(&self, hash: BlockHash, room: Vec<u8>) -> Result<Vec<u8>, NodeError> {
         if !self.0.rest.is_absent() {
             let bytes = self
@@ -153,8 +156,8 @@ impl Rpc {
         .await
     }
 
-    /// The outputs that a block spends, as bytes: for each of its transactions a list, empty for the coinbase. `None`: the node does
-    /// not offer it (Bitcoin Core does since 30, over REST).
+    /// The outputs that a block spends, as bytes: for each of its transactions a list, empty for
+    /// the coinbase. `None`: the node does not offer it (Bitcoin Core does since 30, over REST).
     pub async fn raw_spent_outputs(&self, hash: BlockHash) -> Result<Option<Vec<u8>>, NodeError> {
         if self.0.rest.is_absent() || self.0.rest_spent.is_absent() {
             return Ok(None);
@@ -168,7 +171,8 @@ impl Rpc {
         Ok(spent)
     }
 
-    /// All inputs of a block, but for the coinbase's, in block order with what they spend. Expensive: half a second for a full block.
+    /// All inputs of a block, but for the coinbase's, in block order with what they spend.
+    /// Expensive: half a second for a full block.
     pub async fn prevouts(&self, hash: BlockHash) -> Result<Vec<Prevout>, NodeError> {
         let block: VerboseBlock = self.call("getblock", vec![json!(hash), json!(3)]).await?;
         let inputs = block
@@ -189,8 +193,9 @@ impl Rpc {
         index.map_err(|error| shape("getindexinfo", &error))
     }
 
-    /// Blocks from height `from` to height `to` that may pay or spend from one of the scripts, by their filters: maybe too many, never
-    /// too few. `objects` are descriptors. One such scan at a time per node.
+    /// Blocks from height `from` to height `to` that may pay or spend from one of the scripts, by
+    /// their filters: maybe too many, never too few. `objects` are descriptors. One such scan at a
+    /// time per node.
     pub async fn scan_blocks(
         &self,
         objects: Value,

@@ -13,7 +13,8 @@ use tokio::sync::oneshot;
 
 use super::{Cause, Http, Inner, NodeError, Rpc, client, cut_short, node_error, shape};
 
-/// While a scan runs, the node is asked whether it does. Silence after so many looks that found none is the end of it.
+/// While a scan runs, the node is asked whether it does. Silence after so many looks that found
+/// none is the end of it.
 const LOOK: Duration = Duration::from_secs(5);
 const LOOKS: u32 = 5;
 /// A scan beside a running one is refused within this time.
@@ -49,8 +50,9 @@ pub struct Unspent {
 }
 
 impl Rpc {
-    /// The confirmed unspent outputs of these output scripts. Minutes on a full chain; it waits for other scans of ours. When the answer
-    /// is not wanted any more (the future is dropped), the node's scan is ended too: see [`Rpc::scans_ended`].
+    /// The confirmed unspent outputs of these output scripts. Minutes on a full chain; it waits for
+    /// other scans of ours. When the answer is not wanted any more (the future is dropped), the
+    /// node's scan is ended too: see [`Rpc::scans_ended`].
     pub async fn scan(&self, scripts: Vec<ScriptBuf>) -> Result<Scan, NodeError> {
         let turn = self.0.turn.clone().lock_owned().await;
         let (mut answer, answered) = oneshot::channel();
@@ -94,10 +96,12 @@ impl Rpc {
         ))
     }
 
-    /// Ends a scan that nobody waits for: the node would go on for minutes, and refuse the next one.
+    /// Ends a scan that nobody waits for: the node would go on for minutes, and refuse the next
+    /// one.
     async fn give_up(&self, mut scan: Pin<&mut impl Future<Output = Result<Scan, NodeError>>>) {
         let ends = async {
-            // One that is refused because another program's runs comes back at once, and the other one is left alone.
+            // One that is refused because another program's runs comes back at once, and the other
+            // one is left alone.
             while tokio::time::timeout(REFUSAL, scan.as_mut()).await.is_err() {
                 let _ = self.abort_scan().await;
             }
@@ -107,7 +111,8 @@ impl Rpc {
         }
     }
 
-    /// Whether the node runs a scan, ours or not, or is too busy to say. An unreachable node does not.
+    /// Whether the node runs a scan, ours or not, or is too busy to say. An unreachable node does
+    /// not.
     async fn scan_runs(&self) -> bool {
         let state: Result<Option<serde::de::IgnoredAny>, _> =
             self.call("scantxoutset", vec![json!("status")]).await;
@@ -153,7 +158,8 @@ impl Inner {
     }
 }
 
-/// The parameters of `scantxoutset start`, written at once: of hundreds of thousands of scripts every copy counts.
+/// The parameters of `scantxoutset start`, written at once: of hundreds of thousands of scripts
+/// every copy counts.
 fn params(scripts: &[ScriptBuf]) -> Result<Box<RawValue>, NodeError> {
     let mut text = String::with_capacity(scripts.iter().map(scan_bytes).sum::<usize>() + 16);
     text.push_str(r#"["start",["#);

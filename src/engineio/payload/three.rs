@@ -4,8 +4,8 @@
 //! text    <length>:<packet>...            the length in UTF-16 code units; bytes as `b4` + base64
 //! binary  <kind><digits>ff<packet>...     kind 0 text, 1 bytes; the length in bytes, a digit a byte; bytes begin with the byte 4
 //! ```
-//! A body is binary as soon as one of its packets is, unless the client asked for base64. A length of 0 is no packet: the
-//! reference writes an empty body as `0:`.
+//! A body is binary as soon as one of its packets is, unless the client asked for base64. A length
+//! of 0 is no packet: the reference writes an empty body as `0:`.
 
 use bytes::Bytes;
 use tokio_tungstenite::tungstenite::Utf8Bytes;
@@ -91,7 +91,8 @@ fn text(part: Bytes) -> Result<Utf8Bytes, PacketError> {
     Utf8Bytes::try_from(part).map_err(|_| PacketError::Utf8)
 }
 
-/// The number in front of `end`, with the value of a digit's byte 0; `rest` begins behind the end then.
+/// The number in front of `end`, with the value of a digit's byte 0; `rest` begins behind the end
+/// then.
 fn take_length(rest: &mut Bytes, zero: u8, end: u8) -> Result<usize, PacketError> {
     let digits = rest
         .iter()
@@ -131,7 +132,8 @@ fn take_text(rest: &mut Bytes) -> Result<Bytes, PacketError> {
     Ok(rest.split_to(bytes))
 }
 
-/// How many bytes of UTF-8 are this many UTF-16 code units, by the first byte of each character; whether it is UTF-8 is found later.
+/// How many bytes of UTF-8 are this many UTF-16 code units, by the first byte of each character;
+/// whether it is UTF-8 is found later.
 fn bytes_of_units(text: &[u8], mut units: usize) -> Option<usize> {
     let mut bytes = 0usize;
     while units > 0 {

@@ -14,8 +14,8 @@ use super::{
     SocketEnd, Transport, Which,
 };
 
-/// A poll that comes while a WebSocket has been probed is answered this long after, as the reference server does: soon, but a client that
-/// polls on does not spin.
+/// A poll that comes while a WebSocket has been probed is answered this long after, as the
+/// reference server does: soon, but a client that polls on does not spin.
 const NOOP_DELAY: Duration = Duration::from_millis(100);
 
 /// Polling requests.
@@ -26,7 +26,8 @@ impl Session {
         if self.is_closed() {
             return Err(Refused::SessionUnknown);
         }
-        // Its deadline may have passed just now: the poll before this one has its answer, but was not given it.
+        // Its deadline may have passed just now: the poll before this one has its answer, but was
+        // not given it.
         let unanswered = self
             .outputs
             .iter()
@@ -53,8 +54,8 @@ impl Session {
         }
     }
 
-    /// The headers of a POST. Its body is to be read unless it is refused here. `octets`: it says it is `application/octet-stream`, which
-    /// only revision 3 knows.
+    /// The headers of a POST. Its body is to be read unless it is refused here. `octets`: it says
+    /// it is `application/octet-stream`, which only revision 3 knows.
     pub fn post_opened(&mut self, now: Instant, octets: bool) -> Result<(), Refused> {
         self.tick(now);
         if self.is_closed() {
@@ -71,8 +72,8 @@ impl Session {
         Ok(())
     }
 
-    /// The whole body of the accepted POST; [`Output::Post`] answers it, when its packets are handled or when one of them pauses the session:
-    /// python-socketio gives a POST five seconds.
+    /// The whole body of the accepted POST; [`Output::Post`] answers it, when its packets are
+    /// handled or when one of them pauses the session: python-socketio gives a POST five seconds.
     pub fn post_body(&mut self, now: Instant, body: Bytes) {
         self.tick(now);
         if self.is_closed() {
@@ -88,14 +89,16 @@ impl Session {
         });
     }
 
-    /// The body was over a limit. The reference server lets the session live, but its messages are lost, python-socketio's sender
-    /// stops without telling and the JavaScript client gives the session up: ending it makes all of them notice and reconnect.
+    /// The body was over a limit. The reference server lets the session live, but its messages are
+    /// lost, python-socketio's sender stops without telling and the JavaScript client gives the
+    /// session up: ending it makes all of them notice and reconnect.
     pub fn post_refused(&mut self, now: Instant) {
         self.tick(now);
         self.finish(CloseReason::TransportError);
     }
 
-    /// A request was dropped before its answer: what was in that answer, or in that body, is lost, and so is the session.
+    /// A request was dropped before its answer: what was in that answer, or in that body, is lost,
+    /// and so is the session.
     pub fn request_lost(&mut self, now: Instant) {
         self.tick(now);
         if matches!(self.transport, Transport::Polling { .. }) {
@@ -106,7 +109,8 @@ impl Session {
 
 /// WebSockets.
 impl Session {
-    /// A WebSocket with this session's id is open. `false`: it is to be closed, the session goes on as it is.
+    /// A WebSocket with this session's id is open. `false`: it is to be closed, the session goes on
+    /// as it is.
     pub fn socket_opened(&mut self, now: Instant) -> bool {
         self.tick(now);
         let closing = self
@@ -175,7 +179,8 @@ impl Session {
         }
     }
 
-    /// Frames of a socket that is not ours yet. Whatever goes wrong here ends that socket, never the session.
+    /// Frames of a socket that is not ours yet. Whatever goes wrong here ends that socket, never
+    /// the session.
     fn probe_frame(&mut self, now: Instant, frame: Frame) {
         let Some(probe) = &mut self.probe else { return };
         match Packet::from_frame(frame, self.dialect.revision()) {

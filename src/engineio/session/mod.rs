@@ -1,18 +1,23 @@
 //! One session as a state machine without I/O.
 //!
-//! Methods are the inputs; whoever drives the machine calls [`Session::next_output`] after each until it gives nothing more, does what it
-//! says, hands over messages from the outbox while [`Session::wants_message`], and calls [`Session::tick`] at [`Session::deadline`].
-//! Every input takes the time and runs the deadlines that have passed first, so that a timer that fires late changes nothing.
+//! Methods are the inputs; whoever drives the machine calls [`Session::next_output`] after each
+//! until it gives nothing more, does what it says, hands over messages from the outbox while
+//! [`Session::wants_message`], and calls [`Session::tick`] at [`Session::deadline`]. Every input
+//! takes the time and runs the deadlines that have passed first, so that a timer that fires late
+//! changes nothing.
 //!
-//! What a client sends is handled strictly in order, its goodbye included, and not at all while the layer above works on a message
-//! ([`Session::pause`]); the ping timeout rests meanwhile, because a pong may be among what is not looked at.
+//! What a client sends is handled strictly in order, its goodbye included, and not at all while the
+//! layer above works on a message ([`Session::pause`]); the ping timeout rests meanwhile, because a
+//! pong may be among what is not looked at.
 //!
-//! Closing. A goodbye of the layer above ([`CloseReason::ForcedClose`]) sends what is queued; then a WebSocket is closed, a waiting poll gets
-//! `1` and a later one `6`, `1`. A shutdown sends what it can at once and then forgets the session, so that a later poll gets a 400: an
-//! Engine.IO `1` keeps python-socketio from reconnecting, which only a goodbye should. For the same reason a `1` never goes over a
-//! WebSocket. A client that does not read ([`CloseReason::SlowConsumer`]) is sent nothing more: what waits for it is what is too much.
-//! What answers the packets before a client's own goodbye, or before its error, goes to the poll that waits, as it would have gone out on
-//! a WebSocket by then. That is the last answer; what it has no room for is lost.
+//! Closing. A goodbye of the layer above ([`CloseReason::ForcedClose`]) sends what is queued; then
+//! a WebSocket is closed, a waiting poll gets `1` and a later one `6`, `1`. A shutdown sends what
+//! it can at once and then forgets the session, so that a later poll gets a 400: an Engine.IO `1`
+//! keeps python-socketio from reconnecting, which only a goodbye should. For the same reason a `1`
+//! never goes over a WebSocket. A client that does not read ([`CloseReason::SlowConsumer`]) is sent
+//! nothing more: what waits for it is what is too much. What answers the packets before a client's
+//! own goodbye, or before its error, goes to the poll that waits, as it would have gone out on a
+//! WebSocket by then. That is the last answer; what it has no room for is lost.
 
 mod input;
 mod output;
@@ -30,11 +35,13 @@ use super::packet::{Dialect, Frame, Packet};
 use super::payload::{self, Body, Packets};
 use queue::Queue;
 
-/// A ping that is queued later than this does not count from when it was due: the machine was asleep, not the client.
+/// A ping that is queued later than this does not count from when it was due: the machine was
+/// asleep, not the client.
 const LATE: Duration = Duration::from_millis(100);
 
-/// How long a polling client's own goodbye waits for a poll that it sent at the same time on another connection. That poll gets its
-/// `6`; one that is sent after the goodbye's answer finds no session.
+/// How long a polling client's own goodbye waits for a poll that it sent at the same time on
+/// another connection. That poll gets its `6`; one that is sent after the goodbye's answer finds no
+/// session.
 const CROSSING: Duration = Duration::from_millis(50);
 
 /// The times and bounds of a session; the meaning of each is told in `Config`.
@@ -128,7 +135,8 @@ enum Transport {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Heartbeat {
     PingAt(Instant),
-    /// `extended`: other packets prolonged the wait, which they do once (a slow upload stands in the pong's way).
+    /// `extended`: other packets prolonged the wait, which they do once (a slow upload stands in
+    /// the pong's way).
     PongBy {
         until: Instant,
         extended: bool,
@@ -267,7 +275,8 @@ impl Session {
 
 /// Time.
 impl Session {
-    /// When `tick` is due. `None` only when the session is over or paused in the wait for a sign of life.
+    /// When `tick` is due. `None` only when the session is over or paused in the wait for a sign of
+    /// life.
     pub fn deadline(&self) -> Option<Instant> {
         let phase = match self.phase {
             Phase::Closed => return None,
@@ -364,7 +373,8 @@ impl Session {
             Transport::WebSocket { .. } => {
                 let code = match farewell {
                     Farewell::Code(code) => Some(code),
-                    // The reference server gives no code; 1001 tells a client that it may come back.
+                    // The reference server gives no code; 1001 tells a client that it may come
+                    // back.
                     _ => (reason == CloseReason::ServerShuttingDown).then_some(1001),
                 };
                 self.outputs

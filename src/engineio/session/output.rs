@@ -12,8 +12,8 @@ use super::{
 
 /// What comes out.
 impl Session {
-    /// Whether the driver may read from this socket. From the main one it reads one frame at a time; when the session is closing, to
-    /// see the client's end.
+    /// Whether the driver may read from this socket. From the main one it reads one frame at a
+    /// time; when the session is closing, to see the client's end.
     pub fn wants_frame(&self, which: Which) -> bool {
         match which {
             Which::Main => self.inbox.is_empty() && (!self.paused || self.phase != Phase::Open),

@@ -26,7 +26,8 @@ impl Queue {
         self.bytes
     }
 
-    /// One that waits already answers this ping too: a client that pings without reading must not fill the queue.
+    /// One that waits already answers this ping too: a client that pings without reading must not
+    /// fill the queue.
     pub(super) fn push_pong(&mut self) {
         if self.pongs == 0 {
             self.push(Packet::Pong { probe: false });

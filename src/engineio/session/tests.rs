@@ -1,5 +1,6 @@
-//! The machine without network or sleep. Times are milliseconds since the opening; pings are due every 300, answers within 200. Any
-//! sequence of inputs is `contrib/fuzz`'s, which `tests/protocol/fuzzed.rs` runs too.
+//! The machine without network or sleep. Times are milliseconds since the opening; pings are due
+//! every 300, answers within 200. Any sequence of inputs is `contrib/fuzz`'s, which
+//! `tests/protocol/fuzzed.rs` runs too.
 
 mod ends;
 

@@ -8,7 +8,8 @@ use super::*;
 enum Input {
     Text(String),
     Binary(usize),
-    /// The client comes back with the private id that it was given at this place, and this offset; `true`: its old session has ended.
+    /// The client comes back with the private id that it was given at this place, and this offset;
+    /// `true`: its old session has ended.
     Back(usize, usize, bool),
     News,
 }

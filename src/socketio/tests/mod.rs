@@ -1,4 +1,5 @@
-//! The rules without a network: messages go in through the Engine.IO seam, and what is queued and called is looked at.
+//! The rules without a network: messages go in through the Engine.IO seam, and what is queued and
+//! called is looked at.
 
 mod any;
 mod attachments;
@@ -18,12 +19,14 @@ use futures_util::FutureExt;
 use super::*;
 use crate::engineio::{Group, Handler as _, Message, OutboxReceiver, outbox};
 
-/// Writes down what it is told, and does what events and fields of the CONNECT payload are named after.
+/// Writes down what it is told, and does what events and fields of the CONNECT payload are named
+/// after.
 #[derive(Clone, Default)]
 struct App {
     log: Arc<Mutex<Vec<String>>>,
     sockets: Arc<Mutex<Vec<Socket>>>,
-    /// What everyone in a recoverable namespace is told; the number of events that a client has is its offset.
+    /// What everyone in a recoverable namespace is told; the number of events that a client has is
+    /// its offset.
     news: Arc<Mutex<Vec<Encoded>>>,
     /// Ids of lost clients.
     lost: Arc<Mutex<HashSet<String>>>,

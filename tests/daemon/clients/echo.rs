@@ -1,4 +1,5 @@
-//! The protocol layers alone under the stock clients: attachments and acknowledgements both ways, lost connections, a restarted server.
+//! The protocol layers alone under the stock clients: attachments and acknowledgements both ways,
+//! lost connections, a restarted server.
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -159,7 +160,8 @@ async fn accept(listener: TcpListener, service: Service<Echo>) {
     }
 }
 
-/// Waits until the client has heard all there is to hear on its connection number `round`. `empty`: how it shows an empty attachment.
+/// Waits until the client has heard all there is to hear on its connection number `round`. `empty`:
+/// how it shows an empty attachment.
 fn hears_all(client: &Program, round: i64, empty: &Value) {
     let bytes = json!({ "first": { "base64": "AAEe/w==" }, "list": [empty, "é€😀", { "base64": "eHh4".repeat(100) }] });
     let answer = json!({ "a": empty, "b": [{ "base64": "AB4=" }, "é"] });

@@ -1,4 +1,5 @@
-//! Scans as jobs: several at once, their progress and its events, their end by hand, and what happens to them when something stops.
+//! Scans as jobs: several at once, their progress and its events, their end by hand, and what
+//! happens to them when something stops.
 
 use serde_json::{Value, json};
 
@@ -9,7 +10,8 @@ use crate::common::rpc_proxy::Mood;
 use crate::common::{COIN, Client, Daemon, Node, Program, RpcProxy, ledger, wait_until};
 use crate::reorg::NEVER;
 
-/// Two thousand blocks are too many for a test; with an answer every 40 ms a few hundred are long enough.
+/// Two thousand blocks are too many for a test; with an answer every 40 ms a few hundred are long
+/// enough.
 const SLOW: u64 = 40;
 
 /// Field order is drop order.

@@ -1,4 +1,5 @@
-//! Every kind of node: with block filters, without REST, without its old blocks; and every kind of range.
+//! Every kind of node: with block filters, without REST, without its old blocks; and every kind of
+//! range.
 
 use serde_json::{Value, json};
 
@@ -95,7 +96,8 @@ fn a_scan_that_joins_in_the_middle_of_a_filtered_range_misses_nothing() {
     }
 }
 
-/// Also what a filter says by mistake, and filters that are not made yet or are behind, lose nothing.
+/// Also what a filter says by mistake, and filters that are not made yet or are behind, lose
+/// nothing.
 #[test]
 fn filters_that_are_still_being_made_are_no_hindrance() {
     let mut play = Play::begin(4, 110, Options::default(), &[]);
@@ -127,7 +129,8 @@ fn a_node_without_rest_is_read_over_rpc() {
     ledger::check(&play.late);
 }
 
-/// What is asked for by ranges, and what the histories then hold: just that, whole, with spends of what came before.
+/// What is asked for by ranges, and what the histories then hold: just that, whole, with spends of
+/// what came before.
 fn ranges(mut play: Play) {
     let cursor = play.add();
     let top = play.world.height();

@@ -1,4 +1,5 @@
-//! What the node's blocks say about an address, read one by one from the first to the last: the naive way, with nothing of ours in it.
+//! What the node's blocks say about an address, read one by one from the first to the last: the
+//! naive way, with nothing of ours in it.
 
 use serde_json::{Value, json};
 
@@ -62,7 +63,8 @@ impl Chain {
         self.blocks.len() - 1
     }
 
-    /// `GET /transactions`, as far as it is confirmed in blocks from height `from` up to `to`: newest first.
+    /// `GET /transactions`, as far as it is confirmed in blocks from height `from` up to `to`:
+    /// newest first.
     pub fn transactions(&self, address: &str, from: usize, to: usize) -> Vec<Value> {
         let mut all = Vec::new();
         for (height, block) in self.blocks.iter().enumerate().take(to + 1).skip(from) {

@@ -1,4 +1,5 @@
-//! A random chain with a daemon that watched from the first block on, and one that comes late and has to find all of it.
+//! A random chain with a daemon that watched from the first block on, and one that comes late and
+//! has to find all of it.
 
 use std::collections::{HashMap, HashSet};
 
@@ -60,7 +61,8 @@ pub fn slow(proxy: &RpcProxy, milliseconds: u64) {
 }
 
 impl Play {
-    /// A chain of 110 blocks and then `blocks` more of random life; the late daemon has no address yet.
+    /// A chain of 110 blocks and then `blocks` more of random life; the late daemon has no address
+    /// yet.
     pub fn begin(seed: u64, blocks: usize, options: Options, settings: &[(&str, &str)]) -> Self {
         Self::grown(seed, options, settings, |world, node| {
             world.live(node, blocks)
@@ -157,7 +159,8 @@ impl Play {
         }
     }
 
-    /// Balance, outputs and the whole history of an address are the chain's, and those of whoever watched all the time.
+    /// Balance, outputs and the whole history of an address are the chain's, and those of whoever
+    /// watched all the time.
     fn agrees(&self, address: &str) {
         let top = self.chain.height();
         let said = |daemon: &Daemon| {

@@ -1,4 +1,5 @@
-//! Whatever the chain did before, during and after: a scan finds what live watching from the first block on would have seen.
+//! Whatever the chain did before, during and after: a scan finds what live watching from the first
+//! block on would have seen.
 
 use serde_json::json;
 

@@ -1,5 +1,5 @@
-//! A random chain of coins that anybody can spend: every address is the hash of a script that needs no signature, so blocks are built here,
-//! without a wallet, and as wild as one likes.
+//! A random chain of coins that anybody can spend: every address is the hash of a script that needs
+//! no signature, so blocks are built here, without a wallet, and as wild as one likes.
 
 use std::collections::HashMap;
 
@@ -108,7 +108,8 @@ fn input(coin: &Coin) -> TxIn {
 }
 
 impl World {
-    /// Begins on a node that has only its first block. The first `watched` owners are those that matter.
+    /// Begins on a node that has only its first block. The first `watched` owners are those that
+    /// matter.
     pub fn begin(node: &Node, seed: u64, watched: usize) -> Self {
         assert_eq!(node.height(), 0);
         let owners = (0..OWNERS).map(|owner| (script(owner), owner)).collect();
@@ -140,7 +141,8 @@ impl World {
         }
     }
 
-    /// Spends one to three of `coins`, and adds the outputs to them: what comes next may build on it.
+    /// Spends one to three of `coins`, and adds the outputs to them: what comes next may build on
+    /// it.
     fn spend(&mut self, coins: &mut Vec<Coin>, height: usize) -> Option<Transaction> {
         let mut spent: Vec<Coin> = Vec::new();
         for _ in 0..=self.rng.below(3) {
@@ -238,7 +240,8 @@ impl World {
         self.coins.resize(self.hashes.len(), coins);
     }
 
-    /// A random payment to the mempool; one that conflicts with another or is otherwise refused is none.
+    /// A random payment to the mempool; one that conflicts with another or is otherwise refused is
+    /// none.
     pub fn pay(&mut self, node: &Node) -> Option<Transaction> {
         let mut coins = self.coins[self.height()].clone();
         let tx = self.spend(&mut coins, self.hashes.len())?;

@@ -1,4 +1,5 @@
-//! Many transactions: a full mempool, thousands that concern nobody, a node that loads them again, blocks without pause.
+//! Many transactions: a full mempool, thousands that concern nobody, a node that loads them again,
+//! blocks without pause.
 
 use std::fs;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -43,7 +44,8 @@ fn slowed(node: &Node, end: &AtomicBool) {
     }
 }
 
-/// The unconfirmed part is left to the lines: the oracle would ask for thousands of transactions one by one.
+/// The unconfirmed part is left to the lines: the oracle would ask for thousands of transactions
+/// one by one.
 fn right(stage: &Stage, address: &str) {
     let scan = stage.node.rpc(
         "scantxoutset",
@@ -109,7 +111,8 @@ fn requests(log: &std::path::Path) -> usize {
         .count()
 }
 
-/// What is still there after the node has loaded its mempool again was never away: nothing at all is told.
+/// What is still there after the node has loaded its mempool again was never away: nothing at all
+/// is told.
 fn loaded_again(kind: Kind) {
     let mut stage = Stage::new(kind);
     let address = stage.node.address();
@@ -228,7 +231,8 @@ fn what_a_full_mempool_throws_out_is_found_by_the_poll() {
     thrown_out(Kind::Unnumbered);
 }
 
-/// Blocks come faster than one in a hundred milliseconds; what waits in the mempool is found and told all the same.
+/// Blocks come faster than one in a hundred milliseconds; what waits in the mempool is found and
+/// told all the same.
 fn without_pause(kind: Kind) {
     let mut stage = Stage::new(kind);
     let address = stage.node.address();

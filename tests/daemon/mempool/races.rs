@@ -37,7 +37,8 @@ fn a_replacement_is_told_as_one_on_a_slow_line() {
     replaced(&stage);
 }
 
-/// `rawtx` comes from an address of its own and is lost: the successor must be fetched, and the removal waits for it.
+/// `rawtx` comes from an address of its own and is lost: the successor must be fetched, and the
+/// removal waits for it.
 #[test]
 fn a_replacement_is_told_as_one_when_its_transaction_is_lost_on_another_address() {
     let lost = Box::new(|topic: &str, _| topic != "rawtx");
@@ -46,7 +47,8 @@ fn a_replacement_is_told_as_one_when_its_transaction_is_lost_on_another_address(
     }));
 }
 
-/// Removal and successor are lost together; the next message shows the gap, and the next reading both.
+/// Removal and successor are lost together; the next message shows the gap, and the next reading
+/// both.
 #[test]
 fn a_lost_replacement_is_told_as_one_after_the_gap_is_noticed() {
     let dark = Arc::new(AtomicBool::new(false));

@@ -201,7 +201,8 @@ fn an_address_that_pays_itself_and_spends_inside_a_block_are_told_once() {
     lines.extend(["payment mempool>confirmed", "itself mempool>confirmed"]);
     told.is(&lines);
 
-    // Parent, child and grandchild that were never in a mempool: a watched output lives and dies inside the block.
+    // Parent, child and grandchild that were never in a mempool: a watched output lives and dies
+    // inside the block.
     let other = stage.told(&address_of(&free(2).to_p2wsh()));
     let parent = spend(
         &[stage.coin()],

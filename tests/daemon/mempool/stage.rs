@@ -1,5 +1,5 @@
-//! A node, a daemon and coins that anybody can spend: transactions are built here, without a wallet, and what the daemon told of an
-//! address is read as lines.
+//! A node, a daemon and coins that anybody can spend: transactions are built here, without a
+//! wallet, and what the daemon told of an address is read as lines.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard};
@@ -190,7 +190,8 @@ impl Stage {
             .collect()
     }
 
-    /// Nothing is on its way: all laws hold, and every one of these has heard exactly the log and has the node's balance.
+    /// Nothing is on its way: all laws hold, and every one of these has heard exactly the log and
+    /// has the node's balance.
     pub fn end(&self, all: &[Told]) {
         self.daemon.wait_tip(&self.node);
         for told in all {
@@ -234,8 +235,8 @@ impl Told<'_> {
         );
     }
 
-    /// What the subscriber heard is what the log says, in its order, from the cursor on that came with `subscribed`: what the mempool
-    /// held for a new address may be known by then.
+    /// What the subscriber heard is what the log says, in its order, from the cursor on that came
+    /// with `subscribed`: what the mempool held for a new address may be known by then.
     fn check(&self) {
         let subscribed = self
             .client
@@ -343,7 +344,8 @@ pub fn stranger(name: &str) -> ScriptBuf {
         .into_script()
 }
 
-/// The witness script of free coins, one of 1 to 16: anybody can spend what pays its hash. (Knots takes a dropped push for data.)
+/// The witness script of free coins, one of 1 to 16: anybody can spend what pays its hash. (Knots
+/// takes a dropped push for data.)
 pub fn free(n: i64) -> ScriptBuf {
     Builder::new().push_int(n).into_script()
 }

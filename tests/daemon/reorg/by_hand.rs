@@ -73,7 +73,8 @@ fn taken_back_and_given_again(node: &Node, daemon: &Daemon) {
     }
 }
 
-/// The node publishes no block at all when blocks are taken back, and beyond ten it gives their transactions up.
+/// The node publishes no block at all when blocks are taken back, and beyond ten it gives their
+/// transactions up.
 #[test]
 fn blocks_taken_back_by_hand_and_given_again_leave_everything_as_it_was() {
     let node = Node::start();
@@ -144,7 +145,8 @@ fn a_rival_of_equal_height_is_silent_until_the_node_prefers_it() {
             [here, gone, &both].map(|address| daemon.balance(address)["balance"].clone());
         assert_eq!(balances, [json!(COIN), json!(0), json!(COIN)]);
     }
-    // The rival is thrown away, which leads to the first block again; given back, it is one of two equals, and older.
+    // The rival is thrown away, which leads to the first block again; given back, it is one of two
+    // equals, and older.
     node.rpc("invalidateblock", json!([rival]));
     agrees(&daemon, &node, &first);
     node.rpc("reconsiderblock", json!([rival]));

@@ -1,4 +1,5 @@
-//! A node that is not at its best: in its initial download, rebuilding its chain, or without its old blocks.
+//! A node that is not at its best: in its initial download, rebuilding its chain, or without its
+//! old blocks.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -18,7 +19,8 @@ fn days_later() -> String {
     format!("-mocktime={}", now + 3 * 86_400)
 }
 
-/// While it says that it is in its initial download, the node publishes no block, also not the new ones.
+/// While it says that it is in its initial download, the node publishes no block, also not the new
+/// ones.
 fn followed_through_the_initial_download(topics: &'static [&'static str], interval: &str) {
     let near = Node::with(Options {
         p2p: true,

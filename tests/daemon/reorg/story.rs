@@ -1,5 +1,5 @@
-//! What was told of an address and of the chain, in order: the log and the subscriber must have the same, and the chain's events
-//! must lead from block to block to the node's tip.
+//! What was told of an address and of the chain, in order: the log and the subscriber must have the
+//! same, and the chain's events must lead from block to block to the node's tip.
 
 use serde_json::{Value, json};
 
@@ -29,7 +29,8 @@ pub fn listener(daemon: &Daemon, addresses: &[&str]) -> Client {
 }
 
 impl Story {
-    /// What the log says of `address`; `client`, which listened from its first event on, has heard just that.
+    /// What the log says of `address`; `client`, which listened from its first event on, has heard
+    /// just that.
     pub fn of(daemon: &Daemon, client: &Client, address: &str) -> Self {
         let log: Vec<Value> = ledger::read(daemon)
             .into_iter()
@@ -97,8 +98,8 @@ impl Story {
     }
 }
 
-/// Checks the log's laws, and that its block and reorg events lead without a gap from `from` (the tip before the first of them) to the
-/// node's tip. Answers with the depths of the reorgs.
+/// Checks the log's laws, and that its block and reorg events lead without a gap from `from` (the
+/// tip before the first of them) to the node's tip. Answers with the depths of the reorgs.
 pub fn chain(daemon: &Daemon, node: &Node, from: &Value) -> Vec<i64> {
     let mut chain = vec![from.clone()];
     let mut depths = Vec::new();

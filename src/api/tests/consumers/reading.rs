@@ -1,4 +1,5 @@
-//! Reading consumers: over Socket.IO and REST, alone and side by side, slowly, and to the end of their readings.
+//! Reading consumers: over Socket.IO and REST, alone and side by side, slowly, and to the end of
+//! their readings.
 
 use std::collections::BTreeMap;
 
@@ -10,7 +11,8 @@ impl Client {
             .await;
     }
 
-    /// Hears `subscribed_consumer` and what follows up to `caught_up`: the reply, and the numbers of the events.
+    /// Hears `subscribed_consumer` and what follows up to `caught_up`: the reply, and the numbers
+    /// of the events.
     async fn backlog(&mut self) -> (Value, Vec<u64>) {
         let reply = self.expect("subscribed_consumer").await;
         let mut numbers = Vec::new();
@@ -652,7 +654,8 @@ async fn an_aborted_subscription_and_a_client_that_is_lost_meanwhile_leave_no_re
     let daemon = shop(20).await;
     let client = daemon.client_with_room(2).await;
     client.emit("no_such_event", json!({})).await;
-    // No room for both the reply and its acknowledgement, so the work waits; then the client is lost.
+    // No room for both the reply and its acknowledgement, so the work waits; then the client is
+    // lost.
     let packet = r#"27["subscribe_consumer",{"consumer":"shop"}]"#;
     let mut work = daemon
         .layer
@@ -724,8 +727,9 @@ async fn a_recoverable_client_that_read_a_consumer_comes_back_as_a_new_one() {
     }
 }
 
-/// Readers of all kinds come, go, take over and die at any moment, with acknowledgements behind what they have got, while events arrive.
-/// What they got, without repetitions, is the log; nobody gets again what was acknowledged before it began.
+/// Readers of all kinds come, go, take over and die at any moment, with acknowledgements behind
+/// what they have got, while events arrive. What they got, without repetitions, is the log; nobody
+/// gets again what was acknowledged before it began.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn readers_that_come_and_go_at_any_moment_have_every_event_between_them() {
     let daemon = Arc::new(shop(0).await);

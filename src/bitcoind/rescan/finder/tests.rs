@@ -214,7 +214,8 @@ proptest! {
         let _ = finder(&[1]).scan(&raw, None);
     }
 
-    /// Chains of random payments between few scripts: the same transactions as by looking at every output and what each input spends.
+    /// Chains of random payments between few scripts: the same transactions as by looking at every
+    /// output and what each input spends.
     #[test]
     fn equals_a_plain_look_at_every_transaction(
         plan in prop::collection::vec(prop::collection::vec((prop::collection::vec(any::<prop::sample::Index>(), 0..3), prop::collection::vec(0_u8..5, 1..4)), 0..5), 1..6),

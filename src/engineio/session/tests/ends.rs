@@ -2,7 +2,8 @@
 
 use super::*;
 
-/// What the driver does with each message in these tests: it sends it back at once, as far as the machine takes it.
+/// What the driver does with each message in these tests: it sends it back at once, as far as the
+/// machine takes it.
 fn echoed(rig: &mut Rig) -> Vec<String> {
     let mut seen = Vec::new();
     let mut outbox = VecDeque::new();
