@@ -1,12 +1,15 @@
 #!/usr/bin/env python3
-"""Prints every event about one address as one JSON line, as a Socket.IO client gets it. Python's own library only.
+"""Prints every event about one address as one JSON line, as a Socket.IO client gets it. Python's
+own library only.
 
     listen.py URL ADDRESS [--payments N] [--deadline SECONDS]
 
-With --payments it ends with exit code 0 once N different transactions came in `new_transactions`, and with 1 when that takes
-longer than the deadline. This is a Socket.IO client in its smallest form, over HTTP long-polling (Engine.IO 4, Socket.IO 5):
-a session is opened, CONNECT and the subscription are posted, then one GET after the other brings what the daemon pushes.
+With --payments it ends with exit code 0 once N different transactions came in `new_transactions`,
+and with 1 when that takes longer than the deadline. This is a Socket.IO client in its smallest
+form, over HTTP long-polling (Engine.IO 4, Socket.IO 5): a session is opened, CONNECT and the
+subscription are posted, then one GET after the other brings what the daemon pushes.
 """
+
 import argparse
 import http.client
 import json
@@ -30,7 +33,9 @@ class Session:
         self.send("40")
 
     def request(self, connection, method, body=None):
-        connection.request(method, self.query, body, {"Content-Type": "text/plain;charset=UTF-8"} if body else {})
+        connection.request(
+            method, self.query, body, {"Content-Type": "text/plain;charset=UTF-8"} if body else {}
+        )
         answer = connection.getresponse()
         text = answer.read().decode()
         if answer.status != 200:
@@ -85,7 +90,11 @@ def main():
 
 
 def give_up(options):
-    print(f"listen.py: fewer than {options.payments} payments were pushed within {options.deadline:.0f} seconds", file=sys.stderr, flush=True)
+    print(
+        f"listen.py: fewer than {options.payments} payments were pushed within {options.deadline:.0f} seconds",
+        file=sys.stderr,
+        flush=True,
+    )
     os._exit(1)
 
 

@@ -1,25 +1,30 @@
 #!/usr/bin/env python3
-"""How fast history scans are beside what the node can give: real-sized blocks on regtest, downloaded bare and scanned, in turns.
+"""How fast history scans are beside what the node can give: real-sized blocks on regtest,
+downloaded bare and scanned, in turns.
 
     contrib/bench/history.py --bin PATH/TO/satwatch [--blocks 400] [--rounds 3]
 
-Needs what the tests need (a bitcoind, found by regtest/node.sh) and `curl`. Everything is kept in a temporary folder (about 2 MB for
-each block) and ended afterwards. Making the blocks takes about a third of a second each. It prints blocks a second, the median of the
-rounds, of
+Needs what the tests need (a bitcoind, found by regtest/node.sh) and `curl`. Everything is kept in a
+temporary folder (about 2 MB for each block) and ended afterwards. Making the blocks takes about a
+third of a second each. It prints blocks a second, the median of the rounds, of
 
-    bare         curl, the blocks over REST, four at a time: the rate at which the node serves them to anybody who does nothing with them
-    1 address    a scan of all blocks for one address that was paid in one block of ten, and what part of the bare rate that is
+    bare         curl, the blocks over REST, four at a time: the rate at which the node serves them
+                 to anybody who does nothing with them
+    1 address    a scan of all blocks for one address that was paid in one block of ten, and what
+                 part of the bare rate that is
     10 000       the same for ten thousand addresses in one job, a hundred of them used
-    from 1       the same for one address, above height 0: there the node also tells what each block spends
+    from 1       the same for one address, above height 0: there the node also tells what each block
+                 spends
     filters      one address again, after the node has built its block filter index
 
-A scan's time is from its creation to its end, less that of a scan of one block (about 0.1 s: it waits a moment for others to share
-the way with). Blocks are about 1 MB with 2 800 transactions of two inputs and three outputs each. They are built here and submitted;
-the coins pay a script that anybody can spend (P2WSH), so nothing is signed.
+A scan's time is from its creation to its end, less that of a scan of one block (about 0.1 s: it
+waits a moment for others to share the way with). Blocks are about 1 MB with 2 800 transactions of
+two inputs and three outputs each. They are built here and submitted; the coins pay a script that
+anybody can spend (P2WSH), so nothing is signed.
 """
+
 import argparse
 import hashlib
-import json
 import os
 import pathlib
 import signal
@@ -62,15 +67,19 @@ def measure(node, daemon, options):
     chain = Chain(node)
     began = time.time()
     chain.grow(options.blocks)
-    print(f"made         {options.blocks} blocks of {chain.bytes / options.blocks / 1e6:.2f} MB in {time.time() - began:.0f} s", flush=True)
+    print(
+        f"made         {options.blocks} blocks of {chain.bytes / options.blocks / 1e6:.2f} MB in {time.time() - began:.0f} s",
+        flush=True,
+    )
     tip = node.rpc("getblockcount")
     hashes = [node.rpc("getblockhash", height) for height in range(tip + 1)]
     daemon.start()
     daemon.wait_ready()
     used = [address(script) for script in used_scripts()]
-    unused = [address(hashlib.sha256(b"unused%d" % n).digest()[:20]) for n in range(10_000 - USED)]
     single, many, upper = [], [], []
-    fixed = statistics.median(scan(daemon, [used.pop()], from_height=0, to_height=0) for _ in range(3))
+    fixed = statistics.median(
+        scan(daemon, [used.pop()], from_height=0, to_height=0) for _ in range(3)
+    )
     print(f"fixed        {fixed:.2f} s for a scan of one block", flush=True)
     bare = []
     for turn in range(options.rounds):
@@ -78,7 +87,9 @@ def measure(node, daemon, options):
         single.append(scan(daemon, [used.pop()], from_height=0))
         bare.append(download(node, hashes))
         # Other addresses each time, or there would be nothing left to scan.
-        fresh = [address(hashlib.sha256(b"%d %d" % (turn, n)).digest()[:20]) for n in range(10_000 - 20)]
+        fresh = [
+            address(hashlib.sha256(b"%d %d" % (turn, n)).digest()[:20]) for n in range(10_000 - 20)
+        ]
         many.append(scan(daemon, [used.pop() for _ in range(20)] + fresh, from_height=0))
         upper.append(scan(daemon, [used.pop()], from_height=1))
     base = show("bare", bare, 0, len(hashes))
@@ -88,7 +99,13 @@ def measure(node, daemon, options):
     restart_with_index(node)
     time.sleep(2 * options.interval)
     daemon.wait_ready()
-    show("filters", [scan(daemon, [used.pop()], from_height=0) for _ in range(options.rounds)], fixed, len(hashes), base)
+    show(
+        "filters",
+        [scan(daemon, [used.pop()], from_height=0) for _ in range(options.rounds)],
+        fixed,
+        len(hashes),
+        base,
+    )
 
 
 def show(name, times, fixed, blocks, base=None):
@@ -102,10 +119,15 @@ def show(name, times, fixed, blocks, base=None):
 def download(node, hashes):
     with tempfile.NamedTemporaryFile("w", suffix=".curl") as config:
         for block in hashes:
-            config.write(f'url = "http://127.0.0.1:{node.port}/rest/block/{block}.bin"\noutput = "/dev/null"\n')
+            config.write(
+                f'url = "http://127.0.0.1:{node.port}/rest/block/{block}.bin"\noutput = "/dev/null"\n'
+            )
         config.flush()
         began = time.time()
-        subprocess.run(["curl", "--no-progress-meter", "-f", "-Z", "--parallel-max", "4", "-K", config.name], check=True)
+        subprocess.run(
+            ["curl", "--no-progress-meter", "-f", "-Z", "--parallel-max", "4", "-K", config.name],
+            check=True,
+        )
         return time.time() - began
 
 
@@ -113,7 +135,10 @@ def scan(daemon, addresses, **span):
     """Seconds from the creation of a scan of addresses that are watched already to its end."""
     for start in range(0, len(addresses), 1000):
         daemon.post("/add_addresses", {"addresses": addresses[start : start + 1000]})
-    while not all(daemon.get(f"/balance/{address}")["coverage"]["complete"] for address in (addresses[0], addresses[-1])):
+    while not all(
+        daemon.get(f"/balance/{address}")["coverage"]["complete"]
+        for address in (addresses[0], addresses[-1])
+    ):
         time.sleep(0.1)
     time.sleep(0.5)
     answer = daemon.post("/scan_history", {"addresses": addresses} | span)
@@ -130,7 +155,9 @@ def restart_with_index(node):
     node.rpc("stop")
     node.connection.close()
     node.process.wait()
-    node.process = subprocess.Popen([*node.process.args, "-blockfilterindex=1"], stdout=subprocess.DEVNULL)
+    node.process = subprocess.Popen(
+        [*node.process.args, "-blockfilterindex=1"], stdout=subprocess.DEVNULL
+    )
     while True:
         try:
             if node.rpc("getindexinfo")["basic block filter index"]["synced"]:
@@ -166,8 +193,9 @@ class Chain:
         funds = [bytes.fromhex(node.rpc("getblock", block)["tx"][0]) for block in blocks[:2]]
         # Two coinbases of 50 bitcoin become the coins of the first block.
         outputs, each = TRANSACTIONS, 1_500_000
-        body = lambda txid: b"\x01" + txid[::-1] + bytes(4) + b"\x00" + b"\xff" * 4 + mempool.varint(outputs) + (each.to_bytes(8, "little") + b"\x22" + FREE) * outputs
-        transactions = [transaction(body(txid), 1) for txid in funds]
+        paid = (each.to_bytes(8, "little") + b"\x22" + FREE) * outputs
+        after = bytes(4) + b"\x00" + b"\xff" * 4 + mempool.varint(outputs) + paid
+        transactions = [transaction(b"\x01" + txid[::-1] + after, 1) for txid in funds]
         self.submit(transactions)
         self.coins = [(txid, vout) for _, txid, _ in transactions for vout in range(outputs)]
         self.value = each
@@ -180,10 +208,26 @@ class Chain:
             transactions, coins = [], []
             for n in range(0, len(self.coins), 2):
                 self.count += 1
-                # Ten payments a block to used addresses, so each of the hundred has one in every tenth block.
-                script = used[(10 * block + n // 2) % USED] if n < 20 else hashlib.sha256(b"%d" % self.count).digest()[:20]
-                inputs = b"\x02" + b"".join(txid + vout.to_bytes(4, "little") + b"\x00" + b"\xff" * 4 for txid, vout in self.coins[n : n + 2])
-                made = transaction(inputs + b"\x03" + free + (600).to_bytes(8, "little") + b"\x16\x00\x14" + script, 2)
+                # Ten payments a block to used addresses, so each of the hundred has one in every
+                # tenth block.
+                script = (
+                    used[(10 * block + n // 2) % USED]
+                    if n < 20
+                    else hashlib.sha256(b"%d" % self.count).digest()[:20]
+                )
+                inputs = b"\x02" + b"".join(
+                    txid + vout.to_bytes(4, "little") + b"\x00" + b"\xff" * 4
+                    for txid, vout in self.coins[n : n + 2]
+                )
+                made = transaction(
+                    inputs
+                    + b"\x03"
+                    + free
+                    + (600).to_bytes(8, "little")
+                    + b"\x16\x00\x14"
+                    + script,
+                    2,
+                )
                 transactions.append(made)
                 coins += [(made[1], 0), (made[1], 1)]
             self.submit(transactions)
@@ -196,15 +240,29 @@ class Chain:
         commitment = b"\x6a\x24\xaa\x21\xa9\xed" + double(root + bytes(32))
         size = 1 if height < 128 else 2
         sig = bytes([size]) + height.to_bytes(size, "little") + b"\x00"
-        outputs = b"\x02" + bytes(8) + b"\x01\x51" + bytes(8) + bytes([len(commitment)]) + commitment
+        outputs = (
+            b"\x02" + bytes(8) + b"\x01\x51" + bytes(8) + bytes([len(commitment)]) + commitment
+        )
         body = b"\x01" + bytes(32) + b"\xff" * 4 + bytes([len(sig)]) + sig + b"\xff" * 4 + outputs
         stripped = (2).to_bytes(4, "little") + body + bytes(4)
-        coinbase = (2).to_bytes(4, "little") + b"\x00\x01" + body + b"\x01\x20" + bytes(32) + bytes(4)
+        coinbase = (
+            (2).to_bytes(4, "little") + b"\x00\x01" + body + b"\x01\x20" + bytes(32) + bytes(4)
+        )
         merkle_root = merkle([double(stripped)] + [txid for _, txid, _ in transactions])
         start = (0x20000000).to_bytes(4, "little") + bytes.fromhex(tip)[::-1] + merkle_root
         start += (parent["time"] + 1).to_bytes(4, "little") + 0x207FFFFF.to_bytes(4, "little")
-        nonce = next(nonce for nonce in range(1 << 20) if double(start + nonce.to_bytes(4, "little"))[31] < 0x7F)
-        block = start + nonce.to_bytes(4, "little") + mempool.varint(len(transactions) + 1) + coinbase + b"".join(raw for raw, _, _ in transactions)
+        nonce = next(
+            nonce
+            for nonce in range(1 << 20)
+            if double(start + nonce.to_bytes(4, "little"))[31] < 0x7F
+        )
+        block = (
+            start
+            + nonce.to_bytes(4, "little")
+            + mempool.varint(len(transactions) + 1)
+            + coinbase
+            + b"".join(raw for raw, _, _ in transactions)
+        )
         answer = self.node.rpc("submitblock", block.hex())
         if answer is not None:
             raise RuntimeError(f"the node refuses a block: {answer}")
@@ -229,7 +287,9 @@ def address(program):
         for n, generator in enumerate((0x3B6A57B2, 0x26508E6D, 0x1EA119FA, 0x3D4233DD, 0x2A1462B3)):
             checksum ^= generator if top >> n & 1 else 0
     checksum ^= 1
-    return "bcrt1" + "".join(CHARSET[value] for value in data + [checksum >> 5 * (5 - n) & 31 for n in range(6)])
+    return "bcrt1" + "".join(
+        CHARSET[value] for value in data + [checksum >> 5 * (5 - n) & 31 for n in range(6)]
+    )
 
 
 if __name__ == "__main__":

@@ -1,21 +1,28 @@
 #!/usr/bin/env python3
-"""What a big mempool costs: a regtest node with many transactions that concern nobody, and satwatch started beside it.
+"""What a big mempool costs: a regtest node with many transactions that concern nobody, and satwatch
+started beside it.
 
     contrib/bench/mempool.py --bin PATH/TO/satwatch [--count 100000] [--interval 5]
 
-Needs what the tests need (a bitcoind, found by regtest/node.sh) and `ss` (iproute2). Everything is kept in a temporary folder and
-ended afterwards. Filling takes about a minute per 100 000. It prints, as the daemon meets the full mempool:
+Needs what the tests need (a bitcoind, found by regtest/node.sh) and `ss` (iproute2). Everything is
+kept in a temporary folder and ended afterwards. Filling takes about a minute per 100 000. It
+prints, as the daemon meets the full mempool:
 
     ready             from the start of the process to 200 of GET /health/ready
-    requests, bytes   HTTP requests at the node (its log) and payload over the connections to it, until ready
+    requests, bytes   HTTP requests at the node (its log) and payload over the connections to it,
+                      until ready
     CPU, RSS          of the daemon until ready, and the node's CPU in the same time
-    meanwhile         from handing a payment to the node to its event over GET /events?wait, while the mempool is being fetched
+    meanwhile         from handing a payment to the node to its event over GET /events?wait, while
+                      the mempool is being fetched
     after             the same afterwards, with polls going on
-    poll              CPU of daemon and node for one reconciliation that finds nothing, and how long the daemon says it took
+    poll              CPU of daemon and node for one reconciliation that finds nothing, and how long
+                      the daemon says it took
 
-The node does not check its mempool (-checkmempool=0 -checkblockindex=0), or it would be ten times slower than a real one. The coins
-pay a script that anybody can spend (P2WSH of OP_TRUE), so nothing is signed.
+The node does not check its mempool (-checkmempool=0 -checkblockindex=0), or it would be ten times
+slower than a real one. The coins pay a script that anybody can spend (P2WSH of OP_TRUE), so nothing
+is signed.
 """
+
 import argparse
 import base64
 import hashlib
@@ -55,7 +62,7 @@ def main():
 
 def measure(node, daemon, options):
     coins = node.coins(options.count + 200)
-    payments = coins[options.count:]
+    payments = coins[options.count :]
     daemon.start()
     daemon.wait_ready()
     script = bytes([0x00, 0x20]) + hashlib.sha256(b"\x52").digest()
@@ -69,7 +76,9 @@ def measure(node, daemon, options):
     other = bytes([0x00, 0x14]) + bytes(20)
     node.send(spend(coin, [(other, coin[2] - 500)]) for coin in coins[: options.count])
     took = time.time() - began
-    print(f"filled       {options.count} transactions in {took:.1f} s ({options.count / took:.0f} a second)")
+    print(
+        f"filled       {options.count} transactions in {took:.1f} s ({options.count / took:.0f} a second)"
+    )
 
     requests, node_cpu = node.requests(), cpu(node.process.pid)
     began = time.time()
@@ -81,19 +90,32 @@ def measure(node, daemon, options):
     ready = time.time() - began
     received, sent = traffic(daemon, node.port)
     print(f"ready        {ready:.2f} s")
-    print(f"requests     {node.requests() - requests - len(meanwhile)}, {received / 1e6:.1f} MB received, {sent / 1e6:.1f} MB sent")
-    print(f"CPU          daemon {cpu(daemon.process.pid):.2f} s, node {cpu(node.process.pid) - node_cpu:.2f} s")
-    print(f"RSS          {memory(daemon, 'VmRSS'):.0f} MB, at most {memory(daemon, 'VmHWM'):.0f} MB")
+    print(
+        f"requests     {node.requests() - requests - len(meanwhile)}, {received / 1e6:.1f} MB received, {sent / 1e6:.1f} MB sent"
+    )
+    print(
+        f"CPU          daemon {cpu(daemon.process.pid):.2f} s, node {cpu(node.process.pid) - node_cpu:.2f} s"
+    )
+    print(
+        f"RSS          {memory(daemon, 'VmRSS'):.0f} MB, at most {memory(daemon, 'VmHWM'):.0f} MB"
+    )
     print(f"meanwhile    {spread(meanwhile)}")
 
     time.sleep(2 * options.interval)
     polls = 4
     before = cpu(daemon.process.pid), cpu(node.process.pid)
     time.sleep(polls * options.interval)
-    used = [(cpu(pid) - start) / polls * 1000 for pid, start in zip((daemon.process.pid, node.process.pid), before)]
+    used = [
+        (cpu(pid) - start) / polls * 1000
+        for pid, start in zip((daemon.process.pid, node.process.pid), before)
+    ]
     duration = daemon.get("/status")["reconcile"]["last_duration"]
-    print(f"poll         daemon {used[0]:.0f} ms CPU, node {used[1]:.0f} ms CPU, last took {duration} s")
-    print(f"RSS          {memory(daemon, 'VmRSS'):.0f} MB, at most {memory(daemon, 'VmHWM'):.0f} MB after polls")
+    print(
+        f"poll         daemon {used[0]:.0f} ms CPU, node {used[1]:.0f} ms CPU, last took {duration} s"
+    )
+    print(
+        f"RSS          {memory(daemon, 'VmRSS'):.0f} MB, at most {memory(daemon, 'VmHWM'):.0f} MB after polls"
+    )
     after = []
     while len(after) < 60:
         after.append(latency(node, daemon, payments, script))
@@ -102,7 +124,7 @@ def measure(node, daemon, options):
 
 
 def latency(node, daemon, payments, script):
-    """Milliseconds from the call that hands a payment to the node to the answer that has its event."""
+    """Milliseconds from handing a payment to the node to the answer that has its event."""
     coin = payments.pop()
     raw, txid = spend(coin, [(script, coin[2] - 500)])
     began = time.perf_counter()
@@ -110,7 +132,10 @@ def latency(node, daemon, payments, script):
     while True:
         for event in daemon.get(f"/events?wait=20&limit=1000{daemon.after}")["events"]:
             daemon.after = f"&after={event['cursor']}"
-            if event["event"] == "new_transactions" and event["data"]["transactions"][0]["txid"] == txid:
+            if (
+                event["event"] == "new_transactions"
+                and event["data"]["transactions"][0]["txid"] == txid
+            ):
                 return (time.perf_counter() - began) * 1000
 
 
@@ -133,9 +158,15 @@ def memory(daemon, field):
 
 def traffic(daemon, port):
     """Bytes over the daemon's connections to the node that are open now; it keeps them."""
-    lines = subprocess.run(["ss", "-tinpOH", f"dport = :{port}"], capture_output=True, text=True, check=True).stdout.splitlines()
+    lines = subprocess.run(
+        ["ss", "-tinpOH", f"dport = :{port}"], capture_output=True, text=True, check=True
+    ).stdout.splitlines()
     ours = [line for line in lines if f"pid={daemon.process.pid}," in line]
-    total = lambda field: sum(int(match[1]) for line in ours if (match := re.search(rf"{field}:(\d+)", line)))
+
+    def total(field):
+        found = (re.search(rf"{field}:(\d+)", line) for line in ours)
+        return sum(int(match[1]) for match in found if match)
+
     return total("bytes_received"), total("bytes_sent")
 
 
@@ -153,8 +184,20 @@ def spend(coin, outputs):
     """A replaceable spend of a free coin: the raw transaction and its id."""
     txid, vout, _ = coin
     version, lock_time = (2).to_bytes(4, "little"), bytes(4)
-    inputs = b"\x01" + txid[::-1] + vout.to_bytes(4, "little") + b"\x00" + 0xFFFFFFFD.to_bytes(4, "little")
-    body = inputs + varint(len(outputs)) + b"".join(value.to_bytes(8, "little") + bytes([len(script)]) + script for script, value in outputs)
+    inputs = (
+        b"\x01"
+        + txid[::-1]
+        + vout.to_bytes(4, "little")
+        + b"\x00"
+        + 0xFFFFFFFD.to_bytes(4, "little")
+    )
+    body = (
+        inputs
+        + varint(len(outputs))
+        + b"".join(
+            value.to_bytes(8, "little") + bytes([len(script)]) + script for script, value in outputs
+        )
+    )
     witness = b"\x01\x01\x51"
     stripped = version + body + lock_time
     txid = hashlib.sha256(hashlib.sha256(stripped).digest()).digest()[::-1]
@@ -168,10 +211,30 @@ class Node:
         folder.mkdir()
         self.folder, self.port = folder, free_port()
         zmq = f"tcp://127.0.0.1:{free_port()}"
-        program = subprocess.run(["bash", ROOT / "regtest/node.sh", "path"], capture_output=True, text=True, check=True).stdout.strip()
-        arguments = ["-regtest", f"-datadir={folder}", "-server", "-rest=1", "-listen=0", "-disablewallet", "-printtoconsole=0", "-debug=http", "-rpcservertimeout=600",
-                     "-checkmempool=0", "-checkblockindex=0", "-maxmempool=2000", "-blockmaxweight=4000000", f"-rpcport={self.port}"]
-        arguments += [text for topic in ("rawblock", "rawtx", "sequence") for text in (f"-zmqpub{topic}={zmq}", f"-zmqpub{topic}hwm=0")]
+        program = subprocess.run(
+            ["bash", ROOT / "regtest/node.sh", "path"], capture_output=True, text=True, check=True
+        ).stdout.strip()
+        arguments = [
+            "-regtest",
+            f"-datadir={folder}",
+            "-server",
+            "-rest=1",
+            "-listen=0",
+            "-disablewallet",
+            "-printtoconsole=0",
+            "-debug=http",
+            "-rpcservertimeout=600",
+            "-checkmempool=0",
+            "-checkblockindex=0",
+            "-maxmempool=2000",
+            "-blockmaxweight=4000000",
+            f"-rpcport={self.port}",
+        ]
+        arguments += [
+            text
+            for topic in ("rawblock", "rawtx", "sequence")
+            for text in (f"-zmqpub{topic}={zmq}", f"-zmqpub{topic}hwm=0")
+        ]
         self.process = subprocess.Popen([program, *arguments], stdout=subprocess.DEVNULL)
         self.connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=300)
         while True:
@@ -225,7 +288,10 @@ class Node:
 
     def requests(self):
         with open(self.folder / "regtest/debug.log", encoding="utf-8", errors="replace") as log:
-            return sum("Received a POST request" in line or "Received a GET request" in line for line in log)
+            return sum(
+                "Received a POST request" in line or "Received a GET request" in line
+                for line in log
+            )
 
 
 class Daemon:
@@ -233,13 +299,22 @@ class Daemon:
         folder.mkdir()
         self.folder, self.process, self.port, self.after = folder, None, free_port(), ""
         self.program = pathlib.Path(options.bin).resolve()
-        settings = {"SERVER__LISTEN": f"127.0.0.1:{self.port}", "STORE__PATH": folder / "store", "BITCOIND__RPC_URL": f"http://127.0.0.1:{node.port}",
-                    "BITCOIND__COOKIE_FILE": node.folder / "regtest/.cookie", "MONITOR__RECONCILE_INTERVAL": options.interval}
-        self.environment = os.environ | {f"SATWATCH__{name}": str(value) for name, value in settings.items()}
+        settings = {
+            "SERVER__LISTEN": f"127.0.0.1:{self.port}",
+            "STORE__PATH": folder / "store",
+            "BITCOIND__RPC_URL": f"http://127.0.0.1:{node.port}",
+            "BITCOIND__COOKIE_FILE": node.folder / "regtest/.cookie",
+            "MONITOR__RECONCILE_INTERVAL": options.interval,
+        }
+        self.environment = os.environ | {
+            f"SATWATCH__{name}": str(value) for name, value in settings.items()
+        }
 
     def start(self):
         log = open(self.folder / "log", "w", encoding="utf-8")
-        self.process = subprocess.Popen([self.program, "run"], cwd=self.folder, env=self.environment, stderr=log)
+        self.process = subprocess.Popen(
+            [self.program, "run"], cwd=self.folder, env=self.environment, stderr=log
+        )
         while True:
             try:
                 socket.create_connection(("127.0.0.1", self.port), 1).close()
@@ -256,7 +331,12 @@ class Daemon:
 
     def request(self, method, path, body=None):
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
-        connection.request(method, path, body and json.dumps(body), {"Content-Type": "application/json"} if body else {})
+        connection.request(
+            method,
+            path,
+            body and json.dumps(body),
+            {"Content-Type": "application/json"} if body else {},
+        )
         answer = connection.getresponse()
         text = answer.read()
         connection.close()

@@ -1,26 +1,37 @@
 #!/usr/bin/env python3
-"""What slow readers cost the quick ones: many subscribers of one address over WebSocket, half of which hardly read.
+"""What slow readers cost the quick ones: many subscribers of one address over WebSocket, half of
+which hardly read.
 
-    contrib/bench/slow_readers.py --bin PATH/TO/satwatch [--clients 500] [--burst 500] [--bursts 4] [--singles 40] [--queue 64]
+    contrib/bench/slow_readers.py --bin PATH/TO/satwatch [--clients 500] [--burst 500] [--bursts 4]
+                                  [--singles 40] [--queue 64]
 
-Needs what the tests need (a bitcoind, found by regtest/node.sh) and nothing but Python's own library. Everything is kept in a temporary
-folder and ended afterwards; it takes about a minute. The same is done in two phases: payments to the one address in bursts and by themselves,
-two events each. In the first the quick half is alone. Then the slow half joins, and takes a few KB now and then, so that it is not
-disconnected at once as one that takes nothing is; payments are made until what the operating system holds for it is full and all of it lags;
-and then the second phase begins. Each line has the first phase, the second, and their ratio; only ratios mean something on another machine.
+Needs what the tests need (a bitcoind, found by regtest/node.sh) and nothing but Python's own
+library. Everything is kept in a temporary folder and ended afterwards; it takes about a minute. The
+same is done in two phases: payments to the one address in bursts and by themselves, two events
+each. In the first the quick half is alone. Then the slow half joins, and takes a few KB now and
+then, so that it is not disconnected at once as one that takes nothing is; payments are made until
+what the operating system holds for it is full and all of it lags; and then the second phase begins.
+Each line has the first phase, the second, and their ratio; only ratios mean something on another
+machine.
 
     latency     from handing one payment to the node until each quick client has its events
     burst       from the first payment of a burst until the last quick client has its last event
     CPU         of the daemon, in the phase and for each event that a quick client got
     RSS         of the daemon at the end of the phase
-    lagging     subscribers that the daemon counted as such at the end of the second phase, and how many it had closed by then
-    memory      what RSS grew by since the slow ones joined, beyond the growth in the first phase, for each of them
-    live again  from the moment at which the slow ones read on, until all of them have all that they missed and none lags. One that was closed
-                (a write that did not get on for 10 seconds, a ping that was not answered) comes back with its cursor, as a real one would
+    lagging     subscribers that the daemon counted as such at the end of the second phase, and how
+                many it had closed by then
+    memory      what RSS grew by since the slow ones joined, beyond the growth in the first phase,
+                for each of them
+    live again  from the moment at which the slow ones read on, until all of them have all that they
+                missed and none lags. One that was closed (a write that did not get on for 10
+                seconds, a ping that was not answered) comes back with its cursor, as a real one
+                would
 
-This process reads for all clients on one core, so it is part of every time; it has the same to do in both phases but for the few KB. Every
-client checks that each event comes once and in order; the first that does not ends the run.
+This process reads for all clients on one core, so it is part of every time; it has the same to do
+in both phases but for the few KB. Every client checks that each event comes once and in order; the
+first that does not ends the run.
 """
+
 import argparse
 import importlib.util
 import json
@@ -34,7 +45,9 @@ import tempfile
 import threading
 import time
 
-spec = importlib.util.spec_from_file_location("mempool", pathlib.Path(__file__).with_name("mempool.py"))
+spec = importlib.util.spec_from_file_location(
+    "mempool", pathlib.Path(__file__).with_name("mempool.py")
+)
 mempool = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(mempool)
 
@@ -56,7 +69,9 @@ def main():
     options.add_argument("--clients", type=int, default=500, help="half of them stop reading")
     options.add_argument("--burst", type=int, default=500, help="payments in a burst")
     options.add_argument("--bursts", type=int, default=4, help="in each phase")
-    options.add_argument("--singles", type=int, default=40, help="payments by themselves, in each phase")
+    options.add_argument(
+        "--singles", type=int, default=40, help="payments by themselves, in each phase"
+    )
     options.add_argument("--queue", type=int, default=64, help="limits.queue_messages")
     options.add_argument("--interval", type=int, default=10, help="seconds between reconciliations")
     options = options.parse_args()
@@ -74,7 +89,9 @@ def main():
 
 def frame(text):
     """A masked text frame; the mask is zero."""
-    length = bytes([0x80 | len(text)]) if len(text) < 126 else b"\xfe" + len(text).to_bytes(2, "big")
+    length = (
+        bytes([0x80 | len(text)]) if len(text) < 126 else b"\xfe" + len(text).to_bytes(2, "big")
+    )
     return b"\x81" + length + bytes(4) + text
 
 
@@ -103,11 +120,14 @@ class Client:
     def connect(self):
         port = self.bench.daemon.port
         self.socket, self.inbox, self.upgraded = socket.socket(), bytearray(), False
-        # Small, so that it is the daemon that holds what a client does not take, and not the operating system.
+        # Small, so that it is the daemon that holds what a client does not take, and not the
+        # operating system.
         self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 13)
         self.socket.connect(("127.0.0.1", port))
         after = {} if self.last is None else {"after": f"{self.bench.log}-{self.last}"}
-        wish = json.dumps(["subscribe_address", {"address": self.bench.address, **after}], separators=(",", ":"))
+        wish = json.dumps(
+            ["subscribe_address", {"address": self.bench.address, **after}], separators=(",", ":")
+        )
         self.socket.sendall(UPGRADE.format(port).encode())
         self.socket.sendall(frame(b"40") + frame(b"42" + wish.encode()))
         self.socket.setblocking(False)
@@ -144,7 +164,9 @@ class Client:
         if events:
             number = int(CURSOR.findall(last)[-1][1])
             if number != self.last + events:
-                raise SystemExit(f"{events} events after {self.last}, and the last is {number}: not each once and in order")
+                raise SystemExit(
+                    f"{events} events after {self.last}, and the last is {number}: not each once and in order"
+                )
             self.last = number
 
     def control(self, message):
@@ -165,7 +187,9 @@ class Bench:
 
     def run(self):
         options = self.options
-        self.coins = self.node.coins(2 * (options.singles + options.burst * options.bursts) + FILL * options.burst + 1)
+        self.coins = self.node.coins(
+            2 * (options.singles + options.burst * options.bursts) + FILL * options.burst + 1
+        )
         self.daemon.start()
         self.daemon.wait_ready()
         self.daemon.post("/add_address", {"address": self.address, "history": "none"})
@@ -183,8 +207,12 @@ class Bench:
         self.tell(alone, beside)
         counts = self.daemon.get("/status")["clients"]
         closed = len(self.quick) + len(stalled) - counts["sessions"]
-        print(f"lagging      {counts['lagging']} of {len(stalled)}, {closed} closed; queues of at most {options.queue} messages")
-        print(f"memory       {(beside['RSS'] - before - grown) * 1024 / len(stalled):.0f} KiB for each of them")
+        print(
+            f"lagging      {counts['lagging']} of {len(stalled)}, {closed} closed; queues of at most {options.queue} messages"
+        )
+        print(
+            f"memory       {(beside['RSS'] - before - grown) * 1024 / len(stalled):.0f} KiB for each of them"
+        )
         self.wake(stalled)
 
     def join(self, count):
@@ -214,7 +242,10 @@ class Bench:
 
     def pay(self, count):
         """From the first call to the node; until all quick ones have it, and when each had."""
-        payments = [mempool.spend(coin, [(SCRIPT, coin[2] - 500)]) for coin in (self.coins.pop() for _ in range(count))]
+        payments = [
+            mempool.spend(coin, [(SCRIPT, coin[2] - 500)])
+            for coin in (self.coins.pop() for _ in range(count))
+        ]
         self.head += 2 * count
         waiting, times, began = set(self.quick), [], time.perf_counter()
 
@@ -258,7 +289,9 @@ class Bench:
         }
 
     def tell(self, alone, beside):
-        print(f"{'':22} {'alone':>10} {'beside':>10} {'ratio':>8}   {len(self.quick)} quick clients, alone and beside as many that hardly read")
+        print(
+            f"{'':22} {'alone':>10} {'beside':>10} {'ratio':>8}   {len(self.quick)} quick clients, alone and beside as many that hardly read"
+        )
         for name, value in alone.items():
             print(f"{name:22} {value:10.2f} {beside[name]:10.2f} {beside[name] / value:8.2f}")
 
@@ -279,12 +312,16 @@ class Bench:
         while self.daemon.get("/status")["clients"]["lagging"]:
             self.read_until(lambda: True)
         took, comebacks = time.perf_counter() - began, sum(client.comebacks for client in stalled)
-        print(f"live again   {took:.2f} s, all events there after {everything:.2f} s (half of them after {sorted(times)[len(times) // 2]:.2f} s); "
-              f"{sum(behind)} events, {sum(behind) / everything:.0f} a second; {comebacks} came back with their cursor")
+        print(
+            f"live again   {took:.2f} s, all events there after {everything:.2f} s (half of them after {sorted(times)[len(times) // 2]:.2f} s); "
+            f"{sum(behind)} events, {sum(behind) / everything:.0f} a second; {comebacks} came back with their cursor"
+        )
         before = {client: client.last for client in stalled}
         self.quick += stalled
         times = sorted(self.pay(1))
-        print(f"then         one payment reaches all {len(self.quick)} within {times[-1] * 1000:.1f} ms")
+        print(
+            f"then         one payment reaches all {len(self.quick)} within {times[-1] * 1000:.1f} ms"
+        )
         assert all(client.last == last + 2 for client, last in before.items())
 
 

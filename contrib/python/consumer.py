@@ -1,9 +1,11 @@
 #!/usr/bin/env python3
-"""The backend of a shop that stores no cursor of its own: the daemon knows what it has done, and after any crash goes on from there.
+"""The backend of a shop that stores no cursor of its own: the daemon knows what it has done, and
+after any crash goes on from there.
 
-    pip install -r requirements.txt
-    python consumer.py http://127.0.0.1:5005 shop ADDRESS...
+pip install -r requirements.txt
+python consumer.py http://127.0.0.1:5005 shop ADDRESS...
 """
+
 import asyncio
 import json
 import sys
@@ -14,7 +16,9 @@ import socketio
 
 
 async def work(event, data):
-    """What was not acknowledged comes again after a crash, so doing it twice must do no harm: keep the cursor with the result."""
+    """What was not acknowledged comes again after a crash, so doing it twice must do no harm: keep
+    the cursor with the result.
+    """
     print(json.dumps({"event": event, "data": data}), flush=True)
 
 
@@ -23,7 +27,9 @@ def define(url, consumer, addresses):
     body = json.dumps({"addresses": addresses}).encode()
     headers = {"Content-Type": "application/json"}
     try:
-        urllib.request.urlopen(urllib.request.Request(f"{url}/consumers/{consumer}", body, headers, method="PUT"))
+        urllib.request.urlopen(
+            urllib.request.Request(f"{url}/consumers/{consumer}", body, headers, method="PUT")
+        )
     except urllib.error.HTTPError as refused:
         sys.exit(json.load(refused)["error"])
 
@@ -62,7 +68,10 @@ async def main(url, consumer, *addresses):
                 await sio.emit("ack", {"consumer": consumer, "cursor": data["cursor"]})
 
     await sio.connect(url, retry=True)
-    done, _ = await asyncio.wait([asyncio.create_task(do()), asyncio.create_task(sio.wait())], return_when=asyncio.FIRST_COMPLETED)
+    done, _ = await asyncio.wait(
+        [asyncio.create_task(do()), asyncio.create_task(sio.wait())],
+        return_when=asyncio.FIRST_COMPLETED,
+    )
     for task in done:
         task.result()
 

@@ -1,9 +1,10 @@
 #!/usr/bin/env python3
 """Prints every event about the given addresses as one JSON line.
 
-    pip install -r requirements.txt
-    python watch.py http://127.0.0.1:5005 ADDRESS...
+pip install -r requirements.txt
+python watch.py http://127.0.0.1:5005 ADDRESS...
 """
+
 import json
 import sys
 

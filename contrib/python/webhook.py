@@ -6,6 +6,7 @@
 
 The secret is in the answer of PUT /consumers/{name} that made it.
 """
+
 import json
 import os
 import sys
@@ -14,7 +15,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from standardwebhooks import Webhook, WebhookVerificationError
 
 webhook = Webhook(os.environ["WEBHOOK_SECRET"])
-# The same event may come twice, always with the same id. A shop keeps these in its database, in the transaction that does the work.
+# The same event may come twice, always with the same id. A shop keeps these in its database, in the
+# transaction that does the work.
 done = set()
 
 
@@ -28,7 +30,9 @@ class Receiver(BaseHTTPRequestHandler):
         except WebhookVerificationError as error:
             return self.answer(400, str(error))
         if self.headers["webhook-id"] not in done:
-            sys.stdout.write(json.dumps({"event": message["event"], "data": message["data"]}) + "\n")
+            sys.stdout.write(
+                json.dumps({"event": message["event"], "data": message["data"]}) + "\n"
+            )
             sys.stdout.flush()
             done.add(self.headers["webhook-id"])
         # Only now: what is not answered with 2xx comes again.

@@ -1,4 +1,6 @@
-"""Operations on the chain: blocks of all kinds, reorgs by command and by a longer branch from elsewhere."""
+"""Operations on the chain: blocks of all kinds, reorgs by command and by a longer branch from
+elsewhere.
+"""
 
 from ledger import apply
 from node import RpcError
@@ -41,19 +43,28 @@ def empty(world):
 def selected(world):
     """A block with some of the mempool."""
     ledger = world.ledger
-    extend(world, world.choose_txs(dict(ledger.coins), ledger.height + 1, list(ledger.mempool.values()), 0.5))
+    extend(
+        world,
+        world.choose_txs(dict(ledger.coins), ledger.height + 1, list(ledger.mempool.values()), 0.5),
+    )
 
 
 def rivals(world, coins, txs, count):
     """Transactions that nobody has seen and that spend what some of `txs` spend."""
     made = []
-    pool = [tx for tx in txs if not tx.coinbase and any(outpoint in coins for outpoint in tx.inputs)]
+    pool = [
+        tx for tx in txs if not tx.coinbase and any(outpoint in coins for outpoint in tx.inputs)
+    ]
     for tx in world.random.sample(pool, min(len(pool), count)):
         inputs = [(outpoint, coins[outpoint]) for outpoint in tx.inputs if outpoint in coins]
         inputs = [item for item in inputs if item[1].script in world.keys.by_script]
         inputs = inputs and world.random.sample(inputs, world.random.randrange(1, len(inputs) + 1))
         total = sum(coin.value for _, coin in inputs)
-        outputs = [(total // 2, world.payee().script)] if world.random.random() < 0.4 else [(total // 2, world.stranger())]
+        outputs = (
+            [(total // 2, world.payee().script)]
+            if world.random.random() < 0.4
+            else [(total // 2, world.stranger())]
+        )
         rival = world.pay(inputs, outputs) if inputs and total > 10_000 else None
         if rival:
             world.ledger.txs[rival.txid] = rival
@@ -63,7 +74,9 @@ def rivals(world, coins, txs, count):
 
 
 def conflict(world):
-    """A block that spends otherwise what the mempool spends, by new transactions and by former ones, with a child inside the block."""
+    """A block that spends otherwise what the mempool spends, by new transactions and by former
+    ones, with a child inside the block.
+    """
     ledger = world.ledger
     coins = dict(ledger.coins)
     made = rivals(world, coins, list(ledger.mempool.values()), world.random.randrange(1, 4))
@@ -80,7 +93,11 @@ def children(world, coins, txs):
     """Unseen transactions that spend inside the block."""
     made = []
     for tx in txs:
-        own = [((tx.txid, n), coins[(tx.txid, n)]) for n, (_, script) in enumerate(tx.outputs) if script in world.keys.by_script]
+        own = [
+            ((tx.txid, n), coins[(tx.txid, n)])
+            for n, (_, script) in enumerate(tx.outputs)
+            if script in world.keys.by_script
+        ]
         own = [item for item in own if item[0] in coins and item[1].value > 20_000]
         if own and world.random.random() < 0.5:
             inputs = world.random.sample(own, 1)
@@ -93,14 +110,26 @@ def children(world, coins, txs):
 
 
 def odd(world):
-    """A block with a transaction that no mempool would take: zero values, dust, bare keys and bare multisig, data."""
+    """A block with a transaction that no mempool would take: zero values, dust, bare keys and bare
+    multisig, data.
+    """
     coins = world.purse_coins(60_000_000, confirmed_only=True)
     if not coins:
         return empty(world)
     payee = world.payee()
     multisig = b"\x51" + payee.bare[:-1] + world.payee().bare[:-1] + b"\x52\xae"
-    outputs = [(0, payee.script), (1, payee.script), (world.amount(), payee.bare), (world.amount(), multisig)]
-    outputs += [(0, b"\x6a\x04soak"), (5, b"\x6a\x01x"), (world.amount(), b"\x52\x02\x00\x01"), (world.amount(), world.payee().script)]
+    outputs = [
+        (0, payee.script),
+        (1, payee.script),
+        (world.amount(), payee.bare),
+        (world.amount(), multisig),
+    ]
+    outputs += [
+        (0, b"\x6a\x04soak"),
+        (5, b"\x6a\x01x"),
+        (world.amount(), b"\x52\x02\x00\x01"),
+        (world.amount(), world.payee().script),
+    ]
     tx = world.pay([world.random.choice(coins)], outputs)
     world.say(f"odd {tx.txid} {world.describe(tx)}")
     extend(world, [tx])
@@ -144,20 +173,32 @@ def reconsider(world):
     return None
 
 
-# What `submitblock` says of a block that it keeps: it is the tip, or on a branch that is not, or was there before.
+# What `submitblock` says of a block that it keeps: it is the tip, or on a branch that is not, or
+# was there before.
 TAKEN = (None, "inconclusive", "duplicate", "duplicate-inconclusive")
 
 
 def branch(world, most=12, longer=None):
-    """A rival branch as from another miner: blocks are kept until they have more work, then the node switches in one go."""
+    """A rival branch as from another miner: blocks are kept until they have more work, then the
+    node switches in one go.
+    """
     ledger = world.ledger
     back = depth(world, most)
     if back < 1:
         return generate(world)
     base = ledger.height - back
     coins = ledger.coins_at(base)
-    undone = [tx for height in range(base + 1, ledger.height + 1) for tx in ledger.blocks[ledger.chain[height]].txs if not tx.coinbase]
-    made = rivals(world, coins, undone, world.random.randrange(0, 3)) if world.random.random() < 0.6 else []
+    undone = [
+        tx
+        for height in range(base + 1, ledger.height + 1)
+        for tx in ledger.blocks[ledger.chain[height]].txs
+        if not tx.coinbase
+    ]
+    made = (
+        rivals(world, coins, undone, world.random.randrange(0, 3))
+        if world.random.random() < 0.6
+        else []
+    )
     waiting = made + undone + list(ledger.mempool.values())
     times = [ledger.blocks[block_hash].time for block_hash in ledger.chain[base - 10 : base + 1]]
     previous = ledger.chain[base]
@@ -178,7 +219,8 @@ def branch(world, most=12, longer=None):
         times.append(block.time)
     for block, raw in blocks:
         if world.hand_in(block, raw) not in TAKEN:
-            # What was undone may be more than one block has room for; the rest of the branch goes with it.
+            # What was undone may be more than one block has room for; the rest of the branch goes
+            # with it.
             return None
     return previous
 

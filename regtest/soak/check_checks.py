@@ -1,6 +1,7 @@
-"""Whether the checks of the crowd can fail: each client's file of a finished run, spoilt in every way, must be found to be wrong.
+"""Whether the checks of the crowd can fail: each client's file of a finished run, spoilt in every
+way, must be found to be wrong.
 
-    python check_checks.py FOLDER       (of a run with --keep)
+python check_checks.py FOLDER       (of a run with --keep)
 """
 
 import json
@@ -12,7 +13,6 @@ import tempfile
 from consumers import Consumer, ReadingCheck
 from log_check import EventLog
 from streams import Check, ReaderCheck
-from wire import number
 
 folder = pathlib.Path(sys.argv[1])
 log = EventLog(None)
@@ -34,7 +34,13 @@ def check_of(job, path):
     if "limit" in job:
         return ReaderCheck(name, path, log, job["addresses"] or None)
     groups = {group["name"]: group["addresses"] for group in job["groups"]}
-    return Check(name, path, log, {**groups, **({"blocks": None} if job["blocks"] else {})}, picky=job["random"] is None)
+    return Check(
+        name,
+        path,
+        log,
+        {**groups, **({"blocks": None} if job["blocks"] else {})},
+        picky=job["random"] is None,
+    )
 
 
 def is_found(job, records):
@@ -55,15 +61,27 @@ def twice(records, at):
 
 
 def altered(records, at):
-    return records[:at] + [{**records[at], "raw": records[at]["raw"].replace('"cursor"', '"cursor" ', 1)}] + records[at + 1 :]
+    return (
+        records[:at]
+        + [{**records[at], "raw": records[at]["raw"].replace('"cursor"', '"cursor" ', 1)}]
+        + records[at + 1 :]
+    )
 
 
 def renamed(records, at):
-    return records[:at] + [{**records[at], "name": "block" if records[at]["name"] != "block" else "reorg"}] + records[at + 1 :]
+    return (
+        records[:at]
+        + [{**records[at], "name": "block" if records[at]["name"] != "block" else "reorg"}]
+        + records[at + 1 :]
+    )
 
 
 def swapped(records, at):
-    other = next(n for n in range(at + 1, len(records)) if records[n]["r"] == "event" and records[n].get("group") == records[at].get("group"))
+    other = next(
+        n
+        for n in range(at + 1, len(records))
+        if records[n]["r"] == "event" and records[n].get("group") == records[at].get("group")
+    )
     made = list(records)
     made[at], made[other] = made[other], made[at]
     return made
@@ -78,9 +96,14 @@ for path in sorted((folder / "clients").glob("*.heard")):
     if found:
         print(f"{path.name}: is wrong as it is: {found[0][:200]}")
         missed += 1
-    # Followed by another one: that a connection told too little before it ended shows only in what comes later.
+    # Followed by another one: that a connection told too little before it ended shows only in what
+    # comes later.
     kinds = [(record["r"], record.get("group")) for record in records]
-    events = [at for at in range(len(records) - 1) if kinds[at][0] == "event" and kinds[at] == kinds[at + 1]]
+    events = [
+        at
+        for at in range(len(records) - 1)
+        if kinds[at][0] == "event" and kinds[at] == kinds[at + 1]
+    ]
     choice = random.Random(path.name)
     for spoil in (without, twice, altered, renamed, swapped):
         # The last events have none to be swapped with.
@@ -88,6 +111,8 @@ for path in sorted((folder / "clients").glob("*.heard")):
             tried += 1
             if not is_found(job, spoil(records, at)):
                 missed += 1
-                print(f"{path.name}: {spoil.__name__} {at} is not found: {json.dumps(records[at])[:300]}")
+                print(
+                    f"{path.name}: {spoil.__name__} {at} is not found: {json.dumps(records[at])[:300]}"
+                )
 print(f"{tried} files spoilt, {missed} not found")
 sys.exit(bool(missed or not tried))

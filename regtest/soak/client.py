@@ -1,4 +1,5 @@
-"""A client of the soak, on the stock python-socketio: writes all that it hears to a file, and comes back with the cursors in there.
+"""A client of the soak, on the stock python-socketio: writes all that it hears to a file, and comes
+back with the cursors in there.
 
 python client.py JOB       (JSON: see clients.py, which checks the file)
 """
@@ -7,9 +8,9 @@ import asyncio
 import json
 import sys
 
-import socketio
-
 from wire import Records
+
+import socketio
 
 
 class Told(dict):
@@ -35,20 +36,27 @@ class Json:
 class Client:
     def __init__(self, job):
         self.job, self.records = job, Records(job["out"])
-        self.group_of = {address: group["name"] for group in job["groups"] for address in group["addresses"]}
+        self.group_of = {
+            address: group["name"] for group in job["groups"] for address in group["addresses"]
+        }
         self.cursors = {}
         for record in self.records.known:
             self._take(record)
         self.asked, self.unacked = {}, 0
         self._write(r="start")
-        self.sio = socketio.AsyncClient(json=Json, reconnection_delay=0.1, reconnection_delay_max=0.3, handle_sigint=False)
+        self.sio = socketio.AsyncClient(
+            json=Json, reconnection_delay=0.1, reconnection_delay_max=0.3, handle_sigint=False
+        )
         self.sio.on("connect", self.connect)
         self.sio.on("disconnect", lambda reason: self._write(r="disconnect", reason=reason))
-        # Not coroutines, and the asynchronous client: it starts them in the order of the messages and each runs through.
+        # Not coroutines, and the asynchronous client: it starts them in the order of the messages
+        # and each runs through.
         self.sio.on("*", self.try_hear)
 
     def _take(self, record):
-        if record["r"] in ("subscribed", "event") or (record["r"] == "caught_up" and record["group"]):
+        if record["r"] in ("subscribed", "event") or (
+            record["r"] == "caught_up" and record["group"]
+        ):
             self.cursors[record["group"]] = record["cursor"]
 
     def _write(self, **record):
@@ -59,21 +67,33 @@ class Client:
         self._write(r="connect", recovered=False)
         self.asked = {}
         if self.job["consumer"]:
-            await self.sio.emit("subscribe_consumer", {"consumer": self.job["consumer"]["name"], "shared": self.job["consumer"]["shared"]})
+            await self.sio.emit(
+                "subscribe_consumer",
+                {
+                    "consumer": self.job["consumer"]["name"],
+                    "shared": self.job["consumer"]["shared"],
+                },
+            )
         for group in self.job["groups"]:
-            options = {"after": self.cursors[group["name"]]} if group["name"] in self.cursors else {}
+            options = (
+                {"after": self.cursors[group["name"]]} if group["name"] in self.cursors else {}
+            )
             self.asked.setdefault(group["name"], []).append(not options)
             if group["many"]:
-                await self.sio.emit("subscribe_addresses", {"addresses": group["addresses"], **options})
+                await self.sio.emit(
+                    "subscribe_addresses", {"addresses": group["addresses"], **options}
+                )
             else:
-                await self.sio.emit("subscribe_address", {"address": group["addresses"][0], **options})
+                await self.sio.emit(
+                    "subscribe_address", {"address": group["addresses"][0], **options}
+                )
         if self.job["blocks"]:
             await self.sio.emit("subscribe_blocks", {})
 
     def try_hear(self, name, *arguments):
         try:
             self.hear(name, *arguments)
-        except Exception as cause:  # noqa: BLE001: the library would only print it
+        except Exception as cause:  # noqa: BLE001  the library would only print it
             self._write(r="bug", text=f"{name} {arguments}: {cause!r}")
 
     def hear(self, name, data, *more):
@@ -96,7 +116,9 @@ class Client:
     async def _acknowledge(self, cursor):
         self._write(r="ack", cursor=cursor)
         await self.sio.emit(
-            "ack", {"consumer": self.job["consumer"]["name"], "cursor": cursor}, callback=lambda answer: self._acknowledged(cursor, answer)
+            "ack",
+            {"consumer": self.job["consumer"]["name"], "cursor": cursor},
+            callback=lambda answer: self._acknowledged(cursor, answer),
         )
 
     def _acknowledged(self, cursor, answer):
@@ -112,14 +134,26 @@ class Client:
         balances = data.get("balances") or ([data["balance"]] if "balance" in data else [])
         balances = [[it["address"], it["balance"], it["cursor"]] for it in balances]
         fresh = self.asked[group].pop(0)
-        self._write(r="subscribed", group=group, cursor=data["cursor"], fresh=fresh, balances=balances, code=data.get("code"))
+        self._write(
+            r="subscribed",
+            group=group,
+            cursor=data["cursor"],
+            fresh=fresh,
+            balances=balances,
+            code=data.get("code"),
+        )
 
     def _subscribed_blocks(self, data):
         self._write(r="subscribed", group="blocks", cursor=data["cursor"], fresh=True, balances=[])
 
     def _caught_up(self, data):
         first = data.get("address") or (data.get("addresses") or [None])[0]
-        self._write(r="caught_up", group=self.group_of.get(first), consumer=data.get("consumer"), cursor=data["cursor"])
+        self._write(
+            r="caught_up",
+            group=self.group_of.get(first),
+            consumer=data.get("consumer"),
+            cursor=data["cursor"],
+        )
 
     def _lagged(self, data):
         self._write(r="lagged", cursor=data["cursor"])

@@ -1,11 +1,13 @@
-"""The crowd: stock clients beside the soak that are killed, stopped, stalled and cut at random while the node lives on.
+"""The crowd: stock clients beside the soak that are killed, stopped, stalled and cut at random
+while the node lives on.
 
-Each writes all that it hears to a file at once, with the cursors to come back with; `streams.py` holds the files against the event log
-at every checkpoint. Some stay dead over a checkpoint, and then have the more to catch up with; at the end all are back. The choices come from the
-seed and the number of the step (another sequence than that of the operations); moments do not.
+Each writes all that it hears to a file at once, with the cursors to come back with; `streams.py`
+holds the files against the event log at every checkpoint. Some stay dead over a checkpoint, and
+then have the more to catch up with; at the end all are back. The choices come from the seed and the
+number of the step (another sequence than that of the operations); moments do not.
 
-Besides the watched addresses there are many of the crowd's own, which now and then are paid all at once (`payments.flood`), so
-that queues of clients overflow.
+Besides the watched addresses there are many of the crowd's own, which now and then are paid all at
+once (`payments.flood`), so that queues of clients overflow.
 """
 
 import contextlib
@@ -42,7 +44,9 @@ def limits(seed):
 def define(port, name, definition):
     """The consumer is as `definition` says. A connection of its own: also other threads do this."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
-    connection.request("PUT", f"/consumers/{name}", json.dumps(definition), {"Content-Type": "application/json"})
+    connection.request(
+        "PUT", f"/consumers/{name}", json.dumps(definition), {"Content-Type": "application/json"}
+    )
     answer = connection.getresponse()
     text = answer.read()
     connection.close()
@@ -56,13 +60,29 @@ class Client:
         self.name, self.process, self.back, self.relay = name, None, None, None
         self.stopped, self.length = False, 0
         self.out, self.log = crowd.folder / f"{name}.heard", crowd.folder / f"{name}.log"
-        self.command, self.job_file = [*program, str(crowd.folder / f"{name}.job")], crowd.folder / f"{name}.job"
+        self.command, self.job_file = (
+            [*program, str(crowd.folder / f"{name}.job")],
+            crowd.folder / f"{name}.job",
+        )
         if job.pop("relay", False):
             self.relay = Relay(lambda: crowd.daemon.port)
             self.relay.start()
-        job = {"transports": ["websocket"], "recover": False, "blocks": False, "random": None, "consumer": None, **job}
-        self.job = {"url": f"http://127.0.0.1:{self.relay.port if self.relay else crowd.daemon.port}", "out": str(self.out), **job}
-        self.job["groups"] = [{"name": n, "addresses": list(of), "many": len(of) > 1} for n, of in groups.items()]
+        job = {
+            "transports": ["websocket"],
+            "recover": False,
+            "blocks": False,
+            "random": None,
+            "consumer": None,
+            **job,
+        }
+        self.job = {
+            "url": f"http://127.0.0.1:{self.relay.port if self.relay else crowd.daemon.port}",
+            "out": str(self.out),
+            **job,
+        }
+        self.job["groups"] = [
+            {"name": n, "addresses": list(of), "many": len(of) > 1} for n, of in groups.items()
+        ]
         self.check = None
 
     def start(self):
@@ -112,7 +132,13 @@ class Client:
 
 class Crowd:
     def __init__(self, world, log, folder, python):
-        self.world, self.daemon, self.log, self.folder, self.python = world, world.daemon, log, folder, python
+        self.world, self.daemon, self.log, self.folder, self.python = (
+            world,
+            world.daemon,
+            log,
+            folder,
+            python,
+        )
         self.clients, self.consumers, self.hooks = [], [], []
         self.pending, self.acts, self.failed = [], 0, None
         self.slowest = (0.0, "nobody")
@@ -122,7 +148,10 @@ class Crowd:
         """The daemon runs, the world has its first addresses."""
         choice = random.Random(f"{self.world.seed} crowd")
         scripts = [b"\x00\x14" + choice.randbytes(20) for _ in range(OWN_ADDRESSES)]
-        own = [text for text, _ in self.world.keys.derive([f"raw({script.hex()})" for script in scripts])]
+        own = [
+            text
+            for text, _ in self.world.keys.derive([f"raw({script.hex()})" for script in scripts])
+        ]
         self.world.crowd = dict(zip(own, scripts))
         self._make(choice, [address.text for address in self.world.watched], own)
         # The first one watches all of them.
@@ -156,7 +185,12 @@ class Crowd:
         self._add("polling", js, groups(3, 8, 200), transports=["polling"])
         self._add("recover", js, groups(2, 8, 100), recover=True)
         fickle = choice.sample(watched, 8) + choice.sample(own, 30)
-        self._add("fickle", js, {text: [text] for text in fickle}, random={"seed": choice.randrange(1 << 32)})
+        self._add(
+            "fickle",
+            js,
+            {text: [text] for text in fickle},
+            random={"seed": choice.randrange(1 << 32)},
+        )
         self._consumers(choice, watched, own, js, py, rest)
         self._reader("rest", rest, None, 1000)
         self._reader("rest-some", rest, choice.sample(watched, 6) + choice.sample(own, 20), 7)
@@ -185,8 +219,17 @@ class Crowd:
         consumer = self._consumer(name, addresses, blocks)
         consumer.first = number(define(self.daemon.port, name, consumer.definition)["cursor"])
         for reader, program in readers.items():
-            client = Client(self, reader, program, {}, limit=limit, consumer={"name": name, "shared": shared, "every": every})
-            client.check = ReadingCheck(reader, client.out, consumer, rival=len(readers) > 1 and not shared)
+            client = Client(
+                self,
+                reader,
+                program,
+                {},
+                limit=limit,
+                consumer={"name": name, "shared": shared, "every": every},
+            )
+            client.check = ReadingCheck(
+                reader, client.out, consumer, rival=len(readers) > 1 and not shared
+            )
             self.clients.append(client)
 
     @staticmethod
@@ -212,7 +255,10 @@ class Crowd:
         choice = random.Random(f"{self.world.seed} crowd {step}")
         for client in self.clients:
             roll, moment = choice.random(), choice.random() * 0.5
-            kind, length = choice.choice(("kill", "stop", "cut", "kill", "stall")), choice.choice((0.05, 0.3, 1, 3))
+            kind, length = (
+                choice.choice(("kill", "stop", "cut", "kill", "stall")),
+                choice.choice((0.05, 0.3, 1, 3)),
+            )
             away = choice.choice((0, 0, 1, 3, 12))
             if client.job["recover"] and choice.random() < 0.8:
                 kind = "cut"
@@ -245,7 +291,7 @@ class Crowd:
     def _try_act(self, *what):
         try:
             self._act(*what)
-        except Exception as cause:  # noqa: BLE001: said at the next checkpoint, whatever it is
+        except Exception as cause:  # noqa: BLE001  said at the next checkpoint, whatever it is
             self.failed = cause
 
     def _act(self, kind, client, length, back):
@@ -266,7 +312,9 @@ class Crowd:
             client.signal(signal.SIGCONT)
 
     def differences(self, last):
-        """What a client has otherwise than the log, when the daemon is where the node is and the log is read. Waits for those that run."""
+        """What a client has otherwise than the log, when the daemon is where the node is and the
+        log is read. Waits for those that run.
+        """
         self.torments_over()
         if self.failed:
             raise Failure(f"the crowd: {self.failed!r}")
@@ -300,7 +348,8 @@ class Crowd:
             self.world.read_events()
             missing = []
             for client in self.clients:
-                # Also of those that are away: what one reader of a consumer got and acknowledged does not come to the others.
+                # Also of those that are away: what one reader of a consumer got and acknowledged
+                # does not come to the others.
                 client.check.read()
             for client in clients:
                 missing += client.check.missing()
@@ -319,7 +368,11 @@ class Crowd:
         """Of consumers that are read now; of all at the end."""
         found = []
         for consumer in self.consumers:
-            readers = [client.check for client in clients if getattr(client.check, "consumer", None) is consumer]
+            readers = [
+                client.check
+                for client in clients
+                if getattr(client.check, "consumer", None) is consumer
+            ]
             if any(reader.place is not None for reader in readers) or (last and readers):
                 found += consumer.missing()
         return found + [what for hook in self.hooks if last for what in hook.missing(self.daemon)]
@@ -331,20 +384,37 @@ class Crowd:
             if coin.script in sums:
                 sums[coin.script] += coin.value
         told = {text: self.log.balances.get(text, 0) for text in self.world.crowd}
-        return [f"{text}: the events end with {told[text]}, it has {sums[s]}" for text, s in self.world.crowd.items() if told[text] != sums[s]]
+        return [
+            f"{text}: the events end with {told[text]}, it has {sums[s]}"
+            for text, s in self.world.crowd.items()
+            if told[text] != sums[s]
+        ]
 
     def say(self, text):
         self.world.say(f"crowd: {text}")
 
     def summary(self):
-        heard = ", ".join(f"{c.name} {c.check.counts['event']} in {c.check.counts['connect']}" for c in self.clients)
-        more = {kind: sum(c.check.counts[kind] for c in self.clients) for kind in ("lagged", "recovered", "unsubscribed")}
-        hooks = "; ".join(f"{h.consumer.name} {len(h.when)} events, {len(h.dead)} dead letters, {dict(h.attempts)}" for h in self.hooks)
+        heard = ", ".join(
+            f"{c.name} {c.check.counts['event']} in {c.check.counts['connect']}"
+            for c in self.clients
+        )
+        more = {
+            kind: sum(c.check.counts[kind] for c in self.clients)
+            for kind in ("lagged", "recovered", "unsubscribed")
+        }
+        hooks = "; ".join(
+            f"{h.consumer.name} {len(h.when)} events, {len(h.dead)} dead letters, {dict(h.attempts)}"
+            for h in self.hooks
+        )
         return f"crowd: {self.acts} torments; events and connections: {heard}; {more}; {hooks}; slowest to catch up: {self.slowest[0]:.1f} s, {self.slowest[1]}"
 
     def end(self):
         wants = {
-            c.name: {"addresses": c.addresses and sorted(c.addresses), "blocks": c.blocks, "alone": c.name in ("shop", "wallet", "desk")}
+            c.name: {
+                "addresses": c.addresses and sorted(c.addresses),
+                "blocks": c.blocks,
+                "alone": c.name in ("shop", "wallet", "desk"),
+            }
             for c in self.consumers
         }
         (self.folder / "consumers").write_text(json.dumps(wants))

@@ -1,7 +1,8 @@
 """What readers of named consumers wrote down, held against the event log.
 
-Each reading goes on from where the consumer stands, in order and without a gap, byte for byte; it stands at what was acknowledged and never
-before that; and all readers together got every event that the consumer wants. So what is repeated is what was not acknowledged.
+Each reading goes on from where the consumer stands, in order and without a gap, byte for byte; it
+stands at what was acknowledged and never before that; and all readers together got every event that
+the consumer wants. So what is repeated is what was not acknowledged.
 """
 
 import bisect
@@ -20,14 +21,20 @@ class Consumer:
         self.definition = {"addresses": addresses or "all", "blocks": blocks}
         """Where it began; numbers of the events it wants, as far as the log is known."""
         self.first, self.expected, self.known = None, [], 0
-        """Events that some reader got, places that some reader acknowledged, and places at which readings began with who says so."""
+        """Events that some reader got, places that some reader acknowledged, and places at which
+        readings began with who says so.
+        """
         self.got, self.sent, self.claims = set(), set(), []
 
     def extend(self):
         entries = self.log.entries
         for place in range(max(self.known, self.first), len(entries)):
             address = entries[place][1]
-            if self.blocks if address is None else self.addresses is None or address in self.addresses:
+            if (
+                self.blocks
+                if address is None
+                else self.addresses is None or address in self.addresses
+            ):
                 self.expected.append(place + 1)
         self.known = len(entries)
 
@@ -38,7 +45,13 @@ class Consumer:
 
     def missing(self):
         lost = [place for place in self.expected if place not in self.got]
-        return [f"{self.name}: {len(lost)} events reached no reader, the first is {lost[0]} {self.log.entries[lost[0] - 1]}"] if lost else []
+        return (
+            [
+                f"{self.name}: {len(lost)} events reached no reader, the first is {lost[0]} {self.log.entries[lost[0] - 1]}"
+            ]
+            if lost
+            else []
+        )
 
     def shown(self, daemon):
         """What the daemon says of it, when the log is read; what of that is wrong."""
@@ -47,7 +60,9 @@ class Consumer:
         owed = len(self.expected) - bisect.bisect_right(self.expected, place)
         found = []
         if said["lag"] != owed if said["lag_exact"] else said["lag"] > owed:
-            found.append(f"{self.name}: lags by {said['lag']} at {place}, says the daemon; there are {owed} events after that")
+            found.append(
+                f"{self.name}: lags by {said['lag']} at {place}, says the daemon; there are {owed} events after that"
+            )
         if (said["lag_seconds"] > 0) != (owed > 0):
             found.append(f"{self.name}: lags by {said['lag_seconds']} seconds with {owed} events")
         return found
@@ -55,7 +70,11 @@ class Consumer:
     def false_claims(self):
         """Once all files are read."""
         claims, self.claims = self.claims, []
-        return [f"{who}: reads from {place}, which nobody acknowledged" for who, place in claims if place not in self.sent | {self.first}]
+        return [
+            f"{who}: reads from {place}, which nobody acknowledged"
+            for who, place in claims
+            if place not in self.sent | {self.first}
+        ]
 
 
 class ReadingCheck:
@@ -76,7 +95,11 @@ class ReadingCheck:
         self.tail.read()
         while self.tail.records:
             record = self.tail.records[0]
-            if record["r"] != "error" and record.get("cursor") and number(record["cursor"]) > self.consumer.known:
+            if (
+                record["r"] != "error"
+                and record.get("cursor")
+                and number(record["cursor"]) > self.consumer.known
+            ):
                 return
             self.tail.records.popleft()
             self.counts[record["r"]] += 1
@@ -120,12 +143,17 @@ class ReadingCheck:
         place = number(record["cursor"])
         if self.page:
             self.page = False
-            stands = [self.answered if self.answered is not None else self.consumer.first, *self.asked]
+            stands = [
+                self.answered if self.answered is not None else self.consumer.first,
+                *self.asked,
+            ]
             due = [self.consumer.after(at) for at in stands]
         else:
             due = [] if self.place is None else [self.consumer.after(self.place)]
         if place not in due:
-            self._say(f"got {self._show(place)}, the next should have been {' or '.join(map(self._show, due)) or 'nothing'}")
+            self._say(
+                f"got {self._show(place)}, the next should have been {' or '.join(map(self._show, due)) or 'nothing'}"
+            )
         event, _, text = self.consumer.log.entries[place - 1]
         if (record["name"], record["raw"]) != (event, text):
             self._say(f"got {record['name']} {record['raw']}, the log has {self._show(place)}")

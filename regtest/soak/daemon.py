@@ -13,14 +13,23 @@ class Daemon:
     def __init__(self, program, folder, settings):
         """`settings`: named as in settings.toml."""
         self.program, self.folder = program, folder
-        self.settings = {"server.listen": f"127.0.0.1:{free_port()}", "store.path": str(folder / "store"), "log.level": "debug", **settings}
+        self.settings = {
+            "server.listen": f"127.0.0.1:{free_port()}",
+            "store.path": str(folder / "store"),
+            "log.level": "debug",
+            **settings,
+        }
         self.process, self.port, self.connection, self.starts = None, None, None, 0
-        """Times at which it was ended, started or frozen: what was under way then may be done again."""
+        """Times at which it was ended, started or frozen: what was under way then may be done
+        again.
+        """
         self.moments = []
         folder.mkdir(parents=True)
 
     def start(self):
-        environment = {name: value for name, value in os.environ.items() if not name.startswith("SATWATCH")}
+        environment = {
+            name: value for name, value in os.environ.items() if not name.startswith("SATWATCH")
+        }
         for name, value in self.settings.items():
             environment["SATWATCH__" + name.replace(".", "__").upper()] = value
         self.starts += 1
@@ -30,9 +39,13 @@ class Daemon:
         self.process = Process([str(self.program), "run"], log, environment, self.folder)
 
         def listens():
-            said = re.search(r"listening on http://127\.0\.0\.1:(\d+)\D", log.read_text(errors="replace"))
+            said = re.search(
+                r"listening on http://127\.0\.0\.1:(\d+)\D", log.read_text(errors="replace")
+            )
             if said is None and not self.process.runs():
-                raise Failure(f"the daemon ended at its start with {self.process.child.returncode}; see {log}")
+                raise Failure(
+                    f"the daemon ended at its start with {self.process.child.returncode}; see {log}"
+                )
             return said
 
         self.port = int(wait_until("the daemon listens", listens)[1])
@@ -52,7 +65,9 @@ class Daemon:
 
     def _ended(self, end):
         if not self.process.runs():
-            raise Failure(f"the daemon ended by itself with {self.process.child.returncode}; see its log.{self.starts:03}")
+            raise Failure(
+                f"the daemon ended by itself with {self.process.child.returncode}; see its log.{self.starts:03}"
+            )
         code = end()
         self.forget()
         return code
@@ -67,13 +82,17 @@ class Daemon:
     def request(self, method, path, body=None):
         """The status and the body, as it is."""
         if not self.process.runs():
-            raise Failure(f"the daemon ended by itself with {self.process.child.returncode}; see its log.{self.starts:03}")
+            raise Failure(
+                f"the daemon ended by itself with {self.process.child.returncode}; see its log.{self.starts:03}"
+            )
         headers = {"Content-Type": "application/json"} if body is not None else {}
         for last in (False, True):
             if self.connection is None:
                 self.connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
             try:
-                self.connection.request(method, path, json.dumps(body) if body is not None else None, headers)
+                self.connection.request(
+                    method, path, json.dumps(body) if body is not None else None, headers
+                )
                 answer = self.connection.getresponse()
                 return answer.status, answer.read()
             except (OSError, http.client.HTTPException) as cause:

@@ -1,4 +1,6 @@
-"""Keys and addresses from the seed, and signatures (which the node makes, with `signrawtransactionwithkey`)."""
+"""Keys and addresses from the seed, and signatures (which the node makes, with
+`signrawtransactionwithkey`).
+"""
 
 import hashlib
 from dataclasses import dataclass
@@ -44,8 +46,13 @@ class Keys:
         """One address of each kind in `kinds`, each with a key of its own."""
         keys = [private_key(self.seed, self.used + i) for i in range(len(kinds))]
         self.used += len(kinds)
-        plain = [self.derive([form.format(key) for key in keys]) for form in ("pkh({})", "wpkh({})")]
-        public = [found["descriptor"] for found in self.node.batch([("getdescriptorinfo", f"pkh({key})") for key in keys])]
+        plain = [
+            self.derive([form.format(key) for key in keys]) for form in ("pkh({})", "wpkh({})")
+        ]
+        public = [
+            found["descriptor"]
+            for found in self.node.batch([("getdescriptorinfo", f"pkh({key})") for key in keys])
+        ]
         outer = self.derive([kind.format(key) for kind, key in zip(kinds, keys)])
         made = []
         for i, kind in enumerate(kinds):
@@ -64,9 +71,17 @@ class Keys:
 
     def derive(self, descriptors):
         """(address, script) of each."""
-        public = [found["descriptor"] for found in self.node.batch([("getdescriptorinfo", text) for text in descriptors])]
-        texts = [found[0] for found in self.node.batch([("deriveaddresses", text) for text in public])]
-        scripts = [found["scriptPubKey"] for found in self.node.batch([("validateaddress", text) for text in texts])]
+        public = [
+            found["descriptor"]
+            for found in self.node.batch([("getdescriptorinfo", text) for text in descriptors])
+        ]
+        texts = [
+            found[0] for found in self.node.batch([("deriveaddresses", text) for text in public])
+        ]
+        scripts = [
+            found["scriptPubKey"]
+            for found in self.node.batch([("validateaddress", text) for text in texts])
+        ]
         return list(zip(texts, scripts))
 
     def sign(self, inputs, outputs):
@@ -75,7 +90,15 @@ class Keys:
         for (txid, number), coin in inputs:
             address = self.by_script[coin.script]
             amount = str(Decimal(coin.value) / COIN)
-            previous.append({"txid": txid, "vout": number, "scriptPubKey": coin.script.hex(), "amount": amount, **dict(address.inner)})
+            previous.append(
+                {
+                    "txid": txid,
+                    "vout": number,
+                    "scriptPubKey": coin.script.hex(),
+                    "amount": amount,
+                    **dict(address.inner),
+                }
+            )
             keys.append(address.key)
         raw = unsigned([outpoint for outpoint, _ in inputs], outputs)
         signed = self.node.rpc("signrawtransactionwithkey", raw.hex(), keys, previous)

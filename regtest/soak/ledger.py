@@ -1,5 +1,6 @@
-"""The soak's own account of the chain and the mempool, folded from raw blocks: what operations choose from, and the history that
-the daemon's is compared with."""
+"""The soak's own account of the chain and the mempool, folded from raw blocks: what operations
+choose from, and the history that the daemon's is compared with.
+"""
 
 from collections import namedtuple
 
@@ -92,7 +93,9 @@ class Ledger:
             tx = tx_of(bytes.fromhex(raw))
             self.txs[tx.txid] = tx
         self.mempool = self.in_order({txid: self.txs[txid] for txid in txids})
-        self.spender = {outpoint: txid for txid, tx in self.mempool.items() for outpoint in tx.inputs}
+        self.spender = {
+            outpoint: txid for txid, tx in self.mempool.items() for outpoint in tx.inputs
+        }
 
     @staticmethod
     def in_order(txs):
@@ -119,7 +122,9 @@ class Ledger:
 
     def unspent(self, confirmed_only=False):
         """What a transaction may spend now."""
-        free = {outpoint: coin for outpoint, coin in self.coins.items() if outpoint not in self.spender}
+        free = {
+            outpoint: coin for outpoint, coin in self.coins.items() if outpoint not in self.spender
+        }
         free = {outpoint: coin for outpoint, coin in free.items() if mature(coin, self.height + 1)}
         if not confirmed_only:
             for txid, tx in self.mempool.items():
@@ -135,12 +140,24 @@ class Ledger:
         return Coin(value, script, self.confirmed.get(txid, (None,))[0], self.txs[txid].coinbase)
 
     def fee(self, tx):
-        return sum(self.coin(outpoint).value for outpoint in tx.inputs) - sum(value for value, _ in tx.outputs)
+        return sum(self.coin(outpoint).value for outpoint in tx.inputs) - sum(
+            value for value, _ in tx.outputs
+        )
 
     def former(self, coins):
-        """Transactions that are neither in the chain nor in the mempool, and could be with these coins."""
-        gone = [tx for txid, tx in self.txs.items() if txid not in self.confirmed and txid not in self.mempool and not tx.coinbase]
-        possible = [tx for tx in gone if all(o in coins and mature(coins[o], self.height + 1) for o in tx.inputs)]
+        """Transactions that are neither in the chain nor in the mempool, and could be with these
+        coins.
+        """
+        gone = [
+            tx
+            for txid, tx in self.txs.items()
+            if txid not in self.confirmed and txid not in self.mempool and not tx.coinbase
+        ]
+        possible = [
+            tx
+            for tx in gone
+            if all(o in coins and mature(coins[o], self.height + 1) for o in tx.inputs)
+        ]
         return sorted(possible, key=lambda tx: tx.txid)
 
     def with_descendants(self, txid):
@@ -156,10 +173,15 @@ class Ledger:
         received = sum(value for value, own in tx.outputs if own == script)
         sent = 0
         if not tx.coinbase:
-            spent = [self.txs[txid].outputs[number] for txid, number in tx.inputs if txid in self.txs]
+            spent = [
+                self.txs[txid].outputs[number] for txid, number in tx.inputs if txid in self.txs
+            ]
             sent = sum(value for value, own in spent if own == script)
         return received, sent
 
     def median_time(self, height):
-        times = sorted(self.blocks[block_hash].time for block_hash in self.chain[max(0, height - 10) : height + 1])
+        times = sorted(
+            self.blocks[block_hash].time
+            for block_hash in self.chain[max(0, height - 10) : height + 1]
+        )
         return times[len(times) // 2]

@@ -1,7 +1,8 @@
 """The event log, read page by page over all restarts of the daemon, and what must hold of it.
 
-Numbers without a hole; each balance from where the one before ended; a transaction announced once per address; then only legal
-changes of its status, each from the status told before; blocks that follow upon each other; and what was read once stays as it was.
+Numbers without a hole; each balance from where the one before ended; a transaction announced once
+per address; then only legal changes of its status, each from the status told before; blocks that
+follow upon each other; and what was read once stays as it was.
 """
 
 import bisect
@@ -31,7 +32,9 @@ class EventLog:
         self.witness, self.checked = witness, 0
         """(address, txid) -> time at which it was told as gone."""
         self.gone = {}
-        """Of each event, by its number less one: its name, its address if it has one, its data as it was sent."""
+        """Of each event, by its number less one: its name, its address if it has one, its data as
+        it was sent.
+        """
         self.log_id, self.entries = None, []
         """What is wrong with it, in words."""
         self.wrong = []
@@ -52,7 +55,9 @@ class EventLog:
         self.kinds = {}
 
     def read(self, daemon, again=None):
-        """Reads on to the head; first, the last `again` entries that are known (or all of them) once more."""
+        """Reads on to the head; first, the last `again` entries that are known (or all of them)
+        once more.
+        """
         if again is not None:
             self._read_again(daemon, again)
         while True:
@@ -61,7 +66,9 @@ class EventLog:
                 self._take(cursor, event, data)
             if not entries:
                 if page["next"] != page["head"]:
-                    self.wrong.append(f"/events is empty before its head: next {page['next']}, head {page['head']}")
+                    self.wrong.append(
+                        f"/events is empty before its head: next {page['next']}, head {page['head']}"
+                    )
                 return
 
     def _page(self, daemon, after, limit):
@@ -73,13 +80,17 @@ class EventLog:
         while start < len(self.entries):
             entries, _ = self._page(daemon, start, min(PAGE, len(self.entries) - start))
             if not entries:
-                self.wrong.append(f"events after {start} are gone, {len(self.entries)} were read before")
+                self.wrong.append(
+                    f"events after {start} are gone, {len(self.entries)} were read before"
+                )
                 return
             for cursor, event, data in entries:
                 known = self.entries[start]
                 start += 1
                 if (cursor, event, data) != (f"{self.log_id}-{start}", known[0], known[2]):
-                    self.wrong.append(f"event {start} was {known} and now is {cursor} {event} {data}")
+                    self.wrong.append(
+                        f"event {start} was {known} and now is {cursor} {event} {data}"
+                    )
 
     def _take(self, cursor, event, text):
         data = json.loads(text)
@@ -109,7 +120,9 @@ class EventLog:
             if key in self.told:
                 self._wrong(entry, f"announces {tx['txid']} again")
             # One that returns from a stale block and falls with it may be news for a late address.
-            if tx["status"] not in ("mempool", "confirmed") and not (tx["status"] == "evicted" and data["address"] in self.late):
+            if tx["status"] not in ("mempool", "confirmed") and not (
+                tx["status"] == "evicted" and data["address"] in self.late
+            ):
                 self._wrong(entry, f"announces {tx['txid']} as {tx['status']}")
             self._tell(entry, key, tx)
 
@@ -118,11 +131,16 @@ class EventLog:
         told, _, *amounts = self.told.get(key, (None, None))
         if told is None and data["address"] in self.scanned:
             if data["previous_status"] != "confirmed":
-                self._wrong(entry, f"says previous_status {data['previous_status']} of a transaction that only a scan can have found")
+                self._wrong(
+                    entry,
+                    f"says previous_status {data['previous_status']} of a transaction that only a scan can have found",
+                )
         elif told is None:
             self._wrong(entry, "is about a transaction that was not announced")
         elif told != data["previous_status"]:
-            self._wrong(entry, f"says previous_status {data['previous_status']}, told before was {told}")
+            self._wrong(
+                entry, f"says previous_status {data['previous_status']}, told before was {told}"
+            )
         elif told == data["status"] == "mempool" and amounts != [data["received"], data["sent"]]:
             pass  # It spends an output that was not known before.
         elif data["status"] not in LEGAL[told]:
@@ -133,18 +151,30 @@ class EventLog:
         self.told[key] = facts(tx)
         height, block = tx["block_height"], tx["block_hash"]
         # The block itself is told after what it confirms.
-        if tx["status"] == "confirmed" and self.tip and height <= self.tip and self.blocks.get(height, block) != block:
-            self._wrong(entry, f"confirms in a block that is not on the chain that was told: {block}")
+        if (
+            tx["status"] == "confirmed"
+            and self.tip
+            and height <= self.tip
+            and self.blocks.get(height, block) != block
+        ):
+            self._wrong(
+                entry, f"confirms in a block that is not on the chain that was told: {block}"
+            )
 
     def _balance_change(self, entry, data):
         before = self.balances.get(data["address"], 0)
         if data["old_balance"] != before:
             self._wrong(entry, f"starts from {data['old_balance']}, told before was {before}")
-        if data["new_balance"] == data["old_balance"] or data["delta"] != data["new_balance"] - data["old_balance"]:
+        if (
+            data["new_balance"] == data["old_balance"]
+            or data["delta"] != data["new_balance"] - data["old_balance"]
+        ):
             self._wrong(entry, "has a wrong delta, or changes nothing")
         if data["confirmed_balance"] + data["unconfirmed_balance"] != data["new_balance"]:
             self._wrong(entry, "has parts that are not its sum")
-        self.balance_moves.setdefault(data["address"], []).append((len(self.entries), data["new_balance"]))
+        self.balance_moves.setdefault(data["address"], []).append(
+            (len(self.entries), data["new_balance"])
+        )
         self.balances[data["address"]] = data["new_balance"]
 
     def _scan_complete(self, entry, data):
@@ -170,22 +200,33 @@ class EventLog:
 
     def _reorg(self, entry, data):
         old, fork = data["old_tip"], data["fork_point"]
-        if self.tip is not None and (old["height"] != self.tip or self.blocks.get(self.tip, old["hash"]) != old["hash"]):
-            self._wrong(entry, f"does not start from the tip that was told, {self.tip} {self.blocks.get(self.tip)}")
+        if self.tip is not None and (
+            old["height"] != self.tip or self.blocks.get(self.tip, old["hash"]) != old["hash"]
+        ):
+            self._wrong(
+                entry,
+                f"does not start from the tip that was told, {self.tip} {self.blocks.get(self.tip)}",
+            )
         if data["depth"] != old["height"] - fork["height"] or data["depth"] < 1:
             self._wrong(entry, "has a wrong depth")
         if self.blocks.get(fork["height"], fork["hash"]) != fork["hash"]:
             self._wrong(entry, "has a fork point that was not told")
-        self.blocks = {height: block for height, block in self.blocks.items() if height <= fork["height"]}
+        self.blocks = {
+            height: block for height, block in self.blocks.items() if height <= fork["height"]
+        }
         self.tip = fork["height"]
 
     def _parted(self, address, listed, told):
-        """Whether what is listed is not what was told last. A scan may have found it, or what else of the address it spent."""
+        """Whether what is listed is not what was told last. A scan may have found it, or what else
+        of the address it spent.
+        """
         if address not in self.scanned or listed is None:
             return listed != told
         if told is None:
             return listed[0] != "confirmed"
-        return listed[:2] != told[:2] or any(now < before for now, before in zip(listed[2:], told[2:]))
+        return listed[:2] != told[:2] or any(
+            now < before for now, before in zip(listed[2:], told[2:])
+        )
 
     def balance_at(self, address, number):
         """As told up to this event."""
@@ -198,7 +239,11 @@ class EventLog:
         for event, _, text in self.entries[self.checked :]:
             data = json.loads(text)
             entry, moment = {"event": event, "data": data}, data["timestamp"]
-            if event == "block" and data["hash"] not in self.witness.connected and data["hash"] not in ledger.blocks:
+            if (
+                event == "block"
+                and data["hash"] not in self.witness.connected
+                and data["hash"] not in ledger.blocks
+            ):
                 self._wrong(entry, "tells a block that the node never connected")
             for tx in data.get("transactions", [data] if event == "transaction_update" else []):
                 self._check_seen(entry, data["address"], tx, moment)
@@ -214,7 +259,7 @@ class EventLog:
             self.gone[(address, txid)] = moment
 
     def differences(self, truth):
-        """What was told in the end, beside what is: call it when the daemon's state is the node's."""
+        """What was told in the end, beside what is: call it when daemon and node agree."""
         self._check_witness(truth.ledger)
         found, self.wrong = self.wrong, []
         daemon = truth.world.daemon
@@ -223,13 +268,26 @@ class EventLog:
             balance, told = daemon.get(f"/balance/{text}")["balance"], self.balances.get(text, 0)
             if balance != told:
                 found.append(f"{text}: the events end with {told}, /balance is {balance}")
-            listed = {tx["txid"]: facts(tx) for tx in daemon.get(f"/transactions/{text}?limit=5000")["transactions"]}
+            listed = {
+                tx["txid"]: facts(tx)
+                for tx in daemon.get(f"/transactions/{text}?limit=5000")["transactions"]
+            }
             told = {txid: last for (who, txid), last in self.told.items() if who == text}
             for txid in listed.keys() | told.keys():
                 if self._parted(text, listed.get(txid), told.get(txid)):
-                    found.append(f"{text}: the events end with {told.get(txid)} for {txid}, /transactions says {listed.get(txid)}")
-        if self.tip is not None and (self.tip != truth.height or self.blocks.get(self.tip, truth.tip) != truth.tip):
-            found.append(f"the events end on block {self.tip} {self.blocks.get(self.tip)}, the tip is {truth.height} {truth.tip}")
+                    found.append(
+                        f"{text}: the events end with {told.get(txid)} for {txid}, /transactions says {listed.get(txid)}"
+                    )
+        if self.tip is not None and (
+            self.tip != truth.height or self.blocks.get(self.tip, truth.tip) != truth.tip
+        ):
+            found.append(
+                f"the events end on block {self.tip} {self.blocks.get(self.tip)}, the tip is {truth.height} {truth.tip}"
+            )
         chain = truth.ledger.chain
-        found += [f"the events tell block {h} as {b}, it is {chain[h]}" for h, b in self.blocks.items() if h < len(chain) and chain[h] != b]
+        found += [
+            f"the events tell block {h} as {b}, it is {chain[h]}"
+            for h, b in self.blocks.items()
+            if h < len(chain) and chain[h] != b
+        ]
         return found

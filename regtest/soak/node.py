@@ -31,8 +31,24 @@ class Node:
         return self.folder / "regtest" / ".cookie"
 
     def start(self, *extra):
-        command = [self.program, f"-datadir={self.folder}", "-regtest", "-server", "-rest=1", "-listen=0", "-dnsseed=0", "-fixedseeds=0"]
-        command += ["-printtoconsole=0", "-dbcache=16", "-par=1", "-checkmempool=0", "-checkblockindex=0", "-disablewallet"]
+        command = [
+            self.program,
+            f"-datadir={self.folder}",
+            "-regtest",
+            "-server",
+            "-rest=1",
+            "-listen=0",
+            "-dnsseed=0",
+            "-fixedseeds=0",
+        ]
+        command += [
+            "-printtoconsole=0",
+            "-dbcache=16",
+            "-par=1",
+            "-checkmempool=0",
+            "-checkblockindex=0",
+            "-disablewallet",
+        ]
         command += [f"-rpcport={self.rpc_port}"]
         for topic in ("rawblock", "rawtx", "sequence"):
             command += [f"-zmqpub{topic}=tcp://127.0.0.1:{self.zmq_port}", f"-zmqpub{topic}hwm=0"]
@@ -68,7 +84,9 @@ class Node:
             self.login = base64.b64encode(self.cookie_file.read_bytes().strip()).decode()
         for last in (False, True):
             if self.connection is None:
-                self.connection = http.client.HTTPConnection("127.0.0.1", self.rpc_port, timeout=120)
+                self.connection = http.client.HTTPConnection(
+                    "127.0.0.1", self.rpc_port, timeout=120
+                )
             try:
                 self.connection.request("POST", "/", body, {"Authorization": f"Basic {self.login}"})
                 answer = self.connection.getresponse()
@@ -88,7 +106,9 @@ class Node:
             raise OSError(f"HTTP {answer.status}: {text[:200]!r}") from None
 
     def rpc(self, method, *params):
-        answer = self._post(json.dumps({"jsonrpc": "1.0", "id": 0, "method": method, "params": params}))
+        answer = self._post(
+            json.dumps({"jsonrpc": "1.0", "id": 0, "method": method, "params": params})
+        )
         if answer["error"]:
             raise RpcError(method, answer["error"]["code"], answer["error"]["message"])
         return answer["result"]
@@ -97,7 +117,10 @@ class Node:
         """The results of many calls (method, params...) in one request, in their order."""
         if not calls:
             return []
-        body = [{"jsonrpc": "1.0", "id": i, "method": call[0], "params": call[1:]} for i, call in enumerate(calls)]
+        body = [
+            {"jsonrpc": "1.0", "id": i, "method": call[0], "params": call[1:]}
+            for i, call in enumerate(calls)
+        ]
         results = []
         for call, answer in zip(calls, self._post(json.dumps(body))):
             if answer["error"]:

@@ -7,7 +7,9 @@ def outputs_for(world, count):
     """To some addresses, now and then several to the same one."""
     payees = []
     for _ in range(count):
-        payees.append(world.random.choice(payees) if payees and world.random.random() < 0.3 else world.payee())
+        payees.append(
+            world.random.choice(payees) if payees and world.random.random() < 0.3 else world.payee()
+        )
     return [(world.amount(), payee.script) for payee in payees]
 
 
@@ -30,7 +32,11 @@ def pay_many(world):
 
 
 def pay_strangers(world):
-    from_purse(world, [(world.amount(), world.stranger()) for _ in range(world.random.randrange(1, 6))], "pay strangers")
+    from_purse(
+        world,
+        [(world.amount(), world.stranger()) for _ in range(world.random.randrange(1, 6))],
+        "pay strangers",
+    )
 
 
 def burst(world):
@@ -48,7 +54,9 @@ def flood(world):
 
 
 def spend(world):
-    """From watched addresses, of confirmed and unconfirmed outputs; to others, to strangers, to itself."""
+    """From watched addresses, of confirmed and unconfirmed outputs; to others, to strangers, to
+    itself.
+    """
     coins = world.owned_coins(world.random.random() < 0.3)
     if not coins:
         return pay(world)
@@ -64,7 +72,12 @@ def spend_of(world, inputs, total, what):
     if helper:
         inputs = [*inputs, helper]
     to = world.random.choice(("others", "strangers", "itself", "purse"))
-    script = {"others": world.payee().script, "strangers": world.stranger(), "itself": inputs[0][1].script, "purse": None}[to]
+    script = {
+        "others": world.payee().script,
+        "strangers": world.stranger(),
+        "itself": inputs[0][1].script,
+        "purse": None,
+    }[to]
     part = total - world.random.choice((0, 0, total // 3))
     tx = world.pay(inputs, [(part, script)] if script and part >= 600 else [])
     return tx if tx and world.send(tx, f"{what} to {to}") else None
@@ -77,7 +90,11 @@ def chain(world):
         if tx is None:
             return
         world.ledger.refresh()
-        own = [(o, c) for o, c in world.ledger.unspent().items() if o[0] == tx.txid and c.script in world.keys.by_script]
+        own = [
+            (o, c)
+            for o, c in world.ledger.unspent().items()
+            if o[0] == tx.txid and c.script in world.keys.by_script
+        ]
         if not own:
             return
         inputs = world.random.sample(own, min(len(own), world.random.randrange(1, 3)))
@@ -92,7 +109,7 @@ def replace(world):
     for _ in range(world.random.choice((1, 1, 1, 3))):
         tx = replacement_of(world, target)
         if tx is None or not world.send(tx, f"replace {target.txid[:12]}"):
-            return
+            return None
         world.ledger.refresh()
         target = tx
 
@@ -101,7 +118,9 @@ def choose_replaced(world):
     pool = list(world.ledger.mempool.values())
     scripts = {address.script for address in world.watched}
     touching = [tx for tx in pool if any(script in scripts for _, script in tx.outputs)]
-    parents = [tx for tx in pool if any(outpoint[0] == tx.txid for outpoint in world.ledger.spender)]
+    parents = [
+        tx for tx in pool if any(outpoint[0] == tx.txid for outpoint in world.ledger.spender)
+    ]
     for choice in world.random.sample((touching, parents, pool), 3):
         if choice:
             return world.random.choice(choice)
@@ -109,12 +128,18 @@ def choose_replaced(world):
 
 
 def replacement_of(world, target):
-    """Spends one or more of the same outputs, now and then of two transactions, for more than all that it replaces paid."""
+    """Spends one or more of the same outputs, now and then of two transactions, for more than all
+    that it replaces paid.
+    """
     ledger = world.ledger
     family = {txid: ledger.mempool[txid] for txid in ledger.with_descendants(target.txid)}
     same = world.random.sample(target.inputs, world.random.randrange(1, len(target.inputs) + 1))
     other = world.random.choice(list(ledger.mempool.values()))
-    if world.random.random() < 0.3 and other.txid not in family and not any(parent in family for parent, _ in other.inputs):
+    if (
+        world.random.random() < 0.3
+        and other.txid not in family
+        and not any(parent in family for parent, _ in other.inputs)
+    ):
         same += [outpoint for outpoint in other.inputs[:1] if outpoint not in same]
         family.update((txid, ledger.mempool[txid]) for txid in ledger.with_descendants(other.txid))
     # An output of what it replaces cannot be spent by it.
@@ -125,7 +150,11 @@ def replacement_of(world, target):
     paid = sum(ledger.fee(tx) for tx in family)
     inputs = [(outpoint, ledger.coin(outpoint)) for outpoint in same]
     gone = {tx.txid for tx in family}
-    extra = [item for item in world.purse_coins(5_000_000, confirmed_only=True) if item[0][0] not in gone and item[0] not in same]
+    extra = [
+        item
+        for item in world.purse_coins(5_000_000, confirmed_only=True)
+        if item[0][0] not in gone and item[0] not in same
+    ]
     if extra:
         inputs.append(world.random.choice(extra[:20]))
     style = world.random.choice(("strangers", "strangers", "otherwise", "alike"))
@@ -140,7 +169,9 @@ def replacement_of(world, target):
 
 
 def resend(world):
-    """Transactions that were replaced, evicted or left behind in a stale block come back as they were."""
+    """Transactions that were replaced, evicted or left behind in a stale block come back as they
+    were.
+    """
     former = world.ledger.former(world.ledger.unspent())
     if not former:
         return replace(world)
@@ -163,7 +194,9 @@ def evict(world):
 
 
 def expire(world):
-    """The clock moves on by three weeks and back: all that is in the mempool expires with the next transaction."""
+    """The clock moves on by three weeks and back: all that is in the mempool expires with the next
+    transaction.
+    """
     world.node.rpc("setmocktime", int(time.time()) + 21 * 86_400)
     # It spends confirmed coins: those of an expiring parent would be gone.
     coins = world.purse_coins(30_000_000, confirmed_only=True)

@@ -25,9 +25,16 @@ def wait_until(what, condition, seconds=60.0, pause=0.02):
 class Process:
     def __init__(self, command, output, environment=None, folder=None):
         with open(output, "ab") as log:
-            # A session of its own: Ctrl-C reaches only the soak, which then ends its children in order.
+            # A session of its own: Ctrl-C reaches only the soak, which then ends its children in
+            # order.
             self.child = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment, cwd=folder, start_new_session=True
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                env=environment,
+                cwd=folder,
+                start_new_session=True,
             )
 
     def runs(self):
@@ -47,7 +54,9 @@ class Process:
             return self.child.wait(seconds)
         except subprocess.TimeoutExpired:
             self.kill()
-            raise Failure(f"process {self.child.args[0]} did not end within {seconds} seconds") from None
+            raise Failure(
+                f"process {self.child.args[0]} did not end within {seconds} seconds"
+            ) from None
 
 
 def free_port():

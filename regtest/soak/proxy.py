@@ -1,8 +1,10 @@
-"""What stands between the node's ZMQ and the daemon's: it drops messages, or holds them back for a while.
+"""What stands between the node's ZMQ and the daemon's: it drops messages, or holds them back for a
+while.
 
-What it passes on is unchanged and in order, counters included, so that the daemon sees a gap as it would see one of the node. It
-stays while node and daemon restart. With `apart`, each topic has an address of its own, and no order holds between them, as with a
-node that publishes so. Its choices have a random sequence of their own, since the time of a message is not the seed's.
+What it passes on is unchanged and in order, counters included, so that the daemon sees a gap as it
+would see one of the node. It stays while node and daemon restart. With `apart`, each topic has an
+address of its own, and no order holds between them, as with a node that publishes so. Its choices
+have a random sequence of their own, since the time of a message is not the seed's.
 """
 
 import collections
@@ -11,7 +13,6 @@ import threading
 import time
 
 import zmq
-
 from process import free_port
 
 TOPICS = ("rawtx", "rawblock", "sequence")
@@ -41,7 +42,9 @@ class Proxy(threading.Thread):
         self._hold_until = time.monotonic() + seconds
 
     def break_connection(self):
-        """The daemon's connections end and come back; nothing is sent again. Without `--drop`, nothing."""
+        """The daemon's connections end and come back; nothing is sent again. Without `--drop`,
+        nothing.
+        """
         self._break = bool(self.drop)
 
     def end(self):
@@ -51,13 +54,19 @@ class Proxy(threading.Thread):
     def run(self):
         try:
             self._pass_on()
-        except Exception as cause:  # noqa: BLE001: the soak looks at it, whatever it is
+        except Exception as cause:  # noqa: BLE001  the soak looks at it, whatever it is
             self.failed = cause
 
     def _pass_on(self):
         context = zmq.Context()
         source = context.socket(zmq.SUB)
-        for option, value in ((zmq.RCVHWM, 0), (zmq.RECONNECT_IVL, 50), (zmq.LINGER, 0), (zmq.RCVTIMEO, 20), (zmq.SUBSCRIBE, b"")):
+        for option, value in (
+            (zmq.RCVHWM, 0),
+            (zmq.RECONNECT_IVL, 50),
+            (zmq.LINGER, 0),
+            (zmq.RCVTIMEO, 20),
+            (zmq.SUBSCRIBE, b""),
+        ):
             source.setsockopt(option, value)
         source.connect(f"tcp://127.0.0.1:{self.node_port}")
         sinks = self._sinks(context)
@@ -92,7 +101,10 @@ class Proxy(threading.Thread):
         queue.append((due, frames))
 
     def _sinks(self, context):
-        return {address: self._sink(context, address) for address in dict.fromkeys(self.addresses.values())}
+        return {
+            address: self._sink(context, address)
+            for address in dict.fromkeys(self.addresses.values())
+        }
 
     @staticmethod
     def _sink(context, address):

@@ -1,4 +1,5 @@
-"""A client of the soak that reads `GET /events` with long polling: writes all that it gets to a file, and goes on from the end of that.
+"""A client of the soak that reads `GET /events` with long polling: writes all that it gets to a
+file, and goes on from the end of that.
 
 python reader.py JOB       (JSON: see clients.py, which checks the file)
 """
@@ -52,7 +53,10 @@ class Reader:
             return time.sleep(PAUSE)
         entries, rest = entries_of(text)
         name = self.job["consumer"]["name"] if self.job["consumer"] else "log"
-        records = [{"r": "event", "group": name, "name": event, "cursor": cursor, "raw": raw} for cursor, event, raw in entries]
+        records = [
+            {"r": "event", "group": name, "name": event, "cursor": cursor, "raw": raw}
+            for cursor, event, raw in entries
+        ]
         records.append({"r": "caught_up", "group": name, "cursor": rest["next"]})
         if self.job["consumer"]:
             records.insert(0, {"r": "page"})
@@ -65,7 +69,9 @@ class Reader:
 
     def acknowledge(self, cursor):
         self.records.write({"r": "ack", "cursor": cursor})
-        status, text = self.ask("POST", f"/consumers/{self.job['consumer']['name']}/ack", {"cursor": cursor})
+        status, text = self.ask(
+            "POST", f"/consumers/{self.job['consumer']['name']}/ack", {"cursor": cursor}
+        )
         self.records.write({"r": "acked", "asked": cursor, "status": status, **json.loads(text)})
 
     def run(self):

@@ -1,7 +1,9 @@
-"""A TCP relay between one client and the daemon that can stall, or cut its connections: a client that takes nothing for a while.
+"""A TCP relay between one client and the daemon that can stall, or cut its connections: a client
+that takes nothing for a while.
 
-Its buffers and segments are small, so that what a stalled client does not take waits in the daemon and not in a kernel. (With the
-segments of the loopback device, which are bigger than the buffer, the kernels would wait for each other with timers that grow.)
+Its buffers and segments are small, so that what a stalled client does not take waits in the daemon
+and not in a kernel. (With the segments of the loopback device, which are bigger than the buffer,
+the kernels would wait for each other with timers that grow.)
 """
 
 import selectors
@@ -46,7 +48,7 @@ class Relay(threading.Thread):
         try:
             while not self._ending:
                 self._turn()
-        except Exception as cause:  # noqa: BLE001: the soak looks at it, whatever it is
+        except Exception as cause:  # noqa: BLE001  the soak looks at it, whatever it is
             self.failed = cause
 
     def _turn(self):

@@ -125,7 +125,9 @@ def watch_bulk(world):
     """Several at once, some of which are watched already."""
     world.new_addresses(1)
     count = min(len(world.unwatched), world.random.randrange(1, 4))
-    chosen = [world.unwatched.pop(world.random.randrange(len(world.unwatched))) for _ in range(count)]
+    chosen = [
+        world.unwatched.pop(world.random.randrange(len(world.unwatched))) for _ in range(count)
+    ]
     body = [address.text for address in [*chosen, world.random.choice(world.watched)]]
     answer = world.daemon.post("/add_addresses", {"addresses": body})
     world.say(f"watch {body}: {answer['message']}")

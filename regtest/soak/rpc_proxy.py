@@ -1,6 +1,8 @@
-"""What stands between the daemon and the node's RPC: now and then answers come late, or a connection breaks in the middle.
+"""What stands between the daemon and the node's RPC: now and then answers come late, or a
+connection breaks in the middle.
 
-An answer that comes late was true when the node gave it, and the feed is ahead of it by then. Bytes are passed on as they are.
+An answer that comes late was true when the node gave it, and the feed is ahead of it by then. Bytes
+are passed on as they are.
 """
 
 import random

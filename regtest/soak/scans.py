@@ -1,4 +1,6 @@
-"""Operations about the past of watched addresses: history scans, their end before time, and addresses that are forgotten and added again."""
+"""Operations about the past of watched addresses: history scans, their end before time, and
+addresses that are forgotten and added again.
+"""
 
 import json
 import time
@@ -7,7 +9,9 @@ from process import Failure
 
 
 def scan(world):
-    """The history of some watched addresses, mostly all of it; also of some that are being scanned already."""
+    """The history of some watched addresses, mostly all of it; also of some that are being scanned
+    already.
+    """
     count = min(len(world.watched), world.random.choice((1, 1, 2, 5)))
     texts = [address.text for address in world.random.sample(world.watched, count)]
     start = world.random.choice((0, 0, 0, world.random.randrange(world.ledger.height)))
@@ -41,7 +45,10 @@ def forget(world):
     world.say(f"forgot {text}: {status}")
     world.late.add(text)
     world.from_the_start.discard(text)
-    world.scans = {name: ([known for known in texts if known != text], start) for name, (texts, start) in world.scans.items()}
+    world.scans = {
+        name: ([known for known in texts if known != text], start)
+        for name, (texts, start) in world.scans.items()
+    }
     time.sleep(world.random.choice((0, 0, 0.1)))
     history = world.random.choice(("utxo", {"from_height": 0}))
     answer = world.daemon.post("/add_address", {"address": text, "history": history})
@@ -52,7 +59,9 @@ def forget(world):
 
 
 def differences(world):
-    """Call it when no address waits for anything: each scan that was not cancelled is complete, and its addresses are known from its start on."""
+    """Call it when no address waits for anything: each scan that was not cancelled is complete, and
+    its addresses are known from its start on.
+    """
     found = []
     for name, (texts, start) in world.scans.items():
         status = world.daemon.get(f"/scans/{name}")
@@ -60,7 +69,8 @@ def differences(world):
             found.append(f"scan {name} is {status}")
         for text in texts:
             coverage = world.daemon.get(f"/balance/{text}")["coverage"]
-            # What a reorg took back below its start is not known from there on any more, and nobody says so.
+            # What a reorg took back below its start is not known from there on any more, and nobody
+            # says so.
             if text in world.from_the_start and coverage["from_height"] > start:
                 found.append(f"{text} was scanned from {start} and has {coverage}")
     return found

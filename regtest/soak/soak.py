@@ -1,27 +1,36 @@
-"""The soak: seeded random operations on a real regtest node and the real daemon, ZMQ through a proxy that drops messages, and
-checkpoints at which everything that the daemon says is compared with what the node knows.
+"""The soak: seeded random operations on a real regtest node and the real daemon, ZMQ through a
+proxy that drops messages, and checkpoints at which everything that the daemon says is compared with
+what the node knows.
 
-What it does. Each step is one operation, chosen by weight (OPERATIONS): payments, spends, chains, replacements, eviction, expiry,
-comebacks; blocks with all, some or none of the mempool, with double spends of it, with what no mempool takes; reorgs by
-`invalidateblock` (no block is published) and by rival branches (`submitblock`: the node switches in one go and skips rawblocks, as it
-does for blocks of a peer); restarts, kills and freezes of node and daemon; watches of new and of used addresses; stop and start;
-scans of their history, addresses that are forgotten and added again; moments in which every message is lost or late, and in which the node's answers are late or break off (proxy.py, rpc_proxy.py).
-Every ten steps, and at the end, there is a checkpoint: the daemon has 60 seconds to say what the node says (truth.py), then
-the event log so far must hold together and end there (log_check.py).
+What it does. Each step is one operation, chosen by weight (OPERATIONS): payments, spends, chains,
+replacements, eviction, expiry, comebacks; blocks with all, some or none of the mempool, with double
+spends of it, with what no mempool takes; reorgs by `invalidateblock` (no block is published) and by
+rival branches (`submitblock`: the node switches in one go and skips rawblocks, as it does for
+blocks of a peer); restarts, kills and freezes of node and daemon; watches of new and of used
+addresses; stop and start; scans of their history, addresses that are forgotten and added again;
+moments in which every message is lost or late, and in which the node's answers are late or break
+off (proxy.py, rpc_proxy.py). Every ten steps, and at the end, there is a checkpoint: the daemon has
+60 seconds to say what the node says (truth.py), then the event log so far must hold together and
+end there (log_check.py).
 
-Meanwhile a crowd of stock clients lives on it and is killed, stopped, stalled and cut (clients.py): subscribers in JavaScript and
-Python with cursors, one that is recovered, one that cannot make up its mind, readers of `GET /events`, of named consumers (alone, as
-rivals, shared, over REST), receivers of webhooks that fail. At each checkpoint all that each of them ever got must be the log, filtered
-to what it asked for, in order, once, byte for byte (streams.py, consumers.py, webhooks.py). `check_checks.py` shows that these checks can fail.
+Meanwhile a crowd of stock clients lives on it and is killed, stopped, stalled and cut (clients.py):
+subscribers in JavaScript and Python with cursors, one that is recovered, one that cannot make up
+its mind, readers of `GET /events`, of named consumers (alone, as rivals, shared, over REST),
+receivers of webhooks that fail. At each checkpoint all that each of them ever got must be the log,
+filtered to what it asked for, in order, once, byte for byte (streams.py, consumers.py,
+webhooks.py). `check_checks.py` shows that these checks can fail.
 
-How to replay. `regtest/soak/run.sh --seed N --steps M` with the seed that a failure printed. The choices of a step depend on the seed,
-the number of the step and the state of the node alone; keys are made from the seed, so that transactions have the same ids
-again. What is not from the seed is time: how far the daemon is when the next operation comes, which messages are dropped (these have a
-random sequence of their own), at which moment of a step something is done to a client, and the hashes of blocks. A failure that needs a certain moment may take some replays.
+How to replay. `regtest/soak/run.sh --seed N --steps M` with the seed that a failure printed. The
+choices of a step depend on the seed, the number of the step and the state of the node alone; keys
+are made from the seed, so that transactions have the same ids again. What is not from the seed is
+time: how far the daemon is when the next operation comes, which messages are dropped (these have a
+random sequence of their own), at which moment of a step something is done to a client, and the
+hashes of blocks. A failure that needs a certain moment may take some replays.
 
-What a failure leaves. The folder that it names: `operations` (every operation with its step and time), `differences`, `events`,
-`clients` with what each heard and its job, the node's folder with debug.log, and the daemon's with a log of each start (`log.001`, ...) and its store. The exit code is 0 only when
-nothing differed, 1 when something did, 2 when the soak itself could not go on.
+What a failure leaves. The folder that it names: `operations` (every operation with its step and
+time), `differences`, `events`, `clients` with what each heard and its job, the node's folder with
+debug.log, and the daemon's with a log of each start (`log.001`, ...) and its store. The exit code
+is 0 only when nothing differed, 1 when something did, 2 when the soak itself could not go on.
 """
 
 import argparse
@@ -54,10 +63,16 @@ CHECK_EVERY = 10
 SETTLE = 60.0
 
 
-
 def daemon_kill_amid(world):
     """During something that takes a while."""
-    amid = (blocks.branch, blocks.branch_deep, blocks.generate_many, blocks.invalidate, blocks.conflict, payments.burst)
+    amid = (
+        blocks.branch,
+        blocks.branch_deep,
+        blocks.generate_many,
+        blocks.invalidate,
+        blocks.conflict,
+        payments.burst,
+    )
     restarts.daemon_kill_amid(world, world.random.choice(amid))
 
 
@@ -124,7 +139,9 @@ class Soak:
         # Others may build a new one meanwhile.
         shutil.copy2(options.bin, program)
         self.node = Node(options.bitcoind, folder / "node")
-        self.proxy = Proxy(options.seed, self.node.zmq_port, options.drop, options.apart, self.witness)
+        self.proxy = Proxy(
+            options.seed, self.node.zmq_port, options.drop, options.apart, self.witness
+        )
         self.rpc_proxy = RpcProxy(options.seed, self.node.rpc_port)
         settings = {
             "bitcoind.rpc_url": f"http://127.0.0.1:{self.rpc_proxy.port}",
@@ -132,7 +149,9 @@ class Soak:
             "monitor.reconcile_interval": "2",
             **clients.limits(options.seed),
         }
-        settings.update({f"bitcoind.zmq_{topic}": address for topic, address in self.proxy.addresses.items()})
+        settings.update(
+            {f"bitcoind.zmq_{topic}": address for topic, address in self.proxy.addresses.items()}
+        )
         self.daemon = Daemon(program, folder / "daemon", settings)
         self.journal = open(folder / "operations", "w", encoding="utf-8")
         self.world = World(options.seed, self.node, self.daemon, self.proxy, self.journal)
@@ -156,10 +175,15 @@ class Soak:
         self.daemon.post("/add_addresses", {"addresses": first})
 
         def covered():
-            return all(self.daemon.get(f"/balance/{text}")["coverage"]["complete"] for text in first)
+            return all(
+                self.daemon.get(f"/balance/{text}")["coverage"]["complete"] for text in first
+            )
 
         wait_until("the first addresses are covered", covered)
-        self.world.from_the_start, self.world.watched_from = set(first), self.world.ledger.height + 1
+        self.world.from_the_start, self.world.watched_from = (
+            set(first),
+            self.world.ledger.height + 1,
+        )
         self.world.say(f"watching {first}")
         if not self.options.alone:
             self.crowd.set_up()
@@ -185,7 +209,11 @@ class Soak:
         if self.daemon.up:
             table.update(NEED_DAEMON)
         # A daemon that was told to stop is told to go on before long.
-        operation = restarts.start if world.stopped and self.daemon.up and world.random.random() < 0.3 else None
+        operation = (
+            restarts.start
+            if world.stopped and self.daemon.up and world.random.random() < 0.3
+            else None
+        )
         operation = operation or world.random.choices(list(table), list(table.values()))[0]
         world.ledger.refresh()
         self.witness.resolve(world.ledger)
@@ -235,7 +263,12 @@ class Soak:
 
     def end(self):
         self.crowd.end()
-        (self.folder / "events").write_text("\n".join(f"{n} {event} {text}" for n, (event, _, text) in enumerate(self.events.entries, 1)) + "\n")
+        (self.folder / "events").write_text(
+            "\n".join(
+                f"{n} {event} {text}" for n, (event, _, text) in enumerate(self.events.entries, 1)
+            )
+            + "\n"
+        )
         for part in (self.daemon, self.node):
             if part.process is not None and part.process.runs():
                 part.process.kill()
@@ -246,15 +279,21 @@ class Soak:
 
 
 def options():
-    parser = argparse.ArgumentParser(description="Random operations on node and daemon, compared. See the head of soak.py.")
+    parser = argparse.ArgumentParser(
+        description="Random operations on node and daemon, compared. See the head of soak.py."
+    )
     parser.add_argument("--seed", type=int, required=True)
     parser.add_argument("--steps", type=int, required=True)
-    parser.add_argument("--drop", type=float, default=0.0, help="part of the ZMQ messages that is lost, 0 to 1")
+    parser.add_argument(
+        "--drop", type=float, default=0.0, help="part of the ZMQ messages that is lost, 0 to 1"
+    )
     parser.add_argument("--apart", action="store_true", help="each topic on an address of its own")
     parser.add_argument("--bin", required=True, help="the satwatch to test")
     parser.add_argument("--bitcoind", required=True)
     parser.add_argument("--alone", action="store_true", help="without the crowd of clients")
-    parser.add_argument("--keep", action="store_true", help="keep the folder also when nothing differs")
+    parser.add_argument(
+        "--keep", action="store_true", help="keep the folder also when nothing differs"
+    )
     return parser.parse_args()
 
 
@@ -266,15 +305,20 @@ def main():
     asked = options()
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, interrupted)
-    folder = pathlib.Path(tempfile.mkdtemp(prefix="satwatch-soak-", dir=os.environ.get("TMPDIR", "/tmp")))
+    folder = pathlib.Path(
+        tempfile.mkdtemp(prefix="satwatch-soak-", dir=os.environ.get("TMPDIR", "/tmp"))
+    )
     again = f"regtest/soak/run.sh --seed {asked.seed} --steps {asked.steps} --drop {asked.drop}{' --apart' if asked.apart else ''}"
-    print(f"seed {asked.seed}, {asked.steps} steps, {asked.drop:.0%} of the messages dropped, in {folder}", flush=True)
+    print(
+        f"seed {asked.seed}, {asked.steps} steps, {asked.drop:.0%} of the messages dropped, in {folder}",
+        flush=True,
+    )
     begin, soak, found, code = time.monotonic(), None, [], 0
     try:
         soak = Soak(asked, folder)
         found = soak.run()
         code = 1 if found else 0
-    except Exception as cause:  # noqa: BLE001: whatever it is, the folder with the logs stays
+    except Exception as cause:  # noqa: BLE001  whatever it is, the folder with the logs stays
         code = 2
         found = [f"the soak could not go on: {cause}"]
         (folder / "traceback").write_text(traceback.format_exc())
@@ -284,14 +328,19 @@ def main():
             soak.end()
     if found:
         (folder / "differences").write_text("\n".join(found) + "\n")
-        print(f"\nFAILED: seed {asked.seed}, step {step}. To replay: {again}\nAll logs: {folder}", flush=True)
+        print(
+            f"\nFAILED: seed {asked.seed}, step {step}. To replay: {again}\nAll logs: {folder}",
+            flush=True,
+        )
         for what in found[:10]:
             print(f"  - {what[:400]}")
         print(f"  All {len(found)}: {folder}/differences")
     if soak:
         print(soak.summary())
     if code == 0:
-        print(f"nothing differs: seed {asked.seed}, {asked.steps} steps, {time.monotonic() - begin:.0f} s")
+        print(
+            f"nothing differs: seed {asked.seed}, {asked.steps} steps, {time.monotonic() - begin:.0f} s"
+        )
         if not asked.keep:
             shutil.rmtree(folder)
     return code

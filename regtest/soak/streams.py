@@ -1,7 +1,9 @@
-"""What a client wrote down, held against the event log: all that it asked for, in order, once, byte for byte.
+"""What a client wrote down, held against the event log: all that it asked for, in order, once, byte
+for byte.
 
-A stream is what a client asked for at once (an address, or a list) and keeps one cursor for. From its first `subscribed` on, over all
-connections, restarts and kills, its events must be exactly those of the log, and what `subscribed`, `lagged` and `caught_up` claim must be true.
+A stream is what a client asked for at once (an address, or a list) and keeps one cursor for. From
+its first `subscribed` on, over all connections, restarts and kills, its events must be exactly
+those of the log, and what `subscribed`, `lagged` and `caught_up` claim must be true.
 """
 
 import bisect
@@ -14,11 +16,15 @@ from wire import number
 class Stream:
     def __init__(self, name):
         self.name = name
-        """Numbers of the events that it should get, as far as the log is known; index of the next one."""
+        """Numbers of the events that it should get, as far as the log is known; index of the next
+        one.
+        """
         self.expected, self.next = [], 0
         """Up to there it has everything; None before the first answer."""
         self.done = None
-        """Asked for on the present connection; and told all that there was, so that it hears what comes."""
+        """Asked for on the present connection; and told all that there was, so that it hears what
+        comes.
+        """
         self.wanted = self.live = False
 
     def go_to(self, place):
@@ -76,7 +82,10 @@ class Check:
         while self.tail.records:
             record = self.tail.records[0]
             cursors = [record["cursor"]] if record.get("cursor") and record["r"] != "error" else []
-            if any(number(cursor) > self.known for cursor in cursors + [cursor for _, _, cursor in record.get("balances", ())]):
+            if any(
+                number(cursor) > self.known
+                for cursor in cursors + [cursor for _, _, cursor in record.get("balances", ())]
+            ):
                 return
             self.tail.records.popleft()
             self.counts[record["r"]] += 1
@@ -94,7 +103,9 @@ class Check:
                 found.append(f"{self.name}: {stream.name} is not subscribed")
             elif stream.wanted and stream.next < len(stream.expected):
                 due = stream.expected[stream.next]
-                found.append(f"{self.name}: {stream.name} has not got {len(stream.expected) - stream.next} events, the first is {self._show(due)}")
+                found.append(
+                    f"{self.name}: {stream.name} has not got {len(stream.expected) - stream.next} events, the first is {self._show(due)}"
+                )
         return found
 
     def _show(self, place):
@@ -125,12 +136,18 @@ class Check:
         for address, balance, cursor in record["balances"]:
             told = self.log.balance_at(address, number(cursor))
             if balance != told:
-                self._say(f"{stream.name}: subscribed says that {address} has {balance} at {cursor}, the events up to there say {told}")
+                self._say(
+                    f"{stream.name}: subscribed says that {address} has {balance} at {cursor}, the events up to there say {told}"
+                )
         if not record["fresh"]:
             if place != stream.done:
-                self._say(f"{stream.name}: subscribed after {stream.done} and was answered with {record['cursor']}")
+                self._say(
+                    f"{stream.name}: subscribed after {stream.done} and was answered with {record['cursor']}"
+                )
         elif stream.wanted and stream.owed(place):
-            self._say(f"{stream.name}: subscribed again at {place} and was not told {self._show(stream.owed(place))}")
+            self._say(
+                f"{stream.name}: subscribed again at {place} and was not told {self._show(stream.owed(place))}"
+            )
         stream.go_to(place)
         stream.live = record["fresh"]
         stream.wanted = True
@@ -145,7 +162,9 @@ class Check:
             return self._all_told(record, place)
         stream = self.streams[record["group"]]
         if stream.owed(place):
-            self._say(f"{stream.name}: caught up at {place} without {self._show(stream.owed(place))}")
+            self._say(
+                f"{stream.name}: caught up at {place} without {self._show(stream.owed(place))}"
+            )
         stream.go_to(place)
         stream.live = True
         return None
@@ -156,7 +175,9 @@ class Check:
     def _all_told(self, record, place):
         for stream in self.streams.values():
             if stream.live and stream.owed(place):
-                self._say(f"{stream.name}: {record['r']} at {place} without {self._show(stream.owed(place))}")
+                self._say(
+                    f"{stream.name}: {record['r']} at {place} without {self._show(stream.owed(place))}"
+                )
 
     def _error(self, record):
         # A daemon that ends says so.
@@ -172,10 +193,14 @@ class Check:
             self._say(f"{stream.name}: is not subscribed and got {self._show(place)}")
         due = stream.expected[stream.next] if stream.next < len(stream.expected) else None
         if place != due:
-            self._say(f"{stream.name}: got {self._show(place)}, the next should have been {due and self._show(due)}")
+            self._say(
+                f"{stream.name}: got {self._show(place)}, the next should have been {due and self._show(due)}"
+            )
         event, _, text = self.log.entries[place - 1]
         if (record["name"], record["raw"]) != (event, text):
-            self._say(f"{stream.name}: got {record['name']} {record['raw']}, the log has {self._show(place)}")
+            self._say(
+                f"{stream.name}: got {record['name']} {record['raw']}, the log has {self._show(place)}"
+            )
         stream.go_to(place)
 
 

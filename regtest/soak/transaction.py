@@ -1,4 +1,6 @@
-"""Transactions and blocks as bytes: read, written and hashed here, independently of what the node or the daemon say of them."""
+"""Transactions and blocks as bytes: read, written and hashed here, independently of what the node
+or the daemon say of them.
+"""
 
 import hashlib
 import io
@@ -56,7 +58,9 @@ class Tx:
 
     @property
     def weight(self):
-        return len(self.raw)  # The whole size, more than the virtual one: only fees are reckoned with it.
+        return len(
+            self.raw
+        )  # The whole size, more than the virtual one: only fees are reckoned with it.
 
 
 @dataclass(frozen=True)
@@ -95,7 +99,12 @@ def read_tx(stream):
     locktime = stream.read(4)
     whole = stream.getbuffer()
     stripped = version + size(len(inputs)) + bytes(whole[body:end]) + locktime
-    return Tx(display(sha256d(stripped)), tuple(inputs), tuple(outputs), bytes(whole[begin : stream.tell()]))
+    return Tx(
+        display(sha256d(stripped)),
+        tuple(inputs),
+        tuple(outputs),
+        bytes(whole[begin : stream.tell()]),
+    )
 
 
 def tx_of(raw):
@@ -106,14 +115,21 @@ def block_of(raw):
     stream = io.BytesIO(raw)
     header = stream.read(80)
     txs = tuple(read_tx(stream) for _ in range(_read_size(stream)))
-    return Block(display(sha256d(header)), display(header[4:36]), struct.unpack("<I", header[68:72])[0], txs)
+    return Block(
+        display(sha256d(header)), display(header[4:36]), struct.unpack("<I", header[68:72])[0], txs
+    )
 
 
 def unsigned(inputs, outputs):
     """A transaction without signatures that may be replaced."""
     raw = struct.pack("<i", 2) + size(len(inputs))
     for txid, number in inputs:
-        raw += bytes.fromhex(txid)[::-1] + struct.pack("<I", number) + b"\x00" + struct.pack("<I", 0xFFFFFFFD)
+        raw += (
+            bytes.fromhex(txid)[::-1]
+            + struct.pack("<I", number)
+            + b"\x00"
+            + struct.pack("<I", 0xFFFFFFFD)
+        )
     raw += size(len(outputs))
     for value, script in outputs:
         raw += struct.pack("<q", value) + size(len(script)) + script
@@ -129,10 +145,19 @@ def merkle_root(leaves):
 
 
 def coinbase(height, extra, value, script, commitment):
-    """`extra` makes coinbases of equal height differ; the same one makes them the same transaction."""
+    """`extra` makes coinbases of equal height differ; with the same one they are the same."""
     width = (height.bit_length() + 8) // 8
     unlock = push(height.to_bytes(width, "little")) + push(struct.pack("<I", extra))
-    raw = struct.pack("<i", 2) + b"\x00\x01" + b"\x01" + bytes(32) + b"\xff\xff\xff\xff" + size(len(unlock)) + unlock + b"\xff\xff\xff\xff"
+    raw = (
+        struct.pack("<i", 2)
+        + b"\x00\x01"
+        + b"\x01"
+        + bytes(32)
+        + b"\xff\xff\xff\xff"
+        + size(len(unlock))
+        + unlock
+        + b"\xff\xff\xff\xff"
+    )
     raw += b"\x02" + struct.pack("<q", value) + size(len(script)) + script
     promise = b"\x6a\x24\xaa\x21\xa9\xed" + commitment
     raw += struct.pack("<q", 0) + size(len(promise)) + promise
@@ -142,10 +167,17 @@ def coinbase(height, extra, value, script, commitment):
 def make_block(previous, height, time, txs, script, extra):
     """A mined regtest block. It claims the subsidy and leaves the fees."""
     root = merkle_root([bytes(32)] + [sha256d(tx.raw) for tx in txs])
-    first = coinbase(height, extra, (50 * COIN) >> (height // 150), script, sha256d(root + bytes(32)))
+    first = coinbase(
+        height, extra, (50 * COIN) >> (height // 150), script, sha256d(root + bytes(32))
+    )
     txs = (first, *txs)
     root = merkle_root([bytes.fromhex(tx.txid)[::-1] for tx in txs])
-    head = struct.pack("<i", 0x20000000) + bytes.fromhex(previous)[::-1] + root + struct.pack("<II", time, 0x207FFFFF)
+    head = (
+        struct.pack("<i", 0x20000000)
+        + bytes.fromhex(previous)[::-1]
+        + root
+        + struct.pack("<II", time, 0x207FFFFF)
+    )
     nonce = 0
     while True:
         header = head + struct.pack("<I", nonce)

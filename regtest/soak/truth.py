@@ -1,7 +1,7 @@
 """A checkpoint: what the node knows of every watched address, and what the daemon says of it.
 
-Outputs and balances come from one `scantxoutset` and the decoded mempool; the history from the soak's ledger of raw blocks, which
-is itself held against `scantxoutset` first.
+Outputs and balances come from one `scantxoutset` and the decoded mempool; the history from the
+soak's ledger of raw blocks, which is itself held against `scantxoutset` first.
 """
 
 import time
@@ -46,7 +46,9 @@ class Truth:
             raise Failure("the node moved during a checkpoint")
         for output in found["unspents"]:
             script, value = bytes.fromhex(output["scriptPubKey"]), satoshi(output["amount"])
-            self._put(script, output["txid"], output["vout"], value, output["height"], output["coinbase"])
+            self._put(
+                script, output["txid"], output["vout"], value, output["height"], output["coinbase"]
+            )
             self.confirmed[script] += value
         self._check_ledger()
 
@@ -63,8 +65,16 @@ class Truth:
         }
 
     def _check_ledger(self):
-        ours = {outpoint: (coin.value, coin.height) for outpoint, coin in self.ledger.coins.items() if coin.script in self.scripts}
-        nodes = {outpoint: (o["value"], o["block_height"]) for outputs in self.outputs.values() for outpoint, o in outputs.items()}
+        ours = {
+            outpoint: (coin.value, coin.height)
+            for outpoint, coin in self.ledger.coins.items()
+            if coin.script in self.scripts
+        }
+        nodes = {
+            outpoint: (o["value"], o["block_height"])
+            for outputs in self.outputs.values()
+            for outpoint, o in outputs.items()
+        }
         if ours != nodes:
             raise Failure(f"the soak's ledger is wrong: {set(ours.items()) ^ set(nodes.items())}")
 
@@ -75,7 +85,9 @@ class Truth:
             for output in tx["vout"]:
                 script = bytes.fromhex(output["scriptPubKey"]["hex"])
                 if script in self.scripts:
-                    self._put(script, tx["txid"], output["n"], satoshi(output["value"]), None, False)
+                    self._put(
+                        script, tx["txid"], output["n"], satoshi(output["value"]), None, False
+                    )
                     self.unconfirmed[script] += satoshi(output["value"])
         for tx in txs:
             for spent in tx["vin"]:
@@ -92,7 +104,9 @@ class Truth:
             tx = self.ledger.txs[txid]
             touched = {script for _, script in tx.outputs}
             if not tx.coinbase:
-                touched |= {self.ledger.txs[parent].outputs[number][1] for parent, number in tx.inputs}
+                touched |= {
+                    self.ledger.txs[parent].outputs[number][1] for parent, number in tx.inputs
+                }
             for script in touched & self.scripts.keys():
                 history[script][txid] = self.ledger.touches(tx, script)
         return history
@@ -106,13 +120,21 @@ class Truth:
         found = []
         watched = len(self.scripts) + len(self.world.crowd)
         if status["address_count"] != watched:
-            found.append(f"/status counts {status['address_count']} addresses, {watched} are watched")
+            found.append(
+                f"/status counts {status['address_count']} addresses, {watched} are watched"
+            )
         unspent = sum(coin.script in self.crowd for coin in self.ledger.unspent().values())
-        unspent += sum(output["spent_by"] is None for outputs in self.outputs.values() for output in outputs.values())
+        unspent += sum(
+            output["spent_by"] is None
+            for outputs in self.outputs.values()
+            for output in outputs.values()
+        )
         if status["total_utxos"] != unspent:
             found.append(f"/status counts {status['total_utxos']} utxos, there are {unspent}")
         for script, address in self.scripts.items():
-            found += [f"{address.text}: {what}" for what in self._address(daemon, script, address.text)]
+            found += [
+                f"{address.text}: {what}" for what in self._address(daemon, script, address.text)
+            ]
         return found
 
     def _address(self, daemon, script, text):
@@ -131,13 +153,20 @@ class Truth:
         if not coverage["complete"]:
             found.append(f"/balance: coverage is {coverage}")
         # No reorg goes below the height at which these were added.
-        first = min([start for texts, start in self.world.scans.values() if text in texts] + [self.world.watched_from])
+        first = min(
+            [start for texts, start in self.world.scans.values() if text in texts]
+            + [self.world.watched_from]
+        )
         if text in self.world.from_the_start and coverage["from_height"] != first:
-            found.append(f"/balance: coverage is {coverage}, watched since {self.world.watched_from}, known from {first}")
+            found.append(
+                f"/balance: coverage is {coverage}, watched since {self.world.watched_from}, known from {first}"
+            )
         said = daemon.get(f"/utxos/{text}?include_spent=true")
         listed = {(output["tx_hash"], output["output_index"]): output for output in said["utxos"]}
         if len(listed) != said["count"] or len(said["utxos"]) != said["count"]:
-            found.append(f"/utxos counts {said['count']} and lists {len(said['utxos'])}, {len(listed)} of them different")
+            found.append(
+                f"/utxos counts {said['count']} and lists {len(said['utxos'])}, {len(listed)} of them different"
+            )
         for outpoint in listed.keys() | outputs.keys():
             found += self._output(outpoint, listed.get(outpoint), outputs.get(outpoint))
         return found + self._transactions(daemon, script, text, coverage["from_height"])
@@ -159,36 +188,62 @@ class Truth:
             found += self._transaction(script, txid, tx, known_from)
         for txid in self.history[script].keys() - listed.keys():
             height = self.ledger.confirmed.get(txid, (None,))[0]
-            # What was before an address was watched is not known; from that height on, everything is.
+            # What was before an address was watched is not known; from that height on, everything
+            # is.
             if height is None or (known_from is not None and height >= known_from):
-                found.append(f"/transactions: {txid} is missing, height {height}, all known from {known_from}")
+                found.append(
+                    f"/transactions: {txid} is missing, height {height}, all known from {known_from}"
+                )
         return found
 
     def _transaction(self, script, txid, listed, known_from):
         name = f"/transactions {txid} (all known from {known_from})"
         if txid in self.ledger.confirmed:
             height, block = self.ledger.confirmed[txid]
-            expected = {"status": "confirmed", "block_height": height, "block_hash": block, "confirmations": self.height - height + 1}
+            expected = {
+                "status": "confirmed",
+                "block_height": height,
+                "block_hash": block,
+                "confirmations": self.height - height + 1,
+            }
         elif txid in self.ledger.mempool:
-            expected = {"status": "mempool", "block_height": None, "block_hash": None, "confirmations": 0}
+            expected = {
+                "status": "mempool",
+                "block_height": None,
+                "block_hash": None,
+                "confirmations": 0,
+            }
         else:
             return self._former(name, txid, listed)
         received, sent = self.history[script].get(txid, (0, 0))
-        if listed["status"] == "confirmed" and (known_from is None or height < known_from) and listed["sent"] < sent:
-            # It spent what the address owned before it was watched, and that is not claimed to be known.
+        if (
+            listed["status"] == "confirmed"
+            and (known_from is None or height < known_from)
+            and listed["sent"] < sent
+        ):
+            # It spent what the address owned before it was watched, and that is not claimed to be
+            # known.
             sent = listed["sent"]
-        return differing(name, listed, {**expected, "received": received, "sent": sent, "net": received - sent})
+        return differing(
+            name, listed, {**expected, "received": received, "sent": sent, "net": received - sent}
+        )
 
     def _former(self, name, txid, listed):
         if listed["status"] not in FORMER:
-            return [f"{name}: is {listed['status']}, the node has it neither in the chain nor in the mempool"]
-        found = differing(name, listed, {"block_height": None, "block_hash": None, "confirmations": 0})
+            return [
+                f"{name}: is {listed['status']}, the node has it neither in the chain nor in the mempool"
+            ]
+        found = differing(
+            name, listed, {"block_height": None, "block_hash": None, "confirmations": 0}
+        )
         for status, field in (("replaced", "replaced_by"), ("conflicted", "conflicted_by")):
             other = listed[field]
             if (listed["status"] == status) != (other is not None):
                 found.append(f"{name}: is {listed['status']} and {field} is {other}")
             if other is not None and not self._rivals(txid, other):
-                found.append(f"{name}: {field} {other}, which spends nothing that it or an ancestor of it spends")
+                found.append(
+                    f"{name}: {field} {other}, which spends nothing that it or an ancestor of it spends"
+                )
         return found
 
     def _rivals(self, txid, other):
@@ -208,7 +263,11 @@ class Truth:
 
 
 def differing(name, said, expected):
-    return [f"{name}: {field} is {said[field]}, the node says {value}" for field, value in expected.items() if said[field] != value]
+    return [
+        f"{name}: {field} is {said[field]}, the node says {value}"
+        for field, value in expected.items()
+        if said[field] != value
+    ]
 
 
 def settle(world, seconds):

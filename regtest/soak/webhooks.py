@@ -1,7 +1,9 @@
-"""Receivers of webhooks that fail as receivers do, and what reached them held against the event log.
+"""Receivers of webhooks that fail as receivers do, and what reached them held against the event
+log.
 
-Each event is accepted in the order of its address (blocks: their own), once unless the daemon was killed or frozen meanwhile, signed
-as Standard Webhooks wants it, byte for byte; what was skipped is a dead letter, and is accepted when it is sent again.
+Each event is accepted in the order of its address (blocks: their own), once unless the daemon was
+killed or frozen meanwhile, signed as Standard Webhooks wants it, byte for byte; what was skipped is
+a dead letter, and is accepted when it is sent again.
 """
 
 import base64
@@ -21,7 +23,11 @@ from wire import number
 FAILURES = 3
 """Seconds for an attempt, and until an event becomes a dead letter (settings of the daemon)."""
 TIMEOUT, GIVE_UP = 4, 6
-SETTINGS = {"webhooks.allow_private": "true", "webhooks.timeout": str(TIMEOUT), "webhooks.give_up_after": str(GIVE_UP)}
+SETTINGS = {
+    "webhooks.allow_private": "true",
+    "webhooks.timeout": str(TIMEOUT),
+    "webhooks.give_up_after": str(GIVE_UP),
+}
 
 
 class Server(http.server.ThreadingHTTPServer):
@@ -57,12 +63,20 @@ class Handler(http.server.BaseHTTPRequestHandler):
 class Hook:
     def __init__(self, seed, consumer, fails):
         """`fails`: part of the attempts that does."""
-        self.consumer, self.fails, self.random = consumer, fails, random.Random(f"hook {seed} {consumer.name}")
+        self.consumer, self.fails, self.random = (
+            consumer,
+            fails,
+            random.Random(f"hook {seed} {consumer.name}"),
+        )
         self.secret, self.lock = None, threading.Lock()
         self.wrong, self.failures, self.attempts = [], collections.Counter(), collections.Counter()
-        """(time, number, event, text) of what was accepted, in order; index of the first that was not looked at."""
+        """(time, number, event, text) of what was accepted, in order; index of the first that was
+        not looked at.
+        """
         self.accepted, self.looked = [], 0
-        """number -> time of its first acceptance; the last number of each lane; what was skipped; what was ever a dead letter."""
+        """number -> time of its first acceptance; the last number of each lane; what was skipped;
+        what was ever a dead letter.
+        """
         self.when, self.last, self.skipped, self.dead = {}, {}, set(), set()
         """Numbers that are wanted, by address; how many are in there."""
         self.lanes, self.laned = collections.defaultdict(list), 0
@@ -93,19 +107,32 @@ class Hook:
             try:
                 self._check(headers, body)
             except (KeyError, ValueError) as cause:
-                self.wrong.append(f"{self.consumer.name}: got what cannot be read, {cause!r}: {headers} {body[:200]}")
+                self.wrong.append(
+                    f"{self.consumer.name}: got what cannot be read, {cause!r}: {headers} {body[:200]}"
+                )
             if self.server is None:
                 # A connection from before it went down.
                 self.attempts["down"] += 1
                 return "close"
             name = headers["webhook-id"]
             fails = self.random.random() < self.fails and self.failures[name] < FAILURES
-            how = self.random.choice((500, 500, 503, 302, 404, "close", "close", "hang")) if fails else self.random.choice((200, 204))
+            how = (
+                self.random.choice((500, 500, 503, 302, 404, "close", "close", "hang"))
+                if fails
+                else self.random.choice((200, 204))
+            )
             self.attempts[how] += 1
             self.failures[name] = self.failures[name] + 1 if fails else 0
             if not fails:
                 text = body.decode()
-                self.accepted.append((time.time(), number(name), json.loads(text)["event"], text[text.index('"data":') + 7 : -1]))
+                self.accepted.append(
+                    (
+                        time.time(),
+                        number(name),
+                        json.loads(text)["event"],
+                        text[text.index('"data":') + 7 : -1],
+                    )
+                )
             return how
 
     def _check(self, headers, body):
@@ -115,9 +142,16 @@ class Hook:
         if f"v1,{base64.b64encode(signature).decode()}" not in headers["webhook-signature"].split():
             self.wrong.append(f"{self.consumer.name}: {name} has a wrong signature")
         told = json.loads(body)
-        if name != f"{self.consumer.name}_{told['cursor']}" or told["consumer"] != self.consumer.name:
-            self.wrong.append(f"{self.consumer.name}: {name} is of {told['consumer']} and {told['cursor']}")
-        if headers["Content-Type"] != "application/json" or not headers["User-Agent"].startswith("satwatch/"):
+        if (
+            name != f"{self.consumer.name}_{told['cursor']}"
+            or told["consumer"] != self.consumer.name
+        ):
+            self.wrong.append(
+                f"{self.consumer.name}: {name} is of {told['consumer']} and {told['cursor']}"
+            )
+        if headers["Content-Type"] != "application/json" or not headers["User-Agent"].startswith(
+            "satwatch/"
+        ):
             self.wrong.append(f"{self.consumer.name}: {name} has headers {dict(headers)}")
 
     def look(self, daemon):
@@ -138,14 +172,18 @@ class Hook:
     def _accept(self, daemon, moment, place, event, text):
         known = self.consumer.log.entries[place - 1]
         if (event, text) != (known[0], known[2]):
-            self.wrong.append(f"{self.consumer.name}: got {event} {text}, the log has {place} {known}")
+            self.wrong.append(
+                f"{self.consumer.name}: got {event} {text}, the log has {place} {known}"
+            )
         lane = self.lanes[known[1]]
         index = bisect.bisect_left(lane, place)
         if lane[index : index + 1] != [place]:
             self.wrong.append(f"{self.consumer.name}: got {place} {known}, which it does not want")
         if place in self.when:
             if not any(self.when[place] - 1 <= at <= moment + 1 for at in daemon.moments):
-                self.wrong.append(f"{self.consumer.name}: got {place} {event} twice, at {self.when[place]} and {moment}")
+                self.wrong.append(
+                    f"{self.consumer.name}: got {place} {event} twice, at {self.when[place]} and {moment}"
+                )
             return
         self.when[place] = moment
         self.consumer.got.add(place)
@@ -154,7 +192,9 @@ class Hook:
             self.skipped.update(lane[bisect.bisect_right(lane, before) : index])
             self.last[known[1]] = place
         elif place not in self.dead:
-            self.wrong.append(f"{self.consumer.name}: got {place} {event} after {before} of the same address")
+            self.wrong.append(
+                f"{self.consumer.name}: got {place} {event} after {before} of the same address"
+            )
 
     def dead_letters(self, daemon):
         """The numbers of those that are there now."""
@@ -166,8 +206,12 @@ class Hook:
                 found.add(place)
                 self.resending &= letter["resending"]
                 event, _, text = self.consumer.log.entries[place - 1]
-                if (letter["event"], letter["data"]) != (event, json.loads(text)) or letter["attempts"] < 1:
-                    self.wrong.append(f"{self.consumer.name}: has the dead letter {letter}, the log has {event} {text}")
+                if (letter["event"], letter["data"]) != (event, json.loads(text)) or letter[
+                    "attempts"
+                ] < 1:
+                    self.wrong.append(
+                        f"{self.consumer.name}: has the dead letter {letter}, the log has {event} {text}"
+                    )
             if not page["next"] or not page["dead_letters"]:
                 self.dead |= found
                 return found
@@ -178,14 +222,21 @@ class Hook:
         self.dead_letters(daemon)
         self.look(daemon)
         lost = sorted(self.skipped - self.dead)
-        found = [f"{self.consumer.name}: skipped {lost[0]} {self.consumer.log.entries[lost[0] - 1]} and others"] if lost else []
+        found = (
+            [
+                f"{self.consumer.name}: skipped {lost[0]} {self.consumer.log.entries[lost[0] - 1]} and others"
+            ]
+            if lost
+            else []
+        )
         return found + self.wrong
 
     def missing(self, daemon):
         """At the end: it answers well, and dead letters are sent again. What is still owed."""
         self.fails = 0
         self.up()
-        # An attempt that was on its way may still fail, so there may be letters after the first were sent again.
+        # An attempt that was on its way may still fail, so there may be letters after the first
+        # were sent again.
         self.resending = True
         dead = self.dead_letters(daemon)
         self.look(daemon)

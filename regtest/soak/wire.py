@@ -1,4 +1,6 @@
-"""Entries of `GET /events` with their data as the bytes that came, and files of records that survive any kill of their writer."""
+"""Entries of `GET /events` with their data as the bytes that came, and files of records that
+survive any kill of their writer.
+"""
 
 import json
 import os
@@ -7,7 +9,9 @@ _DECODER = json.JSONDecoder()
 
 
 def entries_of(text):
-    """Each entry of the answer as (cursor, event, data as it stands there), and the answer without them."""
+    """Each entry of the answer as (cursor, event, data as it stands there), and the answer without
+    them.
+    """
     found, place = [], text.index("[") + 1
     while text[place] != "]":
         # {"cursor":"…","event":"…","data":…}: the order in which the daemon writes them.
@@ -28,7 +32,9 @@ def number(cursor):
 
 
 class Records:
-    """JSON lines, each there as soon as it is written. A writer that was killed may leave half a line, which is taken away."""
+    """JSON lines, each there as soon as it is written. A writer that was killed may leave half a
+    line, which is taken away.
+    """
 
     def __init__(self, path):
         self.known = []

@@ -1,8 +1,10 @@
-"""What the node published, all of it, read before anything is dropped: no status may be told that never was.
+"""What the node published, all of it, read before anything is dropped: no status may be told that
+never was.
 
-A transaction that is told as gone must have left the mempool or a block since it was told as gone the time before; one that is
-told as in the mempool must have been taken by it; a block that is told must have been connected. The end of a step is
-compared elsewhere; this finds what was wrong in between, such as an eviction that never happened.
+A transaction that is told as gone must have left the mempool or a block since it was told as gone
+the time before; one that is told as in the mempool must have been taken by it; a block that is told
+must have been connected. The end of a step is compared elsewhere; this finds what was wrong in
+between, such as an eviction that never happened.
 """
 
 import time
@@ -17,9 +19,11 @@ class Witness:
     def __init__(self):
         self.messages = []
         self.resolved = 0
-        """Times of node stops and starts: a mempool and the last blocks may go without a message."""
+        """Times of node stops and starts: a mempool and the last blocks may go without a message.
+        """
         self.restarts = []
-        """txid -> times at which the mempool took it, or at which it left the mempool or a block."""
+        """txid -> times at which the mempool took it, or at which it left the mempool or a block.
+        """
         self.came, self.left = {}, {}
         self.connected = set()
         """Times of disconnects of blocks that nobody can read any more."""
@@ -63,4 +67,7 @@ class Witness:
         return any(begin - SLACK <= moment <= end + SLACK for moment in times)
 
     def came_before(self, txid, end):
-        return any(moment <= end + SLACK for moment in self.came.get(txid, []) + self.restarts + self.unknown)
+        return any(
+            moment <= end + SLACK
+            for moment in self.came.get(txid, []) + self.restarts + self.unknown
+        )

@@ -1,4 +1,6 @@
-"""All that operations work on: the node, the daemon, the proxy, coins and addresses, and the random choices of the step."""
+"""All that operations work on: the node, the daemon, the proxy, coins and addresses, and the random
+choices of the step.
+"""
 
 import random
 import time
@@ -14,7 +16,13 @@ PURSE = 6
 
 class World:
     def __init__(self, seed, node, daemon, proxy, journal):
-        self.seed, self.node, self.daemon, self.proxy, self.journal = seed, node, daemon, proxy, journal
+        self.seed, self.node, self.daemon, self.proxy, self.journal = (
+            seed,
+            node,
+            daemon,
+            proxy,
+            journal,
+        )
         self.keys, self.ledger = Keys(node, seed), Ledger(node)
         self.step, self.random = 0, random.Random(f"{seed} 0")
         self.watched, self.unwatched, self.purse = [], [], []
@@ -22,7 +30,9 @@ class World:
         self.late = set()
         """The crowd's own addresses (clients.py): text -> script."""
         self.crowd = {}
-        """Texts of addresses whose history was ever scanned, and scans that were not cancelled: id -> (texts, first height)."""
+        """Texts of addresses whose history was ever scanned, and scans that were not cancelled: id
+        -> (texts, first height).
+        """
         self.scanned, self.scans = set(), {}
         """Tips that were invalidated, to be reconsidered."""
         self.invalidated = []
@@ -32,7 +42,9 @@ class World:
         self.accepted, self.refused, self.done = 0, 0, {}
 
     def begin(self, step):
-        """Each step chooses anew from the seed: another outcome of one step does not change the choices of the next."""
+        """Each step chooses anew from the seed: another outcome of one step does not change the
+        choices of the next.
+        """
         self.step, self.random = step, random.Random(f"{self.seed} {step}")
 
     def say(self, text):
@@ -40,17 +52,25 @@ class World:
         self.journal.flush()
 
     def set_up(self):
-        """Blocks, coins to pay with, and addresses of which most are watched before anything happens to them."""
+        """Blocks, coins to pay with, and addresses of which most are watched before anything
+        happens to them.
+        """
         self.purse = self.keys.make(["wpkh({})"] * PURSE)
         self.watched = self.keys.make([KINDS[i % len(KINDS)] for i in range(FIRST_WATCHED)])
         self.new_addresses(6)
-        # Above height 122: a node of another make may refuse a transaction with lock time 21 below it.
+        # Above height 122: a node of another make may refuse a transaction with lock time 21 below
+        # it.
         for i in range(150):
             self.node.rpc("generatetoaddress", 1, self.purse[i % PURSE].text)
         self.ledger.refresh()
         for outpoint, coin in list(self.ledger.unspent().items())[:12]:
             share = (coin.value - 10_000) // 12
-            self.send(self.keys.sign([(outpoint, coin)], [(share, self.purse[i % PURSE].script) for i in range(12)]), "fund")
+            self.send(
+                self.keys.sign(
+                    [(outpoint, coin)], [(share, self.purse[i % PURSE].script) for i in range(12)]
+                ),
+                "fund",
+            )
         self.node.rpc("generatetoaddress", 1, self.purse[0].text)
         self.ledger.refresh()
         # Writes all to disk: a kill -9 of the node loses blocks, but not these.
@@ -87,7 +107,9 @@ class World:
         return f"purse{self.purse.index(address)}" if address in self.purse else address.text
 
     def pay(self, inputs, outputs, rate=None, least_fee=0):
-        """A signed transaction that returns the change to the purse; None when the inputs do not suffice."""
+        """A signed transaction that returns the change to the purse; None when the inputs do not
+        suffice.
+        """
         rate = rate or self.random.choice((2, 2, 3, 5, 9))
         fee = max(least_fee, rate * (60 + 180 * len(inputs) + 45 * len(outputs)))
         change = sum(coin.value for _, coin in inputs) - sum(value for value, _ in outputs) - fee
@@ -105,13 +127,21 @@ class World:
         """Coins of the purse, each of at least so much, smallest first."""
         scripts = {address.script for address in self.purse}
         free = self.ledger.unspent(confirmed_only).items()
-        own = [(outpoint, coin) for outpoint, coin in free if coin.script in scripts and coin.value >= least]
+        own = [
+            (outpoint, coin)
+            for outpoint, coin in free
+            if coin.script in scripts and coin.value >= least
+        ]
         return sorted(own, key=lambda item: (item[1].value, item[0]))
 
     def owned_coins(self, confirmed_only=False):
         """Coins of addresses that are watched, or may be later."""
         scripts = {address.script for address in self.watched + self.unwatched}
-        return [item for item in self.ledger.unspent(confirmed_only).items() if item[1].script in scripts]
+        return [
+            item
+            for item in self.ledger.unspent(confirmed_only).items()
+            if item[1].script in scripts
+        ]
 
     def payee(self):
         """Mostly a watched address."""
@@ -127,10 +157,14 @@ class World:
 
     def miner(self):
         """Who gets a coinbase: few, so that rival branches pay the same one."""
-        return self.random.choice((self.payee(), self.watched[0], self.purse[0], self.purse[0], self.purse[1]))
+        return self.random.choice(
+            (self.payee(), self.watched[0], self.purse[0], self.purse[0], self.purse[1])
+        )
 
     def choose_txs(self, coins, height, candidates, chance):
-        """Those of `candidates` (parents first) that a block at `height` on `coins` may hold, each with a chance; `coins` moves on."""
+        """Those of `candidates` (parents first) that a block at `height` on `coins` may hold, each
+        with a chance; `coins` moves on.
+        """
         chosen = []
         for tx in candidates:
             if self.random.random() >= chance:
@@ -141,7 +175,9 @@ class World:
         return chosen
 
     def build(self, previous, height, median, txs, payee=None):
-        """A block made here, not yet handed in. The same payee and `extra` make the same coinbase in rival branches."""
+        """A block made here, not yet handed in. The same payee and `extra` make the same coinbase
+        in rival branches.
+        """
         moment = max(median + 1, int(time.time()))
         extra = self.random.choice((0, 0, self.random.randrange(1 << 30)))
         return make_block(previous, height, moment, txs, payee or self.miner().script, extra)
@@ -149,5 +185,7 @@ class World:
     def hand_in(self, block, raw):
         self.ledger.know_block(block)
         answer = self.node.rpc("submitblock", raw.hex())
-        self.say(f"block {block.hash} on {block.previous[:12]} with {[tx.txid for tx in block.txs]}: {answer or 'taken'}")
+        self.say(
+            f"block {block.hash} on {block.previous[:12]} with {[tx.txid for tx in block.txs]}: {answer or 'taken'}"
+        )
         return answer

@@ -1,7 +1,9 @@
-"""python-socketio as it is, reading a consumer: prints what it hears as JSON lines and acknowledges every few events.
+"""python-socketio as it is, reading a consumer: prints what it hears as JSON lines and acknowledges
+every few events.
 
-    python consume.py URL CONSUMER EVERY
+python consume.py URL CONSUMER EVERY
 """
+
 import asyncio
 import json
 import sys

@@ -1,8 +1,10 @@
-"""A stock Python client against the library's echo server, once per connection: events, acknowledgements and attachments both ways.
-What it hears comes as JSON lines, bytes as {"base64": …}. For python-socketio 5 and, for Engine.IO 3, 4.
+"""A stock Python client against the library's echo server, once per connection: events,
+acknowledgements and attachments both ways. What it hears comes as JSON lines, bytes as {"base64":
+…}. For python-socketio 5 and, for Engine.IO 3, 4.
 
     python echo.py URL polling|websocket|upgrade
 """
+
 import base64
 import json
 import sys
@@ -10,7 +12,11 @@ import sys
 import socketio
 
 url, mode = sys.argv[1:]
-transports = {"polling": ["polling"], "websocket": ["websocket"], "upgrade": ["polling", "websocket"]}[mode]
+transports = {
+    "polling": ["polling"],
+    "websocket": ["websocket"],
+    "upgrade": ["polling", "websocket"],
+}[mode]
 sio = socketio.Client(reconnection_delay=0.05, reconnection_delay_max=0.2, randomization_factor=0)
 rounds = 0
 

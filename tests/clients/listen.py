@@ -1,14 +1,20 @@
-"""python-socketio as it is, 5 or (for Engine.IO 3) 4, its synchronous client: prints what it hears as JSON lines.
+"""python-socketio as it is, 5 or (for Engine.IO 3) 4, its synchronous client: prints what it hears
+as JSON lines.
 
-    python listen.py URL ADDRESS polling|websocket|upgrade
+python listen.py URL ADDRESS polling|websocket|upgrade
 """
+
 import json
 import sys
 
 import socketio
 
 url, address, mode = sys.argv[1:]
-transports = {"polling": ["polling"], "websocket": ["websocket"], "upgrade": ["polling", "websocket"]}[mode]
+transports = {
+    "polling": ["polling"],
+    "websocket": ["websocket"],
+    "upgrade": ["polling", "websocket"],
+}[mode]
 sio = socketio.Client()
 
 

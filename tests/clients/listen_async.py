@@ -1,7 +1,8 @@
 """python-socketio as it is, its asyncio client: prints what it hears as JSON lines.
 
-    python listen_async.py URL ADDRESS polling|websocket|upgrade
+python listen_async.py URL ADDRESS polling|websocket|upgrade
 """
+
 import asyncio
 import json
 import sys
@@ -9,7 +10,11 @@ import sys
 import socketio
 
 url, address, mode = sys.argv[1:]
-transports = {"polling": ["polling"], "websocket": ["websocket"], "upgrade": ["polling", "websocket"]}[mode]
+transports = {
+    "polling": ["polling"],
+    "websocket": ["websocket"],
+    "upgrade": ["polling", "websocket"],
+}[mode]
 sio = socketio.AsyncClient()
 
 
@@ -19,7 +24,9 @@ def show(event, data):
 
 @sio.event
 async def connect():
-    await sio.emit("subscribe_address", {"address": address}, callback=lambda answer: show("ack", answer))
+    await sio.emit(
+        "subscribe_address", {"address": address}, callback=lambda answer: show("ack", answer)
+    )
 
 
 # One argument and no more, as a user's handler has it.
