@@ -1,19 +1,22 @@
 #!/usr/bin/env bash
 # Installs what this machine lacks to build satwatch and to run its tests, and says what and why.
 #
-#   eval "$(contrib/setup.sh build)"    what the build needs: cargo, a C++ compiler, libclang
-#   eval "$(contrib/setup.sh)"          that, and what the tests need: rustfmt, clippy, a bitcoind, Node.js and Python with
-#                                       the stock Socket.IO clients, Chromium
+#   contrib/setup.sh build              what the build needs: cargo, a C++ compiler, libclang, RocksDB (compiled once)
+#   eval "$(contrib/setup.sh)"          that, and what the tests need: rustfmt, clippy, linters, a bitcoind, Node.js and
+#                                       Python with the stock Socket.IO clients, Chromium
 #
-# Standard output is `export` lines for the shell that goes on to run cargo; everything for people goes to standard error.
-# System packages are installed only on Debian and its kin and only as root; otherwise the missing thing is named. All
-# the rest goes into ${XDG_CACHE_HOME:-$HOME/.cache}/satwatch. With everything there it takes under a second.
+# What cargo needs to know goes into .cargo/config.toml of this clone, so that a plain `cargo build` afterwards finds it.
+# Standard output is an `export` line for a shell that goes on to run cargo: the target folder that all clones share.
+# Everything for people goes to standard error. System packages are installed only on Debian and its kin and only as root;
+# otherwise the missing thing is named. All the rest goes into ${XDG_CACHE_HOME:-$HOME/.cache}/satwatch. With everything
+# there it takes under a second.
 set -euo pipefail
 
 repo=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 cache="${XDG_CACHE_HOME:-$HOME/.cache}/satwatch"
 scope=${1:-all}
 missing=()
+cargo_env=()
 
 say() { printf 'setup.sh: %s\n' "$*" >&2; }
 lack() {
@@ -21,7 +24,8 @@ lack() {
     missing+=("$*")
 }
 have() { type -P "$1" >/dev/null; }
-emit() { printf 'export %s=%q\n' "$1" "$2"; }
+# for_cargo NAME VALUE: a variable that cargo and its build scripts are to see.
+for_cargo() { cargo_env+=("$1 = \"$2\""); }
 
 apt_updated=
 # install_apt REASON PACKAGE...: fails when this is no Debian machine or we are not root.
@@ -71,8 +75,37 @@ need_libclang() {
             return
         }
     fi
-    emit LIBCLANG_PATH "$target/clang/native"
-    emit BINDGEN_EXTRA_CLANG_ARGS "-I$(gcc -print-file-name=include)"
+    for_cargo LIBCLANG_PATH "$target/clang/native"
+    for_cargo BINDGEN_EXTRA_CLANG_ARGS "-I$(gcc -print-file-name=include)"
+}
+
+need_rocksdb() {
+    [ ${#missing[@]} -eq 0 ] || return 0
+    local folder
+    folder=$("$repo/contrib/rocksdb.sh") || {
+        lack "RocksDB: contrib/rocksdb.sh could not compile it; what it printed says why"
+        return
+    }
+    for_cargo ROCKSDB_LIB_DIR "$folder"
+    for_cargo ROCKSDB_STATIC 1
+}
+
+# .cargo/config.toml of this clone. One that somebody else wrote is left as it is, and the lines for it are named.
+write_cargo_config() {
+    local file="$repo/.cargo/config.toml" mark="# Written by contrib/setup.sh; made anew each time." content
+    content=$(printf '%s\n' "$mark" '[env]' "${cargo_env[@]}")
+    if [ -f "$file" ] && [ "$(head -n 1 "$file")" != "$mark" ]; then
+        local line
+        for line in "${cargo_env[@]}"; do
+            grep -qxF "$line" "$file" || {
+                lack "lines in $file, which setup.sh did not write: put them there, or remove the file"$'\n'"${content#*$'\n'}"
+                return
+            }
+        done
+    elif [ "$(cat "$file" 2>/dev/null)" != "$content" ]; then
+        mkdir -p "$repo/.cargo"
+        printf '%s\n' "$content" >"$file"
+    fi
 }
 
 need_bitcoind() {
@@ -150,6 +183,8 @@ flock 9
 need_rust
 need_compiler
 need_libclang
+need_rocksdb
+write_cargo_config
 if [ "$scope" = all ]; then
     need_bitcoind
     need_python_packages python requirements.txt "the tests connect with the stock Python clients, and the soak drops messages with pyzmq"
@@ -162,7 +197,7 @@ if [ ${#missing[@]} -gt 0 ]; then
     printf '  - %s\n' "${missing[@]}" >&2
     exit 1
 fi
-# RocksDB takes some twenty minutes to compile: all clones and checks share one target folder.
+# All clones and checks share one target folder.
 target="${CARGO_TARGET_DIR:-$cache/target}"
 mkdir -p "$target"
 # In it cargo tells the clones of one package apart by the files' times only, and would take another clone's newer build for ours.
@@ -170,4 +205,4 @@ if [ "$(cat "$target/.satwatch-clone" 2>/dev/null)" != "$repo" ]; then
     for folder in src tests examples benches; do [ ! -d "$repo/$folder" ] || find "$repo/$folder" -type f -exec touch {} +; done
     printf '%s\n' "$repo" >"$target/.satwatch-clone"
 fi
-emit CARGO_TARGET_DIR "$target"
+printf 'export CARGO_TARGET_DIR=%q\n' "$target"
