@@ -211,7 +211,7 @@ impl Hub {
             Command::Forget { id } => self.recoverable.forget(&id),
             Command::Scan { news } => self.tell_scan(&news)?,
             Command::SubscriptionsOf { socket, answer } => {
-                drop(answer.send(self.count_of(socket.key())))
+                let _ = answer.send(self.count_of(socket.key()));
             }
             Command::Counts { answer } => drop(answer.send(self.counts())),
         }

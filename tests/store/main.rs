@@ -4,6 +4,7 @@ mod consumers;
 mod crash;
 mod damage;
 mod format;
+mod library;
 mod life;
 mod log;
 mod lookup;
