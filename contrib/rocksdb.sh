@@ -70,15 +70,16 @@ compile() {
     printf '#include "build_version.cc"\n' >"$work/group$group.cc"
     groups=$((group + 1))
     say "compiling RocksDB once for all: $count files in $groups groups, $jobs at a time; on two cores it takes about four minutes"
-    for ((group = 0; group < groups; group++)); do printf '%s\n' "$group"; done |
-        xargs -P "$jobs" -I{} sh -c '"$@" -c "$0/group{}.cc" -o "$0/group{}.o" && echo {}' "$work" \
+    # shellcheck disable=SC2016 # the inner shell expands them
+    printf '%s\0' "$work"/group*.cc |
+        xargs -0 -P "$jobs" -I{} sh -c 'source=$1 && shift && "$@" -c "$source" -o "$source.o" && echo "$source" || exit 255' compile {} \
             "$cxx" -I"$crate" -I"$crate/rocksdb/include" -I"$crate/rocksdb" -I"$crate/rocksdb/third-party/gtest-1.8.1/fused-src" \
             -I"$lz4" "${flag[@]}" |
         while read -r _; do
             done=$((done + 1))
             say "RocksDB: $done of $groups groups compiled, $((SECONDS - began)) s"
         done
-    (cd "$work" && ar crs librocksdb.a group*.o)
+    (cd "$work" && ar crs librocksdb.a group*.cc.o)
     rm -f "$work"/group*
 }
 
@@ -86,8 +87,9 @@ build() {
     local crate lz4 key folder
     crate=$(crate_folder librocksdb-sys)
     lz4=$(crate_folder lz4-sys)/liblz4/lib
-    [ -f "$crate/rocksdb_lib_sources.txt" ] && [ -f "$lz4/lz4.h" ] || die "cargo did not bring the crates librocksdb-sys and lz4-sys: cargo fetch says why"
-    key=$(printf '%s\n' "${crate##*/}" "$("$cxx" --version | head -n 1)" "$(uname -m)" "$(flags)" "$(cat "${BASH_SOURCE[0]}")" | sha256sum | cut -c 1-16)
+    [ -f "$crate/rocksdb_lib_sources.txt" ] && [ -f "$lz4/lz4.h" ] ||
+        die "cargo did not bring the crates librocksdb-sys and lz4-sys: cargo fetch says why"
+    key=$(printf '%s\n' "${crate##*/}" "$("$cxx" --version | head -n 1)" "$(uname -m)" "$(flags)" | sha256sum | cut -c 1-16)
     folder="$cache/rocksdb/$key"
     if [ ! -f "$folder/librocksdb.a" ]; then
         mkdir -p "$cache/rocksdb"

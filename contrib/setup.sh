@@ -70,7 +70,7 @@ need_libclang() {
     local target="$cache/libclang"
     if ! compgen -G "$target/clang/native/libclang.so*" >/dev/null; then
         say "installing the libclang wheel into $target: bindgen needs libclang to bind RocksDB"
-        have python3 && python3 -m pip install -q --disable-pip-version-check --no-deps --target "$target" libclang >&2 || {
+        { have python3 && python3 -m pip install -q --disable-pip-version-check --no-deps --target "$target" libclang >&2; } || {
             lack "libclang: install libclang-dev (bindgen needs it to bind RocksDB), or Python 3 with pip so that this script can"
             return
         }
@@ -116,17 +116,17 @@ need_bitcoind() {
 fresh() { [ "$(cat "$1/.satwatch-key" 2>/dev/null)" = "$2" ]; }
 filled() { printf '%s\n' "$2" >"$1/.satwatch-key"; }
 
-# An environment of its own for one list of Python packages: folder, list, what for.
+# An environment of its own for one list of Python packages: folder, list (a file of this repository), what for.
 need_python_packages() {
     have python3 || {
         lack "python3 (3.9 or newer): the tests run python-socketio, and regtest/up.sh its listener"
         return
     }
-    local folder="$cache/$1" list="$repo/tests/clients/$2" key
+    local folder="$cache/$1" list="$repo/$2" key
     key=$(python3 -V && cat "$repo/contrib/python/requirements.txt" "$list")
     # A Python that was removed or moved leaves an environment that cannot run.
     fresh "$folder" "$key" && "$folder/bin/python" -c '' 2>/dev/null && return
-    say "installing the packages of tests/clients/$2 into $folder: $3"
+    say "installing the packages of $2 into $folder: $3"
     rm -rf "$folder"
     python3 -m venv "$folder" >&2 || {
         rm -rf "$folder"
@@ -136,14 +136,14 @@ need_python_packages() {
         return
     }
     "$folder/bin/python" -m pip install -q --disable-pip-version-check -r "$list" >&2 || {
-        lack "the packages of tests/clients/$2: pip could not install them"
+        lack "the packages of $2: pip could not install them"
         return
     }
     filled "$folder" "$key"
 }
 
 need_js_clients() {
-    have node && have npm || {
+    { have node && have npm; } || {
         lack "Node.js 18 or newer with npm: the tests run socket.io-client and drive the page"
         return
     }
@@ -187,8 +187,9 @@ need_rocksdb
 write_cargo_config
 if [ "$scope" = all ]; then
     need_bitcoind
-    need_python_packages python requirements.txt "the tests connect with the stock Python clients, and the soak drops messages with pyzmq"
-    need_python_packages python-eio3 requirements-eio3.txt "the tests connect with the stock Python client of Socket.IO 2 too"
+    need_python_packages linters contrib/linters.txt "the checks look over the Python and the shell scripts"
+    need_python_packages python tests/clients/requirements.txt "the tests connect with the stock Python clients, and the soak drops messages with pyzmq"
+    need_python_packages python-eio3 tests/clients/requirements-eio3.txt "the tests connect with the stock Python client of Socket.IO 2 too"
     need_js_clients
     need_chromium
 fi
