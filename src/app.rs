@@ -365,3 +365,18 @@ fn socketio_config(limits: &Limits) -> socketio::Config {
     };
     socketio::Config { engine, layer }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_connection_may_idle_twice_as_long_as_a_ping_takes() {
+        let limits = Limits::default();
+        let pings = socketio_config(&limits).engine;
+        assert!(
+            server_limits(&limits).idle_time >= (pings.ping_interval + pings.ping_timeout) * 2,
+            "a polling client answers pings on a connection that idles meanwhile"
+        );
+    }
+}

@@ -36,6 +36,10 @@ impl Activity {
         Work(this.clone())
     }
 
+    pub(super) fn had_a_request(&self) -> bool {
+        self.answered.load(Ordering::Acquire) > 0 || self.working.load(Ordering::Acquire) > 0
+    }
+
     /// When the connection is to end if nothing happens until then; at least one more idle time
     /// away while a request is in work.
     pub(super) fn deadline(&self, limits: &Limits) -> Instant {

@@ -7,11 +7,12 @@
 //!    queue and cost us nothing. The slot travels with a request that may be upgraded (as an
 //!    `Arc<OwnedSemaphorePermit>` in its extensions), so that whoever takes over the socket can go
 //!    on counting it: hyper's connection ends with the upgrade.
-//! 2. A connection without a request in work ends after [`Limits::header_time`] before its first
-//!    request and [`Limits::idle_time`] after a later one. hyper's own timer covers a header that
-//!    comes in pieces, not the time before the protocol is known, nor an idle HTTP/2 connection.
-//! 3. The head of a request is bounded here (time, 16 KiB, 100 headers: hyper answers 431); its
-//!    body is the handler's to bound.
+//! 2. A connection without a request in work ends [`Limits::header_time`] after accept if it never
+//!    had one, and [`Limits::idle_time`] after its last answer otherwise; that bounds the time for
+//!    a later head too. hyper's own timer is off: it runs while a connection idles between two
+//!    requests, and knows neither the time before the protocol is known nor HTTP/2.
+//! 3. The head of a request is bounded here (16 KiB, 100 headers: hyper answers 431); its body is
+//!    the handler's to bound.
 //! 4. A panic in a handler ends that connection only: each has its own task.
 //! 5. At shutdown nothing new is accepted, open requests are finished until [`Limits::drain_time`],
 //!    what is still open then is dropped.
@@ -35,9 +36,10 @@ use std::time::Duration;
 use bytes::Bytes;
 use http_body_util::Full;
 use hyper::body::Incoming;
+use hyper::header::{HeaderName, HeaderValue};
 use hyper::service::service_fn;
 use hyper::upgrade::OnUpgrade;
-use hyper::{Request, Response};
+use hyper::{Request, Response, StatusCode, Version};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
@@ -48,6 +50,7 @@ use tokio_util::task::TaskTracker;
 
 use activity::Activity;
 
+const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 /// Read buffer and largest request head, in bytes.
 const MAX_HEAD: usize = 16 * 1024;
 /// Bytes that the system takes for a connection before its client has read them (it doubles the
@@ -64,9 +67,11 @@ const LAST_WORDS: Duration = Duration::from_secs(5);
 pub struct Limits {
     /// Open at the same time.
     pub connections: usize,
-    /// From accept to the end of the first request's head, and for each later head.
+    /// From accept to the end of the first request's head.
     pub header_time: Duration,
-    /// From the last answer to the next request.
+    /// From the last answer to the end of the next request's head; HTTP/1.1 answers say it in
+    /// `Keep-Alive`. A polling client answers each ping on the connection that it has, so this must
+    /// be clearly longer than ping interval and ping timeout together.
     pub idle_time: Duration,
     /// For open requests at shutdown.
     pub drain_time: Duration,
@@ -77,7 +82,7 @@ impl Default for Limits {
         Self {
             connections: 10_000,
             header_time: Duration::from_secs(10),
-            idle_time: Duration::from_secs(60),
+            idle_time: Duration::from_secs(90),
             drain_time: Duration::from_secs(2),
         }
     }
@@ -133,7 +138,7 @@ impl Server {
         let tasks = TaskTracker::new();
         let abort = CancellationToken::new();
         let connection = Arc::new(Connection {
-            builder: builder(&limits),
+            builder: builder(),
             limits,
             shutdown: shutdown.clone(),
             abort: abort.clone(),
@@ -191,8 +196,12 @@ impl Connection {
         Fut: Future<Output = Response<Full<Bytes>>> + Send + 'static,
     {
         let activity = Arc::new(Activity::new(Instant::now()));
+        let keep_alive =
+            HeaderValue::from_str(&format!("timeout={}", self.limits.idle_time.as_secs()))
+                .expect("digits make a header");
         let service = service_fn(|mut request: Request<Incoming>| {
             let work = Activity::begin(&activity);
+            let version = request.version();
             if request.extensions().get::<OnUpgrade>().is_some() {
                 request.extensions_mut().insert(slot.clone());
             }
@@ -202,12 +211,18 @@ impl Connection {
             let first = answer
                 .as_mut()
                 .poll(&mut Context::from_waker(Waker::noop()));
+            let keep_alive = keep_alive.clone();
             async move {
                 let _work = work;
-                Ok::<_, Infallible>(match first {
+                let mut answer = match first {
                     Poll::Ready(answer) => answer,
                     Poll::Pending => answer.await,
-                })
+                };
+                // HTTP/2 forbids the header, and an upgraded connection is no longer ours.
+                if version < Version::HTTP_2 && answer.status() != StatusCode::SWITCHING_PROTOCOLS {
+                    answer.headers_mut().insert(KEEP_ALIVE, keep_alive);
+                }
+                Ok::<_, Infallible>(answer)
             }
         });
         let mut http = pin!(
@@ -235,7 +250,7 @@ impl Connection {
                     let next = activity.deadline(&self.limits);
                     if next > deadline {
                         deadline = next;
-                    } else if ending {
+                    } else if ending || !activity.had_a_request() {
                         break;
                     } else {
                         ending = true;
@@ -248,12 +263,11 @@ impl Connection {
     }
 }
 
-fn builder(limits: &Limits) -> auto::Builder<TokioExecutor> {
+fn builder() -> auto::Builder<TokioExecutor> {
     let mut builder = auto::Builder::new(TokioExecutor::new());
     builder
         .http1()
-        .timer(TokioTimer::new())
-        .header_read_timeout(limits.header_time)
+        .header_read_timeout(None)
         .max_buf_size(MAX_HEAD)
         // A client that closes its sending side has gone: a waiting poll must not outlive it.
         .half_close(false);

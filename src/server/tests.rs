@@ -229,6 +229,43 @@ async fn a_client_that_sends_nothing_more_is_dropped_but_not_while_it_waits_for_
     read_until(&mut waiting, "/wait 0").await;
 }
 
+/// Lets `time` pass at once for the server's timers, and the server notice it.
+async fn pass(time: Duration) {
+    tokio::time::pause();
+    tokio::time::advance(time).await;
+    tokio::time::resume();
+    sleep(Duration::from_millis(20)).await;
+}
+
+#[tokio::test]
+async fn a_connection_may_idle_between_two_pongs_of_a_polling_client() {
+    let running = start(Limits::default()).await;
+    let mut stream = connect(&running).await;
+    for _ in 0..3 {
+        stream.write_all(GET).await.expect("written");
+        let text = read_until(&mut stream, "/ 0").await;
+        assert!(text.contains("keep-alive: timeout=90\r\n"), "{text}");
+        pass(Duration::from_secs(60)).await;
+    }
+    stream.write_all(GET).await.expect("written");
+    read_until(&mut stream, "/ 0").await;
+    pass(Limits::default().idle_time).await;
+    assert_eq!(read_to_end(&mut stream).await, "");
+}
+
+#[tokio::test]
+async fn a_later_head_that_comes_in_pieces_is_bounded_too() {
+    let running = start(Limits::default()).await;
+    let mut stream = connect(&running).await;
+    stream.write_all(GET).await.expect("written");
+    read_until(&mut stream, "/ 0").await;
+    for piece in GET.chunks(4).take(3) {
+        stream.write_all(piece).await.expect("written");
+        pass(Limits::default().idle_time / 3).await;
+    }
+    assert_eq!(read_to_end(&mut stream).await, "");
+}
+
 #[tokio::test]
 async fn too_large_heads_are_answered_not_served() {
     let running = start(Limits::default()).await;
