@@ -57,6 +57,17 @@ pub fn parse(text: &str, network: Network) -> Result<KnownAddress, ApiError> {
     })
 }
 
+/// Reads addresses of a list; the first bad one is named by its place.
+pub fn parse_all<'a>(
+    texts: impl Iterator<Item = &'a str>,
+    network: Network,
+) -> Result<Vec<KnownAddress>, ApiError> {
+    texts
+        .enumerate()
+        .map(|(place, text)| parse(text, network).map_err(|error| error.at(place)))
+        .collect()
+}
+
 /// The address of a watched script.
 pub fn text(spk: &Script, network: Network) -> String {
     // Every watched script came from an address; hex is only the answer for a store that another

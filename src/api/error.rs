@@ -81,6 +81,14 @@ impl ApiError {
         )
     }
 
+    /// The error of one element of `addresses`.
+    pub fn at(self, place: usize) -> Self {
+        Self {
+            message: format!("addresses[{place}]: {}", self.message),
+            ..self
+        }
+    }
+
     pub fn not_watched(address: &str) -> Self {
         let message = format!(
             "{address} is not watched. Add it with POST /add_address {{\"address\": \"{address}\"}} or the Socket.IO event subscribe_address, then ask again."

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use hyper::StatusCode;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use tokio::time::{Instant, sleep_until};
 
@@ -13,19 +13,41 @@ use super::App;
 use super::address::KnownAddress;
 use super::cursor::Cursor;
 use super::error::{ApiError, Restart};
-use super::fields::Query;
-use super::fresh::WAIT_MOST;
 use super::hub::Wire;
 use super::json;
+use super::request::Request;
+use super::request::types::{Limit, Wait};
 use super::respond::{self, Answer};
 use super::tail::{Filter, Page};
 use super::watching::balance_in;
 use crate::tracker::Event;
 
 pub const LIMIT_DEFAULT: usize = 100;
-pub const LIMIT_MOST: usize = 1000;
+pub const LIMIT_MOST: u32 = 1000;
 /// Balances that come with a cursor that is not good any more.
 pub const BALANCES: usize = 1000;
+
+/// `GET /events`
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ReadEvents {
+    pub after: Option<String>,
+    #[serde(default)]
+    pub address: Vec<String>,
+    pub consumer: Option<String>,
+    /// Beside `consumer`.
+    pub shared: Option<bool>,
+    pub limit: Option<Limit<LIMIT_MOST>>,
+    pub wait: Option<Wait>,
+    pub min_cursor: Option<String>,
+}
+
+impl Request for ReadEvents {
+    const INSTEAD: &'static [(&'static str, &'static str)] = &[
+        ("cursor", "write it as `after`"),
+        ("since", "write a cursor as `after`"),
+    ];
+}
 
 #[derive(Serialize)]
 struct Entry {
@@ -132,20 +154,24 @@ impl App {
     /// request came; the wait counts from there.
     pub(super) async fn events(
         self: &Arc<Self>,
-        query: &Query,
+        query: ReadEvents,
         asked: Instant,
     ) -> Result<Answer, ApiError> {
-        if let Some(name) = query.get("consumer") {
-            return self.consumer_events(name, query).await;
+        self.reach(query.min_cursor.as_deref(), query.wait).await?;
+        if let Some(name) = query.consumer.clone() {
+            return self.consumer_events(&name, query).await;
         }
-        let limit = query.whole("limit", LIMIT_DEFAULT, 1..=LIMIT_MOST)?;
-        let wait = query.whole("wait", 0, 0..=WAIT_MOST)?;
-        let addresses = query
-            .all("address")
-            .map(|text| self.address(text))
-            .collect::<Result<Vec<_>, _>>()?;
-        let addresses: Arc<[KnownAddress]> = addresses.into();
-        let after = query.get("after").map(Arc::<str>::from);
+        if query.shared.is_some() {
+            return Err(ApiError::invalid_parameter(
+                "shared",
+                "beside \"consumer\", which it speaks of",
+            ));
+        }
+        let limit = query.limit.map_or(LIMIT_DEFAULT, Limit::get);
+        let wait = query.wait.map_or(Duration::ZERO, Wait::seconds);
+        let addresses = query.address.iter().map(|text| self.address(text));
+        let addresses: Arc<[KnownAddress]> = addresses.collect::<Result<Vec<_>, _>>()?.into();
+        let after = query.after.map(Arc::<str>::from);
         let (wanted, text) = (addresses.clone(), after.clone());
         let from = self
             .read(move |app| app.begin(&wanted, text.as_deref()))
@@ -159,12 +185,12 @@ impl App {
                 blocks: false,
             },
         };
-        let _waiting = if wait > 0 {
+        let _waiting = if wait > Duration::ZERO {
             Some(self.may_wait()?)
         } else {
             None
         };
-        let enough = sleep_until(asked + Duration::from_secs(wait as u64));
+        let enough = sleep_until(asked + wait);
         let page = self.next_news(from, &filter, limit, enough).await?;
         self.read(move |app| {
             if let Some(text) = after {

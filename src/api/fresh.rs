@@ -21,23 +21,27 @@ use tokio::sync::SemaphorePermit;
 
 use super::App;
 use super::error::ApiError;
-use super::fields::Query;
+use super::request::types::Wait;
 use super::respond::Answer;
 
-/// Seconds that `min_cursor` waits when nobody says how long.
-const WAIT_DEFAULT: usize = 5;
+/// `min_cursor` waits this long when nobody says how long.
+const WAIT_DEFAULT: Duration = Duration::from_secs(5);
 /// Seconds that any request may wait.
-pub const WAIT_MOST: usize = 60;
+pub const WAIT_MOST: u32 = 60;
 /// Bytes of the hash that a tag shows.
 const TAG: usize = 16;
 
 impl App {
-    /// Waits until the state includes `min_cursor`, if the query has one.
-    pub(super) async fn reach(&self, query: &Query) -> Result<(), ApiError> {
-        let Some(text) = query.get("min_cursor") else {
+    /// Waits until the state includes `min_cursor`, if there is one.
+    pub(super) async fn reach(
+        &self,
+        min_cursor: Option<&str>,
+        wait: Option<Wait>,
+    ) -> Result<(), ApiError> {
+        let Some(text) = min_cursor else {
             return Ok(());
         };
-        let wait = query.whole("wait", WAIT_DEFAULT, 0..=WAIT_MOST)?;
+        let wait = wait.map_or(WAIT_DEFAULT, Wait::seconds);
         let number = self.number(text)?;
         if number <= self.reader.snapshot().head()? {
             return Ok(());
@@ -48,7 +52,7 @@ impl App {
             biased;
             reached = head.wait_for(|head| *head >= number) => reached.map(drop).map_err(|_| ApiError::stopping()),
             () = self.stop.cancelled() => Err(ApiError::stopping()),
-            () = tokio::time::sleep(Duration::from_secs(wait as u64)) => Err(not_yet()),
+            () = tokio::time::sleep(wait) => Err(not_yet()),
         }
     }
 

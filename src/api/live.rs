@@ -6,16 +6,18 @@
 
 use std::sync::Arc;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
 use super::App;
 use super::address::{self, KnownAddress};
 use super::error::{ApiError, shortened};
-use super::fields::Fields;
 use super::hub::{Join, NAMESPACE, Pausing, Reply};
 use super::json::{self, Balance};
 use super::recovery;
+use super::request::types::{Addresses, Depths, Unlabelled};
+use super::request::{self, Nothing, Request};
 use super::status::Tip;
 use super::subscriptions::Topic;
 use super::watching::{balance_in, watched};
@@ -141,6 +143,84 @@ struct Client {
     socket: Socket,
 }
 
+/// What clients may say.
+#[derive(Debug, Clone, Copy)]
+pub enum Kind {
+    SubscribeAddress,
+    SubscribeAddresses,
+    UnsubscribeAddress,
+    SubscribeBlocks,
+    SubscribeConsumer,
+    UnsubscribeConsumer,
+    Ack,
+}
+
+/// The events of clients by their names.
+pub const EVENTS: [(&str, Kind); 7] = [
+    ("subscribe_address", Kind::SubscribeAddress),
+    ("subscribe_addresses", Kind::SubscribeAddresses),
+    ("unsubscribe_address", Kind::UnsubscribeAddress),
+    ("subscribe_blocks", Kind::SubscribeBlocks),
+    ("subscribe_consumer", Kind::SubscribeConsumer),
+    ("unsubscribe_consumer", Kind::UnsubscribeConsumer),
+    ("ack", Kind::Ack),
+];
+
+/// `subscribe_address`
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct SubscribeAddress {
+    address: String,
+    after: Option<String>,
+    confirmations: Option<Depths>,
+    snapshot: Option<bool>,
+}
+
+impl Request for SubscribeAddress {
+    const EXAMPLE: &'static str = "{\"address\": \"<address>\"}";
+    const INSTEAD: &'static [(&'static str, &'static str)] = &[
+        ("addresses", "the event subscribe_addresses takes a list"),
+        ("label", LABEL),
+        ("history", HISTORY),
+        ("from_height", HISTORY),
+        ("cursor", "write it as `after`"),
+    ];
+}
+
+/// `subscribe_addresses`
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct SubscribeAddresses {
+    addresses: Addresses<Unlabelled>,
+    after: Option<String>,
+    confirmations: Option<Depths>,
+    snapshot: Option<bool>,
+}
+
+impl Request for SubscribeAddresses {
+    const EXAMPLE: &'static str = "{\"addresses\": [\"<address>\", …]}";
+    const INSTEAD: &'static [(&'static str, &'static str)] = &[
+        ("label", LABEL),
+        ("history", HISTORY),
+        ("from_height", HISTORY),
+        ("cursor", "write it as `after`"),
+    ];
+}
+
+const LABEL: &str = "POST /add_address takes a label";
+const HISTORY: &str = "POST /add_address takes `\"history\": {\"from_height\": 0}`";
+
+/// `unsubscribe_address`
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct UnsubscribeAddress {
+    address: String,
+}
+
+impl Request for UnsubscribeAddress {
+    const EXAMPLE: &'static str = "{\"address\": \"<address>\"}";
+}
+
 /// What a client wants to subscribe to.
 struct Wish {
     addresses: Arc<[KnownAddress]>,
@@ -187,27 +267,7 @@ struct Subscribed<'a> {
 impl Client {
     async fn obey(self, event: socketio::Event) {
         let mut ack = event.ack;
-        let argument = event.args.first().map_or("null", |raw| raw.get());
-        let fields = || Fields::parse(argument.as_bytes());
-        let result = match event.name.as_str() {
-            "subscribe_address" => self.subscribe_one(fields(), &mut ack).await,
-            "subscribe_addresses" => self.subscribe_many(fields(), &mut ack).await,
-            "unsubscribe_address" => self.unsubscribe(fields(), &mut ack).await,
-            "subscribe_blocks" => self.subscribe_blocks(&mut ack).await,
-            "subscribe_consumer" => {
-                self.app
-                    .subscribe_consumer(&self.socket, fields(), &mut ack)
-                    .await
-            }
-            "unsubscribe_consumer" => {
-                self.app
-                    .unsubscribe_consumer(&self.socket, fields(), &mut ack)
-                    .await
-            }
-            "ack" => self.app.ack_event(&self.socket, fields(), &mut ack).await,
-            other => Err(unknown_event(other)),
-        };
-        if let Err(error) = result {
+        if let Err(error) = self.answer(&event.name, &event.args, &mut ack).await {
             let reply = Reply {
                 name: "error",
                 json: json::to_text(&error),
@@ -218,24 +278,50 @@ impl Client {
         }
     }
 
-    async fn subscribe_one(
+    async fn answer(
         &self,
-        fields: Result<Fields, ApiError>,
+        name: &str,
+        args: &[Box<RawValue>],
         ack: &mut Option<Ack>,
     ) -> Result<(), ApiError> {
-        let fields = fields?;
-        let addresses = [fields.address(self.app.wire.network)?].into();
-        self.subscribe(wish(&fields, addresses, false)?, ack).await
+        let known = EVENTS.iter().find(|(known, _)| *known == name);
+        let (_, kind) = known.ok_or_else(|| unknown_event(name))?;
+        let (app, socket) = (&self.app, &self.socket);
+        match kind {
+            Kind::SubscribeAddress => self.subscribe(self.one(argument(args)?)?, ack).await,
+            Kind::SubscribeAddresses => self.subscribe(self.many(argument(args)?)?, ack).await,
+            Kind::UnsubscribeAddress => self.unsubscribe(argument(args)?, ack).await,
+            Kind::SubscribeBlocks => {
+                let Nothing {} = argument(args)?;
+                self.subscribe_blocks(ack).await
+            }
+            Kind::SubscribeConsumer => app.subscribe_consumer(socket, argument(args)?, ack).await,
+            Kind::UnsubscribeConsumer => {
+                app.unsubscribe_consumer(socket, argument(args)?, ack).await
+            }
+            Kind::Ack => app.ack_event(socket, argument(args)?, ack).await,
+        }
     }
 
-    async fn subscribe_many(
-        &self,
-        fields: Result<Fields, ApiError>,
-        ack: &mut Option<Ack>,
-    ) -> Result<(), ApiError> {
-        let fields = fields?;
-        let addresses = distinct(fields.addresses(self.app.wire.network)?).into();
-        self.subscribe(wish(&fields, addresses, true)?, ack).await
+    fn one(&self, asked: SubscribeAddress) -> Result<Wish, ApiError> {
+        Ok(Wish {
+            addresses: [self.app.address(&asked.address)?].into(),
+            many: false,
+            depths: asked.confirmations.unwrap_or_default().0,
+            after: asked.after,
+            snapshot: asked.snapshot.unwrap_or(true),
+        })
+    }
+
+    fn many(&self, asked: SubscribeAddresses) -> Result<Wish, ApiError> {
+        let addresses = asked.addresses.parse(self.app.wire.network)?;
+        Ok(Wish {
+            addresses: distinct(addresses).into(),
+            many: true,
+            depths: asked.confirmations.unwrap_or_default().0,
+            after: asked.after,
+            snapshot: asked.snapshot.unwrap_or(true),
+        })
     }
 
     async fn subscribe(&self, wish: Wish, ack: &mut Option<Ack>) -> Result<(), ApiError> {
@@ -430,7 +516,7 @@ impl Client {
 
     async fn unsubscribe(
         &self,
-        fields: Result<Fields, ApiError>,
+        asked: UnsubscribeAddress,
         ack: &mut Option<Ack>,
     ) -> Result<(), ApiError> {
         #[derive(Serialize)]
@@ -438,7 +524,7 @@ impl Client {
             address: String,
             message: String,
         }
-        let address = fields?.address(self.app.wire.network)?;
+        let address = self.app.address(&asked.address)?;
         let message = format!(
             "No more events about {} come here; it is still watched.",
             address.text
@@ -519,20 +605,26 @@ impl App {
     }
 }
 
-fn wish(fields: &Fields, addresses: Arc<[KnownAddress]>, many: bool) -> Result<Wish, ApiError> {
-    Ok(Wish {
-        addresses,
-        many,
-        depths: fields.depths()?,
-        after: fields.text("after")?,
-        snapshot: fields.flag("snapshot", true)?,
-    })
+/// The one argument of an event. Anything beside it would be overlooked.
+fn argument<T: Request>(args: &[Box<RawValue>]) -> Result<T, ApiError> {
+    let present = |raw: &&Box<RawValue>| raw.get() != "null";
+    if let Some(place) = args.iter().skip(1).position(|raw| present(&raw)) {
+        let message = format!(
+            "An event takes one argument, a JSON object such as {}; argument {} is unknown.",
+            T::EXAMPLE,
+            place.saturating_add(2)
+        );
+        return Err(ApiError::bad_request("unknown_field", message));
+    }
+    request::body(args.first().filter(present).map(|raw| raw.get().as_bytes()))
 }
 
 fn unknown_event(name: &str) -> ApiError {
+    let names: Vec<&str> = EVENTS.iter().map(|(name, _)| *name).collect();
     let message = format!(
-        "There is no event {}; this daemon knows subscribe_address, subscribe_addresses, unsubscribe_address, subscribe_blocks, subscribe_consumer, unsubscribe_consumer and ack.",
-        shortened(name)
+        "There is no event {}; this daemon knows {}.",
+        shortened(name),
+        names.join(", ")
     );
     ApiError::bad_request("unknown_event", message)
 }

@@ -34,7 +34,7 @@
 //!              └─ the rest ───► page
 //! ```
 //! `tail` reads on in the log and `news` waits at its end; `replay` tells one client from it at its
-//! own pace. `json` has the wire shapes, `fields` reads what clients send, `past` what of the past
+//! own pace. `json` has the wire shapes, `request` reads what clients send, `past` what of the past
 //! they want, `cursor` and `address` their two kinds of text, `fresh` is `min_cursor` and `ETag`,
 //! `recovery` keeps what lost clients come back to, `progress` tells of scans beside the log.
 
@@ -45,7 +45,6 @@ mod consumers;
 mod cursor;
 mod error;
 mod events;
-mod fields;
 mod fresh;
 mod hub;
 mod json;
@@ -56,6 +55,7 @@ mod past;
 mod progress;
 mod recovery;
 mod replay;
+mod request;
 mod respond;
 mod rest;
 mod route;

@@ -1,9 +1,18 @@
 //! What of the past is asked for: `history` of an added address, and the heights of a history scan.
 
+use std::fmt;
+
+use serde::Deserialize;
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{Deserializer, Error, MapAccess, Unexpected, Visitor};
+
 use super::error::ApiError;
-use super::fields::Fields;
+use super::request::types::{Height, Whole};
 use crate::config;
 use crate::tracker::Past;
+
+/// How many blocks to look back.
+pub type BlocksBack = Whole<1, { u32::MAX }>;
 
 /// Blocks that a scan looks back when nobody says how many.
 const BLOCKS_BACK: u32 = 1000;
@@ -17,6 +26,46 @@ pub enum History {
     Utxo,
     /// Its balance, and its transactions from this height on.
     From(u32),
+}
+
+/// `"utxo"`, `"none"` or `{"from_height": <height>}`.
+impl<'de> Deserialize<'de> for History {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        #[derive(Deserialize)]
+        #[serde(deny_unknown_fields)]
+        struct Heights {
+            from_height: Option<Height>,
+        }
+
+        struct WordOrHeights;
+
+        impl<'de> Visitor<'de> for WordOrHeights {
+            type Value = History;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("\"utxo\", \"none\" or {\"from_height\": <height>}")
+            }
+
+            fn visit_str<E: Error>(self, word: &str) -> Result<History, E> {
+                match word {
+                    "utxo" => Ok(History::Utxo),
+                    "none" => Ok(History::None),
+                    other => Err(E::invalid_value(Unexpected::Str(other), &self)),
+                }
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, entries: A) -> Result<History, A::Error> {
+                let Heights { from_height } =
+                    Heights::deserialize(MapAccessDeserializer::new(entries))?;
+                match from_height {
+                    Some(Whole(height)) => Ok(History::From(height)),
+                    None => Err(A::Error::invalid_value(Unexpected::Map, &self)),
+                }
+            }
+        }
+
+        deserializer.deserialize_any(WordOrHeights)
+    }
 }
 
 impl From<config::History> for History {
@@ -68,11 +117,15 @@ impl Range {
 }
 
 impl Asked {
-    pub fn read(fields: &Fields) -> Result<Self, ApiError> {
-        let blocks_back = fields.whole("blocks_back", 1)?;
+    pub fn new(
+        blocks_back: Option<BlocksBack>,
+        from_height: Option<Height>,
+        to_height: Option<Height>,
+    ) -> Result<Self, ApiError> {
+        let blocks_back = blocks_back.map(|Whole(count)| count);
         let (from, to) = (
-            fields.whole("from_height", 0)?,
-            fields.whole("to_height", 0)?,
+            from_height.map(|Whole(height)| height),
+            to_height.map(|Whole(height)| height),
         );
         if blocks_back.is_some() && (from.is_some() || to.is_some()) {
             let message =
@@ -132,9 +185,21 @@ impl Asked {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::api::request::{self, Request};
 
     fn range(text: &str, tip: u32) -> Result<Range, &'static str> {
-        Asked::read(&Fields::parse(text.as_bytes()).unwrap())
+        #[derive(Deserialize)]
+        #[serde(deny_unknown_fields)]
+        struct Heights {
+            blocks_back: Option<BlocksBack>,
+            from_height: Option<Height>,
+            to_height: Option<Height>,
+        }
+
+        impl Request for Heights {}
+
+        request::object::<Heights>(text.as_bytes())
+            .and_then(|it| Asked::new(it.blocks_back, it.from_height, it.to_height))
             .and_then(|asked| asked.range(tip))
             .map_err(|error| error.code)
     }

@@ -13,7 +13,8 @@ use tokio::time::Instant;
 
 use super::App;
 use super::error::{ApiError, shortened};
-use super::fields::{Fields, Query};
+use super::request::types::Current;
+use super::request::{self, Nothing};
 use super::respond::{self, Answer};
 use super::route::Route;
 use super::status::Status;
@@ -21,93 +22,147 @@ use super::status::Status;
 /// From the first to the last byte of a request's body.
 const BODY_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Answers one request. `sessions`: Socket.IO sessions that are open, for the status.
-pub async fn answer<B>(
-    app: &Arc<App>,
-    route: Route,
-    request: Request<B>,
-    sessions: usize,
-) -> Result<Answer, ApiError>
+/// What a request says besides its path. Each route takes it with one of the functions, so that
+/// nothing in it is overlooked.
+pub struct Sent {
+    method: Method,
+    query: String,
+    body: Option<Bytes>,
+}
+
+impl Sent {
+    /// The query of a route that takes no body.
+    fn query<Q: request::Request>(&self) -> Result<Q, ApiError> {
+        let Nothing {} = request::body(self.body.as_deref())?;
+        request::query(&self.query)
+    }
+
+    /// The body of a route that takes no query.
+    fn body<B: request::Request>(&self) -> Result<B, ApiError> {
+        let Nothing {} = request::query(&self.query)?;
+        request::body(self.body.as_deref())
+    }
+
+    /// For routes that take neither.
+    fn nothing(&self) -> Result<(), ApiError> {
+        let Nothing {} = self.query()?;
+        Ok(())
+    }
+
+    /// For routes that take nothing but when to answer; waits until then.
+    async fn current(&self, app: &App) -> Result<(), ApiError> {
+        let Current { min_cursor, wait } = self.query()?;
+        app.reach(min_cursor.as_deref(), wait).await
+    }
+}
+
+/// Reads a request with one of the methods that the route takes.
+pub async fn sent<B>(app: &App, allow: &'static str, request: Request<B>) -> Result<Sent, ApiError>
 where
     B: Body<Data = Bytes>,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
-    let method = if request.method() == Method::HEAD {
-        Method::GET
-    } else {
-        request.method().clone()
+    let method = match request.method() {
+        &Method::HEAD => Method::GET,
+        method => method.clone(),
     };
-    if !route
-        .allow()
-        .split(", ")
-        .any(|allowed| allowed == method.as_str())
-    {
-        return Err(ApiError::method_not_allowed(method.as_str(), route.allow()));
+    if !allow.split(", ").any(|allowed| allowed == method.as_str()) {
+        return Err(ApiError::method_not_allowed(method.as_str(), allow));
     }
-    let query = Query::parse(request.uri().query().unwrap_or_default());
+    Ok(Sent {
+        method,
+        query: request.uri().query().unwrap_or_default().to_owned(),
+        body: body(app, request).await?,
+    })
+}
+
+/// Answers one request. `sessions`: Socket.IO sessions that are open, for the status.
+pub async fn answer(
+    app: &Arc<App>,
+    route: Route,
+    sent: Sent,
+    sessions: usize,
+) -> Result<Answer, ApiError> {
     let asked = Instant::now();
-    if route.tells_state(&method) {
-        app.reach(&query).await?;
-    }
     match route {
         Route::Status => {
+            sent.current(app).await?;
             let status = app.status(sessions).await?;
             Ok(respond::json_at(StatusCode::OK, &status.cursor, &status))
         }
-        Route::Start => start(app, sessions).await,
-        Route::Stop => stop(app).await,
-        Route::AddAddress => {
-            app.add_address(&body(app, request).await?.ok_or_else(no_body)?)
-                .await
+        Route::Start => {
+            sent.nothing()?;
+            start(app, sessions).await
         }
-        Route::AddAddresses => {
-            app.add_addresses(&body(app, request).await?.ok_or_else(no_body)?)
-                .await
+        Route::Stop => {
+            sent.nothing()?;
+            stop(app).await
         }
-        Route::Addresses => app.addresses(&query).await,
-        Route::Balance(address) => app.balance(&address).await,
-        Route::Transactions(address) => app.transactions(&address, &query).await,
-        Route::Utxos(address) => app.utxos(&address, &query).await,
-        Route::Address(address) => app.remove_address(&address).await,
-        Route::Audit(address) => app.audit(&address).await,
-        Route::ScanHistory(address) => {
-            app.scan_history(&address, &body(app, request).await?.unwrap_or_default())
-                .await
+        Route::AddAddress => app.add_address(sent.body()?).await,
+        Route::AddAddresses => app.add_addresses(sent.body()?).await,
+        Route::Addresses => app.addresses(sent.query()?).await,
+        Route::Balance(address) => {
+            sent.current(app).await?;
+            app.balance(&address).await
         }
-        Route::ScanHistories => {
-            app.scan_history_of_list(&body(app, request).await?.ok_or_else(no_body)?)
-                .await
+        Route::Transactions(address) => app.transactions(&address, sent.query()?).await,
+        Route::Utxos(address) => app.utxos(&address, sent.query()?).await,
+        Route::Address(address) => {
+            sent.nothing()?;
+            app.remove_address(&address).await
         }
-        Route::Scans => app.list_scans().await,
-        Route::Scan(id) if method == Method::DELETE => app.cancel_scan(&id).await,
-        Route::Scan(id) => app.scan(&id).await,
-        Route::Events => app.events(&query, asked).await,
-        Route::Consumers => app.list_consumers().await,
-        Route::Consumer(name) if method == Method::PUT => {
-            app.put_consumer(&name, &body(app, request).await?.unwrap_or_default())
-                .await
+        Route::Audit(address) => {
+            sent.current(app).await?;
+            app.audit(&address).await
         }
-        Route::Consumer(name) if method == Method::DELETE => app.delete_consumer(&name).await,
-        Route::Consumer(name) => app.consumer(&name).await,
-        Route::Ack(name) => {
-            app.ack(&name, &body(app, request).await?.ok_or_else(no_body)?)
-                .await
+        Route::ScanHistory(address) => app.scan_history(&address, sent.body()?).await,
+        Route::ScanHistories => app.scan_history_of_list(sent.body()?).await,
+        Route::Scans => {
+            sent.current(app).await?;
+            app.list_scans().await
         }
-        Route::DeadLetters(name) if method == Method::DELETE => {
-            if body(app, request).await?.is_some() {
-                let message = "This DELETE takes no body; name one dead letter with ?cursor=, or none to delete all.";
-                return Err(ApiError::bad_request("invalid_body", message));
+        Route::Scan(id) if sent.method == Method::DELETE => {
+            sent.nothing()?;
+            app.cancel_scan(&id).await
+        }
+        Route::Scan(id) => {
+            sent.current(app).await?;
+            app.scan(&id).await
+        }
+        Route::Events => app.events(sent.query()?, asked).await,
+        Route::Consumers => {
+            sent.nothing()?;
+            app.list_consumers().await
+        }
+        Route::Consumer(name) if sent.method == Method::PUT => {
+            app.put_consumer(&name, sent.body()?).await
+        }
+        Route::Consumer(name) => {
+            sent.nothing()?;
+            if sent.method == Method::DELETE {
+                app.delete_consumer(&name).await
+            } else {
+                app.consumer(&name).await
             }
-            app.drop_dead_letters(&name, &query).await
         }
-        Route::DeadLetters(name) => app.dead_letters(&name, &query).await,
-        Route::Resend(name) => {
-            app.resend_dead_letters(&name, &body(app, request).await?.unwrap_or_default())
-                .await
+        Route::Ack(name) => app.ack(&name, sent.body()?).await,
+        Route::DeadLetters(name) if sent.method == Method::DELETE => {
+            app.drop_dead_letters(&name, sent.query()?).await
         }
-        Route::Metrics => app.metrics(sessions).await,
-        Route::Live => Ok(app.live()),
-        Route::Ready => app.ready(),
+        Route::DeadLetters(name) => app.dead_letters(&name, sent.query()?).await,
+        Route::Resend(name) => app.resend_dead_letters(&name, sent.body()?).await,
+        Route::Metrics => {
+            sent.nothing()?;
+            app.metrics(sessions).await
+        }
+        Route::Live => {
+            sent.nothing()?;
+            Ok(app.live())
+        }
+        Route::Ready => {
+            sent.nothing()?;
+            app.ready()
+        }
     }
 }
 
@@ -142,8 +197,8 @@ async fn stop(app: &Arc<App>) -> Result<Answer, ApiError> {
     Ok(respond::json(StatusCode::OK, &Stopped { message }))
 }
 
-/// The JSON object of a body; `None` when there is no body at all.
-async fn body<B>(app: &App, request: Request<B>) -> Result<Option<Fields>, ApiError>
+/// The JSON text of a body; `None` when there is no body at all.
+async fn body<B>(app: &App, request: Request<B>) -> Result<Option<Bytes>, ApiError>
 where
     B: Body<Data = Bytes>,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
@@ -184,18 +239,7 @@ where
         }
         Ok(Ok(collected)) => collected.to_bytes(),
     };
-    if bytes.is_empty() {
-        Ok(None)
-    } else {
-        Fields::parse(&bytes).map(Some)
-    }
-}
-
-fn no_body() -> ApiError {
-    ApiError::bad_request(
-        "invalid_json",
-        "The request has no body; send a JSON object such as {\"address\": \"<address>\"}.",
-    )
+    Ok(Some(bytes).filter(|bytes| !bytes.is_empty()))
 }
 
 /// JSON, or nothing said. The type that curl says by default is refused like any other, with what

@@ -1,6 +1,5 @@
 //! What a path names, and the methods that it takes.
 
-use hyper::Method;
 use percent_encoding::percent_decode_str;
 
 const READ: &str = "GET, HEAD, OPTIONS";
@@ -37,97 +36,82 @@ pub enum Route {
     Ready,
 }
 
+/// A path with at most one `{part}` that may be anything, its methods as the `Allow` header says
+/// them, and what it names.
+pub struct Entry {
+    pub path: &'static str,
+    pub allow: &'static str,
+    route: fn(String) -> Route,
+}
+
+const fn entry(path: &'static str, allow: &'static str, route: fn(String) -> Route) -> Entry {
+    Entry { path, allow, route }
+}
+
+/// All routes.
+pub static ROUTES: &[Entry] = &[
+    entry("/status", READ, |_| Route::Status),
+    entry("/start", WRITE, |_| Route::Start),
+    entry("/stop", WRITE, |_| Route::Stop),
+    entry("/add_address", WRITE, |_| Route::AddAddress),
+    entry("/add_addresses", WRITE, |_| Route::AddAddresses),
+    entry("/addresses", READ, |_| Route::Addresses),
+    entry("/addresses/{address}", REMOVE, Route::Address),
+    entry("/balance/{address}", READ, Route::Balance),
+    entry("/transactions/{address}", READ, Route::Transactions),
+    entry("/utxos/{address}", READ, Route::Utxos),
+    entry("/audit/{address}", READ, Route::Audit),
+    entry("/scan_history", WRITE, |_| Route::ScanHistories),
+    entry("/scan_history/{address}", WRITE, Route::ScanHistory),
+    entry("/scans", READ, |_| Route::Scans),
+    entry("/scans/{id}", CLEAR, Route::Scan),
+    entry("/events", READ, |_| Route::Events),
+    entry("/consumers", READ, |_| Route::Consumers),
+    entry("/consumers/{name}", DEFINE, Route::Consumer),
+    entry("/consumers/{name}/ack", WRITE, Route::Ack),
+    entry("/consumers/{name}/dead_letters", CLEAR, Route::DeadLetters),
+    entry(
+        "/consumers/{name}/dead_letters/resend",
+        WRITE,
+        Route::Resend,
+    ),
+    entry("/metrics", READ, |_| Route::Metrics),
+    entry("/health/live", READ, |_| Route::Live),
+    entry("/health/ready", READ, |_| Route::Ready),
+];
+
 impl Route {
-    /// The route of a request's path; its parts are percent-decoded.
-    pub fn of(path: &str) -> Option<Self> {
+    /// The route of a request's path, and the methods that it takes. The path's parts are
+    /// percent-decoded.
+    pub fn of(path: &str) -> Option<(Self, &'static str)> {
         let parts: Vec<String> = path
             .strip_prefix('/')?
             .split('/')
             .map(|part| percent_decode_str(part).decode_utf8_lossy().into_owned())
             .collect();
-        let parts: Vec<&str> = parts.iter().map(String::as_str).collect();
-        Some(match parts.as_slice() {
-            ["status"] => Self::Status,
-            ["start"] => Self::Start,
-            ["stop"] => Self::Stop,
-            ["add_address"] => Self::AddAddress,
-            ["add_addresses"] => Self::AddAddresses,
-            ["addresses"] => Self::Addresses,
-            ["addresses", address] => Self::Address((*address).to_owned()),
-            ["balance", address] => Self::Balance((*address).to_owned()),
-            ["transactions", address] => Self::Transactions((*address).to_owned()),
-            ["utxos", address] => Self::Utxos((*address).to_owned()),
-            ["audit", address] => Self::Audit((*address).to_owned()),
-            ["scan_history", address] => Self::ScanHistory((*address).to_owned()),
-            ["scan_history"] => Self::ScanHistories,
-            ["scans"] => Self::Scans,
-            ["scans", id] => Self::Scan((*id).to_owned()),
-            ["events"] => Self::Events,
-            ["consumers"] => Self::Consumers,
-            ["consumers", name] => Self::Consumer((*name).to_owned()),
-            ["consumers", name, "ack"] => Self::Ack((*name).to_owned()),
-            ["consumers", name, "dead_letters"] => Self::DeadLetters((*name).to_owned()),
-            ["consumers", name, "dead_letters", "resend"] => Self::Resend((*name).to_owned()),
-            ["metrics"] => Self::Metrics,
-            ["health", "live"] => Self::Live,
-            ["health", "ready"] => Self::Ready,
-            _ => return None,
+        ROUTES.iter().find_map(|entry| {
+            let part = entry.matches(&parts)?;
+            Some(((entry.route)(part), entry.allow))
         })
     }
+}
 
-    /// The methods it takes, as the `Allow` header says them.
-    pub fn allow(&self) -> &'static str {
-        match self {
-            Self::Start
-            | Self::Stop
-            | Self::AddAddress
-            | Self::AddAddresses
-            | Self::ScanHistory(_)
-            | Self::ScanHistories => WRITE,
-            Self::Ack(_) | Self::Resend(_) => WRITE,
-            Self::Status
-            | Self::Addresses
-            | Self::Balance(_)
-            | Self::Transactions(_)
-            | Self::Utxos(_)
-            | Self::Events => READ,
-            Self::Audit(_)
-            | Self::Scans
-            | Self::Consumers
-            | Self::Metrics
-            | Self::Live
-            | Self::Ready => READ,
-            Self::Consumer(_) => DEFINE,
-            Self::DeadLetters(_) | Self::Scan(_) => CLEAR,
-            Self::Address(_) => REMOVE,
+impl Entry {
+    /// What stands in place of the `{part}`, nothing if there is none.
+    fn matches(&self, parts: &[String]) -> Option<String> {
+        let pattern = self.path.split('/').skip(1);
+        if pattern.clone().count() != parts.len() {
+            return None;
         }
-    }
-
-    /// It answers this method with state that events change, so it can wait for one (`min_cursor`).
-    pub fn tells_state(&self, method: &Method) -> bool {
-        match self {
-            Self::Status
-            | Self::Addresses
-            | Self::Balance(_)
-            | Self::Transactions(_)
-            | Self::Utxos(_)
-            | Self::Events => true,
-            Self::Audit(_) | Self::Scans => true,
-            Self::Scan(_) => method == Method::GET,
-            Self::Start
-            | Self::Stop
-            | Self::AddAddress
-            | Self::AddAddresses
-            | Self::ScanHistory(_)
-            | Self::ScanHistories => false,
-            Self::Address(_) => false,
-            Self::Consumers
-            | Self::Consumer(_)
-            | Self::Ack(_)
-            | Self::DeadLetters(_)
-            | Self::Resend(_) => false,
-            Self::Metrics | Self::Live | Self::Ready => false,
+        let mut named = String::new();
+        for (word, part) in pattern.zip(parts) {
+            if word.starts_with('{') {
+                named.clone_from(part);
+            } else if word != part {
+                return None;
+            }
         }
+        Some(named)
     }
 }
 
@@ -137,23 +121,24 @@ mod tests {
 
     #[test]
     fn paths_are_decoded_and_must_match_whole() {
-        assert_eq!(Route::of("/status"), Some(Route::Status));
+        let route = |path| Route::of(path).map(|(route, _)| route);
+        assert_eq!(route("/status"), Some(Route::Status));
         assert_eq!(
-            Route::of("/balance/bc1%71"),
+            route("/balance/bc1%71"),
             Some(Route::Balance("bc1q".to_owned()))
         );
-        assert_eq!(Route::of("/balance/"), Some(Route::Balance(String::new())));
+        assert_eq!(route("/balance/"), Some(Route::Balance(String::new())));
         assert_eq!(
-            Route::of("/balance/a%2Fb"),
+            route("/balance/a%2Fb"),
             Some(Route::Balance("a/b".to_owned()))
         );
         assert_eq!(
-            Route::of("/balance/%FF%"),
+            route("/balance/%FF%"),
             Some(Route::Balance("\u{fffd}%".to_owned()))
         );
-        assert_eq!(Route::of("/scan_history"), Some(Route::ScanHistories));
+        assert_eq!(route("/scan_history"), Some(Route::ScanHistories));
         assert_eq!(
-            Route::of("/scan_history/"),
+            route("/scan_history/"),
             Some(Route::ScanHistory(String::new()))
         );
         for path in [
@@ -169,7 +154,7 @@ mod tests {
             "*",
             "/../status",
         ] {
-            assert_eq!(Route::of(path), None, "{path}");
+            assert_eq!(route(path), None, "{path}");
         }
     }
 }

@@ -70,13 +70,13 @@ impl Router {
         }
         let head = request.method() == Method::HEAD;
         let answer = match Route::of(request.uri().path()) {
-            Some(route) => self.rest(route, request).await,
+            Some((route, allow)) => self.rest(route, allow, request).await,
             None => page(&request).unwrap_or_else(|error| respond::error(&error)),
         };
         if head { without_body(answer) } else { answer }
     }
 
-    async fn rest<B>(&self, route: Route, request: Request<B>) -> Answer
+    async fn rest<B>(&self, route: Route, allow: &'static str, request: Request<B>) -> Answer
     where
         B: Body<Data = Bytes> + Unpin,
         B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
@@ -85,7 +85,11 @@ impl Router {
         // this.
         let known = self.app.wire.cursor(*self.app.indexer.head().borrow());
         let condition = Condition::of(request.method(), request.headers());
-        let answer = rest::answer(&self.app, route, request, self.socketio.session_count()).await;
+        let sessions = self.socketio.session_count();
+        let answer = match rest::sent(&self.app, allow, request).await {
+            Ok(sent) => rest::answer(&self.app, route, sent, sessions).await,
+            Err(error) => Err(error),
+        };
         let mut answer = answer.unwrap_or_else(|error| respond::error(&error));
         respond::set_cursor(&mut answer, &known);
         condition.apply(answer)
@@ -133,9 +137,7 @@ fn options<B>(request: &Request<B>) -> Answer {
     let mut answer = Response::new(Full::default());
     *answer.status_mut() = StatusCode::NO_CONTENT;
     let allow = Route::of(request.uri().path())
-        .map_or("GET, HEAD, POST, PUT, DELETE, OPTIONS", |route| {
-            route.allow()
-        });
+        .map_or("GET, HEAD, POST, PUT, DELETE, OPTIONS", |(_, allow)| allow);
     answer
         .headers_mut()
         .insert(ALLOW, HeaderValue::from_static(allow));

@@ -7,14 +7,15 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use hyper::StatusCode;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::address::{self, KnownAddress};
 use super::error::{ApiError, shortened};
-use super::fields::{Fields, at};
 use super::hub::ScanNews;
 use super::json::{self, CoverageShape};
-use super::past::{Asked, Range};
+use super::past::{Asked, BlocksBack, Range};
+use super::request::Request;
+use super::request::types::{Addresses, Height, Unlabelled};
 use super::respond::{self, Answer};
 use super::{App, progress, to_the_end};
 use crate::bitcoind::{Method, Progress};
@@ -208,6 +209,43 @@ pub fn check_room(snapshot: &Snapshot<'_>) -> Result<(), ApiError> {
     })
 }
 
+/// `POST /scan_history/{address}`
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ScanOne {
+    blocks_back: Option<BlocksBack>,
+    from_height: Option<Height>,
+    to_height: Option<Height>,
+}
+
+impl Request for ScanOne {
+    const INSTEAD: &'static [(&'static str, &'static str)] = &[
+        ("address", "the path names the address"),
+        (
+            "addresses",
+            "the path names the address; POST /scan_history takes a list",
+        ),
+    ];
+}
+
+/// `POST /scan_history`
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ScanList {
+    addresses: Addresses<Unlabelled>,
+    blocks_back: Option<BlocksBack>,
+    from_height: Option<Height>,
+    to_height: Option<Height>,
+}
+
+impl Request for ScanList {
+    const EXAMPLE: &'static str = "{\"addresses\": [\"<address>\", …]}";
+    const INSTEAD: &'static [(&'static str, &'static str)] = &[(
+        "address",
+        "put it into `addresses`, or into the path: POST /scan_history/<address>",
+    )];
+}
+
 /// What is to be scanned, and the scripts of it that need their balance first.
 struct Plan {
     range: Range,
@@ -220,30 +258,21 @@ impl App {
     pub(super) async fn scan_history(
         self: &Arc<Self>,
         address: &str,
-        fields: &Fields,
+        scan: ScanOne,
     ) -> Result<Answer, ApiError> {
-        let address = self.address(address)?;
-        fields.must_not_name(
-            "addresses",
-            "the path names the address; POST /scan_history takes a list",
-        )?;
-        self.scan_histories(vec![address], false, Asked::read(fields)?)
+        let asked = Asked::new(scan.blocks_back, scan.from_height, scan.to_height)?;
+        self.scan_histories(vec![self.address(address)?], false, asked)
             .await
     }
 
     /// `POST /scan_history`: one scan for all addresses, or none when one of them is not watched.
     pub(super) async fn scan_history_of_list(
         self: &Arc<Self>,
-        fields: &Fields,
+        scan: ScanList,
     ) -> Result<Answer, ApiError> {
-        fields.must_not_name("address", "put it into \"addresses\", or into the path")?;
-        let addresses = fields
-            .addresses(self.wire.network)?
-            .into_iter()
-            .map(|(address, _)| address)
-            .collect();
-        self.scan_histories(addresses, true, Asked::read(fields)?)
-            .await
+        let addresses = scan.addresses.parse(self.wire.network)?;
+        let asked = Asked::new(scan.blocks_back, scan.from_height, scan.to_height)?;
+        self.scan_histories(addresses, true, asked).await
     }
 
     async fn scan_histories(
@@ -346,7 +375,7 @@ impl App {
         for (place, address) in addresses.iter().enumerate() {
             let Some(row) = snapshot.watch(&address.script)? else {
                 let error = ApiError::not_watched(&address.text);
-                return Err(if many { at(place, error) } else { error });
+                return Err(if many { error.at(place) } else { error });
             };
             if !seen.insert(address.script) {
                 continue;

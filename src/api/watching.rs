@@ -4,20 +4,60 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::App;
 use super::address::{self, KnownAddress};
 use super::error::ApiError;
-use super::fields::Query;
 use super::hub::Wire;
 use super::json::{Balance, Block, CoverageShape, Transaction, Utxo};
+use super::request::Request;
+use super::request::types::{Limit, Wait};
 use super::respond::{self, Answer};
 use crate::store::{HistoryCursor, Snapshot};
 use crate::tracker::{TxSummary, WatchRow};
 
 const TRANSACTIONS_DEFAULT: usize = 1000;
-const TRANSACTIONS_MOST: usize = 5000;
+const TRANSACTIONS_MOST: u32 = 5000;
+
+/// `GET /utxos/{address}`
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ListUtxos {
+    include_spent: Option<bool>,
+    min_cursor: Option<String>,
+    wait: Option<Wait>,
+}
+
+impl Request for ListUtxos {
+    const INSTEAD: &'static [(&'static str, &'static str)] = &[
+        ("min_confirmations", CONFIRMATIONS),
+        ("confirmations", CONFIRMATIONS),
+        ("minconf", CONFIRMATIONS),
+    ];
+}
+
+const CONFIRMATIONS: &str = "each output says its `confirmations`, choose by that";
+
+/// `GET /transactions/{address}`
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ListTransactions {
+    limit: Option<Limit<TRANSACTIONS_MOST>>,
+    before: Option<String>,
+    min_cursor: Option<String>,
+    wait: Option<Wait>,
+}
+
+impl Request for ListTransactions {
+    const INSTEAD: &'static [(&'static str, &'static str)] = &[
+        ("page", NEXT_PAGE),
+        ("offset", NEXT_PAGE),
+        ("after", NEXT_PAGE),
+    ];
+}
+
+const NEXT_PAGE: &str = "write the `next` of the page before as `before`";
 
 /// The row of a watched address, or 404.
 pub fn watched(snapshot: &Snapshot<'_>, address: &KnownAddress) -> Result<WatchRow, ApiError> {
@@ -65,7 +105,7 @@ impl App {
     pub(super) async fn utxos(
         self: &Arc<Self>,
         address: &str,
-        query: &Query,
+        query: ListUtxos,
     ) -> Result<Answer, ApiError> {
         #[derive(Serialize)]
         struct Utxos {
@@ -76,8 +116,9 @@ impl App {
             tip: Option<Block>,
             cursor: String,
         }
+        self.reach(query.min_cursor.as_deref(), query.wait).await?;
         let address = self.address(address)?;
-        let include_spent = query.flag("include_spent")?;
+        let include_spent = query.include_spent.unwrap_or(false);
         self.read(move |app| {
             let snapshot = app.reader.snapshot();
             let row = watched(&snapshot, &address)?;
@@ -112,7 +153,7 @@ impl App {
     pub(super) async fn transactions(
         self: &Arc<Self>,
         address: &str,
-        query: &Query,
+        query: ListTransactions,
     ) -> Result<Answer, ApiError> {
         #[derive(Serialize)]
         struct Page {
@@ -125,12 +166,11 @@ impl App {
             tip: Option<Block>,
             cursor: String,
         }
+        self.reach(query.min_cursor.as_deref(), query.wait).await?;
         let address = self.address(address)?;
-        let limit = query.whole("limit", TRANSACTIONS_DEFAULT, 1..=TRANSACTIONS_MOST)?;
-        let before = query
-            .get("before")
-            .map(str::parse::<HistoryCursor>)
-            .transpose();
+        let limit = query.limit.map_or(TRANSACTIONS_DEFAULT, Limit::get);
+        let before = query.before.map(|text| text.parse::<HistoryCursor>());
+        let before = before.transpose();
         let before = before.map_err(|_| {
             ApiError::invalid_parameter("before", "the \"next\" of an earlier page")
         })?;

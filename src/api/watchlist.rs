@@ -4,13 +4,14 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use hyper::StatusCode;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::address::{self, KnownAddress};
 use super::error::ApiError;
-use super::fields::{Fields, Query};
 use super::json::{self, Block, Btc, CoverageShape};
 use super::past::{History, Range};
+use super::request::Request;
+use super::request::types::{Addresses, Depths, Label, Labelled, Limit, Wait};
 use super::respond::{self, Answer};
 use super::watching::watched;
 use super::{App, scans, to_the_end};
@@ -18,7 +19,63 @@ use crate::clock::now_ms;
 use crate::tracker::{Input, Past, ScanId, ScriptHash, WatchRequest, WatchRow};
 
 const ADDRESSES_DEFAULT: usize = 1000;
-const ADDRESSES_MOST: usize = 10_000;
+const ADDRESSES_MOST: u32 = 10_000;
+const FROM_HEIGHT: (&str, &str) = ("from_height", "write `\"history\": {\"from_height\": 0}`");
+
+/// `POST /add_address`
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AddAddress {
+    address: String,
+    label: Option<Label>,
+    history: Option<History>,
+    confirmations: Option<Depths>,
+}
+
+impl Request for AddAddress {
+    const EXAMPLE: &'static str = "{\"address\": \"<address>\"}";
+    const INSTEAD: &'static [(&'static str, &'static str)] = &[
+        FROM_HEIGHT,
+        ("addresses", "POST /add_addresses takes a list"),
+    ];
+}
+
+/// `POST /add_addresses`
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AddAddresses {
+    addresses: Addresses<Labelled>,
+    history: Option<History>,
+    confirmations: Option<Depths>,
+}
+
+impl Request for AddAddresses {
+    const EXAMPLE: &'static str = "{\"addresses\": [\"<address>\", …]}";
+    const INSTEAD: &'static [(&'static str, &'static str)] = &[
+        FROM_HEIGHT,
+        (
+            "label",
+            "each address has its own: `{\"address\": \"<address>\", \"label\": \"<label>\"}`",
+        ),
+    ];
+}
+
+/// `GET /addresses`
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ListAddresses {
+    limit: Option<Limit<ADDRESSES_MOST>>,
+    after: Option<String>,
+    min_cursor: Option<String>,
+    wait: Option<Wait>,
+}
+
+impl Request for ListAddresses {
+    const INSTEAD: &'static [(&'static str, &'static str)] = &[
+        ("page", "write the `next` of the page before as `after`"),
+        ("offset", "write the `next` of the page before as `after`"),
+    ];
+}
 
 impl App {
     /// Watches those of the addresses that are not watched yet, or not with these depths.
@@ -63,7 +120,10 @@ impl App {
     }
 
     /// `POST /add_address`
-    pub(super) async fn add_address(self: &Arc<Self>, fields: &Fields) -> Result<Answer, ApiError> {
+    pub(super) async fn add_address(
+        self: &Arc<Self>,
+        asked: AddAddress,
+    ) -> Result<Answer, ApiError> {
         #[derive(Serialize)]
         struct Added {
             address: String,
@@ -74,14 +134,13 @@ impl App {
             scan_id: Option<String>,
             cursor: String,
         }
-        let address = fields.address(self.wire.network)?;
-        let (label, depths) = (fields.label()?, fields.depths()?);
-        let history = fields.history(self.config.watch.history.into())?;
+        let address = self.address(&asked.address)?;
+        let history = asked.history.unwrap_or(self.config.watch.history.into());
         let known = self.reader.snapshot().watch(&address.script)?.is_some();
         let request = WatchRequest {
             spk: address.spk.clone(),
-            label,
-            depths,
+            label: asked.label.map(|Label(label)| label),
+            depths: asked.confirmations.unwrap_or_default().0,
             past: history.into(),
         };
         let (scan, head) = self.add(vec![request], history).await?;
@@ -107,7 +166,7 @@ impl App {
     /// `POST /add_addresses`: all of them or, when one is bad, none.
     pub(super) async fn add_addresses(
         self: &Arc<Self>,
-        fields: &Fields,
+        asked: AddAddresses,
     ) -> Result<Answer, ApiError> {
         #[derive(Serialize)]
         struct Added {
@@ -118,12 +177,15 @@ impl App {
             scan_id: Option<String>,
             cursor: String,
         }
-        let addresses = fields.addresses(self.wire.network)?;
-        let depths = fields.depths()?;
-        let history = fields.history(self.config.watch.history.into())?;
+        let Addresses(listed) = asked.addresses;
+        let texts = listed.iter().map(|listed| listed.address.as_str());
+        let addresses = address::parse_all(texts, self.wire.network)?;
+        let Depths(depths) = asked.confirmations.unwrap_or_default();
+        let history = asked.history.unwrap_or(self.config.watch.history.into());
         let mut places: HashMap<_, usize> = HashMap::new();
         let mut requests: Vec<WatchRequest> = Vec::new();
-        for (address, label) in addresses {
+        for (address, listed) in addresses.into_iter().zip(listed) {
+            let label = listed.label.map(|Label(label)| label);
             let place = *places.entry(address.script).or_insert(requests.len());
             match requests.get_mut(place) {
                 // Named twice: one request, with the last label.
@@ -252,7 +314,10 @@ impl App {
 
     /// `GET /addresses?limit=&after=`: in the order of their script hashes; `next` is the `after`
     /// of the next page.
-    pub(super) async fn addresses(self: &Arc<Self>, query: &Query) -> Result<Answer, ApiError> {
+    pub(super) async fn addresses(
+        self: &Arc<Self>,
+        query: ListAddresses,
+    ) -> Result<Answer, ApiError> {
         #[derive(Serialize)]
         struct Watched {
             address: String,
@@ -279,11 +344,9 @@ impl App {
             tip: Option<Block>,
             cursor: &'a str,
         }
-        let limit = query.whole("limit", ADDRESSES_DEFAULT, 1..=ADDRESSES_MOST)?;
-        let after = query
-            .get("after")
-            .map(|text| self.address(text))
-            .transpose()?;
+        self.reach(query.min_cursor.as_deref(), query.wait).await?;
+        let limit = query.limit.map_or(ADDRESSES_DEFAULT, Limit::get);
+        let after = query.after.map(|text| self.address(&text)).transpose()?;
         self.read(move |app| {
             let snapshot = app.reader.snapshot();
             let rows = snapshot.watches(after.as_ref().map(|address| &address.script), limit)?;
@@ -330,11 +393,10 @@ impl App {
 }
 
 /// The addresses without repetitions, in order.
-pub fn distinct(addresses: Vec<(KnownAddress, Option<String>)>) -> Vec<KnownAddress> {
+pub fn distinct(addresses: Vec<KnownAddress>) -> Vec<KnownAddress> {
     let mut seen = HashSet::new();
     addresses
         .into_iter()
-        .map(|(address, _)| address)
         .filter(|address| seen.insert(address.script))
         .collect()
 }

@@ -13,18 +13,19 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use hyper::StatusCode;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
+use super::name::consumer_name;
 use super::readers::{Over, Reading, Refused, Seat, Wish};
 use super::{Consumer, Registry};
 use crate::api::App;
 use crate::api::error::ApiError;
-use crate::api::fields::Fields;
 use crate::api::hub::{NAMESPACE, PageError};
 use crate::api::json::{self, Balance};
 use crate::api::replay::{self, Room};
+use crate::api::request::Request;
 use crate::socketio::{Ack, Encoded, SendError, Socket};
 
 /// The sockets that read a consumer, by their keys.
@@ -105,17 +106,56 @@ struct Subscribed {
     balances: Option<Vec<Balance>>,
 }
 
+/// `subscribe_consumer`
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SubscribeConsumer {
+    consumer: String,
+    shared: Option<bool>,
+}
+
+impl Request for SubscribeConsumer {
+    const EXAMPLE: &'static str = "{\"consumer\": \"<name>\"}";
+    const INSTEAD: &'static [(&'static str, &'static str)] = &[(
+        "after",
+        "a consumer goes on where it stands; PUT /consumers/<name> with `after` moves it",
+    )];
+}
+
+/// `unsubscribe_consumer`
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct UnsubscribeConsumer {
+    consumer: String,
+}
+
+impl Request for UnsubscribeConsumer {
+    const EXAMPLE: &'static str = "{\"consumer\": \"<name>\"}";
+}
+
+/// `ack`
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AckEvent {
+    consumer: String,
+    cursor: String,
+}
+
+impl Request for AckEvent {
+    const EXAMPLE: &'static str =
+        "{\"consumer\": \"<name>\", \"cursor\": \"<cursor of the last event that is done>\"}";
+}
+
 impl App {
     /// `subscribe_consumer`
     pub(in crate::api) async fn subscribe_consumer(
         self: &Arc<Self>,
         socket: &Socket,
-        fields: Result<Fields, ApiError>,
+        asked: SubscribeConsumer,
         ack: &mut Option<Ack>,
     ) -> Result<(), ApiError> {
-        let fields = fields?;
-        let (name, shared) = (fields.consumer()?, fields.flag("shared", false)?);
-        let consumer = self.consumers.get(&name)?;
+        let (name, shared) = (asked.consumer, asked.shared.unwrap_or(false));
+        let consumer = self.consumers.get(consumer_name(&name)?)?;
         if let Some(other) = self
             .consumers
             .sockets
@@ -205,7 +245,7 @@ impl App {
     pub(in crate::api) async fn unsubscribe_consumer(
         self: &Arc<Self>,
         socket: &Socket,
-        fields: Result<Fields, ApiError>,
+        asked: UnsubscribeConsumer,
         ack: &mut Option<Ack>,
     ) -> Result<(), ApiError> {
         #[derive(Serialize)]
@@ -213,7 +253,8 @@ impl App {
             consumer: String,
             message: String,
         }
-        let consumer = fields?.consumer()?;
+        let consumer = asked.consumer;
+        consumer_name(&consumer)?;
         if self
             .consumers
             .sockets
@@ -238,13 +279,11 @@ impl App {
     pub(in crate::api) async fn ack_event(
         self: &Arc<Self>,
         socket: &Socket,
-        fields: Result<Fields, ApiError>,
+        asked: AckEvent,
         ack: &mut Option<Ack>,
     ) -> Result<(), ApiError> {
-        let fields = fields?;
-        let acked = self
-            .acknowledge(&fields.consumer()?, &fields.cursor()?)
-            .await?;
+        let name = consumer_name(&asked.consumer)?;
+        let acked = self.acknowledge(name, &asked.cursor).await?;
         reply(socket, "acked", json::to_text(&acked), ack).await;
         Ok(())
     }

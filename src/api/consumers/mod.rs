@@ -20,14 +20,17 @@
 //! readers    who reads one
 //! rest       PUT, GET, DELETE /consumers/{name}, POST /consumers/{name}/ack, GET /events?consumer=
 //! live       Socket.IO: subscribe_consumer, unsubscribe_consumer, ack
+//! name       what they may be called
 //! lag        how far behind each is
 //! ```
 
 mod lag;
 mod live;
+mod name;
 mod readers;
 mod registry;
 mod rest;
 
 pub use lag::Lag;
+pub use name::consumer_name;
 pub use registry::{Consumer, Registry};

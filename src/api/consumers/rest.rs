@@ -4,18 +4,20 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use hyper::StatusCode;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::lag::Lag;
 use super::live::over;
+use super::name::consumer_name;
 use super::readers::{Over, Wish};
 use super::registry::{Consumer, Defined};
 use crate::api::address::{self, KnownAddress};
 use crate::api::error::ApiError;
-use crate::api::events::{BALANCES, LIMIT_DEFAULT, LIMIT_MOST};
-use crate::api::fields::{Fields, Query, Wanted, consumer_name};
-use crate::api::fresh::WAIT_MOST;
+use crate::api::events::{BALANCES, LIMIT_DEFAULT, ReadEvents};
+use crate::api::request::Request;
+use crate::api::request::types::{Depths, Limit, Wait, Wanted};
 use crate::api::respond::{self, Answer};
+use crate::api::watchlist::distinct;
 use crate::api::{App, json, to_the_end, webhooks};
 use crate::clock::now_ms;
 use crate::store::{self, Scripts};
@@ -54,6 +56,34 @@ pub struct Acked {
     consumer: String,
     cursor: String,
     lag: u64,
+}
+
+/// `PUT /consumers/{name}`
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PutConsumer {
+    addresses: Option<Wanted>,
+    blocks: Option<bool>,
+    confirmations: Option<Depths>,
+    after: Option<String>,
+    url: Option<String>,
+    secret: Option<String>,
+}
+
+impl Request for PutConsumer {
+    const EXAMPLE: &'static str = "{\"addresses\": [\"<address>\", …]}";
+    const INSTEAD: &'static [(&'static str, &'static str)] = &[("cursor", "write it as `after`")];
+}
+
+/// `POST /consumers/{name}/ack`
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AckConsumer {
+    cursor: String,
+}
+
+impl Request for AckConsumer {
+    const EXAMPLE: &'static str = "{\"cursor\": \"<cursor of the last event that is done>\"}";
 }
 
 /// What `PUT` asks for.
@@ -143,7 +173,7 @@ impl App {
     pub(in crate::api) async fn put_consumer(
         self: &Arc<Self>,
         name: &str,
-        fields: &Fields,
+        asked: PutConsumer,
     ) -> Result<Answer, ApiError> {
         #[derive(Serialize)]
         struct Put {
@@ -154,17 +184,15 @@ impl App {
             secret: Option<String>,
         }
         consumer_name(name)?;
-        let blocks = fields.flag("blocks", false)?;
-        let (wanted, depths) = (fields.wanted(self.wire.network, blocks)?, fields.depths()?);
-        let at = fields
-            .text("after")?
-            .map(|text| self.place(&text))
-            .transpose()?;
-        let target = webhooks::of_fields(self, fields)?;
+        let blocks = asked.blocks.unwrap_or(false);
+        let addresses = self.named(asked.addresses.unwrap_or_default(), blocks)?;
+        let Depths(depths) = asked.confirmations.unwrap_or_default();
+        let at = asked.after.map(|text| self.place(&text)).transpose()?;
+        let target = webhooks::target(self, asked.url, asked.secret)?;
         self.consumers.check_room(name)?;
         // A new one begins here: what its addresses do from now on is for it.
         let head = self.reader.snapshot().head()?;
-        let scripts = self.scripts_of(wanted, depths).await?;
+        let scripts = self.scripts_of(addresses, depths).await?;
         let definition = Definition {
             scripts,
             blocks,
@@ -234,17 +262,31 @@ impl App {
         Ok((consumer, defined, secret))
     }
 
+    /// The addresses that a definition names, `None` for all. There may be none at all only when
+    /// the consumer is told of blocks.
+    fn named(&self, wanted: Wanted, blocks: bool) -> Result<Option<Vec<KnownAddress>>, ApiError> {
+        match wanted {
+            Wanted::All => Ok(None),
+            Wanted::These(list) if list.0.is_empty() && !blocks => {
+                let what =
+                    "\"all\" or an array of addresses, which may be empty when \"blocks\" is true";
+                Err(ApiError::invalid_field("addresses", what))
+            }
+            Wanted::These(list) => Ok(Some(distinct(list.parse(self.wire.network)?))),
+        }
+    }
+
     /// Watches the addresses that a definition names. Their scripts in an order that says nothing,
     /// so that equal lists are equal.
     async fn scripts_of(
         self: &Arc<Self>,
-        wanted: Wanted,
+        addresses: Option<Vec<KnownAddress>>,
         depths: Vec<u8>,
     ) -> Result<Scripts, ApiError> {
-        let addresses = match wanted {
-            Wanted::These(addresses) => addresses,
-            Wanted::All if depths.is_empty() => return Ok(Scripts::All),
-            Wanted::All => {
+        let addresses = match addresses {
+            Some(addresses) => addresses,
+            None if depths.is_empty() => return Ok(Scripts::All),
+            None => {
                 let what = "left out when \"addresses\" is \"all\": depths belong to addresses (POST /add_addresses takes them, too)";
                 return Err(ApiError::invalid_field("confirmations", what));
             }
@@ -278,7 +320,7 @@ impl App {
     pub(in crate::api) async fn ack(
         self: &Arc<Self>,
         name: &str,
-        fields: &Fields,
+        asked: AckConsumer,
     ) -> Result<Answer, ApiError> {
         #[derive(Serialize)]
         struct Answered {
@@ -286,7 +328,7 @@ impl App {
             acked: Acked,
             message: String,
         }
-        let cursor = fields.cursor()?;
+        let cursor = asked.cursor;
         let acked = self.acknowledge(consumer_name(name)?, &cursor).await?;
         let message = match self.number(&acked.cursor)? == self.number(&cursor)? {
             true => format!("Everything up to this cursor is done for {name}."),
@@ -347,27 +389,23 @@ impl App {
     pub(in crate::api) async fn consumer_events(
         self: &Arc<Self>,
         name: &str,
-        query: &Query,
+        query: ReadEvents,
     ) -> Result<Answer, ApiError> {
         let consumer = self.consumers.get(consumer_name(name)?)?;
-        if query.get("address").is_some() {
+        if !query.address.is_empty() {
             return Err(ApiError::invalid_parameter(
                 "address",
                 "left out beside \"consumer\", which says what it wants",
             ));
         }
-        let limit = query.whole("limit", LIMIT_DEFAULT, 1..=LIMIT_MOST)?;
-        let wait = query.whole("wait", 0, 0..=WAIT_MOST)?;
-        let wish = if query.flag("shared")? {
-            Wish::Share
-        } else {
-            Wish::WhenFree
+        let limit = query.limit.map_or(LIMIT_DEFAULT, Limit::get);
+        let wait = query.wait.map_or(Duration::ZERO, Wait::seconds);
+        let wish = match query.shared {
+            Some(true) => Wish::Share,
+            Some(false) | None => Wish::WhenFree,
         };
-        let after = query
-            .get("after")
-            .map(|text| self.place(text))
-            .transpose()?;
-        let _waiting = if wait > 0 {
+        let after = query.after.map(|text| self.place(&text)).transpose()?;
+        let _waiting = if wait > Duration::ZERO {
             Some(self.may_wait()?)
         } else {
             None
@@ -385,7 +423,7 @@ impl App {
         };
         let enough = async {
             tokio::select! {
-                () = tokio::time::sleep(Duration::from_secs(wait as u64)) => {}
+                () = tokio::time::sleep(wait) => {}
                 () = reading.seat.ended() => {}
             }
         };

@@ -12,6 +12,7 @@ mod recovery;
 mod rest;
 mod restart;
 mod scans;
+mod strict;
 mod unwatch;
 mod webhooks;
 

@@ -328,13 +328,13 @@ async fn bad_requests_for_scans_are_refused_and_change_nothing() {
             single.clone(),
             list(r#""from_height":0"#),
             400,
-            "invalid_field",
+            "unknown_field",
         ),
         (
             "/scan_history".to_owned(),
             list(&format!(r#""address":"{known}""#)),
             400,
-            "invalid_field",
+            "unknown_field",
         ),
     ];
     for (rest, code) in [

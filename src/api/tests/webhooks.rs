@@ -428,10 +428,7 @@ async fn a_slip_in_a_request_about_dead_letters_forgets_none() {
         .define("shop", json!({ "url": "http://127.0.0.1:1/" }))
         .await;
     for (path, code) in [
-        (
-            "/consumers/shop/dead_letters?cursors=a-1",
-            "invalid_parameter",
-        ),
+        ("/consumers/shop/dead_letters?cursors=a-1", "unknown_field"),
         ("/consumers/shop/dead_letters?cursor=", "invalid_cursor"),
         ("/consumers/a%20b/dead_letters", "invalid_name"),
     ] {

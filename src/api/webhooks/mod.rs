@@ -50,7 +50,7 @@ use super::hub::Wire;
 use super::json;
 use crate::config;
 use courier::Courier;
-pub use target::{Target, of_fields};
+pub use target::{Target, target};
 
 /// Requests to one webhook's task that may wait.
 const COMMANDS: usize = 16;

@@ -3,24 +3,75 @@
 use std::sync::Arc;
 
 use hyper::StatusCode;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use super::Command;
 use super::letters::no_such_letter;
 use crate::api::App;
-use crate::api::consumers::Consumer;
+use crate::api::consumers::{Consumer, consumer_name};
 use crate::api::cursor::Cursor;
 use crate::api::error::ApiError;
-use crate::api::fields::{Fields, Query, consumer_name};
 use crate::api::json;
+use crate::api::request::Request;
+use crate::api::request::types::Limit;
 use crate::api::respond::{self, Answer};
 use crate::store::{ConsumerEdit, DeadLetter};
 
 const LIMIT_DEFAULT: usize = 100;
-const LIMIT_MOST: usize = 1000;
+const DROPPED_AT_ONCE: usize = 1000;
+const LIMIT_MOST: u32 = 1000;
 /// Cursors in one request.
 const CURSORS_MOST: usize = 10_000;
+
+/// `GET /consumers/{name}/dead_letters`
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ListDeadLetters {
+    limit: Option<Limit<LIMIT_MOST>>,
+    after: Option<String>,
+}
+
+impl Request for ListDeadLetters {}
+
+/// `DELETE /consumers/{name}/dead_letters`
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DropDeadLetters {
+    /// All of them without one.
+    cursor: Option<String>,
+}
+
+impl Request for DropDeadLetters {}
+
+/// `POST /consumers/{name}/dead_letters/resend`
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ResendDeadLetters {
+    /// All of them without any.
+    cursors: Option<Cursors>,
+}
+
+impl Request for ResendDeadLetters {
+    const EXAMPLE: &'static str = "{\"cursors\": [\"<cursor>\", …]}";
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(try_from = "Vec<String>")]
+struct Cursors(Vec<String>);
+
+impl TryFrom<Vec<String>> for Cursors {
+    type Error = String;
+
+    fn try_from(cursors: Vec<String>) -> Result<Self, String> {
+        match cursors.len() {
+            1..=CURSORS_MOST => Ok(Self(cursors)),
+            length => Err(format!(
+                "an array of 1 to {CURSORS_MOST} strings, not {length}"
+            )),
+        }
+    }
+}
 
 #[derive(Serialize)]
 struct Letter {
@@ -45,7 +96,7 @@ impl App {
     pub(in crate::api) async fn dead_letters(
         self: &Arc<Self>,
         name: &str,
-        query: &Query,
+        query: ListDeadLetters,
     ) -> Result<Answer, ApiError> {
         #[derive(Serialize)]
         struct Letters {
@@ -57,10 +108,8 @@ impl App {
             next: Option<String>,
         }
         let consumer = self.consumers.get(consumer_name(name)?)?;
-        let limit = query.whole("limit", LIMIT_DEFAULT, 1..=LIMIT_MOST)?;
-        let after = query
-            .get("after")
-            .map_or(Ok(0), |text| self.number_of(text))?;
+        let limit = query.limit.map_or(LIMIT_DEFAULT, Limit::get);
+        let after = query.after.map_or(Ok(0), |text| self.number_of(&text))?;
         let page = self.read(move |app| {
             let total = app.reader.dead_letter_count(&consumer.name)?;
             let mut letters =
@@ -105,20 +154,10 @@ impl App {
     pub(in crate::api) async fn drop_dead_letters(
         self: &Arc<Self>,
         name: &str,
-        query: &Query,
+        query: DropDeadLetters,
     ) -> Result<Answer, ApiError> {
         let consumer = self.consumers.get(consumer_name(name)?)?;
-        if query.get("cursors").is_some() {
-            // A slip that would forget them all.
-            return Err(ApiError::invalid_parameter(
-                "cursors",
-                "left out: it is cursor=, one in each request, or nothing for all",
-            ));
-        }
-        let number = query
-            .get("cursor")
-            .map(|text| self.number_of(text))
-            .transpose()?;
+        let number = query.cursor.map(|text| self.number_of(&text)).transpose()?;
         let count = match (&consumer.wants.webhook, self.webhooks.desk(name)) {
             (Some(_), Some(desk)) => desk.ask(|answer| Command::Drop { number, answer }).await?,
             // Its task is about to begin, and nothing else may write its rows then.
@@ -152,7 +191,7 @@ impl App {
                     .collect()),
                 None => Ok(app
                     .reader
-                    .dead_letters(&name, 0, LIMIT_MOST)?
+                    .dead_letters(&name, 0, DROPPED_AT_ONCE)?
                     .into_iter()
                     .map(|(number, _)| number)
                     .collect::<Vec<_>>()),
@@ -186,12 +225,12 @@ impl App {
     pub(in crate::api) async fn resend_dead_letters(
         self: &Arc<Self>,
         name: &str,
-        fields: &Fields,
+        asked: ResendDeadLetters,
     ) -> Result<Answer, ApiError> {
         let consumer = self.consumers.get(consumer_name(name)?)?;
-        let numbers = fields
-            .texts("cursors", CURSORS_MOST)?
-            .map(|texts| texts.iter().map(|text| self.number_of(text)).collect());
+        let numbers = asked
+            .cursors
+            .map(|Cursors(texts)| texts.iter().map(|text| self.number_of(text)).collect());
         let numbers: Option<Vec<u64>> = numbers.transpose()?;
         let Some(desk) = self
             .webhooks

@@ -11,7 +11,6 @@ use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use super::signature;
 use crate::api::App;
 use crate::api::error::ApiError;
-use crate::api::fields::Fields;
 use crate::store::Webhook;
 
 const MAX_URL_BYTES: usize = 2048;
@@ -47,14 +46,17 @@ impl Target {
 }
 
 /// `url` and `secret` of a definition.
-pub fn of_fields(app: &App, fields: &Fields) -> Result<Option<Target>, ApiError> {
-    let (url, secret) = (fields.text("url")?, fields.text("secret")?);
+pub fn target(
+    app: &App,
+    url: Option<String>,
+    secret: Option<String>,
+) -> Result<Option<Target>, ApiError> {
     let Some(url) = url else {
         return match secret {
             None => Ok(None),
             Some(_) => Err(ApiError::missing_field(
                 "url",
-                "where to post events to beside \"secret\"",
+                "{\"url\": \"https://shop.example/hook\"} beside \"secret\"",
             )),
         };
     };

@@ -1,0 +1,88 @@
+//! What clients send: the JSON object of a body or an event, and the query string.
+//!
+//! Each is a type with `Deserialize`, next to what answers it, and is read strictly: a name that
+//! the type does not have is refused with the nearest one, a name that comes twice and a value of
+//! another type are refused with the path of the field and what belongs there. What a value means
+//! (an address of our network, a cursor of our log) is looked at afterwards, by who needs it.
+//!
+//! ```text
+//! bytes ──► json::Json  ──┐
+//!                         ├──► serde, with Problem as the error ──► a type, or an ApiError
+//! text ───► query::Query ─┘
+//! ```
+
+mod json;
+mod problem;
+mod query;
+pub mod types;
+
+use serde::Deserialize;
+use serde::de::{DeserializeOwned, Deserializer};
+
+use super::error::ApiError;
+use json::Json;
+use problem::{Part, Problem};
+use query::Query;
+
+/// What a body, an event or a query may say.
+///
+/// The types derive `Deserialize` with `deny_unknown_fields`.
+pub trait Request: DeserializeOwned {
+    /// One as a client may send it.
+    const EXAMPLE: &'static str = "{}";
+    /// Names that people try here, each with what to do instead.
+    const INSTEAD: &'static [(&'static str, &'static str)] = &[];
+}
+
+/// Nothing at all.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Nothing {}
+
+impl Request for Nothing {}
+
+/// Reads the JSON of a body or of an event's argument.
+pub fn object<T: Request>(text: &[u8]) -> Result<T, ApiError> {
+    let json: Json = serde_json::from_slice(text).map_err(|cause| {
+        ApiError::bad_request(
+            "invalid_json",
+            format!("The request is not valid JSON: {cause}."),
+        )
+    })?;
+    read(json, Part::Object)
+}
+
+/// Reads a body or an argument that a client may leave out where every field is optional.
+pub fn body<T: Request>(text: Option<&[u8]>) -> Result<T, ApiError> {
+    match text {
+        Some(text) => object(text),
+        None => object(b"{}").map_err(|_| {
+            ApiError::bad_request(
+                "invalid_json",
+                format!(
+                    "Nothing was sent; send a JSON object such as {}.",
+                    T::EXAMPLE
+                ),
+            )
+        }),
+    }
+}
+
+/// Reads a query string, percent-decoded.
+pub fn query<T: Request>(text: &str) -> Result<T, ApiError> {
+    read(Query::parse(text), Part::Query)
+}
+
+fn read<'de, T, D>(source: D, part: Part) -> Result<T, ApiError>
+where
+    T: Request,
+    D: Deserializer<'de, Error = Problem>,
+{
+    serde_path_to_error::deserialize(source).map_err(|error| {
+        let path = error.path().clone();
+        problem::refusal::<T>(error.into_inner(), &path, part)
+    })
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,389 @@
+use serde::Deserialize;
+
+use super::types::{Addresses, Current, Depths, Label, Labelled, Limit, Unlabelled, Wanted, Whole};
+use super::*;
+use crate::api::past::History;
+
+const ADDRESS: &str = "bcrt1qw508d6qejxtdg4y5r3zarvary0c5xw7kygt080";
+
+/// One of everything that a body may say.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Body {
+    address: String,
+    addresses: Option<Addresses<Labelled>>,
+    wanted: Option<Wanted>,
+    label: Option<Label>,
+    history: Option<History>,
+    confirmations: Option<Depths>,
+    snapshot: Option<bool>,
+    blocks_back: Option<Whole<1, { u32::MAX }>>,
+}
+
+impl Request for Body {
+    const EXAMPLE: &'static str = "{\"address\": \"<address>\"}";
+    const INSTEAD: &'static [(&'static str, &'static str)] =
+        &[("from_height", "write `\"history\": {\"from_height\": 0}`")];
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Parameters {
+    limit: Option<Limit<10>>,
+    include_spent: Option<bool>,
+    after: Option<String>,
+    #[serde(default)]
+    address: Vec<String>,
+}
+
+impl Request for Parameters {}
+
+fn refused<T: Request + std::fmt::Debug>(text: &str) -> (&'static str, String) {
+    let error = object::<T>(text.as_bytes()).expect_err(text);
+    (error.code, error.message)
+}
+
+/// A body with an address and one more field.
+fn with(field: &str) -> Result<Body, (&'static str, String)> {
+    let text = format!("{{\"address\":\"x\",{field}}}");
+    object(text.as_bytes()).map_err(|error| (error.code, error.message))
+}
+
+fn asked(text: &str) -> Result<Parameters, (&'static str, String)> {
+    query(text).map_err(|error| (error.code, error.message))
+}
+
+#[test]
+fn what_is_not_a_json_object_is_invalid_json() {
+    let deep = "[".repeat(100_000);
+    for text in [
+        "",
+        "{",
+        "[]",
+        "[\"x\"]",
+        "null",
+        "7",
+        "\"x\"",
+        "{\"address\":}",
+        "\u{feff}{}",
+        &deep,
+    ] {
+        assert_eq!(refused::<Body>(text).0, "invalid_json", "{text:.20}");
+    }
+    let error = object::<Body>(b"{\"\xff\":1}").unwrap_err();
+    assert_eq!(error.code, "invalid_json");
+    assert_eq!(
+        refused::<Body>("[1]").1,
+        "A JSON object is expected, such as {\"address\": \"<address>\"}, not an array."
+    );
+}
+
+#[test]
+fn nothing_sent_is_an_empty_object_where_nothing_is_needed() {
+    assert!(body::<Nothing>(None).is_ok());
+    assert!(body::<Nothing>(Some(b"{}")).is_ok());
+    let error = body::<Body>(None).unwrap_err();
+    assert_eq!(error.code, "invalid_json");
+    assert!(
+        error.message.contains("{\"address\": "),
+        "{}",
+        error.message
+    );
+}
+
+#[test]
+fn an_unknown_field_is_refused_with_the_nearest_name_and_all_names() {
+    for (field, said) in [
+        (
+            "\"confirmation\":[3]",
+            "Unknown field `confirmation`: did you mean `confirmations`? There are `address`,",
+        ),
+        ("\"Snapshot\":false", "did you mean `snapshot`?"),
+        ("\"adress\":\"x\"", "did you mean `address`?"),
+        ("\"lable\":null", "did you mean `label`?"),
+        ("\"blocksBack\":7", "did you mean `blocks_back`?"),
+        (
+            "\"from_height\":0",
+            "Unknown field `from_height`: write `\"history\": {\"from_height\": 0}`. There are",
+        ),
+        ("\"zzz\":1", "Unknown field `zzz`: There are `address`,"),
+    ] {
+        let (code, message) = with(field).unwrap_err();
+        assert_eq!(code, "unknown_field", "{field}");
+        assert!(message.contains(said), "{message}");
+        assert!(message.ends_with(" and `blocks_back`."), "{message}");
+    }
+    let (code, message) = refused::<Nothing>("{\"x\":1}");
+    assert_eq!(
+        (code, message.as_str()),
+        (
+            "unknown_field",
+            "Unknown field `x`: no field is taken here."
+        )
+    );
+    let long = "x".repeat(100_000);
+    let (_, message) = with(&format!("\"{long}\":1")).unwrap_err();
+    assert!(message.len() < 500, "{}", message.len());
+}
+
+#[test]
+fn an_unknown_field_further_in_is_refused_with_its_place() {
+    for (field, said) in [
+        (
+            "\"addresses\":[\"x\",{\"address\":\"y\",\"lable\":\"z\"}]",
+            "Unknown field `lable` in \"addresses[1]\": did you mean `label`? There are `address` and `label`.",
+        ),
+        (
+            "\"history\":{\"from_height\":1,\"to_height\":2}",
+            "Unknown field `to_height` in \"history\": did you mean `from_height`?",
+        ),
+        (
+            "\"history\":{\"from\":1}",
+            "Unknown field `from` in \"history\": did you mean `from_height`?",
+        ),
+        (
+            "\"wanted\":[{\"address\":\"y\",\"label\":\"z\"}]",
+            "Unknown field `label` in \"wanted[0]\": There is `address`.",
+        ),
+    ] {
+        let (code, message) = with(field).unwrap_err();
+        assert_eq!(code, "unknown_field", "{field}");
+        assert!(message.starts_with(said), "{message}");
+    }
+}
+
+#[test]
+fn a_name_that_comes_twice_is_refused() {
+    let (code, message) = refused::<Body>(r#"{"address":"x","address":"x"}"#);
+    assert_eq!(
+        (code, message.as_str()),
+        (
+            "invalid_field",
+            "The field \"address\" must be named once, not more often."
+        )
+    );
+    let (code, message) = with(r#""history":{"from_height":1,"from_height":2}"#).unwrap_err();
+    assert_eq!(code, "invalid_field");
+    assert!(message.contains("\"history.from_height\""), "{message}");
+}
+
+#[test]
+fn a_missing_field_comes_with_an_example() {
+    for text in ["{}", r#"{"address":null}"#] {
+        assert_eq!(
+            refused::<Body>(text),
+            (
+                "missing_field",
+                "The field \"address\" is missing; send {\"address\": \"<address>\"}.".to_owned()
+            )
+        );
+    }
+    let (code, message) = with(r#""addresses":[{"label":"x"}]"#).unwrap_err();
+    assert_eq!(code, "missing_field");
+    assert!(message.contains("\"addresses[0].address\""), "{message}");
+}
+
+#[test]
+fn a_wrong_value_names_the_field_what_was_expected_and_what_came() {
+    for (field, said) in [
+        (
+            "\"label\":7",
+            "The field \"label\" must be a string, not a number.",
+        ),
+        (
+            "\"snapshot\":\"yes\"",
+            "The field \"snapshot\" must be true or false, not a string.",
+        ),
+        (
+            "\"blocks_back\":0",
+            "The field \"blocks_back\" must be a whole number from 1 to 4294967295, not 0.",
+        ),
+        ("\"blocks_back\":1.5", "not 1.5."),
+        (
+            "\"blocks_back\":5.0",
+            "\"blocks_back\" must be a whole number",
+        ),
+        ("\"blocks_back\":-5", "not -5."),
+        (
+            "\"blocks_back\":1e30",
+            "\"blocks_back\" must be a whole number",
+        ),
+        ("\"blocks_back\":4294967296", "not 4294967296."),
+        ("\"blocks_back\":\"1\"", "not a string."),
+        ("\"blocks_back\":true", "not a boolean."),
+        ("\"confirmations\":0", "must be an array, not a number."),
+        (
+            "\"confirmations\":[1,145]",
+            "The field \"confirmations[1]\" must be a whole number from 1 to 144, not 145.",
+        ),
+        ("\"confirmations\":[\"1\"]", "\"confirmations[0]\" must be"),
+        ("\"confirmations\":{}", "must be an array, not an object."),
+        (
+            "\"confirmations\":[1,2,3,4,5,6,7,8,9]",
+            "must be an array of at most 8 whole numbers from 1 to 144, such as [1, 3, 6], not 9.",
+        ),
+        (
+            "\"addresses\":[]",
+            "must be an array of 1 to 10000 addresses, not 0.",
+        ),
+        (
+            "\"addresses\":\"x\"",
+            "must be an array of 1 to 10000 addresses, not a string.",
+        ),
+        (
+            "\"addresses\":[7]",
+            "The field \"addresses[0]\" must be an address as a string, or",
+        ),
+        (
+            "\"wanted\":\"some\"",
+            "The field \"wanted\" must be \"all\" or an array of 1 to 10000 addresses.",
+        ),
+        ("\"wanted\":{}", "not an object."),
+        (
+            "\"history\":\"all\"",
+            "The field \"history\" must be \"utxo\", \"none\" or {\"from_height\": <height>}.",
+        ),
+        ("\"history\":{}", "must be \"utxo\", \"none\" or"),
+        (
+            "\"history\":{\"from_height\":null}",
+            "must be \"utxo\", \"none\" or",
+        ),
+        ("\"history\":5", "not a number."),
+        ("\"history\":[]", "not an array."),
+        (
+            "\"history\":{\"from_height\":-1}",
+            "The field \"history.from_height\" must be a whole number from 0 to 4294967295, not -1.",
+        ),
+    ] {
+        let (code, message) = with(field).unwrap_err();
+        assert_eq!(code, "invalid_field", "{field}");
+        assert!(message.contains(said), "{field}: {message}");
+    }
+    let long = "x".repeat(257);
+    let (code, message) = with(&format!("\"label\":\"{long}\"")).unwrap_err();
+    assert_eq!(
+        (code, message.as_str()),
+        (
+            "invalid_field",
+            "The field \"label\" must be a string of at most 256 bytes, not 257."
+        )
+    );
+    let many = format!("\"addresses\":[{}\"x\"]", "\"x\",".repeat(10_000));
+    assert_eq!(with(&many).unwrap_err().0, "invalid_field");
+}
+
+#[test]
+fn what_is_right_is_read() {
+    let body = with(
+        r#""addresses":["x",{"address":"y","label":"z"}],"wanted":"all","label":"l",
+           "confirmations":[6,1,6,144],"snapshot":false,"blocks_back":1,
+           "history":{"from_height":4294967295}"#,
+    )
+    .unwrap();
+    let Addresses(listed) = body.addresses.unwrap();
+    let listed: Vec<_> = listed
+        .into_iter()
+        .map(|listed| (listed.address, listed.label.map(|Label(label)| label)))
+        .collect();
+    assert_eq!(
+        listed,
+        [
+            ("x".to_owned(), None),
+            ("y".to_owned(), Some("z".to_owned()))
+        ]
+    );
+    assert_eq!(body.address, "x");
+    assert_eq!(body.wanted, Some(Wanted::All));
+    assert_eq!(body.label, Some(Label("l".to_owned())));
+    assert_eq!(body.confirmations.unwrap().0, [1, 6, 144]);
+    assert_eq!(body.snapshot, Some(false));
+    assert_eq!(body.blocks_back, Some(Whole(1)));
+    assert_eq!(body.history, Some(History::From(u32::MAX)));
+    let absent = with(r#""label":null,"history":null,"confirmations":null"#).unwrap();
+    assert_eq!((absent.label, absent.history), (None, None));
+    assert_eq!(absent.confirmations, None);
+    let empty = with(r#""wanted":[]"#).unwrap();
+    assert_eq!(empty.wanted, Some(Wanted::These(Addresses(Vec::new()))));
+}
+
+#[test]
+fn one_bad_address_refuses_the_list_and_is_named_by_its_place() {
+    let list = |texts: &[&str]| {
+        Addresses(
+            texts
+                .iter()
+                .map(|text| Unlabelled::from((*text).to_owned()))
+                .collect(),
+        )
+        .parse(bitcoin::Network::Regtest)
+    };
+    assert_eq!(list(&[ADDRESS, ADDRESS]).unwrap().len(), 2);
+    let error = list(&[ADDRESS, "x"]).unwrap_err();
+    assert_eq!(error.code, "invalid_address");
+    assert!(
+        error.message.starts_with("addresses[1]: "),
+        "{}",
+        error.message
+    );
+}
+
+#[test]
+fn a_query_is_decoded_and_read() {
+    let read = asked("limit=5&address=a%20b&address=c&include_spent&after=%ff").unwrap();
+    assert_eq!(read.limit, Some(Whole(5)));
+    assert_eq!(read.include_spent, Some(true));
+    assert_eq!(read.address, ["a b", "c"]);
+    assert_eq!(read.after.as_deref(), Some("\u{fffd}"));
+    let read = asked("").unwrap();
+    assert_eq!((read.limit, read.include_spent), (None, None));
+    assert!(read.address.is_empty());
+    assert!(query::<Current>("min_cursor=x&wait=0").is_ok());
+}
+
+#[test]
+fn bad_parameters_are_named() {
+    for (text, code, said) in [
+        (
+            "limit=11",
+            "invalid_parameter",
+            "The query parameter \"limit\" must be a whole number from 1 to 10, not 11.",
+        ),
+        ("limit=", "invalid_parameter", "\"limit\""),
+        ("limit=0", "invalid_parameter", "\"limit\""),
+        ("limit=-1", "invalid_parameter", "\"limit\""),
+        ("limit=%2B5", "invalid_parameter", "\"limit\""),
+        ("limit=5.0", "invalid_parameter", "\"limit\""),
+        (
+            "limit=99999999999999999999",
+            "invalid_parameter",
+            "\"limit\"",
+        ),
+        (
+            "include_spent=maybe",
+            "invalid_parameter",
+            "\"include_spent\" must be true or false.",
+        ),
+        (
+            "after=a&after=a",
+            "invalid_parameter",
+            "The query parameter \"after\" must be named once, not more often.",
+        ),
+        (
+            "limits=5",
+            "unknown_field",
+            "Unknown query parameter `limits`: did you mean `limit`? There are `limit`,",
+        ),
+        ("addresses=b", "unknown_field", "did you mean `address`?"),
+        ("=", "unknown_field", "Unknown query parameter ``"),
+        ("%00=1", "unknown_field", "Unknown query parameter ``"),
+    ] {
+        let (got, message) = asked(text).unwrap_err();
+        assert_eq!(got, code, "{text}");
+        assert!(message.contains(said), "{text}: {message}");
+    }
+    let error = query::<Nothing>("x=1").unwrap_err();
+    assert_eq!(
+        error.message,
+        "Unknown query parameter `x`: no query parameter is taken here."
+    );
+}

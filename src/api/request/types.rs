@@ -1,0 +1,270 @@
+//! The values that several requests take.
+
+use std::fmt;
+use std::marker::PhantomData;
+use std::time::Duration;
+
+use bitcoin::Network;
+use serde::Deserialize;
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{Deserializer, Error, MapAccess, SeqAccess, Unexpected, Visitor};
+
+use super::Request;
+use crate::api::address::{self, KnownAddress};
+use crate::api::error::ApiError;
+use crate::api::fresh::WAIT_MOST;
+
+/// Addresses in one request.
+pub const MAX_ADDRESSES: usize = 10_000;
+const MAX_LABEL_BYTES: usize = 256;
+const MAX_DEPTHS: usize = 8;
+
+/// A whole number from `MIN` to `MAX`; in JSON a number, not text.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Whole<const MIN: u32, const MAX: u32>(pub u32);
+
+/// The height of a block, as far as a number can tell.
+pub type Height = Whole<0, { u32::MAX }>;
+/// How many at most.
+pub type Limit<const MOST: u32> = Whole<1, MOST>;
+/// Seconds that a request may wait.
+pub type Wait = Whole<0, { WAIT_MOST }>;
+
+impl<'de, const MIN: u32, const MAX: u32> Deserialize<'de> for Whole<MIN, MAX> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Number<const MIN: u32, const MAX: u32>;
+
+        impl<const MIN: u32, const MAX: u32> Visitor<'_> for Number<MIN, MAX> {
+            type Value = u32;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write!(f, "a whole number from {MIN} to {MAX}")
+            }
+
+            fn visit_u64<E: Error>(self, number: u64) -> Result<u32, E> {
+                u32::try_from(number)
+                    .ok()
+                    .filter(|number| (MIN..=MAX).contains(number))
+                    .ok_or_else(|| E::invalid_value(Unexpected::Unsigned(number), &self))
+            }
+
+            fn visit_i64<E: Error>(self, number: i64) -> Result<u32, E> {
+                Err(E::invalid_value(Unexpected::Signed(number), &self))
+            }
+
+            fn visit_f64<E: Error>(self, number: f64) -> Result<u32, E> {
+                Err(E::invalid_value(Unexpected::Float(number), &self))
+            }
+        }
+
+        deserializer.deserialize_u64(Number::<MIN, MAX>).map(Self)
+    }
+}
+
+impl<const MIN: u32, const MAX: u32> Whole<MIN, MAX> {
+    pub fn get(self) -> usize {
+        usize::try_from(self.0).unwrap_or(usize::MAX)
+    }
+
+    pub fn seconds(self) -> Duration {
+        Duration::from_secs(self.0.into())
+    }
+}
+
+/// A label.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+pub struct Label(pub String);
+
+impl TryFrom<String> for Label {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        match text.len() {
+            ..=MAX_LABEL_BYTES => Ok(Self(text)),
+            length => Err(format!(
+                "a string of at most {MAX_LABEL_BYTES} bytes, not {length}"
+            )),
+        }
+    }
+}
+
+/// `confirmations`: depths to be told about, ascending and without repetition.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "Vec<Whole<1, 144>>")]
+pub struct Depths(pub Vec<u8>);
+
+impl TryFrom<Vec<Whole<1, 144>>> for Depths {
+    type Error = String;
+
+    fn try_from(depths: Vec<Whole<1, 144>>) -> Result<Self, String> {
+        if depths.len() > MAX_DEPTHS {
+            return Err(format!(
+                "an array of at most {MAX_DEPTHS} whole numbers from 1 to 144, such as [1, 3, 6], not {}",
+                depths.len()
+            ));
+        }
+        let mut depths: Vec<u8> = depths
+            .into_iter()
+            .filter_map(|Whole(depth)| u8::try_from(depth).ok())
+            .collect();
+        depths.sort_unstable();
+        depths.dedup();
+        Ok(Self(depths))
+    }
+}
+
+/// An address, as text or as `{"address"}`. It has not been looked at yet.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Unlabelled {
+    pub address: String,
+}
+
+impl From<String> for Unlabelled {
+    fn from(address: String) -> Self {
+        Self { address }
+    }
+}
+
+/// An address, as text or as `{"address", "label"?}`. It has not been looked at yet.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Labelled {
+    pub address: String,
+    pub label: Option<Label>,
+}
+
+impl From<String> for Labelled {
+    fn from(address: String) -> Self {
+        Self {
+            address,
+            label: None,
+        }
+    }
+}
+
+/// 1 to 10 000 addresses, each as text or as an object.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Addresses<T>(pub Vec<T>);
+
+impl Addresses<Unlabelled> {
+    /// All of them, or the first bad one, which is named by its place.
+    pub fn parse(&self, network: Network) -> Result<Vec<KnownAddress>, ApiError> {
+        let texts = self.0.iter().map(|element| element.address.as_str());
+        address::parse_all(texts, network)
+    }
+}
+
+impl<'de, T: Deserialize<'de> + From<String>> Deserialize<'de> for Addresses<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct List<T>(PhantomData<T>);
+
+        impl<'de, T: Deserialize<'de> + From<String>> Visitor<'de> for List<T> {
+            type Value = Vec<T>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write!(f, "an array of 1 to {MAX_ADDRESSES} addresses")
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, elements: A) -> Result<Vec<T>, A::Error> {
+                let elements = read_elements(elements)?;
+                match elements.len() {
+                    1..=MAX_ADDRESSES => Ok(elements),
+                    length => Err(A::Error::invalid_length(length, &self)),
+                }
+            }
+        }
+
+        deserializer.deserialize_seq(List(PhantomData)).map(Self)
+    }
+}
+
+/// Of the watch list: all of it, or a part.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum Wanted {
+    #[default]
+    All,
+    /// May be empty.
+    These(Addresses<Unlabelled>),
+}
+
+impl<'de> Deserialize<'de> for Wanted {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct AllOrList;
+
+        impl<'de> Visitor<'de> for AllOrList {
+            type Value = Wanted;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write!(f, "\"all\" or an array of 1 to {MAX_ADDRESSES} addresses")
+            }
+
+            fn visit_str<E: Error>(self, word: &str) -> Result<Wanted, E> {
+                match word {
+                    "all" => Ok(Wanted::All),
+                    other => Err(E::invalid_value(Unexpected::Str(other), &self)),
+                }
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, elements: A) -> Result<Wanted, A::Error> {
+                let elements = read_elements(elements)?;
+                match elements.len() {
+                    ..=MAX_ADDRESSES => Ok(Wanted::These(Addresses(elements))),
+                    length => Err(A::Error::invalid_length(length, &self)),
+                }
+            }
+        }
+
+        deserializer.deserialize_any(AllOrList)
+    }
+}
+
+fn read_elements<'de, T, A>(mut elements: A) -> Result<Vec<T>, A::Error>
+where
+    T: Deserialize<'de> + From<String>,
+    A: SeqAccess<'de>,
+{
+    let mut list = Vec::new();
+    while let Some(TextOrObject(element)) = elements.next_element()? {
+        list.push(element);
+    }
+    Ok(list)
+}
+
+/// One value as text, or as an object that can say more.
+struct TextOrObject<T>(T);
+
+impl<'de, T: Deserialize<'de> + From<String>> Deserialize<'de> for TextOrObject<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Either<T>(PhantomData<T>);
+
+        impl<'de, T: Deserialize<'de> + From<String>> Visitor<'de> for Either<T> {
+            type Value = T;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an address as a string, or {\"address\": \"<address>\"}")
+            }
+
+            fn visit_str<E: Error>(self, text: &str) -> Result<T, E> {
+                Ok(T::from(text.to_owned()))
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, entries: A) -> Result<T, A::Error> {
+                T::deserialize(MapAccessDeserializer::new(entries))
+            }
+        }
+
+        deserializer.deserialize_any(Either(PhantomData)).map(Self)
+    }
+}
+
+/// The query of a route that answers with state which events change: it can wait for one.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Current {
+    pub min_cursor: Option<String>,
+    pub wait: Option<Wait>,
+}
+
+impl Request for Current {}
