@@ -607,8 +607,9 @@ impl App {
 
 /// The one argument of an event. Anything beside it would be overlooked.
 fn argument<T: Request>(args: &[Box<RawValue>]) -> Result<T, ApiError> {
-    let present = |raw: &&Box<RawValue>| raw.get() != "null";
-    if let Some(place) = args.iter().skip(1).position(|raw| present(&raw)) {
+    let mut args = args.iter().map(|raw| Some(raw.get()).filter(|text| *text != "null"));
+    let first = args.next().flatten();
+    if let Some(place) = args.position(|arg| arg.is_some()) {
         let message = format!(
             "An event takes one argument, a JSON object such as {}; argument {} is unknown.",
             T::EXAMPLE,
@@ -616,7 +617,7 @@ fn argument<T: Request>(args: &[Box<RawValue>]) -> Result<T, ApiError> {
         );
         return Err(ApiError::bad_request("unknown_field", message));
     }
-    request::body(args.first().filter(present).map(|raw| raw.get().as_bytes()))
+    request::body(first.map(str::as_bytes))
 }
 
 fn unknown_event(name: &str) -> ApiError {
