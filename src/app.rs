@@ -106,6 +106,7 @@ pub async fn start(config: Config) -> Result<Running> {
         tokio::spawn(async move { Ok(follower_end.await??) }),
     );
 
+    let retained = reader.clone();
     let (router, hub_end) = api::start(api::Parts {
         reader,
         indexer: indexer.clone(),
@@ -118,12 +119,22 @@ pub async fn start(config: Config) -> Result<Running> {
         socketio: socketio_config(&config.limits),
         stop: stop_clients.clone(),
     })?;
-    forget_old_events(
-        &indexer,
-        &router,
-        config.events.retention_days,
-        stop_follower.clone(),
-    );
+    if config.events.retention_days > 0 {
+        let retention = Retention {
+            reader: retained,
+            indexer: indexer.clone(),
+            router: router.clone(),
+            keep: u64::from(config.events.retention_days) * 24 * 3600 * 1000,
+        };
+        let (retention, stop) = (Arc::new(retention), stop_follower.clone());
+        tokio::spawn(async move {
+            let passes = repeat(|| {
+                let retention = retention.clone();
+                async move { retention.pass().await }
+            });
+            stop.run_until_cancelled(passes).await
+        });
+    }
     let hub_task = Task::new("hub", tokio::spawn(async move { Ok(hub_end.await??) }));
     let routed = router.clone();
     let handler = Arc::new(move |request, peer| {
@@ -305,35 +316,39 @@ async fn load_tracker(reader: &Reader) -> Result<crate::tracker::Tracker> {
     Ok(tracker)
 }
 
-/// Deletes events older than `days` now and then; 0 keeps all.
-fn forget_old_events(
-    indexer: &indexer::Handle,
-    router: &Arc<api::Router>,
-    days: u32,
-    stop: CancellationToken,
-) {
-    if days == 0 {
-        return;
-    }
-    let (indexer, router) = (indexer.clone(), router.clone());
-    let keep = u64::from(days) * 24 * 3600 * 1000;
-    tokio::spawn(async move {
-        let forgetting = async {
-            while router.before_retention().await.is_ok() {
-                let Ok(count) = indexer.prune_events(now_ms().saturating_sub(keep)).await else {
-                    return;
-                };
-                if count > 0 {
-                    tracing::info!(count, "events older than events.retention_days deleted");
-                }
-                sleep(RETENTION_PAUSE).await;
-            }
-        };
-        tokio::select! {
-            () = forgetting => {}
-            () = stop.cancelled() => {}
+/// Deletes old events.
+struct Retention {
+    reader: Reader,
+    indexer: indexer::Handle,
+    router: Arc<api::Router>,
+    /// Milliseconds.
+    keep: u64,
+}
+
+impl Retention {
+    async fn pass(&self) -> Result<()> {
+        if let Some(note) = self.router.clock_note()? {
+            tracing::warn!("{note}");
         }
-    });
+        self.router.before_retention().await?;
+        let (reader, keep) = (self.reader.clone(), self.keep);
+        let cutoff = spawn_blocking(move || reader.snapshot().cutoff(now_ms(), keep)).await??;
+        let count = self.indexer.prune_events(cutoff).await?;
+        if count > 0 {
+            tracing::info!(count, "events older than events.retention_days deleted");
+        }
+        Ok(())
+    }
+}
+
+/// Again and again, also when it fails.
+async fn repeat<Pass: Future<Output = Result<()>>>(pass: impl Fn() -> Pass) {
+    loop {
+        if let Err(cause) = pass().await {
+            tracing::warn!("old events could not be deleted, trying again in an hour: {cause:#}");
+        }
+        sleep(RETENTION_PAUSE).await;
+    }
 }
 
 fn server_limits(limits: &Limits) -> server::Limits {
@@ -368,7 +383,27 @@ fn socketio_config(limits: &Limits) -> socketio::Config {
 
 #[cfg(test)]
 mod tests {
+    use std::cell::Cell;
+
     use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_pass_of_retention_that_fails_is_tried_again() {
+        let passes = Cell::new(0);
+        let pass = || {
+            passes.set(passes.get() + 1);
+            let fails = passes.get() == 1;
+            async move {
+                match fails {
+                    true => Err(anyhow!("the store cannot be read")),
+                    false => Ok(()),
+                }
+            }
+        };
+        let day = tokio::time::timeout(RETENTION_PAUSE * 47 / 2, repeat(pass));
+        assert!(day.await.is_err(), "it never ends by itself");
+        assert_eq!(passes.get(), 24);
+    }
 
     #[test]
     fn a_connection_may_idle_twice_as_long_as_a_ping_takes() {

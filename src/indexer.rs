@@ -22,7 +22,7 @@ use std::thread::{self, JoinHandle};
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
 
-use crate::store::{ConsumerEdit, PRUNE_LIMIT, Reader, StoreError, Writer};
+use crate::store::{ConsumerEdit, Cutoff, PRUNE_LIMIT, Reader, StoreError, Writer};
 use crate::tracker::{ApplyError, Ask, BlockId, Input, Overlay, Tracker};
 
 /// Inputs that may wait.
@@ -73,7 +73,7 @@ enum Message {
         answer: oneshot::Sender<()>,
     },
     Prune {
-        before: u64,
+        cutoff: Cutoff,
         answer: oneshot::Sender<usize>,
     },
     Consumer {
@@ -120,13 +120,12 @@ impl Handle {
         self.answer(answered).await
     }
 
-    /// Deletes the events that happened before `before` (milliseconds since the Unix epoch);
-    /// answers how many. Other work goes on in between.
-    pub async fn prune_events(&self, before: u64) -> Result<usize, Stopped> {
+    /// Deletes the old events; answers how many. Other work goes on in between.
+    pub async fn prune_events(&self, cutoff: Cutoff) -> Result<usize, Stopped> {
         let mut total = 0;
         loop {
             let (answer, answered) = oneshot::channel();
-            self.send(Message::Prune { before, answer }).await?;
+            self.send(Message::Prune { cutoff, answer }).await?;
             let count = self.answer(answered).await?;
             total += count;
             if count < PRUNE_LIMIT {
@@ -299,8 +298,8 @@ impl Indexer {
                     self.writer.edit_consumer(&name, &edits, sync)?;
                     _ = answer.send(());
                 }
-                Some(Message::Prune { before, answer }) => {
-                    _ = answer.send(self.writer.prune_events(before)?)
+                Some(Message::Prune { cutoff, answer }) => {
+                    _ = answer.send(self.writer.prune_events(&cutoff)?)
                 }
                 Some(Message::Stop) => break,
             }
@@ -334,18 +333,18 @@ impl Indexer {
             Vec::with_capacity(jobs.len()),
             Vec::with_capacity(jobs.len()),
         );
-        let (mut head, mut sync) = (self.writer.head(), false);
+        let (mut count, mut sync) = (0, false);
         for job in jobs.drain(..) {
             let lasting = must_last(&job.input);
             let result = match self.tracker.apply(&overlay, job.input) {
                 Ok(transition) => {
                     overlay.add(&transition.changes);
-                    head += transition.events.len() as u64;
+                    count += transition.events.len() as u64;
                     sync |= lasting;
                     transitions.push(transition);
                     Ok(Done {
                         tip: self.tracker.tip(),
-                        head,
+                        head: self.writer.head_after(count),
                     })
                 }
                 Err(error) if error.is_fatal() => return Err(error.into()),
@@ -906,8 +905,13 @@ mod tests {
         for input in [start(), watch(1, false), accepted(1)] {
             handle.apply(input).await.unwrap();
         }
-        assert_eq!(handle.prune_events(NOW).await.unwrap(), 0);
-        assert_eq!(handle.prune_events(NOW + 1).await.unwrap(), 2);
+        let by_clock = |before| Cutoff {
+            before,
+            now: u64::MAX,
+            young: u32::MAX,
+        };
+        assert_eq!(handle.prune_events(by_clock(NOW)).await.unwrap(), 0);
+        assert_eq!(handle.prune_events(by_clock(NOW + 1)).await.unwrap(), 2);
         assert_eq!(
             (
                 reader.first_seq().unwrap(),

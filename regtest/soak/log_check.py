@@ -8,7 +8,7 @@ follow upon each other; and what was read once stays as it was.
 import bisect
 import json
 
-from wire import entries_of
+from wire import entries_of, number
 
 """The table at the head of src/tracker/event.rs."""
 LEGAL = {
@@ -35,7 +35,7 @@ class EventLog:
         """Of each event, by its number less one: its name, its address if it has one, its data as
         it was sent.
         """
-        self.log_id, self.entries = None, []
+        self.cursors, self.entries = [], []
         """What is wrong with it, in words."""
         self.wrong = []
         self.balances = {}
@@ -72,7 +72,7 @@ class EventLog:
                 return
 
     def _page(self, daemon, after, limit):
-        after = f"&after={self.log_id}-{after}" if after else ""
+        after = f"&after={self.cursors[after - 1]}" if after else ""
         return entries_of(daemon.text(f"/events?limit={limit}{after}"))
 
     def _read_again(self, daemon, count):
@@ -85,9 +85,9 @@ class EventLog:
                 )
                 return
             for cursor, event, data in entries:
-                known = self.entries[start]
+                known, known_cursor = self.entries[start], self.cursors[start]
                 start += 1
-                if (cursor, event, data) != (f"{self.log_id}-{start}", known[0], known[2]):
+                if (cursor, event, data) != (known_cursor, known[0], known[2]):
                     self.wrong.append(
                         f"event {start} was {known} and now is {cursor} {event} {data}"
                     )
@@ -96,10 +96,9 @@ class EventLog:
         data = json.loads(text)
         self.entries.append((event, data.get("address"), text))
         entry = {"cursor": cursor, "event": event, "data": data}
-        log_id, number = cursor.rsplit("-", 1)
-        if self.log_id not in (None, log_id) or int(number) != len(self.entries):
-            self._wrong(entry, f"number {len(self.entries)} of the log {self.log_id} was expected")
-        self.log_id = log_id
+        self.cursors.append(cursor)
+        if number(cursor) != len(self.entries):
+            self._wrong(entry, f"number {len(self.entries)} was expected")
         if data["cursor"] != cursor:
             self._wrong(entry, "has another cursor inside")
         self.kinds[event] = self.kinds.get(event, 0) + 1

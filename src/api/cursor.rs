@@ -1,37 +1,60 @@
-//! A place in the event log, as clients keep it: `<log id>-<number>`, opaque to them.
-//!
-//! The log id is drawn once for each store, so the cursor of a wiped database is recognised instead
-//! of pointing at other events.
+//! A place in the event log, as clients keep it: `<start id>-<number>`, opaque to them. All cursors
+//! are written and read here; which ones are of this log says [`Starts`].
 
 use std::fmt;
+
+use crate::store::Starts;
 
 /// Longer than any cursor that we wrote.
 const MAX_BYTES: usize = 128;
 
 /// The event with this number is the last one seen; 0 is the place before the first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Cursor<'a> {
-    pub log: &'a str,
-    pub number: u64,
+struct Cursor<'a> {
+    start: &'a str,
+    number: u64,
 }
 
 impl fmt::Display for Cursor<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}-{}", self.log, self.number)
+        write!(f, "{}-{}", self.start, self.number)
+    }
+}
+
+/// Why a text has no number in this log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BadCursor {
+    /// It is no cursor at all.
+    Malformed,
+    /// It is of another log, or behind the moment of a copy that was put back, or lost with the
+    /// power.
+    Unknown,
+}
+
+/// The cursor behind the event with this number.
+pub fn write(starts: &Starts, number: u64) -> String {
+    let (start, number) = starts.cursor(number);
+    Cursor { start, number }.to_string()
+}
+
+/// The number in a cursor of this log; it may be ahead of the log, or expired.
+pub fn read(starts: &Starts, text: &str) -> Result<u64, BadCursor> {
+    let Cursor { start, number } = Cursor::parse(text).ok_or(BadCursor::Malformed)?;
+    match starts.knows(start, number) {
+        true => Ok(number),
+        false => Err(BadCursor::Unknown),
     }
 }
 
 impl<'a> Cursor<'a> {
-    /// Reads a cursor's text; `None` when it is none. Whether its log is ours is for the caller to
-    /// compare.
-    pub fn parse(text: &'a str) -> Option<Self> {
-        let (log, number) = text.rsplit_once('-')?;
+    fn parse(text: &'a str) -> Option<Self> {
+        let (start, number) = text.rsplit_once('-')?;
         let digits = !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit());
-        if text.len() > MAX_BYTES || log.is_empty() || !digits {
+        if text.len() > MAX_BYTES || start.is_empty() || !digits {
             return None;
         }
         Some(Self {
-            log,
+            start,
             number: number.parse().ok()?,
         })
     }
@@ -45,14 +68,14 @@ mod tests {
     fn what_is_written_is_read_back() {
         for number in [0, 1, u64::MAX] {
             let text = Cursor {
-                log: "5fa3",
+                start: "5fa3",
                 number,
             }
             .to_string();
             assert_eq!(
                 Cursor::parse(&text),
                 Some(Cursor {
-                    log: "5fa3",
+                    start: "5fa3",
                     number
                 })
             );

@@ -11,7 +11,7 @@ use tokio::time::{Instant, sleep_until};
 
 use super::App;
 use super::address::KnownAddress;
-use super::cursor::Cursor;
+use super::cursor::{self, BadCursor};
 use super::error::{ApiError, Restart};
 use super::hub::Wire;
 use super::json;
@@ -74,17 +74,13 @@ fn entries(wire: &Wire, events: &[(u64, Event)]) -> Result<Vec<Entry>, ApiError>
 impl App {
     /// The number in a cursor of this log, which may be ahead of it.
     pub(super) fn number(&self, text: &str) -> Result<u64, ApiError> {
-        let malformed = || {
-            ApiError::bad_request(
+        match cursor::read(&self.wire.starts, text) {
+            Ok(number) => Ok(number),
+            Err(BadCursor::Malformed) => Err(ApiError::bad_request(
                 "invalid_cursor",
                 "This is not a cursor; send one as an event or an answer carried it.",
-            )
-        };
-        let cursor = Cursor::parse(text).ok_or_else(malformed)?;
-        if cursor.log == &*self.wire.log {
-            Ok(cursor.number)
-        } else {
-            Err(self.unknown()?)
+            )),
+            Err(BadCursor::Unknown) => Err(self.unknown()?),
         }
     }
 
@@ -102,7 +98,7 @@ impl App {
     }
 
     fn unknown(&self) -> Result<ApiError, ApiError> {
-        let message = "This cursor is of another event log (the store was replaced). Take the balance anew (GET /balance/{address} or subscribe_address) and go on from the cursor beside it.";
+        let message = "This cursor is not of this event log: the store was replaced, a copy of it was put back, or a power loss took what was not on the disk yet. Take the balance anew (GET /balance/{address} or subscribe_address) and go on from the cursor beside it.";
         self.gone("cursor_unknown", message)
     }
 

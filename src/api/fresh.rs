@@ -3,8 +3,7 @@
 //!
 //! `?min_cursor=<cursor>`: the answer waits (`wait` seconds at most) until the state includes
 //! everything up to that cursor. Events are committed before anybody hears of them, so one who has
-//! a cursor from this daemon never waits. It matters where the daemon may be behind it: after a
-//! power loss that took unsynced events, or with an older copy of the store.
+//! a cursor of this daemon never waits; it matters to one who foresees a cursor.
 //!
 //! An `ETag` is the hash of an answer without its cursor: it stays the same while the log grows by
 //! what does not concern the answer. It is weak, because the bodies of two such answers differ in

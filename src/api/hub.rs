@@ -47,13 +47,13 @@ use bitcoin::Network;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
-use super::cursor::Cursor;
+use super::cursor;
 use super::error::ApiError;
 use super::json;
 use super::recovery::{self, Mark, Recoverable};
 use super::subscriptions::{Subscriptions, Topic};
 use crate::socketio::{Encoded, SendError, Socket};
-use crate::store::{Reader, StoreError};
+use crate::store::{Reader, Starts, StoreError};
 use crate::tracker::Event;
 use handle::{Command, NotPaused, Unsent};
 pub use handle::{Counts, Handle, Join, Joined, Paused, Pausing, Reply, ScanNews};
@@ -69,20 +69,16 @@ const COMMANDS: usize = 1024;
 /// the hub would be busy with that.
 const PAUSED_WHOLE: usize = 1000;
 
-/// How events look on the wire here: the log's id and the network are part of every one.
+/// How events look on the wire here: what their cursors and addresses are made with.
 #[derive(Debug, Clone)]
 pub struct Wire {
-    pub log: Arc<str>,
+    pub starts: Arc<Starts>,
     pub network: Network,
 }
 
 impl Wire {
     pub fn cursor(&self, number: u64) -> String {
-        Cursor {
-            log: &self.log,
-            number,
-        }
-        .to_string()
+        cursor::write(&self.starts, number)
     }
 
     /// The event as every subscriber gets it.
@@ -620,7 +616,7 @@ impl Hub {
                         self.recoverable
                             .lose(listener.socket.id(), listener.socket.key(), topics);
                     } else {
-                        self.lag(listener, topics, number.saturating_sub(1), true);
+                        self.lag(listener, topics, self.seen, true);
                     }
                 }
             }

@@ -607,7 +607,9 @@ impl App {
 
 /// The one argument of an event. Anything beside it would be overlooked.
 fn argument<T: Request>(args: &[Box<RawValue>]) -> Result<T, ApiError> {
-    let mut args = args.iter().map(|raw| Some(raw.get()).filter(|text| *text != "null"));
+    let mut args = args
+        .iter()
+        .map(|raw| Some(raw.get()).filter(|text| *text != "null"));
     let first = args.next().flatten();
     if let Some(place) = args.position(|arg| arg.is_some()) {
         let message = format!(

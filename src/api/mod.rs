@@ -136,7 +136,7 @@ fn build(parts: Parts) -> Result<(Arc<App>, hub::Hub), StoreError> {
         ..
     } = parts;
     let wire = hub::Wire {
-        log: reader.log_id().into(),
+        starts: reader.starts().clone(),
         network: reader.chain().network,
     };
     let (hub, handle) = hub::Hub::new(

@@ -17,6 +17,8 @@ use super::live::Live;
 use super::respond::{self, Answer};
 use super::rest;
 use super::route::Route;
+use crate::clock::now_ms;
+use crate::store::StoreError;
 use crate::{page, socketio};
 
 /// Answers the requests of all clients.
@@ -104,6 +106,11 @@ impl Router {
     /// are not to be told that they missed something.
     pub async fn before_retention(&self) -> Result<(), ApiError> {
         self.app.pass_what_nobody_wants().await
+    }
+
+    /// What is to be said when the machine's clock and the chain differ.
+    pub fn clock_note(&self) -> Result<Option<String>, StoreError> {
+        self.app.clock_note(now_ms())
     }
 
     /// Open Socket.IO sessions.

@@ -6,6 +6,8 @@
 //!                       Moments while it follows, growing while it does not (node away, monitoring stopped); null if it has not
 //!                       followed since its start
 //! node.last_answer_age  since the node answered a call; unavailable_since: when calls began to fail
+//! clock                 what is to be said when the machine's clock and the newest block are more than two hours apart
+//!                       while it follows; else null
 //! mempool.age           since the size was asked for
 //! zmq.*.believed        the feed is known to be this node's; another one's messages are only a reason to ask the node
 //! ```
@@ -20,7 +22,7 @@ use super::json::{self, Block, Text};
 use super::respond::{self, Answer};
 use super::{App, address, hub, scans, to_the_end, webhooks};
 use crate::bitcoind;
-use crate::clock::now_ms;
+use crate::clock::{note_on_chain_time, now_ms};
 use crate::store::{Snapshot, StoreError};
 
 /// Addresses that `/status` lists; `GET /addresses` has them all.
@@ -68,6 +70,7 @@ pub struct Status {
     following: bool,
     not_following_because: Option<String>,
     data_age: Option<f64>,
+    clock: Option<String>,
     tip: Option<Tip>,
     pub cursor: String,
     node: Node,
@@ -245,6 +248,7 @@ impl App {
             following: monitoring && node.following,
             not_following_because: self.not_ready(&node),
             data_age: age(node.current_at, now),
+            clock: self.clock_note(now)?,
             tip: Tip::of(&snapshot)?,
             cursor: self.wire.cursor(snapshot.head()?),
             zmq: Zmq::of(&node.zmq, now),
@@ -261,6 +265,20 @@ impl App {
             scans,
             scan_count,
         })
+    }
+
+    /// What is to be said when the machine's clock and the chain differ. While we are not at the
+    /// node's tip, the chain says nothing about now.
+    pub(super) fn clock_note(&self, now: u64) -> Result<Option<String>, StoreError> {
+        if !self.node.borrow().following {
+            return Ok(None);
+        }
+        let snapshot = self.reader.snapshot();
+        let Some(tip) = snapshot.tip()? else {
+            return Ok(None);
+        };
+        let block = snapshot.block(tip.height)?;
+        Ok(block.and_then(|block| note_on_chain_time(now, block.time)))
     }
 
     /// The first consumers; `GET /consumers` has them all.

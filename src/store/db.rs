@@ -4,6 +4,7 @@
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{Read, Seek, Write};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use rocksdb::{
     BlockBasedIndexType, BlockBasedOptions, Cache, ColumnFamily, ColumnFamilyDescriptor, DB,
@@ -13,6 +14,7 @@ use rocksdb::{
 
 use super::log::Numbers;
 use super::rows::{Malformed, Value};
+use super::starts::Starts;
 use super::{ChainInfo, Counts, FORMAT, StoreError, random_hex};
 
 pub(super) const META: &str = "meta";
@@ -59,7 +61,9 @@ const POINT_READ: [&str; 4] = [BLOCKS, WATCHES, OUTPUTS, TXS];
 pub(super) mod meta {
     pub const FORMAT: &str = "format";
     pub const CHAIN: &str = "chain";
+    /// Of formats 1 and 2; the id of the first start since.
     pub const LOG_ID: &str = "log_id";
+    pub const STARTS: &str = "starts";
     pub const CREATED: &str = "created";
     pub const TIP: &str = "tip";
     pub const NEXT_SEQ: &str = "next_seq";
@@ -71,8 +75,9 @@ pub(super) mod meta {
     pub const MONITORING: &str = "monitoring";
 }
 
-/// What the first release wrote; read, and brought up to [`FORMAT`].
+/// What earlier releases wrote; read, and brought up to [`FORMAT`].
 const FIRST_FORMAT: u32 = 1;
+const SECOND_FORMAT: u32 = 2;
 
 const MIB: usize = 1 << 20;
 
@@ -99,7 +104,7 @@ pub(super) struct Db {
     _lock: File,
     path: PathBuf,
     pub(super) chain: ChainInfo,
-    pub(super) log_id: String,
+    pub(super) starts: Arc<Starts>,
 }
 
 /// Key and value.
@@ -137,9 +142,10 @@ impl Db {
             _lock: lock,
             path: path.to_owned(),
             chain: unknown,
-            log_id: String::new(),
+            starts: Arc::new(Starts::new(String::new())),
         };
-        match db.meta::<u32>(meta::FORMAT)? {
+        let format = db.meta::<u32>(meta::FORMAT)?;
+        match format {
             None if db.is_empty()? => db.create(chain, now)?,
             None => {
                 return Err(StoreError::Damaged {
@@ -147,8 +153,7 @@ impl Db {
                     what: "rows without a format".to_owned(),
                 });
             }
-            Some(FORMAT) => {}
-            Some(FIRST_FORMAT) => db.write_format()?,
+            Some(FIRST_FORMAT | SECOND_FORMAT | FORMAT) => {}
             Some(found) => {
                 return Err(StoreError::Format {
                     path: path.to_owned(),
@@ -165,8 +170,11 @@ impl Db {
                 expected: Box::new(expected),
             });
         }
-        db.log_id = db.required(meta::LOG_ID)?;
-        let numbers = db.resume(boot)?;
+        if format.is_some_and(|format| format < FORMAT) {
+            db.bring_up()?;
+        }
+        let numbers = db.resume(boot, format.is_none())?;
+        db.starts = Arc::new(db.required(meta::STARTS)?);
         let counts = db.required(meta::COUNTS)?;
         Ok((db, numbers, counts))
     }
@@ -193,7 +201,7 @@ impl Db {
         })?;
         let mut batch = WriteBatch::default();
         self.put_meta(&mut batch, meta::CHAIN, &chain);
-        self.put_meta(&mut batch, meta::LOG_ID, &random_hex());
+        self.put_meta(&mut batch, meta::STARTS, &Starts::new(random_hex()));
         self.put_meta(&mut batch, meta::CREATED, &now);
         self.put_meta(&mut batch, meta::NEXT_SEQ, &1_u64);
         self.put_meta(&mut batch, meta::FIRST_SEQ, &1_u64);
@@ -205,27 +213,34 @@ impl Db {
         self.write(batch, true)
     }
 
-    /// Format 2 only added families; they were made when the database was opened.
-    fn write_format(&self) -> Result<(), StoreError> {
+    /// From an earlier format. The families that format 2 added were made when the database was
+    /// opened.
+    fn bring_up(&self) -> Result<(), StoreError> {
         let mut batch = WriteBatch::default();
+        let starts = Starts::new(self.required(meta::LOG_ID)?);
+        self.put_meta(&mut batch, meta::STARTS, &starts);
+        batch.delete_cf(self.family(META), meta::LOG_ID);
         self.put_meta(&mut batch, meta::FORMAT, &FORMAT);
         self.write(batch, true)
     }
 
-    /// Where numbering goes on, and the mark that the store is in use from now on.
-    fn resume(&self, boot: &str) -> Result<Numbers, StoreError> {
+    /// Where numbering goes on, and the mark that the store is in use from now on, by this start:
+    /// the first one when the store is new.
+    fn resume(&self, boot: &str, is_new: bool) -> Result<Numbers, StoreError> {
         let kept =
             self.required::<bool>(meta::CLEAN)? || self.required::<String>(meta::BOOT)? == boot;
-        let numbers = Numbers::resume(
-            self.required(meta::NEXT_SEQ)?,
-            self.required(meta::RESERVED)?,
-            kept,
-        );
+        let next = self.required(meta::NEXT_SEQ)?;
+        let numbers = Numbers::resume(next, self.required(meta::RESERVED)?, kept);
+        let mut starts: Starts = self.required(meta::STARTS)?;
+        if !is_new {
+            starts.add(random_hex(), next, numbers.next);
+        }
         let mut batch = WriteBatch::default();
         self.put_meta(&mut batch, meta::BOOT, &boot.to_owned());
         self.put_meta(&mut batch, meta::CLEAN, &false);
         self.put_meta(&mut batch, meta::NEXT_SEQ, &numbers.next);
         self.put_meta(&mut batch, meta::RESERVED, &numbers.reserved);
+        self.put_meta(&mut batch, meta::STARTS, &starts);
         self.write(batch, true)?;
         Ok(numbers)
     }

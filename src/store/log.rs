@@ -5,10 +5,10 @@
 //! An event gets the next number when it is written; `next_seq` is stored in the same batch and
 //! never derived from the largest key, so pruning takes no number back. A mempool commit is not
 //! synced: when the machine (not only the process) goes down, events may be lost that clients have
-//! seen. Giving their numbers again would make those clients skip what comes under them. So a mark,
-//! `reserved`, is synced ahead of the numbers in use. When the store was not closed in order and
-//! the machine's boot id has changed since, numbering goes on from the mark. Numbers therefore
-//! always rise, but not always by one.
+//! seen. So a mark, `reserved`, is synced ahead of the numbers in use. When the store was not closed
+//! in order and the machine's boot id has changed since, numbering goes on from the mark. Numbers
+//! therefore always rise, but not always by one. A cursor of a number that was lost is refused, and
+//! what was lost may come again under new numbers ([`super::starts`]).
 //!
 //! A reader with cursor `c` has missed nothing exactly when `c + 1 >= first_seq`.
 //!
@@ -34,7 +34,7 @@ use rocksdb::{ReadOptions, WriteBatch};
 
 use super::db::{Db, EVENTS, meta};
 use super::rows::{In, Malformed, Out, Value, parse_number_key};
-use super::{Reader, StoreError, Writer};
+use super::{Cutoff, Reader, StoreError, Writer};
 use crate::tracker::{Cause, Event, EventKind, Phase, ScanId, TxSummary};
 
 /// How far the synced mark runs ahead.
@@ -118,13 +118,12 @@ impl Reader {
 }
 
 impl Writer {
-    /// Deletes the oldest events, up to the first one that happened at `before` (milliseconds since
-    /// the Unix epoch) or later, at most [`PRUNE_LIMIT`] of them; call again when as many were
-    /// deleted. Answers how many were.
-    pub fn prune_events(&mut self, before: u64) -> Result<usize, StoreError> {
+    /// Deletes the oldest events, up to the first one that is not old, at most [`PRUNE_LIMIT`] of
+    /// them; call again when as many were deleted. Answers how many were.
+    pub fn prune_events(&mut self, cutoff: &Cutoff) -> Result<usize, StoreError> {
         let db = self.db();
         let first: u64 = db.required(meta::FIRST_SEQ)?;
-        let (mut next_first, mut count) = (first, 0);
+        let (mut next_first, mut count, mut seen) = (first, 0, 0);
         for entry in db
             .scan(
                 EVENTS,
@@ -135,12 +134,15 @@ impl Writer {
             .take(PRUNE_LIMIT)
         {
             let (key, value) = entry?;
-            if db.decode::<Event>(EVENTS, &key, &value)?.time >= before {
-                break;
+            seen += 1;
+            match cutoff.is_old(&db.decode::<Event>(EVENTS, &key, &value)?) {
+                None => continue,
+                Some(false) => break,
+                Some(true) => {}
             }
             let number =
                 parse_number_key(&key).map_err(|Malformed(what)| db.corrupt(EVENTS, &key, what))?;
-            (next_first, count) = (number.saturating_add(1), count + 1);
+            (next_first, count) = (number.saturating_add(1), seen);
         }
         if count > 0 {
             let mut batch = WriteBatch::default();

@@ -10,7 +10,8 @@
 //! 3. Lookup rows are derived here from a change's old and new row and from nothing else, so the
 //!    inverse of a change takes its lookup rows back too.
 //! 4. Event numbers start at 1 and are never given twice, not even when the machine loses power
-//!    (see [`log`]).
+//!    (see [`log`]). A copy of the folder that is put back gives them again, under another start
+//!    (see [`starts`]).
 //! 5. Bytes written by one release are read by the next, or refused with a sentence that says so.
 //!    Every value starts with its version; a change of keys or families raises [`FORMAT`].
 //! 6. Damage is refused, never worked around: a file that is missing, short or altered, also in the
@@ -54,14 +55,15 @@
 //! then by; 3 conflicted, then by; 4 evicted. `inverted` means all bits flipped.
 //!
 //! Families marked (2) came with format 2, and nothing else did but bit 4 of a watch's flags and
-//! the kinds 5 and 6 of events. A folder of format 1 is read and brought up to it; format 2 is
-//! refused by the release that wrote format 1.
+//! the kinds 5 and 6 of events. Format 3 has `starts` in `meta` where the others had `log_id`, a
+//! text, which is the id of the first start now. A folder of an earlier format is read and brought
+//! up; a later one is refused.
 //!
 //! | `meta` key | value | |
 //! |---|---|---|
 //! | `format` | u32 | [`FORMAT`] |
 //! | `chain` | text, hash | network as `bitcoind -chain` names it; genesis |
-//! | `log_id` | text | 16 hex digits, random when the store is created; the first half of a client's cursor |
+//! | `starts` | list of (id text, first u64, held u64) | each start of the daemon, see [`starts`]; an id is 16 hex digits, random |
 //! | `created` | u64 | milliseconds since the Unix epoch |
 //! | `tip` | height u32, hash | absent before the first block |
 //! | `next_seq` | u64 | number of the next event |
@@ -79,7 +81,9 @@ mod db;
 mod error;
 mod log;
 mod reader;
+mod retention;
 mod rows;
+mod starts;
 mod writer;
 
 use std::path::Path;
@@ -90,10 +94,12 @@ pub use consumers::{Consumer, ConsumerEdit, DeadLetter, Place, Scripts, Webhook}
 pub use error::StoreError;
 pub use log::PRUNE_LIMIT;
 pub use reader::{HistoryCursor, HistoryPage, Reader, Snapshot};
+pub use retention::Cutoff;
+pub use starts::Starts;
 pub use writer::Writer;
 
 /// Version of keys and families.
-pub const FORMAT: u32 = 2;
+pub const FORMAT: u32 = 3;
 
 /// Ended history scans that a start leaves, the newest.
 const KEPT_SCANS: usize = 10_000;

@@ -17,7 +17,7 @@ use super::rows::{
     Malformed, PLACE, Value, outpoint_key, parse_hash_key, parse_history_key, parse_number_key,
     parse_unspent_key,
 };
-use super::{ChainInfo, Counts, StoreError};
+use super::{ChainInfo, Counts, Starts, StoreError};
 use crate::tracker::{BlockId, BlockRow, OutputRow, ScanId, ScanRow, ScriptHash, TxRow, WatchRow};
 
 /// The reading side. Clones are cheap. Reads block the thread, for a disk access at worst.
@@ -35,9 +35,9 @@ impl Reader {
         &self.db
     }
 
-    /// First half of a client's cursor.
-    pub fn log_id(&self) -> &str {
-        &self.db.log_id
+    /// Which cursors are of this log. Stays as it is until the store is opened again.
+    pub fn starts(&self) -> &Arc<Starts> {
+        &self.db.starts
     }
 
     pub fn chain(&self) -> ChainInfo {
@@ -157,13 +157,10 @@ impl Snapshot<'_> {
         self.get(META, meta::TIP.as_bytes())
     }
 
-    /// Number of the last event that this state includes.
+    /// Number of the last event that this state includes; numbers that were skipped after it do not
+    /// count.
     pub fn head(&self) -> Result<u64, StoreError> {
-        let next: u64 = self.required(meta::NEXT_SEQ)?;
-        next.checked_sub(1).ok_or_else(|| {
-            self.db
-                .corrupt(META, meta::NEXT_SEQ.as_bytes(), "numbers start at 1")
-        })
+        Ok(self.db.starts.head(self.required(meta::NEXT_SEQ)?))
     }
 
     pub fn counts(&self) -> Result<Counts, StoreError> {
@@ -319,13 +316,32 @@ impl Snapshot<'_> {
             .transpose()
     }
 
-    fn required<V: Value>(&self, key: &str) -> Result<V, StoreError> {
+    pub(super) fn required<V: Value>(&self, key: &str) -> Result<V, StoreError> {
         self.get(META, key.as_bytes())?
             .ok_or_else(|| self.db.corrupt(META, key.as_bytes(), "the row is missing"))
     }
 
-    fn scan_entries(&self, family: &'static str, prefix: &[u8], from: Option<&[u8]>) -> Scan<'_> {
+    pub(super) fn decode<V: Value>(
+        &self,
+        family: &'static str,
+        key: &[u8],
+        bytes: &[u8],
+    ) -> Result<V, StoreError> {
+        self.db.decode(family, key, bytes)
+    }
+
+    pub(super) fn scan_entries(
+        &self,
+        family: &'static str,
+        prefix: &[u8],
+        from: Option<&[u8]>,
+    ) -> Scan<'_> {
         self.db.scan(family, prefix, from, self.options())
+    }
+
+    pub(super) fn missing_block(&self, height: u32) -> StoreError {
+        let key = height.to_be_bytes();
+        self.db.corrupt(BLOCKS, &key, "the block is missing")
     }
 
     fn keys<T>(

@@ -40,15 +40,19 @@ impl Writer {
         &self.db
     }
 
-    /// Number of the last event that was written, or would have been: numbers skipped after a power
-    /// loss count.
+    /// Number of the last event that was written.
     pub fn head(&self) -> u64 {
-        self.numbers.next - 1
+        self.head_after(0)
+    }
+
+    /// What [`Writer::head`] will be when `count` more events are written.
+    pub fn head_after(&self, count: u64) -> u64 {
+        self.db.starts.head(self.numbers.next.saturating_add(count))
     }
 
     /// Writes the changes and events of `transitions`, in this order, all or nothing. Events get
-    /// the numbers from [`Writer::head`] plus one on, without a gap. Answers the new head. `sync`:
-    /// the machine may lose power afterwards.
+    /// the next numbers, without a gap among them. Answers the new head. `sync`: the machine may
+    /// lose power afterwards.
     pub fn commit(&mut self, transitions: &[Transition], sync: bool) -> Result<u64, StoreError> {
         let mut batch = WriteBatch::default();
         let mut counts = Totals::of(self.counts);

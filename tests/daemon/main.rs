@@ -14,6 +14,7 @@ mod bulk;
 mod chain;
 mod clients;
 mod consumers;
+mod copies;
 mod crash;
 mod cursors;
 mod feed;

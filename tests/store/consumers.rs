@@ -12,7 +12,7 @@ use satwatch::store::{
 use satwatch::tracker::{Balance, Cause, Event, EventKind};
 use tempfile::tempdir;
 
-use super::{block_event, block_id, dump, open, script, tamper, txid};
+use super::{block_event, block_id, dump, old_by_clock, open, script, tamper, txid};
 
 /// Names of which each begins like another one.
 const NAMES: [&str; 5] = ["a", "aa", "ab", "a-", "a_"];
@@ -366,7 +366,7 @@ fn one_event_is_read_by_its_number_until_retention_takes_it() {
         ),
         (Some(block_event(2)), None, None)
     );
-    writer.prune_events(2_500).unwrap();
+    writer.prune_events(&old_by_clock(2_500)).unwrap();
     assert_eq!(
         (reader.event(2).unwrap(), reader.event(3).unwrap()),
         (None, Some(block_event(3)))

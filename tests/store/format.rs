@@ -546,16 +546,15 @@ fn everything() -> Transition {
 #[test]
 fn what_is_written_has_the_bytes_of_the_schema() {
     let folder = tempdir().unwrap();
+    drop(open(folder.path()));
     let (mut writer, reader) = open(folder.path());
     writer.remember_monitoring(true).unwrap();
     writer.commit(&[everything(), more()], false).unwrap();
     let mut expected = entries(VECTORS);
     expected.extend(entries(SECOND));
-    expected.insert(
-        meta("log_id"),
-        [&[1, 16], reader.log_id().as_bytes()].concat(),
-    );
-    expected.insert(meta("format"), bytes("01 02000000"));
+    // The start that made the store, and this one.
+    let (id, _) = reader.starts().cursor(1);
+    bring_up(&mut expected, reader.starts().cursor(0).0, (id, 1, 0));
     expected.insert(
         meta("counts"),
         bytes("01 0300000000000000 0100000000000000 0500000000000000"),
@@ -574,6 +573,17 @@ fn what_is_written_has_the_bytes_of_the_schema() {
     assert_eq!(found.len(), expected.len(), "entries that no vector names");
 }
 
+/// What format 3 has otherwise: the log's id is that of its first start, and a second one follows.
+fn bring_up(entries: &mut Entries, first: &str, (id, number, held): (&str, u64, u64)) {
+    entries.remove(&meta("log_id"));
+    entries.insert(meta("format"), bytes("01 03000000"));
+    let numbers = [number.to_le_bytes(), held.to_le_bytes()].concat();
+    let first = [&[16], first.as_bytes(), &[0; 16]].concat();
+    let second = [&[16], id.as_bytes(), &numbers].concat();
+    let starts = [vec![1, 2], first, second].concat();
+    entries.insert(meta("starts"), starts);
+}
+
 fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
@@ -584,15 +594,43 @@ const FIRST_FAMILIES: [&str; 12] = [
     "pending", "events", "cursors",
 ];
 
+/// Those that format 2 added.
+const SECOND_FAMILIES: [&str; 3] = ["scans", "scan_scripts", "open_scans"];
+
+/// `log_id` in the vectors.
+const LOG_ID: &str = "0123456789abcdef";
+
 /// A folder as the first release left it.
 fn first_format() -> TempDir {
+    folder_of(&FIRST_FAMILIES, &entries(VECTORS))
+}
+
+/// A folder of format 2.
+fn second_format() -> TempDir {
+    let families = [&FIRST_FAMILIES[..], &SECOND_FAMILIES[..]].concat();
+    folder_of(&families, &second_entries())
+}
+
+fn second_entries() -> Entries {
+    let mut held = entries(VECTORS);
+    held.extend(entries(SECOND));
+    held.insert(meta("format"), bytes("01 02000000"));
+    held.insert(
+        meta("counts"),
+        bytes("01 0300000000000000 0100000000000000 0500000000000000"),
+    );
+    held.insert(meta("next_seq"), bytes("01 1000000000000000"));
+    held
+}
+
+fn folder_of(families: &[&str], held: &Entries) -> TempDir {
     let folder = tempdir().unwrap();
     tamper(folder.path(), |raw| {
-        for family in FIRST_FAMILIES {
+        for family in families {
             raw.create_cf(family, &rocksdb::Options::default()).unwrap();
         }
-        for ((family, key), value) in entries(VECTORS) {
-            raw.put_cf(raw.cf_handle(&family).unwrap(), key, value)
+        for ((family, key), value) in held {
+            raw.put_cf(raw.cf_handle(family).unwrap(), key, value)
                 .unwrap();
         }
     });
@@ -605,11 +643,11 @@ fn stores_of_the_first_release_are_read() {
     let (writer, reader) = open(folder.path());
     assert_eq!(
         (
-            reader.log_id(),
+            reader.starts().cursor(13),
             reader.monitoring().unwrap(),
             reader.first_seq().unwrap()
         ),
-        ("0123456789abcdef", Some(true), 1)
+        ((LOG_ID, 13), Some(true), 1)
     );
     let snapshot = reader.snapshot();
     assert_eq!(
@@ -677,17 +715,33 @@ fn stores_of_the_first_release_are_read() {
 }
 
 #[test]
-fn a_store_of_the_first_format_is_brought_up_to_the_second_with_all_that_it_holds() {
+fn stores_of_earlier_formats_are_brought_up_with_all_that_they_hold() {
+    for (folder, mut expected, head) in [
+        (first_format(), entries(VECTORS), 13),
+        (second_format(), second_entries(), 15),
+    ] {
+        let (writer, reader) = open(folder.path());
+        let id = reader.starts().cursor(head + 1).0.to_owned();
+        // Cursors that clients have stay good; those of the numbers to come are of this start.
+        for number in 0..=head {
+            assert_eq!(reader.starts().cursor(number), (LOG_ID, number));
+            assert!(reader.starts().knows(LOG_ID, number));
+        }
+        assert!(!reader.starts().knows(LOG_ID, head + 1));
+        drop((writer, reader));
+        bring_up(&mut expected, LOG_ID, (&id, head + 1, head));
+        // What each start writes besides: the boot and the mark ahead of the numbers.
+        expected.insert(
+            meta("reserved"),
+            dump(folder.path())[&meta("reserved")].clone(),
+        );
+        assert_eq!(dump(folder.path()), expected);
+    }
+}
+
+#[test]
+fn a_store_of_the_first_format_takes_what_the_second_added() {
     let folder = first_format();
-    drop(open(folder.path()));
-    // What each start writes, besides the format: the boot and the mark ahead of the numbers.
-    let mut expected = entries(VECTORS);
-    expected.insert(meta("format"), bytes("01 02000000"));
-    expected.insert(
-        meta("reserved"),
-        dump(folder.path())[&meta("reserved")].clone(),
-    );
-    assert_eq!(dump(folder.path()), expected);
 
     let (mut writer, reader) = open(folder.path());
     writer.commit(&[more()], true).unwrap();
@@ -717,7 +771,7 @@ fn a_store_of_the_first_format_is_brought_up_to_the_second_with_all_that_it_hold
 }
 
 #[test]
-fn a_process_that_died_while_it_brought_a_store_up_to_the_second_format_is_gone_on_with() {
+fn a_process_that_died_while_it_brought_a_store_up_is_gone_on_with() {
     let folder = first_format();
     tamper(folder.path(), |raw| {
         raw.create_cf("scans", &rocksdb::Options::default())

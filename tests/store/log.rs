@@ -3,7 +3,7 @@
 use satwatch::store::PRUNE_LIMIT;
 use tempfile::tempdir;
 
-use super::{block_event, events, numbers, open};
+use super::{block_event, events, numbers, old_by_clock, open};
 
 #[test]
 fn numbers_start_at_one_and_rise_by_one_over_commits_and_restarts() {
@@ -72,13 +72,13 @@ fn retention_takes_the_oldest_up_to_the_first_that_is_young_enough() {
         .commit(&[events(1, 4), events(2, 1), events(6, 1)], false)
         .unwrap();
     assert_eq!(reader.first_seq().unwrap(), 1);
-    assert_eq!(writer.prune_events(1_000).unwrap(), 0);
-    assert_eq!(writer.prune_events(3_000).unwrap(), 2);
+    assert_eq!(writer.prune_events(&old_by_clock(1_000)).unwrap(), 0);
+    assert_eq!(writer.prune_events(&old_by_clock(3_000)).unwrap(), 2);
     assert_eq!(
         (numbers(&reader, 0), reader.first_seq().unwrap()),
         (vec![3, 4, 5, 6], 3)
     );
-    assert_eq!(writer.prune_events(5_000).unwrap(), 3);
+    assert_eq!(writer.prune_events(&old_by_clock(5_000)).unwrap(), 3);
     assert_eq!(
         (numbers(&reader, 0), reader.first_seq().unwrap()),
         (vec![6], 6)
@@ -90,7 +90,7 @@ fn numbers_go_on_when_everything_was_pruned() {
     let folder = tempdir().unwrap();
     let (mut writer, reader) = open(folder.path());
     writer.commit(&[events(1, 3)], false).unwrap();
-    assert_eq!(writer.prune_events(u64::MAX).unwrap(), 3);
+    assert_eq!(writer.prune_events(&old_by_clock(u64::MAX)).unwrap(), 3);
     assert_eq!(
         (
             numbers(&reader, 0),
@@ -111,7 +111,10 @@ fn one_call_of_retention_is_bounded() {
     let (mut writer, reader) = open(folder.path());
     let more = u32::try_from(PRUNE_LIMIT).unwrap() + 3;
     writer.commit(&[events(1, more)], false).unwrap();
-    assert_eq!(writer.prune_events(u64::MAX).unwrap(), PRUNE_LIMIT);
+    assert_eq!(
+        writer.prune_events(&old_by_clock(u64::MAX)).unwrap(),
+        PRUNE_LIMIT
+    );
     assert_eq!(numbers(&reader, 0).len(), 3);
-    assert_eq!(writer.prune_events(u64::MAX).unwrap(), 3);
+    assert_eq!(writer.prune_events(&old_by_clock(u64::MAX)).unwrap(), 3);
 }

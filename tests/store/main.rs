@@ -10,6 +10,8 @@ mod log;
 mod lookup;
 mod open;
 mod pretended;
+mod retention;
+mod starts;
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -19,7 +21,7 @@ use bitcoin::{
     Amount, BlockHash, Network, OutPoint, ScriptBuf, Sequence, Transaction, TxIn, TxOut, Txid,
     Witness, absolute, transaction,
 };
-use satwatch::store::{ChainInfo, Reader, Writer, open_at_boot};
+use satwatch::store::{ChainInfo, Cutoff, Reader, Writer, open_at_boot};
 use satwatch::tracker::{
     Balance, BlockId, Change, ChangeSet, Coverage, Event, EventKind, OutputRow, ScriptHash, Status,
     Touch, Transition, TxRow, WatchRow,
@@ -199,4 +201,13 @@ fn numbers(reader: &Reader, after: u64) -> Vec<u64> {
         .into_iter()
         .map(|(number, _)| number)
         .collect()
+}
+
+/// What happened before this is old, whatever the chain says.
+fn old_by_clock(before: u64) -> Cutoff {
+    Cutoff {
+        before,
+        now: u64::MAX,
+        young: u32::MAX,
+    }
 }

@@ -106,17 +106,25 @@ fn a_newer_format_is_refused_by_its_number() {
 }
 
 #[test]
-fn each_store_has_a_log_id_of_its_own_and_keeps_it() {
+fn each_start_has_an_id_of_its_own_and_the_first_one_stays() {
     let (one, two) = (tempdir().unwrap(), tempdir().unwrap());
-    let (_, reader) = open(one.path());
-    let id = reader.log_id().to_owned();
-    assert!(
-        id.len() == 16 && id.bytes().all(|digit| digit.is_ascii_hexdigit()),
-        "{id}"
-    );
-    assert_ne!(open(two.path()).1.log_id(), id);
-    drop(reader);
-    assert_eq!(open(one.path()).1.log_id(), id);
+    let ids = |path: &std::path::Path| {
+        let (_, reader) = open(path);
+        let ids = [0, 1].map(|number| reader.starts().cursor(number).0.to_owned());
+        for id in &ids {
+            assert!(
+                id.len() == 16 && id.bytes().all(|digit| digit.is_ascii_hexdigit()),
+                "{id}"
+            );
+        }
+        ids
+    };
+    let [first, second, third] = [(); 3].map(|()| ids(one.path()));
+    assert_eq!(first[0], first[1]);
+    assert_eq!([&first[0], &first[0]], [&second[0], &third[0]]);
+    assert_ne!(first[1], second[1]);
+    assert_ne!(second[1], third[1]);
+    assert_ne!(first[0], ids(two.path())[0]);
 }
 
 #[test]

@@ -522,7 +522,12 @@ async fn status_says_how_far_behind_consumers_are() {
         ),
         (&json!(0), &Value::Null)
     );
-    daemon.app.indexer.prune_events(NOW + 1).await.unwrap();
+    daemon
+        .app
+        .indexer
+        .prune_events(old_by_clock(NOW + 1))
+        .await
+        .unwrap();
     assert_eq!(
         lags().await,
         [(0, false), (0, false)],

@@ -454,7 +454,15 @@ async fn a_cursor_that_is_not_good_comes_with_balances_and_where_to_go_on() {
     );
 
     // Everything so far is deleted.
-    assert_eq!(daemon.app.indexer.prune_events(NOW + 1).await.unwrap(), 4);
+    assert_eq!(
+        daemon
+            .app
+            .indexer
+            .prune_events(old_by_clock(NOW + 1))
+            .await
+            .unwrap(),
+        4
+    );
     for number in 0..4 {
         let (status, error) = daemon
             .get(&format!(

@@ -627,7 +627,12 @@ async fn what_retention_took_from_a_lagging_client_ends_its_session() {
     daemon.pay_often(1, 1..=10).await;
     assert_eq!(daemon.lagging().await, 1);
     daemon.app.hub.pages.forget();
-    daemon.app.indexer.prune_events(u64::MAX).await.unwrap();
+    daemon
+        .app
+        .indexer
+        .prune_events(old_by_clock(u64::MAX))
+        .await
+        .unwrap();
     while daemon.lagging().await > 0 {
         client.queued();
         tokio::task::yield_now().await;

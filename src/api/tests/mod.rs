@@ -52,6 +52,15 @@ fn address(n: u8) -> Address {
     Address::from_witness_program(program, KnownHrp::Regtest)
 }
 
+/// What happened before this is old, whatever the chain says.
+fn old_by_clock(before: u64) -> store::Cutoff {
+    store::Cutoff {
+        before,
+        now: u64::MAX,
+        young: u32::MAX,
+    }
+}
+
 /// The daemon without node and network. The chain starts at height 100 with a block that nothing is
 /// known of.
 struct Daemon {

@@ -447,7 +447,12 @@ async fn a_consumer_whose_cursor_expired_gets_the_balances_of_what_is_still_watc
         .await;
     daemon.pay(&address(1), 1000, 1).await;
     daemon.remove(1).await;
-    daemon.app.indexer.prune_events(u64::MAX).await.unwrap();
+    daemon
+        .app
+        .indexer
+        .prune_events(old_by_clock(u64::MAX))
+        .await
+        .unwrap();
     let (status, gone) = daemon.get("/events?consumer=list").await;
     assert_eq!((status, &gone["code"]), (410, &json!("cursor_expired")));
     let balances: Vec<_> = gone["balances"]

@@ -10,7 +10,7 @@ use super::Command;
 use super::letters::no_such_letter;
 use crate::api::App;
 use crate::api::consumers::{Consumer, consumer_name};
-use crate::api::cursor::Cursor;
+use crate::api::cursor::{self, BadCursor};
 use crate::api::error::ApiError;
 use crate::api::json;
 use crate::api::request::Request;
@@ -259,12 +259,9 @@ impl App {
                 "This is not a cursor of a dead letter here; send one as the list carried it.",
             )
         };
-        let cursor = Cursor::parse(text)
-            .ok_or_else(|| refused("invalid_cursor", StatusCode::BAD_REQUEST))?;
-        if cursor.log == &*self.wire.log {
-            Ok(cursor.number)
-        } else {
-            Err(refused("cursor_unknown", StatusCode::GONE))
-        }
+        cursor::read(&self.wire.starts, text).map_err(|bad| match bad {
+            BadCursor::Malformed => refused("invalid_cursor", StatusCode::BAD_REQUEST),
+            BadCursor::Unknown => refused("cursor_unknown", StatusCode::GONE),
+        })
     }
 }

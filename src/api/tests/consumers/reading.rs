@@ -407,7 +407,12 @@ async fn a_reader_that_takes_nothing_is_closed_and_its_consumer_is_free() {
 #[tokio::test]
 async fn a_cursor_that_retention_has_passed_is_answered_with_a_fresh_start() {
     let daemon = shop(3).await;
-    daemon.app.indexer.prune_events(NOW + 1).await.unwrap();
+    daemon
+        .app
+        .indexer
+        .prune_events(old_by_clock(NOW + 1))
+        .await
+        .unwrap();
     let (status, gone) = daemon.get("/events?consumer=shop").await;
     assert_eq!((status, &gone["code"]), (410, &json!("cursor_expired")));
     assert_eq!(
@@ -486,7 +491,12 @@ async fn retention_of_what_a_consumer_does_not_want_is_no_loss_to_it() {
         [6, 4, 6],
         "right before the next event that each wants"
     );
-    daemon.app.indexer.prune_events(NOW + 1).await.unwrap();
+    daemon
+        .app
+        .indexer
+        .prune_events(old_by_clock(NOW + 1))
+        .await
+        .unwrap();
     daemon.app.pass_what_nobody_wants().await.unwrap();
     assert_eq!(
         cursors().await,
@@ -509,7 +519,12 @@ async fn retention_that_passes_a_slow_reader_ends_its_reading_with_a_fresh_curso
     slow.read("shop").await;
     slow.expect("subscribed_consumer").await;
     slow.numbers(10).await;
-    daemon.app.indexer.prune_events(NOW + 1).await.unwrap();
+    daemon
+        .app
+        .indexer
+        .prune_events(old_by_clock(NOW + 1))
+        .await
+        .unwrap();
     // As after some time: the pages that others read lately are not kept any more.
     daemon.app.hub.pages.forget();
     let mut last = 10;
