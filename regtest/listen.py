@@ -1,66 +1,147 @@
 #!/usr/bin/env python3
-"""Prints every event about one address as one JSON line, as a Socket.IO client gets it. Python's
-own library only.
+"""Prints every event about one address as one JSON line, each once and in order, whatever happens
+to the connection. Notes about the connection go to standard error. Python's own library only.
 
     listen.py URL ADDRESS [--payments N] [--deadline SECONDS]
 
 With --payments it ends with exit code 0 once N different transactions came in `new_transactions`,
-and with 1 when that takes longer than the deadline. This is a Socket.IO client in its smallest
-form, over HTTP long-polling (Engine.IO 4, Socket.IO 5): a session is opened, CONNECT and the
-subscription are posted, then one GET after the other brings what the daemon pushes.
+and with 1 when that takes longer than the deadline.
+
+This is a Socket.IO client in its smallest form, over HTTP long-polling (Engine.IO 4, Socket.IO 5):
+a session is opened, CONNECT and the subscription are posted, then one GET after the other brings
+what the daemon pushes. A session that ends is followed by another one, which asks for what came
+after the last event that was printed. A program that must survive its own end, too, keeps that
+cursor in its database, in the transaction that does the work.
 """
 
 import argparse
+import contextlib
 import http.client
 import json
 import os
+import random
 import sys
 import threading
+import time
 import urllib.parse
 
 SEPARATOR = "\x1e"  # between the packets of one polling body
+LONGEST_PAUSE = 10  # seconds between two attempts to connect
+# These carry a cursor that is no place to come back to: events before it may not have come yet.
+NO_PLACE = ("connected", "lagged", "error")
 
 
 class Session:
-    def __init__(self, url, timeout=60):
+    """One Engine.IO session, connected to the namespace `/`."""
+
+    def __init__(self, url):
         parts = urllib.parse.urlsplit(url)
-        # Two connections, because a post must not wait behind the pending poll.
-        self.poll = http.client.HTTPConnection(parts.hostname, parts.port or 80, timeout=timeout)
-        self.push = http.client.HTTPConnection(parts.hostname, parts.port or 80, timeout=timeout)
-        self.query = "/socket.io/?EIO=4&transport=polling"
-        opened = json.loads(self.request(self.poll, "GET")[1:])
-        self.query += "&sid=" + urllib.parse.quote(opened["sid"])
+        self.host, self.port, self.timeout = parts.hostname, parts.port or 80, 20
+        self.path = "/socket.io/?EIO=4&transport=polling"
+        with contextlib.closing(self.connection()) as connection:
+            opened = json.loads(self.request(connection, "GET")[1:])
+        self.path += "&sid=" + urllib.parse.quote(opened["sid"])
+        # The daemon answers a poll with a ping when it has nothing else: longer silence is an end.
+        self.timeout = (opened["pingInterval"] + opened["pingTimeout"]) / 1000
         self.send("40")
 
+    def connection(self):
+        return http.client.HTTPConnection(self.host, self.port, timeout=self.timeout)
+
     def request(self, connection, method, body=None):
-        connection.request(
-            method, self.query, body, {"Content-Type": "text/plain;charset=UTF-8"} if body else {}
-        )
+        headers = {"Content-Type": "text/plain;charset=UTF-8"} if body else {}
+        connection.request(method, self.path, body, headers)
         answer = connection.getresponse()
         text = answer.read().decode()
         if answer.status != 200:
-            raise ConnectionError(f"{method} {self.query}: HTTP {answer.status} {text}")
+            raise ConnectionError(f"{method} {self.path}: HTTP {answer.status} {text}")
         return text
 
     def send(self, packet):
-        self.request(self.push, "POST", packet)
+        # Not the connection of the pending poll, behind which a post would wait; and a new one each
+        # time, because some proxies close one that idles before the next ping.
+        with contextlib.closing(self.connection()) as connection:
+            self.request(connection, "POST", packet)
 
     def emit(self, event, data):
         self.send("42" + json.dumps([event, data]))
 
     def events(self):
-        """Yields (event, data); "connect" is the answer to CONNECT."""
+        """Yields (event, data) until the session ends with an error; "connect" is the answer to
+        CONNECT.
+        """
+        with contextlib.closing(self.connection()) as connection:
+            while True:
+                for packet in self.request(connection, "GET").split(SEPARATOR):
+                    if packet == "2":  # ping
+                        self.send("3")
+                    elif packet.startswith("40"):
+                        yield "connect", None
+                    elif packet.startswith("42"):
+                        event, *arguments = json.loads(packet[2:])
+                        yield event, arguments[0] if arguments else {}
+                    elif packet[:2] in ("41", "44") or packet == "1":
+                        raise ConnectionError(f"the daemon ended the session: {packet}")
+
+
+class Follower:
+    """Follows one address over any number of sessions."""
+
+    def __init__(self, url, address):
+        self.url, self.address = url, address
+        # Where to go on: that of the last event, `subscribed` or `caught_up`.
+        self.cursor = None
+        self.failures = 0
+
+    def events(self):
+        """Yields (event, data) for ever. An event counts as done once the next one is asked for."""
         while True:
-            for packet in self.request(self.poll, "GET").split(SEPARATOR):
-                if packet == "2":  # ping
-                    self.send("3")
-                elif packet.startswith("40"):
-                    yield "connect", json.loads(packet[2:] or "{}")
-                elif packet.startswith("42"):
-                    event, *arguments = json.loads(packet[packet.index("[") :])
-                    yield event, arguments[0] if arguments else None
-                elif packet[:2] in ("41", "44") or packet == "1":
-                    raise ConnectionError(f"the daemon ended the session: {packet}")
+            try:
+                yield from self.session()
+            except (OSError, http.client.HTTPException, ValueError, KeyError) as error:
+                pause = min(LONGEST_PAUSE, 0.5 * 2**self.failures) * random.uniform(0.5, 1)
+                self.failures = min(self.failures + 1, 10)
+                note(f"no connection to the daemon ({error!r}); again in {pause:.1f} s")
+                time.sleep(pause)
+
+    def session(self):
+        session = Session(self.url)
+        subscribed = False
+        for event, data in session.events():
+            if event == "connect":
+                session.emit("subscribe_address", self.request())
+                continue
+            yield event, data
+            if event == "error":
+                self.refused(data)
+            elif event == "subscribed":
+                # Only now may the cursor be overwritten: no other subscription is waited for.
+                subscribed = True
+                if self.failures:
+                    note("connected again")
+                self.failures = 0
+            if subscribed and event not in NO_PLACE and "cursor" in data:
+                self.cursor = data["cursor"]
+
+    def request(self):
+        if self.cursor is None:
+            return {"address": self.address}
+        return {"address": self.address, "after": self.cursor}
+
+    def refused(self, error):
+        if error["code"] in ("cursor_unknown", "cursor_expired"):
+            # `subscribed` comes next, with the balance as it is and a cursor to go on from. A shop
+            # compares that balance, or GET /transactions, with its books.
+            note(f"events after {self.cursor} cannot be told any more: {error['error']}")
+        elif self.cursor is None:
+            sys.exit(f"listen.py: {error['error']}")
+        else:
+            # What was right before is right still; it may pass.
+            raise ConnectionError(error["error"])
+
+
+def note(text):
+    print(f"listen.py: {text}", file=sys.stderr, flush=True)
 
 
 def main():
@@ -74,15 +155,14 @@ def main():
         watchdog = threading.Timer(options.deadline, give_up, [options])
         watchdog.daemon = True
         watchdog.start()
-    session = Session(options.url)
     seen = set()
-    for event, data in session.events():
-        if event == "connect":
-            session.emit("subscribe_address", {"address": options.address})
-            continue
-        print(json.dumps({"event": event, "data": data}), flush=True)
-        if event == "error":
-            return 1
+    for event, data in Follower(options.url, options.address).events():
+        try:
+            print(json.dumps({"event": event, "data": data}), flush=True)
+        except BrokenPipeError:
+            # Nobody reads on; and what is buffered must not be written at the exit.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return 141
         if event == "new_transactions":
             seen.update(transaction["txid"] for transaction in data["transactions"])
         if options.payments and len(seen) >= options.payments:
@@ -90,11 +170,7 @@ def main():
 
 
 def give_up(options):
-    print(
-        f"listen.py: fewer than {options.payments} payments were pushed within {options.deadline:.0f} seconds",
-        file=sys.stderr,
-        flush=True,
-    )
+    note(f"fewer than {options.payments} payments were pushed in {options.deadline:.0f} seconds")
     os._exit(1)
 
 
@@ -103,6 +179,3 @@ if __name__ == "__main__":
         sys.exit(main())
     except KeyboardInterrupt:
         sys.exit(130)
-    except (OSError, http.client.HTTPException) as error:
-        print(f"listen.py: the connection to the daemon is lost: {error}", file=sys.stderr)
-        sys.exit(1)

@@ -4,7 +4,7 @@
 #   regtest/node.sh path                     print the bitcoind to run (unpacks one the first time)
 #   regtest/node.sh start DIR [options] [bitcoind arguments]
 #                                            start a regtest node that keeps everything in DIR, with a wallet
-#       --rpc-port N, --zmq-port N           ports; free ones by default
+#       --rpc-port N, --zmq-port N           ports; by default those that DIR had before, or free ones
 #       --no-zmq                             publish nothing
 #       --no-wallet                          no wallet (and so no payments)
 #   regtest/node.sh cli DIR arguments...     bitcoin-cli for that node
@@ -32,6 +32,7 @@ die() {
 # The Debian mirrors that this machine's apt uses already, one a line.
 mirrors() {
     {
+        # shellcheck disable=SC2016 # apt-get expands it
         apt-get indextargets --format '$(REPO_URI)' 2>/dev/null || true
         cat /etc/apt/sources.list.d/*.sources 2>/dev/null | sed -n 's/^URIs:[[:space:]]*//p' | tr -s ' ' '\n' || true
         cat /etc/apt/sources.list /etc/apt/sources.list.d/*.list 2>/dev/null |
@@ -41,7 +42,7 @@ mirrors() {
 
 # unpack: fills $cache; two at once wait for each other, and half an unpacking is never taken for a whole one.
 unpack() {
-    command -v apt-get >/dev/null && command -v dpkg >/dev/null ||
+    type -P apt-get dpkg >/dev/null ||
         die "no bitcoind found and this is no Debian machine: install Bitcoin Core or Knots (22 or newer) and set BITCOIND=/path/to/bitcoind"
     local keyring=/usr/share/keyrings/debian-archive-keyring.gpg arch mirror work found=
     [ -r "$keyring" ] || die "$keyring is missing: apt-get install debian-archive-keyring, or set BITCOIND=/path/to/bitcoind"
@@ -131,8 +132,11 @@ free_port() {
     die "no free port found on 127.0.0.1"
 }
 
+# setting DIR NAME: the rest of the line that begins with NAME in DIR's bitcoin.conf, if there is one.
+setting() { sed -n "s/^$2//p" "$1/bitcoin.conf" 2>/dev/null || true; }
+
 start() {
-    local dir=${1:?DIR is missing} rpc= zmq= wallet=1 publish=1 pid
+    local dir=${1:?DIR is missing} rpc='' zmq='' wallet=1 publish=1 pid
     shift
     while [ $# -gt 0 ]; do
         case $1 in
@@ -145,7 +149,10 @@ start() {
     done
     mkdir -p "$dir"
     dir=$(cd "$dir" && pwd)
+    # A node that is started again is found where it was.
+    rpc=${rpc:-$(setting "$dir" 'rpcport=')}
     rpc=${rpc:-$(free_port)}
+    zmq=${zmq:-$(setting "$dir" 'zmqpubrawtx=tcp:\/\/127.0.0.1:')}
     zmq=${zmq:-$(free_port)}
     # One address for all topics keeps their order; a high-water mark of 0 keeps every message of a big block.
     {
@@ -153,7 +160,7 @@ start() {
             'printtoconsole=0' 'dbcache=16' 'par=1' 'checkmempool=0' 'checkblockindex=0' "rpcport=$rpc"
         if [ "$publish" ]; then
             local topic
-            for topic in rawblock rawtx sequence; do printf "zmqpub$topic=tcp://127.0.0.1:$zmq\nzmqpub${topic}hwm=0\n"; done
+            for topic in rawblock rawtx sequence; do printf '%s\n' "zmqpub$topic=tcp://127.0.0.1:$zmq" "zmqpub${topic}hwm=0"; done
         fi
     } >"$dir/bitcoin.conf"
     local node
@@ -187,9 +194,11 @@ stop() {
     local dir NODE_PID=
     dir=$(cd "${1:?DIR is missing}" && pwd)
     [ -f "$dir/node.env" ] || die "no node was started in $dir"
+    # shellcheck source=/dev/null
     . "$dir/node.env"
     if runs "$NODE_PID" "$dir"; then
         kill "$NODE_PID" 2>/dev/null || true
+        kill -CONT "$NODE_PID" 2>/dev/null || true
         for _ in $(seq 300); do
             runs "$NODE_PID" "$dir" || break
             sleep 0.1
