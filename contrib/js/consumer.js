@@ -26,12 +26,14 @@ async function main() {
     const socket = io(url);
     socket.on("connect", () => socket.emit("subscribe_consumer", { consumer }));
     // An acknowledgement says that everything before it is done, too: if the work is asynchronous, await each before the next.
-    for (const event of ["new_transactions", "balance_change", "transaction_update"]) {
+    for (const event of ["new_transactions", "balance_change", "transaction_update", "scan_complete", "unwatched"]) {
         socket.on(event, (data) => {
             work(event, data);
             socket.emit("ack", { consumer, cursor: data.cursor });
         });
     }
+    // The one reason after which the library does not connect again by itself.
+    socket.on("disconnect", (reason) => reason === "io server disconnect" && socket.connect());
     socket.on("subscribed_consumer", ({ lag, error }) => console.error(error ?? `${lag} events to catch up on`));
     socket.on("error", ({ error, code }) => {
         console.error(error);

@@ -1,5 +1,6 @@
 #!/usr/bin/env node
-// Prints every event about the given addresses as one JSON line.
+// Prints every event about the given addresses as one JSON line, each once and in order, also over
+// breaks of the connection and restarts of the daemon.
 //
 //   npm install
 //   node watch.js http://127.0.0.1:5005 ADDRESS...
@@ -11,13 +12,54 @@ if (!url || addresses.length === 0) {
     process.exit(2);
 }
 
+// Where to go on after a break: the cursor of the last event, `subscribed` or `caught_up`. A program
+// that must survive its own end, too, keeps it in its database, in the transaction that does the work.
+let cursor;
+// A cursor belongs to what was asked for with it. On a new connection it is overwritten only when
+// every `subscribed` that is waited for has come; one for all addresses is simplest.
+let subscribed = false;
+// These carry a cursor that is no place to come back to: events before it may not have come yet.
+const NO_PLACE = ["connected", "lagged", "error"];
+
 const socket = io(url);
 
+function subscribe() {
+    subscribed = false;
+    socket.emit("subscribe_addresses", cursor ? { addresses, after: cursor } : { addresses });
+}
+
 // On every connection, the first and those after a break: subscriptions belong to a connection.
-socket.on("connect", () => {
-    for (const address of addresses) socket.emit("subscribe_address", { address });
+socket.on("connect", subscribe);
+
+socket.onAny((event, data) => {
+    console.log(JSON.stringify({ event, data }));
+    if (event === "error") return refused(data);
+    if (event === "subscribed") subscribed = true;
+    if (subscribed && !NO_PLACE.includes(event) && data.cursor) cursor = data.cursor;
 });
 
-socket.onAny((event, data) => console.log(JSON.stringify({ event, data })));
-socket.on("connect_error", (error) => console.error(`cannot connect to ${url}: ${error.message}; trying again`));
-socket.on("disconnect", (reason) => console.error(`disconnected: ${reason}`));
+function refused({ error, code }) {
+    if (["cursor_unknown", "cursor_expired"].includes(code)) {
+        // `subscribed` comes next, with the balances as they are and a cursor to go on from. A shop
+        // compares them, or GET /transactions, with its books.
+        console.error(`events after ${cursor} cannot be told any more: ${error}`);
+    } else if (cursor) {
+        // What was right before is right still; it may pass.
+        console.error(`${error} Trying again in 5 seconds.`);
+        setTimeout(() => socket.connected && subscribe(), 5000);
+    } else {
+        console.error(error);
+        process.exit(1);
+    }
+}
+
+socket.on("connect_error", (error) => {
+    console.error(`cannot connect to ${url}: ${error.message}`);
+    // A refusal by the daemon; anything else is tried again by the library.
+    if (!socket.active) process.exit(1);
+});
+socket.on("disconnect", (reason) => {
+    console.error(`disconnected: ${reason}`);
+    // The one reason after which the library does not connect again by itself.
+    if (reason === "io server disconnect") socket.connect();
+});

@@ -14,6 +14,8 @@ import urllib.request
 
 import socketio
 
+EVENTS = ("new_transactions", "balance_change", "transaction_update", "scan_complete", "unwatched")
+
 
 async def work(event, data):
     """What was not acknowledged comes again after a crash, so doing it twice must do no harm: keep
@@ -42,9 +44,12 @@ async def main(url, consumer, *addresses):
 
     @sio.event
     async def connect():
+        # What was not acknowledged comes again.
+        while not todo.empty():
+            todo.get_nowait()
         await sio.emit("subscribe_consumer", {"consumer": consumer})
 
-    for event in ("new_transactions", "balance_change", "transaction_update"):
+    for event in EVENTS:
         sio.on(event, lambda data, event=event: todo.put_nowait((event, data)))
 
     @sio.event

@@ -1,43 +1,90 @@
 #!/usr/bin/env python3
-"""Prints every event about the given addresses as one JSON line.
+"""Prints every event about the given addresses as one JSON line, each once and in order, also over
+breaks of the connection and restarts of the daemon.
 
-pip install -r requirements.txt
-python watch.py http://127.0.0.1:5005 ADDRESS...
+    pip install -r requirements.txt
+    python watch.py http://127.0.0.1:5005 ADDRESS...
 """
 
+import asyncio
 import json
+import os
 import sys
 
 import socketio
 
+# These carry a cursor that is no place to come back to: events before it may not have come yet.
+NO_PLACE = ("connected", "lagged", "error")
 
-def main(url, addresses):
-    sio = socketio.Client()
 
-    # On every connection, the first and those after a break: subscriptions belong to a connection.
-    @sio.event
-    def connect():
-        for address in addresses:
-            sio.emit("subscribe_address", {"address": address})
+class Watcher:
+    def __init__(self, url, addresses):
+        self.url, self.addresses = url, addresses
+        # Where to go on after a break: the cursor of the last event, `subscribed` or `caught_up`. A
+        # program that must survive its own end, too, keeps it in its database, in the transaction
+        # that does the work.
+        self.cursor = None
+        # A cursor belongs to what was asked for with it. On a new connection it is overwritten only
+        # when every `subscribed` that is waited for has come: one for all addresses is simplest.
+        self.subscribed = False
+        # Handlers of the synchronous client run in threads, where one may overtake another. Those
+        # of this one that are no coroutines run one after the other, in order.
+        self.sio = socketio.AsyncClient()
+        # On every connection, the first and those after a break: subscriptions belong to one.
+        self.sio.on("connect", self.subscribe)
+        self.sio.on("disconnect", lambda reason: note(f"disconnected: {reason}"))
+        self.sio.on("*", self.hear)
 
-    @sio.event
-    def disconnect(reason):
-        print(f"disconnected: {reason}", file=sys.stderr)
+    async def subscribe(self):
+        self.subscribed = False
+        request = {"addresses": self.addresses}
+        if self.cursor:
+            request["after"] = self.cursor
+        await self.sio.emit("subscribe_addresses", request)
 
-    @sio.on("*")
-    def any_event(event, data):
-        # One write, because handlers run in threads of their own.
-        sys.stdout.write(json.dumps({"event": event, "data": data}) + "\n")
-        sys.stdout.flush()
+    def hear(self, event, data):
+        try:
+            print(json.dumps({"event": event, "data": data}), flush=True)
+        except BrokenPipeError:
+            os._exit(141)  # nobody reads on
+        if event == "error":
+            self.refused(data)
+        elif event == "subscribed":
+            self.subscribed = True
+        if self.subscribed and event not in NO_PLACE and "cursor" in data:
+            self.cursor = data["cursor"]
 
-    sio.connect(url, retry=True)
-    try:
-        sio.wait()
-    except KeyboardInterrupt:
-        sio.disconnect()
+    def refused(self, error):
+        if error["code"] in ("cursor_unknown", "cursor_expired"):
+            # `subscribed` comes next, with the balances as they are and a cursor to go on from. A
+            # shop compares them, or GET /transactions, with its books.
+            note(f"events after {self.cursor} cannot be told any more: {error['error']}")
+        elif self.cursor:
+            # What was right before is right still; it may pass.
+            note(f"{error['error']} Trying again in 5 seconds.")
+            self.sio.start_background_task(self.subscribe_later)
+        else:
+            note(error["error"])
+            os._exit(1)
+
+    async def subscribe_later(self):
+        await self.sio.sleep(5)
+        if self.sio.connected:
+            await self.subscribe()
+
+    async def run(self):
+        await self.sio.connect(self.url, retry=True)
+        await self.sio.wait()
+
+
+def note(text):
+    print(text, file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":
     if len(sys.argv) < 3:
         sys.exit("usage: python watch.py URL ADDRESS...")
-    main(sys.argv[1], sys.argv[2:])
+    try:
+        asyncio.run(Watcher(sys.argv[1], sys.argv[2:]).run())
+    except KeyboardInterrupt:
+        sys.exit(130)

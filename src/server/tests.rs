@@ -238,7 +238,7 @@ async fn pass(time: Duration) {
 }
 
 #[tokio::test]
-async fn a_connection_may_idle_between_two_pongs_of_a_polling_client() {
+async fn case_20_a_connection_may_idle_between_two_pongs_of_a_polling_client() {
     let running = start(Limits::default()).await;
     let mut stream = connect(&running).await;
     for _ in 0..3 {

@@ -171,26 +171,3 @@ fn python_socketio_4_hears_payments_over_every_transport() {
         Program::python_eio3("listen.py", &[url, address, mode])
     });
 }
-
-#[test]
-fn the_example_clients_of_this_repository_print_json_lines() {
-    let node = Node::start();
-    let daemon = Daemon::start(&node);
-    let address = node.address();
-    let url = daemon.url();
-    let clients = [
-        Program::node("../../contrib/js/watch.js", &[&url, &address]),
-        Program::python("../../contrib/python/watch.py", &[&url, &address]),
-        Program::python("../../regtest/listen.py", &[&url, &address]),
-    ];
-    for client in &clients {
-        client.event("subscribed", |data| data["address"] == *address);
-    }
-    let txid = node.pay(&address, COIN);
-    for client in &clients {
-        client.event("new_transactions", |data| {
-            data["transactions"][0]["txid"] == *txid
-        });
-        client.event("balance_change", |data| data["new_balance"] == COIN);
-    }
-}

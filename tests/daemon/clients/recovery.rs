@@ -1,4 +1,5 @@
-//! Connection state recovery as the stock JavaScript client does it.
+//! Clients that come back after a break: connection state recovery as the stock JavaScript client
+//! does it, and the example clients of this repository with their cursor.
 
 use std::net::TcpListener;
 
@@ -21,6 +22,14 @@ fn heard(client: &Program) -> Vec<(Value, Value)> {
         .collect()
 }
 
+/// For a daemon that has the same port again after a restart.
+fn free_address() -> String {
+    TcpListener::bind("127.0.0.1:0")
+        .and_then(|free| free.local_addr())
+        .expect("the system has a free port")
+        .to_string()
+}
+
 /// Lines that begin so.
 fn count(client: &Program, start: &str) -> usize {
     client
@@ -33,11 +42,7 @@ fn count(client: &Program, start: &str) -> usize {
 #[test]
 fn a_client_that_loses_its_connection_with_every_payment_hears_everything_once() {
     let node = Node::start();
-    // The same port again after the restart.
-    let listen = TcpListener::bind("127.0.0.1:0")
-        .and_then(|free| free.local_addr())
-        .expect("the system has a free port")
-        .to_string();
+    let listen = free_address();
     let mut daemon = Daemon::with(&node, &[("server.listen", &listen)]);
     let (address, url) = (node.address(), daemon.url());
     let cut: Vec<_> = ["polling", "websocket", "upgrade"]
@@ -104,5 +109,47 @@ fn a_client_that_loses_its_connection_with_every_payment_hears_everything_once()
         client.event("new_transactions", |data| {
             data["transactions"][0]["txid"] == *txid
         });
+    }
+}
+
+#[test]
+fn case_20_the_example_clients_miss_nothing_and_double_nothing_over_a_kill() {
+    let node = Node::start();
+    let listen = free_address();
+    let mut daemon = Daemon::with(&node, &[("server.listen", &listen)]);
+    let (address, url) = (node.address(), daemon.url());
+    let clients = [
+        Program::node("../../contrib/js/watch.js", &[&url, &address]),
+        Program::python("../../contrib/python/watch.py", &[&url, &address]),
+        Program::python("../../regtest/listen.py", &[&url, &address]),
+    ];
+    for client in &clients {
+        client.event("subscribed", |_| true);
+    }
+    let mut balance = 0;
+    let mut pay = |hear: bool| {
+        node.pay(&address, COIN);
+        balance += COIN;
+        for client in clients.iter().filter(|_| hear) {
+            client.event("balance_change", |data| data["new_balance"] == balance);
+        }
+    };
+    pay(true);
+    for _ in 0..2 {
+        daemon.kill();
+        pay(false);
+        daemon.restart();
+        pay(true);
+    }
+    let page = daemon.get(&format!("/events?address={address}")).json;
+    let log: Vec<_> = page["events"]
+        .as_array()
+        .expect("a list")
+        .iter()
+        .map(|entry| (entry["event"].clone(), entry["data"]["cursor"].clone()))
+        .collect();
+    assert_eq!(log.len(), 10, "{page:#}");
+    for client in &clients {
+        assert_eq!(heard(client), log, "{:#?}", client.lines());
     }
 }
