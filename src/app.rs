@@ -12,6 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, bail};
+use tokio::net::lookup_host;
 use tokio::sync::{mpsc, watch};
 use tokio::task::{JoinHandle, spawn_blocking};
 use tokio::time::sleep;
@@ -19,11 +20,11 @@ use tokio_util::sync::CancellationToken;
 
 use crate::bitcoind::{self, Follower, Found, Kind};
 use crate::clock::now_ms;
-use crate::config::{Config, Limits};
+use crate::config::{self, Config, Limits, Listen};
 use crate::server::{self, Server};
 use crate::shutdown::Deadline;
 use crate::store::{self, Reader, StoreError, Writer};
-use crate::{api, engineio, indexer, socketio};
+use crate::{api, engineio, indexer, open_files, socketio};
 
 /// For all of a stop.
 const STOP_TIME: Duration = Duration::from_millis(4500);
@@ -41,8 +42,8 @@ const RETENTION_PAUSE: Duration = Duration::from_secs(3600);
 
 /// A running daemon.
 pub struct Running {
-    /// The address in use.
-    pub addr: SocketAddr,
+    /// The addresses in use.
+    pub addrs: Vec<SocketAddr>,
     router: Arc<api::Router>,
     indexer: indexer::Handle,
     stop_clients: CancellationToken,
@@ -58,18 +59,14 @@ pub struct Running {
 pub async fn start(config: Config) -> Result<Running> {
     let config = Arc::new(config);
     let (found, writer, reader) = open_store(&config).await?;
-    let limits = server_limits(&config.limits);
-    let server = match Server::bind(config.server.listen, limits).await {
+    let server = match bind(&config).await {
         Ok(server) => server,
         Err(error) => {
             writer.close()?;
-            let listen = config.server.listen;
-            return Err(
-                anyhow!(error).context(format!("cannot listen on {listen}: set server.listen, or stop the program that has this port"))
-            );
+            return Err(error);
         }
     };
-    let addr = server.local_addr();
+    let addrs = server.local_addrs()?;
 
     let (asks_sender, asks) = mpsc::channel(ASKS);
     let head = writer.head();
@@ -115,7 +112,7 @@ pub async fn start(config: Config) -> Result<Running> {
         audits: node.audits,
         monitoring,
         config: config.clone(),
-        listen: addr,
+        listen: addrs.clone(),
         socketio: socketio_config(&config.limits),
         stop: stop_clients.clone(),
     })?;
@@ -153,9 +150,11 @@ pub async fn start(config: Config) -> Result<Running> {
     if !on {
         tracing::warn!("monitoring is off: POST /start begins it");
     }
-    tracing::info!("listening on http://{addr}");
+    warn_of_open_doors(&config.server);
+    let shown: Vec<String> = addrs.iter().map(|addr| format!("http://{addr}")).collect();
+    tracing::info!("listening on {}", shown.join(" and "));
     Ok(Running {
-        addr,
+        addrs,
         router,
         indexer,
         stop_clients,
@@ -351,9 +350,66 @@ async fn repeat<Pass: Future<Output = Result<()>>>(pass: impl Fn() -> Pass) {
     }
 }
 
+/// The addresses that `server.listen` names. All of them must be loopback, because there are no
+/// tokens yet to keep others out.
+pub async fn listen_addresses(listen: &Listen) -> Result<Vec<SocketAddr>> {
+    let Listen { host, port } = listen;
+    let remedy = format!("write server.listen = \"127.0.0.1:{port}\"");
+    let found = lookup_host((host.as_str(), *port))
+        .await
+        .with_context(|| format!("cannot listen on {listen}: {host} is not known; {remedy}"))?;
+    let mut addresses: Vec<SocketAddr> = Vec::new();
+    for address in found {
+        if !address.ip().to_canonical().is_loopback() {
+            bail!(
+                "cannot listen on {listen}: {host} is {}, where others can reach it, and there are no tokens to keep them out; \
+                 {remedy}, or have /etc/hosts say that {host} is 127.0.0.1",
+                address.ip()
+            );
+        }
+        if !addresses.contains(&address) {
+            addresses.push(address);
+        }
+    }
+    Ok(addresses)
+}
+
+async fn bind(config: &Config) -> Result<Server> {
+    let listen = &config.server.listen;
+    let addresses = listen_addresses(listen).await?;
+    Server::bind(&addresses, server_limits(&config.limits))
+        .await
+        .with_context(|| format!("cannot listen on {listen}: set server.listen, or stop the program that has this port"))
+}
+
+/// Settings that let more in than most people want.
+fn warn_of_open_doors(settings: &config::Server) {
+    for (origin, who) in [
+        ("*", "every web page that somebody opens on this machine"),
+        (
+            "null",
+            "every local file, and any web page that makes itself nameless,",
+        ),
+    ] {
+        if settings
+            .allowed_origins
+            .iter()
+            .any(|listed| listed == origin)
+        {
+            tracing::warn!(
+                "server.allowed_origins has \"{origin}\": {who} may read and change everything here; better list the origins that need it"
+            );
+        }
+    }
+}
+
 fn server_limits(limits: &Limits) -> server::Limits {
+    let open_files = open_files::limit();
+    if let Some(problem) = open_files::problem(limits.connections, open_files) {
+        tracing::warn!("{problem}");
+    }
     server::Limits {
-        connections: limits.connections,
+        connections: limits.connections.min(open_files::for_clients(open_files)),
         drain_time: DRAIN_TIME,
         ..server::Limits::default()
     }

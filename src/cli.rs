@@ -123,7 +123,7 @@ mod tests {
         let cli = parse(&["run", "--listen", "127.0.0.1:0", "--data-dir", "d"]);
         let config = Config::load(None, [], &cli.flags()).expect("good settings");
         assert_eq!(
-            (config.server.listen.port(), config.store.path),
+            (config.server.listen.port, config.store.path),
             (0, PathBuf::from("d"))
         );
     }
@@ -134,7 +134,7 @@ mod tests {
             Config::load(None, [], &parse(&["--listen", "here"]).flags()).expect_err("no address");
         assert!(
             error.to_string().starts_with(
-                "--listen: server.listen = \"here\" is not valid: expected an IP address"
+                "--listen: server.listen = \"here\" is not valid: expected a host and a port"
             ),
             "{error}"
         );

@@ -7,14 +7,15 @@
 //! `settings.toml` in the repository lists every option with its default; tests hold it, the table
 //! and the structs together.
 
+mod listen;
 mod load;
 mod table;
 
-use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use serde::Deserialize;
 
+pub use listen::Listen;
 pub use load::{ConfigError, Flag, Problem};
 pub use table::{SETTINGS, Setting};
 
@@ -37,7 +38,7 @@ pub struct Config {
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Server {
-    pub listen: SocketAddr,
+    pub listen: Listen,
     pub allowed_origins: Vec<String>,
     pub allowed_hosts: Vec<String>,
 }
@@ -45,7 +46,10 @@ pub struct Server {
 impl Default for Server {
     fn default() -> Self {
         Self {
-            listen: SocketAddr::from(([127, 0, 0, 1], 5005)),
+            listen: Listen {
+                host: "127.0.0.1".to_owned(),
+                port: 5005,
+            },
             allowed_origins: Vec::new(),
             allowed_hosts: Vec::new(),
         }

@@ -18,6 +18,7 @@ use crate::bitcoind::{self, Found};
 use crate::clock::now_ms;
 use crate::config::{Config, ConfigError};
 use crate::store::{self, ChainInfo, StoreError};
+use crate::{app, open_files};
 
 /// For an endpoint to answer.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -46,7 +47,16 @@ pub async fn examine(config: &Config, settings: Option<&Path>, out: &mut impl Wr
     report.well(&format!("settings: {}", settings_place(settings)));
     let chain = examine_node(config, &mut report).await;
     let running = examine_store(&config.store.path, chain, &mut report);
-    examine_port(config.server.listen, running, &mut report);
+    match app::listen_addresses(&config.server.listen).await {
+        Ok(addresses) => addresses
+            .into_iter()
+            .for_each(|address| examine_port(address, running, &mut report)),
+        Err(error) => report.bad(&format!("port: {error:#}"), None),
+    }
+    match open_files::problem(config.limits.connections, open_files::limit()) {
+        None => report.well("open files: enough for limits.connections"),
+        Some(problem) => report.bad(&format!("open files: {problem}"), None),
+    }
     report.finish()
 }
 

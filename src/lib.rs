@@ -29,7 +29,7 @@
 //! checks it.
 //!
 //! ```text
-//! clock, config, shutdown, page -> (nothing)
+//! clock, config, shutdown, page, open_files -> (nothing)
 //! tracker                  -> (nothing)
 //! store                    -> tracker
 //! indexer                  -> tracker, store
@@ -56,6 +56,7 @@ pub mod config;
 pub mod doctor;
 pub mod engineio;
 pub mod indexer;
+pub mod open_files;
 pub mod page;
 pub mod server;
 pub mod shutdown;

@@ -9,7 +9,7 @@ use clap::Parser;
 use satwatch::cli::{Cli, Command};
 use satwatch::config::{Config, Log, LogFormat};
 use satwatch::shutdown::Signals;
-use satwatch::{app, doctor};
+use satwatch::{app, doctor, open_files};
 use tracing_subscriber::EnvFilter;
 
 const WRONG_SETTINGS: u8 = 2;
@@ -33,6 +33,7 @@ fn main() -> ExitCode {
         );
         return ExitCode::SUCCESS;
     }
+    open_files::raise();
     let runtime = match tokio::runtime::Builder::new_multi_thread()
         .thread_name("tokio")
         .enable_all()
@@ -93,7 +94,7 @@ async fn run(config: Config) -> Result<()> {
     };
     let stopped = tokio::select! {
         stopped = running.stop() => stopped,
-        signal = signals.stop() => bail!("{signal} while stopping: ended at once"),
+        signal = signals.stop_again() => bail!("{signal} while stopping: ended at once"),
     };
     match (failure, stopped) {
         (None, Ok(())) => {

@@ -5,7 +5,11 @@ use std::io;
 use std::time::Duration;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, sleep, timeout_at};
+
+/// A signal so soon after another is the same wish: a process group and its supervisor send such
+/// pairs.
+const MOMENT: Duration = Duration::from_secs(1);
 
 /// The signals of the process.
 #[derive(Debug)]
@@ -35,6 +39,22 @@ impl Signals {
                 _ = self.hangup.recv() => tracing::info!("SIGHUP: nothing is reloaded yet; restart the daemon to apply changed settings"),
             }
         }
+    }
+}
+
+impl Signals {
+    /// Waits for a further signal that asks us to stop, of somebody who does not want to wait.
+    pub async fn stop_again(&mut self) -> &'static str {
+        let moment = sleep(MOMENT);
+        tokio::pin!(moment);
+        loop {
+            tokio::select! {
+                biased;
+                _ = self.stop() => {}
+                () = &mut moment => break,
+            }
+        }
+        self.stop().await
     }
 }
 

@@ -12,6 +12,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("config", &[]),
     ("shutdown", &[]),
     ("page", &[]),
+    ("open_files", &[]),
     ("tracker", &[]),
     ("store", &["tracker"]),
     ("indexer", &["tracker", "store"]),
@@ -35,8 +36,22 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("lib", EVERYTHING),
 ];
 const EVERYTHING: &[&str] = &[
-    "api", "app", "bitcoind", "cli", "clock", "config", "doctor", "engineio", "indexer", "page",
-    "server", "shutdown", "socketio", "store", "tracker",
+    "api",
+    "app",
+    "bitcoind",
+    "cli",
+    "clock",
+    "config",
+    "doctor",
+    "engineio",
+    "indexer",
+    "open_files",
+    "page",
+    "server",
+    "shutdown",
+    "socketio",
+    "store",
+    "tracker",
 ];
 
 /// Crate, and the only modules that may name it.

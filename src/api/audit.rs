@@ -1,4 +1,4 @@
-//! `GET /audit/{address}`: our confirmed unspent outputs beside the node's own, at one block.
+//! `POST /audit/{address}`: our confirmed unspent outputs beside the node's own, at one block.
 //!
 //! It makes the node read all of its unspent outputs, which takes it minutes on a full chain. So
 //! there is one at a time, and a pause between two. Who hangs up ends it: everything here is
@@ -258,7 +258,7 @@ fn shape(
 }
 
 impl App {
-    /// `GET /audit/{address}`. May take minutes.
+    /// `POST /audit/{address}`. May take minutes.
     pub(super) async fn audit(self: &Arc<Self>, address: &str) -> Result<Answer, ApiError> {
         let address = self.address(address)?;
         let script = address.script;

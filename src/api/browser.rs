@@ -1,62 +1,81 @@
-//! Which browsers may talk to the daemon: the `Host` and `Origin` checks, and the CORS answers that
-//! match them.
+//! Which browsers may talk to the daemon: the checks of `Host`, `Origin` and `Sec-Fetch-Site`, and
+//! the headers that go with each answer.
 //!
 //! CORS alone protects nothing here: a browser sends the request and only hides the answer, and
 //! WebSockets know no CORS. So
 //!
-//! * `Host` must be a loopback name or address, or listed in `server.allowed_hosts`: otherwise a
-//!   page whose name was made to resolve to this machine (DNS rebinding) would count as our own;
-//! * `Origin`, which browsers send with everything that may change state, must be the daemon's own,
-//!   or a loopback origin while the daemon listens on loopback, or listed in
-//!   `server.allowed_origins`. Programs send none and pass. `null` (a sandboxed frame, a file) is
-//!   not loopback.
+//! * `Host` must be a loopback name, an address, or listed in `server.allowed_hosts`: otherwise a
+//!   page whose name was made to resolve to this machine (DNS rebinding) would count as our own.
+//!   The health routes do without it, for load balancers;
+//! * `Origin` must be the daemon's own, listed in `server.allowed_origins`, or a loopback one while
+//!   the request's `Host` is loopback too. A proxy that the daemon stands behind is reached under
+//!   another `Host`: there a page of the visitor's own machine is as foreign as any other;
+//! * without `Origin` come programs, and some requests of browsers (images, links, `fetch` without
+//!   CORS). Of these `Sec-Fetch-Site` says where they come from: another site may only send its
+//!   visitor to the page, since time and failure of an answer tell what is watched.
 //!
 //! Names compare without case. An absent port is the origin's scheme's.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 
 use hyper::header::{
-    ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN,
-    ACCESS_CONTROL_EXPOSE_HEADERS, ACCESS_CONTROL_MAX_AGE, ACCESS_CONTROL_REQUEST_HEADERS, HOST,
-    HeaderName, HeaderValue, ORIGIN, VARY,
+    ACCESS_CONTROL_ALLOW_CREDENTIALS, ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS,
+    ACCESS_CONTROL_ALLOW_ORIGIN, ACCESS_CONTROL_EXPOSE_HEADERS, ACCESS_CONTROL_MAX_AGE,
+    ACCESS_CONTROL_REQUEST_HEADERS, HOST, HeaderName, HeaderValue, ORIGIN, VARY,
+    X_CONTENT_TYPE_OPTIONS,
 };
 use hyper::{HeaderMap, StatusCode, Uri};
 
 use super::error::{ApiError, shortened};
-use crate::config;
+use crate::{config, page};
+
+const RESOURCE_POLICY: HeaderName = HeaderName::from_static("cross-origin-resource-policy");
+const FORWARDED_PROTO: &str = "x-forwarded-proto";
+const SITE: &str = "sec-fetch-site";
+const MODE: &str = "sec-fetch-mode";
+const DESTINATION: &str = "sec-fetch-dest";
 
 /// What `server.*` says about browsers.
 #[derive(Debug, Clone)]
 pub struct Gate {
     allowed_origins: Vec<String>,
     allowed_hosts: Vec<String>,
-    on_loopback: bool,
+}
+
+/// An origin whose page may read the answer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Reader {
+    origin: HeaderValue,
+    /// Listed by name, not by the star: its requests may carry credentials (of a proxy, perhaps).
+    listed: bool,
 }
 
 impl Gate {
-    /// `listen`: the address in use.
-    pub fn new(settings: &config::Server, listen: SocketAddr) -> Self {
+    pub fn new(settings: &config::Server) -> Self {
         Self {
             allowed_origins: settings.allowed_origins.clone(),
             allowed_hosts: settings.allowed_hosts.clone(),
-            on_loopback: listen.ip().to_canonical().is_loopback(),
         }
     }
 
-    /// Lets a request pass, with the origin that its answer must name, or refuses it.
-    pub fn check(&self, uri: &Uri, headers: &HeaderMap) -> Result<Option<HeaderValue>, ApiError> {
+    /// Lets a request pass, with the page that may read its answer if one asked, or refuses it.
+    pub fn check(&self, uri: &Uri, headers: &HeaderMap) -> Result<Option<Reader>, ApiError> {
         let host = self.check_host(uri, headers)?;
         let mut origins = headers.get_all(ORIGIN).iter();
         match (origins.next(), origins.next()) {
+            (None, _) if self.comes_from_elsewhere(uri, headers) => Err(refused_site()),
             (None, _) => Ok(None),
-            (Some(origin), None) if self.may(origin, &host) => Ok(Some(origin.clone())),
+            (Some(origin), None) => self
+                .reader(origin, host.as_ref(), headers)
+                .map(Some)
+                .ok_or_else(|| refused_origin(origin)),
             (Some(origin), _) => Err(refused_origin(origin)),
         }
     }
 
     /// HTTP/1.1 says the host in `Host`, HTTP/2 in the URI's authority; where both are there, both
-    /// must be right.
-    fn check_host(&self, uri: &Uri, headers: &HeaderMap) -> Result<Authority, ApiError> {
+    /// must be right. `None`: a health route was asked for without it.
+    fn check_host(&self, uri: &Uri, headers: &HeaderMap) -> Result<Option<Authority>, ApiError> {
         let named = headers
             .get_all(HOST)
             .iter()
@@ -69,16 +88,17 @@ impl Gate {
             .chain(named)
         {
             let host = Authority::parse(text)
-                .filter(|host| host.is_loopback() || self.lists(host))
+                .filter(|host| host.is_loopback() || host.is_address() || self.lists(host))
                 .ok_or_else(|| refused_host(text))?;
             found = Some(host);
         }
-        found.ok_or_else(|| {
-            ApiError::bad_request(
+        if found.is_none() && !matches!(uri.path(), "/health/live" | "/health/ready") {
+            return Err(ApiError::bad_request(
                 "host_missing",
                 "The request has no Host header; send the address you connected to.",
-            )
-        })
+            ));
+        }
+        Ok(found)
     }
 
     fn lists(&self, host: &Authority) -> bool {
@@ -90,35 +110,88 @@ impl Gate {
         self.allowed_hosts.iter().any(listed)
     }
 
-    fn may(&self, origin: &HeaderValue, host: &Authority) -> bool {
-        let Ok(text) = origin.to_str() else {
-            return false;
+    /// A request without `Origin` that a page of another site made, and that is not a visit of our
+    /// page.
+    fn comes_from_elsewhere(&self, uri: &Uri, headers: &HeaderMap) -> bool {
+        let is = |name, value: &str| headers.get(name).is_some_and(|it| it == value);
+        let visit = is(MODE, "navigate") && is(DESTINATION, "document");
+        of_other_site(headers)
+            && !(visit && page::asset(uri.path()).is_some())
+            && !self.allowed_origins.iter().any(|allowed| allowed == "*")
+    }
+
+    fn reader(
+        &self,
+        value: &HeaderValue,
+        host: Option<&Authority>,
+        headers: &HeaderMap,
+    ) -> Option<Reader> {
+        let text = value.to_str().ok()?;
+        let reader = |listed| {
+            Some(Reader {
+                origin: value.clone(),
+                listed,
+            })
         };
         if self
             .allowed_origins
             .iter()
-            .any(|allowed| allowed == "*" || same_origin(allowed, text))
+            .any(|allowed| same_origin(allowed, text))
         {
-            return true;
+            return reader(true);
         }
-        let Some(origin) = Origin::parse(text) else {
-            return false;
-        };
+        if self.allowed_origins.iter().any(|allowed| allowed == "*") {
+            return reader(false);
+        }
+        let origin = Origin::parse(text).filter(|origin| origin.default_port().is_some())?;
+        let host = host?;
         let own = origin.authority.name == host.name
-            && origin.port() == host.port.or(origin.default_port());
-        own || (self.on_loopback && origin.authority.is_loopback())
+            && origin.port() == host.port.or(origin.default_port())
+            && forwarded_scheme(headers).is_none_or(|scheme| scheme == origin.scheme)
+            && !of_other_site(headers);
+        (own || (host.is_loopback() && origin.authority.is_loopback()))
+            .then_some(())
+            .and_then(|()| reader(false))
     }
 }
 
-/// Puts the CORS headers on any answer, errors included: without them the browser hides the answer
-/// from its page.
-pub fn cors(headers: &mut HeaderMap, origin: Option<HeaderValue>) {
+/// The browser says that the page is not of the origin that it asks.
+fn of_other_site(headers: &HeaderMap) -> bool {
+    headers
+        .get_all(SITE)
+        .iter()
+        .any(|site| site == "cross-site" || site == "same-site")
+}
+
+/// What the proxy in front was asked over, if it says so. Nobody gains by a false one: it can only
+/// make an origin foreign.
+fn forwarded_scheme(headers: &HeaderMap) -> Option<&str> {
+    let text = headers.get(FORWARDED_PROTO)?.to_str().unwrap_or("?");
+    Some(match text.split(',').next().unwrap_or(text).trim() {
+        "ws" => "http",
+        "wss" => "https",
+        scheme => scheme,
+    })
+}
+
+/// Puts on any answer, errors included, what browsers are to know: who may read it (without CORS
+/// headers the browser hides it from its page), and that it is nothing to embed or to guess about.
+pub fn mark(headers: &mut HeaderMap, reader: Option<Reader>) {
+    headers.insert(RESOURCE_POLICY, HeaderValue::from_static("same-origin"));
+    headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     headers.append(VARY, HeaderValue::from_static("Origin"));
-    if let Some(origin) = origin {
-        headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, origin);
+    let Some(Reader { origin, listed }) = reader else {
+        return;
+    };
+    headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, origin);
+    headers.insert(
+        ACCESS_CONTROL_EXPOSE_HEADERS,
+        HeaderValue::from_static("Allow, ETag, Retry-After, Satwatch-Cursor"),
+    );
+    if listed {
         headers.insert(
-            ACCESS_CONTROL_EXPOSE_HEADERS,
-            HeaderValue::from_static("Allow, ETag, Retry-After, Satwatch-Cursor"),
+            ACCESS_CONTROL_ALLOW_CREDENTIALS,
+            HeaderValue::from_static("true"),
         );
     }
 }
@@ -159,6 +232,15 @@ fn refused_origin(origin: &HeaderValue) -> ApiError {
         "Pages from {text} may not talk to this daemon. To allow it, add \"{text}\" to server.allowed_origins."
     );
     ApiError::new(StatusCode::FORBIDDEN, "origin_not_allowed", message)
+}
+
+fn refused_site() -> ApiError {
+    ApiError::new(
+        StatusCode::FORBIDDEN,
+        "origin_not_allowed",
+        "A page of another site asked without saying which (no Origin header). Have it ask with CORS, as fetch and Socket.IO \
+         clients do, and add its origin to server.allowed_origins.",
+    )
 }
 
 fn same_origin(listed: &str, origin: &str) -> bool {
@@ -217,6 +299,11 @@ impl Authority {
         })
     }
 
+    /// An address, which no name server can make mean something else.
+    fn is_address(&self) -> bool {
+        self.name.parse::<IpAddr>().is_ok()
+    }
+
     /// `localhost` and the names below it are loopback by RFC 6761 and never go out to DNS.
     fn is_loopback(&self) -> bool {
         let name = self.name.strip_suffix('.').unwrap_or(&self.name);
@@ -261,36 +348,42 @@ impl Origin {
 mod tests {
     use super::*;
 
-    fn gate(origins: &[&str], hosts: &[&str], listen: &str) -> Gate {
+    fn gate(origins: &[&str], hosts: &[&str]) -> Gate {
         let own = |texts: &[&str]| texts.iter().map(|text| (*text).to_owned()).collect();
-        let listen: SocketAddr = listen.parse().unwrap();
-        Gate::new(
-            &config::Server {
-                listen,
-                allowed_origins: own(origins),
-                allowed_hosts: own(hosts),
-            },
-            listen,
-        )
+        Gate::new(&config::Server {
+            allowed_origins: own(origins),
+            allowed_hosts: own(hosts),
+            ..config::Server::default()
+        })
+    }
+
+    /// Who may read the answer to a request with these headers, or the code of the refusal.
+    fn ask(
+        gate: &Gate,
+        path: &str,
+        headers: &[(&'static str, &str)],
+    ) -> Result<Option<Reader>, &'static str> {
+        let mut map = HeaderMap::new();
+        for (name, value) in headers {
+            map.append(*name, value.parse().unwrap());
+        }
+        gate.check(&path.parse().unwrap(), &map)
+            .map_err(|error| error.code)
     }
 
     fn check(
         gate: &Gate,
         host: &str,
         origin: Option<&str>,
-    ) -> Result<Option<HeaderValue>, &'static str> {
-        let mut headers = HeaderMap::new();
-        headers.insert(HOST, host.parse().unwrap());
-        if let Some(origin) = origin {
-            headers.insert(ORIGIN, origin.parse().unwrap());
-        }
-        gate.check(&Uri::from_static("/status"), &headers)
-            .map_err(|error| error.code)
+    ) -> Result<Option<Reader>, &'static str> {
+        let mut headers = vec![("host", host)];
+        headers.extend(origin.map(|origin| ("origin", origin)));
+        ask(gate, "/status", &headers)
     }
 
     #[test]
-    fn programs_without_an_origin_pass_on_loopback_hosts() {
-        let gate = gate(&[], &[], "127.0.0.1:5005");
+    fn programs_without_an_origin_pass_on_loopback_hosts_and_addresses() {
+        let gate = gate(&[], &[]);
         for host in [
             "127.0.0.1:5005",
             "localhost:5005",
@@ -300,6 +393,8 @@ mod tests {
             "[::1]",
             "127.8.9.1",
             "app.localhost:1",
+            "10.0.0.5:5005",
+            "[fd00::5]:5005",
         ] {
             assert_eq!(check(&gate, host, None), Ok(None), "{host}");
         }
@@ -307,12 +402,12 @@ mod tests {
 
     #[test]
     fn other_hosts_are_refused_unless_listed() {
-        let strict = gate(&[], &[], "127.0.0.1:5005");
+        let strict = gate(&[], &[]);
         for host in [
             "evil.example",
             "127.0.0.1.evil.example",
             "localhost.evil.example",
-            "1.2.3.4:5005",
+            "1.2.3.4.5:5005",
             "x@localhost",
             "[::1",
             "localhost:x",
@@ -324,11 +419,7 @@ mod tests {
                 "{host}"
             );
         }
-        let listing = gate(
-            &[],
-            &["Shop.example", "other.example:8443"],
-            "127.0.0.1:5005",
-        );
+        let listing = gate(&[], &["Shop.example", "other.example:8443"]);
         assert_eq!(check(&listing, "shop.example:99", None), Ok(None));
         assert_eq!(check(&listing, "other.example:8443", None), Ok(None));
         assert_eq!(
@@ -339,78 +430,194 @@ mod tests {
 
     #[test]
     fn a_request_without_or_with_two_hosts_is_judged_by_all() {
-        let gate = gate(&[], &[], "127.0.0.1:5005");
-        assert_eq!(
-            gate.check(&Uri::from_static("/"), &HeaderMap::new())
-                .unwrap_err()
-                .code,
-            "host_missing"
-        );
-        assert_eq!(
-            gate.check(
-                &Uri::from_static("http://localhost:5005/"),
-                &HeaderMap::new()
-            ),
-            Ok(None)
-        );
-        let mut two = HeaderMap::new();
-        two.append(HOST, HeaderValue::from_static("localhost"));
-        two.append(HOST, HeaderValue::from_static("evil.example"));
-        assert_eq!(
-            gate.check(&Uri::from_static("/"), &two).unwrap_err().code,
-            "host_not_allowed"
-        );
+        let gate = gate(&[], &[]);
+        assert_eq!(ask(&gate, "/", &[]), Err("host_missing"));
+        assert_eq!(ask(&gate, "http://localhost:5005/", &[]), Ok(None));
+        let two = [("host", "localhost"), ("host", "evil.example")];
+        assert_eq!(ask(&gate, "/", &two), Err("host_not_allowed"));
     }
 
     #[test]
-    fn own_and_loopback_origins_pass_and_null_does_not() {
-        let gate = gate(&[], &["shop.example"], "127.0.0.1:5005");
-        let passes =
-            |host, origin| check(&gate, host, Some(origin)) == Ok(Some(origin.parse().unwrap()));
-        assert!(passes("localhost:5005", "http://localhost:5005"));
-        assert!(passes("localhost:5005", "http://127.0.0.1:3000"));
-        assert!(passes("localhost:5005", "http://[::1]:3000"));
-        assert!(passes("shop.example", "https://shop.example"));
-        assert!(passes("shop.example:443", "https://shop.example"));
-        assert!(passes("shop.example", "https://SHOP.example:443"));
-        for origin in [
-            "null",
-            "http://evil.example",
-            "http://localhost.evil.example",
-            "https://shop.example:8443",
-            "localhost",
-            "",
-            "http://",
-            "file://",
-        ] {
+    fn health_routes_are_answered_without_a_host_but_not_for_a_foreign_one() {
+        let gate = gate(&[], &[]);
+        for path in ["/health/live", "/health/ready"] {
+            assert_eq!(ask(&gate, path, &[]), Ok(None), "{path}");
             assert_eq!(
-                check(&gate, "shop.example", Some(origin)),
-                Err("origin_not_allowed"),
-                "{origin}"
+                ask(&gate, path, &[("host", "evil.example")]),
+                Err("host_not_allowed"),
+                "{path}"
             );
+        }
+        assert_eq!(ask(&gate, "/health/other", &[]), Err("host_missing"));
+    }
+
+    #[test]
+    fn own_and_loopback_origins_pass_and_others_do_not() {
+        let gate = gate(&[], &["shop.example"]);
+        for (host, origin) in [
+            ("localhost:5005", "http://localhost:5005"),
+            ("localhost:5005", "http://127.0.0.1:3000"),
+            ("localhost:5005", "https://[::1]:3000"),
+            ("shop.example", "https://shop.example"),
+            ("shop.example", "http://shop.example"),
+            ("shop.example:443", "https://shop.example"),
+            ("shop.example", "https://SHOP.example:443"),
+            ("10.0.0.5:5005", "http://10.0.0.5:5005"),
+        ] {
+            let reader = check(&gate, host, Some(origin));
+            let expected = Reader {
+                origin: origin.parse().unwrap(),
+                listed: false,
+            };
+            assert_eq!(reader, Ok(Some(expected)), "{origin} at {host}");
+        }
+        for (host, origins) in [
+            (
+                "shop.example",
+                &[
+                    "null",
+                    "http://evil.example",
+                    "http://localhost.evil.example",
+                    "https://shop.example:8443",
+                    "localhost",
+                    "",
+                    "http://",
+                    "file://",
+                    "ftp://shop.example",
+                    "app://shop.example",
+                    // The visitor's own machine is not ours.
+                    "http://localhost",
+                    "http://127.0.0.1:3000",
+                    "http://[::1]",
+                ][..],
+            ),
+            (
+                "10.0.0.5:5005",
+                &["http://localhost:3000", "http://10.0.0.5"],
+            ),
+            (
+                "localhost:5005",
+                &[
+                    "tauri://localhost",
+                    "capacitor://localhost",
+                    "null",
+                    "file://",
+                    "http://evil.example",
+                ],
+            ),
+        ] {
+            for origin in origins {
+                assert_eq!(
+                    check(&gate, host, Some(origin)),
+                    Err("origin_not_allowed"),
+                    "{origin} at {host}"
+                );
+            }
         }
     }
 
     #[test]
-    fn a_loopback_origin_is_foreign_when_the_daemon_listens_elsewhere() {
-        let gate = gate(&[], &["10.0.0.5"], "10.0.0.5:5005");
+    fn an_own_origin_has_the_scheme_of_the_proxy_in_front() {
+        let gate = gate(&[], &["shop.example"]);
+        let ask = |proto, origin| {
+            let headers = [
+                ("host", "shop.example"),
+                ("x-forwarded-proto", proto),
+                ("origin", origin),
+            ];
+            ask(&gate, "/status", &headers).is_ok()
+        };
+        for proto in ["https", "wss", "https, http"] {
+            assert!(ask(proto, "https://shop.example"), "{proto}");
+            assert!(!ask(proto, "http://shop.example"), "{proto}");
+        }
+        assert!(ask("http", "http://shop.example") && !ask("http", "https://shop.example"));
+    }
+
+    #[test]
+    fn an_own_origin_of_which_the_browser_says_that_it_is_not_is_foreign() {
+        let gate = gate(&[], &["shop.example"]);
+        for (site, passes) in [
+            ("same-origin", true),
+            ("same-site", false),
+            ("cross-site", false),
+        ] {
+            let headers = [
+                ("host", "shop.example"),
+                ("origin", "http://shop.example"),
+                ("sec-fetch-site", site),
+            ];
+            assert_eq!(ask(&gate, "/status", &headers).is_ok(), passes, "{site}");
+        }
+    }
+
+    #[test]
+    fn without_an_origin_other_sites_may_only_visit_the_page() {
+        let strict = gate(&["https://app.example"], &[]);
+        let ask = |gate, path, site, mode, destination| {
+            let headers = [
+                ("host", "127.0.0.1:5005"),
+                ("sec-fetch-site", site),
+                ("sec-fetch-mode", mode),
+                ("sec-fetch-dest", destination),
+            ];
+            ask(gate, path, &headers)
+        };
+        let refused = Err("origin_not_allowed");
+        for site in ["cross-site", "same-site"] {
+            for path in ["/status", "/events?wait=10", "/socket.io/?EIO=4", "/x"] {
+                for (mode, destination) in [
+                    ("no-cors", "empty"),
+                    ("no-cors", "image"),
+                    ("navigate", "document"),
+                    ("navigate", "iframe"),
+                ] {
+                    assert_eq!(
+                        ask(&strict, path, site, mode, destination),
+                        refused,
+                        "{path}: {site}, {mode}, {destination}"
+                    );
+                }
+            }
+            for path in ["/", "/realtime_client.html?a"] {
+                assert_eq!(ask(&strict, path, site, "navigate", "document"), Ok(None));
+                for destination in ["iframe", "object", "embed"] {
+                    assert_eq!(ask(&strict, path, site, "navigate", destination), refused);
+                }
+                assert_eq!(ask(&strict, path, site, "no-cors", "image"), refused);
+            }
+        }
+        for site in ["same-origin", "none"] {
+            assert_eq!(
+                ask(&strict, "/status", site, "navigate", "document"),
+                Ok(None)
+            );
+            assert_eq!(ask(&strict, "/status", site, "cors", "empty"), Ok(None));
+        }
+        let open = gate(&["*"], &[]);
         assert_eq!(
-            check(&gate, "10.0.0.5:5005", Some("http://localhost:3000")),
-            Err("origin_not_allowed")
+            ask(&open, "/status", "cross-site", "no-cors", "empty"),
+            Ok(None)
         );
-        assert!(check(&gate, "10.0.0.5:5005", Some("http://10.0.0.5:5005")).is_ok());
     }
 
     #[test]
     fn listed_origins_pass_whole_and_a_star_passes_all() {
-        let listing = gate(&["https://app.example/"], &[], "127.0.0.1:5005");
-        assert!(check(&listing, "localhost", Some("https://app.example")).is_ok());
-        assert!(check(&listing, "localhost", Some("https://app.example:443")).is_ok());
+        let listing = gate(&["https://app.example/", "null", "file://"], &[]);
+        for origin in [
+            "https://app.example",
+            "https://app.example:443",
+            "null",
+            "file://",
+        ] {
+            let reader = check(&listing, "localhost", Some(origin));
+            assert!(reader.unwrap().unwrap().listed, "{origin}");
+        }
         for origin in [
             "http://app.example",
             "https://app.example.evil",
             "https://app.example:444",
-            "null",
+            "file:///etc",
         ] {
             assert_eq!(
                 check(&listing, "localhost", Some(origin)),
@@ -418,8 +625,15 @@ mod tests {
                 "{origin}"
             );
         }
-        let open = gate(&["*"], &[], "127.0.0.1:5005");
-        assert!(check(&open, "localhost", Some("null")).is_ok());
+        let open = gate(&["*", "https://app.example"], &[]);
+        let listed = |origin| {
+            check(&open, "localhost", Some(origin))
+                .unwrap()
+                .unwrap()
+                .listed
+        };
+        assert!(!listed("null") && !listed("https://evil.example"));
+        assert!(listed("https://app.example"), "it is named, too");
         assert_eq!(
             check(&open, "evil.example", Some("http://evil.example")),
             Err("host_not_allowed")
@@ -427,19 +641,36 @@ mod tests {
     }
 
     #[test]
+    fn credentials_are_for_origins_that_are_listed_by_name() {
+        let allowed = |listed| {
+            let mut headers = HeaderMap::new();
+            let origin = HeaderValue::from_static("https://app.example");
+            mark(&mut headers, Some(Reader { origin, listed }));
+            assert_eq!(headers[ACCESS_CONTROL_ALLOW_ORIGIN], "https://app.example");
+            headers
+                .get(ACCESS_CONTROL_ALLOW_CREDENTIALS)
+                .is_some_and(|value| value == "true")
+        };
+        assert!(allowed(true) && !allowed(false));
+    }
+
+    #[test]
     fn the_refusal_names_the_setting() {
-        let gate = gate(&[], &[], "127.0.0.1:5005");
-        let mut headers = HeaderMap::new();
-        headers.insert(HOST, HeaderValue::from_static("localhost"));
-        headers.insert(ORIGIN, HeaderValue::from_static("http://evil.example"));
-        let error = gate.check(&Uri::from_static("/"), &headers).unwrap_err();
-        assert_eq!(error.status, StatusCode::FORBIDDEN);
-        assert!(
-            error
-                .message
-                .contains("\"http://evil.example\" to server.allowed_origins"),
-            "{}",
+        let gate = gate(&[], &[]);
+        let message = |name: &'static str, value: &'static str| {
+            let mut headers = HeaderMap::new();
+            headers.insert(HOST, HeaderValue::from_static("localhost"));
+            headers.insert(name, HeaderValue::from_static(value));
+            let error = gate.check(&Uri::from_static("/"), &headers).unwrap_err();
+            assert_eq!(error.status, StatusCode::FORBIDDEN);
             error.message
+        };
+        let refused = message("origin", "http://evil.example");
+        assert!(
+            refused.contains("\"http://evil.example\" to server.allowed_origins"),
+            "{refused}"
         );
+        let refused = message(SITE, "cross-site");
+        assert!(refused.contains("server.allowed_origins"), "{refused}");
     }
 }

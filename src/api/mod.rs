@@ -94,8 +94,8 @@ pub struct Parts {
     /// Whether the follower follows; `/start` and `/stop` set it and remember it in the store.
     pub monitoring: watch::Sender<bool>,
     pub config: Arc<config::Config>,
-    /// The address in use, which `server.listen` with port 0 does not say.
-    pub listen: SocketAddr,
+    /// The addresses in use, which `server.listen` with port 0 does not say.
+    pub listen: Vec<SocketAddr>,
     pub socketio: socketio::Config,
     /// Ends the hub and waiting requests.
     pub stop: CancellationToken,
@@ -108,7 +108,7 @@ pub type HubTask = JoinHandle<Result<(), StoreError>>;
 /// the store cannot be read: then the daemon must end.
 pub fn start(parts: Parts) -> Result<(Arc<Router>, HubTask), StoreError> {
     let (gate, socketio) = (
-        browser::Gate::new(&parts.config.server, parts.listen),
+        browser::Gate::new(&parts.config.server),
         parts.socketio.clone(),
     );
     let (app, hub) = build(parts)?;
@@ -132,6 +132,7 @@ fn build(parts: Parts) -> Result<(Arc<App>, hub::Hub), StoreError> {
         audits,
         monitoring,
         config,
+        listen,
         stop,
         ..
     } = parts;
@@ -164,6 +165,7 @@ fn build(parts: Parts) -> Result<(Arc<App>, hub::Hub), StoreError> {
         monitoring,
         switch,
         config,
+        listen,
         wire,
         waiting,
         news,
@@ -192,6 +194,7 @@ struct App {
     /// two requests at once.
     switch: Mutex<()>,
     config: Arc<config::Config>,
+    listen: Vec<SocketAddr>,
     wire: hub::Wire,
     /// One is held by each request that waits for news.
     waiting: Semaphore,

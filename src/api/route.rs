@@ -60,7 +60,7 @@ pub static ROUTES: &[Entry] = &[
     entry("/balance/{address}", READ, Route::Balance),
     entry("/transactions/{address}", READ, Route::Transactions),
     entry("/utxos/{address}", READ, Route::Utxos),
-    entry("/audit/{address}", READ, Route::Audit),
+    entry("/audit/{address}", WRITE, Route::Audit),
     entry("/scan_history", WRITE, |_| Route::ScanHistories),
     entry("/scan_history/{address}", WRITE, Route::ScanHistory),
     entry("/scans", READ, |_| Route::Scans),

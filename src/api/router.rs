@@ -48,12 +48,12 @@ impl Router {
             Err(refusal) => {
                 let head = request.method() == Method::HEAD;
                 let mut answer = respond::error(&refusal);
-                browser::cors(answer.headers_mut(), None);
+                browser::mark(answer.headers_mut(), None);
                 if head { without_body(answer) } else { answer }
             }
-            Ok(origin) => {
+            Ok(reader) => {
                 let mut answer = self.route(request, peer).await;
-                browser::cors(answer.headers_mut(), origin);
+                browser::mark(answer.headers_mut(), reader);
                 answer
             }
         }

@@ -12,6 +12,7 @@
 //! zmq.*.believed        the feed is known to be this node's; another one's messages are only a reason to ask the node
 //! ```
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use hyper::StatusCode;
@@ -67,6 +68,7 @@ pub struct Status {
     version: &'static str,
     network: &'static str,
     uptime: f64,
+    listen: Vec<SocketAddr>,
     following: bool,
     not_following_because: Option<String>,
     data_age: Option<f64>,
@@ -245,6 +247,7 @@ impl App {
             version: env!("CARGO_PKG_VERSION"),
             network: address::network_name(network),
             uptime: self.started.elapsed().as_secs_f64(),
+            listen: self.listen.clone(),
             following: monitoring && node.following,
             not_following_because: self.not_ready(&node),
             data_age: age(node.current_at, now),

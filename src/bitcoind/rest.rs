@@ -31,7 +31,7 @@ const IDLE: Duration = Duration::from_secs(25);
 type Connection = SendRequest<Empty<Bytes>>;
 
 pub(super) struct Rest {
-    /// `host:port`.
+    /// `host:port`, or `host`.
     authority: String,
     idle: Mutex<Vec<(Connection, Instant)>>,
     end: CancellationToken,
@@ -156,7 +156,13 @@ impl Rest {
                 "does not answer: start it with server=1, or set bitcoind.rpc_url",
             )
         };
-        let stream = match timeout(CONNECT_TIME, TcpStream::connect(&self.authority)).await {
+        let address = match self.authority.rsplit_once(':') {
+            Some((_, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => {
+                self.authority.clone()
+            }
+            _ => format!("{}:80", self.authority),
+        };
+        let stream = match timeout(CONNECT_TIME, TcpStream::connect(address)).await {
             Ok(stream) => stream.map_err(unreachable)?,
             Err(_) => return Err(self.failed(Cause::Unreachable, "gives no connection in time")),
         };

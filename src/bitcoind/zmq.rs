@@ -7,6 +7,7 @@
 
 mod message;
 
+use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
@@ -71,7 +72,7 @@ impl Feed {
         let context = zmq::Context::new();
         let links = group(endpoints)
             .into_iter()
-            .map(|(endpoint, topics)| Link::open(&context, &endpoint, topics))
+            .map(|(endpoint, topics)| Link::open(&context, &endpoint, topics, 0))
             .collect::<Result<Vec<_>, _>>()?;
         if links.is_empty() {
             return Ok(None);
@@ -212,6 +213,8 @@ struct Link {
     monitor: zmq::Socket,
     counters: [Counter; 3],
     connected: bool,
+    /// How many times the sockets were replaced.
+    attempt: u32,
     /// Since when it has been as it is, connected or not.
     since: Instant,
 }
@@ -221,8 +224,10 @@ impl Link {
         context: &zmq::Context,
         endpoint: &str,
         topics: Vec<Topic>,
+        attempt: u32,
     ) -> Result<Self, zmq::Error> {
         let sub = context.socket(zmq::SUB)?;
+        sub.set_ipv6(speaks_ipv6(endpoint, attempt))?;
         sub.set_linger(0)?;
         sub.set_rcvhwm(0)?;
         sub.set_maxmsgsize(MESSAGE_BYTES)?;
@@ -255,6 +260,7 @@ impl Link {
             monitor,
             counters: Default::default(),
             connected: false,
+            attempt,
             since: Instant::now(),
         })
     }
@@ -266,7 +272,8 @@ impl Link {
         }
         self.since = Instant::now();
         // Sockets may be short for the moment; the old ones stay, and it is tried again.
-        if let Ok(fresh) = Self::open(context, &self.endpoint, self.topics.clone()) {
+        let attempt = self.attempt.wrapping_add(1);
+        if let Ok(fresh) = Self::open(context, &self.endpoint, self.topics.clone(), attempt) {
             *self = Self {
                 counters: self.counters,
                 ..fresh
@@ -279,10 +286,7 @@ impl Link {
     fn watch(&mut self, queue: &mut Queue) -> bool {
         let mut up = false;
         while let Ok(frames) = self.monitor.recv_multipart(zmq::DONTWAIT) {
-            let event = frames
-                .first()
-                .and_then(|frame| frame.first_chunk::<2>())
-                .map(|bytes| u16::from_le_bytes(*bytes));
+            let event = event_of(&frames);
             if event == Some(zmq::SocketEvent::HANDSHAKE_SUCCEEDED as u16) {
                 up = true;
                 (self.connected, self.since) = (true, Instant::now());
@@ -295,6 +299,15 @@ impl Link {
             }
         }
         up
+    }
+
+    /// Takes what the monitor says. True if a publisher has answered.
+    fn answered(&self) -> bool {
+        let mut answered = false;
+        while let Ok(frames) = self.monitor.recv_multipart(zmq::DONTWAIT) {
+            answered |= event_of(&frames) == Some(zmq::SocketEvent::HANDSHAKE_SUCCEEDED as u16);
+        }
+        answered
     }
 
     /// Takes what waits on the socket, within its turn. True if there may be more.
@@ -327,6 +340,28 @@ impl Link {
             Order::Restarted => queue.push(at, Notice::Restarted(topic)),
         }
         queue.message(at, frame);
+    }
+}
+
+/// What the monitor tells with these frames.
+fn event_of(frames: &[Vec<u8>]) -> Option<u16> {
+    let number = frames.first()?.first_chunk::<2>()?;
+    Some(u16::from_le_bytes(*number))
+}
+
+/// Whether sockets for an endpoint are to speak IPv6, at the `attempt`th attempt: what the address
+/// is, and for a name one and the other in turn. (libzmq takes only the first address of a name, and
+/// with IPv6 that is not one of IPv4 as soon as the name has both, as `localhost` mostly has.)
+fn speaks_ipv6(endpoint: &str, attempt: u32) -> bool {
+    let Some(authority) = endpoint.strip_prefix("tcp://") else {
+        return false;
+    };
+    let host = authority
+        .rsplit_once(':')
+        .map_or(authority, |(host, _)| host);
+    match host.strip_prefix('[') {
+        Some(_) => true,
+        None => host.parse::<Ipv4Addr>().is_err() && attempt % 2 == 1,
     }
 }
 
@@ -363,19 +398,16 @@ fn receive(context: &zmq::Context, mut links: Vec<Link>, mut queue: Queue, stop:
 pub fn answers(endpoint: &str, limit: Duration) -> bool {
     let deadline = Instant::now() + limit;
     let context = zmq::Context::new();
-    let Ok(link) = Link::open(&context, endpoint, vec![Topic::Sequence]) else {
-        return false;
-    };
+    let open = |attempt| Link::open(&context, endpoint, vec![Topic::Sequence], attempt).ok();
+    let links: Vec<Link> = [0, 1].into_iter().filter_map(open).collect();
     while Instant::now() < deadline {
-        let _ = link.monitor.poll(zmq::POLLIN, 50);
-        while let Ok(frames) = link.monitor.recv_multipart(zmq::DONTWAIT) {
-            let event = frames
-                .first()
-                .and_then(|frame| frame.first_chunk::<2>())
-                .map(|bytes| u16::from_le_bytes(*bytes));
-            if event == Some(zmq::SocketEvent::HANDSHAKE_SUCCEEDED as u16) {
-                return true;
-            }
+        let mut items: Vec<_> = links
+            .iter()
+            .map(|link| link.monitor.as_poll_item(zmq::POLLIN))
+            .collect();
+        let _ = zmq::poll(&mut items, 50);
+        if links.iter().any(Link::answered) {
+            return true;
         }
     }
     false

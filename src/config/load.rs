@@ -3,11 +3,12 @@
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fmt;
+use std::net::IpAddr;
 use std::path::Path;
 
 use ::config::{File, FileFormat, Map, Source, Value, ValueKind};
 
-use super::table::{Form, PREFIX, SETTINGS, Setting};
+use super::table::{Form, PREFIX, SETTINGS, Setting, is_some};
 use super::{Bitcoind, Config, Secret};
 
 /// A setting given on the command line.
@@ -59,7 +60,14 @@ impl Config {
         environment: impl IntoIterator<Item = (OsString, OsString)>,
         flags: &[Flag],
     ) -> Result<Self, ConfigError> {
-        let mut layers = Layers::default();
+        let environment: Vec<_> = environment.into_iter().collect();
+        let home = environment
+            .iter()
+            .find(|(name, home)| name == "HOME" && !home.is_empty());
+        let mut layers = Layers {
+            home: home.and_then(|(_, home)| home.to_str()).map(str::to_owned),
+            ..Layers::default()
+        };
         if let Some(path) = file {
             layers.add_file(path);
         }
@@ -77,6 +85,8 @@ impl Config {
 /// What the sources say, by setting name; a value's origin is its place.
 #[derive(Debug, Clone, Default)]
 struct Layers {
+    /// What `~` stands for.
+    home: Option<String>,
     values: BTreeMap<String, Value>,
     problems: Vec<Problem>,
 }
@@ -152,8 +162,34 @@ impl Layers {
         }
     }
 
-    fn add(&mut self, name: &str, value: Value) {
+    fn add(&mut self, name: &str, mut value: Value) {
+        let is_path = matches!(
+            Setting::find(name).map(|setting| setting.form),
+            Some(Form::Path)
+        );
+        let place = value.origin().unwrap_or_default().to_owned();
+        if let (true, ValueKind::String(text)) = (is_path, &mut value.kind) {
+            match self.expanded(text) {
+                Ok(path) => *text = path,
+                Err(why) => self.problem(&place, format!("{name} = {text:?}: {why}")),
+            }
+        }
         self.values.insert(name.to_owned(), value);
+    }
+
+    /// The path with its `~` replaced, as a shell would do it.
+    fn expanded(&self, path: &str) -> Result<String, &'static str> {
+        let Some(rest) = path.strip_prefix('~') else {
+            return Ok(path.to_owned());
+        };
+        if !rest.is_empty() && !rest.starts_with('/') {
+            return Err(
+                "only one's own home directory can be written as ~; write the whole path, or \"./~…\" for such a name",
+            );
+        }
+        let home = self.home.as_ref();
+        home.map(|home| format!("{home}{rest}"))
+            .ok_or("there is no HOME in the environment for ~ to stand for; write the whole path")
     }
 
     fn problem(&mut self, place: &str, message: String) {
@@ -172,9 +208,13 @@ impl Layers {
                 known.split('.').next() == Some(section) || known.split('.').nth(1) == Some(name)
             })
             .collect();
-        let sections = "server, store, bitcoind, monitor, watch, events, limits, log";
+        let mut sections: Vec<&str> = SETTINGS
+            .iter()
+            .filter_map(|setting| setting.name.split('.').next())
+            .collect();
+        sections.dedup();
         let hint = if near.is_empty() {
-            format!("the sections are {sections}")
+            format!("the sections are {}", sections.join(", "))
         } else {
             format!("there are {}", near.join(", "))
         };
@@ -222,12 +262,13 @@ impl Layers {
 
     /// Rules between settings.
     fn check_together(&mut self, config: &Config) {
-        if !config.server.listen.ip().to_canonical().is_loopback() {
+        let listen = &config.server.listen;
+        let reachable = |address: IpAddr| !address.to_canonical().is_loopback();
+        if listen.address().is_some_and(reachable) {
             let message = format!(
-                "server.listen = {} is reachable by others, and there are no tokens to keep them out: without tokens only loopback \
+                "server.listen = {listen} is reachable by others, and there are no tokens to keep them out: without tokens only loopback \
                  addresses may be listened on; write \"127.0.0.1:{}\"",
-                config.server.listen,
-                config.server.listen.port()
+                listen.port
             );
             self.problem(&self.place("server.listen"), message);
         }
@@ -296,7 +337,7 @@ fn text_value(name: &str, place: &str, text: &str) -> Value {
                     .collect(),
             )
         }
-        Some(Form::Text(_)) | None => as_text(),
+        Some(Form::Text(_) | Form::Path) | None => as_text(),
     };
     Value::new(Some(&place.to_owned()), kind)
 }
@@ -307,6 +348,7 @@ fn shown_if_malformed(setting: &Setting, value: &Value) -> Option<String> {
         (Form::Flag, ValueKind::Boolean(_)) => true,
         (Form::Count { min, max }, ValueKind::I64(number)) => (min..=max).contains(number),
         (Form::Text(check), ValueKind::String(text)) => check(text),
+        (Form::Path, ValueKind::String(text)) => is_some(text),
         (Form::List(check), ValueKind::Array(items)) => items
             .iter()
             .all(|item| matches!(&item.kind, ValueKind::String(text) if check(text))),
@@ -507,7 +549,10 @@ mod tests {
             ("PATH", "/bin"),
         ];
         let config = Config::load(None, pairs(&environment), &[]).expect("the environment is good");
-        assert_eq!(config.server.listen, "[::1]:0".parse().expect("an address"));
+        assert_eq!(
+            config.server.listen,
+            "[::1]:0".parse().expect("a host and a port")
+        );
         assert_eq!(
             config.server.allowed_origins,
             ["https://a.example", "http://b.example:81"]
@@ -542,7 +587,7 @@ mod tests {
         assert_eq!(
             (
                 config.store.path,
-                config.server.listen.port(),
+                config.server.listen.port,
                 config.monitor.reconcile_interval
             ),
             (PathBuf::from("variable"), 3, 7)
@@ -618,7 +663,7 @@ mod tests {
             (
                 "[server]\nlisten = 5005",
                 "server.listen = 5005",
-                "an IP address and a port",
+                "a host and a port",
             ),
             (
                 "[server]\nallowed_origins = \"*\"",
@@ -713,9 +758,44 @@ mod tests {
                 lines[0]
             );
         }
-        for listen in ["127.0.0.2:0", "[::1]:5005", "[::ffff:127.0.0.1]:5005"] {
+        for listen in [
+            "127.0.0.2:0",
+            "[::1]:5005",
+            "[::ffff:127.0.0.1]:5005",
+            // What a name means is looked at when it is listened on.
+            "localhost:5005",
+        ] {
             Config::load(None, pairs(&[("SATWATCH__SERVER__LISTEN", listen)]), &[]).expect(listen);
         }
+    }
+
+    #[test]
+    fn case_12_a_tilde_is_the_home_directory() {
+        let file =
+            "[store]\npath = \"~/.satwatch\"\n[bitcoind]\ncookie_file = \"~/.bitcoin/.cookie\"";
+        let config = load_toml(file, &[("HOME", "/home/a")]).expect("good settings");
+        assert_eq!(config.store.path, PathBuf::from("/home/a/.satwatch"));
+        assert_eq!(
+            config.bitcoind.cookie_file,
+            Some(PathBuf::from("/home/a/.bitcoin/.cookie"))
+        );
+        let path = |text: &str| {
+            let environment = pairs(&[("HOME", "/home/a"), ("SATWATCH__STORE__PATH", text)]);
+            Config::load(None, environment, &[]).map(|config| config.store.path)
+        };
+        for (text, expected) in [
+            ("~", "/home/a"),
+            ("./~", "./~"),
+            ("a/~/b", "a/~/b"),
+            ("data~", "data~"),
+        ] {
+            assert_eq!(path(text), Ok(PathBuf::from(expected)), "{text}");
+        }
+        let message = path("~bob/data").expect_err("not ours").to_string();
+        assert!(message.contains("write the whole path"), "{message}");
+        let homeless = pairs(&[("SATWATCH__STORE__PATH", "~/data"), ("HOME", "")]);
+        let message = Config::load(None, homeless, &[]).expect_err("no home");
+        assert!(message.to_string().contains("HOME"), "{message}");
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! Every setting: its name, what a value looks like, and the sentence that says so.
 
-use std::net::SocketAddr;
+use super::Listen;
 
 /// How a value is written: in TOML with its own type, in the environment as text.
 #[derive(Debug, Clone, Copy)]
@@ -13,6 +13,8 @@ pub enum Form {
         max: i64,
     },
     Text(fn(&str) -> bool),
+    /// Text; a `~` at its beginning is the home directory.
+    Path,
     /// In the environment separated by commas.
     List(fn(&str) -> bool),
 }
@@ -52,19 +54,19 @@ pub const SETTINGS: &[Setting] = &[
     row(
         "server.listen",
         Form::Text(is_address),
-        "an IP address and a port, such as \"127.0.0.1:5005\" or \"[::1]:5005\" (port 0 picks a free one)",
+        "a host and a port, such as \"127.0.0.1:5005\", \"localhost:5005\" or \"[::1]:5005\" (port 0 picks a free one)",
     ),
     row(
         "server.allowed_origins",
         Form::List(is_origin),
-        "a list of web origins, such as [\"https://shop.example\"], or [\"*\"]",
+        "a list of web origins, such as [\"https://shop.example\"], of \"null\" and \"file://\" (local files), or [\"*\"]",
     ),
     row(
         "server.allowed_hosts",
         Form::List(is_host),
         "a list of host names without scheme and path, such as [\"satwatch.example\"]",
     ),
-    row("store.path", Form::Text(is_some), "the path of a folder"),
+    row("store.path", Form::Path, "the path of a folder"),
     row(
         "bitcoind.rpc_url",
         Form::Text(is_rpc_url),
@@ -72,7 +74,7 @@ pub const SETTINGS: &[Setting] = &[
     ),
     row(
         "bitcoind.cookie_file",
-        Form::Text(is_some),
+        Form::Path,
         "the path of the node's .cookie file",
     ),
     row(
@@ -210,17 +212,18 @@ const fn row(name: &'static str, form: Form, expected: &'static str) -> Setting 
     }
 }
 
-fn is_some(text: &str) -> bool {
+pub(super) fn is_some(text: &str) -> bool {
     !text.is_empty()
 }
 
 fn is_address(text: &str) -> bool {
-    text.parse::<SocketAddr>().is_ok()
+    text.parse::<Listen>().is_ok()
 }
 
-/// `scheme://host[:port]` as browsers send it in `Origin`, or the star.
+/// `scheme://host[:port]` as browsers send it in `Origin`, what they send for local files, or the
+/// star.
 fn is_origin(text: &str) -> bool {
-    text == "*"
+    matches!(text, "*" | "null" | "file://")
         || text
             .split_once("://")
             .is_some_and(|(scheme, rest)| is_word(scheme) && is_host(rest))
@@ -304,7 +307,7 @@ mod tests {
     fn accepts(name: &str, value: &str) -> bool {
         match Setting::find(name).expect("a setting of this name").form {
             Form::Text(check) | Form::List(check) => check(value),
-            Form::Flag | Form::Count { .. } => unreachable!("only text is tried here"),
+            Form::Flag | Form::Count { .. } | Form::Path => unreachable!("only text is tried here"),
         }
     }
 
@@ -312,11 +315,14 @@ mod tests {
     fn texts_that_are_good_and_texts_that_are_not() {
         #[rustfmt::skip]
         let cases = [
-            ("server.listen", "127.0.0.1:5005", true), ("server.listen", "[::1]:0", true), ("server.listen", "localhost:5005", false),
+            ("server.listen", "127.0.0.1:5005", true), ("server.listen", "[::1]:0", true), ("server.listen", "localhost:5005", true),
+            ("server.listen", "satwatch.example.:80", true), ("server.listen", "localhost", false), ("server.listen", ":5005", false),
+            ("server.listen", "*:5005", false), ("server.listen", "::1:5005", false), ("server.listen", "127.1:5005", false), ("server.listen", "a..b:1", false),
             ("server.listen", "127.0.0.1", false), ("server.listen", "127.0.0.1:70000", false), ("server.listen", "", false),
             ("server.allowed_origins", "*", true), ("server.allowed_origins", "https://shop.example", true),
             ("server.allowed_origins", "http://localhost:3000", true), ("server.allowed_origins", "shop.example", false),
-            ("server.allowed_origins", "https://shop.example/", false), ("server.allowed_origins", "null", false),
+            ("server.allowed_origins", "https://shop.example/", false), ("server.allowed_origins", "null", true),
+            ("server.allowed_origins", "file://", true), ("server.allowed_origins", "file:///home", false), ("server.allowed_origins", "tauri://localhost", true),
             ("server.allowed_hosts", "satwatch.example", true), ("server.allowed_hosts", "https://satwatch.example", false),
             ("bitcoind.rpc_url", "http://127.0.0.1:8332", true), ("bitcoind.rpc_url", "http://node/wallet/w", true),
             ("bitcoind.rpc_url", "http://[::1]:8332/", true), ("bitcoind.rpc_url", "http://node:port", false),

@@ -28,14 +28,12 @@ const nameOf = (address) => watched.get(address)?.label || address;
 
 // ---- talking to the daemon
 
-const socketUrl = new URL("socket.io/?EIO=4&transport=websocket", here);
-socketUrl.protocol = here.protocol === "https:" ? "wss:" : "ws:";
-const socket = new Socket(socketUrl.href, onConnection);
+const socket = new Socket(new URL("socket.io/", here), onConnection);
 
-function onConnection(state, reason) {
+function onConnection(state, words) {
   document.body.dataset.connection = state;
   if (state === "connected") {
-    setText(document, "#connection", "Connected");
+    setText(document, "#connection", `Connected ${words}`.trim());
     upTo = Infinity;
     complaint = "";
     socket.emit("subscribe_blocks", {});
@@ -43,7 +41,7 @@ function onConnection(state, reason) {
     refreshStatus();
   } else if (state === "waiting") {
     upTo = Math.min(upTo, Date.now() / 1000);
-    setText(document, "#connection", `Reconnecting. ${reason}${upTo ? ` What you see is from ${clock(upTo)}.` : ""}`);
+    setText(document, "#connection", `Reconnecting. ${words}${upTo ? ` What you see is from ${clock(upTo)}.` : ""}`);
   }
   schedule();
 }

@@ -35,7 +35,7 @@ const INDEX: Asset = Asset {
 };
 
 /// Request path and file.
-const FILES: [(&str, Asset); 9] = [
+const FILES: [(&str, Asset); 10] = [
     ("/", INDEX),
     ("/realtime_client.html", INDEX),
     (
@@ -50,6 +50,13 @@ const FILES: [(&str, Asset); 9] = [
         Asset {
             content_type: JAVASCRIPT,
             body: include_str!("dom.js"),
+        },
+    ),
+    (
+        "/polling.js",
+        Asset {
+            content_type: JAVASCRIPT,
+            body: include_str!("polling.js"),
         },
     ),
     (
@@ -134,6 +141,7 @@ mod tests {
             "style.css",
             "icon.svg",
             "dom.js",
+            "polling.js",
             "rest.js",
             "socket.js",
             "words.js",

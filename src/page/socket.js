@@ -1,4 +1,4 @@
-// A small Socket.IO 5 client on Engine.IO 4: WebSocket only, namespace "/", text packets.
+// A small Socket.IO 5 client on Engine.IO 4: WebSocket, or polling where none gets through; namespace "/", text packets.
 //
 // Engine.IO packets are one digit and data: 0 open, 1 close, 2 ping, 3 pong, 4 message, 6 noop. The server pings.
 // A message holds a Socket.IO packet: 0 connect, 1 disconnect, 2 event, 3 acknowledgement, 4 refused; then, for events
@@ -7,13 +7,15 @@
 // The connection comes back by itself, later and later, and never buffers: whoever subscribes does it again at each
 // "connected". Every emit with a reply gets exactly one, an {error, code} at worst.
 
+import { Polling } from "./polling.js";
+
 const CONNECT_MS = 10_000;
 const REPLY_MS = 15_000;
 const STEADY_MS = 5_000;
 const RETRY_MS = { first: 500, most: 10_000 };
 
 export class Socket {
-  #url;
+  #place;
   #onState;
   #handlers = new Map();
   #replies = new Map();
@@ -22,12 +24,14 @@ export class Socket {
   #since = 0;
   #silence = 0;
   #link = null;
+  #fallback = null; // What to try when nothing at all comes over the link.
   #watchdog = null;
   #retry = null;
 
-  /// `onState(state, reason)` hears "connecting", "connected" and "waiting" (for the next attempt).
-  constructor(url, onState) {
-    this.#url = url;
+  /// `place` is the URL of Socket.IO. `onState(state, words)` hears "connecting", "connected" and "waiting" (for the next
+  /// attempt), with what there is to say about it.
+  constructor(place, onState) {
+    this.#place = place;
     this.#onState = onState;
   }
 
@@ -55,10 +59,24 @@ export class Socket {
     if (this.#link) return;
     clearTimeout(this.#retry);
     this.#onState("connecting");
-    const link = new WebSocket(this.#url);
+    this.#use(new WebSocket(this.#address("websocket")), () => new Polling(this.#address("polling")));
+  }
+
+  #address(transport) {
+    const url = new URL(`?EIO=4&transport=${transport}`, this.#place);
+    if (transport === "websocket") url.protocol = url.protocol === "https:" ? "wss:" : "ws:";
+    return url;
+  }
+
+  #use(link, fallback) {
     this.#link = link;
-    link.onmessage = ({ data }) => link === this.#link && this.#receive(data);
-    link.onerror = link.onclose = () => link === this.#link && this.#fail("The connection was lost.");
+    this.#fallback = fallback;
+    link.onmessage = ({ data }) => {
+      if (link !== this.#link) return;
+      this.#fallback = null;
+      this.#receive(data);
+    };
+    link.onclose = ({ words }) => link === this.#link && this.#fail(words ?? "The connection was lost.");
     this.#expect(CONNECT_MS, "satwatch does not answer.");
   }
 
@@ -68,6 +86,7 @@ export class Socket {
     this.#link = null;
     clearTimeout(this.#watchdog);
     link.close();
+    if (this.#fallback) return this.#use(this.#fallback(), null);
     if (this.#since && Date.now() - this.#since > STEADY_MS) this.#attempt = 0;
     this.#since = 0;
     for (const number of [...this.#replies.keys()]) this.#answer(number, { error: reason, code: "disconnected" });
@@ -107,7 +126,7 @@ export class Socket {
       case "40":
         this.#since = Date.now();
         this.#expect(this.#silence, "satwatch fell silent.");
-        return this.#onState("connected");
+        return this.#onState("connected", this.#link instanceof Polling ? "by polling: WebSockets do not get through" : "");
       case "41":
         return this.#fail("satwatch closed the connection.");
       case "42": {

@@ -1,4 +1,4 @@
-//! Whether a connection has a request in work, and since when it has not.
+//! Whether a connection has a request in work, and when it last did something.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -13,7 +13,7 @@ pub(super) struct Activity {
     accepted: Instant,
     /// Requests in work.
     working: AtomicUsize,
-    /// Milliseconds from `accepted` to the end of the last request plus one; 0 before the first
+    /// Milliseconds from `accepted` to the last step of an answer plus one; 0 before the first
     /// request.
     answered: AtomicU64,
 }
@@ -21,6 +21,10 @@ pub(super) struct Activity {
 /// A request in work, until it is dropped.
 #[derive(Debug)]
 pub(super) struct Work(Arc<Activity>);
+
+/// Its answer, which is on its way to the client.
+#[derive(Debug)]
+pub(super) struct Writing(Arc<Activity>);
 
 impl Activity {
     pub(super) fn new(accepted: Instant) -> Self {
@@ -51,14 +55,31 @@ impl Activity {
             answered => self.accepted + Duration::from_millis(answered) + limits.idle_time,
         }
     }
+
+    fn moved(&self) {
+        let elapsed = u64::try_from(self.accepted.elapsed().as_millis()).unwrap_or(u64::MAX / 2);
+        self.answered
+            .fetch_max(elapsed.saturating_add(1), Ordering::AcqRel);
+    }
+}
+
+impl Work {
+    /// The handler is done.
+    pub(super) fn write(self) -> Writing {
+        Writing(self.0.clone())
+    }
+}
+
+impl Writing {
+    /// The connection has taken another part of the answer.
+    pub(super) fn moved(&self) {
+        self.0.moved();
+    }
 }
 
 impl Drop for Work {
     fn drop(&mut self) {
-        let elapsed = u64::try_from(self.0.accepted.elapsed().as_millis()).unwrap_or(u64::MAX / 2);
-        self.0
-            .answered
-            .fetch_max(elapsed.saturating_add(1), Ordering::AcqRel);
+        self.0.moved();
         self.0.working.fetch_sub(1, Ordering::AcqRel);
     }
 }

@@ -10,7 +10,9 @@
 //! 2. A connection without a request in work ends [`Limits::header_time`] after accept if it never
 //!    had one, and [`Limits::idle_time`] after its last answer otherwise; that bounds the time for
 //!    a later head too. hyper's own timer is off: it runs while a connection idles between two
-//!    requests, and knows neither the time before the protocol is known nor HTTP/2.
+//!    requests, and knows neither the time before the protocol is known nor HTTP/2. An answer may
+//!    take as long as it moves: it is cut off when its client has taken none of it for
+//!    [`Limits::idle_time`].
 //! 3. The head of a request is bounded here (16 KiB, 100 headers: hyper answers 431); its body is
 //!    the handler's to bound.
 //! 4. A panic in a handler ends that connection only: each has its own task.
@@ -23,9 +25,10 @@
 //! ```
 
 mod activity;
+mod answer;
 
 use std::convert::Infallible;
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::io;
 use std::net::SocketAddr;
 use std::pin::pin;
@@ -42,6 +45,7 @@ use hyper::upgrade::OnUpgrade;
 use hyper::{Request, Response, StatusCode, Version};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
@@ -49,6 +53,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use activity::Activity;
+use answer::Answer;
 
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 /// Read buffer and largest request head, in bytes.
@@ -61,6 +66,8 @@ const SEND_BUFFER: u32 = 128 * 1024;
 const BACKLOG: u32 = 1024;
 /// How long a connection that was asked to end may take over it.
 const LAST_WORDS: Duration = Duration::from_secs(5);
+/// Between two log lines that say the same.
+const SAY_AGAIN: Duration = Duration::from_secs(60);
 
 /// Bounds on connections.
 #[derive(Debug, Clone)]
@@ -69,9 +76,10 @@ pub struct Limits {
     pub connections: usize,
     /// From accept to the end of the first request's head.
     pub header_time: Duration,
-    /// From the last answer to the end of the next request's head; HTTP/1.1 answers say it in
-    /// `Keep-Alive`. A polling client answers each ping on the connection that it has, so this must
-    /// be clearly longer than ping interval and ping timeout together.
+    /// From the last answer to the end of the next request's head, and between two steps of an
+    /// answer; HTTP/1.1 answers say it in `Keep-Alive`. A polling client answers each ping on the
+    /// connection that it has, so this must be clearly longer than ping interval and ping timeout
+    /// together.
     pub idle_time: Duration,
     /// For open requests at shutdown.
     pub drain_time: Duration,
@@ -88,39 +96,39 @@ impl Default for Limits {
     }
 }
 
-/// A bound port.
+/// A bound port, on one or several addresses.
 #[derive(Debug)]
 pub struct Server {
-    listener: TcpListener,
-    addr: SocketAddr,
+    listeners: Vec<TcpListener>,
     limits: Limits,
 }
 
 impl Server {
-    /// Binds `addr`; port 0 picks a free one. Clients may connect from here on, they are answered
-    /// once [`serve`](Self::serve) runs.
-    pub async fn bind(addr: SocketAddr, limits: Limits) -> io::Result<Self> {
-        let socket = if addr.is_ipv4() {
-            TcpSocket::new_v4()
-        } else {
-            TcpSocket::new_v6()
-        }?;
-        socket.set_reuseaddr(true)?;
-        // Each connection that is accepted has it from here.
-        socket.set_send_buffer_size(SEND_BUFFER)?;
-        socket.bind(addr)?;
-        let listener = socket.listen(BACKLOG)?;
-        let addr = listener.local_addr()?;
-        Ok(Self {
-            listener,
-            addr,
-            limits,
-        })
+    /// Binds all of `addrs` (not empty); port 0 picks a free one, the same on all. An address that
+    /// this machine does not have is left out if there is another. Clients may connect from here
+    /// on, they are answered once [`serve`](Self::serve) runs.
+    pub async fn bind(addrs: &[SocketAddr], limits: Limits) -> io::Result<Self> {
+        let mut listeners: Vec<TcpListener> = Vec::new();
+        let mut absent = io::Error::from(io::ErrorKind::AddrNotAvailable);
+        for mut addr in addrs.iter().copied() {
+            if let (0, Some(first)) = (addr.port(), listeners.first()) {
+                addr.set_port(first.local_addr()?.port());
+            }
+            match listen(addr) {
+                Ok(listener) => listeners.push(listener),
+                Err(error) if error.kind() == io::ErrorKind::AddrNotAvailable => absent = error,
+                Err(error) => return Err(error),
+            }
+        }
+        if listeners.is_empty() {
+            return Err(absent);
+        }
+        Ok(Self { listeners, limits })
     }
 
-    /// The address in use.
-    pub fn local_addr(&self) -> SocketAddr {
-        self.addr
+    /// The addresses in use.
+    pub fn local_addrs(&self) -> io::Result<Vec<SocketAddr>> {
+        self.listeners.iter().map(TcpListener::local_addr).collect()
     }
 
     /// Serves until `shutdown`, then drains; returns when no connection is left.
@@ -129,9 +137,7 @@ impl Server {
         F: Fn(Request<Incoming>, SocketAddr) -> Fut + Send + Sync + 'static,
         Fut: Future<Output = Response<Full<Bytes>>> + Send + 'static,
     {
-        let Self {
-            listener, limits, ..
-        } = self;
+        let Self { listeners, limits } = self;
         let slots = Arc::new(Semaphore::new(
             limits.connections.min(Semaphore::MAX_PERMITS),
         ));
@@ -144,9 +150,10 @@ impl Server {
             abort: abort.clone(),
         });
         let accepting = async {
+            let (mut full, mut failing) = (Seldom::default(), Seldom::default());
             loop {
-                let slot = take_slot(&slots).await;
-                let (stream, peer) = accept(&listener).await;
+                let slot = take_slot(&slots, &mut full).await;
+                let (stream, peer) = accept(&listeners, &mut failing).await;
                 let connection = connection.clone();
                 let handler = handler.clone();
                 tasks.spawn(async move {
@@ -160,7 +167,7 @@ impl Server {
             () = accepting => {}
             () = shutdown.cancelled() => {}
         }
-        drop(listener);
+        drop(listeners);
         tasks.close();
         if timeout(connection.limits.drain_time, tasks.wait())
             .await
@@ -185,13 +192,14 @@ struct Connection {
 }
 
 impl Connection {
-    async fn serve<F, Fut>(
+    async fn serve<S, F, Fut>(
         &self,
-        stream: TcpStream,
+        stream: S,
         peer: SocketAddr,
         slot: Arc<OwnedSemaphorePermit>,
         handler: Arc<F>,
     ) where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
         F: Fn(Request<Incoming>, SocketAddr) -> Fut + Send + Sync + 'static,
         Fut: Future<Output = Response<Full<Bytes>>> + Send + 'static,
     {
@@ -213,7 +221,6 @@ impl Connection {
                 .poll(&mut Context::from_waker(Waker::noop()));
             let keep_alive = keep_alive.clone();
             async move {
-                let _work = work;
                 let mut answer = match first {
                     Poll::Ready(answer) => answer,
                     Poll::Pending => answer.await,
@@ -222,7 +229,7 @@ impl Connection {
                 if version < Version::HTTP_2 && answer.status() != StatusCode::SWITCHING_PROTOCOLS {
                     answer.headers_mut().insert(KEEP_ALIVE, keep_alive);
                 }
-                Ok::<_, Infallible>(answer)
+                Ok::<_, Infallible>(answer.map(|body| Answer::new(body, work)))
             }
         });
         let mut http = pin!(
@@ -284,11 +291,28 @@ fn builder() -> auto::Builder<TokioExecutor> {
     builder
 }
 
-async fn take_slot(slots: &Arc<Semaphore>) -> OwnedSemaphorePermit {
+fn listen(addr: SocketAddr) -> io::Result<TcpListener> {
+    let socket = if addr.is_ipv4() {
+        TcpSocket::new_v4()
+    } else {
+        TcpSocket::new_v6()
+    }?;
+    socket.set_reuseaddr(true)?;
+    // Each connection that is accepted has it from here.
+    socket.set_send_buffer_size(SEND_BUFFER)?;
+    socket.bind(addr)?;
+    socket.listen(BACKLOG)
+}
+
+async fn take_slot(slots: &Arc<Semaphore>, full: &mut Seldom) -> OwnedSemaphorePermit {
     if let Ok(slot) = slots.clone().try_acquire_owned() {
         return slot;
     }
-    tracing::warn!("the limit of open connections is reached: new clients wait until others leave");
+    if full.may_say(Instant::now()) {
+        tracing::warn!(
+            "the limit of open connections is reached: new clients wait until others leave"
+        );
+    }
     slots
         .clone()
         .acquire_owned()
@@ -298,10 +322,16 @@ async fn take_slot(slots: &Arc<Semaphore>) -> OwnedSemaphorePermit {
 
 /// The next connection. Errors of one connection are skipped; those of the system (out of file
 /// descriptors) are waited out.
-async fn accept(listener: &TcpListener) -> (TcpStream, SocketAddr) {
+async fn accept(listeners: &[TcpListener], failing: &mut Seldom) -> (TcpStream, SocketAddr) {
     let mut pause = Duration::from_millis(10);
     loop {
-        match listener.accept().await {
+        let accepted = poll_fn(|context| {
+            let mut polled = listeners
+                .iter()
+                .map(|listener| listener.poll_accept(context));
+            polled.find(Poll::is_ready).unwrap_or(Poll::Pending)
+        });
+        match accepted.await {
             Ok((stream, peer)) => {
                 // Events are small and must not wait for more. An error here means that the client
                 // has gone already.
@@ -310,11 +340,27 @@ async fn accept(listener: &TcpListener) -> (TcpStream, SocketAddr) {
             }
             Err(error) if is_of_one_connection(&error) => {}
             Err(error) => {
-                tracing::warn!(%error, ?pause, "cannot accept connections; trying again");
+                if failing.may_say(Instant::now()) {
+                    tracing::warn!(%error, "cannot accept connections; trying again and again");
+                }
                 sleep(pause).await;
                 pause = (pause * 2).min(Duration::from_secs(1));
             }
         }
+    }
+}
+
+/// When something was said last that is not to fill the log.
+#[derive(Debug, Default)]
+struct Seldom(Option<Instant>);
+
+impl Seldom {
+    fn may_say(&mut self, now: Instant) -> bool {
+        let may = self.0.is_none_or(|last| now - last >= SAY_AGAIN);
+        if may {
+            self.0 = Some(now);
+        }
+        may
     }
 }
 

@@ -1,7 +1,7 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use http_body_util::BodyExt;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 
@@ -22,11 +22,11 @@ struct Running {
 /// Answers with the path, or with the length of the body; `/wait` waits for the gate, `/panic`
 /// panics, `/keep` upgrades.
 async fn start(limits: Limits) -> Running {
-    let server = Server::bind(SocketAddr::from(([127, 0, 0, 1], 0)), limits)
+    let server = Server::bind(&[SocketAddr::from(([127, 0, 0, 1], 0))], limits)
         .await
         .expect("a free port");
     let (addr, shutdown, gate, waiting) = (
-        server.local_addr(),
+        server.local_addrs().expect("it is bound")[0],
         CancellationToken::new(),
         Arc::new(Notify::new()),
         Arc::new(AtomicUsize::new(0)),
@@ -264,6 +264,102 @@ async fn a_later_head_that_comes_in_pieces_is_bounded_too() {
         pass(Limits::default().idle_time / 3).await;
     }
     assert_eq!(read_to_end(&mut stream).await, "");
+}
+
+/// A connection over a short line, for tests in which time is played; each request is answered with
+/// `answer`.
+fn play(answer: &'static [u8]) -> DuplexStream {
+    let (client, server) = tokio::io::duplex(16 * 1024);
+    let connection = Connection {
+        builder: builder(),
+        limits: Limits::default(),
+        shutdown: CancellationToken::new(),
+        abort: CancellationToken::new(),
+    };
+    let slot = Arc::new(Semaphore::new(1))
+        .try_acquire_owned()
+        .expect("it is free");
+    let handler = Arc::new(move |_: Request<Incoming>, _: SocketAddr| {
+        std::future::ready(Response::new(Full::from(answer)))
+    });
+    let peer = SocketAddr::from(([127, 0, 0, 1], 1));
+    tokio::spawn(async move {
+        connection
+            .serve(server, peer, Arc::new(slot), handler)
+            .await
+    });
+    client
+}
+
+const LONG: &[u8] = &[b'x'; 1 << 20];
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_is_not_cut_off_while_its_client_takes_it() {
+    let mut client = play(LONG);
+    client.write_all(GET).await.expect("written");
+    let (mut part, mut body) = ([0; 16 * 1024], 0);
+    let began = Instant::now();
+    while body < LONG.len() {
+        sleep(Limits::default().idle_time / 4).await;
+        let read = client.read(&mut part).await.expect("readable");
+        assert!(
+            read > 0,
+            "cut off after {body} bytes, {:?}",
+            began.elapsed()
+        );
+        body += part[..read].iter().filter(|byte| **byte == b'x').count();
+    }
+    assert!(began.elapsed() > 10 * Limits::default().idle_time);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_that_its_client_does_not_take_is_cut_off() {
+    let mut client = play(LONG);
+    client.write_all(GET).await.expect("written");
+    sleep(2 * (Limits::default().idle_time + LAST_WORDS)).await;
+    let mut text = Vec::new();
+    // A broken pipe counts as an end too.
+    let _ = client.read_to_end(&mut text).await;
+    assert!(text.starts_with(b"HTTP/1.1 200") && text.len() < LONG.len());
+}
+
+#[test]
+fn what_would_fill_the_log_is_said_once_a_minute() {
+    let (mut seldom, start) = (Seldom::default(), Instant::now());
+    let said: Vec<u64> = (0..200)
+        .filter(|second| seldom.may_say(start + Duration::from_secs(*second)))
+        .collect();
+    assert_eq!(said, [0, 60, 120, 180]);
+}
+
+#[tokio::test]
+async fn one_port_is_listened_on_at_several_addresses() {
+    let addrs: [SocketAddr; 3] = [
+        ([127, 0, 0, 1], 0).into(),
+        // Kept for documentation: no machine has it.
+        ([192, 0, 2, 1], 0).into(),
+        ([127, 0, 0, 2], 0).into(),
+    ];
+    let server = Server::bind(&addrs, Limits::default())
+        .await
+        .expect("one will do");
+    let addrs = server.local_addrs().expect("they are bound");
+    assert_eq!(addrs.len(), 2, "{addrs:?}");
+    assert_eq!(addrs[0].port(), addrs[1].port());
+    let handler = Arc::new(|_: Request<Incoming>, _: SocketAddr| {
+        std::future::ready(Response::new(Full::from("!")))
+    });
+    tokio::spawn(server.serve(handler, CancellationToken::new()));
+    for addr in addrs {
+        let mut stream = TcpStream::connect(addr).await.expect("it listens");
+        stream.write_all(GET).await.expect("written");
+        read_until(&mut stream, "!").await;
+    }
+    let nowhere = Server::bind(&[([192, 0, 2, 1], 0).into()], Limits::default()).await;
+    assert_eq!(
+        nowhere.expect_err("not ours").kind(),
+        io::ErrorKind::AddrNotAvailable
+    );
 }
 
 #[tokio::test]

@@ -1,8 +1,9 @@
 //! The open database: folder and lock, families and their options, what is checked before the first
 //! read, and reading one row or a range of keys.
 
-use std::fs::{self, File, OpenOptions, TryLockError};
-use std::io::{Read, Seek, Write};
+use std::fs::{self, DirBuilder, File, OpenOptions, Permissions, TryLockError};
+use std::io::{self, Read, Seek, Write};
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -11,6 +12,7 @@ use rocksdb::{
     DBCompressionType, DBRecoveryMode, Direction, ErrorKind, IteratorMode, LogLevel,
     LruCacheOptions, Options, PrefixRange, ReadOptions, WriteBatch, WriteOptions,
 };
+use rustix::process::{Resource, getrlimit};
 
 use super::log::Numbers;
 use super::rows::{Malformed, Value};
@@ -85,7 +87,8 @@ const MIB: usize = 1 << 20;
 const CACHE: usize = 64 * MIB;
 /// Not yet sorted into files, all families together.
 const WRITE_BUFFERS: usize = 64 * MIB;
-/// Far below the 1024 that many systems give a process; sockets need most of them.
+/// Tables that are kept open at most; a quarter of the files that the process may open, if that is
+/// less. Sockets need most of them.
 const OPEN_FILES: i32 = 256;
 
 /// A process that died may leave half a batch at the end of the write-ahead log, never answered: it
@@ -131,6 +134,7 @@ impl Db {
         if folder.join("CURRENT").exists() {
             refuse_what_is_not_ours(path, &folder)?;
         }
+        make_private(&folder).map_err(|error| io(path, "create the store", error))?;
         let raw = open_database(&folder, boot).map_err(|error| failed_open(path, &error))?;
         let genesis = bitcoin::hashes::Hash::all_zeros();
         let unknown = ChainInfo {
@@ -415,10 +419,46 @@ fn io(path: &Path, doing: &'static str, error: impl ToString) -> StoreError {
     }
 }
 
+fn open_files() -> i32 {
+    let limit = getrlimit(Resource::Nofile).current;
+    let quarter = limit.and_then(|limit| i32::try_from(limit / 4).ok());
+    quarter.map_or(OPEN_FILES, |quarter| quarter.min(OPEN_FILES))
+}
+
+fn make_private_if_new(folder: &Path) -> std::io::Result<()> {
+    match DirBuilder::new().mode(0o700).create(folder) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists && folder.is_dir() => Ok(()),
+        made => made,
+    }
+}
+
+/// The folder of the database: what is watched, and the secrets of webhooks, are not for every user
+/// of the machine. One that is open to others (of an earlier build, or copied) is closed to them,
+/// because nothing but the database is in it; the folder around it may have other uses.
+fn make_private(folder: &Path) -> std::io::Result<()> {
+    make_private_if_new(folder)?;
+    let mode = fs::metadata(folder)?.permissions().mode();
+    if mode & 0o077 != 0 {
+        match fs::set_permissions(folder, Permissions::from_mode(mode & 0o700)) {
+            Ok(()) => tracing::warn!(
+                "{} could be read by other users of this machine: it is closed to them now",
+                folder.display()
+            ),
+            Err(error) => tracing::warn!(
+                %error,
+                "{} can be read by other users of this machine: give it to the user that runs satwatch, or chmod 700",
+                folder.display()
+            ),
+        }
+    }
+    Ok(())
+}
+
 /// Held until the returned file is closed, by the system too when the process dies.
 fn lock(path: &Path) -> Result<File, StoreError> {
     let failed = |error: std::io::Error| io(path, "create the store", error);
-    fs::create_dir_all(path).map_err(failed)?;
+    fs::create_dir_all(path.parent().unwrap_or(path)).map_err(failed)?;
+    make_private_if_new(path).map_err(failed)?;
     let mut file = OpenOptions::new()
         .read(true)
         .write(true)
@@ -574,7 +614,7 @@ fn database_options(recovery: DBRecoveryMode) -> Options {
     options.create_if_missing(true);
     options.create_missing_column_families(true);
     options.set_wal_recovery_mode(recovery);
-    options.set_max_open_files(OPEN_FILES);
+    options.set_max_open_files(open_files());
     options.set_db_write_buffer_size(WRITE_BUFFERS);
     // Families that are seldom written would otherwise keep old logs for long, and make the next
     // start slow.

@@ -141,6 +141,7 @@ fn every_file_of_the_page_comes_with_its_type_and_policy() {
         "/realtime_client.html",
         "/app.js",
         "/dom.js",
+        "/polling.js",
         "/rest.js",
         "/socket.js",
         "/words.js",

@@ -37,6 +37,7 @@ fn status_says_what_is_going_on() {
         &[
             "version",
             "uptime",
+            "listen",
             "cursor",
             "node",
             "reconcile",

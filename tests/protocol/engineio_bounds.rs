@@ -317,11 +317,11 @@ async fn websockets_stay_in_the_servers_connection_limit() {
         connections: 2,
         ..server::Limits::default()
     };
-    let listening = server::Server::bind(SocketAddr::from(([127, 0, 0, 1], 0)), limits)
+    let listening = server::Server::bind(&[SocketAddr::from(([127, 0, 0, 1], 0))], limits)
         .await
         .expect("a free port");
     let real = Server {
-        addr: listening.local_addr(),
+        addr: listening.local_addrs().expect("it is bound")[0],
         service: service.clone(),
         slot: Arc::default(),
     };

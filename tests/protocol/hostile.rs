@@ -108,11 +108,11 @@ async fn start() -> Running {
         idle_time: Duration::from_secs(2),
         ..server::Limits::default()
     };
-    let listening = server::Server::bind(SocketAddr::from(([127, 0, 0, 1], 0)), limits)
+    let listening = server::Server::bind(&[SocketAddr::from(([127, 0, 0, 1], 0))], limits)
         .await
         .expect("a free port");
     let running = Running {
-        addr: listening.local_addr(),
+        addr: listening.local_addrs().expect("it is bound")[0],
         service: service.clone(),
         shutdown: CancellationToken::new(),
     };

@@ -1,5 +1,9 @@
 //! What is refused at the start, and how it is told.
 
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+
 use bitcoin::hashes::Hash;
 use bitcoin::{BlockHash, Network};
 use satwatch::store::{ChainInfo, FORMAT, StoreError, open_at_boot};
@@ -12,6 +16,25 @@ fn error(path: &std::path::Path, chain: Option<ChainInfo>) -> StoreError {
         Err(error) => error,
         Ok(_) => panic!("the store opened"),
     }
+}
+
+#[test]
+fn the_database_is_for_its_user_only() {
+    let folder = tempdir().unwrap();
+    let store = folder.path().join("deep/store");
+    let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+    drop(open(&store));
+    assert_eq!((mode(&store), mode(&store.join("db"))), (0o700, 0o700));
+    // What an earlier build made.
+    for (path, open_to_all) in [(store.clone(), 0o755), (store.join("db"), 0o750)] {
+        fs::set_permissions(path, fs::Permissions::from_mode(open_to_all)).unwrap();
+    }
+    drop(open(&store));
+    assert_eq!(
+        (mode(&store), mode(&store.join("db"))),
+        (0o755, 0o700),
+        "the folder around it may have other uses"
+    );
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! `GET /audit`: who may ask, and what becomes of the question. The node's side is played.
+//! `POST /audit`: who may ask, and what becomes of the question. The node's side is played.
 
 use std::future::poll_fn;
 use std::task::Poll;
@@ -42,7 +42,7 @@ impl Daemon {
     }
 
     async fn refused(&self) -> (u16, String, Option<String>) {
-        let request = Request::get(path())
+        let request = Request::post(path())
             .header("host", "localhost")
             .body(Full::default())
             .unwrap();
@@ -115,7 +115,7 @@ async fn both_sides_are_compared_at_one_block() {
         (false, 0, 900, 1, 0),
         (false, 900, 0, 0, 1),
     ] {
-        let (status, audit) = daemon.get(&path()).await;
+        let (status, audit) = daemon.post(&path(), "").await;
         assert_eq!(
             (status, &audit["agrees"], &audit["block"]["height"]),
             (200, &json!(agrees), &json!(100)),
@@ -136,11 +136,11 @@ async fn both_sides_are_compared_at_one_block() {
 async fn an_address_that_is_not_watched_is_no_reason_to_ask_the_node() {
     let daemon = daemon_with(10).await;
     assert_eq!(
-        daemon.get(&format!("/audit/{}", address(2))).await.1["code"],
+        daemon.post(&format!("/audit/{}", address(2)), "").await.1["code"],
         "not_watched"
     );
     assert_eq!(
-        daemon.get("/audit/nonsense").await.1["code"],
+        daemon.post("/audit/nonsense", "").await.1["code"],
         "invalid_address"
     );
     assert!(daemon.audits.is_empty());
@@ -150,7 +150,7 @@ async fn an_address_that_is_not_watched_is_no_reason_to_ask_the_node() {
 async fn one_runs_at_a_time_and_who_hangs_up_makes_room() {
     let mut daemon = daemon_with(0).await;
     let router = daemon.router.clone();
-    let request = Request::get(path())
+    let request = Request::post(path())
         .header("host", "localhost")
         .body(Full::<Bytes>::default())
         .unwrap();
@@ -177,7 +177,7 @@ async fn one_runs_at_a_time_and_who_hangs_up_makes_room() {
     let answer = daemon.nothing();
     let mut audits = std::mem::replace(&mut daemon.audits, mpsc::channel(1).1);
     tokio::spawn(async move { audits.recv().await.unwrap().answer.send(Ok(answer)) });
-    assert_eq!(daemon.get(&path()).await.0, 200);
+    assert_eq!(daemon.post(&path(), "").await.0, 200);
 }
 
 #[tokio::test]
@@ -186,7 +186,7 @@ async fn between_two_there_is_a_pause() {
     let answer = daemon.nothing();
     let mut audits = std::mem::replace(&mut daemon.audits, mpsc::channel(1).1);
     tokio::spawn(async move { audits.recv().await.unwrap().answer.send(Ok(answer)) });
-    assert_eq!(daemon.get(&path()).await.0, 200);
+    assert_eq!(daemon.post(&path(), "").await.0, 200);
     let (status, code, retry_after) = daemon.refused().await;
     assert_eq!((status, code.as_str()), (429, "too_many_requests"));
     assert!((1..=86_400).contains(&retry_after.unwrap().parse::<u32>().unwrap()));
@@ -199,7 +199,7 @@ async fn without_the_node_nobody_is_asked_and_its_errors_are_told() {
     daemon.node.send_modify(|node| {
         (node.available, node.error) = (false, Some("cannot reach bitcoind".to_owned()))
     });
-    let (status, error) = daemon.get(&path()).await;
+    let (status, error) = daemon.post(&path(), "").await;
     assert_eq!(
         (status, &error["code"], &error["error"]),
         (
@@ -225,7 +225,7 @@ async fn without_the_node_nobody_is_asked_and_its_errors_are_told() {
             .unwrap();
         // And then its side ends.
     });
-    let (status, error) = daemon.get(&path()).await;
+    let (status, error) = daemon.post(&path(), "").await;
     assert_eq!(
         (status, &error["code"], &error["error"]),
         (
@@ -242,7 +242,7 @@ async fn a_daemon_that_stops_does_not_wait_for_the_node() {
     let mut daemon = daemon_with(0).await;
     let mut audits = std::mem::replace(&mut daemon.audits, mpsc::channel(1).1);
     let path = path();
-    let (answer, _asked) = tokio::join!(daemon.get(&path), async {
+    let (answer, _asked) = tokio::join!(daemon.post(&path, ""), async {
         let asked = audits.recv().await;
         daemon.app.stop.cancel();
         asked
@@ -259,5 +259,5 @@ async fn an_address_that_is_taken_off_the_list_meanwhile_is_not_watched() {
     };
     let mut audits = std::mem::replace(&mut daemon.audits, mpsc::channel(1).1);
     tokio::spawn(async move { audits.recv().await.unwrap().answer.send(Ok(answer)) });
-    assert_eq!(daemon.get(&path()).await.1["code"], "not_watched");
+    assert_eq!(daemon.post(&path(), "").await.1["code"], "not_watched");
 }

@@ -107,7 +107,6 @@ impl Daemon {
         let (indexer, thread) = indexer::spawn(tracker, writer, head, asks);
         let (node, status) = watch::channel(bitcoind::Status::default());
         let (scans, audits) = (watch::Sender::new(Vec::new()), mpsc::channel(1));
-        let listen = config.server.listen;
         let parts = Parts {
             reader,
             indexer,
@@ -116,11 +115,11 @@ impl Daemon {
             audits: audits.0,
             monitoring: watch::channel(true).0,
             config: Arc::new(config),
-            listen,
+            listen: vec![([127, 0, 0, 1], 5005).into()],
             socketio: socketio::Config::default(),
             stop: CancellationToken::new(),
         };
-        let gate = super::browser::Gate::new(&parts.config.server, listen);
+        let gate = super::browser::Gate::new(&parts.config.server);
         let (app, hub) = super::build(parts).unwrap();
         let router = Arc::new(Router::new(app.clone(), gate, socketio::Config::default()));
         let layer = Layer::new(socketio::LayerConfig::default(), Live::new(app.clone()));

@@ -596,7 +596,7 @@ async fn routes_of_scans_say_what_they_take_and_how_new_they_are() {
         ("/scan_history".to_owned(), "POST, OPTIONS"),
         ("/scans".to_owned(), "GET, HEAD, OPTIONS"),
         (format!("/scans/{scan}"), "GET, HEAD, DELETE, OPTIONS"),
-        (format!("/audit/{mine}"), "GET, HEAD, OPTIONS"),
+        (format!("/audit/{mine}"), "POST, OPTIONS"),
         (format!("/addresses/{mine}"), "DELETE, OPTIONS"),
     ] {
         let (status, headers, _) = ask("OPTIONS", &path).await;

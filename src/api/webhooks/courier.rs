@@ -7,6 +7,7 @@ use std::time::Duration;
 use reqwest::header::{CONTENT_TYPE, RETRY_AFTER};
 use reqwest::{Client, Response, Url, redirect};
 
+use super::lookup::Lookups;
 use super::signature;
 use super::target::{Resolver, check_literal};
 use crate::config;
@@ -50,6 +51,7 @@ impl Courier {
         // The one user of rustls here is this client; an error means that a provider is there
         // already.
         let _ = rustls::crypto::ring::default_provider().install_default();
+        let lookups = Lookups::default();
         let builder = || {
             Client::builder()
                 .user_agent(concat!("satwatch/", env!("CARGO_PKG_VERSION")))
@@ -58,6 +60,7 @@ impl Courier {
                 .no_proxy()
                 .dns_resolver(Arc::new(Resolver {
                     allow_private: settings.allow_private,
+                    lookups: lookups.clone(),
                 }))
                 .connect_timeout(CONNECT_TIME)
                 .timeout(Duration::from_secs(settings.timeout))

@@ -21,6 +21,7 @@
 //! ```text
 //! signature   secrets and signatures
 //! target      which URLs and addresses may be posted to
+//! lookup      addresses of names, apart from the reads of the store
 //! schedule    what is sent when: lanes, back-off, giving up; pure
 //! courier     one attempt: request, answer
 //! task        one for each webhook: log -> schedule -> courier -> rows
@@ -30,6 +31,7 @@
 
 mod courier;
 mod letters;
+mod lookup;
 mod rest;
 mod schedule;
 mod signature;

@@ -8,6 +8,7 @@ use hyper::StatusCode;
 use reqwest::Url;
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 
+use super::lookup::Lookups;
 use super::signature;
 use crate::api::App;
 use crate::api::error::ApiError;
@@ -126,15 +127,15 @@ fn refusal(host: &str, addresses: &[IpAddr]) -> String {
 #[derive(Debug)]
 pub struct Resolver {
     pub allow_private: bool,
+    pub lookups: Lookups,
 }
 
 impl Resolve for Resolver {
     fn resolve(&self, name: Name) -> Resolving {
-        let allow_private = self.allow_private;
+        let (allow_private, lookups) = (self.allow_private, self.lookups.clone());
         Box::pin(async move {
             let host = name.as_str().to_owned();
-            let found: Vec<SocketAddr> =
-                tokio::net::lookup_host((host.as_str(), 0)).await?.collect();
+            let found = lookups.find(&host).await?;
             Ok(Box::new(permitted(&host, found, allow_private)?.into_iter()) as Addrs)
         })
     }
@@ -402,6 +403,7 @@ mod tests {
     async fn a_name_that_points_to_this_machine_is_refused_when_it_is_resolved() {
         let found = Resolver {
             allow_private: false,
+            lookups: Lookups::default(),
         }
         .resolve("localhost".parse().unwrap())
         .await;
@@ -409,7 +411,8 @@ mod tests {
         assert!(message.contains("webhooks.allow_private"), "{message}");
         assert!(
             Resolver {
-                allow_private: true
+                allow_private: true,
+                lookups: Lookups::default(),
             }
             .resolve("localhost".parse().unwrap())
             .await

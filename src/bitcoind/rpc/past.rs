@@ -139,14 +139,16 @@ impl Rpc {
     /// offers it.
     pub async fn raw_block(&self, hash: BlockHash, room: Vec<u8>) -> Result<Vec<u8>, NodeError> {
         if !self.0.rest.is_absent() {
-            let bytes = self
-                .0
-                .blocks
-                .get(&format!("block/{hash}.bin"), room)
-                .await?;
-            self.0.rest.was_there(bytes.is_some());
-            if let Some(bytes) = bytes {
-                return Ok(bytes);
+            match self.0.blocks.get(&format!("block/{hash}.bin"), room).await {
+                Ok(bytes) => {
+                    self.0.rest.was_there(bytes.is_some());
+                    if let Some(bytes) = bytes {
+                        return Ok(bytes);
+                    }
+                }
+                // RPC may get through, and says better what is wrong if it does not.
+                Err(error) if error.cause == super::Cause::Unreachable => {}
+                Err(error) => return Err(error),
             }
         }
         self.blocking(move |inner| {
