@@ -40,9 +40,8 @@ class Demo:
         self.lines.touch()
         self.child, self.terminal = pty.fork()
         if self.child == 0:
-            # A shell that runs this in the background has it ignore SIGINT.
+            # Whoever runs this in the background may ignore it.
             signal.signal(signal.SIGHUP, signal.SIG_DFL)
-            signal.signal(signal.SIGINT, signal.SIG_DFL)
             os.environ["TMPDIR"] = str(work)
             os.dup2(os.open(self.lines, os.O_WRONLY | os.O_APPEND), 1)
             os.execv(HERE / "up.sh", ["up.sh", "--port", "0", "--bin", str(program)])
@@ -143,7 +142,7 @@ class Demo:
             raise Wrong(f"the terminal was closed: exit code {self.code}, {left} still run")
 
     def hang_up(self):
-        """Closes the terminal; for whom that does not end, by force."""
+        """Closes the terminal, and waits for the end."""
         self.closing = True
         self.reader.join()
         os.close(self.terminal)
@@ -188,6 +187,7 @@ def main():
     parser.add_argument("--bin", required=True, type=pathlib.Path)
     parser.add_argument("--seconds", type=float, default=80)
     options = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     with tempfile.TemporaryDirectory(prefix="satwatch-demo.") as work:
         demo = Demo(options.bin.resolve(), pathlib.Path(work))
         try:

@@ -101,7 +101,7 @@ class Follower:
             except (OSError, http.client.HTTPException, ValueError, KeyError) as error:
                 pause = min(LONGEST_PAUSE, 0.5 * 2**self.failures) * random.uniform(0.5, 1)
                 self.failures = min(self.failures + 1, 10)
-                note(f"no connection to the daemon ({error!r}); again in {pause:.1f} s")
+                note(f"no connection to the daemon ({error}); again in {pause:.1f} s")
                 time.sleep(pause)
 
     def session(self):

@@ -3,18 +3,21 @@
 #
 #   regtest/node.sh path                     print the bitcoind to run (unpacks one the first time)
 #   regtest/node.sh start DIR [options] [bitcoind arguments]
-#                                            start a regtest node that keeps everything in DIR, with a wallet
-#       --rpc-port N, --zmq-port N           ports; by default those that DIR had before, or free ones
+#                                            start a regtest node that keeps everything in DIR, with
+#                                            a wallet
+#       --rpc-port N, --zmq-port N           ports; those that DIR had before, or free ones
 #       --no-zmq                             publish nothing
 #       --no-wallet                          no wallet (and so no payments)
 #   regtest/node.sh cli DIR arguments...     bitcoin-cli for that node
 #   regtest/node.sh stop DIR                 stop that node and wait until it is gone
 #
-# `start` leaves DIR/node.env (NODE_PID, NODE_RPC_URL, NODE_RPC_PORT, NODE_COOKIE, NODE_ZMQ), to be sourced.
+# `start` leaves DIR/node.env (NODE_PID, NODE_RPC_URL, NODE_RPC_PORT, NODE_COOKIE, NODE_ZMQ), to be
+# sourced.
 #
-# Which bitcoind: $BITCOIND, else `bitcoind` on the PATH, else Debian's bitcoin-knots, downloaded with apt (which checks its
-# signatures) and unpacked with the C library it wants into ${XDG_CACHE_HOME:-$HOME/.cache}/satwatch/node. That needs no root
-# and changes nothing outside that folder.
+# Which bitcoind: $BITCOIND, else `bitcoind` on the PATH, else Debian's bitcoin-knots, downloaded
+# with apt (which checks its signatures) and unpacked with the C library it wants into
+# ${XDG_CACHE_HOME:-$HOME/.cache}/satwatch/node. That needs no root and changes nothing outside that
+# folder.
 set -euo pipefail
 
 cache="${XDG_CACHE_HOME:-$HOME/.cache}/satwatch/node"
@@ -40,7 +43,8 @@ mirrors() {
     } | sed 's,/*$,,' | awk '/\/debian$/ && !seen[$0]++'
 }
 
-# unpack: fills $cache; two at once wait for each other, and half an unpacking is never taken for a whole one.
+# unpack: fills $cache; two at once wait for each other, and half an unpacking is never taken for a
+# whole one.
 unpack() {
     type -P apt-get dpkg >/dev/null ||
         die "no bitcoind found and this is no Debian machine: install Bitcoin Core or Knots (22 or newer) and set BITCOIND=/path/to/bitcoind"
@@ -132,7 +136,7 @@ free_port() {
     die "no free port found on 127.0.0.1"
 }
 
-# setting DIR NAME: the rest of the line that begins with NAME in DIR's bitcoin.conf, if there is one.
+# setting DIR NAME: the rest of the line of DIR's bitcoin.conf that begins with NAME, if any.
 setting() { sed -n "s/^$2//p" "$1/bitcoin.conf" 2>/dev/null || true; }
 
 start() {
@@ -149,12 +153,18 @@ start() {
     done
     mkdir -p "$dir"
     dir=$(cd "$dir" && pwd)
+    if [ -f "$dir/node.env" ]; then
+        # shellcheck source=/dev/null
+        . "$dir/node.env"
+        ! runs "$NODE_PID" "$dir" || die "a node runs in $dir already (process $NODE_PID)"
+    fi
     # A node that is started again is found where it was.
     rpc=${rpc:-$(setting "$dir" 'rpcport=')}
     rpc=${rpc:-$(free_port)}
     zmq=${zmq:-$(setting "$dir" 'zmqpubrawtx=tcp:\/\/127.0.0.1:')}
     zmq=${zmq:-$(free_port)}
-    # One address for all topics keeps their order; a high-water mark of 0 keeps every message of a big block.
+    # One address for all topics keeps their order; a high-water mark of 0 keeps every message of a
+    # big block.
     {
         printf '%s\n' 'regtest=1' '[regtest]' 'server=1' 'rest=1' 'listen=0' 'dnsseed=0' 'fixedseeds=0' 'fallbackfee=0.0002' \
             'printtoconsole=0' 'dbcache=16' 'par=1' 'checkmempool=0' 'checkblockindex=0' "rpcport=$rpc"
@@ -186,7 +196,7 @@ start() {
     fi
 }
 
-# runs PID DIR: whether that process still is the bitcoind of this folder (a zombie has no command line).
+# runs PID DIR: whether that process is the bitcoind of this folder (a zombie has no command line).
 runs() { tr '\0' '\n' 2>/dev/null <"/proc/$1/cmdline" | grep -qxF -- "-datadir=$2"; }
 
 # Ends the node named in DIR, and only that, by its process id.

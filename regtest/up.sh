@@ -5,10 +5,11 @@
 # again; a node that is stopped is waited for.
 #
 #   regtest/up.sh                 until Ctrl-C
-#     --payments N                end once N payments were pushed: exit code 0, or 1 when they do not
-#                                 come in time or the daemon ends
+#     --payments N                end once N payments were pushed: exit code 0, or 1 when they do
+#                                 not come in time or the daemon ends
 #     --every SECONDS             time between two payments (default 5; with --payments, 1)
-#     --port PORT                 where the daemon listens (default 5005, or a free port if that one is taken)
+#     --port PORT                 where the daemon listens (default 5005, or a free port if that one
+#                                 is taken)
 #     --bin PATH                  a satwatch that is built already
 set -euo pipefail
 
@@ -205,12 +206,14 @@ say "Starting a regtest node."
 # shellcheck source=/dev/null
 . "$folder/node/node.env"
 cli() { "$here/node.sh" cli "$folder/node" -rpcclienttimeout=30 "$@"; }
-# The watched address is in a wallet of its own that is then closed: the paying wallet never spends from it.
+# The watched address is in a wallet of its own that is then closed: the paying wallet never spends
+# from it.
 cli -named createwallet wallet_name=watched load_on_startup=false >/dev/null
 address=$(cli -rpcwallet=watched getnewaddress "" bech32)
 cli unloadwallet watched >/dev/null
 say "Mining 125 blocks, so that the wallet has coins."
-# 101 would do, but below height 122 one payment in a thousand gets the lock time 21, which Knots refuses as a parasite.
+# 101 would do, but below height 122 one payment in a thousand gets the lock time 21, which Knots
+# refuses as a parasite.
 cli -generate 125 >/dev/null
 failures=0
 start_first_daemon

@@ -1,5 +1,6 @@
 #!/usr/bin/env node
-// The backend of a shop that stores no cursor of its own: the daemon knows what it has done, and after any crash goes on from there.
+// The backend of a shop that stores no cursor of its own: the daemon knows what it has done, and
+// after any crash goes on from there.
 //
 //   npm install
 //   node consumer.js http://127.0.0.1:5005 shop ADDRESS...
@@ -11,7 +12,8 @@ if (!url || !consumer || addresses.length === 0) {
     process.exit(2);
 }
 
-// The work. What was not acknowledged comes again after a crash, so doing it twice must do no harm: keep the cursor with the result.
+// The work. What was not acknowledged comes again after a crash, so doing it twice must do no harm:
+// keep the cursor with the result.
 function work(event, data) {
     console.log(JSON.stringify({ event, data }));
 }
@@ -25,7 +27,8 @@ async function main() {
 
     const socket = io(url);
     socket.on("connect", () => socket.emit("subscribe_consumer", { consumer }));
-    // An acknowledgement says that everything before it is done, too: if the work is asynchronous, await each before the next.
+    // An acknowledgement says that everything before it is done, too: if the work is asynchronous,
+    // await each before the next.
     for (const event of ["new_transactions", "balance_change", "transaction_update", "scan_complete", "unwatched"]) {
         socket.on(event, (data) => {
             work(event, data);

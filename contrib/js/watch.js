@@ -12,8 +12,9 @@ if (!url || addresses.length === 0) {
     process.exit(2);
 }
 
-// Where to go on after a break: the cursor of the last event, `subscribed` or `caught_up`. A program
-// that must survive its own end, too, keeps it in its database, in the transaction that does the work.
+// Where to go on after a break: the cursor of the last event, `subscribed` or `caught_up`. A
+// program that must survive its own end, too, keeps it in its database, in the transaction that
+// does the work.
 let cursor;
 // A cursor belongs to what was asked for with it. On a new connection it is overwritten only when
 // every `subscribed` that is waited for has come; one for all addresses is simplest.

@@ -14,7 +14,8 @@ if (!port || !process.env.WEBHOOK_SECRET) {
     process.exit(2);
 }
 const webhook = new Webhook(process.env.WEBHOOK_SECRET);
-// The same event may come twice, always with the same id. A shop keeps these in its database, in the transaction that does the work.
+// The same event may come twice, always with the same id. A shop keeps these in its database, in
+// the transaction that does the work.
 const done = new Set();
 
 const server = http.createServer(async (request, response) => {

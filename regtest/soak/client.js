@@ -1,4 +1,5 @@
-// A client of the soak, on the stock socket.io-client: writes all that it hears to a file, and comes back with the cursors in there.
+// A client of the soak, on the stock socket.io-client: writes all that it hears to a file, and
+// comes back with the cursors in there.
 //
 //   node client.js JOB       (JSON: see clients.py, which checks the file)
 //
@@ -12,7 +13,8 @@ const CONTROL = new Set([
     "subscribed_consumer", "unsubscribed_consumer", "acked",
 ]);
 
-// --- the file: each record is one line, there as soon as it is written; a kill may leave half a line, which is taken away
+// --- the file: each record is one line, there as soon as it is written; a kill may leave half a
+// line, which is taken away
 
 const cursors = new Map(); // group -> up to there it has everything
 const live = new Set(); // groups that are subscribed on this connection
@@ -59,7 +61,8 @@ process.on("SIGUSR2", () => {
 // Only who is known to listen to that is cut.
 write({ r: "start" });
 
-// The text of each event as it came, by its name and cursor: the client itself hands out only what it parsed.
+// The text of each event as it came, by its name and cursor: the client itself hands out only what
+// it parsed.
 const raws = new Map();
 // Subscriptions that were asked for and not answered, in their order, by group.
 const asked = new Map();
@@ -161,7 +164,8 @@ function change() {
     const group = job.groups[random(job.groups.length)];
     const isAsked = (asked.get(group.name) ?? []).length > 0;
     if (live.has(group.name) && random(2)) socket.emit("unsubscribe_address", { address: group.addresses[0] });
-    // With a cursor only when nothing is on its way: what comes meanwhile would come again after it, as asked.
+    // With a cursor only when nothing is on its way: what comes meanwhile would come again after
+    // it, as asked.
     else subscribe(group, random(2) || isAsked || live.has(group.name) ? undefined : cursors.get(group.name));
 }
 if (job.random) change();

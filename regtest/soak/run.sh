@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# The soak: seeded random operations on a real node and the real daemon, messages dropped, everything compared with the node; and stock
-# clients, readers of consumers and receivers of webhooks that are killed, stalled and cut, all that they got compared with the event log.
+# The soak: seeded random operations on a real node and the real daemon, messages dropped,
+# everything compared with the node; and stock clients, readers of consumers and receivers of
+# webhooks that are killed, stalled and cut, all that they got compared with the event log.
 #
 #   regtest/soak/run.sh --seed N --steps M
 #     --drop 0.1        part of the ZMQ messages that is lost (default 0)
@@ -9,8 +10,8 @@
 #     --bin PATH        a satwatch that is built already (it is copied first); otherwise it is built
 #     --keep            keep the folder with all logs also when nothing differs
 #
-# Exit code 0 only when nothing differs. Otherwise it prints the seed, the step and what differs, and leaves a folder with all logs.
-# What is done and how to replay it: see the head of soak.py.
+# Exit code 0 only when nothing differs. Otherwise it prints the seed, the step and what differs,
+# and leaves a folder with all logs. What is done and how to replay it: see the head of soak.py.
 set -euo pipefail
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)

@@ -1,4 +1,5 @@
-// socket.io-client as it is, reading a consumer: prints what it hears as JSON lines and acknowledges every few events.
+// socket.io-client as it is, reading a consumer: prints what it hears as JSON lines and
+// acknowledges every few events.
 //
 //   node consume.js URL CONSUMER EVERY
 const [url, consumer, every] = process.argv.slice(2);

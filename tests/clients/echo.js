@@ -1,5 +1,6 @@
-// A stock JavaScript client against the library's echo server, once per connection: events, acknowledgements and attachments both
-// ways. What it hears comes as JSON lines, bytes as {"base64": …}.
+// A stock JavaScript client against the library's echo server, once per connection: events,
+// acknowledgements and attachments both ways. What it hears comes as JSON lines, bytes as
+// {"base64": …}.
 //
 //   node echo.js PACKAGE URL polling|websocket|upgrade
 //

@@ -2,8 +2,8 @@
 //
 //   node listen.js URL ADDRESS polling|websocket|upgrade [PACKAGE]
 //
-// `transport` lines name the transport in use: at the connection, and again after the upgrade. PACKAGE: socket.io-client, or
-// socket.io-client-2 for Engine.IO 3.
+// `transport` lines name the transport in use: at the connection, and again after the upgrade.
+// PACKAGE: socket.io-client, or socket.io-client-2 for Engine.IO 3.
 const [url, address, mode, name = "socket.io-client"] = process.argv.slice(2);
 const package = require(name);
 const transports = { polling: ["polling"], websocket: ["websocket"], upgrade: ["polling", "websocket"] }[mode];

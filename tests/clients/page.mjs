@@ -1,5 +1,5 @@
-// The web page in a real browser: adds ADDRESS through the form, waits until a payment appears in the feed and in the
-// balance, and prints what it sees as one line of JSON.
+// The web page in a real browser: adds ADDRESS through the form, waits until a payment appears in
+// the feed and in the balance, and prints what it sees as one line of JSON.
 //
 //     node page.mjs URL ADDRESS [--confirm | --restart]
 //
@@ -8,9 +8,10 @@
 // RECONNECTING     with --restart: the page says so; start the daemon again now, and pay in between or after
 // {"balance": …}   the payment is there and, with --confirm, confirmed; with --restart it is the second one
 //
-// Exit code 0, and the JSON, only if nothing went wrong on the way: a request to another origin, a failing request, an error in
-// the console or an exception in the page are failures (the first two kinds not while the daemon is stopped).
-// CHROMIUM names the browser; otherwise it is looked for in PATH.
+// Exit code 0, and the JSON, only if nothing went wrong on the way: a request to another origin, a
+// failing request, an error in the console or an exception in the page are failures (the first two
+// kinds not while the daemon is stopped). CHROMIUM names the browser; otherwise it is looked for in
+// PATH.
 
 import { existsSync, mkdtempSync, rmSync } from "node:fs";
 import { createRequire } from "node:module";

@@ -1,5 +1,6 @@
-// socket.io-client with connection state recovery: subscribes once, and then cuts its own transport whenever it hears of a payment,
-// so that much happens while it is away. Prints what it hears as JSON lines.
+// socket.io-client with connection state recovery: subscribes once, and then cuts its own transport
+// whenever it hears of a payment, so that much happens while it is away. Prints what it hears as
+// JSON lines.
 //
 //   node recover.js URL ADDRESS polling|websocket|upgrade
 const { io } = require("socket.io-client");
@@ -24,8 +25,9 @@ socket.on("new_transactions", () => setImmediate(cut));
 function cut() {
     const { engine } = socket.io;
     if (engine.readyState !== "open") return;
-    // Not before the upgrade is over: an event that arrives in the very tick in which the client itself closes a transport that it is
-    // upgrading is kept without its offset, and heard twice whatever the server does.
+    // Not before the upgrade is over: an event that arrives in the very tick in which the client
+    // itself closes a transport that it is upgrading is kept without its offset, and heard twice
+    // whatever the server does.
     if (mode === "upgrade" && engine.transport.name !== "websocket") return engine.once("upgrade", () => setImmediate(cut));
     cuts += 1;
     // By turns without a goodbye, where there is a connection to break, and with one.
