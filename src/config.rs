@@ -10,6 +10,7 @@
 mod listen;
 mod load;
 mod table;
+mod targets;
 
 use std::path::PathBuf;
 
@@ -18,6 +19,7 @@ use serde::Deserialize;
 pub use listen::Listen;
 pub use load::{ConfigError, Flag, Problem};
 pub use table::{SETTINGS, Setting};
+pub use targets::AllowedTarget;
 
 /// All settings. Each part of the daemon gets only its own section.
 #[derive(Debug, Clone, PartialEq, Deserialize, Default)]
@@ -137,6 +139,10 @@ pub struct Events {
 pub struct Webhooks {
     /// Also to loopback, private and other addresses that are not on the public internet.
     pub allow_private: bool,
+    /// To these of them.
+    pub allowed_targets: Vec<AllowedTarget>,
+    /// A SOCKS proxy for all others, `socks5h://host:port`. It may hold a password.
+    pub proxy: Option<Secret>,
     /// Seconds for one attempt.
     pub timeout: u64,
     /// Seconds from an event's first failed attempt until it becomes a dead letter.
@@ -147,8 +153,10 @@ impl Default for Webhooks {
     fn default() -> Self {
         Self {
             allow_private: false,
+            allowed_targets: Vec::new(),
+            proxy: None,
             timeout: 15,
-            give_up_after: 86_400,
+            give_up_after: 3 * 86_400,
         }
     }
 }

@@ -151,6 +151,14 @@ pub async fn answer(
         }
         Route::DeadLetters(name) => app.dead_letters(&name, sent.query()?).await,
         Route::Resend(name) => app.resend_dead_letters(&name, sent.body()?).await,
+        Route::Test(name) => {
+            sent.nothing()?;
+            app.test_webhook(&name).await
+        }
+        Route::Retry(name) => {
+            sent.nothing()?;
+            app.retry_webhook(&name).await
+        }
         Route::Metrics => {
             sent.nothing()?;
             app.metrics(sessions).await

@@ -2,6 +2,8 @@
 
 use super::Listen;
 
+use super::targets::{AllowedTarget, is_proxy};
+
 /// How a value is written: in TOML with its own type, in the environment as text.
 #[derive(Debug, Clone, Copy)]
 pub enum Form {
@@ -114,6 +116,17 @@ pub const SETTINGS: &[Setting] = &[
         "days, a whole number from 0 (keep all) to 36500",
     ),
     row("webhooks.allow_private", Form::Flag, "true or false"),
+    row(
+        "webhooks.allowed_targets",
+        Form::List(|text| text.parse::<AllowedTarget>().is_ok()),
+        "a list of host names, IP addresses and networks, such as [\"ntfy.lan\", \"192.168.1.0/24\"]",
+    ),
+    Setting {
+        name: "webhooks.proxy",
+        form: Form::Text(is_proxy),
+        expected: "a SOCKS proxy that resolves names itself, such as \"socks5h://127.0.0.1:9050\"",
+        secret: true,
+    },
     row(
         "webhooks.timeout",
         Form::Count { min: 1, max: 300 },

@@ -5,12 +5,18 @@
 //!
 //! | key | value | |
 //! |---|---|---|
-//! | name | created u64, all scripts bool, spks, blocks bool, (url, secret)? | what it wants: [`Consumer`] |
+//! | name | created u64, all scripts bool, spks, blocks bool, webhook | what it wants: [`Consumer`] |
 //! | name, 0, `c` | number u64, moved u64 | all events up to this one are done: [`Place`] |
 //! | name, 0, `o`, number u64 | empty | an event behind the place that is done too |
 //! | name, 0, `d`, number u64 | event, attempts u32, first_failed u64, last_tried u64, error, again bool | [`DeadLetter`] |
+//! | name, 0, `f`, number u64 | attempts u32, first_failed u64, last_tried u64 | an event that failed and is tried again: [`Failing`] |
+//! | name, 0, `r`, number u64 | the same | a dead letter that is sent again and failed again |
+//! | name, 0, `s` | since u64, reason | the receiver wants nothing any more: [`Stopped`] |
+//!
+//! `webhook`: 0, or 2 and url, list of (key, (expires u64)?), list of (header, value). Format 2 wrote
+//! 1 and url, key.
 
-use rocksdb::{ReadOptions, WriteBatch};
+use rocksdb::{ColumnFamily, ReadOptions, WriteBatch};
 
 use super::db::{CURSORS, EVENTS};
 use super::rows::{In, Malformed, Out, Value, parse_number_key};
@@ -38,15 +44,33 @@ pub enum Scripts {
 /// Where events are sent to.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Webhook {
+    /// May hold a token.
     pub url: String,
-    /// The key of the signatures; never shown.
-    pub secret: Vec<u8>,
+    /// Each signs; at least one.
+    pub secrets: Vec<SigningSecret>,
+    /// Sent with each request, names in lower case. The values are secret.
+    pub headers: Vec<(String, String)>,
 }
 
+/// Shows nothing: everything in it may be secret.
 impl std::fmt::Debug for Webhook {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Webhook")
-            .field("url", &self.url)
+        f.debug_struct("Webhook").finish_non_exhaustive()
+    }
+}
+
+/// A key of the signatures; never shown.
+#[derive(Clone, PartialEq, Eq)]
+pub struct SigningSecret {
+    pub key: Vec<u8>,
+    /// It signs until then, in milliseconds since the Unix epoch.
+    pub expires: Option<u64>,
+}
+
+impl std::fmt::Debug for SigningSecret {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("SigningSecret")
+            .field("expires", &self.expires)
             .finish_non_exhaustive()
     }
 }
@@ -74,6 +98,23 @@ pub struct DeadLetter {
     pub again: bool,
 }
 
+/// An event that the receiver did not take yet, or a dead letter that is sent again. Times in
+/// milliseconds since the Unix epoch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Failing {
+    pub attempts: u32,
+    pub first_failed: u64,
+    pub last_tried: u64,
+}
+
+/// The receiver said that it wants nothing any more; nothing is sent until a person resumes it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Stopped {
+    /// Milliseconds since the Unix epoch.
+    pub since: u64,
+    pub reason: String,
+}
+
 /// One step of [`Writer::edit_consumer`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ConsumerEdit {
@@ -89,6 +130,20 @@ pub enum ConsumerEdit {
     DeadLetter(u64, DeadLetter),
     /// A dead letter was sent after all, or is to be forgotten.
     DropDeadLetter(u64),
+    /// An event failed and is tried again; `resend`: it is a dead letter.
+    Failing {
+        number: u64,
+        resend: bool,
+        failing: Failing,
+    },
+    /// It is delivered or given up.
+    NotFailing {
+        number: u64,
+        resend: bool,
+    },
+    /// Nothing is sent any more; that events failed before does not count.
+    Stop(Stopped),
+    Resume,
     /// Everything of this consumer, from before this step.
     Forget,
 }
@@ -169,6 +224,22 @@ impl Reader {
             })
     }
 
+    /// Events that failed and are tried again, ascending; `resend`: dead letters that are sent again.
+    pub fn failing(&self, name: &str, resend: bool) -> Result<Vec<(u64, Failing)>, StoreError> {
+        let (db, kind) = (self.db(), failing_kind(resend));
+        let rows = self.numbered(name, kind, None).map(|entry| {
+            let (number, value) = entry?;
+            let key = number_key(name, kind, number);
+            Ok((number, db.decode(CURSORS, &key, &value)?))
+        });
+        rows.collect()
+    }
+
+    /// Whether the webhook is stopped, and why.
+    pub fn stopped(&self, name: &str) -> Result<Option<Stopped>, StoreError> {
+        self.db().get(CURSORS, &stopped_key(name))
+    }
+
     /// One event of the log; `None` when no event has this number (any more).
     pub fn event(&self, number: u64) -> Result<Option<Event>, StoreError> {
         self.db().get(EVENTS, &number.to_be_bytes())
@@ -215,12 +286,8 @@ impl Writer {
                 }
                 ConsumerEdit::Rewind(place) => {
                     batch.put_cf(family, place_key(name), place.to_bytes());
-                    let end = [name.as_bytes(), &[SEPARATOR, DONE + 1]].concat();
-                    batch.delete_range_cf(
-                        family,
-                        number_key(name, DONE, 0).as_slice(),
-                        end.as_slice(),
-                    );
+                    delete_kind(&mut batch, family, name, DONE);
+                    delete_kind(&mut batch, family, name, FAILING);
                 }
                 ConsumerEdit::Done(number) => {
                     batch.put_cf(family, number_key(name, DONE, *number), [])
@@ -234,6 +301,24 @@ impl Writer {
                 ConsumerEdit::DropDeadLetter(number) => {
                     batch.delete_cf(family, number_key(name, DEAD, *number))
                 }
+                ConsumerEdit::Failing {
+                    number,
+                    resend,
+                    failing,
+                } => batch.put_cf(
+                    family,
+                    number_key(name, failing_kind(*resend), *number),
+                    failing.to_bytes(),
+                ),
+                ConsumerEdit::NotFailing { number, resend } => {
+                    batch.delete_cf(family, number_key(name, failing_kind(*resend), *number))
+                }
+                ConsumerEdit::Stop(stopped) => {
+                    batch.put_cf(family, stopped_key(name), stopped.to_bytes());
+                    delete_kind(&mut batch, family, name, FAILING);
+                    delete_kind(&mut batch, family, name, RESENT);
+                }
+                ConsumerEdit::Resume => batch.delete_cf(family, stopped_key(name)),
                 ConsumerEdit::Forget => {
                     batch.delete_cf(family, name);
                     let (start, end) = (
@@ -253,6 +338,24 @@ const SEPARATOR: u8 = 0;
 const PLACE: u8 = b'c';
 const DONE: u8 = b'o';
 const DEAD: u8 = b'd';
+const FAILING: u8 = b'f';
+const RESENT: u8 = b'r';
+const STOPPED: u8 = b's';
+
+fn failing_kind(resend: bool) -> u8 {
+    if resend { RESENT } else { FAILING }
+}
+
+/// Deletes all entries of one kind of a consumer.
+fn delete_kind(batch: &mut WriteBatch, family: &ColumnFamily, name: &str, kind: u8) {
+    let start = number_key(name, kind, 0);
+    let end = [name.as_bytes(), &[SEPARATOR, kind + 1]].concat();
+    batch.delete_range_cf(family, start.as_slice(), end.as_slice());
+}
+
+fn stopped_key(name: &str) -> Vec<u8> {
+    [name.as_bytes(), &[SEPARATOR, STOPPED]].concat()
+}
 
 fn place_key(name: &str) -> Vec<u8> {
     [name.as_bytes(), &[SEPARATOR, PLACE]].concat()
@@ -272,9 +375,10 @@ impl Value for Consumer {
             .put(&all)
             .list(spks, |out, spk| _ = out.put(spk))
             .put(&self.blocks);
-        out.option(self.webhook.as_ref(), |out, webhook| {
-            _ = out.put(&webhook.url).put(&webhook.secret)
-        });
+        match &self.webhook {
+            None => _ = out.tag(NO_WEBHOOK),
+            Some(webhook) => _ = out.tag(WEBHOOK).part(webhook),
+        }
     }
 
     fn decode(input: &mut In<'_>) -> Result<Self, Malformed> {
@@ -287,17 +391,83 @@ impl Value for Consumer {
             Scripts::These(spks)
         };
         let blocks = input.get()?;
-        let webhook = input.option(|input| {
-            Ok(Webhook {
+        let webhook = match input.tag()? {
+            NO_WEBHOOK => None,
+            WEBHOOK_OF_FORMAT_2 => Some(Webhook {
                 url: input.get()?,
-                secret: input.get()?,
-            })
-        })?;
+                secrets: vec![SigningSecret {
+                    key: input.get()?,
+                    expires: None,
+                }],
+                headers: Vec::new(),
+            }),
+            WEBHOOK => Some(input.part()?),
+            tag => return Err(Malformed(format!("{tag} is no kind of webhook"))),
+        };
         Ok(Self {
             created,
             scripts,
             blocks,
             webhook,
+        })
+    }
+}
+
+const NO_WEBHOOK: u8 = 0;
+const WEBHOOK_OF_FORMAT_2: u8 = 1;
+const WEBHOOK: u8 = 2;
+
+impl Value for Webhook {
+    fn encode(&self, out: &mut Out) {
+        out.put(&self.url)
+            .list(&self.secrets, |out, secret| {
+                out.put(&secret.key)
+                    .option(secret.expires.as_ref(), |out, expires| _ = out.put(expires));
+            })
+            .list(&self.headers, |out, (name, value)| {
+                _ = out.put(name).put(value);
+            });
+    }
+
+    fn decode(input: &mut In<'_>) -> Result<Self, Malformed> {
+        Ok(Self {
+            url: input.get()?,
+            secrets: input.list(|input| {
+                Ok(SigningSecret {
+                    key: input.get()?,
+                    expires: input.option(In::get)?,
+                })
+            })?,
+            headers: input.list(|input| Ok((input.get()?, input.get()?)))?,
+        })
+    }
+}
+
+impl Value for Failing {
+    fn encode(&self, out: &mut Out) {
+        out.put(&self.attempts)
+            .put(&self.first_failed)
+            .put(&self.last_tried);
+    }
+
+    fn decode(input: &mut In<'_>) -> Result<Self, Malformed> {
+        Ok(Self {
+            attempts: input.get()?,
+            first_failed: input.get()?,
+            last_tried: input.get()?,
+        })
+    }
+}
+
+impl Value for Stopped {
+    fn encode(&self, out: &mut Out) {
+        out.put(&self.since).put(&self.reason);
+    }
+
+    fn decode(input: &mut In<'_>) -> Result<Self, Malformed> {
+        Ok(Self {
+            since: input.get()?,
+            reason: input.get()?,
         })
     }
 }

@@ -90,7 +90,9 @@ use std::path::Path;
 
 use bitcoin::{BlockHash, Network};
 
-pub use consumers::{Consumer, ConsumerEdit, DeadLetter, Place, Scripts, Webhook};
+pub use consumers::{
+    Consumer, ConsumerEdit, DeadLetter, Failing, Place, Scripts, SigningSecret, Stopped, Webhook,
+};
 pub use error::StoreError;
 pub use log::PRUNE_LIMIT;
 pub use reader::{HistoryCursor, HistoryPage, Reader, Snapshot};

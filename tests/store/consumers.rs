@@ -7,7 +7,8 @@ use std::collections::BTreeMap;
 
 use bitcoin::ScriptBuf;
 use satwatch::store::{
-    Consumer, ConsumerEdit, DeadLetter, Place, Reader, Scripts, StoreError, Webhook, Writer,
+    Consumer, ConsumerEdit, DeadLetter, Failing, Place, Reader, Scripts, SigningSecret, Stopped,
+    StoreError, Webhook, Writer,
 };
 use satwatch::tracker::{Balance, Cause, Event, EventKind};
 use tempfile::tempdir;
@@ -24,8 +25,37 @@ fn consumer(n: u8) -> Consumer {
         blocks: true,
         webhook: Some(Webhook {
             url: format!("https://shop.example/{n}"),
-            secret: vec![n; 24],
+            secrets: vec![secret(n, None), secret(n + 1, Some(1_000))],
+            headers: vec![("x".to_owned(), n.to_string())],
         }),
+    }
+}
+
+fn secret(byte: u8, expires: Option<u64>) -> SigningSecret {
+    let key = vec![byte; 24];
+    SigningSecret { key, expires }
+}
+
+fn failing(n: u32) -> Failing {
+    Failing {
+        attempts: n,
+        first_failed: 1_000,
+        last_tried: 2_000,
+    }
+}
+
+fn edit_failing(number: u64, resend: bool, n: u32) -> ConsumerEdit {
+    ConsumerEdit::Failing {
+        number,
+        resend,
+        failing: failing(n),
+    }
+}
+
+fn stopped() -> Stopped {
+    Stopped {
+        since: 3_000,
+        reason: "no".to_owned(),
     }
 }
 
@@ -72,6 +102,9 @@ struct Rows {
     place: Place,
     done: Vec<u64>,
     letters: Vec<(u64, DeadLetter)>,
+    failing: Vec<(u64, Failing)>,
+    resent: Vec<(u64, Failing)>,
+    stopped: Option<Stopped>,
 }
 
 fn read(reader: &Reader) -> BTreeMap<String, Rows> {
@@ -92,12 +125,15 @@ fn read(reader: &Reader) -> BTreeMap<String, Rows> {
                 );
             }
             (
-                name,
+                name.clone(),
                 Rows {
                     wants,
                     place,
                     done,
                     letters,
+                    failing: reader.failing(&name, false).unwrap(),
+                    resent: reader.failing(&name, true).unwrap(),
+                    stopped: reader.stopped(&name).unwrap(),
                 },
             )
         });
@@ -113,6 +149,9 @@ fn create(writer: &mut Writer, name: &str, n: u8) {
         ConsumerEdit::Done(300),
         ConsumerEdit::DeadLetter(11, letter(n)),
         ConsumerEdit::DeadLetter(1 << 40, letter(n + 1)),
+        ConsumerEdit::Stop(stopped()),
+        edit_failing(13, false, 4),
+        edit_failing(11, true, 5),
     ];
     writer.edit_consumer(name, &edits, true).unwrap();
 }
@@ -123,6 +162,9 @@ fn created(n: u8) -> Rows {
         place: place(10),
         done: vec![12, 300],
         letters: vec![(11, letter(n)), (1 << 40, letter(n + 1))],
+        failing: vec![(13, failing(4))],
+        resent: vec![(11, failing(5))],
+        stopped: Some(stopped()),
     }
 }
 
@@ -153,7 +195,10 @@ fn what_is_written_of_consumers_has_these_bytes() {
     let vectors = [
         (
             name.to_owned(),
-            format!("01 0668e5cf8b010000 00 01 03 001406 01 01 {url} 18 06*24"),
+            format!(
+                "01 0668e5cf8b010000 00 01 03 001406 01 02 {url} \
+                 02 18 06*24 00 18 07*24 01 e803000000000000 01 01 78 01 36"
+            ),
         ),
         (
             format!("{name} 00 63"),
@@ -161,6 +206,18 @@ fn what_is_written_of_consumers_has_these_bytes() {
         ),
         (format!("{name} 00 6f 000000000000000c"), String::new()),
         (format!("{name} 00 6f 000000000000012c"), String::new()),
+        (
+            format!("{name} 00 66 000000000000000d"),
+            "01 04000000 e803000000000000 d007000000000000".to_owned(),
+        ),
+        (
+            format!("{name} 00 72 000000000000000b"),
+            "01 05000000 e803000000000000 d007000000000000".to_owned(),
+        ),
+        (
+            format!("{name} 00 73"),
+            "01 b80b000000000000 02 6e6f".to_owned(),
+        ),
         (
             format!("{name} 00 64 000000000000000b"),
             format!("01 {} {tail} 04 6e6f2036 01", event.replace("NN", "06")),
@@ -243,7 +300,7 @@ fn forgetting_and_rewinding_one_leaves_the_others_as_they_were() {
             .unwrap();
         let mut expected = before.clone();
         let rows = expected.get_mut(*name).unwrap();
-        (rows.place, rows.done) = (place(3), vec![]);
+        (rows.place, rows.done, rows.failing) = (place(3), vec![], vec![]);
         assert_eq!(read(&reader), expected, "rewinding {name}");
         writer
             .edit_consumer(name, &[ConsumerEdit::Forget], at % 2 == 0)
@@ -289,7 +346,10 @@ fn a_consumer_that_is_forgotten_and_defined_in_one_step_has_nothing_of_the_old_o
             wants: consumer(9),
             place: place(5),
             done: vec![7],
-            letters: vec![]
+            letters: vec![],
+            failing: vec![],
+            resent: vec![],
+            stopped: None,
         }
     );
 }
@@ -354,6 +414,56 @@ fn done_events_and_dead_letters_are_read_in_parts() {
 }
 
 #[test]
+fn failing_events_are_forgotten_one_by_one_and_all_when_the_webhook_is_stopped() {
+    let folder = tempdir().unwrap();
+    let (mut writer, reader) = open(folder.path());
+    create(&mut writer, "a", 2);
+    create(&mut writer, "aa", 4);
+    let mut edit = |edits: &[ConsumerEdit]| writer.edit_consumer("a", edits, false).unwrap();
+    let rows = || read(&reader)["a"].clone();
+    edit(&[edit_failing(13, false, 6), edit_failing(15, false, 1)]);
+    assert_eq!(rows().failing, [(13, failing(6)), (15, failing(1))]);
+    let (number, resend) = (13, false);
+    edit(&[ConsumerEdit::NotFailing { number, resend }]);
+    assert_eq!(rows().failing, [(15, failing(1))]);
+    edit(&[ConsumerEdit::Resume]);
+    assert_eq!(
+        (rows().stopped, rows().failing.len(), rows().resent.len()),
+        (None, 1, 1)
+    );
+    edit(&[edit_failing(16, false, 1), ConsumerEdit::Stop(stopped())]);
+    assert_eq!(
+        (rows().stopped, rows().failing, rows().resent),
+        (Some(stopped()), vec![], vec![])
+    );
+    assert_eq!(read(&reader)["aa"], created(4), "those of others stay");
+}
+
+/// As format 2 wrote them.
+#[test]
+fn a_webhook_of_an_older_release_has_its_one_secret_and_no_headers() {
+    let folder = tempdir().unwrap();
+    let (mut writer, reader) = open(folder.path());
+    create(&mut writer, "a", 6);
+    drop((writer, reader));
+    let url = "16 68747470733a2f2f73686f702e6578616d706c652f36";
+    let old = bytes(&format!(
+        "01 0668e5cf8b010000 00 01 03 001406 01 01 {url} 18 06*24"
+    ));
+    tamper(folder.path(), |raw| {
+        let family = raw.cf_handle("cursors").unwrap();
+        raw.put_cf(family, "a", &old).unwrap();
+    });
+    let (_writer, reader) = open(folder.path());
+    let webhook = Webhook {
+        url: "https://shop.example/6".to_owned(),
+        secrets: vec![secret(6, None)],
+        headers: vec![],
+    };
+    assert!(read(&reader)["a"].wants.webhook == Some(webhook));
+}
+
+#[test]
 fn one_event_is_read_by_its_number_until_retention_takes_it() {
     let folder = tempdir().unwrap();
     let (mut writer, reader) = open(folder.path());
@@ -379,8 +489,15 @@ fn arbitrary_consumer() -> impl Strategy<Value = Consumer> {
         0..5,
     );
     let scripts = prop_oneof![Just(Scripts::All), spks.prop_map(Scripts::These)];
-    let webhook = (any::<String>(), vec(any::<u8>(), 0..70))
-        .prop_map(|(url, secret)| Webhook { url, secret });
+    let secret = (vec(any::<u8>(), 0..70), any::<Option<u64>>())
+        .prop_map(|(key, expires)| SigningSecret { key, expires });
+    let headers = vec(any::<(String, String)>(), 0..3);
+    let webhook =
+        (any::<String>(), vec(secret, 0..3), headers).prop_map(|(url, secrets, headers)| Webhook {
+            url,
+            secrets,
+            headers,
+        });
     (
         any::<u64>(),
         scripts,
@@ -427,7 +544,10 @@ proptest! {
         let mut edits = vec![ConsumerEdit::Define(wants.clone()), ConsumerEdit::Move(place)];
         edits.extend(letters.iter().map(|(number, letter)| ConsumerEdit::DeadLetter(*number, letter.clone())));
         writer.edit_consumer("a", &edits, false).unwrap();
-        let expected = Rows { wants, place, done: vec![], letters: letters.into_iter().collect() };
+        let letters = letters.into_iter().collect();
+        let expected = Rows {
+            wants, place, done: vec![], letters, failing: vec![], resent: vec![], stopped: None,
+        };
         prop_assert_eq!(&read(&reader)["a"], &expected);
     }
 }

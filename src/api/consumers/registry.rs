@@ -259,7 +259,7 @@ impl Registry {
         // Whoever moves the place waits, and then finds that its consumer has ended.
         let _moving = known.progress.moving.lock().await;
         let place = at.map(|number| Place { number, moved: now });
-        let mut edits = vec![ConsumerEdit::Define(wants.clone())];
+        let mut edits = vec![ConsumerEdit::Define(wants.clone()), ConsumerEdit::Resume];
         edits.extend(place.map(ConsumerEdit::Rewind));
         indexer
             .edit_consumer(name, edits, true)

@@ -68,6 +68,8 @@ pub struct PutConsumer {
     after: Option<String>,
     url: Option<String>,
     secret: Option<String>,
+    secrets: Option<webhooks::SigningSecrets>,
+    headers: Option<webhooks::Headers>,
 }
 
 impl Request for PutConsumer {
@@ -101,6 +103,7 @@ impl App {
         consumer: &Consumer,
         lag: Lag,
         addresses: Addresses,
+        whole: bool,
     ) -> Result<Shape, ApiError> {
         let place = consumer.place();
         Ok(Shape {
@@ -115,7 +118,7 @@ impl App {
             created: json::seconds(consumer.wants.created),
             last_moved: json::seconds(place.moved),
             readers: consumer.readers(),
-            webhook: webhooks::state(self, consumer)?,
+            webhook: webhooks::state(self, consumer, whole)?,
         })
     }
 
@@ -126,7 +129,7 @@ impl App {
             Scripts::All => Addresses::All("all"),
             Scripts::These(spks) => Addresses::These(spks.iter().map(text).collect()),
         };
-        self.consumer_shape(consumer, self.lag_of(consumer)?, addresses)
+        self.consumer_shape(consumer, self.lag_of(consumer)?, addresses, true)
     }
 
     /// `GET /consumers`
@@ -144,7 +147,7 @@ impl App {
                     Scripts::All => Addresses::All("all"),
                     Scripts::These(spks) => Addresses::Count(spks.len()),
                 };
-                app.consumer_shape(consumer, lag, addresses)
+                app.consumer_shape(consumer, lag, addresses, false)
             };
             let consumers = all
                 .iter()
@@ -188,7 +191,13 @@ impl App {
         let addresses = self.named(asked.addresses.unwrap_or_default(), blocks)?;
         let Depths(depths) = asked.confirmations.unwrap_or_default();
         let at = asked.after.map(|text| self.place(&text)).transpose()?;
-        let target = webhooks::target(self, asked.url, asked.secret)?;
+        let target = webhooks::Asked {
+            url: asked.url,
+            secret: asked.secret,
+            secrets: asked.secrets,
+            headers: asked.headers,
+        };
+        let target = webhooks::target(&self.config.webhooks, target)?;
         self.consumers.check_room(name)?;
         // A new one begins here: what its addresses do from now on is for it.
         let head = self.reader.snapshot().head()?;
@@ -256,8 +265,9 @@ impl App {
             .consumers
             .define(&self.indexer, name, wants, at, head, now)
             .await?;
-        if defined != Defined::Same {
-            webhooks::spawn(self, &consumer);
+        match defined {
+            Defined::Same => webhooks::resume(self, name).await?,
+            Defined::Created | Defined::Changed => webhooks::spawn(self, &consumer),
         }
         Ok((consumer, defined, secret))
     }

@@ -121,6 +121,22 @@ pub struct Unlabelled {
     pub address: String,
 }
 
+/// What may be said as text alone.
+pub trait FromText: From<String> {
+    /// What is expected of a client.
+    const EXPECTED: &'static str;
+}
+
+const ADDRESS: &str = "an address as a string, or {\"address\": \"<address>\"}";
+
+impl FromText for Unlabelled {
+    const EXPECTED: &'static str = ADDRESS;
+}
+
+impl FromText for Labelled {
+    const EXPECTED: &'static str = ADDRESS;
+}
+
 impl From<String> for Unlabelled {
     fn from(address: String) -> Self {
         Self { address }
@@ -156,11 +172,11 @@ impl Addresses<Unlabelled> {
     }
 }
 
-impl<'de, T: Deserialize<'de> + From<String>> Deserialize<'de> for Addresses<T> {
+impl<'de, T: Deserialize<'de> + FromText> Deserialize<'de> for Addresses<T> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         struct List<T>(PhantomData<T>);
 
-        impl<'de, T: Deserialize<'de> + From<String>> Visitor<'de> for List<T> {
+        impl<'de, T: Deserialize<'de> + FromText> Visitor<'de> for List<T> {
             type Value = Vec<T>;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -222,7 +238,7 @@ impl<'de> Deserialize<'de> for Wanted {
 
 fn read_elements<'de, T, A>(mut elements: A) -> Result<Vec<T>, A::Error>
 where
-    T: Deserialize<'de> + From<String>,
+    T: Deserialize<'de> + FromText,
     A: SeqAccess<'de>,
 {
     let mut list = Vec::new();
@@ -233,17 +249,17 @@ where
 }
 
 /// One value as text, or as an object that can say more.
-struct TextOrObject<T>(T);
+pub struct TextOrObject<T>(pub T);
 
-impl<'de, T: Deserialize<'de> + From<String>> Deserialize<'de> for TextOrObject<T> {
+impl<'de, T: Deserialize<'de> + FromText> Deserialize<'de> for TextOrObject<T> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         struct Either<T>(PhantomData<T>);
 
-        impl<'de, T: Deserialize<'de> + From<String>> Visitor<'de> for Either<T> {
+        impl<'de, T: Deserialize<'de> + FromText> Visitor<'de> for Either<T> {
             type Value = T;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("an address as a string, or {\"address\": \"<address>\"}")
+                f.write_str(T::EXPECTED)
             }
 
             fn visit_str<E: Error>(self, text: &str) -> Result<T, E> {

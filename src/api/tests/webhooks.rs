@@ -101,6 +101,7 @@ impl Daemon {
                 allow_private: true,
                 timeout: 20,
                 give_up_after: 1,
+                ..config::Webhooks::default()
             },
             ..config::Config::default()
         })
@@ -147,8 +148,7 @@ impl Daemon {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_changed_definition_goes_on_where_the_old_one_was_and_two_of_a_lane_are_never_in_flight()
-{
+async fn a_changed_definition_goes_on_where_the_old_one_was_and_two_of_a_key_are_never_in_flight() {
     let (daemon, receiver) = (Daemon::posting().await, Receiver::start(204, 0).await);
     daemon.add(1).await;
     daemon.define("shop", json!({ "url": receiver.url })).await;
@@ -397,7 +397,9 @@ async fn a_consumer_of_a_deleted_name_has_a_secret_of_its_own() {
             .webhook
             .clone()
             .unwrap()
-            .secret
+            .secrets[0]
+            .key
+            .clone()
     };
     let before = secret();
     let ((deleted, _), (created, body)) = tokio::join!(

@@ -7,35 +7,47 @@
 //!    dead letter. What the receiver took may come again, with the same `webhook-id`, when the
 //!    answer was lost or the daemon ended before it was written down.
 //! 2. Events of one script come in the order of their numbers, one at a time; so do blocks and
-//!    reorgs, among themselves. A failing event holds up those behind it of its lane until it is
-//!    given up, and the other lanes only when [`schedule::WINDOW`] events wait in its own.
+//!    reorgs, among themselves. A failing event holds up those behind it of its ordering key until
+//!    it is given up, and the others only when [`schedule::WINDOW`] events wait behind it.
 //! 3. Memory is bounded: only numbers are kept, at most [`schedule::WINDOW`] of them; the event is
 //!    read again when it is sent.
 //! 4. What became of an event is in the store before the next step counts on it; the consumer's
 //!    place is before the oldest event that nothing has become of. What is done beyond it has rows
-//!    of its own. When a failing event was first tried is kept in memory only: after a restart its
-//!    time to be given up begins anew.
-//! 5. Nothing is posted to addresses that are not on the public internet, whatever a name resolves
-//!    to, unless a setting allows it.
+//!    of its own, and so has a failing event: since when it fails outlives restarts. Time in which
+//!    the daemon was off does not count.
+//! 5. A receiver that answers 410 gets nothing more until a person resumes the webhook, with `retry`
+//!    or with `PUT`. Its events wait, and their failures before do not count then.
+//! 6. Nothing is posted to addresses that are not on the public internet, whatever a name resolves
+//!    to, unless a setting allows it ([`targets`]).
+//! 7. Secrets are never shown: keys, values of headers, what may be a token in a URL ([`hidden`]).
 //!
 //! ```text
-//! signature   secrets and signatures
-//! target      which URLs and addresses may be posted to
-//! lookup      addresses of names, apart from the reads of the store
-//! schedule    what is sent when: lanes, back-off, giving up; pure
-//! courier     one attempt: request, answer
-//! task        one for each webhook: log -> schedule -> courier -> rows
-//! letters     what people ask of dead letters: listed by `rest`, sent again and forgotten by the task
-//! rest        its routes
+//! signature     secrets and signatures
+//! definition    what PUT says of a webhook
+//! targets       where may be posted to, and on which way; addresses: which are public
+//! lookup        addresses of names, apart from the reads of the store
+//! hidden        what is not shown
+//! schedule      what is sent when: ordering keys, back-off, giving up; pure
+//! failing       since when events fail, across restarts
+//! sender        one attempt: request, answer
+//! task          one for each webhook: log -> schedule -> sender -> rows
+//! dead_letters  what people ask of dead letters, and to try again, done by the task
+//! stats         how each is doing
+//! rest          routes
 //! ```
 
-mod courier;
-mod letters;
+mod addresses;
+mod dead_letters;
+mod definition;
+mod failing;
+mod hidden;
 mod lookup;
 mod rest;
 mod schedule;
+mod sender;
 mod signature;
-mod target;
+mod stats;
+mod targets;
 mod task;
 
 use std::collections::BTreeMap;
@@ -51,8 +63,10 @@ use super::error::ApiError;
 use super::hub::Wire;
 use super::json;
 use crate::config;
-use courier::Courier;
-pub use target::{Target, target};
+pub use definition::{Asked, Headers, SigningSecrets, Target, target};
+use sender::Sender;
+use stats::Stats;
+pub use stats::{Counters, State, counters, state, word};
 
 /// Requests to one webhook's task that may wait.
 const COMMANDS: usize = 16;
@@ -61,25 +75,25 @@ const COMMANDS: usize = 16;
 pub struct Webhooks {
     settings: config::Webhooks,
     /// Made for the first webhook: it reads the system's root certificates.
-    courier: OnceLock<Courier>,
-    desks: Mutex<BTreeMap<String, Arc<Desk>>>,
+    sender: OnceLock<Sender>,
+    handles: Mutex<BTreeMap<String, Arc<Handle>>>,
 }
 
 impl Webhooks {
     pub fn new(settings: &config::Webhooks) -> Self {
         Self {
             settings: settings.clone(),
-            courier: OnceLock::new(),
-            desks: Mutex::default(),
+            sender: OnceLock::new(),
+            handles: Mutex::default(),
         }
     }
 
-    fn courier(&self) -> &Courier {
-        self.courier.get_or_init(|| Courier::new(&self.settings))
+    fn sender(&self) -> &Sender {
+        self.sender.get_or_init(|| Sender::new(&self.settings))
     }
 
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<String, Arc<Desk>>> {
-        self.desks.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<String, Arc<Handle>>> {
+        self.handles.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Nothing is at work.
@@ -88,22 +102,29 @@ impl Webhooks {
         self.lock().is_empty()
     }
 
-    fn desk(&self, name: &str) -> Option<Arc<Desk>> {
+    fn handle(&self, name: &str) -> Option<Arc<Handle>> {
         self.lock().get(name).cloned()
+    }
+
+    fn all_stats(&self) -> Vec<(String, Stats)> {
+        let handles = self.lock();
+        let stats =
+            |(name, handle): (&String, &Arc<Handle>)| (name.clone(), handle.stats().clone());
+        handles.iter().map(stats).collect()
     }
 }
 
 /// Where one webhook's task takes requests and shows how it is doing.
-struct Desk {
+struct Handle {
     commands: mpsc::Sender<Command>,
-    view: Mutex<View>,
+    stats: Mutex<Stats>,
     /// The task has ended.
     closed: CancellationToken,
 }
 
-impl Desk {
-    fn view(&self) -> MutexGuard<'_, View> {
-        self.view.lock().unwrap_or_else(PoisonError::into_inner)
+impl Handle {
+    fn stats(&self) -> MutexGuard<'_, Stats> {
+        self.stats.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Asks the task; an error when it has ended.
@@ -128,140 +149,43 @@ fn changed() -> ApiError {
     )
 }
 
-/// What people ask of a webhook's dead letters. The answer is how many it was.
+type Reply<T> = oneshot::Sender<Result<T, ApiError>>;
+
+/// What people ask of a webhook.
 enum Command {
-    /// Send these, or all, again.
+    /// Send these dead letters, or all, again. How many.
     Resend {
         numbers: Option<Vec<u64>>,
-        answer: oneshot::Sender<Result<usize, ApiError>>,
+        answer: Reply<usize>,
     },
-    /// Forget this one, or all.
+    /// Forget this dead letter, or all. How many.
     Drop {
         number: Option<u64>,
-        answer: oneshot::Sender<Result<usize, ApiError>>,
+        answer: Reply<usize>,
     },
+    /// Send what waits, now; a webhook that is stopped goes on.
+    Retry { answer: Reply<Retried> },
 }
 
-/// How a webhook is doing; times in milliseconds since the Unix epoch.
-#[derive(Debug, Clone, Default)]
-struct View {
-    attempts: u64,
-    failed_attempts: u64,
-    /// In a row, whatever the event.
-    failures: u64,
-    last_error: Option<String>,
-    last_success: Option<u64>,
-    next_attempt: Option<u64>,
-    /// Events that failed and will be tried again.
-    retrying: usize,
-    in_flight: usize,
-    pending: usize,
-    /// Unknown until the task has counted them.
-    dead_letters: Option<usize>,
-    missed_up_to: Option<u64>,
-}
-
-impl View {
-    fn word(&self) -> &'static str {
-        if self.retrying > 0 || self.failures > 0 {
-            "failing"
-        } else if self.pending > 0 {
-            "delivering"
-        } else {
-            "waiting"
-        }
-    }
-}
-
-/// `webhook` of `GET /consumers/{name}`. `state`: `failing` when the last attempt failed or an
-/// event waits to be tried again, `delivering` when others are on their way, `waiting` for events
-/// otherwise. `pending`: events that are read and not done, at most [`schedule::WINDOW`].
-#[derive(Debug, Clone, Serialize)]
-pub struct State {
-    url: String,
-    state: &'static str,
-    failures: u64,
-    last_error: Option<String>,
-    last_success: Option<f64>,
-    next_attempt: Option<f64>,
-    in_flight: usize,
-    pending: usize,
+#[derive(Debug, Clone, Copy)]
+struct Retried {
+    /// Events that waited.
+    count: usize,
+    /// It was stopped.
+    resumed: bool,
     dead_letters: usize,
-    /// Retention deleted events up to here before they were delivered.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    missed_up_to: Option<String>,
 }
 
-/// How the consumer's webhook is doing; `None` when it has none. May block the thread.
-pub fn state(app: &App, consumer: &Consumer) -> Result<Option<State>, ApiError> {
-    let Some(webhook) = &consumer.wants.webhook else {
-        return Ok(None);
-    };
-    let view = app
-        .webhooks
-        .desk(&consumer.name)
-        .map(|desk| desk.view().clone())
-        .unwrap_or_default();
-    Ok(Some(State {
-        url: webhook.url.clone(),
-        state: view.word(),
-        failures: view.failures,
-        dead_letters: count(app, &consumer.name, &view)?,
-        last_error: view.last_error,
-        last_success: view.last_success.map(json::seconds),
-        next_attempt: view.next_attempt.map(json::seconds),
-        in_flight: view.in_flight,
-        pending: view.pending,
-        missed_up_to: view.missed_up_to.map(|number| app.wire.cursor(number)),
-    }))
-}
-
-fn count(app: &App, name: &str, view: &View) -> Result<usize, ApiError> {
-    view.dead_letters
-        .map_or_else(|| Ok(app.reader.dead_letter_count(name)?), Ok)
-}
-
-/// `state` alone, for `/status`.
-pub fn word(app: &App, consumer: &Consumer) -> Option<&'static str> {
-    let desk = app.webhooks.desk(&consumer.name);
-    consumer
-        .wants
-        .webhook
-        .as_ref()
-        .map(|_| desk.map_or("waiting", |desk| desk.view().word()))
-}
-
-/// Figures of one webhook for metrics; the first two count from the definition or the daemon's
-/// start.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Counters {
-    pub attempts: u64,
-    pub failures: u64,
-    pub dead_letters: usize,
-    pub in_flight: usize,
-}
-
-/// Of every webhook. May block the thread.
-pub fn counters(app: &App) -> Result<Vec<(String, Counters)>, ApiError> {
-    let views: Vec<_> = app
-        .webhooks
-        .lock()
-        .iter()
-        .map(|(name, desk)| (name.clone(), desk.view().clone()))
-        .collect();
-    let counters = views.into_iter().map(|(name, view)| {
-        let dead_letters = count(app, &name, &view)?;
-        Ok((
-            name,
-            Counters {
-                attempts: view.attempts,
-                failures: view.failed_attempts,
-                dead_letters,
-                in_flight: view.in_flight,
-            },
-        ))
-    });
-    counters.collect()
+/// Resumes a webhook that is stopped, if it is.
+pub async fn resume(app: &App, name: &str) -> Result<(), ApiError> {
+    let handle = app.webhooks.handle(name);
+    match handle.filter(|handle| handle.stats().stopped.is_some()) {
+        Some(handle) => {
+            let retried = handle.ask(|answer| Command::Retry { answer });
+            retried.await.map(|_| ())
+        }
+        None => Ok(()),
+    }
 }
 
 /// Starts to post the consumer's events if it has a webhook; ends with the consumer, or when the
@@ -271,33 +195,33 @@ pub fn spawn(app: &Arc<App>, consumer: &Arc<Consumer>) {
         return;
     };
     let (commands, inbox) = mpsc::channel(COMMANDS);
-    let desk = Arc::new(Desk {
+    let handle = Arc::new(Handle {
         commands,
-        view: Mutex::default(),
+        stats: Mutex::default(),
         closed: CancellationToken::new(),
     });
     let before = {
-        let mut desks = app.webhooks.lock();
+        let mut handles = app.webhooks.lock();
         if consumer.ended.is_cancelled() {
-            // A newer definition has overtaken this one: its desk must stay.
+            // A newer definition has overtaken this one: its handle must stay.
             return;
         }
-        desks.insert(consumer.name.clone(), desk.clone())
+        handles.insert(consumer.name.clone(), handle.clone())
     };
     let (app, consumer) = (app.clone(), consumer.clone());
     tokio::spawn(async move {
-        let _closed = desk.closed.clone().drop_guard();
+        let _closed = handle.closed.clone().drop_guard();
         if let Some(before) = before {
-            // Two at once could send two events of a lane at once.
+            // Two at once could send two events of a key at once.
             before.closed.cancelled().await;
         }
-        task::run(&app, &consumer, &webhook, &desk, inbox).await;
-        let mut desks = app.webhooks.lock();
-        if desks
+        task::run(&app, &consumer, &webhook, &handle, inbox).await;
+        let mut handles = app.webhooks.lock();
+        if handles
             .get(&consumer.name)
-            .is_some_and(|now| Arc::ptr_eq(now, &desk))
+            .is_some_and(|now| Arc::ptr_eq(now, &handle))
         {
-            desks.remove(&consumer.name);
+            handles.remove(&consumer.name);
         }
     });
 }

@@ -1,4 +1,4 @@
-//! Dead letters over REST.
+//! Webhooks over REST: dead letters, a test delivery, another try.
 
 use std::sync::Arc;
 
@@ -6,8 +6,9 @@ use hyper::StatusCode;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use super::Command;
-use super::letters::no_such_letter;
+use super::dead_letters::no_such_dead_letter;
+use super::stats::Record;
+use super::{Command, Handle, Retried};
 use crate::api::App;
 use crate::api::consumers::{Consumer, consumer_name};
 use crate::api::cursor::{self, BadCursor};
@@ -16,6 +17,7 @@ use crate::api::json;
 use crate::api::request::Request;
 use crate::api::request::types::Limit;
 use crate::api::respond::{self, Answer};
+use crate::clock::now_ms;
 use crate::store::{ConsumerEdit, DeadLetter};
 
 const LIMIT_DEFAULT: usize = 100;
@@ -88,8 +90,12 @@ struct Letter {
 #[derive(Serialize)]
 struct Counted {
     count: usize,
-    message: &'static str,
+    message: String,
 }
+
+/// What the test delivery says.
+const TEST_MESSAGE: &str =
+    "A test of satwatch. Nothing happened on the chain; answer 2xx as to any event.";
 
 impl App {
     /// `GET /consumers/{name}/dead_letters?limit=&after=`
@@ -158,8 +164,12 @@ impl App {
     ) -> Result<Answer, ApiError> {
         let consumer = self.consumers.get(consumer_name(name)?)?;
         let number = query.cursor.map(|text| self.number_of(&text)).transpose()?;
-        let count = match (&consumer.wants.webhook, self.webhooks.desk(name)) {
-            (Some(_), Some(desk)) => desk.ask(|answer| Command::Drop { number, answer }).await?,
+        let count = match (&consumer.wants.webhook, self.webhooks.handle(name)) {
+            (Some(_), Some(handle)) => {
+                handle
+                    .ask(|answer| Command::Drop { number, answer })
+                    .await?
+            }
             // Its task is about to begin, and nothing else may write its rows then.
             (Some(_), None) => return Err(super::changed()),
             (None, _) => self.drop_without_webhook(&consumer, number).await?,
@@ -168,7 +178,11 @@ impl App {
             StatusCode::OK,
             &Counted {
                 count,
-                message: "These dead letters are forgotten.",
+                message: match count {
+                    0 => "There are no dead letters; nothing was deleted.".to_owned(),
+                    1 => "The dead letter is deleted.".to_owned(),
+                    _ => format!("{count} dead letters are deleted."),
+                },
             },
         ))
     }
@@ -198,7 +212,7 @@ impl App {
             });
             let numbers = numbers.await?;
             match (numbers.is_empty(), number) {
-                (true, Some(_)) if count == 0 => return Err(no_such_letter()),
+                (true, Some(_)) if count == 0 => return Err(no_such_dead_letter()),
                 (true, _) => return Ok(count),
                 _ => {}
             }
@@ -232,22 +246,100 @@ impl App {
             .cursors
             .map(|Cursors(texts)| texts.iter().map(|text| self.number_of(text)).collect());
         let numbers: Option<Vec<u64>> = numbers.transpose()?;
-        let Some(desk) = self
-            .webhooks
-            .desk(name)
-            .filter(|_| consumer.wants.webhook.is_some())
-        else {
-            let message = "This consumer has no webhook now, so its dead letters cannot be sent again; PUT it with a \"url\".";
-            return Err(ApiError::new(StatusCode::CONFLICT, "no_webhook", message));
-        };
-        let count = desk
+        let handle = self.working(&consumer)?;
+        let count = handle
             .ask(|answer| Command::Resend { numbers, answer })
             .await?;
-        let message = "These dead letters are sent again, also after a restart; those that the receiver takes disappear from the list.";
-        Ok(respond::json(
-            StatusCode::ACCEPTED,
-            &Counted { count, message },
-        ))
+        let message = match count {
+            0 => format!(
+                "There are no dead letters; nothing is sent. What failed and is tried again by itself is sent now with POST /consumers/{name}/retry."
+            ),
+            1 => "The dead letter is sent again, also after a restart; when the receiver takes it, it disappears from the list.".to_owned(),
+            _ => format!(
+                "{count} dead letters are sent again, also after a restart; those that the receiver takes disappear from the list."
+            ),
+        };
+        Ok(counted(count, message))
+    }
+
+    /// The task of a consumer that has a webhook.
+    fn working(&self, consumer: &Consumer) -> Result<Arc<Handle>, ApiError> {
+        if consumer.wants.webhook.is_none() {
+            return Err(no_webhook(&consumer.name));
+        }
+        let handle = self.webhooks.handle(&consumer.name);
+        handle.ok_or_else(super::changed)
+    }
+
+    /// `POST /consumers/{name}/retry`
+    pub(in crate::api) async fn retry_webhook(
+        self: &Arc<Self>,
+        name: &str,
+    ) -> Result<Answer, ApiError> {
+        let consumer = self.consumers.get(consumer_name(name)?)?;
+        let handle = self.working(&consumer)?;
+        let retried = handle.ask(|answer| Command::Retry { answer }).await?;
+        Ok(counted(retried.count, retried_message(name, retried)))
+    }
+
+    /// `POST /consumers/{name}/test`
+    pub(in crate::api) async fn test_webhook(
+        self: &Arc<Self>,
+        name: &str,
+    ) -> Result<Answer, ApiError> {
+        #[derive(Serialize)]
+        struct Body<'a> {
+            consumer: &'a str,
+            /// It is not in the log.
+            cursor: Option<&'a str>,
+            event: &'static str,
+            data: Data,
+        }
+        #[derive(Serialize)]
+        struct Data {
+            message: &'static str,
+            timestamp: f64,
+        }
+        #[derive(Serialize)]
+        struct Tested {
+            delivered: bool,
+            #[serde(flatten)]
+            record: Record,
+            message: String,
+        }
+        let consumer = self.consumers.get(consumer_name(name)?)?;
+        let Some(webhook) = &consumer.wants.webhook else {
+            return Err(no_webhook(name));
+        };
+        let (began, id) = (now_ms(), format!("{name}_test_{}", random_hex()?));
+        let data = Data {
+            message: TEST_MESSAGE,
+            timestamp: json::seconds(began),
+        };
+        let body = json::to_text(&Body {
+            consumer: name,
+            cursor: None,
+            event: "test",
+            data,
+        });
+        let sender = self.webhooks.sender();
+        let outcome = sender.post(webhook, &id, body, began / 1000).await;
+        let record = Record::new(id, began, &outcome);
+        let stopped = self.webhooks.handle(name);
+        let is_stopped = stopped.is_some_and(|handle| handle.stats().stopped.is_some());
+        let message = match &record.error {
+            Some(error) => format!("The test was not delivered: {error}."),
+            None if is_stopped => format!(
+                "The receiver took the test, but the webhook is stopped; POST /consumers/{name}/retry resumes it."
+            ),
+            None => "The receiver took the test.".to_owned(),
+        };
+        let tested = Tested {
+            delivered: record.error.is_none(),
+            record,
+            message,
+        };
+        Ok(respond::json(StatusCode::OK, &tested))
     }
 
     /// The number of a dead letter's cursor, which may be older than the log.
@@ -264,4 +356,49 @@ impl App {
             BadCursor::Unknown => refused("cursor_unknown", StatusCode::GONE),
         })
     }
+}
+
+fn counted(count: usize, message: String) -> Answer {
+    let status = if count == 0 {
+        StatusCode::OK
+    } else {
+        StatusCode::ACCEPTED
+    };
+    respond::json(status, &Counted { count, message })
+}
+
+fn no_webhook(name: &str) -> ApiError {
+    let message =
+        format!("{name} has no webhook, so there is nowhere to post to; PUT it with a \"url\".");
+    ApiError::new(StatusCode::CONFLICT, "no_webhook", message)
+}
+
+fn retried_message(name: &str, retried: Retried) -> String {
+    let resumed = if retried.resumed {
+        "The webhook, which was stopped, goes on. "
+    } else {
+        ""
+    };
+    let waiting = match retried.count {
+        0 => "Nothing waits to be sent.".to_owned(),
+        1 => format!("One event waits and is tried now; GET /consumers/{name} shows the answer."),
+        count => {
+            format!(
+                "{count} events wait and are tried now; GET /consumers/{name} shows the answers."
+            )
+        }
+    };
+    let dead = match retried.dead_letters {
+        0 => String::new(),
+        count => format!(
+            " Dead letters ({count}) are sent with POST /consumers/{name}/dead_letters/resend only."
+        ),
+    };
+    format!("{resumed}{waiting}{dead}")
+}
+
+fn random_hex() -> Result<String, ApiError> {
+    let mut bytes = [0; 16];
+    getrandom::fill(&mut bytes).map_err(|cause| ApiError::internal(&cause))?;
+    Ok(format!("{:032x}", u128::from_le_bytes(bytes)))
 }

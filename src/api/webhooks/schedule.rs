@@ -1,12 +1,12 @@
 //! What is sent when: a state machine without I/O. Time is in milliseconds, chance comes as an
 //! argument.
 //!
-//! Events stand in lanes (one per script, one for blocks), oldest first; the first of a lane may be
-//! in flight, the others wait for it. A lane whose first event failed waits: twice as long after
-//! each failure. When [`FAILING`] attempts in a row have failed, whatever their events, the
-//! receiver itself is taken to be down: then one attempt at a time finds out whether it is back,
-//! and when it is, all lanes that wait are tried at once, each of them once, and not only when
-//! their own wait is over.
+//! Events of one ordering key (a script, or all blocks) stand in a queue, oldest first; the first
+//! may be in flight, the others wait for it. A queue whose first event failed waits: twice as long
+//! after each failure. When [`FAILING`] attempts in a row have failed, whatever their events, the
+//! receiver itself is taken to be down: then one attempt at a time finds out whether it is back, and
+//! when it is, all queues that wait are tried at once, each of them once, before their own wait is
+//! over. A receiver that wants nothing any more (410) is left alone until a person resumes it.
 //!
 //! ```text
 //!            load            next                delivered
@@ -16,7 +16,12 @@
 //!                                   waiting
 //! ```
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+mod queue;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+pub use queue::Tried;
+use queue::{Item, Queue};
 
 /// Events that are loaded and not settled.
 pub const WINDOW: usize = 10_000;
@@ -25,69 +30,53 @@ pub const IN_FLIGHT: usize = 8;
 /// Failures in a row after which the receiver counts as down.
 const FAILING: u64 = 5;
 const FIRST_WAIT: u64 = 1000;
-const LONGEST_WAIT: u64 = 3_600_000;
+pub const LONGEST_WAIT: u64 = 3_600_000;
 /// Between attempts at a receiver that is down while there are events that were never tried: only
 /// they tell whether it is down or refuses the events that failed.
 const FRESH_WAIT: u64 = 60_000;
 
 /// One attempt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Flight<L> {
-    pub lane: L,
+pub struct Attempt<K> {
+    pub key: K,
     pub number: u64,
     /// A dead letter that is sent again.
-    pub again: bool,
+    pub resend: bool,
+    /// Before this attempt.
+    pub tried: Tried,
+}
+
+/// Who is left alone after a failure, and for how long.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Pause {
+    /// The events of this key, for as long as they failed often.
+    Key,
+    /// The receiver, which says that it is overloaded, for as long as it failed often.
+    Receiver,
+    /// The receiver, for as many milliseconds as it asked for.
+    For(u64),
 }
 
 /// What a failure led to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Failed {
     /// It is tried again.
-    Waits,
+    Waits(Tried),
     /// It is settled, and a dead letter.
-    GivenUp { attempts: u32, first_failed: u64 },
-    /// Nobody wants it any more: it was a dead letter that has been forgotten.
-    Forgotten,
-}
-
-#[derive(Debug, Clone, Copy)]
-struct Item {
-    number: u64,
-    attempts: u32,
-    /// Of the first failure, once there was one.
-    first_failed: u64,
+    GivenUp(Tried),
+    /// It waits with all the others until the webhook is resumed, and does not count as failed.
+    Stopped,
+    /// Nobody wants it any more: it was a dead letter that has been dropped.
+    Dropped,
 }
 
 #[derive(Debug)]
-struct Lane {
-    /// Dead letters that are sent again: before the others.
-    again: VecDeque<Item>,
-    queue: VecDeque<Item>,
-    /// What is in flight is the first of `again`, not of `queue`.
-    in_flight: Option<bool>,
-    /// The dead letter in flight was forgotten.
-    forgotten: bool,
-    /// The first event waits until then if it has failed, and has waited since then if it has not.
-    due: u64,
-    /// It was tried before its time once; not again before this time.
-    hurried: u64,
-    /// How it stands in `fresh` (true) or `waiting`.
-    listed: Option<(bool, u64, u64)>,
-}
-
-impl Lane {
-    fn first(&self) -> Option<&Item> {
-        self.again.front().or_else(|| self.queue.front())
-    }
-}
-
-#[derive(Debug)]
-pub struct Schedule<L> {
+pub struct Schedule<K> {
     give_up_after: u64,
-    lanes: BTreeMap<L, Lane>,
-    /// Lanes that may be tried: (time, number, lane). Never failed; failed.
-    fresh: BTreeSet<(u64, u64, L)>,
-    waiting: BTreeSet<(u64, u64, L)>,
+    queues: BTreeMap<K, Queue>,
+    /// Queues that may be tried: (time, number, key). Never failed; failed.
+    fresh: BTreeSet<(u64, u64, K)>,
+    waiting: BTreeSet<(u64, u64, K)>,
     /// Events of the log that nothing has become of.
     unsettled: BTreeSet<u64>,
     /// The log was read up to this number.
@@ -102,14 +91,16 @@ pub struct Schedule<L> {
     asked: bool,
     /// The receiver asked for quiet until then.
     quiet_until: u64,
+    /// Nothing is sent until a person says so.
+    stopped: bool,
 }
 
-impl<L: Ord + Copy> Schedule<L> {
+impl<K: Ord + Copy> Schedule<K> {
     /// `read`: everything up to this number of the log is done.
-    pub fn new(read: u64, give_up_after: u64) -> Self {
+    pub fn new(read: u64, give_up_after: u64, stopped: bool) -> Self {
         Self {
             give_up_after,
-            lanes: BTreeMap::new(),
+            queues: BTreeMap::new(),
             fresh: BTreeSet::new(),
             waiting: BTreeSet::new(),
             unsettled: BTreeSet::new(),
@@ -120,6 +111,7 @@ impl<L: Ord + Copy> Schedule<L> {
             down_for: 0,
             asked: false,
             quiet_until: 0,
+            stopped,
         }
     }
 
@@ -129,15 +121,11 @@ impl<L: Ord + Copy> Schedule<L> {
     }
 
     /// An event of the log that is to be delivered, later than all before.
-    pub fn load(&mut self, number: u64, lane: L, now: u64) {
+    pub fn load(&mut self, number: u64, key: K, tried: Tried, now: u64) {
         self.read = number;
         self.unsettled.insert(number);
-        self.change(lane, now, |state| {
-            state.queue.push_back(Item {
-                number,
-                attempts: 0,
-                first_failed: 0,
-            })
+        self.change(key, now, |queue| {
+            queue.events.push_back(Item { number, tried })
         });
     }
 
@@ -148,68 +136,30 @@ impl<L: Ord + Copy> Schedule<L> {
 
     /// A dead letter is to be sent again. Who asks for that thinks that the receiver is back: it is
     /// tried at once.
-    pub fn again(&mut self, number: u64, lane: L, now: u64) {
+    pub fn resend(&mut self, number: u64, key: K, tried: Tried, now: u64) {
         self.asked = true;
-        self.change(lane, now, |state| {
-            if state
-                .again
-                .front()
-                .is_some_and(|first| first.number == number)
-            {
-                // It waits already; or it was forgotten in flight, and is wanted once more.
-                state.forgotten = false;
-                return;
-            }
-            // Nothing comes before what is in flight, whatever its number. Most come in their
-            // order: no search among thousands then.
-            let (flying, count) = (
-                usize::from(state.in_flight == Some(true)),
-                state.again.len(),
-            );
-            let is_last = state.again.back().is_none_or(|last| last.number < number);
-            let behind = || {
-                state
-                    .again
-                    .iter()
-                    .skip(flying)
-                    .position(|item| item.number >= number)
-            };
-            let at = if is_last {
-                count
-            } else {
-                behind().map_or(count, |at| at.saturating_add(flying))
-            };
-            if state.again.get(at).is_none_or(|item| item.number != number) {
-                state.again.insert(
-                    at,
-                    Item {
-                        number,
-                        attempts: 0,
-                        first_failed: 0,
-                    },
-                );
-            }
-        });
+        self.change(key, now, |queue| queue.resend(Item { number, tried }));
     }
 
     /// A dead letter is not to be sent again after all.
-    pub fn forget(&mut self, number: u64, lane: L, now: u64) {
-        self.change(lane, now, |state| {
-            if state.in_flight == Some(true)
-                && state
-                    .again
-                    .front()
-                    .is_some_and(|item| item.number == number)
-            {
-                state.forgotten = true;
-            } else if let Some(at) = state.again.iter().position(|item| item.number == number) {
-                state.again.remove(at);
-            }
-        });
+    pub fn drop_resend(&mut self, number: u64, key: K, now: u64) {
+        self.change(key, now, |queue| queue.drop_resend(number));
+    }
+
+    /// A person says that the receiver is back: everything that waits may go now, also of a webhook
+    /// that was stopped. How many events wait.
+    pub fn retry(&mut self, now: u64) -> usize {
+        (self.stopped, self.asked) = (false, true);
+        (self.failures, self.quiet_until) = (0, 0);
+        for (_, _, key) in self.waiting.clone() {
+            self.change(key, now, |queue| (queue.due, queue.hurried) = (now, 0));
+        }
+        let all: usize = self.queues.values().map(Queue::len).sum();
+        all.saturating_sub(self.in_flight)
     }
 
     /// The next attempt to begin, if one may begin now.
-    pub fn next(&mut self, now: u64) -> Option<Flight<L>> {
+    pub fn next(&mut self, now: u64) -> Option<Attempt<K>> {
         if now < self.begins_at()? {
             return None;
         }
@@ -219,24 +169,28 @@ impl<L: Ord + Copy> Schedule<L> {
         } else {
             fresh.into_iter().chain(waiting).min()
         };
-        let (_, number, lane) = chosen?;
-        let state = self.lanes.get_mut(&lane)?;
-        let again = !state.again.is_empty();
+        let (_, number, key) = chosen?;
+        let queue = self.queues.get_mut(&key)?;
+        let (resend, tried) = (!queue.resends.is_empty(), queue.first()?.tried);
         self.asked = false;
-        state.in_flight = Some(again);
+        queue.in_flight = Some(resend);
         self.in_flight = self.in_flight.saturating_add(1);
-        self.change(lane, now, |_| ());
-        Some(Flight {
-            lane,
+        self.change(key, now, |_| ());
+        Some(Attempt {
+            key,
             number,
-            again,
+            resend,
+            tried,
         })
     }
 
     /// When the next attempt may begin; `None` when there is nothing to send, or too much in
     /// flight. May be in the past.
     pub fn begins_at(&self) -> Option<u64> {
-        let first = |list: &BTreeSet<(u64, u64, L)>| list.first().map(|(at, ..)| *at);
+        if self.stopped {
+            return None;
+        }
+        let first = |list: &BTreeSet<(u64, u64, K)>| list.first().map(|(at, ..)| *at);
         let earliest = first(&self.fresh)
             .into_iter()
             .chain(first(&self.waiting))
@@ -257,157 +211,148 @@ impl<L: Ord + Copy> Schedule<L> {
         self.failures >= FAILING
     }
 
-    /// The receiver took it. False when it was a dead letter that has been forgotten.
-    pub fn delivered(&mut self, flight: Flight<L>, now: u64) -> bool {
-        let was_down = self.is_down();
-        let wanted = !(flight.again
-            && self
-                .lanes
-                .get(&flight.lane)
-                .is_some_and(|lane| lane.forgotten));
+    /// The receiver took it. False when it was a dead letter that has been dropped.
+    pub fn delivered(&mut self, attempt: Attempt<K>, now: u64) -> bool {
+        let (was_down, wanted) = (self.is_down(), !self.is_dropped(&attempt));
         self.failures = 0;
-        self.land(flight, now);
-        self.settle(flight, now);
+        self.settle(attempt, now);
         if was_down {
-            self.hurry_all(now);
+            self.retry_all_now(now);
         }
         wanted
     }
 
     /// Nothing is left to be sent: the log or the dead letter is gone. Says nothing about the
     /// receiver.
-    pub fn gone(&mut self, flight: Flight<L>, now: u64) {
-        self.land(flight, now);
-        self.settle(flight, now);
+    pub fn gone(&mut self, attempt: Attempt<K>, now: u64) {
+        self.settle(attempt, now);
+    }
+
+    /// The receiver wants nothing any more. What failed before does not count when it is resumed.
+    pub fn stop(&mut self, attempt: Attempt<K>, now: u64) {
+        self.stopped = true;
+        self.finish_stopped(attempt, now);
+        let keys: Vec<_> = self.queues.keys().copied().collect();
+        for key in keys {
+            self.change(key, now, |queue| queue.forget_failures(now));
+        }
+    }
+
+    fn finish_stopped(&mut self, attempt: Attempt<K>, now: u64) -> Failed {
+        if self.is_dropped(&attempt) {
+            self.settle(attempt, now);
+            return Failed::Dropped;
+        }
+        self.finish(attempt, now);
+        Failed::Stopped
     }
 
     /// An attempt failed. `jitter`: from 0 to 1. `may_give_up`: there is room for a dead letter.
     pub fn failed(
         &mut self,
-        flight: Flight<L>,
+        attempt: Attempt<K>,
         now: u64,
-        retry_after: Option<u64>,
+        pause: Pause,
         jitter: f64,
         may_give_up: bool,
     ) -> Failed {
+        if self.stopped {
+            return self.finish_stopped(attempt, now);
+        }
         self.failures = self.failures.saturating_add(1);
         self.last_failure = now;
-        self.down_for = jittered(
-            wait_after(self.failures.saturating_sub(FAILING).saturating_add(1)),
-            jitter,
-        );
-        if let Some(wait) = retry_after {
-            self.quiet_until = self
-                .quiet_until
-                .max(now.saturating_add(wait.min(LONGEST_WAIT)));
-        }
-        let Some(state) = self.lanes.get_mut(&flight.lane) else {
-            return Failed::Forgotten;
+        let since_down = self.failures.saturating_sub(FAILING).saturating_add(1);
+        self.down_for = jittered(wait_after(since_down), jitter);
+        let quiet = match pause {
+            Pause::Key => 0,
+            Pause::Receiver => jittered(wait_after(self.failures), jitter),
+            Pause::For(wait) => wait.min(LONGEST_WAIT),
         };
-        let queue = if flight.again {
-            &mut state.again
-        } else {
-            &mut state.queue
+        self.quiet_until = self.quiet_until.max(now.saturating_add(quiet));
+        let is_dropped = self.is_dropped(&attempt);
+        let Some(queue) = self.queues.get_mut(&attempt.key) else {
+            return Failed::Dropped;
         };
-        let Some(item) = queue.front_mut() else {
-            return Failed::Forgotten;
+        let Some(item) = queue.part(attempt.resend).front_mut() else {
+            return Failed::Dropped;
         };
-        if item.attempts == 0 {
-            item.first_failed = now;
+        item.tried.fail(now);
+        let tried = item.tried;
+        let due = now.saturating_add(jittered(wait_after(u64::from(tried.attempts)), jitter));
+        queue.due = due.max(queue.hurried);
+        if is_dropped {
+            self.settle(attempt, now);
+            return Failed::Dropped;
         }
-        item.attempts = item.attempts.saturating_add(1);
-        let item = *item;
-        let due = now.saturating_add(jittered(wait_after(u64::from(item.attempts)), jitter));
-        state.due = due.max(state.hurried);
-        if flight.again && state.forgotten {
-            self.land(flight, now);
-            self.settle(flight, now);
-            return Failed::Forgotten;
+        let too_late = now.saturating_sub(tried.first_failed) >= self.give_up_after;
+        if may_give_up && too_late {
+            self.settle(attempt, now);
+            return Failed::GivenUp(tried);
         }
-        let given_up = may_give_up && now.saturating_sub(item.first_failed) >= self.give_up_after;
-        self.land(flight, now);
-        if !given_up {
-            return Failed::Waits;
-        }
-        self.settle(flight, now);
-        Failed::GivenUp {
-            attempts: item.attempts,
-            first_failed: item.first_failed,
-        }
+        self.finish(attempt, now);
+        Failed::Waits(tried)
     }
 
-    fn land(&mut self, flight: Flight<L>, now: u64) {
+    fn is_dropped(&self, attempt: &Attempt<K>) -> bool {
+        let queue = self.queues.get(&attempt.key);
+        queue.is_some_and(|queue| queue.dropped_in_flight(attempt.resend))
+    }
+
+    /// It is not in flight any more.
+    fn finish(&mut self, attempt: Attempt<K>, now: u64) {
         self.in_flight = self.in_flight.saturating_sub(1);
-        self.change(flight.lane, now, |state| state.in_flight = None);
+        self.change(attempt.key, now, |queue| queue.in_flight = None);
     }
 
-    /// The first of its lane is done, and the one behind it may go.
-    fn settle(&mut self, flight: Flight<L>, now: u64) {
-        self.change(flight.lane, now, |state| {
-            let queue = if flight.again {
-                &mut state.again
-            } else {
-                &mut state.queue
-            };
-            queue.pop_front();
-            state.forgotten = false;
-            state.hurried = 0;
-            state.due = now;
+    /// The first of its key is done, and the one behind it may go.
+    fn settle(&mut self, attempt: Attempt<K>, now: u64) {
+        self.finish(attempt, now);
+        self.change(attempt.key, now, |queue| {
+            queue.part(attempt.resend).pop_front();
+            queue.dropped = false;
+            queue.hurried = 0;
+            queue.due = now;
         });
-        if !flight.again {
-            self.unsettled.remove(&flight.number);
+        if !attempt.resend {
+            self.unsettled.remove(&attempt.number);
         }
     }
 
     /// The receiver is back: what waits need not wait.
-    fn hurry_all(&mut self, now: u64) {
-        for (due, _, lane) in self.waiting.clone() {
-            self.change(lane, now, |state| {
-                if due > now && state.hurried <= now {
-                    (state.hurried, state.due) = (due, now);
+    fn retry_all_now(&mut self, now: u64) {
+        for (due, _, key) in self.waiting.clone() {
+            self.change(key, now, |queue| {
+                if due > now && queue.hurried <= now {
+                    (queue.hurried, queue.due) = (due, now);
                 }
             });
         }
     }
 
-    /// Changes a lane and where it is listed.
-    fn change(&mut self, lane: L, now: u64, change: impl FnOnce(&mut Lane)) {
-        let new = || Lane {
-            again: VecDeque::new(),
-            queue: VecDeque::new(),
-            in_flight: None,
-            forgotten: false,
-            due: now,
-            hurried: 0,
-            listed: None,
-        };
-        let state = self.lanes.entry(lane).or_insert_with(new);
-        if let Some((is_fresh, at, number)) = state.listed.take() {
+    /// Changes a queue and where it is listed.
+    fn change(&mut self, key: K, now: u64, change: impl FnOnce(&mut Queue)) {
+        let queue = self.queues.entry(key).or_insert_with(|| Queue::new(now));
+        if let Some((is_fresh, at, number)) = queue.listed.take() {
             let list = if is_fresh {
                 &mut self.fresh
             } else {
                 &mut self.waiting
             };
-            list.remove(&(at, number, lane));
+            list.remove(&(at, number, key));
         }
-        change(state);
-        match state.first().copied() {
-            None => _ = self.lanes.remove(&lane),
-            Some(_) if state.in_flight.is_some() => {}
+        change(queue);
+        match queue.first().copied() {
+            None => _ = self.queues.remove(&key),
+            Some(_) if queue.in_flight.is_some() => {}
             Some(item) => {
-                let is_fresh = item.attempts == 0;
-                let at = if is_fresh {
-                    state.due.min(now)
+                let is_fresh = item.tried.attempts == 0;
+                let (list, at) = if is_fresh {
+                    (&mut self.fresh, queue.due.min(now))
                 } else {
-                    state.due
+                    (&mut self.waiting, queue.due)
                 };
-                state.listed = Some((is_fresh, at, item.number));
-                let list = if is_fresh {
-                    &mut self.fresh
-                } else {
-                    &mut self.waiting
-                };
-                list.insert((at, item.number, lane));
+                queue.listed = Some((is_fresh, at, item.number));
+                list.insert((at, item.number, key));
             }
         }
     }
@@ -433,7 +378,7 @@ impl<L: Ord + Copy> Schedule<L> {
         self.in_flight
     }
 
-    /// Lanes whose first event has failed and will be tried again.
+    /// Queues whose first event has failed and will be tried again.
     pub fn retrying(&self) -> usize {
         self.waiting.len()
     }
@@ -441,6 +386,11 @@ impl<L: Ord + Copy> Schedule<L> {
     /// Failures in a row.
     pub fn failures(&self) -> u64 {
         self.failures
+    }
+
+    /// Nothing is sent until a person says so.
+    pub fn is_stopped(&self) -> bool {
+        self.stopped
     }
 }
 

@@ -1,5 +1,5 @@
-//! One webhook at work: the log's numbers into the schedule, what is due to the courier, what
-//! became of it into the store.
+//! One webhook at work: the log's numbers into the schedule, what is due to the sender, what became
+//! of it into the store.
 
 use std::convert::Infallible;
 use std::pin::Pin;
@@ -10,15 +10,17 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until};
 
-use super::courier::Failure;
-use super::schedule::{Failed, Flight, Schedule};
-use super::{Command, Desk, body};
+use super::failing::{self, Rows};
+use super::schedule::{Attempt, Failed, Schedule, Tried};
+use super::sender::{Failure, Outcome};
+use super::stats::Record;
+use super::{Command, Handle, body};
 use crate::api::App;
 use crate::api::consumers::Consumer;
 use crate::api::error::ApiError;
 use crate::api::tail::Page;
 use crate::clock::now_ms;
-use crate::store::{ConsumerEdit, DeadLetter, Webhook};
+use crate::store::{ConsumerEdit, DeadLetter, Failing, Stopped, Webhook};
 use crate::tracker::{Event, ScriptHash};
 
 /// Events whose numbers are read from the log at a time.
@@ -28,12 +30,12 @@ const IDLE: Duration = Duration::from_secs(60);
 /// Until another try when the store or a delivery broke.
 const BROKEN: Duration = Duration::from_secs(10);
 /// Dead letters of one consumer; when there are so many, nothing more is given up.
-const MOST_LETTERS: usize = 100_000;
+const MOST_DEAD_LETTERS: usize = 100_000;
 /// Rows of done events that are removed at a time.
 const TIDIED: usize = 10_000;
 
-/// `None`: blocks and reorgs.
-pub(super) type Lane = Option<ScriptHash>;
+/// Events of one key come in order. `None`: blocks and reorgs.
+pub(super) type Key = Option<ScriptHash>;
 type Reading = Pin<Box<dyn Future<Output = Result<Page, ApiError>> + Send>>;
 
 /// Until the consumer ends or the daemon stops. What is in flight then comes again.
@@ -41,13 +43,13 @@ pub async fn run(
     app: &Arc<App>,
     consumer: &Arc<Consumer>,
     webhook: &Webhook,
-    desk: &Desk,
+    handle: &Handle,
     mut inbox: mpsc::Receiver<Command>,
 ) {
     let webhook = Arc::new(webhook.clone());
     let work = async {
         loop {
-            let Err(cause) = attend(app, consumer, &webhook, desk, &mut inbox).await;
+            let Err(cause) = attend(app, consumer, &webhook, handle, &mut inbox).await;
             tracing::warn!(consumer = consumer.name, %cause, "a webhook is interrupted");
             sleep(BROKEN).await;
         }
@@ -64,10 +66,10 @@ async fn attend(
     app: &Arc<App>,
     consumer: &Arc<Consumer>,
     webhook: &Arc<Webhook>,
-    desk: &Desk,
+    handle: &Handle,
     inbox: &mut mpsc::Receiver<Command>,
 ) -> Result<Infallible, ApiError> {
-    Work::begin(app, consumer, webhook, desk)
+    Work::begin(app, consumer, webhook, handle)
         .await?
         .work(inbox)
         .await
@@ -80,6 +82,13 @@ pub(super) struct Clock {
 }
 
 impl Clock {
+    fn start() -> Self {
+        Self {
+            epoch: now_ms(),
+            began: Instant::now(),
+        }
+    }
+
     pub(super) fn now(&self) -> u64 {
         self.epoch
             .saturating_add(u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX))
@@ -91,25 +100,30 @@ impl Clock {
 }
 
 /// What came of an attempt; without an event when it is gone.
-struct Landed {
-    flight: Flight<Lane>,
+struct Finished {
+    attempt: Attempt<Key>,
     event: Option<Event>,
     result: Result<(), Failure>,
+    record: Option<Record>,
 }
 
 pub(super) struct Work<'a> {
     pub(super) app: &'a Arc<App>,
     pub(super) consumer: &'a Arc<Consumer>,
     webhook: &'a Arc<Webhook>,
-    desk: &'a Desk,
+    handle: &'a Handle,
     pub(super) clock: Clock,
-    pub(super) schedule: Schedule<Lane>,
-    flights: JoinSet<Result<Landed, ApiError>>,
+    pub(super) schedule: Schedule<Key>,
+    attempts: JoinSet<Result<Finished, ApiError>>,
+    /// Of events that are not loaded yet.
+    failing: Rows,
     /// Events up to this one may have been done before this began.
     done_before: u64,
     /// There may be rows of done events that the place has passed.
     untidy: bool,
-    pub(super) letters: usize,
+    /// To be written with the next step.
+    outdated: Vec<ConsumerEdit>,
+    pub(super) dead_letters: usize,
 }
 
 impl<'a> Work<'a> {
@@ -117,39 +131,55 @@ impl<'a> Work<'a> {
         app: &'a Arc<App>,
         consumer: &'a Arc<Consumer>,
         webhook: &'a Arc<Webhook>,
-        desk: &'a Desk,
+        handle: &'a Handle,
     ) -> Result<Self, ApiError> {
-        let clock = Clock {
-            epoch: now_ms(),
-            began: Instant::now(),
-        };
+        let (clock, name) = (Clock::start(), consumer.name.clone());
+        let rows = app.read(move |app| {
+            Ok((
+                app.reader.done_events(&name, 0, u64::MAX)?,
+                app.reader.dead_letter_count(&name)?,
+                Rows::new(false, app.reader.failing(&name, false)?),
+                Rows::new(true, app.reader.failing(&name, true)?),
+                app.reader.stopped(&name)?,
+            ))
+        });
+        let (done, dead_letters, failing, resent, stopped) = rows.await?;
         let (place, give_up_after) = (
             consumer.place().number,
             app.config.webhooks.give_up_after.saturating_mul(1000),
         );
-        let name = consumer.name.clone();
-        let (done, letters) = app
-            .read(move |app| {
-                Ok((
-                    app.reader.done_events(&name, 0, u64::MAX)?,
-                    app.reader.dead_letter_count(&name)?,
-                ))
-            })
-            .await?;
         let mut work = Self {
             app,
             consumer,
             webhook,
-            desk,
+            handle,
             clock,
-            schedule: Schedule::new(place, give_up_after),
-            flights: JoinSet::new(),
+            schedule: Schedule::new(place, give_up_after, stopped.is_some()),
+            attempts: JoinSet::new(),
+            failing,
             done_before: done.last().copied().unwrap_or(0),
             untidy: !done.is_empty(),
-            letters,
+            outdated: Vec::new(),
+            dead_letters,
         };
-        work.resume_letters().await?;
+        handle.stats().stopped = stopped;
+        work.begin_failing(resent).await?;
         Ok(work)
+    }
+
+    /// What failed before this began.
+    async fn begin_failing(&mut self, mut resent: Rows) -> Result<(), ApiError> {
+        let now = self.clock.now();
+        let last = self.failing.last_tried().max(resent.last_tried());
+        let off = failing::off_for(last, now);
+        if off > 0 {
+            let mut edits = self.failing.skip(off, now);
+            edits.extend(resent.skip(off, now));
+            self.write(edits).await?;
+        }
+        self.begin_resends(&mut resent).await?;
+        self.outdated.extend(resent.left_up_to(u64::MAX));
+        Ok(())
     }
 
     async fn work(&mut self, inbox: &mut mpsc::Receiver<Command>) -> Result<Infallible, ApiError> {
@@ -163,13 +193,13 @@ impl<'a> Work<'a> {
             let begins = self.schedule.begins_at().map(|at| self.clock.instant(at));
             tokio::select! {
                 biased;
-                Some(landed) = self.flights.join_next() => {
-                    let mut all = vec![landed];
-                    all.extend(std::iter::from_fn(|| self.flights.try_join_next()));
-                    let all = all.into_iter().map(|landed| landed.map_err(|cause| ApiError::internal(&cause))?);
+                Some(finished) = self.attempts.join_next() => {
+                    let mut all = vec![finished];
+                    all.extend(std::iter::from_fn(|| self.attempts.try_join_next()));
+                    let all = all.into_iter().map(|finished| finished.map_err(|cause| ApiError::internal(&cause))?);
                     self.settle(all.collect::<Result<_, _>>()?).await?;
                 }
-                Some(command) = inbox.recv() => self.obey(command).await?,
+                Some(command) = inbox.recv() => self.execute(command).await?,
                 page = next(&mut reading) => {
                     reading = None;
                     self.load(page?).await?;
@@ -181,26 +211,29 @@ impl<'a> Work<'a> {
 
     /// Begins what may begin now.
     fn send(&mut self) {
-        while let Some(flight) = self.schedule.next(self.clock.now()) {
-            self.desk.view().attempts += 1;
-            self.flights.spawn(attempt(
+        while let Some(attempt) = self.schedule.next(self.clock.now()) {
+            self.handle.stats().attempts += 1;
+            self.attempts.spawn(deliver(
                 self.app.clone(),
                 self.consumer.clone(),
                 self.webhook.clone(),
-                flight,
+                attempt,
             ));
         }
     }
 
     /// Shows how it is doing.
     fn show(&self) {
-        let (schedule, mut view) = (&self.schedule, self.desk.view());
-        view.failures = schedule.failures();
-        view.retrying = schedule.retrying();
-        view.in_flight = schedule.in_flight();
-        view.pending = schedule.pending();
-        view.dead_letters = Some(self.letters);
-        view.next_attempt = schedule.begins_at().filter(|_| schedule.retrying() > 0);
+        let (schedule, mut stats) = (&self.schedule, self.handle.stats());
+        stats.failures = schedule.failures();
+        stats.retrying = schedule.retrying();
+        stats.in_flight = schedule.in_flight();
+        stats.pending = schedule.pending();
+        stats.dead_letters = Some(self.dead_letters);
+        stats.next_attempt = schedule.begins_at().filter(|_| schedule.retrying() > 0);
+        if !schedule.is_stopped() {
+            stats.stopped = None;
+        }
     }
 
     fn read_on(&self) -> Reading {
@@ -229,11 +262,12 @@ impl<'a> Work<'a> {
         let now = self.clock.now();
         for (number, event) in &page.events {
             if done.binary_search(number).is_err() {
-                self.schedule
-                    .load(*number, event.kind.script().copied(), now);
+                let (key, tried) = (key_of(event), self.failing.take(*number));
+                self.schedule.load(*number, key, tried, now);
             }
         }
         self.schedule.read_to(page.next);
+        self.outdated.extend(self.failing.left_up_to(page.next));
         if self.schedule.pending() == 0 && self.schedule.place() > self.consumer.place().number {
             self.write(Vec::new()).await?;
         }
@@ -247,46 +281,37 @@ impl<'a> Work<'a> {
             number,
             "events were deleted (events.retention_days) before they were delivered"
         );
-        let mut view = self.desk.view();
-        view.missed_up_to = view.missed_up_to.max(Some(number));
+        let mut stats = self.handle.stats();
+        stats.missed_up_to = stats.missed_up_to.max(Some(number));
     }
 
     /// Writes down what became of attempts.
-    async fn settle(&mut self, all: Vec<Landed>) -> Result<(), ApiError> {
+    async fn settle(&mut self, all: Vec<Finished>) -> Result<(), ApiError> {
         let (mut settled, mut edits) = (Vec::new(), Vec::new());
-        let mut failed = None;
-        for landed in all {
-            let (now, Flight { number, again, .. }) = (self.clock.now(), landed.flight);
-            let is_settled = match (landed.event, landed.result) {
+        for finished in all {
+            let Attempt { number, resend, .. } = finished.attempt;
+            if let Some(record) = finished.record {
+                let mut stats = self.handle.stats();
+                stats.last_error = record.error.clone().or(stats.last_error.take());
+                stats.remember(record);
+            }
+            let is_settled = match (finished.event, finished.result) {
                 (None, _) => {
-                    self.schedule.gone(landed.flight, now);
-                    if !again {
-                        self.missed(number);
-                    }
+                    self.gone(finished.attempt, &mut edits);
                     true
                 }
                 (Some(_), Ok(())) => {
-                    let wanted = self.schedule.delivered(landed.flight, now);
-                    if again && wanted {
-                        edits.push(ConsumerEdit::DropDeadLetter(number));
-                        self.letters = self.letters.saturating_sub(1);
-                    }
-                    self.desk.view().last_success = Some(now);
+                    self.delivered(finished.attempt, &mut edits);
                     true
                 }
                 (Some(event), Err(failure)) => {
-                    let letter = self.failed(landed.flight, event, &failure, now).await?;
-                    failed = Some(failure.error);
-                    edits.extend(letter.map(|letter| ConsumerEdit::DeadLetter(number, letter)));
-                    edits.last().is_some_and(|edit| matches!(edit, ConsumerEdit::DeadLetter(given_up, _) if *given_up == number))
+                    self.failed(finished.attempt, event, failure, &mut edits)
+                        .await?
                 }
             };
-            if is_settled && !again {
+            if is_settled && !resend {
                 settled.push(number);
             }
-        }
-        if let Some(error) = failed {
-            self.desk.view().last_error = Some(error);
         }
         let place = self.schedule.place();
         let beyond: Vec<_> = settled
@@ -299,60 +324,128 @@ impl<'a> Work<'a> {
         self.write(edits).await
     }
 
-    /// The dead letter, if the event becomes one now.
+    /// The log or the dead letter is not there any more.
+    fn gone(&mut self, attempt: Attempt<Key>, edits: &mut Vec<ConsumerEdit>) {
+        self.schedule.gone(attempt, self.clock.now());
+        edits.extend(not_failing(&attempt));
+        if !attempt.resend {
+            self.missed(attempt.number);
+        }
+    }
+
+    fn delivered(&mut self, attempt: Attempt<Key>, edits: &mut Vec<ConsumerEdit>) {
+        let now = self.clock.now();
+        let wanted = self.schedule.delivered(attempt, now);
+        edits.extend(not_failing(&attempt));
+        if attempt.resend && wanted {
+            edits.push(ConsumerEdit::DropDeadLetter(attempt.number));
+            self.dead_letters = self.dead_letters.saturating_sub(1);
+        }
+        self.handle.stats().last_success = Some(now);
+    }
+
+    /// True when the event is settled: it became a dead letter, or was one.
     async fn failed(
         &mut self,
-        flight: Flight<Lane>,
+        attempt: Attempt<Key>,
         event: Event,
-        failure: &Failure,
-        now: u64,
-    ) -> Result<Option<DeadLetter>, ApiError> {
-        let (name, error) = (&self.consumer.name, &failure.error);
-        let may_give_up = flight.again || self.letters < MOST_LETTERS;
+        failure: Failure,
+        edits: &mut Vec<ConsumerEdit>,
+    ) -> Result<bool, ApiError> {
+        let (now, Attempt { number, resend, .. }) = (self.clock.now(), attempt);
+        self.handle.stats().failed_attempts += 1;
+        if failure.gone && !self.schedule.is_stopped() {
+            self.stop(attempt, failure.error, edits);
+            return Ok(false);
+        }
+        let may_give_up = resend || self.dead_letters < MOST_DEAD_LETTERS;
         let failed = self
             .schedule
-            .failed(flight, now, failure.retry_after, chance()?, may_give_up);
-        self.desk.view().failed_attempts += 1;
+            .failed(attempt, now, failure.pause, chance()?, may_give_up);
+        match failed {
+            Failed::Stopped => Ok(false),
+            Failed::Dropped => Ok(true),
+            Failed::Waits(tried) => {
+                self.warn_of_first(number, &failure.error);
+                edits.push(ConsumerEdit::Failing {
+                    number,
+                    resend,
+                    failing: Failing {
+                        attempts: tried.attempts,
+                        first_failed: tried.first_failed,
+                        last_tried: now,
+                    },
+                });
+                Ok(false)
+            }
+            Failed::GivenUp(tried) => {
+                edits.push(ConsumerEdit::NotFailing { number, resend });
+                let letter = self.given_up(&attempt, event, tried, failure.error).await?;
+                edits.push(ConsumerEdit::DeadLetter(number, letter));
+                Ok(true)
+            }
+        }
+    }
+
+    /// The first failure of a row of them.
+    fn warn_of_first(&self, number: u64, error: &str) {
         if self.schedule.failures() == 1 {
             tracing::info!(
-                consumer = name,
-                number = flight.number,
+                consumer = self.consumer.name,
+                number,
                 error,
                 "a webhook's delivery failed and will be tried again"
             );
         }
-        let Failed::GivenUp {
-            attempts,
-            first_failed,
-        } = failed
-        else {
-            return Ok(None);
-        };
+    }
+
+    /// The receiver answered 410.
+    fn stop(&mut self, attempt: Attempt<Key>, reason: String, edits: &mut Vec<ConsumerEdit>) {
+        let (name, now) = (&self.consumer.name, self.clock.now());
         tracing::warn!(
             consumer = name,
-            number = flight.number,
-            attempts,
+            reason,
+            "a webhook is stopped until POST /consumers/{name}/retry or a PUT resumes it"
+        );
+        self.schedule.stop(attempt, now);
+        let stopped = Stopped { since: now, reason };
+        self.handle.stats().stopped = Some(stopped.clone());
+        edits.push(ConsumerEdit::Stop(stopped));
+    }
+
+    async fn given_up(
+        &mut self,
+        attempt: &Attempt<Key>,
+        event: Event,
+        tried: Tried,
+        error: String,
+    ) -> Result<DeadLetter, ApiError> {
+        tracing::warn!(
+            consumer = self.consumer.name,
+            number = attempt.number,
+            attempts = tried.attempts,
             error,
             "an event becomes a dead letter"
         );
-        if !flight.again {
+        if !attempt.resend {
             // After a step back there may be one of the same event.
-            let known = self.letter(flight.number).await?.is_some();
-            self.letters = self.letters.saturating_add(usize::from(!known));
+            let known = self.dead_letter(attempt.number).await?.is_some();
+            self.dead_letters = self.dead_letters.saturating_add(usize::from(!known));
         }
-        Ok(Some(DeadLetter {
+        Ok(DeadLetter {
             event,
-            attempts,
-            first_failed,
-            last_tried: now,
-            error: error.clone(),
+            attempts: tried.attempts,
+            first_failed: tried.first_failed,
+            last_tried: self.clock.now(),
+            error,
             again: false,
-        }))
+        })
     }
 
     /// Writes edits and the place.
     async fn write(&mut self, mut edits: Vec<ConsumerEdit>) -> Result<(), ApiError> {
         let place = self.schedule.place();
+        edits.append(&mut self.outdated);
         if self.untidy {
             let name = self.consumer.name.clone();
             let passed = self
@@ -375,6 +468,17 @@ impl<'a> Work<'a> {
     }
 }
 
+pub(super) fn key_of(event: &Event) -> Key {
+    event.kind.script().copied()
+}
+
+fn not_failing(attempt: &Attempt<Key>) -> Option<ConsumerEdit> {
+    (attempt.tried.attempts > 0).then_some(ConsumerEdit::NotFailing {
+        number: attempt.number,
+        resend: attempt.resend,
+    })
+}
+
 async fn next(reading: &mut Option<Reading>) -> Result<Page, ApiError> {
     match reading {
         Some(reading) => reading.await,
@@ -382,14 +486,14 @@ async fn next(reading: &mut Option<Reading>) -> Result<Page, ApiError> {
     }
 }
 
-async fn attempt(
+async fn deliver(
     app: Arc<App>,
     consumer: Arc<Consumer>,
     webhook: Arc<Webhook>,
-    flight: Flight<Lane>,
-) -> Result<Landed, ApiError> {
-    let (name, number) = (consumer.name.clone(), flight.number);
-    let event = app.read(move |app| match flight.again {
+    attempt: Attempt<Key>,
+) -> Result<Finished, ApiError> {
+    let (name, number) = (consumer.name.clone(), attempt.number);
+    let event = app.read(move |app| match attempt.resend {
         true => Ok(app
             .reader
             .dead_letter(&name, number)?
@@ -397,23 +501,25 @@ async fn attempt(
         false => Ok(app.reader.event(number)?),
     });
     let Some(event) = event.await? else {
-        return Ok(Landed {
-            flight,
+        return Ok(Finished {
+            attempt,
             event: None,
             result: Ok(()),
+            record: None,
         });
     };
     let body = body(&app.wire, &consumer.name, number, &event)?;
-    let id = format!("{}_{}", consumer.name, app.wire.cursor(number));
-    let result = app
-        .webhooks
-        .courier()
-        .post(&webhook, &id, body, now_ms() / 1000)
-        .await;
-    Ok(Landed {
-        flight,
+    let (id, began) = (
+        format!("{}_{}", consumer.name, app.wire.cursor(number)),
+        now_ms(),
+    );
+    let sender = app.webhooks.sender();
+    let outcome: Outcome = sender.post(&webhook, &id, body, began / 1000).await;
+    Ok(Finished {
+        attempt,
         event: Some(event),
-        result,
+        record: Some(Record::new(id, began, &outcome)),
+        result: outcome.result,
     })
 }
 

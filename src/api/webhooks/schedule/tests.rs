@@ -8,7 +8,7 @@ use super::*;
 
 const GIVE_UP: u64 = 60_000;
 
-type Lanes = u8;
+type Key = u8;
 
 /// Numbers that follow from a seed.
 struct Chance(u64);
@@ -29,11 +29,11 @@ impl Chance {
 
 /// A log, what the store would have, and what the receiver got.
 struct World {
-    log: Vec<Lanes>,
+    log: Vec<Key>,
     chance: Chance,
     now: u64,
-    schedule: Schedule<Lanes>,
-    flights: Vec<Flight<Lanes>>,
+    schedule: Schedule<Key>,
+    in_flight: Vec<Attempt<Key>>,
     place: u64,
     done: BTreeSet<u64>,
     /// Dead letters, and whether they are to be sent again.
@@ -42,28 +42,40 @@ struct World {
     accepted: Vec<u64>,
     /// May come again: a crash took the answer.
     lost: BTreeSet<u64>,
-    first_failed: BTreeMap<u64, u64>,
+    /// Rows of failing events, and of dead letters that are sent again.
+    failing: BTreeMap<(bool, u64), Tried>,
+    /// The row that says so.
+    stopped: bool,
+    /// The receiver answers 410 now and then.
+    stops: bool,
 }
 
 impl World {
-    fn new(log: Vec<Lanes>, seed: u64) -> Self {
+    fn new(log: Vec<Key>, seed: u64) -> Self {
         Self {
             log,
             chance: Chance(seed),
             now: 1_000_000,
-            schedule: Schedule::new(0, GIVE_UP),
-            flights: Vec::new(),
+            schedule: Schedule::new(0, GIVE_UP, false),
+            in_flight: Vec::new(),
             place: 0,
             done: BTreeSet::new(),
             letters: BTreeMap::new(),
             accepted: Vec::new(),
             lost: BTreeSet::new(),
-            first_failed: BTreeMap::new(),
+            failing: BTreeMap::new(),
+            stopped: false,
+            stops: false,
         }
     }
 
-    fn lane(&self, number: u64) -> Lanes {
+    fn key(&self, number: u64) -> Key {
         self.log[number as usize - 1]
+    }
+
+    fn tried(&self, resend: bool, number: u64) -> Tried {
+        let row = self.failing.get(&(resend, number));
+        row.copied().unwrap_or_default()
     }
 
     fn load(&mut self, most: usize) {
@@ -71,7 +83,10 @@ impl World {
         for number in (from + 1..=self.log.len() as u64).take(most.min(self.schedule.room())) {
             match self.done.contains(&number) {
                 true => self.schedule.read_to(number),
-                false => self.schedule.load(number, self.lane(number), self.now),
+                false => {
+                    let (key, tried) = (self.key(number), self.tried(false, number));
+                    self.schedule.load(number, key, tried, self.now);
+                }
             }
         }
         if self.schedule.pending() == 0 {
@@ -87,64 +102,67 @@ impl World {
     }
 
     fn send(&mut self) {
-        let Some(flight) = self.schedule.next(self.now) else {
+        let Some(attempt) = self.schedule.next(self.now) else {
             return;
         };
-        assert_eq!(flight.lane, self.lane(flight.number));
+        assert_eq!(attempt.key, self.key(attempt.number));
         assert!(
-            self.flights.iter().all(|other| other.lane != flight.lane),
-            "two of a lane in flight"
+            self.in_flight.iter().all(|other| other.key != attempt.key),
+            "two of a key in flight"
         );
-        if !flight.again {
+        if !attempt.resend {
             assert!(
-                flight.number > self.place && !self.done.contains(&flight.number),
+                attempt.number > self.place && !self.done.contains(&attempt.number),
                 "it is settled"
             );
         }
-        self.flights.push(flight);
-        assert!(self.flights.len() <= IN_FLIGHT);
-        assert_eq!(self.flights.len(), self.schedule.in_flight());
+        self.in_flight.push(attempt);
+        assert!(self.in_flight.len() <= IN_FLIGHT);
+        assert_eq!(self.in_flight.len(), self.schedule.in_flight());
     }
 
     /// One answer comes. `harsh`: how many of four attempts fail.
     fn land(&mut self, harsh: u64) {
-        if self.flights.is_empty() {
+        if self.in_flight.is_empty() {
             return;
         }
-        let at = self.chance.below(self.flights.len() as u64) as usize;
-        let flight = self.flights.swap_remove(at);
+        let at = self.chance.below(self.in_flight.len() as u64) as usize;
+        let attempt = self.in_flight.swap_remove(at);
         if self.chance.below(4) >= harsh {
-            self.accepted.push(flight.number);
-            self.schedule.delivered(flight, self.now);
-            self.write(flight, None);
+            self.accepted.push(attempt.number);
+            self.schedule.delivered(attempt, self.now);
+            self.write(attempt, None);
             return;
         }
-        let retry_after = self.chance.one_in(5).then_some(3_000);
+        if self.stops && !self.stopped && self.chance.one_in(20) {
+            self.schedule.stop(attempt, self.now);
+            self.stopped = true;
+            self.failing.clear();
+            return;
+        }
+        let pause = match self.chance.below(5) {
+            0 => Pause::For(3_000),
+            1 => Pause::Receiver,
+            _ => Pause::Key,
+        };
         let jitter = self.chance.below(101) as f64 / 100.0;
-        self.first_failed.entry(flight.number).or_insert(self.now);
-        match self
-            .schedule
-            .failed(flight, self.now, retry_after, jitter, true)
-        {
-            Failed::Waits | Failed::Forgotten => {}
-            Failed::GivenUp {
-                attempts,
-                first_failed,
-            } => {
-                assert!(
-                    attempts >= 2
-                        && self.now - first_failed >= GIVE_UP
-                        && self.first_failed[&flight.number] <= first_failed
-                );
-                self.write(flight, Some(false));
+        let row = (attempt.resend, attempt.number);
+        match self.schedule.failed(attempt, self.now, pause, jitter, true) {
+            Failed::Dropped => {}
+            Failed::Stopped => assert!(self.stopped),
+            Failed::Waits(tried) => _ = self.failing.insert(row, tried),
+            Failed::GivenUp(tried) => {
+                assert!(tried.attempts >= 2 && self.now - tried.first_failed >= GIVE_UP);
+                assert_eq!(self.failing[&row].first_failed, tried.first_failed);
+                self.write(attempt, Some(false));
             }
         }
     }
 
     /// What the task writes when something is settled.
-    fn write(&mut self, flight: Flight<Lanes>, letter: Option<bool>) {
-        let number = flight.number;
-        if !flight.again {
+    fn write(&mut self, attempt: Attempt<Key>, letter: Option<bool>) {
+        let number = attempt.number;
+        if !attempt.resend {
             assert!(
                 number > self.place && self.done.insert(number),
                 "{number} is settled twice"
@@ -154,23 +172,32 @@ impl World {
             Some(again) => _ = self.letters.insert(number, again),
             None => _ = self.letters.remove(&number),
         }
-        self.first_failed.remove(&number);
+        self.failing.remove(&(attempt.resend, number));
         self.move_on();
     }
 
     fn crash(&mut self) {
-        for flight in std::mem::take(&mut self.flights) {
-            self.lost.insert(flight.number);
+        for attempt in std::mem::take(&mut self.in_flight) {
+            self.lost.insert(attempt.number);
             if self.chance.one_in(2) {
-                self.accepted.push(flight.number);
+                self.accepted.push(attempt.number);
             }
         }
-        self.first_failed.clear();
-        self.schedule = Schedule::new(self.place, GIVE_UP);
+        self.schedule = Schedule::new(self.place, GIVE_UP, self.stopped);
         for (number, _) in self.letters.iter().filter(|(_, again)| **again) {
-            self.schedule
-                .again(*number, self.log[*number as usize - 1], self.now);
+            let (key, tried) = (self.log[*number as usize - 1], self.tried(true, *number));
+            self.schedule.resend(*number, key, tried, self.now);
         }
+    }
+
+    fn retry(&mut self) {
+        self.stopped = false;
+        let waiting = self.schedule.retry(self.now);
+        let letters = self.letters.values().filter(|again| **again).count();
+        // One that was dropped in flight is in neither.
+        let flying = self.in_flight.iter().filter(|it| !it.resend).count();
+        assert!(waiting + self.in_flight.len() >= self.schedule.pending() + letters);
+        assert!(waiting >= self.schedule.pending() - flying);
     }
 
     /// A person sends a dead letter again, or forgets one.
@@ -183,14 +210,16 @@ impl World {
         else {
             return;
         };
-        let lane = self.lane(number);
+        let key = self.key(number);
         if self.chance.one_in(3) {
             self.letters.remove(&number);
-            self.schedule.forget(number, lane, self.now);
+            self.failing.remove(&(true, number));
+            self.schedule.drop_resend(number, key, self.now);
         } else {
             self.letters.insert(number, true);
             self.lost.insert(number);
-            self.schedule.again(number, lane, self.now);
+            self.schedule
+                .resend(number, key, Tried::default(), self.now);
         }
     }
 
@@ -208,24 +237,26 @@ impl World {
             16 | 17 => self.now += self.chance.below(5_000),
             18 => self.now += self.chance.below(100_000),
             _ if self.chance.one_in(4) => self.crash(),
+            _ if self.chance.one_in(3) => self.retry(),
             _ => self.person(),
         }
     }
 
     /// From now on the receiver takes everything.
     fn finish(&mut self) {
+        self.retry();
         for _ in 0..self.log.len() * 20 + 1000 {
             self.load(usize::MAX);
             match self.schedule.begins_at() {
                 Some(at) => self.now = self.now.max(at),
-                None if self.flights.is_empty() => break,
+                None if self.in_flight.is_empty() => break,
                 None => {}
             }
             self.send();
             self.land(0);
         }
         assert_eq!(
-            (self.schedule.pending(), self.flights.len()),
+            (self.schedule.pending(), self.in_flight.len()),
             (0, 0),
             "something starves"
         );
@@ -240,13 +271,13 @@ impl World {
         );
     }
 
-    /// Every event is with the receiver or a dead letter, in order in its lane.
+    /// Every event is with the receiver or a dead letter, in order in its key.
     fn check(&self, forgotten_may_be_missing: bool) {
         let mut seen = BTreeSet::new();
-        let mut last: BTreeMap<Lanes, u64> = BTreeMap::new();
+        let mut last: BTreeMap<Key, u64> = BTreeMap::new();
         for number in &self.accepted {
             if seen.insert(*number) {
-                let before = last.insert(self.lane(*number), *number);
+                let before = last.insert(self.key(*number), *number);
                 // A dead letter comes behind those that went on without it.
                 assert!(
                     before.is_none_or(|before| before < *number) || self.lost.contains(number),
@@ -278,6 +309,7 @@ proptest! {
         log in prop::collection::vec(0..6_u8, 1..80), seed: u64, steps in 0..1500_usize,
     ) {
         let mut world = World::new(log, seed);
+        world.stops = true;
         for _ in 0..steps {
             world.step();
         }
@@ -304,18 +336,19 @@ proptest! {
     }
 }
 
-fn loaded(lanes: &[Lanes]) -> Schedule<Lanes> {
-    let mut schedule = Schedule::new(0, GIVE_UP);
-    for (number, lane) in (1..).zip(lanes) {
-        schedule.load(number, *lane, 0);
+fn loaded(keys: &[Key]) -> Schedule<Key> {
+    let mut schedule = Schedule::new(0, GIVE_UP, false);
+    for (number, key) in (1..).zip(keys) {
+        schedule.load(number, *key, Tried::default(), 0);
     }
     schedule
 }
 
-fn fail(schedule: &mut Schedule<Lanes>, now: u64) -> Flight<Lanes> {
-    let flight = schedule.next(now).expect("something may be sent");
-    assert_eq!(schedule.failed(flight, now, None, 1.0, true), Failed::Waits);
-    flight
+fn fail(schedule: &mut Schedule<Key>, now: u64) -> Attempt<Key> {
+    let attempt = schedule.next(now).expect("something may be sent");
+    let failed = schedule.failed(attempt, now, Pause::Key, 1.0, true);
+    assert!(matches!(failed, Failed::Waits(_)), "{failed:?}");
+    attempt
 }
 
 #[test]
@@ -338,20 +371,20 @@ fn waits_double_up_to_an_hour_and_jitter_takes_up_to_half() {
 }
 
 #[test]
-fn a_failing_event_holds_up_its_lane_and_nothing_else() {
+fn a_failing_event_holds_up_its_key_and_nothing_else() {
     let mut schedule = loaded(&[1, 1, 2, 2]);
     assert_eq!(fail(&mut schedule, 0).number, 1);
     for expected in [3, 4] {
-        let flight = schedule.next(0).unwrap();
-        assert_eq!(flight.number, expected);
-        schedule.delivered(flight, 0);
+        let attempt = schedule.next(0).unwrap();
+        assert_eq!(attempt.number, expected);
+        schedule.delivered(attempt, 0);
     }
     assert_eq!(
         (schedule.next(999), schedule.begins_at(), schedule.place()),
         (None, Some(1_000), 0)
     );
-    let flight = schedule.next(1_000).unwrap();
-    schedule.delivered(flight, 1_000);
+    let attempt = schedule.next(1_000).unwrap();
+    schedule.delivered(attempt, 1_000);
     assert_eq!(
         (schedule.place(), schedule.next(1_000).unwrap().number),
         (1, 2)
@@ -361,47 +394,47 @@ fn a_failing_event_holds_up_its_lane_and_nothing_else() {
 #[test]
 fn retry_after_is_quiet_for_the_whole_receiver_and_an_hour_at_most() {
     let mut schedule = loaded(&[1, 2]);
-    let flight = schedule.next(0).unwrap();
-    schedule.failed(flight, 0, Some(30_000), 1.0, true);
+    let attempt = schedule.next(0).unwrap();
+    schedule.failed(attempt, 0, Pause::For(30_000), 1.0, true);
     assert_eq!(
         (schedule.next(29_999), schedule.begins_at()),
         (None, Some(30_000))
     );
-    let flight = schedule.next(30_000).unwrap();
-    schedule.failed(flight, 30_000, Some(u64::MAX), 1.0, true);
+    let attempt = schedule.next(30_000).unwrap();
+    schedule.failed(attempt, 30_000, Pause::For(u64::MAX), 1.0, true);
     assert_eq!(schedule.begins_at(), Some(30_000 + LONGEST_WAIT));
 }
 
 #[test]
 fn a_receiver_that_is_down_is_tried_by_one_attempt_at_a_time_and_gets_everything_when_it_is_back() {
     let mut schedule = loaded(&(0..100).collect::<Vec<_>>());
-    let flights: Vec<_> = (0..IN_FLIGHT).map(|_| schedule.next(0).unwrap()).collect();
+    let in_flight: Vec<_> = (0..IN_FLIGHT).map(|_| schedule.next(0).unwrap()).collect();
     assert_eq!(schedule.next(0), None);
-    for flight in flights {
-        schedule.failed(flight, 0, None, 1.0, true);
+    for attempt in in_flight {
+        schedule.failed(attempt, 0, Pause::Key, 1.0, true);
     }
     let mut now = 0;
     for _ in 0..10 {
         now = schedule.begins_at().unwrap();
-        let flight = schedule.next(now).unwrap();
+        let attempt = schedule.next(now).unwrap();
         assert_eq!(
             (
-                flight.number > 8,
+                attempt.number > 8,
                 schedule.next(u64::MAX),
                 schedule.begins_at()
             ),
             (true, None, None),
             "one, that was never tried"
         );
-        schedule.failed(flight, now, None, 1.0, true);
+        schedule.failed(attempt, now, Pause::Key, 1.0, true);
     }
     assert!(schedule.begins_at().unwrap() <= now + FRESH_WAIT);
     now += FRESH_WAIT;
-    let flight = schedule.next(now).unwrap();
-    schedule.delivered(flight, now);
+    let attempt = schedule.next(now).unwrap();
+    schedule.delivered(attempt, now);
     let mut sent = 0;
-    while let Some(flight) = schedule.next(now) {
-        schedule.delivered(flight, now);
+    while let Some(attempt) = schedule.next(now) {
+        schedule.delivered(attempt, now);
         sent += 1;
     }
     assert_eq!((sent, schedule.pending()), (99, 0), "all of it at once");
@@ -413,8 +446,8 @@ fn without_untried_events_a_receiver_that_is_down_is_left_alone_for_longer_and_l
     let mut now = 0;
     let mut waits = Vec::new();
     for _ in 0..20 {
-        let flight = schedule.next(now).unwrap();
-        schedule.failed(flight, now, None, 1.0, false);
+        let attempt = schedule.next(now).unwrap();
+        schedule.failed(attempt, now, Pause::Key, 1.0, false);
         let next = schedule.begins_at().unwrap();
         waits.push((next - now) / 1000);
         now = next;
@@ -429,17 +462,17 @@ fn who_asks_for_a_dead_letter_to_be_sent_again_does_not_wait_for_the_next_look_a
     let mut schedule = loaded(&[1]);
     for _ in 0..20 {
         let now = schedule.begins_at().unwrap();
-        let flight = schedule.next(now).unwrap();
-        schedule.failed(flight, now, None, 1.0, false);
+        let attempt = schedule.next(now).unwrap();
+        schedule.failed(attempt, now, Pause::Key, 1.0, false);
     }
     let now = schedule.begins_at().unwrap();
     let flying = schedule.next(now).unwrap();
-    schedule.again(7, 9, now);
+    schedule.resend(7, 9, Tried::default(), now);
     assert_eq!(schedule.next(now + 1000), None, "one at a time");
-    schedule.failed(flying, now + 1000, None, 1.0, false);
-    let flight = schedule.next(now + 1000).unwrap();
-    assert_eq!((flight.number, flight.again), (7, true));
-    schedule.failed(flight, now + 1000, None, 1.0, false);
+    schedule.failed(flying, now + 1000, Pause::Key, 1.0, false);
+    let attempt = schedule.next(now + 1000).unwrap();
+    assert_eq!((attempt.number, attempt.resend), (7, true));
+    schedule.failed(attempt, now + 1000, Pause::Key, 1.0, false);
     assert!(
         schedule.begins_at().unwrap() > now + 3_000_000,
         "a failure more, and it is left alone as before"
@@ -452,29 +485,29 @@ fn events_that_the_receiver_refuses_neither_stop_others_nor_are_hurried_again_an
     let mut schedule = loaded(&poisoned.clone().collect::<Vec<_>>());
     let (mut now, mut number, mut tries, mut delays) = (0, 10, 0, Vec::new());
     while now < 3_600_000 {
-        // When the ten have been tried, a new lane every ten seconds, which the receiver takes.
+        // When the ten have been tried, a new key every ten seconds, which the receiver takes.
         if now > 100_000 && now % 10_000 == 0 {
             number += 1;
-            schedule.load(number, 100 + (number % 100) as u8, now);
+            schedule.load(number, 100 + (number % 100) as u8, Tried::default(), now);
             delays.push((number, now));
         }
-        while let Some(flight) = schedule.next(now) {
-            if poisoned.contains(&flight.lane) {
+        while let Some(attempt) = schedule.next(now) {
+            if poisoned.contains(&attempt.key) {
                 tries += 1;
-                schedule.failed(flight, now, None, 1.0, false);
+                schedule.failed(attempt, now, Pause::Key, 1.0, false);
             } else {
                 let at = delays
                     .iter()
-                    .position(|(number, _)| *number == flight.number)
+                    .position(|(number, _)| *number == attempt.number)
                     .unwrap();
                 let (_, loaded) = delays.remove(at);
                 assert!(
                     now - loaded <= FRESH_WAIT,
                     "{} waited {} ms",
-                    flight.number,
+                    attempt.number,
                     now - loaded
                 );
-                schedule.delivered(flight, now);
+                schedule.delivered(attempt, now);
             }
         }
         now += 500;
@@ -489,20 +522,20 @@ fn events_that_the_receiver_refuses_neither_stop_others_nor_are_hurried_again_an
 fn an_event_is_given_up_at_its_first_failure_after_its_time_and_the_next_goes() {
     let mut schedule = loaded(&[1, 1]);
     fail(&mut schedule, 5);
-    let flight = schedule.next(5 + GIVE_UP).unwrap();
-    assert_eq!(
-        schedule.failed(flight, 5 + GIVE_UP, None, 1.0, false),
-        Failed::Waits,
+    let attempt = schedule.next(5 + GIVE_UP).unwrap();
+    let failed = schedule.failed(attempt, 5 + GIVE_UP, Pause::Key, 1.0, false);
+    assert!(
+        matches!(failed, Failed::Waits(_)),
         "no room for a dead letter"
     );
     let now = schedule.begins_at().unwrap();
-    let flight = schedule.next(now).unwrap();
+    let attempt = schedule.next(now).unwrap();
     assert_eq!(
-        schedule.failed(flight, now, None, 1.0, true),
-        Failed::GivenUp {
+        schedule.failed(attempt, now, Pause::Key, 1.0, true),
+        Failed::GivenUp(Tried {
             attempts: 3,
             first_failed: 5
-        }
+        })
     );
     assert_eq!(
         (schedule.place(), schedule.next(now).unwrap().number),
@@ -511,29 +544,29 @@ fn an_event_is_given_up_at_its_first_failure_after_its_time_and_the_next_goes() 
 }
 
 #[test]
-fn a_dead_letter_goes_before_newer_events_of_its_lane_and_can_be_forgotten_even_in_flight() {
-    let mut schedule = Schedule::new(5, GIVE_UP);
-    schedule.load(6, 1, 0);
+fn a_dead_letter_goes_before_newer_events_of_its_key_and_can_be_dropped_even_in_flight() {
+    let mut schedule = Schedule::new(5, GIVE_UP, false);
+    schedule.load(6, 1, Tried::default(), 0);
     let first = schedule.next(0).unwrap();
     for number in [4, 2, 3, 2] {
-        schedule.again(number, 1, 0);
+        schedule.resend(number, 1, Tried::default(), 0);
     }
-    schedule.forget(3, 1, 0);
+    schedule.drop_resend(3, 1, 0);
     assert_eq!(
-        (first.again, schedule.next(0)),
+        (first.resend, schedule.next(0)),
         (false, None),
-        "one of a lane at a time"
+        "one of a key at a time"
     );
     schedule.delivered(first, 0);
     let second = schedule.next(0).unwrap();
     assert_eq!(
-        (second.number, second.again, schedule.place()),
+        (second.number, second.resend, schedule.place()),
         (2, true, 6)
     );
-    schedule.forget(2, 1, 0);
+    schedule.drop_resend(2, 1, 0);
     assert_eq!(
-        schedule.failed(second, 0, None, 1.0, true),
-        Failed::Forgotten
+        schedule.failed(second, 0, Pause::Key, 1.0, true),
+        Failed::Dropped
     );
     let third = schedule.next(0).unwrap();
     assert_eq!((third.number, schedule.pending()), (4, 0));
@@ -542,10 +575,10 @@ fn a_dead_letter_goes_before_newer_events_of_its_lane_and_can_be_forgotten_even_
         (
             schedule.next(u64::MAX),
             schedule.begins_at(),
-            schedule.lanes.len()
+            schedule.queues.len()
         ),
         (None, None, 0),
-        "nothing is kept of a lane that is done"
+        "nothing is kept of a key that is done"
     );
 }
 
@@ -553,8 +586,8 @@ fn a_dead_letter_goes_before_newer_events_of_its_lane_and_can_be_forgotten_even_
 fn no_more_than_the_window_is_loaded() {
     let mut schedule = loaded(&vec![1; WINDOW]);
     assert_eq!((schedule.room(), schedule.pending()), (0, WINDOW));
-    let flight = schedule.next(0).unwrap();
-    schedule.gone(flight, 0);
+    let attempt = schedule.next(0).unwrap();
+    schedule.gone(attempt, 0);
     assert_eq!(
         (schedule.room(), schedule.place(), schedule.failures()),
         (1, 1, 0)
@@ -563,19 +596,19 @@ fn no_more_than_the_window_is_loaded() {
 
 #[test]
 fn dead_letters_go_in_the_order_of_their_numbers_however_people_ask_for_them() {
-    let mut schedule = Schedule::new(100, GIVE_UP);
-    schedule.again(50, 1, 0);
-    let mut flight = schedule.next(0).unwrap();
+    let mut schedule = Schedule::new(100, GIVE_UP, false);
+    schedule.resend(50, 1, Tried::default(), 0);
+    let mut attempt = schedule.next(0).unwrap();
     for number in [3, 10, 7, 10, 50, 3, 99, 7] {
-        schedule.again(number, 1, 0);
+        schedule.resend(number, 1, Tried::default(), 0);
     }
-    schedule.forget(7, 1, 0);
+    schedule.drop_resend(7, 1, 0);
     let mut order = Vec::new();
     loop {
-        order.push(flight.number);
-        schedule.delivered(flight, 0);
+        order.push(attempt.number);
+        schedule.delivered(attempt, 0);
         match schedule.next(0) {
-            Some(next) => flight = next,
+            Some(next) => attempt = next,
             None => break,
         }
     }
@@ -584,4 +617,82 @@ fn dead_letters_go_in_the_order_of_their_numbers_however_people_ask_for_them() {
         [50, 3, 10, 99],
         "each once, behind the one that was in flight"
     );
+}
+
+#[test]
+fn how_often_an_event_failed_before_a_restart_counts() {
+    let mut schedule = Schedule::new(0, GIVE_UP, false);
+    let tried = Tried {
+        attempts: 7,
+        first_failed: 1_000,
+    };
+    schedule.load(1, 1, tried, 50_000);
+    let attempt = schedule.next(50_000).expect("a start tries it at once");
+    assert_eq!(attempt.tried, tried);
+    let failed = schedule.failed(attempt, 50_000, Pause::Key, 1.0, true);
+    let tried = Tried {
+        attempts: 8,
+        ..tried
+    };
+    assert_eq!(
+        (failed, schedule.begins_at()),
+        (Failed::Waits(tried), Some(50_000 + wait_after(8)))
+    );
+    let now = schedule.begins_at().unwrap();
+    let attempt = schedule.next(now).unwrap();
+    let failed = schedule.failed(attempt, now, Pause::Key, 1.0, true);
+    assert!(matches!(failed, Failed::GivenUp(_)), "{failed:?}");
+}
+
+#[test]
+fn gone_410_stops_everything_until_a_person_resumes_it_and_failures_before_do_not_count() {
+    let mut schedule = loaded(&[1, 1, 2, 3]);
+    fail(&mut schedule, 0);
+    let (gone, other) = (schedule.next(0).unwrap(), schedule.next(0).unwrap());
+    schedule.stop(gone, 10);
+    assert_eq!((schedule.begins_at(), schedule.is_stopped()), (None, true));
+    let failed = schedule.failed(other, 20, Pause::Key, 1.0, true);
+    assert_eq!(failed, Failed::Stopped, "it does not count");
+    assert_eq!((schedule.next(u64::MAX), schedule.pending()), (None, 4));
+    let now = 100 * GIVE_UP;
+    assert_eq!(schedule.retry(now), 4);
+    let attempt = schedule.next(now).unwrap();
+    assert_eq!((attempt.number, attempt.tried), (1, Tried::default()));
+    let failed = schedule.failed(attempt, now, Pause::Key, 1.0, true);
+    assert!(matches!(failed, Failed::Waits(_)), "{failed:?}");
+
+    let mut again = Schedule::new(0, GIVE_UP, true);
+    again.load(1, 1, Tried::default(), 0);
+    assert_eq!(again.next(u64::MAX), None, "also after a restart");
+}
+
+#[test]
+fn retry_sends_what_waits_now_also_to_a_receiver_that_was_down_or_asked_for_quiet() {
+    let mut schedule = loaded(&(0..20).collect::<Vec<_>>());
+    let mut now = 0;
+    for _ in 0..40 {
+        let attempt = schedule.next(now).unwrap();
+        schedule.failed(attempt, now, Pause::For(LONGEST_WAIT), 1.0, false);
+        now = schedule.begins_at().unwrap();
+    }
+    let now = now - LONGEST_WAIT + 1;
+    assert_eq!(schedule.next(now), None);
+    assert_eq!(schedule.retry(now), 20);
+    let attempts: Vec<_> = std::iter::from_fn(|| schedule.next(now)).collect();
+    assert_eq!(attempts.len(), IN_FLIGHT, "side by side");
+    assert_eq!(schedule.retry(now), 20 - IN_FLIGHT, "the others wait");
+}
+
+#[test]
+fn a_receiver_that_is_overloaded_is_left_alone_as_a_whole() {
+    let mut schedule = loaded(&[1, 2, 3]);
+    let attempt = schedule.next(0).unwrap();
+    schedule.failed(attempt, 0, Pause::Receiver, 1.0, true);
+    assert_eq!(schedule.begins_at(), Some(1_000));
+    let attempt = schedule.next(1_000).unwrap();
+    schedule.failed(attempt, 1_000, Pause::Receiver, 1.0, true);
+    assert_eq!(schedule.begins_at(), Some(3_000), "twice as long");
+    let attempt = schedule.next(3_000).unwrap();
+    schedule.delivered(attempt, 3_000);
+    assert!(schedule.begins_at() <= Some(3_000));
 }

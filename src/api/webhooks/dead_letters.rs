@@ -1,8 +1,10 @@
-//! What people ask of a webhook's dead letters, done by its task, so that nothing else writes their
-//! rows.
+//! What people ask of a webhook: its dead letters sent again or forgotten, and what waits tried now.
+//! Its task does it, so that nothing else writes its rows.
 
-use super::Command;
-use super::task::Work;
+use super::failing::Rows;
+use super::schedule::Tried;
+use super::task::{Work, key_of};
+use super::{Command, Retried};
 use crate::api::error::ApiError;
 use crate::store::{ConsumerEdit, DeadLetter};
 
@@ -12,14 +14,15 @@ const ROWS: usize = 1000;
 impl Work<'_> {
     /// A command whose asker has gone is done all the same. An error means that the store cannot be
     /// read or written.
-    pub(super) async fn obey(&mut self, command: Command) -> Result<(), ApiError> {
+    pub(super) async fn execute(&mut self, command: Command) -> Result<(), ApiError> {
         match command {
             Command::Resend { numbers, answer } => {
                 let count = match numbers {
+                    _ if self.schedule.is_stopped() => Err(stopped(&self.consumer.name)),
                     None => Ok(self.resend_all().await?),
                     Some(numbers) => match self.those(&numbers).await? {
                         Some(letters) => Ok(self.resend(letters).await?),
-                        None => Err(no_such_letter()),
+                        None => Err(no_such_dead_letter()),
                     },
                 };
                 let _ = answer.send(count);
@@ -29,16 +32,31 @@ impl Work<'_> {
                     None => Ok(self.drop_all().await?),
                     Some(number) => match self.those(&[number]).await? {
                         Some(letters) => Ok(self.forget(letters).await?),
-                        None => Err(no_such_letter()),
+                        None => Err(no_such_dead_letter()),
                     },
                 };
                 let _ = answer.send(count);
+            }
+            Command::Retry { answer } => {
+                let _ = answer.send(Ok(self.retry().await?));
             }
         }
         Ok(())
     }
 
-    pub(super) async fn letter(&self, number: u64) -> Result<Option<DeadLetter>, ApiError> {
+    async fn retry(&mut self) -> Result<Retried, ApiError> {
+        let resumed = self.schedule.is_stopped();
+        if resumed {
+            self.edit(vec![ConsumerEdit::Resume]).await?;
+        }
+        Ok(Retried {
+            count: self.schedule.retry(self.clock.now()),
+            resumed,
+            dead_letters: self.dead_letters,
+        })
+    }
+
+    pub(super) async fn dead_letter(&self, number: u64) -> Result<Option<DeadLetter>, ApiError> {
         let name = self.consumer.name.clone();
         self.app
             .read(move |app| Ok(app.reader.dead_letter(&name, number)?))
@@ -49,7 +67,7 @@ impl Work<'_> {
     async fn those(&self, numbers: &[u64]) -> Result<Option<Vec<(u64, DeadLetter)>>, ApiError> {
         let mut letters = Vec::new();
         for number in numbers {
-            let Some(letter) = self.letter(*number).await? else {
+            let Some(letter) = self.dead_letter(*number).await? else {
                 return Ok(None);
             };
             letters.push((*number, letter));
@@ -65,7 +83,7 @@ impl Work<'_> {
     }
 
     /// At the start: those that were asked for and not sent.
-    pub(super) async fn resume_letters(&mut self) -> Result<(), ApiError> {
+    pub(super) async fn begin_resends(&mut self, resent: &mut Rows) -> Result<(), ApiError> {
         let mut after = 0;
         loop {
             let letters = self.page(after).await?;
@@ -73,20 +91,10 @@ impl Work<'_> {
                 return Ok(());
             };
             after = *last;
-            self.send_again(
-                letters
-                    .into_iter()
-                    .filter(|(_, letter)| letter.again)
-                    .collect(),
-            );
-        }
-    }
-
-    fn send_again(&mut self, letters: Vec<(u64, DeadLetter)>) {
-        let now = self.clock.now();
-        for (number, letter) in letters {
-            self.schedule
-                .again(number, letter.event.kind.script().copied(), now);
+            for (number, letter) in letters.iter().filter(|(_, letter)| letter.again) {
+                let (key, tried) = (key_of(&letter.event), resent.take(*number));
+                self.schedule.resend(*number, key, tried, self.clock.now());
+            }
         }
     }
 
@@ -120,9 +128,12 @@ impl Work<'_> {
                 .collect(),
         )
         .await?;
-        let count = letters.len();
-        self.send_again(letters);
-        Ok(count)
+        let now = self.clock.now();
+        for (number, letter) in &letters {
+            let key = key_of(&letter.event);
+            self.schedule.resend(*number, key, Tried::default(), now);
+        }
+        Ok(letters.len())
     }
 
     async fn drop_all(&mut self) -> Result<usize, ApiError> {
@@ -140,16 +151,22 @@ impl Work<'_> {
         self.edit(
             letters
                 .iter()
-                .map(|(number, _)| ConsumerEdit::DropDeadLetter(*number))
+                .flat_map(|(number, _)| {
+                    let (number, resend) = (*number, true);
+                    [
+                        ConsumerEdit::DropDeadLetter(number),
+                        ConsumerEdit::NotFailing { number, resend },
+                    ]
+                })
                 .collect(),
         )
         .await?;
         let now = self.clock.now();
         for (number, letter) in &letters {
             self.schedule
-                .forget(*number, letter.event.kind.script().copied(), now);
+                .drop_resend(*number, key_of(&letter.event), now);
         }
-        self.letters = self.letters.saturating_sub(letters.len());
+        self.dead_letters = self.dead_letters.saturating_sub(letters.len());
         Ok(letters.len())
     }
 
@@ -162,7 +179,14 @@ impl Work<'_> {
     }
 }
 
-pub fn no_such_letter() -> ApiError {
+fn stopped(name: &str) -> ApiError {
+    let message = format!(
+        "The webhook of {name} is stopped: its receiver answered 410 Gone. Resume it with POST /consumers/{name}/retry, then send its dead letters again. Nothing was changed."
+    );
+    ApiError::new(hyper::StatusCode::CONFLICT, "webhook_stopped", message)
+}
+
+pub fn no_such_dead_letter() -> ApiError {
     let message = "There is no such dead letter; GET /consumers/{name}/dead_letters lists those that there are. Nothing was changed.";
     ApiError::new(hyper::StatusCode::NOT_FOUND, "no_such_dead_letter", message)
 }

@@ -1,0 +1,119 @@
+//! What of a webhook is secret and shown to nobody: in its URL the values of the query, and parts
+//! of the path that are as long as services write their tokens; the values of its headers.
+
+use reqwest::Url;
+
+use crate::store::Webhook;
+
+pub const HIDDEN: &str = "(hidden)";
+/// Parts of a path from this length on are taken for tokens.
+const TOKEN_BYTES: usize = 20;
+/// Shorter texts are no secrets, and may stand in any answer.
+const LEAST_BYTES: usize = 4;
+
+/// A URL as it is shown.
+pub fn url(text: &str) -> String {
+    let Ok(url) = Url::parse(text) else {
+        return HIDDEN.to_owned();
+    };
+    let shown_part = |part: &str| {
+        if part.len() < TOKEN_BYTES {
+            part.to_owned()
+        } else {
+            HIDDEN.to_owned()
+        }
+    };
+    let path: Vec<_> = url.path().split('/').map(shown_part).collect();
+    let query = url.query().map(|query| {
+        let shown = |pair: &str| match pair.split_once('=') {
+            Some((name, _)) => format!("{}={HIDDEN}", shown_part(name)),
+            None => HIDDEN.to_owned(),
+        };
+        let pairs: Vec<_> = query.split('&').map(shown).collect();
+        format!("?{}", pairs.join("&"))
+    });
+    let origin = url.origin().ascii_serialization();
+    format!("{origin}{}{}", path.join("/"), query.unwrap_or_default())
+}
+
+/// A text of others, such as a receiver's answer, without what is secret here.
+pub fn in_text(webhook: &Webhook, text: String) -> String {
+    let mut secrets = Vec::new();
+    if let Ok(url) = Url::parse(&webhook.url) {
+        secrets.extend(url.query().map(str::to_owned));
+        for pair in url.query().unwrap_or_default().split('&') {
+            secrets.push(pair.split_once('=').map_or(pair, |(_, value)| value).into());
+        }
+        secrets.extend(url.query_pairs().map(|(_, value)| value.into_owned()));
+        let tokens = url.path().split('/').filter(|it| it.len() >= TOKEN_BYTES);
+        secrets.extend(tokens.map(str::to_owned));
+    }
+    for (_, value) in &webhook.headers {
+        // "Bearer <token>" as a whole, and the token.
+        secrets.push(value.clone());
+        secrets.extend(value.rsplit(' ').next().map(str::to_owned));
+    }
+    secrets.retain(|secret| secret.len() >= LEAST_BYTES);
+    secrets.sort_by_key(|secret| std::cmp::Reverse(secret.len()));
+    secrets
+        .iter()
+        .fold(text, |text, secret| text.replace(secret, HIDDEN))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_url_is_shown_without_what_may_be_a_token() {
+        for (text, shown) in [
+            ("https://shop.example/hook", "https://shop.example/hook"),
+            ("http://[fd00::1]:8080/", "http://[fd00::1]:8080/"),
+            (
+                "https://shop.example/hook?token=abc&x=1",
+                "https://shop.example/hook?token=(hidden)&x=(hidden)",
+            ),
+            (
+                "https://shop.example/?abc",
+                "https://shop.example/?(hidden)",
+            ),
+            (
+                "https://chat.example/services/T0/B0/0123456789abcdef0123",
+                "https://chat.example/services/T0/B0/(hidden)",
+            ),
+            (
+                "https://user:password@shop.example/",
+                "https://shop.example/",
+            ),
+            ("no url", "(hidden)"),
+        ] {
+            assert_eq!(url(text), shown, "{text}");
+        }
+    }
+
+    #[test]
+    fn an_answer_that_repeats_a_secret_is_shown_without_it() {
+        let webhook = Webhook {
+            url: "https://shop.example/0123456789abcdef0123?token=a%20secret&n=1".to_owned(),
+            secrets: Vec::new(),
+            headers: vec![("authorization".to_owned(), "Bearer opensesame".to_owned())],
+        };
+        let shown = |text: &str| in_text(&webhook, text.to_owned());
+        for text in [
+            "no such path /0123456789abcdef0123?token=a%20secret&n=1",
+            "bad token a secret",
+            "token=a%20secret",
+            "Bearer opensesame is wrong",
+            "opensesame is wrong",
+        ] {
+            let shown = shown(text);
+            assert!(
+                !["0123456789", "secret", "sesame"]
+                    .iter()
+                    .any(|secret| shown.contains(secret)),
+                "{shown}"
+            );
+        }
+        assert_eq!(shown("attempt 1 of 11"), "attempt 1 of 11");
+    }
+}
