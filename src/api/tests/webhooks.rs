@@ -1,6 +1,9 @@
 //! Webhooks over the real store and tracker, posting to a receiver on this machine: definitions
 //! that change, retention, dead letters.
 
+mod definition;
+mod operations;
+
 use std::sync::atomic::{AtomicU16, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
@@ -15,6 +18,10 @@ use super::*;
 pub struct Receiver {
     pub url: String,
     status: AtomicU16,
+    /// More headers of its answers, and their body.
+    answer: Mutex<(&'static str, &'static str)>,
+    /// Heads of requests, in the order in which they came.
+    heads: Mutex<Vec<String>>,
     pub gate: Semaphore,
     /// Bodies, in the order in which they came.
     pub bodies: Mutex<Vec<Value>>,
@@ -28,6 +35,8 @@ impl Receiver {
         let receiver = Arc::new(Self {
             url: format!("http://{}/", listener.local_addr().unwrap()),
             status: AtomicU16::new(status),
+            answer: Mutex::default(),
+            heads: Mutex::default(),
             gate: Semaphore::new(permits),
             bodies: Mutex::default(),
             open: AtomicUsize::new(0),
@@ -45,9 +54,10 @@ impl Receiver {
     async fn serve(self: Arc<Self>, mut stream: TcpStream) {
         let mut bytes = Vec::new();
         while let Ok(1..) = stream.read_buf(&mut bytes).await {
-            let Some(body) = whole_body(&bytes) else {
+            let Some((head, body)) = whole_request(&bytes) else {
                 continue;
             };
+            self.heads.lock().unwrap().push(head);
             bytes.clear();
             let open = self.open.fetch_add(1, Ordering::SeqCst) + 1;
             self.most_open.fetch_max(open, Ordering::SeqCst);
@@ -59,7 +69,11 @@ impl Receiver {
             }
             self.open.fetch_sub(1, Ordering::SeqCst);
             let status = self.status.load(Ordering::SeqCst);
-            let answer = format!("HTTP/1.1 {status} Word\r\ncontent-length: 0\r\n\r\n");
+            let (headers, body) = *self.answer.lock().unwrap();
+            let length = body.len();
+            let answer = format!(
+                "HTTP/1.1 {status} Word\r\n{headers}content-length: {length}\r\n\r\n{body}"
+            );
             if stream.write_all(answer.as_bytes()).await.is_err() {
                 return;
             }
@@ -76,9 +90,10 @@ impl Receiver {
     }
 }
 
-fn whole_body(bytes: &[u8]) -> Option<Value> {
+fn whole_request(bytes: &[u8]) -> Option<(String, Value)> {
     let text = std::str::from_utf8(bytes).ok()?;
-    serde_json::from_str(text.split_once("\r\n\r\n")?.1).ok()
+    let (head, body) = text.split_once("\r\n\r\n")?;
+    Some((head.to_owned(), serde_json::from_str(body).ok()?))
 }
 
 pub async fn until(what: &str, mut look: impl AsyncFnMut() -> bool) {
