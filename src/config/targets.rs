@@ -4,8 +4,8 @@ use std::net::IpAddr;
 use std::str::FromStr;
 
 use ipnet::IpNet;
-use reqwest::Url;
 use serde::Deserialize;
+use url::Url;
 
 /// An entry of `webhooks.allowed_targets`: where webhooks may go although it is not on the public
 /// internet.

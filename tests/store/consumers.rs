@@ -598,9 +598,7 @@ fn damaged_rows_are_errors_that_name_them_and_never_other_values() {
 fn a_secret_does_not_show() {
     let shown = format!("{:?}", consumer(0xab));
     assert!(
-        shown.contains("https://shop.example/171")
-            && !shown.contains("171, 171")
-            && !shown.contains("abab"),
+        !shown.contains("shop.example") && !shown.contains("171, 171") && !shown.contains("abab"),
         "{shown}"
     );
 }
