@@ -10,6 +10,7 @@ use hyper::StatusCode;
 use serde::Serialize;
 use serde::ser::Serializer;
 
+use super::address::secret;
 use super::json::Balance;
 use crate::indexer::Refused;
 use crate::store::StoreError;
@@ -167,8 +168,11 @@ impl From<Refused> for ApiError {
 }
 
 /// Text that a client sent, fit to be shown in a sentence: at most 100 characters, without control
-/// characters.
+/// characters, and no key.
 pub fn shortened(text: &str) -> String {
+    if secret::is_in(text) {
+        return "(not shown: it may be a key)".to_owned();
+    }
     const MOST: usize = 100;
     let mut shown: String = text
         .chars()
@@ -214,5 +218,7 @@ mod tests {
         assert_eq!(shortened("a\u{1b}[31mb\n"), "a[31mb");
         assert_eq!(shortened(&"é".repeat(101)).chars().count(), 101);
         assert_eq!(shortened(&"é".repeat(100)), "é".repeat(100));
+        let key = "KwdMAjGmerYanjeui5SHS7JkmpZvVipYvB2LJGU1ZxJwYvP98617";
+        assert!(!shortened(&format!("/adress/{key}")).contains("Kwd"));
     }
 }

@@ -276,3 +276,72 @@ fn broken_packets_end_only_their_own_connection() {
     good.event("balance_change", |data| data["new_balance"] == 1_000_000);
     assert!(daemon.is_running());
 }
+
+/// Keys that somebody sends by mistake are in no answer and in no log line, at whatever level.
+#[test]
+fn case_09_no_key_comes_back_or_into_the_log() {
+    const WORDS: &str =
+        "legal winner thank year wave sausage worth useful legal winner thank yellow";
+    let keys = [
+        "KwFfpDsaF7yxCELuyrH9gP5XL7TAt5b9HPWC1xCQbmrxvhJgMQHb",
+        "cMcfH8sRgBgDMfpBNG6H3haaxLkaYXgqMRef8Nev6tWyBSNr6c3n",
+        "xprv9s21ZrQH143K24wRdsX9TnFuNKBUZJDDM4DfJkKgF4HkNxzHqVaWQNr7mnpffA1Q6tHGs2QhJAfmJFL3zg3Rj45hjkA4qaPX6BFpzGf4WsL",
+        WORDS,
+    ];
+    let node = Node::start();
+    let daemon = Daemon::with(&node, &[("log.level", "trace")]);
+    let before = state(&daemon);
+    let mut said = String::new();
+    for key in keys {
+        let path = key.replace(' ', "%20");
+        for route in ["balance", "utxos", "transactions", "adress"] {
+            let answer = daemon.get(&format!("/{route}/{path}"));
+            assert!([400, 404].contains(&answer.status), "{}", answer.text);
+            said += &answer.text;
+        }
+        for query in [
+            format!("/events?address={path}"),
+            format!("/addresses?{path}=1"),
+        ] {
+            let answer = daemon.get(&query);
+            refused(&answer, 400, "a query");
+            said += &answer.text;
+        }
+        for (path, body) in [
+            ("/add_address", json!({ "address": key })),
+            ("/add_address", json!({ key: "address" })),
+            ("/add_addresses", json!({ "addresses": [key] })),
+            (
+                "/scan_history",
+                json!({ "addresses": [{ "address": key }] }),
+            ),
+        ] {
+            let answer = daemon.post(path, &body);
+            refused(&answer, 400, path);
+            said += &answer.text;
+        }
+        let broken = format!("{{\"address\": {key}}}");
+        let answer = daemon.request("POST", "/add_address", JSON, Some(broken.as_bytes()));
+        refused(&answer, 400, "no JSON");
+        said += &answer.text;
+        let client = Client::connect(&daemon);
+        for name in ["subscribe_address", "unsubscribe_address", key] {
+            let answer = client.ask(name, &json!({ "address": key }));
+            check(&answer, "an event");
+            said += &answer.to_string();
+        }
+        client.send(&format!("42[{key}"));
+        client.wait_closed();
+    }
+    let log = daemon.log();
+    assert!(
+        log.contains("closing a Socket.IO connection"),
+        "it is at trace: {log}"
+    );
+    for (place, text) in [("an answer", &said), ("the log", &log)] {
+        for word in keys.iter().flat_map(|key| key.split(' ')) {
+            assert!(!text.contains(word), "{word} is in {place}");
+        }
+    }
+    assert_eq!(state(&daemon), before);
+}

@@ -7,6 +7,7 @@ mod fresh;
 mod lag;
 mod live;
 mod metrics;
+mod pasted;
 mod progress;
 mod recovery;
 mod rest;

@@ -9,7 +9,12 @@ use crate::api::route::ROUTES;
 
 impl Daemon {
     /// The status, the code and the sentence of an answer.
-    async fn asks(&self, method: &str, path: &str, body: &Value) -> (u16, String, String) {
+    pub(super) async fn asks(
+        &self,
+        method: &str,
+        path: &str,
+        body: &Value,
+    ) -> (u16, String, String) {
         let body = match body {
             Value::Null => String::new(),
             body => body.to_string(),

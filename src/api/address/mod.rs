@@ -1,15 +1,22 @@
 //! Addresses exist only here: below the API a watched thing is a script pubkey and its hash.
 //!
-//! Read: any text of at most 128 bytes, trimmed; base58 (P2PKH, P2SH), bech32 (witness version 0,
-//! BIP-173) and bech32m (version 1 and all later ones, BIP-350). Written: the canonical text, so an
-//! upper-case bech32 address is answered in lower case. Test networks share prefixes: testnet3,
-//! testnet4 and signet all of them, regtest the base58 ones.
+//! Read: what people paste ([`pasted`]: `bitcoin:` URIs, characters that nobody sees), of at most
+//! 128 visible bytes; base58 (P2PKH, P2SH), bech32 (witness version 0, BIP-173) and bech32m (version
+//! 1 and all later ones, BIP-350). Written: the canonical text, so an upper-case bech32 address is
+//! answered in lower case. Test networks share prefixes: testnet3, testnet4 and signet all of them,
+//! regtest the base58 ones. What is something else is named for what it is ([`mistaken`]); keys are
+//! never shown again ([`secret`]).
+
+mod mistaken;
+mod pasted;
+pub mod secret;
 
 use bitcoin::address::NetworkUnchecked;
 use bitcoin::{Address, Network, Script, ScriptBuf};
 
-use super::error::{ApiError, shortened};
+use super::error::ApiError;
 use crate::tracker::ScriptHash;
+use pasted::Refusal;
 
 /// Longer than any address (a bech32 one has at most 90 characters).
 const MAX_BYTES: usize = 128;
@@ -25,28 +32,21 @@ pub struct KnownAddress {
 
 /// Reads an address that must be one of `network`.
 pub fn parse(text: &str, network: Network) -> Result<KnownAddress, ApiError> {
-    let text = text.trim();
-    if text.is_empty() {
+    let bare = pasted::bare(text).map_err(|refusal| invalid(refused(&refusal)))?;
+    if bare.is_empty() {
         return Err(invalid(
             "The address is empty; send a Bitcoin address.".to_owned(),
         ));
     }
-    if text.len() > MAX_BYTES {
-        let message = format!(
-            "{} is {} bytes long, no Bitcoin address is; check what was sent.",
-            shortened(text),
-            text.len()
-        );
-        return Err(invalid(message));
-    }
-    let address: Address<NetworkUnchecked> = text.parse().map_err(|cause| {
-        invalid(format!(
-            "{} is not a Bitcoin address ({cause}); copy it again, whole.",
-            shortened(text)
-        ))
-    })?;
+    // A longer one is none, and is not tried as one.
+    let address: Option<Address<NetworkUnchecked>> = Some(&bare)
+        .filter(|bare| bare.len() <= MAX_BYTES)
+        .and_then(|bare| bare.parse().ok());
+    let Some(address) = address else {
+        return Err(invalid(mistaken::sentence(text, &bare)));
+    };
     if !address.is_valid_for_network(network) {
-        return Err(wrong_network(text, &address, network));
+        return Err(wrong_network(&bare, &address, network));
     }
     let address = address.assume_checked();
     let spk = address.script_pubkey();
@@ -79,6 +79,17 @@ pub fn text(spk: &Script, network: Network) -> String {
 /// How bitcoind calls the chain: `main`, `test`, `testnet4`, `signet`, `regtest`.
 pub fn network_name(network: Network) -> &'static str {
     network.to_core_arg()
+}
+
+fn refused(refusal: &Refusal) -> String {
+    match refusal {
+        Refusal::NoAddress => {
+            "This bitcoin: URI has no address in it; send the address.".to_owned()
+        }
+        Refusal::Required(name) => format!(
+            "This bitcoin: URI has the parameter {name}, which has to be understood (BIP 21) and is not known here; send the address alone."
+        ),
+    }
 }
 
 fn invalid(message: String) -> ApiError {

@@ -1,0 +1,131 @@
+//! From what people paste to the bare text of an address.
+
+use crate::api::error::shortened;
+
+/// Why there is no address in it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Refusal {
+    /// A `bitcoin:` URI that has none.
+    NoAddress,
+    /// A parameter of a `bitcoin:` URI that must be understood (BIP 21), and is not.
+    Required(String),
+}
+
+/// The text without what nobody sees and, if it is a `bitcoin:` URI, without what surrounds the
+/// address in it. Parameters that are not required are ignored, as BIP 21 has it.
+pub fn bare(text: &str) -> Result<String, Refusal> {
+    let seen = visible(text);
+    let Some(rest) = after_scheme(&seen, "bitcoin:") else {
+        return Ok(seen);
+    };
+    let (address, parameters) = rest.split_once('?').unwrap_or((rest, ""));
+    let required = |name: &&str| starts_with(name, "req-");
+    if let Some(name) = names(parameters).find(required) {
+        return Err(Refusal::Required(shortened(name)));
+    }
+    match address.trim_matches('/') {
+        "" => Err(Refusal::NoAddress),
+        address => Ok(address.to_owned()),
+    }
+}
+
+fn names(parameters: &str) -> impl Iterator<Item = &str> {
+    parameters.split('&').map(|parameter| {
+        parameter
+            .split_once('=')
+            .map_or(parameter, |(name, _)| name)
+    })
+}
+
+/// What follows a scheme, which may be written in any case.
+pub fn after_scheme<'a>(text: &'a str, scheme: &str) -> Option<&'a str> {
+    let (head, rest) = text.split_at_checked(scheme.len())?;
+    head.eq_ignore_ascii_case(scheme).then_some(rest)
+}
+
+pub fn starts_with(text: &str, prefix: &str) -> bool {
+    after_scheme(text, prefix).is_some()
+}
+
+/// Without white space, controls and characters that have no width.
+pub fn visible(text: &str) -> String {
+    text.chars()
+        .filter(|c| !c.is_whitespace() && !is_invisible(*c))
+        .collect()
+}
+
+/// Controls, and characters that are shown as nothing (Unicode's `Default_Ignorable_Code_Point`).
+pub fn is_invisible(c: char) -> bool {
+    c.is_control()
+        || matches!(c,
+            '\u{ad}' | '\u{34f}' | '\u{61c}' | '\u{115f}'..='\u{1160}' | '\u{17b4}'..='\u{17b5}'
+            | '\u{180b}'..='\u{180f}' | '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}'
+            | '\u{2060}'..='\u{206f}' | '\u{3164}' | '\u{fe00}'..='\u{fe0f}' | '\u{feff}'
+            | '\u{ffa0}' | '\u{fff0}'..='\u{fffb}' | '\u{1bca0}'..='\u{1bca3}'
+            | '\u{1d173}'..='\u{1d17a}' | '\u{e0000}'..='\u{e0fff}')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_bitcoin_uri_is_read_in_any_case_and_its_parameters_are_ignored() {
+        for text in [
+            "bitcoin:ADDR",
+            "BITCOIN:ADDR",
+            "Bitcoin:ADDR?amount=0.01",
+            "bitcoin:ADDR?label=a%20b&message=req-&amount=0.01",
+            "bitcoin:ADDR?",
+            "bitcoin://ADDR",
+            " bitcoin:ADDR?pj=https://shop.example/ \n",
+        ] {
+            assert_eq!(bare(text).as_deref(), Ok("ADDR"), "{text}");
+        }
+        for text in ["bitcoin:", "bitcoin:?lightning=lnbc1", "BITCOIN://"] {
+            assert_eq!(bare(text), Err(Refusal::NoAddress), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_required_parameter_is_refused() {
+        for text in [
+            "bitcoin:ADDR?req-somethingyoudontunderstand=50",
+            "bitcoin:ADDR?amount=1&REQ-x",
+        ] {
+            assert!(matches!(bare(text), Err(Refusal::Required(_))), "{text}");
+        }
+    }
+
+    #[test]
+    fn what_nobody_sees_is_taken_off_around_and_inside() {
+        for invisible in [
+            "\u{200b}",
+            "\u{feff}",
+            "\u{200e}",
+            "\u{200f}",
+            "\u{ad}",
+            "\u{a0}",
+            "\u{202f}",
+            "\u{2060}",
+            "\u{202a}",
+            "\u{202c}",
+            "\u{2066}",
+            "\u{2069}",
+            "\u{fe0f}",
+            "\u{3000}",
+            "\u{2009}",
+            " ",
+            "\t",
+            "\r\n",
+            "\0",
+            "\u{e0001}",
+        ] {
+            let text = format!("{invisible}AD{invisible}DR{invisible}");
+            assert_eq!(bare(&text).as_deref(), Ok("ADDR"), "{invisible:?}");
+            let text = format!("{invisible}bit{invisible}coin:ADDR?amount=1");
+            assert_eq!(bare(&text).as_deref(), Ok("ADDR"), "{invisible:?}");
+        }
+        assert_eq!(bare("é1234").as_deref(), Ok("é1234"));
+    }
+}
