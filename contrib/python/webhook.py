@@ -4,7 +4,10 @@
     pip install -r requirements.txt
     WEBHOOK_SECRET=whsec_... python webhook.py 8080
 
-The secret is in the answer of PUT /consumers/{name} that made it.
+The secret is in the answer of PUT /consumers/{name} that made it. While a secret is
+changed ("secrets" of PUT) both sign, so a receiver with either goes on. POST /consumers/{name}/test
+sends the event "test", with an id that never comes again. Answer 410 to get nothing more until
+POST /consumers/{name}/retry.
 """
 
 import json

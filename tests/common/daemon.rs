@@ -352,8 +352,12 @@ impl Drop for Daemon {
     }
 }
 
-/// The environment twin of a setting: `server.listen` is `SATWATCH__SERVER__LISTEN`.
+/// The environment twin of a setting: `server.listen` is `SATWATCH__SERVER__LISTEN`. A name without
+/// a dot is no setting, but a variable itself.
 fn twin(name: &str) -> String {
+    if !name.contains('.') {
+        return name.to_owned();
+    }
     format!("SATWATCH__{}", name.replace('.', "__").to_uppercase())
 }
 

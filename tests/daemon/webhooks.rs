@@ -2,6 +2,9 @@
 //! verified by the stock libraries.
 
 mod receiver;
+mod rotation;
+mod socks;
+mod targets;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -53,7 +56,7 @@ fn wait_delivered(daemon: &Daemon, name: &str) {
     });
 }
 
-fn lane(data: &Value) -> String {
+fn key(data: &Value) -> String {
     data["address"].as_str().unwrap_or_default().to_owned()
 }
 
@@ -81,7 +84,7 @@ fn fails_half_the_time() -> impl FnMut(&Post) -> Reply + Send + 'static {
         Reply::Status(500),
         Reply::With(302, "Location: /elsewhere"),
         Reply::Close,
-        Reply::Status(410),
+        Reply::Status(400),
         Reply::Hang,
         Reply::With(429, "Retry-After: 1"),
         Reply::With(503, "Retry-After: nonsense"),
@@ -167,7 +170,7 @@ fn a_receiver_that_fails_half_the_time_gets_everything_in_order_through_stops_an
         if delivered.insert(cursor, event).is_some() {
             repeated += 1;
         } else {
-            let before = last.insert(lane(&post.json["data"]), number(&post));
+            let before = last.insert(key(&post.json["data"]), number(&post));
             assert!(
                 before < Some(number(&post)),
                 "{} behind {before:?}",
@@ -263,7 +266,7 @@ fn a_dead_letter_is_kept_through_a_restart_and_sent_again_or_dropped_when_a_pers
     let good_events: BTreeSet<_> = receiver
         .accepted()
         .iter()
-        .map(|post| lane(&post.json["data"]))
+        .map(|post| key(&post.json["data"]))
         .collect();
     assert_eq!(
         good_events,
@@ -278,7 +281,8 @@ fn a_dead_letter_is_kept_through_a_restart_and_sent_again_or_dropped_when_a_pers
         |daemon: &Daemon, body: &Value| daemon.post("/consumers/shop/dead_letters/resend", body);
     let unknown = format!("{}9", letter["cursor"].as_str().expect("text"));
     for (body, status) in [
-        (json!({ "cursors": [letter["cursor"], unknown] }), 404),
+        (json!({ "cursors": [letter["cursor"], unknown] }), 410),
+        (json!({ "cursors": [letter["cursor"], made.json["cursor"]] }), 404),
         (json!({ "cursors": "x" }), 400),
         (json!({ "cursors": ["x"] }), 400),
     ] {

@@ -65,6 +65,10 @@ impl Receiver {
         Self { port, shared }
     }
 
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
     /// Its URL, by a name or an address of this machine.
     pub fn url(&self, host: &str) -> String {
         format!("http://{host}:{}/hook?shop=1", self.port)
