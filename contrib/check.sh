@@ -29,11 +29,16 @@ regtest/up.sh --bin "$CARGO_TARGET_DIR/debug/satwatch" --payments 3
 step "a short soak: random operations with lost messages, compared with the node"
 regtest/soak/run.sh --bin "$CARGO_TARGET_DIR/debug/satwatch" --seed 7 --steps 60 --drop 0.1
 
-step "tests"
+step "tests, and beside them the demo: pings, a kill -9 of the daemon, a restart of the node"
 log=$(mktemp)
-trap 'rm -f "$log"' EXIT
+demo_log=$(mktemp)
+regtest/demo_check.py --bin "$CARGO_TARGET_DIR/debug/satwatch" >"$demo_log" 2>&1 &
+demo=$!
+trap 'kill "$demo" 2>/dev/null; rm -f "$log" "$demo_log"' EXIT
 code=0
 cargo test --no-fail-fast 2>&1 | tee "$log" || code=$?
+wait "$demo" || code=1
+cat "$demo_log"
 
 # One line over all test binaries.
 awk '/^test result: / { passed += $4; failed += $6; ignored += $8 }
