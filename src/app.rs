@@ -21,6 +21,7 @@ use tokio_util::sync::CancellationToken;
 use crate::bitcoind::{self, Follower, Found, Kind};
 use crate::clock::now_ms;
 use crate::config::{self, Config, Limits, Listen};
+use crate::remedy::Remedy;
 use crate::server::{self, Server};
 use crate::shutdown::Deadline;
 use crate::store::{self, Reader, StoreError, Writer};
@@ -379,7 +380,7 @@ async fn bind(config: &Config) -> Result<Server> {
     let addresses = listen_addresses(listen).await?;
     Server::bind(&addresses, server_limits(&config.limits))
         .await
-        .with_context(|| format!("cannot listen on {listen}: set server.listen, or stop the program that has this port"))
+        .with_context(|| format!("cannot listen on {listen}: {}", Remedy::FreePort))
 }
 
 /// Settings that let more in than most people want.

@@ -1,11 +1,10 @@
 //! `satwatch doctor`: tries out what the daemon will need, and says for each problem what to put
 //! where.
 //!
-//! It changes nothing but for the store, which it opens and closes as the daemon would if no daemon
-//! has it open.
+//! It changes nothing, neither at the node nor in the store.
 
 use std::collections::BTreeSet;
-use std::fs::{File, remove_file};
+use std::fs::{File, OpenOptions, remove_file};
 use std::io::{self, Write};
 use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
@@ -14,10 +13,10 @@ use std::time::Duration;
 
 use tokio::task::spawn_blocking;
 
-use crate::bitcoind::{self, Found};
-use crate::clock::now_ms;
+use crate::bitcoind::{self, Finding, Found};
 use crate::config::{Config, ConfigError};
-use crate::store::{self, ChainInfo, StoreError};
+use crate::remedy::Remedy;
+use crate::store::{self, ChainInfo, Inspected, StoreError};
 use crate::{app, open_files};
 
 /// For an endpoint to answer.
@@ -64,19 +63,15 @@ async fn examine_node(config: &Config, report: &mut Report<impl Write>) -> Optio
     let found = match bitcoind::find(&config.bitcoind).await {
         Ok(found) => found,
         Err(error) => {
-            report.bad(&format!("node: {error}"), None);
+            report.finding(&Finding::from(&error));
             return None;
         }
     };
-    for finding in &found.notes {
-        match finding.ok {
-            true => report.well(&format!("node: {}", finding.what)),
-            false => report.bad(
-                &format!("node: {}", finding.what),
-                finding.remedy.as_deref(),
-            ),
-        }
-    }
+    let calls = bitcoind::try_calls(&found.rpc).await;
+    // A call that is not permitted is in both.
+    let refused = |note: &&Finding| matches!(note.remedy, Some(Remedy::AllowCalls { .. }));
+    let notes = found.notes.iter().filter(|note| !refused(note));
+    notes.chain(&calls).for_each(|note| report.finding(note));
     examine_endpoints(&found, report).await;
     Some(found.chain)
 }
@@ -97,7 +92,7 @@ async fn examine_endpoints(found: &Found, report: &mut Report<impl Write>) {
             true => report.well(&format!("node: a publisher answers at {endpoint}")),
             false => report.bad(
                 &format!("node: no publisher answers at {endpoint}"),
-                Some("open the way to it, or set bitcoind.zmq_rawtx, zmq_rawblock and zmq_sequence to where the node is reached from here"),
+                Some(Remedy::ReachEndpoint),
             ),
         }
     }
@@ -111,18 +106,22 @@ fn examine_store(path: &Path, chain: Option<ChainInfo>, report: &mut Report<impl
         match try_writing(&parent) {
             Ok(()) => report.well(&format!("store: {shown} will be made at the first start")),
             Err(error) => report.bad(
-                &format!("store: {shown} cannot be made: {} refuses: {error}", parent.display()),
-                Some("set store.path to a folder that this user may write, or change the folder's owner"),
+                &format!(
+                    "store: {shown} cannot be made: {} refuses: {error}",
+                    parent.display()
+                ),
+                Some(Remedy::WritableFolder),
             ),
         }
         return false;
     }
-    match open_and_close(path, chain) {
-        Ok(Some(found)) => report.well(&format!(
-            "store: {shown} is whole and belongs to chain {}",
-            found.network.to_core_arg()
-        )),
-        Ok(None) => report.well(&format!("store: {shown} is empty and may be written")),
+    match inspect(path, chain) {
+        Ok(found) => {
+            let what = found.map_or("is empty and may be written".into(), |found| {
+                describe(&found)
+            });
+            report.well(&format!("store: {shown} {what}"));
+        }
         Err(StoreError::InUse { process, .. }) => {
             let process = process.map_or(String::new(), |id| format!(" (process {id})"));
             report.well(&format!(
@@ -135,26 +134,39 @@ fn examine_store(path: &Path, chain: Option<ChainInfo>, report: &mut Report<impl
     false
 }
 
-/// The chain of a store; `None` when there is no database in the folder yet.
-fn open_and_close(path: &Path, chain: Option<ChainInfo>) -> Result<Option<ChainInfo>, StoreError> {
-    let failed = |error: io::Error| StoreError::Io {
+fn describe(found: &Inspected) -> String {
+    let chain = found.chain.network.to_core_arg();
+    let height = found.tip.map_or("no block yet".to_owned(), |tip| {
+        format!("height {}", tip.height)
+    });
+    let format = match found.format {
+        store::FORMAT => String::new(),
+        earlier => format!(
+            "; it has format {earlier}, and the next start of this satwatch brings it up to format {}, \
+             which the release that wrote it cannot read",
+            store::FORMAT
+        ),
+    };
+    format!("is whole and belongs to chain {chain}, {height}{format}")
+}
+
+/// `None` when there is no store in the folder yet.
+fn inspect(path: &Path, chain: Option<ChainInfo>) -> Result<Option<Inspected>, StoreError> {
+    let found = store::inspect(path, chain)?;
+    // What is there is opened for writing, and not written.
+    let writable = match found {
+        None => try_writing(path),
+        Some(_) => OpenOptions::new()
+            .append(true)
+            .open(path.join("lock"))
+            .map(|_| ()),
+    };
+    writable.map_err(|error| StoreError::Io {
         doing: "write into the store's folder",
         path: path.to_owned(),
         cause: error.to_string(),
-    };
-    try_writing(path).map_err(failed)?;
-    if path.read_dir().map_err(failed)?.next().is_none() {
-        return Ok(None);
-    }
-    match store::open(path, chain, now_ms()) {
-        Ok((writer, reader)) => {
-            writer.close()?;
-            Ok(Some(reader.chain()))
-        }
-        // A store that was made but never told its chain.
-        Err(StoreError::UnknownChain { .. }) => Ok(None),
-        Err(error) => Err(error),
-    }
+    })?;
+    Ok(found)
 }
 
 fn existing_parent(path: &Path) -> PathBuf {
@@ -177,12 +189,12 @@ fn try_writing(folder: &Path) -> io::Result<()> {
 fn examine_port(listen: SocketAddr, running: bool, report: &mut Report<impl Write>) {
     match TcpListener::bind(listen) {
         Ok(_) => report.well(&format!("port: {listen} is free")),
-        Err(error) if running && error.kind() == io::ErrorKind::AddrInUse => {
-            report.well(&format!("port: {listen} is listened on, by the running satwatch presumably"))
-        }
+        Err(error) if running && error.kind() == io::ErrorKind::AddrInUse => report.well(&format!(
+            "port: {listen} is listened on, by the running satwatch presumably"
+        )),
         Err(error) => report.bad(
             &format!("port: {listen} cannot be listened on: {error}"),
-            Some("set server.listen to another address or port, or stop the program that has this one"),
+            Some(Remedy::FreePort),
         ),
     }
 }
@@ -202,7 +214,16 @@ impl<W: Write> Report<W> {
         self.line(&format!("  ok  {what}"));
     }
 
-    fn bad(&mut self, what: &str, remedy: Option<&str>) {
+    /// Of the node.
+    fn finding(&mut self, finding: &Finding) {
+        let what = format!("node: {}", finding.what);
+        match finding.ok {
+            true => self.well(&what),
+            false => self.bad(&what, finding.remedy.clone()),
+        }
+    }
+
+    fn bad(&mut self, what: &str, remedy: Option<Remedy>) {
         self.problems += 1;
         self.line(&format!(" BAD  {what}"));
         if let Some(remedy) = remedy {

@@ -29,11 +29,11 @@
 //! checks it.
 //!
 //! ```text
-//! clock, config, shutdown, page, open_files -> (nothing)
+//! clock, config, shutdown, page, open_files, remedy -> (nothing)
 //! tracker                  -> (nothing)
 //! store                    -> tracker
 //! indexer                  -> tracker, store
-//! bitcoind                 -> tracker, store (reading), indexer, config (its section), clock
+//! bitcoind                 -> tracker, store (reading), indexer, config (its section), clock, remedy
 //! engineio                 -> (nothing)
 //! socketio                 -> engineio
 //! server                   -> (nothing)
@@ -58,6 +58,7 @@ pub mod engineio;
 pub mod indexer;
 pub mod open_files;
 pub mod page;
+pub mod remedy;
 pub mod server;
 pub mod shutdown;
 pub mod socketio;

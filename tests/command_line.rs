@@ -208,6 +208,30 @@ fn check_says_where_the_settings_come_from() {
     );
 }
 
+/// What stands commented out there, too.
+#[test]
+fn every_example_of_the_settings_file_is_accepted() {
+    let folder = folder();
+    let is_setting = |line: &&str| {
+        let name = line
+            .strip_prefix("# ")
+            .and_then(|line| line.split_once(" = "));
+        name.is_some_and(|(name, _)| name.bytes().all(|c| c.is_ascii_lowercase() || c == b'_'))
+    };
+    let text = include_str!("../settings.toml");
+    assert!(text.lines().filter(is_setting).count() >= 7);
+    let whole: String = text
+        .lines()
+        .map(|line| match is_setting(&line) {
+            true => format!("{}\n", &line[2..]),
+            false => format!("{line}\n"),
+        })
+        .collect();
+    std::fs::write(folder.path().join("settings.toml"), whole).expect("written");
+    let (code, _, log) = run(&mut satwatch(folder.path(), &["--check"]));
+    assert_eq!(code, Some(0), "{log}");
+}
+
 #[test]
 fn doctor_says_what_to_do_without_a_node_and_leaves_nothing_behind() {
     let folder = folder();

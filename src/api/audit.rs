@@ -18,7 +18,7 @@ use super::App;
 use super::error::ApiError;
 use super::json::{Block, Btc, CoverageShape, Text, signed};
 use super::respond::{self, Answer};
-use crate::bitcoind::{AuditRequest, Audited, NodeError};
+use crate::bitcoind::{AuditRequest, Audited};
 use crate::tracker::OutputRow;
 use crate::tracker::input::FoundOutput;
 
@@ -282,7 +282,7 @@ impl App {
                 .await
                 .map_err(|_| ApiError::stopping())?;
             let audited = answered.await.map_err(|_| ApiError::stopping())?;
-            audited.map_err(|NodeError { message, .. }| node_unavailable(&message))
+            audited.map_err(|error| node_unavailable(&error.to_string()))
         };
         let audited = tokio::select! {
             biased;

@@ -12,7 +12,7 @@ use super::consumers::Lag;
 use super::error::ApiError;
 use super::respond::{self, Answer};
 use super::webhooks::{self, Counters};
-use super::{App, hub, scans};
+use super::{App, hub, scans, status};
 use crate::bitcoind::{self, TopicStatus};
 use crate::clock::now_ms;
 
@@ -244,6 +244,16 @@ impl App {
             "node_headers",
             "Height of the node's best header when it was asked last.",
             known.then_some(node.node.headers),
+        )?;
+        sheet.gauge(
+            "node_connections",
+            "Connections of the node to other nodes.",
+            node.node.connections,
+        )?;
+        sheet.gauge(
+            "node_tip_age_seconds",
+            "Since the time in the header of the node's tip.",
+            age(status::tip_time(&node.node), now),
         )?;
         sheet.gauge(
             "mempool_transactions",

@@ -5,6 +5,7 @@
 //! data_age              since the daemon heard from the node while it followed it: what it answers was the node's state then.
 //!                       Moments while it follows, growing while it does not (node away, monitoring stopped); null if it has not
 //!                       followed since its start
+//! node.tip_age          since the time in the header of the node's tip
 //! node.last_answer_age  since the node answered a call; unavailable_since: when calls began to fail
 //! clock                 what is to be said when the machine's clock and the newest block are more than two hours apart
 //!                       while it follows; else null
@@ -111,6 +112,10 @@ struct Node {
     initial_block_download: bool,
     pruned: bool,
     prune_height: Option<u32>,
+    tip_age: Option<f64>,
+    connections: Option<u32>,
+    network_active: Option<bool>,
+    relays_transactions: Option<bool>,
     notes: Vec<Note>,
 }
 
@@ -375,13 +380,19 @@ impl App {
     }
 }
 
+/// In milliseconds.
+pub(super) fn tip_time(node: &bitcoind::NodeInfo) -> Option<u64> {
+    node.tip_time.map(|seconds| u64::from(seconds) * 1000)
+}
+
 impl Node {
     fn of(node: bitcoind::Status, now: u64) -> Self {
         let note = |finding: bitcoind::Finding| Note {
             ok: finding.ok,
             what: finding.what,
-            remedy: finding.remedy,
+            remedy: finding.remedy.map(|remedy| remedy.to_string()),
         };
+        let tip_age = age(tip_time(&node.node), now);
         Self {
             available: node.available,
             error: node.error,
@@ -395,6 +406,10 @@ impl Node {
             initial_block_download: node.node.initial_block_download,
             pruned: node.node.pruned,
             prune_height: node.node.prune_height,
+            tip_age,
+            connections: node.node.connections,
+            network_active: node.node.network_active,
+            relays_transactions: node.node.relays_transactions,
             notes: node.notes.into_iter().map(note).collect(),
         }
     }

@@ -8,11 +8,12 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use bitcoin::{Block, BlockHash, Network};
+use bitcoin::{Block, BlockHash};
 use tokio::sync::mpsc;
 
 use super::rpc::{Blockchain, Rpc};
 use super::{Cause, NodeError};
+use crate::remedy::Remedy;
 use crate::store::{Reader, StoreError};
 use crate::tracker::BlockId;
 
@@ -26,12 +27,8 @@ const AHEAD: usize = 3;
 
 /// See [`patience`].
 const ROLLBACK: Duration = Duration::from_millis(900);
-const REGTEST_INITIAL: Duration = Duration::from_secs(5);
+const PRIVATE_INITIAL: Duration = Duration::from_secs(5);
 const HEADERS_AHEAD: Duration = Duration::from_secs(60);
-
-/// A block that the node has thrown away cannot be followed.
-pub(super) const PRUNED: &str = "bitcoind has pruned blocks that satwatch has not seen: set store.path to another folder and add the \
-                                 addresses again (their unspent outputs are found, their history since then is not)";
 
 /// How the node's chain relates to ours.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -90,7 +87,7 @@ pub(super) fn decide(ours: Option<BlockId>, look: &Look, evidence: Evidence) -> 
     };
     match (below, look.node.pruneheight) {
         // Before anything is undone: what cannot be done whole is not begun.
-        (Some(below), Some(kept)) if below.saturating_add(1) < kept => Step::Wait(PRUNED.into()),
+        (Some(below), Some(kept)) if below.saturating_add(1) < kept => Step::Wait(pruned()),
         _ => step,
     }
 }
@@ -99,13 +96,16 @@ fn follow(ours: Option<BlockId>, look: &Look, evidence: Evidence) -> Step {
     let node = &look.node;
     match &look.relation {
         Relation::Same => Step::Nothing,
-        Relation::Empty if node.initialblockdownload && !is_regtest(node) => {
-            Step::Wait(format!("bitcoind is in its initial download (block {} of {})", node.blocks, node.headers.max(node.blocks)))
+        Relation::Empty if node.initialblockdownload && !node.is_private() => {
+            Step::Wait("bitcoind is in its initial download".into())
         }
         Relation::Empty => Step::Start,
         Relation::Ahead(hashes) => Step::Connect(hashes.clone()),
         Relation::Parted { fork, next } => match patience(ours, node, next.is_empty()) {
-            Some(needed) if evidence.told || evidence.stood >= needed => Step::Disconnect { to: *fork, next: next.clone() },
+            Some(needed) if evidence.told || evidence.stood >= needed => Step::Disconnect {
+                to: *fork,
+                next: next.clone(),
+            },
             Some(needed) if needed <= ROLLBACK => Step::Wait("bitcoind took back blocks".into()),
             _ => Step::Wait(format!(
                 "bitcoind is at block {} of {}, below our tip: it seems to be rebuilding its chain",
@@ -113,11 +113,12 @@ fn follow(ours: Option<BlockId>, look: &Look, evidence: Evidence) -> Step {
                 node.headers.max(node.blocks)
             )),
         },
-        Relation::Unrelated if patience(ours, node, false) == Some(Duration::ZERO) => Step::Wait(
-            "bitcoind's chain parts from ours below the first block that satwatch knows: set store.path to another folder and add the \
-             addresses again"
-                .into(),
-        ),
+        Relation::Unrelated if patience(ours, node, false) == Some(Duration::ZERO) => {
+            Step::Wait(format!(
+                "bitcoind's chain parts from ours below the first block that satwatch knows: {}",
+                Remedy::BeginAnew
+            ))
+        }
         Relation::Unrelated => Step::Wait("bitcoind seems to be rebuilding its chain".into()),
     }
 }
@@ -128,20 +129,22 @@ fn follow(ours: Option<BlockId>, look: &Look, evidence: Evidence) -> Step {
 fn patience(ours: Option<BlockId>, node: &Blockchain, rolled_back: bool) -> Option<Duration> {
     let lower = ours.is_some_and(|tip| node.blocks < tip.height);
     match (lower, node.initialblockdownload) {
-        (true, true) if !is_regtest(node) => None,
+        (true, true) if !node.is_private() => None,
         // A header that is ahead may belong to a block that is being fetched, or to one that was
         // declared invalid.
         (true, _) if node.blocks < node.headers => Some(HEADERS_AHEAD),
-        (true, true) => Some(REGTEST_INITIAL),
+        (true, true) => Some(PRIVATE_INITIAL),
         _ if rolled_back => Some(ROLLBACK),
         _ => Some(Duration::ZERO),
     }
 }
 
-/// A regtest node with an old tip says that it is in its initial download until somebody mines;
-/// nobody else will.
-fn is_regtest(node: &Blockchain) -> bool {
-    node.chain == Network::Regtest.to_core_arg()
+/// A block that the node has thrown away cannot be followed.
+pub(super) fn pruned() -> String {
+    format!(
+        "bitcoind has pruned blocks that satwatch has not seen: {}",
+        Remedy::BeginAnew
+    )
 }
 
 /// What a height says in the search for the fork point.
@@ -367,7 +370,11 @@ mod tests {
             blocks,
             headers,
             bestblockhash: id(blocks).hash,
+            time: None,
+            mediantime: None,
+            verificationprogress: None,
             initialblockdownload: initial,
+            signet_challenge: None,
             pruned: false,
             pruneheight: None,
         };
@@ -481,9 +488,9 @@ mod tests {
         };
         assert_eq!(
             steps(9, Relation::Ahead(next.clone())),
-            Step::Wait(PRUNED.into())
+            Step::Wait(pruned())
         );
-        assert_eq!(steps(9, parted()), Step::Wait(PRUNED.into()));
+        assert_eq!(steps(9, parted()), Step::Wait(pruned()));
         assert_eq!(
             steps(8, Relation::Ahead(next.clone())),
             Step::Connect(next.clone())

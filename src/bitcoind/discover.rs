@@ -1,32 +1,23 @@
-//! Finds the node: address, credentials, chain, ZMQ endpoints. And says what is wrong with it, with
-//! the line that mends it.
+//! Finds the node: address, credentials, chain, ZMQ endpoints.
 //!
-//! What the settings leave out is looked for in bitcoind's default data directory and on the
-//! default ports, main chain first. ZMQ endpoints come from `getzmqnotifications`.
+//! What the settings leave out is looked for in bitcoind's default data directory, in its
+//! `bitcoin.conf` and on the default ports, main chain first. ZMQ endpoints come from
+//! `getzmqnotifications`.
 
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use bitcoin::Network;
 
+use super::conf::Conf;
+use super::findings::{Finding, findings};
 use super::http::Credentials;
 use super::rpc::{self, Blockchain, Notification, Rpc};
 use super::zmq::Topic;
 use super::{Cause, Kind, NodeError};
+use crate::clock::now_ms;
 use crate::config;
+use crate::remedy::Remedy;
 use crate::store::ChainInfo;
-
-/// Name of the chain in RPC, port of RPC, folder below the data directory.
-const CHAINS: [(Network, u16, &str); 5] = [
-    (Network::Bitcoin, 8332, ""),
-    (Network::Testnet, 18332, "testnet3"),
-    (Network::Testnet4, 48332, "testnet4"),
-    (Network::Signet, 38332, "signet"),
-    (Network::Regtest, 18443, "regtest"),
-];
-
-/// Below this high-water mark the node drops messages of an ordinary block, even for a fast reader.
-const ENOUGH_HWM: i64 = 20_000;
 
 /// A node that answers, and what it is.
 #[derive(Clone)]
@@ -50,8 +41,37 @@ pub struct NodeInfo {
     pub blocks: u32,
     pub headers: u32,
     pub initial_block_download: bool,
+    /// Nobody else may be mining on the chain: regtest, or a signet of one's own.
+    pub private: bool,
     pub pruned: bool,
     pub prune_height: Option<u32>,
+    /// When the tip was mined, by its header.
+    pub tip_time: Option<u32>,
+    /// To other nodes.
+    pub connections: Option<u32>,
+    pub network_active: Option<bool>,
+    /// False with `blocksonly`.
+    pub relays_transactions: Option<bool>,
+}
+
+impl NodeInfo {
+    pub(super) fn set_chain(&mut self, node: &Blockchain) {
+        self.blocks = node.blocks;
+        self.headers = node.headers;
+        self.initial_block_download = node.initialblockdownload;
+        self.private = node.is_private();
+        self.pruned = node.pruned;
+        self.prune_height = node.pruneheight;
+        self.tip_time = node.tip_time();
+    }
+
+    pub(super) fn set_network(&mut self, network: &rpc::Network) {
+        self.version = network.version;
+        self.subversion.clone_from(&network.subversion);
+        self.connections = network.connections;
+        self.network_active = network.networkactive;
+        self.relays_transactions = network.localrelay;
+    }
 }
 
 /// Where each topic is subscribed; `None` is left to the poll.
@@ -60,34 +80,6 @@ pub struct Endpoints {
     pub rawtx: Option<String>,
     pub rawblock: Option<String>,
     pub sequence: Option<String>,
-}
-
-/// Something looked at.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Finding {
-    pub ok: bool,
-    /// A sentence.
-    pub what: String,
-    /// What to put where, when it is not well.
-    pub remedy: Option<String>,
-}
-
-impl Finding {
-    fn well(what: String) -> Self {
-        Self {
-            ok: true,
-            what,
-            remedy: None,
-        }
-    }
-
-    fn bad(what: String, remedy: String) -> Self {
-        Self {
-            ok: false,
-            what,
-            remedy: Some(remedy),
-        }
-    }
 }
 
 /// Finds the node that the settings name, or the first default one that answers.
@@ -100,8 +92,10 @@ pub(super) async fn find_on(
     settings: &config::Bitcoind,
     network: Option<Network>,
 ) -> Result<Found, NodeError> {
-    let candidates = candidates(settings, data_dir().as_deref())?;
-    let searching = settings.rpc_url.is_none() && given_credentials(settings)?.is_none();
+    let conf = default_dir().map(|dir| Conf::read(&dir));
+    let candidates = candidates(settings, conf.as_ref())?;
+    let searching = settings.rpc_url.is_none() && given_credentials(settings).is_none();
+    let first = candidates.first().map(|(url, _)| url.clone());
     let mut best: Option<NodeError> = None;
     for (url, credentials) in candidates {
         let rpc = Rpc::new(&url, credentials);
@@ -118,20 +112,22 @@ pub(super) async fn find_on(
         Some(error) if !searching || rank(&error) > 1 => error,
         _ => NodeError::transient(
             Cause::Unreachable,
-            "no bitcoind found in the default data directory and on the default RPC ports: start bitcoind with server=1, \
-             or set bitcoind.rpc_url and bitcoind.cookie_file"
-                .into(),
-        ),
+            format!(
+                "no bitcoind found: none answers at {} (from the default data directory and its bitcoin.conf), \
+                 nor on the default RPC ports of the other chains",
+                first.unwrap_or_default()
+            ),
+        )
+        .advise(Remedy::StartOrNameServer),
     })
 }
 
 pub(super) fn wrong_chain(url: &str, found: &str, expected: &str) -> NodeError {
     NodeError::persistent(
         Cause::Setup,
-        format!(
-            "bitcoind at {url} follows chain {found}, the store belongs to {expected}: set bitcoind.rpc_url or store.path"
-        ),
+        format!("bitcoind at {url} follows chain {found}, the store belongs to {expected}"),
     )
+    .advise(Remedy::OtherNodeOrStore)
 }
 
 /// Of several nodes that failed, the one that answered something is the one to talk about.
@@ -157,51 +153,34 @@ async fn describe(
 ) -> Result<Found, NodeError> {
     let network = network_of(&node.chain)?;
     let genesis = rpc.genesis().await?;
-    let program = rpc.network().await.unwrap_or_default();
-    let notifications = rpc.notifications().await.unwrap_or_default();
-    let zmq = endpoints(settings, &notifications, rpc::host_of(rpc.url()));
-    let notes = findings(settings, rpc.url(), &node, &program, &notifications, &zmq);
-    let node = NodeInfo {
+    let mut info = NodeInfo {
         url: rpc.url().to_owned(),
-        version: program.version,
-        subversion: program.subversion,
-        chain: node.chain,
-        blocks: node.blocks,
-        headers: node.headers,
-        initial_block_download: node.initialblockdownload,
-        pruned: node.pruned,
-        prune_height: node.pruneheight,
+        chain: node.chain.clone(),
+        ..NodeInfo::default()
     };
+    info.set_chain(&node);
+    let program = rpc
+        .network()
+        .await
+        .map(|program| info.set_network(&program));
+    let notifications = rpc.notifications().await;
+    let listed = notifications.as_deref().unwrap_or_default();
+    let zmq = endpoints(settings, listed, rpc::host_of(rpc.url()));
+    let notes = findings(
+        settings,
+        &info,
+        program.as_ref().copied(),
+        notifications.as_deref(),
+        &zmq,
+        now_ms() / 1000,
+    );
     Ok(Found {
         rpc,
         chain: ChainInfo { network, genesis },
-        node,
+        node: info,
         zmq,
         notes,
     })
-}
-
-pub(super) fn findings(
-    settings: &config::Bitcoind,
-    url: &str,
-    node: &Blockchain,
-    program: &rpc::Network,
-    notifications: &[Notification],
-    endpoints: &Endpoints,
-) -> Vec<Finding> {
-    let who = format!(
-        "bitcoind {} answers at {url}, chain {}, height {}",
-        program.subversion, node.chain, node.blocks
-    );
-    let mut findings = vec![Finding::well(who)];
-    findings.extend(chain_findings(node));
-    findings.extend(zmq_findings(
-        settings,
-        notifications,
-        endpoints,
-        rpc::host_of(url),
-    ));
-    findings
 }
 
 fn network_of(chain: &str) -> Result<Network, NodeError> {
@@ -214,7 +193,7 @@ fn network_of(chain: &str) -> Result<Network, NodeError> {
 }
 
 /// bitcoind's default data directory.
-fn data_dir() -> Option<PathBuf> {
+fn default_dir() -> Option<PathBuf> {
     let home = PathBuf::from(std::env::var_os("HOME")?);
     Some(if cfg!(target_os = "macos") {
         home.join("Library/Application Support/Bitcoin")
@@ -226,12 +205,12 @@ fn data_dir() -> Option<PathBuf> {
 /// Every (RPC address, credentials) worth trying, best first. Never empty.
 fn candidates(
     settings: &config::Bitcoind,
-    data_dir: Option<&Path>,
+    conf: Option<&Conf>,
 ) -> Result<Vec<(String, Credentials)>, NodeError> {
-    let cookie = |folder: &str| data_dir.map(|dir| dir.join(folder).join(".cookie"));
     let url = settings.rpc_url.as_deref().map(clean_url).transpose()?;
-    let given = given_credentials(settings)?;
-    let mut chains = CHAINS.to_vec();
+    let given = given_credentials(settings);
+    let none = Conf::default();
+    let mut accesses = conf.unwrap_or(&none).accesses();
     // A port or a cookie's folder may say which chain is meant.
     let port = url
         .as_deref()
@@ -243,53 +222,48 @@ fn candidates(
         .and_then(Path::parent)
         .and_then(Path::file_name)
         .map(|name| name.to_string_lossy());
-    chains.sort_by_key(|(_, chain_port, name)| {
-        Some(*chain_port) != port && folder.as_deref() != Some(*name)
+    accesses.sort_by_key(|access| {
+        let named = url.as_ref().is_some_and(|url| access.urls.contains(url));
+        !named && Some(access.port) != port && folder.as_deref() != Some(access.folder)
     });
-
-    let url_of = |port: u16| {
-        url.clone()
-            .unwrap_or_else(|| format!("http://127.0.0.1:{port}"))
-    };
-    let found: Vec<_> = match (&given, &url) {
-        (Some(given), Some(url)) => vec![(url.clone(), given.clone())],
-        (Some(given), None) => chains
-            .iter()
-            .map(|(_, port, _)| (url_of(*port), given.clone()))
-            .collect(),
-        (None, _) => chains
-            .iter()
-            .filter_map(|(_, port, name)| Some((url_of(*port), Credentials::Cookie(cookie(name)?))))
-            .collect(),
-    };
-    if found.is_empty() {
+    if given.is_none() && conf.is_none() {
         return Err(NodeError::persistent(
             Cause::Setup,
-            "there is no home directory to look for bitcoind's cookie in: set bitcoind.cookie_file, or rpc_user and rpc_password".into(),
-        ));
+            "there is no home directory to look for bitcoind's cookie in".into(),
+        )
+        .advise(Remedy::NameCredentials));
+    }
+    let mut found = Vec::new();
+    for access in accesses {
+        let credentials = given.as_ref().unwrap_or(&access.credentials);
+        let urls = url.as_ref().map_or(&access.urls[..], std::slice::from_ref);
+        for url in urls {
+            let candidate = (url.clone(), credentials.clone());
+            if !found.contains(&candidate) {
+                found.push(candidate);
+            }
+        }
     }
     Ok(found)
 }
 
-fn given_credentials(settings: &config::Bitcoind) -> Result<Option<Credentials>, NodeError> {
-    match (&settings.rpc_user, &settings.rpc_password, &settings.cookie_file) {
-        (Some(user), Some(password), _) => Ok(Some(Credentials::User { user: user.clone(), password: password.0.clone() })),
-        (None, None, Some(path)) => Ok(Some(Credentials::Cookie(path.clone()))),
-        (None, None, None) => Ok(None),
-        _ => Err(NodeError::persistent(
-            Cause::Setup,
-            "bitcoind.rpc_user and bitcoind.rpc_password belong together: set both, or none to use the cookie".into(),
-        )),
+/// Of user and password the settings have both or neither.
+fn given_credentials(settings: &config::Bitcoind) -> Option<Credentials> {
+    match (&settings.rpc_user, &settings.rpc_password) {
+        (Some(user), Some(password)) => Some(Credentials::User {
+            user: user.clone(),
+            password: password.0.clone(),
+            conf: None,
+        }),
+        _ => settings.cookie_file.clone().map(Credentials::Cookie),
     }
 }
 
 fn clean_url(url: &str) -> Result<String, NodeError> {
     let url = url.trim();
     let wrong = |why: &str| {
-        NodeError::persistent(
-            Cause::Setup,
-            format!("bitcoind.rpc_url {why}: write it as http://127.0.0.1:8332"),
-        )
+        NodeError::persistent(Cause::Setup, format!("bitcoind.rpc_url {why}"))
+            .advise(Remedy::NameRpcPort)
     };
     let (scheme, rest) = url.split_once("://").unwrap_or(("http", url));
     let rest = rest.trim_end_matches('/');
@@ -364,7 +338,7 @@ pub(super) fn lists(
     notifications.iter().any(here)
 }
 
-fn is_ours(kind: &str) -> bool {
+pub(super) fn is_ours(kind: &str) -> bool {
     matches!(kind, "pubrawtx" | "pubrawblock" | "pubsequence")
 }
 
@@ -382,113 +356,6 @@ fn reachable(address: &str, rpc_host: &str) -> String {
         host
     };
     format!("tcp://{host}:{port}")
-}
-
-fn chain_findings(node: &Blockchain) -> Vec<Finding> {
-    let mut findings = Vec::new();
-    if node.initialblockdownload && node.chain != "regtest" {
-        findings.push(Finding::bad(
-            format!(
-                "bitcoind is in its initial download: block {} of {}",
-                node.blocks,
-                node.headers.max(node.blocks)
-            ),
-            "wait until it has caught up; satwatch follows by itself then".into(),
-        ));
-    }
-    if node.pruned {
-        let kept = node.pruneheight.unwrap_or_default();
-        findings.push(Finding::well(format!(
-            "bitcoind is pruned: blocks below {kept} are gone, so history scans reach back to there"
-        )));
-    }
-    findings
-}
-
-fn zmq_findings(
-    settings: &config::Bitcoind,
-    notifications: &[Notification],
-    endpoints: &Endpoints,
-    rpc_host: &str,
-) -> Vec<Finding> {
-    let topics = [
-        (
-            Topic::Rawtx,
-            &endpoints.rawtx,
-            &settings.zmq_rawtx,
-            "payments are seen",
-        ),
-        (
-            Topic::Rawblock,
-            &endpoints.rawblock,
-            &settings.zmq_rawblock,
-            "blocks are seen",
-        ),
-        (
-            Topic::Sequence,
-            &endpoints.sequence,
-            &settings.zmq_sequence,
-            "replacements and evictions are seen",
-        ),
-    ];
-    let used = topics
-        .iter()
-        .find_map(|(_, endpoint, _, _)| endpoint.as_deref())
-        .unwrap_or("tcp://127.0.0.1:28332");
-    let mut findings = Vec::new();
-    for (which, endpoint, set, effect) in topics {
-        let topic = which.name();
-        match endpoint {
-            Some(endpoint) if set.is_some() && !lists(notifications, rpc_host, which, endpoints) => findings.push(Finding::bad(
-                format!(
-                    "ZMQ {topic} at {endpoint} (from the settings) is not where bitcoind says that it publishes it: what comes from there \
-                     is checked until it has proved to be bitcoind's"
-                ),
-                format!("correct or remove bitcoind.zmq_{topic}; it is right as it is if the port is forwarded"),
-            )),
-            Some(endpoint) => {
-                let origin = if set.is_some() { " (from the settings)" } else { "" };
-                findings.push(Finding::well(format!("ZMQ {topic} at {endpoint}{origin}")));
-            }
-            None => findings.push(Finding::bad(
-                format!("bitcoind does not publish {topic} over ZMQ: {effect} only by the poll every monitor.reconcile_interval seconds"),
-                format!("put into bitcoin.conf and restart bitcoind: zmqpub{topic}={used}"),
-            )),
-        }
-    }
-    findings.extend(hwm_findings(notifications));
-    findings
-}
-
-/// Topics on one address share one queue, and its bound is the one of the alphabetically first
-/// topic.
-fn hwm_findings(notifications: &[Notification]) -> Vec<Finding> {
-    let mut first: BTreeMap<&str, &Notification> = BTreeMap::new();
-    for notification in notifications {
-        let kept = first
-            .entry(notification.address.as_str())
-            .or_insert(notification);
-        if notification.kind < kept.kind {
-            *kept = notification;
-        }
-    }
-    first.retain(|address, _| {
-        notifications
-            .iter()
-            .any(|n| n.address == *address && is_ours(&n.kind))
-    });
-    first
-        .into_iter()
-        .filter_map(|(address, notification)| {
-            let hwm = notification.hwm.filter(|hwm| *hwm != 0 && *hwm < ENOUGH_HWM)?;
-            Some(Finding::bad(
-                format!(
-                    "bitcoind queues only {hwm} ZMQ messages on {address}: it drops some at every big block (they are found again, later)"
-                ),
-                format!("put into bitcoin.conf and restart bitcoind: zmq{}hwm=0", notification.kind),
-            ))
-        })
-        .collect()
 }
 
 #[cfg(test)]
@@ -509,7 +376,11 @@ mod tests {
 
     #[test]
     fn without_settings_the_main_chain_is_tried_first() {
-        let found = candidates(&settings(), Some(Path::new("/home/a/.bitcoin"))).unwrap();
+        let found = candidates(
+            &settings(),
+            Some(&Conf::read(Path::new("/home/a/.bitcoin"))),
+        )
+        .unwrap();
         assert_eq!(found.len(), 5);
         assert_eq!(
             found[0],
@@ -533,7 +404,7 @@ mod tests {
             rpc_url: Some("127.0.0.1:38332/".into()),
             ..settings()
         };
-        let found = candidates(&settings, Some(Path::new("/d"))).unwrap();
+        let found = candidates(&settings, Some(&Conf::read(Path::new("/d")))).unwrap();
         assert_eq!(
             found[0],
             (
@@ -557,12 +428,7 @@ mod tests {
     }
 
     #[test]
-    fn half_a_login_and_bad_addresses_are_refused() {
-        let half = config::Bitcoind {
-            rpc_user: Some("a".into()),
-            ..settings()
-        };
-        assert_eq!(candidates(&half, None).unwrap_err().kind, Kind::Persistent);
+    fn bad_addresses_are_refused() {
         for url in [
             "https://127.0.0.1:8332",
             "http://a:b@127.0.0.1:8332",
@@ -574,7 +440,7 @@ mod tests {
                 ..self::settings()
             };
             assert!(
-                candidates(&settings, Some(Path::new("/d"))).is_err(),
+                candidates(&settings, Some(&Conf::read(Path::new("/d")))).is_err(),
                 "{url}"
             );
         }
@@ -610,74 +476,6 @@ mod tests {
         assert_eq!(
             endpoints(&set, &all, "127.0.0.1").rawtx.as_deref(),
             Some("tcp://127.0.0.1:9")
-        );
-    }
-
-    #[test]
-    fn missing_topics_come_with_their_line() {
-        let findings = zmq_findings(&settings(), &[], &Endpoints::default(), "127.0.0.1");
-        assert_eq!(findings.len(), 3);
-        assert!(findings.iter().all(|f| !f.ok));
-        assert!(
-            findings[0]
-                .remedy
-                .as_deref()
-                .unwrap()
-                .ends_with("zmqpubrawtx=tcp://127.0.0.1:28332")
-        );
-    }
-
-    #[test]
-    fn an_endpoint_that_the_node_does_not_list_is_named() {
-        let listed = [
-            notification("pubsequence", "tcp://0.0.0.0:1", 0),
-            notification("pubrawtx", "tcp://127.0.0.1:2", 0),
-        ];
-        let bad = |set: &str| {
-            let settings = config::Bitcoind {
-                zmq_sequence: Some(set.into()),
-                ..settings()
-            };
-            let endpoints = endpoints(&settings, &listed, "127.0.0.1");
-            let findings = zmq_findings(&settings, &listed, &endpoints, "127.0.0.1");
-            findings.iter().any(|finding| {
-                finding
-                    .remedy
-                    .as_deref()
-                    .is_some_and(|remedy| remedy.contains("bitcoind.zmq_sequence"))
-            })
-        };
-        assert!(!bad("tcp://127.0.0.1:1") && !bad("tcp://localhost:1"));
-        assert!(bad("tcp://127.0.0.1:2"), "that is where another topic is");
-        assert!(bad("tcp://10.0.0.7:1"));
-    }
-
-    #[test]
-    fn the_first_topic_of_an_address_bounds_its_queue() {
-        let a = "tcp://127.0.0.1:1";
-        let shared = [
-            notification("pubrawtx", a, 100_000),
-            notification("pubrawblock", a, 1000),
-        ];
-        let findings = hwm_findings(&shared);
-        assert_eq!(findings.len(), 1);
-        assert!(
-            findings[0]
-                .remedy
-                .as_deref()
-                .unwrap()
-                .ends_with("zmqpubrawblockhwm=0")
-        );
-        assert_eq!(
-            hwm_findings(&[
-                notification("pubrawblock", a, 0),
-                notification("pubrawtx", a, 1000)
-            ]),
-            []
-        );
-        assert_eq!(
-            hwm_findings(&[notification("pubhashblock", "tcp://127.0.0.1:5", 1000)]),
-            []
         );
     }
 

@@ -200,7 +200,7 @@ enum Outcome {
         tip: Option<BlockId>,
         result: Result<Vec<bool>, NodeError>,
     },
-    Inspected(node::Inspection),
+    Inspected(Result<node::Inspection, NodeError>),
 }
 
 /// First height, then hash and time of each block.
@@ -567,6 +567,7 @@ impl Follow {
         match () {
             () if !self.on => Some(Obstacle::Stopped),
             () if self.backoff.failing() => Some(Obstacle::Node),
+            () if self.tip.is_none() && self.board.syncing() => Some(Obstacle::Syncing),
             () if !self.at_node_tip() => Some(waiting().unwrap_or(Obstacle::CatchingUp)),
             () if self.board.syncing() => Some(Obstacle::Syncing),
             () if !self.board.feeds_up() => Some(Obstacle::Feed),

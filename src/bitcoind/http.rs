@@ -7,20 +7,24 @@
 //!
 //! ```text
 //! 200, 404, 500 with JSON   an answer; 500 and 404 carry an error object, a batch is always 200
-//! 401                       wrong credentials, after 250 ms
-//! 403                       rpcwhitelist forbids the method (a batch is refused whole)
+//! 401                       wrong credentials, after 250 ms; none, at once
+//! 403                       rpcallowip refuses the address, with or without credentials; or rpcwhitelist
+//!                           refuses the method (a batch is refused whole)
 //! 503, not JSON             the work queue is full
 //! ```
 
 use std::io;
-use std::path::PathBuf;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs, UdpSocket};
+use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use base64::Engine as _;
 use bitcoincore_rpc::jsonrpc::{self, Request, Response};
 
+use super::rpc::{self, whitelist_line};
 use super::{Cause, NodeError};
+use crate::remedy::Remedy;
 
 /// What a call may take, from the connection to the last byte: time, and bytes of the answer. An
 /// endless one must not fill the memory.
@@ -62,6 +66,8 @@ pub enum Credentials {
     User {
         user: String,
         password: String,
+        /// The `bitcoin.conf` that they are from; otherwise from our settings.
+        conf: Option<PathBuf>,
     },
 }
 
@@ -121,69 +127,134 @@ impl Http {
         self.agent.clone().shutdown();
     }
 
-    /// Sends one JSON body and returns the JSON that came back, whatever it says.
-    fn exchange(&self, body: &[u8], limit: Limit, repeatable: bool) -> Result<Vec<u8>, NodeError> {
+    /// Sends one JSON body, calls of `method`, and returns the JSON that came back, whatever it
+    /// says.
+    fn exchange(
+        &self,
+        method: &str,
+        body: &[u8],
+        limit: Limit,
+        repeatable: bool,
+    ) -> Result<Vec<u8>, NodeError> {
         let mut repeats = u8::from(repeatable);
         let mut renewed = false;
         loop {
             let authorization = self.authorization(false)?;
-            let request = self
-                .agent
-                .post(self.url.as_str())
-                .header("Content-Type", "application/json")
-                .header("Authorization", &authorization)
-                .config()
-                .timeout_global(Some(limit.time))
-                .build();
-            match self.read(request.send(body), limit) {
+            match self.send(method, body, Some(&authorization), limit) {
                 Ok((401, _)) if !renewed && self.authorization(true)? != authorization => {
                     renewed = true
                 }
                 Ok((401, _)) => return Err(self.unauthorized()),
-                Ok((status, body)) => return self.judge(status, body),
+                Ok((status, body)) => return self.judge(method, status, body),
                 Err(Failure::Broken(_)) if repeats > 0 => repeats -= 1,
                 Err(Failure::Broken(error) | Failure::Other(error)) => return Err(error),
             }
         }
     }
 
-    fn read(
+    /// HTTP status and body.
+    fn send(
         &self,
-        answer: Result<ureq::http::Response<ureq::Body>, ureq::Error>,
+        method: &str,
+        body: &[u8],
+        authorization: Option<&str>,
         limit: Limit,
     ) -> Result<(u16, Vec<u8>), Failure> {
-        let mut answer = answer.map_err(|error| self.failure(error))?;
+        let mut request = self
+            .agent
+            .post(self.url.as_str())
+            .header("Content-Type", "application/json");
+        if let Some(authorization) = authorization {
+            request = request.header("Authorization", authorization);
+        }
+        let request = request.config().timeout_global(Some(limit.time)).build();
+        let mut answer = request
+            .send(body)
+            .map_err(|error| self.failure(method, error))?;
         let body = answer
             .body_mut()
             .with_config()
             .limit(limit.bytes)
             .read_to_vec()
-            .map_err(|error| self.failure(error))?;
+            .map_err(|error| self.failure(method, error))?;
         Ok((answer.status().as_u16(), body))
     }
 
-    fn judge(&self, status: u16, body: Vec<u8>) -> Result<Vec<u8>, NodeError> {
+    fn judge(&self, method: &str, status: u16, body: Vec<u8>) -> Result<Vec<u8>, NodeError> {
         let json = matches!(
             body.iter().find(|byte| !byte.is_ascii_whitespace()),
             Some(b'{' | b'[')
         );
         match status {
             200 | 404 | 500 if json => Ok(body),
-            403 => Err(NodeError::persistent(
-                Cause::Forbidden,
+            403 => Err(match self.knock() {
+                Ok(403) => self.address_refused(),
+                _ => self.method_refused(method),
+            }),
+            503 => Err(NodeError::transient(
+                Cause::Busy,
                 format!(
-                    "bitcoind at {} forbids a call that is needed: extend rpcwhitelist of this user, or remove it",
+                    "bitcoind at {} has no room for {method} (rpcworkqueue is full)",
                     self.url
                 ),
-            )),
-            503 => Err(self.busy()),
+            )
+            .advise(Remedy::EnlargeWorkQueue)),
             _ => Err(NodeError::persistent(
                 Cause::Shape,
                 format!(
-                    "{} answered HTTP {status} without JSON: set bitcoind.rpc_url to the RPC port of bitcoind",
+                    "{} answered {method} with HTTP {status} without JSON",
                     self.url
                 ),
-            )),
+            )
+            .advise(Remedy::NameRpcPort)),
+        }
+    }
+
+    /// The HTTP status of a call without credentials: 401 from a node that lets our address in.
+    fn knock(&self) -> Result<u16, NodeError> {
+        match self.send("uptime", br#"{"method":"uptime"}"#, None, LIGHT_LIMIT) {
+            Ok((status, _)) => Ok(status),
+            Err(Failure::Broken(error) | Failure::Other(error)) => Err(error),
+        }
+    }
+
+    fn address_refused(&self) -> NodeError {
+        let seen = own_address(&self.url);
+        let shown = seen.as_deref().unwrap_or("of this machine");
+        NodeError::persistent(
+            Cause::AddressRefused,
+            format!(
+                "bitcoind at {} takes no calls from the address {shown} (rpcallowip)",
+                self.url
+            ),
+        )
+        .advise(Remedy::AllowAddress {
+            address: seen.unwrap_or_else(|| "THIS-MACHINE".to_owned()),
+        })
+    }
+
+    fn method_refused(&self, method: &str) -> NodeError {
+        let user = self.user();
+        NodeError::persistent(
+            Cause::MethodRefused,
+            format!(
+                "bitcoind at {} does not let user {user} call {method} (rpcwhitelist)",
+                self.url
+            ),
+        )
+        .advise(Remedy::AllowCalls {
+            line: whitelist_line(&user),
+        })
+    }
+
+    /// As it stands in `rpcwhitelist`.
+    pub(super) fn user(&self) -> String {
+        match &self.credentials {
+            Credentials::User { user, .. } => user.clone(),
+            Credentials::Cookie(path) => std::fs::read_to_string(path)
+                .ok()
+                .and_then(|cookie| Some(cookie.split_once(':')?.0.to_owned()))
+                .unwrap_or_else(|| "__cookie__".to_owned()),
         }
     }
 
@@ -197,9 +268,9 @@ impl Http {
             return Ok(value.clone());
         }
         let pair = match &self.credentials {
-            Credentials::User { user, password } => format!("{user}:{password}"),
+            Credentials::User { user, password, .. } => format!("{user}:{password}"),
             Credentials::Cookie(path) => std::fs::read_to_string(path)
-                .map_err(|error| no_cookie(path, &error))?
+                .map_err(|error| self.no_cookie(path, &error))?
                 .trim()
                 .to_owned(),
         };
@@ -216,63 +287,118 @@ impl Http {
             Credentials::Cookie(path) => NodeError::transient(
                 Cause::Unauthorized,
                 format!(
-                    "bitcoind at {} refuses the cookie in {}: it belongs to another node or to an earlier start; \
-                     set bitcoind.cookie_file, or rpc_user and rpc_password",
+                    "bitcoind at {} refuses the cookie in {}: it belongs to another node or to an earlier start",
                     self.url,
                     path.display()
                 ),
-            ),
-            Credentials::User { user, .. } => NodeError::persistent(
+            )
+            .advise(Remedy::NameCredentials),
+            Credentials::User {
+                user, conf: None, ..
+            } => NodeError::persistent(
                 Cause::Unauthorized,
                 format!(
-                    "bitcoind at {} refuses user {user:?}: correct bitcoind.rpc_user and bitcoind.rpc_password",
+                    "bitcoind at {} refuses user {user:?} with the password from the settings",
                     self.url
                 ),
-            ),
+            )
+            .advise(Remedy::CorrectLogin),
+            Credentials::User {
+                user,
+                conf: Some(conf),
+                ..
+            } => NodeError::persistent(
+                Cause::Unauthorized,
+                format!(
+                    "bitcoind at {} refuses user {user:?} with the rpcpassword in {}",
+                    self.url,
+                    conf.display()
+                ),
+            )
+            .advise(Remedy::RestartForLogin { conf: conf.clone() }),
         }
     }
 
-    fn busy(&self) -> NodeError {
-        NodeError::transient(
-            Cause::Busy,
-            format!(
-                "bitcoind at {} has no room for more calls (rpcworkqueue is full)",
-                self.url
-            ),
-        )
+    /// Whether the node runs says what is wrong with a cookie that is not there.
+    fn no_cookie(&self, path: &Path, error: &io::Error) -> NodeError {
+        if is_out_of_files(error) {
+            return self.too_many_files("read bitcoind's cookie");
+        }
+        let cookie = path.display();
+        if error.kind() == io::ErrorKind::PermissionDenied {
+            return NodeError::persistent(
+                Cause::NoCookie,
+                format!("this user may not read bitcoind's cookie {cookie}"),
+            )
+            .advise(Remedy::OwnLogin);
+        }
+        match self.knock() {
+            Ok(401) => NodeError::transient(
+                Cause::Unauthorized,
+                format!(
+                    "bitcoind at {} wants credentials, and its cookie cannot be read at {cookie} ({error})",
+                    self.url
+                ),
+            )
+            .advise(Remedy::NameCredentials),
+            Ok(403) => self.address_refused(),
+            Err(error) if error.cause == Cause::TooManyFiles => error,
+            _ => NodeError::transient(
+                Cause::NoCookie,
+                format!(
+                    "bitcoind does not answer at {}, and there is no cookie {cookie} ({error})",
+                    self.url
+                ),
+            )
+            .advise(Remedy::StartOrNameServer),
+        }
     }
 
-    fn failure(&self, error: ureq::Error) -> Failure {
+    fn too_many_files(&self, doing: &str) -> NodeError {
+        NodeError::transient(
+            Cause::TooManyFiles,
+            format!("cannot {doing}: satwatch has too many open files"),
+        )
+        .advise(Remedy::RaiseFileLimit)
+    }
+
+    fn failure(&self, method: &str, error: ureq::Error) -> Failure {
         let url = &self.url;
+        if is_out_of_files_in(&error) {
+            return Failure::Other(
+                self.too_many_files(&format!("connect to bitcoind at {url} for {method}")),
+            );
+        }
         match error {
             ureq::Error::Timeout(ureq::Timeout::Connect | ureq::Timeout::Resolve) => {
                 Failure::Other(self.unreachable("no connection in time"))
             }
             ureq::Error::Timeout(_) => Failure::Other(NodeError::transient(
                 Cause::TimedOut,
-                format!("bitcoind at {url} did not answer in time"),
+                format!("bitcoind at {url} did not answer {method} in time"),
             )),
             ureq::Error::Io(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
                 Failure::Other(self.unreachable("connection refused"))
             }
-            ureq::Error::BodyExceedsLimit(bytes) => Failure::Other(NodeError::persistent(
-                Cause::Shape,
-                format!(
-                    "{url} answered with more than {} MB: set bitcoind.rpc_url to the RPC port of bitcoind",
-                    bytes >> 20
-                ),
-            )),
+            ureq::Error::BodyExceedsLimit(bytes) => Failure::Other(
+                NodeError::persistent(
+                    Cause::Shape,
+                    format!("{url} answered {method} with more than {} MB", bytes >> 20),
+                )
+                .advise(Remedy::NameRpcPort),
+            ),
             ureq::Error::HostNotFound => Failure::Other(self.unreachable("no such host")),
             ureq::Error::ConnectionFailed => Failure::Other(self.unreachable("connection failed")),
-            ureq::Error::BadUri(what) => Failure::Other(NodeError::persistent(
-                Cause::Setup,
-                format!(
-                    "bitcoind.rpc_url {url:?} is not an address ({what}): write it as http://127.0.0.1:8332"
-                ),
-            )),
+            ureq::Error::BadUri(what) => Failure::Other(
+                NodeError::persistent(
+                    Cause::Setup,
+                    format!("bitcoind.rpc_url {url:?} is not an address ({what})"),
+                )
+                .advise(Remedy::NameRpcPort),
+            ),
             other => Failure::Broken(NodeError::transient(
                 Cause::Unreachable,
-                format!("the connection to bitcoind at {url} broke ({other})"),
+                format!("the connection to bitcoind at {url} broke during {method} ({other})"),
             )),
         }
     }
@@ -280,22 +406,52 @@ impl Http {
     fn unreachable(&self, why: &str) -> NodeError {
         NodeError::transient(
             Cause::Unreachable,
-            format!(
-                "bitcoind does not answer at {} ({why}): start it with server=1, or set bitcoind.rpc_url",
-                self.url
-            ),
+            format!("bitcoind does not answer at {} ({why})", self.url),
         )
+        .advise(Remedy::StartServer)
     }
 }
 
-fn no_cookie(path: &std::path::Path, error: &io::Error) -> NodeError {
-    NodeError::transient(
-        Cause::NoCookie,
-        format!(
-            "cannot read bitcoind's cookie {} ({error}): start bitcoind, let this user read the file, or set bitcoind.cookie_file",
-            path.display()
-        ),
-    )
+/// `EMFILE`, `ENFILE`: the process or the system has no file descriptor left.
+pub(super) fn is_out_of_files(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(23 | 24))
+}
+
+fn is_out_of_files_in(error: &ureq::Error) -> bool {
+    match error {
+        ureq::Error::Io(error) => {
+            is_out_of_files(error)
+                // A name that could not be looked up does not say why.
+                || error.raw_os_error().is_none() && no_file_can_be_opened()
+        }
+        ureq::Error::HostNotFound | ureq::Error::ConnectionFailed => no_file_can_be_opened(),
+        _ => false,
+    }
+}
+
+fn no_file_can_be_opened() -> bool {
+    std::fs::File::open("/dev/null").is_err_and(|error| is_out_of_files(&error))
+}
+
+/// The address under which the node sees us, unless it is changed on the way.
+fn own_address(url: &str) -> Option<String> {
+    let authority = url.split_once("://").map_or(url, |(_, rest)| rest);
+    let authority = authority.split('/').next()?;
+    let node = match authority.to_socket_addrs() {
+        Ok(mut found) => found.next()?,
+        Err(_) => (rpc::host_of(url).trim_matches(['[', ']']), 80)
+            .to_socket_addrs()
+            .ok()?
+            .next()?,
+    };
+    let any: SocketAddr = match node {
+        SocketAddr::V4(_) => (Ipv4Addr::UNSPECIFIED, 0).into(),
+        SocketAddr::V6(_) => (Ipv6Addr::UNSPECIFIED, 0).into(),
+    };
+    // Sends nothing: it only chooses the way.
+    let socket = UdpSocket::bind(any).ok()?;
+    socket.connect(node).ok()?;
+    Some(socket.local_addr().ok()?.ip().to_string())
 }
 
 fn limit_of(request: &Request) -> Limit {
@@ -339,16 +495,23 @@ impl jsonrpc::client::Transport for Shared {
         // that we ask is a read.
         let answer = self
             .0
-            .exchange(&body, limit_of(&request), !starts_scan(&request))
+            .exchange(
+                request.method,
+                &body,
+                limit_of(&request),
+                !starts_scan(&request),
+            )
             .map_err(transport_error)?;
         Ok(serde_json::from_slice(&answer)?)
     }
 
     fn send_batch(&self, requests: &[Request]) -> Result<Vec<Response>, jsonrpc::Error> {
         let body = serde_json::to_vec(requests)?;
+        // All of a batch are of one method.
+        let method = requests.first().map_or("nothing", |request| request.method);
         let answer = self
             .0
-            .exchange(&body, HEAVY_LIMIT, true)
+            .exchange(method, &body, HEAVY_LIMIT, true)
             .map_err(transport_error)?;
         match serde_json::from_slice::<Vec<Response>>(&answer) {
             Ok(responses) => Ok(responses),

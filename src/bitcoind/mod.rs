@@ -24,13 +24,15 @@
 //!          beside the follower, in a task of their own: baseline and audit (scantxoutset), rescan (history scans)
 //! ```
 //!
-//! [`discover`] finds the node and says what is wrong with it; [`Status`] is what the follower
-//! knows of it now.
+//! [`discover`] finds the node, with the help of its [`conf`]; [`findings`] say what is wrong with
+//! it; [`Status`] is what the follower knows of it now.
 
 mod audit;
 mod baseline;
 mod chain;
+mod conf;
 pub mod discover;
+mod findings;
 mod follower;
 mod http;
 mod live;
@@ -42,8 +44,10 @@ pub mod rpc;
 mod status;
 pub mod zmq;
 
+use crate::remedy::Remedy;
 pub use audit::{AuditRequest, Audited};
-pub use discover::{Endpoints, Finding, Found, NodeInfo, find};
+pub use discover::{Endpoints, Found, NodeInfo, find};
+pub use findings::{Finding, try_calls};
 pub use follower::{FollowError, Follower, Node, spawn};
 pub use http::Credentials;
 pub use rescan::{Method, Progress};
@@ -67,8 +71,14 @@ pub enum Cause {
     TimedOut,
     /// The cookie file cannot be read.
     NoCookie,
+    /// Wrong credentials, or none where some are wanted.
     Unauthorized,
-    Forbidden,
+    /// `rpcallowip` refuses our address.
+    AddressRefused,
+    /// `rpcwhitelist` refuses this call.
+    MethodRefused,
+    /// This process has no file descriptor left.
+    TooManyFiles,
     /// The work queue is full (HTTP 503).
     Busy,
     /// The node starts (-28).
@@ -81,13 +91,14 @@ pub enum Cause {
     Setup,
 }
 
-/// A call that failed. The text is a sentence for a person and says what to do.
+/// A call that failed. The text is a sentence for a person and says which call, why, and what to do.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{message}")]
+#[error("{message}{}", .remedy.as_ref().map_or(String::new(), |remedy| format!(": {remedy}")))]
 pub struct NodeError {
     pub kind: Kind,
     pub cause: Cause,
     pub message: String,
+    pub remedy: Option<Remedy>,
 }
 
 impl NodeError {
@@ -96,6 +107,7 @@ impl NodeError {
             kind: Kind::Transient,
             cause,
             message,
+            remedy: None,
         }
     }
 
@@ -104,6 +116,14 @@ impl NodeError {
             kind: Kind::Persistent,
             cause,
             message,
+            remedy: None,
+        }
+    }
+
+    pub(crate) fn advise(self, remedy: Remedy) -> Self {
+        Self {
+            remedy: Some(remedy),
+            ..self
         }
     }
 }

@@ -18,7 +18,9 @@ use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
+use super::http::is_out_of_files;
 use super::{Cause, NodeError};
+use crate::remedy::Remedy;
 
 /// From the request to the last byte.
 const TIME: Duration = Duration::from_secs(60);
@@ -99,10 +101,12 @@ impl Rest {
                     self.keep(connection);
                     return match status {
                         StatusCode::OK => Ok(Some(room)),
-                        StatusCode::SERVICE_UNAVAILABLE => Err(self.failed(
-                            Cause::Busy,
-                            "has no room for more calls (rpcworkqueue is full)",
-                        )),
+                        StatusCode::SERVICE_UNAVAILABLE => Err(self
+                            .failed(
+                                Cause::Busy,
+                                "has no room for a block over REST (rpcworkqueue is full)",
+                            )
+                            .advise(Remedy::EnlargeWorkQueue)),
                         _ => Ok(None),
                     };
                 }
@@ -150,11 +154,16 @@ impl Rest {
     }
 
     async fn connect(&self) -> Result<Connection, NodeError> {
-        let unreachable = |_| {
-            self.failed(
-                Cause::Unreachable,
-                "does not answer: start it with server=1, or set bitcoind.rpc_url",
-            )
+        let unreachable = |error: std::io::Error| match is_out_of_files(&error) {
+            true => self
+                .failed(
+                    Cause::TooManyFiles,
+                    "cannot be connected to: satwatch has too many open files",
+                )
+                .advise(Remedy::RaiseFileLimit),
+            false => self
+                .failed(Cause::Unreachable, "does not answer")
+                .advise(Remedy::StartServer),
         };
         let address = match self.authority.rsplit_once(':') {
             Some((_, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => {

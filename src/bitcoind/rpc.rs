@@ -5,6 +5,7 @@
 //! Core and Knots of any year fit (the crate's own structs fail on Core 31 and later, which dropped
 //! fields). Blocking work runs on tokio's blocking threads; nothing here holds up the runtime.
 
+mod method;
 mod past;
 mod scan;
 
@@ -22,7 +23,9 @@ use self::past::Offer;
 use super::http::{Credentials, Http, Shared};
 use super::rest::Rest;
 use super::{Cause, NodeError};
+use crate::remedy::Remedy;
 
+pub use self::method::{Method, whitelist_line};
 pub use self::past::{FilterIndex, FilterScan, Prevout};
 pub use self::scan::{Scan, Unspent, scan_bytes};
 
@@ -61,7 +64,7 @@ fn client(http: &Arc<Http>) -> Client {
 }
 
 /// `getblockchaininfo`.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Deserialize)]
 pub struct Blockchain {
     /// `main`, `test`, `testnet4`, `signet` or `regtest`.
     pub chain: String,
@@ -69,14 +72,50 @@ pub struct Blockchain {
     #[serde(default)]
     pub headers: u32,
     pub bestblockhash: BlockHash,
+    /// In the header of the tip; Core 23 and later say it.
+    #[serde(default)]
+    pub time: Option<u32>,
+    #[serde(default)]
+    pub mediantime: Option<u32>,
+    /// The node's guess how much of the chain it has, up to 1.
+    #[serde(default)]
+    pub verificationprogress: Option<f64>,
     #[serde(default)]
     pub initialblockdownload: bool,
+    /// On signet, from Core 28 on.
+    #[serde(default)]
+    pub signet_challenge: Option<String>,
     #[serde(default)]
     pub pruned: bool,
     /// First height whose block is still there, on a pruned node.
     #[serde(default)]
     pub pruneheight: Option<u32>,
 }
+
+impl Blockchain {
+    /// A chain on which nobody may be mining: regtest, and a signet of one's own. There the node says
+    /// for ever that it is in its initial download when its tip is a day old.
+    pub fn is_private(&self) -> bool {
+        match self.chain.as_str() {
+            "regtest" => true,
+            "signet" => match &self.signet_challenge {
+                Some(challenge) => challenge != PUBLIC_SIGNET,
+                // The node knows no rate of transactions of such a chain, so it reckons to have all.
+                None => self.verificationprogress == Some(1.0),
+            },
+            _ => false,
+        }
+    }
+
+    /// When the tip was mined, by its header. Up to an hour less where the node tells the median.
+    pub fn tip_time(&self) -> Option<u32> {
+        self.time.or(self.mediantime)
+    }
+}
+
+/// The challenge of the signet that everybody uses.
+const PUBLIC_SIGNET: &str = "512103ad5e0edad18cb1f0fc0d28a3d4f1f3e445640337489abb10404f2d1e086be430\
+                             210359ef5021964fe22d6f8e05b2463c9540ce96883fe3b278760f048f5189f2e6c452ae";
 
 /// `getblockheader`.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
@@ -96,6 +135,13 @@ pub struct Network {
     pub version: u64,
     #[serde(default)]
     pub subversion: String,
+    /// False with `blocksonly`.
+    #[serde(default)]
+    pub localrelay: Option<bool>,
+    #[serde(default)]
+    pub networkactive: Option<bool>,
+    #[serde(default)]
+    pub connections: Option<u32>,
 }
 
 /// `getmempoolinfo`.
@@ -164,6 +210,11 @@ impl Rpc {
         Self::new(&self.0.url, self.0.credentials.clone())
     }
 
+    /// Who we are to the node, as it stands in `rpcwhitelist`.
+    pub fn user(&self) -> String {
+        self.0.quick_http.user()
+    }
+
     pub fn url(&self) -> &str {
         &self.0.url
     }
@@ -187,51 +238,57 @@ impl Rpc {
     /// Any call. An error of the node is [`Cause::Rpc`] with its code.
     pub async fn call<T: DeserializeOwned + Send + 'static>(
         &self,
-        method: &'static str,
+        method: Method,
         params: Vec<Value>,
     ) -> Result<T, NodeError> {
         self.blocking(move |inner| call(&inner.quick, method, &params))
             .await
     }
 
+    /// Makes the call with parameters that change nothing.
+    pub async fn try_out(&self, method: Method) -> Result<(), NodeError> {
+        let answer: Result<serde::de::IgnoredAny, _> = self.call(method, method.trial()).await;
+        answer.map(|_| ())
+    }
+
     pub async fn blockchain(&self) -> Result<Blockchain, NodeError> {
-        self.call("getblockchaininfo", vec![]).await
+        self.call(Method::BlockchainInfo, vec![]).await
     }
 
     pub async fn network(&self) -> Result<Network, NodeError> {
-        self.call("getnetworkinfo", vec![]).await
+        self.call(Method::NetworkInfo, vec![]).await
     }
 
     /// Seconds since the node's start.
     pub async fn uptime(&self) -> Result<u64, NodeError> {
-        self.call("uptime", vec![]).await
+        self.call(Method::Uptime, vec![]).await
     }
 
     pub async fn notifications(&self) -> Result<Vec<Notification>, NodeError> {
-        self.call("getzmqnotifications", vec![]).await
+        self.call(Method::ZmqNotifications, vec![]).await
     }
 
     pub async fn best_block(&self) -> Result<BlockHash, NodeError> {
-        self.call("getbestblockhash", vec![]).await
+        self.call(Method::BestBlockHash, vec![]).await
     }
 
     pub async fn genesis(&self) -> Result<BlockHash, NodeError> {
-        self.call("getblockhash", vec![json!(0)]).await
+        self.call(Method::BlockHash, vec![json!(0)]).await
     }
 
     pub async fn mempool_info(&self) -> Result<MempoolInfo, NodeError> {
-        self.call("getmempoolinfo", vec![]).await
+        self.call(Method::MempoolInfo, vec![]).await
     }
 
     pub async fn mempool_txids(&self) -> Result<MempoolTxids, NodeError> {
-        self.call("getrawmempool", vec![json!(false), json!(true)])
+        self.call(Method::RawMempool, vec![json!(false), json!(true)])
             .await
     }
 
     /// The node's block hashes at these heights; `None` above its tip.
     pub async fn hashes(&self, heights: Vec<u32>) -> Result<Vec<Option<BlockHash>>, NodeError> {
         self.batches(
-            "getblockhash",
+            Method::BlockHash,
             heights.into_iter().map(|height| json!([height])).collect(),
             &[OUT_OF_RANGE],
         )
@@ -240,7 +297,7 @@ impl Rpc {
 
     pub async fn headers(&self, hashes: Vec<BlockHash>) -> Result<Vec<Option<Header>>, NodeError> {
         self.batches(
-            "getblockheader",
+            Method::BlockHeader,
             hashes.into_iter().map(|hash| json!([hash])).collect(),
             &[NOT_FOUND],
         )
@@ -255,11 +312,11 @@ impl Rpc {
     ) -> Result<Vec<Option<Transaction>>, NodeError> {
         let params = txids.into_iter().map(|txid| json!([txid, false])).collect();
         let found: Vec<Option<String>> = self
-            .batches("getrawtransaction", params, &[NOT_FOUND])
+            .batches(Method::RawTransaction, params, &[NOT_FOUND])
             .await?;
         self.blocking(move |_| {
             let parse = |hex: String| {
-                encode::deserialize_hex(&hex).map_err(|error| shape("getrawtransaction", &error))
+                encode::deserialize_hex(&hex).map_err(|error| shape(Method::RawTransaction, &error))
             };
             found
                 .into_iter()
@@ -273,7 +330,7 @@ impl Rpc {
     pub async fn in_mempool(&self, txids: Vec<Txid>) -> Result<Vec<bool>, NodeError> {
         let params = txids.into_iter().map(|txid| json!([txid])).collect();
         let found: Vec<Option<serde::de::IgnoredAny>> = self
-            .batches("getmempoolentry", params, &[NOT_FOUND])
+            .batches(Method::MempoolEntry, params, &[NOT_FOUND])
             .await?;
         Ok(found.iter().map(Option::is_some).collect())
     }
@@ -283,7 +340,7 @@ impl Rpc {
     pub async fn block(&self, hash: BlockHash) -> Result<Block, NodeError> {
         let raw = self.raw_block(hash, Vec::new()).await?;
         self.blocking(move |_| {
-            let block = encode::deserialize(&raw).map_err(|error| shape("getblock", &error))?;
+            let block = encode::deserialize(&raw).map_err(|error| shape(Method::Block, &error))?;
             checked(&hash, block)
         })
         .await
@@ -293,7 +350,7 @@ impl Rpc {
     /// `None`.
     async fn batches<T: DeserializeOwned + Send + 'static>(
         &self,
-        method: &'static str,
+        method: Method,
         params: Vec<Value>,
         absent: &'static [i32],
     ) -> Result<Vec<Option<T>>, NodeError> {
@@ -337,17 +394,17 @@ fn checked(hash: &BlockHash, block: Block) -> Result<Block, NodeError> {
 
 fn call<T: DeserializeOwned>(
     client: &Client,
-    method: &str,
+    method: Method,
     params: &[Value],
 ) -> Result<T, NodeError> {
     client
-        .call(method, params)
+        .call(method.name(), params)
         .map_err(|error| node_error(method, error))
 }
 
 fn batch<T: DeserializeOwned>(
     client: &Client,
-    method: &str,
+    method: Method,
     params: &[Value],
     absent: &[i32],
 ) -> Result<Vec<Option<T>>, NodeError> {
@@ -360,7 +417,7 @@ fn batch<T: DeserializeOwned>(
         .map_err(|error| shape(method, &error))?;
     let requests: Vec<_> = raw
         .iter()
-        .map(|params| client.build_request(method, Some(params)))
+        .map(|params| client.build_request(method.name(), Some(params)))
         .collect();
     let answers = client.send_batch(&requests).map_err(wrong)?;
     let read = |answer: Option<jsonrpc::Response>| {
@@ -373,23 +430,28 @@ fn batch<T: DeserializeOwned>(
     answers.into_iter().map(read).collect()
 }
 
-fn shape(method: &str, what: &dyn std::fmt::Display) -> NodeError {
+fn shape(method: Method, what: &dyn std::fmt::Display) -> NodeError {
     NodeError::persistent(
         Cause::Shape,
         format!(
-            "bitcoind's answer to {method} is not understood ({what}): satwatch needs Bitcoin Core or Knots 22 or later"
+            "bitcoind's answer to {} is not understood ({what})",
+            method.name()
         ),
     )
+    .advise(Remedy::UpdateBitcoind)
 }
 
-fn node_error(method: &str, error: bitcoincore_rpc::Error) -> NodeError {
+fn node_error(method: Method, error: bitcoincore_rpc::Error) -> NodeError {
     match error {
         bitcoincore_rpc::Error::JsonRpc(jsonrpc::Error::Transport(inner)) => {
             match inner.downcast::<NodeError>() {
                 Ok(error) => *error,
                 Err(other) => NodeError::transient(
                     Cause::Unreachable,
-                    format!("the connection to bitcoind failed ({other})"),
+                    format!(
+                        "the connection to bitcoind failed during {} ({other})",
+                        method.name()
+                    ),
                 ),
             }
         }
@@ -398,12 +460,15 @@ fn node_error(method: &str, error: bitcoincore_rpc::Error) -> NodeError {
                 Cause::WarmingUp,
                 format!("bitcoind is starting ({})", error.message),
             )
+            .advise(Remedy::Wait)
         }
         bitcoincore_rpc::Error::JsonRpc(jsonrpc::Error::Rpc(error)) => NodeError::persistent(
             Cause::Rpc(error.code),
             format!(
-                "bitcoind refuses {method}: {} ({})",
-                error.message, error.code
+                "bitcoind refuses {}: {} ({})",
+                method.name(),
+                error.message,
+                error.code
             ),
         ),
         other => shape(method, &other),

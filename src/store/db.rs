@@ -94,10 +94,10 @@ const OPEN_FILES: i32 = 256;
 /// A process that died may leave half a batch at the end of the write-ahead log, never answered: it
 /// counts as never written. Anything else that cannot be read there is damage, and what was
 /// promised to clients would be lost with it.
-const PROCESS_DIED: DBRecoveryMode = DBRecoveryMode::TolerateCorruptedTailRecords;
+pub(super) const PROCESS_DIED: DBRecoveryMode = DBRecoveryMode::TolerateCorruptedTailRecords;
 /// A machine that lost power may have written the end of it in any order. All up to the first gap
 /// counts: it was synced if it had to be.
-const POWER_FAILED: DBRecoveryMode = DBRecoveryMode::PointInTime;
+pub(super) const POWER_FAILED: DBRecoveryMode = DBRecoveryMode::PointInTime;
 
 /// Shared by the writer and all readers; the last one closes it.
 pub(super) struct Db {
@@ -467,26 +467,35 @@ fn lock(path: &Path) -> Result<File, StoreError> {
         .open(path.join("lock"))
         .map_err(failed)?;
     let locked = file.try_lock();
-    let mut text = String::new();
-    let read = (&mut file).take(100).read_to_string(&mut text).is_ok();
-    let process = Some(text.trim().to_owned())
-        .filter(|id| read && id.bytes().all(|digit| digit.is_ascii_digit()));
+    let process = process_in(&file);
     match (locked, process) {
         (Err(TryLockError::Error(error)), _) => Err(failed(error)),
         (Err(TryLockError::WouldBlock), process) => Err(StoreError::InUse {
             path: path.to_owned(),
             process: process.filter(|id| !id.is_empty()),
         }),
-        (Ok(()), None) => Err(StoreError::Foreign {
-            path: path.to_owned(),
-            what: "the file lock in it is another program's".to_owned(),
-        }),
+        (Ok(()), None) => Err(foreign_lock(path)),
         (Ok(()), Some(_)) => {
             file.rewind().map_err(failed)?;
             file.set_len(0).map_err(failed)?;
             writeln!(file, "{}", std::process::id()).map_err(failed)?;
             Ok(file)
         }
+    }
+}
+
+/// The id of the process that wrote a lock file, or nothing; `None`: it is not ours.
+pub(super) fn process_in(lock: &File) -> Option<String> {
+    let mut text = String::new();
+    lock.take(100).read_to_string(&mut text).ok()?;
+    let id = text.trim().to_owned();
+    id.bytes().all(|digit| digit.is_ascii_digit()).then_some(id)
+}
+
+pub(super) fn foreign_lock(path: &Path) -> StoreError {
+    StoreError::Foreign {
+        path: path.to_owned(),
+        what: "the file lock in it is another program's".to_owned(),
     }
 }
 
@@ -505,7 +514,7 @@ fn open_database(folder: &Path, boot: &str) -> Result<DB, rocksdb::Error> {
 }
 
 /// Whether the machine has started anew since the store was opened last, as far as it can be read.
-fn power_may_have_failed(folder: &Path, boot: &str) -> bool {
+pub(super) fn power_may_have_failed(folder: &Path, boot: &str) -> bool {
     // An earlier format has fewer families.
     let Ok(found) = DB::list_cf(&Options::default(), folder) else {
         return false;
@@ -521,7 +530,7 @@ fn power_may_have_failed(folder: &Path, boot: &str) -> bool {
     known.is_some_and(|bytes| String::from_bytes(&bytes).is_ok_and(|known| known != boot))
 }
 
-fn failed_open(path: &Path, error: &rocksdb::Error) -> StoreError {
+pub(super) fn failed_open(path: &Path, error: &rocksdb::Error) -> StoreError {
     let text = error.to_string();
     // A file that the database names and that is not there.
     let missing = text.contains("No such file");
@@ -541,7 +550,7 @@ fn failed_open(path: &Path, error: &rocksdb::Error) -> StoreError {
 /// A database without `CURRENT` looks like none, and RocksDB would clear its files away for a new
 /// one. Only the files that are there before `CURRENT` may be: then the process that created it
 /// died.
-fn refuse_remains(path: &Path, folder: &Path) -> Result<(), StoreError> {
+pub(super) fn refuse_remains(path: &Path, folder: &Path) -> Result<(), StoreError> {
     let entries = match fs::read_dir(folder) {
         Ok(entries) => entries,
         // What else is wrong with the folder is told by what writes into it.
@@ -570,7 +579,7 @@ fn refuse_remains(path: &Path, folder: &Path) -> Result<(), StoreError> {
 
 /// Another program's database is left alone. A later format may have families that we cannot open;
 /// its format number says so better than RocksDB does.
-fn refuse_what_is_not_ours(path: &Path, folder: &Path) -> Result<(), StoreError> {
+pub(super) fn refuse_what_is_not_ours(path: &Path, folder: &Path) -> Result<(), StoreError> {
     let failed = |error: rocksdb::Error| failed_open(path, &error);
     let options = Options::default();
     let found = DB::list_cf(&options, folder).map_err(failed)?;
@@ -609,7 +618,7 @@ fn refuse_what_is_not_ours(path: &Path, folder: &Path) -> Result<(), StoreError>
     }
 }
 
-fn database_options(recovery: DBRecoveryMode) -> Options {
+pub(super) fn database_options(recovery: DBRecoveryMode) -> Options {
     let mut options = Options::default();
     options.create_if_missing(true);
     options.create_missing_column_families(true);

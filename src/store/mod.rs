@@ -79,6 +79,7 @@ mod arbitrary;
 mod consumers;
 mod db;
 mod error;
+mod inspect;
 mod log;
 mod reader;
 mod retention;
@@ -94,6 +95,7 @@ pub use consumers::{
     Consumer, ConsumerEdit, DeadLetter, Failing, Place, Scripts, SigningSecret, Stopped, Webhook,
 };
 pub use error::StoreError;
+pub use inspect::{Inspected, inspect};
 pub use log::PRUNE_LIMIT;
 pub use reader::{HistoryCursor, HistoryPage, Reader, Snapshot};
 pub use retention::Cutoff;

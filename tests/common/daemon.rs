@@ -199,6 +199,17 @@ impl Daemon {
         self.process.is_some() && self.exited().is_none()
     }
 
+    /// Changes a setting for its next start.
+    pub fn set(&mut self, name: &str, value: &str) {
+        self.settings.retain(|(known, _)| known != name);
+        self.settings.push((name.to_owned(), value.to_owned()));
+    }
+
+    /// The folder of its store.
+    pub fn store(&self) -> PathBuf {
+        self.folder.path().join("store")
+    }
+
     fn log_path(&self) -> PathBuf {
         self.folder.path().join("log")
     }

@@ -13,6 +13,10 @@ use tempfile::TempDir;
 
 use super::{repository, wait_for, wait_until};
 
+/// What the tests themselves log in with: `rpcauth` with a password of "a long secret".
+const HARNESS_LOGIN: &str =
+    "-rpcauth=tests:5a17$e41aa2075e92e0e5a68e654c615fcc581007e54b529bb34a209eb13f5ebb7cc2";
+
 /// Pays and mines.
 const PAYER: &str = "payer";
 /// Owns the addresses that tests watch; apart, so that the payer never spends from them unasked.
@@ -28,6 +32,8 @@ pub struct Options {
     pub hwm: u32,
     /// Listens for other nodes ([`Node::connect`]).
     pub p2p: bool,
+    /// `regtest`, or `signet` with a challenge of one's own in `extra` (and no blocks).
+    pub chain: &'static str,
     /// Blocks to mine at the start; all but the last 100 give coins to spend. More than 121 by
     /// default: the wallet gives one payment in a thousand the lock time 21 below that height
     /// (against fee sniping), and Knots refuses it as a parasite.
@@ -41,6 +47,7 @@ impl Default for Options {
             topics: &["rawblock", "rawtx", "sequence"],
             hwm: 0,
             p2p: false,
+            chain: "regtest",
             blocks: 125,
             extra: Vec::new(),
         }
@@ -121,7 +128,13 @@ impl Node {
         let mut command = Command::new(bitcoind());
         command
             .arg(format!("-datadir={}", self.folder.path().display()))
-            .args(["-regtest", "-server", "-rest=1"]);
+            .args([
+                "-server",
+                "-rest=1",
+                HARNESS_LOGIN,
+                "-rpcwhitelistdefault=0",
+            ])
+            .arg(format!("-chain={}", self.options.chain));
         command.args([
             "-dnsseed=0",
             "-fixedseeds=0",
@@ -271,7 +284,7 @@ impl Node {
     }
 
     pub fn cookie_file(&self) -> PathBuf {
-        self.folder.path().join("regtest/.cookie")
+        self.folder.path().join(self.options.chain).join(".cookie")
     }
 
     fn log(&self) -> String {
@@ -280,7 +293,24 @@ impl Node {
             let lines: Vec<_> = text.lines().rev().take(5).collect();
             lines.into_iter().rev().collect::<Vec<_>>().join("\n")
         };
-        format!("{}\n{}", tail("output"), tail("regtest/debug.log"))
+        let chain = self.options.chain;
+        format!(
+            "{}\n{}",
+            tail("output"),
+            tail(&format!("{chain}/debug.log"))
+        )
+    }
+
+    /// Adds a line to its `bitcoin.conf`, which it reads at its next start.
+    pub fn put(&self, line: &str) {
+        let file = self.folder.path().join("bitcoin.conf");
+        let known = fs::read_to_string(&file).unwrap_or_default();
+        fs::write(file, format!("{known}{line}\n")).expect("the folder is ours");
+    }
+
+    /// Where it listens for other nodes.
+    pub fn p2p_address(&self) -> String {
+        format!("127.0.0.1:{}", self.p2p_port)
     }
 
     /// Asks the node; panics with its words when it refuses.
@@ -319,14 +349,11 @@ impl Node {
 
     fn ask(&self, path: &str, method: &str, params: Value) -> Result<Value, RpcError> {
         let silent = |message: String| RpcError { code: 0, message };
-        let cookie =
-            fs::read_to_string(self.cookie_file()).map_err(|error| silent(error.to_string()))?;
-        let login = base64::engine::general_purpose::STANDARD.encode(cookie.trim());
         let request = json!({ "jsonrpc": "1.0", "id": 0, "method": method, "params": params });
         let answer = self
             .agent
             .post(format!("{}{path}", self.rpc_url()))
-            .header("Authorization", format!("Basic {login}"));
+            .header("Authorization", login());
         let mut answer = answer
             .send(request.to_string())
             .map_err(|error| silent(error.to_string()))?;
@@ -431,8 +458,6 @@ impl Node {
 
     /// Hands many to the node, 200 in one request; panics if it does not take one of them.
     pub fn send_all(&self, transactions: &[String]) {
-        let cookie = fs::read_to_string(self.cookie_file()).expect("the node runs");
-        let login = base64::engine::general_purpose::STANDARD.encode(cookie.trim());
         for some in transactions.chunks(200) {
             let calls: Vec<_> = some
                 .iter()
@@ -441,7 +466,7 @@ impl Node {
             let request = self
                 .agent
                 .post(self.rpc_url())
-                .header("Authorization", format!("Basic {login}"));
+                .header("Authorization", login());
             let mut answer = request
                 .send(Value::from(calls).to_string())
                 .expect("the node answers");
@@ -530,6 +555,21 @@ fn text(value: Value) -> String {
         .as_str()
         .unwrap_or_else(|| panic!("a text was expected, not {value}"))
         .to_owned()
+}
+
+fn login() -> String {
+    let login = base64::engine::general_purpose::STANDARD.encode("tests:a long secret");
+    format!("Basic {login}")
+}
+
+/// `bitcoin-cli`, which stands beside bitcoind.
+pub fn bitcoin_cli() -> PathBuf {
+    let beside = bitcoind().with_file_name("bitcoin-cli");
+    if beside.exists() {
+        beside
+    } else {
+        PathBuf::from("bitcoin-cli")
+    }
 }
 
 /// The bitcoind that `regtest/node.sh` finds or unpacks.

@@ -32,6 +32,10 @@ pub enum Mood {
     Hang,
     /// An answer that goes on and on, a gigabyte of it.
     Flood,
+    /// As a node whose `rpcwhitelist` lacks the method.
+    NotPermitted,
+    /// The node's answer, with another name for this field.
+    Without(&'static str),
     /// The node's answer, with another chain in `getblockchaininfo`.
     Chain(&'static str),
 }
@@ -273,6 +277,10 @@ fn answer(mut socket: &TcpStream, request: &Request, mood: Mood, shared: &Shared
         Mood::Refuse => return None,
         Mood::Answer(status, body) => return send(socket, status, body.as_bytes()),
         Mood::Hang => return hang(shared),
+        Mood::NotPermitted => {
+            let status = request.authorization.as_ref().map_or(401, |_| 403);
+            return send(socket, status, b"");
+        }
         Mood::Flood => {
             socket
                 .write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 1073741824\r\n\r\n[")
@@ -281,7 +289,7 @@ fn answer(mut socket: &TcpStream, request: &Request, mood: Mood, shared: &Shared
             return (0..1024).try_for_each(|_| socket.write_all(&blanks)).ok();
         }
         Mood::Slow(time) => std::thread::sleep(time),
-        Mood::Pass | Mood::Late(_) | Mood::Half | Mood::Chain(_) => {}
+        Mood::Pass | Mood::Late(_) | Mood::Half | Mood::Without(_) | Mood::Chain(_) => {}
     }
     let (status, body) = forward(request, shared)?;
     match mood {
@@ -298,6 +306,11 @@ fn answer(mut socket: &TcpStream, request: &Request, mood: Mood, shared: &Shared
                 .write_all(&[head.as_bytes(), &body[..body.len() / 2]].concat())
                 .ok()?;
             hang(shared)
+        }
+        Mood::Without(field) => {
+            let body =
+                String::from_utf8_lossy(&body).replace(&format!("\"{field}\":"), "\"gone\":");
+            send(socket, status, body.as_bytes())
         }
         Mood::Chain(other) => {
             let body = String::from_utf8_lossy(&body)

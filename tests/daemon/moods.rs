@@ -132,7 +132,7 @@ fn a_node_that_refuses_is_waited_for() {
         (Mood::Refuse, "connection refused"),
         (BUSY, "rpcworkqueue is full"),
         (UNAUTHORIZED, "refuses the cookie"),
-        (FORBIDDEN, "rpcwhitelist"),
+        (FORBIDDEN, "takes no calls from the address 127.0.0.1"),
     ]);
 }
 
@@ -159,7 +159,7 @@ fn a_node_that_hangs_is_given_up_and_does_not_hold_up_the_end_of_the_daemon() {
         status["node"]["error"]
             .as_str()
             .expect("it says why")
-            .contains("did not answer in time"),
+            .contains("did not answer getblockchaininfo in time"),
         "{status}"
     );
     assert_eq!(daemon.balance(&address)["balance"], 0);
@@ -256,6 +256,35 @@ fn a_slow_node_delays_no_news() {
     proxy.set(Mood::Pass);
     daemon.wait_ready();
     ledger::check(&daemon);
+}
+
+#[test]
+fn case_03_the_daemon_names_the_call_that_is_not_permitted() {
+    let (node, proxy) = moody();
+    let daemon = Daemon::with(&node, &[OFTEN, ("bitcoind.rpc_url", &proxy.url())]);
+    let address = node.address();
+    daemon.watch(&address);
+    proxy.set_for("getrawmempool", Mood::NotPermitted);
+    let reason = || {
+        let answer = daemon.get("/health/ready");
+        (answer.status == 503).then(|| answer.json["error"].to_string())
+    };
+    let named = |reason: &str| {
+        reason.contains("does not let user __cookie__ call getrawmempool (rpcwhitelist)")
+            && reason.contains("rpcwhitelist=__cookie__:getbestblockhash,getblock,")
+    };
+    wait_until("the call is named", || reason().filter(|text| named(text)));
+    let mut said = Vec::new();
+    for _ in 0..100 {
+        said.extend(reason().filter(|text| !named(text)));
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    said.retain(|text| !text.contains("reading bitcoind's mempool"));
+    assert_eq!(said, [""; 0], "no other reason is given meanwhile");
+    let status = daemon.get("/status").json;
+    assert_eq!(status["service_available"], true, "it answers: {status}");
+    proxy.set(Mood::Pass);
+    daemon.wait_ready();
 }
 
 /// A look goes well and what follows it fails, again and again: the pauses grow all the same.

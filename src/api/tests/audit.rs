@@ -212,6 +212,7 @@ async fn without_the_node_nobody_is_asked_and_its_errors_are_told() {
     daemon.node.send_modify(|node| node.available = true);
     tokio::spawn(async move {
         let failed = NodeError {
+            remedy: None,
             kind: Kind::Transient,
             cause: Cause::TimedOut,
             message: "bitcoind did not answer".to_owned(),

@@ -6,9 +6,10 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+use crate::bitcoind::findings::initial_download;
 use crate::bitcoind::rpc::{Blockchain, MempoolInfo, Network};
 use crate::bitcoind::zmq::Topic;
-use crate::bitcoind::{Cause, Endpoints, Finding, Found, NodeError, Status, TopicStatus};
+use crate::bitcoind::{Cause, Endpoints, Finding, Found, NodeError, NodeInfo, Status, TopicStatus};
 use crate::clock::now_ms;
 
 /// Between two publications of mere counters.
@@ -87,7 +88,7 @@ impl Board {
         }
         status.error = Some(text);
         // A refusal is an answer; a full queue, a page of HTML or another chain is none.
-        if !matches!(error.cause, Cause::Rpc(_)) {
+        if !matches!(error.cause, Cause::Rpc(_) | Cause::MethodRefused) {
             status.available = false;
             status.unavailable_since.get_or_insert_with(now_ms);
         }
@@ -95,17 +96,22 @@ impl Board {
     }
 
     pub(super) fn node_answered(&mut self) {
+        self.node_available();
+        if self.status.error.take().is_some() {
+            self.urgent = true;
+        }
+    }
+
+    /// It answered a call, while another one fails.
+    pub(super) fn node_available(&mut self) {
         self.contact(now_ms());
         let status = &mut self.status;
         status.last_answer = Some(now_ms());
-        self.dirty = true;
-        if status.available && status.error.is_none() {
-            return;
-        }
-        status.available = true;
-        status.error = None;
         status.unavailable_since = None;
-        self.urgent = true;
+        self.dirty = true;
+        if !std::mem::replace(&mut status.available, true) {
+            self.urgent = true;
+        }
     }
 
     /// The node told or answered something: while we follow it, what we know is what it knows.
@@ -115,20 +121,18 @@ impl Board {
         }
     }
 
-    pub(super) fn program(&mut self, program: Network) {
-        self.status.node.version = program.version;
-        self.status.node.subversion = program.subversion;
+    pub(super) fn network(&mut self, network: &Network) {
+        self.status.node.set_network(network);
         self.dirty = true;
     }
 
     pub(super) fn node(&mut self, node: &Blockchain) {
-        let status = &mut self.status;
-        status.node.blocks = node.blocks;
-        status.node.headers = node.headers;
-        status.node.initial_block_download = node.initialblockdownload;
-        status.node.pruned = node.pruned;
-        status.node.prune_height = node.pruneheight;
+        self.status.node.set_chain(node);
         self.dirty = true;
+    }
+
+    pub(super) fn node_info(&self) -> &NodeInfo {
+        &self.status.node
     }
 
     /// A block came over ZMQ: the node is at least so high.
@@ -212,7 +216,7 @@ impl Board {
 
     /// The node downloads the chain for the first time or after a long pause.
     pub(super) fn syncing(&self) -> bool {
-        self.status.node.initial_block_download && self.status.node.chain != "regtest"
+        self.status.node.initial_block_download && !self.status.node.private
     }
 
     /// Every topic that the node offers is connected.
@@ -265,13 +269,7 @@ impl Board {
             Obstacle::CatchingUp => {
                 format!("catching up with bitcoind at block {}", status.node.blocks)
             }
-            Obstacle::Syncing => {
-                format!(
-                    "bitcoind is in its initial download (block {} of {})",
-                    status.node.blocks,
-                    status.node.headers.max(status.node.blocks)
-                )
-            }
+            Obstacle::Syncing => initial_download(&status.node, now_ms() / 1000),
             Obstacle::Mempool if !status.mempool.loaded => "bitcoind is loading its mempool".into(),
             Obstacle::Mempool => "reading bitcoind's mempool".into(),
             Obstacle::Feed => {

@@ -442,7 +442,7 @@ fn pruned(error: NodeError) -> NodeError {
     if !rpc::is_pruned(&error) {
         return error;
     }
-    NodeError::persistent(Cause::Setup, chain::PRUNED.into())
+    NodeError::persistent(Cause::Setup, chain::pruned())
 }
 
 /// A block hash from `sequence`.

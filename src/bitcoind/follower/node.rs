@@ -6,11 +6,13 @@ use tokio::time::Instant;
 
 use super::board::{Board, Obstacle};
 use super::{CONNECT_DELAY, Follow, Outcome};
+use crate::bitcoind::findings::findings;
 use crate::bitcoind::rpc::{self, Blockchain, MempoolInfo, Network, Notification, Rpc};
 use crate::bitcoind::zmq::{Feed, Topic};
 use crate::bitcoind::{Endpoints, Found, NodeError, discover};
 use crate::clock::now_ms;
 use crate::config;
+use crate::remedy::Remedy;
 use crate::store::Reader;
 
 /// Pause after the first failure, doubled up to the second one.
@@ -82,32 +84,22 @@ pub(super) async fn search(
 
 /// How the node is, and what changes only when it is restarted. Nodes may forbid all but the first.
 pub(super) struct Inspection {
-    node: Result<Blockchain, NodeError>,
+    node: Blockchain,
     mempool: Option<MempoolInfo>,
     uptime: Option<u64>,
-    program: Option<Network>,
-    notifications: Option<Vec<Notification>>,
+    network: Result<Network, NodeError>,
+    notifications: Result<Vec<Notification>, NodeError>,
 }
 
-async fn inspection(rpc: Rpc) -> Inspection {
-    let node = rpc.blockchain().await;
-    if node.is_err() {
-        // The others would wait as long as this one did.
-        return Inspection {
-            node,
-            mempool: None,
-            uptime: None,
-            program: None,
-            notifications: None,
-        };
-    }
-    Inspection {
-        node,
+async fn inspection(rpc: Rpc) -> Result<Inspection, NodeError> {
+    Ok(Inspection {
+        // Without an answer the others would wait as long as this one did.
+        node: rpc.blockchain().await?,
         mempool: rpc.mempool_info().await.ok(),
         uptime: rpc.uptime().await.ok(),
-        program: rpc.network().await.ok(),
-        notifications: rpc.notifications().await.ok(),
-    }
+        network: rpc.network().await,
+        notifications: rpc.notifications().await,
+    })
 }
 
 impl Follow {
@@ -147,48 +139,37 @@ impl Follow {
             .spawn(async move { Outcome::Inspected(inspection(rpc).await) });
     }
 
-    pub(super) fn inspected(&mut self, inspection: Inspection) {
+    pub(super) fn inspected(&mut self, inspection: Result<Inspection, NodeError>) {
         self.inspecting = false;
-        let node = match inspection.node {
+        let inspection = match inspection {
             // Whose feeds must not be subscribed; the next look says so.
-            Ok(node) if node.chain != self.reader.chain().network.to_core_arg() => return,
-            Ok(node) => node,
+            Ok(found) if found.node.chain != self.reader.chain().network.to_core_arg() => return,
+            Ok(found) => found,
             Err(error) => return self.node_failed(&error),
         };
-        self.board.node_answered();
-        self.board.node(&node);
+        match self.backoff.failing() {
+            // Another call fails, and its reason stands until it does not.
+            true => self.board.node_available(),
+            false => self.board.node_answered(),
+        }
+        self.board.node(&inspection.node);
         if let Some(mempool) = inspection.mempool {
             self.board.mempool(mempool);
         }
-        if let (Some(program), Some(notifications)) = (inspection.program, inspection.notifications)
-        {
-            let endpoints =
-                discover::endpoints(&self.settings, &notifications, rpc::host_of(self.rpc.url()));
-            self.board.notes(discover::findings(
-                &self.settings,
-                self.rpc.url(),
-                &node,
-                &program,
-                &notifications,
-                &endpoints,
-            ));
-            self.board.program(program);
-            if endpoints != self.endpoints {
-                self.subscribe(endpoints);
-                self.resync(Duration::ZERO, true);
-            }
-            let listed = |topic| {
-                discover::lists(
-                    &notifications,
-                    rpc::host_of(self.rpc.url()),
-                    topic,
-                    &self.endpoints,
-                )
-            };
-            self.trust
-                .list(listed(Topic::Rawblock), listed(Topic::Sequence));
-            self.weigh();
+        if let Ok(network) = &inspection.network {
+            self.board.network(network);
         }
+        if let Ok(notifications) = &inspection.notifications {
+            self.listed(notifications);
+        }
+        self.board.notes(findings(
+            &self.settings,
+            self.board.node_info(),
+            inspection.network.as_ref().map(|_| ()),
+            inspection.notifications.as_deref(),
+            &self.endpoints,
+            now_ms() / 1000,
+        ));
         if let Some(uptime) = inspection.uptime {
             let started = (now_ms() / 1000).saturating_sub(uptime);
             // Some seconds of slack for clocks that are set.
@@ -203,6 +184,21 @@ impl Follow {
         }
     }
 
+    /// The node says what it publishes where.
+    fn listed(&mut self, notifications: &[Notification]) {
+        let host = rpc::host_of(self.rpc.url());
+        let endpoints = discover::endpoints(&self.settings, notifications, host);
+        if endpoints != self.endpoints {
+            self.subscribe(endpoints);
+            self.resync(Duration::ZERO, true);
+        }
+        let host = rpc::host_of(self.rpc.url());
+        let listed = |topic| discover::lists(notifications, host, topic, &self.endpoints);
+        let (rawblock, sequence) = (listed(Topic::Rawblock), listed(Topic::Sequence));
+        self.trust.list(rawblock, sequence);
+        self.weigh();
+    }
+
     /// Receives from these endpoints from now on.
     pub(super) fn subscribe(&mut self, endpoints: Endpoints) {
         self.pool.forget_news();
@@ -215,7 +211,8 @@ impl Follow {
         );
         self.feed = Feed::open(&endpoints).unwrap_or_else(|error| {
             tracing::error!(
-                "cannot subscribe to ZMQ ({error}): correct bitcoind.zmq_rawtx, zmq_rawblock and zmq_sequence; only the poll works"
+                "cannot subscribe to ZMQ ({error}), only the poll works: {}",
+                Remedy::ReachEndpoint
             );
             None
         });

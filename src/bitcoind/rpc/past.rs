@@ -10,7 +10,9 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
-use super::{NodeError, Rpc, call, shape};
+use crate::remedy::Remedy;
+
+use super::{Method, NodeError, Rpc, call, shape};
 
 const UNKNOWN: u8 = 0;
 const OFFERED: u8 = 1;
@@ -115,10 +117,9 @@ impl VerboseInput {
         let told = self.prevout.ok_or_else(|| {
             NodeError::persistent(
                 super::Cause::Shape,
-                "bitcoind does not tell what a block spends (getblock with verbosity 3): update it to Bitcoin Core 23 or later, \
-                 or scan from height 0, which needs it only on a pruned node"
-                    .into(),
+                "bitcoind does not tell what a block spends (getblock with verbosity 3)".into(),
             )
+            .advise(Remedy::ScanFromZero)
         })?;
         let value = bitcoin::Amount::from_str_in(told.value.get(), bitcoin::Denomination::Bitcoin);
         Ok(Some(Prevout {
@@ -127,7 +128,7 @@ impl VerboseInput {
                 vout: self.vout,
             },
             spk: told.script.hex,
-            value: value.map_err(|error| shape("getblock", &error))?,
+            value: value.map_err(|error| shape(Method::Block, &error))?,
             height: told.height,
             coinbase: told.generated,
         }))
@@ -152,8 +153,8 @@ impl Rpc {
             }
         }
         self.blocking(move |inner| {
-            let hex: String = call(&inner.quick, "getblock", &[json!(hash), json!(0)])?;
-            Vec::from_hex(&hex).map_err(|error| shape("getblock", &error))
+            let hex: String = call(&inner.quick, Method::Block, &[json!(hash), json!(0)])?;
+            Vec::from_hex(&hex).map_err(|error| shape(Method::Block, &error))
         })
         .await
     }
@@ -176,7 +177,9 @@ impl Rpc {
     /// All inputs of a block, but for the coinbase's, in block order with what they spend.
     /// Expensive: half a second for a full block.
     pub async fn prevouts(&self, hash: BlockHash) -> Result<Vec<Prevout>, NodeError> {
-        let block: VerboseBlock = self.call("getblock", vec![json!(hash), json!(3)]).await?;
+        let block: VerboseBlock = self
+            .call(Method::Block, vec![json!(hash), json!(3)])
+            .await?;
         let inputs = block
             .tx
             .into_iter()
@@ -187,12 +190,12 @@ impl Rpc {
 
     /// The node's index of compact block filters, if it has one.
     pub async fn filter_index(&self) -> Result<Option<FilterIndex>, NodeError> {
-        let mut indexes: HashMap<String, Value> = self.call("getindexinfo", vec![]).await?;
+        let mut indexes: HashMap<String, Value> = self.call(Method::IndexInfo, vec![]).await?;
         let index = indexes
             .remove("basic block filter index")
             .map(serde_json::from_value)
             .transpose();
-        index.map_err(|error| shape("getindexinfo", &error))
+        index.map_err(|error| shape(Method::IndexInfo, &error))
     }
 
     /// Blocks from height `from` to height `to` that may pay or spend from one of the scripts, by
@@ -205,7 +208,7 @@ impl Rpc {
         to: u32,
     ) -> Result<FilterScan, NodeError> {
         self.call(
-            "scanblocks",
+            Method::ScanBlocks,
             vec![json!("start"), objects, json!(from), json!(to)],
         )
         .await
@@ -213,7 +216,7 @@ impl Rpc {
 
     /// Ends the running scan of filters, ours or not. True if there was one.
     pub async fn abort_scan_blocks(&self) -> Result<bool, NodeError> {
-        self.call("scanblocks", vec![json!("abort")]).await
+        self.call(Method::ScanBlocks, vec![json!("abort")]).await
     }
 }
 

@@ -11,7 +11,7 @@ use serde_json::json;
 use serde_json::value::RawValue;
 use tokio::sync::oneshot;
 
-use super::{Cause, Http, Inner, NodeError, Rpc, client, cut_short, node_error, shape};
+use super::{Cause, Http, Inner, Method, NodeError, Rpc, client, cut_short, node_error, shape};
 
 /// While a scan runs, the node is asked whether it does. Silence after so many looks that found
 /// none is the end of it.
@@ -115,7 +115,7 @@ impl Rpc {
     /// not.
     async fn scan_runs(&self) -> bool {
         let state: Result<Option<serde::de::IgnoredAny>, _> =
-            self.call("scantxoutset", vec![json!("status")]).await;
+            self.call(Method::ScanTxOutSet, vec![json!("status")]).await;
         match state {
             Ok(progress) => progress.is_some(),
             Err(error) => matches!(error.cause, Cause::Busy | Cause::TimedOut),
@@ -124,7 +124,7 @@ impl Rpc {
 
     /// Ends the running scan, ours or not. True if there was one.
     async fn abort_scan(&self) -> Result<bool, NodeError> {
-        self.call("scantxoutset", vec![json!("abort")]).await
+        self.call(Method::ScanTxOutSet, vec![json!("abort")]).await
     }
 }
 
@@ -137,12 +137,13 @@ impl Inner {
         }
         let client = client(&http);
         let client = client.get_jsonrpc_client();
-        let answer = client.send_request(client.build_request("scantxoutset", Some(&params)));
+        let answer =
+            client.send_request(client.build_request(Method::ScanTxOutSet.name(), Some(&params)));
         // Megabytes: the answer may be as many again.
         drop(params);
         answer
             .and_then(|answer| answer.result())
-            .map_err(|error| node_error("scantxoutset", error.into()))
+            .map_err(|error| node_error(Method::ScanTxOutSet, error.into()))
     }
 
     /// Ends the connection of the running scan; the node goes on with it.
@@ -169,7 +170,7 @@ fn params(scripts: &[ScriptBuf]) -> Result<Box<RawValue>, NodeError> {
         text.push_str(")\"");
     }
     text.push_str("]]");
-    RawValue::from_string(text).map_err(|error| shape("scantxoutset", &error))
+    RawValue::from_string(text).map_err(|error| shape(Method::ScanTxOutSet, &error))
 }
 
 /// Bytes that a script takes in the request of a scan.
@@ -237,6 +238,7 @@ mod tests {
                     Credentials::User {
                         user: "u".into(),
                         password: "p".into(),
+                        conf: None,
                     },
                 ),
             )

@@ -6,7 +6,9 @@ use serde_json::{Value, json};
 use super::play::{Play, confirmed_of, slow};
 use super::{complete, ends, look, open, plausible, under_way};
 use crate::common::node::Options;
-use crate::common::{ledger, wait_until};
+use crate::common::rpc_proxy::Mood;
+use crate::common::{COIN, Daemon, Node, RpcProxy, ledger, wait_until};
+use satwatch::remedy::Remedy;
 
 fn with(extra: &[&str]) -> Options {
     Options {
@@ -256,4 +258,35 @@ fn a_pruned_node_is_scanned_as_far_as_it_goes_and_the_horizon_is_told() {
     }
     play.nothing_was_told(&cursor);
     ledger::check(&play.late);
+}
+
+#[test]
+fn a_node_that_does_not_tell_what_is_spent_is_scanned_from_height_0() {
+    let node = Node::start();
+    let address = node.address();
+    node.pay(&address, COIN);
+    node.mine(1);
+    let proxy = RpcProxy::of(&node);
+    let neither = || {
+        proxy.set_for("rest", Mood::Answer(404, ""));
+        proxy.set_for("getblock", Mood::Without("prevout"));
+    };
+    neither();
+    let daemon = Daemon::with(&node, &[("bitcoind.rpc_url", &proxy.url())]);
+    daemon.watch(&address);
+    let addresses = std::slice::from_ref(&address);
+    let id = open(&daemon, addresses, json!({ "from_height": 50 }));
+    let advice = Remedy::ScanFromZero.to_string();
+    wait_until("it says what helps", || {
+        daemon.log().contains(&advice).then_some(())
+    });
+    daemon.request("DELETE", &format!("/scans/{id}"), &[], None);
+    complete(
+        &daemon,
+        &open(&daemon, addresses, json!({ "from_height": 0 })),
+    );
+    // A node that tells it.
+    let id = open(&daemon, addresses, json!({ "from_height": 50 }));
+    proxy.set(Mood::Pass);
+    complete(&daemon, &id);
 }

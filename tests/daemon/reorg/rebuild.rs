@@ -7,6 +7,8 @@ use serde_json::json;
 
 use super::NEVER;
 use super::story::{self, Story, agrees, listener, tip};
+use satwatch::remedy::Remedy;
+
 use crate::common::node::{Node, Options};
 use crate::common::{COIN, Daemon, ledger, wait_until};
 
@@ -219,4 +221,12 @@ fn a_daemon_that_was_down_for_longer_than_a_pruned_node_remembers_says_what_to_d
     );
     let repeated = daemon.log().matches("pruned").count();
     assert!(repeated < 10, "it says so once, not {repeated} times");
+
+    assert!(reason.ends_with(&Remedy::BeginAnew.to_string()), "{reason}");
+    daemon.stop();
+    let other = daemon.store().with_extension("other");
+    daemon.set("store.path", &other.display().to_string());
+    daemon.restart();
+    daemon.watch(&address);
+    agrees(&daemon, &node, &address);
 }

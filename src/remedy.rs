@@ -1,0 +1,121 @@
+//! What a person can do about a problem with the node, the store or the port.
+//!
+//! Every error and finding about them takes its advice from here, so that there is one list of all
+//! advice that is given. `tests/daemon/remedies.rs` names for each the test that follows it, and
+//! does not compile while one is missing.
+
+use std::path::PathBuf;
+
+/// The text is an imperative sentence without a full stop; a line for `bitcoin.conf` stands last,
+/// after a colon. (`thiserror` is here for its `Display` only.)
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Remedy {
+    #[error("put into bitcoin.conf and restart bitcoind: rpcallowip={address}")]
+    AllowAddress { address: String },
+
+    /// The whole line, with every call that the daemon makes.
+    #[error(
+        "put into bitcoin.conf in place of this user's rpcwhitelist lines, and restart bitcoind: {line}"
+    )]
+    AllowCalls { line: String },
+
+    #[error("put into bitcoin.conf and restart bitcoind: zmqpub{topic}={endpoint}")]
+    Publish {
+        topic: &'static str,
+        endpoint: String,
+    },
+
+    /// `kind` as in `getzmqnotifications`: `pubrawtx`, …
+    #[error("put into bitcoin.conf and restart bitcoind: zmq{kind}hwm=0")]
+    KeepMessages { kind: String },
+
+    #[error("run a bitcoind that is built with ZMQ")]
+    PublishingBuild,
+
+    #[error("remove blocksonly=1 from bitcoin.conf and restart bitcoind")]
+    RelayTransactions,
+
+    #[error("run: bitcoin-cli setnetworkactive true")]
+    SwitchNetworkOn,
+
+    #[error(
+        "let bitcoind reach other nodes, or name one that it can reach: bitcoin-cli addnode HOST:PORT onetry"
+    )]
+    NamePeer,
+
+    #[error("if that happens often, put into bitcoin.conf and restart bitcoind: rpcworkqueue=256")]
+    EnlargeWorkQueue,
+
+    /// The node does something that ends by itself.
+    #[error("wait; satwatch goes on by itself")]
+    Wait,
+
+    #[error("start bitcoind with server=1, or set bitcoind.rpc_url to where it answers")]
+    StartServer,
+
+    #[error(
+        "start bitcoind with server=1, or set bitcoind.rpc_url to where it answers and bitcoind.cookie_file to its .cookie"
+    )]
+    StartOrNameServer,
+
+    #[error("set bitcoind.rpc_url to the RPC port of bitcoind, such as http://127.0.0.1:8332")]
+    NameRpcPort,
+
+    /// Somebody answers and wants credentials that we do not have.
+    #[error(
+        "set bitcoind.cookie_file to the .cookie in the data directory of this bitcoind, or set bitcoind.rpc_user and bitcoind.rpc_password"
+    )]
+    NameCredentials,
+
+    #[error("correct bitcoind.rpc_user and bitcoind.rpc_password")]
+    CorrectLogin,
+
+    /// The login of `bitcoin.conf` is refused: the node was started with another one.
+    #[error(
+        "restart bitcoind and then satwatch, so that both use what {} says now; or set bitcoind.rpc_user and bitcoind.rpc_password",
+        conf.display()
+    )]
+    RestartForLogin { conf: PathBuf },
+
+    #[error(
+        "run satwatch as the user that bitcoind runs as, or make it a user of its own (rpcauth in bitcoin.conf) \
+         and set bitcoind.rpc_user and bitcoind.rpc_password"
+    )]
+    OwnLogin,
+
+    #[error("raise satwatch's limit of open files (ulimit -n, or LimitNOFILE= of its service)")]
+    RaiseFileLimit,
+
+    #[error("run Bitcoin Core or Knots 22 or later")]
+    UpdateBitcoind,
+
+    #[error(
+        "run Bitcoin Core 23 or later, or scan from height 0, which needs it only on a pruned node"
+    )]
+    ScanFromZero,
+
+    #[error(
+        "correct or remove bitcoind.zmq_{topic}; it is right as it is if the port is forwarded"
+    )]
+    CorrectEndpoint { topic: &'static str },
+
+    #[error(
+        "open the way to it, or set bitcoind.zmq_rawtx, bitcoind.zmq_rawblock and bitcoind.zmq_sequence to where it is reached from here"
+    )]
+    ReachEndpoint,
+
+    #[error("set bitcoind.rpc_url to a node of that chain, or store.path to another folder")]
+    OtherNodeOrStore,
+
+    /// What the store knows cannot be continued.
+    #[error(
+        "set store.path to another folder and add the addresses again (their unspent outputs are found, their history since then is not)"
+    )]
+    BeginAnew,
+
+    #[error("set store.path to a folder that this user may write, or change the folder's owner")]
+    WritableFolder,
+
+    #[error("set server.listen to another address or port, or stop the program that has this one")]
+    FreePort,
+}

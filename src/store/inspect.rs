@@ -1,0 +1,114 @@
+//! Looking at a store without changing anything in its folder: for `doctor`, which may be that of
+//! another release than the one that wrote the store.
+
+use std::fs::{File, TryLockError};
+use std::path::Path;
+
+use rocksdb::{DB, ErrorKind, Options};
+
+use super::db::{self, META, POWER_FAILED, PROCESS_DIED, meta};
+use super::rows::{Malformed, Value};
+use super::{ChainInfo, FORMAT, StoreError, boot_id};
+use crate::tracker::BlockId;
+
+/// What the store in a folder is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Inspected {
+    /// Up to [`FORMAT`]; an earlier one is brought up to it when the store is opened.
+    pub format: u32,
+    pub chain: ChainInfo,
+    pub tip: Option<BlockId>,
+}
+
+/// Reads what the store in folder `path` is, and fails as [`super::open`] would. `None`: there is
+/// no store yet. Reads no more rows than it tells.
+pub fn inspect(path: &Path, chain: Option<ChainInfo>) -> Result<Option<Inspected>, StoreError> {
+    refuse_if_in_use(path)?;
+    let folder = path.join("db");
+    if !folder.join("CURRENT").exists() {
+        db::refuse_remains(path, &folder)?;
+        return Ok(None);
+    }
+    db::refuse_what_is_not_ours(path, &folder)?;
+    let raw = open(&folder).map_err(|error| db::failed_open(path, &error))?;
+    let Some(format) = read::<u32>(&raw, path, meta::FORMAT)? else {
+        // The process that created it died before its first write.
+        return Ok(None);
+    };
+    if format > FORMAT {
+        return Err(StoreError::Format {
+            path: path.to_owned(),
+            found: format,
+            expected: FORMAT,
+        });
+    }
+    let Some(found) = read::<ChainInfo>(&raw, path, meta::CHAIN)? else {
+        return Err(corrupt(path, meta::CHAIN, "the row is missing"));
+    };
+    if let Some(expected) = chain.filter(|expected| *expected != found) {
+        return Err(StoreError::WrongChain {
+            path: path.to_owned(),
+            found: Box::new(found),
+            expected: Box::new(expected),
+        });
+    }
+    let tip = read(&raw, path, meta::TIP)?;
+    Ok(Some(Inspected {
+        format,
+        chain: found,
+        tip,
+    }))
+}
+
+/// The lock is let go of at once: a daemon that starts now is not to be refused.
+fn refuse_if_in_use(path: &Path) -> Result<(), StoreError> {
+    let Ok(lock) = File::open(path.join("lock")) else {
+        return Ok(());
+    };
+    let process = db::process_in(&lock);
+    match (lock.try_lock_shared(), process) {
+        (Err(TryLockError::WouldBlock), process) => Err(StoreError::InUse {
+            path: path.to_owned(),
+            process: process.filter(|id| !id.is_empty()),
+        }),
+        (_, None) => Err(db::foreign_lock(path)),
+        _ => Ok(()),
+    }
+}
+
+fn open(folder: &Path) -> Result<DB, rocksdb::Error> {
+    let families = DB::list_cf(&Options::default(), folder)?;
+    let open = |mode| {
+        DB::open_cf_for_read_only(&db::database_options(mode), folder, families.iter(), false)
+    };
+    match open(PROCESS_DIED) {
+        Err(error)
+            if error.kind() == ErrorKind::Corruption
+                && db::power_may_have_failed(folder, &boot_id()) =>
+        {
+            open(POWER_FAILED)
+        }
+        opened => opened,
+    }
+}
+
+fn read<V: Value>(raw: &DB, path: &Path, key: &str) -> Result<Option<V>, StoreError> {
+    let Some(family) = raw.cf_handle(META) else {
+        return Ok(None);
+    };
+    let bytes = raw
+        .get_pinned_cf(family, key)
+        .map_err(|error| corrupt(path, key, error.as_ref()))?;
+    bytes
+        .map(|bytes| V::from_bytes(&bytes).map_err(|Malformed(what)| corrupt(path, key, &what)))
+        .transpose()
+}
+
+fn corrupt(path: &Path, key: &str, what: &str) -> StoreError {
+    StoreError::Corrupt {
+        path: path.to_owned(),
+        family: META,
+        key: key.to_owned(),
+        what: what.to_owned(),
+    }
+}

@@ -1,0 +1,334 @@
+//! Every remedy is followed by a test: the tables here do not compile while a remedy or an error of
+//! the store is missing in them. And what else names a setting names one that there is.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use bitcoin::Network;
+use satwatch::config::Setting;
+use satwatch::remedy::Remedy;
+use satwatch::store::{ChainInfo, StoreError};
+use serde_json::json;
+
+use super::doctor::{Doctor, bare, restarted};
+use crate::common::node::{Options, free_port};
+use crate::common::rpc_proxy::Mood;
+use crate::common::{COIN, Daemon, Node, RpcProxy, repository, wait_until};
+
+/// `all`: the tests that follow the remedies of these values. A value without one does not compile.
+macro_rules! followed {
+    ($all:ident, $values:ty, $($value:pat => $test:literal,)*) => {
+        const $all: &[&str] = &[$($test,)*];
+        const _: fn(&$values) = |value| match value {
+            $($value => {})*
+        };
+    };
+}
+
+followed! { REMEDIES, Remedy,
+    Remedy::AllowAddress { .. } => "case_02_an_address_that_rpcallowip_refuses_is_the_cause_that_is_named",
+    Remedy::AllowCalls { .. } => "case_03_every_call_that_is_not_permitted_is_named_and_the_line_helps",
+    Remedy::Publish { .. } | Remedy::KeepMessages { .. } => "topics_are_published_after_the_lines_that_it_gives",
+    Remedy::RelayTransactions | Remedy::SwitchNetworkOn | Remedy::NamePeer => "case_11_a_node_that_nothing_reaches_is_named_and_each_remedy_helps",
+    Remedy::PublishingBuild
+    | Remedy::EnlargeWorkQueue
+    | Remedy::Wait
+    | Remedy::NameRpcPort
+    | Remedy::UpdateBitcoind => "what_the_node_answers_instead_of_an_answer_is_told_apart",
+    Remedy::StartServer | Remedy::StartOrNameServer => "a_node_that_nobody_finds_is_to_be_started_or_named",
+    Remedy::NameCredentials | Remedy::CorrectLogin | Remedy::OwnLogin => "what_is_wrong_with_credentials_is_told_apart",
+    Remedy::RestartForLogin { .. } => "case_07_a_login_in_bitcoin_conf_that_is_newer_than_the_node_helps_after_its_restart",
+    Remedy::RaiseFileLimit => "case_17_too_many_open_files_are_the_cause_that_is_named",
+    Remedy::ScanFromZero => "a_node_that_does_not_tell_what_is_spent_is_scanned_from_height_0",
+    Remedy::CorrectEndpoint { .. } | Remedy::ReachEndpoint => "endpoints_of_the_settings_are_tried",
+    Remedy::OtherNodeOrStore => "another_node_or_store_helps_when_they_do_not_fit",
+    Remedy::BeginAnew => "a_daemon_that_was_down_for_longer_than_a_pruned_node_remembers_says_what_to_do",
+    Remedy::WritableFolder | Remedy::FreePort => "a_folder_that_cannot_be_written_and_a_port_that_is_taken_are_to_be_changed",
+}
+
+followed! { STORE_ERRORS, StoreError,
+    StoreError::Io { .. } => "a_disk_that_fills_up_under_a_living_daemon_ends_it_and_nothing_is_told_twice",
+    StoreError::Corrupt { .. } | StoreError::Damaged { .. } => "a_damaged_folder_is_replaced_by_a_copy_or_moved_away",
+    StoreError::Foreign { .. } | StoreError::Format { .. } | StoreError::WrongChain { .. } | StoreError::InUse { .. } => "a_folder_that_is_not_for_us_is_left_for_another_one",
+    StoreError::UnknownChain { .. } => "a_daemon_that_starts_before_its_node_follows_it_when_it_comes",
+}
+
+/// Files below a folder of the repository.
+fn files(folder: &str, extension: &str) -> Vec<(PathBuf, String)> {
+    let mut found = Vec::new();
+    let mut folders = vec![repository().join(folder)];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(folder).expect("the repository can be read") {
+            let path = entry.expect("the repository can be read").path();
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.extension().is_some_and(|found| found == extension) {
+                let text = fs::read_to_string(&path).expect("it is text");
+                found.push((path, text));
+            }
+        }
+    }
+    found
+}
+
+#[test]
+fn every_remedy_is_followed_by_a_test_that_there_is() {
+    let tests = files("tests", "rs");
+    for name in REMEDIES.iter().chain(STORE_ERRORS) {
+        let head = format!("fn {name}()");
+        assert!(tests.iter().any(|(_, text)| text.contains(&head)), "{name}");
+    }
+}
+
+/// Text in quotes of the lines that are no comment, without the tests at the bottom.
+fn literals(text: &str) -> impl Iterator<Item = &str> {
+    let code = text
+        .split("#[cfg(test)]\nmod tests")
+        .next()
+        .unwrap_or_default();
+    code.lines()
+        .filter(|line| !line.trim_start().starts_with("//"))
+        .flat_map(|line| line.split('"').skip(1).step_by(2))
+}
+
+/// Else it would be followed by no test.
+#[test]
+fn advice_about_the_node_is_given_by_remedies_alone() {
+    let advice = [
+        "set ",
+        "put into",
+        "start bitcoind",
+        "restart ",
+        "run ",
+        "correct ",
+        "raise ",
+    ];
+    let places =
+        ["src/bitcoind", "src/doctor.rs", "src/app.rs"].map(|place| repository().join(place));
+    let mut wrong = Vec::new();
+    for (path, text) in files("src", "rs") {
+        if places.iter().any(|place| path.starts_with(place)) {
+            let found = literals(&text).filter(|text| {
+                let is_log = text.contains("bitcoind was restarted");
+                !is_log && advice.iter().any(|word| says(text, word))
+            });
+            wrong.extend(found.map(|text| format!("{}: {text}", path.display())));
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+/// At the beginning of a sentence or of a part of it.
+fn says(text: &str, advice: &str) -> bool {
+    [": ", ", ", "; ", "or "]
+        .iter()
+        .any(|before| text.contains(&format!("{before}{advice}")))
+        || text.starts_with(advice)
+}
+
+/// `section.name` of our settings, wherever they are named.
+fn named_settings(text: &str) -> BTreeSet<String> {
+    let sections: BTreeSet<_> = satwatch::config::SETTINGS
+        .iter()
+        .filter_map(|setting| setting.name.split('.').next())
+        .collect();
+    let part = |c: char| c.is_ascii_lowercase() || c == '_' || c == '.' || c.is_ascii_digit();
+    let words = text
+        .split(|c: char| !part(c))
+        .map(|word| word.trim_matches('.'));
+    words
+        .filter(|word| {
+            let (section, name) = word.split_once('.').unwrap_or_default();
+            sections.contains(section) && name.contains(|c: char| c.is_ascii_lowercase())
+        })
+        .map(str::to_owned)
+        .collect()
+}
+
+#[test]
+fn every_setting_that_is_named_anywhere_is_one() {
+    let mut texts: Vec<(PathBuf, String)> = ["README.md", "settings.toml"]
+        .map(|name| {
+            (
+                Path::new(name).to_owned(),
+                fs::read_to_string(repository().join(name)).expect("it is there"),
+            )
+        })
+        .into();
+    for (path, text) in files("src", "rs") {
+        // Names of fields and of files are no settings, so only texts with a blank are looked at.
+        let said: Vec<_> = literals(&text).filter(|text| text.contains(' ')).collect();
+        texts.push((path, said.join("\n")));
+    }
+    let mut named = BTreeSet::new();
+    let mut wrong = Vec::new();
+    for (path, text) in texts {
+        for name in named_settings(&text) {
+            let is_file = ["rs", "toml", "json", "js", "py", "sh"]
+                .iter()
+                .any(|end| name.ends_with(&format!(".{end}")));
+            // `bitcoind.zmq_{topic}`.
+            let goes_on = name.ends_with('_');
+            if !is_file && !goes_on && Setting::find(&name).is_none() {
+                wrong.push(format!("{}: {name}", path.display()));
+            }
+            named.insert(name);
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    assert!(
+        named.contains("bitcoind.rpc_url") && named.len() > 20,
+        "{named:?}"
+    );
+}
+
+/// What the daemon says when it cannot start.
+fn refusal(daemon: &Daemon) -> String {
+    let output = daemon.second();
+    assert_eq!(output.status.code(), Some(1));
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+fn copy(from: &Path, to: &Path) {
+    fs::create_dir_all(to).expect("the folder is ours");
+    for entry in fs::read_dir(from).expect("the folder is ours") {
+        let (path, name) = entry
+            .map(|entry| (entry.path(), entry.file_name()))
+            .expect("the folder is ours");
+        if path.is_dir() {
+            copy(&path, &to.join(name));
+        } else {
+            fs::copy(&path, to.join(name)).expect("the folder is ours");
+        }
+    }
+}
+
+#[test]
+fn a_damaged_folder_is_replaced_by_a_copy_or_moved_away() {
+    let node = Node::start();
+    let mut daemon = Daemon::start(&node);
+    let address = node.address();
+    daemon.watch(&address);
+    node.pay(&address, COIN);
+    node.mine(1);
+    daemon.wait_balance(&address, COIN, 0);
+    daemon.stop();
+    let (store, kept) = (daemon.store(), daemon.store().with_extension("copy"));
+    copy(&store, &kept);
+    let damage = || {
+        fs::remove_file(store.join("db/CURRENT")).expect("every database has it");
+        let said = refusal(&daemon);
+        let advice = "restore a copy of the folder, or move it away and add the addresses again";
+        assert!(said.contains(advice), "{said}");
+    };
+    damage();
+    fs::remove_dir_all(&store).expect("the folder is ours");
+    copy(&kept, &store);
+    daemon.restart();
+    assert_eq!(daemon.balance(&address)["confirmed_balance"], COIN);
+    daemon.stop();
+
+    let store = daemon.store();
+    fs::remove_file(store.join("db/CURRENT")).expect("every database has it");
+    fs::rename(&store, store.with_extension("away")).expect("the folder is ours");
+    daemon.restart();
+    daemon.watch(&address);
+    daemon.wait_balance(&address, COIN, 0);
+}
+
+#[test]
+fn a_folder_that_is_not_for_us_is_left_for_another_one() {
+    let private = Options {
+        chain: "signet",
+        blocks: 0,
+        extra: vec!["-signetchallenge=51".into()],
+        ..Options::default()
+    };
+    let (node, signet) = (bare(), Node::with(private));
+    let folder = tempfile::tempdir().expect("a temporary folder can be made");
+    let at = |name: &str| folder.path().join(name);
+    let made = |name: &str, node: &Node, network: Network| {
+        let genesis = node.rpc("getblockhash", json!([0]));
+        let genesis = genesis.as_str().expect("a hash is text").parse();
+        let chain = ChainInfo {
+            network,
+            genesis: genesis.expect("a hash"),
+        };
+        drop(satwatch::store::open(&at(name), Some(chain), 0).expect("a new store can be made"));
+    };
+    made("signet", &signet, Network::Signet);
+    made("newer", &node, Network::Regtest);
+    {
+        let (options, db) = (rocksdb::Options::default(), at("newer/db"));
+        let families = rocksdb::DB::list_cf(&options, &db).expect("it is a database");
+        let raw = rocksdb::DB::open_cf(&options, &db, families).expect("it is a database");
+        let meta = raw.cf_handle("meta").expect("it has rows");
+        raw.put_cf(meta, "format", [1, 99, 0, 0, 0])
+            .expect("written");
+    }
+    fs::create_dir(at("theirs")).expect("the folder is ours");
+    fs::write(at("theirs/lock"), "host 5\n").expect("the folder is ours");
+    for (name, words) in [
+        ("signet", "belongs to chain signet"),
+        ("newer", "has format 99"),
+        ("theirs", "is not a store of satwatch"),
+    ] {
+        let doctor = Doctor::beside(&node).with("store.path", at(name).display());
+        let (what, _) = doctor.problem();
+        assert!(what.contains(words), "{what}");
+        assert!(what.contains("set store.path to another folder"), "{what}");
+        doctor
+            .with("store.path", at("another").display())
+            .finds_nothing();
+    }
+    // "connect to the right node"
+    Doctor::beside(&signet)
+        .with("store.path", at("signet").display())
+        .finds_nothing();
+
+    let mut daemon = Daemon::start(&node);
+    let said = refusal(&daemon);
+    assert!(
+        said.contains("stop it, or set store.path to another folder"),
+        "{said}"
+    );
+    daemon.stop();
+    daemon.restart();
+}
+
+#[test]
+fn another_node_or_store_helps_when_they_do_not_fit() {
+    let node = Node::start();
+    let proxy = RpcProxy::of(&node);
+    let often = ("monitor.reconcile_interval", "1");
+    let mut daemon = Daemon::with(&node, &[often, ("bitcoind.rpc_url", &proxy.url())]);
+    proxy.set(Mood::Chain("signet"));
+    wait_until("it says that they do not fit", || {
+        let error = daemon.get("/status").json["node"]["error"].clone();
+        let advice = Remedy::OtherNodeOrStore.to_string();
+        error.as_str()?.ends_with(&advice).then_some(())
+    });
+    daemon.stop();
+    let store = daemon.store();
+    daemon.set(
+        "store.path",
+        &store.with_extension("other").display().to_string(),
+    );
+    daemon.restart();
+    daemon.stop();
+    daemon.set("store.path", &store.display().to_string());
+    daemon.set("bitcoind.rpc_url", &node.rpc_url());
+    daemon.restart();
+}
+
+#[test]
+fn the_lines_of_the_readme_for_bitcoin_conf_are_right() {
+    let readme = fs::read_to_string(repository().join("README.md")).expect("it is there");
+    let (_, block) = readme.split_once("```ini\nserver=1").expect("a block");
+    let (block, _) = block.split_once("```").expect("the block ends");
+    let node = super::doctor::with_topics(&[]);
+    node.put(&block.replace("28332", &free_port().to_string()));
+    restarted(&node);
+    Doctor::beside(&node).finds_nothing();
+}
