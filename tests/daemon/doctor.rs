@@ -849,19 +849,22 @@ fn case_22_a_diagnosis_changes_nothing_in_a_store_of_an_older_format() {
     doctor.finds_nothing();
     assert_eq!(state_of(&store), known);
 
-    // As the first release left it.
+    // As an earlier release left it: the second format had another identity of its log.
     {
         let (options, db) = (rocksdb::Options::default(), store.join("db"));
         let families = rocksdb::DB::list_cf(&options, &db).expect("it is a database");
         let raw = rocksdb::DB::open_cf(&options, &db, families).expect("it is a database");
         let meta = raw.cf_handle("meta").expect("it has rows");
-        raw.put_cf(meta, "format", [1, 1, 0, 0, 0])
+        let log_id = [&[1, 16][..], b"0123456789abcdef"].concat();
+        raw.put_cf(meta, "format", [1, 2, 0, 0, 0])
+            .and_then(|()| raw.put_cf(meta, "log_id", log_id))
+            .and_then(|()| raw.delete_cf(meta, "starts"))
             .expect("written");
     }
     let known = state_of(&store);
     let report = doctor.run();
     assert!(
-        report.text.contains("it has format 1, and the next start"),
+        report.text.contains("it has format 2, and the next start"),
         "{}",
         report.text
     );

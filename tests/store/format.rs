@@ -4,9 +4,11 @@
 //! Vectors are hex, their fields apart; `65*32` is byte 65 thirty-two times.
 
 use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use bitcoin::ScriptBuf;
-use satwatch::store::{Counts, open_at_boot};
+use satwatch::store::{self, Counts, FORMAT, open_at_boot};
 use satwatch::tracker::{
     Balance, BlockRow, Cause, Change, Event, EventKind, OutputRow, Phase, ScanId, ScanRow,
     ScanState, Spend, Status, Transition, TxRow, TxSummary, View, WatchRow,
@@ -14,7 +16,8 @@ use satwatch::tracker::{
 use tempfile::{TempDir, tempdir};
 
 use super::{
-    block_id, changes, dump, open, outpoint, output_row, script, tamper, tx_row, txid, watch_row,
+    block_id, chain, changes, dump, open, outpoint, output_row, script, tamper, tx_row, txid,
+    watch_row,
 };
 
 /// What a store of format 1 holds: family, key, value; keys of `meta` are text.
@@ -800,4 +803,36 @@ fn a_first_format_with_a_family_of_somebody_is_damage_not_another_format() {
         .expect("it is refused")
         .to_string();
     assert!(told.contains("parcels"), "{told}");
+}
+
+/// Name, bytes and time of change of everything in a folder and in its `db`.
+fn state_of(folder: &Path) -> Vec<(PathBuf, Vec<u8>, SystemTime)> {
+    let mut found = Vec::new();
+    for folder in [folder.to_owned(), folder.join("db")] {
+        let changed = |path: &Path| path.metadata().unwrap().modified().unwrap();
+        found.push((folder.clone(), Vec::new(), changed(&folder)));
+        for entry in folder.read_dir().unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_file() {
+                let (bytes, changed) = (std::fs::read(&path).unwrap(), changed(&path));
+                found.push((path, bytes, changed));
+            }
+        }
+    }
+    found.sort();
+    found
+}
+
+#[test]
+fn case_22_looking_at_a_store_changes_nothing_whatever_its_format() {
+    let latest = tempdir().unwrap();
+    drop(store::open(latest.path(), Some(chain()), 0).unwrap());
+    for (folder, format) in [(first_format(), 1), (second_format(), 2), (latest, FORMAT)] {
+        let before = state_of(folder.path());
+        let found = store::inspect(folder.path(), Some(chain())).unwrap();
+        assert_eq!(found.unwrap().format, format);
+        assert!(state_of(folder.path()) == before, "format {format}");
+        // What was looked at is opened as ever.
+        drop(store::open(folder.path(), Some(chain()), 0).unwrap());
+    }
 }
