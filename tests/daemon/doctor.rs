@@ -43,12 +43,15 @@ impl Doctor {
     /// With nothing configured but a port to listen on.
     fn new() -> Self {
         let home = tempfile::tempdir().expect("a temporary folder can be made");
-        let listen = ("server.listen".to_owned(), "127.0.0.1:0".to_owned());
-        Self {
+        let doctor = Self {
             home,
-            settings: vec![listen],
+            settings: Vec::new(),
             wrapper: Vec::new(),
-        }
+        };
+        // As many as any machine allows.
+        doctor
+            .with("server.listen", "127.0.0.1:0")
+            .with("limits.connections", 100)
     }
 
     pub fn beside(node: &Node) -> Self {
