@@ -16,7 +16,7 @@ use crate::reorg::NEVER;
 const OFTEN: (&str, &str) = ("limits.audit_interval", "0");
 
 fn audit(daemon: &Daemon, address: &str) -> Value {
-    let answer = daemon.post(&format!("/audit/{address}"), &Value::Null);
+    let answer = daemon.post(&format!("/audit/{address}"), &json!({}));
     assert_eq!(
         (answer.status, &answer.json["address"]),
         (200, &json!(address)),
@@ -199,7 +199,7 @@ fn it_is_made_one_at_a_time_and_not_too_often() {
     let address = node.address();
     daemon.watch(&address);
     assert_eq!(audit(&daemon, &address)["agrees"], true);
-    let again = daemon.post(&format!("/audit/{address}"), &Value::Null);
+    let again = daemon.post(&format!("/audit/{address}"), &json!({}));
     assert_eq!(
         (again.status, &again.json["code"]),
         (429, &json!("too_many_requests")),
@@ -212,7 +212,7 @@ fn it_is_made_one_at_a_time_and_not_too_often() {
         .parse()
         .expect("seconds");
     assert!((1..=10).contains(&wait), "{wait}");
-    let stranger = daemon.post(&format!("/audit/{}", node.address()), &Value::Null);
+    let stranger = daemon.post(&format!("/audit/{}", node.address()), &json!({}));
     assert_eq!(
         (stranger.status, &stranger.json["code"]),
         (404, &json!("not_watched")),
@@ -248,7 +248,7 @@ fn a_node_that_is_away_or_busy_is_said_and_a_client_that_hangs_up_frees_it() {
     )
     .expect("it reads");
     wait_until("the node is asked", || (asked() > before).then_some(()));
-    let second = daemon.post(&format!("/audit/{address}"), &Value::Null);
+    let second = daemon.post(&format!("/audit/{address}"), &json!({}));
     assert_eq!(
         (second.status, &second.json["code"]),
         (429, &json!("too_many_requests")),
@@ -261,7 +261,7 @@ fn a_node_that_is_away_or_busy_is_said_and_a_client_that_hangs_up_frees_it() {
     });
     proxy.set(Mood::Pass);
     wait_until("the next one is answered", || {
-        let answer = daemon.post(&format!("/audit/{address}"), &Value::Null);
+        let answer = daemon.post(&format!("/audit/{address}"), &json!({}));
         assert!([200, 429, 503].contains(&answer.status), "{}", answer.text);
         (answer.status == 200).then_some(())
     });
@@ -283,7 +283,7 @@ fn a_node_that_is_away_or_busy_is_said_and_a_client_that_hangs_up_frees_it() {
     wait_until("the node is missed", || {
         (daemon.get("/health/ready").status == 503).then_some(())
     });
-    let away = daemon.post(&format!("/audit/{address}"), &Value::Null);
+    let away = daemon.post(&format!("/audit/{address}"), &json!({}));
     assert_eq!(
         (away.status, &away.json["code"]),
         (503, &json!("node_unavailable")),
