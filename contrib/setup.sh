@@ -3,7 +3,7 @@
 #
 #   contrib/setup.sh build              what the build needs: cargo, a C++ compiler, libclang, RocksDB (compiled once)
 #   eval "$(contrib/setup.sh)"          that, and what the tests need: rustfmt, clippy, linters, a bitcoind, Node.js and
-#                                       Python with the stock Socket.IO clients, Chromium
+#                                       Python with the stock Socket.IO clients, Chromium, nginx, HAProxy and Caddy
 #
 # What cargo needs to know goes into .cargo/config.toml of this clone, so that a plain `cargo build` afterwards finds it.
 # Standard output is an `export` line for a shell that goes on to run cargo: the target folder that all clones share.
@@ -170,6 +170,21 @@ need_chromium() {
         lack "chromium: a test opens the daemon's page in it; install it or set CHROMIUM=/path/to/it"
 }
 
+# Their services are not to start: two of them would want port 80.
+need_proxies() {
+    local name missing_ones=() policy=/usr/sbin/policy-rc.d made=
+    for name in nginx haproxy caddy; do
+        have "$name" || [ -x "/usr/sbin/$name" ] || missing_ones+=("$name")
+    done
+    [ ${#missing_ones[@]} -gt 0 ] || return 0
+    if [ "$(id -u)" = 0 ] && [ ! -e "$policy" ]; then
+        printf '#!/bin/sh\nexit 101\n' >"$policy" && chmod +x "$policy" && made=yes
+    fi
+    install_apt "tests run the daemon behind them" "${missing_ones[@]/#nginx/nginx-light}" ||
+        lack "${missing_ones[*]}: tests run the daemon behind them"
+    [ -z "$made" ] || rm -f "$policy"
+}
+
 case $scope in build | all) ;; *)
     sed -n '2,/^set -e/p' "$0" | sed -n 's/^# \{0,1\}//p' >&2
     exit 2
@@ -192,6 +207,7 @@ if [ "$scope" = all ]; then
     need_python_packages python-eio3 tests/clients/requirements-eio3.txt "the tests connect with the stock Python client of Socket.IO 2 too"
     need_js_clients
     need_chromium
+    need_proxies
 fi
 if [ ${#missing[@]} -gt 0 ]; then
     say "cannot go on without:"

@@ -1,7 +1,7 @@
 // The web page in a real browser: adds ADDRESS through the form, waits until a payment appears in
 // the feed and in the balance, and prints what it sees as one line of JSON.
 //
-//     node page.mjs URL ADDRESS [--confirm | --restart]
+//     node page.mjs URL ADDRESS [--confirm | --restart | --polling]
 //
 // READY            the page shows the whole balance: pay to ADDRESS now
 // SEEN             the payment is there; with --confirm mine a block now, with --restart stop the daemon now
@@ -10,38 +10,26 @@
 //
 // Exit code 0, and the JSON, only if nothing went wrong on the way: a request to another origin, a
 // failing request, an error in the console or an exception in the page are failures (the first two
-// kinds not while the daemon is stopped). CHROMIUM names the browser; otherwise it is looked for in
-// PATH.
+// kinds not while the daemon is stopped). With --polling a WebSocket that gets no connection is
+// none: there is a proxy in between.
 
-import { existsSync, mkdtempSync, rmSync } from "node:fs";
-import { createRequire } from "node:module";
-import { tmpdir } from "node:os";
-import { delimiter, join } from "node:path";
-
-// Packages are found through NODE_PATH, which `import` does not look at.
-const { chromium } = createRequire(import.meta.url)("playwright-core");
+import { openChromium } from "./chromium.mjs";
 
 const LIMIT_MS = 60_000;
-// Without a sandbox because tests may run as root; the rest keeps the browser from calling home.
-const FLAGS =
-  "--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking --disable-component-update --disable-sync";
-
 const [url, address, ...flags] = process.argv.slice(2);
 if (!url || !address) {
-  console.error("usage: node page.mjs URL ADDRESS [--confirm | --restart]");
+  console.error("usage: node page.mjs URL ADDRESS [--confirm | --restart | --polling]");
   process.exit(2);
 }
 
 const { origin, host } = new URL(url);
 const faults = [];
 let away = false; // The daemon is stopped on purpose.
-const profile = mkdtempSync(join(tmpdir(), "satwatch-page-"));
-const options = { executablePath: chromiumPath(), headless: true, args: FLAGS.split(" ") };
-const browser = await chromium.launchPersistentContext(profile, options);
+const { context, close } = await openChromium();
 let seen;
 
 try {
-  const page = browser.pages()[0] ?? (await browser.newPage());
+  const page = context.pages()[0] ?? (await context.newPage());
   page.setDefaultTimeout(LIMIT_MS);
   watchForFaults(page);
   seen = await use(page);
@@ -49,21 +37,12 @@ try {
   faults.push(String(error));
 } finally {
   away = true; // What is under way when the browser closes does not count.
-  await browser.close();
-  rmSync(profile, { recursive: true, force: true, maxRetries: 5 });
+  await close();
 }
 
 if (faults.length === 0) console.log(JSON.stringify(seen));
 for (const fault of faults) console.error(fault);
 process.exit(faults.length === 0 ? 0 : 1);
-
-function chromiumPath() {
-  const names = process.env.CHROMIUM ? [process.env.CHROMIUM] : ["chromium", "chromium-browser", "google-chrome"];
-  const folders = ["", ...(process.env.PATH ?? "").split(delimiter)];
-  const found = names.flatMap((name) => folders.map((folder) => join(folder, name))).find((path) => path.startsWith("/") && existsSync(path));
-  if (!found) throw new Error("there is no Chromium: install it, or set CHROMIUM to its path");
-  return found;
-}
 
 async function use(page) {
   const response = await page.goto(url);
@@ -133,7 +112,8 @@ function watchForFaults(page) {
   page.on("websocket", (socket) => isOurs(socket.url()) || fault(`WebSocket to elsewhere: ${socket.url()}`));
   page.on("requestfailed", (request) => broken(`request failed: ${request.url()}: ${request.failure()?.errorText}`));
   page.on("response", (response) => response.status() < 400 || broken(`${response.status()} from ${response.url()}`));
-  page.on("console", (message) => message.type() === "error" && broken(`console error: ${message.text()}`));
+  const expected = (text) => flags.includes("--polling") && text.startsWith("WebSocket connection to");
+  page.on("console", (message) => message.type() === "error" && !expected(message.text()) && broken(`console error: ${message.text()}`));
   page.on("pageerror", (error) => fault(`exception in the page: ${error.message}`));
 }
 

@@ -39,11 +39,15 @@ struct State {
 
 /// A connection on which the Engine.IO WebSocket is open.
 pub fn open_websocket(daemon: &Daemon) -> TcpStream {
-    let mut socket = TcpStream::connect(("127.0.0.1", daemon.port())).expect("the daemon listens");
+    open_websocket_at(daemon.port(), &format!("127.0.0.1:{}", daemon.port()))
+}
+
+/// The same at a port of this machine, which may be a proxy's, under the name of `host`.
+pub fn open_websocket_at(port: u16, host: &str) -> TcpStream {
+    let mut socket = TcpStream::connect(("127.0.0.1", port)).expect("somebody listens");
     let request = format!(
-        "GET /socket.io/?EIO=4&transport=websocket HTTP/1.1\r\nHost: 127.0.0.1:{}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
-         Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n",
-        daemon.port()
+        "GET /socket.io/?EIO=4&transport=websocket HTTP/1.1\r\nHost: {host}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+         Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
     );
     socket
         .write_all(request.as_bytes())

@@ -14,9 +14,11 @@ use super::{Node, wait_until};
 pub struct Daemon {
     folder: TempDir,
     settings: Vec<(String, String)>,
+    /// What runs it, with arguments: nothing as a rule.
+    runner: Vec<String>,
     process: Option<Child>,
-    port: u16,
-    agent: ureq::Agent,
+    /// As its log says it: `127.0.0.1:5005`.
+    address: String,
 }
 
 /// An HTTP answer. `json` is null when the body is none.
@@ -43,6 +45,11 @@ impl Daemon {
 
     /// Starts it, waiting only until it listens.
     pub fn launched(node: &Node, settings: &[(&str, &str)]) -> Self {
+        Self::launched_by(&[], node, settings)
+    }
+
+    /// The same as an argument of another program, such as `prlimit`.
+    pub fn launched_by(runner: &[&str], node: &Node, settings: &[(&str, &str)]) -> Self {
         let folder = tempfile::Builder::new()
             .prefix("satwatch-daemon-")
             .tempdir()
@@ -63,18 +70,12 @@ impl Daemon {
                 .iter()
                 .map(|(name, value)| ((*name).to_owned(), (*value).to_owned())),
         );
-        let config = ureq::Agent::config_builder()
-            .http_status_as_error(false)
-            .timeout_global(Some(Duration::from_secs(60)));
-        // A daemon may close a connection after an error; a fresh one a request keeps tests
-        // independent of that.
-        let agent = config.max_idle_connections(0).build().new_agent();
         let mut daemon = Self {
             folder,
             settings: all,
+            runner: runner.iter().map(|word| (*word).to_owned()).collect(),
             process: None,
-            port: 0,
-            agent,
+            address: String::new(),
         };
         daemon.launch();
         daemon
@@ -89,14 +90,14 @@ impl Daemon {
                 .spawn()
                 .expect("cargo has built the binary"),
         );
-        self.port = wait_until("the log line that names the port", || {
+        self.address = wait_until("the log line that names the address", || {
             if let Some(status) = self.exited() {
                 panic!(
                     "the daemon ended at its start with {status}:\n{}",
                     self.log()
                 );
             }
-            port_in(&self.log())
+            address_in(&self.log())
         });
     }
 
@@ -139,6 +140,12 @@ impl Daemon {
         child.wait().expect("the daemon is our child")
     }
 
+    /// Waits until it has ended by itself.
+    pub fn ended(&mut self) -> ExitStatus {
+        let mut child = self.process.take().expect("the daemon runs");
+        child.wait().expect("the daemon is our child")
+    }
+
     /// Ends it without any warning.
     pub fn kill(&mut self) {
         let mut child = self.process.take().expect("the daemon runs");
@@ -167,7 +174,14 @@ impl Daemon {
     }
 
     fn command(&self) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_satwatch"));
+        let words: Vec<&str> = self
+            .runner
+            .iter()
+            .map(String::as_str)
+            .chain([env!("CARGO_BIN_EXE_satwatch")])
+            .collect();
+        let mut command = Command::new(words[0]);
+        command.args(&words[1..]);
         for (name, _) in
             std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("SATWATCH"))
         {
@@ -219,11 +233,12 @@ impl Daemon {
     }
 
     pub fn port(&self) -> u16 {
-        self.port
+        let (_, port) = self.address.rsplit_once(':').expect("host and port");
+        port.parse().expect("a port is a number")
     }
 
     pub fn url(&self) -> String {
-        format!("http://127.0.0.1:{}", self.port)
+        format!("http://{}", self.address)
     }
 
     pub fn get(&self, path: &str) -> Answer {
@@ -247,34 +262,8 @@ impl Daemon {
         headers: &[(&str, &str)],
         body: Option<&[u8]>,
     ) -> Answer {
-        let mut request = ureq::http::Request::builder()
-            .method(method)
-            .uri(format!("{}{path}", self.url()));
-        for (name, value) in headers {
-            request = request.header(*name, *value);
-        }
-        let sent = match body {
-            Some(body) => self.agent.run(
-                request
-                    .body(body)
-                    .expect("the test's request is well-formed"),
-            ),
-            None => self
-                .agent
-                .run(request.body(()).expect("the test's request is well-formed")),
-        };
-        let mut answer =
-            sent.unwrap_or_else(|error| panic!("{method} {path}: {error}\n{}", self.log()));
-        let text = answer
-            .body_mut()
-            .read_to_string()
-            .expect("the answer is text");
-        Answer {
-            status: answer.status().as_u16(),
-            headers: answer.headers().clone(),
-            json: serde_json::from_str(&text).unwrap_or(Value::Null),
-            text,
-        }
+        let answer = request(method, &format!("{}{path}", self.url()), headers, body);
+        answer.unwrap_or_else(|error| panic!("{method} {path}: {error}\n{}", self.log()))
     }
 
     /// Adds an address and waits until its balance is whole.
@@ -342,11 +331,8 @@ impl Drop for Daemon {
     fn drop(&mut self) {
         if std::thread::panicking() {
             for path in ["/status", "/events?limit=1000"] {
-                let told = self
-                    .agent
-                    .get(format!("{}{path}", self.url()))
-                    .call()
-                    .and_then(|mut answer| answer.body_mut().read_to_string());
+                let told = request("GET", &format!("{}{path}", self.url()), &[], None)
+                    .map(|answer| answer.text);
                 eprintln!("--- the daemon's {path}\n{told:?}");
             }
         }
@@ -372,13 +358,41 @@ fn twin(name: &str) -> String {
     format!("SATWATCH__{}", name.replace('.', "__").to_uppercase())
 }
 
-/// The port in `listening on http://127.0.0.1:PORT`, be the line text or JSON.
-fn port_in(log: &str) -> Option<u16> {
+/// One HTTP request on a connection of its own: a server may close one after an error, and tests
+/// are not to depend on that.
+pub fn request(
+    method: &str,
+    url: &str,
+    headers: &[(&str, &str)],
+    body: Option<&[u8]>,
+) -> Result<Answer, ureq::Error> {
+    let agent = ureq::Agent::config_builder()
+        .http_status_as_error(false)
+        .timeout_global(Some(Duration::from_secs(60)))
+        .max_idle_connections(0)
+        .build()
+        .new_agent();
+    let mut request = ureq::http::Request::builder().method(method).uri(url);
+    for (name, value) in headers {
+        request = request.header(*name, *value);
+    }
+    let mut answer = match body {
+        Some(body) if !body.is_empty() => agent.run(request.body(body)?),
+        _ => agent.run(request.body(())?),
+    }?;
+    let text = answer.body_mut().read_to_string()?;
+    Ok(Answer {
+        status: answer.status().as_u16(),
+        headers: answer.headers().clone(),
+        json: serde_json::from_str(&text).unwrap_or(Value::Null),
+        text,
+    })
+}
+
+/// The first address in `listening on http://127.0.0.1:PORT`, be the line text or JSON.
+fn address_in(log: &str) -> Option<String> {
     let (_, rest) = log.split_once("listening on http://")?;
-    let (_, rest) = rest.split_once(':')?;
-    let digits = rest.split(|c: char| !c.is_ascii_digit()).next()?;
     // A number that ends with the text may be half a number.
-    (rest.len() > digits.len())
-        .then(|| digits.parse().ok())
-        .flatten()
+    let end = rest.find(|c: char| !c.is_ascii_hexdigit() && !".:[]".contains(c))?;
+    Some(rest[..end].to_owned())
 }

@@ -6,15 +6,14 @@ use crate::common::node::free_port;
 use crate::common::{COIN, Daemon, Node, Program};
 
 /// The page in headless Chromium, with the address added through its form.
-struct Browser {
+pub struct Browser {
     program: Program,
 }
 
 impl Browser {
-    fn open(daemon: &Daemon, path: &str, address: &str, flags: &[&str]) -> Self {
-        let url = format!("{}{path}", daemon.url());
+    pub fn open(url: &str, address: &str, flags: &[&str]) -> Self {
         let browser = Self {
-            program: Program::node("page.mjs", &[&[url.as_str(), address], flags].concat()),
+            program: Program::node("page.mjs", &[&[url, address], flags].concat()),
         };
         browser.wait_for("READY");
         browser
@@ -25,7 +24,7 @@ impl Browser {
     }
 
     /// What it saw; printed only if nothing went wrong in the browser.
-    fn seen(mut self) -> Value {
+    pub fn seen(mut self) -> Value {
         let seen = self.program.line("what it saw", |line| {
             serde_json::from_str::<Value>(line)
                 .ok()
@@ -45,7 +44,7 @@ fn a_payment_appears_on_the_page() {
     node.mine(1);
     daemon.wait_tip(&node);
 
-    let browser = Browser::open(&daemon, "/", &address, &[]);
+    let browser = Browser::open(&format!("{}/", daemon.url()), &address, &[]);
     let txid = node.pay(&address, 12_345_678);
     let seen = browser.seen();
 
@@ -79,7 +78,7 @@ fn a_confirmation_moves_the_amount_from_unconfirmed_to_confirmed() {
     let daemon = Daemon::start(&node);
     let address = node.address();
 
-    let browser = Browser::open(&daemon, "/", &address, &["--confirm"]);
+    let browser = Browser::open(&format!("{}/", daemon.url()), &address, &["--confirm"]);
     let txid = node.pay(&address, 12_345_678);
     browser.wait_for("SEEN");
     node.mine(1);
@@ -110,7 +109,11 @@ fn the_page_comes_back_by_itself_and_shows_what_it_missed() {
     let mut daemon = Daemon::with(&node, &[("server.listen", &listen)]);
     let address = node.address();
 
-    let browser = Browser::open(&daemon, "/realtime_client.html", &address, &["--restart"]);
+    let browser = Browser::open(
+        &format!("{}/realtime_client.html", daemon.url()),
+        &address,
+        &["--restart"],
+    );
     let first = node.pay(&address, 1_000);
     browser.wait_for("SEEN");
     daemon.stop();
