@@ -4,8 +4,8 @@
 //
 // Prints {"named": {…}, "other": {…}, "file": {…}} and ends: the pages http://shop.example:PORT,
 // http://other.example:PORT and a local file, and of each whether "fetch" with credentials,
-// "polling4" and "websocket4" (socket.io-client 4 with credentials) and "client2" (socket.io-client 2
-// as it comes, which sends them by default) got through: true or why not.
+// "polling4" and "websocket4" (socket.io-client 4 with credentials) and "client2"
+// (socket.io-client 2 as it comes, which sends them by default) got through: true or why not.
 
 import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { createServer } from "node:http";

@@ -3,6 +3,7 @@
 use std::io::{Read, Write};
 use std::net::{TcpStream, ToSocketAddrs};
 use std::process::Command;
+use std::time::Instant;
 
 use serde_json::json;
 
@@ -138,14 +139,21 @@ fn case_17_the_soft_limit_of_open_files_is_raised() {
 
 #[test]
 fn case_17_below_a_low_hard_limit_clients_wait_and_the_rest_goes_on() {
+    let began = Instant::now();
     let (mut daemon, idle) = idle_clients_and_a_scan("256:256");
     let log = daemon.log();
     assert!(
         log.contains("limits.connections is 10000, but 256 open files"),
         "{log}"
     );
-    let said = log.matches("the limit of open connections is reached");
-    assert_eq!(said.count(), 1, "not again and again:\n{log}");
+    let said = log
+        .matches("the limit of open connections is reached")
+        .count();
+    let minutes = usize::try_from(began.elapsed().as_secs() / 60).expect("few");
+    assert!(
+        (1..=minutes + 1).contains(&said),
+        "{said} times in {minutes} minutes:\n{log}"
+    );
     drop(idle);
     daemon.stop();
 }
