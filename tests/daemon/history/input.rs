@@ -265,16 +265,16 @@ fn impossible_scans_are_refused_and_change_nothing() {
     );
     refused(
         &daemon,
-        "GET",
+        "POST",
         &format!("/audit/{stranger}"),
-        None,
+        Some("{}"),
         (404, "not_watched"),
     );
     refused(
         &daemon,
-        "GET",
+        "POST",
         "/audit/nonsense",
-        None,
+        Some("{}"),
         (400, "invalid_address"),
     );
     for (method, path) in [
@@ -282,7 +282,7 @@ fn impossible_scans_are_refused_and_change_nothing() {
         ("PUT", "/scans/0123456789abcdef"),
         ("GET", "/scan_history"),
         ("DELETE", "/scan_history"),
-        ("POST", "/audit/x"),
+        ("GET", "/audit/x"),
         ("DELETE", "/audit/x"),
         ("POST", "/addresses/x"),
     ] {
