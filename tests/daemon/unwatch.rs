@@ -57,7 +57,8 @@ fn a_removed_address_is_forgotten_and_those_that_share_its_transactions_keep_the
         (&removed["cursor"], &json!(node.height()))
     );
     for path in ["balance", "transactions", "utxos", "audit"] {
-        let answer = daemon.get(&format!("/{path}/{gone}"));
+        let method = if path == "audit" { "POST" } else { "GET" };
+        let answer = daemon.request(method, &format!("/{path}/{gone}"), &[], None);
         assert_eq!(
             (answer.status, &answer.json["code"]),
             (404, &json!("not_watched")),

@@ -282,7 +282,10 @@ fn a_dead_letter_is_kept_through_a_restart_and_sent_again_or_dropped_when_a_pers
     let unknown = format!("{}9", letter["cursor"].as_str().expect("text"));
     for (body, status) in [
         (json!({ "cursors": [letter["cursor"], unknown] }), 410),
-        (json!({ "cursors": [letter["cursor"], made.json["cursor"]] }), 404),
+        (
+            json!({ "cursors": [letter["cursor"], made.json["cursor"]] }),
+            404,
+        ),
         (json!({ "cursors": "x" }), 400),
         (json!({ "cursors": ["x"] }), 400),
     ] {
