@@ -334,7 +334,7 @@ async fn dead_letters_outlive_their_webhook_and_a_forgotten_consumer_leaves_noth
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_was_asked_to_be_sent_again_is_sent_after_a_kill_before_newer_events_of_its_lane() {
+async fn what_was_asked_to_be_sent_again_is_sent_after_a_kill_before_newer_events_of_its_key() {
     let (daemon, receiver) = (Daemon::posting().await, Receiver::start(500, ANY).await);
     daemon.add(1).await;
     daemon.define("shop", json!({ "url": receiver.url })).await;

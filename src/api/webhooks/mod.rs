@@ -29,14 +29,16 @@
 //! hidden        what is not shown
 //! schedule      what is sent when: ordering keys, back-off, giving up; pure
 //! failing       since when events fail, across restarts
-//! sender        one attempt: request, answer
-//! task          one for each webhook: log -> schedule -> sender -> rows
+//! sender        one request and its answer
+//! task          one for each webhook: log -> schedule -> attempt -> rows
+//! attempt       event -> sender -> what came of it
 //! dead_letters  what people ask of dead letters, and to try again, done by the task
 //! stats         how each is doing
 //! rest          routes
 //! ```
 
 mod addresses;
+mod attempt;
 mod dead_letters;
 mod definition;
 mod failing;

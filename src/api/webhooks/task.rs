@@ -10,11 +10,11 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until};
 
+use super::attempt::{Clock, Finished, chance, deliver};
 use super::failing::{self, Rows};
 use super::schedule::{Attempt, Failed, Schedule, Tried};
-use super::sender::{Failure, Outcome};
-use super::stats::Record;
-use super::{Command, Handle, body};
+use super::sender::Failure;
+use super::{Command, Handle};
 use crate::api::App;
 use crate::api::consumers::Consumer;
 use crate::api::error::ApiError;
@@ -73,38 +73,6 @@ async fn attend(
         .await?
         .work(inbox)
         .await
-}
-
-/// Time for the schedule: begins with the wall clock and is never set back.
-pub(super) struct Clock {
-    epoch: u64,
-    began: Instant,
-}
-
-impl Clock {
-    fn start() -> Self {
-        Self {
-            epoch: now_ms(),
-            began: Instant::now(),
-        }
-    }
-
-    pub(super) fn now(&self) -> u64 {
-        self.epoch
-            .saturating_add(u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX))
-    }
-
-    fn instant(&self, at: u64) -> Instant {
-        self.began + Duration::from_millis(at.saturating_sub(self.epoch))
-    }
-}
-
-/// What came of an attempt; without an event when it is gone.
-struct Finished {
-    attempt: Attempt<Key>,
-    event: Option<Event>,
-    result: Result<(), Failure>,
-    record: Option<Record>,
 }
 
 pub(super) struct Work<'a> {
@@ -484,48 +452,4 @@ async fn next(reading: &mut Option<Reading>) -> Result<Page, ApiError> {
         Some(reading) => reading.await,
         None => std::future::pending().await,
     }
-}
-
-async fn deliver(
-    app: Arc<App>,
-    consumer: Arc<Consumer>,
-    webhook: Arc<Webhook>,
-    attempt: Attempt<Key>,
-) -> Result<Finished, ApiError> {
-    let (name, number) = (consumer.name.clone(), attempt.number);
-    let event = app.read(move |app| match attempt.resend {
-        true => Ok(app
-            .reader
-            .dead_letter(&name, number)?
-            .map(|letter| letter.event)),
-        false => Ok(app.reader.event(number)?),
-    });
-    let Some(event) = event.await? else {
-        return Ok(Finished {
-            attempt,
-            event: None,
-            result: Ok(()),
-            record: None,
-        });
-    };
-    let body = body(&app.wire, &consumer.name, number, &event)?;
-    let (id, began) = (
-        format!("{}_{}", consumer.name, app.wire.cursor(number)),
-        now_ms(),
-    );
-    let sender = app.webhooks.sender();
-    let outcome: Outcome = sender.post(&webhook, &id, body, began / 1000).await;
-    Ok(Finished {
-        attempt,
-        event: Some(event),
-        record: Some(Record::new(id, began, &outcome)),
-        result: outcome.result,
-    })
-}
-
-/// From 0 to 1.
-fn chance() -> Result<f64, ApiError> {
-    let mut bytes = [0; 4];
-    getrandom::fill(&mut bytes).map_err(|cause| ApiError::internal(&cause))?;
-    Ok(f64::from(u32::from_le_bytes(bytes)) / f64::from(u32::MAX))
 }

@@ -1,0 +1,96 @@
+//! One attempt of the task: the event is read again, posted, and what came of it said; and what the
+//! schedule takes as arguments, time and chance.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::body;
+use super::schedule::Attempt;
+use super::sender::{Failure, Outcome};
+use super::stats::Record;
+use super::task::Key;
+use crate::api::App;
+use crate::api::consumers::Consumer;
+use crate::api::error::ApiError;
+use crate::clock::now_ms;
+use crate::store::Webhook;
+use crate::tracker::Event;
+
+/// Time for the schedule: begins with the wall clock and is never set back.
+pub struct Clock {
+    epoch: u64,
+    began: Instant,
+}
+
+impl Clock {
+    pub fn start() -> Self {
+        Self {
+            epoch: now_ms(),
+            began: Instant::now(),
+        }
+    }
+
+    pub fn now(&self) -> u64 {
+        self.epoch
+            .saturating_add(u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX))
+    }
+
+    pub fn instant(&self, at: u64) -> Instant {
+        self.began + Duration::from_millis(at.saturating_sub(self.epoch))
+    }
+}
+
+/// What came of an attempt; without an event when it is gone.
+pub struct Finished {
+    pub attempt: Attempt<Key>,
+    pub event: Option<Event>,
+    pub result: Result<(), Failure>,
+    pub record: Option<Record>,
+}
+
+/// Reads the event and posts it.
+pub async fn deliver(
+    app: Arc<App>,
+    consumer: Arc<Consumer>,
+    webhook: Arc<Webhook>,
+    attempt: Attempt<Key>,
+) -> Result<Finished, ApiError> {
+    let (name, number) = (consumer.name.clone(), attempt.number);
+    let event = app.read(move |app| match attempt.resend {
+        true => Ok(app
+            .reader
+            .dead_letter(&name, number)?
+            .map(|letter| letter.event)),
+        false => Ok(app.reader.event(number)?),
+    });
+    let Some(event) = event.await? else {
+        return Ok(Finished {
+            attempt,
+            event: None,
+            result: Ok(()),
+            record: None,
+        });
+    };
+    let body = body(&app.wire, &consumer.name, number, &event)?;
+    let (id, began) = (
+        format!("{}_{}", consumer.name, app.wire.cursor(number)),
+        now_ms(),
+    );
+    let sender = app.webhooks.sender();
+    let outcome: Outcome = sender.post(&webhook, &id, body, began / 1000).await;
+    Ok(Finished {
+        attempt,
+        event: Some(event),
+        record: Some(Record::new(id, began, &outcome)),
+        result: outcome.result,
+    })
+}
+
+/// From 0 to 1.
+pub fn chance() -> Result<f64, ApiError> {
+    let mut bytes = [0; 4];
+    getrandom::fill(&mut bytes).map_err(|cause| ApiError::internal(&cause))?;
+    Ok(f64::from(u32::from_le_bytes(bytes)) / f64::from(u32::MAX))
+}
