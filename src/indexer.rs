@@ -388,7 +388,7 @@ fn size_of(input: &Input) -> usize {
         | Input::Connect { .. }
         | Input::Disconnect { .. }
         | Input::Snapshot { .. } => 1,
-        Input::SkipPast { .. } | Input::CloseScan { .. } => 1,
+        Input::SkipPast { .. } | Input::CloseScan { .. } | Input::Policy(_) => 1,
         Input::TxSeen { .. } | Input::TxGone { .. } | Input::Settle { .. } => 1,
     }
 }
@@ -407,7 +407,8 @@ fn must_last(input: &Input) -> bool {
         Input::TxSeen { .. }
         | Input::TxGone { .. }
         | Input::Settle { .. }
-        | Input::Snapshot { .. } => false,
+        | Input::Snapshot { .. }
+        | Input::Policy(_) => false,
     }
 }
 

@@ -174,6 +174,7 @@ impl App {
         let before = before.map_err(|_| {
             ApiError::invalid_parameter("before", "the \"next\" of an earlier page")
         })?;
+        let policy = self.node.borrow().mempool.replacement;
         self.read(move |app| {
             let snapshot = app.reader.snapshot();
             let row = watched(&snapshot, &address)?;
@@ -196,7 +197,7 @@ impl App {
                     _ => None,
                 };
                 transactions.push(Transaction::new(
-                    &TxSummary::of(*txid, row, &address.script, time),
+                    &TxSummary::of(*txid, row, &address.script, time, policy),
                     tip,
                 ));
             }

@@ -32,6 +32,8 @@ pub(super) struct Snapshot {
     pub(super) txids: HashSet<Txid>,
     /// S above.
     pub(super) sequence: Option<u64>,
+    /// What it said of its mempool before.
+    pub(super) info: MempoolInfo,
 }
 
 pub(super) async fn read(rpc: &Rpc) -> Result<Reading, NodeError> {
@@ -48,6 +50,7 @@ pub(super) async fn read(rpc: &Rpc) -> Result<Reading, NodeError> {
         tip,
         txids: list.txids.into_iter().collect(),
         sequence: list.mempool_sequence,
+        info: state,
     }))
 }
 
@@ -197,6 +200,7 @@ mod tests {
             tip: BlockHash::all_zeros(),
             txids: txids.iter().map(|n| id(*n)).collect(),
             sequence,
+            info: MempoolInfo::default(),
         }
     }
 

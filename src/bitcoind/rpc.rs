@@ -24,6 +24,7 @@ use super::http::{Credentials, Http, Shared};
 use super::rest::Rest;
 use super::{Cause, NodeError};
 use crate::remedy::Remedy;
+use crate::tracker::Replacement;
 
 pub use self::method::{Method, whitelist_line};
 pub use self::past::{FilterIndex, FilterScan, Prevout};
@@ -153,6 +154,31 @@ pub struct MempoolInfo {
     pub loaded: bool,
     #[serde(default)]
     pub size: u64,
+    /// Absent where there is no choice any more (and before Core 24).
+    #[serde(default = "yes")]
+    pub fullrbf: bool,
+    /// Of Knots.
+    #[serde(default)]
+    pub rbf_policy: RbfPolicy,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum RbfPolicy {
+    Never,
+    #[default]
+    #[serde(other)]
+    AsFullrbf,
+}
+
+impl MempoolInfo {
+    pub fn replacement(&self) -> Replacement {
+        match (self.rbf_policy, self.fullrbf) {
+            (RbfPolicy::Never, _) => Replacement::Never,
+            (RbfPolicy::AsFullrbf, true) => Replacement::Any,
+            (RbfPolicy::AsFullrbf, false) => Replacement::Signalled,
+        }
+    }
 }
 
 /// `getrawmempool false true`.

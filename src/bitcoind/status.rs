@@ -5,6 +5,7 @@
 //! be where it is.
 
 use super::{Finding, NodeInfo};
+use crate::tracker::Replacement;
 
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Status {
@@ -72,4 +73,6 @@ pub struct MempoolStatus {
     pub loaded: bool,
     /// When that was.
     pub at: Option<u64>,
+    /// Which transactions the node lets be replaced.
+    pub replacement: Replacement,
 }

@@ -146,15 +146,22 @@ pub fn tx_row() -> impl Strategy<Value = TxRow> {
         received,
         sent,
     });
-    (tx(), status(), any::<(u64, u64)>(), vec(touch, 0..4)).prop_map(
-        |(tx, status, (first_seen, order), touches)| TxRow {
-            tx,
-            status,
-            first_seen,
-            order,
-            touches,
-        },
+    (
+        tx(),
+        (status(), any::<bool>()),
+        any::<(u64, u64)>(),
+        vec(touch, 0..4),
     )
+        .prop_map(
+            |(tx, (status, inherits), (first_seen, order), touches)| TxRow {
+                tx,
+                status,
+                inherits: inherits && status == Status::Mempool,
+                first_seen,
+                order,
+                touches,
+            },
+        )
 }
 
 pub fn block_row() -> impl Strategy<Value = BlockRow> {

@@ -52,7 +52,8 @@
 //! | `cursors` | name of a consumer, then see [`consumers`] | | named readers of the log |
 //!
 //! A status is a byte: 0 mempool; 1 confirmed, then height u32, hash, position u32; 2 replaced,
-//! then by; 3 conflicted, then by; 4 evicted. `inverted` means all bits flipped.
+//! then by; 3 conflicted, then by; 4 evicted; in `txs` also 5 (since format 3), mempool with an
+//! unconfirmed ancestor that signals replacement. `inverted` means all bits flipped.
 //!
 //! Families marked (2) came with format 2, and nothing else did but bit 4 of a watch's flags and
 //! the kinds 5 and 6 of events. Format 3 has `starts` in `meta` where the others had `log_id`, a

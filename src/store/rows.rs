@@ -336,25 +336,36 @@ impl Value for Status {
     }
 
     fn decode(input: &mut In<'_>) -> Result<Self, Malformed> {
-        Ok(match input.tag()? {
-            0 => Self::Mempool,
-            1 => Self::Confirmed {
-                block: input.part()?,
-                position: input.get()?,
-            },
-            2 => Self::Replaced { by: input.get()? },
-            3 => Self::Conflicted { by: input.get()? },
-            4 => Self::Evicted,
-            tag => return Err(Malformed(format!("status {tag} is unknown"))),
-        })
+        let tag = input.tag()?;
+        status(tag, input)
     }
 }
 
+/// The status behind its byte.
+fn status(tag: u8, input: &mut In<'_>) -> Result<Status, Malformed> {
+    Ok(match tag {
+        0 => Status::Mempool,
+        1 => Status::Confirmed {
+            block: input.part()?,
+            position: input.get()?,
+        },
+        2 => Status::Replaced { by: input.get()? },
+        3 => Status::Conflicted { by: input.get()? },
+        4 => Status::Evicted,
+        tag => return Err(Malformed(format!("status {tag} is unknown"))),
+    })
+}
+
+/// In place of the status mempool in a transaction's row: it inherits as well.
+const INHERITS: u8 = 5;
+
 impl Value for TxRow {
     fn encode(&self, out: &mut Out) {
-        out.part(&self.status)
-            .put(&self.first_seen)
-            .put(&self.order);
+        match self.inherits {
+            true => out.tag(INHERITS),
+            false => out.part(&self.status),
+        };
+        out.put(&self.first_seen).put(&self.order);
         out.list(&self.touches, |out, touch| {
             _ = out
                 .part(&touch.script)
@@ -365,8 +376,13 @@ impl Value for TxRow {
     }
 
     fn decode(input: &mut In<'_>) -> Result<Self, Malformed> {
+        let (status, inherits) = match input.tag()? {
+            INHERITS => (Status::Mempool, true),
+            tag => (status(tag, input)?, false),
+        };
         Ok(Self {
-            status: input.part()?,
+            status,
+            inherits,
             first_seen: input.get()?,
             order: input.get()?,
             touches: input.list(|input| {

@@ -4,6 +4,7 @@ use bitcoin::{Block, BlockHash, OutPoint, Transaction, Txid, merkle_tree};
 
 use super::event::{Cause, EventKind};
 use super::filter::Prints;
+use super::rows::signals_replacement;
 use super::step::Step;
 use super::{
     ApplyError, BlockId, BlockRow, OutputRow, Spend, Status, Tracker, Transition, TxRow, View,
@@ -102,6 +103,11 @@ impl Tracker {
                 touched.push(*txid);
             }
         }
+        // With a transaction its ancestors are confirmed, so what it inherited counts with them.
+        let signalling = block.txdata.iter().zip(&txids);
+        for (tx, txid) in signalling.filter(|(tx, _)| signals_replacement(tx)) {
+            step.judge_descendants(*txid, tx)?;
+        }
         step.settle_revisits()?;
         step.draft.put_block(
             height,
@@ -187,7 +193,7 @@ impl<V: View> Step<'_, V> {
             }
             let prints = Prints::of(&self.tracker.fingerprints, &row.tx);
             let rivals = self.rivals(txid, &prints)?;
-            self.tracker.mempool.insert(*txid, prints, true);
+            self.insert(*txid, &row.tx, prints, true)?;
             let touches = self.activate(*txid, &row.tx, None)?;
             self.reopen_inputs(*txid, &row.tx)?;
             self.record(*txid, &row.tx, Status::Mempool, touches)?;

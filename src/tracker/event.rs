@@ -25,7 +25,7 @@
 
 use bitcoin::{BlockHash, ScriptBuf, Txid};
 
-use super::{BlockId, ScanId, ScriptHash, Status, TxRow};
+use super::{BlockId, Replacement, ScanId, ScriptHash, Status, TxRow};
 
 /// Balance of one script in satoshi. `unconfirmed` is the signed effect of the mempool.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -73,14 +73,19 @@ pub struct TxSummary {
     pub status: Status,
     pub block_time: Option<u32>,
     pub first_seen: u64,
-    /// It signals BIP-125 itself; a transaction with an unconfirmed ancestor that signals can be
-    /// replaced all the same.
+    /// It is unconfirmed, and the node lets it be replaced.
     pub replaceable: bool,
 }
 
 impl TxSummary {
     /// The summary of `row` for `script`; zero amounts when it does not touch the script.
-    pub fn of(txid: Txid, row: &TxRow, script: &ScriptHash, block_time: Option<u32>) -> Self {
+    pub fn of(
+        txid: Txid,
+        row: &TxRow,
+        script: &ScriptHash,
+        block_time: Option<u32>,
+        policy: Replacement,
+    ) -> Self {
         let touch = row.touches.iter().find(|touch| touch.script == *script);
         Self {
             txid,
@@ -89,7 +94,7 @@ impl TxSummary {
             status: row.status,
             block_time,
             first_seen: row.first_seen,
-            replaceable: row.tx.is_explicitly_rbf(),
+            replaceable: row.is_replaceable(policy),
         }
     }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use bitcoin::{Amount, Block, BlockHash, OutPoint, ScriptBuf, Transaction, Txid};
 
-use super::{BlockId, ChangeSet, Event, ScanId, ScriptHash, ViewError};
+use super::{BlockId, ChangeSet, Event, Replacement, ScanId, ScriptHash, ViewError};
 
 /// A script to watch, as a caller asks for it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -166,6 +166,8 @@ pub enum Input {
         end: ScanEnd,
         now: u64,
     },
+    /// Which transactions the node lets be replaced, from now on; until it is told, any.
+    Policy(Replacement),
 }
 
 /// What the follower should do for the tracker.

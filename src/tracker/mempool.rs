@@ -1,22 +1,28 @@
 //! A compact index of the node's whole mempool: which transaction spends which outpoint and pays
 //! which script, as fingerprints.
 //!
-//! It answers three questions without keeping transactions: what does a new transaction displace
-//! (and which descendants fall with it), who spends an output that we learn of late, and which
-//! transactions pay a script that is watched late. Transactions that touch watched scripts are
+//! It answers four questions without keeping transactions: what does a new transaction displace
+//! (and which descendants fall with it), who spends an output that we learn of late, which
+//! transactions pay a script that is watched late, and which descend from one that may be replaced. Transactions that touch watched scripts are
 //! `tracked`; theirs are the rows in the view.
 
-use std::collections::hash_map::Entry as Slot;
 use std::collections::{BTreeSet, HashMap, HashSet};
 
-use bitcoin::{OutPoint, Txid};
+use bitcoin::{OutPoint, Transaction, Txid};
 
 use super::filter::{BuildIdentity, Fingerprints, Prints};
+use super::rows::signals_replacement;
 
 #[derive(Debug)]
 struct Entry {
     prints: Prints,
     tracked: bool,
+    /// It says itself that it may be replaced.
+    signals: bool,
+    /// Those of its parents that were, or came, into the mempool; they may have left it.
+    parents: Vec<Txid>,
+    /// What its row says, if it is tracked.
+    inherits: bool,
 }
 
 #[derive(Debug)]
@@ -56,18 +62,91 @@ impl Mempool {
 
     /// What conflicts with it must be gone; if not, an outpoint stays with the spender that was
     /// there first.
-    pub fn insert(&mut self, txid: Txid, prints: Prints, tracked: bool) {
+    pub fn insert(&mut self, txid: Txid, tx: &Transaction, prints: Prints, tracked: bool) {
         self.leaving.remove(&txid);
         self.wanted.remove(&txid);
-        match self.entries.entry(txid) {
-            Slot::Occupied(mut known) => known.get_mut().tracked |= tracked,
-            Slot::Vacant(slot) => {
-                for fingerprint in prints.spends() {
-                    self.spender.entry(*fingerprint).or_insert(txid);
-                }
-                slot.insert(Entry { prints, tracked });
+        if let Some(known) = self.entries.get_mut(&txid) {
+            known.tracked |= tracked;
+            return;
+        }
+        for fingerprint in prints.spends() {
+            self.spender.entry(*fingerprint).or_insert(txid);
+        }
+        for child in self.children(txid, tx) {
+            if let Some(child) = self.entries.get_mut(&child)
+                && !child.parents.contains(&txid)
+            {
+                child.parents.push(txid);
             }
         }
+        let entry = Entry {
+            prints,
+            tracked,
+            signals: signals_replacement(tx),
+            parents: self.parents(tx),
+            inherits: false,
+        };
+        self.entries.insert(txid, entry);
+    }
+
+    fn parents(&self, tx: &Transaction) -> Vec<Txid> {
+        let mut parents = Vec::new();
+        for input in &tx.input {
+            let parent = input.previous_output.txid;
+            if self.entries.contains_key(&parent) && !parents.contains(&parent) {
+                parents.push(parent);
+            }
+        }
+        parents
+    }
+
+    /// Those that spend an output of this transaction.
+    pub fn children(&self, txid: Txid, tx: &Transaction) -> Vec<Txid> {
+        let outpoints = (0..)
+            .zip(&tx.output)
+            .map(|(vout, _)| OutPoint { txid, vout });
+        outpoints
+            .filter_map(|outpoint| self.spender(&outpoint))
+            .collect()
+    }
+
+    /// Notes what the row of a tracked transaction says.
+    pub fn set_inherits(&mut self, txid: &Txid, inherits: bool) {
+        if let Some(entry) = self.entries.get_mut(txid) {
+            entry.inherits = inherits;
+        }
+    }
+
+    /// Tracked transactions whose rows do not say what is so: all of them.
+    pub fn misjudged(&self) -> Vec<Txid> {
+        self.misjudged_of(self.entries.keys())
+    }
+
+    /// Those among these.
+    pub fn misjudged_of<'a>(&self, txids: impl IntoIterator<Item = &'a Txid>) -> Vec<Txid> {
+        let is_misjudged = |txid: &&Txid| {
+            self.entries
+                .get(*txid)
+                .is_some_and(|entry| entry.tracked && entry.inherits != self.inherits(txid))
+        };
+        let mut found: Vec<Txid> = txids.into_iter().filter(is_misjudged).copied().collect();
+        found.sort_unstable();
+        found
+    }
+
+    /// Whether an ancestor in the mempool signals that it may be replaced.
+    pub fn inherits(&self, txid: &Txid) -> bool {
+        let (mut next, mut seen) = (vec![*txid], HashSet::new());
+        while let Some(entry) = next.pop().and_then(|txid| self.entries.get(&txid)) {
+            for parent in &entry.parents {
+                match self.entries.get(parent) {
+                    Some(parent) if parent.signals => return true,
+                    Some(_) if seen.insert(*parent) => next.push(*parent),
+                    _ => {}
+                }
+            }
+        }
+        false
     }
 
     /// It stays in the index, but matters to nobody any more.

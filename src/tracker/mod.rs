@@ -35,6 +35,7 @@
 //! Baseline     what it owned before, as of our tip: only what comes after that is covered
 //! OpenScan     its history before that is wanted; Past brings it, in ascending order; CloseScan says that it is whole    [`past`]
 //! Unwatch      as if it had never been watched
+//! Policy       which transactions the node lets be replaced
 //! ```
 
 mod connect;
@@ -59,8 +60,8 @@ pub use input::{
     WatchRequest,
 };
 pub use rows::{
-    BlockId, BlockRow, Change, ChangeSet, Coverage, OutputRow, ScanId, ScanRow, ScanState,
-    ScriptHash, Spend, Status, Touch, TxRow, WatchRow,
+    BlockId, BlockRow, Change, ChangeSet, Coverage, OutputRow, Replacement, ScanId, ScanRow,
+    ScanState, ScriptHash, Spend, Status, Touch, TxRow, WatchRow,
 };
 pub use state::Tracker;
 pub use view::{MemoryView, Overlay, View, ViewError};

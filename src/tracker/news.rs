@@ -93,7 +93,8 @@ impl<V: View> Step<'_, V> {
             else {
                 continue;
             };
-            let transaction = TxSummary::of(txid, &row, &touch.script, block_time);
+            let policy = self.tracker.replacement;
+            let transaction = TxSummary::of(txid, &row, &touch.script, block_time, policy);
             let before = old
                 .as_ref()
                 .filter(|old| old.touches.iter().any(|known| known.script == touch.script));
@@ -163,7 +164,13 @@ impl<V: View> Step<'_, V> {
                 spk: watch.spk.clone(),
                 script: touch.script,
                 previous: row.status.phase(),
-                transaction: TxSummary::of(txid, &row, &touch.script, block_time),
+                transaction: TxSummary::of(
+                    txid,
+                    &row,
+                    &touch.script,
+                    block_time,
+                    self.tracker.replacement,
+                ),
                 confirmations: u32::from(depth),
             });
         }

@@ -512,6 +512,7 @@ impl<V: View> Step<'_, V> {
         let row = known.unwrap_or_else(|| TxRow {
             tx: tx.tx.clone(),
             status,
+            inherits: false,
             first_seen: self.draft.now().min(u64::from(past.time) * 1000),
             order: order(past.block.height, tx.position),
             touches: Vec::new(),

@@ -8,7 +8,7 @@
 use std::fmt;
 
 use bitcoin::hashes::{Hash, sha256};
-use bitcoin::{BlockHash, OutPoint, Script, ScriptBuf, Transaction, Txid};
+use bitcoin::{BlockHash, OutPoint, Script, ScriptBuf, Transaction, Txid, transaction};
 
 /// A block's height and hash together: the only way a block is named, since a height alone does not
 /// survive a reorg.
@@ -118,17 +118,48 @@ pub struct Touch {
     pub sent: u64,
 }
 
+/// Which unconfirmed transactions the node lets be replaced.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Replacement {
+    /// All of them (full RBF), which nodes do unless they are told otherwise.
+    #[default]
+    Any,
+    /// Those that signal it (BIP 125, or version 3), or descend from an unconfirmed one that does.
+    Signalled,
+    Never,
+}
+
+/// Whether the transaction itself says that it may be replaced: by a sequence (BIP 125), or by
+/// version 3 (BIP 431).
+pub(super) fn signals_replacement(tx: &Transaction) -> bool {
+    tx.is_explicitly_rbf() || tx.version == transaction::Version(3)
+}
+
 /// A transaction that touches at least one watched script.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TxRow {
     pub tx: Transaction,
     pub status: Status,
+    /// It is unconfirmed, and so is an ancestor that signals that it may be replaced.
+    pub inherits: bool,
     pub first_seen: u64,
     /// Place in the history of its scripts, larger is newer: height in the upper 32 bits
     /// (`u32::MAX` while unconfirmed; the tip's height plus one when it died), position in the
     /// block or arrival second in the lower.
     pub order: u64,
     pub touches: Vec<Touch>,
+}
+
+impl TxRow {
+    /// Whether a node with this policy lets it be replaced.
+    pub fn is_replaceable(&self, policy: Replacement) -> bool {
+        let may_be = match policy {
+            Replacement::Any => true,
+            Replacement::Signalled => self.inherits || signals_replacement(&self.tx),
+            Replacement::Never => false,
+        };
+        self.status == Status::Mempool && may_be
+    }
 }
 
 /// One block of our chain.

@@ -7,7 +7,7 @@ use bitcoin::{OutPoint, Txid};
 
 use super::filter::{Filter, Fingerprints, Prints};
 use super::mempool::Mempool;
-use super::{ApplyError, BlockId, Input, ScanId, Transition, TxRow, View, WatchRow};
+use super::{ApplyError, BlockId, Input, Replacement, ScanId, Transition, TxRow, View, WatchRow};
 
 /// The in-memory part of the state: fingerprints and the mempool's index. Everything else is rows.
 #[derive(Debug)]
@@ -26,6 +26,8 @@ pub struct Tracker {
     pub(super) newest_coverage: u32,
     /// History scans that have not ended.
     pub(super) scans: BTreeSet<ScanId>,
+    /// What the node does, as far as it was told.
+    pub(super) replacement: Replacement,
 }
 
 impl Tracker {
@@ -41,6 +43,7 @@ impl Tracker {
             depths: BTreeMap::new(),
             newest_coverage: 0,
             scans: BTreeSet::new(),
+            replacement: Replacement::default(),
         }
     }
 
@@ -62,7 +65,8 @@ impl Tracker {
     /// A row with status `Mempool`.
     pub fn load_unconfirmed(&mut self, txid: Txid, row: &TxRow) {
         self.mempool
-            .insert(txid, Prints::of(&self.fingerprints, &row.tx), true);
+            .insert(txid, &row.tx, Prints::of(&self.fingerprints, &row.tx), true);
+        self.mempool.set_inherits(&txid, row.inherits);
     }
 
     /// A history scan that has not ended.
@@ -138,6 +142,10 @@ impl Tracker {
                 now,
             } => self.past(view, &scans, scripts, first, &blocks, upto, now),
             Input::CloseScan { scan, end, now } => self.close_scan(view, scan, end, now),
+            Input::Policy(replacement) => {
+                self.replacement = replacement;
+                Ok(Transition::default())
+            }
         }
     }
 }

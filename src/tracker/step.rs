@@ -5,6 +5,7 @@ use bitcoin::{OutPoint, Script, Transaction, Txid};
 
 use super::draft::Draft;
 use super::filter::{Filter, Prints};
+use super::rows::signals_replacement;
 use super::{ApplyError, Ask, OutputRow, ScriptHash, Spend, Status, Touch, Tracker, TxRow, View};
 
 pub(super) struct Step<'a, V> {
@@ -156,19 +157,22 @@ impl<'a, V: View> Step<'a, V> {
             Status::Confirmed { block, position } => order(block.height, position),
             _ => order(u32::MAX, seconds(now)),
         };
+        let inherits = status == Status::Mempool && self.tracker.mempool.inherits(&txid);
         let mut row = match self.draft.tx(&txid)? {
             Some(row) => row.clone(),
             None => TxRow {
                 tx: tx.clone(),
                 status,
+                inherits,
                 first_seen: now,
                 order,
                 touches: Vec::new(),
             },
         };
         if row.status != status {
-            (row.status, row.order) = (status, order);
+            (row.status, row.order, row.inherits) = (status, order, inherits);
         }
+        self.tracker.mempool.set_inherits(&txid, row.inherits);
         for new in touches {
             match row
                 .touches
@@ -217,8 +221,45 @@ impl<'a, V: View> Step<'a, V> {
             .tip
             .map_or(0, |tip| tip.height.saturating_add(1));
         row.order = order(height, seconds(self.draft.now()));
-        row.status = status;
+        (row.status, row.inherits) = (status, false);
         self.draft.put_tx(txid, row)
+    }
+
+    /// A transaction that the node holds enters the mempool's index.
+    pub fn insert(
+        &mut self,
+        txid: Txid,
+        tx: &Transaction,
+        prints: Prints,
+        tracked: bool,
+    ) -> Result<(), ApplyError> {
+        self.tracker.mempool.insert(txid, tx, prints, tracked);
+        if signals_replacement(tx) || self.tracker.mempool.inherits(&txid) {
+            self.judge_descendants(txid, tx)?;
+        }
+        Ok(())
+    }
+
+    /// A transaction that can be replaced came into the mempool or left it for a block: what
+    /// descends from it inherits that while it is there.
+    pub fn judge_descendants(&mut self, txid: Txid, tx: &Transaction) -> Result<(), ApplyError> {
+        let mempool = &self.tracker.mempool;
+        let descendants = mempool.with_descendants(&mempool.children(txid, tx));
+        let misjudged = mempool.misjudged_of(&descendants);
+        self.judge(misjudged)
+    }
+
+    /// Writes whether these inherit.
+    pub fn judge(&mut self, txids: Vec<Txid>) -> Result<(), ApplyError> {
+        for txid in txids {
+            let inherits = self.tracker.mempool.inherits(&txid);
+            self.tracker.mempool.set_inherits(&txid, inherits);
+            let known = self.draft.tx(&txid)?;
+            if let Some(row) = known.filter(|row| row.status == Status::Mempool).cloned() {
+                self.draft.put_tx(txid, TxRow { inherits, ..row })?;
+            }
+        }
+        Ok(())
     }
 
     /// Removes `roots` and all that descends from them from the mempool; tracked ones become

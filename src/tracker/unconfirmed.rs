@@ -8,7 +8,7 @@ use super::event::Cause;
 use super::filter::Prints;
 use super::input::Seen;
 use super::step::Step;
-use super::{ApplyError, Ask, Status, Tracker, Transition, View};
+use super::{ApplyError, Ask, Replacement, Status, Tracker, Transition, View};
 
 impl Tracker {
     pub(super) fn tx_seen(
@@ -39,10 +39,7 @@ impl Tracker {
         let mut step = Step::new(self, view, now);
         if !step.matches(tx, &prints)? {
             step.displace(&conflicts, Status::Replaced { by: txid })?;
-            step.tracker.mempool.insert(txid, prints, false);
-            if conflicts.is_empty() {
-                return Ok(Transition::default());
-            }
+            step.insert(txid, tx, prints, false)?;
             return step.finish(Vec::new(), Vec::new(), |_| Cause::Transaction(txid));
         }
         if step.is_confirmed(&txid, tx)? {
@@ -50,7 +47,7 @@ impl Tracker {
         }
         step.displace(&conflicts, Status::Replaced { by: txid })?;
         let touches = step.activate(txid, tx, None)?;
-        step.tracker.mempool.insert(txid, prints, true);
+        step.insert(txid, tx, prints, true)?;
         step.record(txid, tx, Status::Mempool, touches)?;
         step.settle_revisits()?;
         step.finish(Vec::new(), Vec::new(), |_| Cause::Transaction(txid))
@@ -85,7 +82,8 @@ impl Tracker {
                 ..Transition::default()
             });
         }
-        self.mempool.insert(txid, prints, false);
+        // Since it may be one of a block, nothing descends from it that we did not know of.
+        self.mempool.insert(txid, tx, prints, false);
         Ok(Transition::default())
     }
 
@@ -98,17 +96,25 @@ impl Tracker {
 
     pub(super) fn settle(&mut self, view: &impl View, now: u64) -> Result<Transition, ApplyError> {
         let leaving: Vec<Txid> = self.mempool.leaving().copied().collect();
-        let Some(&first) = leaving.first() else {
-            return Ok(Transition::default());
-        };
         let mut step = Step::new(self, view, now);
-        for txid in leaving {
+        for &txid in &leaving {
             let tracked = step.tracker.mempool.is_tracked(&txid);
             step.tracker.mempool.remove(&txid);
             if tracked {
                 step.retire(txid, Status::Evicted)?;
             }
         }
+        // Now the index is what the node holds, as far as it was read: what came in another order
+        // than it happened is put right.
+        if step.tracker.replacement == Replacement::Signalled {
+            step.judge(step.tracker.mempool.misjudged())?;
+        }
+        let Some(&first) = leaving.first() else {
+            return Ok(Transition {
+                changes: step.draft.into_changes(),
+                ..Transition::default()
+            });
+        };
         step.finish(Vec::new(), Vec::new(), |txid| {
             Cause::Removed(txid.unwrap_or(first))
         })

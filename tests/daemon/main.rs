@@ -31,6 +31,7 @@ mod proxies;
 mod refusals;
 mod remedies;
 mod reorg;
+mod replaceable;
 mod rest;
 mod unwatch;
 mod watching;

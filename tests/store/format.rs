@@ -229,6 +229,14 @@ const SECOND: &[(&str, &str, &str)] = &[
     ),
 ];
 
+/// A transaction of the mempool that inherits: what format 3 added besides the starts.
+const INHERITS: (&str, &str, &str) = (
+    "txs",
+    "08*32",
+    "01 05 0368e5cf8b010000 07000000ffffffff 01 01*32 581b000000000000 0000000000000000 \
+     02000000 0001 01 08*32 01000000 00 fdffffff 01 581b000000000000 03 001408 01 02 0808 00000000",
+);
+
 fn bytes(vector: &str) -> Vec<u8> {
     let hex = |digits: &str| -> Vec<u8> {
         (0..digits.len())
@@ -715,6 +723,27 @@ fn stores_of_the_first_release_are_read() {
         (snapshot.open_scans().unwrap(), snapshot.scans(None).count()),
         (vec![], 0)
     );
+}
+
+#[test]
+fn a_row_that_inherits_has_the_bytes_of_the_third_format() {
+    let folder = tempdir().unwrap();
+    let (mut writer, reader) = open(folder.path());
+    let row = TxRow {
+        inherits: true,
+        ..tx_row(8, Status::Mempool, 0xffff_ffff_0000_0007, &[1])
+    };
+    let change = Change::Tx {
+        txid: txid(8),
+        old: None,
+        new: Some(row.clone()),
+    };
+    writer.commit(&[changes(vec![change])], true).unwrap();
+    assert_eq!(reader.snapshot().tx(&txid(8)).unwrap(), Some(row));
+    drop((writer, reader));
+    for (entry, value) in entries(&[INHERITS]) {
+        assert_eq!(dump(folder.path()).get(&entry), Some(&value));
+    }
 }
 
 #[test]

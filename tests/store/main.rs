@@ -159,6 +159,7 @@ fn tx_row(n: u8, status: Status, order: u64, scripts: &[u8]) -> TxRow {
     TxRow {
         tx: transaction(n),
         status,
+        inherits: false,
         first_seen: 1_700_000_000_003,
         order,
         touches,

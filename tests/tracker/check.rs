@@ -168,6 +168,9 @@ impl World {
                     "{txid} is gone, and not at {place:?}"
                 ),
             }
+            if row.status == Status::Mempool && self.has_signalling_ancestor(&row.tx) {
+                assert!(row.inherits, "{txid} can be replaced with an ancestor");
+            }
             assert!(!row.touches.is_empty(), "{txid} matters to somebody");
             assert!(
                 row.status != Status::Mempool || !row.tx.is_coinbase(),
@@ -177,6 +180,18 @@ impl World {
         self.check_blocks();
         self.check_events();
         self.check_memory();
+    }
+
+    fn has_signalling_ancestor(&self, tx: &Transaction) -> bool {
+        let is_parent = |other: &&Transaction| {
+            let parent = other.compute_txid();
+            let mut inputs = tx.input.iter();
+            inputs.any(|input| input.previous_output.txid == parent)
+        };
+        self.mempool
+            .iter()
+            .filter(is_parent)
+            .any(|parent| parent.is_explicitly_rbf() || self.has_signalling_ancestor(parent))
     }
 
     /// What a disconnect has to take back: every transaction of a block, in its order.

@@ -13,6 +13,7 @@ mod memory;
 mod ops;
 mod past;
 mod props;
+mod replaceable;
 mod runner;
 mod scenarios;
 mod scripts;

@@ -13,7 +13,7 @@ use bitcoin::{
 };
 use satwatch::tracker::{
     ApplyError, Ask, BlockId, ChangeSet, Event, FoundOutput, Input, MemoryView, Overlay, Past,
-    ScriptHash, Seen, Spend, Status, Tracker, Transition, WatchRequest,
+    Replacement, ScriptHash, Seen, Spend, Status, Tracker, Transition, WatchRequest,
 };
 
 /// Scripts with a small number are the ones that tests watch; 0 is an OP_RETURN, any other number a
@@ -102,6 +102,15 @@ pub fn block(previous: BlockHash, nonce: u32, txdata: Vec<Transaction>) -> Block
     block
 }
 
+/// The pretended node lets be replaced what signals, so that inheritance counts.
+fn tracker(key: [u8; 16]) -> Tracker {
+    let mut tracker = Tracker::new(key);
+    let policy = Input::Policy(Replacement::Signalled);
+    let told = tracker.apply(&MemoryView::default(), policy);
+    assert_eq!(told, Ok(Transition::default()));
+    tracker
+}
+
 impl World {
     /// A chain of one block, whose coinbase pays script 200 in ten outputs; nothing is watched.
     pub fn new() -> Self {
@@ -113,7 +122,7 @@ impl World {
     /// The same chain; the tracker knows no block yet.
     pub fn before_the_start() -> Self {
         let mut world = Self {
-            tracker: Tracker::new([7; 16]),
+            tracker: tracker([7; 16]),
             key: [7; 16],
             first_known: 0,
             view: MemoryView::default(),
@@ -524,7 +533,7 @@ impl World {
 
     /// A tracker as the rows say.
     pub fn loaded(&self) -> Tracker {
-        let mut tracker = Tracker::new(self.key);
+        let mut tracker = tracker(self.key);
         tracker.load_tip(self.view.tip);
         self.view
             .watches

@@ -18,7 +18,7 @@ use crate::bitcoind::zmq::{Change, Sequence, Topic};
 use crate::clock::now_ms;
 use crate::indexer::Refused;
 use crate::tracker::input::Seen;
-use crate::tracker::{BlockId, Input};
+use crate::tracker::{BlockId, Input, Replacement};
 
 /// Batches at the same time.
 const FETCHES: usize = 3;
@@ -70,6 +70,8 @@ pub(super) struct PoolSide {
     checking: usize,
     /// Removed ones that are not sent yet.
     gone: Vec<Txid>,
+    /// What the tracker was told last of which transactions the node lets be replaced.
+    replacement: Option<Replacement>,
 }
 
 impl PoolSide {
@@ -366,6 +368,7 @@ impl Follow {
         match reading {
             Reading::Loading(info) => {
                 self.board.mempool(info);
+                self.tell_policy(info).await?;
                 self.reconciling = None;
                 self.want_reading(LOADING);
             }
@@ -375,9 +378,10 @@ impl Follow {
             }
             Reading::Whole(snapshot) => {
                 self.board.mempool(MempoolInfo {
-                    loaded: true,
                     size: snapshot.txids.len() as u64,
+                    ..snapshot.info
                 });
+                self.tell_policy(snapshot.info).await?;
                 let corrected = since.and_then(|since| since.correct(snapshot));
                 match corrected.filter(|snapshot| {
                     self.on && self.tip.is_some_and(|tip| tip.hash == snapshot.tip)
@@ -386,6 +390,15 @@ impl Follow {
                     None => self.want_reading(MOVED),
                 }
             }
+        }
+        Ok(())
+    }
+
+    /// Which transactions the node lets be replaced, when it is not what it was.
+    async fn tell_policy(&mut self, info: MempoolInfo) -> Result<(), FollowError> {
+        let replacement = info.replacement();
+        if self.pool.replacement.replace(replacement) != Some(replacement) {
+            self.indexer.post(Input::Policy(replacement)).await?;
         }
         Ok(())
     }

@@ -142,6 +142,7 @@ mod tests {
     use bitcoin::BlockHash;
 
     use super::*;
+    use crate::bitcoind::rpc::MempoolInfo;
 
     fn id(n: u8) -> Txid {
         Txid::from_byte_array([n; 32])
@@ -152,6 +153,7 @@ mod tests {
             tip: BlockHash::all_zeros(),
             txids: txids.iter().map(|n| id(*n)).collect(),
             sequence,
+            info: MempoolInfo::default(),
         }
     }
 
