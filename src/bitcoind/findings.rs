@@ -8,6 +8,7 @@ use super::discover::{Endpoints, NodeInfo, is_ours, lists};
 use super::rpc::{self, Method, Notification, Rpc, whitelist_line};
 use super::zmq::Topic;
 use super::{Cause, NodeError};
+use crate::clock::note_on_chain_time;
 use crate::config;
 use crate::remedy::Remedy;
 
@@ -74,6 +75,7 @@ pub(super) fn findings(
         Ok(()) => findings.extend(network_findings(node, now)),
         Err(error) => findings.push(error.into()),
     }
+    findings.extend(clock_finding(node, now));
     findings.extend(download_finding(node, now));
     if node.pruned {
         let kept = node.prune_height.unwrap_or_default();
@@ -164,6 +166,17 @@ fn network_findings(node: &NodeInfo, now: u64) -> Vec<Finding> {
         ));
     }
     findings
+}
+
+/// A block from the future: a node takes none that is two hours ahead of its own clock.
+fn clock_finding(node: &NodeInfo, now: u64) -> Option<Finding> {
+    let ahead = node.tip_time.filter(|time| u64::from(*time) > now)?;
+    let what = note_on_chain_time(now.saturating_mul(1000), ahead)?;
+    Some(Finding {
+        ok: false,
+        what,
+        remedy: None,
+    })
 }
 
 /// Why nothing reaches the node. On a private chain it may be alone.
@@ -380,7 +393,16 @@ mod tests {
 
     #[test]
     fn case_11_each_thing_that_keeps_news_from_the_node_is_said_once_with_its_remedy() {
-        let cases: [(&str, NodeInfo, &str, Option<Remedy>); 9] = [
+        let cases: [(&str, NodeInfo, &str, Option<Remedy>); 10] = [
+            (
+                "the clock is behind",
+                NodeInfo {
+                    tip_time: Some(NOW as u32 + 5 * 3600),
+                    ..node()
+                },
+                "clock is wrong: it is 5 hours behind the newest block",
+                None,
+            ),
             ("well", node(), "connected to 8 other nodes", None),
             (
                 "alone",
