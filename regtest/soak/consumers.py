@@ -116,7 +116,8 @@ class ReadingCheck:
         return f"{place} {self.consumer.log.entries[place - 1]}" if place else "nothing"
 
     def _start(self, record):
-        self.place, self.asked = None, []
+        # What it had acknowledged when it was killed may have come to the daemon.
+        self.place = None
 
     _unread = _connect = _start
 
@@ -145,7 +146,7 @@ class ReadingCheck:
             self.page = False
             stands = [
                 self.answered if self.answered is not None else self.consumer.first,
-                *self.asked,
+                *(asked for asked in self.asked if asked > (self.answered or 0)),
             ]
             due = [self.consumer.after(at) for at in stands]
         else:

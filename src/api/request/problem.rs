@@ -173,10 +173,12 @@ fn unknown<T: Request>(
 ) -> ApiError {
     let word = part.word();
     let hint = match (instead::<T>(name), nearest(name, known)) {
-        (Some(instead), _) => format!("{instead}. {}", there_are(known, part)),
+        (Some(instead), _) => format!("{instead}. {}", there_are("There", known, part)),
         (None, Some(near)) if known.len() == 1 => format!("did you mean `{near}`?"),
-        (None, Some(near)) => format!("did you mean `{near}`? {}", there_are(known, part)),
-        (None, None) => there_are(known, part),
+        (None, Some(near)) => {
+            format!("did you mean `{near}`? {}", there_are("There", known, part))
+        }
+        (None, None) => there_are("there", known, part),
     };
     let message = format!("Unknown {word} `{}`{place}: {hint}", shortened(name));
     ApiError::bad_request("unknown_field", message)
@@ -197,13 +199,13 @@ fn nearest(name: &str, known: &'static [&'static str]) -> Option<&'static str> {
         .map(|(_, it)| it)
 }
 
-fn there_are(known: &'static [&'static str], part: Part) -> String {
+fn there_are(there: &str, known: &'static [&'static str], part: Part) -> String {
     let quoted: Vec<String> = known.iter().map(|name| format!("`{name}`")).collect();
     match (quoted.split_last(), part) {
         (None, Part::Object) => "no field is taken here.".to_owned(),
         (None, Part::Query) => "no query parameter is taken here.".to_owned(),
-        (Some((last, [])), _) => format!("There is {last}."),
-        (Some((last, others)), _) => format!("There are {} and {last}.", others.join(", ")),
+        (Some((last, [])), _) => format!("{there} is {last}."),
+        (Some((last, others)), _) => format!("{there} are {} and {last}.", others.join(", ")),
     }
 }
 

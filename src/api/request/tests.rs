@@ -106,7 +106,7 @@ fn an_unknown_field_is_refused_with_the_nearest_name_and_all_names() {
             "\"from_height\":0",
             "Unknown field `from_height`: write `\"history\": {\"from_height\": 0}`. There are",
         ),
-        ("\"zzz\":1", "Unknown field `zzz`: There are `address`,"),
+        ("\"zzz\":1", "Unknown field `zzz`: there are `address`,"),
     ] {
         let (code, message) = with(field).unwrap_err();
         assert_eq!(code, "unknown_field", "{field}");
@@ -143,7 +143,7 @@ fn an_unknown_field_further_in_is_refused_with_its_place() {
         ),
         (
             "\"wanted\":[{\"address\":\"y\",\"label\":\"z\"}]",
-            "Unknown field `label` in \"wanted[0]\": There is `address`.",
+            "Unknown field `label` in \"wanted[0]\": there is `address`.",
         ),
     ] {
         let (code, message) = with(field).unwrap_err();

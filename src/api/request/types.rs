@@ -283,4 +283,10 @@ pub struct Current {
     pub wait: Option<Wait>,
 }
 
-impl Request for Current {}
+impl Request for Current {
+    const INSTEAD: &'static [(&'static str, &'static str)] = &[("amount", ADDRESS_ALONE)];
+}
+
+/// What to do about the parameters of a `bitcoin:` URI that became the query's.
+pub const ADDRESS_ALONE: &str =
+    "write the address alone into the path, or the whole `bitcoin:` URI percent-encoded";

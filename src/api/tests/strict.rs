@@ -190,6 +190,12 @@ async fn case_10_slips_of_real_users_are_refused_with_the_nearest_name() {
             "the `next` of the page before as `before`",
         ),
         (
+            "GET",
+            format!("/balance/bitcoin:{b}?amount=0.01"),
+            Value::Null,
+            "the whole `bitcoin:` URI percent-encoded",
+        ),
+        (
             "DELETE",
             "/consumers/x/dead_letters?cursors=1".to_owned(),
             Value::Null,
@@ -260,7 +266,7 @@ async fn case_10_slips_of_real_users_are_refused_with_the_nearest_name() {
         (
             "subscribe_consumer",
             json!({"name": "x"}),
-            "There are `consumer` and `shared`",
+            "there are `consumer` and `shared`",
         ),
         (
             "ack",
