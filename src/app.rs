@@ -462,6 +462,30 @@ mod tests {
         assert_eq!(passes.get(), 24);
     }
 
+    #[tokio::test]
+    async fn case_19_every_address_of_a_name_must_be_loopback() {
+        let addresses = async |text: &str| {
+            let listen: Listen = text.parse().expect("a host and a port");
+            listen_addresses(&listen).await
+        };
+        let local = addresses("localhost:5005").await.expect("it is known");
+        assert!(!local.is_empty() && local.iter().all(|it| it.ip().is_loopback()));
+        assert_eq!(
+            addresses("[::1]:0").await.expect("an address"),
+            ["[::1]:0".parse().expect("an address")]
+        );
+        // As a name would be that means this.
+        let refused = addresses("192.0.2.1:5005")
+            .await
+            .expect_err("others reach it");
+        let message = format!("{refused:#}");
+        assert!(
+            message.contains("write server.listen = \"127.0.0.1:5005\"")
+                && message.contains("/etc/hosts"),
+            "{message}"
+        );
+    }
+
     #[test]
     fn a_connection_may_idle_twice_as_long_as_a_ping_takes() {
         let limits = Limits::default();

@@ -165,12 +165,7 @@ impl Rest {
                 .failed(Cause::Unreachable, "does not answer")
                 .advise(Remedy::StartServer),
         };
-        let address = match self.authority.rsplit_once(':') {
-            Some((_, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => {
-                self.authority.clone()
-            }
-            _ => format!("{}:80", self.authority),
-        };
+        let address = with_port(&self.authority);
         let stream = match timeout(CONNECT_TIME, TcpStream::connect(address)).await {
             Ok(stream) => stream.map_err(unreachable)?,
             Err(_) => return Err(self.failed(Cause::Unreachable, "gives no connection in time")),
@@ -214,6 +209,14 @@ impl Rest {
     }
 }
 
+/// `host:port`, with HTTP's own port if none is said.
+fn with_port(authority: &str) -> String {
+    match authority.rsplit_once(':') {
+        Some((_, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => authority.to_owned(),
+        _ => format!("{authority}:80"),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -239,6 +242,18 @@ mod tests {
             }
         });
         Rest::new(&format!("http://{address}/"))
+    }
+
+    #[test]
+    fn an_address_without_a_port_has_that_of_http() {
+        for (authority, address) in [
+            ("localhost", "localhost:80"),
+            ("localhost:8332", "localhost:8332"),
+            ("[::1]", "[::1]:80"),
+            ("[::1]:8332", "[::1]:8332"),
+        ] {
+            assert_eq!(with_port(authority), address);
+        }
     }
 
     #[tokio::test]

@@ -426,6 +426,19 @@ mod tests {
     }
 
     #[test]
+    fn sockets_speak_what_the_address_is_and_both_for_a_name() {
+        for (endpoint, first, second) in [
+            ("tcp://127.0.0.1:28332", false, false),
+            ("tcp://[::1]:28332", true, true),
+            ("tcp://localhost:28332", false, true),
+            ("ipc:///run/zmq.sock", false, false),
+        ] {
+            let speaks = [0, 1, 2].map(|attempt| speaks_ipv6(endpoint, attempt));
+            assert_eq!(speaks, [first, second, first], "{endpoint}");
+        }
+    }
+
+    #[test]
     fn a_full_queue_drops_and_tells_the_gap_when_there_is_room() {
         let (sender, mut notices) = mpsc::unbounded_channel();
         let queued = Arc::new(AtomicUsize::new(QUEUE_BYTES));
