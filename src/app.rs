@@ -7,6 +7,7 @@
 //! A store that remembers its chain starts without the node; a new one waits for it. If a part ends
 //! by itself, the daemon ends: [`Running::failed`] says which and why.
 
+use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -151,7 +152,7 @@ pub async fn start(config: Config) -> Result<Running> {
     if !on {
         tracing::warn!("monitoring is off: POST /start begins it");
     }
-    warn_of_open_doors(&config.server);
+    warn_of_open_origins(&config.server);
     let shown: Vec<String> = addrs.iter().map(|addr| format!("http://{addr}")).collect();
     tracing::info!("listening on {}", shown.join(" and "));
     Ok(Running {
@@ -380,11 +381,16 @@ async fn bind(config: &Config) -> Result<Server> {
     let addresses = listen_addresses(listen).await?;
     Server::bind(&addresses, server_limits(&config.limits))
         .await
-        .with_context(|| format!("cannot listen on {listen}: {}", Remedy::FreePort))
+        .map_err(|error| match error.kind() {
+            io::ErrorKind::AddrInUse => {
+                anyhow!("cannot listen on {listen}: {error}: {}", Remedy::FreePort)
+            }
+            _ => anyhow!("cannot listen on {listen}: {error}"),
+        })
 }
 
 /// Settings that let more in than most people want.
-fn warn_of_open_doors(settings: &config::Server) {
+fn warn_of_open_origins(settings: &config::Server) {
     for (origin, who) in [
         ("*", "every web page that somebody opens on this machine"),
         (

@@ -26,6 +26,7 @@
 
 mod activity;
 mod answer;
+mod listen;
 
 use std::convert::Infallible;
 use std::future::{Future, poll_fn};
@@ -46,7 +47,7 @@ use hyper::{Request, Response, StatusCode, Version};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
@@ -54,16 +55,11 @@ use tokio_util::task::TaskTracker;
 
 use activity::Activity;
 use answer::Answer;
+pub use listen::of_this_machine;
 
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 /// Read buffer and largest request head, in bytes.
 const MAX_HEAD: usize = 16 * 1024;
-/// Bytes that the system takes for a connection before its client has read them (it doubles the
-/// figure). Left to itself it takes megabytes: nothing that knows of a client that reads slowly
-/// would notice, and pings would wait behind all of it.
-const SEND_BUFFER: u32 = 128 * 1024;
-/// Connections that may wait to be accepted.
-const BACKLOG: u32 = 1024;
 /// How long a connection that was asked to end may take over it.
 const LAST_WORDS: Duration = Duration::from_secs(5);
 /// Between two log lines that say the same.
@@ -108,21 +104,22 @@ impl Server {
     /// this machine does not have is left out if there is another. Clients may connect from here
     /// on, they are answered once [`serve`](Self::serve) runs.
     pub async fn bind(addrs: &[SocketAddr], limits: Limits) -> io::Result<Self> {
-        let mut listeners: Vec<TcpListener> = Vec::new();
-        let mut absent = io::Error::from(io::ErrorKind::AddrNotAvailable);
+        let mut tried = Vec::new();
+        let mut chosen = None;
         for mut addr in addrs.iter().copied() {
-            if let (0, Some(first)) = (addr.port(), listeners.first()) {
-                addr.set_port(first.local_addr()?.port());
+            if let (0, Some(port)) = (addr.port(), chosen) {
+                addr.set_port(port);
             }
-            match listen(addr) {
-                Ok(listener) => listeners.push(listener),
-                Err(error) if error.kind() == io::ErrorKind::AddrNotAvailable => absent = error,
-                Err(error) => return Err(error),
+            let listener = listen::listen(addr);
+            if let Ok(listener) = &listener {
+                chosen = Some(listener.local_addr()?.port());
             }
+            tried.push((addr, listener));
         }
-        if listeners.is_empty() {
-            return Err(absent);
-        }
+        let listeners = of_this_machine(tried)
+            .into_iter()
+            .map(|(_, listener)| listener)
+            .collect::<io::Result<_>>()?;
         Ok(Self { listeners, limits })
     }
 
@@ -289,19 +286,6 @@ fn builder() -> auto::Builder<TokioExecutor> {
         .initial_connection_window_size(256 * 1024)
         .max_send_buf_size(64 * 1024);
     builder
-}
-
-fn listen(addr: SocketAddr) -> io::Result<TcpListener> {
-    let socket = if addr.is_ipv4() {
-        TcpSocket::new_v4()
-    } else {
-        TcpSocket::new_v6()
-    }?;
-    socket.set_reuseaddr(true)?;
-    // Each connection that is accepted has it from here.
-    socket.set_send_buffer_size(SEND_BUFFER)?;
-    socket.bind(addr)?;
-    socket.listen(BACKLOG)
 }
 
 async fn take_slot(slots: &Arc<Semaphore>, full: &mut Seldom) -> OwnedSemaphorePermit {
