@@ -457,8 +457,13 @@ fn make_private(folder: &Path) -> std::io::Result<()> {
 /// Held until the returned file is closed, by the system too when the process dies.
 fn lock(path: &Path) -> Result<File, StoreError> {
     let failed = |error: std::io::Error| io(path, "create the store", error);
-    fs::create_dir_all(path.parent().unwrap_or(path)).map_err(failed)?;
-    make_private_if_new(path).map_err(failed)?;
+    match (make_private_if_new(path), path.parent()) {
+        (Err(error), Some(parent)) if error.kind() == io::ErrorKind::NotFound => {
+            fs::create_dir_all(parent).and_then(|()| make_private_if_new(path))
+        }
+        (made, _) => made,
+    }
+    .map_err(failed)?;
     let mut file = OpenOptions::new()
         .read(true)
         .write(true)

@@ -201,7 +201,7 @@ fn a_history_found_by_a_daemon_that_was_killed_while_blocks_were_taken_back_is_w
 fn addresses_that_leave_and_come_back_while_blocks_are_scanned_and_taken_back_have_it_all() {
     let mut play = Play::begin(10, 110, Options::default(), &[]);
     play.add();
-    slow(&play.proxy, 30);
+    slow(&play.proxy, 60);
     let first = play.scan_all(json!({ "from_height": 0 }));
     let mut scans = Vec::new();
     for (round, some) in play.watched.chunks(8).enumerate() {
