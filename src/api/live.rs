@@ -4,26 +4,32 @@
 //! nobody else; the exact hand-over to live is the hub's (its module doc has the steps). A client's
 //! next packet is looked at when the work for this one is done.
 
+mod requests;
+
 use std::sync::Arc;
 
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
 use super::App;
 use super::address::{self, KnownAddress};
-use super::error::{ApiError, shortened};
+use super::error::ApiError;
 use super::hub::{Join, NAMESPACE, Pausing, Reply};
 use super::json::{self, Balance};
 use super::recovery;
-use super::request::types::{Addresses, Depths, Unlabelled};
-use super::request::{self, Nothing, Request};
+use super::request::Nothing;
 use super::status::Tip;
 use super::subscriptions::Topic;
 use super::watching::{balance_in, watched};
 use super::watchlist::distinct;
 use crate::socketio::{
     self, Ack, CloseReason, ConnectRefused, ConnectRequest, DisconnectReason, Encoded, Socket, Work,
+};
+
+pub use requests::EVENTS;
+use requests::{
+    Kind, SubscribeAddress, SubscribeAddresses, UnsubscribeAddress, argument, unknown_event,
 };
 
 /// The answer to a longer list carries no balances: it would not fit the queue of a client twice
@@ -141,84 +147,6 @@ impl socketio::Handler for Live {
 struct Client {
     app: Arc<App>,
     socket: Socket,
-}
-
-/// What clients may say.
-#[derive(Debug, Clone, Copy)]
-pub enum Kind {
-    SubscribeAddress,
-    SubscribeAddresses,
-    UnsubscribeAddress,
-    SubscribeBlocks,
-    SubscribeConsumer,
-    UnsubscribeConsumer,
-    Ack,
-}
-
-/// The events of clients by their names.
-pub const EVENTS: [(&str, Kind); 7] = [
-    ("subscribe_address", Kind::SubscribeAddress),
-    ("subscribe_addresses", Kind::SubscribeAddresses),
-    ("unsubscribe_address", Kind::UnsubscribeAddress),
-    ("subscribe_blocks", Kind::SubscribeBlocks),
-    ("subscribe_consumer", Kind::SubscribeConsumer),
-    ("unsubscribe_consumer", Kind::UnsubscribeConsumer),
-    ("ack", Kind::Ack),
-];
-
-/// `subscribe_address`
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct SubscribeAddress {
-    address: String,
-    after: Option<String>,
-    confirmations: Option<Depths>,
-    snapshot: Option<bool>,
-}
-
-impl Request for SubscribeAddress {
-    const EXAMPLE: &'static str = "{\"address\": \"<address>\"}";
-    const INSTEAD: &'static [(&'static str, &'static str)] = &[
-        ("addresses", "the event subscribe_addresses takes a list"),
-        ("label", LABEL),
-        ("history", HISTORY),
-        ("from_height", HISTORY),
-        ("cursor", "write it as `after`"),
-    ];
-}
-
-/// `subscribe_addresses`
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct SubscribeAddresses {
-    addresses: Addresses<Unlabelled>,
-    after: Option<String>,
-    confirmations: Option<Depths>,
-    snapshot: Option<bool>,
-}
-
-impl Request for SubscribeAddresses {
-    const EXAMPLE: &'static str = "{\"addresses\": [\"<address>\", …]}";
-    const INSTEAD: &'static [(&'static str, &'static str)] = &[
-        ("label", LABEL),
-        ("history", HISTORY),
-        ("from_height", HISTORY),
-        ("cursor", "write it as `after`"),
-    ];
-}
-
-const LABEL: &str = "POST /add_address takes a label";
-const HISTORY: &str = "POST /add_address takes `\"history\": {\"from_height\": 0}`";
-
-/// `unsubscribe_address`
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct UnsubscribeAddress {
-    address: String,
-}
-
-impl Request for UnsubscribeAddress {
-    const EXAMPLE: &'static str = "{\"address\": \"<address>\"}";
 }
 
 /// What a client wants to subscribe to.
@@ -603,31 +531,4 @@ impl App {
         }
         Ok((json::to_text(&shape), head))
     }
-}
-
-/// The one argument of an event. Anything beside it would be overlooked.
-fn argument<T: Request>(args: &[Box<RawValue>]) -> Result<T, ApiError> {
-    let mut args = args
-        .iter()
-        .map(|raw| Some(raw.get()).filter(|text| *text != "null"));
-    let first = args.next().flatten();
-    if let Some(place) = args.position(|arg| arg.is_some()) {
-        let message = format!(
-            "An event takes one argument, a JSON object such as {}; argument {} is unknown.",
-            T::EXAMPLE,
-            place.saturating_add(2)
-        );
-        return Err(ApiError::bad_request("unknown_field", message));
-    }
-    request::body(first.map(str::as_bytes))
-}
-
-fn unknown_event(name: &str) -> ApiError {
-    let names: Vec<&str> = EVENTS.iter().map(|(name, _)| *name).collect();
-    let message = format!(
-        "There is no event {}; this daemon knows {}.",
-        shortened(name),
-        names.join(", ")
-    );
-    ApiError::bad_request("unknown_event", message)
 }

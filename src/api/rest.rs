@@ -13,8 +13,8 @@ use tokio::time::Instant;
 
 use super::App;
 use super::error::{ApiError, shortened};
-use super::request::types::Current;
-use super::request::{self, Nothing};
+use super::request::types::{Current, CurrentOfAddress};
+use super::request::{self, Nothing, NothingOfAddress};
 use super::respond::{self, Answer};
 use super::route::Route;
 use super::status::Status;
@@ -49,9 +49,18 @@ impl Sent {
         Ok(())
     }
 
+    /// For routes that take nothing but an address in their path.
+    fn nothing_of_address(&self) -> Result<(), ApiError> {
+        let NothingOfAddress {} = self.query()?;
+        Ok(())
+    }
+
     /// For routes that take nothing but when to answer; waits until then.
-    async fn current(&self, app: &App) -> Result<(), ApiError> {
-        let Current { min_cursor, wait } = self.query()?;
+    async fn current<Q: request::Request + Into<Current>>(
+        &self,
+        app: &App,
+    ) -> Result<(), ApiError> {
+        let Current { min_cursor, wait } = self.query::<Q>()?.into();
         app.reach(min_cursor.as_deref(), wait).await
     }
 }
@@ -86,7 +95,7 @@ pub async fn answer(
     let asked = Instant::now();
     match route {
         Route::Status => {
-            sent.current(app).await?;
+            sent.current::<Current>(app).await?;
             let status = app.status(sessions).await?;
             Ok(respond::json_at(StatusCode::OK, &status.cursor, &status))
         }
@@ -102,23 +111,26 @@ pub async fn answer(
         Route::AddAddresses => app.add_addresses(sent.body()?).await,
         Route::Addresses => app.addresses(sent.query()?).await,
         Route::Balance(address) => {
-            sent.current(app).await?;
+            sent.current::<CurrentOfAddress>(app).await?;
             app.balance(&address).await
         }
         Route::Transactions(address) => app.transactions(&address, sent.query()?).await,
         Route::Utxos(address) => app.utxos(&address, sent.query()?).await,
         Route::Address(address) => {
-            sent.nothing()?;
+            sent.nothing_of_address()?;
             app.remove_address(&address).await
         }
         Route::Audit(address) => {
-            sent.current(app).await?;
+            sent.current::<CurrentOfAddress>(app).await?;
             app.audit(&address).await
         }
-        Route::ScanHistory(address) => app.scan_history(&address, sent.body()?).await,
+        Route::ScanHistory(address) => {
+            let NothingOfAddress {} = request::query(&sent.query)?;
+            app.scan_history(&address, sent.body()?).await
+        }
         Route::ScanHistories => app.scan_history_of_list(sent.body()?).await,
         Route::Scans => {
-            sent.current(app).await?;
+            sent.current::<Current>(app).await?;
             app.list_scans().await
         }
         Route::Scan(id) if sent.method == Method::DELETE => {
@@ -126,7 +138,7 @@ pub async fn answer(
             app.cancel_scan(&id).await
         }
         Route::Scan(id) => {
-            sent.current(app).await?;
+            sent.current::<Current>(app).await?;
             app.scan(&id).await
         }
         Route::Events => app.events(sent.query()?, asked).await,

@@ -12,7 +12,7 @@ use super::error::ApiError;
 use super::hub::Wire;
 use super::json::{Balance, Block, CoverageShape, Transaction, Utxo};
 use super::request::Request;
-use super::request::types::{ADDRESS_ALONE, Limit, Wait};
+use super::request::types::{Limit, Wait};
 use super::respond::{self, Answer};
 use crate::store::{HistoryCursor, Snapshot};
 use crate::tracker::{TxSummary, WatchRow};
@@ -34,8 +34,8 @@ impl Request for ListUtxos {
         ("min_confirmations", CONFIRMATIONS),
         ("confirmations", CONFIRMATIONS),
         ("minconf", CONFIRMATIONS),
-        ("amount", ADDRESS_ALONE),
     ];
+    const OF_ADDRESS: bool = true;
 }
 
 const CONFIRMATIONS: &str = "each output says its `confirmations`, choose by that";
@@ -55,8 +55,8 @@ impl Request for ListTransactions {
         ("page", NEXT_PAGE),
         ("offset", NEXT_PAGE),
         ("after", NEXT_PAGE),
-        ("amount", ADDRESS_ALONE),
     ];
+    const OF_ADDRESS: bool = true;
 }
 
 const NEXT_PAGE: &str = "write the `next` of the page before as `before`";

@@ -146,6 +146,8 @@ pub enum ConsumerEdit {
     /// Nothing is sent any more; that events failed before does not count.
     Stop(Stopped),
     Resume,
+    /// That events failed before does not count.
+    ForgetFailures,
     /// Everything of this consumer, from before this step.
     Forget,
 }
@@ -317,9 +319,9 @@ impl Writer {
                 }
                 ConsumerEdit::Stop(stopped) => {
                     batch.put_cf(family, stopped_key(name), stopped.to_bytes());
-                    delete_kind(&mut batch, family, name, FAILING);
-                    delete_kind(&mut batch, family, name, RESENT);
+                    delete_failures(&mut batch, family, name);
                 }
+                ConsumerEdit::ForgetFailures => delete_failures(&mut batch, family, name),
                 ConsumerEdit::Resume => batch.delete_cf(family, stopped_key(name)),
                 ConsumerEdit::Forget => {
                     batch.delete_cf(family, name);
@@ -349,6 +351,11 @@ fn failing_kind(resend: bool) -> u8 {
 }
 
 /// Deletes all entries of one kind of a consumer.
+fn delete_failures(batch: &mut WriteBatch, family: &ColumnFamily, name: &str) {
+    delete_kind(batch, family, name, FAILING);
+    delete_kind(batch, family, name, RESENT);
+}
+
 fn delete_kind(batch: &mut WriteBatch, family: &ColumnFamily, name: &str, kind: u8) {
     let start = number_key(name, kind, 0);
     let end = [name.as_bytes(), &[SEPARATOR, kind + 1]].concat();

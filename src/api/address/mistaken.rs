@@ -12,7 +12,7 @@ use super::secret::{self, Secret, is_hex};
 use crate::api::error::shortened;
 
 /// Human-readable parts of Bitcoin's networks.
-const OURS: [&str; 3] = ["bc", "tb", "bcrt"];
+pub(super) const OURS: [&str; 3] = ["bc", "tb", "bcrt"];
 
 const SINGLE: &str = "send the addresses of the wallet one by one (POST /add_addresses takes many)";
 const LIGHTNING: &str =

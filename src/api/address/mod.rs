@@ -84,7 +84,7 @@ pub fn network_name(network: Network) -> &'static str {
 fn refused(refusal: &Refusal) -> String {
     match refusal {
         Refusal::NoAddress => {
-            "This bitcoin: URI has no address in it; send the address.".to_owned()
+            "This bitcoin: URI has no address in it, at most a way to pay over Lightning or by silent payment; send the on-chain address.".to_owned()
         }
         Refusal::Required(name) => format!(
             "This bitcoin: URI has the parameter {name}, which has to be understood (BIP 21) and is not known here; send the address alone."

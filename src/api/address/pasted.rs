@@ -1,5 +1,6 @@
 //! From what people paste to the bare text of an address.
 
+use super::mistaken::OURS;
 use crate::api::error::shortened;
 
 /// Why there is no address in it.
@@ -23,10 +24,19 @@ pub fn bare(text: &str) -> Result<String, Refusal> {
     if let Some(name) = names(parameters).find(required) {
         return Err(Refusal::Required(shortened(name)));
     }
-    match address.trim_matches('/') {
-        "" => Err(Refusal::NoAddress),
-        address => Ok(address.to_owned()),
-    }
+    let address = Some(address.trim_matches('/')).filter(|it| !it.is_empty());
+    address
+        .or_else(|| of_parameter(parameters))
+        .map(str::to_owned)
+        .ok_or(Refusal::NoAddress)
+}
+
+/// The first address that stands as a parameter, under the name of its network (BIP 321).
+fn of_parameter(parameters: &str) -> Option<&str> {
+    let mut pairs = parameters.split('&').filter_map(|it| it.split_once('='));
+    let is_network = |name: &str| OURS.iter().any(|hrp| name.eq_ignore_ascii_case(hrp));
+    let (_, address) = pairs.find(|(name, address)| is_network(name) && !address.is_empty())?;
+    Some(address)
 }
 
 fn names(parameters: &str) -> impl Iterator<Item = &str> {
@@ -79,10 +89,19 @@ mod tests {
             "bitcoin:ADDR?",
             "bitcoin://ADDR",
             " bitcoin:ADDR?pj=https://shop.example/ \n",
+            "bitcoin:ADDR?bc=OTHER",
+            "bitcoin:?bc=ADDR",
+            "BITCOIN:?LIGHTNING=LNBC1&TB=ADDR",
+            "bitcoin:?bc=&bcrt=ADDR&bcrt=OTHER",
         ] {
             assert_eq!(bare(text).as_deref(), Ok("ADDR"), "{text}");
         }
-        for text in ["bitcoin:", "bitcoin:?lightning=lnbc1", "BITCOIN://"] {
+        for text in [
+            "bitcoin:",
+            "bitcoin:?lightning=lnbc1",
+            "BITCOIN://",
+            "bitcoin:?bc=",
+        ] {
             assert_eq!(bare(text), Err(Refusal::NoAddress), "{text}");
         }
     }

@@ -1,8 +1,9 @@
 //! Keys and seed words: what must not be shown again, neither to the client nor in the log.
 //!
-//! A look at the shape, so that one with a mistyped letter is found as well.
+//! They are known by their shape, so that a key with a mistyped letter is found, too.
 
 use bitcoin::base58;
+use percent_encoding::percent_decode_str;
 
 use super::pasted;
 
@@ -17,22 +18,35 @@ pub enum Secret {
 
 /// Fewest words of a seed, with one left out.
 const SEED_WORDS: usize = 11;
-/// Letters of the longest word of a seed, in any language that has them, and some.
+/// No word of a seed has more letters, whatever its language.
 const LONGEST_WORD: usize = 12;
 
-/// Whether a text is to be kept to ourselves. 64 hexadecimal digits may be a private key, too.
+/// Whether a text must not be shown. 64 hexadecimal digits may be a private key, too.
 pub fn is_in(text: &str) -> bool {
-    find(text).is_some() || words(text).any(|word| word.len() == 64 && is_hex(word))
+    let is_key = |word: &str| {
+        let digits = pasted::after_scheme(word, "0x").unwrap_or(word);
+        digits.len() == 64 && is_hex(digits)
+    };
+    find(text).is_some() || forms(text).iter().any(|text| words(text).any(is_key))
 }
 
 /// The first key in a text, or the words of a seed.
 pub fn find(text: &str) -> Option<Secret> {
-    if is_seed(text) {
+    let forms = forms(text);
+    if forms.iter().any(|text| is_seed(text)) {
         return Some(Secret::SeedWords);
     }
-    let shown: String = text.chars().filter(|c| !pasted::is_invisible(*c)).collect();
-    let together = pasted::visible(text);
-    words(&shown).chain(words(&together)).find_map(key)
+    forms.iter().find_map(|text| words(text).find_map(key))
+}
+
+/// A text as it came and percent-decoded, each also without what nobody sees and without space.
+fn forms(text: &str) -> Vec<String> {
+    let decoded = percent_decode_str(text).decode_utf8_lossy();
+    let shown = |text: &str| text.chars().filter(|c| !pasted::is_invisible(*c)).collect();
+    [text, &decoded]
+        .iter()
+        .flat_map(|text| [(*text).to_owned(), shown(text), pasted::visible(text)])
+        .collect()
 }
 
 pub fn is_hex(text: &str) -> bool {
@@ -70,9 +84,8 @@ fn is_checked_key(word: &str) -> bool {
 
 /// Many words of letters alone, one after the other. Numbers between them do not matter.
 fn is_seed(text: &str) -> bool {
-    let text = text.replace("%20", " ");
     let mut count = 0_usize;
-    for word in text.split(|c: char| c.is_whitespace() || ",;+-_./|:&=?\"".contains(c)) {
+    for word in text.split(|c: char| c.is_whitespace() || c.is_ascii_punctuation()) {
         let word: String = word.chars().filter(|c| !pasted::is_invisible(*c)).collect();
         if word.bytes().all(|byte| byte.is_ascii_digit()) {
             continue;
@@ -94,6 +107,8 @@ fn is_seed(text: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
+
     use super::*;
 
     const SEED: &str =
@@ -169,6 +184,29 @@ mod tests {
             assert!(is_in(text), "{text}");
         }
         assert!(is_in(&"1f".repeat(32)));
+    }
+
+    #[test]
+    fn case_09_keys_are_found_also_in_what_an_encoded_path_or_a_name_holds() {
+        let hex = "1f".repeat(32);
+        let (head, tail) = hex.split_at(9);
+        let japanese = ["あいこくしん"; 12].join("　");
+        let encoded = utf8_percent_encode(&japanese, NON_ALPHANUMERIC).to_string();
+        for text in [
+            &format!("/adress/0x{hex}"),
+            &format!("0X{hex}"),
+            &format!("/adress/{head}%E2%80%8B{tail}"),
+            &format!("{head} {tail}"),
+            &format!("/adress/{}", SEED.replace(' ', "%0A")),
+            &format!("/adress/{}", SEED.replace(' ', "%2C")),
+            &SEED.replace(' ', "\n"),
+            &format!("['{}']", SEED.replace(' ', "', '")),
+            &format!("/adress/{encoded}"),
+            "/adress/KwdMAjGm%E2%80%8BerYanjeui5SHS7JkmpZvVipYvB2LJGU1ZxJwYvP98617",
+            "KwdMAjGmerYanjeui5SHS7JkmpZvVipYvB2LJGU1ZxJwYvP98617\nmy key",
+        ] {
+            assert!(is_in(text), "{text}");
+        }
     }
 
     #[test]

@@ -261,6 +261,11 @@ impl Registry {
         let place = at.map(|number| Place { number, moved: now });
         let mut edits = vec![ConsumerEdit::Define(wants.clone()), ConsumerEdit::Resume];
         edits.extend(place.map(ConsumerEdit::Rewind));
+        let url = |wants: &store::Consumer| wants.webhook.as_ref().map(|it| it.url.clone());
+        if url(&known.wants) != url(&wants) {
+            // Another receiver has its own time before events are given up.
+            edits.push(ConsumerEdit::ForgetFailures);
+        }
         indexer
             .edit_consumer(name, edits, true)
             .await

@@ -199,6 +199,10 @@ impl App {
         };
         let target = webhooks::target(&self.config.webhooks, target)?;
         self.consumers.check_room(name)?;
+        if let (Some(target), Ok(known)) = (&target, self.consumers.get(name)) {
+            // Before anything is watched for it.
+            target.check(known.wants.webhook.as_ref())?;
+        }
         // A new one begins here: what its addresses do from now on is for it.
         let head = self.reader.snapshot().head()?;
         let scripts = self.scripts_of(addresses, depths).await?;

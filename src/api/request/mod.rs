@@ -32,6 +32,8 @@ pub trait Request: DeserializeOwned {
     const EXAMPLE: &'static str = "{}";
     /// Names that people try here, each with what to do instead.
     const INSTEAD: &'static [(&'static str, &'static str)] = &[];
+    /// It is the query of a path that ends with an address.
+    const OF_ADDRESS: bool = false;
 }
 
 /// Nothing at all.
@@ -40,6 +42,15 @@ pub trait Request: DeserializeOwned {
 pub struct Nothing {}
 
 impl Request for Nothing {}
+
+/// Nothing at all, behind an address.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NothingOfAddress {}
+
+impl Request for NothingOfAddress {
+    const OF_ADDRESS: bool = true;
+}
 
 /// Reads the JSON of a body or of an event's argument.
 pub fn object<T: Request>(text: &[u8]) -> Result<T, ApiError> {

@@ -11,6 +11,27 @@ use crate::api::error::{ApiError, shortened};
 /// Names less like each other than this are not suggested (1 is equal).
 const NEAR: f64 = 0.85;
 
+/// Parameters of `bitcoin:` URIs (BIP 21, 321, 72, 78, 351).
+const OF_URIS: [&str; 15] = [
+    "amount",
+    "bc",
+    "bcrt",
+    "label",
+    "lightning",
+    "lno",
+    "message",
+    "pay",
+    "pj",
+    "pjos",
+    "pop",
+    "r",
+    "sp",
+    "tb",
+    "tsp",
+];
+const ADDRESS_ALONE: &str =
+    "write the address alone into the path, or the whole `bitcoin:` URI percent-encoded";
+
 /// Why serde could not make a type of what a client sent.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Problem {
@@ -186,7 +207,14 @@ fn unknown<T: Request>(
 
 fn instead<T: Request>(name: &str) -> Option<&'static str> {
     let found = T::INSTEAD.iter().find(|(known, _)| *known == name);
-    found.map(|(_, instead)| *instead)
+    let instead = found.map(|(_, instead)| *instead);
+    instead.or_else(|| (T::OF_ADDRESS && is_of_uri(name)).then_some(ADDRESS_ALONE))
+}
+
+/// Whether a `bitcoin:` URI in the path may have brought this parameter.
+fn is_of_uri(name: &str) -> bool {
+    let name = name.to_ascii_lowercase();
+    OF_URIS.contains(&name.as_str()) || name.starts_with("req-")
 }
 
 /// The known name that is most like this one, if any is.

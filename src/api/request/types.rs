@@ -23,7 +23,7 @@ const MAX_DEPTHS: usize = 8;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Whole<const MIN: u32, const MAX: u32>(pub u32);
 
-/// The height of a block, as far as a number can tell.
+/// The height of a block, which there may not be yet.
 pub type Height = Whole<0, { u32::MAX }>;
 /// How many at most.
 pub type Limit<const MOST: u32> = Whole<1, MOST>;
@@ -283,10 +283,25 @@ pub struct Current {
     pub wait: Option<Wait>,
 }
 
-impl Request for Current {
-    const INSTEAD: &'static [(&'static str, &'static str)] = &[("amount", ADDRESS_ALONE)];
+impl Request for Current {}
+
+/// The same behind an address.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CurrentOfAddress {
+    min_cursor: Option<String>,
+    wait: Option<Wait>,
 }
 
-/// What to do about the parameters of a `bitcoin:` URI that became the query's.
-pub const ADDRESS_ALONE: &str =
-    "write the address alone into the path, or the whole `bitcoin:` URI percent-encoded";
+impl Request for CurrentOfAddress {
+    const OF_ADDRESS: bool = true;
+}
+
+impl From<CurrentOfAddress> for Current {
+    fn from(asked: CurrentOfAddress) -> Self {
+        Self {
+            min_cursor: asked.min_cursor,
+            wait: asked.wait,
+        }
+    }
+}

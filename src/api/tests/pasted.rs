@@ -199,6 +199,33 @@ async fn case_09_keys_and_seeds_are_refused_and_never_shown() {
         client.emit(secret, json!({})).await;
         hides(secret, &client.expect("error").await.to_string());
     }
+    let hex = format!("0x{}", "1f3c5b7a".repeat(8));
+    let seed = SECRETS[6];
+    let japanese = ["あいこくしん"; 12].join("　");
+    let (head, tail) = SECRETS[0].split_at(20);
+    for (secret, path) in [
+        (hex.as_str(), hex.clone()),
+        (seed, seed.replace(' ', "%0A")),
+        (seed, seed.replace(' ', "%2C")),
+        (&japanese, encoded(&japanese)),
+        (SECRETS[0], format!("{head}%E2%80%8B{tail}")),
+    ] {
+        let (status, _, sentence) = daemon
+            .asks("GET", &format!("/adress/{path}"), &Value::Null)
+            .await;
+        assert_eq!(status, 404, "{sentence}");
+        assert!(sentence.contains("(not shown"), "{sentence}");
+        for (path, body) in [
+            ("/add_address", json!({secret: 1})),
+            ("/add_address", json!({path: 1})),
+        ] {
+            let (_, _, sentence) = daemon.asks("POST", path, &body).await;
+            assert!(sentence.contains("(not shown"), "{sentence}");
+        }
+        client.emit(secret, json!({})).await;
+        let error = client.expect("error").await.to_string();
+        assert!(error.contains("(not shown"), "{error}");
+    }
     assert_eq!(daemon.app.reader.snapshot().counts().unwrap().addresses, 0);
 }
 

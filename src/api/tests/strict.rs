@@ -196,6 +196,24 @@ async fn case_10_slips_of_real_users_are_refused_with_the_nearest_name() {
             "the whole `bitcoin:` URI percent-encoded",
         ),
         (
+            "GET",
+            format!("/transactions/bitcoin:{b}?label=shop"),
+            Value::Null,
+            "the whole `bitcoin:` URI percent-encoded",
+        ),
+        (
+            "DELETE",
+            format!("/addresses/bitcoin:{b}?lightning=lnbc1"),
+            Value::Null,
+            "the whole `bitcoin:` URI percent-encoded",
+        ),
+        (
+            "POST",
+            format!("/scan_history/bitcoin:{b}?req-pj=x"),
+            Value::Null,
+            "the whole `bitcoin:` URI percent-encoded",
+        ),
+        (
             "DELETE",
             "/consumers/x/dead_letters?cursors=1".to_owned(),
             Value::Null,

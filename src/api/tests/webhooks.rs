@@ -346,13 +346,14 @@ async fn what_was_asked_to_be_sent_again_is_sent_after_a_kill_before_newer_event
     let letters = daemon.cursors_of(1).await;
     receiver.gate.forget_permits(ANY);
     daemon.pay(&address(1), 6_000, 2).await;
-    let (status, _) = daemon
+    let twice = [&letters[..], &letters[..]].concat();
+    let (status, body) = daemon
         .post(
             "/consumers/shop/dead_letters/resend",
-            &json!({ "cursors": letters }).to_string(),
+            &json!({ "cursors": twice }).to_string(),
         )
         .await;
-    assert_eq!(status, 202);
+    assert_eq!((status, &body["count"]), (202, &json!(2)), "each once");
     let log = daemon.cursors_of(1).await;
     let folder = daemon.kill().await;
     receiver.bodies.lock().unwrap().clear();

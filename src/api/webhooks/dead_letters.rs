@@ -40,6 +40,13 @@ impl Work<'_> {
             Command::Retry { answer } => {
                 let _ = answer.send(Ok(self.retry().await?));
             }
+            Command::Resume { answer } => {
+                if self.schedule.is_stopped() {
+                    self.retry().await?;
+                    self.show();
+                }
+                let _ = answer.send(Ok(()));
+            }
         }
         Ok(())
     }

@@ -13,11 +13,14 @@ use super::targets::Targets;
 use super::{hidden, signature};
 use crate::api::error::{ApiError, shortened};
 use crate::api::request::types::{FromText, TextOrObject};
+use crate::clock::now_ms;
 use crate::config;
 use crate::store::{SigningSecret, Webhook};
 
 const MAX_URL_BYTES: usize = 2048;
 const MAX_SECRETS: usize = 5;
+/// In milliseconds from now: what is later was not meant in seconds.
+const LATEST_EXPIRY: u64 = 10 * 366 * 24 * 3_600_000;
 const MAX_HEADERS: usize = 16;
 /// Of all names and values.
 const MAX_HEADER_BYTES: usize = 8192;
@@ -53,6 +56,7 @@ impl Target {
     /// The webhook of a consumer that had `known` before, and the secret's text when it is made
     /// now: it is shown once.
     pub fn webhook(self, known: Option<&Webhook>) -> Result<(Webhook, Option<String>), ApiError> {
+        self.check(known)?;
         let (secrets, generated) = match (self.secrets, known) {
             (Some(secrets), _) => (secrets, None),
             (None, Some(known)) => (known.secrets.clone(), None),
@@ -62,17 +66,10 @@ impl Target {
                 (vec![secret], Some(text))
             }
         };
-        let headers = match (self.headers, known) {
-            (Some(headers), _) => headers,
-            (None, None) => Vec::new(),
-            (None, Some(known)) if known.headers.is_empty() => Vec::new(),
-            (None, Some(known)) if is_same_origin(&known.url, &self.url) => known.headers.clone(),
-            // What is secret between us and one host is not sent to another by an oversight.
-            (None, Some(_)) => {
-                let what = "those of the new URL: the ones that are known belong to another host ({} for none)";
-                return Err(ApiError::missing_field("headers", what));
-            }
-        };
+        let headers = self
+            .headers
+            .or_else(|| known.map(|known| known.headers.clone()))
+            .unwrap_or_default();
         let webhook = Webhook {
             url: self.url.to_string(),
             secrets,
@@ -80,10 +77,22 @@ impl Target {
         };
         Ok((webhook, generated))
     }
-}
 
-fn is_same_origin(known: &str, url: &Url) -> bool {
-    Url::parse(known).is_ok_and(|known| known.origin() == url.origin())
+    /// What is secret between us and one origin is not sent to another by an oversight.
+    pub fn check(&self, known: Option<&Webhook>) -> Result<(), ApiError> {
+        let Some(known) = known.filter(|known| !known.headers.is_empty()) else {
+            return Ok(());
+        };
+        let origin = Url::parse(&known.url).map(|url| url.origin());
+        if self.headers.is_some() || origin.as_ref() == Ok(&self.url.origin()) {
+            return Ok(());
+        }
+        let of = origin.map_or_else(|_| "another URL".to_owned(), |it| it.ascii_serialization());
+        let what = format!(
+            "those of the new URL: the ones that are known were given for {of} ({{}} for none)"
+        );
+        Err(ApiError::missing_field("headers", &what))
+    }
 }
 
 /// What `PUT` says of the webhook.
@@ -180,10 +189,10 @@ pub fn target(settings: &config::Webhooks, asked: Asked) -> Result<Option<Target
     check_target(&Targets::new(settings), &url)?;
     let secrets = match (asked.secret, asked.secrets) {
         (None, None) => None,
-        (Some(secret), None) => Some(parse_secrets("secret", &[secret.into()])?),
+        (Some(secret), None) => Some(parse_secrets("secret", &[secret.into()], now_ms())?),
         (None, Some(SigningSecrets(list))) => {
             let list: Vec<_> = list.into_iter().map(|TextOrObject(it)| it).collect();
-            Some(parse_secrets("secrets", &list)?)
+            Some(parse_secrets("secrets", &list, now_ms())?)
         }
         (Some(_), Some(_)) => {
             let what = "left out beside \"secrets\", which takes all of them";
@@ -231,13 +240,24 @@ fn parse_url(text: &str) -> Result<Url, ApiError> {
     Ok(url)
 }
 
-fn parse_secrets(field: &str, texts: &[Expiring]) -> Result<Vec<SigningSecret>, ApiError> {
+/// `now`: milliseconds since the Unix epoch.
+fn parse_secrets(
+    field: &str,
+    texts: &[Expiring],
+    now: u64,
+) -> Result<Vec<SigningSecret>, ApiError> {
     const SECRET: &str = "\"whsec_\" and 24 to 64 bytes as base64; leave it out to get one made";
     let parse = |Expiring { secret, expires }: &Expiring| {
         let key = signature::parse_secret(secret);
         let key = key.ok_or_else(|| ApiError::invalid_field(field, SECRET))?;
         // Saturates at both ends.
         let expires = expires.map(|seconds| (seconds * 1000.0) as u64);
+        if expires > Some(now.saturating_add(LATEST_EXPIRY)) {
+            return Err(ApiError::invalid_field(
+                &format!("{field}.expires"),
+                "in seconds since 1970 (not milliseconds), at most ten years from now",
+            ));
+        }
         Ok::<_, ApiError>(SigningSecret { key, expires })
     };
     let secrets = texts.iter().map(parse).collect::<Result<Vec<_>, _>>()?;
@@ -413,7 +433,7 @@ mod tests {
                 expires: *expires,
             };
             let texts: Vec<_> = texts.iter().map(expiring).collect();
-            parse_secrets("secrets", &texts)
+            parse_secrets("secrets", &texts, 1_700_000_000_000)
         };
         let parsed = parse(&[(text(1), None), (text(2), Some(1.5))]).unwrap();
         assert_eq!(
@@ -426,6 +446,7 @@ mod tests {
             &[(text(1), Some(1.5))],
             &[(text(1), None), (text(1), None)],
             &[("whsec_".to_owned(), None)],
+            &[(text(1), None), (text(2), Some(1_700_000_000_000.0))],
             &many,
         ] {
             assert_eq!(parse(bad).err().map(|it| it.code), Some("invalid_field"));
@@ -457,6 +478,8 @@ mod tests {
         ] {
             let error = target(url, None).webhook(Some(&known)).unwrap_err();
             assert_eq!(error.code, "missing_field", "{url}");
+            let named = "were given for https://shop.example (";
+            assert!(error.message.contains(named), "{error}");
             let (moved, _) = target(url, Some(Vec::new())).webhook(Some(&known)).unwrap();
             assert_eq!(moved.headers, []);
         }

@@ -1,6 +1,8 @@
 //! What of a webhook is secret and shown to nobody: in its URL the values of the query, and parts
 //! of the path that are as long as services write their tokens; the values of its headers.
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use reqwest::Url;
 
 use crate::store::Webhook;
@@ -52,12 +54,22 @@ pub fn in_text(webhook: &Webhook, text: String) -> String {
         // "Bearer <token>" as a whole, and the token.
         secrets.push(value.clone());
         secrets.extend(value.rsplit(' ').next().map(str::to_owned));
+        secrets.extend(password(value));
     }
     secrets.retain(|secret| secret.len() >= LEAST_BYTES);
     secrets.sort_by_key(|secret| std::cmp::Reverse(secret.len()));
     secrets
         .iter()
         .fold(text, |text, secret| text.replace(secret, HIDDEN))
+}
+
+/// The password of "Basic <user:password in base64>". With the user before it, it is hidden, too.
+fn password(value: &str) -> Option<String> {
+    let (scheme, encoded) = value.split_once(' ')?;
+    let encoded = Some(encoded.trim()).filter(|_| scheme.eq_ignore_ascii_case("basic"))?;
+    let decoded = String::from_utf8(STANDARD.decode(encoded).ok()?).ok()?;
+    let (_, password) = decoded.split_once(':')?;
+    Some(password.to_owned())
 }
 
 #[cfg(test)]
@@ -96,7 +108,10 @@ mod tests {
         let webhook = Webhook {
             url: "https://shop.example/0123456789abcdef0123?token=a%20secret&n=1".to_owned(),
             secrets: Vec::new(),
-            headers: vec![("authorization".to_owned(), "Bearer opensesame".to_owned())],
+            headers: vec![
+                ("authorization".to_owned(), "Bearer opensesame".to_owned()),
+                ("x".to_owned(), "basic dXNlcjpodW50ZXIy".to_owned()),
+            ],
         };
         let shown = |text: &str| in_text(&webhook, text.to_owned());
         for text in [
@@ -105,10 +120,12 @@ mod tests {
             "token=a%20secret",
             "Bearer opensesame is wrong",
             "opensesame is wrong",
+            "wrong password user:hunter2",
+            "hunter2?",
         ] {
             let shown = shown(text);
             assert!(
-                !["0123456789", "secret", "sesame"]
+                !["0123456789", "secret", "sesame", "hunter"]
                     .iter()
                     .any(|secret| shown.contains(secret)),
                 "{shown}"

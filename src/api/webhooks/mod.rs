@@ -56,7 +56,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use serde::Serialize;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use super::App;
@@ -120,6 +120,8 @@ impl Webhooks {
 struct Handle {
     commands: mpsc::Sender<Command>,
     stats: Mutex<Stats>,
+    /// Held by a test delivery.
+    testing: Semaphore,
     /// The task has ended.
     closed: CancellationToken,
 }
@@ -167,6 +169,8 @@ enum Command {
     },
     /// Send what waits, now; a webhook that is stopped goes on.
     Retry { answer: Reply<Retried> },
+    /// The same, only if the webhook is stopped.
+    Resume { answer: Reply<()> },
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -180,12 +184,9 @@ struct Retried {
 
 /// Resumes a webhook that is stopped, if it is.
 pub async fn resume(app: &App, name: &str) -> Result<(), ApiError> {
-    let handle = app.webhooks.handle(name);
-    match handle.filter(|handle| handle.stats().stopped.is_some()) {
-        Some(handle) => {
-            let retried = handle.ask(|answer| Command::Retry { answer });
-            retried.await.map(|_| ())
-        }
+    match app.webhooks.handle(name) {
+        // Its task knows; what it shows it may not have read yet.
+        Some(handle) => handle.ask(|answer| Command::Resume { answer }).await,
         None => Ok(()),
     }
 }
@@ -200,6 +201,7 @@ pub fn spawn(app: &Arc<App>, consumer: &Arc<Consumer>) {
     let handle = Arc::new(Handle {
         commands,
         stats: Mutex::default(),
+        testing: Semaphore::new(1),
         closed: CancellationToken::new(),
     });
     let before = {

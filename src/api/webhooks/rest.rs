@@ -1,5 +1,6 @@
 //! Webhooks over REST: dead letters, a test delivery, another try.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use hyper::StatusCode;
@@ -245,7 +246,8 @@ impl App {
         let numbers = asked
             .cursors
             .map(|Cursors(texts)| texts.iter().map(|text| self.number_of(text)).collect());
-        let numbers: Option<Vec<u64>> = numbers.transpose()?;
+        let numbers: Option<BTreeSet<u64>> = numbers.transpose()?;
+        let numbers = numbers.map(|numbers| numbers.into_iter().collect());
         let handle = self.working(&consumer)?;
         let count = handle
             .ask(|answer| Command::Resend { numbers, answer })
@@ -311,6 +313,8 @@ impl App {
         let Some(webhook) = &consumer.wants.webhook else {
             return Err(no_webhook(name));
         };
+        let handle = self.working(&consumer)?;
+        let _testing = handle.testing.try_acquire().map_err(|_| tested_now(name))?;
         let (began, id) = (now_ms(), format!("{name}_test_{}", random_hex()?));
         let data = Data {
             message: TEST_MESSAGE,
@@ -325,8 +329,7 @@ impl App {
         let sender = self.webhooks.sender();
         let outcome = sender.post(webhook, &id, body, began / 1000).await;
         let record = Record::new(id, began, &outcome);
-        let stopped = self.webhooks.handle(name);
-        let is_stopped = stopped.is_some_and(|handle| handle.stats().stopped.is_some());
+        let is_stopped = handle.stats().stopped.is_some();
         let message = match &record.error {
             Some(error) => format!("The test was not delivered: {error}."),
             None if is_stopped => format!(
@@ -371,6 +374,14 @@ fn no_webhook(name: &str) -> ApiError {
     let message =
         format!("{name} has no webhook, so there is nowhere to post to; PUT it with a \"url\".");
     ApiError::new(StatusCode::CONFLICT, "no_webhook", message)
+}
+
+fn tested_now(name: &str) -> ApiError {
+    let message = format!("A test of {name} is on its way; ask again when it is answered.");
+    ApiError {
+        retry_after: Some(1),
+        ..ApiError::new(StatusCode::TOO_MANY_REQUESTS, "too_many_requests", message)
+    }
 }
 
 fn retried_message(name: &str, retried: Retried) -> String {

@@ -3,7 +3,8 @@
 //!
 //! Events of one ordering key (a script, or all blocks) stand in a queue, oldest first; the first
 //! may be in flight, the others wait for it. A queue whose first event failed waits: twice as long
-//! after each failure. When [`FAILING`] attempts in a row have failed, whatever their events, the
+//! after each failure. So does a whole receiver that says that it is overloaded; attempts that fail
+//! side by side count once for it. When [`FAILING`] attempts in a row have failed, whatever their events, the
 //! receiver itself is taken to be down: then one attempt at a time finds out whether it is back, and
 //! when it is, all queues that wait are tried at once, each of them once, before their own wait is
 //! over. A receiver that wants nothing any more (410) is left alone until a person resumes it.
@@ -42,6 +43,7 @@ pub struct Attempt<K> {
     pub number: u64,
     /// A dead letter that is sent again.
     pub resend: bool,
+    pub began: u64,
     /// Before this attempt.
     pub tried: Tried,
 }
@@ -84,6 +86,8 @@ pub struct Schedule<K> {
     in_flight: usize,
     /// In a row.
     failures: u64,
+    /// Of those, without attempts that began before another one's failure was known.
+    rounds: u64,
     last_failure: u64,
     /// The wait of a receiver that is down.
     down_for: u64,
@@ -107,6 +111,7 @@ impl<K: Ord + Copy> Schedule<K> {
             read,
             in_flight: 0,
             failures: 0,
+            rounds: 0,
             last_failure: 0,
             down_for: 0,
             asked: false,
@@ -137,7 +142,7 @@ impl<K: Ord + Copy> Schedule<K> {
     /// A dead letter is to be sent again. Who asks for that thinks that the receiver is back: it is
     /// tried at once.
     pub fn resend(&mut self, number: u64, key: K, tried: Tried, now: u64) {
-        self.asked = true;
+        (self.asked, self.quiet_until) = (true, 0);
         self.change(key, now, |queue| queue.resend(Item { number, tried }));
     }
 
@@ -150,9 +155,11 @@ impl<K: Ord + Copy> Schedule<K> {
     /// that was stopped. How many events wait.
     pub fn retry(&mut self, now: u64) -> usize {
         (self.stopped, self.asked) = (false, true);
-        (self.failures, self.quiet_until) = (0, 0);
+        (self.failures, self.rounds, self.quiet_until) = (0, 0, 0);
         for (_, _, key) in self.waiting.clone() {
-            self.change(key, now, |queue| (queue.due, queue.hurried) = (now, 0));
+            self.change(key, now, |queue| {
+                (queue.due, queue.retried_early) = (now, 0)
+            });
         }
         let all: usize = self.queues.values().map(Queue::len).sum();
         all.saturating_sub(self.in_flight)
@@ -180,6 +187,7 @@ impl<K: Ord + Copy> Schedule<K> {
             key,
             number,
             resend,
+            began: now,
             tried,
         })
     }
@@ -214,7 +222,7 @@ impl<K: Ord + Copy> Schedule<K> {
     /// The receiver took it. False when it was a dead letter that has been dropped.
     pub fn delivered(&mut self, attempt: Attempt<K>, now: u64) -> bool {
         let (was_down, wanted) = (self.is_down(), !self.is_dropped(&attempt));
-        self.failures = 0;
+        (self.failures, self.rounds) = (0, 0);
         self.settle(attempt, now);
         if was_down {
             self.retry_all_now(now);
@@ -260,12 +268,15 @@ impl<K: Ord + Copy> Schedule<K> {
             return self.finish_stopped(attempt, now);
         }
         self.failures = self.failures.saturating_add(1);
+        if self.rounds == 0 || attempt.began > self.last_failure {
+            self.rounds = self.rounds.saturating_add(1);
+        }
         self.last_failure = now;
-        let since_down = self.failures.saturating_sub(FAILING).saturating_add(1);
+        let since_down = self.rounds.saturating_sub(FAILING).saturating_add(1);
         self.down_for = jittered(wait_after(since_down), jitter);
         let quiet = match pause {
             Pause::Key => 0,
-            Pause::Receiver => jittered(wait_after(self.failures), jitter),
+            Pause::Receiver => jittered(wait_after(self.rounds), jitter),
             Pause::For(wait) => wait.min(LONGEST_WAIT),
         };
         self.quiet_until = self.quiet_until.max(now.saturating_add(quiet));
@@ -279,7 +290,7 @@ impl<K: Ord + Copy> Schedule<K> {
         item.tried.fail(now);
         let tried = item.tried;
         let due = now.saturating_add(jittered(wait_after(u64::from(tried.attempts)), jitter));
-        queue.due = due.max(queue.hurried);
+        queue.due = due.max(queue.retried_early);
         if is_dropped {
             self.settle(attempt, now);
             return Failed::Dropped;
@@ -310,7 +321,7 @@ impl<K: Ord + Copy> Schedule<K> {
         self.change(attempt.key, now, |queue| {
             queue.part(attempt.resend).pop_front();
             queue.dropped = false;
-            queue.hurried = 0;
+            queue.retried_early = 0;
             queue.due = now;
         });
         if !attempt.resend {
@@ -322,8 +333,8 @@ impl<K: Ord + Copy> Schedule<K> {
     fn retry_all_now(&mut self, now: u64) {
         for (due, _, key) in self.waiting.clone() {
             self.change(key, now, |queue| {
-                if due > now && queue.hurried <= now {
-                    (queue.hurried, queue.due) = (due, now);
+                if due > now && queue.retried_early <= now {
+                    (queue.retried_early, queue.due) = (due, now);
                 }
             });
         }

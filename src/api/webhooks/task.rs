@@ -191,7 +191,7 @@ impl<'a> Work<'a> {
     }
 
     /// Shows how it is doing.
-    fn show(&self) {
+    pub(super) fn show(&self) {
         let (schedule, mut stats) = (&self.schedule, self.handle.stats());
         stats.failures = schedule.failures();
         stats.retrying = schedule.retrying();

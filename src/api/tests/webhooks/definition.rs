@@ -63,7 +63,11 @@ async fn case_14_headers_are_sent_kept_and_never_shown() {
 
     let (_, same) = put(json!({ "url": url })).await;
     assert_eq!(same["webhook"]["headers"], shown, "left out, they stay");
+    let counts = || daemon.app.reader.snapshot().counts().unwrap();
+    let before = counts();
+    let moved = json!({ "url": "http://127.0.0.2:9/", "addresses": [address(9).to_string()], "confirmations": [3] });
     for (definition, field) in [
+        (moved, "headers"),
         (json!({ "url": hidden_url }), "url"),
         (json!({ "url": url, "headers": shown }), "headers"),
         (json!({ "url": "http://127.0.0.2:9/" }), "headers"),
@@ -78,6 +82,7 @@ async fn case_14_headers_are_sent_kept_and_never_shown() {
             status == 400 && error.contains(field),
             "{definition}: {refused}"
         );
+        assert_eq!(counts(), before, "{definition}");
     }
     let twice = r#"{"url": "http://127.0.0.1:9/", "headers": {"x": "1", "x": "2"}}"#;
     let request = Request::put("/consumers/other").header("host", "localhost:5005");

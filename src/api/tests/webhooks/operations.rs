@@ -2,6 +2,7 @@
 //! attempts, and for how long events fail.
 
 use super::*;
+use crate::store::{ConsumerEdit, Failing};
 
 impl Daemon {
     async fn act(&self, what: &str) -> (u16, Value) {
@@ -247,22 +248,53 @@ async fn the_last_ten_attempts_are_shown_with_their_answers_newest_first() {
     );
 }
 
+impl Daemon {
+    /// The row of the one event that fails.
+    async fn failing_row(&self, resend: bool) -> (u64, Failing) {
+        let rows = || self.app.reader.failing("shop", resend).unwrap();
+        until("it failed", async || !rows().is_empty()).await;
+        rows()[0]
+    }
+}
+
+impl Receiver {
+    /// What a killed daemon had in flight is gone here, too.
+    async fn until_idle(&self) {
+        until("its attempts have ended", async || {
+            self.open.load(Ordering::SeqCst) == 0
+        })
+        .await;
+    }
+}
+
+/// One answer at a time, so that nothing here depends on how long anything takes.
 #[tokio::test(flavor = "multi_thread")]
 async fn give_up_counts_from_the_first_failure_also_across_restarts() {
-    let (daemon, receiver) = (Daemon::posting().await, Receiver::start(500, ANY).await);
-    let daemon = daemon.restarted(settings(2)).await;
+    const GIVE_UP: u64 = 1_000;
+    let settings = config::Webhooks {
+        timeout: 600,
+        ..settings(GIVE_UP)
+    };
+    let (daemon, receiver) = (Daemon::posting().await, Receiver::start(500, 1).await);
+    let daemon = daemon.restarted(settings.clone()).await;
     daemon.add(1).await;
     daemon.define("shop", json!({ "url": receiver.url })).await;
     daemon.pay(&address(1), 5_000, 1).await;
-    until("it was tried", async || {
-        !daemon.app.reader.failing("shop", false).unwrap().is_empty()
-    })
-    .await;
-    let first_failed = daemon.app.reader.failing("shop", false).unwrap()[0]
-        .1
-        .first_failed;
-    tokio::time::sleep(Duration::from_secs(2)).await;
-    let daemon = daemon.restarted(settings(2)).await;
+    let (number, mut failing) = daemon.failing_row(false).await;
+    assert_eq!(failing.attempts, 1);
+    failing.first_failed -= GIVE_UP * 1_000;
+    let earlier = ConsumerEdit::Failing {
+        number,
+        resend: false,
+        failing,
+    };
+    let consumer = daemon.app.consumers.get("shop").unwrap();
+    let written = consumer.edit(&daemon.app.indexer, vec![earlier]).await;
+    assert_eq!(written, Ok(true));
+    drop(consumer);
+    let daemon = daemon.restarted(settings.clone()).await;
+    receiver.until_idle().await;
+    receiver.gate.add_permits(1);
     until(
         "the first failure after the restart is the last",
         async || daemon.webhook("shop").await["dead_letters"] == 1,
@@ -272,35 +304,29 @@ async fn give_up_counts_from_the_first_failure_also_across_restarts() {
     let letter = &list["dead_letters"][0];
     assert_eq!(
         letter["first_failed"],
-        json!(first_failed as f64 / 1000.0),
+        json!(failing.first_failed as f64 / 1000.0),
         "{letter}"
     );
-    let tried = receiver
-        .cursors()
-        .iter()
-        .filter(|it| **it == letter["cursor"])
-        .count();
     assert_eq!(
-        letter["attempts"], tried,
-        "those before the restart count, too"
+        letter["attempts"], 2,
+        "that before the restart counts, too: {letter}"
     );
 
-    // Asked for again, it has its time once more, and that outlives restarts, too.
+    // Asked for again, it has its time once more, and that outlives restarts, too. The event behind
+    // it is in flight before it.
     let (status, _) = daemon.act("dead_letters/resend").await;
     assert_eq!(status, 202);
-    until("it failed again", async || {
-        !daemon.app.reader.failing("shop", true).unwrap().is_empty()
-    })
-    .await;
-    let again = daemon.app.reader.failing("shop", true).unwrap()[0].1;
-    assert!(again.first_failed > first_failed);
-    let daemon = daemon.restarted(settings(1_000)).await;
+    receiver.gate.add_permits(2);
+    let (_, again) = daemon.failing_row(true).await;
+    assert!(again.first_failed > failing.first_failed);
+    let daemon = daemon.restarted(settings).await;
+    receiver.until_idle().await;
+    receiver.gate.add_permits(ANY);
     until("it is tried after the restart", async || {
-        let failing = daemon.app.reader.failing("shop", true).unwrap();
-        failing[0].1.attempts > again.attempts
+        daemon.failing_row(true).await.1.attempts > again.attempts
     })
     .await;
-    let now = daemon.app.reader.failing("shop", true).unwrap()[0].1;
+    let (_, now) = daemon.failing_row(true).await;
     assert_eq!(now.first_failed, again.first_failed);
     receiver.status.store(200, Ordering::SeqCst);
     daemon.act("retry").await;
@@ -313,4 +339,69 @@ async fn give_up_counts_from_the_first_failure_also_across_restarts() {
         let left = daemon.app.reader.failing("shop", resend).unwrap();
         assert_eq!(left, [], "no rows are left behind");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_new_url_gets_its_own_time_before_events_are_given_up() {
+    let (daemon, receiver) = (Daemon::posting().await, Receiver::start(500, 1).await);
+    let settings = config::Webhooks {
+        timeout: 600,
+        ..settings(1_000)
+    };
+    let daemon = daemon.restarted(settings).await;
+    daemon.add(1).await;
+    daemon.define("shop", json!({ "url": receiver.url })).await;
+    daemon.pay(&address(1), 5_000, 1).await;
+    let (number, _) = daemon.failing_row(false).await;
+    let same_url = json!({ "url": receiver.url, "blocks": true });
+    daemon.define("shop", same_url).await;
+    assert_eq!(daemon.failing_row(false).await.0, number, "it stays");
+    // This one never answers.
+    let silent = Receiver::start(200, 0).await;
+    let (status, _) = daemon.define("shop", json!({ "url": silent.url })).await;
+    assert_eq!(status, 200);
+    assert_eq!(daemon.app.reader.failing("shop", false).unwrap(), []);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_put_right_after_a_start_resumes_a_webhook_that_was_stopped_before() {
+    let (daemon, receiver) = (Daemon::posting().await, Receiver::start(410, ANY).await);
+    let definition = json!({ "url": receiver.url });
+    daemon.add(1).await;
+    daemon.define("shop", definition.clone()).await;
+    daemon.pay(&address(1), 5_000, 1).await;
+    daemon.until_state("stopped").await;
+    receiver.status.store(200, Ordering::SeqCst);
+    let daemon = daemon.restarted(settings(1)).await;
+    let (status, same) = daemon.define("shop", definition).await;
+    assert_eq!(
+        (status, &same["webhook"]["stopped"]),
+        (200, &Value::Null),
+        "{same}"
+    );
+    let log = daemon.cursors_of(1).await;
+    until("everything has come", async || {
+        receiver.cursors().len() == 1 + log.len()
+    })
+    .await;
+    assert_eq!(daemon.app.reader.stopped("shop").unwrap(), None);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_test_delivery_of_a_consumer_at_a_time() {
+    let (daemon, receiver) = (Daemon::posting().await, Receiver::start(200, 0).await);
+    daemon.define("shop", json!({ "url": receiver.url })).await;
+    let ((first, _), _) = tokio::join!(daemon.act("test"), async {
+        until("it is on its way", async || {
+            receiver.open.load(Ordering::SeqCst) == 1
+        })
+        .await;
+        let (status, refused) = daemon.act("test").await;
+        assert_eq!(
+            (status, &refused["code"]),
+            (429, &json!("too_many_requests"))
+        );
+        receiver.gate.add_permits(ANY);
+    });
+    assert_eq!((first, daemon.act("test").await.0), (200, 200));
 }

@@ -36,8 +36,8 @@ pub(super) struct Queue {
     pub dropped: bool,
     /// The first event waits until then if it has failed, and has waited since then if it has not.
     pub due: u64,
-    /// It was tried before its time once; not again before this time.
-    pub hurried: u64,
+    /// It was tried before its time, which this is; not early again until then.
+    pub retried_early: u64,
     /// How the schedule lists it: never failed, time, number.
     pub listed: Option<(bool, u64, u64)>,
 }
@@ -50,7 +50,7 @@ impl Queue {
             in_flight: None,
             dropped: false,
             due: now,
-            hurried: 0,
+            retried_early: 0,
             listed: None,
         }
     }
@@ -89,7 +89,7 @@ impl Queue {
         }
         // Nothing comes before what is in flight, whatever its number. Most come in their order: no
         // search among thousands then.
-        let (flying, count) = (
+        let (in_flight, count) = (
             usize::from(self.in_flight == Some(true)),
             self.resends.len(),
         );
@@ -97,10 +97,10 @@ impl Queue {
         let at = if self.resends.back().is_none_or(is_last) {
             count
         } else {
-            let mut waiting = self.resends.iter().skip(flying);
+            let mut waiting = self.resends.iter().skip(in_flight);
             waiting
                 .position(|other| other.number >= item.number)
-                .map_or(count, |at| at.saturating_add(flying))
+                .map_or(count, |at| at.saturating_add(in_flight))
         };
         let there = self.resends.get(at).map(|there| there.number);
         if there != Some(item.number) {
@@ -123,6 +123,6 @@ impl Queue {
         for item in self.resends.iter_mut().chain(&mut self.events) {
             item.tried = Tried::default();
         }
-        (self.due, self.hurried) = (now, 0);
+        (self.due, self.retried_early) = (now, 0);
     }
 }

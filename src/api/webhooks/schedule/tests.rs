@@ -195,9 +195,9 @@ impl World {
         let waiting = self.schedule.retry(self.now);
         let letters = self.letters.values().filter(|again| **again).count();
         // One that was dropped in flight is in neither.
-        let flying = self.in_flight.iter().filter(|it| !it.resend).count();
+        let in_flight = self.in_flight.iter().filter(|it| !it.resend).count();
         assert!(waiting + self.in_flight.len() >= self.schedule.pending() + letters);
-        assert!(waiting >= self.schedule.pending() - flying);
+        assert!(waiting >= self.schedule.pending() - in_flight);
     }
 
     /// A person sends a dead letter again, or forgets one.
@@ -466,10 +466,10 @@ fn who_asks_for_a_dead_letter_to_be_sent_again_does_not_wait_for_the_next_look_a
         schedule.failed(attempt, now, Pause::Key, 1.0, false);
     }
     let now = schedule.begins_at().unwrap();
-    let flying = schedule.next(now).unwrap();
+    let in_flight = schedule.next(now).unwrap();
     schedule.resend(7, 9, Tried::default(), now);
     assert_eq!(schedule.next(now + 1000), None, "one at a time");
-    schedule.failed(flying, now + 1000, Pause::Key, 1.0, false);
+    schedule.failed(in_flight, now + 1000, Pause::Key, 1.0, false);
     let attempt = schedule.next(now + 1000).unwrap();
     assert_eq!((attempt.number, attempt.resend), (7, true));
     schedule.failed(attempt, now + 1000, Pause::Key, 1.0, false);
@@ -480,7 +480,7 @@ fn who_asks_for_a_dead_letter_to_be_sent_again_does_not_wait_for_the_next_look_a
 }
 
 #[test]
-fn events_that_the_receiver_refuses_neither_stop_others_nor_are_hurried_again_and_again() {
+fn events_that_the_receiver_refuses_neither_stop_others_nor_are_tried_early_again_and_again() {
     let poisoned = 0..10;
     let mut schedule = loaded(&poisoned.clone().collect::<Vec<_>>());
     let (mut now, mut number, mut tries, mut delays) = (0, 10, 0, Vec::new());
@@ -695,4 +695,27 @@ fn a_receiver_that_is_overloaded_is_left_alone_as_a_whole() {
     let attempt = schedule.next(3_000).unwrap();
     schedule.delivered(attempt, 3_000);
     assert!(schedule.begins_at() <= Some(3_000));
+}
+
+#[test]
+fn attempts_that_fail_side_by_side_count_once_for_the_wait_of_the_receiver() {
+    for pause in [Pause::Receiver, Pause::Key] {
+        let mut schedule = loaded(&(0..8).collect::<Vec<_>>());
+        let in_flight: Vec<_> = (0..8).map(|_| schedule.next(0).unwrap()).collect();
+        for attempt in in_flight {
+            schedule.failed(attempt, 10, pause, 1.0, true);
+        }
+        assert_eq!(schedule.failures(), 8);
+        assert_eq!(schedule.begins_at(), Some(1_010), "{pause:?}");
+    }
+}
+
+#[test]
+fn who_asks_for_a_dead_letter_to_be_sent_again_does_not_wait_for_the_end_of_quiet() {
+    let mut schedule = loaded(&[1]);
+    let attempt = schedule.next(0).unwrap();
+    schedule.failed(attempt, 0, Pause::For(LONGEST_WAIT), 1.0, true);
+    schedule.resend(7, 9, Tried::default(), 5);
+    let attempt = schedule.next(5).expect("at once");
+    assert_eq!((attempt.number, attempt.resend), (7, true));
 }
