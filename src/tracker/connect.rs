@@ -78,7 +78,7 @@ impl Tracker {
 
         let id = BlockId { height, hash };
         let mut step = Step::new(self, view, now);
-        let mut touched = Vec::new();
+        let (mut touched, mut children) = (Vec::new(), Vec::new());
         for ((position, tx), txid) in (0..).zip(&block.txdata).zip(&txids) {
             if !tx.is_coinbase() {
                 let spends = tx
@@ -89,6 +89,10 @@ impl Tracker {
                 step.displace(&conflicts, Status::Conflicted { by: *txid })?;
             }
             let touches = step.activate(*txid, tx, Some(height))?;
+            // What it inherited goes with it: all its ancestors are confirmed, too.
+            if signals_replacement(tx) || step.tracker.mempool.contains(txid) {
+                children.extend(step.tracker.mempool.children(*txid, tx));
+            }
             step.tracker.mempool.remove(txid);
             if !touches.is_empty() {
                 step.record(
@@ -103,11 +107,7 @@ impl Tracker {
                 touched.push(*txid);
             }
         }
-        // With a transaction its ancestors are confirmed, so what it inherited counts with them.
-        let signalling = block.txdata.iter().zip(&txids);
-        for (tx, txid) in signalling.filter(|(tx, _)| signals_replacement(tx)) {
-            step.judge_descendants(*txid, tx)?;
-        }
+        step.judge_descendants(&children)?;
         step.settle_revisits()?;
         step.draft.put_block(
             height,

@@ -235,16 +235,16 @@ impl<'a, V: View> Step<'a, V> {
     ) -> Result<(), ApplyError> {
         self.tracker.mempool.insert(txid, tx, prints, tracked);
         if signals_replacement(tx) || self.tracker.mempool.inherits(&txid) {
-            self.judge_descendants(txid, tx)?;
+            self.judge_descendants(&self.tracker.mempool.children(txid, tx))?;
         }
         Ok(())
     }
 
-    /// A transaction that can be replaced came into the mempool or left it for a block: what
-    /// descends from it inherits that while it is there.
-    pub fn judge_descendants(&mut self, txid: Txid, tx: &Transaction) -> Result<(), ApplyError> {
+    /// A transaction that can be replaced came into the mempool, or left it for a block: whether
+    /// these children and what descends from them inherit that is judged again.
+    pub fn judge_descendants(&mut self, children: &[Txid]) -> Result<(), ApplyError> {
         let mempool = &self.tracker.mempool;
-        let descendants = mempool.with_descendants(&mempool.children(txid, tx));
+        let descendants = mempool.with_descendants(children);
         let misjudged = mempool.misjudged_of(&descendants);
         self.judge(misjudged)
     }

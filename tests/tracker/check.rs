@@ -182,6 +182,17 @@ impl World {
         self.check_memory();
     }
 
+    /// What is said to inherit does: true when the tracker heard of everything at once.
+    pub fn check_inherited(&self) {
+        for (txid, row) in &self.view.txs {
+            let truly = row.status == Status::Mempool && self.has_signalling_ancestor(&row.tx);
+            assert_eq!(
+                row.inherits, truly,
+                "{txid} can be replaced with an ancestor"
+            );
+        }
+    }
+
     fn has_signalling_ancestor(&self, tx: &Transaction) -> bool {
         let is_parent = |other: &&Transaction| {
             let parent = other.compute_txid();

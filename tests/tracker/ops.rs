@@ -1,7 +1,8 @@
 //! What happens in random lives of a node: the operations, how they are drawn, and how they are
 //! lived.
 
-use bitcoin::{OutPoint, Transaction};
+use bitcoin::hashes::Hash;
+use bitcoin::{OutPoint, Sequence, Transaction};
 use proptest::prelude::*;
 use satwatch::tracker::{Input, Seen, Status};
 
@@ -188,7 +189,15 @@ pub fn payment(world: &World, inputs: &[u16], to: &[u8], zero: bool) -> Option<T
         outputs.push((to[0], 0));
     }
     let outpoints: Vec<OutPoint> = inputs.iter().map(|(outpoint, _)| *outpoint).collect();
-    (!outpoints.is_empty()).then(|| tx(&outpoints, &outputs))
+    let first = outpoints.first()?;
+    let mut tx = tx(&outpoints, &outputs);
+    // One in two does not signal that it may be replaced.
+    if first.txid.to_byte_array()[0].is_multiple_of(2) {
+        tx.input
+            .iter_mut()
+            .for_each(|input| input.sequence = Sequence::MAX);
+    }
+    Some(tx)
 }
 
 /// A transaction that spends an input of each victim, and nothing that would go with them.

@@ -66,12 +66,13 @@ proptest! {
     }
 
     #[test]
-    fn deaths_name_their_cause(ops in prop::collection::vec(node_op(false), 1..50)) {
+    fn deaths_name_their_cause_and_only_descendants_inherit(ops in prop::collection::vec(node_op(false), 1..50)) {
         let mut world = watching(&[1, 2]);
         for op in &ops {
             run(&mut world, op);
             world.check();
             world.check_fates();
+            world.check_inherited();
         }
     }
 

@@ -104,6 +104,19 @@ fn case_01_a_descendant_inherits_while_its_ancestor_is_unconfirmed() {
 }
 
 #[test]
+fn case_01_a_block_that_confirms_several_generations_leaves_nothing_inherited() {
+    let mut world = watching();
+    let _ = world.send(Input::Policy(Signalled));
+    let [first, second, third] = family(&world);
+    for tx in [&first, &second, &third] {
+        let _ = world.accept(tx);
+    }
+    let _ = world.mine(9, &[first, second]);
+    assert!(!can(&world, &third, Signalled));
+    world.check_inherited();
+}
+
+#[test]
 fn case_01_an_ancestor_that_is_heard_of_late_counts() {
     let mut world = watching();
     let _ = world.send(Input::Policy(Signalled));
