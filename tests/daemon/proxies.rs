@@ -1,8 +1,13 @@
 //! The daemon behind nginx, Caddy and HAProxy, with the lines of `contrib/proxy`.
 
 use std::fs::{self, File};
+use std::io::{Read, Write};
+use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::mpsc::{Sender, channel};
+use std::sync::{Arc, Mutex};
+use std::thread::spawn;
 
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -57,12 +62,10 @@ impl Proxy {
         proxy
     }
 
-    fn nginx(daemon: &Daemon) -> Self {
-        Self::nginx_with(&ours(
-            "nginx.conf",
-            daemon,
-            &[("listen 80;", "listen PORT;")],
-        ))
+    /// Before the daemon at this port, with `changes` of our lines.
+    fn nginx(daemon: u16, changes: &[(&str, &str)]) -> Self {
+        let changes = [&[("listen 80;", "listen PORT;")], changes].concat();
+        Self::nginx_with(&ours("nginx.conf", daemon, &changes))
     }
 
     fn nginx_with(servers: &str) -> Self {
@@ -84,7 +87,7 @@ impl Proxy {
         })
     }
 
-    fn caddy(daemon: &Daemon) -> Self {
+    fn caddy(daemon: u16) -> Self {
         let text = ours("Caddyfile", daemon, &[("satwatch.example {", "SITE {")]);
         let write = |folder: &Path, port: u16| {
             let site = format!("http://{HOST}:{port} {{");
@@ -99,8 +102,9 @@ impl Proxy {
         })
     }
 
-    fn haproxy(daemon: &Daemon) -> Self {
-        let text = ours("haproxy.cfg", daemon, &[("bind :80 ", "bind PORT ")]);
+    fn haproxy(daemon: u16, changes: &[(&str, &str)]) -> Self {
+        let changes = [&[("bind :80 ", "bind PORT ")], changes].concat();
+        let text = ours("haproxy.cfg", daemon, &changes);
         let write = |folder: &Path, port: u16| {
             let text = text.replace("bind PORT ", &format!("bind 127.0.0.1:{port} "));
             fs::write(folder.join("haproxy.cfg"), text).expect("the folder is ours");
@@ -143,10 +147,10 @@ impl Drop for Proxy {
 }
 
 /// A file of `contrib/proxy`, in which each of `changes` and the daemon's address are found.
-fn ours(name: &str, daemon: &Daemon, changes: &[(&str, &str)]) -> String {
+fn ours(name: &str, daemon: u16, changes: &[(&str, &str)]) -> String {
     let path = repository().join("contrib/proxy").join(name);
     let mut text = fs::read_to_string(path).expect("it is in the repository");
-    let daemon = format!("127.0.0.1:{}", daemon.port());
+    let daemon = format!("127.0.0.1:{daemon}");
     for (from, to) in [&[("127.0.0.1:5005", daemon.as_str())], changes].concat() {
         assert!(text.contains(from), "{name} has no {from:?}");
         text = text.replace(from, to);
@@ -164,10 +168,10 @@ fn installed(program: &str) -> PathBuf {
 }
 
 /// REST, polling, WebSocket, health and the page through a proxy, with what the README says to set.
-fn works_behind(start: impl Fn(&Daemon) -> Proxy) {
+fn works_behind(start: impl Fn(u16) -> Proxy) {
     let node = Node::start();
     let daemon = Daemon::start(&node);
-    let proxy = start(&daemon);
+    let proxy = start(daemon.port());
     let refused = proxy.get("/status");
     assert_eq!(
         (refused.status, &refused.json["code"]),
@@ -181,7 +185,7 @@ fn works_behind(start: impl Fn(&Daemon) -> Proxy) {
     drop((proxy, daemon));
 
     let daemon = Daemon::with(&node, &[("server.allowed_hosts", HOST)]);
-    let proxy = start(&daemon);
+    let proxy = start(daemon.port());
     // A proxy that looks after the health of what is behind it may need a moment.
     wait_until("the proxy takes the daemon for healthy", || {
         (proxy.get("/health/ready").status == 200).then_some(())
@@ -236,7 +240,7 @@ fn works_behind(start: impl Fn(&Daemon) -> Proxy) {
 
 #[test]
 fn rest_polling_and_websocket_behind_nginx() {
-    works_behind(Proxy::nginx);
+    works_behind(|daemon| Proxy::nginx(daemon, &[]));
 }
 
 #[test]
@@ -246,7 +250,70 @@ fn rest_polling_and_websocket_behind_caddy() {
 
 #[test]
 fn rest_polling_and_websocket_behind_haproxy() {
-    works_behind(Proxy::haproxy);
+    works_behind(|daemon| Proxy::haproxy(daemon, &[]));
+}
+
+/// In place of a daemon: is healthy at once, answers an audit when it is told to, and nothing else.
+fn silent_but_for_an_audit() -> (u16, Sender<()>) {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port is free");
+    let port = listener.local_addr().expect("it listens").port();
+    let (tell, told) = channel();
+    spawn(move || {
+        let told = Arc::new(Mutex::new(told));
+        for stream in listener.incoming() {
+            let (mut stream, told) = (stream.expect("a connection"), told.clone());
+            spawn(move || {
+                let mut head = [0; 4096];
+                let count = stream.read(&mut head).unwrap_or(0);
+                let head = String::from_utf8_lossy(&head[..count]).into_owned();
+                if head.starts_with("POST /audit/") {
+                    let _ = told.lock().expect("one audit").recv();
+                } else if !head.starts_with("GET /health/") {
+                    // Until the proxy has enough of it.
+                    while stream.read(&mut [0; 4096]).is_ok_and(|count| count > 0) {}
+                }
+                let _ = stream.write_all(
+                    b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 2\r\n\r\n{}",
+                );
+            });
+        }
+    });
+    (port, tell)
+}
+
+/// `start` makes a proxy with our lines before this port, which waits one second where they say 90.
+fn waits_longer_for_an_audit(start: impl FnOnce(u16) -> Proxy) {
+    let (port, tell) = silent_but_for_an_audit();
+    let proxy = start(port);
+    wait_until("the proxy takes the daemon for healthy", || {
+        (proxy.get("/health/ready").status == 200).then_some(())
+    });
+    std::thread::scope(|scope| {
+        let audit = scope.spawn(|| proxy.request("POST", "/audit/ADDRESS", &[], ""));
+        // Twice, so that the audit has waited for longer than the one second.
+        for _ in 0..2 {
+            assert_eq!(proxy.get("/status").status, 504);
+        }
+        tell.send(()).expect("it listens");
+        let audit = audit.join().expect("it is answered");
+        assert_eq!((audit.status, audit.text.as_str()), (200, "{}"));
+    });
+}
+
+#[test]
+fn nginx_waits_longer_for_an_audit() {
+    let second = ("proxy_read_timeout 90s", "proxy_read_timeout 1s");
+    waits_longer_for_an_audit(|daemon| Proxy::nginx(daemon, &[second]));
+}
+
+#[test]
+fn haproxy_waits_longer_for_an_audit() {
+    let seconds = ["server", "client"]
+        .map(|side| (format!("timeout {side} 90s"), format!("timeout {side} 1s")));
+    let seconds = seconds
+        .each_ref()
+        .map(|(from, to)| (from.as_str(), to.as_str()));
+    waits_longer_for_an_audit(|daemon| Proxy::haproxy(daemon, &seconds));
 }
 
 /// nginx that is told nothing but where to: HTTP/1.0, and no upgrade.
