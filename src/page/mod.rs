@@ -6,16 +6,15 @@
 //! - text from outside enters the document as text only (the policy makes the browser refuse
 //!   anything else).
 
-/// To be sent with every file of the page, with `X-Content-Type-Options: nosniff`,
-/// `Referrer-Policy: no-referrer` and `Cache-Control: no-cache` (a new daemon brings a new page):
-/// see [`HEADERS`].
+/// To be sent with every file of the page, with `Referrer-Policy: no-referrer` and `Cache-Control:
+/// no-cache` (a new daemon brings a new page): see [`HEADERS`].
 pub const CONTENT_SECURITY_POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; \
     base-uri 'none'; form-action 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'";
 
-/// Every header that goes with a file of the page, besides its content type and length.
-pub const HEADERS: [(&str, &str); 4] = [
+/// The headers that a file of the page has and other answers do not have, besides its content type
+/// and length.
+pub const HEADERS: [(&str, &str); 3] = [
     ("content-security-policy", CONTENT_SECURITY_POLICY),
-    ("x-content-type-options", "nosniff"),
     ("referrer-policy", "no-referrer"),
     ("cache-control", "no-cache"),
 ];

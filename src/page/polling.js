@@ -1,5 +1,5 @@
-// Engine.IO 4 over HTTP, with as much of a WebSocket's face as ./socket.js needs: for proxies that
-// do not pass WebSockets on.
+// Engine.IO 4 over HTTP, with those methods and handlers of a WebSocket that ./socket.js uses: for
+// proxies that do not pass WebSockets on.
 //
 // One GET waits for packets all the time; what is sent meanwhile goes in one POST after the other.
 // The packets of a body are separated by U+001E, and the first one that comes names the session.

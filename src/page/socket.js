@@ -24,7 +24,8 @@ export class Socket {
   #since = 0;
   #silence = 0;
   #link = null;
-  #fallback = null; // What to try when nothing at all comes over the link.
+  #fallback = null; // What to do when nothing at all comes over the link.
+  #instead = null; // What to do when something comes.
   #watchdog = null;
   #retry = null;
 
@@ -59,7 +60,11 @@ export class Socket {
     if (this.#link) return;
     clearTimeout(this.#retry);
     this.#onState("connecting");
-    this.#use(new WebSocket(this.#address("websocket")), () => new Polling(this.#address("polling")));
+    // The first WebSocket may have come before the server was up. Only when polling gets an answer and a second one gets
+    // none, WebSockets do not get through.
+    const webSocket = (fallback) => this.#use(new WebSocket(this.#address("websocket")), { fallback });
+    const polling = (instead) => this.#use(new Polling(this.#address("polling")), { instead });
+    webSocket(() => polling(() => webSocket(() => polling())));
   }
 
   #address(transport) {
@@ -68,25 +73,32 @@ export class Socket {
     return url;
   }
 
-  #use(link, fallback) {
+  #use(link, { fallback, instead }) {
     this.#link = link;
     this.#fallback = fallback;
+    this.#instead = instead;
     link.onmessage = ({ data }) => {
       if (link !== this.#link) return;
       this.#fallback = null;
-      this.#receive(data);
+      if (!this.#instead) return this.#receive(data);
+      this.#drop();
+      this.#instead();
     };
     link.onclose = ({ words }) => link === this.#link && this.#fail(words ?? "The connection was lost.");
     this.#expect(CONNECT_MS, "satwatch does not answer.");
   }
 
-  /// The one way out of a connection, whatever ended it.
-  #fail(reason) {
+  #drop() {
     const link = this.#link;
     this.#link = null;
     clearTimeout(this.#watchdog);
     link.close();
-    if (this.#fallback) return this.#use(this.#fallback(), null);
+  }
+
+  /// The one way out of a connection, whatever ended it.
+  #fail(reason) {
+    this.#drop();
+    if (this.#fallback) return this.#fallback();
     if (this.#since && Date.now() - this.#since > STEADY_MS) this.#attempt = 0;
     this.#since = 0;
     for (const number of [...this.#replies.keys()]) this.#answer(number, { error: reason, code: "disconnected" });

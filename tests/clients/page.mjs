@@ -1,7 +1,7 @@
 // The web page in a real browser: adds ADDRESS through the form, waits until a payment appears in
 // the feed and in the balance, and prints what it sees as one line of JSON.
 //
-//     node page.mjs URL ADDRESS [--confirm | --restart | --polling]
+//     node page.mjs URL ADDRESS [--confirm | --restart | --polling | --refused]
 //
 // READY            the page shows the whole balance: pay to ADDRESS now
 // SEEN             the payment is there; with --confirm mine a block now, with --restart stop the daemon now
@@ -11,14 +11,15 @@
 // Exit code 0, and the JSON, only if nothing went wrong on the way: a request to another origin, a
 // failing request, an error in the console or an exception in the page are failures (the first two
 // kinds not while the daemon is stopped). With --polling a WebSocket that gets no connection is
-// none: there is a proxy in between.
+// none: there is a proxy in between. With --refused the first WebSocket gets no connection, as while
+// the daemon starts.
 
 import { openChromium } from "./chromium.mjs";
 
 const LIMIT_MS = 60_000;
 const [url, address, ...flags] = process.argv.slice(2);
 if (!url || !address) {
-  console.error("usage: node page.mjs URL ADDRESS [--confirm | --restart | --polling]");
+  console.error("usage: node page.mjs URL ADDRESS [--confirm | --restart | --polling | --refused]");
   process.exit(2);
 }
 
@@ -32,6 +33,7 @@ try {
   const page = context.pages()[0] ?? (await context.newPage());
   page.setDefaultTimeout(LIMIT_MS);
   watchForFaults(page);
+  if (flags.includes("--refused")) await refuseFirst(page);
   seen = await use(page);
 } catch (error) {
   faults.push(String(error));
@@ -74,6 +76,12 @@ async function use(page) {
     payment = await nextPayment(page, between);
   }
   return { ...(await look(page)), before: before.balance, payment };
+}
+
+/// Lets all WebSockets pass but the first.
+async function refuseFirst(page) {
+  let count = 0;
+  await page.routeWebSocket(/socket\.io/, (socket) => (count++ === 0 ? socket.close() : socket.connectToServer()));
 }
 
 /// Waits for a payment that `before` does not have, and for the balance to hold it.
