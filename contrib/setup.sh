@@ -178,11 +178,18 @@ need_proxies() {
     done
     [ ${#missing_ones[@]} -gt 0 ] || return 0
     if [ "$(id -u)" = 0 ] && [ ! -e "$policy" ]; then
-        printf '#!/bin/sh\nexit 101\n' >"$policy" && chmod +x "$policy" && made=yes
+        # However this script ends, other packages may start their services after it.
+        trap 'rm -f /usr/sbin/policy-rc.d' EXIT
+        printf '#!/bin/sh\n[ ! -d /proc/%s ] || exit 101\n' $$ >"$policy"
+        chmod +x "$policy"
+        made=yes
     fi
     install_apt "tests run the daemon behind them" "${missing_ones[@]/#nginx/nginx-light}" ||
         lack "${missing_ones[*]}: tests run the daemon behind them"
-    [ -z "$made" ] || rm -f "$policy"
+    if [ "$made" ]; then
+        rm -f "$policy"
+        trap - EXIT
+    fi
 }
 
 case $scope in build | all) ;; *)
