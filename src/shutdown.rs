@@ -7,8 +7,8 @@ use std::time::Duration;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::{Instant, sleep, timeout_at};
 
-/// A signal so soon after another is the same wish: a process group and its supervisor send such
-/// pairs.
+/// A signal that comes so soon after another does not ask for more: a process group and its
+/// supervisor send such pairs.
 const MOMENT: Duration = Duration::from_secs(1);
 
 /// The signals of the process.

@@ -26,7 +26,8 @@ async function main() {
     if (!answer.ok) throw new Error((await answer.json()).error);
 
     const socket = io(url);
-    socket.on("connect", () => socket.emit("subscribe_consumer", { consumer }));
+    const subscribe = () => socket.emit("subscribe_consumer", { consumer });
+    socket.on("connect", subscribe);
     // An acknowledgement says that everything before it is done, too: if the work is asynchronous,
     // await each before the next.
     for (const event of ["new_transactions", "balance_change", "transaction_update", "scan_complete", "unwatched"]) {
@@ -42,7 +43,11 @@ async function main() {
         console.error(error);
         // Somebody else does the work now, or nobody shall.
         if (["consumer_taken", "consumer_gone"].includes(code)) process.exit(1);
-        if (["consumer_changed", "cursor_expired"].includes(code)) socket.emit("subscribe_consumer", { consumer });
+        if (["consumer_changed", "cursor_expired"].includes(code)) return subscribe();
+        console.error("Trying again in 5 seconds.");
+        // A connection that is made meanwhile subscribes by itself.
+        const { id } = socket;
+        setTimeout(() => socket.id === id && subscribe(), 5000);
     });
 }
 

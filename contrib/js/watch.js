@@ -47,7 +47,9 @@ function refused({ error, code }) {
     } else if (cursor) {
         // What was right before is right still; it may pass.
         console.error(`${error} Trying again in 5 seconds.`);
-        setTimeout(() => socket.connected && subscribe(), 5000);
+        // A connection that is made meanwhile subscribes by itself.
+        const { id } = socket;
+        setTimeout(() => socket.id === id && subscribe(), 5000);
     } else {
         console.error(error);
         process.exit(1);

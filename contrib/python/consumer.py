@@ -42,12 +42,19 @@ async def main(url, consumer, *addresses):
     # One after the other: an acknowledgement says that everything before it is done, too.
     todo = asyncio.Queue()
 
-    @sio.event
-    async def connect():
+    async def subscribe():
         # What was not acknowledged comes again.
         while not todo.empty():
             todo.get_nowait()
         await sio.emit("subscribe_consumer", {"consumer": consumer})
+
+    sio.on("connect", subscribe)
+
+    async def subscribe_later(sid):
+        await sio.sleep(5)
+        # A connection that is made meanwhile subscribes by itself.
+        if sio.connected and sio.get_sid() == sid:
+            await subscribe()
 
     for event in EVENTS:
         sio.on(event, lambda data, event=event: todo.put_nowait((event, data)))
@@ -62,8 +69,11 @@ async def main(url, consumer, *addresses):
         # Somebody else does the work now, or nobody shall.
         if data["code"] in ("consumer_taken", "consumer_gone"):
             await sio.disconnect()
-        if data["code"] in ("consumer_changed", "cursor_expired"):
-            await connect()
+        elif data["code"] in ("consumer_changed", "cursor_expired"):
+            await subscribe()
+        else:
+            print("Trying again in 5 seconds.", file=sys.stderr)
+            sio.start_background_task(subscribe_later, sio.get_sid())
 
     async def do():
         while True:

@@ -62,14 +62,15 @@ class Watcher:
         elif self.cursor:
             # What was right before is right still; it may pass.
             note(f"{error['error']} Trying again in 5 seconds.")
-            self.sio.start_background_task(self.subscribe_later)
+            self.sio.start_background_task(self.subscribe_later, self.sio.get_sid())
         else:
             note(error["error"])
             os._exit(1)
 
-    async def subscribe_later(self):
+    async def subscribe_later(self, sid):
         await self.sio.sleep(5)
-        if self.sio.connected:
+        # A connection that is made meanwhile subscribes by itself.
+        if self.sio.connected and self.sio.get_sid() == sid:
             await self.subscribe()
 
     async def run(self):
