@@ -143,7 +143,13 @@ impl<K: Ord + Copy> Schedule<K> {
     /// tried at once.
     pub fn resend(&mut self, number: u64, key: K, tried: Tried, now: u64) {
         (self.asked, self.quiet_until) = (true, 0);
-        self.change(key, now, |queue| queue.resend(Item { number, tried }));
+        self.change(key, now, |queue| {
+            queue.resend(Item { number, tried });
+            if queue.first().is_some_and(|first| first.tried.attempts > 0) {
+                // It was asked for before, and failed again.
+                (queue.due, queue.retried_early) = (now, 0);
+            }
+        });
     }
 
     /// A dead letter is not to be sent again after all.

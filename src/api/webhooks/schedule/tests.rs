@@ -718,4 +718,9 @@ fn who_asks_for_a_dead_letter_to_be_sent_again_does_not_wait_for_the_end_of_quie
     schedule.resend(7, 9, Tried::default(), 5);
     let attempt = schedule.next(5).expect("at once");
     assert_eq!((attempt.number, attempt.resend), (7, true));
+    schedule.failed(attempt, 6, Pause::For(LONGEST_WAIT), 1.0, true);
+    assert_eq!(schedule.next(7), None);
+    schedule.resend(7, 9, Tried::default(), 7);
+    let attempt = schedule.next(7).expect("at once, when asked for once more");
+    assert_eq!((attempt.number, attempt.tried.attempts), (7, 1));
 }
