@@ -821,6 +821,14 @@ fn case_17_too_many_open_files_are_the_cause_that_is_named() {
     let (_, remedy) = told.expect("at some limit the node cannot be connected to");
     assert_eq!(remedy, Remedy::RaiseFileLimit.to_string());
     assert_eq!(limit(1024).code, Some(0));
+    // With fewer clients than are allowed the daemon works.
+    let report = doctor.with("limits.connections", 10_000).run();
+    assert!(
+        report.text.contains("leave room for 512"),
+        "{}",
+        report.text
+    );
+    assert_eq!(report.code, Some(0), "{}", report.text);
 }
 
 /// Name, content and time of change of all files.

@@ -222,7 +222,69 @@ impl Rpc {
 
 #[cfg(test)]
 mod tests {
+    use std::io::{BufRead, BufReader, Read, Write};
+    use std::net::TcpListener;
+
+    use super::super::Credentials;
     use super::*;
+
+    /// A node that gives each connection one answer: this to REST (nothing: it breaks the
+    /// connection), and a block of two bytes over RPC.
+    fn node(rest: &'static str) -> Rpc {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a port is free");
+        let address = listener.local_addr().expect("it listens");
+        std::thread::spawn(move || {
+            for stream in listener.incoming() {
+                let mut stream = BufReader::new(stream.expect("a connection"));
+                let mut head = String::new();
+                while !head.ends_with("\r\n\r\n") && stream.read_line(&mut head).unwrap_or(0) > 0 {}
+                let mut answer = rest.to_owned();
+                if !head.starts_with("GET /rest/block/") {
+                    let head = head.to_ascii_lowercase();
+                    let length = head
+                        .lines()
+                        .find_map(|line| line.strip_prefix("content-length: "));
+                    let length = length.and_then(|length| length.parse().ok());
+                    let mut body = vec![0; length.expect("a body has a length")];
+                    stream.read_exact(&mut body).expect("it has come");
+                    let call: Value = serde_json::from_slice(&body).expect("a call");
+                    let text = json!({ "result": "0102", "error": null, "id": call["id"] });
+                    let text = text.to_string();
+                    answer = format!(
+                        "HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: {}\r\n\r\n{text}",
+                        text.len()
+                    );
+                }
+                let _ = stream.get_mut().write_all(answer.as_bytes());
+            }
+        });
+        let credentials = Credentials::User {
+            user: "user".into(),
+            password: "password".into(),
+            conf: None,
+        };
+        Rpc::new(&format!("http://{address}"), credentials)
+    }
+
+    #[tokio::test]
+    async fn a_block_comes_over_rpc_where_rest_is_not_offered_or_breaks() {
+        let hash = "0000000000000000000000000000000000000000000000000000000000000001";
+        let hash: BlockHash = hash.parse().expect("a hash");
+        let absent = "HTTP/1.1 404 Not Found\r\nConnection: close\r\nContent-Length: 0\r\n\r\n";
+        let offered = "HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 1\r\n\r\nR";
+        for (rest, block) in [
+            (absent, &b"\x01\x02"[..]),
+            ("", b"\x01\x02"),
+            (offered, b"R"),
+        ] {
+            let node = node(rest);
+            for _ in 0..2 {
+                let got = node.raw_block(hash, Vec::new()).await;
+                assert_eq!(got.as_deref(), Ok(block), "{rest}");
+            }
+            assert_eq!(node.0.rest.is_absent(), rest == absent, "{rest}");
+        }
+    }
 
     fn input(text: &str) -> Result<Option<Prevout>, NodeError> {
         serde_json::from_str::<VerboseInput>(text).unwrap().read()
