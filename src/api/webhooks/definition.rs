@@ -20,7 +20,7 @@ use crate::store::{SigningSecret, Webhook};
 const MAX_URL_BYTES: usize = 2048;
 const MAX_SECRETS: usize = 5;
 /// In milliseconds from now: what is later was not meant in seconds.
-const LATEST_EXPIRY: u64 = 10 * 366 * 24 * 3_600_000;
+const LATEST_EXPIRY: u64 = 100 * 366 * 24 * 3_600_000;
 const MAX_HEADERS: usize = 16;
 /// Of all names and values.
 const MAX_HEADER_BYTES: usize = 8192;
@@ -255,7 +255,7 @@ fn parse_secrets(
         if expires > Some(now.saturating_add(LATEST_EXPIRY)) {
             return Err(ApiError::invalid_field(
                 &format!("{field}.expires"),
-                "in seconds since 1970 (not milliseconds), at most ten years from now",
+                "in seconds since 1970 (not milliseconds), at most a hundred years from now",
             ));
         }
         Ok::<_, ApiError>(SigningSecret { key, expires })
