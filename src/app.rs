@@ -381,12 +381,21 @@ async fn bind(config: &Config) -> Result<Server> {
     let addresses = listen_addresses(listen).await?;
     Server::bind(&addresses, server_limits(&config.limits))
         .await
-        .map_err(|error| match error.kind() {
-            io::ErrorKind::AddrInUse => {
-                anyhow!("cannot listen on {listen}: {error}: {}", Remedy::FreePort)
-            }
-            _ => anyhow!("cannot listen on {listen}: {error}"),
+        .map_err(|error| {
+            let advice = listen_remedy(&error);
+            let advice = advice.map_or(String::new(), |remedy| format!(": {remedy}"));
+            anyhow!("cannot listen on {listen}: {error}{advice}")
         })
+}
+
+/// What helps when the addresses cannot be bound.
+pub fn listen_remedy(error: &io::Error) -> Option<Remedy> {
+    match (error.kind(), error.raw_os_error()) {
+        (io::ErrorKind::AddrInUse, _) => Some(Remedy::FreePort),
+        (io::ErrorKind::PermissionDenied, _) => Some(Remedy::OpenPort),
+        (_, Some(23 | 24)) => Some(Remedy::RaiseFileLimit),
+        _ => None,
+    }
 }
 
 /// Settings that let more in than most people want.

@@ -18,18 +18,22 @@ const TOLERANCE_HOURS: u64 = 2;
 /// header, in seconds) are further apart than that. A block that is old proves nothing by itself:
 /// for hours none may have come.
 pub fn note_on_chain_time(now: u64, block_time: u32) -> Option<String> {
-    let (now, block_time) = (now / 1000, u64::from(block_time));
-    let hours = now.abs_diff(block_time) / 3600;
-    if hours < TOLERANCE_HOURS {
-        return None;
+    if let Some(behind) = clock_is_behind(now, block_time) {
+        return Some(format!("{behind}. Set it (NTP)."));
     }
-    Some(match block_time > now {
-        true => format!(
-            "This machine's clock is wrong: it is {hours} hours behind the newest block. Set it (NTP)."
-        ),
-        false => format!(
+    let hours = (now / 1000).saturating_sub(block_time.into()) / 3600;
+    (hours >= TOLERANCE_HOURS).then(|| {
+        format!(
             "The newest block is {hours} hours older than this machine's clock says: no block came since, or the clock is ahead; set it (NTP) if it is."
-        ),
+        )
+    })
+}
+
+/// The same of a block from the future alone, without advice.
+pub fn clock_is_behind(now: u64, block_time: u32) -> Option<String> {
+    let hours = u64::from(block_time).saturating_sub(now / 1000) / 3600;
+    (hours >= TOLERANCE_HOURS).then(|| {
+        format!("This machine's clock is wrong: it is {hours} hours behind the newest block")
     })
 }
 

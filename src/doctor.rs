@@ -6,7 +6,6 @@
 use std::collections::BTreeSet;
 use std::fs::{File, OpenOptions, remove_file};
 use std::io::{self, Write};
-use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
@@ -14,8 +13,9 @@ use std::time::Duration;
 use tokio::task::spawn_blocking;
 
 use crate::bitcoind::{self, Finding, Found};
-use crate::config::{Config, ConfigError};
+use crate::config::{Config, ConfigError, Listen};
 use crate::remedy::Remedy;
+use crate::server::{Limits, Server};
 use crate::store::{self, ChainInfo, Inspected, StoreError};
 use crate::{app, open_files};
 
@@ -46,12 +46,7 @@ pub async fn examine(config: &Config, settings: Option<&Path>, out: &mut impl Wr
     report.well(&format!("settings: {}", settings_place(settings)));
     let chain = examine_node(config, &mut report).await;
     let running = examine_store(&config.store.path, chain, &mut report);
-    match app::listen_addresses(&config.server.listen).await {
-        Ok(addresses) => addresses
-            .into_iter()
-            .for_each(|address| examine_port(address, running, &mut report)),
-        Err(error) => report.bad(&format!("port: {error:#}"), None),
-    }
+    examine_port(&config.server.listen, running, &mut report).await;
     match open_files::problem(config.limits.connections, open_files::limit()) {
         None => report.well("open files: enough for limits.connections"),
         // It works with those that there are.
@@ -88,12 +83,16 @@ async fn examine_endpoints(found: &Found, report: &mut Report<impl Write>) {
         let asked = endpoint.clone();
         let answers = spawn_blocking(move || bitcoind::zmq::answers(&asked, PATIENCE))
             .await
-            .unwrap_or(false);
+            .unwrap_or(Some(false));
         match answers {
-            true => report.well(&format!("node: a publisher answers at {endpoint}")),
-            false => report.bad(
+            Some(true) => report.well(&format!("node: a publisher answers at {endpoint}")),
+            Some(false) => report.bad(
                 &format!("node: no publisher answers at {endpoint}"),
                 Some(Remedy::ReachEndpoint),
+            ),
+            None => report.bad(
+                &format!("node: {endpoint} cannot be tried: satwatch has too many open files"),
+                Some(Remedy::RaiseFileLimit),
             ),
         }
     }
@@ -148,7 +147,7 @@ fn describe(found: &Inspected) -> String {
             store::FORMAT
         ),
     };
-    format!("is whole and belongs to chain {chain}, {height}{format}")
+    format!("can be opened and belongs to chain {chain}, {height}{format}")
 }
 
 /// `None` when there is no store in the folder yet.
@@ -160,7 +159,11 @@ fn inspect(path: &Path, chain: Option<ChainInfo>) -> Result<Option<Inspected>, S
         Some(_) => OpenOptions::new()
             .append(true)
             .open(path.join("lock"))
-            .map(|_| ()),
+            .map(|_| ())
+            .or_else(|error| match error.kind() {
+                io::ErrorKind::NotFound => try_writing(path),
+                _ => Err(error),
+            }),
     };
     writable.map_err(|error| StoreError::Io {
         doing: "write into the store's folder",
@@ -187,15 +190,20 @@ fn try_writing(folder: &Path) -> io::Result<()> {
     written.and(removed)
 }
 
-fn examine_port(listen: SocketAddr, running: bool, report: &mut Report<impl Write>) {
-    match TcpListener::bind(listen) {
+/// By binding it as the daemon does.
+async fn examine_port(listen: &Listen, running: bool, report: &mut Report<impl Write>) {
+    let addresses = match app::listen_addresses(listen).await {
+        Ok(addresses) => addresses,
+        Err(error) => return report.bad(&format!("port: {error:#}"), None),
+    };
+    match Server::bind(&addresses, Limits::default()).await {
         Ok(_) => report.well(&format!("port: {listen} is free")),
         Err(error) if running && error.kind() == io::ErrorKind::AddrInUse => report.well(&format!(
             "port: {listen} is listened on, by the running satwatch presumably"
         )),
         Err(error) => report.bad(
             &format!("port: {listen} cannot be listened on: {error}"),
-            Some(Remedy::FreePort),
+            app::listen_remedy(&error),
         ),
     }
 }
@@ -254,6 +262,8 @@ impl<W: Write> Report<W> {
 
 #[cfg(test)]
 mod tests {
+    use std::net::TcpListener;
+
     use super::*;
 
     fn said(examine: impl FnOnce(&mut Report<&mut Vec<u8>>)) -> String {
@@ -293,12 +303,36 @@ mod tests {
         );
     }
 
-    #[test]
-    fn a_taken_port_is_a_problem_unless_the_daemon_runs() {
+    async fn said_of_port(listen: &str, running: bool) -> String {
+        let mut out = Vec::new();
+        let mut report = Report::new(&mut out);
+        let listen = listen.parse().expect("a host and a port");
+        examine_port(&listen, running, &mut report).await;
+        let _ = report.finish();
+        String::from_utf8(out).expect("the report is text")
+    }
+
+    #[tokio::test]
+    async fn a_taken_port_is_a_problem_unless_the_daemon_runs() {
         let taken = TcpListener::bind("127.0.0.1:0").expect("a free port");
-        let listen = taken.local_addr().expect("an address");
-        assert!(said(|report| examine_port(listen, false, report)).contains("set server.listen"));
-        assert!(said(|report| examine_port(listen, true, report)).ends_with("all is well\n"));
+        let listen = taken.local_addr().expect("an address").to_string();
+        let free = Remedy::FreePort.to_string();
+        assert!(said_of_port(&listen, false).await.contains(&free));
+        assert!(said_of_port(&listen, true).await.ends_with("all is well\n"));
+        drop(taken);
+        let text = said_of_port(&listen, false).await;
+        assert!(text.ends_with("all is well\n"), "{text}");
+    }
+
+    #[test]
+    fn another_program_is_the_cause_only_where_an_address_is_in_use() {
+        let remedy = |kind| app::listen_remedy(&io::Error::from(kind));
+        assert_eq!(remedy(io::ErrorKind::AddrInUse), Some(Remedy::FreePort));
+        assert_eq!(
+            remedy(io::ErrorKind::PermissionDenied),
+            Some(Remedy::OpenPort)
+        );
+        assert_eq!(remedy(io::ErrorKind::AddrNotAvailable), None);
     }
 
     #[test]

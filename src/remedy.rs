@@ -86,6 +86,9 @@ pub enum Remedy {
     #[error("raise satwatch's limit of open files (ulimit -n, or LimitNOFILE= of its service)")]
     RaiseFileLimit,
 
+    #[error("set this machine's clock, or let NTP set it")]
+    SetClock,
+
     #[error("run Bitcoin Core or Knots 22 or later")]
     UpdateBitcoind,
 
@@ -118,4 +121,8 @@ pub enum Remedy {
 
     #[error("set server.listen to another address or port, or stop the program that has this one")]
     FreePort,
+
+    /// The system keeps it for programs of its own.
+    #[error("set server.listen to a port from 1024 on")]
+    OpenPort,
 }

@@ -13,6 +13,7 @@
 //! `includeconf` names further files, which cannot include others. `bitcoin.conf` is looked for in
 //! the default data directory; its `datadir` names another one for all else.
 
+use std::io;
 use std::net::Ipv6Addr;
 use std::path::{Path, PathBuf};
 
@@ -41,6 +42,8 @@ pub(super) struct Conf {
     file: PathBuf,
     data_dir: PathBuf,
     lines: Vec<Line>,
+    /// Why a file was not read that is there.
+    pub(super) problem: Option<String>,
 }
 
 struct Line {
@@ -61,6 +64,9 @@ pub(super) struct Access {
     /// `http://host:port`, best first; never empty.
     pub(super) urls: Vec<String>,
     pub(super) credentials: Credentials,
+    /// They are a login from outside a section, and the file neither chooses this chain nor says
+    /// where its node is: they are meant for another node.
+    pub(super) borrowed: bool,
 }
 
 impl Conf {
@@ -68,25 +74,38 @@ impl Conf {
     pub(super) fn read(default_dir: &Path) -> Self {
         let file = default_dir.join("bitcoin.conf");
         let mut conf = Self {
-            lines: lines_of(&file),
             data_dir: default_dir.to_owned(),
-            file,
+            file: file.clone(),
+            ..Self::default()
         };
+        conf.include(&file);
         let chosen = section_of(conf.chain());
         if let Some(dir) = conf.value(chosen, "datadir") {
             conf.data_dir = default_dir.join(dir);
         }
-        // Sections of other chains include nothing.
+        // As bitcoind does: what the chain's section names comes first, and sections of other chains
+        // include nothing.
         let mut included = Vec::new();
-        for section in ["", chosen] {
+        for section in [chosen, ""] {
             let of_section = |line: &&Line| line.section == section && line.name == "includeconf";
             let names = conf.lines.iter().filter(of_section);
             included.extend(names.filter_map(|line| line.value.clone()));
         }
         for name in included {
-            conf.lines.extend(lines_of(&conf.data_dir.join(name)));
+            conf.include(&conf.data_dir.join(name));
         }
         conf
+    }
+
+    fn include(&mut self, file: &Path) {
+        match text_of(file) {
+            Ok(text) => self.lines.extend(parse(&text)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => {
+                let problem = format!("{} was not read ({error})", file.display());
+                self.problem.get_or_insert(problem);
+            }
+        }
     }
 
     /// The chain that a node started without options follows.
@@ -118,6 +137,7 @@ impl Conf {
                 folder,
                 urls: self.urls(section, port),
                 credentials: self.credentials(section, folder),
+                borrowed: network != chosen && self.is_borrowed(section),
             })
             .collect();
         all.sort_by_key(|access| access.network != chosen);
@@ -159,6 +179,19 @@ impl Conf {
         Credentials::Cookie(self.data_dir.join(folder).join(name))
     }
 
+    fn is_borrowed(&self, section: &str) -> bool {
+        let in_section = |line: &Line| line.section == section && line.name == "rpcpassword";
+        let connects = |line: &Line| line.section == section && line.name == "rpcconnect";
+        let is_placed = CHAIN_ONLY
+            .iter()
+            .any(|name| self.value(section, name).is_some())
+            || self.lines.iter().any(connects);
+        let password = self.value(section, "rpcpassword");
+        password.is_some_and(|password| !password.is_empty())
+            && !self.lines.iter().any(in_section)
+            && !is_placed
+    }
+
     fn value(&self, section: &str, name: &str) -> Option<&str> {
         self.values(section, name).first().copied()
     }
@@ -194,12 +227,15 @@ fn section_of(network: Network) -> &'static str {
     found.map_or("main", |(_, _, _, section)| section)
 }
 
-fn lines_of(file: &Path) -> Vec<Line> {
-    let small = file
-        .metadata()
-        .is_ok_and(|file| file.is_file() && file.len() <= MOST_BYTES);
-    let text = small.then(|| std::fs::read(file).ok()).flatten();
-    parse(&String::from_utf8_lossy(&text.unwrap_or_default()))
+fn text_of(file: &Path) -> io::Result<String> {
+    let found = file.metadata()?;
+    if !found.is_file() {
+        return Err(io::Error::other("it is not a file"));
+    }
+    if found.len() > MOST_BYTES {
+        return Err(io::Error::other("it is larger than 1 MiB"));
+    }
+    Ok(String::from_utf8_lossy(&std::fs::read(file)?).into_owned())
 }
 
 /// Lines that are neither a section nor an assignment are left out: bitcoind does not start with
@@ -381,6 +417,59 @@ mod tests {
             found[0].credentials,
             Credentials::Cookie("/run/bitcoind/cookie".into())
         );
+    }
+
+    /// As bitcoind 29.5 does, by its log.
+    #[test]
+    fn what_the_section_includes_comes_before_what_the_file_includes() {
+        let text = "regtest=1\nincludeconf=a.conf\n[regtest]\nincludeconf=b.conf\n";
+        let more = [
+            ("a.conf", "[regtest]\nrpcport=1\n"),
+            ("b.conf", "[regtest]\nrpcport=2\n"),
+        ];
+        assert_eq!(read(text, &more).1[0].urls, ["http://127.0.0.1:2"]);
+    }
+
+    #[test]
+    fn a_login_outside_a_section_is_for_the_chosen_chain_and_for_ports_that_are_named() {
+        let borrowed = |text: &str| {
+            let (_folder, found) = read(text, &[]);
+            let borrowed = found.into_iter().filter(|access| access.borrowed);
+            borrowed.map(|access| access.folder).collect::<Vec<_>>()
+        };
+        let login = "rpcuser=a\nrpcpassword=b\n";
+        let others = ["testnet3", "testnet4", "signet", "regtest"];
+        assert_eq!(borrowed(login), others);
+        assert_eq!(
+            borrowed(&format!("{login}rpcport=1\nrpcconnect=node.lan")),
+            others
+        );
+        assert_eq!(
+            borrowed(&format!("{login}regtest=1")),
+            ["", "testnet3", "testnet4", "signet"]
+        );
+        let named = "rpcport=1\n[test]\nrpcport=2\n[signet]\nrpcconnect=node.lan\n\
+                     [testnet4]\nrpcpassword=c";
+        assert_eq!(borrowed(&format!("{login}regtest=1\n{named}")), [""; 0]);
+        assert_eq!(borrowed(""), [""; 0], "cookies are each chain's own");
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_read_is_told() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let file = folder.path().join("bitcoin.conf");
+        assert_eq!(Conf::read(folder.path()).problem, None, "there is none");
+        std::fs::write(&file, "rpcport=1\n").expect("written");
+        assert_eq!(Conf::read(folder.path()).problem, None);
+        std::fs::write(&file, "#".repeat(MOST_BYTES as usize + 1)).expect("written");
+        let told = Conf::read(folder.path()).problem.expect("it is too large");
+        assert!(
+            told.ends_with("bitcoin.conf was not read (it is larger than 1 MiB)"),
+            "{told}"
+        );
+        std::fs::remove_file(&file).expect("removed");
+        std::fs::create_dir(&file).expect("made");
+        assert!(Conf::read(folder.path()).problem.is_some());
     }
 
     #[test]

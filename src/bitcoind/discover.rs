@@ -93,57 +93,92 @@ pub(super) async fn find_on(
     network: Option<Network>,
 ) -> Result<Found, NodeError> {
     let conf = default_dir().map(|dir| Conf::read(&dir));
-    let candidates = candidates(settings, conf.as_ref())?;
-    let searching = settings.rpc_url.is_none() && given_credentials(settings).is_none();
-    let first = candidates.first().map(|(url, _)| url.clone());
+    let candidates = candidates(settings, conf.as_ref(), network)?;
+    let named = settings.rpc_url.is_some();
+    let mut asked: Vec<&str> = Vec::new();
     let mut best: Option<NodeError> = None;
-    for (url, credentials) in candidates {
-        let rpc = Rpc::new(&url, credentials);
+    for (index, candidate) in candidates.iter().enumerate() {
+        let Candidate {
+            chain,
+            url,
+            credentials,
+        } = candidate;
+        if !asked.contains(&url.as_str()) {
+            asked.push(url);
+        }
+        let rpc = Rpc::new(url, credentials.clone());
         match rpc.blockchain().await {
             Ok(node) if network.is_some_and(|network| network.to_core_arg() != node.chain) => {
                 let network = network.map(Network::to_core_arg).unwrap_or_default();
-                keep_better(&mut best, wrong_chain(&url, &node.chain, network));
+                keep_better(&mut best, wrong_chain(url, &node.chain, network));
             }
             Ok(node) => return describe(rpc, node, settings).await,
             Err(error) => keep_better(&mut best, error),
         }
+        let next = candidates.get(index + 1);
+        let more_of_it = !named && next.is_some_and(|next| next.chain == *chain);
+        if !more_of_it && best.as_ref().is_some_and(|error| is_enough(error, named)) {
+            break;
+        }
     }
-    Err(match best {
-        Some(error) if !searching || rank(&error) > 1 => error,
-        _ => NodeError::transient(
-            Cause::Unreachable,
-            format!(
-                "no bitcoind found: none answers at {} (from the default data directory and its bitcoin.conf), \
-                 nor on the default RPC ports of the other chains",
-                first.unwrap_or_default()
-            ),
-        )
-        .advise(Remedy::StartOrNameServer),
-    })
+    let given = given_credentials(settings).is_some();
+    let mut error = match best {
+        Some(error) if named || given || rank(&error) > 0 => error,
+        _ => nobody_answers(&asked),
+    };
+    let unread = conf.and_then(|conf| conf.problem);
+    if let (Some(unread), false) = (unread, named && given) {
+        error.message = format!("{}; {unread}", error.message);
+    }
+    Err(error)
 }
 
 pub(super) fn wrong_chain(url: &str, found: &str, expected: &str) -> NodeError {
     NodeError::persistent(
-        Cause::Setup,
+        Cause::OtherChain,
         format!("bitcoind at {url} follows chain {found}, the store belongs to {expected}"),
     )
     .advise(Remedy::OtherNodeOrStore)
 }
 
-/// Of several nodes that failed, the one that answered something is the one to talk about.
+fn nobody_answers(asked: &[&str]) -> NodeError {
+    let (first, others) = asked.split_first().unwrap_or((&"", &[]));
+    let others = match others {
+        [] => String::new(),
+        others => format!(", nor at {}", others.join(", ")),
+    };
+    NodeError::transient(
+        Cause::Unreachable,
+        format!(
+            "no bitcoind found: none answers at {first} (from the default data directory and its bitcoin.conf){others}"
+        ),
+    )
+    .advise(Remedy::StartOrNameServer)
+}
+
+/// Of several nodes that failed, the first of those that said most is the one to talk about.
 fn keep_better(best: &mut Option<NodeError>, error: NodeError) {
     if best.as_ref().is_none_or(|kept| rank(&error) > rank(kept)) {
         *best = Some(error);
     }
 }
 
+/// Nobody was there; a node of another chain; a node for which we have no credentials; one that has
+/// seen ours.
 fn rank(error: &NodeError) -> u8 {
     match error.cause {
-        Cause::NoCookie => 0,
-        Cause::Unreachable => 1,
-        _ if error.kind == Kind::Transient => 3,
-        _ => 2,
+        Cause::Unreachable => 0,
+        Cause::OtherChain => 1,
+        Cause::NoCookie if error.kind == Kind::Transient => 2,
+        _ => 3,
     }
+}
+
+/// Who answered is the node that is meant, whatever it said: the credentials for it are nobody
+/// else's, and a node of another chain is not taken in its place. At an address that is `named`
+/// there is only one node, for which further cookies may be the right ones.
+fn is_enough(error: &NodeError, named: bool) -> bool {
+    rank(error) >= 2 + u8::from(named)
 }
 
 async fn describe(
@@ -202,11 +237,21 @@ fn default_dir() -> Option<PathBuf> {
     })
 }
 
-/// Every (RPC address, credentials) worth trying, best first. Never empty.
+/// Where a node may be, and how it may let us in.
+#[derive(Debug, PartialEq, Eq)]
+struct Candidate {
+    /// The chain whose place that is.
+    chain: Network,
+    url: String,
+    credentials: Credentials,
+}
+
+/// All that are worth trying, best first; `network`: the chain that is looked for. Never empty.
 fn candidates(
     settings: &config::Bitcoind,
     conf: Option<&Conf>,
-) -> Result<Vec<(String, Credentials)>, NodeError> {
+    network: Option<Network>,
+) -> Result<Vec<Candidate>, NodeError> {
     let url = settings.rpc_url.as_deref().map(clean_url).transpose()?;
     let given = given_credentials(settings);
     let none = Conf::default();
@@ -224,7 +269,10 @@ fn candidates(
         .map(|name| name.to_string_lossy());
     accesses.sort_by_key(|access| {
         let named = url.as_ref().is_some_and(|url| access.urls.contains(url));
-        !named && Some(access.port) != port && folder.as_deref() != Some(access.folder)
+        (
+            !named && Some(access.port) != port && folder.as_deref() != Some(access.folder),
+            network.is_some_and(|network| network != access.network),
+        )
     });
     if given.is_none() && conf.is_none() {
         return Err(NodeError::persistent(
@@ -233,14 +281,23 @@ fn candidates(
         )
         .advise(Remedy::NameCredentials));
     }
-    let mut found = Vec::new();
+    let mut found: Vec<Candidate> = Vec::new();
     for access in accesses {
+        // A login that is not for this chain is for no port that we only guess.
+        if access.borrowed && given.is_none() && url.is_none() {
+            continue;
+        }
         let credentials = given.as_ref().unwrap_or(&access.credentials);
         let urls = url.as_ref().map_or(&access.urls[..], std::slice::from_ref);
         for url in urls {
-            let candidate = (url.clone(), credentials.clone());
-            if !found.contains(&candidate) {
-                found.push(candidate);
+            let is_known =
+                |known: &Candidate| known.url == *url && known.credentials == *credentials;
+            if !found.iter().any(is_known) {
+                found.push(Candidate {
+                    chain: access.network,
+                    url: url.clone(),
+                    credentials: credentials.clone(),
+                });
             }
         }
     }
@@ -330,12 +387,22 @@ pub(super) fn lists(
         Topic::Rawblock => &endpoints.rawblock,
         Topic::Sequence => &endpoints.sequence,
     };
-    let plain = |address: &str| address.replace("//localhost:", "//127.0.0.1:");
     let here = |n: &Notification| {
         n.kind.strip_prefix("pub") == Some(topic.name())
-            && Some(plain(&reachable(&n.address, rpc_host))) == endpoint.as_deref().map(plain)
+            && endpoint
+                .as_deref()
+                .is_some_and(|endpoint| is_same_place(&reachable(&n.address, rpc_host), endpoint))
     };
     notifications.iter().any(here)
+}
+
+/// `localhost` is either loopback address.
+fn is_same_place(one: &str, other: &str) -> bool {
+    let forms = |address: &str| {
+        ["//127.0.0.1:", "//[::1]:", "//localhost:"]
+            .map(|host| address.replace("//localhost:", host))
+    };
+    forms(other).contains(&one.to_owned()) || forms(one).contains(&other.to_owned())
 }
 
 pub(super) fn is_ours(kind: &str) -> bool {
@@ -379,21 +446,22 @@ mod tests {
         let found = candidates(
             &settings(),
             Some(&Conf::read(Path::new("/home/a/.bitcoin"))),
+            None,
         )
         .unwrap();
         assert_eq!(found.len(), 5);
         assert_eq!(
-            found[0],
+            (&*found[0].url, &found[0].credentials),
             (
-                "http://127.0.0.1:8332".into(),
-                Credentials::Cookie("/home/a/.bitcoin/.cookie".into())
+                "http://127.0.0.1:8332",
+                &Credentials::Cookie("/home/a/.bitcoin/.cookie".into())
             )
         );
         assert_eq!(
-            found[4],
+            (&*found[4].url, &found[4].credentials),
             (
-                "http://127.0.0.1:18443".into(),
-                Credentials::Cookie("/home/a/.bitcoin/regtest/.cookie".into())
+                "http://127.0.0.1:18443",
+                &Credentials::Cookie("/home/a/.bitcoin/regtest/.cookie".into())
             )
         );
     }
@@ -404,15 +472,19 @@ mod tests {
             rpc_url: Some("127.0.0.1:38332/".into()),
             ..settings()
         };
-        let found = candidates(&settings, Some(&Conf::read(Path::new("/d")))).unwrap();
+        let found = candidates(&settings, Some(&Conf::read(Path::new("/d"))), None).unwrap();
         assert_eq!(
-            found[0],
+            (&*found[0].url, &found[0].credentials),
             (
-                "http://127.0.0.1:38332".into(),
-                Credentials::Cookie("/d/signet/.cookie".into())
+                "http://127.0.0.1:38332",
+                &Credentials::Cookie("/d/signet/.cookie".into())
             )
         );
-        assert!(found.iter().all(|(url, _)| url == "http://127.0.0.1:38332"));
+        assert!(
+            found
+                .iter()
+                .all(|candidate| candidate.url == "http://127.0.0.1:38332")
+        );
     }
 
     #[test]
@@ -422,9 +494,72 @@ mod tests {
             ..settings()
         };
         assert_eq!(
-            candidates(&settings, None).unwrap()[0].0,
+            candidates(&settings, None, None).unwrap()[0].url,
             "http://127.0.0.1:18443"
         );
+    }
+
+    #[test]
+    fn a_login_that_is_not_for_a_chain_is_not_offered_at_its_port() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let file = folder.path().join("bitcoin.conf");
+        let text = "rpcuser=a\nrpcpassword=b\n[regtest]\nrpcport=5\n";
+        std::fs::write(file, text).expect("written");
+        let conf = Conf::read(folder.path());
+        let urls = |settings: &config::Bitcoind, network| {
+            let found = candidates(settings, Some(&conf), network).unwrap();
+            found.into_iter().map(|it| it.url).collect::<Vec<_>>()
+        };
+        let (main, regtest) = ("http://127.0.0.1:8332", "http://127.0.0.1:5");
+        assert_eq!(urls(&settings(), None), [main, regtest]);
+        assert_eq!(urls(&settings(), Some(Network::Regtest)), [regtest, main]);
+        let named = config::Bitcoind {
+            rpc_url: Some("http://127.0.0.1:18332".into()),
+            ..settings()
+        };
+        assert_eq!(urls(&named, None), ["http://127.0.0.1:18332"]);
+    }
+
+    #[test]
+    fn of_nodes_that_fail_the_one_that_said_most_is_told_and_ends_the_search() {
+        let error = |cause, kind| NodeError {
+            kind,
+            cause,
+            message: format!("{cause:?}"),
+            remedy: None,
+        };
+        let away = error(Cause::Unreachable, Kind::Transient);
+        let other = error(Cause::OtherChain, Kind::Persistent);
+        let no_cookie = error(Cause::NoCookie, Kind::Transient);
+        let forbidden = error(Cause::NoCookie, Kind::Persistent);
+        let refused = error(Cause::Unauthorized, Kind::Persistent);
+        let starting = error(Cause::WarmingUp, Kind::Transient);
+        for (first, second, told) in [
+            (&away, &other, &other),
+            (&other, &away, &other),
+            (&away, &forbidden, &forbidden),
+            (&forbidden, &no_cookie, &forbidden),
+            (&refused, &no_cookie, &refused),
+            (&refused, &starting, &refused),
+            (&no_cookie, &starting, &starting),
+        ] {
+            let mut best = None;
+            keep_better(&mut best, first.clone());
+            keep_better(&mut best, second.clone());
+            assert_eq!(best.as_ref(), Some(told), "{first}, {second}");
+        }
+        // The error; whether it ends the search; at an address that the settings name.
+        for (error, searching, named) in [
+            (&away, false, false),
+            (&other, false, false),
+            (&no_cookie, true, false),
+            (&forbidden, true, true),
+            (&refused, true, true),
+            (&starting, true, true),
+        ] {
+            assert_eq!(is_enough(error, false), searching, "{error}");
+            assert_eq!(is_enough(error, true), named, "{error}");
+        }
     }
 
     #[test]
@@ -440,7 +575,7 @@ mod tests {
                 ..self::settings()
             };
             assert!(
-                candidates(&settings, Some(&Conf::read(Path::new("/d")))).is_err(),
+                candidates(&settings, Some(&Conf::read(Path::new("/d"))), None).is_err(),
                 "{url}"
             );
         }

@@ -8,7 +8,7 @@ use super::discover::{Endpoints, NodeInfo, is_ours, lists};
 use super::rpc::{self, Method, Notification, Rpc, whitelist_line};
 use super::zmq::Topic;
 use super::{Cause, NodeError};
-use crate::clock::note_on_chain_time;
+use crate::clock::clock_is_behind;
 use crate::config;
 use crate::remedy::Remedy;
 
@@ -101,37 +101,43 @@ pub(super) fn findings(
 
 /// Makes every call that the daemon makes, with parameters that change nothing.
 pub async fn try_calls(rpc: &Rpc) -> Vec<Finding> {
+    let (mut known, mut refused, mut unknown) = (0, Vec::new(), Vec::new());
     let mut findings = Vec::new();
-    let mut refused = Vec::new();
     for method in Method::ALL {
         match rpc.try_out(*method).await {
+            Err(error) if error.cause == Cause::Rpc(UNKNOWN_METHOD) => unknown.push(method.name()),
             // It answers something, so it may be called.
-            Ok(()) => {}
-            Err(error) if matches!(error.cause, Cause::Rpc(_)) => {}
+            Ok(()) => known += 1,
+            Err(error) if matches!(error.cause, Cause::Rpc(_)) => known += 1,
             Err(error) if error.cause == Cause::MethodRefused => refused.push(method.name()),
-            Err(error) => findings.push(Finding::from(&error)),
+            Err(error) => {
+                // The next calls would say it again.
+                findings.push(Finding::from(&error));
+                break;
+            }
         }
     }
-    if refused.is_empty() {
-        if findings.is_empty() {
-            let count = Method::ALL.len();
-            findings.push(Finding::well(format!(
-                "bitcoind permits all {count} calls that satwatch makes"
-            )));
-        }
-        return findings;
+    if !refused.is_empty() {
+        let user = rpc.user();
+        findings.push(Finding::bad(
+            format!(
+                "bitcoind at {} does not let user {user} call {} (rpcwhitelist)",
+                rpc.url(),
+                refused.join(", ")
+            ),
+            Remedy::AllowCalls {
+                line: whitelist_line(&user),
+            },
+        ));
+    } else if findings.is_empty() {
+        findings.push(Finding::well(match unknown.is_empty() {
+            true => format!("bitcoind permits all {known} calls that satwatch makes"),
+            false => format!(
+                "bitcoind permits {known} of the calls that satwatch makes, and does not know {}",
+                unknown.join(", ")
+            ),
+        }));
     }
-    let user = rpc.user();
-    findings.push(Finding::bad(
-        format!(
-            "bitcoind at {} does not let user {user} call {} (rpcwhitelist)",
-            rpc.url(),
-            refused.join(", ")
-        ),
-        Remedy::AllowCalls {
-            line: whitelist_line(&user),
-        },
-    ));
     findings
 }
 
@@ -170,13 +176,8 @@ fn network_findings(node: &NodeInfo, now: u64) -> Vec<Finding> {
 
 /// A block from the future: a node takes none that is two hours ahead of its own clock.
 fn clock_finding(node: &NodeInfo, now: u64) -> Option<Finding> {
-    let ahead = node.tip_time.filter(|time| u64::from(*time) > now)?;
-    let what = note_on_chain_time(now.saturating_mul(1000), ahead)?;
-    Some(Finding {
-        ok: false,
-        what,
-        remedy: None,
-    })
+    let what = clock_is_behind(now.saturating_mul(1000), node.tip_time?)?;
+    Some(Finding::bad(what, Remedy::SetClock))
 }
 
 /// Why nothing reaches the node. On a private chain it may be alone.
@@ -401,7 +402,7 @@ mod tests {
                     ..node()
                 },
                 "clock is wrong: it is 5 hours behind the newest block",
-                None,
+                Some(Remedy::SetClock),
             ),
             ("well", node(), "connected to 8 other nodes", None),
             (
@@ -557,6 +558,28 @@ mod tests {
         assert!(!bad("tcp://127.0.0.1:1") && !bad("tcp://localhost:1"));
         assert!(bad("tcp://127.0.0.1:2"), "that is where another topic is");
         assert!(bad("tcp://10.0.0.7:1"));
+    }
+
+    #[test]
+    fn localhost_is_either_loopback_address() {
+        for (bound, set, same) in [
+            ("tcp://[::1]:1", "tcp://localhost:1", true),
+            ("tcp://127.0.0.1:1", "tcp://localhost:1", true),
+            ("tcp://localhost:1", "tcp://[::1]:1", true),
+            ("tcp://[::1]:1", "tcp://127.0.0.1:1", false),
+            ("tcp://[::1]:1", "tcp://localhost:2", false),
+        ] {
+            let endpoints = Endpoints {
+                rawtx: Some(set.into()),
+                ..Endpoints::default()
+            };
+            let listed = [notification("pubrawtx", bound, 0)];
+            assert_eq!(
+                lists(&listed, "127.0.0.1", Topic::Rawtx, &endpoints),
+                same,
+                "{bound} {set}"
+            );
+        }
     }
 
     #[test]

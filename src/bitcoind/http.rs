@@ -325,16 +325,18 @@ impl Http {
             return self.too_many_files("read bitcoind's cookie");
         }
         let cookie = path.display();
-        if error.kind() == io::ErrorKind::PermissionDenied {
-            return NodeError::persistent(
-                Cause::NoCookie,
-                format!("this user may not read bitcoind's cookie {cookie}"),
-            )
-            .advise(Remedy::OwnLogin);
-        }
+        let forbidden = error.kind() == io::ErrorKind::PermissionDenied;
         match self.knock() {
+            Ok(401) if forbidden => NodeError::persistent(
+                Cause::NoCookie,
+                format!(
+                    "bitcoind at {} wants credentials, and this user may not read bitcoind's cookie {cookie}",
+                    self.url
+                ),
+            )
+            .advise(Remedy::OwnLogin),
             Ok(401) => NodeError::transient(
-                Cause::Unauthorized,
+                Cause::NoCookie,
                 format!(
                     "bitcoind at {} wants credentials, and its cookie cannot be read at {cookie} ({error})",
                     self.url
@@ -343,14 +345,20 @@ impl Http {
             .advise(Remedy::NameCredentials),
             Ok(403) => self.address_refused(),
             Err(error) if error.cause == Cause::TooManyFiles => error,
-            _ => NodeError::transient(
-                Cause::NoCookie,
-                format!(
-                    "bitcoind does not answer at {}, and there is no cookie {cookie} ({error})",
-                    self.url
-                ),
-            )
-            .advise(Remedy::StartOrNameServer),
+            _ => {
+                let lacking = match forbidden {
+                    true => "this user may not read the cookie",
+                    false => "there is no cookie",
+                };
+                NodeError::transient(
+                    Cause::Unreachable,
+                    format!(
+                        "bitcoind does not answer at {}, and {lacking} {cookie} ({error})",
+                        self.url
+                    ),
+                )
+                .advise(Remedy::StartOrNameServer)
+            }
         }
     }
 
@@ -429,7 +437,7 @@ fn is_out_of_files_in(error: &ureq::Error) -> bool {
     }
 }
 
-fn no_file_can_be_opened() -> bool {
+pub(super) fn no_file_can_be_opened() -> bool {
     std::fs::File::open("/dev/null").is_err_and(|error| is_out_of_files(&error))
 }
 

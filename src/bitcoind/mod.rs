@@ -69,9 +69,9 @@ pub enum Cause {
     /// No connection, or it broke.
     Unreachable,
     TimedOut,
-    /// The cookie file cannot be read.
+    /// The node wants credentials, and its cookie file cannot be read.
     NoCookie,
-    /// Wrong credentials, or none where some are wanted.
+    /// Wrong credentials.
     Unauthorized,
     /// `rpcallowip` refuses our address.
     AddressRefused,
@@ -87,6 +87,8 @@ pub enum Cause {
     Rpc(i32),
     /// The answer is not what this call answers.
     Shape,
+    /// The node is not of the store's chain.
+    OtherChain,
     /// The settings do not fit this node.
     Setup,
 }

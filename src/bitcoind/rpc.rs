@@ -154,9 +154,9 @@ pub struct MempoolInfo {
     pub loaded: bool,
     #[serde(default)]
     pub size: u64,
-    /// Absent where there is no choice any more (and before Core 24).
-    #[serde(default = "yes")]
-    pub fullrbf: bool,
+    /// Absent where there is no choice: before Core 24, and in the newest.
+    #[serde(default)]
+    pub fullrbf: Option<bool>,
     /// Of Knots.
     #[serde(default)]
     pub rbf_policy: RbfPolicy,
@@ -172,8 +172,10 @@ pub enum RbfPolicy {
 }
 
 impl MempoolInfo {
-    pub fn replacement(&self) -> Replacement {
-        match (self.rbf_policy, self.fullrbf) {
+    /// `version`: of the node, 290500 is 29.5.0; 0 if it does not tell.
+    pub fn replacement(&self, version: u64) -> Replacement {
+        let any = self.fullrbf.unwrap_or(!(1..240_000).contains(&version));
+        match (self.rbf_policy, any) {
             (RbfPolicy::Never, _) => Replacement::Never,
             (RbfPolicy::AsFullrbf, true) => Replacement::Any,
             (RbfPolicy::AsFullrbf, false) => Replacement::Signalled,
@@ -523,4 +525,26 @@ pub(super) fn host_of(url: &str) -> &str {
 /// Whether an error says that the block is not there any more.
 pub(super) fn is_pruned(error: &NodeError) -> bool {
     error.cause == Cause::Rpc(-1) && error.message.contains("pruned")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_node_that_does_not_tell_its_policy_has_that_of_its_version() {
+        for (answer, version, replacement) in [
+            ("{}", 220_000, Replacement::Signalled),
+            ("{}", 230_100, Replacement::Signalled),
+            ("{}", 310_000, Replacement::Any),
+            ("{}", 0, Replacement::Any),
+            (r#"{"fullrbf": false}"#, 280_000, Replacement::Signalled),
+            (r#"{"fullrbf": true}"#, 240_000, Replacement::Any),
+            (r#"{"rbf_policy": "never"}"#, 290_000, Replacement::Never),
+            (r#"{"rbf_policy": "never"}"#, 230_000, Replacement::Never),
+        ] {
+            let info: MempoolInfo = serde_json::from_str(answer).expect("an answer");
+            assert_eq!(info.replacement(version), replacement, "{answer} {version}");
+        }
+    }
 }

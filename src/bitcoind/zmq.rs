@@ -19,6 +19,7 @@ pub use message::{Body, Change, Frame, Sequence, Topic};
 use message::{Counter, Order, parse};
 
 use super::Endpoints;
+use super::http::no_file_can_be_opened;
 use crate::clock::now_ms;
 
 /// Bytes that may wait for the follower: some forty of the largest blocks.
@@ -394,12 +395,19 @@ fn receive(context: &zmq::Context, mut links: Vec<Link>, mut queue: Queue, stop:
     }
 }
 
-/// Whether something that speaks ZMQ answers at an endpoint within `limit`. For `doctor`; blocks.
-pub fn answers(endpoint: &str, limit: Duration) -> bool {
+/// Whether something that speaks ZMQ answers at an endpoint within `limit`; `None`: no file
+/// descriptor was left to try it with. For `doctor`; blocks.
+pub fn answers(endpoint: &str, limit: Duration) -> Option<bool> {
     let deadline = Instant::now() + limit;
     let context = zmq::Context::new();
-    let open = |attempt| Link::open(&context, endpoint, vec![Topic::Sequence], attempt).ok();
-    let links: Vec<Link> = [0, 1].into_iter().filter_map(open).collect();
+    let mut out_of_files = false;
+    let mut links = Vec::new();
+    for attempt in [0, 1] {
+        match Link::open(&context, endpoint, vec![Topic::Sequence], attempt) {
+            Ok(link) => links.push(link),
+            Err(error) => out_of_files |= error == zmq::Error::EMFILE,
+        }
+    }
     while Instant::now() < deadline {
         let mut items: Vec<_> = links
             .iter()
@@ -407,10 +415,11 @@ pub fn answers(endpoint: &str, limit: Duration) -> bool {
             .collect();
         let _ = zmq::poll(&mut items, 50);
         if links.iter().any(Link::answered) {
-            return true;
+            return Some(true);
         }
     }
-    false
+    // Asked while the sockets have theirs.
+    (!out_of_files && !no_file_can_be_opened()).then_some(false)
 }
 
 #[cfg(test)]

@@ -6,6 +6,7 @@ use std::io::{self, Read, Seek, Write};
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use rocksdb::{
     BlockBasedIndexType, BlockBasedOptions, Cache, ColumnFamily, ColumnFamilyDescriptor, DB,
@@ -454,6 +455,10 @@ fn make_private(folder: &Path) -> std::io::Result<()> {
     Ok(())
 }
 
+/// A diagnosis ([`super::inspect`]) holds the lock for a moment, and must not refuse a daemon.
+const LOCK_TRIES: u32 = 10;
+const LOCK_PAUSE: Duration = Duration::from_millis(20);
+
 /// Held until the returned file is closed, by the system too when the process dies.
 fn lock(path: &Path) -> Result<File, StoreError> {
     let failed = |error: std::io::Error| io(path, "create the store", error);
@@ -471,7 +476,14 @@ fn lock(path: &Path) -> Result<File, StoreError> {
         .truncate(false)
         .open(path.join("lock"))
         .map_err(failed)?;
-    let locked = file.try_lock();
+    let mut locked = file.try_lock();
+    for _ in 0..LOCK_TRIES {
+        if !matches!(locked, Err(TryLockError::WouldBlock)) {
+            break;
+        }
+        std::thread::sleep(LOCK_PAUSE);
+        locked = file.try_lock();
+    }
     let process = process_in(&file);
     match (locked, process) {
         (Err(TryLockError::Error(error)), _) => Err(failed(error)),

@@ -24,6 +24,15 @@ pub struct Inspected {
 /// no store yet. Reads no more rows than it tells.
 pub fn inspect(path: &Path, chain: Option<ChainInfo>) -> Result<Option<Inspected>, StoreError> {
     refuse_if_in_use(path)?;
+    let found = look(path, chain);
+    if found.is_err() {
+        // A daemon that has started since then changes the files that are read here.
+        refuse_if_in_use(path)?;
+    }
+    found
+}
+
+fn look(path: &Path, chain: Option<ChainInfo>) -> Result<Option<Inspected>, StoreError> {
     let folder = path.join("db");
     if !folder.join("CURRENT").exists() {
         db::refuse_remains(path, &folder)?;
@@ -60,7 +69,7 @@ pub fn inspect(path: &Path, chain: Option<ChainInfo>) -> Result<Option<Inspected
     }))
 }
 
-/// The lock is let go of at once: a daemon that starts now is not to be refused.
+/// The lock is let go of at once: a daemon that starts now tries for longer than that.
 fn refuse_if_in_use(path: &Path) -> Result<(), StoreError> {
     let Ok(lock) = File::open(path.join("lock")) else {
         return Ok(());

@@ -459,9 +459,11 @@ fn what_is_wrong_with_credentials_is_told_apart() {
     fs::set_permissions(&file, fs::Permissions::from_mode(0o000)).expect("it is ours");
     // root may read everything, unless it is without its capabilities.
     let nobody = ["setpriv", "--inh-caps=-all", "--bounding-set=-all"].map(str::to_owned);
-    if fs::read(&file).is_ok() {
-        doctor.wrapper = nobody.to_vec();
-    }
+    let wrapper = match fs::read(&file) {
+        Ok(_) => nobody.to_vec(),
+        Err(_) => Vec::new(),
+    };
+    doctor.wrapper.clone_from(&wrapper);
     let doctor = doctor.with("bitcoind.cookie_file", file.display());
     said(
         &doctor,
@@ -475,6 +477,56 @@ fn what_is_wrong_with_credentials_is_told_apart() {
         .finds_nothing();
     // As the user that bitcoind runs as.
     Doctor::beside(&node).finds_nothing();
+
+    // The same of a cookie that is looked for: of the chosen chain, and of one that is asked first.
+    let mut doctor = Doctor::new();
+    doctor.wrapper = wrapper;
+    let folder = doctor.conf_folder();
+    fs::create_dir(folder.join("regtest")).expect("the folder is ours");
+    for cookie in [".cookie", "regtest/.cookie"].map(|name| folder.join(name)) {
+        fs::copy(node.cookie_file(), &cookie).expect("the node runs");
+        fs::set_permissions(&cookie, fs::Permissions::from_mode(0o000)).expect("it is ours");
+    }
+    let write = |text: &str| {
+        fs::write(folder.join("bitcoin.conf"), text).expect("the folder is ours");
+    };
+    let url = node.rpc_url();
+    let port = url.rsplit(':').next().expect("a port");
+    write(&format!("regtest=1\n[regtest]\nrpcport={port}\n"));
+    let forbidden = "this user may not read bitcoind's cookie";
+    said(&doctor, forbidden, Remedy::OwnLogin);
+    write("");
+    let doctor = doctor.with("bitcoind.rpc_url", &url);
+    said(&doctor, forbidden, Remedy::OwnLogin);
+    write("[main]\nrpcuser=shop\nrpcpassword=wrong\n");
+    said(
+        &doctor,
+        "refuses user \"shop\" with the rpcpassword in",
+        Remedy::RestartForLogin {
+            conf: folder.join("bitcoin.conf"),
+        },
+    );
+}
+
+#[test]
+fn the_first_node_that_answers_is_the_one_that_is_meant() {
+    let node = bare_with(&[&format!("-rpcauth=shop:{HASH}")]);
+    let proxy = RpcProxy::of(&node);
+    let port = |url: &str| url.rsplit(':').next().expect("a port").to_owned();
+    let doctor = Doctor::new();
+    let text = format!(
+        "rpcuser=shop\nrpcpassword={PASSWORD}\nrpcport={}\n[regtest]\nrpcport={}\n",
+        port(&proxy.url()),
+        port(&node.rpc_url())
+    );
+    fs::write(doctor.conf_folder().join("bitcoin.conf"), text).expect("the folder is ours");
+    proxy.set(WARMING_UP);
+    let (what, remedy) = doctor.problem();
+    assert!(what.contains("is starting (Loading block index"), "{what}");
+    assert_eq!(remedy, Remedy::Wait.to_string());
+    // Nobody is there: the next place is asked.
+    proxy.set(Mood::Refuse);
+    doctor.finds_nothing();
 }
 
 #[test]
@@ -672,6 +724,20 @@ fn what_the_node_answers_instead_of_an_answer_is_told_apart() {
         proxy.set(Mood::Pass);
         doctor.finds_nothing();
     }
+    // A call that an older node does not have, and calls that nobody answers any more.
+    proxy.set_for("scanblocks", unknown);
+    let report = doctor.run();
+    assert!(
+        report.text.contains("permits 14 of the calls") && report.text.contains("know scanblocks"),
+        "{}",
+        report.text
+    );
+    assert_eq!(report.code, Some(0), "{}", report.text);
+    for method in ["getindexinfo", "getmempoolentry", "getrawmempool"] {
+        proxy.set_for(method, BUSY);
+    }
+    assert_eq!(doctor.problem().1, Remedy::EnlargeWorkQueue.to_string());
+    proxy.set(Mood::Pass);
     // Two calls that are not permitted are one problem.
     proxy.set_for("getblock", Mood::NotPermitted);
     proxy.set_for("scantxoutset", Mood::NotPermitted);
@@ -752,6 +818,23 @@ fn case_11_a_node_that_nothing_reaches_is_named_and_each_remedy_helps() {
     );
 }
 
+#[test]
+fn a_block_from_the_future_is_the_clocks_fault() {
+    let node = Node::start();
+    let now = SystemTime::UNIX_EPOCH.elapsed();
+    let ahead = now.expect("the clock is right").as_secs() + 5 * 3600 + 60;
+    node.rpc("setmocktime", json!([ahead]));
+    let block = node.mine(1);
+    let doctor = Doctor::beside(&node);
+    let (what, remedy) = doctor.problem();
+    assert!(what.contains("5 hours behind the newest block"), "{what}");
+    assert_eq!(remedy, Remedy::SetClock.to_string());
+    // A test must not set the machine's clock: the block goes instead.
+    node.rpc("setmocktime", json!([0]));
+    node.rpc("invalidateblock", json!(block));
+    doctor.finds_nothing();
+}
+
 /// A chain on which nobody mines: the node calls it initial download for ever.
 #[test]
 fn a_private_chain_that_rests_is_followed_and_a_public_one_is_not() {
@@ -813,13 +896,26 @@ fn case_17_too_many_open_files_are_the_cause_that_is_named() {
         doctor.wrapper = ["bash", "-c", &script, "bash"].map(str::to_owned).to_vec();
         doctor.run()
     };
-    let told = (8..40).map(&mut limit).find_map(|report| {
+    let few: Vec<_> = (8..40).map(&mut limit).collect();
+    let told = few.iter().find_map(|report| {
         let found =
             |(what, _): &&(String, String)| what.contains("satwatch has too many open files");
-        report.problems.iter().find(found).cloned()
+        report.problems.iter().find(found)
     });
     let (_, remedy) = told.expect("at some limit the node cannot be connected to");
-    assert_eq!(remedy, Remedy::RaiseFileLimit.to_string());
+    assert_eq!(*remedy, Remedy::RaiseFileLimit.to_string());
+    let others = [
+        Remedy::StartServer,
+        Remedy::StartOrNameServer,
+        Remedy::NameCredentials,
+        Remedy::ReachEndpoint,
+        Remedy::FreePort,
+    ]
+    .map(|remedy| remedy.to_string());
+    for report in few {
+        let wrong = report.problems.iter().find(|(_, it)| others.contains(it));
+        assert_eq!(wrong, None, "{}", report.text);
+    }
     assert_eq!(limit(1024).code, Some(0));
     // With fewer clients than are allowed the daemon works.
     let report = doctor.with("limits.connections", 10_000).run();
@@ -882,6 +978,16 @@ fn case_22_a_diagnosis_changes_nothing_in_a_store_of_an_older_format() {
     assert_eq!(report.code, Some(0), "{}", report.text);
     assert!(state_of(&store) == known, "nothing has changed");
 
+    // A copy may be without it.
+    fs::remove_file(store.join("lock")).expect("it is ours");
+    let names = || -> Vec<_> {
+        let files = state_of(&store).into_iter();
+        files.map(|(path, ..)| path).collect()
+    };
+    let known = names();
+    doctor.finds_nothing();
+    assert_eq!(names(), known);
+
     daemon.restart();
     assert!(
         doctor
@@ -911,4 +1017,17 @@ fn a_folder_that_cannot_be_written_and_a_port_that_is_taken_are_to_be_changed() 
         .finds_nothing();
     drop(taken);
     doctor.finds_nothing();
+
+    let first: u16 = fs::read_to_string("/proc/sys/net/ipv4/ip_unprivileged_port_start")
+        .ok()
+        .and_then(|text| text.trim().parse().ok())
+        .unwrap_or(1024);
+    if first > 1 {
+        let mut doctor = doctor.with("server.listen", format!("127.0.0.1:{}", first - 1));
+        doctor.wrapper = ["setpriv", "--inh-caps=-all", "--bounding-set=-all"]
+            .map(str::to_owned)
+            .to_vec();
+        assert_eq!(doctor.problem().1, Remedy::OpenPort.to_string());
+        doctor.with("server.listen", "127.0.0.1:0").finds_nothing();
+    }
 }

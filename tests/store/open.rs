@@ -63,6 +63,20 @@ fn a_second_daemon_is_told_who_uses_the_store() {
 }
 
 #[test]
+fn a_diagnosis_that_looks_at_the_store_does_not_refuse_a_daemon() {
+    let folder = tempdir().unwrap();
+    drop(open(folder.path()));
+    let lock = fs::File::open(folder.path().join("lock")).unwrap();
+    lock.lock_shared().unwrap();
+    let looks = std::thread::spawn(move || {
+        std::thread::sleep(std::time::Duration::from_millis(20));
+        drop(lock);
+    });
+    open(folder.path());
+    looks.join().unwrap();
+}
+
+#[test]
 fn a_store_keeps_to_its_chain() {
     let folder = tempdir().unwrap();
     drop(open(folder.path()));

@@ -210,7 +210,7 @@ impl Board {
     pub(super) fn mempool(&mut self, info: MempoolInfo) {
         self.status.mempool.size = info.size;
         self.status.mempool.loaded = info.loaded;
-        self.status.mempool.replacement = info.replacement();
+        self.status.mempool.replacement = info.replacement(self.status.node.version);
         self.status.mempool.at = Some(now_ms());
         self.dirty = true;
     }

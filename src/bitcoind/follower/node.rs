@@ -153,11 +153,11 @@ impl Follow {
             false => self.board.node_answered(),
         }
         self.board.node(&inspection.node);
-        if let Some(mempool) = inspection.mempool {
-            self.board.mempool(mempool);
-        }
         if let Ok(network) = &inspection.network {
             self.board.network(network);
+        }
+        if let Some(mempool) = inspection.mempool {
+            self.board.mempool(mempool);
         }
         if let Ok(notifications) = &inspection.notifications {
             self.listed(notifications);

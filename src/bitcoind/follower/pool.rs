@@ -396,7 +396,7 @@ impl Follow {
 
     /// Which transactions the node lets be replaced, when it is not what it was.
     async fn tell_policy(&mut self, info: MempoolInfo) -> Result<(), FollowError> {
-        let replacement = info.replacement();
+        let replacement = info.replacement(self.board.node_info().version);
         if self.pool.replacement.replace(replacement) != Some(replacement) {
             self.indexer.post(Input::Policy(replacement)).await?;
         }
