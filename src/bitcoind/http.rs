@@ -437,7 +437,7 @@ fn is_out_of_files_in(error: &ureq::Error) -> bool {
     }
 }
 
-pub(super) fn no_file_can_be_opened() -> bool {
+fn no_file_can_be_opened() -> bool {
     std::fs::File::open("/dev/null").is_err_and(|error| is_out_of_files(&error))
 }
 

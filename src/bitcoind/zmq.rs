@@ -7,6 +7,8 @@
 
 mod message;
 
+use std::fs::File;
+use std::io;
 use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -19,7 +21,7 @@ pub use message::{Body, Change, Frame, Sequence, Topic};
 use message::{Counter, Order, parse};
 
 use super::Endpoints;
-use super::http::no_file_can_be_opened;
+use super::http::is_out_of_files;
 use crate::clock::now_ms;
 
 /// Bytes that may wait for the follower: some forty of the largest blocks.
@@ -395,19 +397,23 @@ fn receive(context: &zmq::Context, mut links: Vec<Link>, mut queue: Queue, stop:
     }
 }
 
+/// File descriptors of a context with two subscribers and their monitors, and some more.
+const SOCKET_FILES: usize = 32;
+
 /// Whether something that speaks ZMQ answers at an endpoint within `limit`; `None`: no file
 /// descriptor was left to try it with. For `doctor`; blocks.
 pub fn answers(endpoint: &str, limit: Duration) -> Option<bool> {
+    // Without them libzmq fails in many ways, and some end the process.
+    let spare = (0..SOCKET_FILES).map(|_| File::open("/dev/null"));
+    if let Err(error) = spare.collect::<io::Result<Vec<_>>>()
+        && is_out_of_files(&error)
+    {
+        return None;
+    }
     let deadline = Instant::now() + limit;
     let context = zmq::Context::new();
-    let mut out_of_files = false;
-    let mut links = Vec::new();
-    for attempt in [0, 1] {
-        match Link::open(&context, endpoint, vec![Topic::Sequence], attempt) {
-            Ok(link) => links.push(link),
-            Err(error) => out_of_files |= error == zmq::Error::EMFILE,
-        }
-    }
+    let open = |attempt| Link::open(&context, endpoint, vec![Topic::Sequence], attempt).ok();
+    let links: Vec<Link> = [0, 1].into_iter().filter_map(open).collect();
     while Instant::now() < deadline {
         let mut items: Vec<_> = links
             .iter()
@@ -418,8 +424,7 @@ pub fn answers(endpoint: &str, limit: Duration) -> Option<bool> {
             return Some(true);
         }
     }
-    // Asked while the sockets have theirs.
-    (!out_of_files && !no_file_can_be_opened()).then_some(false)
+    Some(false)
 }
 
 #[cfg(test)]

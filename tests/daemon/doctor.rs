@@ -896,7 +896,7 @@ fn case_17_too_many_open_files_are_the_cause_that_is_named() {
         doctor.wrapper = ["bash", "-c", &script, "bash"].map(str::to_owned).to_vec();
         doctor.run()
     };
-    let few: Vec<_> = (8..40).map(&mut limit).collect();
+    let few: Vec<_> = (8..64).map(&mut limit).collect();
     let told = few.iter().find_map(|report| {
         let found =
             |(what, _): &&(String, String)| what.contains("satwatch has too many open files");
