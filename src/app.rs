@@ -356,17 +356,20 @@ async fn repeat<Pass: Future<Output = Result<()>>>(pass: impl Fn() -> Pass) {
 /// tokens yet to keep others out.
 pub async fn listen_addresses(listen: &Listen) -> Result<Vec<SocketAddr>> {
     let Listen { host, port } = listen;
-    let remedy = format!("write server.listen = \"127.0.0.1:{port}\"");
-    let found = lookup_host((host.as_str(), *port))
-        .await
-        .with_context(|| format!("cannot listen on {listen}: {host} is not known; {remedy}"))?;
+    let found = lookup_host((host.as_str(), *port)).await.with_context(|| {
+        let remedy = Remedy::ListenOnLoopback { port: *port };
+        format!("cannot listen on {listen}: {host} is not known; {remedy}")
+    })?;
     let mut addresses: Vec<SocketAddr> = Vec::new();
     for address in found {
         if !address.ip().to_canonical().is_loopback() {
             bail!(
-                "cannot listen on {listen}: {host} is {}, where others can reach it, and there are no tokens to keep them out; \
-                 {remedy}, or have /etc/hosts say that {host} is 127.0.0.1",
-                address.ip()
+                "cannot listen on {listen}: {host} is {}, where others can reach it, and there are no tokens to keep them out; {}",
+                address.ip(),
+                Remedy::LoopbackName {
+                    host: host.clone(),
+                    port: *port
+                }
             );
         }
         if !addresses.contains(&address) {
@@ -499,6 +502,7 @@ mod tests {
                 && message.contains("/etc/hosts"),
             "{message}"
         );
+        addresses("127.0.0.1:5005").await.expect("as it says");
     }
 
     #[test]

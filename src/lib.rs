@@ -29,7 +29,8 @@
 //! checks it.
 //!
 //! ```text
-//! clock, config, shutdown, page, open_files, remedy -> (nothing)
+//! clock, shutdown, page, remedy -> (nothing)
+//! config, open_files       -> remedy
 //! tracker                  -> (nothing)
 //! store                    -> tracker
 //! indexer                  -> tracker, store

@@ -3,6 +3,8 @@
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
+use crate::remedy::Remedy;
+
 /// Kept back: the store has up to 256 tables open and needs new files for each that it writes; the
 /// rest is for the node (RPC, REST, ZMQ), webhooks, and the process itself.
 const RESERVE: usize = 512;
@@ -37,9 +39,11 @@ pub fn problem(connections: usize, limit: usize) -> Option<String> {
     let room = for_clients(limit);
     (connections > room).then(|| {
         format!(
-            "limits.connections is {connections}, but {limit} open files (ulimit -Hn) leave room for {room}: raise that limit \
-             (LimitNOFILE= for systemd) to {}, or lower limits.connections",
-            connections + RESERVE
+            "limits.connections is {connections}, but {limit} open files (ulimit -Hn) leave room for {room}: {}",
+            Remedy::RaiseHardLimit {
+                to: connections + RESERVE,
+                room
+            }
         )
     })
 }

@@ -1,8 +1,10 @@
-//! What a person can do about a problem with the node, the store or the port.
+//! What a person can do about a problem with the node, the settings, the store's folder, the port
+//! or the limits of this machine.
 //!
 //! Every error and finding about them takes its advice from here, so that there is one list of all
 //! advice that is given. `tests/daemon/remedies.rs` names for each the test that follows it, and
-//! does not compile while one is missing.
+//! does not compile while one is missing. What else is advised (errors of the store, refused
+//! requests) is listed there, too.
 
 use std::path::PathBuf;
 
@@ -125,4 +127,28 @@ pub enum Remedy {
     /// The system keeps it for programs of its own.
     #[error("set server.listen to a port from 1024 on")]
     OpenPort,
+
+    #[error("write server.listen = \"127.0.0.1:{port}\"")]
+    ListenOnLoopback { port: u16 },
+
+    /// The name has addresses that others can reach.
+    #[error(
+        "write server.listen = \"127.0.0.1:{port}\", or have /etc/hosts say that {host} is 127.0.0.1"
+    )]
+    LoopbackName { host: String, port: u16 },
+
+    #[error(
+        "raise that limit (LimitNOFILE= for systemd) to {to}, or lower limits.connections to {room}"
+    )]
+    RaiseHardLimit { to: usize, room: usize },
+
+    #[error("write [{section}] and its settings below")]
+    WriteSection { section: String },
+
+    #[error("write the whole path")]
+    WholePath,
+
+    /// The path of another user's home directory, or a name that begins like one.
+    #[error("write the whole path, or \"./~…\" for such a name")]
+    WholePathOrName,
 }

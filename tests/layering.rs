@@ -9,10 +9,10 @@ use std::path::{Path, PathBuf};
 /// Module, and what of ours it may import.
 const LAYERS: &[(&str, &[&str])] = &[
     ("clock", &[]),
-    ("config", &[]),
+    ("config", &["remedy"]),
     ("shutdown", &[]),
     ("page", &[]),
-    ("open_files", &[]),
+    ("open_files", &["remedy"]),
     ("remedy", &[]),
     ("tracker", &[]),
     ("store", &["tracker"]),
@@ -315,6 +315,47 @@ fn the_reusable_layers_do_not_know_our_words() {
         }
     }
     assert!(wrong.is_empty(), "\n{}", wrong.join("\n"));
+}
+
+/// Rows of tables and what stands in a block of code (diagrams) may be longer, because they cannot
+/// be wrapped.
+fn long_comments(text: &str) -> Vec<usize> {
+    let (mut found, mut in_block) = (Vec::new(), false);
+    for (number, line) in (1..).zip(text.lines()) {
+        let Some(comment) = line.trim_start().strip_prefix("//") else {
+            in_block = false;
+            continue;
+        };
+        let comment = comment.trim_start_matches(['/', '!']).trim_start();
+        in_block ^= comment.starts_with("```");
+        if line.chars().count() > 100 && !in_block && !comment.starts_with('|') {
+            found.push(number);
+        }
+    }
+    found
+}
+
+#[test]
+fn comments_are_wrapped_at_100_columns() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let (mut wrong, mut folders) = (Vec::new(), vec![]);
+    folders.extend(["src", "tests", "benches", "examples"].map(|name| root.join(name)));
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(folder).expect("the folder can be read") {
+            let path = entry.expect("an entry of the folder").path();
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
+                let text = fs::read_to_string(&path).expect("a source file can be read");
+                let lines = long_comments(&text).into_iter();
+                wrong.extend(lines.map(|line| format!("{}:{line}", path.display())));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "\n{}", wrong.join("\n"));
+    let long = "x".repeat(99);
+    let text = format!("// {long}\n//! ```text\n//! {long}\n//! ```\n//! | {long}\n/// {long}\n");
+    assert_eq!(long_comments(&text), [1, 6]);
 }
 
 #[test]

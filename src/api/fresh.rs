@@ -3,8 +3,8 @@
 //!
 //! `?min_cursor=<cursor>`: the answer waits (`wait` seconds at most) until the state includes
 //! everything up to that cursor. Events are committed before anybody hears of them, so a client
-//! with a cursor that this daemon gave out never waits. Only one that computes the cursor of an event
-//! that is still to come does.
+//! with a cursor that this daemon gave out never waits. Only one that computes the cursor of an
+//! event that is still to come does.
 //!
 //! An `ETag` is the hash of an answer without its cursor: it stays the same while the log grows by
 //! what does not concern the answer. It is weak, because the bodies of two such answers differ in

@@ -14,7 +14,9 @@
 //!    `seen` it gets from the log, and from then on it is live. All of that happens between two
 //!    events, so none is missing and none comes twice.
 //!
-//! # A subscription, step by step (`super::live` does 2 and 3, which may take long, outside of this task)
+//! # A subscription, step by step
+//!
+//! `super::live` does 2 and 3, which may take long, outside of this task.
 //!
 //! ```text
 //! 1 pause     is there room for it; if the socket already hears one of the topics, all that it hears is taken off, told up to

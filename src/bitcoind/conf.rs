@@ -83,8 +83,8 @@ impl Conf {
         if let Some(dir) = conf.value(chosen, "datadir") {
             conf.data_dir = default_dir.join(dir);
         }
-        // As bitcoind does: what the chain's section names comes first, and sections of other chains
-        // include nothing.
+        // As bitcoind does: what the chain's section names comes first, and sections of other
+        // chains include nothing.
         let mut included = Vec::new();
         for section in [chosen, ""] {
             let of_section = |line: &&Line| line.section == section && line.name == "includeconf";

@@ -297,9 +297,9 @@ fn zmq_findings(
     findings
 }
 
-/// Where a topic that is missing should be published, as bitcoind binds to it: on the address of the
-/// others in the same words, because another address on the same port could not be bound to, and
-/// bitcoind would start without ZMQ.
+/// Where a topic that is missing should be published, as bitcoind binds to it: on the address of
+/// the others in the same words, because another address on the same port could not be bound to,
+/// and bitcoind would start without ZMQ.
 fn publishing_place(notifications: &[Notification], rpc_host: &str) -> String {
     let ours = notifications.iter().find(|n| is_ours(&n.kind));
     if let Some(known) = ours.or(notifications.first()) {

@@ -93,7 +93,7 @@ pub enum Cause {
     Setup,
 }
 
-/// A call that failed. The text is a sentence for a person and says which call, why, and what to do.
+/// A call that failed. The text is a sentence for a person: which call, why, and what to do.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{message}{}", .remedy.as_ref().map_or(String::new(), |remedy| format!(": {remedy}")))]
 pub struct NodeError {

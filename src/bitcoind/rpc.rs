@@ -94,14 +94,14 @@ pub struct Blockchain {
 }
 
 impl Blockchain {
-    /// A chain on which nobody may be mining: regtest, and a signet of one's own. There the node says
-    /// for ever that it is in its initial download when its tip is a day old.
+    /// A chain on which nobody may be mining: regtest, and a signet of one's own. There the node
+    /// says for ever that it is in its initial download when its tip is a day old.
     pub fn is_private(&self) -> bool {
         match self.chain.as_str() {
             "regtest" => true,
             "signet" => match &self.signet_challenge {
                 Some(challenge) => challenge != PUBLIC_SIGNET,
-                // The node knows no rate of transactions of such a chain, so it reckons to have all.
+                // The node knows no rate of transactions of such a chain: it reckons to have all.
                 None => self.verificationprogress == Some(1.0),
             },
             _ => false,

@@ -353,8 +353,8 @@ fn event_of(frames: &[Vec<u8>]) -> Option<u16> {
 }
 
 /// Whether sockets for an endpoint are to speak IPv6, at the `attempt`th attempt: what the address
-/// is, and for a name one and the other in turn. (libzmq takes only the first address of a name, and
-/// with IPv6 that is not one of IPv4 as soon as the name has both, as `localhost` mostly has.)
+/// is, and for a name one and the other in turn. (libzmq takes only the first address of a name,
+/// and with IPv6 that is not one of IPv4 as soon as the name has both, as `localhost` mostly has.)
 fn speaks_ipv6(endpoint: &str, attempt: u32) -> bool {
     let Some(authority) = endpoint.strip_prefix("tcp://") else {
         return false;

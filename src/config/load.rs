@@ -10,6 +10,7 @@ use ::config::{File, FileFormat, Map, Source, Value, ValueKind};
 
 use super::table::{Form, PREFIX, SETTINGS, Setting, is_some};
 use super::{Bitcoind, Config, Secret};
+use crate::remedy::Remedy;
 
 /// A setting given on the command line.
 #[derive(Debug, Clone)]
@@ -124,7 +125,12 @@ impl Layers {
             }
             _ if known => self.problem(
                 place,
-                format!("`{section}` is a section: write [{section}] and its settings below"),
+                format!(
+                    "`{section}` is a section: {}",
+                    Remedy::WriteSection {
+                        section: section.to_owned()
+                    }
+                ),
             ),
             _ => self.unknown(place, section),
         }
@@ -132,13 +138,12 @@ impl Layers {
 
     fn add_environment(&mut self, environment: impl IntoIterator<Item = (OsString, OsString)>) {
         for (variable, value) in environment {
-            let Some(variable) = variable.to_str() else {
+            let Some(variable) = variable
+                .to_str()
+                .filter(|variable| variable.starts_with(PREFIX))
+            else {
                 continue;
             };
-            if !variable.starts_with(PREFIX) {
-                self.look_for_single_underscores(variable);
-                continue;
-            }
             let Some(setting) = SETTINGS
                 .iter()
                 .find(|setting| setting.variable() == variable)
@@ -163,14 +168,6 @@ impl Layers {
         }
     }
 
-    /// A variable that would be a setting's if it had two underscores where it has one.
-    fn look_for_single_underscores(&mut self, variable: &str) {
-        let mut meant = SETTINGS.iter().map(Setting::variable);
-        if let Some(meant) = meant.find(|meant| meant.replace("__", "_") == variable) {
-            self.problem(&place_of(variable), format!("write {meant}"));
-        }
-    }
-
     fn add(&mut self, name: &str, mut value: Value) {
         let is_path = matches!(
             Setting::find(name).map(|setting| setting.form),
@@ -180,25 +177,30 @@ impl Layers {
         if let (true, ValueKind::String(text)) = (is_path, &mut value.kind) {
             match self.expanded(text) {
                 Ok(path) => *text = path,
-                Err(why) => self.problem(&place, format!("{name} = {text:?}: {why}")),
+                Err((why, remedy)) => {
+                    self.problem(&place, format!("{name} = {text:?}: {why}; {remedy}"));
+                }
             }
         }
         self.values.insert(name.to_owned(), value);
     }
 
     /// The path with its `~` replaced, as a shell would do it.
-    fn expanded(&self, path: &str) -> Result<String, &'static str> {
+    fn expanded(&self, path: &str) -> Result<String, (&'static str, Remedy)> {
         let Some(rest) = path.strip_prefix('~') else {
             return Ok(path.to_owned());
         };
         if !rest.is_empty() && !rest.starts_with('/') {
-            return Err(
-                "only one's own home directory can be written as ~; write the whole path, or \"./~…\" for such a name",
-            );
+            return Err((
+                "only one's own home directory can be written as ~",
+                Remedy::WholePathOrName,
+            ));
         }
         let home = self.home.as_ref();
-        home.map(|home| format!("{home}{rest}"))
-            .ok_or("there is no HOME in the environment for ~ to stand for; write the whole path")
+        home.map(|home| format!("{home}{rest}")).ok_or((
+            "there is no HOME in the environment for ~ to stand for",
+            Remedy::WholePath,
+        ))
     }
 
     fn problem(&mut self, place: &str, message: String) {
@@ -276,8 +278,8 @@ impl Layers {
         if listen.address().is_some_and(reachable) {
             let message = format!(
                 "server.listen = {listen} is reachable by others, and there are no tokens to keep them out: without tokens only loopback \
-                 addresses may be listened on; write \"127.0.0.1:{}\"",
-                listen.port
+                 addresses may be listened on; {}",
+                Remedy::ListenOnLoopback { port: listen.port }
             );
             self.problem(&self.place("server.listen"), message);
         }
@@ -453,8 +455,8 @@ mod tests {
     }
 
     #[test]
-    fn the_settings_file_in_the_repository_names_every_option_in_its_section() {
-        let mut section = "";
+    fn the_settings_file_in_the_repository_explains_every_option_in_its_section() {
+        let (mut section, mut is_explained) = ("", false);
         let mut listed = Vec::new();
         for line in SETTINGS_TOML.lines() {
             if let Some(name) = line
@@ -467,8 +469,12 @@ mod tests {
                 .split_once(" = ")
                 .filter(|(name, _)| !name.contains(' '))
             {
+                assert!(is_explained, "no comment stands above {section}.{name}");
                 listed.push(format!("{section}.{name}"));
+                is_explained = false;
+                continue;
             }
+            is_explained = line.starts_with("# ");
         }
         let expected: Vec<&str> = SETTINGS.iter().map(|setting| setting.name).collect();
         assert_eq!(listed, expected);
@@ -628,15 +634,9 @@ mod tests {
             &[
                 ("SATWATCH__SERVER__PORT", "5"),
                 ("SATWATCH__SERVER__Listen", "x"),
-                ("SATWATCH_SERVER_ALLOWED_HOSTS", "shop.example"),
             ],
         ));
-        assert_eq!(lines.len(), 4, "{lines:?}");
-        assert_eq!(
-            lines[3],
-            "environment variable SATWATCH_SERVER_ALLOWED_HOSTS: write \
-             SATWATCH__SERVER__ALLOWED_HOSTS"
-        );
+        assert_eq!(lines.len(), 3, "{lines:?}");
         assert!(
             lines[0]
                 .starts_with("settings.toml: unknown setting `wallet`; the sections are server,"),

@@ -5,16 +5,16 @@
 //!
 //! | key | value | |
 //! |---|---|---|
-//! | name | created u64, all scripts bool, spks, blocks bool, webhook | what it wants: [`Consumer`] |
+//! | name | created u64, all scripts bool, spks, blocks bool, webhook | its wants: [`Consumer`] |
 //! | name, 0, `c` | number u64, moved u64 | all events up to this one are done: [`Place`] |
 //! | name, 0, `o`, number u64 | empty | an event behind the place that is done too |
-//! | name, 0, `d`, number u64 | event, attempts u32, first_failed u64, last_tried u64, error, again bool | [`DeadLetter`] |
-//! | name, 0, `f`, number u64 | attempts u32, first_failed u64, last_tried u64 | an event that failed and is tried again: [`Failing`] |
-//! | name, 0, `r`, number u64 | the same | a dead letter that is sent again and failed again |
+//! | name, 0, `d`, number u64 | event, tries, error, again bool | [`DeadLetter`] |
+//! | name, 0, `f`, number u64 | tries | an event that failed and is tried again: [`Failing`] |
+//! | name, 0, `r`, number u64 | tries | a dead letter that is sent again and failed again |
 //! | name, 0, `s` | since u64, reason | the receiver wants nothing any more: [`Stopped`] |
 //!
-//! `webhook`: 0, or 2 and url, list of (key, (expires u64)?), list of (header, value). Format 2 wrote
-//! 1 and url, key.
+//! Tries: attempts u32, first_failed u64, last_tried u64. `webhook`: 0, or 2 and url, list of (key,
+//! (expires u64)?), list of (header, value). Format 2 wrote 1 and url, key.
 
 mod values;
 
@@ -228,7 +228,7 @@ impl Reader {
             })
     }
 
-    /// Events that failed and are tried again, ascending; `resend`: dead letters that are sent again.
+    /// Events that failed and are tried again, ascending; `resend`: dead letters sent again.
     pub fn failing(&self, name: &str, resend: bool) -> Result<Vec<(u64, Failing)>, StoreError> {
         let (db, kind) = (self.db(), failing_kind(resend));
         let rows = self.numbered(name, kind, None).map(|entry| {

@@ -5,10 +5,10 @@
 //! An event gets the next number when it is written; `next_seq` is stored in the same batch and
 //! never derived from the largest key, so pruning takes no number back. A mempool commit is not
 //! synced: when the machine (not only the process) goes down, events may be lost that clients have
-//! seen. So a mark, `reserved`, is synced ahead of the numbers in use. When the store was not closed
-//! in order and the machine's boot id has changed since, numbering goes on from the mark. Numbers
-//! therefore always rise, but not always by one. A cursor of a number that was lost is refused, and
-//! what was lost may come again under new numbers ([`super::starts`]).
+//! seen. So a mark, `reserved`, is synced ahead of the numbers in use. When the store was not
+//! closed in order and the machine's boot id has changed since, numbering goes on from the mark.
+//! Numbers therefore always rise, but not always by one. A cursor of a number that was lost is
+//! refused, and what was lost may come again under new numbers ([`super::starts`]).
 //!
 //! A reader with cursor `c` has missed nothing exactly when `c + 1 >= first_seq`.
 //!
@@ -19,16 +19,16 @@
 //! | kind | | fields |
 //! |---|---|---|
 //! | 0 | new transactions | spk, script hash, list of transactions |
-//! | 1 | balance change | spk, script hash, old and new balance (confirmed i64, unconfirmed i64 each), cause |
+//! | 1 | balance change | spk, script hash, old and new balance (i64 and i64 each), cause |
 //! | 2 | transaction update | spk, script hash, previous phase u8, transaction, confirmations u32 |
 //! | 3 | block | height u32, hash, time u32, transactions u32 |
 //! | 4 | reorg | old tip (height u32, hash), fork point (height u32, hash), depth u32 |
 //! | 5 | scan complete | spk, script hash, scan id u64, from u32, to u32, transactions u64 |
 //! | 6 | unwatched | spk, script hash |
 //!
-//! A transaction: txid, received u64, sent u64, status, u32? block time, first_seen u64,
-//! replaceable bool. A cause: 0 transaction, 1 block, 2 reorg, 3 removed, 4 baseline, then 32 bytes
-//! of its hash. A phase has the number of its status.
+//! A balance: confirmed, unconfirmed. A transaction: txid, received u64, sent u64, status, u32?
+//! block time, first_seen u64, replaceable bool. A cause: 0 transaction, 1 block, 2 reorg, 3
+//! removed, 4 baseline, then 32 bytes of its hash. A phase has the number of its status.
 
 use rocksdb::{ReadOptions, WriteBatch};
 

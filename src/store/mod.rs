@@ -57,7 +57,8 @@
 //!
 //! Families marked (2) came with format 2, and nothing else did but bit 4 of a watch's flags and
 //! the kinds 5 and 6 of events. Format 3 has `starts` in `meta` where the others had `log_id`, a
-//! text, which is the id of the first start now. A folder of an earlier format is read and brought
+//! text, which is the id of the first start now, and in `cursors` a webhook with expiring secrets
+//! and headers, and the entries `f`, `r` and `s`. A folder of an earlier format is read and brought
 //! up; a later one is refused.
 //!
 //! | `meta` key | value | |

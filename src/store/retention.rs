@@ -2,8 +2,9 @@
 //!
 //! The machine's clock alone is not trusted: it may be a year ahead until the network sets it, and
 //! so may be the times of events. An event is old when the clock and the chain say so. The chain's
-//! time is the median time of its last eleven blocks (BIP 113), which never falls. An event is at
-//! least as old as the block that came after it.
+//! time is the median time of its last eleven blocks (BIP 113), which never falls; of the first ten
+//! blocks that we know it is the median of fewer, which may. An event is at least as old as the
+//! block that came after it.
 
 use super::db::{EVENTS, meta};
 use super::log::PRUNE_LIMIT;

@@ -54,7 +54,7 @@ impl Starts {
         self.0.push(Start { id, first, held });
     }
 
-    /// Number of the last event when `next` is the number that is given next; 0 when there was none.
+    /// Number of the last event when `next` is the number that is given next; 0: there was none.
     pub(super) fn head(&self, next: u64) -> u64 {
         let last = self.last();
         if next <= last.first {

@@ -3,8 +3,8 @@
 //!
 //! It answers four questions without keeping transactions: what does a new transaction displace
 //! (and which descendants fall with it), who spends an output that we learn of late, which
-//! transactions pay a script that is watched late, and which descend from one that may be replaced. Transactions that touch watched scripts are
-//! `tracked`; theirs are the rows in the view.
+//! transactions pay a script that is watched late, and which descend from one that may be replaced.
+//! Transactions that touch watched scripts are `tracked`; theirs are the rows in the view.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 

@@ -1,13 +1,14 @@
 //! `satwatch doctor` beside nodes that are set up in a broken way: it names the one cause, and the
-//! remedy that it gives makes the problem go away. [`super::remedies`] says which test follows which
-//! remedy.
+//! remedy that it gives makes the problem go away. [`super::remedies`] says which test follows
+//! which remedy.
 
 use std::fs;
 use std::net::UdpSocket;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
-use std::time::SystemTime;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, SystemTime};
 
 use satwatch::bitcoind::rpc::{Method, whitelist_line};
 use satwatch::remedy::Remedy;
@@ -680,12 +681,6 @@ fn what_the_node_answers_instead_of_an_answer_is_told_apart() {
     for (method, mood, words, remedy) in [
         (
             "",
-            BUSY,
-            "has no room for getblockchaininfo",
-            Remedy::EnlargeWorkQueue,
-        ),
-        (
-            "",
             WARMING_UP,
             "is starting (Loading block index",
             Remedy::Wait,
@@ -716,11 +711,10 @@ fn what_the_node_answers_instead_of_an_answer_is_told_apart() {
         let (what, given) = doctor.problem();
         assert!(what.contains(words), "{what}");
         assert_eq!(given, remedy.to_string());
-        if remedy == Remedy::EnlargeWorkQueue {
-            node.put(line_of(&given));
-            restarted(&node);
+        if remedy == Remedy::NameRpcPort {
+            // What answers there stays what it is.
+            Doctor::beside(&node).finds_nothing();
         }
-        // The node is another one now, has room, or is through with what it did.
         proxy.set(Mood::Pass);
         doctor.finds_nothing();
     }
@@ -746,6 +740,110 @@ fn what_the_node_answers_instead_of_an_answer_is_told_apart() {
         what.contains("call getblock, scantxoutset (rpcwhitelist)"),
         "{what}"
     );
+}
+
+/// Also when the test fails, so that nobody is waited for.
+struct SetAtTheEnd<'a>(&'a AtomicBool);
+
+impl Drop for SetAtTheEnd<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+/// The same load overflows the queue that a node has by itself (64 calls), and not the larger one.
+#[test]
+fn a_work_queue_that_overflows_is_to_be_enlarged() {
+    let node = bare_with(&["-rpcthreads=2"]);
+    let doctor = Doctor::beside(&node);
+    let during_calls = |look: &dyn Fn()| {
+        let is_over = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            for _ in 0..120 {
+                scope.spawn(|| {
+                    while !is_over.load(Ordering::Relaxed) {
+                        if node.try_rpc("waitfornewblock", json!([5])).is_err() {
+                            std::thread::sleep(Duration::from_millis(5));
+                        }
+                    }
+                });
+            }
+            let _over = SetAtTheEnd(&is_over);
+            look();
+        });
+    };
+    let remedy = Remedy::EnlargeWorkQueue.to_string();
+    during_calls(&|| {
+        wait_until("it finds the queue full", || {
+            let problems = doctor.run().problems.into_iter();
+            let mut full = problems.filter(|(what, _)| what.contains("has no room for get"));
+            full.find(|(_, given)| *given == remedy)
+        });
+    });
+    node.put(line_of(&remedy));
+    restarted(&node);
+    during_calls(&|| doctor.finds_nothing());
+}
+
+#[test]
+fn too_few_open_files_for_the_connections_are_to_be_more_or_the_connections_fewer() {
+    let node = bare();
+    let of_limit = |files: usize| {
+        let mut doctor = Doctor::beside(&node).with("limits.connections", 1000);
+        let script = format!("ulimit -n {files}; exec \"$@\"");
+        doctor.wrapper = ["bash", "-c", &script, "bash"].map(str::to_owned).to_vec();
+        doctor
+    };
+    let (to, room) = (1512, 450);
+    let remedy = Remedy::RaiseHardLimit { to, room }.to_string();
+    let text = of_limit(900).run().text;
+    assert!(text.contains(&remedy), "{text}");
+    for doctor in [of_limit(to), of_limit(900).with("limits.connections", room)] {
+        let text = doctor.run().text;
+        assert!(
+            text.contains("open files: enough for limits.connections"),
+            "{text}"
+        );
+    }
+}
+
+#[test]
+fn what_is_wrong_with_settings_is_written_as_they_say() {
+    let node = bare();
+    let doctor = Doctor::beside(&node).with("server.listen", "0.0.0.0:0");
+    let (what, _) = doctor.problem();
+    let remedy = Remedy::ListenOnLoopback { port: 0 }.to_string();
+    assert!(what.ends_with(&remedy), "{what}");
+    let file = doctor.home.path().join("settings.toml");
+    let (_, line) = remedy.split_once("server.").expect("it names the setting");
+    fs::write(&file, format!("[server]\n{line}\n")).expect("the folder is ours");
+    doctor.with("server.listen", "").finds_nothing();
+
+    let doctor = Doctor::beside(&node);
+    let file = doctor.home.path().join("settings.toml");
+    fs::write(&file, "monitor = 5\n").expect("the folder is ours");
+    let (what, _) = doctor.problem();
+    let section = "monitor".to_owned();
+    let remedy = Remedy::WriteSection { section }.to_string();
+    assert!(what.ends_with(&remedy), "{what}");
+    fs::write(&file, "[monitor]\nreconcile_interval = 5\n").expect("the folder is ours");
+    doctor.finds_nothing();
+
+    let doctor = Doctor::beside(&node).with("store.path", "~other/data");
+    let (what, _) = doctor.problem();
+    let remedy = Remedy::WholePathOrName.to_string();
+    assert!(what.ends_with(&remedy), "{what}");
+    let whole = doctor.home.path().join("data").display().to_string();
+    for good in [whole.as_str(), "./~other/data"] {
+        let mut doctor = Doctor::beside(&node).with("store.path", good);
+        doctor.finds_nothing();
+        // Without a home, `~` stands for nothing.
+        doctor.wrapper = ["env", "-u", "HOME"].map(str::to_owned).to_vec();
+        doctor.finds_nothing();
+        let (what, _) = doctor.with("store.path", "~/data").problem();
+        let remedy = Remedy::WholePath.to_string();
+        assert!(what.ends_with(&remedy), "{what}");
+    }
 }
 
 #[test]

@@ -7,6 +7,7 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+mod advice;
 mod audit;
 mod baseline;
 mod browser;
@@ -21,6 +22,7 @@ mod doctor;
 mod feed;
 mod history;
 mod lag;
+mod literals;
 mod live;
 mod mempool;
 mod moods;

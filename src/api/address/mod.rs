@@ -1,11 +1,11 @@
 //! Addresses exist only here: below the API a watched thing is a script pubkey and its hash.
 //!
 //! Read: what people paste ([`pasted`]: `bitcoin:` URIs, characters that nobody sees), of at most
-//! 128 visible bytes; base58 (P2PKH, P2SH), bech32 (witness version 0, BIP-173) and bech32m (version
-//! 1 and all later ones, BIP-350). Written: the canonical text, so an upper-case bech32 address is
-//! answered in lower case. Test networks share prefixes: testnet3, testnet4 and signet all of them,
-//! regtest the base58 ones. What is something else is named for what it is ([`mistaken`]); keys are
-//! never shown again ([`secret`]).
+//! 128 visible bytes; base58 (P2PKH, P2SH), bech32 (witness version 0, BIP-173) and bech32m
+//! (version 1 and all later ones, BIP-350). Written: the canonical text, so an upper-case bech32
+//! address is answered in lower case. Test networks share prefixes: testnet3, testnet4 and signet
+//! all of them, regtest the base58 ones. What is something else is named for what it is
+//! ([`mistaken`]); keys are never shown again ([`secret`]).
 
 mod mistaken;
 mod pasted;

@@ -3,10 +3,13 @@
 //! # A reading, step by step
 //!
 //! ```text
-//! 1 seat     those who read it have to go (or not, with `shared`): from now on nothing is sent to them any more
+//! 1 seat     those who read it have to go (or not, with `shared`): from now on nothing is sent to
+//!            them any more
 //! 2 reply    `subscribed_consumer` with the place that the reading begins at
-//! 3 task     reads the log on from there at the client's pace; at its end once `caught_up`, and then with every commit
-//! 4 end      the task tells why, unless the client knows; whoever waits for the next reading of this socket waits for that
+//! 3 task     reads the log on from there at the client's pace; at its end once `caught_up`, and
+//!            then with every commit
+//! 4 end      the task tells why, unless the client knows; whoever waits for the next reading of
+//!            this socket waits for that
 //! ```
 
 use std::collections::HashMap;

@@ -1,5 +1,5 @@
-//! What people ask of a webhook: its dead letters sent again or forgotten, and what waits tried now.
-//! Its task does it, so that nothing else writes its rows.
+//! What people ask of a webhook: its dead letters sent again or forgotten, and what waits tried
+//! now. Its task does it, so that nothing else writes its rows.
 
 use super::failing::Rows;
 use super::schedule::Tried;

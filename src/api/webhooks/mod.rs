@@ -15,8 +15,8 @@
 //!    place is before the oldest event that nothing has become of. What is done beyond it has rows
 //!    of its own, and so has a failing event: since when it fails outlives restarts. Time in which
 //!    the daemon was off does not count.
-//! 5. A receiver that answers 410 gets nothing more until a person resumes the webhook, with `retry`
-//!    or with `PUT`. Its events wait, and their failures before do not count then.
+//! 5. A receiver that answers 410 gets nothing more until a person resumes the webhook, with
+//!    `retry` or with `PUT`. Its events wait, and their failures before do not count then.
 //! 6. Nothing is posted to addresses that are not on the public internet, whatever a name resolves
 //!    to, unless a setting allows it ([`targets`]).
 //! 7. Secrets are never shown: keys, values of headers, what may be a token in a URL ([`hidden`]).

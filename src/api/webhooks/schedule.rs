@@ -4,10 +4,11 @@
 //! Events of one ordering key (a script, or all blocks) stand in a queue, oldest first; the first
 //! may be in flight, the others wait for it. A queue whose first event failed waits: twice as long
 //! after each failure. So does a whole receiver that says that it is overloaded; attempts that fail
-//! side by side count once for it. When [`FAILING`] attempts in a row have failed, whatever their events, the
-//! receiver itself is taken to be down: then one attempt at a time finds out whether it is back, and
-//! when it is, all queues that wait are tried at once, each of them once, before their own wait is
-//! over. A receiver that wants nothing any more (410) is left alone until a person resumes it.
+//! side by side count once for it. When [`FAILING`] attempts in a row have failed, whatever their
+//! events, the receiver itself is taken to be down: then one attempt at a time finds out whether it
+//! is back, and when it is, all queues that wait are tried at once, each of them once, before their
+//! own wait is over. A receiver that wants nothing any more (410) is left alone until a person
+//! resumes it.
 //!
 //! ```text
 //!            load            next                delivered
