@@ -453,10 +453,7 @@ impl Client {
             message: String,
         }
         let address = self.app.address(&asked.address)?;
-        let message = format!(
-            "No more events about {} come here; it is still watched.",
-            address.text
-        );
+        let message = format!("No more events about {} come here.", address.text);
         let json = json::to_text(&Unsubscribed {
             address: address.text,
             message,

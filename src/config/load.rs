@@ -138,12 +138,13 @@ impl Layers {
 
     fn add_environment(&mut self, environment: impl IntoIterator<Item = (OsString, OsString)>) {
         for (variable, value) in environment {
-            let Some(variable) = variable
-                .to_str()
-                .filter(|variable| variable.starts_with(PREFIX))
-            else {
+            let Some(variable) = variable.to_str() else {
                 continue;
             };
+            if !variable.starts_with(PREFIX) {
+                self.look_for_single_underscores(variable);
+                continue;
+            }
             let Some(setting) = SETTINGS
                 .iter()
                 .find(|setting| setting.variable() == variable)
@@ -165,6 +166,14 @@ impl Layers {
                     format!("{} is not UTF-8 text", setting.name),
                 ),
             }
+        }
+    }
+
+    /// A variable that would be a setting's if it had two underscores where it has one.
+    fn look_for_single_underscores(&mut self, variable: &str) {
+        let mut meant = SETTINGS.iter().map(Setting::variable);
+        if let Some(meant) = meant.find(|meant| meant.replace("__", "_") == variable) {
+            self.problem(&place_of(variable), format!("write {meant}"));
         }
     }
 
@@ -634,9 +643,15 @@ mod tests {
             &[
                 ("SATWATCH__SERVER__PORT", "5"),
                 ("SATWATCH__SERVER__Listen", "x"),
+                ("SATWATCH_SERVER_ALLOWED_HOSTS", "shop.example"),
             ],
         ));
-        assert_eq!(lines.len(), 3, "{lines:?}");
+        assert_eq!(lines.len(), 4, "{lines:?}");
+        assert_eq!(
+            lines[3],
+            "environment variable SATWATCH_SERVER_ALLOWED_HOSTS: write \
+             SATWATCH__SERVER__ALLOWED_HOSTS"
+        );
         assert!(
             lines[0]
                 .starts_with("settings.toml: unknown setting `wallet`; the sections are server,"),
