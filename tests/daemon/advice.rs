@@ -109,6 +109,7 @@ const ADVICE: &[(&str, By)] = &[
     ("SSL_CERT_FILE", Test("certificates_of_an_authority_of_ones_own_are_taken_as_the_error_says")),
     ("set webhooks.proxy", Test("case_15_an_onion_is_refused_with_the_reason_and_reached_through_the_proxy_of_the_remedy")),
     ("set webhooks.allowed_targets", Test("case_16_targets_on_the_allow_list_are_taken_and_others_are_refused_with_the_setting")),
+    ("write {meant}", Test("what_is_wrong_with_settings_is_written_as_they_say")),
     ("better list the origins that need it", Test("who_opens_the_door_wide_is_told_so")),
     ("POST /start begins it", Test("start_and_stop_are_idempotent_and_remembered")),
     ("restart the daemon to apply changed settings", Unfollowed("every test of a setting starts a daemon")),

@@ -829,6 +829,15 @@ fn what_is_wrong_with_settings_is_written_as_they_say() {
     fs::write(&file, "[monitor]\nreconcile_interval = 5\n").expect("the folder is ours");
     doctor.finds_nothing();
 
+    let mut doctor = Doctor::beside(&node);
+    doctor.wrapper = ["env", "SATWATCH_MONITOR_AUTOSTART=true"]
+        .map(str::to_owned)
+        .to_vec();
+    let (what, _) = doctor.problem();
+    let (_, variable) = what.rsplit_once("write ").expect("it says what to write");
+    doctor.wrapper[1] = format!("{variable}=true");
+    doctor.finds_nothing();
+
     let doctor = Doctor::beside(&node).with("store.path", "~other/data");
     let (what, _) = doctor.problem();
     let remedy = Remedy::WholePathOrName.to_string();
