@@ -24,15 +24,33 @@ usage() {
     sed -n '2,/^set -e/p' "$0" | sed -n 's/^# \{0,1\}//p'
     exit "$1"
 }
+wrong() {
+    echo "up.sh: $*" >&2
+    exit 2
+}
 while [ $# -gt 0 ]; do
+    value=${2-}
     case $1 in
-    --payments) payments=${2:?--payments wants a number} && shift 2 ;;
-    --every) every=${2:?--every wants seconds} && shift 2 ;;
-    --port) port=${2:?--port wants a number} && shift 2 ;;
-    --bin) bin=${2:?--bin wants a path} && shift 2 ;;
+    --payments)
+        [[ $value =~ ^[1-9][0-9]{0,8}$ ]] || wrong "--payments wants a number from 1"
+        payments=$value
+        ;;
+    --every)
+        [[ $value =~ ^(0|[1-9][0-9]*)(\.[0-9]+)?$ ]] || wrong "--every wants seconds"
+        every=$value
+        ;;
+    --port)
+        [[ $value =~ ^[0-9]{1,5}$ && $((10#$value)) -le 65535 ]] || wrong "--port wants a number up to 65535"
+        port=$value
+        ;;
+    --bin)
+        [ -f "$value" ] && [ -x "$value" ] || wrong "--bin wants the path of a satwatch that can be run"
+        bin=$(realpath "$value")
+        ;;
     -h | --help) usage 0 ;;
     *) usage 2 >&2 ;;
     esac
+    shift 2
 done
 every=${every:-$([ "$payments" ] && echo 1 || echo 5)}
 
@@ -199,7 +217,6 @@ What a client receives, one JSON line an event:
 }
 
 [ "$bin" ] || build
-[ -x "$bin" ] || die "$bin cannot be run"
 folder=$(mktemp -d "${TMPDIR:-/tmp}/satwatch.XXXXXX")
 say "Starting a regtest node."
 "$here/node.sh" start "$folder/node"

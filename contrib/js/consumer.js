@@ -18,16 +18,34 @@ function work(event, data) {
     console.log(JSON.stringify({ event, data }));
 }
 
-async function main() {
-    // At every start: a definition that is there already changes nothing.
+// At every start: a definition that is there already changes nothing.
+async function define() {
     const body = JSON.stringify({ addresses });
     const headers = { "Content-Type": "application/json" };
-    const answer = await fetch(`${url}/consumers/${consumer}`, { method: "PUT", headers, body });
-    if (!answer.ok) throw new Error((await answer.json()).error);
+    const target = new URL(`${url}/consumers/${encodeURIComponent(consumer)}`);
+    for (;;) {
+        const answer = await fetch(target, { method: "PUT", headers, body }).catch(cannotReach);
+        if (answer?.ok) return;
+        if (answer) throw new Error((await answer.json()).error);
+        await new Promise((resolve) => setTimeout(resolve, 5000));
+    }
+}
 
+function cannotReach({ message, cause }) {
+    console.error(`cannot reach ${url}: ${cause?.code ?? message}. Trying again.`);
+}
+
+async function main() {
+    await define();
     const socket = io(url);
     const subscribe = () => socket.emit("subscribe_consumer", { consumer });
     socket.on("connect", subscribe);
+    socket.on("connect_error", (error) => {
+        if (socket.active) return cannotReach(error);
+        // A refusal by the daemon; anything else is tried again by the library.
+        console.error(error.message);
+        process.exit(1);
+    });
     // An acknowledgement says that everything before it is done, too: if the work is asynchronous,
     // await each before the next.
     for (const event of ["new_transactions", "balance_change", "transaction_update", "scan_complete", "unwatched"]) {

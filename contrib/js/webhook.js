@@ -12,13 +12,18 @@ const http = require("node:http");
 const { Webhook } = require("standardwebhooks");
 
 const port = Number(process.argv[2]);
-if (!port || !process.env.WEBHOOK_SECRET) {
+if (!port) {
     console.error("usage: WEBHOOK_SECRET=whsec_... node webhook.js PORT");
+    process.exit(2);
+}
+if (!process.env.WEBHOOK_SECRET) {
+    console.error("WEBHOOK_SECRET is not set: it is in the answer of PUT /consumers/{name}.");
     process.exit(2);
 }
 const webhook = new Webhook(process.env.WEBHOOK_SECRET);
 // The same event may come twice, always with the same id. A shop keeps these in its database, in
 // the transaction that does the work.
+// (A store put back from a copy sends payments again under new ids: book by address+txid, too.)
 const done = new Set();
 
 const server = http.createServer(async (request, response) => {

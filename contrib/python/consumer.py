@@ -8,8 +8,12 @@ python consumer.py http://127.0.0.1:5005 shop ADDRESS...
 
 import asyncio
 import json
+import os
+import signal
 import sys
+import time
 import urllib.error
+import urllib.parse
 import urllib.request
 
 import socketio
@@ -28,17 +32,25 @@ def define(url, consumer, addresses):
     """At every start: a definition that is there already changes nothing."""
     body = json.dumps({"addresses": addresses}).encode()
     headers = {"Content-Type": "application/json"}
-    try:
-        urllib.request.urlopen(
-            urllib.request.Request(f"{url}/consumers/{consumer}", body, headers, method="PUT")
-        )
-    except urllib.error.HTTPError as refused:
-        sys.exit(json.load(refused)["error"])
+    path = f"/consumers/{urllib.parse.quote(consumer, safe='')}"
+    request = urllib.request.Request(url + path, body, headers, method="PUT")
+    while True:
+        try:
+            return urllib.request.urlopen(request).close()
+        except urllib.error.HTTPError as refused:
+            sys.exit(json.load(refused)["error"])
+        except OSError as error:
+            cannot_reach(url, getattr(error, "reason", error))
+            time.sleep(5)
+
+
+def cannot_reach(url, why):
+    print(f"cannot reach {url}: {why}. Trying again.", file=sys.stderr)
 
 
 async def main(url, consumer, *addresses):
     define(url, consumer, addresses)
-    sio = socketio.AsyncClient()
+    sio = socketio.AsyncClient(handle_sigint=False)
     # One after the other: an acknowledgement says that everything before it is done, too.
     todo = asyncio.Queue()
 
@@ -49,6 +61,7 @@ async def main(url, consumer, *addresses):
         await sio.emit("subscribe_consumer", {"consumer": consumer})
 
     sio.on("connect", subscribe)
+    sio.on("connect_error", lambda error: cannot_reach(url, error))
 
     async def subscribe_later(sid):
         await sio.sleep(5)
@@ -94,4 +107,5 @@ async def main(url, consumer, *addresses):
 if __name__ == "__main__":
     if len(sys.argv) < 4:
         sys.exit("usage: python consumer.py URL NAME ADDRESS...")
+    signal.signal(signal.SIGINT, lambda *_: os._exit(130))
     asyncio.run(main(*sys.argv[1:]))

@@ -9,6 +9,7 @@ breaks of the connection and restarts of the daemon.
 import asyncio
 import json
 import os
+import signal
 import sys
 
 import socketio
@@ -29,18 +30,26 @@ class Watcher:
         self.subscribed = False
         # Handlers of the synchronous client run in threads, where one may overtake another. Those
         # of this one that are no coroutines run one after the other, in order.
-        self.sio = socketio.AsyncClient()
+        self.sio = socketio.AsyncClient(handle_sigint=False)
+        # Whether it was said that there is no connection: once is enough.
+        self.unreachable = False
         # On every connection, the first and those after a break: subscriptions belong to one.
         self.sio.on("connect", self.subscribe)
+        self.sio.on("connect_error", self.not_connected)
         self.sio.on("disconnect", lambda reason: note(f"disconnected: {reason}"))
         self.sio.on("*", self.hear)
 
     async def subscribe(self):
-        self.subscribed = False
+        self.subscribed = self.unreachable = False
         request = {"addresses": self.addresses}
         if self.cursor:
             request["after"] = self.cursor
         await self.sio.emit("subscribe_addresses", request)
+
+    def not_connected(self, error):
+        if not self.unreachable:
+            note(f"cannot connect to {self.url}: {error}. Trying again.")
+        self.unreachable = True
 
     def hear(self, event, data):
         try:
@@ -85,7 +94,5 @@ def note(text):
 if __name__ == "__main__":
     if len(sys.argv) < 3:
         sys.exit("usage: python watch.py URL ADDRESS...")
-    try:
-        asyncio.run(Watcher(sys.argv[1], sys.argv[2:]).run())
-    except KeyboardInterrupt:
-        sys.exit(130)
+    signal.signal(signal.SIGINT, lambda *_: os._exit(130))
+    asyncio.run(Watcher(sys.argv[1], sys.argv[2:]).run())

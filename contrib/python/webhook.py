@@ -12,14 +12,21 @@ POST /consumers/{name}/retry.
 
 import json
 import os
+import signal
 import sys
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 from standardwebhooks import Webhook, WebhookVerificationError
 
+if not os.environ.get("WEBHOOK_SECRET"):
+    print(
+        "WEBHOOK_SECRET is not set: it is in the answer of PUT /consumers/{name}.", file=sys.stderr
+    )
+    sys.exit(2)
 webhook = Webhook(os.environ["WEBHOOK_SECRET"])
 # The same event may come twice, always with the same id. A shop keeps these in its database, in the
 # transaction that does the work.
+# (A store put back from a copy sends payments again under new ids: book by address+txid, too.)
 done = set()
 
 
@@ -54,6 +61,7 @@ class Receiver(BaseHTTPRequestHandler):
 if __name__ == "__main__":
     if len(sys.argv) != 2:
         sys.exit("usage: WEBHOOK_SECRET=whsec_... python webhook.py PORT")
+    signal.signal(signal.SIGINT, lambda *_: os._exit(130))
     server = ThreadingHTTPServer(("127.0.0.1", int(sys.argv[1])), Receiver)
     print(f"listening on port {server.server_port}", file=sys.stderr)
     server.serve_forever()
