@@ -9,7 +9,7 @@
 # Standard output is an `export` line for a shell that goes on to run cargo: the target folder that all clones share.
 # Everything for people goes to standard error. System packages are installed only on Debian and its kin and only as root;
 # otherwise the missing thing is named. All the rest goes into ${XDG_CACHE_HOME:-$HOME/.cache}/satwatch. With everything
-# there it takes under a second.
+# there it takes a second or two.
 set -euo pipefail
 
 repo=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
