@@ -24,6 +24,9 @@ pub enum Mood {
     Answer(u16, &'static str),
     /// The node's answer, this much later.
     Slow(Duration),
+    /// As `Slow`, but only as many answers as the test has granted (`RpcProxy::grant`): while the
+    /// test does something else, nothing moves, however long that takes on a busy machine.
+    Granted(Duration),
     /// The node's answer of now, handed over this much later.
     Late(Duration),
     /// The first half of the node's answer, then silence.
@@ -67,6 +70,8 @@ struct State {
     mood: Mood,
     /// Methods that have a mood of their own.
     moods: HashMap<String, Mood>,
+    /// How many answers `Mood::Granted` may give.
+    granted: usize,
     calls: BTreeMap<String, u64>,
     target: String,
     /// The cookie that replaces the daemon's; for another node than the one whose cookie the daemon
@@ -83,6 +88,7 @@ impl RpcProxy {
         let state = State {
             mood: Mood::Pass,
             moods: HashMap::new(),
+            granted: 0,
             calls: BTreeMap::new(),
             target: node.rpc_url(),
             cookie: None,
@@ -125,6 +131,11 @@ impl RpcProxy {
         self.shared.state().moods.insert(method.to_owned(), mood);
     }
 
+    /// `Mood::Granted` gives so many answers from now on, whatever is left of earlier grants.
+    pub fn grant(&self, answers: usize) {
+        self.shared.state().granted = answers;
+    }
+
     /// Leads to another node from now on.
     pub fn lead_to(&self, node: &Node) {
         let mut state = self.shared.state();
@@ -156,6 +167,25 @@ impl Drop for RpcProxy {
 impl Shared {
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().expect("no test panics while holding it")
+    }
+
+    /// The mood in which this method is answered now.
+    fn mood(&self, method: &str) -> Mood {
+        let state = self.state();
+        state.moods.get(method).copied().unwrap_or(state.mood)
+    }
+
+    /// Waits until an answer is granted, or this method is not answered by grants any more.
+    fn wait_for_grant(&self, method: &str) {
+        while !self.ended() && matches!(self.mood(method), Mood::Granted(_)) {
+            let mut state = self.state();
+            if state.granted > 0 {
+                state.granted -= 1;
+                return;
+            }
+            drop(state);
+            std::thread::sleep(Duration::from_millis(5));
+        }
     }
 
     fn ended(&self) -> bool {
@@ -208,15 +238,12 @@ fn listen(port: u16, shared: &Arc<Shared>) {
 fn serve(socket: &TcpStream, shared: &Shared) {
     let mut reader = BufReader::new(socket);
     while let Some(request) = read(&mut reader) {
-        let mood = {
-            let mut state = shared.state();
-            *state.calls.entry(request.method.clone()).or_default() += 1;
-            state
-                .moods
-                .get(&request.method)
-                .copied()
-                .unwrap_or(state.mood)
-        };
+        *shared
+            .state()
+            .calls
+            .entry(request.method.clone())
+            .or_default() += 1;
+        let mood = shared.mood(&request.method);
         if answer(socket, &request, mood, shared).is_none() {
             break;
         }
@@ -289,6 +316,10 @@ fn answer(mut socket: &TcpStream, request: &Request, mood: Mood, shared: &Shared
             return (0..1024).try_for_each(|_| socket.write_all(&blanks)).ok();
         }
         Mood::Slow(time) => std::thread::sleep(time),
+        Mood::Granted(time) => {
+            shared.wait_for_grant(&request.method);
+            std::thread::sleep(time);
+        }
         Mood::Pass | Mood::Late(_) | Mood::Half | Mood::Without(_) | Mood::Chain(_) => {}
     }
     let (status, body) = forward(request, shared)?;

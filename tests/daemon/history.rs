@@ -10,9 +10,11 @@ mod nodes;
 mod truth;
 
 use std::collections::HashSet;
+use std::time::Duration;
 
 use serde_json::{Value, json};
 
+use crate::common::rpc_proxy::{Mood, RpcProxy};
 use crate::common::{Daemon, ledger, wait_for, wait_until};
 
 /// Asks for a scan of one address or of several; its id.
@@ -51,9 +53,14 @@ pub fn look(daemon: &Daemon, id: &str) -> Value {
     answer.json
 }
 
-/// Waits until a scan has come above `height` and is not done; what it says then.
-pub fn under_way(daemon: &Daemon, id: &str, height: i64) -> Value {
-    wait_until("the scan is under way", || {
+/// Lets a scan go on until it has come above `height` and is not done; what it says then. It stays
+/// about there, because the node's blocks are held back, until `slow` is called.
+pub fn under_way(daemon: &Daemon, proxy: &RpcProxy, id: &str, height: i64) -> Value {
+    for method in ["rest", "scanblocks"] {
+        proxy.set_for(method, Mood::Granted(Duration::from_millis(40)));
+    }
+    let scan = wait_until("the scan is under way", || {
+        proxy.grant(4);
         let scan = look(daemon, id);
         assert_ne!(
             scan["status"], "complete",
@@ -63,7 +70,9 @@ pub fn under_way(daemon: &Daemon, id: &str, height: i64) -> Value {
             .as_i64()
             .is_some_and(|now| now > height)
             .then_some(scan)
-    })
+    });
+    proxy.grant(0);
+    scan
 }
 
 /// Waits until a scan is complete, looking at it all the time; its last word.

@@ -156,7 +156,7 @@ fn an_address_that_leaves_during_a_scan_holds_nobody_up() {
     slow(&proxy, 40);
     let all = open(&daemon, &addresses, json!({ "from_height": 0 }));
     let alone = open(&daemon, &addresses[..1], json!({ "from_height": 2 }));
-    under_way(&daemon, &all, 20);
+    under_way(&daemon, &proxy, &all, 20);
     remove(&daemon, &addresses[0]);
     // Added again, it waits for no scan and none speaks for it.
     let added = daemon.post("/add_address", &json!({ "address": addresses[0] }));

@@ -93,7 +93,7 @@ fn many_jobs_wait_for_each_other_and_a_short_one_passes_a_long_one() {
     assert_eq!(line.statuses(), []);
     slow(&line.proxy, SLOW);
     let long = open(&line.daemon, &line.addresses, json!({ "from_height": 0 }));
-    under_way(&line.daemon, &long, 10);
+    under_way(&line.daemon, &line.proxy, &long, 10);
     let short = open(&line.daemon, line.one(3), json!({ "blocks_back": 5 }));
     let others: Vec<String> = (0..30)
         .map(|n| {
@@ -120,6 +120,7 @@ fn many_jobs_wait_for_each_other_and_a_short_one_passes_a_long_one() {
         look(&line.daemon, &long).get("address").is_none(),
         "it has several"
     );
+    slow(&line.proxy, SLOW);
     complete(&line.daemon, &short);
     assert_ne!(
         look(&line.daemon, &long)["status"],
@@ -177,7 +178,7 @@ fn a_cancelled_job_ends_at_once_and_can_be_made_again() {
     let client = Client::subscribed(&line.daemon, &line.addresses[0]);
     let first = open(&line.daemon, &line.addresses, json!({ "from_height": 120 }));
     let queued = open(&line.daemon, line.one(1), json!({ "from_height": 0 }));
-    under_way(&line.daemon, &first, 180);
+    under_way(&line.daemon, &line.proxy, &first, 180);
     for id in [&first, &queued] {
         let cancelled = line
             .daemon
@@ -341,7 +342,7 @@ fn what_happens_during_a_scan_is_pushed_as_always() {
     let client = Client::subscribed(&line.daemon, &line.addresses[2]);
     slow(&line.proxy, SLOW);
     let id = open(&line.daemon, &line.addresses, json!({ "from_height": 0 }));
-    under_way(&line.daemon, &id, 20);
+    under_way(&line.daemon, &line.proxy, &id, 20);
     let mut all = Vec::new();
     for round in 0..4 {
         let txid = line.node.pay(&line.addresses[2], COIN + round);
@@ -382,7 +383,7 @@ fn a_killed_daemon_goes_on_with_its_scans_where_it_was() {
     let id = open(&line.daemon, &line.addresses, json!({ "from_height": 0 }));
     let queued = open(&line.daemon, line.one(0), json!({ "from_height": 7 }));
     for round in 1..=2 {
-        under_way(&line.daemon, &id, 110 * round);
+        under_way(&line.daemon, &line.proxy, &id, 110 * round);
         line.daemon.kill();
         line.daemon.launch_again();
         let scan = look(&line.daemon, &id);
@@ -419,7 +420,8 @@ fn a_node_that_goes_away_is_waited_for() {
     let line = Line::begin();
     slow(&line.proxy, SLOW);
     let id = open(&line.daemon, &line.addresses, json!({ "from_height": 0 }));
-    let height = under_way(&line.daemon, &id, 60)["height"].as_i64();
+    let height = under_way(&line.daemon, &line.proxy, &id, 60)["height"].as_i64();
+    slow(&line.proxy, SLOW);
     line.node.stop();
     let waiting = wait_until("it says what it waits for", || {
         let scan = look(&line.daemon, &id);
@@ -445,8 +447,9 @@ fn a_scan_stands_still_while_monitoring_is_stopped() {
     let line = Line::begin();
     slow(&line.proxy, SLOW);
     let id = open(&line.daemon, &line.addresses, json!({ "from_height": 0 }));
-    under_way(&line.daemon, &id, 60);
+    under_way(&line.daemon, &line.proxy, &id, 60);
     assert_eq!(line.daemon.request("POST", "/stop", &[], None).status, 200);
+    slow(&line.proxy, SLOW);
     let waiting = wait_until("it says what it waits for", || {
         let scan = look(&line.daemon, &id);
         (scan["status"] == "waiting").then_some(scan)
@@ -471,7 +474,7 @@ fn a_scan_does_not_hold_up_the_end_of_the_daemon() {
     let mut line = Line::begin();
     slow(&line.proxy, SLOW);
     let id = open(&line.daemon, &line.addresses, json!({ "from_height": 0 }));
-    under_way(&line.daemon, &id, 60);
+    under_way(&line.daemon, &line.proxy, &id, 60);
     for method in ["rest", "getblock"] {
         line.proxy.set_for(method, Mood::Hang);
     }

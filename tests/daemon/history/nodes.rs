@@ -73,8 +73,9 @@ fn a_scan_that_joins_in_the_middle_of_a_filtered_range_misses_nothing() {
         std::slice::from_ref(one),
         json!({ "from_height": 1 }),
     );
-    under_way(&play.late, &first, 5);
+    under_way(&play.late, &play.proxy, &first, 5);
     assert_eq!(play.late.request("POST", "/stop", &[], None).status, 200);
+    slow(&play.proxy, 200);
     let stands = wait_until("it stands", || {
         let scan = look(&play.late, &first);
         (scan["status"] == "waiting").then_some(scan)
@@ -117,7 +118,7 @@ fn a_node_without_rest_is_read_over_rpc() {
     let cursor = play.add();
     slow(&play.proxy, 20);
     let id = play.scan_all(json!({ "from_height": 0 }));
-    under_way(&play.late, &id, 30);
+    under_way(&play.late, &play.proxy, &id, 30);
     play.world.back(&play.node, 40);
     play.world.live(&play.node, 50);
     slow(&play.proxy, 0);

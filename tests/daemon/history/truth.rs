@@ -20,7 +20,7 @@ fn a_history_found_while_blocks_are_taken_back_is_what_live_watching_had() {
     slow(&play.proxy, 30);
     let id = play.scan_all(json!({ "from_height": 0 }));
 
-    let scan = under_way(&play.late, &id, 20);
+    let scan = under_way(&play.late, &play.proxy, &id, 20);
     assert_eq!(
         (&scan["method"], &scan["address_count"], &scan["status"]),
         (
@@ -46,7 +46,7 @@ fn a_history_found_while_blocks_are_taken_back_is_what_live_watching_had() {
     }
     play.world.live(&play.node, 3);
     // Far below where it is. It can go on when the balances are known again, and not before.
-    under_way(&play.late, &id, 140);
+    under_way(&play.late, &play.proxy, &id, 140);
     let depth = play.world.height() - 130;
     play.proxy.set_for("scantxoutset", SOMEBODY_ELSE);
     let Play {
@@ -142,7 +142,7 @@ fn a_history_found_while_the_node_goes_over_to_another_branch_is_what_live_watch
         play.world.pay(&play.node);
         play.world.block(&play.node, 5);
     }
-    under_way(&play.late, &first, 60);
+    under_way(&play.late, &play.proxy, &first, 60);
     play.node.connect(&far);
     play.node.part();
     play.world = other;
@@ -205,7 +205,7 @@ fn addresses_that_leave_and_come_back_while_blocks_are_scanned_and_taken_back_ha
     let first = play.scan_all(json!({ "from_height": 0 }));
     let mut scans = Vec::new();
     for (round, some) in play.watched.chunks(8).enumerate() {
-        under_way(&play.late, &first, 40 * round as i64 + 20);
+        under_way(&play.late, &play.proxy, &first, 40 * round as i64 + 20);
         for address in some {
             let removed = play
                 .late

@@ -111,6 +111,21 @@ fn requests(log: &std::path::Path) -> usize {
         .count()
 }
 
+/// Starts node and daemon; whether the daemon has asked the node before that had its mempool.
+fn starts_while_loading(stage: &mut Stage) -> bool {
+    let (node, daemon, seen) = (&stage.node, &mut stage.daemon, AtomicBool::new(false));
+    std::thread::scope(|scope| {
+        scope.spawn(|| slowed(node, &seen));
+        let _end = Ends(&seen);
+        node.restart();
+        daemon.launch_again();
+        wait_until("the daemon has asked the node", || {
+            (daemon.get("/status").json["service_available"] == true).then_some(())
+        });
+        !loaded(node)
+    })
+}
+
 /// What is still there after the node has loaded its mempool again was never away: nothing at all
 /// is told.
 fn loaded_again(kind: Kind) {
@@ -136,20 +151,14 @@ fn loaded_again(kind: Kind) {
     stage.daemon.wait_ready();
     assert_eq!(stage.lines(&address), lines);
 
-    // A daemon that starts while the node loads.
-    stage.daemon.stop();
-    stage.node.stop();
-    let (node, daemon, seen) = (&stage.node, &mut stage.daemon, AtomicBool::new(false));
-    std::thread::scope(|scope| {
-        scope.spawn(|| slowed(node, &seen));
-        let _end = Ends(&seen);
-        node.restart();
-        daemon.launch_again();
-        wait_until("the daemon has asked the node", || {
-            (daemon.get("/status").json["service_available"] == true).then_some(())
-        });
-        assert!(!loaded(node), "the node loads slowly enough for this test");
+    // A daemon that starts while the node loads. On a busy machine the node may be done first: once
+    // more then.
+    let met = (0..5).any(|_| {
+        stage.daemon.stop();
+        stage.node.stop();
+        starts_while_loading(&mut stage)
     });
+    assert!(met, "the node loads slowly enough for this test");
     stage.daemon.wait_ready();
     assert!(
         loaded(&stage.node),
