@@ -29,7 +29,7 @@
 //! checks it.
 //!
 //! ```text
-//! clock, shutdown, page, remedy -> (nothing)
+//! clock, shutdown, web, remedy  -> (nothing)
 //! config, open_files       -> remedy
 //! tracker                  -> (nothing)
 //! store                    -> tracker
@@ -38,7 +38,8 @@
 //! engineio                 -> (nothing)
 //! socketio                 -> engineio
 //! server                   -> (nothing)
-//! api                      -> tracker, store (reading), indexer, bitcoind (its status), socketio, page, config (its sections), clock
+//! wire                     -> tracker, store (the list of starts), socketio (encoded events)
+//! api                      -> tracker, store (reading), indexer, bitcoind (its status), socketio, wire, web, config (its sections), clock
 //! app, cli, doctor         -> everything
 //! ```
 //!
@@ -58,10 +59,11 @@ pub mod doctor;
 pub mod engineio;
 pub mod indexer;
 pub mod open_files;
-pub mod page;
 pub mod remedy;
 pub mod server;
 pub mod shutdown;
 pub mod socketio;
 pub mod store;
 pub mod tracker;
+pub mod web;
+pub mod wire;

@@ -11,7 +11,8 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("clock", &[]),
     ("config", &["remedy"]),
     ("shutdown", &[]),
-    ("page", &[]),
+    ("web", &[]),
+    ("wire", &["tracker", "store", "socketio"]),
     ("open_files", &["remedy"]),
     ("remedy", &[]),
     ("tracker", &[]),
@@ -27,7 +28,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     (
         "api",
         &[
-            "tracker", "store", "indexer", "bitcoind", "socketio", "page", "config", "clock",
+            "tracker", "store", "indexer", "bitcoind", "socketio", "web", "wire", "config", "clock",
         ],
     ),
     ("app", EVERYTHING),
@@ -47,13 +48,14 @@ const EVERYTHING: &[&str] = &[
     "engineio",
     "indexer",
     "open_files",
-    "page",
     "remedy",
     "server",
     "shutdown",
     "socketio",
     "store",
     "tracker",
+    "web",
+    "wire",
 ];
 
 /// Crate, and the only modules that may name it.

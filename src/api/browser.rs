@@ -27,7 +27,7 @@ use hyper::header::{
 use hyper::{HeaderMap, StatusCode, Uri};
 
 use super::error::{ApiError, shortened};
-use crate::{config, page};
+use crate::{config, web};
 
 const RESOURCE_POLICY: HeaderName = HeaderName::from_static("cross-origin-resource-policy");
 const FORWARDED_PROTO: &str = "x-forwarded-proto";
@@ -116,7 +116,7 @@ impl Gate {
         let is = |name, value: &str| headers.get(name).is_some_and(|it| it == value);
         let visit = is(MODE, "navigate") && is(DESTINATION, "document");
         of_other_site(headers)
-            && !(visit && page::asset(uri.path()).is_some())
+            && !(visit && web::asset(uri.path()).is_some())
             && !self.allowed_origins.iter().any(|allowed| allowed == "*")
     }
 

@@ -26,8 +26,6 @@ use super::respond::Answer;
 
 /// `min_cursor` waits this long when nobody says how long.
 const WAIT_DEFAULT: Duration = Duration::from_secs(5);
-/// Seconds that any request may wait.
-pub const WAIT_MOST: u32 = 60;
 /// Bytes of the hash that a tag shows.
 const TAG: usize = 16;
 

@@ -45,50 +45,27 @@ use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use bitcoin::Network;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
-use super::cursor;
 use super::error::ApiError;
-use super::json;
 use super::recovery::{self, Mark, Recoverable};
 use super::subscriptions::{Subscriptions, Topic};
 use crate::socketio::{Encoded, SendError, Socket};
-use crate::store::{Reader, Starts, StoreError};
+use crate::store::{Reader, StoreError};
 use crate::tracker::Event;
+pub use crate::wire::{EventEncoder as Wire, NAMESPACE};
 use handle::{Command, NotPaused, Unsent};
 pub use handle::{Counts, Handle, Join, Joined, Paused, Pausing, Reply, ScanNews};
 use lag::Lag;
 pub use pages::{Entry, PageError, Pages};
 
-/// The only namespace.
-pub const NAMESPACE: &str = "/";
 /// Events read from the log at a time.
 pub const PAGE: usize = 1000;
 const COMMANDS: usize = 1024;
 /// A socket with more subscriptions is not taken off as a whole when it asks again for one of them:
 /// the hub would be busy with that.
 const PAUSED_WHOLE: usize = 1000;
-
-/// How events look on the wire here: what their cursors and addresses are made with.
-#[derive(Debug, Clone)]
-pub struct Wire {
-    pub starts: Arc<Starts>,
-    pub network: Network,
-}
-
-impl Wire {
-    pub fn cursor(&self, number: u64) -> String {
-        cursor::write(&self.starts, number)
-    }
-
-    /// The event as every subscriber gets it.
-    pub fn encode(&self, number: u64, event: &Event) -> Result<Encoded, SendError> {
-        let (name, json) = json::event(event, self.cursor(number), self.network);
-        Ok(Encoded::event_raw(NAMESPACE, name, &json)?)
-    }
-}
 
 /// How a member is told.
 struct Listener {

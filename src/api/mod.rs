@@ -14,7 +14,7 @@
 //! * A client that asked to be recoverable and is lost is told the rest of its subscriptions'
 //!   events from the log when it is back: each once, none skipped; or it is told that it is a new
 //!   client.
-//! * Addresses exist only here; below, a watched thing is a script and its hash.
+//! * Addresses exist only here and in `crate::wire`; below, a watched thing is a script and its hash.
 //! * A refused request has changed nothing, and says what to do instead ([`error`]).
 //!
 //! # Where a request goes
@@ -31,31 +31,24 @@
 //!              │                  ├──── events     the log, with long polling
 //!              │                  ├──── consumers  readers whose cursor is kept here; with a URL: webhooks
 //!              │                  └──── metrics    for Prometheus
-//!              └─ the rest ───► page
+//!              └─ the rest ───► web
 //! ```
 //! `tail` reads on in the log and `news` waits at its end; `replay` tells one client from it at its
-//! own pace. `json` has the wire shapes, `request` reads what clients send, `past` what of the past
-//! they want, `cursor` and `address` their two kinds of text, `fresh` is `min_cursor` and `ETag`,
-//! `recovery` keeps what lost clients come back to, `progress` tells of scans beside the log.
+//! own pace. What goes over the wire (shapes, fields of requests, cursors, addresses, errors) is in
+//! `crate::wire`. `fresh` is `min_cursor` and `ETag`, `recovery` keeps what lost clients come back to, `progress` tells of scans beside the log.
 
-mod address;
 mod audit;
 mod browser;
 mod consumers;
-mod cursor;
-mod error;
 mod events;
 mod fresh;
 mod hub;
-mod json;
 mod live;
 mod metrics;
 mod news;
-mod past;
 mod progress;
 mod recovery;
 mod replay;
-mod request;
 mod respond;
 mod rest;
 mod route;
@@ -78,11 +71,31 @@ use tokio::sync::{Mutex, RwLock, Semaphore, mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-pub use error::ApiError;
+pub use crate::wire::ApiError;
 pub use router::Router;
 
 use crate::store::{Reader, StoreError};
+use crate::wire::request::history as past;
+use crate::wire::{EventEncoder, address, cursor, error, json, request};
 use crate::{bitcoind, config, indexer, socketio};
+
+impl From<indexer::Refused> for ApiError {
+    fn from(refused: indexer::Refused) -> Self {
+        match refused {
+            indexer::Refused::Stopped(_) => Self::stopping(),
+            indexer::Refused::Apply(cause) => Self::internal(&cause),
+        }
+    }
+}
+
+impl From<config::History> for past::History {
+    fn from(setting: config::History) -> Self {
+        match setting {
+            config::History::Utxo => Self::Utxo,
+            config::History::None => Self::None,
+        }
+    }
+}
 
 /// The parts that the API stands on.
 pub struct Parts {
@@ -136,7 +149,7 @@ fn build(parts: Parts) -> Result<(Arc<App>, hub::Hub), StoreError> {
         stop,
         ..
     } = parts;
-    let wire = hub::Wire {
+    let wire = EventEncoder {
         starts: reader.starts().clone(),
         network: reader.chain().network,
     };
@@ -195,7 +208,7 @@ struct App {
     switch: Mutex<()>,
     config: Arc<config::Config>,
     listen: Vec<SocketAddr>,
-    wire: hub::Wire,
+    wire: EventEncoder,
     /// One is held by each request that waits for news.
     waiting: Semaphore,
     news: news::News,

@@ -19,7 +19,7 @@ use super::rest;
 use super::route::Route;
 use crate::clock::now_ms;
 use crate::store::StoreError;
-use crate::{page, socketio};
+use crate::{socketio, web};
 
 /// Answers the requests of all clients.
 pub struct Router {
@@ -122,7 +122,7 @@ impl Router {
 /// A file of the web page.
 fn page<B>(request: &Request<B>) -> Result<Answer, ApiError> {
     let path = request.uri().path();
-    let asset = page::asset(path).ok_or_else(|| ApiError::no_such_route(path))?;
+    let asset = web::asset(path).ok_or_else(|| ApiError::no_such_route(path))?;
     if ![Method::GET, Method::HEAD].contains(request.method()) {
         return Err(ApiError::method_not_allowed(
             request.method().as_str(),
@@ -130,7 +130,7 @@ fn page<B>(request: &Request<B>) -> Result<Answer, ApiError> {
         ));
     }
     let mut answer = respond::body(StatusCode::OK, asset.content_type, asset.body);
-    for (name, value) in page::HEADERS {
+    for (name, value) in web::HEADERS {
         answer.headers_mut().insert(
             HeaderName::from_static(name),
             HeaderValue::from_static(value),

@@ -167,7 +167,7 @@ fn every_file_of_the_page_comes_with_its_type_and_policy() {
         "/style.css",
         "/icon.svg",
     ] {
-        let expected = satwatch::page::asset(path).expect("it is a file of the page");
+        let expected = satwatch::web::asset(path).expect("it is a file of the page");
         let answer = daemon.get(path);
         assert_eq!(answer.status, 200, "{path}: {}", answer.text);
         assert_eq!(answer.text, expected.body, "{path}");
@@ -179,7 +179,7 @@ fn every_file_of_the_page_comes_with_its_type_and_policy() {
             answer.headers["x-content-type-options"], "nosniff",
             "{path}"
         );
-        for (name, value) in satwatch::page::HEADERS {
+        for (name, value) in satwatch::web::HEADERS {
             assert_eq!(answer.headers[name], value, "{path}");
         }
         assert_eq!(

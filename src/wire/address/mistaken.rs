@@ -9,7 +9,7 @@ use bitcoin::{Address, base58};
 
 use super::pasted::{self, after_scheme, starts_with};
 use super::secret::{self, Secret, is_hex};
-use crate::api::error::shortened;
+use crate::wire::error::shortened;
 
 /// Human-readable parts of Bitcoin's networks.
 pub(super) const OURS: [&str; 3] = ["bc", "tb", "bcrt"];

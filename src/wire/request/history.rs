@@ -6,10 +6,9 @@ use serde::Deserialize;
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{Deserializer, Error, MapAccess, Unexpected, Visitor};
 
-use super::error::ApiError;
-use super::request::types::{Height, Whole};
-use crate::config;
+use super::types::{Height, Whole};
 use crate::tracker::Past;
+use crate::wire::error::ApiError;
 
 /// How many blocks to look back.
 pub type BlocksBack = Whole<1, { u32::MAX }>;
@@ -65,15 +64,6 @@ impl<'de> Deserialize<'de> for History {
         }
 
         deserializer.deserialize_any(WordOrHeights)
-    }
-}
-
-impl From<config::History> for History {
-    fn from(setting: config::History) -> Self {
-        match setting {
-            config::History::Utxo => Self::Utxo,
-            config::History::None => Self::None,
-        }
     }
 }
 
@@ -185,7 +175,7 @@ impl Asked {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::api::request::{self, Request};
+    use crate::wire::request::{self, Request};
 
     fn range(text: &str, tip: u32) -> Result<Range, &'static str> {
         #[derive(Deserialize)]

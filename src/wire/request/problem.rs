@@ -6,7 +6,7 @@ use serde::de::{self, Expected, Unexpected};
 use serde_path_to_error::{Path, Segment};
 
 use super::Request;
-use crate::api::error::{ApiError, shortened};
+use crate::wire::error::{ApiError, shortened};
 
 /// Names less like each other than this are not suggested (1 is equal).
 const NEAR: f64 = 0.85;

@@ -10,14 +10,15 @@ use serde::de::value::MapAccessDeserializer;
 use serde::de::{Deserializer, Error, MapAccess, SeqAccess, Unexpected, Visitor};
 
 use super::Request;
-use crate::api::address::{self, KnownAddress};
-use crate::api::error::ApiError;
-use crate::api::fresh::WAIT_MOST;
+use crate::wire::address::{self, KnownAddress};
+use crate::wire::error::ApiError;
 
 /// Addresses in one request.
 pub const MAX_ADDRESSES: usize = 10_000;
 const MAX_LABEL_BYTES: usize = 256;
 const MAX_DEPTHS: usize = 8;
+/// Seconds that any request may wait.
+pub const WAIT_MOST: u32 = 60;
 
 /// A whole number from `MIN` to `MAX`; in JSON a number, not text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

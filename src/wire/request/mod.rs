@@ -11,6 +11,7 @@
 //! text ───► query::Query ─┘
 //! ```
 
+pub mod history;
 mod json;
 mod problem;
 mod query;
@@ -19,10 +20,11 @@ pub mod types;
 use serde::Deserialize;
 use serde::de::{DeserializeOwned, Deserializer};
 
-use super::error::ApiError;
 use json::Json;
 use problem::{Part, Problem};
 use query::Query;
+
+use crate::wire::error::ApiError;
 
 /// What a body, an event or a query may say.
 ///

@@ -1,7 +1,7 @@
 //! From what people paste to the bare text of an address.
 
 use super::mistaken::OURS;
-use crate::api::error::shortened;
+use crate::wire::error::shortened;
 
 /// Why there is no address in it.
 #[derive(Debug, Clone, PartialEq, Eq)]

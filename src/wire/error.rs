@@ -12,7 +12,6 @@ use serde::ser::Serializer;
 
 use super::address::secret;
 use super::json::Balance;
-use crate::indexer::Refused;
 use crate::store::StoreError;
 
 /// A refused request.
@@ -155,15 +154,6 @@ impl Serialize for ApiError {
 impl From<StoreError> for ApiError {
     fn from(cause: StoreError) -> Self {
         Self::internal(&cause)
-    }
-}
-
-impl From<Refused> for ApiError {
-    fn from(refused: Refused) -> Self {
-        match refused {
-            Refused::Stopped(_) => Self::stopping(),
-            Refused::Apply(cause) => Self::internal(&cause),
-        }
     }
 }
 

@@ -1,8 +1,8 @@
 use serde::Deserialize;
 
+use super::history::History;
 use super::types::{Addresses, Current, Depths, Label, Labelled, Limit, Unlabelled, Wanted, Whole};
 use super::*;
-use crate::api::past::History;
 
 const ADDRESS: &str = "bcrt1qw508d6qejxtdg4y5r3zarvary0c5xw7kygt080";
 

@@ -1,0 +1,33 @@
+//! What goes over the wire, once for REST, Socket.IO and webhooks.
+//!
+//! # Laws
+//!
+//! 1. A domain value has one shape ([`json`]), whoever asks for it and in which protocol.
+//! 2. An event has one encoding ([`EventEncoder`]): the Socket.IO frame. The JSON that REST and
+//!    webhooks send is a slice of it. So every reader gets the same bytes, each event is encoded
+//!    once, and this is why a module below `api` knows [`socketio::Encoded`].
+//! 3. Below this module a watched thing is a script and its hash; addresses exist here and above
+//!    ([`address`]). The daemon's numbers of events become cursors here ([`cursor`]).
+//! 4. Requests are read strictly ([`request`]): what is not known is refused with what to do
+//!    instead. A refusal is one type ([`ApiError`]) and looks the same in both protocols.
+//! 5. Pure: no I/O, clock or task. It reads the store's list of starts and nothing else of it.
+//!
+//! # Flow
+//!
+//! ```text
+//! bytes of a client ──► request ──► a type ──► address, cursor ──► script, number   or ApiError
+//! tracker's rows    ──► json ──► text of an answer
+//! tracker's event   ──► EventEncoder (json, cursor, address) ──► frame; its JSON is a slice
+//! ```
+//!
+//! [`socketio::Encoded`]: crate::socketio::Encoded
+
+pub mod address;
+pub mod cursor;
+mod encode;
+pub mod error;
+pub mod json;
+pub mod request;
+
+pub use encode::{EventEncoder, NAMESPACE};
+pub use error::ApiError;
