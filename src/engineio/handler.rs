@@ -3,12 +3,13 @@
 use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use hyper::HeaderMap;
 use tokio_tungstenite::tungstenite::Utf8Bytes;
 
-use super::outbox::Outbox;
+use super::outbox::{Group, Outbox};
 use super::packet::{Dialect, Revision};
 use super::request::Query;
 
@@ -142,14 +143,31 @@ pub trait Handler: Send + Sync + 'static {
     /// What the layer above keeps for a session.
     type Session: Send + Sync + 'static;
 
-    /// A session was opened; the client learns it after this returned. Everything the session will
-    /// ever send goes through `outbox`.
+    /// A session was opened; the client learns it after this returned. Answers go through `outbox`;
+    /// what is sent beside answers is pulled by [`poll_next`](Self::poll_next).
     fn open(&self, outbox: Outbox, handshake: Handshake) -> Arc<Self::Session>;
 
     /// A message came. When work is returned, the session polls it itself and takes nothing more
     /// from this client until it is done, while its outbound messages and heartbeat go on: that is
     /// the back-pressure on a client that asks faster than we answer.
     fn message(&self, session: &Arc<Self::Session>, message: Message) -> Option<Work>;
+
+    /// The next group that the layer above wants to send beside answers. It is not queued: the
+    /// session asks when its transport can take something, its outbox is empty and no [`Work`] is
+    /// under way, so a client that reads slowly costs no memory here.
+    ///
+    /// The session asks again and again until this says `Pending` or the write, or the answer to a
+    /// waiting poll, is full. `Pending` means that the waker of `cx` was registered and is woken
+    /// when there may be something; it may be woken for nothing. Between two packets of the client
+    /// the session asks at least once if its transport can take something. A session that is
+    /// closing does not ask.
+    ///
+    /// A group that was returned is the session's: when the session ends before it is written, it
+    /// is lost. Must be quick and must not block.
+    fn poll_next(&self, session: &Arc<Self::Session>, cx: &mut Context<'_>) -> Poll<Group> {
+        let _ = (session, cx);
+        Poll::Pending
+    }
 
     /// The session ended; called exactly once for each `open`, also when the session's task panics
     /// or is aborted. Unfinished work has been dropped.

@@ -20,7 +20,9 @@
 //!    them have begun to send, by a `budget`. Nothing here waits for a slow client but its own
 //!    task. A polling answer that was given to HTTP is the connection's, whose time is the HTTP
 //!    server's to bound.
-//! 6. Nothing here knows what the messages mean; this folder imports nothing of the crate around
+//! 6. What is sent beside answers is pulled: [`Handler::poll_next`] is asked when the transport can
+//!    take something and the outbox is empty, so nothing is queued for a slow client.
+//! 7. Nothing here knows what the messages mean; this folder imports nothing of the crate around
 //!    it.
 //!
 //! ```text

@@ -412,6 +412,11 @@ impl OutboxReceiver {
         Some(group)
     }
 
+    /// Whether the layer above has asked for the end.
+    pub(super) fn is_closing(&self) -> bool {
+        self.shared.lock().closing.is_some()
+    }
+
     /// How much of what was taken is not out yet.
     pub(super) fn hold(&self, bytes: usize) {
         self.shared.change(|state| state.held = bytes);

@@ -2,13 +2,14 @@
 //! above and the clock.
 //!
 //! One `poll_fn` looks at all sources in a fixed order, so that nothing is spawned, split or locked
-//! for a session. Every source either goes through tokio's budget or is bounded, so a client that
+//! for a session. After each event, and before the next packet of the client is taken, the transport
+//! is given what waits in the outbox and then what the layer above has ([`Handler::poll_next`]). Every source either goes through tokio's budget or is bounded, so a client that
 //! sends without end cannot keep the task from giving way.
 
 use std::future::poll_fn;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Instant;
 
 use tokio::sync::oneshot;
@@ -17,7 +18,7 @@ use tracing::debug;
 
 use super::error::Refused;
 use super::handler::{CloseReason, Handler, Work};
-use super::outbox::{Asked, OutboxReceiver, Wanted};
+use super::outbox::{Asked, Group, OutboxReceiver, Wanted};
 use super::registry::{Command, Entry, Mail, Registry, Running};
 use super::session::{Output, PollAnswer, PostAnswer, Session, Which};
 use super::websocket::{Socket, SocketEvent};
@@ -93,14 +94,17 @@ impl<H: Handler> Task<H> {
     pub(super) async fn run(mut self: Box<Self>) {
         let sleep = tokio::time::sleep(FAR);
         tokio::pin!(sleep);
-        loop {
-            self.pump();
-            if self.machine.is_closed() {
-                return;
+        poll_fn(|cx| {
+            loop {
+                self.pump(cx);
+                if self.machine.is_closed() {
+                    return Poll::Ready(());
+                }
+                let event = ready!(self.poll_event(cx, sleep.as_mut()));
+                self.handle(cx, event);
             }
-            let event = poll_fn(|cx| self.poll_event(cx, sleep.as_mut())).await;
-            self.handle(event);
-        }
+        })
+        .await
     }
 
     fn poll_event(&mut self, cx: &mut Context<'_>, sleep: Pin<&mut Sleep>) -> Poll<Event> {
@@ -156,11 +160,11 @@ impl<H: Handler> Task<H> {
         sleep.poll(cx).map(|()| Event::Pump)
     }
 
-    fn handle(&mut self, event: Event) {
+    fn handle(&mut self, cx: &mut Context<'_>, event: Event) {
         let now = now();
         match event {
             Event::Pump => self.machine.tick(now),
-            Event::Mail(Mail::Command(command)) => self.command(now, command),
+            Event::Mail(Mail::Command(command)) => self.command(cx, now, command),
             Event::Mail(Mail::RequestLost) => self.machine.request_lost(now),
             Event::Mail(Mail::Shutdown) => self.close(now, CloseReason::ServerShuttingDown),
             // Never used, it would have ended this way; it only ends sooner.
@@ -180,13 +184,13 @@ impl<H: Handler> Task<H> {
         }
     }
 
-    fn command(&mut self, now: Instant, command: Command) {
+    fn command(&mut self, cx: &mut Context<'_>, now: Instant, command: Command) {
         match command {
             Command::Poll(answer) => match self.machine.poll_opened(now) {
                 Ok(()) => self.poll = Some(answer),
                 Err(refused) => {
                     // The first poll is answered before the second one.
-                    self.pump();
+                    self.pump(cx);
                     let _ = answer.send(Err(refused));
                 }
             },
@@ -198,7 +202,7 @@ impl<H: Handler> Task<H> {
                         Ok(over)
                     }
                     Err(refused) => {
-                        self.pump();
+                        self.pump(cx);
                         Err(refused)
                     }
                 };
@@ -230,11 +234,11 @@ impl<H: Handler> Task<H> {
     }
 
     /// Gives the machine what it can take and does what it says, until nothing is left to do.
-    fn pump(&mut self) {
+    fn pump(&mut self, cx: &mut Context<'_>) {
         let now = now();
         loop {
             while self.machine.wants_message()
-                && let Some(group) = self.outbox.try_recv()
+                && let Some(group) = self.next_group(cx)
             {
                 self.machine.send(group);
             }
@@ -246,6 +250,21 @@ impl<H: Handler> Task<H> {
         let held = self.machine.held_bytes();
         if std::mem::replace(&mut self.held, held) != held {
             self.outbox.hold(held);
+        }
+    }
+
+    /// What waits in the outbox; behind it, what the layer above has.
+    fn next_group(&mut self, cx: &mut Context<'_>) -> Option<Group> {
+        if let Some(group) = self.outbox.try_recv() {
+            return Some(group);
+        }
+        let known = self.known.as_ref()?;
+        if self.work.is_some() || !self.machine.is_open() || self.outbox.is_closing() {
+            return None;
+        }
+        match self.handler.poll_next(&known.state, cx) {
+            Poll::Ready(group) => Some(group),
+            Poll::Pending => None,
         }
     }
 

@@ -343,6 +343,11 @@ impl Session {
         self.phase == Phase::Closed
     }
 
+    /// Neither side has said goodbye.
+    pub fn is_open(&self) -> bool {
+        self.phase == Phase::Open
+    }
+
     fn finish(&mut self, reason: CloseReason) {
         self.finish_with(reason, Farewell::None);
     }

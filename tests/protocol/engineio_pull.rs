@@ -1,0 +1,257 @@
+//! What the layer above has beside answers is pulled by the session. In memory, in paused time.
+
+use std::collections::VecDeque;
+use std::net::{IpAddr, Ipv4Addr};
+use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll, Waker};
+
+use bytes::Bytes;
+use http_body_util::{BodyExt, Full};
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper::{Method, Request};
+use hyper_util::rt::TokioIo;
+use satwatch::engineio::{
+    CloseReason, Config, Group, Handler, Handshake, Message, Outbox, Service, Work,
+};
+use tokio::io::{AsyncRead, AsyncWrite, DuplexStream};
+use tokio::sync::Notify;
+
+use super::engineio_rig::{Socket, sid_of, within};
+
+/// Has what a test gave it, and echoes.
+#[derive(Default)]
+struct Source {
+    waiting: Mutex<Waiting>,
+    release: Arc<Notify>,
+}
+
+#[derive(Default)]
+struct Waiting {
+    groups: VecDeque<Group>,
+    waker: Option<Waker>,
+    outboxes: Vec<Outbox>,
+    /// How often the session asked.
+    asked: usize,
+}
+
+impl Source {
+    fn with<T>(&self, look: impl FnOnce(&mut Waiting) -> T) -> T {
+        look(&mut self.waiting.lock().expect("no test panics under this lock"))
+    }
+
+    fn give(&self, texts: impl IntoIterator<Item = String>) {
+        let waker = self.with(|waiting| {
+            let groups = texts
+                .into_iter()
+                .map(|text| Group::One(Message::text(&text)));
+            waiting.groups.extend(groups);
+            waiting.waker.take()
+        });
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+    }
+
+    fn asked(&self) -> usize {
+        self.with(|waiting| waiting.asked)
+    }
+
+    fn left(&self) -> usize {
+        self.with(|waiting| waiting.groups.len())
+    }
+}
+
+impl Handler for Source {
+    type Session = Outbox;
+
+    fn open(&self, outbox: Outbox, _: Handshake) -> Arc<Outbox> {
+        self.with(|waiting| waiting.outboxes.push(outbox.clone()));
+        Arc::new(outbox)
+    }
+
+    fn message(&self, outbox: &Arc<Outbox>, message: Message) -> Option<Work> {
+        if message == Message::text("work") {
+            let (release, outbox) = (self.release.clone(), outbox.clone());
+            return Some(Box::pin(async move {
+                release.notified().await;
+                answer(&outbox, Message::text("worked"));
+            }));
+        }
+        answer(outbox, message);
+        None
+    }
+
+    fn poll_next(&self, _: &Arc<Outbox>, cx: &mut Context<'_>) -> Poll<Group> {
+        self.with(|waiting| {
+            waiting.asked += 1;
+            match waiting.groups.pop_front() {
+                Some(group) => Poll::Ready(group),
+                None => {
+                    waiting.waker = Some(cx.waker().clone());
+                    Poll::Pending
+                }
+            }
+        })
+    }
+
+    fn close(&self, _: &Arc<Outbox>, _: CloseReason) {}
+}
+
+fn answer(outbox: &Outbox, message: Message) {
+    outbox
+        .try_send(Group::One(message))
+        .expect("the queue has room");
+}
+
+fn numbers(numbers: std::ops::Range<usize>) -> impl Iterator<Item = String> {
+    numbers.map(|number| number.to_string())
+}
+
+fn service() -> Service<Source> {
+    Service::new(Config::default(), Source::default())
+}
+
+async fn serve<S>(service: Service<Source>, stream: S)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let answer = service_fn(move |request: Request<Incoming>| {
+        let service = service.clone();
+        async move {
+            let peer = IpAddr::V4(Ipv4Addr::LOCALHOST);
+            Ok::<_, std::convert::Infallible>(service.handle(request, Some(peer)).await)
+        }
+    });
+    // A client that leaves is an error here.
+    let _ = hyper::server::conn::http1::Builder::new()
+        .serve_connection(TokioIo::new(stream), answer)
+        .with_upgrades()
+        .await;
+}
+
+/// A session on a WebSocket past its open packet; the stream holds this many bytes each way.
+async fn websocket(service: &Service<Source>, capacity: usize) -> Socket<DuplexStream> {
+    let (ours, theirs) = tokio::io::duplex(capacity);
+    tokio::spawn(serve(service.clone(), theirs));
+    let url = "ws://x/engine.io/?EIO=4&transport=websocket";
+    let (socket, _) = within(tokio_tungstenite::client_async(url, ours))
+        .await
+        .expect("a 101");
+    let mut socket = Socket(socket);
+    assert!(socket.text().await.starts_with("0{"));
+    socket
+}
+
+async fn http(service: &Service<Source>, method: Method, sid: &str, body: &str) -> String {
+    let request = Request::builder()
+        .method(method)
+        .uri(format!("/engine.io/?EIO=4&transport=polling{sid}"))
+        .body(Full::new(Bytes::copy_from_slice(body.as_bytes())))
+        .expect("all parts are legal");
+    let answer = within(service.handle(request, None)).await.into_body();
+    let bytes = answer.collect().await.expect("it is whole").to_bytes();
+    String::from_utf8(bytes.to_vec()).expect("text")
+}
+
+/// Lets all that is ready run.
+async fn settle() {
+    tokio::time::sleep(std::time::Duration::from_millis(1)).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn pull_begins_at_the_opening_and_goes_on_when_woken() {
+    let service = service();
+    service.handler().give(numbers(0..3));
+    let mut socket = websocket(&service, 1024).await;
+    for expected in ["40", "41", "42"] {
+        assert_eq!(socket.text().await, expected);
+    }
+    settle().await;
+    let asked = service.handler().asked();
+    settle().await;
+    assert_eq!(service.handler().asked(), asked, "it waits for the waker");
+    service.handler().give(numbers(3..5));
+    assert_eq!(socket.text().await, "43");
+    assert_eq!(socket.text().await, "44");
+}
+
+#[tokio::test(start_paused = true)]
+async fn pull_rests_while_work_runs_and_comes_before_the_next_packet_is_taken() {
+    let service = service();
+    let mut socket = websocket(&service, 1024).await;
+    socket.send("4work").await;
+    socket.send("4next").await;
+    settle().await;
+    let asked = service.handler().asked();
+    service.handler().give(numbers(0..2));
+    settle().await;
+    assert_eq!(
+        (service.handler().asked(), service.handler().left()),
+        (asked, 2)
+    );
+    service.handler().release.notify_one();
+    assert_eq!(socket.text().await, "4worked");
+    assert_eq!(socket.text().await, "40");
+    let mut rest = [socket.text().await, socket.text().await];
+    rest.sort();
+    assert_eq!(rest, ["41", "4next"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn pull_takes_no_more_than_a_slow_client_reads() {
+    let service = service();
+    let mut socket = websocket(&service, 256).await;
+    let text = |number: usize| format!("{number:0>1000}");
+    service.handler().give((0..100).map(text));
+    settle().await;
+    let left = service.handler().left();
+    assert!(left >= 80, "{left}");
+    for number in 0..100 {
+        assert_eq!(socket.text().await, format!("4{}", text(number)));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn pull_answers_a_waiting_poll_with_all_that_fits() {
+    let service = service();
+    let sid = sid_of(&http(&service, Method::GET, "", "").await);
+    let sid = format!("&sid={sid}");
+    service.handler().give(numbers(0..20));
+    settle().await;
+    assert_eq!(service.handler().asked(), 0, "no poll is waiting");
+    let poll = async |range| {
+        let body = http(&service, Method::GET, &sid, "").await;
+        let expected: Vec<_> = numbers(range).map(|number| format!("4{number}")).collect();
+        assert_eq!(body, expected.join("\u{1e}"));
+    };
+    poll(0..16).await;
+    poll(16..20).await;
+    let later = async {
+        settle().await;
+        service.handler().give(numbers(20..22));
+    };
+    tokio::join!(poll(20..22), later);
+    assert_eq!(http(&service, Method::POST, &sid, "4a").await, "ok");
+    service.handler().give(numbers(22..23));
+    let body = http(&service, Method::GET, &sid, "").await;
+    assert_eq!(body, "4a\u{1e}422", "answers first");
+}
+
+#[tokio::test(start_paused = true)]
+async fn pull_ends_when_the_session_is_closing() {
+    let service = service();
+    let mut socket = websocket(&service, 1024).await;
+    settle().await;
+    let asked = service.handler().asked();
+    let outbox = service.handler().with(|waiting| waiting.outboxes.remove(0));
+    service.handler().give(numbers(0..1));
+    answer(&outbox, Message::text("last"));
+    outbox.close(CloseReason::ForcedClose);
+    assert_eq!(socket.text().await, "4last");
+    socket.closed().await;
+    assert_eq!(
+        (service.handler().asked(), service.handler().left()),
+        (asked, 1)
+    );
+}
