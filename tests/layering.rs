@@ -69,7 +69,7 @@ const CRATES: &[(&str, &[&str])] = &[
     ("rustls", &["api"]),
     (
         "hyper",
-        &["engineio", "socketio", "server", "api", "bitcoind"],
+        &["engineio", "socketio", "server", "wire", "api", "bitcoind"],
     ),
     (
         "hyper_util",

@@ -14,7 +14,8 @@
 //! * A client that asked to be recoverable and is lost is told the rest of its subscriptions'
 //!   events from the log when it is back: each once, none skipped; or it is told that it is a new
 //!   client.
-//! * Addresses exist only here and in `crate::wire`; below, a watched thing is a script and its hash.
+//! * Addresses exist only here and in `crate::wire`; below, a watched thing is a script and its
+//!   hash.
 //! * A refused request has changed nothing, and says what to do instead ([`error`]).
 //!
 //! # Where a request goes
@@ -35,7 +36,8 @@
 //! ```
 //! `tail` reads on in the log and `news` waits at its end; `replay` tells one client from it at its
 //! own pace. What goes over the wire (shapes, fields of requests, cursors, addresses, errors) is in
-//! `crate::wire`. `fresh` is `min_cursor` and `ETag`, `recovery` keeps what lost clients come back to, `progress` tells of scans beside the log.
+//! `crate::wire`. `fresh` is `min_cursor` and `ETag`, `recovery` keeps what lost clients come back
+//! to, `progress` tells of scans beside the log.
 
 mod audit;
 mod browser;
