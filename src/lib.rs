@@ -25,7 +25,7 @@
 //!
 //! # Layers
 //!
-//! A module may import what stands behind the arrow, and nothing else of ours; `tests/layering.rs`
+//! A module may import what stands behind the arrow, and nothing else of ours; `tests/layering`
 //! checks it.
 //!
 //! ```text

@@ -2,9 +2,10 @@
 //! above and the clock.
 //!
 //! One `poll_fn` looks at all sources in a fixed order, so that nothing is spawned, split or locked
-//! for a session. After each event, and before the next packet of the client is taken, the transport
-//! is given what waits in the outbox and then what the layer above has ([`Handler::poll_next`]). Every source either goes through tokio's budget or is bounded, so a client that
-//! sends without end cannot keep the task from giving way.
+//! for a session. After each event, and before the next packet of the client is taken, the
+//! transport is given what waits in the outbox and then what the layer above has
+//! ([`Handler::poll_next`]). Every source either goes through tokio's budget or is bounded, so a
+//! client that sends without end cannot keep the task from giving way.
 
 use std::future::poll_fn;
 use std::pin::Pin;
