@@ -10,7 +10,7 @@ use super::App;
 use super::address::{self, KnownAddress};
 use super::error::ApiError;
 use super::hub::Wire;
-use super::json::{Balance, Block, CoverageShape, Transaction, Utxo};
+use super::json::{Balance, Block, CoverageShape, Transaction, Utxo, first_immature};
 use super::request::Request;
 use super::request::types::{Limit, Wait};
 use super::respond::{self, Answer};
@@ -75,15 +75,16 @@ pub fn balance_in(
     wire: &Wire,
 ) -> Result<Balance, ApiError> {
     let row = watched(snapshot, address)?;
-    let utxos = match row.utxo_count {
-        0 => Vec::new(),
-        _ => snapshot.utxos(&address.script, false)?,
+    let tip = snapshot.tip()?;
+    let immature = match row.utxo_count {
+        0 => 0,
+        _ => snapshot.coinbase_value(&address.script, first_immature(tip))?,
     };
     Ok(Balance::new(
         &address.text,
         &row,
-        &utxos,
-        snapshot.tip()?,
+        immature,
+        tip,
         wire.cursor(snapshot.head()?),
     ))
 }

@@ -16,15 +16,17 @@ use rocksdb::{
 use rustix::process::{Resource, getrlimit};
 
 use super::log::Numbers;
-use super::rows::{Malformed, Value};
+use super::rows::{Malformed, Value, coinbase_entry, parse_outpoint_key};
 use super::starts::Starts;
 use super::{ChainInfo, Counts, FORMAT, StoreError, random_hex};
+use crate::tracker::OutputRow;
 
 pub(super) const META: &str = "meta";
 pub(super) const BLOCKS: &str = "blocks";
 pub(super) const WATCHES: &str = "watches";
 pub(super) const OUTPUTS: &str = "outputs";
 pub(super) const UNSPENT: &str = "unspent";
+pub(super) const COINBASES: &str = "coinbases";
 pub(super) const TXS: &str = "txs";
 pub(super) const HISTORY: &str = "history";
 pub(super) const MEMPOOL: &str = "mempool";
@@ -38,13 +40,14 @@ pub(super) const CURSORS: &str = "cursors";
 /// RocksDB has it in every database; ours stays empty.
 const DEFAULT: &str = "default";
 
-const FAMILIES: [&str; 16] = [
+const FAMILIES: [&str; 17] = [
     DEFAULT,
     META,
     BLOCKS,
     WATCHES,
     OUTPUTS,
     UNSPENT,
+    COINBASES,
     TXS,
     HISTORY,
     MEMPOOL,
@@ -81,6 +84,9 @@ pub(super) mod meta {
 /// What earlier releases wrote; read, and brought up to [`FORMAT`].
 const FIRST_FORMAT: u32 = 1;
 const SECOND_FORMAT: u32 = 2;
+const THIRD_FORMAT: u32 = 3;
+/// Rows of one batch while a store is brought up.
+const BATCH: usize = 10_000;
 
 const MIB: usize = 1 << 20;
 
@@ -158,7 +164,7 @@ impl Db {
                     what: "rows without a format".to_owned(),
                 });
             }
-            Some(FIRST_FORMAT | SECOND_FORMAT | FORMAT) => {}
+            Some(FIRST_FORMAT | SECOND_FORMAT | THIRD_FORMAT | FORMAT) => {}
             Some(found) => {
                 return Err(StoreError::Format {
                     path: path.to_owned(),
@@ -175,8 +181,8 @@ impl Db {
                 expected: Box::new(expected),
             });
         }
-        if format.is_some_and(|format| format < FORMAT) {
-            db.bring_up()?;
+        if let Some(format) = format.filter(|format| *format < FORMAT) {
+            db.bring_up(format)?;
         }
         let numbers = db.resume(boot, format.is_none())?;
         db.starts = Arc::new(db.required(meta::STARTS)?);
@@ -218,15 +224,37 @@ impl Db {
         self.write(batch, true)
     }
 
-    /// From an earlier format. The families that format 2 added were made when the database was
-    /// opened.
-    fn bring_up(&self) -> Result<(), StoreError> {
+    /// From an earlier format. The families that it does not have were made when the database was
+    /// opened. A process that dies here leaves the earlier format, and the next start does it all
+    /// again.
+    fn bring_up(&self, format: u32) -> Result<(), StoreError> {
+        self.list_coinbases()?;
         let mut batch = WriteBatch::default();
-        let starts = Starts::new(self.required(meta::LOG_ID)?);
-        self.put_meta(&mut batch, meta::STARTS, &starts);
-        batch.delete_cf(self.family(META), meta::LOG_ID);
+        if format < THIRD_FORMAT {
+            let starts = Starts::new(self.required(meta::LOG_ID)?);
+            self.put_meta(&mut batch, meta::STARTS, &starts);
+            batch.delete_cf(self.family(META), meta::LOG_ID);
+        }
         self.put_meta(&mut batch, meta::FORMAT, &FORMAT);
         self.write(batch, true)
+    }
+
+    /// The lookup rows that format 4 added.
+    fn list_coinbases(&self) -> Result<(), StoreError> {
+        let mut batch = WriteBatch::default();
+        for entry in self.scan(OUTPUTS, &[], None, whole_family()) {
+            let (key, value) = entry?;
+            let row: OutputRow = self.decode(OUTPUTS, &key, &value)?;
+            let outpoint = parse_outpoint_key(&key)
+                .map_err(|Malformed(what)| self.corrupt(OUTPUTS, &key, what))?;
+            if let Some((key, value)) = coinbase_entry(&outpoint, &row) {
+                batch.put_cf(self.family(COINBASES), key, value);
+            }
+            if batch.len() >= BATCH {
+                self.write(std::mem::take(&mut batch), false)?;
+            }
+        }
+        self.write(batch, false)
     }
 
     /// Where numbering goes on, and the mark that the store is in use from now on, by this start:

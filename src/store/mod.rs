@@ -40,6 +40,7 @@
 //! | `watches` | script hash | spk, label, added u64, depths, from_height u32, flags u8 (bits: 1 unspent outputs complete, 2 pending, 4 scans), scans u32 (only with bit 4), confirmed i64, unconfirmed i64, utxo_count u64, tx_count u64, updated u64 | balance, list of addresses |
 //! | `outputs` | txid, vout u32 | script hash, value u64, height u32?, coinbase, (txid, height u32?)? spend | matching inputs |
 //! | `unspent` | script hash, txid, vout u32 | empty | outputs of a script whose spend is not confirmed |
+//! | `coinbases` (4) | script hash, height u32, txid, vout u32 | value u64 | immature part of a balance: coinbase outputs that nothing spends, by height |
 //! | `txs` | txid | status, first_seen u64, order u64, touches (script hash, received u64, sent u64), transaction | one transaction |
 //! | `history` | script hash, inverted order u64, txid | empty | a script's transactions, newest first |
 //! | `mempool` | txid | empty | transactions with status mempool, at start |
@@ -58,8 +59,9 @@
 //! Families marked (2) came with format 2, and nothing else did but bit 4 of a watch's flags and
 //! the kinds 5 and 6 of events. Format 3 has `starts` in `meta` where the others had `log_id`, a
 //! text, which is the id of the first start now, and in `cursors` a webhook with expiring secrets
-//! and headers, and the entries `f`, `r` and `s`. A folder of an earlier format is read and brought
-//! up; a later one is refused.
+//! and headers, and the entries `f`, `r` and `s`. Format 4 added the family marked (4), which is
+//! filled from `outputs` once. A folder of an earlier format is read and brought up; a later one is
+//! refused.
 //!
 //! | `meta` key | value | |
 //! |---|---|---|
@@ -105,7 +107,7 @@ pub use starts::Starts;
 pub use writer::Writer;
 
 /// Version of keys and families.
-pub const FORMAT: u32 = 3;
+pub const FORMAT: u32 = 4;
 
 /// Ended history scans that a start leaves, the newest.
 const KEPT_SCANS: usize = 10_000;

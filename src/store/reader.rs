@@ -10,12 +10,12 @@ use bitcoin::{OutPoint, Txid};
 use rocksdb::ReadOptions;
 
 use super::db::{
-    BLOCKS, Db, Entry, HISTORY, MEMPOOL, META, OPEN_SCANS, OUTPUTS, PENDING, SCAN_SCRIPTS, SCANS,
-    Scan, TXS, UNSPENT, WATCHES, meta, whole_family,
+    BLOCKS, COINBASES, Db, Entry, HISTORY, MEMPOOL, META, OPEN_SCANS, OUTPUTS, PENDING,
+    SCAN_SCRIPTS, SCANS, Scan, TXS, UNSPENT, WATCHES, meta, whole_family,
 };
 use super::rows::{
-    Malformed, PLACE, Value, outpoint_key, parse_hash_key, parse_history_key, parse_number_key,
-    parse_unspent_key,
+    Malformed, PLACE, Value, coinbases_from, outpoint_key, parse_hash_key, parse_history_key,
+    parse_number_key, parse_unspent_key,
 };
 use super::{ChainInfo, Counts, Starts, StoreError};
 use crate::tracker::{BlockId, BlockRow, OutputRow, ScanId, ScanRow, ScriptHash, TxRow, WatchRow};
@@ -202,6 +202,18 @@ impl Snapshot<'_> {
             }
         }
         Ok(utxos)
+    }
+
+    /// Satoshi in the coinbase outputs of a script in blocks from `height` on, those that nothing
+    /// spends.
+    pub fn coinbase_value(&self, script: &ScriptHash, height: u32) -> Result<u64, StoreError> {
+        let from = coinbases_from(script, height);
+        let mut sum = 0_u64;
+        for entry in self.scan_entries(COINBASES, &script.0, Some(&from)) {
+            let (key, value) = entry?;
+            sum = sum.saturating_add(self.decode(COINBASES, &key, &value)?);
+        }
+        Ok(sum)
     }
 
     /// A script's transactions, newest first, those after `before` only. At least one even if

@@ -485,6 +485,23 @@ pub(super) fn unspent_key(script: &ScriptHash, outpoint: &OutPoint) -> [u8; 68] 
     key
 }
 
+/// Where the unspent coinbase outputs of a script from `height` on begin in `coinbases`.
+pub(super) fn coinbases_from(script: &ScriptHash, height: u32) -> [u8; 36] {
+    let mut key = [0; 36];
+    key[..32].copy_from_slice(&script.0);
+    key[32..].copy_from_slice(&height.to_be_bytes());
+    key
+}
+
+/// The entry of an output in `coinbases`, if it has one.
+pub(super) fn coinbase_entry(outpoint: &OutPoint, row: &OutputRow) -> Option<([u8; 72], Vec<u8>)> {
+    let height = row.height.filter(|_| row.coinbase && row.spent.is_none())?;
+    let mut key = [0; 72];
+    key[..36].copy_from_slice(&coinbases_from(&row.script, height));
+    key[36..].copy_from_slice(&outpoint_key(outpoint));
+    Some((key, row.value.to_bytes()))
+}
+
 /// `history`.
 pub(super) fn history_key(script: &ScriptHash, order: u64, txid: &Txid) -> [u8; 32 + PLACE] {
     let mut key = [0; 32 + PLACE];
@@ -512,10 +529,14 @@ pub(super) fn parse_since_key(key: &[u8]) -> Result<ScriptHash, Malformed> {
 
 /// The outpoint at the end of a key of `unspent`.
 pub(super) fn parse_unspent_key(key: &[u8]) -> Result<OutPoint, Malformed> {
-    let outpoint: &[u8; 36] = key
-        .get(32..)
-        .and_then(|outpoint| outpoint.try_into().ok())
-        .ok_or_else(|| wrong_length(key))?;
+    key.get(32..)
+        .and_then(|outpoint| parse_outpoint_key(outpoint).ok())
+        .ok_or_else(|| wrong_length(key))
+}
+
+/// A key of `outputs`.
+pub(super) fn parse_outpoint_key(key: &[u8]) -> Result<OutPoint, Malformed> {
+    let outpoint: &[u8; 36] = key.try_into().map_err(|_| wrong_length(key))?;
     let txid = outpoint
         .first_chunk::<32>()
         .expect("36 bytes start with 32");
@@ -601,6 +622,7 @@ mod tests {
         fn keys_come_back_as_they_were(script in arbitrary::script(), outpoint in arbitrary::outpoint(), order: u64) {
             prop_assert_eq!(parse_since_key(&since_key(outpoint.vout, &script)), Ok(script));
             prop_assert_eq!(parse_unspent_key(&unspent_key(&script, &outpoint)), Ok(outpoint));
+            prop_assert_eq!(parse_outpoint_key(&outpoint_key(&outpoint)), Ok(outpoint));
             let key = history_key(&script, order, &outpoint.txid);
             let (place, txid) = parse_history_key(&key).expect("it is a history key");
             prop_assert_eq!((&key[32..], outpoint.txid), (&place[..], txid));
@@ -655,6 +677,7 @@ mod tests {
     fn keys_of_a_wrong_length_are_malformed() {
         assert!(parse_unspent_key(&[0; 67]).is_err());
         assert!(parse_unspent_key(&[0; 3]).is_err());
+        assert!(parse_outpoint_key(&[0; 35]).is_err());
         assert!(parse_history_key(&[0; 71]).is_err());
         assert!(parse_since_key(&[0; 35]).is_err());
         assert!(parse_since_key(&[0; 2]).is_err());

@@ -6,13 +6,13 @@ use bitcoin::{OutPoint, Txid};
 use rocksdb::{ReadOptions, WriteBatch};
 
 use super::db::{
-    BLOCKS, Db, HISTORY, MEMPOOL, META, OPEN_SCANS, OUTPUTS, PENDING, SCAN_SCRIPTS, SCANS, SINCE,
-    TXS, UNSPENT, WATCHES, meta, whole_family,
+    BLOCKS, COINBASES, Db, HISTORY, MEMPOOL, META, OPEN_SCANS, OUTPUTS, PENDING, SCAN_SCRIPTS,
+    SCANS, SINCE, TXS, UNSPENT, WATCHES, meta, whole_family,
 };
 use super::log::{Numbers, put_events};
 use super::rows::{
-    Malformed, Value, history_key, outpoint_key, parse_history_key, parse_since_key,
-    parse_unspent_key, since_key, unspent_key,
+    Malformed, Value, coinbase_entry, history_key, outpoint_key, parse_history_key,
+    parse_since_key, parse_unspent_key, since_key, unspent_key,
 };
 use super::{Counts, StoreError};
 use crate::tracker::{
@@ -155,6 +155,8 @@ impl Writer {
                     Some(unspent_key(&row.script, outpoint))
                 };
                 self.move_key(batch, UNSPENT, unspent(old), unspent(new));
+                let coinbase = |row: &Option<OutputRow>| coinbase_entry(outpoint, row.as_ref()?);
+                self.move_entry(batch, COINBASES, coinbase(old), coinbase(new));
             }
             Change::Tx { txid, old, new } => self.put_tx(batch, txid, old.as_ref(), new.as_ref()),
             Change::Block { height, new, .. } => {
@@ -232,15 +234,27 @@ impl Writer {
         old: Option<K>,
         new: Option<K>,
     ) {
+        let entry = |key: Option<K>| key.map(|key| (key, Vec::new()));
+        self.move_entry(batch, family, entry(old), entry(new));
+    }
+
+    /// An entry that is `old` before and `new` after.
+    fn move_entry<K: AsRef<[u8]> + PartialEq>(
+        &self,
+        batch: &mut WriteBatch,
+        family: &'static str,
+        old: Option<(K, Vec<u8>)>,
+        new: Option<(K, Vec<u8>)>,
+    ) {
         if old == new {
             return;
         }
         let family = self.db.family(family);
-        if let Some(key) = old {
+        if let Some((key, _)) = old {
             batch.delete_cf(family, key);
         }
-        if let Some(key) = new {
-            batch.put_cf(family, key, []);
+        if let Some((key, value)) = new {
+            batch.put_cf(family, key, value);
         }
     }
 }

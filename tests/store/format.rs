@@ -237,6 +237,28 @@ const INHERITS: (&str, &str, &str) = (
      02000000 0001 01 08*32 01000000 00 fdffffff 01 581b000000000000 03 001408 01 02 0808 00000000",
 );
 
+/// An unspent output of a coinbase, and what format 4 added for it.
+const COINBASE: &[(&str, &str, &str)] = &[
+    (
+        "outputs",
+        "04*32 00000002",
+        "01 03*32 00f2052a01000000 01 65000000 01 00",
+    ),
+    ("unspent", "03*32 04*32 00000002", ""),
+    (
+        "coinbases",
+        "03*32 00000065 04*32 00000002",
+        "01 00f2052a01000000",
+    ),
+];
+
+fn coinbase_row() -> OutputRow {
+    OutputRow {
+        coinbase: true,
+        ..output_row(3, 5_000_000_000)
+    }
+}
+
 fn bytes(vector: &str) -> Vec<u8> {
     let hex = |digits: &str| -> Vec<u8> {
         (0..digits.len())
@@ -584,10 +606,11 @@ fn what_is_written_has_the_bytes_of_the_schema() {
     assert_eq!(found.len(), expected.len(), "entries that no vector names");
 }
 
-/// What format 3 has otherwise: the log's id is that of its first start, and a second one follows.
+/// What formats 3 and 4 have otherwise: the log's id is that of its first start, and a second one
+/// follows.
 fn bring_up(entries: &mut Entries, first: &str, (id, number, held): (&str, u64, u64)) {
     entries.remove(&meta("log_id"));
-    entries.insert(meta("format"), bytes("01 03000000"));
+    entries.insert(meta("format"), bytes("01 04000000"));
     let numbers = [number.to_le_bytes(), held.to_le_bytes()].concat();
     let first = [&[16], first.as_bytes(), &[0; 16]].concat();
     let second = [&[16], id.as_bytes(), &numbers].concat();
@@ -631,6 +654,29 @@ fn second_entries() -> Entries {
         bytes("01 0300000000000000 0100000000000000 0500000000000000"),
     );
     held.insert(meta("next_seq"), bytes("01 1000000000000000"));
+    held
+}
+
+/// A folder of format 3, with an unspent coinbase.
+fn third_format() -> TempDir {
+    let families = [&FIRST_FAMILIES[..], &SECOND_FAMILIES[..]].concat();
+    folder_of(&families, &third_entries())
+}
+
+fn third_entries() -> Entries {
+    let mut held = second_entries();
+    held.remove(&meta("log_id"));
+    let starts = [&[1, 1, 16], LOG_ID.as_bytes(), &[0; 16]].concat();
+    held.insert(meta("starts"), starts);
+    held.insert(meta("format"), bytes("01 03000000"));
+    held.extend(entries(&COINBASE[..2]));
+    held
+}
+
+/// What becomes of that.
+fn fourth_entries() -> Entries {
+    let mut held = third_entries();
+    held.extend(entries(COINBASE));
     held
 }
 
@@ -747,10 +793,44 @@ fn a_row_that_inherits_has_the_bytes_of_the_third_format() {
 }
 
 #[test]
+fn an_unspent_coinbase_has_the_bytes_of_the_fourth_format() {
+    let folder = tempdir().unwrap();
+    let (mut writer, reader) = open(folder.path());
+    let change = |old, new| Change::Output {
+        outpoint: outpoint(4, 2),
+        old,
+        new,
+    };
+    let paid = change(None, Some(coinbase_row()));
+    writer.commit(&[changes(vec![paid])], true).unwrap();
+    let value = |height| reader.snapshot().coinbase_value(&script(3), height);
+    assert_eq!(
+        [value(0), value(101), value(102)].map(Result::unwrap),
+        [5_000_000_000, 5_000_000_000, 0]
+    );
+    for (entry, value) in entries(COINBASE) {
+        assert_eq!(dump(folder.path()).get(&entry), Some(&value));
+    }
+    let spent = Some(Spend {
+        txid: txid(5),
+        height: None,
+    });
+    let spent = OutputRow {
+        spent,
+        ..coinbase_row()
+    };
+    let spent = change(Some(coinbase_row()), Some(spent));
+    writer.commit(&[changes(vec![spent])], true).unwrap();
+    let (entry, _) = entries(&COINBASE[2..]).pop_first().unwrap();
+    assert_eq!(dump(folder.path()).get(&entry), None);
+}
+
+#[test]
 fn stores_of_earlier_formats_are_brought_up_with_all_that_they_hold() {
     for (folder, mut expected, head) in [
         (first_format(), entries(VECTORS), 13),
         (second_format(), second_entries(), 15),
+        (third_format(), fourth_entries(), 15),
     ] {
         let (writer, reader) = open(folder.path());
         let id = reader.starts().cursor(head + 1).0.to_owned();
@@ -821,6 +901,22 @@ fn a_process_that_died_while_it_brought_a_store_up_is_gone_on_with() {
 }
 
 #[test]
+fn a_process_that_died_while_it_listed_coinbases_is_gone_on_with() {
+    let folder = third_format();
+    tamper(folder.path(), |raw| {
+        raw.create_cf("coinbases", &rocksdb::Options::default())
+            .unwrap()
+    });
+    let (writer, reader) = open(folder.path());
+    assert_eq!(
+        writer.output(&outpoint(4, 2)).unwrap(),
+        Some(coinbase_row())
+    );
+    let value = reader.snapshot().coinbase_value(&script(3), 101);
+    assert_eq!(value.unwrap(), 5_000_000_000);
+}
+
+#[test]
 fn a_first_format_with_a_family_of_somebody_is_damage_not_another_format() {
     let folder = first_format();
     tamper(folder.path(), |raw| {
@@ -856,7 +952,12 @@ fn state_of(folder: &Path) -> Vec<(PathBuf, Vec<u8>, SystemTime)> {
 fn case_22_looking_at_a_store_changes_nothing_whatever_its_format() {
     let latest = tempdir().unwrap();
     drop(store::open(latest.path(), Some(chain()), 0).unwrap());
-    for (folder, format) in [(first_format(), 1), (second_format(), 2), (latest, FORMAT)] {
+    for (folder, format) in [
+        (first_format(), 1),
+        (second_format(), 2),
+        (third_format(), 3),
+        (latest, FORMAT),
+    ] {
         let before = state_of(folder.path());
         let found = store::inspect(folder.path(), Some(chain())).unwrap();
         assert_eq!(found.unwrap().format, format);

@@ -334,8 +334,15 @@ impl Life {
         let (writer, reader) = self.store.as_ref().expect("it is alive");
         let snapshot = reader.snapshot();
         assert_eq!(snapshot.tip().unwrap(), self.rows.tip);
+        let top = self.rows.tip.map_or(0, |tip| tip.height);
         for (script, row) in &self.rows.watches {
             assert_eq!(snapshot.watch(script).unwrap().as_ref(), Some(row));
+            for height in [0, 1, top / 2, top] {
+                assert_eq!(
+                    snapshot.coinbase_value(script, height).unwrap(),
+                    self.coinbase_value(script, height)
+                );
+            }
         }
         for (outpoint, row) in &self.rows.outputs {
             assert_eq!(View::output(writer, outpoint).unwrap().as_ref(), Some(row));
@@ -355,6 +362,17 @@ impl Life {
         }
         assert_eq!(snapshot.scans(None).count(), self.rows.scans.len());
         assert_eq!(reader.read_events(0, usize::MAX).unwrap(), self.log);
+    }
+
+    /// Of the fold: what the coinbases from a height on pay the script, if nothing spends it.
+    fn coinbase_value(&self, script: &ScriptHash, height: u32) -> u64 {
+        self.rows
+            .outputs
+            .values()
+            .filter(|row| row.script == *script && row.coinbase && row.spent.is_none())
+            .filter(|row| row.height.is_some_and(|it| it >= height))
+            .map(|row| row.value)
+            .sum()
     }
 
     /// No row is left over. Looked at in the files of a dead process: a living one tidies them up

@@ -19,8 +19,8 @@ use super::{
 enum Step {
     /// Whether it waits for its baseline, and the height its coverage begins at.
     Watch(u8, Option<(bool, u32)>),
-    /// Script, and the spend: not at all, unconfirmed, confirmed.
-    Output(u8, Option<(u8, u8)>),
+    /// Script, the spend (not at all, unconfirmed, confirmed), and the height of a coinbase.
+    Output(u8, Option<(u8, u8, Option<u32>)>),
     /// Status, order, touched scripts.
     Tx(u8, Option<(u8, u64, Vec<u8>)>),
     Block(u32, Option<u8>),
@@ -42,7 +42,10 @@ fn step() -> impl Strategy<Value = Step> {
             ))
         )
             .prop_map(|(n, pending)| Step::Watch(n, pending)),
-        (1..5_u8, proptest::option::of((1..4_u8, 0..3_u8)))
+        (
+            1..5_u8,
+            proptest::option::of((1..4_u8, 0..3_u8, proptest::option::of(0..3_u32)))
+        )
             .prop_map(|(n, row)| Step::Output(n, row)),
         (1..5_u8, proptest::option::of((0..5_u8, 0..4_u64, touched)))
             .prop_map(|(n, row)| Step::Tx(n, row)),
@@ -112,9 +115,11 @@ fn change(view: &MemoryView, step: &Step) -> Change {
             }
         }
         Step::Output(n, new) => {
-            let new = new.map(|(script, kind)| {
-                let mut row = output_row(script, 1_000);
+            let new = new.map(|(script, kind, coinbase)| {
+                let mut row = output_row(script, 1_000 + u64::from(*n));
                 row.spent = spend(kind);
+                row.coinbase = coinbase.is_some();
+                row.height = coinbase.or(row.height);
                 row
             });
             Change::Output {
@@ -221,6 +226,20 @@ fn expected_lookups(view: &MemoryView) -> Entries {
             .concat(),
         );
     }
+    for (outpoint, row) in &view.outputs {
+        if let Some(height) = row.height.filter(|_| row.coinbase && row.spent.is_none()) {
+            let key = [
+                &row.script.0[..],
+                &height.to_be_bytes(),
+                outpoint.txid.as_ref(),
+                &outpoint.vout.to_be_bytes(),
+            ];
+            let value = [&[1], &row.value.to_le_bytes()[..]].concat();
+            entries.insert(("coinbases".to_owned(), key.concat()), value);
+        }
+    }
+    let mut add =
+        |family: &str, key: Vec<u8>| drop(entries.insert((family.to_owned(), key), Vec::new()));
     for (txid, row) in &view.txs {
         if row.status == Status::Mempool {
             add("mempool", AsRef::<[u8]>::as_ref(txid).to_vec());
@@ -249,7 +268,15 @@ fn check_against_the_model(
     let lookups: Entries = dump(path)
         .into_iter()
         .filter(|((family, _), _)| {
-            ["pending", "since", "unspent", "mempool", "history"].contains(&family.as_str())
+            [
+                "pending",
+                "since",
+                "unspent",
+                "coinbases",
+                "mempool",
+                "history",
+            ]
+            .contains(&family.as_str())
         })
         .collect();
     assert_eq!(lookups, expected_lookups(view));
@@ -293,6 +320,13 @@ fn check_against_the_model(
             ),
             "of script {n}"
         );
+        for height in 0..4 {
+            assert_eq!(
+                snapshot.coinbase_value(&script(n), height).unwrap(),
+                coinbase_value(view, n, height),
+                "of script {n} from {height} on"
+            );
+        }
         let (script, outpoint, txid) = (script(n), outpoint(n, 3), txid(n));
         assert_eq!(
             (
@@ -318,6 +352,16 @@ fn check_against_the_model(
             (block.clone(), block)
         );
     }
+}
+
+/// The sum over all outputs.
+fn coinbase_value(view: &MemoryView, n: u8, height: u32) -> u64 {
+    view.outputs
+        .values()
+        .filter(|row| row.script == script(n) && row.coinbase && row.spent.is_none())
+        .filter(|row| row.height.is_some_and(|it| it >= height))
+        .map(|row| row.value)
+        .sum()
 }
 
 fn check_scans(writer: &Writer, reader: &Reader, view: &MemoryView) {

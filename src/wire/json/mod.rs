@@ -27,6 +27,10 @@ pub struct Btc(pub i64);
 impl Serialize for Btc {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         const COIN: u64 = 100_000_000;
+        // A float has these exactly, and is written with just these digits.
+        if self.0 == 0 || (1_000..=1 << 53).contains(&self.0.unsigned_abs()) {
+            return serializer.serialize_f64(self.0 as f64 / COIN as f64);
+        }
         let (sign, magnitude) = (if self.0 < 0 { "-" } else { "" }, self.0.unsigned_abs());
         let decimals = format!("{:08}", magnitude % COIN);
         let decimals = match decimals.trim_end_matches('0') {
@@ -127,18 +131,15 @@ pub struct Balance {
 }
 
 impl Balance {
-    /// `utxos`: the script's unspent outputs, of the same instant as everything else.
+    /// `immature`: satoshi in coinbase outputs from [`first_immature`] on, of the same instant as
+    /// everything else.
     pub fn new(
         address: &str,
         row: &WatchRow,
-        utxos: &[(OutPoint, OutputRow)],
+        immature: u64,
         tip: Option<BlockId>,
         cursor: String,
     ) -> Self {
-        let immature = utxos
-            .iter()
-            .filter(|(_, output)| !is_mature(output, tip))
-            .map(|(_, output)| output.value);
         Self {
             address: address.to_owned(),
             confirmed_balance: row.balance.confirmed,
@@ -149,7 +150,7 @@ impl Balance {
             last_updated: seconds(row.updated),
             balance: row.balance.total(),
             balance_btc: Btc(row.balance.total()),
-            immature: immature.fold(0, u64::saturating_add),
+            immature,
             coverage: CoverageShape::from(&row.coverage),
             tip: tip.map(Block::from),
             cursor,
@@ -160,6 +161,11 @@ impl Balance {
 /// Whether the next block may spend it.
 fn is_mature(output: &OutputRow, tip: Option<BlockId>) -> bool {
     !output.coinbase || confirmations(tip, output.height) >= COINBASE_MATURITY
+}
+
+/// The height from which on the next block may not spend the outputs of coinbases.
+pub fn first_immature(tip: Option<BlockId>) -> u32 {
+    tip.map_or(0, |tip| tip.height.saturating_sub(COINBASE_MATURITY - 2))
 }
 
 /// One element of `GET /utxos/{address}`.

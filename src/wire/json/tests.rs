@@ -2,6 +2,7 @@
 
 use bitcoin::ScriptBuf;
 use bitcoin::hashes::Hash;
+use proptest::prelude::*;
 
 use super::*;
 use crate::tracker::{ScriptHash, Spend};
@@ -64,6 +65,18 @@ fn bitcoin_amounts_are_exact_numbers_with_one_to_eight_decimals() {
         (i64::MIN, "-92233720368.54775808"),
     ] {
         assert_eq!(to_text(&Btc(satoshi)), text);
+    }
+}
+
+proptest! {
+    #[test]
+    fn bitcoin_amounts_have_the_digits_of_the_satoshi(satoshi: i64, shift in 0..63) {
+        let satoshi = satoshi >> shift;
+        let text = to_text(&Btc(satoshi));
+        let (whole, decimals) = text.split_once('.').expect("a point");
+        prop_assert!(decimals.len() <= 8 && (decimals == "0" || !decimals.ends_with('0')));
+        let digits = format!("{whole}{decimals:0<8}");
+        prop_assert_eq!(digits.parse::<i64>(), Ok(satoshi), "{}", text);
     }
 }
 
@@ -339,19 +352,12 @@ fn a_balance_looks_as_specified() {
         tx_count: 2,
         updated: 1_754_336_318_173,
     };
-    let utxos = [(
-        OutPoint {
-            txid: txid(1),
-            vout: 0,
-        },
-        output(Some(6), true, None),
-    )];
     let hash = "ab".repeat(32);
     assert_eq!(
         to_text(&Balance::new(
             ADDRESS,
             &row,
-            &utxos,
+            5_000_000_000,
             Some(block(7)),
             "5fa3-9".to_owned()
         )),
