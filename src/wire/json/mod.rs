@@ -27,8 +27,8 @@ pub struct Btc(pub i64);
 impl Serialize for Btc {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         const COIN: u64 = 100_000_000;
-        // A float has these exactly, and is written with just these digits.
-        if self.0 == 0 || (1_000..=1 << 53).contains(&self.0.unsigned_abs()) {
+        // Up to more than all money; from there on two amounts would be one float.
+        if self.0 == 0 || (1_000..=1 << 51).contains(&self.0.unsigned_abs()) {
             return serializer.serialize_f64(self.0 as f64 / COIN as f64);
         }
         let (sign, magnitude) = (if self.0 < 0 { "-" } else { "" }, self.0.unsigned_abs());
