@@ -186,7 +186,7 @@ pub fn mark(headers: &mut HeaderMap, reader: Option<Reader>) {
     headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, origin);
     headers.insert(
         ACCESS_CONTROL_EXPOSE_HEADERS,
-        HeaderValue::from_static("Allow, ETag, Retry-After, Satwatch-Cursor"),
+        HeaderValue::from_static("Allow, Retry-After, Satwatch-Cursor"),
     );
     if listed {
         headers.insert(

@@ -7,6 +7,7 @@ use std::time::Duration;
 use hyper::StatusCode;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
+use tokio::sync::SemaphorePermit;
 use tokio::time::{Instant, sleep_until};
 
 use super::App;
@@ -39,7 +40,6 @@ pub struct ReadEvents {
     pub shared: Option<bool>,
     pub limit: Option<Limit<LIMIT_MOST>>,
     pub wait: Option<Wait>,
-    pub min_cursor: Option<String>,
 }
 
 impl Request for ReadEvents {
@@ -153,7 +153,6 @@ impl App {
         query: ReadEvents,
         asked: Instant,
     ) -> Result<Answer, ApiError> {
-        self.reach(query.min_cursor.as_deref(), query.wait).await?;
         if let Some(name) = query.consumer.clone() {
             return self.consumer_events(&name, query).await;
         }
@@ -197,6 +196,24 @@ impl App {
             app.page_answer(&page)
         })
         .await
+    }
+
+    /// To be held by a request that waits for events. HTTP/2 carries many requests on one
+    /// connection, so connections bound them too little.
+    pub(super) fn may_wait(&self) -> Result<SemaphorePermit<'_>, ApiError> {
+        let message = "Too many requests wait for news already (as many as limits.connections allows connections); use Socket.IO, or try again later.";
+        let full = |_| ApiError {
+            retry_after: Some(1),
+            ..ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "too_many_waiting", message)
+        };
+        self.waiting.try_acquire().map_err(full)
+    }
+
+    pub(super) fn waiting_requests(&self) -> usize {
+        self.config
+            .limits
+            .connections
+            .saturating_sub(self.waiting.available_permits())
     }
 
     /// A part of the log as `GET /events` answers it.

@@ -36,14 +36,13 @@
 //! ```
 //! `tail` reads on in the log and `news` waits at its end; `replay` tells one client from it at its
 //! own pace. What goes over the wire (shapes, fields of requests, cursors, addresses, errors) is in
-//! `crate::wire`. `fresh` is `min_cursor` and `ETag`, `recovery` keeps what lost clients come back
-//! to, `progress` tells of scans beside the log.
+//! `crate::wire`. `recovery` keeps what lost clients come back to, `progress` tells of scans
+//! beside the log.
 
 mod audit;
 mod browser;
 mod consumers;
 mod events;
-mod fresh;
 mod hub;
 mod live;
 mod metrics;

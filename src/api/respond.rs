@@ -5,14 +5,12 @@
 
 use bytes::Bytes;
 use http_body_util::Full;
-use hyper::header::{
-    ALLOW, CACHE_CONTROL, CONTENT_TYPE, ETAG, HeaderName, HeaderValue, RETRY_AFTER,
-};
+use hyper::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER};
 use hyper::{Response, StatusCode};
 use serde::Serialize;
 
 use super::error::ApiError;
-use super::{fresh, json};
+use super::json;
 
 pub type Answer = Response<Full<Bytes>>;
 
@@ -30,20 +28,6 @@ pub fn json(status: StatusCode, shape: &impl Serialize) -> Answer {
 /// A JSON answer that includes everything up to `cursor`.
 pub fn json_at(status: StatusCode, cursor: &str, shape: &impl Serialize) -> Answer {
     let mut answer = json(status, shape);
-    set_cursor(&mut answer, cursor);
-    answer
-}
-
-/// State that a client may keep and ask about again: with an `ETag` (see [`fresh`]). The shape's
-/// last field is `cursor`.
-pub fn state(cursor: &str, shape: &impl Serialize) -> Answer {
-    let text = json::to_text(shape);
-    let tag = fresh::tag(&text);
-    let mut answer = body(StatusCode::OK, "application/json", text);
-    answer.headers_mut().insert(ETAG, tag);
-    answer
-        .headers_mut()
-        .insert(CACHE_CONTROL, HeaderValue::from_static("private, no-cache"));
     set_cursor(&mut answer, cursor);
     answer
 }

@@ -13,7 +13,6 @@ use tokio::time::Instant;
 
 use super::App;
 use super::error::{ApiError, shortened};
-use super::request::types::{Current, CurrentOfAddress};
 use super::request::{self, Nothing, NothingOfAddress};
 use super::respond::{self, Answer};
 use super::route::Route;
@@ -54,15 +53,6 @@ impl Sent {
         let NothingOfAddress {} = self.query()?;
         Ok(())
     }
-
-    /// For routes that take nothing but when to answer; waits until then.
-    async fn current<Q: request::Request + Into<Current>>(
-        &self,
-        app: &App,
-    ) -> Result<(), ApiError> {
-        let Current { min_cursor, wait } = self.query::<Q>()?.into();
-        app.reach(min_cursor.as_deref(), wait).await
-    }
 }
 
 /// Reads a request with one of the methods that the route takes.
@@ -95,7 +85,7 @@ pub async fn answer(
     let asked = Instant::now();
     match route {
         Route::Status => {
-            sent.current::<Current>(app).await?;
+            sent.nothing()?;
             let status = app.status(sessions).await?;
             Ok(respond::json_at(StatusCode::OK, &status.cursor, &status))
         }
@@ -111,7 +101,7 @@ pub async fn answer(
         Route::AddAddresses => app.add_addresses(sent.body()?).await,
         Route::Addresses => app.addresses(sent.query()?).await,
         Route::Balance(address) => {
-            sent.current::<CurrentOfAddress>(app).await?;
+            sent.nothing_of_address()?;
             app.balance(&address).await
         }
         Route::Transactions(address) => app.transactions(&address, sent.query()?).await,
@@ -121,7 +111,7 @@ pub async fn answer(
             app.remove_address(&address).await
         }
         Route::Audit(address) => {
-            sent.current::<CurrentOfAddress>(app).await?;
+            sent.nothing_of_address()?;
             app.audit(&address).await
         }
         Route::ScanHistory(address) => {
@@ -130,7 +120,7 @@ pub async fn answer(
         }
         Route::ScanHistories => app.scan_history_of_list(sent.body()?).await,
         Route::Scans => {
-            sent.current::<Current>(app).await?;
+            sent.nothing()?;
             app.list_scans().await
         }
         Route::Scan(id) if sent.method == Method::DELETE => {
@@ -138,7 +128,7 @@ pub async fn answer(
             app.cancel_scan(&id).await
         }
         Route::Scan(id) => {
-            sent.current::<Current>(app).await?;
+            sent.nothing()?;
             app.scan(&id).await
         }
         Route::Events => app.events(sent.query()?, asked).await,

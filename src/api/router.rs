@@ -12,7 +12,6 @@ use hyper::{Method, Request, Response, StatusCode};
 use super::App;
 use super::browser::{self, Gate};
 use super::error::ApiError;
-use super::fresh::Condition;
 use super::live::Live;
 use super::respond::{self, Answer};
 use super::rest;
@@ -86,7 +85,6 @@ impl Router {
         // Looked at before: an answer that does not say itself what it includes includes at least
         // this.
         let known = self.app.wire.cursor(*self.app.indexer.head().borrow());
-        let condition = Condition::of(request.method(), request.headers());
         let sessions = self.socketio.session_count();
         let answer = match rest::sent(&self.app, allow, request).await {
             Ok(sent) => rest::answer(&self.app, route, sent, sessions).await,
@@ -94,7 +92,7 @@ impl Router {
         };
         let mut answer = answer.unwrap_or_else(|error| respond::error(&error));
         respond::set_cursor(&mut answer, &known);
-        condition.apply(answer)
+        answer
     }
 
     /// Tells all Socket.IO sessions goodbye and waits until they are gone.
@@ -152,12 +150,8 @@ fn options<B>(request: &Request<B>) -> Answer {
     answer
 }
 
-/// The same answer as for GET, as HEAD wants it: with the length, without the bytes. A 304 has no
-/// length to tell.
+/// The same answer as for GET, as HEAD wants it: with the length, without the bytes.
 fn without_body(mut answer: Answer) -> Answer {
-    if answer.status() == StatusCode::NOT_MODIFIED {
-        return answer;
-    }
     let length = answer.body().size_hint().exact().unwrap_or_default();
     answer
         .headers_mut()

@@ -447,7 +447,11 @@ impl App {
                 count: scans.len(),
                 scans,
             };
-            Ok(respond::state(&app.wire.cursor(snapshot.head()?), &answer))
+            Ok(respond::json_at(
+                StatusCode::OK,
+                &app.wire.cursor(snapshot.head()?),
+                &answer,
+            ))
         })
         .await
     }
@@ -461,7 +465,11 @@ impl App {
             let shape = app
                 .shape(&snapshot, scan)?
                 .ok_or_else(|| no_such_scan(&text))?;
-            Ok(respond::state(&app.wire.cursor(snapshot.head()?), &shape))
+            Ok(respond::json_at(
+                StatusCode::OK,
+                &app.wire.cursor(snapshot.head()?),
+                &shape,
+            ))
         })
         .await
     }

@@ -4,6 +4,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use hyper::StatusCode;
 use serde::{Deserialize, Serialize};
 
 use super::App;
@@ -12,7 +13,7 @@ use super::error::ApiError;
 use super::hub::Wire;
 use super::json::{Balance, Block, CoverageShape, Transaction, Utxo, first_immature};
 use super::request::Request;
-use super::request::types::{Limit, Wait};
+use super::request::types::Limit;
 use super::respond::{self, Answer};
 use crate::store::{HistoryCursor, Snapshot};
 use crate::tracker::{TxSummary, WatchRow};
@@ -25,8 +26,6 @@ const TRANSACTIONS_MOST: u32 = 5000;
 #[serde(deny_unknown_fields)]
 pub struct ListUtxos {
     include_spent: Option<bool>,
-    min_cursor: Option<String>,
-    wait: Option<Wait>,
 }
 
 impl Request for ListUtxos {
@@ -46,8 +45,6 @@ const CONFIRMATIONS: &str = "each output says its `confirmations`, choose by tha
 pub struct ListTransactions {
     limit: Option<Limit<TRANSACTIONS_MOST>>,
     before: Option<String>,
-    min_cursor: Option<String>,
-    wait: Option<Wait>,
 }
 
 impl Request for ListTransactions {
@@ -99,7 +96,7 @@ impl App {
         let address = self.address(address)?;
         self.read(move |app| {
             let balance = balance_in(&app.reader.snapshot(), &address, &app.wire)?;
-            Ok(respond::state(&balance.cursor, &balance))
+            Ok(respond::json_at(StatusCode::OK, &balance.cursor, &balance))
         })
         .await
     }
@@ -119,7 +116,6 @@ impl App {
             tip: Option<Block>,
             cursor: String,
         }
-        self.reach(query.min_cursor.as_deref(), query.wait).await?;
         let address = self.address(address)?;
         let include_spent = query.include_spent.unwrap_or(false);
         self.read(move |app| {
@@ -146,7 +142,7 @@ impl App {
                 tip,
                 cursor,
             };
-            Ok(respond::state(&utxos.cursor, &utxos))
+            Ok(respond::json_at(StatusCode::OK, &utxos.cursor, &utxos))
         })
         .await
     }
@@ -169,7 +165,6 @@ impl App {
             tip: Option<Block>,
             cursor: String,
         }
-        self.reach(query.min_cursor.as_deref(), query.wait).await?;
         let address = self.address(address)?;
         let limit = query.limit.map_or(TRANSACTIONS_DEFAULT, Limit::get);
         let before = query.before.map(|text| text.parse::<HistoryCursor>());
@@ -214,7 +209,7 @@ impl App {
                 tip: tip.map(Block::from),
                 cursor: app.wire.cursor(snapshot.head()?),
             };
-            Ok(respond::state(&page.cursor, &page))
+            Ok(respond::json_at(StatusCode::OK, &page.cursor, &page))
         })
         .await
     }

@@ -11,7 +11,7 @@ use super::error::ApiError;
 use super::json::{self, Block, Btc, CoverageShape};
 use super::past::{History, Range};
 use super::request::Request;
-use super::request::types::{Addresses, Depths, Label, Labelled, Limit, Wait};
+use super::request::types::{Addresses, Depths, Label, Labelled, Limit};
 use super::respond::{self, Answer};
 use super::watching::watched;
 use super::{App, scans, to_the_end};
@@ -66,8 +66,6 @@ impl Request for AddAddresses {
 pub struct ListAddresses {
     limit: Option<Limit<ADDRESSES_MOST>>,
     after: Option<String>,
-    min_cursor: Option<String>,
-    wait: Option<Wait>,
 }
 
 impl Request for ListAddresses {
@@ -344,7 +342,6 @@ impl App {
             tip: Option<Block>,
             cursor: &'a str,
         }
-        self.reach(query.min_cursor.as_deref(), query.wait).await?;
         let limit = query.limit.map_or(ADDRESSES_DEFAULT, Limit::get);
         let after = query.after.map(|text| self.address(&text)).transpose()?;
         self.read(move |app| {
@@ -376,7 +373,8 @@ impl App {
                 snapshot.tip()?.map(Block::from),
                 app.wire.cursor(snapshot.head()?),
             );
-            Ok(respond::state(
+            Ok(respond::json_at(
+                StatusCode::OK,
                 &cursor,
                 &Page {
                     addresses,

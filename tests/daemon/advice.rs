@@ -69,7 +69,6 @@ const ADVICE: &[(&str, By)] = &[
     ("Events after this cursor were deleted", Test("an_expired_cursor_comes_with_a_snapshot_from_which_one_goes_on_without_a_gap")),
     ("This cursor is not of this event log", Test("the_cursor_of_another_log_or_beyond_this_one_is_unknown_and_comes_with_a_snapshot")),
     ("use Socket.IO, or try again later", Test("requests_that_wait_are_bounded_and_end_with_their_client")),
-    ("ask again later, or without min_cursor", REST),
     ("unsubscribe from some, or use another connection", SOCKET),
     ("Wait for `caught_up`, then subscribe", Test("a_subscription_during_a_lag_begins_when_that_is_over")),
     ("Subscribe again, and go on from the balance", Test("what_retention_took_from_a_lagging_client_ends_its_session")),
@@ -354,20 +353,8 @@ fn what_is_said_of_a_refused_request_helps() {
         (daemon.get("/status").json["scan_count"] == 0).then_some(())
     });
     let old = cursor;
-    let cursor = text(&daemon.get("/status").json["cursor"]);
-    // It is not reached yet.
-    let (log, number) = cursor.rsplit_once('-').expect("a log and a number");
-    let later = format!("{log}-{}", number.parse::<u64>().expect("a number") + 1);
-    let refused = daemon.get(&format!("/balance/{a}?wait=0&min_cursor={later}"));
-    says(&refused, "ask again later, or without min_cursor");
-    helps(&daemon.get(&format!("/balance/{a}")), "without it");
     node.pay(&a, COIN);
     daemon.wait_balance(&a, 0, 3 * COIN);
-    helps(
-        &daemon.get(&format!("/balance/{a}?wait=0&min_cursor={later}")),
-        "later",
-    );
-
     let head = text(&daemon.get("/status").json["cursor"]);
     helps(&ask(&daemon, "PUT", "/consumers/reader", &json!({})), "put");
     helps(

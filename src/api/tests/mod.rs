@@ -3,7 +3,7 @@
 
 mod audit;
 mod consumers;
-mod fresh;
+mod cursors;
 mod lag;
 mod live;
 mod metrics;

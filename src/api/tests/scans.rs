@@ -622,43 +622,6 @@ async fn routes_of_scans_say_what_they_take_and_how_new_they_are() {
         );
         assert_eq!(head_headers["content-length"], body.len().to_string());
         assert!(headers.contains_key("satwatch-cursor"));
-        let request = Request::get(&path)
-            .header("host", "localhost")
-            .header("if-none-match", &headers["etag"]);
-        assert_eq!(
-            daemon
-                .request(request.body(Full::default()).unwrap())
-                .await
-                .0,
-            304,
-            "{path}"
-        );
-        let cursor = daemon
-            .app
-            .wire
-            .cursor(daemon.app.reader.snapshot().head().unwrap() + 1);
-        let (status, error) = daemon
-            .get(&format!("{path}?min_cursor={cursor}&wait=0"))
-            .await;
-        assert_eq!((status, &error["code"]), (503, &json!("not_yet")), "{path}");
-    }
-    daemon.complete_after_baseline(scan).await;
-    let request = Request::get(format!("/scans/{scan}"))
-        .header("host", "localhost")
-        .header("if-none-match", "\"old\"");
-    assert_eq!(
-        daemon
-            .request(request.body(Full::default()).unwrap())
-            .await
-            .0,
-        200
-    );
-}
-
-impl Daemon {
-    async fn complete_after_baseline(&self, scan: ScanId) {
-        self.merge_baseline(&[1]).await;
-        self.complete(scan).await;
     }
 }
 

@@ -1,7 +1,7 @@
 use serde::Deserialize;
 
 use super::history::History;
-use super::types::{Addresses, Current, Depths, Label, Labelled, Limit, Unlabelled, Wanted, Whole};
+use super::types::{Addresses, Depths, Label, Labelled, Limit, Unlabelled, Wanted, Whole};
 use super::*;
 
 const ADDRESS: &str = "bcrt1qw508d6qejxtdg4y5r3zarvary0c5xw7kygt080";
@@ -337,7 +337,6 @@ fn a_query_is_decoded_and_read() {
     let read = asked("").unwrap();
     assert_eq!((read.limit, read.include_spent), (None, None));
     assert!(read.address.is_empty());
-    assert!(query::<Current>("min_cursor=x&wait=0").is_ok());
 }
 
 #[test]

@@ -9,7 +9,6 @@ use serde::Deserialize;
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{Deserializer, Error, MapAccess, SeqAccess, Unexpected, Visitor};
 
-use super::Request;
 use crate::wire::address::{self, KnownAddress};
 use crate::wire::error::ApiError;
 
@@ -18,7 +17,7 @@ pub const MAX_ADDRESSES: usize = 10_000;
 const MAX_LABEL_BYTES: usize = 256;
 const MAX_DEPTHS: usize = 8;
 /// Seconds that any request may wait.
-pub const WAIT_MOST: u32 = 60;
+const WAIT_MOST: u32 = 60;
 
 /// A whole number from `MIN` to `MAX`; in JSON a number, not text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -273,36 +272,5 @@ impl<'de, T: Deserialize<'de> + FromText> Deserialize<'de> for TextOrObject<T> {
         }
 
         deserializer.deserialize_any(Either(PhantomData)).map(Self)
-    }
-}
-
-/// The query of a route that answers with state which events change: it can wait for one.
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Current {
-    pub min_cursor: Option<String>,
-    pub wait: Option<Wait>,
-}
-
-impl Request for Current {}
-
-/// The same behind an address.
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct CurrentOfAddress {
-    min_cursor: Option<String>,
-    wait: Option<Wait>,
-}
-
-impl Request for CurrentOfAddress {
-    const OF_ADDRESS: bool = true;
-}
-
-impl From<CurrentOfAddress> for Current {
-    fn from(asked: CurrentOfAddress) -> Self {
-        Self {
-            min_cursor: asked.min_cursor,
-            wait: asked.wait,
-        }
     }
 }

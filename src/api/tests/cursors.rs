@@ -1,5 +1,4 @@
-//! Reading one's own tip, asking again with `If-None-Match`, waiting for news, cursors that are not
-//! good any more.
+//! The cursor that each answer carries, waiting for events, cursors that are not good any more.
 
 use hyper::Method;
 use serde_json::json;
@@ -25,19 +24,11 @@ async fn paid(config: config::Config) -> (Daemon, Address, Address) {
 }
 
 impl Daemon {
-    async fn ask(
-        &self,
-        method: Method,
-        path: &str,
-        if_none_match: Option<&str>,
-    ) -> (u16, HeaderMap, String) {
+    async fn ask(&self, method: Method, path: &str) -> (u16, HeaderMap, String) {
         let request = Request::builder()
             .method(method)
             .uri(path)
             .header("host", "127.0.0.1:5005");
-        let request = if_none_match.iter().fold(request, |request, tag| {
-            request.header("if-none-match", *tag)
-        });
         let (status, headers, body) = self.request(request.body(Full::default()).unwrap()).await;
         (status.as_u16(), headers, body)
     }
@@ -86,7 +77,7 @@ async fn every_answer_of_a_route_says_up_to_where_it_has_seen() {
         format!("/utxos/{mine}"),
     ];
     for path in named.into_iter().chain([format!("/transactions/{mine}")]) {
-        let (_, headers, body) = daemon.ask(Method::GET, &path, None).await;
+        let (_, headers, body) = daemon.ask(Method::GET, &path).await;
         let body: Value = serde_json::from_str(&body).unwrap();
         assert_eq!(
             (
@@ -97,7 +88,7 @@ async fn every_answer_of_a_route_says_up_to_where_it_has_seen() {
             "{path}"
         );
     }
-    let (_, headers, body) = daemon.ask(Method::GET, "/events?limit=1", None).await;
+    let (_, headers, body) = daemon.ask(Method::GET, "/events?limit=1").await;
     assert_eq!(
         headers["satwatch-cursor"],
         daemon.cursor(1),
@@ -113,7 +104,7 @@ async fn every_answer_of_a_route_says_up_to_where_it_has_seen() {
         (Method::GET, "/metrics".to_owned(), 200),
         (Method::POST, "/stop".to_owned(), 200),
     ] {
-        let (got, headers, body) = daemon.ask(method, &path, None).await;
+        let (got, headers, body) = daemon.ask(method, &path).await;
         assert_eq!(
             (got, headers["satwatch-cursor"].to_str().unwrap()),
             (status, &*expected),
@@ -138,212 +129,9 @@ async fn a_browser_page_may_read_the_headers() {
         .header("origin", "http://localhost:3000");
     let (_, headers, _) = daemon.request(request.body(Full::default()).unwrap()).await;
     let exposed = headers["access-control-expose-headers"].to_str().unwrap();
-    for name in ["ETag", "Satwatch-Cursor", "Retry-After"] {
+    for name in ["Satwatch-Cursor", "Retry-After"] {
         assert!(exposed.split(", ").any(|it| it == name), "{exposed}");
     }
-}
-
-#[tokio::test]
-async fn an_answer_that_the_client_has_is_told_in_a_304_with_the_newer_cursor() {
-    let (daemon, mine, other) = paid(config::Config::default()).await;
-    for path in [
-        format!("/balance/{mine}"),
-        format!("/utxos/{mine}"),
-        format!("/transactions/{mine}"),
-    ] {
-        let (status, headers, first) = daemon.ask(Method::GET, &path, None).await;
-        let tag = headers["etag"].to_str().unwrap().to_owned();
-        assert!(status == 200 && tag.starts_with("W/\""), "{tag}");
-        assert_eq!(headers["cache-control"], "private, no-cache");
-        // What concerns another address.
-        let before = daemon.head();
-        daemon
-            .pay(&other, 2000, 20 + u8::try_from(before).unwrap())
-            .await;
-        let (status, headers, body) = daemon.ask(Method::GET, &path, None).await;
-        assert_eq!((status, headers["etag"].to_str().unwrap()), (200, &*tag));
-        assert_ne!(body, first, "only the cursor is another");
-        for method in [Method::GET, Method::HEAD] {
-            let (status, headers, body) = daemon
-                .ask(method, &path, Some(&format!("\"x\", {tag}")))
-                .await;
-            assert_eq!(
-                (status, body.as_str(), headers["etag"].to_str().unwrap()),
-                (304, "", &*tag)
-            );
-            assert_eq!(headers["satwatch-cursor"], daemon.cursor(daemon.head()));
-            assert_eq!(headers["cache-control"], "private, no-cache");
-            assert!(headers.contains_key("vary"));
-            for absent in ["content-type", "content-length"] {
-                assert!(
-                    !headers.contains_key(absent),
-                    "{absent} of a body that is not there"
-                );
-            }
-        }
-        daemon
-            .pay(&mine, 3000, 100 + u8::try_from(before).unwrap())
-            .await;
-        let (status, headers, _) = daemon.ask(Method::GET, &path, Some(&tag)).await;
-        assert!(
-            status == 200 && headers["etag"] != *tag,
-            "{path} has changed"
-        );
-    }
-    let (_, headers, _) = daemon.ask(Method::GET, "/addresses", None).await;
-    assert_eq!(
-        daemon
-            .ask(Method::GET, "/addresses", headers["etag"].to_str().ok())
-            .await
-            .0,
-        304
-    );
-}
-
-#[tokio::test]
-async fn what_has_no_tag_is_never_told_in_a_304() {
-    let (daemon, mine, _) = paid(config::Config::default()).await;
-    for path in [
-        "/status",
-        "/events",
-        "/health/live",
-        "/nowhere",
-        &format!("/balance/{}", address(9)),
-    ] {
-        let (status, headers, body) = daemon.ask(Method::GET, path, Some("*")).await;
-        assert!(
-            status != 304 && !headers.contains_key("etag") && !body.is_empty(),
-            "{path} {status}"
-        );
-    }
-    assert_eq!(
-        daemon
-            .ask(Method::GET, &format!("/balance/{mine}"), Some("*"))
-            .await
-            .0,
-        304
-    );
-    let (_, headers, _) = daemon
-        .ask(Method::HEAD, &format!("/balance/{mine}"), Some("\"other\""))
-        .await;
-    assert!(
-        headers["content-length"]
-            .to_str()
-            .unwrap()
-            .parse::<usize>()
-            .unwrap()
-            > 100
-    );
-    // A method that is not allowed is refused, whatever the condition.
-    assert_eq!(
-        daemon
-            .ask(Method::POST, &format!("/balance/{mine}"), Some("*"))
-            .await
-            .0,
-        405
-    );
-}
-
-#[tokio::test]
-async fn min_cursor_waits_until_the_state_includes_it_and_no_longer() {
-    let (daemon, mine, other) = paid(config::Config::default()).await;
-    let paths = [
-        "/status?".to_owned(),
-        "/addresses?".to_owned(),
-        format!("/balance/{mine}?"),
-        format!("/utxos/{mine}?"),
-    ];
-    for path in paths.into_iter().chain([
-        format!("/transactions/{mine}?limit=5&"),
-        "/events?limit=1000&".to_owned(),
-    ]) {
-        let head = daemon.head();
-        for reached in [0, head] {
-            let (status, answer) = daemon
-                .get(&format!(
-                    "{path}wait=0&min_cursor={}",
-                    daemon.cursor(reached)
-                ))
-                .await;
-            assert_eq!(status, 200, "{path} {answer}");
-        }
-        let ahead = daemon.cursor(head + 3);
-        let (status, headers, body) = daemon
-            .ask(
-                Method::GET,
-                &format!("{path}wait=0&min_cursor={ahead}"),
-                None,
-            )
-            .await;
-        assert_eq!(
-            (status, headers["retry-after"].to_str().unwrap()),
-            (503, "1")
-        );
-        assert!(body.contains("not_yet"), "{body}");
-        let waiting = daemon.begin(&format!("{path}wait=60&min_cursor={ahead}"));
-        daemon.until_waiting(1).await;
-        let salt = u8::try_from(head).unwrap();
-        daemon.pay(&other, 2000, 20 + salt).await;
-        assert_eq!(
-            (daemon.head(), waiting.is_finished()),
-            (head + 2, false),
-            "{path} not yet"
-        );
-        daemon.pay(&other, 2000, 120 + salt).await;
-        let answer = tokio::time::timeout(PATIENCE, waiting)
-            .await
-            .expect("it is reached")
-            .unwrap();
-        assert_eq!(
-            answer.headers()["satwatch-cursor"],
-            daemon.cursor(head + 4),
-            "{path}"
-        );
-        assert_eq!(answer.status(), 200);
-        daemon.until_waiting(0).await;
-    }
-}
-
-#[tokio::test]
-async fn a_min_cursor_of_another_log_or_none_at_all_is_refused_at_once() {
-    let (daemon, mine, _) = paid(config::Config::default()).await;
-    let (status, error) = daemon
-        .get(&format!("/balance/{mine}?wait=60&min_cursor=ffff-1"))
-        .await;
-    assert_eq!(
-        (status, &error["code"], &error["cursor"]),
-        (410, &json!("cursor_unknown"), &json!(daemon.cursor(2)))
-    );
-    for (text, code) in [
-        ("x", "invalid_cursor"),
-        ("", "invalid_cursor"),
-        ("%00-1", "cursor_unknown"),
-        ("-1", "invalid_cursor"),
-    ] {
-        assert_eq!(
-            daemon
-                .get(&format!("/status?wait=60&min_cursor={text}"))
-                .await
-                .1["code"],
-            code,
-            "{text}"
-        );
-    }
-    let ahead = daemon.cursor(u64::MAX);
-    assert_eq!(
-        daemon
-            .get(&format!("/status?wait=61&min_cursor={ahead}"))
-            .await
-            .1["code"],
-        "invalid_parameter"
-    );
-    assert_eq!(
-        daemon
-            .get(&format!("/status?wait=1&min_cursor={ahead}"))
-            .await
-            .1["code"],
-        "not_yet"
-    );
 }
 
 #[tokio::test]
@@ -354,11 +142,7 @@ async fn a_daemon_that_stops_answers_everybody_who_waits() {
         "/events?wait=60&address={mine}&after={}",
         daemon.cursor(2)
     ));
-    let ahead = daemon.begin(&format!(
-        "/balance/{mine}?wait=60&min_cursor={}",
-        daemon.cursor(9)
-    ));
-    daemon.until_waiting(3).await;
+    daemon.until_waiting(2).await;
     daemon.app.stop.cancel();
     for poll in [poll, filtered] {
         let (status, page) = read(
@@ -373,14 +157,6 @@ async fn a_daemon_that_stops_answers_everybody_who_waits() {
             (200, &json!([]), &json!(daemon.cursor(2)))
         );
     }
-    let (status, error) = read(
-        tokio::time::timeout(PATIENCE, ahead)
-            .await
-            .expect("at once")
-            .unwrap(),
-    )
-    .await;
-    assert_eq!((status, &error["code"]), (503, &json!("stopping")));
 }
 
 #[tokio::test]
@@ -395,18 +171,13 @@ async fn requests_that_wait_are_bounded_and_end_with_their_client() {
         daemon.begin(&path),
     ];
     daemon.until_waiting(3).await;
-    for path in [
-        &path,
-        &format!("/status?wait=60&min_cursor={}", daemon.cursor(3)),
-    ] {
-        let (status, headers, body) = daemon.ask(Method::GET, path, None).await;
-        assert_eq!(
-            (status, headers["retry-after"].to_str().unwrap()),
-            (503, "1"),
-            "{body}"
-        );
-        assert!(body.contains("too_many_waiting"), "{body}");
-    }
+    let (status, headers, body) = daemon.ask(Method::GET, &path).await;
+    assert_eq!(
+        (status, headers["retry-after"].to_str().unwrap()),
+        (503, "1"),
+        "{body}"
+    );
+    assert!(body.contains("too_many_waiting"), "{body}");
     assert_eq!(
         daemon.get("/events").await.0,
         200,
@@ -532,7 +303,7 @@ async fn events_over_the_socket_and_over_rest_are_the_same_bytes() {
         data: &'a RawValue,
     }
     let (_, _, body) = daemon
-        .ask(Method::GET, &format!("/events?address={mine}"), None)
+        .ask(Method::GET, &format!("/events?address={mine}"))
         .await;
     let page: Page<'_> = serde_json::from_str(&body).unwrap();
     let entries: Vec<_> = page
