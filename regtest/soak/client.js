@@ -94,7 +94,7 @@ socket.on("connect", () => {
     if (socket.recovered) return;
     asked.clear();
     live.clear();
-    if (job.consumer) socket.emit("subscribe_consumer", { consumer: job.consumer.name, shared: job.consumer.shared });
+    if (job.consumer) socket.emit("subscribe_consumer", { consumer: job.consumer.name });
     for (const group of job.groups) if (!job.random || cursors.has(group.name)) subscribe(group, cursors.get(group.name));
     if (job.blocks) socket.emit("subscribe_blocks", {});
 });

@@ -69,10 +69,7 @@ class Client:
         if self.job["consumer"]:
             await self.sio.emit(
                 "subscribe_consumer",
-                {
-                    "consumer": self.job["consumer"]["name"],
-                    "shared": self.job["consumer"]["shared"],
-                },
+                {"consumer": self.job["consumer"]["name"]},
             )
         for group in self.job["groups"]:
             options = (

@@ -202,7 +202,7 @@ class Crowd:
         self._read("shop", {"shop": js}, None, True, 5)
         self._read("wallet", {"wallet": py}, some(8, 50), False, 7)
         self._read("rivals", {"rival-1": js, "rival-2": js}, some(8, 100), True, 3)
-        self._read("team", {"team-1": js, "team-2": js}, some(6, 20), False, 4, shared=True)
+        self._read("second", {"second": js}, some(6, 20), False, 4)
         self._read("desk", {"desk": rest}, some(10, 100), True, 0, limit=9)
         for name, fails, wants in (("hook-half", 0.5, some(12, 30)), ("hook-down", 0.02, None)):
             hook = Hook(self.world.seed, self._consumer(name, wants, wants is None), fails)
@@ -214,7 +214,7 @@ class Crowd:
         self.consumers.append(Consumer(name, self.log, addresses, blocks))
         return self.consumers[-1]
 
-    def _read(self, name, readers, addresses, blocks, every, shared=False, limit=0):
+    def _read(self, name, readers, addresses, blocks, every, limit=0):
         """A consumer and those who read it."""
         consumer = self._consumer(name, addresses, blocks)
         consumer.first = number(define(self.daemon.port, name, consumer.definition)["cursor"])
@@ -225,10 +225,10 @@ class Crowd:
                 program,
                 {},
                 limit=limit,
-                consumer={"name": name, "shared": shared, "every": every},
+                consumer={"name": name, "every": every},
             )
             client.check = ReadingCheck(
-                reader, client.out, consumer, rival=len(readers) > 1 and not shared
+                reader, client.out, consumer, rival=len(readers) > 1
             )
             self.clients.append(client)
 

@@ -36,8 +36,6 @@ pub struct ReadEvents {
     #[serde(default)]
     pub address: Vec<String>,
     pub consumer: Option<String>,
-    /// Beside `consumer`.
-    pub shared: Option<bool>,
     pub limit: Option<Limit<LIMIT_MOST>>,
     pub wait: Option<Wait>,
 }
@@ -46,8 +44,13 @@ impl Request for ReadEvents {
     const INSTEAD: &'static [(&'static str, &'static str)] = &[
         ("cursor", "write it as `after`"),
         ("since", "write a cursor as `after`"),
+        ("shared", ONE_READER),
     ];
 }
+
+/// What to do where two are to read what one consumer wants.
+pub const ONE_READER: &str =
+    "a consumer has one reader; make a second consumer, which gets the same events";
 
 #[derive(Serialize)]
 struct Entry {
@@ -155,12 +158,6 @@ impl App {
     ) -> Result<Answer, ApiError> {
         if let Some(name) = query.consumer.clone() {
             return self.consumer_events(&name, query).await;
-        }
-        if query.shared.is_some() {
-            return Err(ApiError::invalid_parameter(
-                "shared",
-                "beside \"consumer\", which it speaks of",
-            ));
         }
         let limit = query.limit.map_or(LIMIT_DEFAULT, Limit::get);
         let wait = query.wait.map_or(Duration::ZERO, Wait::seconds);

@@ -54,7 +54,7 @@ const ADVICE: &[(&str, By)] = &[
     ("Have it ask with CORS", Test("what_is_said_of_hosts_and_origins_helps")),
     ("PUT /consumers/<name> with `after` moves it", SOCKET),
     ("end the one first, or use another connection", SOCKET),
-    ("wait until that ends, or read beside it with shared=true", Test("rest_reads_beside_nobody_unless_it_shares")),
+    ("wait until that ends, or make a second consumer", Test("rest_reads_beside_nobody")),
     ("read it anew", Test("a_new_definition_or_a_deletion_ends_readings_and_an_equal_one_does_not")),
     ("use 1 to {MAX_NAME} of the characters", REST),
     ("write it as `after`", REST),

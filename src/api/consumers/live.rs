@@ -3,8 +3,7 @@
 //! # A reading, step by step
 //!
 //! ```text
-//! 1 seat     those who read it have to go (or not, with `shared`): from now on nothing is sent to
-//!            them any more
+//! 1 seat     who reads it has to go: from now on nothing is sent to it any more
 //! 2 reply    `subscribed_consumer` with the place that the reading begins at
 //! 3 task     reads the log on from there at the client's pace; at its end once `caught_up`, and
 //!            then with every commit
@@ -25,6 +24,7 @@ use super::readers::{Over, Reading, Refused, Seat, Wish};
 use super::{Consumer, Registry};
 use crate::api::App;
 use crate::api::error::ApiError;
+use crate::api::events::ONE_READER;
 use crate::api::hub::{NAMESPACE, PageError};
 use crate::api::json::{self, Balance};
 use crate::api::replay::{self, Room};
@@ -114,15 +114,17 @@ struct Subscribed {
 #[serde(deny_unknown_fields)]
 pub struct SubscribeConsumer {
     consumer: String,
-    shared: Option<bool>,
 }
 
 impl Request for SubscribeConsumer {
     const EXAMPLE: &'static str = "{\"consumer\": \"<name>\"}";
-    const INSTEAD: &'static [(&'static str, &'static str)] = &[(
-        "after",
-        "a consumer goes on where it stands; PUT /consumers/<name> with `after` moves it",
-    )];
+    const INSTEAD: &'static [(&'static str, &'static str)] = &[
+        (
+            "after",
+            "a consumer goes on where it stands; PUT /consumers/<name> with `after` moves it",
+        ),
+        ("shared", ONE_READER),
+    ];
 }
 
 /// `unsubscribe_consumer`
@@ -157,7 +159,7 @@ impl App {
         asked: SubscribeConsumer,
         ack: &mut Option<Ack>,
     ) -> Result<(), ApiError> {
-        let (name, shared) = (asked.consumer, asked.shared.unwrap_or(false));
+        let name = asked.consumer;
         let consumer = self.consumers.get(consumer_name(&name)?)?;
         if let Some(other) = self
             .consumers
@@ -178,10 +180,9 @@ impl App {
         if let Some(done) = self.consumers.sockets.end(socket) {
             done.cancelled().await;
         }
-        let wish = if shared { Wish::Share } else { Wish::TakeOver };
         let reading = consumer
             .readers
-            .begin(wish)
+            .begin(Wish::TakeOver)
             .map_err(|refused| over(&name, refused))?;
         let described = consumer.clone();
         let (json, from) = self.read(move |app| app.begin_reading(&described)).await?;
@@ -333,7 +334,7 @@ pub(super) fn over(name: &str, refused: Refused) -> ApiError {
         Refused::Busy => conflict(
             "consumer_busy",
             format!(
-                "Somebody reads {name} already; wait until that ends, or read beside it with shared=true, which gives both the same events."
+                "Somebody reads {name} already; wait until that ends, or make a second consumer with PUT /consumers/<another name>, which gets the same events."
             ),
         ),
         Refused::Over(Over::Taken | Over::Left) => conflict(

@@ -10,8 +10,7 @@
 //! 2. A reader gets every event that the consumer wants after the cursor, in the order of their
 //!    numbers; what it got and did not acknowledge comes again to the next reader. So an event may
 //!    come twice, with the same cursor, but never not at all.
-//! 3. One reader a name: who comes later takes over, and the one before is told so; with `shared`
-//!    several read side by side.
+//! 3. One reader a name: who comes later takes over, and the one before is told so.
 //! 4. A connection reads a consumer or has subscriptions of its own, not both: an event that both
 //!    want would be told twice.
 //!

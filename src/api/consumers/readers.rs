@@ -1,5 +1,4 @@
-//! Who reads a consumer: one, or several that all agreed to share. Who comes later takes over, if
-//! it may.
+//! Who reads a consumer: one at a time. Who comes later takes over, if it may.
 //!
 //! A reading is over for good once somebody said so, and what is done through [`Seat::unless_over`]
 //! is not done after that moment: who was taken over from gets nothing more, however late it
@@ -26,12 +25,10 @@ pub enum Over {
 /// Whether somebody who comes takes over from those who read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Wish {
-    /// Alone; whoever reads has to go.
+    /// Whoever reads has to go.
     TakeOver,
-    /// Alone; not at all when somebody reads.
+    /// Not at all when somebody reads.
     WhenFree,
-    /// Beside whoever reads.
-    Share,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,13 +38,13 @@ pub enum Refused {
     Over(Over),
 }
 
-/// The readers of one consumer.
+/// The reader of one consumer.
 #[derive(Debug, Default)]
 pub struct Readers(Mutex<State>);
 
 #[derive(Debug, Default)]
 struct State {
-    seats: Vec<Arc<Seat>>,
+    seat: Option<Arc<Seat>>,
     closed: Option<Over>,
 }
 
@@ -77,10 +74,11 @@ impl Readers {
         if let Some(over) = state.closed {
             return Err(Refused::Over(over));
         }
-        match wish {
-            Wish::WhenFree if !state.seats.is_empty() => return Err(Refused::Busy),
-            Wish::TakeOver => state.seats.drain(..).for_each(|seat| seat.end(Over::Taken)),
-            Wish::WhenFree | Wish::Share => {}
+        if let Some(seat) = &state.seat {
+            match wish {
+                Wish::WhenFree => return Err(Refused::Busy),
+                Wish::TakeOver => seat.end(Over::Taken),
+            }
         }
         let id = IDS.fetch_add(1, Ordering::Relaxed);
         let seat = Arc::new(Seat {
@@ -88,22 +86,24 @@ impl Readers {
             over: Mutex::default(),
             sign: CancellationToken::new(),
         });
-        state.seats.push(seat.clone());
+        state.seat = Some(seat.clone());
         Ok(Reading {
             readers: self.clone(),
             seat,
         })
     }
 
-    /// The consumer has ended: so have all readings, and none begins any more.
+    /// The consumer has ended: so has the reading, and none begins any more.
     pub fn close(&self, over: Over) {
         let mut state = self.lock();
         state.closed = Some(over);
-        state.seats.drain(..).for_each(|seat| seat.end(over));
+        if let Some(seat) = state.seat.take() {
+            seat.end(over);
+        }
     }
 
     pub fn count(&self) -> usize {
-        self.lock().seats.len()
+        usize::from(self.lock().seat.is_some())
     }
 }
 
@@ -140,7 +140,7 @@ impl Seat {
 impl Drop for Reading {
     fn drop(&mut self) {
         let mut state = self.readers.lock();
-        state.seats.retain(|seat| seat.id != self.seat.id);
+        state.seat.take_if(|seat| seat.id == self.seat.id);
         self.seat.end(Over::Left);
     }
 }
@@ -150,25 +150,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn who_comes_later_takes_over_waits_or_shares_as_it_wishes() {
+    fn who_comes_later_takes_over_or_waits_as_it_wishes() {
         let readers = Arc::new(Readers::default());
         let first = readers.begin(Wish::TakeOver).unwrap();
         assert_eq!(readers.begin(Wish::WhenFree).unwrap_err(), Refused::Busy);
-        let beside = readers.begin(Wish::Share).unwrap();
-        assert_eq!(
-            (readers.count(), first.seat.is_over(), beside.seat.is_over()),
-            (2, None, None)
-        );
+        assert_eq!((readers.count(), first.seat.is_over()), (1, None));
         let newest = readers.begin(Wish::TakeOver).unwrap();
-        assert_eq!(
-            (first.seat.is_over(), beside.seat.is_over()),
-            (Some(Over::Taken), Some(Over::Taken))
-        );
-        drop((first, beside));
+        assert_eq!(first.seat.is_over(), Some(Over::Taken));
+        drop(first);
         assert_eq!(
             (readers.count(), newest.seat.is_over()),
             (1, None),
-            "those who were taken over from take nobody along"
+            "who was taken over from takes nobody along"
         );
         drop(newest);
         assert_eq!(readers.count(), 0);
@@ -183,7 +176,7 @@ mod tests {
         readers.close(Over::Gone);
         reading.seat.end(Over::Left);
         assert_eq!(reading.seat.unless_over(|| 7), Err(Over::Gone));
-        for wish in [Wish::TakeOver, Wish::WhenFree, Wish::Share] {
+        for wish in [Wish::TakeOver, Wish::WhenFree] {
             assert_eq!(readers.begin(wish).unwrap_err(), Refused::Over(Over::Gone));
         }
     }

@@ -414,10 +414,6 @@ impl App {
         }
         let limit = query.limit.map_or(LIMIT_DEFAULT, Limit::get);
         let wait = query.wait.map_or(Duration::ZERO, Wait::seconds);
-        let wish = match query.shared {
-            Some(true) => Wish::Share,
-            Some(false) | None => Wish::WhenFree,
-        };
         let after = query.after.map(|text| self.place(&text)).transpose()?;
         let _waiting = if wait > Duration::ZERO {
             Some(self.may_wait()?)
@@ -426,7 +422,7 @@ impl App {
         };
         let reading = consumer
             .readers
-            .begin(wish)
+            .begin(Wish::WhenFree)
             .map_err(|refused| over(name, refused))?;
         let from = match after {
             Some(number) => number,

@@ -192,33 +192,6 @@ async fn the_newest_reader_takes_over_and_the_older_hears_nothing_more() {
 }
 
 #[tokio::test]
-async fn readers_that_share_get_the_same_side_by_side() {
-    let daemon = shop(1).await;
-    let (mut a, mut b) = (daemon.client().await, daemon.client().await);
-    for client in [&mut a, &mut b] {
-        client
-            .emit(
-                "subscribe_consumer",
-                json!({"consumer": "shop", "shared": true}),
-            )
-            .await;
-        assert_eq!(client.backlog().await.1, [1, 2]);
-    }
-    daemon.pay(&address(1), 1000, 2).await;
-    assert_eq!(
-        (a.numbers(2).await, b.numbers(2).await),
-        (vec![3, 4], vec![3, 4])
-    );
-    assert_eq!(daemon.get("/consumers/shop").await.1["readers"], 2);
-    let mut alone = daemon.client().await;
-    alone.read("shop").await;
-    alone.backlog().await;
-    for client in [&mut a, &mut b] {
-        assert_eq!(client.expect("error").await["code"], "consumer_taken");
-    }
-}
-
-#[tokio::test]
 async fn a_connection_reads_one_consumer_or_has_subscriptions_of_its_own() {
     let daemon = shop(0).await;
     daemon.consumer("other", json!({})).await;
@@ -279,8 +252,8 @@ async fn a_connection_reads_one_consumer_or_has_subscriptions_of_its_own() {
         ),
         (
             "subscribe_consumer",
-            json!({"consumer": "shop", "shared": "yes"}),
-            "invalid_field",
+            json!({"consumer": "shop", "shared": true}),
+            "unknown_field",
         ),
         ("unsubscribe_consumer", json!({}), "missing_field"),
         ("ack", json!({"consumer": "shop"}), "missing_field"),
@@ -454,13 +427,12 @@ async fn a_cursor_that_retention_has_passed_is_answered_with_a_fresh_start() {
         "also to a place that is gone"
     );
     assert_eq!(daemon.ack("shop", 7).await.1["lag"], 1);
-    assert_eq!(
-        daemon.get("/events?consumer=shop&shared=true").await.1["events"]
-            .as_array()
-            .unwrap()
-            .len(),
-        1
-    );
+    client
+        .emit("unsubscribe_consumer", json!({"consumer": "shop"}))
+        .await;
+    client.expect("unsubscribed_consumer").await;
+    let page = daemon.get("/events?consumer=shop").await.1;
+    assert_eq!(page["events"].as_array().unwrap().len(), 1);
 }
 
 #[tokio::test]
@@ -544,7 +516,7 @@ async fn retention_that_passes_a_slow_reader_ends_its_reading_with_a_fresh_curso
 }
 
 #[tokio::test]
-async fn rest_reads_beside_nobody_unless_it_shares() {
+async fn rest_reads_beside_nobody() {
     let daemon = shop(2).await;
     let (_, page) = daemon.get("/events?consumer=shop&limit=3").await;
     assert_eq!(
@@ -577,7 +549,10 @@ async fn rest_reads_beside_nobody_unless_it_shares() {
     client.backlog().await;
     let (status, busy) = daemon.get("/events?consumer=shop").await;
     assert_eq!((status, &busy["code"]), (409, &json!("consumer_busy")));
-    assert_eq!(daemon.get("/events?consumer=shop&shared=true").await.0, 200);
+    let advice = busy["error"].as_str().unwrap();
+    assert!(advice.contains("make a second consumer"), "{advice}");
+    daemon.consumer("second", json!({})).await;
+    assert_eq!(daemon.get("/events?consumer=second").await.0, 200);
     for (path, code) in [
         (
             format!("/events?consumer=shop&address={}", address(1)),
@@ -586,8 +561,8 @@ async fn rest_reads_beside_nobody_unless_it_shares() {
         ("/events?consumer=a%20b".to_owned(), "invalid_name"),
         ("/events?consumer=shop&after=x".to_owned(), "invalid_cursor"),
         (
-            "/events?consumer=shop&shared=maybe".to_owned(),
-            "invalid_parameter",
+            "/events?consumer=shop&shared=true".to_owned(),
+            "unknown_field",
         ),
         (
             "/events?consumer=shop&limit=0".to_owned(),
