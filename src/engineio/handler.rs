@@ -169,6 +169,15 @@ pub trait Handler: Send + Sync + 'static {
         Poll::Pending
     }
 
+    /// Whether answers of the layer above already wait to be pulled in such number that the session
+    /// is to take no further packet of its client: frames are not read and the rest of a POST waits.
+    /// Asked again after each pull, so it must become false by pulling. Must be quick and must not
+    /// block.
+    fn is_full(&self, session: &Arc<Self::Session>) -> bool {
+        let _ = session;
+        false
+    }
+
     /// The session ended; called exactly once for each `open`, also when the session's task panics
     /// or is aborted. Unfinished work has been dropped.
     fn close(&self, session: &Arc<Self::Session>, reason: CloseReason);

@@ -243,6 +243,9 @@ impl<H: Handler> Task<H> {
             {
                 self.machine.send(group);
             }
+            let is_full = |known: &Known<H>| self.handler.is_full(&known.state);
+            let is_full = self.known.as_ref().is_some_and(is_full);
+            self.machine.hold_back(now, is_full);
             match self.machine.next_output(now) {
                 Some(output) => self.perform(output),
                 None => break,

@@ -2,18 +2,21 @@
 //! closing handshake.
 //!
 //! A connection is kept small: the TCP stream is taken back out of hyper (its wrapper and task are
-//! gone then), the read buffer is 1 KiB instead of tungstenite's 128 KiB, nothing is buffered on
-//! writing but the frame being written, and a long message goes out in fragments, because
-//! tungstenite keeps the largest buffer it ever needed. Extensions are not offered, so there is no
-//! compression whose memory a stranger could blow up.
+//! gone then), and the read buffer is 1 KiB instead of tungstenite's 128 KiB. Extensions are not
+//! offered, so there is no compression whose memory a stranger could blow up.
+//!
+//! Frames are gathered in one buffer, so that all messages that are given together go out in one
+//! write, and the buffer is freed when they are out: tungstenite's own would keep the largest size
+//! that it ever had. A long message goes out in fragments, between which pongs get through.
 
+use std::future::poll_fn;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use bytes::Bytes;
+use bytes::{Buf, BufMut, Bytes, BytesMut};
 use futures_util::{Sink, SinkExt, Stream as _};
 use hyper::header::{
     CONNECTION, HeaderMap, HeaderValue, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY,
@@ -35,14 +38,14 @@ use tokio_tungstenite::tungstenite::{Error, Message, Utf8Bytes};
 
 use super::budget::{Budget, Incoming};
 use super::packet::Frame;
-use super::session::SocketEnd;
+use super::session::{SocketEnd, WRITE_SIZE};
 
 /// Bytes read at once, and the memory an idle connection holds for reading.
 const READ_BUFFER: usize = 1024;
-/// A longer message is written in fragments of this size.
-const FRAGMENT: usize = 16 << 10;
-/// A fragment, and a pong of tungstenite's own.
-const MAX_WRITE_BUFFER: usize = FRAGMENT + 1024;
+/// Bytes that wait to be written, above which tungstenite's pongs wait in its own buffer.
+const MAX_WAITING: usize = WRITE_SIZE + 1024;
+/// Bytes of tungstenite's own buffer, for pongs and the close frame.
+const CONTROL_BUFFER: usize = 1024;
 /// Bytes of a client's control frame besides its data.
 const CONTROL_HEADER: usize = 6;
 /// Bytes on the wire that one message may take beyond `max_payload`: frames without data, or with
@@ -106,6 +109,8 @@ fn has_token(headers: &HeaderMap, name: &hyper::header::HeaderName, token: &str)
 /// The byte stream below a WebSocket, with what came of the message that is not whole yet.
 struct Io {
     stream: Stream,
+    /// Whole frames in order that the system has not taken yet.
+    waiting: BytesMut,
     incoming: Incoming,
     /// Bytes on the wire of one message.
     max_raw: usize,
@@ -141,6 +146,20 @@ impl Stream {
     }
 }
 
+impl Io {
+    /// Gives the system all that waits.
+    fn poll_out(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while !self.waiting.is_empty() {
+            match ready!(Pin::new(&mut self.stream).poll_write(cx, &self.waiting))? {
+                0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                count => self.waiting.advance(count),
+            }
+        }
+        self.waiting = BytesMut::new();
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+}
+
 impl AsyncRead for Io {
     /// `OutOfMemory`: there is no room for the message. `FileTooLarge`: it takes too much on the
     /// wire.
@@ -153,6 +172,7 @@ impl AsyncRead for Io {
             stream,
             incoming,
             max_raw,
+            ..
         } = self.get_mut();
         // Before reading, because then all that was seen is of this one message; behind its end the
         // next may follow in the same read.
@@ -170,17 +190,23 @@ impl AsyncRead for Io {
     }
 }
 
+/// What tungstenite writes: control frames, each at once and whole.
 impl AsyncWrite for Io {
     fn poll_write(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.get_mut().stream).poll_write(cx, buf)
+        let io = self.get_mut();
+        if io.waiting.len() > MAX_WAITING {
+            ready!(io.poll_out(cx))?;
+        }
+        io.waiting.extend_from_slice(buf);
+        Poll::Ready(Ok(buf.len()))
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().stream).poll_flush(cx)
+        self.get_mut().poll_out(cx)
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -250,7 +276,7 @@ impl Outgoing {
 
     /// The next fragment, and what is left behind it. Bytes are shared, not copied.
     fn next(mut self) -> (RawFrame, Option<Self>) {
-        let fragment = self.rest.split_to(self.rest.len().min(FRAGMENT));
+        let fragment = self.rest.split_to(self.rest.len().min(WRITE_SIZE));
         let last = self.rest.is_empty();
         let frame = RawFrame::message(fragment, OpCode::Data(self.opcode), last);
         (
@@ -269,7 +295,7 @@ const NO_ROOM: SocketEnd = SocketEnd::Failed(1013);
 /// What happened on a socket.
 pub(super) enum SocketEvent {
     Received(Frame),
-    /// The frame given to `start` is out.
+    /// All that was given to `start` is out.
     Written,
     /// A part of it is.
     Progressed,
@@ -290,6 +316,7 @@ enum Ended {
 pub(super) struct Socket {
     stream: WebSocketStream<Io>,
     writing: bool,
+    /// What is left of a long message.
     outgoing: Option<Outgoing>,
     ended: Ended,
     /// The extensions of the request that opened it: whoever serves the connection may have put
@@ -308,6 +335,7 @@ impl Socket {
         let (stream, read) = Stream::of(upgraded);
         let io = Io {
             stream,
+            waiting: BytesMut::new(),
             incoming: Incoming::new(budget),
             max_raw: max_payload.saturating_add(FRAMING),
         };
@@ -316,7 +344,7 @@ impl Socket {
         let config = WebSocketConfig::default()
             .read_buffer_size(READ_BUFFER)
             .write_buffer_size(0)
-            .max_write_buffer_size(MAX_WRITE_BUFFER)
+            .max_write_buffer_size(CONTROL_BUFFER)
             .max_message_size(limit)
             .max_frame_size(limit);
         let stream =
@@ -331,10 +359,23 @@ impl Socket {
         })
     }
 
-    /// Begins to write; `poll` goes on with it. The frame before it must be out.
+    /// Begins to write a message behind those given before; `poll` goes on with it. Nothing is given
+    /// behind a message longer than [`WRITE_SIZE`] until it is out.
     pub(super) fn start(&mut self, frame: Frame) {
-        self.outgoing = Some(Outgoing::of(frame));
         self.writing = true;
+        debug_assert!(self.outgoing.is_none(), "the session machine sees to it");
+        self.put(Outgoing::of(frame));
+    }
+
+    /// Puts the next fragment behind what waits.
+    fn put(&mut self, outgoing: Outgoing) {
+        let (fragment, rest) = outgoing.next();
+        self.outgoing = rest;
+        let waiting = &mut self.stream.get_mut().waiting;
+        waiting.reserve(fragment.len());
+        fragment
+            .format(&mut waiting.writer())
+            .expect("memory takes what is written to it");
     }
 
     /// The next event. Reading stops while `read` is false.
@@ -368,19 +409,11 @@ impl Socket {
 
     /// `true`: all is out. `false`: one more fragment is.
     fn poll_write(&mut self, cx: &mut Context<'_>) -> Poll<Result<bool, Error>> {
-        ready!(Pin::new(&mut self.stream).poll_ready(cx))?;
-        let Some(outgoing) = self.outgoing.take() else {
-            ready!(Pin::new(&mut self.stream).poll_flush(cx))?;
-            self.writing = false;
-            return Poll::Ready(Ok(true));
-        };
-        let (fragment, rest) = outgoing.next();
-        self.outgoing = rest;
-        Pin::new(&mut self.stream).start_send(Message::Frame(fragment))?;
-        if self.outgoing.is_some() {
+        ready!(Pin::new(&mut self.stream).poll_flush(cx))?;
+        if let Some(outgoing) = self.outgoing.take() {
+            self.put(outgoing);
             return Poll::Ready(Ok(false));
         }
-        ready!(Pin::new(&mut self.stream).poll_flush(cx))?;
         self.writing = false;
         Poll::Ready(Ok(true))
     }
@@ -456,13 +489,16 @@ impl Socket {
             } else {
                 self.stream.flush().await.ok();
             }
+            let mut io = self.stream.into_inner();
+            // tungstenite does not flush its answer to the client's close frame.
+            poll_fn(|cx| io.poll_out(cx)).await.ok();
             // The unfinished message is dropped here and gives its share of the budget back; what
             // is thrown away costs nothing.
             let Io {
                 mut stream,
                 incoming,
                 ..
-            } = self.stream.into_inner();
+            } = io;
             drop(incoming);
             stream.shutdown().await.ok();
             let mut discarded = [0; READ_BUFFER];
@@ -539,7 +575,7 @@ mod tests {
 
     #[test]
     fn a_long_message_goes_out_in_fragments() {
-        let text = "x".repeat(FRAGMENT * 2 + 1);
+        let text = "x".repeat(WRITE_SIZE * 2 + 1);
         let mut parts = Vec::new();
         let mut next = Some(Outgoing::of(Frame::Text(text.as_str().into())));
         while let Some(outgoing) = next {
@@ -555,8 +591,8 @@ mod tests {
         assert_eq!(
             parts,
             [
-                (text, false, FRAGMENT),
-                (more, false, FRAGMENT),
+                (text, false, WRITE_SIZE),
+                (more, false, WRITE_SIZE),
                 (more, true, 1)
             ]
         );

@@ -1,11 +1,14 @@
 //! What the layer above has beside answers is pulled by the session. In memory, in paused time.
 
 use std::collections::VecDeque;
+use std::io;
 use std::net::{IpAddr, Ipv4Addr};
+use std::pin::Pin;
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Waker};
 
 use bytes::Bytes;
+use futures_util::{SinkExt, StreamExt};
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
@@ -14,8 +17,9 @@ use hyper_util::rt::TokioIo;
 use satwatch::engineio::{
     CloseReason, Config, Group, Handler, Handshake, Message, Outbox, Service, Work,
 };
-use tokio::io::{AsyncRead, AsyncWrite, DuplexStream};
+use tokio::io::{AsyncRead, AsyncWrite, DuplexStream, ReadBuf};
 use tokio::sync::Notify;
+use tokio_tungstenite::tungstenite;
 
 use super::engineio_rig::{Socket, sid_of, within};
 
@@ -33,6 +37,8 @@ struct Waiting {
     outboxes: Vec<Outbox>,
     /// How often the session asked.
     asked: usize,
+    /// Groups that are as many as may wait.
+    limit: Option<usize>,
 }
 
 impl Source {
@@ -78,8 +84,23 @@ impl Handler for Source {
                 answer(&outbox, Message::text("worked"));
             }));
         }
+        if message == Message::text("pulled") {
+            self.with(|waiting| {
+                waiting.groups.push_back(Group::One(message));
+                let limit = waiting.limit.unwrap_or(usize::MAX);
+                assert!(waiting.groups.len() <= limit);
+            });
+            return None;
+        }
         answer(outbox, message);
         None
+    }
+
+    fn is_full(&self, _: &Arc<Outbox>) -> bool {
+        self.with(|waiting| {
+            let limit = waiting.limit;
+            limit.is_some_and(|limit| waiting.groups.len() >= limit)
+        })
     }
 
     fn poll_next(&self, _: &Arc<Outbox>, cx: &mut Context<'_>) -> Poll<Group> {
@@ -130,9 +151,63 @@ where
         .await;
 }
 
-/// A session on a WebSocket past its open packet; the stream holds this many bytes each way.
+/// A stream that counts what is written to it.
+struct Counted {
+    stream: DuplexStream,
+    writes: Writes,
+}
+
+/// Bytes of each write.
+type Writes = Arc<Mutex<Vec<usize>>>;
+
+impl AsyncRead for Counted {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_read(cx, buf)
+    }
+}
+
+impl AsyncWrite for Counted {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let written = Pin::new(&mut self.stream).poll_write(cx, buf);
+        if let Poll::Ready(Ok(count)) = &written {
+            let mut writes = self.writes.lock().expect("no test panics under this lock");
+            writes.push(*count);
+        }
+        written
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}
+
 async fn websocket(service: &Service<Source>, capacity: usize) -> Socket<DuplexStream> {
-    let (ours, theirs) = tokio::io::duplex(capacity);
+    counted_websocket(service, capacity).await.0
+}
+
+/// A session on a WebSocket past its open packet; the stream holds this many bytes each way.
+async fn counted_websocket(
+    service: &Service<Source>,
+    capacity: usize,
+) -> (Socket<DuplexStream>, Writes) {
+    let (ours, stream) = tokio::io::duplex(capacity);
+    let writes = Writes::default();
+    let theirs = Counted {
+        stream,
+        writes: writes.clone(),
+    };
     tokio::spawn(serve(service.clone(), theirs));
     let url = "ws://x/engine.io/?EIO=4&transport=websocket";
     let (socket, _) = within(tokio_tungstenite::client_async(url, ours))
@@ -140,7 +215,12 @@ async fn websocket(service: &Service<Source>, capacity: usize) -> Socket<DuplexS
         .expect("a 101");
     let mut socket = Socket(socket);
     assert!(socket.text().await.starts_with("0{"));
-    socket
+    settle().await;
+    writes
+        .lock()
+        .expect("no test panics under this lock")
+        .clear();
+    (socket, writes)
 }
 
 async fn http(service: &Service<Source>, method: Method, sid: &str, body: &str) -> String {
@@ -192,10 +272,74 @@ async fn pull_rests_while_work_runs_and_comes_before_the_next_packet_is_taken() 
     );
     service.handler().release.notify_one();
     assert_eq!(socket.text().await, "4worked");
-    assert_eq!(socket.text().await, "40");
-    let mut rest = [socket.text().await, socket.text().await];
-    rest.sort();
-    assert_eq!(rest, ["41", "4next"]);
+    for expected in ["40", "41", "4next"] {
+        assert_eq!(socket.text().await, expected);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn packets_are_not_taken_while_the_layer_above_is_full() {
+    let service = service();
+    service.handler().with(|waiting| waiting.limit = Some(4));
+    let socket = websocket(&service, 64).await;
+    let (mut sink, mut stream) = socket.0.split();
+    let sent = tokio::spawn(async move {
+        for _ in 0..100 {
+            let message = tungstenite::Message::text("4pulled");
+            within(sink.send(message)).await.expect("the server reads");
+        }
+    });
+    settle().await;
+    assert!(!sent.is_finished() && service.handler().left() == 4);
+    for _ in 0..100 {
+        let message = within(stream.next()).await.expect("open").expect("a frame");
+        assert_eq!(message.into_text().expect("text").as_str(), "4pulled");
+    }
+    sent.await.expect("all is read");
+}
+
+#[tokio::test(start_paused = true)]
+async fn write_takes_all_that_waits_in_order() {
+    let service = service();
+    let (mut socket, writes) = counted_websocket(&service, 1 << 20).await;
+    let written = || {
+        writes
+            .lock()
+            .expect("no test panics under this lock")
+            .split_off(0)
+    };
+    service.handler().give(numbers(0..2));
+    for expected in ["40", "41"] {
+        assert_eq!(socket.text().await, expected);
+    }
+    assert_eq!(written(), [2 * 4], "two messages, one write");
+    let outbox = service.handler().with(|waiting| waiting.outboxes.remove(0));
+    service.handler().give(numbers(2..4));
+    answer(&outbox, Message::text("a"));
+    answer(&outbox, Message::text("b"));
+    for expected in ["4a", "4b", "42", "43"] {
+        assert_eq!(socket.text().await, expected);
+    }
+    assert_eq!(written(), [4 * 4], "answers first");
+    let long = "x".repeat(40_000);
+    service
+        .handler()
+        .give(["a".into(), long.clone(), "b".into()]);
+    for expected in ["a", &long, "b"] {
+        assert_eq!(socket.text().await, format!("4{expected}"));
+    }
+    let size = 16 << 10;
+    let rest = 40_001 - 2 * size;
+    assert_eq!(
+        written(),
+        [4, size + 4, size + 4, rest + 4, 4],
+        "a long message goes alone, in fragments"
+    );
+    service.handler().give((0..40).map(|_| "x".repeat(999)));
+    for _ in 0..40 {
+        socket.text().await;
+    }
+    assert_eq!(written(), [16 * 1004, 16 * 1004, 8 * 1004]);
 }
 
 #[tokio::test(start_paused = true)]

@@ -142,7 +142,7 @@ impl Session {
         }
     }
 
-    /// The frame of the last [`Output::Write`] to this socket is out.
+    /// All that was given with [`Output::Write`] to this socket is out.
     pub fn written(&mut self, now: Instant, which: Which) {
         match (which, &mut self.transport, &mut self.probe) {
             (Which::Main, Transport::WebSocket { write_by }, _) => {
@@ -155,7 +155,7 @@ impl Session {
         self.tick(now);
     }
 
-    /// A part of the frame is out: the client reads.
+    /// A part of it is out: the client reads.
     pub fn write_progressed(&mut self, now: Instant, which: Which) {
         if let (Which::Main, Transport::WebSocket { write_by: Some(by) }) =
             (which, &mut self.transport)
@@ -253,6 +253,18 @@ impl Session {
     /// The work is done.
     pub fn resume(&mut self, now: Instant) {
         self.paused = false;
+        self.taken_up(now);
+    }
+
+    /// Whether the layer above has no room for more answers.
+    pub fn hold_back(&mut self, now: Instant, held_back: bool) {
+        if std::mem::replace(&mut self.held_back, held_back) && !held_back {
+            self.taken_up(now);
+        }
+    }
+
+    /// The client's packets are looked at again.
+    fn taken_up(&mut self, now: Instant) {
         match &mut self.heartbeat {
             Heartbeat::PingAt(_) => {}
             // The client's sign of life may have been waiting for us.

@@ -7,8 +7,9 @@
 //! changes nothing.
 //!
 //! What a client sends is handled strictly in order, its goodbye included, and not at all while the
-//! layer above works on a message ([`Session::pause`]); the ping timeout rests meanwhile, because a
-//! pong may be among what is not looked at.
+//! layer above works on a message ([`Session::pause`]) or has no room for more answers
+//! ([`Session::hold_back`]). The ping timeout is suspended meanwhile, because a pong may be among
+//! what is not looked at; but not that of a polling client that is held back: it has to poll.
 //!
 //! Closing. A goodbye of the layer above ([`CloseReason::ForcedClose`]) sends what is queued; then
 //! a WebSocket is closed, a waiting poll gets `1` and a later one `6`, `1`. A shutdown sends what
@@ -38,6 +39,10 @@ use queue::Queue;
 /// A ping that is queued later than this does not count from when it was due: the machine was
 /// asleep, not the client.
 const LATE: Duration = Duration::from_millis(100);
+
+/// Bytes of messages that a WebSocket is given for one write. A longer message is given alone and
+/// goes out in fragments of this size.
+pub const WRITE_SIZE: usize = 16 << 10;
 
 /// How long a polling client's own goodbye waits for a poll that it sent at the same time on
 /// another connection. That poll gets its `6`; one that is sent after the goodbye's answer finds no
@@ -96,7 +101,7 @@ pub enum PostAnswer {
 pub enum Output {
     Poll(PollAnswer),
     Post(PostAnswer),
-    /// Write this; `written` is due when it is out.
+    /// Write this behind what was given before; `written` is due when all of it is out.
     Write(Which, Frame),
     /// Close this socket, with a code; it is not heard of again.
     CloseSocket(Which, Option<u16>),
@@ -128,7 +133,7 @@ enum Transport {
         waiting: bool,
         noop_at: Option<Instant>,
     },
-    /// `write_by` while a frame is being written.
+    /// `write_by` while something is being written.
     WebSocket { write_by: Option<Instant> },
 }
 
@@ -213,11 +218,12 @@ pub struct Session {
     probe: Option<Probe>,
     post: Post,
     paused: bool,
+    held_back: bool,
     /// At most two POST bodies or one frame: the driver reads nothing while something waits here.
     inbox: VecDeque<Inbound>,
     /// What goes out next; filled from the outbox only as far as the transport can take it.
     queue: Queue,
-    /// Bytes of the frame that is being written.
+    /// Bytes that are being written.
     writing: usize,
     outputs: VecDeque<Output>,
 }
@@ -265,6 +271,7 @@ impl Session {
             probe: None,
             post: Post::None,
             paused: false,
+            held_back: false,
             inbox: VecDeque::new(),
             queue: Queue::default(),
             writing: 0,
@@ -284,7 +291,7 @@ impl Session {
             Phase::Open => match self.heartbeat {
                 Heartbeat::PingAt(at) => Some(at),
                 Heartbeat::PongBy { until, .. } | Heartbeat::SilentUntil(until) => {
-                    (!self.paused).then_some(until)
+                    (!self.is_ping_suspended()).then_some(until)
                 }
             },
         };
@@ -328,7 +335,7 @@ impl Session {
                 self.tick(now);
             }
             (Phase::Open, Heartbeat::PongBy { until, .. } | Heartbeat::SilentUntil(until))
-                if now >= until && !self.paused =>
+                if now >= until && !self.is_ping_suspended() =>
             {
                 self.finish(CloseReason::PingTimeout);
             }

@@ -5,9 +5,10 @@ use std::time::Instant;
 use super::super::handler::CloseReason;
 use super::super::packet::{Packet, PacketError, Revision};
 use super::super::payload::{self, MAX_PACKETS};
+use super::queue::release_capacity;
 use super::{
     CROSSING, Farewell, Heartbeat, Inbound, Output, Phase, PollAnswer, Post, PostAnswer, Session,
-    Transport, Which,
+    Transport, WRITE_SIZE, Which,
 };
 
 /// What comes out.
@@ -16,9 +17,19 @@ impl Session {
     /// time; when the session is closing, to see the client's end.
     pub fn wants_frame(&self, which: Which) -> bool {
         match which {
-            Which::Main => self.inbox.is_empty() && (!self.paused || self.phase != Phase::Open),
+            Which::Main => self.inbox.is_empty() && self.takes_packets(),
             Which::Probe => self.probe.is_some_and(|probe| !probe.writing),
         }
+    }
+
+    fn takes_packets(&self) -> bool {
+        !(self.paused || self.held_back) || self.phase != Phase::Open
+    }
+
+    /// A pong may be among what is not looked at.
+    pub(super) fn is_ping_suspended(&self) -> bool {
+        let is_websocket = matches!(self.transport, Transport::WebSocket { .. });
+        self.paused || (self.held_back && is_websocket)
     }
 
     /// Whether the transport could take a message now.
@@ -26,7 +37,9 @@ impl Session {
         // A client that said goodbye is still due the answers to what it sent before.
         matches!(self.phase, Phase::Open | Phase::Leaving { .. })
             && match self.transport {
-                Transport::WebSocket { write_by } => write_by.is_none() && self.queue.is_empty(),
+                Transport::WebSocket { write_by } => {
+                    write_by.is_none() && self.queue.bytes() < WRITE_SIZE
+                }
                 Transport::Polling { waiting, .. } => {
                     waiting
                         && self.queue.len() < MAX_PACKETS
@@ -49,6 +62,7 @@ impl Session {
     pub fn next_output(&mut self, now: Instant) -> Option<Output> {
         loop {
             if let Some(output) = self.outputs.pop_front() {
+                release_capacity(&mut self.outputs);
                 return Some(output);
             }
             if self.is_closed() {
@@ -67,7 +81,7 @@ impl Session {
 
     /// The next packet from the client whose turn has come.
     fn next_packet(&mut self) -> Option<Result<Packet, PacketError>> {
-        while !self.paused || self.phase != Phase::Open {
+        while self.takes_packets() {
             match self.inbox.front_mut()? {
                 Inbound::Payload { packets, started } => {
                     *started = true;
@@ -157,19 +171,21 @@ impl Session {
         match &mut self.transport {
             Transport::WebSocket {
                 write_by: write_by @ None,
-            } => match (self.queue.pop(), self.phase) {
-                (Some(packet), _) => {
-                    self.writing = payload::encoded_len(&packet);
-                    *write_by = Some(now + self.limits.write_timeout);
+            } if !self.queue.is_empty() => {
+                *write_by = Some(now + self.limits.write_timeout);
+                while let Some(packet) = self.queue.pop_for_write(self.writing) {
+                    self.writing += payload::encoded_len(&packet);
                     self.outputs
                         .push_back(Output::Write(Which::Main, packet.into_frame(self.dialect)));
-                    true
                 }
-                (None, Phase::Closing { reason, .. }) => {
+                true
+            }
+            Transport::WebSocket { write_by: None } => match self.phase {
+                Phase::Closing { reason, .. } => {
                     self.finish(reason);
                     true
                 }
-                (None, _) => false,
+                _ => false,
             },
             // The poll that crossed the client's goodbye.
             Transport::Polling { waiting: true, .. }

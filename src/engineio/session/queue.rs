@@ -4,6 +4,17 @@ use std::collections::VecDeque;
 
 use super::super::packet::{Dialect, Packet};
 use super::super::payload::{self, Body};
+use super::WRITE_SIZE;
+
+/// Elements that an emptied deque keeps memory for.
+const KEPT_CAPACITY: usize = 8;
+
+/// Gives the memory of a deque back that was long and is empty: most sessions are idle.
+pub(super) fn release_capacity<T>(deque: &mut VecDeque<T>) {
+    if deque.is_empty() && deque.capacity() > KEPT_CAPACITY {
+        *deque = VecDeque::new();
+    }
+}
 
 #[derive(Debug, Default)]
 pub(super) struct Queue {
@@ -42,9 +53,17 @@ impl Queue {
 
     pub(super) fn pop(&mut self) -> Option<Packet> {
         let packet = self.packets.pop_front()?;
+        release_capacity(&mut self.packets);
         self.bytes = self.bytes.saturating_sub(payload::encoded_len(&packet));
         self.pongs -= usize::from(matches!(packet, Packet::Pong { .. }));
         Some(packet)
+    }
+
+    /// The next packet that goes into a write behind `before` bytes; a longer one goes alone.
+    pub(super) fn pop_for_write(&mut self, before: usize) -> Option<Packet> {
+        let len = payload::encoded_len(self.packets.front()?);
+        let fits = before == 0 || before.saturating_add(len) <= WRITE_SIZE;
+        fits.then(|| self.pop()).flatten()
     }
 
     /// As many as the answer to one poll may have.

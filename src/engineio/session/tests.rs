@@ -291,13 +291,40 @@ fn a_websocket_that_ends_ends_the_session() {
 }
 
 #[test]
-fn one_frame_is_written_at_a_time_and_one_that_stalls_ends_the_session() {
+fn write_takes_what_fits_and_the_next_one_waits_until_it_is_out() {
+    let mut rig = Rig::websocket();
+    let half = "x".repeat(WRITE_SIZE / 2 - 1);
+    rig.send("a");
+    assert!(rig.session.wants_message(), "there is room for more");
+    rig.send(&half);
+    assert!(rig.session.wants_message());
+    rig.send(&half);
+    assert!(!rig.session.wants_message());
+    let half = format!("main 4{half}");
+    assert_eq!(rig.out(), ["main 4a", half.as_str()]);
+    assert_eq!(rig.out(), [""; 0], "not before the write is out");
+    rig.written();
+    assert_eq!(rig.out(), [half.as_str()]);
+    rig.written();
+    let long = "x".repeat(WRITE_SIZE);
+    rig.send(&long);
+    rig.send("b");
+    assert_eq!(
+        rig.out(),
+        [format!("main 4{long}")],
+        "a longer one goes alone"
+    );
+    rig.written();
+    assert_eq!(rig.out(), ["main 4b"]);
+}
+
+#[test]
+fn write_that_stalls_ends_the_session() {
     let mut rig = Rig::websocket();
     assert!(rig.session.wants_message() && rig.session.is_idle());
     rig.send("a");
-    assert!(!rig.session.wants_message());
     assert_eq!(rig.out(), ["main 4a"]);
-    assert!(!rig.session.wants_message(), "not before the frame is out");
+    assert!(!rig.session.wants_message(), "not before it is out");
     assert_eq!(rig.at(300), [""; 0], "the ping waits behind it");
     rig.session.write_progressed(rig.now, Which::Main);
     assert_eq!(
@@ -318,17 +345,11 @@ fn a_group_stays_together() {
     ]
     .into();
     rig.session.send(Group::Many(group));
-    assert_eq!(rig.out(), ["main 451-[]"]);
-    assert!(!rig.session.wants_message());
-    rig.at(300);
-    rig.written();
     assert_eq!(
-        rig.out(),
-        [r#"main b"\x07""#],
+        rig.at(300),
+        ["main 451-[]", r#"main b"\x07""#, "main 2"],
         "the ping does not come between"
     );
-    rig.written();
-    assert_eq!(rig.out(), ["main 2"]);
 }
 
 // Polling
@@ -826,6 +847,42 @@ fn a_post_is_answered_when_its_packets_are_handled_or_work_begins() {
     rig.session.resume(rig.now);
     assert_eq!(rig.out(), ["deliver b", "deliver c"]);
     assert_eq!(rig.at(50), ["closed transport close", "post Ok"]);
+}
+
+#[test]
+fn packets_wait_while_there_is_no_room_for_answers() {
+    let mut rig = Rig::websocket();
+    rig.send("a");
+    assert_eq!(rig.out(), ["main 4a"]);
+    rig.session.hold_back(rig.now, true);
+    assert!(!rig.session.wants_frame(Which::Main));
+    assert_eq!(rig.main("4b"), [""; 0]);
+    rig.written();
+    assert_eq!(rig.at(300), ["main 2"]);
+    rig.written();
+    assert_eq!(rig.at(5000), [""; 0], "the pong may be waiting");
+    rig.session.hold_back(rig.now, false);
+    assert_eq!(
+        (rig.out(), rig.due()),
+        (vec!["deliver b".into()], Some(5200))
+    );
+}
+
+#[test]
+fn a_polling_client_that_is_held_back_has_to_poll() {
+    let mut rig = Rig::polling();
+    rig.session.hold_back(rig.now, true);
+    assert_eq!(rig.post("4a"), [""; 0], "the body waits");
+    assert_eq!(rig.at(300), [""; 0]);
+    assert_eq!(rig.at(500), ["closed ping timeout", "post Gone"]);
+
+    let mut rig = Rig::polling();
+    rig.session.hold_back(rig.now, true);
+    rig.send("answer");
+    assert_eq!(rig.post("4a"), [""; 0]);
+    assert!(rig.poll());
+    rig.session.hold_back(rig.now, false);
+    assert_eq!(rig.out(), ["deliver a", "post Ok", "poll 4answer"]);
 }
 
 // Revision 3
