@@ -72,6 +72,8 @@ struct State {
     /// The session waits for a group; without it a client that does not read would wake its task
     /// for nothing with each one.
     listening: bool,
+    /// The layer above has something to be pulled.
+    woken: bool,
     waker: Option<Waker>,
 }
 
@@ -314,6 +316,14 @@ impl Outbox {
         }
     }
 
+    /// Makes the session ask [`Handler::poll_next`](super::Handler::poll_next) once more as soon as
+    /// it can, for a layer above that has no waker of it yet.
+    pub fn wake(&self) {
+        let mut state = self.shared.lock();
+        state.woken = true;
+        wake(state);
+    }
+
     pub fn is_closed(&self) -> bool {
         let state = self.shared.lock();
         state.closing.is_some() || state.gone
@@ -450,7 +460,7 @@ impl OutboxReceiver {
             Some(reason) if wanted.closing => return Poll::Ready(Asked::Close(reason)),
             _ => {}
         }
-        if wanted.groups && !state.groups.is_empty() {
+        if std::mem::take(&mut state.woken) || (wanted.groups && !state.groups.is_empty()) {
             return Poll::Ready(Asked::Send);
         }
         match &state.waker {
@@ -473,7 +483,7 @@ pub(super) struct Wanted {
 /// What a session is asked to do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Asked {
-    /// A group is waiting.
+    /// A group is waiting, or the layer above has something to be pulled.
     Send,
     /// Send what is queued, then end.
     Close(CloseReason),

@@ -251,6 +251,12 @@ async fn pull_begins_at_the_opening_and_goes_on_when_woken() {
     let asked = service.handler().asked();
     settle().await;
     assert_eq!(service.handler().asked(), asked, "it waits for the waker");
+    service.handler().with(|waiting| {
+        waiting.waker = None;
+        waiting.outboxes.iter().for_each(Outbox::wake);
+    });
+    settle().await;
+    assert_eq!(service.handler().asked(), asked + 1, "or for this");
     service.handler().give(numbers(3..5));
     assert_eq!(socket.text().await, "43");
     assert_eq!(socket.text().await, "44");
