@@ -10,8 +10,8 @@ use hyper::StatusCode;
 use serde::Serialize;
 use serde::ser::Serializer;
 
-use super::address::secret;
 use super::json::Balance;
+pub use super::secret::shortened;
 use crate::store::StoreError;
 
 /// A refused request.
@@ -157,24 +157,6 @@ impl From<StoreError> for ApiError {
     }
 }
 
-/// Text that a client sent, fit to be shown in a sentence: at most 100 characters, without control
-/// characters, and no key.
-pub fn shortened(text: &str) -> String {
-    if secret::is_in(text) {
-        return "(not shown: it may be a key)".to_owned();
-    }
-    const MOST: usize = 100;
-    let mut shown: String = text
-        .chars()
-        .filter(|c| !c.is_control())
-        .take(MOST)
-        .collect();
-    if text.chars().nth(MOST).is_some() {
-        shown.push('…');
-    }
-    shown
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -201,14 +183,5 @@ mod tests {
         };
         let text = r#"{"error":"Gone.","code":"cursor_expired","cursor":"a-9","first":"a-4"}"#;
         assert_eq!(serde_json::to_string(&error).unwrap(), text);
-    }
-
-    #[test]
-    fn shows_remote_text_bounded_and_without_control_characters() {
-        assert_eq!(shortened("a\u{1b}[31mb\n"), "a[31mb");
-        assert_eq!(shortened(&"é".repeat(101)).chars().count(), 101);
-        assert_eq!(shortened(&"é".repeat(100)), "é".repeat(100));
-        let key = "KwdMAjGmerYanjeui5SHS7JkmpZvVipYvB2LJGU1ZxJwYvP98617";
-        assert!(!shortened(&format!("/adress/{key}")).contains("Kwd"));
     }
 }

@@ -10,7 +10,8 @@
 //!    ([`address`]). The daemon's numbers of events become cursors here ([`cursor`]).
 //! 4. Requests are read strictly ([`request`]): what is not known is refused with what to do
 //!    instead. A refusal is one type ([`ApiError`]) and looks the same in both protocols.
-//! 5. Pure: no I/O, clock or task. It reads the store's list of starts and nothing else of it.
+//! 5. What a client sent is shown again only when it holds no key ([`secret`]).
+//! 6. Pure: no I/O, clock or task. It reads the store's list of starts and nothing else of it.
 //!
 //! # Flow
 //!
@@ -28,6 +29,8 @@ mod encode;
 pub mod error;
 pub mod json;
 pub mod request;
+pub mod secret;
+mod text;
 
 pub use encode::{EventEncoder, NAMESPACE};
 pub use error::ApiError;

@@ -29,14 +29,6 @@ pub const CIRCLES: &[&[&str]] = &[
         "store/retention.rs",
         "store/writer.rs",
     ],
-    &[
-        "wire/address/mistaken.rs",
-        "wire/address/mod.rs",
-        "wire/address/pasted.rs",
-        "wire/address/secret.rs",
-        "wire/error.rs",
-        "wire/json/mod.rs",
-    ],
 ];
 
 /// Files of more than 500 lines, what is for tests alone not counted.
@@ -54,5 +46,4 @@ pub const LONG_FILES: &[&str] = &[
     "store/db.rs",
     "store/rows.rs",
     "tracker/past.rs",
-    "wire/json/mod.rs",
 ];

@@ -7,12 +7,9 @@ use bech32::primitives::decode::UncheckedHrpstring;
 use bech32::{Bech32, Bech32m, Checksum, CorrectableError};
 use bitcoin::{Address, base58};
 
-use super::pasted::{self, after_scheme, starts_with};
-use super::secret::{self, Secret, is_hex};
-use crate::wire::error::shortened;
-
-/// Human-readable parts of Bitcoin's networks.
-pub(super) const OURS: [&str; 3] = ["bc", "tb", "bcrt"];
+use super::pasted::{self, NETWORKS};
+use crate::wire::secret::{self, Secret, shortened};
+use crate::wire::text::{after_scheme, is_hex, starts_with};
 
 const SINGLE: &str = "send the addresses of the wallet one by one (POST /add_addresses takes many)";
 const LIGHTNING: &str =
@@ -219,7 +216,7 @@ fn mistyped(text: &str) -> Option<String> {
             .strip_prefix(**hrp)
             .is_some_and(|rest| rest.starts_with('1'))
     };
-    if let Some(hrp) = OURS.iter().find(of_ours) {
+    if let Some(hrp) = NETWORKS.iter().find(of_ours) {
         return Some(bech32_fault(text, &lower, hrp));
     }
     let legacy = text.starts_with(['1', '3', 'm', 'n', '2'])

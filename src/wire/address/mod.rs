@@ -5,18 +5,19 @@
 //! (version 1 and all later ones, BIP-350). Written: the canonical text, so an upper-case bech32
 //! address is answered in lower case. Test networks share prefixes: testnet3, testnet4 and signet
 //! all of them, regtest the base58 ones. What is something else is named for what it is
-//! ([`mistaken`]); keys are never shown again ([`secret`]).
+//! ([`mistaken`]); keys are never shown again (`super::secret`).
 
 mod mistaken;
 mod pasted;
-pub mod secret;
+pub(super) mod script;
 
 use bitcoin::address::NetworkUnchecked;
-use bitcoin::{Address, Network, Script, ScriptBuf};
+use bitcoin::{Address, Network, ScriptBuf};
 
 use super::error::ApiError;
 use crate::tracker::ScriptHash;
 use pasted::Refusal;
+pub use script::text;
 
 /// Longer than any address (a bech32 one has at most 90 characters).
 const MAX_BYTES: usize = 128;
@@ -66,14 +67,6 @@ pub fn parse_all<'a>(
         .enumerate()
         .map(|(place, text)| parse(text, network).map_err(|error| error.at(place)))
         .collect()
-}
-
-/// The address of a watched script.
-pub fn text(spk: &Script, network: Network) -> String {
-    // Every watched script came from an address; hex is only the answer for a store that another
-    // version wrote.
-    Address::from_script(spk, network)
-        .map_or_else(|_| spk.to_hex_string(), |address| address.to_string())
 }
 
 /// How bitcoind calls the chain: `main`, `test`, `testnet4`, `signet`, `regtest`.

@@ -1,7 +1,10 @@
 //! From what people paste to the bare text of an address.
 
-use super::mistaken::OURS;
-use crate::wire::error::shortened;
+use crate::wire::secret::shortened;
+use crate::wire::text::{after_scheme, starts_with, visible};
+
+/// Human-readable parts of the addresses of Bitcoin's networks.
+pub(super) const NETWORKS: [&str; 3] = ["bc", "tb", "bcrt"];
 
 /// Why there is no address in it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -34,7 +37,7 @@ pub fn bare(text: &str) -> Result<String, Refusal> {
 /// The first address that stands as a parameter, under the name of its network (BIP 321).
 fn of_parameter(parameters: &str) -> Option<&str> {
     let mut pairs = parameters.split('&').filter_map(|it| it.split_once('='));
-    let is_network = |name: &str| OURS.iter().any(|hrp| name.eq_ignore_ascii_case(hrp));
+    let is_network = |name: &str| NETWORKS.iter().any(|hrp| name.eq_ignore_ascii_case(hrp));
     let (_, address) = pairs.find(|(name, address)| is_network(name) && !address.is_empty())?;
     Some(address)
 }
@@ -45,34 +48,6 @@ fn names(parameters: &str) -> impl Iterator<Item = &str> {
             .split_once('=')
             .map_or(parameter, |(name, _)| name)
     })
-}
-
-/// What follows a scheme, which may be written in any case.
-pub fn after_scheme<'a>(text: &'a str, scheme: &str) -> Option<&'a str> {
-    let (head, rest) = text.split_at_checked(scheme.len())?;
-    head.eq_ignore_ascii_case(scheme).then_some(rest)
-}
-
-pub fn starts_with(text: &str, prefix: &str) -> bool {
-    after_scheme(text, prefix).is_some()
-}
-
-/// Without white space, controls and characters that have no width.
-pub fn visible(text: &str) -> String {
-    text.chars()
-        .filter(|c| !c.is_whitespace() && !is_invisible(*c))
-        .collect()
-}
-
-/// Controls, and characters that are shown as nothing (Unicode's `Default_Ignorable_Code_Point`).
-pub fn is_invisible(c: char) -> bool {
-    c.is_control()
-        || matches!(c,
-            '\u{ad}' | '\u{34f}' | '\u{61c}' | '\u{115f}'..='\u{1160}' | '\u{17b4}'..='\u{17b5}'
-            | '\u{180b}'..='\u{180f}' | '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}'
-            | '\u{2060}'..='\u{206f}' | '\u{3164}' | '\u{fe00}'..='\u{fe0f}' | '\u{feff}'
-            | '\u{ffa0}' | '\u{fff0}'..='\u{fffb}' | '\u{1bca0}'..='\u{1bca3}'
-            | '\u{1d173}'..='\u{1d17a}' | '\u{e0000}'..='\u{e0fff}')
 }
 
 #[cfg(test)]

@@ -1,11 +1,14 @@
 //! Golden tests of the wire shapes.
 
-use bitcoin::ScriptBuf;
 use bitcoin::hashes::Hash;
+use bitcoin::{Network, ScriptBuf};
 use proptest::prelude::*;
 
+use super::events::CauseShape;
 use super::*;
+use crate::tracker::{self, Cause, Event, EventKind};
 use crate::tracker::{ScriptHash, Spend};
+use crate::wire::address;
 
 const ADDRESS: &str = "n43gfthwVPBopwaTMjmpMAT4Nqzf95NKcy";
 

@@ -5,7 +5,7 @@
 use bitcoin::base58;
 use percent_encoding::percent_decode_str;
 
-use super::pasted;
+use super::text::{after_scheme, is_hex, is_invisible, starts_with, visible};
 
 /// What somebody should not have sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,7 +24,7 @@ const LONGEST_WORD: usize = 12;
 /// Whether a text must not be shown. 64 hexadecimal digits may be a private key, too.
 pub fn is_in(text: &str) -> bool {
     let is_key = |word: &str| {
-        let digits = pasted::after_scheme(word, "0x").unwrap_or(word);
+        let digits = after_scheme(word, "0x").unwrap_or(word);
         digits.len() == 64 && is_hex(digits)
     };
     find(text).is_some() || forms(text).iter().any(|text| words(text).any(is_key))
@@ -42,15 +42,11 @@ pub fn find(text: &str) -> Option<Secret> {
 /// A text as it came and percent-decoded, each also without what nobody sees and without space.
 fn forms(text: &str) -> Vec<String> {
     let decoded = percent_decode_str(text).decode_utf8_lossy();
-    let shown = |text: &str| text.chars().filter(|c| !pasted::is_invisible(*c)).collect();
+    let shown = |text: &str| text.chars().filter(|c| !is_invisible(*c)).collect();
     [text, &decoded]
         .iter()
-        .flat_map(|text| [(*text).to_owned(), shown(text), pasted::visible(text)])
+        .flat_map(|text| [(*text).to_owned(), shown(text), visible(text)])
         .collect()
-}
-
-pub fn is_hex(text: &str) -> bool {
-    text.bytes().all(|byte| byte.is_ascii_hexdigit())
 }
 
 fn words(text: &str) -> impl Iterator<Item = &str> {
@@ -65,9 +61,7 @@ fn key(word: &str) -> Option<Secret> {
         // Its form with a passphrase (BIP 38).
         56..=60 if word.starts_with("6P") => Some(Secret::EncryptedKey),
         // Shares of a seed (BIP 93), keys of Nostr.
-        40.. if pasted::starts_with(word, "ms1") || pasted::starts_with(word, "nsec1") => {
-            Some(Secret::PrivateKey)
-        }
+        40.. if starts_with(word, "ms1") || starts_with(word, "nsec1") => Some(Secret::PrivateKey),
         // As BIP 32 and SLIP 132 write it.
         20.. if word.get(1..4) == Some("prv") && "xyztuvYZUV".contains(first) => {
             Some(Secret::ExtendedPrivateKey)
@@ -86,7 +80,7 @@ fn is_checked_key(word: &str) -> bool {
 fn is_seed(text: &str) -> bool {
     let mut count = 0_usize;
     for word in text.split(|c: char| c.is_whitespace() || c.is_ascii_punctuation()) {
-        let word: String = word.chars().filter(|c| !pasted::is_invisible(*c)).collect();
+        let word: String = word.chars().filter(|c| !is_invisible(*c)).collect();
         if word.bytes().all(|byte| byte.is_ascii_digit()) {
             continue;
         }
@@ -103,6 +97,24 @@ fn is_seed(text: &str) -> bool {
         }
     }
     false
+}
+
+/// Text that a client sent, fit to be shown in a sentence: at most 100 characters, without control
+/// characters, and no key.
+pub fn shortened(text: &str) -> String {
+    if is_in(text) {
+        return "(not shown: it may be a key)".to_owned();
+    }
+    const MOST: usize = 100;
+    let mut shown: String = text
+        .chars()
+        .filter(|c| !c.is_control())
+        .take(MOST)
+        .collect();
+    if text.chars().nth(MOST).is_some() {
+        shown.push('…');
+    }
+    shown
 }
 
 #[cfg(test)]
@@ -225,5 +237,14 @@ mod tests {
             assert_eq!(find(text), None, "{text}");
             assert!(!is_in(text), "{text}");
         }
+    }
+
+    #[test]
+    fn shows_remote_text_bounded_and_without_control_characters() {
+        assert_eq!(shortened("a\u{1b}[31mb\n"), "a[31mb");
+        assert_eq!(shortened(&"é".repeat(101)).chars().count(), 101);
+        assert_eq!(shortened(&"é".repeat(100)), "é".repeat(100));
+        let key = "KwdMAjGmerYanjeui5SHS7JkmpZvVipYvB2LJGU1ZxJwYvP98617";
+        assert!(!shortened(&format!("/adress/{key}")).contains("Kwd"));
     }
 }
