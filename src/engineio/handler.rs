@@ -170,7 +170,7 @@ pub trait Handler: Send + Sync + 'static {
     }
 
     /// Whether answers of the layer above already wait to be pulled in such number that the session
-    /// is to take no further packet of its client: frames are not read and the rest of a POST waits.
+    /// is to take no further packet of its client: frames are not read, the rest of a POST waits.
     /// Asked again after each pull, so it must become false by pulling. Must be quick and must not
     /// block.
     fn is_full(&self, session: &Arc<Self::Session>) -> bool {

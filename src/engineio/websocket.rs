@@ -359,7 +359,7 @@ impl Socket {
         })
     }
 
-    /// Begins to write a message behind those given before; `poll` goes on with it. Nothing is given
+    /// Begins to write a message behind those given before; `poll` goes on with it. Nothing comes
     /// behind a message longer than [`WRITE_SIZE`] until it is out.
     pub(super) fn start(&mut self, frame: Frame) {
         self.writing = true;
