@@ -1,12 +1,10 @@
 //! The body of an answer, given to the connection in parts, so that it is seen how far the client
 //! takes it: a large answer may take its time, one that stands still is cut off.
 
-use std::convert::Infallible;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
-use http_body_util::Full;
 use hyper::body::{Body, Frame, SizeHint};
 
 use super::activity::{Work, Writing};
@@ -14,16 +12,16 @@ use super::activity::{Work, Writing};
 /// The connection buffers about one, and the system what fits into its send buffer.
 const PART: usize = 32 * 1024;
 
-pub(super) struct Answer {
-    body: Full<Bytes>,
+pub(super) struct Answer<B> {
+    body: B,
     /// What `body` gave and the connection has not taken yet.
     rest: Bytes,
     writing: Writing,
 }
 
-impl Answer {
+impl<B> Answer<B> {
     /// `work` is done with this body.
-    pub(super) fn new(body: Full<Bytes>, work: Work) -> Self {
+    pub(super) fn new(body: B, work: Work) -> Self {
         Self {
             body,
             rest: Bytes::new(),
@@ -32,14 +30,14 @@ impl Answer {
     }
 }
 
-impl Body for Answer {
+impl<B: Body<Data = Bytes> + Unpin> Body for Answer<B> {
     type Data = Bytes;
-    type Error = Infallible;
+    type Error = B::Error;
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+    ) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
         let this = &mut *self;
         this.writing.moved();
         if this.rest.is_empty() {
@@ -60,7 +58,11 @@ impl Body for Answer {
     }
 
     fn size_hint(&self) -> SizeHint {
-        let left = self.body.size_hint().exact().unwrap_or_default();
-        SizeHint::with_exact(left + self.rest.len() as u64)
+        let (mut hint, rest) = (self.body.size_hint(), self.rest.len() as u64);
+        if let Some(upper) = hint.upper() {
+            hint.set_upper(upper.saturating_add(rest));
+        }
+        hint.set_lower(hint.lower().saturating_add(rest));
+        hint
     }
 }

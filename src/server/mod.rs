@@ -38,8 +38,7 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http_body_util::Full;
-use hyper::body::Incoming;
+use hyper::body::{Body, Incoming};
 use hyper::header::{HeaderName, HeaderValue};
 use hyper::service::service_fn;
 use hyper::upgrade::OnUpgrade;
@@ -129,10 +128,12 @@ impl Server {
     }
 
     /// Serves until `shutdown`, then drains; returns when no connection is left.
-    pub async fn serve<F, Fut>(self, handler: Arc<F>, shutdown: CancellationToken)
+    pub async fn serve<F, Fut, B>(self, handler: Arc<F>, shutdown: CancellationToken)
     where
         F: Fn(Request<Incoming>, SocketAddr) -> Fut + Send + Sync + 'static,
-        Fut: Future<Output = Response<Full<Bytes>>> + Send + 'static,
+        Fut: Future<Output = Response<B>> + Send + 'static,
+        B: Body<Data = Bytes> + Unpin + Send + 'static,
+        B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
     {
         let Self { listeners, limits } = self;
         let slots = Arc::new(Semaphore::new(
@@ -189,7 +190,7 @@ struct Connection {
 }
 
 impl Connection {
-    async fn serve<S, F, Fut>(
+    async fn serve<S, F, Fut, B>(
         &self,
         stream: S,
         peer: SocketAddr,
@@ -198,7 +199,9 @@ impl Connection {
     ) where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
         F: Fn(Request<Incoming>, SocketAddr) -> Fut + Send + Sync + 'static,
-        Fut: Future<Output = Response<Full<Bytes>>> + Send + 'static,
+        Fut: Future<Output = Response<B>> + Send + 'static,
+        B: Body<Data = Bytes> + Unpin + Send + 'static,
+        B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
     {
         let activity = Arc::new(Activity::new(Instant::now()));
         let keep_alive =

@@ -1,6 +1,6 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use http_body_util::BodyExt;
+use http_body_util::{BodyExt, Full};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
@@ -118,7 +118,7 @@ async fn read_until(stream: &mut TcpStream, end: &str) -> String {
 }
 
 /// What comes until the server closes the connection.
-async fn read_to_end(stream: &mut TcpStream) -> String {
+async fn read_to_end(stream: &mut (impl AsyncRead + Unpin)) -> String {
     let mut text = Vec::new();
     // A reset counts as an end too: the server may close with unread bytes in its buffer.
     let _ = timeout(PATIENCE, stream.read_to_end(&mut text))
@@ -269,6 +269,14 @@ async fn a_later_head_that_comes_in_pieces_is_bounded_too() {
 /// A connection over a short line, for tests in which time is played; each request is answered with
 /// `answer`.
 fn play(answer: &'static [u8]) -> DuplexStream {
+    play_with(move || Full::from(answer))
+}
+
+fn play_with<B>(answer: impl Fn() -> B + Send + Sync + 'static) -> DuplexStream
+where
+    B: Body<Data = Bytes> + Unpin + Send + 'static,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
     let (client, server) = tokio::io::duplex(16 * 1024);
     let connection = Connection {
         builder: builder(),
@@ -280,7 +288,7 @@ fn play(answer: &'static [u8]) -> DuplexStream {
         .try_acquire_owned()
         .expect("it is free");
     let handler = Arc::new(move |_: Request<Incoming>, _: SocketAddr| {
-        std::future::ready(Response::new(Full::from(answer)))
+        std::future::ready(Response::new(answer()))
     });
     let peer = SocketAddr::from(([127, 0, 0, 1], 1));
     tokio::spawn(async move {
@@ -321,6 +329,37 @@ async fn an_answer_that_its_client_does_not_take_is_cut_off() {
     // A broken pipe counts as an end too.
     let _ = client.read_to_end(&mut text).await;
     assert!(text.starts_with(b"HTTP/1.1 200") && text.len() < LONG.len());
+}
+
+/// Gives a part and, when that is out, fails.
+struct Breaking(Option<Bytes>, bool);
+
+impl Body for Breaking {
+    type Data = Bytes;
+    type Error = io::Error;
+
+    fn poll_frame(
+        mut self: std::pin::Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<hyper::body::Frame<Bytes>, io::Error>>> {
+        if let Some(part) = self.0.take() {
+            return Poll::Ready(Some(Ok(hyper::body::Frame::data(part))));
+        }
+        if !std::mem::replace(&mut self.1, true) {
+            context.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        Poll::Ready(Some(Err(io::ErrorKind::TimedOut.into())))
+    }
+}
+
+#[tokio::test]
+async fn an_answer_whose_rest_cannot_be_had_ends_the_connection_unfinished() {
+    let mut client = play_with(|| Breaking(Some(Bytes::from_static(b"begun")), false));
+    client.write_all(GET).await.expect("written");
+    let text = read_to_end(&mut client).await;
+    assert!(text.contains("transfer-encoding: chunked"), "{text}");
+    assert!(text.ends_with("5\r\nbegun\r\n"), "no last chunk: {text}");
 }
 
 #[test]

@@ -1,0 +1,173 @@
+//! The body of an answer: whole, or in parts that are read and written as the client takes them.
+//! What it holds counts ([`Budget`](super::budget::Budget)) until the connection has taken it.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body_util::Full;
+use hyper::body::{Body, Frame, SizeHint};
+use tokio::time::Instant;
+
+use super::budget::Charge;
+use super::error::ApiError;
+use super::reads::Reads;
+
+/// From the first to the last part of an answer. Its state of the store is held all the time, and
+/// old rows cannot be forgotten meanwhile. (A client that takes nothing at all is cut off sooner,
+/// by the server.)
+const LONGEST: Duration = Duration::from_secs(600);
+/// What an answer in parts holds at most at a time, about: a part, and the next one that is read.
+const PARTS_BYTES: usize = 256 * 1024;
+
+/// Where the parts of an answer come from.
+pub trait Parts: Send + 'static {
+    /// The next part; `None` at the end. Blocks the thread.
+    fn next(&mut self) -> Result<Option<Bytes>, ApiError>;
+}
+
+pub struct AnswerBody {
+    content: Content,
+    held: Option<Charge>,
+}
+
+enum Content {
+    Whole(Full<Bytes>),
+    Parts(Reading),
+}
+
+struct Reading {
+    reads: Reads,
+    until: Instant,
+    state: State,
+}
+
+enum State {
+    Waiting(Box<dyn Parts>),
+    Read(Pin<Box<dyn Future<Output = Result<Part, ApiError>> + Send>>),
+    Ended,
+}
+
+type Part = (Box<dyn Parts>, Option<Bytes>);
+
+impl AnswerBody {
+    /// An error of `parts` ends the connection: what was sent so far cannot be taken back.
+    pub fn parts(reads: Reads, parts: impl Parts) -> Self {
+        Self {
+            content: Content::Parts(Reading {
+                reads,
+                until: Instant::now() + LONGEST,
+                state: State::Waiting(Box::new(parts)),
+            }),
+            held: None,
+        }
+    }
+
+    /// Bytes that it holds, or will.
+    pub fn weight(&self) -> usize {
+        match &self.content {
+            Content::Whole(body) => usize::try_from(body.size_hint().lower()).unwrap_or(usize::MAX),
+            Content::Parts(_) => PARTS_BYTES,
+        }
+    }
+
+    /// Holds `charge` until it is out.
+    pub fn hold(&mut self, charge: Charge) {
+        self.held = Some(charge);
+    }
+}
+
+impl AnswerBody {
+    pub fn whole(bytes: impl Into<Bytes>) -> Self {
+        Self::from_full(Full::new(bytes.into()))
+    }
+
+    pub fn from_full(body: Full<Bytes>) -> Self {
+        Self {
+            content: Content::Whole(body),
+            held: None,
+        }
+    }
+}
+
+impl Default for AnswerBody {
+    fn default() -> Self {
+        Self::from_full(Full::default())
+    }
+}
+
+impl Body for AnswerBody {
+    type Data = Bytes;
+    type Error = ApiError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, ApiError>>> {
+        match &mut self.content {
+            Content::Whole(body) => Pin::new(body)
+                .poll_frame(context)
+                .map_err(|never| match never {}),
+            Content::Parts(reading) => reading.poll(context).map_ok(Frame::data),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match &self.content {
+            Content::Whole(body) => body.is_end_stream(),
+            Content::Parts(reading) => matches!(reading.state, State::Ended),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match &self.content {
+            Content::Whole(body) => body.size_hint(),
+            Content::Parts(_) => SizeHint::default(),
+        }
+    }
+}
+
+impl Reading {
+    fn poll(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Bytes, ApiError>>> {
+        loop {
+            match std::mem::replace(&mut self.state, State::Ended) {
+                State::Ended => return Poll::Ready(None),
+                State::Waiting(_) if Instant::now() >= self.until => {
+                    return Poll::Ready(Some(Err(too_slow())));
+                }
+                State::Waiting(mut parts) => {
+                    let reads = self.reads.clone();
+                    let read = async move {
+                        let next = move || {
+                            let part = parts.next()?;
+                            Ok((parts, part))
+                        };
+                        reads.run(next).await
+                    };
+                    self.state = State::Read(Box::pin(read));
+                }
+                State::Read(mut read) => {
+                    let Poll::Ready(done) = read.as_mut().poll(context) else {
+                        self.state = State::Read(read);
+                        return Poll::Pending;
+                    };
+                    return Poll::Ready(match done {
+                        Ok((_, None)) => None,
+                        Ok((parts, Some(part))) => {
+                            self.state = State::Waiting(parts);
+                            Some(Ok(part))
+                        }
+                        Err(error) => Some(Err(error)),
+                    });
+                }
+            }
+        }
+    }
+}
+
+fn too_slow() -> ApiError {
+    let message = "The answer took longer than ten minutes; ask for it in pages (limit, after).";
+    ApiError::new(hyper::StatusCode::REQUEST_TIMEOUT, "timeout", message)
+}

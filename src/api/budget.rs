@@ -1,0 +1,151 @@
+//! One bound on the bytes of REST requests and answers under way, of all clients together
+//! (`limits.rest_bytes`): bodies while they arrive and are worked on, answers until the client has
+//! taken them. What would go beyond it is refused with 503 and `Retry-After`. The first
+//! [`UNCOUNTED`] bytes of each are not counted, so that small requests are answered whatever large
+//! ones others send.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use hyper::StatusCode;
+
+use super::error::ApiError;
+
+/// Of each body and of each answer.
+const UNCOUNTED: usize = 4 * 1024;
+
+#[derive(Debug, Clone)]
+pub struct Budget(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    limit: usize,
+    held: AtomicUsize,
+}
+
+/// Bytes that are held, until it is dropped.
+#[derive(Debug)]
+pub struct Charge {
+    budget: Budget,
+    /// With those that are not counted.
+    bytes: usize,
+}
+
+impl Budget {
+    pub fn new(limit: usize) -> Self {
+        let held = AtomicUsize::new(0);
+        Self(Arc::new(Inner { limit, held }))
+    }
+
+    pub fn limit(&self) -> usize {
+        self.0.limit
+    }
+
+    /// Bytes that count now.
+    pub fn held(&self) -> usize {
+        self.0.held.load(Ordering::Relaxed)
+    }
+
+    /// Nothing yet.
+    pub fn charge(&self) -> Charge {
+        Charge {
+            budget: self.clone(),
+            bytes: 0,
+        }
+    }
+}
+
+fn counted(bytes: usize) -> usize {
+    bytes.saturating_sub(UNCOUNTED)
+}
+
+impl Charge {
+    /// Holds `bytes` more, if there is room for them. Who is alone has it always: what is allowed
+    /// to be sent or asked for must not depend on the bound.
+    pub fn try_grow(&mut self, bytes: usize) -> Result<(), ApiError> {
+        let (own, more) = (counted(self.bytes), self.counted_with(bytes));
+        let Inner { limit, held } = &*self.budget.0;
+        let fits = |held: usize| {
+            let sum = held.checked_add(more)?;
+            (more == 0 || held == own || sum <= *limit).then_some(sum)
+        };
+        held.fetch_update(Ordering::Relaxed, Ordering::Relaxed, fits)
+            .map_err(|_| overloaded())?;
+        self.bytes = self.bytes.saturating_add(bytes);
+        Ok(())
+    }
+
+    /// Holds `bytes` more, whether there is room for them or not.
+    pub fn grow(&mut self, bytes: usize) {
+        let more = self.counted_with(bytes);
+        self.budget.0.held.fetch_add(more, Ordering::Relaxed);
+        self.bytes = self.bytes.saturating_add(bytes);
+    }
+
+    /// How many bytes more count with `bytes` more.
+    fn counted_with(&self, bytes: usize) -> usize {
+        counted(self.bytes.saturating_add(bytes)) - counted(self.bytes)
+    }
+}
+
+impl Drop for Charge {
+    fn drop(&mut self) {
+        let bytes = counted(self.bytes);
+        self.budget.0.held.fetch_sub(bytes, Ordering::Relaxed);
+    }
+}
+
+fn overloaded() -> ApiError {
+    let message = "The daemon holds as many bytes of requests and answers as it may (limits.rest_bytes); try again in a moment, or send or ask for less at a time.";
+    ApiError {
+        retry_after: Some(1),
+        ..ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "overloaded", message)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_goes_beyond_the_bound_is_refused_and_room_comes_back() {
+        let budget = Budget::new(100);
+        let mut first = budget.charge();
+        first.try_grow(UNCOUNTED + 60).unwrap();
+        assert_eq!(budget.held(), 60);
+        let mut second = budget.charge();
+        second.try_grow(UNCOUNTED + 40).unwrap();
+        let refused = second.try_grow(1).unwrap_err();
+        assert_eq!((refused.code, refused.retry_after), ("overloaded", Some(1)));
+        assert_eq!(budget.held(), 100);
+        drop(first);
+        assert_eq!(budget.held(), 40);
+        second.try_grow(60).unwrap();
+        drop(second);
+        assert_eq!(budget.held(), 0);
+    }
+
+    #[test]
+    fn small_ones_are_not_counted_and_never_refused() {
+        let budget = Budget::new(1);
+        let mut large = budget.charge();
+        large.grow(1 << 20);
+        let mut small = budget.charge();
+        for _ in 0..UNCOUNTED {
+            small.try_grow(1).unwrap();
+        }
+        assert!(small.try_grow(1).is_err());
+        assert_eq!(budget.held(), (1 << 20) - UNCOUNTED);
+    }
+
+    #[test]
+    fn who_is_alone_is_never_refused() {
+        let budget = Budget::new(1);
+        let mut alone = budget.charge();
+        for _ in 0..3 {
+            alone.try_grow(1 << 20).unwrap();
+        }
+        let mut other = budget.charge();
+        assert!(other.try_grow(1 << 20).is_err());
+    }
+}
