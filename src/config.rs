@@ -168,6 +168,8 @@ pub struct Limits {
     pub connections: usize,
     /// Bytes of a REST request body.
     pub body_bytes: usize,
+    /// Bytes of REST requests and answers under way, of all clients together.
+    pub rest_bytes: usize,
     /// Bytes of one Engine.IO packet or polling body from a client (`maxPayload`).
     pub packet_bytes: usize,
     /// Messages that may wait for one Socket.IO client.
@@ -189,6 +191,7 @@ impl Default for Limits {
         Self {
             connections: 10_000,
             body_bytes: 4 << 20,
+            rest_bytes: 256 << 20,
             packet_bytes: 1_000_000,
             queue_messages: 1024,
             queue_bytes: 4 << 20,

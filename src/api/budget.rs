@@ -37,10 +37,6 @@ impl Budget {
         Self(Arc::new(Inner { limit, held }))
     }
 
-    pub fn limit(&self) -> usize {
-        self.0.limit
-    }
-
     /// Bytes that count now.
     pub fn held(&self) -> usize {
         self.0.held.load(Ordering::Relaxed)

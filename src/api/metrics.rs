@@ -142,6 +142,11 @@ impl App {
             "waiting_requests",
             "REST requests that wait for news.",
             size(self.waiting_requests()),
+        )?;
+        sheet.gauge(
+            "rest_bytes",
+            "Bytes of REST requests and answers under way that count for limits.rest_bytes.",
+            size(self.budget.held()),
         )
     }
 

@@ -24,9 +24,10 @@
 //! server ──► router   Host and Origin (browser), CORS, path
 //!              ├─ /socket.io/ ─► socketio ─► live   events of clients; replies and replays
 //!              │                               └──► hub   subscriptions; the log to the sockets
-//!              ├─ routes ─────► rest    status, start, stop, health; dispatch of all routes
+//!              ├─ routes ─────► route   the table; rest reads what a request says
+//!              │                  ├──── status     status, start, stop, health
 //!              │                  ├──── watchlist  addresses: add, list, take off
-//!              │                  ├──── watching   balance, transactions, outputs
+//!              │                  ├──── watching   balance, transactions; utxos
 //!              │                  ├──── scans      history scans: ask for, look at, cancel
 //!              │                  ├──── audit      our outputs beside the node's
 //!              │                  ├──── events     the log, with long polling
@@ -40,7 +41,9 @@
 //! beside the log.
 
 mod audit;
+mod body;
 mod browser;
+mod budget;
 mod consumers;
 mod events;
 mod hub;
@@ -48,6 +51,7 @@ mod live;
 mod metrics;
 mod news;
 mod progress;
+mod reads;
 mod recovery;
 mod replay;
 mod respond;
@@ -60,6 +64,7 @@ mod subscriptions;
 mod tail;
 #[cfg(test)]
 mod tests;
+mod utxos;
 mod watching;
 mod watchlist;
 mod webhooks;
@@ -168,7 +173,13 @@ fn build(parts: Parts) -> Result<(Arc<App>, hub::Hub), StoreError> {
     let consumers = consumers::Registry::load(&reader, config.limits.consumers)?;
     let webhooks = webhooks::Webhooks::new(&config.webhooks);
     let auditing = audit::Turn::new(Duration::from_secs(config.limits.audit_interval));
+    let (reads, budget) = (
+        reads::Reads::new(reader.clone()),
+        budget::Budget::new(config.limits.rest_bytes),
+    );
     let app = App {
+        reads,
+        budget,
         reader,
         indexer,
         node,
@@ -194,6 +205,8 @@ fn build(parts: Parts) -> Result<(Arc<App>, hub::Hub), StoreError> {
 
 /// What all routes and events share.
 struct App {
+    reads: reads::Reads,
+    budget: budget::Budget,
     reader: Reader,
     indexer: indexer::Handle,
     node: watch::Receiver<bitcoind::Status>,
@@ -237,9 +250,6 @@ impl App {
         read: impl FnOnce(&App) -> Result<T, ApiError> + Send + 'static,
     ) -> Result<T, ApiError> {
         let app = self.clone();
-        match tokio::task::spawn_blocking(move || read(&app)).await {
-            Ok(result) => result,
-            Err(cause) => Err(ApiError::internal(&cause)),
-        }
+        self.reads.run(move || read(&app)).await
     }
 }

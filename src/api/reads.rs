@@ -59,13 +59,24 @@ impl Reads {
 mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering};
 
-    use super::super::tests::Daemon;
+    use bitcoin::hashes::Hash;
+
     use super::*;
+    use crate::store::{ChainInfo, open};
+
+    fn reads() -> (tempfile::TempDir, Reads) {
+        let folder = tempfile::tempdir().expect("a temporary folder can be made");
+        let chain = ChainInfo {
+            network: bitcoin::Network::Regtest,
+            genesis: bitcoin::BlockHash::all_zeros(),
+        };
+        let (_, reader) = open(folder.path(), Some(chain), 0).expect("the store opens");
+        (folder, Reads::new(reader))
+    }
 
     #[tokio::test]
     async fn reads_take_a_bounded_number_of_threads() {
-        let daemon = Daemon::start().await;
-        let reads = Reads::new(daemon.app.reader.clone());
+        let (_folder, reads) = reads();
         let (now, most) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
         let tasks: Vec<_> = (0..10 * MOST)
             .map(|_| {
@@ -90,8 +101,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_read_that_panics_is_an_error_of_that_request_and_frees_its_place() {
-        let daemon = Daemon::start().await;
-        let reads = Reads::new(daemon.app.reader.clone());
+        let (_folder, reads) = reads();
         for _ in 0..2 * MOST {
             let broken: Result<(), _> = reads.run(|| panic!("as a test wants it")).await;
             assert_eq!(broken.map_err(|error| error.code), Err("internal"));

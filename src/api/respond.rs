@@ -4,25 +4,50 @@
 //! it says includes all of that, and going on from there misses nothing.
 
 use bytes::Bytes;
-use http_body_util::Full;
 use hyper::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER};
 use hyper::{Response, StatusCode};
 use serde::Serialize;
 
+use super::body::AnswerBody;
+use super::budget::Budget;
 use super::error::ApiError;
 use super::json;
 
-pub type Answer = Response<Full<Bytes>>;
+pub type Answer = Response<AnswerBody>;
 
 pub const CURSOR: HeaderName = HeaderName::from_static("satwatch-cursor");
 
 /// A JSON answer. Never stored by caches: the next block or transaction makes it old.
 pub fn json(status: StatusCode, shape: &impl Serialize) -> Answer {
-    let mut answer = body(status, "application/json", json::to_text(shape));
+    json_text(status, AnswerBody::whole(json::to_text(shape)))
+}
+
+fn json_text(status: StatusCode, text: AnswerBody) -> Answer {
+    let mut answer = with_body(status, "application/json", text);
     answer
         .headers_mut()
         .insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     answer
+}
+
+/// The same as [`json_at`] of what is text already, or will be.
+pub fn json_text_at(status: StatusCode, cursor: &str, text: AnswerBody) -> Answer {
+    let mut answer = json_text(status, text);
+    set_cursor(&mut answer, cursor);
+    answer
+}
+
+/// Counts what an answer holds until its client has taken it. `may_refuse`: it is refused if there
+/// is no room for it.
+pub fn charge(answer: &mut Answer, budget: &Budget, may_refuse: bool) -> Result<(), ApiError> {
+    let (mut charge, weight) = (budget.charge(), answer.body().weight());
+    if may_refuse {
+        charge.try_grow(weight)?;
+    } else {
+        charge.grow(weight);
+    }
+    answer.body_mut().hold(charge);
+    Ok(())
 }
 
 /// A JSON answer that includes everything up to `cursor`.
@@ -34,10 +59,8 @@ pub fn json_at(status: StatusCode, cursor: &str, shape: &impl Serialize) -> Answ
 
 pub fn error(error: &ApiError) -> Answer {
     let mut answer = json(error.status, error);
-    if let Some(allow) = error.allow {
-        answer
-            .headers_mut()
-            .insert(ALLOW, HeaderValue::from_static(allow));
+    if let Some(allow) = &error.allow {
+        set_allow(&mut answer, allow);
     }
     if let Some(seconds) = error.retry_after {
         answer
@@ -50,6 +73,12 @@ pub fn error(error: &ApiError) -> Answer {
     answer
 }
 
+/// The methods that a path takes.
+pub fn set_allow(answer: &mut Answer, allow: &str) {
+    let value = HeaderValue::from_str(allow).expect("names of methods are a header's text");
+    answer.headers_mut().insert(ALLOW, value);
+}
+
 /// Does nothing when the answer has one already.
 pub fn set_cursor(answer: &mut Answer, cursor: &str) {
     let value = HeaderValue::from_str(cursor).expect("a log id and a number are a header's text");
@@ -57,7 +86,11 @@ pub fn set_cursor(answer: &mut Answer, cursor: &str) {
 }
 
 pub fn body(status: StatusCode, content_type: &'static str, body: impl Into<Bytes>) -> Answer {
-    let mut answer = Response::new(Full::new(body.into()));
+    with_body(status, content_type, AnswerBody::whole(body))
+}
+
+fn with_body(status: StatusCode, content_type: &'static str, body: AnswerBody) -> Answer {
+    let mut answer = Response::new(body);
     *answer.status_mut() = status;
     answer
         .headers_mut()

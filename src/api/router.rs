@@ -4,18 +4,18 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http_body_util::Full;
 use hyper::body::Body;
-use hyper::header::{ALLOW, CONTENT_LENGTH, HeaderName, HeaderValue};
+use hyper::header::{CONTENT_LENGTH, HeaderName, HeaderValue};
 use hyper::{Method, Request, Response, StatusCode};
 
 use super::App;
+use super::body::AnswerBody;
 use super::browser::{self, Gate};
 use super::error::ApiError;
 use super::live::Live;
 use super::respond::{self, Answer};
 use super::rest;
-use super::route::Route;
+use super::route::{self, Matched};
 use crate::clock::now_ms;
 use crate::store::StoreError;
 use crate::{socketio, web};
@@ -38,7 +38,7 @@ impl Router {
     }
 
     /// Answers a request. A polling or long-polling request may take up to a minute.
-    pub async fn handle<B>(&self, request: Request<B>, peer: SocketAddr) -> Response<Full<Bytes>>
+    pub async fn handle<B>(&self, request: Request<B>, peer: SocketAddr) -> Answer
     where
         B: Body<Data = Bytes> + Unpin,
         B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
@@ -67,17 +67,18 @@ impl Router {
             return options(&request);
         }
         if self.socketio.matches(request.uri().path()) {
-            return self.socketio.handle(request, Some(peer.ip())).await;
+            let answer = self.socketio.handle(request, Some(peer.ip())).await;
+            return answer.map(AnswerBody::from_full);
         }
         let head = request.method() == Method::HEAD;
-        let answer = match Route::of(request.uri().path()) {
-            Some((route, allow)) => self.rest(route, allow, request).await,
+        let answer = match route::find(request.uri().path()) {
+            Some(matched) => self.rest(matched, request).await,
             None => page(&request).unwrap_or_else(|error| respond::error(&error)),
         };
         if head { without_body(answer) } else { answer }
     }
 
-    async fn rest<B>(&self, route: Route, allow: &'static str, request: Request<B>) -> Answer
+    async fn rest<B>(&self, matched: Matched, request: Request<B>) -> Answer
     where
         B: Body<Data = Bytes> + Unpin,
         B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
@@ -86,10 +87,12 @@ impl Router {
         // this.
         let known = self.app.wire.cursor(*self.app.indexer.head().borrow());
         let sessions = self.socketio.session_count();
-        let answer = match rest::sent(&self.app, allow, request).await {
-            Ok(sent) => rest::answer(&self.app, route, sent, sessions).await,
-            Err(error) => Err(error),
+        let answer = async {
+            let route = matched.route(request.method())?;
+            let sent = rest::sent(&self.app, matched.part, sessions, request).await?;
+            route.answer(self.app.clone(), sent).await
         };
+        let answer = answer.await;
         let mut answer = answer.unwrap_or_else(|error| respond::error(&error));
         respond::set_cursor(&mut answer, &known);
         answer
@@ -124,7 +127,7 @@ fn page<B>(request: &Request<B>) -> Result<Answer, ApiError> {
     if ![Method::GET, Method::HEAD].contains(request.method()) {
         return Err(ApiError::method_not_allowed(
             request.method().as_str(),
-            "GET, HEAD, OPTIONS",
+            "GET, HEAD, OPTIONS".to_owned(),
         ));
     }
     let mut answer = respond::body(StatusCode::OK, asset.content_type, asset.body);
@@ -139,23 +142,24 @@ fn page<B>(request: &Request<B>) -> Result<Answer, ApiError> {
 
 /// The answer to OPTIONS, a browser's preflight above all. It touches no session and no state.
 fn options<B>(request: &Request<B>) -> Answer {
-    let mut answer = Response::new(Full::default());
+    let mut answer = Response::new(AnswerBody::default());
     *answer.status_mut() = StatusCode::NO_CONTENT;
-    let allow = Route::of(request.uri().path())
-        .map_or("GET, HEAD, POST, PUT, DELETE, OPTIONS", |(_, allow)| allow);
-    answer
-        .headers_mut()
-        .insert(ALLOW, HeaderValue::from_static(allow));
+    let allow = route::find(request.uri().path()).map_or_else(
+        || "GET, HEAD, POST, PUT, DELETE, OPTIONS".to_owned(),
+        |matched| matched.allow(),
+    );
+    respond::set_allow(&mut answer, &allow);
     browser::preflight(request.headers(), answer.headers_mut());
     answer
 }
 
-/// The same answer as for GET, as HEAD wants it: with the length, without the bytes.
+/// The same answer as for GET, as HEAD wants it: with the length if it is known, without the bytes.
 fn without_body(mut answer: Answer) -> Answer {
-    let length = answer.body().size_hint().exact().unwrap_or_default();
-    answer
-        .headers_mut()
-        .insert(CONTENT_LENGTH, HeaderValue::from(length));
-    *answer.body_mut() = Full::default();
+    if let Some(length) = answer.body().size_hint().exact() {
+        answer
+            .headers_mut()
+            .insert(CONTENT_LENGTH, HeaderValue::from(length));
+    }
+    *answer.body_mut() = AnswerBody::default();
     answer
 }

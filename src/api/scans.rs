@@ -270,7 +270,8 @@ impl App {
         self: &Arc<Self>,
         scan: ScanList,
     ) -> Result<Answer, ApiError> {
-        let addresses = scan.addresses.parse(self.wire.network)?;
+        let (listed, network) = (scan.addresses, self.wire.network);
+        let addresses = self.reads.run(move || listed.parse(network)).await?;
         let asked = Asked::new(scan.blocks_back, scan.from_height, scan.to_height)?;
         self.scan_histories(addresses, true, asked).await
     }

@@ -208,6 +208,7 @@ struct Clients {
     subscribers: usize,
     subscriptions: usize,
     lagging: usize,
+    rest_bytes: usize,
 }
 
 impl App {
@@ -223,6 +224,7 @@ impl App {
             subscribers,
             subscriptions,
             lagging,
+            rest_bytes: self.budget.held(),
         };
         self.read(move |app| app.describe(clients)).await
     }
@@ -362,6 +364,50 @@ impl App {
                 },
             )),
         }
+    }
+
+    /// `GET /status`
+    pub(super) async fn get_status(self: &Arc<Self>, sessions: usize) -> Result<Answer, ApiError> {
+        let status = self.status(sessions).await?;
+        Ok(respond::json_at(StatusCode::OK, &status.cursor, &status))
+    }
+
+    /// `POST /start`
+    pub(super) async fn start_monitoring(
+        self: &Arc<Self>,
+        sessions: usize,
+    ) -> Result<Answer, ApiError> {
+        #[derive(Serialize)]
+        struct Started {
+            message: &'static str,
+            status: Status,
+        }
+        let message = match self.switch_monitoring(true).await? {
+            true => {
+                "Monitoring started; what was missed while it was stopped is being caught up on."
+            }
+            false => "Monitoring was on already.",
+        };
+        Ok(respond::json(
+            StatusCode::OK,
+            &Started {
+                message,
+                status: self.status(sessions).await?,
+            },
+        ))
+    }
+
+    /// `POST /stop`
+    pub(super) async fn stop_monitoring(self: &Arc<Self>) -> Result<Answer, ApiError> {
+        #[derive(Serialize)]
+        struct Stopped {
+            message: &'static str,
+        }
+        let message = match self.switch_monitoring(false).await? {
+            true => "Monitoring stopped, also across restarts; POST /start goes on where it was.",
+            false => "Monitoring was stopped already.",
+        };
+        Ok(respond::json(StatusCode::OK, &Stopped { message }))
     }
 
     /// `POST /start` and `POST /stop`: remembered first, so that a restart never undoes what was

@@ -1,5 +1,5 @@
-//! What is known about a watched address: its balance, outputs and transactions. Each answer comes
-//! from one snapshot.
+//! What is known about a watched address: its balance and transactions. Each answer comes from one
+//! snapshot.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use super::App;
 use super::address::{self, KnownAddress};
 use super::error::ApiError;
 use super::hub::Wire;
-use super::json::{Balance, Block, CoverageShape, Transaction, Utxo, first_immature};
+use super::json::{Balance, Block, CoverageShape, Transaction, first_immature};
 use super::request::Request;
 use super::request::types::Limit;
 use super::respond::{self, Answer};
@@ -20,24 +20,6 @@ use crate::tracker::{TxSummary, WatchRow};
 
 const TRANSACTIONS_DEFAULT: usize = 1000;
 const TRANSACTIONS_MOST: u32 = 5000;
-
-/// `GET /utxos/{address}`
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct ListUtxos {
-    include_spent: Option<bool>,
-}
-
-impl Request for ListUtxos {
-    const INSTEAD: &'static [(&'static str, &'static str)] = &[
-        ("min_confirmations", CONFIRMATIONS),
-        ("confirmations", CONFIRMATIONS),
-        ("minconf", CONFIRMATIONS),
-    ];
-    const OF_ADDRESS: bool = true;
-}
-
-const CONFIRMATIONS: &str = "each output says its `confirmations`, choose by that";
 
 /// `GET /transactions/{address}`
 #[derive(Debug, Deserialize)]
@@ -97,52 +79,6 @@ impl App {
         self.read(move |app| {
             let balance = balance_in(&app.reader.snapshot(), &address, &app.wire)?;
             Ok(respond::json_at(StatusCode::OK, &balance.cursor, &balance))
-        })
-        .await
-    }
-
-    /// `GET /utxos/{address}?include_spent=`
-    pub(super) async fn utxos(
-        self: &Arc<Self>,
-        address: &str,
-        query: ListUtxos,
-    ) -> Result<Answer, ApiError> {
-        #[derive(Serialize)]
-        struct Utxos {
-            address: String,
-            count: usize,
-            utxos: Vec<Utxo>,
-            coverage: CoverageShape,
-            tip: Option<Block>,
-            cursor: String,
-        }
-        let address = self.address(address)?;
-        let include_spent = query.include_spent.unwrap_or(false);
-        self.read(move |app| {
-            let snapshot = app.reader.snapshot();
-            let row = watched(&snapshot, &address)?;
-            let tip = snapshot.tip()?;
-            let mut rows = snapshot.utxos(&address.script, include_spent)?;
-            // Oldest first, unconfirmed last.
-            rows.sort_by_key(|(outpoint, row)| (row.height.unwrap_or(u32::MAX), *outpoint));
-            let utxos: Vec<_> = rows
-                .iter()
-                .map(|(outpoint, row)| Utxo::new(&address.text, outpoint, row, tip))
-                .collect();
-            let (coverage, cursor) = (
-                CoverageShape::from(&row.coverage),
-                app.wire.cursor(snapshot.head()?),
-            );
-            let (count, tip) = (utxos.len(), tip.map(Block::from));
-            let utxos = Utxos {
-                address: address.text,
-                count,
-                utxos,
-                coverage,
-                tip,
-                cursor,
-            };
-            Ok(respond::json_at(StatusCode::OK, &utxos.cursor, &utxos))
         })
         .await
     }

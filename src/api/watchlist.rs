@@ -134,7 +134,11 @@ impl App {
         }
         let address = self.address(&asked.address)?;
         let history = asked.history.unwrap_or(self.config.watch.history.into());
-        let known = self.reader.snapshot().watch(&address.script)?.is_some();
+        let script = address.script;
+        let known = self
+            .reads
+            .snapshot(move |snapshot| Ok(snapshot.watch(&script)?.is_some()));
+        let known = known.await?;
         let request = WatchRequest {
             spk: address.spk.clone(),
             label: asked.label.map(|Label(label)| label),
@@ -142,7 +146,10 @@ impl App {
             past: history.into(),
         };
         let (scan, head) = self.add(vec![request], history).await?;
-        let row = watched(&self.reader.snapshot(), &address)?;
+        let (row, address) = self
+            .reads
+            .snapshot(move |snapshot| Ok((watched(snapshot, &address)?, address)))
+            .await?;
         let message = if known {
             format!("{} was watched already.", address.text)
         } else {
@@ -175,11 +182,32 @@ impl App {
             scan_id: Option<String>,
             cursor: String,
         }
+        let history = asked.history.unwrap_or(self.config.watch.history.into());
+        let (requests, known) = self.read(move |app| app.requests(asked, history)).await?;
+        let count = requests.len();
+        let (scan, head) = self.add(requests, history).await?;
+        let added = count.saturating_sub(known);
+        let message = format!("Watching {count} addresses, {added} of them from now on.");
+        let added = Added {
+            count,
+            added,
+            message,
+            scan_id: scan.map(|scan| scan.to_string()),
+            cursor: self.wire.cursor(head),
+        };
+        Ok(respond::json_at(StatusCode::OK, &added.cursor, &added))
+    }
+
+    /// What is to be watched, each script once, and how many of these are watched already.
+    fn requests(
+        &self,
+        asked: AddAddresses,
+        history: History,
+    ) -> Result<(Vec<WatchRequest>, usize), ApiError> {
         let Addresses(listed) = asked.addresses;
         let texts = listed.iter().map(|listed| listed.address.as_str());
         let addresses = address::parse_all(texts, self.wire.network)?;
         let Depths(depths) = asked.confirmations.unwrap_or_default();
-        let history = asked.history.unwrap_or(self.config.watch.history.into());
         let mut places: HashMap<_, usize> = HashMap::new();
         let mut requests: Vec<WatchRequest> = Vec::new();
         for (address, listed) in addresses.into_iter().zip(listed) {
@@ -196,27 +224,12 @@ impl App {
                 }),
             }
         }
-        let hashes: Vec<_> = places.into_keys().collect();
-        let known = self.read(move |app| {
-            let snapshot = app.reader.snapshot();
-            let watches = hashes
-                .iter()
-                .map(|script| Ok(usize::from(snapshot.watch(script)?.is_some())));
-            watches.sum::<Result<usize, ApiError>>()
-        });
-        let known = known.await?;
-        let count = requests.len();
-        let (scan, head) = self.add(requests, history).await?;
-        let added = count.saturating_sub(known);
-        let message = format!("Watching {count} addresses, {added} of them from now on.");
-        let added = Added {
-            count,
-            added,
-            message,
-            scan_id: scan.map(|scan| scan.to_string()),
-            cursor: self.wire.cursor(head),
-        };
-        Ok(respond::json_at(StatusCode::OK, &added.cursor, &added))
+        let snapshot = self.reader.snapshot();
+        let watches = places
+            .keys()
+            .map(|script| Ok(usize::from(snapshot.watch(script)?.is_some())));
+        let known = watches.sum::<Result<usize, ApiError>>()?;
+        Ok((requests, known))
     }
 
     /// Watches scripts, and has their history scanned if that is wanted: the scan, and the head

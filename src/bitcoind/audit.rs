@@ -148,7 +148,7 @@ fn our_side(
     if snapshot.tip()? != Some(outputs.block) {
         return Ok(None);
     }
-    let mut ours = snapshot.utxos(script, true)?;
+    let mut ours = snapshot.utxos(script, true, None, usize::MAX)?.utxos;
     ours.retain(|(_, row)| row.height.is_some());
     let theirs = outputs
         .parts

@@ -157,6 +157,14 @@ pub const SETTINGS: &[Setting] = &[
         "bytes, a whole number from 1024 to 1073741824",
     ),
     row(
+        "limits.rest_bytes",
+        Form::Count {
+            min: 1 << 20,
+            max: 1 << 40,
+        },
+        "bytes, a whole number from 1048576 to 1099511627776",
+    ),
+    row(
         "limits.packet_bytes",
         Form::Count {
             min: 1024,

@@ -101,7 +101,7 @@ pub use consumers::{
 pub use error::StoreError;
 pub use inspect::{Inspected, inspect};
 pub use log::PRUNE_LIMIT;
-pub use reader::{HistoryCursor, HistoryPage, Reader, Snapshot};
+pub use reader::{HeldSnapshot, HistoryCursor, HistoryPage, Reader, Snapshot, UtxoPage};
 pub use retention::Cutoff;
 pub use starts::Starts;
 pub use writer::Writer;

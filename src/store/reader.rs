@@ -8,6 +8,7 @@ use bitcoin::hashes::Hash;
 use bitcoin::hex::{DisplayHex, FromHex};
 use bitcoin::{OutPoint, Txid};
 use rocksdb::ReadOptions;
+use self_cell::self_cell;
 
 use super::db::{
     BLOCKS, COINBASES, Db, Entry, HISTORY, MEMPOOL, META, OPEN_SCANS, OUTPUTS, PENDING,
@@ -15,10 +16,13 @@ use super::db::{
 };
 use super::rows::{
     Malformed, PLACE, Value, coinbases_from, outpoint_key, parse_hash_key, parse_history_key,
-    parse_number_key, parse_unspent_key,
+    parse_number_key, parse_unspent_key, unspent_key,
 };
 use super::{ChainInfo, Counts, Starts, StoreError};
 use crate::tracker::{BlockId, BlockRow, OutputRow, ScanId, ScanRow, ScriptHash, TxRow, WatchRow};
+
+/// Rows that are read in one step.
+const AT_ONCE: usize = 1000;
 
 /// The reading side. Clones are cheap. Reads block the thread, for a disk access at worst.
 #[derive(Clone)]
@@ -56,6 +60,14 @@ impl Reader {
             db: &self.db,
             at: self.db.snapshot(),
         }
+    }
+
+    /// The same, for who reads it in several steps and goes elsewhere between them.
+    pub fn held_snapshot(&self) -> HeldSnapshot {
+        HeldSnapshot(Held::new(self.db.clone(), |db| Snapshot {
+            db,
+            at: db.snapshot(),
+        }))
     }
 
     /// All watched scripts.
@@ -119,6 +131,31 @@ pub struct Snapshot<'a> {
     at: rocksdb::Snapshot<'a>,
 }
 
+/// A [`Snapshot`] that keeps the store open by itself.
+pub struct HeldSnapshot(Held);
+
+self_cell!(
+    struct Held {
+        owner: Arc<Db>,
+        #[covariant]
+        dependent: Snapshot,
+    }
+);
+
+impl HeldSnapshot {
+    pub fn get(&self) -> &Snapshot<'_> {
+        self.0.borrow_dependent()
+    }
+}
+
+/// Part of a script's unspent outputs, ordered by outpoint.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UtxoPage {
+    pub utxos: Vec<(OutPoint, OutputRow)>,
+    /// The next page is what follows this; `None` when this was the last one.
+    pub next: Option<OutPoint>,
+}
+
 /// A place in a script's history, as text for clients: 80 hex digits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct HistoryCursor([u8; PLACE]);
@@ -179,29 +216,62 @@ impl Snapshot<'_> {
         self.get(BLOCKS, &height.to_be_bytes())
     }
 
-    /// Outputs of a script whose spend is not confirmed, ordered by outpoint. `spent_in_mempool`:
-    /// also those that an unconfirmed transaction spends.
+    /// Outputs of a script whose spend is not confirmed, those that follow `after` only, at least
+    /// one even if `limit` is 0. `spent_in_mempool`: also those that an unconfirmed transaction
+    /// spends.
     pub fn utxos(
         &self,
         script: &ScriptHash,
         spent_in_mempool: bool,
-    ) -> Result<Vec<(OutPoint, OutputRow)>, StoreError> {
-        let outpoints = self
-            .keys(UNSPENT, &script.0, None, parse_unspent_key)
-            .collect::<Result<Vec<_>, _>>()?;
-        let keys: Vec<_> = outpoints.iter().map(outpoint_key).collect();
-        let rows = self.db.get_many(OUTPUTS, &keys, &self.options())?;
-        let mut utxos = Vec::with_capacity(outpoints.len());
-        for (outpoint, row) in outpoints.into_iter().zip(rows) {
-            let row: OutputRow = row.ok_or_else(|| {
-                self.db
-                    .corrupt(UNSPENT, &outpoint_key(&outpoint), "the output is missing")
-            })?;
-            if spent_in_mempool || row.spent.is_none() {
+        after: Option<&OutPoint>,
+        limit: usize,
+    ) -> Result<UtxoPage, StoreError> {
+        let limit = limit.max(1);
+        let from = after.map(|after| unspent_key(script, after));
+        let from = from.as_ref().map(|key| &key[..]);
+        let mut outpoints = self
+            .keys(UNSPENT, &script.0, from, parse_unspent_key)
+            .filter(|outpoint| !matches!((outpoint, after), (Ok(outpoint), Some(after)) if outpoint == after));
+        let mut utxos = Vec::new();
+        loop {
+            let some = outpoints
+                .by_ref()
+                .take(AT_ONCE.min(limit.saturating_add(1)));
+            let some = some.collect::<Result<Vec<_>, _>>()?;
+            if some.is_empty() {
+                return Ok(UtxoPage { utxos, next: None });
+            }
+            for (outpoint, row) in self.outputs(some)? {
+                if !spent_in_mempool && row.spent.is_some() {
+                    continue;
+                }
+                if utxos.len() == limit {
+                    let next = utxos.last().map(|(outpoint, _)| *outpoint);
+                    return Ok(UtxoPage { utxos, next });
+                }
                 utxos.push((outpoint, row));
             }
         }
-        Ok(utxos)
+    }
+
+    /// How many outputs of a script have no confirmed spend. Walks over all of them.
+    pub fn count_unspent(&self, script: &ScriptHash) -> Result<u64, StoreError> {
+        self.keys(UNSPENT, &script.0, None, parse_unspent_key)
+            .try_fold(0, |count, outpoint| outpoint.map(|_| count + 1))
+    }
+
+    /// The rows of outputs that `unspent` names, in its order.
+    fn outputs(&self, outpoints: Vec<OutPoint>) -> Result<Vec<(OutPoint, OutputRow)>, StoreError> {
+        let keys: Vec<_> = outpoints.iter().map(outpoint_key).collect();
+        let rows = self.db.get_many(OUTPUTS, &keys, &self.options())?;
+        let rows = outpoints.into_iter().zip(rows).map(|(outpoint, row)| {
+            let missing = || {
+                let key = outpoint_key(&outpoint);
+                self.db.corrupt(UNSPENT, &key, "the output is missing")
+            };
+            Ok((outpoint, row.ok_or_else(missing)?))
+        });
+        rows.collect()
     }
 
     /// Satoshi in the coinbase outputs of a script in blocks from `height` on, those that nothing

@@ -22,7 +22,7 @@ pub struct ApiError {
     pub status: StatusCode,
     pub message: String,
     /// The `Allow` header of a 405.
-    pub allow: Option<&'static str>,
+    pub allow: Option<String>,
     /// Seconds: the `Retry-After` header.
     pub retry_after: Option<u32>,
     /// Beside `error` and `code` when a cursor is not good any more.
@@ -104,7 +104,7 @@ impl ApiError {
         Self::new(StatusCode::NOT_FOUND, "not_found", message)
     }
 
-    pub fn method_not_allowed(method: &str, allow: &'static str) -> Self {
+    pub fn method_not_allowed(method: &str, allow: String) -> Self {
         let message = format!("{} is not allowed here; use {allow}.", shortened(method));
         Self {
             allow: Some(allow),

@@ -753,7 +753,7 @@ fn stores_of_the_first_release_are_read() {
         assert_eq!(writer.output(&outpoint).unwrap(), Some(row));
     }
     assert_eq!(
-        snapshot.utxos(&script(2), true).unwrap(),
+        snapshot.utxos(&script(2), true, None, 9).unwrap().utxos,
         output_rows()[1..2]
     );
     assert_eq!(

@@ -560,8 +560,9 @@ fn utxos_are_those_whose_spend_is_not_confirmed() {
     let snapshot = reader.snapshot();
     let of = |owner, spent| {
         snapshot
-            .utxos(&script(owner), spent)
+            .utxos(&script(owner), spent, None, 9)
             .unwrap()
+            .utxos
             .into_iter()
             .map(|(point, _)| point)
             .collect::<Vec<_>>()
@@ -571,9 +572,49 @@ fn utxos_are_those_whose_spend_is_not_confirmed() {
     assert_eq!(of(2, true), [outpoint(4, 0)]);
     assert_eq!(of(3, true), []);
     assert_eq!(
-        snapshot.utxos(&script(2), false).unwrap()[0].1,
+        snapshot.utxos(&script(2), false, None, 9).unwrap().utxos[0].1,
         output_row(2, 4)
     );
+}
+
+#[test]
+fn utxos_are_listed_in_pages_that_join() {
+    let folder = tempdir().unwrap();
+    let (mut writer, reader) = open(folder.path());
+    // Every third is spent in the mempool, every other third in a block.
+    let outputs = (1..=30).map(|n| output(n, 1, n % 3));
+    let others = [output(40, 2, 0), output(41, 0, 0)];
+    writer
+        .commit(&[changes(outputs.chain(others).collect())], false)
+        .unwrap();
+    // What happens afterwards is not in it.
+    let held = reader.held_snapshot();
+    writer
+        .commit(&[changes(vec![output(50, 1, 0)])], false)
+        .unwrap();
+    drop((writer, reader));
+    let snapshot = held.get();
+    for (spent, expected) in [(false, 10), (true, 20)] {
+        let all = snapshot.utxos(&script(1), spent, None, usize::MAX).unwrap();
+        assert_eq!((all.utxos.len(), all.next), (expected, None));
+        for limit in 0..=expected + 1 {
+            let (mut seen, mut after) = (Vec::new(), None);
+            loop {
+                let page = snapshot
+                    .utxos(&script(1), spent, after.as_ref(), limit)
+                    .unwrap();
+                assert!(page.utxos.len() <= limit.max(1));
+                seen.extend(page.utxos);
+                after = page.next;
+                if after.is_none() {
+                    break;
+                }
+            }
+            assert_eq!(seen, all.utxos, "pages of {limit}");
+        }
+    }
+    assert_eq!(snapshot.count_unspent(&script(1)).unwrap(), 20);
+    assert_eq!(snapshot.count_unspent(&script(3)).unwrap(), 0);
 }
 
 #[test]
@@ -751,7 +792,8 @@ fn a_snapshot_stays_at_its_instant() {
             .unwrap()
             .transactions
             .len();
-        let utxos = snapshot.utxos(&script(1), true).unwrap().len();
+        let utxos = snapshot.utxos(&script(1), true, None, 9).unwrap();
+        let utxos = utxos.utxos.len();
         (
             snapshot.tip().unwrap(),
             snapshot.head().unwrap(),

@@ -4,6 +4,7 @@
 mod audit;
 mod consumers;
 mod cursors;
+mod held;
 mod lag;
 mod live;
 mod metrics;

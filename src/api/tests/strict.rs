@@ -55,9 +55,10 @@ fn requests() -> impl Iterator<Item = (Method, String)> {
             }
             _ => entry.path.to_owned(),
         };
-        let methods = entry.allow.split(", ").filter(|name| *name != "OPTIONS");
+        let head = (entry.method == Method::GET).then_some(Method::HEAD);
+        let methods = std::iter::once(entry.method.clone()).chain(head);
         methods
-            .map(|name| (name.parse().unwrap(), path.clone()))
+            .map(|method| (method, path.clone()))
             .collect::<Vec<_>>()
     })
 }

@@ -170,12 +170,12 @@ pub fn first_immature(tip: Option<BlockId>) -> u32 {
 
 /// One element of `GET /utxos/{address}`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Utxo {
+pub struct Utxo<'a> {
     pub tx_hash: Text<Txid>,
     pub output_index: u32,
     pub value: u64,
     pub value_btc: Btc,
-    pub address: String,
+    pub address: &'a str,
     pub confirmed: bool,
     pub block_height: Option<u32>,
     pub confirmations: u32,
@@ -186,14 +186,19 @@ pub struct Utxo {
     pub spent_by: Option<Text<Txid>>,
 }
 
-impl Utxo {
-    pub fn new(address: &str, outpoint: &OutPoint, row: &OutputRow, tip: Option<BlockId>) -> Self {
+impl<'a> Utxo<'a> {
+    pub fn new(
+        address: &'a str,
+        outpoint: &OutPoint,
+        row: &OutputRow,
+        tip: Option<BlockId>,
+    ) -> Self {
         Self {
             tx_hash: Text(outpoint.txid),
             output_index: outpoint.vout,
             value: row.value,
             value_btc: Btc(signed(row.value)),
-            address: address.to_owned(),
+            address,
             confirmed: row.height.is_some(),
             block_height: row.height,
             confirmations: confirmations(tip, row.height),

@@ -1,15 +1,22 @@
 //! A JSON value that serde reads with our own error, which `serde_json::Value` cannot, and that
-//! keeps a name that comes twice in an object.
+//! keeps a name that comes twice in an object. It takes up to some thirty times the bytes of its
+//! text, which is why there is a bound on how many values it has.
 
+use std::cell::Cell;
 use std::fmt;
 
 use serde::de::value::{MapDeserializer, SeqDeserializer};
 use serde::de::{
-    Deserialize, Deserializer, Error, IntoDeserializer, MapAccess, SeqAccess, Unexpected, Visitor,
+    Deserialize, DeserializeSeed, Deserializer, Error, IntoDeserializer, MapAccess, SeqAccess,
+    Unexpected, Visitor,
 };
 use serde::forward_to_deserialize_any;
 
 use super::problem::Problem;
+
+/// Values in one request, those within others too: three times what ten thousand addresses with
+/// their labels have.
+pub(super) const VALUES_MOST: usize = 100_000;
 
 pub(super) enum Json {
     Null,
@@ -39,61 +46,73 @@ impl Json {
 
 impl<'de> Deserialize<'de> for Json {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct AnyValue;
+        Values(&Cell::new(VALUES_MOST)).deserialize(deserializer)
+    }
+}
 
-        impl<'de> Visitor<'de> for AnyValue {
-            type Value = Json;
+/// Reads a value if so many more may be read.
+struct Values<'a>(&'a Cell<usize>);
 
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a JSON value")
-            }
+impl<'de> DeserializeSeed<'de> for Values<'_> {
+    type Value = Json;
 
-            fn visit_unit<E: Error>(self) -> Result<Json, E> {
-                Ok(Json::Null)
-            }
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Json, D::Error> {
+        let left = self.0.get().checked_sub(1);
+        self.0
+            .set(left.ok_or_else(|| D::Error::custom("too many values"))?);
+        deserializer.deserialize_any(self)
+    }
+}
 
-            fn visit_bool<E: Error>(self, flag: bool) -> Result<Json, E> {
-                Ok(Json::Bool(flag))
-            }
+impl<'de> Visitor<'de> for Values<'_> {
+    type Value = Json;
 
-            fn visit_u64<E: Error>(self, number: u64) -> Result<Json, E> {
-                Ok(Json::Whole(number))
-            }
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a JSON value")
+    }
 
-            fn visit_i64<E: Error>(self, number: i64) -> Result<Json, E> {
-                Ok(Json::Negative(number))
-            }
+    fn visit_unit<E: Error>(self) -> Result<Json, E> {
+        Ok(Json::Null)
+    }
 
-            fn visit_f64<E: Error>(self, number: f64) -> Result<Json, E> {
-                Ok(Json::Float(number))
-            }
+    fn visit_bool<E: Error>(self, flag: bool) -> Result<Json, E> {
+        Ok(Json::Bool(flag))
+    }
 
-            fn visit_str<E: Error>(self, text: &str) -> Result<Json, E> {
-                Ok(Json::Text(text.to_owned()))
-            }
+    fn visit_u64<E: Error>(self, number: u64) -> Result<Json, E> {
+        Ok(Json::Whole(number))
+    }
 
-            fn visit_string<E: Error>(self, text: String) -> Result<Json, E> {
-                Ok(Json::Text(text))
-            }
+    fn visit_i64<E: Error>(self, number: i64) -> Result<Json, E> {
+        Ok(Json::Negative(number))
+    }
 
-            fn visit_seq<A: SeqAccess<'de>>(self, mut elements: A) -> Result<Json, A::Error> {
-                let mut array = Vec::new();
-                while let Some(element) = elements.next_element()? {
-                    array.push(element);
-                }
-                Ok(Json::Array(array))
-            }
+    fn visit_f64<E: Error>(self, number: f64) -> Result<Json, E> {
+        Ok(Json::Float(number))
+    }
 
-            fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<Json, A::Error> {
-                let mut object = Vec::new();
-                while let Some(entry) = entries.next_entry()? {
-                    object.push(entry);
-                }
-                Ok(Json::Object(object))
-            }
+    fn visit_str<E: Error>(self, text: &str) -> Result<Json, E> {
+        Ok(Json::Text(text.to_owned()))
+    }
+
+    fn visit_string<E: Error>(self, text: String) -> Result<Json, E> {
+        Ok(Json::Text(text))
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut elements: A) -> Result<Json, A::Error> {
+        let mut array = Vec::new();
+        while let Some(element) = elements.next_element_seed(Values(self.0))? {
+            array.push(element);
         }
+        Ok(Json::Array(array))
+    }
 
-        deserializer.deserialize_any(AnyValue)
+    fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<Json, A::Error> {
+        let mut object = Vec::new();
+        while let Some(name) = entries.next_key()? {
+            object.push((name, entries.next_value_seed(Values(self.0))?));
+        }
+        Ok(Json::Object(object))
     }
 }
 

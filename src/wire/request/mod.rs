@@ -17,10 +17,11 @@ mod problem;
 mod query;
 pub mod types;
 
+use hyper::StatusCode;
 use serde::Deserialize;
 use serde::de::{DeserializeOwned, Deserializer};
 
-use json::Json;
+use json::{Json, VALUES_MOST};
 use problem::{Part, Problem};
 use query::Query;
 
@@ -57,12 +58,21 @@ impl Request for NothingOfAddress {
 /// Reads the JSON of a body or of an event's argument.
 pub fn object<T: Request>(text: &[u8]) -> Result<T, ApiError> {
     let json: Json = serde_json::from_slice(text).map_err(|cause| {
+        // Any JSON will do here but one that is too much of it.
+        if cause.is_data() {
+            return too_many_values();
+        }
         ApiError::bad_request(
             "invalid_json",
             format!("The request is not valid JSON: {cause}."),
         )
     })?;
     read(json, Part::Object)
+}
+
+fn too_many_values() -> ApiError {
+    let message = format!("The request has more than {VALUES_MOST} values; send less at a time.");
+    ApiError::new(StatusCode::PAYLOAD_TOO_LARGE, "payload_too_large", message)
 }
 
 /// Reads a body or an argument that a client may leave out where every field is optional.

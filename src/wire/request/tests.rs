@@ -386,3 +386,39 @@ fn bad_parameters_are_named() {
         "Unknown query parameter `x`: no query parameter is taken here."
     );
 }
+
+#[test]
+fn too_many_values_are_refused_wherever_they_are() {
+    #[derive(Debug, Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct List {
+        of: Vec<u8>,
+    }
+    impl Request for List {}
+    let list = |count: usize| format!("{{\"of\": [{}0]}}", "0,".repeat(count - 1));
+    // The object and the array are two.
+    let most = object::<List>(list(json::VALUES_MOST - 2).as_bytes()).expect("not too many");
+    assert_eq!(most.of.len(), json::VALUES_MOST - 2);
+    let nested = format!(
+        "{{\"no\": {}{}}}",
+        "[{\"a\":0},".repeat(60_000),
+        "]".repeat(60_000)
+    );
+    for text in [
+        list(json::VALUES_MOST - 1),
+        "[{},".repeat(9) + &"1,".repeat(200_000),
+        nested,
+    ] {
+        let refused = object::<List>(text.as_bytes()).expect_err("it is refused");
+        assert!(
+            ["payload_too_large", "invalid_json"].contains(&refused.code),
+            "{refused}"
+        );
+        if text.starts_with("{\"of") {
+            assert_eq!(
+                (refused.status.as_u16(), refused.code),
+                (413, "payload_too_large")
+            );
+        }
+    }
+}
