@@ -47,7 +47,6 @@ const socket = io(job.url, {
     reconnectionDelay: 100,
     reconnectionDelayMax: 300,
     timeout: 5000,
-    ...(job.recover ? { auth: { recover: true } } : {}),
 });
 
 let cuts = 0;
@@ -72,8 +71,7 @@ socket.io.on("open", () => {
     socket.io.engine.on("packet", ({ type, data }) => {
         if (type !== "message" || typeof data !== "string" || !data.startsWith("2[")) return;
         const cursor = /"cursor":"([^"]+)"/.exec(data);
-        const end = job.recover ? data.lastIndexOf(',"') : data.length - 1;
-        if (cursor) raws.set(`${data.slice(3, data.indexOf('"', 3))} ${cursor[1]}`, data.slice(data.indexOf(",") + 1, end));
+        if (cursor) raws.set(`${data.slice(3, data.indexOf('"', 3))} ${cursor[1]}`, data.slice(data.indexOf(",") + 1, -1));
     });
 });
 
@@ -90,8 +88,7 @@ function subscribe(group, after) {
 }
 
 socket.on("connect", () => {
-    write({ r: "connect", recovered: Boolean(socket.recovered) });
-    if (socket.recovered) return;
+    write({ r: "connect" });
     asked.clear();
     live.clear();
     if (job.consumer) socket.emit("subscribe_consumer", { consumer: job.consumer.name });
@@ -132,7 +129,7 @@ let unacked = 0;
 socket.onAny((name, data, ...more) => {
     // Not in the log.
     if (name === "scan_progress") return;
-    if (more.length !== (job.recover ? 1 : 0)) write({ r: "bug", text: `${name} has ${more.length} more arguments: ${JSON.stringify(more)}` });
+    if (more.length > 0) write({ r: "bug", text: `${name} has ${more.length} more arguments: ${JSON.stringify(more)}` });
     if (CONTROL.has(name)) return replies[name](data);
     const raw = raws.get(`${name} ${data.cursor}`);
     raws.delete(`${name} ${data.cursor}`);

@@ -64,7 +64,7 @@ class Client:
         self.records.write(record)
 
     async def connect(self):
-        self._write(r="connect", recovered=False)
+        self._write(r="connect")
         self.asked = {}
         if self.job["consumer"]:
             await self.sio.emit(

@@ -69,7 +69,6 @@ class Client:
             self.relay.start()
         job = {
             "transports": ["websocket"],
-            "recover": False,
             "blocks": False,
             "random": None,
             "consumer": None,
@@ -183,7 +182,6 @@ class Crowd:
         self._add("python", py, groups(4, 6, 300), blocks=True)
         self._add("slow", js, {"all": watched + choice.sample(own, 500)}, relay=True)
         self._add("polling", js, groups(3, 8, 200), transports=["polling"])
-        self._add("recover", js, groups(2, 8, 100), recover=True)
         fickle = choice.sample(watched, 8) + choice.sample(own, 30)
         self._add(
             "fickle",
@@ -260,8 +258,6 @@ class Crowd:
                 choice.choice((0.05, 0.3, 1, 3)),
             )
             away = choice.choice((0, 0, 1, 3, 12))
-            if client.job["recover"] and choice.random() < 0.8:
-                kind = "cut"
             if client.back is not None and step >= client.back:
                 self.say(f"{client.name} started")
                 client.start()
@@ -400,7 +396,7 @@ class Crowd:
         )
         more = {
             kind: sum(c.check.counts[kind] for c in self.clients)
-            for kind in ("lagged", "recovered", "unsubscribed")
+            for kind in ("lagged", "unsubscribed")
         }
         hooks = "; ".join(
             f"{h.consumer.name} {len(h.when)} events, {len(h.dead)} dead letters, {dict(h.attempts)}"

@@ -14,11 +14,11 @@ off (proxy.py, rpc_proxy.py). Every ten steps, and at the end, there is a checkp
 end there (log_check.py).
 
 Meanwhile a crowd of stock clients lives on it and is killed, stopped, stalled and cut (clients.py):
-subscribers in JavaScript and Python with cursors, one that is recovered, one that cannot make up
-its mind, readers of `GET /events`, of named consumers (alone, as rivals, over REST),
-receivers of webhooks that fail. At each checkpoint all that each of them ever got must be the log,
-filtered to what it asked for, in order, once, byte for byte (streams.py, consumers.py,
-webhooks.py). `check_checks.py` shows that these checks can fail.
+subscribers in JavaScript and Python with cursors, one that cannot make up its mind, readers of `GET
+/events`, of named consumers (alone, as rivals, over REST), receivers of webhooks that fail.
+At each checkpoint all that each of them ever got must be the log, filtered to what it asked for, in
+order, once, byte for byte (streams.py, consumers.py, webhooks.py). `check_checks.py` shows that
+these checks can fail.
 
 How to replay. `regtest/soak/run.sh --seed N --steps M` with the seed that a failure printed. The
 choices of a step depend on the seed, the number of the step and the state of the node alone; keys

@@ -115,16 +115,13 @@ class Check:
         self.wrong.append(f"{self.name}: {what}")
 
     def _start(self, record):
-        self._connect({"recovered": False})
+        self._connect(record)
         self.connected = False
 
     def _connect(self, record):
         self.connected = True
-        if record["recovered"]:
-            self.counts["recovered"] += 1
-        else:
-            for stream in self.streams.values():
-                stream.wanted = stream.live = False
+        for stream in self.streams.values():
+            stream.wanted = stream.live = False
 
     def _disconnect(self, record):
         self.connected = False

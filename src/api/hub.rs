@@ -29,12 +29,6 @@
 //! So all that one socket hears comes in the order of the numbers, but what a subscription with
 //! `after` asks for comes beside the rest, and so does, for a moment, what one with more than
 //! [`PAUSED_WHOLE`] subscriptions asks for again.
-//!
-//! # A recoverable client
-//!
-//! It carries an offset (`super::recovery`), which moves with every event that the hub or its lag
-//! sends it and stands still with what others send. When it is lost its topics are kept; when it
-//! comes back it lags from its offset on, without being told so.
 
 mod handle;
 mod lag;
@@ -43,13 +37,11 @@ mod scan;
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::error::ApiError;
-use super::recovery::{self, Mark, Recoverable};
 use super::subscriptions::{Subscriptions, Topic};
 use crate::socketio::{Encoded, SendError, Socket};
 use crate::store::{Reader, StoreError};
@@ -67,23 +59,6 @@ const COMMANDS: usize = 1024;
 /// the hub would be busy with that.
 const PAUSED_WHOLE: usize = 1000;
 
-/// How a member is told.
-struct Listener {
-    socket: Socket,
-    /// Of a recoverable client.
-    mark: Option<Mark>,
-}
-
-impl Listener {
-    fn tell(&self, event: &Encoded, cursor: &str) -> bool {
-        let sent = match offset_at(cursor, self.mark.as_ref()) {
-            None => self.socket.send(event),
-            Some(offset) => self.socket.send_at(event, &offset),
-        };
-        sent.is_ok()
-    }
-}
-
 pub struct Hub {
     reader: Reader,
     wire: Wire,
@@ -93,10 +68,9 @@ pub struct Hub {
     /// For those who lag; weak, so that the hub ends with the last one who could command it.
     sender: mpsc::WeakSender<Command>,
     /// The live ones.
-    subscriptions: Subscriptions<Listener>,
+    subscriptions: Subscriptions<Socket>,
     /// By the socket's key.
     lagging: HashMap<u64, Arc<Lag>>,
-    recoverable: Recoverable,
     /// Every live subscriber has been told up to this number.
     seen: u64,
     /// Subscriptions that one socket may have.
@@ -123,7 +97,6 @@ impl Hub {
             sender: sender.downgrade(),
             subscriptions: Subscriptions::default(),
             lagging: HashMap::new(),
-            recoverable: Recoverable::default(),
             seen,
             limit,
         };
@@ -177,13 +150,6 @@ impl Hub {
             } => drop(answer.send(self.unsubscribe(&socket, topic, reply))),
             Command::Leave { socket } => self.leave(&socket),
             Command::Resume { socket, answer } => drop(answer.send(self.resume(&socket)?)),
-            Command::Lost { id, mark, answer } => drop(answer.send(self.lost(&id, mark))),
-            Command::Rejoin {
-                socket,
-                from,
-                answer,
-            } => drop(answer.send(self.rejoin(socket, from))),
-            Command::Forget { id } => self.recoverable.forget(&id),
             Command::Scan { news } => self.tell_scan(&news)?,
             Command::SubscriptionsOf { socket, answer } => {
                 let _ = answer.send(self.count_of(socket.key()));
@@ -242,10 +208,6 @@ impl Hub {
                 message,
             )));
         }
-        if socket.is_recoverable() {
-            self.recoverable.begin_change(socket.id(), key);
-            socket.set_offset(&recovery::changing(&self.wire.cursor(self.seen)));
-        }
         if pausing == Pausing::All
             && !live.is_empty()
             && self.subscriptions.count_of(key) <= PAUSED_WHOLE
@@ -285,16 +247,15 @@ impl Hub {
         let (owed, next) = self.owed(join.from, |topic| topics.contains(topic))?;
         let (paid, reply) = self.pay(&mut join, owed, next);
         match paid {
-            Ok(Some(mark)) => {
+            Ok(true) => {
                 let topics = std::mem::take(&mut join.topics);
-                self.subscriptions
-                    .add(socket.key(), Listener { socket, mark }, topics);
+                self.subscriptions.add(socket.key(), socket, topics);
                 Ok(Joined {
                     reply,
                     ..Joined::default()
                 })
             }
-            Ok(None) | Err(SendError::Full) => Ok(Joined {
+            Ok(false) | Err(SendError::Full) => Ok(Joined {
                 rest: Some(join),
                 reply,
                 lag: None,
@@ -338,60 +299,37 @@ impl Hub {
         Ok((owed, next.min(self.seen)))
     }
 
-    /// Sends what a join has to send, and takes from it what is out: all of it if the answer has
-    /// the client's mark, which goes with the last event of all. `next`: with `owed` everything is
-    /// sent up to there. Beside it a reply that lacks its acknowledgement.
+    /// Sends what a join has to send, and takes from it what is out: true when that is all of it.
+    /// `next`: with `owed` everything is sent up to there. Beside it a reply that lacks its
+    /// acknowledgement.
     fn pay(
-        &mut self,
+        &self,
         join: &mut Join,
         mut owed: VecDeque<(u64, Encoded)>,
         next: u64,
-    ) -> (Result<Option<Option<Mark>>, SendError>, Option<Reply>) {
+    ) -> (Result<bool, SendError>, Option<Reply>) {
         let is_whole = next >= self.seen;
         let mut unanswered = None;
-        let mut step = || -> Result<Option<Option<Mark>>, SendError> {
-            let mut left = usize::from(join.reply.is_some()) + owed.len();
-            left += usize::from(is_whole && join.caught_up.is_some());
-            let socket = join.socket.clone();
-            if left == 0 && is_whole {
-                let mark = self.recoverable.end_change(socket.id(), socket.key());
-                if let Some(offset) = offset_at(&self.wire.cursor(self.seen), mark.as_ref()) {
-                    socket.set_offset(&offset);
-                }
-                return Ok(Some(mark));
-            }
-            let mut mark = None;
-            let mut send = |event: &Encoded| {
-                left -= 1;
-                match left == 0 && is_whole {
-                    true => send_last(
-                        &mut self.recoverable,
-                        &socket,
-                        event,
-                        &self.wire.cursor(self.seen),
-                    )
-                    .map(|new| mark = new),
-                    false => socket.send(event),
-                }
-            };
+        let socket = join.socket.clone();
+        let mut step = || -> Result<bool, SendError> {
             if let Some(reply) = &join.reply {
-                send(&reply.event()?)?;
+                socket.send(&reply.event()?)?;
                 unanswered = join
                     .reply
                     .take()
                     .and_then(|mut reply| reply.acknowledge().is_err().then_some(reply));
             }
             while let Some((number, event)) = owed.front() {
-                send(event)?;
+                socket.send(event)?;
                 join.from = *number;
                 owed.pop_front();
             }
             join.from = next;
             if let Some(object) = join.caught_up.as_mut().filter(|_| is_whole) {
                 object.insert("cursor".to_owned(), self.wire.cursor(self.seen).into());
-                send(&Encoded::event(NAMESPACE, "caught_up", object)?)?;
+                socket.send(&Encoded::event(NAMESPACE, "caught_up", object)?)?;
             }
-            Ok(is_whole.then_some(mark))
+            Ok(is_whole)
         };
         let paid = step();
         (paid, unanswered.filter(|reply| reply.ack.is_some()))
@@ -408,16 +346,8 @@ impl Hub {
             Some(state) => state.topics.remove(&topic),
             None => self.subscriptions.remove(socket.key(), &topic),
         };
-        if socket.is_recoverable() {
-            self.recoverable.begin_change(socket.id(), socket.key());
-        }
-        let cursor = self
-            .wire
-            .cursor(state.as_ref().map_or(self.seen, |state| state.at));
-        let sent = reply
-            .event()
-            .and_then(|event| send_last(&mut self.recoverable, socket, &event, &cursor));
-        // Until here: what the lag sends behind the reply has the new mark.
+        let sent = reply.event().and_then(|event| socket.send(&event));
+        // Until here: what the lag sends comes behind the reply.
         drop(state);
         match sent {
             Ok(_) if reply.acknowledge().is_err() && reply.ack.is_some() => {
@@ -433,18 +363,11 @@ impl Hub {
     }
 
     fn leave(&mut self, socket: &Socket) {
-        let topics = self.forget_member(socket.key());
-        self.recoverable.lose(socket.id(), socket.key(), topics);
-    }
-
-    /// Live or lagging: it is told nothing more. Its topics.
-    fn forget_member(&mut self, key: u64) -> Vec<Topic> {
-        match self.lagging.remove(&key) {
-            None => self.subscriptions.leave(key),
+        match self.lagging.remove(&socket.key()) {
+            None => drop(self.subscriptions.leave(socket.key())),
             Some(lag) => {
                 lag.over.cancel();
                 self.forget_pages();
-                std::mem::take(&mut lag.lock().topics).into_iter().collect()
             }
         }
     }
@@ -456,17 +379,12 @@ impl Hub {
     }
 
     /// A member is told from the log from now on, after the number `at`.
-    fn lag(
-        &mut self,
-        Listener { socket, mark }: Listener,
-        topics: Vec<Topic>,
-        at: u64,
-        is_told: bool,
-    ) -> Option<CancellationToken> {
-        let commands = self.sender.upgrade()?;
-        let lag = Lag::new(socket, mark, topics, at, is_told);
+    fn lag(&mut self, socket: Socket, topics: Vec<Topic>, at: u64) {
+        let Some(commands) = self.sender.upgrade() else {
+            return;
+        };
+        let lag = Lag::new(socket, topics, at);
         self.lagging.insert(lag.socket.key(), lag.clone());
-        let over = lag.over.clone();
         tokio::spawn(lag::run(
             lag,
             Handle {
@@ -474,7 +392,6 @@ impl Hub {
                 pages: self.pages.clone(),
             },
         ));
-        Some(over)
     }
 
     /// A lagging member near the head is sent the rest. True if it is live again, or gone;
@@ -491,16 +408,14 @@ impl Hub {
         let (owed, next) = self.owed(at, |topic| state.topics.contains(topic))?;
         let step = || -> Result<bool, SendError> {
             for (number, event) in owed {
-                lag.send(&self.wire, number, &event)?;
+                socket.send(&event)?;
                 state.at = number;
             }
             state.at = next;
             if next < self.seen {
                 return Ok(false);
             }
-            if let Some(event) = lag.caught_up(&self.wire, next) {
-                lag.send(&self.wire, next, &event?)?;
-            }
+            socket.send(&lag::caught_up(&self.wire, next)?)?;
             Ok(true)
         };
         let caught_up = step();
@@ -516,44 +431,12 @@ impl Hub {
             Ok(true) if is_live => {
                 self.lagging.remove(&socket.key());
                 self.forget_pages();
-                self.subscriptions.add(
-                    socket.key(),
-                    Listener {
-                        socket: lag.socket.clone(),
-                        mark: lag.mark.clone(),
-                    },
-                    topics,
-                );
+                self.subscriptions.add(socket.key(), socket.clone(), topics);
                 lag.over.cancel();
             }
             Ok(true) | Err(_) => self.leave(socket),
         }
         Ok(true)
-    }
-
-    fn lost(&mut self, id: &str, mark: u64) -> Option<Vec<Topic>> {
-        // The client may be back before its old socket's `Leave` is.
-        if let Some(key) = self.recoverable.key(id) {
-            let topics = self.forget_member(key);
-            self.recoverable.lose(id, key, topics);
-        }
-        self.recoverable.topics(id, mark)
-    }
-
-    fn rejoin(&mut self, socket: Socket, from: u64) -> Option<CancellationToken> {
-        let (topics, mark) = self.recoverable.come_back(socket.id(), socket.key())?;
-        // One that subscribed to nothing has nothing to come back to.
-        (!topics.is_empty()).then(|| {
-            self.lag(
-                Listener {
-                    socket,
-                    mark: Some(mark),
-                },
-                topics,
-                from,
-                false,
-            )
-        })?
     }
 
     /// Tells live subscribers the next events, at most a page and none after `head`.
@@ -586,16 +469,12 @@ impl Hub {
         }
         match self.wire.encode(number, event) {
             Ok(encoded) => {
-                let cursor = self.wire.cursor(number);
-                for (listener, topics) in self
+                for (socket, topics) in self
                     .subscriptions
-                    .tell(&topic, |listener| listener.tell(&encoded, &cursor))
+                    .tell(&topic, |socket| socket.send(&encoded).is_ok())
                 {
-                    if listener.socket.is_closed() {
-                        self.recoverable
-                            .lose(listener.socket.id(), listener.socket.key(), topics);
-                    } else {
-                        self.lag(listener, topics, self.seen, true);
+                    if !socket.is_closed() {
+                        self.lag(socket, topics, self.seen);
                     }
                 }
             }
@@ -606,32 +485,9 @@ impl Hub {
     }
 }
 
-fn offset_at(cursor: &str, mark: Option<&Mark>) -> Option<String> {
-    mark.map(|mark| recovery::offset(cursor, mark.load(Ordering::Relaxed)))
-}
-
 /// Who waits for the end of a lag waits no longer.
 impl Drop for Hub {
     fn drop(&mut self) {
         self.lagging.values().for_each(|lag| lag.over.cancel());
     }
-}
-
-/// The last event of a change of subscriptions: it has the new mark, and who has that has
-/// everything. The change goes on if it cannot be queued.
-fn send_last(
-    recoverable: &mut Recoverable,
-    socket: &Socket,
-    event: &Encoded,
-    cursor: &str,
-) -> Result<Option<Mark>, SendError> {
-    let mark = recoverable.end_change(socket.id(), socket.key());
-    let Some(offset) = offset_at(cursor, mark.as_ref()) else {
-        return socket.send(event).map(|()| None);
-    };
-    if let Err(error) = socket.send_at(event, &offset) {
-        recoverable.begin_change(socket.id(), socket.key());
-        return Err(error);
-    }
-    Ok(mark)
 }

@@ -17,15 +17,12 @@ use super::address::{self, KnownAddress};
 use super::error::ApiError;
 use super::hub::{Join, NAMESPACE, Pausing, Reply};
 use super::json::{self, Balance};
-use super::recovery;
 use super::request::Nothing;
 use super::status::Tip;
 use super::subscriptions::Topic;
 use super::watching::{balance_in, watched};
 use super::watchlist::distinct;
-use crate::socketio::{
-    self, Ack, CloseReason, ConnectRefused, ConnectRequest, DisconnectReason, Encoded, Socket, Work,
-};
+use crate::socketio::{self, Ack, ConnectRefused, ConnectRequest, DisconnectReason, Socket, Work};
 
 pub use requests::EVENTS;
 use requests::{
@@ -63,8 +60,6 @@ impl socketio::Handler for Live {
         }
     }
 
-    /// The first event has an offset too, so that a client that hears nothing more can be
-    /// recovered.
     fn connected(&self, socket: &Socket, _request: &ConnectRequest) {
         #[derive(Serialize)]
         struct Connected {
@@ -86,7 +81,6 @@ impl socketio::Handler for Live {
                     address::network_name(self.app.wire.network),
                     self.app.wire.cursor(head),
                 );
-                let offset = recovery::offset(&cursor, recovery::NOTHING);
                 let shape = Connected {
                     message,
                     version: env!("CARGO_PKG_VERSION"),
@@ -94,9 +88,7 @@ impl socketio::Handler for Live {
                     tip,
                     cursor,
                 };
-                Encoded::event(NAMESPACE, "connected", &shape)
-                    .map_err(Into::into)
-                    .and_then(|event| socket.send_at(&event, &offset))
+                socket.emit("connected", &shape)
             }
             Err(cause) => socket.emit("error", &ApiError::from(cause)),
         };
@@ -113,33 +105,6 @@ impl socketio::Handler for Live {
     fn disconnected(&self, socket: &Socket, _reason: DisconnectReason) {
         self.app.hub.leave(socket);
         self.app.consumers.socket_left(socket);
-    }
-
-    fn is_recoverable(&self, _request: &ConnectRequest) -> bool {
-        true
-    }
-
-    async fn can_resume(&self, id: &str, _request: &ConnectRequest, offset: &str) -> bool {
-        let Some((cursor, mark)) = recovery::parse(offset) else {
-            return false;
-        };
-        self.app.place(cursor).is_ok() && matches!(self.app.hub.lost(id, mark).await, Ok(Some(_)))
-    }
-
-    async fn resume(&self, socket: &Socket, _request: &ConnectRequest, offset: &str) {
-        let client = Client {
-            app: self.app.clone(),
-            socket: socket.clone(),
-        };
-        if let Err(error) = client.come_back(offset).await {
-            // It believes to be recovered; so it tries again, with the offset that it has got to.
-            tracing::info!(id = socket.id(), %error, "a lost client could not be recovered");
-            socket.close(CloseReason::ForcedClose);
-        }
-    }
-
-    fn forgotten(&self, id: &str) {
-        self.app.hub.forget(id);
     }
 }
 
@@ -382,20 +347,6 @@ impl Client {
                 true,
             )
             .await
-    }
-
-    /// A lost client gets what it missed after its offset, and is live again.
-    async fn come_back(&self, offset: &str) -> Result<(), ApiError> {
-        let gone = || ApiError::internal(&"what a lost client had is not kept any more");
-        let (cursor, mark) = recovery::parse(offset).ok_or_else(gone)?;
-        let from = self.app.place(cursor)?;
-        self.app
-            .hub
-            .lost(self.socket.id(), mark)
-            .await?
-            .ok_or_else(gone)?;
-        self.socket.set_offset(offset);
-        self.app.hub.rejoin(&self.socket, from).await
     }
 
     async fn subscribe_blocks(&self, ack: &mut Option<Ack>) -> Result<(), ApiError> {

@@ -11,9 +11,6 @@
 //! * A client that does not keep up is told from the log at its own pace (`lagged`, the events,
 //!   `caught_up`) and is then live again, never given a gap. One that takes nothing at all is
 //!   closed and comes back with the cursor of the last event it got.
-//! * A client that asked to be recoverable and is lost is told the rest of its subscriptions'
-//!   events from the log when it is back: each once, none skipped; or it is told that it is a new
-//!   client.
 //! * Addresses exist only here and in `crate::wire`; below, a watched thing is a script and its
 //!   hash.
 //! * A refused request has changed nothing, and says what to do instead ([`error`]).
@@ -37,8 +34,7 @@
 //! ```
 //! `tail` reads on in the log and `news` waits at its end; `replay` tells one client from it at its
 //! own pace. What goes over the wire (shapes, fields of requests, cursors, addresses, errors) is in
-//! `crate::wire`. `recovery` keeps what lost clients come back to, `progress` tells of scans
-//! beside the log.
+//! `crate::wire`. `progress` tells of scans beside the log.
 
 mod audit;
 mod body;
@@ -52,7 +48,6 @@ mod metrics;
 mod news;
 mod progress;
 mod reads;
-mod recovery;
 mod replay;
 mod respond;
 mod rest;

@@ -1,5 +1,5 @@
-//! Telling one client from the log, at its own pace: after a cursor, after a loss, or because it
-//! reads more slowly than events come.
+//! Telling one client from the log, at its own pace: after a cursor, or because it reads more
+//! slowly than events come.
 //!
 //! # Laws
 //!
@@ -133,12 +133,9 @@ pub async fn send_log(
 }
 
 /// Queues an event if that leaves room for answers.
-pub fn offer(socket: &Socket, event: &Encoded, offset: Option<&str>) -> Result<(), SendError> {
+pub fn offer(socket: &Socket, event: &Encoded) -> Result<(), SendError> {
     if !socket.has_room() {
         return Err(SendError::Full);
     }
-    match offset {
-        None => socket.send(event),
-        Some(offset) => socket.send_at(event, offset),
-    }
+    socket.send(event)
 }

@@ -41,10 +41,6 @@ pub struct LayerConfig {
     /// From one part of a packet with attachments to the next; the whole packet may take four times
     /// that.
     pub attachment_timeout: Duration,
-    /// How long a lost client may take to come back. Zero: no client is recoverable.
-    pub recovery_window: Duration,
-    /// Lost clients that are remembered at a time; beyond that the longest lost is forgotten.
-    pub max_lost_clients: usize,
 }
 
 impl Default for LayerConfig {
@@ -55,8 +51,6 @@ impl Default for LayerConfig {
             max_packet_bytes: 10_000_000,
             max_incomplete_bytes: 64_000_000,
             attachment_timeout: Duration::from_secs(45),
-            recovery_window: Duration::from_secs(120),
-            max_lost_clients: 10_000,
         }
     }
 }

@@ -37,8 +37,6 @@ pub enum Violation {
     ConnectTimeout,
     #[error("the application did not decide on a CONNECT in time")]
     AuthorizeTimeout,
-    #[error("the client has come back on another connection")]
-    Superseded,
 }
 
 /// What a message asks of the application.
@@ -116,10 +114,6 @@ impl Connection {
 
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    pub(super) fn dialect(&self) -> Dialect {
-        self.dialect
     }
 
     /// The CONNECT to `/` that a client of revision 4 does not send.
@@ -375,11 +369,6 @@ impl Connection {
         self.outbox.close(CloseReason::ForcedClose);
     }
 
-    /// A client of this connection has come back on another one; whatever is still here of it ends.
-    pub(super) fn supersede(&self) {
-        self.fail(&Violation::Superseded);
-    }
-
     /// Closes the connection for something its client did. The application hears of it at once: the
     /// session may last until the client has fetched its goodbye.
     pub(super) fn fail(&self, violation: &Violation) {
@@ -389,10 +378,7 @@ impl Connection {
                 DisconnectReason::Session(CloseReason::ParseError),
                 CloseReason::ParseError,
             ),
-            Violation::State(_)
-            | Violation::ConnectTimeout
-            | Violation::AuthorizeTimeout
-            | Violation::Superseded => (
+            Violation::State(_) | Violation::ConnectTimeout | Violation::AuthorizeTimeout => (
                 DisconnectReason::ForcedServerClose,
                 CloseReason::ForcedClose,
             ),

@@ -7,7 +7,6 @@
 //! CONNECT            0/nsp,{"token":"x"}                0/nsp?token=x,
 //! its answer         0/nsp,{"sid":"…"}                  0/nsp,
 //! its refusal        4/nsp,{"message":…,"data":…}       4/nsp, and the data, or else the message, alone
-//! recovery           yes                                no
 //! ```
 //! Where the reference server differs: a client of revision 4 takes its Engine.IO session id for
 //! the id of its socket (`/nsp#<id>` in a namespace), and so does that server. Here the ids of
@@ -58,14 +57,9 @@ impl Dialect {
         object.unwrap_or_else(|| RawValue::from_string("{}".to_owned()).expect("{} is JSON"))
     }
 
-    /// Whether clients know of connection state recovery.
-    pub fn can_recover(self) -> bool {
-        self == Self::Five
-    }
-
-    pub fn answer(self, Identity { id, pid, namespace }: &Identity) -> Group {
+    pub fn answer(self, Identity { id, namespace }: &Identity) -> Group {
         match self {
-            Self::Five => encode::connect(namespace, id, pid.as_deref()),
+            Self::Five => encode::connect(namespace, id),
             Self::Four => encode::connect_without_ids(namespace),
         }
     }

@@ -100,45 +100,14 @@ impl Encoded {
     pub(super) fn group(&self) -> &Group {
         &self.0
     }
-
-    /// The same event with one more argument at the end.
-    pub(super) fn with_argument(&self, argument: &str) -> Group {
-        let extended = |message: &Message| match message {
-            Message::Text(text) => Message::Text(Text::compose(
-                text.as_str()
-                    .len()
-                    .saturating_add(argument.len())
-                    .saturating_add(3),
-                |copy| {
-                    copy.push_str(
-                        text.as_str()
-                            .strip_suffix(']')
-                            .expect("an event's payload is an array"),
-                    );
-                    copy.push(',');
-                    packet::push_json(copy, argument).expect("text can be written as JSON");
-                    copy.push(']');
-                },
-            )),
-            attachment => attachment.clone(),
-        };
-        match &self.0 {
-            Group::One(message) => Group::One(extended(message)),
-            Group::Many(messages) => Group::Many(messages.iter().map(extended).collect()),
-        }
-    }
 }
 
 /// The answer to a CONNECT. The ids are base64url, so there is nothing to escape.
-pub fn connect(namespace: &str, sid: &str, pid: Option<&str>) -> Group {
+pub fn connect(namespace: &str, sid: &str) -> Group {
     text(Text::compose(namespace.len().saturating_add(80), |text| {
         packet::push_head(text, Kind::Connect, 0, namespace, None);
         text.push_str("{\"sid\":\"");
         text.push_str(sid);
-        if let Some(pid) = pid {
-            text.push_str("\",\"pid\":\"");
-            text.push_str(pid);
-        }
         text.push_str("\"}");
     }))
 }
@@ -291,9 +260,8 @@ mod tests {
             Ok(())
         };
         for (packet, expected) in [
-            (connect("/", "s", None), r#"40{"sid":"s"}"#),
-            (connect("/", "s", Some("p")), r#"40{"sid":"s","pid":"p"}"#),
-            (connect("/custom", "s", None), r#"40/custom,{"sid":"s"}"#),
+            (connect("/", "s"), r#"40{"sid":"s"}"#),
+            (connect("/custom", "s"), r#"40/custom,{"sid":"s"}"#),
             (connect_without_ids("/"), "40"),
             (connect_without_ids("/custom"), "40/custom,"),
             (
@@ -355,22 +323,6 @@ mod tests {
                     .unwrap()
                     .0,
                 r#"452-/n,7["a",[{"_placeholder":true,"num":1},{"_placeholder":true,"num":0}]] + b"x" + b"""#,
-            ),
-            (
-                Encoded::event("/", "a", &1).unwrap().with_argument("o"),
-                r#"42["a",1,"o"]"#,
-            ),
-            (
-                Encoded::event_with("/", "a]", &[], &[])
-                    .unwrap()
-                    .with_argument("\"]"),
-                r#"42["a]","\"]"]"#,
-            ),
-            (
-                Encoded::asking("/n", None, "a", &pair[1], &bytes[..1])
-                    .unwrap()
-                    .with_argument("o"),
-                r#"451-/n,["a",{"_placeholder":true,"num":0},"o"] + b"x""#,
             ),
         ] {
             assert_eq!(shown(&packet), expected);

@@ -42,20 +42,6 @@ pub enum DisconnectReason {
     ForcedServerClose,
 }
 
-impl DisconnectReason {
-    /// The client may come back as the one it was, if it is recoverable: nobody wanted it to leave.
-    /// The list is the reference server's, with the slow consumer added: who lost its place because
-    /// it read too slowly gets what it missed.
-    pub fn is_loss(self) -> bool {
-        match self {
-            Self::Session(CloseReason::ParseError)
-            | Self::ClientNamespaceDisconnect
-            | Self::ServerNamespaceDisconnect => false,
-            Self::Session(_) | Self::ForcedServerClose => true,
-        }
-    }
-}
-
 /// One event from a client.
 #[derive(Debug)]
 pub struct Event {
@@ -95,41 +81,7 @@ pub trait Handler: Send + Sync + 'static {
     /// so it must end by itself.
     fn event(&self, socket: &Socket, event: Event) -> Option<Work>;
 
-    /// The client left the namespace; called exactly once for each `connected` and each `resume`.
-    /// Nothing can be sent to it any more. A [recoverable](Socket::is_recoverable) client may come
-    /// back if the reason [is a loss](DisconnectReason::is_loss): what it had is kept until
-    /// `resume` or `forgotten` is called for its id.
+    /// The client left the namespace; called exactly once for each `connected`. Nothing can be sent
+    /// to it any more.
     fn disconnected(&self, socket: &Socket, reason: DisconnectReason);
-
-    /// Whether this client may become recoverable if it asks for it. What it is sent should then be
-    /// sent with [`Socket::send_at`], first of all in `connected`.
-    fn is_recoverable(&self, _request: &ConnectRequest) -> bool {
-        false
-    }
-
-    /// A lost client came back and was admitted: whether it can be told all that it missed after
-    /// `offset`, which may be any text. If not it becomes a new client.
-    fn can_resume(
-        &self,
-        _id: &str,
-        _request: &ConnectRequest,
-        _offset: &str,
-    ) -> impl Future<Output = bool> + Send {
-        async { false }
-    }
-
-    /// It can, and its CONNECT answer is queued: give the client back what it had, and send what it
-    /// missed. May be dropped before its end, when the client is lost again; what it had is still
-    /// to be kept then.
-    fn resume(
-        &self,
-        _socket: &Socket,
-        _request: &ConnectRequest,
-        _offset: &str,
-    ) -> impl Future<Output = ()> + Send {
-        async {}
-    }
-
-    /// The lost client of this id cannot come back any more.
-    fn forgotten(&self, _id: &str) {}
 }

@@ -6,7 +6,6 @@ use super::config::LayerConfig;
 use super::connection::{Connection, Limits, Owner, Step, Violation, new_id};
 use super::handler::{ConnectRequest, DisconnectReason, Handler};
 use super::reassembly::Budget;
-use super::recovery::{Sessions, Wish};
 use super::socket::{Identity, Socket};
 use crate::engineio::{self, CloseReason, Handshake, Message, Outbox, Work};
 
@@ -16,23 +15,17 @@ pub struct Layer<H> {
 }
 
 struct Shared<H> {
-    handler: Arc<H>,
+    handler: H,
     limits: Arc<Limits>,
-    sessions: Arc<Sessions>,
 }
 
 impl<H: Handler> Layer<H> {
     pub fn new(config: LayerConfig, handler: H) -> Self {
         let budget = Arc::new(Budget::new(config.max_incomplete_bytes));
-        let sessions = Arc::new(Sessions::new(
-            config.recovery_window,
-            config.max_lost_clients,
-        ));
         Self {
             shared: Arc::new(Shared {
-                handler: Arc::new(handler),
+                handler,
                 limits: Arc::new(Limits { config, budget }),
-                sessions,
             }),
         }
     }
@@ -42,10 +35,6 @@ impl<H: Handler> Layer<H> {
 impl<H> Layer<H> {
     pub fn budget(&self) -> &Budget {
         &self.shared.limits.budget
-    }
-
-    pub fn sessions(&self) -> &Sessions {
-        &self.shared.sessions
     }
 }
 
@@ -58,22 +47,8 @@ impl<H> Clone for Layer<H> {
 }
 
 impl<H: Handler> Owner for Shared<H> {
-    /// The application first: once the session is remembered, the client may be back at any moment.
     fn disconnected(&self, socket: &Socket, reason: DisconnectReason) {
         self.handler.disconnected(socket, reason);
-        if socket.is_recoverable() {
-            // Weakly: a lost client must not keep the application in memory, for instance while the
-            // program ends.
-            let handler = Arc::downgrade(&self.handler);
-            let forgotten = move |id: &str| {
-                if let Some(handler) = handler.upgrade() {
-                    handler.forgotten(id);
-                }
-            };
-            for id in self.sessions.left(socket, reason, forgotten) {
-                self.handler.forgotten(&id);
-            }
-        }
     }
 }
 
@@ -112,34 +87,8 @@ impl<H: Handler> Shared<H> {
     }
 
     async fn admit(&self, connection: &Arc<Connection>, request: &ConnectRequest) {
-        let wish = match self.sessions.is_enabled()
-            && connection.dialect().can_recover()
-            && self.handler.is_recoverable(request)
-        {
-            true => Wish::of(&request.auth),
-            false => Wish::default(),
-        };
-        if let Some((pid, offset)) = &wish.past
-            && let Some(id) = self.sessions.find(pid, &request.namespace).await
-        {
-            let can_resume = self.handler.can_resume(&id, request, offset).await;
-            // Used up either way; whoever was quicker has it.
-            match self.sessions.take(pid) {
-                true if can_resume => {
-                    let identity = Identity {
-                        id,
-                        pid: Some(pid.as_str().into()),
-                        namespace: request.namespace.clone(),
-                    };
-                    return self.recover(connection, request, identity, offset).await;
-                }
-                true => self.handler.forgotten(&id),
-                false => {}
-            }
-        }
         let identity = Identity {
             id: new_id(),
-            pid: wish.wanted.then(new_id),
             namespace: request.namespace.clone(),
         };
         let Some(socket) = connection.join(identity) else {
@@ -148,29 +97,8 @@ impl<H: Handler> Shared<H> {
         if !connection.answer(&socket) {
             return connection.forget(&socket);
         }
-        self.sessions.enter(&socket);
         let _introduction = Introduction::begin(connection, &socket);
         self.handler.connected(&socket, request);
-    }
-
-    /// The answer with the old ids, then what the client missed.
-    async fn recover(
-        &self,
-        connection: &Arc<Connection>,
-        request: &ConnectRequest,
-        identity: Identity,
-        offset: &str,
-    ) {
-        let id = identity.id.clone();
-        let Some(socket) = connection.join(identity) else {
-            return self.handler.forgotten(&id);
-        };
-        // If it cannot be queued the client is being lost again, and is remembered as one that was
-        // here.
-        connection.answer(&socket);
-        self.sessions.enter(&socket);
-        let _introduction = Introduction::begin(connection, &socket);
-        self.handler.resume(&socket, request, offset).await;
     }
 }
 

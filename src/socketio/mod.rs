@@ -9,8 +9,7 @@
 //! 3. Events of one client reach the application one at a time and in order; so do acknowledgements
 //!    leave at most once.
 //! 4. Sending never waits. An event for many is encoded once; per client it costs a queue push.
-//! 5. Every `connected`, and every `resume` of a client that comes back, is followed by exactly one
-//!    `disconnected`.
+//! 5. Every `connected` is followed by exactly one `disconnected`.
 //! 6. The Engine.IO session id is a secret; sockets have ids of their own.
 //!
 //! # Flow
@@ -29,14 +28,13 @@
 //! [`Socket`] is cheap to clone) and sends one [`Encoded`] to each of them once
 //! ([`Encoded::send_to_all`]).
 //!
-//! A client that asks for it can come back after a loss as the one it was: see [`recovery`]. Nobody
-//! else sees anything of that.
-//!
 //! Where the reference server differs:
 //! - A packet that arrives between a CONNECT and its answer waits for the answer instead of closing
 //!   the connection, because the session reads nothing while it is authorized. So no second CONNECT
 //!   overtakes the first; one to a namespace that the client is in closes the connection, as there.
 //! - Packets for a namespace that the server has just disconnected are ignored (see [`namespace`]).
+//! - There is no connection state recovery: `pid` and `offset` in a CONNECT are taken and ignored,
+//!   as a server does that has it switched off.
 //! - There is no broadcast acknowledgement, and every awaited acknowledgement has a time limit.
 //! - A packet that breaks the grammar gives the reason `parse error`, not `forced close`: it tells
 //!   whose fault it was.
@@ -55,7 +53,6 @@ mod layer;
 mod namespace;
 mod packet;
 mod reassembly;
-mod recovery;
 mod service;
 mod socket;
 #[cfg(test)]

@@ -75,9 +75,6 @@ pub struct Socket(Arc<Inner>);
 /// Who a socket is.
 pub struct Identity {
     pub id: Box<str>,
-    /// The private id with which the client may come back after a loss; `None` when it did not ask
-    /// for that.
-    pub pid: Option<Box<str>>,
     pub namespace: Arc<str>,
 }
 
@@ -87,18 +84,10 @@ struct Inner {
     handshake: Arc<Handshake>,
     outbox: Outbox,
     connection: Weak<Connection>,
-    sending: Mutex<Sending>,
+    /// Locked while a packet is queued, so that nothing comes behind a DISCONNECT.
+    left: Mutex<bool>,
     awaited: Mutex<Awaited>,
     stage: Mutex<Stage>,
-}
-
-/// Held while a packet is queued: nothing comes behind a DISCONNECT, and offsets leave in the order
-/// in which they were set.
-#[derive(Default)]
-struct Sending {
-    left: bool,
-    /// Where a recoverable client stands; the last argument of each of its events.
-    offset: Option<Box<str>>,
 }
 
 /// Answers that are still to come.
@@ -142,27 +131,26 @@ impl Socket {
     ) -> Self {
         static KEYS: AtomicU64 = AtomicU64::new(0);
         let key = KEYS.fetch_add(1, Ordering::Relaxed);
-        let (sending, awaited, stage) = (Mutex::default(), Mutex::default(), Mutex::default());
+        let (left, awaited, stage) = (Mutex::default(), Mutex::default(), Mutex::default());
         Self(Arc::new(Inner {
             identity,
             key,
             handshake,
             outbox,
             connection,
-            sending,
+            left,
             awaited,
             stage,
         }))
     }
 
-    /// 20 characters `[A-Za-z0-9_-]`, new for every CONNECT but that of a recovered client, which
-    /// has its old one. Not the Engine.IO session id, which is a secret.
+    /// 20 characters `[A-Za-z0-9_-]`, new for every CONNECT. Not the Engine.IO session id, which is
+    /// a secret.
     pub fn id(&self) -> &str {
         &self.0.identity.id
     }
 
-    /// A number that no other socket of this process has or had, also not the one that a recovered
-    /// client had before.
+    /// A number that no other socket of this process has or had.
     pub fn key(&self) -> u64 {
         self.0.key
     }
@@ -175,12 +163,6 @@ impl Socket {
         &self.0.handshake
     }
 
-    /// The client may come back after a loss and be [resumed](super::Handler::resume): it has asked
-    /// for that, and each of its events carries an offset.
-    pub fn is_recoverable(&self) -> bool {
-        self.0.identity.pid.is_some()
-    }
-
     pub(super) fn identity(&self) -> &Identity {
         &self.0.identity
     }
@@ -191,7 +173,7 @@ impl Socket {
 
     /// The client has left the namespace or is being closed.
     pub fn is_closed(&self) -> bool {
-        lock(&self.0.sending).left || self.0.outbox.is_closed()
+        *lock(&self.0.left) || self.0.outbox.is_closed()
     }
 
     /// Bytes that wait to be sent on this client's session, over all its namespaces.
@@ -239,61 +221,29 @@ impl Socket {
 
     /// Queues an event that was encoded for this socket's namespace.
     pub fn send(&self, event: &Encoded) -> Result<(), SendError> {
-        let sending = self.sending()?;
-        Ok(self.0.outbox.try_send(self.final_form(&sending, event))?)
-    }
-
-    /// Moves a recoverable client's offset and queues the event with it, so that the client stands
-    /// at `offset` when it has the event; what could not be queued has moved nothing. For others it
-    /// is [`Socket::send`].
-    pub fn send_at(&self, event: &Encoded, offset: &str) -> Result<(), SendError> {
-        let mut sending = self.sending()?;
-        if !self.is_recoverable() {
-            return Ok(self.0.outbox.try_send(event.group().clone())?);
-        }
-        self.0.outbox.try_send(event.with_argument(offset))?;
-        sending.offset = Some(offset.into());
-        Ok(())
-    }
-
-    /// The offset that the next events to a recoverable client carry, whatever they are. For others
-    /// it does nothing.
-    pub fn set_offset(&self, offset: &str) {
-        if self.is_recoverable() {
-            lock(&self.0.sending).offset = Some(offset.into());
-        }
+        let _here = self.here()?;
+        Ok(self.0.outbox.try_send(event.group().clone())?)
     }
 
     /// Queues an event only if the transport can write it now, else drops it. True if it was
     /// queued.
     pub fn send_volatile(&self, event: &Encoded) -> Result<bool, SendError> {
-        let sending = self.sending()?;
-        Ok(self
-            .0
-            .outbox
-            .try_send_volatile(self.final_form(&sending, event))?)
+        let _here = self.here()?;
+        Ok(self.0.outbox.try_send_volatile(event.group().clone())?)
     }
 
-    /// Volatile events carry the offset too: the stock client takes any last argument that is text
-    /// for one.
-    fn final_form(&self, sending: &Sending, event: &Encoded) -> Group {
-        match &sending.offset {
-            Some(offset) => event.with_argument(offset),
-            None => event.group().clone(),
-        }
-    }
-
-    fn sending(&self) -> Result<MutexGuard<'_, Sending>, SendError> {
-        let sending = lock(&self.0.sending);
-        match sending.left {
+    /// The client does not leave while this is held.
+    fn here(&self) -> Result<MutexGuard<'_, bool>, SendError> {
+        let left = lock(&self.0.left);
+        match *left {
             true => Err(SendError::Closed),
-            false => Ok(sending),
+            false => Ok(left),
         }
     }
 
     /// Queues a packet that is no event, or asks for an answer.
     fn send_group(&self, packet: Group) -> Result<(), SendError> {
-        let _sending = self.sending()?;
+        let _here = self.here()?;
         Ok(self.0.outbox.try_send(packet)?)
     }
 
@@ -359,7 +309,7 @@ impl Socket {
     /// Nothing is sent to this socket any more, and nobody waits for its answers. All ways out of a
     /// namespace lead through here.
     pub(super) fn leave(&self) {
-        lock(&self.0.sending).left = true;
+        *lock(&self.0.left) = true;
         let mut awaited = lock(&self.0.awaited);
         awaited.left = true;
         awaited.replies = HashMap::new();

@@ -1,8 +1,8 @@
 //! The stock clients, as their users have them: `socket.io-client` and `python-socketio`, and the
 //! examples of the specification.
 
+mod cursors;
 mod echo;
-mod recovery;
 
 use std::time::Duration;
 

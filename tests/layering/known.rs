@@ -34,8 +34,6 @@ pub const CIRCLES: &[&[&str]] = &[
 /// Files of more than 500 lines, what is for tests alone not counted.
 pub const LONG_FILES: &[&str] = &[
     "api/consumers/live.rs",
-    "api/hub.rs",
-    "api/live.rs",
     "api/scans.rs",
     "bitcoind/follower.rs",
     "bitcoind/follower/pool.rs",

@@ -172,11 +172,6 @@ impl App {
         if self.hub.subscriptions_of(socket).await? > 0 {
             return Err(alone(&name));
         }
-        if socket.is_recoverable() {
-            // A change of its subscriptions that never ends: it is not recovered, since its
-            // consumer knows where to go on.
-            self.hub.pause(socket, Vec::new()).await?;
-        }
         if let Some(done) = self.consumers.sockets.end(socket) {
             done.cancelled().await;
         }
@@ -513,7 +508,7 @@ impl Reader {
         match self
             .reading
             .seat
-            .unless_over(|| replay::offer(&self.socket, event, None))
+            .unless_over(|| replay::offer(&self.socket, event))
             .map_err(End::Over)?
         {
             Ok(()) => Ok(true),

@@ -188,19 +188,6 @@ pub(super) enum Command {
         socket: Socket,
         answer: oneshot::Sender<bool>,
     },
-    Lost {
-        id: String,
-        mark: u64,
-        answer: oneshot::Sender<Option<Vec<Topic>>>,
-    },
-    Rejoin {
-        socket: Socket,
-        from: u64,
-        answer: oneshot::Sender<Option<CancellationToken>>,
-    },
-    Forget {
-        id: String,
-    },
     Scan {
         news: ScanNews,
     },
@@ -221,7 +208,7 @@ pub struct Handle {
 }
 
 impl Handle {
-    /// A client that lags catches up first. Without topics only the client's recovery is over.
+    /// A client that lags catches up first.
     pub async fn pause(&self, socket: &Socket, topics: Vec<Topic>) -> Result<Paused, ApiError> {
         self.pause_what(socket, topics, Pausing::All).await
     }
@@ -289,7 +276,7 @@ impl Handle {
             .encoded(&self.pages.wire)
             .filter(|_| topics.contains(&entry.topic))
         {
-            Some(event) => replay::offer(socket, event, None),
+            Some(event) => replay::offer(socket, event),
             None => Ok(()),
         };
         replay::send_log(&self.pages, socket, from, until, tell).await
@@ -375,32 +362,6 @@ impl Handle {
         .await
     }
 
-    /// What a lost client was subscribed to, if `mark` says that it knows.
-    pub async fn lost(&self, id: &str, mark: u64) -> Result<Option<Vec<Topic>>, ApiError> {
-        self.ask(|answer| Command::Lost {
-            id: id.to_owned(),
-            mark,
-            answer,
-        })
-        .await
-    }
-
-    /// A lost client is back and has got the events up to `from`; returns when it is live or has
-    /// left.
-    pub async fn rejoin(&self, socket: &Socket, from: u64) -> Result<(), ApiError> {
-        if let Some(over) = self
-            .ask(|answer| Command::Rejoin {
-                socket: socket.clone(),
-                from,
-                answer,
-            })
-            .await?
-        {
-            over.cancelled().await;
-        }
-        Ok(())
-    }
-
     pub async fn subscriptions_of(&self, socket: &Socket) -> Result<usize, ApiError> {
         self.ask(|answer| Command::SubscriptionsOf {
             socket: socket.clone(),
@@ -426,11 +387,6 @@ impl Handle {
         self.tell(Command::Leave {
             socket: socket.clone(),
         });
-    }
-
-    /// A lost client cannot come back any more. Does not wait.
-    pub fn forget(&self, id: &str) {
-        self.tell(Command::Forget { id: id.to_owned() });
     }
 
     fn tell(&self, command: Command) {

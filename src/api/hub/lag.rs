@@ -12,24 +12,18 @@
 //! nothing of that topic comes behind the answer.
 
 use std::collections::HashSet;
-use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 
 use super::{Entry, Handle, NAMESPACE, PageError, Wire};
-use crate::api::recovery::{self, Mark};
 use crate::api::replay::{self, END, Room};
 use crate::api::subscriptions::Topic;
 use crate::socketio::{CloseReason, Encoded, SendError, Socket};
 
 pub struct Lag {
     pub socket: Socket,
-    /// Of a recoverable client.
-    pub mark: Option<Mark>,
-    /// The client hears `lagged` and `caught_up`. One that came back after a loss does not.
-    pub is_told: bool,
     /// Cancelled when the client is live again or gone.
     pub over: CancellationToken,
     state: Mutex<State>,
@@ -50,21 +44,13 @@ struct Lagged<'a> {
 }
 
 impl Lag {
-    pub fn new(
-        socket: Socket,
-        mark: Option<Mark>,
-        topics: Vec<Topic>,
-        at: u64,
-        is_told: bool,
-    ) -> Arc<Self> {
+    pub fn new(socket: Socket, topics: Vec<Topic>, at: u64) -> Arc<Self> {
         let state = Mutex::new(State {
             topics: topics.into_iter().collect(),
             at,
         });
         Arc::new(Self {
             socket,
-            mark,
-            is_told,
             over: CancellationToken::new(),
             state,
         })
@@ -74,43 +60,13 @@ impl Lag {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn offset(&self, wire: &Wire, number: u64) -> Option<String> {
-        self.mark
-            .as_ref()
-            .map(|mark| recovery::offset(&wire.cursor(number), mark.load(Ordering::Relaxed)))
-    }
-
-    /// Everything up to `number` is out with this.
-    pub fn send(&self, wire: &Wire, number: u64, event: &Encoded) -> Result<(), SendError> {
-        match self.offset(wire, number) {
-            None => self.socket.send(event),
-            Some(offset) => self.socket.send_at(event, &offset),
-        }
-    }
-
-    /// The end of it, when the client is told of one.
-    pub fn caught_up(&self, wire: &Wire, number: u64) -> Option<Result<Encoded, SendError>> {
-        let message = "You have been told everything up to here; events come as they happen again.";
-        let shape = Lagged {
-            cursor: wire.cursor(number),
-            head: None,
-            message,
-        };
-        self.is_told
-            .then(|| Ok(Encoded::event(NAMESPACE, "caught_up", &shape)?))
-    }
-
     /// One step of the replay.
     fn tell(&self, wire: &Wire, entry: &Entry) -> Result<(), SendError> {
         let mut state = self.lock();
         if state.topics.contains(&entry.topic)
             && let Some(event) = entry.encoded(wire)
         {
-            replay::offer(
-                &self.socket,
-                event,
-                self.offset(wire, entry.number).as_deref(),
-            )?;
+            replay::offer(&self.socket, event)?;
         }
         state.at = entry.number;
         Ok(())
@@ -118,29 +74,20 @@ impl Lag {
 
     async fn catch_up(&self, hub: &Handle) -> Result<(), PageError> {
         let pages = &hub.pages;
-        if self.is_told {
-            if !replay::room(&self.socket, Room::Quarter).await {
-                return Ok(());
-            }
-            let message = "You read more slowly than events come; from this cursor on you are told from the log. Nothing is missing.";
-            let (cursor, head) = (
-                pages.wire.cursor(self.lock().at),
-                Some(pages.wire.cursor(pages.head()?)),
-            );
-            let Ok(event) = Encoded::event(
-                NAMESPACE,
-                "lagged",
-                &Lagged {
-                    cursor,
-                    head,
-                    message,
-                },
-            ) else {
-                return Ok(());
-            };
-            if !replay::send(&self.socket, &event).await {
-                return Ok(());
-            }
+        if !replay::room(&self.socket, Room::Quarter).await {
+            return Ok(());
+        }
+        let message = "You read more slowly than events come; from this cursor on you are told from the log. Nothing is missing.";
+        let shape = Lagged {
+            cursor: pages.wire.cursor(self.lock().at),
+            head: Some(pages.wire.cursor(pages.head()?)),
+            message,
+        };
+        let Ok(event) = Encoded::event(NAMESPACE, "lagged", &shape) else {
+            return Ok(());
+        };
+        if !replay::send(&self.socket, &event).await {
+            return Ok(());
         }
         loop {
             let at = self.lock().at;
@@ -161,6 +108,17 @@ impl Lag {
             }
         }
     }
+}
+
+/// The end of a lag.
+pub fn caught_up(wire: &Wire, number: u64) -> Result<Encoded, SendError> {
+    let message = "You have been told everything up to here; events come as they happen again.";
+    let shape = Lagged {
+        cursor: wire.cursor(number),
+        head: None,
+        message,
+    };
+    Ok(Encoded::event(NAMESPACE, "caught_up", &shape)?)
 }
 
 /// Runs until the client is live again or gone.

@@ -14,9 +14,9 @@ impl Hub {
             return Ok(());
         }
         let topics = news.scripts.iter().map(|script| Topic::Script(*script));
-        for listener in self.subscriptions.members_of(topics) {
+        for socket in self.subscriptions.members_of(topics) {
             // One that cannot be told hears the next one.
-            let _ = replay::offer(&listener.socket, &news.event, None);
+            let _ = replay::offer(socket, &news.event);
         }
         Ok(())
     }

@@ -10,7 +10,6 @@ mod live;
 mod metrics;
 mod pasted;
 mod progress;
-mod recovery;
 mod rest;
 mod restart;
 mod scans;

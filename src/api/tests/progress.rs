@@ -233,40 +233,6 @@ async fn a_full_queue_gets_less_of_it_and_does_not_lag() {
     );
 }
 
-#[tokio::test]
-async fn it_leaves_the_offset_of_a_recoverable_client_where_it_is() {
-    let daemon = Daemon::start().await;
-    daemon.watch_from_now(1).await;
-    let mut client = daemon.recovering().await;
-    client
-        .client
-        .emit(
-            "subscribe_address",
-            json!({"address": address(1).to_string()}),
-        )
-        .await;
-    assert_eq!(client.names(), ["subscribed"]);
-    let offset = client.offset.clone();
-    let scan = daemon.scan(1, json!({"from_height": 0})).await;
-    daemon.scans.send_replace(vec![running(scan, 60)]);
-    let mut heard = Vec::new();
-    until("it is told", async || {
-        heard.extend(client.names());
-        !heard.is_empty()
-    })
-    .await;
-    assert_eq!(
-        (heard, &client.offset),
-        (vec!["scan_progress".to_owned()], &offset)
-    );
-    client.lose();
-    daemon.merge_baseline(&[1]).await;
-    daemon.complete(scan).await;
-    daemon.told().await;
-    client.come_back(&daemon).await;
-    assert_eq!(client.names(), ["recovered", "scan_complete"]);
-}
-
 /// `scan_complete` goes where every event of the log goes, the same everywhere.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_end_of_a_scan_reaches_subscribers_replays_consumers_and_webhooks() {

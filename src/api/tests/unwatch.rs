@@ -285,43 +285,6 @@ async fn who_is_subscribed_is_watched_or_told_otherwise() {
 }
 
 #[tokio::test]
-async fn a_lost_client_hears_of_it_when_it_is_back() {
-    let daemon = Daemon::start().await;
-    let mut client = daemon.recovering().await;
-    client
-        .client
-        .emit(
-            "subscribe_address",
-            json!({"address": address(1).to_string()}),
-        )
-        .await;
-    assert_eq!(client.names(), ["subscribed"]);
-    client.lose();
-    daemon.remove(1).await;
-    daemon.told().await;
-    client.come_back(&daemon).await;
-    assert_eq!(client.names(), ["recovered", "unwatched"]);
-    daemon.watch_from_now(1).await;
-    daemon.pay(&address(1), 1000, 1).await;
-    daemon.told().await;
-    assert_eq!(client.names(), ["new_transactions", "balance_change"]);
-    client.lose();
-    daemon.remove(1).await;
-    daemon.watch_from_now(1).await;
-    daemon.pay(&address(1), 1000, 2).await;
-    client.come_back(&daemon).await;
-    assert_eq!(
-        client.names(),
-        [
-            "recovered",
-            "unwatched",
-            "new_transactions",
-            "balance_change"
-        ]
-    );
-}
-
-#[tokio::test]
 async fn a_replay_goes_through_the_end_of_watching() {
     let daemon = Daemon::start().await;
     daemon.watch_from_now(1).await;

@@ -8,10 +8,6 @@ use super::*;
 enum Input {
     Text(String),
     Binary(usize),
-    /// The client comes back with the private id that it was given at this place, and this offset;
-    /// `true`: its old session has ended.
-    Back(usize, usize, bool),
-    News,
 }
 
 fn input() -> impl Strategy<Value = Input> {
@@ -32,10 +28,6 @@ fn input() -> impl Strategy<Value = Input> {
     prop_oneof![
         8 => ("(0|1|2|3|51-|62-)", namespace, body).prop_map(|(kind, namespace, body)| Input::Text(kind + namespace + &body)),
         2 => (0_usize..100).prop_map(Input::Binary),
-        1 => Just(Input::Text(r#"0{"recover":true}"#.to_owned())),
-        1 => Just(Input::Text(r#"0/n1,{"recover":true}"#.to_owned())),
-        2 => (0_usize..4, 0_usize..4, any::<bool>()).prop_map(|(place, offset, ended)| Input::Back(place, offset, ended)),
-        1 => Just(Input::News),
         1 => any::<String>().prop_map(Input::Text),
     ]
 }
@@ -46,8 +38,7 @@ proptest! {
     #[test]
     fn any_messages_leave_pairs_of_connected_and_disconnected(four in any::<bool>(), inputs in prop::collection::vec(input(), 0..60)) {
         tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap().block_on(async {
-            let mut client = if four { Client::four() } else { Client::new() };
-            let (mut gone, mut pids) = (Vec::new(), Vec::new());
+            let client = if four { Client::four() } else { Client::new() };
             for input in inputs {
                 match input {
                     // The application acknowledges only what asks for it.
@@ -58,29 +49,12 @@ proptest! {
                             work.await;
                         }
                     }
-                    Input::Back(place, offset, ended) => {
-                        if ended {
-                            client.end(CloseReason::TransportClose);
-                        }
-                        let again = client.beside();
-                        gone.push(std::mem::replace(&mut client, again));
-                        let pid = pids.get(place).cloned().unwrap_or_default();
-                        client.text(&format!(r#"0{{"recover":true,"pid":"{pid}","offset":"{offset}"}}"#)).await;
-                    }
-                    Input::News => client.app.publish(Encoded::event("/", "news", &1).unwrap()),
-                }
-                for line in client.raw() {
-                    pids.extend(line.split_once(r#""pid":""#).map(|(_, rest)| rest[..20].to_owned()));
                 }
             }
-            for client in gone.iter().chain([&client]) {
-                client.end(CloseReason::TransportClose);
-            }
-            let (here, lost) = client.layer.sessions().counts();
-            assert_eq!((here, lost), (0, client.app.lost.lock().unwrap().len()));
+            client.end(CloseReason::TransportClose);
             let log = client.logged();
             let count = |word: &str| log.iter().filter(|line| line.starts_with(word)).count();
-            assert_eq!(count("connected") + count("resumed"), count("disconnected"));
+            assert_eq!(count("connected"), count("disconnected"));
             assert_eq!(client.layer.budget().used(), 0);
         });
     }

@@ -32,6 +32,20 @@ async fn a_connect_is_answered_before_anything_else() {
 }
 
 #[tokio::test]
+async fn connect_that_asks_for_recovery_is_answered_as_any_other() {
+    let mut client = Client::new();
+    client
+        .text(r#"0{"recover":true,"pid":"aaaaaaaaaaaaaaaaaaaa","offset":"1"}"#)
+        .await;
+    client.text(r#"2["echo",1]"#).await;
+    assert_eq!(
+        client.received(),
+        [r#"0{"sid":"…"}"#, r#"2["hello",1]"#, r#"2["echo",1]"#],
+        "no private id in the answer, no offset behind the argument"
+    );
+}
+
+#[tokio::test]
 async fn a_refusal_leaves_the_connection_open() {
     let mut client = Client::new();
     client.text("0/random").await;

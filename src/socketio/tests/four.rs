@@ -75,13 +75,6 @@ async fn a_refusal_is_bare() {
     assert_eq!(client.closing(), None);
 }
 
-#[tokio::test]
-async fn it_knows_nothing_of_recovery() {
-    let mut client = Client::four();
-    client.text("0/n1?recover=true&pid=a&offset=0,").await;
-    assert_eq!(client.raw()[2..], ["0/n1,", r#"2/n1,["hello",1]"#]);
-}
-
 #[tokio::test(start_paused = true)]
 async fn whoever_leaves_before_it_is_let_in_was_never_there() {
     let mut client = Client::four();

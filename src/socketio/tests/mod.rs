@@ -5,10 +5,8 @@ mod any;
 mod attachments;
 mod connection;
 mod four;
-mod recovery;
 mod sending;
 
-use std::collections::HashSet;
 use std::future::pending;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -25,32 +23,11 @@ use crate::engineio::{Group, Handler as _, Message, OutboxReceiver, outbox};
 struct App {
     log: Arc<Mutex<Vec<String>>>,
     sockets: Arc<Mutex<Vec<Socket>>>,
-    /// What everyone in a recoverable namespace is told; the number of events that a client has is
-    /// its offset.
-    news: Arc<Mutex<Vec<Encoded>>>,
-    /// Ids of lost clients.
-    lost: Arc<Mutex<HashSet<String>>>,
 }
 
 impl App {
     fn note(&self, line: String) {
         self.log.lock().unwrap().push(line);
-    }
-
-    /// Tells everyone who is here.
-    fn publish(&self, event: Encoded) {
-        self.news.lock().unwrap().push(event.clone());
-        let offset = self.news.lock().unwrap().len().to_string();
-        for socket in self
-            .sockets
-            .lock()
-            .unwrap()
-            .iter()
-            .filter(|socket| socket.namespace() == "/")
-        {
-            // Some have left.
-            let _ = socket.send_at(&event, &offset);
-        }
     }
 }
 
@@ -88,13 +65,7 @@ impl Handler for App {
     fn connected(&self, socket: &Socket, request: &ConnectRequest) {
         self.note(format!("connected {} {}", socket.namespace(), request.auth));
         self.sockets.lock().unwrap().push(socket.clone());
-        let offset = self.news.lock().unwrap().len().to_string();
-        socket
-            .send_at(
-                &Encoded::event(socket.namespace(), "hello", &1).unwrap(),
-                &offset,
-            )
-            .unwrap();
+        socket.emit("hello", &1).unwrap();
         if has(request, "kick") {
             socket.disconnect(false);
             self.note("kicked".to_owned());
@@ -140,60 +111,19 @@ impl Handler for App {
 
     fn disconnected(&self, socket: &Socket, reason: DisconnectReason) {
         self.note(format!("disconnected {} {reason}", socket.namespace()));
-        if socket.is_recoverable() {
-            self.lost.lock().unwrap().insert(socket.id().to_owned());
-        }
-    }
-
-    fn is_recoverable(&self, request: &ConnectRequest) -> bool {
-        &*request.namespace != "/custom"
-    }
-
-    async fn can_resume(&self, id: &str, _: &ConnectRequest, offset: &str) -> bool {
-        assert!(self.lost.lock().unwrap().contains(id));
-        offset
-            .parse()
-            .is_ok_and(|offset: usize| offset <= self.news.lock().unwrap().len())
-    }
-
-    async fn resume(&self, socket: &Socket, request: &ConnectRequest, offset: &str) {
-        let news = self.news.lock().unwrap().clone();
-        for (i, event) in news.iter().enumerate().skip(offset.parse().unwrap()) {
-            socket.send_at(event, &(i + 1).to_string()).unwrap();
-        }
-        if has(request, "wait") {
-            pending().await
-        }
-        self.note(format!("resumed {} {offset}", socket.namespace()));
-        self.lost.lock().unwrap().remove(socket.id());
-        self.sockets.lock().unwrap().push(socket.clone());
-    }
-
-    fn forgotten(&self, id: &str) {
-        assert!(
-            self.lost.lock().unwrap().remove(id),
-            "only what is kept can be forgotten"
-        );
-        self.note("forgotten".to_owned());
     }
 }
 
 /// The line with `…` for each id, which has 20 characters.
 fn without_ids(line: &str) -> String {
-    ["{\"sid\":\"", "\"pid\":\""]
-        .iter()
-        .fold(line.to_owned(), |line, key| match line.split_once(key) {
-            Some((head, rest)) => {
-                let (id, tail) = rest.split_at(20);
-                assert!(
-                    id.chars()
-                        .all(|c| c.is_ascii_alphanumeric() || c == '-' || c == '_'),
-                    "{id}"
-                );
-                format!("{head}{key}…{tail}")
-            }
-            None => line,
-        })
+    const KEY: &str = "{\"sid\":\"";
+    let Some((head, rest)) = line.split_once(KEY) else {
+        return line.to_owned();
+    };
+    let (id, tail) = rest.split_at(20);
+    let is_id_char = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
+    assert!(id.chars().all(is_id_char), "{id}");
+    format!("{head}{KEY}…{tail}")
 }
 
 struct Client {

@@ -665,58 +665,6 @@ async fn an_aborted_subscription_and_a_client_that_is_lost_meanwhile_leave_no_re
     }
 }
 
-#[tokio::test]
-async fn a_recoverable_client_that_read_a_consumer_comes_back_as_a_new_one() {
-    let daemon = shop(1).await;
-    let mut client = daemon.client().await;
-    let connect = async |client: &mut Client, payload: Value| {
-        let (sender, queue) = outbox(1000, 1 << 20);
-        let handshake = Handshake {
-            headers: HeaderMap::new(),
-            query: "EIO=4".to_owned(),
-            peer: None,
-        };
-        client.session = client.layer.open(sender.clone(), handshake);
-        (client.outbox, client.queue) = (sender, queue);
-        client.say(&format!("0{payload}")).await;
-        let connected: Value =
-            serde_json::from_str(client.hear().await.strip_prefix('0').unwrap()).unwrap();
-        connected
-    };
-    let first = connect(&mut client, json!({"recover": true})).await;
-    client.hear().await;
-    client.read("shop").await;
-    let mut offset = Value::Null;
-    for name in [
-        "subscribed_consumer",
-        "new_transactions",
-        "balance_change",
-        "caught_up",
-    ] {
-        let packet = client.hear().await;
-        let [heard, _, last]: [Value; 3] =
-            serde_json::from_str(packet.strip_prefix('2').unwrap()).unwrap();
-        assert_eq!(heard, name);
-        offset = last;
-    }
-    client.layer.close(
-        &client.session,
-        crate::engineio::CloseReason::TransportClose,
-    );
-    let again = connect(
-        &mut client,
-        json!({"recover": true, "pid": first["pid"], "offset": offset}),
-    )
-    .await;
-    assert_ne!(
-        again["sid"], first["sid"],
-        "its consumer knows where to go on"
-    );
-    while daemon.app.consumers.get("shop").unwrap().readers() > 0 {
-        tokio::task::yield_now().await;
-    }
-}
-
 /// Readers of all kinds come, go, take over and die at any moment, with acknowledgements behind
 /// what they have got, while events arrive. What they got, without repetitions, is the log; nobody
 /// gets again what was acknowledged before it began.

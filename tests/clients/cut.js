@@ -1,8 +1,8 @@
-// socket.io-client with connection state recovery: subscribes once, and then cuts its own transport
-// whenever it hears of a payment, so that much happens while it is away. Prints what it hears as
-// JSON lines.
+// socket.io-client that cuts its own transport whenever it hears of a payment, so that much happens
+// while it is away, and comes back with its cursor. It also asks for connection state recovery,
+// which the daemon ignores. Prints what it hears as JSON lines.
 //
-//   node recover.js URL ADDRESS polling|websocket|upgrade
+//   node cut.js URL ADDRESS polling|websocket|upgrade
 const { io } = require("socket.io-client");
 
 const [url, address, mode] = process.argv.slice(2);
@@ -10,13 +10,15 @@ const transports = { polling: ["polling"], websocket: ["websocket"], upgrade: ["
 const print = (event, data) => console.log(JSON.stringify({ event, data }));
 
 const socket = io(url, { transports, auth: { recover: true }, reconnectionDelay: 50, reconnectionDelayMax: 100 });
+let cursor;
 socket.on("connect", () => {
-    print("recovered", socket.recovered);
-    if (!socket.recovered) socket.emit("subscribe_address", { address });
+    print("connect", { recovered: Boolean(socket.recovered) });
+    socket.emit("subscribe_address", cursor ? { address, after: cursor } : { address });
 });
 socket.onAny((event, ...args) => {
-    if (args.length !== 2 || typeof args[1] !== "string") throw new Error(`${event} has no offset: ${JSON.stringify(args)}`);
+    if (args.length !== 1) throw new Error(`${event} has ${args.length} arguments: ${JSON.stringify(args)}`);
     print(event, args[0]);
+    if (!["connected", "lagged", "error"].includes(event)) cursor = args[0].cursor;
 });
 
 let cuts = 0;
@@ -25,10 +27,6 @@ socket.on("new_transactions", () => setImmediate(cut));
 function cut() {
     const { engine } = socket.io;
     if (engine.readyState !== "open") return;
-    // Not before the upgrade is over: an event that arrives in the very tick in which the client
-    // itself closes a transport that it is upgrading is kept without its offset, and heard twice
-    // whatever the server does.
-    if (mode === "upgrade" && engine.transport.name !== "websocket") return engine.once("upgrade", () => setImmediate(cut));
     cuts += 1;
     // By turns without a goodbye, where there is a connection to break, and with one.
     if (cuts % 2 === 1 && engine.transport.ws) engine.transport.ws.terminate();
