@@ -209,8 +209,8 @@ class Node:
 
     def __init__(self, folder):
         folder.mkdir()
-        self.folder, self.port = folder, free_port()
-        zmq = f"tcp://127.0.0.1:{free_port()}"
+        self.folder, self.port, self.zmq_port = folder, free_port(), free_port()
+        zmq = f"tcp://127.0.0.1:{self.zmq_port}"
         program = subprocess.run(
             ["bash", ROOT / "regtest/node.sh", "path"], capture_output=True, text=True, check=True
         ).stdout.strip()
@@ -271,11 +271,14 @@ class Node:
             if answer["error"]:
                 raise RuntimeError(answer["error"])
 
+    def mine(self, count=1):
+        descriptor = self.rpc("getdescriptorinfo", f"raw({FREE.hex()})")["descriptor"]
+        return self.rpc("generatetodescriptor", count, descriptor)
+
     def coins(self, count):
         """Confirmed coins that anybody can spend, 20 000 satoshi each."""
         each, value = 1_000, 20_000
-        descriptor = self.rpc("getdescriptorinfo", f"raw({FREE.hex()})")["descriptor"]
-        blocks = self.rpc("generatetodescriptor", -(-count // each) + 100, descriptor)
+        blocks = self.mine(-(-count // each) + 100)
         coins = []
         for start in range(0, count, each):
             coinbase = bytes.fromhex(self.rpc("getblock", blocks[start // each])["tx"][0])
@@ -283,7 +286,7 @@ class Node:
             self.send([(raw, txid)])
             coins += [(bytes.fromhex(txid), vout, value) for vout in range(each)]
         while self.rpc("getmempoolinfo")["size"]:
-            self.rpc("generatetodescriptor", 1, descriptor)
+            self.mine()
         return coins[:count]
 
     def requests(self):

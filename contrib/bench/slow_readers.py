@@ -1,103 +1,111 @@
 #!/usr/bin/env python3
-"""What slow readers cost the quick ones: many subscribers of one address over WebSocket, half of
-which hardly read.
+"""What slow and hostile readers cost the others, and whether they lose anything.
 
-    contrib/bench/slow_readers.py --bin PATH/TO/satwatch [--clients 500] [--burst 500] [--bursts 4]
-                                  [--singles 40] [--queue 64]
+    contrib/bench/slow_readers.py --bin PATH/TO/satwatch [--quick 100] [--slow 1000]
+                                  [--answers 1000] [--subscriptions 100000] [--payments 300]
 
-Needs what the tests need (a bitcoind, found by regtest/node.sh) and nothing but Python's own
-library. Everything is kept in a temporary folder and ended afterwards; it takes about a minute. The
-same is done in two phases: payments to the one address in bursts and by themselves, two events
-each. In the first the quick half is alone. Then the slow half joins, and takes a few KB now and
-then, so that it is not disconnected at once as one that takes nothing is; payments are made until
-what the operating system holds for it is full and all of it lags; and then the second phase begins.
-Each line has the first phase, the second, and their ratio; only ratios mean something on another
-machine.
+Needs what fanout/run.py needs, and about 4000 open files. Everything is kept in a temporary folder
+and ended afterwards; it takes about three minutes. Clients that read at once are subscribed to one
+address, and payments to it are made in two phases of the same kind: 500 at once and payments to
+many of the watched addresses, until all that has come, and then one payment after the other. In
+the first phase the quick clients are alone. Before the second come
 
-    latency     from handing one payment to the node until each quick client has its events
-    burst       from the first payment of a burst until the last quick client has its last event
-    CPU         of the daemon, in the phase and for each event that a quick client got
-    RSS         of the daemon at the end of the phase
-    lagging     subscribers that the daemon counted as such at the end of the second phase, and how
-                many it had closed by then
-    memory      what RSS grew by since the slow ones joined, beyond the growth in the first phase,
-                for each of them
-    live again  from the moment at which the slow ones read on, until all of them have all that they
-                missed and none lags. One that was closed (a write that did not get on for 10
-                seconds, a ping that was not answered) comes back with its cursor, as a real one
-                would
+    one reader with 100 000 subscriptions that stops reading once they are answered,
+    1000 readers of the quick ones' address that take one byte a second,
+    1000 requests for 1000 events, over REST, whose answers are not read.
 
-This process reads for all clients on one core, so it is part of every time; it has the same to do
-in both phases but for the few KB. Every client checks that each event comes once and in order; the
-first that does not ends the run.
+Whatever the daemon closes comes back at once, with its cursor, and goes on as before. Each line has
+the first phase, the second and their ratio; only ratios mean something on another machine.
+
+    latency      from the payment's message at a bare ZMQ subscriber to its events at the quick ones
+    CPU          of the daemon while single payments were made
+    resident     memory of the daemon at the end of the phase, and its peak until then
+    kernel       memory of all TCP sockets of this machine
+
+Then all slow ones read on as fast as they can, until each has what the log says it should. Whoever
+had one event twice or lacks one ends the run, and so does an answer that is not whole.
 """
 
 import argparse
-import importlib.util
+import array
+import itertools
 import json
 import os
 import pathlib
 import re
-import selectors
-import signal
+import select
 import socket
+import sys
 import tempfile
 import threading
 import time
 
-spec = importlib.util.spec_from_file_location(
-    "mempool", pathlib.Path(__file__).with_name("mempool.py")
-)
-mempool = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(mempool)
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent / "fanout"))
+import run as fanout  # noqa: E402
 
-SCRIPT = bytes([0x00, 0x14]) + b"slow readers' place."
+history, mempool = fanout.history, fanout.mempool
+
 UPGRADE = (
     "GET /socket.io/?EIO=4&transport=websocket HTTP/1.1\r\nHost: 127.0.0.1:{}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
     "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
 )
-# Bursts that may be needed until all slow clients lag.
-FILL = 12
-# Seconds after which a slow client takes something again.
-SIP = 4.0
-CURSOR = re.compile(rb'"cursor":"([0-9a-f]+)-(\d+)"')
+CURSOR = re.compile(rb'"cursor":"([0-9a-f]+-(\d+))"')
+# Payments at once in each phase: to the one address, and transactions to many others.
+BURST, MANY, OUTPUTS = 500, 100, 50
+# Addresses of one request, and events of one answer.
+LIST, PAGE = 10_000, 1000
+GONE = select.POLLRDHUP | select.POLLHUP | select.POLLERR
 
 
 def main():
     options = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     options.add_argument("--bin", required=True, help="the satwatch to measure")
-    options.add_argument("--clients", type=int, default=500, help="half of them stop reading")
-    options.add_argument("--burst", type=int, default=500, help="payments in a burst")
-    options.add_argument("--bursts", type=int, default=4, help="in each phase")
-    options.add_argument(
-        "--singles", type=int, default=40, help="payments by themselves, in each phase"
-    )
-    options.add_argument("--queue", type=int, default=64, help="limits.queue_messages")
-    options.add_argument("--interval", type=int, default=10, help="seconds between reconciliations")
+    options.add_argument("--quick", type=int, default=100, help="clients that read at once")
+    options.add_argument("--slow", type=int, default=1000, help="that read a byte a second")
+    options.add_argument("--answers", type=int, default=1000, help="over REST, not read")
+    options.add_argument("--subscriptions", type=int, default=100_000, help="of the one reader")
+    options.add_argument("--payments", type=int, default=300, help="by themselves, in each phase")
     options = options.parse_args()
-    os.environ["SATWATCH__LIMITS__QUEUE_MESSAGES"] = str(options.queue)
+    options.interval = 10
+    fanout.raise_limit(options.quick + 2 * (options.slow + options.answers) + 500)
+    print(f"$ {' '.join(sys.argv)}   ({os.cpu_count()} cores, load {os.getloadavg()[0]:.1f})")
+    fanout.build()
     with tempfile.TemporaryDirectory(prefix="satwatch-bench-") as folder:
-        node = mempool.Node(pathlib.Path(folder, "node"))
-        daemon = mempool.Daemon(pathlib.Path(folder, "daemon"), options, node)
+        bench = Bench(pathlib.Path(folder), options)
         try:
-            Bench(node, daemon, options).run()
+            bench.run()
         finally:
-            daemon.end(signal.SIGKILL)
-            node.process.kill()
-            node.process.wait()
+            bench.end()
+
+
+def connect(port):
+    """With a small receive buffer, so that it is the daemon that holds what is not read."""
+    stream = socket.socket()
+    stream.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 13)
+    # Segments as on a network; with those of the loopback a buffer as small takes next to nothing.
+    stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG, 1400)
+    stream.settimeout(60)
+    stream.connect(("127.0.0.1", port))
+    return stream
 
 
 def frame(text):
     """A masked text frame; the mask is zero."""
-    length = (
-        bytes([0x80 | len(text)]) if len(text) < 126 else b"\xfe" + len(text).to_bytes(2, "big")
-    )
+    size = len(text)
+    if size < 126:
+        length = bytes([0x80 | size])
+    else:
+        length = (
+            b"\xfe" + size.to_bytes(2, "big")
+            if size < 1 << 16
+            else b"\xff" + size.to_bytes(8, "big")
+        )
     return b"\x81" + length + bytes(4) + text
 
 
-def frames(inbox):
+def messages(inbox):
     """The whole messages at the beginning of what came, which are taken out of it."""
-    place, found = 0, []
+    place, found, pieces, taken = 0, [], b"", 0
     while len(inbox) - place >= 2:
         length, begin = inbox[place + 1], place + 2
         if length >= 126:
@@ -105,229 +113,282 @@ def frames(inbox):
             length, begin = int.from_bytes(inbox[begin : begin + size], "big"), begin + size
         if len(inbox) < begin + length:
             break
-        found.append(bytes(inbox[begin : begin + length]))
-        place = begin + length
-    del inbox[:place]
+        pieces += inbox[begin : begin + length]
+        is_last, place = inbox[place] & 0x80, begin + length
+        if is_last:
+            found.append(pieces)
+            pieces, taken = b"", place
+    del inbox[:taken]
     return found
 
 
-class Client:
-    def __init__(self, bench):
-        """`last`: number of the last event that it has, or of the cursor that it began with."""
-        self.bench, self.last, self.comebacks = bench, None, 0
+class Reader:
+    """A client over WebSocket that comes back with its cursor when it is closed."""
+
+    def __init__(self, port, lists):
+        """`cursor` is what it may save; `numbers` are those of its events; `came_back` says how
+        many it had at each connection but the first.
+        """
+        self.port, self.lists, self.cursor = port, lists, None
+        self.numbers, self.came_back = array.array("Q"), []
         self.connect()
+        self.start = int(self.cursor.split("-")[1])
 
     def connect(self):
-        port = self.bench.daemon.port
-        self.socket, self.inbox, self.upgraded = socket.socket(), bytearray(), False
-        # Small, so that it is the daemon that holds what a client does not take, and not the
-        # operating system.
-        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 13)
-        self.socket.connect(("127.0.0.1", port))
-        after = {} if self.last is None else {"after": f"{self.bench.log}-{self.last}"}
-        wish = json.dumps(
-            ["subscribe_address", {"address": self.bench.address, **after}], separators=(",", ":")
-        )
-        self.socket.sendall(UPGRADE.format(port).encode())
-        self.socket.sendall(frame(b"40") + frame(b"42" + wish.encode()))
-        self.socket.setblocking(False)
+        """Reads until all subscriptions are answered."""
+        self.stream, self.inbox = connect(self.port), bytearray()
+        self.unanswered, self.subscribing = len(self.lists), iter(self.lists)
+        self.stream.sendall(UPGRADE.format(self.port).encode() + frame(b"40"))
+        while b"\r\n\r\n" not in self.inbox:
+            self.inbox += self.receive(1)
+        self.inbox.clear()
+        self.subscribe()
+        while self.unanswered:
+            self.inbox += self.receive(1 << 16)
+            self.take_in()
+        self.stream.setblocking(False)
 
-    def read(self, most=1 << 17):
-        """What there is, once; comes back when the daemon has closed the connection."""
-        try:
-            data = self.socket.recv(most)
-        except BlockingIOError:
-            return
-        except ConnectionError:
-            data = b""
+    def receive(self, most):
+        data = self.stream.recv(most)
         if not data:
-            self.bench.forget(self)
-            self.comebacks += 1
-            self.connect()
-            if self not in self.bench.slow:
-                self.bench.listen(self)
+            raise ConnectionError("closed")
+        return data
+
+    def subscribe(self):
+        """The next list, once the one before is answered."""
+        for addresses in itertools.islice(self.subscribing, 1):
+            wish = {"addresses": addresses, "snapshot": False}
+            if self.cursor:
+                wish["after"] = self.cursor
+            text = json.dumps(["subscribe_addresses", wish], separators=(",", ":"))
+            self.stream.settimeout(60)
+            self.stream.sendall(frame(b"42" + text.encode()))
+
+    def read(self, most):
+        """What there is, once; comes back when it is closed."""
+        try:
+            self.inbox += self.receive(most)
+            self.take_in()
+        except BlockingIOError:
+            pass
+        except ConnectionError:
+            self.come_back()
+
+    def come_back(self):
+        self.stream.close()
+        self.came_back.append(len(self.numbers))
+        while True:
+            try:
+                return self.connect()
+            except (ConnectionError, TimeoutError):
+                self.stream.close()
+
+    def take_in(self):
+        for message in messages(self.inbox):
+            if message == b"2":
+                self.stream.setblocking(True)
+                self.stream.sendall(frame(b"3"))
+                self.stream.settimeout(60 if self.unanswered else 0)
+            elif message.startswith(b'42["error"'):
+                raise SystemExit(message)
+            elif message.startswith(b'42["') and (found := CURSOR.findall(message)):
+                self.event(message, found[-1])
+
+    def event(self, message, found):
+        cursor, number = found[0].decode(), int(found[1])
+        name = message[4 : message.index(b'"', 4)]
+        if name == b"subscribed":
+            self.unanswered -= 1
+            self.subscribe()
+            if self.cursor is None or not self.unanswered and self.first_time():
+                self.cursor = cursor
+        elif name not in (b"connected", b"lagged", b"caught_up"):
+            self.numbers.append(number)
+            if not self.unanswered:
+                self.cursor = cursor
+
+    def first_time(self):
+        return not self.came_back and not self.numbers
+
+    def check(self, expected):
+        """`expected`: numbers of the events that concern it, from its first cursor on."""
+        if len(self.lists) == 1 and self.numbers.tolist() == expected:
             return
-        self.inbox += data
-        if not self.upgraded:
-            end = self.inbox.find(b"\r\n\r\n")
-            if end < 0:
-                return
-            self.upgraded = True
-            del self.inbox[: end + 4]
-        events, last = 0, None
-        for message in frames(self.inbox):
-            # new_transactions, balance_change; all others concern the connection.
-            if message[:5] in (b'42["n', b'42["b'):
-                events, last = events + 1, message
-            else:
-                self.control(message)
-        if events:
-            number = int(CURSOR.findall(last)[-1][1])
-            if number != self.last + events:
-                raise SystemExit(
-                    f"{events} events after {self.last}, and the last is {number}: not each once and in order"
-                )
-            self.last = number
-
-    def control(self, message):
-        if message == b"2":
-            self.socket.send(frame(b"3"))
-        elif message.startswith(b'42["subscribed"') and self.last is None:
-            log, number = CURSOR.findall(message)[-1]
-            self.bench.log, self.last = log.decode(), int(number)
-        elif message.startswith(b'42["error"'):
-            raise SystemExit(message)
+        # Of several subscriptions, what came before all were answered comes again after a break.
+        bounds = [0, *self.came_back, len(self.numbers)]
+        parts = [self.numbers[a:b].tolist() for a, b in itertools.pairwise(bounds)]
+        if len(self.lists) == 1 or any(len(set(part)) != len(part) for part in parts):
+            raise SystemExit(f"not each event once: {self.numbers.tolist()} for {expected}")
+        if set(self.numbers) != set(expected):
+            raise SystemExit(f"{len(set(self.numbers))} events for {len(expected)}")
 
 
-class Bench:
-    def __init__(self, node, daemon, options):
-        self.node, self.daemon, self.options = node, daemon, options
-        self.selector, self.log, self.slow, self.sip = selectors.DefaultSelector(), None, [], 0.0
-        self.address = node.rpc("decodescript", SCRIPT.hex())["address"]
+class Answer:
+    """A request whose answer is not read before the end."""
 
+    def __init__(self, port, path):
+        self.port, self.path, self.came_back = port, path, []
+        self.ask()
+
+    def ask(self):
+        self.stream = connect(self.port)
+        self.stream.sendall(
+            f"GET {self.path} HTTP/1.1\r\nHost: 127.0.0.1:{self.port}\r\nConnection: close\r\n\r\n".encode()
+        )
+
+    def come_back(self):
+        self.stream.close()
+        self.came_back.append(0)
+        self.ask()
+
+    def finish(self, expected):
+        """Reads it; asks again when it was refused or cut."""
+        while True:
+            answer = bytearray()
+            try:
+                while data := self.stream.recv(1 << 17):
+                    answer += data
+                head, _, body = bytes(answer).partition(b"\r\n\r\n")
+                if head.startswith(b"HTTP/1.1 200") and json.loads(body)["events"] == expected:
+                    return
+                if head.startswith(b"HTTP/1.1 200"):
+                    raise SystemExit(f"not the answer of before: {bytes(body[:300])}")
+            except (ConnectionError, ValueError):
+                pass
+            self.come_back()
+
+
+class Bench(fanout.Bench):
     def run(self):
         options = self.options
-        self.coins = self.node.coins(
-            2 * (options.singles + options.burst * options.bursts) + FILL * options.burst + 1
-        )
-        self.daemon.start()
-        self.daemon.wait_ready()
-        self.daemon.post("/add_address", {"address": self.address, "history": "none"})
-        self.quick = self.join(options.clients // 2)
-        self.head = self.quick[0].last
-        began = memory(self.daemon)
+        addresses = [history.address(n.to_bytes(20, "big")) for n in range(options.subscriptions)]
+        self.coins = self.node.coins(2 * (BURST + MANY + 2 * options.payments) + 100)
+        self.script = itertools.count()
+        self.restart()
+        self.watch(addresses)
+        self.quick = fanout.Server("satwatch", self.daemon.process, self.listener())
+        self.quick.connect([self.address] * options.quick, self.folder)
+        start = self.daemon.get("/events?limit=1")["next"]
         alone = self.phase()
-        grown = alone["RSS"] - began
-        stalled = self.join(options.clients - len(self.quick))
-        for client in stalled:
-            self.selector.unregister(client.socket)
-        self.slow, before = stalled, memory(self.daemon)
-        self.fill()
+        lists = [addresses[n : n + LIST] for n in range(0, len(addresses), LIST)]
+        port, path = self.daemon.port, f"/events?after={start}&limit={PAGE}"
+        page = self.daemon.get(path)["events"]
+        self.big = Reader(port, lists)
+        self.slow = [Reader(port, [[self.address]]) for _ in range(options.slow)]
+        self.answers = [Answer(port, path) for _ in range(options.answers)]
+        hostile = threading.Thread(target=self.linger, daemon=True)
+        self.is_over = False
+        hostile.start()
         beside = self.phase()
+        self.is_over = True
+        hostile.join()
         self.tell(alone, beside)
-        counts = self.daemon.get("/status")["clients"]
-        closed = len(self.quick) + len(stalled) - counts["sessions"]
-        print(
-            f"lagging      {counts['lagging']} of {len(stalled)}, {closed} closed; queues of at most {options.queue} messages"
-        )
-        print(
-            f"memory       {(beside['RSS'] - before - grown) * 1024 / len(stalled):.0f} KiB for each of them"
-        )
-        self.wake(stalled)
+        self.resume(page, addresses)
 
-    def join(self, count):
-        clients = [Client(self) for _ in range(count)]
-        for client in clients:
-            self.listen(client)
-        self.read_until(lambda: all(client.last is not None for client in clients))
-        return clients
-
-    def listen(self, client):
-        self.selector.register(client.socket, selectors.EVENT_READ, client)
-
-    def forget(self, client):
-        if client.socket in self.selector.get_map():
-            self.selector.unregister(client.socket)
-        client.socket.close()
-
-    def read_until(self, is_done, each=lambda client: None):
-        while not is_done():
-            if self.slow and time.perf_counter() > self.sip:
-                self.sip = time.perf_counter() + SIP / len(self.slow)
-                self.slow.append(self.slow.pop(0))
-                self.slow[-1].read(1 << 13)
-            for key, _ in self.selector.select(0.05):
-                key.data.read()
-                each(key.data)
-
-    def pay(self, count):
-        """From the first call to the node; until all quick ones have it, and when each had."""
-        payments = [
-            mempool.spend(coin, [(SCRIPT, coin[2] - 500)])
-            for coin in (self.coins.pop() for _ in range(count))
-        ]
-        self.head += 2 * count
-        waiting, times, began = set(self.quick), [], time.perf_counter()
-
-        def each(client):
-            if client.last == self.head and client in waiting:
-                waiting.remove(client)
-                times.append(time.perf_counter() - began)
-
-        sender = threading.Thread(target=self.node.send, args=(payments,))
-        sender.start()
-        self.read_until(lambda: not waiting, each)
-        sender.join()
-        return times
-
-    def fill(self):
-        while self.daemon.get("/status")["clients"]["lagging"] < len(self.slow):
-            if len(self.coins) < self.options.burst:
-                raise SystemExit("the operating system holds all of it; make the bursts larger")
-            self.pay(self.options.burst)
+    def pay_many(self):
+        """A transaction to many of the watched addresses."""
+        numbers = (next(self.script) % self.options.subscriptions for _ in range(OUTPUTS))
+        outputs = [(bytes([0x00, 0x14]) + n.to_bytes(20, "big"), 330) for n in numbers]
+        self.node.send([mempool.spend(self.coins.pop(), outputs)])
 
     def phase(self):
-        cpu = mempool.cpu(self.daemon.process.pid)
-        options, before, latencies, bursts = self.options, self.head, [], []
-        for _ in range(options.bursts):
-            bursts.append(max(self.pay(options.burst)))
-            for _ in range(options.singles // options.bursts):
-                latencies += self.pay(1)
-        sent = (self.head - before) * len(self.quick)
-        cpu = mempool.cpu(self.daemon.process.pid) - cpu
-        latencies.sort()
+        payments = (self.coins.pop() for _ in range(BURST))
+        payments = [mempool.spend(coin, [(fanout.SCRIPT, coin[2] - 500)]) for coin in payments]
+        self.quick.pay(lambda: self.node.send(payments), 2 * BURST)
+        for _ in range(MANY):
+            self.pay_many()
+        time.sleep(5)
+        self.quick.load.ask("times")
+        cpu, times = fanout.cpu(self.daemon.process.pid), []
+        for n in range(self.options.payments):
+            if n % 10 == 0:
+                self.pay_many()
+            time.sleep(0.05)
+            times += self.pay_one(self.quick, self.coins.pop())
+        times.sort()
         return {
-            "latency, median (ms)": latencies[len(latencies) // 2] * 1000,
-            "latency, 95 % (ms)": latencies[int(len(latencies) * 0.95)] * 1000,
-            "latency, most (ms)": latencies[-1] * 1000,
-            "burst, mean (s)": sum(bursts) / len(bursts),
-            "burst, most (s)": max(bursts),
-            "events/s to quick": 2 * options.burst * len(self.quick) * len(bursts) / sum(bursts),
-            "CPU (s)": cpu,
-            "CPU (us/event)": cpu / sent * 1e6,
-            "RSS": memory(self.daemon),
+            "latency, p50 (ms)": times[len(times) // 2] / 1e3,
+            "latency, p99 (ms)": times[int(len(times) * 0.99)] / 1e3,
+            "latency, most (ms)": times[-1] / 1e3,
+            "CPU (s)": fanout.cpu(self.daemon.process.pid) - cpu,
+            "resident (MB)": mempool.memory(self.daemon, "VmRSS"),
+            "resident, peak (MB)": mempool.memory(self.daemon, "VmHWM"),
+            "kernel (MB)": kernel(),
         }
 
+    def linger(self):
+        """What the slow ones do in the second phase."""
+        while not self.is_over:
+            poll, known = select.poll(), {}
+            for reader in (self.big, *self.slow, *self.answers):
+                poll.register(reader.stream, GONE)
+                known[reader.stream.fileno()] = reader
+            for number, _ in poll.poll(0):
+                known[number].come_back()
+            for reader in self.slow:
+                reader.read(1)
+                time.sleep(1 / len(self.slow))
+
     def tell(self, alone, beside):
-        print(
-            f"{'':22} {'alone':>10} {'beside':>10} {'ratio':>8}   {len(self.quick)} quick clients, alone and beside as many that hardly read"
-        )
+        print(f"{'':22} {'alone':>10} {'beside':>10} {'ratio':>8}")
         for name, value in alone.items():
-            print(f"{name:22} {value:10.2f} {beside[name]:10.2f} {beside[name] / value:8.2f}")
+            print(
+                f"{name:22} {value:10.2f} {beside[name]:10.2f} {beside[name] / max(value, 0.01):8.2f}"
+            )
+        for name in "big", "slow", "answers":
+            these = getattr(self, name)
+            these = these if isinstance(these, list) else [these]
+            closed = sum(len(reader.came_back) for reader in these)
+            print(f"closed       {name}: {closed} times, {len(these)} there")
 
-    def wake(self, stalled):
-        self.slow, began = [], time.perf_counter()
-        behind = [self.head - client.last for client in stalled]
-        for client in stalled:
-            self.listen(client)
-        times, waiting = [], set(stalled)
-
-        def each(client):
-            if client.last == self.head and client in waiting:
-                waiting.remove(client)
-                times.append(time.perf_counter() - began)
-
-        self.read_until(lambda: not waiting, each)
-        everything = time.perf_counter() - began
-        while self.daemon.get("/status")["clients"]["lagging"]:
-            self.read_until(lambda: True)
-        took, comebacks = time.perf_counter() - began, sum(client.comebacks for client in stalled)
+    def resume(self, page, addresses):
+        log, after = [], f"&after={self.big.cursor.split('-')[0]}-{self.big.start}"
+        while events := self.daemon.get(f"/events?limit=1000{after}")["events"]:
+            log += [
+                (int(event["cursor"].split("-")[1]), event["data"].get("address"))
+                for event in events
+            ]
+            after = f"&after={events[-1]['cursor']}"
+        mine, began = set(addresses), time.monotonic()
+        expected = {
+            reader: [
+                number
+                for number, address in log
+                if number > reader.start
+                and (address in mine if reader is self.big else address == self.address)
+            ]
+            for reader in [self.big, *self.slow]
+        }
+        for reader in (*expected, *self.answers):
+            reader.stream.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 18)
+        waiting = {reader for reader in expected if expected[reader]}
+        while waiting:
+            for reader in list(waiting):
+                for _ in range(8):
+                    reader.read(1 << 17)
+                if reader.numbers and reader.numbers[-1] == expected[reader][-1]:
+                    waiting.remove(reader)
+            if time.monotonic() - began > fanout.DEADLINE:
+                raise SystemExit(f"{len(waiting)} readers do not come to the end")
+        took = time.monotonic() - began
+        time.sleep(1)
+        for reader, numbers in expected.items():
+            reader.read(1 << 17)
+            reader.check(numbers)
+        for answer in self.answers:
+            answer.finish(page)
+        total = sum(map(len, expected.values()))
         print(
-            f"live again   {took:.2f} s, all events there after {everything:.2f} s (half of them after {sorted(times)[len(times) // 2]:.2f} s); "
-            f"{sum(behind)} events, {sum(behind) / everything:.0f} a second; {comebacks} came back with their cursor"
+            f"resumed      {total} events in {took:.1f} s; every reader has each of its events once, every answer is whole"
         )
-        before = {client: client.last for client in stalled}
-        self.quick += stalled
-        times = sorted(self.pay(1))
-        print(
-            f"then         one payment reaches all {len(self.quick)} within {times[-1] * 1000:.1f} ms"
-        )
-        assert all(client.last == last + 2 for client, last in before.items())
+        self.quick.check()
+        print(f"resident     {mempool.memory(self.daemon, 'VmRSS'):.0f} MB then")
 
 
-def memory(daemon):
-    """MB."""
-    return mempool.memory(daemon, "VmRSS")
+def kernel():
+    """MB in all TCP sockets."""
+    line = re.search(r"TCP:.* mem (\d+)", pathlib.Path("/proc/net/sockstat").read_text())
+    return int(line[1]) * 4096 / 1e6
 
 
 if __name__ == "__main__":
