@@ -9,6 +9,7 @@
 use std::convert::Infallible;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,7 +17,7 @@ use bytes::Bytes;
 use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
-use hyper::{Request, Response, StatusCode};
+use hyper::{Request, Response};
 use hyper_util::rt::TokioIo;
 use satwatch::engineio::{self, Group, Message, Outbox};
 use satwatch::socketio::{
@@ -121,15 +122,15 @@ impl Services {
         }
     }
 
-    async fn answer(self, request: Request<Incoming>, peer: IpAddr) -> Response<Full<Bytes>> {
+    /// Not an async function: the session is to hear of the request at once.
+    fn answer(
+        &self,
+        request: Request<Incoming>,
+        peer: IpAddr,
+    ) -> Pin<Box<dyn Future<Output = Response<Full<Bytes>>> + Send>> {
         match request.uri().path() {
-            path if self.echo.matches(path) => self.echo.handle(request, Some(peer)).await,
-            path if self.suite.matches(path) => self.suite.handle(request, Some(peer)).await,
-            _ => {
-                let mut response = Response::new(Full::default());
-                *response.status_mut() = StatusCode::NOT_FOUND;
-                response
-            }
+            path if self.echo.matches(path) => Box::pin(self.echo.handle(request, Some(peer))),
+            _ => Box::pin(self.suite.handle(request, Some(peer))),
         }
     }
 }
@@ -140,7 +141,7 @@ async fn serve(listener: TcpListener, services: Services) -> io::Result<()> {
         stream.set_nodelay(true)?;
         let services = services.clone();
         let service = service_fn(move |request| {
-            let answer = engineio::begun(services.clone().answer(request, peer.ip()));
+            let answer = services.answer(request, peer.ip());
             async move { Ok::<_, Infallible>(answer.await) }
         });
         let connection = hyper::server::conn::http1::Builder::new()

@@ -6,7 +6,6 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use http_body_util::Full;
 use hyper::service::service_fn;
 use satwatch::engineio::packet::{Dialect, Frame, Packet, Revision};
 use satwatch::engineio::payload::{self, Body, Packets};
@@ -136,14 +135,13 @@ pub fn request(data: &[u8]) {
         let config = engineio::Config {
             max_payload: 1000,
             path: "/e/".into(),
-            cors: None,
             ..engineio::Config::default()
         };
         let service = engineio::Service::new(config, Mute);
         let (mut client, connection) = tokio::io::duplex(1 << 20);
         client.write_all(data).await.expect("it fits");
         let answer = service_fn(|request| {
-            let answer = engineio::begun(engineio_answer(service.clone(), request));
+            let answer = service.handle(request, None);
             async move { Ok::<_, Infallible>(answer.await) }
         });
         let serving = hyper::server::conn::http1::Builder::new()
@@ -171,13 +169,6 @@ pub fn request(data: &[u8]) {
             (0, 0, 0)
         );
     });
-}
-
-async fn engineio_answer(
-    service: engineio::Service<Mute>,
-    request: hyper::Request<hyper::body::Incoming>,
-) -> hyper::Response<Full<Bytes>> {
-    service.handle(request, None).await
 }
 
 // Socket.IO

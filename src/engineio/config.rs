@@ -1,19 +1,10 @@
 //! What a service is told when it is made.
 
-use std::fmt;
-use std::sync::Arc;
 use std::time::Duration;
 
-use hyper::HeaderMap;
-
-use super::cors::Cors;
 use super::session::Limits;
 
-/// Decides by the headers of a handshake whether a session may be opened; the error is the message
-/// that the client gets.
-pub type Allow = Arc<dyn Fn(&HeaderMap) -> Result<(), String> + Send + Sync>;
-
-#[derive(Clone)]
+#[derive(Debug, Clone)]
 pub struct Config {
     /// The exact path of all requests, trailing slash included.
     pub path: String,
@@ -53,16 +44,8 @@ pub struct Config {
     /// Whether clients of revision 3 (`EIO=3`: Socket.IO 1 and 2) are served too. JSONP, which only
     /// browsers without XMLHttpRequest 2 used, is not.
     pub revision_3: bool,
-    /// Asked at the handshake only: after it the session id is the credential. It is where `Origin`
-    /// is checked, which CORS does not do.
-    pub allow: Option<Allow>,
-    /// Lets pages of other origins read the answers; off, as in the reference server.
-    pub cors: Option<Cors>,
-    /// The name of a cookie with the session id on the answer to a polling handshake, for a load
-    /// balancer that sends all requests of a session to one server. Never a credential: a request's
-    /// cookies are not looked at. A session that opens as a WebSocket is one connection and needs
-    /// none. Must be a cookie name (RFC 6265: no space, comma, semicolon, equals sign).
-    pub cookie: Option<String>,
+    /// Whether the headers of the first request are given to the layer above.
+    pub keep_headers: bool,
 }
 
 impl Default for Config {
@@ -84,9 +67,7 @@ impl Default for Config {
             total_received_bytes: 64 << 20,
             upgrades: true,
             revision_3: true,
-            allow: None,
-            cors: None,
-            cookie: None,
+            keep_headers: false,
         }
     }
 }
@@ -102,14 +83,5 @@ impl Config {
             max_payload: self.max_payload,
             upgrades: self.upgrades,
         }
-    }
-}
-
-impl fmt::Debug for Config {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Config")
-            .field("path", &self.path)
-            .field("allow", &self.allow.is_some())
-            .finish_non_exhaustive()
     }
 }

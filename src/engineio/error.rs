@@ -10,7 +10,7 @@ use hyper::header::{CONNECTION, CONTENT_TYPE, HeaderValue, RETRY_AFTER, SEC_WEBS
 use hyper::{Response, StatusCode};
 use serde::Serialize;
 
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Refused {
     #[error("Transport unknown")]
     TransportUnknown,
@@ -20,9 +20,6 @@ pub enum Refused {
     BadHandshakeMethod,
     #[error("Bad request")]
     BadRequest,
-    /// The allow hook said no, with this message.
-    #[error("{0}")]
-    Forbidden(String),
     #[error("Unsupported protocol version")]
     UnsupportedVersion,
     /// The body is longer than `max_payload`.
@@ -57,23 +54,13 @@ impl Refused {
             | Self::BodyTimeout
             | Self::Busy
             | Self::Unavailable => 3,
-            Self::Forbidden(_) => 4,
             Self::UnsupportedVersion => 5,
-        }
-    }
-
-    /// The text, with the default for a hook that gave none.
-    fn message(&self) -> String {
-        match self {
-            Self::Forbidden(message) if message.is_empty() => "Forbidden".to_owned(),
-            other => other.to_string(),
         }
     }
 
     /// The answer to a polling request.
     pub(super) fn polling(&self) -> Response<Full<Bytes>> {
         let status = match self {
-            Self::Forbidden(_) => StatusCode::FORBIDDEN,
             Self::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::BodyTimeout => StatusCode::REQUEST_TIMEOUT,
             Self::Busy | Self::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
@@ -81,7 +68,7 @@ impl Refused {
         };
         let body = serde_json::to_vec(&Body {
             code: self.code(),
-            message: self.message(),
+            message: self.to_string(),
         })
         .unwrap_or_default();
         let mut response = Response::new(Full::from(body));
@@ -95,7 +82,7 @@ impl Refused {
 
     /// The answer to a WebSocket handshake.
     pub(super) fn websocket(&self) -> Response<Full<Bytes>> {
-        let mut response = Response::new(Full::from(self.message()));
+        let mut response = Response::new(Full::from(self.to_string()));
         *response.status_mut() = match self {
             Self::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
             _ => StatusCode::BAD_REQUEST,
@@ -173,20 +160,6 @@ mod tests {
                 r#"{"code":3,"message":"Bad request"}"#,
                 400,
                 "Bad request",
-            ),
-            (
-                Refused::Forbidden(String::new()),
-                403,
-                r#"{"code":4,"message":"Forbidden"}"#,
-                400,
-                "Forbidden",
-            ),
-            (
-                Refused::Forbidden("a \"b\"".into()),
-                403,
-                r#"{"code":4,"message":"a \"b\""}"#,
-                400,
-                "a \"b\"",
             ),
             (
                 Refused::UnsupportedVersion,

@@ -96,8 +96,7 @@ impl From<Bytes> for Message {
 /// What the client's first request said.
 #[derive(Debug, Clone)]
 pub struct Handshake {
-    /// Copied out of the connection's buffer, without those that concern only the transport, so
-    /// that keeping them costs little.
+    /// Without those that concern only the transport. Empty unless `Config::keep_headers`.
     pub headers: HeaderMap,
     /// The raw query string, without the question mark.
     pub query: String,

@@ -46,7 +46,6 @@
 
 mod budget;
 mod config;
-mod cors;
 mod error;
 mod handler;
 mod outbox;
@@ -60,9 +59,8 @@ pub mod session;
 mod task;
 mod websocket;
 
-pub use config::{Allow, Config};
-pub use cors::{Cors, Origins};
+pub use config::Config;
 pub use handler::{CloseReason, Handler, Handshake, Message, Text, Work};
 pub use outbox::{Group, Outbox, OutboxReceiver, SendError, outbox};
 pub use packet::Revision;
-pub use service::{Service, begun};
+pub use service::Service;

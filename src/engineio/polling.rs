@@ -4,9 +4,9 @@
 //! little (most messages are short, and clients move to a WebSocket), and what it costs in memory
 //! and time would be chosen by strangers. A proxy in front can do it.
 //!
-//! A request that is dropped before its answer was given away (hyper drops the service's future
-//! when the client goes) tells the session so through a drop guard: what was meant for that answer
-//! is lost.
+//! A request is posted to the session before its answer is waited for. When it is dropped before its
+//! answer was given away (hyper drops the service's future when the client goes), a drop guard tells
+//! the session so: what was meant for that answer is lost.
 
 use std::future::poll_fn;
 use std::pin::Pin;
@@ -25,7 +25,7 @@ use tokio::time::timeout;
 use super::budget::{Budget, Incoming};
 use super::error::Refused;
 use super::payload::Body;
-use super::registry::{Command, Mailbox};
+use super::registry::{Command, Mailbox, PostPass};
 use super::session::{PollAnswer, PostAnswer};
 
 /// How much of a body over the limit is read and thrown away, in limits, so that the client gets to
@@ -64,18 +64,19 @@ impl Drop for Guard {
 }
 
 /// A poll: waits until the session has something to say.
-pub(super) async fn get(mailbox: Arc<Mailbox>) -> Answer {
+pub(super) fn get(mailbox: Arc<Mailbox>) -> impl Future<Output = Answer> {
     let guard = Guard::new(mailbox.clone());
     let (sender, answer) = oneshot::channel();
-    let answer = match mailbox.post(Command::Poll(sender)) {
-        Ok(()) => answer.await.unwrap_or(Err(Refused::SessionUnknown)),
-        Err(_) => Err(Refused::SessionUnknown),
-    };
-    guard.answered();
-    match answer {
-        Ok(PollAnswer::Payload(body)) => payload(body),
-        Ok(PollAnswer::Gone) => Refused::SessionUnknown.polling(),
-        Err(refused) => refused.polling(),
+    // When the session is gone, the sender is dropped and the answer is that.
+    let _ = mailbox.post(Command::Poll(sender));
+    async move {
+        let answer = answer.await.unwrap_or(Err(Refused::SessionUnknown));
+        guard.answered();
+        match answer {
+            Ok(PollAnswer::Payload(body)) => payload(body),
+            Ok(PollAnswer::Gone) => Refused::SessionUnknown.polling(),
+            Err(refused) => refused.polling(),
+        }
     }
 }
 
@@ -87,42 +88,38 @@ pub(super) struct BodyLimits {
 }
 
 /// Packets from the client.
-pub(super) async fn post<B>(
+pub(super) fn post<B>(
     mailbox: Arc<Mailbox>,
     request: Request<B>,
     limits: BodyLimits,
-) -> Answer
+) -> impl Future<Output = Answer>
 where
     B: HttpBody<Data = Bytes> + Unpin,
 {
     let guard = Guard::new(mailbox.clone());
-    let answer = post_packets(&mailbox, request, limits, guard).await;
-    match answer {
-        Ok(()) => ok(),
-        Err(refused) => refused.polling(),
+    let (sender, verdict) = oneshot::channel();
+    let _ = mailbox.post(Command::PostOpened {
+        octets: is_octets(request.headers()),
+        verdict: sender,
+    });
+    async move {
+        match post_packets(&mailbox, request, verdict, limits, guard).await {
+            Ok(()) => ok(),
+            Err(refused) => refused.polling(),
+        }
     }
 }
 
 async fn post_packets<B>(
     mailbox: &Mailbox,
     request: Request<B>,
+    verdict: oneshot::Receiver<Result<PostPass, Refused>>,
     limits: BodyLimits,
     guard: Guard,
 ) -> Result<(), Refused>
 where
     B: HttpBody<Data = Bytes> + Unpin,
 {
-    let (sender, verdict) = oneshot::channel();
-    if mailbox
-        .post(Command::PostOpened {
-            octets: is_octets(request.headers()),
-            verdict: sender,
-        })
-        .is_err()
-    {
-        guard.answered();
-        return Err(Refused::SessionUnknown);
-    }
     let over = match verdict.await.unwrap_or(Err(Refused::SessionUnknown)) {
         Ok(over) => over,
         Err(refused) => {

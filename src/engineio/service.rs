@@ -2,19 +2,16 @@
 //! session they belong to.
 //!
 //! The order of the checks is that of the reference server: transport, session id, method (of a
-//! handshake), WebSocket handshake, allow hook, protocol version. Its check for illegal bytes in
-//! `Origin` is hyper's here.
+//! handshake), WebSocket handshake, protocol version. Its check for illegal bytes in `Origin` is
+//! hyper's here.
 
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::task::{Context, Poll, Waker};
 
 use bytes::Bytes;
 use http_body_util::Full;
 use hyper::body::Body;
-use hyper::header::{
-    CONNECTION, HeaderMap, HeaderName, HeaderValue, SET_COOKIE, TRANSFER_ENCODING, UPGRADE,
-};
+use hyper::header::{CONNECTION, HeaderMap, HeaderName, HeaderValue, TRANSFER_ENCODING, UPGRADE};
 use hyper::http::Extensions;
 use hyper::upgrade::OnUpgrade;
 use hyper::{Method, Request, Response, StatusCode};
@@ -23,7 +20,6 @@ use tracing::debug;
 
 use super::budget::Budget;
 use super::config::Config;
-use super::cors;
 use super::error::Refused;
 use super::handler::{Handler, Handshake};
 use super::outbox::Queues;
@@ -38,22 +34,11 @@ use super::websocket::{self, Socket};
 
 type Answer = Response<Full<Bytes>>;
 
-/// Begins to work on a request at once. hyper makes the future of a request, and when the client
-/// has gone by then it drops it without polling it: a poll that was cancelled so quickly would
-/// never be heard of, and its session would live on until its ping timeout. Whoever serves a
-/// [`Service`] with hyper wraps the answer in this.
-pub fn begun<F: Future>(answer: F) -> impl Future<Output = F::Output> {
-    let mut answer = Box::pin(answer);
-    let first = answer
-        .as_mut()
-        .poll(&mut Context::from_waker(Waker::noop()));
-    async move {
-        match first {
-            Poll::Ready(answer) => answer,
-            // Polled again with a waker of its own.
-            Poll::Pending => answer.await,
-        }
-    }
+/// What becomes of a request that is not refused.
+enum Routed<G, P> {
+    Answered(Answer),
+    Poll(G),
+    Post(P),
 }
 
 /// An Engine.IO server for one path. Clones are the same server.
@@ -125,46 +110,48 @@ impl<H: Handler> Service<H> {
         self.inner.registry.shutdown().await;
     }
 
-    /// Answers a request. Must run on a tokio runtime; dropping the future is how a client that
-    /// went away is noticed (see [`begun`]).
-    pub async fn handle<B>(&self, request: Request<B>, peer: Option<IpAddr>) -> Answer
+    /// Answers a request. Must run on a tokio runtime.
+    ///
+    /// The session hears of the request before this returns, and of its end when the answer is
+    /// dropped: hyper drops the answer of a client that has gone, possibly without polling it.
+    pub fn handle<B>(
+        &self,
+        request: Request<B>,
+        peer: Option<IpAddr>,
+    ) -> impl Future<Output = Answer> + use<H, B>
+    where
+        B: Body<Data = Bytes> + Unpin,
+    {
+        let is_upgrade = websocket::is_wanted(&request);
+        let routed = self.route(request, peer, is_upgrade);
+        async move {
+            match routed {
+                Ok(Routed::Answered(answer)) => answer,
+                Ok(Routed::Poll(answer)) => answer.await,
+                Ok(Routed::Post(answer)) => answer.await,
+                Err(refused) if is_upgrade => refused.websocket(),
+                Err(refused) => refused.polling(),
+            }
+        }
+    }
+
+    fn route<B>(
+        &self,
+        request: Request<B>,
+        peer: Option<IpAddr>,
+        upgrade: bool,
+    ) -> Result<
+        Routed<impl Future<Output = Answer> + use<H, B>, impl Future<Output = Answer> + use<H, B>>,
+        Refused,
+    >
     where
         B: Body<Data = Bytes> + Unpin,
     {
         if !self.matches(request.uri().path()) {
             let mut response = Answer::default();
             *response.status_mut() = StatusCode::NOT_FOUND;
-            return response;
+            return Ok(Routed::Answered(response));
         }
-        let upgrade = websocket::is_wanted(&request);
-        let cors = self.inner.config.cors.as_ref();
-        let origin = cors.and_then(|_| cors::origin(request.headers()));
-        let answer = match cors {
-            Some(cors) if request.method() == Method::OPTIONS => {
-                Ok(cors.preflight(request.headers()))
-            }
-            _ => self.route(request, peer, upgrade).await,
-        };
-        let mut response = match answer {
-            Ok(response) => response,
-            Err(refused) if upgrade => refused.websocket(),
-            Err(refused) => refused.polling(),
-        };
-        if let Some(cors) = cors {
-            cors.mark(origin.as_ref(), response.headers_mut());
-        }
-        response
-    }
-
-    async fn route<B>(
-        &self,
-        request: Request<B>,
-        peer: Option<IpAddr>,
-        upgrade: bool,
-    ) -> Result<Answer, Refused>
-    where
-        B: Body<Data = Bytes> + Unpin,
-    {
         let inner = &self.inner;
         let query = Query::parse(request.uri().query().unwrap_or_default());
         let dialect = query
@@ -179,10 +166,11 @@ impl<H: Handler> Service<H> {
                 return Err(Refused::BadRequest);
             }
             return match *request.method() {
-                Method::GET if websocket => inner.attach(request, mailbox),
-                Method::GET => Ok(polling::get(mailbox).await),
+                Method::GET if websocket => inner.attach(request, mailbox).map(Routed::Answered),
+                Method::GET => Ok(Routed::Poll(polling::get(mailbox))),
                 Method::POST if !websocket => {
-                    Ok(polling::post(mailbox, request, inner.body_limits()).await)
+                    let answer = polling::post(mailbox, request, inner.body_limits());
+                    Ok(Routed::Post(answer))
                 }
                 // The reference server answers 500 with an empty body, as if it were its own fault.
                 _ => Err(Refused::BadRequest),
@@ -194,16 +182,14 @@ impl<H: Handler> Service<H> {
         if websocket != upgrade {
             return Err(Refused::BadRequest);
         }
-        if let Some(allow) = &inner.config.allow {
-            allow(request.headers()).map_err(Refused::Forbidden)?;
-        }
         let dialect = dialect.ok_or(Refused::UnsupportedVersion)?;
         let slot = inner.registry.reserve()?;
-        if websocket {
+        let answer = if websocket {
             self.open_websocket(request, peer, dialect, slot)
         } else {
             self.open_polling(&request, peer, dialect, slot)
-        }
+        };
+        answer.map(Routed::Answered)
     }
 
     fn open_polling<B>(
@@ -216,16 +202,11 @@ impl<H: Handler> Service<H> {
         let inner = &self.inner;
         let entry = slot.enter(dialect.revision(), Opened::Polling)?;
         let open = inner.config.open_packet(entry.sid(), inner.config.upgrades);
-        let cookie = inner.config.cookie_for(entry.sid());
         let machine = Session::polling(now(), inner.config.session_limits(), dialect);
-        let task = inner.open(entry, handshake(request, peer), machine, None);
+        let task = inner.open(entry, inner.handshake(request, peer), machine, None);
         tokio::spawn(task.run());
-        let mut answer =
-            polling::payload(payload::encode(vec![Packet::Open(open.into())], dialect));
-        if let Some(cookie) = cookie {
-            answer.headers_mut().insert(SET_COOKIE, cookie);
-        }
-        Ok(answer)
+        let open = vec![Packet::Open(open.into())];
+        Ok(polling::payload(payload::encode(open, dialect)))
     }
 
     fn open_websocket<B>(
@@ -238,8 +219,8 @@ impl<H: Handler> Service<H> {
         let response = switching(&request)?;
         let upgrade = hyper::upgrade::on(&mut request);
         let kept = std::mem::take(request.extensions_mut());
-        let handshake = handshake(&request, peer);
         let inner = self.inner.clone();
+        let handshake = inner.handshake(&request, peer);
         let running = inner.registry.running();
         tokio::spawn(async move {
             let Some(socket) = inner.socket(upgrade, kept).await else {
@@ -267,6 +248,19 @@ impl<H: Handler> Inner<H> {
             max_payload: self.config.max_payload,
             time: self.config.body_timeout,
             budget: self.received.clone(),
+        }
+    }
+
+    /// What the layer above gets to know of the first request.
+    fn handshake<B>(&self, request: &Request<B>, peer: Option<IpAddr>) -> Handshake {
+        let headers = request.headers();
+        Handshake {
+            headers: match self.config.keep_headers {
+                true => copied(headers),
+                false => HeaderMap::new(),
+            },
+            query: request.uri().query().unwrap_or_default().to_owned(),
+            peer,
         }
     }
 
@@ -341,6 +335,22 @@ impl<H> Inner<H> {
     }
 }
 
+/// Headers but those of the transport. Values are copied: hyper's are parts of the connection's read
+/// buffer and would keep all of it.
+fn copied(headers: &HeaderMap) -> HeaderMap {
+    let kept = |name: &HeaderName| {
+        ![CONNECTION, UPGRADE, TRANSFER_ENCODING].contains(name)
+            && !name.as_str().starts_with("sec-websocket-")
+    };
+    let mut copies = HeaderMap::new();
+    for (name, value) in headers.iter().filter(|(name, _)| kept(name)) {
+        if let Ok(value) = HeaderValue::from_bytes(value.as_bytes()) {
+            copies.append(name, value);
+        }
+    }
+    copies
+}
+
 impl Config {
     /// The open packet: exactly these keys, times in milliseconds.
     fn open_packet(&self, sid: &str, upgrades: bool) -> String {
@@ -351,34 +361,5 @@ impl Config {
             self.ping_timeout.as_millis(),
             self.max_payload
         )
-    }
-}
-
-impl Config {
-    /// `None`: no cookie is wanted, or its name is not one.
-    fn cookie_for(&self, sid: &str) -> Option<HeaderValue> {
-        let name = self.cookie.as_ref()?;
-        HeaderValue::try_from(format!("{name}={sid}; Path=/; HttpOnly; SameSite=Lax")).ok()
-    }
-}
-
-/// What the layer above gets to know of the first request. Values are copied: hyper's are parts of
-/// the connection's read buffer and would keep all of it.
-fn handshake<B>(request: &Request<B>, peer: Option<IpAddr>) -> Handshake {
-    let kept = |name: &HeaderName| {
-        ![CONNECTION, UPGRADE, TRANSFER_ENCODING].contains(name)
-            && !name.as_str().starts_with("sec-websocket-")
-    };
-    let count = request.headers().keys().filter(|name| kept(name)).count();
-    let mut headers = HeaderMap::with_capacity(count);
-    for (name, value) in request.headers().iter().filter(|(name, _)| kept(name)) {
-        if let Ok(value) = HeaderValue::from_bytes(value.as_bytes()) {
-            headers.append(name, value);
-        }
-    }
-    Handshake {
-        headers,
-        query: request.uri().query().unwrap_or_default().to_owned(),
-        peer,
     }
 }

@@ -125,20 +125,13 @@ enum Stream {
 impl Stream {
     /// The stream, and what hyper read of it already.
     fn of(upgraded: Upgraded) -> (Self, Bytes) {
-        let (stream, read) =
-            match hyper_util::server::conn::auto::upgrade::downcast::<TokioIo<TcpStream>>(upgraded)
-            {
-                Ok(parts) => (parts.io.into_inner(), parts.read_buf),
-                Err(upgraded) => match upgraded.downcast::<TokioIo<TcpStream>>() {
-                    Ok(parts) => (parts.io.into_inner(), parts.read_buf),
-                    Err(upgraded) => {
-                        return (
-                            Self::Wrapped(Box::new(TokioIo::new(upgraded))),
-                            Bytes::new(),
-                        );
-                    }
-                },
-            };
+        let (stream, read) = match upgraded.downcast::<TokioIo<TcpStream>>() {
+            Ok(parts) => (parts.io.into_inner(), parts.read_buf),
+            Err(upgraded) => {
+                let stream = Box::new(TokioIo::new(upgraded));
+                return (Self::Wrapped(stream), Bytes::new());
+            }
+        };
         // A frame is written once and whole: there is nothing to gather. A socket that refuses this
         // is closing anyway.
         let _ = stream.set_nodelay(true);

@@ -1,5 +1,5 @@
-//! Accepts connections and serves HTTP/1.1 and HTTP/2 without TLS (h2c, prior knowledge) on one
-//! port. Knows no routes.
+//! Accepts connections and serves HTTP/1.1 on one port. Knows no routes. A client that speaks HTTP/2
+//! is told to speak HTTP/1.1.
 //!
 //! # Laws
 //!
@@ -10,9 +10,8 @@
 //! 2. A connection without a request in work ends [`Limits::header_time`] after accept if it never
 //!    had one, and [`Limits::idle_time`] after its last answer otherwise; that bounds the time for
 //!    a later head too. hyper's own timer is off: it runs while a connection idles between two
-//!    requests, and knows neither the time before the protocol is known nor HTTP/2. An answer may
-//!    take as long as it moves: it is cut off when its client has taken none of it for
-//!    [`Limits::idle_time`].
+//!    requests. An answer may take as long as it moves: it is cut off when its client has taken none
+//!    of it for [`Limits::idle_time`].
 //! 3. The head of a request is bounded here (16 KiB, 100 headers: hyper answers 431); its body is
 //!    the handler's to bound.
 //! 4. A panic in a handler ends that connection only: each has its own task.
@@ -20,7 +19,7 @@
 //!    what is still open then is dropped.
 //!
 //! ```text
-//! slot -> accept -> one task: hyper-util auto (HTTP/1.1 | h2c) -> handler(request, peer) -> response
+//! slot -> accept -> one task: hyper (HTTP/1.1) -> handler(request, peer) -> response
 //!                        ends by: client, error, idle, shutdown + drain, upgrade (the stream goes to who asked for it)
 //! ```
 
@@ -32,7 +31,6 @@ use std::convert::Infallible;
 use std::future::{Future, poll_fn};
 use std::io;
 use std::net::SocketAddr;
-use std::pin::pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
@@ -40,12 +38,12 @@ use std::time::Duration;
 use bytes::Bytes;
 use hyper::body::{Body, Incoming};
 use hyper::header::{HeaderName, HeaderValue};
+use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::upgrade::OnUpgrade;
-use hyper::{Request, Response, StatusCode, Version};
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use hyper_util::server::conn::auto;
-use tokio::io::{AsyncRead, AsyncWrite};
+use hyper::{Request, Response, StatusCode};
+use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
@@ -59,6 +57,9 @@ pub use listen::of_this_machine;
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 /// Read buffer and largest request head, in bytes.
 const MAX_HEAD: usize = 16 * 1024;
+/// What a client that speaks HTTP/2 gets (RFC 9113): SETTINGS without a setting, and GOAWAY with
+/// the error code HTTP_1_1_REQUIRED.
+const HTTP_1_1_REQUIRED: &[u8] = b"\0\0\0\x04\0\0\0\0\0\0\0\x08\x07\0\0\0\0\0\0\0\0\0\0\0\x0d";
 /// How long a connection that was asked to end may take over it.
 const LAST_WORDS: Duration = Duration::from_secs(5);
 /// Between two log lines that say the same.
@@ -183,7 +184,7 @@ impl Server {
 
 /// What all connections share.
 struct Connection {
-    builder: auto::Builder<TokioExecutor>,
+    builder: http1::Builder,
     limits: Limits,
     shutdown: CancellationToken,
     abort: CancellationToken,
@@ -209,7 +210,6 @@ impl Connection {
                 .expect("digits make a header");
         let service = service_fn(|mut request: Request<Incoming>| {
             let work = Activity::begin(&activity);
-            let version = request.version();
             if request.extensions().get::<OnUpgrade>().is_some() {
                 request.extensions_mut().insert(slot.clone());
             }
@@ -225,32 +225,37 @@ impl Connection {
                     Poll::Ready(answer) => answer,
                     Poll::Pending => answer.await,
                 };
-                // HTTP/2 forbids the header, and an upgraded connection is no longer ours.
-                if version < Version::HTTP_2 && answer.status() != StatusCode::SWITCHING_PROTOCOLS {
+                // An upgraded connection is no longer ours.
+                if answer.status() != StatusCode::SWITCHING_PROTOCOLS {
                     answer.headers_mut().insert(KEEP_ALIVE, keep_alive);
                 }
                 Ok::<_, Infallible>(answer.map(|body| Answer::new(body, work)))
             }
         });
-        let mut http = pin!(
-            self.builder
-                .serve_connection_with_upgrades(TokioIo::new(stream), service)
-        );
+        let mut http = self
+            .builder
+            .serve_connection(TokioIo::new(stream), service)
+            .with_upgrades();
         let mut deadline = activity.deadline(&self.limits);
         let mut ending = false;
         loop {
             tokio::select! {
                 // Errors are the client's doing: garbage, a reset, a head that is too slow.
-                result = http.as_mut() => {
+                result = &mut http => {
                     if let Err(error) = result {
                         tracing::debug!(%peer, %error, "connection ended");
+                        if error.is_parse_version_h2()
+                            && let Some(parts) = http.into_parts()
+                        {
+                            refuse_http_2(parts.io.into_inner()).await;
+                        }
                     }
                     break;
                 }
                 () = self.abort.cancelled() => break,
                 () = self.shutdown.cancelled(), if !ending => {
                     ending = true;
-                    http.as_mut().graceful_shutdown();
+                    std::pin::Pin::new(&mut http).graceful_shutdown();
                     deadline = Instant::now() + self.limits.drain_time + LAST_WORDS;
                 }
                 () = sleep_until(deadline) => {
@@ -261,7 +266,7 @@ impl Connection {
                         break;
                     } else {
                         ending = true;
-                        http.as_mut().graceful_shutdown();
+                        std::pin::Pin::new(&mut http).graceful_shutdown();
                         deadline = Instant::now() + LAST_WORDS;
                     }
                 }
@@ -270,25 +275,27 @@ impl Connection {
     }
 }
 
-fn builder() -> auto::Builder<TokioExecutor> {
-    let mut builder = auto::Builder::new(TokioExecutor::new());
+fn builder() -> http1::Builder {
+    let mut builder = http1::Builder::new();
     builder
-        .http1()
         .header_read_timeout(None)
         .max_buf_size(MAX_HEAD)
         // A client that closes its sending side has gone: a waiting poll must not outlive it.
         .half_close(false);
     builder
-        .http2()
-        .timer(TokioTimer::new())
-        .keep_alive_interval(Duration::from_secs(20))
-        .keep_alive_timeout(Duration::from_secs(10))
-        .max_concurrent_streams(100)
-        .max_header_list_size(MAX_HEAD as u32)
-        .initial_stream_window_size(64 * 1024)
-        .initial_connection_window_size(256 * 1024)
-        .max_send_buf_size(64 * 1024);
-    builder
+}
+
+/// Says that HTTP/1.1 is required. What the client still sends is read and thrown away, because
+/// closing a TCP connection with unread bytes resets it and the client may not see the answer.
+async fn refuse_http_2(mut stream: impl AsyncRead + AsyncWrite + Unpin) {
+    let _ = timeout(LAST_WORDS, async {
+        stream.write_all(HTTP_1_1_REQUIRED).await?;
+        stream.shutdown().await?;
+        let mut discarded = [0; 1024];
+        while stream.read(&mut discarded).await? > 0 {}
+        Ok::<_, io::Error>(())
+    })
+    .await;
 }
 
 async fn take_slot(slots: &Arc<Semaphore>, full: &mut Seldom) -> OwnedSemaphorePermit {

@@ -38,15 +38,15 @@ impl<H: Handler> Service<H> {
     }
 
     /// Answers a request; a polling request may take up to the ping interval.
-    pub async fn handle<B>(
+    pub fn handle<B>(
         &self,
         request: Request<B>,
         peer: Option<IpAddr>,
-    ) -> Response<Full<Bytes>>
+    ) -> impl Future<Output = Response<Full<Bytes>>> + use<H, B>
     where
         B: Body<Data = Bytes> + Unpin,
     {
-        self.engine.handle(request, peer).await
+        self.engine.handle(request, peer)
     }
 
     /// Open sessions, joined to a namespace or not.

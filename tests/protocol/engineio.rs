@@ -1,7 +1,6 @@
 //! Engine.IO over real connections: what the official suite leaves out, and what only shows with
 //! sockets.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::SinkExt;
@@ -191,35 +190,6 @@ async fn the_path_is_matched_exactly() {
             "{path}"
         );
     }
-}
-
-#[tokio::test]
-async fn the_allow_hook_refuses_handshakes() {
-    let allow = |config: &mut Config| {
-        config.allow = Some(Arc::new(|headers| match headers.get("origin") {
-            Some(_) => Err("Not from there".to_owned()),
-            None => Ok(()),
-        }));
-    };
-    let server = Server::start(allow).await;
-    let answer = server
-        .http_with(
-            "GET",
-            "EIO=4&transport=polling",
-            "Origin: http://evil\r\n",
-            "",
-        )
-        .await;
-    assert!(
-        answer.is(403, r#"{"code":4,"message":"Not from there"}"#),
-        "{answer:?}"
-    );
-    let upgrade = "Connection: Upgrade\r\nUpgrade: websocket\r\nOrigin: http://evil\r\n";
-    let head =
-        format!("GET /engine.io/?EIO=4&transport=websocket HTTP/1.1\r\nhost: x\r\n{upgrade}\r\n");
-    let answer = self::answer(&mut server.raw(&head).await).await;
-    assert!(answer.is(400, "Not from there"), "{answer:?}");
-    server.open_websocket().await;
 }
 
 #[tokio::test]

@@ -6,13 +6,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::SinkExt;
-use satwatch::engineio::{Config, Cors, Group, Message, Origins};
+use satwatch::engineio::{Config, Group, Message};
 use satwatch::server;
 use tokio::io::AsyncWriteExt;
 use tokio_tungstenite::tungstenite;
 use tokio_util::sync::CancellationToken;
 
-use super::engineio_rig::{Server, Socket, answer, sid_of, within};
+use super::engineio_rig::{Server, Socket, answer, within};
 
 /// Waits for what another task is about to do.
 async fn until(mut true_at_last: impl FnMut() -> bool) {
@@ -347,125 +347,6 @@ async fn websockets_stay_in_the_servers_connection_limit() {
     drop(second);
     shutdown.cancel();
     within(serving).await.expect("the server ends");
-}
-
-// Optional headers
-
-#[tokio::test]
-async fn a_cookie_is_set_only_where_it_is_wanted_and_only_on_a_polling_handshake() {
-    let server = Server::start(|_| {}).await;
-    let answer = server.http("GET", "EIO=4&transport=polling", "").await;
-    assert_eq!(answer.header("set-cookie"), None, "off by default");
-
-    let server = Server::start(|config| config.cookie = Some("io".into())).await;
-    let answer = server.http("GET", "EIO=4&transport=polling", "").await;
-    let sid = sid_of(&answer.body);
-    assert_eq!(
-        answer.header("set-cookie"),
-        Some(format!("io={sid}; Path=/; HttpOnly; SameSite=Lax").as_str())
-    );
-    let answer = server.post(&sid, "4a").await;
-    assert_eq!((answer.status, answer.header("set-cookie")), (200, None));
-    let cookie = format!("Cookie: io={sid}\r\n");
-    let answer = server
-        .http_with("POST", "EIO=4&transport=polling", &cookie, "4a")
-        .await;
-    assert!(
-        answer.is(400, r#"{"code":2,"message":"Bad handshake method"}"#),
-        "a cookie names no session: {answer:?}"
-    );
-}
-
-fn from_anywhere(config: &mut Config) {
-    config.cors = Some(Cors {
-        origins: Origins::These(vec!["http://page".into()]),
-        credentials: true,
-    });
-}
-
-#[tokio::test]
-async fn pages_of_listed_origins_may_read_every_answer_refusals_included() {
-    let server = Server::start(from_anywhere).await;
-    let sid = server.open_polling().await;
-    let origin = "Origin: http://page\r\n";
-    for (method, query, status) in [
-        ("GET", "EIO=4&transport=polling".to_owned(), 200),
-        ("POST", format!("EIO=4&transport=polling&sid={sid}"), 400),
-        ("GET", "EIO=4&transport=polling&sid=nope".into(), 400),
-        ("GET", "EIO=4".into(), 400),
-    ] {
-        let answer = server.http_with(method, &query, origin, "").await;
-        assert_eq!(answer.status, status, "{query}");
-        assert_eq!(
-            answer.header("access-control-allow-origin"),
-            Some("http://page"),
-            "{query}"
-        );
-        assert_eq!(
-            (
-                answer.header("access-control-allow-credentials"),
-                answer.header("vary")
-            ),
-            (Some("true"), Some("Origin"))
-        );
-    }
-    let answer = server
-        .http_with(
-            "GET",
-            "EIO=4&transport=polling",
-            "Origin: http://other\r\n",
-            "",
-        )
-        .await;
-    assert_eq!(
-        (
-            answer.status,
-            answer.header("access-control-allow-origin"),
-            answer.header("vary")
-        ),
-        (200, None, Some("Origin"))
-    );
-    let server = Server::start(|_| {}).await;
-    let answer = server
-        .http_with("GET", "EIO=4&transport=polling", origin, "")
-        .await;
-    assert_eq!(
-        (
-            answer.header("access-control-allow-origin"),
-            answer.header("vary")
-        ),
-        (None, None),
-        "off by default"
-    );
-}
-
-#[tokio::test]
-async fn a_preflight_is_answered_and_touches_no_session() {
-    let server = Server::start(from_anywhere).await;
-    let sid = server.open_polling().await;
-    let mut waiting = server.pending_get(&sid).await;
-    let asked = "Origin: http://page\r\nAccess-Control-Request-Method: POST\r\nAccess-Control-Request-Headers: x-token, content-type\r\n";
-    for query in [
-        "EIO=4&transport=polling".to_owned(),
-        format!("EIO=4&transport=polling&sid={sid}"),
-    ] {
-        let answer = server.http_with("OPTIONS", &query, asked, "").await;
-        assert!(answer.is(204, ""), "{answer:?}");
-        assert_eq!(
-            answer.header("access-control-allow-origin"),
-            Some("http://page")
-        );
-        assert_eq!(
-            answer.header("access-control-allow-methods"),
-            Some("GET, POST")
-        );
-        assert_eq!(
-            answer.header("access-control-allow-headers"),
-            Some("x-token, content-type")
-        );
-    }
-    assert!(server.post(&sid, "4still here").await.is(200, "ok"));
-    assert!(answer(&mut waiting).await.is(200, "4still here"));
 }
 
 // Slow and half

@@ -1,7 +1,5 @@
 //! WebSocket frames that no good client sends, and the order in which a request is looked at.
 
-use std::sync::Arc;
-
 use futures_util::SinkExt;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::protocol::frame::Frame;
@@ -95,15 +93,14 @@ async fn a_connection_that_breaks_ends_its_session() {
 
 #[tokio::test]
 async fn a_request_is_looked_at_in_the_reference_servers_order() {
-    let server =
-        Server::start(|config| config.allow = Some(Arc::new(|_| Err("No".to_owned())))).await;
+    let server = Server::start(|_| {}).await;
     // Each line has what the lines below it have, and one more thing wrong.
     let table = [
         ("PUT", "EIO=5&transport=x&sid=nope", 0),
         ("PUT", "EIO=5&transport=websocket&sid=nope", 1),
         ("PUT", "EIO=5&transport=websocket", 2),
         ("GET", "EIO=5&transport=websocket", 3),
-        ("GET", "EIO=5&transport=polling", 4),
+        ("GET", "EIO=5&transport=polling", 5),
     ];
     for (method, query, code) in table {
         let answer = server.http(method, query, "").await;
@@ -112,12 +109,4 @@ async fn a_request_is_looked_at_in_the_reference_servers_order() {
             "{method} {query}: {answer:?}"
         );
     }
-    let server = Server::start(|_| {}).await;
-    assert!(
-        server
-            .http("GET", "EIO=5&transport=polling", "")
-            .await
-            .body
-            .starts_with(r#"{"code":5,"#)
-    );
 }

@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 use std::io;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::Ipv4Addr;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Waker};
@@ -138,11 +138,8 @@ where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let answer = service_fn(move |request: Request<Incoming>| {
-        let service = service.clone();
-        async move {
-            let peer = IpAddr::V4(Ipv4Addr::LOCALHOST);
-            Ok::<_, std::convert::Infallible>(service.handle(request, Some(peer)).await)
-        }
+        let answer = service.handle(request, Some(Ipv4Addr::LOCALHOST.into()));
+        async move { Ok::<_, std::convert::Infallible>(answer.await) }
     });
     // A client that leaves is an error here.
     let _ = hyper::server::conn::http1::Builder::new()

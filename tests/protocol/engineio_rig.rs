@@ -8,9 +8,9 @@ use futures_util::{SinkExt, StreamExt};
 use hyper::Request;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
-use hyper_util::rt::{TokioExecutor, TokioIo};
+use hyper_util::rt::TokioIo;
 use satwatch::engineio::{
-    CloseReason, Config, Group, Handler, Handshake, Message, Outbox, Service, Work, begun,
+    CloseReason, Config, Group, Handler, Handshake, Message, Outbox, Service, Work,
 };
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -172,6 +172,7 @@ impl Server {
         let mut config = Config {
             max_payload: 1000,
             queue_bytes: 8 << 20,
+            keep_headers: true,
             ..Config::default()
         };
         change(&mut config);
@@ -317,15 +318,15 @@ where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let answer = service_fn(|mut request: Request<Incoming>| {
-        let service = service.clone();
         request.extensions_mut().insert(slot.clone());
-        let answer = begun(async move { service.handle(request, Some(peer.ip())).await });
+        let answer = service.handle(request, Some(peer.ip()));
         async move { Ok::<_, std::convert::Infallible>(answer.await) }
     });
-    let builder = hyper_util::server::conn::auto::Builder::new(TokioExecutor::new());
     // A client that leaves is an error here and the subject of a test there.
-    let _ = builder
-        .serve_connection_with_upgrades(TokioIo::new(stream), answer)
+    let _ = hyper::server::conn::http1::Builder::new()
+        .half_close(false)
+        .serve_connection(TokioIo::new(stream), answer)
+        .with_upgrades()
         .await;
 }
 

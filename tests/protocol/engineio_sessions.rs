@@ -5,7 +5,6 @@ use std::net::Ipv4Addr;
 use bytes::Bytes;
 use http_body_util::{BodyExt, Empty};
 use hyper::Request;
-use satwatch::engineio::begun;
 
 use super::engineio_rig::{Server, within};
 
@@ -19,12 +18,8 @@ fn waiting_get(server: &Server, sid: &str) -> impl Future<Output = (u16, String)
     let request = Request::get(uri)
         .body(Empty::<Bytes>::new())
         .expect("a request");
-    let service = server.service.clone();
-    let answer = begun(async move {
-        service
-            .handle(request, Some(Ipv4Addr::LOCALHOST.into()))
-            .await
-    });
+    let peer = Ipv4Addr::LOCALHOST.into();
+    let answer = server.service.handle(request, Some(peer));
     async move {
         let answer = within(answer).await;
         let status = answer.status().as_u16();

@@ -5,7 +5,6 @@ mod engineio_3;
 mod engineio_bounds;
 mod engineio_conformance;
 mod engineio_frames;
-mod engineio_http2;
 mod engineio_pull;
 mod engineio_rig;
 mod engineio_sessions;

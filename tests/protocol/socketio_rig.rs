@@ -9,7 +9,6 @@ use bytes::Bytes;
 use futures_util::{SinkExt, StreamExt};
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
-use satwatch::engineio::begun;
 use satwatch::socketio::{
     Config, ConnectRefused, ConnectRequest, DisconnectReason, Encoded, Event, Handler, Placeholder,
     Service, Socket, Work,
@@ -170,10 +169,8 @@ pub async fn accept(listener: TcpListener, service: Service<App>) {
         let (stream, peer) = listener.accept().await.unwrap();
         let service = service.clone();
         let answer = service_fn(move |request| {
-            let service = service.clone();
-            begun(
-                async move { Ok::<_, Infallible>(service.handle(request, Some(peer.ip())).await) },
-            )
+            let answer = service.handle(request, Some(peer.ip()));
+            async move { Ok::<_, Infallible>(answer.await) }
         });
         let connection = hyper::server::conn::http1::Builder::new()
             .serve_connection(TokioIo::new(stream), answer)

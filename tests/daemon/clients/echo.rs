@@ -7,7 +7,6 @@ use std::sync::{Arc, Mutex};
 
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
-use satwatch::engineio::begun;
 use satwatch::socketio::{
     CloseReason, Config, ConnectRefused, ConnectRequest, DisconnectReason, Encoded, Event, Handler,
     Placeholder, Service, Socket, Work,
@@ -146,10 +145,8 @@ async fn accept(listener: TcpListener, service: Service<Echo>) {
         };
         let service = service.clone();
         let answer = service_fn(move |request| {
-            let service = service.clone();
-            begun(
-                async move { Ok::<_, Infallible>(service.handle(request, Some(peer.ip())).await) },
-            )
+            let answer = service.handle(request, Some(peer.ip()));
+            async move { Ok::<_, Infallible>(answer.await) }
         });
         let connection = hyper::server::conn::http1::Builder::new()
             .serve_connection(TokioIo::new(stream), answer)
