@@ -422,9 +422,12 @@ impl OutboxReceiver {
         Some(group)
     }
 
-    /// Whether the layer above has asked for the end.
-    pub(super) fn is_closing(&self) -> bool {
-        self.shared.lock().closing.is_some()
+    /// Whether the layer above is to be asked for more: it has not asked for the end. It is asked
+    /// behind this, so that it need not be woken for what it had before.
+    pub(super) fn may_pull(&self) -> bool {
+        let mut state = self.shared.lock();
+        state.woken = false;
+        state.closing.is_none()
     }
 
     /// How much of what was taken is not out yet.

@@ -263,7 +263,7 @@ impl<H: Handler> Task<H> {
             return Some(group);
         }
         let known = self.known.as_ref()?;
-        if self.work.is_some() || !self.machine.is_open() || self.outbox.is_closing() {
+        if self.work.is_some() || !self.machine.is_open() || !self.outbox.may_pull() {
             return None;
         }
         match self.handler.poll_next(&known.state, cx) {
