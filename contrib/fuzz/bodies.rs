@@ -435,7 +435,7 @@ impl Driver {
                 session.close(now, reason);
             }
             30 if steps.byte() > 200 => session.abandon(CloseReason::SlowConsumer),
-            31 => session.hold_back(now, steps.byte() % 2 == 0),
+            31 => session.hold_back(now, steps.byte() < 128),
             _ => {
                 self.now += Duration::from_millis(u64::from(steps.byte()) * 4);
                 session.tick(self.now);

@@ -4,9 +4,9 @@
 //! little (most messages are short, and clients move to a WebSocket), and what it costs in memory
 //! and time would be chosen by strangers. A proxy in front can do it.
 //!
-//! A request is posted to the session before its answer is waited for. When it is dropped before its
-//! answer was given away (hyper drops the service's future when the client goes), a drop guard tells
-//! the session so: what was meant for that answer is lost.
+//! A request is posted to the session before its answer is waited for. When it is dropped before
+//! its answer was given away (hyper drops the service's future when the client goes), a drop guard
+//! tells the session so: what was meant for that answer is lost.
 
 use std::future::poll_fn;
 use std::pin::Pin;

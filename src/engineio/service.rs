@@ -335,8 +335,8 @@ impl<H> Inner<H> {
     }
 }
 
-/// Headers but those of the transport. Values are copied: hyper's are parts of the connection's read
-/// buffer and would keep all of it.
+/// Headers but those of the transport. Values are copied: hyper's are parts of the connection's
+/// read buffer and would keep all of it.
 fn copied(headers: &HeaderMap) -> HeaderMap {
     let kept = |name: &HeaderName| {
         ![CONNECTION, UPGRADE, TRANSFER_ENCODING].contains(name)

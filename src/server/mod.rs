@@ -1,5 +1,5 @@
-//! Accepts connections and serves HTTP/1.1 on one port. Knows no routes. A client that speaks HTTP/2
-//! is told to speak HTTP/1.1.
+//! Accepts connections and serves HTTP/1.1 on one port. Knows no routes. A client that speaks
+//! HTTP/2 is told to speak HTTP/1.1.
 //!
 //! # Laws
 //!
@@ -10,8 +10,8 @@
 //! 2. A connection without a request in work ends [`Limits::header_time`] after accept if it never
 //!    had one, and [`Limits::idle_time`] after its last answer otherwise; that bounds the time for
 //!    a later head too. hyper's own timer is off: it runs while a connection idles between two
-//!    requests. An answer may take as long as it moves: it is cut off when its client has taken none
-//!    of it for [`Limits::idle_time`].
+//!    requests. An answer may take as long as it moves: it is cut off when its client has taken
+//!    none of it for [`Limits::idle_time`].
 //! 3. The head of a request is bounded here (16 KiB, 100 headers: hyper answers 431); its body is
 //!    the handler's to bound.
 //! 4. A panic in a handler ends that connection only: each has its own task.
@@ -20,7 +20,8 @@
 //!
 //! ```text
 //! slot -> accept -> one task: hyper (HTTP/1.1) -> handler(request, peer) -> response
-//!                        ends by: client, error, idle, shutdown + drain, upgrade (the stream goes to who asked for it)
+//!                        ends by: client, error, idle, shutdown + drain, upgrade (the stream goes
+//!                                 to who asked for it)
 //! ```
 
 mod activity;
@@ -59,7 +60,7 @@ const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 const MAX_HEAD: usize = 16 * 1024;
 /// What a client that speaks HTTP/2 gets (RFC 9113): SETTINGS without a setting, and GOAWAY with
 /// the error code HTTP_1_1_REQUIRED.
-const HTTP_1_1_REQUIRED: &[u8] = b"\0\0\0\x04\0\0\0\0\0\0\0\x08\x07\0\0\0\0\0\0\0\0\0\0\0\x0d";
+const HTTP_1_1_REQUIRED: &[u8] = b"\0\0\0\x04\0\0\0\0\0\0\0\x08\x07\0\0\0\0\0\0\0\0\0\0\0\0\x0d";
 /// How long a connection that was asked to end may take over it.
 const LAST_WORDS: Duration = Duration::from_secs(5);
 /// Between two log lines that say the same.
