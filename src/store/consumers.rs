@@ -7,11 +7,14 @@
 //! |---|---|---|
 //! | name | created u64, all scripts bool, spks, blocks bool, webhook | its wants: [`Consumer`] |
 //! | name, 0, `c` | number u64, moved u64 | all events up to this one are done: [`Place`] |
-//! | name, 0, `o`, number u64 | empty | an event behind the place that is done too |
+//! | name, 0, `p`, partition u64 | number u64 | a webhook's partition is done up to here, beyond the place |
 //! | name, 0, `d`, number u64 | event, tries, error, again bool | [`DeadLetter`] |
 //! | name, 0, `f`, number u64 | tries | an event that failed and is tried again: [`Failing`] |
 //! | name, 0, `r`, number u64 | tries | a dead letter that is sent again and failed again |
 //! | name, 0, `s` | since u64, reason | the receiver wants nothing any more: [`Stopped`] |
+//!
+//! Earlier builds wrote rows `o` (number u64: an event behind the place that is done), which are
+//! deleted when their webhook begins.
 //!
 //! Tries: attempts u32, first_failed u64, last_tried u64. `webhook`: 0, or 2 and url, list of (key,
 //! (expires u64)?), list of (header, value). Format 2 wrote 1 and url, key.
@@ -125,13 +128,17 @@ pub enum ConsumerEdit {
     Move(Place),
     /// Its place, anywhere: no event behind it counts as done.
     Rewind(Place),
-    /// An event behind the place is done.
-    Done(u64),
-    /// The place has passed an event that was done.
-    Passed(u64),
+    /// Events of this partition of a webhook are done up to this number.
+    PartitionDone(u64, u64),
+    /// No event behind the place counts as done.
+    ForgetPartitions,
+    /// Rows of earlier builds.
+    DropDone,
     DeadLetter(u64, DeadLetter),
     /// A dead letter was sent after all, or is to be forgotten.
     DropDeadLetter(u64),
+    /// All of them.
+    DropDeadLetters,
     /// An event failed and is tried again; `resend`: it is a dead letter.
     Failing {
         number: u64,
@@ -172,24 +179,17 @@ impl Reader {
         Ok(found)
     }
 
-    /// Events that are done although the consumer's place may be before them, with a number above
-    /// `after` and up to `up_to`, ascending.
-    pub fn done_events(&self, name: &str, after: u64, up_to: u64) -> Result<Vec<u64>, StoreError> {
-        let Some(from) = after.checked_add(1) else {
-            return Ok(Vec::new());
-        };
-        let numbers = self
-            .numbered(name, DONE, Some(from))
-            .map(|entry| Ok(entry?.0));
-        numbers
-            .take_while(|number| !matches!(number, Ok(number) if *number > up_to))
-            .collect()
-    }
-
-    /// The last of them; looks at all of them.
-    pub fn last_done_event(&self, name: &str) -> Result<Option<u64>, StoreError> {
-        self.numbered(name, DONE, None)
-            .try_fold(None, |_, entry| Ok(Some(entry?.0)))
+    /// Partitions of a webhook that are done further than the consumer's place, each with the number
+    /// up to which it is.
+    pub fn partitions_done(&self, name: &str) -> Result<Vec<(u64, u64)>, StoreError> {
+        let rows = self.numbered(name, PARTITION, None).map(|entry| {
+            let (partition, value) = entry?;
+            let key = number_key(name, PARTITION, partition);
+            let number = parse_number_key(&value);
+            let corrupt = |Malformed(what)| self.db().corrupt(CURSORS, &key, what);
+            Ok((partition, number.map_err(corrupt)?))
+        });
+        rows.collect()
     }
 
     /// Up to `limit` dead letters with a number above `after`, oldest first.
@@ -290,20 +290,26 @@ impl Writer {
                 }
                 ConsumerEdit::Rewind(place) => {
                     batch.put_cf(family, place_key(name), place.to_bytes());
-                    delete_kind(&mut batch, family, name, DONE);
+                    delete_kind(&mut batch, family, name, PARTITION);
                     delete_kind(&mut batch, family, name, FAILING);
                 }
-                ConsumerEdit::Done(number) => {
-                    batch.put_cf(family, number_key(name, DONE, *number), [])
-                }
-                ConsumerEdit::Passed(number) => {
-                    batch.delete_cf(family, number_key(name, DONE, *number))
-                }
+                ConsumerEdit::PartitionDone(partition, number) => batch.put_cf(
+                    family,
+                    number_key(name, PARTITION, *partition),
+                    number.to_be_bytes(),
+                ),
+                ConsumerEdit::ForgetPartitions => delete_kind(&mut batch, family, name, PARTITION),
+                ConsumerEdit::DropDone => delete_kind(&mut batch, family, name, DONE),
                 ConsumerEdit::DeadLetter(number, letter) => {
                     batch.put_cf(family, number_key(name, DEAD, *number), letter.to_bytes())
                 }
                 ConsumerEdit::DropDeadLetter(number) => {
-                    batch.delete_cf(family, number_key(name, DEAD, *number))
+                    batch.delete_cf(family, number_key(name, DEAD, *number));
+                    batch.delete_cf(family, number_key(name, RESENT, *number));
+                }
+                ConsumerEdit::DropDeadLetters => {
+                    delete_kind(&mut batch, family, name, DEAD);
+                    delete_kind(&mut batch, family, name, RESENT);
                 }
                 ConsumerEdit::Failing {
                     number,
@@ -340,6 +346,7 @@ impl Writer {
 /// Behind the name.
 const SEPARATOR: u8 = 0;
 const PLACE: u8 = b'c';
+const PARTITION: u8 = b'p';
 const DONE: u8 = b'o';
 const DEAD: u8 = b'd';
 const FAILING: u8 = b'f';

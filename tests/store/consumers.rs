@@ -100,7 +100,7 @@ fn letter(n: u8) -> DeadLetter {
 struct Rows {
     wants: Consumer,
     place: Place,
-    done: Vec<u64>,
+    done: Vec<(u64, u64)>,
     letters: Vec<(u64, DeadLetter)>,
     failing: Vec<(u64, Failing)>,
     resent: Vec<(u64, Failing)>,
@@ -114,7 +114,7 @@ fn read(reader: &Reader) -> BTreeMap<String, Rows> {
         .into_iter()
         .map(|(name, wants, place)| {
             let (done, letters) = (
-                reader.done_events(&name, 0, u64::MAX).unwrap(),
+                reader.partitions_done(&name).unwrap(),
                 reader.dead_letters(&name, 0, usize::MAX).unwrap(),
             );
             assert_eq!(reader.dead_letter_count(&name).unwrap(), letters.len());
@@ -145,8 +145,8 @@ fn create(writer: &mut Writer, name: &str, n: u8) {
         ConsumerEdit::Forget,
         ConsumerEdit::Define(consumer(n)),
         ConsumerEdit::Move(place(10)),
-        ConsumerEdit::Done(12),
-        ConsumerEdit::Done(300),
+        ConsumerEdit::PartitionDone(0, 12),
+        ConsumerEdit::PartitionDone(7, 300),
         ConsumerEdit::DeadLetter(11, letter(n)),
         ConsumerEdit::DeadLetter(1 << 40, letter(n + 1)),
         ConsumerEdit::Stop(stopped()),
@@ -160,7 +160,7 @@ fn created(n: u8) -> Rows {
     Rows {
         wants: consumer(n),
         place: place(10),
-        done: vec![12, 300],
+        done: vec![(0, 12), (7, 300)],
         letters: vec![(11, letter(n)), (1 << 40, letter(n + 1))],
         failing: vec![(13, failing(4))],
         resent: vec![(11, failing(5))],
@@ -204,8 +204,14 @@ fn what_is_written_of_consumers_has_these_bytes() {
             format!("{name} 00 63"),
             "01 0a00000000000000 0a68e5cf8b010000".to_owned(),
         ),
-        (format!("{name} 00 6f 000000000000000c"), String::new()),
-        (format!("{name} 00 6f 000000000000012c"), String::new()),
+        (
+            format!("{name} 00 70 0000000000000000"),
+            "000000000000000c".to_owned(),
+        ),
+        (
+            format!("{name} 00 70 0000000000000007"),
+            "000000000000012c".to_owned(),
+        ),
         (
             format!("{name} 00 66 000000000000000d"),
             "01 04000000 e803000000000000 d007000000000000".to_owned(),
@@ -309,7 +315,7 @@ fn forgetting_and_rewinding_one_leaves_the_others_as_they_were() {
         assert_eq!(read(&reader), expected, "forgetting {name}");
         assert_eq!(
             (
-                reader.done_events(name, 0, u64::MAX).unwrap(),
+                reader.partitions_done(name).unwrap(),
                 reader.dead_letter_count(name).unwrap()
             ),
             (vec![], 0)
@@ -337,7 +343,7 @@ fn a_consumer_that_is_forgotten_and_defined_in_one_step_has_nothing_of_the_old_o
         ConsumerEdit::Forget,
         ConsumerEdit::Define(consumer(9)),
         ConsumerEdit::Move(place(5)),
-        ConsumerEdit::Done(7),
+        ConsumerEdit::PartitionDone(3, 7),
     ];
     writer.edit_consumer("a", &edits, false).unwrap();
     assert_eq!(
@@ -345,7 +351,7 @@ fn a_consumer_that_is_forgotten_and_defined_in_one_step_has_nothing_of_the_old_o
         Rows {
             wants: consumer(9),
             place: place(5),
-            done: vec![7],
+            done: vec![(3, 7)],
             letters: vec![],
             failing: vec![],
             resent: vec![],
@@ -355,28 +361,14 @@ fn a_consumer_that_is_forgotten_and_defined_in_one_step_has_nothing_of_the_old_o
 }
 
 #[test]
-fn done_events_and_dead_letters_are_read_in_parts() {
+fn dead_letters_are_read_in_parts() {
     let folder = tempdir().unwrap();
     let (mut writer, reader) = open(folder.path());
     let edits: Vec<_> = [1, 255, 256, u64::MAX]
         .into_iter()
-        .flat_map(|n| {
-            [
-                ConsumerEdit::Done(n),
-                ConsumerEdit::DeadLetter(n, letter(1)),
-            ]
-        })
+        .map(|n| ConsumerEdit::DeadLetter(n, letter(1)))
         .collect();
     writer.edit_consumer("a", &edits, false).unwrap();
-    let done = |after, up_to| reader.done_events("a", after, up_to).unwrap();
-    assert_eq!(
-        (done(0, 255), done(1, 256), done(256, u64::MAX)),
-        (vec![1, 255], vec![255, 256], vec![u64::MAX])
-    );
-    assert_eq!(
-        (done(2, 254), done(u64::MAX, u64::MAX), done(300, 2)),
-        (vec![], vec![], vec![])
-    );
     let letters = |after, limit| {
         reader
             .dead_letters("a", after, limit)
@@ -390,20 +382,9 @@ fn done_events_and_dead_letters_are_read_in_parts() {
         (vec![1, 255], vec![256, u64::MAX], vec![])
     );
     writer
-        .edit_consumer(
-            "a",
-            &[
-                ConsumerEdit::Passed(255),
-                ConsumerEdit::Passed(77),
-                ConsumerEdit::DropDeadLetter(256),
-            ],
-            false,
-        )
+        .edit_consumer("a", &[ConsumerEdit::DropDeadLetter(256)], false)
         .unwrap();
-    assert_eq!(
-        (done(0, u64::MAX), letters(0, 9)),
-        (vec![1, 256, u64::MAX], vec![1, 255, u64::MAX])
-    );
+    assert_eq!(letters(0, 9), [1, 255, u64::MAX]);
     assert_eq!(
         (
             reader.dead_letter("a", 256).unwrap(),
@@ -556,7 +537,7 @@ proptest! {
 fn damaged_rows_are_errors_that_name_them_and_never_other_values() {
     type Look = fn(&Reader) -> Option<StoreError>;
     let consumers: Look = |reader| reader.consumers().err();
-    let done: Look = |reader| reader.done_events("a", 0, u64::MAX).err();
+    let done: Look = |reader| reader.partitions_done("a").err();
     let letters: Look = |reader| reader.dead_letters("a", 0, 9).err();
     let count: Look = |reader| reader.dead_letter_count("a").err();
     type Case<'a> = (&'a [u8], Option<&'a [u8]>, Look);
@@ -566,7 +547,7 @@ fn damaged_rows_are_errors_that_name_them_and_never_other_values() {
         (b"a\0c", None, consumers),
         (b"a\0c", Some(b"\x01\x02"), consumers),
         (b"\xff", Some(b""), consumers),
-        (b"a\0o\x01", Some(b""), done),
+        (b"a\0p\x01", Some(b""), done),
         (b"a\0d\x01", Some(b""), count),
         (b"a\0d\0\0\0\0\0\0\0\x0b", Some(b"\x01\x00"), letters),
         (b"a\0d\0\0\0\0\0\0\0\x0b\x01", Some(b""), letters),

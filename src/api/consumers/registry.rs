@@ -261,6 +261,10 @@ impl Registry {
         let place = at.map(|number| Place { number, moved: now });
         let mut edits = vec![ConsumerEdit::Define(wants.clone()), ConsumerEdit::Resume];
         edits.extend(place.map(ConsumerEdit::Rewind));
+        if (&known.wants.scripts, known.wants.blocks) != (&wants.scripts, wants.blocks) {
+            // What it wants now and did not want before is not done behind its place.
+            edits.push(ConsumerEdit::ForgetPartitions);
+        }
         let url = |wants: &store::Consumer| wants.webhook.as_ref().map(|it| it.url.clone());
         if url(&known.wants) != url(&wants) {
             // Another receiver has its own time before events are given up.

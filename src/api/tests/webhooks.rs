@@ -3,6 +3,7 @@
 
 mod definition;
 mod operations;
+mod partitions;
 
 use std::sync::atomic::{AtomicU16, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -18,6 +19,8 @@ use super::*;
 pub struct Receiver {
     pub url: String,
     status: AtomicU16,
+    /// Says 500 to what has this in its body.
+    refused: Mutex<Option<String>>,
     /// More headers of its answers, and their body.
     answer: Mutex<(&'static str, &'static str)>,
     /// Heads of requests, in the order in which they came.
@@ -35,6 +38,7 @@ impl Receiver {
         let receiver = Arc::new(Self {
             url: format!("http://{}/", listener.local_addr().unwrap()),
             status: AtomicU16::new(status),
+            refused: Mutex::default(),
             answer: Mutex::default(),
             heads: Mutex::default(),
             gate: Semaphore::new(permits),
@@ -61,6 +65,8 @@ impl Receiver {
             bytes.clear();
             let open = self.open.fetch_add(1, Ordering::SeqCst) + 1;
             self.most_open.fetch_max(open, Ordering::SeqCst);
+            let refused = self.refused.lock().unwrap().clone();
+            let refused = refused.is_some_and(|text| body.to_string().contains(&text));
             self.bodies.lock().unwrap().push(body);
             tokio::select! {
                 permit = self.gate.acquire() => permit.unwrap().forget(),
@@ -68,7 +74,10 @@ impl Receiver {
                 _ = stream.read_u8() => {}
             }
             self.open.fetch_sub(1, Ordering::SeqCst);
-            let status = self.status.load(Ordering::SeqCst);
+            let status = match refused {
+                true => 500,
+                false => self.status.load(Ordering::SeqCst),
+            };
             let (headers, body) = *self.answer.lock().unwrap();
             let length = body.len();
             let answer = format!(
@@ -109,6 +118,15 @@ pub async fn until(what: &str, mut look: impl AsyncFnMut() -> bool) {
 
 pub const ANY: usize = 1_000_000;
 
+/// Gives up after `seconds`.
+fn settings(seconds: u64) -> config::Webhooks {
+    config::Webhooks {
+        allow_private: true,
+        give_up_after: seconds,
+        ..config::Webhooks::default()
+    }
+}
+
 impl Daemon {
     pub async fn posting() -> Self {
         Self::with(config::Config {
@@ -121,6 +139,25 @@ impl Daemon {
             ..config::Config::default()
         })
         .await
+    }
+
+    /// On the store of a daemon that was killed.
+    fn posting_on(folder: tempfile::TempDir, webhooks: config::Webhooks) -> Self {
+        let config = config::Config {
+            webhooks,
+            ..config::Config::default()
+        };
+        let (daemon, hub) = Self::on(folder, config);
+        tokio::spawn(hub.run(daemon.app.stop.clone()));
+        for consumer in daemon.app.consumers.all() {
+            crate::api::webhooks::spawn(&daemon.app, &consumer);
+        }
+        daemon
+    }
+
+    /// The same store, after a kill.
+    async fn restarted(self, webhooks: config::Webhooks) -> Self {
+        Self::posting_on(self.kill().await, webhooks)
     }
 
     pub async fn define(&self, name: &str, definition: Value) -> (u16, Value) {
@@ -203,54 +240,6 @@ async fn a_changed_definition_goes_on_where_the_old_one_was_and_two_of_a_key_are
     );
     got.dedup();
     assert_eq!((got, receiver.most_open.load(Ordering::SeqCst)), (log, 1));
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn scripts_are_posted_side_by_side_and_the_place_waits_for_the_slowest() {
-    let (daemon, receiver) = (Daemon::posting().await, Receiver::start(204, 0).await);
-    for n in 1..=12 {
-        daemon.add(n).await;
-    }
-    let (_, made) = daemon.define("shop", json!({ "url": receiver.url })).await;
-    for n in 1..=12 {
-        daemon.pay(&address(n), 5_000, n).await;
-    }
-    until("eight are in flight", async || {
-        receiver.open.load(Ordering::SeqCst) == 8
-    })
-    .await;
-    let webhook = daemon.webhook("shop").await;
-    assert_eq!(
-        (&webhook["in_flight"], &webhook["state"]),
-        (&json!(8), &json!("delivering")),
-        "{webhook}"
-    );
-    assert_eq!(
-        daemon.get("/consumers/shop").await.1["cursor"],
-        made["cursor"]
-    );
-    receiver.gate.add_permits(ANY);
-    let head = daemon.app.reader.snapshot().head().unwrap();
-    until("the place is at the head", async || {
-        daemon.app.consumers.get("shop").unwrap().place().number == head
-    })
-    .await;
-    assert_eq!(
-        daemon.app.reader.done_events("shop", 0, u64::MAX).unwrap(),
-        Vec::<u64>::new(),
-        "no rows are left behind"
-    );
-    assert_eq!(
-        (
-            receiver.most_open.load(Ordering::SeqCst),
-            receiver.cursors().len()
-        ),
-        (8, 24)
-    );
-    until("it waits for events", async || {
-        daemon.webhook("shop").await["state"] == "waiting"
-    })
-    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -359,18 +348,7 @@ async fn what_was_asked_to_be_sent_again_is_sent_after_a_kill_before_newer_event
     receiver.bodies.lock().unwrap().clear();
     receiver.status.store(200, Ordering::SeqCst);
     receiver.gate.add_permits(ANY);
-    let config = config::Config {
-        webhooks: config::Webhooks {
-            allow_private: true,
-            ..config::Webhooks::default()
-        },
-        ..config::Config::default()
-    };
-    let (daemon, hub) = Daemon::on(folder, config);
-    tokio::spawn(hub.run(daemon.app.stop.clone()));
-    for consumer in daemon.app.consumers.all() {
-        crate::api::webhooks::spawn(&daemon.app, &consumer);
-    }
+    let daemon = Daemon::posting_on(folder, settings(1_000));
     until("everything has come", async || {
         receiver.cursors().len() >= 4
     })

@@ -1,5 +1,5 @@
 //! One attempt of the task: the event is read again, posted, and what came of it said; and what the
-//! schedule takes as arguments, time and chance.
+//! partitions take as arguments, time and chance.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,10 +7,9 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::body;
-use super::schedule::Attempt;
+use super::partitions::Attempt;
 use super::sender::{Failure, Outcome};
 use super::stats::Record;
-use super::task::Key;
 use crate::api::App;
 use crate::api::consumers::Consumer;
 use crate::api::error::ApiError;
@@ -18,7 +17,7 @@ use crate::clock::now_ms;
 use crate::store::Webhook;
 use crate::tracker::Event;
 
-/// Time for the schedule: begins with the wall clock and is never set back.
+/// Time for the partitions: begins with the wall clock and is never set back.
 pub struct Clock {
     epoch: u64,
     began: Instant,
@@ -43,8 +42,8 @@ impl Clock {
 }
 
 /// What came of an attempt; without an event when it is gone.
-pub struct Finished {
-    pub attempt: Attempt<Key>,
+pub struct AttemptResult {
+    pub attempt: Attempt,
     pub event: Option<Event>,
     pub result: Result<(), Failure>,
     pub record: Option<Record>,
@@ -55,8 +54,8 @@ pub async fn deliver(
     app: Arc<App>,
     consumer: Arc<Consumer>,
     webhook: Arc<Webhook>,
-    attempt: Attempt<Key>,
-) -> Result<Finished, ApiError> {
+    attempt: Attempt,
+) -> Result<AttemptResult, ApiError> {
     let (name, number) = (consumer.name.clone(), attempt.number);
     let event = app.read(move |app| match attempt.resend {
         true => Ok(app
@@ -66,7 +65,7 @@ pub async fn deliver(
         false => Ok(app.reader.event(number)?),
     });
     let Some(event) = event.await? else {
-        return Ok(Finished {
+        return Ok(AttemptResult {
             attempt,
             event: None,
             result: Ok(()),
@@ -80,7 +79,7 @@ pub async fn deliver(
     );
     let sender = app.webhooks.sender();
     let outcome: Outcome = sender.post(&webhook, &id, body, began / 1000).await;
-    Ok(Finished {
+    Ok(AttemptResult {
         attempt,
         event: Some(event),
         record: Some(Record::new(id, began, &outcome)),

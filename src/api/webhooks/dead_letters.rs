@@ -2,46 +2,36 @@
 //! now. Its task does it, so that nothing else writes its rows.
 
 use super::failing::Rows;
-use super::schedule::Tried;
-use super::task::{Work, key_of};
+use super::partitions::partition_of;
+use super::task::WebhookTask;
 use super::{Command, Retried};
-use crate::api::error::ApiError;
 use crate::store::{ConsumerEdit, DeadLetter};
+use crate::wire::error::ApiError;
 
 /// Dead letters that are read and written at a time.
 const ROWS: usize = 1000;
 
-impl Work<'_> {
+impl WebhookTask<'_> {
     /// A command whose asker has gone is done all the same. An error means that the store cannot be
     /// read or written.
     pub(super) async fn execute(&mut self, command: Command) -> Result<(), ApiError> {
         match command {
             Command::Resend { numbers, answer } => {
                 let count = match numbers {
-                    _ if self.schedule.is_stopped() => Err(stopped(&self.consumer.name)),
+                    _ if self.partitions.is_stopped() => Err(stopped(&self.consumer.name)),
                     None => Ok(self.resend_all().await?),
-                    Some(numbers) => match self.those(&numbers).await? {
-                        Some(letters) => Ok(self.resend(letters).await?),
-                        None => Err(no_such_dead_letter()),
-                    },
+                    Some(numbers) => self.resend_these(numbers).await?,
                 };
                 let _ = answer.send(count);
             }
             Command::Drop { number, answer } => {
-                let count = match number {
-                    None => Ok(self.drop_all().await?),
-                    Some(number) => match self.those(&[number]).await? {
-                        Some(letters) => Ok(self.forget(letters).await?),
-                        None => Err(no_such_dead_letter()),
-                    },
-                };
-                let _ = answer.send(count);
+                let _ = answer.send(self.drop_dead_letters(number).await?);
             }
             Command::Retry { answer } => {
                 let _ = answer.send(Ok(self.retry().await?));
             }
             Command::Resume { answer } => {
-                if self.schedule.is_stopped() {
+                if self.partitions.is_stopped() {
                     self.retry().await?;
                     self.show();
                 }
@@ -52,12 +42,12 @@ impl Work<'_> {
     }
 
     async fn retry(&mut self) -> Result<Retried, ApiError> {
-        let resumed = self.schedule.is_stopped();
+        let resumed = self.partitions.is_stopped();
         if resumed {
             self.edit(vec![ConsumerEdit::Resume]).await?;
         }
         Ok(Retried {
-            count: self.schedule.retry(self.clock.now()),
+            count: self.partitions.retry(),
             resumed,
             dead_letters: self.dead_letters,
         })
@@ -70,18 +60,6 @@ impl Work<'_> {
             .await
     }
 
-    /// `None` when one of them is none.
-    async fn those(&self, numbers: &[u64]) -> Result<Option<Vec<(u64, DeadLetter)>>, ApiError> {
-        let mut letters = Vec::new();
-        for number in numbers {
-            let Some(letter) = self.dead_letter(*number).await? else {
-                return Ok(None);
-            };
-            letters.push((*number, letter));
-        }
-        Ok(Some(letters))
-    }
-
     async fn page(&self, after: u64) -> Result<Vec<(u64, DeadLetter)>, ApiError> {
         let name = self.consumer.name.clone();
         self.app
@@ -90,7 +68,7 @@ impl Work<'_> {
     }
 
     /// At the start: those that were asked for and not sent.
-    pub(super) async fn begin_resends(&mut self, resent: &mut Rows) -> Result<(), ApiError> {
+    pub(super) async fn begin_resends(&mut self, resent: &Rows) -> Result<(), ApiError> {
         let mut after = 0;
         loop {
             let letters = self.page(after).await?;
@@ -99,10 +77,25 @@ impl Work<'_> {
             };
             after = *last;
             for (number, letter) in letters.iter().filter(|(_, letter)| letter.again) {
-                let (key, tried) = (key_of(&letter.event), resent.take(*number));
-                self.schedule.resend(*number, key, tried, self.clock.now());
+                let partition = partition_of(letter.event.kind.script());
+                self.partitions
+                    .resend(partition, *number, resent.tried(*number));
             }
         }
+    }
+
+    async fn resend_these(
+        &mut self,
+        numbers: Vec<u64>,
+    ) -> Result<Result<usize, ApiError>, ApiError> {
+        let mut letters = Vec::new();
+        for number in numbers {
+            match self.dead_letter(number).await? {
+                Some(letter) => letters.push((number, letter)),
+                None => return Ok(Err(no_such_dead_letter())),
+            }
+        }
+        Ok(Ok(self.resend(letters).await?))
     }
 
     async fn resend_all(&mut self) -> Result<usize, ApiError> {
@@ -118,63 +111,44 @@ impl Work<'_> {
     }
 
     async fn resend(&mut self, letters: Vec<(u64, DeadLetter)>) -> Result<usize, ApiError> {
-        let mark = |(number, letter): &(u64, DeadLetter)| {
-            ConsumerEdit::DeadLetter(
-                *number,
-                DeadLetter {
-                    again: true,
-                    ..letter.clone()
-                },
-            )
+        let marked = |(number, letter): &(u64, DeadLetter)| {
+            let letter = DeadLetter {
+                again: true,
+                ..letter.clone()
+            };
+            ConsumerEdit::DeadLetter(*number, letter)
         };
-        self.edit(
-            letters
-                .iter()
-                .filter(|(_, letter)| !letter.again)
-                .map(mark)
-                .collect(),
-        )
-        .await?;
-        let now = self.clock.now();
+        self.edit(letters.iter().map(marked).collect()).await?;
         for (number, letter) in &letters {
-            let key = key_of(&letter.event);
-            self.schedule.resend(*number, key, Tried::default(), now);
+            let partition = partition_of(letter.event.kind.script());
+            self.partitions.resend(partition, *number, None);
         }
         Ok(letters.len())
     }
 
-    async fn drop_all(&mut self) -> Result<usize, ApiError> {
-        let mut count = 0_usize;
-        loop {
-            let letters = self.page(0).await?;
-            if letters.is_empty() {
-                return Ok(count);
+    async fn drop_dead_letters(
+        &mut self,
+        number: Option<u64>,
+    ) -> Result<Result<usize, ApiError>, ApiError> {
+        let count = match number {
+            None => {
+                self.edit(vec![ConsumerEdit::DropDeadLetters]).await?;
+                self.partitions.drop_all_resends();
+                self.dead_letters
             }
-            count = count.saturating_add(self.forget(letters).await?);
-        }
-    }
-
-    async fn forget(&mut self, letters: Vec<(u64, DeadLetter)>) -> Result<usize, ApiError> {
-        self.edit(
-            letters
-                .iter()
-                .flat_map(|(number, _)| {
-                    let (number, resend) = (*number, true);
-                    [
-                        ConsumerEdit::DropDeadLetter(number),
-                        ConsumerEdit::NotFailing { number, resend },
-                    ]
-                })
-                .collect(),
-        )
-        .await?;
-        let now = self.clock.now();
-        for (number, letter) in &letters {
-            self.schedule
-                .drop_resend(*number, key_of(&letter.event), now);
-        }
-        self.dead_letters = self.dead_letters.saturating_sub(letters.len());
-        Ok(letters.len())
+            Some(number) => {
+                let Some(letter) = self.dead_letter(number).await? else {
+                    return Ok(Err(no_such_dead_letter()));
+                };
+                self.edit(vec![ConsumerEdit::DropDeadLetter(number)])
+                    .await?;
+                self.partitions
+                    .drop_resend(partition_of(letter.event.kind.script()), number);
+                1
+            }
+        };
+        self.dead_letters = self.dead_letters.saturating_sub(count);
+        Ok(Ok(count))
     }
 
     async fn edit(&self, edits: Vec<ConsumerEdit>) -> Result<(), ApiError> {

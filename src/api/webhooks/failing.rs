@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use super::schedule::{LONGEST_WAIT, Tried};
+use super::partitions::{LONGEST_QUIET, Tried};
 use crate::store::{ConsumerEdit, Failing};
 
 /// Events of the log, or dead letters that are sent again.
@@ -38,17 +38,16 @@ impl Rows {
         self.rows.iter().map(edit).collect()
     }
 
-    /// What is known of an event that is loaded now.
-    pub fn take(&mut self, number: u64) -> Tried {
-        let row = self.rows.remove(&number);
-        row.map_or_else(Tried::default, |row| Tried {
+    /// What is known of an event.
+    pub fn tried(&self, number: u64) -> Option<Tried> {
+        self.rows.get(&number).map(|row| Tried {
             attempts: row.attempts,
             first_failed: row.first_failed,
         })
     }
 
-    /// Rows up to `number` that were not taken: nobody wants their events any more.
-    pub fn left_up_to(&mut self, number: u64) -> Vec<ConsumerEdit> {
+    /// Forgets rows up to `number`: they are done, or nobody wanted them any more.
+    pub fn remove_up_to(&mut self, number: u64) -> Vec<ConsumerEdit> {
         let left: Vec<u64> = self.rows.range(..=number).map(|(left, _)| *left).collect();
         let forget = |number: u64| {
             self.rows.remove(&number);
@@ -62,17 +61,17 @@ impl Rows {
 }
 
 /// For how long nothing was tried because the daemon was off: no receiver can be held to that. A
-/// pause that the schedule may have made counts.
+/// pause that the receiver may have asked for counts.
 pub fn off_for(last_tried: Option<u64>, now: u64) -> u64 {
     let pause = last_tried.map_or(0, |last| now.saturating_sub(last));
-    pause.saturating_sub(LONGEST_WAIT)
+    pause.saturating_sub(LONGEST_QUIET)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    const HOUR: u64 = LONGEST_WAIT;
+    const HOUR: u64 = LONGEST_QUIET;
 
     fn rows(list: &[(u64, u64, u64)]) -> Rows {
         let row = |&(number, first_failed, last_tried): &(u64, u64, u64)| {
@@ -87,7 +86,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pause_that_the_schedule_makes_counts_and_days_in_which_the_daemon_was_off_do_not() {
+    fn a_pause_that_the_receiver_may_ask_for_counts_and_days_in_which_the_daemon_was_off_do_not() {
         assert_eq!(off_for(None, 9 * HOUR), 0);
         assert_eq!(off_for(Some(8 * HOUR), 9 * HOUR), 0);
         assert_eq!(
@@ -106,23 +105,18 @@ mod tests {
             "written down, lest the next start counts them"
         );
         assert_eq!(failing.last_tried(), Some(50 * HOUR));
-        assert_eq!(failing.take(5).first_failed, 48 * HOUR);
-        assert_eq!(failing.take(9).first_failed, 47 * HOUR);
+        assert_eq!(failing.tried(5).unwrap().first_failed, 48 * HOUR);
+        assert_eq!(failing.tried(9).unwrap().first_failed, 47 * HOUR);
     }
 
     #[test]
-    fn rows_of_events_that_nobody_wants_are_removed() {
+    fn rows_of_events_that_are_done_are_removed() {
         let mut failing = rows(&[(5, 1, 1), (9, 1, 1), (12, 1, 1)]);
-        assert_eq!(failing.take(5).attempts, 3);
-        assert_eq!(failing.take(6), Tried::default());
-        let left = failing.left_up_to(9);
-        assert_eq!(
-            left,
-            [ConsumerEdit::NotFailing {
-                number: 9,
-                resend: false
-            }]
-        );
-        assert_eq!(failing.take(12).attempts, 3);
+        assert_eq!(failing.tried(6), None);
+        let (number, resend) = (5, false);
+        let removed = failing.remove_up_to(8);
+        assert_eq!(removed, [ConsumerEdit::NotFailing { number, resend }]);
+        assert_eq!(failing.tried(5), None);
+        assert_eq!(failing.tried(12).unwrap().attempts, 3);
     }
 }

@@ -6,14 +6,14 @@
 //! 1. Every event that the consumer wants is posted until the receiver answers 2xx or it becomes a
 //!    dead letter. What the receiver took may come again, with the same `webhook-id`, when the
 //!    answer was lost or the daemon ended before it was written down.
-//! 2. Events of one script come in the order of their numbers, one at a time; so do blocks and
-//!    reorgs, among themselves. A failing event holds up those behind it of its ordering key until
-//!    it is given up, and the others only when [`schedule::WINDOW`] events wait behind it.
-//! 3. Memory is bounded: only numbers are kept, at most [`schedule::WINDOW`] of them; the event is
-//!    read again when it is sent.
+//! 2. Events are spread over [`partitions::PARTITIONS`] partitions by script; blocks and reorgs are
+//!    in one of them. Those of a partition come in the order of their numbers, one at a time. A
+//!    failing event holds up those behind it in its partition until it is given up, and no others.
+//! 3. Memory is bounded: only numbers are kept, at most [`partitions::WINDOW`] of each partition;
+//!    the event is read again when it is sent.
 //! 4. What became of an event is in the store before the next step counts on it; the consumer's
-//!    place is before the oldest event that nothing has become of. What is done beyond it has rows
-//!    of its own, and so has a failing event: since when it fails outlives restarts. Time in which
+//!    place is before the oldest event that nothing has become of. How far each partition is beyond
+//!    it has a row, and so has a failing event: since when it fails outlives restarts. Time in which
 //!    the daemon was off does not count.
 //! 5. A receiver that answers 410 gets nothing more until a person resumes the webhook, with
 //!    `retry` or with `PUT`. Its events wait, and their failures before do not count then.
@@ -27,10 +27,10 @@
 //! targets       where may be posted to, and on which way; addresses: which are public
 //! lookup        addresses of names, apart from the reads of the store
 //! hidden        what is not shown
-//! schedule      what is sent when: ordering keys, back-off, giving up; pure
+//! partitions    what is sent when: order, back-off, giving up; pure
 //! failing       since when events fail, across restarts
 //! sender        one request and its answer
-//! task          one for each webhook: log -> schedule -> attempt -> rows
+//! task          one for each webhook: log -> partitions -> attempt -> rows
 //! attempt       event -> sender -> what came of it
 //! dead_letters  what people ask of dead letters, and to try again, done by the task
 //! stats         how each is doing
@@ -44,8 +44,8 @@ mod definition;
 mod failing;
 mod hidden;
 mod lookup;
+mod partitions;
 mod rest;
-mod schedule;
 mod sender;
 mod signature;
 mod stats;
@@ -66,8 +66,8 @@ use super::hub::Wire;
 use super::json;
 use crate::config;
 pub use definition::{Asked, Headers, SigningSecrets, Target, target};
-use sender::Sender;
-use stats::Stats;
+use sender::HttpSender;
+use stats::WebhookStats;
 pub use stats::{Counters, State, counters, state, word};
 
 /// Requests to one webhook's task that may wait.
@@ -77,8 +77,8 @@ const COMMANDS: usize = 16;
 pub struct Webhooks {
     settings: config::Webhooks,
     /// Made for the first webhook: it reads the system's root certificates.
-    sender: OnceLock<Sender>,
-    handles: Mutex<BTreeMap<String, Arc<Handle>>>,
+    sender: OnceLock<HttpSender>,
+    handles: Mutex<BTreeMap<String, Arc<WebhookHandle>>>,
 }
 
 impl Webhooks {
@@ -90,11 +90,11 @@ impl Webhooks {
         }
     }
 
-    fn sender(&self) -> &Sender {
-        self.sender.get_or_init(|| Sender::new(&self.settings))
+    fn sender(&self) -> &HttpSender {
+        self.sender.get_or_init(|| HttpSender::new(&self.settings))
     }
 
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<String, Arc<Handle>>> {
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<String, Arc<WebhookHandle>>> {
         self.handles.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -104,30 +104,30 @@ impl Webhooks {
         self.lock().is_empty()
     }
 
-    fn handle(&self, name: &str) -> Option<Arc<Handle>> {
+    fn handle(&self, name: &str) -> Option<Arc<WebhookHandle>> {
         self.lock().get(name).cloned()
     }
 
-    fn all_stats(&self) -> Vec<(String, Stats)> {
+    fn all_stats(&self) -> Vec<(String, WebhookStats)> {
         let handles = self.lock();
         let stats =
-            |(name, handle): (&String, &Arc<Handle>)| (name.clone(), handle.stats().clone());
+            |(name, handle): (&String, &Arc<WebhookHandle>)| (name.clone(), handle.stats().clone());
         handles.iter().map(stats).collect()
     }
 }
 
 /// Where one webhook's task takes requests and shows how it is doing.
-struct Handle {
+struct WebhookHandle {
     commands: mpsc::Sender<Command>,
-    stats: Mutex<Stats>,
+    stats: Mutex<WebhookStats>,
     /// Held by a test delivery.
     testing: Semaphore,
     /// The task has ended.
     closed: CancellationToken,
 }
 
-impl Handle {
-    fn stats(&self) -> MutexGuard<'_, Stats> {
+impl WebhookHandle {
+    fn stats(&self) -> MutexGuard<'_, WebhookStats> {
         self.stats.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -198,7 +198,7 @@ pub fn spawn(app: &Arc<App>, consumer: &Arc<Consumer>) {
         return;
     };
     let (commands, inbox) = mpsc::channel(COMMANDS);
-    let handle = Arc::new(Handle {
+    let handle = Arc::new(WebhookHandle {
         commands,
         stats: Mutex::default(),
         testing: Semaphore::new(1),

@@ -9,7 +9,7 @@ use serde_json::value::RawValue;
 
 use super::dead_letters::no_such_dead_letter;
 use super::stats::Record;
-use super::{Command, Handle, Retried};
+use super::{Command, Retried, WebhookHandle};
 use crate::api::App;
 use crate::api::consumers::{Consumer, consumer_name};
 use crate::api::cursor::{self, BadCursor};
@@ -22,7 +22,6 @@ use crate::clock::now_ms;
 use crate::store::{ConsumerEdit, DeadLetter};
 
 const LIMIT_DEFAULT: usize = 100;
-const DROPPED_AT_ONCE: usize = 1000;
 const LIMIT_MOST: u32 = 1000;
 /// Cursors in one request.
 const CURSORS_MOST: usize = 10_000;
@@ -77,7 +76,7 @@ impl TryFrom<Vec<String>> for Cursors {
 }
 
 #[derive(Serialize)]
-struct Letter {
+struct DeadLetterShape {
     cursor: String,
     event: &'static str,
     data: Box<RawValue>,
@@ -107,7 +106,7 @@ impl App {
     ) -> Result<Answer, ApiError> {
         #[derive(Serialize)]
         struct Letters {
-            dead_letters: Vec<Letter>,
+            dead_letters: Vec<DeadLetterShape>,
             count: usize,
             /// Of all pages.
             total: usize,
@@ -142,10 +141,10 @@ impl App {
         Ok(respond::json(StatusCode::OK, &page.await?))
     }
 
-    fn letter(&self, number: u64, letter: DeadLetter) -> Result<Letter, ApiError> {
+    fn letter(&self, number: u64, letter: DeadLetter) -> Result<DeadLetterShape, ApiError> {
         let cursor = self.wire.cursor(number);
         let (event, data) = json::event(&letter.event, cursor.clone(), self.wire.network);
-        Ok(Letter {
+        Ok(DeadLetterShape {
             cursor,
             event,
             data: RawValue::from_string(data).map_err(|cause| ApiError::internal(&cause))?,
@@ -194,45 +193,19 @@ impl App {
         consumer: &Arc<Consumer>,
         number: Option<u64>,
     ) -> Result<usize, ApiError> {
-        let mut count = 0;
-        loop {
-            let name = consumer.name.clone();
-            let numbers = self.read(move |app| match number {
-                Some(number) => Ok(app
-                    .reader
-                    .dead_letter(&name, number)?
-                    .map(|_| number)
-                    .into_iter()
-                    .collect()),
-                None => Ok(app
-                    .reader
-                    .dead_letters(&name, 0, DROPPED_AT_ONCE)?
-                    .into_iter()
-                    .map(|(number, _)| number)
-                    .collect::<Vec<_>>()),
-            });
-            let numbers = numbers.await?;
-            match (numbers.is_empty(), number) {
-                (true, Some(_)) if count == 0 => return Err(no_such_dead_letter()),
-                (true, _) => return Ok(count),
-                _ => {}
+        let name = consumer.name.clone();
+        let count = self.read(move |app| match number {
+            Some(number) => {
+                let letter = app.reader.dead_letter(&name, number)?;
+                letter.map(|_| 1).ok_or_else(no_such_dead_letter)
             }
-            count = numbers.len().saturating_add(count);
-            if !consumer
-                .edit(
-                    &self.indexer,
-                    numbers
-                        .into_iter()
-                        .map(ConsumerEdit::DropDeadLetter)
-                        .collect(),
-                )
-                .await?
-            {
-                return Err(super::changed());
-            }
-            if number.is_some() {
-                return Ok(count);
-            }
+            None => Ok(app.reader.dead_letter_count(&name)?),
+        });
+        let count = count.await?;
+        let edit = number.map_or(ConsumerEdit::DropDeadLetters, ConsumerEdit::DropDeadLetter);
+        match consumer.edit(&self.indexer, vec![edit]).await? {
+            true => Ok(count),
+            false => Err(super::changed()),
         }
     }
 
@@ -265,7 +238,7 @@ impl App {
     }
 
     /// The task of a consumer that has a webhook.
-    fn working(&self, consumer: &Consumer) -> Result<Arc<Handle>, ApiError> {
+    fn working(&self, consumer: &Consumer) -> Result<Arc<WebhookHandle>, ApiError> {
         if consumer.wants.webhook.is_none() {
             return Err(no_webhook(&consumer.name));
         }

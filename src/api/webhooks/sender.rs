@@ -8,7 +8,7 @@ use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, RETRY_AF
 use reqwest::{Client, ClientBuilder, Proxy, Response, StatusCode, Url, redirect};
 
 use super::lookup::Lookups;
-use super::schedule::Pause;
+use super::partitions::Pause;
 use super::targets::{Resolver, Targets, Way};
 use super::{hidden, signature};
 use crate::config;
@@ -47,14 +47,14 @@ impl From<String> for Failure {
     fn from(error: String) -> Self {
         Self {
             error,
-            pause: Pause::Key,
+            pause: Pause::Partition,
             gone: false,
         }
     }
 }
 
 /// Posts for all webhooks.
-pub struct Sender {
+pub struct HttpSender {
     direct: Clients,
     /// Through `webhooks.proxy`.
     proxied: Option<Clients>,
@@ -85,7 +85,7 @@ impl Clients {
     }
 }
 
-impl Sender {
+impl HttpSender {
     pub fn new(settings: &config::Webhooks) -> Self {
         // The one user of rustls here is this client; an error means that a provider is there
         // already.
@@ -211,7 +211,7 @@ fn judge(status: StatusCode, retry_after: Option<u64>, answer: &str) -> Result<(
     let pause = match (retry_after, overloaded) {
         (Some(wait), _) => Pause::For(wait),
         (None, true) => Pause::Receiver,
-        (None, false) => Pause::Key,
+        (None, false) => Pause::Partition,
     };
     Err(Failure {
         error: format!("the receiver answered {status}{redirected}{said}"),
@@ -308,10 +308,10 @@ mod tests {
             );
         }
         for (status, retry_after, pause, gone) in [
-            (500, None, Pause::Key, false),
-            (404, None, Pause::Key, false),
-            (302, None, Pause::Key, false),
-            (410, None, Pause::Key, true),
+            (500, None, Pause::Partition, false),
+            (404, None, Pause::Partition, false),
+            (302, None, Pause::Partition, false),
+            (410, None, Pause::Partition, true),
             (429, None, Pause::Receiver, false),
             (502, None, Pause::Receiver, false),
             (503, None, Pause::Receiver, false),
@@ -334,7 +334,7 @@ mod tests {
             allow_private: true,
             ..config::Webhooks::default()
         };
-        let mut sender = Sender::new(&settings);
+        let mut sender = HttpSender::new(&settings);
         sender.direct.https = Err("install the package ca-certificates".to_owned());
         let closed = std::net::TcpListener::bind("127.0.0.1:0")
             .unwrap()

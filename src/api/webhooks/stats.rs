@@ -17,7 +17,7 @@ const RECENT: usize = 10;
 /// What the task shows; times in milliseconds since the Unix epoch. Counts from the definition or
 /// the daemon's start on.
 #[derive(Debug, Clone, Default)]
-pub struct Stats {
+pub struct WebhookStats {
     pub attempts: u64,
     pub failed_attempts: u64,
     /// In a row, whatever the event.
@@ -37,7 +37,7 @@ pub struct Stats {
     recent: VecDeque<Record>,
 }
 
-impl Stats {
+impl WebhookStats {
     pub fn remember(&mut self, record: Record) {
         self.recent.truncate(RECENT - 1);
         self.recent.push_front(record);
@@ -88,7 +88,7 @@ impl Record {
 /// `webhook` of a consumer. `state`: `stopped` when the receiver wants nothing any more (410),
 /// `failing` when the last attempt failed or an event waits to be tried again, `delivering` when
 /// others are on their way, `waiting` for events otherwise. `pending`: events that are read and not
-/// done, at most [`super::schedule::WINDOW`].
+/// done, at most [`super::partitions::WINDOW`] in each partition.
 #[derive(Debug, Clone, Serialize)]
 pub struct State {
     url: String,
@@ -165,7 +165,7 @@ fn shape_of_secret(secret: &SigningSecret) -> SecretShape {
     }
 }
 
-fn count(app: &App, name: &str, stats: &Stats) -> Result<usize, ApiError> {
+fn count(app: &App, name: &str, stats: &WebhookStats) -> Result<usize, ApiError> {
     stats
         .dead_letters
         .map_or_else(|| Ok(app.reader.dead_letter_count(name)?), Ok)

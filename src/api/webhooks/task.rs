@@ -1,5 +1,5 @@
-//! One webhook at work: the log's numbers into the schedule, what is due to the sender, what became
-//! of it into the store.
+//! One webhook at work: the log's numbers into the partitions, what is due to the sender, what
+//! became of it into the store.
 
 use std::convert::Infallible;
 use std::pin::Pin;
@@ -10,18 +10,18 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until};
 
-use super::attempt::{Clock, Finished, chance, deliver};
+use super::attempt::{AttemptResult, Clock, chance, deliver};
 use super::failing::{self, Rows};
-use super::schedule::{Attempt, Failed, Schedule, Tried};
+use super::partitions::{Attempt, Failed, PARTITIONS, Partitions, Tried, partition_of};
 use super::sender::Failure;
-use super::{Command, Handle};
+use super::{Command, WebhookHandle};
 use crate::api::App;
 use crate::api::consumers::Consumer;
-use crate::api::error::ApiError;
 use crate::api::tail::Page;
 use crate::clock::now_ms;
 use crate::store::{ConsumerEdit, DeadLetter, Failing, Stopped, Webhook};
-use crate::tracker::{Event, ScriptHash};
+use crate::tracker::Event;
+use crate::wire::error::ApiError;
 
 /// Events whose numbers are read from the log at a time.
 const PAGE: usize = 500;
@@ -31,11 +31,7 @@ const IDLE: Duration = Duration::from_secs(60);
 const BROKEN: Duration = Duration::from_secs(10);
 /// Dead letters of one consumer; when there are so many, nothing more is given up.
 const MOST_DEAD_LETTERS: usize = 100_000;
-/// Rows of done events that are removed at a time.
-const TIDIED: usize = 10_000;
 
-/// Events of one key come in order. `None`: blocks and reorgs.
-pub(super) type Key = Option<ScriptHash>;
 type Reading = Pin<Box<dyn Future<Output = Result<Page, ApiError>> + Send>>;
 
 /// Until the consumer ends or the daemon stops. What is in flight then comes again.
@@ -43,7 +39,7 @@ pub async fn run(
     app: &Arc<App>,
     consumer: &Arc<Consumer>,
     webhook: &Webhook,
-    handle: &Handle,
+    handle: &WebhookHandle,
     mut inbox: mpsc::Receiver<Command>,
 ) {
     let webhook = Arc::new(webhook.clone());
@@ -66,99 +62,95 @@ async fn attend(
     app: &Arc<App>,
     consumer: &Arc<Consumer>,
     webhook: &Arc<Webhook>,
-    handle: &Handle,
+    handle: &WebhookHandle,
     inbox: &mut mpsc::Receiver<Command>,
 ) -> Result<Infallible, ApiError> {
-    Work::begin(app, consumer, webhook, handle)
+    WebhookTask::begin(app, consumer, webhook, handle)
         .await?
         .work(inbox)
         .await
 }
 
-pub(super) struct Work<'a> {
+pub(super) struct WebhookTask<'a> {
     pub(super) app: &'a Arc<App>,
     pub(super) consumer: &'a Arc<Consumer>,
     webhook: &'a Arc<Webhook>,
-    handle: &'a Handle,
+    handle: &'a WebhookHandle,
     pub(super) clock: Clock,
-    pub(super) schedule: Schedule<Key>,
-    attempts: JoinSet<Result<Finished, ApiError>>,
-    /// Of events that are not loaded yet.
+    pub(super) partitions: Partitions,
+    attempts: JoinSet<Result<AttemptResult, ApiError>>,
+    /// Of events that failed before this began.
     failing: Rows,
-    /// Events up to this one may have been done before this began.
-    done_before: u64,
-    /// There may be rows of done events that the place has passed.
-    untidy: bool,
-    /// To be written with the next step.
-    outdated: Vec<ConsumerEdit>,
     pub(super) dead_letters: usize,
 }
 
-impl<'a> Work<'a> {
+impl<'a> WebhookTask<'a> {
     async fn begin(
         app: &'a Arc<App>,
         consumer: &'a Arc<Consumer>,
         webhook: &'a Arc<Webhook>,
-        handle: &'a Handle,
+        handle: &'a WebhookHandle,
     ) -> Result<Self, ApiError> {
-        let (clock, name) = (Clock::start(), consumer.name.clone());
+        let name = consumer.name.clone();
         let rows = app.read(move |app| {
             Ok((
-                app.reader.done_events(&name, 0, u64::MAX)?,
+                app.reader.partitions_done(&name)?,
                 app.reader.dead_letter_count(&name)?,
                 Rows::new(false, app.reader.failing(&name, false)?),
                 Rows::new(true, app.reader.failing(&name, true)?),
                 app.reader.stopped(&name)?,
             ))
         });
-        let (done, dead_letters, failing, resent, stopped) = rows.await?;
-        let (place, give_up_after) = (
-            consumer.place().number,
-            app.config.webhooks.give_up_after.saturating_mul(1000),
-        );
-        let mut work = Self {
+        let (rows, dead_letters, failing, resent, stopped) = rows.await?;
+        let mut done = [consumer.place().number; PARTITIONS];
+        for (at, number) in rows {
+            if let Some(done) = usize::try_from(at).ok().and_then(|at| done.get_mut(at)) {
+                *done = number.max(*done);
+            }
+        }
+        let give_up_after = app.config.webhooks.give_up_after.saturating_mul(1000);
+        let mut task = Self {
             app,
             consumer,
             webhook,
             handle,
-            clock,
-            schedule: Schedule::new(place, give_up_after, stopped.is_some()),
+            clock: Clock::start(),
+            partitions: Partitions::new(done, give_up_after, stopped.is_some()),
             attempts: JoinSet::new(),
             failing,
-            done_before: done.last().copied().unwrap_or(0),
-            untidy: !done.is_empty(),
-            outdated: Vec::new(),
             dead_letters,
         };
         handle.stats().stopped = stopped;
-        work.begin_failing(resent).await?;
-        Ok(work)
+        task.begin_failing(resent).await?;
+        Ok(task)
     }
 
     /// What failed before this began.
     async fn begin_failing(&mut self, mut resent: Rows) -> Result<(), ApiError> {
         let now = self.clock.now();
+        let mut edits = self.failing.remove_up_to(self.partitions.place());
         let last = self.failing.last_tried().max(resent.last_tried());
         let off = failing::off_for(last, now);
         if off > 0 {
-            let mut edits = self.failing.skip(off, now);
+            edits.extend(self.failing.skip(off, now));
             edits.extend(resent.skip(off, now));
-            self.write(edits).await?;
         }
-        self.begin_resends(&mut resent).await?;
-        self.outdated.extend(resent.left_up_to(u64::MAX));
-        Ok(())
+        edits.push(ConsumerEdit::DropDone);
+        self.write(edits).await?;
+        self.begin_resends(&resent).await
     }
 
     async fn work(&mut self, inbox: &mut mpsc::Receiver<Command>) -> Result<Infallible, ApiError> {
-        let mut reading: Option<Reading> = None;
+        let mut reading: Option<(u64, Reading)> = None;
         loop {
             self.send();
             self.show();
-            if reading.is_none() && self.schedule.room() > 0 {
-                reading = Some(self.read_on());
+            let after = self.partitions.read_after();
+            if reading.as_ref().map(|(from, _)| *from) != after {
+                reading = after.map(|after| (after, self.next_events(after)));
             }
-            let begins = self.schedule.begins_at().map(|at| self.clock.instant(at));
+            let begins = self.partitions.begins_at();
+            let begins = begins.map(|at| self.clock.instant(at));
             tokio::select! {
                 biased;
                 Some(finished) = self.attempts.join_next() => {
@@ -168,9 +160,9 @@ impl<'a> Work<'a> {
                     self.settle(all.collect::<Result<_, _>>()?).await?;
                 }
                 Some(command) = inbox.recv() => self.execute(command).await?,
-                page = next(&mut reading) => {
+                (after, page) = read(&mut reading) => {
                     reading = None;
-                    self.load(page?).await?;
+                    self.load(after, page?).await?;
                 }
                 () = sleep_until(begins.unwrap_or_else(Instant::now)), if begins.is_some() => {}
             }
@@ -179,7 +171,7 @@ impl<'a> Work<'a> {
 
     /// Begins what may begin now.
     fn send(&mut self) {
-        while let Some(attempt) = self.schedule.next(self.clock.now()) {
+        while let Some(attempt) = self.partitions.next(self.clock.now()) {
             self.handle.stats().attempts += 1;
             self.attempts.spawn(deliver(
                 self.app.clone(),
@@ -192,51 +184,40 @@ impl<'a> Work<'a> {
 
     /// Shows how it is doing.
     pub(super) fn show(&self) {
-        let (schedule, mut stats) = (&self.schedule, self.handle.stats());
-        stats.failures = schedule.failures();
-        stats.retrying = schedule.retrying();
-        stats.in_flight = schedule.in_flight();
-        stats.pending = schedule.pending();
+        let (partitions, mut stats) = (&self.partitions, self.handle.stats());
+        stats.failures = partitions.failures();
+        stats.retrying = partitions.retrying();
+        stats.in_flight = partitions.in_flight();
+        stats.pending = partitions.pending();
         stats.dead_letters = Some(self.dead_letters);
-        stats.next_attempt = schedule.begins_at().filter(|_| schedule.retrying() > 0);
-        if !schedule.is_stopped() {
+        stats.next_attempt = partitions.begins_at().filter(|_| stats.retrying > 0);
+        if !partitions.is_stopped() {
             stats.stopped = None;
         }
     }
 
-    fn read_on(&self) -> Reading {
+    /// The next events after a number that this webhook wants; waits for them at the log's end.
+    fn next_events(&self, after: u64) -> Reading {
         let (app, filter) = (self.app.clone(), self.consumer.filter.clone());
-        let (after, limit) = (self.schedule.read_up_to(), self.schedule.room().min(PAGE));
-        Box::pin(async move { app.next_news(after, &filter, limit, sleep(IDLE)).await })
+        Box::pin(async move { app.next_news(after, &filter, PAGE, sleep(IDLE)).await })
     }
 
-    async fn load(&mut self, page: Page) -> Result<(), ApiError> {
+    async fn load(&mut self, after: u64, page: Page) -> Result<(), ApiError> {
         if page.events.is_empty() && self.app.indexer.has_stopped() {
             // There is nothing to wait for any more.
             return Err(ApiError::stopping());
         }
-        let after = self.schedule.read_up_to();
         if self.app.expired(after)? {
             self.missed(self.app.reader.first_seq()?.saturating_sub(1));
         }
-        let done = if after < self.done_before {
-            let (name, next) = (self.consumer.name.clone(), page.next);
-            self.app
-                .read(move |app| Ok(app.reader.done_events(&name, after, next)?))
-                .await?
-        } else {
-            Vec::new()
-        };
-        let now = self.clock.now();
-        for (number, event) in &page.events {
-            if done.binary_search(number).is_err() {
-                let (key, tried) = (key_of(event), self.failing.take(*number));
-                self.schedule.load(*number, key, tried, now);
-            }
-        }
-        self.schedule.read_to(page.next);
-        self.outdated.extend(self.failing.left_up_to(page.next));
-        if self.schedule.pending() == 0 && self.schedule.place() > self.consumer.place().number {
+        let failing = &self.failing;
+        let events = page.events.iter().map(|(number, event)| {
+            let partition = partition_of(event.kind.script());
+            (partition, *number, failing.tried(*number))
+        });
+        self.partitions.load(after, events, page.next);
+        if self.partitions.pending() == 0 && self.partitions.place() > self.consumer.place().number
+        {
             self.write(Vec::new()).await?;
         }
         Ok(())
@@ -254,85 +235,69 @@ impl<'a> Work<'a> {
     }
 
     /// Writes down what became of attempts.
-    async fn settle(&mut self, all: Vec<Finished>) -> Result<(), ApiError> {
-        let (mut settled, mut edits) = (Vec::new(), Vec::new());
+    async fn settle(&mut self, all: Vec<AttemptResult>) -> Result<(), ApiError> {
+        let (mut moved, mut edits) = (Vec::new(), Vec::new());
         for finished in all {
-            let Attempt { number, resend, .. } = finished.attempt;
+            let attempt = finished.attempt;
             if let Some(record) = finished.record {
                 let mut stats = self.handle.stats();
                 stats.last_error = record.error.clone().or(stats.last_error.take());
                 stats.remember(record);
             }
-            let is_settled = match (finished.event, finished.result) {
+            match (finished.event, finished.result) {
+                // The log or the dead letter is not there any more.
                 (None, _) => {
-                    self.gone(finished.attempt, &mut edits);
-                    true
+                    self.partitions.gone(attempt);
+                    edits.extend(not_failing(&attempt));
+                    if !attempt.resend {
+                        self.missed(attempt.number);
+                    }
                 }
-                (Some(_), Ok(())) => {
-                    self.delivered(finished.attempt, &mut edits);
-                    true
-                }
+                (Some(_), Ok(())) => self.delivered(attempt, &mut edits),
                 (Some(event), Err(failure)) => {
-                    self.failed(finished.attempt, event, failure, &mut edits)
-                        .await?
+                    self.failed(attempt, event, failure, &mut edits).await?;
                 }
-            };
-            if is_settled && !resend {
-                settled.push(number);
             }
+            moved.push(attempt.partition);
         }
-        let place = self.schedule.place();
-        let beyond: Vec<_> = settled
-            .into_iter()
-            .filter(|number| *number > place)
-            .map(ConsumerEdit::Done)
-            .collect();
-        self.untidy |= !beyond.is_empty();
-        edits.extend(beyond);
+        let place = self.partitions.place();
+        let done = moved.into_iter().map(|at| (at, self.partitions.done(at)));
+        edits.extend(
+            done.filter(|(_, number)| *number > place)
+                .map(|(at, number)| ConsumerEdit::PartitionDone(at as u64, number)),
+        );
         self.write(edits).await
     }
 
-    /// The log or the dead letter is not there any more.
-    fn gone(&mut self, attempt: Attempt<Key>, edits: &mut Vec<ConsumerEdit>) {
-        self.schedule.gone(attempt, self.clock.now());
+    fn delivered(&mut self, attempt: Attempt, edits: &mut Vec<ConsumerEdit>) {
+        let is_wanted = self.partitions.delivered(attempt);
         edits.extend(not_failing(&attempt));
-        if !attempt.resend {
-            self.missed(attempt.number);
-        }
-    }
-
-    fn delivered(&mut self, attempt: Attempt<Key>, edits: &mut Vec<ConsumerEdit>) {
-        let now = self.clock.now();
-        let wanted = self.schedule.delivered(attempt, now);
-        edits.extend(not_failing(&attempt));
-        if attempt.resend && wanted {
+        if attempt.resend && is_wanted {
             edits.push(ConsumerEdit::DropDeadLetter(attempt.number));
             self.dead_letters = self.dead_letters.saturating_sub(1);
         }
-        self.handle.stats().last_success = Some(now);
+        self.handle.stats().last_success = Some(self.clock.now());
     }
 
-    /// True when the event is settled: it became a dead letter, or was one.
     async fn failed(
         &mut self,
-        attempt: Attempt<Key>,
+        attempt: Attempt,
         event: Event,
         failure: Failure,
         edits: &mut Vec<ConsumerEdit>,
-    ) -> Result<bool, ApiError> {
+    ) -> Result<(), ApiError> {
         let (now, Attempt { number, resend, .. }) = (self.clock.now(), attempt);
         self.handle.stats().failed_attempts += 1;
-        if failure.gone && !self.schedule.is_stopped() {
+        if failure.gone && !self.partitions.is_stopped() {
             self.stop(attempt, failure.error, edits);
-            return Ok(false);
+            return Ok(());
         }
         let may_give_up = resend || self.dead_letters < MOST_DEAD_LETTERS;
         let failed = self
-            .schedule
+            .partitions
             .failed(attempt, now, failure.pause, chance()?, may_give_up);
         match failed {
-            Failed::Stopped => Ok(false),
-            Failed::Dropped => Ok(true),
+            Failed::Ignored => {}
             Failed::Waits(tried) => {
                 self.warn_of_first(number, &failure.error);
                 edits.push(ConsumerEdit::Failing {
@@ -344,20 +309,19 @@ impl<'a> Work<'a> {
                         last_tried: now,
                     },
                 });
-                Ok(false)
             }
             Failed::GivenUp(tried) => {
-                edits.push(ConsumerEdit::NotFailing { number, resend });
+                edits.extend(not_failing(&attempt));
                 let letter = self.given_up(&attempt, event, tried, failure.error).await?;
                 edits.push(ConsumerEdit::DeadLetter(number, letter));
-                Ok(true)
             }
         }
+        Ok(())
     }
 
     /// The first failure of a row of them.
     fn warn_of_first(&self, number: u64, error: &str) {
-        if self.schedule.failures() == 1 {
+        if self.partitions.failures() == 1 {
             tracing::info!(
                 consumer = self.consumer.name,
                 number,
@@ -368,14 +332,15 @@ impl<'a> Work<'a> {
     }
 
     /// The receiver answered 410.
-    fn stop(&mut self, attempt: Attempt<Key>, reason: String, edits: &mut Vec<ConsumerEdit>) {
+    fn stop(&mut self, attempt: Attempt, reason: String, edits: &mut Vec<ConsumerEdit>) {
         let (name, now) = (&self.consumer.name, self.clock.now());
         tracing::warn!(
             consumer = name,
             reason,
             "a webhook is stopped until POST /consumers/{name}/retry or a PUT resumes it"
         );
-        self.schedule.stop(attempt, now);
+        self.partitions.stop(attempt);
+        self.failing = Rows::new(false, Vec::new());
         let stopped = Stopped { since: now, reason };
         self.handle.stats().stopped = Some(stopped.clone());
         edits.push(ConsumerEdit::Stop(stopped));
@@ -383,7 +348,7 @@ impl<'a> Work<'a> {
 
     async fn given_up(
         &mut self,
-        attempt: &Attempt<Key>,
+        attempt: &Attempt,
         event: Event,
         tried: Tried,
         error: String,
@@ -411,19 +376,8 @@ impl<'a> Work<'a> {
     }
 
     /// Writes edits and the place.
-    async fn write(&mut self, mut edits: Vec<ConsumerEdit>) -> Result<(), ApiError> {
-        let place = self.schedule.place();
-        edits.append(&mut self.outdated);
-        if self.untidy {
-            let name = self.consumer.name.clone();
-            let passed = self
-                .app
-                .read(move |app| Ok(app.reader.done_events(&name, 0, place)?))
-                .await?;
-            edits.extend(passed.into_iter().take(TIDIED).map(ConsumerEdit::Passed));
-            self.untidy =
-                self.schedule.pending() > 0 || place < self.done_before || edits.len() >= TIDIED;
-        }
+    async fn write(&self, edits: Vec<ConsumerEdit>) -> Result<(), ApiError> {
+        let place = self.partitions.place();
         match self
             .consumer
             .move_to(&self.app.indexer, place, edits, now_ms())
@@ -436,20 +390,16 @@ impl<'a> Work<'a> {
     }
 }
 
-pub(super) fn key_of(event: &Event) -> Key {
-    event.kind.script().copied()
-}
-
-fn not_failing(attempt: &Attempt<Key>) -> Option<ConsumerEdit> {
-    (attempt.tried.attempts > 0).then_some(ConsumerEdit::NotFailing {
+fn not_failing(attempt: &Attempt) -> Option<ConsumerEdit> {
+    attempt.failed_before.then_some(ConsumerEdit::NotFailing {
         number: attempt.number,
         resend: attempt.resend,
     })
 }
 
-async fn next(reading: &mut Option<Reading>) -> Result<Page, ApiError> {
+async fn read(reading: &mut Option<(u64, Reading)>) -> (u64, Result<Page, ApiError>) {
     match reading {
-        Some(reading) => reading.await,
+        Some((after, reading)) => (*after, reading.await),
         None => std::future::pending().await,
     }
 }

@@ -9,32 +9,9 @@ impl Daemon {
         self.post(&format!("/consumers/shop/{what}"), "").await
     }
 
-    /// The same store, after a kill.
-    async fn restarted(self, webhooks: config::Webhooks) -> Self {
-        let config = config::Config {
-            webhooks,
-            ..config::Config::default()
-        };
-        let (daemon, hub) = Self::on(self.kill().await, config);
-        tokio::spawn(hub.run(daemon.app.stop.clone()));
-        for consumer in daemon.app.consumers.all() {
-            crate::api::webhooks::spawn(&daemon.app, &consumer);
-        }
-        daemon
-    }
-
     async fn until_state(&self, state: &str) -> Value {
         until(state, async || self.webhook("shop").await["state"] == state).await;
         self.webhook("shop").await
-    }
-}
-
-/// Gives up after `seconds`.
-fn settings(seconds: u64) -> config::Webhooks {
-    config::Webhooks {
-        allow_private: true,
-        give_up_after: seconds,
-        ..config::Webhooks::default()
     }
 }
 
