@@ -179,8 +179,8 @@ impl Reader {
         Ok(found)
     }
 
-    /// Partitions of a webhook that are done further than the consumer's place, each with the number
-    /// up to which it is.
+    /// Partitions of a webhook that are done further than the consumer's place, each with the
+    /// number up to which it is.
     pub fn partitions_done(&self, name: &str) -> Result<Vec<(u64, u64)>, StoreError> {
         let rows = self.numbered(name, PARTITION, None).map(|entry| {
             let (partition, value) = entry?;

@@ -12,9 +12,9 @@
 //! 3. Memory is bounded: only numbers are kept, at most [`partitions::WINDOW`] of each partition;
 //!    the event is read again when it is sent.
 //! 4. What became of an event is in the store before the next step counts on it; the consumer's
-//!    place is before the oldest event that nothing has become of. How far each partition is beyond
-//!    it has a row, and so has a failing event: since when it fails outlives restarts. Time in which
-//!    the daemon was off does not count.
+//!    place is before the oldest event that nothing has become of. How far each partition is
+//!    beyond it has a row, and so has a failing event: since when it fails outlives restarts. Time
+//!    in which the daemon was off does not count.
 //! 5. A receiver that answers 410 gets nothing more until a person resumes the webhook, with
 //!    `retry` or with `PUT`. Its events wait, and their failures before do not count then.
 //! 6. Nothing is posted to addresses that are not on the public internet, whatever a name resolves
