@@ -216,7 +216,7 @@ pub fn spawn(app: &Arc<App>, consumer: &Arc<Consumer>) {
     tokio::spawn(async move {
         let _closed = handle.closed.clone().drop_guard();
         if let Some(before) = before {
-            // Two at once could send two events of a key at once.
+            // Two at once could send two events of a partition at once.
             before.closed.cancelled().await;
         }
         task::run(&app, &consumer, &webhook, &handle, inbox).await;
