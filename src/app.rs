@@ -328,7 +328,7 @@ struct Retention {
 
 impl Retention {
     async fn pass(&self) -> Result<()> {
-        if let Some(note) = self.router.clock_note()? {
+        if let Some(note) = self.router.clock_note().await? {
             tracing::warn!("{note}");
         }
         self.router.before_retention().await?;

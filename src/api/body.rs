@@ -19,8 +19,8 @@ use super::reads::Reads;
 /// old rows cannot be forgotten meanwhile. (A client that takes nothing at all is cut off sooner,
 /// by the server.)
 const LONGEST: Duration = Duration::from_secs(600);
-/// What an answer in parts holds at most at a time, about: a part, and the next one that is read.
-const PARTS_BYTES: usize = 256 * 1024;
+/// What an answer in parts holds at most at a time: one part.
+pub const PART_BYTES: usize = 128 * 1024;
 
 /// Where the parts of an answer come from.
 pub trait Parts: Send + 'static {
@@ -69,7 +69,7 @@ impl AnswerBody {
     pub fn weight(&self) -> usize {
         match &self.content {
             Content::Whole(body) => usize::try_from(body.size_hint().lower()).unwrap_or(usize::MAX),
-            Content::Parts(_) => PARTS_BYTES,
+            Content::Parts(_) => PART_BYTES,
         }
     }
 
@@ -144,7 +144,7 @@ impl Reading {
                             let part = parts.next()?;
                             Ok((parts, part))
                         };
-                        reads.run(next).await
+                        reads.run_long(next).await
                     };
                     self.state = State::Read(Box::pin(read));
                 }

@@ -13,6 +13,10 @@ use super::error::ApiError;
 
 /// Of each body and of each answer.
 const UNCOUNTED: usize = 4 * 1024;
+/// Rows of an answer that make no more than that, about.
+const FEW: u64 = 8;
+/// For a larger answer, about.
+const ROOM: usize = 256 * 1024;
 
 #[derive(Debug, Clone)]
 pub struct Budget(Arc<Inner>);
@@ -40,6 +44,15 @@ impl Budget {
     /// Bytes that count now.
     pub fn held(&self) -> usize {
         self.0.held.load(Ordering::Relaxed)
+    }
+
+    /// To be asked before an answer of so many rows is made, which would be refused afterwards.
+    pub fn check_room(&self, rows: u64) -> Result<(), ApiError> {
+        let held = self.held();
+        match rows <= FEW || held == 0 || held.saturating_add(ROOM) <= self.0.limit {
+            true => Ok(()),
+            false => Err(overloaded()),
+        }
     }
 
     /// Nothing yet.
@@ -132,6 +145,19 @@ mod tests {
         }
         assert!(small.try_grow(1).is_err());
         assert_eq!(budget.held(), (1 << 20) - UNCOUNTED);
+    }
+
+    #[test]
+    fn nothing_large_is_begun_without_room() {
+        let budget = Budget::new(2 * ROOM);
+        let mut held = budget.charge();
+        held.grow(UNCOUNTED + ROOM);
+        assert_eq!(budget.check_room(FEW + 1), Ok(()));
+        held.grow(1);
+        assert!(budget.check_room(FEW + 1).is_err());
+        assert_eq!(budget.check_room(FEW), Ok(()));
+        drop(held);
+        assert_eq!(budget.check_room(FEW + 1), Ok(()));
     }
 
     #[test]

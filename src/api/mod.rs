@@ -239,12 +239,21 @@ async fn to_the_end<T: Send + 'static>(
 }
 
 impl App {
-    /// Runs reads of the store that may take long where they hold up nobody else.
+    /// Runs reads of the store where they hold up nobody else.
     async fn read<T: Send + 'static>(
         self: &Arc<Self>,
         read: impl FnOnce(&App) -> Result<T, ApiError> + Send + 'static,
     ) -> Result<T, ApiError> {
         let app = self.clone();
         self.reads.run(move || read(&app)).await
+    }
+
+    /// The same for those that read or make many rows.
+    async fn read_long<T: Send + 'static>(
+        self: &Arc<Self>,
+        read: impl FnOnce(&App) -> Result<T, ApiError> + Send + 'static,
+    ) -> Result<T, ApiError> {
+        let app = self.clone();
+        self.reads.run_long(move || read(&app)).await
     }
 }

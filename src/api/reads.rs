@@ -1,7 +1,8 @@
 //! Work that may hold up its thread: reads of the store, which may wait for the disk, and long
 //! computations. All of it runs here, on threads that are not the runtime's workers and so hold up
-//! nobody else, and [`MOST`] at a time: what more there is waits its turn in order, and costs no
-//! thread meanwhile.
+//! nobody else, and a bounded number at a time: what more there is waits its turn in order, and
+//! costs no thread meanwhile. Short work (a few rows) does not wait for long work (lists, large
+//! bodies).
 
 use std::sync::Arc;
 
@@ -11,20 +12,24 @@ use tokio::task::spawn_blocking;
 use super::error::ApiError;
 use crate::store::{Reader, Snapshot};
 
-/// Enough to keep a disk busy. Each may build one answer in memory.
-const MOST: usize = 16;
+/// Short ones at a time: enough to keep a disk busy.
+const SHORT: usize = 16;
+/// Long ones at a time. Each may build one answer in memory.
+const LONG: usize = 8;
 
 #[derive(Clone)]
 pub struct Reads {
     reader: Reader,
-    permits: Arc<Semaphore>,
+    short: Arc<Semaphore>,
+    long: Arc<Semaphore>,
 }
 
 impl Reads {
     pub fn new(reader: Reader) -> Self {
         Self {
             reader,
-            permits: Arc::new(Semaphore::new(MOST)),
+            short: Arc::new(Semaphore::new(SHORT)),
+            long: Arc::new(Semaphore::new(LONG)),
         }
     }
 
@@ -37,21 +42,36 @@ impl Reads {
         self.run(move || read(&reader.snapshot())).await
     }
 
-    /// Goes on to its end if whoever asked for it has left meanwhile.
+    /// Short work. It goes on to its end if whoever asked for it has left meanwhile.
     pub async fn run<T: Send + 'static>(
         &self,
         work: impl FnOnce() -> Result<T, ApiError> + Send + 'static,
     ) -> Result<T, ApiError> {
-        let permit = self.permits.clone().acquire_owned().await;
-        let permit = permit.map_err(|_| ApiError::stopping())?;
-        let work = move || {
-            let _permit = permit;
-            work()
-        };
-        match spawn_blocking(work).await {
-            Ok(result) => result,
-            Err(cause) => Err(ApiError::internal(&cause)),
-        }
+        run(&self.short, work).await
+    }
+
+    /// Long work. It goes on to its end if whoever asked for it has left meanwhile.
+    pub async fn run_long<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> Result<T, ApiError> + Send + 'static,
+    ) -> Result<T, ApiError> {
+        run(&self.long, work).await
+    }
+}
+
+async fn run<T: Send + 'static>(
+    permits: &Arc<Semaphore>,
+    work: impl FnOnce() -> Result<T, ApiError> + Send + 'static,
+) -> Result<T, ApiError> {
+    let permit = permits.clone().acquire_owned().await;
+    let permit = permit.map_err(|_| ApiError::stopping())?;
+    let work = move || {
+        let _permit = permit;
+        work()
+    };
+    match spawn_blocking(work).await {
+        Ok(result) => result,
+        Err(cause) => Err(ApiError::internal(&cause)),
     }
 }
 
@@ -78,7 +98,7 @@ mod tests {
     async fn reads_take_a_bounded_number_of_threads() {
         let (_folder, reads) = reads();
         let (now, most) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
-        let tasks: Vec<_> = (0..10 * MOST)
+        let tasks: Vec<_> = (0..10 * SHORT)
             .map(|_| {
                 let (reads, now, most) = (reads.clone(), now.clone(), most.clone());
                 tokio::spawn(async move {
@@ -96,13 +116,39 @@ mod tests {
         for task in tasks {
             assert!(task.await.unwrap().is_ok());
         }
-        assert!(most.load(Ordering::SeqCst) <= MOST);
+        assert!(most.load(Ordering::SeqCst) <= SHORT);
+    }
+
+    #[tokio::test]
+    async fn short_work_does_not_wait_for_long_work() {
+        let (_folder, reads) = reads();
+        let (hold, held) = std::sync::mpsc::channel::<()>();
+        let held = Arc::new(std::sync::Mutex::new(held));
+        let long: Vec<_> = (0..10 * LONG)
+            .map(|_| {
+                let (reads, held) = (reads.clone(), held.clone());
+                let wait = move || Ok(held.lock().map(|held| held.recv().is_ok()).is_ok());
+                tokio::spawn(async move { reads.run_long(wait).await })
+            })
+            .collect();
+        tokio::task::yield_now().await;
+        assert!(
+            reads
+                .snapshot(|snapshot| Ok(snapshot.head()?))
+                .await
+                .is_ok()
+        );
+        assert!(!long.iter().any(|task| task.is_finished()));
+        drop(hold);
+        for task in long {
+            assert_eq!(task.await.unwrap(), Ok(true));
+        }
     }
 
     #[tokio::test]
     async fn a_read_that_panics_is_an_error_of_that_request_and_frees_its_place() {
         let (_folder, reads) = reads();
-        for _ in 0..2 * MOST {
+        for _ in 0..2 * SHORT {
             let broken: Result<(), _> = reads.run(|| panic!("as a test wants it")).await;
             assert_eq!(broken.map_err(|error| error.code), Err("internal"));
         }

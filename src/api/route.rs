@@ -123,7 +123,7 @@ routes! {
     };
     GET "/health/ready" |app, sent| {
         sent.nothing()?;
-        app.ready()
+        app.ready().await
     };
 }
 

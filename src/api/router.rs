@@ -17,7 +17,6 @@ use super::respond::{self, Answer};
 use super::rest;
 use super::route::{self, Matched};
 use crate::clock::now_ms;
-use crate::store::StoreError;
 use crate::{socketio, web};
 
 /// Answers the requests of all clients.
@@ -110,8 +109,8 @@ impl Router {
     }
 
     /// What is to be said when the machine's clock and the chain differ.
-    pub fn clock_note(&self) -> Result<Option<String>, StoreError> {
-        self.app.clock_note(now_ms())
+    pub async fn clock_note(&self) -> Result<Option<String>, ApiError> {
+        self.app.read(|app| Ok(app.clock_note(now_ms())?)).await
     }
 
     /// Open Socket.IO sessions.

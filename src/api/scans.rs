@@ -271,7 +271,7 @@ impl App {
         scan: ScanList,
     ) -> Result<Answer, ApiError> {
         let (listed, network) = (scan.addresses, self.wire.network);
-        let addresses = self.reads.run(move || listed.parse(network)).await?;
+        let addresses = self.reads.run_long(move || listed.parse(network)).await?;
         let asked = Asked::new(scan.blocks_back, scan.from_height, scan.to_height)?;
         self.scan_histories(addresses, true, asked).await
     }

@@ -343,7 +343,7 @@ impl App {
 
     /// `GET /health/ready`: 200 once the daemon follows the node's tip and its feeds, else 503 with
     /// the reason.
-    pub(super) fn ready(&self) -> Result<Answer, ApiError> {
+    pub(super) async fn ready(&self) -> Result<Answer, ApiError> {
         #[derive(Serialize)]
         struct Ready {
             ready: bool,
@@ -360,7 +360,10 @@ impl App {
                 StatusCode::OK,
                 &Ready {
                     ready: true,
-                    tip: Tip::of(&self.reader.snapshot())?,
+                    tip: self
+                        .reads
+                        .snapshot(|snapshot| Ok(Tip::of(snapshot)?))
+                        .await?,
                 },
             )),
         }

@@ -101,7 +101,7 @@ impl App {
         let limit = query.limit.map(Limit::get);
         let limit = limit.or(after.map(|_| PAGE_DEFAULT));
         let include_spent = query.include_spent.unwrap_or(false);
-        self.read(move |app| {
+        self.read_long(move |app| {
             let snapshot = app.reader.held_snapshot();
             let row = watched(snapshot.get(), &address)?;
             let total = match include_spent {
@@ -115,6 +115,8 @@ impl App {
                 include_spent,
                 tip,
             };
+            app.budget
+                .check_room(limit.map_or(total, |limit| total.min(limit as u64)))?;
             let all = limit.is_none() && total > SMALL;
             let page = match all {
                 true => UtxoPage {

@@ -109,9 +109,10 @@ impl App {
             ApiError::invalid_parameter("before", "the \"next\" of an earlier page")
         })?;
         let policy = self.node.borrow().mempool.replacement;
-        self.read(move |app| {
+        self.read_long(move |app| {
             let snapshot = app.reader.snapshot();
             let row = watched(&snapshot, &address)?;
+            app.budget.check_room(row.tx_count.min(limit as u64))?;
             let tip = snapshot.tip()?;
             let page = snapshot.history(&address.script, before.as_ref(), limit)?;
             let mut times: HashMap<u32, Option<u32>> = HashMap::new();

@@ -183,7 +183,9 @@ impl App {
             cursor: String,
         }
         let history = asked.history.unwrap_or(self.config.watch.history.into());
-        let (requests, known) = self.read(move |app| app.requests(asked, history)).await?;
+        let (requests, known) = self
+            .read_long(move |app| app.requests(asked, history))
+            .await?;
         let count = requests.len();
         let (scan, head) = self.add(requests, history).await?;
         let added = count.saturating_sub(known);
@@ -357,9 +359,10 @@ impl App {
         }
         let limit = query.limit.map_or(ADDRESSES_DEFAULT, Limit::get);
         let after = query.after.map(|text| self.address(&text)).transpose()?;
-        self.read(move |app| {
+        self.read_long(move |app| {
             let snapshot = app.reader.snapshot();
             let rows = snapshot.watches(after.as_ref().map(|address| &address.script), limit)?;
+            app.budget.check_room(rows.len() as u64)?;
             let shape = |row: &WatchRow| Watched {
                 address: address::text(&row.spk, app.wire.network),
                 label: row.label.clone(),

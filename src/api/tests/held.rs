@@ -8,6 +8,7 @@ use hyper::body::{Body, Frame};
 use serde_json::json;
 
 use super::*;
+use crate::api::body::PART_BYTES;
 use crate::api::respond::Answer;
 use crate::tracker::{
     Change, ChangeSet, Coverage, OutputRow, ScriptHash, Spend, Transition, WatchRow,
@@ -214,7 +215,7 @@ async fn a_hundred_thousand_outputs_are_written_in_small_parts_from_one_snapshot
             .pay(&address(1), 7, 1 + u8::from(query.is_empty()))
             .await;
         let (largest, all) = read(answer).await;
-        assert!(largest < 128 * 1024, "a part of {largest} bytes");
+        assert!(largest <= PART_BYTES, "a part of {largest} bytes");
         let listed = all["utxos"].as_array().unwrap();
         let total: u64 = listed.iter().map(|it| it["value"].as_u64().unwrap()).sum();
         assert_eq!((listed.len(), total), (count, sum));
