@@ -36,8 +36,7 @@ pub struct Config {
     /// takes in memory.
     pub total_queued_bytes: usize,
     /// Bytes of messages that clients began to send, or that the layer above has not let go of,
-    /// together; beyond it the slowest of those that are not whole yet are ended. Small ones (4
-    /// KiB) do not count.
+    /// together; beyond it what begins to come is refused. Small ones (4 KiB) do not count.
     pub total_received_bytes: usize,
     /// Whether a polling session may move to a WebSocket.
     pub upgrades: bool,

@@ -17,8 +17,8 @@
 //!    function of the task, exactly once.
 //! 5. Everything is bounded: the outbox in messages and bytes, a body and a frame by `max_payload`,
 //!    a mailbox in commands, every wait by a deadline; what waits for all clients, and what all of
-//!    them have begun to send, by a `budget`. Nothing here waits for a slow client but its own
-//!    task. A polling answer that was given to HTTP is the connection's, whose time is the HTTP
+//!    them have begun to send, by a [`ByteBudget`]. Nothing here waits for a slow client but its
+//!    own task. A polling answer that was given to HTTP is the connection's, whose time is the HTTP
 //!    server's to bound.
 //! 6. What is sent beside answers is pulled: [`Handler::poll_next`] is asked when the transport can
 //!    take something and the outbox is empty, so nothing is queued for a slow client.
@@ -59,6 +59,7 @@ pub mod session;
 mod task;
 mod websocket;
 
+pub use budget::{ByteBudget, ByteShare};
 pub use config::Config;
 pub use handler::{CloseReason, Handler, Handshake, Message, Text, Work};
 pub use outbox::{Group, Outbox, OutboxReceiver, SendError, outbox};

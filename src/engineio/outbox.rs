@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
 
-use super::budget::Budget;
+use super::budget::ByteBudget;
 use super::handler::{CloseReason, Message};
 
 /// Room in the deque that an emptied queue may keep.
@@ -114,7 +114,7 @@ struct Shared {
 /// The queues of all sessions of a service.
 #[derive(Debug)]
 pub(super) struct Queues {
-    budget: Arc<Budget>,
+    budget: Arc<ByteBudget>,
     /// By the address of the queue.
     open: Mutex<HashMap<usize, Weak<Shared>>>,
 }
@@ -122,7 +122,7 @@ pub(super) struct Queues {
 impl Queues {
     pub(super) fn new(max_bytes: usize) -> Arc<Self> {
         Arc::new(Self {
-            budget: Budget::new(max_bytes),
+            budget: ByteBudget::new(max_bytes),
             open: Mutex::default(),
         })
     }

@@ -8,21 +8,18 @@
 //! its answer was given away (hyper drops the service's future when the client goes), a drop guard
 //! tells the session so: what was meant for that answer is lost.
 
-use std::future::poll_fn;
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::Poll;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use http_body_util::{BodyExt, Full};
-use hyper::body::{Body as HttpBody, Frame};
+use hyper::body::Body as HttpBody;
 use hyper::header::{CACHE_CONTROL, CONTENT_TYPE, EXPECT, HeaderMap, HeaderValue};
 use hyper::{Request, Response};
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 
-use super::budget::{Budget, Incoming};
+use super::budget::{ByteBudget, ByteShare};
 use super::error::Refused;
 use super::payload::Body;
 use super::registry::{Command, Mailbox, PostPass};
@@ -84,7 +81,7 @@ pub(super) fn get(mailbox: Arc<Mailbox>) -> impl Future<Output = Answer> {
 pub(super) struct BodyLimits {
     pub(super) max_payload: usize,
     pub(super) time: Duration,
-    pub(super) budget: Arc<Budget>,
+    pub(super) budget: Arc<ByteBudget>,
 }
 
 /// Packets from the client.
@@ -130,7 +127,7 @@ where
     let expects = request.headers().contains_key(EXPECT);
     let mut body = request.into_body();
     let read = tokio::select! {
-        read = timeout(limits.time, read_body(&mut body, limits.max_payload, Incoming::new(limits.budget))) => read,
+        read = timeout(limits.time, read_body(&mut body, limits.max_payload, ByteShare::new(limits.budget))) => read,
         _ = over => Ok(Err(BodyError::SessionOver)),
     };
     match read {
@@ -189,7 +186,7 @@ enum BodyError {
 
 /// Reads a body of at most `max` bytes, counting what comes: the announced length is only good for
 /// refusing early.
-async fn read_body<B>(body: &mut B, max: usize, mut incoming: Incoming) -> Result<Bytes, BodyError>
+async fn read_body<B>(body: &mut B, max: usize, mut share: ByteShare) -> Result<Bytes, BodyError>
 where
     B: HttpBody<Data = Bytes> + Unpin,
 {
@@ -198,7 +195,7 @@ where
     }
     let mut whole = Bytes::new();
     let mut joined: Option<BytesMut> = None;
-    while let Some(frame) = next_frame(body, &incoming).await? {
+    while let Some(frame) = body.frame().await {
         let Ok(data) = frame.map_err(|_| BodyError::Broken)?.into_data() else {
             continue;
         };
@@ -206,7 +203,7 @@ where
         if seen.saturating_add(data.len()) > max {
             return Err(BodyError::TooLarge);
         }
-        if !incoming.grow(data.len()) {
+        if !share.try_grow(data.len()) {
             return Err(BodyError::NoRoom);
         }
         match &mut joined {
@@ -215,28 +212,12 @@ where
             None => joined = Some([&whole[..], &data[..]].concat().as_slice().into()),
         }
     }
-    Ok(incoming.carry(joined.map_or(whole, BytesMut::freeze)))
+    Ok(share.charge_until_dropped(joined.map_or(whole, BytesMut::freeze)))
 }
 
 /// How long the rest of the body is at least.
 fn announced<B: HttpBody>(body: &B) -> usize {
     usize::try_from(body.size_hint().lower()).unwrap_or(usize::MAX)
-}
-
-/// The next part, unless the body has to make room for others before it comes.
-async fn next_frame<B>(
-    body: &mut B,
-    incoming: &Incoming,
-) -> Result<Option<Result<Frame<Bytes>, B::Error>>, BodyError>
-where
-    B: HttpBody<Data = Bytes> + Unpin,
-{
-    poll_fn(|cx| match Pin::new(&mut *body).poll_frame(cx) {
-        Poll::Ready(frame) => Poll::Ready(Ok(frame)),
-        Poll::Pending if incoming.poll_refused(cx) => Poll::Ready(Err(BodyError::NoRoom)),
-        Poll::Pending => Poll::Pending,
-    })
-    .await
 }
 
 /// Reads at most `max` bytes, for a short time, and throws them away.

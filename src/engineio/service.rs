@@ -18,7 +18,7 @@ use hyper::{Method, Request, Response, StatusCode};
 use tokio::time::timeout;
 use tracing::debug;
 
-use super::budget::Budget;
+use super::budget::ByteBudget;
 use super::config::Config;
 use super::error::Refused;
 use super::handler::{Handler, Handshake};
@@ -51,7 +51,7 @@ struct Inner<H> {
     handler: Arc<H>,
     registry: Arc<Registry>,
     queues: Arc<Queues>,
-    received: Arc<Budget>,
+    received: Arc<ByteBudget>,
 }
 
 impl<H: Handler> Clone for Service<H> {
@@ -67,7 +67,7 @@ impl<H: Handler> Service<H> {
         let registry = Registry::new(config.max_sessions);
         let (queues, received) = (
             Queues::new(config.total_queued_bytes),
-            Budget::new(config.total_received_bytes),
+            ByteBudget::new(config.total_received_bytes),
         );
         Self {
             inner: Arc::new(Inner {

@@ -36,7 +36,7 @@ use tokio_tungstenite::tungstenite::protocol::frame::{CloseFrame, Frame as RawFr
 use tokio_tungstenite::tungstenite::protocol::{Role, WebSocketConfig};
 use tokio_tungstenite::tungstenite::{Error, Message, Utf8Bytes};
 
-use super::budget::{Budget, Incoming};
+use super::budget::{ByteBudget, ByteShare};
 use super::packet::Frame;
 use super::session::{SocketEnd, WRITE_SIZE};
 
@@ -111,7 +111,7 @@ struct Io {
     stream: Stream,
     /// Whole frames in order that the system has not taken yet.
     waiting: BytesMut,
-    incoming: Incoming,
+    incoming: ByteShare,
     /// Bytes on the wire of one message.
     max_raw: usize,
 }
@@ -169,12 +169,12 @@ impl AsyncRead for Io {
         } = self.get_mut();
         // Before reading, because then all that was seen is of this one message; behind its end the
         // next may follow in the same read.
-        if incoming.seen() > *max_raw {
+        if incoming.held() > *max_raw {
             return Poll::Ready(Err(io::ErrorKind::FileTooLarge.into()));
         }
         let before = buf.filled().len();
         ready!(Pin::new(stream).poll_read(cx, buf))?;
-        let fits = incoming.grow(buf.filled().len() - before);
+        let fits = incoming.try_grow(buf.filled().len() - before);
         Poll::Ready(if fits {
             Ok(())
         } else {
@@ -322,14 +322,14 @@ impl Socket {
     pub(super) async fn open(
         upgraded: Upgraded,
         max_payload: usize,
-        budget: Arc<Budget>,
+        budget: Arc<ByteBudget>,
         kept: Extensions,
     ) -> Box<Self> {
         let (stream, read) = Stream::of(upgraded);
         let io = Io {
             stream,
             waiting: BytesMut::new(),
-            incoming: Incoming::new(budget),
+            incoming: ByteShare::new(budget),
             max_raw: max_payload.saturating_add(FRAMING),
         };
         // The whole message counts, its type digit too.
@@ -376,14 +376,6 @@ impl Socket {
         if self.ended != Ended::No {
             return Poll::Pending;
         }
-        let event = self.poll_stream(cx, read);
-        if event.is_pending() && self.stream.get_ref().incoming.poll_refused(cx) {
-            return Poll::Ready(SocketEvent::Ended(NO_ROOM));
-        }
-        event
-    }
-
-    fn poll_stream(&mut self, cx: &mut Context<'_>, read: bool) -> Poll<SocketEvent> {
         if self.writing
             && let Poll::Ready(written) = self.poll_write(cx)
         {
@@ -415,21 +407,25 @@ impl Socket {
         loop {
             return Poll::Ready(match ready!(Pin::new(&mut self.stream).poll_next(cx)) {
                 Some(Ok(Message::Text(text))) => {
-                    let carried = self.stream.get_mut().incoming.carry(text.into());
+                    let carried = self
+                        .stream
+                        .get_mut()
+                        .incoming
+                        .charge_until_dropped(text.into());
                     match Utf8Bytes::try_from(carried) {
                         Ok(text) => SocketEvent::Received(Frame::Text(text)),
                         Err(_) => SocketEvent::Ended(SocketEnd::Failed(1007)),
                     }
                 }
                 Some(Ok(Message::Binary(bytes))) => SocketEvent::Received(Frame::Binary(
-                    self.stream.get_mut().incoming.carry(bytes),
+                    self.stream.get_mut().incoming.charge_until_dropped(bytes),
                 )),
                 // tungstenite answers pings.
                 Some(Ok(Message::Ping(data) | Message::Pong(data))) => {
                     self.stream
                         .get_mut()
                         .incoming
-                        .forget(CONTROL_HEADER + data.len());
+                        .shrink(CONTROL_HEADER + data.len());
                     continue;
                 }
                 Some(Ok(Message::Frame(_))) => continue,
