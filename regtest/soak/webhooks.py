@@ -74,12 +74,12 @@ class Hook:
         not looked at.
         """
         self.accepted, self.looked = [], 0
-        """number -> time of its first acceptance; the last number of each lane; what was skipped;
+        """number -> time of its first acceptance; the last number of each address; what was skipped;
         what was ever a dead letter.
         """
         self.when, self.last, self.skipped, self.dead = {}, {}, set(), set()
         """Numbers that are wanted, by address; how many are in there."""
-        self.lanes, self.laned = collections.defaultdict(list), 0
+        self.by_key, self.sorted = collections.defaultdict(list), 0
         self.resending = False
         self.server, self.port = None, 0
         self.up()
@@ -157,9 +157,9 @@ class Hook:
     def look(self, daemon):
         """Holds what was accepted since against the log, as far as that is read."""
         self.consumer.extend()
-        for place in self.consumer.expected[self.laned :]:
-            self.lanes[self.consumer.log.entries[place - 1][1]].append(place)
-        self.laned = len(self.consumer.expected)
+        for place in self.consumer.expected[self.sorted :]:
+            self.by_key[self.consumer.log.entries[place - 1][1]].append(place)
+        self.sorted = len(self.consumer.expected)
         with self.lock:
             fresh = self.accepted[self.looked :]
         for moment, place, event, text in fresh:
@@ -175,9 +175,9 @@ class Hook:
             self.wrong.append(
                 f"{self.consumer.name}: got {event} {text}, the log has {place} {known}"
             )
-        lane = self.lanes[known[1]]
-        index = bisect.bisect_left(lane, place)
-        if lane[index : index + 1] != [place]:
+        of_key = self.by_key[known[1]]
+        index = bisect.bisect_left(of_key, place)
+        if of_key[index : index + 1] != [place]:
             self.wrong.append(f"{self.consumer.name}: got {place} {known}, which it does not want")
         if place in self.when:
             if not any(self.when[place] - 1 <= at <= moment + 1 for at in daemon.moments):
@@ -189,7 +189,7 @@ class Hook:
         self.consumer.got.add(place)
         before = self.last.get(known[1], 0)
         if place > before:
-            self.skipped.update(lane[bisect.bisect_right(lane, before) : index])
+            self.skipped.update(of_key[bisect.bisect_right(of_key, before) : index])
             self.last[known[1]] = place
         elif place not in self.dead:
             self.wrong.append(

@@ -159,10 +159,11 @@ impl Partitions {
     }
 
     /// After which number the log is to be read on: where the first of those partitions is that
-    /// have room.
+    /// are not half full. One that was full is read on in pages, not event by event.
     pub fn read_after(&self) -> Option<u64> {
-        let with_room = self.partitions.iter().filter(|it| it.has_room());
-        with_room.map(|it| it.read).min()
+        let partitions = self.partitions.iter();
+        let low = partitions.filter(|it| it.events.len() <= WINDOW / 2);
+        low.map(|it| it.read).min()
     }
 
     /// Takes what was read after `after`, up to `next`: partition, number and what is known of its

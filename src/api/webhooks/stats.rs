@@ -20,7 +20,7 @@ const RECENT: usize = 10;
 pub struct WebhookStats {
     pub attempts: u64,
     pub failed_attempts: u64,
-    /// In a row, whatever the event.
+    /// In a row, whatever the event; attempts that fail side by side count once.
     pub failures: u64,
     pub last_error: Option<String>,
     pub last_success: Option<u64>,
