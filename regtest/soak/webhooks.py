@@ -74,8 +74,8 @@ class Hook:
         not looked at.
         """
         self.accepted, self.looked = [], 0
-        """number -> time of its first acceptance; the last number of each address; what was skipped;
-        what was ever a dead letter.
+        """number -> time of its first acceptance; the last number of each address; what was
+        skipped; what was ever a dead letter.
         """
         self.when, self.last, self.skipped, self.dead = {}, {}, set(), set()
         """Numbers that are wanted, by address; how many are in there."""
