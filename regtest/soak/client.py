@@ -8,9 +8,8 @@ import asyncio
 import json
 import sys
 
-from wire import Records
-
 import socketio
+from wire import Records
 
 
 class Told(dict):

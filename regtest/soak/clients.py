@@ -225,9 +225,7 @@ class Crowd:
                 limit=limit,
                 consumer={"name": name, "every": every},
             )
-            client.check = ReadingCheck(
-                reader, client.out, consumer, rival=len(readers) > 1
-            )
+            client.check = ReadingCheck(reader, client.out, consumer, rival=len(readers) > 1)
             self.clients.append(client)
 
     @staticmethod
