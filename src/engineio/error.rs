@@ -1,4 +1,4 @@
-//! Refusals of a request and their exact answers.
+//! Refusals of a request and their exact answers; why a session ends.
 //!
 //! Over polling: JSON `{"code": number, "message": text}`. A refused WebSocket handshake: the bare
 //! message as `text/html` and the end of the connection. Codes and texts are those of the reference
@@ -34,6 +34,26 @@ pub enum Refused {
     /// No room for another session, or the service is ending.
     #[error("Too many sessions")]
     Unavailable,
+}
+
+/// Why a session ended; the words are those of the reference server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, thiserror::Error)]
+pub enum CloseReason {
+    #[error("transport error")]
+    TransportError,
+    #[error("transport close")]
+    TransportClose,
+    #[error("forced close")]
+    ForcedClose,
+    #[error("ping timeout")]
+    PingTimeout,
+    #[error("parse error")]
+    ParseError,
+    #[error("server shutting down")]
+    ServerShuttingDown,
+    /// The client does not read: its queue stayed full.
+    #[error("slow consumer")]
+    SlowConsumer,
 }
 
 #[derive(Serialize)]

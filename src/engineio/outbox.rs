@@ -19,28 +19,13 @@ use std::time::{Duration, Instant};
 use tokio::sync::Notify;
 
 use super::budget::ByteBudget;
-use super::handler::{CloseReason, Message};
+use super::error::CloseReason;
+use super::message::Group;
 
 /// Room in the deque that an emptied queue may keep.
 const KEPT_CAPACITY: usize = 8;
 /// What a group costs besides its bytes; counted in the limit of all queues.
 const OVERHEAD: usize = 64;
-
-/// Messages that must stay together: one, or a header with its attachments.
-#[derive(Debug, Clone)]
-pub enum Group {
-    One(Message),
-    Many(Arc<[Message]>),
-}
-
-impl Group {
-    pub fn bytes(&self) -> usize {
-        match self {
-            Self::One(message) => message.len(),
-            Self::Many(messages) => messages.iter().map(Message::len).sum(),
-        }
-    }
-}
 
 /// Why a message was not queued.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -509,6 +494,7 @@ impl Drop for OutboxReceiver {
 
 #[cfg(test)]
 mod tests {
+    use super::super::message::Message;
     use super::*;
 
     fn text(text: &str) -> Group {

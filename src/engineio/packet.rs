@@ -15,7 +15,7 @@ use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use tokio_tungstenite::tungstenite::Utf8Bytes;
 
-use super::handler::{Message, Text};
+use super::message::{Message, Text};
 
 /// A protocol revision.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

@@ -10,7 +10,7 @@ mod three;
 use bytes::Bytes;
 use tokio_tungstenite::tungstenite::Utf8Bytes;
 
-use super::handler::Message;
+use super::message::Message;
 use super::packet::{Dialect, Packet, PacketError, Revision, base64};
 
 /// Packets in one polling answer. python-engineio disconnects when it gets more.

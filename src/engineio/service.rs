@@ -30,7 +30,8 @@ use super::registry::{Command, Entry, Mailbox, Opened, Registry, Slot};
 use super::request::{Query, TransportName};
 use super::session::Session;
 use super::task::{Task, now};
-use super::websocket::{self, Socket};
+use super::upgrade;
+use super::websocket::Socket;
 
 type Answer = Response<Full<Bytes>>;
 
@@ -122,7 +123,7 @@ impl<H: Handler> Service<H> {
     where
         B: Body<Data = Bytes> + Unpin,
     {
-        let is_upgrade = websocket::is_wanted(&request);
+        let is_upgrade = upgrade::is_wanted(&request);
         let routed = self.route(request, peer, is_upgrade);
         async move {
             match routed {
@@ -306,10 +307,10 @@ impl<H: Handler> Inner<H> {
 
 /// 101, or why not.
 fn switching<B>(request: &Request<B>) -> Result<Answer, Refused> {
-    let accept = websocket::accept(request).ok_or(Refused::BadRequest)?;
+    let accept = upgrade::accept(request).ok_or(Refused::BadRequest)?;
     let mut response = Answer::default();
     *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
-    response.headers_mut().extend(websocket::accepted(accept));
+    response.headers_mut().extend(upgrade::accepted(accept));
     Ok(response)
 }
 

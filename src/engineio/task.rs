@@ -17,9 +17,10 @@ use tokio::sync::oneshot;
 use tokio::time::Sleep;
 use tracing::debug;
 
-use super::error::Refused;
-use super::handler::{CloseReason, Handler, Work};
-use super::outbox::{Asked, Group, OutboxReceiver, Wanted};
+use super::error::{CloseReason, Refused};
+use super::handler::{Handler, Work};
+use super::message::Group;
+use super::outbox::{Asked, OutboxReceiver, Wanted};
 use super::registry::{Command, Entry, Mail, Registry, Running};
 use super::session::{Output, PollAnswer, PostAnswer, Session, Which};
 use super::websocket::{Socket, SocketEvent};

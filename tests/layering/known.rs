@@ -9,12 +9,6 @@ pub const CIRCLES: &[&[&str]] = &[
     ],
     &["bitcoind/http.rs", "bitcoind/rest.rs", "bitcoind/rpc.rs"],
     &[
-        "engineio/handler.rs",
-        "engineio/outbox.rs",
-        "engineio/packet.rs",
-        "engineio/request.rs",
-    ],
-    &[
         "socketio/connection.rs",
         "socketio/dialect.rs",
         "socketio/encode.rs",
@@ -40,8 +34,6 @@ pub const LONG_FILES: &[&str] = &[
     "bitcoind/http.rs",
     "bitcoind/rescan/runner.rs",
     "bitcoind/rpc.rs",
-    "engineio/outbox.rs",
-    "engineio/websocket.rs",
     "store/db.rs",
     "store/rows.rs",
     "tracker/past.rs",

@@ -10,7 +10,7 @@
 use bytes::Bytes;
 use tokio_tungstenite::tungstenite::Utf8Bytes;
 
-use super::super::handler::Message;
+use super::super::message::Message;
 use super::super::packet::{Dialect, Frame, Packet, PacketError, Revision, base64};
 use super::Body;
 

@@ -4,9 +4,8 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
-use super::super::error::Refused;
-use super::super::handler::CloseReason;
-use super::super::outbox::Group;
+use super::super::error::{CloseReason, Refused};
+use super::super::message::Group;
 use super::super::packet::{Frame, Packet, Revision};
 use super::super::payload::{self, Packets};
 use super::{

@@ -31,7 +31,8 @@ use std::time::{Duration, Instant};
 
 use tokio_tungstenite::tungstenite::Utf8Bytes;
 
-use super::handler::{CloseReason, Message};
+use super::error::CloseReason;
+use super::message::Message;
 use super::packet::{Dialect, Frame, Packet};
 use super::payload::{self, Body, Packets};
 use queue::Queue;

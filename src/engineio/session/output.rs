@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use super::super::handler::CloseReason;
+use super::super::error::CloseReason;
 use super::super::packet::{Packet, PacketError, Revision};
 use super::super::payload::{self, MAX_PACKETS};
 use super::queue::release_capacity;

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::super::error::Refused;
-use super::super::outbox::Group;
+use super::super::message::Group;
 use super::*;
 
 const LIMITS: Limits = Limits {
