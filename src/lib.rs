@@ -57,6 +57,7 @@ pub mod clock;
 pub mod config;
 pub mod doctor;
 pub mod engineio;
+pub mod events;
 pub mod indexer;
 pub mod open_files;
 pub mod remedy;

@@ -5,23 +5,20 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use hyper::StatusCode;
-use serde::{Deserialize, Serialize};
-use serde_json::value::RawValue;
+use serde::Deserialize;
 use tokio::sync::SemaphorePermit;
 use tokio::time::{Instant, sleep_until};
 
 use super::App;
 use super::address::KnownAddress;
+use super::body::AnswerBody;
 use super::cursor::{self, BadCursor};
 use super::error::{ApiError, Restart};
-use super::hub::Wire;
-use super::json;
 use super::request::Request;
 use super::request::types::{Limit, Wait};
 use super::respond::{self, Answer};
-use super::tail::{Filter, Page};
 use super::watching::balance_in;
-use crate::tracker::Event;
+use crate::events::{self, Batch, Event, PageError, Selection};
 
 pub const LIMIT_DEFAULT: usize = 100;
 pub const LIMIT_MOST: u32 = 1000;
@@ -52,26 +49,13 @@ impl Request for ReadEvents {
 pub const ONE_READER: &str =
     "a consumer has one reader; make a second consumer, which gets the same events";
 
-#[derive(Serialize)]
-struct Entry {
-    cursor: String,
-    event: &'static str,
-    data: Box<RawValue>,
-}
-
-/// Events as entries of an answer.
-fn entries(wire: &Wire, events: &[(u64, Event)]) -> Result<Vec<Entry>, ApiError> {
-    let entry = |(number, event): &(u64, Event)| {
-        let cursor = wire.cursor(*number);
-        let (event, data) = json::event(event, cursor.clone(), wire.network);
-        let data = RawValue::from_string(data).map_err(|cause| ApiError::internal(&cause))?;
-        Ok(Entry {
-            cursor,
-            event,
-            data,
-        })
-    };
-    events.iter().map(entry).collect()
+impl From<PageError> for ApiError {
+    fn from(error: PageError) -> Self {
+        match error {
+            PageError::Stopped => Self::stopping(),
+            cause @ (PageError::Expired | PageError::Store(_)) => Self::internal(&cause),
+        }
+    }
 }
 
 impl App {
@@ -98,6 +82,11 @@ impl App {
             return Err(self.gone("cursor_expired", message)?);
         }
         Ok(number)
+    }
+
+    /// Whether retention has taken an event after this number.
+    pub(super) fn expired(&self, after: u64) -> Result<bool, ApiError> {
+        Ok(after.saturating_add(1) < self.reader.first_seq()?)
     }
 
     fn unknown(&self) -> Result<ApiError, ApiError> {
@@ -168,9 +157,9 @@ impl App {
         let from = self
             .read(move |app| app.begin(&wanted, text.as_deref()))
             .await?;
-        let filter = match addresses.is_empty() {
-            true => Filter::everything(),
-            false => Filter {
+        let selection = match addresses.is_empty() {
+            true => Selection::everything(),
+            false => Selection {
                 scripts: Some(Arc::new(
                     addresses.iter().map(|address| address.script).collect(),
                 )),
@@ -182,15 +171,27 @@ impl App {
         } else {
             None
         };
-        let enough = sleep_until(asked + wait);
-        let page = self.next_news(from, &filter, limit, enough).await?;
+        let enough = (wait > Duration::ZERO).then(|| sleep_until(asked + wait));
+        match self.read_events(selection, from, limit, enough).await {
+            Ok(batch) => Ok(self.batch_answer(&batch)),
+            Err(PageError::Expired) => Err(self.expired_after(after, addresses).await?),
+            Err(cause) => Err(cause.into()),
+        }
+    }
+
+    /// Retention has taken what was to be read next.
+    async fn expired_after(
+        self: &Arc<Self>,
+        after: Option<Arc<str>>,
+        addresses: Arc<[KnownAddress]>,
+    ) -> Result<ApiError, ApiError> {
         self.read(move |app| {
-            if let Some(text) = after {
-                // Retention may have taken some while we looked.
-                app.place(&text)
-                    .map_err(|error| app.with_balances(error, &addresses))?;
-            }
-            app.page_answer(&page)
+            // From the first kept event on: whoever named no cursor may just ask again.
+            let place = after.map(|text| app.place(&text)).transpose();
+            Ok(place.map_or_else(
+                |error| app.with_balances(error, &addresses),
+                |_| ApiError::stopping(),
+            ))
         })
         .await
     }
@@ -213,21 +214,47 @@ impl App {
             .saturating_sub(self.waiting.available_permits())
     }
 
-    /// A part of the log as `GET /events` answers it.
-    pub(super) fn page_answer(&self, page: &Page) -> Result<Answer, ApiError> {
-        #[derive(Serialize)]
-        struct Events {
-            events: Vec<Entry>,
-            next: String,
-            head: String,
-        }
-        let (next, head) = (self.wire.cursor(page.next), self.wire.cursor(page.head));
-        let events = Events {
-            events: entries(&self.wire, &page.events)?,
-            next,
-            head,
+    /// Up to `limit` events after a number; waits for some until `enough` is over or the daemon
+    /// stops.
+    pub(super) async fn read_events(
+        &self,
+        selection: Selection,
+        after: u64,
+        limit: usize,
+        enough: Option<impl Future<Output = ()>>,
+    ) -> Result<Batch, PageError> {
+        let enough = enough.map(|enough| async {
+            tokio::select! {
+                () = enough => {}
+                () = self.stop.cancelled() => {}
+            }
+        });
+        let request = events::Request {
+            selection,
+            after,
+            limit,
         };
-        Ok(respond::json_at(StatusCode::OK, &events.next, &events))
+        events::read(&self.log, &self.dispatch, request, enough).await
+    }
+
+    /// A part of the log as `GET /events` answers it: the JSON of each event is a slice of its one
+    /// encoding.
+    pub(super) fn batch_answer(&self, batch: &Batch) -> Answer {
+        let (next, head) = (self.wire.cursor(batch.next), self.wire.cursor(batch.head));
+        let mut text = String::from("{\"events\":[");
+        let entries = batch.events.iter().filter_map(Event::entry);
+        let encoded = entries.filter_map(|entry| Some((entry, entry.encoded(&self.wire)?)));
+        for (place, (entry, event)) in encoded.enumerate() {
+            let comma = if place > 0 { "," } else { "" };
+            let cursor = self.wire.cursor(entry.number);
+            let (name, data) = (event.name(), event.json());
+            // Cursors and names of events need no escapes.
+            text.push_str(&format!(
+                "{comma}{{\"cursor\":\"{cursor}\",\"event\":\"{name}\",\"data\":{data}}}"
+            ));
+        }
+        text.push_str(&format!("],\"next\":\"{next}\",\"head\":\"{head}\"}}"));
+        respond::json_text_at(StatusCode::OK, &next, AnswerBody::from_full(text.into()))
     }
 
     /// The number after which to read: that of `after`, or the one before the first event. All

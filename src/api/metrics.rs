@@ -12,9 +12,10 @@ use super::consumers::Lag;
 use super::error::ApiError;
 use super::respond::{self, Answer};
 use super::webhooks::{self, Counters};
-use super::{App, hub, scans, status};
+use super::{App, scans, status};
 use crate::bitcoind::{self, TopicStatus};
 use crate::clock::now_ms;
+use crate::events;
 
 const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
@@ -27,7 +28,7 @@ impl From<prometheus::Error> for ApiError {
 impl App {
     /// `sessions`: open Engine.IO sessions.
     pub(super) async fn metrics(self: &Arc<Self>, sessions: usize) -> Result<Answer, ApiError> {
-        let counts = self.hub.counts().await?;
+        let counts = self.dispatch.counts().await?;
         let text = self.read(move |app| {
             let sheet = Sheet::new()?;
             app.describe_daemon(&sheet)?;
@@ -119,7 +120,7 @@ impl App {
         &self,
         sheet: &Sheet,
         sessions: usize,
-        counts: hub::Counts,
+        counts: events::Counts,
     ) -> Result<(), ApiError> {
         let size = |size: usize| number(size as u64);
         sheet.gauge("sessions", "Open Engine.IO sessions.", size(sessions))?;

@@ -32,8 +32,7 @@
 //!              │                  └──── metrics    for Prometheus
 //!              └─ the rest ───► web
 //! ```
-//! `tail` reads on in the log and `news` waits at its end; `replay` tells one client from it at its
-//! own pace. What goes over the wire (shapes, fields of requests, cursors, addresses, errors) is in
+//! What goes over the wire (shapes, fields of requests, cursors, addresses, errors) is in
 //! `crate::wire`. `progress` tells of scans beside the log.
 
 mod audit;
@@ -42,21 +41,16 @@ mod browser;
 mod budget;
 mod consumers;
 mod events;
-mod hub;
-mod live;
 mod metrics;
-mod news;
 mod progress;
 mod reads;
-mod replay;
 mod respond;
 mod rest;
 mod route;
 mod router;
 mod scans;
+mod socket;
 mod status;
-mod subscriptions;
-mod tail;
 #[cfg(test)]
 mod tests;
 mod utxos;
@@ -75,6 +69,7 @@ use tokio_util::sync::CancellationToken;
 pub use crate::wire::ApiError;
 pub use router::Router;
 
+use crate::events::EventLog;
 use crate::store::{Reader, StoreError};
 use crate::wire::request::history as past;
 use crate::wire::{EventEncoder, address, cursor, error, json, request};
@@ -86,6 +81,12 @@ impl From<indexer::Refused> for ApiError {
             indexer::Refused::Stopped(_) => Self::stopping(),
             indexer::Refused::Apply(cause) => Self::internal(&cause),
         }
+    }
+}
+
+impl From<crate::events::Stopped> for ApiError {
+    fn from(_: crate::events::Stopped) -> Self {
+        Self::stopping()
     }
 }
 
@@ -111,21 +112,21 @@ pub struct Parts {
     /// The addresses in use, which `server.listen` with port 0 does not say.
     pub listen: Vec<SocketAddr>,
     pub socketio: socketio::Config,
-    /// Ends the hub and waiting requests.
+    /// Ends dispatch and waiting requests.
     pub stop: CancellationToken,
 }
 
 /// Ends when it is told to or, with an error, when the store cannot be read.
-pub type HubTask = JoinHandle<Result<(), StoreError>>;
+pub type DispatchTask = JoinHandle<Result<(), StoreError>>;
 
-/// Starts the hub and builds the router. The hub ends when `stop` says so or, with an error, when
+/// Starts dispatch and builds the router. Dispatch ends when `stop` says so or, with an error, when
 /// the store cannot be read: then the daemon must end.
-pub fn start(parts: Parts) -> Result<(Arc<Router>, HubTask), StoreError> {
+pub fn start(parts: Parts) -> Result<(Arc<Router>, DispatchTask), StoreError> {
     let (gate, socketio) = (
         browser::Gate::new(&parts.config.server),
         parts.socketio.clone(),
     );
-    let (app, hub) = build(parts)?;
+    let (app, dispatch) = build(parts)?;
     for consumer in app.consumers.all() {
         webhooks::spawn(&app, &consumer);
     }
@@ -133,11 +134,11 @@ pub fn start(parts: Parts) -> Result<(Arc<Router>, HubTask), StoreError> {
     let stop = app.stop.clone();
     Ok((
         Arc::new(Router::new(app, gate, socketio)),
-        tokio::spawn(hub.run(stop)),
+        tokio::spawn(dispatch.run(stop)),
     ))
 }
 
-fn build(parts: Parts) -> Result<(Arc<App>, hub::Hub), StoreError> {
+fn build(parts: Parts) -> Result<(Arc<App>, crate::events::Dispatch), StoreError> {
     let Parts {
         reader,
         indexer,
@@ -154,13 +155,8 @@ fn build(parts: Parts) -> Result<(Arc<App>, hub::Hub), StoreError> {
         starts: reader.starts().clone(),
         network: reader.chain().network,
     };
-    let (hub, handle) = hub::Hub::new(
-        reader.clone(),
-        wire.clone(),
-        indexer.head(),
-        config.limits.subscriptions,
-    );
-    let news = news::News::new(*indexer.head().borrow());
+    let log = EventLog::new(reader.clone(), wire.clone(), indexer.head());
+    let (dispatch, handle) = crate::events::Dispatch::new(log.clone());
     let (switch, waiting) = (
         Mutex::new(()),
         Semaphore::new(config.limits.connections.min(Semaphore::MAX_PERMITS)),
@@ -188,14 +184,14 @@ fn build(parts: Parts) -> Result<(Arc<App>, hub::Hub), StoreError> {
         listen,
         wire,
         waiting,
-        news,
-        hub: handle,
+        log,
+        dispatch: handle,
         started: Instant::now(),
         stop,
         consumers,
         webhooks,
     };
-    Ok((Arc::new(app), hub))
+    Ok((Arc::new(app), dispatch))
 }
 
 /// What all routes and events share.
@@ -218,10 +214,10 @@ struct App {
     config: Arc<config::Config>,
     listen: Vec<SocketAddr>,
     wire: EventEncoder,
-    /// One is held by each request that waits for news.
+    /// One is held by each request that waits for events.
     waiting: Semaphore,
-    news: news::News,
-    hub: hub::Handle,
+    log: Arc<EventLog>,
+    dispatch: crate::events::Handle,
     started: Instant,
     stop: CancellationToken,
     consumers: consumers::Registry,

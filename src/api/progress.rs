@@ -2,11 +2,11 @@
 //! their addresses.
 //!
 //! It is not in the log and has no cursor: only the latest of it means anything. A client that does
-//! not keep up gets less of it. What is told follows what the node's side says of its scans; the
-//! hub drops what is no longer so when its turn comes.
+//! not keep up gets less of it, and nobody is told of a scan that goes on behind an event that says
+//! otherwise.
 //!
 //! However many scans are open, a second brings [`ROUND`] of them and [`ROUND_SCRIPTS`] of their
-//! scripts to the hub at most; those that were told longest ago come first. A scan that only waits
+//! scripts to dispatch at most; those that were told longest ago come first. A scan that only waits
 //! for its turn is not worth a word.
 
 use std::collections::{HashMap, HashSet};
@@ -17,13 +17,14 @@ use serde::Serialize;
 
 use super::App;
 use super::error::ApiError;
-use super::hub::{NAMESPACE, ScanNews};
 use super::json;
 use super::scans::Shape;
 use crate::bitcoind::Progress;
 use crate::clock::now_ms;
+use crate::events::{Notice, Topic};
 use crate::socketio::Encoded;
 use crate::tracker::{ScanId, ScanState, ScriptHash};
+use crate::wire::NAMESPACE;
 
 /// Between two words about a scan.
 const PACE: Duration = Duration::from_secs(1);
@@ -49,6 +50,12 @@ pub fn event(shape: &Shape) -> Result<Encoded, ApiError> {
         timestamp: json::seconds(now_ms()),
     };
     Encoded::event(NAMESPACE, "scan_progress", &told).map_err(|cause| ApiError::internal(&cause))
+}
+
+/// Tells those who are subscribed to any of the scripts.
+pub fn notify(app: &App, scripts: &[ScriptHash], notice: Notice) {
+    let topics = scripts.iter().map(|script| Topic::Script(*script));
+    app.dispatch.notify(topics.collect(), notice);
 }
 
 /// What was told of a scan last.
@@ -135,28 +142,28 @@ impl Teller {
             if count == ROUND || left == 0 {
                 return Ok(true);
             }
-            let Some((shape, scripts)) = self.look(app, &progress).await? else {
+            let Some((shape, scripts, head)) = self.look(app, &progress).await? else {
                 continue;
             };
             left = left.saturating_sub(scripts.len());
-            let news = ScanNews {
-                scan: progress.scan,
-                scripts: scripts.clone(),
-                event: event(&shape)?,
-                is_last: false,
+            let notice = Notice {
+                subject: progress.scan.0,
+                packet: event(&shape)?,
+                as_of: Some(head),
             };
+            notify(app, &scripts, notice);
             self.remember(progress, scripts);
-            app.hub.tell_scan(news).await?;
         }
         Ok(false)
     }
 
-    /// How a scan is doing and its scripts; `None` when it has ended.
+    /// How a scan is doing, its scripts, and the number of the last event then; `None` when it has
+    /// ended.
     async fn look(
         &self,
         app: &Arc<App>,
         progress: &Progress,
-    ) -> Result<Option<(Shape, Arc<[ScriptHash]>)>, ApiError> {
+    ) -> Result<Option<(Shape, Arc<[ScriptHash]>, u64)>, ApiError> {
         let now = progress.clone();
         let known = self
             .last
@@ -170,6 +177,7 @@ impl Teller {
             else {
                 return Ok(None);
             };
+            let head = snapshot.head()?;
             let scripts =
                 match known.filter(|scripts| scripts.len() as u64 == u64::from(row.scripts)) {
                     Some(scripts) => scripts,
@@ -177,7 +185,7 @@ impl Teller {
                 };
             Ok(app
                 .shape_with(&snapshot, now.scan, Some(&now))?
-                .map(|shape| (shape, scripts)))
+                .map(|shape| (shape, scripts, head)))
         })
         .await
     }

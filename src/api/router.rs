@@ -12,10 +12,10 @@ use super::App;
 use super::body::AnswerBody;
 use super::browser::{self, Gate};
 use super::error::ApiError;
-use super::live::Live;
 use super::respond::{self, Answer};
 use super::rest;
 use super::route::{self, Matched};
+use super::socket::SocketApi;
 use crate::clock::now_ms;
 use crate::{socketio, web};
 
@@ -23,12 +23,12 @@ use crate::{socketio, web};
 pub struct Router {
     app: Arc<App>,
     gate: Gate,
-    socketio: socketio::Service<Live>,
+    socketio: socketio::Service<SocketApi>,
 }
 
 impl Router {
     pub(super) fn new(app: Arc<App>, gate: Gate, config: socketio::Config) -> Self {
-        let live = Live::new(app.clone());
+        let live = SocketApi::new(app.clone());
         Self {
             app,
             gate,

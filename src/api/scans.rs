@@ -11,7 +11,6 @@ use serde::{Deserialize, Serialize};
 
 use super::address::{self, KnownAddress};
 use super::error::{ApiError, shortened};
-use super::hub::ScanNews;
 use super::json::{self, CoverageShape};
 use super::past::{Asked, BlocksBack, Range};
 use super::request::Request;
@@ -20,6 +19,7 @@ use super::respond::{self, Answer};
 use super::{App, progress, to_the_end};
 use crate::bitcoind::{Method, Progress};
 use crate::clock::now_ms;
+use crate::events::Notice;
 use crate::indexer::Refused;
 use crate::store::Snapshot;
 use crate::tracker::{
@@ -512,13 +512,12 @@ impl App {
             .read(move |app| app.shape(&app.reader.snapshot(), scan))
             .await?
             .ok_or_else(|| no_such_scan(text))?;
-        let news = ScanNews {
-            scan,
-            scripts: scripts.into(),
-            event: progress::event(&shape)?,
-            is_last: true,
+        let notice = Notice {
+            subject: scan.0,
+            packet: progress::event(&shape)?,
+            as_of: None,
         };
-        self.hub.tell_scan(news).await?;
+        progress::notify(self, &scripts, notice);
         Ok(respond::json_at(
             StatusCode::OK,
             &self.wire.cursor(done.head),

@@ -22,9 +22,10 @@ use serde::Serialize;
 use super::error::ApiError;
 use super::json::{self, Block, Text};
 use super::respond::{self, Answer};
-use super::{App, address, hub, scans, to_the_end, webhooks};
+use super::{App, address, scans, to_the_end, webhooks};
 use crate::bitcoind;
 use crate::clock::{note_on_chain_time, now_ms};
+use crate::events;
 use crate::store::{Snapshot, StoreError};
 
 /// Addresses that `/status` lists; `GET /addresses` has them all.
@@ -213,12 +214,12 @@ struct Clients {
 
 impl App {
     pub(super) async fn status(self: &Arc<Self>, sessions: usize) -> Result<Status, ApiError> {
-        let hub::Counts {
+        let events::Counts {
             subscribers,
             subscriptions,
             lagging,
             ..
-        } = self.hub.counts().await?;
+        } = self.dispatch.counts().await?;
         let clients = Clients {
             sessions,
             subscribers,

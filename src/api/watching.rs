@@ -10,13 +10,13 @@ use serde::{Deserialize, Serialize};
 use super::App;
 use super::address::{self, KnownAddress};
 use super::error::ApiError;
-use super::hub::Wire;
 use super::json::{Balance, Block, CoverageShape, Transaction, first_immature};
 use super::request::Request;
 use super::request::types::Limit;
 use super::respond::{self, Answer};
 use crate::store::{HistoryCursor, Snapshot};
 use crate::tracker::{TxSummary, WatchRow};
+use crate::wire::EventEncoder as Wire;
 
 const TRANSACTIONS_DEFAULT: usize = 1000;
 const TRANSACTIONS_MOST: u32 = 5000;

@@ -6,6 +6,7 @@
 //! time from anywhere.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::task::Poll;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -76,6 +77,8 @@ pub struct Connection {
 struct State {
     namespaces: Namespaces,
     incomplete: Option<Incomplete>,
+    /// Which socket is asked next for something to send.
+    turn: usize,
     /// Runs until the first namespace is joined.
     connect_timer: Option<Timer>,
     /// Lets a client of revision 4 into `/`.
@@ -114,6 +117,39 @@ impl Connection {
 
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Asks the client's sockets in turn, the one behind the last that had something first. The
+    /// application is not called under the lock.
+    pub(super) fn poll_sockets<T>(&self, mut poll: impl FnMut(&Socket) -> Poll<T>) -> Poll<T> {
+        let (turn, count) = {
+            let state = self.state();
+            (state.turn, state.namespaces.joined().count())
+        };
+        for place in (0..count).map(|place| turn.wrapping_add(place) % count) {
+            let Some(socket) = self.state().namespaces.joined().nth(place).cloned() else {
+                continue;
+            };
+            if let Poll::Ready(found) = poll(&socket) {
+                self.state().turn = place.wrapping_add(1);
+                return Poll::Ready(found);
+            }
+        }
+        Poll::Pending
+    }
+
+    /// Whether any of the client's sockets says so.
+    pub(super) fn any_socket(&self, mut says: impl FnMut(&Socket) -> bool) -> bool {
+        let said = self.poll_sockets(|socket| match says(socket) {
+            true => Poll::Ready(()),
+            false => Poll::Pending,
+        });
+        said.is_ready()
+    }
+
+    /// The session asks for what there is to send.
+    pub(super) fn wake(&self) {
+        self.outbox.wake();
     }
 
     /// The CONNECT to `/` that a client of revision 4 does not send.
@@ -362,7 +398,7 @@ impl Connection {
 
     /// The server disconnects the client from everything and ends its session.
     pub(super) fn disconnect_all(&self) {
-        let joined = self.state().namespaces.joined();
+        let joined: Vec<Socket> = self.state().namespaces.joined().cloned().collect();
         for socket in joined {
             self.disconnect(&socket);
         }

@@ -97,6 +97,22 @@ impl Encoded {
             .collect()
     }
 
+    pub(super) fn of(group: Group) -> Self {
+        Self(group)
+    }
+
+    /// The packet's text, without the attachments that it may have.
+    pub fn text(&self) -> &str {
+        let first = match &self.0 {
+            Group::One(message) => Some(message),
+            Group::Many(messages) => messages.first(),
+        };
+        match first {
+            Some(Message::Text(text)) => text.as_str(),
+            Some(Message::Binary(_)) | None => "",
+        }
+    }
+
     pub(super) fn group(&self) -> &Group {
         &self.0
     }

@@ -2,12 +2,14 @@
 
 use std::future::Future;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::value::RawValue;
 
+use super::encode::Encoded;
 use super::socket::{Ack, Socket};
 use crate::engineio::{CloseReason, Handshake, Work};
 
@@ -80,6 +82,20 @@ pub trait Handler: Send + Sync + 'static {
     /// An event came. Returned work is finished before the next packet of this client is looked at,
     /// so it must end by itself.
     fn event(&self, socket: &Socket, event: Event) -> Option<Work>;
+
+    /// What the application wants to send to this socket beside what it emits, pulled: asked for
+    /// when the connection's transport can take something and none of the client's packets is in
+    /// work. Pending: the waker was registered, and is woken when there may be something. Must be
+    /// quick and must not block. The sockets of a connection are asked in turn.
+    fn poll_next(&self, _socket: &Socket, _cx: &mut Context<'_>) -> Poll<Encoded> {
+        Poll::Pending
+    }
+
+    /// So much waits in [`Handler::poll_next`] that no further packet of this client is taken; asked
+    /// again after each pull.
+    fn is_full(&self, _socket: &Socket) -> bool {
+        false
+    }
 
     /// The client left the namespace; called exactly once for each `connected`. Nothing can be sent
     /// to it any more.

@@ -1,13 +1,14 @@
 //! Socket.IO as the layer above Engine.IO sessions.
 
 use std::sync::Arc;
+use std::task::{Context, Poll};
 
 use super::config::LayerConfig;
 use super::connection::{Connection, Limits, Owner, Step, Violation, new_id};
 use super::handler::{ConnectRequest, DisconnectReason, Handler};
 use super::reassembly::Budget;
 use super::socket::{Identity, Socket};
-use crate::engineio::{self, CloseReason, Handshake, Message, Outbox, Work};
+use crate::engineio::{self, CloseReason, Group, Handshake, Message, Outbox, Work};
 
 /// Gives an application ([`Handler`]) the Socket.IO clients of an Engine.IO service.
 pub struct Layer<H> {
@@ -99,6 +100,8 @@ impl<H: Handler> Shared<H> {
         }
         let _introduction = Introduction::begin(connection, &socket);
         self.handler.connected(&socket, request);
+        // A client of revision 4 is let in beside its session, which may have asked before.
+        connection.wake();
     }
 }
 
@@ -149,6 +152,16 @@ impl<H: Handler> engineio::Handler for Layer<H> {
                 work.await;
             }
         }))
+    }
+
+    fn poll_next(&self, connection: &Arc<Connection>, cx: &mut Context<'_>) -> Poll<Group> {
+        let handler = &self.shared.handler;
+        let packet = connection.poll_sockets(|socket| handler.poll_next(socket, cx));
+        packet.map(|packet| packet.group().clone())
+    }
+
+    fn is_full(&self, connection: &Arc<Connection>) -> bool {
+        connection.any_socket(|socket| self.shared.handler.is_full(socket))
     }
 
     fn close(&self, connection: &Arc<Connection>, reason: CloseReason) {

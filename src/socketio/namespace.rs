@@ -46,6 +46,14 @@ pub struct Namespaces {
 }
 
 impl Namespaces {
+    /// Those that the client is in.
+    pub fn joined(&self) -> impl Iterator<Item = &Socket> {
+        self.slots.iter().filter_map(|(_, slot)| match slot {
+            Slot::Joined(socket) => Some(socket),
+            Slot::Connecting | Slot::Left => None,
+        })
+    }
+
     fn position(&self, name: &str) -> Option<usize> {
         self.slots.iter().position(|(slot, _)| &**slot == name)
     }
@@ -124,20 +132,9 @@ impl Namespaces {
         }
     }
 
-    /// Everyone who is joined.
-    pub fn joined(&self) -> Vec<Socket> {
-        self.slots
-            .iter()
-            .filter_map(|(_, slot)| match slot {
-                Slot::Joined(socket) => Some(socket.clone()),
-                _ => None,
-            })
-            .collect()
-    }
-
     /// The connection ended: who was joined.
     pub fn drain(&mut self) -> Vec<Socket> {
-        let joined = self.joined();
+        let joined: Vec<Socket> = self.joined().cloned().collect();
         self.slots = Vec::new();
         joined
     }

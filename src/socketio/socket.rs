@@ -3,11 +3,12 @@
 //!
 //! Sending never waits: it queues, or says at once that it cannot.
 
+use std::any::Any;
 use std::collections::HashMap;
 use std::fmt;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -88,6 +89,8 @@ struct Inner {
     left: Mutex<bool>,
     awaited: Mutex<Awaited>,
     stage: Mutex<Stage>,
+    /// The application's.
+    kept: OnceLock<Box<dyn Any + Send + Sync>>,
 }
 
 /// Answers that are still to come.
@@ -141,6 +144,7 @@ impl Socket {
             left,
             awaited,
             stage,
+            kept: OnceLock::new(),
         }))
     }
 
@@ -347,6 +351,17 @@ impl Socket {
         }
     }
 
+    /// Keeps something of the application with the socket, as long as that is; the first one stays.
+    pub fn keep<T: Any + Send + Sync>(&self, value: T) {
+        // A second one is dropped.
+        let _ = self.0.kept.set(Box::new(value));
+    }
+
+    /// What is kept.
+    pub fn kept<T: Any + Send + Sync>(&self) -> Option<&T> {
+        self.0.kept.get()?.downcast_ref()
+    }
+
     /// Ends the client's whole session without telling its namespaces; clients take it for a lost
     /// connection and come back.
     pub fn close(&self, reason: CloseReason) {
@@ -385,6 +400,20 @@ impl Ack {
             id: self.id,
         };
         self.send(data).map_err(|error| (error, again))
+    }
+
+    /// The answer as a packet, for whoever sends it in its place among others.
+    pub fn into_packet(self, data: &RawValue) -> Result<Encoded, EncodeError> {
+        let push = |text: &mut String| {
+            text.push_str(data.get());
+            Ok(())
+        };
+        Ok(Encoded::of(encode::ack(
+            self.socket.namespace(),
+            self.id,
+            push,
+            &[],
+        )?))
     }
 
     /// Answers with one argument.

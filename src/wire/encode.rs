@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bitcoin::Network;
 
 use super::{cursor, json};
-use crate::socketio::{Encoded, SendError};
+use crate::socketio::{EncodeError, Encoded};
 use crate::store::Starts;
 use crate::tracker::Event;
 
@@ -25,8 +25,50 @@ impl EventEncoder {
     }
 
     /// The event as every subscriber gets it.
-    pub fn encode(&self, number: u64, event: &Event) -> Result<Encoded, SendError> {
+    pub fn encode(&self, number: u64, event: &Event) -> Result<EncodedEvent, EncodeError> {
         let (name, json) = json::event(event, self.cursor(number), self.network);
-        Ok(Encoded::event_raw(NAMESPACE, name, &json)?)
+        let frame = Encoded::event_raw(NAMESPACE, name, &json)?;
+        Ok(EncodedEvent { name, frame })
+    }
+}
+
+/// One event, encoded. Cloning shares the bytes.
+#[derive(Debug, Clone)]
+pub struct EncodedEvent {
+    name: &'static str,
+    frame: Encoded,
+}
+
+impl EncodedEvent {
+    pub fn name(&self) -> &'static str {
+        self.name
+    }
+
+    pub fn frame(&self) -> &Encoded {
+        &self.frame
+    }
+
+    /// The data: in `2["<name>",<data>]` it stands between the name and the last bracket.
+    pub fn json(&self) -> &str {
+        let text = self.frame.text();
+        let begin = self.name.len().saturating_add("2[\"\",".len());
+        let end = text.len().saturating_sub("]".len());
+        text.get(begin..end).unwrap_or_default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_json_of_an_event_is_a_slice_of_its_frame() {
+        let json = r#"{"a":[1,"\"]"]}"#;
+        let frame = Encoded::event_raw(NAMESPACE, "block", json).unwrap();
+        let event = EncodedEvent {
+            name: "block",
+            frame,
+        };
+        assert_eq!(event.json(), json);
     }
 }

@@ -32,5 +32,5 @@ pub mod request;
 pub mod secret;
 mod text;
 
-pub use encode::{EventEncoder, NAMESPACE};
+pub use encode::{EncodedEvent, EventEncoder, NAMESPACE};
 pub use error::ApiError;

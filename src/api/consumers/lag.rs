@@ -14,6 +14,7 @@ use crate::api::App;
 use crate::api::error::ApiError;
 use crate::api::json::seconds;
 use crate::clock::now_ms;
+use crate::events::Topic;
 use crate::store::StoreError;
 use crate::tracker::Event;
 
@@ -176,7 +177,7 @@ impl App {
         let wants = |at: usize, event: &Event| {
             consumers
                 .get(at)
-                .is_some_and(|consumer| consumer.filter.wants(&event.kind))
+                .is_some_and(|consumer| consumer.filter.wants(&Topic::of(&event.kind)))
         };
         for counters in [&mut near, &mut far] {
             advance(counters, head, LOOK_MOST, wants, |after, limit| {
@@ -230,7 +231,7 @@ impl App {
     }
 
     /// How far behind one is. Blocks the thread.
-    pub(super) fn lag_of(&self, consumer: &Arc<Consumer>) -> Result<Lag, ApiError> {
+    pub(in crate::api) fn lag_of(&self, consumer: &Arc<Consumer>) -> Result<Lag, ApiError> {
         let lags = self.consumer_lags(std::slice::from_ref(consumer))?;
         lags.into_iter()
             .next()

@@ -18,13 +18,11 @@
 //! registry   the consumers and their places; the store's rows are written before the memory changes
 //! readers    who reads one
 //! rest       PUT, GET, DELETE /consumers/{name}, POST /consumers/{name}/ack, GET /events?consumer=
-//! live       Socket.IO: subscribe_consumer, unsubscribe_consumer, ack
 //! name       what they may be called
 //! lag        how far behind each is
 //! ```
 
 mod lag;
-mod live;
 mod name;
 mod readers;
 mod registry;
@@ -32,4 +30,5 @@ mod rest;
 
 pub use lag::Lag;
 pub use name::consumer_name;
+pub use readers::{Over, Reading, Refused, Wish};
 pub use registry::{Consumer, Registry};

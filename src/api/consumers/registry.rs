@@ -8,11 +8,9 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::lag::Counter;
-use super::live::Sockets;
 use super::readers::{Over, Readers};
 use crate::api::error::ApiError;
-use crate::api::subscriptions::Topic;
-use crate::api::tail::Filter;
+use crate::events::Selection;
 use crate::indexer;
 use crate::store::{self, ConsumerEdit, Place, Reader, Scripts, StoreError};
 use crate::tracker::ScriptHash;
@@ -22,10 +20,10 @@ use crate::tracker::ScriptHash;
 pub struct Consumer {
     pub name: String,
     pub wants: store::Consumer,
-    pub filter: Filter,
+    pub filter: Selection,
     /// It was defined anew or forgotten: whoever works for it ends.
     pub ended: CancellationToken,
-    pub(super) readers: Arc<Readers>,
+    pub readers: Arc<Readers>,
     pub(super) counter: Mutex<Counter>,
     progress: Arc<Progress>,
 }
@@ -45,7 +43,7 @@ impl Consumer {
                 spks.iter().map(|spk| ScriptHash::of(spk)).collect(),
             )),
         };
-        let filter = Filter {
+        let filter = Selection {
             scripts,
             blocks: wants.blocks,
         };
@@ -59,18 +57,6 @@ impl Consumer {
             counter,
             progress,
         })
-    }
-
-    /// The same as its filter, of an event's topic.
-    pub(super) fn wants_topic(&self, topic: &Topic) -> bool {
-        match topic {
-            Topic::Blocks => self.filter.blocks,
-            Topic::Script(script) => self
-                .filter
-                .scripts
-                .as_ref()
-                .is_none_or(|scripts| scripts.contains(script)),
-        }
     }
 
     /// How many read it now.
@@ -152,7 +138,6 @@ pub struct Registry {
     defining: tokio::sync::Mutex<()>,
     /// Consumers that there may be.
     limit: usize,
-    pub(super) sockets: Sockets,
 }
 
 impl Registry {
@@ -168,7 +153,6 @@ impl Registry {
             consumers: Mutex::new(consumers.collect()),
             defining: tokio::sync::Mutex::default(),
             limit,
-            sockets: Sockets::default(),
         })
     }
 

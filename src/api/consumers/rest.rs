@@ -7,7 +7,6 @@ use hyper::StatusCode;
 use serde::{Deserialize, Serialize};
 
 use super::lag::Lag;
-use super::live::over;
 use super::name::consumer_name;
 use super::readers::{Over, Wish};
 use super::registry::{Consumer, Defined};
@@ -17,9 +16,11 @@ use crate::api::events::{BALANCES, LIMIT_DEFAULT, ReadEvents};
 use crate::api::request::Request;
 use crate::api::request::types::{Depths, Limit, Wait, Wanted};
 use crate::api::respond::{self, Answer};
+use crate::api::socket::over;
 use crate::api::watchlist::distinct;
 use crate::api::{App, json, to_the_end, webhooks};
 use crate::clock::now_ms;
+use crate::events::PageError;
 use crate::store::{self, Scripts};
 use crate::tracker::ScriptHash;
 
@@ -354,7 +355,7 @@ impl App {
     }
 
     /// Moves a consumer's place forward.
-    pub(super) async fn acknowledge(
+    pub(in crate::api) async fn acknowledge(
         self: &Arc<Self>,
         name: &str,
         cursor: &str,
@@ -431,37 +432,45 @@ impl App {
                 self.read(move |app| app.place_of(&consumer)).await?
             }
         };
-        let enough = async {
+        let ended = reading.seat.clone();
+        let until = async move {
             tokio::select! {
                 () = tokio::time::sleep(wait) => {}
-                () = reading.seat.ended() => {}
+                () = ended.ended() => {}
             }
         };
-        let page = self
-            .next_news(from, &consumer.filter, limit, enough)
-            .await?;
+        let enough = (wait > Duration::ZERO).then_some(until);
+        let selection = consumer.filter.clone();
+        let batch = self.read_events(selection, from, limit, enough).await;
         match reading.seat.is_over() {
             // What it has is right, and nobody else was told that it is done.
             None | Some(Over::Taken | Over::Left) => {}
             Some(why) => return Err(over(name, super::readers::Refused::Over(why))),
         }
-        self.read(move |app| {
-            // Retention may have taken some while we looked.
-            app.check_place(from, &consumer)?;
-            app.page_answer(&page)
-        })
-        .await
+        match batch {
+            Ok(batch) => Ok(self.batch_answer(&batch)),
+            Err(PageError::Expired) => {
+                let check = move |app: &App| app.check_place(from, &consumer);
+                self.read(check).await?;
+                Err(ApiError::stopping())
+            }
+            Err(cause) => Err(cause.into()),
+        }
     }
 
     /// Where a consumer stands; a refusal with its balances when retention has passed it. Blocks
     /// the thread.
-    pub(super) fn place_of(&self, consumer: &Consumer) -> Result<u64, ApiError> {
+    pub(in crate::api) fn place_of(&self, consumer: &Consumer) -> Result<u64, ApiError> {
         let number = consumer.place().number;
         self.check_place(number, consumer)?;
         Ok(number)
     }
 
-    pub(super) fn check_place(&self, number: u64, consumer: &Consumer) -> Result<(), ApiError> {
+    pub(in crate::api) fn check_place(
+        &self,
+        number: u64,
+        consumer: &Consumer,
+    ) -> Result<(), ApiError> {
         let Err(error) = self.place(&self.wire.cursor(number)) else {
             return Ok(());
         };

@@ -96,8 +96,8 @@ impl Daemon {
     /// Kills it and starts another one on its store.
     async fn again(self) -> Self {
         let folder = self.kill().await;
-        let (daemon, hub) = Self::on(folder, config::Config::default());
-        tokio::spawn(hub.run(daemon.app.stop.clone()));
+        let (daemon, dispatch) = Self::on(folder, config::Config::default());
+        tokio::spawn(dispatch.run(daemon.app.stop.clone()));
         daemon
     }
 }

@@ -289,7 +289,7 @@ async fn events_over_the_socket_and_over_rest_are_the_same_bytes() {
     daemon.mine(&mine, vec![tx]).await;
     daemon.mine(&other, vec![]).await;
     daemon.told().await;
-    packets.extend(std::iter::from_fn(|| client.queue.try_recv()).map(packet_text));
+    packets.extend(std::iter::from_fn(|| client.packet()));
 
     #[derive(serde::Deserialize)]
     struct Page<'a> {

@@ -19,6 +19,7 @@ mod webhooks;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use bitcoin::hashes::Hash;
@@ -34,9 +35,10 @@ use serde_json::Value;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
-use super::live::Live;
+use super::socket::SocketApi;
 use super::{App, Parts, Router};
 use crate::engineio::{Group, Handler, Handshake, Message, Outbox, OutboxReceiver, outbox};
+use crate::events::Dispatch;
 use crate::socketio::{self, Connection, Layer};
 use crate::tracker::{Input, Seen};
 use crate::{bitcoind, config, indexer, store};
@@ -67,7 +69,7 @@ fn old_by_clock(before: u64) -> store::Cutoff {
 struct Daemon {
     app: Arc<App>,
     router: Arc<Router>,
-    layer: Layer<Live>,
+    layer: Layer<SocketApi>,
     node: watch::Sender<bitcoind::Status>,
     scans: watch::Sender<Vec<bitcoind::Progress>>,
     audits: mpsc::Receiver<bitcoind::AuditRequest>,
@@ -82,8 +84,8 @@ impl Daemon {
     }
 
     async fn with(config: config::Config) -> Self {
-        let (daemon, hub) = Self::on(tempfile::tempdir().unwrap(), config);
-        tokio::spawn(hub.run(daemon.app.stop.clone()));
+        let (daemon, dispatch) = Self::on(tempfile::tempdir().unwrap(), config);
+        tokio::spawn(dispatch.run(daemon.app.stop.clone()));
         tokio::spawn(super::progress::run(daemon.app.clone()));
         daemon
             .apply(Input::Start {
@@ -95,8 +97,8 @@ impl Daemon {
         daemon
     }
 
-    /// On the store in a folder, with a hub that does not run yet.
-    fn on(folder: tempfile::TempDir, config: config::Config) -> (Self, super::hub::Hub) {
+    /// On the store in a folder, with a dispatch that does not run yet.
+    fn on(folder: tempfile::TempDir, config: config::Config) -> (Self, Dispatch) {
         let chain = store::ChainInfo {
             network: Network::Regtest,
             genesis: BlockHash::all_zeros(),
@@ -121,9 +123,12 @@ impl Daemon {
             stop: CancellationToken::new(),
         };
         let gate = super::browser::Gate::new(&parts.config.server);
-        let (app, hub) = super::build(parts).unwrap();
+        let (app, dispatch) = super::build(parts).unwrap();
         let router = Arc::new(Router::new(app.clone(), gate, socketio::Config::default()));
-        let layer = Layer::new(socketio::LayerConfig::default(), Live::new(app.clone()));
+        let layer = Layer::new(
+            socketio::LayerConfig::default(),
+            SocketApi::new(app.clone()),
+        );
         (
             Self {
                 app,
@@ -136,7 +141,7 @@ impl Daemon {
                 _asks: asked,
                 folder,
             },
-            hub,
+            dispatch,
         )
     }
 
@@ -152,7 +157,7 @@ impl Daemon {
         } = self;
         app.stop.cancel();
         drop((app, router, layer));
-        // The last handle is gone when the hub is.
+        // The last handle is gone when dispatch is.
         tokio::task::spawn_blocking(move || thread.join().unwrap().unwrap())
             .await
             .unwrap();
@@ -237,18 +242,17 @@ impl Daemon {
         (status.as_u16(), serde_json::from_str(&body).unwrap())
     }
 
-    /// Waits until the hub has told everything that is in the log.
+    /// Waits until the readers of everything that is in the log know that there is something.
     async fn told(&self) {
         let head = self.app.reader.snapshot().head().unwrap();
-        while self.app.hub.counts().await.unwrap().seen < head {
+        while self.app.dispatch.counts().await.unwrap().position < head {
             tokio::task::yield_now().await;
         }
     }
 
-    /// A Socket.IO client that has joined, with room for `messages` messages. It has heard
-    /// `connected`.
-    async fn client_with_room(&self, messages: usize) -> Client {
-        let (sender, queue) = outbox(messages, 1 << 20);
+    /// A Socket.IO client that has joined. It has heard `connected`.
+    async fn client(&self) -> Client {
+        let (sender, queue) = outbox(1000, 1 << 20);
         let handshake = Handshake {
             headers: HeaderMap::new(),
             query: "EIO=4".to_owned(),
@@ -266,15 +270,11 @@ impl Daemon {
         assert_eq!(client.event().await.0, "connected");
         client
     }
-
-    async fn client(&self) -> Client {
-        self.client_with_room(1000).await
-    }
 }
 
 /// A Socket.IO client below which everything is real but the transport.
 struct Client {
-    layer: Layer<Live>,
+    layer: Layer<SocketApi>,
     session: Arc<Connection>,
     outbox: Outbox,
     queue: OutboxReceiver,
@@ -295,12 +295,26 @@ impl Client {
             .await;
     }
 
+    /// The next packet, as the session pulls it.
     async fn hear(&mut self) -> String {
-        let group = tokio::time::timeout(PATIENCE, self.queue.recv())
-            .await
-            .expect("something in time")
-            .unwrap();
-        packet_text(group)
+        let next = std::future::poll_fn(|cx| self.poll_packet(cx));
+        let packet = tokio::time::timeout(PATIENCE, next);
+        packet.await.expect("something in time")
+    }
+
+    fn poll_packet(&mut self, cx: &mut Context<'_>) -> Poll<String> {
+        if let Some(group) = self.queue.try_recv() {
+            return Poll::Ready(packet_text(group));
+        }
+        self.layer.poll_next(&self.session, cx).map(packet_text)
+    }
+
+    /// The next packet if there is one.
+    fn packet(&mut self) -> Option<String> {
+        match self.poll_packet(&mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(packet) => Some(packet),
+            Poll::Pending => None,
+        }
     }
 
     /// The next packet, an event: name and data.
@@ -324,11 +338,10 @@ impl Client {
         argument
     }
 
-    /// Everything that is queued now.
+    /// Everything that is there now.
     fn queued(&mut self) -> Vec<(String, Value)> {
-        std::iter::from_fn(|| self.queue.try_recv())
-            .map(|group| event_of(&packet_text(group)))
-            .collect()
+        let packets = std::iter::from_fn(|| self.packet());
+        packets.map(|packet| event_of(&packet)).collect()
     }
 }
 

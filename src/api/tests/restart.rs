@@ -7,8 +7,8 @@ use super::*;
 
 #[tokio::test]
 async fn what_was_committed_and_never_sent_is_sent_to_who_comes_back_with_a_cursor() {
-    // Nobody runs this hub: after the commit nothing is sent, as when the process is killed there.
-    let (first, hub) = Daemon::on(tempfile::tempdir().unwrap(), config::Config::default());
+    // Nobody runs this dispatch: after the commit nothing is sent, as when the process is killed there.
+    let (first, dispatch) = Daemon::on(tempfile::tempdir().unwrap(), config::Config::default());
     first
         .apply(Input::Start {
             first_height: 100,
@@ -28,11 +28,11 @@ async fn what_was_committed_and_never_sent_is_sent_to_who_comes_back_with_a_curs
     let (_, log) = first
         .get(&format!("/events?after={}", cursor.as_str().unwrap()))
         .await;
-    drop(hub);
+    drop(dispatch);
     let folder = first.kill().await;
 
-    let (second, hub) = Daemon::on(folder, config::Config::default());
-    tokio::spawn(hub.run(second.app.stop.clone()));
+    let (second, dispatch) = Daemon::on(folder, config::Config::default());
+    tokio::spawn(dispatch.run(second.app.stop.clone()));
     let mut client = second.client().await;
     client
         .emit(

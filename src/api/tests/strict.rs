@@ -4,8 +4,8 @@ use hyper::Method;
 use serde_json::json;
 
 use super::*;
-use crate::api::live::EVENTS;
 use crate::api::route::ROUTES;
+use crate::api::socket::EVENTS;
 
 impl Daemon {
     /// The status, the code and the sentence of an answer.

@@ -182,7 +182,7 @@ async fn a_subscriber_hears_that_it_is_unwatched_then_nothing_and_again_when_it_
     daemon.told().await;
     assert!(client.queued().is_empty());
     assert_eq!(
-        daemon.app.hub.counts().await.unwrap().subscriptions,
+        daemon.app.dispatch.counts().await.unwrap().subscriptions,
         1,
         "it stays subscribed"
     );
@@ -200,7 +200,7 @@ async fn a_subscriber_hears_that_it_is_unwatched_then_nothing_and_again_when_it_
         )
         .await;
     client.expect("unsubscribed").await;
-    assert_eq!(daemon.app.hub.counts().await.unwrap().subscriptions, 0);
+    assert_eq!(daemon.app.dispatch.counts().await.unwrap().subscriptions, 0);
 }
 
 #[tokio::test]

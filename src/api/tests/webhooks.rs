@@ -147,8 +147,8 @@ impl Daemon {
             webhooks,
             ..config::Config::default()
         };
-        let (daemon, hub) = Self::on(folder, config);
-        tokio::spawn(hub.run(daemon.app.stop.clone()));
+        let (daemon, dispatch) = Self::on(folder, config);
+        tokio::spawn(dispatch.run(daemon.app.stop.clone()));
         for consumer in daemon.app.consumers.all() {
             crate::api::webhooks::spawn(&daemon.app, &consumer);
         }

@@ -17,8 +17,8 @@ use super::sender::Failure;
 use super::{Command, WebhookHandle};
 use crate::api::App;
 use crate::api::consumers::Consumer;
-use crate::api::tail::Page;
 use crate::clock::now_ms;
+use crate::events::{Batch, Event as Logged, PageError};
 use crate::store::{ConsumerEdit, DeadLetter, Failing, Stopped, Webhook};
 use crate::tracker::Event;
 use crate::wire::error::ApiError;
@@ -32,7 +32,7 @@ const BROKEN: Duration = Duration::from_secs(10);
 /// Dead letters of one consumer; when there are so many, nothing more is given up.
 const MOST_DEAD_LETTERS: usize = 100_000;
 
-type Reading = Pin<Box<dyn Future<Output = Result<Page, ApiError>> + Send>>;
+type Reading = Pin<Box<dyn Future<Output = Result<Batch, ApiError>> + Send>>;
 
 /// Until the consumer ends or the daemon stops. What is in flight then comes again.
 pub async fn run(
@@ -199,10 +199,23 @@ impl<'a> WebhookTask<'a> {
     /// The next events after a number that this webhook wants; waits for them at the log's end.
     fn next_events(&self, after: u64) -> Reading {
         let (app, filter) = (self.app.clone(), self.consumer.filter.clone());
-        Box::pin(async move { app.next_news(after, &filter, PAGE, sleep(IDLE)).await })
+        Box::pin(async move {
+            match app
+                .read_events(filter, after, PAGE, Some(sleep(IDLE)))
+                .await
+            {
+                // What is missed is told when it is loaded.
+                Err(PageError::Expired) => Ok(Batch {
+                    events: Vec::new(),
+                    next: app.reader.first_seq()?.saturating_sub(1),
+                    head: app.log.head(),
+                }),
+                batch => Ok(batch?),
+            }
+        })
     }
 
-    async fn load(&mut self, after: u64, page: Page) -> Result<(), ApiError> {
+    async fn load(&mut self, after: u64, page: Batch) -> Result<(), ApiError> {
         if page.events.is_empty() && self.app.indexer.has_stopped() {
             // There is nothing to wait for any more.
             return Err(ApiError::stopping());
@@ -211,9 +224,10 @@ impl<'a> WebhookTask<'a> {
             self.missed(self.app.reader.first_seq()?.saturating_sub(1));
         }
         let failing = &self.failing;
-        let events = page.events.iter().map(|(number, event)| {
-            let partition = partition_of(event.kind.script());
-            (partition, *number, failing.tried(*number))
+        let entries = page.events.iter().filter_map(Logged::entry);
+        let events = entries.map(|entry| {
+            let partition = partition_of(entry.event.kind.script());
+            (partition, entry.number, failing.tried(entry.number))
         });
         self.partitions.load(after, events, page.next);
         if self.partitions.pending() == 0 && self.partitions.place() > self.consumer.place().number
@@ -397,7 +411,7 @@ fn not_failing(attempt: &Attempt) -> Option<ConsumerEdit> {
     })
 }
 
-async fn read(reading: &mut Option<(u64, Reading)>) -> (u64, Result<Page, ApiError>) {
+async fn read(reading: &mut Option<(u64, Reading)>) -> (u64, Result<Batch, ApiError>) {
     match reading {
         Some((after, reading)) => (*after, reading.await),
         None => std::future::pending().await,

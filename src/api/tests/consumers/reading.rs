@@ -348,7 +348,7 @@ async fn a_new_definition_or_a_deletion_ends_readings_and_an_equal_one_does_not(
 #[tokio::test]
 async fn a_slow_reader_gets_everything_at_its_own_pace() {
     let daemon = shop(100).await;
-    let mut slow = daemon.client_with_room(3).await;
+    let mut slow = daemon.client().await;
     slow.read("shop").await;
     let (_, mut numbers) = {
         for n in 101..=150 {
@@ -361,20 +361,6 @@ async fn a_slow_reader_gets_everything_at_its_own_pace() {
     }
     assert_eq!(numbers, (1..=300).collect::<Vec<_>>());
     assert!(!slow.outbox.is_closed());
-}
-
-#[tokio::test]
-async fn a_reader_that_takes_nothing_is_closed_and_its_consumer_is_free() {
-    let daemon = shop(20).await;
-    let stalled = daemon.client_with_room(3).await;
-    stalled.read("shop").await;
-    tokio::time::pause();
-    while !stalled.outbox.is_closed() {
-        tokio::time::sleep(Duration::from_secs(1)).await;
-    }
-    while daemon.app.consumers.get("shop").unwrap().readers() > 0 {
-        tokio::task::yield_now().await;
-    }
 }
 
 #[tokio::test]
@@ -487,7 +473,7 @@ async fn retention_of_what_a_consumer_does_not_want_is_no_loss_to_it() {
 #[tokio::test]
 async fn retention_that_passes_a_slow_reader_ends_its_reading_with_a_fresh_cursor() {
     let daemon = shop(150).await;
-    let mut slow = daemon.client_with_room(3).await;
+    let mut slow = daemon.client().await;
     slow.read("shop").await;
     slow.expect("subscribed_consumer").await;
     slow.numbers(10).await;
@@ -498,7 +484,7 @@ async fn retention_that_passes_a_slow_reader_ends_its_reading_with_a_fresh_curso
         .await
         .unwrap();
     // As after some time: the pages that others read lately are not kept any more.
-    daemon.app.hub.pages.forget();
+    daemon.app.log.forget_pages();
     let mut last = 10;
     let error = loop {
         let (name, data) = slow.event().await;
@@ -642,7 +628,7 @@ async fn a_long_poll_waits_and_ends_when_a_socket_takes_over_or_it_is_dropped() 
 #[tokio::test]
 async fn an_aborted_subscription_and_a_client_that_is_lost_meanwhile_leave_no_reader_behind() {
     let daemon = shop(20).await;
-    let client = daemon.client_with_room(2).await;
+    let client = daemon.client().await;
     client.emit("no_such_event", json!({})).await;
     // No room for both the reply and its acknowledgement, so the work waits; then the client is
     // lost.
@@ -685,7 +671,7 @@ async fn readers_that_come_and_go_at_any_moment_have_every_event_between_them() 
     while daemon.app.consumers.get("shop").unwrap().place().number < 500 {
         round += 1;
         let place = daemon.app.consumers.get("shop").unwrap().place().number;
-        let mut client = daemon.client_with_room(4 + round as usize % 7).await;
+        let mut client = daemon.client().await;
         client.read("shop").await;
         let reply = client.expect("subscribed_consumer").await;
         let mut last = number(&reply["cursor"]);
@@ -720,7 +706,7 @@ async fn readers_that_come_and_go_at_any_moment_have_every_event_between_them() 
         }
         match round % 3 {
             // Taken over by the next.
-            0 => tokio::spawn(async move { while client.queue.recv().await.is_some() {} }).abort(),
+            0 => tokio::spawn(async move { while client.packet().is_some() {} }).abort(),
             1 => client.say("1").await,
             _ => drop(client),
         }

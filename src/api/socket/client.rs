@@ -1,0 +1,255 @@
+//! What is kept for a client: its readers, and the answers that have a place among the events.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll};
+
+use serde::Serialize;
+use serde_json::value::RawValue;
+
+use super::consumers::Reading;
+use crate::api::App;
+use crate::events::{Given, PageError, Reader, Registration, Topic};
+use crate::socketio::{Ack, EncodeError, Encoded};
+use crate::wire::{ApiError, EventEncoder, NAMESPACE, json};
+
+/// Answers that may wait for a client before no more of its packets are taken.
+const WAITING: usize = 32;
+
+/// Kept with the client's socket.
+pub struct Client {
+    /// `None` once it has left.
+    state: Mutex<Option<State>>,
+}
+
+struct State {
+    reader: Reader<Encoded>,
+    consumer: Option<Reading>,
+}
+
+/// An event and its acknowledgement, which carries the same object.
+pub struct Reply {
+    pub name: &'static str,
+    pub json: String,
+    pub ack: Option<Ack>,
+}
+
+impl Reply {
+    pub fn without_ack(name: &'static str, json: String) -> Self {
+        Self {
+            name,
+            json,
+            ack: None,
+        }
+    }
+
+    /// The packets, in order.
+    pub fn packets(self) -> Result<Vec<Encoded>, ApiError> {
+        let packets = || -> Result<Vec<Encoded>, EncodeError> {
+            let mut packets = vec![Encoded::event_raw(NAMESPACE, self.name, &self.json)?];
+            if let Some(ack) = self.ack {
+                let raw: &RawValue = serde_json::from_str(&self.json)?;
+                packets.push(ack.into_packet(raw)?);
+            }
+            Ok(packets)
+        };
+        packets().map_err(|cause| ApiError::internal(&cause))
+    }
+}
+
+/// Why nothing more can be given.
+#[derive(Debug, thiserror::Error)]
+pub enum ReadError {
+    #[error(transparent)]
+    Page(#[from] PageError),
+    #[error(transparent)]
+    Encode(#[from] EncodeError),
+}
+
+impl Client {
+    pub fn new(app: &App) -> Self {
+        let reader = Reader::of_topics(&app.log, &app.dispatch);
+        Self {
+            state: Mutex::new(Some(State {
+                reader,
+                consumer: None,
+            })),
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<State>> {
+        // No call under the lock can leave the state half changed.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Does something with the state, unless the client has left.
+    fn with<T>(&self, act: impl FnOnce(&mut State) -> T) -> Option<T> {
+        self.lock().as_mut().map(act)
+    }
+
+    /// The client has left: nothing is read for it any more.
+    pub fn leave(&self) {
+        // Dropped behind the lock.
+        let _state = self.lock().take();
+    }
+
+    pub fn is_full(&self) -> bool {
+        self.with(|state| state.reader.waiting() > WAITING)
+            .unwrap_or_default()
+    }
+
+    /// An answer, given next.
+    pub fn answer(&self, reply: Reply) -> Result<(), ApiError> {
+        let packets = reply.packets()?;
+        self.with(|state| {
+            let place = state.reader.place();
+            packets
+                .into_iter()
+                .for_each(|packet| state.reader.put(place, packet));
+        });
+        Ok(())
+    }
+
+    /// Its place with dispatch, and those of the topics that it does not have yet; refused when it
+    /// may not have so many.
+    pub fn may_subscribe(
+        &self,
+        topics: &[Topic],
+        limit: usize,
+    ) -> Result<(Arc<Registration>, Vec<Topic>), ApiError> {
+        let answer = self.with(|state| {
+            if let Some(reading) = &state.consumer {
+                return Err(super::consumers::alone(reading.name()));
+            }
+            if state.reader.count_with(topics) > limit {
+                let message = format!(
+                    "One client may subscribe to at most {limit} addresses (limits.subscriptions); unsubscribe from some, or use another connection."
+                );
+                return Err(ApiError::bad_request("too_many_subscriptions", message));
+            }
+            let new = topics.iter().filter(|topic| !state.reader.holds(topic));
+            Ok((state.reader.registration().clone(), new.copied().collect()))
+        });
+        answer.unwrap_or_else(|| Err(ApiError::stopping()))
+    }
+
+    /// Adds topics and their answers to what is read; `caught_up` with its place.
+    pub fn subscribe(&self, topics: &[Topic], from: From, reply: Vec<Encoded>) {
+        self.with(|state| {
+            state.reader.subscribe(topics, from.number, from.is_replay);
+            for packet in reply {
+                state.reader.put(from.number, packet);
+            }
+            if let Some((head, packet)) = from.caught_up {
+                state.reader.put(head, packet);
+            }
+        });
+    }
+
+    pub fn unsubscribe(&self, topic: &Topic, reply: Vec<Encoded>) {
+        self.with(|state| {
+            state.reader.unsubscribe(topic);
+            for packet in reply {
+                state.reader.put_last(packet);
+            }
+        });
+    }
+
+    pub fn has_subscriptions(&self) -> bool {
+        self.with(|state| state.reader.count_with(&[]) > 0)
+            .unwrap_or_default()
+    }
+
+    /// The name of the consumer that this client reads.
+    pub fn consumer(&self) -> Option<String> {
+        self.with(|state| {
+            let reading = state.consumer.as_ref();
+            reading.map(|reading| reading.name().to_owned())
+        })
+        .flatten()
+    }
+
+    /// Another consumer to read, or none; the one before is let go.
+    pub fn read_consumer(&self, reading: Option<Reading>) {
+        let _before = self.with(|state| std::mem::replace(&mut state.consumer, reading));
+    }
+
+    /// The next packet.
+    pub fn poll_next(
+        &self,
+        app: &Arc<App>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<Encoded, ReadError>> {
+        let mut state = self.lock();
+        let Some(State { reader, consumer }) = &mut *state else {
+            return Poll::Pending;
+        };
+        while let Poll::Ready(given) = reader.poll_next(cx)? {
+            if let Some(packet) = packet(given, &app.wire)? {
+                return Poll::Ready(Ok(packet));
+            }
+        }
+        let Some(reading) = consumer else {
+            return Poll::Pending;
+        };
+        match reading.poll_next(app, cx) {
+            Poll::Ready(Some(packet)) => Poll::Ready(Ok(packet)),
+            Poll::Ready(None) => {
+                *consumer = None;
+                Poll::Pending
+            }
+            Poll::Pending => Poll::Pending,
+        }
+    }
+}
+
+/// Where a subscription begins.
+pub struct From {
+    /// Events after this one are wanted.
+    pub number: u64,
+    /// What lies between there and the head is read again, also of topics that it has.
+    pub is_replay: bool,
+    /// Said when the client has everything up to this number.
+    pub caught_up: Option<(u64, Encoded)>,
+}
+
+/// What a reader gives as the client gets it.
+pub fn packet(
+    given: Given<Encoded>,
+    encoder: &EventEncoder,
+) -> Result<Option<Encoded>, EncodeError> {
+    #[derive(Serialize)]
+    struct Lagged<'a> {
+        cursor: String,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        head: Option<String>,
+        message: &'a str,
+    }
+    let said = |name, place, head: Option<u64>, message| {
+        let shape = Lagged {
+            cursor: encoder.cursor(place),
+            head: head.map(|head| encoder.cursor(head)),
+            message,
+        };
+        Encoded::event_raw(NAMESPACE, name, &json::to_text(&shape)).map(Some)
+    };
+    match given {
+        Given::Event(event) => {
+            let encoded = event.entry().and_then(|entry| entry.encoded(encoder));
+            Ok(encoded.map(|encoded| encoded.frame().clone()))
+        }
+        Given::Item(packet) => Ok(Some(packet)),
+        Given::Notice(notice) => Ok(Some(notice.packet)),
+        Given::Lagged { place, head } => said(
+            "lagged",
+            place,
+            Some(head),
+            "You read more slowly than events come; from this cursor on you are told from the log. Nothing is missing.",
+        ),
+        Given::CaughtUp { place } => said(
+            "caught_up",
+            place,
+            None,
+            "You have been told everything up to here; events come as they happen again.",
+        ),
+    }
+}

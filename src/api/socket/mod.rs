@@ -1,0 +1,182 @@
+//! Socket.IO: what clients may say, and what they hear.
+//!
+//! # Laws
+//!
+//! 1. What a client is sent is pulled: its session asks [`Client::poll_next`] when its transport
+//!    can take something. Answers are items in the order of the client's reader, so each comes where
+//!    its cursor says (`crate::events`, rules 2 to 4).
+//! 2. The work for a packet ends by itself, and the next packet is looked at when it is done. Reads
+//!    of the store are made off the runtime.
+//! 3. A connection reads a consumer or has subscriptions of its own, not both: an event that both
+//!    want would be told twice.
+//!
+//! ```text
+//! packet ──► requests (which event, its argument) ──► subscribe   watch, register, snapshot, Client::subscribe
+//!                                                 ──► consumers   read one, acknowledge
+//! session's transport is free ──► Client::poll_next ──► Reader, or the consumer's
+//! ```
+
+mod client;
+mod consumers;
+mod requests;
+mod subscribe;
+
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use serde::Serialize;
+use serde_json::value::RawValue;
+
+use crate::api::App;
+use crate::api::status::Tip;
+use crate::socketio::{
+    self, Ack, CloseReason, ConnectRefused, ConnectRequest, DisconnectReason, Encoded, Socket, Work,
+};
+use crate::wire::request::Nothing;
+use crate::wire::{ApiError, NAMESPACE, address, json};
+use client::{Client, Reply};
+pub use consumers::over;
+pub use requests::EVENTS;
+use requests::{Kind, argument, unknown_event};
+
+/// The application behind Socket.IO.
+pub struct SocketApi {
+    app: Arc<App>,
+}
+
+impl SocketApi {
+    pub(super) fn new(app: Arc<App>) -> Self {
+        Self { app }
+    }
+
+    /// The first event, or why there is none.
+    fn connected_event(&self) -> Result<String, ApiError> {
+        #[derive(Serialize)]
+        struct Connected {
+            message: &'static str,
+            version: &'static str,
+            network: &'static str,
+            tip: Option<Tip>,
+            cursor: String,
+        }
+        let snapshot = self.app.reader.snapshot();
+        Ok(json::to_text(&Connected {
+            message: "Connected to satwatch; emit subscribe_address with {\"address\": \"…\"} to hear about an address.",
+            version: env!("CARGO_PKG_VERSION"),
+            network: address::network_name(self.app.wire.network),
+            tip: Tip::of(&snapshot)?,
+            cursor: self.app.wire.cursor(snapshot.head()?),
+        }))
+    }
+}
+
+impl socketio::Handler for SocketApi {
+    async fn authorize(&self, request: ConnectRequest) -> Result<(), ConnectRefused> {
+        if &*request.namespace == NAMESPACE {
+            Ok(())
+        } else {
+            Err(ConnectRefused {
+                message: "Invalid namespace".to_owned(),
+                data: None,
+            })
+        }
+    }
+
+    fn connected(&self, socket: &Socket, _request: &ConnectRequest) {
+        let client = Client::new(&self.app);
+        let (name, json) = match self.connected_event() {
+            Ok(json) => ("connected", json),
+            Err(error) => ("error", json::to_text(&error)),
+        };
+        // Cannot fail: it is our own JSON under our own names.
+        let _ = client.answer(Reply {
+            name,
+            json,
+            ack: None,
+        });
+        socket.keep(client);
+    }
+
+    fn event(&self, socket: &Socket, event: socketio::Event) -> Option<Work> {
+        let call = Call {
+            app: self.app.clone(),
+            socket: socket.clone(),
+        };
+        Some(Box::pin(call.run(event)))
+    }
+
+    fn poll_next(&self, socket: &Socket, cx: &mut Context<'_>) -> Poll<Encoded> {
+        let Some(client) = socket.kept::<Client>() else {
+            return Poll::Pending;
+        };
+        match client.poll_next(&self.app, cx) {
+            Poll::Ready(Ok(packet)) => Poll::Ready(packet),
+            Poll::Ready(Err(cause)) => {
+                // It comes back with the cursor that it has, and is told what to do.
+                tracing::info!(id = socket.id(), %cause, "closing a client that cannot be told more");
+                client.leave();
+                socket.close(CloseReason::ForcedClose);
+                Poll::Pending
+            }
+            Poll::Pending => Poll::Pending,
+        }
+    }
+
+    fn is_full(&self, socket: &Socket) -> bool {
+        socket.kept::<Client>().is_some_and(Client::is_full)
+    }
+
+    fn disconnected(&self, socket: &Socket, _reason: DisconnectReason) {
+        if let Some(client) = socket.kept::<Client>() {
+            client.leave();
+        }
+    }
+}
+
+/// One event of a client while it is handled.
+struct Call {
+    app: Arc<App>,
+    socket: Socket,
+}
+
+impl Call {
+    async fn run(self, event: socketio::Event) {
+        let mut ack = event.ack;
+        if let Err(error) = self.answer(&event.name, &event.args, &mut ack).await {
+            let json = json::to_text(&error);
+            let reply = Reply {
+                name: "error",
+                json,
+                ack,
+            };
+            // A client that cannot be told has left.
+            let _ = self.client().and_then(|client| client.answer(reply));
+        }
+    }
+
+    fn client(&self) -> Result<&Client, ApiError> {
+        self.socket.kept::<Client>().ok_or_else(ApiError::stopping)
+    }
+
+    async fn answer(
+        &self,
+        name: &str,
+        args: &[Box<RawValue>],
+        ack: &mut Option<Ack>,
+    ) -> Result<(), ApiError> {
+        let known = EVENTS.iter().find(|(known, _)| *known == name);
+        let (_, kind) = known.ok_or_else(|| unknown_event(name))?;
+        match kind {
+            Kind::SubscribeAddress => self.subscribe_address(argument(args)?, ack).await,
+            Kind::SubscribeAddresses => self.subscribe_addresses(argument(args)?, ack).await,
+            Kind::UnsubscribeAddress => self.unsubscribe_address(argument(args)?, ack),
+            Kind::SubscribeBlocks => {
+                let Nothing {} = argument(args)?;
+                self.subscribe_blocks(ack).await
+            }
+            Kind::SubscribeConsumer => self.subscribe_consumer(argument(args)?, ack).await,
+            Kind::UnsubscribeConsumer => self.unsubscribe_consumer(argument(args)?, ack),
+            Kind::Ack => self.acknowledge(argument(args)?, ack).await,
+        }
+    }
+}

@@ -1,0 +1,321 @@
+//! The log in pages, shared by all who read it.
+//!
+//! A page is read once for everybody who wants it, each event in it is encoded once, when the first
+//! one wants it, and the places of each topic in it are known, so that a reader finds its own events
+//! without walking over those of others. The newest page is read by dispatch right behind the
+//! commit; older ones are read off the runtime, at most [`READS`] at a time. What the cache holds is
+//! bounded in bytes. Numbers that were skipped and events that retention has taken are dealt with in
+//! [`EventLog::read`] and nowhere else.
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::{Semaphore, watch};
+use tokio::time::Instant;
+
+use super::filter::{Filter, Topic};
+use crate::store::{Reader, StoreError};
+use crate::tracker::{Event, EventKind};
+use crate::wire::{EncodedEvent, EventEncoder};
+
+/// Events of a page at most.
+pub const PAGE: usize = 1000;
+/// A page ends behind the event with which it has this many bytes, about.
+const PAGE_BYTES: usize = 4 << 20;
+/// Events read from the store before we look at their bytes.
+const STEP: usize = 100;
+/// Pages that are kept, and bytes of all of them, about. One is kept whatever it has.
+const KEPT: usize = 1024;
+const KEPT_BYTES: usize = 32 << 20;
+/// Who reads older pages at a time.
+const READS: usize = 2;
+/// As many new events are read on the spot: they are in memory still, and it takes microseconds.
+const NEAR: u64 = 32;
+/// With up to this many topics a reader asks the page for the places of each.
+const FEW: usize = 8;
+/// How exactly and how far back we know when an event was written.
+const MOMENT: Duration = Duration::from_millis(100);
+const MOMENTS: usize = 600;
+
+/// One event of a page.
+pub struct Entry {
+    pub number: u64,
+    pub topic: Topic,
+    pub event: Event,
+    encoded: OnceLock<Option<EncodedEvent>>,
+}
+
+impl Entry {
+    /// The event as every subscriber gets it. `None` cannot happen: it is our own JSON under our own
+    /// names.
+    pub fn encoded(&self, encoder: &EventEncoder) -> Option<&EncodedEvent> {
+        let encode = || {
+            encoder
+                .encode(self.number, &self.event)
+                .inspect_err(|cause| tracing::error!(self.number, %cause, "not encoded"))
+                .ok()
+        };
+        self.encoded.get_or_init(encode).as_ref()
+    }
+}
+
+/// What an event takes as it is and encoded, about. Only a list of transactions can be long: a
+/// block may pay one address in each of its own.
+fn weight(event: &Event) -> usize {
+    let transactions = if let EventKind::NewTransactions { transactions, .. } = &event.kind {
+        transactions.len()
+    } else {
+        1
+    };
+    transactions.saturating_add(1).saturating_mul(600)
+}
+
+/// All events after one number up to another.
+pub struct Page {
+    after: u64,
+    /// The last number that is looked at here. Numbers may be skipped, so it need not be an
+    /// event's.
+    pub next: u64,
+    bytes: usize,
+    entries: Vec<Entry>,
+    places: HashMap<Topic, Vec<usize>>,
+}
+
+impl Page {
+    fn new(after: u64, next: u64, events: Vec<(u64, Event)>) -> Self {
+        let mut places: HashMap<Topic, Vec<usize>> = HashMap::new();
+        let (mut entries, mut bytes) = (Vec::with_capacity(events.len()), 0_usize);
+        for (place, (number, event)) in events.into_iter().enumerate() {
+            let topic = Topic::of(&event.kind);
+            places.entry(topic).or_default().push(place);
+            bytes = bytes.saturating_add(weight(&event));
+            entries.push(Entry {
+                number,
+                topic,
+                event,
+                encoded: OnceLock::new(),
+            });
+        }
+        Self {
+            after,
+            next,
+            bytes,
+            entries,
+            places,
+        }
+    }
+
+    pub fn entries(&self) -> &[Entry] {
+        &self.entries
+    }
+
+    pub fn entry(&self, place: usize) -> Option<&Entry> {
+        self.entries.get(place)
+    }
+
+    fn covers(&self, number: u64) -> bool {
+        (self.after..self.next).contains(&number)
+    }
+
+    /// The place of the first event after `number` that the filter wants.
+    pub(super) fn next_wanted(&self, number: u64, filter: &Filter) -> Option<usize> {
+        let of = |topic: &Topic, from: u64| {
+            let places = self.places.get(topic)?;
+            let later = places.partition_point(|place| {
+                self.entries
+                    .get(*place)
+                    .is_some_and(|entry| entry.number <= from.max(number))
+            });
+            places.get(later).copied()
+        };
+        match filter {
+            Filter::Topics(topics) if topics.len() <= FEW => topics
+                .iter()
+                .filter_map(|(topic, from)| of(topic, *from))
+                .min(),
+            Filter::Selection(selection)
+                if selection
+                    .scripts
+                    .as_ref()
+                    .is_some_and(|scripts| scripts.len() <= FEW) =>
+            {
+                let blocks = selection.blocks.then_some(Topic::Blocks);
+                let scripts = selection.scripts.iter().flat_map(|scripts| scripts.iter());
+                scripts
+                    .map(|script| Topic::Script(*script))
+                    .chain(blocks)
+                    .filter_map(|topic| of(&topic, 0))
+                    .min()
+            }
+            filter => {
+                let start = self.entries.partition_point(|entry| entry.number <= number);
+                let later = self.entries.get(start..).unwrap_or_default();
+                let wanted = later
+                    .iter()
+                    .position(|entry| filter.wants(&entry.topic, entry.number))?;
+                Some(start.saturating_add(wanted))
+            }
+        }
+    }
+}
+
+/// Why there is no page.
+#[derive(Debug, thiserror::Error)]
+pub enum PageError {
+    #[error("retention has taken what comes next")]
+    Expired,
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error("the daemon is stopping")]
+    Stopped,
+}
+
+#[derive(Default)]
+struct Cache {
+    /// By the number after which each begins.
+    pages: BTreeMap<u64, Arc<Page>>,
+    /// As they came; the oldest goes first.
+    order: VecDeque<u64>,
+    bytes: usize,
+}
+
+impl Cache {
+    fn get(&self, number: u64) -> Option<Arc<Page>> {
+        let (_, page) = self.pages.range(..=number).next_back()?;
+        page.covers(number).then(|| page.clone())
+    }
+
+    fn insert(&mut self, page: &Arc<Page>) {
+        if page.entries.is_empty() || self.get(page.after).is_some_and(|it| it.next >= page.next) {
+            return;
+        }
+        if let Some(old) = self.pages.insert(page.after, page.clone()) {
+            self.bytes = self.bytes.saturating_sub(old.bytes);
+            self.order.retain(|after| *after != page.after);
+        }
+        self.order.push_back(page.after);
+        self.bytes = self.bytes.saturating_add(page.bytes);
+        while self.pages.len() > 1 && (self.pages.len() > KEPT || self.bytes > KEPT_BYTES) {
+            let oldest = self.order.pop_front();
+            if let Some(page) = oldest.and_then(|after| self.pages.remove(&after)) {
+                self.bytes = self.bytes.saturating_sub(page.bytes);
+            }
+        }
+    }
+}
+
+/// The log as its readers see it.
+pub struct EventLog {
+    reader: Reader,
+    pub encoder: EventEncoder,
+    head: watch::Receiver<u64>,
+    cache: Mutex<Cache>,
+    /// When the log had come to which number.
+    moments: Mutex<VecDeque<(u64, Instant)>>,
+    reads: Semaphore,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // No call under the locks can leave them half changed.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl EventLog {
+    /// `head`: the number of the last event, after each commit.
+    pub fn new(reader: Reader, encoder: EventEncoder, head: watch::Receiver<u64>) -> Arc<Self> {
+        Arc::new(Self {
+            reader,
+            encoder,
+            head,
+            cache: Mutex::default(),
+            moments: Mutex::default(),
+            reads: Semaphore::new(READS),
+        })
+    }
+
+    /// Number of the last event that was written.
+    pub fn head(&self) -> u64 {
+        *self.head.borrow()
+    }
+
+    pub(super) fn commits(&self) -> watch::Receiver<u64> {
+        self.head.clone()
+    }
+
+    /// What comes after `number`, if it is in memory.
+    pub fn cached(&self, number: u64) -> Option<Arc<Page>> {
+        lock(&self.cache).get(number)
+    }
+
+    /// What comes after `number`, up to a page of it. Its `next` is beyond `number` unless the log
+    /// ends there.
+    pub async fn page(self: Arc<Self>, number: u64) -> Result<Arc<Page>, PageError> {
+        if let Some(page) = self.cached(number) {
+            return Ok(page);
+        }
+        if self.head().saturating_sub(number) <= NEAR {
+            return self.read(number);
+        }
+        let _turn = self.reads.acquire().await.map_err(|_| PageError::Stopped)?;
+        let log = self.clone();
+        tokio::task::spawn_blocking(move || log.cached(number).map_or_else(|| log.read(number), Ok))
+            .await
+            .map_err(|_| PageError::Stopped)?
+    }
+
+    /// As when nobody has read any of it lately.
+    #[cfg(test)]
+    pub fn forget_pages(&self) {
+        *lock(&self.cache) = Cache::default();
+    }
+
+    fn read(&self, number: u64) -> Result<Arc<Page>, PageError> {
+        let head = self.reader.snapshot().head()?;
+        let (mut events, mut bytes, mut last, mut is_end) = (Vec::new(), 0_usize, number, false);
+        while !is_end && events.len() < PAGE && bytes < PAGE_BYTES {
+            let read = self.reader.read_events(last, STEP)?;
+            is_end = read.len() < STEP;
+            for (number, event) in read {
+                if bytes >= PAGE_BYTES {
+                    is_end = false;
+                    break;
+                }
+                last = number;
+                bytes = bytes.saturating_add(weight(&event));
+                events.push((number, event));
+            }
+        }
+        // Afterwards: retention may have taken some while we looked.
+        if number.saturating_add(1) < self.reader.first_seq()? {
+            return Err(PageError::Expired);
+        }
+        // Numbers may be skipped: none of those up to the head is left.
+        let next = if is_end { last.max(head) } else { last };
+        let page = Arc::new(Page::new(number, next, events));
+        lock(&self.cache).insert(&page);
+        Ok(page)
+    }
+
+    /// The log has come to this number.
+    pub(super) fn note_moment(&self, number: u64, now: Instant) {
+        let mut moments = lock(&self.moments);
+        match moments.back_mut() {
+            // The older moment stays: it is when the first of them was written.
+            Some((last, at)) if now.saturating_duration_since(*at) < MOMENT => *last = number,
+            _ => moments.push_back((number, now)),
+        }
+        while moments.len() > MOMENTS {
+            moments.pop_front();
+        }
+    }
+
+    /// How long ago the event with this number was written: at least so long when that is far back.
+    pub(super) fn age(&self, number: u64, now: Instant) -> Duration {
+        let moments = lock(&self.moments);
+        let place = moments.partition_point(|(last, _)| *last < number);
+        moments
+            .get(place)
+            .map_or(Duration::ZERO, |(_, at)| now.saturating_duration_since(*at))
+    }
+}

@@ -1,0 +1,66 @@
+//! The event log, to those who read it.
+//!
+//! # Delivery contract
+//!
+//! In number order for each subscription, each event once, none skipped, from the cursor on that
+//! the answer named; named consumers and webhooks at least once. The same event is the same bytes
+//! for everybody. A subscriber is a filter and a place in the log, and delivering is reading: live
+//! is a reader at the end, slow is one behind it, a replay is one with an older place. Nothing is
+//! queued for anybody. A slow reader costs its place and holds up nobody.
+//!
+//! # The way of one event
+//!
+//! ```text
+//!  1 indexer commits                          store::Writer::commit, then the head in a watch channel
+//!  2 Dispatch::run        wakes with the head
+//!  3 Dispatch::mark_page  reads the new page  EventLog::page, EventLog::read, Page::new
+//!  4 Index::of            the readers of the event's topic
+//!  5 Mark::set            the first mark wakes the task that pulls the reader
+//!  6 engineio::Task       its transport can take something: Handler::poll_next, down to
+//!  7 Client::poll_next    (api::socket)
+//!  8 Reader::poll_next    look: position and mark; page: from memory; step: the next event of the filter
+//!  9 Entry::encoded       once for all
+//! 10 engineio::Session    all that fits into one write
+//! ```
+//!
+//! # Rules
+//!
+//! P is dispatch's position, `place` that of a reader. Each rule closes a hole and has its tests.
+//!
+//! 1. Marks. Dispatch marks the readers of the events up to the head first, and moves P afterwards;
+//!    a mark carries the number of its first event. A reader looks at P, then takes the mark, then
+//!    reads pages. A clean reader's place becomes that number less one when it is marked, and P when
+//!    it is not. A marked reader reads as far as dispatch had read when the mark was set: a second
+//!    event before the reader looks sets no second mark.
+//! 2. Subscribing. The topic is registered with dispatch first, acknowledged; then the snapshot of
+//!    the store is taken, at h. Events of the topic after h are wanted. What was promised for a topic
+//!    that is held already stays promised. The answer is an item of the reader at h: it is given when
+//!    everything up to h was, so no cursor that a client can save overtakes an event.
+//! 3. `after` = X, and a snapshot that the reader has passed already, are the same: X at `place` or
+//!    beyond: nothing before X is wanted. X before `place`: a replay gives (X, `place`] of these
+//!    topics only, and then the reader goes on where it was. What is asked for while a replay runs
+//!    joins it. Nobody lags while a replay runs. `caught_up` is an item at the head of the request.
+//! 4. Unsubscribing. The topic leaves filter and replay at once; the answer is an item behind all
+//!    that wait.
+//! 5. While a packet of a client is handled its reader is not asked for more; between two packets it
+//!    is asked once. The client's packets wait while too many items do.
+//! 6. Retention. [`EventLog::page`] looks at the first kept number in the store as it reads, in this
+//!    one place, and answers [`PageError::Expired`].
+//! 7. Lag is told by the age of the first event that was not taken, not because a page fell out of
+//!    memory. A clean reader does not lag, however far the log goes on without it.
+//! 8. What has no place in the order is a [`Notice`]: one for each subject, the latest.
+
+mod batch;
+mod dispatch;
+mod filter;
+mod index;
+mod log;
+mod reader;
+#[cfg(test)]
+mod tests;
+
+pub use batch::{Batch, Request, read};
+pub use dispatch::{Counts, Dispatch, Handle, Notice, Registration, Stopped};
+pub use filter::{Interest, Selection, Topic};
+pub use log::{Entry, EventLog, PAGE, Page, PageError};
+pub use reader::{Event, Given, LAG_AGE, Reader};

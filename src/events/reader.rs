@@ -1,0 +1,401 @@
+//! One who reads the log: a filter and a place. The rules are in the module above.
+
+use std::collections::{HashMap, VecDeque};
+use std::fmt;
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::dispatch::{Handle, Notice, Registration, Stopped};
+use super::filter::{Filter, Selection, Topic};
+use super::log::{Entry, EventLog, Page, PageError};
+
+/// A reader lags when it has not taken what was written this long ago.
+pub const LAG_AGE: Duration = Duration::from_secs(5);
+/// Pages without anything for the reader that are looked at in one go.
+const PAGES: usize = 64;
+
+/// What a reader gives, in order.
+#[derive(Debug)]
+pub enum Given<I> {
+    Event(Event),
+    Item(I),
+    /// It does not keep up: it has been given everything up to `place`, and the log goes to `head`.
+    Lagged {
+        place: u64,
+        head: u64,
+    },
+    /// It does again.
+    CaughtUp {
+        place: u64,
+    },
+    /// What has no place in the order.
+    Notice(Notice),
+}
+
+/// An event in a page that all readers share.
+pub struct Event {
+    page: Arc<Page>,
+    place: usize,
+}
+
+impl fmt::Debug for Event {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let number = self.entry().map(|entry| entry.number);
+        f.debug_tuple("Event").field(&number).finish()
+    }
+}
+
+impl Event {
+    /// `None` cannot happen: the place is one of the page.
+    pub fn entry(&self) -> Option<&Entry> {
+        self.page.entry(self.place)
+    }
+}
+
+/// A part of the log that is read for some topics before the reader goes on where it was.
+#[derive(Debug)]
+struct Replay {
+    /// [`Filter::Topics`].
+    filter: Filter,
+    /// Where the reader was.
+    until: u64,
+}
+
+struct Fetch {
+    after: u64,
+    page: Pin<Box<dyn Future<Output = Result<Arc<Page>, PageError>> + Send>>,
+}
+
+/// `I`: what its owner puts into the order of the events.
+pub struct Reader<I> {
+    log: Arc<EventLog>,
+    registration: Arc<Registration>,
+    filter: Filter,
+    /// Everything up to here was given; of the replay's topics while there is one.
+    place: u64,
+    /// Up to here the log is to be read. The reader is clean when its place is not before this.
+    unread: u64,
+    replay: Option<Replay>,
+    /// By the number behind which each is given.
+    items: VecDeque<(u64, I)>,
+    notices: VecDeque<Notice>,
+    fetch: Option<Fetch>,
+    /// `None`: it is not told of its lag.
+    is_lagging: Option<bool>,
+}
+
+impl<I> Reader<I> {
+    /// A reader of topics that come and go, from now on. It is told when it lags.
+    pub fn of_topics(log: &Arc<EventLog>, dispatch: &Handle) -> Self {
+        let place = log.head();
+        Self {
+            is_lagging: Some(false),
+            ..Self::new(log, dispatch, Filter::Topics(HashMap::new()), place)
+        }
+    }
+
+    /// A reader of a selection of the log after the number `place`. Without
+    /// [`Reader::follow`] it goes no further than the log does now.
+    pub fn of_selection(
+        log: &Arc<EventLog>,
+        dispatch: &Handle,
+        selection: Selection,
+        place: u64,
+    ) -> Self {
+        Self::new(log, dispatch, Filter::Selection(selection), place)
+    }
+
+    fn new(log: &Arc<EventLog>, dispatch: &Handle, filter: Filter, place: u64) -> Self {
+        Self {
+            log: log.clone(),
+            registration: Arc::new(dispatch.registration(matches!(filter, Filter::Topics(_)))),
+            filter,
+            place,
+            unread: log.head(),
+            replay: None,
+            items: VecDeque::new(),
+            notices: VecDeque::new(),
+            fetch: None,
+            is_lagging: None,
+        }
+    }
+
+    /// A selection is read on at the end of the log.
+    pub async fn follow(&mut self) -> Result<(), Stopped> {
+        if let Filter::Selection(selection) = &self.filter {
+            self.registration.add(selection.interest()).await?;
+            // What was written until dispatch knew of us is ours to find.
+            self.unread = self.unread.max(self.log.head());
+        }
+        Ok(())
+    }
+
+    pub fn registration(&self) -> &Arc<Registration> {
+        &self.registration
+    }
+
+    /// Everything up to here was given.
+    pub fn place(&self) -> u64 {
+        self.place
+    }
+
+    /// Items that wait.
+    pub fn waiting(&self) -> usize {
+        self.items.len()
+    }
+
+    fn topics(&mut self) -> Option<&mut HashMap<Topic, u64>> {
+        match &mut self.filter {
+            Filter::Topics(topics) => Some(topics),
+            Filter::Selection(_) => None,
+        }
+    }
+
+    /// How many topics it has, if these are added.
+    pub fn count_with(&self, new: &[Topic]) -> usize {
+        match &self.filter {
+            Filter::Topics(topics) => {
+                let new = new.iter().filter(|topic| !topics.contains_key(topic));
+                topics.len().saturating_add(new.count())
+            }
+            Filter::Selection(_) => 0,
+        }
+    }
+
+    pub fn holds(&self, topic: &Topic) -> bool {
+        matches!(&self.filter, Filter::Topics(topics) if topics.contains_key(topic))
+    }
+
+    /// Adds topics, of which the events after `from` are wanted. `again`: also those that it has
+    /// already are read again from there. The topics must be registered already, and `from` must
+    /// not be beyond the log.
+    pub fn subscribe(&mut self, topics: &[Topic], from: u64, again: bool) {
+        self.look();
+        let (place, until) = (self.place, self.replay.as_ref().map(|replay| replay.until));
+        let main = until.unwrap_or(place);
+        let mut past = Vec::new();
+        if let Some(held) = self.topics() {
+            for topic in topics {
+                let is_new = !held.contains_key(topic);
+                if is_new || again {
+                    let later = held.entry(*topic).or_insert(u64::MAX);
+                    // Never raised: what was promised before comes.
+                    *later = from.max(main).min(*later);
+                    past.push(*topic);
+                }
+            }
+        }
+        if from < main && !past.is_empty() {
+            self.replay(past, from, main);
+        }
+    }
+
+    /// Reads (`from`, `until`] for these topics first; joins a replay that is under way.
+    fn replay(&mut self, topics: Vec<Topic>, from: u64, until: u64) {
+        let place = self.place;
+        let replay = self.replay.get_or_insert_with(|| Replay {
+            filter: Filter::Topics(HashMap::new()),
+            until,
+        });
+        if let Filter::Topics(replayed) = &mut replay.filter {
+            if from < place {
+                // It goes back: the others were given up to here.
+                replayed.values_mut().for_each(|it| *it = place.max(*it));
+            }
+            for topic in topics {
+                // Never raised: what was promised before comes.
+                let later = replayed.entry(topic).or_insert(from);
+                *later = from.min(*later);
+            }
+        }
+        self.place = place.min(from);
+        self.unread = self.unread.max(until);
+    }
+
+    /// Puts an item into the order: it is given when everything up to `at` was.
+    pub fn put(&mut self, at: u64, item: I) {
+        let place = self.items.partition_point(|(other, _)| *other <= at);
+        self.items.insert(place, (at, item));
+        self.unread = self.unread.max(at);
+    }
+
+    /// Puts an item behind all that wait.
+    pub fn put_last(&mut self, item: I) {
+        let last = self.items.back().map_or(self.place, |(at, _)| *at);
+        self.put(last.max(self.place), item);
+    }
+
+    /// No event of this topic is given any more.
+    pub fn unsubscribe(&mut self, topic: &Topic) {
+        if let Some(topics) = self.topics()
+            && topics.remove(topic).is_some()
+        {
+            self.registration.remove(vec![*topic]);
+        }
+        if let Some(Replay { filter, until }) = &mut self.replay
+            && let Filter::Topics(topics) = filter
+        {
+            topics.remove(topic);
+            if topics.is_empty() {
+                self.place = *until;
+                self.replay = None;
+            }
+        }
+    }
+
+    fn is_clean(&self) -> bool {
+        self.place >= self.unread && self.replay.is_none()
+    }
+
+    /// Takes over what dispatch says: the position first, then the mark.
+    fn look(&mut self) {
+        if !self.registration.is_known() {
+            return;
+        }
+        let progress = self.registration.progress();
+        let position = progress.position();
+        let marked = self.registration.mark().take();
+        let is_clean = self.is_clean();
+        match marked {
+            Some(first) => {
+                if is_clean {
+                    self.place = self.place.max(first.saturating_sub(1));
+                }
+                self.unread = self.unread.max(progress.read());
+            }
+            None if is_clean => self.place = self.place.max(position),
+            None => {}
+        }
+    }
+
+    /// What comes next. Pending: the waker is woken when there may be something.
+    pub fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Result<Given<I>, PageError>> {
+        self.registration.mark().wake_by(cx.waker());
+        for _ in 0..PAGES {
+            self.look();
+            if let Some((at, _)) = self.items.front()
+                && *at <= self.place
+                && let Some((_, item)) = self.items.pop_front()
+            {
+                return Poll::Ready(Ok(Given::Item(item)));
+            }
+            if self.is_clean() {
+                return match self.at_the_end() {
+                    Some(given) => Poll::Ready(Ok(given)),
+                    None => Poll::Pending,
+                };
+            }
+            let page = match self.poll_page(cx) {
+                Poll::Ready(Ok(page)) => page,
+                Poll::Ready(Err(cause)) => return Poll::Ready(Err(cause)),
+                Poll::Pending => return Poll::Pending,
+            };
+            if let Some(given) = self.step(&page) {
+                return Poll::Ready(Ok(given));
+            }
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+
+    pub async fn next(&mut self) -> Result<Given<I>, PageError> {
+        poll_fn(|cx| self.poll_next(cx)).await
+    }
+
+    fn at_the_end(&mut self) -> Option<Given<I>> {
+        if self.is_lagging == Some(true) {
+            self.say_lagging(false);
+            return Some(Given::CaughtUp { place: self.place });
+        }
+        self.notices.extend(self.registration.mark().take_notices());
+        while let Some(notice) = self.notices.pop_front() {
+            if notice.as_of.is_none_or(|as_of| self.place <= as_of) {
+                return Some(Given::Notice(notice));
+            }
+        }
+        None
+    }
+
+    fn say_lagging(&mut self, is_lagging: bool) {
+        self.is_lagging = Some(is_lagging);
+        let mark = self.registration.mark();
+        mark.is_lagging.store(is_lagging, Ordering::Relaxed);
+    }
+
+    fn poll_page(&mut self, cx: &mut Context<'_>) -> Poll<Result<Arc<Page>, PageError>> {
+        let after = self.place;
+        self.fetch = self.fetch.take().filter(|fetch| fetch.after == after);
+        if self.fetch.is_none()
+            && let Some(page) = self.log.cached(after)
+        {
+            return Poll::Ready(Ok(page));
+        }
+        let log = &self.log;
+        let fetch = self.fetch.get_or_insert_with(|| Fetch {
+            after,
+            page: Box::pin(log.clone().page(after)),
+        });
+        let read = fetch.page.as_mut().poll(cx);
+        if read.is_ready() {
+            self.fetch = None;
+        }
+        read
+    }
+
+    /// The next event in this page, or the place moves to the end of what was looked at.
+    fn step(&mut self, page: &Arc<Page>) -> Option<Given<I>> {
+        let filter = self
+            .replay
+            .as_ref()
+            .map_or(&self.filter, |replay| &replay.filter);
+        let until = self.replay.as_ref().map_or(u64::MAX, |replay| replay.until);
+        let bound = self.items.front().map_or(until, |(at, _)| until.min(*at));
+        let wanted = page.next_wanted(self.place, filter);
+        let number = wanted
+            .and_then(|place| page.entry(place))
+            .map(|it| it.number);
+        if let (Some(place), Some(number)) = (wanted, number)
+            && number <= bound
+        {
+            if self.has_begun_to_lag(number) {
+                self.say_lagging(true);
+                return Some(Given::Lagged {
+                    place: self.place,
+                    head: self.log.head(),
+                });
+            }
+            self.move_to(number);
+            return Some(Given::Event(Event {
+                page: page.clone(),
+                place,
+            }));
+        }
+        if page.next <= self.place {
+            debug_assert!(false, "nobody waits for what is beyond the log");
+            self.unread = self.place;
+        }
+        self.move_to(page.next.min(bound));
+        None
+    }
+
+    fn has_begun_to_lag(&self, number: u64) -> bool {
+        self.is_lagging == Some(false)
+            && self.replay.is_none()
+            && self.log.age(number, Instant::now()) >= LAG_AGE
+    }
+
+    fn move_to(&mut self, number: u64) {
+        self.place = self.place.max(number);
+        if let Some(replay) = &self.replay
+            && self.place >= replay.until
+        {
+            self.replay = None;
+        }
+    }
+}

@@ -1,0 +1,616 @@
+//! Readers over a real store and dispatch, in paused time. Commits are put between any two steps of
+//! what a reader does, and whether dispatch has seen them is chosen as well.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use bitcoin::hashes::Hash;
+use bitcoin::{BlockHash, Network, ScriptBuf};
+use proptest::prelude::*;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use super::*;
+use crate::store::{self, ChainInfo, Cutoff, Writer};
+use crate::tracker::{BlockId, Event as Written, EventKind, ScriptHash, Transition};
+use crate::wire::EventEncoder;
+
+const NOW: u64 = 1_754_336_318_173;
+
+fn topic(n: u8) -> Topic {
+    match n {
+        0 => Topic::Blocks,
+        n => Topic::Script(ScriptHash([n; 32])),
+    }
+}
+
+/// What a reader of these tests has in its order.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Item {
+    /// `ask`: how many subscriptions were asked for before.
+    Subscribed {
+        topics: Vec<u8>,
+        from: u64,
+        ask: usize,
+    },
+    Unsubscribed(u8),
+    CaughtUp(u64),
+}
+
+/// A store that events are written into, and dispatch.
+struct World {
+    _folder: tempfile::TempDir,
+    writer: Writer,
+    head: watch::Sender<u64>,
+    log: Arc<EventLog>,
+    dispatch: Handle,
+    /// Topic of each number.
+    written: BTreeMap<u64, u8>,
+    stop: CancellationToken,
+}
+
+impl World {
+    fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let chain = ChainInfo {
+            network: Network::Regtest,
+            genesis: BlockHash::all_zeros(),
+        };
+        let (writer, reader) = store::open(folder.path(), Some(chain), NOW).unwrap();
+        let head = watch::Sender::new(writer.head());
+        let encoder = EventEncoder {
+            starts: reader.starts().clone(),
+            network: Network::Regtest,
+        };
+        let log = EventLog::new(reader, encoder, head.subscribe());
+        let (dispatch, handle) = Dispatch::new(log.clone());
+        let stop = CancellationToken::new();
+        tokio::spawn(dispatch.run(stop.clone()));
+        Self {
+            _folder: folder,
+            writer,
+            head,
+            log,
+            dispatch: handle,
+            written: BTreeMap::new(),
+            stop,
+        }
+    }
+
+    /// Writes one event for each of these topics, in one commit.
+    fn commit(&mut self, topics: &[u8]) {
+        let event = |n: &u8| Written {
+            time: NOW,
+            tip: Some(BlockId {
+                height: 1,
+                hash: BlockHash::all_zeros(),
+            }),
+            kind: match n {
+                0 => EventKind::Block {
+                    block: BlockId {
+                        height: 1,
+                        hash: BlockHash::all_zeros(),
+                    },
+                    time: 1,
+                    transactions: 1,
+                },
+                n => EventKind::Unwatched {
+                    spk: ScriptBuf::from_bytes(vec![*n]),
+                    script: ScriptHash([*n; 32]),
+                },
+            },
+        };
+        let transition = Transition {
+            events: topics.iter().map(event).collect(),
+            ..Transition::default()
+        };
+        let first = self.writer.head() + 1;
+        let head = self.writer.commit(&[transition], false).unwrap();
+        self.written.extend((first..).zip(topics.iter().copied()));
+        assert_eq!(head + 1 - first, topics.len() as u64);
+        self.head.send_replace(head);
+    }
+
+    fn head(&self) -> u64 {
+        self.log.head()
+    }
+
+    /// Lets dispatch come to the head.
+    async fn settle(&self) {
+        while self.dispatch.counts().await.unwrap().position < self.head() {
+            tokio::task::yield_now().await;
+        }
+    }
+
+    /// Retention takes all events up to this number.
+    fn forget_up_to(&mut self, number: u64) {
+        let old = Cutoff {
+            before: NOW + 1,
+            now: u64::MAX,
+            young: u32::MAX,
+        };
+        // All are equally old: what is to stay is written again behind them.
+        assert_eq!(number, self.head());
+        assert_eq!(self.writer.prune_events(&old).unwrap() as u64, number);
+    }
+
+    fn reader(&self) -> Subscriber {
+        Subscriber {
+            reader: Reader::of_topics(&self.log, &self.dispatch),
+            asks: 0,
+            given: Vec::new(),
+        }
+    }
+}
+
+impl Drop for World {
+    fn drop(&mut self) {
+        self.stop.cancel();
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Heard {
+    Event(u64),
+    Item(Item),
+    Lagged(u64),
+    CaughtUp(u64),
+    Notice(u64),
+    /// Unsubscribed from here on, whenever the answer comes, and what was asked for before.
+    Left(u8, usize),
+}
+
+/// A reader and what it has given.
+struct Subscriber {
+    reader: Reader<Item>,
+    asks: usize,
+    given: Vec<Heard>,
+}
+
+impl Subscriber {
+    /// The three steps of a subscription. What is written between them is chosen by the caller.
+    async fn register(&self, topics: &[u8]) {
+        let new = topics.iter().map(|n| topic(*n));
+        let new = new.filter(|topic| !self.reader.holds(topic)).collect();
+        let registration = self.reader.registration().clone();
+        registration.add(Interest::Topics(new)).await.unwrap();
+    }
+
+    fn subscribe(&mut self, topics: &[u8], snapshot: u64, after: Option<u64>) {
+        let all: Vec<Topic> = topics.iter().map(|n| topic(*n)).collect();
+        let from = after.unwrap_or(snapshot);
+        self.reader.subscribe(&all, from, after.is_some());
+        let (topics, ask) = (topics.to_vec(), self.asks);
+        self.reader
+            .put(from, Item::Subscribed { topics, from, ask });
+        self.asks += 1;
+        if after.is_some() {
+            self.reader.put(snapshot, Item::CaughtUp(snapshot));
+        }
+    }
+
+    fn unsubscribe(&mut self, n: u8) {
+        self.reader.unsubscribe(&topic(n));
+        self.given.push(Heard::Left(n, self.asks));
+        self.reader.put_last(Item::Unsubscribed(n));
+    }
+
+    /// The next thing that is there.
+    fn poll(&mut self) -> Poll<Result<Heard, PageError>> {
+        let given = self
+            .reader
+            .poll_next(&mut Context::from_waker(Waker::noop()));
+        given.map_ok(|given| {
+            let heard = match given {
+                Given::Event(event) => Heard::Event(event.entry().unwrap().number),
+                Given::Item(item) => Heard::Item(item),
+                Given::Lagged { place, .. } => Heard::Lagged(place),
+                Given::CaughtUp { place } => Heard::CaughtUp(place),
+                Given::Notice(notice) => Heard::Notice(notice.subject),
+            };
+            self.given.push(heard.clone());
+            heard
+        })
+    }
+
+    /// Takes all that there is.
+    async fn drain(&mut self, world: &World) -> Result<(), PageError> {
+        world.settle().await;
+        let mut quiet = 0;
+        // A page may be on its way from the disk.
+        while quiet < 3 {
+            match self.poll() {
+                Poll::Ready(Ok(_)) => quiet = 0,
+                Poll::Ready(Err(cause)) => return Err(cause),
+                Poll::Pending => {
+                    quiet += 1;
+                    tokio::time::sleep(Duration::from_millis(1)).await;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn events(&self) -> Vec<u64> {
+        let numbers = self.given.iter().filter_map(|heard| match heard {
+            Heard::Event(number) => Some(*number),
+            _ => None,
+        });
+        numbers.collect()
+    }
+
+    /// What a client may conclude from what it heard, held against what was written. Everything was
+    /// drained.
+    fn check(&self, written: &BTreeMap<u64, u8>) {
+        // Of each topic: the number after which it was promised last, and what came since.
+        let mut held: BTreeMap<u8, (u64, BTreeSet<u64>)> = BTreeMap::new();
+        let mut left: BTreeMap<u8, usize> = BTreeMap::new();
+        let due = |held: &BTreeMap<u8, (u64, BTreeSet<u64>)>, up_to: u64| {
+            for (n, (from, seen)) in held {
+                let missing = written
+                    .iter()
+                    .filter(|(number, topic)| {
+                        **topic == *n && **number > *from && **number <= up_to
+                    })
+                    .find(|(number, _)| !seen.contains(number));
+                assert_eq!(missing, None, "topic {n} up to {up_to}: {:?}", self.given);
+            }
+        };
+        for heard in &self.given {
+            match heard {
+                Heard::Event(number) => {
+                    let topic = written[number];
+                    let (from, seen) = held.get_mut(&topic).unwrap_or_else(|| {
+                        panic!(
+                            "{number} is of topic {topic}, which is not held: {:?}",
+                            self.given
+                        )
+                    });
+                    assert!(
+                        number > from && seen.insert(*number),
+                        "{number} of topic {topic} again: {:?}",
+                        self.given
+                    );
+                    assert_eq!(seen.last(), Some(number), "out of order: {:?}", self.given);
+                }
+                Heard::Item(Item::Subscribed { topics, from, ask }) => {
+                    // Everything up to its cursor is before it, unless it is a replay.
+                    if !self.is_replay(*from, heard) {
+                        due(&held, *from);
+                    }
+                    for n in topics {
+                        if left.get(n).is_none_or(|asks| ask >= asks) {
+                            held.insert(*n, (*from, BTreeSet::new()));
+                        }
+                    }
+                }
+                Heard::Left(n, asks) => {
+                    held.remove(n);
+                    left.insert(*n, *asks);
+                }
+                Heard::Item(Item::Unsubscribed(_)) => {}
+                Heard::Item(Item::CaughtUp(head)) => due(&held, *head),
+                Heard::CaughtUp(place) | Heard::Lagged(place) => due(&held, *place),
+                Heard::Notice(_) => {}
+            }
+        }
+        due(&held, u64::MAX);
+    }
+
+    /// Something with a greater number was heard before this.
+    fn is_replay(&self, from: u64, item: &Heard) -> bool {
+        let before = self.given.iter().take_while(|heard| *heard != item);
+        before.into_iter().any(|heard| match heard {
+            Heard::Event(number) => *number > from,
+            Heard::Item(Item::Subscribed { from: other, .. } | Item::CaughtUp(other)) => {
+                *other > from
+            }
+            _ => false,
+        })
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn subscription_misses_and_doubles_nothing_wherever_a_commit_comes_between_its_steps() {
+    for after in [None, Some(0), Some(1), Some(2)] {
+        for place in 0..4 {
+            for settled in [false, true] {
+                let mut world = World::new();
+                let mut subscriber = world.reader();
+                world.commit(&[1, 2]);
+                subscriber.register(&[2]).await;
+                subscriber.subscribe(&[2], world.head(), None);
+                for step in 0..4 {
+                    if step == place {
+                        world.commit(&[2, 1]);
+                        world.commit(&[1, 2, 1]);
+                        if settled {
+                            world.settle().await;
+                        }
+                    }
+                    match step {
+                        0 => subscriber.register(&[1]).await,
+                        1 => while subscriber.poll().is_ready() {},
+                        2 => {
+                            // The snapshot is of now, or older.
+                            let head = world.head();
+                            subscriber.subscribe(&[1], head, after);
+                        }
+                        _ => while subscriber.poll().is_ready() {},
+                    }
+                }
+                world.commit(&[1]);
+                subscriber.drain(&world).await.unwrap();
+                subscriber.check(&world.written);
+            }
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn subscription_whose_snapshot_the_reader_has_passed_gets_what_came_behind_it() {
+    let mut world = World::new();
+    let mut subscriber = world.reader();
+    subscriber.register(&[1]).await;
+    subscriber.subscribe(&[1], 0, None);
+    subscriber.register(&[2]).await;
+    let snapshot = world.head();
+    world.commit(&[2, 1]);
+    world.settle().await;
+    while subscriber.poll().is_ready() {}
+    subscriber.subscribe(&[2], snapshot, None);
+    subscriber.drain(&world).await.unwrap();
+    assert_eq!(
+        subscriber.events(),
+        [2, 1],
+        "a replay of the new topic alone"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn mark_that_is_set_while_another_waits_is_not_lost() {
+    let mut world = World::new();
+    let mut subscriber = world.reader();
+    subscriber.register(&[1]).await;
+    subscriber.subscribe(&[1], 0, None);
+    subscriber.drain(&world).await.unwrap();
+    for _ in 0..3 {
+        world.commit(&[1]);
+        world.settle().await;
+    }
+    // One mark for all three.
+    subscriber.drain(&world).await.unwrap();
+    assert_eq!(subscriber.events(), [1, 2, 3]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn clean_reader_neither_lags_nor_expires() {
+    let mut world = World::new();
+    let mut subscriber = world.reader();
+    subscriber.register(&[1]).await;
+    subscriber.subscribe(&[1], 0, None);
+    subscriber.drain(&world).await.unwrap();
+    world.commit(&[2; 10]);
+    world.settle().await;
+    tokio::time::advance(LAG_AGE * 10).await;
+    world.forget_up_to(10);
+    world.commit(&[2, 1]);
+    subscriber.drain(&world).await.unwrap();
+    assert_eq!(subscriber.events(), [12]);
+    assert!(
+        !subscriber
+            .given
+            .iter()
+            .any(|heard| matches!(heard, Heard::Lagged(_)))
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn lag_is_told_once_and_its_end_too() {
+    let mut world = World::new();
+    let mut subscriber = world.reader();
+    subscriber.register(&[1]).await;
+    subscriber.subscribe(&[1], 0, None);
+    subscriber.drain(&world).await.unwrap();
+    world.commit(&[1, 1, 2]);
+    world.settle().await;
+    tokio::time::advance(LAG_AGE).await;
+    world.commit(&[1]);
+    subscriber.given.clear();
+    subscriber.drain(&world).await.unwrap();
+    let expected = [
+        Heard::Lagged(0),
+        Heard::Event(1),
+        Heard::Event(2),
+        Heard::Event(4),
+        Heard::CaughtUp(4),
+    ];
+    assert_eq!(subscriber.given, expected);
+    world.commit(&[1]);
+    subscriber.drain(&world).await.unwrap();
+    assert_eq!(subscriber.given.last(), Some(&Heard::Event(5)));
+    assert_eq!(world.dispatch.counts().await.unwrap().lagging, 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn retention_that_passes_a_reader_is_told_in_one_place() {
+    let mut world = World::new();
+    let mut subscriber = world.reader();
+    subscriber.register(&[1]).await;
+    subscriber.subscribe(&[1], 0, None);
+    for _ in 0..3 {
+        world.commit(&[1; 1000]);
+    }
+    world.forget_up_to(3000);
+    world.commit(&[1]);
+    let ended = subscriber.drain(&world).await;
+    assert!(matches!(ended, Err(PageError::Expired)), "{ended:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn unsubscribed_topic_is_not_heard_of_behind_the_answer_also_during_a_replay() {
+    let mut world = World::new();
+    world.commit(&[1, 2, 1, 2]);
+    let mut subscriber = world.reader();
+    subscriber.register(&[1, 2]).await;
+    subscriber.subscribe(&[1, 2], 4, Some(0));
+    for _ in 0..3 {
+        assert!(subscriber.poll().is_ready());
+    }
+    subscriber.unsubscribe(1);
+    world.commit(&[1, 2]);
+    subscriber.drain(&world).await.unwrap();
+    assert_eq!(subscriber.events(), [1, 2, 4, 6]);
+    subscriber.check(&world.written);
+}
+
+#[tokio::test(start_paused = true)]
+async fn notice_comes_when_the_reader_is_at_the_end_and_not_behind_a_later_event() {
+    let mut world = World::new();
+    let mut subscriber = world.reader();
+    subscriber.register(&[1, 2]).await;
+    subscriber.subscribe(&[1, 2], 0, None);
+    subscriber.drain(&world).await.unwrap();
+    let notice = |subject, as_of| Notice {
+        subject,
+        packet: crate::socketio::Encoded::event_raw("/", "scan_progress", "{}").unwrap(),
+        as_of,
+    };
+    let both = vec![topic(1), topic(2)];
+    for subject in [7, 7, 8] {
+        world
+            .dispatch
+            .notify(both.clone(), notice(subject, Some(0)));
+    }
+    subscriber.given.clear();
+    subscriber.drain(&world).await.unwrap();
+    assert_eq!(subscriber.given, [Heard::Notice(7), Heard::Notice(8)]);
+    world.dispatch.notify(both.clone(), notice(7, Some(0)));
+    world.dispatch.notify(both, notice(8, None));
+    world.commit(&[1]);
+    subscriber.given.clear();
+    subscriber.drain(&world).await.unwrap();
+    assert_eq!(subscriber.given, [Heard::Event(1), Heard::Notice(8)]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn batch_waits_for_what_is_wanted_and_takes_what_came_with_it() {
+    let mut world = World::new();
+    world.commit(&[1, 2, 1]);
+    let request = |n: u8, after, limit| Request {
+        selection: Selection {
+            scripts: Some(Arc::new([ScriptHash([n; 32])].into())),
+            blocks: false,
+        },
+        after,
+        limit,
+    };
+    let now = None::<std::future::Ready<()>>;
+    let numbers = |batch: &Batch| -> Vec<u64> {
+        let entries = batch.events.iter().filter_map(Event::entry);
+        entries.map(|entry| entry.number).collect()
+    };
+    let (log, dispatch) = (world.log.clone(), world.dispatch.clone());
+    for (limit, expected, next) in [(10, vec![1, 3], 3), (1, vec![1], 1), (2, vec![1, 3], 3)] {
+        let batch = read(&log, &dispatch, request(1, 0, limit), now.clone())
+            .await
+            .unwrap();
+        assert_eq!(
+            (numbers(&batch), batch.next, batch.head),
+            (expected, next, 3)
+        );
+    }
+    let later = Duration::from_secs(10);
+    let waiting = tokio::spawn({
+        let (log, dispatch, request) = (log.clone(), dispatch.clone(), request(1, 3, 10));
+        async move { read(&log, &dispatch, request, Some(tokio::time::sleep(later))).await }
+    });
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    world.commit(&[2]);
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    world.commit(&[1, 2, 1]);
+    let batch = waiting.await.unwrap().unwrap();
+    assert_eq!((numbers(&batch), batch.next), (vec![5, 7], 7));
+    let enough = Some(tokio::time::sleep(later));
+    let batch = read(&log, &dispatch, request(9, 3, 10), enough)
+        .await
+        .unwrap();
+    assert_eq!((numbers(&batch), batch.next), (vec![], 7));
+}
+
+/// What may happen to a reader.
+#[derive(Debug, Clone)]
+enum Step {
+    Commit(Vec<u8>),
+    Settle,
+    Register(Vec<u8>),
+    /// With the head of now; `Some`: `after`, as a part of the log.
+    Subscribe(Option<u8>),
+    Unsubscribe(u8),
+    Pull(u8),
+    Wait(u8),
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let topics = || prop::collection::vec(0..5u8, 1..4);
+    prop_oneof![
+        4 => prop::collection::vec(0..5u8, 1..6).prop_map(Step::Commit),
+        2 => Just(Step::Settle),
+        2 => topics().prop_map(Step::Register),
+        3 => prop::option::of(any::<u8>()).prop_map(Step::Subscribe),
+        1 => (0..5u8).prop_map(Step::Unsubscribe),
+        4 => (1..6u8).prop_map(Step::Pull),
+        1 => (0..8u8).prop_map(Step::Wait),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 200, failure_persistence: None, ..ProptestConfig::default() })]
+
+    /// Whatever is asked for, written and pulled in whatever order: what the client may conclude is
+    /// right.
+    #[test]
+    fn reader_gives_what_a_filter_of_the_log_gives(steps in prop::collection::vec(step(), 1..60)) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
+        runtime.block_on(async {
+            let mut world = World::new();
+            let mut subscriber = world.reader();
+            let mut registered: Option<(Vec<u8>, u64)> = None;
+            for step in steps {
+                match step {
+                    Step::Commit(topics) => world.commit(&topics),
+                    Step::Settle => world.settle().await,
+                    Step::Register(mut topics) => {
+                        topics.sort_unstable();
+                        topics.dedup();
+                        subscriber.register(&topics).await;
+                        registered = Some((topics, world.head()));
+                    }
+                    Step::Subscribe(after) => {
+                        if let Some((topics, head)) = registered.take() {
+                            let after = after.map(|part| world.head() * u64::from(part) / 255);
+                            subscriber.subscribe(&topics, head, after.filter(|after| *after <= head));
+                        }
+                    }
+                    Step::Unsubscribe(n) => {
+                        if registered.is_none() {
+                            subscriber.unsubscribe(n);
+                        }
+                    }
+                    // Not while a packet is handled (rule 5).
+                    Step::Pull(_) if registered.is_some() => {}
+                    Step::Pull(count) => {
+                        for _ in 0..count {
+                            let _ = subscriber.poll();
+                        }
+                    }
+                    Step::Wait(seconds) => tokio::time::advance(Duration::from_secs(u64::from(seconds))).await,
+                }
+            }
+            subscriber.drain(&world).await.unwrap();
+            subscriber.check(&world.written);
+        });
+    }
+}
