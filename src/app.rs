@@ -1,8 +1,8 @@
 //! Builds all parts and wires them; takes them down in the reverse order.
 //!
 //! ```text
-//! start   node ─► store ─► port ─► tracker ─► indexer ─► follower ─► hub, router ─► server
-//! stop    server (accepts nothing) ─► waiting requests, sessions, hub ─► follower ─► indexer (commits, closes the store)
+//! start   node ─► store ─► port ─► tracker ─► indexer ─► follower ─► dispatch, router ─► server
+//! stop    server (accepts nothing) ─► waiting requests, sessions, dispatch ─► follower ─► indexer (commits, closes the store)
 //! ```
 //! A store that remembers its chain starts without the node; a new one waits for it. If a part ends
 //! by itself, the daemon ends: [`Running::failed`] says which and why.
@@ -51,7 +51,7 @@ pub struct Running {
     stop_clients: CancellationToken,
     stop_follower: CancellationToken,
     server_task: Task,
-    hub_task: Task,
+    dispatch_task: Task,
     follower_task: Task,
     indexer_task: Task,
 }
@@ -106,7 +106,7 @@ pub async fn start(config: Config) -> Result<Running> {
     );
 
     let retained = reader.clone();
-    let (router, hub_end) = api::start(api::Parts {
+    let (router, dispatch_end) = api::start(api::Parts {
         reader,
         indexer: indexer.clone(),
         node: node.status,
@@ -134,7 +134,10 @@ pub async fn start(config: Config) -> Result<Running> {
             stop.run_until_cancelled(passes).await
         });
     }
-    let hub_task = Task::new("hub", tokio::spawn(async move { Ok(hub_end.await??) }));
+    let dispatch_task = Task::new(
+        "dispatch",
+        tokio::spawn(async move { Ok(dispatch_end.await??) }),
+    );
     let routed = router.clone();
     let handler = Arc::new(move |request, peer| {
         let router = routed.clone();
@@ -162,7 +165,7 @@ pub async fn start(config: Config) -> Result<Running> {
         stop_clients,
         stop_follower,
         server_task,
-        hub_task,
+        dispatch_task,
         follower_task,
         indexer_task,
     })
@@ -173,7 +176,7 @@ impl Running {
     pub async fn failed(&mut self) -> anyhow::Error {
         let Self {
             server_task,
-            hub_task,
+            dispatch_task,
             follower_task,
             indexer_task,
             indexer,
@@ -183,7 +186,7 @@ impl Running {
             biased;
             error = indexer_task.failed() => return error,
             error = follower_task.failed() => error,
-            error = hub_task.failed() => error,
+            error = dispatch_task.failed() => error,
             error = server_task.failed() => error,
         };
         // When the indexer ends, the others do, and may be noticed before it: its reason is the one
@@ -212,7 +215,10 @@ impl Running {
                 .wait("requests of clients", self.server_task.finish())
                 .await
                 .err(),
-            clients.wait("hub", self.hub_task.finish()).await.err(),
+            clients
+                .wait("dispatch", self.dispatch_task.finish())
+                .await
+                .err(),
         ]
         .into_iter()
         .flatten()

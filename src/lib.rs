@@ -7,7 +7,7 @@
 //! bitcoind --ZMQ, RPC--> bitcoind::follower --Input--> indexer: tracker.apply -> Transition -> store.commit (one batch)
 //!                                                          |                                     state + event log
 //!                                                          v head: a number, nothing else            |
-//!            clients <-- engineio <-- socketio <-- api::hub --------- reads the log by cursor -------+
+//!         clients <-- engineio <-- socketio <-- api::socket <-- events --- reads the log -------------+
 //!            clients <-- REST -------------------- api::rest -------- reads one snapshot ------------+
 //! ```
 //!
@@ -39,7 +39,8 @@
 //! socketio                 -> engineio
 //! server                   -> (nothing)
 //! wire                     -> tracker, store (the list of starts), socketio (encoded events)
-//! api                      -> tracker, store (reading), indexer, bitcoind (its status), socketio, wire, web, config (its sections), clock
+//! events                   -> tracker, store (reading), socketio (encoded packets), wire
+//! api                      -> events, tracker, store (reading), indexer, bitcoind (its status), socketio, wire, web, config (its sections), clock
 //! app, cli, doctor         -> everything
 //! ```
 //!

@@ -1,16 +1,10 @@
 //! The application that clients see: REST and Socket.IO over one state, the web page beside them.
 //!
-//! # Delivery contract
+//! # Laws
 //!
-//! * Every event is in the log before anybody hears of it. A subscriber hears the events of its
-//!   addresses in the order of their numbers, each once, none skipped: from the cursor that
-//!   `subscribed` (or REST) named, on.
+//! * How events are delivered says `crate::events`.
 //! * What one answer says (balance, tip, cursor) is read from one snapshot of the store, so it is
 //!   true at one instant.
-//! * The same event is the same bytes for every subscriber and in `GET /events`.
-//! * A client that does not keep up is told from the log at its own pace (`lagged`, the events,
-//!   `caught_up`) and is then live again, never given a gap. One that takes nothing at all is
-//!   closed and comes back with the cursor of the last event it got.
 //! * Addresses exist only here and in `crate::wire`; below, a watched thing is a script and its
 //!   hash.
 //! * A refused request has changed nothing, and says what to do instead ([`error`]).
@@ -19,8 +13,7 @@
 //!
 //! ```text
 //! server ──► router   Host and Origin (browser), CORS, path
-//!              ├─ /socket.io/ ─► socketio ─► live   events of clients; replies and replays
-//!              │                               └──► hub   subscriptions; the log to the sockets
+//!              ├─ /socket.io/ ─► socketio ─► socket   what clients say; what their readers give
 //!              ├─ routes ─────► route   the table; rest reads what a request says
 //!              │                  ├──── status     status, start, stop, health
 //!              │                  ├──── watchlist  addresses: add, list, take off

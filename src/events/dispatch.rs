@@ -243,8 +243,8 @@ impl Dispatch {
     async fn mark_page(&mut self, position: u64) -> Result<u64, PageError> {
         let page = match self.log.clone().page(position).await {
             Ok(page) => page,
-            // Retention has overtaken us. Readers find that out by themselves: whoever wanted any of
-            // it reads from where it is.
+            // Retention has overtaken us. Readers find that out by themselves: whoever wanted any
+            // of it reads from where it is.
             Err(PageError::Expired) => {
                 let head = self.log.head();
                 self.progress.read.fetch_max(head, Ordering::AcqRel);

@@ -1,11 +1,11 @@
 //! The log in pages, shared by all who read it.
 //!
 //! A page is read once for everybody who wants it, each event in it is encoded once, when the first
-//! one wants it, and the places of each topic in it are known, so that a reader finds its own events
-//! without walking over those of others. The newest page is read by dispatch right behind the
-//! commit; older ones are read off the runtime, at most [`READS`] at a time. What the cache holds is
-//! bounded in bytes. Numbers that were skipped and events that retention has taken are dealt with in
-//! [`EventLog::read`] and nowhere else.
+//! one wants it, and the places of each topic in it are known, so that a reader finds its own
+//! events without walking over those of others. The newest page is read by dispatch right behind
+//! the commit; older ones are read off the runtime, at most [`READS`] at a time. What the cache
+//! holds is bounded in bytes. Numbers that were skipped and events that retention has taken are
+//! dealt with in [`EventLog::read`] and nowhere else.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
@@ -47,8 +47,8 @@ pub struct Entry {
 }
 
 impl Entry {
-    /// The event as every subscriber gets it. `None` cannot happen: it is our own JSON under our own
-    /// names.
+    /// The event as every subscriber gets it. `None` cannot happen: it is our own JSON under our
+    /// own names.
     pub fn encoded(&self, encoder: &EventEncoder) -> Option<&EncodedEvent> {
         let encode = || {
             encoder

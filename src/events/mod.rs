@@ -29,23 +29,23 @@
 //!
 //! 1. Marks. Dispatch marks the readers of the events up to the head first, and moves P afterwards;
 //!    a mark carries the number of its first event. A reader looks at P, then takes the mark, then
-//!    reads pages. A clean reader's place becomes that number less one when it is marked, and P when
-//!    it is not. A marked reader reads as far as dispatch had read when the mark was set: a second
-//!    event before the reader looks sets no second mark.
+//!    reads pages. A clean reader's place becomes that number less one when it is marked, and P
+//!    when it is not. A marked reader reads as far as dispatch had read when the mark was set: a
+//!    second event before the reader looks sets no second mark.
 //! 2. Subscribing. The topic is registered with dispatch first, acknowledged; then the snapshot of
-//!    the store is taken, at h. Events of the topic after h are wanted. What was promised for a topic
-//!    that is held already stays promised. The answer is an item of the reader at h: it is given when
-//!    everything up to h was, so no cursor that a client can save overtakes an event.
+//!    the store is taken, at h. Events of the topic after h are wanted. What was promised for a
+//!    topic that is held already stays promised. The answer is an item of the reader at h: it is
+//!    given when everything up to h was, so no cursor that a client can save overtakes an event.
 //! 3. `after` = X, and a snapshot that the reader has passed already, are the same: X at `place` or
 //!    beyond: nothing before X is wanted. X before `place`: a replay gives (X, `place`] of these
 //!    topics only, and then the reader goes on where it was. What is asked for while a replay runs
 //!    joins it. Nobody lags while a replay runs. `caught_up` is an item at the head of the request.
 //! 4. Unsubscribing. The topic leaves filter and replay at once; the answer is an item behind all
 //!    that wait.
-//! 5. While a packet of a client is handled its reader is not asked for more; between two packets it
-//!    is asked once. The client's packets wait while too many items do.
-//! 6. Retention. [`EventLog::page`] looks at the first kept number in the store as it reads, in this
-//!    one place, and answers [`PageError::Expired`].
+//! 5. While a packet of a client is handled its reader is not asked for more; between two packets
+//!    it is asked once. The client's packets wait while too many items do.
+//! 6. Retention. [`EventLog::page`] looks at the first kept number in the store as it reads, in
+//!    this one place, and answers [`PageError::Expired`].
 //! 7. Lag is told by the age of the first event that was not taken, not because a page fell out of
 //!    memory. A clean reader does not lag, however far the log goes on without it.
 //! 8. What has no place in the order is a [`Notice`]: one for each subject, the latest.

@@ -91,8 +91,8 @@ pub trait Handler: Send + Sync + 'static {
         Poll::Pending
     }
 
-    /// So much waits in [`Handler::poll_next`] that no further packet of this client is taken; asked
-    /// again after each pull.
+    /// So much waits in [`Handler::poll_next`] that no further packet of this client is taken;
+    /// asked again after each pull.
     fn is_full(&self, _socket: &Socket) -> bool {
         false
     }

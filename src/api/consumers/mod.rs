@@ -25,6 +25,7 @@
 mod lag;
 mod name;
 mod readers;
+mod reading;
 mod registry;
 mod rest;
 

@@ -1,7 +1,7 @@
 //! `subscribe_consumer`, `unsubscribe_consumer`, `ack`: reading a consumer over Socket.IO.
 //!
-//! A reading takes the consumer's seat first, so that whoever had it is given nothing more; then its
-//! reader begins where the consumer stands. What ends it is told in place of the next event.
+//! A reading takes the consumer's seat first, so that whoever had it is given nothing more; then
+//! its reader begins where the consumer stands. What ends it is told in place of the next event.
 
 use std::future::ready;
 use std::pin::Pin;

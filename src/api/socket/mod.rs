@@ -3,8 +3,8 @@
 //! # Laws
 //!
 //! 1. What a client is sent is pulled: its session asks [`Client::poll_next`] when its transport
-//!    can take something. Answers are items in the order of the client's reader, so each comes where
-//!    its cursor says (`crate::events`, rules 2 to 4).
+//!    can take something. Answers are items in the order of the client's reader, so each comes
+//!    where its cursor says (`crate::events`, rules 2 to 4).
 //! 2. The work for a packet ends by itself, and the next packet is looked at when it is done. Reads
 //!    of the store are made off the runtime.
 //! 3. A connection reads a consumer or has subscriptions of its own, not both: an event that both

@@ -156,8 +156,8 @@ async fn with_outputs(count: u32, config: config::Config) -> Daemon {
     };
     writer.commit(&[transition], true).unwrap();
     drop(writer);
-    let (daemon, hub) = Daemon::on(folder, config);
-    tokio::spawn(hub.run(daemon.app.stop.clone()));
+    let (daemon, dispatch) = Daemon::on(folder, config);
+    tokio::spawn(dispatch.run(daemon.app.stop.clone()));
     daemon
 }
 

@@ -7,7 +7,8 @@ use super::*;
 
 #[tokio::test]
 async fn what_was_committed_and_never_sent_is_sent_to_who_comes_back_with_a_cursor() {
-    // Nobody runs this dispatch: after the commit nothing is sent, as when the process is killed there.
+    // Nobody runs this dispatch: after the commit nothing is sent, as when the process is killed
+    // there.
     let (first, dispatch) = Daemon::on(tempfile::tempdir().unwrap(), config::Config::default());
     first
         .apply(Input::Start {

@@ -1,0 +1,126 @@
+//! Reading a consumer over REST, and where one stands.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::name::consumer_name;
+use super::readers::{Over, Refused, Wish};
+use super::registry::Consumer;
+use crate::api::App;
+use crate::api::events::{BALANCES, LIMIT_DEFAULT, ReadEvents};
+use crate::api::respond::Answer;
+use crate::api::socket::over;
+use crate::events::PageError;
+use crate::store::Scripts;
+use crate::tracker::ScriptHash;
+use crate::wire::ApiError;
+use crate::wire::address::{self, KnownAddress};
+use crate::wire::request::types::{Limit, Wait};
+
+impl App {
+    /// `GET /events?consumer=`
+    pub(in crate::api) async fn consumer_events(
+        self: &Arc<Self>,
+        name: &str,
+        query: ReadEvents,
+    ) -> Result<Answer, ApiError> {
+        let consumer = self.consumers.get(consumer_name(name)?)?;
+        if !query.address.is_empty() {
+            return Err(ApiError::invalid_parameter(
+                "address",
+                "left out beside \"consumer\", which says what it wants",
+            ));
+        }
+        let limit = query.limit.map_or(LIMIT_DEFAULT, Limit::get);
+        let wait = query.wait.map_or(Duration::ZERO, Wait::seconds);
+        let after = query.after.map(|text| self.place(&text)).transpose()?;
+        let _waiting = if wait > Duration::ZERO {
+            Some(self.may_wait()?)
+        } else {
+            None
+        };
+        let reading = consumer
+            .readers
+            .begin(Wish::WhenFree)
+            .map_err(|refused| over(name, refused))?;
+        let from = match after {
+            Some(number) => number,
+            None => {
+                let consumer = consumer.clone();
+                self.read(move |app| app.place_of(&consumer)).await?
+            }
+        };
+        let ended = reading.seat.clone();
+        let until = async move {
+            tokio::select! {
+                () = tokio::time::sleep(wait) => {}
+                () = ended.ended() => {}
+            }
+        };
+        let enough = (wait > Duration::ZERO).then_some(until);
+        let selection = consumer.filter.clone();
+        let batch = self.read_events(selection, from, limit, enough).await;
+        match reading.seat.is_over() {
+            // What it has is right, and nobody else was told that it is done.
+            None | Some(Over::Taken | Over::Left) => {}
+            Some(why) => return Err(over(name, Refused::Over(why))),
+        }
+        match batch {
+            Ok(batch) => Ok(self.batch_answer(&batch)),
+            Err(PageError::Expired) => {
+                let check = move |app: &App| app.check_place(from, &consumer);
+                self.read(check).await?;
+                Err(ApiError::stopping())
+            }
+            Err(cause) => Err(cause.into()),
+        }
+    }
+
+    /// Where a consumer stands; a refusal with its balances when retention has passed it. Blocks
+    /// the thread.
+    pub(in crate::api) fn place_of(&self, consumer: &Consumer) -> Result<u64, ApiError> {
+        let number = consumer.place().number;
+        self.check_place(number, consumer)?;
+        Ok(number)
+    }
+
+    pub(in crate::api) fn check_place(
+        &self,
+        number: u64,
+        consumer: &Consumer,
+    ) -> Result<(), ApiError> {
+        let Err(error) = self.place(&self.wire.cursor(number)) else {
+            return Ok(());
+        };
+        Err(self.with_balances(error, &self.addresses_of(consumer)?))
+    }
+
+    /// Those of a consumer that are watched; none when they are too many to tell their balances.
+    fn addresses_of(&self, consumer: &Consumer) -> Result<Vec<KnownAddress>, ApiError> {
+        let snapshot = self.reader.snapshot();
+        let known = |spk: &bitcoin::ScriptBuf| KnownAddress {
+            text: address::text(spk, self.wire.network),
+            script: ScriptHash::of(spk),
+            spk: spk.clone(),
+        };
+        let most = BALANCES.saturating_add(1);
+        let mut addresses = match &consumer.wants.scripts {
+            Scripts::All => snapshot
+                .watches(None, most)?
+                .iter()
+                .map(|(_, row)| known(&row.spk))
+                .collect::<Vec<_>>(),
+            Scripts::These(spks) => spks.iter().take(most).map(known).collect(),
+        };
+        if addresses.len() > BALANCES {
+            return Ok(Vec::new());
+        }
+        let mut watched = Vec::with_capacity(addresses.len());
+        for address in addresses.drain(..) {
+            if snapshot.watch(&address.script)?.is_some() {
+                watched.push(address);
+            }
+        }
+        Ok(watched)
+    }
+}
