@@ -449,15 +449,11 @@ fn socketio_config(limits: &Limits) -> socketio::Config {
         queue_bytes: limits.queue_bytes,
         ..default.engine
     };
-    let default = default.layer;
-    // A packet with attachments is several messages.
-    let max_packet_bytes = default
-        .max_packet_bytes
-        .max(limits.packet_bytes.saturating_mul(2));
+    // No event takes attachments.
     let layer = socketio::LayerConfig {
-        max_packet_bytes,
-        max_incomplete_bytes: default.max_incomplete_bytes.max(max_packet_bytes),
-        ..default
+        keep_attachments: false,
+        max_packet_bytes: limits.packet_bytes,
+        ..default.layer
     };
     socketio::Config { engine, layer }
 }

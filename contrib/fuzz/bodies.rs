@@ -16,8 +16,8 @@ use satwatch::engineio::{
     self, CloseReason, Group, Handler as _, Handshake, Message, Outbox, Work, outbox,
 };
 use satwatch::socketio::{
-    self, ConnectRefused, ConnectRequest, DisconnectReason, Encoded, Event, Layer, LayerConfig,
-    Socket,
+    self, ConnectRefused, ConnectRequest, DisconnectReason, Encoded, Event, LayerConfig, Socket,
+    SocketIoHandler,
 };
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::runtime::Runtime;
@@ -215,7 +215,7 @@ pub fn socket(data: &[u8]) {
         return;
     };
     runtime().block_on(async {
-        let layer = Layer::new(
+        let layer = SocketIoHandler::new(
             LayerConfig {
                 max_packet_bytes: 10_000,
                 ..LayerConfig::default()

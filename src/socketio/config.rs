@@ -25,21 +25,22 @@ impl Default for Config {
     }
 }
 
-/// What [`super::Layer`] holds its clients to.
+/// What [`super::SocketIoHandler`] holds its clients to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LayerConfig {
     /// From the opening of a session until it has joined its first namespace; authorization counts.
     pub connect_timeout: Duration,
     /// Namespaces that one client may be in at a time.
     pub max_namespaces: usize,
-    /// Bytes of one packet with all its attachments. An application without binary events from
-    /// clients does well to set it low.
+    /// Whether the attachments of clients' packets are kept. For an application whose events take
+    /// none they are dropped as they come: each is empty in the event, and the application says no.
+    pub keep_attachments: bool,
+    /// Bytes of one packet with all the attachments that are kept.
     pub max_packet_bytes: usize,
     /// Bytes of all packets of all clients whose attachments have not all come, those up to 4 KiB
-    /// aside; beyond, the slowest are closed.
+    /// aside; whoever brings more is closed.
     pub max_incomplete_bytes: usize,
-    /// From one part of a packet with attachments to the next; the whole packet may take four times
-    /// that.
+    /// From a packet to the last of its attachments.
     pub attachment_timeout: Duration,
 }
 
@@ -48,6 +49,7 @@ impl Default for LayerConfig {
         Self {
             connect_timeout: Duration::from_secs(45),
             max_namespaces: 32,
+            keep_attachments: true,
             max_packet_bytes: 10_000_000,
             max_incomplete_bytes: 64_000_000,
             attachment_timeout: Duration::from_secs(45),

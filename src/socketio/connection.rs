@@ -8,22 +8,21 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::task::Poll;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use bytes::Bytes;
 use serde_json::value::RawValue;
-use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::config::LayerConfig;
-use super::dialect::Dialect;
+use super::connect::{ConnectRefused, ConnectRequest, DisconnectReason};
 use super::encode;
-use super::handler::{ConnectRefused, ConnectRequest, DisconnectReason, Event};
+use super::handler::Event;
 use super::namespace::{Namespaces, StateError};
 use super::packet::{self, Body, ParseError};
-use super::reassembly::{Budget, Complete, Incomplete, ReassemblyError, Share, Timer};
-use super::socket::{Ack, Identity, Reply, Socket};
-use crate::engineio::{self, CloseReason, Group, Handshake, Message, Outbox};
+use super::reassembly::{Complete, Incomplete, ReassemblyError, Timer};
+use super::revision::ProtocolRevision;
+use super::revision_4::ImplicitConnect;
+use super::socket::{Ack, Disconnect, Socket};
+use crate::engineio::{self, ByteBudget, CloseReason, Group, Handshake, Message, Outbox};
 
 /// Why a connection is closed because of what its client did.
 #[derive(Debug, thiserror::Error)]
@@ -58,7 +57,7 @@ pub trait Owner: Send + Sync + 'static {
 #[derive(Debug)]
 pub struct Limits {
     pub config: LayerConfig,
-    pub budget: Arc<Budget>,
+    pub budget: Arc<ByteBudget>,
 }
 
 /// The state of one client.
@@ -67,9 +66,7 @@ pub struct Connection {
     handshake: Arc<Handshake>,
     limits: Arc<Limits>,
     owner: Arc<dyn Owner>,
-    dialect: Dialect,
-    /// False while a client of revision 4 is being let into `/`.
-    ready: watch::Sender<bool>,
+    revision: ProtocolRevision,
     state: Mutex<State>,
 }
 
@@ -81,8 +78,8 @@ struct State {
     turn: usize,
     /// Runs until the first namespace is joined.
     connect_timer: Option<Timer>,
-    /// Lets a client of revision 4 into `/`.
-    unasked: Option<Timer>,
+    /// Of a client of revision 4.
+    implicit_connect: Option<ImplicitConnect>,
 }
 
 impl Connection {
@@ -93,25 +90,20 @@ impl Connection {
         limits: Arc<Limits>,
         owner: Arc<dyn Owner>,
     ) -> Arc<Self> {
-        let dialect = Dialect::from(handshake.revision());
-        let (state, ready) = (
-            Mutex::default(),
-            watch::Sender::new(dialect == Dialect::Five),
-        );
+        let revision = ProtocolRevision::from(handshake.revision());
         let connection = Arc::new(Self {
             outbox,
             handshake: Arc::new(handshake),
             limits,
             owner,
-            dialect,
-            ready,
-            state,
+            revision,
+            state: Mutex::default(),
         });
-        let (weak, limit) = (
+        let timeout = connect_timeout(
             Arc::downgrade(&connection),
             connection.limits.config.connect_timeout,
         );
-        connection.state().connect_timer = Some(Timer::spawn(connect_timeout(weak, limit)));
+        connection.state().connect_timer = Some(Timer::spawn(timeout));
         connection
     }
 
@@ -119,18 +111,25 @@ impl Connection {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Asks the client's sockets in turn, the one behind the last that had something first. The
+    /// Asks the client's sockets in turn, first the one behind the last that had something. The
     /// application is not called under the lock.
     pub(super) fn poll_sockets<T>(&self, mut poll: impl FnMut(&Socket) -> Poll<T>) -> Poll<T> {
-        let (turn, count) = {
+        let (turn, count, first) = {
             let state = self.state();
-            (state.turn, state.namespaces.joined().count())
+            let mut joined = state.namespaces.joined();
+            let first = joined.next().cloned();
+            (state.turn, joined.count().saturating_add(1), first)
         };
+        // Nearly every client is in one namespace.
+        match first {
+            None => return Poll::Pending,
+            Some(only) if count == 1 => return poll(&only),
+            Some(_) => {}
+        }
         for place in (0..count).map(|place| turn.wrapping_add(place) % count) {
-            let Some(socket) = self.state().namespaces.joined().nth(place).cloned() else {
-                continue;
-            };
-            if let Poll::Ready(found) = poll(&socket) {
+            if let Some(socket) = self.joined_at(place)
+                && let Poll::Ready(found) = poll(&socket)
+            {
                 self.state().turn = place.wrapping_add(1);
                 return Poll::Ready(found);
             }
@@ -138,13 +137,16 @@ impl Connection {
         Poll::Pending
     }
 
-    /// Whether any of the client's sockets says so.
+    fn joined_at(&self, place: usize) -> Option<Socket> {
+        self.state().namespaces.joined().nth(place).cloned()
+    }
+
+    /// Whether any of the client's sockets says so. Moves no turn: a socket that is full would
+    /// otherwise be passed over until it is not.
     pub(super) fn any_socket(&self, mut says: impl FnMut(&Socket) -> bool) -> bool {
-        let said = self.poll_sockets(|socket| match says(socket) {
-            true => Poll::Ready(()),
-            false => Poll::Pending,
-        });
-        said.is_ready()
+        (0..)
+            .map_while(|place| self.joined_at(place))
+            .any(|socket| says(&socket))
     }
 
     /// The session asks for what there is to send.
@@ -153,12 +155,26 @@ impl Connection {
     }
 
     /// The CONNECT to `/` that a client of revision 4 does not send.
-    pub(super) fn unasked(&self) -> Option<ConnectRequest> {
-        match self.dialect {
-            Dialect::Four => self
-                .begin(&mut self.state(), "/", self.dialect.auth(None, None))
+    pub(super) fn implicit_connect(&self) -> Option<ConnectRequest> {
+        match self.revision {
+            ProtocolRevision::Four => self
+                .begin(&mut self.state(), "/", self.revision.auth(None, None))
                 .ok(),
-            Dialect::Five => None,
+            ProtocolRevision::Five => None,
+        }
+    }
+
+    pub(super) fn run_implicit_connect(&self, connect: impl Future<Output = ()> + Send + 'static) {
+        self.state().implicit_connect = Some(ImplicitConnect::run(connect));
+    }
+
+    /// Waits for the end of the implicit connect, if there is one that is not over.
+    pub(super) fn implicit_connect_under_way(
+        &self,
+    ) -> Option<impl Future<Output = ()> + Send + 'static> {
+        match self.revision {
+            ProtocolRevision::Four => self.state().implicit_connect.as_ref()?.under_way(),
+            ProtocolRevision::Five => None,
         }
     }
 
@@ -176,32 +192,6 @@ impl Connection {
             auth,
             handshake: self.handshake.clone(),
         })
-    }
-
-    /// Runs what lets a client of revision 4 into `/`, and only then looks at its messages. Ends
-    /// with the connection.
-    pub(super) fn first(self: &Arc<Self>, admission: impl Future<Output = ()> + Send + 'static) {
-        struct Ready(Arc<Connection>);
-        impl Drop for Ready {
-            fn drop(&mut self) {
-                self.0.ready.send_replace(true);
-            }
-        }
-        let ready = Ready(self.clone());
-        let timer = Timer::spawn(async move {
-            let _ready = ready;
-            admission.await;
-        });
-        self.state().unasked = Some(timer);
-    }
-
-    pub(super) fn is_ready(&self) -> bool {
-        *self.ready.borrow()
-    }
-
-    pub(super) async fn ready(&self) {
-        // The sender lives in `self`.
-        let _ = self.ready.subscribe().wait_for(|ready| *ready).await;
     }
 
     /// Takes the next message. After an `Err` the connection is to be closed with
@@ -223,7 +213,7 @@ impl Connection {
         }
         let mut packet = packet::parse(text)?;
         let query;
-        (packet.namespace, query) = self.dialect.split(packet.namespace);
+        (packet.namespace, query) = self.revision.split(packet.namespace);
         if packet.attachments == 0 {
             return self.accept(&mut state, packet.namespace, query, packet.body, Vec::new());
         }
@@ -232,22 +222,11 @@ impl Connection {
         if text.len() > self.limits.config.max_packet_bytes {
             return Err(ReassemblyError::TooLarge.into());
         }
-        let (patience, share) = (
-            self.limits.config.attachment_timeout,
-            self.limits.budget.share(),
-        );
-        let timer = Timer::spawn(attachment_timeout(
-            Arc::downgrade(self),
-            Instant::now() + patience,
-            share.clone(),
-        ));
-        state.incomplete = Some(Incomplete::begin(
-            packet,
-            text.len(),
-            share,
-            patience,
-            timer,
-        )?);
+        let limit = self.limits.config.attachment_timeout;
+        let timer = Timer::spawn(attachment_timeout(Arc::downgrade(self), limit));
+        let budget = self.limits.budget.clone();
+        let incomplete = Incomplete::begin(packet, text.len(), budget, limit, timer)?;
+        state.incomplete = Some(incomplete);
         Ok(Step::Nothing)
     }
 
@@ -257,11 +236,11 @@ impl Connection {
             .incomplete
             .as_mut()
             .ok_or(ReassemblyError::NotAnnounced)?;
-        incomplete.add(
-            bytes,
-            self.limits.config.max_packet_bytes,
-            self.limits.config.attachment_timeout,
-        )?;
+        let bytes = match self.limits.config.keep_attachments {
+            true => bytes,
+            false => Bytes::new(),
+        };
+        incomplete.add(bytes, self.limits.config.max_packet_bytes)?;
         if let Some(incomplete) = state
             .incomplete
             .take_if(|incomplete| incomplete.is_complete())
@@ -286,7 +265,7 @@ impl Connection {
     ) -> Result<Step, Violation> {
         Ok(match body {
             Body::Connect(payload) => {
-                Step::Authorize(self.begin(state, namespace, self.dialect.auth(payload, query))?)
+                Step::Authorize(self.begin(state, namespace, self.revision.auth(payload, query))?)
             }
             Body::Disconnect => match state.namespaces.client_leaves(namespace)? {
                 Some(socket) => {
@@ -295,10 +274,6 @@ impl Connection {
                 }
                 None => Step::Nothing,
             },
-            Body::EmptyEvent => {
-                state.namespaces.receiver(namespace)?;
-                Step::Nothing
-            }
             Body::Event { name, args, id } => match state.namespaces.receiver(namespace)? {
                 Some(socket) => {
                     let ack = id.map(|id| Ack::new(socket.clone(), id));
@@ -314,10 +289,8 @@ impl Connection {
                 }
                 None => Step::Nothing,
             },
-            Body::Ack { id, args } => {
-                if let Some(socket) = state.namespaces.receiver(namespace)? {
-                    socket.reply(id, Reply { args, attachments });
-                }
+            Body::EmptyEvent | Body::Ack => {
+                state.namespaces.receiver(namespace)?;
                 Step::Nothing
             }
         })
@@ -325,12 +298,13 @@ impl Connection {
 
     /// The client was admitted: registers it, so that nothing is missed, and stops the connect
     /// timeout. `None` when it has left meanwhile.
-    pub(super) fn join(self: &Arc<Self>, identity: Identity) -> Option<Socket> {
+    pub(super) fn join(self: &Arc<Self>, namespace: Arc<str>) -> Option<Socket> {
+        let connection: Weak<Self> = Arc::downgrade(self);
         let socket = Socket::new(
-            identity,
+            namespace,
             self.handshake.clone(),
             self.outbox.clone(),
-            Arc::downgrade(self),
+            connection,
         );
         let mut state = self.state();
         if !state.namespaces.join(socket.clone()) {
@@ -343,7 +317,7 @@ impl Connection {
     /// Queues the answer to the CONNECT of a client that was registered. False if the connection is
     /// ending.
     pub(super) fn answer(&self, socket: &Socket) -> bool {
-        self.queue(self.dialect.answer(socket.identity()))
+        self.queue(self.revision.answer(socket.namespace(), socket.id()))
     }
 
     /// Takes back the registration of a client that nobody was told of.
@@ -352,15 +326,14 @@ impl Connection {
         self.state().namespaces.forget(socket.namespace());
     }
 
-    /// The application has heard of a new socket to the end; a client that has left meanwhile
-    /// leaves now.
-    pub(super) fn introduced(&self, socket: &Socket) {
-        if let Some(reason) = socket.introduced() {
+    /// `connected` of the application has returned; a client that has left meanwhile leaves now.
+    pub(super) fn connect_announced(&self, socket: &Socket) {
+        if let Some(reason) = socket.connect_announced() {
             self.owner.disconnected(socket, reason);
         }
     }
 
-    fn tell_left(&self, socket: &Socket, reason: DisconnectReason) {
+    fn announce_left(&self, socket: &Socket, reason: DisconnectReason) {
         if socket.has_left(reason) {
             self.owner.disconnected(socket, reason);
         }
@@ -369,7 +342,7 @@ impl Connection {
     /// The client was refused; other namespaces of the connection go on.
     pub(super) fn refuse(&self, namespace: &str, refusal: &ConnectRefused) {
         self.state().namespaces.forget(namespace);
-        self.queue(self.dialect.refusal(namespace, refusal));
+        self.queue(self.revision.refusal(namespace, refusal));
     }
 
     /// Queues a packet that the protocol owes the client; if there is no room for it the client is
@@ -380,29 +353,6 @@ impl Connection {
             self.outbox.close(CloseReason::SlowConsumer);
         }
         sent.is_ok()
-    }
-
-    /// The server disconnects one socket.
-    pub(super) fn disconnect(&self, socket: &Socket) {
-        {
-            let mut state = self.state();
-            if !state.namespaces.server_disconnects(socket) {
-                return;
-            }
-            socket.leave();
-            // Under the lock, or the answer to the client's next CONNECT could come before it.
-            self.queue(encode::disconnect(socket.namespace()));
-        }
-        self.tell_left(socket, DisconnectReason::ServerNamespaceDisconnect);
-    }
-
-    /// The server disconnects the client from everything and ends its session.
-    pub(super) fn disconnect_all(&self) {
-        let joined: Vec<Socket> = self.state().namespaces.joined().cloned().collect();
-        for socket in joined {
-            self.disconnect(&socket);
-        }
-        self.outbox.close(CloseReason::ForcedClose);
     }
 
     /// Closes the connection for something its client did. The application hears of it at once: the
@@ -429,15 +379,38 @@ impl Connection {
             let mut state = self.state();
             state.incomplete = None;
             state.connect_timer = None;
-            state.unasked = None;
+            state.implicit_connect = None;
             state.namespaces.drain()
         };
         for socket in &sockets {
             socket.leave();
         }
         for socket in &sockets {
-            self.tell_left(socket, reason);
+            self.announce_left(socket, reason);
         }
+    }
+}
+
+impl Disconnect for Connection {
+    fn disconnect(&self, socket: &Socket) {
+        {
+            let mut state = self.state();
+            if !state.namespaces.server_disconnects(socket) {
+                return;
+            }
+            socket.leave();
+            // Under the lock, or the answer to the client's next CONNECT could come before it.
+            self.queue(encode::disconnect(socket.namespace()));
+        }
+        self.announce_left(socket, DisconnectReason::ServerNamespaceDisconnect);
+    }
+
+    fn disconnect_all(&self) {
+        let joined: Vec<Socket> = self.state().namespaces.joined().cloned().collect();
+        for socket in joined {
+            self.disconnect(&socket);
+        }
+        self.outbox.close(CloseReason::ForcedClose);
     }
 }
 
@@ -448,43 +421,14 @@ async fn connect_timeout(connection: Weak<Connection>, limit: std::time::Duratio
     }
 }
 
-/// Each part of a packet moves the deadline; the task is stopped when the packet is complete.
-async fn attachment_timeout(
-    connection: Weak<Connection>,
-    mut deadline: Instant,
-    share: Arc<Share>,
-) {
-    let mut why = ReassemblyError::Timeout;
-    loop {
-        tokio::select! {
-            () = tokio::time::sleep_until(deadline) => {}
-            () = share.refused() => {
-                why = ReassemblyError::Overload;
-                break;
-            }
-        }
-        let Some(connection) = connection.upgrade() else {
-            return;
-        };
-        match connection
-            .state()
-            .incomplete
-            .as_ref()
-            .map(|incomplete| incomplete.deadline)
-        {
-            Some(later) if later > deadline => deadline = later,
-            Some(_) => break,
-            None => return,
-        }
+async fn attachment_timeout(connection: Weak<Connection>, limit: std::time::Duration) {
+    tokio::time::sleep(limit).await;
+    let Some(connection) = connection.upgrade() else {
+        return;
+    };
+    // The packet may have become complete just now.
+    let is_late = |incomplete: &Incomplete| incomplete.deadline <= Instant::now();
+    if connection.state().incomplete.as_ref().is_some_and(is_late) {
+        connection.fail(&ReassemblyError::Timeout.into());
     }
-    if let Some(connection) = connection.upgrade() {
-        connection.fail(&why.into());
-    }
-}
-
-/// 20 characters of base64url: 120 random bits.
-pub fn new_id() -> Box<str> {
-    let mut bytes = [0; 15];
-    getrandom::fill(&mut bytes).expect("the operating system gives random bytes");
-    URL_SAFE_NO_PAD.encode(bytes).into()
 }

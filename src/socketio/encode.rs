@@ -1,14 +1,11 @@
 //! What goes to clients, in its final form: built once, its bytes shared by all clients it goes to.
 
-use std::collections::HashSet;
-
 use bytes::Bytes;
-use serde::ser::{Serialize, SerializeMap, Serializer};
+use serde::Serialize;
 use serde_json::value::RawValue;
 
 use super::json::{self, JsonError};
 use super::packet::{self, Kind, MAX_ATTACHMENTS};
-use super::socket::{SendError, Socket};
 use crate::engineio::{Group, Message, Text};
 
 /// Why something cannot be written as a packet.
@@ -35,7 +32,11 @@ impl Encoded {
         name: &str,
         data: &T,
     ) -> Result<Self, EncodeError> {
-        Self::asking(namespace, None, name, data, &[])
+        let push = |text: &mut String| {
+            text.push(',');
+            Ok(packet::push_json(text, data)?)
+        };
+        event(namespace, name, push, &[])
     }
 
     /// An event with one argument that is JSON already.
@@ -46,11 +47,11 @@ impl Encoded {
             text.push_str(raw.get());
             Ok(())
         };
-        event(namespace, None, name, push, &[])
+        event(namespace, name, push, &[])
     }
 
-    /// An event with any number of arguments, in which each [`Placeholder`] stands for one of the
-    /// attachments.
+    /// An event with any number of arguments; each `{"_placeholder":true,"num":i}` in them stands
+    /// for one of at most [`MAX_ATTACHMENTS`] attachments.
     pub fn event_with(
         namespace: &str,
         name: &str,
@@ -64,37 +65,7 @@ impl Encoded {
             }
             Ok(())
         };
-        event(namespace, None, name, push, attachments)
-    }
-
-    /// An event with one argument in which each [`Placeholder`] stands for one of the attachments;
-    /// `id` asks for an answer.
-    pub(super) fn asking<T: Serialize + ?Sized>(
-        namespace: &str,
-        id: Option<u64>,
-        name: &str,
-        data: &T,
-        attachments: &[Bytes],
-    ) -> Result<Self, EncodeError> {
-        let push = |text: &mut String| {
-            text.push(',');
-            Ok(packet::push_json(text, data)?)
-        };
-        event(namespace, id, name, push, attachments)
-    }
-
-    /// Queues the event for each of the sockets, once however often one is named. Those that did
-    /// not take it, with the reason.
-    pub fn send_to_all<'a>(
-        &self,
-        sockets: impl IntoIterator<Item = &'a Socket>,
-    ) -> Vec<(&'a Socket, SendError)> {
-        let mut told = HashSet::new();
-        let once = sockets
-            .into_iter()
-            .filter(|socket| told.insert(socket.key()));
-        once.filter_map(|socket| socket.send(self).err().map(|error| (socket, error)))
-            .collect()
+        event(namespace, name, push, attachments)
     }
 
     pub(super) fn of(group: Group) -> Self {
@@ -168,7 +139,6 @@ fn text(text: Text) -> Group {
 
 fn event(
     namespace: &str,
-    id: Option<u64>,
     name: &str,
     push_args: impl FnOnce(&mut String) -> Result<(), EncodeError>,
     attachments: &[Bytes],
@@ -180,7 +150,7 @@ fn event(
         packet::push_json(text, name)?;
         push_args(text)
     };
-    array_packet(Kind::Event, namespace, id, push, attachments).map(Encoded)
+    array_packet(Kind::Event, namespace, None, push, attachments).map(Encoded)
 }
 
 /// A packet whose payload is an array; `kind` is the one without attachments. The header and its
@@ -228,22 +198,9 @@ fn array_packet(
     ))
 }
 
-/// Stands in the data for the attachment with this index.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Placeholder(pub usize);
-
-impl Serialize for Placeholder {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut map = serializer.serialize_map(Some(2))?;
-        map.serialize_entry("_placeholder", &true)?;
-        map.serialize_entry("num", &self.0)?;
-        map.end()
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use super::super::handler::ConnectRefused;
+    use super::super::connect::ConnectRefused;
     use super::*;
 
     fn shown(group: &Group) -> String {
@@ -266,7 +223,6 @@ mod tests {
     #[test]
     fn what_is_written() {
         let bytes = [Bytes::from_static(b"x"), Bytes::new()];
-        let pair = [Placeholder(1), Placeholder(0)];
         let refused = ConnectRefused {
             message: "no".to_owned(),
             data: Some(serde_json::json!({"why": ["\u{1e}", 1.0]})),
@@ -331,14 +287,15 @@ mod tests {
                 r#"42["a",{"_placeholder":true,"num":9}]"#,
             ),
             (
-                Encoded::asking("/", Some(7), "a", "b", &[]).unwrap().0,
-                r#"427["a","b"]"#,
-            ),
-            (
-                Encoded::asking("/n", Some(7), "a", &pair, &bytes)
-                    .unwrap()
-                    .0,
-                r#"452-/n,7["a",[{"_placeholder":true,"num":1},{"_placeholder":true,"num":0}]] + b"x" + b"""#,
+                Encoded::event_with(
+                    "/n",
+                    "a",
+                    &[raw(r#"[{"_placeholder":true,"num":1}]"#)],
+                    &bytes,
+                )
+                .unwrap()
+                .0,
+                r#"452-/n,["a",[{"_placeholder":true,"num":1}]] + b"x" + b"""#,
             ),
         ] {
             assert_eq!(shown(&packet), expected);

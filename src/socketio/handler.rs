@@ -1,48 +1,15 @@
 //! The seam upward: what an application sees of its Socket.IO clients.
 
 use std::future::Future;
-use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
-use serde::Serialize;
-use serde::de::DeserializeOwned;
 use serde_json::value::RawValue;
 
+use super::connect::{ConnectRefused, ConnectRequest, DisconnectReason};
 use super::encode::Encoded;
 use super::socket::{Ack, Socket};
-use crate::engineio::{CloseReason, Handshake, Work};
-
-/// A CONNECT to one namespace, before it is answered.
-#[derive(Debug, Clone)]
-pub struct ConnectRequest {
-    pub namespace: Arc<str>,
-    /// The CONNECT payload, a JSON object; `{}` when the client sent none. For Socket.IO 2 clients
-    /// the query in the namespace's name.
-    pub auth: Box<RawValue>,
-    pub handshake: Arc<Handshake>,
-}
-
-/// The refusal of a CONNECT: `{"message", "data"?}` in CONNECT_ERROR.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct ConnectRefused {
-    pub message: String,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub data: Option<serde_json::Value>,
-}
-
-/// Why one namespace's connection ended; the words are those of the reference server.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, thiserror::Error)]
-pub enum DisconnectReason {
-    #[error("{0}")]
-    Session(CloseReason),
-    #[error("client namespace disconnect")]
-    ClientNamespaceDisconnect,
-    #[error("server namespace disconnect")]
-    ServerNamespaceDisconnect,
-    #[error("forced server close")]
-    ForcedServerClose,
-}
+use crate::engineio::Work;
 
 /// One event from a client.
 #[derive(Debug)]
@@ -54,13 +21,6 @@ pub struct Event {
     pub attachments: Vec<Bytes>,
     /// Present when the client asked for an acknowledgement.
     pub ack: Option<Ack>,
-}
-
-impl Event {
-    /// The argument at `index`, `null` when absent.
-    pub fn arg<T: DeserializeOwned>(&self, index: usize) -> Result<T, serde_json::Error> {
-        serde_json::from_str(self.args.get(index).map_or("null", |raw| raw.get()))
-    }
 }
 
 /// The application. One socket's calls come one at a time and in the order of its packets, from the

@@ -4,14 +4,14 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use super::config::LayerConfig;
-use super::connection::{Connection, Limits, Owner, Step, Violation, new_id};
-use super::handler::{ConnectRequest, DisconnectReason, Handler};
-use super::reassembly::Budget;
-use super::socket::{Identity, Socket};
-use crate::engineio::{self, CloseReason, Group, Handshake, Message, Outbox, Work};
+use super::connect::{ConnectRequest, DisconnectReason};
+use super::connection::{Connection, Limits, Owner, Step, Violation};
+use super::handler::Handler;
+use super::socket::Socket;
+use crate::engineio::{self, ByteBudget, CloseReason, Group, Handshake, Message, Outbox, Work};
 
 /// Gives an application ([`Handler`]) the Socket.IO clients of an Engine.IO service.
-pub struct Layer<H> {
+pub struct SocketIoHandler<H> {
     shared: Arc<Shared<H>>,
 }
 
@@ -20,9 +20,9 @@ struct Shared<H> {
     limits: Arc<Limits>,
 }
 
-impl<H: Handler> Layer<H> {
+impl<H: Handler> SocketIoHandler<H> {
     pub fn new(config: LayerConfig, handler: H) -> Self {
-        let budget = Arc::new(Budget::new(config.max_incomplete_bytes));
+        let budget = ByteBudget::new(config.max_incomplete_bytes);
         Self {
             shared: Arc::new(Shared {
                 handler,
@@ -33,13 +33,13 @@ impl<H: Handler> Layer<H> {
 }
 
 #[cfg(test)]
-impl<H> Layer<H> {
-    pub fn budget(&self) -> &Budget {
+impl<H> SocketIoHandler<H> {
+    pub fn budget(&self) -> &ByteBudget {
         &self.shared.limits.budget
     }
 }
 
-impl<H> Clone for Layer<H> {
+impl<H> Clone for SocketIoHandler<H> {
     fn clone(&self) -> Self {
         Self {
             shared: self.shared.clone(),
@@ -53,22 +53,16 @@ impl<H: Handler> Owner for Shared<H> {
     }
 }
 
-/// The application is hearing of a socket. When that is over, even by a panic or because the client
-/// is lost, the socket counts as known.
-struct Introduction<'a> {
+/// Held while the application's `connected` runs. When that is over, even by a panic, the socket
+/// counts as announced.
+struct AnnounceGuard<'a> {
     connection: &'a Connection,
     socket: &'a Socket,
 }
 
-impl<'a> Introduction<'a> {
-    fn begin(connection: &'a Connection, socket: &'a Socket) -> Self {
-        Self { connection, socket }
-    }
-}
-
-impl Drop for Introduction<'_> {
+impl Drop for AnnounceGuard<'_> {
     fn drop(&mut self) {
-        self.connection.introduced(self.socket);
+        self.connection.connect_announced(self.socket);
     }
 }
 
@@ -88,17 +82,16 @@ impl<H: Handler> Shared<H> {
     }
 
     async fn admit(&self, connection: &Arc<Connection>, request: &ConnectRequest) {
-        let identity = Identity {
-            id: new_id(),
-            namespace: request.namespace.clone(),
-        };
-        let Some(socket) = connection.join(identity) else {
+        let Some(socket) = connection.join(request.namespace.clone()) else {
             return;
         };
         if !connection.answer(&socket) {
             return connection.forget(&socket);
         }
-        let _introduction = Introduction::begin(connection, &socket);
+        let _announcement = AnnounceGuard {
+            connection,
+            socket: &socket,
+        };
         self.handler.connected(&socket, request);
         // A client of revision 4 is let in beside its session, which may have asked before.
         connection.wake();
@@ -125,7 +118,7 @@ impl<H: Handler> Shared<H> {
     }
 }
 
-impl<H: Handler> engineio::Handler for Layer<H> {
+impl<H: Handler> engineio::Handler for SocketIoHandler<H> {
     type Session = Connection;
 
     fn open(&self, outbox: Outbox, handshake: Handshake) -> Arc<Connection> {
@@ -135,19 +128,20 @@ impl<H: Handler> engineio::Handler for Layer<H> {
             self.shared.limits.clone(),
             self.shared.clone(),
         );
-        if let Some(request) = connection.unasked() {
-            connection.first(self.shared.clone().connect(connection.clone(), request));
+        if let Some(request) = connection.implicit_connect() {
+            let connect = self.shared.clone().connect(connection.clone(), request);
+            connection.run_implicit_connect(connect);
         }
         connection
     }
 
     fn message(&self, connection: &Arc<Connection>, message: Message) -> Option<Work> {
-        if connection.is_ready() {
+        let Some(over) = connection.implicit_connect_under_way() else {
             return self.shared.message(connection, message);
-        }
+        };
         let (shared, connection) = (self.shared.clone(), connection.clone());
         Some(Box::pin(async move {
-            connection.ready().await;
+            over.await;
             if let Some(work) = shared.message(&connection, message) {
                 work.await;
             }

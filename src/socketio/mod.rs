@@ -1,4 +1,4 @@
-//! Socket.IO, protocol revision 5, and 4 for clients over Engine.IO 3 (see [`dialect`]); the
+//! Socket.IO, protocol revision 5, and 4 for clients over Engine.IO 3 (see [`revision`]); the
 //! server's side, above [`crate::engineio`].
 //!
 //! # Laws
@@ -6,9 +6,9 @@
 //!    logged at debug level.
 //! 2. Nothing a client sends makes us panic, recurse, or hold more memory than the configured
 //!    limits.
-//! 3. Events of one client reach the application one at a time and in order; so do acknowledgements
-//!    leave at most once.
-//! 4. Sending never waits. An event for many is encoded once; per client it costs a queue push.
+//! 3. Events of one client reach the application one at a time and in order; each is acknowledged
+//!    at most once.
+//! 4. Sending never waits. An event for many is encoded once.
 //! 5. Every `connected` is followed by exactly one `disconnected`.
 //! 6. The Engine.IO session id is a secret; sockets have ids of their own.
 //!
@@ -18,15 +18,15 @@
 //!                                   │ namespace: who may get it
 //!                                   ▼
 //!                                 Step ──► layer ──► Handler::{authorize, event, disconnected} ──Work──► back to the session
-//! application ──► emit: Encoded ──► Socket ──► engineio outbox
+//! answers:      application ──► Encoded ──► Socket::send ──► engineio outbox
+//! all the rest: engineio session asks ──► Handler::poll_next ──► Encoded
 //! ```
 //! Work that the application returns is polled by the client's own session, which meanwhile takes
 //! nothing more from this client: no task per event, and a client that asks faster than it is
 //! answered waits.
 //!
-//! Rooms are not here: the application that wants to tell many clients keeps the list itself (a
-//! [`Socket`] is cheap to clone) and sends one [`Encoded`] to each of them once
-//! ([`Encoded::send_to_all`]).
+//! What an application sends to many clients it encodes once ([`Encoded`]) and gives to each of
+//! them, pushed ([`Socket::send`]) or pulled ([`Handler::poll_next`]). There are no rooms.
 //!
 //! Where the reference server differs:
 //! - A packet that arrives between a CONNECT and its answer waits for the answer instead of closing
@@ -35,7 +35,7 @@
 //! - Packets for a namespace that the server has just disconnected are ignored (see [`namespace`]).
 //! - There is no connection state recovery: `pid` and `offset` in a CONNECT are taken and ignored,
 //!   as a server does that has it switched off.
-//! - There is no broadcast acknowledgement, and every awaited acknowledgement has a time limit.
+//! - Clients are not asked for acknowledgements; one that comes is checked and dropped.
 //! - A packet that breaks the grammar gives the reason `parse error`, not `forced close`: it tells
 //!   whose fault it was.
 //! - Text is as strict as RFC 8259: `NaN` and numbers with a leading zero close the connection.
@@ -44,8 +44,8 @@
 //! - A placeholder's `num` is written as a whole number: `0`, not `0.0`.
 
 mod config;
+mod connect;
 mod connection;
-mod dialect;
 mod encode;
 mod handler;
 mod json;
@@ -53,18 +53,21 @@ mod layer;
 mod namespace;
 mod packet;
 mod reassembly;
+mod revision;
+mod revision_4;
 mod service;
 mod socket;
 #[cfg(test)]
 mod tests;
 
 pub use config::{Config, LayerConfig};
+pub use connect::{ConnectRefused, ConnectRequest, DisconnectReason};
 pub use connection::Connection;
-pub use encode::{EncodeError, Encoded, Placeholder};
-pub use handler::{ConnectRefused, ConnectRequest, DisconnectReason, Event, Handler};
-pub use layer::Layer;
+pub use encode::{EncodeError, Encoded};
+pub use handler::{Event, Handler};
+pub use layer::SocketIoHandler;
 pub use packet::{MAX_ARGS, MAX_ATTACHMENTS};
 pub use service::Service;
-pub use socket::{Ack, AckError, Reply, SendError, Socket};
+pub use socket::{Ack, SendError, Socket};
 
 pub use crate::engineio::{CloseReason, Handshake, Work};

@@ -107,10 +107,8 @@ pub enum Body {
     },
     /// An EVENT without any payload: legal by the grammar, means nothing.
     EmptyEvent,
-    Ack {
-        id: u64,
-        args: Vec<Box<RawValue>>,
-    },
+    /// Nobody asks clients for an acknowledgement; one that comes is checked and dropped.
+    Ack,
 }
 
 /// Why a packet was refused; the connection is closed for it.
@@ -167,10 +165,11 @@ pub fn parse(text: &str) -> Result<Packet<'_>, ParseError> {
         Kind::Disconnect => return Err(ParseError::Payload("DISCONNECT has none".to_owned())),
         Kind::Event if payload.is_empty() => Body::EmptyEvent,
         Kind::Event | Kind::BinaryEvent => event(id, payload)?,
-        Kind::Ack | Kind::BinaryAck => Body::Ack {
-            id: id.ok_or(ParseError::NoId)?,
-            args: ack_args(payload)?,
-        },
+        Kind::Ack | Kind::BinaryAck => {
+            id.ok_or(ParseError::NoId)?;
+            check_ack_args(payload)?;
+            Body::Ack
+        }
         Kind::ConnectError => return Err(ParseError::ConnectError),
     };
     Ok(Packet {
@@ -260,12 +259,11 @@ fn event(id: Option<u64>, payload: &str) -> Result<Body, ParseError> {
 }
 
 /// An acknowledgement without payload is one without arguments, as in the reference server.
-fn ack_args(payload: &str) -> Result<Vec<Box<RawValue>>, ParseError> {
-    if payload.is_empty() {
-        return Ok(Vec::new());
+fn check_ack_args(payload: &str) -> Result<(), ParseError> {
+    if !payload.is_empty() {
+        let Elements::<MAX_ARGS>(_) = serde_json::from_str(payload).map_err(payload_error)?;
     }
-    let Elements::<MAX_ARGS>(args) = serde_json::from_str(payload).map_err(payload_error)?;
-    Ok(args)
+    Ok(())
 }
 
 /// Appends what comes in front of a packet's payload.

@@ -9,12 +9,12 @@ use hyper::{Request, Response};
 
 use super::config::Config;
 use super::handler::Handler;
-use super::layer::Layer;
+use super::layer::SocketIoHandler;
 use crate::engineio;
 
 /// Answers the requests of Socket.IO clients; cheap to clone.
 pub struct Service<H: Handler> {
-    engine: engineio::Service<Layer<H>>,
+    engine: engineio::Service<SocketIoHandler<H>>,
 }
 
 impl<H: Handler> Clone for Service<H> {
@@ -28,7 +28,10 @@ impl<H: Handler> Clone for Service<H> {
 impl<H: Handler> Service<H> {
     pub fn new(config: Config, handler: H) -> Self {
         Self {
-            engine: engineio::Service::new(config.engine, Layer::new(config.layer, handler)),
+            engine: engineio::Service::new(
+                config.engine,
+                SocketIoHandler::new(config.layer, handler),
+            ),
         }
     }
 

@@ -1,26 +1,20 @@
-//! One client in one namespace: the handle that the application sends through, and the answers it
-//! waits for.
+//! One client in one namespace: the handle that the application sends through.
 //!
 //! Sending never waits: it queues, or says at once that it cannot.
 
 use std::any::Any;
-use std::collections::HashMap;
 use std::fmt;
-use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
-use std::time::Duration;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use bytes::Bytes;
 use serde::Serialize;
-use serde::de::DeserializeOwned;
 use serde_json::value::RawValue;
-use tokio::sync::oneshot;
-use tokio::time::Instant;
 
-use super::connection::Connection;
+use super::connect::DisconnectReason;
 use super::encode::{self, EncodeError, Encoded};
-use super::handler::DisconnectReason;
 use super::packet;
 use crate::engineio::{self, CloseReason, Group, Handshake, Outbox};
 
@@ -44,72 +38,42 @@ impl From<engineio::SendError> for SendError {
     }
 }
 
-/// Why there is no answer to an event that asked for one.
-#[derive(Debug, thiserror::Error)]
-pub enum AckError {
-    #[error("the client did not answer in time")]
-    Timeout,
-    #[error("the client left before it answered")]
-    Disconnected,
-    #[error(transparent)]
-    Send(#[from] SendError),
-}
-
-/// A client's answer to an event.
-#[derive(Debug)]
-pub struct Reply {
-    pub args: Vec<Box<RawValue>>,
-    pub attachments: Vec<Bytes>,
-}
-
-impl Reply {
-    /// The argument at `index`, `null` when absent.
-    pub fn arg<T: DeserializeOwned>(&self, index: usize) -> Result<T, serde_json::Error> {
-        serde_json::from_str(self.args.get(index).map_or("null", |raw| raw.get()))
-    }
-}
-
 /// One client in one namespace. Cloning is cheap and gives the same client.
 #[derive(Clone)]
 pub struct Socket(Arc<Inner>);
 
-/// Who a socket is.
-pub struct Identity {
-    pub id: Box<str>,
-    pub namespace: Arc<str>,
+/// The connection that a socket is on.
+pub trait Disconnect: Send + Sync {
+    /// The server disconnects one socket.
+    fn disconnect(&self, socket: &Socket);
+
+    /// The server disconnects the client from everything and ends its session.
+    fn disconnect_all(&self);
 }
 
 struct Inner {
-    identity: Identity,
+    id: Box<str>,
     key: u64,
+    namespace: Arc<str>,
     handshake: Arc<Handshake>,
     outbox: Outbox,
-    connection: Weak<Connection>,
+    connection: Weak<dyn Disconnect>,
     /// Locked while a packet is queued, so that nothing comes behind a DISCONNECT.
     left: Mutex<bool>,
-    awaited: Mutex<Awaited>,
-    stage: Mutex<Stage>,
+    announcement: Mutex<Announcement>,
     /// The application's.
     kept: OnceLock<Box<dyn Any + Send + Sync>>,
 }
 
-/// Answers that are still to come.
-#[derive(Default)]
-struct Awaited {
-    left: bool,
-    last_id: u64,
-    replies: HashMap<u64, oneshot::Sender<Reply>>,
-}
-
 /// What the application was told of the socket.
 #[derive(Default)]
-enum Stage {
+enum Announcement {
     /// Nothing yet, or it is being told right now.
     #[default]
     New,
     /// The client left before the application had heard of it to the end.
     LeftEarly(DisconnectReason),
-    Introduced,
+    Made,
 }
 
 impl fmt::Debug for Socket {
@@ -127,23 +91,21 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 impl Socket {
     pub(super) fn new(
-        identity: Identity,
+        namespace: Arc<str>,
         handshake: Arc<Handshake>,
         outbox: Outbox,
-        connection: Weak<Connection>,
+        connection: Weak<dyn Disconnect>,
     ) -> Self {
         static KEYS: AtomicU64 = AtomicU64::new(0);
-        let key = KEYS.fetch_add(1, Ordering::Relaxed);
-        let (left, awaited, stage) = (Mutex::default(), Mutex::default(), Mutex::default());
         Self(Arc::new(Inner {
-            identity,
-            key,
+            id: new_id(),
+            key: KEYS.fetch_add(1, Ordering::Relaxed),
+            namespace,
             handshake,
             outbox,
             connection,
-            left,
-            awaited,
-            stage,
+            left: Mutex::default(),
+            announcement: Mutex::default(),
             kept: OnceLock::new(),
         }))
     }
@@ -151,7 +113,7 @@ impl Socket {
     /// 20 characters `[A-Za-z0-9_-]`, new for every CONNECT. Not the Engine.IO session id, which is
     /// a secret.
     pub fn id(&self) -> &str {
-        &self.0.identity.id
+        &self.0.id
     }
 
     /// A number that no other socket of this process has or had.
@@ -160,19 +122,11 @@ impl Socket {
     }
 
     pub fn namespace(&self) -> &str {
-        &self.0.identity.namespace
+        &self.0.namespace
     }
 
     pub fn handshake(&self) -> &Handshake {
         &self.0.handshake
-    }
-
-    pub(super) fn identity(&self) -> &Identity {
-        &self.0.identity
-    }
-
-    pub(super) fn connection(&self) -> Option<Arc<Connection>> {
-        self.0.connection.upgrade()
     }
 
     /// The client has left the namespace or is being closed.
@@ -180,60 +134,15 @@ impl Socket {
         *lock(&self.0.left) || self.0.outbox.is_closed()
     }
 
-    /// Bytes that wait to be sent on this client's session, over all its namespaces.
-    pub fn queued_bytes(&self) -> usize {
-        self.0.outbox.queued_bytes()
-    }
-
-    /// Whether the queue of this client's session, which its namespaces share, is at most half
-    /// full.
-    pub fn has_room(&self) -> bool {
-        self.0.outbox.has_room()
-    }
-
-    /// Waits until at most one `nth` of that queue, 4 or more, is full, or it is closed.
-    pub async fn drained(&self, nth: usize) {
-        self.0.outbox.drained(nth).await;
-    }
-
-    /// Moves as long as the client reads.
-    pub fn taken(&self) -> u64 {
-        self.0.outbox.taken()
-    }
-
     /// Queues an event with one argument.
     pub fn emit<T: Serialize + ?Sized>(&self, name: &str, data: &T) -> Result<(), SendError> {
-        self.emit_binary(name, data, &[])
-    }
-
-    /// Queues an event with one argument in which each [`super::Placeholder`] stands for one of at
-    /// most 10 attachments.
-    pub fn emit_binary<T: Serialize + ?Sized>(
-        &self,
-        name: &str,
-        data: &T,
-        attachments: &[Bytes],
-    ) -> Result<(), SendError> {
-        self.send(&Encoded::asking(
-            self.namespace(),
-            None,
-            name,
-            data,
-            attachments,
-        )?)
+        self.send(&Encoded::event(self.namespace(), name, data)?)
     }
 
     /// Queues an event that was encoded for this socket's namespace.
     pub fn send(&self, event: &Encoded) -> Result<(), SendError> {
         let _here = self.here()?;
         Ok(self.0.outbox.try_send(event.group().clone())?)
-    }
-
-    /// Queues an event only if the transport can write it now, else drops it. True if it was
-    /// queued.
-    pub fn send_volatile(&self, event: &Encoded) -> Result<bool, SendError> {
-        let _here = self.here()?;
-        Ok(self.0.outbox.try_send_volatile(event.group().clone())?)
     }
 
     /// The client does not leave while this is held.
@@ -245,105 +154,42 @@ impl Socket {
         }
     }
 
-    /// Queues a packet that is no event, or asks for an answer.
+    /// Queues a packet that is no event.
     fn send_group(&self, packet: Group) -> Result<(), SendError> {
         let _here = self.here()?;
         Ok(self.0.outbox.try_send(packet)?)
     }
 
-    /// Queues an event with one argument at once; the future gives the client's answer, or an error
-    /// when it has not come within `limit` from now. Each [`super::Placeholder`] in the data stands
-    /// for one of the attachments. Do not await it in the work of [`super::Handler::event`] of the
-    /// same client: its packets, and so its answer, are only looked at when that work is done.
-    pub fn emit_with_ack<T: Serialize + ?Sized>(
-        &self,
-        name: &str,
-        data: &T,
-        attachments: &[Bytes],
-        limit: Duration,
-    ) -> Pin<Box<dyn Future<Output = Result<Reply, AckError>> + Send + 'static>> {
-        let deadline = Instant::now().checked_add(limit);
-        let sent = self.await_reply().and_then(|(waiting, reply)| {
-            let packet =
-                Encoded::asking(self.namespace(), Some(waiting.id), name, data, attachments)
-                    .map_err(SendError::from)?;
-            self.send_group(packet.group().clone())?;
-            Ok((waiting, reply))
-        });
-        Box::pin(async move {
-            let (_waiting, reply) = sent?;
-            let reply = match deadline {
-                Some(deadline) => tokio::time::timeout_at(deadline, reply)
-                    .await
-                    .map_err(|_| AckError::Timeout)?,
-                // So far away that the clock cannot say it.
-                None => reply.await,
-            };
-            reply.map_err(|_| AckError::Disconnected)
-        })
-    }
-
-    fn await_reply(&self) -> Result<(Waiting, oneshot::Receiver<Reply>), AckError> {
-        let mut awaited = lock(&self.0.awaited);
-        if awaited.left {
-            return Err(SendError::Closed.into());
-        }
-        awaited.last_id = awaited.last_id.wrapping_add(1);
-        let id = awaited.last_id;
-        let (sender, receiver) = oneshot::channel();
-        awaited.replies.insert(id, sender);
-        Ok((
-            Waiting {
-                socket: self.clone(),
-                id,
-            },
-            receiver,
-        ))
-    }
-
-    /// An ACK came. One that nobody waits for (any more) is dropped.
-    pub(super) fn reply(&self, id: u64, reply: Reply) {
-        let waiting = lock(&self.0.awaited).replies.remove(&id);
-        if let Some(waiting) = waiting {
-            // The one who asked may be gone.
-            let _ = waiting.send(reply);
-        }
-    }
-
-    /// Nothing is sent to this socket any more, and nobody waits for its answers. All ways out of a
-    /// namespace lead through here.
+    /// Nothing is sent to this socket any more. All ways out of a namespace lead through here.
     pub(super) fn leave(&self) {
         *lock(&self.0.left) = true;
-        let mut awaited = lock(&self.0.awaited);
-        awaited.left = true;
-        awaited.replies = HashMap::new();
     }
 
-    /// The application has heard of the socket to the end. With a reason when the client has left
+    /// `connected` of the application has returned. With a reason when the client has left
     /// meanwhile.
-    pub(super) fn introduced(&self) -> Option<DisconnectReason> {
-        match std::mem::replace(&mut *lock(&self.0.stage), Stage::Introduced) {
-            Stage::LeftEarly(reason) => Some(reason),
-            Stage::New | Stage::Introduced => None,
+    pub(super) fn connect_announced(&self) -> Option<DisconnectReason> {
+        match std::mem::replace(&mut *lock(&self.0.announcement), Announcement::Made) {
+            Announcement::LeftEarly(reason) => Some(reason),
+            Announcement::New | Announcement::Made => None,
         }
     }
 
     /// The client has left. True if the application is to be told now; if not,
-    /// [`Socket::introduced`] says so later.
+    /// [`Socket::connect_announced`] says so later.
     pub(super) fn has_left(&self, reason: DisconnectReason) -> bool {
-        let mut stage = lock(&self.0.stage);
-        let known = matches!(*stage, Stage::Introduced);
-        if !known {
-            *stage = Stage::LeftEarly(reason);
+        let mut announcement = lock(&self.0.announcement);
+        let is_made = matches!(*announcement, Announcement::Made);
+        if !is_made {
+            *announcement = Announcement::LeftEarly(reason);
         }
-        known
+        is_made
     }
 
     /// Disconnects the client from this namespace, or, with `close`, from all its namespaces, and
     /// then ends its session behind what is queued. The application's `disconnected` is called
     /// before this returns; from within `connected`, right behind that.
     pub fn disconnect(&self, close: bool) {
-        if let Some(connection) = self.connection() {
+        if let Some(connection) = self.0.connection.upgrade() {
             match close {
                 false => connection.disconnect(self),
                 true => connection.disconnect_all(),
@@ -369,18 +215,6 @@ impl Socket {
     }
 }
 
-/// A place in the list of awaited answers, given back when dropped.
-struct Waiting {
-    socket: Socket,
-    id: u64,
-}
-
-impl Drop for Waiting {
-    fn drop(&mut self) {
-        lock(&self.socket.0.awaited).replies.remove(&self.id);
-    }
-}
-
 /// The right to answer an event once. Dropped without use: no answer.
 #[derive(Debug)]
 pub struct Ack {
@@ -391,15 +225,6 @@ pub struct Ack {
 impl Ack {
     pub(super) fn new(socket: Socket, id: u64) -> Self {
         Self { socket, id }
-    }
-
-    /// Answers with one argument, or gives the right to do so back when that could not be queued.
-    pub fn try_send<T: Serialize + ?Sized>(self, data: &T) -> Result<(), (SendError, Self)> {
-        let again = Self {
-            socket: self.socket.clone(),
-            id: self.id,
-        };
-        self.send(data).map_err(|error| (error, again))
     }
 
     /// The answer as a packet, for whoever sends it in its place among others.
@@ -421,8 +246,8 @@ impl Ack {
         self.answer(|text| Ok(packet::push_json(text, data)?), &[])
     }
 
-    /// Answers with any number of arguments, in which each [`super::Placeholder`] stands for one of
-    /// the attachments.
+    /// Answers with any number of arguments; each `{"_placeholder":true,"num":i}` in them stands
+    /// for one of the attachments.
     pub fn send_with(self, args: &[Box<RawValue>], attachments: &[Bytes]) -> Result<(), SendError> {
         let push = |text: &mut String| {
             for (i, arg) in args.iter().enumerate() {
@@ -442,4 +267,11 @@ impl Ack {
         let packet = encode::ack(self.socket.namespace(), self.id, push, attachments)?;
         self.socket.send_group(packet)
     }
+}
+
+/// 20 characters of base64url: 120 random bits.
+fn new_id() -> Box<str> {
+    let mut bytes = [0; 15];
+    getrandom::fill(&mut bytes).expect("the operating system gives random bytes");
+    URL_SAFE_NO_PAD.encode(bytes).into()
 }

@@ -28,10 +28,7 @@ socket.on("connect", () => {
     socket.emit("echo", round, bytes, null);
     socket.emit("ack", round, bytes, (...args) => print("ack", args));
     socket.emit("ack", round, (...args) => print("ack", args));
-    socket.emit("ask", round);
 });
 socket.on("echo", (...args) => print("echo", args));
-socket.on("question", (data, answer) => answer("yes", data));
-socket.on("answered", (...args) => print("answered", args));
 socket.on("connect_error", (error) => print("connect_error", String(error)));
 socket.on("disconnect", (reason) => print("disconnect", reason));

@@ -45,22 +45,11 @@ def connect():
     sio.emit("echo", (rounds, data, None))
     sio.emit("ack", (rounds, data), callback=lambda *args: show("ack", args))
     sio.emit("ack", rounds, callback=lambda *args: show("ack", args))
-    sio.emit("ask", rounds)
 
 
 @sio.on("echo")
 def echo(*args):
     show("echo", args)
-
-
-@sio.on("question")
-def question(data):
-    return "yes", data
-
-
-@sio.on("answered")
-def answered(*args):
-    show("answered", args)
 
 
 @sio.event

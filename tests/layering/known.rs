@@ -4,14 +4,6 @@
 pub const CIRCLES: &[&[&str]] = &[
     &["bitcoind/http.rs", "bitcoind/rest.rs", "bitcoind/rpc.rs"],
     &[
-        "socketio/connection.rs",
-        "socketio/dialect.rs",
-        "socketio/encode.rs",
-        "socketio/handler.rs",
-        "socketio/namespace.rs",
-        "socketio/socket.rs",
-    ],
-    &[
         "store/db.rs",
         "store/log.rs",
         "store/reader.rs",

@@ -5,13 +5,12 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use bytes::Bytes;
 use futures_util::{SinkExt, StreamExt};
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use satwatch::socketio::{
-    Config, ConnectRefused, ConnectRequest, DisconnectReason, Encoded, Event, Handler, Placeholder,
-    Service, Socket, Work,
+    Config, ConnectRefused, ConnectRequest, DisconnectReason, Encoded, Event, Handler, Service,
+    Socket, Work,
 };
 use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -30,7 +29,6 @@ pub struct App {
     pub sockets: Arc<Mutex<Vec<Socket>>>,
     pub joined: Arc<watch::Sender<usize>>,
     pub left: mpsc::UnboundedSender<DisconnectReason>,
-    pub replies: mpsc::UnboundedSender<String>,
     /// Whoever wants to `/slow` waits for it.
     pub gate: Arc<Notify>,
 }
@@ -80,30 +78,8 @@ impl Handler for App {
                     .send("slow")
                     .expect("a reading client has room");
             })),
-            "question" => {
-                let reply = socket.emit_with_ack("question", "?", &[], DEADLINE);
-                let replies = self.replies.clone();
-                tokio::spawn(async move {
-                    let reply = reply.await.expect("the client answers");
-                    replies
-                        .send(reply.args[0].to_string())
-                        .expect("the test listens");
-                });
-                None
-            }
-            "binary" => {
-                let data = json!({ "a": Placeholder(1), "b": [Placeholder(0)] });
-                socket
-                    .emit_binary(
-                        "binary",
-                        &data,
-                        &[Bytes::from_static(b"\0\x1e"), Bytes::new()],
-                    )
-                    .expect("a reading client has room");
-                None
-            }
             "kick" => {
-                socket.disconnect(event.arg(0).expect("a boolean"));
+                socket.disconnect(event.args[0].get() == "true");
                 None
             }
             _ => None,
@@ -121,18 +97,15 @@ pub struct Server {
     pub app: App,
     pub service: Service<App>,
     pub left: mpsc::UnboundedReceiver<DisconnectReason>,
-    pub replies: mpsc::UnboundedReceiver<String>,
 }
 
 impl Server {
     pub async fn start() -> Self {
-        let ((left_in, left), (replies_in, replies)) =
-            (mpsc::unbounded_channel(), mpsc::unbounded_channel());
+        let (left_in, left) = mpsc::unbounded_channel();
         let app = App {
             sockets: Arc::default(),
             joined: Arc::new(watch::Sender::new(0)),
             left: left_in,
-            replies: replies_in,
             gate: Arc::default(),
         };
         let service = Service::new(Config::default(), app.clone());
@@ -144,7 +117,6 @@ impl Server {
             app,
             service,
             left,
-            replies,
         }
     }
 

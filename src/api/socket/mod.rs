@@ -142,7 +142,11 @@ struct Call {
 impl Call {
     async fn run(self, event: socketio::Event) {
         let mut ack = event.ack;
-        if let Err(error) = self.answer(&event.name, &event.args, &mut ack).await {
+        let answered = match event.attachments.is_empty() {
+            true => self.answer(&event.name, &event.args, &mut ack).await,
+            false => Err(attachments_not_taken()),
+        };
+        if let Err(error) = answered {
             let json = json::to_text(&error);
             let reply = Reply {
                 name: "error",
@@ -179,4 +183,11 @@ impl Call {
             Kind::Ack => self.acknowledge(argument(args)?, ack).await,
         }
     }
+}
+
+fn attachments_not_taken() -> ApiError {
+    ApiError::bad_request(
+        "attachments_not_taken",
+        "Events take no attachments (Buffer, ArrayBuffer, bytes): send text and numbers.",
+    )
 }

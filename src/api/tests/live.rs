@@ -149,6 +149,23 @@ async fn an_acknowledgement_is_the_reply_or_the_error() {
 }
 
 #[tokio::test]
+async fn attachments_are_refused_and_the_session_goes_on() {
+    let daemon = Daemon::start().await;
+    let mut client = daemon.client().await;
+    let event = r#"["subscribe_address",{"address":{"_placeholder":true,"num":0}}]"#;
+    client.say(&format!("51-7{event}")).await;
+    let attachment = Message::Binary(bytes::Bytes::from_static(b"x"));
+    if let Some(work) = client.layer.message(&client.session, attachment) {
+        work.await;
+    }
+    let error = client.expect("error").await;
+    assert_eq!(error["code"], "attachments_not_taken");
+    assert_eq!(client.acknowledgement(7).await, error);
+    client.emit("subscribe_blocks", json!({})).await;
+    client.expect("subscribed_blocks").await;
+}
+
+#[tokio::test]
 async fn a_list_is_answered_with_a_list() {
     let daemon = Daemon::start().await;
     let mut client = daemon.client().await;

@@ -39,7 +39,7 @@ use super::socket::SocketApi;
 use super::{App, Parts, Router};
 use crate::engineio::{Group, Handler, Handshake, Message, Outbox, OutboxReceiver, outbox};
 use crate::events::Dispatch;
-use crate::socketio::{self, Connection, Layer};
+use crate::socketio::{self, Connection, SocketIoHandler};
 use crate::tracker::{Input, Seen};
 use crate::{bitcoind, config, indexer, store};
 
@@ -69,7 +69,7 @@ fn old_by_clock(before: u64) -> store::Cutoff {
 struct Daemon {
     app: Arc<App>,
     router: Arc<Router>,
-    layer: Layer<SocketApi>,
+    layer: SocketIoHandler<SocketApi>,
     node: watch::Sender<bitcoind::Status>,
     scans: watch::Sender<Vec<bitcoind::Progress>>,
     audits: mpsc::Receiver<bitcoind::AuditRequest>,
@@ -125,7 +125,7 @@ impl Daemon {
         let gate = super::browser::Gate::new(&parts.config.server);
         let (app, dispatch) = super::build(parts).unwrap();
         let router = Arc::new(Router::new(app.clone(), gate, socketio::Config::default()));
-        let layer = Layer::new(
+        let layer = SocketIoHandler::new(
             socketio::LayerConfig::default(),
             SocketApi::new(app.clone()),
         );
@@ -274,7 +274,7 @@ impl Daemon {
 
 /// A Socket.IO client below which everything is real but the transport.
 struct Client {
-    layer: Layer<SocketApi>,
+    layer: SocketIoHandler<SocketApi>,
     session: Arc<Connection>,
     outbox: Outbox,
     queue: OutboxReceiver,

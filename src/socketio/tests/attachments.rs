@@ -54,102 +54,88 @@ async fn attachments_come_alone_and_announced() {
     );
 }
 
-#[tokio::test(start_paused = true)]
-async fn attachments_are_bounded_in_bytes_and_time() {
+#[tokio::test]
+async fn attachments_of_one_packet_are_bounded_in_bytes() {
     const HEADER: &str = r#"53-["a"]"#;
     let config = LayerConfig {
         max_packet_bytes: 20_000,
-        max_incomplete_bytes: 20_000,
         ..LayerConfig::default()
     };
-    let large = Client::with(config.clone(), 100);
-    large.text("0").await;
-    large.text(HEADER).await;
-    large.binary(&[0; 20_000 - HEADER.len()]).await;
-    assert_eq!(large.closing(), None);
-    large.binary(b"1").await;
-    assert_eq!(large.closing(), Some(CloseReason::ParseError));
-
-    let app = App::default();
-    let layer = Layer::new(config, app.clone());
-    let clients: Vec<_> = (0..3)
-        .map(|_| Client::of(layer.clone(), app.clone(), 100))
-        .collect();
-    for client in &clients {
-        client.text("0").await;
-        client.text(HEADER).await;
-        client.binary(&[0; 8000]).await;
-    }
-    let closed: Vec<_> = clients.iter().map(Client::closing).collect();
-    assert_eq!(
-        closed,
-        [None, None, Some(CloseReason::ParseError)],
-        "none of them is slower than the last"
-    );
-
-    // The first goes on slowly, the second gives up.
-    for _ in 0..2 {
-        tokio::time::sleep(Duration::from_secs(30)).await;
-        clients[0].binary(b"x").await;
-    }
-    let closed: Vec<_> = clients.iter().map(Client::closing).collect();
-    assert_eq!(
-        closed,
-        [
-            None,
-            Some(CloseReason::ParseError),
-            Some(CloseReason::ParseError)
-        ]
-    );
-    assert_eq!(layer.budget().used(), 0);
+    let client = Client::with(config, 100);
+    client.text("0").await;
+    client.text(HEADER).await;
+    client.binary(&[0; 20_000 - HEADER.len()]).await;
+    assert_eq!(client.closing(), None);
+    client.binary(b"1").await;
+    assert_eq!(client.closing(), Some(CloseReason::ParseError));
+    assert_eq!(client.layer.budget().used(), 0);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_packet_whose_parts_keep_coming_must_be_whole_at_last() {
+async fn attachments_must_all_be_there_in_time() {
     let client = Client::joined().await;
+    client.text(r#"52-["a"]"#).await;
+    tokio::time::sleep(Duration::from_secs(44)).await;
+    client.binary(b"x").await;
+    client.binary(b"x").await;
+    tokio::time::sleep(Duration::from_secs(2)).await;
     client.text(r#"510-["a"]"#).await;
-    for part in 1..=4 {
-        tokio::time::sleep(Duration::from_secs(40)).await;
+    for _ in 0..4 {
+        tokio::time::sleep(Duration::from_secs(10)).await;
         client.binary(b"x").await;
-        assert_eq!(client.closing(), None, "{part}");
+        assert_eq!(client.closing(), None);
     }
-    tokio::time::sleep(Duration::from_secs(21)).await;
+    tokio::time::sleep(Duration::from_secs(6)).await;
     assert_eq!(client.closing(), Some(CloseReason::ParseError));
 }
 
-#[tokio::test(start_paused = true)]
-async fn when_incomplete_packets_fill_the_room_the_slowest_pays_and_small_ones_never_do() {
+#[tokio::test]
+async fn attachments_of_all_clients_are_bounded_and_small_ones_always_pass() {
     static ZEROS: [u8; 11_000] = [0; 11_000];
-    let (app, config) = (
-        App::default(),
-        LayerConfig {
-            max_incomplete_bytes: 20_000,
-            ..LayerConfig::default()
-        },
-    );
-    let layer = Layer::new(config, app.clone());
+    let config = LayerConfig {
+        max_incomplete_bytes: 20_000,
+        ..LayerConfig::default()
+    };
+    let app = App::default();
+    let layer = SocketIoHandler::new(config, app.clone());
     let clients: Vec<_> = (0..4)
         .map(|_| Client::of(layer.clone(), app.clone(), 100))
         .collect();
-    for (client, bytes) in clients.iter().zip([11_000, 8000, 4000, 9000]) {
+    for (client, bytes) in clients.iter().zip([11_000, 8000, 9000, 4000]) {
         client.text("0").await;
         client.text(r#"52-["a"]"#).await;
         client.binary(&ZEROS[..bytes]).await;
-        tokio::time::sleep(Duration::from_secs(1)).await;
     }
     let closed: Vec<_> = clients.iter().map(Client::closing).collect();
-    assert_eq!(closed, [Some(CloseReason::ParseError), None, None, None]);
-    assert_eq!(layer.budget().used(), 8008 + 9008);
+    assert_eq!(closed, [None, None, Some(CloseReason::ParseError), None]);
+    assert_eq!(layer.budget().used(), 11_008 + 8008);
     for client in &clients {
         client.binary(b"x").await;
     }
     assert_eq!(layer.budget().used(), 0);
+}
+
+#[tokio::test]
+async fn attachments_that_the_application_does_not_take_are_dropped_as_they_come() {
+    static ZEROS: [u8; 11_000] = [0; 11_000];
+    let config = LayerConfig {
+        keep_attachments: false,
+        max_packet_bytes: 1000,
+        max_incomplete_bytes: 1000,
+        ..LayerConfig::default()
+    };
+    let mut client = Client::with(config, 100);
+    client.text("0").await;
+    client.received();
+    client
+        .text(r#"52-["echo",{"_placeholder":true,"num":1}]"#)
+        .await;
+    client.binary(&ZEROS).await;
+    client.binary(&ZEROS).await;
     assert_eq!(
-        clients[1]
-            .logged()
-            .iter()
-            .filter(|line| line.starts_with("event / a"))
-            .count(),
-        3
+        client.received(),
+        [r#"52-["echo",{"_placeholder":true,"num":1}] + b"" + b"""#],
+        "their number is known, their bytes are not kept"
     );
+    assert_eq!(client.closing(), None);
 }

@@ -5,10 +5,12 @@ mod any;
 mod attachments;
 mod connection;
 mod four;
+mod pull;
 mod sending;
 
 use std::future::pending;
 use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -23,6 +25,12 @@ use crate::engineio::{Group, Handler as _, Message, OutboxReceiver, outbox};
 struct App {
     log: Arc<Mutex<Vec<String>>>,
     sockets: Arc<Mutex<Vec<Socket>>>,
+    /// Rights to answer that were kept.
+    acks: Arc<Mutex<Vec<Ack>>>,
+    /// What is to be pulled for each namespace.
+    waiting: Arc<Mutex<Vec<Encoded>>>,
+    /// Namespaces of the sockets that were asked for something, in order.
+    asked: Arc<Mutex<Vec<String>>>,
 }
 
 impl App {
@@ -98,6 +106,7 @@ impl Handler for App {
                 .unwrap()
                 .send_with(&event.args, &event.attachments)
                 .unwrap(),
+            "later" => self.acks.lock().unwrap().extend(event.ack),
             "leave" => socket.disconnect(false),
             "leave all" => socket.disconnect(true),
             "work" => {
@@ -107,6 +116,22 @@ impl Handler for App {
             _ => {}
         }
         None
+    }
+
+    fn poll_next(&self, socket: &Socket, _: &mut Context<'_>) -> Poll<Encoded> {
+        let namespace = socket.namespace().to_owned();
+        let mut waiting = self.waiting.lock().unwrap();
+        let head = match namespace.as_str() {
+            "/" => "2[".to_owned(),
+            name => format!("2{name},"),
+        };
+        let place = waiting.iter().position(|it| it.text().starts_with(&head));
+        self.asked.lock().unwrap().push(namespace);
+        place.map_or(Poll::Pending, |place| Poll::Ready(waiting.remove(place)))
+    }
+
+    fn is_full(&self, socket: &Socket) -> bool {
+        socket.namespace() == "/custom" && self.waiting.lock().unwrap().len() > 2
     }
 
     fn disconnected(&self, socket: &Socket, reason: DisconnectReason) {
@@ -128,7 +153,7 @@ fn without_ids(line: &str) -> String {
 
 struct Client {
     app: App,
-    layer: Layer<App>,
+    layer: SocketIoHandler<App>,
     session: Arc<Connection>,
     sent: OutboxReceiver,
 }
@@ -140,14 +165,14 @@ impl Client {
 
     fn with(config: LayerConfig, queue: usize) -> Self {
         let app = App::default();
-        Self::of(Layer::new(config, app.clone()), app, queue)
+        Self::of(SocketIoHandler::new(config, app.clone()), app, queue)
     }
 
-    fn of(layer: Layer<App>, app: App, queue: usize) -> Self {
+    fn of(layer: SocketIoHandler<App>, app: App, queue: usize) -> Self {
         Self::speaking("EIO=4", layer, app, queue)
     }
 
-    fn speaking(query: &str, layer: Layer<App>, app: App, queue: usize) -> Self {
+    fn speaking(query: &str, layer: SocketIoHandler<App>, app: App, queue: usize) -> Self {
         let (outbox, sent) = outbox(queue, 1_000_000);
         let handshake = Handshake {
             headers: Default::default(),
@@ -177,15 +202,10 @@ impl Client {
         let app = App::default();
         Self::speaking(
             "EIO=3",
-            Layer::new(LayerConfig::default(), app.clone()),
+            SocketIoHandler::new(LayerConfig::default(), app.clone()),
             app,
             100,
         )
-    }
-
-    /// Another client of the same application.
-    fn beside(&self) -> Self {
-        Self::of(self.layer.clone(), self.app.clone(), 100)
     }
 
     fn start(&self, text: &str) -> Option<Work> {

@@ -9,14 +9,14 @@ use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use satwatch::socketio::{
     CloseReason, Config, ConnectRefused, ConnectRequest, DisconnectReason, Encoded, Event, Handler,
-    Placeholder, Service, Socket, Work,
+    Service, Socket, Work,
 };
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
 use tokio::task::JoinSet;
 
-use crate::common::{DEADLINE, Program, wait_until};
+use crate::common::{Program, wait_until};
 
 /// Does what events are named after.
 #[derive(Clone, Default)]
@@ -48,29 +48,6 @@ impl Handler for Echo {
             ("ack", Some(ack)) => ack
                 .send_with(&event.args, &event.attachments)
                 .expect("a reading client has room"),
-            ("ask", _) => {
-                let question = json!({ "a": Placeholder(1), "b": [Placeholder(0), "é"] });
-                let reply = socket.emit_with_ack(
-                    "question",
-                    &question,
-                    &[vec![0, 0x1e].into(), vec![].into()],
-                    DEADLINE,
-                );
-                let (socket, args) = (socket.clone(), event.args);
-                tokio::spawn(async move {
-                    // The client may be cut off meanwhile, and asks again.
-                    let Ok(reply) = reply.await else { return };
-                    let args: Vec<_> = args.into_iter().chain(reply.args).collect();
-                    let answered = Encoded::event_with(
-                        socket.namespace(),
-                        "answered",
-                        &args,
-                        &reply.attachments,
-                    )
-                    .expect("it came so");
-                    let _ = socket.send(&answered);
-                });
-            }
             _ => {}
         }
         None
@@ -161,12 +138,10 @@ async fn accept(listener: TcpListener, service: Service<Echo>) {
 /// how it shows an empty attachment.
 fn hears_all(client: &Program, round: i64, empty: &Value) {
     let bytes = json!({ "first": { "base64": "AAEe/w==" }, "list": [empty, "é€😀", { "base64": "eHh4".repeat(100) }] });
-    let answer = json!({ "a": empty, "b": [{ "base64": "AB4=" }, "é"] });
     let is = |event: &str, args: Value| client.event(event, |heard| *heard == args);
     is("echo", json!([round, bytes, null]));
     is("ack", json!([round, bytes]));
     is("ack", json!([round]));
-    is("answered", json!([round, "yes", answer]));
 }
 
 fn every_transport_echoes_over_losses_and_a_restart(

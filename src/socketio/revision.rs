@@ -1,5 +1,5 @@
 //! What is different for clients of protocol revision 4 (Socket.IO 2), which come over Engine.IO 3;
-//! all else is as in revision 5.
+//! all else is as in revision 5. What revision 4 alone needs is in [`revision_4`].
 //!
 //! ```text
 //!                    revision 5                         revision 4
@@ -15,19 +15,18 @@
 
 use serde_json::value::RawValue;
 
-use super::encode;
-use super::handler::ConnectRefused;
-use super::socket::Identity;
+use super::connect::ConnectRefused;
+use super::{encode, revision_4};
 use crate::engineio::{Group, Revision};
 
 /// The revision of the Socket.IO protocol that a client speaks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Dialect {
+pub enum ProtocolRevision {
     Four,
     Five,
 }
 
-impl From<Revision> for Dialect {
+impl From<Revision> for ProtocolRevision {
     fn from(engine: Revision) -> Self {
         match engine {
             Revision::Three => Self::Four,
@@ -36,13 +35,11 @@ impl From<Revision> for Dialect {
     }
 }
 
-impl Dialect {
+impl ProtocolRevision {
     /// The namespace of a packet, and the query in its name if queries are split there.
     pub fn split(self, namespace: &str) -> (&str, Option<&str>) {
         match self {
-            Self::Four => namespace
-                .split_once('?')
-                .map_or((namespace, None), |(name, query)| (name, Some(query))),
+            Self::Four => revision_4::split(namespace),
             Self::Five => (namespace, None),
         }
     }
@@ -52,12 +49,12 @@ impl Dialect {
     pub fn auth(self, payload: Option<Box<RawValue>>, query: Option<&str>) -> Box<RawValue> {
         let object = match self {
             Self::Five => payload,
-            Self::Four => query.map(query_object),
+            Self::Four => query.map(revision_4::query_object),
         };
         object.unwrap_or_else(|| RawValue::from_string("{}".to_owned()).expect("{} is JSON"))
     }
 
-    pub fn answer(self, Identity { id, namespace }: &Identity) -> Group {
+    pub fn answer(self, namespace: &str, id: &str) -> Group {
         match self {
             Self::Five => encode::connect(namespace, id),
             Self::Four => encode::connect_without_ids(namespace),
@@ -65,29 +62,9 @@ impl Dialect {
     }
 
     pub fn refusal(self, namespace: &str, refused: &ConnectRefused) -> Group {
-        let ConnectRefused { message, data } = refused;
-        match (self, data) {
-            (Self::Four, Some(data)) => encode::connect_error(namespace, data),
-            // As the reference server has it: only refusals by the application are bare text.
-            (Self::Four, None) if message != "Invalid namespace" => {
-                encode::connect_error(namespace, message)
-            }
-            _ => encode::connect_error(namespace, refused),
+        match self {
+            Self::Five => encode::connect_error(namespace, refused),
+            Self::Four => revision_4::refusal(namespace, refused),
         }
     }
-}
-
-/// A query as an object of text; a key that is there more than once has a list, as in the reference
-/// server.
-fn query_object(query: &str) -> Box<RawValue> {
-    let mut object = serde_json::Map::new();
-    for (key, value) in form_urlencoded::parse(query.as_bytes()) {
-        let value = serde_json::Value::from(value.into_owned());
-        match object.get_mut(&*key) {
-            None => drop(object.insert(key.into_owned(), value)),
-            Some(serde_json::Value::Array(values)) => values.push(value),
-            Some(one) => *one = serde_json::Value::Array(vec![one.take(), value]),
-        }
-    }
-    serde_json::value::to_raw_value(&object).expect("text can be written as JSON")
 }
