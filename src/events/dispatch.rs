@@ -8,6 +8,7 @@
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::Waker;
+use std::time::Duration;
 
 use futures_util::task::AtomicWaker;
 use tokio::sync::{mpsc, oneshot};
@@ -20,6 +21,8 @@ use super::log::{EventLog, PAGE, PageError};
 use crate::socketio::Encoded;
 use crate::store::StoreError;
 
+/// A reader lags when it has not taken what was written this long ago.
+pub const LAG_AGE: Duration = Duration::from_secs(5);
 /// No mark.
 const CLEAN: u64 = u64::MAX;
 /// Notices that wait for a reader at most.
@@ -43,8 +46,8 @@ pub(super) struct Mark {
     waker: AtomicWaker,
     has_notices: AtomicBool,
     notices: Mutex<Vec<Notice>>,
-    /// Set by the reader.
-    pub(super) is_lagging: AtomicBool,
+    /// Set by the reader: the first number that it has not read, while it has to read on.
+    unread: AtomicU64,
     /// It counts as a subscriber.
     is_client: bool,
 }
@@ -57,7 +60,7 @@ impl Mark {
             waker: AtomicWaker::new(),
             has_notices: AtomicBool::new(false),
             notices: Mutex::default(),
-            is_lagging: AtomicBool::new(false),
+            unread: AtomicU64::new(CLEAN),
         })
     }
 
@@ -72,6 +75,18 @@ impl Mark {
     /// The first event since this was last asked.
     pub(super) fn take(&self) -> Option<u64> {
         Some(self.first.swap(CLEAN, Ordering::AcqRel)).filter(|first| *first != CLEAN)
+    }
+
+    /// The reader has read up to here, and has to read on; `None`: it has not.
+    pub(super) fn set_unread(&self, after: Option<u64>) {
+        let unread = after.map_or(CLEAN, |after| after.saturating_add(1));
+        self.unread.store(unread, Ordering::Relaxed);
+    }
+
+    /// A number that the reader has not come to although there is something for it behind that.
+    fn waits_for(&self) -> Option<u64> {
+        let first = self.first.load(Ordering::Relaxed);
+        Some(first.min(self.unread.load(Ordering::Relaxed))).filter(|number| *number != CLEAN)
     }
 
     pub(super) fn wake_by(&self, waker: &Waker) {
@@ -276,6 +291,7 @@ impl Dispatch {
     }
 
     fn counts(&self) -> Counts {
+        let now = Instant::now();
         let mut counts = Counts {
             position: self.progress.position(),
             ..Counts::default()
@@ -284,7 +300,8 @@ impl Dispatch {
         for (mark, topics) in clients.filter(|(_, topics)| *topics > 0) {
             counts.subscribers += 1;
             counts.subscriptions = counts.subscriptions.saturating_add(topics);
-            counts.lagging += usize::from(mark.is_lagging.load(Ordering::Relaxed));
+            let age = mark.waits_for().map(|number| self.log.age(number, now));
+            counts.lagging += usize::from(age.is_some_and(|age| age >= LAG_AGE));
         }
         counts
     }

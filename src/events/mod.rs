@@ -60,7 +60,7 @@ mod reader;
 mod tests;
 
 pub use batch::{Batch, Request, read};
-pub use dispatch::{Counts, Dispatch, Handle, Notice, Registration, Stopped};
+pub use dispatch::{Counts, Dispatch, Handle, LAG_AGE, Notice, Registration, Stopped};
 pub use filter::{Interest, Selection, Topic};
 pub use log::{Entry, EventLog, PAGE, Page, PageError};
-pub use reader::{Event, Given, LAG_AGE, Reader};
+pub use reader::{Event, Given, Reader};

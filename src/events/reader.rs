@@ -5,18 +5,14 @@ use std::fmt;
 use std::future::poll_fn;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
-use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::dispatch::{Handle, Notice, Registration, Stopped};
+use super::dispatch::{Handle, LAG_AGE, Notice, Registration, Stopped};
 use super::filter::{Filter, Selection, Topic};
 use super::log::{Entry, EventLog, Page, PageError};
 
-/// A reader lags when it has not taken what was written this long ago.
-pub const LAG_AGE: Duration = Duration::from_secs(5);
 /// Pages without anything for the reader that are looked at in one go.
 const PAGES: usize = 64;
 
@@ -276,6 +272,13 @@ impl<I> Reader<I> {
 
     /// What comes next. Pending: the waker is woken when there may be something.
     pub fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Result<Given<I>, PageError>> {
+        let next = self.poll_given(cx);
+        let unread = (!self.is_clean()).then_some(self.place);
+        self.registration.mark().set_unread(unread);
+        next
+    }
+
+    fn poll_given(&mut self, cx: &mut Context<'_>) -> Poll<Result<Given<I>, PageError>> {
         self.registration.mark().wake_by(cx.waker());
         for _ in 0..PAGES {
             self.look();
@@ -310,7 +313,7 @@ impl<I> Reader<I> {
 
     fn at_the_end(&mut self) -> Option<Given<I>> {
         if self.is_lagging == Some(true) {
-            self.say_lagging(false);
+            self.is_lagging = Some(false);
             return Some(Given::CaughtUp { place: self.place });
         }
         self.notices.extend(self.registration.mark().take_notices());
@@ -320,12 +323,6 @@ impl<I> Reader<I> {
             }
         }
         None
-    }
-
-    fn say_lagging(&mut self, is_lagging: bool) {
-        self.is_lagging = Some(is_lagging);
-        let mark = self.registration.mark();
-        mark.is_lagging.store(is_lagging, Ordering::Relaxed);
     }
 
     fn poll_page(&mut self, cx: &mut Context<'_>) -> Poll<Result<Arc<Page>, PageError>> {
@@ -364,7 +361,7 @@ impl<I> Reader<I> {
             && number <= bound
         {
             if self.has_begun_to_lag(number) {
-                self.say_lagging(true);
+                self.is_lagging = Some(true);
                 return Some(Given::Lagged {
                     place: self.place,
                     head: self.log.head(),

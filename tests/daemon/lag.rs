@@ -6,6 +6,7 @@ use std::net::TcpStream;
 
 use bitcoin::{Address, KnownHrp, WitnessProgram, WitnessVersion};
 use serde_json::{Value, json};
+use socket2::SockRef;
 use tokio_tungstenite::tungstenite::protocol::{Role, WebSocket};
 use tokio_tungstenite::tungstenite::{Error, Message};
 
@@ -20,11 +21,12 @@ struct Reluctant(WebSocket<TcpStream>);
 
 impl Reluctant {
     fn connect(daemon: &Daemon) -> Self {
-        let mut client = Self(WebSocket::from_raw_socket(
-            open_websocket(daemon),
-            Role::Client,
-            None,
-        ));
+        let socket = open_websocket(daemon);
+        // So that the system does not hold for it what it does not read.
+        SockRef::from(&socket)
+            .set_recv_buffer_size(64 << 10)
+            .expect("a socket takes options");
+        let mut client = Self(WebSocket::from_raw_socket(socket, Role::Client, None));
         client.send("40");
         client.read_to("connected");
         client
@@ -118,7 +120,7 @@ fn log(daemon: &Daemon, mut after: Value) -> Vec<(String, Value)> {
 #[test]
 fn clients_that_stop_reading_are_told_from_the_log_or_come_back_with_their_cursor() {
     let node = Node::start();
-    let daemon = Daemon::with(&node, &[("limits.queue_messages", "16")]);
+    let daemon = Daemon::start(&node);
     let addresses = addresses();
     let (mut slow, mut dead) = (Reluctant::connect(&daemon), Reluctant::connect(&daemon));
     let mut cursors = Vec::new();
