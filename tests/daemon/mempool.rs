@@ -418,6 +418,7 @@ fn gone_with_a_restart_and_back(stage: &Stage) -> Vec<Told<'_>> {
         &spend(&[stage.coin()], &[(&lost.script, COIN - FEE)]),
     );
     told.is(&["new again mempool +9999000", "balance 0>9999000"]);
+    lost.is(&["new never mempool +9999000", "balance 0>9999000"]);
     stage.node.stop();
     stage
         .node

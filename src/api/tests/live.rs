@@ -161,8 +161,11 @@ async fn attachments_are_refused_and_the_session_goes_on() {
     let error = client.expect("error").await;
     assert_eq!(error["code"], "attachments_not_taken");
     assert_eq!(client.acknowledgement(7).await, error);
-    client.emit("subscribe_blocks", json!({})).await;
-    client.expect("subscribed_blocks").await;
+    // As it advises.
+    client
+        .emit("subscribe_address", subscribe(&address(1)))
+        .await;
+    client.expect("subscribed").await;
 }
 
 #[tokio::test]
