@@ -73,8 +73,8 @@ impl Gate {
         }
     }
 
-    /// HTTP/1.1 says the host in `Host`, HTTP/2 in the URI's authority; where both are there, both
-    /// must be right. `None`: a health route was asked for without it.
+    /// The host is said in `Host`, and may be in the URI as well; where both are there, both must
+    /// be right. `None`: a health route was asked for without it.
     fn check_host(&self, uri: &Uri, headers: &HeaderMap) -> Result<Option<Authority>, ApiError> {
         let named = headers
             .get_all(HOST)

@@ -174,32 +174,29 @@ impl App {
         let enough = (wait > Duration::ZERO).then(|| sleep_until(asked + wait));
         match self.read_events(selection, from, limit, enough).await {
             Ok(batch) => Ok(self.batch_answer(&batch)),
-            Err(PageError::Expired) => Err(self.expired_after(after, addresses).await?),
+            Err(PageError::Expired) => Err(self.expired_from(from, addresses).await?),
             Err(cause) => Err(cause.into()),
         }
     }
 
-    /// Retention has taken what was to be read next.
-    async fn expired_after(
+    /// Retention has taken what followed this number while it was read.
+    async fn expired_from(
         self: &Arc<Self>,
-        after: Option<Arc<str>>,
+        from: u64,
         addresses: Arc<[KnownAddress]>,
     ) -> Result<ApiError, ApiError> {
         self.read(move |app| {
-            // From the first kept event on: whoever named no cursor may just ask again.
-            let place = after.map(|text| app.place(&text)).transpose();
-            Ok(place.map_or_else(
-                |error| app.with_balances(error, &addresses),
-                |_| ApiError::stopping(),
-            ))
+            Ok(match app.place(&app.wire.cursor(from)) {
+                Err(error) => app.with_balances(error, &addresses),
+                Ok(_) => ApiError::internal(&"events that are kept were not found"),
+            })
         })
         .await
     }
 
-    /// To be held by a request that waits for events. HTTP/2 carries many requests on one
-    /// connection, so connections bound them too little.
+    /// To be held by a request that waits for events; `/metrics` counts them.
     pub(super) fn may_wait(&self) -> Result<SemaphorePermit<'_>, ApiError> {
-        let message = "Too many requests wait for news already (as many as limits.connections allows connections); use Socket.IO, or try again later.";
+        let message = "Too many requests wait for events already (as many as limits.connections allows connections); use Socket.IO, or try again later.";
         let full = |_| ApiError {
             retry_after: Some(1),
             ..ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "too_many_waiting", message)

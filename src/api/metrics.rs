@@ -141,7 +141,7 @@ impl App {
         )?;
         sheet.gauge(
             "waiting_requests",
-            "REST requests that wait for news.",
+            "REST requests that wait for events.",
             size(self.waiting_requests()),
         )?;
         sheet.gauge(

@@ -83,6 +83,7 @@ pub async fn read(
     Ok(Batch {
         events,
         next: reader.place(),
-        head: log.head(),
+        // The store may be ahead of what was announced.
+        head: log.head().max(reader.place()),
     })
 }

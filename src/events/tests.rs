@@ -124,14 +124,13 @@ impl World {
         }
     }
 
-    /// Retention takes all events up to this number.
+    /// Retention takes all events; `number` is the last one.
     fn forget_up_to(&mut self, number: u64) {
         let old = Cutoff {
             before: NOW + 1,
             now: u64::MAX,
             young: u32::MAX,
         };
-        // All are equally old: what is to stay is written again behind them.
         assert_eq!(number, self.head());
         assert_eq!(self.writer.prune_events(&old).unwrap() as u64, number);
     }

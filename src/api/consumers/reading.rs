@@ -70,7 +70,7 @@ impl App {
             Err(PageError::Expired) => {
                 let check = move |app: &App| app.check_place(from, &consumer);
                 self.read(check).await?;
-                Err(ApiError::stopping())
+                Err(ApiError::internal(&"events that are kept were not found"))
             }
             Err(cause) => Err(cause.into()),
         }
