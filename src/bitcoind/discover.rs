@@ -12,6 +12,7 @@ use super::conf::Conf;
 use super::findings::{Finding, findings};
 use super::http::Credentials;
 use super::rpc::{self, Blockchain, Notification, Rpc};
+use super::url::host_of;
 use super::zmq::Topic;
 use super::{Cause, Kind, NodeError};
 use crate::clock::now_ms;
@@ -200,7 +201,7 @@ async fn describe(
         .map(|program| info.set_network(&program));
     let notifications = rpc.notifications().await;
     let listed = notifications.as_deref().unwrap_or_default();
-    let zmq = endpoints(settings, listed, rpc::host_of(rpc.url()));
+    let zmq = endpoints(settings, listed, host_of(rpc.url()));
     let notes = findings(
         settings,
         &info,
@@ -621,7 +622,7 @@ mod tests {
             ("http://[::1]:8332/wallet", "[::1]"),
             ("http://node", "node"),
         ] {
-            assert_eq!(rpc::host_of(url), host);
+            assert_eq!(host_of(url), host);
         }
     }
 }

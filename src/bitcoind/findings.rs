@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use super::discover::{Endpoints, NodeInfo, is_ours, lists};
-use super::rpc::{self, Method, Notification, Rpc, whitelist_line};
+use super::rpc::{Method, Notification, Rpc, whitelist_line};
+use super::url::host_of;
 use super::zmq::Topic;
 use super::{Cause, NodeError};
 use crate::clock::clock_is_behind;
@@ -88,7 +89,7 @@ pub(super) fn findings(
             settings,
             notifications,
             endpoints,
-            rpc::host_of(&node.url),
+            host_of(&node.url),
         )),
         Err(error) if error.cause == Cause::Rpc(UNKNOWN_METHOD) => findings.push(Finding::bad(
             "this bitcoind cannot publish anything over ZMQ: news come by the poll every monitor.reconcile_interval seconds".into(),

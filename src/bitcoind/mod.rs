@@ -42,6 +42,7 @@ mod rescan;
 mod rest;
 pub mod rpc;
 mod status;
+mod url;
 pub mod zmq;
 
 use crate::remedy::Remedy;

@@ -19,6 +19,7 @@ use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::http::is_out_of_files;
+use super::url::{authority, with_port};
 use super::{Cause, NodeError};
 use crate::remedy::Remedy;
 
@@ -55,10 +56,8 @@ impl From<hyper::Error> for Broken {
 impl Rest {
     /// `url`: `http://host:port[/path]`. Connects at the first call.
     pub(super) fn new(url: &str) -> Self {
-        let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
-        let authority = rest.split('/').next().unwrap_or(rest).to_owned();
         Self {
-            authority,
+            authority: authority(url).to_owned(),
             idle: Mutex::default(),
             end: CancellationToken::new(),
         }
@@ -209,14 +208,6 @@ impl Rest {
     }
 }
 
-/// `host:port`, with HTTP's own port if none is said.
-fn with_port(authority: &str) -> String {
-    match authority.rsplit_once(':') {
-        Some((_, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => authority.to_owned(),
-        _ => format!("{authority}:80"),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -242,18 +233,6 @@ mod tests {
             }
         });
         Rest::new(&format!("http://{address}/"))
-    }
-
-    #[test]
-    fn an_address_without_a_port_has_that_of_http() {
-        for (authority, address) in [
-            ("localhost", "localhost:80"),
-            ("localhost:8332", "localhost:8332"),
-            ("[::1]", "[::1]:80"),
-            ("[::1]:8332", "[::1]:8332"),
-        ] {
-            assert_eq!(with_port(authority), address);
-        }
     }
 
     #[tokio::test]

@@ -7,7 +7,8 @@ use tokio::time::Instant;
 use super::board::{Board, Obstacle};
 use super::{CONNECT_DELAY, Follow, Outcome};
 use crate::bitcoind::findings::findings;
-use crate::bitcoind::rpc::{self, Blockchain, MempoolInfo, Network, Notification, Rpc};
+use crate::bitcoind::rpc::{Blockchain, MempoolInfo, Network, Notification, Rpc};
+use crate::bitcoind::url::host_of;
 use crate::bitcoind::zmq::{Feed, Topic};
 use crate::bitcoind::{Endpoints, Found, NodeError, discover};
 use crate::clock::now_ms;
@@ -186,13 +187,13 @@ impl Follow {
 
     /// The node says what it publishes where.
     fn listed(&mut self, notifications: &[Notification]) {
-        let host = rpc::host_of(self.rpc.url());
+        let host = host_of(self.rpc.url());
         let endpoints = discover::endpoints(&self.settings, notifications, host);
         if endpoints != self.endpoints {
             self.subscribe(endpoints);
             self.resync(Duration::ZERO, true);
         }
-        let host = rpc::host_of(self.rpc.url());
+        let host = host_of(self.rpc.url());
         let listed = |topic| discover::lists(notifications, host, topic, &self.endpoints);
         let (rawblock, sequence) = (listed(Topic::Rawblock), listed(Topic::Sequence));
         self.trust.list(rawblock, sequence);

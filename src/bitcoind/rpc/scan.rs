@@ -11,7 +11,10 @@ use serde_json::json;
 use serde_json::value::RawValue;
 use tokio::sync::oneshot;
 
-use super::{Cause, Http, Inner, Method, NodeError, Rpc, client, cut_short, node_error, shape};
+use super::client::{Inner, Rpc, client, cut_short, node_error, shape};
+use super::method::Method;
+use crate::bitcoind::http::Http;
+use crate::bitcoind::{Cause, NodeError};
 
 /// While a scan runs, the node is asked whether it does. Silence after so many looks that found
 /// none is the end of it.
@@ -186,8 +189,8 @@ mod tests {
 
     use serde_json::Value;
 
-    use super::super::Credentials;
     use super::*;
+    use crate::bitcoind::Credentials;
 
     #[test]
     fn the_request_is_as_long_as_its_scripts_are_counted() {

@@ -2,7 +2,6 @@
 //! name.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU8, Ordering};
 
 use bitcoin::hex::FromHex;
 use bitcoin::{BlockHash, ScriptBuf, Txid};
@@ -10,39 +9,10 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
+use super::client::{Rpc, call, shape};
+use super::method::Method;
+use crate::bitcoind::{Cause, NodeError};
 use crate::remedy::Remedy;
-
-use super::{Method, NodeError, Rpc, call, shape};
-
-const UNKNOWN: u8 = 0;
-const OFFERED: u8 = 1;
-const ABSENT: u8 = 2;
-
-/// Whether the node offers something. Found out by asking once; a node that has offered it before
-/// lacks just what was asked for now.
-#[derive(Default)]
-pub(super) struct Offer(AtomicU8);
-
-impl Offer {
-    pub(super) fn absent() -> Self {
-        Self(AtomicU8::new(ABSENT))
-    }
-
-    pub(super) fn forget(&self) {
-        self.0.store(UNKNOWN, Ordering::Relaxed);
-    }
-
-    fn is_absent(&self) -> bool {
-        self.0.load(Ordering::Relaxed) == ABSENT
-    }
-
-    fn was_there(&self, there: bool) {
-        let now = if there { OFFERED } else { ABSENT };
-        let _ = self
-            .0
-            .compare_exchange(UNKNOWN, now, Ordering::Relaxed, Ordering::Relaxed);
-    }
-}
 
 /// The index of compact block filters, as `getindexinfo` describes it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
@@ -116,7 +86,7 @@ impl VerboseInput {
         };
         let told = self.prevout.ok_or_else(|| {
             NodeError::persistent(
-                super::Cause::Shape,
+                Cause::Shape,
                 "bitcoind does not tell what a block spends (getblock with verbosity 3)".into(),
             )
             .advise(Remedy::ScanFromZero)
@@ -148,7 +118,7 @@ impl Rpc {
                     }
                 }
                 // RPC may get through, and says better what is wrong if it does not.
-                Err(error) if error.cause == super::Cause::Unreachable => {}
+                Err(error) if error.cause == Cause::Unreachable => {}
                 Err(error) => return Err(error),
             }
         }
@@ -225,8 +195,8 @@ mod tests {
     use std::io::{BufRead, BufReader, Read, Write};
     use std::net::TcpListener;
 
-    use super::super::Credentials;
     use super::*;
+    use crate::bitcoind::Credentials;
 
     /// A node that gives each connection one answer: this to REST (nothing: it breaks the
     /// connection), and a block of two bytes over RPC.
@@ -312,16 +282,5 @@ mod tests {
     fn a_node_that_does_not_tell_what_is_spent_is_named_as_the_reason() {
         let text = r#"{"txid":"0000000000000000000000000000000000000000000000000000000000000002","vout":3}"#;
         assert!(input(text).unwrap_err().message.contains("verbosity 3"));
-    }
-
-    #[test]
-    fn what_was_offered_once_is_not_forgotten_because_one_thing_is_missing() {
-        let offer = Offer::default();
-        offer.was_there(true);
-        offer.was_there(false);
-        assert!(!offer.is_absent());
-        offer.forget();
-        offer.was_there(false);
-        assert!(offer.is_absent());
     }
 }
