@@ -26,7 +26,7 @@ use hyper::header::{
 };
 use hyper::{HeaderMap, StatusCode, Uri};
 
-use super::error::{ApiError, shortened};
+use crate::wire::error::{ApiError, shortened};
 use crate::{config, web};
 
 const RESOURCE_POLICY: HeaderName = HeaderName::from_static("cross-origin-resource-policy");

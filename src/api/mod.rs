@@ -14,41 +14,22 @@
 //! ```text
 //! server ──► router   Host and Origin (browser), CORS, path
 //!              ├─ /socket.io/ ─► socketio ─► socket   what clients say; what their readers give
-//!              ├─ routes ─────► route   the table; rest reads what a request says
-//!              │                  ├──── status     status, start, stop, health
-//!              │                  ├──── watchlist  addresses: add, list, take off
-//!              │                  ├──── watching   balance, transactions; utxos
-//!              │                  ├──── scans      history scans: ask for, look at, cancel
-//!              │                  ├──── audit      our outputs beside the node's
-//!              │                  ├──── events     the log, with long polling
-//!              │                  ├──── consumers  readers whose cursor is kept here; with a URL: webhooks
-//!              │                  └──── metrics    for Prometheus
+//!              ├─ routes ─────► rest      a row of the table for each; a file for each resource
+//!              │                consumers readers whose cursor is kept here; with a URL: webhooks
 //!              └─ the rest ───► web
 //! ```
 //! What goes over the wire (shapes, fields of requests, cursors, addresses, errors) is in
 //! `crate::wire`. `progress` tells of scans beside the log.
 
-mod audit;
-mod body;
 mod browser;
-mod budget;
 mod consumers;
-mod events;
-mod metrics;
 mod progress;
 mod reads;
-mod respond;
 mod rest;
-mod route;
 mod router;
-mod scans;
 mod socket;
-mod status;
 #[cfg(test)]
 mod tests;
-mod utxos;
-mod watching;
-mod watchlist;
 mod webhooks;
 
 use std::net::SocketAddr;
@@ -64,8 +45,8 @@ pub use router::Router;
 
 use crate::events::EventLog;
 use crate::store::{Reader, StoreError};
-use crate::wire::request::history as past;
-use crate::wire::{EventEncoder, address, cursor, error, json, request};
+use crate::wire::EventEncoder;
+use crate::wire::request::history;
 use crate::{bitcoind, config, indexer, socketio};
 
 impl From<indexer::Refused> for ApiError {
@@ -83,7 +64,7 @@ impl From<crate::events::Stopped> for ApiError {
     }
 }
 
-impl From<config::History> for past::History {
+impl From<config::History> for history::History {
     fn from(setting: config::History) -> Self {
         match setting {
             config::History::Utxo => Self::Utxo,
@@ -156,10 +137,10 @@ fn build(parts: Parts) -> Result<(Arc<App>, crate::events::Dispatch), StoreError
     );
     let consumers = consumers::Registry::load(&reader, config.limits.consumers)?;
     let webhooks = webhooks::Webhooks::new(&config.webhooks);
-    let auditing = audit::Turn::new(Duration::from_secs(config.limits.audit_interval));
+    let auditing = rest::audit::Turn::new(Duration::from_secs(config.limits.audit_interval));
     let (reads, budget) = (
         reads::Reads::new(reader.clone()),
-        budget::Budget::new(config.limits.rest_bytes),
+        rest::budget::Budget::new(config.limits.rest_bytes),
     );
     let app = App {
         reads,
@@ -190,13 +171,13 @@ fn build(parts: Parts) -> Result<(Arc<App>, crate::events::Dispatch), StoreError
 /// What all routes and events share.
 struct App {
     reads: reads::Reads,
-    budget: budget::Budget,
+    budget: rest::budget::Budget,
     reader: Reader,
     indexer: indexer::Handle,
     node: watch::Receiver<bitcoind::Status>,
     scans: watch::Receiver<Vec<bitcoind::Progress>>,
     audits: mpsc::Sender<bitcoind::AuditRequest>,
-    auditing: audit::Turn,
+    auditing: rest::audit::Turn,
     /// Held for reading by those who look whether addresses are watched and ask for something that
     /// would watch them; for writing by who takes one off the list: it must not come back by that.
     list: RwLock<()>,

@@ -15,16 +15,16 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use super::App;
-use super::error::ApiError;
-use super::json;
-use super::scans::Shape;
+use crate::api::App;
+use crate::api::rest::scans::Shape;
 use crate::bitcoind::Progress;
 use crate::clock::now_ms;
 use crate::events::{Notice, Topic};
 use crate::socketio::Encoded;
 use crate::tracker::{ScanId, ScanState, ScriptHash};
 use crate::wire::NAMESPACE;
+use crate::wire::error::ApiError;
+use crate::wire::json;
 
 /// Between two words about a scan.
 const PACE: Duration = Duration::from_secs(1);

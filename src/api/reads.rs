@@ -9,8 +9,8 @@ use std::sync::Arc;
 use tokio::sync::Semaphore;
 use tokio::task::spawn_blocking;
 
-use super::error::ApiError;
 use crate::store::{Reader, Snapshot};
+use crate::wire::error::ApiError;
 
 /// Short ones at a time: enough to keep a disk busy.
 const SHORT: usize = 16;

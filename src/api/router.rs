@@ -8,15 +8,15 @@ use hyper::body::Body;
 use hyper::header::{CONTENT_LENGTH, HeaderName, HeaderValue};
 use hyper::{Method, Request, Response, StatusCode};
 
-use super::App;
-use super::body::AnswerBody;
-use super::browser::{self, Gate};
-use super::error::ApiError;
-use super::respond::{self, Answer};
-use super::rest;
-use super::route::{self, Matched};
-use super::socket::SocketApi;
+use crate::api::App;
+use crate::api::browser::{self, Gate};
+use crate::api::rest;
+use crate::api::rest::body::AnswerBody;
+use crate::api::rest::respond::{self, Answer};
+use crate::api::rest::route::{self, Matched};
+use crate::api::socket::SocketApi;
 use crate::clock::now_ms;
+use crate::wire::error::ApiError;
 use crate::{socketio, web};
 
 /// Answers the requests of all clients.
@@ -88,7 +88,7 @@ impl Router {
         let sessions = self.socketio.session_count();
         let answer = async {
             let route = matched.route(request.method())?;
-            let sent = rest::sent(&self.app, matched.part, sessions, request).await?;
+            let sent = rest::sent::sent(&self.app, matched.part, sessions, request).await?;
             route.answer(self.app.clone(), sent).await
         };
         let answer = answer.await;

@@ -11,12 +11,12 @@ use std::sync::{Arc, MutexGuard, PoisonError};
 
 use super::Consumer;
 use crate::api::App;
-use crate::api::error::ApiError;
-use crate::api::json::seconds;
 use crate::clock::now_ms;
 use crate::events::Topic;
 use crate::store::StoreError;
 use crate::tracker::Event;
+use crate::wire::error::ApiError;
+use crate::wire::json::seconds;
 
 /// Events that are counted for one consumer.
 const MOST: usize = 10_000;

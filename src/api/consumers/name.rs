@@ -1,6 +1,6 @@
 //! The names of consumers.
 
-use crate::api::error::{ApiError, shortened};
+use crate::wire::error::{ApiError, shortened};
 
 const MAX_NAME: usize = 64;
 

@@ -9,11 +9,11 @@ use tokio_util::sync::CancellationToken;
 
 use super::lag::Counter;
 use super::readers::{Over, Readers};
-use crate::api::error::ApiError;
 use crate::events::Selection;
 use crate::indexer;
 use crate::store::{self, ConsumerEdit, Place, Reader, Scripts, StoreError};
 use crate::tracker::ScriptHash;
+use crate::wire::error::ApiError;
 
 /// One consumer, as it is defined now; a new definition makes a new one, with the same place.
 #[derive(Debug)]
@@ -309,7 +309,7 @@ fn too_many(count: usize) -> ApiError {
 fn no_such_consumer(name: &str) -> ApiError {
     let message = format!(
         "There is no consumer {}; create it with PUT /consumers/{{name}}.",
-        crate::api::error::shortened(name)
+        crate::wire::error::shortened(name)
     );
     ApiError::new(hyper::StatusCode::NOT_FOUND, "no_such_consumer", message)
 }

@@ -8,15 +8,18 @@ use serde::{Deserialize, Serialize};
 use super::lag::Lag;
 use super::name::consumer_name;
 use super::registry::{Consumer, Defined};
-use crate::api::address::{self, KnownAddress};
-use crate::api::error::ApiError;
-use crate::api::request::Request;
-use crate::api::request::types::{Depths, Wanted};
-use crate::api::respond::{self, Answer};
-use crate::api::watchlist::distinct;
-use crate::api::{App, json, to_the_end, webhooks};
+use crate::api::App;
+use crate::api::rest::respond::{self, Answer};
+use crate::api::rest::watchlist::distinct;
+use crate::api::to_the_end;
+use crate::api::webhooks;
 use crate::clock::now_ms;
 use crate::store::{self, Scripts};
+use crate::wire::address::{self, KnownAddress};
+use crate::wire::error::ApiError;
+use crate::wire::json;
+use crate::wire::request::Request;
+use crate::wire::request::types::{Depths, Wanted};
 
 /// `addresses` of a consumer.
 #[derive(Serialize)]

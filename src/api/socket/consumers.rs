@@ -15,7 +15,7 @@ use super::Call;
 use super::client::{Reply, packet};
 use crate::api::App;
 use crate::api::consumers::{self, Consumer, Over, Refused, Wish, consumer_name};
-use crate::api::events::ONE_READER;
+use crate::api::rest::events::ONE_READER;
 use crate::events::{PageError, Reader};
 use crate::socketio::{Ack, Encoded};
 use crate::wire::json::{self, Balance};

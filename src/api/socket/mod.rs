@@ -28,7 +28,7 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 
 use crate::api::App;
-use crate::api::status::Tip;
+use crate::api::rest::status::Tip;
 use crate::socketio::{
     self, Ack, CloseReason, ConnectRefused, ConnectRequest, DisconnectReason, Encoded, Socket, Work,
 };

@@ -3,9 +3,9 @@
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use crate::api::error::{ApiError, shortened};
-use crate::api::request::types::{Addresses, Depths, Unlabelled};
-use crate::api::request::{self, Request};
+use crate::wire::error::{ApiError, shortened};
+use crate::wire::request::types::{Addresses, Depths, Unlabelled};
+use crate::wire::request::{self, Request};
 
 /// What clients may say.
 #[derive(Debug, Clone, Copy)]

@@ -5,7 +5,7 @@ use serde_json::json;
 use serde_json::value::RawValue;
 
 use super::*;
-use crate::api::respond::Answer;
+use crate::api::rest::respond::Answer;
 
 /// A daemon that watches two addresses, of which the first was paid.
 async fn paid(config: config::Config) -> (Daemon, Address, Address) {

@@ -8,8 +8,8 @@ use hyper::body::{Body, Frame};
 use serde_json::json;
 
 use super::*;
-use crate::api::body::PART_BYTES;
-use crate::api::respond::Answer;
+use crate::api::rest::body::PART_BYTES;
+use crate::api::rest::respond::Answer;
 use crate::tracker::{
     Change, ChangeSet, Coverage, OutputRow, ScriptHash, Spend, Transition, WatchRow,
 };

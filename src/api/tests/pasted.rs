@@ -4,7 +4,7 @@ use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::json;
 
 use super::*;
-use crate::api::route::ROUTES;
+use crate::api::rest::route::ROUTES;
 
 /// Everything that is an address of somebody, in the forms in which people paste it.
 fn forms(address: &str) -> Vec<String> {

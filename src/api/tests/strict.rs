@@ -4,7 +4,7 @@ use hyper::Method;
 use serde_json::json;
 
 use super::*;
-use crate::api::route::ROUTES;
+use crate::api::rest::route::ROUTES;
 use crate::api::socket::EVENTS;
 
 impl Daemon {

@@ -12,10 +12,10 @@ use super::sender::{Failure, Outcome};
 use super::stats::Record;
 use crate::api::App;
 use crate::api::consumers::Consumer;
-use crate::api::error::ApiError;
 use crate::clock::now_ms;
 use crate::store::Webhook;
 use crate::tracker::Event;
+use crate::wire::error::ApiError;
 
 /// Time for the partitions: begins with the wall clock and is never set back.
 pub struct Clock {

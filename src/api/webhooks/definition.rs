@@ -11,11 +11,11 @@ use serde::de::{Deserializer, MapAccess, Visitor};
 
 use super::targets::Targets;
 use super::{hidden, signature};
-use crate::api::error::{ApiError, shortened};
-use crate::api::request::types::{FromText, TextOrObject};
 use crate::clock::now_ms;
 use crate::config;
 use crate::store::{SigningSecret, Webhook};
+use crate::wire::error::{ApiError, shortened};
+use crate::wire::request::types::{FromText, TextOrObject};
 
 const MAX_URL_BYTES: usize = 2048;
 const MAX_SECRETS: usize = 5;

@@ -59,12 +59,12 @@ use serde::Serialize;
 use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
-use super::App;
-use super::consumers::Consumer;
-use super::error::ApiError;
-use super::json;
+use crate::api::App;
+use crate::api::consumers::Consumer;
 use crate::config;
 use crate::wire::EventEncoder as Wire;
+use crate::wire::error::ApiError;
+use crate::wire::json;
 pub use definition::{Asked, Headers, SigningSecrets, Target, target};
 use sender::HttpSender;
 use stats::WebhookStats;

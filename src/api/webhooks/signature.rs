@@ -5,8 +5,8 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use bitcoin::hashes::{Hash, HashEngine, Hmac, HmacEngine, sha256};
 
-use crate::api::error::ApiError;
 use crate::store::SigningSecret;
+use crate::wire::error::ApiError;
 
 const PREFIX: &str = "whsec_";
 const LEAST_BYTES: usize = 24;

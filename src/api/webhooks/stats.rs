@@ -7,9 +7,9 @@ use serde::Serialize;
 use super::sender::Outcome;
 use super::{App, hidden};
 use crate::api::consumers::Consumer;
-use crate::api::error::ApiError;
-use crate::api::json;
 use crate::store::{SigningSecret, Stopped, Webhook};
+use crate::wire::error::ApiError;
+use crate::wire::json;
 
 /// Attempts that are remembered.
 const RECENT: usize = 10;

@@ -12,8 +12,8 @@ use hyper::body::{Body, Frame, SizeHint};
 use tokio::time::Instant;
 
 use super::budget::Charge;
-use super::error::ApiError;
-use super::reads::Reads;
+use crate::api::reads::Reads;
+use crate::wire::error::ApiError;
 
 /// From the first to the last part of an answer. Its state of the store is held all the time, and
 /// old rows cannot be forgotten meanwhile. (A client that takes nothing at all is cut off sooner,

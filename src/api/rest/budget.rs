@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use hyper::StatusCode;
 
-use super::error::ApiError;
+use crate::wire::error::ApiError;
 
 /// Of each body and of each answer.
 const UNCOUNTED: usize = 4 * 1024;

@@ -10,8 +10,8 @@ use serde::Serialize;
 
 use super::body::AnswerBody;
 use super::budget::Budget;
-use super::error::ApiError;
-use super::json;
+use crate::wire::error::ApiError;
+use crate::wire::json;
 
 pub type Answer = Response<AnswerBody>;
 

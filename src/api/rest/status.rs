@@ -19,14 +19,18 @@ use std::sync::Arc;
 use hyper::StatusCode;
 use serde::Serialize;
 
-use super::error::ApiError;
-use super::json::{self, Block, Text};
 use super::respond::{self, Answer};
-use super::{App, address, scans, to_the_end, webhooks};
+use super::scans;
+use crate::api::App;
+use crate::api::to_the_end;
+use crate::api::webhooks;
 use crate::bitcoind;
 use crate::clock::{note_on_chain_time, now_ms};
 use crate::events;
 use crate::store::{Snapshot, StoreError};
+use crate::wire::address;
+use crate::wire::error::ApiError;
+use crate::wire::json::{self, Block, Text};
 
 /// Addresses that `/status` lists; `GET /addresses` has them all.
 const LISTED: usize = 1000;
@@ -213,7 +217,10 @@ struct Clients {
 }
 
 impl App {
-    pub(super) async fn status(self: &Arc<Self>, sessions: usize) -> Result<Status, ApiError> {
+    pub(in crate::api) async fn status(
+        self: &Arc<Self>,
+        sessions: usize,
+    ) -> Result<Status, ApiError> {
         let events::Counts {
             subscribers,
             subscriptions,
@@ -280,7 +287,7 @@ impl App {
 
     /// What is to be said when the machine's clock and the chain differ. While we are not at the
     /// node's tip, the chain says nothing about now.
-    pub(super) fn clock_note(&self, now: u64) -> Result<Option<String>, StoreError> {
+    pub(in crate::api) fn clock_note(&self, now: u64) -> Result<Option<String>, StoreError> {
         if !self.node.borrow().following {
             return Ok(None);
         }
@@ -327,7 +334,7 @@ impl App {
     }
 
     /// `GET /health/live`: the process answers.
-    pub(super) fn live(&self) -> Answer {
+    pub(in crate::api) fn live(&self) -> Answer {
         #[derive(Serialize)]
         struct Live {
             live: bool,
@@ -344,7 +351,7 @@ impl App {
 
     /// `GET /health/ready`: 200 once the daemon follows the node's tip and its feeds, else 503 with
     /// the reason.
-    pub(super) async fn ready(&self) -> Result<Answer, ApiError> {
+    pub(in crate::api) async fn ready(&self) -> Result<Answer, ApiError> {
         #[derive(Serialize)]
         struct Ready {
             ready: bool,
@@ -371,13 +378,16 @@ impl App {
     }
 
     /// `GET /status`
-    pub(super) async fn get_status(self: &Arc<Self>, sessions: usize) -> Result<Answer, ApiError> {
+    pub(in crate::api) async fn get_status(
+        self: &Arc<Self>,
+        sessions: usize,
+    ) -> Result<Answer, ApiError> {
         let status = self.status(sessions).await?;
         Ok(respond::json_at(StatusCode::OK, &status.cursor, &status))
     }
 
     /// `POST /start`
-    pub(super) async fn start_monitoring(
+    pub(in crate::api) async fn start_monitoring(
         self: &Arc<Self>,
         sessions: usize,
     ) -> Result<Answer, ApiError> {
@@ -402,7 +412,7 @@ impl App {
     }
 
     /// `POST /stop`
-    pub(super) async fn stop_monitoring(self: &Arc<Self>) -> Result<Answer, ApiError> {
+    pub(in crate::api) async fn stop_monitoring(self: &Arc<Self>) -> Result<Answer, ApiError> {
         #[derive(Serialize)]
         struct Stopped {
             message: &'static str,
@@ -416,7 +426,10 @@ impl App {
 
     /// `POST /start` and `POST /stop`: remembered first, so that a restart never undoes what was
     /// answered.
-    pub(super) async fn switch_monitoring(self: &Arc<Self>, on: bool) -> Result<bool, ApiError> {
+    pub(in crate::api) async fn switch_monitoring(
+        self: &Arc<Self>,
+        on: bool,
+    ) -> Result<bool, ApiError> {
         let app = self.clone();
         let switching = async move {
             let _switching = app.switch.lock().await;
@@ -431,7 +444,7 @@ impl App {
 }
 
 /// In milliseconds.
-pub(super) fn tip_time(node: &bitcoind::NodeInfo) -> Option<u64> {
+pub(in crate::api) fn tip_time(node: &bitcoind::NodeInfo) -> Option<u64> {
     node.tip_time.map(|seconds| u64::from(seconds) * 1000)
 }
 

@@ -6,17 +6,19 @@ use std::sync::Arc;
 use hyper::StatusCode;
 use serde::{Deserialize, Serialize};
 
-use super::address::{self, KnownAddress};
-use super::error::ApiError;
-use super::json::{self, Block, Btc, CoverageShape};
-use super::past::{History, Range};
-use super::request::Request;
-use super::request::types::{Addresses, Depths, Label, Labelled, Limit};
 use super::respond::{self, Answer};
+use super::scans;
 use super::watching::watched;
-use super::{App, scans, to_the_end};
+use crate::api::App;
+use crate::api::to_the_end;
 use crate::clock::now_ms;
 use crate::tracker::{Input, Past, ScanId, ScriptHash, WatchRequest, WatchRow};
+use crate::wire::address::{self, KnownAddress};
+use crate::wire::error::ApiError;
+use crate::wire::json::{self, Block, Btc, CoverageShape};
+use crate::wire::request::Request;
+use crate::wire::request::history::{History, Range};
+use crate::wire::request::types::{Addresses, Depths, Label, Labelled, Limit};
 
 const ADDRESSES_DEFAULT: usize = 1000;
 const ADDRESSES_MOST: u32 = 10_000;
@@ -77,7 +79,7 @@ impl Request for ListAddresses {
 
 impl App {
     /// Watches those of the addresses that are not watched yet, or not with these depths.
-    pub(super) async fn ensure_watched(
+    pub(in crate::api) async fn ensure_watched(
         self: &Arc<Self>,
         addresses: Arc<[KnownAddress]>,
         depths: Vec<u8>,
@@ -118,7 +120,7 @@ impl App {
     }
 
     /// `POST /add_address`
-    pub(super) async fn add_address(
+    pub(in crate::api) async fn add_address(
         self: &Arc<Self>,
         asked: AddAddress,
     ) -> Result<Answer, ApiError> {
@@ -169,7 +171,7 @@ impl App {
     }
 
     /// `POST /add_addresses`: all of them or, when one is bad, none.
-    pub(super) async fn add_addresses(
+    pub(in crate::api) async fn add_addresses(
         self: &Arc<Self>,
         asked: AddAddresses,
     ) -> Result<Answer, ApiError> {
@@ -283,7 +285,7 @@ impl App {
 
     /// `DELETE /addresses/{address}`: as if it had never been watched. Who is subscribed to it
     /// stays so, and hears of it again if somebody adds it again.
-    pub(super) async fn remove_address(
+    pub(in crate::api) async fn remove_address(
         self: &Arc<Self>,
         address: &str,
     ) -> Result<Answer, ApiError> {
@@ -327,7 +329,7 @@ impl App {
 
     /// `GET /addresses?limit=&after=`: in the order of their script hashes; `next` is the `after`
     /// of the next page.
-    pub(super) async fn addresses(
+    pub(in crate::api) async fn addresses(
         self: &Arc<Self>,
         query: ListAddresses,
     ) -> Result<Answer, ApiError> {

@@ -7,16 +7,16 @@ use std::sync::Arc;
 use hyper::StatusCode;
 use serde::{Deserialize, Serialize};
 
-use super::App;
-use super::address::{self, KnownAddress};
-use super::error::ApiError;
-use super::json::{Balance, Block, CoverageShape, Transaction, first_immature};
-use super::request::Request;
-use super::request::types::Limit;
 use super::respond::{self, Answer};
+use crate::api::App;
 use crate::store::{HistoryCursor, Snapshot};
 use crate::tracker::{TxSummary, WatchRow};
 use crate::wire::EventEncoder as Wire;
+use crate::wire::address::{self, KnownAddress};
+use crate::wire::error::ApiError;
+use crate::wire::json::{Balance, Block, CoverageShape, Transaction, first_immature};
+use crate::wire::request::Request;
+use crate::wire::request::types::Limit;
 
 const TRANSACTIONS_DEFAULT: usize = 1000;
 const TRANSACTIONS_MOST: u32 = 5000;
@@ -69,12 +69,15 @@ pub fn balance_in(
 }
 
 impl App {
-    pub(super) fn address(&self, text: &str) -> Result<KnownAddress, ApiError> {
+    pub(in crate::api) fn address(&self, text: &str) -> Result<KnownAddress, ApiError> {
         address::parse(text, self.wire.network)
     }
 
     /// `GET /balance/{address}`
-    pub(super) async fn balance(self: &Arc<Self>, address: &str) -> Result<Answer, ApiError> {
+    pub(in crate::api) async fn balance(
+        self: &Arc<Self>,
+        address: &str,
+    ) -> Result<Answer, ApiError> {
         let address = self.address(address)?;
         self.read(move |app| {
             let balance = balance_in(&app.reader.snapshot(), &address, &app.wire)?;
@@ -85,7 +88,7 @@ impl App {
 
     /// `GET /transactions/{address}?limit=&before=`: newest first; `next` is the `before` of the
     /// next page.
-    pub(super) async fn transactions(
+    pub(in crate::api) async fn transactions(
         self: &Arc<Self>,
         address: &str,
         query: ListTransactions,

@@ -9,14 +9,10 @@ use std::sync::Arc;
 use hyper::StatusCode;
 use serde::{Deserialize, Serialize};
 
-use super::address::{self, KnownAddress};
-use super::error::{ApiError, shortened};
-use super::json::{self, CoverageShape};
-use super::past::{Asked, BlocksBack, Range};
-use super::request::Request;
-use super::request::types::{Addresses, Height, Unlabelled};
 use super::respond::{self, Answer};
-use super::{App, progress, to_the_end};
+use crate::api::App;
+use crate::api::progress;
+use crate::api::to_the_end;
 use crate::bitcoind::{Method, Progress};
 use crate::clock::now_ms;
 use crate::events::Notice;
@@ -25,6 +21,12 @@ use crate::store::Snapshot;
 use crate::tracker::{
     ApplyError, Input, Past, ScanEnd, ScanId, ScanRow, ScanState, ScriptHash, WatchRequest,
 };
+use crate::wire::address::{self, KnownAddress};
+use crate::wire::error::{ApiError, shortened};
+use crate::wire::json::{self, CoverageShape};
+use crate::wire::request::Request;
+use crate::wire::request::history::{Asked, BlocksBack, Range};
+use crate::wire::request::types::{Addresses, Height, Unlabelled};
 
 /// Scans that may be open.
 const OPEN_MOST: usize = 10_000;
@@ -255,7 +257,7 @@ struct Plan {
 
 impl App {
     /// `POST /scan_history/{address}`
-    pub(super) async fn scan_history(
+    pub(in crate::api) async fn scan_history(
         self: &Arc<Self>,
         address: &str,
         scan: ScanOne,
@@ -266,7 +268,7 @@ impl App {
     }
 
     /// `POST /scan_history`: one scan for all addresses, or none when one of them is not watched.
-    pub(super) async fn scan_history_of_list(
+    pub(in crate::api) async fn scan_history_of_list(
         self: &Arc<Self>,
         scan: ScanList,
     ) -> Result<Answer, ApiError> {
@@ -401,7 +403,7 @@ impl App {
     }
 
     /// Opens a scan of those scripts that are watched: its id, and the head after that.
-    pub(super) async fn open_scan(
+    pub(in crate::api) async fn open_scan(
         &self,
         scripts: Vec<ScriptHash>,
         range: Range,
@@ -428,7 +430,7 @@ impl App {
     }
 
     /// `GET /scans`: open ones first, newest first.
-    pub(super) async fn list_scans(self: &Arc<Self>) -> Result<Answer, ApiError> {
+    pub(in crate::api) async fn list_scans(self: &Arc<Self>) -> Result<Answer, ApiError> {
         #[derive(Serialize)]
         struct Scans {
             scans: Vec<Shape>,
@@ -458,7 +460,7 @@ impl App {
     }
 
     /// `GET /scans/{id}`
-    pub(super) async fn scan(self: &Arc<Self>, id: &str) -> Result<Answer, ApiError> {
+    pub(in crate::api) async fn scan(self: &Arc<Self>, id: &str) -> Result<Answer, ApiError> {
         let (scan, text) = (parse(id), id.to_owned());
         self.read(move |app| {
             let snapshot = app.reader.snapshot();
@@ -476,7 +478,10 @@ impl App {
     }
 
     /// `DELETE /scans/{id}`: what it has found stays.
-    pub(super) async fn cancel_scan(self: &Arc<Self>, id: &str) -> Result<Answer, ApiError> {
+    pub(in crate::api) async fn cancel_scan(
+        self: &Arc<Self>,
+        id: &str,
+    ) -> Result<Answer, ApiError> {
         let scan = parse(id).ok_or_else(|| no_such_scan(id))?;
         let (app, text) = (self.clone(), id.to_owned());
         to_the_end(async move { app.cancel(scan, &text).await }).await
@@ -526,7 +531,7 @@ impl App {
     }
 
     /// The first open scans, newest first, and how many are open.
-    pub(super) fn open_scans(
+    pub(in crate::api) fn open_scans(
         &self,
         snapshot: &Snapshot<'_>,
         most: usize,
@@ -575,7 +580,7 @@ impl App {
         self.shape_with(snapshot, scan, progress.as_ref())
     }
 
-    pub(super) fn shape_with(
+    pub(in crate::api) fn shape_with(
         &self,
         snapshot: &Snapshot<'_>,
         scan: ScanId,

@@ -9,16 +9,16 @@ use serde::Deserialize;
 use tokio::sync::SemaphorePermit;
 use tokio::time::{Instant, sleep_until};
 
-use super::App;
-use super::address::KnownAddress;
 use super::body::AnswerBody;
-use super::cursor::{self, BadCursor};
-use super::error::{ApiError, Restart};
-use super::request::Request;
-use super::request::types::{Limit, Wait};
 use super::respond::{self, Answer};
 use super::watching::balance_in;
+use crate::api::App;
 use crate::events::{self, Batch, Event, PageError, Selection};
+use crate::wire::address::KnownAddress;
+use crate::wire::cursor::{self, BadCursor};
+use crate::wire::error::{ApiError, Restart};
+use crate::wire::request::Request;
+use crate::wire::request::types::{Limit, Wait};
 
 pub const LIMIT_DEFAULT: usize = 100;
 pub const LIMIT_MOST: u32 = 1000;
@@ -60,7 +60,7 @@ impl From<PageError> for ApiError {
 
 impl App {
     /// The number in a cursor of this log, which may be ahead of it.
-    pub(super) fn number(&self, text: &str) -> Result<u64, ApiError> {
+    pub(in crate::api) fn number(&self, text: &str) -> Result<u64, ApiError> {
         match cursor::read(&self.wire.starts, text) {
             Ok(number) => Ok(number),
             Err(BadCursor::Malformed) => Err(ApiError::bad_request(
@@ -72,7 +72,7 @@ impl App {
     }
 
     /// Where in the log a client's cursor stands.
-    pub(super) fn place(&self, text: &str) -> Result<u64, ApiError> {
+    pub(in crate::api) fn place(&self, text: &str) -> Result<u64, ApiError> {
         let number = self.number(text)?;
         if number > self.reader.snapshot().head()? {
             return Err(self.unknown()?);
@@ -85,7 +85,7 @@ impl App {
     }
 
     /// Whether retention has taken an event after this number.
-    pub(super) fn expired(&self, after: u64) -> Result<bool, ApiError> {
+    pub(in crate::api) fn expired(&self, after: u64) -> Result<bool, ApiError> {
         Ok(after.saturating_add(1) < self.reader.first_seq()?)
     }
 
@@ -110,7 +110,7 @@ impl App {
 
     /// The refusal of a cursor with the balances of the addresses and the cursor of the same
     /// instant. Blocks the thread.
-    pub(super) fn with_balances(
+    pub(in crate::api) fn with_balances(
         &self,
         mut error: ApiError,
         addresses: &[KnownAddress],
@@ -140,7 +140,7 @@ impl App {
 
     /// `GET /events?after=&address=&limit=&wait=`; `address` may be repeated. `asked`: when the
     /// request came; the wait counts from there.
-    pub(super) async fn events(
+    pub(in crate::api) async fn events(
         self: &Arc<Self>,
         query: ReadEvents,
         asked: Instant,
@@ -195,7 +195,7 @@ impl App {
     }
 
     /// To be held by a request that waits for events; `/metrics` counts them.
-    pub(super) fn may_wait(&self) -> Result<SemaphorePermit<'_>, ApiError> {
+    pub(in crate::api) fn may_wait(&self) -> Result<SemaphorePermit<'_>, ApiError> {
         let message = "Too many requests wait for events already (as many as limits.connections allows connections); use Socket.IO, or try again later.";
         let full = |_| ApiError {
             retry_after: Some(1),
@@ -204,7 +204,7 @@ impl App {
         self.waiting.try_acquire().map_err(full)
     }
 
-    pub(super) fn waiting_requests(&self) -> usize {
+    pub(in crate::api) fn waiting_requests(&self) -> usize {
         self.config
             .limits
             .connections
@@ -213,7 +213,7 @@ impl App {
 
     /// Up to `limit` events after a number; waits for some until `enough` is over or the daemon
     /// stops.
-    pub(super) async fn read_events(
+    pub(in crate::api) async fn read_events(
         &self,
         selection: Selection,
         after: u64,
@@ -236,7 +236,7 @@ impl App {
 
     /// A part of the log as `GET /events` answers it: the JSON of each event is a slice of its one
     /// encoding.
-    pub(super) fn batch_answer(&self, batch: &Batch) -> Answer {
+    pub(in crate::api) fn batch_answer(&self, batch: &Batch) -> Answer {
         let (next, head) = (self.wire.cursor(batch.next), self.wire.cursor(batch.head));
         let mut text = String::from("{\"events\":[");
         let entries = batch.events.iter().filter_map(Event::entry);

@@ -14,13 +14,13 @@ use serde::Serialize;
 use tokio::sync::{Mutex, MutexGuard, oneshot};
 use tokio::time::Instant;
 
-use super::App;
-use super::error::ApiError;
-use super::json::{Block, Btc, CoverageShape, Text, signed};
 use super::respond::{self, Answer};
+use crate::api::App;
 use crate::bitcoind::{AuditRequest, Audited};
 use crate::tracker::OutputRow;
 use crate::tracker::input::FoundOutput;
+use crate::wire::error::ApiError;
+use crate::wire::json::{Block, Btc, CoverageShape, Text, signed};
 
 /// Who may audit now.
 pub struct Turn {
@@ -259,7 +259,7 @@ fn shape(
 
 impl App {
     /// `POST /audit/{address}`. May take minutes.
-    pub(super) async fn audit(self: &Arc<Self>, address: &str) -> Result<Answer, ApiError> {
+    pub(in crate::api) async fn audit(self: &Arc<Self>, address: &str) -> Result<Answer, ApiError> {
         let address = self.address(address)?;
         let script = address.script;
         if self
@@ -457,7 +457,7 @@ mod tests {
             theirs: vec![theirs(1, 1, 6), theirs(2, 3, 6)],
         };
         let coverage = CoverageShape::from(audited.coverage.as_ref().unwrap());
-        let text = super::super::json::to_text(
+        let text = crate::wire::json::to_text(
             &shape("x".to_owned(), &audited, coverage, "5fa3-9".to_owned()).unwrap(),
         );
         let (one, two, three) = ("01".repeat(32), "02".repeat(32), "03".repeat(32));

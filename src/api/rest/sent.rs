@@ -9,10 +9,10 @@ use hyper::header::CONTENT_TYPE;
 use hyper::{HeaderMap, Request, StatusCode};
 use tokio::time::{Instant, timeout};
 
-use super::App;
 use super::budget::Charge;
-use super::error::{ApiError, shortened};
-use super::request::{self, Nothing, NothingOfAddress};
+use crate::api::App;
+use crate::wire::error::{ApiError, shortened};
+use crate::wire::request::{self, Nothing, NothingOfAddress};
 
 /// From the first to the last byte of a request's body.
 const BODY_TIMEOUT: Duration = Duration::from_secs(30);

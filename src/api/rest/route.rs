@@ -7,10 +7,10 @@ use std::sync::Arc;
 use hyper::Method;
 use percent_encoding::percent_decode_str;
 
-use super::App;
-use super::error::ApiError;
 use super::respond::{self, Answer};
-use super::rest::Sent;
+use super::sent::Sent;
+use crate::api::App;
+use crate::wire::error::ApiError;
 
 /// Besides those of the table.
 const ALWAYS: &str = "OPTIONS";

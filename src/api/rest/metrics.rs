@@ -8,14 +8,16 @@ use hyper::StatusCode;
 use hyper::header::{CACHE_CONTROL, HeaderValue};
 use prometheus::{CounterVec, GaugeVec, Opts, Registry, TextEncoder};
 
-use super::consumers::Lag;
-use super::error::ApiError;
 use super::respond::{self, Answer};
-use super::webhooks::{self, Counters};
-use super::{App, scans, status};
+use super::scans;
+use super::status;
+use crate::api::App;
+use crate::api::consumers::Lag;
+use crate::api::webhooks::{self, Counters};
 use crate::bitcoind::{self, TopicStatus};
 use crate::clock::now_ms;
 use crate::events;
+use crate::wire::error::ApiError;
 
 const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
@@ -27,7 +29,10 @@ impl From<prometheus::Error> for ApiError {
 
 impl App {
     /// `sessions`: open Engine.IO sessions.
-    pub(super) async fn metrics(self: &Arc<Self>, sessions: usize) -> Result<Answer, ApiError> {
+    pub(in crate::api) async fn metrics(
+        self: &Arc<Self>,
+        sessions: usize,
+    ) -> Result<Answer, ApiError> {
         let counts = self.dispatch.counts().await?;
         let text = self.read(move |app| {
             let sheet = Sheet::new()?;

@@ -9,10 +9,10 @@ use bytes::Bytes;
 use hyper::StatusCode;
 use serde::{Deserialize, Serialize};
 
-use super::App;
 use super::body::{AnswerBody, Parts};
 use super::respond::{self, Answer};
 use super::watching::watched;
+use crate::api::App;
 use crate::store::{HeldSnapshot, UtxoPage};
 use crate::tracker::BlockId;
 use crate::wire::address::KnownAddress;
@@ -89,7 +89,7 @@ impl App {
     /// `GET /utxos/{address}?include_spent=&limit=&after=`: in the order of their transactions' ids
     /// (in the bytes' own order), which stays the same when they are confirmed; `next` is the
     /// `after` of the next page.
-    pub(super) async fn utxos(
+    pub(in crate::api) async fn utxos(
         self: &Arc<Self>,
         address: &str,
         query: ListUtxos,

@@ -1,0 +1,37 @@
+//! REST: one file for each resource, one row of the table for each route.
+//!
+//! # Laws
+//!
+//! * A route is a row of [`route`]'s table: method, path, what answers it. Nothing else spells one.
+//! * What a request says is read by a type that refuses what it does not know ([`sent`]); nothing
+//!   in it is overlooked.
+//! * Bodies and answers under way count in one budget ([`budget`]); a long answer is rendered part
+//!   by part, when the connection takes it ([`body`]).
+//! * The store is read, and long bodies are parsed, away from the runtime's workers
+//!   (`crate::api::reads`).
+//!
+//! ```text
+//! router ─► sent ─► route ─► a resource ─► respond ─► body
+//!              status     status, start, stop, health
+//!              watchlist  addresses: add, list, take off
+//!              watching   balance, transactions
+//!              utxos      unspent outputs, in pages or whole
+//!              scans      history scans: ask for, look at, cancel
+//!              audit      our outputs beside the node's
+//!              events     the log, with long polling
+//!              metrics    for Prometheus
+//! ```
+
+pub mod audit;
+pub mod body;
+pub mod budget;
+pub mod events;
+mod metrics;
+pub mod respond;
+pub mod route;
+pub mod scans;
+pub mod sent;
+pub mod status;
+mod utxos;
+pub mod watching;
+pub mod watchlist;
