@@ -7,20 +7,33 @@ follow upon each other; and what was read once stays as it was.
 
 import bisect
 import json
+import pathlib
 
 from wire import entries_of, number
 
-"""The table at the head of src/tracker/event.rs."""
-LEGAL = {
-    "mempool": {"confirmed", "replaced", "conflicted", "evicted"},
-    "confirmed": {"mempool", "replaced", "evicted"},
-    "replaced": {"mempool", "confirmed"},
-    "conflicted": {"mempool", "confirmed"},
-    "evicted": {"mempool", "confirmed"},
-}
+"""The table of legal changes in the documentation of src/tracker/event.rs."""
+TABLE = pathlib.Path(__file__).parents[2] / "src" / "tracker" / "status_changes.md"
 PAGE = 1000
 """Read again after each restart of the daemon; the whole log is at the end."""
 AGAIN = 1000
+
+
+def legal_changes():
+    """(from, to) -> what the table says, without the number of its note."""
+    head, _, *rows = [
+        [cell.split(" (")[0].strip(" `") for cell in line.strip("|").split("|")]
+        for line in TABLE.read_text().splitlines()
+    ]
+    return {(row[0], to): says for row in rows for to, says in zip(head[1:], row[1:])}
+
+
+LEGAL = legal_changes()
+
+
+def is_legal(told, status, corrected):
+    """`corrected`: with other amounts than before. The soak's subscribers ask for no depths."""
+    says = LEGAL[(told, status)]
+    return says == "yes" or (says.endswith("new amounts") and corrected)
 
 
 def facts(tx):
@@ -119,7 +132,7 @@ class EventLog:
             if key in self.told:
                 self._wrong(entry, f"announces {tx['txid']} again")
             # One that returns from a stale block and falls with it may be news for a late address.
-            if tx["status"] not in ("mempool", "confirmed") and not (
+            if not is_legal("unknown", tx["status"], False) and not (
                 tx["status"] == "evicted" and data["address"] in self.late
             ):
                 self._wrong(entry, f"announces {tx['txid']} as {tx['status']}")
@@ -140,9 +153,7 @@ class EventLog:
             self._wrong(
                 entry, f"says previous_status {data['previous_status']}, told before was {told}"
             )
-        elif told == data["status"] == "mempool" and amounts != [data["received"], data["sent"]]:
-            pass  # It spends an output that was not known before.
-        elif data["status"] not in LEGAL[told]:
+        elif not is_legal(told, data["status"], amounts != [data["received"], data["sent"]]):
             self._wrong(entry, "is no legal change")
         self._tell(entry, key, data)
 

@@ -1,22 +1,15 @@
 //! What subscribers hear, as domain values. `crate::api::json` gives them their wire form, once for
 //! all subscribers.
 //!
-//! Legal successions of a transaction's [`Phase`] for one script:
+//! Legal changes of a transaction's [`Phase`] for one script; the tests and the soak read them from
+//! this table, too:
 //!
-//! ```text
-//!              -> mempool  confirmed  replaced  conflicted  evicted
-//! (unknown)          x         x
-//! mempool           (2)        x          x         x          x
-//! confirmed          x        (1)        (3)                  (4)
-//! replaced           x         x
-//! conflicted         x         x
-//! evicted            x         x
-//! ```
+#![doc = include_str!("status_changes.md")]
 //!
-//! (1) at a deeper confirmation depth that a subscriber asked for, or when a history scan finds
-//! that it moves more for the script; (2) when it turns out to spend an output of the script that
-//! was not known before: the amounts are new; (3) when its block went and the node had accepted
-//! what replaces it before we heard of that; (4) a coinbase, or gone with its block.
+//! (1) When it turns out to spend an output of the script that was not known before. (2) At a
+//! deeper confirmation depth that a subscriber asked for, or when a history scan finds that it
+//! moves more for the script. (3) When its block went and the node had accepted what replaces it
+//! before we heard of that. (4) A coinbase, or gone with its block.
 //!
 //! A script that was added late may hear of a transaction for the first time when that one returns
 //! from a stale block; if it falls in the same reorg, with a coinbase, the first word about it is

@@ -8,6 +8,7 @@ use std::collections::{HashMap, HashSet};
 use serde_json::Value;
 
 use super::Daemon;
+use super::status_changes::is_legal;
 
 /// Every event from the first on, as `{cursor, event, data}`.
 pub fn read(daemon: &Daemon) -> Vec<Value> {
@@ -77,7 +78,7 @@ pub fn check(daemon: &Daemon) -> Vec<Value> {
                     "starts where the one before ended: {event}"
                 );
                 assert!(
-                    legal(&previous, &status, corrected),
+                    is_legal(&previous, &status, corrected),
                     "{previous} cannot become {status}: {event}"
                 );
             }
@@ -171,14 +172,4 @@ fn word(value: &Value) -> String {
 /// What a transaction is known to move for the address.
 fn moved(transaction: &Value) -> [Value; 2] {
     [transaction["received"].clone(), transaction["sent"].clone()]
-}
-
-/// `corrected`: the amounts are new, which is all that a `mempool` after `mempool` may say.
-fn legal(from: &str, to: &str, corrected: bool) -> bool {
-    match from {
-        "mempool" => to != "mempool" || corrected,
-        "confirmed" => matches!(to, "mempool" | "evicted" | "confirmed" | "replaced"),
-        "replaced" | "conflicted" | "evicted" => matches!(to, "mempool" | "confirmed"),
-        _ => false,
-    }
 }

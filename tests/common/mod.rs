@@ -10,6 +10,7 @@
 //! RpcProxy a line between both with the moods of a node's RPC         (rpc_proxy.rs)
 //! oracle   what the node itself says about an address                 (oracle.rs)
 //! ledger   the daemon's event log and its laws                        (ledger.rs)
+//! status_changes   the legal changes of a status                      (status_changes.rs)
 //! ```
 //!
 //! Everything ends, by process id, when its value is dropped. Nothing is skipped: without a node or
@@ -27,6 +28,7 @@ pub mod node;
 pub mod oracle;
 pub mod program;
 pub mod rpc_proxy;
+pub mod status_changes;
 
 pub use client::{Client, open_websocket};
 pub use daemon::{Answer, Daemon};

@@ -17,6 +17,8 @@ mod replaceable;
 mod runner;
 mod scenarios;
 mod scripts;
+#[path = "../common/status_changes.rs"]
+mod status_changes;
 mod told;
 mod truth;
 mod world;

@@ -25,6 +25,7 @@ use proptest::prelude::*;
 use satwatch::tracker::{MemoryView, Status};
 
 use crate::ops::{Op, minable, node_op, op, run};
+use crate::status_changes::is_legal;
 use crate::world::World;
 
 /// Scripts 1 to 3 are watched.
@@ -111,4 +112,15 @@ proptest! {
         prop_assert_eq!(&world.view, &twin.view);
         prop_assert_eq!(&world.events, &twin.events);
     }
+}
+
+#[test]
+fn status_changes_are_those_of_the_documented_table() {
+    assert!(is_legal("mempool", "replaced", false));
+    assert!(is_legal("mempool", "mempool", true));
+    assert!(!is_legal("mempool", "mempool", false));
+    assert!(is_legal("confirmed", "confirmed", false));
+    assert!(!is_legal("confirmed", "conflicted", false));
+    assert!(!is_legal("evicted", "replaced", true));
+    assert!(!is_legal("unknown", "evicted", true));
 }
