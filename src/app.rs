@@ -445,8 +445,6 @@ fn socketio_config(limits: &Limits) -> socketio::Config {
     let engine = engineio::Config {
         max_payload: limits.packet_bytes,
         max_sessions: limits.connections,
-        queue_messages: limits.queue_messages,
-        queue_bytes: limits.queue_bytes,
         ..default.engine
     };
     // No event takes attachments.

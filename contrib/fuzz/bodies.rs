@@ -13,7 +13,7 @@ use satwatch::engineio::session::{
     Limits, Output, PollAnswer, Session, SocketEnd, WRITE_SIZE, Which,
 };
 use satwatch::engineio::{
-    self, CloseReason, Group, Handler as _, Handshake, Message, Outbox, Work, outbox,
+    self, CloseReason, Group, Handler as _, Handshake, Message, Next, Outbox, Work, outbox,
 };
 use satwatch::socketio::{
     self, ConnectRefused, ConnectRequest, DisconnectReason, Encoded, Event, LayerConfig, Socket,
@@ -162,14 +162,7 @@ pub fn request(data: &[u8]) {
         let _ = tokio::join!(serving, reading);
         // No ping is answered.
         tokio::time::sleep(Duration::from_secs(60)).await;
-        assert_eq!(
-            (
-                service.session_count(),
-                service.queued_bytes(),
-                service.received_bytes()
-            ),
-            (0, 0, 0)
-        );
+        assert_eq!((service.session_count(), service.received_bytes()), (0, 0));
     });
 }
 
@@ -237,7 +230,7 @@ pub fn socket(data: &[u8]) {
             if let Some(work) = layer.message(&session, message) {
                 work.await;
             }
-            while let Some(group) = receiver.try_recv() {
+            while let Next::Group(group) = receiver.take() {
                 check_group(&group);
             }
             if sender.is_closed() {

@@ -23,22 +23,15 @@ from consumers import Consumer, ReadingCheck
 from process import Failure, Process
 from relay import Relay
 from streams import Check, ReaderCheck
-from webhooks import SETTINGS, Hook
+from webhooks import Hook
 from wire import number
 
 OWN_ADDRESSES = 1500
-"""Messages that may wait for a client: mostly so few that a flood is more than the queue takes."""
-QUEUES = (40, 40, 200, 1024)
 """Chance of each client, at each step, that something is done to it."""
 CHANCE = 0.05
 """Longer than a client may take nothing."""
 LONG_STALL = 50
 SETTLE = 60.0
-
-
-def limits(seed):
-    """Settings of the daemon."""
-    return {"limits.queue_messages": str(random.Random(f"queue {seed}").choice(QUEUES)), **SETTINGS}
 
 
 def define(port, name, definition):

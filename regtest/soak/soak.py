@@ -49,6 +49,7 @@ import clients
 import payments
 import restarts
 import scans
+import webhooks
 from daemon import Daemon
 from log_check import AGAIN, EventLog
 from node import Node
@@ -147,7 +148,7 @@ class Soak:
             "bitcoind.rpc_url": f"http://127.0.0.1:{self.rpc_proxy.port}",
             "bitcoind.cookie_file": str(self.node.cookie_file),
             "monitor.reconcile_interval": "2",
-            **clients.limits(options.seed),
+            **webhooks.SETTINGS,
         }
         settings.update(
             {f"bitcoind.zmq_{topic}": address for topic, address in self.proxy.addresses.items()}

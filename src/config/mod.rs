@@ -172,10 +172,6 @@ pub struct Limits {
     pub rest_bytes: usize,
     /// Bytes of one Engine.IO packet or polling body from a client (`maxPayload`).
     pub packet_bytes: usize,
-    /// Messages that may wait for one Socket.IO client.
-    pub queue_messages: usize,
-    /// Bytes that may wait for one Socket.IO client.
-    pub queue_bytes: usize,
     /// Subscribed addresses of one Socket.IO client.
     pub subscriptions: usize,
     /// Named consumers.
@@ -193,8 +189,6 @@ impl Default for Limits {
             body_bytes: 4 << 20,
             rest_bytes: 256 << 20,
             packet_bytes: 1_000_000,
-            queue_messages: 1024,
-            queue_bytes: 4 << 20,
             subscriptions: 100_000,
             consumers: 1000,
             audit_interval: 10,

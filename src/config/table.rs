@@ -173,22 +173,6 @@ pub const SETTINGS: &[Setting] = &[
         "bytes, a whole number from 1024 to 1073741824",
     ),
     row(
-        "limits.queue_messages",
-        Form::Count {
-            min: 16,
-            max: 1_000_000,
-        },
-        "a whole number from 16 to 1000000",
-    ),
-    row(
-        "limits.queue_bytes",
-        Form::Count {
-            min: 65_536,
-            max: 1 << 30,
-        },
-        "bytes, a whole number from 65536 to 1073741824",
-    ),
-    row(
         "limits.subscriptions",
         Form::Count {
             min: 1,

@@ -31,16 +31,7 @@ impl ByteBudget {
         self.used.load(Ordering::Relaxed)
     }
 
-    pub(super) fn max(&self) -> usize {
-        self.max
-    }
-
-    /// Counts what is there already.
-    pub(super) fn add(&self, bytes: usize) {
-        self.used.fetch_add(bytes, Ordering::Relaxed);
-    }
-
-    pub(super) fn sub(&self, bytes: usize) {
+    fn sub(&self, bytes: usize) {
         self.used.fetch_sub(bytes, Ordering::Relaxed);
     }
 

@@ -27,14 +27,11 @@ pub struct Config {
     pub max_payload: usize,
     /// Sessions at once; further handshakes are answered 503.
     pub max_sessions: usize,
-    /// Messages that may wait for one client; one with its attachments counts once.
-    pub queue_messages: usize,
-    /// Bytes that may wait for one client.
-    pub queue_bytes: usize,
-    /// Bytes that may wait for all clients together; beyond it the slowest are closed. A message to
-    /// many counts for each of them, though they share its bytes, so this is well above what it
-    /// takes in memory.
-    pub total_queued_bytes: usize,
+    /// Messages that wait for one client, in its outbox, at most; one with its attachments counts
+    /// once. From half of either bound on, no further packet of the client is handled.
+    pub outbox_messages: usize,
+    /// Bytes with which an outbox is full; the message that fills it may be of any size.
+    pub outbox_bytes: usize,
     /// Bytes of messages that clients began to send, or that the layer above has not let go of,
     /// together; beyond it what begins to come is refused. Small ones (4 KiB) do not count.
     pub total_received_bytes: usize,
@@ -60,9 +57,8 @@ impl Default for Config {
             body_timeout: Duration::from_secs(30),
             max_payload: 1_000_000,
             max_sessions: 10_000,
-            queue_messages: 1024,
-            queue_bytes: 4 << 20,
-            total_queued_bytes: 512 << 20,
+            outbox_messages: 64,
+            outbox_bytes: 64 << 10,
             total_received_bytes: 64 << 20,
             upgrades: true,
             revision_3: true,

@@ -16,12 +16,13 @@
 //! 4. One way out: the session's `registry::Entry` goes and [`Handler::close`] is called in one
 //!    function of the task, exactly once.
 //! 5. Everything is bounded: the outbox in messages and bytes, a body and a frame by `max_payload`,
-//!    a mailbox in commands, every wait by a deadline; what waits for all clients, and what all of
-//!    them have begun to send, by a [`ByteBudget`]. Nothing here waits for a slow client but its
-//!    own task. A polling answer that was given to HTTP is the connection's, whose time is the HTTP
-//!    server's to bound.
-//! 6. What is sent beside answers is pulled: [`Handler::poll_next`] is asked when the transport can
-//!    take something and the outbox is empty, so nothing is queued for a slow client.
+//!    a mailbox in commands, every wait by a deadline; what all clients have begun to send, by a
+//!    [`ByteBudget`]. Nothing here waits for a slow client but its own task. A polling answer that
+//!    was given to HTTP is the connection's, whose time is the HTTP server's to bound.
+//! 6. The outbox is for answers: while it is half full, the client's packets wait, so a client that
+//!    does not take its answers gets none of its further requests handled. What is sent beside
+//!    answers is pulled: [`Handler::poll_next`] is asked when the transport can take something and
+//!    the outbox is empty, so nothing is queued for a slow client.
 //! 7. Nothing here knows what the messages mean; this folder imports nothing of the crate around
 //!    it.
 //!
@@ -66,6 +67,6 @@ pub use config::Config;
 pub use error::CloseReason;
 pub use handler::{Handler, Handshake, Work};
 pub use message::{Group, Message, Text};
-pub use outbox::{Outbox, OutboxReceiver, SendError, outbox};
+pub use outbox::{Next, Outbox, OutboxReceiver, SendError, outbox};
 pub use packet::Revision;
 pub use service::Service;

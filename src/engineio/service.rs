@@ -22,7 +22,7 @@ use super::budget::ByteBudget;
 use super::config::Config;
 use super::error::Refused;
 use super::handler::{Handler, Handshake};
-use super::outbox::Queues;
+use super::outbox::outbox;
 use super::packet::{Dialect, Packet};
 use super::payload;
 use super::polling::{self, BodyLimits};
@@ -51,7 +51,6 @@ struct Inner<H> {
     config: Config,
     handler: Arc<H>,
     registry: Arc<Registry>,
-    queues: Arc<Queues>,
     received: Arc<ByteBudget>,
 }
 
@@ -66,16 +65,12 @@ impl<H: Handler> Clone for Service<H> {
 impl<H: Handler> Service<H> {
     pub fn new(config: Config, handler: H) -> Self {
         let registry = Registry::new(config.max_sessions);
-        let (queues, received) = (
-            Queues::new(config.total_queued_bytes),
-            ByteBudget::new(config.total_received_bytes),
-        );
+        let received = ByteBudget::new(config.total_received_bytes);
         Self {
             inner: Arc::new(Inner {
                 config,
                 handler: Arc::new(handler),
                 registry,
-                queues,
                 received,
             }),
         }
@@ -88,11 +83,6 @@ impl<H: Handler> Service<H> {
     /// Sessions that are open, and handshakes on their way to one.
     pub fn session_count(&self) -> usize {
         self.inner.registry.count()
-    }
-
-    /// Bytes that wait for all clients.
-    pub fn queued_bytes(&self) -> usize {
-        self.inner.queues.queued_bytes()
     }
 
     /// Bytes of messages from clients that are not whole or not done with; small ones do not count.
@@ -273,9 +263,7 @@ impl<H: Handler> Inner<H> {
         machine: Session,
         main: Option<Box<Socket>>,
     ) -> Box<Task<H>> {
-        let (sender, receiver) = self
-            .queues
-            .outbox(self.config.queue_messages, self.config.queue_bytes);
+        let (sender, receiver) = outbox(self.config.outbox_messages, self.config.outbox_bytes);
         let state = self.handler.open(sender, handshake);
         Task::new(self.handler.clone(), state, entry, receiver, machine, main)
     }

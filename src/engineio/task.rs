@@ -20,7 +20,7 @@ use tracing::debug;
 use super::error::{CloseReason, Refused};
 use super::handler::{Handler, Work};
 use super::message::Group;
-use super::outbox::{Asked, OutboxReceiver, Wanted};
+use super::outbox::{Next, OutboxReceiver, OutboxSignal};
 use super::registry::{Command, Entry, Mail, Registry, Running};
 use super::session::{Output, PollAnswer, PostAnswer, Session, Which};
 use super::websocket::{Socket, SocketEvent};
@@ -32,7 +32,6 @@ enum Event {
     Mail(Mail),
     Socket(Which, SocketEvent),
     Closing(CloseReason),
-    Abandoned(CloseReason),
     WorkDone,
     /// The outbox has something, or a deadline passed: the pump sees to both.
     Pump,
@@ -52,9 +51,6 @@ pub(super) struct Task<H: Handler> {
     _running: Running,
     machine: Session,
     outbox: OutboxReceiver,
-    closing: bool,
-    /// Bytes that the outbox was told of.
-    held: usize,
     main: Option<Box<Socket>>,
     probe: Option<Box<Socket>>,
     poll: Option<oneshot::Sender<Result<PollAnswer, Refused>>>,
@@ -82,8 +78,6 @@ impl<H: Handler> Task<H> {
             known: Some(Known { state, entry }),
             machine,
             outbox,
-            closing: false,
-            held: 0,
             main,
             probe: None,
             poll: None,
@@ -133,16 +127,10 @@ impl<H: Handler> Task<H> {
         {
             return Poll::Ready(Event::Mail(mail));
         }
-        let wanted = Wanted {
-            groups: self.machine.wants_message(),
-            closing: !self.closing,
-            idle: self.machine.is_idle(),
-        };
-        if let Poll::Ready(asked) = self.outbox.poll(cx, wanted) {
-            return Poll::Ready(match asked {
-                Asked::Send => Event::Pump,
-                Asked::Close(reason) => Event::Closing(reason),
-                Asked::Abandon(reason) => Event::Abandoned(reason),
+        if let Poll::Ready(signal) = self.outbox.poll(cx, self.machine.wants_message()) {
+            return Poll::Ready(match signal {
+                OutboxSignal::Send => Event::Pump,
+                OutboxSignal::Close(reason) => Event::Closing(reason),
             });
         }
         self.poll_deadline(cx, sleep)
@@ -172,7 +160,6 @@ impl<H: Handler> Task<H> {
             // Never used, it would have ended this way; it only ends sooner.
             Event::Mail(Mail::Evicted) => self.machine.abandon(CloseReason::PingTimeout),
             Event::Closing(reason) => self.close(now, reason),
-            Event::Abandoned(reason) => self.machine.abandon(reason),
             Event::Socket(which, event) => match event {
                 SocketEvent::Received(frame) => self.machine.frame(now, which, frame),
                 SocketEvent::Written => self.machine.written(now, which),
@@ -225,10 +212,14 @@ impl<H: Handler> Task<H> {
         }
     }
 
-    /// The layer above, or the service, ends the session. What was queued before goes out.
+    /// The layer above, or the service, ends the session. What was queued before goes out, unless
+    /// the client does not read.
     fn close(&mut self, now: Instant, reason: CloseReason) {
-        if !std::mem::replace(&mut self.closing, true) {
-            while let Some(group) = self.outbox.try_recv() {
+        if reason == CloseReason::SlowConsumer {
+            return self.machine.abandon(reason);
+        }
+        if self.machine.is_open() {
+            while let Next::Group(group) = self.outbox.take() {
                 self.machine.send(group);
             }
             self.machine.close(now, reason);
@@ -244,33 +235,35 @@ impl<H: Handler> Task<H> {
             {
                 self.machine.send(group);
             }
-            let is_full = |known: &Known<H>| self.handler.is_full(&known.state);
-            let is_full = self.known.as_ref().is_some_and(is_full);
-            self.machine.hold_back(now, is_full);
+            self.machine.hold_back(now, self.is_full());
             match self.machine.next_output(now) {
                 Some(output) => self.perform(output),
-                None => break,
+                None => return,
             }
-        }
-        let held = self.machine.held_bytes();
-        if std::mem::replace(&mut self.held, held) != held {
-            self.outbox.hold(held);
         }
     }
 
     /// What waits in the outbox; behind it, what the layer above has.
     fn next_group(&mut self, cx: &mut Context<'_>) -> Option<Group> {
-        if let Some(group) = self.outbox.try_recv() {
-            return Some(group);
+        match self.outbox.take() {
+            Next::Group(group) => return Some(group),
+            Next::End => return None,
+            Next::Pull => {}
         }
         let known = self.known.as_ref()?;
-        if self.work.is_some() || !self.machine.is_open() || !self.outbox.may_pull() {
+        if self.work.is_some() || !self.machine.is_open() {
             return None;
         }
         match self.handler.poll_next(&known.state, cx) {
             Poll::Ready(group) => Some(group),
             Poll::Pending => None,
         }
+    }
+
+    /// Whether so many answers wait that no further packet of the client is taken.
+    fn is_full(&self) -> bool {
+        let is_full = |known: &Known<H>| self.handler.is_full(&known.state);
+        self.outbox.is_full() || self.known.as_ref().is_some_and(is_full)
     }
 
     fn perform(&mut self, output: Output) {

@@ -371,7 +371,8 @@ async fn a_message_over_the_limit_closes_the_websocket_with_1009() {
 async fn a_client_that_does_not_read_is_let_go() {
     let server = Server::start(|config| {
         config.write_timeout = Duration::from_millis(200);
-        config.queue_bytes = 64 << 20;
+        // More than the system takes for a client that does not read.
+        (config.outbox_messages, config.outbox_bytes) = (1000, 64 << 20);
     })
     .await;
     let mut socket = server.open_websocket().await;

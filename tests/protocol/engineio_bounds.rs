@@ -26,79 +26,6 @@ async fn until(mut true_at_last: impl FnMut() -> bool) {
 
 // Together
 
-#[tokio::test]
-async fn when_all_queues_are_full_the_slowest_client_is_let_go_and_the_others_are_not() {
-    let server = Server::start(|config| config.total_queued_bytes = 1 << 20).await;
-    // Nobody polls here, so everything waits in the queues.
-    for _ in 0..3 {
-        server.open_polling().await;
-    }
-    let outboxes = server
-        .echo()
-        .outboxes
-        .lock()
-        .expect("no panic under this lock")
-        .clone();
-    let send = |number: usize, bytes: usize| {
-        outboxes[number]
-            .try_send(Group::One(Message::text(&"x".repeat(bytes))))
-            .is_ok()
-    };
-    assert!(send(0, 600_000) && send(1, 300_000));
-    assert_eq!(server.service.session_count(), 3);
-    assert!(
-        send(2, 200_000),
-        "who goes beyond the limit is not the one who pays for it"
-    );
-    server.echo().wait_for("close slow consumer").await;
-    assert_eq!(
-        outboxes
-            .iter()
-            .map(|outbox| outbox.is_closed())
-            .collect::<Vec<_>>(),
-        [true, false, false]
-    );
-    until(|| server.service.session_count() == 2).await;
-    assert!(
-        (500_000..501_000).contains(&server.service.queued_bytes()),
-        "{}",
-        server.service.queued_bytes()
-    );
-}
-
-#[tokio::test]
-async fn a_frame_that_is_not_taken_counts_as_queued() {
-    let server = Server::start(|config| {
-        config.total_queued_bytes = 16 << 20;
-        config.queue_bytes = 64 << 20;
-    })
-    .await;
-    let _idle = server.open_websocket().await;
-    let reader = server.open_websocket().await;
-    let outboxes = server
-        .echo()
-        .outboxes
-        .lock()
-        .expect("no panic under this lock")
-        .clone();
-    // Far more than the sockets' buffers hold.
-    outboxes[1]
-        .try_send(Group::One(Message::text(&"x".repeat(15 << 20))))
-        .expect("it fits an empty queue");
-    until(|| outboxes[1].queued_bytes() == 0).await;
-    assert!(
-        server.service.queued_bytes() >= 15 << 20,
-        "{}",
-        server.service.queued_bytes()
-    );
-    outboxes[0]
-        .try_send(Group::One(Message::text(&"y".repeat(2 << 20))))
-        .expect("it fits an empty queue");
-    server.echo().wait_for("close slow consumer").await;
-    assert!(outboxes[1].is_closed() && !outboxes[0].is_closed());
-    drop(reader);
-}
-
 fn room_for_one_large_message(config: &mut Config) {
     config.max_payload = 1_000_000;
     config.total_received_bytes = 1_500_000;
@@ -343,28 +270,51 @@ async fn websockets_stay_in_the_servers_connection_limit() {
 // Slow and half
 
 #[tokio::test]
+async fn outbox_that_is_half_full_holds_its_clients_packets_back_and_loses_nothing() {
+    let server = Server::start(|_| {}).await;
+    let mut slow: Socket = server.open_websocket().await;
+    let outbox = server.outbox(0);
+    // Far more than the sockets' buffers hold, and half of the outbox behind it.
+    let long = "x".repeat(15 << 20);
+    let send = |text: &str| outbox.try_send(Group::One(Message::text(text)));
+    send(&long).expect("any length fits");
+    let half = Config::default().outbox_messages / 2;
+    until(|| {
+        // Until the first is on its way.
+        send("b").is_ok()
+    })
+    .await;
+    for _ in 1..half {
+        send("b").expect("less than half is taken");
+    }
+    for number in 0..100 {
+        slow.send(&format!("4{number}")).await;
+    }
+    let mut other = server.open_websocket().await;
+    other.send("4other").await;
+    assert_eq!(other.text().await, "4other", "others go on");
+    let seen = || server.echo().seen();
+    let handled = |text: &str| seen().iter().any(|seen| *seen == format!("message {text}"));
+    assert!(handled("other") && !handled("99"), "{:?}", seen());
+    assert_eq!(slow.text().await, format!("4{long}"));
+    for _ in 0..half {
+        assert_eq!(slow.text().await, "4b");
+    }
+    for number in 0..100 {
+        assert_eq!(slow.text().await, format!("4{number}"));
+    }
+}
+
+#[tokio::test]
 async fn a_session_that_is_let_go_frees_its_frame_though_the_client_keeps_the_connection() {
-    let server = Server::start(|config| config.queue_bytes = 64 << 20).await;
+    let server = Server::start(|_| {}).await;
     let mut socket: Socket = server.open_websocket().await;
-    let outbox = server
-        .echo()
-        .outboxes
-        .lock()
-        .expect("no panic under this lock")[0]
-        .clone();
-    outbox
-        .try_send(Group::One(Message::text(&"x".repeat(15 << 20))))
-        .expect("it fits an empty queue");
-    until(|| outbox.queued_bytes() == 0).await;
+    let outbox = server.outbox(0);
+    let long = Message::text(&"x".repeat(15 << 20));
+    outbox.try_send(Group::One(long)).expect("any length fits");
     outbox.close(satwatch::engineio::CloseReason::SlowConsumer);
     server.echo().wait_for("close slow consumer").await;
-    assert_eq!(
-        (
-            server.service.queued_bytes(),
-            server.service.session_count()
-        ),
-        (0, 0)
-    );
+    assert_eq!(server.service.session_count(), 0);
     socket
         .0
         .get_mut()

@@ -122,7 +122,7 @@ impl Handler for Source {
 fn answer(outbox: &Outbox, message: Message) {
     outbox
         .try_send(Group::One(message))
-        .expect("the queue has room");
+        .expect("the outbox has room");
 }
 
 fn numbers(numbers: std::ops::Range<usize>) -> impl Iterator<Item = String> {

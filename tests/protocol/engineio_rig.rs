@@ -104,7 +104,7 @@ impl Handler for EchoHandler {
         let Message::Text(text) = &message else {
             outbox
                 .try_send(Group::One(message))
-                .expect("the queue has room");
+                .expect("the outbox has room");
             return None;
         };
         self.echo.note(format!("message {}", text.as_str()));
@@ -116,14 +116,14 @@ impl Handler for EchoHandler {
                     dropped.0.release.notified().await;
                     outbox
                         .try_send(Group::One(Message::text("worked")))
-                        .expect("the queue has room");
+                        .expect("the outbox has room");
                     drop(dropped);
                 }));
             }
             "bye" => {
                 outbox
                     .try_send(Group::One(Message::text("last words")))
-                    .expect("the queue has room");
+                    .expect("the outbox has room");
                 outbox.close(CloseReason::ForcedClose);
             }
             "panic" => panic!("on purpose"),
@@ -135,7 +135,7 @@ impl Handler for EchoHandler {
             }
             "big" => outbox
                 .try_send(Group::One(Message::text(&"é".repeat(200_000))))
-                .expect("it fits an empty queue"),
+                .expect("it fits any outbox that has room"),
             "many" => (0..40).for_each(|number| {
                 outbox
                     .try_send(Group::One(Message::text(&number.to_string())))
@@ -143,7 +143,7 @@ impl Handler for EchoHandler {
             }),
             _ => outbox
                 .try_send(Group::One(message))
-                .expect("the queue has room"),
+                .expect("the outbox has room"),
         }
         None
     }
@@ -171,7 +171,6 @@ impl Server {
     pub async fn start(change: impl FnOnce(&mut Config)) -> Arc<Self> {
         let mut config = Config {
             max_payload: 1000,
-            queue_bytes: 8 << 20,
             keep_headers: true,
             ..Config::default()
         };
@@ -201,6 +200,16 @@ impl Server {
 
     pub fn echo(&self) -> Arc<Echo> {
         self.service.handler().echo.clone()
+    }
+
+    /// Of the session that was opened so many sessions after the first.
+    pub fn outbox(&self, number: usize) -> Outbox {
+        let echo = self.echo();
+        let outboxes = echo
+            .outboxes
+            .lock()
+            .expect("no test panics under this lock");
+        outboxes[number].clone()
     }
 
     /// One request on a connection of its own.

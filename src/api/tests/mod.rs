@@ -37,7 +37,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::socket::SocketApi;
 use super::{App, Parts, Router};
-use crate::engineio::{Group, Handler, Handshake, Message, Outbox, OutboxReceiver, outbox};
+use crate::engineio::{Group, Handler, Handshake, Message, Next, Outbox, OutboxReceiver, outbox};
 use crate::events::Dispatch;
 use crate::socketio::{self, Connection, SocketIoHandler};
 use crate::tracker::{Input, Seen};
@@ -303,7 +303,7 @@ impl Client {
     }
 
     fn poll_packet(&mut self, cx: &mut Context<'_>) -> Poll<String> {
-        if let Some(group) = self.queue.try_recv() {
+        if let Next::Group(group) = self.queue.take() {
             return Poll::Ready(packet_text(group));
         }
         self.layer.poll_next(&self.session, cx).map(packet_text)

@@ -274,7 +274,7 @@ impl Session {
         self.tick(now);
     }
 
-    /// The layer above, or the limit of all queues, gives up a client that does not read.
+    /// The layer above gives up a client that does not read.
     pub fn abandon(&mut self, reason: CloseReason) {
         self.finish(reason);
     }

@@ -53,11 +53,6 @@ impl Session {
         self.queue.bytes().saturating_add(self.writing)
     }
 
-    /// Whether a message given now would be on its way at once.
-    pub fn is_idle(&self) -> bool {
-        self.queue.is_empty() && self.wants_message()
-    }
-
     /// The next thing to do, in order.
     pub fn next_output(&mut self, now: Instant) -> Option<Output> {
         loop {

@@ -14,10 +14,9 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures_util::FutureExt;
 
 use super::*;
-use crate::engineio::{Group, Handler as _, Message, OutboxReceiver, outbox};
+use crate::engineio::{Group, Handler as _, Message, Next, OutboxReceiver, outbox};
 
 /// Writes down what it is told, and does what events and fields of the CONNECT payload are named
 /// after.
@@ -234,7 +233,7 @@ impl Client {
 
     fn raw(&mut self) -> Vec<String> {
         let mut lines = Vec::new();
-        while let Some(group) = self.sent.try_recv() {
+        while let Next::Group(group) = self.sent.take() {
             let messages = match group {
                 Group::One(message) => vec![message],
                 Group::Many(messages) => messages.to_vec(),
@@ -253,7 +252,7 @@ impl Client {
     }
 
     fn closing(&self) -> Option<CloseReason> {
-        self.sent.closing().now_or_never()
+        self.sent.closing()
     }
 
     fn end(&self, reason: CloseReason) {

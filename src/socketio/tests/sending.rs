@@ -62,7 +62,7 @@ async fn what_cannot_be_a_packet_is_not_sent() {
 }
 
 #[tokio::test]
-async fn a_client_without_room_for_an_answer_is_closed() {
+async fn answer_to_a_connect_without_room_closes_the_client() {
     let client = Client::with(LayerConfig::default(), 1);
     client.text("0/unknown").await;
     client.text("0").await;
@@ -90,7 +90,7 @@ async fn encoded_event_is_shared_by_all_who_get_it() {
     let mut told = Vec::new();
     for mut client in clients {
         client.socket().send(&event).unwrap();
-        let Some(Group::Many(messages)) = client.sent.try_recv() else {
+        let Next::Group(Group::Many(messages)) = client.sent.take() else {
             panic!("it has an attachment")
         };
         told.push(messages);
