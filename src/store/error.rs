@@ -1,7 +1,7 @@
 //! What can go wrong with the store. Always fatal to the process; each sentence says what a person
 //! can do.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::ChainInfo;
 use crate::tracker::ViewError;
@@ -68,6 +68,16 @@ pub enum StoreError {
         path: PathBuf,
         process: Option<String>,
     },
+}
+
+impl StoreError {
+    pub(super) fn io(path: &Path, doing: &'static str, cause: impl ToString) -> Self {
+        Self::Io {
+            doing,
+            path: path.to_owned(),
+            cause: cause.to_string(),
+        }
+    }
 }
 
 impl From<StoreError> for ViewError {

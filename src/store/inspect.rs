@@ -6,9 +6,9 @@ use std::path::Path;
 
 use rocksdb::{DB, ErrorKind, Options};
 
-use super::db::{self, META, POWER_FAILED, PROCESS_DIED, meta};
-use super::rows::{Malformed, Value};
-use super::{ChainInfo, FORMAT, StoreError, boot_id};
+use super::codec::{Malformed, StoredValue};
+use super::families::{META, POWER_FAILED, PROCESS_DIED, database_options, meta};
+use super::{ChainInfo, FORMAT, StoreError, boot_id, folder};
 use crate::tracker::BlockId;
 
 /// What the store in a folder is.
@@ -33,13 +33,13 @@ pub fn inspect(path: &Path, chain: Option<ChainInfo>) -> Result<Option<Inspected
 }
 
 fn look(path: &Path, chain: Option<ChainInfo>) -> Result<Option<Inspected>, StoreError> {
-    let folder = path.join("db");
-    if !folder.join("CURRENT").exists() {
-        db::refuse_remains(path, &folder)?;
+    let database = path.join("db");
+    if !database.join("CURRENT").exists() {
+        folder::refuse_remains(path, &database)?;
         return Ok(None);
     }
-    db::refuse_what_is_not_ours(path, &folder)?;
-    let raw = open(&folder).map_err(|error| db::failed_open(path, &error))?;
+    folder::refuse_what_is_not_ours(path, &database)?;
+    let raw = open(&database).map_err(|error| folder::failed_open(path, &error))?;
     let Some(format) = read::<u32>(&raw, path, meta::FORMAT)? else {
         // The process that created it died before its first write.
         return Ok(None);
@@ -74,26 +74,25 @@ fn refuse_if_in_use(path: &Path) -> Result<(), StoreError> {
     let Ok(lock) = File::open(path.join("lock")) else {
         return Ok(());
     };
-    let process = db::process_in(&lock);
+    let process = folder::process_in(&lock);
     match (lock.try_lock_shared(), process) {
         (Err(TryLockError::WouldBlock), process) => Err(StoreError::InUse {
             path: path.to_owned(),
             process: process.filter(|id| !id.is_empty()),
         }),
-        (_, None) => Err(db::foreign_lock(path)),
+        (_, None) => Err(folder::foreign_lock(path)),
         _ => Ok(()),
     }
 }
 
-fn open(folder: &Path) -> Result<DB, rocksdb::Error> {
-    let families = DB::list_cf(&Options::default(), folder)?;
-    let open = |mode| {
-        DB::open_cf_for_read_only(&db::database_options(mode), folder, families.iter(), false)
-    };
+fn open(database: &Path) -> Result<DB, rocksdb::Error> {
+    let families = DB::list_cf(&Options::default(), database)?;
+    let open =
+        |mode| DB::open_cf_for_read_only(&database_options(mode), database, families.iter(), false);
     match open(PROCESS_DIED) {
         Err(error)
             if error.kind() == ErrorKind::Corruption
-                && db::power_may_have_failed(folder, &boot_id()) =>
+                && folder::power_may_have_failed(database, &boot_id()) =>
         {
             open(POWER_FAILED)
         }
@@ -101,7 +100,7 @@ fn open(folder: &Path) -> Result<DB, rocksdb::Error> {
     }
 }
 
-fn read<V: Value>(raw: &DB, path: &Path, key: &str) -> Result<Option<V>, StoreError> {
+fn read<V: StoredValue>(raw: &DB, path: &Path, key: &str) -> Result<Option<V>, StoreError> {
     let Some(family) = raw.cf_handle(META) else {
         return Ok(None);
     };

@@ -26,6 +26,18 @@
 //! <store.path>/db/     RocksDB
 //! ```
 //!
+//! # Files, each importing only those above it
+//!
+//! ```text
+//! error, codec (keys, rows, events), starts      bytes and what they mean
+//! families, folder                               RocksDB's options; lock, permissions, whose folder it is
+//! db                                             the open database: rows, ranges, batches
+//! reader (and Snapshot), log                     reading; numbers and events
+//! writer, open                                   one commit; creating, upgrading, going on
+//! retention, consumers                           what else is read and written, each in one place
+//! inspect                                        a look from outside, for doctor
+//! ```
+//!
 //! # Families
 //!
 //! Keys are of fixed width; numbers in keys are big-endian, so that the order of bytes is the order
@@ -49,7 +61,7 @@
 //! | `scans` (2) | id u64 | created u64, updated u64, state u8 (0 open, 1 complete, 2 cancelled), from u32, to u32?, horizon u32?, next u32, scripts u32, found u64 | history scans, and the newest of those that have ended |
 //! | `scan_scripts` (2) | id u64 | list of script hashes, ascending | the scripts of an open history scan |
 //! | `open_scans` (2) | id u64 | empty | history scans that are open |
-//! | `events` | number u64 | see [`log`] | subscribers |
+//! | `events` | number u64 | see [`codec::events`] | subscribers |
 //! | `cursors` | name of a consumer, then see [`consumers`] | | named readers of the log |
 //!
 //! A status is a byte: 0 mempool; 1 confirmed, then height u32, hash, position u32; 2 replaced,
@@ -80,14 +92,17 @@
 
 #[cfg(test)]
 mod arbitrary;
+mod codec;
 mod consumers;
 mod db;
 mod error;
+mod families;
+mod folder;
 mod inspect;
 mod log;
+mod open;
 mod reader;
 mod retention;
-mod rows;
 mod starts;
 mod writer;
 
@@ -100,9 +115,8 @@ pub use consumers::{
 };
 pub use error::StoreError;
 pub use inspect::{Inspected, inspect};
-pub use log::PRUNE_LIMIT;
 pub use reader::{HeldSnapshot, HistoryCursor, HistoryPage, Reader, Snapshot, UtxoPage};
-pub use retention::Cutoff;
+pub use retention::{Cutoff, PRUNE_LIMIT};
 pub use starts::Starts;
 pub use writer::Writer;
 
@@ -149,7 +163,7 @@ pub fn open_at_boot(
     now: u64,
     boot: &str,
 ) -> Result<(Writer, Reader), StoreError> {
-    let (db, numbers, counts) = db::Db::open(path, chain, now, boot)?;
+    let (db, numbers, counts) = open::open(path, chain, now, boot)?;
     let db = std::sync::Arc::new(db);
     let (writer, reader) = (Writer::new(db.clone(), numbers, counts), Reader::new(db));
     writer.forget_ended_scans(KEPT_SCANS)?;

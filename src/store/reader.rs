@@ -10,13 +10,15 @@ use bitcoin::{OutPoint, Txid};
 use rocksdb::ReadOptions;
 use self_cell::self_cell;
 
-use super::db::{
-    BLOCKS, COINBASES, Db, Entry, HISTORY, MEMPOOL, META, OPEN_SCANS, OUTPUTS, PENDING,
-    SCAN_SCRIPTS, SCANS, Scan, TXS, UNSPENT, WATCHES, meta, whole_family,
+use super::codec::keys::{
+    PLACE, coinbases_from, outpoint_key, parse_hash_key, parse_history_key, parse_number_key,
+    parse_unspent_key, unspent_key,
 };
-use super::rows::{
-    Malformed, PLACE, Value, coinbases_from, outpoint_key, parse_hash_key, parse_history_key,
-    parse_number_key, parse_unspent_key, unspent_key,
+use super::codec::{Malformed, StoredValue};
+use super::db::{Db, Entries, KeyValue, whole_family};
+use super::families::{
+    BLOCKS, COINBASES, HISTORY, MEMPOOL, META, OPEN_SCANS, OUTPUTS, PENDING, SCAN_SCRIPTS, SCANS,
+    TXS, UNSPENT, WATCHES, meta,
 };
 use super::{ChainInfo, Counts, Starts, StoreError};
 use crate::tracker::{BlockId, BlockRow, OutputRow, ScanId, ScanRow, ScriptHash, TxRow, WatchRow};
@@ -64,7 +66,7 @@ impl Reader {
 
     /// The same, for who reads it in several steps and goes elsewhere between them.
     pub fn held_snapshot(&self) -> HeldSnapshot {
-        HeldSnapshot(Held::new(self.db.clone(), |db| Snapshot {
+        HeldSnapshot(SnapshotCell::new(self.db.clone(), |db| Snapshot {
             db,
             at: db.snapshot(),
         }))
@@ -120,7 +122,7 @@ impl Reader {
     }
 }
 
-fn parse_watch(db: &Db, (key, value): Entry) -> Result<(ScriptHash, WatchRow), StoreError> {
+fn parse_watch(db: &Db, (key, value): KeyValue) -> Result<(ScriptHash, WatchRow), StoreError> {
     let script = parse_hash_key(&key).map_err(|Malformed(what)| db.corrupt(WATCHES, &key, what))?;
     Ok((ScriptHash(script), db.decode(WATCHES, &key, &value)?))
 }
@@ -132,10 +134,10 @@ pub struct Snapshot<'a> {
 }
 
 /// A [`Snapshot`] that keeps the store open by itself.
-pub struct HeldSnapshot(Held);
+pub struct HeldSnapshot(SnapshotCell);
 
 self_cell!(
-    struct Held {
+    struct SnapshotCell {
         owner: Arc<Db>,
         #[covariant]
         dependent: Snapshot,
@@ -388,7 +390,11 @@ impl Snapshot<'_> {
         options
     }
 
-    fn get<V: Value>(&self, family: &'static str, key: &[u8]) -> Result<Option<V>, StoreError> {
+    fn get<V: StoredValue>(
+        &self,
+        family: &'static str,
+        key: &[u8],
+    ) -> Result<Option<V>, StoreError> {
         let bytes = self
             .at
             .get_pinned_cf(self.db.family(family), key)
@@ -398,12 +404,12 @@ impl Snapshot<'_> {
             .transpose()
     }
 
-    pub(super) fn required<V: Value>(&self, key: &str) -> Result<V, StoreError> {
+    pub(super) fn required<V: StoredValue>(&self, key: &str) -> Result<V, StoreError> {
         self.get(META, key.as_bytes())?
             .ok_or_else(|| self.db.corrupt(META, key.as_bytes(), "the row is missing"))
     }
 
-    pub(super) fn decode<V: Value>(
+    pub(super) fn decode<V: StoredValue>(
         &self,
         family: &'static str,
         key: &[u8],
@@ -417,7 +423,7 @@ impl Snapshot<'_> {
         family: &'static str,
         prefix: &[u8],
         from: Option<&[u8]>,
-    ) -> Scan<'_> {
+    ) -> Entries<'_> {
         self.db.scan(family, prefix, from, self.options())
     }
 

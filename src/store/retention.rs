@@ -6,10 +6,17 @@
 //! blocks that we know it is the median of fewer, which may. An event is at least as old as the
 //! block that came after it.
 
-use super::db::{EVENTS, meta};
-use super::log::PRUNE_LIMIT;
-use super::{Snapshot, StoreError};
+use rocksdb::{ReadOptions, WriteBatch};
+
+use super::codec::Malformed;
+use super::codec::keys::parse_number_key;
+use super::families::{EVENTS, meta};
+use super::{Snapshot, StoreError, Writer};
 use crate::tracker::Event;
+
+/// Events that one call of [`Writer::prune_events`] deletes at most, so that it does not hold up
+/// the indexer.
+pub const PRUNE_LIMIT: usize = 50_000;
 
 /// Blocks whose median is the chain's time.
 const MEDIAN_OF: u32 = 11;
@@ -86,5 +93,46 @@ impl Snapshot<'_> {
         times.sort_unstable();
         let median = times.get(times.len() / 2);
         median.copied().ok_or_else(|| self.missing_block(height))
+    }
+}
+
+impl Writer {
+    /// Deletes the oldest events, up to the first one that is not old, at most [`PRUNE_LIMIT`] of
+    /// them; call again when as many were deleted. Answers how many were.
+    pub fn prune_events(&mut self, cutoff: &Cutoff) -> Result<usize, StoreError> {
+        let db = self.db();
+        let first: u64 = db.required(meta::FIRST_SEQ)?;
+        let (mut next_first, mut count, mut seen) = (first, 0, 0);
+        for entry in db
+            .scan(
+                EVENTS,
+                &[],
+                Some(&first.to_be_bytes()),
+                ReadOptions::default(),
+            )
+            .take(PRUNE_LIMIT)
+        {
+            let (key, value) = entry?;
+            seen += 1;
+            match cutoff.is_old(&db.decode::<Event>(EVENTS, &key, &value)?) {
+                None => continue,
+                Some(false) => break,
+                Some(true) => {}
+            }
+            let number =
+                parse_number_key(&key).map_err(|Malformed(what)| db.corrupt(EVENTS, &key, what))?;
+            (next_first, count) = (number.saturating_add(1), seen);
+        }
+        if count > 0 {
+            let mut batch = WriteBatch::default();
+            batch.delete_range_cf(
+                db.family(EVENTS),
+                first.to_be_bytes(),
+                next_first.to_be_bytes(),
+            );
+            db.put_meta(&mut batch, meta::FIRST_SEQ, &next_first);
+            db.write(batch, false)?;
+        }
+        Ok(count)
     }
 }

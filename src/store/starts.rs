@@ -21,7 +21,7 @@
 //! machine that is rolled back together with its memory goes on with the same start, and cannot be
 //! noticed.
 
-use super::rows::{In, Malformed, Out, Value};
+use super::codec::{In, Malformed, Out, StoredValue};
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Start {
@@ -94,7 +94,7 @@ impl Starts {
     }
 }
 
-impl Value for Starts {
+impl StoredValue for Starts {
     fn encode(&self, out: &mut Out) {
         out.list(&self.0, |out, start| {
             out.put(&start.id).put(&start.first).put(&start.held);

@@ -5,15 +5,17 @@ use std::sync::Arc;
 use bitcoin::{OutPoint, Txid};
 use rocksdb::{ReadOptions, WriteBatch};
 
-use super::db::{
-    BLOCKS, COINBASES, Db, HISTORY, MEMPOOL, META, OPEN_SCANS, OUTPUTS, PENDING, SCAN_SCRIPTS,
-    SCANS, SINCE, TXS, UNSPENT, WATCHES, meta, whole_family,
+use super::codec::keys::{
+    coinbase_entry, history_key, outpoint_key, parse_history_key, parse_since_key,
+    parse_unspent_key, since_key, unspent_key,
+};
+use super::codec::{Malformed, StoredValue};
+use super::db::{Db, whole_family};
+use super::families::{
+    BLOCKS, COINBASES, HISTORY, MEMPOOL, META, OPEN_SCANS, OUTPUTS, PENDING, SCAN_SCRIPTS, SCANS,
+    SINCE, TXS, UNSPENT, WATCHES, meta,
 };
 use super::log::{Numbers, put_events};
-use super::rows::{
-    Malformed, Value, coinbase_entry, history_key, outpoint_key, parse_history_key,
-    parse_since_key, parse_unspent_key, since_key, unspent_key,
-};
 use super::{Counts, StoreError};
 use crate::tracker::{
     BlockId, BlockRow, Change, OutputRow, ScanId, ScanRow, ScanState, ScriptHash, Status,
@@ -55,7 +57,7 @@ impl Writer {
     /// lose power afterwards.
     pub fn commit(&mut self, transitions: &[Transition], sync: bool) -> Result<u64, StoreError> {
         let mut batch = WriteBatch::default();
-        let mut counts = Totals::of(self.counts);
+        let mut counts = SignedCounts::of(self.counts);
         for change in transitions
             .iter()
             .flat_map(|transition| &transition.changes.0)
@@ -212,7 +214,7 @@ impl Writer {
         }
     }
 
-    fn put_row<V: Value>(
+    fn put_row<V: StoredValue>(
         &self,
         batch: &mut WriteBatch,
         family: &'static str,
@@ -260,13 +262,13 @@ impl Writer {
 }
 
 /// [`Counts`] while changes are added: in between they may pass below zero.
-struct Totals {
+struct SignedCounts {
     addresses: i128,
     utxos: i128,
     transactions: i128,
 }
 
-impl Totals {
+impl SignedCounts {
     fn of(counts: Counts) -> Self {
         Self {
             addresses: counts.addresses.into(),

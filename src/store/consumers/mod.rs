@@ -23,8 +23,9 @@ mod values;
 
 use rocksdb::{ColumnFamily, ReadOptions, WriteBatch};
 
-use super::db::{CURSORS, EVENTS};
-use super::rows::{Malformed, Value, parse_number_key};
+use super::codec::keys::parse_number_key;
+use super::codec::{Malformed, StoredValue};
+use super::families::{CURSORS, EVENTS};
 use super::{Reader, StoreError, Writer};
 use crate::tracker::Event;
 

@@ -1,9 +1,9 @@
 //! Rows of consumers as bytes, as the table in [`super`] gives them.
 
 use super::{Consumer, DeadLetter, Failing, Place, Scripts, SigningSecret, Stopped, Webhook};
-use crate::store::rows::{In, Malformed, Out, Value};
+use crate::store::codec::{In, Malformed, Out, StoredValue};
 
-impl Value for Consumer {
+impl StoredValue for Consumer {
     fn encode(&self, out: &mut Out) {
         let (all, spks) = match &self.scripts {
             Scripts::All => (true, &[][..]),
@@ -55,7 +55,7 @@ const NO_WEBHOOK: u8 = 0;
 const WEBHOOK_OF_FORMAT_2: u8 = 1;
 const WEBHOOK: u8 = 2;
 
-impl Value for Webhook {
+impl StoredValue for Webhook {
     fn encode(&self, out: &mut Out) {
         out.put(&self.url)
             .list(&self.secrets, |out, secret| {
@@ -81,7 +81,7 @@ impl Value for Webhook {
     }
 }
 
-impl Value for Failing {
+impl StoredValue for Failing {
     fn encode(&self, out: &mut Out) {
         out.put(&self.attempts)
             .put(&self.first_failed)
@@ -97,7 +97,7 @@ impl Value for Failing {
     }
 }
 
-impl Value for Stopped {
+impl StoredValue for Stopped {
     fn encode(&self, out: &mut Out) {
         out.put(&self.since).put(&self.reason);
     }
@@ -110,7 +110,7 @@ impl Value for Stopped {
     }
 }
 
-impl Value for Place {
+impl StoredValue for Place {
     fn encode(&self, out: &mut Out) {
         out.put(&self.number).put(&self.moved);
     }
@@ -123,7 +123,7 @@ impl Value for Place {
     }
 }
 
-impl Value for DeadLetter {
+impl StoredValue for DeadLetter {
     fn encode(&self, out: &mut Out) {
         out.part(&self.event)
             .put(&self.attempts)

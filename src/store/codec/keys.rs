@@ -1,0 +1,154 @@
+//! Keys. Of fixed width; numbers big-endian, so that the order of bytes is the order of numbers.
+
+use bitcoin::hashes::Hash;
+use bitcoin::{OutPoint, Txid};
+
+use super::{Malformed, StoredValue};
+use crate::tracker::{OutputRow, ScriptHash};
+
+/// Bytes of a history key after the script hash: a place in one script's history.
+pub const PLACE: usize = 8 + 32;
+
+/// `outputs`.
+pub fn outpoint_key(outpoint: &OutPoint) -> [u8; 36] {
+    let mut key = [0; 36];
+    key[..32].copy_from_slice(outpoint.txid.as_byte_array());
+    key[32..].copy_from_slice(&outpoint.vout.to_be_bytes());
+    key
+}
+
+/// `unspent`.
+pub fn unspent_key(script: &ScriptHash, outpoint: &OutPoint) -> [u8; 68] {
+    let mut key = [0; 68];
+    key[..32].copy_from_slice(&script.0);
+    key[32..].copy_from_slice(&outpoint_key(outpoint));
+    key
+}
+
+/// Where the unspent coinbase outputs of a script from `height` on begin in `coinbases`.
+pub fn coinbases_from(script: &ScriptHash, height: u32) -> [u8; 36] {
+    let mut key = [0; 36];
+    key[..32].copy_from_slice(&script.0);
+    key[32..].copy_from_slice(&height.to_be_bytes());
+    key
+}
+
+/// The entry of an output in `coinbases`, if it has one.
+pub fn coinbase_entry(outpoint: &OutPoint, row: &OutputRow) -> Option<([u8; 72], Vec<u8>)> {
+    let height = row.height.filter(|_| row.coinbase && row.spent.is_none())?;
+    let mut key = [0; 72];
+    key[..36].copy_from_slice(&coinbases_from(&row.script, height));
+    key[36..].copy_from_slice(&outpoint_key(outpoint));
+    Some((key, row.value.to_bytes()))
+}
+
+/// `history`.
+pub fn history_key(script: &ScriptHash, order: u64, txid: &Txid) -> [u8; 32 + PLACE] {
+    let mut key = [0; 32 + PLACE];
+    key[..32].copy_from_slice(&script.0);
+    key[32..40].copy_from_slice(&(!order).to_be_bytes());
+    key[40..].copy_from_slice(txid.as_byte_array());
+    key
+}
+
+/// `since`.
+pub fn since_key(from_height: u32, script: &ScriptHash) -> [u8; 36] {
+    let mut key = [0; 36];
+    key[..4].copy_from_slice(&from_height.to_be_bytes());
+    key[4..].copy_from_slice(&script.0);
+    key
+}
+
+/// The script hash at the end of a key of `since`.
+pub fn parse_since_key(key: &[u8]) -> Result<ScriptHash, Malformed> {
+    key.get(4..)
+        .and_then(|script| script.try_into().ok())
+        .map(ScriptHash)
+        .ok_or_else(|| wrong_length(key))
+}
+
+/// The outpoint at the end of a key of `unspent`.
+pub fn parse_unspent_key(key: &[u8]) -> Result<OutPoint, Malformed> {
+    key.get(32..)
+        .and_then(|outpoint| parse_outpoint_key(outpoint).ok())
+        .ok_or_else(|| wrong_length(key))
+}
+
+/// A key of `outputs`.
+pub fn parse_outpoint_key(key: &[u8]) -> Result<OutPoint, Malformed> {
+    let outpoint: &[u8; 36] = key.try_into().map_err(|_| wrong_length(key))?;
+    let txid = outpoint
+        .first_chunk::<32>()
+        .expect("36 bytes start with 32");
+    let vout = outpoint.last_chunk::<4>().expect("36 bytes end with 4");
+    Ok(OutPoint {
+        txid: Txid::from_byte_array(*txid),
+        vout: u32::from_be_bytes(*vout),
+    })
+}
+
+/// Place and transaction of a key of `history`.
+pub fn parse_history_key(key: &[u8]) -> Result<([u8; PLACE], Txid), Malformed> {
+    let place: [u8; PLACE] = key
+        .get(32..)
+        .and_then(|place| place.try_into().ok())
+        .ok_or_else(|| wrong_length(key))?;
+    let txid = place
+        .last_chunk::<32>()
+        .expect("a place ends with 32 bytes");
+    Ok((place, Txid::from_byte_array(*txid)))
+}
+
+/// A key that is one 32-byte hash.
+pub fn parse_hash_key(key: &[u8]) -> Result<[u8; 32], Malformed> {
+    key.try_into().map_err(|_| wrong_length(key))
+}
+
+/// A key that is one event number.
+pub fn parse_number_key(key: &[u8]) -> Result<u64, Malformed> {
+    key.try_into()
+        .map(u64::from_be_bytes)
+        .map_err(|_| wrong_length(key))
+}
+
+fn wrong_length(key: &[u8]) -> Malformed {
+    Malformed(format!("the key has {} bytes", key.len()))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::store::arbitrary;
+
+    proptest! {
+        #[test]
+        fn keys_come_back_as_they_were(script in arbitrary::script(), outpoint in arbitrary::outpoint(), order: u64) {
+            prop_assert_eq!(parse_since_key(&since_key(outpoint.vout, &script)), Ok(script));
+            prop_assert_eq!(parse_unspent_key(&unspent_key(&script, &outpoint)), Ok(outpoint));
+            prop_assert_eq!(parse_outpoint_key(&outpoint_key(&outpoint)), Ok(outpoint));
+            let key = history_key(&script, order, &outpoint.txid);
+            let (place, txid) = parse_history_key(&key).expect("it is a history key");
+            prop_assert_eq!((&key[32..], outpoint.txid), (&place[..], txid));
+        }
+
+        #[test]
+        fn newer_history_sorts_first(script in arbitrary::script(), a in arbitrary::txid(), b in arbitrary::txid(), older: u64, newer: u64) {
+            prop_assume!(older < newer);
+            prop_assert!(history_key(&script, newer, &a) < history_key(&script, older, &b));
+        }
+    }
+
+    #[test]
+    fn keys_of_a_wrong_length_are_malformed() {
+        assert!(parse_unspent_key(&[0; 67]).is_err());
+        assert!(parse_unspent_key(&[0; 3]).is_err());
+        assert!(parse_outpoint_key(&[0; 35]).is_err());
+        assert!(parse_history_key(&[0; 71]).is_err());
+        assert!(parse_since_key(&[0; 35]).is_err());
+        assert!(parse_since_key(&[0; 2]).is_err());
+        assert!(parse_hash_key(&[0; 31]).is_err());
+        assert!(parse_number_key(&[0; 9]).is_err());
+    }
+}

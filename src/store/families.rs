@@ -1,0 +1,139 @@
+//! The families of RocksDB, the keys of `meta`, and RocksDB's options.
+
+use rocksdb::{
+    BlockBasedIndexType, BlockBasedOptions, Cache, ColumnFamilyDescriptor, DBCompressionType,
+    DBRecoveryMode, LogLevel, LruCacheOptions, Options,
+};
+use rustix::process::{Resource, getrlimit};
+
+pub const META: &str = "meta";
+pub const BLOCKS: &str = "blocks";
+pub const WATCHES: &str = "watches";
+pub const OUTPUTS: &str = "outputs";
+pub const UNSPENT: &str = "unspent";
+pub const COINBASES: &str = "coinbases";
+pub const TXS: &str = "txs";
+pub const HISTORY: &str = "history";
+pub const MEMPOOL: &str = "mempool";
+pub const SINCE: &str = "since";
+pub const PENDING: &str = "pending";
+pub const SCANS: &str = "scans";
+pub const SCAN_SCRIPTS: &str = "scan_scripts";
+pub const OPEN_SCANS: &str = "open_scans";
+pub const EVENTS: &str = "events";
+pub const CURSORS: &str = "cursors";
+/// RocksDB has it in every database; ours stays empty.
+pub const DEFAULT: &str = "default";
+
+pub const FAMILIES: [&str; 17] = [
+    DEFAULT,
+    META,
+    BLOCKS,
+    WATCHES,
+    OUTPUTS,
+    UNSPENT,
+    COINBASES,
+    TXS,
+    HISTORY,
+    MEMPOOL,
+    SINCE,
+    PENDING,
+    SCANS,
+    SCAN_SCRIPTS,
+    OPEN_SCANS,
+    EVENTS,
+    CURSORS,
+];
+
+/// Families that are read by whole key, so that a filter saves the look into most files.
+const POINT_READ: [&str; 4] = [BLOCKS, WATCHES, OUTPUTS, TXS];
+
+/// Keys of `meta`.
+pub mod meta {
+    pub const FORMAT: &str = "format";
+    pub const CHAIN: &str = "chain";
+    /// Of formats 1 and 2; the id of the first start since.
+    pub const LOG_ID: &str = "log_id";
+    pub const STARTS: &str = "starts";
+    pub const CREATED: &str = "created";
+    pub const TIP: &str = "tip";
+    pub const NEXT_SEQ: &str = "next_seq";
+    pub const FIRST_SEQ: &str = "first_seq";
+    pub const RESERVED: &str = "reserved";
+    pub const BOOT: &str = "boot";
+    pub const CLEAN: &str = "clean";
+    pub const COUNTS: &str = "counts";
+    pub const MONITORING: &str = "monitoring";
+}
+
+pub const MIB: usize = 1 << 20;
+
+/// Uncompressed blocks, indexes and filters in memory, all families together.
+const CACHE: usize = 64 * MIB;
+/// Not yet sorted into files, all families together.
+const WRITE_BUFFERS: usize = 64 * MIB;
+/// Tables that are kept open at most; a quarter of the files that the process may open, if that is
+/// less. Sockets need most of them.
+const OPEN_FILES: i32 = 256;
+
+/// A process that died may leave half a batch at the end of the write-ahead log, never answered: it
+/// counts as never written. Anything else that cannot be read there is damage, and what was
+/// promised to clients would be lost with it.
+pub const PROCESS_DIED: DBRecoveryMode = DBRecoveryMode::TolerateCorruptedTailRecords;
+/// A machine that lost power may have written the end of it in any order. All up to the first gap
+/// counts: it was synced if it had to be.
+pub const POWER_FAILED: DBRecoveryMode = DBRecoveryMode::PointInTime;
+
+pub fn database_options(recovery: DBRecoveryMode) -> Options {
+    let mut options = Options::default();
+    options.create_if_missing(true);
+    options.create_missing_column_families(true);
+    options.set_wal_recovery_mode(recovery);
+    options.set_max_open_files(open_files());
+    options.set_db_write_buffer_size(WRITE_BUFFERS);
+    // Families that are seldom written would otherwise keep old logs for long, and make the next
+    // start slow.
+    options.set_max_total_wal_size(64 * MIB as u64);
+    options.set_bytes_per_sync(MIB as u64);
+    options.set_max_background_jobs(2);
+    options.set_log_level(LogLevel::Warn);
+    options.set_keep_log_file_num(3);
+    options.set_max_log_file_size(4 * MIB);
+    options
+}
+
+pub fn families() -> impl Iterator<Item = ColumnFamilyDescriptor> {
+    // Few shards: each must hold many of the largest blocks.
+    let mut cache = LruCacheOptions::default();
+    cache.set_capacity(CACHE);
+    cache.set_num_shard_bits(2);
+    let cache = Cache::new_lru_cache_opts(&cache);
+    FAMILIES.into_iter().map(move |name| {
+        let mut blocks = BlockBasedOptions::default();
+        blocks.set_block_cache(&cache);
+        blocks.set_format_version(5);
+        // Indexes and filters come in small parts. One of a million keys is a megabyte otherwise,
+        // and pushes all else out.
+        blocks.set_index_type(BlockBasedIndexType::TwoLevelIndexSearch);
+        blocks.set_partition_filters(true);
+        blocks.set_pin_top_level_index_and_filter(true);
+        blocks.set_cache_index_and_filter_blocks(true);
+        blocks.set_cache_index_and_filter_blocks_with_high_priority(true);
+        blocks.set_pin_l0_filter_and_index_blocks_in_cache(true);
+        if POINT_READ.contains(&name) {
+            blocks.set_bloom_filter(10.0, false);
+            blocks.set_optimize_filters_for_memory(true);
+        }
+        let mut options = Options::default();
+        options.set_block_based_table_factory(&blocks);
+        options.set_compression_type(DBCompressionType::Lz4);
+        options.set_write_buffer_size(16 * MIB);
+        ColumnFamilyDescriptor::new(name, options)
+    })
+}
+
+fn open_files() -> i32 {
+    let limit = getrlimit(Resource::Nofile).current;
+    let quarter = limit.and_then(|limit| i32::try_from(limit / 4).ok());
+    quarter.map_or(OPEN_FILES, |quarter| quarter.min(OPEN_FILES))
+}
