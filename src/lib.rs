@@ -40,7 +40,10 @@
 //! server                   -> (nothing)
 //! wire                     -> tracker, store (the list of starts), socketio (encoded events)
 //! events                   -> tracker, store (reading), socketio (encoded packets), wire
-//! api                      -> events, tracker, store (reading), indexer, bitcoind (its status), socketio, wire, web, config (its sections), clock
+//! reads                    -> store (reading), wire
+//! consumers                -> tracker, store, indexer, events, wire
+//! webhooks                 -> tracker, store, indexer, events, consumers, reads, wire, config (its section), clock
+//! api                      -> events, consumers, webhooks, reads, tracker, store (reading), indexer, bitcoind (its status), socketio, wire, web, config (its sections), clock
 //! app, cli, doctor         -> everything
 //! ```
 //!
@@ -56,11 +59,13 @@ pub mod bitcoind;
 pub mod cli;
 pub mod clock;
 pub mod config;
+pub mod consumers;
 pub mod doctor;
 pub mod engineio;
 pub mod events;
 pub mod indexer;
 pub mod open_files;
+pub mod reads;
 pub mod remedy;
 pub mod server;
 pub mod shutdown;
@@ -68,4 +73,5 @@ pub mod socketio;
 pub mod store;
 pub mod tracker;
 pub mod web;
+pub mod webhooks;
 pub mod wire;

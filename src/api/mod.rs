@@ -15,22 +15,19 @@
 //! server ──► router   Host and Origin (browser), CORS, path
 //!              ├─ /socket.io/ ─► socketio ─► socket   what clients say; what their readers give
 //!              ├─ routes ─────► rest      a row of the table for each; a file for each resource
-//!              │                consumers readers whose cursor is kept here; with a URL: webhooks
+//!              │                `crate::consumers`, `crate::webhooks` behind their routes
 //!              └─ the rest ───► web
 //! ```
 //! What goes over the wire (shapes, fields of requests, cursors, addresses, errors) is in
 //! `crate::wire`. `progress` tells of scans beside the log.
 
 mod browser;
-mod consumers;
 mod progress;
-mod reads;
 mod rest;
 mod router;
 mod socket;
 #[cfg(test)]
 mod tests;
-mod webhooks;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -43,11 +40,14 @@ use tokio_util::sync::CancellationToken;
 pub use crate::wire::ApiError;
 pub use router::Router;
 
+use crate::consumers::Consumers;
 use crate::events::EventLog;
+use crate::reads::Reads;
 use crate::store::{Reader, StoreError};
+use crate::webhooks::Webhooks;
 use crate::wire::EventEncoder;
 use crate::wire::request::history;
-use crate::{bitcoind, config, indexer, socketio};
+use crate::{bitcoind, config, indexer, socketio, webhooks};
 
 impl From<indexer::Refused> for ApiError {
     fn from(refused: indexer::Refused) -> Self {
@@ -55,12 +55,6 @@ impl From<indexer::Refused> for ApiError {
             indexer::Refused::Stopped(_) => Self::stopping(),
             indexer::Refused::Apply(cause) => Self::internal(&cause),
         }
-    }
-}
-
-impl From<crate::events::Stopped> for ApiError {
-    fn from(_: crate::events::Stopped) -> Self {
-        Self::stopping()
     }
 }
 
@@ -101,9 +95,7 @@ pub fn start(parts: Parts) -> Result<(Arc<Router>, DispatchTask), StoreError> {
         parts.socketio.clone(),
     );
     let (app, dispatch) = build(parts)?;
-    for consumer in app.consumers.all() {
-        webhooks::spawn(&app, &consumer);
-    }
+    app.webhooks.start();
     tokio::spawn(progress::run(app.clone()));
     let stop = app.stop.clone();
     Ok((
@@ -135,13 +127,23 @@ fn build(parts: Parts) -> Result<(Arc<App>, crate::events::Dispatch), StoreError
         Mutex::new(()),
         Semaphore::new(config.limits.connections.min(Semaphore::MAX_PERMITS)),
     );
-    let consumers = consumers::Registry::load(&reader, config.limits.consumers)?;
-    let webhooks = webhooks::Webhooks::new(&config.webhooks);
+    let consumers = Consumers::load(&reader, indexer.clone(), config.limits.consumers)?;
+    let consumers = Arc::new(consumers);
     let auditing = rest::audit::Turn::new(Duration::from_secs(config.limits.audit_interval));
     let (reads, budget) = (
-        reads::Reads::new(reader.clone()),
+        Reads::new(reader.clone()),
         rest::budget::Budget::new(config.limits.rest_bytes),
     );
+    let webhooks = Webhooks::new(webhooks::Parts {
+        settings: config.webhooks.clone(),
+        consumers: consumers.clone(),
+        reader: reader.clone(),
+        reads: reads.clone(),
+        indexer: indexer.clone(),
+        log: log.clone(),
+        dispatch: handle.clone(),
+        stop: stop.clone(),
+    });
     let app = App {
         reads,
         budget,
@@ -170,7 +172,7 @@ fn build(parts: Parts) -> Result<(Arc<App>, crate::events::Dispatch), StoreError
 
 /// What all routes and events share.
 struct App {
-    reads: reads::Reads,
+    reads: Reads,
     budget: rest::budget::Budget,
     reader: Reader,
     indexer: indexer::Handle,
@@ -194,8 +196,8 @@ struct App {
     dispatch: crate::events::Handle,
     started: Instant,
     stop: CancellationToken,
-    consumers: consumers::Registry,
-    webhooks: webhooks::Webhooks,
+    consumers: Arc<Consumers>,
+    webhooks: Arc<Webhooks>,
 }
 
 /// Does it all, also when the client that asked for it leaves meanwhile: what is in the store and

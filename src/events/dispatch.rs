@@ -20,6 +20,7 @@ use super::index::Index;
 use super::log::{EventLog, PAGE, PageError};
 use crate::socketio::Encoded;
 use crate::store::StoreError;
+use crate::wire::ApiError;
 
 /// A reader lags when it has not taken what was written this long ago.
 pub const LAG_AGE: Duration = Duration::from_secs(5);
@@ -150,6 +151,12 @@ pub struct Counts {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the daemon is stopping")]
 pub struct Stopped;
+
+impl From<Stopped> for ApiError {
+    fn from(_: Stopped) -> Self {
+        Self::stopping()
+    }
+}
 
 enum Command {
     Add {

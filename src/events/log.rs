@@ -17,7 +17,7 @@ use tokio::time::Instant;
 use super::filter::{Filter, Topic};
 use crate::store::{Reader, StoreError};
 use crate::tracker::{Event, EventKind};
-use crate::wire::{EncodedEvent, EventEncoder};
+use crate::wire::{ApiError, EncodedEvent, EventEncoder};
 
 /// Events of a page at most.
 pub const PAGE: usize = 1000;
@@ -169,6 +169,15 @@ pub enum PageError {
     Store(#[from] StoreError),
     #[error("the daemon is stopping")]
     Stopped,
+}
+
+impl From<PageError> for ApiError {
+    fn from(error: PageError) -> Self {
+        match error {
+            PageError::Stopped => Self::stopping(),
+            cause @ (PageError::Expired | PageError::Store(_)) => Self::internal(&cause),
+        }
+    }
 }
 
 #[derive(Default)]

@@ -56,6 +56,7 @@ const LAYERS: &[(&str, &[&str])] = &[
         ],
     ),
     ("events", &["tracker", "store", "wire", "socketio::Encoded"]),
+    ("reads", &["store", "wire"]),
     (
         "consumers",
         &["tracker", "store", "indexer", "events", "wire"],
@@ -68,6 +69,7 @@ const LAYERS: &[(&str, &[&str])] = &[
             "indexer",
             "events",
             "consumers",
+            "reads",
             "wire",
             "config",
             "clock",
@@ -86,6 +88,7 @@ const LAYERS: &[(&str, &[&str])] = &[
             "events",
             "consumers",
             "webhooks",
+            "reads",
             "config",
             "clock",
         ],

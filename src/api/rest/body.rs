@@ -12,7 +12,7 @@ use hyper::body::{Body, Frame, SizeHint};
 use tokio::time::Instant;
 
 use super::budget::Charge;
-use crate::api::reads::Reads;
+use crate::reads::Reads;
 use crate::wire::error::ApiError;
 
 /// From the first to the last part of an answer. Its state of the store is held all the time, and

@@ -49,15 +49,6 @@ impl Request for ReadEvents {
 pub const ONE_READER: &str =
     "a consumer has one reader; make a second consumer, which gets the same events";
 
-impl From<PageError> for ApiError {
-    fn from(error: PageError) -> Self {
-        match error {
-            PageError::Stopped => Self::stopping(),
-            cause @ (PageError::Expired | PageError::Store(_)) => Self::internal(&cause),
-        }
-    }
-}
-
 impl App {
     /// The number in a cursor of this log, which may be ahead of it.
     pub(in crate::api) fn number(&self, text: &str) -> Result<u64, ApiError> {

@@ -12,11 +12,11 @@ use super::respond::{self, Answer};
 use super::scans;
 use super::status;
 use crate::api::App;
-use crate::api::consumers::Lag;
-use crate::api::webhooks::{self, Counters};
 use crate::bitcoind::{self, TopicStatus};
 use crate::clock::now_ms;
+use crate::consumers::Lag;
 use crate::events;
+use crate::webhooks::Counters;
 use crate::wire::error::ApiError;
 
 const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -158,7 +158,7 @@ impl App {
 
     fn describe_consumers(&self, sheet: &Sheet) -> Result<(), ApiError> {
         let consumers = self.consumers.all();
-        let lags = self.consumer_lags(&consumers)?;
+        let lags = self.consumers.lags(&consumers, now_ms())?;
         let of_each = |value: fn(&Lag) -> f64| {
             consumers
                 .iter()
@@ -190,7 +190,7 @@ impl App {
             readers,
         )?;
 
-        let webhooks = webhooks::counters(self)?;
+        let webhooks = self.webhooks.counters()?;
         let of_each = |value: fn(&Counters) -> f64| {
             webhooks
                 .iter()

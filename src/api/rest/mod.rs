@@ -8,7 +8,7 @@
 //! * Bodies and answers under way count in one budget ([`budget`]); a long answer is rendered part
 //!   by part, when the connection takes it ([`body`]).
 //! * The store is read, and long bodies are parsed, away from the runtime's workers
-//!   (`crate::api::reads`).
+//!   (`crate::reads`).
 //!
 //! ```text
 //! router ─► sent ─► route ─► a resource ─► respond ─► body
@@ -19,14 +19,18 @@
 //!              scans      history scans: ask for, look at, cancel
 //!              audit      our outputs beside the node's
 //!              events     the log, with long polling
+//!              consumers  named consumers: define, list, forget, acknowledge; reading: read one
+//!              webhooks   dead letters, a test delivery, another try
 //!              metrics    for Prometheus
 //! ```
 
 pub mod audit;
 pub mod body;
 pub mod budget;
+pub mod consumers;
 pub mod events;
 mod metrics;
+mod reading;
 pub mod respond;
 pub mod route;
 pub mod scans;
@@ -35,3 +39,4 @@ pub mod status;
 mod utxos;
 pub mod watching;
 pub mod watchlist;
+pub mod webhooks;

@@ -23,7 +23,6 @@ use super::respond::{self, Answer};
 use super::scans;
 use crate::api::App;
 use crate::api::to_the_end;
-use crate::api::webhooks;
 use crate::bitcoind;
 use crate::clock::{note_on_chain_time, now_ms};
 use crate::events;
@@ -303,19 +302,18 @@ impl App {
     fn consumer_states(&self) -> Result<Vec<ConsumerState>, ApiError> {
         let mut consumers = self.consumers.all();
         consumers.truncate(LISTED_CONSUMERS);
-        let states =
-            consumers
-                .iter()
-                .zip(self.consumer_lags(&consumers)?)
-                .map(|(consumer, lag)| ConsumerState {
-                    name: consumer.name.clone(),
-                    cursor: self.wire.cursor(consumer.place().number),
-                    lag: lag.events,
-                    lag_exact: lag.exact,
-                    lag_seconds: lag.seconds,
-                    readers: consumer.readers(),
-                    webhook_state: webhooks::word(self, consumer),
-                });
+        let states = consumers
+            .iter()
+            .zip(self.consumers.lags(&consumers, now_ms())?)
+            .map(|(consumer, lag)| ConsumerState {
+                name: consumer.name.clone(),
+                cursor: self.wire.cursor(consumer.place().number),
+                lag: lag.events,
+                lag_exact: lag.exact,
+                lag_seconds: lag.seconds,
+                readers: consumer.readers(),
+                webhook_state: self.webhooks.state_word(consumer),
+            });
         Ok(states.collect())
     }
 

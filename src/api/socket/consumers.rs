@@ -14,8 +14,9 @@ use serde::{Deserialize, Serialize};
 use super::Call;
 use super::client::{Reply, packet};
 use crate::api::App;
-use crate::api::consumers::{self, Consumer, Over, Refused, Wish, consumer_name};
 use crate::api::rest::events::ONE_READER;
+use crate::clock::now_ms;
+use crate::consumers::{self, Consumer, Over, Refused, Wish, consumer_name};
 use crate::events::{PageError, Reader};
 use crate::socketio::{Ack, Encoded};
 use crate::wire::json::{self, Balance};
@@ -163,7 +164,7 @@ impl Call {
 impl App {
     /// Where a reading begins, and how the reader is told.
     fn begin_reading(&self, consumer: &Arc<Consumer>) -> Result<(String, u64), ApiError> {
-        let lag = self.lag_of(consumer)?;
+        let lag = self.consumers.lag_of(consumer, now_ms())?;
         let head = self.wire.cursor(self.reader.snapshot().head()?);
         let consumer_name = consumer.name.clone();
         let message = format!(

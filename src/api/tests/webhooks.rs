@@ -150,7 +150,7 @@ impl Daemon {
         let (daemon, dispatch) = Self::on(folder, config);
         tokio::spawn(dispatch.run(daemon.app.stop.clone()));
         for consumer in daemon.app.consumers.all() {
-            crate::api::webhooks::spawn(&daemon.app, &consumer);
+            daemon.app.webhooks.spawn(&consumer);
         }
         daemon
     }
@@ -414,7 +414,7 @@ async fn a_definition_that_was_overtaken_does_not_hide_the_webhook_of_the_newer_
     daemon
         .define("shop", json!({ "url": "http://127.0.0.1:1/new" }))
         .await;
-    crate::api::webhooks::spawn(&daemon.app, &old);
+    daemon.app.webhooks.spawn(&old);
     assert_eq!(
         daemon.delete("/consumers/shop/dead_letters").await.0,
         200,

@@ -266,7 +266,7 @@ async fn give_up_counts_from_the_first_failure_also_across_restarts() {
         failing,
     };
     let consumer = daemon.app.consumers.get("shop").unwrap();
-    let written = consumer.edit(&daemon.app.indexer, vec![earlier]).await;
+    let written = consumer.edit(vec![earlier]).await;
     assert_eq!(written, Ok(true));
     drop(consumer);
     let daemon = daemon.restarted(settings.clone()).await;

@@ -1,10 +1,11 @@
 //! What people ask of a webhook: its dead letters sent again or forgotten, and what waits tried
 //! now. Its task does it, so that nothing else writes its rows.
 
+use super::Command;
 use super::failing::Rows;
 use super::partitions::partition_of;
+use super::requests::Retried;
 use super::task::WebhookTask;
-use super::{Command, Retried};
 use crate::store::{ConsumerEdit, DeadLetter};
 use crate::wire::error::ApiError;
 
@@ -55,15 +56,15 @@ impl WebhookTask<'_> {
 
     pub(super) async fn dead_letter(&self, number: u64) -> Result<Option<DeadLetter>, ApiError> {
         let name = self.consumer.name.clone();
-        self.app
-            .read(move |app| Ok(app.reader.dead_letter(&name, number)?))
+        self.webhooks
+            .read(move |reader| Ok(reader.dead_letter(&name, number)?))
             .await
     }
 
     async fn page(&self, after: u64) -> Result<Vec<(u64, DeadLetter)>, ApiError> {
         let name = self.consumer.name.clone();
-        self.app
-            .read(move |app| Ok(app.reader.dead_letters(&name, after, ROWS)?))
+        self.webhooks
+            .read(move |reader| Ok(reader.dead_letters(&name, after, ROWS)?))
             .await
     }
 
@@ -152,7 +153,7 @@ impl WebhookTask<'_> {
     }
 
     async fn edit(&self, edits: Vec<ConsumerEdit>) -> Result<(), ApiError> {
-        match self.consumer.edit(&self.app.indexer, edits).await? {
+        match self.consumer.edit(edits).await? {
             true => Ok(()),
             // It has ended, and this task does so at once.
             false => std::future::pending().await,
@@ -164,10 +165,10 @@ fn stopped(name: &str) -> ApiError {
     let message = format!(
         "The webhook of {name} is stopped: its receiver answered 410 Gone. Resume it with POST /consumers/{name}/retry, then send its dead letters again. Nothing was changed."
     );
-    ApiError::new(hyper::StatusCode::CONFLICT, "webhook_stopped", message)
+    ApiError::conflict("webhook_stopped", message)
 }
 
 pub fn no_such_dead_letter() -> ApiError {
     let message = "There is no such dead letter; GET /consumers/{name}/dead_letters lists those that there are. Nothing was changed.";
-    ApiError::new(hyper::StatusCode::NOT_FOUND, "no_such_dead_letter", message)
+    ApiError::not_found("no_such_dead_letter", message)
 }

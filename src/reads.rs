@@ -10,7 +10,7 @@ use tokio::sync::Semaphore;
 use tokio::task::spawn_blocking;
 
 use crate::store::{Reader, Snapshot};
-use crate::wire::error::ApiError;
+use crate::wire::ApiError;
 
 /// Short ones at a time: enough to keep a disk busy.
 const SHORT: usize = 16;

@@ -9,9 +9,7 @@
 use std::collections::VecDeque;
 use std::sync::{Arc, MutexGuard, PoisonError};
 
-use super::Consumer;
-use crate::api::App;
-use crate::clock::now_ms;
+use super::{Consumer, Consumers};
 use crate::events::Topic;
 use crate::store::StoreError;
 use crate::tracker::Event;
@@ -159,13 +157,10 @@ fn settled(consumer: &Consumer, first: u64) -> MutexGuard<'_, Counter> {
     counter
 }
 
-impl App {
+impl Consumers {
     /// How far behind each of these is, in the same order; they must be in the order of their
     /// names, or else two who ask could wait for each other for good. Blocks the thread.
-    pub(in crate::api) fn consumer_lags(
-        &self,
-        consumers: &[Arc<Consumer>],
-    ) -> Result<Vec<Lag>, ApiError> {
+    pub fn lags(&self, consumers: &[Arc<Consumer>], now: u64) -> Result<Vec<Lag>, ApiError> {
         let (head, first) = (self.reader.snapshot().head()?, self.reader.first_seq()?);
         let counters = consumers
             .iter()
@@ -196,43 +191,26 @@ impl App {
                     Some(oldest) => self
                         .reader
                         .event(*oldest)?
-                        .map_or(0.0, |event| seconds(now_ms().saturating_sub(event.time))),
+                        .map_or(0.0, |event| seconds(now.saturating_sub(event.time))),
                 },
             })
         });
         lags.collect::<Result<_, StoreError>>().map_err(Into::into)
     }
 
-    /// Moves every consumer to right before the next event that it wants. So that nobody who has
-    /// acknowledged all that it wanted is told that it missed something when retention deletes the
-    /// rest: to be called before.
-    pub(in crate::api) async fn pass_what_nobody_wants(self: &Arc<Self>) -> Result<(), ApiError> {
-        let consumers = self.consumers.all();
-        loop {
-            let counted = consumers.clone();
-            let lags = self.read(move |app| app.consumer_lags(&counted)).await?;
-            let mut is_done = true;
-            for (consumer, lag) in consumers.iter().zip(lags) {
-                if self.expired(consumer.place().number)? {
-                    // It did miss something, and is to be told.
-                    continue;
-                }
-                let quiet = settled(consumer, 0).quiet_up_to();
-                // When it was acknowledged is still the time to show.
-                consumer
-                    .move_to(&self.indexer, quiet, Vec::new(), consumer.place().moved)
-                    .await?;
-                is_done &= lag.exact || lag.events > 0;
-            }
-            if is_done {
-                return Ok(());
-            }
-        }
+    /// Moves a consumer to right before the next event that it wants, as far as its lag was counted
+    /// last. When it was acknowledged is still the time to show.
+    pub async fn pass_unwanted(&self, consumer: &Consumer) -> Result<(), ApiError> {
+        let quiet = settled(consumer, 0).quiet_up_to();
+        consumer
+            .move_to(quiet, Vec::new(), consumer.place().moved)
+            .await?;
+        Ok(())
     }
 
     /// How far behind one is. Blocks the thread.
-    pub(in crate::api) fn lag_of(&self, consumer: &Arc<Consumer>) -> Result<Lag, ApiError> {
-        let lags = self.consumer_lags(std::slice::from_ref(consumer))?;
+    pub fn lag_of(&self, consumer: &Arc<Consumer>, now: u64) -> Result<Lag, ApiError> {
+        let lags = self.lags(std::slice::from_ref(consumer), now)?;
         lags.into_iter()
             .next()
             .ok_or_else(|| ApiError::internal(&"no lag for a consumer"))

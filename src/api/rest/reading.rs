@@ -3,13 +3,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::name::consumer_name;
-use super::readers::{Over, Refused, Wish};
-use super::registry::Consumer;
+use super::events::{BALANCES, LIMIT_DEFAULT, ReadEvents};
+use super::respond::Answer;
 use crate::api::App;
-use crate::api::rest::events::{BALANCES, LIMIT_DEFAULT, ReadEvents};
-use crate::api::rest::respond::Answer;
 use crate::api::socket::over;
+use crate::clock::now_ms;
+use crate::consumers::{Consumer, Over, Refused, Wish, consumer_name};
 use crate::events::PageError;
 use crate::store::Scripts;
 use crate::tracker::ScriptHash;
@@ -122,5 +121,27 @@ impl App {
             }
         }
         Ok(watched)
+    }
+
+    /// Moves every consumer to right before the next event that it wants. So that nobody who has
+    /// acknowledged all that it wanted is told that it missed something when retention deletes the
+    /// rest: to be called before.
+    pub(in crate::api) async fn pass_what_nobody_wants(self: &Arc<Self>) -> Result<(), ApiError> {
+        let consumers = self.consumers.all();
+        loop {
+            let counted = consumers.clone();
+            let lags = self.read(move |app| app.consumers.lags(&counted, now_ms()));
+            let mut is_done = true;
+            for (consumer, lag) in consumers.iter().zip(lags.await?) {
+                // One that did miss something is to be told.
+                if !self.expired(consumer.place().number)? {
+                    self.consumers.pass_unwanted(consumer).await?;
+                    is_done &= lag.exact || lag.events > 0;
+                }
+            }
+            if is_done {
+                return Ok(());
+            }
+        }
     }
 }

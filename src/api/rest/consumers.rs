@@ -5,16 +5,13 @@ use std::sync::Arc;
 use hyper::StatusCode;
 use serde::{Deserialize, Serialize};
 
-use super::lag::Lag;
-use super::name::consumer_name;
-use super::registry::{Consumer, Defined};
-use crate::api::App;
-use crate::api::rest::respond::{self, Answer};
-use crate::api::rest::watchlist::distinct;
-use crate::api::to_the_end;
-use crate::api::webhooks;
+use super::respond::{self, Answer};
+use super::watchlist::distinct;
+use crate::api::{App, to_the_end};
 use crate::clock::now_ms;
+use crate::consumers::{Consumer, Defined, Lag, consumer_name};
 use crate::store::{self, Scripts};
+use crate::webhooks;
 use crate::wire::address::{self, KnownAddress};
 use crate::wire::error::ApiError;
 use crate::wire::json;
@@ -116,7 +113,7 @@ impl App {
             created: json::seconds(consumer.wants.created),
             last_moved: json::seconds(place.moved),
             readers: consumer.readers(),
-            webhook: webhooks::state(self, consumer, whole)?,
+            webhook: self.webhooks.state(consumer, whole)?,
         })
     }
 
@@ -127,7 +124,12 @@ impl App {
             Scripts::All => Addresses::All("all"),
             Scripts::These(spks) => Addresses::These(spks.iter().map(text).collect()),
         };
-        self.consumer_shape(consumer, self.lag_of(consumer)?, addresses, true)
+        self.consumer_shape(
+            consumer,
+            self.consumers.lag_of(consumer, now_ms())?,
+            addresses,
+            true,
+        )
     }
 
     /// `GET /consumers`
@@ -149,7 +151,7 @@ impl App {
             };
             let consumers = all
                 .iter()
-                .zip(app.consumer_lags(&all)?)
+                .zip(app.consumers.lags(&all, now_ms())?)
                 .map(shape)
                 .collect::<Result<Vec<_>, _>>()?;
             let cursor = app.wire.cursor(app.reader.snapshot().head()?);
@@ -263,13 +265,10 @@ impl App {
                 webhook,
             })
         };
-        let (consumer, defined) = self
-            .consumers
-            .define(&self.indexer, name, wants, at, head, now)
-            .await?;
+        let (consumer, defined) = self.consumers.define(name, wants, at, head, now).await?;
         match defined {
-            Defined::Same => webhooks::resume(self, name).await?,
-            Defined::Created | Defined::Changed => webhooks::spawn(self, &consumer),
+            Defined::Same => self.webhooks.resume(name).await?,
+            Defined::Created | Defined::Changed => self.webhooks.spawn(&consumer),
         }
         Ok((consumer, defined, secret))
     }
@@ -323,7 +322,7 @@ impl App {
             message: String,
         }
         let (app, owned) = (self.clone(), consumer_name(name)?.to_owned());
-        to_the_end(async move { app.consumers.forget(&app.indexer, &owned).await }).await?;
+        to_the_end(async move { app.consumers.forget(&owned).await }).await?;
         let message = format!("The consumer {name} is deleted; its addresses are still watched.");
         Ok(respond::json(StatusCode::OK, &Deleted { name, message }))
     }
@@ -373,11 +372,9 @@ impl App {
                 // Says what is wrong with it.
                 self.place(cursor)?;
             }
-            let (indexer, moving) = (self.indexer.clone(), consumer.clone());
+            let moving = consumer.clone();
             let moved =
-                to_the_end(
-                    async move { moving.move_to(&indexer, number, Vec::new(), now_ms()).await },
-                );
+                to_the_end(async move { moving.move_to(number, Vec::new(), now_ms()).await });
             let Some(place) = moved.await? else {
                 // It was defined anew this moment.
                 tokio::task::yield_now().await;
@@ -386,7 +383,7 @@ impl App {
             let lag = self
                 .read({
                     let consumer = consumer.clone();
-                    move |app| app.lag_of(&consumer)
+                    move |app| app.consumers.lag_of(&consumer, now_ms())
                 })
                 .await?;
             return Ok(Acked {

@@ -34,7 +34,7 @@
 //! attempt       event -> sender -> what came of it
 //! dead_letters  what people ask of dead letters, and to try again, done by the task
 //! stats         how each is doing
-//! rest          routes
+//! requests      what people ask of a webhook, with its answers
 //! ```
 
 mod addresses;
@@ -45,7 +45,7 @@ mod failing;
 mod hidden;
 mod lookup;
 mod partitions;
-mod rest;
+mod requests;
 mod sender;
 mod signature;
 mod stats;
@@ -59,39 +59,76 @@ use serde::Serialize;
 use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
-use crate::api::App;
-use crate::api::consumers::Consumer;
-use crate::config;
-use crate::wire::EventEncoder as Wire;
+use crate::consumers::{Consumer, Consumers};
+use crate::events::{self, EventLog};
+use crate::reads::Reads;
+use crate::store::Reader;
+use crate::wire::EventEncoder;
 use crate::wire::error::ApiError;
 use crate::wire::json;
+use crate::{config, indexer};
 pub use definition::{Asked, Headers, SigningSecrets, Target, target};
+pub use requests::{Retried, Tested};
 use sender::HttpSender;
 use stats::WebhookStats;
-pub use stats::{Counters, State, counters, state, word};
+pub use stats::{Counters, Record, State};
 
 /// Requests to one webhook's task that may wait.
 const COMMANDS: usize = 16;
 
+/// What webhooks stand on.
+pub struct Parts {
+    pub settings: config::Webhooks,
+    pub consumers: Arc<Consumers>,
+    pub reader: Reader,
+    pub reads: Reads,
+    pub indexer: indexer::Handle,
+    pub log: Arc<EventLog>,
+    pub dispatch: events::Handle,
+    /// Ends them all.
+    pub stop: CancellationToken,
+}
+
 /// All webhooks that are at work.
 pub struct Webhooks {
-    settings: config::Webhooks,
+    parts: Parts,
     /// Made for the first webhook: it reads the system's root certificates.
     sender: OnceLock<HttpSender>,
     handles: Mutex<BTreeMap<String, Arc<WebhookHandle>>>,
 }
 
 impl Webhooks {
-    pub fn new(settings: &config::Webhooks) -> Self {
-        Self {
-            settings: settings.clone(),
+    pub fn new(parts: Parts) -> Arc<Self> {
+        Arc::new(Self {
+            parts,
             sender: OnceLock::new(),
             handles: Mutex::default(),
+        })
+    }
+
+    /// Starts those that are defined already.
+    pub fn start(self: &Arc<Self>) {
+        for consumer in self.parts.consumers.all() {
+            self.spawn(&consumer);
         }
     }
 
+    fn wire(&self) -> &EventEncoder {
+        &self.parts.log.encoder
+    }
+
+    /// Runs reads of the store where they hold up nobody else.
+    async fn read<T: Send + 'static>(
+        &self,
+        read: impl FnOnce(&Reader) -> Result<T, ApiError> + Send + 'static,
+    ) -> Result<T, ApiError> {
+        let reader = self.parts.reader.clone();
+        self.parts.reads.run(move || read(&reader)).await
+    }
+
     fn sender(&self) -> &HttpSender {
-        self.sender.get_or_init(|| HttpSender::new(&self.settings))
+        self.sender
+            .get_or_init(|| HttpSender::new(&self.parts.settings))
     }
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<String, Arc<WebhookHandle>>> {
@@ -146,8 +183,7 @@ impl WebhookHandle {
 }
 
 fn changed() -> ApiError {
-    ApiError::new(
-        hyper::StatusCode::CONFLICT,
+    ApiError::conflict(
         "consumer_changed",
         "The consumer was just changed, or the daemon stops; ask again.",
     )
@@ -173,66 +209,59 @@ enum Command {
     Resume { answer: Reply<()> },
 }
 
-#[derive(Debug, Clone, Copy)]
-struct Retried {
-    /// Events that waited.
-    count: usize,
-    /// It was stopped.
-    resumed: bool,
-    dead_letters: usize,
-}
-
-/// Resumes a webhook that is stopped, if it is.
-pub async fn resume(app: &App, name: &str) -> Result<(), ApiError> {
-    match app.webhooks.handle(name) {
-        // Its task knows; what it shows it may not have read yet.
-        Some(handle) => handle.ask(|answer| Command::Resume { answer }).await,
-        None => Ok(()),
+impl Webhooks {
+    /// Resumes a webhook that is stopped, if it is.
+    pub async fn resume(&self, name: &str) -> Result<(), ApiError> {
+        match self.handle(name) {
+            // Its task knows; what it shows it may not have read yet.
+            Some(handle) => handle.ask(|answer| Command::Resume { answer }).await,
+            None => Ok(()),
+        }
     }
-}
 
-/// Starts to post the consumer's events if it has a webhook; ends with the consumer, or when the
-/// daemon stops.
-pub fn spawn(app: &Arc<App>, consumer: &Arc<Consumer>) {
-    let Some(webhook) = consumer.wants.webhook.clone() else {
-        return;
-    };
-    let (commands, inbox) = mpsc::channel(COMMANDS);
-    let handle = Arc::new(WebhookHandle {
-        commands,
-        stats: Mutex::default(),
-        testing: Semaphore::new(1),
-        closed: CancellationToken::new(),
-    });
-    let before = {
-        let mut handles = app.webhooks.lock();
-        if consumer.ended.is_cancelled() {
-            // A newer definition has overtaken this one: its handle must stay.
+    /// Starts to post the consumer's events if it has a webhook; ends with the consumer, or when
+    /// the daemon stops.
+    pub fn spawn(self: &Arc<Self>, consumer: &Arc<Consumer>) {
+        let Some(webhook) = consumer.wants.webhook.clone() else {
             return;
-        }
-        handles.insert(consumer.name.clone(), handle.clone())
-    };
-    let (app, consumer) = (app.clone(), consumer.clone());
-    tokio::spawn(async move {
-        let _closed = handle.closed.clone().drop_guard();
-        if let Some(before) = before {
-            // Two at once could send two events of a partition at once.
-            before.closed.cancelled().await;
-        }
-        task::run(&app, &consumer, &webhook, &handle, inbox).await;
-        let mut handles = app.webhooks.lock();
-        if handles
-            .get(&consumer.name)
-            .is_some_and(|now| Arc::ptr_eq(now, &handle))
-        {
-            handles.remove(&consumer.name);
-        }
-    });
+        };
+        let (commands, inbox) = mpsc::channel(COMMANDS);
+        let handle = Arc::new(WebhookHandle {
+            commands,
+            stats: Mutex::default(),
+            testing: Semaphore::new(1),
+            closed: CancellationToken::new(),
+        });
+        let before = {
+            let mut handles = self.lock();
+            if consumer.ended.is_cancelled() {
+                // A newer definition has overtaken this one: its handle must stay.
+                return;
+            }
+            handles.insert(consumer.name.clone(), handle.clone())
+        };
+        let (webhooks, consumer) = (self.clone(), consumer.clone());
+        tokio::spawn(async move {
+            let _closed = handle.closed.clone().drop_guard();
+            if let Some(before) = before {
+                // Two at once could send two events of a partition at once.
+                before.closed.cancelled().await;
+            }
+            task::run(&webhooks, &consumer, &webhook, &handle, inbox).await;
+            let mut handles = webhooks.lock();
+            if handles
+                .get(&consumer.name)
+                .is_some_and(|now| Arc::ptr_eq(now, &handle))
+            {
+                handles.remove(&consumer.name);
+            }
+        });
+    }
 }
 
 /// The body of a delivery: `data` is byte for byte what subscribers of the socket get.
 fn body(
-    wire: &Wire,
+    wire: &EventEncoder,
     name: &str,
     number: u64,
     event: &crate::tracker::Event,

@@ -16,7 +16,6 @@ use crate::tracker::ScriptHash;
 use crate::wire::error::ApiError;
 
 /// One consumer, as it is defined now; a new definition makes a new one, with the same place.
-#[derive(Debug)]
 pub struct Consumer {
     pub name: String,
     pub wants: store::Consumer,
@@ -28,11 +27,32 @@ pub struct Consumer {
     progress: Arc<Progress>,
 }
 
-#[derive(Debug)]
+/// What stays when a consumer is defined anew.
 struct Progress {
+    indexer: indexer::Handle,
     place: watch::Sender<Place>,
     /// Held from reading the place to having written a new one.
     moving: tokio::sync::Mutex<()>,
+}
+
+impl Progress {
+    fn new(indexer: &indexer::Handle, place: Place) -> Arc<Self> {
+        Arc::new(Self {
+            indexer: indexer.clone(),
+            place: watch::Sender::new(place),
+            moving: tokio::sync::Mutex::default(),
+        })
+    }
+
+    async fn write(
+        &self,
+        name: &str,
+        edits: Vec<ConsumerEdit>,
+        sync: bool,
+    ) -> Result<(), ApiError> {
+        let written = self.indexer.edit_consumer(name, edits, sync).await;
+        written.map_err(|_| ApiError::stopping())
+    }
 }
 
 impl Consumer {
@@ -75,10 +95,9 @@ impl Consumer {
 
     /// Moves the place forward to `number`; stays where it is when it is there or further already.
     /// `more` is written with it. Where it is then; `None`, and nothing was written, when the
-    /// consumer has ended. To be run to its end, as [`Registry::forget`].
+    /// consumer has ended. To be run to its end, as [`Consumers::forget`].
     pub async fn move_to(
         &self,
-        indexer: &indexer::Handle,
         number: u64,
         mut more: Vec<ConsumerEdit>,
         now: u64,
@@ -92,10 +111,7 @@ impl Consumer {
             more.push(ConsumerEdit::Move(moved));
         }
         if !more.is_empty() {
-            indexer
-                .edit_consumer(&self.name, more, false)
-                .await
-                .map_err(|_| ApiError::stopping())?;
+            self.progress.write(&self.name, more, false).await?;
         }
         if number > place.number {
             self.progress.place.send_replace(moved);
@@ -105,19 +121,12 @@ impl Consumer {
 
     /// Writes edits beside its place, on the disk when this returns; false, and nothing was
     /// written, when the consumer has ended.
-    pub async fn edit(
-        &self,
-        indexer: &indexer::Handle,
-        edits: Vec<ConsumerEdit>,
-    ) -> Result<bool, ApiError> {
+    pub async fn edit(&self, edits: Vec<ConsumerEdit>) -> Result<bool, ApiError> {
         let _moving = self.progress.moving.lock().await;
         if self.ended.is_cancelled() {
             return Ok(false);
         }
-        indexer
-            .edit_consumer(&self.name, edits, true)
-            .await
-            .map_err(|_| ApiError::stopping())?;
+        self.progress.write(&self.name, edits, true).await?;
         Ok(true)
     }
 }
@@ -132,26 +141,30 @@ pub enum Defined {
 }
 
 /// All consumers. Changes of definitions come one at a time.
-#[derive(Debug)]
-pub struct Registry {
+pub struct Consumers {
+    pub(super) reader: Reader,
+    indexer: indexer::Handle,
     consumers: Mutex<BTreeMap<String, Arc<Consumer>>>,
     defining: tokio::sync::Mutex<()>,
     /// Consumers that there may be.
     limit: usize,
 }
 
-impl Registry {
-    pub fn load(reader: &Reader, limit: usize) -> Result<Self, StoreError> {
+impl Consumers {
+    pub fn load(
+        reader: &Reader,
+        indexer: indexer::Handle,
+        limit: usize,
+    ) -> Result<Self, StoreError> {
         let consumers = reader.consumers()?.into_iter().map(|(name, wants, place)| {
-            let progress = Progress {
-                place: watch::Sender::new(place),
-                moving: tokio::sync::Mutex::default(),
-            };
-            (name.clone(), Consumer::new(name, wants, Arc::new(progress)))
+            let progress = Progress::new(&indexer, place);
+            (name.clone(), Consumer::new(name, wants, progress))
         });
         Ok(Self {
+            reader: reader.clone(),
             consumers: Mutex::new(consumers.collect()),
             defining: tokio::sync::Mutex::default(),
+            indexer,
             limit,
         })
     }
@@ -194,7 +207,6 @@ impl Registry {
     /// [`Self::forget`].
     pub async fn define(
         &self,
-        indexer: &indexer::Handle,
         name: &str,
         wants: impl FnOnce(Option<&store::Consumer>) -> Result<store::Consumer, ApiError>,
         at: Option<u64>,
@@ -220,18 +232,10 @@ impl Registry {
                 ConsumerEdit::Define(wants.clone()),
                 ConsumerEdit::Move(place),
             ];
-            indexer
-                .edit_consumer(name, edits, true)
-                .await
-                .map_err(|_| ApiError::stopping())?;
-            let progress = Progress {
-                place: watch::Sender::new(place),
-                moving: tokio::sync::Mutex::default(),
-            };
-            return Ok((
-                self.replace(Consumer::new(name.to_owned(), wants, Arc::new(progress))),
-                Defined::Created,
-            ));
+            let progress = Progress::new(&self.indexer, place);
+            progress.write(name, edits, true).await?;
+            let consumer = Consumer::new(name.to_owned(), wants, progress);
+            return Ok((self.replace(consumer), Defined::Created));
         };
         let wants = store::Consumer {
             created: known.wants.created,
@@ -254,10 +258,7 @@ impl Registry {
             // Another receiver has its own time before events are given up.
             edits.push(ConsumerEdit::ForgetFailures);
         }
-        indexer
-            .edit_consumer(name, edits, true)
-            .await
-            .map_err(|_| ApiError::stopping())?;
+        known.progress.write(name, edits, true).await?;
         known.end(Over::Changed);
         if let Some(place) = place {
             known.progress.place.send_replace(place);
@@ -280,18 +281,12 @@ impl Registry {
     /// Removes a consumer with all that is known of it. To be run to its end: a caller that gives
     /// up between the store's rows and the memory would leave a consumer here that is gone after a
     /// restart.
-    pub async fn forget(
-        &self,
-        indexer: &indexer::Handle,
-        name: &str,
-    ) -> Result<Arc<Consumer>, ApiError> {
+    pub async fn forget(&self, name: &str) -> Result<Arc<Consumer>, ApiError> {
         let _defining = self.defining.lock().await;
         let known = self.get(name)?;
         let moving = known.progress.moving.lock().await;
-        indexer
-            .edit_consumer(name, vec![ConsumerEdit::Forget], true)
-            .await
-            .map_err(|_| ApiError::stopping())?;
+        let edits = vec![ConsumerEdit::Forget];
+        known.progress.write(name, edits, true).await?;
         known.end(Over::Gone);
         self.lock().remove(name);
         drop(moving);
@@ -303,7 +298,7 @@ fn too_many(count: usize) -> ApiError {
     let message = format!(
         "There are {count} consumers already (limits.consumers); DELETE those that nobody needs."
     );
-    ApiError::new(hyper::StatusCode::CONFLICT, "too_many_consumers", message)
+    ApiError::conflict("too_many_consumers", message)
 }
 
 fn no_such_consumer(name: &str) -> ApiError {
@@ -311,5 +306,5 @@ fn no_such_consumer(name: &str) -> ApiError {
         "There is no consumer {}; create it with PUT /consumers/{{name}}.",
         crate::wire::error::shortened(name)
     );
-    ApiError::new(hyper::StatusCode::NOT_FOUND, "no_such_consumer", message)
+    ApiError::not_found("no_such_consumer", message)
 }

@@ -14,11 +14,10 @@ use super::attempt::{AttemptResult, Clock, chance, deliver};
 use super::failing::{self, Rows};
 use super::partitions::{Attempt, Failed, PARTITIONS, Partitions, Tried, partition_of};
 use super::sender::Failure;
-use super::{Command, WebhookHandle};
-use crate::api::App;
-use crate::api::consumers::Consumer;
+use super::{Command, WebhookHandle, Webhooks};
 use crate::clock::now_ms;
-use crate::events::{Batch, Event as Logged, PageError};
+use crate::consumers::Consumer;
+use crate::events::{self, Batch, Event as Logged, PageError};
 use crate::store::{ConsumerEdit, DeadLetter, Failing, Stopped, Webhook};
 use crate::tracker::Event;
 use crate::wire::error::ApiError;
@@ -36,7 +35,7 @@ type Reading = Pin<Box<dyn Future<Output = Result<Batch, ApiError>> + Send>>;
 
 /// Until the consumer ends or the daemon stops. What is in flight then comes again.
 pub async fn run(
-    app: &Arc<App>,
+    webhooks: &Arc<Webhooks>,
     consumer: &Arc<Consumer>,
     webhook: &Webhook,
     handle: &WebhookHandle,
@@ -45,34 +44,34 @@ pub async fn run(
     let webhook = Arc::new(webhook.clone());
     let work = async {
         loop {
-            let Err(cause) = attend(app, consumer, &webhook, handle, &mut inbox).await;
+            let Err(cause) = attend(webhooks, consumer, &webhook, handle, &mut inbox).await;
             tracing::warn!(consumer = consumer.name, %cause, "a webhook is interrupted");
             sleep(BROKEN).await;
         }
     };
     tokio::select! {
         biased;
-        () = app.stop.cancelled() => {}
+        () = webhooks.parts.stop.cancelled() => {}
         () = consumer.ended.cancelled() => {}
         () = work => {}
     }
 }
 
 async fn attend(
-    app: &Arc<App>,
+    webhooks: &Arc<Webhooks>,
     consumer: &Arc<Consumer>,
     webhook: &Arc<Webhook>,
     handle: &WebhookHandle,
     inbox: &mut mpsc::Receiver<Command>,
 ) -> Result<Infallible, ApiError> {
-    WebhookTask::begin(app, consumer, webhook, handle)
+    WebhookTask::begin(webhooks, consumer, webhook, handle)
         .await?
         .work(inbox)
         .await
 }
 
 pub(super) struct WebhookTask<'a> {
-    pub(super) app: &'a Arc<App>,
+    pub(super) webhooks: &'a Arc<Webhooks>,
     pub(super) consumer: &'a Arc<Consumer>,
     webhook: &'a Arc<Webhook>,
     handle: &'a WebhookHandle,
@@ -86,19 +85,19 @@ pub(super) struct WebhookTask<'a> {
 
 impl<'a> WebhookTask<'a> {
     async fn begin(
-        app: &'a Arc<App>,
+        webhooks: &'a Arc<Webhooks>,
         consumer: &'a Arc<Consumer>,
         webhook: &'a Arc<Webhook>,
         handle: &'a WebhookHandle,
     ) -> Result<Self, ApiError> {
         let name = consumer.name.clone();
-        let rows = app.read(move |app| {
+        let rows = webhooks.read(move |reader| {
             Ok((
-                app.reader.partitions_done(&name)?,
-                app.reader.dead_letter_count(&name)?,
-                Rows::new(false, app.reader.failing(&name, false)?),
-                Rows::new(true, app.reader.failing(&name, true)?),
-                app.reader.stopped(&name)?,
+                reader.partitions_done(&name)?,
+                reader.dead_letter_count(&name)?,
+                Rows::new(false, reader.failing(&name, false)?),
+                Rows::new(true, reader.failing(&name, true)?),
+                reader.stopped(&name)?,
             ))
         });
         let (rows, dead_letters, failing, resent, stopped) = rows.await?;
@@ -108,9 +107,9 @@ impl<'a> WebhookTask<'a> {
                 *done = number.max(*done);
             }
         }
-        let give_up_after = app.config.webhooks.give_up_after.saturating_mul(1000);
+        let give_up_after = webhooks.parts.settings.give_up_after.saturating_mul(1000);
         let mut task = Self {
-            app,
+            webhooks,
             consumer,
             webhook,
             handle,
@@ -174,7 +173,7 @@ impl<'a> WebhookTask<'a> {
         while let Some(attempt) = self.partitions.next(self.clock.now()) {
             self.handle.stats().attempts += 1;
             self.attempts.spawn(deliver(
-                self.app.clone(),
+                self.webhooks.clone(),
                 self.consumer.clone(),
                 self.webhook.clone(),
                 attempt,
@@ -198,17 +197,20 @@ impl<'a> WebhookTask<'a> {
 
     /// The next events after a number that this webhook wants; waits for them at the log's end.
     fn next_events(&self, after: u64) -> Reading {
-        let (app, filter) = (self.app.clone(), self.consumer.filter.clone());
+        let (webhooks, selection) = (self.webhooks.clone(), self.consumer.filter.clone());
         Box::pin(async move {
-            match app
-                .read_events(filter, after, PAGE, Some(sleep(IDLE)))
-                .await
-            {
+            let parts = &webhooks.parts;
+            let request = events::Request {
+                selection,
+                after,
+                limit: PAGE,
+            };
+            match events::read(&parts.log, &parts.dispatch, request, Some(sleep(IDLE))).await {
                 // What is missed is told when it is loaded.
                 Err(PageError::Expired) => Ok(Batch {
                     events: Vec::new(),
-                    next: app.reader.first_seq()?.saturating_sub(1),
-                    head: app.log.head(),
+                    next: parts.reader.first_seq()?.saturating_sub(1),
+                    head: parts.log.head(),
                 }),
                 batch => Ok(batch?),
             }
@@ -216,12 +218,13 @@ impl<'a> WebhookTask<'a> {
     }
 
     async fn load(&mut self, after: u64, page: Batch) -> Result<(), ApiError> {
-        if page.events.is_empty() && self.app.indexer.has_stopped() {
+        if page.events.is_empty() && self.webhooks.parts.indexer.has_stopped() {
             // There is nothing to wait for any more.
             return Err(ApiError::stopping());
         }
-        if self.app.expired(after)? {
-            self.missed(self.app.reader.first_seq()?.saturating_sub(1));
+        let expired = self.webhooks.parts.reader.first_seq()?.saturating_sub(1);
+        if after < expired {
+            self.missed(expired);
         }
         let failing = &self.failing;
         let entries = page.events.iter().filter_map(Logged::entry);
@@ -392,11 +395,7 @@ impl<'a> WebhookTask<'a> {
     /// Writes edits and the place.
     async fn write(&self, edits: Vec<ConsumerEdit>) -> Result<(), ApiError> {
         let place = self.partitions.place();
-        match self
-            .consumer
-            .move_to(&self.app.indexer, place, edits, now_ms())
-            .await?
-        {
+        match self.consumer.move_to(place, edits, now_ms()).await? {
             Some(_) => Ok(()),
             // It has ended, and this task does so at once.
             None => std::future::pending().await,

@@ -7,14 +7,11 @@ use hyper::StatusCode;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use super::dead_letters::no_such_dead_letter;
-use super::stats::Record;
-use super::{Command, Retried, WebhookHandle};
+use super::respond::{self, Answer};
 use crate::api::App;
-use crate::api::consumers::{Consumer, consumer_name};
-use crate::api::rest::respond::{self, Answer};
-use crate::clock::now_ms;
-use crate::store::{ConsumerEdit, DeadLetter};
+use crate::consumers::consumer_name;
+use crate::store::DeadLetter;
+use crate::webhooks::{Record, Retried, Tested};
 use crate::wire::cursor::{self, BadCursor};
 use crate::wire::error::ApiError;
 use crate::wire::json;
@@ -93,10 +90,6 @@ struct Counted {
     message: String,
 }
 
-/// What the test delivery says.
-const TEST_MESSAGE: &str =
-    "A test of satwatch. Nothing happened on the chain; answer 2xx as to any event.";
-
 impl App {
     /// `GET /consumers/{name}/dead_letters?limit=&after=`
     pub(in crate::api) async fn dead_letters(
@@ -164,16 +157,7 @@ impl App {
     ) -> Result<Answer, ApiError> {
         let consumer = self.consumers.get(consumer_name(name)?)?;
         let number = query.cursor.map(|text| self.number_of(&text)).transpose()?;
-        let count = match (&consumer.wants.webhook, self.webhooks.handle(name)) {
-            (Some(_), Some(handle)) => {
-                handle
-                    .ask(|answer| Command::Drop { number, answer })
-                    .await?
-            }
-            // Its task is about to begin, and nothing else may write its rows then.
-            (Some(_), None) => return Err(super::changed()),
-            (None, _) => self.drop_without_webhook(&consumer, number).await?,
-        };
+        let count = self.webhooks.drop_dead_letters(&consumer, number).await?;
         Ok(respond::json(
             StatusCode::OK,
             &Counted {
@@ -185,28 +169,6 @@ impl App {
                 },
             },
         ))
-    }
-
-    /// Of a consumer that had a webhook once. Nobody else writes its dead letters.
-    async fn drop_without_webhook(
-        self: &Arc<Self>,
-        consumer: &Arc<Consumer>,
-        number: Option<u64>,
-    ) -> Result<usize, ApiError> {
-        let name = consumer.name.clone();
-        let count = self.read(move |app| match number {
-            Some(number) => {
-                let letter = app.reader.dead_letter(&name, number)?;
-                letter.map(|_| 1).ok_or_else(no_such_dead_letter)
-            }
-            None => Ok(app.reader.dead_letter_count(&name)?),
-        });
-        let count = count.await?;
-        let edit = number.map_or(ConsumerEdit::DropDeadLetters, ConsumerEdit::DropDeadLetter);
-        match consumer.edit(&self.indexer, vec![edit]).await? {
-            true => Ok(count),
-            false => Err(super::changed()),
-        }
     }
 
     /// `POST /consumers/{name}/dead_letters/resend`
@@ -221,10 +183,7 @@ impl App {
             .map(|Cursors(texts)| texts.iter().map(|text| self.number_of(text)).collect());
         let numbers: Option<BTreeSet<u64>> = numbers.transpose()?;
         let numbers = numbers.map(|numbers| numbers.into_iter().collect());
-        let handle = self.working(&consumer)?;
-        let count = handle
-            .ask(|answer| Command::Resend { numbers, answer })
-            .await?;
+        let count = self.webhooks.resend(&consumer, numbers).await?;
         let message = match count {
             0 => format!(
                 "There are no dead letters; nothing is sent. What failed and is tried again by itself is sent now with POST /consumers/{name}/retry."
@@ -237,23 +196,13 @@ impl App {
         Ok(counted(count, message))
     }
 
-    /// The task of a consumer that has a webhook.
-    fn working(&self, consumer: &Consumer) -> Result<Arc<WebhookHandle>, ApiError> {
-        if consumer.wants.webhook.is_none() {
-            return Err(no_webhook(&consumer.name));
-        }
-        let handle = self.webhooks.handle(&consumer.name);
-        handle.ok_or_else(super::changed)
-    }
-
     /// `POST /consumers/{name}/retry`
     pub(in crate::api) async fn retry_webhook(
         self: &Arc<Self>,
         name: &str,
     ) -> Result<Answer, ApiError> {
         let consumer = self.consumers.get(consumer_name(name)?)?;
-        let handle = self.working(&consumer)?;
-        let retried = handle.ask(|answer| Command::Retry { answer }).await?;
+        let retried = self.webhooks.retry(&consumer).await?;
         Ok(counted(retried.count, retried_message(name, retried)))
     }
 
@@ -263,46 +212,14 @@ impl App {
         name: &str,
     ) -> Result<Answer, ApiError> {
         #[derive(Serialize)]
-        struct Body<'a> {
-            consumer: &'a str,
-            /// It is not in the log.
-            cursor: Option<&'a str>,
-            event: &'static str,
-            data: Data,
-        }
-        #[derive(Serialize)]
-        struct Data {
-            message: &'static str,
-            timestamp: f64,
-        }
-        #[derive(Serialize)]
-        struct Tested {
+        struct Shape {
             delivered: bool,
             #[serde(flatten)]
             record: Record,
             message: String,
         }
         let consumer = self.consumers.get(consumer_name(name)?)?;
-        let Some(webhook) = &consumer.wants.webhook else {
-            return Err(no_webhook(name));
-        };
-        let handle = self.working(&consumer)?;
-        let _testing = handle.testing.try_acquire().map_err(|_| tested_now(name))?;
-        let (began, id) = (now_ms(), format!("{name}_test_{}", random_hex()?));
-        let data = Data {
-            message: TEST_MESSAGE,
-            timestamp: json::seconds(began),
-        };
-        let body = json::to_text(&Body {
-            consumer: name,
-            cursor: None,
-            event: "test",
-            data,
-        });
-        let sender = self.webhooks.sender();
-        let outcome = sender.post(webhook, &id, body, began / 1000).await;
-        let record = Record::new(id, began, &outcome);
-        let is_stopped = handle.stats().stopped.is_some();
+        let Tested { record, is_stopped } = self.webhooks.test(&consumer).await?;
         let message = match &record.error {
             Some(error) => format!("The test was not delivered: {error}."),
             None if is_stopped => format!(
@@ -310,12 +227,12 @@ impl App {
             ),
             None => "The receiver took the test.".to_owned(),
         };
-        let tested = Tested {
+        let shape = Shape {
             delivered: record.error.is_none(),
             record,
             message,
         };
-        Ok(respond::json(StatusCode::OK, &tested))
+        Ok(respond::json(StatusCode::OK, &shape))
     }
 
     /// The number of a dead letter's cursor, which may be older than the log.
@@ -343,20 +260,6 @@ fn counted(count: usize, message: String) -> Answer {
     respond::json(status, &Counted { count, message })
 }
 
-fn no_webhook(name: &str) -> ApiError {
-    let message =
-        format!("{name} has no webhook, so there is nowhere to post to; PUT it with a \"url\".");
-    ApiError::new(StatusCode::CONFLICT, "no_webhook", message)
-}
-
-fn tested_now(name: &str) -> ApiError {
-    let message = format!("A test of {name} is on its way; ask again when it is answered.");
-    ApiError {
-        retry_after: Some(1),
-        ..ApiError::new(StatusCode::TOO_MANY_REQUESTS, "too_many_requests", message)
-    }
-}
-
 fn retried_message(name: &str, retried: Retried) -> String {
     let resumed = if retried.resumed {
         "The webhook, which was stopped, goes on. "
@@ -379,10 +282,4 @@ fn retried_message(name: &str, retried: Retried) -> String {
         ),
     };
     format!("{resumed}{waiting}{dead}")
-}
-
-fn random_hex() -> Result<String, ApiError> {
-    let mut bytes = [0; 16];
-    getrandom::fill(&mut bytes).map_err(|cause| ApiError::internal(&cause))?;
-    Ok(format!("{:032x}", u128::from_le_bytes(bytes)))
 }

@@ -6,13 +6,12 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::body;
 use super::partitions::Attempt;
 use super::sender::{Failure, Outcome};
 use super::stats::Record;
-use crate::api::App;
-use crate::api::consumers::Consumer;
+use super::{Webhooks, body};
 use crate::clock::now_ms;
+use crate::consumers::Consumer;
 use crate::store::Webhook;
 use crate::tracker::Event;
 use crate::wire::error::ApiError;
@@ -51,18 +50,15 @@ pub struct AttemptResult {
 
 /// Reads the event and posts it.
 pub async fn deliver(
-    app: Arc<App>,
+    webhooks: Arc<Webhooks>,
     consumer: Arc<Consumer>,
     webhook: Arc<Webhook>,
     attempt: Attempt,
 ) -> Result<AttemptResult, ApiError> {
     let (name, number) = (consumer.name.clone(), attempt.number);
-    let event = app.read(move |app| match attempt.resend {
-        true => Ok(app
-            .reader
-            .dead_letter(&name, number)?
-            .map(|letter| letter.event)),
-        false => Ok(app.reader.event(number)?),
+    let event = webhooks.read(move |reader| match attempt.resend {
+        true => Ok(reader.dead_letter(&name, number)?.map(|it| it.event)),
+        false => Ok(reader.event(number)?),
     });
     let Some(event) = event.await? else {
         return Ok(AttemptResult {
@@ -72,12 +68,12 @@ pub async fn deliver(
             record: None,
         });
     };
-    let body = body(&app.wire, &consumer.name, number, &event)?;
+    let body = body(webhooks.wire(), &consumer.name, number, &event)?;
     let (id, began) = (
-        format!("{}_{}", consumer.name, app.wire.cursor(number)),
+        format!("{}_{}", consumer.name, webhooks.wire().cursor(number)),
         now_ms(),
     );
-    let sender = app.webhooks.sender();
+    let sender = webhooks.sender();
     let outcome: Outcome = sender.post(&webhook, &id, body, began / 1000).await;
     Ok(AttemptResult {
         attempt,

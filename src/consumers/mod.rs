@@ -17,7 +17,6 @@
 //! ```text
 //! registry   the consumers and their places; the store's rows are written before the memory changes
 //! readers    who reads one
-//! rest       PUT, GET, DELETE /consumers/{name}, POST /consumers/{name}/ack, GET /events?consumer=
 //! name       what they may be called
 //! lag        how far behind each is
 //! ```
@@ -25,11 +24,9 @@
 mod lag;
 mod name;
 mod readers;
-mod reading;
 mod registry;
-mod rest;
 
 pub use lag::Lag;
 pub use name::consumer_name;
 pub use readers::{Over, Reading, Refused, Wish};
-pub use registry::{Consumer, Registry};
+pub use registry::{Consumer, Consumers, Defined};

@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, VecDeque};
 use serde::Serialize;
 
 use super::sender::Outcome;
-use super::{App, hidden};
-use crate::api::consumers::Consumer;
+use super::{Webhooks, hidden};
+use crate::consumers::Consumer;
 use crate::store::{SigningSecret, Stopped, Webhook};
 use crate::wire::error::ApiError;
 use crate::wire::json;
@@ -43,7 +43,7 @@ impl WebhookStats {
         self.recent.push_front(record);
     }
 
-    fn word(&self) -> &'static str {
+    fn state_word(&self) -> &'static str {
         if self.stopped.is_some() {
             "stopped"
         } else if self.retrying > 0 || self.failures > 0 {
@@ -123,35 +123,68 @@ struct StoppedShape {
     reason: String,
 }
 
-/// How the consumer's webhook is doing; `None` when it has none. `whole`: with the last attempts.
-/// May block the thread.
-pub fn state(app: &App, consumer: &Consumer, whole: bool) -> Result<Option<State>, ApiError> {
-    let Some(webhook) = &consumer.wants.webhook else {
-        return Ok(None);
-    };
-    let handle = app.webhooks.handle(&consumer.name);
-    let stats = handle
-        .map(|handle| handle.stats().clone())
-        .unwrap_or_default();
-    Ok(Some(State {
-        url: hidden::url(&webhook.url),
-        headers: header_names(webhook),
-        secrets: webhook.secrets.iter().map(shape_of_secret).collect(),
-        state: stats.word(),
-        dead_letters: count(app, &consumer.name, &stats)?,
-        stopped: stats.stopped.map(|stopped| StoppedShape {
-            since: json::seconds(stopped.since),
-            reason: stopped.reason,
-        }),
-        failures: stats.failures,
-        last_error: stats.last_error,
-        last_success: stats.last_success.map(json::seconds),
-        next_attempt: stats.next_attempt.map(json::seconds),
-        in_flight: stats.in_flight,
-        pending: stats.pending,
-        missed_up_to: stats.missed_up_to.map(|number| app.wire.cursor(number)),
-        attempts: whole.then_some(stats.recent),
-    }))
+impl Webhooks {
+    /// How the consumer's webhook is doing; `None` when it has none. `whole`: with the last
+    /// attempts. May block the thread.
+    pub fn state(&self, consumer: &Consumer, whole: bool) -> Result<Option<State>, ApiError> {
+        let Some(webhook) = &consumer.wants.webhook else {
+            return Ok(None);
+        };
+        let handle = self.handle(&consumer.name);
+        let stats = handle
+            .map(|handle| handle.stats().clone())
+            .unwrap_or_default();
+        Ok(Some(State {
+            url: hidden::url(&webhook.url),
+            headers: header_names(webhook),
+            secrets: webhook.secrets.iter().map(shape_of_secret).collect(),
+            state: stats.state_word(),
+            dead_letters: self.dead_letter_count(&consumer.name, &stats)?,
+            stopped: stats.stopped.map(|stopped| StoppedShape {
+                since: json::seconds(stopped.since),
+                reason: stopped.reason,
+            }),
+            failures: stats.failures,
+            last_error: stats.last_error,
+            last_success: stats.last_success.map(json::seconds),
+            next_attempt: stats.next_attempt.map(json::seconds),
+            in_flight: stats.in_flight,
+            pending: stats.pending,
+            missed_up_to: stats.missed_up_to.map(|number| self.wire().cursor(number)),
+            attempts: whole.then_some(stats.recent),
+        }))
+    }
+
+    fn dead_letter_count(&self, name: &str, stats: &WebhookStats) -> Result<usize, ApiError> {
+        stats
+            .dead_letters
+            .map_or_else(|| Ok(self.parts.reader.dead_letter_count(name)?), Ok)
+    }
+
+    /// `state` alone, for `/status`.
+    pub fn state_word(&self, consumer: &Consumer) -> Option<&'static str> {
+        consumer.wants.webhook.as_ref()?;
+        let handle = self.handle(&consumer.name);
+        Some(handle.map_or("waiting", |handle| handle.stats().state_word()))
+    }
+
+    /// Figures of every webhook. May block the thread.
+    pub fn counters(&self) -> Result<Vec<(String, Counters)>, ApiError> {
+        let all = self.all_stats();
+        let counters = all.into_iter().map(|(name, stats)| {
+            let dead_letters = self.dead_letter_count(&name, &stats)?;
+            Ok((
+                name,
+                Counters {
+                    attempts: stats.attempts,
+                    failures: stats.failed_attempts,
+                    dead_letters,
+                    in_flight: stats.in_flight,
+                },
+            ))
+        });
+        counters.collect()
+    }
 }
 
 fn header_names(webhook: &Webhook) -> BTreeMap<String, &'static str> {
@@ -165,22 +198,6 @@ fn shape_of_secret(secret: &SigningSecret) -> SecretShape {
     }
 }
 
-fn count(app: &App, name: &str, stats: &WebhookStats) -> Result<usize, ApiError> {
-    stats
-        .dead_letters
-        .map_or_else(|| Ok(app.reader.dead_letter_count(name)?), Ok)
-}
-
-/// `state` alone, for `/status`.
-pub fn word(app: &App, consumer: &Consumer) -> Option<&'static str> {
-    let handle = app.webhooks.handle(&consumer.name);
-    consumer
-        .wants
-        .webhook
-        .as_ref()
-        .map(|_| handle.map_or("waiting", |handle| handle.stats().word()))
-}
-
 /// Figures of one webhook for metrics; the first two count from the definition or the daemon's
 /// start.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -189,22 +206,4 @@ pub struct Counters {
     pub failures: u64,
     pub dead_letters: usize,
     pub in_flight: usize,
-}
-
-/// Of every webhook. May block the thread.
-pub fn counters(app: &App) -> Result<Vec<(String, Counters)>, ApiError> {
-    let all = app.webhooks.all_stats();
-    let counters = all.into_iter().map(|(name, stats)| {
-        let dead_letters = count(app, &name, &stats)?;
-        Ok((
-            name,
-            Counters {
-                attempts: stats.attempts,
-                failures: stats.failed_attempts,
-                dead_letters,
-                in_flight: stats.in_flight,
-            },
-        ))
-    });
-    counters.collect()
 }
