@@ -1,15 +1,15 @@
 //! Engine.IO over real connections: what the official suite leaves out, and what only shows with
 //! sockets.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use futures_util::SinkExt;
-use satwatch::engineio::{CloseReason, Config, Group, Message};
+use satwatch::engineio::{CloseReason, Group, Message};
 use tokio::io::AsyncWriteExt;
-use tokio::net::TcpStream;
 use tokio_tungstenite::tungstenite::{self, Bytes};
 
-use super::engineio_rig::{Server, Socket, answer, serve, sid_of, within};
+use super::engineio_rig::{Server, answer, fast, serve, settle, sid_of, within};
 
 // Handshakes
 
@@ -269,61 +269,16 @@ async fn a_long_message_arrives_whole() {
 }
 
 #[tokio::test]
-async fn a_polling_answer_holds_sixteen_packets_at_most() {
-    let server = Server::start(|_| {}).await;
-    let sid = server.open_polling().await;
-    assert!(server.post(&sid, "4many").await.is(200, "ok"));
-    let mut numbers = Vec::new();
-    for count in [16, 16, 8] {
-        let answer = server.get(&sid).await;
-        let packets: Vec<_> = answer.body.split('\x1e').map(str::to_owned).collect();
-        assert_eq!(packets.len(), count);
-        numbers.extend(packets);
-    }
-    assert_eq!(
-        numbers,
-        (0..40)
-            .map(|number| format!("4{number}"))
-            .collect::<Vec<_>>()
-    );
-}
-
-#[tokio::test]
 async fn a_frame_right_behind_the_handshake_is_heard() {
     let server = Server::start(|_| {}).await;
     let head = "GET /engine.io/?EIO=4&transport=websocket HTTP/1.1\r\nhost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
                 Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n";
     // A masked text frame with the mask 0.
-    let mut bytes = head.as_bytes().to_vec();
-    bytes.extend_from_slice(&[0x81, 0x86, 0, 0, 0, 0]);
-    bytes.extend_from_slice(b"4early");
-    let mut stream = TcpStream::connect(server.addr)
-        .await
-        .expect("the server listens");
-    stream.write_all(&bytes).await.expect("the server reads");
+    let frame = [0x81, 0x86, 0, 0, 0, 0];
+    let _stream = server
+        .raw([head.as_bytes(), &frame, b"4early"].concat())
+        .await;
     server.echo().wait_for("message early").await;
-}
-
-#[tokio::test]
-async fn a_stream_that_is_not_tcp_works_too() {
-    let server = Server::start(|_| {}).await;
-    let (ours, theirs) = tokio::io::duplex(1024);
-    tokio::spawn(serve(
-        server.service.clone(),
-        theirs,
-        server.addr,
-        server.slot.clone(),
-    ));
-    let url = "ws://x/engine.io/?EIO=4&transport=websocket";
-    let mut socket = Socket(
-        within(tokio_tungstenite::client_async(url, ours))
-            .await
-            .expect("a 101")
-            .0,
-    );
-    assert!(socket.text().await.starts_with("0{"));
-    socket.send("4a").await;
-    assert_eq!(socket.text().await, "4a");
 }
 
 // Limits
@@ -367,14 +322,13 @@ async fn a_message_over_the_limit_closes_the_websocket_with_1009() {
     server.echo().wait_for("close transport error").await;
 }
 
-#[tokio::test]
-async fn a_client_that_does_not_read_is_let_go() {
-    let server = Server::start(|config| {
-        config.write_timeout = Duration::from_millis(200);
-        // More than the system takes for a client that does not read.
-        (config.outbox_messages, config.outbox_bytes) = (1000, 64 << 20);
-    })
-    .await;
+#[tokio::test(start_paused = true)]
+async fn write_that_nobody_reads_ends_the_session() {
+    let server = Server::in_memory(|config| {
+        config.write_timeout = Duration::from_secs(1);
+        // More than the connection takes for a client that does not read.
+        (config.outbox_messages, config.outbox_bytes) = (1000, 1 << 20);
+    });
     let mut socket = server.open_websocket().await;
     socket.send("4flood").await;
     server.echo().wait_for("close transport error").await;
@@ -382,9 +336,9 @@ async fn a_client_that_does_not_read_is_let_go() {
     drop(socket);
 }
 
-#[tokio::test]
-async fn a_body_that_stalls_ends_its_session() {
-    let server = Server::start(|config| config.body_timeout = Duration::from_millis(100)).await;
+#[tokio::test(start_paused = true)]
+async fn body_that_stalls_ends_its_session() {
+    let server = Server::in_memory(|config| config.body_timeout = Duration::from_secs(1));
     let sid = server.open_polling().await;
     let head = format!(
         "POST /engine.io/?EIO=4&transport=polling&sid={sid} HTTP/1.1\r\nhost: x\r\ncontent-length: 5\r\n"
@@ -397,32 +351,6 @@ async fn a_body_that_stalls_ends_its_session() {
 }
 
 // Requests that go wrong
-
-#[tokio::test]
-async fn two_polls_at_once_end_the_session() {
-    let server = Server::start(|_| {}).await;
-    let sid = server.open_polling().await;
-    let mut first = server.pending_get(&sid).await;
-    // Whichever of the two comes first waits, the other ends it.
-    let second = server.get(&sid).await;
-    let first = answer(&mut first).await;
-    let mut both = [(first.status, first.body), (second.status, second.body)];
-    both.sort();
-    assert_eq!(
-        both,
-        [
-            (200, "1".to_owned()),
-            (400, r#"{"code":3,"message":"Bad request"}"#.to_owned())
-        ]
-    );
-    assert_eq!(server.get(&sid).await.status, 400);
-    assert!(
-        server
-            .echo()
-            .seen()
-            .contains(&"close transport error".to_owned())
-    );
-}
 
 #[tokio::test]
 async fn two_posts_at_once_end_the_session() {
@@ -484,10 +412,11 @@ async fn a_poll_that_is_dropped_before_it_is_read_ends_its_session_too() {
         );
         client.write_all(head.as_bytes()).await.expect("it fits");
         drop(client);
+        let peer = SocketAddr::from(([127, 0, 0, 1], 1));
         serve(
             server.service.clone(),
             connection,
-            server.addr,
+            peer,
             server.slot.clone(),
         )
         .await;
@@ -572,66 +501,30 @@ async fn an_upgrade_takes_the_session_along() {
     assert_eq!(socket.text().await, "4still here");
 }
 
-#[tokio::test]
-async fn an_upgrade_that_fails_leaves_polling_alive() {
-    let server = Server::start(|config| config.upgrade_timeout = Duration::from_millis(100)).await;
-    let sid = server.open_polling().await;
-    for text in ["4a", "abc", "2"] {
-        let mut socket = server.websocket(&format!("&sid={sid}")).await;
-        socket.send(text).await;
-        assert_eq!(socket.closed().await, None);
-    }
-    drop(server.websocket(&format!("&sid={sid}")).await);
-    let mut silent = server.websocket(&format!("&sid={sid}")).await;
-    silent.send("2probe").await;
-    // The dropped one may not be noticed yet; then this one is closed at once, else when its time
-    // is up.
-    while !matches!(silent.next().await, tungstenite::Message::Close(_)) {}
-    assert!(server.post(&sid, "4alive").await.is(200, "ok"));
-    assert!(server.get(&sid).await.is(200, "4alive"));
-}
-
-#[tokio::test]
-async fn a_second_websocket_is_closed_while_the_first_probes() {
-    let server = Server::start(|_| {}).await;
-    let sid = server.open_polling().await;
-    let mut first = server.websocket(&format!("&sid={sid}")).await;
-    first.send("2probe").await;
-    assert_eq!(first.text().await, "3probe");
-    assert_eq!(
-        server
-            .websocket(&format!("&sid={sid}"))
-            .await
-            .closed()
-            .await,
-        None
-    );
-    first.send("5").await;
-    first.send("4a").await;
-    assert_eq!(first.text().await, "4a");
-}
-
-#[tokio::test]
-async fn a_session_that_ends_closes_its_probing_socket() {
-    let server = Server::start(|_| {}).await;
+#[tokio::test(start_paused = true)]
+async fn upgrade_that_fails_leaves_polling_alive() {
+    let server = Server::in_memory(|_| {});
     let sid = server.open_polling().await;
     let mut socket = server.websocket(&format!("&sid={sid}")).await;
-    socket.send("2probe").await;
-    assert_eq!(socket.text().await, "3probe");
-    assert!(server.post(&sid, "1").await.is(200, "ok"));
+    socket.send("4a").await;
     assert_eq!(socket.closed().await, None);
+    let mut lost = server.websocket(&format!("&sid={sid}")).await;
+    lost.send("2probe").await;
+    assert_eq!(lost.text().await, "3probe");
+    drop(lost);
+    settle().await;
+    assert!(server.post(&sid, "4alive").await.is(200, "ok"));
+    assert!(server.get(&sid).await.is(200, "4alive"));
+    let mut socket = server.websocket(&format!("&sid={sid}")).await;
+    socket.send("2probe").await;
+    assert_eq!(socket.text().await, "3probe", "another attempt is welcome");
 }
 
 // Heartbeat
 
-fn fast(config: &mut Config) {
-    config.ping_interval = Duration::from_millis(60);
-    config.ping_timeout = Duration::from_millis(40);
-}
-
-#[tokio::test]
-async fn pings_keep_a_session_alive_and_silence_ends_it() {
-    let server = Server::start(fast).await;
+#[tokio::test(start_paused = true)]
+async fn heartbeat_keeps_a_session_alive_and_silence_ends_it() {
+    let server = Server::in_memory(fast);
     let mut socket = server.open_websocket().await;
     for _ in 0..3 {
         assert_eq!(socket.text().await, "2");
@@ -641,7 +534,7 @@ async fn pings_keep_a_session_alive_and_silence_ends_it() {
     assert_eq!(socket.closed().await, None);
     server.echo().wait_for("close ping timeout").await;
 
-    let server = Server::start(fast).await;
+    let server = Server::in_memory(fast);
     let sid = server.open_polling().await;
     assert!(server.get(&sid).await.is(200, "2"));
     server.echo().wait_for("close ping timeout").await;
@@ -727,9 +620,9 @@ async fn a_handler_that_panics_takes_only_its_session_along() {
 
 // Work
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn work_holds_back_the_client_and_nothing_else() {
-    let server = Server::start(fast).await;
+    let server = Server::in_memory(fast);
     let mut socket = server.open_websocket().await;
     socket.send("4work").await;
     socket.send("4next").await;
@@ -747,7 +640,7 @@ async fn work_holds_back_the_client_and_nothing_else() {
         "2",
         "pings go on, and without a pong that anyone reads"
     );
-    tokio::time::sleep(Duration::from_millis(100)).await;
+    settle().await;
     assert_eq!(
         server.echo().seen().len(),
         2,

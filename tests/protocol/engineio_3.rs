@@ -1,13 +1,10 @@
-//! Engine.IO 3 over real connections: what the official suite for it asserts, and what that leaves
-//! out.
-
-use std::time::Duration;
+//! Engine.IO 3 over whole connections. What the machine alone shows is in `engineio::session`'s
+//! tests.
 
 use futures_util::SinkExt;
-use satwatch::engineio::Config;
 use tokio_tungstenite::tungstenite::{self, Bytes};
 
-use super::engineio_rig::{Server, answer, sid_of, within};
+use super::engineio_rig::{Server, fast, sid_of};
 
 const POLLING: &str = "EIO=3&transport=polling";
 
@@ -150,43 +147,9 @@ async fn texts_and_bytes_go_both_ways() {
     );
 }
 
-#[tokio::test]
-async fn bad_packets_end_the_session() {
-    let server = Server::start(|_| {}).await;
-    for body in ["abc", "4hello", "7:4hello", "1:3"] {
-        let query = open(&server, "").await;
-        assert_eq!(
-            server.http("POST", &query, body).await.status,
-            400,
-            "{body}"
-        );
-        assert_eq!(server.http("GET", &query, "").await.status, 400, "{body}");
-    }
-    for frame in [
-        tungstenite::Message::text("abc"),
-        tungstenite::Message::binary(vec![5]),
-        tungstenite::Message::text("bAQ=="),
-    ] {
-        let mut socket = server.websocket_of(3, "").await;
-        socket.text().await;
-        socket.0.send(frame).await.expect("the server reads");
-        assert_eq!(socket.closed().await, None);
-    }
-    within(async {
-        while server.service.session_count() > 0 {
-            tokio::time::sleep(Duration::from_millis(2)).await;
-        }
-    })
-    .await;
-}
-
-#[tokio::test]
-async fn the_client_pings_and_silence_ends_its_session() {
-    let quick = |config: &mut Config| {
-        config.ping_interval = Duration::from_millis(60);
-        config.ping_timeout = Duration::from_millis(40);
-    };
-    let server = Server::start(|_| {}).await;
+#[tokio::test(start_paused = true)]
+async fn heartbeat_is_the_clients_and_silence_ends_its_session() {
+    let server = Server::in_memory(fast);
     let query = open(&server, "").await;
     let mut socket = server.websocket_of(3, "").await;
     socket.text().await;
@@ -196,33 +159,9 @@ async fn the_client_pings_and_silence_ends_its_session() {
         socket.send("2").await;
         assert_eq!(socket.text().await, "3");
     }
-    let server = Server::start(quick).await;
-    let query = open(&server, "").await;
-    server.echo().wait_for("close ping timeout").await;
+    server.echo().wait_for_count(4).await;
     assert_eq!(server.http("POST", &query, "1:2").await.status, 400);
-    let mut socket = server.websocket_of(3, "").await;
-    socket.text().await;
     assert_eq!(socket.closed().await, None, "and the server does not ping");
-}
-
-#[tokio::test]
-async fn goodbyes_are_framed_too() {
-    let server = Server::start(|_| {}).await;
-    let query = open(&server, "").await;
-    let head = format!("GET /engine.io/?{query} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n");
-    let mut waiting = server.raw(&head).await;
-    assert!(server.http("POST", &query, "1:1").await.is(200, "ok"));
-    assert!(answer(&mut waiting).await.is(200, "1:6"));
-    assert_eq!(server.http("GET", &query, "").await.status, 400);
-    let query = open(&server, "").await;
-    assert!(server.http("POST", &query, "4:4bye").await.is(200, "ok"));
-    assert!(
-        server
-            .http("GET", &query, "")
-            .await
-            .is(200, "11:4last words")
-    );
-    assert!(server.http("GET", &query, "").await.is(200, "1:61:1"));
 }
 
 #[tokio::test]

@@ -239,7 +239,7 @@ async fn websockets_stay_in_the_servers_connection_limit() {
         .await
         .expect("a free port");
     let real = Server {
-        addr: listening.local_addrs().expect("it is bound")[0],
+        addr: Some(listening.local_addrs().expect("it is bound")[0]),
         service: service.clone(),
         slot: Arc::default(),
     };

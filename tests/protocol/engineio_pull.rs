@@ -21,7 +21,7 @@ use tokio::io::{AsyncRead, AsyncWrite, DuplexStream, ReadBuf};
 use tokio::sync::Notify;
 use tokio_tungstenite::tungstenite;
 
-use super::engineio_rig::{Socket, sid_of, within};
+use super::engineio_rig::{Socket, settle, sid_of, within};
 
 /// Has what a test gave it, and echoes.
 #[derive(Default)]
@@ -229,11 +229,6 @@ async fn http(service: &Service<Source>, method: Method, sid: &str, body: &str) 
     let answer = within(service.handle(request, None)).await.into_body();
     let bytes = answer.collect().await.expect("it is whole").to_bytes();
     String::from_utf8(bytes.to_vec()).expect("text")
-}
-
-/// Lets all that is ready run.
-async fn settle() {
-    tokio::time::sleep(std::time::Duration::from_millis(1)).await;
 }
 
 #[tokio::test(start_paused = true)]

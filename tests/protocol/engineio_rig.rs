@@ -1,4 +1,5 @@
-//! An Engine.IO server on a port of its own, and clients that do only what they are told.
+//! An Engine.IO server on a port of its own, or in memory for tests in paused time, and clients
+//! that do only what they are told.
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
@@ -159,8 +160,19 @@ impl Handler for EchoHandler {
     }
 }
 
+/// A connection, whatever it runs over.
+pub trait Connection: AsyncRead + AsyncWrite + Unpin + Send {}
+
+impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection for S {}
+
+pub type Stream = Box<dyn Connection>;
+
+/// Bytes that a connection in memory holds each way.
+const ROOM: usize = 64 << 10;
+
 pub struct Server {
-    pub addr: SocketAddr,
+    /// `None`: connections are in memory, so that paused time goes on only when all wait.
+    pub addr: Option<SocketAddr>,
     pub service: Service<EchoHandler>,
     /// One clone is in the extensions of each request that can be upgraded, as `server` does it
     /// with its slots.
@@ -169,6 +181,23 @@ pub struct Server {
 
 impl Server {
     pub async fn start(change: impl FnOnce(&mut Config)) -> Arc<Self> {
+        let listener = TcpListener::bind("127.0.0.1:0")
+            .await
+            .expect("a port is free");
+        let server = Arc::new(Self {
+            addr: Some(listener.local_addr().expect("bound")),
+            ..Self::in_memory(change)
+        });
+        let (service, slot) = (server.service.clone(), server.slot.clone());
+        tokio::spawn(async move {
+            while let Ok((stream, peer)) = listener.accept().await {
+                tokio::spawn(serve(service.clone(), stream, peer, slot.clone()));
+            }
+        });
+        server
+    }
+
+    pub fn in_memory(change: impl FnOnce(&mut Config)) -> Self {
         let mut config = Config {
             max_payload: 1000,
             keep_headers: true,
@@ -181,21 +210,22 @@ impl Server {
                 echo: Arc::default(),
             },
         );
-        let listener = TcpListener::bind("127.0.0.1:0")
-            .await
-            .expect("a port is free");
-        let slot = Arc::new(());
-        let server = Arc::new(Self {
-            addr: listener.local_addr().expect("bound"),
-            service: service.clone(),
-            slot: slot.clone(),
-        });
-        tokio::spawn(async move {
-            while let Ok((stream, peer)) = listener.accept().await {
-                tokio::spawn(serve(service.clone(), stream, peer, slot.clone()));
-            }
-        });
-        server
+        Self {
+            addr: None,
+            service,
+            slot: Arc::default(),
+        }
+    }
+
+    async fn connect(&self) -> Stream {
+        let Some(addr) = self.addr else {
+            let (ours, theirs) = tokio::io::duplex(ROOM);
+            let peer = SocketAddr::from(([127, 0, 0, 1], 1));
+            tokio::spawn(serve(self.service.clone(), theirs, peer, self.slot.clone()));
+            return Box::new(ours);
+        };
+        let stream = TcpStream::connect(addr).await;
+        Box::new(stream.expect("the server listens"))
     }
 
     pub fn echo(&self) -> Arc<Echo> {
@@ -231,12 +261,10 @@ impl Server {
     }
 
     /// Sends this and leaves the connection open.
-    pub async fn raw(&self, text: &str) -> TcpStream {
-        let mut stream = TcpStream::connect(self.addr)
-            .await
-            .expect("the server listens");
+    pub async fn raw(&self, bytes: impl AsRef<[u8]>) -> Stream {
+        let mut stream = self.connect().await;
         stream
-            .write_all(text.as_bytes())
+            .write_all(bytes.as_ref())
             .await
             .expect("the server reads");
         stream
@@ -259,7 +287,7 @@ impl Server {
     }
 
     /// A GET that nobody waits for yet.
-    pub async fn pending_get(&self, sid: &str) -> TcpStream {
+    pub async fn pending_get(&self, sid: &str) -> Stream {
         self.raw(&format!("GET /engine.io/?EIO=4&transport=polling&sid={sid} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")).await
     }
 
@@ -302,9 +330,7 @@ impl Server {
     }
 
     pub async fn websocket_of(&self, revision: u8, query: &str) -> Socket {
-        let stream = TcpStream::connect(self.addr)
-            .await
-            .expect("the server listens");
+        let stream = self.connect().await;
         let url = format!("ws://x/engine.io/?EIO={revision}&transport=websocket{query}");
         Socket(
             within(tokio_tungstenite::client_async(url, stream))
@@ -320,6 +346,12 @@ impl Server {
         assert!(socket.text().await.starts_with("0{"));
         socket
     }
+}
+
+/// Times that paused time passes before [`PATIENCE`].
+pub fn fast(config: &mut Config) {
+    config.ping_interval = Duration::from_secs(3);
+    config.ping_timeout = Duration::from_secs(2);
 }
 
 pub async fn serve<S>(service: Service<EchoHandler>, stream: S, peer: SocketAddr, slot: Arc<()>)
@@ -347,6 +379,11 @@ pub async fn within<T>(future: impl Future<Output = T>) -> T {
         .expect("it comes in time")
 }
 
+/// In paused time: lets all that is ready run.
+pub async fn settle() {
+    tokio::time::sleep(Duration::from_millis(1)).await;
+}
+
 #[derive(Debug)]
 pub struct Answer {
     pub status: u16,
@@ -369,7 +406,7 @@ impl Answer {
 }
 
 /// Reads to the end of the connection.
-pub async fn answer(stream: &mut TcpStream) -> Answer {
+pub async fn answer(stream: &mut (impl AsyncRead + Unpin)) -> Answer {
     let mut text = Vec::new();
     within(stream.read_to_end(&mut text))
         .await
@@ -396,7 +433,7 @@ pub fn sid_of(open: &str) -> String {
     json["sid"].as_str().expect("a text").to_owned()
 }
 
-pub struct Socket<S = TcpStream>(pub WebSocketStream<S>);
+pub struct Socket<S = Stream>(pub WebSocketStream<S>);
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
     pub async fn send(&mut self, text: &str) {

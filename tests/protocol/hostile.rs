@@ -27,6 +27,21 @@ const EVENT: usize = 1000;
 /// Behind the last event of a round.
 const END: &str = "end";
 
+/// Between two events, and between two looks at a condition.
+const PACE: Duration = Duration::from_millis(5);
+/// Events that are told while a wave holds on: longer than the server waits for anything half.
+const MEANWHILE: usize = 500;
+
+/// Waits for what other tasks are about to do.
+async fn until(mut is_true: impl FnMut() -> bool) {
+    patiently(async {
+        while !is_true() {
+            tokio::time::sleep(PACE).await;
+        }
+    })
+    .await;
+}
+
 async fn patiently<T>(future: impl Future<Output = T>) -> T {
     tokio::time::timeout(PATIENCE, future)
         .await
@@ -136,12 +151,17 @@ async fn start() -> Running {
 }
 
 impl Running {
-    /// Tells everybody `count` events, in haste but so that readers can follow, and the end.
+    /// How many messages everybody was told.
+    fn told(&self) -> usize {
+        self.service.handler().log().len()
+    }
+
+    /// Tells everybody `count` events, in haste but so that readers can follow.
     async fn events(&self, from: usize, count: usize) {
         let padding = "x".repeat(EVENT);
         for number in from..from + count {
             self.service.handler().tell(&format!("{number} {padding}"));
-            tokio::time::sleep(Duration::from_millis(5)).await;
+            tokio::time::sleep(PACE).await;
             assert!(self.service.received_bytes() <= 1 << 20);
         }
     }
@@ -347,15 +367,11 @@ async fn hostile(addr: SocketAddr, number: usize, over: CancellationToken) {
     }
 }
 
-/// Bytes of this process in memory.
-fn resident() -> usize {
-    let statm = std::fs::read_to_string("/proc/self/statm").expect("Linux");
-    statm
-        .split(' ')
-        .nth(1)
-        .and_then(|pages| pages.parse::<usize>().ok())
-        .expect("a number")
-        * 4096
+/// Tasks of this test's own runtime.
+fn tasks() -> usize {
+    tokio::runtime::Handle::current()
+        .metrics()
+        .num_alive_tasks()
 }
 
 /// How many connections fit this process's limit of open files at a time; each is two of them.
@@ -373,41 +389,43 @@ fn at_once() -> usize {
     (soft.saturating_sub(300) / 3).clamp(50, HOSTILE)
 }
 
-async fn round(running: &Running, first_event: usize) -> usize {
-    let addr = running.addr;
-    let mut good = JoinSet::new();
-    good.spawn(good_websocket(addr, false));
-    good.spawn(good_websocket(addr, true));
-    good.spawn(good_polling(addr));
-    patiently(async {
-        while running.service.session_count() < 3 {
-            tokio::time::sleep(Duration::from_millis(2)).await;
-        }
-    })
-    .await;
-
-    let (over, done) = (CancellationToken::new(), AtomicBool::new(false));
-    let attack = async {
-        let mut number = 0;
-        while number < HOSTILE {
-            let mut wave = JoinSet::new();
-            let wave_over = over.child_token();
-            for _ in 0..at_once().min(HOSTILE - number) {
-                wave.spawn(hostile(addr, number, wave_over.clone()));
-                number += 1;
-                if number.is_multiple_of(20) {
-                    tokio::time::sleep(Duration::from_millis(5)).await;
-                }
+/// Waves of hostile connections, each as large as the limit of open files lets it be.
+async fn attack(running: &Running) {
+    let mut number = 0;
+    while number < HOSTILE {
+        let (mut wave, over) = (JoinSet::new(), CancellationToken::new());
+        for _ in 0..at_once().min(HOSTILE - number) {
+            wave.spawn(hostile(running.addr, number, over.clone()));
+            number += 1;
+            if number.is_multiple_of(20) {
+                tokio::time::sleep(PACE).await;
             }
-            tokio::time::sleep(Duration::from_secs(3)).await;
-            wave_over.cancel();
-            wave.join_all().await;
         }
-        done.store(true, Ordering::Relaxed);
+        let told = running.told();
+        until(|| running.told() >= told + MEANWHILE).await;
+        over.cancel();
+        wave.join_all().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn hostile_connections_harm_nobody_and_leave_nothing() {
+    let running = start().await;
+    let idle = tasks();
+    let mut good = JoinSet::new();
+    good.spawn(good_websocket(running.addr, false));
+    good.spawn(good_websocket(running.addr, true));
+    good.spawn(good_polling(running.addr));
+    until(|| running.service.session_count() >= 3).await;
+
+    let is_over = AtomicBool::new(false);
+    let attack = async {
+        attack(&running).await;
+        is_over.store(true, Ordering::Relaxed);
     };
     let telling = async {
-        let mut number = first_event;
-        while !done.load(Ordering::Relaxed) {
+        let mut number = 0;
+        while !is_over.load(Ordering::Relaxed) {
             running.events(number, 20).await;
             number += 20;
         }
@@ -415,7 +433,7 @@ async fn round(running: &Running, first_event: usize) -> usize {
     };
     let ((), next) = patiently(async { tokio::join!(attack, telling) }).await;
     running.service.handler().tell(END);
-    let expected: Vec<_> = (first_event..next).collect();
+    let expected: Vec<_> = (0..next).collect();
     for seen in patiently(good.join_all()).await {
         // Those that joined when telling had begun miss nothing from there on.
         assert!(
@@ -426,28 +444,9 @@ async fn round(running: &Running, first_event: usize) -> usize {
         );
     }
     // Nothing is left of anybody.
-    patiently(async {
-        while running.service.session_count() > 0 {
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
-    })
-    .await;
-    assert_eq!(running.service.received_bytes(), 0);
-    next
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_thousand_hostile_connections_harm_nobody_and_leave_nothing() {
-    let running = start().await;
-    let next = round(&running, 0).await;
-    let after_one = resident();
-    round(&running, next).await;
-    let after_two = resident();
-    // Generously: other tests run in this process.
-    assert!(
-        after_two < after_one + (128 << 20),
-        "{after_one} bytes in memory after one round, {after_two} after two"
-    );
+    until(|| running.service.session_count() == 0).await;
+    until(|| running.service.received_bytes() == 0).await;
+    until(|| tasks() == idle).await;
     running.shutdown.cancel();
     patiently(running.service.shutdown()).await;
 }
