@@ -39,9 +39,9 @@
 //! socketio                 -> engineio
 //! server                   -> (nothing)
 //! wire                     -> tracker, store (the list of starts), socketio (encoded events)
-//! events                   -> tracker, store (reading), socketio (encoded packets), wire
-//! reads                    -> store (reading), wire
-//! consumers                -> tracker, store, indexer, events, wire
+//! reads                    -> tracker, store (reading), wire
+//! events                   -> tracker, store (reading), socketio (encoded packets), wire, reads
+//! consumers                -> tracker, store, indexer, events, reads, wire
 //! webhooks                 -> tracker, store, indexer, events, consumers, reads, wire, config (its section), clock
 //! api                      -> events, consumers, webhooks, reads, tracker, store (reading), indexer, bitcoind (its status), socketio, wire, web, config (its sections), clock
 //! app, cli, doctor         -> everything

@@ -200,16 +200,6 @@ struct App {
     webhooks: Arc<Webhooks>,
 }
 
-/// Does it all, also when the client that asked for it leaves meanwhile: what is in the store and
-/// what is in memory must not part.
-async fn to_the_end<T: Send + 'static>(
-    work: impl Future<Output = Result<T, ApiError>> + Send + 'static,
-) -> Result<T, ApiError> {
-    tokio::spawn(work)
-        .await
-        .map_err(|cause| ApiError::internal(&cause))?
-}
-
 impl App {
     /// Runs reads of the store where they hold up nobody else.
     async fn read<T: Send + 'static>(
@@ -217,7 +207,7 @@ impl App {
         read: impl FnOnce(&App) -> Result<T, ApiError> + Send + 'static,
     ) -> Result<T, ApiError> {
         let app = self.clone();
-        self.reads.run(move || read(&app)).await
+        self.reads.run(move |_| read(&app)).await
     }
 
     /// The same for those that read or make many rows.
@@ -226,6 +216,6 @@ impl App {
         read: impl FnOnce(&App) -> Result<T, ApiError> + Send + 'static,
     ) -> Result<T, ApiError> {
         let app = self.clone();
-        self.reads.run_long(move || read(&app)).await
+        self.reads.run_long(move |_| read(&app)).await
     }
 }

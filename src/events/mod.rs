@@ -51,6 +51,7 @@
 //! 8. What has no place in the order is a [`Notice`]: one for each subject, the latest.
 
 mod batch;
+pub mod cursors;
 mod dispatch;
 mod filter;
 mod index;

@@ -122,8 +122,7 @@ impl Webhooks {
         &self,
         read: impl FnOnce(&Reader) -> Result<T, ApiError> + Send + 'static,
     ) -> Result<T, ApiError> {
-        let reader = self.parts.reader.clone();
-        self.parts.reads.run(move || read(&reader)).await
+        self.parts.reads.run(read).await
     }
 
     fn sender(&self) -> &HttpSender {

@@ -140,7 +140,7 @@ impl Reading {
                 State::Waiting(mut parts) => {
                     let reads = self.reads.clone();
                     let read = async move {
-                        let next = move || {
+                        let next = move |_: &_| {
                             let part = parts.next()?;
                             Ok((parts, part))
                         };

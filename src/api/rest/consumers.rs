@@ -7,9 +7,10 @@ use serde::{Deserialize, Serialize};
 
 use super::respond::{self, Answer};
 use super::watchlist::distinct;
-use crate::api::{App, to_the_end};
+use crate::api::App;
 use crate::clock::now_ms;
 use crate::consumers::{Consumer, Defined, Lag, consumer_name};
+use crate::reads::run_detached;
 use crate::store::{self, Scripts};
 use crate::webhooks;
 use crate::wire::address::{self, KnownAddress};
@@ -215,7 +216,7 @@ impl App {
         };
         let (app, owned) = (self.clone(), name.to_owned());
         let (consumer, defined, secret) =
-            to_the_end(async move { app.define(&owned, definition).await }).await?;
+            run_detached(async move { app.define(&owned, definition).await }).await?;
         let (status, what) = match defined {
             Defined::Created => (StatusCode::CREATED, "is there now"),
             Defined::Changed => (
@@ -322,7 +323,7 @@ impl App {
             message: String,
         }
         let (app, owned) = (self.clone(), consumer_name(name)?.to_owned());
-        to_the_end(async move { app.consumers.forget(&owned).await }).await?;
+        run_detached(async move { app.consumers.forget(&owned).await }).await?;
         let message = format!("The consumer {name} is deleted; its addresses are still watched.");
         Ok(respond::json(StatusCode::OK, &Deleted { name, message }))
     }
@@ -374,7 +375,7 @@ impl App {
             }
             let moving = consumer.clone();
             let moved =
-                to_the_end(async move { moving.move_to(number, Vec::new(), now_ms()).await });
+                run_detached(async move { moving.move_to(number, Vec::new(), now_ms()).await });
             let Some(place) = moved.await? else {
                 // It was defined anew this moment.
                 tokio::task::yield_now().await;

@@ -11,19 +11,15 @@ use tokio::time::{Instant, sleep_until};
 
 use super::body::AnswerBody;
 use super::respond::{self, Answer};
-use super::watching::balance_in;
 use crate::api::App;
-use crate::events::{self, Batch, Event, PageError, Selection};
+use crate::events::{self, Batch, Event, PageError, Selection, cursors};
 use crate::wire::address::KnownAddress;
-use crate::wire::cursor::{self, BadCursor};
-use crate::wire::error::{ApiError, Restart};
+use crate::wire::error::ApiError;
 use crate::wire::request::Request;
 use crate::wire::request::types::{Limit, Wait};
 
 pub const LIMIT_DEFAULT: usize = 100;
 pub const LIMIT_MOST: u32 = 1000;
-/// Balances that come with a cursor that is not good any more.
-pub const BALANCES: usize = 1000;
 
 /// `GET /events`
 #[derive(Debug, Default, Deserialize)]
@@ -52,81 +48,26 @@ pub const ONE_READER: &str =
 impl App {
     /// The number in a cursor of this log, which may be ahead of it.
     pub(in crate::api) fn number(&self, text: &str) -> Result<u64, ApiError> {
-        match cursor::read(&self.wire.starts, text) {
-            Ok(number) => Ok(number),
-            Err(BadCursor::Malformed) => Err(ApiError::bad_request(
-                "invalid_cursor",
-                "This is not a cursor; send one as an event or an answer carried it.",
-            )),
-            Err(BadCursor::Unknown) => Err(self.unknown()?),
-        }
+        cursors::number(&self.reader, &self.wire, text)
     }
 
     /// Where in the log a client's cursor stands.
     pub(in crate::api) fn place(&self, text: &str) -> Result<u64, ApiError> {
-        let number = self.number(text)?;
-        if number > self.reader.snapshot().head()? {
-            return Err(self.unknown()?);
-        }
-        if self.expired(number)? {
-            let message = "Events after this cursor were deleted (events.retention_days). Take the balance anew (GET /balance/{address} or subscribe_address) and go on from the cursor beside it.";
-            return Err(self.gone("cursor_expired", message)?);
-        }
-        Ok(number)
+        cursors::place(&self.reader, &self.wire, text)
     }
 
     /// Whether retention has taken an event after this number.
     pub(in crate::api) fn expired(&self, after: u64) -> Result<bool, ApiError> {
-        Ok(after.saturating_add(1) < self.reader.first_seq()?)
+        Ok(cursors::is_expired(&self.reader, after)?)
     }
 
-    fn unknown(&self) -> Result<ApiError, ApiError> {
-        let message = "This cursor is not of this event log: the store was replaced, a copy of it was put back, or a power loss took what was not on the disk yet. Take the balance anew (GET /balance/{address} or subscribe_address) and go on from the cursor beside it.";
-        self.gone("cursor_unknown", message)
-    }
-
-    fn gone(&self, code: &'static str, message: &str) -> Result<ApiError, ApiError> {
-        let head = self.reader.snapshot().head()?;
-        let first = self.reader.first_seq()?.saturating_sub(1);
-        let restart = Restart {
-            cursor: self.wire.cursor(head),
-            first: self.wire.cursor(first),
-            balances: None,
-        };
-        Ok(ApiError {
-            restart: Some(Box::new(restart)),
-            ..ApiError::new(StatusCode::GONE, code, message)
-        })
-    }
-
-    /// The refusal of a cursor with the balances of the addresses and the cursor of the same
-    /// instant. Blocks the thread.
+    /// The refusal of a cursor with the balances of the addresses.
     pub(in crate::api) fn with_balances(
         &self,
-        mut error: ApiError,
+        error: ApiError,
         addresses: &[KnownAddress],
     ) -> ApiError {
-        let Some(restart) = &mut error.restart else {
-            return error;
-        };
-        if addresses.is_empty() || addresses.len() > BALANCES {
-            return error;
-        }
-        let snapshot = self.reader.snapshot();
-        let balances = addresses
-            .iter()
-            .map(|address| balance_in(&snapshot, address, &self.wire));
-        // One that is not watched any more has none.
-        let balances = balances
-            .filter(|balance| !matches!(balance, Err(error) if error.code == "not_watched"));
-        let balances = balances.collect::<Result<Vec<_>, _>>();
-        match balances.and_then(|balances| Ok((balances, snapshot.head()?))) {
-            Ok((balances, head)) => {
-                (restart.balances, restart.cursor) = (Some(balances), self.wire.cursor(head));
-                error
-            }
-            Err(cause) => cause,
-        }
+        cursors::with_balances(&self.reader, &self.wire, error, addresses)
     }
 
     /// `GET /events?after=&address=&limit=&wait=`; `address` may be repeated. `asked`: when the

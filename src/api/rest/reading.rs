@@ -3,13 +3,14 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::events::{BALANCES, LIMIT_DEFAULT, ReadEvents};
+use super::events::{LIMIT_DEFAULT, ReadEvents};
 use super::respond::Answer;
 use crate::api::App;
 use crate::api::socket::over;
 use crate::clock::now_ms;
 use crate::consumers::{Consumer, Over, Refused, Wish, consumer_name};
 use crate::events::PageError;
+use crate::events::cursors::BALANCES;
 use crate::store::Scripts;
 use crate::tracker::ScriptHash;
 use crate::wire::ApiError;

@@ -12,11 +12,11 @@ use serde::{Deserialize, Serialize};
 use super::respond::{self, Answer};
 use crate::api::App;
 use crate::api::progress;
-use crate::api::to_the_end;
 use crate::bitcoind::{Method, Progress};
 use crate::clock::now_ms;
 use crate::events::Notice;
 use crate::indexer::Refused;
+use crate::reads::run_detached;
 use crate::store::Snapshot;
 use crate::tracker::{
     ApplyError, Input, Past, ScanEnd, ScanId, ScanRow, ScanState, ScriptHash, WatchRequest,
@@ -273,7 +273,7 @@ impl App {
         scan: ScanList,
     ) -> Result<Answer, ApiError> {
         let (listed, network) = (scan.addresses, self.wire.network);
-        let addresses = self.reads.run_long(move || listed.parse(network)).await?;
+        let addresses = self.reads.run_long(move |_| listed.parse(network)).await?;
         let asked = Asked::new(scan.blocks_back, scan.from_height, scan.to_height)?;
         self.scan_histories(addresses, true, asked).await
     }
@@ -300,7 +300,7 @@ impl App {
             cursor: String,
         }
         let app = self.clone();
-        let begun = to_the_end(async move { app.begin_scan(addresses, many, asked).await });
+        let begun = run_detached(async move { app.begin_scan(addresses, many, asked).await });
         let (Plan { range, scripts, .. }, scan, head, address) = begun.await?;
         let Range {
             blocks_back,
@@ -484,7 +484,7 @@ impl App {
     ) -> Result<Answer, ApiError> {
         let scan = parse(id).ok_or_else(|| no_such_scan(id))?;
         let (app, text) = (self.clone(), id.to_owned());
-        to_the_end(async move { app.cancel(scan, &text).await }).await
+        run_detached(async move { app.cancel(scan, &text).await }).await
     }
 
     async fn cancel(self: &Arc<Self>, scan: ScanId, text: &str) -> Result<Answer, ApiError> {

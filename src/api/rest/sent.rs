@@ -66,7 +66,9 @@ impl Sent {
         match &self.body {
             Some(body) if body.len() > SMALL => {
                 let body = body.clone();
-                app.reads.run_long(move || request::body(Some(&body))).await
+                app.reads
+                    .run_long(move |_| request::body(Some(&body)))
+                    .await
             }
             body => request::body(body.as_deref()),
         }

@@ -22,10 +22,10 @@ use serde::Serialize;
 use super::respond::{self, Answer};
 use super::scans;
 use crate::api::App;
-use crate::api::to_the_end;
 use crate::bitcoind;
 use crate::clock::{note_on_chain_time, now_ms};
 use crate::events;
+use crate::reads::run_detached;
 use crate::store::{Snapshot, StoreError};
 use crate::wire::address;
 use crate::wire::error::ApiError;
@@ -437,7 +437,7 @@ impl App {
                 .map_err(|_| ApiError::stopping())?;
             Ok(app.monitoring.send_replace(on) != on)
         };
-        to_the_end(switching).await
+        run_detached(switching).await
     }
 }
 

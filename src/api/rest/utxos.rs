@@ -11,8 +11,8 @@ use serde::{Deserialize, Serialize};
 
 use super::body::{AnswerBody, Parts};
 use super::respond::{self, Answer};
-use super::watching::watched;
 use crate::api::App;
+use crate::reads::watched;
 use crate::store::{HeldSnapshot, UtxoPage};
 use crate::tracker::BlockId;
 use crate::wire::address::KnownAddress;

@@ -9,12 +9,12 @@ use serde::{Deserialize, Serialize};
 
 use super::respond::{self, Answer};
 use crate::api::App;
-use crate::store::{HistoryCursor, Snapshot};
-use crate::tracker::{TxSummary, WatchRow};
-use crate::wire::EventEncoder as Wire;
+use crate::reads::{balance_in, watched};
+use crate::store::HistoryCursor;
+use crate::tracker::TxSummary;
 use crate::wire::address::{self, KnownAddress};
 use crate::wire::error::ApiError;
-use crate::wire::json::{Balance, Block, CoverageShape, Transaction, first_immature};
+use crate::wire::json::{Block, CoverageShape, Transaction};
 use crate::wire::request::Request;
 use crate::wire::request::types::Limit;
 
@@ -39,34 +39,6 @@ impl Request for ListTransactions {
 }
 
 const NEXT_PAGE: &str = "write the `next` of the page before as `before`";
-
-/// The row of a watched address, or 404.
-pub fn watched(snapshot: &Snapshot<'_>, address: &KnownAddress) -> Result<WatchRow, ApiError> {
-    snapshot
-        .watch(&address.script)?
-        .ok_or_else(|| ApiError::not_watched(&address.text))
-}
-
-/// The balance of an address in a snapshot.
-pub fn balance_in(
-    snapshot: &Snapshot<'_>,
-    address: &KnownAddress,
-    wire: &Wire,
-) -> Result<Balance, ApiError> {
-    let row = watched(snapshot, address)?;
-    let tip = snapshot.tip()?;
-    let immature = match row.utxo_count {
-        0 => 0,
-        _ => snapshot.coinbase_value(&address.script, first_immature(tip))?,
-    };
-    Ok(Balance::new(
-        &address.text,
-        &row,
-        immature,
-        tip,
-        wire.cursor(snapshot.head()?),
-    ))
-}
 
 impl App {
     pub(in crate::api) fn address(&self, text: &str) -> Result<KnownAddress, ApiError> {

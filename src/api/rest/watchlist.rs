@@ -8,10 +8,10 @@ use serde::{Deserialize, Serialize};
 
 use super::respond::{self, Answer};
 use super::scans;
-use super::watching::watched;
 use crate::api::App;
-use crate::api::to_the_end;
 use crate::clock::now_ms;
+use crate::reads::run_detached;
+use crate::reads::watched;
 use crate::tracker::{Input, Past, ScanId, ScriptHash, WatchRequest, WatchRow};
 use crate::wire::address::{self, KnownAddress};
 use crate::wire::error::ApiError;
@@ -280,7 +280,7 @@ impl App {
             let (scan, head) = app.open_scan(hashes, range).await?;
             Ok((Some(scan), head))
         };
-        to_the_end(adding).await
+        run_detached(adding).await
     }
 
     /// `DELETE /addresses/{address}`: as if it had never been watched. Who is subscribed to it
@@ -314,7 +314,7 @@ impl App {
                 })
                 .await?)
         };
-        let cursor = self.wire.cursor(to_the_end(removing).await?.head);
+        let cursor = self.wire.cursor(run_detached(removing).await?.head);
         let message = format!(
             "{} is not watched any more, and what was known of it is forgotten.",
             address.text

@@ -1,13 +1,21 @@
-//! Work that may hold up its thread: reads of the store, which may wait for the disk, and long
-//! computations. All of it runs here, on threads that are not the runtime's workers and so hold up
-//! nobody else, and a bounded number at a time: what more there is waits its turn in order, and
-//! costs no thread meanwhile. Short work (a few rows) does not wait for long work (lists, large
-//! bodies).
+//! Reading the store for whoever asks over the network, and other work that may hold up its thread.
+//!
+//! # The rule
+//!
+//! Nothing is read from the store, and nothing long is computed, on a thread of the runtime: it is
+//! given to [`Reads`], which hands the store's `Reader` to it. The work runs on threads of its own,
+//! a bounded number at a time; what more there is waits its turn in order and costs no thread
+//! meanwhile. Short work (a few rows) does not wait for long work (lists, large bodies). Only
+//! `events` reads the newest events, which are in memory, on the spot.
+
+mod balance;
 
 use std::sync::Arc;
 
 use tokio::sync::Semaphore;
 use tokio::task::spawn_blocking;
+
+pub use balance::{balance_in, watched};
 
 use crate::store::{Reader, Snapshot};
 use crate::wire::ApiError;
@@ -38,41 +46,52 @@ impl Reads {
         &self,
         read: impl FnOnce(&Snapshot<'_>) -> Result<T, ApiError> + Send + 'static,
     ) -> Result<T, ApiError> {
-        let reader = self.reader.clone();
-        self.run(move || read(&reader.snapshot())).await
+        self.run(move |reader| read(&reader.snapshot())).await
     }
 
     /// Short work. It goes on to its end if whoever asked for it has left meanwhile.
     pub async fn run<T: Send + 'static>(
         &self,
-        work: impl FnOnce() -> Result<T, ApiError> + Send + 'static,
+        work: impl FnOnce(&Reader) -> Result<T, ApiError> + Send + 'static,
     ) -> Result<T, ApiError> {
-        run(&self.short, work).await
+        self.run_with(&self.short, work).await
     }
 
     /// Long work. It goes on to its end if whoever asked for it has left meanwhile.
     pub async fn run_long<T: Send + 'static>(
         &self,
-        work: impl FnOnce() -> Result<T, ApiError> + Send + 'static,
+        work: impl FnOnce(&Reader) -> Result<T, ApiError> + Send + 'static,
     ) -> Result<T, ApiError> {
-        run(&self.long, work).await
+        self.run_with(&self.long, work).await
+    }
+
+    async fn run_with<T: Send + 'static>(
+        &self,
+        permits: &Arc<Semaphore>,
+        work: impl FnOnce(&Reader) -> Result<T, ApiError> + Send + 'static,
+    ) -> Result<T, ApiError> {
+        let permit = permits.clone().acquire_owned().await;
+        let permit = permit.map_err(|_| ApiError::stopping())?;
+        let reader = self.reader.clone();
+        let work = move || {
+            let _permit = permit;
+            work(&reader)
+        };
+        match spawn_blocking(work).await {
+            Ok(result) => result,
+            Err(cause) => Err(ApiError::internal(&cause)),
+        }
     }
 }
 
-async fn run<T: Send + 'static>(
-    permits: &Arc<Semaphore>,
-    work: impl FnOnce() -> Result<T, ApiError> + Send + 'static,
+/// Does it all, also when the client that asked for it leaves meanwhile: what is in the store and
+/// what is in memory must not part.
+pub async fn run_detached<T: Send + 'static>(
+    work: impl Future<Output = Result<T, ApiError>> + Send + 'static,
 ) -> Result<T, ApiError> {
-    let permit = permits.clone().acquire_owned().await;
-    let permit = permit.map_err(|_| ApiError::stopping())?;
-    let work = move || {
-        let _permit = permit;
-        work()
-    };
-    match spawn_blocking(work).await {
-        Ok(result) => result,
-        Err(cause) => Err(ApiError::internal(&cause)),
-    }
+    tokio::spawn(work)
+        .await
+        .map_err(|cause| ApiError::internal(&cause))?
 }
 
 #[cfg(test)]
@@ -127,7 +146,8 @@ mod tests {
         let long: Vec<_> = (0..10 * LONG)
             .map(|_| {
                 let (reads, held) = (reads.clone(), held.clone());
-                let wait = move || Ok(held.lock().map(|held| held.recv().is_ok()).is_ok());
+                let wait =
+                    move |_: &Reader| Ok(held.lock().map(|held| held.recv().is_ok()).is_ok());
                 tokio::spawn(async move { reads.run_long(wait).await })
             })
             .collect();
@@ -149,7 +169,7 @@ mod tests {
     async fn a_read_that_panics_is_an_error_of_that_request_and_frees_its_place() {
         let (_folder, reads) = reads();
         for _ in 0..2 * SHORT {
-            let broken: Result<(), _> = reads.run(|| panic!("as a test wants it")).await;
+            let broken: Result<(), _> = reads.run(|_| panic!("as a test wants it")).await;
             assert_eq!(broken.map_err(|error| error.code), Err("internal"));
         }
         assert!(
