@@ -72,7 +72,7 @@ pub struct Parts {
     pub reader: Reader,
     pub indexer: indexer::Handle,
     pub node: watch::Receiver<bitcoind::Status>,
-    pub scans: watch::Receiver<Vec<bitcoind::Progress>>,
+    pub scans: watch::Receiver<Vec<bitcoind::ScanProgress>>,
     pub audits: mpsc::Sender<bitcoind::AuditRequest>,
     /// Whether the follower follows; `/start` and `/stop` set it and remember it in the store.
     pub monitoring: watch::Sender<bool>,
@@ -177,7 +177,7 @@ struct App {
     reader: Reader,
     indexer: indexer::Handle,
     node: watch::Receiver<bitcoind::Status>,
-    scans: watch::Receiver<Vec<bitcoind::Progress>>,
+    scans: watch::Receiver<Vec<bitcoind::ScanProgress>>,
     audits: mpsc::Sender<bitcoind::AuditRequest>,
     auditing: rest::audit::Turn,
     /// Held for reading by those who look whether addresses are watched and ask for something that

@@ -17,7 +17,7 @@ use serde::Serialize;
 
 use crate::api::App;
 use crate::api::rest::scans::Shape;
-use crate::bitcoind::Progress;
+use crate::bitcoind::ScanProgress;
 use crate::clock::now_ms;
 use crate::events::{Notice, Topic};
 use crate::socketio::Encoded;
@@ -60,7 +60,7 @@ pub fn notify(app: &App, scripts: &[ScriptHash], notice: Notice) {
 
 /// What was told of a scan last.
 struct Last {
-    progress: Progress,
+    progress: ScanProgress,
     round: u64,
     scripts: Option<Arc<[ScriptHash]>>,
 }
@@ -75,13 +75,13 @@ struct Teller {
 impl Teller {
     /// The scans that there is news of, those that were told longest ago first. Forgets those that
     /// have ended.
-    fn due(&mut self, scans: &[Progress]) -> Vec<Progress> {
+    fn due(&mut self, scans: &[ScanProgress]) -> Vec<ScanProgress> {
         self.round = self.round.saturating_add(1);
         if !self.last.is_empty() {
             let open: HashSet<_> = scans.iter().map(|progress| progress.scan).collect();
             self.last.retain(|scan, _| open.contains(scan));
         }
-        let is_due = |now: &&Progress| match self.last.get(&now.scan) {
+        let is_due = |now: &&ScanProgress| match self.last.get(&now.scan) {
             Some(last) => {
                 last.progress != **now && (now.running || state(&last.progress) != state(now))
             }
@@ -92,7 +92,7 @@ impl Teller {
         due
     }
 
-    fn remember(&mut self, progress: Progress, scripts: Arc<[ScriptHash]>) {
+    fn remember(&mut self, progress: ScanProgress, scripts: Arc<[ScriptHash]>) {
         let others = self.last.iter().filter(|(scan, _)| **scan != progress.scan);
         let remembered: usize = others
             .filter_map(|(_, last)| last.scripts.as_ref())
@@ -109,7 +109,7 @@ impl Teller {
 }
 
 /// What is worth a word when it changes.
-fn state(progress: &Progress) -> (bool, bool) {
+fn state(progress: &ScanProgress) -> (bool, bool) {
     (progress.running, progress.waits_for.is_some())
 }
 
@@ -136,7 +136,7 @@ async fn tell(app: &Arc<App>) {
 
 impl Teller {
     /// One round: true when there was more than fits one.
-    async fn tell(&mut self, app: &Arc<App>, due: Vec<Progress>) -> Result<bool, ApiError> {
+    async fn tell(&mut self, app: &Arc<App>, due: Vec<ScanProgress>) -> Result<bool, ApiError> {
         let mut left = ROUND_SCRIPTS;
         for (count, progress) in due.into_iter().enumerate() {
             if count == ROUND || left == 0 {
@@ -162,7 +162,7 @@ impl Teller {
     async fn look(
         &self,
         app: &Arc<App>,
-        progress: &Progress,
+        progress: &ScanProgress,
     ) -> Result<Option<(Shape, Arc<[ScriptHash]>, u64)>, ApiError> {
         let now = progress.clone();
         let known = self
@@ -195,9 +195,9 @@ impl Teller {
 mod tests {
     use super::*;
 
-    fn scan(n: u64, next: u32, running: bool, waits: bool) -> Progress {
+    fn scan(n: u64, next: u32, running: bool, waits: bool) -> ScanProgress {
         let waits_for = waits.then(|| "the node".to_owned());
-        Progress {
+        ScanProgress {
             scan: ScanId(n),
             target: 1000,
             next,
@@ -209,7 +209,7 @@ mod tests {
     }
 
     /// One round in which all that is due is told, up to `most`.
-    fn round(teller: &mut Teller, scans: &[Progress], most: usize) -> Vec<u64> {
+    fn round(teller: &mut Teller, scans: &[ScanProgress], most: usize) -> Vec<u64> {
         let due = teller.due(scans);
         due.into_iter()
             .take(most)

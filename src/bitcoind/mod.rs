@@ -51,7 +51,7 @@ pub use discover::{Endpoints, Found, NodeInfo, find};
 pub use findings::{Finding, try_calls};
 pub use follower::{FollowError, Follower, Node, spawn};
 pub use http::Credentials;
-pub use rescan::{Method, Progress};
+pub use rescan::{ScanMethod, ScanProgress};
 pub use rpc::Rpc;
 pub use status::{MempoolStatus, ReconcileStatus, Status, TopicStatus, ZmqStatus};
 

@@ -8,6 +8,5 @@ pub const LONG_FILES: &[&str] = &[
     "api/rest/scans.rs",
     "bitcoind/follower/mod.rs",
     "bitcoind/follower/pool.rs",
-    "bitcoind/rescan/runner.rs",
     "tracker/past.rs",
 ];

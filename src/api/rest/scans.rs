@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use super::respond::{self, Answer};
 use crate::api::App;
 use crate::api::progress;
-use crate::bitcoind::{Method, Progress};
+use crate::bitcoind::{ScanMethod, ScanProgress};
 use crate::clock::now_ms;
 use crate::events::Notice;
 use crate::indexer::Refused;
@@ -65,7 +65,7 @@ impl Shape {
         scan: ScanId,
         row: &ScanRow,
         address: Option<String>,
-        progress: Option<&Progress>,
+        progress: Option<&ScanProgress>,
         tip: Option<u32>,
     ) -> Self {
         let progress = progress.filter(|_| row.state == ScanState::Open);
@@ -112,8 +112,8 @@ impl Shape {
             method: progress
                 .and_then(|progress| progress.method)
                 .map(|method| match method {
-                    Method::Filters => "filters",
-                    Method::Blocks => "blocks",
+                    ScanMethod::Filters => "filters",
+                    ScanMethod::Blocks => "blocks",
                 }),
             blocks_per_second: rate.map(tenths),
             // A cast of a float saturates.
@@ -127,7 +127,7 @@ impl Shape {
     }
 }
 
-fn word(row: &ScanRow, progress: Option<&Progress>) -> &'static str {
+fn word(row: &ScanRow, progress: Option<&ScanProgress>) -> &'static str {
     match (row.state, progress) {
         (ScanState::Complete, _) => "complete",
         (ScanState::Cancelled, _) => "cancelled",
@@ -154,7 +154,7 @@ fn tenths(number: f64) -> f64 {
 }
 
 /// Blocks that an open scan still has to pass, as far as is known.
-pub fn blocks_left(progress: &Progress) -> u64 {
+pub fn blocks_left(progress: &ScanProgress) -> u64 {
     u64::from(progress.target)
         .saturating_add(1)
         .saturating_sub(u64::from(progress.next))
@@ -584,7 +584,7 @@ impl App {
         &self,
         snapshot: &Snapshot<'_>,
         scan: ScanId,
-        progress: Option<&Progress>,
+        progress: Option<&ScanProgress>,
     ) -> Result<Option<Shape>, ApiError> {
         let Some(row) = snapshot.scan(&scan)? else {
             return Ok(None);
@@ -633,19 +633,19 @@ mod tests {
         found: 0,
     };
 
-    fn progress(next: u32, rate: Option<f64>) -> Progress {
-        Progress {
+    fn progress(next: u32, rate: Option<f64>) -> ScanProgress {
+        ScanProgress {
             scan: ScanId(0xab),
             target: 299,
             next,
             running: true,
-            method: Some(Method::Blocks),
+            method: Some(ScanMethod::Blocks),
             rate,
             waits_for: None,
         }
     }
 
-    fn shape(row: &ScanRow, progress: Option<&Progress>) -> Shape {
+    fn shape(row: &ScanRow, progress: Option<&ScanProgress>) -> Shape {
         Shape::new(ScanId(0xab), row, Some("x".to_owned()), progress, Some(300))
     }
 
@@ -674,7 +674,7 @@ mod tests {
 
     #[test]
     fn what_it_waits_for_is_said_and_no_rate_then() {
-        let waiting = Progress {
+        let waiting = ScanProgress {
             running: false,
             waits_for: Some("The node is away.".to_owned()),
             ..progress(120, Some(5.0))

@@ -71,7 +71,7 @@ struct Daemon {
     router: Arc<Router>,
     layer: SocketIoHandler<SocketApi>,
     node: watch::Sender<bitcoind::Status>,
-    scans: watch::Sender<Vec<bitcoind::Progress>>,
+    scans: watch::Sender<Vec<bitcoind::ScanProgress>>,
     audits: mpsc::Receiver<bitcoind::AuditRequest>,
     thread: std::thread::JoinHandle<Result<(), indexer::IndexerError>>,
     _asks: mpsc::Receiver<crate::tracker::Ask>,

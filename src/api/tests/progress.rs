@@ -5,7 +5,7 @@ use serde_json::json;
 use super::scans::{running, script};
 use super::webhooks::until;
 use super::*;
-use crate::bitcoind::Progress;
+use crate::bitcoind::ScanProgress;
 use crate::events::Notice;
 use crate::tracker::{ScanEnd, ScanId};
 
@@ -167,7 +167,7 @@ async fn a_scan_that_only_waits_for_its_turn_is_not_told() {
         daemon.scan(1, json!({})).await,
         daemon.scan(1, json!({})).await,
     );
-    let idle = |scan, waits_for| Progress {
+    let idle = |scan, waits_for| ScanProgress {
         running: false,
         waits_for,
         ..running(scan, 0)

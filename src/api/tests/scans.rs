@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use super::*;
-use crate::bitcoind::{Method, Progress};
+use crate::bitcoind::{ScanMethod, ScanProgress};
 use crate::tracker::{BlockId, ScanEnd, ScanId, ScriptHash};
 
 pub fn script(n: u8) -> ScriptHash {
@@ -14,13 +14,13 @@ pub fn id_of(answer: &Value) -> ScanId {
     ScanId(u64::from_str_radix(answer["scan_id"].as_str().unwrap(), 16).unwrap())
 }
 
-pub fn running(scan: ScanId, next: u32) -> Progress {
-    Progress {
+pub fn running(scan: ScanId, next: u32) -> ScanProgress {
+    ScanProgress {
         scan,
         target: 99,
         next,
         running: true,
-        method: Some(Method::Filters),
+        method: Some(ScanMethod::Filters),
         rate: Some(10.0),
         waits_for: None,
     }

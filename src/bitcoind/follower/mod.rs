@@ -36,7 +36,7 @@ use super::audit::{self, AuditRequest, Audits};
 use super::baseline::{self, Baselines, Place};
 use super::chain::Look;
 use super::mempool::Reading;
-use super::rescan::{self, Progress, Rescans};
+use super::rescan::{self, Rescans, ScanProgress};
 use super::rpc::Rpc;
 use super::zmq::{Body, Feed, Frame, Notice, Stamped, Topic};
 use super::{Endpoints, Found, NodeError, Status};
@@ -79,7 +79,7 @@ pub enum FollowError {
 pub struct Node {
     pub status: watch::Receiver<Status>,
     /// Of the open history scans that are known here by now.
-    pub scans: watch::Receiver<Vec<Progress>>,
+    pub scans: watch::Receiver<Vec<ScanProgress>>,
     /// Few may wait.
     pub audits: mpsc::Sender<AuditRequest>,
 }
@@ -314,7 +314,7 @@ impl Follow {
         &self,
         rpc: Rpc,
         status: watch::Receiver<Status>,
-        progress: watch::Sender<Vec<Progress>>,
+        progress: watch::Sender<Vec<ScanProgress>>,
     ) -> Rescans {
         Rescans {
             rpc,

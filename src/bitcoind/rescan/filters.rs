@@ -29,7 +29,7 @@ const SLOW: Duration = Duration::from_secs(2);
 const LATER: Duration = Duration::from_secs(10);
 
 /// Blocks that may matter, ascending, in a range that ends with `end`.
-pub(super) struct Range {
+pub(super) struct FilterRange {
     pub(super) blocks: Vec<BlockId>,
     pub(super) end: BlockId,
 }
@@ -62,7 +62,7 @@ impl Filters {
         descriptors: Value,
         from: u32,
         stop: u32,
-    ) -> Result<Option<Range>, NodeError> {
+    ) -> Result<Option<FilterRange>, NodeError> {
         match self.look(descriptors, from, stop).await {
             Ok(Some(range)) => Ok(Some(range)),
             Ok(None) => Ok(self.later("the node's block filters are of no help now")),
@@ -77,7 +77,7 @@ impl Filters {
         }
     }
 
-    fn later(&mut self, why: &str) -> Option<Range> {
+    fn later(&mut self, why: &str) -> Option<FilterRange> {
         tracing::debug!("history scans read blocks: {why}");
         self.not_before = Some(Instant::now() + LATER);
         None
@@ -88,7 +88,7 @@ impl Filters {
         descriptors: Value,
         from: u32,
         stop: u32,
-    ) -> Result<Option<Range>, NodeError> {
+    ) -> Result<Option<FilterRange>, NodeError> {
         let index = self
             .rpc
             .filter_index()
@@ -120,7 +120,7 @@ impl Filters {
         let Some(blocks) = blocks.collect::<Option<Vec<_>>>() else {
             return Ok(None);
         };
-        Ok(fits(&blocks, from, last).then_some(Range {
+        Ok(fits(&blocks, from, last).then_some(FilterRange {
             blocks,
             end: BlockId { height: last, hash },
         }))

@@ -9,7 +9,7 @@
 //!    Whether that chain is ours is for the tracker to say, which also sets scans back when a reorg
 //!    takes blocks from them.
 //! 3. The live feed comes first: connections of our own, at most four blocks fetched at a time,
-//!    searched beside the runtime, and merged in small portions, one at a time.
+//!    searched beside the runtime, and merged in small inputs, one at a time.
 //! 4. Scans at the same height go together: a block is fetched and searched once for all of them
 //!    and their scripts. What grows is only what is found.
 //! 5. A scan that cannot go on says why, waits, and holds up no other.
@@ -17,25 +17,29 @@
 //! # Flow
 //!
 //! ```text
-//! jobs (store) --> choose: shortest first, all at the same height --> group (store): scripts, outputs that they own
-//!                                                                        |
-//! node --getblockhash, or scanblocks [`filters`]--> walk: fetch, in order --> finder: hits --> portions --Past--> indexer
-//!                                                    |                                            ^
-//!                                 scans above height 0: what the blocks spend ---- prevouts ------+
+//! open_scans (store) --> scheduler: shortest first, all at the same height --> batch (store): scripts, their outputs
+//!                                                                                |
+//! node --getblockhash, or scanblocks [`filters`]--> block_fetcher: in order --> block_matcher: hits --> merge_inputs --Past--> indexer
+//!                                                    |                                                    ^
+//!                                 scans above height 0: what the blocks spend ---------- prevouts --------+
 //! ```
+//!
+//! [`runner`] decides what the next round is for, [`scan_loop`] carries it out, [`progress`] tells
+//! subscribers how far it is.
 //!
 //! A scan from height 0 meets every output before its spend. One that begins higher does not, so it
 //! is told by the node what each block spends.
 
-mod choose;
+mod batch;
+mod block_fetcher;
+mod block_matcher;
 mod filters;
-mod finder;
-mod group;
-mod jobs;
-mod portions;
+mod merge_inputs;
+mod open_scans;
+mod progress;
 mod runner;
-mod stretch;
-mod walk;
+mod scan_loop;
+mod scheduler;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -53,7 +57,7 @@ use crate::tracker::ScanId;
 
 /// Where the blocks of interest are learned from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Method {
+pub enum ScanMethod {
     /// Compact block filters name the few blocks that matter.
     Filters,
     /// Every block is read.
@@ -62,7 +66,7 @@ pub enum Method {
 
 /// How an open scan is doing. What is lasting is in its row ([`crate::tracker::ScanRow`]).
 #[derive(Debug, Clone, PartialEq)]
-pub struct Progress {
+pub struct ScanProgress {
     pub scan: ScanId,
     /// Last height that it has to come to, as far as is known.
     pub target: u32,
@@ -70,7 +74,7 @@ pub struct Progress {
     pub next: u32,
     /// It is being worked on; otherwise it waits for its turn.
     pub running: bool,
-    pub method: Option<Method>,
+    pub method: Option<ScanMethod>,
     /// Blocks a second, while it runs.
     pub rate: Option<f64>,
     /// Why nothing goes on, as a sentence for a person.
@@ -86,7 +90,7 @@ pub(super) struct Rescans {
     /// Says why we are not at the node's tip.
     pub(super) status: watch::Receiver<Status>,
     /// Progress of the scans that are known to be open, in any order.
-    pub(super) progress: watch::Sender<Vec<Progress>>,
+    pub(super) progress: watch::Sender<Vec<ScanProgress>>,
 }
 
 /// A running call of ours is ended within this time when the daemon stops.

@@ -11,21 +11,22 @@ use tokio::sync::{Notify, Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-use super::choose::{Candidate, Choice, choose};
+use super::Rescans;
+use super::batch::ScanBatch;
+use super::block_fetcher::{BlockFetcher, PARALLEL};
 use super::filters::Filters;
-use super::group::Group;
-use super::jobs::{Job, Jobs, refresh, survey_again};
-use super::walk::{LANES, Walk};
-use super::{Method, Progress, Rescans};
+use super::open_scans::{OpenScan, OpenScans, refresh, survey_again};
+use super::progress::{PACE, ProgressPublisher};
+use super::scheduler::{Choice, ScanCandidate, choose};
 use crate::bitcoind::baseline::Place;
 use crate::bitcoind::rpc::Rpc;
-use crate::bitcoind::{Kind, NodeError, Status};
+use crate::bitcoind::{Kind, NodeError};
 use crate::clock::now_ms;
 use crate::indexer::{Handle, Refused};
 use crate::store::{Reader, StoreError};
 use crate::tracker::{ApplyError, BlockId, Input, ScanEnd, ScanId};
 
-/// Scans that are opened one after the other share a walk.
+/// Scans that are opened one after the other are read for together.
 const GATHER: Duration = Duration::from_millis(100);
 /// Between two looks at the store without being told: a wake-up may be dropped when very many come
 /// at once.
@@ -37,15 +38,11 @@ const PAUSE: Duration = Duration::from_secs(1);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 /// After something that a person has to mend.
 const LONG_PAUSE: Duration = Duration::from_secs(30);
-/// Between two publications of progress that only goes on.
-const PACE: Duration = Duration::from_millis(250);
 /// Scripts of scans that are ended in one go.
 const ENDS: u32 = 1000;
 
-const BASELINE: &str = "the unspent outputs of its addresses are being looked up first";
-
 /// Why a round did not go as it should.
-pub(super) enum Again {
+pub(super) enum RoundError {
     /// The store is ahead of what we know, or a chain changed meanwhile.
     Moved,
     /// These scans cannot go on now.
@@ -57,33 +54,24 @@ pub(super) enum Again {
     Store(StoreError),
 }
 
-impl From<NodeError> for Again {
+impl From<NodeError> for RoundError {
     fn from(error: NodeError) -> Self {
         Self::Node(error)
     }
 }
 
-impl From<StoreError> for Again {
+impl From<StoreError> for RoundError {
     fn from(error: StoreError) -> Self {
         Self::Store(error)
     }
 }
 
 /// What is in memory for the scans that are being worked on.
-pub(super) struct Work {
-    pub(super) group: Group,
-    pub(super) walk: Option<Walk>,
+pub(super) struct ActiveBatch {
+    pub(super) batch: ScanBatch,
+    pub(super) fetcher: Option<BlockFetcher>,
     /// Blocks a second.
     pub(super) rate: Option<f64>,
-}
-
-/// What subscribers hear of the scans that are being worked on.
-#[derive(Default)]
-struct Going {
-    scans: BTreeSet<ScanId>,
-    next: u32,
-    method: Option<Method>,
-    rate: Option<f64>,
 }
 
 pub(super) struct Runner {
@@ -92,19 +80,15 @@ pub(super) struct Runner {
     pub(super) indexer: Handle,
     wake: Arc<Notify>,
     place: watch::Receiver<Place>,
-    status: watch::Receiver<Status>,
-    progress: watch::Sender<Vec<Progress>>,
+    pub(super) progress: ProgressPublisher,
     /// Of fingerprints; random.
     pub(super) key: [u8; 16],
-    pub(super) lanes: Arc<Semaphore>,
+    pub(super) permits: Arc<Semaphore>,
     pub(super) filters: Filters,
-    pub(super) jobs: Jobs,
-    pub(super) work: Option<Work>,
+    pub(super) scans: OpenScans,
+    pub(super) active: Option<ActiveBatch>,
     /// When the store is to be read again.
     pub(super) look_at: Instant,
-    going: Going,
-    published: Instant,
-    at_tip: bool,
     /// Failures in a row, and what was logged of them.
     failures: u32,
     told: Option<String>,
@@ -130,17 +114,13 @@ impl Runner {
             indexer,
             wake,
             place,
-            status,
-            progress,
+            progress: ProgressPublisher::new(progress, status),
             key,
-            lanes: Arc::new(Semaphore::new(LANES)),
+            permits: Arc::new(Semaphore::new(PARALLEL)),
             filters,
-            jobs: Jobs::new(),
-            work: None,
+            scans: OpenScans::new(),
+            active: None,
             look_at: now,
-            going: Going::default(),
-            published: now,
-            at_tip: true,
             failures: 0,
             told: None,
         }
@@ -150,25 +130,25 @@ impl Runner {
         loop {
             match self.round().await {
                 Ok(()) => {}
-                Err(Again::Over) => return Ok(()),
-                Err(Again::Store(error)) => {
+                Err(RoundError::Over) => return Ok(()),
+                Err(RoundError::Store(error)) => {
                     tracing::error!("cannot read the history scans: {error}");
                     return Err(error);
                 }
-                Err(Again::Moved) => {
-                    (self.work, self.look_at) = (None, Instant::now());
+                Err(RoundError::Moved) => {
+                    (self.active, self.look_at) = (None, Instant::now());
                     tokio::time::sleep(SOON).await;
                 }
-                Err(Again::Node(error)) => {
+                Err(RoundError::Node(error)) => {
                     let held = self.concerned(&error);
                     self.failed(&error, |scan| held.contains(scan));
                 }
-                Err(Again::Away(error)) => self.failed(&error, |_| true),
+                Err(RoundError::Away(error)) => self.failed(&error, |_| true),
             }
         }
     }
 
-    async fn round(&mut self) -> Result<(), Again> {
+    async fn round(&mut self) -> Result<(), RoundError> {
         let tip = self.tip().await?;
         if self.is_told() || self.look_at <= Instant::now() {
             self.look().await?;
@@ -177,29 +157,26 @@ impl Runner {
         let Some(choice) = self.choose(tip) else {
             return self.idle().await;
         };
-        self.goes(&choice);
-        self.go(&choice, tip).await?;
+        self.start(&choice);
+        self.scan(&choice, tip).await?;
         (self.failures, self.told) = (0, None);
         Ok(())
     }
 
     /// Our tip, once it is the node's.
-    async fn tip(&mut self) -> Result<BlockId, Again> {
+    async fn tip(&mut self) -> Result<BlockId, RoundError> {
         loop {
             let there =
                 tokio::time::timeout(PACE, self.place.wait_for(|place| place.at_node_tip)).await;
             match there.map(|place| place.map(|place| place.tip)) {
                 Ok(Ok(Some(tip))) => {
-                    if !std::mem::replace(&mut self.at_tip, true) {
-                        self.publish();
-                    }
+                    self.progress.set_at_tip(&self.scans, true);
                     return Ok(tip);
                 }
                 Ok(Ok(None)) => tokio::time::sleep(SOON).await,
-                Ok(Err(_)) => return Err(Again::Over),
+                Ok(Err(_)) => return Err(RoundError::Over),
                 Err(_) => {
-                    self.at_tip = false;
-                    self.stands();
+                    self.progress.set_at_tip(&self.scans, false);
                     if self.is_told() || self.look_at <= Instant::now() {
                         self.look().await?;
                     }
@@ -216,50 +193,50 @@ impl Runner {
         self.look_at <= Instant::now()
     }
 
-    async fn look(&mut self) -> Result<(), Again> {
-        let (reader, mut jobs) = (self.reader.clone(), std::mem::take(&mut self.jobs));
+    async fn look(&mut self) -> Result<(), RoundError> {
+        let (reader, mut scans) = (self.reader.clone(), std::mem::take(&mut self.scans));
         let began = Instant::now();
-        self.jobs = blocking(move || {
-            refresh(&reader, &mut jobs)?;
-            Ok(jobs)
+        self.scans = blocking(move || {
+            refresh(&reader, &mut scans)?;
+            Ok(scans)
         })
         .await?;
-        let waits = self.jobs.values().any(|job| job.pending.is_some());
+        let waits = self.scans.values().any(|open| open.pending.is_some());
         self.look_at = Instant::now()
             + if waits {
                 SOON.max(began.elapsed() * 10)
             } else {
                 LOOK
             };
-        self.publish();
+        self.progress.publish(&self.scans);
         Ok(())
     }
 
     fn choose(&self, tip: BlockId) -> Option<Choice> {
         let now = Instant::now();
-        let candidates = self
-            .jobs
-            .iter()
-            .filter(|(_, job)| job.is_free(now))
-            .map(|(scan, job)| Candidate {
-                scan: *scan,
-                next: job.row.next,
-                end: job.end().min(tip.height.saturating_add(1)),
-                scripts: job.row.scripts,
-            });
+        let candidates =
+            self.scans
+                .iter()
+                .filter(|(_, open)| open.is_free(now))
+                .map(|(scan, open)| ScanCandidate {
+                    scan: *scan,
+                    next: open.row.next,
+                    end: open.end().min(tip.height.saturating_add(1)),
+                    scripts: open.row.scripts,
+                });
         choose(&candidates.collect::<Vec<_>>())
     }
 
     /// Waits for scans, or for the time when one can go on.
-    async fn idle(&mut self) -> Result<(), Again> {
-        if self.jobs.is_empty() {
-            self.work = None;
+    async fn idle(&mut self) -> Result<(), RoundError> {
+        if self.scans.is_empty() {
+            self.active = None;
         }
-        self.stands();
+        self.progress.stop(&self.scans);
         let holds = self
-            .jobs
+            .scans
             .values()
-            .filter_map(|job| job.held.as_ref().map(|held| held.until));
+            .filter_map(|open| open.held.as_ref().map(|held| held.until));
         let until = holds
             .filter(|until| *until > Instant::now())
             .fold(self.look_at, Instant::min);
@@ -274,12 +251,12 @@ impl Runner {
     }
 
     /// Ends the scans that have nothing left to do.
-    async fn end_scans(&mut self, tip: BlockId) -> Result<(), Again> {
+    async fn end_scans(&mut self, tip: BlockId) -> Result<(), RoundError> {
         let now = Instant::now();
         let done: Vec<_> = self
-            .jobs
+            .scans
             .iter()
-            .filter(|(_, job)| job.is_free(now) && job.row.next >= job.end())
+            .filter(|(_, open)| open.is_free(now) && open.row.next >= open.end())
             .map(|(scan, _)| *scan)
             .collect();
         let mut place = 0;
@@ -287,11 +264,11 @@ impl Runner {
             let (mut ends, mut scripts) = (JoinSet::new(), 0);
             while let Some(scan) = done.get(place).filter(|_| scripts < ENDS) {
                 place += 1;
-                let Some(job) = self.jobs.get(scan) else {
+                let Some(open) = self.scans.get(scan) else {
                     continue;
                 };
-                scripts = scripts.saturating_add(job.row.scripts.max(1));
-                let upto = self.last_block(job, tip).await?;
+                scripts = scripts.saturating_add(open.row.scripts.max(1));
+                let upto = self.last_block(open, tip).await?;
                 let (scan, indexer) = (*scan, self.indexer.clone());
                 let input = Input::CloseScan {
                     scan,
@@ -305,41 +282,41 @@ impl Runner {
             }
         }
         if !done.is_empty() {
-            self.publish();
+            self.progress.publish(&self.scans);
         }
         Ok(())
     }
 
-    fn ended(&mut self, scan: ScanId, ended: Result<(), Refused>) -> Result<(), Again> {
+    fn ended(&mut self, scan: ScanId, ended: Result<(), Refused>) -> Result<(), RoundError> {
         match ended {
             Ok(()) | Err(Refused::Apply(ApplyError::NoSuchScan(_))) => {
-                self.jobs.remove(&scan);
+                self.scans.remove(&scan);
                 tracing::info!("history scan {scan} has ended");
                 Ok(())
             }
-            Err(Refused::Stopped(_)) => Err(Again::Over),
+            Err(Refused::Stopped(_)) => Err(RoundError::Over),
             Err(Refused::Apply(error)) => {
                 tracing::debug!("history scan {scan} cannot end yet: {error}");
                 self.look_at = Instant::now();
-                let Some(job) = self.jobs.get_mut(&scan) else {
+                let Some(open) = self.scans.get_mut(&scan) else {
                     return Ok(());
                 };
-                survey_again(&self.reader, &scan, job)?;
+                survey_again(&self.reader, &scan, open)?;
                 // Not before it is known what it waits for.
-                job.hold(SOON, error.to_string());
+                open.hold(SOON, error.to_string());
                 Ok(())
             }
         }
     }
 
     /// The block up to which a scan that is through knows everything.
-    async fn last_block(&self, job: &Job, tip: BlockId) -> Result<BlockId, Again> {
-        let scanned = job
+    async fn last_block(&self, open: &OpenScan, tip: BlockId) -> Result<BlockId, RoundError> {
+        let scanned = open
             .row
             .next
             .checked_sub(1)
-            .filter(|_| job.row.next > job.row.first());
-        let height = job
+            .filter(|_| open.row.next > open.row.first());
+        let height = open
             .row
             .to
             .or(scanned)
@@ -354,28 +331,32 @@ impl Runner {
                 .rpc
                 .hashes(vec![height])
                 .await
-                .map_err(Again::Away)?
+                .map_err(RoundError::Away)?
                 .pop()
                 .flatten(),
         };
         hash.map(|hash| BlockId { height, hash })
-            .ok_or(Again::Moved)
+            .ok_or(RoundError::Moved)
     }
 
     /// Of the scans that are being worked on, those that a failure keeps from going on. It may be
     /// only about what blocks spend, which those from height 0 need not be told; if it is not, they
     /// meet it alone.
     fn concerned(&self, error: &NodeError) -> BTreeSet<ScanId> {
-        let going = &self.going.scans;
-        let told: BTreeSet<_> = going
+        let running = self.progress.running();
+        let told: BTreeSet<_> = running
             .iter()
-            .filter(|scan| self.jobs.get(scan).is_some_and(|job| job.row.first() > 0))
+            .filter(|scan| {
+                self.scans
+                    .get(scan)
+                    .is_some_and(|open| open.row.first() > 0)
+            })
             .copied()
             .collect();
         if error.kind == Kind::Persistent && !told.is_empty() {
             told
         } else {
-            going.clone()
+            running.clone()
         }
     }
 
@@ -391,111 +372,42 @@ impl Runner {
             Kind::Transient => (PAUSE * 2_u32.pow(self.failures.min(8))).min(LONGEST_PAUSE),
         };
         self.failures = self.failures.saturating_add(1);
-        self.jobs
+        self.scans
             .iter_mut()
             .filter(|(scan, _)| concerns(scan))
-            .for_each(|(_, job)| job.hold(pause, text.clone()));
-        if self.work.as_ref().is_some_and(|work| work.walk.is_some()) {
-            self.work = None;
+            .for_each(|(_, open)| open.hold(pause, text.clone()));
+        if self
+            .active
+            .as_ref()
+            .is_some_and(|active| active.fetcher.is_some())
+        {
+            self.active = None;
         }
-        self.stands();
+        self.progress.stop(&self.scans);
     }
 
-    /// These scans are being worked on from now on.
-    fn goes(&mut self, choice: &Choice) {
+    /// The chosen scans are being worked on from now on.
+    fn start(&mut self, choice: &Choice) {
         let scans: BTreeSet<_> = choice.scans.iter().copied().collect();
-        if scans == self.going.scans {
+        if scans == *self.progress.running() {
             return;
         }
-        let rate = self
-            .work
-            .as_ref()
-            .filter(|work| work.group.next == choice.next)
-            .and_then(|work| work.rate);
-        self.going = Going {
-            scans,
-            next: choice.next,
-            method: None,
-            rate,
-        };
-        self.publish();
-    }
-
-    pub(super) fn method(&mut self, work: &Work, method: Method) {
-        if self.going.method.replace(method) != Some(method) {
-            self.going(work, self.going.next);
-            self.publish();
-        }
-    }
-
-    /// The scans that are being worked on have come to height `next`.
-    pub(super) fn going(&mut self, work: &Work, next: u32) {
-        (self.going.next, self.going.rate) = (next, work.rate);
-        if self.published.elapsed() >= PACE {
-            self.publish();
-        }
-    }
-
-    /// Nothing is being worked on now.
-    fn stands(&mut self) {
-        self.going = Going::default();
-        self.publish();
-    }
-
-    fn publish(&mut self) {
-        self.published = Instant::now();
-        let now = self.published;
-        let progress = self.jobs.iter().map(|(scan, job)| {
-            let running = self.going.scans.contains(scan);
-            let going = Some(&self.going).filter(|_| running);
-            Progress {
-                scan: *scan,
-                target: job.end().saturating_sub(1),
-                next: going.map_or(job.row.next, |going| going.next.max(job.row.next)),
-                running,
-                method: going.and_then(|going| going.method),
-                rate: going.and_then(|going| going.rate),
-                waits_for: self.waits_for(job, now),
-            }
-        });
-        let progress = progress.collect();
-        self.progress.send_if_modified(|known| {
-            let differs = *known != progress;
-            *known = progress;
-            differs
-        });
-    }
-
-    fn not_at_tip(&self) -> String {
-        match &self.status.borrow().reason {
-            Some(reason) => format!("satwatch is not at the node's tip: {reason}"),
-            None => "satwatch is not at the node's tip: it is catching up".to_owned(),
-        }
-    }
-
-    fn waits_for(&self, job: &Job, now: Instant) -> Option<String> {
-        let held = || {
-            job.held
-                .as_ref()
-                .filter(|held| held.until > now)
-                .map(|held| held.why.clone())
-        };
-        match (self.at_tip, job.pending) {
-            (false, _) => Some(self.not_at_tip()),
-            (true, Some(_)) => Some(BASELINE.to_owned()),
-            (true, None) => held(),
-        }
+        let active = self.active.as_ref();
+        let rate = active
+            .filter(|active| active.batch.next == choice.next)
+            .and_then(|active| active.rate);
+        self.progress.start(&self.scans, scans, choice.next, rate);
     }
 }
 
 /// Work that takes long or reads much, beside the runtime.
 pub(super) async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T, Again> + Send + 'static,
-) -> Result<T, Again> {
+    work: impl FnOnce() -> Result<T, RoundError> + Send + 'static,
+) -> Result<T, RoundError> {
     match tokio::task::spawn_blocking(work).await {
         Ok(result) => result,
         Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
         // The runtime is going down.
-        Err(_) => Err(Again::Over),
+        Err(_) => Err(RoundError::Over),
     }
 }

@@ -65,10 +65,10 @@ fn foreign(n: u8) -> OutPoint {
     }
 }
 
-fn finder(watched: &[u8]) -> Finder {
-    let mut finder = Finder::new(&[3; 16]);
-    watched.iter().for_each(|n| finder.watch(&spk(*n)));
-    finder
+fn matcher(watched: &[u8]) -> BlockMatcher {
+    let mut matcher = BlockMatcher::new(&[3; 16]);
+    watched.iter().for_each(|n| matcher.watch(&spk(*n)));
+    matcher
 }
 
 fn positions(hits: &[Hit]) -> Vec<u32> {
@@ -94,8 +94,8 @@ fn spent(lists: &[&[u8]]) -> Vec<u8> {
 #[test]
 fn payments_and_later_spends_are_found_and_nothing_else() {
     let pays = tx(1, &[foreign(1)], &[50, 1, 51]);
-    let mut finder = finder(&[1]);
-    let hits = finder
+    let mut matcher = matcher(&[1]);
+    let hits = matcher
         .scan(
             &block(vec![tx(2, &[foreign(2)], &[60]), pays.clone()]),
             None,
@@ -106,13 +106,13 @@ fn payments_and_later_spends_are_found_and_nothing_else() {
     let spends = tx(4, &[foreign(3), of(&pays, 1)], &[62]);
     assert_eq!(
         positions(
-            &finder
+            &matcher
                 .scan(&block(vec![other_output, spends]), None)
                 .unwrap()
         ),
         [2]
     );
-    assert!(finder.outpoints.is_empty());
+    assert!(matcher.outpoints.is_empty());
 }
 
 #[test]
@@ -120,34 +120,37 @@ fn an_output_that_is_spent_in_its_own_block_is_found_twice() {
     let pays = tx(1, &[foreign(1)], &[1]);
     let spends = tx(2, &[of(&pays, 0)], &[1]);
     let again = tx(3, &[of(&spends, 0)], &[70]);
-    let mut finder = finder(&[1]);
+    let mut matcher = matcher(&[1]);
     assert_eq!(
         positions(
-            &finder
+            &matcher
                 .scan(&block(vec![pays, spends, again]), None)
                 .unwrap()
         ),
         [1, 2, 3]
     );
-    assert!(finder.outpoints.is_empty());
+    assert!(matcher.outpoints.is_empty());
 }
 
 #[test]
 fn a_coinbase_that_pays_is_found() {
     assert_eq!(
-        positions(&finder(&[200]).scan(&block(vec![]), None).unwrap()),
+        positions(&matcher(&[200]).scan(&block(vec![]), None).unwrap()),
         [0]
     );
 }
 
 #[test]
 fn an_output_from_before_is_known_when_it_was_told() {
-    let mut finder = finder(&[1]);
-    finder.own(&foreign(8));
-    let hits = finder
+    let mut matcher = matcher(&[1]);
+    matcher.track_output(&foreign(8));
+    let hits = matcher
         .scan(&block(vec![tx(1, &[foreign(8)], &[70])]), None)
         .unwrap();
-    assert_eq!((positions(&hits), hits[0].strangers.len()), (vec![1], 0));
+    assert_eq!(
+        (positions(&hits), hits[0].unknown_prevouts.len()),
+        (vec![1], 0)
+    );
 }
 
 #[test]
@@ -155,8 +158,8 @@ fn spends_of_outputs_that_were_never_met_are_seen_in_what_the_block_spends() {
     let pays = tx(1, &[foreign(1), foreign(2)], &[1]);
     let spends = tx(2, &[of(&pays, 0), foreign(4)], &[70]);
     let raw = block(vec![pays, spends]);
-    let mut finder = finder(&[1]);
-    let told = finder.spends(&spent(&[&[80, 1], &[1, 81]])).unwrap();
+    let mut matcher = matcher(&[1]);
+    let told = matcher.spends(&spent(&[&[80, 1], &[1, 81]])).unwrap();
     assert_eq!(
         told,
         Spends {
@@ -164,10 +167,13 @@ fn spends_of_outputs_that_were_never_met_are_seen_in_what_the_block_spends() {
             ours: vec![1, 2]
         }
     );
-    let hits = finder.scan(&raw, Some(&told)).unwrap();
-    let strangers: Vec<_> = hits.iter().map(|hit| hit.strangers.clone()).collect();
+    let hits = matcher.scan(&raw, Some(&told)).unwrap();
+    let unknown_prevouts: Vec<_> = hits
+        .iter()
+        .map(|hit| hit.unknown_prevouts.clone())
+        .collect();
     assert_eq!(
-        strangers,
+        unknown_prevouts,
         [vec![foreign(2)], vec![]],
         "what was created in the scan is no stranger"
     );
@@ -175,10 +181,10 @@ fn spends_of_outputs_that_were_never_met_are_seen_in_what_the_block_spends() {
 
 #[test]
 fn what_another_block_spends_is_refused() {
-    let mut finder = finder(&[1]);
-    let told = finder.spends(&spent(&[&[80]])).unwrap();
+    let mut matcher = matcher(&[1]);
+    let told = matcher.spends(&spent(&[&[80]])).unwrap();
     assert_eq!(
-        finder.scan(
+        matcher.scan(
             &block(vec![tx(1, &[foreign(1), foreign(2)], &[1])]),
             Some(&told)
         ),
@@ -194,24 +200,28 @@ fn every_cut_of_a_block_and_of_its_spends_is_refused() {
     ]);
     let list = spent(&[&[1], &[2, 1]]);
     for end in 0..raw.len() {
-        assert!(finder(&[1]).scan(&raw[..end], None).is_err(), "{end}");
+        assert!(matcher(&[1]).scan(&raw[..end], None).is_err(), "{end}");
     }
     for end in 0..list.len() {
-        assert!(finder(&[1]).spends(&list[..end]).is_err(), "{end}");
+        assert!(matcher(&[1]).spends(&list[..end]).is_err(), "{end}");
     }
-    assert!(finder(&[1]).scan(&[&raw[..], &[0]].concat(), None).is_err());
-    assert!(finder(&[1]).spends(&[&list[..], &[0]].concat()).is_err());
+    assert!(
+        matcher(&[1])
+            .scan(&[&raw[..], &[0]].concat(), None)
+            .is_err()
+    );
+    assert!(matcher(&[1]).spends(&[&list[..], &[0]].concat()).is_err());
 }
 
 proptest! {
     #[test]
     fn foreign_bytes_never_panic(bytes in prop::collection::vec(any::<u8>(), 0..600), at in 0_usize..400, with in any::<[u8; 4]>()) {
-        let _ = finder(&[1]).scan(&bytes, None);
-        let _ = finder(&[1]).spends(&bytes);
+        let _ = matcher(&[1]).scan(&bytes, None);
+        let _ = matcher(&[1]).spends(&bytes);
         let mut raw = block(vec![tx(1, &[foreign(1)], &[1, 2]), tx(2, &[foreign(2)], &[1])]);
         let at = at % (raw.len() - 4);
         raw[at..at + 4].copy_from_slice(&with);
-        let _ = finder(&[1]).scan(&raw, None);
+        let _ = matcher(&[1]).scan(&raw, None);
     }
 
     /// Chains of random payments between few scripts: the same transactions as by looking at every
@@ -221,7 +231,7 @@ proptest! {
         plan in prop::collection::vec(prop::collection::vec((prop::collection::vec(any::<prop::sample::Index>(), 0..3), prop::collection::vec(0_u8..5, 1..4)), 0..5), 1..6),
         watched in prop::collection::hash_set(0_u8..5, 1..3),
     ) {
-        let mut finder = finder(&watched.iter().copied().collect::<Vec<_>>());
+        let mut matcher = matcher(&watched.iter().copied().collect::<Vec<_>>());
         let mut unspent: Vec<(OutPoint, u8)> = Vec::new();
         let mut n = 0;
         for txs in plan {
@@ -244,7 +254,7 @@ proptest! {
                     expected.push(made.len() as u32);
                 }
             }
-            prop_assert_eq!(positions(&finder.scan(&block(made), None).unwrap()), expected);
+            prop_assert_eq!(positions(&matcher.scan(&block(made), None).unwrap()), expected);
         }
     }
 }

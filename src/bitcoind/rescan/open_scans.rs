@@ -8,26 +8,26 @@ use tokio::time::Instant;
 use crate::store::{Reader, Snapshot, StoreError};
 use crate::tracker::{ScanId, ScanRow, ScanState, ScriptHash};
 
-pub(super) type Jobs = BTreeMap<ScanId, Job>;
+pub(super) type OpenScans = BTreeMap<ScanId, OpenScan>;
 
 /// An open scan.
-pub(super) struct Job {
+pub(super) struct OpenScan {
     pub(super) row: ScanRow,
     /// First height from which all its scripts are known; while a baseline is to come, of those
     /// that were looked at.
     pub(super) reach: u32,
     /// One of its scripts whose baseline is to come.
     pub(super) pending: Option<ScriptHash>,
-    pub(super) held: Option<Held>,
+    pub(super) held: Option<ScanPause>,
 }
 
 /// Why a scan does not go on for a while.
-pub(super) struct Held {
+pub(super) struct ScanPause {
     pub(super) until: Instant,
     pub(super) why: String,
 }
 
-impl Job {
+impl OpenScan {
     /// First height that need not be scanned, as far as is known.
     pub(super) fn end(&self) -> u32 {
         self.row
@@ -41,46 +41,46 @@ impl Job {
     }
 
     pub(super) fn hold(&mut self, pause: Duration, why: String) {
-        self.held = Some(Held {
+        self.held = Some(ScanPause {
             until: Instant::now() + pause,
             why,
         });
     }
 }
 
-/// Brings `jobs` up to what the store says. Scripts are read anew only for scans that went another
+/// Brings `scans` up to what the store says. Scripts are read anew only for scans that went another
 /// way than we led them, or that would go beyond our tip: after a reorg their scripts may be
 /// covered from lower down.
-pub(super) fn refresh(reader: &Reader, jobs: &mut Jobs) -> Result<(), StoreError> {
+pub(super) fn refresh(reader: &Reader, scans: &mut OpenScans) -> Result<(), StoreError> {
     let above = reader
         .snapshot()
         .tip()?
         .map_or(0, |tip| tip.height.saturating_add(1));
     let open: BTreeSet<ScanId> = reader.snapshot().open_scans()?.into_iter().collect();
-    jobs.retain(|scan, _| open.contains(scan));
+    scans.retain(|scan, _| open.contains(scan));
     for scan in open {
         let snapshot = reader.snapshot();
         let Some(row) = snapshot
             .scan(&scan)?
             .filter(|row| row.state == ScanState::Open)
         else {
-            jobs.remove(&scan);
+            scans.remove(&scan);
             continue;
         };
-        match jobs.get_mut(&scan) {
-            Some(job)
-                if goes_same_way(&job.row, &row)
-                    && job.end() <= above
-                    && !has_come(&snapshot, job.pending)? =>
+        match scans.get_mut(&scan) {
+            Some(open)
+                if goes_same_way(&open.row, &row)
+                    && open.end() <= above
+                    && !has_come(&snapshot, open.pending)? =>
             {
-                job.row = row
+                open.row = row
             }
             known => {
-                let held = known.and_then(|job| job.held.take());
+                let held = known.and_then(|open| open.held.take());
                 let (reach, pending) = survey(&snapshot, &scan)?;
-                jobs.insert(
+                scans.insert(
                     scan,
-                    Job {
+                    OpenScan {
                         row,
                         reach,
                         pending,
@@ -97,9 +97,9 @@ pub(super) fn refresh(reader: &Reader, jobs: &mut Jobs) -> Result<(), StoreError
 pub(super) fn survey_again(
     reader: &Reader,
     scan: &ScanId,
-    job: &mut Job,
+    open: &mut OpenScan,
 ) -> Result<(), StoreError> {
-    (job.reach, job.pending) = survey(&reader.snapshot(), scan)?;
+    (open.reach, open.pending) = survey(&reader.snapshot(), scan)?;
     Ok(())
 }
 

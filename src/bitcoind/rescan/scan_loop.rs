@@ -1,9 +1,8 @@
-//! About a second of work for the scans of a group: blocks are read, searched, and what they did is
-//! merged.
+//! One round of about a second for the scans of a batch: blocks are read and searched, and what
+//! they did is merged.
 //!
-//! What a stretch has found counts when the tracker has taken it, and not before: after any
-//! refusal, and after anything that does not fit, the group is dropped, and made anew from the
-//! store.
+//! What a round has found counts when the tracker has taken it, and not before: after any refusal,
+//! and after anything that does not fit, the batch is dropped, and made anew from the store.
 
 use std::collections::{BTreeSet, HashMap};
 use std::time::Duration;
@@ -12,14 +11,14 @@ use bitcoin::OutPoint;
 use bitcoin::block::Header;
 use tokio::time::Instant;
 
-use super::Method;
-use super::choose::Choice;
+use super::ScanMethod;
+use super::batch::ScanBatch;
+use super::block_fetcher::{BlockFetcher, Fetched, Spent, checked_header, list_blocks};
+use super::block_matcher::{Hit, MalformedBlock};
 use super::filters::DEEP;
-use super::finder::{Hit, Malformed};
-use super::group::Group;
-use super::portions::{FULL, portions};
-use super::runner::{Again, Runner, Work, blocking};
-use super::walk::{Fetched, Spent, Walk, checked_header, list_blocks};
+use super::merge_inputs::{FULL, merge_inputs};
+use super::runner::{ActiveBatch, RoundError, Runner, blocking};
+use super::scheduler::Choice;
 use crate::bitcoind::rpc::{self, Prevout};
 use crate::bitcoind::{Cause, NodeError};
 use crate::clock::now_ms;
@@ -27,7 +26,7 @@ use crate::indexer::Refused;
 use crate::tracker::input::FoundOutput;
 use crate::tracker::{BlockId, Input, PastBlock, PastTx};
 
-const STRETCH: Duration = Duration::from_secs(1);
+const ROUND: Duration = Duration::from_secs(1);
 /// Over about so many seconds the rate is smoothed.
 const SMOOTH: f64 = 5.0;
 
@@ -40,8 +39,8 @@ struct Searched {
     told: Option<Vec<Prevout>>,
 }
 
-impl From<Malformed> for Again {
-    fn from(Malformed(what): Malformed) -> Self {
+impl From<MalformedBlock> for RoundError {
+    fn from(MalformedBlock(what): MalformedBlock) -> Self {
         Self::Node(NodeError::persistent(
             Cause::Shape,
             format!("bitcoind answered with {what}: is its REST or RPC port another program's?"),
@@ -51,104 +50,109 @@ impl From<Malformed> for Again {
 
 impl Runner {
     /// Works on the chosen scans for a while.
-    pub(super) async fn go(&mut self, choice: &Choice, tip: BlockId) -> Result<(), Again> {
-        let mut work = self.assemble(choice).await?;
-        if work.walk.is_none() && self.skips_pruned(&work.group).await? {
+    pub(super) async fn scan(&mut self, choice: &Choice, tip: BlockId) -> Result<(), RoundError> {
+        let mut active = self.assemble(choice).await?;
+        if active.fetcher.is_none() && self.skips_pruned(&active.batch).await? {
             return Ok(());
         }
         let began = Instant::now();
-        let first = work.group.next;
-        let (found, failure) = self.gather(&mut work, choice.stop, tip).await?;
-        if let Some(upto) = work.group.below.filter(|below| below.height >= first) {
-            self.merge(&mut work, first, found, upto).await?;
+        let first = active.batch.next;
+        let (found, failure) = self.gather(&mut active, choice.stop, tip).await?;
+        if let Some(upto) = active.batch.below.filter(|below| below.height >= first) {
+            self.merge(&mut active, first, found, upto).await?;
             let (done, took) = (
-                f64::from(work.group.next - first),
+                f64::from(active.batch.next - first),
                 began.elapsed().as_secs_f64().max(1e-3),
             );
             let weight = 1.0 - (-took / SMOOTH).exp();
-            work.rate = Some(
-                work.rate
+            active.rate = Some(
+                active
+                    .rate
                     .map_or(done / took, |rate| rate + (done / took - rate) * weight),
             );
         }
         if let Some(error) = failure {
-            work.walk = None;
-            self.work = Some(work);
+            active.fetcher = None;
+            self.active = Some(active);
             if rpc::is_pruned(&error) {
                 return self.skip(choice).await;
             }
-            return Err(Again::Node(error));
+            return Err(RoundError::Node(error));
         }
-        self.work = Some(work);
+        self.active = Some(active);
         Ok(())
     }
 
     /// What is in memory for these scans, made or brought up to date.
-    async fn assemble(&mut self, choice: &Choice) -> Result<Work, Again> {
+    async fn assemble(&mut self, choice: &Choice) -> Result<ActiveBatch, RoundError> {
         let kept = self
-            .work
+            .active
             .take()
-            .filter(|work| work.group.next == choice.next);
+            .filter(|active| active.batch.next == choice.next);
         let key = self.key;
-        let mut work = kept.unwrap_or_else(|| Work {
-            group: Group::new(choice.next, &key),
-            walk: None,
+        let mut active = kept.unwrap_or_else(|| ActiveBatch {
+            batch: ScanBatch::new(choice.next, &key),
+            fetcher: None,
             rate: None,
         });
         let rows: Vec<_> = choice
             .scans
             .iter()
-            .filter_map(|scan| self.jobs.get(scan).map(|job| (*scan, job.row.clone())))
+            .filter_map(|scan| self.scans.get(scan).map(|open| (*scan, open.row.clone())))
             .collect();
         let reader = self.reader.clone();
-        let rate = work.rate;
-        let mut group = work.group;
-        let before: BTreeSet<_> = group.scans().into_iter().collect();
-        work.group = blocking(move || {
-            if !group.set_members(&reader, &rows)? {
-                group = Group::new(group.next, &key);
-                group.set_members(&reader, &rows)?;
+        let rate = active.rate;
+        let mut batch = active.batch;
+        let before: BTreeSet<_> = batch.scans().into_iter().collect();
+        active.batch = blocking(move || {
+            if !batch.set_members(&reader, &rows)? {
+                batch = ScanBatch::new(batch.next, &key);
+                batch.set_members(&reader, &rows)?;
             }
-            Ok(group)
+            Ok(batch)
         })
         .await?;
-        work.rate = rate;
-        let prevouts = work.group.needs_prevouts();
+        active.rate = rate;
+        let prevouts = active.batch.needs_prevouts();
         // Filters named the blocks of those who went along then.
-        let joined = work.group.scans().iter().any(|scan| !before.contains(scan));
-        let serves = |walk: &Walk| {
-            walk.prevouts() == prevouts
-                && walk.end.height <= choice.stop
-                && !(joined && walk.method == Method::Filters)
+        let joined = active
+            .batch
+            .scans()
+            .iter()
+            .any(|scan| !before.contains(scan));
+        let serves = |fetcher: &BlockFetcher| {
+            fetcher.prevouts() == prevouts
+                && fetcher.end.height <= choice.stop
+                && !(joined && fetcher.method == ScanMethod::Filters)
         };
-        work.walk = work.walk.filter(serves);
-        Ok(work)
+        active.fetcher = active.fetcher.filter(serves);
+        Ok(active)
     }
 
     /// Before the first block is read: whether the node still has it. Otherwise the scans are told
     /// where its blocks begin.
-    async fn skips_pruned(&mut self, group: &Group) -> Result<bool, Again> {
+    async fn skips_pruned(&mut self, batch: &ScanBatch) -> Result<bool, RoundError> {
         self.rpc.forget_offers();
-        let node = self.rpc.blockchain().await.map_err(Again::Away)?;
+        let node = self.rpc.blockchain().await.map_err(RoundError::Away)?;
         match node
             .pruneheight
-            .filter(|height| node.pruned && *height > group.next)
+            .filter(|height| node.pruned && *height > batch.next)
         {
-            Some(horizon) => self.skip_to(group.scans(), horizon).await.map(|()| true),
+            Some(horizon) => self.skip_to(batch.scans(), horizon).await.map(|()| true),
             None => Ok(false),
         }
     }
 
     /// The node threw a block away before we came to it.
-    async fn skip(&mut self, choice: &Choice) -> Result<(), Again> {
-        let node = self.rpc.blockchain().await.map_err(Again::Away)?;
+    async fn skip(&mut self, choice: &Choice) -> Result<(), RoundError> {
+        let node = self.rpc.blockchain().await.map_err(RoundError::Away)?;
         let next = self
-            .work
+            .active
             .as_ref()
-            .map_or(choice.next, |work| work.group.next);
+            .map_or(choice.next, |active| active.batch.next);
         match node.pruneheight.filter(|height| *height > next) {
             Some(horizon) => self.skip_to(choice.scans.clone(), horizon).await,
-            None => Err(Again::Node(NodeError::transient(
+            None => Err(RoundError::Node(NodeError::transient(
                 Cause::Busy,
                 "bitcoind is throwing away blocks that a scan came to".into(),
             ))),
@@ -159,7 +163,7 @@ impl Runner {
         &mut self,
         scans: Vec<crate::tracker::ScanId>,
         horizon: u32,
-    ) -> Result<(), Again> {
+    ) -> Result<(), RoundError> {
         tracing::info!(
             "bitcoind has no blocks below height {horizon} any more: {} history scans begin there",
             scans.len()
@@ -170,55 +174,55 @@ impl Runner {
             now: now_ms(),
         })
         .await?;
-        self.work = None;
+        self.active = None;
         self.look_at = Instant::now();
         Ok(())
     }
 
-    /// Reads and searches blocks for about a second, up to height `stop` at most. The group says
+    /// Reads and searches blocks for about a second, up to height `stop` at most. The batch says
     /// how far it came. A failure of the node takes nothing away from what came before it.
     async fn gather(
         &mut self,
-        work: &mut Work,
+        active: &mut ActiveBatch,
         stop: u32,
         tip: BlockId,
-    ) -> Result<(Vec<PastBlock>, Option<NodeError>), Again> {
-        let (until, mut found, mut count) = (Instant::now() + STRETCH, Vec::new(), 0);
-        let mut next = work.group.next;
+    ) -> Result<(Vec<PastBlock>, Option<NodeError>), RoundError> {
+        let (until, mut found, mut count) = (Instant::now() + ROUND, Vec::new(), 0);
+        let mut next = active.batch.next;
         loop {
-            if let Err(error) = self.plan(work, next, stop, tip).await {
+            if let Err(error) = self.plan(active, next, stop, tip).await {
                 return match error {
-                    Again::Node(error) => Ok((found, Some(error))),
+                    RoundError::Node(error) => Ok((found, Some(error))),
                     other => Err(other),
                 };
             }
-            let Some(walk) = &mut work.walk else {
-                return Err(Again::Moved);
+            let Some(fetcher) = &mut active.fetcher else {
+                return Err(RoundError::Moved);
             };
-            let fetched = match walk.next().await {
+            let fetched = match fetcher.next().await {
                 Ok(fetched) => fetched,
                 Err(error) => return Ok((found, Some(error))),
             };
             if fetched.is_empty() {
                 // All that the range names is read.
-                work.group.below = Some(walk.end);
-                work.walk = None;
+                active.batch.below = Some(fetcher.end);
+                active.fetcher = None;
             }
-            for mut searched in search(&mut work.group, fetched).await? {
-                work.group.below = Some(searched.block);
+            for mut searched in search(&mut active.batch, fetched).await? {
+                active.batch.below = Some(searched.block);
                 count += searched.hits.len();
-                if let Some(walk) = &mut work.walk {
-                    walk.take_room(std::mem::take(&mut searched.raw));
+                if let Some(fetcher) = &mut active.fetcher {
+                    fetcher.recycle(std::mem::take(&mut searched.raw));
                 }
                 if !searched.hits.is_empty() {
                     found.push(self.known(searched).await?);
                 }
             }
-            next = work
-                .group
+            next = active
+                .batch
                 .below
                 .map_or(next, |below| below.height.saturating_add(1));
-            self.going(work, next);
+            self.progress.advance(&self.scans, next, active.rate);
             if next > stop || count >= FULL || Instant::now() >= until || self.is_told() {
                 return Ok((found, None));
             }
@@ -228,62 +232,62 @@ impl Runner {
     /// Sees to it that blocks from height `next` on are on their way.
     async fn plan(
         &mut self,
-        work: &mut Work,
+        active: &mut ActiveBatch,
         next: u32,
         stop: u32,
         tip: BlockId,
-    ) -> Result<(), Again> {
-        let prevouts = work.group.needs_prevouts();
+    ) -> Result<(), RoundError> {
+        let prevouts = active.batch.needs_prevouts();
         let deep = stop.min(tip.height.saturating_sub(DEEP));
-        let filtered = self.filters.may_help() && work.group.is_filtered();
-        if let Some(walk) = &mut work.walk {
-            let from = walk.end.height.saturating_add(1);
+        let filtered = self.filters.may_help() && active.batch.is_filtered();
+        if let Some(fetcher) = &mut active.fetcher {
+            let from = fetcher.end.height.saturating_add(1);
             let goes_on =
-                walk.method == Method::Blocks && from <= stop && !(filtered && from <= deep);
-            if goes_on && walk.is_listed_out() {
-                walk.extend(
+                fetcher.method == ScanMethod::Blocks && from <= stop && !(filtered && from <= deep);
+            if goes_on && fetcher.is_listed_out() {
+                fetcher.extend(
                     list_blocks(&self.rpc, from, stop)
                         .await?
-                        .ok_or(Again::Moved)?,
+                        .ok_or(RoundError::Moved)?,
                 );
             }
-            if walk.end.height >= next {
+            if fetcher.end.height >= next {
                 return Ok(());
             }
         }
-        work.walk = None;
+        active.fetcher = None;
         let range = match filtered && next <= deep && tip.height >= DEEP {
             true => {
                 self.filters
-                    .range(work.group.descriptors(), next, deep)
+                    .range(active.batch.descriptors(), next, deep)
                     .await?
             }
             false => None,
         };
         let (method, list, end) = match range {
-            Some(range) => (Method::Filters, range.blocks, range.end),
+            Some(range) => (ScanMethod::Filters, range.blocks, range.end),
             None => {
                 let list = list_blocks(&self.rpc, next, stop)
                     .await?
-                    .ok_or(Again::Moved)?;
-                let end = *list.last().ok_or(Again::Moved)?;
-                (Method::Blocks, list, end)
+                    .ok_or(RoundError::Moved)?;
+                let end = *list.last().ok_or(RoundError::Moved)?;
+                (ScanMethod::Blocks, list, end)
             }
         };
-        work.walk = Some(Walk::new(
+        active.fetcher = Some(BlockFetcher::new(
             self.rpc.clone(),
-            self.lanes.clone(),
+            self.permits.clone(),
             method,
             prevouts,
             list,
             end,
         ));
-        self.method(work, method);
+        self.progress.set_method(&self.scans, method, active.rate);
         Ok(())
     }
 
     /// The block for the tracker. What only the node knows of outputs that it spends is asked for.
-    async fn known(&self, searched: Searched) -> Result<PastBlock, Again> {
+    async fn known(&self, searched: Searched) -> Result<PastBlock, RoundError> {
         let Searched {
             block,
             header,
@@ -292,7 +296,7 @@ impl Runner {
             ..
         } = searched;
         let mut prevouts = HashMap::new();
-        if hits.iter().any(|hit| !hit.strangers.is_empty()) {
+        if hits.iter().any(|hit| !hit.unknown_prevouts.is_empty()) {
             let told = match told {
                 Some(told) => told,
                 None => self.rpc.prevouts(block.hash).await?,
@@ -319,17 +323,20 @@ impl Runner {
             |Hit {
                  position,
                  tx,
-                 strangers,
+                 unknown_prevouts,
              }| {
-                let spent = strangers.into_iter().map(spent).collect::<Option<Vec<_>>>();
+                let spent = unknown_prevouts
+                    .into_iter()
+                    .map(spent)
+                    .collect::<Option<Vec<_>>>();
                 Ok(PastTx {
                     position,
                     tx,
-                    spent: spent.ok_or(Malformed("a block without an input that it has"))?,
+                    spent: spent.ok_or(MalformedBlock("a block without an input that it has"))?,
                 })
             },
         );
-        let transactions = transactions.collect::<Result<_, Malformed>>()?;
+        let transactions = transactions.collect::<Result<_, MalformedBlock>>()?;
         Ok(PastBlock {
             block,
             time: header.time,
@@ -339,16 +346,16 @@ impl Runner {
 
     async fn merge(
         &mut self,
-        work: &mut Work,
+        active: &mut ActiveBatch,
         first: u32,
         found: Vec<PastBlock>,
         upto: BlockId,
-    ) -> Result<(), Again> {
-        let scans = work.group.scans();
-        for portion in portions(first, found, upto) {
-            let (scripts, now) = (work.group.scripts(), now_ms());
-            let next = portion.upto.height.saturating_add(1);
-            let (first, blocks, upto) = (portion.first, portion.blocks, portion.upto);
+    ) -> Result<(), RoundError> {
+        let scans = active.batch.scans();
+        for input in merge_inputs(first, found, upto) {
+            let (scripts, now) = (active.batch.scripts(), now_ms());
+            let next = input.upto.height.saturating_add(1);
+            let (first, blocks, upto) = (input.first, input.blocks, input.upto);
             self.apply(Input::Past {
                 scans: scans.clone(),
                 scripts,
@@ -358,10 +365,10 @@ impl Runner {
                 now,
             })
             .await?;
-            work.group.next = next;
+            active.batch.next = next;
             for scan in &scans {
-                if let Some(job) = self.jobs.get_mut(scan) {
-                    (job.row.next, job.row.updated, job.held) = (next, now, None);
+                if let Some(open) = self.scans.get_mut(scan) {
+                    (open.row.next, open.row.updated, open.held) = (next, now, None);
                 }
             }
         }
@@ -369,38 +376,38 @@ impl Runner {
     }
 
     /// Anything but a fatal refusal means that the store is ahead of what we know.
-    pub(super) async fn apply(&self, input: Input) -> Result<(), Again> {
+    pub(super) async fn apply(&self, input: Input) -> Result<(), RoundError> {
         match self.indexer.apply(input).await {
             Ok(_) => Ok(()),
-            Err(Refused::Stopped(_)) => Err(Again::Over),
+            Err(Refused::Stopped(_)) => Err(RoundError::Over),
             Err(Refused::Apply(error)) => {
                 tracing::debug!("a history scan is read anew: {error}");
-                Err(Again::Moved)
+                Err(RoundError::Moved)
             }
         }
     }
 }
 
 /// Searches blocks in order, beside the runtime.
-async fn search(group: &mut Group, fetched: Vec<Fetched>) -> Result<Vec<Searched>, Again> {
-    let mut below = group.below;
-    let Some(mut finder) = group.finder.take() else {
-        return Err(Again::Moved);
+async fn search(batch: &mut ScanBatch, fetched: Vec<Fetched>) -> Result<Vec<Searched>, RoundError> {
+    let mut below = batch.below;
+    let Some(mut matcher) = batch.matcher.take() else {
+        return Err(RoundError::Moved);
     };
-    let (finder, searched) = blocking(move || {
+    let (matcher, searched) = blocking(move || {
         let mut all = Vec::with_capacity(fetched.len());
         for fetched in fetched {
             let Some(header) = checked_header(&fetched, below)? else {
-                return Err(Again::Moved);
+                return Err(RoundError::Moved);
             };
             let spends = match &fetched.spent {
                 None => None,
-                Some(Spent::Raw(raw)) => Some(finder.spends(raw)?),
+                Some(Spent::Raw(raw)) => Some(matcher.spends(raw)?),
                 Some(Spent::Told(told)) => {
-                    Some(finder.spends_of(told.iter().map(|prevout| prevout.spk.as_script())))
+                    Some(matcher.spends_of(told.iter().map(|prevout| prevout.spk.as_script())))
                 }
             };
-            let hits = finder.scan(&fetched.raw, spends.as_ref())?;
+            let hits = matcher.scan(&fetched.raw, spends.as_ref())?;
             let told = fetched.spent.and_then(|spent| {
                 if let Spent::Told(told) = spent {
                     Some(told)
@@ -417,9 +424,9 @@ async fn search(group: &mut Group, fetched: Vec<Fetched>) -> Result<Vec<Searched
                 told,
             });
         }
-        Ok((finder, all))
+        Ok((matcher, all))
     })
     .await?;
-    group.finder = Some(finder);
+    batch.matcher = Some(matcher);
     Ok(searched)
 }

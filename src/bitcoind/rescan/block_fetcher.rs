@@ -1,4 +1,4 @@
-//! The blocks of a stretch of the chain: which ones, and fetching them a few at a time, ahead of
+//! The blocks of a range of the chain: which ones, and fetching them a few at a time, ahead of
 //! who reads them and in order.
 
 use std::collections::VecDeque;
@@ -10,14 +10,14 @@ use bitcoin::consensus::encode;
 use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 
-use super::Method;
-use super::finder::Malformed;
+use super::ScanMethod;
+use super::block_matcher::MalformedBlock;
 use crate::bitcoind::rpc::{BATCH, Prevout, Rpc};
 use crate::bitcoind::{Cause, NodeError};
 use crate::tracker::BlockId;
 
 /// Blocks that are fetched at the same time.
-pub(super) const LANES: usize = 4;
+pub(super) const PARALLEL: usize = 4;
 /// Bytes, and blocks, that may be fetched ahead.
 const AHEAD: usize = 12 << 20;
 const AHEAD_BLOCKS: usize = 64;
@@ -35,24 +35,24 @@ pub(super) struct Fetched {
 }
 
 /// Blocks that are to be read, ascending. After it is dropped no further block is asked for.
-pub(super) struct Walk {
+pub(super) struct BlockFetcher {
     rpc: Rpc,
-    lanes: Arc<Semaphore>,
-    pub(super) method: Method,
+    permits: Arc<Semaphore>,
+    pub(super) method: ScanMethod,
     /// Also what the blocks spend.
     prevouts: bool,
     list: VecDeque<BlockId>,
-    flight: VecDeque<(BlockId, JoinHandle<Result<Fetched, NodeError>>)>,
+    in_flight: VecDeque<(BlockId, JoinHandle<Result<Fetched, NodeError>>)>,
     /// When all listed blocks are read, nothing up to here is left.
     pub(super) end: BlockId,
     /// Of the block that was read last.
     size: usize,
     dropped: Arc<AtomicBool>,
     /// Room for blocks, from those that were searched.
-    rooms: Vec<Vec<u8>>,
+    buffers: Vec<Vec<u8>>,
 }
 
-impl Drop for Walk {
+impl Drop for BlockFetcher {
     fn drop(&mut self) {
         self.dropped.store(true, Ordering::Relaxed);
     }
@@ -77,31 +77,31 @@ pub(super) async fn list_blocks(
         .collect())
 }
 
-impl Walk {
+impl BlockFetcher {
     pub(super) fn new(
         rpc: Rpc,
-        lanes: Arc<Semaphore>,
-        method: Method,
+        permits: Arc<Semaphore>,
+        method: ScanMethod,
         prevouts: bool,
         list: Vec<BlockId>,
         end: BlockId,
     ) -> Self {
-        let (list, flight, dropped, rooms) =
+        let (list, in_flight, dropped, buffers) =
             (list.into(), VecDeque::new(), Arc::default(), Vec::new());
-        let mut walk = Self {
+        let mut fetcher = Self {
             rpc,
-            lanes,
+            permits,
             method,
             prevouts,
             list,
-            flight,
+            in_flight,
             end,
             size: 0,
             dropped,
-            rooms,
+            buffers,
         };
-        walk.fetch_ahead();
-        walk
+        fetcher.fetch_ahead();
+        fetcher
     }
 
     /// Goes on behind [`Self::end`] with further blocks.
@@ -123,36 +123,36 @@ impl Walk {
     }
 
     /// Takes back what a searched block was in.
-    pub(super) fn take_room(&mut self, room: Vec<u8>) {
-        if self.rooms.len() < AHEAD_BLOCKS && room.len() * self.rooms.len() < AHEAD {
-            self.rooms.push(room);
+    pub(super) fn recycle(&mut self, buffer: Vec<u8>) {
+        if self.buffers.len() < AHEAD_BLOCKS && buffer.len() * self.buffers.len() < AHEAD {
+            self.buffers.push(buffer);
         }
     }
 
     fn fetch_ahead(&mut self) {
-        let ahead = (AHEAD / self.size.max(1)).clamp(LANES + 1, AHEAD_BLOCKS);
-        while self.flight.len() < ahead
+        let ahead = (AHEAD / self.size.max(1)).clamp(PARALLEL + 1, AHEAD_BLOCKS);
+        while self.in_flight.len() < ahead
             && let Some(block) = self.list.pop_front()
         {
-            let room = self.rooms.pop().unwrap_or_default();
-            let (rpc, lanes, prevouts, dropped) = (
+            let buffer = self.buffers.pop().unwrap_or_default();
+            let (rpc, permits, prevouts, dropped) = (
                 self.rpc.clone(),
-                self.lanes.clone(),
+                self.permits.clone(),
                 self.prevouts,
                 self.dropped.clone(),
             );
             let fetch = async move {
                 // Held to the end of the call, also when nobody waits for it any more.
-                let _lane = lanes.acquire_owned().await;
+                let _permit = permits.acquire_owned().await;
                 match dropped.load(Ordering::Relaxed) {
-                    false => fetch(&rpc, block, prevouts, room).await,
+                    false => fetch(&rpc, block, prevouts, buffer).await,
                     true => Err(NodeError::transient(
                         Cause::Unreachable,
                         "nobody wants this block any more".into(),
                     )),
                 }
             };
-            self.flight.push_back((block, tokio::spawn(fetch)));
+            self.in_flight.push_back((block, tokio::spawn(fetch)));
         }
     }
 
@@ -160,7 +160,7 @@ impl Walk {
     /// failure is given first.
     pub(super) async fn next(&mut self) -> Result<Vec<Fetched>, NodeError> {
         let mut ready = Vec::new();
-        while let Some((_, fetch)) = self.flight.front_mut() {
+        while let Some((_, fetch)) = self.in_flight.front_mut() {
             if !ready.is_empty() && !fetch.is_finished() {
                 break;
             }
@@ -173,13 +173,13 @@ impl Walk {
                 Ok(fetched) => {
                     self.size = fetched.raw.len();
                     ready.push(fetched);
-                    self.flight.pop_front();
+                    self.in_flight.pop_front();
                     self.fetch_ahead();
                 }
                 Err(error) if ready.is_empty() => return Err(error),
                 Err(error) => {
                     // Told the next time.
-                    if let Some((_, fetch)) = self.flight.front_mut() {
+                    if let Some((_, fetch)) = self.in_flight.front_mut() {
                         *fetch = tokio::spawn(async move { Err(error) });
                     }
                     break;
@@ -194,9 +194,9 @@ async fn fetch(
     rpc: &Rpc,
     block: BlockId,
     prevouts: bool,
-    room: Vec<u8>,
+    buffer: Vec<u8>,
 ) -> Result<Fetched, NodeError> {
-    let raw = rpc.raw_block(block.hash, room).await?;
+    let raw = rpc.raw_block(block.hash, buffer).await?;
     let spent = match prevouts {
         false => None,
         true => Some(match rpc.raw_spent_outputs(block.hash).await? {
@@ -212,15 +212,15 @@ async fn fetch(
 pub(super) fn checked_header(
     fetched: &Fetched,
     below: Option<BlockId>,
-) -> Result<Option<Header>, Malformed> {
+) -> Result<Option<Header>, MalformedBlock> {
     let bytes = fetched
         .raw
         .get(..80)
-        .ok_or(Malformed("a block without a header"))?;
+        .ok_or(MalformedBlock("a block without a header"))?;
     let header: Header =
-        encode::deserialize(bytes).map_err(|_| Malformed("a block without a header"))?;
+        encode::deserialize(bytes).map_err(|_| MalformedBlock("a block without a header"))?;
     if header.block_hash() != fetched.block.hash {
-        return Err(Malformed("another block than it was asked for"));
+        return Err(MalformedBlock("another block than it was asked for"));
     }
     let neighbour = below.filter(|below| below.height.checked_add(1) == Some(fetched.block.height));
     Ok(Some(header)

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use bitcoin::{OutPoint, ScriptBuf};
 use serde_json::{Value, json};
 
-use super::finder::Finder;
+use super::block_matcher::BlockMatcher;
 use crate::store::{Reader, StoreError};
 use crate::tracker::{BlockId, ScanId, ScanRow, ScriptHash, Status};
 
@@ -16,7 +16,7 @@ const FILTERED: usize = 20_000;
 /// Transactions of a history that are read at once.
 const PAGE: usize = 500;
 
-struct Member {
+struct BatchMember {
     scan: ScanId,
     /// Scripts that its row counted: fewer later means that some are not watched any more.
     count: u32,
@@ -24,27 +24,27 @@ struct Member {
     scripts: Arc<HashSet<ScriptHash>>,
 }
 
-pub(super) struct Group {
-    members: Vec<Member>,
+pub(super) struct ScanBatch {
+    members: Vec<BatchMember>,
     /// First height that is not scanned.
     pub(super) next: u32,
     /// The last block that was scanned, once there is one.
     pub(super) below: Option<BlockId>,
     /// Lent out while it searches.
-    pub(super) finder: Option<Finder>,
+    pub(super) matcher: Option<BlockMatcher>,
     /// Of all members; given up when there are too many for filters.
     spks: Option<Vec<ScriptBuf>>,
-    /// Scripts that the finder knows, those of members that have left included.
+    /// Scripts that the matcher knows, those of members that have left included.
     loaded: usize,
 }
 
-impl Group {
+impl ScanBatch {
     pub(super) fn new(next: u32, key: &[u8; 16]) -> Self {
         Self {
             members: Vec::new(),
             next,
             below: None,
-            finder: Some(Finder::new(key)),
+            matcher: Some(BlockMatcher::new(key)),
             spks: Some(Vec::new()),
             loaded: 0,
         }
@@ -82,7 +82,7 @@ impl Group {
     }
 
     /// Makes these scans, all of which have come to [`Self::next`], the members. False when it is
-    /// better to begin with a new group.
+    /// better to begin with a new batch.
     pub(super) fn set_members(
         &mut self,
         reader: &Reader,
@@ -110,10 +110,10 @@ impl Group {
             let Some(spk) = reader.snapshot().watch(script)?.map(|row| row.spk) else {
                 continue;
             };
-            if let Some(finder) = &mut self.finder {
-                finder.watch(&spk);
+            if let Some(matcher) = &mut self.matcher {
+                matcher.watch(&spk);
                 if self.next > 0 {
-                    own_outputs(reader, finder, script, &spk, self.next)?;
+                    track_unspent(reader, matcher, script, &spk, self.next)?;
                 }
             }
             // Filters leave some scripts out.
@@ -129,7 +129,7 @@ impl Group {
         }
         self.loaded += scripts.len();
         let scripts = Arc::new(scripts.into_iter().collect());
-        self.members.push(Member {
+        self.members.push(BatchMember {
             scan,
             count: row.scripts,
             first: row.first(),
@@ -142,9 +142,9 @@ impl Group {
 /// Outputs of a script that were created below `next` and that no transaction below it spends, as
 /// far as its history says. Those that the baseline found are of no interest: no block of the past
 /// spends them.
-fn own_outputs(
+fn track_unspent(
     reader: &Reader,
-    finder: &mut Finder,
+    matcher: &mut BlockMatcher,
     script: &ScriptHash,
     spk: &ScriptBuf,
     next: u32,
@@ -161,7 +161,7 @@ fn own_outputs(
             for (vout, output) in (0..).zip(&row.tx.output) {
                 let outpoint = OutPoint { txid, vout };
                 if output.script_pubkey == *spk && !spent.remove(&outpoint) {
-                    finder.own(&outpoint);
+                    matcher.track_output(&outpoint);
                 }
             }
         }

@@ -19,7 +19,7 @@ use crate::tracker::filter::{BuildIdentity, Filter, Fingerprints};
 /// Bytes that are no block, or not what belongs to it.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
-pub(super) struct Malformed(pub(super) &'static str);
+pub(super) struct MalformedBlock(pub(super) &'static str);
 
 /// A transaction that concerns one of the scripts.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -28,7 +28,7 @@ pub(super) struct Hit {
     pub(super) tx: Transaction,
     /// Outputs of our scripts that it spends and whose creation was not met: only the node can say
     /// what they were.
-    pub(super) strangers: Vec<OutPoint>,
+    pub(super) unknown_prevouts: Vec<OutPoint>,
 }
 
 /// Which of a block's inputs spend from one of the scripts, numbered through in block order without
@@ -40,21 +40,21 @@ pub(super) struct Spends {
     ours: Vec<usize>,
 }
 
-pub(super) struct Finder {
+pub(super) struct BlockMatcher {
     prints: Fingerprints,
     scripts: HashSet<u64, BuildIdentity>,
-    script_sieve: Sieve,
+    script_prefixes: PrefixBitmap,
     /// Outputs of the scripts that are not spent in a block so far.
     outpoints: Filter,
-    outpoint_sieve: Sieve,
+    outpoint_prefixes: PrefixBitmap,
 }
 
 /// Says of nearly everything in no time that it is not ours, by four of its bytes; a fingerprint
 /// takes ten times longer. It is small enough to stay near the processor, and lets more and more
 /// through above some hundred thousand entries.
-struct Sieve(Box<[u64]>);
+struct PrefixBitmap(Box<[u64]>);
 
-impl Sieve {
+impl PrefixBitmap {
     const BITS: usize = 1 << 20;
 
     fn new() -> Self {
@@ -71,14 +71,14 @@ impl Sieve {
         self.0[at] |= bit;
     }
 
-    fn lets_through(&self, bytes: [u8; 4]) -> bool {
+    fn may_contain(&self, bytes: [u8; 4]) -> bool {
         let (at, bit) = Self::place(bytes);
         self.0[at] & bit != 0
     }
 }
 
 /// In all common kinds of scripts these are part of a hash or key.
-fn sieved(script: &Script) -> [u8; 4] {
+fn prefix(script: &Script) -> [u8; 4] {
     script
         .as_bytes()
         .get(3..7)
@@ -86,43 +86,43 @@ fn sieved(script: &Script) -> [u8; 4] {
         .unwrap_or_default()
 }
 
-impl Finder {
+impl BlockMatcher {
     /// `key` must be random: whoever writes blocks must not be able to prepare collisions.
     pub(super) fn new(key: &[u8; 16]) -> Self {
-        let (scripts, script_sieve) = (HashSet::default(), Sieve::new());
+        let (scripts, script_prefixes) = (HashSet::default(), PrefixBitmap::new());
         Self {
             prints: Fingerprints::new(key),
             scripts,
-            script_sieve,
+            script_prefixes,
             outpoints: Filter::default(),
-            outpoint_sieve: Sieve::new(),
+            outpoint_prefixes: PrefixBitmap::new(),
         }
     }
 
     pub(super) fn watch(&mut self, spk: &Script) {
         self.scripts.insert(self.prints.script(spk));
-        self.script_sieve.insert(sieved(spk));
+        self.script_prefixes.insert(prefix(spk));
     }
 
     /// An output of a script that was created earlier.
-    pub(super) fn own(&mut self, outpoint: &OutPoint) {
+    pub(super) fn track_output(&mut self, outpoint: &OutPoint) {
         self.outpoints.insert(self.prints.outpoint(outpoint));
         let [a, b, c, d, ..] = outpoint.txid.to_byte_array();
-        self.outpoint_sieve.insert([a, b, c, d]);
+        self.outpoint_prefixes.insert([a, b, c, d]);
     }
 
     pub(super) fn watches(&self, spk: &Script) -> bool {
-        self.script_sieve.lets_through(sieved(spk))
+        self.script_prefixes.may_contain(prefix(spk))
             && self.scripts.contains(&self.prints.script(spk))
     }
 
     /// Which inputs spend from our scripts, from the node's list of the outputs that a block
     /// spends: for each transaction a list.
-    pub(super) fn spends(&self, raw: &[u8]) -> Result<Spends, Malformed> {
+    pub(super) fn spends(&self, raw: &[u8]) -> Result<Spends, MalformedBlock> {
         let mut consumed = 0;
         let count = bsl::scan_len(raw, &mut consumed).map_err(|_| CUT)?;
-        let mut looked = SpentLook {
-            finder: self,
+        let mut looked = SpentVisitor {
+            matcher: self,
             spends: Spends::default(),
         };
         let mut rest = raw.get(consumed..).ok_or(CUT)?;
@@ -134,7 +134,9 @@ impl Finder {
         if rest.is_empty() {
             Ok(looked.spends)
         } else {
-            Err(Malformed("bytes after the list of what a block spends"))
+            Err(MalformedBlock(
+                "bytes after the list of what a block spends",
+            ))
         }
     }
 
@@ -153,13 +155,13 @@ impl Finder {
         &mut self,
         block: &[u8],
         spends: Option<&Spends>,
-    ) -> Result<Vec<Hit>, Malformed> {
-        let mut look = Look {
-            finder: self,
+    ) -> Result<Vec<Hit>, MalformedBlock> {
+        let mut look = BlockVisitor {
+            matcher: self,
             spends,
             input: 0,
             next_ours: 0,
-            tx: TxLook::default(),
+            tx: TxMatch::default(),
             position: 0,
             hits: Vec::new(),
             error: None,
@@ -169,16 +171,16 @@ impl Finder {
         let (inputs, hits, error) = (look.input, look.hits, look.error);
         match (parsed, error) {
             (_, Some(error)) => Err(error),
-            (Err(_), None) => Err(Malformed("a block that is cut off or none at all")),
-            (Ok(false), None) => Err(Malformed("bytes after a block")),
+            (Err(_), None) => Err(MalformedBlock("a block that is cut off or none at all")),
+            (Ok(false), None) => Err(MalformedBlock("bytes after a block")),
             (Ok(true), None) if spends.is_some_and(|spends| spends.inputs != inputs) => Err(OTHER),
             (Ok(true), None) => Ok(hits),
         }
     }
 }
 
-const CUT: Malformed = Malformed("a list of what a block spends that is cut off");
-const OTHER: Malformed = Malformed("a list of what another block spends");
+const CUT: MalformedBlock = MalformedBlock("a list of what a block spends that is cut off");
+const OTHER: MalformedBlock = MalformedBlock("a list of what another block spends");
 
 impl Spends {
     fn add(&mut self, ours: bool) {
@@ -189,15 +191,15 @@ impl Spends {
     }
 }
 
-struct SpentLook<'f> {
-    finder: &'f Finder,
+struct SpentVisitor<'f> {
+    matcher: &'f BlockMatcher,
     spends: Spends,
 }
 
-impl Visitor for SpentLook<'_> {
+impl Visitor for SpentVisitor<'_> {
     fn visit_tx_out(&mut self, _: usize, output: &bsl::TxOut) -> ControlFlow<()> {
         self.spends.add(
-            self.finder
+            self.matcher
                 .watches(Script::from_bytes(output.script_pubkey())),
         );
         ControlFlow::Continue(())
@@ -206,26 +208,26 @@ impl Visitor for SpentLook<'_> {
 
 /// What the transaction that is being looked at has shown so far.
 #[derive(Default)]
-struct TxLook {
+struct TxMatch {
     spends: bool,
-    strangers: Vec<OutPoint>,
+    unknown_prevouts: Vec<OutPoint>,
     /// Outputs that pay one of our scripts.
     paid: Vec<u32>,
 }
 
-struct Look<'f> {
-    finder: &'f mut Finder,
+struct BlockVisitor<'f> {
+    matcher: &'f mut BlockMatcher,
     spends: Option<&'f Spends>,
     /// Number of the next input, and place in the list of ours that it may be.
     input: usize,
     next_ours: usize,
-    tx: TxLook,
+    tx: TxMatch,
     position: u32,
     hits: Vec<Hit>,
-    error: Option<Malformed>,
+    error: Option<MalformedBlock>,
 }
 
-impl Look<'_> {
+impl BlockVisitor<'_> {
     /// Whether the node's list says that this input spends from one of our scripts.
     fn is_told(&mut self) -> bool {
         let told = self
@@ -236,48 +238,48 @@ impl Look<'_> {
         told
     }
 
-    fn hit(&mut self, raw: &[u8], look: TxLook) -> Result<(), Malformed> {
+    fn hit(&mut self, raw: &[u8], look: TxMatch) -> Result<(), MalformedBlock> {
         let tx: Transaction =
-            encode::deserialize(raw).map_err(|_| Malformed("a transaction that is none"))?;
+            encode::deserialize(raw).map_err(|_| MalformedBlock("a transaction that is none"))?;
         if !look.paid.is_empty() {
             let txid = tx.compute_txid();
             for vout in look.paid {
-                self.finder.own(&OutPoint { txid, vout });
+                self.matcher.track_output(&OutPoint { txid, vout });
             }
         }
         self.hits.push(Hit {
             position: self.position,
             tx,
-            strangers: look.strangers,
+            unknown_prevouts: look.unknown_prevouts,
         });
         Ok(())
     }
 }
 
-impl Visitor for Look<'_> {
+impl Visitor for BlockVisitor<'_> {
     fn visit_tx_in(&mut self, _: usize, input: &bsl::TxIn) -> ControlFlow<()> {
         if self.position == 0 {
             return ControlFlow::Continue(());
         }
         let told = self.is_told();
-        let sieved = input
+        let prefix = input
             .prevout()
             .txid()
             .first_chunk()
             .copied()
             .unwrap_or_default();
-        if !told && !self.finder.outpoint_sieve.lets_through(sieved) {
+        if !told && !self.matcher.outpoint_prefixes.may_contain(prefix) {
             return ControlFlow::Continue(());
         }
         let Some(outpoint) = outpoint(input.prevout()) else {
             return ControlFlow::Break(());
         };
-        let print = self.finder.prints.outpoint(&outpoint);
-        let known = self.finder.outpoints.contains(print);
+        let print = self.matcher.prints.outpoint(&outpoint);
+        let known = self.matcher.outpoints.contains(print);
         if known {
-            self.finder.outpoints.remove(print);
+            self.matcher.outpoints.remove(print);
         } else if told {
-            self.tx.strangers.push(outpoint);
+            self.tx.unknown_prevouts.push(outpoint);
         }
         self.tx.spends |= known || told;
         ControlFlow::Continue(())
@@ -285,7 +287,7 @@ impl Visitor for Look<'_> {
 
     fn visit_tx_out(&mut self, vout: usize, output: &bsl::TxOut) -> ControlFlow<()> {
         if self
-            .finder
+            .matcher
             .watches(Script::from_bytes(output.script_pubkey()))
         {
             self.tx.paid.extend(u32::try_from(vout));

@@ -8,15 +8,15 @@ pub(super) const FULL: usize = 300;
 
 /// One input: what the blocks from height `first` up to `upto` did.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Portion {
+pub(super) struct MergeInput {
     pub(super) first: u32,
     pub(super) blocks: Vec<PastBlock>,
     pub(super) upto: BlockId,
 }
 
 /// All finds between `first` and `upto`, blocks ascending, cut between blocks.
-pub(super) fn portions(first: u32, found: Vec<PastBlock>, upto: BlockId) -> Vec<Portion> {
-    let mut all: Vec<Portion> = Vec::new();
+pub(super) fn merge_inputs(first: u32, found: Vec<PastBlock>, upto: BlockId) -> Vec<MergeInput> {
+    let mut all: Vec<MergeInput> = Vec::new();
     let (mut first, mut blocks, mut count) = (first, Vec::<PastBlock>::new(), 0);
     for block in found {
         count += block.transactions.len();
@@ -25,7 +25,7 @@ pub(super) fn portions(first: u32, found: Vec<PastBlock>, upto: BlockId) -> Vec<
             .map(|last| last.block)
             .filter(|_| count > FULL)
         {
-            all.push(Portion {
+            all.push(MergeInput {
                 first,
                 blocks: std::mem::take(&mut blocks),
                 upto: last,
@@ -34,7 +34,7 @@ pub(super) fn portions(first: u32, found: Vec<PastBlock>, upto: BlockId) -> Vec<
         }
         blocks.push(block);
     }
-    all.push(Portion {
+    all.push(MergeInput {
         first,
         blocks,
         upto,
@@ -82,22 +82,22 @@ mod tests {
     type Cut = (u32, Vec<(u32, usize)>, u32);
 
     fn cut(first: u32, all: Vec<PastBlock>, upto: u32) -> Vec<Cut> {
-        let portions = portions(first, all, id(upto));
+        let merge_inputs = merge_inputs(first, all, id(upto));
         assert!(
-            portions
+            merge_inputs
                 .iter()
-                .all(|portion| portion.upto == id(portion.upto.height))
+                .all(|input| input.upto == id(input.upto.height))
         );
-        let shape = |portion: &Portion| {
-            portion
+        let shape = |input: &MergeInput| {
+            input
                 .blocks
                 .iter()
                 .map(|block| (block.block.height, block.transactions.len()))
                 .collect()
         };
-        portions
+        merge_inputs
             .iter()
-            .map(|portion| (portion.first, shape(portion), portion.upto.height))
+            .map(|input| (input.first, shape(input), input.upto.height))
             .collect()
     }
 

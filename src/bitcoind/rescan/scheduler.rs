@@ -2,16 +2,16 @@
 
 use crate::tracker::ScanId;
 
-/// Scripts of one walk, so that memory stays bounded however many scans are open.
+/// Scripts of one batch, so that memory stays bounded however many scans are open.
 const UNION: u64 = 2_000_000;
-/// Scans of one walk: what each found is counted on the indexer's thread.
+/// Scans of one batch: what each found is counted on the indexer's thread.
 const SCANS: usize = 1000;
 /// The part of its own way that the shortest scan waits for others, to go on together with them.
 const BEHIND: u32 = 4;
 
 /// A scan that can go on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Candidate {
+pub(super) struct ScanCandidate {
     pub(super) scan: ScanId,
     /// First height that is not scanned.
     pub(super) next: u32,
@@ -33,11 +33,11 @@ pub(super) struct Choice {
 /// all that are at the same height go with it: blocks cost the same for one script and for many.
 /// Who is a little behind it is fetched first, so that they go on together; that makes its own way
 /// longer by one part in [`BEHIND`] at most.
-pub(super) fn choose(candidates: &[Candidate]) -> Option<Choice> {
-    let left = |candidate: &Candidate| candidate.end.saturating_sub(candidate.next);
+pub(super) fn choose(candidates: &[ScanCandidate]) -> Option<Choice> {
+    let left = |candidate: &ScanCandidate| candidate.end.saturating_sub(candidate.next);
     let going = || candidates.iter().filter(|candidate| left(candidate) > 0);
     let shortest = going().min_by_key(|candidate| (left(candidate), candidate.scan))?;
-    let near = |candidate: &&Candidate| {
+    let near = |candidate: &&ScanCandidate| {
         shortest
             .next
             .checked_sub(candidate.next)
@@ -75,8 +75,8 @@ pub(super) fn choose(candidates: &[Candidate]) -> Option<Choice> {
 mod tests {
     use super::*;
 
-    fn candidate(scan: u64, next: u32, end: u32) -> Candidate {
-        Candidate {
+    fn candidate(scan: u64, next: u32, end: u32) -> ScanCandidate {
+        ScanCandidate {
             scan: ScanId(scan),
             next,
             end,
@@ -84,7 +84,7 @@ mod tests {
         }
     }
 
-    fn chosen(candidates: &[Candidate]) -> Option<(u32, u32, Vec<u64>)> {
+    fn chosen(candidates: &[ScanCandidate]) -> Option<(u32, u32, Vec<u64>)> {
         choose(candidates).map(|choice| {
             (
                 choice.next,
@@ -165,7 +165,7 @@ mod tests {
 
     #[test]
     fn a_walk_has_a_bounded_number_of_scripts_but_at_least_one_scan() {
-        let many = |scan, end| Candidate {
+        let many = |scan, end| ScanCandidate {
             scripts: 1_500_000,
             ..candidate(scan, 0, end)
         };
@@ -175,7 +175,7 @@ mod tests {
             choose(&crowd).map(|choice| (choice.stop, choice.scans.len())),
             Some((8, SCANS))
         );
-        let huge = Candidate {
+        let huge = ScanCandidate {
             scripts: u32::MAX,
             ..candidate(3, 0, 9)
         };
