@@ -7,17 +7,17 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use hyper::service::service_fn;
-use satwatch::engineio::packet::{Dialect, Frame, Packet, Revision};
-use satwatch::engineio::payload::{self, Body, Packets};
-use satwatch::engineio::session::{
-    Limits, Output, PollAnswer, Session, SocketEnd, WRITE_SIZE, Which,
+use satwatch::engineio::internals::payload::{self, Body, Packets};
+use satwatch::engineio::internals::{
+    Dialect, Frame, Limits, Next, Output, Packet, PollAnswer, Session, SocketEnd, WRITE_SIZE,
+    Which, outbox,
 };
 use satwatch::engineio::{
-    self, CloseReason, Group, Handler as _, Handshake, Message, Next, Outbox, Work, outbox,
+    self, CloseReason, Group, Handler as _, Handshake, Message, Outbox, Revision, Work,
 };
+use satwatch::socketio::internals::SocketIoHandler;
 use satwatch::socketio::{
     self, ConnectRefused, ConnectRequest, DisconnectReason, Encoded, Event, LayerConfig, Socket,
-    SocketIoHandler,
 };
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::runtime::Runtime;

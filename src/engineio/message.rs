@@ -31,7 +31,7 @@ impl Text {
     }
 
     /// A whole packet as it came; `None` when it is not a message.
-    pub fn from_frame(frame: Utf8Bytes) -> Option<Self> {
+    pub(super) fn from_frame(frame: Utf8Bytes) -> Option<Self> {
         frame.as_str().starts_with('4').then_some(Self(frame))
     }
 
@@ -43,7 +43,7 @@ impl Text {
     }
 
     /// The whole packet.
-    pub fn frame(&self) -> &Utf8Bytes {
+    pub(super) fn frame(&self) -> &Utf8Bytes {
         &self.0
     }
 }

@@ -51,22 +51,34 @@ mod error;
 mod handler;
 mod message;
 mod outbox;
-pub mod packet;
-pub mod payload;
+mod packet;
+mod payload;
 mod polling;
 mod registry;
 mod request;
 mod service;
-pub mod session;
+mod session;
 mod task;
 mod upgrade;
 mod websocket;
 
-pub use budget::{ByteBudget, ByteShare};
+pub(crate) use budget::{ByteBudget, ByteShare};
 pub use config::Config;
 pub use error::CloseReason;
 pub use handler::{Handler, Handshake, Work};
 pub use message::{Group, Message, Text};
-pub use outbox::{Next, Outbox, OutboxReceiver, SendError, outbox};
+pub use outbox::{Outbox, SendError};
 pub use packet::Revision;
 pub use service::Service;
+
+/// No part of the interface: for the tests of the layers above and the fuzz targets alone.
+#[doc(hidden)]
+pub mod internals {
+    pub use super::outbox::{Next, OutboxReceiver, outbox};
+    pub use super::packet::{Dialect, Frame, Packet};
+    pub use super::session::{Limits, Output, PollAnswer, Session, SocketEnd, WRITE_SIZE, Which};
+
+    pub mod payload {
+        pub use super::super::payload::{Body, MAX_PACKETS, Packets, encode, fitting};
+    }
+}

@@ -209,7 +209,7 @@ mod tests {
             Group::Many(messages) => messages,
         };
         let shown = messages.iter().map(|message| match message {
-            Message::Text(text) => text.frame().to_string(),
+            Message::Text(text) => format!("4{}", text.as_str()),
             Message::Binary(bytes) => format!("{bytes:?}"),
         });
         shown.collect::<Vec<_>>().join(" + ")

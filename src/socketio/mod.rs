@@ -62,12 +62,17 @@ mod tests;
 
 pub use config::{Config, LayerConfig};
 pub use connect::{ConnectRefused, ConnectRequest, DisconnectReason};
+#[cfg(test)]
 pub use connection::Connection;
 pub use encode::{EncodeError, Encoded};
 pub use handler::{Event, Handler};
-pub use layer::SocketIoHandler;
-pub use packet::{MAX_ARGS, MAX_ATTACHMENTS};
 pub use service::Service;
 pub use socket::{Ack, SendError, Socket};
 
 pub use crate::engineio::{CloseReason, Handshake, Work};
+
+/// No part of the interface: for tests of the application and the fuzz targets alone.
+#[doc(hidden)]
+pub mod internals {
+    pub use super::layer::SocketIoHandler;
+}

@@ -37,9 +37,11 @@ use tokio_util::sync::CancellationToken;
 
 use super::socket::SocketApi;
 use super::{App, Parts, Router};
-use crate::engineio::{Group, Handler, Handshake, Message, Next, Outbox, OutboxReceiver, outbox};
+use crate::engineio::internals::{Next, OutboxReceiver, outbox};
+use crate::engineio::{Group, Handler, Handshake, Message, Outbox};
 use crate::events::Dispatch;
-use crate::socketio::{self, Connection, SocketIoHandler};
+use crate::socketio::internals::SocketIoHandler;
+use crate::socketio::{self, Connection};
 use crate::tracker::{Input, Seen};
 use crate::{bitcoind, config, indexer, store};
 

@@ -15,8 +15,10 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
+use super::internals::SocketIoHandler;
 use super::*;
-use crate::engineio::{Group, Handler as _, Message, Next, OutboxReceiver, outbox};
+use crate::engineio::internals::{Next, OutboxReceiver, outbox};
+use crate::engineio::{Group, Handler as _, Message};
 
 /// Writes down what it is told, and does what events and fields of the CONNECT payload are named
 /// after.
