@@ -19,7 +19,7 @@ use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper::{Request, Response};
 use hyper_util::rt::TokioIo;
-use satwatch::engineio::{self, Group, Message, Outbox};
+use satwatch::engineio::{self, Message, MessageGroup, Outbox};
 use satwatch::socketio::{
     self, CloseReason, ConnectRefused, ConnectRequest, DisconnectReason, Encoded, Event, Handshake,
     Socket, Work,
@@ -37,7 +37,7 @@ impl engineio::Handler for Echo {
     }
 
     fn message(&self, outbox: &Arc<Outbox>, message: Message) -> Option<Work> {
-        if outbox.try_send(Group::One(message)).is_err() {
+        if outbox.try_send(MessageGroup::One(message)).is_err() {
             outbox.close(CloseReason::SlowConsumer);
         }
         None

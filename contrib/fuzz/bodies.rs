@@ -9,11 +9,11 @@ use bytes::Bytes;
 use hyper::service::service_fn;
 use satwatch::engineio::internals::payload::{self, Body, Packets};
 use satwatch::engineio::internals::{
-    Dialect, Frame, Limits, Next, Output, Packet, PollAnswer, Session, SocketEnd, WRITE_SIZE,
-    Which, outbox,
+    Encoding, Frame, Limits, Next, Output, Packet, PollAnswer, Session, SocketEnd, SocketRole,
+    WRITE_SIZE, outbox,
 };
 use satwatch::engineio::{
-    self, CloseReason, Group, Handler as _, Handshake, Message, Outbox, Revision, Work,
+    self, CloseReason, Handler as _, Handshake, Message, MessageGroup, Outbox, Revision, Work,
 };
 use satwatch::socketio::internals::SocketIoHandler;
 use satwatch::socketio::{
@@ -22,10 +22,10 @@ use satwatch::socketio::{
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::runtime::Runtime;
 
-const DIALECTS: [Dialect; 3] = [
-    Dialect::Four,
-    Dialect::Three { base64: false },
-    Dialect::Three { base64: true },
+const ENCODINGS: [Encoding; 3] = [
+    Encoding::Four,
+    Encoding::Three { base64: false },
+    Encoding::Three { base64: true },
 ];
 
 /// The first byte says which.
@@ -41,7 +41,7 @@ fn choice<T: Copy>(data: &[u8], among: &[T]) -> Option<(T, Bytes)> {
 
 /// A frame is a packet or not, and a message is written as it was read.
 pub fn packet(data: &[u8]) {
-    let Some((dialect, bytes)) = choice(data, &DIALECTS) else {
+    let Some((encoding, bytes)) = choice(data, &ENCODINGS) else {
         return;
     };
     let frames = [
@@ -51,12 +51,12 @@ pub fn packet(data: &[u8]) {
             .map(|text| Frame::Text(text.into())),
     ];
     for frame in frames.into_iter().flatten() {
-        let Ok(packet) = Packet::from_frame(frame, dialect.revision()) else {
+        let Ok(packet) = Packet::from_frame(frame, encoding.revision()) else {
             continue;
         };
         if let Packet::Message(_) = packet {
             assert_eq!(
-                Packet::from_frame(packet.clone().into_frame(dialect), dialect.revision()),
+                Packet::from_frame(packet.clone().into_frame(encoding), encoding.revision()),
                 Ok(packet)
             );
         }
@@ -66,23 +66,23 @@ pub fn packet(data: &[u8]) {
 /// A body has no more packets than bytes, and its messages are written so that they are read again.
 pub fn payload(data: &[u8]) {
     let framings = [
-        (Dialect::Four, false),
-        (DIALECTS[1], false),
-        (DIALECTS[1], true),
-        (DIALECTS[2], false),
-        (DIALECTS[2], true),
+        (Encoding::Four, false),
+        (ENCODINGS[1], false),
+        (ENCODINGS[1], true),
+        (ENCODINGS[2], false),
+        (ENCODINGS[2], true),
     ];
-    let Some(((dialect, octets), body)) = choice(data, &framings) else {
+    let Some(((encoding, octets), body)) = choice(data, &framings) else {
         return;
     };
     let length = body.len();
     let (mut count, mut packets) = (0, Vec::new());
-    for packet in Packets::of(body, dialect.revision(), octets) {
+    for packet in Packets::of(body, encoding.revision(), octets) {
         count += 1;
         match packet {
             Ok(packet @ Packet::Message(_)) => packets.push(packet),
             Ok(_) => {}
-            Err(_) if dialect == Dialect::Four => {}
+            Err(_) if encoding == Encoding::Four => {}
             Err(_) => break,
         }
     }
@@ -90,14 +90,14 @@ pub fn payload(data: &[u8]) {
     if packets.is_empty() {
         return;
     }
-    let fitting = payload::fitting(packets.iter(), dialect, length.max(1));
+    let fitting = payload::fitting(packets.iter(), encoding, length.max(1));
     assert!((1..=payload::MAX_PACKETS).contains(&fitting));
-    let (body, octets) = match payload::encode(packets.clone(), dialect) {
+    let (body, octets) = match payload::encode(packets.clone(), encoding) {
         Body::Text(body) => (body, false),
         Body::Octets(body) => (body, true),
     };
     assert_eq!(
-        Packets::of(body, dialect.revision(), octets).collect::<Result<Vec<_>, _>>(),
+        Packets::of(body, encoding.revision(), octets).collect::<Result<Vec<_>, _>>(),
         Ok(packets)
     );
 }
@@ -114,7 +114,7 @@ impl engineio::Handler for Mute {
     }
 
     fn message(&self, outbox: &Arc<Outbox>, message: Message) -> Option<Work> {
-        let _ = outbox.try_send(Group::One(message));
+        let _ = outbox.try_send(MessageGroup::One(message));
         None
     }
 
@@ -241,8 +241,10 @@ pub fn socket(data: &[u8]) {
     });
 }
 
-fn check_group(group: &Group) {
-    let Group::Many(messages) = group else { return };
+fn check_group(group: &MessageGroup) {
+    let MessageGroup::Many(messages) = group else {
+        return;
+    };
     let (head, attachments) = messages.split_first().expect("a group has a message");
     let Message::Text(head) = head else {
         panic!("a header first")
@@ -306,14 +308,14 @@ impl Steps<'_> {
     }
 }
 
-/// The first byte says the transport and the dialect, the others what happens.
+/// The first byte says the transport and the encoding, the others what happens.
 pub fn session(data: &[u8]) {
     let Some((first, rest)) = data.split_first() else {
         return;
     };
     let mut driver = Driver::new(
         first & 1 == 0,
-        DIALECTS[usize::from(first >> 1) % DIALECTS.len()],
+        ENCODINGS[usize::from(first >> 1) % ENCODINGS.len()],
     );
     let mut steps = Steps(rest.iter());
     while !steps.0.as_slice().is_empty() {
@@ -331,7 +333,7 @@ pub fn session(data: &[u8]) {
 }
 
 impl Driver {
-    fn new(websocket: bool, dialect: Dialect) -> Self {
+    fn new(websocket: bool, encoding: Encoding) -> Self {
         let limits = Limits {
             ping_interval: Duration::from_millis(300),
             ping_timeout: Duration::from_millis(200),
@@ -343,9 +345,9 @@ impl Driver {
         };
         let now = Instant::now();
         let session = if websocket {
-            Session::websocket(now, limits, dialect, "0{}".into())
+            Session::websocket(now, limits, encoding, "0{}".into())
         } else {
-            Session::polling(now, limits, dialect)
+            Session::polling(now, limits, encoding)
         };
         let mut driver = Self {
             session,
@@ -357,7 +359,7 @@ impl Driver {
             main_writing: false,
             probe: false,
             closed: false,
-            revision: dialect.revision(),
+            revision: encoding.revision(),
         };
         driver.outputs();
         driver
@@ -366,12 +368,12 @@ impl Driver {
     fn input(&mut self, steps: &mut Steps<'_>) {
         let (what, now) = (steps.byte(), self.now);
         let session = &mut self.session;
-        let which = if what & 0x80 == 0 {
-            Which::Main
+        let role = if what & 0x80 == 0 {
+            SocketRole::Main
         } else {
-            Which::Probe
+            SocketRole::Probe
         };
-        let has = if which == Which::Main {
+        let has = if role == SocketRole::Main {
             self.main
         } else {
             self.probe
@@ -395,28 +397,28 @@ impl Driver {
                 assert!(!(welcome && self.probe), "one probing WebSocket at a time");
                 self.probe |= welcome;
             }
-            14..=17 if has && session.wants_frame(which) => {
-                session.frame(now, which, Frame::Text(steps.text().into()))
+            14..=17 if has && session.wants_frame(role) => {
+                session.frame(now, role, Frame::Text(steps.text().into()))
             }
-            18 if has && session.wants_frame(which) => {
-                session.frame(now, which, Frame::Binary(Bytes::from(vec![steps.byte()])))
+            18 if has && session.wants_frame(role) => {
+                session.frame(now, role, Frame::Binary(Bytes::from(vec![steps.byte()])))
             }
             19..=21 => {
-                self.main_writing &= which == Which::Probe;
-                session.written(now, which);
+                self.main_writing &= role == SocketRole::Probe;
+                session.written(now, role);
             }
-            22 => session.write_progressed(now, which),
+            22 => session.write_progressed(now, role),
             23 if has => {
                 let end = [
                     SocketEnd::Closed,
                     SocketEnd::Failed(1002),
                     SocketEnd::TooLarge,
                 ][usize::from(steps.byte() % 3)];
-                session.socket_ended(now, which, end);
+                session.socket_ended(now, role, end);
             }
             24..=26 if session.wants_message() => {
                 let message = Message::text(&"x".repeat(steps.byte().into()));
-                session.send(Group::Many(
+                session.send(MessageGroup::Many(
                     vec![message; usize::from(steps.byte() % 20)].into(),
                 ));
             }
@@ -459,7 +461,7 @@ impl Driver {
                 self.check_body(answer);
             }
             Output::Post(_) => assert!(std::mem::take(&mut self.post), "a POST is waiting"),
-            Output::Write(Which::Main, frame) => {
+            Output::Write(SocketRole::Main, frame) => {
                 assert!(self.main && may_write, "one write at a time");
                 self.main_writing = true;
                 let text = if let Frame::Text(text) = &frame {
@@ -472,11 +474,11 @@ impl Driver {
                     "never a close or noop on a WebSocket"
                 );
             }
-            Output::Write(Which::Probe, frame) => {
+            Output::Write(SocketRole::Probe, frame) => {
                 assert_eq!((self.probe, frame), (true, Frame::Text("3probe".into())))
             }
-            Output::CloseSocket(Which::Main, _) => assert!(std::mem::take(&mut self.main)),
-            Output::CloseSocket(Which::Probe, _) => assert!(std::mem::take(&mut self.probe)),
+            Output::CloseSocket(SocketRole::Main, _) => assert!(std::mem::take(&mut self.main)),
+            Output::CloseSocket(SocketRole::Probe, _) => assert!(std::mem::take(&mut self.probe)),
             Output::Promote => {
                 assert!(std::mem::take(&mut self.probe) && !self.main);
                 self.main = true;

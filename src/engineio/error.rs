@@ -57,7 +57,7 @@ pub enum CloseReason {
 }
 
 #[derive(Serialize)]
-struct Body {
+struct ErrorBody {
     code: u8,
     message: String,
 }
@@ -86,7 +86,7 @@ impl Refused {
             Self::Busy | Self::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
             _ => StatusCode::BAD_REQUEST,
         };
-        let body = serde_json::to_vec(&Body {
+        let body = serde_json::to_vec(&ErrorBody {
             code: self.code(),
             message: self.to_string(),
         })

@@ -8,9 +8,9 @@ use std::task::{Context, Poll};
 use hyper::HeaderMap;
 
 use super::error::CloseReason;
-use super::message::{Group, Message};
+use super::message::{Message, MessageGroup};
 use super::outbox::Outbox;
-use super::packet::{Dialect, Revision};
+use super::packet::{Encoding, Revision};
 use super::request::Query;
 
 /// What the client's first request said.
@@ -27,13 +27,13 @@ impl Handshake {
     /// The protocol revision of the client. A session is opened only with one that this says.
     pub fn revision(&self) -> Revision {
         Query::parse(&self.query)
-            .dialect
-            .map_or(Revision::Four, Dialect::revision)
+            .encoding
+            .map_or(Revision::Four, Encoding::revision)
     }
 }
 
 /// Work that the layer above does because of a message. It has to end: a session whose work goes on
-/// takes nothing from its client, not even its goodbye, and its ping timeout rests meanwhile.
+/// takes nothing from its client, not even its close packet, and its ping timeout rests meanwhile.
 pub type Work = Pin<Box<dyn Future<Output = ()> + Send + 'static>>;
 
 /// The layer above. Called for one session one call at a time and in order; it must not block,
@@ -63,7 +63,7 @@ pub trait Handler: Send + Sync + 'static {
     ///
     /// A group that was returned is the session's: when the session ends before it is written, it
     /// is lost. Must be quick and must not block.
-    fn poll_next(&self, session: &Arc<Self::Session>, cx: &mut Context<'_>) -> Poll<Group> {
+    fn poll_next(&self, session: &Arc<Self::Session>, cx: &mut Context<'_>) -> Poll<MessageGroup> {
         let _ = (session, cx);
         Poll::Pending
     }

@@ -87,12 +87,12 @@ impl From<Bytes> for Message {
 
 /// Messages that must stay together: one, or a header with its attachments.
 #[derive(Debug, Clone)]
-pub enum Group {
+pub enum MessageGroup {
     One(Message),
     Many(Arc<[Message]>),
 }
 
-impl Group {
+impl MessageGroup {
     pub fn bytes(&self) -> usize {
         match self {
             Self::One(message) => message.len(),

@@ -9,14 +9,14 @@
 //! 1. [`session::Session`] is a state machine without I/O: methods are its inputs (time is an
 //!    argument), `next_output` and `deadline` what comes out. Upgrade, heartbeat, double requests
 //!    and the order of closing are decided there and nowhere else.
-//! 2. Transports only move bytes: `polling` turns requests into commands for the session's mailbox
+//! 2. Transports only move bytes: `polling` turns HTTP requests into those of the session's inbox
 //!    and waits for the answer; `websocket` moves frames and knows the closing handshake.
 //! 3. Each session has one task (`task`) that owns the machine, its sockets, its pending requests
 //!    and the work of the layer above.
-//! 4. One way out: the session's `registry::Entry` goes and [`Handler::close`] is called in one
-//!    function of the task, exactly once.
+//! 4. One way out: the session's `registry::RegisteredSession` goes and [`Handler::close`] is called
+//!    in one function of the task, exactly once.
 //! 5. Everything is bounded: the outbox in messages and bytes, a body and a frame by `max_payload`,
-//!    a mailbox in commands, every wait by a deadline; what all clients have begun to send, by a
+//!    an inbox in requests, every wait by a deadline; what all clients have begun to send, by a
 //!    [`ByteBudget`]. Nothing here waits for a slow client but its own task. A polling answer that
 //!    was given to HTTP is the connection's, whose time is the HTTP server's to bound.
 //! 6. The outbox is for answers: while it is half full, the client's packets wait, so a client that
@@ -29,9 +29,9 @@
 //! ```text
 //!  request --> service --> request (query -> what is asked)
 //!                |             refused: error (exact status and JSON)
-//!                +-- handshake ------> registry (slot, sid) --> task
-//!                +-- GET / POST -----> polling --- Command --> mailbox --+
-//!                +-- 101 ------------> websocket --- Socket -> mailbox --+--> task { session, sockets, outbox } --> Handler
+//!                +-- handshake ------> registry (permit, sid) --> task
+//!                +-- GET / POST -----> polling --- SessionRequest -> inbox --+
+//!                +-- 101 ------------> websocket --- WebSocket -----> inbox --+--> task { session, sockets, outbox } --> Handler
 //! ```
 //!
 //! Life of a session's transport:
@@ -49,6 +49,7 @@ mod budget;
 mod config;
 mod error;
 mod handler;
+mod inbox;
 mod message;
 mod outbox;
 mod packet;
@@ -66,7 +67,7 @@ pub(crate) use budget::{ByteBudget, ByteShare};
 pub use config::Config;
 pub use error::CloseReason;
 pub use handler::{Handler, Handshake, Work};
-pub use message::{Group, Message, Text};
+pub use message::{Message, MessageGroup, Text};
 pub use outbox::{Outbox, SendError};
 pub use packet::Revision;
 pub use service::Service;
@@ -75,8 +76,10 @@ pub use service::Service;
 #[doc(hidden)]
 pub mod internals {
     pub use super::outbox::{Next, OutboxReceiver, outbox};
-    pub use super::packet::{Dialect, Frame, Packet};
-    pub use super::session::{Limits, Output, PollAnswer, Session, SocketEnd, WRITE_SIZE, Which};
+    pub use super::packet::{Encoding, Frame, Packet};
+    pub use super::session::{
+        Limits, Output, PollAnswer, Session, SocketEnd, SocketRole, WRITE_SIZE,
+    };
 
     pub mod payload {
         pub use super::super::payload::{Body, MAX_PACKETS, Packets, encode, fitting};

@@ -13,7 +13,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 
 use super::error::CloseReason;
-use super::message::Group;
+use super::message::MessageGroup;
 
 /// Room in the deque that an emptied queue may keep.
 const KEPT_CAPACITY: usize = 8;
@@ -29,7 +29,7 @@ pub enum SendError {
 
 #[derive(Debug, Default)]
 struct State {
-    groups: VecDeque<Group>,
+    groups: VecDeque<MessageGroup>,
     bytes: usize,
     closing: Option<CloseReason>,
     /// The session is gone.
@@ -97,7 +97,7 @@ pub fn outbox(max_groups: usize, max_bytes: usize) -> (Outbox, OutboxReceiver) {
 
 impl Outbox {
     /// Queues a group whole or not at all, at once.
-    pub fn try_send(&self, group: Group) -> Result<(), SendError> {
+    pub fn try_send(&self, group: MessageGroup) -> Result<(), SendError> {
         let mut state = self.shared.lock();
         if state.is_closed() {
             return Err(SendError::Closed);
@@ -157,7 +157,7 @@ fn wake(mut state: MutexGuard<'_, State>) {
 /// What is to be sent next.
 #[derive(Debug)]
 pub enum Next {
-    Group(Group),
+    Group(MessageGroup),
     /// What the layer above has: nothing is queued.
     Pull,
     /// Nothing: the layer above has asked for the end, and nothing is queued.
@@ -248,13 +248,13 @@ mod tests {
     use super::super::message::Message;
     use super::*;
 
-    fn text(text: &str) -> Group {
-        Group::One(Message::text(text))
+    fn text(text: &str) -> MessageGroup {
+        MessageGroup::One(Message::text(text))
     }
 
     fn taken(queue: &mut OutboxReceiver) -> Option<String> {
         match queue.take() {
-            Next::Group(Group::One(Message::Text(text))) => Some(text.as_str().to_owned()),
+            Next::Group(MessageGroup::One(Message::Text(text))) => Some(text.as_str().to_owned()),
             Next::Group(other) => panic!("one text, not {other:?}"),
             Next::Pull | Next::End => None,
         }

@@ -26,7 +26,7 @@ pub enum Revision {
 
 /// How packets are written for a client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Dialect {
+pub enum Encoding {
     /// `base64`: bytes are to come as text.
     Three {
         base64: bool,
@@ -34,7 +34,7 @@ pub enum Dialect {
     Four,
 }
 
-impl Dialect {
+impl Encoding {
     pub fn revision(self) -> Revision {
         match self {
             Self::Three { .. } => Revision::Three,
@@ -131,15 +131,15 @@ impl Packet {
 
     /// The WebSocket message that carries this packet. A text's bytes are shared, not copied; so
     /// are a binary message's in revision 4.
-    pub fn into_frame(self, dialect: Dialect) -> Frame {
+    pub fn into_frame(self, encoding: Encoding) -> Frame {
         match self {
             Self::Message(Message::Text(text)) => Frame::Text(text.frame().clone()),
-            Self::Message(Message::Binary(bytes)) => match dialect {
-                Dialect::Four => Frame::Binary(bytes),
-                Dialect::Three { base64: false } => {
+            Self::Message(Message::Binary(bytes)) => match encoding {
+                Encoding::Four => Frame::Binary(bytes),
+                Encoding::Three { base64: false } => {
                     Frame::Binary([&[MESSAGE_BYTE], &bytes[..]].concat().into())
                 }
-                Dialect::Three { base64: true } => Frame::Text(base64("b4", &bytes).into()),
+                Encoding::Three { base64: true } => Frame::Text(base64("b4", &bytes).into()),
             },
             Self::Open(text) => Frame::Text(text),
             other => Frame::Text(Utf8Bytes::from_static(other.control())),
@@ -238,12 +238,12 @@ mod tests {
         ];
         for (packet, expected) in table {
             assert_eq!(
-                packet.into_frame(Dialect::Four),
+                packet.into_frame(Encoding::Four),
                 Frame::Text(expected.into())
             );
         }
         assert_eq!(
-            binary(&[0, 255]).into_frame(Dialect::Four),
+            binary(&[0, 255]).into_frame(Encoding::Four),
             Frame::Binary(Bytes::from_static(&[0, 255]))
         );
     }
@@ -273,11 +273,11 @@ mod tests {
             assert_eq!(read(frame.clone()), expected, "{frame:?}");
         }
         assert_eq!(
-            binary(&[1, 2]).into_frame(Dialect::Three { base64: false }),
+            binary(&[1, 2]).into_frame(Encoding::Three { base64: false }),
             bytes(&[4, 1, 2])
         );
         assert_eq!(
-            binary(&[1, 2]).into_frame(Dialect::Three { base64: true }),
+            binary(&[1, 2]).into_frame(Encoding::Three { base64: true }),
             Frame::Text("b4AQI=".into())
         );
     }
@@ -286,33 +286,33 @@ mod tests {
     fn a_text_message_is_written_without_a_copy() {
         let message = Text::new("shared");
         let Frame::Text(frame) =
-            Packet::Message(Message::Text(message.clone())).into_frame(Dialect::Four)
+            Packet::Message(Message::Text(message.clone())).into_frame(Encoding::Four)
         else {
             panic!("a text")
         };
         assert_eq!(frame.as_str().as_ptr(), message.frame().as_str().as_ptr());
     }
 
-    fn any_dialect() -> impl Strategy<Value = Dialect> {
+    fn any_dialect() -> impl Strategy<Value = Encoding> {
         prop::sample::select(vec![
-            Dialect::Four,
-            Dialect::Three { base64: false },
-            Dialect::Three { base64: true },
+            Encoding::Four,
+            Encoding::Three { base64: false },
+            Encoding::Three { base64: true },
         ])
     }
 
     proptest! {
         #[test]
-        fn messages_come_back(dialect in any_dialect(), input in any::<String>(), bytes in proptest::collection::vec(any::<u8>(), 0..50)) {
+        fn messages_come_back(encoding in any_dialect(), input in any::<String>(), bytes in proptest::collection::vec(any::<u8>(), 0..50)) {
             for packet in [Packet::Message(Message::text(&input)), binary(&bytes)] {
-                prop_assert_eq!(Packet::from_frame(packet.clone().into_frame(dialect), dialect.revision()), Ok(packet));
+                prop_assert_eq!(Packet::from_frame(packet.clone().into_frame(encoding), encoding.revision()), Ok(packet));
             }
         }
 
         #[test]
-        fn no_frame_panics(dialect in any_dialect(), input in prop_oneof![any::<String>(), "b4?[A-Za-z0-9+/=é]{0,16}"]) {
-            let _ = Packet::from_bytes(input.clone().into(), dialect.revision());
-            let _ = Packet::from_text(input.into(), dialect.revision());
+        fn no_frame_panics(encoding in any_dialect(), input in prop_oneof![any::<String>(), "b4?[A-Za-z0-9+/=é]{0,16}"]) {
+            let _ = Packet::from_bytes(input.clone().into(), encoding.revision());
+            let _ = Packet::from_text(input.into(), encoding.revision());
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Long-polling: turns a GET or POST into commands for the session and its answers into responses.
+//! Long-polling: turns a GET or POST into requests for the session and its answers into responses.
 //!
 //! Answers are not compressed, which the reference server does from 1 KiB on: what it would save is
 //! little (most messages are short, and clients move to a WebSocket), and what it costs in memory
@@ -21,8 +21,8 @@ use tokio::time::timeout;
 
 use super::budget::{ByteBudget, ByteShare};
 use super::error::Refused;
+use super::inbox::{PostPass, SessionInbox, SessionRequest};
 use super::payload::Body;
-use super::registry::{Command, Mailbox, PostPass};
 use super::session::{PollAnswer, PostAnswer};
 
 /// How much of a body over the limit is read and thrown away, in limits, so that the client gets to
@@ -31,20 +31,17 @@ const DISCARDED_LIMITS: usize = 16;
 /// How long that may take: nobody's time is wanted for a body that is not.
 const DISCARD_TIME: Duration = Duration::from_secs(2);
 
-type Answer = Response<Full<Bytes>>;
+pub(super) type Answer = Response<Full<Bytes>>;
 
 /// Tells the session when a request is dropped before `answered`.
 struct Guard {
-    mailbox: Arc<Mailbox>,
+    inbox: Arc<SessionInbox>,
     armed: bool,
 }
 
 impl Guard {
-    fn new(mailbox: Arc<Mailbox>) -> Self {
-        Self {
-            mailbox,
-            armed: true,
-        }
+    fn new(inbox: Arc<SessionInbox>) -> Self {
+        Self { inbox, armed: true }
     }
 
     fn answered(mut self) {
@@ -55,17 +52,17 @@ impl Guard {
 impl Drop for Guard {
     fn drop(&mut self) {
         if self.armed {
-            self.mailbox.request_lost();
+            self.inbox.request_lost();
         }
     }
 }
 
 /// A poll: waits until the session has something to say.
-pub(super) fn get(mailbox: Arc<Mailbox>) -> impl Future<Output = Answer> {
-    let guard = Guard::new(mailbox.clone());
+pub(super) fn get(inbox: Arc<SessionInbox>) -> impl Future<Output = Answer> {
+    let guard = Guard::new(inbox.clone());
     let (sender, answer) = oneshot::channel();
     // When the session is gone, the sender is dropped and the answer is that.
-    let _ = mailbox.post(Command::Poll(sender));
+    let _ = inbox.push(SessionRequest::Poll(sender));
     async move {
         let answer = answer.await.unwrap_or(Err(Refused::SessionUnknown));
         guard.answered();
@@ -86,21 +83,21 @@ pub(super) struct BodyLimits {
 
 /// Packets from the client.
 pub(super) fn post<B>(
-    mailbox: Arc<Mailbox>,
+    inbox: Arc<SessionInbox>,
     request: Request<B>,
     limits: BodyLimits,
 ) -> impl Future<Output = Answer>
 where
     B: HttpBody<Data = Bytes> + Unpin,
 {
-    let guard = Guard::new(mailbox.clone());
+    let guard = Guard::new(inbox.clone());
     let (sender, verdict) = oneshot::channel();
-    let _ = mailbox.post(Command::PostOpened {
+    let _ = inbox.push(SessionRequest::PostOpened {
         octets: is_octets(request.headers()),
         verdict: sender,
     });
     async move {
-        match post_packets(&mailbox, request, verdict, limits, guard).await {
+        match post_packets(&inbox, request, verdict, limits, guard).await {
             Ok(()) => ok(),
             Err(refused) => refused.polling(),
         }
@@ -108,7 +105,7 @@ where
 }
 
 async fn post_packets<B>(
-    mailbox: &Mailbox,
+    inbox: &SessionInbox,
     request: Request<B>,
     verdict: oneshot::Receiver<Result<PostPass, Refused>>,
     limits: BodyLimits,
@@ -135,8 +132,8 @@ where
             // From here on nothing is lost with the request.
             guard.answered();
             let (sender, answer) = oneshot::channel();
-            mailbox
-                .post(Command::PostBody(bytes, sender))
+            inbox
+                .push(SessionRequest::PostBody(bytes, sender))
                 .map_err(|_| Refused::SessionUnknown)?;
             match answer.await.unwrap_or(PostAnswer::Gone) {
                 PostAnswer::Ok => Ok(()),
@@ -146,7 +143,7 @@ where
         }
         Ok(Err(BodyError::TooLarge)) => {
             guard.answered();
-            let _ = mailbox.post(Command::PostRefused);
+            let _ = inbox.push(SessionRequest::PostRefused);
             // Reading is what invites the body of a client that asked first. One that was invited
             // already has read half of it.
             if !(expects && announced(&body) > limits.max_payload) {
@@ -160,7 +157,7 @@ where
         }
         Ok(Err(BodyError::NoRoom)) => {
             guard.answered();
-            let _ = mailbox.post(Command::PostRefused);
+            let _ = inbox.push(SessionRequest::PostRefused);
             discard(&mut body, limits.max_payload).await;
             Err(Refused::Busy)
         }

@@ -1,35 +1,29 @@
-//! All sessions of a service: session id to mailbox, the limit on sessions, and the wait for all of
+//! All sessions of a service: session id to inbox, the limit on sessions, and the wait for all of
 //! them to end.
 //!
-//! A session takes a [`Slot`] before anything else is done for it, turns it into an [`Entry`] when
-//! it opens, and leaves by dropping that entry: there is no other way out.
+//! A session takes a [`SessionPermit`] before anything else is done for it, turns it into a
+//! [`RegisteredSession`] when it opens, and leaves by dropping that: there is no other way out.
 //!
 //! A handshake costs a client nothing, so when all room is taken, the oldest session that no
 //! request has asked for since its handshake makes room: a flood of handshakes pushes out its own,
 //! and not the clients, who poll at once.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::{Context, Poll, Waker};
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use bytes::Bytes;
-use tokio::sync::{oneshot, watch};
+use tokio::sync::watch;
 
 use super::error::Refused;
+use super::inbox::SessionInbox;
 use super::packet::Revision;
-use super::session::{PollAnswer, PostAnswer};
-use super::websocket::Socket;
+use super::request::TransportName;
 
 /// Random bytes of a session id: 120 bits, because the id is the session's credential.
 const ID_BYTES: usize = 15;
 /// Characters of a session id.
 const ID_CHARS: usize = 20;
-/// Requests that may wait for one session's task; a client has no reason for more than a GET, a
-/// POST and a WebSocket.
-const MAX_COMMANDS: usize = 16;
-
 /// A session id. A secret: never logged, never sent to anyone else.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) struct Sid([u8; ID_CHARS]);
@@ -55,175 +49,45 @@ impl Sid {
     }
 }
 
-/// A request for a session. A dropped responder means that the session is gone.
-pub(super) enum Command {
-    Poll(oneshot::Sender<Result<PollAnswer, Refused>>),
-    PostOpened {
-        octets: bool,
-        verdict: oneshot::Sender<Result<PostPass, Refused>>,
-    },
-    PostBody(Bytes, oneshot::Sender<PostAnswer>),
-    PostRefused,
-    Socket(Box<Socket>),
-}
-
-/// Resolves when the session ends while the body is still being read.
-pub(super) type PostPass = oneshot::Receiver<()>;
-
-/// What wakes a session besides its sockets, its outbox and its deadlines.
-pub(super) enum Mail {
-    Command(Command),
-    /// A request was dropped before its answer.
-    RequestLost,
-    Shutdown,
-    /// Another one has this session's room.
-    Evicted,
-}
-
-#[derive(Default)]
-struct Letters {
-    commands: VecDeque<Command>,
-    request_lost: bool,
-    shutdown: bool,
-    evicted: bool,
-    gone: bool,
-    waker: Option<Waker>,
-}
-
-/// How requests reach a session's task. Idle, it owns no memory.
-pub(super) struct Mailbox {
-    /// What the session speaks; a request of another revision is none of its.
-    pub(super) revision: Revision,
-    letters: Mutex<Letters>,
-}
-
-impl Mailbox {
-    fn new(revision: Revision) -> Self {
-        Self {
-            revision,
-            letters: Mutex::default(),
-        }
-    }
-
-    /// Gives the command back when the session is gone or has too much waiting.
-    pub(super) fn post(&self, command: Command) -> Result<(), Command> {
-        let mut letters = lock(&self.letters);
-        if letters.gone || letters.commands.len() >= MAX_COMMANDS {
-            return Err(command);
-        }
-        letters.commands.push_back(command);
-        wake(letters);
-        Ok(())
-    }
-
-    pub(super) fn request_lost(&self) {
-        let mut letters = lock(&self.letters);
-        letters.request_lost = true;
-        wake(letters);
-    }
-
-    fn shutdown(&self) {
-        let mut letters = lock(&self.letters);
-        letters.shutdown = true;
-        wake(letters);
-    }
-
-    fn evict(&self) {
-        let mut letters = lock(&self.letters);
-        letters.evicted = true;
-        wake(letters);
-    }
-
-    /// The next letter. Only the session's task may ask.
-    pub(super) fn poll_mail(&self, cx: &mut Context<'_>) -> Poll<Mail> {
-        let mut letters = lock(&self.letters);
-        // A lost request comes last: the request itself was posted before.
-        if let Some(command) = letters.commands.pop_front() {
-            return Poll::Ready(Mail::Command(command));
-        }
-        if std::mem::take(&mut letters.request_lost) {
-            return Poll::Ready(Mail::RequestLost);
-        }
-        if std::mem::take(&mut letters.shutdown) {
-            return Poll::Ready(Mail::Shutdown);
-        }
-        if std::mem::take(&mut letters.evicted) {
-            return Poll::Ready(Mail::Evicted);
-        }
-        match &letters.waker {
-            Some(waker) if waker.will_wake(cx.waker()) => {}
-            _ => letters.waker = Some(cx.waker().clone()),
-        }
-        Poll::Pending
-    }
-
-    /// Takes nothing more; the responders of what was waiting are dropped.
-    fn close(&self) {
-        let mut letters = lock(&self.letters);
-        letters.gone = true;
-        let commands = std::mem::take(&mut letters.commands);
-        drop(letters);
-        drop(commands);
-    }
-}
-
-/// Wakes the task after the lock is released.
-fn wake(mut letters: MutexGuard<'_, Letters>) {
-    let waker = letters.waker.take();
-    drop(letters);
-    if let Some(waker) = waker {
-        waker.wake();
-    }
-}
-
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     // No call under these locks can leave them half changed.
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// A session that requests can find.
-struct Seat {
-    mailbox: Arc<Mailbox>,
+struct SessionEntry {
+    inbox: Arc<SessionInbox>,
     /// Counts up with each opening.
     number: u64,
 }
 
-/// How a session came to be.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Opened {
-    /// By an answered GET: whether anybody uses it is still to be seen.
-    Polling,
-    /// On a connection of its own.
-    WebSocket,
-}
-
 #[derive(Default)]
 struct Sessions {
-    by_id: HashMap<Sid, Seat>,
+    by_id: HashMap<Sid, SessionEntry>,
     /// Those that no request has asked for yet, in the order of their opening.
     unused: BTreeMap<u64, Sid>,
     last_number: u64,
     /// Sessions and handshakes on their way to one.
-    slots: usize,
+    permits: usize,
     ending: bool,
 }
 
 impl Sessions {
-    /// Forgets the oldest session that was never used; whoever asks takes over its slot.
-    fn evict(&mut self) -> Option<Arc<Mailbox>> {
+    /// Forgets the oldest session that was never used; whoever asks takes over its permit.
+    fn evict(&mut self) -> Option<Arc<SessionInbox>> {
         let (_, sid) = self.unused.pop_first()?;
-        Some(self.by_id.remove(&sid)?.mailbox)
+        Some(self.by_id.remove(&sid)?.inbox)
     }
 }
 
-pub(super) struct Registry {
+pub(super) struct SessionRegistry {
     sessions: Mutex<Sessions>,
     max_sessions: usize,
     /// Slots and closing handshakes that are still running.
     running: watch::Sender<usize>,
 }
 
-impl Registry {
+impl SessionRegistry {
     pub(super) fn new(max_sessions: usize) -> Arc<Self> {
         Arc::new(Self {
             sessions: Mutex::default(),
@@ -233,45 +97,45 @@ impl Registry {
     }
 
     /// Room for a session that is about to open.
-    pub(super) fn reserve(self: &Arc<Self>) -> Result<Slot, Refused> {
+    pub(super) fn reserve(self: &Arc<Self>) -> Result<SessionPermit, Refused> {
         let mut sessions = lock(&self.sessions);
         if sessions.ending {
             return Err(Refused::Unavailable);
         }
-        let evicted = if sessions.slots < self.max_sessions {
-            sessions.slots += 1;
+        let evicted = if sessions.permits < self.max_sessions {
+            sessions.permits += 1;
             None
         } else {
             Some(sessions.evict().ok_or(Refused::Unavailable)?)
         };
         drop(sessions);
-        if let Some(mailbox) = evicted {
-            mailbox.evict();
+        if let Some(inbox) = evicted {
+            inbox.evict();
         }
-        Ok(Slot {
+        Ok(SessionPermit {
             registry: self.clone(),
-            passed_on: false,
+            transferred: false,
             _running: self.running(),
         })
     }
 
     /// For a request, whose session is a used one from now on.
-    pub(super) fn find(&self, sid: &str) -> Option<Arc<Mailbox>> {
+    pub(super) fn find(&self, sid: &str) -> Option<Arc<SessionInbox>> {
         let mut sessions = lock(&self.sessions);
-        let Seat { mailbox, number } = sessions.by_id.get(&Sid::parse(sid)?)?;
-        let (mailbox, number) = (mailbox.clone(), *number);
+        let SessionEntry { inbox, number } = sessions.by_id.get(&Sid::parse(sid)?)?;
+        let (inbox, number) = (inbox.clone(), *number);
         sessions.unused.remove(&number);
-        Some(mailbox)
+        Some(inbox)
     }
 
     pub(super) fn count(&self) -> usize {
-        lock(&self.sessions).slots
+        lock(&self.sessions).permits
     }
 
     /// Something `shutdown` waits for.
-    pub(super) fn running(self: &Arc<Self>) -> Running {
+    pub(super) fn running(self: &Arc<Self>) -> RunningGuard {
         self.running.send_modify(|count| *count += 1);
-        Running {
+        RunningGuard {
             registry: self.clone(),
         }
     }
@@ -279,17 +143,17 @@ impl Registry {
     /// Lets nobody in any more, tells all sessions to end and waits until everything has.
     pub(super) async fn shutdown(&self) {
         let mut running = self.running.subscribe();
-        let mailboxes: Vec<_> = {
+        let inboxes: Vec<_> = {
             let mut sessions = lock(&self.sessions);
             sessions.ending = true;
             sessions
                 .by_id
                 .values()
-                .map(|seat| seat.mailbox.clone())
+                .map(|entry| entry.inbox.clone())
                 .collect()
         };
-        for mailbox in mailboxes {
-            mailbox.shutdown();
+        for inbox in inboxes {
+            inbox.shutdown();
         }
         // The sender lives in `self`, so this ends only with the count.
         let _ = running.wait_for(|count| *count == 0).await;
@@ -297,11 +161,11 @@ impl Registry {
 }
 
 /// Counts as running until dropped.
-pub(super) struct Running {
-    registry: Arc<Registry>,
+pub(super) struct RunningGuard {
+    registry: Arc<SessionRegistry>,
 }
 
-impl Drop for Running {
+impl Drop for RunningGuard {
     fn drop(&mut self) {
         self.registry
             .running
@@ -310,18 +174,22 @@ impl Drop for Running {
 }
 
 /// Room for one session.
-pub(super) struct Slot {
-    registry: Arc<Registry>,
+pub(super) struct SessionPermit {
+    registry: Arc<SessionRegistry>,
     /// Another session has this room already.
-    passed_on: bool,
-    _running: Running,
+    transferred: bool,
+    _running: RunningGuard,
 }
 
-impl Slot {
+impl SessionPermit {
     /// Makes the session known under a fresh id, unless the service is ending.
-    pub(super) fn enter(self, revision: Revision, opened: Opened) -> Result<Entry, Refused> {
+    pub(super) fn enter(
+        self,
+        revision: Revision,
+        transport: TransportName,
+    ) -> Result<RegisteredSession, Refused> {
         let sid = Sid::random()?;
-        let mailbox = Arc::new(Mailbox::new(revision));
+        let inbox = Arc::new(SessionInbox::new(revision));
         let mut sessions = lock(&self.registry.sessions);
         if sessions.ending || sessions.by_id.contains_key(&sid) {
             drop(sessions);
@@ -331,63 +199,67 @@ impl Slot {
         let number = sessions.last_number;
         sessions.by_id.insert(
             sid,
-            Seat {
-                mailbox: mailbox.clone(),
+            SessionEntry {
+                inbox: inbox.clone(),
                 number,
             },
         );
-        if opened == Opened::Polling {
+        // Opened by an answered GET: whether anybody uses it is still to be seen.
+        if transport == TransportName::Polling {
             sessions.unused.insert(number, sid);
         }
         drop(sessions);
-        Ok(Entry {
+        Ok(RegisteredSession {
             sid,
-            mailbox,
-            slot: self,
+            inbox,
+            permit: self,
         })
     }
 }
 
-impl Drop for Slot {
+impl Drop for SessionPermit {
     fn drop(&mut self) {
-        if !self.passed_on {
+        if !self.transferred {
             let mut sessions = lock(&self.registry.sessions);
-            sessions.slots = sessions.slots.saturating_sub(1);
+            sessions.permits = sessions.permits.saturating_sub(1);
         }
     }
 }
 
 /// A session's place in the registry; dropping it is the session's end for all requests.
-pub(super) struct Entry {
+pub(super) struct RegisteredSession {
     sid: Sid,
-    pub(super) mailbox: Arc<Mailbox>,
-    slot: Slot,
+    pub(super) inbox: Arc<SessionInbox>,
+    permit: SessionPermit,
 }
 
-impl Entry {
+impl RegisteredSession {
     pub(super) fn sid(&self) -> &str {
         self.sid.as_str()
     }
 
-    pub(super) fn registry(&self) -> &Arc<Registry> {
-        &self.slot.registry
+    pub(super) fn registry(&self) -> &Arc<SessionRegistry> {
+        &self.permit.registry
     }
 }
 
-impl Drop for Entry {
+impl Drop for RegisteredSession {
     fn drop(&mut self) {
-        let mut sessions = lock(&self.slot.registry.sessions);
+        let mut sessions = lock(&self.permit.registry.sessions);
         match sessions.by_id.remove(&self.sid) {
-            Some(Seat { number, .. }) => drop(sessions.unused.remove(&number)),
-            None => self.slot.passed_on = true,
+            Some(SessionEntry { number, .. }) => drop(sessions.unused.remove(&number)),
+            None => self.permit.transferred = true,
         }
         drop(sessions);
-        self.mailbox.close();
+        self.inbox.close();
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::task::{Context, Poll, Waker};
+
+    use super::super::inbox::{SessionCommand, SessionRequest};
     use super::*;
 
     #[test]
@@ -417,54 +289,54 @@ mod tests {
 
     #[test]
     fn slots_are_limited_and_come_back() {
-        let registry = Registry::new(2);
-        let entry = opened(&registry, Opened::Polling);
-        let _ = registry.find(entry.sid());
-        let slot = registry
+        let registry = SessionRegistry::new(2);
+        let registered = opened(&registry, TransportName::Polling);
+        let _ = registry.find(registered.sid());
+        let permit = registry
             .reserve()
             .unwrap_or_else(|_| panic!("room for two"));
         assert!(registry.reserve().is_err());
-        drop(slot);
+        drop(permit);
         assert_eq!(registry.count(), 1);
-        let sid = entry.sid().to_owned();
-        let mailbox = registry.find(&sid).expect("entered");
-        drop(entry);
+        let sid = registered.sid().to_owned();
+        let inbox = registry.find(&sid).expect("entered");
+        drop(registered);
         assert!(registry.find(&sid).is_none());
         assert_eq!(registry.count(), 0);
         assert!(
-            mailbox.post(Command::PostRefused).is_err(),
-            "the mailbox of a session that is gone takes nothing"
+            inbox.push(SessionRequest::PostRefused).is_err(),
+            "the inbox of a session that is gone takes nothing"
         );
     }
 
-    fn opened(registry: &Arc<Registry>, how: Opened) -> Entry {
+    fn opened(registry: &Arc<SessionRegistry>, how: TransportName) -> RegisteredSession {
         registry
             .reserve()
-            .and_then(|slot| slot.enter(Revision::Four, how))
+            .and_then(|permit| permit.enter(Revision::Four, how))
             .unwrap_or_else(|_| panic!("there is room"))
     }
 
-    fn next_mail(mailbox: &Mailbox) -> Poll<Mail> {
-        mailbox.poll_mail(&mut Context::from_waker(Waker::noop()))
+    fn next_command(inbox: &SessionInbox) -> Poll<SessionCommand> {
+        inbox.poll_command(&mut Context::from_waker(Waker::noop()))
     }
 
     #[test]
     fn the_oldest_session_that_was_never_used_makes_room() {
-        let registry = Registry::new(3);
-        let used = opened(&registry, Opened::Polling);
+        let registry = SessionRegistry::new(3);
+        let used = opened(&registry, TransportName::Polling);
         assert!(registry.find(used.sid()).is_some());
-        let [older, newer] = [(); 2].map(|()| opened(&registry, Opened::Polling));
+        let [older, newer] = [(); 2].map(|()| opened(&registry, TransportName::Polling));
 
-        let socket = opened(&registry, Opened::WebSocket);
+        let socket = opened(&registry, TransportName::WebSocket);
         assert!(
             registry.find(older.sid()).is_none(),
             "unknown at once, not when its task has ended"
         );
         assert!(matches!(
-            next_mail(&older.mailbox),
-            Poll::Ready(Mail::Evicted)
+            next_command(&older.inbox),
+            Poll::Ready(SessionCommand::Evicted)
         ));
-        assert!(next_mail(&newer.mailbox).is_pending() && next_mail(&used.mailbox).is_pending());
+        assert!(next_command(&newer.inbox).is_pending() && next_command(&used.inbox).is_pending());
         assert_eq!(registry.count(), 3);
         drop(older);
         assert_eq!(
@@ -489,25 +361,16 @@ mod tests {
 
     #[test]
     fn a_session_that_ended_unused_is_not_evicted_again() {
-        let registry = Registry::new(1);
-        drop(opened(&registry, Opened::Polling));
-        let _socket = opened(&registry, Opened::WebSocket);
+        let registry = SessionRegistry::new(1);
+        drop(opened(&registry, TransportName::Polling));
+        let _socket = opened(&registry, TransportName::WebSocket);
         assert!(registry.reserve().is_err());
-    }
-
-    #[test]
-    fn a_mailbox_is_bounded() {
-        let mailbox = Mailbox::new(Revision::Four);
-        for _ in 0..MAX_COMMANDS {
-            assert!(mailbox.post(Command::PostRefused).is_ok());
-        }
-        assert!(mailbox.post(Command::PostRefused).is_err());
     }
 
     #[tokio::test]
     async fn shutdown_waits_for_what_is_running_and_lets_nobody_in() {
-        let registry = Registry::new(2);
-        let slot = registry
+        let registry = SessionRegistry::new(2);
+        let permit = registry
             .reserve()
             .unwrap_or_else(|_| panic!("room for two"));
         let waiting = tokio::spawn({
@@ -517,7 +380,9 @@ mod tests {
         tokio::task::yield_now().await;
         assert!(!waiting.is_finished());
         assert!(
-            slot.enter(Revision::Four, Opened::WebSocket).is_err(),
+            permit
+                .enter(Revision::Four, TransportName::WebSocket)
+                .is_err(),
             "a handshake that was on its way does not become a session"
         );
         waiting.await.expect("the wait ends");

@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use super::packet::Dialect;
+use super::packet::Encoding;
 
 /// The parameters that mean something to the protocol. All others, such as the cache buster `t`,
 /// are the application's.
@@ -10,7 +10,7 @@ use super::packet::Dialect;
 pub(super) struct Query<'a> {
     pub(super) transport: Option<TransportName>,
     /// `EIO` is exactly `4` or `3`. (The reference server takes anything but `4` for 3.)
-    pub(super) dialect: Option<Dialect>,
+    pub(super) encoding: Option<Encoding>,
     /// Absent or empty: a handshake, as the reference server has it.
     pub(super) sid: Option<Cow<'a, str>>,
 }
@@ -49,9 +49,9 @@ impl<'a> Query<'a> {
                 Some("websocket") => Some(TransportName::WebSocket),
                 _ => None,
             },
-            dialect: match version.as_deref() {
-                Some("4") => Some(Dialect::Four),
-                Some("3") => Some(Dialect::Three { base64 }),
+            encoding: match version.as_deref() {
+                Some("4") => Some(Encoding::Four),
+                Some("3") => Some(Encoding::Three { base64 }),
                 _ => None,
             },
             sid: sid.filter(|sid| !sid.is_empty()),
@@ -67,8 +67,8 @@ mod tests {
     #[test]
     fn the_query_says_transport_version_and_session() {
         use TransportName::{Polling, WebSocket};
-        let (four, three) = (Some(Dialect::Four), |base64| {
-            Some(Dialect::Three { base64 })
+        let (four, three) = (Some(Encoding::Four), |base64| {
+            Some(Encoding::Three { base64 })
         });
         let table = [
             ("EIO=4&transport=polling", Some(Polling), four, None),
@@ -121,10 +121,10 @@ mod tests {
             ("", None, None, None),
             ("&&=&;%", None, None, None),
         ];
-        for (query, transport, dialect, sid) in table {
+        for (query, transport, encoding, sid) in table {
             let expected = Query {
                 transport,
-                dialect,
+                encoding,
                 sid: sid.map(Cow::Borrowed),
             };
             assert_eq!(Query::parse(query), expected, "{query}");

@@ -9,12 +9,11 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http_body_util::Full;
 use hyper::body::Body;
 use hyper::header::{CONNECTION, HeaderMap, HeaderName, HeaderValue, TRANSFER_ENCODING, UPGRADE};
 use hyper::http::Extensions;
 use hyper::upgrade::OnUpgrade;
-use hyper::{Method, Request, Response, StatusCode};
+use hyper::{Method, Request, StatusCode};
 use tokio::time::timeout;
 use tracing::debug;
 
@@ -22,18 +21,17 @@ use super::budget::ByteBudget;
 use super::config::Config;
 use super::error::Refused;
 use super::handler::{Handler, Handshake};
+use super::inbox::{SessionInbox, SessionRequest};
 use super::outbox::outbox;
-use super::packet::{Dialect, Packet};
+use super::packet::{Encoding, Packet};
 use super::payload;
-use super::polling::{self, BodyLimits};
-use super::registry::{Command, Entry, Mailbox, Opened, Registry, Slot};
+use super::polling::{self, Answer, BodyLimits};
+use super::registry::{RegisteredSession, SessionPermit, SessionRegistry};
 use super::request::{Query, TransportName};
 use super::session::Session;
-use super::task::{Task, now};
+use super::task::{SessionTask, now};
 use super::upgrade;
-use super::websocket::Socket;
-
-type Answer = Response<Full<Bytes>>;
+use super::websocket::WebSocket;
 
 /// What becomes of a request that is not refused.
 enum Routed<G, P> {
@@ -50,7 +48,7 @@ pub struct Service<H: Handler> {
 struct Inner<H> {
     config: Config,
     handler: Arc<H>,
-    registry: Arc<Registry>,
+    registry: Arc<SessionRegistry>,
     received: Arc<ByteBudget>,
 }
 
@@ -64,7 +62,7 @@ impl<H: Handler> Clone for Service<H> {
 
 impl<H: Handler> Service<H> {
     pub fn new(config: Config, handler: H) -> Self {
-        let registry = Registry::new(config.max_sessions);
+        let registry = SessionRegistry::new(config.max_sessions);
         let received = ByteBudget::new(config.total_received_bytes);
         Self {
             inner: Arc::new(Inner {
@@ -145,22 +143,22 @@ impl<H: Handler> Service<H> {
         }
         let inner = &self.inner;
         let query = Query::parse(request.uri().query().unwrap_or_default());
-        let dialect = query
-            .dialect
-            .filter(|dialect| *dialect == Dialect::Four || inner.config.revision_3);
+        let encoding = query
+            .encoding
+            .filter(|encoding| *encoding == Encoding::Four || inner.config.revision_3);
         let transport = query.transport.ok_or(Refused::TransportUnknown)?;
         let websocket = transport == TransportName::WebSocket;
         if let Some(sid) = query.sid {
-            let mailbox = inner.registry.find(&sid).ok_or(Refused::SessionUnknown)?;
+            let inbox = inner.registry.find(&sid).ok_or(Refused::SessionUnknown)?;
             // A poll that asks for an upgrade would take packets that its connection cannot carry.
-            if websocket != upgrade || dialect.map(Dialect::revision) != Some(mailbox.revision) {
+            if websocket != upgrade || encoding.map(Encoding::revision) != Some(inbox.revision) {
                 return Err(Refused::BadRequest);
             }
             return match *request.method() {
-                Method::GET if websocket => inner.attach(request, mailbox).map(Routed::Answered),
-                Method::GET => Ok(Routed::Poll(polling::get(mailbox))),
+                Method::GET if websocket => inner.attach(request, inbox).map(Routed::Answered),
+                Method::GET => Ok(Routed::Poll(polling::get(inbox))),
                 Method::POST if !websocket => {
-                    let answer = polling::post(mailbox, request, inner.body_limits());
+                    let answer = polling::post(inbox, request, inner.body_limits());
                     Ok(Routed::Post(answer))
                 }
                 // The reference server answers 500 with an empty body, as if it were its own fault.
@@ -173,12 +171,12 @@ impl<H: Handler> Service<H> {
         if websocket != upgrade {
             return Err(Refused::BadRequest);
         }
-        let dialect = dialect.ok_or(Refused::UnsupportedVersion)?;
-        let slot = inner.registry.reserve()?;
+        let encoding = encoding.ok_or(Refused::UnsupportedVersion)?;
+        let permit = inner.registry.reserve()?;
         let answer = if websocket {
-            self.open_websocket(request, peer, dialect, slot)
+            self.open_websocket(request, peer, encoding, permit)
         } else {
-            self.open_polling(&request, peer, dialect, slot)
+            self.open_polling(&request, peer, encoding, permit)
         };
         answer.map(Routed::Answered)
     }
@@ -187,25 +185,27 @@ impl<H: Handler> Service<H> {
         &self,
         request: &Request<B>,
         peer: Option<IpAddr>,
-        dialect: Dialect,
-        slot: Slot,
+        encoding: Encoding,
+        permit: SessionPermit,
     ) -> Result<Answer, Refused> {
         let inner = &self.inner;
-        let entry = slot.enter(dialect.revision(), Opened::Polling)?;
-        let open = inner.config.open_packet(entry.sid(), inner.config.upgrades);
-        let machine = Session::polling(now(), inner.config.session_limits(), dialect);
-        let task = inner.open(entry, inner.handshake(request, peer), machine, None);
+        let registered = permit.enter(encoding.revision(), TransportName::Polling)?;
+        let open = inner
+            .config
+            .open_packet(registered.sid(), inner.config.upgrades);
+        let machine = Session::polling(now(), inner.config.session_limits(), encoding);
+        let task = inner.open(registered, inner.handshake(request, peer), machine, None);
         tokio::spawn(task.run());
         let open = vec![Packet::Open(open.into())];
-        Ok(polling::payload(payload::encode(open, dialect)))
+        Ok(polling::payload(payload::encode(open, encoding)))
     }
 
     fn open_websocket<B>(
         &self,
         mut request: Request<B>,
         peer: Option<IpAddr>,
-        dialect: Dialect,
-        slot: Slot,
+        encoding: Encoding,
+        permit: SessionPermit,
     ) -> Result<Answer, Refused> {
         let response = switching(&request)?;
         let upgrade = hyper::upgrade::on(&mut request);
@@ -218,13 +218,13 @@ impl<H: Handler> Service<H> {
                 return;
             };
             // The service may have begun to end meanwhile.
-            let Ok(entry) = slot.enter(dialect.revision(), Opened::WebSocket) else {
-                return socket.goodbye(Some(1001)).await;
+            let Ok(registered) = permit.enter(encoding.revision(), TransportName::WebSocket) else {
+                return socket.close_gracefully(Some(1001)).await;
             };
-            let open = inner.config.open_packet(entry.sid(), false);
+            let open = inner.config.open_packet(registered.sid(), false);
             let machine =
-                Session::websocket(now(), inner.config.session_limits(), dialect, open.into());
-            let task = inner.open(entry, handshake, machine, Some(socket));
+                Session::websocket(now(), inner.config.session_limits(), encoding, open.into());
+            let task = inner.open(registered, handshake, machine, Some(socket));
             drop(running);
             // A task of its own, because this one's future has the size of the upgrade.
             tokio::spawn(task.run());
@@ -258,14 +258,21 @@ impl<H: Handler> Inner<H> {
     /// Tells the layer above of a session and makes its task.
     fn open(
         &self,
-        entry: Entry,
+        registered: RegisteredSession,
         handshake: Handshake,
         machine: Session,
-        main: Option<Box<Socket>>,
-    ) -> Box<Task<H>> {
+        main: Option<Box<WebSocket>>,
+    ) -> Box<SessionTask<H>> {
         let (sender, receiver) = outbox(self.config.outbox_messages, self.config.outbox_bytes);
         let state = self.handler.open(sender, handshake);
-        Task::new(self.handler.clone(), state, entry, receiver, machine, main)
+        SessionTask::new(
+            self.handler.clone(),
+            state,
+            registered,
+            receiver,
+            machine,
+            main,
+        )
     }
 
     /// The WebSocket with an existing session's id: whether it is welcome is the session's to say,
@@ -273,7 +280,7 @@ impl<H: Handler> Inner<H> {
     fn attach<B>(
         self: &Arc<Self>,
         mut request: Request<B>,
-        mailbox: Arc<Mailbox>,
+        inbox: Arc<SessionInbox>,
     ) -> Result<Answer, Refused> {
         let response = switching(&request)?;
         let upgrade = hyper::upgrade::on(&mut request);
@@ -284,8 +291,9 @@ impl<H: Handler> Inner<H> {
             let Some(socket) = inner.socket(upgrade, kept).await else {
                 return;
             };
-            if let Err(Command::Socket(socket)) = mailbox.post(Command::Socket(socket)) {
-                socket.goodbye(None).await;
+            if let Err(SessionRequest::Socket(socket)) = inbox.push(SessionRequest::Socket(socket))
+            {
+                socket.close_gracefully(None).await;
             }
             drop(running);
         });
@@ -304,10 +312,10 @@ fn switching<B>(request: &Request<B>) -> Result<Answer, Refused> {
 
 impl<H> Inner<H> {
     /// The WebSocket on the connection behind a 101. `None`: the client went away before it got it.
-    async fn socket(&self, upgrade: OnUpgrade, kept: Extensions) -> Option<Box<Socket>> {
+    async fn socket(&self, upgrade: OnUpgrade, kept: Extensions) -> Option<Box<WebSocket>> {
         match timeout(self.config.upgrade_timeout, upgrade).await {
             Ok(Ok(upgraded)) => Some(
-                Socket::open(
+                WebSocket::open(
                     upgraded,
                     self.config.max_payload,
                     self.received.clone(),

@@ -19,18 +19,19 @@ use tracing::debug;
 
 use super::error::{CloseReason, Refused};
 use super::handler::{Handler, Work};
-use super::message::Group;
+use super::inbox::{SessionCommand, SessionRequest};
+use super::message::MessageGroup;
 use super::outbox::{Next, OutboxReceiver, OutboxSignal};
-use super::registry::{Command, Entry, Mail, Registry, Running};
-use super::session::{Output, PollAnswer, PostAnswer, Session, Which};
-use super::websocket::{Socket, SocketEvent};
+use super::registry::{RegisteredSession, RunningGuard, SessionRegistry};
+use super::session::{Output, PollAnswer, PostAnswer, Session, SocketRole};
+use super::websocket::{SocketEvent, WebSocket};
 
 /// How long a deadline may be away when there is none.
 const FAR: std::time::Duration = std::time::Duration::from_secs(86_400);
 
 enum Event {
-    Mail(Mail),
-    Socket(Which, SocketEvent),
+    Command(SessionCommand),
+    Socket(SocketRole, SocketEvent),
     Closing(CloseReason),
     WorkDone,
     /// The outbox has something, or a deadline passed: the pump sees to both.
@@ -40,19 +41,19 @@ enum Event {
 /// What the layer above knows of the session; taken when it ends.
 struct Known<H: Handler> {
     state: Arc<H::Session>,
-    entry: Entry,
+    registered: RegisteredSession,
 }
 
-pub(super) struct Task<H: Handler> {
+pub(super) struct SessionTask<H: Handler> {
     handler: Arc<H>,
     known: Option<Known<H>>,
-    registry: Arc<Registry>,
+    registry: Arc<SessionRegistry>,
     /// Until the layer above has been told of the end.
-    _running: Running,
+    _running: RunningGuard,
     machine: Session,
     outbox: OutboxReceiver,
-    main: Option<Box<Socket>>,
-    probe: Option<Box<Socket>>,
+    main: Option<Box<WebSocket>>,
+    probe: Option<Box<WebSocket>>,
     poll: Option<oneshot::Sender<Result<PollAnswer, Refused>>>,
     post: Option<oneshot::Sender<PostAnswer>>,
     /// Dropped at the end, for a POST whose body is still being read.
@@ -60,22 +61,22 @@ pub(super) struct Task<H: Handler> {
     work: Option<Work>,
 }
 
-impl<H: Handler> Task<H> {
+impl<H: Handler> SessionTask<H> {
     pub(super) fn new(
         handler: Arc<H>,
         state: Arc<H::Session>,
-        entry: Entry,
+        registered: RegisteredSession,
         outbox: OutboxReceiver,
         machine: Session,
-        main: Option<Box<Socket>>,
+        main: Option<Box<WebSocket>>,
     ) -> Box<Self> {
-        let registry = entry.registry().clone();
+        let registry = registered.registry().clone();
         // Boxed, because a future that owns it by value has room for it twice.
         Box::new(Self {
             handler,
             _running: registry.running(),
             registry,
-            known: Some(Known { state, entry }),
+            known: Some(Known { state, registered }),
             machine,
             outbox,
             main,
@@ -111,21 +112,21 @@ impl<H: Handler> Task<H> {
         }
         // Before requests: a client that upgrades and then polls at once has moved, whichever
         // connection woke us.
-        for (which, socket) in [
-            (Which::Main, &mut self.main),
-            (Which::Probe, &mut self.probe),
+        for (role, socket) in [
+            (SocketRole::Main, &mut self.main),
+            (SocketRole::Probe, &mut self.probe),
         ] {
-            let read = self.machine.wants_frame(which);
+            let read = self.machine.wants_frame(role);
             if let Some(socket) = socket
                 && let Poll::Ready(event) = socket.poll(cx, read)
             {
-                return Poll::Ready(Event::Socket(which, event));
+                return Poll::Ready(Event::Socket(role, event));
             }
         }
         if let Some(known) = &self.known
-            && let Poll::Ready(mail) = known.entry.mailbox.poll_mail(cx)
+            && let Poll::Ready(command) = known.registered.inbox.poll_command(cx)
         {
-            return Poll::Ready(Event::Mail(mail));
+            return Poll::Ready(Event::Command(command));
         }
         if let Poll::Ready(signal) = self.outbox.poll(cx, self.machine.wants_message()) {
             return Poll::Ready(match signal {
@@ -154,17 +155,21 @@ impl<H: Handler> Task<H> {
         let now = now();
         match event {
             Event::Pump => self.machine.tick(now),
-            Event::Mail(Mail::Command(command)) => self.command(cx, now, command),
-            Event::Mail(Mail::RequestLost) => self.machine.request_lost(now),
-            Event::Mail(Mail::Shutdown) => self.close(now, CloseReason::ServerShuttingDown),
+            Event::Command(SessionCommand::Request(request)) => self.request(cx, now, request),
+            Event::Command(SessionCommand::RequestLost) => self.machine.request_lost(now),
+            Event::Command(SessionCommand::Shutdown) => {
+                self.close(now, CloseReason::ServerShuttingDown)
+            }
             // Never used, it would have ended this way; it only ends sooner.
-            Event::Mail(Mail::Evicted) => self.machine.abandon(CloseReason::PingTimeout),
+            Event::Command(SessionCommand::Evicted) => {
+                self.machine.abandon(CloseReason::PingTimeout)
+            }
             Event::Closing(reason) => self.close(now, reason),
-            Event::Socket(which, event) => match event {
-                SocketEvent::Received(frame) => self.machine.frame(now, which, frame),
-                SocketEvent::Written => self.machine.written(now, which),
-                SocketEvent::Progressed => self.machine.write_progressed(now, which),
-                SocketEvent::Ended(end) => self.machine.socket_ended(now, which, end),
+            Event::Socket(role, event) => match event {
+                SocketEvent::Received(frame) => self.machine.frame(now, role, frame),
+                SocketEvent::Written => self.machine.written(now, role),
+                SocketEvent::Progressed => self.machine.write_progressed(now, role),
+                SocketEvent::Ended(end) => self.machine.socket_ended(now, role, end),
             },
             Event::WorkDone => {
                 self.work = None;
@@ -173,9 +178,9 @@ impl<H: Handler> Task<H> {
         }
     }
 
-    fn command(&mut self, cx: &mut Context<'_>, now: Instant, command: Command) {
-        match command {
-            Command::Poll(answer) => match self.machine.poll_opened(now) {
+    fn request(&mut self, cx: &mut Context<'_>, now: Instant, request: SessionRequest) {
+        match request {
+            SessionRequest::Poll(answer) => match self.machine.poll_opened(now) {
                 Ok(()) => self.poll = Some(answer),
                 Err(refused) => {
                     // The first poll is answered before the second one.
@@ -183,7 +188,7 @@ impl<H: Handler> Task<H> {
                     let _ = answer.send(Err(refused));
                 }
             },
-            Command::PostOpened { octets, verdict } => {
+            SessionRequest::PostOpened { octets, verdict } => {
                 let verdict_of = match self.machine.post_opened(now, octets) {
                     Ok(()) => {
                         let (pass, over) = oneshot::channel();
@@ -197,16 +202,16 @@ impl<H: Handler> Task<H> {
                 };
                 let _ = verdict.send(verdict_of);
             }
-            Command::PostBody(body, answer) => {
+            SessionRequest::PostBody(body, answer) => {
                 self.post = Some(answer);
                 self.machine.post_body(now, body);
             }
-            Command::PostRefused => self.machine.post_refused(now),
-            Command::Socket(socket) => {
+            SessionRequest::PostRefused => self.machine.post_refused(now),
+            SessionRequest::Socket(socket) => {
                 if self.machine.socket_opened(now) {
                     self.probe = Some(socket);
                 } else {
-                    self.dismiss(socket, None);
+                    self.close_in_background(socket, None);
                 }
             }
         }
@@ -244,7 +249,7 @@ impl<H: Handler> Task<H> {
     }
 
     /// What waits in the outbox; behind it, what the layer above has.
-    fn next_group(&mut self, cx: &mut Context<'_>) -> Option<Group> {
+    fn next_group(&mut self, cx: &mut Context<'_>) -> Option<MessageGroup> {
         match self.outbox.take() {
             Next::Group(group) => return Some(group),
             Next::End => return None,
@@ -278,14 +283,14 @@ impl<H: Handler> Task<H> {
                     let _ = post.send(answer);
                 }
             }
-            Output::Write(which, frame) => {
-                if let Some(socket) = self.socket(which) {
+            Output::Write(role, frame) => {
+                if let Some(socket) = self.socket(role) {
                     socket.start(frame);
                 }
             }
-            Output::CloseSocket(which, code) => {
-                if let Some(socket) = self.socket(which).take() {
-                    self.dismiss(socket, code);
+            Output::CloseSocket(role, code) => {
+                if let Some(socket) = self.socket(role).take() {
+                    self.close_in_background(socket, code);
                 }
             }
             Output::Promote => self.main = self.probe.take(),
@@ -301,18 +306,18 @@ impl<H: Handler> Task<H> {
         }
     }
 
-    fn socket(&mut self, which: Which) -> &mut Option<Box<Socket>> {
-        match which {
-            Which::Main => &mut self.main,
-            Which::Probe => &mut self.probe,
+    fn socket(&mut self, role: SocketRole) -> &mut Option<Box<WebSocket>> {
+        match role {
+            SocketRole::Main => &mut self.main,
+            SocketRole::Probe => &mut self.probe,
         }
     }
 
     /// Closes a socket in a task of its own: the session does not wait for it, a shutdown does.
-    fn dismiss(&self, socket: Box<Socket>, code: Option<u16>) {
+    fn close_in_background(&self, socket: Box<WebSocket>, code: Option<u16>) {
         let running = self.registry.running();
         tokio::spawn(async move {
-            socket.goodbye(code).await;
+            socket.close_gracefully(code).await;
             drop(running);
         });
     }
@@ -320,10 +325,10 @@ impl<H: Handler> Task<H> {
     /// The one way out: no request finds the session any more, its work is dropped, the layer above
     /// is told. Once.
     fn end(&mut self, reason: CloseReason) {
-        let Some(Known { state, entry }) = self.known.take() else {
+        let Some(Known { state, registered }) = self.known.take() else {
             return;
         };
-        drop(entry);
+        drop(registered);
         self.work = None;
         self.post_pass = None;
         debug!(%reason, "session closed");
@@ -332,7 +337,7 @@ impl<H: Handler> Task<H> {
 }
 
 /// When the task panics or the runtime drops it, the layer above is told too.
-impl<H: Handler> Drop for Task<H> {
+impl<H: Handler> Drop for SessionTask<H> {
     fn drop(&mut self) {
         self.end(CloseReason::TransportError);
     }

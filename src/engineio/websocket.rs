@@ -45,8 +45,8 @@ const CONTROL_HEADER: usize = 6;
 /// next to none, would otherwise never reach that limit and take room from others. A message of
 /// full size may come in fragments of 128 bytes and more; a short one in any.
 const FRAMING: usize = 64 << 10;
-/// How long a closed socket may take to say goodbye before it is dropped.
-const LINGER: Duration = Duration::from_secs(2);
+/// How long the closing handshake of a socket may take before it is dropped.
+const CLOSING_HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// The byte stream below a WebSocket, with what came of the message that is not whole yet.
 struct Io {
@@ -243,12 +243,12 @@ enum Ended {
     No,
     /// The client's close frame came; tungstenite has the reply ready.
     ClosedByClient,
-    /// There is nobody to say goodbye to.
+    /// There is nobody left for a closing handshake.
     Dead,
 }
 
 /// One open WebSocket.
-pub(super) struct Socket {
+pub(super) struct WebSocket {
     stream: WebSocketStream<Io>,
     writing: bool,
     /// What is left of a long message.
@@ -259,7 +259,7 @@ pub(super) struct Socket {
     _kept: Extensions,
 }
 
-impl Socket {
+impl WebSocket {
     /// The WebSocket on a connection whose 101 is out. `kept` lives as long as it does.
     pub(super) async fn open(
         upgraded: Upgraded,
@@ -403,14 +403,14 @@ impl Socket {
         }
     }
 
-    /// Says goodbye and drops the connection, in [`LINGER`] at most. What the client still sends is
-    /// read and thrown away: closing a TCP connection with unread bytes resets it, and the client
-    /// would not see our last frames.
-    pub(super) async fn goodbye(mut self: Box<Self>, code: Option<u16>) {
+    /// Sends the close frame and drops the connection, in [`CLOSING_HANDSHAKE_TIMEOUT`] at most.
+    /// What the client still sends is read and thrown away: closing a TCP connection with unread
+    /// bytes resets it, and the client would not see our last frames.
+    pub(super) async fn close_gracefully(mut self: Box<Self>, code: Option<u16>) {
         if self.ended == Ended::Dead {
             return;
         }
-        let _ = timeout(LINGER, async move {
+        let _ = timeout(CLOSING_HANDSHAKE_TIMEOUT, async move {
             if self.ended == Ended::No {
                 let frame = code.map(|code| CloseFrame {
                     code: code.into(),

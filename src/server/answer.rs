@@ -7,21 +7,21 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 use hyper::body::{Body, Frame, SizeHint};
 
-use super::activity::{Work, Writing};
+use super::idle::{OpenRequest, Writing};
 
 /// The connection buffers about one, and the system what fits into its send buffer.
 const PART: usize = 32 * 1024;
 
-pub(super) struct Answer<B> {
+pub(super) struct AnswerBody<B> {
     body: B,
     /// What `body` gave and the connection has not taken yet.
     rest: Bytes,
     writing: Writing,
 }
 
-impl<B> Answer<B> {
+impl<B> AnswerBody<B> {
     /// `work` is done with this body.
-    pub(super) fn new(body: B, work: Work) -> Self {
+    pub(super) fn new(body: B, work: OpenRequest) -> Self {
         Self {
             body,
             rest: Bytes::new(),
@@ -30,7 +30,7 @@ impl<B> Answer<B> {
     }
 }
 
-impl<B: Body<Data = Bytes> + Unpin> Body for Answer<B> {
+impl<B: Body<Data = Bytes> + Unpin> Body for AnswerBody<B> {
     type Data = Bytes;
     type Error = B::Error;
 

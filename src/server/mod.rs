@@ -24,8 +24,8 @@
 //!                                 to who asked for it)
 //! ```
 
-mod activity;
 mod answer;
+mod idle;
 mod listen;
 
 use std::convert::Infallible;
@@ -51,8 +51,8 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use activity::Activity;
-use answer::Answer;
+use answer::AnswerBody;
+use idle::IdleTracker;
 pub use listen::of_this_machine;
 
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
@@ -62,9 +62,9 @@ const MAX_HEAD: usize = 16 * 1024;
 /// the error code HTTP_1_1_REQUIRED.
 const HTTP_1_1_REQUIRED: &[u8] = b"\0\0\0\x04\0\0\0\0\0\0\0\x08\x07\0\0\0\0\0\0\0\0\0\0\0\0\x0d";
 /// How long a connection that was asked to end may take over it.
-const LAST_WORDS: Duration = Duration::from_secs(5);
+const SHUTDOWN_GRACE: Duration = Duration::from_secs(5);
 /// Between two log lines that say the same.
-const SAY_AGAIN: Duration = Duration::from_secs(60);
+const LOG_INTERVAL: Duration = Duration::from_secs(60);
 
 /// Bounds on connections.
 #[derive(Debug, Clone)]
@@ -143,7 +143,7 @@ impl Server {
         ));
         let tasks = TaskTracker::new();
         let abort = CancellationToken::new();
-        let connection = Arc::new(Connection {
+        let connection = Arc::new(Connections {
             builder: builder(),
             limits,
             shutdown: shutdown.clone(),
@@ -184,14 +184,14 @@ impl Server {
 }
 
 /// What all connections share.
-struct Connection {
+struct Connections {
     builder: http1::Builder,
     limits: Limits,
     shutdown: CancellationToken,
     abort: CancellationToken,
 }
 
-impl Connection {
+impl Connections {
     async fn serve<S, F, Fut, B>(
         &self,
         stream: S,
@@ -205,12 +205,12 @@ impl Connection {
         B: Body<Data = Bytes> + Unpin + Send + 'static,
         B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
     {
-        let activity = Arc::new(Activity::new(Instant::now()));
+        let tracker = Arc::new(IdleTracker::new(Instant::now()));
         let keep_alive =
             HeaderValue::from_str(&format!("timeout={}", self.limits.idle_time.as_secs()))
                 .expect("digits make a header");
         let service = service_fn(|mut request: Request<Incoming>| {
-            let work = Activity::begin(&activity);
+            let work = IdleTracker::begin(&tracker);
             if request.extensions().get::<OnUpgrade>().is_some() {
                 request.extensions_mut().insert(slot.clone());
             }
@@ -230,14 +230,14 @@ impl Connection {
                 if answer.status() != StatusCode::SWITCHING_PROTOCOLS {
                     answer.headers_mut().insert(KEEP_ALIVE, keep_alive);
                 }
-                Ok::<_, Infallible>(answer.map(|body| Answer::new(body, work)))
+                Ok::<_, Infallible>(answer.map(|body| AnswerBody::new(body, work)))
             }
         });
         let mut http = self
             .builder
             .serve_connection(TokioIo::new(stream), service)
             .with_upgrades();
-        let mut deadline = activity.deadline(&self.limits);
+        let mut deadline = tracker.deadline(&self.limits);
         let mut ending = false;
         loop {
             tokio::select! {
@@ -257,18 +257,18 @@ impl Connection {
                 () = self.shutdown.cancelled(), if !ending => {
                     ending = true;
                     std::pin::Pin::new(&mut http).graceful_shutdown();
-                    deadline = Instant::now() + self.limits.drain_time + LAST_WORDS;
+                    deadline = Instant::now() + self.limits.drain_time + SHUTDOWN_GRACE;
                 }
                 () = sleep_until(deadline) => {
-                    let next = activity.deadline(&self.limits);
+                    let next = tracker.deadline(&self.limits);
                     if next > deadline {
                         deadline = next;
-                    } else if ending || !activity.had_a_request() {
+                    } else if ending || !tracker.had_a_request() {
                         break;
                     } else {
                         ending = true;
                         std::pin::Pin::new(&mut http).graceful_shutdown();
-                        deadline = Instant::now() + LAST_WORDS;
+                        deadline = Instant::now() + SHUTDOWN_GRACE;
                     }
                 }
             }
@@ -289,7 +289,7 @@ fn builder() -> http1::Builder {
 /// Says that HTTP/1.1 is required. What the client still sends is read and thrown away, because
 /// closing a TCP connection with unread bytes resets it and the client may not see the answer.
 async fn refuse_http_2(mut stream: impl AsyncRead + AsyncWrite + Unpin) {
-    let _ = timeout(LAST_WORDS, async {
+    let _ = timeout(SHUTDOWN_GRACE, async {
         stream.write_all(HTTP_1_1_REQUIRED).await?;
         stream.shutdown().await?;
         let mut discarded = [0; 1024];
@@ -351,7 +351,7 @@ struct Seldom(Option<Instant>);
 
 impl Seldom {
     fn may_say(&mut self, now: Instant) -> bool {
-        let may = self.0.is_none_or(|last| now - last >= SAY_AGAIN);
+        let may = self.0.is_none_or(|last| now - last >= LOG_INTERVAL);
         if may {
             self.0 = Some(now);
         }

@@ -272,7 +272,7 @@ where
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
     let (client, server) = tokio::io::duplex(16 * 1024);
-    let connection = Connection {
+    let connection = Connections {
         builder: builder(),
         limits: Limits::default(),
         shutdown: CancellationToken::new(),
@@ -318,7 +318,7 @@ async fn an_answer_is_not_cut_off_while_its_client_takes_it() {
 async fn an_answer_that_its_client_does_not_take_is_cut_off() {
     let mut client = play(LONG);
     client.write_all(GET).await.expect("written");
-    sleep(2 * (Limits::default().idle_time + LAST_WORDS)).await;
+    sleep(2 * (Limits::default().idle_time + SHUTDOWN_GRACE)).await;
     let mut text = Vec::new();
     // A broken pipe counts as an end too.
     let _ = client.read_to_end(&mut text).await;

@@ -17,12 +17,12 @@ use super::connect::{ConnectRefused, ConnectRequest, DisconnectReason};
 use super::encode;
 use super::handler::Event;
 use super::namespace::{Namespaces, StateError};
-use super::packet::{self, Body, ParseError};
+use super::packet::{self, PacketBody, ParseError};
 use super::reassembly::{Complete, Incomplete, ReassemblyError, Timer};
 use super::revision::ProtocolRevision;
 use super::revision_4::ImplicitConnect;
 use super::socket::{Ack, Disconnect, Socket};
-use crate::engineio::{self, ByteBudget, CloseReason, Group, Handshake, Message, Outbox};
+use crate::engineio::{self, ByteBudget, CloseReason, Handshake, Message, MessageGroup, Outbox};
 
 /// Why a connection is closed because of what its client did.
 #[derive(Debug, thiserror::Error)]
@@ -41,7 +41,7 @@ pub enum Violation {
 
 /// What a message asks of the application.
 #[derive(Debug)]
-pub enum Step {
+pub enum Action {
     Nothing,
     Authorize(ConnectRequest),
     Event(Socket, Event),
@@ -49,7 +49,7 @@ pub enum Step {
 }
 
 /// Who hears of sockets that the server disconnects.
-pub trait Owner: Send + Sync + 'static {
+pub trait DisconnectListener: Send + Sync + 'static {
     fn disconnected(&self, socket: &Socket, reason: DisconnectReason);
 }
 
@@ -65,7 +65,7 @@ pub struct Connection {
     outbox: Outbox,
     handshake: Arc<Handshake>,
     limits: Arc<Limits>,
-    owner: Arc<dyn Owner>,
+    listener: Arc<dyn DisconnectListener>,
     revision: ProtocolRevision,
     state: Mutex<State>,
 }
@@ -88,14 +88,14 @@ impl Connection {
         outbox: Outbox,
         handshake: Handshake,
         limits: Arc<Limits>,
-        owner: Arc<dyn Owner>,
+        listener: Arc<dyn DisconnectListener>,
     ) -> Arc<Self> {
         let revision = ProtocolRevision::from(handshake.revision());
         let connection = Arc::new(Self {
             outbox,
             handshake: Arc::new(handshake),
             limits,
-            owner,
+            listener,
             revision,
             state: Mutex::default(),
         });
@@ -196,9 +196,9 @@ impl Connection {
 
     /// Takes the next message. After an `Err` the connection is to be closed with
     /// [`Connection::fail`].
-    pub(super) fn take(self: &Arc<Self>, message: Message) -> Result<Step, Violation> {
+    pub(super) fn take(self: &Arc<Self>, message: Message) -> Result<Action, Violation> {
         if self.outbox.is_closed() {
-            return Ok(Step::Nothing);
+            return Ok(Action::Nothing);
         }
         match message {
             Message::Text(text) => self.take_text(text.as_str()),
@@ -206,7 +206,7 @@ impl Connection {
         }
     }
 
-    fn take_text(self: &Arc<Self>, text: &str) -> Result<Step, Violation> {
+    fn take_text(self: &Arc<Self>, text: &str) -> Result<Action, Violation> {
         let mut state = self.state();
         if state.incomplete.is_some() {
             return Err(ReassemblyError::TextBetween.into());
@@ -227,10 +227,10 @@ impl Connection {
         let budget = self.limits.budget.clone();
         let incomplete = Incomplete::begin(packet, text.len(), budget, limit, timer)?;
         state.incomplete = Some(incomplete);
-        Ok(Step::Nothing)
+        Ok(Action::Nothing)
     }
 
-    fn take_binary(&self, bytes: Bytes) -> Result<Step, Violation> {
+    fn take_binary(&self, bytes: Bytes) -> Result<Action, Violation> {
         let mut state = self.state();
         let incomplete = state
             .incomplete
@@ -252,7 +252,7 @@ impl Connection {
             } = incomplete.finish();
             return self.accept(&mut state, &namespace, None, body, attachments);
         }
-        Ok(Step::Nothing)
+        Ok(Action::Nothing)
     }
 
     fn accept(
@@ -260,24 +260,26 @@ impl Connection {
         state: &mut State,
         namespace: &str,
         query: Option<&str>,
-        body: Body,
+        body: PacketBody,
         attachments: Vec<Bytes>,
-    ) -> Result<Step, Violation> {
+    ) -> Result<Action, Violation> {
         Ok(match body {
-            Body::Connect(payload) => {
-                Step::Authorize(self.begin(state, namespace, self.revision.auth(payload, query))?)
-            }
-            Body::Disconnect => match state.namespaces.client_leaves(namespace)? {
+            PacketBody::Connect(payload) => Action::Authorize(self.begin(
+                state,
+                namespace,
+                self.revision.auth(payload, query),
+            )?),
+            PacketBody::Disconnect => match state.namespaces.client_leaves(namespace)? {
                 Some(socket) => {
                     socket.leave();
-                    Step::Left(socket)
+                    Action::Left(socket)
                 }
-                None => Step::Nothing,
+                None => Action::Nothing,
             },
-            Body::Event { name, args, id } => match state.namespaces.receiver(namespace)? {
+            PacketBody::Event { name, args, id } => match state.namespaces.receiver(namespace)? {
                 Some(socket) => {
                     let ack = id.map(|id| Ack::new(socket.clone(), id));
-                    Step::Event(
+                    Action::Event(
                         socket,
                         Event {
                             name,
@@ -287,11 +289,11 @@ impl Connection {
                         },
                     )
                 }
-                None => Step::Nothing,
+                None => Action::Nothing,
             },
-            Body::EmptyEvent | Body::Ack => {
+            PacketBody::EmptyEvent | PacketBody::Ack => {
                 state.namespaces.receiver(namespace)?;
-                Step::Nothing
+                Action::Nothing
             }
         })
     }
@@ -329,13 +331,13 @@ impl Connection {
     /// `connected` of the application has returned; a client that has left meanwhile leaves now.
     pub(super) fn connect_announced(&self, socket: &Socket) {
         if let Some(reason) = socket.connect_announced() {
-            self.owner.disconnected(socket, reason);
+            self.listener.disconnected(socket, reason);
         }
     }
 
     fn announce_left(&self, socket: &Socket, reason: DisconnectReason) {
         if socket.has_left(reason) {
-            self.owner.disconnected(socket, reason);
+            self.listener.disconnected(socket, reason);
         }
     }
 
@@ -347,7 +349,7 @@ impl Connection {
 
     /// Queues a packet that the protocol owes the client; if there is no room for it the client is
     /// lost.
-    fn queue(&self, packet: Group) -> bool {
+    fn queue(&self, packet: MessageGroup) -> bool {
         let sent = self.outbox.try_send(packet);
         if sent == Err(engineio::SendError::Full) {
             self.outbox.close(CloseReason::SlowConsumer);
@@ -356,7 +358,7 @@ impl Connection {
     }
 
     /// Closes the connection for something its client did. The application hears of it at once: the
-    /// session may last until the client has fetched its goodbye.
+    /// session may last until the client has fetched the close packet.
     pub(super) fn fail(&self, violation: &Violation) {
         tracing::debug!(peer = ?self.handshake.peer, reason = %violation, "closing a Socket.IO connection");
         let (told, close) = match violation {

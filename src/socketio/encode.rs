@@ -5,8 +5,8 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 
 use super::json::{self, JsonError};
-use super::packet::{self, Kind, MAX_ATTACHMENTS};
-use crate::engineio::{Group, Message, Text};
+use super::packet::{self, MAX_ATTACHMENTS, PacketType};
+use crate::engineio::{Message, MessageGroup, Text};
 
 /// Why something cannot be written as a packet.
 #[derive(Debug, thiserror::Error)]
@@ -23,7 +23,7 @@ pub enum EncodeError {
 
 /// An event in its final form for one namespace. Cloning shares the bytes.
 #[derive(Debug, Clone)]
-pub struct Encoded(Group);
+pub struct Encoded(MessageGroup);
 
 impl Encoded {
     /// An event with one argument.
@@ -68,15 +68,15 @@ impl Encoded {
         event(namespace, name, push, attachments)
     }
 
-    pub(super) fn of(group: Group) -> Self {
+    pub(super) fn of(group: MessageGroup) -> Self {
         Self(group)
     }
 
     /// The packet's text, without the attachments that it may have.
     pub fn text(&self) -> &str {
         let first = match &self.0 {
-            Group::One(message) => Some(message),
-            Group::Many(messages) => messages.first(),
+            MessageGroup::One(message) => Some(message),
+            MessageGroup::Many(messages) => messages.first(),
         };
         match first {
             Some(Message::Text(text)) => text.as_str(),
@@ -84,15 +84,15 @@ impl Encoded {
         }
     }
 
-    pub(super) fn group(&self) -> &Group {
+    pub(super) fn group(&self) -> &MessageGroup {
         &self.0
     }
 }
 
 /// The answer to a CONNECT. The ids are base64url, so there is nothing to escape.
-pub fn connect(namespace: &str, sid: &str) -> Group {
+pub fn connect(namespace: &str, sid: &str) -> MessageGroup {
     text(Text::compose(namespace.len().saturating_add(80), |text| {
-        packet::push_head(text, Kind::Connect, 0, namespace, None);
+        packet::push_head(text, PacketType::Connect, 0, namespace, None);
         text.push_str("{\"sid\":\"");
         text.push_str(sid);
         text.push_str("\"}");
@@ -100,23 +100,23 @@ pub fn connect(namespace: &str, sid: &str) -> Group {
 }
 
 /// The answer to a CONNECT of protocol revision 4.
-pub fn connect_without_ids(namespace: &str) -> Group {
-    bare(Kind::Connect, namespace)
+pub fn connect_without_ids(namespace: &str) -> MessageGroup {
+    bare(PacketType::Connect, namespace)
 }
 
 /// The refusal of a CONNECT.
-pub fn connect_error<T: Serialize + ?Sized>(namespace: &str, payload: &T) -> Group {
+pub fn connect_error<T: Serialize + ?Sized>(namespace: &str, payload: &T) -> MessageGroup {
     text(Text::compose(namespace.len().saturating_add(80), |text| {
-        packet::push_head(text, Kind::ConnectError, 0, namespace, None);
+        packet::push_head(text, PacketType::ConnectError, 0, namespace, None);
         packet::push_json(text, payload).expect("text and JSON values can be written as JSON");
     }))
 }
 
-pub fn disconnect(namespace: &str) -> Group {
-    bare(Kind::Disconnect, namespace)
+pub fn disconnect(namespace: &str) -> MessageGroup {
+    bare(PacketType::Disconnect, namespace)
 }
 
-fn bare(kind: Kind, namespace: &str) -> Group {
+fn bare(kind: PacketType, namespace: &str) -> MessageGroup {
     let capacity = namespace.len().saturating_add(4);
     text(Text::compose(capacity, |text| {
         packet::push_head(text, kind, 0, namespace, None)
@@ -129,12 +129,12 @@ pub fn ack(
     id: u64,
     push_args: impl FnOnce(&mut String) -> Result<(), EncodeError>,
     attachments: &[Bytes],
-) -> Result<Group, EncodeError> {
-    array_packet(Kind::Ack, namespace, Some(id), push_args, attachments)
+) -> Result<MessageGroup, EncodeError> {
+    array_packet(PacketType::Ack, namespace, Some(id), push_args, attachments)
 }
 
-fn text(text: Text) -> Group {
-    Group::One(Message::Text(text))
+fn text(text: Text) -> MessageGroup {
+    MessageGroup::One(Message::Text(text))
 }
 
 fn event(
@@ -150,24 +150,24 @@ fn event(
         packet::push_json(text, name)?;
         push_args(text)
     };
-    array_packet(Kind::Event, namespace, None, push, attachments).map(Encoded)
+    array_packet(PacketType::Event, namespace, None, push, attachments).map(Encoded)
 }
 
 /// A packet whose payload is an array; `kind` is the one without attachments. The header and its
 /// attachments are one group, because nothing may come between them.
 fn array_packet(
-    kind: Kind,
+    kind: PacketType,
     namespace: &str,
     id: Option<u64>,
     push_elements: impl FnOnce(&mut String) -> Result<(), EncodeError>,
     attachments: &[Bytes],
-) -> Result<Group, EncodeError> {
+) -> Result<MessageGroup, EncodeError> {
     if attachments.len() > MAX_ATTACHMENTS {
         return Err(EncodeError::Attachments(attachments.len()));
     }
     let kind = match (kind, attachments.is_empty()) {
-        (Kind::Event, false) => Kind::BinaryEvent,
-        (Kind::Ack, false) => Kind::BinaryAck,
+        (PacketType::Event, false) => PacketType::BinaryEvent,
+        (PacketType::Ack, false) => PacketType::BinaryAck,
         (kind, _) => kind,
     };
     let mut outcome = Ok(());
@@ -191,7 +191,7 @@ fn array_packet(
         return Ok(text(header));
     }
     let header = std::iter::once(Message::Text(header));
-    Ok(Group::Many(
+    Ok(MessageGroup::Many(
         header
             .chain(attachments.iter().cloned().map(Message::Binary))
             .collect(),
@@ -203,10 +203,10 @@ mod tests {
     use super::super::connect::ConnectRefused;
     use super::*;
 
-    fn shown(group: &Group) -> String {
+    fn shown(group: &MessageGroup) -> String {
         let messages = match group {
-            Group::One(message) => std::slice::from_ref(message),
-            Group::Many(messages) => messages,
+            MessageGroup::One(message) => std::slice::from_ref(message),
+            MessageGroup::Many(messages) => messages,
         };
         let shown = messages.iter().map(|message| match message {
             Message::Text(text) => format!("4{}", text.as_str()),

@@ -27,7 +27,7 @@ pub enum JsonError {
 
 /// An object or array that is open while scanning.
 #[derive(Default)]
-struct Frame {
+struct OpenValue {
     is_object: bool,
     /// The next string in this object is a key.
     expects_key: bool,
@@ -49,7 +49,7 @@ enum Key {
 /// `{"_placeholder":true,"num":i}` names one of them. Works on any bytes; says nothing about text
 /// that is not JSON.
 pub fn check(json: &[u8], attachments: usize) -> Result<(), JsonError> {
-    let mut open: Vec<Frame> = Vec::new();
+    let mut open: Vec<OpenValue> = Vec::new();
     let mut at = 0;
     while let Some(&byte) = json.get(at) {
         let start = at;
@@ -63,10 +63,10 @@ pub fn check(json: &[u8], attachments: usize) -> Result<(), JsonError> {
                     parent.value(b"");
                 }
                 let is_object = byte == b'{';
-                open.push(Frame {
+                open.push(OpenValue {
                     is_object,
                     expects_key: is_object,
-                    ..Frame::default()
+                    ..OpenValue::default()
                 });
             }
             b'}' | b']' => {
@@ -120,7 +120,7 @@ fn string_end(json: &[u8], mut at: usize) -> usize {
     at.min(json.len())
 }
 
-impl Frame {
+impl OpenValue {
     fn string(&mut self, token: &[u8]) {
         if !self.expects_key {
             return self.value(token);

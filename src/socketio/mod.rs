@@ -17,7 +17,7 @@
 //! engineio session ──Message──► connection: packet (grammar), json (depth, placeholders), reassembly (attachments)
 //!                                   │ namespace: who may get it
 //!                                   ▼
-//!                                 Step ──► layer ──► Handler::{authorize, event, disconnected} ──Work──► back to the session
+//!                                 Action ──► session_handler ──► Handler::{authorize, event, disconnected} ──Work──► back to the session
 //! answers:      application ──► Encoded ──► Socket::send ──► engineio outbox
 //! all the rest: engineio session asks ──► Handler::poll_next ──► Encoded
 //! ```
@@ -49,13 +49,13 @@ mod connection;
 mod encode;
 mod handler;
 mod json;
-mod layer;
 mod namespace;
 mod packet;
 mod reassembly;
 mod revision;
 mod revision_4;
 mod service;
+mod session_handler;
 mod socket;
 #[cfg(test)]
 mod tests;
@@ -74,5 +74,5 @@ pub use crate::engineio::{CloseReason, Handshake, Work};
 /// No part of the interface: for tests of the application and the fuzz targets alone.
 #[doc(hidden)]
 pub mod internals {
-    pub use super::layer::SocketIoHandler;
+    pub use super::session_handler::SocketIoHandler;
 }

@@ -27,13 +27,13 @@ pub enum StateError {
 }
 
 #[derive(Debug)]
-enum Slot {
+enum Membership {
     Connecting,
     Joined(Socket),
     Left,
 }
 
-impl Slot {
+impl Membership {
     fn holds(&self, socket: &Socket) -> bool {
         matches!(self, Self::Joined(joined) if joined.key() == socket.key())
     }
@@ -42,54 +42,60 @@ impl Slot {
 /// A client's namespaces: few, so a list.
 #[derive(Debug, Default)]
 pub struct Namespaces {
-    slots: Vec<(Arc<str>, Slot)>,
+    memberships: Vec<(Arc<str>, Membership)>,
 }
 
 impl Namespaces {
     /// Those that the client is in.
     pub fn joined(&self) -> impl Iterator<Item = &Socket> {
-        self.slots.iter().filter_map(|(_, slot)| match slot {
-            Slot::Joined(socket) => Some(socket),
-            Slot::Connecting | Slot::Left => None,
-        })
+        self.memberships
+            .iter()
+            .filter_map(|(_, membership)| match membership {
+                Membership::Joined(socket) => Some(socket),
+                Membership::Connecting | Membership::Left => None,
+            })
     }
 
     fn position(&self, name: &str) -> Option<usize> {
-        self.slots.iter().position(|(slot, _)| &**slot == name)
+        self.memberships
+            .iter()
+            .position(|(membership, _)| &**membership == name)
     }
 
-    fn slot(&mut self, name: &str) -> Option<&mut Slot> {
-        self.slots
+    fn membership(&mut self, name: &str) -> Option<&mut Membership> {
+        self.memberships
             .iter_mut()
-            .find(|(slot, _)| &**slot == name)
-            .map(|(_, slot)| slot)
+            .find(|(membership, _)| &**membership == name)
+            .map(|(_, membership)| membership)
     }
 
     /// CONNECT came. Returns the shared name.
     pub fn begin(&mut self, name: &str, limit: usize) -> Result<Arc<str>, StateError> {
         if let Some(at) = self.position(name) {
-            if !matches!(self.slots.get(at), Some((_, Slot::Left))) {
+            if !matches!(self.memberships.get(at), Some((_, Membership::Left))) {
                 return Err(StateError::AlreadyConnected);
             }
-            self.slots.swap_remove(at);
+            self.memberships.swap_remove(at);
         }
-        if self.slots.len() >= limit {
+        if self.memberships.len() >= limit {
             // Namespaces left long ago give way.
-            self.slots.retain(|(_, slot)| !matches!(slot, Slot::Left));
+            self.memberships
+                .retain(|(_, membership)| !matches!(membership, Membership::Left));
         }
-        if self.slots.len() >= limit {
+        if self.memberships.len() >= limit {
             return Err(StateError::TooMany);
         }
         let name: Arc<str> = name.into();
-        self.slots.push((name.clone(), Slot::Connecting));
+        self.memberships
+            .push((name.clone(), Membership::Connecting));
         Ok(name)
     }
 
     /// The client was admitted; false when it is not connecting (any more).
     pub fn join(&mut self, socket: Socket) -> bool {
-        match self.slot(socket.namespace()) {
-            Some(slot @ Slot::Connecting) => {
-                *slot = Slot::Joined(socket);
+        match self.membership(socket.namespace()) {
+            Some(membership @ Membership::Connecting) => {
+                *membership = Membership::Joined(socket);
                 true
             }
             _ => false,
@@ -98,16 +104,17 @@ impl Namespaces {
 
     /// The CONNECT was refused, or its answer could not be sent.
     pub fn forget(&mut self, name: &str) {
-        self.slots.retain(|(slot, _)| &**slot != name);
+        self.memberships
+            .retain(|(membership, _)| &**membership != name);
     }
 
     /// Who gets a packet for this namespace; nobody if the server has disconnected the client from
     /// it.
     pub fn receiver(&mut self, name: &str) -> Result<Option<Socket>, StateError> {
-        match self.slot(name) {
-            Some(Slot::Joined(socket)) => Ok(Some(socket.clone())),
-            Some(Slot::Left) => Ok(None),
-            Some(Slot::Connecting) | None => Err(StateError::NotJoined),
+        match self.membership(name) {
+            Some(Membership::Joined(socket)) => Ok(Some(socket.clone())),
+            Some(Membership::Left) => Ok(None),
+            Some(Membership::Connecting) | None => Err(StateError::NotJoined),
         }
     }
 
@@ -121,11 +128,11 @@ impl Namespaces {
     /// The server's disconnect of one socket; false if it is not there any more.
     pub fn server_disconnects(&mut self, socket: &Socket) -> bool {
         match self
-            .slot(socket.namespace())
-            .filter(|slot| slot.holds(socket))
+            .membership(socket.namespace())
+            .filter(|membership| membership.holds(socket))
         {
-            Some(slot) => {
-                *slot = Slot::Left;
+            Some(membership) => {
+                *membership = Membership::Left;
                 true
             }
             None => false,
@@ -135,7 +142,7 @@ impl Namespaces {
     /// The connection ended: who was joined.
     pub fn drain(&mut self) -> Vec<Socket> {
         let joined: Vec<Socket> = self.joined().cloned().collect();
-        self.slots = Vec::new();
+        self.memberships = Vec::new();
         joined
     }
 }

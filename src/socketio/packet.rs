@@ -48,7 +48,7 @@ pub fn is_reserved(name: &str) -> bool {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
+pub enum PacketType {
     Connect,
     Disconnect,
     Event,
@@ -58,7 +58,7 @@ pub enum Kind {
     BinaryAck,
 }
 
-impl Kind {
+impl PacketType {
     fn from_digit(digit: u8) -> Option<Self> {
         Some(match digit {
             b'0' => Self::Connect,
@@ -91,11 +91,11 @@ pub struct Packet<'a> {
     pub namespace: &'a str,
     /// 0 for a text packet, else 1 to [`MAX_ATTACHMENTS`].
     pub attachments: usize,
-    pub body: Body,
+    pub body: PacketBody,
 }
 
 #[derive(Debug)]
-pub enum Body {
+pub enum PacketBody {
     /// The authentication payload, an object.
     Connect(Option<Box<RawValue>>),
     Disconnect,
@@ -141,10 +141,10 @@ pub enum ParseError {
 /// Parses a packet that a client sent.
 pub fn parse(text: &str) -> Result<Packet<'_>, ParseError> {
     let (&digit, rest) = text.as_bytes().split_first().ok_or(ParseError::Empty)?;
-    let kind = Kind::from_digit(digit).ok_or(ParseError::UnknownType)?;
+    let kind = PacketType::from_digit(digit).ok_or(ParseError::UnknownType)?;
     let (attachments, rest) = match kind {
-        Kind::ConnectError => return Err(ParseError::ConnectError),
-        Kind::BinaryEvent | Kind::BinaryAck => attachment_count(rest)?,
+        PacketType::ConnectError => return Err(ParseError::ConnectError),
+        PacketType::BinaryEvent | PacketType::BinaryAck => attachment_count(rest)?,
         _ => (0, rest),
     };
     let namespace_at = text.len().saturating_sub(rest.len());
@@ -160,17 +160,19 @@ pub fn parse(text: &str) -> Result<Packet<'_>, ParseError> {
     let payload = text.get(payload_at..).unwrap_or_default();
     json::check(payload.as_bytes(), attachments)?;
     let body = match kind {
-        Kind::Connect => Body::Connect(object(payload)?),
-        Kind::Disconnect if payload.is_empty() => Body::Disconnect,
-        Kind::Disconnect => return Err(ParseError::Payload("DISCONNECT has none".to_owned())),
-        Kind::Event if payload.is_empty() => Body::EmptyEvent,
-        Kind::Event | Kind::BinaryEvent => event(id, payload)?,
-        Kind::Ack | Kind::BinaryAck => {
+        PacketType::Connect => PacketBody::Connect(object(payload)?),
+        PacketType::Disconnect if payload.is_empty() => PacketBody::Disconnect,
+        PacketType::Disconnect => {
+            return Err(ParseError::Payload("DISCONNECT has none".to_owned()));
+        }
+        PacketType::Event if payload.is_empty() => PacketBody::EmptyEvent,
+        PacketType::Event | PacketType::BinaryEvent => event(id, payload)?,
+        PacketType::Ack | PacketType::BinaryAck => {
             id.ok_or(ParseError::NoId)?;
             check_ack_args(payload)?;
-            Body::Ack
+            PacketBody::Ack
         }
-        Kind::ConnectError => return Err(ParseError::ConnectError),
+        PacketType::ConnectError => return Err(ParseError::ConnectError),
     };
     Ok(Packet {
         namespace,
@@ -239,7 +241,7 @@ fn object(payload: &str) -> Result<Option<Box<RawValue>>, ParseError> {
     }
 }
 
-fn event(id: Option<u64>, payload: &str) -> Result<Body, ParseError> {
+fn event(id: Option<u64>, payload: &str) -> Result<PacketBody, ParseError> {
     let Elements::<{ MAX_ARGS + 1 }>(mut args) =
         serde_json::from_str(payload).map_err(payload_error)?;
     if args.is_empty() {
@@ -255,7 +257,7 @@ fn event(id: Option<u64>, payload: &str) -> Result<Body, ParseError> {
     if is_reserved(&name) {
         return Err(ParseError::Reserved);
     }
-    Ok(Body::Event { name, args, id })
+    Ok(PacketBody::Event { name, args, id })
 }
 
 /// An acknowledgement without payload is one without arguments, as in the reference server.
@@ -269,7 +271,7 @@ fn check_ack_args(payload: &str) -> Result<(), ParseError> {
 /// Appends what comes in front of a packet's payload.
 pub fn push_head(
     text: &mut String,
-    kind: Kind,
+    kind: PacketType,
     attachments: usize,
     namespace: &str,
     id: Option<u64>,

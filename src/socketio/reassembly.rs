@@ -8,7 +8,7 @@ use bytes::Bytes;
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
-use super::packet::{Body, Packet};
+use super::packet::{Packet, PacketBody};
 use crate::engineio::{ByteBudget, ByteShare};
 
 /// Why the parts of a packet were refused; the connection is closed for it.
@@ -46,7 +46,7 @@ impl Drop for Timer {
 #[derive(Debug)]
 pub struct Complete {
     pub namespace: String,
-    pub body: Body,
+    pub body: PacketBody,
     pub attachments: Vec<Bytes>,
 }
 

@@ -17,7 +17,7 @@ use serde_json::value::RawValue;
 
 use super::connect::ConnectRefused;
 use super::{encode, revision_4};
-use crate::engineio::{Group, Revision};
+use crate::engineio::{MessageGroup, Revision};
 
 /// The revision of the Socket.IO protocol that a client speaks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -54,14 +54,14 @@ impl ProtocolRevision {
         object.unwrap_or_else(|| RawValue::from_string("{}".to_owned()).expect("{} is JSON"))
     }
 
-    pub fn answer(self, namespace: &str, id: &str) -> Group {
+    pub fn answer(self, namespace: &str, id: &str) -> MessageGroup {
         match self {
             Self::Five => encode::connect(namespace, id),
             Self::Four => encode::connect_without_ids(namespace),
         }
     }
 
-    pub fn refusal(self, namespace: &str, refused: &ConnectRefused) -> Group {
+    pub fn refusal(self, namespace: &str, refused: &ConnectRefused) -> MessageGroup {
         match self {
             Self::Five => encode::connect_error(namespace, refused),
             Self::Four => revision_4::refusal(namespace, refused),

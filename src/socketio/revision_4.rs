@@ -6,7 +6,7 @@ use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 use super::connect::ConnectRefused;
 use super::encode;
 use super::reassembly::Timer;
-use crate::engineio::Group;
+use crate::engineio::MessageGroup;
 
 /// The CONNECT to `/` that such a client does not send, under way beside its session. The client's
 /// messages are looked at when it is over. It ends with the connection, which drops this.
@@ -40,7 +40,7 @@ pub fn split(namespace: &str) -> (&str, Option<&str>) {
 }
 
 /// As the reference server has it: only refusals by the application are bare.
-pub fn refusal(namespace: &str, refused: &ConnectRefused) -> Group {
+pub fn refusal(namespace: &str, refused: &ConnectRefused) -> MessageGroup {
     match (&refused.data, refused.message.as_str()) {
         (Some(data), _) => encode::connect_error(namespace, data),
         (None, "Invalid namespace") => encode::connect_error(namespace, refused),

@@ -9,7 +9,7 @@ use hyper::{Request, Response};
 
 use super::config::Config;
 use super::handler::Handler;
-use super::layer::SocketIoHandler;
+use super::session_handler::SocketIoHandler;
 use crate::engineio;
 
 /// Answers the requests of Socket.IO clients; cheap to clone.

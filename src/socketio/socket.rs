@@ -16,7 +16,7 @@ use serde_json::value::RawValue;
 use super::connect::DisconnectReason;
 use super::encode::{self, EncodeError, Encoded};
 use super::packet;
-use crate::engineio::{self, CloseReason, Group, Handshake, Outbox};
+use crate::engineio::{self, CloseReason, Handshake, MessageGroup, Outbox};
 
 /// Why something was not sent.
 #[derive(Debug, thiserror::Error)]
@@ -155,7 +155,7 @@ impl Socket {
     }
 
     /// Queues a packet that is no event.
-    fn send_group(&self, packet: Group) -> Result<(), SendError> {
+    fn send_group(&self, packet: MessageGroup) -> Result<(), SendError> {
         let _here = self.here()?;
         Ok(self.0.outbox.try_send(packet)?)
     }

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use futures_util::SinkExt;
-use satwatch::engineio::{CloseReason, Group, Message};
+use satwatch::engineio::{CloseReason, Config, Message, MessageGroup};
 use tokio::io::AsyncWriteExt;
 use tokio_tungstenite::tungstenite::{self, Bytes};
 
@@ -544,7 +544,7 @@ async fn heartbeat_keeps_a_session_alive_and_silence_ends_it() {
 // Closing
 
 #[tokio::test]
-async fn a_goodbye_comes_after_the_last_words() {
+async fn close_comes_behind_what_was_sent() {
     let server = Server::start(|_| {}).await;
     let mut socket = server.open_websocket().await;
     socket.send("4bye").await;
@@ -632,7 +632,7 @@ async fn work_holds_back_the_client_and_nothing_else() {
         .outboxes
         .lock()
         .expect("no panic under this lock")[0]
-        .try_send(Group::One(Message::text("news")))
+        .try_send(MessageGroup::One(Message::text("news")))
         .expect("room");
     assert_eq!(socket.text().await, "4news");
     assert_eq!(

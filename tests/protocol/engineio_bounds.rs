@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::SinkExt;
-use satwatch::engineio::{Config, Group, Message};
+use satwatch::engineio::{Config, Message, MessageGroup};
 use satwatch::server;
 use tokio::io::AsyncWriteExt;
 use tokio_tungstenite::tungstenite;
@@ -276,7 +276,7 @@ async fn outbox_that_is_half_full_holds_its_clients_packets_back_and_loses_nothi
     let outbox = server.outbox(0);
     // Far more than the sockets' buffers hold, and half of the outbox behind it.
     let long = "x".repeat(15 << 20);
-    let send = |text: &str| outbox.try_send(Group::One(Message::text(text)));
+    let send = |text: &str| outbox.try_send(MessageGroup::One(Message::text(text)));
     send(&long).expect("any length fits");
     let half = Config::default().outbox_messages / 2;
     until(|| {
@@ -311,7 +311,9 @@ async fn a_session_that_is_let_go_frees_its_frame_though_the_client_keeps_the_co
     let mut socket: Socket = server.open_websocket().await;
     let outbox = server.outbox(0);
     let long = Message::text(&"x".repeat(15 << 20));
-    outbox.try_send(Group::One(long)).expect("any length fits");
+    outbox
+        .try_send(MessageGroup::One(long))
+        .expect("any length fits");
     outbox.close(satwatch::engineio::CloseReason::SlowConsumer);
     server.echo().wait_for("close slow consumer").await;
     assert_eq!(server.service.session_count(), 0);

@@ -10,8 +10,8 @@
 //! | two polls at once                              | `the_poll_that_came_first_is_told_that_the_session_is_over` |
 //! | cancelled poll                                 | `engineio::a_dropped_poll_or_body_ends_the_session`, `..::a_poll_that_is_dropped_before_it_is_read_ends_its_session_too` |
 //! | pings                                          | `pings_and_pongs_go_on`, `engineio::heartbeat_keeps_a_session_alive_and_silence_ends_it` |
-//! | silence, exactly interval and timeout long     | `engineio::session::tests::a_silent_session_is_over_at_interval_plus_timeout_whether_or_not_its_timer_fired` |
-//! | goodbye of the client                          | `a_goodbye_and_a_poll_at_the_same_time`, `engineio::session::tests::a_goodbye_waits_a_little_for_a_poll_that_crosses_it`, `engineio::bad_packets_end_the_session_after_those_before_them` |
+//! | silence, exactly interval and timeout long     | `engineio::session::tests::heartbeat::a_silent_session_is_over_at_interval_plus_timeout_whether_or_not_its_timer_fired` |
+//! | close by the client                            | `close_by_the_client_and_a_poll_at_the_same_time`, `engineio::session::tests::polling::close_of_the_client_waits_a_little_for_a_poll_that_crosses_it`, `engineio::bad_packets_end_the_session_after_those_before_them` |
 //! | upgrade, and requests with the same id after it | `engineio::an_upgrade_takes_the_session_along` |
 
 use std::time::Duration;
@@ -73,7 +73,7 @@ async fn pings_and_pongs_go_on() {
 }
 
 #[tokio::test]
-async fn a_goodbye_and_a_poll_at_the_same_time() {
+async fn close_by_the_client_and_a_poll_at_the_same_time() {
     let server = Server::start(|_| {}).await;
     let sid = server.open_polling().await;
     let mut poll = server.pending_get(&sid).await;

@@ -15,7 +15,7 @@ use hyper::service::service_fn;
 use hyper::{Method, Request};
 use hyper_util::rt::TokioIo;
 use satwatch::engineio::{
-    CloseReason, Config, Group, Handler, Handshake, Message, Outbox, Service, Work,
+    CloseReason, Config, Handler, Handshake, Message, MessageGroup, Outbox, Service, Work,
 };
 use tokio::io::{AsyncRead, AsyncWrite, DuplexStream, ReadBuf};
 use tokio::sync::Notify;
@@ -32,7 +32,7 @@ struct Source {
 
 #[derive(Default)]
 struct Waiting {
-    groups: VecDeque<Group>,
+    groups: VecDeque<MessageGroup>,
     waker: Option<Waker>,
     outboxes: Vec<Outbox>,
     /// How often the session asked.
@@ -50,7 +50,7 @@ impl Source {
         let waker = self.with(|waiting| {
             let groups = texts
                 .into_iter()
-                .map(|text| Group::One(Message::text(&text)));
+                .map(|text| MessageGroup::One(Message::text(&text)));
             waiting.groups.extend(groups);
             waiting.waker.take()
         });
@@ -86,7 +86,7 @@ impl Handler for Source {
         }
         if message == Message::text("pulled") {
             self.with(|waiting| {
-                waiting.groups.push_back(Group::One(message));
+                waiting.groups.push_back(MessageGroup::One(message));
                 let limit = waiting.limit.unwrap_or(usize::MAX);
                 assert!(waiting.groups.len() <= limit);
             });
@@ -103,7 +103,7 @@ impl Handler for Source {
         })
     }
 
-    fn poll_next(&self, _: &Arc<Outbox>, cx: &mut Context<'_>) -> Poll<Group> {
+    fn poll_next(&self, _: &Arc<Outbox>, cx: &mut Context<'_>) -> Poll<MessageGroup> {
         self.with(|waiting| {
             waiting.asked += 1;
             match waiting.groups.pop_front() {
@@ -121,7 +121,7 @@ impl Handler for Source {
 
 fn answer(outbox: &Outbox, message: Message) {
     outbox
-        .try_send(Group::One(message))
+        .try_send(MessageGroup::One(message))
         .expect("the outbox has room");
 }
 

@@ -11,7 +11,7 @@ use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use satwatch::engineio::{
-    CloseReason, Config, Group, Handler, Handshake, Message, Outbox, Service, Work,
+    CloseReason, Config, Handler, Handshake, Message, MessageGroup, Outbox, Service, Work,
 };
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -104,7 +104,7 @@ impl Handler for EchoHandler {
     fn message(&self, outbox: &Arc<Outbox>, message: Message) -> Option<Work> {
         let Message::Text(text) = &message else {
             outbox
-                .try_send(Group::One(message))
+                .try_send(MessageGroup::One(message))
                 .expect("the outbox has room");
             return None;
         };
@@ -116,34 +116,34 @@ impl Handler for EchoHandler {
                     let dropped = Dropped(echo);
                     dropped.0.release.notified().await;
                     outbox
-                        .try_send(Group::One(Message::text("worked")))
+                        .try_send(MessageGroup::One(Message::text("worked")))
                         .expect("the outbox has room");
                     drop(dropped);
                 }));
             }
             "bye" => {
                 outbox
-                    .try_send(Group::One(Message::text("last words")))
+                    .try_send(MessageGroup::One(Message::text("last words")))
                     .expect("the outbox has room");
                 outbox.close(CloseReason::ForcedClose);
             }
             "panic" => panic!("on purpose"),
             "flood" => {
                 while outbox
-                    .try_send(Group::One(Message::text(&"x".repeat(100_000))))
+                    .try_send(MessageGroup::One(Message::text(&"x".repeat(100_000))))
                     .is_ok()
                 {}
             }
             "big" => outbox
-                .try_send(Group::One(Message::text(&"é".repeat(200_000))))
+                .try_send(MessageGroup::One(Message::text(&"é".repeat(200_000))))
                 .expect("it fits any outbox that has room"),
             "many" => (0..40).for_each(|number| {
                 outbox
-                    .try_send(Group::One(Message::text(&number.to_string())))
+                    .try_send(MessageGroup::One(Message::text(&number.to_string())))
                     .expect("room")
             }),
             _ => outbox
-                .try_send(Group::One(message))
+                .try_send(MessageGroup::One(message))
                 .expect("the outbox has room"),
         }
         None
@@ -152,7 +152,7 @@ impl Handler for EchoHandler {
     fn close(&self, outbox: &Arc<Outbox>, reason: CloseReason) {
         assert!(
             outbox
-                .try_send(Group::One(Message::text("too late")))
+                .try_send(MessageGroup::One(Message::text("too late")))
                 .is_ok()
                 || outbox.is_closed()
         );

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use futures_util::{SinkExt, StreamExt};
 use satwatch::engineio::{
-    CloseReason, Config, Group, Handler, Handshake, Message, Outbox, Service, Work,
+    CloseReason, Config, Handler, Handshake, Message, MessageGroup, Outbox, Service, Work,
 };
 use satwatch::server;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -90,17 +90,17 @@ impl Handler for Broadcast {
 
     fn message(&self, reader: &Arc<Reader>, message: Message) -> Option<Work> {
         // One who asks is answered, whether it reads or not.
-        if reader.outbox.try_send(Group::One(message)).is_err() {
+        if reader.outbox.try_send(MessageGroup::One(message)).is_err() {
             reader.outbox.close(CloseReason::SlowConsumer);
         }
         None
     }
 
-    fn poll_next(&self, reader: &Arc<Reader>, _: &mut Context<'_>) -> Poll<Group> {
+    fn poll_next(&self, reader: &Arc<Reader>, _: &mut Context<'_>) -> Poll<MessageGroup> {
         match self.log().get(reader.place.load(Ordering::Relaxed)) {
             Some(message) => {
                 reader.place.fetch_add(1, Ordering::Relaxed);
-                Poll::Ready(Group::One(message.clone()))
+                Poll::Ready(MessageGroup::One(message.clone()))
             }
             // Whoever tells more wakes everybody.
             None => Poll::Pending,

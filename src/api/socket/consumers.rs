@@ -207,7 +207,7 @@ fn caught_up(consumer: &str, cursor: String) -> Result<Encoded, ApiError> {
         .map_err(|cause| ApiError::internal(&cause))
 }
 
-type Farewell = Pin<Box<dyn Future<Output = Option<Encoded>> + Send>>;
+type EndMessage = Pin<Box<dyn Future<Output = Option<Encoded>> + Send>>;
 
 /// A consumer that is read.
 pub struct Reading {
@@ -216,7 +216,7 @@ pub struct Reading {
     reader: Reader<Encoded>,
     over: Pin<Box<dyn Future<Output = ()> + Send>>,
     /// Why it ends, on its way to the client.
-    farewell: Option<Farewell>,
+    end_message: Option<EndMessage>,
 }
 
 impl Reading {
@@ -227,7 +227,7 @@ impl Reading {
             seat,
             reader,
             over: Box::pin(async move { ended.ended().await }),
-            farewell: None,
+            end_message: None,
         }
     }
 
@@ -241,9 +241,9 @@ impl Reading {
         app: &Arc<App>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Encoded>> {
-        if let Some(farewell) = &mut self.farewell {
-            let said = std::task::ready!(farewell.as_mut().poll(cx));
-            self.farewell = Some(Box::pin(ready(None)));
+        if let Some(end_message) = &mut self.end_message {
+            let said = std::task::ready!(end_message.as_mut().poll(cx));
+            self.end_message = Some(Box::pin(ready(None)));
             return Poll::Ready(said);
         }
         let mut is_over = self.over.as_mut().poll(cx).is_ready();
@@ -297,7 +297,7 @@ impl Reading {
         }
         self.seat.seat.end(Over::Left);
         let consumer = self.consumer.name.clone();
-        self.farewell = Some(Box::pin(async move {
+        self.end_message = Some(Box::pin(async move {
             let error = why.await?;
             let said = Said {
                 error: &error,

@@ -38,7 +38,7 @@ use tokio_util::sync::CancellationToken;
 use super::socket::SocketApi;
 use super::{App, Parts, Router};
 use crate::engineio::internals::{Next, OutboxReceiver, outbox};
-use crate::engineio::{Group, Handler, Handshake, Message, Outbox};
+use crate::engineio::{Handler, Handshake, Message, MessageGroup, Outbox};
 use crate::events::Dispatch;
 use crate::socketio::internals::SocketIoHandler;
 use crate::socketio::{self, Connection};
@@ -347,9 +347,9 @@ impl Client {
     }
 }
 
-fn packet_text(group: Group) -> String {
+fn packet_text(group: MessageGroup) -> String {
     match group {
-        Group::One(Message::Text(text)) => text.as_str().to_owned(),
+        MessageGroup::One(Message::Text(text)) => text.as_str().to_owned(),
         other => panic!("text is all that we send, not {other:?}"),
     }
 }

@@ -11,7 +11,7 @@ use bytes::Bytes;
 use tokio_tungstenite::tungstenite::Utf8Bytes;
 
 use super::super::message::Message;
-use super::super::packet::{Dialect, Frame, Packet, PacketError, Revision, base64};
+use super::super::packet::{Encoding, Frame, Packet, PacketError, Revision, base64};
 use super::Body;
 
 /// Bytes that a packet may have around it in a body: kind, digits, end, type.
@@ -160,7 +160,7 @@ pub(super) fn encode(packets: Vec<Packet>, as_base64: bool) -> Body {
         return Body::Text(body.into());
     }
     for packet in packets {
-        match packet.into_frame(Dialect::Three { base64: false }) {
+        match packet.into_frame(Encoding::Three { base64: false }) {
             Frame::Text(text) => append_octets(&mut body, TEXT, text.as_bytes()),
             Frame::Binary(bytes) => append_octets(&mut body, BYTES, &bytes),
         }

@@ -5,12 +5,12 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 
 use super::super::error::{CloseReason, Refused};
-use super::super::message::Group;
+use super::super::message::MessageGroup;
 use super::super::packet::{Frame, Packet, Revision};
 use super::super::payload::{self, Packets};
 use super::{
-    Farewell, Heartbeat, Inbound, Output, Phase, PollAnswer, Post, PostAnswer, Probe, Session,
-    SocketEnd, Transport, Which,
+    CloseAnswer, Heartbeat, Inbound, Output, Phase, PollAnswer, Post, PostAnswer, Probe, Session,
+    SocketEnd, SocketRole, Transport,
 };
 
 /// A poll that comes while a WebSocket has been probed is answered this long after, as the
@@ -34,7 +34,7 @@ impl Session {
         match &mut self.transport {
             Transport::WebSocket { .. } => Err(Refused::BadRequest),
             Transport::Polling { waiting, .. } if *waiting || unanswered => {
-                self.finish_with(CloseReason::TransportError, Farewell::Close);
+                self.finish_with(CloseReason::TransportError, CloseAnswer::Close);
                 Err(Refused::BadRequest)
             }
             Transport::Polling { waiting, noop_at } => {
@@ -44,7 +44,7 @@ impl Session {
                 }
                 match self.phase {
                     Phase::Closing { reason, .. } if self.queue.is_empty() => {
-                        self.finish_with(reason, Farewell::NoopClose)
+                        self.finish_with(reason, CloseAnswer::NoopClose)
                     }
                     _ => {}
                 }
@@ -63,7 +63,7 @@ impl Session {
         if matches!(self.transport, Transport::WebSocket { .. }) {
             return Err(Refused::BadRequest);
         }
-        if self.post != Post::None || (octets && self.dialect.revision() == Revision::Four) {
+        if self.post != Post::None || (octets && self.encoding.revision() == Revision::Four) {
             self.finish(CloseReason::TransportError);
             return Err(Refused::BadRequest);
         }
@@ -81,8 +81,8 @@ impl Session {
         }
         let octets = self.post == Post::Reading { octets: true };
         self.post = Post::Handling;
-        let packets = Packets::of(body, self.dialect.revision(), octets);
-        self.inbox.push_back(Inbound::Payload {
+        let packets = Packets::of(body, self.encoding.revision(), octets);
+        self.received.push_back(Inbound::Payload {
             packets,
             started: false,
         });
@@ -115,7 +115,7 @@ impl Session {
         let closing = self
             .outputs
             .iter()
-            .any(|output| matches!(output, Output::CloseSocket(Which::Probe, _)));
+            .any(|output| matches!(output, Output::CloseSocket(SocketRole::Probe, _)));
         let welcome = self.limits.upgrades
             && !closing
             && self.phase == Phase::Open
@@ -132,32 +132,32 @@ impl Session {
     }
 
     /// A message came on a socket.
-    pub fn frame(&mut self, now: Instant, which: Which, frame: Frame) {
+    pub fn frame(&mut self, now: Instant, role: SocketRole, frame: Frame) {
         self.tick(now);
-        match which {
+        match role {
             _ if self.is_closed() => {}
-            Which::Main => self.inbox.push_back(Inbound::Frame(frame)),
-            Which::Probe => self.probe_frame(now, frame),
+            SocketRole::Main => self.received.push_back(Inbound::Frame(frame)),
+            SocketRole::Probe => self.probe_frame(now, frame),
         }
     }
 
     /// All that was given with [`Output::Write`] to this socket is out.
-    pub fn written(&mut self, now: Instant, which: Which) {
-        match (which, &mut self.transport, &mut self.probe) {
-            (Which::Main, Transport::WebSocket { write_by }, _) => {
+    pub fn written(&mut self, now: Instant, role: SocketRole) {
+        match (role, &mut self.transport, &mut self.probe) {
+            (SocketRole::Main, Transport::WebSocket { write_by }, _) => {
                 *write_by = None;
                 self.writing = 0;
             }
-            (Which::Probe, _, Some(probe)) => probe.writing = false,
+            (SocketRole::Probe, _, Some(probe)) => probe.writing = false,
             _ => {}
         }
         self.tick(now);
     }
 
     /// A part of it is out: the client reads.
-    pub fn write_progressed(&mut self, now: Instant, which: Which) {
-        if let (Which::Main, Transport::WebSocket { write_by: Some(by) }) =
-            (which, &mut self.transport)
+    pub fn write_progressed(&mut self, now: Instant, role: SocketRole) {
+        if let (SocketRole::Main, Transport::WebSocket { write_by: Some(by) }) =
+            (role, &mut self.transport)
         {
             *by = now + self.limits.write_timeout;
         }
@@ -165,16 +165,18 @@ impl Session {
     }
 
     /// A socket ended by itself.
-    pub fn socket_ended(&mut self, now: Instant, which: Which, end: SocketEnd) {
+    pub fn socket_ended(&mut self, now: Instant, role: SocketRole, end: SocketEnd) {
         self.tick(now);
         let (code, reason) = match end {
             SocketEnd::Closed => (None, CloseReason::TransportClose),
             SocketEnd::Failed(code) => (Some(code), CloseReason::TransportError),
             SocketEnd::TooLarge => (Some(1009), CloseReason::TransportError),
         };
-        match which {
-            Which::Main => self.finish_with(reason, code.map_or(Farewell::None, Farewell::Code)),
-            Which::Probe => self.drop_probe(code),
+        match role {
+            SocketRole::Main => {
+                self.finish_with(reason, code.map_or(CloseAnswer::None, CloseAnswer::Code))
+            }
+            SocketRole::Probe => self.drop_probe(code),
         }
     }
 
@@ -182,13 +184,13 @@ impl Session {
     /// the session.
     fn probe_frame(&mut self, now: Instant, frame: Frame) {
         let Some(probe) = &mut self.probe else { return };
-        match Packet::from_frame(frame, self.dialect.revision()) {
+        match Packet::from_frame(frame, self.encoding.revision()) {
             Ok(Packet::Ping { probe: true }) => {
                 probe.probed = true;
                 probe.writing = true;
                 self.outputs.push_back(Output::Write(
-                    Which::Probe,
-                    Packet::Pong { probe: true }.into_frame(self.dialect),
+                    SocketRole::Probe,
+                    Packet::Pong { probe: true }.into_frame(self.encoding),
                 ));
                 self.answer_noop();
             }
@@ -212,7 +214,7 @@ impl Session {
     pub(super) fn drop_probe(&mut self, code: Option<u16>) {
         if self.probe.take().is_some() {
             self.outputs
-                .push_back(Output::CloseSocket(Which::Probe, code));
+                .push_back(Output::CloseSocket(SocketRole::Probe, code));
         }
     }
 
@@ -224,7 +226,7 @@ impl Session {
                 self.outputs
                     .push_back(Output::Poll(PollAnswer::Payload(payload::encode(
                         vec![Packet::Noop],
-                        self.dialect,
+                        self.encoding,
                     ))));
             }
         }
@@ -234,11 +236,11 @@ impl Session {
 /// The layer above.
 impl Session {
     /// A group from the outbox. It stays together: nothing else comes between its messages.
-    pub fn send(&mut self, group: Group) {
+    pub fn send(&mut self, group: MessageGroup) {
         match group {
             _ if self.is_closed() => {}
-            Group::One(message) => self.queue.push(Packet::Message(message)),
-            Group::Many(messages) => messages
+            MessageGroup::One(message) => self.queue.push(Packet::Message(message)),
+            MessageGroup::Many(messages) => messages
                 .iter()
                 .for_each(|message| self.queue.push(Packet::Message(message.clone()))),
         }
@@ -291,10 +293,10 @@ impl Session {
         };
         self.drop_probe(None);
         if let Transport::Polling { waiting, .. } = self.transport {
-            let goodbye = reason == CloseReason::ForcedClose;
+            let is_final = reason == CloseReason::ForcedClose;
             match (waiting, self.queue.is_empty()) {
-                (true, true) if goodbye => self.finish_with(reason, Farewell::Close),
-                (false, _) if goodbye => {}
+                (true, true) if is_final => self.finish_with(reason, CloseAnswer::Close),
+                (false, _) if is_final => {}
                 (true, false) => {}
                 _ => self.finish(reason),
             }

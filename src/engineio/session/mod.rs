@@ -6,19 +6,19 @@
 //! takes the time and runs the deadlines that have passed first, so that a timer that fires late
 //! changes nothing.
 //!
-//! What a client sends is handled strictly in order, its goodbye included, and not at all while the
-//! layer above works on a message ([`Session::pause`]) or has no room for more answers
+//! What a client sends is handled strictly in order, its close packet included, and not at all while
+//! the layer above works on a message ([`Session::pause`]) or has no room for more answers
 //! ([`Session::hold_back`]). The ping timeout is suspended meanwhile, because a pong may be among
 //! what is not looked at; but not that of a polling client that is held back: it has to poll.
 //!
-//! Closing. A goodbye of the layer above ([`CloseReason::ForcedClose`]) sends what is queued; then
-//! a WebSocket is closed, a waiting poll gets `1` and a later one `6`, `1`. A shutdown sends what
-//! it can at once and then forgets the session, so that a later poll gets a 400: an Engine.IO `1`
-//! keeps python-socketio from reconnecting, which only a goodbye should. For the same reason a `1`
+//! Closing. When the layer above closes ([`CloseReason::ForcedClose`]), what is queued is sent;
+//! then a WebSocket is closed, a waiting poll gets `1` and a later one `6`, `1`. A shutdown sends
+//! what it can at once and then forgets the session, so that a later poll gets a 400: an Engine.IO
+//! `1` keeps python-socketio from reconnecting, which only that should. For the same reason a `1`
 //! never goes over a WebSocket. A client that does not read ([`CloseReason::SlowConsumer`]) is sent
 //! nothing more: what waits for it is what is too much. What answers the packets before a client's
-//! own goodbye, or before its error, goes to the poll that waits, as it would have gone out on a
-//! WebSocket by then. That is the last answer; what it has no room for is lost.
+//! own close packet, or before its error, goes to the poll that waits, as it would have gone out on
+//! a WebSocket by then. That is the last answer; what it has no room for is lost.
 
 mod input;
 mod output;
@@ -33,22 +33,22 @@ use tokio_tungstenite::tungstenite::Utf8Bytes;
 
 use super::error::CloseReason;
 use super::message::Message;
-use super::packet::{Dialect, Frame, Packet};
+use super::packet::{Encoding, Frame, Packet};
 use super::payload::{self, Body, Packets};
-use queue::Queue;
+use queue::PacketQueue;
 
 /// A ping that is queued later than this does not count from when it was due: the machine was
 /// asleep, not the client.
-const LATE: Duration = Duration::from_millis(100);
+const TIMER_SLACK: Duration = Duration::from_millis(100);
 
 /// Bytes of messages that a WebSocket is given for one write. A longer message is given alone and
 /// goes out in fragments of this size.
 pub const WRITE_SIZE: usize = 16 << 10;
 
-/// How long a polling client's own goodbye waits for a poll that it sent at the same time on
-/// another connection. That poll gets its `6`; one that is sent after the goodbye's answer finds no
+/// How long a polling client's close packet waits for a poll that it sent at the same time on
+/// another connection. That poll gets its `6`; one that is sent after that POST's answer finds no
 /// session.
-const CROSSING: Duration = Duration::from_millis(50);
+const CLOSE_RACE_GRACE: Duration = Duration::from_millis(50);
 
 /// The times and bounds of a session; the meaning of each is told in `Config`.
 #[derive(Debug, Clone, Copy)]
@@ -64,7 +64,7 @@ pub struct Limits {
 
 /// A session's sockets: the one it lives on, or the one it may move to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Which {
+pub enum SocketRole {
     Main,
     Probe,
 }
@@ -103,9 +103,9 @@ pub enum Output {
     Poll(PollAnswer),
     Post(PostAnswer),
     /// Write this behind what was given before; `written` is due when all of it is out.
-    Write(Which, Frame),
+    Write(SocketRole, Frame),
     /// Close this socket, with a code; it is not heard of again.
-    CloseSocket(Which, Option<u16>),
+    CloseSocket(SocketRole, Option<u16>),
     /// The probing socket is the main one from now on.
     Promote,
     /// Give this to the layer above; if that starts work, `pause` before the next output.
@@ -121,7 +121,7 @@ enum Phase {
         reason: CloseReason,
         until: Instant,
     },
-    /// The client said goodbye in the POST that waits for its answer, and no poll is waiting.
+    /// The client's close packet is in the POST that waits for its answer, and no poll is waiting.
     Leaving {
         until: Instant,
     },
@@ -166,13 +166,13 @@ enum Post {
     Reading {
         octets: bool,
     },
-    /// Its packets are in the inbox.
+    /// Its packets are in `received`.
     Handling,
 }
 
 /// What the waiting requests and the socket are told at the end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Farewell {
+enum CloseAnswer {
     /// The session is forgotten: 400.
     None,
     /// The client sent what it must not: what is queued, or else as `None`.
@@ -181,24 +181,29 @@ enum Farewell {
     Close,
     /// `6`, `1`: to a poll that came when the session was closing already.
     NoopClose,
-    /// The client itself said goodbye: what is queued, or else `6`.
+    /// The client itself closed: what is queued, or else `6`.
     Noop,
     /// The code of the closing WebSocket.
     Code(u16),
 }
 
-impl Farewell {
-    fn poll_answer(self, mut queue: Queue, dialect: Dialect, max_payload: usize) -> PollAnswer {
+impl CloseAnswer {
+    fn poll_answer(
+        self,
+        mut queue: PacketQueue,
+        encoding: Encoding,
+        max_payload: usize,
+    ) -> PollAnswer {
         let packets = match self {
             Self::Fault | Self::Noop if !queue.is_empty() => {
-                return PollAnswer::Payload(queue.take_body(dialect, max_payload));
+                return PollAnswer::Payload(queue.take_body(encoding, max_payload));
             }
             Self::None | Self::Fault | Self::Code(_) => return PollAnswer::Gone,
             Self::Close => vec![Packet::Close],
             Self::NoopClose => vec![Packet::Noop, Packet::Close],
             Self::Noop => vec![Packet::Noop],
         };
-        PollAnswer::Payload(payload::encode(packets, dialect))
+        PollAnswer::Payload(payload::encode(packets, encoding))
     }
 }
 
@@ -212,7 +217,7 @@ enum Inbound {
 #[derive(Debug)]
 pub struct Session {
     limits: Limits,
-    dialect: Dialect,
+    encoding: Encoding,
     phase: Phase,
     transport: Transport,
     heartbeat: Heartbeat,
@@ -221,9 +226,9 @@ pub struct Session {
     paused: bool,
     held_back: bool,
     /// At most two POST bodies or one frame: the driver reads nothing while something waits here.
-    inbox: VecDeque<Inbound>,
+    received: VecDeque<Inbound>,
     /// What goes out next; filled from the outbox only as far as the transport can take it.
-    queue: Queue,
+    queue: PacketQueue,
     /// Bytes that are being written.
     writing: usize,
     outputs: VecDeque<Output>,
@@ -232,11 +237,11 @@ pub struct Session {
 /// Opening.
 impl Session {
     /// A session whose open packet was the answer to its handshake.
-    pub fn polling(now: Instant, limits: Limits, dialect: Dialect) -> Self {
+    pub fn polling(now: Instant, limits: Limits, encoding: Encoding) -> Self {
         Self::new(
             now,
             limits,
-            dialect,
+            encoding,
             Transport::Polling {
                 waiting: false,
                 noop_at: None,
@@ -245,27 +250,27 @@ impl Session {
     }
 
     /// A session on a fresh WebSocket; `open` (the packet's text) is its first frame.
-    pub fn websocket(now: Instant, limits: Limits, dialect: Dialect, open: Utf8Bytes) -> Self {
+    pub fn websocket(now: Instant, limits: Limits, encoding: Encoding, open: Utf8Bytes) -> Self {
         let mut session = Self::new(
             now,
             limits,
-            dialect,
+            encoding,
             Transport::WebSocket { write_by: None },
         );
         session.queue.push(Packet::Open(open));
         session
     }
 
-    fn new(now: Instant, limits: Limits, dialect: Dialect, transport: Transport) -> Self {
-        let heartbeat = match dialect {
-            Dialect::Four => Heartbeat::PingAt(now + limits.ping_interval),
-            Dialect::Three { .. } => {
+    fn new(now: Instant, limits: Limits, encoding: Encoding, transport: Transport) -> Self {
+        let heartbeat = match encoding {
+            Encoding::Four => Heartbeat::PingAt(now + limits.ping_interval),
+            Encoding::Three { .. } => {
                 Heartbeat::SilentUntil(now + limits.ping_interval + limits.ping_timeout)
             }
         };
         Self {
             limits,
-            dialect,
+            encoding,
             phase: Phase::Open,
             transport,
             heartbeat,
@@ -273,8 +278,8 @@ impl Session {
             post: Post::None,
             paused: false,
             held_back: false,
-            inbox: VecDeque::new(),
-            queue: Queue::default(),
+            received: VecDeque::new(),
+            queue: PacketQueue::default(),
             writing: 0,
             outputs: VecDeque::new(),
         }
@@ -323,11 +328,11 @@ impl Session {
         match (self.phase, self.heartbeat) {
             (Phase::Closing { reason, until }, _) if now >= until => self.finish(reason),
             (Phase::Leaving { until }, _) if now >= until => {
-                self.finish_with(CloseReason::TransportClose, Farewell::Noop)
+                self.finish_with(CloseReason::TransportClose, CloseAnswer::Noop)
             }
             (Phase::Open, Heartbeat::PingAt(at)) if now >= at => {
                 self.queue.push(Packet::Ping { probe: false });
-                let queued = if now < at + LATE { at } else { now };
+                let queued = if now < at + TIMER_SLACK { at } else { now };
                 self.heartbeat = Heartbeat::PongBy {
                     until: queued + self.limits.ping_timeout,
                     extended: false,
@@ -351,17 +356,17 @@ impl Session {
         self.phase == Phase::Closed
     }
 
-    /// Neither side has said goodbye.
+    /// Neither side has begun to close.
     pub fn is_open(&self) -> bool {
         self.phase == Phase::Open
     }
 
     fn finish(&mut self, reason: CloseReason) {
-        self.finish_with(reason, Farewell::None);
+        self.finish_with(reason, CloseAnswer::None);
     }
 
     /// The one way to the end. A session that was closing keeps the reason it had.
-    fn finish_with(&mut self, reason: CloseReason, farewell: Farewell) {
+    fn finish_with(&mut self, reason: CloseReason, close_answer: CloseAnswer) {
         let reason = match self.phase {
             Phase::Closed => return,
             Phase::Closing { reason, .. } => reason,
@@ -370,33 +375,34 @@ impl Session {
         self.phase = Phase::Closed;
         let queue = std::mem::take(&mut self.queue);
         self.writing = 0;
-        self.inbox = VecDeque::new();
+        self.received = VecDeque::new();
         self.outputs.push_back(Output::Closed(reason));
         match &mut self.transport {
             Transport::Polling { waiting, noop_at } => {
                 *noop_at = None;
                 if std::mem::take(waiting) {
-                    self.outputs.push_back(Output::Poll(farewell.poll_answer(
-                        queue,
-                        self.dialect,
-                        self.limits.max_payload,
-                    )));
+                    self.outputs
+                        .push_back(Output::Poll(close_answer.poll_answer(
+                            queue,
+                            self.encoding,
+                            self.limits.max_payload,
+                        )));
                 }
             }
             Transport::WebSocket { .. } => {
-                let code = match farewell {
-                    Farewell::Code(code) => Some(code),
+                let code = match close_answer {
+                    CloseAnswer::Code(code) => Some(code),
                     // The reference server gives no code; 1001 tells a client that it may come
                     // back.
                     _ => (reason == CloseReason::ServerShuttingDown).then_some(1001),
                 };
                 self.outputs
-                    .push_back(Output::CloseSocket(Which::Main, code));
+                    .push_back(Output::CloseSocket(SocketRole::Main, code));
             }
         }
         if std::mem::replace(&mut self.post, Post::None) == Post::Handling {
             let answer = match reason {
-                _ if farewell == Farewell::Noop => PostAnswer::Ok,
+                _ if close_answer == CloseAnswer::Noop => PostAnswer::Ok,
                 CloseReason::ParseError | CloseReason::TransportError => PostAnswer::Bad,
                 _ => PostAnswer::Gone,
             };

@@ -7,18 +7,18 @@ use super::super::packet::{Packet, PacketError, Revision};
 use super::super::payload::{self, MAX_PACKETS};
 use super::queue::release_capacity;
 use super::{
-    CROSSING, Farewell, Heartbeat, Inbound, Output, Phase, PollAnswer, Post, PostAnswer, Session,
-    Transport, WRITE_SIZE, Which,
+    CLOSE_RACE_GRACE, CloseAnswer, Heartbeat, Inbound, Output, Phase, PollAnswer, Post, PostAnswer,
+    Session, SocketRole, Transport, WRITE_SIZE,
 };
 
 /// What comes out.
 impl Session {
     /// Whether the driver may read from this socket. From the main one it reads one frame at a
     /// time; when the session is closing, to see the client's end.
-    pub fn wants_frame(&self, which: Which) -> bool {
-        match which {
-            Which::Main => self.inbox.is_empty() && self.takes_packets(),
-            Which::Probe => self.probe.is_some_and(|probe| !probe.writing),
+    pub fn wants_frame(&self, role: SocketRole) -> bool {
+        match role {
+            SocketRole::Main => self.received.is_empty() && self.takes_packets(),
+            SocketRole::Probe => self.probe.is_some_and(|probe| !probe.writing),
         }
     }
 
@@ -34,7 +34,7 @@ impl Session {
 
     /// Whether the transport could take a message now.
     pub fn wants_message(&self) -> bool {
-        // A client that said goodbye is still due the answers to what it sent before.
+        // A client that closes is still due the answers to what it sent before.
         matches!(self.phase, Phase::Open | Phase::Leaving { .. })
             && match self.transport {
                 Transport::WebSocket { write_by } => {
@@ -77,17 +77,17 @@ impl Session {
     /// The next packet from the client whose turn has come.
     fn next_packet(&mut self) -> Option<Result<Packet, PacketError>> {
         while self.takes_packets() {
-            match self.inbox.front_mut()? {
+            match self.received.front_mut()? {
                 Inbound::Payload { packets, started } => {
                     *started = true;
                     if let Some(packet) = packets.next() {
                         return Some(packet);
                     }
-                    self.inbox.pop_front();
+                    self.received.pop_front();
                 }
                 Inbound::Frame(_) => {
-                    if let Some(Inbound::Frame(frame)) = self.inbox.pop_front() {
-                        return Some(Packet::from_frame(frame, self.dialect.revision()));
+                    if let Some(Inbound::Frame(frame)) = self.received.pop_front() {
+                        return Some(Packet::from_frame(frame, self.encoding.revision()));
                     }
                 }
             }
@@ -101,14 +101,14 @@ impl Session {
         self.post == Post::Handling
             && !is_held
             && !matches!(
-                self.inbox.back(),
+                self.received.back(),
                 Some(Inbound::Payload { started: false, .. })
             )
     }
 
     fn packet(&mut self, now: Instant, packet: Result<Packet, PacketError>) {
         let Ok(packet) = packet else {
-            return self.finish_with(CloseReason::ParseError, Farewell::Fault);
+            return self.finish_with(CloseReason::ParseError, CloseAnswer::Fault);
         };
         match (&mut self.heartbeat, &packet) {
             (heartbeat @ Heartbeat::PongBy { .. }, Packet::Pong { .. }) => {
@@ -129,7 +129,7 @@ impl Session {
             }
             _ => {}
         }
-        let revision = self.dialect.revision();
+        let revision = self.encoding.revision();
         match packet {
             Packet::Message(message) if self.phase == Phase::Open => {
                 self.outputs.push_back(Output::Deliver(message))
@@ -140,18 +140,20 @@ impl Session {
                     && matches!(self.transport, Transport::Polling { waiting: false, .. }) =>
             {
                 self.phase = Phase::Leaving {
-                    until: now + CROSSING,
+                    until: now + CLOSE_RACE_GRACE,
                 };
-                self.inbox.clear();
+                self.received.clear();
                 self.drop_probe(None);
             }
-            Packet::Close => self.finish_with(CloseReason::TransportClose, Farewell::Noop),
+            Packet::Close => self.finish_with(CloseReason::TransportClose, CloseAnswer::Noop),
             Packet::Ping { .. } if revision == Revision::Three => self.queue.push_pong(),
             Packet::Pong { .. } if revision == Revision::Three => {
-                self.finish_with(CloseReason::TransportError, Farewell::Fault)
+                self.finish_with(CloseReason::TransportError, CloseAnswer::Fault)
             }
             // Only the server pings.
-            Packet::Ping { .. } => self.finish_with(CloseReason::TransportError, Farewell::Fault),
+            Packet::Ping { .. } => {
+                self.finish_with(CloseReason::TransportError, CloseAnswer::Fault)
+            }
             // A pong out of turn, and what only a server or a probing socket sends, mean nothing.
             Packet::Message(_)
             | Packet::Pong { .. }
@@ -170,8 +172,10 @@ impl Session {
                 *write_by = Some(now + self.limits.write_timeout);
                 while let Some(packet) = self.queue.pop_for_write(self.writing) {
                     self.writing += payload::encoded_len(&packet);
-                    self.outputs
-                        .push_back(Output::Write(Which::Main, packet.into_frame(self.dialect)));
+                    self.outputs.push_back(Output::Write(
+                        SocketRole::Main,
+                        packet.into_frame(self.encoding),
+                    ));
                 }
                 true
             }
@@ -182,11 +186,11 @@ impl Session {
                 }
                 _ => false,
             },
-            // The poll that crossed the client's goodbye.
+            // The poll that crossed the client's close packet.
             Transport::Polling { waiting: true, .. }
                 if matches!(self.phase, Phase::Leaving { .. }) =>
             {
-                self.finish_with(CloseReason::TransportClose, Farewell::Noop);
+                self.finish_with(CloseReason::TransportClose, CloseAnswer::Noop);
                 true
             }
             Transport::Polling {
@@ -195,7 +199,7 @@ impl Session {
             } if !self.queue.is_empty() => {
                 *waiting = false;
                 *noop_at = None;
-                let body = self.queue.take_body(self.dialect, self.limits.max_payload);
+                let body = self.queue.take_body(self.encoding, self.limits.max_payload);
                 self.outputs
                     .push_back(Output::Poll(PollAnswer::Payload(body)));
                 if let Phase::Closing { reason, .. } = self.phase

@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use super::super::packet::{Dialect, Packet};
+use super::super::packet::{Encoding, Packet};
 use super::super::payload::{self, Body};
 use super::WRITE_SIZE;
 
@@ -17,14 +17,14 @@ pub(super) fn release_capacity<T>(deque: &mut VecDeque<T>) {
 }
 
 #[derive(Debug, Default)]
-pub(super) struct Queue {
+pub(super) struct PacketQueue {
     packets: VecDeque<Packet>,
     /// Of all packets, as a polling body would have them.
     bytes: usize,
     pongs: usize,
 }
 
-impl Queue {
+impl PacketQueue {
     pub(super) fn len(&self) -> usize {
         self.packets.len()
     }
@@ -67,9 +67,9 @@ impl Queue {
     }
 
     /// As many as the answer to one poll may have.
-    pub(super) fn take_body(&mut self, dialect: Dialect, max_payload: usize) -> Body {
-        let count = payload::fitting(self.packets.iter(), dialect, max_payload);
+    pub(super) fn take_body(&mut self, encoding: Encoding, max_payload: usize) -> Body {
+        let count = payload::fitting(self.packets.iter(), encoding, max_payload);
         let packets = std::iter::from_fn(|| self.pop()).take(count).collect();
-        payload::encode(packets, dialect)
+        payload::encode(packets, encoding)
     }
 }

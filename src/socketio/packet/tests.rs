@@ -18,16 +18,16 @@ fn shown(text: &str) -> String {
     };
     let (namespace, n) = (packet.namespace, packet.attachments);
     match packet.body {
-        Body::Connect(auth) => format!(
+        PacketBody::Connect(auth) => format!(
             "connect {namespace} {}",
             auth.map_or("-".to_owned(), |auth| auth.get().to_owned())
         ),
-        Body::Disconnect => format!("disconnect {namespace}"),
-        Body::Event { name, args, id } => {
+        PacketBody::Disconnect => format!("disconnect {namespace}"),
+        PacketBody::Event { name, args, id } => {
             format!("event {namespace} {n} {id:?} {name:?} {}", joined(&args))
         }
-        Body::EmptyEvent => format!("empty {namespace}"),
-        Body::Ack => format!("ack {namespace} {n}"),
+        PacketBody::EmptyEvent => format!("empty {namespace}"),
+        PacketBody::Ack => format!("ack {namespace} {n}"),
     }
 }
 
@@ -214,14 +214,14 @@ fn refuses_everything_else() {
 #[test]
 fn heads_are_written_by_the_same_grammar() {
     for (kind, attachments, namespace, id, expected) in [
-        (Kind::Connect, 0, "/", None, "0"),
-        (Kind::Disconnect, 0, "/custom", None, "1/custom,"),
-        (Kind::Event, 0, "/", Some(0), "20"),
-        (Kind::Ack, 0, "/é", Some(12), "3/é,12"),
-        (Kind::ConnectError, 0, "/x", None, "4/x,"),
-        (Kind::BinaryEvent, 2, "/", None, "52-"),
+        (PacketType::Connect, 0, "/", None, "0"),
+        (PacketType::Disconnect, 0, "/custom", None, "1/custom,"),
+        (PacketType::Event, 0, "/", Some(0), "20"),
+        (PacketType::Ack, 0, "/é", Some(12), "3/é,12"),
+        (PacketType::ConnectError, 0, "/x", None, "4/x,"),
+        (PacketType::BinaryEvent, 2, "/", None, "52-"),
         (
-            Kind::BinaryAck,
+            PacketType::BinaryAck,
             10,
             "/custom",
             Some(u64::MAX),
@@ -278,10 +278,10 @@ proptest! {
     ) {
         prop_assume!(!is_reserved(&name) && (!is_ack || id.is_some()));
         let kind = match (is_ack, binary) {
-            (true, 0) => Kind::Ack,
-            (true, _) => Kind::BinaryAck,
-            (false, 0) => Kind::Event,
-            (false, _) => Kind::BinaryEvent,
+            (true, 0) => PacketType::Ack,
+            (true, _) => PacketType::BinaryAck,
+            (false, 0) => PacketType::Event,
+            (false, _) => PacketType::BinaryEvent,
         };
         let mut text = String::new();
         push_head(&mut text, kind, binary, &namespace, id);
@@ -291,8 +291,8 @@ proptest! {
         prop_assert_eq!(packet.namespace, &namespace);
         prop_assert_eq!(packet.attachments, binary);
         let (got, got_id) = match packet.body {
-            Body::Event { name: got, args, id } => { prop_assert_eq!(got, name); (args, id) }
-            Body::Ack => return Ok(()),
+            PacketBody::Event { name: got, args, id } => { prop_assert_eq!(got, name); (args, id) }
+            PacketBody::Ack => return Ok(()),
             other => return Err(TestCaseError::fail(format!("{other:?}"))),
         };
         prop_assert_eq!(got_id, id);

@@ -18,7 +18,7 @@ use bytes::Bytes;
 use super::internals::SocketIoHandler;
 use super::*;
 use crate::engineio::internals::{Next, OutboxReceiver, outbox};
-use crate::engineio::{Group, Handler as _, Message};
+use crate::engineio::{Handler as _, Message, MessageGroup};
 
 /// Writes down what it is told, and does what events and fields of the CONNECT payload are named
 /// after.
@@ -237,8 +237,8 @@ impl Client {
         let mut lines = Vec::new();
         while let Next::Group(group) = self.sent.take() {
             let messages = match group {
-                Group::One(message) => vec![message],
-                Group::Many(messages) => messages.to_vec(),
+                MessageGroup::One(message) => vec![message],
+                MessageGroup::Many(messages) => messages.to_vec(),
             };
             let shown = messages.iter().map(|message| match message {
                 Message::Text(text) => text.as_str().to_owned(),

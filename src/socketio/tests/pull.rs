@@ -10,7 +10,7 @@ impl Client {
             &mut Context::from_waker(std::task::Waker::noop()),
         );
         match group {
-            Poll::Ready(Group::One(Message::Text(text))) => Some(text.as_str().to_owned()),
+            Poll::Ready(MessageGroup::One(Message::Text(text))) => Some(text.as_str().to_owned()),
             Poll::Ready(other) => panic!("{other:?}"),
             Poll::Pending => None,
         }
@@ -106,7 +106,7 @@ async fn pull_shares_the_bytes_of_an_event() {
     let address = |text: &str| text.as_ptr();
     client.app.waiting.lock().unwrap().push(event.clone());
     let mut cx = Context::from_waker(std::task::Waker::noop());
-    let Poll::Ready(Group::One(Message::Text(text))) =
+    let Poll::Ready(MessageGroup::One(Message::Text(text))) =
         client.layer.poll_next(&client.session, &mut cx)
     else {
         panic!("it was put there")

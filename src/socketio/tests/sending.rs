@@ -90,7 +90,7 @@ async fn encoded_event_is_shared_by_all_who_get_it() {
     let mut told = Vec::new();
     for mut client in clients {
         client.socket().send(&event).unwrap();
-        let Next::Group(Group::Many(messages)) = client.sent.take() else {
+        let Next::Group(MessageGroup::Many(messages)) = client.sent.take() else {
             panic!("it has an attachment")
         };
         told.push(messages);

@@ -1,4 +1,4 @@
-//! The last answer of a polling session that its client ends: by its goodbye or by an error.
+//! The last answer of a polling session that its client ends: by its close packet or by an error.
 
 use super::*;
 
@@ -11,7 +11,7 @@ fn echoed(rig: &mut Rig) -> Vec<String> {
         while rig.session.wants_message()
             && let Some(message) = outbox.pop_front()
         {
-            rig.session.send(Group::One(message));
+            rig.session.send(MessageGroup::One(message));
         }
         match rig.session.next_output(rig.now) {
             Some(Output::Deliver(message)) => outbox.push_back(message),
@@ -53,7 +53,7 @@ fn a_waiting_poll_gets_what_answers_the_packets_before_the_end() {
 
 #[test]
 fn so_does_one_of_revision_3() {
-    const THREE: Dialect = Dialect::Three { base64: true };
+    const THREE: Encoding = Encoding::Three { base64: true };
     for (body, seen) in [
         (
             "2:4a1:3",
@@ -103,7 +103,7 @@ fn the_last_answer_is_one_answer() {
 }
 
 #[test]
-fn a_poll_that_crosses_the_goodbye_gets_it_too() {
+fn close_of_the_client_answers_a_poll_that_crosses_it_too() {
     let mut rig = Rig::polling();
     let mut seen = vec![];
     assert_eq!(rig.session.post_opened(rig.now, false), Ok(()));

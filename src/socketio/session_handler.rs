@@ -5,10 +5,12 @@ use std::task::{Context, Poll};
 
 use super::config::LayerConfig;
 use super::connect::{ConnectRequest, DisconnectReason};
-use super::connection::{Connection, Limits, Owner, Step, Violation};
+use super::connection::{Action, Connection, DisconnectListener, Limits, Violation};
 use super::handler::Handler;
 use super::socket::Socket;
-use crate::engineio::{self, ByteBudget, CloseReason, Group, Handshake, Message, Outbox, Work};
+use crate::engineio::{
+    self, ByteBudget, CloseReason, Handshake, Message, MessageGroup, Outbox, Work,
+};
 
 /// Gives an application ([`Handler`]) the Socket.IO clients of an Engine.IO service.
 pub struct SocketIoHandler<H> {
@@ -47,7 +49,7 @@ impl<H> Clone for SocketIoHandler<H> {
     }
 }
 
-impl<H: Handler> Owner for Shared<H> {
+impl<H: Handler> DisconnectListener for Shared<H> {
     fn disconnected(&self, socket: &Socket, reason: DisconnectReason) {
         self.handler.disconnected(socket, reason);
     }
@@ -101,12 +103,12 @@ impl<H: Handler> Shared<H> {
 impl<H: Handler> Shared<H> {
     fn message(self: &Arc<Self>, connection: &Arc<Connection>, message: Message) -> Option<Work> {
         match connection.take(message) {
-            Ok(Step::Nothing) => None,
-            Ok(Step::Authorize(request)) => {
+            Ok(Action::Nothing) => None,
+            Ok(Action::Authorize(request)) => {
                 Some(Box::pin(self.clone().connect(connection.clone(), request)))
             }
-            Ok(Step::Event(socket, event)) => self.handler.event(&socket, event),
-            Ok(Step::Left(socket)) => {
+            Ok(Action::Event(socket, event)) => self.handler.event(&socket, event),
+            Ok(Action::Left(socket)) => {
                 self.disconnected(&socket, DisconnectReason::ClientNamespaceDisconnect);
                 None
             }
@@ -148,7 +150,7 @@ impl<H: Handler> engineio::Handler for SocketIoHandler<H> {
         }))
     }
 
-    fn poll_next(&self, connection: &Arc<Connection>, cx: &mut Context<'_>) -> Poll<Group> {
+    fn poll_next(&self, connection: &Arc<Connection>, cx: &mut Context<'_>) -> Poll<MessageGroup> {
         let handler = &self.shared.handler;
         let packet = connection.poll_sockets(|socket| handler.poll_next(socket, cx));
         packet.map(|packet| packet.group().clone())

@@ -9,7 +9,7 @@ use tokio::time::Instant;
 use super::Limits;
 
 #[derive(Debug)]
-pub(super) struct Activity {
+pub(super) struct IdleTracker {
     accepted: Instant,
     /// Requests in work.
     working: AtomicUsize,
@@ -20,13 +20,13 @@ pub(super) struct Activity {
 
 /// A request in work, until it is dropped.
 #[derive(Debug)]
-pub(super) struct Work(Arc<Activity>);
+pub(super) struct OpenRequest(Arc<IdleTracker>);
 
 /// Its answer, which is on its way to the client.
 #[derive(Debug)]
-pub(super) struct Writing(Arc<Activity>);
+pub(super) struct Writing(Arc<IdleTracker>);
 
-impl Activity {
+impl IdleTracker {
     pub(super) fn new(accepted: Instant) -> Self {
         Self {
             accepted,
@@ -35,9 +35,9 @@ impl Activity {
         }
     }
 
-    pub(super) fn begin(this: &Arc<Self>) -> Work {
+    pub(super) fn begin(this: &Arc<Self>) -> OpenRequest {
         this.working.fetch_add(1, Ordering::AcqRel);
-        Work(this.clone())
+        OpenRequest(this.clone())
     }
 
     pub(super) fn had_a_request(&self) -> bool {
@@ -63,7 +63,7 @@ impl Activity {
     }
 }
 
-impl Work {
+impl OpenRequest {
     /// The handler is done.
     pub(super) fn write(self) -> Writing {
         Writing(self.0.clone())
@@ -77,7 +77,7 @@ impl Writing {
     }
 }
 
-impl Drop for Work {
+impl Drop for OpenRequest {
     fn drop(&mut self) {
         self.0.moved();
         self.0.working.fetch_sub(1, Ordering::AcqRel);

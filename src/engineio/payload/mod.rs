@@ -11,7 +11,7 @@ use bytes::Bytes;
 use tokio_tungstenite::tungstenite::Utf8Bytes;
 
 use super::message::Message;
-use super::packet::{Dialect, Packet, PacketError, Revision, base64};
+use super::packet::{Encoding, Packet, PacketError, Revision, base64};
 
 /// Packets in one polling answer. python-engineio disconnects when it gets more.
 pub const MAX_PACKETS: usize = 16;
@@ -93,10 +93,10 @@ pub fn encoded_len(packet: &Packet) -> usize {
 /// but never none.
 pub fn fitting<'a>(
     packets: impl Iterator<Item = &'a Packet>,
-    dialect: Dialect,
+    encoding: Encoding,
     max_bytes: usize,
 ) -> usize {
-    let around = if dialect == Dialect::Four {
+    let around = if encoding == Encoding::Four {
         1
     } else {
         three::MOST_AROUND
@@ -115,10 +115,10 @@ pub fn fitting<'a>(
 }
 
 /// The body that holds these packets.
-pub fn encode(packets: Vec<Packet>, dialect: Dialect) -> Body {
-    match dialect {
-        Dialect::Four => Body::Text(encode_four(packets)),
-        Dialect::Three { base64 } => three::encode(packets, base64),
+pub fn encode(packets: Vec<Packet>, encoding: Encoding) -> Body {
+    match encoding {
+        Encoding::Four => Body::Text(encode_four(packets)),
+        Encoding::Three { base64 } => three::encode(packets, base64),
     }
 }
 
@@ -164,7 +164,7 @@ mod tests {
     }
 
     fn four(packets: impl IntoIterator<Item = Packet>) -> Bytes {
-        match encode(packets.into_iter().collect(), Dialect::Four) {
+        match encode(packets.into_iter().collect(), Encoding::Four) {
             Body::Text(body) => body,
             Body::Octets(_) => panic!("revision 4 knows no binary bodies"),
         }
@@ -222,20 +222,20 @@ mod tests {
     #[test]
     fn an_answer_holds_sixteen_packets_and_the_payload_limit() {
         let small: Vec<_> = (0..40).map(|_| text("x")).collect();
-        assert_eq!(fitting(small.iter(), Dialect::Four, 1000), 16);
+        assert_eq!(fitting(small.iter(), Encoding::Four, 1000), 16);
         assert_eq!(
-            fitting(small.iter(), Dialect::Four, 8),
+            fitting(small.iter(), Encoding::Four, 8),
             3,
             "2 + 3 + 3 bytes"
         );
-        assert_eq!(fitting(small.iter(), Dialect::Four, 7), 2);
+        assert_eq!(fitting(small.iter(), Encoding::Four, 7), 2);
         let large = [text(&"x".repeat(100)), text("y")];
         assert_eq!(
-            fitting(large.iter(), Dialect::Four, 10),
+            fitting(large.iter(), Encoding::Four, 10),
             1,
             "a packet over the limit goes alone"
         );
-        assert_eq!(fitting([].iter(), Dialect::Four, 10), 0);
+        assert_eq!(fitting([].iter(), Encoding::Four, 10), 0);
     }
 
     fn packets() -> impl Strategy<Value = Vec<Packet>> {
@@ -266,7 +266,7 @@ mod tests {
 
         #[test]
         fn what_fits_stays_within_the_limits(packets in packets(), max in 0usize..300) {
-            let count = fitting(packets.iter(), Dialect::Four, max);
+            let count = fitting(packets.iter(), Encoding::Four, max);
             let body = four(packets.into_iter().take(count));
             prop_assert!(count == 1 || (count <= MAX_PACKETS && body.len() <= max));
         }
