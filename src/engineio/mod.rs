@@ -13,8 +13,8 @@
 //!    and waits for the answer; `websocket` moves frames and knows the closing handshake.
 //! 3. Each session has one task (`task`) that owns the machine, its sockets, its pending requests
 //!    and the work of the layer above.
-//! 4. One way out: the session's `registry::RegisteredSession` goes and [`Handler::close`] is called
-//!    in one function of the task, exactly once.
+//! 4. One way out: the session's `registry::RegisteredSession` goes and [`Handler::close`] is
+//!    called in one function of the task, exactly once.
 //! 5. Everything is bounded: the outbox in messages and bytes, a body and a frame by `max_payload`,
 //!    an inbox in requests, every wait by a deadline; what all clients have begun to send, by a
 //!    [`ByteBudget`]. Nothing here waits for a slow client but its own task. A polling answer that

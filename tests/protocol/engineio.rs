@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use futures_util::SinkExt;
-use satwatch::engineio::{CloseReason, Config, Message, MessageGroup};
+use satwatch::engineio::{CloseReason, Message, MessageGroup};
 use tokio::io::AsyncWriteExt;
 use tokio_tungstenite::tungstenite::{self, Bytes};
 

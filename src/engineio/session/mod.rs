@@ -6,8 +6,8 @@
 //! takes the time and runs the deadlines that have passed first, so that a timer that fires late
 //! changes nothing.
 //!
-//! What a client sends is handled strictly in order, its close packet included, and not at all while
-//! the layer above works on a message ([`Session::pause`]) or has no room for more answers
+//! What a client sends is handled strictly in order, its close packet included, and not at all
+//! while the layer above works on a message ([`Session::pause`]) or has no room for more answers
 //! ([`Session::hold_back`]). The ping timeout is suspended meanwhile, because a pong may be among
 //! what is not looked at; but not that of a polling client that is held back: it has to poll.
 //!
