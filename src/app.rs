@@ -19,7 +19,7 @@ use tokio::task::{JoinHandle, spawn_blocking};
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
-use crate::bitcoind::{self, Follower, Found, Kind};
+use crate::bitcoind::{self, DiscoveredNode, FollowerConfig, Retry};
 use crate::clock::now_ms;
 use crate::config::{self, Config, Limits, Listen};
 use crate::remedy::Remedy;
@@ -87,7 +87,7 @@ pub async fn start(config: Config) -> Result<Running> {
     let on = reader.monitoring()?.unwrap_or(config.monitor.autostart);
     let (monitoring, monitoring_seen) = watch::channel(on);
     let (stop_clients, stop_follower) = (CancellationToken::new(), CancellationToken::new());
-    let follower = Follower {
+    let follower = FollowerConfig {
         settings: config.bitcoind.clone(),
         found,
         reconcile_interval: Duration::from_secs(config.monitor.reconcile_interval),
@@ -286,7 +286,7 @@ impl Task {
 }
 
 /// Opens the store, with the chain that the node is on if the node answers.
-async fn open_store(config: &Config) -> Result<(Option<Found>, Writer, Reader)> {
+async fn open_store(config: &Config) -> Result<(Option<DiscoveredNode>, Writer, Reader)> {
     let mut pause = Duration::from_millis(250);
     loop {
         let found = bitcoind::find(&config.bitcoind).await;
@@ -301,7 +301,9 @@ async fn open_store(config: &Config) -> Result<(Option<Found>, Writer, Reader)> 
                 tracing::warn!("starting without the node, from what is known: {error}");
                 return Ok((None, writer, reader));
             }
-            (Err(StoreError::UnknownChain { .. }), Err(error)) if error.kind == Kind::Transient => {
+            (Err(StoreError::UnknownChain { .. }), Err(error))
+                if error.retry == Retry::Transient =>
+            {
                 tracing::warn!(again_in = ?pause, "waiting for the node, because the store is new and its chain not known yet: {error}");
                 sleep(pause).await;
                 pause = (pause * 2).min(LONGEST_PAUSE);

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use tokio::task::spawn_blocking;
 
-use crate::bitcoind::{self, Finding, Found};
+use crate::bitcoind::{self, DiscoveredNode, Finding};
 use crate::config::{Config, ConfigError, Listen};
 use crate::remedy::Remedy;
 use crate::server::{Limits, Server};
@@ -73,7 +73,7 @@ async fn examine_node(config: &Config, report: &mut Report<impl Write>) -> Optio
 }
 
 /// An endpoint that is named but cannot be reached looks like silence to a subscriber.
-async fn examine_endpoints(found: &Found, report: &mut Report<impl Write>) {
+async fn examine_endpoints(found: &DiscoveredNode, report: &mut Report<impl Write>) {
     let zmq = &found.zmq;
     let endpoints: BTreeSet<&String> = [&zmq.rawtx, &zmq.rawblock, &zmq.sequence]
         .into_iter()

@@ -48,7 +48,7 @@
 //! ```
 //!
 //! The follower reads the store because it asks which baselines are open and which block is our tip
-//! at its start; `api` reads `bitcoind::Status` through a watch channel because `/status` and
+//! at its start; `api` reads `bitcoind::NodeStatus` through a watch channel because `/status` and
 //! `/health/ready` tell it.
 //!
 //! [`app`] builds all of it and takes it down again; `main` is flags, logging and the exit code.

@@ -71,7 +71,7 @@ impl From<config::History> for history::History {
 pub struct Parts {
     pub reader: Reader,
     pub indexer: indexer::Handle,
-    pub node: watch::Receiver<bitcoind::Status>,
+    pub node: watch::Receiver<bitcoind::NodeStatus>,
     pub scans: watch::Receiver<Vec<bitcoind::ScanProgress>>,
     pub audits: mpsc::Sender<bitcoind::AuditRequest>,
     /// Whether the follower follows; `/start` and `/stop` set it and remember it in the store.
@@ -176,7 +176,7 @@ struct App {
     budget: rest::budget::Budget,
     reader: Reader,
     indexer: indexer::Handle,
-    node: watch::Receiver<bitcoind::Status>,
+    node: watch::Receiver<bitcoind::NodeStatus>,
     scans: watch::Receiver<Vec<bitcoind::ScanProgress>>,
     audits: mpsc::Sender<bitcoind::AuditRequest>,
     auditing: rest::audit::Turn,

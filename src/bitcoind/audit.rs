@@ -7,10 +7,10 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::baseline::Place;
-use super::outputs::{Chain, Failed, Outputs};
 use super::rpc::Rpc;
-use super::{Cause, NodeError};
+use super::status::SyncPosition;
+use super::utxo_scan::{Outputs, ScanContext, ScanFailed};
+use super::{NodeError, NodeErrorKind};
 use crate::store::{Reader, StoreError};
 use crate::tracker::input::FoundOutput;
 use crate::tracker::{BlockId, Coverage, OutputRow, ScriptHash};
@@ -46,7 +46,7 @@ pub struct Audited {
 pub(super) struct Audits {
     pub(super) rpc: Rpc,
     pub(super) reader: Reader,
-    pub(super) place: watch::Receiver<Place>,
+    pub(super) position: watch::Receiver<SyncPosition>,
     pub(super) requests: mpsc::Receiver<AuditRequest>,
 }
 
@@ -55,13 +55,13 @@ pub(super) async fn run(audits: Audits, shutdown: CancellationToken) -> Result<(
     let Audits {
         rpc,
         reader,
-        place,
+        position,
         mut requests,
     } = audits;
-    let mut chain = Chain {
+    let mut chain = ScanContext {
         rpc: rpc.clone(),
         reader,
-        place,
+        position,
     };
     let serve = async {
         while let Some(AuditRequest { spk, mut answer }) = requests.recv().await {
@@ -71,12 +71,12 @@ pub(super) async fn run(audits: Audits, shutdown: CancellationToken) -> Result<(
             };
             let audited = match audited {
                 Ok(audited) => Ok(audited),
-                Err(Failed::Node(error)) => Err(error),
-                Err(Failed::Moved) => Err(unsettled(
+                Err(ScanFailed::Node(error)) => Err(error),
+                Err(ScanFailed::Moved) => Err(unsettled(
                     "the chain changes faster than it can be compared",
                 )),
-                Err(Failed::Over) => return Ok(()),
-                Err(Failed::Store(error)) => return Err(error),
+                Err(ScanFailed::Over) => return Ok(()),
+                Err(ScanFailed::Store(error)) => return Err(error),
             };
             // Who has hung up does not need it.
             let _ = answer.send(audited);
@@ -92,8 +92,8 @@ pub(super) async fn run(audits: Audits, shutdown: CancellationToken) -> Result<(
     }
 }
 
-async fn audit(chain: &mut Chain, spk: &ScriptBuf) -> Result<Audited, Failed> {
-    let there = tokio::time::timeout(CATCH_UP, chain.wait_for(|place| place.at_node_tip));
+async fn audit(chain: &mut ScanContext, spk: &ScriptBuf) -> Result<Audited, ScanFailed> {
+    let there = tokio::time::timeout(CATCH_UP, chain.wait_for(|position| position.at_node_tip));
     there.await.unwrap_or_else(|_| {
         Err(unsettled("satwatch is not at bitcoind's tip (GET /status says why)").into())
     })?;
@@ -105,18 +105,18 @@ async fn audit(chain: &mut Chain, spk: &ScriptBuf) -> Result<Audited, Failed> {
         match compared.unwrap_or_else(|_| {
             Err(unsettled("satwatch did not come to the block that bitcoind speaks for").into())
         }) {
-            Err(Failed::Moved) if left > 0 => {}
+            Err(ScanFailed::Moved) if left > 0 => {}
             other => return other,
         }
     }
 }
 
 /// The node's side. Another program's scan is waited for, up to a point.
-async fn scan(chain: &Chain, spk: &ScriptBuf) -> Result<Outputs, NodeError> {
+async fn scan(chain: &ScanContext, spk: &ScriptBuf) -> Result<Outputs, NodeError> {
     let until = Instant::now() + BUSY;
     loop {
         match Outputs::scan(&chain.rpc, vec![spk.clone()], usize::MAX).await {
-            Err(error) if error.cause == Cause::Busy && Instant::now() < until => {
+            Err(error) if error.kind == NodeErrorKind::Busy && Instant::now() < until => {
                 tokio::time::sleep(PAUSE).await
             }
             other => return other,
@@ -126,12 +126,12 @@ async fn scan(chain: &Chain, spk: &ScriptBuf) -> Result<Outputs, NodeError> {
 
 /// Both sides at one block, which is our tip in this moment.
 async fn compare(
-    chain: &mut Chain,
+    chain: &mut ScanContext,
     outputs: &mut Outputs,
     spk: &ScriptBuf,
-) -> Result<Audited, Failed> {
+) -> Result<Audited, ScanFailed> {
     loop {
-        outputs.carry(chain).await?;
+        outputs.roll_forward(chain).await?;
         if let Some(audited) = our_side(&chain.reader, outputs, &ScriptHash::of(spk))? {
             return Ok(audited);
         }
@@ -167,7 +167,7 @@ fn our_side(
 
 fn unsettled(why: &str) -> NodeError {
     NodeError::transient(
-        Cause::Busy,
+        NodeErrorKind::Busy,
         format!("the audit could not be made now: {why}; try again"),
     )
 }
@@ -177,7 +177,7 @@ mod tests {
     use bitcoin::hashes::Hash;
     use bitcoin::{Amount, BlockHash, Network, Txid};
 
-    use super::super::outputs::Part;
+    use super::super::utxo_scan::ScanPart;
     use super::*;
     use crate::store::{ChainInfo, open_at_boot};
     use crate::tracker::{Balance, Change, ChangeSet, Spend, Transition, WatchRow};
@@ -283,7 +283,7 @@ mod tests {
         };
         Outputs {
             block: at,
-            parts: vec![Part {
+            parts: vec![ScanPart {
                 spks: [spk()].into(),
                 found: [(outpoint(1), found)].into(),
             }],

@@ -1,8 +1,8 @@
-//! What added addresses owned before they were added: one scan ([`super::outputs`]) for all that
+//! What added addresses owned before they were added: one scan ([`super::utxo_scan`]) for all that
 //! wait.
 //!
-//! It is merged in parts, each at our tip of that moment, so that the news of that moment need not
-//! wait for all of it.
+//! It is merged in parts, each at our tip of that moment, so that what happens at that moment need
+//! not wait for all of it.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,9 +12,10 @@ use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::outputs::{Chain, Failed, Outputs, Part};
 use super::rpc::{self, Rpc};
-use super::{Cause, NodeError};
+use super::status::SyncPosition;
+use super::utxo_scan::{Outputs, ScanContext, ScanFailed, ScanPart};
+use super::{NodeError, NodeErrorKind};
 use crate::clock::now_ms;
 use crate::indexer::{Handle, Refused, Stopped};
 use crate::store::{Reader, StoreError};
@@ -37,20 +38,12 @@ const AGAIN: Duration = Duration::from_millis(200);
 /// Between two looks at the store without being told.
 const LOOK: Duration = Duration::from_secs(10);
 
-/// Where the follower is.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(super) struct Place {
-    pub(super) tip: Option<BlockId>,
-    /// Monitoring is on and our tip was the node's when we looked last.
-    pub(super) at_node_tip: bool,
-}
-
 pub(super) struct Baselines {
     pub(super) rpc: Rpc,
     pub(super) reader: Reader,
     pub(super) indexer: Handle,
     pub(super) wake: Arc<Notify>,
-    pub(super) place: watch::Receiver<Place>,
+    pub(super) position: watch::Receiver<SyncPosition>,
 }
 
 /// Merges baselines until `shutdown`; ends a running scan of ours then. A store that cannot be read
@@ -64,13 +57,13 @@ pub(super) async fn run(
         reader,
         indexer,
         wake,
-        place,
+        position,
     } = baselines;
-    let work = Work {
-        chain: Chain {
+    let work = BaselineTask {
+        chain: ScanContext {
             rpc: rpc.clone(),
             reader,
-            place,
+            position,
         },
         indexer,
         wake,
@@ -86,25 +79,25 @@ pub(super) async fn run(
     }
 }
 
-struct Work {
-    chain: Chain,
+struct BaselineTask {
+    chain: ScanContext,
     indexer: Handle,
     wake: Arc<Notify>,
 }
 
-impl Work {
+impl BaselineTask {
     async fn serve(mut self) -> Result<(), StoreError> {
         let mut told = None;
         loop {
             match self.round().await {
                 Ok(()) => told = None,
-                Err(Failed::Moved) => tokio::time::sleep(AGAIN).await,
-                Err(Failed::Over) => return Ok(()),
-                Err(Failed::Store(error)) => {
+                Err(ScanFailed::Moved) => tokio::time::sleep(AGAIN).await,
+                Err(ScanFailed::Over) => return Ok(()),
+                Err(ScanFailed::Store(error)) => {
                     tracing::error!("cannot read which addresses wait for their outputs: {error}");
                     return Err(error);
                 }
-                Err(Failed::Node(error)) => {
+                Err(ScanFailed::Node(error)) => {
                     let text = error.to_string();
                     if told.as_ref() != Some(&text) {
                         tracing::warn!(
@@ -119,8 +112,8 @@ impl Work {
     }
 
     /// Waits for work, scans, merges.
-    async fn round(&mut self) -> Result<(), Failed> {
-        self.chain.wait_for(|place| place.at_node_tip).await?;
+    async fn round(&mut self) -> Result<(), ScanFailed> {
+        self.chain.wait_for(|position| position.at_node_tip).await?;
         if self.pending(1).await?.is_empty() {
             // A wake-up may be dropped when very many come at once.
             let _ = tokio::time::timeout(LOOK, self.wake.notified()).await;
@@ -136,8 +129,8 @@ impl Work {
         let mut merged = 0;
         while !outputs.parts.is_empty() {
             // Nothing is told while monitoring is stopped.
-            self.chain.wait_for(|place| place.at_node_tip).await?;
-            outputs.carry(&mut self.chain).await?;
+            self.chain.wait_for(|position| position.at_node_tip).await?;
+            outputs.roll_forward(&mut self.chain).await?;
             let Some(part) = outputs.parts.pop() else {
                 break;
             };
@@ -154,7 +147,7 @@ impl Work {
     }
 
     /// The scripts of the next scan, once no more of them seem to come.
-    async fn gather(&self) -> Result<Vec<ScriptBuf>, Failed> {
+    async fn gather(&self) -> Result<Vec<ScriptBuf>, ScanFailed> {
         let began = Instant::now();
         self.gather_until(began, FEW).await;
         if self.pending(ARE_MANY).await?.len() == ARE_MANY {
@@ -172,7 +165,7 @@ impl Work {
     }
 
     /// Scripts that wait, at most `limit` and as many as fit into a request.
-    async fn pending(&self, limit: usize) -> Result<Vec<ScriptBuf>, Failed> {
+    async fn pending(&self, limit: usize) -> Result<Vec<ScriptBuf>, ScanFailed> {
         let reader = self.chain.reader.clone();
         let reading = tokio::task::spawn_blocking(move || {
             let mut room = REQUEST;
@@ -187,11 +180,11 @@ impl Work {
             }
             Ok(spks)
         });
-        reading.await.unwrap_or(Err(Failed::Over))
+        reading.await.unwrap_or(Err(ScanFailed::Over))
     }
 
     /// Answers whether it was merged; otherwise there is a new block.
-    async fn merge(&self, block: BlockId, part: &Part) -> Result<bool, Failed> {
+    async fn merge(&self, block: BlockId, part: &ScanPart) -> Result<bool, ScanFailed> {
         let scripts = part.spks.iter().map(|spk| ScriptHash::of(spk)).collect();
         let outputs = part.found.values().cloned().collect();
         match self
@@ -207,9 +200,9 @@ impl Work {
             Ok(_) => Ok(true),
             Err(Refused::Apply(ApplyError::NotOurTip { .. })) => Ok(false),
             Err(Refused::Apply(error)) => {
-                Err(NodeError::persistent(Cause::Shape, error.to_string()).into())
+                Err(NodeError::persistent(NodeErrorKind::Shape, error.to_string()).into())
             }
-            Err(Refused::Stopped(Stopped)) => Err(Failed::Over),
+            Err(Refused::Stopped(Stopped)) => Err(ScanFailed::Over),
         }
     }
 }

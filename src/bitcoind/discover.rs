@@ -13,8 +13,8 @@ use super::findings::{Finding, findings};
 use super::http::Credentials;
 use super::rpc::{self, Blockchain, Notification, Rpc};
 use super::url::host_of;
-use super::zmq::Topic;
-use super::{Cause, Kind, NodeError};
+use super::zmq::ZmqTopic;
+use super::{NodeError, NodeErrorKind, Retry};
 use crate::clock::now_ms;
 use crate::config;
 use crate::remedy::Remedy;
@@ -22,7 +22,7 @@ use crate::store::ChainInfo;
 
 /// A node that answers, and what it is.
 #[derive(Clone)]
-pub struct Found {
+pub struct DiscoveredNode {
     pub rpc: Rpc,
     pub chain: ChainInfo,
     pub node: NodeInfo,
@@ -84,7 +84,7 @@ pub struct Endpoints {
 }
 
 /// Finds the node that the settings name, or the first default one that answers.
-pub async fn find(settings: &config::Bitcoind) -> Result<Found, NodeError> {
+pub async fn find(settings: &config::Bitcoind) -> Result<DiscoveredNode, NodeError> {
     find_on(settings, None).await
 }
 
@@ -92,14 +92,14 @@ pub async fn find(settings: &config::Bitcoind) -> Result<Found, NodeError> {
 pub(super) async fn find_on(
     settings: &config::Bitcoind,
     network: Option<Network>,
-) -> Result<Found, NodeError> {
+) -> Result<DiscoveredNode, NodeError> {
     let conf = default_dir().map(|dir| Conf::read(&dir));
     let candidates = candidates(settings, conf.as_ref(), network)?;
     let named = settings.rpc_url.is_some();
     let mut asked: Vec<&str> = Vec::new();
     let mut best: Option<NodeError> = None;
     for (index, candidate) in candidates.iter().enumerate() {
-        let Candidate {
+        let RpcCandidate {
             chain,
             url,
             credentials,
@@ -136,7 +136,7 @@ pub(super) async fn find_on(
 
 pub(super) fn wrong_chain(url: &str, found: &str, expected: &str) -> NodeError {
     NodeError::persistent(
-        Cause::OtherChain,
+        NodeErrorKind::OtherChain,
         format!("bitcoind at {url} follows chain {found}, the store belongs to {expected}"),
     )
     .advise(Remedy::OtherNodeOrStore)
@@ -149,7 +149,7 @@ fn nobody_answers(asked: &[&str]) -> NodeError {
         others => format!(", nor at {}", others.join(", ")),
     };
     NodeError::transient(
-        Cause::Unreachable,
+        NodeErrorKind::Unreachable,
         format!(
             "no bitcoind found: none answers at {first} (from the default data directory and its bitcoin.conf){others}"
         ),
@@ -167,10 +167,10 @@ fn keep_better(best: &mut Option<NodeError>, error: NodeError) {
 /// Nobody was there; a node of another chain; a node for which we have no credentials; one that has
 /// seen ours.
 fn rank(error: &NodeError) -> u8 {
-    match error.cause {
-        Cause::Unreachable => 0,
-        Cause::OtherChain => 1,
-        Cause::NoCookie if error.kind == Kind::Transient => 2,
+    match error.kind {
+        NodeErrorKind::Unreachable => 0,
+        NodeErrorKind::OtherChain => 1,
+        NodeErrorKind::NoCookie if error.retry == Retry::Transient => 2,
         _ => 3,
     }
 }
@@ -186,7 +186,7 @@ async fn describe(
     rpc: Rpc,
     node: Blockchain,
     settings: &config::Bitcoind,
-) -> Result<Found, NodeError> {
+) -> Result<DiscoveredNode, NodeError> {
     let network = network_of(&node.chain)?;
     let genesis = rpc.genesis().await?;
     let mut info = NodeInfo {
@@ -210,7 +210,7 @@ async fn describe(
         &zmq,
         now_ms() / 1000,
     );
-    Ok(Found {
+    Ok(DiscoveredNode {
         rpc,
         chain: ChainInfo { network, genesis },
         node: info,
@@ -222,7 +222,7 @@ async fn describe(
 fn network_of(chain: &str) -> Result<Network, NodeError> {
     Network::from_core_arg(chain).map_err(|_| {
         NodeError::persistent(
-            Cause::Setup,
+            NodeErrorKind::Setup,
             format!("bitcoind follows chain {chain:?}, which satwatch does not know"),
         )
     })
@@ -240,7 +240,7 @@ fn default_dir() -> Option<PathBuf> {
 
 /// Where a node may be, and how it may let us in.
 #[derive(Debug, PartialEq, Eq)]
-struct Candidate {
+struct RpcCandidate {
     /// The chain whose place that is.
     chain: Network,
     url: String,
@@ -252,7 +252,7 @@ fn candidates(
     settings: &config::Bitcoind,
     conf: Option<&Conf>,
     network: Option<Network>,
-) -> Result<Vec<Candidate>, NodeError> {
+) -> Result<Vec<RpcCandidate>, NodeError> {
     let url = settings.rpc_url.as_deref().map(clean_url).transpose()?;
     let given = given_credentials(settings);
     let none = Conf::default();
@@ -277,12 +277,12 @@ fn candidates(
     });
     if given.is_none() && conf.is_none() {
         return Err(NodeError::persistent(
-            Cause::Setup,
+            NodeErrorKind::Setup,
             "there is no home directory to look for bitcoind's cookie in".into(),
         )
         .advise(Remedy::NameCredentials));
     }
-    let mut found: Vec<Candidate> = Vec::new();
+    let mut found: Vec<RpcCandidate> = Vec::new();
     for access in accesses {
         // A login that is not for this chain is for no port that we only guess.
         if access.borrowed && given.is_none() && url.is_none() {
@@ -292,9 +292,9 @@ fn candidates(
         let urls = url.as_ref().map_or(&access.urls[..], std::slice::from_ref);
         for url in urls {
             let is_known =
-                |known: &Candidate| known.url == *url && known.credentials == *credentials;
+                |known: &RpcCandidate| known.url == *url && known.credentials == *credentials;
             if !found.iter().any(is_known) {
-                found.push(Candidate {
+                found.push(RpcCandidate {
                     chain: access.network,
                     url: url.clone(),
                     credentials: credentials.clone(),
@@ -320,7 +320,7 @@ fn given_credentials(settings: &config::Bitcoind) -> Option<Credentials> {
 fn clean_url(url: &str) -> Result<String, NodeError> {
     let url = url.trim();
     let wrong = |why: &str| {
-        NodeError::persistent(Cause::Setup, format!("bitcoind.rpc_url {why}"))
+        NodeError::persistent(NodeErrorKind::Setup, format!("bitcoind.rpc_url {why}"))
             .advise(Remedy::NameRpcPort)
     };
     let (scheme, rest) = url.split_once("://").unwrap_or(("http", url));
@@ -380,13 +380,13 @@ pub(super) fn endpoints(
 pub(super) fn lists(
     notifications: &[Notification],
     rpc_host: &str,
-    topic: Topic,
+    topic: ZmqTopic,
     endpoints: &Endpoints,
 ) -> bool {
     let endpoint = match topic {
-        Topic::Rawtx => &endpoints.rawtx,
-        Topic::Rawblock => &endpoints.rawblock,
-        Topic::Sequence => &endpoints.sequence,
+        ZmqTopic::Rawtx => &endpoints.rawtx,
+        ZmqTopic::Rawblock => &endpoints.rawblock,
+        ZmqTopic::Sequence => &endpoints.sequence,
     };
     let here = |n: &Notification| {
         n.kind.strip_prefix("pub") == Some(topic.name())
@@ -523,18 +523,18 @@ mod tests {
 
     #[test]
     fn of_nodes_that_fail_the_one_that_said_most_is_told_and_ends_the_search() {
-        let error = |cause, kind| NodeError {
+        let error = |kind, retry| NodeError {
+            retry,
             kind,
-            cause,
-            message: format!("{cause:?}"),
+            message: format!("{kind:?}"),
             remedy: None,
         };
-        let away = error(Cause::Unreachable, Kind::Transient);
-        let other = error(Cause::OtherChain, Kind::Persistent);
-        let no_cookie = error(Cause::NoCookie, Kind::Transient);
-        let forbidden = error(Cause::NoCookie, Kind::Persistent);
-        let refused = error(Cause::Unauthorized, Kind::Persistent);
-        let starting = error(Cause::WarmingUp, Kind::Transient);
+        let away = error(NodeErrorKind::Unreachable, Retry::Transient);
+        let other = error(NodeErrorKind::OtherChain, Retry::Persistent);
+        let no_cookie = error(NodeErrorKind::NoCookie, Retry::Transient);
+        let forbidden = error(NodeErrorKind::NoCookie, Retry::Persistent);
+        let refused = error(NodeErrorKind::Unauthorized, Retry::Persistent);
+        let starting = error(NodeErrorKind::WarmingUp, Retry::Transient);
         for (first, second, told) in [
             (&away, &other, &other),
             (&other, &away, &other),

@@ -7,8 +7,8 @@ use std::net::IpAddr;
 use super::discover::{Endpoints, NodeInfo, is_ours, lists};
 use super::rpc::{Method, Notification, Rpc, whitelist_line};
 use super::url::host_of;
-use super::zmq::Topic;
-use super::{Cause, NodeError};
+use super::zmq::ZmqTopic;
+use super::{NodeError, NodeErrorKind};
 use crate::clock::clock_is_behind;
 use crate::config;
 use crate::remedy::Remedy;
@@ -91,7 +91,7 @@ pub(super) fn findings(
             endpoints,
             host_of(&node.url),
         )),
-        Err(error) if error.cause == Cause::Rpc(UNKNOWN_METHOD) => findings.push(Finding::bad(
+        Err(error) if error.kind == NodeErrorKind::Rpc(UNKNOWN_METHOD) => findings.push(Finding::bad(
             "this bitcoind cannot publish anything over ZMQ: news come by the poll every monitor.reconcile_interval seconds".into(),
             Remedy::PublishingBuild,
         )),
@@ -106,11 +106,13 @@ pub async fn try_calls(rpc: &Rpc) -> Vec<Finding> {
     let mut findings = Vec::new();
     for method in Method::ALL {
         match rpc.try_out(*method).await {
-            Err(error) if error.cause == Cause::Rpc(UNKNOWN_METHOD) => unknown.push(method.name()),
+            Err(error) if error.kind == NodeErrorKind::Rpc(UNKNOWN_METHOD) => {
+                unknown.push(method.name())
+            }
             // It answers something, so it may be called.
             Ok(()) => known += 1,
-            Err(error) if matches!(error.cause, Cause::Rpc(_)) => known += 1,
-            Err(error) if error.cause == Cause::MethodRefused => refused.push(method.name()),
+            Err(error) if matches!(error.kind, NodeErrorKind::Rpc(_)) => known += 1,
+            Err(error) if error.kind == NodeErrorKind::MethodRefused => refused.push(method.name()),
             Err(error) => {
                 // The next calls would say it again.
                 findings.push(Finding::from(&error));
@@ -254,19 +256,19 @@ fn zmq_findings(
 ) -> Vec<Finding> {
     let topics = [
         (
-            Topic::Rawtx,
+            ZmqTopic::Rawtx,
             &endpoints.rawtx,
             &settings.zmq_rawtx,
             "payments are seen",
         ),
         (
-            Topic::Rawblock,
+            ZmqTopic::Rawblock,
             &endpoints.rawblock,
             &settings.zmq_rawblock,
             "blocks are seen",
         ),
         (
-            Topic::Sequence,
+            ZmqTopic::Sequence,
             &endpoints.sequence,
             &settings.zmq_sequence,
             "replacements and evictions are seen",
@@ -383,7 +385,7 @@ mod tests {
             &settings(),
             node,
             Ok(()),
-            Err(&NodeError::transient(Cause::Busy, "busy".into())),
+            Err(&NodeError::transient(NodeErrorKind::Busy, "busy".into())),
             &Endpoints::default(),
             NOW,
         );
@@ -498,7 +500,7 @@ mod tests {
 
     #[test]
     fn a_call_that_fails_is_not_taken_for_what_it_would_have_told() {
-        let forbidden = NodeError::persistent(Cause::MethodRefused, "no".into());
+        let forbidden = NodeError::persistent(NodeErrorKind::MethodRefused, "no".into());
         let all = findings(
             &settings(),
             &node(),
@@ -576,7 +578,7 @@ mod tests {
             };
             let listed = [notification("pubrawtx", bound, 0)];
             assert_eq!(
-                lists(&listed, "127.0.0.1", Topic::Rawtx, &endpoints),
+                lists(&listed, "127.0.0.1", ZmqTopic::Rawtx, &endpoints),
                 same,
                 "{bound} {set}"
             );

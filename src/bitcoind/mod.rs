@@ -5,7 +5,7 @@
 //! 1. ZMQ is a hint, RPC is the truth. Whatever ZMQ tells may come twice, late or never; whatever
 //!    it should have told is found by looking (each reconcile interval, and at once after a gap, a
 //!    reconnect or anything that does not fit).
-//! 2. Live news never wait for a call: calls run beside the loop that handles notices.
+//! 2. What ZMQ tells never waits for a call: calls run beside the loop that handles notices.
 //! 3. A block is connected only on our tip, wherever it came from. Whether the node's chain is
 //!    another one is decided from hashes, never from heights; a node that is still syncing is
 //!    waited for, not followed backwards.
@@ -18,46 +18,46 @@
 //! ```text
 //! bitcoind --ZMQ--> zmq (one thread: receive, stamp, count) --Notice--> follower --Input--> indexer
 //!                                                                        |    ^
-//!                                                    chain, mempool: calls that run beside it
+//!                                          fork, mempool_snapshot: calls that run beside it
 //!                                                                        v    |
-//! bitcoind <-------------------- HTTP -------------------------------- rpc, http, rest
+//! bitcoind <-------------------- HTTP -------------------------------- rpc, http, block_rest
 //!          beside the follower, in a task of their own: baseline and audit (scantxoutset), rescan (history scans)
 //! ```
 //!
 //! [`discover`] finds the node, with the help of its [`conf`]; [`findings`] say what is wrong with
-//! it; [`Status`] is what the follower knows of it now.
+//! it; [`NodeStatus`] is what the follower knows of it now.
 
 mod audit;
 mod baseline;
-mod chain;
+mod block_rest;
 mod conf;
 pub mod discover;
 mod findings;
 mod follower;
+mod fork;
 mod http;
-mod live;
-mod mempool;
-mod outputs;
+mod mempool_events;
+mod mempool_snapshot;
 mod rescan;
-mod rest;
 pub mod rpc;
 mod status;
 mod url;
+mod utxo_scan;
 pub mod zmq;
 
 use crate::remedy::Remedy;
 pub use audit::{AuditRequest, Audited};
-pub use discover::{Endpoints, Found, NodeInfo, find};
+pub use discover::{DiscoveredNode, Endpoints, NodeInfo, find};
 pub use findings::{Finding, try_calls};
-pub use follower::{FollowError, Follower, Node, spawn};
+pub use follower::{FollowError, FollowerConfig, FollowerHandles, spawn};
 pub use http::Credentials;
 pub use rescan::{ScanMethod, ScanProgress};
 pub use rpc::Rpc;
-pub use status::{MempoolStatus, ReconcileStatus, Status, TopicStatus, ZmqStatus};
+pub use status::{MempoolStatus, NodeStatus, ReconcileStatus, TopicStatus, ZmqStatus};
 
 /// Whether trying again can help.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
+pub enum Retry {
     /// The node is away, starting or busy.
     Transient,
     /// Somebody has to change something.
@@ -66,7 +66,7 @@ pub enum Kind {
 
 /// What went wrong between us and the node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Cause {
+pub enum NodeErrorKind {
     /// No connection, or it broke.
     Unreachable,
     TimedOut,
@@ -98,26 +98,26 @@ pub enum Cause {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{message}{}", .remedy.as_ref().map_or(String::new(), |remedy| format!(": {remedy}")))]
 pub struct NodeError {
-    pub kind: Kind,
-    pub cause: Cause,
+    pub retry: Retry,
+    pub kind: NodeErrorKind,
     pub message: String,
     pub remedy: Option<Remedy>,
 }
 
 impl NodeError {
-    pub(crate) fn transient(cause: Cause, message: String) -> Self {
+    pub(crate) fn transient(kind: NodeErrorKind, message: String) -> Self {
         Self {
-            kind: Kind::Transient,
-            cause,
+            retry: Retry::Transient,
+            kind,
             message,
             remedy: None,
         }
     }
 
-    pub(crate) fn persistent(cause: Cause, message: String) -> Self {
+    pub(crate) fn persistent(kind: NodeErrorKind, message: String) -> Self {
         Self {
-            kind: Kind::Persistent,
-            cause,
+            retry: Retry::Persistent,
+            kind,
             message,
             remedy: None,
         }

@@ -5,10 +5,10 @@
 //! be where it is.
 
 use super::{Finding, NodeInfo};
-use crate::tracker::Replacement;
+use crate::tracker::{BlockId, Replacement};
 
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Status {
+pub struct NodeStatus {
     /// The node answers our calls.
     pub available: bool,
     /// Why it does not, or what it refuses.
@@ -75,4 +75,12 @@ pub struct MempoolStatus {
     pub at: Option<u64>,
     /// Which transactions the node lets be replaced.
     pub replacement: Replacement,
+}
+
+/// Where the follower is.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct SyncPosition {
+    pub(super) tip: Option<BlockId>,
+    /// Monitoring is on and our tip was the node's when we looked last.
+    pub(super) at_node_tip: bool,
 }

@@ -6,7 +6,6 @@ pub const CIRCLES: &[&[&str]] = &[];
 /// Files of more than 500 lines, what is for tests alone not counted.
 pub const LONG_FILES: &[&str] = &[
     "api/rest/scans.rs",
-    "bitcoind/follower/mod.rs",
-    "bitcoind/follower/pool.rs",
+    "bitcoind/follower/mempool_sync.rs",
     "tracker/past.rs",
 ];

@@ -226,7 +226,7 @@ impl App {
     fn describe_node(
         &self,
         sheet: &Sheet,
-        node: &bitcoind::Status,
+        node: &bitcoind::NodeStatus,
         now: u64,
     ) -> Result<(), ApiError> {
         let following = *self.monitoring.borrow() && node.following;

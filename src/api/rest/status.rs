@@ -318,7 +318,7 @@ impl App {
     }
 
     /// Why the daemon does not follow the node's tip and feeds; `None` when it does.
-    fn not_ready(&self, node: &bitcoind::Status) -> Option<String> {
+    fn not_ready(&self, node: &bitcoind::NodeStatus) -> Option<String> {
         if !*self.monitoring.borrow() {
             return Some("Monitoring is stopped; POST /start starts it.".to_owned());
         }
@@ -447,7 +447,7 @@ pub(in crate::api) fn tip_time(node: &bitcoind::NodeInfo) -> Option<u64> {
 }
 
 impl Node {
-    fn of(node: bitcoind::Status, now: u64) -> Self {
+    fn of(node: bitcoind::NodeStatus, now: u64) -> Self {
         let note = |finding: bitcoind::Finding| Note {
             ok: finding.ok,
             what: finding.what,

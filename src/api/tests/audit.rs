@@ -6,7 +6,7 @@ use std::task::Poll;
 use serde_json::json;
 
 use super::*;
-use crate::bitcoind::{AuditRequest, Audited, Cause, Kind, NodeError};
+use crate::bitcoind::{AuditRequest, Audited, NodeError, NodeErrorKind, Retry};
 use crate::tracker::input::FoundOutput;
 use crate::tracker::{Coverage, OutputRow};
 
@@ -213,8 +213,8 @@ async fn without_the_node_nobody_is_asked_and_its_errors_are_told() {
     tokio::spawn(async move {
         let failed = NodeError {
             remedy: None,
-            kind: Kind::Transient,
-            cause: Cause::TimedOut,
+            retry: Retry::Transient,
+            kind: NodeErrorKind::TimedOut,
             message: "bitcoind did not answer".to_owned(),
         };
         audits

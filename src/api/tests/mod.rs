@@ -72,7 +72,7 @@ struct Daemon {
     app: Arc<App>,
     router: Arc<Router>,
     layer: SocketIoHandler<SocketApi>,
-    node: watch::Sender<bitcoind::Status>,
+    node: watch::Sender<bitcoind::NodeStatus>,
     scans: watch::Sender<Vec<bitcoind::ScanProgress>>,
     audits: mpsc::Receiver<bitcoind::AuditRequest>,
     thread: std::thread::JoinHandle<Result<(), indexer::IndexerError>>,
@@ -110,7 +110,7 @@ impl Daemon {
         let tracker = indexer::load(&reader, [7; 16]).unwrap();
         let head = writer.head();
         let (indexer, thread) = indexer::spawn(tracker, writer, head, asks);
-        let (node, status) = watch::channel(bitcoind::Status::default());
+        let (node, status) = watch::channel(bitcoind::NodeStatus::default());
         let (scans, audits) = (watch::Sender::new(Vec::new()), mpsc::channel(1));
         let parts = Parts {
             reader,

@@ -2,44 +2,45 @@
 //! indexer.
 //!
 //! It is the only source of chain inputs, so it knows our tip. Everything that waits for the node
-//! runs beside it as a piece of work and comes back as an [`Outcome`]; the loop itself waits for
+//! runs beside it as a piece of work and comes back as a [`CallOutcome`]; the loop itself waits for
 //! the indexer only.
 //!
 //! ```text
 //! notice (zmq)      block on our tip: Connect. Anything else about blocks: look.
 //!                   transaction: TxSeen when the node has said that its mempool took it; removal: TxGone, then Settle
-//! look              tips compared by hash, fork point searched: Disconnect, then fetch and Connect     [`chain`]
-//! reading           the whole mempool at our tip, corrected by what came meanwhile: Snapshot            [`pool`]
+//! look              tips compared by hash, fork point searched: Disconnect, then fetch and Connect     [`chain_sync`]
+//! reading           the whole mempool at our tip, corrected by what came meanwhile: Snapshot            [`mempool_sync`]
 //! ask (tracker)     fetch or check transactions in batches
 //! tick, gap, reconnect, restart, start      look, then read the mempool
-//! notice of a feed that may be another node's: the same, see [`trust`]
+//! notice of a feed that may be another node's: the same, see [`feed_check`]
 //! ```
 
-mod board;
-mod chain;
+mod chain_sync;
+mod feed_check;
+mod mempool_sync;
 mod node;
-mod pool;
-mod trust;
+mod start;
+mod status_publisher;
 
-use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bitcoin::{BlockHash, Transaction, Txid};
 use tokio::sync::{Notify, mpsc, watch};
-use tokio::task::{JoinHandle, JoinSet};
+use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use self::board::{Board, Obstacle};
-use super::audit::{self, AuditRequest, Audits};
-use super::baseline::{self, Baselines, Place};
-use super::chain::Look;
-use super::mempool::Reading;
-use super::rescan::{self, Rescans, ScanProgress};
+pub use self::start::{FollowerConfig, FollowerHandles, spawn};
+use self::status_publisher::{NotReady, StatusPublisher};
+use super::baseline::Baselines;
+use super::fork::TipComparison;
+use super::mempool_snapshot::MempoolRead;
+use super::rescan::{Rescans, ScanProgress};
 use super::rpc::Rpc;
-use super::zmq::{Body, Feed, Frame, Notice, Stamped, Topic};
-use super::{Endpoints, Found, NodeError, Status};
+use super::status::SyncPosition;
+use super::zmq::{Feed, MessageBody, Notice, Stamped, ZmqMessage, ZmqTopic};
+use super::{DiscoveredNode, Endpoints, NodeError, NodeStatus};
 use crate::config;
 use crate::indexer::{Handle, Stopped};
 use crate::store::{Reader, StoreError};
@@ -53,18 +54,8 @@ const CONNECT_DELAY: Duration = Duration::from_millis(50);
 /// Between two inspections of the node at most: how it is must be known also when it is seldom
 /// reconciled.
 const INSPECTION: Duration = Duration::from_secs(10);
-/// Audits that may wait, the running one aside.
-const AUDITS: usize = 1;
 /// Notices handled before everything else has its turn.
 const TURN: usize = 256;
-
-/// What the follower is made of.
-pub struct Follower {
-    pub settings: config::Bitcoind,
-    /// The node, if it answered at start; otherwise it is looked for until it does.
-    pub found: Option<Found>,
-    pub reconcile_interval: Duration,
-}
 
 /// Why the follower ended, if not because of the shutdown. The daemon cannot go on without it.
 #[derive(Debug, thiserror::Error)]
@@ -75,121 +66,15 @@ pub enum FollowError {
     Store(#[from] StoreError),
 }
 
-/// What the rest of the daemon has of the node.
-pub struct Node {
-    pub status: watch::Receiver<Status>,
-    /// Of the open history scans that are known here by now.
-    pub scans: watch::Receiver<Vec<ScanProgress>>,
-    /// Few may wait.
-    pub audits: mpsc::Sender<AuditRequest>,
-}
-
-/// Starts following. `asks` is what the tracker wants to know; `monitoring` false sends nothing to
-/// the indexer.
-pub fn spawn(
-    follower: Follower,
-    indexer: Handle,
-    reader: Reader,
-    asks: mpsc::Receiver<Ask>,
-    monitoring: watch::Receiver<bool>,
-    shutdown: CancellationToken,
-) -> (Node, JoinHandle<Result<(), FollowError>>) {
-    let (board, status) = Board::new(follower.reconcile_interval);
-    let (progress, scans) = watch::channel(Vec::new());
-    let state = status.clone();
-    let (audits, requests) = mpsc::channel(AUDITS);
-    let task = async move {
-        let mut board = board;
-        let found = match follower.found {
-            Some(found) => found,
-            None => {
-                let search = node::search(&follower.settings, &reader, &mut board);
-                tokio::select! {
-                    found = search => found,
-                    () = shutdown.cancelled() => return Ok(()),
-                }
-            }
-        };
-        let rpc = found.rpc.clone();
-        let end = shutdown.child_token();
-        let follow = Follow::new(
-            found,
-            follower.settings,
-            follower.reconcile_interval,
-            board,
-            indexer,
-            reader,
-            asks,
-            monitoring,
-        )?;
-        let apart = rpc.apart();
-        let rescans = follow.rescans(apart.clone(), state, progress);
-        let audits = Audits {
-            rpc: rpc.clone(),
-            reader: follow.reader.clone(),
-            place: follow.place.subscribe(),
-            requests,
-        };
-        let mut beside = tokio::spawn(run_beside(follow.baselines(), rescans, audits, end.clone()));
-        let mut following = pin!(follow.run(end.clone()));
-        let (followed, merged) = tokio::select! {
-            followed = &mut following => {
-                end.cancel();
-                // It ends a scan of ours, with a time limit.
-                (followed, beside.await)
-            }
-            merged = &mut beside => {
-                // Without an error its inputs have ended, and the follower's too; with one the
-                // daemon cannot go on.
-                if !matches!(merged, Ok(Ok(()))) {
-                    end.cancel();
-                }
-                (following.await, merged)
-            }
-        };
-        rpc.close();
-        apart.close();
-        followed?;
-        match merged {
-            Ok(merged) => Ok(merged?),
-            Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
-            Err(_) => Ok(()),
-        }
-    };
-    (
-        Node {
-            status,
-            scans,
-            audits,
-        },
-        tokio::spawn(task),
-    )
-}
-
-/// What asks the node for the past of scripts. The first one that cannot go on ends all.
-async fn run_beside(
-    baselines: Baselines,
-    rescans: Rescans,
-    audits: Audits,
-    end: CancellationToken,
-) -> Result<(), StoreError> {
-    let all = tokio::try_join!(
-        baseline::run(baselines, end.clone()),
-        rescan::run(rescans, end.clone()),
-        audit::run(audits, end)
-    );
-    all.map(|_| ())
-}
-
 /// What a piece of work came back with. `tip` is our tip when it was asked for.
-enum Outcome {
+enum CallOutcome {
     Looked {
         ours: Option<BlockId>,
         prompted: bool,
-        result: Result<Look, NodeError>,
+        result: Result<TipComparison, NodeError>,
     },
     Windowed(Result<Option<StartWindow>, NodeError>),
-    Read(Result<Reading, NodeError>),
+    Read(Result<MempoolRead, NodeError>),
     Fetched {
         wanted: Vec<Txid>,
         tip: Option<BlockId>,
@@ -206,26 +91,26 @@ enum Outcome {
 /// First height, then hash and time of each block.
 type StartWindow = (u32, Vec<(BlockHash, u32)>);
 
-struct Follow {
+struct Follower {
     rpc: Rpc,
     settings: config::Bitcoind,
     indexer: Handle,
     reader: Reader,
     asks: mpsc::Receiver<Ask>,
     monitoring: watch::Receiver<bool>,
-    board: Board,
+    publisher: StatusPublisher,
     feed: Option<Feed>,
     endpoints: Endpoints,
-    trust: trust::Trust,
-    work: JoinSet<Outcome>,
+    feed_check: feed_check::FeedCheck,
+    work: JoinSet<CallOutcome>,
     /// Monitoring is on.
     on: bool,
     tip: Option<BlockId>,
-    place: watch::Sender<Place>,
+    position: watch::Sender<SyncPosition>,
     baseline: Arc<Notify>,
     rescan: Arc<Notify>,
-    chain: chain::ChainSide,
-    pool: pool::PoolSide,
+    chain: chain_sync::ChainSync,
+    mempool: mempool_sync::MempoolSync,
     interval: Duration,
     next_tick: Instant,
     /// When a running reconciliation began.
@@ -242,16 +127,16 @@ struct Follow {
     node_started: Option<u64>,
 }
 
-impl Follow {
+impl Follower {
     #[allow(
         clippy::too_many_arguments,
         reason = "each is a part of its own; called once"
     )]
     fn new(
-        found: Found,
+        found: DiscoveredNode,
         settings: config::Bitcoind,
         interval: Duration,
-        mut board: Board,
+        mut publisher: StatusPublisher,
         indexer: Handle,
         reader: Reader,
         asks: mpsc::Receiver<Ask>,
@@ -260,30 +145,30 @@ impl Follow {
         let tip = reader.snapshot().tip()?;
         let on = *monitoring.borrow_and_update();
         let now = Instant::now();
-        board.found(&found);
-        let mut follow = Self {
+        publisher.found(&found);
+        let mut follower = Self {
             rpc: found.rpc,
             settings,
             indexer,
             reader,
             asks,
             monitoring,
-            board,
+            publisher,
             feed: None,
             endpoints: Endpoints::default(),
-            trust: trust::Trust::default(),
+            feed_check: feed_check::FeedCheck::default(),
             work: JoinSet::new(),
             on,
             tip,
-            place: watch::channel(Place {
+            position: watch::channel(SyncPosition {
                 tip,
                 at_node_tip: false,
             })
             .0,
             baseline: Arc::new(Notify::new()),
             rescan: Arc::new(Notify::new()),
-            chain: chain::ChainSide::default(),
-            pool: pool::PoolSide::default(),
+            chain: chain_sync::ChainSync::default(),
+            mempool: mempool_sync::MempoolSync::default(),
             interval,
             next_tick: now + interval,
             reconciling: None,
@@ -295,9 +180,9 @@ impl Follow {
             next_inspection: now + INSPECTION,
             node_started: None,
         };
-        follow.subscribe(found.zmq);
-        follow.resync(Duration::ZERO, true);
-        Ok(follow)
+        follower.subscribe(found.zmq);
+        follower.resync(Duration::ZERO, true);
+        Ok(follower)
     }
 
     fn baselines(&self) -> Baselines {
@@ -306,14 +191,14 @@ impl Follow {
             reader: self.reader.clone(),
             indexer: self.indexer.clone(),
             wake: self.baseline.clone(),
-            place: self.place.subscribe(),
+            position: self.position.subscribe(),
         }
     }
 
     fn rescans(
         &self,
         rpc: Rpc,
-        status: watch::Receiver<Status>,
+        status: watch::Receiver<NodeStatus>,
         progress: watch::Sender<Vec<ScanProgress>>,
     ) -> Rescans {
         Rescans {
@@ -321,7 +206,7 @@ impl Follow {
             reader: self.reader.clone(),
             indexer: self.indexer.clone(),
             wake: self.rescan.clone(),
-            place: self.place.subscribe(),
+            position: self.position.subscribe(),
             status,
             progress,
         }
@@ -341,7 +226,7 @@ impl Follow {
                     Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
                     Err(_) => {}
                 },
-                block = chain::next_block(&mut self.chain.blocks) => self.fetched_block(block).await?,
+                block = chain_sync::next_block(&mut self.chain.blocks) => self.fetched_block(block).await?,
                 Some(ask) = self.asks.recv() => self.ask(ask),
                 Ok(()) = self.monitoring.changed() => self.switch(),
                 () = tokio::time::sleep_until(wake) => self.timers().await?,
@@ -365,13 +250,13 @@ impl Follow {
         self.start_checks();
     }
 
-    /// When there is something to do without news.
+    /// When there is something to do although nothing was told.
     fn wake_at(&self) -> Instant {
         let inspection = (self.want_inspection && !self.inspecting).then_some(self.pause_until);
         let expiries = [
-            self.pool.join.next_expiry(),
+            self.mempool.matcher.next_expiry(),
             self.finds_due(),
-            self.board.publish_at(),
+            self.publisher.publish_at(),
         ];
         let times = [inspection, self.look_at(), self.read_at(), self.settle_at()]
             .into_iter()
@@ -432,26 +317,26 @@ impl Follow {
         self.flush_gone().await
     }
 
-    async fn message(&mut self, frame: Frame, at: u64) -> Result<(), FollowError> {
-        self.board.heard(frame.topic, frame.number, at);
+    async fn message(&mut self, frame: ZmqMessage, at: u64) -> Result<(), FollowError> {
+        self.publisher.heard(frame.topic, frame.number, at);
         if !self.on {
             return Ok(());
         }
-        if frame.topic != Topic::Rawtx && !self.board.topic_up(frame.topic) {
-            self.hint(&frame);
+        if frame.topic != ZmqTopic::Rawtx && !self.publisher.topic_up(frame.topic) {
+            self.unproved_message(&frame);
             return Ok(());
         }
         match frame.body {
-            Body::Tx(raw) => self.tx(&raw, at).await,
-            Body::Block(raw) => self.block(raw, at).await,
-            Body::Sequence(sequence) => self.sequence(sequence, at).await,
+            MessageBody::Tx(raw) => self.tx(&raw, at).await,
+            MessageBody::Block(raw) => self.block(raw, at).await,
+            MessageBody::Sequence(sequence) => self.sequence(sequence, at).await,
         }
     }
 
-    fn gap(&mut self, topic: Topic, lost: u64) {
+    fn gap(&mut self, topic: ZmqTopic, lost: u64) {
         tracing::debug!("{lost} {} messages were lost", topic.name());
-        self.board.gap(topic, lost);
-        if topic == Topic::Rawblock {
+        self.publisher.gap(topic, lost);
+        if topic == ZmqTopic::Rawblock {
             // A lost block will not come any more; what else is missing may have been of no
             // account.
             self.want_look(GAP_DELAY, true);
@@ -466,7 +351,7 @@ impl Follow {
             // A resync is due already, and will find this too.
             return;
         }
-        let spacing = GAP_SPACING.max(self.pool.last_reading * 10);
+        let spacing = GAP_SPACING.max(self.mempool.last_reading * 10);
         let at = self
             .gap_at
             .map_or(now, |last| last + spacing)
@@ -475,18 +360,18 @@ impl Follow {
         self.resync(at - now, false);
     }
 
-    fn connected(&mut self, topics: &[Topic]) {
-        self.board.connected(topics, true);
-        self.pool.whole = false;
+    fn connected(&mut self, topics: &[ZmqTopic]) {
+        self.publisher.connected(topics, true);
+        self.mempool.whole = false;
         self.resync(CONNECT_DELAY, true);
     }
 
-    fn disconnected(&mut self, topics: &[Topic]) {
-        self.board.connected(topics, false);
-        self.trust.forget();
-        self.weigh();
-        self.pool.forget_news();
-        self.pool.whole = false;
+    fn disconnected(&mut self, topics: &[ZmqTopic]) {
+        self.publisher.connected(topics, false);
+        self.feed_check.forget();
+        self.publish_feeds();
+        self.mempool.forget_events();
+        self.mempool.whole = false;
         self.chain.told.clear();
         self.resync(CONNECT_DELAY, true);
     }
@@ -498,8 +383,8 @@ impl Follow {
             // Both come from inputs that were sent before monitoring was stopped; the next start
             // reads the mempool.
             Ask::Check(_) | Ask::Fetch(_) if !self.on => {}
-            Ask::Check(tx) => self.pool.check(tx),
-            Ask::Fetch(txids) => self.pool.want(txids),
+            Ask::Check(tx) => self.mempool.check(tx),
+            Ask::Fetch(txids) => self.mempool.want(txids),
         }
     }
 
@@ -510,7 +395,7 @@ impl Follow {
             return;
         }
         self.on = on;
-        self.pool.stop();
+        self.mempool.stop();
         self.chain.stop();
         self.reconciling = None;
         if on {
@@ -518,27 +403,27 @@ impl Follow {
         }
     }
 
-    async fn outcome(&mut self, outcome: Outcome) -> Result<(), FollowError> {
+    async fn outcome(&mut self, outcome: CallOutcome) -> Result<(), FollowError> {
         match outcome {
-            Outcome::Looked {
+            CallOutcome::Looked {
                 ours,
                 prompted,
                 result,
             } => self.looked(ours, prompted, result).await,
-            Outcome::Windowed(result) => self.windowed(result).await,
-            Outcome::Read(result) => {
-                if let Ok(Reading::Whole(snapshot)) = &result {
+            CallOutcome::Windowed(result) => self.windowed(result).await,
+            CallOutcome::Read(result) => {
+                if let Ok(MempoolRead::Whole(snapshot)) = &result {
                     self.judge(snapshot);
                 }
                 self.was_read(result).await
             }
-            Outcome::Fetched {
+            CallOutcome::Fetched {
                 wanted,
                 tip,
                 result,
             } => self.fetched(wanted, tip, result).await,
-            Outcome::Checked { asked, tip, result } => self.checked(asked, tip, result).await,
-            Outcome::Inspected(inspection) => {
+            CallOutcome::Checked { asked, tip, result } => self.checked(asked, tip, result).await,
+            CallOutcome::Inspected(inspection) => {
                 self.inspected(inspection);
                 Ok(())
             }
@@ -547,31 +432,31 @@ impl Follow {
 
     fn set_tip(&mut self, tip: Option<BlockId>) {
         self.tip = tip;
-        self.pool.tip_moved();
+        self.mempool.tip_moved();
     }
 
     fn publish(&mut self) {
-        let place = Place {
+        let position = SyncPosition {
             tip: self.tip,
             at_node_tip: self.on && self.at_node_tip(),
         };
-        self.place
-            .send_if_modified(|known| std::mem::replace(known, place) != place);
-        let obstacle = self.obstacle();
-        self.board.publish(obstacle);
+        self.position
+            .send_if_modified(|known| std::mem::replace(known, position) != position);
+        let not_ready = self.not_ready();
+        self.publisher.publish(not_ready);
     }
 
     /// What keeps us from following.
-    fn obstacle(&self) -> Option<Obstacle> {
-        let waiting = || self.chain.waiting.clone().map(Obstacle::Chain);
+    fn not_ready(&self) -> Option<NotReady> {
+        let waiting = || self.chain.waiting.clone().map(NotReady::Chain);
         match () {
-            () if !self.on => Some(Obstacle::Stopped),
-            () if self.backoff.failing() => Some(Obstacle::Node),
-            () if self.tip.is_none() && self.board.syncing() => Some(Obstacle::Syncing),
-            () if !self.at_node_tip() => Some(waiting().unwrap_or(Obstacle::CatchingUp)),
-            () if self.board.syncing() => Some(Obstacle::Syncing),
-            () if !self.board.feeds_up() => Some(Obstacle::Feed),
-            () if !self.pool.whole => Some(Obstacle::Mempool),
+            () if !self.on => Some(NotReady::Stopped),
+            () if self.backoff.failing() => Some(NotReady::Node),
+            () if self.tip.is_none() && self.publisher.syncing() => Some(NotReady::Syncing),
+            () if !self.at_node_tip() => Some(waiting().unwrap_or(NotReady::CatchingUp)),
+            () if self.publisher.syncing() => Some(NotReady::Syncing),
+            () if !self.publisher.feeds_up() => Some(NotReady::Feed),
+            () if !self.mempool.whole => Some(NotReady::Mempool),
             () => None,
         }
     }

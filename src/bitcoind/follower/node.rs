@@ -4,13 +4,13 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::board::{Board, Obstacle};
-use super::{CONNECT_DELAY, Follow, Outcome};
+use super::status_publisher::{NotReady, StatusPublisher};
+use super::{CONNECT_DELAY, CallOutcome, Follower};
 use crate::bitcoind::findings::findings;
 use crate::bitcoind::rpc::{Blockchain, MempoolInfo, Network, Notification, Rpc};
 use crate::bitcoind::url::host_of;
-use crate::bitcoind::zmq::{Feed, Topic};
-use crate::bitcoind::{Endpoints, Found, NodeError, discover};
+use crate::bitcoind::zmq::{Feed, ZmqTopic};
+use crate::bitcoind::{DiscoveredNode, Endpoints, NodeError, discover};
 use crate::clock::now_ms;
 use crate::config;
 use crate::remedy::Remedy;
@@ -62,8 +62,8 @@ impl Backoff {
 pub(super) async fn search(
     settings: &config::Bitcoind,
     reader: &Reader,
-    board: &mut Board,
-) -> Found {
+    publisher: &mut StatusPublisher,
+) -> DiscoveredNode {
     let chain = reader.chain();
     let mut pause = FIRST_PAUSE;
     loop {
@@ -76,8 +76,8 @@ pub(super) async fn search(
             ),
             Err(error) => error,
         };
-        board.node_failed(&error);
-        board.publish(Some(Obstacle::Node));
+        publisher.node_failed(&error);
+        publisher.publish(Some(NotReady::Node));
         tokio::time::sleep(pause).await;
         pause = (pause * 2).min(LONGEST_PAUSE);
     }
@@ -103,13 +103,13 @@ async fn inspection(rpc: Rpc) -> Result<Inspection, NodeError> {
     })
 }
 
-impl Follow {
+impl Follower {
     /// The node was restarted: nothing that came before counts, and it may offer other things.
     pub(super) fn restarted(&mut self) {
         self.rpc.forget_offers();
-        self.trust.forget();
-        self.weigh();
-        self.pool.forget_news();
+        self.feed_check.forget();
+        self.publish_feeds();
+        self.mempool.forget_events();
         self.chain.told.clear();
         self.want_inspection = true;
         self.resync(CONNECT_DELAY, true);
@@ -117,10 +117,10 @@ impl Follow {
 
     /// A call failed: no more calls for a while, and everything anew when the node is back.
     pub(super) fn node_failed(&mut self, error: &NodeError) {
-        self.board.node_failed(error);
+        self.publisher.node_failed(error);
         self.pause_until = self.backoff.failed(Instant::now());
         self.reconciling = None;
-        self.pool.whole = false;
+        self.mempool.whole = false;
         self.resync(Duration::ZERO, true);
     }
 
@@ -129,7 +129,7 @@ impl Follow {
             tracing::info!("bitcoind answers again");
             self.want_inspection = true;
         }
-        self.board.node_answered();
+        self.publisher.node_answered();
     }
 
     pub(super) fn inspect(&mut self) {
@@ -137,7 +137,7 @@ impl Follow {
         self.inspecting = true;
         let rpc = self.rpc.clone();
         self.work
-            .spawn(async move { Outcome::Inspected(inspection(rpc).await) });
+            .spawn(async move { CallOutcome::Inspected(inspection(rpc).await) });
     }
 
     pub(super) fn inspected(&mut self, inspection: Result<Inspection, NodeError>) {
@@ -150,22 +150,22 @@ impl Follow {
         };
         match self.backoff.failing() {
             // Another call fails, and its reason stands until it does not.
-            true => self.board.node_available(),
-            false => self.board.node_answered(),
+            true => self.publisher.node_available(),
+            false => self.publisher.node_answered(),
         }
-        self.board.node(&inspection.node);
+        self.publisher.node(&inspection.node);
         if let Ok(network) = &inspection.network {
-            self.board.network(network);
+            self.publisher.network(network);
         }
         if let Some(mempool) = inspection.mempool {
-            self.board.mempool(mempool);
+            self.publisher.mempool(mempool);
         }
         if let Ok(notifications) = &inspection.notifications {
             self.listed(notifications);
         }
-        self.board.notes(findings(
+        self.publisher.notes(findings(
             &self.settings,
-            self.board.node_info(),
+            self.publisher.node_info(),
             inspection.network.as_ref().map(|_| ()),
             inspection.notifications.as_deref(),
             &self.endpoints,
@@ -195,18 +195,18 @@ impl Follow {
         }
         let host = host_of(self.rpc.url());
         let listed = |topic| discover::lists(notifications, host, topic, &self.endpoints);
-        let (rawblock, sequence) = (listed(Topic::Rawblock), listed(Topic::Sequence));
-        self.trust.list(rawblock, sequence);
-        self.weigh();
+        let (rawblock, sequence) = (listed(ZmqTopic::Rawblock), listed(ZmqTopic::Sequence));
+        self.feed_check.list(rawblock, sequence);
+        self.publish_feeds();
     }
 
     /// Receives from these endpoints from now on.
     pub(super) fn subscribe(&mut self, endpoints: Endpoints) {
-        self.pool.forget_news();
-        self.board.endpoints(&endpoints);
-        self.trust.forget();
+        self.mempool.forget_events();
+        self.publisher.endpoints(&endpoints);
+        self.feed_check.forget();
         // What the settings do not name is where the node says it is.
-        self.trust.list(
+        self.feed_check.list(
             self.settings.zmq_rawblock.is_none(),
             self.settings.zmq_sequence.is_none(),
         );
@@ -218,7 +218,7 @@ impl Follow {
             None
         });
         self.endpoints = endpoints;
-        self.weigh();
+        self.publish_feeds();
     }
 }
 

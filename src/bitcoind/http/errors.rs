@@ -7,11 +7,11 @@ use std::path::Path;
 use super::{Credentials, Http};
 use crate::bitcoind::rpc::method::whitelist_line;
 use crate::bitcoind::url::{authority, host_of};
-use crate::bitcoind::{Cause, NodeError};
+use crate::bitcoind::{NodeError, NodeErrorKind};
 use crate::remedy::Remedy;
 
 /// Why an exchange gave no HTTP answer.
-pub(super) enum Failure {
+pub(super) enum HttpFailure {
     /// The connection broke. A kept connection that the node closed in this moment looks like this,
     /// so a read is sent again.
     Broken(NodeError),
@@ -23,7 +23,7 @@ impl Http {
         let seen = own_address(&self.url);
         let shown = seen.as_deref().unwrap_or("of this machine");
         NodeError::persistent(
-            Cause::AddressRefused,
+            NodeErrorKind::AddressRefused,
             format!(
                 "bitcoind at {} takes no calls from the address {shown} (rpcallowip)",
                 self.url
@@ -37,7 +37,7 @@ impl Http {
     pub(super) fn method_refused(&self, method: &str) -> NodeError {
         let user = self.user();
         NodeError::persistent(
-            Cause::MethodRefused,
+            NodeErrorKind::MethodRefused,
             format!(
                 "bitcoind at {} does not let user {user} call {method} (rpcwhitelist)",
                 self.url
@@ -51,7 +51,7 @@ impl Http {
     pub(super) fn unauthorized(&self) -> NodeError {
         match &self.credentials {
             Credentials::Cookie(path) => NodeError::transient(
-                Cause::Unauthorized,
+                NodeErrorKind::Unauthorized,
                 format!(
                     "bitcoind at {} refuses the cookie in {}: it belongs to another node or to an earlier start",
                     self.url,
@@ -62,7 +62,7 @@ impl Http {
             Credentials::User {
                 user, conf: None, ..
             } => NodeError::persistent(
-                Cause::Unauthorized,
+                NodeErrorKind::Unauthorized,
                 format!(
                     "bitcoind at {} refuses user {user:?} with the password from the settings",
                     self.url
@@ -74,7 +74,7 @@ impl Http {
                 conf: Some(conf),
                 ..
             } => NodeError::persistent(
-                Cause::Unauthorized,
+                NodeErrorKind::Unauthorized,
                 format!(
                     "bitcoind at {} refuses user {user:?} with the rpcpassword in {}",
                     self.url,
@@ -94,7 +94,7 @@ impl Http {
         let forbidden = error.kind() == io::ErrorKind::PermissionDenied;
         match self.knock() {
             Ok(401) if forbidden => NodeError::persistent(
-                Cause::NoCookie,
+                NodeErrorKind::NoCookie,
                 format!(
                     "bitcoind at {} wants credentials, and this user may not read bitcoind's cookie {cookie}",
                     self.url
@@ -102,7 +102,7 @@ impl Http {
             )
             .advise(Remedy::OwnLogin),
             Ok(401) => NodeError::transient(
-                Cause::NoCookie,
+                NodeErrorKind::NoCookie,
                 format!(
                     "bitcoind at {} wants credentials, and its cookie cannot be read at {cookie} ({error})",
                     self.url
@@ -110,14 +110,14 @@ impl Http {
             )
             .advise(Remedy::NameCredentials),
             Ok(403) => self.address_refused(),
-            Err(error) if error.cause == Cause::TooManyFiles => error,
+            Err(error) if error.kind == NodeErrorKind::TooManyFiles => error,
             _ => {
                 let lacking = match forbidden {
                     true => "this user may not read the cookie",
                     false => "there is no cookie",
                 };
                 NodeError::transient(
-                    Cause::Unreachable,
+                    NodeErrorKind::Unreachable,
                     format!(
                         "bitcoind does not answer at {}, and {lacking} {cookie} ({error})",
                         self.url
@@ -130,48 +130,50 @@ impl Http {
 
     pub(super) fn too_many_files(&self, doing: &str) -> NodeError {
         NodeError::transient(
-            Cause::TooManyFiles,
+            NodeErrorKind::TooManyFiles,
             format!("cannot {doing}: satwatch has too many open files"),
         )
         .advise(Remedy::RaiseFileLimit)
     }
 
-    pub(super) fn failure(&self, method: &str, error: ureq::Error) -> Failure {
+    pub(super) fn failure(&self, method: &str, error: ureq::Error) -> HttpFailure {
         let url = &self.url;
         if is_out_of_files_in(&error) {
-            return Failure::Other(
+            return HttpFailure::Other(
                 self.too_many_files(&format!("connect to bitcoind at {url} for {method}")),
             );
         }
         match error {
             ureq::Error::Timeout(ureq::Timeout::Connect | ureq::Timeout::Resolve) => {
-                Failure::Other(self.unreachable("no connection in time"))
+                HttpFailure::Other(self.unreachable("no connection in time"))
             }
-            ureq::Error::Timeout(_) => Failure::Other(NodeError::transient(
-                Cause::TimedOut,
+            ureq::Error::Timeout(_) => HttpFailure::Other(NodeError::transient(
+                NodeErrorKind::TimedOut,
                 format!("bitcoind at {url} did not answer {method} in time"),
             )),
             ureq::Error::Io(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
-                Failure::Other(self.unreachable("connection refused"))
+                HttpFailure::Other(self.unreachable("connection refused"))
             }
-            ureq::Error::BodyExceedsLimit(bytes) => Failure::Other(
+            ureq::Error::BodyExceedsLimit(bytes) => HttpFailure::Other(
                 NodeError::persistent(
-                    Cause::Shape,
+                    NodeErrorKind::Shape,
                     format!("{url} answered {method} with more than {} MB", bytes >> 20),
                 )
                 .advise(Remedy::NameRpcPort),
             ),
-            ureq::Error::HostNotFound => Failure::Other(self.unreachable("no such host")),
-            ureq::Error::ConnectionFailed => Failure::Other(self.unreachable("connection failed")),
-            ureq::Error::BadUri(what) => Failure::Other(
+            ureq::Error::HostNotFound => HttpFailure::Other(self.unreachable("no such host")),
+            ureq::Error::ConnectionFailed => {
+                HttpFailure::Other(self.unreachable("connection failed"))
+            }
+            ureq::Error::BadUri(what) => HttpFailure::Other(
                 NodeError::persistent(
-                    Cause::Setup,
+                    NodeErrorKind::Setup,
                     format!("bitcoind.rpc_url {url:?} is not an address ({what})"),
                 )
                 .advise(Remedy::NameRpcPort),
             ),
-            other => Failure::Broken(NodeError::transient(
-                Cause::Unreachable,
+            other => HttpFailure::Broken(NodeError::transient(
+                NodeErrorKind::Unreachable,
                 format!("the connection to bitcoind at {url} broke during {method} ({other})"),
             )),
         }
@@ -179,7 +181,7 @@ impl Http {
 
     pub(super) fn unreachable(&self, why: &str) -> NodeError {
         NodeError::transient(
-            Cause::Unreachable,
+            NodeErrorKind::Unreachable,
             format!("bitcoind does not answer at {} ({why})", self.url),
         )
         .advise(Remedy::StartServer)

@@ -22,9 +22,9 @@ use std::time::Duration;
 use base64::Engine as _;
 use bitcoincore_rpc::jsonrpc::{self, Request, Response};
 
-use super::{Cause, NodeError};
+use super::{NodeError, NodeErrorKind};
 use crate::remedy::Remedy;
-use errors::Failure;
+use errors::HttpFailure;
 pub(super) use errors::is_out_of_files;
 use limits::{CallLimit, HEAVY_LIMIT, LIGHT_LIMIT, limit_of, starts_scan};
 
@@ -112,8 +112,8 @@ impl Http {
                 }
                 Ok((401, _)) => return Err(self.unauthorized()),
                 Ok((status, body)) => return self.judge(method, status, body),
-                Err(Failure::Broken(_)) if repeats > 0 => repeats -= 1,
-                Err(Failure::Broken(error) | Failure::Other(error)) => return Err(error),
+                Err(HttpFailure::Broken(_)) if repeats > 0 => repeats -= 1,
+                Err(HttpFailure::Broken(error) | HttpFailure::Other(error)) => return Err(error),
             }
         }
     }
@@ -125,7 +125,7 @@ impl Http {
         body: &[u8],
         authorization: Option<&str>,
         limit: CallLimit,
-    ) -> Result<(u16, Vec<u8>), Failure> {
+    ) -> Result<(u16, Vec<u8>), HttpFailure> {
         let mut request = self
             .agent
             .post(self.url.as_str())
@@ -158,7 +158,7 @@ impl Http {
                 _ => self.method_refused(method),
             }),
             503 => Err(NodeError::transient(
-                Cause::Busy,
+                NodeErrorKind::Busy,
                 format!(
                     "bitcoind at {} has no room for {method} (rpcworkqueue is full)",
                     self.url
@@ -166,7 +166,7 @@ impl Http {
             )
             .advise(Remedy::EnlargeWorkQueue)),
             _ => Err(NodeError::persistent(
-                Cause::Shape,
+                NodeErrorKind::Shape,
                 format!(
                     "{} answered {method} with HTTP {status} without JSON",
                     self.url
@@ -180,7 +180,7 @@ impl Http {
     fn knock(&self) -> Result<u16, NodeError> {
         match self.send("uptime", br#"{"method":"uptime"}"#, None, LIGHT_LIMIT) {
             Ok((status, _)) => Ok(status),
-            Err(Failure::Broken(error) | Failure::Other(error)) => Err(error),
+            Err(HttpFailure::Broken(error) | HttpFailure::Other(error)) => Err(error),
         }
     }
 

@@ -13,7 +13,7 @@ use tokio::task::JoinHandle;
 use super::ScanMethod;
 use super::block_matcher::MalformedBlock;
 use crate::bitcoind::rpc::{BATCH, Prevout, Rpc};
-use crate::bitcoind::{Cause, NodeError};
+use crate::bitcoind::{NodeError, NodeErrorKind};
 use crate::tracker::BlockId;
 
 /// Blocks that are fetched at the same time.
@@ -147,7 +147,7 @@ impl BlockFetcher {
                 match dropped.load(Ordering::Relaxed) {
                     false => fetch(&rpc, block, prevouts, buffer).await,
                     true => Err(NodeError::transient(
-                        Cause::Unreachable,
+                        NodeErrorKind::Unreachable,
                         "nobody wants this block any more".into(),
                     )),
                 }
@@ -166,7 +166,7 @@ impl BlockFetcher {
             }
             match fetch.await.unwrap_or_else(|_| {
                 Err(NodeError::transient(
-                    Cause::Unreachable,
+                    NodeErrorKind::Unreachable,
                     "the daemon stops".into(),
                 ))
             }) {

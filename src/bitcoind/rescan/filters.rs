@@ -14,7 +14,7 @@ use serde_json::Value;
 use tokio::time::Instant;
 
 use crate::bitcoind::rpc::Rpc;
-use crate::bitcoind::{Cause, Kind, NodeError};
+use crate::bitcoind::{NodeError, NodeErrorKind, Retry};
 use crate::tracker::BlockId;
 
 /// Blocks that are this far below the tip are not disconnected within a call.
@@ -66,12 +66,12 @@ impl Filters {
         match self.look(descriptors, from, stop).await {
             Ok(Some(range)) => Ok(Some(range)),
             Ok(None) => Ok(self.later("the node's block filters are of no help now")),
-            Err(error) if error.cause == Cause::TimedOut => {
+            Err(error) if error.kind == NodeErrorKind::TimedOut => {
                 let _ = self.rpc.abort_scan_blocks().await;
                 self.span = (self.span / 4).max(*SPANS.start());
                 Ok(self.later(&error.message))
             }
-            Err(error) if error.kind == Kind::Transient => Err(error),
+            Err(error) if error.retry == Retry::Transient => Err(error),
             // Unknown, forbidden, or somebody else's call runs (-8).
             Err(error) => Ok(self.later(&error.message)),
         }

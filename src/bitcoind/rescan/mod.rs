@@ -48,9 +48,9 @@ use std::time::Duration;
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
-use super::Status;
-use super::baseline::Place;
+use super::NodeStatus;
 use super::rpc::Rpc;
+use super::status::SyncPosition;
 use crate::indexer::Handle;
 use crate::store::{Reader, StoreError};
 use crate::tracker::ScanId;
@@ -86,9 +86,9 @@ pub(super) struct Rescans {
     pub(super) reader: Reader,
     pub(super) indexer: Handle,
     pub(super) wake: Arc<Notify>,
-    pub(super) place: watch::Receiver<Place>,
+    pub(super) position: watch::Receiver<SyncPosition>,
     /// Says why we are not at the node's tip.
-    pub(super) status: watch::Receiver<Status>,
+    pub(super) status: watch::Receiver<NodeStatus>,
     /// Progress of the scans that are known to be open, in any order.
     pub(super) progress: watch::Sender<Vec<ScanProgress>>,
 }

@@ -9,7 +9,7 @@ use tokio::time::Instant;
 
 use super::open_scans::{OpenScan, OpenScans};
 use super::{ScanMethod, ScanProgress};
-use crate::bitcoind::Status;
+use crate::bitcoind::NodeStatus;
 use crate::tracker::ScanId;
 
 /// Between two publications of progress that only goes on.
@@ -30,7 +30,7 @@ struct RunningScans {
 pub(super) struct ProgressPublisher {
     progress: watch::Sender<Vec<ScanProgress>>,
     /// Says why we are not at the node's tip.
-    status: watch::Receiver<Status>,
+    status: watch::Receiver<NodeStatus>,
     running: RunningScans,
     published: Instant,
     at_tip: bool,
@@ -39,7 +39,7 @@ pub(super) struct ProgressPublisher {
 impl ProgressPublisher {
     pub(super) fn new(
         progress: watch::Sender<Vec<ScanProgress>>,
-        status: watch::Receiver<Status>,
+        status: watch::Receiver<NodeStatus>,
     ) -> Self {
         Self {
             progress,

@@ -18,9 +18,9 @@ use super::filters::Filters;
 use super::open_scans::{OpenScan, OpenScans, refresh, survey_again};
 use super::progress::{PACE, ProgressPublisher};
 use super::scheduler::{Choice, ScanCandidate, choose};
-use crate::bitcoind::baseline::Place;
 use crate::bitcoind::rpc::Rpc;
-use crate::bitcoind::{Kind, NodeError};
+use crate::bitcoind::status::SyncPosition;
+use crate::bitcoind::{NodeError, Retry};
 use crate::clock::now_ms;
 use crate::indexer::{Handle, Refused};
 use crate::store::{Reader, StoreError};
@@ -79,7 +79,7 @@ pub(super) struct Runner {
     pub(super) reader: Reader,
     pub(super) indexer: Handle,
     wake: Arc<Notify>,
-    place: watch::Receiver<Place>,
+    position: watch::Receiver<SyncPosition>,
     pub(super) progress: ProgressPublisher,
     /// Of fingerprints; random.
     pub(super) key: [u8; 16],
@@ -101,7 +101,7 @@ impl Runner {
             reader,
             indexer,
             wake,
-            place,
+            position,
             status,
             progress,
         } = rescans;
@@ -113,7 +113,7 @@ impl Runner {
             reader,
             indexer,
             wake,
-            place,
+            position,
             progress: ProgressPublisher::new(progress, status),
             key,
             permits: Arc::new(Semaphore::new(PARALLEL)),
@@ -166,9 +166,12 @@ impl Runner {
     /// Our tip, once it is the node's.
     async fn tip(&mut self) -> Result<BlockId, RoundError> {
         loop {
-            let there =
-                tokio::time::timeout(PACE, self.place.wait_for(|place| place.at_node_tip)).await;
-            match there.map(|place| place.map(|place| place.tip)) {
+            let there = tokio::time::timeout(
+                PACE,
+                self.position.wait_for(|position| position.at_node_tip),
+            )
+            .await;
+            match there.map(|position| position.map(|position| position.tip)) {
                 Ok(Ok(Some(tip))) => {
                     self.progress.set_at_tip(&self.scans, true);
                     return Ok(tip);
@@ -259,11 +262,11 @@ impl Runner {
             .filter(|(_, open)| open.is_free(now) && open.row.next >= open.end())
             .map(|(scan, _)| *scan)
             .collect();
-        let mut place = 0;
-        while place < done.len() {
+        let mut position = 0;
+        while position < done.len() {
             let (mut ends, mut scripts) = (JoinSet::new(), 0);
-            while let Some(scan) = done.get(place).filter(|_| scripts < ENDS) {
-                place += 1;
+            while let Some(scan) = done.get(position).filter(|_| scripts < ENDS) {
+                position += 1;
                 let Some(open) = self.scans.get(scan) else {
                     continue;
                 };
@@ -353,7 +356,7 @@ impl Runner {
             })
             .copied()
             .collect();
-        if error.kind == Kind::Persistent && !told.is_empty() {
+        if error.retry == Retry::Persistent && !told.is_empty() {
             told
         } else {
             running.clone()
@@ -367,9 +370,9 @@ impl Runner {
             tracing::warn!("history scans wait: {text}");
             self.told = Some(text.clone());
         }
-        let pause = match error.kind {
-            Kind::Persistent => LONG_PAUSE,
-            Kind::Transient => (PAUSE * 2_u32.pow(self.failures.min(8))).min(LONGEST_PAUSE),
+        let pause = match error.retry {
+            Retry::Persistent => LONG_PAUSE,
+            Retry::Transient => (PAUSE * 2_u32.pow(self.failures.min(8))).min(LONGEST_PAUSE),
         };
         self.failures = self.failures.saturating_add(1);
         self.scans

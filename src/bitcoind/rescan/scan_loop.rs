@@ -20,7 +20,7 @@ use super::merge_inputs::{FULL, merge_inputs};
 use super::runner::{ActiveBatch, RoundError, Runner, blocking};
 use super::scheduler::Choice;
 use crate::bitcoind::rpc::{self, Prevout};
-use crate::bitcoind::{Cause, NodeError};
+use crate::bitcoind::{NodeError, NodeErrorKind};
 use crate::clock::now_ms;
 use crate::indexer::Refused;
 use crate::tracker::input::FoundOutput;
@@ -42,7 +42,7 @@ struct Searched {
 impl From<MalformedBlock> for RoundError {
     fn from(MalformedBlock(what): MalformedBlock) -> Self {
         Self::Node(NodeError::persistent(
-            Cause::Shape,
+            NodeErrorKind::Shape,
             format!("bitcoind answered with {what}: is its REST or RPC port another program's?"),
         ))
     }
@@ -153,7 +153,7 @@ impl Runner {
         match node.pruneheight.filter(|height| *height > next) {
             Some(horizon) => self.skip_to(choice.scans.clone(), horizon).await,
             None => Err(RoundError::Node(NodeError::transient(
-                Cause::Busy,
+                NodeErrorKind::Busy,
                 "bitcoind is throwing away blocks that a scan came to".into(),
             ))),
         }

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use super::client::{Rpc, call, shape};
 use super::method::Method;
-use crate::bitcoind::{Cause, NodeError};
+use crate::bitcoind::{NodeError, NodeErrorKind};
 use crate::remedy::Remedy;
 
 /// The index of compact block filters, as `getindexinfo` describes it.
@@ -86,7 +86,7 @@ impl VerboseInput {
         };
         let told = self.prevout.ok_or_else(|| {
             NodeError::persistent(
-                Cause::Shape,
+                NodeErrorKind::Shape,
                 "bitcoind does not tell what a block spends (getblock with verbosity 3)".into(),
             )
             .advise(Remedy::ScanFromZero)
@@ -118,7 +118,7 @@ impl Rpc {
                     }
                 }
                 // RPC may get through, and says better what is wrong if it does not.
-                Err(error) if error.cause == Cause::Unreachable => {}
+                Err(error) if error.kind == NodeErrorKind::Unreachable => {}
                 Err(error) => return Err(error),
             }
         }

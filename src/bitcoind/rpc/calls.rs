@@ -7,7 +7,7 @@ use serde_json::json;
 use super::answers::{Blockchain, Header, MempoolInfo, MempoolTxids, Network, Notification};
 use super::client::{Rpc, shape};
 use super::method::Method;
-use crate::bitcoind::{Cause, NodeError};
+use crate::bitcoind::{NodeError, NodeErrorKind};
 
 const NOT_FOUND: i32 = -5;
 const OUT_OF_RANGE: i32 = -8;
@@ -120,7 +120,7 @@ fn checked(hash: &BlockHash, block: Block) -> Result<Block, NodeError> {
         return Ok(block);
     }
     Err(NodeError::persistent(
-        Cause::Shape,
+        NodeErrorKind::Shape,
         format!("bitcoind answered with another block than {hash}"),
     ))
 }

@@ -9,10 +9,10 @@ use serde_json::Value;
 
 use super::method::Method;
 use super::offer::Offer;
+use crate::bitcoind::block_rest::BlockRest;
 use crate::bitcoind::http::{Credentials, Http, Shared};
-use crate::bitcoind::rest::Rest;
 use crate::bitcoind::url::host_is_loopback;
-use crate::bitcoind::{Cause, NodeError};
+use crate::bitcoind::{NodeError, NodeErrorKind};
 use crate::remedy::Remedy;
 
 /// Calls in one HTTP request.
@@ -30,7 +30,7 @@ pub(super) struct Inner {
     pub(super) quick: Client,
     pub(super) quick_http: Arc<Http>,
     /// For blocks.
-    pub(super) blocks: Rest,
+    pub(super) blocks: BlockRest,
     /// The running scan: it takes minutes, so it has a connection of its own, and can be given up.
     pub(super) scan: Mutex<Option<Arc<Http>>>,
     /// Held by it: the node runs one scan at a time. Others of ours wait in the order in which they
@@ -62,7 +62,7 @@ impl Rpc {
         Self(Arc::new(Inner {
             quick: client(&quick_http),
             quick_http,
-            blocks: Rest::new(url),
+            blocks: BlockRest::new(url),
             credentials,
             scan: Mutex::new(None),
             turn: Arc::default(),
@@ -103,7 +103,7 @@ impl Rpc {
         }
     }
 
-    /// Any call. An error of the node is [`Cause::Rpc`] with its code.
+    /// Any call. An error of the node is [`NodeErrorKind::Rpc`] with its code.
     pub async fn call<T: DeserializeOwned + Send + 'static>(
         &self,
         method: Method,
@@ -144,7 +144,7 @@ impl Rpc {
 
 pub(super) fn cut_short() -> NodeError {
     NodeError::transient(
-        Cause::Unreachable,
+        NodeErrorKind::Unreachable,
         "a call to bitcoind was cut short: the daemon stops".into(),
     )
 }
@@ -189,7 +189,7 @@ pub(super) fn batch<T: DeserializeOwned>(
 
 pub(super) fn shape(method: Method, what: &dyn std::fmt::Display) -> NodeError {
     NodeError::persistent(
-        Cause::Shape,
+        NodeErrorKind::Shape,
         format!(
             "bitcoind's answer to {} is not understood ({what})",
             method.name()
@@ -204,7 +204,7 @@ pub(super) fn node_error(method: Method, error: bitcoincore_rpc::Error) -> NodeE
             match inner.downcast::<NodeError>() {
                 Ok(error) => *error,
                 Err(other) => NodeError::transient(
-                    Cause::Unreachable,
+                    NodeErrorKind::Unreachable,
                     format!(
                         "the connection to bitcoind failed during {} ({other})",
                         method.name()
@@ -214,13 +214,13 @@ pub(super) fn node_error(method: Method, error: bitcoincore_rpc::Error) -> NodeE
         }
         bitcoincore_rpc::Error::JsonRpc(jsonrpc::Error::Rpc(error)) if error.code == WARMING_UP => {
             NodeError::transient(
-                Cause::WarmingUp,
+                NodeErrorKind::WarmingUp,
                 format!("bitcoind is starting ({})", error.message),
             )
             .advise(Remedy::Wait)
         }
         bitcoincore_rpc::Error::JsonRpc(jsonrpc::Error::Rpc(error)) => NodeError::persistent(
-            Cause::Rpc(error.code),
+            NodeErrorKind::Rpc(error.code),
             format!(
                 "bitcoind refuses {}: {} ({})",
                 method.name(),
@@ -234,5 +234,5 @@ pub(super) fn node_error(method: Method, error: bitcoincore_rpc::Error) -> NodeE
 
 /// Whether an error says that the block is not there any more.
 pub(in crate::bitcoind) fn is_pruned(error: &NodeError) -> bool {
-    error.cause == Cause::Rpc(-1) && error.message.contains("pruned")
+    error.kind == NodeErrorKind::Rpc(-1) && error.message.contains("pruned")
 }

@@ -13,7 +13,7 @@
 //!
 //! ```text
 //! calls, blocks, scan ──► client (call, batch) ──► super::http ──► bitcoind
-//!        blocks ────────► super::rest, where the node offers it (offer) ──► bitcoind
+//!        blocks ────────► super::block_rest, where the node offers it (offer) ──► bitcoind
 //! ```
 
 mod answers;
@@ -31,4 +31,4 @@ pub use blocks::{FilterIndex, FilterScan, Prevout};
 pub(super) use client::is_pruned;
 pub use client::{BATCH, Rpc};
 pub use method::{Method, whitelist_line};
-pub use scan::{Scan, Unspent, scan_bytes};
+pub use scan::{Unspent, UtxoScan, scan_bytes};

@@ -14,7 +14,7 @@ use tokio::sync::oneshot;
 use super::client::{Inner, Rpc, client, cut_short, node_error, shape};
 use super::method::Method;
 use crate::bitcoind::http::Http;
-use crate::bitcoind::{Cause, NodeError};
+use crate::bitcoind::{NodeError, NodeErrorKind};
 
 /// While a scan runs, the node is asked whether it does. Silence after so many looks that found
 /// none is the end of it.
@@ -27,7 +27,7 @@ const END: Duration = Duration::from_secs(2);
 
 /// `scantxoutset start`.
 #[derive(Debug, Deserialize)]
-pub struct Scan {
+pub struct UtxoScan {
     /// False: it was aborted.
     #[serde(default)]
     pub success: bool,
@@ -56,7 +56,7 @@ impl Rpc {
     /// The confirmed unspent outputs of these output scripts. Minutes on a full chain; it waits for
     /// other scans of ours. When the answer is not wanted any more (the future is dropped), the
     /// node's scan is ended too: see [`Rpc::scans_ended`].
-    pub async fn scan(&self, scripts: Vec<ScriptBuf>) -> Result<Scan, NodeError> {
+    pub async fn scan(&self, scripts: Vec<ScriptBuf>) -> Result<UtxoScan, NodeError> {
         let turn = self.0.turn.clone().lock_owned().await;
         let (mut answer, answered) = oneshot::channel();
         let rpc = self.clone();
@@ -79,8 +79,8 @@ impl Rpc {
     /// The scan's result, unless the node knows nothing of it.
     async fn while_it_runs(
         &self,
-        mut scan: Pin<&mut impl Future<Output = Result<Scan, NodeError>>>,
-    ) -> Result<Scan, NodeError> {
+        mut scan: Pin<&mut impl Future<Output = Result<UtxoScan, NodeError>>>,
+    ) -> Result<UtxoScan, NodeError> {
         let mut idle = 0;
         while idle < LOOKS {
             if let Ok(result) = tokio::time::timeout(LOOK, scan.as_mut()).await {
@@ -91,7 +91,7 @@ impl Rpc {
         // The node has long forgotten it, or was restarted behind a line that did not say so.
         self.0.end_scan();
         Err(NodeError::transient(
-            Cause::TimedOut,
+            NodeErrorKind::TimedOut,
             format!(
                 "bitcoind at {} never answered a scan; starting it again",
                 self.url()
@@ -101,7 +101,7 @@ impl Rpc {
 
     /// Ends a scan that nobody waits for: the node would go on for minutes, and refuse the next
     /// one.
-    async fn give_up(&self, mut scan: Pin<&mut impl Future<Output = Result<Scan, NodeError>>>) {
+    async fn give_up(&self, mut scan: Pin<&mut impl Future<Output = Result<UtxoScan, NodeError>>>) {
         let ends = async {
             // One that is refused because another program's runs comes back at once, and the other
             // one is left alone.
@@ -121,7 +121,7 @@ impl Rpc {
             self.call(Method::ScanTxOutSet, vec![json!("status")]).await;
         match state {
             Ok(progress) => progress.is_some(),
-            Err(error) => matches!(error.cause, Cause::Busy | Cause::TimedOut),
+            Err(error) => matches!(error.kind, NodeErrorKind::Busy | NodeErrorKind::TimedOut),
         }
     }
 
@@ -132,7 +132,7 @@ impl Rpc {
 }
 
 impl Inner {
-    fn scan(&self, params: Box<RawValue>) -> Result<Scan, NodeError> {
+    fn scan(&self, params: Box<RawValue>) -> Result<UtxoScan, NodeError> {
         let http = Arc::new(Http::new(&self.url, self.credentials.clone()));
         *self.scan.lock().unwrap_or_else(PoisonError::into_inner) = Some(http.clone());
         if self.closed.load(Ordering::Relaxed) {
@@ -345,7 +345,7 @@ mod tests {
         }
     }
 
-    fn scan_of(rpc: &Rpc) -> tokio::task::JoinHandle<Result<Scan, NodeError>> {
+    fn scan_of(rpc: &Rpc) -> tokio::task::JoinHandle<Result<UtxoScan, NodeError>> {
         let rpc = rpc.clone();
         tokio::spawn(async move { rpc.scan(vec![ScriptBuf::new()]).await })
     }
@@ -404,8 +404,8 @@ mod tests {
             rpc.scans_ended().await;
         }
         assert_eq!(
-            rpc.scan(Vec::new()).await.unwrap_err().cause,
-            Cause::Rpc(-8)
+            rpc.scan(Vec::new()).await.unwrap_err().kind,
+            NodeErrorKind::Rpc(-8)
         );
         node.finish();
         assert!(other.await.unwrap().unwrap().success);

@@ -12,13 +12,13 @@
 //! ```
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Topic {
+pub enum ZmqTopic {
     Rawtx,
     Rawblock,
     Sequence,
 }
 
-impl Topic {
+impl ZmqTopic {
     pub const ALL: [Self; 3] = [Self::Rawtx, Self::Rawblock, Self::Sequence];
 
     pub fn name(self) -> &'static str {
@@ -42,11 +42,11 @@ impl Topic {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Sequence {
     pub hash: [u8; 32],
-    pub what: Change,
+    pub what: SequenceEvent,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Change {
+pub enum SequenceEvent {
     BlockConnected,
     BlockDisconnected,
     /// With the mempool sequence.
@@ -55,7 +55,7 @@ pub enum Change {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Body {
+pub enum MessageBody {
     Tx(Vec<u8>),
     Block(Vec<u8>),
     Sequence(Sequence),
@@ -63,23 +63,26 @@ pub enum Body {
 
 /// A message in order.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Frame {
-    pub topic: Topic,
+pub struct ZmqMessage {
+    pub topic: ZmqTopic,
     pub number: u32,
-    pub body: Body,
+    pub body: MessageBody,
 }
 
 /// Three frames as a message; `None` for anything that is not exactly one.
-pub(super) fn parse(frames: Vec<Vec<u8>>) -> Option<Frame> {
+pub(super) fn parse(frames: Vec<Vec<u8>>) -> Option<ZmqMessage> {
     let [topic, body, number]: [Vec<u8>; 3] = frames.try_into().ok()?;
     let number = u32::from_le_bytes(number.try_into().ok()?);
     let (topic, body) = match topic.as_slice() {
-        b"rawtx" => (Topic::Rawtx, Body::Tx(body)),
-        b"rawblock" => (Topic::Rawblock, Body::Block(body)),
-        b"sequence" => (Topic::Sequence, Body::Sequence(parse_sequence(&body)?)),
+        b"rawtx" => (ZmqTopic::Rawtx, MessageBody::Tx(body)),
+        b"rawblock" => (ZmqTopic::Rawblock, MessageBody::Block(body)),
+        b"sequence" => (
+            ZmqTopic::Sequence,
+            MessageBody::Sequence(parse_sequence(&body)?),
+        ),
         _ => return None,
     };
-    Some(Frame {
+    Some(ZmqMessage {
         topic,
         number,
         body,
@@ -92,10 +95,10 @@ fn parse_sequence(body: &[u8]) -> Option<Sequence> {
     hash.reverse();
     let (label, rest) = rest.split_first()?;
     let what = match (label, rest) {
-        (b'C', []) => Change::BlockConnected,
-        (b'D', []) => Change::BlockDisconnected,
-        (b'A', number) => Change::Accepted(u64::from_le_bytes(number.try_into().ok()?)),
-        (b'R', number) => Change::Removed(u64::from_le_bytes(number.try_into().ok()?)),
+        (b'C', []) => SequenceEvent::BlockConnected,
+        (b'D', []) => SequenceEvent::BlockDisconnected,
+        (b'A', number) => SequenceEvent::Accepted(u64::from_le_bytes(number.try_into().ok()?)),
+        (b'R', number) => SequenceEvent::Removed(u64::from_le_bytes(number.try_into().ok()?)),
         _ => return None,
     };
     Some(Sequence { hash, what })
@@ -112,11 +115,11 @@ pub(super) enum Order {
 
 /// The numbers of one topic on one address.
 #[derive(Debug, Clone, Copy, Default)]
-pub(super) struct Counter {
+pub(super) struct SequenceCounter {
     last: Option<u32>,
 }
 
-impl Counter {
+impl SequenceCounter {
     pub(super) fn observe(&mut self, number: u32) -> Order {
         let Some(last) = self.last.replace(number) else {
             return Order::Next;
@@ -157,12 +160,12 @@ mod tests {
         hash.reverse();
         assert_eq!(
             frame,
-            Frame {
-                topic: Topic::Sequence,
+            ZmqMessage {
+                topic: ZmqTopic::Sequence,
                 number: 5,
-                body: Body::Sequence(Sequence {
+                body: MessageBody::Sequence(Sequence {
                     hash,
-                    what: Change::Accepted(7)
+                    what: SequenceEvent::Accepted(7)
                 })
             }
         );
@@ -199,7 +202,7 @@ mod tests {
 
     #[test]
     fn numbers_tell_gaps_wraps_and_restarts() {
-        let mut counter = Counter::default();
+        let mut counter = SequenceCounter::default();
         let told: Vec<_> = [7, 8, 11, u32::MAX - 1, u32::MAX, 0, 1]
             .into_iter()
             .map(|number| counter.observe(number))

@@ -17,8 +17,8 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
 
-pub use message::{Body, Change, Frame, Sequence, Topic};
-use message::{Counter, Order, parse};
+pub use message::{MessageBody, Sequence, SequenceEvent, ZmqMessage, ZmqTopic};
+use message::{Order, SequenceCounter, parse};
 
 use super::Endpoints;
 use super::http::is_out_of_files;
@@ -41,17 +41,17 @@ const TURN: usize = 512;
 
 #[derive(Debug, PartialEq, Eq)]
 pub enum Notice {
-    Message(Frame),
+    Message(ZmqMessage),
     /// Messages of this topic were lost before the next one.
     Gap {
-        topic: Topic,
+        topic: ZmqTopic,
         lost: u64,
     },
     /// The topic's numbers started again: the node was restarted.
-    Restarted(Topic),
+    Restarted(ZmqTopic),
     /// These topics are being received from now on; what came before may be lost.
-    Connected(Vec<Topic>),
-    Disconnected(Vec<Topic>),
+    Connected(Vec<ZmqTopic>),
+    Disconnected(Vec<ZmqTopic>),
 }
 
 /// A notice and when it was received, in milliseconds since the Unix epoch.
@@ -85,7 +85,7 @@ impl Feed {
             Arc::new(AtomicUsize::new(0)),
             Arc::new(AtomicBool::new(false)),
         );
-        let queue = Queue {
+        let queue = NoticeQueue {
             sender,
             queued: queued.clone(),
             dropped: [0; 3],
@@ -132,8 +132,8 @@ impl Drop for Feed {
 
 fn weight(notice: &Notice) -> usize {
     match notice {
-        Notice::Message(Frame {
-            body: Body::Tx(raw) | Body::Block(raw),
+        Notice::Message(ZmqMessage {
+            body: MessageBody::Tx(raw) | MessageBody::Block(raw),
             ..
         }) => raw.len() + NOTICE_BYTES,
         _ => NOTICE_BYTES,
@@ -141,15 +141,15 @@ fn weight(notice: &Notice) -> usize {
 }
 
 /// The sending end: bounded in bytes, never waits.
-struct Queue {
+struct NoticeQueue {
     sender: mpsc::UnboundedSender<Stamped>,
     queued: Arc<AtomicUsize>,
     /// Per topic, since there was room last.
     dropped: [u64; 3],
 }
 
-impl Queue {
-    fn message(&mut self, at: u64, frame: Frame) {
+impl NoticeQueue {
+    fn message(&mut self, at: u64, frame: ZmqMessage) {
         let topic = frame.topic;
         let notice = Notice::Message(frame);
         if self
@@ -173,7 +173,7 @@ impl Queue {
     }
 
     fn tell_losses(&mut self, at: u64) {
-        for topic in Topic::ALL {
+        for topic in ZmqTopic::ALL {
             let lost = std::mem::take(&mut self.dropped[topic.index()]);
             if lost > 0 {
                 self.push(at, Notice::Gap { topic, lost });
@@ -191,12 +191,12 @@ impl Queue {
 
 /// Topics by address: two sockets on one address would double the traffic, one socket on two
 /// addresses would receive a topic twice when both publish it.
-fn group(endpoints: &Endpoints) -> Vec<(String, Vec<Topic>)> {
-    let mut groups: Vec<(String, Vec<Topic>)> = Vec::new();
+fn group(endpoints: &Endpoints) -> Vec<(String, Vec<ZmqTopic>)> {
+    let mut groups: Vec<(String, Vec<ZmqTopic>)> = Vec::new();
     let topics = [
-        (Topic::Rawtx, &endpoints.rawtx),
-        (Topic::Rawblock, &endpoints.rawblock),
-        (Topic::Sequence, &endpoints.sequence),
+        (ZmqTopic::Rawtx, &endpoints.rawtx),
+        (ZmqTopic::Rawblock, &endpoints.rawblock),
+        (ZmqTopic::Sequence, &endpoints.sequence),
     ];
     for (topic, endpoint) in topics {
         let Some(endpoint) = endpoint else { continue };
@@ -211,10 +211,10 @@ fn group(endpoints: &Endpoints) -> Vec<(String, Vec<Topic>)> {
 /// One address: its SUB socket, and the PAIR socket that tells of connections.
 struct Link {
     endpoint: String,
-    topics: Vec<Topic>,
+    topics: Vec<ZmqTopic>,
     sub: zmq::Socket,
     monitor: zmq::Socket,
-    counters: [Counter; 3],
+    counters: [SequenceCounter; 3],
     connected: bool,
     /// How many times the sockets were replaced.
     attempt: u32,
@@ -226,7 +226,7 @@ impl Link {
     fn open(
         context: &zmq::Context,
         endpoint: &str,
-        topics: Vec<Topic>,
+        topics: Vec<ZmqTopic>,
         attempt: u32,
     ) -> Result<Self, zmq::Error> {
         let sub = context.socket(zmq::SUB)?;
@@ -286,7 +286,7 @@ impl Link {
 
     /// Takes what the monitor says. True if the connection came up: it may be announced after the
     /// next look at the socket.
-    fn watch(&mut self, queue: &mut Queue) -> bool {
+    fn watch(&mut self, queue: &mut NoticeQueue) -> bool {
         let mut up = false;
         while let Ok(frames) = self.monitor.recv_multipart(zmq::DONTWAIT) {
             let event = event_of(&frames);
@@ -314,7 +314,7 @@ impl Link {
     }
 
     /// Takes what waits on the socket, within its turn. True if there may be more.
-    fn drain(&mut self, queue: &mut Queue) -> bool {
+    fn drain(&mut self, queue: &mut NoticeQueue) -> bool {
         for _ in 0..TURN {
             match self.sub.recv_multipart(zmq::DONTWAIT) {
                 Ok(frames) => self.take(frames, queue),
@@ -325,7 +325,7 @@ impl Link {
         true
     }
 
-    fn take(&mut self, frames: Vec<Vec<u8>>, queue: &mut Queue) {
+    fn take(&mut self, frames: Vec<Vec<u8>>, queue: &mut NoticeQueue) {
         let at = now_ms();
         let Some(frame) = parse(frames).filter(|frame| self.topics.contains(&frame.topic)) else {
             return;
@@ -368,7 +368,12 @@ fn speaks_ipv6(endpoint: &str, attempt: u32) -> bool {
     }
 }
 
-fn receive(context: &zmq::Context, mut links: Vec<Link>, mut queue: Queue, stop: &AtomicBool) {
+fn receive(
+    context: &zmq::Context,
+    mut links: Vec<Link>,
+    mut queue: NoticeQueue,
+    stop: &AtomicBool,
+) {
     let mut more = false;
     while !stop.load(Ordering::Relaxed) {
         let mut items: Vec<_> = links
@@ -412,7 +417,7 @@ pub fn answers(endpoint: &str, limit: Duration) -> Option<bool> {
     }
     let deadline = Instant::now() + limit;
     let context = zmq::Context::new();
-    let open = |attempt| Link::open(&context, endpoint, vec![Topic::Sequence], attempt).ok();
+    let open = |attempt| Link::open(&context, endpoint, vec![ZmqTopic::Sequence], attempt).ok();
     let links: Vec<Link> = [0, 1].into_iter().filter_map(open).collect();
     while Instant::now() < deadline {
         let mut items: Vec<_> = links
@@ -456,15 +461,15 @@ mod tests {
     fn a_full_queue_drops_and_tells_the_gap_when_there_is_room() {
         let (sender, mut notices) = mpsc::unbounded_channel();
         let queued = Arc::new(AtomicUsize::new(QUEUE_BYTES));
-        let mut queue = Queue {
+        let mut queue = NoticeQueue {
             sender,
             queued: queued.clone(),
             dropped: [0; 3],
         };
-        let message = |number| Frame {
-            topic: Topic::Rawtx,
+        let message = |number| ZmqMessage {
+            topic: ZmqTopic::Rawtx,
             number,
-            body: Body::Tx(vec![0; 10]),
+            body: MessageBody::Tx(vec![0; 10]),
         };
         queue.message(1, message(1));
         queue.message(2, message(2));
@@ -473,7 +478,7 @@ mod tests {
         assert_eq!(
             notices.try_recv().unwrap().notice,
             Notice::Gap {
-                topic: Topic::Rawtx,
+                topic: ZmqTopic::Rawtx,
                 lost: 2
             }
         );
@@ -488,17 +493,17 @@ mod tests {
     fn what_a_full_queue_dropped_is_told_although_nothing_more_comes() {
         let (sender, mut notices) = mpsc::unbounded_channel();
         let queued = Arc::new(AtomicUsize::new(QUEUE_BYTES));
-        let mut queue = Queue {
+        let mut queue = NoticeQueue {
             sender,
             queued: queued.clone(),
             dropped: [0; 3],
         };
         queue.message(
             1,
-            Frame {
-                topic: Topic::Rawblock,
+            ZmqMessage {
+                topic: ZmqTopic::Rawblock,
                 number: 1,
-                body: Body::Block(vec![0; 10]),
+                body: MessageBody::Block(vec![0; 10]),
             },
         );
         queue.catch_breath();
@@ -509,7 +514,7 @@ mod tests {
         assert_eq!(
             notices.try_recv().unwrap().notice,
             Notice::Gap {
-                topic: Topic::Rawblock,
+                topic: ZmqTopic::Rawblock,
                 lost: 1
             }
         );
@@ -526,7 +531,7 @@ mod tests {
         };
         let groups = group(&endpoints);
         assert_eq!(groups.len(), 2);
-        assert_eq!(groups[0].1, [Topic::Rawtx, Topic::Sequence]);
+        assert_eq!(groups[0].1, [ZmqTopic::Rawtx, ZmqTopic::Sequence]);
         assert_eq!(group(&Endpoints::default()), []);
     }
 
@@ -544,7 +549,7 @@ mod tests {
         .unwrap();
         assert_eq!(
             feed.recv().await.unwrap().notice,
-            Notice::Connected(vec![Topic::Rawtx])
+            Notice::Connected(vec![ZmqTopic::Rawtx])
         );
         // XPUB hears the subscription, so nothing is sent into the void.
         assert_eq!(publisher.recv_bytes(0).unwrap(), b"\x01rawtx");
@@ -554,17 +559,17 @@ mod tests {
                 .unwrap();
         }
         let tx = |number| {
-            Notice::Message(Frame {
-                topic: Topic::Rawtx,
+            Notice::Message(ZmqMessage {
+                topic: ZmqTopic::Rawtx,
                 number,
-                body: Body::Tx(b"tx".to_vec()),
+                body: MessageBody::Tx(b"tx".to_vec()),
             })
         };
         assert_eq!(feed.recv().await.unwrap().notice, tx(3));
         assert_eq!(
             feed.recv().await.unwrap().notice,
             Notice::Gap {
-                topic: Topic::Rawtx,
+                topic: ZmqTopic::Rawtx,
                 lost: 1
             }
         );
@@ -573,7 +578,7 @@ mod tests {
         drop(publisher);
         assert_eq!(
             feed.recv().await.unwrap().notice,
-            Notice::Disconnected(vec![Topic::Rawtx])
+            Notice::Disconnected(vec![ZmqTopic::Rawtx])
         );
     }
 
@@ -604,7 +609,7 @@ mod tests {
         publisher.bind(&endpoint).unwrap();
         assert_eq!(
             feed.recv().await.unwrap().notice,
-            Notice::Connected(vec![Topic::Rawtx])
+            Notice::Connected(vec![ZmqTopic::Rawtx])
         );
         assert_eq!(publisher.recv_bytes(0).unwrap(), b"\x01rawtx");
     }

@@ -1,4 +1,4 @@
-//! The published [`Status`], and what changes it. Great changes go out at once, counters a few
+//! The published [`NodeStatus`], and what changes it. Great changes go out at once, counters a few
 //! times a second.
 
 use std::time::Duration;
@@ -8,8 +8,10 @@ use tokio::time::Instant;
 
 use crate::bitcoind::findings::initial_download;
 use crate::bitcoind::rpc::{Blockchain, MempoolInfo, Network};
-use crate::bitcoind::zmq::Topic;
-use crate::bitcoind::{Cause, Endpoints, Finding, Found, NodeError, NodeInfo, Status, TopicStatus};
+use crate::bitcoind::zmq::ZmqTopic;
+use crate::bitcoind::{
+    DiscoveredNode, Endpoints, Finding, NodeError, NodeErrorKind, NodeInfo, NodeStatus, TopicStatus,
+};
 use crate::clock::now_ms;
 
 /// Between two publications of mere counters.
@@ -17,7 +19,7 @@ const PACE: Duration = Duration::from_millis(200);
 
 /// What keeps us from following.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(in crate::bitcoind) enum Obstacle {
+pub(in crate::bitcoind) enum NotReady {
     /// Monitoring is stopped.
     Stopped,
     /// Calls fail; the status has the error.
@@ -30,10 +32,10 @@ pub(in crate::bitcoind) enum Obstacle {
     Feed,
 }
 
-pub(in crate::bitcoind) struct Board {
-    status: Status,
-    publisher: watch::Sender<Status>,
-    obstacle: Option<Obstacle>,
+pub(in crate::bitcoind) struct StatusPublisher {
+    status: NodeStatus,
+    sender: watch::Sender<NodeStatus>,
+    not_ready: Option<NotReady>,
     /// Something changed since the last publication.
     dirty: bool,
     /// It must go out now.
@@ -41,20 +43,20 @@ pub(in crate::bitcoind) struct Board {
     published: Instant,
 }
 
-impl Board {
-    pub(in crate::bitcoind) fn new(interval: Duration) -> (Self, watch::Receiver<Status>) {
-        let mut status = Status {
+impl StatusPublisher {
+    pub(in crate::bitcoind) fn new(interval: Duration) -> (Self, watch::Receiver<NodeStatus>) {
+        let mut status = NodeStatus {
             reason: Some("looking for bitcoind".into()),
-            ..Status::default()
+            ..NodeStatus::default()
         };
         status.reconcile.interval = interval.as_secs();
-        let (publisher, receiver) = watch::channel(status.clone());
-        let obstacle = Some(Obstacle::Node);
+        let (sender, receiver) = watch::channel(status.clone());
+        let not_ready = Some(NotReady::Node);
         (
             Self {
                 status,
-                publisher,
-                obstacle,
+                sender,
+                not_ready,
                 dirty: false,
                 urgent: false,
                 published: Instant::now(),
@@ -63,7 +65,7 @@ impl Board {
         )
     }
 
-    pub(super) fn found(&mut self, found: &Found) {
+    pub(super) fn found(&mut self, found: &DiscoveredNode) {
         for finding in &found.notes {
             match &finding.remedy {
                 None => tracing::info!("{}", finding.what),
@@ -88,7 +90,10 @@ impl Board {
         }
         status.error = Some(text);
         // A refusal is an answer; a full queue, a page of HTML or another chain is none.
-        if !matches!(error.cause, Cause::Rpc(_) | Cause::MethodRefused) {
+        if !matches!(
+            error.kind,
+            NodeErrorKind::Rpc(_) | NodeErrorKind::MethodRefused
+        ) {
             status.available = false;
             status.unavailable_since.get_or_insert_with(now_ms);
         }
@@ -116,7 +121,7 @@ impl Board {
 
     /// The node told or answered something: while we follow it, what we know is what it knows.
     fn contact(&mut self, at: u64) {
-        if self.obstacle.is_none() {
+        if self.not_ready.is_none() {
             self.status.current_at = Some(at);
         }
     }
@@ -148,11 +153,11 @@ impl Board {
     }
 
     pub(super) fn endpoints(&mut self, endpoints: &Endpoints) {
-        for (topic, endpoint) in
-            Topic::ALL
-                .into_iter()
-                .zip([&endpoints.rawtx, &endpoints.rawblock, &endpoints.sequence])
-        {
+        for (topic, endpoint) in ZmqTopic::ALL.into_iter().zip([
+            &endpoints.rawtx,
+            &endpoints.rawblock,
+            &endpoints.sequence,
+        ]) {
             let status = self.topic(topic);
             status.connected = false;
             status.endpoint.clone_from(endpoint);
@@ -160,7 +165,7 @@ impl Board {
         self.urgent = true;
     }
 
-    pub(super) fn connected(&mut self, topics: &[Topic], connected: bool) {
+    pub(super) fn connected(&mut self, topics: &[ZmqTopic], connected: bool) {
         for topic in topics {
             let status = self.topic(*topic);
             status.connected = connected;
@@ -173,14 +178,14 @@ impl Board {
         self.urgent = true;
     }
 
-    pub(super) fn believed(&mut self, topic: Topic, believed: bool) {
+    pub(super) fn believed(&mut self, topic: ZmqTopic, believed: bool) {
         let status = self.topic(topic);
         if std::mem::replace(&mut status.believed, believed) != believed {
             self.urgent = true;
         }
     }
 
-    pub(super) fn heard(&mut self, topic: Topic, number: u32, at: u64) {
+    pub(super) fn heard(&mut self, topic: ZmqTopic, number: u32, at: u64) {
         let status = self.topic(topic);
         status.last_sequence = Some(number);
         status.last_message = Some(at);
@@ -188,7 +193,7 @@ impl Board {
         self.dirty = true;
     }
 
-    pub(super) fn gap(&mut self, topic: Topic, lost: u64) {
+    pub(super) fn gap(&mut self, topic: ZmqTopic, lost: u64) {
         let status = self.topic(topic);
         status.gaps += 1;
         status.lost = status.lost.saturating_add(lost);
@@ -222,33 +227,33 @@ impl Board {
 
     /// Every topic that the node offers is connected.
     pub(super) fn feeds_up(&self) -> bool {
-        Topic::ALL
+        ZmqTopic::ALL
             .into_iter()
             .all(|topic| self.look(topic).endpoint.is_none() || self.look(topic).connected)
     }
 
     /// It is connected, and known to be our node's.
-    pub(super) fn topic_up(&self, topic: Topic) -> bool {
+    pub(super) fn topic_up(&self, topic: ZmqTopic) -> bool {
         self.look(topic).connected && self.look(topic).believed
     }
 
     /// Publishes if there is reason to.
-    pub(in crate::bitcoind) fn publish(&mut self, obstacle: Option<Obstacle>) {
-        if obstacle != self.obstacle {
-            if obstacle.is_none() {
+    pub(in crate::bitcoind) fn publish(&mut self, not_ready: Option<NotReady>) {
+        if not_ready != self.not_ready {
+            if not_ready.is_none() {
                 tracing::info!("following bitcoind at block {}", self.status.node.blocks);
                 self.status.current_at = Some(now_ms());
             }
-            self.obstacle = obstacle;
+            self.not_ready = not_ready;
             self.urgent = true;
         }
         let due = self.urgent || (self.dirty && self.published.elapsed() >= PACE);
         if !due {
             return;
         }
-        self.status.following = self.obstacle.is_none();
+        self.status.following = self.not_ready.is_none();
         self.status.reason = self.reason();
-        self.publisher.send_replace(self.status.clone());
+        self.sender.send_replace(self.status.clone());
         (self.dirty, self.urgent) = (false, false);
         self.published = Instant::now();
     }
@@ -260,21 +265,21 @@ impl Board {
 
     fn reason(&self) -> Option<String> {
         let status = &self.status;
-        Some(match self.obstacle.as_ref()? {
-            Obstacle::Stopped => "monitoring is stopped".into(),
-            Obstacle::Node => status
+        Some(match self.not_ready.as_ref()? {
+            NotReady::Stopped => "monitoring is stopped".into(),
+            NotReady::Node => status
                 .error
                 .clone()
                 .unwrap_or_else(|| "bitcoind does not answer".into()),
-            Obstacle::Chain(why) => why.clone(),
-            Obstacle::CatchingUp => {
+            NotReady::Chain(why) => why.clone(),
+            NotReady::CatchingUp => {
                 format!("catching up with bitcoind at block {}", status.node.blocks)
             }
-            Obstacle::Syncing => initial_download(&status.node, now_ms() / 1000),
-            Obstacle::Mempool if !status.mempool.loaded => "bitcoind is loading its mempool".into(),
-            Obstacle::Mempool => "reading bitcoind's mempool".into(),
-            Obstacle::Feed => {
-                let down = Topic::ALL.into_iter().find_map(|topic| {
+            NotReady::Syncing => initial_download(&status.node, now_ms() / 1000),
+            NotReady::Mempool if !status.mempool.loaded => "bitcoind is loading its mempool".into(),
+            NotReady::Mempool => "reading bitcoind's mempool".into(),
+            NotReady::Feed => {
+                let down = ZmqTopic::ALL.into_iter().find_map(|topic| {
                     self.look(topic)
                         .endpoint
                         .as_ref()
@@ -288,19 +293,19 @@ impl Board {
         })
     }
 
-    fn topic(&mut self, topic: Topic) -> &mut TopicStatus {
+    fn topic(&mut self, topic: ZmqTopic) -> &mut TopicStatus {
         match topic {
-            Topic::Rawtx => &mut self.status.zmq.rawtx,
-            Topic::Rawblock => &mut self.status.zmq.rawblock,
-            Topic::Sequence => &mut self.status.zmq.sequence,
+            ZmqTopic::Rawtx => &mut self.status.zmq.rawtx,
+            ZmqTopic::Rawblock => &mut self.status.zmq.rawblock,
+            ZmqTopic::Sequence => &mut self.status.zmq.sequence,
         }
     }
 
-    fn look(&self, topic: Topic) -> &TopicStatus {
+    fn look(&self, topic: ZmqTopic) -> &TopicStatus {
         match topic {
-            Topic::Rawtx => &self.status.zmq.rawtx,
-            Topic::Rawblock => &self.status.zmq.rawblock,
-            Topic::Sequence => &self.status.zmq.sequence,
+            ZmqTopic::Rawtx => &self.status.zmq.rawtx,
+            ZmqTopic::Rawblock => &self.status.zmq.rawblock,
+            ZmqTopic::Sequence => &self.status.zmq.sequence,
         }
     }
 }

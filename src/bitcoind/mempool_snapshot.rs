@@ -11,22 +11,22 @@ use bitcoin::{BlockHash, Transaction, Txid};
 use super::NodeError;
 use super::rpc::{MempoolInfo, Rpc};
 
-/// More news than this during one reading: it is read again later.
-const NEWS: usize = 200_000;
+/// More changes than this during one reading: it is read again later.
+const CHANGES: usize = 200_000;
 
 /// What reading the mempool gave.
 #[derive(Debug)]
-pub(super) enum Reading {
+pub(super) enum MempoolRead {
     /// The node still loads the mempool of its last run: a list now would make evictions of what it
     /// has not loaded yet.
     Loading(MempoolInfo),
     /// The node's tip moved meanwhile.
     Moved,
-    Whole(Snapshot),
+    Whole(MempoolSnapshot),
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Snapshot {
+pub(super) struct MempoolSnapshot {
     /// The node's tip before and after the reading.
     pub(super) tip: BlockHash,
     pub(super) txids: HashSet<Txid>,
@@ -36,17 +36,17 @@ pub(super) struct Snapshot {
     pub(super) info: MempoolInfo,
 }
 
-pub(super) async fn read(rpc: &Rpc) -> Result<Reading, NodeError> {
+pub(super) async fn read(rpc: &Rpc) -> Result<MempoolRead, NodeError> {
     let state = rpc.mempool_info().await?;
     if !state.loaded {
-        return Ok(Reading::Loading(state));
+        return Ok(MempoolRead::Loading(state));
     }
     let tip = rpc.best_block().await?;
     let list = rpc.mempool_txids().await?;
     if rpc.best_block().await? != tip {
-        return Ok(Reading::Moved);
+        return Ok(MempoolRead::Moved);
     }
-    Ok(Reading::Whole(Snapshot {
+    Ok(MempoolRead::Whole(MempoolSnapshot {
         tip,
         txids: list.txids.into_iter().collect(),
         sequence: list.mempool_sequence,
@@ -56,30 +56,30 @@ pub(super) async fn read(rpc: &Rpc) -> Result<Reading, NodeError> {
 
 /// What was heard of the mempool since a reading was begun, in order.
 #[derive(Debug, Default)]
-pub(super) struct Since {
-    news: Vec<News>,
+pub(super) struct EventsSinceRequest {
+    changes: Vec<MempoolChange>,
     spoiled: bool,
 }
 
 #[derive(Debug, Clone, Copy)]
-enum News {
+enum MempoolChange {
     Accepted(u64, Txid),
     Removed(u64, Txid),
     /// Known to be in the mempool, or maybe so; without a number.
     Seen(Txid),
 }
 
-impl Since {
+impl EventsSinceRequest {
     pub(super) fn accepted(&mut self, sequence: u64, txid: Txid) {
-        self.push(News::Accepted(sequence, txid));
+        self.push(MempoolChange::Accepted(sequence, txid));
     }
 
     pub(super) fn removed(&mut self, sequence: u64, txid: Txid) {
-        self.push(News::Removed(sequence, txid));
+        self.push(MempoolChange::Removed(sequence, txid));
     }
 
     pub(super) fn seen(&mut self, txid: Txid) {
-        self.push(News::Seen(txid));
+        self.push(MempoolChange::Seen(txid));
     }
 
     /// Blocks came or went, the feed broke: this reading cannot be corrected.
@@ -87,30 +87,30 @@ impl Since {
         self.spoiled = true;
     }
 
-    fn push(&mut self, news: News) {
-        if self.news.len() >= NEWS {
+    fn push(&mut self, changes: MempoolChange) {
+        if self.changes.len() >= CHANGES {
             self.spoiled = true;
             return;
         }
-        self.news.push(news);
+        self.changes.push(changes);
     }
 
     /// The mempool as of now, if the reading still stands.
-    pub(super) fn correct(&self, mut snapshot: Snapshot) -> Option<Snapshot> {
+    pub(super) fn correct(&self, mut snapshot: MempoolSnapshot) -> Option<MempoolSnapshot> {
         if self.spoiled {
             return None;
         }
         let from = snapshot.sequence.unwrap_or(0);
-        for news in &self.news {
-            match *news {
-                News::Accepted(sequence, txid) if sequence >= from => {
+        for changes in &self.changes {
+            match *changes {
+                MempoolChange::Accepted(sequence, txid) if sequence >= from => {
                     _ = snapshot.txids.insert(txid)
                 }
-                News::Removed(sequence, txid) if sequence >= from => {
+                MempoolChange::Removed(sequence, txid) if sequence >= from => {
                     _ = snapshot.txids.remove(&txid)
                 }
-                News::Seen(txid) => _ = snapshot.txids.insert(txid),
-                News::Accepted(..) | News::Removed(..) => {}
+                MempoolChange::Seen(txid) => _ = snapshot.txids.insert(txid),
+                MempoolChange::Accepted(..) | MempoolChange::Removed(..) => {}
             }
         }
         Some(snapshot)
@@ -195,8 +195,8 @@ mod tests {
         Txid::from_byte_array([n; 32])
     }
 
-    fn snapshot(txids: &[u8], sequence: Option<u64>) -> Snapshot {
-        Snapshot {
+    fn snapshot(txids: &[u8], sequence: Option<u64>) -> MempoolSnapshot {
+        MempoolSnapshot {
             tip: BlockHash::all_zeros(),
             txids: txids.iter().map(|n| id(*n)).collect(),
             sequence,
@@ -206,7 +206,7 @@ mod tests {
 
     #[test]
     fn only_what_the_list_does_not_hold_yet_is_applied() {
-        let mut since = Since::default();
+        let mut since = EventsSinceRequest::default();
         since.removed(9, id(1));
         since.accepted(10, id(2));
         since.accepted(11, id(3));
@@ -221,7 +221,7 @@ mod tests {
 
     #[test]
     fn a_transaction_that_left_and_came_back_is_there() {
-        let mut since = Since::default();
+        let mut since = EventsSinceRequest::default();
         since.removed(10, id(1));
         since.accepted(11, id(1));
         assert_eq!(
@@ -232,7 +232,7 @@ mod tests {
 
     #[test]
     fn without_numbers_what_was_seen_is_kept() {
-        let mut since = Since::default();
+        let mut since = EventsSinceRequest::default();
         since.seen(id(5));
         assert_eq!(
             since.correct(snapshot(&[1], Some(10))),
@@ -246,7 +246,7 @@ mod tests {
 
     #[test]
     fn a_spoiled_reading_is_thrown_away() {
-        let mut since = Since::default();
+        let mut since = EventsSinceRequest::default();
         since.spoil();
         assert_eq!(since.correct(snapshot(&[1], Some(10))), None);
     }

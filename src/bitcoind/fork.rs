@@ -12,7 +12,7 @@ use bitcoin::{Block, BlockHash};
 use tokio::sync::mpsc;
 
 use super::rpc::{Blockchain, Rpc};
-use super::{Cause, NodeError};
+use super::{NodeError, NodeErrorKind};
 use crate::remedy::Remedy;
 use crate::store::{Reader, StoreError};
 use crate::tracker::BlockId;
@@ -25,7 +25,7 @@ const START_WINDOW: u32 = 2016;
 /// Blocks fetched at the same time.
 const AHEAD: usize = 3;
 
-/// See [`patience`].
+/// See [`confirmation_wait`].
 const ROLLBACK: Duration = Duration::from_millis(900);
 const PRIVATE_INITIAL: Duration = Duration::from_secs(5);
 const HEADERS_AHEAD: Duration = Duration::from_secs(60);
@@ -49,14 +49,14 @@ pub(super) enum Relation {
 
 /// One look at the node.
 #[derive(Debug, Clone)]
-pub(super) struct Look {
+pub(super) struct TipComparison {
     pub(super) node: Blockchain,
     pub(super) relation: Relation,
 }
 
 /// What to do after a look.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Step {
+pub(super) enum ChainAction {
     Nothing,
     Start,
     Connect(Vec<BlockHash>),
@@ -70,7 +70,7 @@ pub(super) enum Step {
 
 /// What speaks for a node that is lower than we are, or that only lost blocks, being right.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(super) struct Evidence {
+pub(super) struct RollbackEvidence {
     /// The node said over `sequence` that it disconnected our tip.
     pub(super) told: bool,
     /// How long looks have said the same, at least.
@@ -78,55 +78,67 @@ pub(super) struct Evidence {
 }
 
 /// The decision, from hashes and from what the node says of itself.
-pub(super) fn decide(ours: Option<BlockId>, look: &Look, evidence: Evidence) -> Step {
+pub(super) fn decide(
+    ours: Option<BlockId>,
+    look: &TipComparison,
+    evidence: RollbackEvidence,
+) -> ChainAction {
     let step = follow(ours, look, evidence);
     let below = match &step {
-        Step::Connect(_) => ours.map(|tip| tip.height),
-        Step::Disconnect { to, next } if !next.is_empty() => Some(to.height),
+        ChainAction::Connect(_) => ours.map(|tip| tip.height),
+        ChainAction::Disconnect { to, next } if !next.is_empty() => Some(to.height),
         _ => None,
     };
     match (below, look.node.pruneheight) {
         // Before anything is undone: what cannot be done whole is not begun.
-        (Some(below), Some(kept)) if below.saturating_add(1) < kept => Step::Wait(pruned()),
+        (Some(below), Some(kept)) if below.saturating_add(1) < kept => ChainAction::Wait(pruned()),
         _ => step,
     }
 }
 
-fn follow(ours: Option<BlockId>, look: &Look, evidence: Evidence) -> Step {
+fn follow(ours: Option<BlockId>, look: &TipComparison, evidence: RollbackEvidence) -> ChainAction {
     let node = &look.node;
     match &look.relation {
-        Relation::Same => Step::Nothing,
+        Relation::Same => ChainAction::Nothing,
         Relation::Empty if node.initialblockdownload && !node.is_private() => {
-            Step::Wait("bitcoind is in its initial download".into())
+            ChainAction::Wait("bitcoind is in its initial download".into())
         }
-        Relation::Empty => Step::Start,
-        Relation::Ahead(hashes) => Step::Connect(hashes.clone()),
-        Relation::Parted { fork, next } => match patience(ours, node, next.is_empty()) {
-            Some(needed) if evidence.told || evidence.stood >= needed => Step::Disconnect {
+        Relation::Empty => ChainAction::Start,
+        Relation::Ahead(hashes) => ChainAction::Connect(hashes.clone()),
+        Relation::Parted { fork, next } => match confirmation_wait(ours, node, next.is_empty()) {
+            Some(needed) if evidence.told || evidence.stood >= needed => ChainAction::Disconnect {
                 to: *fork,
                 next: next.clone(),
             },
-            Some(needed) if needed <= ROLLBACK => Step::Wait("bitcoind took back blocks".into()),
-            _ => Step::Wait(format!(
+            Some(needed) if needed <= ROLLBACK => {
+                ChainAction::Wait("bitcoind took back blocks".into())
+            }
+            _ => ChainAction::Wait(format!(
                 "bitcoind is at block {} of {}, below our tip: it seems to be rebuilding its chain",
                 node.blocks,
                 node.headers.max(node.blocks)
             )),
         },
-        Relation::Unrelated if patience(ours, node, false) == Some(Duration::ZERO) => {
-            Step::Wait(format!(
+        Relation::Unrelated if confirmation_wait(ours, node, false) == Some(Duration::ZERO) => {
+            ChainAction::Wait(format!(
                 "bitcoind's chain parts from ours below the first block that satwatch knows: {}",
                 Remedy::BeginAnew
             ))
         }
-        Relation::Unrelated => Step::Wait("bitcoind seems to be rebuilding its chain".into()),
+        Relation::Unrelated => {
+            ChainAction::Wait("bitcoind seems to be rebuilding its chain".into())
+        }
     }
 }
 
 /// How long a parted chain must stand still before it is believed. A node that rebuilds its chain
 /// state (`-reindex`) passes our chain from below, maybe along branches that lost: not a reorg.
 /// `None`: wait for the node.
-fn patience(ours: Option<BlockId>, node: &Blockchain, rolled_back: bool) -> Option<Duration> {
+fn confirmation_wait(
+    ours: Option<BlockId>,
+    node: &Blockchain,
+    rolled_back: bool,
+) -> Option<Duration> {
     let lower = ours.is_some_and(|tip| node.blocks < tip.height);
     match (lower, node.initialblockdownload) {
         (true, true) if !node.is_private() => None,
@@ -202,24 +214,24 @@ pub(super) async fn look(
     rpc: &Rpc,
     reader: &Reader,
     ours: Option<BlockId>,
-) -> Result<Look, NodeError> {
+) -> Result<TipComparison, NodeError> {
     // The node's chain may move while we compare; what leads to a disconnect must have stood still.
     for _ in 0..5 {
         let node = rpc.blockchain().await?;
         let Some(tip) = ours else {
-            return Ok(Look {
+            return Ok(TipComparison {
                 node,
                 relation: Relation::Empty,
             });
         };
         if node.bestblockhash == tip.hash {
-            return Ok(Look {
+            return Ok(TipComparison {
                 node,
                 relation: Relation::Same,
             });
         }
         let Some(fork) = fork_height(rpc, reader, tip, node.blocks).await? else {
-            return Ok(Look {
+            return Ok(TipComparison {
                 node,
                 relation: Relation::Unrelated,
             });
@@ -232,7 +244,7 @@ pub(super) async fn look(
             .collect();
         if fork == tip.height {
             if let Some(next) = next {
-                return Ok(Look {
+                return Ok(TipComparison {
                     node,
                     relation: Relation::Ahead(next),
                 });
@@ -245,11 +257,11 @@ pub(super) async fn look(
                 },
                 None => Relation::Unrelated,
             };
-            return Ok(Look { node, relation });
+            return Ok(TipComparison { node, relation });
         }
     }
     Err(NodeError::transient(
-        Cause::Busy,
+        NodeErrorKind::Busy,
         "bitcoind's chain moves faster than it can be compared".into(),
     ))
 }
@@ -285,7 +297,7 @@ fn our_hash(reader: &Reader, tip: BlockId, height: u32) -> Result<Option<BlockHa
 }
 
 fn unreadable(error: &StoreError) -> NodeError {
-    NodeError::persistent(Cause::Setup, error.to_string())
+    NodeError::persistent(NodeErrorKind::Setup, error.to_string())
 }
 
 /// The blocks that an empty store starts with, ascending from the height given: hash and time.
@@ -364,7 +376,7 @@ mod tests {
         }
     }
 
-    fn look_at(blocks: u32, headers: u32, initial: bool, relation: Relation) -> Look {
+    fn look_at(blocks: u32, headers: u32, initial: bool, relation: Relation) -> TipComparison {
         let node = Blockchain {
             chain: "main".into(),
             blocks,
@@ -378,7 +390,7 @@ mod tests {
             pruned: false,
             pruneheight: None,
         };
-        Look { node, relation }
+        TipComparison { node, relation }
     }
 
     /// Finds the fork of two chains whose blocks differ from `parts` on, with our rows starting at
@@ -430,9 +442,9 @@ mod tests {
         let step = decide(
             Some(id(10)),
             &look_at(11, 90, true, Relation::Ahead(next.clone())),
-            Evidence::default(),
+            RollbackEvidence::default(),
         );
-        assert_eq!(step, Step::Connect(next));
+        assert_eq!(step, ChainAction::Connect(next));
     }
 
     #[test]
@@ -446,9 +458,9 @@ mod tests {
             let step = decide(
                 Some(id(10)),
                 &look_at(blocks, blocks, false, parted),
-                Evidence::default(),
+                RollbackEvidence::default(),
             );
-            assert_eq!(step, Step::Disconnect { to: id(7), next });
+            assert_eq!(step, ChainAction::Disconnect { to: id(7), next });
         }
     }
 
@@ -460,7 +472,7 @@ mod tests {
                     fork: id(200),
                     next,
                 };
-                let evidence = Evidence {
+                let evidence = RollbackEvidence {
                     told: false,
                     stood: Duration::from_secs(3),
                 };
@@ -469,7 +481,7 @@ mod tests {
                     &look_at(240, headers, initial, parted),
                     evidence,
                 );
-                assert!(matches!(step, Step::Wait(_)), "{step:?}");
+                assert!(matches!(step, ChainAction::Wait(_)), "{step:?}");
             }
         }
     }
@@ -480,7 +492,7 @@ mod tests {
         let steps = |kept, relation: Relation| {
             let mut look = look_at(12, 12, false, relation);
             (look.node.pruned, look.node.pruneheight) = (true, Some(kept));
-            decide(Some(id(7)), &look, Evidence::default())
+            decide(Some(id(7)), &look, RollbackEvidence::default())
         };
         let parted = || Relation::Parted {
             fork: id(7),
@@ -488,21 +500,21 @@ mod tests {
         };
         assert_eq!(
             steps(9, Relation::Ahead(next.clone())),
-            Step::Wait(pruned())
+            ChainAction::Wait(pruned())
         );
-        assert_eq!(steps(9, parted()), Step::Wait(pruned()));
+        assert_eq!(steps(9, parted()), ChainAction::Wait(pruned()));
         assert_eq!(
             steps(8, Relation::Ahead(next.clone())),
-            Step::Connect(next.clone())
+            ChainAction::Connect(next.clone())
         );
         assert_eq!(
             steps(8, parted()),
-            Step::Disconnect {
+            ChainAction::Disconnect {
                 to: id(7),
                 next: next.clone()
             }
         );
-        assert_eq!(steps(12, Relation::Same), Step::Nothing);
+        assert_eq!(steps(12, Relation::Same), ChainAction::Nothing);
     }
 
     #[test]
@@ -511,7 +523,7 @@ mod tests {
             fork: id(7),
             next: vec![],
         };
-        let back = Step::Disconnect {
+        let back = ChainAction::Disconnect {
             to: id(7),
             next: vec![],
         };
@@ -519,13 +531,13 @@ mod tests {
             decide(
                 Some(id(10)),
                 &look_at(7, 7, false, parted()),
-                Evidence {
+                RollbackEvidence {
                     told,
                     stood: Duration::from_secs(seconds),
                 },
             )
         };
-        assert!(matches!(decide(false, 0), Step::Wait(_)));
+        assert!(matches!(decide(false, 0), ChainAction::Wait(_)));
         assert_eq!(decide(false, 1), back);
         assert_eq!(decide(true, 0), back);
     }
@@ -540,14 +552,14 @@ mod tests {
             decide(
                 Some(id(10)),
                 &look_at(7, 10, false, parted()),
-                Evidence {
+                RollbackEvidence {
                     told: false,
                     stood: Duration::from_secs(seconds),
                 },
             )
         };
-        assert!(matches!(decide(30), Step::Wait(_)));
-        assert!(matches!(decide(61), Step::Disconnect { .. }));
+        assert!(matches!(decide(30), ChainAction::Wait(_)));
+        assert!(matches!(decide(61), ChainAction::Disconnect { .. }));
     }
 
     #[test]
@@ -556,12 +568,15 @@ mod tests {
             decide(
                 None,
                 &look_at(7, 90, true, Relation::Empty),
-                Evidence::default()
+                RollbackEvidence::default()
             ),
-            Step::Wait(_)
+            ChainAction::Wait(_)
         ));
         let mut regtest = look_at(0, 0, true, Relation::Empty);
         regtest.node.chain = "regtest".into();
-        assert_eq!(decide(None, &regtest, Evidence::default()), Step::Start);
+        assert_eq!(
+            decide(None, &regtest, RollbackEvidence::default()),
+            ChainAction::Start
+        );
     }
 }

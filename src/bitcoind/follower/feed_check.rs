@@ -13,10 +13,10 @@ use bitcoin::Txid;
 use bitcoin::hashes::Hash;
 use tokio::time::Instant;
 
-use super::{Follow, GAP_DELAY};
+use super::{Follower, GAP_DELAY};
 use crate::bitcoind::Endpoints;
-use crate::bitcoind::mempool::Snapshot;
-use crate::bitcoind::zmq::{Body, Change, Frame, Topic};
+use crate::bitcoind::mempool_snapshot::MempoolSnapshot;
+use crate::bitcoind::zmq::{MessageBody, SequenceEvent, ZmqMessage, ZmqTopic};
 
 /// Acceptances remembered: what comes while the mempool is read.
 const HEARD: usize = 4096;
@@ -25,7 +25,7 @@ const TRY: Duration = Duration::from_secs(1);
 const LONGEST_TRY: Duration = Duration::from_secs(60);
 
 #[derive(Debug, Default)]
-pub(super) struct Trust {
+pub(super) struct FeedCheck {
     /// The node lists the endpoint of `rawblock`, of `sequence`.
     listed: (bool, bool),
     proved: bool,
@@ -35,7 +35,7 @@ pub(super) struct Trust {
     pause: Duration,
 }
 
-impl Trust {
+impl FeedCheck {
     pub(super) fn list(&mut self, rawblock: bool, sequence: bool) {
         self.listed = (rawblock, sequence);
     }
@@ -48,14 +48,14 @@ impl Trust {
         };
     }
 
-    fn believes(&self, topic: Topic, endpoints: &Endpoints) -> bool {
+    fn believes(&self, topic: ZmqTopic, endpoints: &Endpoints) -> bool {
         match topic {
             // Its content proves itself; whether the mempool holds it is asked elsewhere.
-            Topic::Rawtx => true,
-            Topic::Sequence => self.listed.1 || self.proved,
-            Topic::Rawblock => {
+            ZmqTopic::Rawtx => true,
+            ZmqTopic::Sequence => self.listed.1 || self.proved,
+            ZmqTopic::Rawblock => {
                 self.listed.0
-                    || (self.believes(Topic::Sequence, endpoints)
+                    || (self.believes(ZmqTopic::Sequence, endpoints)
                         && endpoints.rawblock == endpoints.sequence)
             }
         }
@@ -76,7 +76,7 @@ impl Trust {
     }
 
     /// Compares what was heard with what the node says of its mempool. True if that is the proof.
-    fn judge(&mut self, snapshot: &Snapshot) -> bool {
+    fn judge(&mut self, snapshot: &MempoolSnapshot) -> bool {
         let Some(last) = snapshot
             .sequence
             .and_then(|next| next.checked_sub(1))
@@ -95,41 +95,44 @@ impl Trust {
     }
 }
 
-impl Follow {
-    /// Tells the board which feeds are believed.
-    pub(super) fn weigh(&mut self) {
-        for topic in Topic::ALL {
-            self.board
-                .believed(topic, self.trust.believes(topic, &self.endpoints));
+impl Follower {
+    /// Publishes which feeds are believed.
+    pub(super) fn publish_feeds(&mut self) {
+        for topic in ZmqTopic::ALL {
+            self.publisher
+                .believed(topic, self.feed_check.believes(topic, &self.endpoints));
         }
     }
 
-    pub(super) fn judge(&mut self, snapshot: &Snapshot) {
-        if self.trust.judge(snapshot) {
+    pub(super) fn judge(&mut self, snapshot: &MempoolSnapshot) {
+        if self.feed_check.judge(snapshot) {
             tracing::info!(
                 "what is published at {} is bitcoind's own",
                 self.endpoints.sequence.as_deref().unwrap_or_default()
             );
-            self.weigh();
+            self.publish_feeds();
         }
     }
 
     /// A message of a feed that is not believed.
-    pub(super) fn hint(&mut self, frame: &Frame) {
-        let Body::Sequence(sequence) = &frame.body else {
+    pub(super) fn unproved_message(&mut self, frame: &ZmqMessage) {
+        let MessageBody::Sequence(sequence) = &frame.body else {
             return self.want_look(Duration::ZERO, true);
         };
         match sequence.what {
-            Change::BlockConnected | Change::BlockDisconnected => self.want_look(GAP_DELAY, true),
-            Change::Removed(_) => self.heal(),
-            Change::Accepted(number) => {
-                if self
-                    .trust
-                    .accepted(number, Txid::from_byte_array(sequence.hash), Instant::now())
-                {
+            SequenceEvent::BlockConnected | SequenceEvent::BlockDisconnected => {
+                self.want_look(GAP_DELAY, true)
+            }
+            SequenceEvent::Removed(_) => self.heal(),
+            SequenceEvent::Accepted(number) => {
+                if self.feed_check.accepted(
+                    number,
+                    Txid::from_byte_array(sequence.hash),
+                    Instant::now(),
+                ) {
                     self.want_reading(GAP_DELAY);
                 }
-                if !self.board.topic_up(Topic::Rawtx) {
+                if !self.publisher.topic_up(ZmqTopic::Rawtx) {
                     self.heal();
                 }
             }
@@ -148,8 +151,8 @@ mod tests {
         Txid::from_byte_array([n; 32])
     }
 
-    fn snapshot(txids: &[u8], sequence: Option<u64>) -> Snapshot {
-        Snapshot {
+    fn snapshot(txids: &[u8], sequence: Option<u64>) -> MempoolSnapshot {
+        MempoolSnapshot {
             tip: BlockHash::all_zeros(),
             txids: txids.iter().map(|n| id(*n)).collect(),
             sequence,
@@ -157,12 +160,12 @@ mod tests {
         }
     }
 
-    fn heard(news: &[(u64, u8)]) -> Trust {
-        let mut trust = Trust::default();
-        for (number, n) in news {
-            trust.accepted(*number, id(*n), Instant::now());
+    fn heard(acceptances: &[(u64, u8)]) -> FeedCheck {
+        let mut feed = FeedCheck::default();
+        for (number, n) in acceptances {
+            feed.accepted(*number, id(*n), Instant::now());
         }
-        trust
+        feed
     }
 
     fn endpoints(rawblock: &str, sequence: &str) -> Endpoints {
@@ -175,21 +178,23 @@ mod tests {
 
     #[test]
     fn the_last_acceptance_before_the_next_number_is_the_proof() {
-        let mut trust = heard(&[(7, 1), (8, 2), (9, 3)]);
+        let mut feed = heard(&[(7, 1), (8, 2), (9, 3)]);
         let (shared, apart) = (endpoints("a", "a"), endpoints("b", "a"));
         assert!(
-            !trust.believes(Topic::Sequence, &shared) && !trust.believes(Topic::Rawblock, &shared)
+            !feed.believes(ZmqTopic::Sequence, &shared)
+                && !feed.believes(ZmqTopic::Rawblock, &shared)
         );
-        assert!(trust.judge(&snapshot(&[1, 2], Some(9))));
+        assert!(feed.judge(&snapshot(&[1, 2], Some(9))));
         assert!(
-            trust.believes(Topic::Sequence, &shared) && trust.believes(Topic::Rawblock, &shared)
+            feed.believes(ZmqTopic::Sequence, &shared)
+                && feed.believes(ZmqTopic::Rawblock, &shared)
         );
         assert!(
-            !trust.believes(Topic::Rawblock, &apart),
+            !feed.believes(ZmqTopic::Rawblock, &apart),
             "another address may be another node's"
         );
-        trust.forget();
-        assert!(!trust.believes(Topic::Sequence, &shared));
+        feed.forget();
+        assert!(!feed.believes(ZmqTopic::Sequence, &shared));
     }
 
     #[test]
@@ -207,17 +212,19 @@ mod tests {
 
     #[test]
     fn an_endpoint_that_the_node_lists_needs_no_proof() {
-        let (mut trust, apart) = (Trust::default(), endpoints("b", "a"));
-        trust.list(true, true);
-        trust.forget();
-        assert!(trust.believes(Topic::Sequence, &apart) && trust.believes(Topic::Rawblock, &apart));
+        let (mut feed, apart) = (FeedCheck::default(), endpoints("b", "a"));
+        feed.list(true, true);
+        feed.forget();
+        assert!(
+            feed.believes(ZmqTopic::Sequence, &apart) && feed.believes(ZmqTopic::Rawblock, &apart)
+        );
     }
 
     #[test]
     fn readings_for_the_proof_are_few() {
-        let (mut trust, now) = (Trust::default(), Instant::now());
+        let (mut feed, now) = (FeedCheck::default(), Instant::now());
         let tried: Vec<_> = (0..300)
-            .filter(|second| trust.accepted(*second, id(0), now + Duration::from_secs(*second)))
+            .filter(|second| feed.accepted(*second, id(0), now + Duration::from_secs(*second)))
             .collect();
         assert_eq!(tried, [0, 1, 3, 7, 15, 31, 63, 123, 183, 243]);
     }

@@ -1,6 +1,7 @@
-//! Live news put together: [`Join`] makes one "accepted" out of `rawtx` and `sequence`,
-//! [`Settling`] knows when successors of removed transactions are out of time, [`During`] remembers
-//! what was heard while calls were on their way. No I/O, no clock.
+//! What ZMQ tells of the mempool, put together: [`AcceptanceMatcher`] makes one "accepted" out of
+//! `rawtx` and `sequence`, [`EvictionTimer`] knows when successors of removed transactions are out
+//! of time, [`InFlightFetches`] remembers what was heard while calls were on their way. No I/O, no
+//! clock.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::time::Duration;
@@ -20,7 +21,7 @@ const BYTES: usize = 64 << 20;
 /// `rawtx` tells what a transaction is, `sequence` that the mempool took it. Either may come first
 /// when they come from different addresses; either may be lost.
 #[derive(Default)]
-pub(super) struct Join {
+pub(super) struct AcceptanceMatcher {
     halves: HashMap<Txid, Half>,
     /// Oldest first; entries whose half has gone or is newer are skipped.
     order: VecDeque<(Instant, Txid)>,
@@ -39,7 +40,7 @@ enum What {
     Accepted,
 }
 
-impl Join {
+impl AcceptanceMatcher {
     /// A transaction over `rawtx`, `size` bytes long. Given back if the node has announced it
     /// already.
     pub(super) fn tx(
@@ -198,13 +199,13 @@ const LONGEST: Duration = Duration::from_secs(10);
 
 /// When to say that what left the mempool was evicted.
 #[derive(Default)]
-pub(super) struct Settling {
+pub(super) struct EvictionTimer {
     first: Option<Instant>,
     last: Option<Instant>,
     block_until: Option<Instant>,
 }
 
-impl Settling {
+impl EvictionTimer {
     /// Something left.
     pub(super) fn gone(&mut self, now: Instant) {
         self.first.get_or_insert(now);
@@ -257,13 +258,13 @@ const ANNOUNCEMENTS: usize = 100_000;
 
 /// What was heard while calls about transactions were on their way.
 #[derive(Default)]
-pub(super) struct During {
+pub(super) struct InFlightFetches {
     /// Asked for right now. True: it left the mempool since, so the answer is out of date.
     asked: HashMap<Txid, bool>,
     accepted: HashSet<Txid>,
 }
 
-impl During {
+impl InFlightFetches {
     /// What was heard before the call does not matter: the node publishes what it has done already.
     pub(super) fn ask(&mut self, txids: &[Txid]) {
         self.asked.extend(txids.iter().map(|txid| (*txid, false)));
@@ -330,7 +331,7 @@ mod tests {
 
     #[test]
     fn both_halves_make_one_acceptance_in_either_order() {
-        let (mut join, now) = (Join::default(), Instant::now());
+        let (mut join, now) = (AcceptanceMatcher::default(), Instant::now());
         let (txid, a) = tx(1);
         assert_eq!(join.tx(txid, a.clone(), 10, now), None);
         assert_eq!(join.accepted(txid, now), Some(a.clone()));
@@ -345,7 +346,7 @@ mod tests {
 
     #[test]
     fn a_blocks_transactions_are_forgotten_and_announcements_are_not() {
-        let (mut join, now) = (Join::default(), Instant::now());
+        let (mut join, now) = (AcceptanceMatcher::default(), Instant::now());
         let ((one, a), (two, b)) = (tx(1), tx(2));
         join.tx(one, a, 10, now);
         join.accepted(two, now);
@@ -356,7 +357,7 @@ mod tests {
 
     #[test]
     fn a_removed_transaction_does_not_come_back_by_its_old_half() {
-        let (mut join, now) = (Join::default(), Instant::now());
+        let (mut join, now) = (AcceptanceMatcher::default(), Instant::now());
         let (txid, a) = tx(1);
         join.tx(txid, a, 10, now);
         join.forget(&txid);
@@ -365,7 +366,7 @@ mod tests {
 
     #[test]
     fn an_announcement_without_its_transaction_is_fetched_once_and_then_dropped() {
-        let (mut join, start) = (Join::default(), Instant::now());
+        let (mut join, start) = (AcceptanceMatcher::default(), Instant::now());
         let (txid, a) = tx(1);
         join.accepted(txid, start);
         assert_eq!(join.expire(after(start, 50)), []);
@@ -379,7 +380,7 @@ mod tests {
 
     #[test]
     fn what_waits_is_bounded() {
-        let (mut join, now) = (Join::default(), Instant::now());
+        let (mut join, now) = (AcceptanceMatcher::default(), Instant::now());
         for n in 0..10 {
             let (txid, tx) = tx(n);
             join.tx(txid, tx, BYTES / 4, now);
@@ -392,7 +393,7 @@ mod tests {
 
     #[test]
     fn an_announcement_is_waited_for_until_its_transaction_comes_or_is_fetched() {
-        let (mut join, start) = (Join::default(), Instant::now());
+        let (mut join, start) = (AcceptanceMatcher::default(), Instant::now());
         let ((one, a), (two, _)) = (tx(1), tx(2));
         assert!(!join.waits());
         join.accepted(one, start);
@@ -405,7 +406,7 @@ mod tests {
 
     #[test]
     fn an_eviction_is_settled_soon_after_the_last_removal() {
-        let (mut settling, start) = (Settling::default(), Instant::now());
+        let (mut settling, start) = (EvictionTimer::default(), Instant::now());
         assert_eq!((settling.due(false), settling.is_idle()), (None, true));
         settling.gone(start);
         settling.gone(after(start, 30));
@@ -419,7 +420,7 @@ mod tests {
 
     #[test]
     fn a_block_under_way_and_a_fetch_put_the_verdict_off() {
-        let (mut settling, start) = (Settling::default(), Instant::now());
+        let (mut settling, start) = (EvictionTimer::default(), Instant::now());
         settling.gone(start);
         assert_eq!(settling.due(true), Some(after(start, 1000)));
         settling.block_begins(after(start, 1));
@@ -431,7 +432,7 @@ mod tests {
     /// The coinbase of the block before may come after that block itself, from another address.
     #[test]
     fn a_block_that_ended_before_it_began_does_not_hide_the_next_one() {
-        let (mut settling, start) = (Settling::default(), Instant::now());
+        let (mut settling, start) = (EvictionTimer::default(), Instant::now());
         settling.block_begins(start);
         settling.gone(after(start, 5000));
         settling.block_begins(after(start, 5001));
@@ -441,7 +442,7 @@ mod tests {
     /// What left a moment ago may still get its successor, also while others leave all the time.
     #[test]
     fn removals_without_pause_are_settled_in_a_short_pause_and_at_last_without_one() {
-        let (mut settling, start) = (Settling::default(), Instant::now());
+        let (mut settling, start) = (EvictionTimer::default(), Instant::now());
         for ms in (0..5000).step_by(20) {
             settling.gone(after(start, ms));
         }
@@ -452,7 +453,7 @@ mod tests {
 
     #[test]
     fn an_answer_stands_unless_its_transaction_left_after_the_question() {
-        let mut during = During::default();
+        let mut during = InFlightFetches::default();
         let [a, b, c, d] = [1, 2, 3, 4].map(|n| tx(n).0);
         during.remove(&a);
         during.ask(&[a, b, c]);

@@ -10,10 +10,10 @@ use bitcoin::{Block, BlockHash};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
-use super::{CONNECT_DELAY, Follow, FollowError, Outcome, StartWindow};
-use crate::bitcoind::chain::{self, Evidence, Look, Step};
-use crate::bitcoind::zmq::Topic;
-use crate::bitcoind::{Cause, NodeError, rpc};
+use super::{CONNECT_DELAY, CallOutcome, FollowError, Follower, StartWindow};
+use crate::bitcoind::fork::{self, ChainAction, RollbackEvidence, TipComparison};
+use crate::bitcoind::zmq::ZmqTopic;
+use crate::bitcoind::{NodeError, NodeErrorKind, rpc};
 use crate::clock::now_ms;
 use crate::indexer::Refused;
 use crate::tracker::{BlockId, Input};
@@ -32,7 +32,7 @@ const TOLD: usize = 4096;
 pub(super) type Blocks = mpsc::Receiver<Result<Block, NodeError>>;
 
 #[derive(Default)]
-pub(super) struct ChainSide {
+pub(super) struct ChainSync {
     /// The node's tip as far as we know.
     node_tip: Option<BlockHash>,
     want: Option<Want>,
@@ -59,7 +59,7 @@ struct Want {
     until: Option<BlockHash>,
 }
 
-impl ChainSide {
+impl ChainSync {
     /// Monitoring was started or stopped.
     pub(super) fn stop(&mut self) {
         *self = Self {
@@ -78,7 +78,7 @@ pub(super) async fn next_block(blocks: &mut Option<Blocks>) -> Option<Result<Blo
     }
 }
 
-impl Follow {
+impl Follower {
     /// Not before the look that follows a fetch has said so: the node may have gone on meanwhile.
     pub(super) fn at_node_tip(&self) -> bool {
         self.chain.blocks.is_none()
@@ -124,8 +124,8 @@ impl Follow {
         self.chain.looking = true;
         let (rpc, reader, ours) = (self.rpc.clone(), self.reader.clone(), self.tip);
         self.work.spawn(async move {
-            let result = chain::look(&rpc, &reader, ours).await;
-            Outcome::Looked {
+            let result = fork::look(&rpc, &reader, ours).await;
+            CallOutcome::Looked {
                 ours,
                 prompted: want.prompted,
                 result,
@@ -157,7 +157,7 @@ impl Follow {
         };
         if connected {
             self.chain.node_tip = Some(hash);
-            self.board.node_height(tip.height.saturating_add(1));
+            self.publisher.node_height(tip.height.saturating_add(1));
         } else {
             self.want_look(Duration::ZERO, true);
         }
@@ -170,7 +170,7 @@ impl Follow {
         if self.tip.is_some_and(|tip| tip.hash == hash) {
             return;
         }
-        let follows = self.board.topic_up(Topic::Rawblock);
+        let follows = self.publisher.topic_up(ZmqTopic::Rawblock);
         let after = if follows {
             BLOCK_FOLLOWS
         } else {
@@ -199,7 +199,7 @@ impl Follow {
         &mut self,
         ours: Option<BlockId>,
         prompted: bool,
-        result: Result<Look, NodeError>,
+        result: Result<TipComparison, NodeError>,
     ) -> Result<(), FollowError> {
         self.chain.looking = false;
         let look = match result {
@@ -210,7 +210,7 @@ impl Follow {
             }
         };
         self.node_answered();
-        self.board.node(&look.node);
+        self.publisher.node(&look.node);
         let network = self.reader.chain().network.to_core_arg();
         if look.node.chain != network {
             let error =
@@ -228,18 +228,18 @@ impl Follow {
             return Ok(());
         }
         let evidence = self.evidence(&look);
-        let step = chain::decide(ours, &look, evidence);
-        self.take_step(step, prompted).await
+        let action = fork::decide(ours, &look, evidence);
+        self.act(action, prompted).await
     }
 
-    fn evidence(&mut self, look: &Look) -> Evidence {
+    fn evidence(&mut self, look: &TipComparison) -> RollbackEvidence {
         let (now, best) = (Instant::now(), look.node.bestblockhash);
         let since = match self.chain.standing {
             Some((ours, known, since)) if ours == self.tip && known == best => since,
             _ => now,
         };
         self.chain.standing = Some((self.tip, best, since));
-        Evidence {
+        RollbackEvidence {
             told: self
                 .tip
                 .is_some_and(|tip| self.chain.told.contains(&tip.hash)),
@@ -247,15 +247,15 @@ impl Follow {
         }
     }
 
-    async fn take_step(&mut self, step: Step, prompted: bool) -> Result<(), FollowError> {
+    async fn act(&mut self, action: ChainAction, prompted: bool) -> Result<(), FollowError> {
         let waited = self.chain.waiting.take();
-        match step {
-            Step::Nothing => {
+        match action {
+            ChainAction::Nothing => {
                 (self.chain.arrived, self.chain.grace) = (true, None);
-                self.pool.settling.block_ends();
+                self.mempool.eviction.block_ends();
             }
-            Step::Start => self.fetch_window(),
-            Step::Wait(why) => {
+            ChainAction::Start => self.fetch_window(),
+            ChainAction::Wait(why) => {
                 if waited.is_none() {
                     tracing::warn!("{why}");
                 }
@@ -263,12 +263,12 @@ impl Follow {
                 self.reconciling = None;
                 self.want_look(WAIT, prompted);
             }
-            Step::Connect(next) => {
+            ChainAction::Connect(next) => {
                 if !self.in_grace(prompted) {
                     self.fetch(next, prompted);
                 }
             }
-            Step::Disconnect { to, next } => {
+            ChainAction::Disconnect { to, next } => {
                 if self.in_grace(prompted) {
                     return Ok(());
                 }
@@ -297,7 +297,8 @@ impl Follow {
     /// Whether to give ZMQ a moment to bring what the poll has found.
     fn in_grace(&mut self, prompted: bool) -> bool {
         let stuck = self.chain.grace.is_some() && self.chain.grace == self.tip;
-        if prompted || stuck || !self.chain.arrived || !self.board.topic_up(Topic::Rawblock) {
+        if prompted || stuck || !self.chain.arrived || !self.publisher.topic_up(ZmqTopic::Rawblock)
+        {
             return false;
         }
         self.chain.grace = self.tip;
@@ -309,11 +310,11 @@ impl Follow {
         self.chain.grace = None;
         if !prompted && self.chain.arrived && self.endpoints.rawblock.is_some() {
             tracing::debug!("{} blocks were missed over ZMQ", next.len());
-            self.board.repaired(next.len().max(1) as u64);
+            self.publisher.repaired(next.len().max(1) as u64);
         }
         let (sender, blocks) = mpsc::channel(1);
         self.chain.blocks = Some(blocks);
-        tokio::spawn(chain::fetch(self.rpc.clone(), next, sender));
+        tokio::spawn(fork::fetch(self.rpc.clone(), next, sender));
     }
 
     /// A block that was fetched after a look, or the end of them.
@@ -381,7 +382,7 @@ impl Follow {
                     done.head
                 );
                 self.set_tip(done.tip);
-                self.pool.settling.block_ends();
+                self.mempool.eviction.block_ends();
                 if self
                     .chain
                     .want
@@ -404,7 +405,7 @@ impl Follow {
         self.chain.looking = true;
         let rpc = self.rpc.clone();
         self.work
-            .spawn(async move { Outcome::Windowed(chain::start_window(&rpc).await) });
+            .spawn(async move { CallOutcome::Windowed(fork::start_window(&rpc).await) });
     }
 
     pub(super) async fn windowed(
@@ -442,7 +443,7 @@ fn pruned(error: NodeError) -> NodeError {
     if !rpc::is_pruned(&error) {
         return error;
     }
-    NodeError::persistent(Cause::Setup, chain::pruned())
+    NodeError::persistent(NodeErrorKind::Setup, fork::pruned())
 }
 
 /// A block hash from `sequence`.

@@ -1,4 +1,4 @@
-//! The follower's side of the mempool: news, readings of the whole, fetches and checks.
+//! The follower's side of the mempool: what ZMQ tells, readings of the whole, fetches and checks.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -8,13 +8,13 @@ use bitcoin::hashes::Hash;
 use bitcoin::{Transaction, Txid};
 use tokio::time::Instant;
 
-use super::chain::block_hash;
-use super::{Follow, FollowError, Outcome};
+use super::chain_sync::block_hash;
+use super::{CallOutcome, FollowError, Follower};
 use crate::bitcoind::NodeError;
-use crate::bitcoind::live::{During, Join, Settling};
-use crate::bitcoind::mempool::{self, Reading, Since};
+use crate::bitcoind::mempool_events::{AcceptanceMatcher, EvictionTimer, InFlightFetches};
+use crate::bitcoind::mempool_snapshot::{self, EventsSinceRequest, MempoolRead, MempoolSnapshot};
 use crate::bitcoind::rpc::{BATCH, MempoolInfo};
-use crate::bitcoind::zmq::{Change, Sequence, Topic};
+use crate::bitcoind::zmq::{Sequence, SequenceEvent, ZmqTopic};
 use crate::clock::now_ms;
 use crate::indexer::Refused;
 use crate::tracker::input::Seen;
@@ -25,7 +25,7 @@ const FETCHES: usize = 3;
 /// One after the other: the later answer about two transactions that replace one another is the
 /// right one.
 const CHECKS: usize = 1;
-/// Checks in one batch: small, since each holds up a payment's news.
+/// Checks in one batch: small, since each holds up an announced payment.
 const CHECK_BATCH: usize = 100;
 /// Checks that may wait for the node; what is dropped is found by the next reading.
 const WAITING_CHECKS: usize = 20_000;
@@ -44,12 +44,12 @@ const LATE: Duration = Duration::from_secs(3);
 const FINDS: usize = 1000;
 
 #[derive(Default)]
-pub(super) struct PoolSide {
-    pub(super) join: Join,
-    pub(super) settling: Settling,
-    during: During,
+pub(super) struct MempoolSync {
+    pub(super) matcher: AcceptanceMatcher,
+    pub(super) eviction: EvictionTimer,
+    in_flight: InFlightFetches,
     /// A reading is on its way; what was heard since.
-    since: Option<Since>,
+    since: Option<EventsSinceRequest>,
     want_reading: Option<Instant>,
     reading_began: Option<Instant>,
     /// How long the last reading took, and when it ended.
@@ -74,21 +74,21 @@ pub(super) struct PoolSide {
     replacement: Option<Replacement>,
 }
 
-impl PoolSide {
+impl MempoolSync {
     /// Monitoring was started or stopped. Calls that are on their way come back and are counted
     /// down.
     pub(super) fn stop(&mut self) {
-        let (fetching, checking, mut during) = (
+        let (fetching, checking, mut in_flight) = (
             self.fetching,
             self.checking,
-            std::mem::take(&mut self.during),
+            std::mem::take(&mut self.in_flight),
         );
-        during.deafen();
+        in_flight.deafen();
         let since = self.since.take().map(spoiled);
         *self = Self {
             fetching,
             checking,
-            during,
+            in_flight,
             since,
             reading_began: self.reading_began,
             ..Self::default()
@@ -96,8 +96,8 @@ impl PoolSide {
     }
 
     /// The feed broke: halves will not meet, and a reading cannot be corrected.
-    pub(super) fn forget_news(&mut self) {
-        self.join.clear();
+    pub(super) fn forget_events(&mut self) {
+        self.matcher.clear();
         self.since = self.since.take().map(spoiled);
     }
 
@@ -120,7 +120,7 @@ impl PoolSide {
     /// For what comes from calls that are on their way.
     fn note_accepted(&mut self, txid: Txid) {
         if self.since.is_some() || self.calling() {
-            self.during.accept(txid);
+            self.in_flight.accept(txid);
         }
     }
 
@@ -130,12 +130,12 @@ impl PoolSide {
     }
 }
 
-fn spoiled(mut since: Since) -> Since {
+fn spoiled(mut since: EventsSinceRequest) -> EventsSinceRequest {
     since.spoil();
     since
 }
 
-impl Follow {
+impl Follower {
     /// A transaction over `rawtx`.
     pub(super) async fn tx(&mut self, raw: &[u8], at: u64) -> Result<(), FollowError> {
         let Ok(tx) = encode::deserialize::<Transaction>(raw) else {
@@ -143,23 +143,23 @@ impl Follow {
         };
         let now = Instant::now();
         if tx.is_coinbase() {
-            self.pool.settling.block_begins(now);
+            self.mempool.eviction.block_begins(now);
             return Ok(());
         }
         let txid = tx.compute_txid();
-        if self.board.topic_up(Topic::Sequence) {
-            let joined = self.pool.join.tx(txid, tx, raw.len(), now);
+        if self.publisher.topic_up(ZmqTopic::Sequence) {
+            let joined = self.mempool.matcher.tx(txid, tx, raw.len(), now);
             self.expire(now);
             return match joined {
                 Some(tx) => self.send(tx, Seen::Accepted, at).await,
                 None => Ok(()),
             };
         }
-        if let Some(since) = &mut self.pool.since {
+        if let Some(since) = &mut self.mempool.since {
             since.seen(txid);
         }
-        self.pool.note_accepted(txid);
-        self.pool.finds.retain(|(_, found)| *found != txid);
+        self.mempool.note_accepted(txid);
+        self.mempool.finds.retain(|(_, found)| *found != txid);
         self.send(tx, Seen::Rawtx, at).await
     }
 
@@ -169,29 +169,29 @@ impl Follow {
         at: u64,
     ) -> Result<(), FollowError> {
         match sequence.what {
-            Change::Accepted(number) => {
+            SequenceEvent::Accepted(number) => {
                 self.accepted(Txid::from_byte_array(sequence.hash), number, at)
                     .await
             }
-            Change::Removed(number) => {
+            SequenceEvent::Removed(number) => {
                 self.removed(Txid::from_byte_array(sequence.hash), number);
                 Ok(())
             }
-            Change::BlockConnected => {
+            SequenceEvent::BlockConnected => {
                 let hash = block_hash(sequence.hash);
                 if self.tip.is_none_or(|tip| tip.hash != hash) {
-                    self.pool.tip_moved();
-                    self.pool.settling.block_begins(Instant::now());
+                    self.mempool.tip_moved();
+                    self.mempool.eviction.block_begins(Instant::now());
                 }
                 if self.rawtx_in_order() {
-                    self.pool.join.forget_txs();
+                    self.mempool.matcher.forget_txs();
                 }
                 self.block_announced(hash);
                 Ok(())
             }
-            Change::BlockDisconnected => {
-                self.pool.tip_moved();
-                self.pool.settling.block_ends();
+            SequenceEvent::BlockDisconnected => {
+                self.mempool.tip_moved();
+                self.mempool.eviction.block_ends();
                 self.block_disconnected(block_hash(sequence.hash));
                 Ok(())
             }
@@ -204,19 +204,19 @@ impl Follow {
     }
 
     async fn accepted(&mut self, txid: Txid, number: u64, at: u64) -> Result<(), FollowError> {
-        if let Some(since) = &mut self.pool.since {
+        if let Some(since) = &mut self.mempool.since {
             since.accepted(number, txid);
         }
-        self.pool.note_accepted(txid);
-        self.pool.finds.retain(|(_, found)| *found != txid);
-        if let Some(tx) = self.pool.join.take_tx(&txid) {
+        self.mempool.note_accepted(txid);
+        self.mempool.finds.retain(|(_, found)| *found != txid);
+        if let Some(tx) = self.mempool.matcher.take_tx(&txid) {
             return self.send(tx, Seen::Accepted, at).await;
         }
-        if self.rawtx_in_order() || !self.board.topic_up(Topic::Rawtx) {
+        if self.rawtx_in_order() || !self.publisher.topic_up(ZmqTopic::Rawtx) {
             // It will not come any more.
             self.fetch_announced(txid);
         } else {
-            self.pool.join.accepted(txid, Instant::now());
+            self.mempool.matcher.accepted(txid, Instant::now());
         }
         Ok(())
     }
@@ -224,24 +224,24 @@ impl Follow {
     /// Ahead of others. What it replaces has been announced as removed, so a fetched transaction is
     /// as good as an accepted one.
     fn fetch_announced(&mut self, txid: Txid) {
-        self.pool.fetches.push_front(txid);
-        self.pool.note_accepted(txid);
+        self.mempool.fetches.push_front(txid);
+        self.mempool.note_accepted(txid);
     }
 
     fn removed(&mut self, txid: Txid, number: u64) {
-        if let Some(since) = &mut self.pool.since {
+        if let Some(since) = &mut self.mempool.since {
             since.removed(number, txid);
         }
-        self.pool.during.remove(&txid);
-        self.pool.join.forget(&txid);
-        self.pool.gone.push(txid);
-        self.pool.settling.gone(Instant::now());
+        self.mempool.in_flight.remove(&txid);
+        self.mempool.matcher.forget(&txid);
+        self.mempool.gone.push(txid);
+        self.mempool.eviction.gone(Instant::now());
     }
 
     /// Sends the removals that came since the last input, as one.
     pub(super) async fn flush_gone(&mut self) -> Result<(), FollowError> {
-        if !self.pool.gone.is_empty() {
-            let txids = std::mem::take(&mut self.pool.gone);
+        if !self.mempool.gone.is_empty() {
+            let txids = std::mem::take(&mut self.mempool.gone);
             self.indexer.post(Input::TxGone { txids }).await?;
         }
         Ok(())
@@ -254,37 +254,37 @@ impl Follow {
 
     /// Drops halves that are too old, fetches what was announced and did not come.
     pub(super) fn expire(&mut self, now: Instant) {
-        for txid in self.pool.join.expire(now) {
+        for txid in self.mempool.matcher.expire(now) {
             self.fetch_announced(txid);
         }
         while self.finds_due().is_some_and(|at| at <= now) {
-            self.pool.finds.pop_front();
-            self.board.repaired(1);
+            self.mempool.finds.pop_front();
+            self.publisher.repaired(1);
         }
     }
 
     /// The poll found a transaction that nothing had told of.
     fn found(&mut self, txid: Txid) {
         tracing::debug!("{txid} has not come over ZMQ");
-        self.pool.finds.push_back((Instant::now(), txid));
-        if self.pool.finds.len() > FINDS {
-            self.pool.finds.pop_front();
-            self.board.repaired(1);
+        self.mempool.finds.push_back((Instant::now(), txid));
+        if self.mempool.finds.len() > FINDS {
+            self.mempool.finds.pop_front();
+            self.publisher.repaired(1);
         }
     }
 
     pub(super) fn finds_due(&self) -> Option<Instant> {
-        self.pool.finds.front().map(|(at, _)| *at + LATE)
+        self.mempool.finds.front().map(|(at, _)| *at + LATE)
     }
 
     /// Not while blocks are missing: the reason may be in one of them.
     pub(super) fn settle_at(&self) -> Option<Instant> {
-        if self.pool.settling.is_idle() || !self.may_settle() {
+        if self.mempool.eviction.is_idle() || !self.may_settle() {
             return None;
         }
-        self.pool
-            .settling
-            .due(self.pool.calling() || self.pool.join.waits())
+        self.mempool
+            .eviction
+            .due(self.mempool.calling() || self.mempool.matcher.waits())
     }
 
     fn may_settle(&self) -> bool {
@@ -293,7 +293,7 @@ impl Follow {
 
     pub(super) async fn settle(&mut self, now: Instant) -> Result<(), FollowError> {
         if self.on && self.settle_at().is_some_and(|at| at <= now) {
-            self.pool.settling.settled();
+            self.mempool.eviction.settled();
             self.flush_gone().await?;
             self.indexer.post(Input::Settle { now: now_ms() }).await?;
         }
@@ -302,28 +302,33 @@ impl Follow {
 
     pub(super) fn want_reading(&mut self, after: Duration) {
         let at = Instant::now() + after;
-        self.pool.want_reading = Some(self.pool.want_reading.map_or(at, |known| known.min(at)));
+        self.mempool.want_reading =
+            Some(self.mempool.want_reading.map_or(at, |known| known.min(at)));
     }
 
     /// Whether the poll should read the mempool, or may leave it to the feed this time.
     pub(super) fn reading_is_due(&self, now: Instant) -> bool {
-        let told = self.pool.whole
-            && self.board.topic_up(Topic::Sequence)
-            && self.board.topic_up(Topic::Rawtx);
-        let rest = (self.pool.last_reading * REST).min(LONGEST_REST);
-        !told || self.pool.last_read.is_none_or(|ended| now >= ended + rest)
+        let told = self.mempool.whole
+            && self.publisher.topic_up(ZmqTopic::Sequence)
+            && self.publisher.topic_up(ZmqTopic::Rawtx);
+        let rest = (self.mempool.last_reading * REST).min(LONGEST_REST);
+        !told
+            || self
+                .mempool
+                .last_read
+                .is_none_or(|ended| now >= ended + rest)
     }
 
     /// When the mempool is to be read: at the node's tip only, and not while the last reading is
     /// being worked off.
     pub(super) fn read_at(&self) -> Option<Instant> {
         let free = self.on
-            && self.pool.since.is_none()
-            && !self.pool.round
+            && self.mempool.since.is_none()
+            && !self.mempool.round
             && self.at_node_tip()
             && !self.chain_moves();
         let at = self
-            .pool
+            .mempool
             .want_reading
             .filter(|_| free)?
             .max(self.pause_until);
@@ -335,28 +340,28 @@ impl Follow {
     }
 
     pub(super) fn read(&mut self) {
-        self.pool.want_reading = None;
-        self.pool.since = Some(Since::default());
-        self.pool.reading_began = Some(Instant::now());
-        if !self.pool.calling() {
-            self.pool.during.forget_accepted();
+        self.mempool.want_reading = None;
+        self.mempool.since = Some(EventsSinceRequest::default());
+        self.mempool.reading_began = Some(Instant::now());
+        if !self.mempool.calling() {
+            self.mempool.in_flight.forget_accepted();
         }
         let rpc = self.rpc.clone();
         self.work
-            .spawn(async move { Outcome::Read(mempool::read(&rpc).await) });
+            .spawn(async move { CallOutcome::Read(mempool_snapshot::read(&rpc).await) });
     }
 
     pub(super) async fn was_read(
         &mut self,
-        result: Result<Reading, NodeError>,
+        result: Result<MempoolRead, NodeError>,
     ) -> Result<(), FollowError> {
-        let since = self.pool.since.take();
-        self.pool.last_reading = self
-            .pool
+        let since = self.mempool.since.take();
+        self.mempool.last_reading = self
+            .mempool
             .reading_began
             .take()
             .map_or(Duration::ZERO, |began| began.elapsed());
-        self.pool.last_read = Some(Instant::now());
+        self.mempool.last_read = Some(Instant::now());
         let reading = match result {
             Ok(reading) => reading,
             Err(error) => {
@@ -366,18 +371,18 @@ impl Follow {
         };
         self.node_answered();
         match reading {
-            Reading::Loading(info) => {
-                self.board.mempool(info);
+            MempoolRead::Loading(info) => {
+                self.publisher.mempool(info);
                 self.tell_policy(info).await?;
                 self.reconciling = None;
                 self.want_reading(LOADING);
             }
-            Reading::Moved => {
+            MempoolRead::Moved => {
                 self.want_reading(MOVED);
                 self.want_look(MOVED, true);
             }
-            Reading::Whole(snapshot) => {
-                self.board.mempool(MempoolInfo {
+            MempoolRead::Whole(snapshot) => {
+                self.publisher.mempool(MempoolInfo {
                     size: snapshot.txids.len() as u64,
                     ..snapshot.info
                 });
@@ -396,17 +401,17 @@ impl Follow {
 
     /// Which transactions the node lets be replaced, when it is not what it was.
     async fn tell_policy(&mut self, info: MempoolInfo) -> Result<(), FollowError> {
-        let replacement = info.replacement(self.board.node_info().version);
-        if self.pool.replacement.replace(replacement) != Some(replacement) {
+        let replacement = info.replacement(self.publisher.node_info().version);
+        if self.mempool.replacement.replace(replacement) != Some(replacement) {
             self.indexer.post(Input::Policy(replacement)).await?;
         }
         Ok(())
     }
 
-    async fn apply(&mut self, snapshot: mempool::Snapshot) -> Result<(), FollowError> {
+    async fn apply(&mut self, snapshot: MempoolSnapshot) -> Result<(), FollowError> {
         self.flush_gone().await?;
-        self.pool.round = true;
-        self.pool.mending = self.pool.whole && self.board.topic_up(Topic::Rawtx);
+        self.mempool.round = true;
+        self.mempool.mending = self.mempool.whole && self.publisher.topic_up(ZmqTopic::Rawtx);
         self.drained(Input::Snapshot {
             tip: snapshot.tip,
             txids: snapshot.txids,
@@ -417,32 +422,32 @@ impl Follow {
 
     /// The verdict on what a reading did not hold, after what it held in addition has come.
     pub(super) async fn finish_round(&mut self) -> Result<(), FollowError> {
-        if self.pool.calling() {
+        if self.mempool.calling() {
             return Ok(());
         }
-        if self.pool.since.is_none() {
-            self.pool.during.forget_accepted();
+        if self.mempool.since.is_none() {
+            self.mempool.in_flight.forget_accepted();
         }
-        if !self.pool.round {
+        if !self.mempool.round {
             return Ok(());
         }
         self.flush_gone().await?;
-        if self.pool.settling.is_idle() && self.may_settle() {
+        if self.mempool.eviction.is_idle() && self.may_settle() {
             self.drained(Input::Settle { now: now_ms() }).await?;
         } else {
             // What left just now may get a successor yet, or be in a block that comes: one verdict
             // on both.
             self.drained(Input::TxGone { txids: Vec::new() }).await?;
-            self.pool.settling.gone(Instant::now());
+            self.mempool.eviction.gone(Instant::now());
         }
-        if self.pool.calling() {
+        if self.mempool.calling() {
             // What came made others matter.
             return Ok(());
         }
-        self.pool.round = false;
-        self.pool.whole = true;
+        self.mempool.round = false;
+        self.mempool.whole = true;
         if let Some(began) = self.reconciling.take() {
-            self.board.reconciled(began.elapsed());
+            self.publisher.reconciled(began.elapsed());
         }
         Ok(())
     }
@@ -463,18 +468,18 @@ impl Follow {
 
     pub(super) fn start_fetches(&mut self) {
         while self.on
-            && self.pool.fetching < FETCHES
-            && !self.pool.fetches.is_empty()
+            && self.mempool.fetching < FETCHES
+            && !self.mempool.fetches.is_empty()
             && Instant::now() >= self.pause_until
         {
-            let count = self.pool.fetches.len().min(BATCH);
-            let wanted: Vec<_> = self.pool.fetches.drain(..count).collect();
+            let count = self.mempool.fetches.len().min(BATCH);
+            let wanted: Vec<_> = self.mempool.fetches.drain(..count).collect();
             let (rpc, tip) = (self.rpc.clone(), self.tip);
-            self.pool.during.ask(&wanted);
-            self.pool.fetching += 1;
+            self.mempool.in_flight.ask(&wanted);
+            self.mempool.fetching += 1;
             self.work.spawn(async move {
                 let result = rpc.transactions(wanted.clone()).await;
-                Outcome::Fetched {
+                CallOutcome::Fetched {
                     wanted,
                     tip,
                     result,
@@ -489,10 +494,10 @@ impl Follow {
         tip: Option<BlockId>,
         result: Result<Vec<Option<Transaction>>, NodeError>,
     ) -> Result<(), FollowError> {
-        self.pool.fetching -= 1;
+        self.mempool.fetching -= 1;
         let stands: Vec<_> = wanted
             .iter()
-            .map(|txid| self.pool.during.answer(txid))
+            .map(|txid| self.mempool.in_flight.answer(txid))
             .collect();
         let found = match result {
             Ok(found) if tip == self.tip => found,
@@ -501,7 +506,7 @@ impl Follow {
                 wanted
                     .into_iter()
                     .rev()
-                    .for_each(|txid| self.pool.fetches.push_front(txid));
+                    .for_each(|txid| self.mempool.fetches.push_front(txid));
                 if let Err(error) = unusable {
                     self.node_failed(&error);
                 }
@@ -513,8 +518,9 @@ impl Follow {
         let found = found
             .filter_map(|((txid, tx), stands)| Some((txid, tx.filter(|_| self.on && stands)?)))
             .collect();
-        for (txid, tx) in mempool::parents_first(found) {
-            if self.pool.round && self.pool.mending && !self.pool.during.accepted(&txid) {
+        for (txid, tx) in mempool_snapshot::parents_first(found) {
+            if self.mempool.round && self.mempool.mending && !self.mempool.in_flight.accepted(&txid)
+            {
                 self.found(txid);
             }
             self.send(tx, Seen::Fetched, now_ms()).await?;
@@ -524,19 +530,19 @@ impl Follow {
 
     pub(super) fn start_checks(&mut self) {
         while self.on
-            && self.pool.checking < CHECKS
-            && !self.pool.checks.is_empty()
+            && self.mempool.checking < CHECKS
+            && !self.mempool.checks.is_empty()
             && Instant::now() >= self.pause_until
         {
-            let count = self.pool.checks.len().min(CHECK_BATCH);
-            let asked: Vec<_> = self.pool.checks.drain(..count).collect();
+            let count = self.mempool.checks.len().min(CHECK_BATCH);
+            let asked: Vec<_> = self.mempool.checks.drain(..count).collect();
             let (rpc, tip) = (self.rpc.clone(), self.tip);
-            self.pool.checking += 1;
+            self.mempool.checking += 1;
             self.work.spawn(async move {
                 let result = rpc
                     .in_mempool(asked.iter().map(|(txid, _)| *txid).collect())
                     .await;
-                Outcome::Checked { asked, tip, result }
+                CallOutcome::Checked { asked, tip, result }
             });
         }
     }
@@ -547,14 +553,14 @@ impl Follow {
         tip: Option<BlockId>,
         result: Result<Vec<bool>, NodeError>,
     ) -> Result<(), FollowError> {
-        self.pool.checking -= 1;
+        self.mempool.checking -= 1;
         match result {
             Err(error) => {
-                self.pool.checks.extend(asked);
+                self.mempool.checks.extend(asked);
                 self.node_failed(&error);
             }
             // A block came in between: as above.
-            Ok(_) if tip != self.tip => self.pool.checks.extend(asked),
+            Ok(_) if tip != self.tip => self.mempool.checks.extend(asked),
             Ok(held) => {
                 for (_, tx) in asked
                     .into_iter()

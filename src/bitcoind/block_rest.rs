@@ -20,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::http::is_out_of_files;
 use super::url::{authority, with_port};
-use super::{Cause, NodeError};
+use super::{NodeError, NodeErrorKind};
 use crate::remedy::Remedy;
 
 /// From the request to the last byte.
@@ -31,29 +31,29 @@ const MOST_BYTES: usize = 16 << 20;
 /// bitcoind closes idle connections after 30 s (`-rpcservertimeout`).
 const IDLE: Duration = Duration::from_secs(25);
 
-type Connection = SendRequest<Empty<Bytes>>;
+type KeptConnection = SendRequest<Empty<Bytes>>;
 
-pub(super) struct Rest {
+pub(super) struct BlockRest {
     /// `host:port`, or `host`.
     authority: String,
-    idle: Mutex<Vec<(Connection, Instant)>>,
+    idle: Mutex<Vec<(KeptConnection, Instant)>>,
     end: CancellationToken,
 }
 
 /// What ends an exchange before its answer.
 enum Broken {
     /// A kept connection that the node closed in this moment looks like this.
-    Connection,
+    KeptConnection,
     TooLong,
 }
 
 impl From<hyper::Error> for Broken {
     fn from(_: hyper::Error) -> Self {
-        Self::Connection
+        Self::KeptConnection
     }
 }
 
-impl Rest {
+impl BlockRest {
     /// `url`: `http://host:port[/path]`. Connects at the first call.
     pub(super) fn new(url: &str) -> Self {
         Self {
@@ -77,9 +77,9 @@ impl Rest {
     ) -> Result<Option<Vec<u8>>, NodeError> {
         tokio::select! {
             answer = timeout(TIME, self.get_at_last(path, room)) => {
-                answer.unwrap_or_else(|_| Err(self.failed(Cause::TimedOut, "did not answer in time")))
+                answer.unwrap_or_else(|_| Err(self.failed(NodeErrorKind::TimedOut, "did not answer in time")))
             }
-            () = self.end.cancelled() => Err(self.failed(Cause::Unreachable, "is not asked any more: the daemon stops")),
+            () = self.end.cancelled() => Err(self.failed(NodeErrorKind::Unreachable, "is not asked any more: the daemon stops")),
         }
     }
 
@@ -102,21 +102,22 @@ impl Rest {
                         StatusCode::OK => Ok(Some(room)),
                         StatusCode::SERVICE_UNAVAILABLE => Err(self
                             .failed(
-                                Cause::Busy,
+                                NodeErrorKind::Busy,
                                 "has no room for a block over REST (rpcworkqueue is full)",
                             )
                             .advise(Remedy::EnlargeWorkQueue)),
                         _ => Ok(None),
                     };
                 }
-                Err(Broken::Connection) if may_be_stale => {}
-                Err(Broken::Connection) => {
-                    return Err(self.failed(Cause::Unreachable, "broke the connection"));
+                Err(Broken::KeptConnection) if may_be_stale => {}
+                Err(Broken::KeptConnection) => {
+                    return Err(self.failed(NodeErrorKind::Unreachable, "broke the connection"));
                 }
                 Err(Broken::TooLong) => {
-                    return Err(
-                        self.failed(Cause::Shape, "answered with more than a block can hold")
-                    );
+                    return Err(self.failed(
+                        NodeErrorKind::Shape,
+                        "answered with more than a block can hold",
+                    ));
                 }
             }
         }
@@ -124,14 +125,14 @@ impl Rest {
 
     async fn exchange(
         &self,
-        connection: &mut Connection,
+        connection: &mut KeptConnection,
         path: &str,
         room: &mut Vec<u8>,
     ) -> Result<StatusCode, Broken> {
         let request = Request::get(format!("/rest/{path}"))
             .header(HOST, &self.authority)
             .body(Empty::new());
-        let request = request.map_err(|_| Broken::Connection)?;
+        let request = request.map_err(|_| Broken::KeptConnection)?;
         connection.ready().await?;
         let (head, mut body) = connection.send_request(request).await?.into_parts();
         room.clear();
@@ -152,28 +153,30 @@ impl Rest {
         Ok(head.status)
     }
 
-    async fn connect(&self) -> Result<Connection, NodeError> {
+    async fn connect(&self) -> Result<KeptConnection, NodeError> {
         let unreachable = |error: std::io::Error| match is_out_of_files(&error) {
             true => self
                 .failed(
-                    Cause::TooManyFiles,
+                    NodeErrorKind::TooManyFiles,
                     "cannot be connected to: satwatch has too many open files",
                 )
                 .advise(Remedy::RaiseFileLimit),
             false => self
-                .failed(Cause::Unreachable, "does not answer")
+                .failed(NodeErrorKind::Unreachable, "does not answer")
                 .advise(Remedy::StartServer),
         };
         let address = with_port(&self.authority);
         let stream = match timeout(CONNECT_TIME, TcpStream::connect(address)).await {
             Ok(stream) => stream.map_err(unreachable)?,
-            Err(_) => return Err(self.failed(Cause::Unreachable, "gives no connection in time")),
+            Err(_) => {
+                return Err(self.failed(NodeErrorKind::Unreachable, "gives no connection in time"));
+            }
         };
         // A request is one small packet; the answer to it must not wait for anything.
         let _ = stream.set_nodelay(true);
         let (sender, connection) = handshake(TokioIo::new(stream))
             .await
-            .map_err(|_| self.failed(Cause::Unreachable, "broke the connection"))?;
+            .map_err(|_| self.failed(NodeErrorKind::Unreachable, "broke the connection"))?;
         let end = self.end.clone();
         tokio::spawn(async move {
             tokio::select! {
@@ -185,25 +188,25 @@ impl Rest {
         Ok(sender)
     }
 
-    fn take(&self) -> Option<Connection> {
+    fn take(&self) -> Option<KeptConnection> {
         let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
         idle.retain(|(connection, since)| !connection.is_closed() && since.elapsed() < IDLE);
         idle.pop().map(|(connection, _)| connection)
     }
 
-    fn keep(&self, connection: Connection) {
+    fn keep(&self, connection: KeptConnection) {
         self.idle
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .push((connection, Instant::now()));
     }
 
-    fn failed(&self, cause: Cause, what: &str) -> NodeError {
+    fn failed(&self, kind: NodeErrorKind, what: &str) -> NodeError {
         let message = format!("bitcoind at {} {what}", self.authority);
-        if cause == Cause::Shape {
-            NodeError::persistent(cause, message)
+        if kind == NodeErrorKind::Shape {
+            NodeError::persistent(kind, message)
         } else {
-            NodeError::transient(cause, message)
+            NodeError::transient(kind, message)
         }
     }
 }
@@ -216,7 +219,7 @@ mod tests {
     use super::*;
 
     /// A server that gives each connection these answers, one for each request, and closes it then.
-    async fn server(answers: Vec<&'static str>) -> Rest {
+    async fn server(answers: Vec<&'static str>) -> BlockRest {
         let listener = TcpListener::bind("127.0.0.1:0")
             .await
             .expect("a port is free");
@@ -232,7 +235,7 @@ mod tests {
                 }
             }
         });
-        Rest::new(&format!("http://{address}/"))
+        BlockRest::new(&format!("http://{address}/"))
     }
 
     #[tokio::test]
@@ -255,8 +258,8 @@ mod tests {
             rest.get("a", Vec::new())
                 .await
                 .expect_err("it is cut off")
-                .cause,
-            Cause::Unreachable
+                .kind,
+            NodeErrorKind::Unreachable
         );
         let rest = server(vec![
             "HTTP/1.1 200 OK\r\nContent-Length: 99999999\r\n\r\nab",
@@ -266,16 +269,16 @@ mod tests {
             rest.get("a", Vec::new())
                 .await
                 .expect_err("it is too long")
-                .cause,
-            Cause::Shape
+                .kind,
+            NodeErrorKind::Shape
         );
         let rest = server(vec!["HTTP/1.1 503 Busy\r\nContent-Length: 0\r\n\r\n"]).await;
         assert_eq!(
             rest.get("a", Vec::new())
                 .await
                 .expect_err("it is busy")
-                .cause,
-            Cause::Busy
+                .kind,
+            NodeErrorKind::Busy
         );
     }
 
@@ -284,7 +287,7 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0")
             .await
             .expect("a port is free");
-        let rest = Rest::new(&format!(
+        let rest = BlockRest::new(&format!(
             "http://{}",
             listener.local_addr().expect("it listens")
         ));
@@ -292,7 +295,10 @@ mod tests {
             let _stream = listener.accept().await.expect("it connects");
             rest.close();
         });
-        assert_eq!(answer.expect_err("it is closed").cause, Cause::Unreachable);
+        assert_eq!(
+            answer.expect_err("it is closed").kind,
+            NodeErrorKind::Unreachable
+        );
         assert!(rest.get("a", Vec::new()).await.is_err());
     }
 }

@@ -10,15 +10,15 @@ use std::time::Duration;
 use bitcoin::{Amount, Block, Denomination, OutPoint, ScriptBuf};
 use tokio::sync::watch;
 
-use super::baseline::Place;
-use super::rpc::{Rpc, Scan, Unspent};
-use super::{Cause, NodeError};
+use super::rpc::{Rpc, Unspent, UtxoScan};
+use super::status::SyncPosition;
+use super::{NodeError, NodeErrorKind};
 use crate::store::{Reader, StoreError};
 use crate::tracker::BlockId;
 use crate::tracker::input::FoundOutput;
 
 /// Over more blocks than this a new scan is cheaper.
-const CARRY: u32 = 500;
+const ROLL_FORWARD: u32 = 500;
 /// Between two looks whether the node still has the block of a scan that we have not come to.
 const LOOK: Duration = Duration::from_secs(1);
 
@@ -28,7 +28,7 @@ const SCAN_RUNS: i32 = -8;
 
 /// Why there is no answer.
 #[derive(Debug)]
-pub(super) enum Failed {
+pub(super) enum ScanFailed {
     /// Our chain or the node's moved on: scan again.
     Moved,
     Node(NodeError),
@@ -37,23 +37,23 @@ pub(super) enum Failed {
     Store(StoreError),
 }
 
-impl From<NodeError> for Failed {
+impl From<NodeError> for ScanFailed {
     fn from(error: NodeError) -> Self {
         Self::Node(error)
     }
 }
 
-impl From<StoreError> for Failed {
+impl From<StoreError> for ScanFailed {
     fn from(error: StoreError) -> Self {
         Self::Store(error)
     }
 }
 
 /// Where the result of a scan is carried along.
-pub(super) struct Chain {
+pub(super) struct ScanContext {
     pub(super) rpc: Rpc,
     pub(super) reader: Reader,
-    pub(super) place: watch::Receiver<Place>,
+    pub(super) position: watch::Receiver<SyncPosition>,
 }
 
 /// What the scripts of one scan own.
@@ -61,11 +61,11 @@ pub(super) struct Chain {
 pub(super) struct Outputs {
     pub(super) block: BlockId,
     /// The scripts, in parts that can be merged one at a time.
-    pub(super) parts: Vec<Part>,
+    pub(super) parts: Vec<ScanPart>,
 }
 
 #[derive(Debug, Default)]
-pub(super) struct Part {
+pub(super) struct ScanPart {
     pub(super) spks: HashSet<ScriptBuf>,
     pub(super) found: HashMap<OutPoint, FoundOutput>,
 }
@@ -86,18 +86,21 @@ impl Outputs {
                 parts: parts(spks, found, size),
             })
         });
-        split
-            .await
-            .unwrap_or_else(|_| Err(NodeError::transient(Cause::Busy, "the daemon stops".into())))
+        split.await.unwrap_or_else(|_| {
+            Err(NodeError::transient(
+                NodeErrorKind::Busy,
+                "the daemon stops".into(),
+            ))
+        })
     }
 
     /// Brings them to our tip of now.
-    pub(super) async fn carry(&mut self, chain: &mut Chain) -> Result<(), Failed> {
+    pub(super) async fn roll_forward(&mut self, chain: &mut ScanContext) -> Result<(), ScanFailed> {
         let way = chain.from(self.block).await?;
         for next in way {
             let body = chain.rpc.block(next.hash).await?;
             if body.header.prev_blockhash != self.block.hash {
-                return Err(Failed::Moved);
+                return Err(ScanFailed::Moved);
             }
             for part in &mut self.parts {
                 part.connect(&body, next.height);
@@ -108,63 +111,63 @@ impl Outputs {
     }
 }
 
-impl Chain {
+impl ScanContext {
     pub(super) async fn wait_for(
         &mut self,
-        what: impl FnMut(&Place) -> bool,
-    ) -> Result<(), Failed> {
-        self.place
+        what: impl FnMut(&SyncPosition) -> bool,
+    ) -> Result<(), ScanFailed> {
+        self.position
             .wait_for(what)
             .await
             .map(drop)
-            .map_err(|_| Failed::Over)
+            .map_err(|_| ScanFailed::Over)
     }
 
     pub(super) fn is_at_node_tip(&self) -> bool {
-        self.place.borrow().at_node_tip
+        self.position.borrow().at_node_tip
     }
 
     /// Our blocks above `block`, once we have come to it. We may never do: the node may take it
     /// back.
-    async fn from(&mut self, block: BlockId) -> Result<Vec<BlockId>, Failed> {
+    async fn from(&mut self, block: BlockId) -> Result<Vec<BlockId>, ScanFailed> {
         while self
             .reader
             .snapshot()
             .tip()?
             .is_none_or(|tip| tip.height < block.height)
         {
-            let there =
-                self.wait_for(|place| place.tip.is_some_and(|tip| tip.height >= block.height));
+            let there = self
+                .wait_for(|position| position.tip.is_some_and(|tip| tip.height >= block.height));
             if let Ok(there) = tokio::time::timeout(LOOK, there).await {
                 there?;
                 // Otherwise it was, and is not any more: the follower has not said so yet.
                 tokio::time::sleep(SOON).await;
             } else if self.rpc.hashes(vec![block.height]).await?.pop().flatten() != Some(block.hash)
             {
-                return Err(Failed::Moved);
+                return Err(ScanFailed::Moved);
             }
         }
         let snapshot = self.reader.snapshot();
         let Some(tip) = snapshot.tip()?.filter(|tip| tip.height >= block.height) else {
-            return Err(Failed::Moved);
+            return Err(ScanFailed::Moved);
         };
-        if tip.height - block.height > CARRY {
-            return Err(Failed::Moved);
+        if tip.height - block.height > ROLL_FORWARD {
+            return Err(ScanFailed::Moved);
         }
         let mut way = Vec::new();
         for height in block.height..=tip.height {
             // A store that has just begun knows its tip's row too, so a missing one is not ours.
-            let hash = snapshot.block(height)?.ok_or(Failed::Moved)?.hash;
+            let hash = snapshot.block(height)?.ok_or(ScanFailed::Moved)?.hash;
             way.push(BlockId { height, hash });
         }
         match way.first() == Some(&block) {
             true => Ok(way.split_off(1)),
-            false => Err(Failed::Moved),
+            false => Err(ScanFailed::Moved),
         }
     }
 }
 
-impl Part {
+impl ScanPart {
     /// What is unspent after one more block.
     fn connect(&mut self, block: &Block, height: u32) {
         for (position, tx) in block.txdata.iter().enumerate() {
@@ -200,7 +203,7 @@ impl Part {
 }
 
 /// The scripts with their outputs, `size` of both in a part.
-fn parts(spks: Vec<ScriptBuf>, found: Vec<FoundOutput>, size: usize) -> Vec<Part> {
+fn parts(spks: Vec<ScriptBuf>, found: Vec<FoundOutput>, size: usize) -> Vec<ScanPart> {
     let mut owned: HashMap<&ScriptBuf, usize> = HashMap::new();
     for output in &found {
         *owned.entry(&output.spk).or_default() += 1;
@@ -215,7 +218,7 @@ fn parts(spks: Vec<ScriptBuf>, found: Vec<FoundOutput>, size: usize) -> Vec<Part
         sum += more;
         places.insert(spk, at);
     }
-    let mut parts: Vec<_> = (0..=at).map(|_| Part::default()).collect();
+    let mut parts: Vec<_> = (0..=at).map(|_| ScanPart::default()).collect();
     for output in found {
         if let Some(at) = places.get(&output.spk) {
             parts[*at].found.insert(output.outpoint, output);
@@ -228,20 +231,20 @@ fn parts(spks: Vec<ScriptBuf>, found: Vec<FoundOutput>, size: usize) -> Vec<Part
 }
 
 fn explain(error: NodeError) -> NodeError {
-    if error.cause == Cause::Rpc(SCAN_RUNS) && error.message.contains("in progress") {
+    if error.kind == NodeErrorKind::Rpc(SCAN_RUNS) && error.message.contains("in progress") {
         return NodeError::transient(
-            Cause::Busy,
+            NodeErrorKind::Busy,
             "bitcoind runs another scan of its unspent outputs; waiting for its end".into(),
         );
     }
     error
 }
 
-fn read_scan(scan: Scan) -> Result<(BlockId, Vec<FoundOutput>), NodeError> {
+fn read_scan(scan: UtxoScan) -> Result<(BlockId, Vec<FoundOutput>), NodeError> {
     let hash = scan.bestblock.filter(|_| scan.success);
     let hash = hash.ok_or_else(|| {
         NodeError::transient(
-            Cause::Busy,
+            NodeErrorKind::Busy,
             "somebody ended the scan of the unspent outputs; starting it again".into(),
         )
     })?;
@@ -252,7 +255,7 @@ fn read_scan(scan: Scan) -> Result<(BlockId, Vec<FoundOutput>), NodeError> {
         .collect::<Option<_>>();
     let outputs = outputs.ok_or_else(|| {
         NodeError::persistent(
-            Cause::Shape,
+            NodeErrorKind::Shape,
             "bitcoind's scan names an amount that is none".into(),
         )
     })?;
@@ -349,7 +352,7 @@ mod tests {
     fn a_scan_is_carried_over_spends_and_payments_of_a_block() {
         let old = found(9, 1);
         let spent = old.outpoint;
-        let mut part = Part {
+        let mut part = ScanPart {
             spks: HashSet::from([spk(1)]),
             found: HashMap::from([(spent, old)]),
         };
@@ -449,7 +452,7 @@ mod tests {
 
     #[test]
     fn an_aborted_scan_is_no_result() {
-        let scan: Scan = serde_json::from_str(r#"{"success":false,"unspents":[]}"#).unwrap();
-        assert_eq!(read_scan(scan).unwrap_err().cause, Cause::Busy);
+        let scan: UtxoScan = serde_json::from_str(r#"{"success":false,"unspents":[]}"#).unwrap();
+        assert_eq!(read_scan(scan).unwrap_err().kind, NodeErrorKind::Busy);
     }
 }
