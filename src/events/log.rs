@@ -83,7 +83,7 @@ pub struct Page {
 }
 
 impl Page {
-    fn new(after: u64, next: u64, events: Vec<(u64, Event)>) -> Self {
+    pub(super) fn new(after: u64, next: u64, events: Vec<(u64, Event)>) -> Self {
         let mut places: HashMap<Topic, Vec<usize>> = HashMap::new();
         let (mut entries, mut bytes) = (Vec::with_capacity(events.len()), 0_usize);
         for (place, (number, event)) in events.into_iter().enumerate() {
@@ -181,7 +181,7 @@ impl From<PageError> for ApiError {
 }
 
 #[derive(Default)]
-struct Cache {
+pub(super) struct Cache {
     /// By the number after which each begins.
     pages: BTreeMap<u64, Arc<Page>>,
     /// As they came; the oldest goes first.
@@ -190,12 +190,12 @@ struct Cache {
 }
 
 impl Cache {
-    fn get(&self, number: u64) -> Option<Arc<Page>> {
+    pub(super) fn get(&self, number: u64) -> Option<Arc<Page>> {
         let (_, page) = self.pages.range(..=number).next_back()?;
         page.covers(number).then(|| page.clone())
     }
 
-    fn insert(&mut self, page: &Arc<Page>) {
+    pub(super) fn insert(&mut self, page: &Arc<Page>) {
         if page.entries.is_empty() || self.get(page.after).is_some_and(|it| it.next >= page.next) {
             return;
         }

@@ -1,6 +1,11 @@
 //! Readers over a real store and dispatch, in paused time. Commits are put between any two steps of
 //! what a reader does, and whether dispatch has seen them is chosen as well.
 
+mod batch;
+mod index;
+mod pages;
+mod waking;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
@@ -37,6 +42,30 @@ enum Item {
     },
     Unsubscribed(u8),
     CaughtUp(u64),
+}
+
+/// An event of this topic.
+fn event(n: u8) -> Written {
+    let block = BlockId {
+        height: 1,
+        hash: BlockHash::all_zeros(),
+    };
+    let kind = match n {
+        0 => EventKind::Block {
+            block,
+            time: 1,
+            transactions: 1,
+        },
+        n => EventKind::Unwatched {
+            spk: ScriptBuf::from_bytes(vec![n]),
+            script: ScriptHash([n; 32]),
+        },
+    };
+    Written {
+        time: NOW,
+        tip: Some(block),
+        kind,
+    }
 }
 
 /// A store that events are written into, and dispatch.
@@ -81,35 +110,19 @@ impl World {
 
     /// Writes one event for each of these topics, in one commit.
     fn commit(&mut self, topics: &[u8]) {
-        let event = |n: &u8| Written {
-            time: NOW,
-            tip: Some(BlockId {
-                height: 1,
-                hash: BlockHash::all_zeros(),
-            }),
-            kind: match n {
-                0 => EventKind::Block {
-                    block: BlockId {
-                        height: 1,
-                        hash: BlockHash::all_zeros(),
-                    },
-                    time: 1,
-                    transactions: 1,
-                },
-                n => EventKind::Unwatched {
-                    spk: ScriptBuf::from_bytes(vec![*n]),
-                    script: ScriptHash([*n; 32]),
-                },
-            },
-        };
+        let first = self.head() + 1;
+        self.written.extend((first..).zip(topics.iter().copied()));
+        self.write(topics.iter().map(|n| event(*n)).collect());
+    }
+
+    fn write(&mut self, events: Vec<Written>) {
+        let (first, count) = (self.head() + 1, events.len() as u64);
         let transition = Transition {
-            events: topics.iter().map(event).collect(),
+            events,
             ..Transition::default()
         };
-        let first = self.writer.head() + 1;
         let head = self.writer.commit(&[transition], false).unwrap();
-        self.written.extend((first..).zip(topics.iter().copied()));
-        assert_eq!(head + 1 - first, topics.len() as u64);
+        assert_eq!(head + 1 - first, count);
         self.head.send_replace(head);
     }
 
@@ -198,10 +211,11 @@ impl Subscriber {
 
     /// The next thing that is there.
     fn poll(&mut self) -> Poll<Result<Heard, PageError>> {
-        let given = self
-            .reader
-            .poll_next(&mut Context::from_waker(Waker::noop()));
-        given.map_ok(|given| {
+        self.poll_with(&mut Context::from_waker(Waker::noop()))
+    }
+
+    fn poll_with(&mut self, cx: &mut Context<'_>) -> Poll<Result<Heard, PageError>> {
+        self.reader.poll_next(cx).map_ok(|given| {
             let heard = match given {
                 Given::Event(event) => Heard::Event(event.entry().unwrap().number),
                 Given::Item(item) => Heard::Item(item),
@@ -407,33 +421,6 @@ async fn clean_reader_neither_lags_nor_expires() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn lag_is_told_once_and_its_end_too() {
-    let mut world = World::new();
-    let mut subscriber = world.reader();
-    subscriber.register(&[1]).await;
-    subscriber.subscribe(&[1], 0, None);
-    subscriber.drain(&world).await.unwrap();
-    world.commit(&[1, 1, 2]);
-    world.settle().await;
-    tokio::time::advance(LAG_AGE).await;
-    world.commit(&[1]);
-    subscriber.given.clear();
-    subscriber.drain(&world).await.unwrap();
-    let expected = [
-        Heard::Lagged(0),
-        Heard::Event(1),
-        Heard::Event(2),
-        Heard::Event(4),
-        Heard::CaughtUp(4),
-    ];
-    assert_eq!(subscriber.given, expected);
-    world.commit(&[1]);
-    subscriber.drain(&world).await.unwrap();
-    assert_eq!(subscriber.given.last(), Some(&Heard::Event(5)));
-    assert_eq!(world.dispatch.counts().await.unwrap().lagging, 0);
-}
-
-#[tokio::test(start_paused = true)]
 async fn retention_that_passes_a_reader_is_told_in_one_place() {
     let mut world = World::new();
     let mut subscriber = world.reader();
@@ -463,80 +450,6 @@ async fn unsubscribed_topic_is_not_heard_of_behind_the_answer_also_during_a_repl
     subscriber.drain(&world).await.unwrap();
     assert_eq!(subscriber.events(), [1, 2, 4, 6]);
     subscriber.check(&world.written);
-}
-
-#[tokio::test(start_paused = true)]
-async fn notice_comes_when_the_reader_is_at_the_end_and_not_behind_a_later_event() {
-    let mut world = World::new();
-    let mut subscriber = world.reader();
-    subscriber.register(&[1, 2]).await;
-    subscriber.subscribe(&[1, 2], 0, None);
-    subscriber.drain(&world).await.unwrap();
-    let notice = |subject, as_of| Notice {
-        subject,
-        packet: crate::socketio::Encoded::event_raw("/", "scan_progress", "{}").unwrap(),
-        as_of,
-    };
-    let both = vec![topic(1), topic(2)];
-    for subject in [7, 7, 8] {
-        world
-            .dispatch
-            .notify(both.clone(), notice(subject, Some(0)));
-    }
-    subscriber.given.clear();
-    subscriber.drain(&world).await.unwrap();
-    assert_eq!(subscriber.given, [Heard::Notice(7), Heard::Notice(8)]);
-    world.dispatch.notify(both.clone(), notice(7, Some(0)));
-    world.dispatch.notify(both, notice(8, None));
-    world.commit(&[1]);
-    subscriber.given.clear();
-    subscriber.drain(&world).await.unwrap();
-    assert_eq!(subscriber.given, [Heard::Event(1), Heard::Notice(8)]);
-}
-
-#[tokio::test(start_paused = true)]
-async fn batch_waits_for_what_is_wanted_and_takes_what_came_with_it() {
-    let mut world = World::new();
-    world.commit(&[1, 2, 1]);
-    let request = |n: u8, after, limit| Request {
-        selection: Selection {
-            scripts: Some(Arc::new([ScriptHash([n; 32])].into())),
-            blocks: false,
-        },
-        after,
-        limit,
-    };
-    let now = None::<std::future::Ready<()>>;
-    let numbers = |batch: &Batch| -> Vec<u64> {
-        let entries = batch.events.iter().filter_map(Event::entry);
-        entries.map(|entry| entry.number).collect()
-    };
-    let (log, dispatch) = (world.log.clone(), world.dispatch.clone());
-    for (limit, expected, next) in [(10, vec![1, 3], 3), (1, vec![1], 1), (2, vec![1, 3], 3)] {
-        let batch = read(&log, &dispatch, request(1, 0, limit), now.clone())
-            .await
-            .unwrap();
-        assert_eq!(
-            (numbers(&batch), batch.next, batch.head),
-            (expected, next, 3)
-        );
-    }
-    let later = Duration::from_secs(10);
-    let waiting = tokio::spawn({
-        let (log, dispatch, request) = (log.clone(), dispatch.clone(), request(1, 3, 10));
-        async move { read(&log, &dispatch, request, Some(tokio::time::sleep(later))).await }
-    });
-    tokio::time::sleep(Duration::from_secs(1)).await;
-    world.commit(&[2]);
-    tokio::time::sleep(Duration::from_secs(1)).await;
-    world.commit(&[1, 2, 1]);
-    let batch = waiting.await.unwrap().unwrap();
-    assert_eq!((numbers(&batch), batch.next), (vec![5, 7], 7));
-    let enough = Some(tokio::time::sleep(later));
-    let batch = read(&log, &dispatch, request(9, 3, 10), enough)
-        .await
-        .unwrap();
-    assert_eq!((numbers(&batch), batch.next), (vec![], 7));
 }
 
 /// What may happen to a reader.
