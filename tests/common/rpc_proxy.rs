@@ -73,6 +73,7 @@ struct State {
     /// How many answers `Mood::Granted` may give.
     granted: usize,
     calls: BTreeMap<String, u64>,
+    answers: BTreeMap<String, u64>,
     target: String,
     /// The cookie that replaces the daemon's; for another node than the one whose cookie the daemon
     /// reads.
@@ -90,6 +91,7 @@ impl RpcProxy {
             moods: HashMap::new(),
             granted: 0,
             calls: BTreeMap::new(),
+            answers: BTreeMap::new(),
             target: node.rpc_url(),
             cookie: None,
             open: Vec::new(),
@@ -147,6 +149,11 @@ impl RpcProxy {
     /// HTTP requests up to now, by method; those that a mood answers too.
     pub fn calls(&self) -> BTreeMap<String, u64> {
         self.shared.state().calls.clone()
+    }
+
+    /// How many answers of the node it has had, by method; it may not have passed them on yet.
+    pub fn answers(&self) -> BTreeMap<String, u64> {
+        self.shared.state().answers.clone()
     }
 
     pub fn total(&self) -> u64 {
@@ -323,6 +330,11 @@ fn answer(mut socket: &TcpStream, request: &Request, mood: Mood, shared: &Shared
         Mood::Pass | Mood::Late(_) | Mood::Half | Mood::Without(_) | Mood::Chain(_) => {}
     }
     let (status, body) = forward(request, shared)?;
+    *shared
+        .state()
+        .answers
+        .entry(request.method.clone())
+        .or_default() += 1;
     match mood {
         Mood::Late(time) => {
             std::thread::sleep(time);

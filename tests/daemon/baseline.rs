@@ -181,11 +181,9 @@ fn blocks_that_come_between_the_scan_and_its_merging_are_counted() {
         .daemon
         .post("/add_addresses", &json!({ "addresses": all }));
     assert_eq!(added.status, 200, "{}", added.text);
-    wait_until("the scan is asked for", || {
-        stage.proxy.calls().get("scantxoutset").map(drop)
+    wait_until("the proxy has the answer of now", || {
+        stage.proxy.answers().get("scantxoutset").map(drop)
     });
-    // The answer of then is on its way; the proxy has it before it waits.
-    std::thread::sleep(Duration::from_millis(200));
     stage.node.send(
         &stage
             .node

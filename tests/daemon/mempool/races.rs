@@ -1,11 +1,11 @@
 //! A feed that is slow, torn or lossy at the worst moment: what happened is told as what it was.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use super::stage::{COIN, Kind, Stage, spend, stranger};
-use crate::common::Feed;
+use crate::common::{Feed, wait_until};
 
 const FEE: u64 = 1_000;
 const HIGH: u64 = 10_000;
@@ -51,13 +51,15 @@ fn a_replacement_is_told_as_one_when_its_transaction_is_lost_on_another_address(
 /// both.
 #[test]
 fn a_lost_replacement_is_told_as_one_after_the_gap_is_noticed() {
-    let dark = Arc::new(AtomicBool::new(false));
-    let deaf = Arc::clone(&dark);
+    let (dark, lost) = (Arc::new(AtomicBool::new(false)), Arc::default());
+    let (deaf, count) = (Arc::clone(&dark), Arc::<AtomicUsize>::clone(&lost));
     let stage = Stage::fed(|node| {
-        vec![Feed::of(
-            node,
-            Box::new(move |topic, _| topic == "rawblock" || !deaf.load(Ordering::Relaxed)),
-        )]
+        let fate = move |topic: &str, _| {
+            let is_lost = topic != "rawblock" && deaf.load(Ordering::Relaxed);
+            count.fetch_add(usize::from(is_lost), Ordering::Relaxed);
+            !is_lost
+        };
+        vec![Feed::of(node, Box::new(fate))]
     });
     let told = stage.watched();
     let coin = stage.coin();
@@ -69,8 +71,9 @@ fn a_lost_replacement_is_told_as_one_after_the_gap_is_noticed() {
         "to them",
         &spend(&[coin], &[(&stranger("them"), COIN - HIGH)]),
     );
-    // Far more than the line takes to lose it.
-    std::thread::sleep(Duration::from_millis(500));
+    wait_until("removal, successor and its transaction are lost", || {
+        (lost.load(Ordering::Relaxed) >= 3).then_some(())
+    });
     dark.store(false, Ordering::Relaxed);
     stage.send(
         "unrelated",
