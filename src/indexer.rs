@@ -46,15 +46,15 @@ pub struct Done {
 /// The indexer has ended; the daemon is stopping.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the indexer has stopped")]
-pub struct Stopped;
+pub struct IndexerStopped;
 
 /// Why an input has no effect.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum Refused {
+pub enum InputRefused {
     #[error(transparent)]
     Apply(#[from] ApplyError),
     #[error(transparent)]
-    Stopped(#[from] Stopped),
+    Stopped(#[from] IndexerStopped),
 }
 
 /// Why the thread ended, if not because it was told to.
@@ -66,8 +66,8 @@ pub enum IndexerError {
     Fatal(#[from] ApplyError),
 }
 
-enum Message {
-    Input(Job),
+enum Command {
+    Input(InputJob),
     Monitoring {
         on: bool,
         answer: oneshot::Sender<()>,
@@ -85,7 +85,7 @@ enum Message {
     Stop,
 }
 
-struct Job {
+struct InputJob {
     input: Input,
     answer: Option<oneshot::Sender<Result<Done, ApplyError>>>,
     /// Held while a block waits.
@@ -95,37 +95,37 @@ struct Job {
 /// Sends to the indexer. Clones are cheap.
 #[derive(Clone)]
 pub struct Handle {
-    inbox: mpsc::Sender<Message>,
+    inbox: mpsc::Sender<Command>,
     blocks: Arc<Semaphore>,
     head: watch::Receiver<u64>,
 }
 
 impl Handle {
     /// Applies an input and answers after its commit.
-    pub async fn apply(&self, input: Input) -> Result<Done, Refused> {
+    pub async fn apply(&self, input: Input) -> Result<Done, InputRefused> {
         let (answer, answered) = oneshot::channel();
         self.queue(input, Some(answer)).await?;
         Ok(self.answer(answered).await??)
     }
 
     /// Queues an input, when there is room. Nobody hears if it is refused.
-    pub async fn post(&self, input: Input) -> Result<(), Stopped> {
+    pub async fn post(&self, input: Input) -> Result<(), IndexerStopped> {
         self.queue(input, None).await
     }
 
     /// Remembers that a person started or stopped monitoring; answers when it is on the disk.
-    pub async fn remember_monitoring(&self, on: bool) -> Result<(), Stopped> {
+    pub async fn remember_monitoring(&self, on: bool) -> Result<(), IndexerStopped> {
         let (answer, answered) = oneshot::channel();
-        self.send(Message::Monitoring { on, answer }).await?;
+        self.send(Command::Monitoring { on, answer }).await?;
         self.answer(answered).await
     }
 
     /// Deletes the old events; answers how many. Other work goes on in between.
-    pub async fn prune_events(&self, cutoff: Cutoff) -> Result<usize, Stopped> {
+    pub async fn prune_events(&self, cutoff: Cutoff) -> Result<usize, IndexerStopped> {
         let mut total = 0;
         loop {
             let (answer, answered) = oneshot::channel();
-            self.send(Message::Prune { cutoff, answer }).await?;
+            self.send(Command::Prune { cutoff, answer }).await?;
             let count = self.answer(answered).await?;
             total += count;
             if count < PRUNE_LIMIT {
@@ -141,9 +141,9 @@ impl Handle {
         name: &str,
         edits: Vec<ConsumerEdit>,
         sync: bool,
-    ) -> Result<(), Stopped> {
+    ) -> Result<(), IndexerStopped> {
         let (answer, answered) = oneshot::channel();
-        self.send(Message::Consumer {
+        self.send(Command::Consumer {
             name: name.to_owned(),
             edits,
             sync,
@@ -162,7 +162,7 @@ impl Handle {
     /// Ends the indexer after what is queued by now; its thread's result says how it went.
     pub async fn stop(&self) {
         // An error means that it has ended already.
-        _ = self.send(Message::Stop).await;
+        _ = self.send(Command::Stop).await;
     }
 
     /// Waits until the indexer has ended, for whatever reason.
@@ -179,18 +179,18 @@ impl Handle {
         &self,
         input: Input,
         answer: Option<oneshot::Sender<Result<Done, ApplyError>>>,
-    ) -> Result<(), Stopped> {
+    ) -> Result<(), IndexerStopped> {
         let room = match input {
             Input::Connect { .. } => Some(
                 self.blocks
                     .clone()
                     .acquire_owned()
                     .await
-                    .map_err(|_| Stopped)?,
+                    .map_err(|_| IndexerStopped)?,
             ),
             _ => None,
         };
-        self.send(Message::Input(Job {
+        self.send(Command::Input(InputJob {
             input,
             answer,
             _room: room,
@@ -200,18 +200,18 @@ impl Handle {
 
     /// Waits for an answer. Without one the indexer is ending; who hears that may ask at once
     /// whether it [has](Self::has_stopped).
-    async fn answer<T>(&self, answered: oneshot::Receiver<T>) -> Result<T, Stopped> {
+    async fn answer<T>(&self, answered: oneshot::Receiver<T>) -> Result<T, IndexerStopped> {
         match answered.await {
             Ok(answer) => Ok(answer),
             Err(_) => {
                 self.stopped().await;
-                Err(Stopped)
+                Err(IndexerStopped)
             }
         }
     }
 
-    async fn send(&self, message: Message) -> Result<(), Stopped> {
-        self.inbox.send(message).await.map_err(|_| Stopped)
+    async fn send(&self, command: Command) -> Result<(), IndexerStopped> {
+        self.inbox.send(command).await.map_err(|_| IndexerStopped)
     }
 }
 
@@ -271,7 +271,7 @@ pub fn spawn(
 struct Indexer {
     tracker: Tracker,
     writer: Writer,
-    inbox: mpsc::Receiver<Message>,
+    inbox: mpsc::Receiver<Command>,
     head: watch::Sender<u64>,
     asks: mpsc::Sender<Ask>,
 }
@@ -279,17 +279,17 @@ struct Indexer {
 impl Indexer {
     fn run(mut self) -> Result<(), IndexerError> {
         let mut jobs = Vec::new();
-        while let Some(message) = self.inbox.blocking_recv() {
-            let other = self.drain(message, &mut jobs);
+        while let Some(command) = self.inbox.blocking_recv() {
+            let other = self.drain(command, &mut jobs);
             self.commit(&mut jobs)?;
             match other {
                 None => {}
-                Some(Message::Input(_)) => unreachable!("drain keeps inputs in the batch"),
-                Some(Message::Monitoring { on, answer }) => {
+                Some(Command::Input(_)) => unreachable!("drain keeps inputs in the batch"),
+                Some(Command::Monitoring { on, answer }) => {
                     self.writer.remember_monitoring(on)?;
                     _ = answer.send(());
                 }
-                Some(Message::Consumer {
+                Some(Command::Consumer {
                     name,
                     edits,
                     sync,
@@ -298,21 +298,21 @@ impl Indexer {
                     self.writer.edit_consumer(&name, &edits, sync)?;
                     _ = answer.send(());
                 }
-                Some(Message::Prune { cutoff, answer }) => {
+                Some(Command::Prune { cutoff, answer }) => {
                     _ = answer.send(self.writer.prune_events(&cutoff)?)
                 }
-                Some(Message::Stop) => break,
+                Some(Command::Stop) => break,
             }
         }
         Ok(self.writer.close()?)
     }
 
-    /// The inputs that are waiting, `first` on, up to a message of another kind.
-    fn drain(&mut self, first: Message, jobs: &mut Vec<Job>) -> Option<Message> {
+    /// The inputs that are waiting, `first` on, up to a command of another kind.
+    fn drain(&mut self, first: Command, jobs: &mut Vec<InputJob>) -> Option<Command> {
         let (mut next, mut size) = (Some(first), 0);
-        while let Some(message) = next {
-            match message {
-                Message::Input(job) => {
+        while let Some(command) = next {
+            match command {
+                Command::Input(job) => {
                     size += size_of(&job.input);
                     jobs.push(job);
                 }
@@ -327,7 +327,7 @@ impl Indexer {
         None
     }
 
-    fn commit(&mut self, jobs: &mut Vec<Job>) -> Result<(), IndexerError> {
+    fn commit(&mut self, jobs: &mut Vec<InputJob>) -> Result<(), IndexerError> {
         let mut overlay = Overlay::new(&self.writer);
         let (mut transitions, mut answers) = (
             Vec::with_capacity(jobs.len()),
@@ -601,7 +601,7 @@ mod tests {
         let (mut jobs, mut answers) = (Vec::new(), Vec::new());
         for input in inputs {
             let (answer, answered) = oneshot::channel();
-            jobs.push(Job {
+            jobs.push(InputJob {
                 input,
                 answer: Some(answer),
                 _room: None,
@@ -660,8 +660,8 @@ mod tests {
             head: watch::channel(0).0,
             asks,
         };
-        let message = |input| {
-            Message::Input(Job {
+        let command = |input| {
+            Command::Input(InputJob {
                 input,
                 answer: None,
                 _room: None,
@@ -674,12 +674,12 @@ mod tests {
             past: Past::Leave,
         };
         let large = || {
-            message(Input::Watch {
+            command(Input::Watch {
                 scripts: vec![request.clone(); BATCH],
                 now: NOW,
             })
         };
-        for waiting in [message(accepted(1)), large(), large(), message(accepted(2))] {
+        for waiting in [command(accepted(1)), large(), large(), command(accepted(2))] {
             inbox_end
                 .try_send(waiting)
                 .unwrap_or_else(|_| panic!("there is room"));
@@ -709,7 +709,7 @@ mod tests {
         assert!(
             matches!(
                 refused,
-                Err(Refused::Apply(ApplyError::DoesNotConnect { .. }))
+                Err(InputRefused::Apply(ApplyError::DoesNotConnect { .. }))
             ),
             "{refused:?}"
         );
@@ -798,9 +798,9 @@ mod tests {
         assert!(handle.has_stopped());
         assert_eq!(
             handle.apply(watch(2, false)).await,
-            Err(Refused::Stopped(Stopped))
+            Err(InputRefused::Stopped(IndexerStopped))
         );
-        assert_eq!(handle.post(watch(2, false)).await, Err(Stopped));
+        assert_eq!(handle.post(watch(2, false)).await, Err(IndexerStopped));
         assert!(
             head.has_changed().is_err(),
             "those who wait for the head wake up"
@@ -838,7 +838,7 @@ mod tests {
         drop(inbox);
         assert_eq!(
             waiting.await.unwrap(),
-            (Err(Refused::Stopped(Stopped)), true)
+            (Err(InputRefused::Stopped(IndexerStopped)), true)
         );
     }
 

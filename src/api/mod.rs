@@ -49,11 +49,11 @@ use crate::wire::EventEncoder;
 use crate::wire::request::history;
 use crate::{bitcoind, config, indexer, socketio, webhooks};
 
-impl From<indexer::Refused> for ApiError {
-    fn from(refused: indexer::Refused) -> Self {
+impl From<indexer::InputRefused> for ApiError {
+    fn from(refused: indexer::InputRefused) -> Self {
         match refused {
-            indexer::Refused::Stopped(_) => Self::stopping(),
-            indexer::Refused::Apply(cause) => Self::internal(&cause),
+            indexer::InputRefused::Stopped(_) => Self::stopping(),
+            indexer::InputRefused::Apply(cause) => Self::internal(&cause),
         }
     }
 }

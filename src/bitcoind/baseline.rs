@@ -17,7 +17,7 @@ use super::status::SyncPosition;
 use super::utxo_scan::{Outputs, ScanContext, ScanFailed, ScanPart};
 use super::{NodeError, NodeErrorKind};
 use crate::clock::now_ms;
-use crate::indexer::{Handle, Refused, Stopped};
+use crate::indexer::{Handle, IndexerStopped, InputRefused};
 use crate::store::{Reader, StoreError};
 use crate::tracker::{ApplyError, BlockId, Input, ScriptHash};
 
@@ -198,11 +198,11 @@ impl BaselineTask {
             .await
         {
             Ok(_) => Ok(true),
-            Err(Refused::Apply(ApplyError::NotOurTip { .. })) => Ok(false),
-            Err(Refused::Apply(error)) => {
+            Err(InputRefused::Apply(ApplyError::NotOurTip { .. })) => Ok(false),
+            Err(InputRefused::Apply(error)) => {
                 Err(NodeError::persistent(NodeErrorKind::Shape, error.to_string()).into())
             }
-            Err(Refused::Stopped(Stopped)) => Err(ScanFailed::Over),
+            Err(InputRefused::Stopped(IndexerStopped)) => Err(ScanFailed::Over),
         }
     }
 }

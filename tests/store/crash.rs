@@ -311,7 +311,10 @@ async fn a_damaged_row_ends_the_indexer() {
             now: 0,
         })
         .await;
-    assert_eq!(refused, Err(indexer::Refused::Stopped(indexer::Stopped)));
+    assert_eq!(
+        refused,
+        Err(indexer::InputRefused::Stopped(indexer::IndexerStopped))
+    );
     handle.stopped().await;
     let told = thread.join().unwrap().unwrap_err().to_string();
     assert!(

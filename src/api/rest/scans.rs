@@ -15,7 +15,7 @@ use crate::api::progress;
 use crate::bitcoind::{ScanMethod, ScanProgress};
 use crate::clock::now_ms;
 use crate::events::Notice;
-use crate::indexer::Refused;
+use crate::indexer::InputRefused;
 use crate::reads::run_detached;
 use crate::store::Snapshot;
 use crate::tracker::{
@@ -423,7 +423,7 @@ impl App {
                 .await
             {
                 Ok(done) => return Ok((scan, done.head)),
-                Err(Refused::Apply(ApplyError::ScanExists(_))) => {}
+                Err(InputRefused::Apply(ApplyError::ScanExists(_))) => {}
                 Err(refused) => return Err(refused.into()),
             }
         }
@@ -510,7 +510,7 @@ impl App {
             .await
         {
             Ok(done) => done,
-            Err(Refused::Apply(ApplyError::NoSuchScan(_))) => return Err(ended(scan)),
+            Err(InputRefused::Apply(ApplyError::NoSuchScan(_))) => return Err(ended(scan)),
             Err(refused) => return Err(refused.into()),
         };
         let shape = self

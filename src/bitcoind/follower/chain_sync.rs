@@ -15,7 +15,7 @@ use crate::bitcoind::fork::{self, ChainAction, RollbackEvidence, TipComparison};
 use crate::bitcoind::zmq::ZmqTopic;
 use crate::bitcoind::{NodeError, NodeErrorKind, rpc};
 use crate::clock::now_ms;
-use crate::indexer::Refused;
+use crate::indexer::InputRefused;
 use crate::tracker::{BlockId, Input};
 
 /// The block itself follows its announcement (`C`), after as many messages as it has transactions.
@@ -283,8 +283,8 @@ impl Follower {
                         self.want_reading(Duration::ZERO);
                         self.fetch(next, prompted);
                     }
-                    Err(Refused::Stopped(stopped)) => return Err(stopped.into()),
-                    Err(Refused::Apply(error)) => {
+                    Err(InputRefused::Stopped(stopped)) => return Err(stopped.into()),
+                    Err(InputRefused::Apply(error)) => {
                         tracing::warn!("{error}");
                         self.want_look(WAIT, prompted);
                     }
@@ -393,8 +393,8 @@ impl Follower {
                 }
                 Ok(true)
             }
-            Err(Refused::Stopped(stopped)) => Err(stopped.into()),
-            Err(Refused::Apply(error)) => {
+            Err(InputRefused::Stopped(stopped)) => Err(stopped.into()),
+            Err(InputRefused::Apply(error)) => {
                 tracing::warn!("block {height} {hash} is not connected: {error}");
                 Ok(false)
             }
@@ -426,8 +426,8 @@ impl Follower {
                     .await
                 {
                     Ok(done) => self.set_tip(done.tip),
-                    Err(Refused::Stopped(stopped)) => return Err(stopped.into()),
-                    Err(Refused::Apply(error)) => tracing::warn!("{error}"),
+                    Err(InputRefused::Stopped(stopped)) => return Err(stopped.into()),
+                    Err(InputRefused::Apply(error)) => tracing::warn!("{error}"),
                 }
                 self.want_look(Duration::ZERO, true);
             }

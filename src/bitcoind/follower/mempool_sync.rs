@@ -1,4 +1,4 @@
-//! The follower's side of the mempool: what ZMQ tells, readings of the whole, fetches and checks.
+//! The follower's side of the mempool: what ZMQ tells, and readings of the whole.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -9,26 +9,18 @@ use bitcoin::{Transaction, Txid};
 use tokio::time::Instant;
 
 use super::chain_sync::block_hash;
+use super::tx_calls::TxCalls;
 use super::{CallOutcome, FollowError, Follower};
 use crate::bitcoind::NodeError;
-use crate::bitcoind::mempool_events::{AcceptanceMatcher, EvictionTimer, InFlightFetches};
+use crate::bitcoind::mempool_events::{AcceptanceMatcher, EvictionTimer};
 use crate::bitcoind::mempool_snapshot::{self, EventsSinceRequest, MempoolRead, MempoolSnapshot};
-use crate::bitcoind::rpc::{BATCH, MempoolInfo};
+use crate::bitcoind::rpc::MempoolInfo;
 use crate::bitcoind::zmq::{Sequence, SequenceEvent, ZmqTopic};
 use crate::clock::now_ms;
-use crate::indexer::Refused;
+use crate::indexer::InputRefused;
 use crate::tracker::input::Seen;
-use crate::tracker::{BlockId, Input, Replacement};
+use crate::tracker::{Input, Replacement};
 
-/// Batches at the same time.
-const FETCHES: usize = 3;
-/// One after the other: the later answer about two transactions that replace one another is the
-/// right one.
-const CHECKS: usize = 1;
-/// Checks in one batch: small, since each holds up an announced payment.
-const CHECK_BATCH: usize = 100;
-/// Checks that may wait for the node; what is dropped is found by the next reading.
-const WAITING_CHECKS: usize = 20_000;
 /// Until the node has loaded its mempool, or its tip stands still.
 const LOADING: Duration = Duration::from_millis(500);
 const MOVED: Duration = Duration::from_millis(50);
@@ -47,7 +39,7 @@ const FINDS: usize = 1000;
 pub(super) struct MempoolSync {
     pub(super) matcher: AcceptanceMatcher,
     pub(super) eviction: EvictionTimer,
-    in_flight: InFlightFetches,
+    pub(super) calls: TxCalls,
     /// A reading is on its way; what was heard since.
     since: Option<EventsSinceRequest>,
     want_reading: Option<Instant>,
@@ -64,10 +56,6 @@ pub(super) struct MempoolSync {
     mending: bool,
     /// Such finds and when they were made, oldest first.
     finds: VecDeque<(Instant, Txid)>,
-    fetches: VecDeque<Txid>,
-    fetching: usize,
-    checks: VecDeque<(Txid, Transaction)>,
-    checking: usize,
     /// Removed ones that are not sent yet.
     gone: Vec<Txid>,
     /// What the tracker was told last of which transactions the node lets be replaced.
@@ -75,20 +63,13 @@ pub(super) struct MempoolSync {
 }
 
 impl MempoolSync {
-    /// Monitoring was started or stopped. Calls that are on their way come back and are counted
-    /// down.
+    /// Monitoring was started or stopped.
     pub(super) fn stop(&mut self) {
-        let (fetching, checking, mut in_flight) = (
-            self.fetching,
-            self.checking,
-            std::mem::take(&mut self.in_flight),
-        );
-        in_flight.deafen();
+        let mut calls = std::mem::take(&mut self.calls);
+        calls.stop();
         let since = self.since.take().map(spoiled);
         *self = Self {
-            fetching,
-            checking,
-            in_flight,
+            calls,
             since,
             reading_began: self.reading_began,
             ..Self::default()
@@ -105,28 +86,16 @@ impl MempoolSync {
         self.since = self.since.take().map(spoiled);
     }
 
-    pub(super) fn want(&mut self, txids: Vec<Txid>) {
-        self.fetches.extend(txids);
-    }
-
-    /// A transaction that came over `rawtx` alone and matters.
-    pub(super) fn check(&mut self, tx: Transaction) {
-        if self.checks.len() >= WAITING_CHECKS {
-            self.checks.pop_front();
-        }
-        self.checks.push_back((tx.compute_txid(), tx));
-    }
-
     /// For what comes from calls that are on their way.
     fn note_accepted(&mut self, txid: Txid) {
-        if self.since.is_some() || self.calling() {
-            self.in_flight.accept(txid);
+        if self.since.is_some() || self.calls.fetching() {
+            self.calls.accepted(txid);
         }
     }
 
-    /// Calls about transactions are on their way or due.
-    fn calling(&self) -> bool {
-        self.fetching > 0 || !self.fetches.is_empty()
+    /// What is fetched now was missed by the feed, unless it is told yet.
+    pub(super) fn is_mending(&self) -> bool {
+        self.round && self.mending
     }
 }
 
@@ -224,7 +193,7 @@ impl Follower {
     /// Ahead of others. What it replaces has been announced as removed, so a fetched transaction is
     /// as good as an accepted one.
     fn fetch_announced(&mut self, txid: Txid) {
-        self.mempool.fetches.push_front(txid);
+        self.mempool.calls.fetch_first(txid);
         self.mempool.note_accepted(txid);
     }
 
@@ -232,7 +201,7 @@ impl Follower {
         if let Some(since) = &mut self.mempool.since {
             since.removed(number, txid);
         }
-        self.mempool.in_flight.remove(&txid);
+        self.mempool.calls.removed(&txid);
         self.mempool.matcher.forget(&txid);
         self.mempool.gone.push(txid);
         self.mempool.eviction.gone(Instant::now());
@@ -247,7 +216,12 @@ impl Follower {
         Ok(())
     }
 
-    async fn send(&mut self, tx: Transaction, seen: Seen, now: u64) -> Result<(), FollowError> {
+    pub(super) async fn send(
+        &mut self,
+        tx: Transaction,
+        seen: Seen,
+        now: u64,
+    ) -> Result<(), FollowError> {
         self.flush_gone().await?;
         Ok(self.indexer.post(Input::TxSeen { tx, seen, now }).await?)
     }
@@ -264,7 +238,7 @@ impl Follower {
     }
 
     /// The poll found a transaction that nothing had told of.
-    fn found(&mut self, txid: Txid) {
+    pub(super) fn found(&mut self, txid: Txid) {
         tracing::debug!("{txid} has not come over ZMQ");
         self.mempool.finds.push_back((Instant::now(), txid));
         if self.mempool.finds.len() > FINDS {
@@ -284,7 +258,7 @@ impl Follower {
         }
         self.mempool
             .eviction
-            .due(self.mempool.calling() || self.mempool.matcher.waits())
+            .due(self.mempool.calls.fetching() || self.mempool.matcher.waits())
     }
 
     fn may_settle(&self) -> bool {
@@ -343,8 +317,8 @@ impl Follower {
         self.mempool.want_reading = None;
         self.mempool.since = Some(EventsSinceRequest::default());
         self.mempool.reading_began = Some(Instant::now());
-        if !self.mempool.calling() {
-            self.mempool.in_flight.forget_accepted();
+        if !self.mempool.calls.fetching() {
+            self.mempool.calls.forget_accepted();
         }
         let rpc = self.rpc.clone();
         self.work
@@ -422,11 +396,11 @@ impl Follower {
 
     /// The verdict on what a reading did not hold, after what it held in addition has come.
     pub(super) async fn finish_round(&mut self) -> Result<(), FollowError> {
-        if self.mempool.calling() {
+        if self.mempool.calls.fetching() {
             return Ok(());
         }
         if self.mempool.since.is_none() {
-            self.mempool.in_flight.forget_accepted();
+            self.mempool.calls.forget_accepted();
         }
         if !self.mempool.round {
             return Ok(());
@@ -440,7 +414,7 @@ impl Follower {
             self.drained(Input::TxGone { txids: Vec::new() }).await?;
             self.mempool.eviction.gone(Instant::now());
         }
-        if self.mempool.calling() {
+        if self.mempool.calls.fetching() {
             // What came made others matter.
             return Ok(());
         }
@@ -457,121 +431,11 @@ impl Follower {
     async fn drained(&mut self, input: Input) -> Result<(), FollowError> {
         match self.indexer.apply(input).await {
             Ok(_) => {}
-            Err(Refused::Stopped(stopped)) => return Err(stopped.into()),
-            Err(Refused::Apply(error)) => tracing::warn!("{error}"),
+            Err(InputRefused::Stopped(stopped)) => return Err(stopped.into()),
+            Err(InputRefused::Apply(error)) => tracing::warn!("{error}"),
         }
         while let Ok(ask) = self.asks.try_recv() {
             self.ask(ask);
-        }
-        Ok(())
-    }
-
-    pub(super) fn start_fetches(&mut self) {
-        while self.on
-            && self.mempool.fetching < FETCHES
-            && !self.mempool.fetches.is_empty()
-            && Instant::now() >= self.pause_until
-        {
-            let count = self.mempool.fetches.len().min(BATCH);
-            let wanted: Vec<_> = self.mempool.fetches.drain(..count).collect();
-            let (rpc, tip) = (self.rpc.clone(), self.tip);
-            self.mempool.in_flight.ask(&wanted);
-            self.mempool.fetching += 1;
-            self.work.spawn(async move {
-                let result = rpc.transactions(wanted.clone()).await;
-                CallOutcome::Fetched {
-                    wanted,
-                    tip,
-                    result,
-                }
-            });
-        }
-    }
-
-    pub(super) async fn fetched(
-        &mut self,
-        wanted: Vec<Txid>,
-        tip: Option<BlockId>,
-        result: Result<Vec<Option<Transaction>>, NodeError>,
-    ) -> Result<(), FollowError> {
-        self.mempool.fetching -= 1;
-        let stands: Vec<_> = wanted
-            .iter()
-            .map(|txid| self.mempool.in_flight.answer(txid))
-            .collect();
-        let found = match result {
-            Ok(found) if tip == self.tip => found,
-            // A block came in between, and what was found may conflict with it: ask again.
-            unusable => {
-                wanted
-                    .into_iter()
-                    .rev()
-                    .for_each(|txid| self.mempool.fetches.push_front(txid));
-                if let Err(error) = unusable {
-                    self.node_failed(&error);
-                }
-                return Ok(());
-            }
-        };
-        self.node_answered();
-        let found = wanted.into_iter().zip(found).zip(stands);
-        let found = found
-            .filter_map(|((txid, tx), stands)| Some((txid, tx.filter(|_| self.on && stands)?)))
-            .collect();
-        for (txid, tx) in mempool_snapshot::parents_first(found) {
-            if self.mempool.round && self.mempool.mending && !self.mempool.in_flight.accepted(&txid)
-            {
-                self.found(txid);
-            }
-            self.send(tx, Seen::Fetched, now_ms()).await?;
-        }
-        Ok(())
-    }
-
-    pub(super) fn start_checks(&mut self) {
-        while self.on
-            && self.mempool.checking < CHECKS
-            && !self.mempool.checks.is_empty()
-            && Instant::now() >= self.pause_until
-        {
-            let count = self.mempool.checks.len().min(CHECK_BATCH);
-            let asked: Vec<_> = self.mempool.checks.drain(..count).collect();
-            let (rpc, tip) = (self.rpc.clone(), self.tip);
-            self.mempool.checking += 1;
-            self.work.spawn(async move {
-                let result = rpc
-                    .in_mempool(asked.iter().map(|(txid, _)| *txid).collect())
-                    .await;
-                CallOutcome::Checked { asked, tip, result }
-            });
-        }
-    }
-
-    pub(super) async fn checked(
-        &mut self,
-        asked: Vec<(Txid, Transaction)>,
-        tip: Option<BlockId>,
-        result: Result<Vec<bool>, NodeError>,
-    ) -> Result<(), FollowError> {
-        self.mempool.checking -= 1;
-        match result {
-            Err(error) => {
-                self.mempool.checks.extend(asked);
-                self.node_failed(&error);
-            }
-            // A block came in between: as above.
-            Ok(_) if tip != self.tip => self.mempool.checks.extend(asked),
-            Ok(held) => {
-                for (_, tx) in asked
-                    .into_iter()
-                    .zip(held)
-                    .filter_map(|(asked, held)| held.then_some(asked))
-                {
-                    if self.on {
-                        self.send(tx, Seen::Accepted, now_ms()).await?;
-                    }
-                }
-            }
         }
         Ok(())
     }

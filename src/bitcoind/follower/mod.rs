@@ -10,7 +10,7 @@
 //!                   transaction: TxSeen when the node has said that its mempool took it; removal: TxGone, then Settle
 //! look              tips compared by hash, fork point searched: Disconnect, then fetch and Connect     [`chain_sync`]
 //! reading           the whole mempool at our tip, corrected by what came meanwhile: Snapshot            [`mempool_sync`]
-//! ask (tracker)     fetch or check transactions in batches
+//! ask (tracker)     fetch or check transactions in batches                                              [`tx_calls`]
 //! tick, gap, reconnect, restart, start      look, then read the mempool
 //! notice of a feed that may be another node's: the same, see [`feed_check`]
 //! ```
@@ -21,6 +21,7 @@ mod mempool_sync;
 mod node;
 mod start;
 mod status_publisher;
+mod tx_calls;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -42,7 +43,7 @@ use super::status::SyncPosition;
 use super::zmq::{Feed, MessageBody, Notice, Stamped, ZmqMessage, ZmqTopic};
 use super::{DiscoveredNode, Endpoints, NodeError, NodeStatus};
 use crate::config;
-use crate::indexer::{Handle, Stopped};
+use crate::indexer::{Handle, IndexerStopped};
 use crate::store::{Reader, StoreError};
 use crate::tracker::{Ask, BlockId};
 
@@ -61,7 +62,7 @@ const TURN: usize = 256;
 #[derive(Debug, thiserror::Error)]
 pub enum FollowError {
     #[error(transparent)]
-    Indexer(#[from] Stopped),
+    Indexer(#[from] IndexerStopped),
     #[error(transparent)]
     Store(#[from] StoreError),
 }
@@ -383,8 +384,8 @@ impl Follower {
             // Both come from inputs that were sent before monitoring was stopped; the next start
             // reads the mempool.
             Ask::Check(_) | Ask::Fetch(_) if !self.on => {}
-            Ask::Check(tx) => self.mempool.check(tx),
-            Ask::Fetch(txids) => self.mempool.want(txids),
+            Ask::Check(tx) => self.mempool.calls.check(tx),
+            Ask::Fetch(txids) => self.mempool.calls.fetch(txids),
         }
     }
 

@@ -57,13 +57,10 @@ pub fn spawn(
         let mut publisher = publisher;
         let found = match follower.found {
             Some(found) => found,
-            None => {
-                let search = node::search(&follower.settings, &reader, &mut publisher);
-                tokio::select! {
-                    found = search => found,
-                    () = shutdown.cancelled() => return Ok(()),
-                }
-            }
+            None => tokio::select! {
+                found = node::search(&follower.settings, &reader, &mut publisher) => found,
+                () = shutdown.cancelled() => return Ok(()),
+            },
         };
         let rpc = found.rpc.clone();
         let end = shutdown.child_token();
@@ -85,36 +82,11 @@ pub fn spawn(
             position: follower.position.subscribe(),
             requests,
         };
-        let mut beside = tokio::spawn(run_beside(
-            follower.baselines(),
-            rescans,
-            audits,
-            end.clone(),
-        ));
-        let mut following = pin!(follower.run(end.clone()));
-        let (followed, merged) = tokio::select! {
-            followed = &mut following => {
-                end.cancel();
-                // It ends a scan of ours, with a time limit.
-                (followed, beside.await)
-            }
-            merged = &mut beside => {
-                // Without an error its inputs have ended, and the follower's too; with one the
-                // daemon cannot go on.
-                if !matches!(merged, Ok(Ok(()))) {
-                    end.cancel();
-                }
-                (following.await, merged)
-            }
-        };
+        let beside = run_beside(follower.baselines(), rescans, audits, end.clone());
+        let ended = run_together(follower, tokio::spawn(beside), end).await;
         rpc.close();
         apart.close();
-        followed?;
-        match merged {
-            Ok(merged) => Ok(merged?),
-            Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
-            Err(_) => Ok(()),
-        }
+        ended
     };
     (
         FollowerHandles {
@@ -124,6 +96,36 @@ pub fn spawn(
         },
         tokio::spawn(task),
     )
+}
+
+/// Runs both until one of them ends, then ends the other.
+async fn run_together(
+    follower: Follower,
+    mut beside: JoinHandle<Result<(), StoreError>>,
+    end: CancellationToken,
+) -> Result<(), FollowError> {
+    let mut following = pin!(follower.run(end.clone()));
+    let (followed, merged) = tokio::select! {
+        followed = &mut following => {
+            end.cancel();
+            // It ends a scan of ours, with a time limit.
+            (followed, beside.await)
+        }
+        merged = &mut beside => {
+            // Without an error its inputs have ended, and the follower's too; with one the daemon
+            // cannot go on.
+            if !matches!(merged, Ok(Ok(()))) {
+                end.cancel();
+            }
+            (following.await, merged)
+        }
+    };
+    followed?;
+    match merged {
+        Ok(merged) => Ok(merged?),
+        Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
+        Err(_) => Ok(()),
+    }
 }
 
 /// What asks the node for the past of scripts. The first one that cannot go on ends all.

@@ -22,7 +22,7 @@ use crate::bitcoind::rpc::Rpc;
 use crate::bitcoind::status::SyncPosition;
 use crate::bitcoind::{NodeError, Retry};
 use crate::clock::now_ms;
-use crate::indexer::{Handle, Refused};
+use crate::indexer::{Handle, InputRefused};
 use crate::store::{Reader, StoreError};
 use crate::tracker::{ApplyError, BlockId, Input, ScanEnd, ScanId};
 
@@ -290,15 +290,15 @@ impl Runner {
         Ok(())
     }
 
-    fn ended(&mut self, scan: ScanId, ended: Result<(), Refused>) -> Result<(), RoundError> {
+    fn ended(&mut self, scan: ScanId, ended: Result<(), InputRefused>) -> Result<(), RoundError> {
         match ended {
-            Ok(()) | Err(Refused::Apply(ApplyError::NoSuchScan(_))) => {
+            Ok(()) | Err(InputRefused::Apply(ApplyError::NoSuchScan(_))) => {
                 self.scans.remove(&scan);
                 tracing::info!("history scan {scan} has ended");
                 Ok(())
             }
-            Err(Refused::Stopped(_)) => Err(RoundError::Over),
-            Err(Refused::Apply(error)) => {
+            Err(InputRefused::Stopped(_)) => Err(RoundError::Over),
+            Err(InputRefused::Apply(error)) => {
                 tracing::debug!("history scan {scan} cannot end yet: {error}");
                 self.look_at = Instant::now();
                 let Some(open) = self.scans.get_mut(&scan) else {

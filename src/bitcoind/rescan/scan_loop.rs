@@ -22,7 +22,7 @@ use super::scheduler::Choice;
 use crate::bitcoind::rpc::{self, Prevout};
 use crate::bitcoind::{NodeError, NodeErrorKind};
 use crate::clock::now_ms;
-use crate::indexer::Refused;
+use crate::indexer::InputRefused;
 use crate::tracker::input::FoundOutput;
 use crate::tracker::{BlockId, Input, PastBlock, PastTx};
 
@@ -379,8 +379,8 @@ impl Runner {
     pub(super) async fn apply(&self, input: Input) -> Result<(), RoundError> {
         match self.indexer.apply(input).await {
             Ok(_) => Ok(()),
-            Err(Refused::Stopped(_)) => Err(RoundError::Over),
-            Err(Refused::Apply(error)) => {
+            Err(InputRefused::Stopped(_)) => Err(RoundError::Over),
+            Err(InputRefused::Apply(error)) => {
                 tracing::debug!("a history scan is read anew: {error}");
                 Err(RoundError::Moved)
             }
