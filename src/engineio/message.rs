@@ -43,8 +43,13 @@ impl Text {
     }
 
     /// The whole packet.
-    pub(super) fn frame(&self) -> &Utf8Bytes {
-        &self.0
+    pub(super) fn as_packet(&self) -> &str {
+        self.0.as_str()
+    }
+
+    /// The whole packet.
+    pub(super) fn into_frame(self) -> Utf8Bytes {
+        self.0
     }
 }
 

@@ -133,7 +133,7 @@ impl Packet {
     /// are a binary message's in revision 4.
     pub fn into_frame(self, encoding: Encoding) -> Frame {
         match self {
-            Self::Message(Message::Text(text)) => Frame::Text(text.frame().clone()),
+            Self::Message(Message::Text(text)) => Frame::Text(text.into_frame()),
             Self::Message(Message::Binary(bytes)) => match encoding {
                 Encoding::Four => Frame::Binary(bytes),
                 Encoding::Three { base64: false } => {
@@ -290,7 +290,7 @@ mod tests {
         else {
             panic!("a text")
         };
-        assert_eq!(frame.as_str().as_ptr(), message.frame().as_str().as_ptr());
+        assert_eq!(frame.as_str().as_ptr(), message.as_packet().as_ptr());
     }
 
     fn any_dialect() -> impl Strategy<Value = Encoding> {

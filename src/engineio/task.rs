@@ -22,6 +22,7 @@ use super::handler::{Handler, Work};
 use super::inbox::{SessionCommand, SessionRequest};
 use super::message::MessageGroup;
 use super::outbox::{Next, OutboxReceiver, OutboxSignal};
+use super::packet::Frame;
 use super::registry::{RegisteredSession, RunningGuard, SessionRegistry};
 use super::session::{Output, PollAnswer, PostAnswer, Session, SocketRole};
 use super::websocket::{SocketEvent, WebSocket};
@@ -59,6 +60,9 @@ pub(super) struct SessionTask<H: Handler> {
     /// Dropped at the end, for a POST whose body is still being read.
     post_pass: Option<oneshot::Sender<()>>,
     work: Option<Work>,
+    /// The outbox and the layer above have nothing to be sent, as far as the task knows: it asks
+    /// again when it was woken or something has happened but that the transport took more.
+    is_drained: bool,
 }
 
 impl<H: Handler> SessionTask<H> {
@@ -85,6 +89,7 @@ impl<H: Handler> SessionTask<H> {
             post: None,
             post_pass: None,
             work: None,
+            is_drained: false,
         })
     }
 
@@ -92,13 +97,16 @@ impl<H: Handler> SessionTask<H> {
         let sleep = tokio::time::sleep(FAR);
         tokio::pin!(sleep);
         poll_fn(|cx| {
+            self.is_drained = false;
+            let mut time = now();
             loop {
-                self.pump(cx);
+                self.pump(cx, time);
                 if self.machine.is_closed() {
                     return Poll::Ready(());
                 }
                 let event = ready!(self.poll_event(cx, sleep.as_mut()));
-                self.handle(cx, event);
+                time = now();
+                self.handle(cx, time, event);
             }
         })
         .await
@@ -151,8 +159,11 @@ impl<H: Handler> SessionTask<H> {
         sleep.poll(cx).map(|()| Event::Pump)
     }
 
-    fn handle(&mut self, cx: &mut Context<'_>, event: Event) {
-        let now = now();
+    fn handle(&mut self, cx: &mut Context<'_>, now: Instant, event: Event) {
+        self.is_drained &= matches!(
+            event,
+            Event::Socket(_, SocketEvent::Written | SocketEvent::Progressed)
+        );
         match event {
             Event::Pump => self.machine.tick(now),
             Event::Command(SessionCommand::Request(request)) => self.request(cx, now, request),
@@ -184,7 +195,7 @@ impl<H: Handler> SessionTask<H> {
                 Ok(()) => self.poll = Some(answer),
                 Err(refused) => {
                     // The first poll is answered before the second one.
-                    self.pump(cx);
+                    self.pump(cx, now);
                     let _ = answer.send(Err(refused));
                 }
             },
@@ -196,7 +207,7 @@ impl<H: Handler> SessionTask<H> {
                         Ok(over)
                     }
                     Err(refused) => {
-                        self.pump(cx);
+                        self.pump(cx, now);
                         Err(refused)
                     }
                 };
@@ -232,18 +243,35 @@ impl<H: Handler> SessionTask<H> {
     }
 
     /// Gives the machine what it can take and does what it says, until nothing is left to do.
-    fn pump(&mut self, cx: &mut Context<'_>) {
-        let now = now();
+    fn pump(&mut self, cx: &mut Context<'_>, now: Instant) {
         loop {
-            while self.machine.wants_message()
-                && let Some(group) = self.next_group(cx)
-            {
-                self.machine.send(group);
+            if !self.is_drained {
+                self.pull(cx);
+                self.machine.hold_back(now, self.is_full());
             }
-            self.machine.hold_back(now, self.is_full());
-            match self.machine.next_output(now) {
-                Some(output) => self.perform(output),
-                None => return,
+            loop {
+                match self.machine.next_output(now) {
+                    // Most of what comes out.
+                    Some(Output::Write(role, frame)) => self.write(role, frame),
+                    Some(output) => {
+                        self.perform(output);
+                        break;
+                    }
+                    None => return,
+                }
+            }
+        }
+    }
+
+    /// Gives the machine what its transport can take.
+    fn pull(&mut self, cx: &mut Context<'_>) {
+        while self.machine.wants_message() {
+            match self.next_group(cx) {
+                Some(group) => self.machine.send(group),
+                None => {
+                    self.is_drained = true;
+                    return;
+                }
             }
         }
     }
@@ -283,11 +311,7 @@ impl<H: Handler> SessionTask<H> {
                     let _ = post.send(answer);
                 }
             }
-            Output::Write(role, frame) => {
-                if let Some(socket) = self.socket(role) {
-                    socket.start(frame);
-                }
-            }
+            Output::Write(role, frame) => self.write(role, frame),
             Output::CloseSocket(role, code) => {
                 if let Some(socket) = self.socket(role).take() {
                     self.close_in_background(socket, code);
@@ -295,6 +319,7 @@ impl<H: Handler> SessionTask<H> {
             }
             Output::Promote => self.main = self.probe.take(),
             Output::Deliver(message) => {
+                self.is_drained = false;
                 if let Some(known) = &self.known {
                     self.work = self.handler.message(&known.state, message);
                     if self.work.is_some() {
@@ -303,6 +328,12 @@ impl<H: Handler> SessionTask<H> {
                 }
             }
             Output::Closed(reason) => self.end(reason),
+        }
+    }
+
+    fn write(&mut self, role: SocketRole, frame: Frame) {
+        if let Some(socket) = self.socket(role) {
+            socket.start(frame);
         }
     }
 

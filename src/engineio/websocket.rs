@@ -1,7 +1,7 @@
 //! WebSocket: the stream behind hyper's upgrade, frames in and out, the closing handshake.
 //!
 //! A connection is kept small: the TCP stream is taken back out of hyper (its wrapper and task are
-//! gone then), and the read buffer is 1 KiB instead of tungstenite's 128 KiB. Extensions are not
+//! gone then), and the read buffer is half a KiB instead of tungstenite's 128. Extensions are not
 //! offered, so there is no compression whose memory a stranger could blow up.
 //!
 //! Frames are gathered in one buffer, so that all messages that are given together go out in one
@@ -16,7 +16,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
-use futures_util::{Sink, SinkExt, Stream as _};
+use futures_util::{SinkExt, Stream as _};
 use hyper::http::Extensions;
 use hyper::upgrade::Upgraded;
 use hyper_util::rt::TokioIo;
@@ -25,7 +25,7 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::{Data, OpCode};
-use tokio_tungstenite::tungstenite::protocol::frame::{CloseFrame, Frame as RawFrame};
+use tokio_tungstenite::tungstenite::protocol::frame::{CloseFrame, FrameHeader};
 use tokio_tungstenite::tungstenite::protocol::{Role, WebSocketConfig};
 use tokio_tungstenite::tungstenite::{Error, Message, Utf8Bytes};
 
@@ -34,9 +34,13 @@ use super::packet::Frame;
 use super::session::{SocketEnd, WRITE_SIZE};
 
 /// Bytes read at once, and the memory an idle connection holds for reading.
-const READ_BUFFER: usize = 1024;
+const READ_BUFFER: usize = 512;
 /// Bytes that wait to be written, above which tungstenite's pongs wait in its own buffer.
 const MAX_WAITING: usize = WRITE_SIZE + 1024;
+/// Bytes that the buffer of what waits begins with, for two or three messages of usual length.
+const FEW_MESSAGES: usize = 2048;
+/// Bytes of our frames besides their data.
+const MAX_HEADER: usize = 10;
 /// Bytes of tungstenite's own buffer, for pongs and the close frame.
 const CONTROL_BUFFER: usize = 1024;
 /// Bytes of a client's control frame besides its data.
@@ -210,17 +214,18 @@ impl Outgoing {
     }
 
     /// The next fragment, and what is left behind it. Bytes are shared, not copied.
-    fn next(mut self) -> (RawFrame, Option<Self>) {
-        let fragment = self.rest.split_to(self.rest.len().min(WRITE_SIZE));
-        let last = self.rest.is_empty();
-        let frame = RawFrame::message(fragment, OpCode::Data(self.opcode), last);
-        (
-            frame,
-            (!last).then_some(Self {
-                rest: self.rest,
-                opcode: Data::Continue,
-            }),
-        )
+    fn next(mut self) -> (FrameHeader, Bytes, Option<Self>) {
+        let mut header = FrameHeader {
+            opcode: OpCode::Data(self.opcode),
+            ..FrameHeader::default()
+        };
+        if self.rest.len() <= WRITE_SIZE {
+            return (header, self.rest, None);
+        }
+        header.is_final = false;
+        let fragment = self.rest.split_to(WRITE_SIZE);
+        self.opcode = Data::Continue;
+        (header, fragment, Some(self))
     }
 }
 
@@ -304,13 +309,18 @@ impl WebSocket {
 
     /// Puts the next fragment behind what waits.
     fn put(&mut self, outgoing: Outgoing) {
-        let (fragment, rest) = outgoing.next();
+        let (header, fragment, rest) = outgoing.next();
         self.outgoing = rest;
         let waiting = &mut self.stream.get_mut().waiting;
-        waiting.reserve(fragment.len());
-        fragment
-            .format(&mut waiting.writer())
+        let needed = fragment.len() + MAX_HEADER;
+        waiting.reserve(match waiting.capacity() {
+            0 => needed.max(FEW_MESSAGES),
+            _ => needed,
+        });
+        header
+            .format(fragment.len() as u64, &mut waiting.writer())
             .expect("memory takes what is written to it");
+        waiting.extend_from_slice(&fragment);
     }
 
     /// The next event. Reading stops while `read` is false.
@@ -336,7 +346,7 @@ impl WebSocket {
 
     /// `true`: all is out. `false`: one more fragment is.
     fn poll_write(&mut self, cx: &mut Context<'_>) -> Poll<Result<bool, Error>> {
-        ready!(Pin::new(&mut self.stream).poll_flush(cx))?;
+        ready!(self.stream.get_mut().poll_out(cx))?;
         if let Some(outgoing) = self.outgoing.take() {
             self.put(outgoing);
             return Poll::Ready(Ok(false));
@@ -453,12 +463,8 @@ mod tests {
         let mut parts = Vec::new();
         let mut next = Some(Outgoing::of(Frame::Text(text.as_str().into())));
         while let Some(outgoing) = next {
-            let (frame, rest) = outgoing.next();
-            parts.push((
-                frame.header().opcode,
-                frame.header().is_final,
-                frame.payload().len(),
-            ));
+            let (header, fragment, rest) = outgoing.next();
+            parts.push((header.opcode, header.is_final, fragment.len()));
             next = rest;
         }
         let (text, more) = (OpCode::Data(Data::Text), OpCode::Data(Data::Continue));
@@ -470,9 +476,9 @@ mod tests {
                 (more, true, 1)
             ]
         );
-        let (frame, rest) = Outgoing::of(Frame::Binary(Bytes::new())).next();
+        let (header, _, rest) = Outgoing::of(Frame::Binary(Bytes::new())).next();
         assert!(
-            frame.header().is_final && rest.is_none(),
+            header.is_final && rest.is_none(),
             "an empty message is one frame"
         );
     }

@@ -84,8 +84,8 @@ impl Encoded {
         }
     }
 
-    pub(super) fn group(&self) -> &MessageGroup {
-        &self.0
+    pub(super) fn into_group(self) -> MessageGroup {
+        self.0
     }
 }
 

@@ -6,6 +6,7 @@ use std::task::{Context, Poll};
 use super::config::LayerConfig;
 use super::connect::{ConnectRequest, DisconnectReason};
 use super::connection::{Action, Connection, DisconnectListener, Limits, Violation};
+use super::encode::Encoded;
 use super::handler::Handler;
 use super::socket::Socket;
 use crate::engineio::{
@@ -153,7 +154,7 @@ impl<H: Handler> engineio::Handler for SocketIoHandler<H> {
     fn poll_next(&self, connection: &Arc<Connection>, cx: &mut Context<'_>) -> Poll<MessageGroup> {
         let handler = &self.shared.handler;
         let packet = connection.poll_sockets(|socket| handler.poll_next(socket, cx));
-        packet.map(|packet| packet.group().clone())
+        packet.map(Encoded::into_group)
     }
 
     fn is_full(&self, connection: &Arc<Connection>) -> bool {

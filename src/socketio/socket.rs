@@ -142,7 +142,7 @@ impl Socket {
     /// Queues an event that was encoded for this socket's namespace.
     pub fn send(&self, event: &Encoded) -> Result<(), SendError> {
         let _here = self.here()?;
-        Ok(self.0.outbox.try_send(event.group().clone())?)
+        Ok(self.0.outbox.try_send(event.clone().into_group())?)
     }
 
     /// The client does not leave while this is held.

@@ -80,7 +80,7 @@ fn next_part(body: &mut Option<Bytes>) -> Option<Bytes> {
 /// Bytes of a packet in a body of revision 4, without a separator.
 pub fn encoded_len(packet: &Packet) -> usize {
     match packet {
-        Packet::Message(Message::Text(text)) => text.frame().as_str().len(),
+        Packet::Message(Message::Text(text)) => text.as_packet().len(),
         Packet::Message(Message::Binary(bytes)) => {
             bytes.len().div_ceil(3).saturating_mul(4).saturating_add(1)
         }
@@ -130,7 +130,7 @@ fn encode_four(packets: Vec<Packet>) -> Bytes {
         }
         match packet {
             Packet::Message(Message::Text(text)) => {
-                let text = text.frame().as_str().as_bytes();
+                let text = text.as_packet().as_bytes();
                 body.reserve(text.len());
                 body.extend(text.iter().map(|byte| {
                     if *byte == SEPARATOR {

@@ -171,7 +171,7 @@ pub(super) fn encode(packets: Vec<Packet>, as_base64: bool) -> Body {
 fn append_text(body: &mut Vec<u8>, packet: &Packet) {
     let encoded;
     let text = match packet {
-        Packet::Message(Message::Text(text)) => text.frame().as_str(),
+        Packet::Message(Message::Text(text)) => text.as_packet(),
         Packet::Message(Message::Binary(bytes)) => {
             encoded = base64("b4", bytes);
             &encoded
