@@ -7,7 +7,7 @@
 //!   true at one instant.
 //! * Addresses exist only here and in `crate::wire`; below, a watched thing is a script and its
 //!   hash.
-//! * A refused request has changed nothing, and says what to do instead ([`error`]).
+//! * A refused request has changed nothing, and says what to do instead (`crate::wire::error`).
 //!
 //! # Where a request goes
 //!
@@ -18,22 +18,28 @@
 //!              │                `crate::consumers`, `crate::webhooks` behind their routes
 //!              └─ the rest ───► web
 //! ```
-//! What goes over the wire (shapes, fields of requests, cursors, addresses, errors) is in
-//! `crate::wire`. `progress` tells of scans beside the log.
+//!
+//! What routes and events of clients share has one owner each: [`watchlist`] (what is watched),
+//! [`scans`] (history scans, and telling of them beside the log), [`monitoring`] (whether the node
+//! is followed). [`Services`] is what the routes answer with; each row of their table takes what it
+//! needs. What goes over the wire (shapes, fields of requests, cursors, addresses, errors) is in
+//! `crate::wire`.
 
 mod browser;
-mod progress;
+mod monitoring;
 mod rest;
 mod router;
+mod scans;
 mod socket;
 #[cfg(test)]
 mod tests;
+mod watchlist;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tokio::sync::{Mutex, RwLock, Semaphore, mpsc, watch};
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
@@ -41,13 +47,24 @@ pub use crate::wire::ApiError;
 pub use router::Router;
 
 use crate::consumers::Consumers;
-use crate::events::EventLog;
+use crate::events::{Dispatch, EventLog, cursors};
 use crate::reads::Reads;
 use crate::store::{Reader, StoreError};
 use crate::webhooks::Webhooks;
 use crate::wire::EventEncoder;
+use crate::wire::address::KnownAddress;
 use crate::wire::request::history;
 use crate::{bitcoind, config, indexer, socketio, webhooks};
+use monitoring::Monitoring;
+use rest::address_queries::AddressQueries;
+use rest::audit::{AuditLimiter, Audits};
+use rest::budget::Budget;
+use rest::events::EventQueries;
+use rest::sent::RequestReader;
+use rest::status::Overview;
+use scans::Scans;
+use socket::{SocketApi, SocketServices};
+use watchlist::Watchlist;
 
 impl From<indexer::InputRefused> for ApiError {
     fn from(refused: indexer::InputRefused) -> Self {
@@ -90,50 +107,46 @@ pub type DispatchTask = JoinHandle<Result<(), StoreError>>;
 /// Starts dispatch and builds the router. Dispatch ends when `stop` says so or, with an error, when
 /// the store cannot be read: then the daemon must end.
 pub fn start(parts: Parts) -> Result<(Arc<Router>, DispatchTask), StoreError> {
-    let (gate, socketio) = (
-        browser::Gate::new(&parts.config.server),
-        parts.socketio.clone(),
-    );
-    let (app, dispatch) = build(parts)?;
-    app.webhooks.start();
-    tokio::spawn(progress::run(app.clone()));
-    let stop = app.stop.clone();
-    Ok((
-        Arc::new(Router::new(app, gate, socketio)),
-        tokio::spawn(dispatch.run(stop)),
-    ))
+    let gate = browser::Gate::new(&parts.config.server);
+    let (config, stop) = (parts.socketio.clone(), parts.stop.clone());
+    let Built {
+        services,
+        socket,
+        dispatch,
+    } = build(parts)?;
+    services.app.webhooks.start();
+    tokio::spawn(scans::progress::run(services.scans.clone(), stop.clone()));
+    let socketio = socketio::Service::new(config, socket);
+    let router = Arc::new(Router::new(services, gate, socketio));
+    Ok((router, tokio::spawn(dispatch.run(stop))))
 }
 
-fn build(parts: Parts) -> Result<(Arc<App>, crate::events::Dispatch), StoreError> {
+/// What [`start`] sets going.
+struct Built {
+    services: Arc<Services>,
+    socket: SocketApi,
+    dispatch: Dispatch,
+}
+
+fn build(parts: Parts) -> Result<Built, StoreError> {
     let Parts {
         reader,
         indexer,
         node,
-        scans,
-        audits,
-        monitoring,
         config,
-        listen,
         stop,
         ..
     } = parts;
-    let wire = EventEncoder {
+    let limits = &config.limits;
+    let encoder = EventEncoder {
         starts: reader.starts().clone(),
         network: reader.chain().network,
     };
-    let log = EventLog::new(reader.clone(), wire.clone(), indexer.head());
-    let (dispatch, handle) = crate::events::Dispatch::new(log.clone());
-    let (switch, waiting) = (
-        Mutex::new(()),
-        Semaphore::new(config.limits.connections.min(Semaphore::MAX_PERMITS)),
-    );
-    let consumers = Consumers::load(&reader, indexer.clone(), config.limits.consumers)?;
+    let log = EventLog::new(reader.clone(), encoder.clone(), indexer.head());
+    let (dispatch, handle) = Dispatch::new(log.clone());
+    let consumers = Consumers::load(&reader, indexer.clone(), limits.consumers)?;
     let consumers = Arc::new(consumers);
-    let auditing = rest::audit::Turn::new(Duration::from_secs(config.limits.audit_interval));
-    let (reads, budget) = (
-        Reads::new(reader.clone()),
-        rest::budget::Budget::new(config.limits.rest_bytes),
-    );
+    let reads = Reads::new(reader.clone());
     let webhooks = Webhooks::new(webhooks::Parts {
         settings: config.webhooks.clone(),
         consumers: consumers.clone(),
@@ -144,60 +157,120 @@ fn build(parts: Parts) -> Result<(Arc<App>, crate::events::Dispatch), StoreError
         dispatch: handle.clone(),
         stop: stop.clone(),
     });
-    let app = App {
-        reads,
-        budget,
-        reader,
-        indexer,
-        node,
-        scans,
-        audits,
-        auditing,
-        list: RwLock::default(),
-        monitoring,
-        switch,
-        config,
-        listen,
-        wire,
-        waiting,
-        log,
-        dispatch: handle,
+    let history = config.watch.history.into();
+    let watchlist = Arc::new(Watchlist::new(reads.clone(), indexer.clone(), history));
+    let scans = Arc::new(Scans {
+        reads: reads.clone(),
+        encoder: encoder.clone(),
+        watchlist: watchlist.clone(),
+        indexer: indexer.clone(),
+        dispatch: handle.clone(),
+        progress: parts.scans,
+    });
+    let monitoring = Monitoring::new(indexer, node.clone(), parts.monitoring);
+    let events = Arc::new(EventQueries {
+        reads: reads.clone(),
+        encoder: encoder.clone(),
+        log: log.clone(),
+        dispatch: handle.clone(),
+        stop: stop.clone(),
+        waiting: Arc::default(),
+    });
+    let budget = Budget::new(limits.rest_bytes);
+    let overview = Arc::new(Overview {
+        reads: reads.clone(),
+        encoder: encoder.clone(),
+        budget: budget.clone(),
+        dispatch: handle.clone(),
+        monitoring: Arc::new(monitoring),
+        scans: scans.clone(),
+        events: events.clone(),
+        consumers: consumers.clone(),
+        webhooks: webhooks.clone(),
         started: Instant::now(),
+        listen: parts.listen,
+    });
+    let audits = Audits {
+        reads: reads.clone(),
+        encoder: encoder.clone(),
+        node: node.clone(),
+        requests: parts.audits,
+        limiter: AuditLimiter::new(Duration::from_secs(limits.audit_interval)),
         stop,
+    };
+    let addresses = AddressQueries {
+        reads: reads.clone(),
+        encoder: encoder.clone(),
+        budget: budget.clone(),
+        node,
+    };
+    let app = Arc::new(App {
+        reads: reads.clone(),
+        reader,
+        wire: encoder.clone(),
+        config: config.clone(),
         consumers,
         webhooks,
+        watchlist: watchlist.clone(),
+        events: events.clone(),
+    });
+    let socket = SocketApi(Arc::new(SocketServices {
+        reads: reads.clone(),
+        encoder: encoder.clone(),
+        log,
+        dispatch: handle,
+        watchlist,
+        app: app.clone(),
+        subscriptions: limits.subscriptions,
+    }));
+    let requests = RequestReader {
+        reads: reads.clone(),
+        budget: budget.clone(),
+        body_bytes: limits.body_bytes,
     };
-    Ok((Arc::new(app), dispatch))
+    let services = Arc::new(Services {
+        reads,
+        encoder,
+        budget,
+        requests,
+        addresses,
+        scans,
+        audits,
+        overview,
+        events,
+        app,
+    });
+    Ok(Built {
+        services,
+        socket,
+        dispatch,
+    })
 }
 
-/// What all routes and events share.
+/// What the routes answer with: each row of their table takes what it needs.
+struct Services {
+    reads: Reads,
+    encoder: EventEncoder,
+    budget: Budget,
+    requests: RequestReader,
+    addresses: AddressQueries,
+    scans: Arc<Scans>,
+    audits: Audits,
+    overview: Arc<Overview>,
+    events: Arc<EventQueries>,
+    app: Arc<App>,
+}
+
+/// What the routes of consumers and webhooks share.
 struct App {
     reads: Reads,
-    budget: rest::budget::Budget,
     reader: Reader,
-    indexer: indexer::Handle,
-    node: watch::Receiver<bitcoind::NodeStatus>,
-    scans: watch::Receiver<Vec<bitcoind::ScanProgress>>,
-    audits: mpsc::Sender<bitcoind::AuditRequest>,
-    auditing: rest::audit::Turn,
-    /// Held for reading by those who look whether addresses are watched and ask for something that
-    /// would watch them; for writing by who takes one off the list: it must not come back by that.
-    list: RwLock<()>,
-    monitoring: watch::Sender<bool>,
-    /// Held while monitoring is switched, so that the store and the follower are told the same of
-    /// two requests at once.
-    switch: Mutex<()>,
-    config: Arc<config::Config>,
-    listen: Vec<SocketAddr>,
     wire: EventEncoder,
-    /// One is held by each request that waits for events.
-    waiting: Semaphore,
-    log: Arc<EventLog>,
-    dispatch: crate::events::Handle,
-    started: Instant,
-    stop: CancellationToken,
+    config: Arc<config::Config>,
     consumers: Arc<Consumers>,
     webhooks: Arc<Webhooks>,
+    watchlist: Arc<Watchlist>,
+    events: Arc<EventQueries>,
 }
 
 impl App {
@@ -210,12 +283,23 @@ impl App {
         self.reads.run(move |_| read(&app)).await
     }
 
-    /// The same for those that read or make many rows.
-    async fn read_long<T: Send + 'static>(
-        self: &Arc<Self>,
-        read: impl FnOnce(&App) -> Result<T, ApiError> + Send + 'static,
-    ) -> Result<T, ApiError> {
-        let app = self.clone();
-        self.reads.run_long(move |_| read(&app)).await
+    /// The number in a cursor of this log, which may be ahead of it.
+    fn number(&self, text: &str) -> Result<u64, ApiError> {
+        cursors::number(&self.reader, &self.wire, text)
+    }
+
+    /// Where in the log a client's cursor stands.
+    fn place(&self, text: &str) -> Result<u64, ApiError> {
+        cursors::place(&self.reader, &self.wire, text)
+    }
+
+    /// Whether retention has taken an event after this number.
+    fn expired(&self, after: u64) -> Result<bool, ApiError> {
+        Ok(cursors::is_expired(&self.reader, after)?)
+    }
+
+    /// The refusal of a cursor with the balances of the addresses.
+    fn with_balances(&self, error: ApiError, addresses: &[KnownAddress]) -> ApiError {
+        cursors::with_balances(&self.reader, &self.wire, error, addresses)
     }
 }

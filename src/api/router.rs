@@ -8,31 +8,34 @@ use hyper::body::Body;
 use hyper::header::{CONTENT_LENGTH, HeaderName, HeaderValue};
 use hyper::{Method, Request, Response, StatusCode};
 
-use crate::api::App;
+use crate::api::Services;
 use crate::api::browser::{self, Gate};
-use crate::api::rest;
 use crate::api::rest::body::AnswerBody;
 use crate::api::rest::respond::{self, Answer};
 use crate::api::rest::route::{self, Matched};
 use crate::api::socket::SocketApi;
 use crate::clock::now_ms;
+use crate::store::Snapshot;
 use crate::wire::error::ApiError;
 use crate::{socketio, web};
 
 /// Answers the requests of all clients.
 pub struct Router {
-    app: Arc<App>,
+    services: Arc<Services>,
     gate: Gate,
     socketio: socketio::Service<SocketApi>,
 }
 
 impl Router {
-    pub(super) fn new(app: Arc<App>, gate: Gate, config: socketio::Config) -> Self {
-        let live = SocketApi::new(app.clone());
+    pub(super) fn new(
+        services: Arc<Services>,
+        gate: Gate,
+        socketio: socketio::Service<SocketApi>,
+    ) -> Self {
         Self {
-            app,
+            services,
             gate,
-            socketio: socketio::Service::new(config, live),
+            socketio,
         }
     }
 
@@ -84,12 +87,19 @@ impl Router {
     {
         // Looked at before: an answer that does not say itself what it includes includes at least
         // this.
-        let known = self.app.wire.cursor(*self.app.indexer.head().borrow());
+        let Services {
+            encoder, events, ..
+        } = &*self.services;
+        let known = encoder.cursor(events.log.head());
         let sessions = self.socketio.session_count();
         let answer = async {
             let route = matched.route(request.method())?;
-            let sent = rest::sent::sent(&self.app, matched.part, sessions, request).await?;
-            route.answer(self.app.clone(), sent).await
+            let sent = self
+                .services
+                .requests
+                .read(matched.part, sessions, request)
+                .await?;
+            route.answer(self.services.clone(), sent).await
         };
         let answer = answer.await;
         let mut answer = answer.unwrap_or_else(|error| respond::error(&error));
@@ -105,12 +115,17 @@ impl Router {
     /// To be called before old events are deleted: consumers that have done all that they wanted
     /// are not to be told that they missed something.
     pub async fn before_retention(&self) -> Result<(), ApiError> {
-        self.app.pass_what_nobody_wants().await
+        self.services.app.pass_what_nobody_wants().await
     }
 
     /// What is to be said when the machine's clock and the chain differ.
     pub async fn clock_note(&self) -> Result<Option<String>, ApiError> {
-        self.app.read(|app| Ok(app.clock_note(now_ms())?)).await
+        let Services {
+            reads, overview, ..
+        } = &*self.services;
+        let monitoring = overview.monitoring.clone();
+        let note = move |snapshot: &Snapshot<'_>| Ok(monitoring.clock_note(snapshot, now_ms())?);
+        reads.snapshot(note).await
     }
 
     /// Open Socket.IO sessions.

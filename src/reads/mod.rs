@@ -5,8 +5,9 @@
 //! Nothing is read from the store, and nothing long is computed, on a thread of the runtime: it is
 //! given to [`Reads`], which hands the store's `Reader` to it. The work runs on threads of its own,
 //! a bounded number at a time; what more there is waits its turn in order and costs no thread
-//! meanwhile. Short work (a few rows) does not wait for long work (lists, large bodies). Only
-//! `events` reads the newest events, which are in memory, on the spot.
+//! meanwhile. Short work (a few rows) does not wait for long work (lists, large bodies). Only what
+//! is in memory is read on the spot: the newest events (by `events`), and tip and head
+//! ([`Reads::on_the_spot`]).
 
 mod balance;
 
@@ -47,6 +48,12 @@ impl Reads {
         read: impl FnOnce(&Snapshot<'_>) -> Result<T, ApiError> + Send + 'static,
     ) -> Result<T, ApiError> {
         self.run(move |reader| read(&reader.snapshot())).await
+    }
+
+    /// What the state of one instant says, read on the spot: for the rows of tip and head alone,
+    /// which every commit writes, so that they are in memory.
+    pub fn on_the_spot<T>(&self, read: impl FnOnce(&Snapshot<'_>) -> T) -> T {
+        read(&self.reader.snapshot())
     }
 
     /// Short work. It goes on to its end if whoever asked for it has left meanwhile.

@@ -5,32 +5,32 @@
 //! dropped with the request, and the node's side notices.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::time::Duration;
 
 use bitcoin::{OutPoint, Txid};
 use hyper::StatusCode;
 use serde::Serialize;
-use tokio::sync::{Mutex, MutexGuard, oneshot};
+use tokio::sync::{Mutex, MutexGuard, mpsc, oneshot, watch};
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
 use super::respond::{self, Answer};
-use crate::api::App;
-use crate::bitcoind::{AuditRequest, Audited};
+use crate::bitcoind::{self, AuditRequest, Audited};
+use crate::reads::Reads;
 use crate::tracker::OutputRow;
 use crate::tracker::input::FoundOutput;
-use crate::wire::error::ApiError;
 use crate::wire::json::{Block, Btc, CoverageShape, Text, signed};
+use crate::wire::{ApiError, EventEncoder, address};
 
 /// Who may audit now.
-pub struct Turn {
+pub struct AuditLimiter {
     /// When the last one began. Held by the one that runs.
     last: Mutex<Option<Instant>>,
     /// Between the beginnings of two.
     pause: Duration,
 }
 
-impl Turn {
+impl AuditLimiter {
     pub fn new(pause: Duration) -> Self {
         Self {
             last: Mutex::new(None),
@@ -257,27 +257,36 @@ fn shape(
     })
 }
 
-impl App {
+/// Has addresses audited.
+pub struct Audits {
+    pub reads: Reads,
+    pub encoder: EventEncoder,
+    pub node: watch::Receiver<bitcoind::NodeStatus>,
+    pub requests: mpsc::Sender<AuditRequest>,
+    pub limiter: AuditLimiter,
+    pub stop: CancellationToken,
+}
+
+impl Audits {
     /// `POST /audit/{address}`. May take minutes.
-    pub(in crate::api) async fn audit(self: &Arc<Self>, address: &str) -> Result<Answer, ApiError> {
-        let address = self.address(address)?;
+    pub async fn audit(&self, address: &str) -> Result<Answer, ApiError> {
+        let address = address::parse(address, self.encoder.network)?;
         let script = address.script;
-        if self
-            .read(move |app| Ok(app.reader.snapshot().watch(&script)?))
-            .await?
-            .is_none()
-        {
+        let row = self
+            .reads
+            .snapshot(move |snapshot| Ok(snapshot.watch(&script)?));
+        if row.await?.is_none() {
             return Err(ApiError::not_watched(&address.text));
         }
         self.check_node()?;
-        let _turn = self.auditing.take(Instant::now())?;
+        let _turn = self.limiter.take(Instant::now())?;
         let (answer, answered) = oneshot::channel();
         let request = AuditRequest {
             spk: address.spk,
             answer,
         };
         let audited = async {
-            self.audits
+            self.requests
                 .send(request)
                 .await
                 .map_err(|_| ApiError::stopping())?;
@@ -294,7 +303,7 @@ impl App {
             .as_ref()
             .map(CoverageShape::from)
             .ok_or_else(|| ApiError::not_watched(&address.text))?;
-        let cursor = self.wire.cursor(audited.head);
+        let cursor = self.encoder.cursor(audited.head);
         let shape = shape(address.text, &audited, coverage, cursor)?;
         Ok(respond::json_at(StatusCode::OK, &shape.cursor, &shape))
     }
@@ -479,12 +488,12 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn there_is_one_at_a_time_and_a_pause_between_two() {
-        let refused = |turn: &Turn| {
+        let refused = |turn: &AuditLimiter| {
             turn.take(Instant::now())
                 .map(drop)
                 .map_err(|error| (error.code, error.retry_after))
         };
-        let turn = Turn::new(Duration::from_secs(10));
+        let turn = AuditLimiter::new(Duration::from_secs(10));
         let held = turn.take(Instant::now()).unwrap();
         tokio::time::advance(Duration::from_secs(60)).await;
         assert_eq!(
@@ -499,7 +508,7 @@ mod tests {
         tokio::time::advance(Duration::from_millis(8500)).await;
         assert_eq!(refused(&turn), Ok(()));
 
-        let turn = Turn::new(Duration::ZERO);
+        let turn = AuditLimiter::new(Duration::ZERO);
         let held = turn.take(Instant::now()).unwrap();
         assert_eq!(refused(&turn), Err(("too_many_requests", Some(1))));
         drop(held);

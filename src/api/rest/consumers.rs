@@ -308,7 +308,9 @@ impl App {
             .map(|address| address.spk.clone())
             .collect();
         spks.sort_unstable();
-        self.ensure_watched(addresses.into(), depths).await?;
+        self.watchlist
+            .ensure_watched(addresses.into(), depths)
+            .await?;
         Ok(Scripts::These(spks))
     }
 

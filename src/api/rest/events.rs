@@ -2,24 +2,29 @@
 //! means.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use hyper::StatusCode;
 use serde::Deserialize;
-use tokio::sync::SemaphorePermit;
 use tokio::time::{Instant, sleep_until};
+use tokio_util::sync::CancellationToken;
 
 use super::body::AnswerBody;
 use super::respond::{self, Answer};
-use crate::api::App;
-use crate::events::{self, Batch, Event, PageError, Selection, cursors};
-use crate::wire::address::KnownAddress;
-use crate::wire::error::ApiError;
+use crate::events::{self, Batch, Event, EventLog, PageError, Selection, cursors};
+use crate::reads::Reads;
+use crate::store::Reader;
+use crate::wire::address::{self, KnownAddress};
 use crate::wire::request::Request;
 use crate::wire::request::types::{Limit, Wait};
+use crate::wire::{ApiError, EventEncoder};
 
 pub const LIMIT_DEFAULT: usize = 100;
 pub const LIMIT_MOST: u32 = 1000;
+
+/// Events that are rendered where they are.
+const FEW: usize = 16;
 
 /// `GET /events`
 #[derive(Debug, Default, Deserialize)]
@@ -45,50 +50,48 @@ impl Request for ReadEvents {
 pub const ONE_READER: &str =
     "a consumer has one reader; make a second consumer, which gets the same events";
 
-impl App {
-    /// The number in a cursor of this log, which may be ahead of it.
-    pub(in crate::api) fn number(&self, text: &str) -> Result<u64, ApiError> {
-        cursors::number(&self.reader, &self.wire, text)
-    }
+/// Reading the log for requests.
+pub struct EventQueries {
+    pub reads: Reads,
+    pub encoder: EventEncoder,
+    pub log: Arc<EventLog>,
+    pub dispatch: events::Handle,
+    /// Ends waiting.
+    pub stop: CancellationToken,
+    pub waiting: Arc<AtomicUsize>,
+}
 
-    /// Where in the log a client's cursor stands.
-    pub(in crate::api) fn place(&self, text: &str) -> Result<u64, ApiError> {
-        cursors::place(&self.reader, &self.wire, text)
-    }
+/// A request that waits for events.
+struct Waiting(Arc<AtomicUsize>);
 
-    /// Whether retention has taken an event after this number.
-    pub(in crate::api) fn expired(&self, after: u64) -> Result<bool, ApiError> {
-        Ok(cursors::is_expired(&self.reader, after)?)
+impl Waiting {
+    fn new(count: &Arc<AtomicUsize>) -> Self {
+        count.fetch_add(1, Ordering::Relaxed);
+        Self(count.clone())
     }
+}
 
-    /// The refusal of a cursor with the balances of the addresses.
-    pub(in crate::api) fn with_balances(
-        &self,
-        error: ApiError,
-        addresses: &[KnownAddress],
-    ) -> ApiError {
-        cursors::with_balances(&self.reader, &self.wire, error, addresses)
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
     }
+}
 
+impl EventQueries {
     /// `GET /events?after=&address=&limit=&wait=`; `address` may be repeated. `asked`: when the
     /// request came; the wait counts from there.
-    pub(in crate::api) async fn events(
-        self: &Arc<Self>,
-        query: ReadEvents,
-        asked: Instant,
-    ) -> Result<Answer, ApiError> {
-        if let Some(name) = query.consumer.clone() {
-            return self.consumer_events(&name, query).await;
-        }
+    pub async fn events(&self, query: ReadEvents, asked: Instant) -> Result<Answer, ApiError> {
         let limit = query.limit.map_or(LIMIT_DEFAULT, Limit::get);
         let wait = query.wait.map_or(Duration::ZERO, Wait::seconds);
-        let addresses = query.address.iter().map(|text| self.address(text));
-        let addresses: Arc<[KnownAddress]> = addresses.collect::<Result<Vec<_>, _>>()?.into();
-        let after = query.after.map(Arc::<str>::from);
-        let (wanted, text) = (addresses.clone(), after.clone());
-        let from = self
-            .read(move |app| app.begin(&wanted, text.as_deref()))
-            .await?;
+        let (texts, after, encoder) = (query.address, query.after, self.encoder.clone());
+        let begun = self.reads.run(move |reader| {
+            let texts = texts.iter();
+            let addresses = texts.map(|text| address::parse(text, encoder.network));
+            let addresses = addresses.collect::<Result<Vec<_>, _>>()?;
+            let from = begin(reader, &encoder, &addresses, after.as_deref())?;
+            Ok((addresses, from))
+        });
+        let (addresses, from) = begun.await?;
         let selection = match addresses.is_empty() {
             true => Selection::everything(),
             false => Selection {
@@ -98,60 +101,34 @@ impl App {
                 blocks: false,
             },
         };
-        let _waiting = if wait > Duration::ZERO {
-            Some(self.may_wait()?)
-        } else {
-            None
-        };
         let enough = (wait > Duration::ZERO).then(|| sleep_until(asked + wait));
-        match self.read_events(selection, from, limit, enough).await {
-            Ok(batch) => Ok(self.batch_answer(&batch)),
-            Err(PageError::Expired) => Err(self.expired_from(from, addresses).await?),
+        match self.read(selection, from, limit, enough).await {
+            Ok(batch) => self.answer(batch).await,
+            Err(PageError::Expired) => {
+                let encoder = self.encoder.clone();
+                let look = move |reader: &Reader| check(reader, &encoder, from, &addresses);
+                self.reads.run(look).await?;
+                Err(ApiError::internal(&"events that are kept were not found"))
+            }
             Err(cause) => Err(cause.into()),
         }
     }
 
-    /// Retention has taken what followed this number while it was read.
-    async fn expired_from(
-        self: &Arc<Self>,
-        from: u64,
-        addresses: Arc<[KnownAddress]>,
-    ) -> Result<ApiError, ApiError> {
-        self.read(move |app| {
-            Ok(match app.place(&app.wire.cursor(from)) {
-                Err(error) => app.with_balances(error, &addresses),
-                Ok(_) => ApiError::internal(&"events that are kept were not found"),
-            })
-        })
-        .await
-    }
-
-    /// To be held by a request that waits for events; `/metrics` counts them.
-    pub(in crate::api) fn may_wait(&self) -> Result<SemaphorePermit<'_>, ApiError> {
-        let message = "Too many requests wait for events already (as many as limits.connections allows connections); use Socket.IO, or try again later.";
-        let full = |_| ApiError {
-            retry_after: Some(1),
-            ..ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "too_many_waiting", message)
-        };
-        self.waiting.try_acquire().map_err(full)
-    }
-
-    pub(in crate::api) fn waiting_requests(&self) -> usize {
-        self.config
-            .limits
-            .connections
-            .saturating_sub(self.waiting.available_permits())
+    /// Requests that wait for events now.
+    pub fn waiting(&self) -> usize {
+        self.waiting.load(Ordering::Relaxed)
     }
 
     /// Up to `limit` events after a number; waits for some until `enough` is over or the daemon
     /// stops.
-    pub(in crate::api) async fn read_events(
+    pub async fn read(
         &self,
         selection: Selection,
         after: u64,
         limit: usize,
         enough: Option<impl Future<Output = ()>>,
     ) -> Result<Batch, PageError> {
+        let _waiting = enough.as_ref().map(|_| Waiting::new(&self.waiting));
         let enough = enough.map(|enough| async {
             tokio::select! {
                 () = enough => {}
@@ -166,40 +143,66 @@ impl App {
         events::read(&self.log, &self.dispatch, request, enough).await
     }
 
-    /// A part of the log as `GET /events` answers it: the JSON of each event is a slice of its one
-    /// encoding.
-    pub(in crate::api) fn batch_answer(&self, batch: &Batch) -> Answer {
-        let (next, head) = (self.wire.cursor(batch.next), self.wire.cursor(batch.head));
-        let mut text = String::from("{\"events\":[");
-        let entries = batch.events.iter().filter_map(Event::entry);
-        let encoded = entries.filter_map(|entry| Some((entry, entry.encoded(&self.wire)?)));
-        for (place, (entry, event)) in encoded.enumerate() {
-            let comma = if place > 0 { "," } else { "" };
-            let cursor = self.wire.cursor(entry.number);
-            let (name, data) = (event.name(), event.json());
-            // Cursors and names of events need no escapes.
-            text.push_str(&format!(
-                "{comma}{{\"cursor\":\"{cursor}\",\"event\":\"{name}\",\"data\":{data}}}"
-            ));
+    /// A part of the log as `GET /events` answers it.
+    pub async fn answer(&self, batch: Batch) -> Result<Answer, ApiError> {
+        let encoder = self.encoder.clone();
+        if batch.events.len() <= FEW {
+            return Ok(batch_answer(&batch, &encoder));
         }
-        text.push_str(&format!("],\"next\":\"{next}\",\"head\":\"{head}\"}}"));
-        respond::json_text_at(StatusCode::OK, &next, AnswerBody::from_full(text.into()))
+        let render = move |_: &Reader| Ok(batch_answer(&batch, &encoder));
+        self.reads.run_long(render).await
     }
+}
 
-    /// The number after which to read: that of `after`, or the one before the first event. All
-    /// addresses must be watched.
-    fn begin(&self, addresses: &[KnownAddress], after: Option<&str>) -> Result<u64, ApiError> {
-        let snapshot = self.reader.snapshot();
-        for address in addresses {
-            if snapshot.watch(&address.script)?.is_none() {
-                return Err(ApiError::not_watched(&address.text));
-            }
+/// The JSON of each event is a slice of its one encoding.
+fn batch_answer(batch: &Batch, encoder: &EventEncoder) -> Answer {
+    let (next, head) = (encoder.cursor(batch.next), encoder.cursor(batch.head));
+    let mut text = String::from("{\"events\":[");
+    let entries = batch.events.iter().filter_map(Event::entry);
+    let encoded = entries.filter_map(|entry| Some((entry, entry.encoded(encoder)?)));
+    for (place, (entry, event)) in encoded.enumerate() {
+        let comma = if place > 0 { "," } else { "" };
+        let cursor = encoder.cursor(entry.number);
+        let (name, data) = (event.name(), event.json());
+        // Cursors and names of events need no escapes.
+        text.push_str(&format!(
+            "{comma}{{\"cursor\":\"{cursor}\",\"event\":\"{name}\",\"data\":{data}}}"
+        ));
+    }
+    text.push_str(&format!("],\"next\":\"{next}\",\"head\":\"{head}\"}}"));
+    respond::json_text_at(StatusCode::OK, &next, AnswerBody::from_full(text.into()))
+}
+
+/// The number after which to read: that of `after`, or the one before the first event. All
+/// addresses must be watched.
+fn begin(
+    reader: &Reader,
+    encoder: &EventEncoder,
+    addresses: &[KnownAddress],
+    after: Option<&str>,
+) -> Result<u64, ApiError> {
+    let snapshot = reader.snapshot();
+    for address in addresses {
+        if snapshot.watch(&address.script)?.is_none() {
+            return Err(ApiError::not_watched(&address.text));
         }
-        match after {
-            Some(text) => self
-                .place(text)
-                .map_err(|error| self.with_balances(error, addresses)),
-            None => Ok(self.reader.first_seq()?.saturating_sub(1)),
-        }
+    }
+    match after {
+        Some(text) => cursors::place(reader, encoder, text)
+            .map_err(|error| cursors::with_balances(reader, encoder, error, addresses)),
+        None => Ok(reader.first_seq()?.saturating_sub(1)),
+    }
+}
+
+/// Whether what follows a number is still kept.
+fn check(
+    reader: &Reader,
+    encoder: &EventEncoder,
+    number: u64,
+    addresses: &[KnownAddress],
+) -> Result<(), ApiError> {
+    match cursors::place(reader, encoder, &encoder.cursor(number)) {
+        Ok(_) => Ok(()),
+        Err(error) => Err(cursors::with_balances(reader, encoder, error, addresses)),
     }
 }

@@ -9,13 +9,12 @@ use hyper::header::{CACHE_CONTROL, HeaderValue};
 use prometheus::{CounterVec, GaugeVec, Opts, Registry, TextEncoder};
 
 use super::respond::{self, Answer};
-use super::scans;
-use super::status;
-use crate::api::App;
+use super::status::{Overview, tip_time};
 use crate::bitcoind::{self, TopicStatus};
 use crate::clock::now_ms;
 use crate::consumers::Lag;
 use crate::events;
+use crate::store::Reader;
 use crate::webhooks::Counters;
 use crate::wire::error::ApiError;
 
@@ -27,21 +26,19 @@ impl From<prometheus::Error> for ApiError {
     }
 }
 
-impl App {
-    /// `sessions`: open Engine.IO sessions.
-    pub(in crate::api) async fn metrics(
-        self: &Arc<Self>,
-        sessions: usize,
-    ) -> Result<Answer, ApiError> {
+impl Overview {
+    /// `GET /metrics`. `sessions`: open Engine.IO sessions.
+    pub async fn metrics(self: &Arc<Self>, sessions: usize) -> Result<Answer, ApiError> {
         let counts = self.dispatch.counts().await?;
-        let text = self.read(move |app| {
-            let sheet = Sheet::new()?;
-            app.describe_daemon(&sheet)?;
-            app.describe_state(&sheet)?;
-            app.describe_clients(&sheet, sessions, counts)?;
-            app.describe_consumers(&sheet)?;
-            app.describe_node(&sheet, &app.node.borrow().clone(), now_ms())?;
-            Ok(TextEncoder::new().encode_to_string(&sheet.0.gather())?)
+        let overview = self.clone();
+        let text = self.reads.run_long(move |reader| {
+            let writer = MetricsWriter::new()?;
+            overview.describe_daemon(&writer)?;
+            overview.describe_state(&writer, reader)?;
+            overview.describe_clients(&writer, sessions, counts)?;
+            overview.describe_consumers(&writer)?;
+            overview.describe_node(&writer, &overview.monitoring.node(), now_ms())?;
+            Ok(TextEncoder::new().encode_to_string(&writer.0.gather())?)
         });
         let mut answer = respond::body(StatusCode::OK, CONTENT_TYPE, text.await?);
         answer
@@ -50,113 +47,107 @@ impl App {
         Ok(answer)
     }
 
-    fn describe_daemon(&self, sheet: &Sheet) -> Result<(), ApiError> {
+    fn describe_daemon(&self, writer: &MetricsWriter) -> Result<(), ApiError> {
         let version = [([env!("CARGO_PKG_VERSION")], 1.0)];
-        sheet.gauges(
+        writer.gauges(
             "build_info",
             "What runs here; always 1.",
             ["version"],
             version,
         )?;
-        sheet.gauge(
+        writer.gauge(
             "uptime_seconds",
             "Since the daemon started.",
             self.started.elapsed().as_secs_f64(),
         )?;
-        sheet.gauge(
+        writer.gauge(
             "monitoring",
             "1 unless a person stopped it (POST /stop).",
-            flag(*self.monitoring.borrow()),
+            flag(self.monitoring.is_on()),
         )
     }
 
-    fn describe_state(&self, sheet: &Sheet) -> Result<(), ApiError> {
-        let snapshot = self.reader.snapshot();
-        let (counts, first) = (snapshot.counts()?, self.reader.first_seq()?);
-        sheet.gauge(
+    fn describe_state(&self, writer: &MetricsWriter, reader: &Reader) -> Result<(), ApiError> {
+        let snapshot = reader.snapshot();
+        let (counts, first) = (snapshot.counts()?, reader.first_seq()?);
+        writer.gauge(
             "tip_height",
             "Height of the last block that is included.",
             snapshot.tip()?.map(|tip| tip.height),
         )?;
-        sheet.gauge(
+        writer.gauge(
             "event_head",
             "Number of the last event in the log.",
             number(snapshot.head()?),
         )?;
-        sheet.gauge(
+        writer.gauge(
             "event_first",
             "Number of the first event that is kept.",
             number(first),
         )?;
-        sheet.gauge(
+        writer.gauge(
             "watched_addresses",
             "Addresses on the watch list.",
             number(counts.addresses),
         )?;
-        sheet.gauge(
+        writer.gauge(
             "utxos",
             "Unspent outputs of watched addresses.",
             number(counts.utxos),
         )?;
-        sheet.gauge(
+        writer.gauge(
             "transactions",
             "Transactions of watched addresses.",
             number(counts.transactions),
         )?;
-        sheet.gauge(
+        writer.gauge(
             "scans_open",
             "History scans that have not ended.",
             number(snapshot.open_scans()?.len() as u64),
         )?;
-        let left = self
-            .scans
-            .borrow()
-            .iter()
-            .map(scans::blocks_left)
-            .sum::<u64>();
-        sheet.gauge(
+        writer.gauge(
             "scan_blocks_left",
             "Blocks that open history scans still have to pass, each scan counted by itself.",
-            number(left),
+            number(self.scans.blocks_left()),
         )
     }
 
     fn describe_clients(
         &self,
-        sheet: &Sheet,
+        writer: &MetricsWriter,
         sessions: usize,
         counts: events::Counts,
     ) -> Result<(), ApiError> {
         let size = |size: usize| number(size as u64);
-        sheet.gauge("sessions", "Open Engine.IO sessions.", size(sessions))?;
-        sheet.gauge(
+        writer.gauge("sessions", "Open Engine.IO sessions.", size(sessions))?;
+        writer.gauge(
             "subscribers",
             "Sessions that subscribed to something.",
             size(counts.subscribers),
         )?;
-        sheet.gauge(
+        writer.gauge(
             "subscriptions",
             "Subscriptions of all sessions.",
             size(counts.subscriptions),
         )?;
-        sheet.gauge(
+        writer.gauge(
             "lagging",
             "Sessions that read so slowly that they are told from the log, until they have caught up.",
             size(counts.lagging),
         )?;
-        sheet.gauge(
+        writer.gauge(
             "waiting_requests",
             "REST requests that wait for events.",
-            size(self.waiting_requests()),
+            size(self.events.waiting()),
         )?;
-        sheet.gauge(
+        writer.gauge(
             "rest_bytes",
             "Bytes of REST requests and answers under way that count for limits.rest_bytes.",
             size(self.budget.held()),
         )
     }
 
-    fn describe_consumers(&self, sheet: &Sheet) -> Result<(), ApiError> {
+    fn describe_consumers(&self, writer: &MetricsWriter) -> Result<(), ApiError> {
         let consumers = self.consumers.all();
         let lags = self.consumers.lags(&consumers, now_ms())?;
         let of_each = |value: fn(&Lag) -> f64| {
@@ -166,7 +157,7 @@ impl App {
                 .map(move |(consumer, lag)| ([&*consumer.name], value(lag)))
         };
         let help = "Events that the consumer wants and has not acknowledged; from 10000 on at least so many.";
-        sheet.gauges(
+        writer.gauges(
             "consumer_lag",
             help,
             ["consumer"],
@@ -174,7 +165,7 @@ impl App {
         )?;
         let help =
             "Age of the oldest event that the consumer has not acknowledged; 0 when there is none.";
-        sheet.gauges(
+        writer.gauges(
             "consumer_lag_seconds",
             help,
             ["consumer"],
@@ -183,7 +174,7 @@ impl App {
         let readers = consumers
             .iter()
             .map(|consumer| ([&*consumer.name], number(consumer.readers() as u64)));
-        sheet.gauges(
+        writer.gauges(
             "consumer_readers",
             "Who reads the consumer now.",
             ["consumer"],
@@ -196,26 +187,26 @@ impl App {
                 .iter()
                 .map(move |(name, counters)| ([&**name], value(counters)))
         };
-        sheet.counters(
+        writer.counters(
             "webhook_attempts_total",
             "Posts to the webhook.",
             ["consumer"],
             of_each(|it| number(it.attempts)),
         )?;
-        sheet.counters(
+        writer.counters(
             "webhook_failures_total",
             "Posts that failed.",
             ["consumer"],
             of_each(|it| number(it.failures)),
         )?;
-        sheet.gauges(
+        writer.gauges(
             "webhook_in_flight",
             "Posts on their way.",
             ["consumer"],
             of_each(|it| number(it.in_flight as u64)),
         )?;
         let help = "Events that were given up; see GET /consumers/{name}/dead_letters.";
-        sheet.gauges(
+        writer.gauges(
             "webhook_dead_letters",
             help,
             ["consumer"],
@@ -225,53 +216,53 @@ impl App {
 
     fn describe_node(
         &self,
-        sheet: &Sheet,
+        writer: &MetricsWriter,
         node: &bitcoind::NodeStatus,
         now: u64,
     ) -> Result<(), ApiError> {
-        let following = *self.monitoring.borrow() && node.following;
-        sheet.gauge(
+        let following = self.monitoring.is_on() && node.following;
+        writer.gauge(
             "following",
             "1 while the daemon follows the node's tip and its feeds.",
             flag(following),
         )?;
-        sheet.gauge(
+        writer.gauge(
             "data_age_seconds",
             "Since the daemon heard from the node while it followed it.",
             age(node.current_at, now),
         )?;
-        sheet.gauge(
+        writer.gauge(
             "node_available",
             "1 while the node answers.",
             flag(node.available),
         )?;
         let known = node.last_answer.is_some();
-        sheet.gauge(
+        writer.gauge(
             "node_blocks",
             "Height of the node's chain when it was asked last.",
             known.then_some(node.node.blocks),
         )?;
-        sheet.gauge(
+        writer.gauge(
             "node_headers",
             "Height of the node's best header when it was asked last.",
             known.then_some(node.node.headers),
         )?;
-        sheet.gauge(
+        writer.gauge(
             "node_connections",
             "Connections of the node to other nodes.",
             node.node.connections,
         )?;
-        sheet.gauge(
+        writer.gauge(
             "node_tip_age_seconds",
             "Since the time in the header of the node's tip.",
-            age(status::tip_time(&node.node), now),
+            age(tip_time(&node.node), now),
         )?;
-        sheet.gauge(
+        writer.gauge(
             "mempool_transactions",
             "Transactions in the node's mempool when it was read last.",
             number(node.mempool.size),
         )?;
-        sheet.counter(
+        writer.counter(
             "reconcile_repairs_total",
             "What ZMQ should have told and only a poll found.",
             number(node.reconcile.repairs),
@@ -283,19 +274,19 @@ impl App {
         ];
         let of_each =
             |value: fn(&TopicStatus) -> f64| topics.map(|(name, topic)| ([name], value(topic)));
-        sheet.gauges(
+        writer.gauges(
             "zmq_connected",
             "1 while the topic is subscribed to.",
             ["topic"],
             of_each(|topic| flag(topic.connected)),
         )?;
-        sheet.counters(
+        writer.counters(
             "zmq_gaps_total",
             "Times that messages were missing.",
             ["topic"],
             of_each(|topic| number(topic.gaps)),
         )?;
-        sheet.counters(
+        writer.counters(
             "zmq_lost_total",
             "Messages that were missing.",
             ["topic"],
@@ -304,7 +295,7 @@ impl App {
         let ages = topics
             .into_iter()
             .filter_map(|(name, topic)| Some(([name], age(topic.last_message, now)?)));
-        sheet.gauges(
+        writer.gauges(
             "zmq_last_message_age_seconds",
             "Since the last message of the topic.",
             ["topic"],
@@ -327,9 +318,9 @@ fn age(then: Option<u64>, now: u64) -> Option<f64> {
 }
 
 /// The metrics of one answer, with the prefix `satwatch_`.
-struct Sheet(Registry);
+struct MetricsWriter(Registry);
 
-impl Sheet {
+impl MetricsWriter {
     fn new() -> Result<Self, ApiError> {
         Ok(Self(Registry::new_custom(
             Some("satwatch".to_owned()),

@@ -13,8 +13,9 @@
 //! ```text
 //! router ─► sent ─► route ─► a resource ─► respond ─► body
 //!              status     status, start, stop, health
-//!              watchlist  addresses: add, list, take off
-//!              watching   balance, transactions
+//!              watchlist  addresses: add, take off
+//!              addresses  the watch list in pages
+//!              address_queries   balance, transactions
 //!              utxos      unspent outputs, in pages or whole
 //!              scans      history scans: ask for, look at, cancel
 //!              audit      our outputs beside the node's
@@ -24,6 +25,8 @@
 //!              metrics    for Prometheus
 //! ```
 
+pub mod address_queries;
+mod addresses;
 pub mod audit;
 pub mod body;
 pub mod budget;
@@ -37,6 +40,5 @@ pub mod scans;
 pub mod sent;
 pub mod status;
 mod utxos;
-pub mod watching;
 pub mod watchlist;
 pub mod webhooks;

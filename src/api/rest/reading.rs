@@ -34,11 +34,6 @@ impl App {
         let limit = query.limit.map_or(LIMIT_DEFAULT, Limit::get);
         let wait = query.wait.map_or(Duration::ZERO, Wait::seconds);
         let after = query.after.map(|text| self.place(&text)).transpose()?;
-        let _waiting = if wait > Duration::ZERO {
-            Some(self.may_wait()?)
-        } else {
-            None
-        };
         let reading = consumer
             .readers
             .begin(Wish::WhenFree)
@@ -59,14 +54,14 @@ impl App {
         };
         let enough = (wait > Duration::ZERO).then_some(until);
         let selection = consumer.filter.clone();
-        let batch = self.read_events(selection, from, limit, enough).await;
+        let batch = self.events.read(selection, from, limit, enough).await;
         match reading.seat.is_over() {
             // What it has is right, and nobody else was told that it is done.
             None | Some(Over::Taken | Over::Left) => {}
             Some(why) => return Err(over(name, Refused::Over(why))),
         }
         match batch {
-            Ok(batch) => Ok(self.batch_answer(&batch)),
+            Ok(batch) => self.events.answer(batch).await,
             Err(PageError::Expired) => {
                 let check = move |app: &App| app.check_place(from, &consumer);
                 self.read(check).await?;

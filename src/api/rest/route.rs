@@ -7,9 +7,11 @@ use std::sync::Arc;
 use hyper::Method;
 use percent_encoding::percent_decode_str;
 
+use super::events::ReadEvents;
 use super::respond::{self, Answer};
 use super::sent::Sent;
-use crate::api::App;
+use super::{addresses, scans, status, utxos, watchlist};
+use crate::api::Services;
 use crate::wire::error::ApiError;
 
 /// Besides those of the table.
@@ -19,111 +21,129 @@ pub struct Route {
     pub method: Method,
     /// With at most one `{part}`, which may be anything.
     pub path: &'static str,
-    answer: fn(Arc<App>, Sent) -> Answering,
+    answer: fn(Arc<Services>, Sent) -> Answering,
 }
 
 type Answering = Pin<Box<dyn Future<Output = Result<Answer, ApiError>> + Send>>;
 
 macro_rules! routes {
-    ($($method:ident $path:literal |$app:ident, $sent:ident| $answer:expr;)*) => {
+    ($($method:ident $path:literal |$services:ident, $sent:ident| $answer:expr;)*) => {
         /// All routes. GET answers HEAD, too. The answer to another method than GET is never
         /// refused for its weight: what it tells has happened.
         pub static ROUTES: &[Route] = &[$(Route {
             method: Method::$method,
             path: $path,
-            answer: |$app, $sent| Box::pin(async move { $answer }),
+            answer: |$services, $sent| Box::pin(async move { $answer }),
         }),*];
     };
 }
 
 routes! {
-    GET "/status" |app, sent| {
+    GET "/status" |services, sent| {
         sent.nothing()?;
-        app.get_status(sent.sessions).await
+        status::status(&services.overview, sent.sessions).await
     };
-    POST "/start" |app, sent| {
+    POST "/start" |services, sent| {
         sent.nothing()?;
-        app.start_monitoring(sent.sessions).await
+        status::start_monitoring(&services.overview, sent.sessions).await
     };
-    POST "/stop" |app, sent| {
+    POST "/stop" |services, sent| {
         sent.nothing()?;
-        app.stop_monitoring().await
+        status::stop_monitoring(&services.overview).await
     };
-    POST "/add_address" |app, sent| app.add_address(sent.body(&app).await?).await;
-    POST "/add_addresses" |app, sent| app.add_addresses(sent.body(&app).await?).await;
-    GET "/addresses" |app, sent| app.addresses(sent.query()?).await;
-    DELETE "/addresses/{address}" |app, sent| {
+    POST "/add_address" |services, sent| {
+        watchlist::add_address(&services.scans, sent.body().await?).await
+    };
+    POST "/add_addresses" |services, sent| {
+        watchlist::add_addresses(&services.scans, sent.body().await?).await
+    };
+    GET "/addresses" |services, sent| {
+        addresses::addresses(&services.addresses, sent.query()?).await
+    };
+    DELETE "/addresses/{address}" |services, sent| {
         sent.nothing_of_address()?;
-        app.remove_address(&sent.part).await
+        watchlist::remove_address(&services.scans, &sent.part).await
     };
-    GET "/balance/{address}" |app, sent| {
+    GET "/balance/{address}" |services, sent| {
         sent.nothing_of_address()?;
-        app.balance(&sent.part).await
+        services.addresses.balance(&sent.part).await
     };
-    GET "/transactions/{address}" |app, sent| app.transactions(&sent.part, sent.query()?).await;
-    GET "/utxos/{address}" |app, sent| app.utxos(&sent.part, sent.query()?).await;
-    POST "/audit/{address}" |app, sent| {
+    GET "/transactions/{address}" |services, sent| {
+        services.addresses.transactions(&sent.part, sent.query()?).await
+    };
+    GET "/utxos/{address}" |services, sent| {
+        utxos::utxos(&services.addresses, &sent.part, sent.query()?).await
+    };
+    POST "/audit/{address}" |services, sent| {
         sent.nothing_of_address()?;
-        app.audit(&sent.part).await
+        services.audits.audit(&sent.part).await
     };
-    POST "/scan_history" |app, sent| app.scan_history_of_list(sent.body(&app).await?).await;
-    POST "/scan_history/{address}" |app, sent| {
-        let asked = sent.body_of_address(&app).await?;
-        app.scan_history(&sent.part, asked).await
+    POST "/scan_history" |services, sent| {
+        scans::scan_history_of_list(&services.scans, sent.body().await?).await
     };
-    GET "/scans" |app, sent| {
+    POST "/scan_history/{address}" |services, sent| {
+        let scan = sent.body_of_address().await?;
+        scans::scan_history(&services.scans, &sent.part, scan).await
+    };
+    GET "/scans" |services, sent| {
         sent.nothing()?;
-        app.list_scans().await
+        scans::list_scans(&services.scans).await
     };
-    GET "/scans/{id}" |app, sent| {
+    GET "/scans/{id}" |services, sent| {
         sent.nothing()?;
-        app.scan(&sent.part).await
+        scans::scan(&services.scans, &sent.part).await
     };
-    DELETE "/scans/{id}" |app, sent| {
+    DELETE "/scans/{id}" |services, sent| {
         sent.nothing()?;
-        app.cancel_scan(&sent.part).await
+        scans::cancel_scan(&services.scans, &sent.part).await
     };
-    GET "/events" |app, sent| app.events(sent.query()?, sent.asked).await;
-    GET "/consumers" |app, sent| {
+    GET "/events" |services, sent| {
+        let query: ReadEvents = sent.query()?;
+        match query.consumer.clone() {
+            Some(name) => services.app.consumer_events(&name, query).await,
+            None => services.events.events(query, sent.asked).await,
+        }
+    };
+    GET "/consumers" |services, sent| {
         sent.nothing()?;
-        app.list_consumers().await
+        services.app.list_consumers().await
     };
-    GET "/consumers/{name}" |app, sent| {
+    GET "/consumers/{name}" |services, sent| {
         sent.nothing()?;
-        app.consumer(&sent.part).await
+        services.app.consumer(&sent.part).await
     };
-    PUT "/consumers/{name}" |app, sent| app.put_consumer(&sent.part, sent.body(&app).await?).await;
-    DELETE "/consumers/{name}" |app, sent| {
+    PUT "/consumers/{name}" |services, sent| services.app.put_consumer(&sent.part, sent.body().await?).await;
+    DELETE "/consumers/{name}" |services, sent| {
         sent.nothing()?;
-        app.delete_consumer(&sent.part).await
+        services.app.delete_consumer(&sent.part).await
     };
-    POST "/consumers/{name}/ack" |app, sent| app.ack(&sent.part, sent.body(&app).await?).await;
-    GET "/consumers/{name}/dead_letters" |app, sent| app.dead_letters(&sent.part, sent.query()?).await;
-    DELETE "/consumers/{name}/dead_letters" |app, sent| {
-        app.drop_dead_letters(&sent.part, sent.query()?).await
+    POST "/consumers/{name}/ack" |services, sent| services.app.ack(&sent.part, sent.body().await?).await;
+    GET "/consumers/{name}/dead_letters" |services, sent| services.app.dead_letters(&sent.part, sent.query()?).await;
+    DELETE "/consumers/{name}/dead_letters" |services, sent| {
+        services.app.drop_dead_letters(&sent.part, sent.query()?).await
     };
-    POST "/consumers/{name}/dead_letters/resend" |app, sent| {
-        app.resend_dead_letters(&sent.part, sent.body(&app).await?).await
+    POST "/consumers/{name}/dead_letters/resend" |services, sent| {
+        services.app.resend_dead_letters(&sent.part, sent.body().await?).await
     };
-    POST "/consumers/{name}/test" |app, sent| {
+    POST "/consumers/{name}/test" |services, sent| {
         sent.nothing()?;
-        app.test_webhook(&sent.part).await
+        services.app.test_webhook(&sent.part).await
     };
-    POST "/consumers/{name}/retry" |app, sent| {
+    POST "/consumers/{name}/retry" |services, sent| {
         sent.nothing()?;
-        app.retry_webhook(&sent.part).await
+        services.app.retry_webhook(&sent.part).await
     };
-    GET "/metrics" |app, sent| {
+    GET "/metrics" |services, sent| {
         sent.nothing()?;
-        app.metrics(sent.sessions).await
+        services.overview.metrics(sent.sessions).await
     };
-    GET "/health/live" |app, sent| {
+    GET "/health/live" |_services, sent| {
         sent.nothing()?;
-        Ok(app.live())
+        Ok(status::live())
     };
-    GET "/health/ready" |app, sent| {
+    GET "/health/ready" |services, sent| {
         sent.nothing()?;
-        app.ready().await
+        status::ready(&services.overview).await
     };
 }
 
@@ -180,9 +200,9 @@ impl Matched {
 }
 
 impl Route {
-    pub async fn answer(&self, app: Arc<App>, sent: Sent) -> Result<Answer, ApiError> {
-        let (budget, is_read) = (app.budget.clone(), self.method == Method::GET);
-        let mut answer = (self.answer)(app, sent).await?;
+    pub async fn answer(&self, services: Arc<Services>, sent: Sent) -> Result<Answer, ApiError> {
+        let (budget, is_read) = (services.budget.clone(), self.method == Method::GET);
+        let mut answer = (self.answer)(services, sent).await?;
         respond::charge(&mut answer, &budget, is_read)?;
         Ok(answer)
     }

@@ -9,8 +9,8 @@ use hyper::header::CONTENT_TYPE;
 use hyper::{HeaderMap, Request, StatusCode};
 use tokio::time::{Instant, timeout};
 
-use super::budget::Charge;
-use crate::api::App;
+use super::budget::{Budget, Charge};
+use crate::reads::Reads;
 use crate::wire::error::{ApiError, shortened};
 use crate::wire::request::{self, Nothing, NothingOfAddress};
 
@@ -30,6 +30,7 @@ pub struct Sent {
     pub asked: Instant,
     /// Socket.IO sessions that are open, for the status.
     pub sessions: usize,
+    reads: Reads,
     /// Of the body, until it is answered.
     _held: Charge,
 }
@@ -42,31 +43,24 @@ impl Sent {
     }
 
     /// The body of a route that takes no query.
-    pub async fn body<B: request::Request + Send + 'static>(
-        &self,
-        app: &App,
-    ) -> Result<B, ApiError> {
+    pub async fn body<B: request::Request + Send + 'static>(&self) -> Result<B, ApiError> {
         let Nothing {} = request::query(&self.query)?;
-        self.read_body(app).await
+        self.read_body().await
     }
 
     /// The same, for routes whose path ends with an address.
     pub async fn body_of_address<B: request::Request + Send + 'static>(
         &self,
-        app: &App,
     ) -> Result<B, ApiError> {
         let NothingOfAddress {} = request::query(&self.query)?;
-        self.read_body(app).await
+        self.read_body().await
     }
 
-    async fn read_body<B: request::Request + Send + 'static>(
-        &self,
-        app: &App,
-    ) -> Result<B, ApiError> {
+    async fn read_body<B: request::Request + Send + 'static>(&self) -> Result<B, ApiError> {
         match &self.body {
             Some(body) if body.len() > SMALL => {
                 let body = body.clone();
-                app.reads
+                self.reads
                     .run_long(move |_| request::body(Some(&body)))
                     .await
             }
@@ -87,41 +81,51 @@ impl Sent {
     }
 }
 
-/// Reads a request.
-pub async fn sent<B>(
-    app: &App,
-    part: String,
-    sessions: usize,
-    request: Request<B>,
-) -> Result<Sent, ApiError>
-where
-    B: Body<Data = Bytes> + Unpin,
-    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
-{
-    let query = request.uri().query().unwrap_or_default().to_owned();
-    let mut held = app.budget.charge();
-    let body = if request.body().is_end_stream() {
-        None
-    } else {
-        check_content_type(request.headers())?;
-        let reading = body(app.config.limits.body_bytes, &mut held, request.into_body());
-        let bytes = timeout(BODY_TIMEOUT, reading).await.map_err(|_| {
-            ApiError::new(
-                StatusCode::REQUEST_TIMEOUT,
-                "timeout",
-                "The body did not arrive within 30 seconds; send it again.",
-            )
-        })??;
-        Some(bytes).filter(|bytes| !bytes.is_empty())
-    };
-    Ok(Sent {
-        part,
-        query,
-        body,
-        asked: Instant::now(),
-        sessions,
-        _held: held,
-    })
+/// Reads requests.
+pub struct RequestReader {
+    pub reads: Reads,
+    pub budget: Budget,
+    /// Of a body at most.
+    pub body_bytes: usize,
+}
+
+impl RequestReader {
+    pub async fn read<B>(
+        &self,
+        part: String,
+        sessions: usize,
+        request: Request<B>,
+    ) -> Result<Sent, ApiError>
+    where
+        B: Body<Data = Bytes> + Unpin,
+        B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    {
+        let query = request.uri().query().unwrap_or_default().to_owned();
+        let mut held = self.budget.charge();
+        let body = if request.body().is_end_stream() {
+            None
+        } else {
+            check_content_type(request.headers())?;
+            let reading = body(self.body_bytes, &mut held, request.into_body());
+            let bytes = timeout(BODY_TIMEOUT, reading).await.map_err(|_| {
+                ApiError::new(
+                    StatusCode::REQUEST_TIMEOUT,
+                    "timeout",
+                    "The body did not arrive within 30 seconds; send it again.",
+                )
+            })??;
+            Some(bytes).filter(|bytes| !bytes.is_empty())
+        };
+        Ok(Sent {
+            part,
+            query,
+            body,
+            asked: Instant::now(),
+            sessions,
+            reads: self.reads.clone(),
+            _held: held,
+        })
+    }
 }
 
 /// All of a body, at most `limit` bytes.

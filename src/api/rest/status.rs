@@ -15,21 +15,25 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Instant;
 
 use hyper::StatusCode;
 use serde::Serialize;
 
+use super::budget::Budget;
+use super::events::EventQueries;
 use super::respond::{self, Answer};
-use super::scans;
-use crate::api::App;
+use crate::api::monitoring::Monitoring;
+use crate::api::scans::{ScanShape, Scans};
 use crate::bitcoind;
-use crate::clock::{note_on_chain_time, now_ms};
+use crate::clock::now_ms;
+use crate::consumers::Consumers;
 use crate::events;
-use crate::reads::run_detached;
-use crate::store::{Snapshot, StoreError};
-use crate::wire::address;
-use crate::wire::error::ApiError;
+use crate::reads::Reads;
+use crate::store::{Reader, Snapshot, StoreError};
+use crate::webhooks::Webhooks;
 use crate::wire::json::{self, Block, Text};
+use crate::wire::{ApiError, EventEncoder, address};
 
 /// Addresses that `/status` lists; `GET /addresses` has them all.
 const LISTED: usize = 1000;
@@ -79,7 +83,7 @@ pub struct Status {
     data_age: Option<f64>,
     clock: Option<String>,
     tip: Option<Tip>,
-    pub cursor: String,
+    cursor: String,
     node: Node,
     zmq: Zmq,
     reconcile: Reconcile,
@@ -87,7 +91,7 @@ pub struct Status {
     clients: Clients,
     consumers: Vec<ConsumerState>,
     consumer_count: usize,
-    scans: Vec<scans::Shape>,
+    scans: Vec<ScanShape>,
     scan_count: usize,
 }
 
@@ -215,11 +219,25 @@ struct Clients {
     rest_bytes: usize,
 }
 
-impl App {
-    pub(in crate::api) async fn status(
-        self: &Arc<Self>,
-        sessions: usize,
-    ) -> Result<Status, ApiError> {
+/// What `/status` and `/metrics` look at.
+pub struct Overview {
+    pub reads: Reads,
+    pub encoder: EventEncoder,
+    pub budget: Budget,
+    pub dispatch: events::Handle,
+    pub monitoring: Arc<Monitoring>,
+    pub scans: Arc<Scans>,
+    pub events: Arc<EventQueries>,
+    pub consumers: Arc<Consumers>,
+    pub webhooks: Arc<Webhooks>,
+    pub started: Instant,
+    /// The addresses in use, which `server.listen` with port 0 does not say.
+    pub listen: Vec<SocketAddr>,
+}
+
+impl Overview {
+    /// `sessions`: open Engine.IO sessions.
+    async fn status(self: &Arc<Self>, sessions: usize) -> Result<Status, ApiError> {
         let events::Counts {
             subscribers,
             subscriptions,
@@ -233,22 +251,23 @@ impl App {
             lagging,
             rest_bytes: self.budget.held(),
         };
-        self.read(move |app| app.describe(clients)).await
+        let overview = self.clone();
+        let read = move |reader: &Reader| overview.describe(&reader.snapshot(), clients);
+        self.reads.run_long(read).await
     }
 
-    fn describe(&self, clients: Clients) -> Result<Status, ApiError> {
-        let (node, now) = (self.node.borrow().clone(), now_ms());
-        let snapshot = self.reader.snapshot();
-        let (counts, network, monitoring) = (
+    fn describe(&self, snapshot: &Snapshot<'_>, clients: Clients) -> Result<Status, ApiError> {
+        let (node, now) = (self.monitoring.node(), now_ms());
+        let (counts, network, is_on) = (
             snapshot.counts()?,
-            self.wire.network,
-            *self.monitoring.borrow(),
+            self.encoder.network,
+            self.monitoring.is_on(),
         );
         let watches = snapshot.watches(None, LISTED)?;
-        let (scans, scan_count) = self.open_scans(&snapshot, LISTED_SCANS)?;
+        let (scans, scan_count) = self.scans.open_ones(snapshot, LISTED_SCANS)?;
         Ok(Status {
-            is_running: monitoring,
-            realtime_monitoring: monitoring,
+            is_running: is_on,
+            realtime_monitoring: is_on,
             watched_addresses: watches
                 .iter()
                 .map(|(_, row)| address::text(&row.spk, network))
@@ -262,12 +281,12 @@ impl App {
             network: address::network_name(network),
             uptime: self.started.elapsed().as_secs_f64(),
             listen: self.listen.clone(),
-            following: monitoring && node.following,
-            not_following_because: self.not_ready(&node),
+            following: is_on && node.following,
+            not_following_because: self.monitoring.not_ready(),
             data_age: age(node.current_at, now),
-            clock: self.clock_note(now)?,
-            tip: Tip::of(&snapshot)?,
-            cursor: self.wire.cursor(snapshot.head()?),
+            clock: self.monitoring.clock_note(snapshot, now)?,
+            tip: Tip::of(snapshot)?,
+            cursor: self.encoder.cursor(snapshot.head()?),
             zmq: Zmq::of(&node.zmq, now),
             reconcile: Reconcile::of(&node.reconcile),
             mempool: Mempool {
@@ -277,37 +296,23 @@ impl App {
             },
             node: Node::of(node, now),
             clients,
-            consumers: self.consumer_states()?,
+            consumers: self.consumer_states(now)?,
             consumer_count: self.consumers.count(),
             scans,
             scan_count,
         })
     }
 
-    /// What is to be said when the machine's clock and the chain differ. While we are not at the
-    /// node's tip, the chain says nothing about now.
-    pub(in crate::api) fn clock_note(&self, now: u64) -> Result<Option<String>, StoreError> {
-        if !self.node.borrow().following {
-            return Ok(None);
-        }
-        let snapshot = self.reader.snapshot();
-        let Some(tip) = snapshot.tip()? else {
-            return Ok(None);
-        };
-        let block = snapshot.block(tip.height)?;
-        Ok(block.and_then(|block| note_on_chain_time(now, block.time)))
-    }
-
     /// The first consumers; `GET /consumers` has them all.
-    fn consumer_states(&self) -> Result<Vec<ConsumerState>, ApiError> {
+    fn consumer_states(&self, now: u64) -> Result<Vec<ConsumerState>, ApiError> {
         let mut consumers = self.consumers.all();
         consumers.truncate(LISTED_CONSUMERS);
         let states = consumers
             .iter()
-            .zip(self.consumers.lags(&consumers, now_ms())?)
+            .zip(self.consumers.lags(&consumers, now)?)
             .map(|(consumer, lag)| ConsumerState {
                 name: consumer.name.clone(),
-                cursor: self.wire.cursor(consumer.place().number),
+                cursor: self.encoder.cursor(consumer.place().number),
                 lag: lag.events,
                 lag_exact: lag.exact,
                 lag_seconds: lag.seconds,
@@ -316,133 +321,88 @@ impl App {
             });
         Ok(states.collect())
     }
+}
 
-    /// Why the daemon does not follow the node's tip and feeds; `None` when it does.
-    fn not_ready(&self, node: &bitcoind::NodeStatus) -> Option<String> {
-        if !*self.monitoring.borrow() {
-            return Some("Monitoring is stopped; POST /start starts it.".to_owned());
-        }
-        let unknown = || "The node's state is not known yet; ask again in a moment.".to_owned();
-        (!node.following).then(|| {
-            node.reason
-                .clone()
-                .or_else(|| node.error.clone())
-                .unwrap_or_else(unknown)
-        })
+/// `GET /health/live`: the process answers.
+pub fn live() -> Answer {
+    #[derive(Serialize)]
+    struct Live {
+        live: bool,
+        version: &'static str,
     }
+    respond::json(
+        StatusCode::OK,
+        &Live {
+            live: true,
+            version: env!("CARGO_PKG_VERSION"),
+        },
+    )
+}
 
-    /// `GET /health/live`: the process answers.
-    pub(in crate::api) fn live(&self) -> Answer {
-        #[derive(Serialize)]
-        struct Live {
-            live: bool,
-            version: &'static str,
-        }
-        respond::json(
-            StatusCode::OK,
-            &Live {
-                live: true,
-                version: env!("CARGO_PKG_VERSION"),
-            },
-        )
+/// `GET /health/ready`: 200 once the daemon follows the node's tip and its feeds, else 503 with
+/// the reason.
+pub async fn ready(overview: &Overview) -> Result<Answer, ApiError> {
+    #[derive(Serialize)]
+    struct Ready {
+        ready: bool,
+        tip: Option<Tip>,
     }
+    if let Some(reason) = overview.monitoring.not_ready() {
+        return Err(ApiError::new(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "not_ready",
+            reason,
+        ));
+    }
+    let tip = overview.reads.snapshot(|snapshot| Ok(Tip::of(snapshot)?));
+    let (ready, tip) = (true, tip.await?);
+    Ok(respond::json(StatusCode::OK, &Ready { ready, tip }))
+}
 
-    /// `GET /health/ready`: 200 once the daemon follows the node's tip and its feeds, else 503 with
-    /// the reason.
-    pub(in crate::api) async fn ready(&self) -> Result<Answer, ApiError> {
-        #[derive(Serialize)]
-        struct Ready {
-            ready: bool,
-            tip: Option<Tip>,
-        }
-        let not_ready = self.not_ready(&self.node.borrow());
-        match not_ready {
-            Some(reason) => Err(ApiError::new(
-                StatusCode::SERVICE_UNAVAILABLE,
-                "not_ready",
-                reason,
-            )),
-            None => Ok(respond::json(
-                StatusCode::OK,
-                &Ready {
-                    ready: true,
-                    tip: self
-                        .reads
-                        .snapshot(|snapshot| Ok(Tip::of(snapshot)?))
-                        .await?,
-                },
-            )),
-        }
-    }
+/// `GET /status`
+pub async fn status(overview: &Arc<Overview>, sessions: usize) -> Result<Answer, ApiError> {
+    let status = overview.status(sessions).await?;
+    Ok(respond::json_at(StatusCode::OK, &status.cursor, &status))
+}
 
-    /// `GET /status`
-    pub(in crate::api) async fn get_status(
-        self: &Arc<Self>,
-        sessions: usize,
-    ) -> Result<Answer, ApiError> {
-        let status = self.status(sessions).await?;
-        Ok(respond::json_at(StatusCode::OK, &status.cursor, &status))
+/// `POST /start`
+pub async fn start_monitoring(
+    overview: &Arc<Overview>,
+    sessions: usize,
+) -> Result<Answer, ApiError> {
+    #[derive(Serialize)]
+    struct Started {
+        message: &'static str,
+        status: Status,
     }
+    let message = match overview.monitoring.switch(true).await? {
+        true => "Monitoring started; what was missed while it was stopped is being caught up on.",
+        false => "Monitoring was on already.",
+    };
+    Ok(respond::json(
+        StatusCode::OK,
+        &Started {
+            message,
+            status: overview.status(sessions).await?,
+        },
+    ))
+}
 
-    /// `POST /start`
-    pub(in crate::api) async fn start_monitoring(
-        self: &Arc<Self>,
-        sessions: usize,
-    ) -> Result<Answer, ApiError> {
-        #[derive(Serialize)]
-        struct Started {
-            message: &'static str,
-            status: Status,
-        }
-        let message = match self.switch_monitoring(true).await? {
-            true => {
-                "Monitoring started; what was missed while it was stopped is being caught up on."
-            }
-            false => "Monitoring was on already.",
-        };
-        Ok(respond::json(
-            StatusCode::OK,
-            &Started {
-                message,
-                status: self.status(sessions).await?,
-            },
-        ))
+/// `POST /stop`
+pub async fn stop_monitoring(overview: &Overview) -> Result<Answer, ApiError> {
+    #[derive(Serialize)]
+    struct Stopped {
+        message: &'static str,
     }
-
-    /// `POST /stop`
-    pub(in crate::api) async fn stop_monitoring(self: &Arc<Self>) -> Result<Answer, ApiError> {
-        #[derive(Serialize)]
-        struct Stopped {
-            message: &'static str,
-        }
-        let message = match self.switch_monitoring(false).await? {
-            true => "Monitoring stopped, also across restarts; POST /start goes on where it was.",
-            false => "Monitoring was stopped already.",
-        };
-        Ok(respond::json(StatusCode::OK, &Stopped { message }))
-    }
-
-    /// `POST /start` and `POST /stop`: remembered first, so that a restart never undoes what was
-    /// answered.
-    pub(in crate::api) async fn switch_monitoring(
-        self: &Arc<Self>,
-        on: bool,
-    ) -> Result<bool, ApiError> {
-        let app = self.clone();
-        let switching = async move {
-            let _switching = app.switch.lock().await;
-            app.indexer
-                .remember_monitoring(on)
-                .await
-                .map_err(|_| ApiError::stopping())?;
-            Ok(app.monitoring.send_replace(on) != on)
-        };
-        run_detached(switching).await
-    }
+    let message = match overview.monitoring.switch(false).await? {
+        true => "Monitoring stopped, also across restarts; POST /start goes on where it was.",
+        false => "Monitoring was stopped already.",
+    };
+    Ok(respond::json(StatusCode::OK, &Stopped { message }))
 }
 
 /// In milliseconds.
-pub(in crate::api) fn tip_time(node: &bitcoind::NodeInfo) -> Option<u64> {
+pub fn tip_time(node: &bitcoind::NodeInfo) -> Option<u64> {
     node.tip_time.map(|seconds| u64::from(seconds) * 1000)
 }
 

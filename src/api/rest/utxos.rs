@@ -2,20 +2,18 @@
 //! snapshot. All of many are read and written as the client takes them: an answer holds
 //! [`PART`] of them at a time.
 
-use std::sync::Arc;
-
 use bitcoin::OutPoint;
 use bytes::Bytes;
 use hyper::StatusCode;
 use serde::{Deserialize, Serialize};
 
+use super::address_queries::AddressQueries;
 use super::body::{AnswerBody, Parts};
 use super::respond::{self, Answer};
-use crate::api::App;
 use crate::reads::watched;
 use crate::store::{HeldSnapshot, UtxoPage};
 use crate::tracker::BlockId;
-use crate::wire::address::KnownAddress;
+use crate::wire::address::{self, KnownAddress};
 use crate::wire::error::ApiError;
 use crate::wire::json::{Block, CoverageShape, Utxo, to_text};
 use crate::wire::request::Request;
@@ -85,24 +83,31 @@ impl List {
     }
 }
 
-impl App {
-    /// `GET /utxos/{address}?include_spent=&limit=&after=`: in the order of their transactions' ids
-    /// (in the bytes' own order), which stays the same when they are confirmed; `next` is the
-    /// `after` of the next page.
-    pub(in crate::api) async fn utxos(
-        self: &Arc<Self>,
-        address: &str,
-        query: ListUtxos,
-    ) -> Result<Answer, ApiError> {
-        let address = self.address(address)?;
-        let after = query.after.map(|text| text.parse::<OutPoint>()).transpose();
-        let after = after
-            .map_err(|_| ApiError::invalid_parameter("after", "the \"next\" of an earlier page"))?;
-        let limit = query.limit.map(Limit::get);
-        let limit = limit.or(after.map(|_| PAGE_DEFAULT));
-        let include_spent = query.include_spent.unwrap_or(false);
-        self.read_long(move |app| {
-            let snapshot = app.reader.held_snapshot();
+/// `GET /utxos/{address}?include_spent=&limit=&after=`: in the order of their transactions' ids
+/// (in the bytes' own order), which stays the same when they are confirmed; `next` is the
+/// `after` of the next page.
+pub async fn utxos(
+    queries: &AddressQueries,
+    address: &str,
+    query: ListUtxos,
+) -> Result<Answer, ApiError> {
+    let AddressQueries {
+        reads,
+        encoder,
+        budget,
+        ..
+    } = queries.clone();
+    let address = address::parse(address, encoder.network)?;
+    let after = query.after.map(|text| text.parse::<OutPoint>()).transpose();
+    let after = after
+        .map_err(|_| ApiError::invalid_parameter("after", "the \"next\" of an earlier page"))?;
+    let limit = query.limit.map(Limit::get);
+    let limit = limit.or(after.map(|_| PAGE_DEFAULT));
+    let include_spent = query.include_spent.unwrap_or(false);
+    let parts_reads = reads.clone();
+    reads
+        .run_long(move |reader| {
+            let snapshot = reader.held_snapshot();
             let row = watched(snapshot.get(), &address)?;
             let total = match include_spent {
                 true => snapshot.get().count_unspent(&address.script)?,
@@ -115,8 +120,7 @@ impl App {
                 include_spent,
                 tip,
             };
-            app.budget
-                .check_room(limit.map_or(total, |limit| total.min(limit as u64)))?;
+            budget.check_room(limit.map_or(total, |limit| total.min(limit as u64)))?;
             let all = limit.is_none() && total > SMALL;
             let page = match all {
                 true => UtxoPage {
@@ -133,7 +137,7 @@ impl App {
                 next: page.next.map(|next| next.to_string()),
                 coverage: CoverageShape::from(&row.coverage),
                 tip: tip.map(Block::from),
-                cursor: app.wire.cursor(head),
+                cursor: encoder.cursor(head),
             };
             let cursor = utxos.cursor.clone();
             if !all {
@@ -141,11 +145,10 @@ impl App {
             }
             let text = to_text(&utxos);
             let parts = AllUtxos::new(&text, list)?;
-            let body = AnswerBody::parts(app.reads.clone(), parts);
+            let body = AnswerBody::parts(parts_reads, parts);
             Ok(respond::json_text_at(StatusCode::OK, &cursor, body))
         })
         .await
-    }
 }
 
 /// All outputs of a list, part by part.

@@ -6,8 +6,8 @@ use std::task::{Context, Poll};
 use serde::Serialize;
 use serde_json::value::RawValue;
 
+use super::SocketServices;
 use super::consumers::Reading;
-use crate::api::App;
 use crate::events::{Given, PageError, Reader, Registration, Topic};
 use crate::socketio::{Ack, EncodeError, Encoded};
 use crate::wire::{ApiError, EventEncoder, NAMESPACE, json};
@@ -66,8 +66,8 @@ pub enum ReadError {
 }
 
 impl Client {
-    pub fn new(app: &App) -> Self {
-        let reader = Reader::of_topics(&app.log, &app.dispatch);
+    pub fn new(services: &SocketServices) -> Self {
+        let reader = Reader::of_topics(&services.log, &services.dispatch);
         Self {
             state: Mutex::new(Some(State {
                 reader,
@@ -176,7 +176,7 @@ impl Client {
     /// The next packet.
     pub fn poll_next(
         &self,
-        app: &Arc<App>,
+        services: &SocketServices,
         cx: &mut Context<'_>,
     ) -> Poll<Result<Encoded, ReadError>> {
         let mut state = self.lock();
@@ -184,14 +184,14 @@ impl Client {
             return Poll::Pending;
         };
         while let Poll::Ready(given) = reader.poll_next(cx)? {
-            if let Some(packet) = packet(given, &app.wire)? {
+            if let Some(packet) = packet(given, &services.encoder)? {
                 return Poll::Ready(Ok(packet));
             }
         }
         let Some(reading) = consumer else {
             return Poll::Pending;
         };
-        match reading.poll_next(app, cx) {
+        match reading.poll_next(&services.app, cx) {
             Poll::Ready(Some(packet)) => Poll::Ready(Ok(packet)),
             Poll::Ready(None) => {
                 *consumer = None;

@@ -11,8 +11,8 @@ use std::task::{Context, Poll};
 use hyper::StatusCode;
 use serde::{Deserialize, Serialize};
 
-use super::Call;
 use super::client::{Reply, packet};
+use super::{Call, SocketServices};
 use crate::api::App;
 use crate::api::rest::events::ONE_READER;
 use crate::clock::now_ms;
@@ -93,7 +93,7 @@ impl Call {
         ack: &mut Option<Ack>,
     ) -> Result<(), ApiError> {
         let name = asked.consumer;
-        let consumer = self.app.consumers.get(consumer_name(&name)?)?;
+        let consumer = self.services.app.consumers.get(consumer_name(&name)?)?;
         let client = self.client()?;
         if let Some(other) = client.consumer().filter(|other| *other != name) {
             return Err(alone(&other));
@@ -107,13 +107,16 @@ impl Call {
             .begin(Wish::TakeOver)
             .map_err(|refused| over(&name, refused))?;
         let described = consumer.clone();
-        let begun = self.app.read(move |app| app.begin_reading(&described));
+        let begun = self
+            .services
+            .app
+            .read(move |app| app.begin_reading(&described));
         let (json, from) = begun.await?;
-        let (log, dispatch) = (&self.app.log, &self.app.dispatch);
+        let SocketServices { log, dispatch, .. } = &*self.services;
         let mut reader = Reader::of_selection(log, dispatch, consumer.filter.clone(), from);
         reader.follow().await.map_err(|_| ApiError::stopping())?;
-        let head = self.app.log.head().max(from);
-        reader.put(head, caught_up(&name, self.app.wire.cursor(head))?);
+        let head = log.head().max(from);
+        reader.put(head, caught_up(&name, self.services.app.wire.cursor(head))?);
         client.answer(Reply {
             name: "subscribed_consumer",
             json,
@@ -152,7 +155,7 @@ impl Call {
         ack: &mut Option<Ack>,
     ) -> Result<(), ApiError> {
         let name = consumer_name(&asked.consumer)?;
-        let acked = self.app.acknowledge(name, &asked.cursor).await?;
+        let acked = self.services.app.acknowledge(name, &asked.cursor).await?;
         self.client()?.answer(Reply {
             name: "acked",
             json: json::to_text(&acked),

@@ -29,45 +29,53 @@ use serde_json::value::RawValue;
 
 use crate::api::App;
 use crate::api::rest::status::Tip;
+use crate::api::watchlist::Watchlist;
+use crate::events::{self, EventLog};
+use crate::reads::Reads;
 use crate::socketio::{
     self, Ack, CloseReason, ConnectRefused, ConnectRequest, DisconnectReason, Encoded, Socket, Work,
 };
+use crate::store::Snapshot;
 use crate::wire::request::Nothing;
-use crate::wire::{ApiError, NAMESPACE, address, json};
+use crate::wire::{ApiError, EventEncoder, NAMESPACE, address, json};
 use client::{Client, Reply};
 pub use consumers::over;
 pub use requests::EVENTS;
 use requests::{Kind, argument, unknown_event};
 
-/// The application behind Socket.IO.
-pub struct SocketApi {
-    app: Arc<App>,
+/// What the events of clients are answered with.
+pub struct SocketServices {
+    pub reads: Reads,
+    pub encoder: EventEncoder,
+    pub log: Arc<EventLog>,
+    pub dispatch: events::Handle,
+    pub watchlist: Arc<Watchlist>,
+    pub app: Arc<App>,
+    /// Topics that one client may subscribe to.
+    pub subscriptions: usize,
 }
 
-impl SocketApi {
-    pub(super) fn new(app: Arc<App>) -> Self {
-        Self { app }
-    }
+/// The application behind Socket.IO.
+#[derive(Clone)]
+pub struct SocketApi(pub Arc<SocketServices>);
 
-    /// The first event, or why there is none.
-    fn connected_event(&self) -> Result<String, ApiError> {
-        #[derive(Serialize)]
-        struct Connected {
-            message: &'static str,
-            version: &'static str,
-            network: &'static str,
-            tip: Option<Tip>,
-            cursor: String,
-        }
-        let snapshot = self.app.reader.snapshot();
-        Ok(json::to_text(&Connected {
-            message: "Connected to satwatch; emit subscribe_address with {\"address\": \"…\"} to hear about an address.",
-            version: env!("CARGO_PKG_VERSION"),
-            network: address::network_name(self.app.wire.network),
-            tip: Tip::of(&snapshot)?,
-            cursor: self.app.wire.cursor(snapshot.head()?),
-        }))
+/// The first event.
+fn connected_event(snapshot: &Snapshot<'_>, encoder: &EventEncoder) -> Result<String, ApiError> {
+    #[derive(Serialize)]
+    struct Connected {
+        message: &'static str,
+        version: &'static str,
+        network: &'static str,
+        tip: Option<Tip>,
+        cursor: String,
     }
+    Ok(json::to_text(&Connected {
+        message: "Connected to satwatch; emit subscribe_address with {\"address\": \"…\"} to hear about an address.",
+        version: env!("CARGO_PKG_VERSION"),
+        network: address::network_name(encoder.network),
+        tip: Tip::of(snapshot)?,
+        cursor: encoder.cursor(snapshot.head()?),
+    }))
 }
 
 impl socketio::Handler for SocketApi {
@@ -83,23 +91,21 @@ impl socketio::Handler for SocketApi {
     }
 
     fn connected(&self, socket: &Socket, _request: &ConnectRequest) {
-        let client = Client::new(&self.app);
-        let (name, json) = match self.connected_event() {
+        let SocketServices { reads, encoder, .. } = &*self.0;
+        let client = Client::new(&self.0);
+        let described = reads.on_the_spot(|snapshot| connected_event(snapshot, encoder));
+        let (name, json) = match described {
             Ok(json) => ("connected", json),
             Err(error) => ("error", json::to_text(&error)),
         };
         // Cannot fail: it is our own JSON under our own names.
-        let _ = client.answer(Reply {
-            name,
-            json,
-            ack: None,
-        });
+        let _ = client.answer(Reply::without_ack(name, json));
         socket.keep(client);
     }
 
     fn event(&self, socket: &Socket, event: socketio::Event) -> Option<Work> {
         let call = Call {
-            app: self.app.clone(),
+            services: self.0.clone(),
             socket: socket.clone(),
         };
         Some(Box::pin(call.run(event)))
@@ -109,7 +115,7 @@ impl socketio::Handler for SocketApi {
         let Some(client) = socket.kept::<Client>() else {
             return Poll::Pending;
         };
-        match client.poll_next(&self.app, cx) {
+        match client.poll_next(&self.0, cx) {
             Poll::Ready(Ok(packet)) => Poll::Ready(packet),
             Poll::Ready(Err(cause)) => {
                 // It comes back with the cursor that it has, and is told what to do.
@@ -135,7 +141,7 @@ impl socketio::Handler for SocketApi {
 
 /// One event of a client while it is handled.
 struct Call {
-    app: Arc<App>,
+    services: Arc<SocketServices>,
     socket: Socket,
 }
 

@@ -12,15 +12,15 @@ use serde_json::{Map, Value};
 use super::Call;
 use super::client::{From, Reply};
 use super::requests::{SubscribeAddress, SubscribeAddresses, UnsubscribeAddress};
-use crate::api::App;
 use crate::api::rest::status::Tip;
 use crate::api::rest::watchlist::distinct;
-use crate::events::{Interest, Registration, Topic};
+use crate::events::{Interest, Registration, Topic, cursors};
 use crate::reads::{balance_in, watched};
 use crate::socketio::{Ack, Encoded};
-use crate::wire::address::KnownAddress;
+use crate::store::Snapshot;
+use crate::wire::address::{self, KnownAddress};
 use crate::wire::json::{self, Balance};
-use crate::wire::{ApiError, NAMESPACE};
+use crate::wire::{ApiError, EventEncoder, NAMESPACE};
 
 /// The answer to a longer list carries no balances.
 const BALANCES: usize = 1000;
@@ -111,7 +111,7 @@ impl Call {
         ack: &mut Option<Ack>,
     ) -> Result<(), ApiError> {
         let wanted = Subscription {
-            addresses: [self.app.address(&asked.address)?].into(),
+            addresses: [self.address(&asked.address)?].into(),
             many: false,
             depths: asked.confirmations.unwrap_or_default().0,
             after: asked.after,
@@ -125,9 +125,10 @@ impl Call {
         asked: SubscribeAddresses,
         ack: &mut Option<Ack>,
     ) -> Result<(), ApiError> {
-        let addresses = asked.addresses.parse(self.app.wire.network)?;
+        let (listed, network) = (asked.addresses, self.services.encoder.network);
+        let parse = move |_: &_| Ok(distinct(listed.parse(network)?).into());
         let wanted = Subscription {
-            addresses: distinct(addresses).into(),
+            addresses: self.services.reads.run_long(parse).await?,
             many: true,
             depths: asked.confirmations.unwrap_or_default().0,
             after: asked.after,
@@ -138,21 +139,23 @@ impl Call {
 
     async fn subscribe(&self, wanted: Subscription, ack: &mut Option<Ack>) -> Result<(), ApiError> {
         let topics = wanted.topics();
-        let limit = self.app.config.limits.subscriptions;
+        let limit = self.services.subscriptions;
         let (registration, new) = self.client()?.may_subscribe(&topics, limit)?;
-        let (after, problem) = self.begin(wanted.after.as_deref())?;
         let wanted = Arc::new(wanted);
+        let (after, problem) = self.begin(&wanted).await?;
         let mut tries = ADDED_AGAIN;
         let (registered, json, head) = loop {
             let depths = wanted.depths.clone();
-            self.app
+            self.services
+                .watchlist
                 .ensure_watched(wanted.addresses.clone(), depths)
                 .await?;
             let registered = Registered::add(registration.clone(), new.clone()).await?;
             let (read, why) = (wanted.clone(), problem.clone());
-            let described = self
-                .app
-                .read(move |app| app.subscribed(&read, after, why.as_ref()));
+            let encoder = self.services.encoder.clone();
+            let described = self.services.reads.snapshot(move |snapshot| {
+                subscribed(snapshot, &encoder, &read, after, why.as_ref())
+            });
             match described.await {
                 Ok((json, head)) => break (registered, json, head),
                 // Somebody has taken it off the list meanwhile. Who is answered with `subscribed`
@@ -182,15 +185,30 @@ impl Call {
         Ok(())
     }
 
+    fn address(&self, text: &str) -> Result<KnownAddress, ApiError> {
+        address::parse(text, self.services.encoder.network)
+    }
+
     /// The number to replay from, or what is wrong with the cursor.
-    fn begin(&self, after: Option<&str>) -> Result<(Option<u64>, Option<ApiError>), ApiError> {
-        match after.map(|text| self.app.place(text)) {
-            None => Ok((None, None)),
-            Some(Ok(number)) => Ok((Some(number), None)),
-            Some(Err(error)) if matches!(error.code, "cursor_unknown" | "cursor_expired") => {
+    async fn begin(
+        &self,
+        wanted: &Arc<Subscription>,
+    ) -> Result<(Option<u64>, Option<ApiError>), ApiError> {
+        if wanted.after.is_none() {
+            return Ok((None, None));
+        }
+        let (wanted, encoder) = (wanted.clone(), self.services.encoder.clone());
+        let place = self.services.reads.run(move |reader| {
+            let text = wanted.after.as_deref();
+            text.map(|text| cursors::place(reader, &encoder, text))
+                .transpose()
+        });
+        match place.await {
+            Ok(number) => Ok((number, None)),
+            Err(error) if matches!(error.code, "cursor_unknown" | "cursor_expired") => {
                 Ok((None, Some(error)))
             }
-            Some(Err(error)) => Err(error),
+            Err(error) => Err(error),
         }
     }
 
@@ -209,7 +227,10 @@ impl Call {
                 shape.insert("addresses".to_owned(), texts.collect());
             }
         }
-        shape.insert("cursor".to_owned(), self.app.wire.cursor(head).into());
+        shape.insert(
+            "cursor".to_owned(),
+            self.services.encoder.cursor(head).into(),
+        );
         Encoded::event(NAMESPACE, "caught_up", &shape).map_err(|cause| ApiError::internal(&cause))
     }
 
@@ -221,16 +242,16 @@ impl Call {
             cursor: String,
         }
         let topics = [Topic::Blocks];
-        let limit = self.app.config.limits.subscriptions;
+        let limit = self.services.subscriptions;
         let (registration, new) = self.client()?.may_subscribe(&topics, limit)?;
         let registered = Registered::add(registration, new).await?;
-        let described = self.app.read(move |app| {
-            let snapshot = app.reader.snapshot();
-            let (head, tip) = (snapshot.head()?, Tip::of(&snapshot)?);
+        let encoder = self.services.encoder.clone();
+        let described = self.services.reads.snapshot(move |snapshot| {
+            let (head, tip) = (snapshot.head()?, Tip::of(snapshot)?);
             let shape = SubscribedBlocks {
                 message: "Subscribed to blocks and reorgs.",
                 tip,
-                cursor: app.wire.cursor(head),
+                cursor: encoder.cursor(head),
             };
             Ok((json::to_text(&shape), head))
         });
@@ -257,7 +278,7 @@ impl Call {
             address: String,
             message: String,
         }
-        let address = self.app.address(&asked.address)?;
+        let address = self.address(&asked.address)?;
         let message = format!("No more events about {} come here.", address.text);
         let json = json::to_text(&Unsubscribed {
             address: address.text,
@@ -271,66 +292,63 @@ impl Call {
     }
 }
 
-impl App {
-    /// The event `subscribed` as JSON, and the head of the snapshot in it, in which all are
-    /// watched. `after`: the cursor of a replay instead of the snapshot's.
-    fn subscribed(
-        &self,
-        wanted: &Subscription,
-        after: Option<u64>,
-        problem: Option<&ApiError>,
-    ) -> Result<(String, u64), ApiError> {
-        let snapshot = self.reader.snapshot();
-        let head = snapshot.head()?;
-        let short = wanted.addresses.len() <= BALANCES;
-        let balances = match short && (wanted.snapshot || problem.is_some()) {
-            true => Some(
-                wanted
-                    .addresses
-                    .iter()
-                    .map(|address| balance_in(&snapshot, address, &self.wire))
-                    .collect::<Result<Vec<_>, _>>()?,
-            ),
-            false => {
-                wanted
-                    .addresses
-                    .iter()
-                    .try_for_each(|address| watched(&snapshot, address).map(drop))?;
-                None
-            }
-        };
-        let cursor = self.wire.cursor(after.unwrap_or(head));
-        let mut shape = Subscribed {
-            cursor,
-            error: problem.map(|it| it.message.as_str()),
-            code: problem.map(|it| it.code),
-            ..Default::default()
-        };
-        match (wanted.many, wanted.addresses.first()) {
-            (false, Some(address)) => {
-                shape.address = Some(&address.text);
-                shape.message = format!("Subscribed to {}.", address.text);
-                shape.balance = balances.and_then(|balances| balances.into_iter().next());
-            }
-            _ => {
-                shape.addresses = Some(
-                    wanted
-                        .addresses
-                        .iter()
-                        .map(|address| address.text.as_str())
-                        .collect(),
-                );
-                shape.count = Some(wanted.addresses.len());
-                let hint = if short {
-                    ""
-                } else {
-                    " For balances of so many, read GET /addresses."
-                };
-                shape.message =
-                    format!("Subscribed to {} addresses.{hint}", wanted.addresses.len());
-                shape.balances = balances;
-            }
+/// The event `subscribed` as JSON, and the head of the snapshot in it, in which all are
+/// watched. `after`: the cursor of a replay instead of the snapshot's.
+fn subscribed(
+    snapshot: &Snapshot<'_>,
+    encoder: &EventEncoder,
+    wanted: &Subscription,
+    after: Option<u64>,
+    problem: Option<&ApiError>,
+) -> Result<(String, u64), ApiError> {
+    let head = snapshot.head()?;
+    let short = wanted.addresses.len() <= BALANCES;
+    let balances = match short && (wanted.snapshot || problem.is_some()) {
+        true => Some(
+            wanted
+                .addresses
+                .iter()
+                .map(|address| balance_in(snapshot, address, encoder))
+                .collect::<Result<Vec<_>, _>>()?,
+        ),
+        false => {
+            wanted
+                .addresses
+                .iter()
+                .try_for_each(|address| watched(snapshot, address).map(drop))?;
+            None
         }
-        Ok((json::to_text(&shape), head))
+    };
+    let cursor = encoder.cursor(after.unwrap_or(head));
+    let mut shape = Subscribed {
+        cursor,
+        error: problem.map(|it| it.message.as_str()),
+        code: problem.map(|it| it.code),
+        ..Default::default()
+    };
+    match (wanted.many, wanted.addresses.first()) {
+        (false, Some(address)) => {
+            shape.address = Some(&address.text);
+            shape.message = format!("Subscribed to {}.", address.text);
+            shape.balance = balances.and_then(|balances| balances.into_iter().next());
+        }
+        _ => {
+            shape.addresses = Some(
+                wanted
+                    .addresses
+                    .iter()
+                    .map(|address| address.text.as_str())
+                    .collect(),
+            );
+            shape.count = Some(wanted.addresses.len());
+            let hint = if short {
+                ""
+            } else {
+                " For balances of so many, read GET /addresses."
+            };
+            shape.message = format!("Subscribed to {} addresses.{hint}", wanted.addresses.len());
+            shape.balances = balances;
+        }
     }
+    Ok((json::to_text(&shape), head))
 }

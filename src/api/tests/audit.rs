@@ -245,7 +245,7 @@ async fn a_daemon_that_stops_does_not_wait_for_the_node() {
     let path = path();
     let (answer, _asked) = tokio::join!(daemon.post(&path, ""), async {
         let asked = audits.recv().await;
-        daemon.app.stop.cancel();
+        daemon.stop.cancel();
         asked
     });
     assert_eq!((answer.0, &answer.1["code"]), (503, &json!("stopping")));

@@ -56,11 +56,11 @@ impl Daemon {
     }
 
     fn cursor_of(&self, number: u64) -> String {
-        self.app.wire.cursor(number)
+        self.services.encoder.cursor(number)
     }
 
     fn last_number(&self) -> u64 {
-        self.app.reader.snapshot().head().unwrap()
+        self.reader.snapshot().head().unwrap()
     }
 
     async fn ack(&self, name: &str, number: u64) -> (u16, Value) {
@@ -97,7 +97,7 @@ impl Daemon {
     async fn again(self) -> Self {
         let folder = self.kill().await;
         let (daemon, dispatch) = Self::on(folder, config::Config::default());
-        tokio::spawn(dispatch.run(daemon.app.stop.clone()));
+        tokio::spawn(dispatch.run(daemon.stop.clone()));
         daemon
     }
 }
@@ -150,7 +150,7 @@ async fn a_consumer_is_defined_shown_listed_and_deleted() {
     wanted.sort();
     assert_eq!(named, wanted);
     assert_eq!(
-        daemon.app.reader.snapshot().counts().unwrap().addresses,
+        daemon.reader.snapshot().counts().unwrap().addresses,
         3,
         "its addresses are watched"
     );
@@ -197,7 +197,7 @@ async fn a_consumer_is_defined_shown_listed_and_deleted() {
     assert_eq!(daemon.ack("few", 1).await.0, 404);
     assert_eq!(daemon.get("/consumers").await.1["count"], 1);
     assert_eq!(
-        daemon.app.reader.snapshot().counts().unwrap().addresses,
+        daemon.reader.snapshot().counts().unwrap().addresses,
         3,
         "its addresses stay watched"
     );
@@ -353,7 +353,7 @@ async fn bad_definitions_are_refused_and_change_nothing() {
         );
     }
     assert_eq!(daemon.get("/consumers").await.1["count"], 0);
-    assert_eq!(daemon.app.reader.snapshot().counts().unwrap().addresses, 0);
+    assert_eq!(daemon.reader.snapshot().counts().unwrap().addresses, 0);
     daemon.consumer("one", json!({})).await;
     let (status, error) = daemon.put("two", json!({"addresses": [some]})).await;
     assert_eq!(
@@ -361,7 +361,7 @@ async fn bad_definitions_are_refused_and_change_nothing() {
         (409, &json!("too_many_consumers"))
     );
     assert_eq!(
-        daemon.app.reader.snapshot().counts().unwrap().addresses,
+        daemon.reader.snapshot().counts().unwrap().addresses,
         0,
         "a refused consumer watches nothing"
     );
@@ -523,7 +523,6 @@ async fn status_says_how_far_behind_consumers_are() {
         (&json!(0), &Value::Null)
     );
     daemon
-        .app
         .indexer
         .prune_events(old_by_clock(NOW + 1))
         .await
@@ -622,17 +621,16 @@ async fn what_a_client_asked_for_before_it_left_is_in_memory_as_in_the_store() {
             loop {
                 // The indexer has done what it was asked for before.
                 daemon
-                    .app
                     .indexer
                     .edit_consumer("nobody", Vec::new(), false)
                     .await
                     .unwrap();
-                let all = daemon.app.consumers.all();
+                let all = daemon.services.app.consumers.all();
                 let known: Vec<_> = all
                     .iter()
                     .map(|it| (it.name.clone(), it.wants.clone(), it.place()))
                     .collect();
-                if known == daemon.app.reader.consumers().unwrap() {
+                if known == daemon.reader.consumers().unwrap() {
                     return;
                 }
                 tokio::time::sleep(Duration::from_millis(5)).await;
@@ -644,13 +642,12 @@ async fn what_a_client_asked_for_before_it_left_is_in_memory_as_in_the_store() {
         daemon.give_up("POST", "/stop", &json!({}), steps).await;
         let stopped = async {
             daemon
-                .app
                 .indexer
                 .edit_consumer("nobody", Vec::new(), false)
                 .await
                 .unwrap();
-            while *daemon.app.monitoring.borrow()
-                != daemon.app.reader.monitoring().unwrap().unwrap_or(true)
+            while daemon.services.overview.monitoring.is_on()
+                != daemon.reader.monitoring().unwrap().unwrap_or(true)
             {
                 tokio::time::sleep(Duration::from_millis(5)).await;
             }

@@ -89,7 +89,7 @@ async fn bodies_of_ten_thousand_connections_are_bounded_and_others_are_served() 
     while requests.iter().filter(|it| it.is_finished()).count() < BODIES - fit {
         tokio::task::yield_now().await;
     }
-    assert_eq!(daemon.app.budget.held(), fit * COUNTED);
+    assert_eq!(daemon.services.budget.held(), fit * COUNTED);
     daemon.serves().await;
     let status = daemon.get("/status").await.1;
     assert_eq!(status["clients"]["rest_bytes"], fit * COUNTED);
@@ -102,7 +102,7 @@ async fn bodies_of_ten_thousand_connections_are_bounded_and_others_are_served() 
         assert_eq!(refused.status(), 503);
         assert_eq!(refused.headers()["retry-after"], "1");
     }
-    while daemon.app.budget.held() > 0 {
+    while daemon.services.budget.held() > 0 {
         tokio::task::yield_now().await;
     }
 }
@@ -116,10 +116,10 @@ async fn a_body_that_ends_in_the_middle_changes_nothing_and_holds_nothing() {
     // The client that is gone without a word.
     let mut request = Box::pin(daemon.router.handle(partial(false), PEER));
     assert!(futures_util::poll!(&mut request).is_pending());
-    assert_eq!(daemon.app.budget.held(), COUNTED);
+    assert_eq!(daemon.services.budget.held(), COUNTED);
     drop(request);
-    assert_eq!(daemon.app.budget.held(), 0);
-    let counts = daemon.app.reader.snapshot().counts().unwrap();
+    assert_eq!(daemon.services.budget.held(), 0);
+    let counts = daemon.reader.snapshot().counts().unwrap();
     assert_eq!(counts.addresses, 0);
 }
 
@@ -157,7 +157,7 @@ async fn with_outputs(count: u32, config: config::Config) -> Daemon {
     writer.commit(&[transition], true).unwrap();
     drop(writer);
     let (daemon, dispatch) = Daemon::on(folder, config);
-    tokio::spawn(dispatch.run(daemon.app.stop.clone()));
+    tokio::spawn(dispatch.run(daemon.stop.clone()));
     daemon
 }
 
@@ -224,7 +224,7 @@ async fn a_hundred_thousand_outputs_are_written_in_small_parts_from_one_snapshot
             [&json!(count), &json!(count), &Value::Null, &cursor]
         );
     }
-    assert_eq!(daemon.app.budget.held(), 0);
+    assert_eq!(daemon.services.budget.held(), 0);
 }
 
 #[tokio::test]
@@ -282,7 +282,7 @@ async fn a_thousand_answers_that_nobody_reads_are_bounded_and_others_are_served(
                 open.push(answer);
             }
         }
-        assert!(daemon.app.budget.held() <= limit);
+        assert!(daemon.services.budget.held() <= limit);
     }
     assert!(refused > 900 && open.len() > 10, "{refused} of 1000");
     daemon.serves().await;
@@ -292,7 +292,7 @@ async fn a_thousand_answers_that_nobody_reads_are_bounded_and_others_are_served(
     drop(open);
     assert_eq!(daemon.open(&paths[0]).await.status(), 200);
     assert!(second.into_body().collect().await.is_ok());
-    assert_eq!(daemon.app.budget.held(), 0);
+    assert_eq!(daemon.services.budget.held(), 0);
 }
 
 #[tokio::test]

@@ -10,7 +10,7 @@ use crate::events::{LAG_AGE, Topic};
 
 /// The numbers of the log's events that belong to these topics, after a number.
 fn wanted(daemon: &Daemon, topics: &BTreeSet<Topic>, after: u64) -> Vec<u64> {
-    let events = daemon.app.reader.read_events(after, 100_000).unwrap();
+    let events = daemon.reader.read_events(after, 100_000).unwrap();
     events
         .iter()
         .filter(|(_, event)| topics.contains(&Topic::of(&event.kind)))
@@ -59,7 +59,13 @@ fn names(heard: &[(String, Value)]) -> Vec<&str> {
 
 impl Daemon {
     async fn lagging(&self) -> usize {
-        self.app.dispatch.counts().await.unwrap().lagging
+        self.services
+            .overview
+            .dispatch
+            .counts()
+            .await
+            .unwrap()
+            .lagging
     }
 
     async fn subscribed(&self, n: u8) -> Client {
@@ -110,7 +116,7 @@ async fn slow_client_is_told_that_it_lags_hears_the_same_bytes_and_delays_nobody
     a_while().await;
     let (name, lagged) = slow.event().await;
     assert_eq!((name.as_str(), number(&lagged)), ("lagged", 3));
-    assert_eq!(lagged["head"], daemon.app.wire.cursor(40));
+    assert_eq!(lagged["head"], daemon.services.encoder.cursor(40));
     assert_eq!(daemon.lagging().await, 1);
     let (_, status) = daemon.get("/status").await;
     assert_eq!(
@@ -187,7 +193,7 @@ async fn nothing_of_a_topic_comes_behind_the_end_of_its_subscription() {
     let daemon = Daemon::start().await;
     for read_before in 0..12 {
         let mut client = daemon.subscribed(1).await;
-        let from = daemon.app.reader.snapshot().head().unwrap();
+        let from = daemon.reader.snapshot().head().unwrap();
         let second = json!({"address": address(2).to_string()});
         client.emit("subscribe_address", second).await;
         client.expect("subscribed").await;
@@ -272,7 +278,7 @@ async fn replay_with_many_addresses_is_whole_while_more_comes() {
         .chain(others)
         .collect();
     let mut client = daemon.client().await;
-    let from = daemon.app.wire.cursor(10);
+    let from = daemon.services.encoder.cursor(10);
     let packet = json!(["subscribe_addresses", {"addresses": addresses, "after": from}]);
     let work = client
         .layer
@@ -303,13 +309,23 @@ async fn client_that_leaves_is_forgotten_however_it_leaves() {
     let daemon = Daemon::start().await;
     let (by_packet, by_loss) = (daemon.subscribed(1).await, daemon.subscribed(1).await);
     daemon.pay_often(1, 1..=10).await;
-    assert_eq!(daemon.app.dispatch.counts().await.unwrap().subscribers, 2);
+    assert_eq!(
+        daemon
+            .services
+            .overview
+            .dispatch
+            .counts()
+            .await
+            .unwrap()
+            .subscribers,
+        2
+    );
     by_packet.say("1").await;
     by_loss.layer.close(
         &by_loss.session,
         crate::engineio::CloseReason::TransportClose,
     );
-    let counts = daemon.app.dispatch.counts().await.unwrap();
+    let counts = daemon.services.overview.dispatch.counts().await.unwrap();
     assert_eq!((counts.subscribers, counts.subscriptions), (0, 0));
 }
 
@@ -318,16 +334,17 @@ async fn what_retention_took_from_a_slow_client_ends_its_session() {
     let daemon = Daemon::start().await;
     let mut client = daemon.subscribed(1).await;
     daemon.pay_often(1, 1..=60).await;
-    daemon.app.log.forget_pages();
+    daemon.services.events.log.forget_pages();
     daemon.told().await;
     let all = old_by_clock(u64::MAX);
-    daemon.app.indexer.prune_events(all).await.unwrap();
+    daemon.indexer.prune_events(all).await.unwrap();
     while !client.outbox.is_closed() {
         client.queued();
         tokio::task::yield_now().await;
     }
     let mut back = daemon.client().await;
-    let packet = json!({"address": address(1).to_string(), "after": daemon.app.wire.cursor(4)});
+    let packet =
+        json!({"address": address(1).to_string(), "after": daemon.services.encoder.cursor(4)});
     back.emit("subscribe_address", packet).await;
     assert_eq!(back.expect("error").await["code"], "cursor_expired");
 }
@@ -357,8 +374,8 @@ async fn a_page_of_large_events_is_a_short_one() {
             .await;
     }
     let (mut at, mut numbers, mut count) = (0, Vec::new(), 0);
-    while at < daemon.app.log.head() {
-        let page = daemon.app.log.clone().page(at).await.unwrap();
+    while at < daemon.services.events.log.head() {
+        let page = daemon.services.events.log.clone().page(at).await.unwrap();
         numbers.extend(page.entries().iter().map(|entry| entry.number));
         (at, count) = (page.next, count + 1);
     }

@@ -142,7 +142,7 @@ async fn an_acknowledgement_is_the_reply_or_the_error() {
     client.say(r#"2["subscribe_address"]"#).await;
     assert_eq!(client.expect("error").await["code"], "invalid_json");
     assert_eq!(
-        daemon.app.reader.snapshot().counts().unwrap().addresses,
+        daemon.reader.snapshot().counts().unwrap().addresses,
         1,
         "bad input adds nothing"
     );
@@ -237,10 +237,19 @@ async fn ten_thousand_addresses_are_subscribed_to_in_one_go() {
                 .contains("GET /addresses")
     );
     assert_eq!(client.acknowledgement(0).await, reply);
-    let counts = daemon.app.dispatch.counts().await.unwrap();
+    let counts = daemon.services.overview.dispatch.counts().await.unwrap();
     assert_eq!((counts.subscribers, counts.subscriptions), (1, 10_000));
     client.say("1").await;
-    while daemon.app.dispatch.counts().await.unwrap().subscriptions > 0 {
+    while daemon
+        .services
+        .overview
+        .dispatch
+        .counts()
+        .await
+        .unwrap()
+        .subscriptions
+        > 0
+    {
         tokio::task::yield_now().await;
     }
 }
@@ -266,7 +275,7 @@ async fn one_client_has_a_limited_number_of_subscriptions() {
         "too_many_subscriptions"
     );
     assert_eq!(
-        daemon.app.reader.snapshot().counts().unwrap().addresses,
+        daemon.reader.snapshot().counts().unwrap().addresses,
         2,
         "a refused subscription watches nothing"
     );
@@ -292,7 +301,7 @@ async fn nothing_comes_after_unsubscribing_or_leaving() {
     daemon.pay(&address(1), 1000, 9).await;
     daemon.told().await;
     assert_eq!((a.queued(), b.queued()), (Vec::new(), Vec::new()));
-    let counts = daemon.app.dispatch.counts().await.unwrap();
+    let counts = daemon.services.overview.dispatch.counts().await.unwrap();
     assert_eq!((counts.subscribers, counts.subscriptions), (0, 0));
 }
 
@@ -351,7 +360,7 @@ async fn a_cursor_of_another_log_is_answered_with_a_fresh_snapshot() {
     let mut client = daemon.client().await;
     for after in [
         json!("ffffffffffffffff-3"),
-        json!(daemon.app.wire.cursor(1 << 60)),
+        json!(daemon.services.encoder.cursor(1 << 60)),
     ] {
         client
             .say(&format!("25{}", json!(["subscribe_address", {"address": address(1).to_string(), "after": after, "snapshot": false}])))
@@ -360,7 +369,10 @@ async fn a_cursor_of_another_log_is_answered_with_a_fresh_snapshot() {
         let reply = client.expect("subscribed").await;
         assert_eq!(
             (&reply["code"], &reply["cursor"]),
-            (&json!("cursor_unknown"), &json!(daemon.app.wire.cursor(0)))
+            (
+                &json!("cursor_unknown"),
+                &json!(daemon.services.encoder.cursor(0))
+            )
         );
         assert!(reply["balance"].is_object());
         assert_eq!(client.acknowledgement(5).await, reply);
@@ -402,7 +414,7 @@ async fn subscribing_while_events_arrive_loses_and_doubles_nothing() {
     }
     payer.await.unwrap();
     daemon.told().await;
-    let head = daemon.app.reader.snapshot().head().unwrap();
+    let head = daemon.reader.snapshot().head().unwrap();
     assert_eq!(head, 400);
     for mut client in clients {
         let heard = client.queued();

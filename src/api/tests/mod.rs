@@ -36,7 +36,7 @@ use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::socket::SocketApi;
-use super::{App, Parts, Router};
+use super::{Built, Parts, Router, Services};
 use crate::engineio::internals::{Next, OutboxReceiver, outbox};
 use crate::engineio::{Handler, Handshake, Message, MessageGroup, Outbox};
 use crate::events::Dispatch;
@@ -69,8 +69,11 @@ fn old_by_clock(before: u64) -> store::Cutoff {
 /// The daemon without node and network. The chain starts at height 100 with a block that nothing is
 /// known of.
 struct Daemon {
-    app: Arc<App>,
+    reader: store::Reader,
+    indexer: indexer::Handle,
+    services: Arc<Services>,
     router: Arc<Router>,
+    stop: CancellationToken,
     layer: SocketIoHandler<SocketApi>,
     node: watch::Sender<bitcoind::NodeStatus>,
     scans: watch::Sender<Vec<bitcoind::ScanProgress>>,
@@ -87,8 +90,12 @@ impl Daemon {
 
     async fn with(config: config::Config) -> Self {
         let (daemon, dispatch) = Self::on(tempfile::tempdir().unwrap(), config);
-        tokio::spawn(dispatch.run(daemon.app.stop.clone()));
-        tokio::spawn(super::progress::run(daemon.app.clone()));
+        let stop = &daemon.stop;
+        tokio::spawn(dispatch.run(stop.clone()));
+        tokio::spawn(super::scans::progress::run(
+            daemon.services.scans.clone(),
+            stop.clone(),
+        ));
         daemon
             .apply(Input::Start {
                 first_height: 100,
@@ -112,9 +119,10 @@ impl Daemon {
         let (indexer, thread) = indexer::spawn(tracker, writer, head, asks);
         let (node, status) = watch::channel(bitcoind::NodeStatus::default());
         let (scans, audits) = (watch::Sender::new(Vec::new()), mpsc::channel(1));
+        let stop = CancellationToken::new();
         let parts = Parts {
-            reader,
-            indexer,
+            reader: reader.clone(),
+            indexer: indexer.clone(),
             node: status,
             scans: scans.subscribe(),
             audits: audits.0,
@@ -122,19 +130,24 @@ impl Daemon {
             config: Arc::new(config),
             listen: vec![([127, 0, 0, 1], 5005).into()],
             socketio: socketio::Config::default(),
-            stop: CancellationToken::new(),
+            stop: stop.clone(),
         };
         let gate = super::browser::Gate::new(&parts.config.server);
-        let (app, dispatch) = super::build(parts).unwrap();
-        let router = Arc::new(Router::new(app.clone(), gate, socketio::Config::default()));
-        let layer = SocketIoHandler::new(
-            socketio::LayerConfig::default(),
-            SocketApi::new(app.clone()),
-        );
+        let Built {
+            services,
+            socket,
+            dispatch,
+        } = super::build(parts).unwrap();
+        let socketio = socketio::Service::new(socketio::Config::default(), socket.clone());
+        let router = Arc::new(Router::new(services.clone(), gate, socketio));
+        let layer = SocketIoHandler::new(socketio::LayerConfig::default(), socket);
         (
             Self {
-                app,
+                reader,
+                indexer,
+                services,
                 router,
+                stop,
                 layer,
                 node,
                 scans,
@@ -150,15 +163,18 @@ impl Daemon {
     /// Ends it as a killed process ends: what is committed stays, and nothing more is sent.
     async fn kill(self) -> tempfile::TempDir {
         let Self {
-            app,
+            reader,
+            indexer,
+            services,
             router,
+            stop,
             layer,
             thread,
             folder,
             ..
         } = self;
-        app.stop.cancel();
-        drop((app, router, layer));
+        stop.cancel();
+        drop((reader, indexer, services, router, layer));
         // The last handle is gone when dispatch is.
         tokio::task::spawn_blocking(move || thread.join().unwrap().unwrap())
             .await
@@ -167,11 +183,11 @@ impl Daemon {
     }
 
     async fn apply(&self, input: Input) {
-        self.app.indexer.apply(input).await.unwrap();
+        self.indexer.apply(input).await.unwrap();
     }
 
     fn tip(&self) -> crate::tracker::BlockId {
-        self.app.reader.snapshot().tip().unwrap().unwrap()
+        self.reader.snapshot().tip().unwrap().unwrap()
     }
 
     /// A payment enters the mempool.
@@ -246,8 +262,17 @@ impl Daemon {
 
     /// Waits until the readers of everything that is in the log know that there is something.
     async fn told(&self) {
-        let head = self.app.reader.snapshot().head().unwrap();
-        while self.app.dispatch.counts().await.unwrap().position < head {
+        let head = self.reader.snapshot().head().unwrap();
+        while self
+            .services
+            .overview
+            .dispatch
+            .counts()
+            .await
+            .unwrap()
+            .position
+            < head
+        {
             tokio::task::yield_now().await;
         }
     }

@@ -135,7 +135,7 @@ async fn case_09_what_people_paste_is_taken_wherever_an_address_is() {
             assert_eq!(named, &json!(some), "{form:?} {name} {data}");
         }
     }
-    assert_eq!(daemon.app.reader.snapshot().counts().unwrap().addresses, 1);
+    assert_eq!(daemon.reader.snapshot().counts().unwrap().addresses, 1);
     let consumer = daemon.get("/consumers/shop").await.1;
     assert_eq!(consumer["addresses"], json!([some]));
 }
@@ -222,7 +222,7 @@ async fn case_09_keys_and_seeds_are_refused_and_never_shown() {
         let error = client.expect("error").await.to_string();
         assert!(error.contains("(not shown"), "{error}");
     }
-    assert_eq!(daemon.app.reader.snapshot().counts().unwrap().addresses, 0);
+    assert_eq!(daemon.reader.snapshot().counts().unwrap().addresses, 0);
 }
 
 #[tokio::test]
@@ -282,5 +282,5 @@ async fn case_09_what_is_no_address_is_named_for_what_it_is() {
         let named = "of mainnet, but this daemon follows regtest";
         assert!(sentence.contains(named), "{method} {path} {sentence}");
     }
-    assert_eq!(daemon.app.reader.snapshot().counts().unwrap().addresses, 0);
+    assert_eq!(daemon.reader.snapshot().counts().unwrap().addresses, 0);
 }

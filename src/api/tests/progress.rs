@@ -81,7 +81,7 @@ async fn whoever_is_subscribed_to_an_address_of_a_scan_hears_how_it_is_doing_onc
     daemon.told().await;
     assert!(of_two.queued().is_empty() && of_none.queued().is_empty());
     assert_eq!(
-        daemon.app.reader.snapshot().head().unwrap(),
+        daemon.reader.snapshot().head().unwrap(),
         0,
         "nothing of it is in the log"
     );
@@ -134,10 +134,10 @@ async fn news_of_a_scan_that_ended_meanwhile_is_dropped() {
             packet: socketio::Encoded::event("/", "scan_progress", &shape).unwrap(),
             as_of,
         };
-        crate::api::progress::notify(&daemon.app, &scripts, notice);
+        daemon.services.scans.notify(&scripts, notice);
         daemon.told().await;
     };
-    let head = || Some(daemon.app.log.head());
+    let head = || Some(daemon.services.events.log.head());
     tell(scan, &[1, 2], head()).await;
     let before = head();
     assert_eq!(names(&client.queued()), ["scan_progress"]);
@@ -214,7 +214,7 @@ async fn a_client_that_does_not_read_gets_the_latest_of_it_only() {
             packet: event.clone(),
             as_of: None,
         };
-        crate::api::progress::notify(&daemon.app, &[script(1)], notice);
+        daemon.services.scans.notify(&[script(1)], notice);
     }
     daemon.told().await;
     client.expect("subscribed").await;
@@ -253,9 +253,9 @@ async fn the_end_of_a_scan_reaches_subscribers_replays_consumers_and_webhooks() 
     let scan = daemon.list(&[1, 2], json!({"from_height": 0})).await;
     daemon.merge_baseline(&[1, 2]).await;
     let start = daemon
-        .app
-        .wire
-        .cursor(daemon.app.reader.snapshot().head().unwrap());
+        .services
+        .encoder
+        .cursor(daemon.reader.snapshot().head().unwrap());
     daemon.complete(scan).await;
 
     let (_, log) = daemon
@@ -307,7 +307,7 @@ async fn a_cancelled_scan_writes_nothing_into_the_log() {
         now: NOW,
     };
     assert!(
-        daemon.app.indexer.apply(end).await.is_err(),
+        daemon.indexer.apply(end).await.is_err(),
         "the node's side comes too late"
     );
     assert_eq!(daemon.get("/events").await.1["events"], json!([]));

@@ -246,7 +246,7 @@ async fn bad_input_gets_the_right_error_and_changes_nothing() {
             "{path} {error}"
         );
     }
-    let snapshot = daemon.app.reader.snapshot();
+    let snapshot = daemon.reader.snapshot();
     assert_eq!(
         (
             snapshot.counts().unwrap().addresses,
@@ -397,7 +397,7 @@ async fn start_and_stop_are_idempotent_and_remembered() {
         let (status, answer) = daemon.post(path, "").await;
         assert_eq!(status, 200);
         assert!(answer["message"].is_string());
-        assert_eq!(daemon.app.reader.monitoring().unwrap(), Some(monitoring));
+        assert_eq!(daemon.reader.monitoring().unwrap(), Some(monitoring));
         assert_eq!(daemon.get("/status").await.1["is_running"], monitoring);
     }
     assert_eq!(

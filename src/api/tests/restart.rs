@@ -33,7 +33,7 @@ async fn what_was_committed_and_never_sent_is_sent_to_who_comes_back_with_a_curs
     let folder = first.kill().await;
 
     let (second, dispatch) = Daemon::on(folder, config::Config::default());
-    tokio::spawn(dispatch.run(second.app.stop.clone()));
+    tokio::spawn(dispatch.run(second.stop.clone()));
     let mut client = second.client().await;
     client
         .emit(

@@ -63,16 +63,10 @@ impl Daemon {
     /// Nothing is found in the blocks up to the tip.
     pub async fn complete(&self, scan: ScanId) {
         let (row, tip) = (
-            self.app.reader.snapshot().scan(&scan).unwrap().unwrap(),
+            self.reader.snapshot().scan(&scan).unwrap().unwrap(),
             self.tip(),
         );
-        let scripts = self
-            .app
-            .reader
-            .snapshot()
-            .scan_scripts(&scan)
-            .unwrap()
-            .unwrap();
+        let scripts = self.reader.snapshot().scan_scripts(&scan).unwrap().unwrap();
         let scripts = vec![Arc::new(scripts.into_iter().collect())];
         let past = Input::Past {
             scans: vec![scan],
@@ -92,7 +86,7 @@ impl Daemon {
     }
 
     fn open_scans(&self) -> usize {
-        self.app.reader.snapshot().open_scans().unwrap().len()
+        self.reader.snapshot().open_scans().unwrap().len()
     }
 }
 
@@ -291,7 +285,7 @@ async fn bad_requests_for_scans_are_refused_and_change_nothing() {
     let single = format!("/scan_history/{known}");
     let list = |rest: &str| format!(r#"{{"addresses":["{known}"],{rest}}}"#);
     let before = daemon.get(&format!("/balance/{known}")).await.1["coverage"].clone();
-    let head = daemon.app.reader.snapshot().head().unwrap();
+    let head = daemon.reader.snapshot().head().unwrap();
     let mut cases = vec![
         (
             "/scan_history/x".to_owned(),
@@ -390,7 +384,7 @@ async fn bad_requests_for_scans_are_refused_and_change_nothing() {
     assert_eq!(
         (
             daemon.open_scans(),
-            daemon.app.reader.snapshot().head().unwrap()
+            daemon.reader.snapshot().head().unwrap()
         ),
         (0, head)
     );
@@ -403,14 +397,14 @@ async fn bad_requests_for_scans_are_refused_and_change_nothing() {
 #[tokio::test]
 async fn before_the_first_block_there_is_nothing_to_scan() {
     let (daemon, dispatch) = Daemon::on(tempfile::tempdir().unwrap(), config::Config::default());
-    tokio::spawn(dispatch.run(daemon.app.stop.clone()));
+    tokio::spawn(dispatch.run(daemon.stop.clone()));
     let mine = daemon.watch_from_now(1).await;
     let (status, error) = daemon.post(&format!("/scan_history/{mine}"), "").await;
     assert_eq!((status, &error["code"]), (503, &json!("not_ready")));
     let body = json!({"address": address(2).to_string(), "history": {"from_height": 0}});
     let (status, error) = daemon.post("/add_address", &body.to_string()).await;
     assert_eq!((status, &error["code"]), (503, &json!("not_ready")));
-    assert_eq!(daemon.app.reader.snapshot().counts().unwrap().addresses, 1);
+    assert_eq!(daemon.reader.snapshot().counts().unwrap().addresses, 1);
 }
 
 #[tokio::test]
@@ -430,7 +424,7 @@ async fn an_address_is_added_with_its_history() {
         (&scan["from_height"], &scan["address"]),
         (&json!(7), &json!(address(1).to_string()))
     );
-    assert_eq!(daemon.app.reader.snapshot().pending_baselines().count(), 1);
+    assert_eq!(daemon.reader.snapshot().pending_baselines().count(), 1);
 
     let texts: Vec<_> = (2..=30).map(|n| address(n).to_string()).collect();
     let body = json!({"addresses": texts, "history": {"from_height": 0}});
@@ -478,7 +472,7 @@ async fn a_history_that_is_refused_adds_no_address() {
     }
     assert_eq!(
         (
-            daemon.app.reader.snapshot().counts().unwrap().addresses,
+            daemon.reader.snapshot().counts().unwrap().addresses,
             daemon.open_scans()
         ),
         (0, 0)
@@ -498,7 +492,7 @@ async fn open_scans_are_bounded_and_the_newest_are_listed_first() {
             to: None,
             now: NOW + n % 7,
         };
-        daemon.app.indexer.post(open).await.unwrap();
+        daemon.indexer.post(open).await.unwrap();
     }
     daemon.apply(Input::Settle { now: NOW }).await;
     assert_eq!(daemon.open_scans(), 10_000);
@@ -519,7 +513,7 @@ async fn open_scans_are_bounded_and_the_newest_are_listed_first() {
             "{error}"
         );
     }
-    assert_eq!(daemon.app.reader.snapshot().counts().unwrap().addresses, 1);
+    assert_eq!(daemon.reader.snapshot().counts().unwrap().addresses, 1);
     assert_eq!(daemon.delete("/scans/0000000000000006").await.0, 200);
     let new = daemon.scan(1, json!({})).await;
     let (_, listed) = daemon.get("/scans").await;
@@ -632,7 +626,7 @@ async fn what_a_scan_finds_is_history_and_no_news() {
     let mine = daemon.watch_from_now(1).await;
     let scan = daemon.scan(1, json!({"from_height": 40})).await;
     daemon.merge_baseline(&[1]).await;
-    let head = daemon.app.reader.snapshot().head().unwrap();
+    let head = daemon.reader.snapshot().head().unwrap();
     let paying = spend(
         OutPoint {
             txid: Txid::from_byte_array([5; 32]),
@@ -703,7 +697,7 @@ async fn what_a_scan_finds_is_history_and_no_news() {
         daemon.get(&format!("/scans/{scan}")).await.1["transactions"],
         2
     );
-    let events = daemon.app.reader.read_events(head, 100).unwrap();
+    let events = daemon.reader.read_events(head, 100).unwrap();
     assert!(
         matches!(events.as_slice(), [(_, only)] if matches!(only.kind, crate::tracker::EventKind::ScanComplete { transactions: 2, .. })),
         "{events:?}"

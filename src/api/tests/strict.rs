@@ -33,8 +33,8 @@ impl Daemon {
     }
 
     fn counts(&self) -> (u64, usize, u64) {
-        let snapshot = self.app.reader.snapshot();
-        let consumers = self.app.consumers.all().len();
+        let snapshot = self.reader.snapshot();
+        let consumers = self.services.app.consumers.all().len();
         let addresses = snapshot.counts().unwrap().addresses;
         (addresses, consumers, snapshot.head().unwrap())
     }

@@ -155,7 +155,6 @@ async fn a_client_that_leaves_while_it_removes_an_address_holds_up_nobody() {
         assert!(status == 200 || status == 404, "{answer}");
         until("it is done", async || {
             daemon
-                .app
                 .reader
                 .snapshot()
                 .watch(&script(1))
@@ -182,7 +181,14 @@ async fn a_subscriber_hears_that_it_is_unwatched_then_nothing_and_again_when_it_
     daemon.told().await;
     assert!(client.queued().is_empty());
     assert_eq!(
-        daemon.app.dispatch.counts().await.unwrap().subscriptions,
+        daemon
+            .services
+            .overview
+            .dispatch
+            .counts()
+            .await
+            .unwrap()
+            .subscriptions,
         1,
         "it stays subscribed"
     );
@@ -200,7 +206,17 @@ async fn a_subscriber_hears_that_it_is_unwatched_then_nothing_and_again_when_it_
         )
         .await;
     client.expect("unsubscribed").await;
-    assert_eq!(daemon.app.dispatch.counts().await.unwrap().subscriptions, 0);
+    assert_eq!(
+        daemon
+            .services
+            .overview
+            .dispatch
+            .counts()
+            .await
+            .unwrap()
+            .subscriptions,
+        0
+    );
 }
 
 #[tokio::test]
@@ -222,7 +238,6 @@ async fn subscribing_again_adds_it_again() {
     );
     assert!(
         daemon
-            .app
             .reader
             .snapshot()
             .watch(&script(1))
@@ -269,7 +284,6 @@ async fn who_is_subscribed_is_watched_or_told_otherwise() {
             }
         }
         let watched = daemon
-            .app
             .reader
             .snapshot()
             .watch(&script(1))
@@ -385,7 +399,6 @@ async fn a_consumer_hears_of_it_and_goes_on_when_it_is_added_again() {
     assert_eq!(status, 200);
     assert!(
         daemon
-            .app
             .reader
             .snapshot()
             .watch(&script(1))
@@ -405,7 +418,6 @@ async fn a_consumer_whose_cursor_expired_gets_the_balances_of_what_is_still_watc
     daemon.pay(&address(1), 1000, 1).await;
     daemon.remove(1).await;
     daemon
-        .app
         .indexer
         .prune_events(old_by_clock(u64::MAX))
         .await
@@ -504,7 +516,6 @@ async fn a_scan_that_is_asked_for_while_its_address_is_removed_does_not_bring_it
         assert!(scanned == 202 || scanned == 404, "{answer}");
         assert!(
             daemon
-                .app
                 .reader
                 .snapshot()
                 .watch(&script(1))

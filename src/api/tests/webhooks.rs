@@ -148,9 +148,9 @@ impl Daemon {
             ..config::Config::default()
         };
         let (daemon, dispatch) = Self::on(folder, config);
-        tokio::spawn(dispatch.run(daemon.app.stop.clone()));
-        for consumer in daemon.app.consumers.all() {
-            daemon.app.webhooks.spawn(&consumer);
+        tokio::spawn(dispatch.run(daemon.stop.clone()));
+        for consumer in daemon.services.app.consumers.all() {
+            daemon.services.app.webhooks.spawn(&consumer);
         }
         daemon
     }
@@ -251,7 +251,6 @@ async fn events_that_retention_took_before_they_were_delivered_are_passed_and_sh
     until("it was tried", async || !receiver.cursors().is_empty()).await;
     let log = daemon.cursors_of(1).await;
     daemon
-        .app
         .indexer
         .prune_events(old_by_clock(NOW + 1))
         .await
@@ -319,7 +318,10 @@ async fn dead_letters_outlive_their_webhook_and_a_forgotten_consumer_leaves_noth
             "no_such_consumer"
         );
     }
-    until("its task has ended", async || daemon.app.webhooks.is_idle()).await;
+    until("its task has ended", async || {
+        daemon.services.app.webhooks.is_idle()
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -383,6 +385,7 @@ async fn a_consumer_of_a_deleted_name_has_a_secret_of_its_own() {
     daemon.define("shop", definition.clone()).await;
     let secret = || {
         daemon
+            .services
             .app
             .consumers
             .get("shop")
@@ -410,11 +413,11 @@ async fn a_definition_that_was_overtaken_does_not_hide_the_webhook_of_the_newer_
     daemon
         .define("shop", json!({ "url": "http://127.0.0.1:1/old" }))
         .await;
-    let old = daemon.app.consumers.get("shop").unwrap();
+    let old = daemon.services.app.consumers.get("shop").unwrap();
     daemon
         .define("shop", json!({ "url": "http://127.0.0.1:1/new" }))
         .await;
-    daemon.app.webhooks.spawn(&old);
+    daemon.services.app.webhooks.spawn(&old);
     assert_eq!(
         daemon.delete("/consumers/shop/dead_letters").await.0,
         200,

@@ -78,7 +78,7 @@ impl From<History> for Past {
 
 /// What a request says of the heights to scan. Whether the chain has them is another question.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Asked {
+pub struct RangeRequest {
     blocks_back: Option<u32>,
     from: Option<u32>,
     to: Option<u32>,
@@ -97,7 +97,7 @@ pub struct Range {
 impl Range {
     /// From a height on.
     pub fn starting(from: u32, tip: u32) -> Result<Self, ApiError> {
-        Asked {
+        RangeRequest {
             blocks_back: None,
             from: Some(from),
             to: None,
@@ -106,7 +106,7 @@ impl Range {
     }
 }
 
-impl Asked {
+impl RangeRequest {
     pub fn new(
         blocks_back: Option<BlocksBack>,
         from_height: Option<Height>,
@@ -189,7 +189,7 @@ mod tests {
         impl Request for Heights {}
 
         request::object::<Heights>(text.as_bytes())
-            .and_then(|it| Asked::new(it.blocks_back, it.from_height, it.to_height))
+            .and_then(|it| RangeRequest::new(it.blocks_back, it.from_height, it.to_height))
             .and_then(|asked| asked.range(tip))
             .map_err(|error| error.code)
     }
@@ -275,7 +275,7 @@ mod tests {
 
     #[test]
     fn the_refusal_names_the_tip() {
-        let asked = Asked {
+        let asked = RangeRequest {
             blocks_back: None,
             from: Some(7),
             to: None,

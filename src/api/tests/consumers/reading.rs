@@ -299,7 +299,7 @@ async fn nothing_comes_after_unsubscribing_or_leaving() {
     b.read("shop").await;
     b.backlog().await;
     b.say("1").await;
-    while daemon.app.consumers.get("shop").unwrap().readers() > 0 {
+    while daemon.services.app.consumers.get("shop").unwrap().readers() > 0 {
         tokio::task::yield_now().await;
     }
     daemon.pay(&address(1), 1000, 2).await;
@@ -367,7 +367,6 @@ async fn a_slow_reader_gets_everything_at_its_own_pace() {
 async fn a_cursor_that_retention_has_passed_is_answered_with_a_fresh_start() {
     let daemon = shop(3).await;
     daemon
-        .app
         .indexer
         .prune_events(old_by_clock(NOW + 1))
         .await
@@ -434,7 +433,7 @@ async fn retention_of_what_a_consumer_does_not_want_is_no_loss_to_it() {
     }
     daemon.pay(&address(1), 500, 90).await;
     daemon.ack("done", 6).await;
-    daemon.app.pass_what_nobody_wants().await.unwrap();
+    daemon.services.app.pass_what_nobody_wants().await.unwrap();
     let cursors = async || {
         let mut cursors = Vec::new();
         for name in ["done", "behind", "other"] {
@@ -450,12 +449,11 @@ async fn retention_of_what_a_consumer_does_not_want_is_no_loss_to_it() {
         "right before the next event that each wants"
     );
     daemon
-        .app
         .indexer
         .prune_events(old_by_clock(NOW + 1))
         .await
         .unwrap();
-    daemon.app.pass_what_nobody_wants().await.unwrap();
+    daemon.services.app.pass_what_nobody_wants().await.unwrap();
     assert_eq!(
         cursors().await,
         [6, 4, 6],
@@ -478,13 +476,12 @@ async fn retention_that_passes_a_slow_reader_ends_its_reading_with_a_fresh_curso
     slow.expect("subscribed_consumer").await;
     slow.numbers(10).await;
     daemon
-        .app
         .indexer
         .prune_events(old_by_clock(NOW + 1))
         .await
         .unwrap();
     // As after some time: the pages that others read lately are not kept any more.
-    daemon.app.log.forget_pages();
+    daemon.services.events.log.forget_pages();
     let mut last = 10;
     let error = loop {
         let (name, data) = slow.event().await;
@@ -583,7 +580,7 @@ async fn a_long_poll_waits_and_ends_when_a_socket_takes_over_or_it_is_dropped() 
         tokio::spawn(async move { daemon.get(path).await })
     };
     let reads = async |count| {
-        while daemon.app.consumers.get("shop").unwrap().readers() != count {
+        while daemon.services.app.consumers.get("shop").unwrap().readers() != count {
             tokio::task::yield_now().await;
         }
     };
@@ -637,7 +634,7 @@ async fn an_aborted_subscription_and_a_client_that_is_lost_meanwhile_leave_no_re
         .layer
         .message(&client.session, Message::text(packet))
         .unwrap();
-    while daemon.app.consumers.get("shop").unwrap().readers() == 0 {
+    while daemon.services.app.consumers.get("shop").unwrap().readers() == 0 {
         tokio::select! {
             biased;
             () = &mut work => break,
@@ -646,7 +643,7 @@ async fn an_aborted_subscription_and_a_client_that_is_lost_meanwhile_leave_no_re
     }
     drop(work);
     drop(client);
-    while daemon.app.consumers.get("shop").unwrap().readers() > 0 {
+    while daemon.services.app.consumers.get("shop").unwrap().readers() > 0 {
         tokio::task::yield_now().await;
     }
 }
@@ -668,9 +665,25 @@ async fn readers_that_come_and_go_at_any_moment_have_every_event_between_them() 
     });
     let mut got: BTreeMap<u64, Value> = BTreeMap::new();
     let mut round = 0_u64;
-    while daemon.app.consumers.get("shop").unwrap().place().number < 500 {
+    while daemon
+        .services
+        .app
+        .consumers
+        .get("shop")
+        .unwrap()
+        .place()
+        .number
+        < 500
+    {
         round += 1;
-        let place = daemon.app.consumers.get("shop").unwrap().place().number;
+        let place = daemon
+            .services
+            .app
+            .consumers
+            .get("shop")
+            .unwrap()
+            .place()
+            .number;
         let mut client = daemon.client().await;
         client.read("shop").await;
         let reply = client.expect("subscribed_consumer").await;

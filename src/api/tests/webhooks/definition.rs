@@ -63,7 +63,7 @@ async fn case_14_headers_are_sent_kept_and_never_shown() {
 
     let (_, same) = put(json!({ "url": url })).await;
     assert_eq!(same["webhook"]["headers"], shown, "left out, they stay");
-    let counts = || daemon.app.reader.snapshot().counts().unwrap();
+    let counts = || daemon.reader.snapshot().counts().unwrap();
     let before = counts();
     let moved = json!({ "url": "http://127.0.0.2:9/", "addresses": [address(9).to_string()], "confirmations": [3] });
     for (definition, field) in [

@@ -79,7 +79,7 @@ async fn gone_410_stops_a_webhook_until_retry_or_put_resumes_it_also_across_rest
     })
     .await;
     assert_eq!(receiver.cursors()[3..], log);
-    assert_eq!(daemon.app.reader.stopped("shop").unwrap(), None);
+    assert_eq!(daemon.reader.stopped("shop").unwrap(), None);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -228,7 +228,7 @@ async fn the_last_ten_attempts_are_shown_with_their_answers_newest_first() {
 impl Daemon {
     /// The row of the one event that fails.
     async fn failing_row(&self, resend: bool) -> (u64, Failing) {
-        let rows = || self.app.reader.failing("shop", resend).unwrap();
+        let rows = || self.reader.failing("shop", resend).unwrap();
         until("it failed", async || !rows().is_empty()).await;
         rows()[0]
     }
@@ -265,7 +265,7 @@ async fn give_up_counts_from_the_first_failure_also_across_restarts() {
         resend: false,
         failing,
     };
-    let consumer = daemon.app.consumers.get("shop").unwrap();
+    let consumer = daemon.services.app.consumers.get("shop").unwrap();
     let written = consumer.edit(vec![earlier]).await;
     assert_eq!(written, Ok(true));
     drop(consumer);
@@ -313,7 +313,7 @@ async fn give_up_counts_from_the_first_failure_also_across_restarts() {
     })
     .await;
     for resend in [false, true] {
-        let left = daemon.app.reader.failing("shop", resend).unwrap();
+        let left = daemon.reader.failing("shop", resend).unwrap();
         assert_eq!(left, [], "no rows are left behind");
     }
 }
@@ -337,7 +337,7 @@ async fn a_new_url_gets_its_own_time_before_events_are_given_up() {
     let silent = Receiver::start(200, 0).await;
     let (status, _) = daemon.define("shop", json!({ "url": silent.url })).await;
     assert_eq!(status, 200);
-    assert_eq!(daemon.app.reader.failing("shop", false).unwrap(), []);
+    assert_eq!(daemon.reader.failing("shop", false).unwrap(), []);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -361,7 +361,7 @@ async fn a_put_right_after_a_start_resumes_a_webhook_that_was_stopped_before() {
         receiver.cursors().len() == 1 + log.len()
     })
     .await;
-    assert_eq!(daemon.app.reader.stopped("shop").unwrap(), None);
+    assert_eq!(daemon.reader.stopped("shop").unwrap(), None);
 }
 
 #[tokio::test(flavor = "multi_thread")]

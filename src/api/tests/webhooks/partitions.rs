@@ -6,7 +6,7 @@ use super::*;
 use crate::tracker::ScriptHash;
 
 fn head(daemon: &Daemon) -> u64 {
-    daemon.app.reader.snapshot().head().unwrap()
+    daemon.reader.snapshot().head().unwrap()
 }
 
 fn partition(n: u8) -> u8 {
@@ -41,22 +41,37 @@ async fn partition_a_failing_one_holds_up_itself_alone_and_the_others_come_once_
         daemon.cursors_of(other).await,
     );
     until("the other partition is done", async || {
-        let rows = daemon.app.reader.partitions_done("shop").unwrap();
+        let rows = daemon.reader.partitions_done("shop").unwrap();
         rows.contains(&(u64::from(partition(other)), head(&daemon)))
     })
     .await;
     let mut got = receiver.cursors();
     got.retain(|cursor| *cursor != held[0]);
     assert_eq!(got, free, "of the failing partition its first alone");
-    let place = daemon.app.consumers.get("shop").unwrap().place().number;
-    assert_eq!(daemon.app.wire.cursor(place + 1), held[0]);
+    let place = daemon
+        .services
+        .app
+        .consumers
+        .get("shop")
+        .unwrap()
+        .place()
+        .number;
+    assert_eq!(daemon.services.encoder.cursor(place + 1), held[0]);
 
     let folder = daemon.kill().await;
     receiver.bodies.lock().unwrap().clear();
     *receiver.refused.lock().unwrap() = None;
     let daemon = Daemon::posting_on(folder, settings(1_000));
     until("the place is at the head", async || {
-        daemon.app.consumers.get("shop").unwrap().place().number == head(&daemon)
+        daemon
+            .services
+            .app
+            .consumers
+            .get("shop")
+            .unwrap()
+            .place()
+            .number
+            == head(&daemon)
     })
     .await;
     assert_eq!(receiver.cursors(), held, "nothing else comes again");
@@ -124,10 +139,18 @@ async fn partitions_are_posted_side_by_side_and_the_place_waits_for_the_slowest(
     receiver.gate.add_permits(ANY);
     let head = head(&daemon);
     until("the place is at the head", async || {
-        daemon.app.consumers.get("shop").unwrap().place().number == head
+        daemon
+            .services
+            .app
+            .consumers
+            .get("shop")
+            .unwrap()
+            .place()
+            .number
+            == head
     })
     .await;
-    let rows = daemon.app.reader.partitions_done("shop").unwrap();
+    let rows = daemon.reader.partitions_done("shop").unwrap();
     assert!(rows.iter().all(|(_, done)| *done <= head), "{rows:?}");
     assert_eq!(
         (

@@ -14,12 +14,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde::Serialize;
+use tokio_util::sync::CancellationToken;
 
-use crate::api::App;
-use crate::api::rest::scans::Shape;
+use super::{ScanShape, Scans, shape};
 use crate::bitcoind::ScanProgress;
 use crate::clock::now_ms;
-use crate::events::{Notice, Topic};
+use crate::events::Notice;
 use crate::socketio::Encoded;
 use crate::tracker::{ScanId, ScanState, ScriptHash};
 use crate::wire::NAMESPACE;
@@ -39,23 +39,17 @@ const REMEMBERED: usize = 1_000_000;
 #[derive(Serialize)]
 struct Told<'a> {
     #[serde(flatten)]
-    shape: &'a Shape,
+    shape: &'a ScanShape,
     timestamp: f64,
 }
 
 /// The event for a scan.
-pub fn event(shape: &Shape) -> Result<Encoded, ApiError> {
+pub fn event(shape: &ScanShape) -> Result<Encoded, ApiError> {
     let told = Told {
         shape,
         timestamp: json::seconds(now_ms()),
     };
     Encoded::event(NAMESPACE, "scan_progress", &told).map_err(|cause| ApiError::internal(&cause))
-}
-
-/// Tells those who are subscribed to any of the scripts.
-pub fn notify(app: &App, scripts: &[ScriptHash], notice: Notice) {
-    let topics = scripts.iter().map(|script| Topic::Script(*script));
-    app.dispatch.notify(topics.collect(), notice);
 }
 
 /// What was told of a scan last.
@@ -114,35 +108,34 @@ fn state(progress: &ScanProgress) -> (bool, bool) {
 }
 
 /// Tells until the daemon stops.
-pub async fn run(app: Arc<App>) {
-    let stop = app.stop.clone();
+pub async fn run(scans: Arc<Scans>, stop: CancellationToken) {
     tokio::select! {
         biased;
         () = stop.cancelled() => {}
-        () = tell(&app) => {}
+        () = tell(&scans) => {}
     }
 }
 
-async fn tell(app: &Arc<App>) {
-    let (mut scans, mut teller) = (app.scans.clone(), Teller::default());
+async fn tell(scans: &Scans) {
+    let (mut progress, mut teller) = (scans.progress.clone(), Teller::default());
     let mut is_more = false;
-    while is_more || scans.changed().await.is_ok() {
-        let due = teller.due(&scans.borrow_and_update());
+    while is_more || progress.changed().await.is_ok() {
+        let due = teller.due(&progress.borrow_and_update());
         // The cause of a failure is in the log, and the next round may do better.
-        is_more = teller.tell(app, due).await.unwrap_or_default();
+        is_more = teller.tell(scans, due).await.unwrap_or_default();
         tokio::time::sleep(PACE).await;
     }
 }
 
 impl Teller {
     /// One round: true when there was more than fits one.
-    async fn tell(&mut self, app: &Arc<App>, due: Vec<ScanProgress>) -> Result<bool, ApiError> {
+    async fn tell(&mut self, scans: &Scans, due: Vec<ScanProgress>) -> Result<bool, ApiError> {
         let mut left = ROUND_SCRIPTS;
         for (count, progress) in due.into_iter().enumerate() {
             if count == ROUND || left == 0 {
                 return Ok(true);
             }
-            let Some((shape, scripts, head)) = self.look(app, &progress).await? else {
+            let Some((shape, scripts, head)) = self.look(scans, &progress).await? else {
                 continue;
             };
             left = left.saturating_sub(scripts.len());
@@ -151,7 +144,7 @@ impl Teller {
                 packet: event(&shape)?,
                 as_of: Some(head),
             };
-            notify(app, &scripts, notice);
+            scans.notify(&scripts, notice);
             self.remember(progress, scripts);
         }
         Ok(false)
@@ -161,33 +154,35 @@ impl Teller {
     /// ended.
     async fn look(
         &self,
-        app: &Arc<App>,
+        scans: &Scans,
         progress: &ScanProgress,
-    ) -> Result<Option<(Shape, Arc<[ScriptHash]>, u64)>, ApiError> {
+    ) -> Result<Option<(ScanShape, Arc<[ScriptHash]>, u64)>, ApiError> {
         let now = progress.clone();
         let known = self
             .last
             .get(&now.scan)
             .and_then(|last| last.scripts.clone());
-        app.read(move |app| {
-            let snapshot = app.reader.snapshot();
-            let Some(row) = snapshot
-                .scan(&now.scan)?
-                .filter(|row| row.state == ScanState::Open)
-            else {
-                return Ok(None);
-            };
-            let head = snapshot.head()?;
-            let scripts =
-                match known.filter(|scripts| scripts.len() as u64 == u64::from(row.scripts)) {
-                    Some(scripts) => scripts,
-                    None => snapshot.scan_scripts(&now.scan)?.unwrap_or_default().into(),
+        let encoder = scans.encoder.clone();
+        scans
+            .reads
+            .run_long(move |reader| {
+                let snapshot = reader.snapshot();
+                let Some(row) = snapshot
+                    .scan(&now.scan)?
+                    .filter(|row| row.state == ScanState::Open)
+                else {
+                    return Ok(None);
                 };
-            Ok(app
-                .shape_with(&snapshot, now.scan, Some(&now))?
-                .map(|shape| (shape, scripts, head)))
-        })
-        .await
+                let head = snapshot.head()?;
+                let scripts =
+                    match known.filter(|scripts| scripts.len() as u64 == u64::from(row.scripts)) {
+                        Some(scripts) => scripts,
+                        None => snapshot.scan_scripts(&now.scan)?.unwrap_or_default().into(),
+                    };
+                let shape = shape(&snapshot, &encoder, now.scan, Some(&now))?;
+                Ok(shape.map(|shape| (shape, scripts, head)))
+            })
+            .await
     }
 }
 

@@ -1,0 +1,108 @@
+//! The watch list: putting addresses on it and taking them off.
+
+use std::sync::Arc;
+
+use tokio::sync::{RwLock, RwLockReadGuard};
+
+use crate::clock::now_ms;
+use crate::indexer;
+use crate::reads::{Reads, run_detached};
+use crate::tracker::{Input, Past, WatchRequest};
+use crate::wire::ApiError;
+use crate::wire::address::KnownAddress;
+use crate::wire::request::history::History;
+
+pub struct Watchlist {
+    reads: Reads,
+    indexer: indexer::Handle,
+    /// What is found out about an address's past when the request does not say.
+    history: History,
+    /// Held for reading by those who look whether addresses are watched and ask for something that
+    /// would watch them; for writing by who takes one off the list: it must not come back by that.
+    list: RwLock<()>,
+}
+
+impl Watchlist {
+    pub fn new(reads: Reads, indexer: indexer::Handle, history: History) -> Self {
+        Self {
+            reads,
+            indexer,
+            history,
+            list: RwLock::default(),
+        }
+    }
+
+    /// What a request asks for, or what the settings say.
+    pub fn history(&self, asked: Option<History>) -> History {
+        asked.unwrap_or(self.history)
+    }
+
+    /// Nothing is taken off the list while this is held.
+    pub async fn hold(&self) -> RwLockReadGuard<'_, ()> {
+        self.list.read().await
+    }
+
+    /// Watches scripts: the head after that.
+    pub async fn watch(&self, scripts: Vec<WatchRequest>) -> Result<u64, ApiError> {
+        let now = now_ms();
+        Ok(self
+            .indexer
+            .apply(Input::Watch { scripts, now })
+            .await?
+            .head)
+    }
+
+    /// Watches those of the addresses that are not watched yet, or not with these depths.
+    pub async fn ensure_watched(
+        &self,
+        addresses: Arc<[KnownAddress]>,
+        depths: Vec<u8>,
+    ) -> Result<(), ApiError> {
+        let past = Past::from(self.history);
+        let _list = self.hold().await;
+        let missing = self.reads.snapshot(move |snapshot| {
+            let mut missing = Vec::new();
+            for address in addresses.iter() {
+                let row = snapshot.watch(&address.script)?;
+                let enough = row
+                    .as_ref()
+                    .is_some_and(|row| depths.iter().all(|depth| row.depths.contains(depth)));
+                if !enough {
+                    // An address that somebody added without its past keeps it that way.
+                    let past = if row.is_none() { past } else { Past::Leave };
+                    missing.push(WatchRequest {
+                        spk: address.spk.clone(),
+                        label: None,
+                        depths: depths.clone(),
+                        past,
+                    });
+                }
+            }
+            Ok(missing)
+        });
+        let missing = missing.await?;
+        if !missing.is_empty() {
+            self.watch(missing).await?;
+        }
+        Ok(())
+    }
+
+    /// Takes an address off the list: the head after that.
+    pub async fn remove(self: &Arc<Self>, address: KnownAddress) -> Result<u64, ApiError> {
+        let watchlist = self.clone();
+        run_detached(async move {
+            let _list = watchlist.list.write().await;
+            let script = address.script;
+            let row = watchlist
+                .reads
+                .snapshot(move |snapshot| Ok(snapshot.watch(&script)?));
+            if row.await?.is_none() {
+                return Err(ApiError::not_watched(&address.text));
+            }
+            let (scripts, now) = (vec![script], now_ms());
+            let unwatch = Input::Unwatch { scripts, now };
+            Ok(watchlist.indexer.apply(unwatch).await?.head)
+        })
+        .await
+    }
+}
