@@ -23,13 +23,13 @@ pub struct Flag {
 
 /// One thing that is wrong, and where.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Problem {
+pub struct SettingProblem {
     /// A file, a variable or a flag.
     pub place: String,
     pub message: String,
 }
 
-impl fmt::Display for Problem {
+impl fmt::Display for SettingProblem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}: {}", self.place, self.message)
     }
@@ -38,7 +38,7 @@ impl fmt::Display for Problem {
 /// Everything that is wrong with the settings, one line each.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ConfigError {
-    pub problems: Vec<Problem>,
+    pub problems: Vec<SettingProblem>,
 }
 
 impl fmt::Display for ConfigError {
@@ -89,7 +89,7 @@ struct Layers {
     /// What `~` stands for.
     home: Option<String>,
     values: BTreeMap<String, Value>,
-    problems: Vec<Problem>,
+    problems: Vec<SettingProblem>,
 }
 
 impl Layers {
@@ -213,7 +213,7 @@ impl Layers {
     }
 
     fn problem(&mut self, place: &str, message: String) {
-        self.problems.push(Problem {
+        self.problems.push(SettingProblem {
             place: place.to_owned(),
             message,
         });
@@ -246,7 +246,7 @@ impl Layers {
             let setting = Setting::find(name).expect("only known settings were added");
             if let Some(shown) = shown_if_malformed(setting, value) {
                 let place = value.origin().unwrap_or("(unknown place)").to_owned();
-                self.problems.push(Problem {
+                self.problems.push(SettingProblem {
                     place,
                     message: format!(
                         "{name} = {shown} is not valid: expected {}",
@@ -265,7 +265,7 @@ impl Layers {
             .build()
             .and_then(|all| all.try_deserialize());
         let config: Config = merged.map_err(|error| ConfigError {
-            problems: vec![Problem {
+            problems: vec![SettingProblem {
                 place: "settings".to_owned(),
                 message: error.to_string(),
             }],

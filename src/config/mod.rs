@@ -17,7 +17,7 @@ use std::path::PathBuf;
 use serde::Deserialize;
 
 pub use listen::Listen;
-pub use load::{ConfigError, Flag, Problem};
+pub use load::{ConfigError, Flag, SettingProblem};
 pub use table::{SETTINGS, Setting};
 pub use targets::AllowedTarget;
 

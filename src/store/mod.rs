@@ -135,7 +135,7 @@ pub struct ChainInfo {
 
 /// Totals for `/status`, kept by the writer from the changes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Counts {
+pub struct RowCounts {
     /// Watched scripts.
     pub addresses: u64,
     /// Outputs of watched scripts that no transaction we know of spends.

@@ -10,7 +10,7 @@ use super::codec::keys::{coinbase_entry, parse_outpoint_key};
 use super::db::{Db, whole_family};
 use super::families::{COINBASES, FAMILIES, META, OUTPUTS, meta};
 use super::log::Numbers;
-use super::{ChainInfo, Counts, FORMAT, Starts, StoreError, folder, random_hex};
+use super::{ChainInfo, FORMAT, RowCounts, Starts, StoreError, folder, random_hex};
 use crate::tracker::OutputRow;
 
 /// What earlier releases wrote; read, and brought up to [`FORMAT`].
@@ -26,7 +26,7 @@ pub(super) fn open(
     chain: Option<ChainInfo>,
     now: u64,
     boot: &str,
-) -> Result<(Db, Numbers, Counts), StoreError> {
+) -> Result<(Db, Numbers, RowCounts), StoreError> {
     let mut db = open_folder(path, chain.is_some(), boot)?;
     let format = db.meta::<u32>(meta::FORMAT)?;
     match format {
@@ -115,7 +115,7 @@ fn create(db: &Db, path: &Path, chain: Option<ChainInfo>, now: u64) -> Result<()
     db.put_meta(&mut batch, meta::RESERVED, &1_u64);
     db.put_meta(&mut batch, meta::BOOT, &String::new());
     db.put_meta(&mut batch, meta::CLEAN, &true);
-    db.put_meta(&mut batch, meta::COUNTS, &Counts::default());
+    db.put_meta(&mut batch, meta::COUNTS, &RowCounts::default());
     db.put_meta(&mut batch, meta::FORMAT, &FORMAT);
     db.write(batch, true)
 }

@@ -20,7 +20,7 @@ use super::families::{
     BLOCKS, COINBASES, HISTORY, MEMPOOL, META, OPEN_SCANS, OUTPUTS, PENDING, SCAN_SCRIPTS, SCANS,
     TXS, UNSPENT, WATCHES, meta,
 };
-use super::{ChainInfo, Counts, Starts, StoreError};
+use super::{ChainInfo, RowCounts, Starts, StoreError};
 use crate::tracker::{BlockId, BlockRow, OutputRow, ScanId, ScanRow, ScriptHash, TxRow, WatchRow};
 
 /// Rows that are read in one step.
@@ -202,7 +202,7 @@ impl Snapshot<'_> {
         Ok(self.db.starts.head(self.required(meta::NEXT_SEQ)?))
     }
 
-    pub fn counts(&self) -> Result<Counts, StoreError> {
+    pub fn counts(&self) -> Result<RowCounts, StoreError> {
         self.required(meta::COUNTS)
     }
 

@@ -16,7 +16,7 @@ use super::families::{
     SINCE, TXS, UNSPENT, WATCHES, meta,
 };
 use super::log::{Numbers, put_events};
-use super::{Counts, StoreError};
+use super::{RowCounts, StoreError};
 use crate::tracker::{
     BlockId, BlockRow, Change, OutputRow, ScanId, ScanRow, ScanState, ScriptHash, Status,
     Transition, TxRow, View, ViewError, WatchRow,
@@ -26,11 +26,11 @@ use crate::tracker::{
 pub struct Writer {
     db: Arc<Db>,
     numbers: Numbers,
-    counts: Counts,
+    counts: RowCounts,
 }
 
 impl Writer {
-    pub(super) fn new(db: Arc<Db>, numbers: Numbers, counts: Counts) -> Self {
+    pub(super) fn new(db: Arc<Db>, numbers: Numbers, counts: RowCounts) -> Self {
         Self {
             db,
             numbers,
@@ -261,7 +261,7 @@ impl Writer {
     }
 }
 
-/// [`Counts`] while changes are added: in between they may pass below zero.
+/// [`RowCounts`] while changes are added: in between they may pass below zero.
 struct SignedCounts {
     addresses: i128,
     utxos: i128,
@@ -269,7 +269,7 @@ struct SignedCounts {
 }
 
 impl SignedCounts {
-    fn of(counts: Counts) -> Self {
+    fn of(counts: RowCounts) -> Self {
         Self {
             addresses: counts.addresses.into(),
             utxos: counts.utxos.into(),
@@ -294,8 +294,8 @@ impl SignedCounts {
         }
     }
 
-    fn checked(&self) -> Option<Counts> {
-        Some(Counts {
+    fn checked(&self) -> Option<RowCounts> {
+        Some(RowCounts {
             addresses: self.addresses.try_into().ok()?,
             utxos: self.utxos.try_into().ok()?,
             transactions: self.transactions.try_into().ok()?,

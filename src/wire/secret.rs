@@ -9,7 +9,7 @@ use super::text::{after_scheme, is_hex, is_invisible, starts_with, visible};
 
 /// What somebody should not have sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Secret {
+pub enum SecretKind {
     PrivateKey,
     EncryptedKey,
     ExtendedPrivateKey,
@@ -31,10 +31,10 @@ pub fn is_in(text: &str) -> bool {
 }
 
 /// The first key in a text, or the words of a seed.
-pub fn find(text: &str) -> Option<Secret> {
+pub fn find(text: &str) -> Option<SecretKind> {
     let forms = forms(text);
     if forms.iter().any(|text| is_seed(text)) {
-        return Some(Secret::SeedWords);
+        return Some(SecretKind::SeedWords);
     }
     forms.iter().find_map(|text| words(text).find_map(key))
 }
@@ -53,18 +53,20 @@ fn words(text: &str) -> impl Iterator<Item = &str> {
     text.split(|c: char| !c.is_ascii_alphanumeric())
 }
 
-fn key(word: &str) -> Option<Secret> {
+fn key(word: &str) -> Option<SecretKind> {
     let (first, _) = word.split_at_checked(1)?;
     match word.len() {
         // Wallet import format, of a test network, too.
-        50..=54 if "5KL9c".contains(first) || is_checked_key(word) => Some(Secret::PrivateKey),
+        50..=54 if "5KL9c".contains(first) || is_checked_key(word) => Some(SecretKind::PrivateKey),
         // Its form with a passphrase (BIP 38).
-        56..=60 if word.starts_with("6P") => Some(Secret::EncryptedKey),
+        56..=60 if word.starts_with("6P") => Some(SecretKind::EncryptedKey),
         // Shares of a seed (BIP 93), keys of Nostr.
-        40.. if starts_with(word, "ms1") || starts_with(word, "nsec1") => Some(Secret::PrivateKey),
+        40.. if starts_with(word, "ms1") || starts_with(word, "nsec1") => {
+            Some(SecretKind::PrivateKey)
+        }
         // As BIP 32 and SLIP 132 write it.
         20.. if word.get(1..4) == Some("prv") && "xyztuvYZUV".contains(first) => {
-            Some(Secret::ExtendedPrivateKey)
+            Some(SecretKind::ExtendedPrivateKey)
         }
         _ => None,
     }
@@ -128,7 +130,7 @@ mod tests {
 
     #[test]
     fn keys_and_seeds_are_found_also_when_a_letter_is_wrong() {
-        use Secret::*;
+        use SecretKind::*;
         for (text, what) in [
             (
                 "5HueCGU8rMjxEXxiPuD5BDku4MkFqeZyd4dZ1jvhTVqvbTLvyTJ",

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use bitcoin::ScriptBuf;
-use satwatch::store::{self, Counts, FORMAT, open_at_boot};
+use satwatch::store::{self, FORMAT, RowCounts, open_at_boot};
 use satwatch::tracker::{
     Balance, BlockRow, Cause, Change, Event, EventKind, OutputRow, Phase, ScanId, ScanRow,
     ScanState, Spend, Status, Transition, TxRow, TxSummary, View, WatchRow,
@@ -717,7 +717,7 @@ fn stores_of_the_first_release_are_read() {
     );
     assert_eq!(
         snapshot.counts().unwrap(),
-        Counts {
+        RowCounts {
             addresses: 2,
             utxos: 1,
             transactions: 5

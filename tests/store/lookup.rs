@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use proptest::prelude::*;
-use satwatch::store::{Counts, HistoryCursor, Reader, Writer};
+use satwatch::store::{HistoryCursor, Reader, RowCounts, Writer};
 use satwatch::tracker::{
     BlockRow, Change, ChangeSet, MemoryView, ScanId, ScanRow, ScanState, Spend, Status, Transition,
     View,
@@ -285,7 +285,7 @@ fn check_against_the_model(
         .values()
         .filter(|row| row.spent.is_none())
         .count() as u64;
-    let counts = Counts {
+    let counts = RowCounts {
         addresses: view.watches.len() as u64,
         utxos: unspent,
         transactions: view.txs.len() as u64,

@@ -3,7 +3,7 @@
 use bitcoin::Network;
 
 use super::{In, Malformed, Out, StoredValue};
-use crate::store::{ChainInfo, Counts};
+use crate::store::{ChainInfo, RowCounts};
 use crate::tracker::{
     Balance, BlockId, BlockRow, Coverage, OutputRow, ScanRow, ScanState, ScriptHash, Spend, Status,
     Touch, TxRow, WatchRow,
@@ -49,7 +49,7 @@ impl StoredValue for ChainInfo {
     }
 }
 
-impl StoredValue for Counts {
+impl StoredValue for RowCounts {
     fn encode(&self, out: &mut Out) {
         out.put(&self.addresses)
             .put(&self.utxos)

@@ -8,7 +8,7 @@ use bech32::{Bech32, Bech32m, Checksum, CorrectableError};
 use bitcoin::{Address, base58};
 
 use super::pasted::{self, NETWORKS};
-use crate::wire::secret::{self, Secret, shortened};
+use crate::wire::secret::{self, SecretKind, shortened};
 use crate::wire::text::{after_scheme, is_hex, starts_with};
 
 const SINGLE: &str = "send the addresses of the wallet one by one (POST /add_addresses takes many)";
@@ -109,12 +109,12 @@ pub fn sentence(text: &str, bare: &str) -> String {
     )
 }
 
-fn of_secret(secret: Secret) -> String {
+fn of_secret(secret: SecretKind) -> String {
     let what = match secret {
-        Secret::PrivateKey => "a private key",
-        Secret::EncryptedKey => "an encrypted private key",
-        Secret::ExtendedPrivateKey => "an extended private key",
-        Secret::SeedWords => "the words of a wallet's seed",
+        SecretKind::PrivateKey => "a private key",
+        SecretKind::EncryptedKey => "an encrypted private key",
+        SecretKind::ExtendedPrivateKey => "an extended private key",
+        SecretKind::SeedWords => "the words of a wallet's seed",
     };
     format!(
         "This looks like {what}. It is needed nowhere here, and who has it can spend the coins: if it may have been seen on its way, move them. Send the address that belongs to it; what was sent is neither kept nor logged."
