@@ -28,7 +28,7 @@ use super::payload;
 use super::polling::{self, Answer, BodyLimits};
 use super::registry::{RegisteredSession, SessionPermit, SessionRegistry};
 use super::request::{Query, TransportName};
-use super::session::Session;
+use super::session::{self, Session};
 use super::task::{SessionTask, now};
 use super::upgrade;
 use super::websocket::WebSocket;
@@ -47,6 +47,8 @@ pub struct Service<H: Handler> {
 
 struct Inner<H> {
     config: Config,
+    /// Of each session; from `config`.
+    limits: Arc<session::Limits>,
     handler: Arc<H>,
     registry: Arc<SessionRegistry>,
     received: Arc<ByteBudget>,
@@ -66,6 +68,7 @@ impl<H: Handler> Service<H> {
         let received = ByteBudget::new(config.total_received_bytes);
         Self {
             inner: Arc::new(Inner {
+                limits: config.session_limits().into(),
                 config,
                 handler: Arc::new(handler),
                 registry,
@@ -99,7 +102,8 @@ impl<H: Handler> Service<H> {
         self.inner.registry.shutdown().await;
     }
 
-    /// Answers a request. Must run on a tokio runtime.
+    /// Answers a request. Must run on a tokio runtime. Whoever serves the connection is to set
+    /// `TCP_NODELAY`: what is written here is whole.
     ///
     /// The session hears of the request before this returns, and of its end when the answer is
     /// dropped: hyper drops the answer of a client that has gone, possibly without polling it.
@@ -193,7 +197,7 @@ impl<H: Handler> Service<H> {
         let open = inner
             .config
             .open_packet(registered.sid(), inner.config.upgrades);
-        let machine = Session::polling(now(), inner.config.session_limits(), encoding);
+        let machine = Session::polling(now(), inner.limits.clone(), encoding);
         let task = inner.open(registered, inner.handshake(request, peer), machine, None);
         tokio::spawn(task.run());
         let open = vec![Packet::Open(open.into())];
@@ -222,8 +226,7 @@ impl<H: Handler> Service<H> {
                 return socket.close_gracefully(Some(1001)).await;
             };
             let open = inner.config.open_packet(registered.sid(), false);
-            let machine =
-                Session::websocket(now(), inner.config.session_limits(), encoding, open.into());
+            let machine = Session::websocket(now(), inner.limits.clone(), encoding, open.into());
             let task = inner.open(registered, handshake, machine, Some(socket));
             drop(running);
             // A task of its own, because this one's future has the size of the upgrade.

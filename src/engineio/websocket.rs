@@ -71,17 +71,13 @@ enum Stream {
 impl Stream {
     /// The stream, and what hyper read of it already.
     fn of(upgraded: Upgraded) -> (Self, Bytes) {
-        let (stream, read) = match upgraded.downcast::<TokioIo<TcpStream>>() {
-            Ok(parts) => (parts.io.into_inner(), parts.read_buf),
-            Err(upgraded) => {
-                let stream = Box::new(TokioIo::new(upgraded));
-                return (Self::Wrapped(stream), Bytes::new());
-            }
-        };
-        // A frame is written once and whole: there is nothing to gather. A socket that refuses this
-        // is closing anyway.
-        let _ = stream.set_nodelay(true);
-        (Self::Tcp(stream), read)
+        match upgraded.downcast::<TokioIo<TcpStream>>() {
+            Ok(parts) => (Self::Tcp(parts.io.into_inner()), parts.read_buf),
+            Err(upgraded) => (
+                Self::Wrapped(Box::new(TokioIo::new(upgraded))),
+                Bytes::new(),
+            ),
+        }
     }
 }
 

@@ -85,6 +85,10 @@ impl Namespaces {
         if self.memberships.len() >= limit {
             return Err(StateError::TooMany);
         }
+        if self.memberships.is_empty() {
+            // Nearly every client is in one.
+            self.memberships.reserve_exact(1);
+        }
         let name: Arc<str> = name.into();
         self.memberships
             .push((name.clone(), Membership::Connecting));

@@ -27,6 +27,7 @@ mod queue;
 mod tests;
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio_tungstenite::tungstenite::Utf8Bytes;
@@ -216,7 +217,7 @@ enum Inbound {
 
 #[derive(Debug)]
 pub struct Session {
-    limits: Limits,
+    limits: Arc<Limits>,
     encoding: Encoding,
     phase: Phase,
     transport: Transport,
@@ -231,16 +232,18 @@ pub struct Session {
     queue: PacketQueue,
     /// Bytes that are being written.
     writing: usize,
+    /// What fits is given to the write that has begun.
+    is_gathering: bool,
     outputs: VecDeque<Output>,
 }
 
 /// Opening.
 impl Session {
     /// A session whose open packet was the answer to its handshake.
-    pub fn polling(now: Instant, limits: Limits, encoding: Encoding) -> Self {
+    pub fn polling(now: Instant, limits: impl Into<Arc<Limits>>, encoding: Encoding) -> Self {
         Self::new(
             now,
-            limits,
+            limits.into(),
             encoding,
             Transport::Polling {
                 waiting: false,
@@ -250,10 +253,15 @@ impl Session {
     }
 
     /// A session on a fresh WebSocket; `open` (the packet's text) is its first frame.
-    pub fn websocket(now: Instant, limits: Limits, encoding: Encoding, open: Utf8Bytes) -> Self {
+    pub fn websocket(
+        now: Instant,
+        limits: impl Into<Arc<Limits>>,
+        encoding: Encoding,
+        open: Utf8Bytes,
+    ) -> Self {
         let mut session = Self::new(
             now,
-            limits,
+            limits.into(),
             encoding,
             Transport::WebSocket { write_by: None },
         );
@@ -261,7 +269,7 @@ impl Session {
         session
     }
 
-    fn new(now: Instant, limits: Limits, encoding: Encoding, transport: Transport) -> Self {
+    fn new(now: Instant, limits: Arc<Limits>, encoding: Encoding, transport: Transport) -> Self {
         let heartbeat = match encoding {
             Encoding::Four => Heartbeat::PingAt(now + limits.ping_interval),
             Encoding::Three { .. } => {
@@ -281,6 +289,7 @@ impl Session {
             received: VecDeque::new(),
             queue: PacketQueue::default(),
             writing: 0,
+            is_gathering: false,
             outputs: VecDeque::new(),
         }
     }

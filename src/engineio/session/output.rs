@@ -1,11 +1,11 @@
 //! What comes out, and what is done with each packet when its turn comes.
 
+use std::collections::VecDeque;
 use std::time::Instant;
 
 use super::super::error::CloseReason;
 use super::super::packet::{Packet, PacketError, Revision};
 use super::super::payload::{self, MAX_PACKETS};
-use super::queue::release_capacity;
 use super::{
     CLOSE_RACE_GRACE, CloseAnswer, Heartbeat, Inbound, Output, Phase, PollAnswer, Post, PostAnswer,
     Session, SocketRole, Transport, WRITE_SIZE,
@@ -57,11 +57,24 @@ impl Session {
     pub fn next_output(&mut self, now: Instant) -> Option<Output> {
         loop {
             if let Some(output) = self.outputs.pop_front() {
-                release_capacity(&mut self.outputs);
+                if self.outputs.is_empty() {
+                    // Most of what comes out does not wait there.
+                    self.outputs = VecDeque::new();
+                }
                 return Some(output);
             }
             if self.is_closed() {
                 return None;
+            }
+            if self.is_gathering {
+                match self.queue.pop_for_write(self.writing) {
+                    Some(packet) => {
+                        self.writing += payload::encoded_len(&packet);
+                        let frame = packet.into_frame(self.encoding);
+                        return Some(Output::Write(SocketRole::Main, frame));
+                    }
+                    None => self.is_gathering = false,
+                }
             }
             if let Some(packet) = self.next_packet() {
                 self.packet(now, packet);
@@ -170,13 +183,7 @@ impl Session {
                 write_by: write_by @ None,
             } if !self.queue.is_empty() => {
                 *write_by = Some(now + self.limits.write_timeout);
-                while let Some(packet) = self.queue.pop_for_write(self.writing) {
-                    self.writing += payload::encoded_len(&packet);
-                    self.outputs.push_back(Output::Write(
-                        SocketRole::Main,
-                        packet.into_frame(self.encoding),
-                    ));
-                }
+                self.is_gathering = true;
                 true
             }
             Transport::WebSocket { write_by: None } => match self.phase {

@@ -6,15 +6,8 @@ use super::super::packet::{Encoding, Packet};
 use super::super::payload::{self, Body};
 use super::WRITE_SIZE;
 
-/// Elements that an emptied deque keeps memory for.
+/// Packets that an emptied queue keeps memory for.
 const KEPT_CAPACITY: usize = 8;
-
-/// Gives the memory of a deque back that was long and is empty: most sessions are idle.
-pub(super) fn release_capacity<T>(deque: &mut VecDeque<T>) {
-    if deque.is_empty() && deque.capacity() > KEPT_CAPACITY {
-        *deque = VecDeque::new();
-    }
-}
 
 #[derive(Debug, Default)]
 pub(super) struct PacketQueue {
@@ -53,7 +46,10 @@ impl PacketQueue {
 
     pub(super) fn pop(&mut self) -> Option<Packet> {
         let packet = self.packets.pop_front()?;
-        release_capacity(&mut self.packets);
+        // Most sessions are idle.
+        if self.packets.is_empty() && self.packets.capacity() > KEPT_CAPACITY {
+            self.packets = VecDeque::new();
+        }
         self.bytes = self.bytes.saturating_sub(payload::encoded_len(&packet));
         self.pongs -= usize::from(matches!(packet, Packet::Pong { .. }));
         Some(packet)

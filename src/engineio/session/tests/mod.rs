@@ -11,8 +11,6 @@ mod upgrade;
 mod websocket;
 mod work;
 
-use std::sync::Arc;
-
 use bytes::Bytes;
 
 use super::super::error::Refused;
