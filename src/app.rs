@@ -25,7 +25,7 @@ use crate::config::{self, Config, Limits, Listen};
 use crate::remedy::Remedy;
 use crate::server::{self, Server};
 use crate::shutdown::Deadline;
-use crate::store::{self, Reader, StoreError, Writer};
+use crate::store::{self, StoreError, StoreReader, Writer};
 use crate::{api, engineio, indexer, open_files, socketio};
 
 /// For all of a stop.
@@ -286,7 +286,7 @@ impl Task {
 }
 
 /// Opens the store, with the chain that the node is on if the node answers.
-async fn open_store(config: &Config) -> Result<(Option<DiscoveredNode>, Writer, Reader)> {
+async fn open_store(config: &Config) -> Result<(Option<DiscoveredNode>, Writer, StoreReader)> {
     let mut pause = Duration::from_millis(250);
     loop {
         let found = bitcoind::find(&config.bitcoind).await;
@@ -314,7 +314,7 @@ async fn open_store(config: &Config) -> Result<(Option<DiscoveredNode>, Writer, 
     }
 }
 
-async fn load_tracker(reader: &Reader) -> Result<crate::tracker::Tracker> {
+async fn load_tracker(reader: &StoreReader) -> Result<crate::tracker::Tracker> {
     let mut key = [0; 16];
     getrandom::fill(&mut key)
         .map_err(|error| anyhow!("the system has no random numbers: {error}"))?;
@@ -327,7 +327,7 @@ async fn load_tracker(reader: &Reader) -> Result<crate::tracker::Tracker> {
 
 /// Deletes old events.
 struct Retention {
-    reader: Reader,
+    reader: StoreReader,
     indexer: indexer::Handle,
     router: Arc<api::Router>,
     /// Milliseconds.

@@ -22,7 +22,7 @@ use std::thread::{self, JoinHandle};
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
 
-use crate::store::{ConsumerEdit, Cutoff, PRUNE_LIMIT, Reader, StoreError, Writer};
+use crate::store::{ConsumerEdit, Cutoff, PRUNE_LIMIT, StoreError, StoreReader, Writer};
 use crate::tracker::{ApplyError, Ask, BlockId, Input, Overlay, Tracker};
 
 /// Inputs that may wait.
@@ -216,7 +216,7 @@ impl Handle {
 }
 
 /// The tracker as the store's rows say. `key` must be random.
-pub fn load(reader: &Reader, key: [u8; 16]) -> Result<Tracker, StoreError> {
+pub fn load(reader: &StoreReader, key: [u8; 16]) -> Result<Tracker, StoreError> {
     let mut tracker = Tracker::new(key);
     tracker.load_tip(reader.snapshot().tip()?);
     for watch in reader.watches() {
@@ -505,7 +505,7 @@ mod tests {
         )
     }
 
-    fn open(path: &Path, boot: &str) -> (Writer, Reader) {
+    fn open(path: &Path, boot: &str) -> (Writer, StoreReader) {
         let chain = ChainInfo {
             network: Network::Regtest,
             genesis: BlockHash::all_zeros(),
@@ -517,7 +517,7 @@ mod tests {
         handle: Handle,
         thread: JoinHandle<Result<(), IndexerError>>,
         asks: mpsc::Receiver<Ask>,
-        reader: Reader,
+        reader: StoreReader,
     }
 
     fn run(path: &Path) -> Running {

@@ -49,7 +49,7 @@ pub use router::Router;
 use crate::consumers::Consumers;
 use crate::events::{Dispatch, EventLog, cursors};
 use crate::reads::Reads;
-use crate::store::{Reader, StoreError};
+use crate::store::{StoreError, StoreReader};
 use crate::webhooks::Webhooks;
 use crate::wire::EventEncoder;
 use crate::wire::address::KnownAddress;
@@ -86,7 +86,7 @@ impl From<config::History> for history::History {
 
 /// The parts that the API stands on.
 pub struct Parts {
-    pub reader: Reader,
+    pub reader: StoreReader,
     pub indexer: indexer::Handle,
     pub node: watch::Receiver<bitcoind::NodeStatus>,
     pub scans: watch::Receiver<Vec<bitcoind::ScanProgress>>,
@@ -264,7 +264,7 @@ struct Services {
 /// What the routes of consumers and webhooks share.
 struct App {
     reads: Reads,
-    reader: Reader,
+    reader: StoreReader,
     wire: EventEncoder,
     config: Arc<config::Config>,
     consumers: Arc<Consumers>,

@@ -11,7 +11,7 @@ use super::rpc::Rpc;
 use super::status::SyncPosition;
 use super::utxo_scan::{Outputs, ScanContext, ScanFailed};
 use super::{NodeError, NodeErrorKind};
-use crate::store::{Reader, StoreError};
+use crate::store::{StoreError, StoreReader};
 use crate::tracker::input::FoundOutput;
 use crate::tracker::{BlockId, Coverage, OutputRow, ScriptHash};
 
@@ -45,7 +45,7 @@ pub struct Audited {
 
 pub(super) struct Audits {
     pub(super) rpc: Rpc,
-    pub(super) reader: Reader,
+    pub(super) reader: StoreReader,
     pub(super) position: watch::Receiver<SyncPosition>,
     pub(super) requests: mpsc::Receiver<AuditRequest>,
 }
@@ -140,7 +140,7 @@ async fn compare(
 
 /// `None`: our tip is another one by now.
 fn our_side(
-    reader: &Reader,
+    reader: &StoreReader,
     outputs: &mut Outputs,
     script: &ScriptHash,
 ) -> Result<Option<Audited>, StoreError> {
@@ -202,7 +202,7 @@ mod tests {
 
     /// A store with outputs that are confirmed, spent in the mempool, spent in a block,
     /// unconfirmed.
-    fn reader(folder: &std::path::Path) -> Reader {
+    fn reader(folder: &std::path::Path) -> StoreReader {
         let chain = ChainInfo {
             network: Network::Regtest,
             genesis: BlockHash::all_zeros(),

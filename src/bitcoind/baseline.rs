@@ -18,7 +18,7 @@ use super::utxo_scan::{Outputs, ScanContext, ScanFailed, ScanPart};
 use super::{NodeError, NodeErrorKind};
 use crate::clock::now_ms;
 use crate::indexer::{Handle, IndexerStopped, InputRefused};
-use crate::store::{Reader, StoreError};
+use crate::store::{StoreError, StoreReader};
 use crate::tracker::{ApplyError, BlockId, Input, ScriptHash};
 
 /// The scripts of one scan, by their bytes in the request: it costs about the same for one and for
@@ -40,7 +40,7 @@ const LOOK: Duration = Duration::from_secs(10);
 
 pub(super) struct Baselines {
     pub(super) rpc: Rpc,
-    pub(super) reader: Reader,
+    pub(super) reader: StoreReader,
     pub(super) indexer: Handle,
     pub(super) wake: Arc<Notify>,
     pub(super) position: watch::Receiver<SyncPosition>,

@@ -14,7 +14,7 @@ use tokio::sync::mpsc;
 use super::rpc::{Blockchain, Rpc};
 use super::{NodeError, NodeErrorKind};
 use crate::remedy::Remedy;
-use crate::store::{Reader, StoreError};
+use crate::store::{StoreError, StoreReader};
 use crate::tracker::BlockId;
 
 /// Blocks fetched after one look.
@@ -212,7 +212,7 @@ impl ForkSearch {
 /// Looks at the node from our tip.
 pub(super) async fn look(
     rpc: &Rpc,
-    reader: &Reader,
+    reader: &StoreReader,
     ours: Option<BlockId>,
 ) -> Result<TipComparison, NodeError> {
     // The node's chain may move while we compare; what leads to a disconnect must have stood still.
@@ -268,7 +268,7 @@ pub(super) async fn look(
 
 async fn fork_height(
     rpc: &Rpc,
-    reader: &Reader,
+    reader: &StoreReader,
     tip: BlockId,
     node_height: u32,
 ) -> Result<Option<u32>, NodeError> {
@@ -285,7 +285,11 @@ async fn fork_height(
 }
 
 /// `None` below our first block.
-fn our_hash(reader: &Reader, tip: BlockId, height: u32) -> Result<Option<BlockHash>, NodeError> {
+fn our_hash(
+    reader: &StoreReader,
+    tip: BlockId,
+    height: u32,
+) -> Result<Option<BlockHash>, NodeError> {
     if height == tip.height {
         return Ok(Some(tip.hash));
     }

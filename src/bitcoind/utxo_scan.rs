@@ -13,7 +13,7 @@ use tokio::sync::watch;
 use super::rpc::{Rpc, Unspent, UtxoScan};
 use super::status::SyncPosition;
 use super::{NodeError, NodeErrorKind};
-use crate::store::{Reader, StoreError};
+use crate::store::{StoreError, StoreReader};
 use crate::tracker::BlockId;
 use crate::tracker::input::FoundOutput;
 
@@ -52,7 +52,7 @@ impl From<StoreError> for ScanFailed {
 /// Where the result of a scan is carried along.
 pub(super) struct ScanContext {
     pub(super) rpc: Rpc,
-    pub(super) reader: Reader,
+    pub(super) reader: StoreReader,
     pub(super) position: watch::Receiver<SyncPosition>,
 }
 

@@ -11,7 +11,7 @@ use super::lag::Counter;
 use super::readers::{Over, Readers};
 use crate::events::Selection;
 use crate::indexer;
-use crate::store::{self, ConsumerEdit, Place, Reader, Scripts, StoreError};
+use crate::store::{self, ConsumerEdit, Place, Scripts, StoreError, StoreReader};
 use crate::tracker::ScriptHash;
 use crate::wire::error::ApiError;
 
@@ -142,7 +142,7 @@ pub enum Defined {
 
 /// All consumers. Changes of definitions come one at a time.
 pub struct Consumers {
-    pub(super) reader: Reader,
+    pub(super) reader: StoreReader,
     indexer: indexer::Handle,
     consumers: Mutex<BTreeMap<String, Arc<Consumer>>>,
     defining: tokio::sync::Mutex<()>,
@@ -152,7 +152,7 @@ pub struct Consumers {
 
 impl Consumers {
     pub fn load(
-        reader: &Reader,
+        reader: &StoreReader,
         indexer: indexer::Handle,
         limit: usize,
     ) -> Result<Self, StoreError> {

@@ -2,7 +2,7 @@
 //! Reads the store.
 
 use crate::reads::balance_in;
-use crate::store::{Reader, StoreError};
+use crate::store::{StoreError, StoreReader};
 use crate::wire::address::KnownAddress;
 use crate::wire::cursor::{self, BadCursor};
 use crate::wire::error::Restart;
@@ -12,7 +12,7 @@ use crate::wire::{ApiError, EventEncoder};
 pub const BALANCES: usize = 1000;
 
 /// The number in a cursor of this log, which may be ahead of it.
-pub fn number(reader: &Reader, encoder: &EventEncoder, text: &str) -> Result<u64, ApiError> {
+pub fn number(reader: &StoreReader, encoder: &EventEncoder, text: &str) -> Result<u64, ApiError> {
     match cursor::read(&encoder.starts, text) {
         Ok(number) => Ok(number),
         Err(BadCursor::Malformed) => Err(ApiError::bad_request(
@@ -24,7 +24,7 @@ pub fn number(reader: &Reader, encoder: &EventEncoder, text: &str) -> Result<u64
 }
 
 /// Where in the log a client's cursor stands.
-pub fn place(reader: &Reader, encoder: &EventEncoder, text: &str) -> Result<u64, ApiError> {
+pub fn place(reader: &StoreReader, encoder: &EventEncoder, text: &str) -> Result<u64, ApiError> {
     let number = number(reader, encoder, text)?;
     if number > reader.snapshot().head()? {
         return Err(unknown(reader, encoder)?);
@@ -37,17 +37,17 @@ pub fn place(reader: &Reader, encoder: &EventEncoder, text: &str) -> Result<u64,
 }
 
 /// Whether retention has taken an event after this number.
-pub fn is_expired(reader: &Reader, after: u64) -> Result<bool, StoreError> {
+pub fn is_expired(reader: &StoreReader, after: u64) -> Result<bool, StoreError> {
     Ok(after.saturating_add(1) < reader.first_seq()?)
 }
 
-fn unknown(reader: &Reader, encoder: &EventEncoder) -> Result<ApiError, ApiError> {
+fn unknown(reader: &StoreReader, encoder: &EventEncoder) -> Result<ApiError, ApiError> {
     let message = "This cursor is not of this event log: the store was replaced, a copy of it was put back, or a power loss took what was not on the disk yet. Take the balance anew (GET /balance/{address} or subscribe_address) and go on from the cursor beside it.";
     gone(reader, encoder, "cursor_unknown", message)
 }
 
 fn gone(
-    reader: &Reader,
+    reader: &StoreReader,
     encoder: &EventEncoder,
     code: &'static str,
     message: &str,
@@ -64,7 +64,7 @@ fn gone(
 
 /// The refusal of a cursor with the balances of the addresses and the cursor of the same instant.
 pub fn with_balances(
-    reader: &Reader,
+    reader: &StoreReader,
     encoder: &EventEncoder,
     mut error: ApiError,
     addresses: &[KnownAddress],

@@ -15,7 +15,7 @@ use tokio::sync::{Semaphore, watch};
 use tokio::time::Instant;
 
 use super::filter::{Filter, Topic};
-use crate::store::{Reader, StoreError};
+use crate::store::{StoreError, StoreReader};
 use crate::tracker::{Event, EventKind};
 use crate::wire::{ApiError, EncodedEvent, EventEncoder};
 
@@ -216,7 +216,7 @@ impl Cache {
 
 /// The log as its readers see it.
 pub struct EventLog {
-    reader: Reader,
+    reader: StoreReader,
     pub encoder: EventEncoder,
     head: watch::Receiver<u64>,
     cache: Mutex<Cache>,
@@ -232,7 +232,11 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 impl EventLog {
     /// `head`: the number of the last event, after each commit.
-    pub fn new(reader: Reader, encoder: EventEncoder, head: watch::Receiver<u64>) -> Arc<Self> {
+    pub fn new(
+        reader: StoreReader,
+        encoder: EventEncoder,
+        head: watch::Receiver<u64>,
+    ) -> Arc<Self> {
         Arc::new(Self {
             reader,
             encoder,

@@ -3,8 +3,8 @@
 //! # The rule
 //!
 //! Nothing is read from the store, and nothing long is computed, on a thread of the runtime: it is
-//! given to [`Reads`], which hands the store's `Reader` to it. The work runs on threads of its own,
-//! a bounded number at a time; what more there is waits its turn in order and costs no thread
+//! given to [`Reads`], which hands the `StoreReader` to it. The work runs on threads of its own, a
+//! bounded number at a time; what more there is waits its turn in order and costs no thread
 //! meanwhile. Short work (a few rows) does not wait for long work (lists, large bodies). Only what
 //! is in memory is read on the spot: the newest events (by `events`), and tip and head
 //! ([`Reads::on_the_spot`]).
@@ -18,7 +18,7 @@ use tokio::task::spawn_blocking;
 
 pub use balance::{balance_in, watched};
 
-use crate::store::{Reader, Snapshot};
+use crate::store::{Snapshot, StoreReader};
 use crate::wire::ApiError;
 
 /// Short ones at a time: enough to keep a disk busy.
@@ -28,13 +28,13 @@ const LONG: usize = 8;
 
 #[derive(Clone)]
 pub struct Reads {
-    reader: Reader,
+    reader: StoreReader,
     short: Arc<Semaphore>,
     long: Arc<Semaphore>,
 }
 
 impl Reads {
-    pub fn new(reader: Reader) -> Self {
+    pub fn new(reader: StoreReader) -> Self {
         Self {
             reader,
             short: Arc::new(Semaphore::new(SHORT)),
@@ -59,7 +59,7 @@ impl Reads {
     /// Short work. It goes on to its end if whoever asked for it has left meanwhile.
     pub async fn run<T: Send + 'static>(
         &self,
-        work: impl FnOnce(&Reader) -> Result<T, ApiError> + Send + 'static,
+        work: impl FnOnce(&StoreReader) -> Result<T, ApiError> + Send + 'static,
     ) -> Result<T, ApiError> {
         self.run_with(&self.short, work).await
     }
@@ -67,7 +67,7 @@ impl Reads {
     /// Long work. It goes on to its end if whoever asked for it has left meanwhile.
     pub async fn run_long<T: Send + 'static>(
         &self,
-        work: impl FnOnce(&Reader) -> Result<T, ApiError> + Send + 'static,
+        work: impl FnOnce(&StoreReader) -> Result<T, ApiError> + Send + 'static,
     ) -> Result<T, ApiError> {
         self.run_with(&self.long, work).await
     }
@@ -75,7 +75,7 @@ impl Reads {
     async fn run_with<T: Send + 'static>(
         &self,
         permits: &Arc<Semaphore>,
-        work: impl FnOnce(&Reader) -> Result<T, ApiError> + Send + 'static,
+        work: impl FnOnce(&StoreReader) -> Result<T, ApiError> + Send + 'static,
     ) -> Result<T, ApiError> {
         let permit = permits.clone().acquire_owned().await;
         let permit = permit.map_err(|_| ApiError::stopping())?;
@@ -154,7 +154,7 @@ mod tests {
             .map(|_| {
                 let (reads, held) = (reads.clone(), held.clone());
                 let wait =
-                    move |_: &Reader| Ok(held.lock().map(|held| held.recv().is_ok()).is_ok());
+                    move |_: &StoreReader| Ok(held.lock().map(|held| held.recv().is_ok()).is_ok());
                 tokio::spawn(async move { reads.run_long(wait).await })
             })
             .collect();

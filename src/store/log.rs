@@ -18,7 +18,7 @@ use super::codec::keys::parse_number_key;
 use super::codec::{Malformed, StoredValue};
 use super::db::Db;
 use super::families::{EVENTS, meta};
-use super::{Reader, StoreError};
+use super::{StoreError, StoreReader};
 use crate::tracker::Event;
 
 /// How far the synced mark runs ahead.
@@ -65,7 +65,7 @@ impl Numbers {
     }
 }
 
-impl Reader {
+impl StoreReader {
     /// Up to `limit` events with a number above `after`, oldest first. Look at
     /// [`Reader::first_seq`] afterwards, not before: retention may have taken events between the
     /// two.

@@ -115,7 +115,7 @@ pub use consumers::{
 };
 pub use error::StoreError;
 pub use inspect::{Inspected, inspect};
-pub use reader::{HeldSnapshot, HistoryCursor, HistoryPage, Reader, Snapshot, UtxoPage};
+pub use reader::{HeldSnapshot, HistoryCursor, HistoryPage, Snapshot, StoreReader, UtxoPage};
 pub use retention::{Cutoff, PRUNE_LIMIT};
 pub use starts::Starts;
 pub use writer::Writer;
@@ -151,7 +151,7 @@ pub fn open(
     path: &Path,
     chain: Option<ChainInfo>,
     now: u64,
-) -> Result<(Writer, Reader), StoreError> {
+) -> Result<(Writer, StoreReader), StoreError> {
     open_at_boot(path, chain, now, &boot_id())
 }
 
@@ -162,10 +162,13 @@ pub fn open_at_boot(
     chain: Option<ChainInfo>,
     now: u64,
     boot: &str,
-) -> Result<(Writer, Reader), StoreError> {
+) -> Result<(Writer, StoreReader), StoreError> {
     let (db, numbers, counts) = open::open(path, chain, now, boot)?;
     let db = std::sync::Arc::new(db);
-    let (writer, reader) = (Writer::new(db.clone(), numbers, counts), Reader::new(db));
+    let (writer, reader) = (
+        Writer::new(db.clone(), numbers, counts),
+        StoreReader::new(db),
+    );
     writer.forget_ended_scans(KEPT_SCANS)?;
     Ok((writer, reader))
 }

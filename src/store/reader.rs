@@ -28,11 +28,11 @@ const AT_ONCE: usize = 1000;
 
 /// The reading side. Clones are cheap. Reads block the thread, for a disk access at worst.
 #[derive(Clone)]
-pub struct Reader {
+pub struct StoreReader {
     db: Arc<Db>,
 }
 
-impl Reader {
+impl StoreReader {
     pub(super) fn new(db: Arc<Db>) -> Self {
         Self { db }
     }

@@ -217,7 +217,7 @@ mod tests {
             self.starts.head(self.numbers.next)
         }
 
-        fn takes(&self, reader: &Reader) -> bool {
+        fn takes(&self, reader: &StoreReader) -> bool {
             self.starts.knows(&reader.id, reader.number) && reader.number <= self.head()
         }
 
@@ -228,7 +228,7 @@ mod tests {
 
     /// A client with its cursor, and all events that it or the balance it began with knows of.
     #[derive(Debug, Clone)]
-    struct Reader {
+    struct StoreReader {
         id: String,
         number: u64,
         seen: Vec<u64>,
@@ -271,7 +271,7 @@ mod tests {
         /// The states that a power loss may leave, the last one that is synced first.
         synced: Vec<Disk>,
         copies: Vec<Disk>,
-        readers: Vec<Reader>,
+        readers: Vec<StoreReader>,
         drawn: u64,
         boots: u32,
     }
@@ -382,7 +382,7 @@ mod tests {
                 }
                 Op::Join => {
                     let (id, number) = self.disk.starts.cursor(self.disk.head());
-                    self.readers.push(Reader {
+                    self.readers.push(StoreReader {
                         id: id.to_owned(),
                         number,
                         seen: self.disk.up_to(number),

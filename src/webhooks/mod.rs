@@ -62,7 +62,7 @@ use tokio_util::sync::CancellationToken;
 use crate::consumers::{Consumer, Consumers};
 use crate::events::{self, EventLog};
 use crate::reads::Reads;
-use crate::store::Reader;
+use crate::store::StoreReader;
 use crate::wire::EventEncoder;
 use crate::wire::error::ApiError;
 use crate::wire::json;
@@ -80,7 +80,7 @@ const COMMANDS: usize = 16;
 pub struct Parts {
     pub settings: config::Webhooks,
     pub consumers: Arc<Consumers>,
-    pub reader: Reader,
+    pub reader: StoreReader,
     pub reads: Reads,
     pub indexer: indexer::Handle,
     pub log: Arc<EventLog>,
@@ -120,7 +120,7 @@ impl Webhooks {
     /// Runs reads of the store where they hold up nobody else.
     async fn read<T: Send + 'static>(
         &self,
-        read: impl FnOnce(&Reader) -> Result<T, ApiError> + Send + 'static,
+        read: impl FnOnce(&StoreReader) -> Result<T, ApiError> + Send + 'static,
     ) -> Result<T, ApiError> {
         self.parts.reads.run(read).await
     }

@@ -68,7 +68,6 @@ const ADVICE: &[(&str, By)] = &[
     ("send one as an event or an answer carried it", REST),
     ("Events after this cursor were deleted", Test("an_expired_cursor_comes_with_a_snapshot_from_which_one_goes_on_without_a_gap")),
     ("This cursor is not of this event log", Test("the_cursor_of_another_log_or_beyond_this_one_is_unknown_and_comes_with_a_snapshot")),
-    ("use Socket.IO, or try again later", Test("requests_that_wait_are_bounded_and_end_with_their_client")),
     ("unsubscribe from some, or use another connection", SOCKET),
     ("send text and numbers", Test("attachments_are_refused_and_the_session_goes_on")),
     ("ask for it in pages (limit, after)", Test("pages_of_outputs_join_to_what_is_listed_without_them")),

@@ -32,7 +32,7 @@ const LAYERS: &[(&str, &[&str])] = &[
         &[
             "tracker",
             "store::ChainInfo",
-            "store::Reader",
+            "store::StoreReader",
             "store::Snapshot",
             "store::StoreError",
             "indexer",

@@ -10,7 +10,7 @@ fn said(file: &str, text: &str) -> Vec<String> {
         ("tracker/event.rs", "pub struct Event;"),
         (
             "store/mod.rs",
-            "mod writer; mod reader; pub use {reader::Reader, writer::Writer};",
+            "mod writer; mod reader; pub use {reader::StoreReader, writer::Writer};",
         ),
         (
             "api/mod.rs",
@@ -36,44 +36,44 @@ fn passes(file: &str, text: &str) {
 #[test]
 fn imports_are_seen_however_they_are_written() {
     for text in [
-        "use crate::store::Reader;",
-        "use crate::{tracker::{self, Event}, store::{Reader as R}};",
-        "fn f() -> crate::store::Reader { loop {} }",
-        "fn f() { let x = 0..crate::store::Reader; }",
-        "fn f() { g::<u8>(|x| x.y, crate::store::Reader); }",
-        "fn f() { assert!(x, \"{}\", crate::store::Reader); }",
-        "macro_rules! m { () => { $crate::store::Reader } }",
-        "use super::super::store::Reader;",
-        "mod inner { use super::super::super::store::Reader; }",
-        "mod inner { pub(in crate::tracker) fn f(x: super::super::super::store::Reader) {} }",
-        "use crate::store; fn f(x: store::Reader) {}",
-        "use crate::store as s; fn f(x: s::Reader) {}",
-        "fn f() { use crate::store::Reader; }",
-        "#[cfg(test)] mod tests { use crate::api::x; } fn f(x: crate::store::Reader) {}",
-        "#[cfg(test)] use crate::api::{x}; use crate::store::Reader;",
-        "#[cfg(test)] fn t(a: u8) -> u8 where u8: Copy, { a } use crate::store::Reader;",
-        "#[cfg(not(test))] use crate::store::Reader;",
-        "struct S { #[cfg(test)] a: u8, b: crate::store::Reader }",
-        "struct S(pub (crate::store::Reader, u8));",
+        "use crate::store::StoreReader;",
+        "use crate::{tracker::{self, Event}, store::{StoreReader as R}};",
+        "fn f() -> crate::store::StoreReader { loop {} }",
+        "fn f() { let x = 0..crate::store::StoreReader; }",
+        "fn f() { g::<u8>(|x| x.y, crate::store::StoreReader); }",
+        "fn f() { assert!(x, \"{}\", crate::store::StoreReader); }",
+        "macro_rules! m { () => { $crate::store::StoreReader } }",
+        "use super::super::store::StoreReader;",
+        "mod inner { use super::super::super::store::StoreReader; }",
+        "mod inner { pub(in crate::tracker) fn f(x: super::super::super::store::StoreReader) {} }",
+        "use crate::store; fn f(x: store::StoreReader) {}",
+        "use crate::store as s; fn f(x: s::StoreReader) {}",
+        "fn f() { use crate::store::StoreReader; }",
+        "#[cfg(test)] mod tests { use crate::api::x; } fn f(x: crate::store::StoreReader) {}",
+        "#[cfg(test)] use crate::api::{x}; use crate::store::StoreReader;",
+        "#[cfg(test)] fn t(a: u8) -> u8 where u8: Copy, { a } use crate::store::StoreReader;",
+        "#[cfg(not(test))] use crate::store::StoreReader;",
+        "struct S { #[cfg(test)] a: u8, b: crate::store::StoreReader }",
+        "struct S(pub (crate::store::StoreReader, u8));",
     ] {
-        refused("tracker/state.rs", text, "store::Reader");
+        refused("tracker/state.rs", text, "store::StoreReader");
     }
     refused("tracker/state.rs", "use crate::store::*;", "store::*");
     refused("tracker/state.rs", "use crate::api::Fact;", "api::Fact");
     refused(
         "store/db.rs",
-        "use crate::api::store::Reader;",
-        "api::store::Reader",
+        "use crate::api::store::StoreReader;",
+        "api::store::StoreReader",
     );
 }
 
 #[test]
 fn imports_that_are_none_or_allowed_pass() {
     for text in [
-        "// use crate::store::Reader;\n/// [`crate::store::Reader`]\nfn f() {}",
-        "fn f() { let x = \"crate::store::Reader\"; }",
-        "#[cfg(test)] mod tests { use crate::store::Reader; }",
-        "#[cfg(all(test, unix))] fn f(x: crate::store::Reader) {}",
+        "// use crate::store::StoreReader;\n/// [`crate::store::StoreReader`]\nfn f() {}",
+        "fn f() { let x = \"crate::store::StoreReader\"; }",
+        "#[cfg(test)] mod tests { use crate::store::StoreReader; }",
+        "#[cfg(all(test, unix))] fn f(x: crate::store::StoreReader) {}",
         "pub(in crate::tracker) struct S; pub(crate) struct T;",
         "use crate::tracker::Event; use super::event; fn f(x: event::Event) {}",
         "fn f(store: S) { store.x::<u8>(); mystore::f(); }",
@@ -84,7 +84,10 @@ fn imports_that_are_none_or_allowed_pass() {
         "store/db.rs",
         "use crate::tracker::{self, Event}; use crate::tracker;",
     );
-    passes("api/hub.rs", "use super::store::Reader; use super::Fact;");
+    passes(
+        "api/hub.rs",
+        "use super::store::StoreReader; use super::Fact;",
+    );
 }
 
 #[test]
@@ -97,11 +100,15 @@ fn imports_of_a_single_thing_do_not_open_its_room() {
         "wire/a.rs",
         "use crate::store; fn f() { store::Starts::new(); }",
     );
-    refused("wire/a.rs", "use crate::store::Reader;", "store::Reader");
     refused(
         "wire/a.rs",
-        "use crate::store; fn f(x: store::Reader) {}",
-        "store::Reader",
+        "use crate::store::StoreReader;",
+        "store::StoreReader",
+    );
+    refused(
+        "wire/a.rs",
+        "use crate::store; fn f(x: store::StoreReader) {}",
+        "store::StoreReader",
     );
     refused("api/hub.rs", "use crate::store::Writer;", "store::Writer");
     refused("api/hub.rs", "use super::store::Writer;", "store::Writer");

@@ -7,8 +7,8 @@ use std::collections::BTreeMap;
 
 use bitcoin::ScriptBuf;
 use satwatch::store::{
-    Consumer, ConsumerEdit, DeadLetter, Failing, Place, Reader, Scripts, SigningSecret, Stopped,
-    StoreError, Webhook, Writer,
+    Consumer, ConsumerEdit, DeadLetter, Failing, Place, Scripts, SigningSecret, Stopped,
+    StoreError, StoreReader, Webhook, Writer,
 };
 use satwatch::tracker::{Balance, Cause, Event, EventKind};
 use tempfile::tempdir;
@@ -107,7 +107,7 @@ struct Rows {
     stopped: Option<Stopped>,
 }
 
-fn read(reader: &Reader) -> BTreeMap<String, Rows> {
+fn read(reader: &StoreReader) -> BTreeMap<String, Rows> {
     let rows = reader
         .consumers()
         .unwrap()
@@ -535,7 +535,7 @@ proptest! {
 
 #[test]
 fn damaged_rows_are_errors_that_name_them_and_never_other_values() {
-    type Look = fn(&Reader) -> Option<StoreError>;
+    type Look = fn(&StoreReader) -> Option<StoreError>;
     let consumers: Look = |reader| reader.consumers().err();
     let done: Look = |reader| reader.partitions_done("a").err();
     let letters: Look = |reader| reader.dead_letters("a", 0, 9).err();

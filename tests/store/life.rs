@@ -19,7 +19,7 @@ use std::sync::Arc;
 use bitcoin::Transaction;
 use proptest::prelude::*;
 use satwatch::indexer;
-use satwatch::store::{Reader, Writer};
+use satwatch::store::{StoreReader, Writer};
 use satwatch::tracker::{
     Ask, Event, EventKind, Input, MemoryView, Overlay, Phase, ScanEnd, ScanId, ScriptHash, Seen,
     Status, Tracker, Transition, View,
@@ -55,7 +55,7 @@ struct Synced {
 
 struct Life {
     folder: TempDir,
-    store: Option<(Writer, Reader)>,
+    store: Option<(Writer, StoreReader)>,
     tracker: Tracker,
     /// The fold of the change sets that were committed.
     rows: MemoryView,

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use proptest::prelude::*;
-use satwatch::store::{HistoryCursor, Reader, RowCounts, Writer};
+use satwatch::store::{HistoryCursor, RowCounts, StoreReader, Writer};
 use satwatch::tracker::{
     BlockRow, Change, ChangeSet, MemoryView, ScanId, ScanRow, ScanState, Spend, Status, Transition,
     View,
@@ -262,7 +262,7 @@ fn expected_lookups(view: &MemoryView) -> Entries {
 fn check_against_the_model(
     path: &std::path::Path,
     writer: &Writer,
-    reader: &Reader,
+    reader: &StoreReader,
     view: &MemoryView,
 ) {
     let lookups: Entries = dump(path)
@@ -364,7 +364,7 @@ fn coinbase_value(view: &MemoryView, n: u8, height: u32) -> u64 {
         .sum()
 }
 
-fn check_scans(writer: &Writer, reader: &Reader, view: &MemoryView) {
+fn check_scans(writer: &Writer, reader: &StoreReader, view: &MemoryView) {
     let snapshot = reader.snapshot();
     for scan in (0..4).map(|n| ScanId(scan_number(n))) {
         let row = view.scan(&scan).unwrap();

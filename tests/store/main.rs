@@ -21,7 +21,7 @@ use bitcoin::{
     Amount, BlockHash, Network, OutPoint, ScriptBuf, Sequence, Transaction, TxIn, TxOut, Txid,
     Witness, absolute, transaction,
 };
-use satwatch::store::{ChainInfo, Cutoff, Reader, Writer, open_at_boot};
+use satwatch::store::{ChainInfo, Cutoff, StoreReader, Writer, open_at_boot};
 use satwatch::tracker::{
     Balance, BlockId, Change, ChangeSet, Coverage, Event, EventKind, OutputRow, ScriptHash, Status,
     Touch, Transition, TxRow, WatchRow,
@@ -37,11 +37,11 @@ fn chain() -> ChainInfo {
     }
 }
 
-fn open(path: &Path) -> (Writer, Reader) {
+fn open(path: &Path) -> (Writer, StoreReader) {
     open_at(path, BOOT)
 }
 
-fn open_at(path: &Path, boot: &str) -> (Writer, Reader) {
+fn open_at(path: &Path, boot: &str) -> (Writer, StoreReader) {
     open_at_boot(path, Some(chain()), 1_700_000_000_000, boot).expect("the store opens")
 }
 
@@ -195,7 +195,7 @@ fn events(first: u32, count: u32) -> Transition {
 }
 
 /// The numbers of all events above `after`.
-fn numbers(reader: &Reader, after: u64) -> Vec<u64> {
+fn numbers(reader: &StoreReader, after: u64) -> Vec<u64> {
     reader
         .read_events(after, usize::MAX)
         .expect("the log reads")

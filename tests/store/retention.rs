@@ -1,6 +1,6 @@
 //! Which events retention takes: what the machine's clock and the chain both call old.
 
-use satwatch::store::{Reader, Writer};
+use satwatch::store::{StoreReader, Writer};
 use satwatch::tracker::{BlockRow, Change, Event, EventKind, Transition};
 use tempfile::{TempDir, tempdir};
 
@@ -21,7 +21,7 @@ const LAST_OLD: u32 = 68;
 struct Log {
     _folder: TempDir,
     writer: Writer,
-    reader: Reader,
+    reader: StoreReader,
 }
 
 /// A chain with one block a day, and an event in front of each next block; `time` says when that of

@@ -3,19 +3,19 @@
 use std::fs;
 use std::path::Path;
 
-use satwatch::store::Reader;
+use satwatch::store::StoreReader;
 use tempfile::tempdir;
 
 use super::crash::copy;
 use super::{OTHER_BOOT, events, numbers, open, open_at};
 
 /// The cursor behind an event, as a client keeps it.
-fn cursor(reader: &Reader, number: u64) -> (String, u64) {
+fn cursor(reader: &StoreReader, number: u64) -> (String, u64) {
     let (id, number) = reader.starts().cursor(number);
     (id.to_owned(), number)
 }
 
-fn is_good(reader: &Reader, (id, number): &(String, u64)) -> bool {
+fn is_good(reader: &StoreReader, (id, number): &(String, u64)) -> bool {
     reader.starts().knows(id, *number) && *number <= reader.snapshot().head().unwrap()
 }
 
@@ -45,7 +45,7 @@ fn case_21(while_it_runs: bool, boot: &str) {
 
     put_back(&copied, &path);
     let (mut writer, reader) = open_at(&path, boot);
-    let check = |reader: &Reader| {
+    let check = |reader: &StoreReader| {
         for cursor in &old {
             assert!(
                 is_good(reader, cursor),

@@ -14,7 +14,7 @@ use super::body::AnswerBody;
 use super::respond::{self, Answer};
 use crate::events::{self, Batch, Event, EventLog, PageError, Selection, cursors};
 use crate::reads::Reads;
-use crate::store::Reader;
+use crate::store::StoreReader;
 use crate::wire::address::{self, KnownAddress};
 use crate::wire::request::Request;
 use crate::wire::request::types::{Limit, Wait};
@@ -106,7 +106,7 @@ impl EventQueries {
             Ok(batch) => self.answer(batch).await,
             Err(PageError::Expired) => {
                 let encoder = self.encoder.clone();
-                let look = move |reader: &Reader| check(reader, &encoder, from, &addresses);
+                let look = move |reader: &StoreReader| check(reader, &encoder, from, &addresses);
                 self.reads.run(look).await?;
                 Err(ApiError::internal(&"events that are kept were not found"))
             }
@@ -149,7 +149,7 @@ impl EventQueries {
         if batch.events.len() <= FEW {
             return Ok(batch_answer(&batch, &encoder));
         }
-        let render = move |_: &Reader| Ok(batch_answer(&batch, &encoder));
+        let render = move |_: &StoreReader| Ok(batch_answer(&batch, &encoder));
         self.reads.run_long(render).await
     }
 }
@@ -176,7 +176,7 @@ fn batch_answer(batch: &Batch, encoder: &EventEncoder) -> Answer {
 /// The number after which to read: that of `after`, or the one before the first event. All
 /// addresses must be watched.
 fn begin(
-    reader: &Reader,
+    reader: &StoreReader,
     encoder: &EventEncoder,
     addresses: &[KnownAddress],
     after: Option<&str>,
@@ -196,7 +196,7 @@ fn begin(
 
 /// Whether what follows a number is still kept.
 fn check(
-    reader: &Reader,
+    reader: &StoreReader,
     encoder: &EventEncoder,
     number: u64,
     addresses: &[KnownAddress],

@@ -14,7 +14,7 @@ use crate::bitcoind::{self, TopicStatus};
 use crate::clock::now_ms;
 use crate::consumers::Lag;
 use crate::events;
-use crate::store::Reader;
+use crate::store::StoreReader;
 use crate::webhooks::Counters;
 use crate::wire::error::ApiError;
 
@@ -67,7 +67,7 @@ impl Overview {
         )
     }
 
-    fn describe_state(&self, writer: &MetricsWriter, reader: &Reader) -> Result<(), ApiError> {
+    fn describe_state(&self, writer: &MetricsWriter, reader: &StoreReader) -> Result<(), ApiError> {
         let snapshot = reader.snapshot();
         let (counts, first) = (snapshot.counts()?, reader.first_seq()?);
         writer.gauge(

@@ -30,7 +30,7 @@ use crate::clock::now_ms;
 use crate::consumers::Consumers;
 use crate::events;
 use crate::reads::Reads;
-use crate::store::{Reader, Snapshot, StoreError};
+use crate::store::{Snapshot, StoreError, StoreReader};
 use crate::webhooks::Webhooks;
 use crate::wire::json::{self, Block, Text};
 use crate::wire::{ApiError, EventEncoder, address};
@@ -252,7 +252,7 @@ impl Overview {
             rest_bytes: self.budget.held(),
         };
         let overview = self.clone();
-        let read = move |reader: &Reader| overview.describe(&reader.snapshot(), clients);
+        let read = move |reader: &StoreReader| overview.describe(&reader.snapshot(), clients);
         self.reads.run_long(read).await
     }
 

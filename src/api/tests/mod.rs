@@ -69,7 +69,7 @@ fn old_by_clock(before: u64) -> store::Cutoff {
 /// The daemon without node and network. The chain starts at height 100 with a block that nothing is
 /// known of.
 struct Daemon {
-    reader: store::Reader,
+    reader: store::StoreReader,
     indexer: indexer::Handle,
     services: Arc<Services>,
     router: Arc<Router>,

@@ -44,7 +44,7 @@ use super::zmq::{Feed, MessageBody, Notice, Stamped, ZmqMessage, ZmqTopic};
 use super::{DiscoveredNode, Endpoints, NodeError, NodeStatus};
 use crate::config;
 use crate::indexer::{Handle, IndexerStopped};
-use crate::store::{Reader, StoreError};
+use crate::store::{StoreError, StoreReader};
 use crate::tracker::{Ask, BlockId};
 
 /// Gaps come in swarms; they are healed together, and not more often than this.
@@ -96,7 +96,7 @@ struct Follower {
     rpc: Rpc,
     settings: config::Bitcoind,
     indexer: Handle,
-    reader: Reader,
+    reader: StoreReader,
     asks: mpsc::Receiver<Ask>,
     monitoring: watch::Receiver<bool>,
     publisher: StatusPublisher,
@@ -139,7 +139,7 @@ impl Follower {
         interval: Duration,
         mut publisher: StatusPublisher,
         indexer: Handle,
-        reader: Reader,
+        reader: StoreReader,
         asks: mpsc::Receiver<Ask>,
         mut monitoring: watch::Receiver<bool>,
     ) -> Result<Self, FollowError> {

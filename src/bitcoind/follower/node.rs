@@ -14,7 +14,7 @@ use crate::bitcoind::{DiscoveredNode, Endpoints, NodeError, discover};
 use crate::clock::now_ms;
 use crate::config;
 use crate::remedy::Remedy;
-use crate::store::Reader;
+use crate::store::StoreReader;
 
 /// Pause after the first failure, doubled up to the second one.
 const FIRST_PAUSE: Duration = Duration::from_millis(250);
@@ -61,7 +61,7 @@ impl Backoff {
 /// Looks for a node of our chain until there is one.
 pub(super) async fn search(
     settings: &config::Bitcoind,
-    reader: &Reader,
+    reader: &StoreReader,
     publisher: &mut StatusPublisher,
 ) -> DiscoveredNode {
     let chain = reader.chain();

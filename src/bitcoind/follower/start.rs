@@ -16,7 +16,7 @@ use crate::bitcoind::rescan::{self, Rescans, ScanProgress};
 use crate::bitcoind::{DiscoveredNode, NodeStatus};
 use crate::config;
 use crate::indexer::Handle;
-use crate::store::{Reader, StoreError};
+use crate::store::{StoreError, StoreReader};
 use crate::tracker::Ask;
 
 /// Audits that may wait, the running one aside.
@@ -44,7 +44,7 @@ pub struct FollowerHandles {
 pub fn spawn(
     follower: FollowerConfig,
     indexer: Handle,
-    reader: Reader,
+    reader: StoreReader,
     asks: mpsc::Receiver<Ask>,
     monitoring: watch::Receiver<bool>,
     shutdown: CancellationToken,

@@ -8,7 +8,7 @@ use bitcoin::{OutPoint, ScriptBuf};
 use serde_json::{Value, json};
 
 use super::block_matcher::BlockMatcher;
-use crate::store::{Reader, StoreError};
+use crate::store::{StoreError, StoreReader};
 use crate::tracker::{BlockId, ScanId, ScanRow, ScriptHash, Status};
 
 /// Above this many scripts block filters name nearly every block.
@@ -85,7 +85,7 @@ impl ScanBatch {
     /// better to begin with a new batch.
     pub(super) fn set_members(
         &mut self,
-        reader: &Reader,
+        reader: &StoreReader,
         scans: &[(ScanId, ScanRow)],
     ) -> Result<bool, StoreError> {
         let mut wanted: BTreeMap<_, _> = scans.iter().map(|(scan, row)| (*scan, row)).collect();
@@ -102,7 +102,7 @@ impl ScanBatch {
         Ok(self.loaded <= 2 * live.max(100))
     }
 
-    fn add(&mut self, reader: &Reader, scan: ScanId, row: &ScanRow) -> Result<(), StoreError> {
+    fn add(&mut self, reader: &StoreReader, scan: ScanId, row: &ScanRow) -> Result<(), StoreError> {
         let Some(scripts) = reader.snapshot().scan_scripts(&scan)? else {
             return Ok(());
         };
@@ -143,7 +143,7 @@ impl ScanBatch {
 /// far as its history says. Those that the baseline found are of no interest: no block of the past
 /// spends them.
 fn track_unspent(
-    reader: &Reader,
+    reader: &StoreReader,
     matcher: &mut BlockMatcher,
     script: &ScriptHash,
     spk: &ScriptBuf,

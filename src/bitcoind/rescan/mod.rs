@@ -52,7 +52,7 @@ use super::NodeStatus;
 use super::rpc::Rpc;
 use super::status::SyncPosition;
 use crate::indexer::Handle;
-use crate::store::{Reader, StoreError};
+use crate::store::{StoreError, StoreReader};
 use crate::tracker::ScanId;
 
 /// Where the blocks of interest are learned from.
@@ -83,7 +83,7 @@ pub struct ScanProgress {
 
 pub(super) struct Rescans {
     pub(super) rpc: Rpc,
-    pub(super) reader: Reader,
+    pub(super) reader: StoreReader,
     pub(super) indexer: Handle,
     pub(super) wake: Arc<Notify>,
     pub(super) position: watch::Receiver<SyncPosition>,

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::store::{Reader, Snapshot, StoreError};
+use crate::store::{Snapshot, StoreError, StoreReader};
 use crate::tracker::{ScanId, ScanRow, ScanState, ScriptHash};
 
 pub(super) type OpenScans = BTreeMap<ScanId, OpenScan>;
@@ -51,7 +51,7 @@ impl OpenScan {
 /// Brings `scans` up to what the store says. Scripts are read anew only for scans that went another
 /// way than we led them, or that would go beyond our tip: after a reorg their scripts may be
 /// covered from lower down.
-pub(super) fn refresh(reader: &Reader, scans: &mut OpenScans) -> Result<(), StoreError> {
+pub(super) fn refresh(reader: &StoreReader, scans: &mut OpenScans) -> Result<(), StoreError> {
     let above = reader
         .snapshot()
         .tip()?
@@ -95,7 +95,7 @@ pub(super) fn refresh(reader: &Reader, scans: &mut OpenScans) -> Result<(), Stor
 
 /// What cannot be told from the row: how far down the scripts are known by now.
 pub(super) fn survey_again(
-    reader: &Reader,
+    reader: &StoreReader,
     scan: &ScanId,
     open: &mut OpenScan,
 ) -> Result<(), StoreError> {

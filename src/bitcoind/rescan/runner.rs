@@ -23,7 +23,7 @@ use crate::bitcoind::status::SyncPosition;
 use crate::bitcoind::{NodeError, Retry};
 use crate::clock::now_ms;
 use crate::indexer::{Handle, InputRefused};
-use crate::store::{Reader, StoreError};
+use crate::store::{StoreError, StoreReader};
 use crate::tracker::{ApplyError, BlockId, Input, ScanEnd, ScanId};
 
 /// Scans that are opened one after the other are read for together.
@@ -76,7 +76,7 @@ pub(super) struct ActiveBatch {
 
 pub(super) struct Runner {
     pub(super) rpc: Rpc,
-    pub(super) reader: Reader,
+    pub(super) reader: StoreReader,
     pub(super) indexer: Handle,
     wake: Arc<Notify>,
     position: watch::Receiver<SyncPosition>,

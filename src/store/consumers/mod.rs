@@ -26,7 +26,7 @@ use rocksdb::{ColumnFamily, ReadOptions, WriteBatch};
 use super::codec::keys::parse_number_key;
 use super::codec::{Malformed, StoredValue};
 use super::families::{CURSORS, EVENTS};
-use super::{Reader, StoreError, Writer};
+use super::{StoreError, StoreReader, Writer};
 use crate::tracker::Event;
 
 /// What a named reader wants of the log.
@@ -160,7 +160,7 @@ pub enum ConsumerEdit {
     Forget,
 }
 
-impl Reader {
+impl StoreReader {
     /// All consumers with their places, in the order of their names.
     pub fn consumers(&self) -> Result<Vec<(String, Consumer, Place)>, StoreError> {
         let db = self.db();
