@@ -12,14 +12,14 @@ use super::idle::{OpenRequest, Writing};
 /// The connection buffers about one, and the system what fits into its send buffer.
 const PART: usize = 32 * 1024;
 
-pub(super) struct AnswerBody<B> {
+pub(super) struct TimedBody<B> {
     body: B,
     /// What `body` gave and the connection has not taken yet.
     rest: Bytes,
     writing: Writing,
 }
 
-impl<B> AnswerBody<B> {
+impl<B> TimedBody<B> {
     /// `work` is done with this body.
     pub(super) fn new(body: B, work: OpenRequest) -> Self {
         Self {
@@ -30,7 +30,7 @@ impl<B> AnswerBody<B> {
     }
 }
 
-impl<B: Body<Data = Bytes> + Unpin> Body for AnswerBody<B> {
+impl<B: Body<Data = Bytes> + Unpin> Body for TimedBody<B> {
     type Data = Bytes;
     type Error = B::Error;
 

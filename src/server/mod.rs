@@ -51,7 +51,7 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use answer::AnswerBody;
+use answer::TimedBody;
 use idle::IdleTracker;
 pub use listen::of_this_machine;
 
@@ -230,7 +230,7 @@ impl Connections {
                 if answer.status() != StatusCode::SWITCHING_PROTOCOLS {
                     answer.headers_mut().insert(KEEP_ALIVE, keep_alive);
                 }
-                Ok::<_, Infallible>(answer.map(|body| AnswerBody::new(body, work)))
+                Ok::<_, Infallible>(answer.map(|body| TimedBody::new(body, work)))
             }
         });
         let mut http = self

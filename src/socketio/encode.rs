@@ -84,6 +84,11 @@ impl Encoded {
         }
     }
 
+    /// Bytes that it takes, about.
+    pub fn bytes(&self) -> usize {
+        self.0.bytes()
+    }
+
     pub(super) fn into_group(self) -> MessageGroup {
         self.0
     }

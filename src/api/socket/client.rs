@@ -12,8 +12,9 @@ use crate::events::{Given, PageError, Reader, Registration, Topic};
 use crate::socketio::{Ack, EncodeError, Encoded};
 use crate::wire::{ApiError, EventEncoder, NAMESPACE, json};
 
-/// Answers that may wait for a client before no more of its packets are taken.
+/// Answers that may wait for a client before no more of its packets are taken, and their bytes.
 const WAITING: usize = 32;
+const WAITING_BYTES: usize = 64 << 10;
 
 /// Kept with the client's socket.
 pub struct Client {
@@ -23,7 +24,16 @@ pub struct Client {
 
 struct State {
     reader: Reader<Encoded>,
+    /// Of the answers that wait in it.
+    bytes: usize,
     consumer: Option<Reading>,
+}
+
+impl State {
+    fn put(&mut self, at: u64, answer: Encoded) {
+        self.bytes += answer.bytes();
+        self.reader.put(at, answer);
+    }
 }
 
 /// An event and its acknowledgement, which carries the same object.
@@ -71,6 +81,7 @@ impl Client {
         Self {
             state: Mutex::new(Some(State {
                 reader,
+                bytes: 0,
                 consumer: None,
             })),
         }
@@ -93,7 +104,7 @@ impl Client {
     }
 
     pub fn is_full(&self) -> bool {
-        self.with(|state| state.reader.waiting() > WAITING)
+        self.with(|state| state.reader.waiting() > WAITING || state.bytes > WAITING_BYTES)
             .unwrap_or_default()
     }
 
@@ -104,7 +115,7 @@ impl Client {
             let place = state.reader.place();
             packets
                 .into_iter()
-                .for_each(|packet| state.reader.put(place, packet));
+                .for_each(|packet| state.put(place, packet));
         });
         Ok(())
     }
@@ -137,10 +148,10 @@ impl Client {
         self.with(|state| {
             state.reader.subscribe(topics, from.number, from.is_replay);
             for packet in reply {
-                state.reader.put(from.number, packet);
+                state.put(from.number, packet);
             }
             if let Some((head, packet)) = from.caught_up {
-                state.reader.put(head, packet);
+                state.put(head, packet);
             }
         });
     }
@@ -149,6 +160,7 @@ impl Client {
         self.with(|state| {
             state.reader.unsubscribe(topic);
             for packet in reply {
+                state.bytes += packet.bytes();
                 state.reader.put_last(packet);
             }
         });
@@ -180,10 +192,18 @@ impl Client {
         cx: &mut Context<'_>,
     ) -> Poll<Result<Encoded, ReadError>> {
         let mut state = self.lock();
-        let Some(State { reader, consumer }) = &mut *state else {
+        let Some(State {
+            reader,
+            bytes,
+            consumer,
+        }) = &mut *state
+        else {
             return Poll::Pending;
         };
         while let Poll::Ready(given) = reader.poll_next(cx)? {
+            if let Given::Item(answer) = &given {
+                *bytes = bytes.saturating_sub(answer.bytes());
+            }
             if let Some(packet) = packet(given, &services.encoder)? {
                 return Poll::Ready(Ok(packet));
             }

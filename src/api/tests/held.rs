@@ -1,4 +1,4 @@
-//! What strangers can make the daemon hold over REST: bodies that stand still, answers that nobody
+//! What strangers can make the daemon hold: bodies over REST that stand still, answers that nobody
 //! reads, long lists. The bound holds, and others are served.
 
 use std::pin::Pin;
@@ -310,4 +310,27 @@ async fn an_answer_that_takes_longer_than_ten_minutes_is_given_up() {
     let given_up = answer.body_mut().frame().await.unwrap();
     assert_eq!(given_up.unwrap_err().code, "timeout");
     assert!(answer.body_mut().frame().await.is_none());
+}
+
+#[tokio::test]
+async fn answers_over_socket_io_that_nobody_takes_hold_further_packets_back() {
+    let daemon = Daemon::start().await;
+    let mut client = daemon.client().await;
+    let addresses: Vec<_> = (0..200).map(|n| address(n).to_string()).collect();
+    let is_full = |client: &Client| client.layer.is_full(&client.session);
+    let mut sent = 0;
+    while !is_full(&client) {
+        sent += 1;
+        assert!(sent < 10, "large answers count by their bytes");
+        client
+            .emit("subscribe_addresses", json!({"addresses": addresses}))
+            .await;
+    }
+    while is_full(&client) {
+        assert_eq!(client.event().await.0, "subscribed");
+        sent -= 1;
+    }
+    for _ in 0..sent {
+        assert_eq!(client.event().await.0, "subscribed");
+    }
 }
