@@ -43,7 +43,7 @@ pub struct Audited {
     pub theirs: Vec<FoundOutput>,
 }
 
-pub(super) struct Audits {
+pub(super) struct AuditTask {
     pub(super) rpc: Rpc,
     pub(super) reader: StoreReader,
     pub(super) position: watch::Receiver<SyncPosition>,
@@ -51,8 +51,8 @@ pub(super) struct Audits {
 }
 
 /// Answers requests, one at a time, until `shutdown`; ends a running scan of ours then.
-pub(super) async fn run(audits: Audits, shutdown: CancellationToken) -> Result<(), StoreError> {
-    let Audits {
+pub(super) async fn run(audits: AuditTask, shutdown: CancellationToken) -> Result<(), StoreError> {
+    let AuditTask {
         rpc,
         reader,
         position,

@@ -19,7 +19,7 @@ mod chain_sync;
 mod feed_check;
 mod mempool_sync;
 mod node;
-mod start;
+pub(super) mod start;
 mod status_publisher;
 mod tx_calls;
 
@@ -32,7 +32,6 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-pub use self::start::{FollowerConfig, FollowerHandles, spawn};
 use self::status_publisher::{NotReady, StatusPublisher};
 use super::baseline::Baselines;
 use super::fork::TipComparison;

@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::status_publisher::StatusPublisher;
 use super::{FollowError, Follower, node};
-use crate::bitcoind::audit::{self, AuditRequest, Audits};
+use crate::bitcoind::audit::{self, AuditRequest, AuditTask};
 use crate::bitcoind::baseline::{self, Baselines};
 use crate::bitcoind::rescan::{self, Rescans, ScanProgress};
 use crate::bitcoind::{DiscoveredNode, NodeStatus};
@@ -76,7 +76,7 @@ pub fn spawn(
         )?;
         let apart = rpc.apart();
         let rescans = follower.rescans(apart.clone(), state, progress);
-        let audits = Audits {
+        let audits = AuditTask {
             rpc: rpc.clone(),
             reader: follower.reader.clone(),
             position: follower.position.subscribe(),
@@ -132,7 +132,7 @@ async fn run_together(
 async fn run_beside(
     baselines: Baselines,
     rescans: Rescans,
-    audits: Audits,
+    audits: AuditTask,
     end: CancellationToken,
 ) -> Result<(), StoreError> {
     let all = tokio::try_join!(
