@@ -339,10 +339,10 @@ impl Retention {
         if let Some(note) = self.router.clock_note().await? {
             tracing::warn!("{note}");
         }
-        self.router.before_retention().await?;
         let (reader, keep) = (self.reader.clone(), self.keep);
         let cutoff = spawn_blocking(move || reader.snapshot().cutoff(now_ms(), keep)).await??;
-        let count = self.indexer.prune_events(cutoff).await?;
+        let prune = self.indexer.prune_events(cutoff);
+        let count = self.router.retain(prune).await??;
         if count > 0 {
             tracing::info!(count, "events older than events.retention_days deleted");
         }

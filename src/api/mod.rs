@@ -114,6 +114,8 @@ pub fn start(parts: Parts) -> Result<(Arc<Router>, DispatchTask), StoreError> {
         socket,
         dispatch,
     } = build(parts)?;
+    let consumers = services.app.consumers.clone();
+    tokio::spawn(async move { consumers.start().await });
     services.app.webhooks.start();
     tokio::spawn(scans::progress::run(services.scans.clone(), stop.clone()));
     let socketio = socketio::Service::new(config, socket);
@@ -144,8 +146,13 @@ fn build(parts: Parts) -> Result<Built, StoreError> {
     };
     let log = EventLog::new(reader.clone(), encoder.clone(), indexer.head());
     let (dispatch, handle) = Dispatch::new(log.clone());
-    let consumers = Consumers::load(&reader, indexer.clone(), limits.consumers)?;
-    let consumers = Arc::new(consumers);
+    let consumers = Consumers::load(
+        &reader,
+        indexer.clone(),
+        log.clone(),
+        handle.clone(),
+        limits.consumers,
+    )?;
     let reads = Reads::new(reader.clone());
     let webhooks = Webhooks::new(webhooks::Parts {
         settings: config.webhooks.clone(),
@@ -291,11 +298,6 @@ impl App {
     /// Where in the log a client's cursor stands.
     fn place(&self, text: &str) -> Result<u64, ApiError> {
         cursors::place(&self.reader, &self.wire, text)
-    }
-
-    /// Whether retention has taken an event after this number.
-    fn expired(&self, after: u64) -> Result<bool, ApiError> {
-        Ok(cursors::is_expired(&self.reader, after)?)
     }
 
     /// The refusal of a cursor with the balances of the addresses.

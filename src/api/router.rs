@@ -112,10 +112,9 @@ impl Router {
         self.socketio.shutdown().await;
     }
 
-    /// To be called before old events are deleted: consumers that have done all that they wanted
-    /// are not to be told that they missed something.
-    pub async fn before_retention(&self) -> Result<(), ApiError> {
-        self.services.app.pass_what_nobody_wants().await
+    /// Deletes old events with `prune`, so that no consumer misses what it did not want.
+    pub async fn retain<T>(&self, prune: impl Future<Output = T>) -> Result<T, ApiError> {
+        self.services.app.consumers.retain(prune).await
     }
 
     /// What is to be said when the machine's clock and the chain differ.

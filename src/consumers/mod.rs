@@ -3,30 +3,52 @@
 //!
 //! # Laws
 //!
-//! 1. A consumer's cursor moves only when it is told so: by the reader's `ack`, forward only, or by
-//!    `PUT` with `after`. A webhook's moves with its deliveries. Before retention deletes events it
-//!    passes those that the consumer does not want, so that they are no loss to it. Who moves one
-//!    backwards stops its readers first: what they still acknowledge would move it forward again.
-//! 2. A reader gets every event that the consumer wants after the cursor, in the order of their
+//! 1. A consumer's cursor moves only when it is told so: by an `ack`, forward only, or by `PUT`
+//!    with `after`. A webhook's moves with its deliveries.
+//! 2. Reading begins at the quiet number, up to which nothing that the consumer wants follows its
+//!    cursor. A reader gets every event that the consumer wants after that, in the order of their
 //!    numbers; what it got and did not acknowledge comes again to the next reader. So an event may
 //!    come twice, with the same cursor, but never not at all.
 //! 3. One reader a name: who comes later takes over, and the one before is told so.
-//! 4. A connection reads a consumer or has subscriptions of its own, not both: an event that both
-//!    want would be told twice.
+//! 4. What a session acknowledges after its reading was taken over, or its consumer was changed or
+//!    deleted, is refused: it would move past what its successor has not done.
+//! 5. Lag and expiry are measured from the quiet number: a consumer neither lags nor expires over
+//!    events that it does not want.
+//!
+//! # The quiet number
+//!
+//! That nothing wanted is between the cursor and a number depends on what is wanted and on the
+//! cursor. It stays true when the cursor moves forward, so an ack leaves the quiet number alone and
+//! whoever uses it takes the greater of both. It is kept in memory, by `lag::Lookahead`, which
+//! belongs to one definition: `PUT` makes another one that begins at the cursor, and in the store
+//! the row goes in the batch that writes the definition or the new place. It is written down only
+//! before retention deletes events, the one moment at which it cannot be found again afterwards
+//! (`Consumers::retain`):
+//!
+//! * Restart, kill: what was written since is looked through again, from the row or the cursor on.
+//! * Power loss: the row is not synced, but the store loses its end only, and the row stands behind
+//!   the events that it speaks of and before the deletions that need it. Numbers are never given
+//!   twice, so an old row says nothing about new events.
+//! * Retention overtakes an unread event: the row stays before it, and the consumer is told that it
+//!   missed something, after a restart as well.
+//! * Retention beside acks and definitions: they wait until the events are gone. An ack in between
+//!   would stand before an event that was not looked at and is not there any more.
 //!
 //! ```text
 //! registry   the consumers and their places; the store's rows are written before the memory changes
-//! readers    who reads one
+//! lag        the quiet number, and how far behind each is
+//! lease      who reads one
 //! name       what they may be called
-//! lag        how far behind each is
 //! ```
 
 mod lag;
+mod lease;
 mod name;
-mod readers;
 mod registry;
+#[cfg(test)]
+mod tests;
 
-pub use lag::Lag;
+pub use lag::Unread;
+pub use lease::{EndReason, Lease};
 pub use name::consumer_name;
-pub use readers::{Over, Reading, Refused, Wish};
 pub use registry::{Consumer, Consumers, Defined};

@@ -4,46 +4,29 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use tokio::sync::watch;
+use tokio::sync::{RwLock, watch};
 use tokio_util::sync::CancellationToken;
 
-use super::lag::Counter;
-use super::readers::{Over, Readers};
-use crate::events::Selection;
+use super::lag::{Lookahead, Unread};
+use super::lease::{EndReason, Leases};
+use crate::events::{EventLog, Handle, Selection};
 use crate::indexer;
 use crate::store::{self, ConsumerEdit, Place, Scripts, StoreError, StoreReader};
 use crate::tracker::ScriptHash;
 use crate::wire::error::ApiError;
 
-/// One consumer, as it is defined now; a new definition makes a new one, with the same place.
-pub struct Consumer {
-    pub name: String,
-    pub wants: store::Consumer,
-    pub filter: Selection,
-    /// It was defined anew or forgotten: whoever works for it ends.
-    pub ended: CancellationToken,
-    pub readers: Arc<Readers>,
-    pub(super) counter: Mutex<Counter>,
-    progress: Arc<Progress>,
-}
-
-/// What stays when a consumer is defined anew.
-struct Progress {
+/// What all consumers stand on.
+struct Shared {
+    reader: StoreReader,
     indexer: indexer::Handle,
-    place: watch::Sender<Place>,
-    /// Held from reading the place to having written a new one.
-    moving: tokio::sync::Mutex<()>,
+    log: Arc<EventLog>,
+    dispatch: Handle,
+    /// Held for writing while retention deletes events, for reading by whoever moves a place or
+    /// changes a definition.
+    retention: RwLock<()>,
 }
 
-impl Progress {
-    fn new(indexer: &indexer::Handle, place: Place) -> Arc<Self> {
-        Arc::new(Self {
-            indexer: indexer.clone(),
-            place: watch::Sender::new(place),
-            moving: tokio::sync::Mutex::default(),
-        })
-    }
-
+impl Shared {
     async fn write(
         &self,
         name: &str,
@@ -55,8 +38,44 @@ impl Progress {
     }
 }
 
+/// Where a consumer is; stays when it is defined anew.
+struct Progress {
+    place: watch::Sender<Place>,
+    /// Held from reading the place to having written a new one.
+    moving: tokio::sync::Mutex<()>,
+}
+
+impl Progress {
+    fn new(place: Place) -> Arc<Self> {
+        Arc::new(Self {
+            place: watch::Sender::new(place),
+            moving: tokio::sync::Mutex::default(),
+        })
+    }
+}
+
+/// One consumer, as it is defined now; a new definition makes a new one, with the same place.
+pub struct Consumer {
+    pub name: String,
+    pub wants: store::Consumer,
+    pub filter: Selection,
+    /// It was defined anew or forgotten: whoever works for it ends.
+    pub ended: CancellationToken,
+    pub leases: Arc<Leases>,
+    lookahead: tokio::sync::Mutex<Lookahead>,
+    progress: Arc<Progress>,
+    shared: Arc<Shared>,
+}
+
 impl Consumer {
-    fn new(name: String, wants: store::Consumer, progress: Arc<Progress>) -> Arc<Self> {
+    /// `quiet`: nothing that it wants is between its place and there.
+    fn new(
+        shared: &Arc<Shared>,
+        name: String,
+        wants: store::Consumer,
+        progress: Arc<Progress>,
+        quiet: u64,
+    ) -> Arc<Self> {
         let scripts = match &wants.scripts {
             Scripts::All => None,
             Scripts::These(spks) => Some(Arc::new(
@@ -67,30 +86,44 @@ impl Consumer {
             scripts,
             blocks: wants.blocks,
         };
-        let (readers, counter) = (Arc::default(), Mutex::default());
+        let Shared {
+            log,
+            dispatch,
+            reader,
+            ..
+        } = &**shared;
+        let quiet = quiet.max(progress.place.borrow().number);
+        let lookahead = Lookahead::new(log, dispatch, reader, &filter, quiet);
         Arc::new(Self {
             name,
             wants,
             filter,
             ended: CancellationToken::new(),
-            readers,
-            counter,
+            leases: Arc::default(),
+            lookahead: tokio::sync::Mutex::new(lookahead),
             progress,
+            shared: shared.clone(),
         })
     }
 
     /// How many read it now.
     pub fn readers(&self) -> usize {
-        self.readers.count()
+        self.leases.count()
     }
 
-    fn end(&self, why: Over) {
+    fn end(&self, reason: EndReason) {
         self.ended.cancel();
-        self.readers.close(why);
+        self.leases.close(reason);
     }
 
     pub fn place(&self) -> Place {
         *self.progress.place.borrow()
+    }
+
+    /// What it has not acknowledged.
+    pub async fn unread(&self) -> Result<Unread, ApiError> {
+        let mut lookahead = self.lookahead.lock().await;
+        Ok(lookahead.look(self.place().number).await?)
     }
 
     /// Moves the place forward to `number`; stays where it is when it is there or further already.
@@ -102,6 +135,7 @@ impl Consumer {
         mut more: Vec<ConsumerEdit>,
         now: u64,
     ) -> Result<Option<Place>, ApiError> {
+        let _kept = self.shared.retention.read().await;
         let _moving = self.progress.moving.lock().await;
         let (place, moved) = (self.place(), Place { number, moved: now });
         if self.ended.is_cancelled() {
@@ -111,7 +145,7 @@ impl Consumer {
             more.push(ConsumerEdit::Move(moved));
         }
         if !more.is_empty() {
-            self.progress.write(&self.name, more, false).await?;
+            self.shared.write(&self.name, more, false).await?;
         }
         if number > place.number {
             self.progress.place.send_replace(moved);
@@ -126,8 +160,22 @@ impl Consumer {
         if self.ended.is_cancelled() {
             return Ok(false);
         }
-        self.progress.write(&self.name, edits, true).await?;
+        self.shared.write(&self.name, edits, true).await?;
         Ok(true)
+    }
+
+    /// Writes its quiet number down, while nobody moves or changes it. Not when it has missed
+    /// something: that is to be found again.
+    async fn keep_quiet(&self) -> Result<(), ApiError> {
+        let mut lookahead = self.lookahead.lock().await;
+        let place = self.place().number;
+        let unread = lookahead.look(place).await?;
+        if unread.missed.is_none() && unread.after > lookahead.kept.max(place) {
+            let edits = vec![ConsumerEdit::Quiet(unread.after)];
+            self.shared.write(&self.name, edits, false).await?;
+            lookahead.kept = unread.after;
+        }
+        Ok(())
     }
 }
 
@@ -142,8 +190,7 @@ pub enum Defined {
 
 /// All consumers. Changes of definitions come one at a time.
 pub struct Consumers {
-    pub(super) reader: StoreReader,
-    indexer: indexer::Handle,
+    shared: Arc<Shared>,
     consumers: Mutex<BTreeMap<String, Arc<Consumer>>>,
     defining: tokio::sync::Mutex<()>,
     /// Consumers that there may be.
@@ -154,19 +201,40 @@ impl Consumers {
     pub fn load(
         reader: &StoreReader,
         indexer: indexer::Handle,
+        log: Arc<EventLog>,
+        dispatch: Handle,
         limit: usize,
-    ) -> Result<Self, StoreError> {
-        let consumers = reader.consumers()?.into_iter().map(|(name, wants, place)| {
-            let progress = Progress::new(&indexer, place);
-            (name.clone(), Consumer::new(name, wants, progress))
-        });
-        Ok(Self {
+    ) -> Result<Arc<Self>, StoreError> {
+        let shared = Arc::new(Shared {
             reader: reader.clone(),
-            consumers: Mutex::new(consumers.collect()),
-            defining: tokio::sync::Mutex::default(),
             indexer,
+            log,
+            dispatch,
+            retention: RwLock::default(),
+        });
+        let mut consumers = BTreeMap::new();
+        for (name, wants, place) in reader.consumers()? {
+            let quiet = reader.quiet(&name)?.unwrap_or(0);
+            let progress = Progress::new(place);
+            let consumer = Consumer::new(&shared, name.clone(), wants, progress, quiet);
+            consumers.insert(name, consumer);
+        }
+        Ok(Arc::new(Self {
+            shared,
+            consumers: Mutex::new(consumers),
+            defining: tokio::sync::Mutex::default(),
             limit,
-        })
+        }))
+    }
+
+    /// Registers those that were loaded with dispatch, and looks through what was written since
+    /// their quiet numbers. To be run once, beside the rest.
+    pub async fn start(&self) {
+        for consumer in self.all() {
+            if let Err(cause) = consumer.unread().await {
+                tracing::debug!(consumer = consumer.name, %cause, "not looked ahead");
+            }
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<String, Arc<Consumer>>> {
@@ -201,6 +269,16 @@ impl Consumers {
         self.lock().values().cloned().collect()
     }
 
+    /// The first `most` of them, with what each has not acknowledged.
+    pub async fn unread(&self, most: usize) -> Result<Vec<(Arc<Consumer>, Unread)>, ApiError> {
+        let mut all = Vec::new();
+        for consumer in self.all().into_iter().take(most) {
+            let unread = consumer.unread().await?;
+            all.push((consumer, unread));
+        }
+        Ok(all)
+    }
+
     /// Creates or changes a consumer. `wants`: makes the definition from the one that it replaces;
     /// of an equal one the time of creation does not count. `at`: where it begins to read; absent,
     /// a known one stays where it is and a new one begins at `head`. To be run to its end, as
@@ -214,6 +292,7 @@ impl Consumers {
         now: u64,
     ) -> Result<(Arc<Consumer>, Defined), ApiError> {
         let _defining = self.defining.lock().await;
+        let _kept = self.shared.retention.read().await;
         let (known, count) = {
             let consumers = self.lock();
             (consumers.get(name).cloned(), consumers.len())
@@ -232,10 +311,9 @@ impl Consumers {
                 ConsumerEdit::Define(wants.clone()),
                 ConsumerEdit::Move(place),
             ];
-            let progress = Progress::new(&self.indexer, place);
-            progress.write(name, edits, true).await?;
-            let consumer = Consumer::new(name.to_owned(), wants, progress);
-            return Ok((self.replace(consumer), Defined::Created));
+            self.shared.write(name, edits, true).await?;
+            let consumer = self.insert(name, wants, Progress::new(place), 0);
+            return Ok((consumer, Defined::Created));
         };
         let wants = store::Consumer {
             created: known.wants.created,
@@ -247,33 +325,30 @@ impl Consumers {
         // Whoever moves the place waits, and then finds that its consumer has ended.
         let _moving = known.progress.moving.lock().await;
         let place = at.map(|number| Place { number, moved: now });
-        let mut edits = vec![ConsumerEdit::Define(wants.clone()), ConsumerEdit::Resume];
-        edits.extend(place.map(ConsumerEdit::Rewind));
-        if (&known.wants.scripts, known.wants.blocks) != (&wants.scripts, wants.blocks) {
-            // What it wants now and did not want before is not done behind its place.
-            edits.push(ConsumerEdit::ForgetPartitions);
-        }
-        let url = |wants: &store::Consumer| wants.webhook.as_ref().map(|it| it.url.clone());
-        if url(&known.wants) != url(&wants) {
-            // Another receiver has its own time before events are given up.
-            edits.push(ConsumerEdit::ForgetFailures);
-        }
-        known.progress.write(name, edits, true).await?;
-        known.end(Over::Changed);
+        let selects_the_same =
+            (&known.wants.scripts, known.wants.blocks) == (&wants.scripts, wants.blocks);
+        let quiet = match place {
+            None if selects_the_same => known.lookahead.lock().await.kept,
+            _ => 0,
+        };
+        let edits = changes(&known.wants, &wants, selects_the_same, place);
+        self.shared.write(name, edits, true).await?;
+        known.end(EndReason::Changed);
         if let Some(place) = place {
             known.progress.place.send_replace(place);
         }
-        Ok((
-            self.replace(Consumer::new(
-                name.to_owned(),
-                wants,
-                known.progress.clone(),
-            )),
-            Defined::Changed,
-        ))
+        let consumer = self.insert(name, wants, known.progress.clone(), quiet);
+        Ok((consumer, Defined::Changed))
     }
 
-    fn replace(&self, consumer: Arc<Consumer>) -> Arc<Consumer> {
+    fn insert(
+        &self,
+        name: &str,
+        wants: store::Consumer,
+        progress: Arc<Progress>,
+        quiet: u64,
+    ) -> Arc<Consumer> {
+        let consumer = Consumer::new(&self.shared, name.to_owned(), wants, progress, quiet);
         self.lock().insert(consumer.name.clone(), consumer.clone());
         consumer
     }
@@ -283,15 +358,52 @@ impl Consumers {
     /// restart.
     pub async fn forget(&self, name: &str) -> Result<Arc<Consumer>, ApiError> {
         let _defining = self.defining.lock().await;
+        let _kept = self.shared.retention.read().await;
         let known = self.get(name)?;
         let moving = known.progress.moving.lock().await;
         let edits = vec![ConsumerEdit::Forget];
-        known.progress.write(name, edits, true).await?;
-        known.end(Over::Gone);
+        self.shared.write(name, edits, true).await?;
+        known.end(EndReason::Deleted);
         self.lock().remove(name);
         drop(moving);
         Ok(known)
     }
+
+    /// Deletes old events with `prune`. Before, each consumer's quiet number is written down, and
+    /// nobody moves until they are gone: who has acknowledged all that it wanted of them has missed
+    /// nothing.
+    pub async fn retain<T>(&self, prune: impl Future<Output = T>) -> Result<T, ApiError> {
+        // What takes long, while they may move.
+        for consumer in self.all() {
+            consumer.unread().await?;
+        }
+        let _nobody_moves = self.shared.retention.write().await;
+        for consumer in self.all() {
+            consumer.keep_quiet().await?;
+        }
+        Ok(prune.await)
+    }
+}
+
+/// What a new definition, and a new place, change of the rows.
+fn changes(
+    known: &store::Consumer,
+    wants: &store::Consumer,
+    selects_the_same: bool,
+    place: Option<Place>,
+) -> Vec<ConsumerEdit> {
+    let mut edits = vec![ConsumerEdit::Define(wants.clone()), ConsumerEdit::Resume];
+    edits.extend(place.map(ConsumerEdit::Rewind));
+    if !selects_the_same {
+        // What it wants now and did not want before is not done beyond its place.
+        edits.push(ConsumerEdit::ForgetBeyondPlace);
+    }
+    let url = |wants: &store::Consumer| wants.webhook.as_ref().map(|it| it.url.clone());
+    if url(known) != url(wants) {
+        // Another receiver has its own time before events are given up.
+        edits.push(ConsumerEdit::ForgetFailures);
+    }
+    edits
 }
 
 fn too_many(count: usize) -> ApiError {

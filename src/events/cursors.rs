@@ -59,7 +59,10 @@ fn gone(
         first: encoder.cursor(first),
         balances: None,
     };
-    Ok(ApiError::gone(code, message, restart))
+    Ok(ApiError {
+        restart: Some(Box::new(restart)),
+        ..ApiError::gone(code, message)
+    })
 }
 
 /// The refusal of a cursor with the balances of the addresses and the cursor of the same instant.

@@ -307,6 +307,30 @@ impl<I> Reader<I> {
         Poll::Pending
     }
 
+    /// Nothing up to this number is wanted any more.
+    pub fn skip_to(&mut self, number: u64) {
+        self.place = self.place.max(number);
+    }
+
+    /// The next event, if there is one up to `end`, which must not be beyond the log. For a
+    /// selection without items; what has no place in the order is dropped.
+    pub async fn next_until(&mut self, end: u64) -> Result<Option<Event>, PageError> {
+        self.look();
+        self.unread = self.unread.max(end);
+        poll_fn(|cx| {
+            loop {
+                match self.poll_given(cx) {
+                    Poll::Ready(Ok(Given::Event(event))) => return Poll::Ready(Ok(Some(event))),
+                    Poll::Ready(Ok(_)) => {}
+                    Poll::Ready(Err(cause)) => return Poll::Ready(Err(cause)),
+                    Poll::Pending if self.is_clean() => return Poll::Ready(Ok(None)),
+                    Poll::Pending => return Poll::Pending,
+                }
+            }
+        })
+        .await
+    }
+
     pub async fn next(&mut self) -> Result<Given<I>, PageError> {
         poll_fn(|cx| self.poll_next(cx)).await
     }

@@ -101,7 +101,12 @@ impl<'a> WebhookTask<'a> {
             ))
         });
         let (rows, dead_letters, failing, resent, stopped) = rows.await?;
-        let mut done = [consumer.place().number; PARTITIONS];
+        let unread = consumer.unread().await?;
+        let begin = match unread.missed {
+            Some(_) => consumer.place().number,
+            None => unread.after,
+        };
+        let mut done = [begin; PARTITIONS];
         for (at, number) in rows {
             if let Some(done) = usize::try_from(at).ok().and_then(|at| done.get_mut(at)) {
                 *done = number.max(*done);

@@ -124,12 +124,8 @@ impl ApiError {
         }
     }
 
-    /// A cursor is not good any more.
-    pub fn gone(code: &'static str, message: &str, restart: Restart) -> Self {
-        Self {
-            restart: Some(Box::new(restart)),
-            ..Self::new(StatusCode::GONE, code, message)
-        }
+    pub fn gone(code: &'static str, message: impl Into<String>) -> Self {
+        Self::new(StatusCode::GONE, code, message)
     }
 
     /// The daemon is on its way down.
@@ -193,7 +189,10 @@ mod tests {
             first: "a-4".to_owned(),
             balances: None,
         };
-        let error = ApiError::gone("cursor_expired", "Gone.", restart);
+        let error = ApiError {
+            restart: Some(Box::new(restart)),
+            ..ApiError::gone("cursor_expired", "Gone.")
+        };
         let text = r#"{"error":"Gone.","code":"cursor_expired","cursor":"a-9","first":"a-4"}"#;
         assert_eq!(serde_json::to_string(&error).unwrap(), text);
     }

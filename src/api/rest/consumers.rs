@@ -9,7 +9,7 @@ use super::respond::{self, Answer};
 use super::watchlist::distinct;
 use crate::api::App;
 use crate::clock::now_ms;
-use crate::consumers::{Consumer, Defined, Lag, consumer_name};
+use crate::consumers::{Consumer, Defined, EndReason, Unread, consumer_name};
 use crate::reads::run_detached;
 use crate::store::{self, Scripts};
 use crate::webhooks;
@@ -38,7 +38,6 @@ struct Shape {
     cursor: String,
     head: String,
     lag: u64,
-    lag_exact: bool,
     lag_seconds: f64,
     created: f64,
     last_moved: f64,
@@ -97,7 +96,7 @@ impl App {
     fn consumer_shape(
         &self,
         consumer: &Consumer,
-        lag: Lag,
+        unread: Unread,
         addresses: Addresses,
         whole: bool,
     ) -> Result<Shape, ApiError> {
@@ -108,9 +107,8 @@ impl App {
             blocks: consumer.wants.blocks,
             cursor: self.wire.cursor(place.number),
             head: self.wire.cursor(self.reader.snapshot().head()?),
-            lag: lag.events,
-            lag_exact: lag.exact,
-            lag_seconds: lag.seconds,
+            lag: unread.lag(),
+            lag_seconds: json::seconds(unread.age(now_ms())),
             created: json::seconds(consumer.wants.created),
             last_moved: json::seconds(place.moved),
             readers: consumer.readers(),
@@ -119,18 +117,13 @@ impl App {
     }
 
     /// With its list of addresses.
-    fn whole_shape(&self, consumer: &Arc<Consumer>) -> Result<Shape, ApiError> {
+    fn whole_shape(&self, consumer: &Consumer, unread: Unread) -> Result<Shape, ApiError> {
         let text = |spk: &bitcoin::ScriptBuf| address::text(spk, self.wire.network);
         let addresses = match &consumer.wants.scripts {
             Scripts::All => Addresses::All("all"),
             Scripts::These(spks) => Addresses::These(spks.iter().map(text).collect()),
         };
-        self.consumer_shape(
-            consumer,
-            self.consumers.lag_of(consumer, now_ms())?,
-            addresses,
-            true,
-        )
+        self.consumer_shape(consumer, unread, addresses, true)
     }
 
     /// `GET /consumers`
@@ -141,20 +134,16 @@ impl App {
             count: usize,
             cursor: String,
         }
-        self.read(|app| {
-            let all = app.consumers.all();
-            let shape = |(consumer, lag): (&Arc<Consumer>, Lag)| {
+        let all = self.consumers.unread(usize::MAX).await?;
+        self.read(move |app| {
+            let shape = |(consumer, unread): &(Arc<Consumer>, Unread)| {
                 let addresses = match &consumer.wants.scripts {
                     Scripts::All => Addresses::All("all"),
                     Scripts::These(spks) => Addresses::Count(spks.len()),
                 };
-                app.consumer_shape(consumer, lag, addresses, false)
+                app.consumer_shape(consumer, *unread, addresses, false)
             };
-            let consumers = all
-                .iter()
-                .zip(app.consumers.lags(&all, now_ms())?)
-                .map(shape)
-                .collect::<Result<Vec<_>, _>>()?;
+            let consumers = all.iter().map(shape).collect::<Result<Vec<_>, _>>()?;
             let cursor = app.wire.cursor(app.reader.snapshot().head()?);
             let answer = Consumers {
                 count: consumers.len(),
@@ -169,8 +158,12 @@ impl App {
     /// `GET /consumers/{name}`
     pub(in crate::api) async fn consumer(self: &Arc<Self>, name: &str) -> Result<Answer, ApiError> {
         let consumer = self.consumers.get(consumer_name(name)?)?;
-        self.read(move |app| Ok(respond::json(StatusCode::OK, &app.whole_shape(&consumer)?)))
-            .await
+        let unread = consumer.unread().await?;
+        self.read(move |app| {
+            let shape = app.whole_shape(&consumer, unread)?;
+            Ok(respond::json(StatusCode::OK, &shape))
+        })
+        .await
     }
 
     /// `PUT /consumers/{name}`
@@ -226,11 +219,12 @@ impl App {
             Defined::Same => (StatusCode::OK, "was like that already"),
         };
         let message = format!("The consumer {name} {what}.");
+        let unread = consumer.unread().await?;
         self.read(move |app| {
             Ok(respond::json(
                 status,
                 &Put {
-                    shape: app.whole_shape(&consumer)?,
+                    shape: app.whole_shape(&consumer, unread)?,
                     message,
                     secret,
                 },
@@ -342,8 +336,15 @@ impl App {
             acked: Acked,
             message: String,
         }
-        let cursor = asked.cursor;
-        let acked = self.acknowledge(consumer_name(name)?, &cursor).await?;
+        let (cursor, name) = (asked.cursor, consumer_name(name)?);
+        let acked = loop {
+            let consumer = self.consumers.get(name)?;
+            match self.acknowledge(&consumer, &cursor).await? {
+                Ok(acked) => break acked,
+                // It was defined anew this moment.
+                Err(_) => tokio::task::yield_now().await,
+            }
+        };
         let message = match self.number(&acked.cursor)? == self.number(&cursor)? {
             true => format!("Everything up to this cursor is done for {name}."),
             false => format!(
@@ -353,47 +354,31 @@ impl App {
         Ok(respond::json(StatusCode::OK, &Answered { acked, message }))
     }
 
-    /// Moves a consumer's place forward.
+    /// Moves a consumer's place forward; why not, when it has ended.
     pub(in crate::api) async fn acknowledge(
         self: &Arc<Self>,
-        name: &str,
+        consumer: &Arc<Consumer>,
         cursor: &str,
-    ) -> Result<Acked, ApiError> {
-        loop {
-            let consumer = self.consumers.get(name)?;
-            if consumer.wants.webhook.is_some() {
-                let message =
-                    format!("{name} has a webhook: its cursor moves with the deliveries.");
-                return Err(ApiError::new(
-                    StatusCode::CONFLICT,
-                    "consumer_has_webhook",
-                    message,
-                ));
-            }
-            let number = self.number(cursor)?;
-            if number > self.reader.snapshot().head()? {
-                // Says what is wrong with it.
-                self.place(cursor)?;
-            }
-            let moving = consumer.clone();
-            let moved =
-                run_detached(async move { moving.move_to(number, Vec::new(), now_ms()).await });
-            let Some(place) = moved.await? else {
-                // It was defined anew this moment.
-                tokio::task::yield_now().await;
-                continue;
-            };
-            let lag = self
-                .read({
-                    let consumer = consumer.clone();
-                    move |app| app.consumers.lag_of(&consumer, now_ms())
-                })
-                .await?;
-            return Ok(Acked {
-                consumer: name.to_owned(),
-                cursor: self.wire.cursor(place.number),
-                lag: lag.events,
-            });
+    ) -> Result<Result<Acked, EndReason>, ApiError> {
+        let name = &consumer.name;
+        if consumer.wants.webhook.is_some() {
+            let message = format!("{name} has a webhook: its cursor moves with the deliveries.");
+            return Err(ApiError::conflict("consumer_has_webhook", message));
         }
+        let number = self.number(cursor)?;
+        if number > self.reader.snapshot().head()? {
+            // Says what is wrong with it.
+            self.place(cursor)?;
+        }
+        let moving = consumer.clone();
+        let moved = run_detached(async move { moving.move_to(number, Vec::new(), now_ms()).await });
+        let Some(place) = moved.await? else {
+            return Ok(Err(consumer.leases.closed().unwrap_or(EndReason::Changed)));
+        };
+        Ok(Ok(Acked {
+            consumer: name.clone(),
+            cursor: self.wire.cursor(place.number),
+            lag: consumer.unread().await?.lag(),
+        }))
     }
 }

@@ -12,11 +12,12 @@ use super::respond::{self, Answer};
 use super::status::{Overview, tip_time};
 use crate::bitcoind::{self, TopicStatus};
 use crate::clock::now_ms;
-use crate::consumers::Lag;
+use crate::consumers::{Consumer, Unread};
 use crate::events;
 use crate::store::StoreReader;
 use crate::webhooks::Counters;
 use crate::wire::error::ApiError;
+use crate::wire::json::seconds;
 
 const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
@@ -30,13 +31,14 @@ impl Overview {
     /// `GET /metrics`. `sessions`: open Engine.IO sessions.
     pub async fn metrics(self: &Arc<Self>, sessions: usize) -> Result<Answer, ApiError> {
         let counts = self.dispatch.counts().await?;
+        let consumers = self.consumers.unread(usize::MAX).await?;
         let overview = self.clone();
         let text = self.reads.run_long(move |reader| {
             let writer = MetricsWriter::new()?;
             overview.describe_daemon(&writer)?;
             overview.describe_state(&writer, reader)?;
             overview.describe_clients(&writer, sessions, counts)?;
-            overview.describe_consumers(&writer)?;
+            overview.describe_consumers(&writer, &consumers)?;
             overview.describe_node(&writer, &overview.monitoring.node(), now_ms())?;
             Ok(TextEncoder::new().encode_to_string(&writer.0.gather())?)
         });
@@ -147,21 +149,22 @@ impl Overview {
         )
     }
 
-    fn describe_consumers(&self, writer: &MetricsWriter) -> Result<(), ApiError> {
-        let consumers = self.consumers.all();
-        let lags = self.consumers.lags(&consumers, now_ms())?;
-        let of_each = |value: fn(&Lag) -> f64| {
+    fn describe_consumers(
+        &self,
+        writer: &MetricsWriter,
+        consumers: &[(Arc<Consumer>, Unread)],
+    ) -> Result<(), ApiError> {
+        let of_each = |value: fn(&Unread) -> f64| {
             consumers
                 .iter()
-                .zip(&lags)
-                .map(move |(consumer, lag)| ([&*consumer.name], value(lag)))
+                .map(move |(consumer, unread)| ([&*consumer.name], value(unread)))
         };
-        let help = "Events that the consumer wants and has not acknowledged; from 10000 on at least so many.";
+        let help = "Events of the log from the first on that the consumer wants and has not acknowledged; 0 when there is none.";
         writer.gauges(
             "consumer_lag",
             help,
             ["consumer"],
-            of_each(|lag| number(lag.events)),
+            of_each(|unread| number(unread.lag())),
         )?;
         let help =
             "Age of the oldest event that the consumer has not acknowledged; 0 when there is none.";
@@ -169,11 +172,11 @@ impl Overview {
             "consumer_lag_seconds",
             help,
             ["consumer"],
-            of_each(|lag| lag.seconds),
+            of_each(|unread| seconds(unread.age(now_ms()))),
         )?;
         let readers = consumers
             .iter()
-            .map(|consumer| ([&*consumer.name], number(consumer.readers() as u64)));
+            .map(|(consumer, _)| ([&*consumer.name], number(consumer.readers() as u64)));
         writer.gauges(
             "consumer_readers",
             "Who reads the consumer now.",

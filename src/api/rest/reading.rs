@@ -6,9 +6,7 @@ use std::time::Duration;
 use super::events::{LIMIT_DEFAULT, ReadEvents};
 use super::respond::Answer;
 use crate::api::App;
-use crate::api::socket::over;
-use crate::clock::now_ms;
-use crate::consumers::{Consumer, Over, Refused, Wish, consumer_name};
+use crate::consumers::{Consumer, consumer_name};
 use crate::events::PageError;
 use crate::events::cursors::BALANCES;
 use crate::store::Scripts;
@@ -34,31 +32,25 @@ impl App {
         let limit = query.limit.map_or(LIMIT_DEFAULT, Limit::get);
         let wait = query.wait.map_or(Duration::ZERO, Wait::seconds);
         let after = query.after.map(|text| self.place(&text)).transpose()?;
-        let reading = consumer
-            .readers
-            .begin(Wish::WhenFree)
-            .map_err(|refused| over(name, refused))?;
+        let lease = consumer.leases.acquire();
+        let lease = lease.map_err(|reason| reason.error(name))?;
         let from = match after {
             Some(number) => number,
-            None => {
-                let consumer = consumer.clone();
-                self.read(move |app| app.place_of(&consumer)).await?
-            }
+            None => self.begin_of(&consumer).await?,
         };
-        let ended = reading.seat.clone();
+        let ended = lease.ended();
         let until = async move {
             tokio::select! {
                 () = tokio::time::sleep(wait) => {}
-                () = ended.ended() => {}
+                () = ended => {}
             }
         };
         let enough = (wait > Duration::ZERO).then_some(until);
         let selection = consumer.filter.clone();
         let batch = self.events.read(selection, from, limit, enough).await;
-        match reading.seat.is_over() {
-            // What it has is right, and nobody else was told that it is done.
-            None | Some(Over::Taken | Over::Left) => {}
-            Some(why) => return Err(over(name, Refused::Over(why))),
+        // What it has when somebody takes over is right, and nobody was told that it is done.
+        if let Some(reason) = consumer.leases.closed() {
+            return Err(reason.error(name));
         }
         match batch {
             Ok(batch) => self.events.answer(batch).await,
@@ -71,19 +63,24 @@ impl App {
         }
     }
 
-    /// Where a consumer stands; a refusal with its balances when retention has passed it. Blocks
-    /// the thread.
-    pub(in crate::api) fn place_of(&self, consumer: &Consumer) -> Result<u64, ApiError> {
-        let number = consumer.place().number;
-        self.check_place(number, consumer)?;
-        Ok(number)
+    /// Where reading a consumer begins; a refusal with its balances when retention has taken what
+    /// it wants.
+    pub(in crate::api) async fn begin_of(
+        self: &Arc<Self>,
+        consumer: &Arc<Consumer>,
+    ) -> Result<u64, ApiError> {
+        let (unread, place) = (consumer.unread().await?, consumer.place().number);
+        if unread.missed.is_some() || place > unread.head {
+            let consumer = consumer.clone();
+            self.read(move |app| app.check_place(place, &consumer))
+                .await?;
+        }
+        Ok(unread.after)
     }
 
-    pub(in crate::api) fn check_place(
-        &self,
-        number: u64,
-        consumer: &Consumer,
-    ) -> Result<(), ApiError> {
+    /// Refuses a place behind which events are gone, with the consumer's balances. Blocks the
+    /// thread.
+    fn check_place(&self, number: u64, consumer: &Consumer) -> Result<(), ApiError> {
         let Err(error) = self.place(&self.wire.cursor(number)) else {
             return Ok(());
         };
@@ -117,27 +114,5 @@ impl App {
             }
         }
         Ok(watched)
-    }
-
-    /// Moves every consumer to right before the next event that it wants. So that nobody who has
-    /// acknowledged all that it wanted is told that it missed something when retention deletes the
-    /// rest: to be called before.
-    pub(in crate::api) async fn pass_what_nobody_wants(self: &Arc<Self>) -> Result<(), ApiError> {
-        let consumers = self.consumers.all();
-        loop {
-            let counted = consumers.clone();
-            let lags = self.read(move |app| app.consumers.lags(&counted, now_ms()));
-            let mut is_done = true;
-            for (consumer, lag) in consumers.iter().zip(lags.await?) {
-                // One that did miss something is to be told.
-                if !self.expired(consumer.place().number)? {
-                    self.consumers.pass_unwanted(consumer).await?;
-                    is_done &= lag.exact || lag.events > 0;
-                }
-            }
-            if is_done {
-                return Ok(());
-            }
-        }
     }
 }

@@ -100,7 +100,6 @@ struct ConsumerState {
     name: String,
     cursor: String,
     lag: u64,
-    lag_exact: bool,
     lag_seconds: f64,
     readers: usize,
     webhook_state: Option<&'static str>,
@@ -251,12 +250,21 @@ impl Overview {
             lagging,
             rest_bytes: self.budget.held(),
         };
+        let consumers = self.consumer_states().await?;
         let overview = self.clone();
-        let read = move |reader: &StoreReader| overview.describe(&reader.snapshot(), clients);
+        let read = move |reader: &StoreReader| {
+            let snapshot = reader.snapshot();
+            overview.describe(&snapshot, clients, consumers)
+        };
         self.reads.run_long(read).await
     }
 
-    fn describe(&self, snapshot: &Snapshot<'_>, clients: Clients) -> Result<Status, ApiError> {
+    fn describe(
+        &self,
+        snapshot: &Snapshot<'_>,
+        clients: Clients,
+        consumers: Vec<ConsumerState>,
+    ) -> Result<Status, ApiError> {
         let (node, now) = (self.monitoring.node(), now_ms());
         let (counts, network, is_on) = (
             snapshot.counts()?,
@@ -296,7 +304,7 @@ impl Overview {
             },
             node: Node::of(node, now),
             clients,
-            consumers: self.consumer_states(now)?,
+            consumers,
             consumer_count: self.consumers.count(),
             scans,
             scan_count,
@@ -304,21 +312,16 @@ impl Overview {
     }
 
     /// The first consumers; `GET /consumers` has them all.
-    fn consumer_states(&self, now: u64) -> Result<Vec<ConsumerState>, ApiError> {
-        let mut consumers = self.consumers.all();
-        consumers.truncate(LISTED_CONSUMERS);
-        let states = consumers
-            .iter()
-            .zip(self.consumers.lags(&consumers, now)?)
-            .map(|(consumer, lag)| ConsumerState {
-                name: consumer.name.clone(),
-                cursor: self.encoder.cursor(consumer.place().number),
-                lag: lag.events,
-                lag_exact: lag.exact,
-                lag_seconds: lag.seconds,
-                readers: consumer.readers(),
-                webhook_state: self.webhooks.state_word(consumer),
-            });
+    async fn consumer_states(&self) -> Result<Vec<ConsumerState>, ApiError> {
+        let consumers = self.consumers.unread(LISTED_CONSUMERS).await?;
+        let states = consumers.iter().map(|(consumer, unread)| ConsumerState {
+            name: consumer.name.clone(),
+            cursor: self.encoder.cursor(consumer.place().number),
+            lag: unread.lag(),
+            lag_seconds: json::seconds(unread.age(now_ms())),
+            readers: consumer.readers(),
+            webhook_state: self.webhooks.state_word(consumer),
+        });
         Ok(states.collect())
     }
 }

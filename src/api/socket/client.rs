@@ -8,6 +8,7 @@ use serde_json::value::RawValue;
 
 use super::SocketServices;
 use super::consumers::Reading;
+use crate::consumers::{Consumer, EndReason};
 use crate::events::{Given, PageError, Reader, Registration, Topic};
 use crate::socketio::{Ack, EncodeError, Encoded};
 use crate::wire::{ApiError, EventEncoder, NAMESPACE, json};
@@ -128,8 +129,8 @@ impl Client {
         limit: usize,
     ) -> Result<(Arc<Registration>, Vec<Topic>), ApiError> {
         let answer = self.with(|state| {
-            if let Some(reading) = &state.consumer {
-                return Err(super::consumers::alone(reading.name()));
+            if let Some(reading) = state.consumer.as_ref().and_then(Reading::reads) {
+                return Err(super::consumers::alone(reading));
             }
             if state.reader.count_with(topics) > limit {
                 let message = format!(
@@ -174,15 +175,26 @@ impl Client {
     /// The name of the consumer that this client reads.
     pub fn consumer(&self) -> Option<String> {
         self.with(|state| {
-            let reading = state.consumer.as_ref();
-            reading.map(|reading| reading.name().to_owned())
+            let reading = state.consumer.as_ref().and_then(Reading::reads);
+            reading.map(str::to_owned)
         })
         .flatten()
     }
 
-    /// Another consumer to read, or none; the one before is let go.
-    pub fn read_consumer(&self, reading: Option<Reading>) {
-        let _before = self.with(|state| std::mem::replace(&mut state.consumer, reading));
+    /// Another consumer to read; the one before is let go.
+    pub fn read_consumer(&self, reading: Reading) {
+        let _before = self.with(|state| state.consumer.replace(reading));
+    }
+
+    /// No more of its consumer is read.
+    pub fn leave_consumer(&self) {
+        self.with(|state| state.consumer.as_mut().map(Reading::leave));
+    }
+
+    /// What it acknowledges under this name, if it reads that consumer or did.
+    pub fn acknowledges(&self, name: &str) -> Option<Result<Arc<Consumer>, EndReason>> {
+        self.with(|state| state.consumer.as_ref()?.acknowledges(name))
+            .flatten()
     }
 
     /// The next packet.
@@ -211,14 +223,7 @@ impl Client {
         let Some(reading) = consumer else {
             return Poll::Pending;
         };
-        match reading.poll_next(&services.app, cx) {
-            Poll::Ready(Some(packet)) => Poll::Ready(Ok(packet)),
-            Poll::Ready(None) => {
-                *consumer = None;
-                Poll::Pending
-            }
-            Poll::Pending => Poll::Pending,
-        }
+        reading.poll_next(&services.app, cx).map(Ok)
     }
 }
 

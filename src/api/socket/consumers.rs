@@ -1,9 +1,9 @@
 //! `subscribe_consumer`, `unsubscribe_consumer`, `ack`: reading a consumer over Socket.IO.
 //!
-//! A reading takes the consumer's seat first, so that whoever had it is given nothing more; then
-//! its reader begins where the consumer stands. What ends it is told in place of the next event.
+//! A reading takes over the consumer's lease first, so that whoever had it is given nothing more;
+//! then its reader begins where the consumer does. What ends it is told in place of the next event,
+//! and what its client acknowledges afterwards is refused with the same.
 
-use std::future::ready;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -15,8 +15,7 @@ use super::client::{Reply, packet};
 use super::{Call, SocketServices};
 use crate::api::App;
 use crate::api::rest::events::ONE_READER;
-use crate::clock::now_ms;
-use crate::consumers::{self, Consumer, Over, Refused, Wish, consumer_name};
+use crate::consumers::{Consumer, EndReason, Lease, consumer_name};
 use crate::events::{PageError, Reader};
 use crate::socketio::{Ack, Encoded};
 use crate::wire::json::{self, Balance};
@@ -32,7 +31,6 @@ struct Subscribed {
     cursor: String,
     head: String,
     lag: u64,
-    lag_exact: bool,
     /// Why it does not begin where the consumer stands.
     #[serde(skip_serializing_if = "Option::is_none")]
     error: Option<String>,
@@ -101,17 +99,10 @@ impl Call {
         if client.has_subscriptions() {
             return Err(alone(&name));
         }
-        client.read_consumer(None);
-        let seat = consumer
-            .readers
-            .begin(Wish::TakeOver)
-            .map_err(|refused| over(&name, refused))?;
-        let described = consumer.clone();
-        let begun = self
-            .services
-            .app
-            .read(move |app| app.begin_reading(&described));
-        let (json, from) = begun.await?;
+        client.leave_consumer();
+        let lease = consumer.leases.take_over();
+        let lease = lease.map_err(|reason| reason.error(&name))?;
+        let (json, from) = self.services.app.begin_reading(&consumer).await?;
         let SocketServices { log, dispatch, .. } = &*self.services;
         let mut reader = Reader::of_selection(log, dispatch, consumer.filter.clone(), from);
         reader.follow().await.map_err(|_| ApiError::stopping())?;
@@ -122,7 +113,7 @@ impl Call {
             json,
             ack: ack.take(),
         })?;
-        client.read_consumer(Some(Reading::new(consumer, seat, reader)));
+        client.read_consumer(Reading::new(consumer, lease, reader));
         Ok(())
     }
 
@@ -139,7 +130,7 @@ impl Call {
         let (consumer, client) = (asked.consumer, self.client()?);
         consumer_name(&consumer)?;
         if client.consumer().is_some_and(|name| name == consumer) {
-            client.read_consumer(None);
+            client.leave_consumer();
         }
         let message = format!("No more events of {consumer} come here; it stays where it is.");
         client.answer(Reply {
@@ -155,7 +146,17 @@ impl Call {
         ack: &mut Option<Ack>,
     ) -> Result<(), ApiError> {
         let name = consumer_name(&asked.consumer)?;
-        let acked = self.services.app.acknowledge(name, &asked.cursor).await?;
+        // Who reads it, or did, acknowledges what it was when that began.
+        let consumer = match self.client()?.acknowledges(name) {
+            Some(consumer) => consumer.map_err(|reason| reason.error(name))?,
+            None => self.services.app.consumers.get(name)?,
+        };
+        let acked = self
+            .services
+            .app
+            .acknowledge(&consumer, &asked.cursor)
+            .await?;
+        let acked = acked.map_err(|reason| reason.error(name))?;
         self.client()?.answer(Reply {
             name: "acked",
             json: json::to_text(&acked),
@@ -166,9 +167,12 @@ impl Call {
 
 impl App {
     /// Where a reading begins, and how the reader is told.
-    fn begin_reading(&self, consumer: &Arc<Consumer>) -> Result<(String, u64), ApiError> {
-        let lag = self.consumers.lag_of(consumer, now_ms())?;
-        let head = self.wire.cursor(self.reader.snapshot().head()?);
+    async fn begin_reading(
+        self: &Arc<Self>,
+        consumer: &Arc<Consumer>,
+    ) -> Result<(String, u64), ApiError> {
+        let begun = self.begin_of(consumer).await;
+        let unread = consumer.unread().await?;
         let consumer_name = consumer.name.clone();
         let message = format!(
             "Reading {consumer_name}; acknowledge with the event ack {{\"consumer\", \"cursor\"}}."
@@ -178,23 +182,27 @@ impl App {
             consumer: consumer_name,
             message,
             cursor,
-            head,
-            lag: lag.events,
-            lag_exact: lag.exact,
+            head: self.wire.cursor(unread.head),
+            lag: unread.lag(),
             error: None,
             code: None,
             first: None,
             balances: None,
         };
-        if let Err(problem) = self.place_of(consumer) {
-            let Some(restart) = problem.restart else {
-                return Err(problem);
-            };
-            (shape.cursor, shape.first, shape.balances) =
-                (restart.cursor, Some(restart.first), restart.balances);
-            (shape.error, shape.code) = (Some(problem.message), Some(problem.code));
-        }
-        let from = self.number(&shape.cursor)?;
+        let from = match begun {
+            Ok(from) => from,
+            Err(problem) => {
+                let Some(restart) = problem.restart else {
+                    return Err(problem);
+                };
+                let from = self.number(&restart.cursor)?;
+                shape.lag = unread.head.saturating_sub(from);
+                (shape.cursor, shape.first, shape.balances) =
+                    (restart.cursor, Some(restart.first), restart.balances);
+                (shape.error, shape.code) = (Some(problem.message), Some(problem.code));
+                from
+            }
+        };
         Ok((json::to_text(&shape), from))
     }
 }
@@ -210,106 +218,110 @@ fn caught_up(consumer: &str, cursor: String) -> Result<Encoded, ApiError> {
         .map_err(|cause| ApiError::internal(&cause))
 }
 
-type EndMessage = Pin<Box<dyn Future<Output = Option<Encoded>> + Send>>;
+type Begins = Pin<Box<dyn Future<Output = Result<u64, ApiError>> + Send>>;
 
-/// A consumer that is read.
+/// A consumer that is read, or was: its client still acknowledges what it got.
 pub struct Reading {
     consumer: Arc<Consumer>,
-    seat: consumers::Reading,
+    /// `None` once it has ended.
+    lease: Option<Lease>,
+    /// Why others ended it.
+    ended: Option<EndReason>,
     reader: Reader<Encoded>,
-    over: Pin<Box<dyn Future<Output = ()> + Send>>,
-    /// Why it ends, on its way to the client.
-    end_message: Option<EndMessage>,
+    /// Comes when the lease ends.
+    end: Pin<Box<dyn Future<Output = ()> + Send>>,
+    /// Retention has overtaken the reader: where it goes on, or that it has missed something.
+    begins: Option<Begins>,
 }
 
 impl Reading {
-    fn new(consumer: Arc<Consumer>, seat: consumers::Reading, reader: Reader<Encoded>) -> Self {
-        let ended = seat.seat.clone();
+    fn new(consumer: Arc<Consumer>, lease: Lease, reader: Reader<Encoded>) -> Self {
         Self {
             consumer,
-            seat,
+            end: Box::pin(lease.ended()),
+            lease: Some(lease),
+            ended: None,
             reader,
-            over: Box::pin(async move { ended.ended().await }),
-            end_message: None,
+            begins: None,
         }
     }
 
-    pub(super) fn name(&self) -> &str {
-        &self.consumer.name
+    /// The name of what it reads; `None` once it has ended.
+    pub(super) fn reads(&self) -> Option<&str> {
+        self.lease.as_ref().map(|_| self.consumer.name.as_str())
     }
 
-    /// The next packet; `None` when it has ended and the client knows why.
-    pub(super) fn poll_next(
-        &mut self,
-        app: &Arc<App>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Encoded>> {
-        if let Some(end_message) = &mut self.end_message {
-            let said = std::task::ready!(end_message.as_mut().poll(cx));
-            self.end_message = Some(Box::pin(ready(None)));
-            return Poll::Ready(said);
-        }
-        let mut is_over = self.over.as_mut().poll(cx).is_ready();
-        while !is_over {
+    /// What its client acknowledges; why not, when somebody ended the reading.
+    pub(super) fn acknowledges(&self, name: &str) -> Option<Result<Arc<Consumer>, EndReason>> {
+        let ended = self.lease.as_ref().map_or(self.ended, Lease::has_ended);
+        (self.consumer.name == name).then(|| ended.map_or_else(|| Ok(self.consumer.clone()), Err))
+    }
+
+    /// Its client wants no more.
+    pub(super) fn leave(&mut self) {
+        self.ended = self.lease.take().and_then(|lease| lease.has_ended());
+    }
+
+    /// The next packet. Once it has ended and the client knows why, there is none.
+    pub(super) fn poll_next(&mut self, app: &Arc<App>, cx: &mut Context<'_>) -> Poll<Encoded> {
+        loop {
+            let Some(lease) = &self.lease else {
+                return Poll::Pending;
+            };
+            // A reading that has ended is given nothing more, however late it notices.
+            let _ = self.end.as_mut().poll(cx);
+            if let Some(reason) = lease.has_ended() {
+                return self.end_with(&reason.error(&self.consumer.name));
+            }
+            if let Some(begins) = &mut self.begins {
+                match std::task::ready!(begins.as_mut().poll(cx)) {
+                    Ok(after) if after > self.reader.place() => self.reader.skip_to(after),
+                    Ok(_) => {
+                        let what = "events that are kept were not found";
+                        return self.end_with(&ApiError::internal(&what));
+                    }
+                    // The client was too slow for retention; this says where to go on.
+                    Err(error) => return self.end_with(&error),
+                }
+                self.begins = None;
+            }
             let reader = &mut self.reader;
-            // A reading that is over is given nothing more, however late it notices.
-            let Ok(given) = self.seat.seat.unless_over(|| reader.poll_next(cx)) else {
-                is_over = true;
+            let Ok(given) = lease.unless_ended(|| reader.poll_next(cx)) else {
                 continue;
             };
             match std::task::ready!(given) {
                 Ok(given) => match packet(given, &app.wire) {
-                    Ok(Some(packet)) => return Poll::Ready(Some(packet)),
+                    Ok(Some(packet)) => return Poll::Ready(packet),
                     Ok(None) => {}
-                    Err(cause) => return self.end(ready(Some(ApiError::internal(&cause))), cx),
+                    Err(cause) => return self.end_with(&ApiError::internal(&cause)),
                 },
                 Err(PageError::Stopped) => return Poll::Pending,
-                // The client was too slow for retention; this error says where to go on.
                 Err(PageError::Expired) => {
                     let (app, consumer) = (app.clone(), self.consumer.clone());
-                    let from = self.reader.place();
-                    let why = async move {
-                        let look = app.read(move |app| app.check_place(from, &consumer));
-                        look.await.err()
-                    };
-                    return self.end(why, cx);
+                    self.begins = Some(Box::pin(async move { app.begin_of(&consumer).await }));
                 }
                 Err(PageError::Store(cause)) => {
-                    return self.end(ready(Some(ApiError::internal(&cause))), cx);
+                    return self.end_with(&ApiError::internal(&cause));
                 }
             }
         }
-        let why = match self.seat.seat.is_over() {
-            None | Some(Over::Left) => None,
-            Some(why) => Some(over(&self.consumer.name, Refused::Over(why))),
-        };
-        self.end(ready(why), cx)
     }
 
     /// Says why, and nothing more after it.
-    fn end(
-        &mut self,
-        why: impl Future<Output = Option<ApiError>> + Send + 'static,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Encoded>> {
+    fn end_with(&mut self, error: &ApiError) -> Poll<Encoded> {
         #[derive(Serialize)]
         struct Said<'a> {
             #[serde(flatten)]
             error: &'a ApiError,
             consumer: &'a str,
         }
-        self.seat.seat.end(Over::Left);
-        let consumer = self.consumer.name.clone();
-        self.end_message = Some(Box::pin(async move {
-            let error = why.await?;
-            let said = Said {
-                error: &error,
-                consumer: &consumer,
-            };
-            Encoded::event(NAMESPACE, "error", &said).ok()
-        }));
-        cx.waker().wake_by_ref();
-        Poll::Pending
+        self.leave();
+        let said = Said {
+            error,
+            consumer: &self.consumer.name,
+        };
+        // Cannot fail: it is our own JSON under our own name.
+        Encoded::event(NAMESPACE, "error", &said).map_or(Poll::Pending, Poll::Ready)
     }
 }
 
@@ -318,30 +330,4 @@ pub(super) fn alone(name: &str) -> ApiError {
         "A connection reads one consumer ({name}) or has subscriptions of its own, not both; end the one first, or use another connection."
     );
     ApiError::new(StatusCode::CONFLICT, "consumer_alone", message)
-}
-
-/// Why somebody does not read (any more).
-pub fn over(name: &str, refused: Refused) -> ApiError {
-    let conflict = |code, message| ApiError::new(StatusCode::CONFLICT, code, message);
-    match refused {
-        Refused::Busy => conflict(
-            "consumer_busy",
-            format!(
-                "Somebody reads {name} already; wait until that ends, or make a second consumer with PUT /consumers/<another name>, which gets the same events."
-            ),
-        ),
-        Refused::Over(Over::Taken | Over::Left) => conflict(
-            "consumer_taken",
-            format!("A newer reader of {name} took over; no more events of it come here."),
-        ),
-        Refused::Over(Over::Changed) => conflict(
-            "consumer_changed",
-            format!("{name} is defined differently now, or begins elsewhere; read it anew."),
-        ),
-        Refused::Over(Over::Gone) => ApiError::new(
-            StatusCode::GONE,
-            "consumer_gone",
-            format!("{name} was deleted."),
-        ),
-    }
 }

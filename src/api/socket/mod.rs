@@ -39,7 +39,6 @@ use crate::store::Snapshot;
 use crate::wire::request::Nothing;
 use crate::wire::{ApiError, EventEncoder, NAMESPACE, address, json};
 use client::{Client, Reply};
-pub use consumers::over;
 pub use requests::EVENTS;
 use requests::{Kind, argument, unknown_event};
 

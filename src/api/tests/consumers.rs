@@ -119,8 +119,8 @@ async fn a_consumer_is_defined_shown_listed_and_deleted() {
         "a new one begins now"
     );
     assert_eq!(
-        (&made["lag"], &made["lag_exact"], &made["lag_seconds"]),
-        (&json!(0), &json!(true), &json!(0.0))
+        (&made["lag"], &made["lag_seconds"], made.get("lag_exact")),
+        (&json!(0), &json!(0.0), None)
     );
     assert_eq!(
         (&made["readers"], &made["webhook"]),
@@ -501,7 +501,11 @@ async fn status_says_how_far_behind_consumers_are() {
             })
             .collect::<Vec<_>>()
     };
-    assert_eq!(lags().await, [(5, true), (2, true)]);
+    assert_eq!(
+        lags().await,
+        [(5, true), (5, true)],
+        "from the first event on that each wants"
+    );
     daemon.ack("all", 5).await;
     daemon.ack("one", 2).await;
     assert_eq!(lags().await, [(0, false), (0, false)]);
@@ -513,7 +517,7 @@ async fn status_says_how_far_behind_consumers_are() {
             json!({"addresses": [address(1).to_string()], "after": daemon.cursor_of(0)}),
         )
         .await;
-    assert_eq!(lags().await, [(2, true), (4, true)]);
+    assert_eq!(lags().await, [(2, true), (7, true)]);
     let (_, status) = daemon.get("/status").await;
     assert_eq!(
         (
@@ -532,55 +536,6 @@ async fn status_says_how_far_behind_consumers_are() {
         [(0, false), (0, false)],
         "what retention took is not there to be read"
     );
-}
-
-#[tokio::test]
-async fn a_lag_beyond_what_is_counted_is_a_lower_bound() {
-    let daemon = Daemon::start().await;
-    daemon.consumer("slow", json!({})).await;
-    let addresses = (0..6000).map(|n: u32| {
-        let program: Vec<u8> = n.to_be_bytes().into_iter().cycle().take(20).collect();
-        Address::from_witness_program(
-            WitnessProgram::new(WitnessVersion::V0, &program).unwrap(),
-            KnownHrp::Regtest,
-        )
-    });
-    let addresses: Vec<Address> = addresses.collect();
-    let texts: Vec<_> = addresses.iter().map(Address::to_string).collect();
-    daemon
-        .post("/add_addresses", &json!({ "addresses": texts }).to_string())
-        .await;
-    let mut tx = spend(
-        OutPoint {
-            txid: Txid::from_byte_array([9; 32]),
-            vout: 0,
-        },
-        ScriptBuf::new(),
-        1,
-    );
-    tx.output = addresses
-        .iter()
-        .map(|to| TxOut {
-            value: Amount::from_sat(1000),
-            script_pubkey: to.script_pubkey(),
-        })
-        .collect();
-    daemon
-        .apply(Input::TxSeen {
-            tx,
-            seen: Seen::Accepted,
-            now: NOW,
-        })
-        .await;
-    assert_eq!(daemon.last_number(), 12_000);
-    let (_, slow) = daemon.get("/consumers/slow").await;
-    assert_eq!(
-        (&slow["lag"], &slow["lag_exact"]),
-        (&json!(10_000), &json!(false))
-    );
-    assert_eq!(daemon.ack("slow", 1500).await.1["lag"], 10_000);
-    assert_eq!(daemon.ack("slow", 2500).await.1["lag"], 9_500);
-    assert_eq!(daemon.get("/consumers/slow").await.1["lag_exact"], true);
 }
 
 #[tokio::test]
@@ -630,7 +585,8 @@ async fn what_a_client_asked_for_before_it_left_is_in_memory_as_in_the_store() {
                     .iter()
                     .map(|it| (it.name.clone(), it.wants.clone(), it.place()))
                     .collect();
-                if known == daemon.reader.consumers().unwrap() {
+                // While one is deleted its rows may be read in part.
+                if daemon.reader.consumers().is_ok_and(|it| it == known) {
                     return;
                 }
                 tokio::time::sleep(Duration::from_millis(5)).await;

@@ -7,6 +7,7 @@
 //! |---|---|---|
 //! | name | created u64, all scripts bool, spks, blocks bool, webhook | its wants: [`Consumer`] |
 //! | name, 0, `c` | number u64, moved u64 | all events up to this one are done: [`Place`] |
+//! | name, 0, `q` | number u64 | nothing that it wants is between the place and this: quiet |
 //! | name, 0, `p`, partition u64 | number u64 | a webhook's partition is done up to here, beyond the place |
 //! | name, 0, `d`, number u64 | event, tries, error, again bool | [`DeadLetter`] |
 //! | name, 0, `f`, number u64 | tries | an event that failed and is tried again: [`Failing`] |
@@ -127,12 +128,14 @@ pub enum ConsumerEdit {
     Define(Consumer),
     /// Its place, further on than before.
     Move(Place),
-    /// Its place, anywhere: no event behind it counts as done.
+    /// Nothing that it wants is between its place and this number.
+    Quiet(u64),
+    /// Its place, anywhere, with [`ConsumerEdit::ForgetBeyondPlace`].
     Rewind(Place),
     /// Events of this partition of a webhook are done up to this number.
     PartitionDone(u64, u64),
-    /// No event behind the place counts as done.
-    ForgetPartitions,
+    /// Nothing beyond the place counts as done or as not wanted.
+    ForgetBeyondPlace,
     /// Rows of earlier builds.
     DropDone,
     DeadLetter(u64, DeadLetter),
@@ -178,6 +181,11 @@ impl StoreReader {
             found.push((name, db.decode(CURSORS, &key, &value)?, place));
         }
         Ok(found)
+    }
+
+    /// Nothing that a consumer wants is between its place and this number, if it was written down.
+    pub fn quiet(&self, name: &str) -> Result<Option<u64>, StoreError> {
+        self.db().get(CURSORS, &quiet_key(name))
     }
 
     /// Partitions of a webhook that are done further than the consumer's place, each with the
@@ -291,7 +299,7 @@ impl Writer {
                 }
                 ConsumerEdit::Rewind(place) => {
                     batch.put_cf(family, place_key(name), place.to_bytes());
-                    delete_kind(&mut batch, family, name, PARTITION);
+                    forget_beyond_place(&mut batch, family, name);
                     delete_kind(&mut batch, family, name, FAILING);
                 }
                 ConsumerEdit::PartitionDone(partition, number) => batch.put_cf(
@@ -299,7 +307,10 @@ impl Writer {
                     number_key(name, PARTITION, *partition),
                     number.to_be_bytes(),
                 ),
-                ConsumerEdit::ForgetPartitions => delete_kind(&mut batch, family, name, PARTITION),
+                ConsumerEdit::ForgetBeyondPlace => forget_beyond_place(&mut batch, family, name),
+                ConsumerEdit::Quiet(number) => {
+                    batch.put_cf(family, quiet_key(name), number.to_bytes());
+                }
                 ConsumerEdit::DropDone => delete_kind(&mut batch, family, name, DONE),
                 ConsumerEdit::DeadLetter(number, letter) => {
                     batch.put_cf(family, number_key(name, DEAD, *number), letter.to_bytes())
@@ -347,6 +358,7 @@ impl Writer {
 /// Behind the name.
 const SEPARATOR: u8 = 0;
 const PLACE: u8 = b'c';
+const QUIET: u8 = b'q';
 const PARTITION: u8 = b'p';
 const DONE: u8 = b'o';
 const DEAD: u8 = b'd';
@@ -368,6 +380,15 @@ fn delete_kind(batch: &mut WriteBatch, family: &ColumnFamily, name: &str, kind: 
     let start = number_key(name, kind, 0);
     let end = [name.as_bytes(), &[SEPARATOR, kind + 1]].concat();
     batch.delete_range_cf(family, start.as_slice(), end.as_slice());
+}
+
+fn forget_beyond_place(batch: &mut WriteBatch, family: &ColumnFamily, name: &str) {
+    batch.delete_cf(family, quiet_key(name));
+    delete_kind(batch, family, name, PARTITION);
+}
+
+fn quiet_key(name: &str) -> Vec<u8> {
+    [name.as_bytes(), &[SEPARATOR, QUIET]].concat()
 }
 
 fn stopped_key(name: &str) -> Vec<u8> {

@@ -433,39 +433,102 @@ async fn retention_of_what_a_consumer_does_not_want_is_no_loss_to_it() {
     }
     daemon.pay(&address(1), 500, 90).await;
     daemon.ack("done", 6).await;
-    daemon.services.app.pass_what_nobody_wants().await.unwrap();
-    let cursors = async || {
-        let mut cursors = Vec::new();
-        for name in ["done", "behind", "other"] {
-            cursors.push(number(
-                &daemon.get(&format!("/consumers/{name}")).await.1["cursor"],
-            ));
-        }
-        cursors
+    let retain = async |daemon: &Daemon| {
+        let prune = daemon.indexer.prune_events(old_by_clock(NOW + 1));
+        daemon
+            .services
+            .app
+            .consumers
+            .retain(prune)
+            .await
+            .unwrap()
+            .unwrap()
     };
+    assert_eq!(retain(&daemon).await, 6);
+    let check = async |daemon: &Daemon| {
+        for (name, acked, status) in [("done", 6, 200), ("behind", 4, 410), ("other", 4, 200)] {
+            let (_, shape) = daemon.get(&format!("/consumers/{name}")).await;
+            assert_eq!(
+                (number(&shape["cursor"]), &shape["lag"]),
+                (acked, &json!(0)),
+                "{name} stays where it was acknowledged"
+            );
+            let (read, _) = daemon.get(&format!("/events?consumer={name}")).await;
+            assert_eq!(read, status, "{name}");
+        }
+    };
+    check(&daemon).await;
+    assert_eq!(retain(&daemon).await, 0);
+    let daemon = daemon.again().await;
+    check(&daemon).await;
+    daemon.watch(7).await;
+    daemon.pay(&address(7), 500, 91).await;
+    let mut client = daemon.client().await;
+    client.read("other").await;
+    assert_eq!(client.backlog().await.1, [7, 8]);
+}
+
+#[tokio::test]
+async fn ack_of_a_reading_that_others_ended_is_refused_and_moves_nothing() {
+    let daemon = shop(2).await;
+    let place = || {
+        daemon
+            .services
+            .app
+            .consumers
+            .get("shop")
+            .unwrap()
+            .place()
+            .number
+    };
+    let ack = json!({"consumer": "shop", "cursor": daemon.cursor_of(3)});
+    let (mut old, mut new) = (daemon.client().await, daemon.client().await);
+    old.read("shop").await;
+    old.backlog().await;
+    new.read("shop").await;
+    new.backlog().await;
+    // Also before it was told.
+    old.say(&format!("27{}", json!(["ack", ack.clone()]))).await;
+    assert_eq!(old.expect("error").await["code"], "consumer_taken");
+    assert_eq!(old.acknowledgement(7).await["code"], "consumer_taken");
+    let told = old.expect("error").await;
     assert_eq!(
-        cursors().await,
-        [6, 4, 6],
-        "right before the next event that each wants"
+        (&told["code"], &told["consumer"]),
+        (&json!("consumer_taken"), &json!("shop"))
     );
-    daemon
-        .indexer
-        .prune_events(old_by_clock(NOW + 1))
-        .await
-        .unwrap();
-    daemon.services.app.pass_what_nobody_wants().await.unwrap();
-    assert_eq!(
-        cursors().await,
-        [6, 4, 6],
-        "who missed something stays where it is, and is told"
-    );
-    for (name, status) in [("done", 200), ("behind", 410), ("other", 200)] {
-        assert_eq!(
-            daemon.get(&format!("/events?consumer={name}")).await.0,
-            status,
-            "{name}"
-        );
+    assert_eq!(place(), 0);
+
+    let back = json!({"blocks": true, "after": daemon.cursor_of(1)});
+    daemon.consumer("shop", back).await;
+    assert_eq!(new.expect("error").await["code"], "consumer_changed");
+    for _ in 0..2 {
+        new.emit("ack", ack.clone()).await;
+        assert_eq!(new.expect("error").await["code"], "consumer_changed");
     }
+    assert_eq!(place(), 1);
+    new.read("shop").await;
+    assert_eq!(new.backlog().await.1, [2, 3, 4]);
+    new.emit("ack", ack.clone()).await;
+    assert_eq!(new.expect("acked").await["lag"], 1);
+
+    // Who left by itself, and who never read it, acknowledges what it knows.
+    new.emit("unsubscribe_consumer", json!({"consumer": "shop"}))
+        .await;
+    new.expect("unsubscribed_consumer").await;
+    let ack = json!({"consumer": "shop", "cursor": daemon.cursor_of(4)});
+    new.emit("ack", ack.clone()).await;
+    assert_eq!(new.expect("acked").await["lag"], 0);
+    let mut other = daemon.client().await;
+    other.emit("ack", ack.clone()).await;
+    assert_eq!(other.expect("acked").await["lag"], 0);
+
+    // Another one with its name is another one.
+    daemon.call("DELETE", "/consumers/shop", &Value::Null).await;
+    let first = json!({ "after": daemon.cursor_of(0) });
+    daemon.consumer("shop", first).await;
+    new.emit("ack", ack).await;
+    assert_eq!(new.expect("error").await["code"], "consumer_gone");
+    assert_eq!(place(), 0);
 }
 
 #[tokio::test]

@@ -1,0 +1,405 @@
+//! Consumers over a real store, indexer and dispatch, against a list of all that was written.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::task::{Context, Waker};
+
+use bitcoin::hashes::Hash;
+use bitcoin::{BlockHash, Network, ScriptBuf};
+use proptest::prelude::*;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use super::*;
+use crate::events::{Dispatch, EventLog, Handle, Request};
+use crate::store::{self, ChainInfo, Cutoff, Scripts};
+use crate::tracker::{Input, Past, ScriptHash, WatchRequest};
+use crate::wire::EventEncoder;
+use crate::{events, indexer};
+
+const NOW: u64 = 1_754_336_318_173;
+const NAME: &str = "shop";
+
+fn spk(n: u8) -> ScriptBuf {
+    ScriptBuf::from_bytes(vec![n])
+}
+
+/// What a consumer of these scripts wants; `None`: of all.
+fn wants(scripts: Option<&BTreeSet<u8>>) -> store::Consumer {
+    store::Consumer {
+        created: NOW,
+        scripts: match scripts {
+            None => Scripts::All,
+            Some(scripts) => Scripts::These(scripts.iter().map(|n| spk(*n)).collect()),
+        },
+        blocks: false,
+        webhook: None,
+    }
+}
+
+/// A daemon's log and consumers, until it is killed.
+struct World {
+    folder: Arc<tempfile::TempDir>,
+    reader: store::StoreReader,
+    indexer: indexer::Handle,
+    thread: std::thread::JoinHandle<Result<(), indexer::IndexerError>>,
+    log: Arc<EventLog>,
+    dispatch: Handle,
+    stop: CancellationToken,
+    consumers: Arc<Consumers>,
+}
+
+impl World {
+    fn on(folder: Arc<tempfile::TempDir>) -> Self {
+        let chain = ChainInfo {
+            network: Network::Regtest,
+            genesis: BlockHash::all_zeros(),
+        };
+        let (writer, reader) = store::open(folder.path(), Some(chain), NOW).unwrap();
+        let tracker = indexer::load(&reader, [7; 16]).unwrap();
+        let head = writer.head();
+        let (indexer, thread) = indexer::spawn(tracker, writer, head, mpsc::channel(1000).0);
+        let encoder = EventEncoder {
+            starts: reader.starts().clone(),
+            network: Network::Regtest,
+        };
+        let log = EventLog::new(reader.clone(), encoder, indexer.head());
+        let (task, dispatch) = Dispatch::new(log.clone());
+        let stop = CancellationToken::new();
+        tokio::spawn(task.run(stop.clone()));
+        let consumers =
+            Consumers::load(&reader, indexer.clone(), log.clone(), dispatch.clone(), 10);
+        Self {
+            folder,
+            reader,
+            indexer,
+            thread,
+            log,
+            dispatch,
+            stop,
+            consumers: consumers.unwrap(),
+        }
+    }
+
+    async fn new() -> Self {
+        let world = Self::on(Arc::new(tempfile::tempdir().unwrap()));
+        let first_height = 100;
+        let blocks = vec![(BlockHash::from_byte_array([1; 32]), 1_600_000_000)];
+        let start = Input::Start {
+            first_height,
+            blocks,
+            now: NOW,
+        };
+        world.indexer.apply(start).await.unwrap();
+        world
+    }
+
+    /// Another process on the same store.
+    async fn again(self) -> Self {
+        let Self {
+            folder,
+            indexer,
+            thread,
+            stop,
+            consumers,
+            dispatch,
+            log,
+            reader,
+        } = self;
+        stop.cancel();
+        let reading = Arc::downgrade(&log);
+        drop((indexer, consumers, dispatch, log, reader));
+        // Dispatch, and reads that were given up.
+        while reading.strong_count() > 0 {
+            tokio::task::yield_now().await;
+        }
+        let ended = tokio::task::spawn_blocking(move || thread.join().unwrap());
+        ended.await.unwrap().unwrap();
+        Self::on(folder)
+    }
+
+    /// Writes one event of this script.
+    async fn write(&self, n: u8) {
+        let request = WatchRequest {
+            spk: spk(n),
+            label: None,
+            depths: Vec::new(),
+            past: Past::Leave,
+        };
+        let scripts = vec![request];
+        let watch = Input::Watch { scripts, now: NOW };
+        self.indexer.apply(watch).await.unwrap();
+        let scripts = vec![ScriptHash::of(&spk(n))];
+        let unwatch = Input::Unwatch { scripts, now: NOW };
+        self.indexer.apply(unwatch).await.unwrap();
+    }
+
+    async fn define(&self, scripts: Option<&BTreeSet<u8>>, at: Option<u64>) -> Arc<Consumer> {
+        let wants = wants(scripts);
+        let define = |_: Option<&store::Consumer>| Ok(wants);
+        let head = self.log.head();
+        let defined = self.consumers.define(NAME, define, at, head, NOW).await;
+        defined.unwrap().0
+    }
+
+    fn consumer(&self) -> Arc<Consumer> {
+        self.consumers.get(NAME).unwrap()
+    }
+
+    async fn prune(&self) -> usize {
+        let old = Cutoff {
+            before: NOW + 1,
+            now: u64::MAX,
+            young: u32::MAX,
+        };
+        self.indexer.prune_events(old).await.unwrap()
+    }
+
+    async fn retain(&self) {
+        self.consumers.retain(self.prune()).await.unwrap();
+        // As after some time.
+        self.log.forget_pages();
+    }
+
+    async fn ack(&self, number: u64) {
+        let moved = self.consumer().move_to(number, Vec::new(), NOW).await;
+        moved.unwrap().unwrap();
+    }
+
+    /// All numbers that a reader gets which begins where the consumer does.
+    async fn read(&self) -> Vec<u64> {
+        let consumer = self.consumer();
+        let request = Request {
+            selection: consumer.filter.clone(),
+            after: consumer.unread().await.unwrap().after,
+            limit: usize::MAX,
+        };
+        let at_once: Option<std::future::Ready<()>> = None;
+        let read = events::read(&self.log, &self.dispatch, request, at_once).await;
+        let entries = read.unwrap().events;
+        let numbers = entries.iter().filter_map(events::Event::entry);
+        numbers.map(|entry| entry.number).collect()
+    }
+}
+
+#[derive(Debug, Clone)]
+enum Op {
+    Write(u8),
+    /// As a part of the log.
+    Ack(u8),
+    Define {
+        scripts: Option<BTreeSet<u8>>,
+        /// Where it begins, as a part of the log.
+        at: Option<u8>,
+    },
+    Retain,
+    Kill,
+    /// Asks, and gives up after so many steps; between two of them something is written.
+    GiveUp(u8),
+}
+
+fn op() -> impl Strategy<Value = Op> {
+    let scripts = prop::option::weighted(0.8, prop::collection::btree_set(1..5_u8, 1..3));
+    let at = prop::option::weighted(0.3, any::<u8>());
+    prop_oneof![
+        8 => (1..5_u8).prop_map(Op::Write),
+        4 => any::<u8>().prop_map(Op::Ack),
+        1 => (scripts, at).prop_map(|(scripts, at)| Op::Define { scripts, at }),
+        1 => Just(Op::Retain),
+        1 => Just(Op::Kill),
+        2 => (0..6_u8).prop_map(Op::GiveUp),
+    ]
+}
+
+/// What must be true of the consumer.
+#[derive(Debug)]
+struct Model {
+    /// Script of each number that was written.
+    written: BTreeMap<u64, u8>,
+    /// The first number that retention left.
+    first: u64,
+    scripts: Option<BTreeSet<u8>>,
+    acked: u64,
+    /// Nothing wanted was known to be between the place and here when retention came last.
+    quiet: u64,
+}
+
+impl Model {
+    fn head(&self) -> u64 {
+        self.written
+            .last_key_value()
+            .map_or(0, |(number, _)| *number)
+    }
+
+    /// The numbers that it wants and has not acknowledged.
+    fn unread(&self) -> impl Iterator<Item = u64> {
+        self.written
+            .range(self.acked + 1..)
+            .filter(|(_, n)| self.scripts.as_ref().is_none_or(|all| all.contains(n)))
+            .map(|(number, _)| *number)
+    }
+
+    fn part(&self, byte: u8, from: u64) -> u64 {
+        from + (self.head() - from) * u64::from(byte) / 255
+    }
+
+    fn retain(&mut self) {
+        let next = self.unread().next();
+        // Behind what is gone nothing is known.
+        if self.acked.max(self.quiet) + 1 >= self.first {
+            self.quiet = self.quiet.max(next.map_or(self.head(), |next| next - 1));
+        }
+        self.first = self.head() + 1;
+    }
+
+    async fn check(&self, world: &World) {
+        let unread = world.consumer().unread().await.unwrap();
+        let kept: Vec<u64> = self.unread().filter(|it| *it >= self.first).collect();
+        let lag = kept.first().map_or(0, |next| self.head() + 1 - next);
+        assert_eq!(unread.lag(), lag, "{unread:?} {self:?}");
+        assert_eq!(unread.age(NOW + 7), if lag > 0 { 7 } else { 0 });
+        assert_eq!(unread.head, self.head());
+        if self.unread().any(|number| number < self.first) {
+            assert!(unread.missed.is_some(), "{unread:?} {self:?}");
+        } else if self.acked.max(self.quiet) + 1 >= self.first {
+            assert_eq!(unread.missed, None, "{self:?}");
+        }
+        if unread.missed.is_none() {
+            assert_eq!(world.read().await, kept, "{self:?}");
+        }
+        assert_eq!(world.consumer().place().number, self.acked);
+    }
+}
+
+async fn live(ops: Vec<Op>) {
+    let mut world = World::new().await;
+    world.define(None, None).await;
+    let mut model = Model {
+        written: BTreeMap::new(),
+        first: 1,
+        scripts: None,
+        acked: 0,
+        quiet: 0,
+    };
+    for op in ops {
+        match op {
+            Op::Write(n) => {
+                world.write(n).await;
+                model.written.insert(model.head() + 1, n);
+            }
+            Op::Ack(byte) => {
+                model.acked = model.part(byte, model.acked);
+                world.ack(model.acked).await;
+            }
+            Op::Define { scripts, at } => {
+                let at = at.map(|byte| model.part(byte, model.first - 1));
+                world.define(scripts.as_ref(), at).await;
+                if at.is_some() || scripts != model.scripts {
+                    model.quiet = 0;
+                }
+                model.acked = at.unwrap_or(model.acked);
+                model.scripts = scripts;
+            }
+            Op::Retain => {
+                world.retain().await;
+                model.retain();
+            }
+            Op::Kill => world = world.again().await,
+            Op::GiveUp(steps) => {
+                let consumer = world.consumer();
+                let mut asking = Box::pin(consumer.unread());
+                for _ in 0..steps {
+                    let mut cx = Context::from_waker(Waker::noop());
+                    if asking.as_mut().poll(&mut cx).is_ready() {
+                        break;
+                    }
+                    world.write(1).await;
+                    model.written.insert(model.head() + 1, 1);
+                }
+            }
+        }
+        model.check(&world).await;
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 24, ..ProptestConfig::default() })]
+
+    /// What is unread is what a filter over all that was written says, whatever came between.
+    #[test]
+    fn quiet_number_hides_nothing_and_spares_what_is_not_wanted(ops in prop::collection::vec(op(), 1..60)) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(live(ops));
+    }
+}
+
+#[tokio::test]
+async fn quiet_number_is_at_the_head_without_reading_when_nothing_is_wanted() {
+    let world = World::new().await;
+    let consumer = world.define(Some(&BTreeSet::from([2])), None).await;
+    assert_eq!(consumer.unread().await.unwrap().after, 0);
+    for _ in 0..3 {
+        world.write(1).await;
+    }
+    while world.dispatch.counts().await.unwrap().position < 3 {
+        tokio::task::yield_now().await;
+    }
+    world.log.forget_pages();
+    let unread = consumer.unread().await.unwrap();
+    assert_eq!((unread.after, unread.lag(), unread.head), (3, 0, 3));
+    assert!(world.log.cached(0).is_none(), "nothing was read");
+    assert_eq!(consumer.place().number, 0, "only an ack moves it");
+}
+
+#[tokio::test]
+async fn retention_makes_acks_and_definitions_wait() {
+    let world = World::new().await;
+    let one = BTreeSet::from([1]);
+    let consumer = world.define(Some(&one), None).await;
+    for n in [1, 2, 2] {
+        world.write(n).await;
+    }
+    let prune = async {
+        // Each would move the place to where what is deleted now is not known to be unwanted.
+        let mut ack = Box::pin(consumer.move_to(1, Vec::new(), NOW));
+        let mut define = Box::pin(world.define(None, None));
+        let mut forget = Box::pin(world.consumers.forget(NAME));
+        let mut cx = Context::from_waker(Waker::noop());
+        for _ in 0..10 {
+            assert!(ack.as_mut().poll(&mut cx).is_pending());
+            assert!(define.as_mut().poll(&mut cx).is_pending());
+            assert!(forget.as_mut().poll(&mut cx).is_pending());
+            tokio::task::yield_now().await;
+        }
+    };
+    world.consumers.retain(prune).await.unwrap();
+    // Acknowledged before: nothing is missed.
+    world.ack(1).await;
+    world.retain().await;
+    assert_eq!(consumer.unread().await.unwrap().missed, None);
+    drop(consumer);
+    let world = world.again().await;
+    assert_eq!(world.consumer().unread().await.unwrap().missed, None);
+    assert_eq!(world.reader.first_seq().unwrap(), 4);
+}
+
+#[tokio::test]
+async fn quiet_number_of_one_definition_does_not_count_for_the_next() {
+    let world = World::new().await;
+    world.define(Some(&BTreeSet::from([2])), None).await;
+    for _ in 0..3 {
+        world.write(1).await;
+    }
+    world.consumers.retain(async {}).await.unwrap();
+    assert_eq!(world.reader.quiet(NAME).unwrap(), Some(3));
+    world.define(Some(&BTreeSet::from([1, 2])), None).await;
+    assert_eq!(world.reader.quiet(NAME).unwrap(), None);
+    assert_eq!(world.read().await, [1, 2, 3]);
+    world.consumers.retain(async {}).await.unwrap();
+    world.ack(3).await;
+    world.define(None, Some(1)).await;
+    assert_eq!(world.reader.quiet(NAME).unwrap(), None);
+    assert_eq!(world.read().await, [2, 3]);
+    let world = world.again().await;
+    assert_eq!(world.read().await, [2, 3]);
+}
