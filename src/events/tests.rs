@@ -4,6 +4,7 @@
 mod batch;
 mod index;
 mod pages;
+mod subscriptions;
 mod waking;
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -14,7 +14,7 @@ use super::engineio_rig::{Server, answer, fast, serve, settle, sid_of, within};
 // Handshakes
 
 #[tokio::test]
-async fn a_polling_handshake_answers_the_open_packet() {
+async fn handshake_over_polling_answers_the_open_packet() {
     let server = Server::start(|config| config.max_payload = 1_000_000).await;
     let answer = server
         .http_with(
@@ -42,7 +42,7 @@ async fn a_polling_handshake_answers_the_open_packet() {
 }
 
 #[tokio::test]
-async fn a_websocket_handshake_sends_the_open_packet_first() {
+async fn handshake_over_a_websocket_sends_the_open_packet_first() {
     let server = Server::start(|_| {}).await;
     let open = server.websocket("").await.text().await;
     let sid = sid_of(&open);
@@ -55,7 +55,7 @@ async fn a_websocket_handshake_sends_the_open_packet_first() {
 }
 
 #[tokio::test]
-async fn wrong_requests_get_the_exact_refusal() {
+async fn request_that_is_wrong_gets_the_exact_refusal() {
     let server = Server::start(|_| {}).await;
     let polling = server.open_polling().await;
     let (unknown_transport, unknown_sid) = (
@@ -122,7 +122,7 @@ async fn wrong_requests_get_the_exact_refusal() {
 }
 
 #[tokio::test]
-async fn wrong_websocket_handshakes_get_a_400_with_the_bare_message() {
+async fn handshake_that_is_wrong_gets_a_400_with_the_bare_message() {
     let server = Server::start(|_| {}).await;
     let polling = server.open_polling().await;
     let upgrade = "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n";
@@ -172,7 +172,7 @@ async fn wrong_websocket_handshakes_get_a_400_with_the_bare_message() {
 }
 
 #[tokio::test]
-async fn the_path_is_matched_exactly() {
+async fn path_is_matched_exactly() {
     let server = Server::start(|_| {}).await;
     for path in [
         "/engine.io",
@@ -214,7 +214,7 @@ async fn sessions_are_limited_and_their_room_comes_back() {
 // Messages
 
 #[tokio::test]
-async fn texts_and_bytes_go_both_ways_on_both_transports() {
+async fn message_of_text_or_bytes_goes_both_ways_on_both_transports() {
     let server = Server::start(|_| {}).await;
     let sid = server.open_polling().await;
     let posted = server.post(&sid, "4hellö\x1ebAQIDBA==\x1e4").await;
@@ -254,7 +254,7 @@ async fn texts_and_bytes_go_both_ways_on_both_transports() {
 }
 
 #[tokio::test]
-async fn a_long_message_arrives_whole() {
+async fn message_that_is_long_arrives_whole() {
     let server = Server::start(|_| {}).await;
     let mut socket = server.open_websocket().await;
     socket.send("4big").await;
@@ -269,7 +269,7 @@ async fn a_long_message_arrives_whole() {
 }
 
 #[tokio::test]
-async fn a_frame_right_behind_the_handshake_is_heard() {
+async fn frame_right_behind_the_handshake_is_heard() {
     let server = Server::start(|_| {}).await;
     let head = "GET /engine.io/?EIO=4&transport=websocket HTTP/1.1\r\nhost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
                 Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n";
@@ -284,7 +284,7 @@ async fn a_frame_right_behind_the_handshake_is_heard() {
 // Limits
 
 #[tokio::test]
-async fn a_body_over_the_limit_is_refused_while_it_streams() {
+async fn body_over_the_limit_is_refused_while_it_streams() {
     let server = Server::start(|_| {}).await;
     let sid = server.open_polling().await;
     let exact = format!("4{}", "x".repeat(999));
@@ -311,7 +311,7 @@ async fn a_body_over_the_limit_is_refused_while_it_streams() {
 }
 
 #[tokio::test]
-async fn a_message_over_the_limit_closes_the_websocket_with_1009() {
+async fn message_over_the_limit_closes_the_websocket_with_1009() {
     let server = Server::start(|_| {}).await;
     let mut socket = server.open_websocket().await;
     let exact = format!("4{}", "x".repeat(999));
@@ -353,7 +353,7 @@ async fn body_that_stalls_ends_its_session() {
 // Requests that go wrong
 
 #[tokio::test]
-async fn two_posts_at_once_end_the_session() {
+async fn post_beside_another_ends_the_session() {
     let server = Server::start(|_| {}).await;
     let sid = server.open_polling().await;
     let head = format!(
@@ -380,7 +380,7 @@ async fn two_posts_at_once_end_the_session() {
 }
 
 #[tokio::test]
-async fn a_dropped_poll_or_body_ends_the_session() {
+async fn poll_or_body_that_is_dropped_ends_the_session() {
     let server = Server::start(|_| {}).await;
     let sid = server.open_polling().await;
     drop(server.pending_get(&sid).await);
@@ -400,7 +400,7 @@ async fn a_dropped_poll_or_body_ends_the_session() {
 }
 
 #[tokio::test]
-async fn a_poll_that_is_dropped_before_it_is_read_ends_its_session_too() {
+async fn poll_that_is_dropped_before_it_is_read_ends_its_session_too() {
     let server = Server::start(|_| {}).await;
     for _ in 0..20 {
         let sid = server.open_polling().await;
@@ -426,7 +426,7 @@ async fn a_poll_that_is_dropped_before_it_is_read_ends_its_session_too() {
 }
 
 #[tokio::test]
-async fn bad_packets_end_the_session_after_those_before_them() {
+async fn packet_that_is_bad_ends_the_session_after_those_before_it() {
     let server = Server::start(|_| {}).await;
     let sid = server.open_polling().await;
     assert!(
@@ -463,7 +463,7 @@ async fn bad_packets_end_the_session_after_those_before_them() {
 // Upgrade
 
 #[tokio::test]
-async fn an_upgrade_takes_the_session_along() {
+async fn upgrade_takes_the_session_along() {
     let server = Server::start(|_| {}).await;
     let sid = server.open_polling().await;
     let mut waiting = server.pending_get(&sid).await;
@@ -572,7 +572,7 @@ async fn close_comes_behind_what_was_sent() {
 }
 
 #[tokio::test]
-async fn a_shutdown_ends_all_sessions_and_waits_for_them() {
+async fn shutdown_ends_all_sessions_and_waits_for_them() {
     let server = Server::start(|_| {}).await;
     let sid = server.open_polling().await;
     let mut waiting = server.pending_get(&sid).await;
@@ -607,7 +607,7 @@ async fn a_shutdown_ends_all_sessions_and_waits_for_them() {
 }
 
 #[tokio::test]
-async fn a_handler_that_panics_takes_only_its_session_along() {
+async fn panic_of_a_handler_takes_only_its_session_along() {
     let server = Server::start(|_| {}).await;
     let mut other = server.open_websocket().await;
     let mut socket = server.open_websocket().await;

@@ -28,7 +28,7 @@ async fn open(server: &Server, more: &str) -> String {
 }
 
 #[tokio::test]
-async fn the_handshake_is_framed_with_its_length() {
+async fn handshake_is_framed_with_its_length() {
     let server = Server::start(|_| {}).await;
     let answer = server.http("GET", POLLING, "").await;
     let sid = opened(&answer.body);
@@ -84,7 +84,7 @@ async fn revision_3_can_be_off_and_no_request_mixes_revisions() {
 }
 
 #[tokio::test]
-async fn texts_and_bytes_go_both_ways() {
+async fn message_of_text_or_bytes_goes_both_ways() {
     let server = Server::start(|_| {}).await;
     let with_base64 = open(&server, "&b64=1").await;
     for body in [
@@ -165,7 +165,7 @@ async fn heartbeat_is_the_clients_and_silence_ends_its_session() {
 }
 
 #[tokio::test]
-async fn an_upgrade_takes_the_session_along() {
+async fn upgrade_takes_the_session_along() {
     let server = Server::start(|_| {}).await;
     let query = open(&server, "").await;
     let sid = query.rsplit('=').next().expect("an id").to_owned();

@@ -32,7 +32,7 @@ fn room_for_one_large_message(config: &mut Config) {
 }
 
 #[tokio::test]
-async fn what_clients_send_is_limited_for_all_of_them_together() {
+async fn received_bytes_are_limited_for_all_clients_together() {
     let server = Server::start(room_for_one_large_message).await;
     let sid = server.open_polling().await;
     let large = format!("4{}", "x".repeat(900_000));
@@ -71,7 +71,7 @@ async fn what_clients_send_is_limited_for_all_of_them_together() {
 }
 
 #[tokio::test]
-async fn a_message_that_began_to_come_keeps_its_room_and_the_next_one_is_refused() {
+async fn received_bytes_of_a_begun_message_keep_their_room_and_the_next_one_is_refused() {
     let server = Server::start(room_for_one_large_message).await;
     let large = format!("4{}", "y".repeat(900_000));
     let sent = frame(0x81, large.as_bytes());
@@ -105,7 +105,7 @@ fn frame(first: u8, data: &[u8]) -> Vec<u8> {
 }
 
 #[tokio::test]
-async fn one_message_of_frames_without_data_is_bounded_too() {
+async fn received_frames_without_data_are_bounded_too() {
     let server = Server::start(|_| {}).await;
     const BEGIN: [u8; 7] = [0x01, 0x81, 0, 0, 0, 0, b'4'];
     const NOTHING: [u8; 6] = [0x00, 0x80, 0, 0, 0, 0];
@@ -136,7 +136,7 @@ async fn one_message_of_frames_without_data_is_bounded_too() {
 }
 
 #[tokio::test]
-async fn what_a_closed_websocket_still_sends_costs_nothing() {
+async fn received_bytes_of_a_closed_websocket_cost_nothing() {
     let server = Server::start(|config| config.max_payload = 1_000_000).await;
     let mut socket = server.open_websocket().await;
     // Half a message, and then a frame that there is not.
@@ -161,7 +161,7 @@ async fn what_a_closed_websocket_still_sends_costs_nothing() {
 }
 
 #[tokio::test]
-async fn a_body_that_is_announced_too_long_is_not_asked_for_and_not_waited_for() {
+async fn body_that_is_announced_too_long_is_not_asked_for_and_not_waited_for() {
     let server = Server::start(|config| config.body_timeout = Duration::from_secs(3600)).await;
     for expect in ["expect: 100-continue\r\n", ""] {
         let sid = server.open_polling().await;
@@ -177,7 +177,7 @@ async fn a_body_that_is_announced_too_long_is_not_asked_for_and_not_waited_for()
 }
 
 #[tokio::test]
-async fn a_large_message_counts_until_the_layer_above_lets_go_of_it() {
+async fn received_bytes_count_until_the_layer_above_lets_go_of_them() {
     let server = Server::start(|config| config.max_payload = 1_000_000).await;
     let sid = server.open_polling().await;
     let large = format!("4{}", "x".repeat(100_000));
@@ -191,7 +191,7 @@ async fn a_large_message_counts_until_the_layer_above_lets_go_of_it() {
 }
 
 #[tokio::test]
-async fn websocket_pings_do_not_add_up() {
+async fn received_websocket_pings_do_not_add_up() {
     let server = Server::start(|config| config.total_received_bytes = 10_000).await;
     let mut socket = server.open_websocket().await;
     for _ in 0..300 {
@@ -209,7 +209,7 @@ async fn websocket_pings_do_not_add_up() {
 // Connections
 
 #[tokio::test]
-async fn a_websocket_keeps_what_its_request_carried_until_it_is_closed() {
+async fn connection_slot_is_kept_until_the_websocket_is_closed() {
     let server = Server::start(|_| {}).await;
     let idle = Arc::strong_count(&server.slot);
     let mut direct = server.open_websocket().await;
@@ -228,7 +228,7 @@ async fn a_websocket_keeps_what_its_request_carried_until_it_is_closed() {
 }
 
 #[tokio::test]
-async fn websockets_stay_in_the_servers_connection_limit() {
+async fn connection_limit_counts_websockets() {
     let engine = Server::start(|_| {}).await;
     let service = engine.service.clone();
     let limits = server::Limits {
@@ -306,7 +306,7 @@ async fn outbox_that_is_half_full_holds_its_clients_packets_back_and_loses_nothi
 }
 
 #[tokio::test]
-async fn a_session_that_is_let_go_frees_its_frame_though_the_client_keeps_the_connection() {
+async fn close_frees_the_frame_that_a_client_does_not_take() {
     let server = Server::start(|_| {}).await;
     let mut socket: Socket = server.open_websocket().await;
     let outbox = server.outbox(0);

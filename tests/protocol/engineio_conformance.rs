@@ -3,16 +3,16 @@
 //!
 //! | the suite                                      | here |
 //! |------------------------------------------------|------|
-//! | handshake, both transports                     | `engineio::a_polling_handshake_answers_the_open_packet`, `..::a_websocket_handshake_sends_the_open_packet_first` |
-//! | wrong `EIO`, `transport`, method               | `engineio::wrong_requests_get_the_exact_refusal`, `..::wrong_websocket_handshakes_get_a_400_with_the_bare_message` |
-//! | text, several texts, text and bytes            | `engineio::texts_and_bytes_go_both_ways_on_both_transports`, `several_texts_come_back_in_one_body` |
-//! | invalid packet                                 | `engineio::bad_packets_end_the_session_after_those_before_them` |
-//! | two polls at once                              | `the_poll_that_came_first_is_told_that_the_session_is_over` |
-//! | cancelled poll                                 | `engineio::a_dropped_poll_or_body_ends_the_session`, `..::a_poll_that_is_dropped_before_it_is_read_ends_its_session_too` |
-//! | pings                                          | `pings_and_pongs_go_on`, `engineio::heartbeat_keeps_a_session_alive_and_silence_ends_it` |
+//! | handshake, both transports                     | `engineio::handshake_over_polling_answers_the_open_packet`, `..::handshake_over_a_websocket_sends_the_open_packet_first` |
+//! | wrong `EIO`, `transport`, method               | `engineio::request_that_is_wrong_gets_the_exact_refusal`, `..::handshake_that_is_wrong_gets_a_400_with_the_bare_message` |
+//! | text, several texts, text and bytes            | `engineio::message_of_text_or_bytes_goes_both_ways_on_both_transports`, `poll_gets_several_texts_in_one_body` |
+//! | invalid packet                                 | `engineio::packet_that_is_bad_ends_the_session_after_those_before_it` |
+//! | two polls at once                              | `poll_that_came_first_is_told_that_the_session_is_over` |
+//! | cancelled poll                                 | `engineio::poll_or_body_that_is_dropped_ends_the_session`, `..::poll_that_is_dropped_before_it_is_read_ends_its_session_too` |
+//! | pings                                          | `heartbeat_goes_on`, `engineio::heartbeat_keeps_a_session_alive_and_silence_ends_it` |
 //! | silence, exactly interval and timeout long     | `engineio::session::tests::heartbeat::a_silent_session_is_over_at_interval_plus_timeout_whether_or_not_its_timer_fired` |
-//! | close by the client                            | `close_by_the_client_and_a_poll_at_the_same_time`, `engineio::session::tests::polling::close_of_the_client_waits_a_little_for_a_poll_that_crosses_it`, `engineio::bad_packets_end_the_session_after_those_before_them` |
-//! | upgrade, and requests with the same id after it | `engineio::an_upgrade_takes_the_session_along` |
+//! | close by the client                            | `close_by_the_client_and_a_poll_at_the_same_time`, `engineio::session::tests::polling::close_of_the_client_waits_a_little_for_a_poll_that_crosses_it`, `engineio::packet_that_is_bad_ends_the_session_after_those_before_it` |
+//! | upgrade, and requests with the same id after it | `engineio::upgrade_takes_the_session_along` |
 
 use std::time::Duration;
 
@@ -27,7 +27,7 @@ fn times(config: &mut Config) {
 }
 
 #[tokio::test]
-async fn several_texts_come_back_in_one_body() {
+async fn poll_gets_several_texts_in_one_body() {
     let server = Server::start(times).await;
     let sid = server.open_polling().await;
     assert!(
@@ -40,7 +40,7 @@ async fn several_texts_come_back_in_one_body() {
 }
 
 #[tokio::test]
-async fn the_poll_that_came_first_is_told_that_the_session_is_over() {
+async fn poll_that_came_first_is_told_that_the_session_is_over() {
     let server = Server::start(times).await;
     let sid = server.open_polling().await;
     let mut first = server.pending_get(&sid).await;
@@ -53,7 +53,7 @@ async fn the_poll_that_came_first_is_told_that_the_session_is_over() {
 }
 
 #[tokio::test]
-async fn pings_and_pongs_go_on() {
+async fn heartbeat_goes_on() {
     // Long enough that a busy machine is no silent client.
     let server = Server::start(|config| {
         config.ping_interval = Duration::from_millis(50);

@@ -12,7 +12,7 @@ fn frame(opcode: Data, data: &[u8], last: bool) -> Frame {
 }
 
 #[tokio::test]
-async fn a_message_in_fragments_is_one_message() {
+async fn fragments_are_one_message() {
     let server = Server::start(|_| {}).await;
     let mut socket = server.open_websocket().await;
     // In the middle of a character, with an empty one and a ping between.
@@ -84,7 +84,7 @@ async fn frames_that_break_the_protocol_end_their_session_only() {
 }
 
 #[tokio::test]
-async fn a_connection_that_breaks_ends_its_session() {
+async fn connection_that_breaks_ends_its_session() {
     let server = Server::start(|_| {}).await;
     drop(server.open_websocket().await);
     server.echo().wait_for("close transport close").await;
@@ -92,7 +92,7 @@ async fn a_connection_that_breaks_ends_its_session() {
 }
 
 #[tokio::test]
-async fn a_request_is_looked_at_in_the_reference_servers_order() {
+async fn request_is_looked_at_in_the_reference_servers_order() {
     let server = Server::start(|_| {}).await;
     // Each line has what the lines below it have, and one more thing wrong.
     let table = [

@@ -34,7 +34,7 @@ fn waiting_get(server: &Server, sid: &str) -> impl Future<Output = (u16, String)
 }
 
 #[tokio::test]
-async fn a_flood_of_handshakes_pushes_out_its_own_sessions_only() {
+async fn sessions_that_were_never_used_make_room_and_no_others() {
     let server = Server::start(|config| config.max_sessions = 3).await;
     let mut unused = Vec::new();
     for _ in 0..3 {
@@ -74,7 +74,7 @@ async fn a_flood_of_handshakes_pushes_out_its_own_sessions_only() {
 }
 
 #[tokio::test]
-async fn a_websocket_has_the_room_of_a_session_that_was_never_used_and_keeps_it() {
+async fn sessions_on_a_websocket_have_the_room_of_one_never_used_and_keep_it() {
     let server = Server::start(|config| config.max_sessions = 1).await;
     let sid = server.open_polling().await;
     let mut socket = server.open_websocket().await;

@@ -8,7 +8,7 @@ use tokio_tungstenite::tungstenite::Message;
 use crate::socketio_rig::{Polling, Server, Ws, request, within};
 
 #[tokio::test]
-async fn a_websocket_client_gets_events_answers_and_attachments() {
+async fn websocket_client_gets_events_answers_and_attachments() {
     let server = Server::start().await;
     let mut ws = Ws::join(server.at).await;
     ws.send(r#"42["echo","é",1e400]"#).await;
@@ -30,7 +30,7 @@ async fn a_websocket_client_gets_events_answers_and_attachments() {
 }
 
 #[tokio::test]
-async fn a_polling_client_gets_events_answers_and_attachments() {
+async fn polling_client_gets_events_answers_and_attachments() {
     let server = Server::start().await;
     let client = Polling::join(server.at).await;
     client
@@ -71,7 +71,7 @@ async fn events_keep_their_order_over_an_upgrade() {
 }
 
 #[tokio::test]
-async fn one_encoded_event_goes_to_all_clients_once() {
+async fn encoded_event_goes_to_all_clients_once() {
     const EVENTS: usize = 40;
     let server = Server::start().await;
     let (mut clients, mut polling) = (Vec::new(), Vec::new());
@@ -99,7 +99,7 @@ async fn one_encoded_event_goes_to_all_clients_once() {
 }
 
 #[tokio::test]
-async fn a_violation_closes_only_the_connection_it_came_on() {
+async fn violation_closes_only_the_connection_it_came_on() {
     let mut server = Server::start().await;
     let (mut good, mut bad) = (Ws::join(server.at).await, Ws::join(server.at).await);
     let polling = Polling::join(server.at).await;
@@ -116,7 +116,7 @@ async fn a_violation_closes_only_the_connection_it_came_on() {
 }
 
 #[tokio::test]
-async fn a_disconnect_with_close_comes_before_the_end() {
+async fn disconnect_with_close_comes_before_the_end() {
     let mut server = Server::start().await;
     let mut ws = Ws::join(server.at).await;
     ws.send(r#"42["kick",true]"#).await;
@@ -129,7 +129,7 @@ async fn a_disconnect_with_close_comes_before_the_end() {
 }
 
 #[tokio::test]
-async fn a_lost_connection_and_a_stopping_server_are_told_apart() {
+async fn disconnect_reason_tells_a_lost_connection_from_a_stopping_server() {
     let mut server = Server::start().await;
     let ws = Ws::join(server.at).await;
     drop(ws);
@@ -150,7 +150,7 @@ async fn a_lost_connection_and_a_stopping_server_are_told_apart() {
 }
 
 #[tokio::test]
-async fn what_comes_behind_a_connect_waits_for_its_answer() {
+async fn connect_holds_back_what_comes_behind_it() {
     let mut server = Server::start().await;
     let mut ws = Ws::join(server.at).await;
     for packet in ["40/slow", r#"42/slow,["echo",1]"#, r#"42["echo",2]"#] {
@@ -172,7 +172,7 @@ async fn what_comes_behind_a_connect_waits_for_its_answer() {
 }
 
 #[tokio::test]
-async fn a_client_of_socket_io_2_is_let_in_unasked() {
+async fn connect_is_implied_for_a_client_of_socket_io_2() {
     let server = Server::start().await;
     let mut ws = Ws::asking(server.at, "EIO=3").await;
     assert!(ws.text().await.starts_with("0{"));

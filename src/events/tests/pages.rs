@@ -51,7 +51,8 @@ fn page_finds_the_next_event_that_a_filter_wants() {
     let mut filters = Vec::new();
     // More topics than are looked up one by one, and fewer.
     for count in [1, 8, 9, 11] {
-        let from = |n: u8| (topic(n), u64::from(n) * 4);
+        let first = |n: u8| (1..).zip(&topics).find(|(_, topic)| **topic == n);
+        let from = |n: u8| (topic(n), first(n).unwrap().0);
         filters.push(Filter::Topics((0..count).map(from).collect()));
         for blocks in [false, true] {
             let scripts = Some(Arc::new(scripts(count).collect::<HashSet<_>>()));
