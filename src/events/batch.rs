@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use super::dispatch::Handle;
 use super::filter::Selection;
-use super::log::{EventLog, PageError};
-use super::reader::{Event, Given, Reader};
+use super::log::{Entry, EventLog, PageError};
+use super::reader::{Given, Reader};
 
 /// Numbers of the log that are looked at for one request: a selection that matches nothing must not
 /// read the whole log at once.
@@ -15,7 +15,7 @@ const LOOK_MOST: u64 = 50_000;
 #[derive(Debug)]
 pub struct Batch {
     /// What is wanted, in order.
-    pub events: Vec<Event>,
+    pub events: Vec<Arc<Entry>>,
     /// Nothing that is wanted is between the last event and this number.
     pub next: u64,
     /// Number of the last event in the log when this was read.
@@ -49,7 +49,9 @@ pub async fn read(
     }
     let head = log.head();
     // An item is given when everything before it was: the end of what is there now.
-    let end = head.min(after.saturating_add(LOOK_MOST));
+    // A number that was skipped has no cursor of its own: who polls would come back to `after`.
+    let most = after.saturating_add(LOOK_MOST);
+    let end = head.min(log.encoder.starts.not_skipped(most));
     reader.put(end, ());
     let mut is_waiting = false;
     let enough = async {
@@ -59,7 +61,7 @@ pub async fn read(
         }
     };
     let mut enough = std::pin::pin!(enough);
-    let waits = |events: &[Event]| events.is_empty() && end >= head;
+    let waits = |events: &[Arc<Entry>]| events.is_empty() && end >= head;
     let (mut events, can_wait) = (Vec::new(), reader.registration().is_known());
     while events.len() < limit {
         let given = tokio::select! {

@@ -263,7 +263,7 @@ impl Dispatch {
 
     /// Marks the readers of the page behind `position`; the number that it goes to.
     async fn mark_page(&mut self, position: u64) -> Result<u64, PageError> {
-        let page = match self.log.clone().page(position).await {
+        let page = match self.log.clone().newest_page(position).await {
             Ok(page) => page,
             // Retention has overtaken us. Readers find that out by themselves: whoever wanted any
             // of it reads from where it is.

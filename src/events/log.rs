@@ -8,11 +8,13 @@
 //! dealt with in [`EventLog::read`] and nowhere else.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::Instant;
+use tokio_util::task::AbortOnDropHandle;
 
 use super::filter::{Filter, Topic};
 use crate::store::{StoreError, StoreReader};
@@ -38,12 +40,18 @@ const FEW: usize = 8;
 const MOMENT: Duration = Duration::from_millis(100);
 const MOMENTS: usize = 600;
 
-/// One event of a page.
+/// One event of a page, shared by all readers.
 pub struct Entry {
     pub number: u64,
     pub topic: Topic,
     pub event: Event,
     encoded: OnceLock<Option<EncodedEvent>>,
+}
+
+impl fmt::Debug for Entry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Entry").field(&self.number).finish()
+    }
 }
 
 impl Entry {
@@ -78,7 +86,7 @@ pub struct Page {
     /// event's.
     pub next: u64,
     bytes: usize,
-    entries: Vec<Entry>,
+    entries: Vec<Arc<Entry>>,
     places: HashMap<Topic, Vec<usize>>,
 }
 
@@ -90,12 +98,12 @@ impl Page {
             let topic = Topic::of(&event.kind);
             places.entry(topic).or_default().push(place);
             bytes = bytes.saturating_add(weight(&event));
-            entries.push(Entry {
+            entries.push(Arc::new(Entry {
                 number,
                 topic,
                 event,
                 encoded: OnceLock::new(),
-            });
+            }));
         }
         Self {
             after,
@@ -106,20 +114,20 @@ impl Page {
         }
     }
 
-    pub fn entries(&self) -> &[Entry] {
+    pub fn entries(&self) -> &[Arc<Entry>] {
         &self.entries
-    }
-
-    pub fn entry(&self, place: usize) -> Option<&Entry> {
-        self.entries.get(place)
     }
 
     fn covers(&self, number: u64) -> bool {
         (self.after..self.next).contains(&number)
     }
 
-    /// The place of the first event after `number` that the filter wants.
-    pub(super) fn next_wanted(&self, number: u64, filter: &Filter) -> Option<usize> {
+    /// The first event after `number` that the filter wants.
+    pub(super) fn next_wanted(&self, number: u64, filter: &Filter) -> Option<&Arc<Entry>> {
+        self.entries.get(self.place_wanted(number, filter)?)
+    }
+
+    fn place_wanted(&self, number: u64, filter: &Filter) -> Option<usize> {
         let of = |topic: &Topic, from: u64| {
             let places = self.places.get(topic)?;
             let later = places.partition_point(|place| {
@@ -222,7 +230,7 @@ pub struct EventLog {
     cache: Mutex<Cache>,
     /// When the log had come to which number.
     moments: Mutex<VecDeque<(u64, Instant)>>,
-    reads: Semaphore,
+    reads: Arc<Semaphore>,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -243,7 +251,7 @@ impl EventLog {
             head,
             cache: Mutex::default(),
             moments: Mutex::default(),
-            reads: Semaphore::new(READS),
+            reads: Arc::new(Semaphore::new(READS)),
         })
     }
 
@@ -264,15 +272,49 @@ impl EventLog {
     /// What comes after `number`, up to a page of it. Its `next` is beyond `number` unless the log
     /// ends there.
     pub async fn page(self: Arc<Self>, number: u64) -> Result<Arc<Page>, PageError> {
+        if let Some(page) = self.page_at_hand(number) {
+            return page;
+        }
+        // In a task of its own: whoever asks may not look again for long, and must not keep a turn,
+        // nor a place in front of others, meanwhile.
+        let read = async move {
+            let turn = self.reads.clone().acquire_owned().await;
+            self.read_apart(number, Some(turn.map_err(|_| PageError::Stopped)?))
+                .await
+        };
+        AbortOnDropHandle::new(tokio::spawn(read))
+            .await
+            .map_err(|_| PageError::Stopped)?
+    }
+
+    /// The same for dispatch, which everybody waits for: it waits for nobody's turn.
+    pub(super) async fn newest_page(self: Arc<Self>, number: u64) -> Result<Arc<Page>, PageError> {
+        match self.page_at_hand(number) {
+            Some(page) => page,
+            None => self.read_apart(number, None).await,
+        }
+    }
+
+    /// From memory, or so few new events that they are read here.
+    fn page_at_hand(&self, number: u64) -> Option<Result<Arc<Page>, PageError>> {
         if let Some(page) = self.cached(number) {
-            return Ok(page);
+            return Some(Ok(page));
         }
-        if self.head().saturating_sub(number) <= NEAR {
-            return self.read(number);
-        }
-        let _turn = self.reads.acquire().await.map_err(|_| PageError::Stopped)?;
-        let log = self.clone();
-        tokio::task::spawn_blocking(move || log.cached(number).map_or_else(|| log.read(number), Ok))
+        (self.head().saturating_sub(number) <= NEAR).then(|| self.read(number))
+    }
+
+    /// Reads off the runtime. The turn is given back when the read is done, also when nobody waits
+    /// for it any more.
+    async fn read_apart(
+        self: Arc<Self>,
+        number: u64,
+        turn: Option<OwnedSemaphorePermit>,
+    ) -> Result<Arc<Page>, PageError> {
+        let read = move || {
+            let _turn = turn;
+            self.cached(number).map_or_else(|| self.read(number), Ok)
+        };
+        tokio::task::spawn_blocking(read)
             .await
             .map_err(|_| PageError::Stopped)?
     }

@@ -64,4 +64,4 @@ pub use batch::{Batch, Request, read};
 pub use dispatch::{Counts, Dispatch, Handle, LAG_AGE, Notice, Registration, Stopped};
 pub use filter::{Interest, Selection, Topic};
 pub use log::{Entry, EventLog, PAGE, Page, PageError};
-pub use reader::{Event, Given, Reader};
+pub use reader::{Given, Reader};

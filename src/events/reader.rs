@@ -1,7 +1,6 @@
 //! One who reads the log: a filter and a place. The rules are in the module above.
 
 use std::collections::{HashMap, VecDeque};
-use std::fmt;
 use std::future::poll_fn;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -19,7 +18,8 @@ const PAGES: usize = 64;
 /// What a reader gives, in order.
 #[derive(Debug)]
 pub enum Given<I> {
-    Event(Event),
+    /// Its page is not kept for it.
+    Event(Arc<Entry>),
     Item(I),
     /// It does not keep up: it has been given everything up to `place`, and the log goes to `head`.
     Lagged {
@@ -32,26 +32,6 @@ pub enum Given<I> {
     },
     /// What has no place in the order.
     Notice(Notice),
-}
-
-/// An event in a page that all readers share.
-pub struct Event {
-    page: Arc<Page>,
-    place: usize,
-}
-
-impl fmt::Debug for Event {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let number = self.entry().map(|entry| entry.number);
-        f.debug_tuple("Event").field(&number).finish()
-    }
-}
-
-impl Event {
-    /// `None` cannot happen: the place is one of the page.
-    pub fn entry(&self) -> Option<&Entry> {
-        self.page.entry(self.place)
-    }
 }
 
 /// A part of the log that is read for some topics before the reader goes on where it was.
@@ -126,8 +106,10 @@ impl<I> Reader<I> {
     pub async fn follow(&mut self) -> Result<(), Stopped> {
         if let Filter::Selection(selection) = &self.filter {
             self.registration.add(selection.interest()).await?;
-            // What was written until dispatch knew of us is ours to find.
-            self.unread = self.unread.max(self.log.head());
+            // What dispatch had read until it knew of us is ours to find. It may have read what is
+            // not announced yet, with a commit before.
+            let position = self.registration.progress().position();
+            self.unread = self.unread.max(self.log.head()).max(position);
         }
         Ok(())
     }
@@ -378,24 +360,16 @@ impl<I> Reader<I> {
         let until = self.replay.as_ref().map_or(u64::MAX, |replay| replay.until);
         let bound = self.items.front().map_or(until, |(at, _)| until.min(*at));
         let wanted = page.next_wanted(self.place, filter);
-        let number = wanted
-            .and_then(|place| page.entry(place))
-            .map(|it| it.number);
-        if let (Some(place), Some(number)) = (wanted, number)
-            && number <= bound
-        {
-            if self.has_begun_to_lag(number) {
+        if let Some(entry) = wanted.filter(|entry| entry.number <= bound) {
+            if self.has_begun_to_lag(entry.number) {
                 self.is_lagging = Some(true);
                 return Some(Given::Lagged {
                     place: self.place,
                     head: self.log.head(),
                 });
             }
-            self.move_to(number);
-            return Some(Given::Event(Event {
-                page: page.clone(),
-                place,
-            }));
+            self.move_to(entry.number);
+            return Some(Given::Event(entry.clone()));
         }
         if page.next <= self.place {
             debug_assert!(false, "nobody waits for what is beyond the log");

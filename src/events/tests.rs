@@ -3,6 +3,7 @@
 
 mod batch;
 mod index;
+mod lives;
 mod pages;
 mod subscriptions;
 mod waking;
@@ -14,12 +15,12 @@ use std::time::Duration;
 
 use bitcoin::hashes::Hash;
 use bitcoin::{BlockHash, Network, ScriptBuf};
-use proptest::prelude::*;
 use tokio::sync::watch;
-use tokio_util::sync::CancellationToken;
+use tokio::task::JoinHandle;
+use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::*;
-use crate::store::{self, ChainInfo, Cutoff, Writer};
+use crate::store::{self, ChainInfo, Cutoff, StoreError, Writer};
 use crate::tracker::{BlockId, Event as Written, EventKind, ScriptHash, Transition};
 use crate::wire::EventEncoder;
 
@@ -71,24 +72,28 @@ fn event(n: u8) -> Written {
 
 /// A store that events are written into, and dispatch.
 struct World {
-    _folder: tempfile::TempDir,
+    folder: tempfile::TempDir,
     writer: Writer,
     head: watch::Sender<u64>,
     log: Arc<EventLog>,
     dispatch: Handle,
     /// Topic of each number.
     written: BTreeMap<u64, u8>,
-    stop: CancellationToken,
+    stop: DropGuard,
+    task: JoinHandle<Result<(), StoreError>>,
 }
 
 impl World {
     fn new() -> Self {
-        let folder = tempfile::tempdir().unwrap();
+        Self::at_boot(tempfile::tempdir().unwrap(), "first")
+    }
+
+    fn at_boot(folder: tempfile::TempDir, boot: &str) -> Self {
         let chain = ChainInfo {
             network: Network::Regtest,
             genesis: BlockHash::all_zeros(),
         };
-        let (writer, reader) = store::open(folder.path(), Some(chain), NOW).unwrap();
+        let (writer, reader) = store::open_at_boot(folder.path(), Some(chain), NOW, boot).unwrap();
         let head = watch::Sender::new(writer.head());
         let encoder = EventEncoder {
             starts: reader.starts().clone(),
@@ -97,34 +102,68 @@ impl World {
         let log = EventLog::new(reader, encoder, head.subscribe());
         let (dispatch, handle) = Dispatch::new(log.clone());
         let stop = CancellationToken::new();
-        tokio::spawn(dispatch.run(stop.clone()));
+        let task = tokio::spawn(dispatch.run(stop.clone()));
         Self {
-            _folder: folder,
+            folder,
             writer,
             head,
             log,
             dispatch: handle,
             written: BTreeMap::new(),
+            stop: stop.drop_guard(),
+            task,
+        }
+    }
+
+    /// The machine loses its power; what was written is there, and numbers are skipped.
+    async fn lose_power(self) -> Self {
+        let Self {
+            folder,
+            written,
             stop,
+            task,
+            writer,
+            log,
+            ..
+        } = self;
+        drop(stop);
+        task.await.unwrap().unwrap();
+        drop((writer, log));
+        Self {
+            written,
+            ..Self::at_boot(folder, "second")
         }
     }
 
     /// Writes one event for each of these topics, in one commit.
     fn commit(&mut self, topics: &[u8]) {
-        let first = self.head() + 1;
+        self.commit_unannounced(topics);
+        self.announce();
+    }
+
+    /// Nobody has been told yet.
+    fn commit_unannounced(&mut self, topics: &[u8]) {
+        let head = self.append(topics.iter().map(|n| event(*n)).collect());
+        let first = head + 1 - topics.len() as u64;
         self.written.extend((first..).zip(topics.iter().copied()));
-        self.write(topics.iter().map(|n| event(*n)).collect());
+    }
+
+    fn announce(&self) {
+        self.head.send_replace(self.writer.head());
     }
 
     fn write(&mut self, events: Vec<Written>) {
-        let (first, count) = (self.head() + 1, events.len() as u64);
+        self.append(events);
+        self.announce();
+    }
+
+    /// The number of the last one.
+    fn append(&mut self, events: Vec<Written>) -> u64 {
         let transition = Transition {
             events,
             ..Transition::default()
         };
-        let head = self.writer.commit(&[transition], false).unwrap();
-        assert_eq!(head + 1 - first, count);
-        self.head.send_replace(head);
+        self.writer.commit(&[transition], false).unwrap()
     }
 
     fn head(&self) -> u64 {
@@ -155,12 +194,6 @@ impl World {
             asks: 0,
             given: Vec::new(),
         }
-    }
-}
-
-impl Drop for World {
-    fn drop(&mut self) {
-        self.stop.cancel();
     }
 }
 
@@ -218,7 +251,7 @@ impl Subscriber {
     fn poll_with(&mut self, cx: &mut Context<'_>) -> Poll<Result<Heard, PageError>> {
         self.reader.poll_next(cx).map_ok(|given| {
             let heard = match given {
-                Given::Event(event) => Heard::Event(event.entry().unwrap().number),
+                Given::Event(event) => Heard::Event(event.number),
                 Given::Item(item) => Heard::Item(item),
                 Given::Lagged { place, .. } => Heard::Lagged(place),
                 Given::CaughtUp { place } => Heard::CaughtUp(place),
@@ -453,77 +486,35 @@ async fn unsubscribed_topic_is_not_heard_of_behind_the_answer_also_during_a_repl
     subscriber.check(&world.written);
 }
 
-/// What may happen to a reader.
-#[derive(Debug, Clone)]
-enum Step {
-    Commit(Vec<u8>),
-    Settle,
-    Register(Vec<u8>),
-    /// With the head of now; `Some`: `after`, as a part of the log.
-    Subscribe(Option<u8>),
-    Unsubscribe(u8),
-    Pull(u8),
-    Wait(u8),
-}
-
-fn step() -> impl Strategy<Value = Step> {
-    let topics = || prop::collection::vec(0..5u8, 1..4);
-    prop_oneof![
-        4 => prop::collection::vec(0..5u8, 1..6).prop_map(Step::Commit),
-        2 => Just(Step::Settle),
-        2 => topics().prop_map(Step::Register),
-        3 => prop::option::of(any::<u8>()).prop_map(Step::Subscribe),
-        1 => (0..5u8).prop_map(Step::Unsubscribe),
-        4 => (1..6u8).prop_map(Step::Pull),
-        1 => (0..8u8).prop_map(Step::Wait),
-    ]
-}
-
-proptest! {
-    #![proptest_config(ProptestConfig { cases: 200, failure_persistence: None, ..ProptestConfig::default() })]
-
-    /// Whatever is asked for, written and pulled in whatever order: what the client may conclude is
-    /// right.
-    #[test]
-    fn reader_gives_what_a_filter_of_the_log_gives(steps in prop::collection::vec(step(), 1..60)) {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
-        runtime.block_on(async {
-            let mut world = World::new();
-            let mut subscriber = world.reader();
-            let mut registered: Option<(Vec<u8>, u64)> = None;
-            for step in steps {
-                match step {
-                    Step::Commit(topics) => world.commit(&topics),
-                    Step::Settle => world.settle().await,
-                    Step::Register(mut topics) => {
-                        topics.sort_unstable();
-                        topics.dedup();
-                        subscriber.register(&topics).await;
-                        registered = Some((topics, world.head()));
-                    }
-                    Step::Subscribe(after) => {
-                        if let Some((topics, head)) = registered.take() {
-                            let after = after.map(|part| world.head() * u64::from(part) / 255);
-                            subscriber.subscribe(&topics, head, after.filter(|after| *after <= head));
-                        }
-                    }
-                    Step::Unsubscribe(n) => {
-                        if registered.is_none() {
-                            subscriber.unsubscribe(n);
-                        }
-                    }
-                    // Not while a packet is handled (rule 5).
-                    Step::Pull(_) if registered.is_some() => {}
-                    Step::Pull(count) => {
-                        for _ in 0..count {
-                            let _ = subscriber.poll();
-                        }
-                    }
-                    Step::Wait(seconds) => tokio::time::advance(Duration::from_secs(u64::from(seconds))).await,
-                }
-            }
-            subscriber.drain(&world).await.unwrap();
-            subscriber.check(&world.written);
+#[tokio::test(start_paused = true)]
+async fn commit_that_dispatch_has_read_before_it_was_announced_is_given() {
+    let mut world = World::new();
+    // Dispatch reads pages only when somebody wants any.
+    let other = world.reader();
+    other.register(&[3]).await;
+    world.commit(&[1]);
+    world.commit_unannounced(&[1]);
+    world.settle().await;
+    assert_eq!(
+        (
+            world.dispatch.counts().await.unwrap().position,
+            world.head()
+        ),
+        (2, 1)
+    );
+    let selection = Selection {
+        scripts: Some(Arc::new([ScriptHash([1; 32])].into())),
+        blocks: false,
+    };
+    let mut reader = Reader::of_selection(&world.log, &world.dispatch, selection, 0);
+    reader.follow().await.unwrap();
+    let mut given = Vec::new();
+    while let Poll::Ready(next) = reader.poll_next(&mut Context::from_waker(Waker::noop())) {
+        let next: Given<()> = next.unwrap();
+        given.extend(match next {
+            Given::Event(entry) => Some(entry.number),
+            _ => None,
         });
     }
+    assert_eq!((given, reader.place()), (vec![1, 2], 2));
 }

@@ -86,6 +86,14 @@ impl Starts {
         (&start.id, number.min(held))
     }
 
+    /// `number`; of one that was skipped, the first one that was not and comes after it.
+    pub fn not_skipped(&self, number: u64) -> u64 {
+        match self.around(number) {
+            (_, Some(next)) if number > next.held => next.first,
+            _ => number,
+        }
+    }
+
     /// Whether the cursor is of this log. Whether it is ahead of it, or expired, is for the caller
     /// to ask.
     pub fn knows(&self, id: &str, number: u64) -> bool {

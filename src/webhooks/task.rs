@@ -17,7 +17,7 @@ use super::sender::Failure;
 use super::{Command, WebhookHandle, Webhooks};
 use crate::clock::now_ms;
 use crate::consumers::Consumer;
-use crate::events::{self, Batch, Event as Logged, PageError};
+use crate::events::{self, Batch, PageError};
 use crate::store::{ConsumerEdit, DeadLetter, Failing, Stopped, Webhook};
 use crate::tracker::Event;
 use crate::wire::error::ApiError;
@@ -232,8 +232,7 @@ impl<'a> WebhookTask<'a> {
             self.missed(expired);
         }
         let failing = &self.failing;
-        let entries = page.events.iter().filter_map(Logged::entry);
-        let events = entries.map(|entry| {
+        let events = page.events.iter().map(|entry| {
             let partition = partition_of(entry.event.kind.script());
             (partition, entry.number, failing.tried(entry.number))
         });

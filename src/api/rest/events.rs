@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::body::AnswerBody;
 use super::respond::{self, Answer};
-use crate::events::{self, Batch, Event, EventLog, PageError, Selection, cursors};
+use crate::events::{self, Batch, EventLog, PageError, Selection, cursors};
 use crate::reads::Reads;
 use crate::store::StoreReader;
 use crate::wire::address::{self, KnownAddress};
@@ -158,7 +158,7 @@ impl EventQueries {
 fn batch_answer(batch: &Batch, encoder: &EventEncoder) -> Answer {
     let (next, head) = (encoder.cursor(batch.next), encoder.cursor(batch.head));
     let mut text = String::from("{\"events\":[");
-    let entries = batch.events.iter().filter_map(Event::entry);
+    let entries = batch.events.iter();
     let encoded = entries.filter_map(|entry| Some((entry, entry.encoded(encoder)?)));
     for (place, (entry, event)) in encoded.enumerate() {
         let comma = if place > 0 { "," } else { "" };

@@ -117,10 +117,11 @@ impl socketio::Handler for SocketApi {
         match client.poll_next(&self.0, cx) {
             Poll::Ready(Ok(packet)) => Poll::Ready(packet),
             Poll::Ready(Err(cause)) => {
-                // It comes back with the cursor that it has, and is told what to do.
+                // It comes back with the cursor that it has, and is told what to do. Its transport
+                // just ends: after the packet of a close python-socketio does not come back.
                 tracing::info!(id = socket.id(), %cause, "closing a client that cannot be told more");
                 client.leave();
-                socket.close(CloseReason::ForcedClose);
+                socket.close(CloseReason::SlowConsumer);
                 Poll::Pending
             }
             Poll::Pending => Poll::Pending,

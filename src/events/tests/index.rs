@@ -1,5 +1,7 @@
 //! The index against a plain map.
 
+use proptest::prelude::*;
+
 use super::super::index::Index;
 use super::*;
 
