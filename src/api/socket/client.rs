@@ -259,7 +259,7 @@ pub fn packet(
     };
     match given {
         Given::Event(event) => {
-            let encoded = event.entry().and_then(|entry| entry.encoded(encoder));
+            let encoded = event.encoded(encoder);
             Ok(encoded.map(|encoded| encoded.frame().clone()))
         }
         Given::Item(packet) => Ok(Some(packet)),
