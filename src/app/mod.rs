@@ -7,40 +7,42 @@
 //! A store that remembers its chain starts without the node; a new one waits for it. If a part ends
 //! by itself, the daemon ends: [`Running::failed`] says which and why.
 
-use std::io;
+mod limits;
+mod listen;
+mod retention;
+mod task;
+
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, bail};
-use tokio::net::lookup_host;
 use tokio::sync::{mpsc, watch};
-use tokio::task::{JoinHandle, spawn_blocking};
+use tokio::task::spawn_blocking;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
 use crate::bitcoind::{self, DiscoveredNode, FollowerConfig, Retry};
 use crate::clock::now_ms;
-use crate::config::{self, Config, Limits, Listen};
-use crate::remedy::Remedy;
-use crate::server::{self, Server};
+use crate::config::{self, Config};
 use crate::shutdown::Deadline;
-use crate::store::{self, StoreError, StoreReader, Writer};
-use crate::{api, engineio, indexer, open_files, socketio};
+use crate::store::{self, StoreReader, StoreError, Writer};
+use crate::{api, indexer};
+use limits::socketio_config;
+use listen::bind;
+pub use listen::{listen_addresses, listen_remedy};
+use retention::Retention;
+use task::Task;
 
 /// For all of a stop.
 const STOP_TIME: Duration = Duration::from_millis(4500);
 /// Of it, for clients: the rest is for the state.
 const CLIENTS_TIME: Duration = Duration::from_millis(1500);
-/// Of that, for answers that are being worked on.
-const DRAIN_TIME: Duration = Duration::from_millis(1000);
 /// Of what the tracker asks the follower for; what finds no room is asked for again by the next
 /// look at the mempool.
 const ASKS: usize = 65_536;
 /// Between two looks for the node while a new store waits for it.
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
-/// Between two looks for events that are too old.
-const RETENTION_PAUSE: Duration = Duration::from_secs(3600);
 
 /// A running daemon.
 pub struct Running {
@@ -125,14 +127,7 @@ pub async fn start(config: Config) -> Result<Running> {
             router: router.clone(),
             keep: u64::from(config.events.retention_days) * 24 * 3600 * 1000,
         };
-        let (retention, stop) = (Arc::new(retention), stop_follower.clone());
-        tokio::spawn(async move {
-            let passes = repeat(|| {
-                let retention = retention.clone();
-                async move { retention.pass().await }
-            });
-            stop.run_until_cancelled(passes).await
-        });
+        tokio::spawn(retention.run(stop_follower.clone()));
     }
     let dispatch_task = Task::new(
         "dispatch",
@@ -242,49 +237,6 @@ impl Running {
     }
 }
 
-/// A part that runs until it is told to end.
-struct Task {
-    name: &'static str,
-    /// `None` once its end has been told.
-    end: Option<JoinHandle<Result<()>>>,
-}
-
-impl Task {
-    fn new(name: &'static str, end: JoinHandle<Result<()>>) -> Self {
-        Self {
-            name,
-            end: Some(end),
-        }
-    }
-
-    async fn ended(&mut self) -> Result<()> {
-        let Some(end) = &mut self.end else {
-            return Ok(());
-        };
-        let ended = end.await;
-        self.end = None;
-        ended
-            .map_err(anyhow::Error::from)
-            .and_then(|result| result)
-            .with_context(|| format!("the {} failed", self.name))
-    }
-
-    async fn failed(&mut self) -> anyhow::Error {
-        if self.end.is_none() {
-            return std::future::pending().await;
-        }
-        match self.ended().await {
-            Ok(()) => anyhow!("the {} ended by itself", self.name),
-            Err(error) => error,
-        }
-    }
-
-    /// Its end, if nobody was told before.
-    async fn finish(mut self) -> Result<()> {
-        self.ended().await
-    }
-}
-
 /// Opens the store, with the chain that the node is on if the node answers.
 async fn open_store(config: &Config) -> Result<(Option<DiscoveredNode>, Writer, StoreReader)> {
     let mut pause = Duration::from_millis(250);
@@ -325,90 +277,6 @@ async fn load_tracker(reader: &StoreReader) -> Result<crate::tracker::Tracker> {
     Ok(tracker)
 }
 
-/// Deletes old events.
-struct Retention {
-    reader: StoreReader,
-    indexer: indexer::Handle,
-    router: Arc<api::Router>,
-    /// Milliseconds.
-    keep: u64,
-}
-
-impl Retention {
-    async fn pass(&self) -> Result<()> {
-        if let Some(note) = self.router.clock_note().await? {
-            tracing::warn!("{note}");
-        }
-        let (reader, keep) = (self.reader.clone(), self.keep);
-        let cutoff = spawn_blocking(move || reader.snapshot().cutoff(now_ms(), keep)).await??;
-        let prune = self.indexer.prune_events(cutoff);
-        let count = self.router.retain(prune).await??;
-        if count > 0 {
-            tracing::info!(count, "events older than events.retention_days deleted");
-        }
-        Ok(())
-    }
-}
-
-/// Again and again, also when it fails.
-async fn repeat<Pass: Future<Output = Result<()>>>(pass: impl Fn() -> Pass) {
-    loop {
-        if let Err(cause) = pass().await {
-            tracing::warn!("old events could not be deleted, trying again in an hour: {cause:#}");
-        }
-        sleep(RETENTION_PAUSE).await;
-    }
-}
-
-/// The addresses that `server.listen` names. All of them must be loopback, because there are no
-/// tokens yet to keep others out.
-pub async fn listen_addresses(listen: &Listen) -> Result<Vec<SocketAddr>> {
-    let Listen { host, port } = listen;
-    let found = lookup_host((host.as_str(), *port)).await.with_context(|| {
-        let remedy = Remedy::ListenOnLoopback { port: *port };
-        format!("cannot listen on {listen}: {host} is not known; {remedy}")
-    })?;
-    let mut addresses: Vec<SocketAddr> = Vec::new();
-    for address in found {
-        if !address.ip().to_canonical().is_loopback() {
-            bail!(
-                "cannot listen on {listen}: {host} is {}, where others can reach it, and there are no tokens to keep them out; {}",
-                address.ip(),
-                Remedy::LoopbackName {
-                    host: host.clone(),
-                    port: *port
-                }
-            );
-        }
-        if !addresses.contains(&address) {
-            addresses.push(address);
-        }
-    }
-    Ok(addresses)
-}
-
-async fn bind(config: &Config) -> Result<Server> {
-    let listen = &config.server.listen;
-    let addresses = listen_addresses(listen).await?;
-    Server::bind(&addresses, server_limits(&config.limits))
-        .await
-        .map_err(|error| {
-            let advice = listen_remedy(&error);
-            let advice = advice.map_or(String::new(), |remedy| format!(": {remedy}"));
-            anyhow!("cannot listen on {listen}: {error}{advice}")
-        })
-}
-
-/// What helps when the addresses cannot be bound.
-pub fn listen_remedy(error: &io::Error) -> Option<Remedy> {
-    match (error.kind(), error.raw_os_error()) {
-        (io::ErrorKind::AddrInUse, _) => Some(Remedy::FreePort),
-        (io::ErrorKind::PermissionDenied, _) => Some(Remedy::OpenPort),
-        (_, Some(23 | 24)) => Some(Remedy::RaiseFileLimit),
-        _ => None,
-    }
-}
-
 /// Settings that let more in than most people want.
 fn warn_of_open_origins(settings: &config::Server) {
     for (origin, who) in [
@@ -427,93 +295,5 @@ fn warn_of_open_origins(settings: &config::Server) {
                 "server.allowed_origins has \"{origin}\": {who} may read and change everything here; better list the origins that need it"
             );
         }
-    }
-}
-
-fn server_limits(limits: &Limits) -> server::Limits {
-    let open_files = open_files::limit();
-    if let Some(problem) = open_files::problem(limits.connections, open_files) {
-        tracing::warn!("{problem}");
-    }
-    server::Limits {
-        connections: limits.connections.min(open_files::for_clients(open_files)),
-        drain_time: DRAIN_TIME,
-        ..server::Limits::default()
-    }
-}
-
-fn socketio_config(limits: &Limits) -> socketio::Config {
-    let default = socketio::Config::default();
-    let engine = engineio::Config {
-        max_payload: limits.packet_bytes,
-        max_sessions: limits.connections,
-        ..default.engine
-    };
-    // No event takes attachments.
-    let layer = socketio::LayerConfig {
-        keep_attachments: false,
-        max_packet_bytes: limits.packet_bytes,
-        ..default.layer
-    };
-    socketio::Config { engine, layer }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::cell::Cell;
-
-    use super::*;
-
-    #[tokio::test(start_paused = true)]
-    async fn a_pass_of_retention_that_fails_is_tried_again() {
-        let passes = Cell::new(0);
-        let pass = || {
-            passes.set(passes.get() + 1);
-            let fails = passes.get() == 1;
-            async move {
-                match fails {
-                    true => Err(anyhow!("the store cannot be read")),
-                    false => Ok(()),
-                }
-            }
-        };
-        let day = tokio::time::timeout(RETENTION_PAUSE * 47 / 2, repeat(pass));
-        assert!(day.await.is_err(), "it never ends by itself");
-        assert_eq!(passes.get(), 24);
-    }
-
-    #[tokio::test]
-    async fn case_19_every_address_of_a_name_must_be_loopback() {
-        let addresses = async |text: &str| {
-            let listen: Listen = text.parse().expect("a host and a port");
-            listen_addresses(&listen).await
-        };
-        let local = addresses("localhost:5005").await.expect("it is known");
-        assert!(!local.is_empty() && local.iter().all(|it| it.ip().is_loopback()));
-        assert_eq!(
-            addresses("[::1]:0").await.expect("an address"),
-            ["[::1]:0".parse().expect("an address")]
-        );
-        // As a name would be that means this.
-        let refused = addresses("192.0.2.1:5005")
-            .await
-            .expect_err("others reach it");
-        let message = format!("{refused:#}");
-        assert!(
-            message.contains("write server.listen = \"127.0.0.1:5005\"")
-                && message.contains("/etc/hosts"),
-            "{message}"
-        );
-        addresses("127.0.0.1:5005").await.expect("as it says");
-    }
-
-    #[test]
-    fn a_connection_may_idle_twice_as_long_as_a_ping_takes() {
-        let limits = Limits::default();
-        let pings = socketio_config(&limits).engine;
-        assert!(
-            server_limits(&limits).idle_time >= (pings.ping_interval + pings.ping_timeout) * 2,
-            "a polling client answers pings on a connection that idles meanwhile"
-        );
     }
 }

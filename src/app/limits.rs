@@ -1,0 +1,52 @@
+//! The limits of the reusable layers, from the settings.
+
+use std::time::Duration;
+
+use crate::config::Limits;
+use crate::{engineio, open_files, server, socketio};
+
+/// Of a stop, for answers that are being worked on.
+const DRAIN_TIME: Duration = Duration::from_millis(1000);
+
+pub fn server_limits(limits: &Limits) -> server::Limits {
+    let open_files = open_files::limit();
+    if let Some(problem) = open_files::problem(limits.connections, open_files) {
+        tracing::warn!("{problem}");
+    }
+    server::Limits {
+        connections: limits.connections.min(open_files::for_clients(open_files)),
+        drain_time: DRAIN_TIME,
+        ..server::Limits::default()
+    }
+}
+
+pub fn socketio_config(limits: &Limits) -> socketio::Config {
+    let default = socketio::Config::default();
+    let engine = engineio::Config {
+        max_payload: limits.packet_bytes,
+        max_sessions: limits.connections,
+        ..default.engine
+    };
+    // No event takes attachments.
+    let layer = socketio::LayerConfig {
+        keep_attachments: false,
+        max_packet_bytes: limits.packet_bytes,
+        ..default.layer
+    };
+    socketio::Config { engine, layer }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn limits_let_a_connection_idle_twice_as_long_as_a_ping_takes() {
+        let limits = Limits::default();
+        let pings = socketio_config(&limits).engine;
+        assert!(
+            server_limits(&limits).idle_time >= (pings.ping_interval + pings.ping_timeout) * 2,
+            "a polling client answers pings on a connection that idles meanwhile"
+        );
+    }
+}

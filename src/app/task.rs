@@ -1,0 +1,48 @@
+//! A part of the daemon that runs by itself.
+
+use anyhow::{Context, Result, anyhow};
+use tokio::task::JoinHandle;
+
+/// A part that runs until it is told to end.
+pub struct Task {
+    name: &'static str,
+    /// `None` once its end has been told.
+    end: Option<JoinHandle<Result<()>>>,
+}
+
+impl Task {
+    pub fn new(name: &'static str, end: JoinHandle<Result<()>>) -> Self {
+        Self {
+            name,
+            end: Some(end),
+        }
+    }
+
+    async fn ended(&mut self) -> Result<()> {
+        let Some(end) = &mut self.end else {
+            return Ok(());
+        };
+        let ended = end.await;
+        self.end = None;
+        ended
+            .map_err(anyhow::Error::from)
+            .and_then(|result| result)
+            .with_context(|| format!("the {} failed", self.name))
+    }
+
+    /// Its end, when nobody asked for it; for ever pending once somebody was told.
+    pub async fn failed(&mut self) -> anyhow::Error {
+        if self.end.is_none() {
+            return std::future::pending().await;
+        }
+        match self.ended().await {
+            Ok(()) => anyhow!("the {} ended by itself", self.name),
+            Err(error) => error,
+        }
+    }
+
+    /// Its end, if nobody was told before.
+    pub async fn finish(mut self) -> Result<()> {
+        self.ended().await
+    }
+}
