@@ -37,20 +37,20 @@ const DESTINATION: &str = "sec-fetch-dest";
 
 /// What `server.*` says about browsers.
 #[derive(Debug, Clone)]
-pub struct Gate {
+pub struct OriginPolicy {
     allowed_origins: Vec<String>,
     allowed_hosts: Vec<String>,
 }
 
 /// An origin whose page may read the answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Reader {
+pub struct AllowedOrigin {
     origin: HeaderValue,
     /// Listed by name, not by the star: its requests may carry credentials (of a proxy, perhaps).
     listed: bool,
 }
 
-impl Gate {
+impl OriginPolicy {
     pub fn new(settings: &config::Server) -> Self {
         Self {
             allowed_origins: settings.allowed_origins.clone(),
@@ -59,14 +59,14 @@ impl Gate {
     }
 
     /// Lets a request pass, with the page that may read its answer if one asked, or refuses it.
-    pub fn check(&self, uri: &Uri, headers: &HeaderMap) -> Result<Option<Reader>, ApiError> {
+    pub fn check(&self, uri: &Uri, headers: &HeaderMap) -> Result<Option<AllowedOrigin>, ApiError> {
         let host = self.check_host(uri, headers)?;
         let mut origins = headers.get_all(ORIGIN).iter();
         match (origins.next(), origins.next()) {
             (None, _) if self.comes_from_elsewhere(uri, headers) => Err(refused_site()),
             (None, _) => Ok(None),
             (Some(origin), None) => self
-                .reader(origin, host.as_ref(), headers)
+                .allowed_origin(origin, host.as_ref(), headers)
                 .map(Some)
                 .ok_or_else(|| refused_origin(origin)),
             (Some(origin), _) => Err(refused_origin(origin)),
@@ -88,7 +88,7 @@ impl Gate {
             .chain(named)
         {
             let host = Authority::parse(text)
-                .filter(|host| host.is_loopback() || host.is_address() || self.lists(host))
+                .filter(|host| host.is_loopback() || host.is_address() || self.allows_host(host))
                 .ok_or_else(|| refused_host(text))?;
             found = Some(host);
         }
@@ -101,7 +101,7 @@ impl Gate {
         Ok(found)
     }
 
-    fn lists(&self, host: &Authority) -> bool {
+    fn allows_host(&self, host: &Authority) -> bool {
         let listed = |text: &String| {
             Authority::parse(text).is_some_and(|it| {
                 it.name == host.name && (it.port.is_none() || it.port == host.port)
@@ -120,15 +120,15 @@ impl Gate {
             && !self.allowed_origins.iter().any(|allowed| allowed == "*")
     }
 
-    fn reader(
+    fn allowed_origin(
         &self,
         value: &HeaderValue,
         host: Option<&Authority>,
         headers: &HeaderMap,
-    ) -> Option<Reader> {
+    ) -> Option<AllowedOrigin> {
         let text = value.to_str().ok()?;
-        let reader = |listed| {
-            Some(Reader {
+        let allowed = |listed| {
+            Some(AllowedOrigin {
                 origin: value.clone(),
                 listed,
             })
@@ -138,10 +138,10 @@ impl Gate {
             .iter()
             .any(|allowed| same_origin(allowed, text))
         {
-            return reader(true);
+            return allowed(true);
         }
         if self.allowed_origins.iter().any(|allowed| allowed == "*") {
-            return reader(false);
+            return allowed(false);
         }
         let origin = Origin::parse(text).filter(|origin| origin.default_port().is_some())?;
         let host = host?;
@@ -151,7 +151,7 @@ impl Gate {
             && !of_other_site(headers);
         (own || (host.is_loopback() && origin.authority.is_loopback()))
             .then_some(())
-            .and_then(|()| reader(false))
+            .and_then(|()| allowed(false))
     }
 }
 
@@ -176,11 +176,11 @@ fn forwarded_scheme(headers: &HeaderMap) -> Option<&str> {
 
 /// Puts on any answer, errors included, what browsers are to know: who may read it (without CORS
 /// headers the browser hides it from its page), and that it is nothing to embed or to guess about.
-pub fn mark(headers: &mut HeaderMap, reader: Option<Reader>) {
+pub fn mark(headers: &mut HeaderMap, allowed: Option<AllowedOrigin>) {
     headers.insert(RESOURCE_POLICY, HeaderValue::from_static("same-origin"));
     headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     headers.append(VARY, HeaderValue::from_static("Origin"));
-    let Some(Reader { origin, listed }) = reader else {
+    let Some(AllowedOrigin { origin, listed }) = allowed else {
         return;
     };
     headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, origin);
@@ -348,9 +348,9 @@ impl Origin {
 mod tests {
     use super::*;
 
-    fn gate(origins: &[&str], hosts: &[&str]) -> Gate {
+    fn policy_of(origins: &[&str], hosts: &[&str]) -> OriginPolicy {
         let own = |texts: &[&str]| texts.iter().map(|text| (*text).to_owned()).collect();
-        Gate::new(&config::Server {
+        OriginPolicy::new(&config::Server {
             allowed_origins: own(origins),
             allowed_hosts: own(hosts),
             ..config::Server::default()
@@ -359,31 +359,32 @@ mod tests {
 
     /// Who may read the answer to a request with these headers, or the code of the refusal.
     fn ask(
-        gate: &Gate,
+        policy: &OriginPolicy,
         path: &str,
         headers: &[(&'static str, &str)],
-    ) -> Result<Option<Reader>, &'static str> {
+    ) -> Result<Option<AllowedOrigin>, &'static str> {
         let mut map = HeaderMap::new();
         for (name, value) in headers {
             map.append(*name, value.parse().unwrap());
         }
-        gate.check(&path.parse().unwrap(), &map)
+        policy
+            .check(&path.parse().unwrap(), &map)
             .map_err(|error| error.code)
     }
 
     fn check(
-        gate: &Gate,
+        policy: &OriginPolicy,
         host: &str,
         origin: Option<&str>,
-    ) -> Result<Option<Reader>, &'static str> {
+    ) -> Result<Option<AllowedOrigin>, &'static str> {
         let mut headers = vec![("host", host)];
         headers.extend(origin.map(|origin| ("origin", origin)));
-        ask(gate, "/status", &headers)
+        ask(policy, "/status", &headers)
     }
 
     #[test]
     fn programs_without_an_origin_pass_on_loopback_hosts_and_addresses() {
-        let gate = gate(&[], &[]);
+        let policy = policy_of(&[], &[]);
         for host in [
             "127.0.0.1:5005",
             "localhost:5005",
@@ -396,13 +397,13 @@ mod tests {
             "10.0.0.5:5005",
             "[fd00::5]:5005",
         ] {
-            assert_eq!(check(&gate, host, None), Ok(None), "{host}");
+            assert_eq!(check(&policy, host, None), Ok(None), "{host}");
         }
     }
 
     #[test]
     fn other_hosts_are_refused_unless_listed() {
-        let strict = gate(&[], &[]);
+        let strict = policy_of(&[], &[]);
         for host in [
             "evil.example",
             "127.0.0.1.evil.example",
@@ -419,7 +420,7 @@ mod tests {
                 "{host}"
             );
         }
-        let listing = gate(&[], &["Shop.example", "other.example:8443"]);
+        let listing = policy_of(&[], &["Shop.example", "other.example:8443"]);
         assert_eq!(check(&listing, "shop.example:99", None), Ok(None));
         assert_eq!(check(&listing, "other.example:8443", None), Ok(None));
         assert_eq!(
@@ -430,30 +431,30 @@ mod tests {
 
     #[test]
     fn a_request_without_or_with_two_hosts_is_judged_by_all() {
-        let gate = gate(&[], &[]);
-        assert_eq!(ask(&gate, "/", &[]), Err("host_missing"));
-        assert_eq!(ask(&gate, "http://localhost:5005/", &[]), Ok(None));
+        let policy = policy_of(&[], &[]);
+        assert_eq!(ask(&policy, "/", &[]), Err("host_missing"));
+        assert_eq!(ask(&policy, "http://localhost:5005/", &[]), Ok(None));
         let two = [("host", "localhost"), ("host", "evil.example")];
-        assert_eq!(ask(&gate, "/", &two), Err("host_not_allowed"));
+        assert_eq!(ask(&policy, "/", &two), Err("host_not_allowed"));
     }
 
     #[test]
     fn health_routes_are_answered_without_a_host_but_not_for_a_foreign_one() {
-        let gate = gate(&[], &[]);
+        let policy = policy_of(&[], &[]);
         for path in ["/health/live", "/health/ready"] {
-            assert_eq!(ask(&gate, path, &[]), Ok(None), "{path}");
+            assert_eq!(ask(&policy, path, &[]), Ok(None), "{path}");
             assert_eq!(
-                ask(&gate, path, &[("host", "evil.example")]),
+                ask(&policy, path, &[("host", "evil.example")]),
                 Err("host_not_allowed"),
                 "{path}"
             );
         }
-        assert_eq!(ask(&gate, "/health/other", &[]), Err("host_missing"));
+        assert_eq!(ask(&policy, "/health/other", &[]), Err("host_missing"));
     }
 
     #[test]
     fn own_and_loopback_origins_pass_and_others_do_not() {
-        let gate = gate(&[], &["shop.example"]);
+        let policy = policy_of(&[], &["shop.example"]);
         for (host, origin) in [
             ("localhost:5005", "http://localhost:5005"),
             ("localhost:5005", "http://127.0.0.1:3000"),
@@ -464,12 +465,12 @@ mod tests {
             ("shop.example", "https://SHOP.example:443"),
             ("10.0.0.5:5005", "http://10.0.0.5:5005"),
         ] {
-            let reader = check(&gate, host, Some(origin));
-            let expected = Reader {
+            let allowed = check(&policy, host, Some(origin));
+            let expected = AllowedOrigin {
                 origin: origin.parse().unwrap(),
                 listed: false,
             };
-            assert_eq!(reader, Ok(Some(expected)), "{origin} at {host}");
+            assert_eq!(allowed, Ok(Some(expected)), "{origin} at {host}");
         }
         for (host, origins) in [
             (
@@ -508,7 +509,7 @@ mod tests {
         ] {
             for origin in origins {
                 assert_eq!(
-                    check(&gate, host, Some(origin)),
+                    check(&policy, host, Some(origin)),
                     Err("origin_not_allowed"),
                     "{origin} at {host}"
                 );
@@ -518,14 +519,14 @@ mod tests {
 
     #[test]
     fn an_own_origin_has_the_scheme_of_the_proxy_in_front() {
-        let gate = gate(&[], &["shop.example"]);
+        let policy = policy_of(&[], &["shop.example"]);
         let ask = |proto, origin| {
             let headers = [
                 ("host", "shop.example"),
                 ("x-forwarded-proto", proto),
                 ("origin", origin),
             ];
-            ask(&gate, "/status", &headers).is_ok()
+            ask(&policy, "/status", &headers).is_ok()
         };
         for proto in ["https", "wss", "https, http"] {
             assert!(ask(proto, "https://shop.example"), "{proto}");
@@ -536,7 +537,7 @@ mod tests {
 
     #[test]
     fn an_own_origin_of_which_the_browser_says_that_it_is_not_is_foreign() {
-        let gate = gate(&[], &["shop.example"]);
+        let policy = policy_of(&[], &["shop.example"]);
         for (site, passes) in [
             ("same-origin", true),
             ("same-site", false),
@@ -547,21 +548,21 @@ mod tests {
                 ("origin", "http://shop.example"),
                 ("sec-fetch-site", site),
             ];
-            assert_eq!(ask(&gate, "/status", &headers).is_ok(), passes, "{site}");
+            assert_eq!(ask(&policy, "/status", &headers).is_ok(), passes, "{site}");
         }
     }
 
     #[test]
     fn without_an_origin_other_sites_may_only_visit_the_page() {
-        let strict = gate(&["https://app.example"], &[]);
-        let ask = |gate, path, site, mode, destination| {
+        let strict = policy_of(&["https://app.example"], &[]);
+        let ask = |policy, path, site, mode, destination| {
             let headers = [
                 ("host", "127.0.0.1:5005"),
                 ("sec-fetch-site", site),
                 ("sec-fetch-mode", mode),
                 ("sec-fetch-dest", destination),
             ];
-            ask(gate, path, &headers)
+            ask(policy, path, &headers)
         };
         let refused = Err("origin_not_allowed");
         for site in ["cross-site", "same-site"] {
@@ -594,7 +595,7 @@ mod tests {
             );
             assert_eq!(ask(&strict, "/status", site, "cors", "empty"), Ok(None));
         }
-        let open = gate(&["*"], &[]);
+        let open = policy_of(&["*"], &[]);
         assert_eq!(
             ask(&open, "/status", "cross-site", "no-cors", "empty"),
             Ok(None)
@@ -603,15 +604,15 @@ mod tests {
 
     #[test]
     fn listed_origins_pass_whole_and_a_star_passes_all() {
-        let listing = gate(&["https://app.example/", "null", "file://"], &[]);
+        let listing = policy_of(&["https://app.example/", "null", "file://"], &[]);
         for origin in [
             "https://app.example",
             "https://app.example:443",
             "null",
             "file://",
         ] {
-            let reader = check(&listing, "localhost", Some(origin));
-            assert!(reader.unwrap().unwrap().listed, "{origin}");
+            let allowed = check(&listing, "localhost", Some(origin));
+            assert!(allowed.unwrap().unwrap().listed, "{origin}");
         }
         for origin in [
             "http://app.example",
@@ -625,7 +626,7 @@ mod tests {
                 "{origin}"
             );
         }
-        let open = gate(&["*", "https://app.example"], &[]);
+        let open = policy_of(&["*", "https://app.example"], &[]);
         let listed = |origin| {
             check(&open, "localhost", Some(origin))
                 .unwrap()
@@ -645,7 +646,7 @@ mod tests {
         let allowed = |listed| {
             let mut headers = HeaderMap::new();
             let origin = HeaderValue::from_static("https://app.example");
-            mark(&mut headers, Some(Reader { origin, listed }));
+            mark(&mut headers, Some(AllowedOrigin { origin, listed }));
             assert_eq!(headers[ACCESS_CONTROL_ALLOW_ORIGIN], "https://app.example");
             headers
                 .get(ACCESS_CONTROL_ALLOW_CREDENTIALS)
@@ -656,12 +657,12 @@ mod tests {
 
     #[test]
     fn the_refusal_names_the_setting() {
-        let gate = gate(&[], &[]);
+        let policy = policy_of(&[], &[]);
         let message = |name: &'static str, value: &'static str| {
             let mut headers = HeaderMap::new();
             headers.insert(HOST, HeaderValue::from_static("localhost"));
             headers.insert(name, HeaderValue::from_static(value));
-            let error = gate.check(&Uri::from_static("/"), &headers).unwrap_err();
+            let error = policy.check(&Uri::from_static("/"), &headers).unwrap_err();
             assert_eq!(error.status, StatusCode::FORBIDDEN);
             error.message
         };

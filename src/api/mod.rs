@@ -57,7 +57,7 @@ use crate::wire::request::history;
 use crate::{bitcoind, config, indexer, socketio, webhooks};
 use monitoring::Monitoring;
 use rest::address_queries::AddressQueries;
-use rest::audit::{AuditLimiter, Audits};
+use rest::audit::{AuditLimiter, Auditor};
 use rest::budget::Budget;
 use rest::events::EventQueries;
 use rest::sent::RequestReader;
@@ -75,7 +75,7 @@ impl From<indexer::InputRefused> for ApiError {
     }
 }
 
-impl From<config::History> for history::History {
+impl From<config::History> for history::HistoryOption {
     fn from(setting: config::History) -> Self {
         match setting {
             config::History::Utxo => Self::Utxo,
@@ -107,7 +107,7 @@ pub type DispatchTask = JoinHandle<Result<(), StoreError>>;
 /// Starts dispatch and builds the router. Dispatch ends when `stop` says so or, with an error, when
 /// the store cannot be read: then the daemon must end.
 pub fn start(parts: Parts) -> Result<(Arc<Router>, DispatchTask), StoreError> {
-    let gate = browser::Gate::new(&parts.config.server);
+    let policy = browser::OriginPolicy::new(&parts.config.server);
     let (config, stop) = (parts.socketio.clone(), parts.stop.clone());
     let Built {
         services,
@@ -119,7 +119,7 @@ pub fn start(parts: Parts) -> Result<(Arc<Router>, DispatchTask), StoreError> {
     services.app.webhooks.start();
     tokio::spawn(scans::progress::run(services.scans.clone(), stop.clone()));
     let socketio = socketio::Service::new(config, socket);
-    let router = Arc::new(Router::new(services, gate, socketio));
+    let router = Arc::new(Router::new(services, policy, socketio));
     Ok((router, tokio::spawn(dispatch.run(stop))))
 }
 
@@ -197,7 +197,7 @@ fn build(parts: Parts) -> Result<Built, StoreError> {
         started: Instant::now(),
         listen: parts.listen,
     });
-    let audits = Audits {
+    let auditor = Auditor {
         reads: reads.clone(),
         encoder: encoder.clone(),
         node: node.clone(),
@@ -242,7 +242,7 @@ fn build(parts: Parts) -> Result<Built, StoreError> {
         requests,
         addresses,
         scans,
-        audits,
+        auditor,
         overview,
         events,
         app,
@@ -262,7 +262,7 @@ struct Services {
     requests: RequestReader,
     addresses: AddressQueries,
     scans: Arc<Scans>,
-    audits: Audits,
+    auditor: Auditor,
     overview: Arc<Overview>,
     events: Arc<EventQueries>,
     app: Arc<App>,

@@ -9,7 +9,7 @@ use hyper::header::{CONTENT_LENGTH, HeaderName, HeaderValue};
 use hyper::{Method, Request, Response, StatusCode};
 
 use crate::api::Services;
-use crate::api::browser::{self, Gate};
+use crate::api::browser::{self, OriginPolicy};
 use crate::api::rest::body::AnswerBody;
 use crate::api::rest::respond::{self, Answer};
 use crate::api::rest::route::{self, Matched};
@@ -22,19 +22,19 @@ use crate::{socketio, web};
 /// Answers the requests of all clients.
 pub struct Router {
     services: Arc<Services>,
-    gate: Gate,
+    policy: OriginPolicy,
     socketio: socketio::Service<SocketApi>,
 }
 
 impl Router {
     pub(super) fn new(
         services: Arc<Services>,
-        gate: Gate,
+        policy: OriginPolicy,
         socketio: socketio::Service<SocketApi>,
     ) -> Self {
         Self {
             services,
-            gate,
+            policy,
             socketio,
         }
     }
@@ -45,16 +45,16 @@ impl Router {
         B: Body<Data = Bytes> + Unpin,
         B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
     {
-        match self.gate.check(request.uri(), request.headers()) {
+        match self.policy.check(request.uri(), request.headers()) {
             Err(refusal) => {
                 let head = request.method() == Method::HEAD;
                 let mut answer = respond::error(&refusal);
                 browser::mark(answer.headers_mut(), None);
                 if head { without_body(answer) } else { answer }
             }
-            Ok(reader) => {
+            Ok(allowed) => {
                 let mut answer = self.route(request, peer).await;
-                browser::mark(answer.headers_mut(), reader);
+                browser::mark(answer.headers_mut(), allowed);
                 answer
             }
         }

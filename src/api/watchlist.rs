@@ -10,20 +10,20 @@ use crate::reads::{Reads, run_detached};
 use crate::tracker::{Input, Past, WatchRequest};
 use crate::wire::ApiError;
 use crate::wire::address::KnownAddress;
-use crate::wire::request::history::History;
+use crate::wire::request::history::HistoryOption;
 
 pub struct Watchlist {
     reads: Reads,
     indexer: indexer::Handle,
     /// What is found out about an address's past when the request does not say.
-    history: History,
+    history: HistoryOption,
     /// Held for reading by those who look whether addresses are watched and ask for something that
     /// would watch them; for writing by who takes one off the list: it must not come back by that.
     list: RwLock<()>,
 }
 
 impl Watchlist {
-    pub fn new(reads: Reads, indexer: indexer::Handle, history: History) -> Self {
+    pub fn new(reads: Reads, indexer: indexer::Handle, history: HistoryOption) -> Self {
         Self {
             reads,
             indexer,
@@ -33,7 +33,7 @@ impl Watchlist {
     }
 
     /// What a request asks for, or what the settings say.
-    pub fn history(&self, asked: Option<History>) -> History {
+    pub fn history(&self, asked: Option<HistoryOption>) -> HistoryOption {
         asked.unwrap_or(self.history)
     }
 

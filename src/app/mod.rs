@@ -26,7 +26,7 @@ use crate::bitcoind::{self, DiscoveredNode, FollowerConfig, Retry};
 use crate::clock::now_ms;
 use crate::config::{self, Config};
 use crate::shutdown::Deadline;
-use crate::store::{self, StoreReader, StoreError, Writer};
+use crate::store::{self, StoreError, StoreReader, Writer};
 use crate::{api, indexer};
 use limits::socketio_config;
 use listen::bind;

@@ -72,7 +72,7 @@ impl AddressQueries {
         query: ListTransactions,
     ) -> Result<Answer, ApiError> {
         #[derive(Serialize)]
-        struct Page {
+        struct TransactionPage {
             address: String,
             count: usize,
             total: u64,
@@ -122,7 +122,7 @@ impl AddressQueries {
                         tip,
                     ));
                 }
-                let page = Page {
+                let page = TransactionPage {
                     address: address.text,
                     count: transactions.len(),
                     total: row.tx_count,

@@ -51,7 +51,7 @@ pub async fn addresses(queries: &AddressQueries, query: ListAddresses) -> Result
         coverage: CoverageShape,
     }
     #[derive(Serialize)]
-    struct Page<'a> {
+    struct AddressPage<'a> {
         addresses: Vec<Watched>,
         count: usize,
         total: u64,
@@ -104,7 +104,7 @@ pub async fn addresses(queries: &AddressQueries, query: ListAddresses) -> Result
             Ok(respond::json_at(
                 StatusCode::OK,
                 &cursor,
-                &Page {
+                &AddressPage {
                     addresses,
                     count,
                     total,

@@ -167,7 +167,7 @@ impl Totals {
 }
 
 #[derive(Serialize)]
-struct Output {
+struct OutputShape {
     tx_hash: Text<Txid>,
     output_index: u32,
     value: u64,
@@ -176,7 +176,7 @@ struct Output {
     coinbase: bool,
 }
 
-impl Output {
+impl OutputShape {
     fn new((outpoint, facts): &(OutPoint, Facts)) -> Self {
         let Facts {
             value,
@@ -204,15 +204,15 @@ struct Different {
 }
 
 #[derive(Serialize)]
-struct Shape {
+struct AuditShape {
     address: String,
     agrees: bool,
     block: Block,
     coverage: CoverageShape,
     ours: Totals,
     node: Totals,
-    missing: Vec<Output>,
-    extra: Vec<Output>,
+    missing: Vec<OutputShape>,
+    extra: Vec<OutputShape>,
     different: Vec<Different>,
     cursor: String,
 }
@@ -222,7 +222,7 @@ fn shape(
     audited: &Audited,
     coverage: CoverageShape,
     cursor: String,
-) -> Result<Shape, ApiError> {
+) -> Result<AuditShape, ApiError> {
     let Comparison {
         missing,
         extra,
@@ -243,22 +243,22 @@ fn shape(
         ours: *ours,
         node: *node,
     };
-    Ok(Shape {
+    Ok(AuditShape {
         address,
         agrees: comparison.agrees(),
         block: audited.block.into(),
         coverage,
         ours,
         node,
-        missing: comparison.missing.iter().map(Output::new).collect(),
-        extra: comparison.extra.iter().map(Output::new).collect(),
+        missing: comparison.missing.iter().map(OutputShape::new).collect(),
+        extra: comparison.extra.iter().map(OutputShape::new).collect(),
         different: comparison.different.iter().map(different).collect(),
         cursor,
     })
 }
 
 /// Has addresses audited.
-pub struct Audits {
+pub struct Auditor {
     pub reads: Reads,
     pub encoder: EventEncoder,
     pub node: watch::Receiver<bitcoind::NodeStatus>,
@@ -267,7 +267,7 @@ pub struct Audits {
     pub stop: CancellationToken,
 }
 
-impl Audits {
+impl Auditor {
     /// `POST /audit/{address}`. May take minutes.
     pub async fn audit(&self, address: &str) -> Result<Answer, ApiError> {
         let address = address::parse(address, self.encoder.network)?;

@@ -23,7 +23,7 @@ const LONGEST: Duration = Duration::from_secs(600);
 pub const PART_BYTES: usize = 128 * 1024;
 
 /// Where the parts of an answer come from.
-pub trait Parts: Send + 'static {
+pub trait BodyParts: Send + 'static {
     /// The next part; `None` at the end. Blocks the thread.
     fn next(&mut self) -> Result<Option<Bytes>, ApiError>;
 }
@@ -35,31 +35,31 @@ pub struct AnswerBody {
 
 enum Content {
     Whole(Full<Bytes>),
-    Parts(Reading),
+    Parts(PartsBody),
 }
 
-struct Reading {
+struct PartsBody {
     reads: Reads,
     until: Instant,
-    state: State,
+    state: PartsState,
 }
 
-enum State {
-    Waiting(Box<dyn Parts>),
-    Read(Pin<Box<dyn Future<Output = Result<Part, ApiError>> + Send>>),
+enum PartsState {
+    Waiting(Box<dyn BodyParts>),
+    Read(Pin<Box<dyn Future<Output = Result<ReadPart, ApiError>> + Send>>),
     Ended,
 }
 
-type Part = (Box<dyn Parts>, Option<Bytes>);
+type ReadPart = (Box<dyn BodyParts>, Option<Bytes>);
 
 impl AnswerBody {
     /// An error of `parts` ends the connection: what was sent so far cannot be taken back.
-    pub fn parts(reads: Reads, parts: impl Parts) -> Self {
+    pub fn parts(reads: Reads, parts: impl BodyParts) -> Self {
         Self {
-            content: Content::Parts(Reading {
+            content: Content::Parts(PartsBody {
                 reads,
                 until: Instant::now() + LONGEST,
-                state: State::Waiting(Box::new(parts)),
+                state: PartsState::Waiting(Box::new(parts)),
             }),
             held: None,
         }
@@ -117,7 +117,7 @@ impl Body for AnswerBody {
     fn is_end_stream(&self) -> bool {
         match &self.content {
             Content::Whole(body) => body.is_end_stream(),
-            Content::Parts(reading) => matches!(reading.state, State::Ended),
+            Content::Parts(reading) => matches!(reading.state, PartsState::Ended),
         }
     }
 
@@ -129,15 +129,15 @@ impl Body for AnswerBody {
     }
 }
 
-impl Reading {
+impl PartsBody {
     fn poll(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Bytes, ApiError>>> {
         loop {
-            match std::mem::replace(&mut self.state, State::Ended) {
-                State::Ended => return Poll::Ready(None),
-                State::Waiting(_) if Instant::now() >= self.until => {
+            match std::mem::replace(&mut self.state, PartsState::Ended) {
+                PartsState::Ended => return Poll::Ready(None),
+                PartsState::Waiting(_) if Instant::now() >= self.until => {
                     return Poll::Ready(Some(Err(too_slow())));
                 }
-                State::Waiting(mut parts) => {
+                PartsState::Waiting(mut parts) => {
                     let reads = self.reads.clone();
                     let read = async move {
                         let next = move |_: &_| {
@@ -146,17 +146,17 @@ impl Reading {
                         };
                         reads.run_long(next).await
                     };
-                    self.state = State::Read(Box::pin(read));
+                    self.state = PartsState::Read(Box::pin(read));
                 }
-                State::Read(mut read) => {
+                PartsState::Read(mut read) => {
                     let Poll::Ready(done) = read.as_mut().poll(context) else {
-                        self.state = State::Read(read);
+                        self.state = PartsState::Read(read);
                         return Poll::Pending;
                     };
                     return Poll::Ready(match done {
                         Ok((_, None)) => None,
                         Ok((parts, Some(part))) => {
-                            self.state = State::Waiting(parts);
+                            self.state = PartsState::Waiting(parts);
                             Some(Ok(part))
                         }
                         Err(error) => Some(Err(error)),

@@ -17,7 +17,7 @@ use crate::wire::address::{self, KnownAddress};
 use crate::wire::error::ApiError;
 use crate::wire::json;
 use crate::wire::request::Request;
-use crate::wire::request::types::{Depths, Wanted};
+use crate::wire::request::types::{AddressSelection, Depths};
 
 /// `addresses` of a consumer.
 #[derive(Serialize)]
@@ -57,7 +57,7 @@ pub struct Acked {
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct PutConsumer {
-    addresses: Option<Wanted>,
+    addresses: Option<AddressSelection>,
     blocks: Option<bool>,
     confirmations: Option<Depths>,
     after: Option<String>,
@@ -270,15 +270,19 @@ impl App {
 
     /// The addresses that a definition names, `None` for all. There may be none at all only when
     /// the consumer is told of blocks.
-    fn named(&self, wanted: Wanted, blocks: bool) -> Result<Option<Vec<KnownAddress>>, ApiError> {
+    fn named(
+        &self,
+        wanted: AddressSelection,
+        blocks: bool,
+    ) -> Result<Option<Vec<KnownAddress>>, ApiError> {
         match wanted {
-            Wanted::All => Ok(None),
-            Wanted::These(list) if list.0.is_empty() && !blocks => {
+            AddressSelection::All => Ok(None),
+            AddressSelection::These(list) if list.0.is_empty() && !blocks => {
                 let what =
                     "\"all\" or an array of addresses, which may be empty when \"blocks\" is true";
                 Err(ApiError::invalid_field("addresses", what))
             }
-            Wanted::These(list) => Ok(Some(distinct(list.parse(self.wire.network)?))),
+            AddressSelection::These(list) => Ok(Some(distinct(list.parse(self.wire.network)?))),
         }
     }
 

@@ -76,7 +76,7 @@ routes! {
     };
     POST "/audit/{address}" |services, sent| {
         sent.nothing_of_address()?;
-        services.audits.audit(&sent.part).await
+        services.auditor.audit(&sent.part).await
     };
     POST "/scan_history" |services, sent| {
         scans::scan_history_of_list(&services.scans, sent.body().await?).await

@@ -237,7 +237,7 @@ fn plan(snapshot: &Snapshot<'_>, request: &ScanRequest) -> Result<Plan, ApiError
 /// `GET /scans`: open ones first, newest first.
 pub async fn list_scans(scans: &Arc<Scans>) -> Result<Answer, ApiError> {
     #[derive(Serialize)]
-    struct List {
+    struct ScanPage {
         scans: Vec<ScanShape>,
         count: usize,
     }
@@ -245,7 +245,7 @@ pub async fn list_scans(scans: &Arc<Scans>) -> Result<Answer, ApiError> {
     let read = scans.reads.run_long(move |reader| {
         let snapshot = reader.snapshot();
         let scans = known.all(&snapshot, LISTED)?;
-        let answer = List {
+        let answer = ScanPage {
             count: scans.len(),
             scans,
         };

@@ -65,7 +65,7 @@ impl Tip {
 }
 
 #[derive(Debug, Serialize)]
-pub struct Status {
+pub struct StatusShape {
     is_running: bool,
     realtime_monitoring: bool,
     watched_addresses: Vec<String>,
@@ -87,8 +87,8 @@ pub struct Status {
     node: Node,
     zmq: Zmq,
     reconcile: Reconcile,
-    mempool: Mempool,
-    clients: Clients,
+    mempool: MempoolShape,
+    clients: ClientCounts,
     consumers: Vec<ConsumerState>,
     consumer_count: usize,
     scans: Vec<ScanShape>,
@@ -135,23 +135,23 @@ struct Note {
 
 #[derive(Debug, Serialize)]
 struct Zmq {
-    rawtx: Topic,
-    rawblock: Topic,
-    sequence: Topic,
+    rawtx: ZmqTopic,
+    rawblock: ZmqTopic,
+    sequence: ZmqTopic,
 }
 
 impl Zmq {
     fn of(zmq: &bitcoind::ZmqStatus, now: u64) -> Self {
         Self {
-            rawtx: Topic::of(&zmq.rawtx, now),
-            rawblock: Topic::of(&zmq.rawblock, now),
-            sequence: Topic::of(&zmq.sequence, now),
+            rawtx: ZmqTopic::of(&zmq.rawtx, now),
+            rawblock: ZmqTopic::of(&zmq.rawblock, now),
+            sequence: ZmqTopic::of(&zmq.sequence, now),
         }
     }
 }
 
 #[derive(Debug, Serialize)]
-struct Topic {
+struct ZmqTopic {
     endpoint: Option<String>,
     connected: bool,
     believed: bool,
@@ -161,7 +161,7 @@ struct Topic {
     lost: u64,
 }
 
-impl Topic {
+impl ZmqTopic {
     fn of(topic: &bitcoind::TopicStatus, now: u64) -> Self {
         Self {
             endpoint: topic.endpoint.clone(),
@@ -195,7 +195,7 @@ impl Reconcile {
 }
 
 #[derive(Debug, Serialize)]
-struct Mempool {
+struct MempoolShape {
     size: u64,
     loaded: bool,
     age: Option<f64>,
@@ -210,7 +210,7 @@ fn age(then: Option<u64>, now: u64) -> Option<f64> {
 /// `lagging`: those of these that are told from the log because they read more slowly than events
 /// come.
 #[derive(Debug, Serialize)]
-struct Clients {
+struct ClientCounts {
     sessions: usize,
     subscribers: usize,
     subscriptions: usize,
@@ -236,14 +236,14 @@ pub struct Overview {
 
 impl Overview {
     /// `sessions`: open Engine.IO sessions.
-    async fn status(self: &Arc<Self>, sessions: usize) -> Result<Status, ApiError> {
+    async fn status(self: &Arc<Self>, sessions: usize) -> Result<StatusShape, ApiError> {
         let events::Counts {
             subscribers,
             subscriptions,
             lagging,
             ..
         } = self.dispatch.counts().await?;
-        let clients = Clients {
+        let clients = ClientCounts {
             sessions,
             subscribers,
             subscriptions,
@@ -262,9 +262,9 @@ impl Overview {
     fn describe(
         &self,
         snapshot: &Snapshot<'_>,
-        clients: Clients,
+        clients: ClientCounts,
         consumers: Vec<ConsumerState>,
-    ) -> Result<Status, ApiError> {
+    ) -> Result<StatusShape, ApiError> {
         let (node, now) = (self.monitoring.node(), now_ms());
         let (counts, network, is_on) = (
             snapshot.counts()?,
@@ -273,7 +273,7 @@ impl Overview {
         );
         let watches = snapshot.watches(None, LISTED)?;
         let (scans, scan_count) = self.scans.open_ones(snapshot, LISTED_SCANS)?;
-        Ok(Status {
+        Ok(StatusShape {
             is_running: is_on,
             realtime_monitoring: is_on,
             watched_addresses: watches
@@ -297,7 +297,7 @@ impl Overview {
             cursor: self.encoder.cursor(snapshot.head()?),
             zmq: Zmq::of(&node.zmq, now),
             reconcile: Reconcile::of(&node.reconcile),
-            mempool: Mempool {
+            mempool: MempoolShape {
                 size: node.mempool.size,
                 loaded: node.mempool.loaded,
                 age: age(node.mempool.at, now),
@@ -376,7 +376,7 @@ pub async fn start_monitoring(
     #[derive(Serialize)]
     struct Started {
         message: &'static str,
-        status: Status,
+        status: StatusShape,
     }
     let message = match overview.monitoring.switch(true).await? {
         true => "Monitoring started; what was missed while it was stopped is being caught up on.",

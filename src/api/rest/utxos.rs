@@ -8,7 +8,7 @@ use hyper::StatusCode;
 use serde::{Deserialize, Serialize};
 
 use super::address_queries::AddressQueries;
-use super::body::{AnswerBody, Parts};
+use super::body::{AnswerBody, BodyParts};
 use super::respond::{self, Answer};
 use crate::reads::watched;
 use crate::store::{HeldSnapshot, UtxoPage};
@@ -63,14 +63,14 @@ struct Utxos<'a> {
 }
 
 /// What is listed.
-struct List {
+struct UtxoList {
     snapshot: HeldSnapshot,
     address: KnownAddress,
     include_spent: bool,
     tip: Option<BlockId>,
 }
 
-impl List {
+impl UtxoList {
     fn page(&self, after: Option<&OutPoint>, limit: usize) -> Result<UtxoPage, ApiError> {
         let (snapshot, script) = (self.snapshot.get(), &self.address.script);
         Ok(snapshot.utxos(script, self.include_spent, after, limit)?)
@@ -114,7 +114,7 @@ pub async fn utxos(
                 false => row.utxo_count,
             };
             let (tip, head) = (snapshot.get().tip()?, snapshot.get().head()?);
-            let list = List {
+            let list = UtxoList {
                 snapshot,
                 address,
                 include_spent,
@@ -153,7 +153,7 @@ pub async fn utxos(
 
 /// All outputs of a list, part by part.
 struct AllUtxos {
-    list: List,
+    list: UtxoList,
     after: Option<OutPoint>,
     /// What is written before the first output, until it is.
     head: String,
@@ -165,7 +165,7 @@ struct AllUtxos {
 
 impl AllUtxos {
     /// `text`: the answer without outputs.
-    fn new(text: &str, list: List) -> Result<Self, ApiError> {
+    fn new(text: &str, list: UtxoList) -> Result<Self, ApiError> {
         const EMPTY: &str = "\"utxos\":[]";
         let (before, behind) = text
             .split_once(EMPTY)
@@ -180,7 +180,7 @@ impl AllUtxos {
     }
 }
 
-impl Parts for AllUtxos {
+impl BodyParts for AllUtxos {
     fn next(&mut self) -> Result<Option<Bytes>, ApiError> {
         let Some(behind) = self.behind.take() else {
             return Ok(None);

@@ -16,7 +16,7 @@ use crate::wire::ApiError;
 use crate::wire::address::{self, KnownAddress};
 use crate::wire::json::CoverageShape;
 use crate::wire::request::Request;
-use crate::wire::request::history::History;
+use crate::wire::request::history::HistoryOption;
 use crate::wire::request::types::{Addresses, Depths, Label, Labelled};
 
 const FROM_HEIGHT: (&str, &str) = ("from_height", "write `\"history\": {\"from_height\": 0}`");
@@ -27,7 +27,7 @@ const FROM_HEIGHT: (&str, &str) = ("from_height", "write `\"history\": {\"from_h
 pub struct AddAddress {
     address: String,
     label: Option<Label>,
-    history: Option<History>,
+    history: Option<HistoryOption>,
     confirmations: Option<Depths>,
 }
 
@@ -44,7 +44,7 @@ impl Request for AddAddress {
 #[serde(deny_unknown_fields)]
 pub struct AddAddresses {
     addresses: Addresses<Labelled>,
-    history: Option<History>,
+    history: Option<HistoryOption>,
     confirmations: Option<Depths>,
 }
 
@@ -149,7 +149,7 @@ pub async fn add_addresses(scans: &Arc<Scans>, asked: AddAddresses) -> Result<An
 fn requests(
     snapshot: &Snapshot<'_>,
     asked: AddAddresses,
-    history: History,
+    history: HistoryOption,
     network: Network,
 ) -> Result<(Vec<WatchRequest>, usize), ApiError> {
     let Addresses(listed) = asked.addresses;

@@ -27,7 +27,7 @@ use crate::indexer::{self, InputRefused};
 use crate::reads::{Reads, run_detached};
 use crate::store::Snapshot;
 use crate::tracker::{ApplyError, Input, ScanEnd, ScanId, ScanState, ScriptHash, WatchRequest};
-use crate::wire::request::history::{History, Range};
+use crate::wire::request::history::{HistoryOption, Range};
 use crate::wire::{ApiError, EventEncoder, address};
 
 /// Scans that may be open.
@@ -83,9 +83,9 @@ impl Scans {
     pub async fn watch(
         self: &Arc<Self>,
         scripts: Vec<WatchRequest>,
-        history: History,
+        history: HistoryOption,
     ) -> Result<(Option<ScanId>, u64), ApiError> {
-        let History::From(from) = history else {
+        let HistoryOption::From(from) = history else {
             return Ok((None, self.watchlist.watch(scripts).await?));
         };
         let ranged = self.reads.snapshot(move |snapshot| {

@@ -20,17 +20,17 @@ const WAITING_BYTES: usize = 64 << 10;
 /// Kept with the client's socket.
 pub struct Client {
     /// `None` once it has left.
-    state: Mutex<Option<State>>,
+    state: Mutex<Option<ClientState>>,
 }
 
-struct State {
+struct ClientState {
     reader: Reader<Encoded>,
     /// Of the answers that wait in it.
     bytes: usize,
     consumer: Option<Reading>,
 }
 
-impl State {
+impl ClientState {
     fn put(&mut self, at: u64, answer: Encoded) {
         self.bytes += answer.bytes();
         self.reader.put(at, answer);
@@ -80,7 +80,7 @@ impl Client {
     pub fn new(services: &SocketServices) -> Self {
         let reader = Reader::of_topics(&services.log, &services.dispatch);
         Self {
-            state: Mutex::new(Some(State {
+            state: Mutex::new(Some(ClientState {
                 reader,
                 bytes: 0,
                 consumer: None,
@@ -88,13 +88,13 @@ impl Client {
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, Option<State>> {
+    fn lock(&self) -> MutexGuard<'_, Option<ClientState>> {
         // No call under the lock can leave the state half changed.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Does something with the state, unless the client has left.
-    fn with<T>(&self, act: impl FnOnce(&mut State) -> T) -> Option<T> {
+    fn with<T>(&self, act: impl FnOnce(&mut ClientState) -> T) -> Option<T> {
         self.lock().as_mut().map(act)
     }
 
@@ -145,7 +145,7 @@ impl Client {
     }
 
     /// Adds topics and their answers to what is read; `caught_up` with its place.
-    pub fn subscribe(&self, topics: &[Topic], from: From, reply: Vec<Encoded>) {
+    pub fn subscribe(&self, topics: &[Topic], from: SubscriptionStart, reply: Vec<Encoded>) {
         self.with(|state| {
             state.reader.subscribe(topics, from.number, from.is_replay);
             for packet in reply {
@@ -204,7 +204,7 @@ impl Client {
         cx: &mut Context<'_>,
     ) -> Poll<Result<Encoded, ReadError>> {
         let mut state = self.lock();
-        let Some(State {
+        let Some(ClientState {
             reader,
             bytes,
             consumer,
@@ -228,7 +228,7 @@ impl Client {
 }
 
 /// Where a subscription begins.
-pub struct From {
+pub struct SubscriptionStart {
     /// Events after this one are wanted.
     pub number: u64,
     /// What lies between there and the head is read again, also of topics that it has.

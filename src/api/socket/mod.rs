@@ -40,7 +40,7 @@ use crate::wire::request::Nothing;
 use crate::wire::{ApiError, EventEncoder, NAMESPACE, address, json};
 use client::{Client, Reply};
 pub use requests::EVENTS;
-use requests::{Kind, argument, unknown_event};
+use requests::{ClientEvent, argument, unknown_event};
 
 /// What the events of clients are answered with.
 pub struct SocketServices {
@@ -177,16 +177,16 @@ impl Call {
         let known = EVENTS.iter().find(|(known, _)| *known == name);
         let (_, kind) = known.ok_or_else(|| unknown_event(name))?;
         match kind {
-            Kind::SubscribeAddress => self.subscribe_address(argument(args)?, ack).await,
-            Kind::SubscribeAddresses => self.subscribe_addresses(argument(args)?, ack).await,
-            Kind::UnsubscribeAddress => self.unsubscribe_address(argument(args)?, ack),
-            Kind::SubscribeBlocks => {
+            ClientEvent::SubscribeAddress => self.subscribe_address(argument(args)?, ack).await,
+            ClientEvent::SubscribeAddresses => self.subscribe_addresses(argument(args)?, ack).await,
+            ClientEvent::UnsubscribeAddress => self.unsubscribe_address(argument(args)?, ack),
+            ClientEvent::SubscribeBlocks => {
                 let Nothing {} = argument(args)?;
                 self.subscribe_blocks(ack).await
             }
-            Kind::SubscribeConsumer => self.subscribe_consumer(argument(args)?, ack).await,
-            Kind::UnsubscribeConsumer => self.unsubscribe_consumer(argument(args)?, ack),
-            Kind::Ack => self.acknowledge(argument(args)?, ack).await,
+            ClientEvent::SubscribeConsumer => self.subscribe_consumer(argument(args)?, ack).await,
+            ClientEvent::UnsubscribeConsumer => self.unsubscribe_consumer(argument(args)?, ack),
+            ClientEvent::Ack => self.acknowledge(argument(args)?, ack).await,
         }
     }
 }

@@ -9,7 +9,7 @@ use crate::wire::request::{self, Request};
 
 /// What clients may say.
 #[derive(Debug, Clone, Copy)]
-pub enum Kind {
+pub enum ClientEvent {
     SubscribeAddress,
     SubscribeAddresses,
     UnsubscribeAddress,
@@ -20,14 +20,14 @@ pub enum Kind {
 }
 
 /// The events of clients by their names.
-pub const EVENTS: [(&str, Kind); 7] = [
-    ("subscribe_address", Kind::SubscribeAddress),
-    ("subscribe_addresses", Kind::SubscribeAddresses),
-    ("unsubscribe_address", Kind::UnsubscribeAddress),
-    ("subscribe_blocks", Kind::SubscribeBlocks),
-    ("subscribe_consumer", Kind::SubscribeConsumer),
-    ("unsubscribe_consumer", Kind::UnsubscribeConsumer),
-    ("ack", Kind::Ack),
+pub const EVENTS: [(&str, ClientEvent); 7] = [
+    ("subscribe_address", ClientEvent::SubscribeAddress),
+    ("subscribe_addresses", ClientEvent::SubscribeAddresses),
+    ("unsubscribe_address", ClientEvent::UnsubscribeAddress),
+    ("subscribe_blocks", ClientEvent::SubscribeBlocks),
+    ("subscribe_consumer", ClientEvent::SubscribeConsumer),
+    ("unsubscribe_consumer", ClientEvent::UnsubscribeConsumer),
+    ("ack", ClientEvent::Ack),
 ];
 
 /// `subscribe_address`

@@ -10,7 +10,7 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 
 use super::Call;
-use super::client::{From, Reply};
+use super::client::{Reply, SubscriptionStart};
 use super::requests::{SubscribeAddress, SubscribeAddresses, UnsubscribeAddress};
 use crate::api::rest::status::Tip;
 use crate::api::rest::watchlist::distinct;
@@ -175,7 +175,7 @@ impl Call {
             Some(_) => Some((head, self.caught_up(&wanted, head)?)),
             None => None,
         };
-        let from = From {
+        let from = SubscriptionStart {
             number: after.unwrap_or(head),
             is_replay: after.is_some(),
             caught_up,
@@ -258,7 +258,7 @@ impl Call {
         let (json, number) = described.await?;
         let (name, ack) = ("subscribed_blocks", ack.take());
         let packets = Reply { name, json, ack }.packets()?;
-        let from = From {
+        let from = SubscriptionStart {
             number,
             is_replay: false,
             caught_up: None,

@@ -143,6 +143,8 @@ async fn a_daemon_that_stops_answers_everybody_who_waits() {
         daemon.cursor(2)
     ));
     daemon.until_waiting(2).await;
+    // Dispatch answers in order: by now it knows both.
+    daemon.services.overview.dispatch.counts().await.unwrap();
     daemon.stop.cancel();
     for poll in [poll, filtered] {
         let (status, page) = read(

@@ -132,14 +132,14 @@ impl Daemon {
             socketio: socketio::Config::default(),
             stop: stop.clone(),
         };
-        let gate = super::browser::Gate::new(&parts.config.server);
+        let policy = super::browser::OriginPolicy::new(&parts.config.server);
         let Built {
             services,
             socket,
             dispatch,
         } = super::build(parts).unwrap();
         let socketio = socketio::Service::new(socketio::Config::default(), socket.clone());
-        let router = Arc::new(Router::new(services.clone(), gate, socketio));
+        let router = Arc::new(Router::new(services.clone(), policy, socketio));
         let layer = SocketIoHandler::new(socketio::LayerConfig::default(), socket);
         (
             Self {

@@ -18,7 +18,7 @@ const BLOCKS_BACK: u32 = 1000;
 
 /// What to find out about the past of an added address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum History {
+pub enum HistoryOption {
     /// Nothing.
     None,
     /// Its balance.
@@ -28,7 +28,7 @@ pub enum History {
 }
 
 /// `"utxo"`, `"none"` or `{"from_height": <height>}`.
-impl<'de> Deserialize<'de> for History {
+impl<'de> Deserialize<'de> for HistoryOption {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         #[derive(Deserialize)]
         #[serde(deny_unknown_fields)]
@@ -39,25 +39,25 @@ impl<'de> Deserialize<'de> for History {
         struct WordOrHeights;
 
         impl<'de> Visitor<'de> for WordOrHeights {
-            type Value = History;
+            type Value = HistoryOption;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.write_str("\"utxo\", \"none\" or {\"from_height\": <height>}")
             }
 
-            fn visit_str<E: Error>(self, word: &str) -> Result<History, E> {
+            fn visit_str<E: Error>(self, word: &str) -> Result<HistoryOption, E> {
                 match word {
-                    "utxo" => Ok(History::Utxo),
-                    "none" => Ok(History::None),
+                    "utxo" => Ok(HistoryOption::Utxo),
+                    "none" => Ok(HistoryOption::None),
                     other => Err(E::invalid_value(Unexpected::Str(other), &self)),
                 }
             }
 
-            fn visit_map<A: MapAccess<'de>>(self, entries: A) -> Result<History, A::Error> {
+            fn visit_map<A: MapAccess<'de>>(self, entries: A) -> Result<HistoryOption, A::Error> {
                 let Heights { from_height } =
                     Heights::deserialize(MapAccessDeserializer::new(entries))?;
                 match from_height {
-                    Some(Whole(height)) => Ok(History::From(height)),
+                    Some(Whole(height)) => Ok(HistoryOption::From(height)),
                     None => Err(A::Error::invalid_value(Unexpected::Map, &self)),
                 }
             }
@@ -67,11 +67,11 @@ impl<'de> Deserialize<'de> for History {
     }
 }
 
-impl From<History> for Past {
-    fn from(history: History) -> Self {
+impl From<HistoryOption> for Past {
+    fn from(history: HistoryOption) -> Self {
         match history {
-            History::None => Self::Leave,
-            History::Utxo | History::From(_) => Self::Find,
+            HistoryOption::None => Self::Leave,
+            HistoryOption::Utxo | HistoryOption::From(_) => Self::Find,
         }
     }
 }

@@ -46,14 +46,14 @@ impl Json {
 
 impl<'de> Deserialize<'de> for Json {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        Values(&Cell::new(VALUES_MOST)).deserialize(deserializer)
+        JsonValues(&Cell::new(VALUES_MOST)).deserialize(deserializer)
     }
 }
 
 /// Reads a value if so many more may be read.
-struct Values<'a>(&'a Cell<usize>);
+struct JsonValues<'a>(&'a Cell<usize>);
 
-impl<'de> DeserializeSeed<'de> for Values<'_> {
+impl<'de> DeserializeSeed<'de> for JsonValues<'_> {
     type Value = Json;
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Json, D::Error> {
@@ -64,7 +64,7 @@ impl<'de> DeserializeSeed<'de> for Values<'_> {
     }
 }
 
-impl<'de> Visitor<'de> for Values<'_> {
+impl<'de> Visitor<'de> for JsonValues<'_> {
     type Value = Json;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -101,7 +101,7 @@ impl<'de> Visitor<'de> for Values<'_> {
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut elements: A) -> Result<Json, A::Error> {
         let mut array = Vec::new();
-        while let Some(element) = elements.next_element_seed(Values(self.0))? {
+        while let Some(element) = elements.next_element_seed(JsonValues(self.0))? {
             array.push(element);
         }
         Ok(Json::Array(array))
@@ -110,7 +110,7 @@ impl<'de> Visitor<'de> for Values<'_> {
     fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<Json, A::Error> {
         let mut object = Vec::new();
         while let Some(name) = entries.next_key()? {
-            object.push((name, entries.next_value_seed(Values(self.0))?));
+            object.push((name, entries.next_value_seed(JsonValues(self.0))?));
         }
         Ok(Json::Object(object))
     }

@@ -8,7 +8,7 @@
 //! ```text
 //! bytes ──► json::Json  ──┐
 //!                         ├──► serde, with Problem as the error ──► a type, or an ApiError
-//! text ───► query::Query ─┘
+//! text ───► query::QueryString ┘
 //! ```
 
 pub mod history;
@@ -22,8 +22,8 @@ use serde::Deserialize;
 use serde::de::{DeserializeOwned, Deserializer};
 
 use json::{Json, VALUES_MOST};
-use problem::{Part, Problem};
-use query::Query;
+use problem::{Problem, RequestPart};
+use query::QueryString;
 
 use crate::wire::error::ApiError;
 
@@ -67,7 +67,7 @@ pub fn object<T: Request>(text: &[u8]) -> Result<T, ApiError> {
             format!("The request is not valid JSON: {cause}."),
         )
     })?;
-    read(json, Part::Object)
+    read(json, RequestPart::Object)
 }
 
 fn too_many_values() -> ApiError {
@@ -93,10 +93,10 @@ pub fn body<T: Request>(text: Option<&[u8]>) -> Result<T, ApiError> {
 
 /// Reads a query string, percent-decoded.
 pub fn query<T: Request>(text: &str) -> Result<T, ApiError> {
-    read(Query::parse(text), Part::Query)
+    read(QueryString::parse(text), RequestPart::Query)
 }
 
-fn read<'de, T, D>(source: D, part: Part) -> Result<T, ApiError>
+fn read<'de, T, D>(source: D, part: RequestPart) -> Result<T, ApiError>
 where
     T: Request,
     D: Deserializer<'de, Error = Problem>,

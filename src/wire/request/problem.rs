@@ -127,13 +127,13 @@ fn kind(value: Unexpected<'_>) -> &'static str {
 
 /// Where a client said it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Part {
+pub(super) enum RequestPart {
     /// A body or an event's argument.
     Object,
     Query,
 }
 
-impl Part {
+impl RequestPart {
     fn word(self) -> &'static str {
         match self {
             Self::Object => "field",
@@ -150,7 +150,7 @@ impl Part {
 }
 
 /// The answer to a client whose request could not be read as a `T`.
-pub(super) fn refusal<T: Request>(problem: Problem, path: &Path, part: Part) -> ApiError {
+pub(super) fn refusal<T: Request>(problem: Problem, path: &Path, part: RequestPart) -> ApiError {
     let names: Vec<String> = path.iter().map(segment).collect();
     match problem {
         // The last name of the path is the unknown one.
@@ -190,7 +190,7 @@ fn unknown<T: Request>(
     name: &str,
     known: &'static [&'static str],
     place: &str,
-    part: Part,
+    part: RequestPart,
 ) -> ApiError {
     let word = part.word();
     let hint = match (instead::<T>(name), nearest(name, known)) {
@@ -227,11 +227,11 @@ fn nearest(name: &str, known: &'static [&'static str]) -> Option<&'static str> {
         .map(|(_, it)| it)
 }
 
-fn there_are(there: &str, known: &'static [&'static str], part: Part) -> String {
+fn there_are(there: &str, known: &'static [&'static str], part: RequestPart) -> String {
     let quoted: Vec<String> = known.iter().map(|name| format!("`{name}`")).collect();
     match (quoted.split_last(), part) {
-        (None, Part::Object) => "no field is taken here.".to_owned(),
-        (None, Part::Query) => "no query parameter is taken here.".to_owned(),
+        (None, RequestPart::Object) => "no field is taken here.".to_owned(),
+        (None, RequestPart::Query) => "no query parameter is taken here.".to_owned(),
         (Some((last, [])), _) => format!("{there} is {last}."),
         (Some((last, others)), _) => format!("{there} are {} and {last}.", others.join(", ")),
     }

@@ -9,15 +9,15 @@ use serde::forward_to_deserialize_any;
 use super::problem::Problem;
 
 /// The parameters, percent-decoded.
-pub(super) struct Query(BTreeMap<String, Values>);
+pub(super) struct QueryString(BTreeMap<String, Parameter>);
 
 /// All values of one parameter.
 #[derive(Default)]
-pub(super) struct Values(Vec<String>);
+pub(super) struct Parameter(Vec<String>);
 
-impl Query {
+impl QueryString {
     pub fn parse(text: &str) -> Self {
-        let mut parameters: BTreeMap<String, Values> = BTreeMap::new();
+        let mut parameters: BTreeMap<String, Parameter> = BTreeMap::new();
         for (name, value) in form_urlencoded::parse(text.as_bytes()).into_owned() {
             parameters.entry(name).or_default().0.push(value);
         }
@@ -25,7 +25,7 @@ impl Query {
     }
 }
 
-impl<'de> Deserializer<'de> for Query {
+impl<'de> Deserializer<'de> for QueryString {
     type Error = Problem;
 
     fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Problem> {
@@ -39,7 +39,7 @@ impl<'de> Deserializer<'de> for Query {
     }
 }
 
-impl Values {
+impl Parameter {
     fn one(self) -> Result<String, Problem> {
         let mut values = self.0.into_iter();
         match (values.next(), values.next()) {
@@ -49,7 +49,7 @@ impl Values {
     }
 }
 
-impl IntoDeserializer<'_, Problem> for Values {
+impl IntoDeserializer<'_, Problem> for Parameter {
     type Deserializer = Self;
 
     fn into_deserializer(self) -> Self {
@@ -57,7 +57,7 @@ impl IntoDeserializer<'_, Problem> for Values {
     }
 }
 
-impl<'de> Deserializer<'de> for Values {
+impl<'de> Deserializer<'de> for Parameter {
     type Error = Problem;
 
     fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Problem> {

@@ -1,7 +1,9 @@
 use serde::Deserialize;
 
-use super::history::History;
-use super::types::{Addresses, Depths, Label, Labelled, Limit, Unlabelled, Wanted, Whole};
+use super::history::HistoryOption;
+use super::types::{
+    AddressSelection, Addresses, Depths, Label, Labelled, Limit, Unlabelled, Whole,
+};
 use super::*;
 
 const ADDRESS: &str = "bcrt1qw508d6qejxtdg4y5r3zarvary0c5xw7kygt080";
@@ -12,9 +14,9 @@ const ADDRESS: &str = "bcrt1qw508d6qejxtdg4y5r3zarvary0c5xw7kygt080";
 struct Body {
     address: String,
     addresses: Option<Addresses<Labelled>>,
-    wanted: Option<Wanted>,
+    wanted: Option<AddressSelection>,
     label: Option<Label>,
-    history: Option<History>,
+    history: Option<HistoryOption>,
     confirmations: Option<Depths>,
     snapshot: Option<bool>,
     blocks_back: Option<Whole<1, { u32::MAX }>>,
@@ -293,17 +295,20 @@ fn what_is_right_is_read() {
         ]
     );
     assert_eq!(body.address, "x");
-    assert_eq!(body.wanted, Some(Wanted::All));
+    assert_eq!(body.wanted, Some(AddressSelection::All));
     assert_eq!(body.label, Some(Label("l".to_owned())));
     assert_eq!(body.confirmations.unwrap().0, [1, 6, 144]);
     assert_eq!(body.snapshot, Some(false));
     assert_eq!(body.blocks_back, Some(Whole(1)));
-    assert_eq!(body.history, Some(History::From(u32::MAX)));
+    assert_eq!(body.history, Some(HistoryOption::From(u32::MAX)));
     let absent = with(r#""label":null,"history":null,"confirmations":null"#).unwrap();
     assert_eq!((absent.label, absent.history), (None, None));
     assert_eq!(absent.confirmations, None);
     let empty = with(r#""wanted":[]"#).unwrap();
-    assert_eq!(empty.wanted, Some(Wanted::These(Addresses(Vec::new()))));
+    assert_eq!(
+        empty.wanted,
+        Some(AddressSelection::These(Addresses(Vec::new())))
+    );
 }
 
 #[test]

@@ -198,35 +198,38 @@ impl<'de, T: Deserialize<'de> + FromText> Deserialize<'de> for Addresses<T> {
 
 /// Of the watch list: all of it, or a part.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub enum Wanted {
+pub enum AddressSelection {
     #[default]
     All,
     /// May be empty.
     These(Addresses<Unlabelled>),
 }
 
-impl<'de> Deserialize<'de> for Wanted {
+impl<'de> Deserialize<'de> for AddressSelection {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         struct AllOrList;
 
         impl<'de> Visitor<'de> for AllOrList {
-            type Value = Wanted;
+            type Value = AddressSelection;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 write!(f, "\"all\" or an array of 1 to {MAX_ADDRESSES} addresses")
             }
 
-            fn visit_str<E: Error>(self, word: &str) -> Result<Wanted, E> {
+            fn visit_str<E: Error>(self, word: &str) -> Result<AddressSelection, E> {
                 match word {
-                    "all" => Ok(Wanted::All),
+                    "all" => Ok(AddressSelection::All),
                     other => Err(E::invalid_value(Unexpected::Str(other), &self)),
                 }
             }
 
-            fn visit_seq<A: SeqAccess<'de>>(self, elements: A) -> Result<Wanted, A::Error> {
+            fn visit_seq<A: SeqAccess<'de>>(
+                self,
+                elements: A,
+            ) -> Result<AddressSelection, A::Error> {
                 let elements = read_elements(elements)?;
                 match elements.len() {
-                    ..=MAX_ADDRESSES => Ok(Wanted::These(Addresses(elements))),
+                    ..=MAX_ADDRESSES => Ok(AddressSelection::These(Addresses(elements))),
                     length => Err(A::Error::invalid_length(length, &self)),
                 }
             }
