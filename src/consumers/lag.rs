@@ -91,10 +91,9 @@ impl Lookahead {
             self.reader.skip_to(acked.max(self.missed));
             match self.reader.next_until(head).await {
                 Ok(Some(event)) => {
-                    let entry = event.entry();
-                    self.found = entry.map(|entry| Found {
-                        number: entry.number,
-                        time: entry.event.time,
+                    self.found = Some(Found {
+                        number: event.number,
+                        time: event.event.time,
                     });
                 }
                 Ok(None) => break,

@@ -176,9 +176,8 @@ impl World {
         };
         let at_once: Option<std::future::Ready<()>> = None;
         let read = events::read(&self.log, &self.dispatch, request, at_once).await;
-        let entries = read.unwrap().events;
-        let numbers = entries.iter().filter_map(events::Event::entry);
-        numbers.map(|entry| entry.number).collect()
+        let events = read.unwrap().events;
+        events.iter().map(|entry| entry.number).collect()
     }
 }
 

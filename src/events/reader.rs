@@ -296,7 +296,7 @@ impl<I> Reader<I> {
 
     /// The next event, if there is one up to `end`, which must not be beyond the log. For a
     /// selection without items; what has no place in the order is dropped.
-    pub async fn next_until(&mut self, end: u64) -> Result<Option<Event>, PageError> {
+    pub async fn next_until(&mut self, end: u64) -> Result<Option<Arc<Entry>>, PageError> {
         self.look();
         self.unread = self.unread.max(end);
         poll_fn(|cx| {
