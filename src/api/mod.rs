@@ -47,18 +47,18 @@ pub use crate::wire::ApiError;
 pub use router::Router;
 
 use crate::consumers::Consumers;
-use crate::events::{Dispatch, EventLog, cursors};
+use crate::events::{Dispatch, EventLog};
 use crate::reads::Reads;
 use crate::store::{StoreError, StoreReader};
 use crate::webhooks::Webhooks;
 use crate::wire::EventEncoder;
-use crate::wire::address::KnownAddress;
 use crate::wire::request::history;
 use crate::{bitcoind, config, indexer, socketio, webhooks};
 use monitoring::Monitoring;
 use rest::address_queries::AddressQueries;
 use rest::audit::{AuditLimiter, Auditor};
 use rest::budget::Budget;
+use rest::consumers::ConsumerRoutes;
 use rest::events::EventQueries;
 use rest::sent::RequestReader;
 use rest::status::Overview;
@@ -114,9 +114,9 @@ pub fn start(parts: Parts) -> Result<(Arc<Router>, DispatchTask), StoreError> {
         socket,
         dispatch,
     } = build(parts)?;
-    let consumers = services.app.consumers.clone();
+    let consumers = services.consumers.clone();
     tokio::spawn(async move { consumers.start().await });
-    services.app.webhooks.start();
+    services.webhooks.start();
     tokio::spawn(scans::progress::run(services.scans.clone(), stop.clone()));
     let socketio = socketio::Service::new(config, socket);
     let router = Arc::new(Router::new(services, policy, socketio));
@@ -157,7 +157,7 @@ fn build(parts: Parts) -> Result<Built, StoreError> {
     let webhooks = Webhooks::new(webhooks::Parts {
         settings: config.webhooks.clone(),
         consumers: consumers.clone(),
-        reader: reader.clone(),
+        reader,
         reads: reads.clone(),
         indexer: indexer.clone(),
         log: log.clone(),
@@ -211,15 +211,13 @@ fn build(parts: Parts) -> Result<Built, StoreError> {
         budget: budget.clone(),
         node,
     };
-    let app = Arc::new(App {
+    let consumer_routes = Arc::new(ConsumerRoutes {
         reads: reads.clone(),
-        reader,
-        wire: encoder.clone(),
-        config: config.clone(),
-        consumers,
-        webhooks,
+        encoder: encoder.clone(),
+        settings: config.webhooks.clone(),
+        consumers: consumers.clone(),
+        webhooks: webhooks.clone(),
         watchlist: watchlist.clone(),
-        events: events.clone(),
     });
     let socket = SocketApi(Arc::new(SocketServices {
         reads: reads.clone(),
@@ -227,7 +225,7 @@ fn build(parts: Parts) -> Result<Built, StoreError> {
         log,
         dispatch: handle,
         watchlist,
-        app: app.clone(),
+        consumers: consumers.clone(),
         subscriptions: limits.subscriptions,
     }));
     let requests = RequestReader {
@@ -245,7 +243,9 @@ fn build(parts: Parts) -> Result<Built, StoreError> {
         auditor,
         overview,
         events,
-        app,
+        consumers,
+        webhooks,
+        consumer_routes,
     });
     Ok(Built {
         services,
@@ -265,43 +265,7 @@ struct Services {
     auditor: Auditor,
     overview: Arc<Overview>,
     events: Arc<EventQueries>,
-    app: Arc<App>,
-}
-
-/// What the routes of consumers and webhooks share.
-struct App {
-    reads: Reads,
-    reader: StoreReader,
-    wire: EventEncoder,
-    config: Arc<config::Config>,
     consumers: Arc<Consumers>,
     webhooks: Arc<Webhooks>,
-    watchlist: Arc<Watchlist>,
-    events: Arc<EventQueries>,
-}
-
-impl App {
-    /// Runs reads of the store where they hold up nobody else.
-    async fn read<T: Send + 'static>(
-        self: &Arc<Self>,
-        read: impl FnOnce(&App) -> Result<T, ApiError> + Send + 'static,
-    ) -> Result<T, ApiError> {
-        let app = self.clone();
-        self.reads.run(move |_| read(&app)).await
-    }
-
-    /// The number in a cursor of this log, which may be ahead of it.
-    fn number(&self, text: &str) -> Result<u64, ApiError> {
-        cursors::number(&self.reader, &self.wire, text)
-    }
-
-    /// Where in the log a client's cursor stands.
-    fn place(&self, text: &str) -> Result<u64, ApiError> {
-        cursors::place(&self.reader, &self.wire, text)
-    }
-
-    /// The refusal of a cursor with the balances of the addresses.
-    fn with_balances(&self, error: ApiError, addresses: &[KnownAddress]) -> ApiError {
-        cursors::with_balances(&self.reader, &self.wire, error, addresses)
-    }
+    consumer_routes: Arc<ConsumerRoutes>,
 }

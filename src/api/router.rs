@@ -114,7 +114,7 @@ impl Router {
 
     /// Deletes old events with `prune`, so that no consumer misses what it did not want.
     pub async fn retain<T>(&self, prune: impl Future<Output = T>) -> Result<T, ApiError> {
-        self.services.app.consumers.retain(prune).await
+        self.services.consumers.retain(prune).await
     }
 
     /// What is to be said when the machine's clock and the chain differ.

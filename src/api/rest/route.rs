@@ -10,7 +10,7 @@ use percent_encoding::percent_decode_str;
 use super::events::ReadEvents;
 use super::respond::{self, Answer};
 use super::sent::Sent;
-use super::{addresses, scans, status, utxos, watchlist};
+use super::{addresses, consumers, reading, scans, status, utxos, watchlist, webhooks};
 use crate::api::Services;
 use crate::wire::error::ApiError;
 
@@ -100,38 +100,49 @@ routes! {
     GET "/events" |services, sent| {
         let query: ReadEvents = sent.query()?;
         match query.consumer.clone() {
-            Some(name) => services.app.consumer_events(&name, query).await,
+            Some(name) => {
+                let Services { events, consumers, .. } = &*services;
+                reading::consumer_events(events, consumers, &name, query).await
+            }
             None => services.events.events(query, sent.asked).await,
         }
     };
     GET "/consumers" |services, sent| {
         sent.nothing()?;
-        services.app.list_consumers().await
+        consumers::list_consumers(&services.consumer_routes).await
     };
     GET "/consumers/{name}" |services, sent| {
         sent.nothing()?;
-        services.app.consumer(&sent.part).await
+        consumers::consumer(&services.consumer_routes, &sent.part).await
     };
-    PUT "/consumers/{name}" |services, sent| services.app.put_consumer(&sent.part, sent.body().await?).await;
+    PUT "/consumers/{name}" |services, sent| {
+        let asked = sent.body().await?;
+        consumers::put_consumer(&services.consumer_routes, &sent.part, asked).await
+    };
     DELETE "/consumers/{name}" |services, sent| {
         sent.nothing()?;
-        services.app.delete_consumer(&sent.part).await
+        consumers::delete_consumer(&services.consumers, &sent.part).await
     };
-    POST "/consumers/{name}/ack" |services, sent| services.app.ack(&sent.part, sent.body().await?).await;
-    GET "/consumers/{name}/dead_letters" |services, sent| services.app.dead_letters(&sent.part, sent.query()?).await;
+    POST "/consumers/{name}/ack" |services, sent| {
+        consumers::ack(&services.consumer_routes, &sent.part, sent.body().await?).await
+    };
+    GET "/consumers/{name}/dead_letters" |services, sent| {
+        webhooks::dead_letters(&services.consumer_routes, &sent.part, sent.query()?).await
+    };
     DELETE "/consumers/{name}/dead_letters" |services, sent| {
-        services.app.drop_dead_letters(&sent.part, sent.query()?).await
+        webhooks::drop_dead_letters(&services.consumer_routes, &sent.part, sent.query()?).await
     };
     POST "/consumers/{name}/dead_letters/resend" |services, sent| {
-        services.app.resend_dead_letters(&sent.part, sent.body().await?).await
+        let asked = sent.body().await?;
+        webhooks::resend_dead_letters(&services.consumer_routes, &sent.part, asked).await
     };
     POST "/consumers/{name}/test" |services, sent| {
         sent.nothing()?;
-        services.app.test_webhook(&sent.part).await
+        webhooks::test_webhook(&services.consumers, &services.webhooks, &sent.part).await
     };
     POST "/consumers/{name}/retry" |services, sent| {
         sent.nothing()?;
-        services.app.retry_webhook(&sent.part).await
+        webhooks::retry_webhook(&services.consumers, &services.webhooks, &sent.part).await
     };
     GET "/metrics" |services, sent| {
         sent.nothing()?;

@@ -1,17 +1,17 @@
 //! Webhooks over REST: dead letters, a test delivery, another try.
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
 
 use hyper::StatusCode;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
+use super::consumers::ConsumerRoutes;
 use super::respond::{self, Answer};
-use crate::api::App;
-use crate::consumers::consumer_name;
+use crate::consumers::{Consumers, consumer_name};
 use crate::store::DeadLetter;
-use crate::webhooks::{Record, Retried, Tested};
+use crate::webhooks::{Record, Retried, Tested, Webhooks};
+use crate::wire::EventEncoder;
 use crate::wire::cursor::{self, BadCursor};
 use crate::wire::error::ApiError;
 use crate::wire::json;
@@ -90,165 +90,176 @@ struct Counted {
     message: String,
 }
 
-impl App {
-    /// `GET /consumers/{name}/dead_letters?limit=&after=`
-    pub(in crate::api) async fn dead_letters(
-        self: &Arc<Self>,
-        name: &str,
-        query: ListDeadLetters,
-    ) -> Result<Answer, ApiError> {
-        #[derive(Serialize)]
-        struct Letters {
-            dead_letters: Vec<DeadLetterShape>,
-            count: usize,
-            /// Of all pages.
-            total: usize,
-            /// For `after`; null when this was the last page.
-            next: Option<String>,
-        }
-        let consumer = self.consumers.get(consumer_name(name)?)?;
-        let limit = query.limit.map_or(LIMIT_DEFAULT, Limit::get);
-        let after = query.after.map_or(Ok(0), |text| self.number_of(&text))?;
-        let page = self.read(move |app| {
-            let total = app.reader.dead_letter_count(&consumer.name)?;
-            let mut letters =
-                app.reader
-                    .dead_letters(&consumer.name, after, limit.saturating_add(1))?;
-            let more = letters.len() > limit;
-            letters.truncate(limit);
-            let next = letters
-                .last()
-                .filter(|_| more)
-                .map(|(number, _)| app.wire.cursor(*number));
-            let shapes = letters
-                .into_iter()
-                .map(|(number, letter)| app.letter(number, letter));
-            let dead_letters = shapes.collect::<Result<Vec<_>, _>>()?;
-            Ok(Letters {
-                count: dead_letters.len(),
-                dead_letters,
-                total,
-                next,
-            })
-        });
-        Ok(respond::json(StatusCode::OK, &page.await?))
+/// `GET /consumers/{name}/dead_letters?limit=&after=`
+pub async fn dead_letters(
+    routes: &ConsumerRoutes,
+    name: &str,
+    query: ListDeadLetters,
+) -> Result<Answer, ApiError> {
+    #[derive(Serialize)]
+    struct Letters {
+        dead_letters: Vec<DeadLetterShape>,
+        count: usize,
+        /// Of all pages.
+        total: usize,
+        /// For `after`; null when this was the last page.
+        next: Option<String>,
     }
-
-    fn letter(&self, number: u64, letter: DeadLetter) -> Result<DeadLetterShape, ApiError> {
-        let cursor = self.wire.cursor(number);
-        let (event, data) = json::event(&letter.event, cursor.clone(), self.wire.network);
-        Ok(DeadLetterShape {
-            cursor,
-            event,
-            data: RawValue::from_string(data).map_err(|cause| ApiError::internal(&cause))?,
-            attempts: letter.attempts,
-            first_failed: json::seconds(letter.first_failed),
-            last_tried: json::seconds(letter.last_tried),
-            error: letter.error,
-            resending: letter.again,
+    let consumer = routes.consumers.get(consumer_name(name)?)?;
+    let limit = query.limit.map_or(LIMIT_DEFAULT, Limit::get);
+    let after = query
+        .after
+        .map_or(Ok(0), |text| number_of(&routes.encoder, &text))?;
+    let encoder = routes.encoder.clone();
+    let page = routes.reads.run(move |reader| {
+        let total = reader.dead_letter_count(&consumer.name)?;
+        let mut letters = reader.dead_letters(&consumer.name, after, limit.saturating_add(1))?;
+        let more = letters.len() > limit;
+        letters.truncate(limit);
+        let next = letters
+            .last()
+            .filter(|_| more)
+            .map(|(number, _)| encoder.cursor(*number));
+        let shapes = letters
+            .into_iter()
+            .map(|(number, letter)| shape(&encoder, number, letter));
+        let dead_letters = shapes.collect::<Result<Vec<_>, _>>()?;
+        Ok(Letters {
+            count: dead_letters.len(),
+            dead_letters,
+            total,
+            next,
         })
-    }
+    });
+    Ok(respond::json(StatusCode::OK, &page.await?))
+}
 
-    /// `DELETE /consumers/{name}/dead_letters?cursor=`
-    pub(in crate::api) async fn drop_dead_letters(
-        self: &Arc<Self>,
-        name: &str,
-        query: DropDeadLetters,
-    ) -> Result<Answer, ApiError> {
-        let consumer = self.consumers.get(consumer_name(name)?)?;
-        let number = query.cursor.map(|text| self.number_of(&text)).transpose()?;
-        let count = self.webhooks.drop_dead_letters(&consumer, number).await?;
-        Ok(respond::json(
-            StatusCode::OK,
-            &Counted {
-                count,
-                message: match count {
-                    0 => "There are no dead letters; nothing was deleted.".to_owned(),
-                    1 => "The dead letter is deleted.".to_owned(),
-                    _ => format!("{count} dead letters are deleted."),
-                },
+fn shape(
+    encoder: &EventEncoder,
+    number: u64,
+    letter: DeadLetter,
+) -> Result<DeadLetterShape, ApiError> {
+    let cursor = encoder.cursor(number);
+    let (event, data) = json::event(&letter.event, cursor.clone(), encoder.network);
+    Ok(DeadLetterShape {
+        cursor,
+        event,
+        data: RawValue::from_string(data).map_err(|cause| ApiError::internal(&cause))?,
+        attempts: letter.attempts,
+        first_failed: json::seconds(letter.first_failed),
+        last_tried: json::seconds(letter.last_tried),
+        error: letter.error,
+        resending: letter.again,
+    })
+}
+
+/// `DELETE /consumers/{name}/dead_letters?cursor=`
+pub async fn drop_dead_letters(
+    routes: &ConsumerRoutes,
+    name: &str,
+    query: DropDeadLetters,
+) -> Result<Answer, ApiError> {
+    let consumer = routes.consumers.get(consumer_name(name)?)?;
+    let number = query
+        .cursor
+        .map(|text| number_of(&routes.encoder, &text))
+        .transpose()?;
+    let count = routes.webhooks.drop_dead_letters(&consumer, number).await?;
+    Ok(respond::json(
+        StatusCode::OK,
+        &Counted {
+            count,
+            message: match count {
+                0 => "There are no dead letters; nothing was deleted.".to_owned(),
+                1 => "The dead letter is deleted.".to_owned(),
+                _ => format!("{count} dead letters are deleted."),
             },
-        ))
-    }
+        },
+    ))
+}
 
-    /// `POST /consumers/{name}/dead_letters/resend`
-    pub(in crate::api) async fn resend_dead_letters(
-        self: &Arc<Self>,
-        name: &str,
-        asked: ResendDeadLetters,
-    ) -> Result<Answer, ApiError> {
-        let consumer = self.consumers.get(consumer_name(name)?)?;
-        let numbers = asked
-            .cursors
-            .map(|Cursors(texts)| texts.iter().map(|text| self.number_of(text)).collect());
-        let numbers: Option<BTreeSet<u64>> = numbers.transpose()?;
-        let numbers = numbers.map(|numbers| numbers.into_iter().collect());
-        let count = self.webhooks.resend(&consumer, numbers).await?;
-        let message = match count {
-            0 => format!(
-                "There are no dead letters; nothing is sent. What failed and is tried again by itself is sent now with POST /consumers/{name}/retry."
-            ),
-            1 => "The dead letter is sent again, also after a restart; when the receiver takes it, it disappears from the list.".to_owned(),
-            _ => format!(
-                "{count} dead letters are sent again, also after a restart; those that the receiver takes disappear from the list."
-            ),
-        };
-        Ok(counted(count, message))
-    }
+/// `POST /consumers/{name}/dead_letters/resend`
+pub async fn resend_dead_letters(
+    routes: &ConsumerRoutes,
+    name: &str,
+    asked: ResendDeadLetters,
+) -> Result<Answer, ApiError> {
+    let consumer = routes.consumers.get(consumer_name(name)?)?;
+    let numbers = asked.cursors.map(|Cursors(texts)| {
+        texts
+            .iter()
+            .map(|text| number_of(&routes.encoder, text))
+            .collect()
+    });
+    let numbers: Option<BTreeSet<u64>> = numbers.transpose()?;
+    let numbers = numbers.map(|numbers| numbers.into_iter().collect());
+    let count = routes.webhooks.resend(&consumer, numbers).await?;
+    let message = match count {
+        0 => format!(
+            "There are no dead letters; nothing is sent. What failed and is tried again by itself is sent now with POST /consumers/{name}/retry."
+        ),
+        1 => "The dead letter is sent again, also after a restart; when the receiver takes it, it disappears from the list.".to_owned(),
+        _ => format!(
+            "{count} dead letters are sent again, also after a restart; those that the receiver takes disappear from the list."
+        ),
+    };
+    Ok(counted(count, message))
+}
 
-    /// `POST /consumers/{name}/retry`
-    pub(in crate::api) async fn retry_webhook(
-        self: &Arc<Self>,
-        name: &str,
-    ) -> Result<Answer, ApiError> {
-        let consumer = self.consumers.get(consumer_name(name)?)?;
-        let retried = self.webhooks.retry(&consumer).await?;
-        Ok(counted(retried.count, retried_message(name, retried)))
-    }
+/// `POST /consumers/{name}/retry`
+pub async fn retry_webhook(
+    consumers: &Consumers,
+    webhooks: &Webhooks,
+    name: &str,
+) -> Result<Answer, ApiError> {
+    let consumer = consumers.get(consumer_name(name)?)?;
+    let retried = webhooks.retry(&consumer).await?;
+    Ok(counted(retried.count, retried_message(name, retried)))
+}
 
-    /// `POST /consumers/{name}/test`
-    pub(in crate::api) async fn test_webhook(
-        self: &Arc<Self>,
-        name: &str,
-    ) -> Result<Answer, ApiError> {
-        #[derive(Serialize)]
-        struct Shape {
-            delivered: bool,
-            #[serde(flatten)]
-            record: Record,
-            message: String,
-        }
-        let consumer = self.consumers.get(consumer_name(name)?)?;
-        let Tested { record, is_stopped } = self.webhooks.test(&consumer).await?;
-        let message = match &record.error {
-            Some(error) => format!("The test was not delivered: {error}."),
-            None if is_stopped => format!(
-                "The receiver took the test, but the webhook is stopped; POST /consumers/{name}/retry resumes it."
-            ),
-            None => "The receiver took the test.".to_owned(),
-        };
-        let shape = Shape {
-            delivered: record.error.is_none(),
-            record,
-            message,
-        };
-        Ok(respond::json(StatusCode::OK, &shape))
+/// `POST /consumers/{name}/test`
+pub async fn test_webhook(
+    consumers: &Consumers,
+    webhooks: &Webhooks,
+    name: &str,
+) -> Result<Answer, ApiError> {
+    #[derive(Serialize)]
+    struct Shape {
+        delivered: bool,
+        #[serde(flatten)]
+        record: Record,
+        message: String,
     }
+    let consumer = consumers.get(consumer_name(name)?)?;
+    let Tested { record, is_stopped } = webhooks.test(&consumer).await?;
+    let message = match &record.error {
+        Some(error) => format!("The test was not delivered: {error}."),
+        None if is_stopped => format!(
+            "The receiver took the test, but the webhook is stopped; POST /consumers/{name}/retry resumes it."
+        ),
+        None => "The receiver took the test.".to_owned(),
+    };
+    let shape = Shape {
+        delivered: record.error.is_none(),
+        record,
+        message,
+    };
+    Ok(respond::json(StatusCode::OK, &shape))
+}
 
-    /// The number of a dead letter's cursor, which may be older than the log.
-    fn number_of(&self, text: &str) -> Result<u64, ApiError> {
-        let refused = |code, status| {
-            ApiError::new(
-                status,
-                code,
-                "This is not a cursor of a dead letter here; send one as the list carried it.",
-            )
-        };
-        cursor::read(&self.wire.starts, text).map_err(|bad| match bad {
-            BadCursor::Malformed => refused("invalid_cursor", StatusCode::BAD_REQUEST),
-            BadCursor::Unknown => refused("cursor_unknown", StatusCode::GONE),
-        })
-    }
+/// The number of a dead letter's cursor, which may be older than the log.
+fn number_of(encoder: &EventEncoder, text: &str) -> Result<u64, ApiError> {
+    let refused = |code, status| {
+        ApiError::new(
+            status,
+            code,
+            "This is not a cursor of a dead letter here; send one as the list carried it.",
+        )
+    };
+    cursor::read(&encoder.starts, text).map_err(|bad| match bad {
+        BadCursor::Malformed => refused("invalid_cursor", StatusCode::BAD_REQUEST),
+        BadCursor::Unknown => refused("cursor_unknown", StatusCode::GONE),
+    })
 }
 
 fn counted(count: usize, message: String) -> Answer {

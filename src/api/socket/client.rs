@@ -223,7 +223,7 @@ impl Client {
         let Some(reading) = consumer else {
             return Poll::Pending;
         };
-        reading.poll_next(&services.app, cx).map(Ok)
+        reading.poll_next(services, cx).map(Ok)
     }
 }
 

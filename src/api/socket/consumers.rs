@@ -13,14 +13,16 @@ use serde::{Deserialize, Serialize};
 
 use super::client::{Reply, packet};
 use super::{Call, SocketServices};
-use crate::api::App;
+use crate::api::rest::consumers::acknowledge;
 use crate::api::rest::events::ONE_READER;
+use crate::api::rest::reading::begin_of;
 use crate::consumers::{Consumer, EndReason, Lease, consumer_name};
 use crate::events::{PageError, Reader};
+use crate::reads::Reads;
 use crate::socketio::{Ack, Encoded};
 use crate::wire::json::{self, Balance};
 use crate::wire::request::Request;
-use crate::wire::{ApiError, NAMESPACE};
+use crate::wire::{ApiError, EventEncoder, NAMESPACE, cursor};
 
 /// The event `subscribed_consumer`.
 #[derive(Serialize)]
@@ -91,7 +93,7 @@ impl Call {
         ack: &mut Option<Ack>,
     ) -> Result<(), ApiError> {
         let name = asked.consumer;
-        let consumer = self.services.app.consumers.get(consumer_name(&name)?)?;
+        let consumer = self.services.consumers.get(consumer_name(&name)?)?;
         let client = self.client()?;
         if let Some(other) = client.consumer().filter(|other| *other != name) {
             return Err(alone(&other));
@@ -102,12 +104,18 @@ impl Call {
         client.leave_consumer();
         let lease = consumer.leases.take_over();
         let lease = lease.map_err(|reason| reason.error(&name))?;
-        let (json, from) = self.services.app.begin_reading(&consumer).await?;
-        let SocketServices { log, dispatch, .. } = &*self.services;
+        let SocketServices {
+            reads,
+            encoder,
+            log,
+            dispatch,
+            ..
+        } = &*self.services;
+        let (json, from) = begin_reading(reads, encoder, &consumer).await?;
         let mut reader = Reader::of_selection(log, dispatch, consumer.filter.clone(), from);
         reader.follow().await.map_err(|_| ApiError::stopping())?;
         let head = log.head().max(from);
-        reader.put(head, caught_up(&name, self.services.app.wire.cursor(head))?);
+        reader.put(head, caught_up(&name, encoder.cursor(head))?);
         client.answer(Reply {
             name: "subscribed_consumer",
             json,
@@ -149,13 +157,10 @@ impl Call {
         // Who reads it, or did, acknowledges what it was when that began.
         let consumer = match self.client()?.acknowledges(name) {
             Some(consumer) => consumer.map_err(|reason| reason.error(name))?,
-            None => self.services.app.consumers.get(name)?,
+            None => self.services.consumers.get(name)?,
         };
-        let acked = self
-            .services
-            .app
-            .acknowledge(&consumer, &asked.cursor)
-            .await?;
+        let SocketServices { reads, encoder, .. } = &*self.services;
+        let acked = acknowledge(reads, encoder, &consumer, &asked.cursor).await?;
         let acked = acked.map_err(|reason| reason.error(name))?;
         self.client()?.answer(Reply {
             name: "acked",
@@ -165,46 +170,46 @@ impl Call {
     }
 }
 
-impl App {
-    /// Where a reading begins, and how the reader is told.
-    async fn begin_reading(
-        self: &Arc<Self>,
-        consumer: &Arc<Consumer>,
-    ) -> Result<(String, u64), ApiError> {
-        let begun = self.begin_of(consumer).await;
-        let unread = consumer.unread().await?;
-        let consumer_name = consumer.name.clone();
-        let message = format!(
-            "Reading {consumer_name}; acknowledge with the event ack {{\"consumer\", \"cursor\"}}."
-        );
-        let cursor = self.wire.cursor(consumer.place().number);
-        let mut shape = Subscribed {
-            consumer: consumer_name,
-            message,
-            cursor,
-            head: self.wire.cursor(unread.head),
-            lag: unread.lag(),
-            error: None,
-            code: None,
-            first: None,
-            balances: None,
-        };
-        let from = match begun {
-            Ok(from) => from,
-            Err(problem) => {
-                let Some(restart) = problem.restart else {
-                    return Err(problem);
-                };
-                let from = self.number(&restart.cursor)?;
-                shape.lag = unread.head.saturating_sub(from);
-                (shape.cursor, shape.first, shape.balances) =
-                    (restart.cursor, Some(restart.first), restart.balances);
-                (shape.error, shape.code) = (Some(problem.message), Some(problem.code));
-                from
-            }
-        };
-        Ok((json::to_text(&shape), from))
-    }
+/// Where a reading begins, and how the reader is told.
+async fn begin_reading(
+    reads: &Reads,
+    encoder: &EventEncoder,
+    consumer: &Arc<Consumer>,
+) -> Result<(String, u64), ApiError> {
+    let begun = begin_of(reads, encoder, consumer).await;
+    let unread = consumer.unread().await?;
+    let consumer_name = consumer.name.clone();
+    let message = format!(
+        "Reading {consumer_name}; acknowledge with the event ack {{\"consumer\", \"cursor\"}}."
+    );
+    let cursor = encoder.cursor(consumer.place().number);
+    let mut shape = Subscribed {
+        consumer: consumer_name,
+        message,
+        cursor,
+        head: encoder.cursor(unread.head),
+        lag: unread.lag(),
+        error: None,
+        code: None,
+        first: None,
+        balances: None,
+    };
+    let from = match begun {
+        Ok(from) => from,
+        Err(problem) => {
+            let Some(restart) = problem.restart else {
+                return Err(problem);
+            };
+            let from = cursor::read(&encoder.starts, &restart.cursor);
+            let from = from.map_err(|_| ApiError::internal(&"our own cursor is not known"))?;
+            shape.lag = unread.head.saturating_sub(from);
+            (shape.cursor, shape.first, shape.balances) =
+                (restart.cursor, Some(restart.first), restart.balances);
+            (shape.error, shape.code) = (Some(problem.message), Some(problem.code));
+            from
+        }
+    };
+    Ok((json::to_text(&shape), from))
 }
 
 /// The end of what had happened when the reading began.
@@ -263,7 +268,12 @@ impl Reading {
     }
 
     /// The next packet. Once it has ended and the client knows why, there is none.
-    pub(super) fn poll_next(&mut self, app: &Arc<App>, cx: &mut Context<'_>) -> Poll<Encoded> {
+    pub(super) fn poll_next(
+        &mut self,
+        services: &SocketServices,
+        cx: &mut Context<'_>,
+    ) -> Poll<Encoded> {
+        let SocketServices { reads, encoder, .. } = services;
         loop {
             let Some(lease) = &self.lease else {
                 return Poll::Pending;
@@ -290,15 +300,18 @@ impl Reading {
                 continue;
             };
             match std::task::ready!(given) {
-                Ok(given) => match packet(given, &app.wire) {
+                Ok(given) => match packet(given, encoder) {
                     Ok(Some(packet)) => return Poll::Ready(packet),
                     Ok(None) => {}
                     Err(cause) => return self.end_with(&ApiError::internal(&cause)),
                 },
                 Err(PageError::Stopped) => return Poll::Pending,
                 Err(PageError::Expired) => {
-                    let (app, consumer) = (app.clone(), self.consumer.clone());
-                    self.begins = Some(Box::pin(async move { app.begin_of(&consumer).await }));
+                    let (reads, encoder) = (reads.clone(), encoder.clone());
+                    let consumer = self.consumer.clone();
+                    self.begins = Some(Box::pin(async move {
+                        begin_of(&reads, &encoder, &consumer).await
+                    }));
                 }
                 Err(PageError::Store(cause)) => {
                     return self.end_with(&ApiError::internal(&cause));

@@ -27,9 +27,9 @@ use std::task::{Context, Poll};
 use serde::Serialize;
 use serde_json::value::RawValue;
 
-use crate::api::App;
 use crate::api::rest::status::Tip;
 use crate::api::watchlist::Watchlist;
+use crate::consumers::Consumers;
 use crate::events::{self, EventLog};
 use crate::reads::Reads;
 use crate::socketio::{
@@ -49,7 +49,7 @@ pub struct SocketServices {
     pub log: Arc<EventLog>,
     pub dispatch: events::Handle,
     pub watchlist: Arc<Watchlist>,
-    pub app: Arc<App>,
+    pub consumers: Arc<Consumers>,
     /// Topics that one client may subscribe to.
     pub subscriptions: usize,
 }

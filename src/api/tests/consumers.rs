@@ -580,7 +580,7 @@ async fn what_a_client_asked_for_before_it_left_is_in_memory_as_in_the_store() {
                     .edit_consumer("nobody", Vec::new(), false)
                     .await
                     .unwrap();
-                let all = daemon.services.app.consumers.all();
+                let all = daemon.services.consumers.all();
                 let known: Vec<_> = all
                     .iter()
                     .map(|it| (it.name.clone(), it.wants.clone(), it.place()))

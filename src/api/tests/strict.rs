@@ -34,7 +34,7 @@ impl Daemon {
 
     fn counts(&self) -> (u64, usize, u64) {
         let snapshot = self.reader.snapshot();
-        let consumers = self.services.app.consumers.all().len();
+        let consumers = self.services.consumers.all().len();
         let addresses = snapshot.counts().unwrap().addresses;
         (addresses, consumers, snapshot.head().unwrap())
     }

@@ -149,8 +149,8 @@ impl Daemon {
         };
         let (daemon, dispatch) = Self::on(folder, config);
         tokio::spawn(dispatch.run(daemon.stop.clone()));
-        for consumer in daemon.services.app.consumers.all() {
-            daemon.services.app.webhooks.spawn(&consumer);
+        for consumer in daemon.services.consumers.all() {
+            daemon.services.webhooks.spawn(&consumer);
         }
         daemon
     }
@@ -319,7 +319,7 @@ async fn dead_letters_outlive_their_webhook_and_a_forgotten_consumer_leaves_noth
         );
     }
     until("its task has ended", async || {
-        daemon.services.app.webhooks.is_idle()
+        daemon.services.webhooks.is_idle()
     })
     .await;
 }
@@ -386,7 +386,6 @@ async fn a_consumer_of_a_deleted_name_has_a_secret_of_its_own() {
     let secret = || {
         daemon
             .services
-            .app
             .consumers
             .get("shop")
             .unwrap()
@@ -413,11 +412,11 @@ async fn a_definition_that_was_overtaken_does_not_hide_the_webhook_of_the_newer_
     daemon
         .define("shop", json!({ "url": "http://127.0.0.1:1/old" }))
         .await;
-    let old = daemon.services.app.consumers.get("shop").unwrap();
+    let old = daemon.services.consumers.get("shop").unwrap();
     daemon
         .define("shop", json!({ "url": "http://127.0.0.1:1/new" }))
         .await;
-    daemon.services.app.webhooks.spawn(&old);
+    daemon.services.webhooks.spawn(&old);
     assert_eq!(
         daemon.delete("/consumers/shop/dead_letters").await.0,
         200,

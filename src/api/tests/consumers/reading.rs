@@ -299,7 +299,7 @@ async fn nothing_comes_after_unsubscribing_or_leaving() {
     b.read("shop").await;
     b.backlog().await;
     b.say("1").await;
-    while daemon.services.app.consumers.get("shop").unwrap().readers() > 0 {
+    while daemon.services.consumers.get("shop").unwrap().readers() > 0 {
         tokio::task::yield_now().await;
     }
     daemon.pay(&address(1), 1000, 2).await;
@@ -437,7 +437,6 @@ async fn retention_of_what_a_consumer_does_not_want_is_no_loss_to_it() {
         let prune = daemon.indexer.prune_events(old_by_clock(NOW + 1));
         daemon
             .services
-            .app
             .consumers
             .retain(prune)
             .await
@@ -474,7 +473,6 @@ async fn ack_of_a_reading_that_others_ended_is_refused_and_moves_nothing() {
     let place = || {
         daemon
             .services
-            .app
             .consumers
             .get("shop")
             .unwrap()
@@ -643,7 +641,7 @@ async fn a_long_poll_waits_and_ends_when_a_socket_takes_over_or_it_is_dropped() 
         tokio::spawn(async move { daemon.get(path).await })
     };
     let reads = async |count| {
-        while daemon.services.app.consumers.get("shop").unwrap().readers() != count {
+        while daemon.services.consumers.get("shop").unwrap().readers() != count {
             tokio::task::yield_now().await;
         }
     };
@@ -697,7 +695,7 @@ async fn an_aborted_subscription_and_a_client_that_is_lost_meanwhile_leave_no_re
         .layer
         .message(&client.session, Message::text(packet))
         .unwrap();
-    while daemon.services.app.consumers.get("shop").unwrap().readers() == 0 {
+    while daemon.services.consumers.get("shop").unwrap().readers() == 0 {
         tokio::select! {
             biased;
             () = &mut work => break,
@@ -706,7 +704,7 @@ async fn an_aborted_subscription_and_a_client_that_is_lost_meanwhile_leave_no_re
     }
     drop(work);
     drop(client);
-    while daemon.services.app.consumers.get("shop").unwrap().readers() > 0 {
+    while daemon.services.consumers.get("shop").unwrap().readers() > 0 {
         tokio::task::yield_now().await;
     }
 }
@@ -730,7 +728,6 @@ async fn readers_that_come_and_go_at_any_moment_have_every_event_between_them() 
     let mut round = 0_u64;
     while daemon
         .services
-        .app
         .consumers
         .get("shop")
         .unwrap()
@@ -741,7 +738,6 @@ async fn readers_that_come_and_go_at_any_moment_have_every_event_between_them() 
         round += 1;
         let place = daemon
             .services
-            .app
             .consumers
             .get("shop")
             .unwrap()

@@ -265,7 +265,7 @@ async fn give_up_counts_from_the_first_failure_also_across_restarts() {
         resend: false,
         failing,
     };
-    let consumer = daemon.services.app.consumers.get("shop").unwrap();
+    let consumer = daemon.services.consumers.get("shop").unwrap();
     let written = consumer.edit(vec![earlier]).await;
     assert_eq!(written, Ok(true));
     drop(consumer);

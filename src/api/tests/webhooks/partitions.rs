@@ -50,7 +50,6 @@ async fn partition_a_failing_one_holds_up_itself_alone_and_the_others_come_once_
     assert_eq!(got, free, "of the failing partition its first alone");
     let place = daemon
         .services
-        .app
         .consumers
         .get("shop")
         .unwrap()
@@ -65,7 +64,6 @@ async fn partition_a_failing_one_holds_up_itself_alone_and_the_others_come_once_
     until("the place is at the head", async || {
         daemon
             .services
-            .app
             .consumers
             .get("shop")
             .unwrap()
@@ -141,7 +139,6 @@ async fn partitions_are_posted_side_by_side_and_the_place_waits_for_the_slowest(
     until("the place is at the head", async || {
         daemon
             .services
-            .app
             .consumers
             .get("shop")
             .unwrap()
