@@ -209,8 +209,11 @@ async fn page_is_read_although_those_in_front_do_not_look_again() {
     world.log.forget_pages();
     let mut other = world.reader();
     other.register(&[1]).await;
+    // More than dispatch reads on the spot.
+    world.commit(&[1; 100]);
+    world.settle().await;
     other.subscribe(&[1], world.head(), Some(0));
     other.drain(&world).await.unwrap();
-    assert_eq!(other.events().len(), 3000);
+    assert_eq!(other.events().len(), 3100);
     drop(asked);
 }
