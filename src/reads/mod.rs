@@ -5,9 +5,9 @@
 //! Nothing is read from the store, and nothing long is computed, on a thread of the runtime: it is
 //! given to [`Reads`], which hands the `StoreReader` to it. The work runs on threads of its own, a
 //! bounded number at a time; what more there is waits its turn in order and costs no thread
-//! meanwhile. Short work (a few rows) does not wait for long work (lists, large bodies). Only what
-//! is in memory is read on the spot: the newest events (by `events`), and tip and head
-//! ([`Reads::on_the_spot`]).
+//! meanwhile. Short work (a bounded number of rows, as `/status` reads them) does not wait for long
+//! work (lists, large bodies). Only what is in memory is read on the spot: the newest events (by
+//! `events`), and tip and head ([`Reads::on_the_spot`]).
 
 mod balance;
 

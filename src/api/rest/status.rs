@@ -30,7 +30,7 @@ use crate::clock::now_ms;
 use crate::consumers::Consumers;
 use crate::events;
 use crate::reads::Reads;
-use crate::store::{Snapshot, StoreError, StoreReader};
+use crate::store::{Snapshot, StoreError};
 use crate::webhooks::Webhooks;
 use crate::wire::json::{self, Block, Text};
 use crate::wire::{ApiError, EventEncoder, address};
@@ -235,7 +235,8 @@ pub struct Overview {
 }
 
 impl Overview {
-    /// `sessions`: open Engine.IO sessions.
+    /// `sessions`: open Engine.IO sessions. Short work, so that long answers do not keep it from
+    /// those who ask what is wrong: a dozen single rows, the first addresses and the open scans.
     async fn status(self: &Arc<Self>, sessions: usize) -> Result<StatusShape, ApiError> {
         let events::Counts {
             subscribers,
@@ -252,11 +253,8 @@ impl Overview {
         };
         let consumers = self.consumer_states().await?;
         let overview = self.clone();
-        let read = move |reader: &StoreReader| {
-            let snapshot = reader.snapshot();
-            overview.describe(&snapshot, clients, consumers)
-        };
-        self.reads.run_long(read).await
+        let read = move |snapshot: &Snapshot<'_>| overview.describe(snapshot, clients, consumers);
+        self.reads.snapshot(read).await
     }
 
     fn describe(

@@ -152,3 +152,28 @@ async fn open_scans_are_counted_with_what_is_left_of_them() {
         assert!(lines.iter().any(|it| it == line), "{line}: {lines:#?}");
     }
 }
+
+#[tokio::test]
+async fn overview_does_not_wait_for_long_answers() {
+    let daemon = Daemon::start().await;
+    let (hold, held) = std::sync::mpsc::channel::<()>();
+    let held = Arc::new(std::sync::Mutex::new(held));
+    let long: Vec<_> = (0..64)
+        .map(|_| {
+            let (reads, held) = (daemon.services.reads.clone(), held.clone());
+            let wait = move |_: &store::StoreReader| {
+                let _ = held.lock().unwrap().recv();
+                Ok(())
+            };
+            tokio::spawn(async move { reads.run_long(wait).await })
+        })
+        .collect();
+    tokio::task::yield_now().await;
+    assert_eq!(daemon.get("/status").await.0, 200);
+    assert!(!daemon.metrics().await.is_empty());
+    assert!(!long.iter().any(|task| task.is_finished()));
+    drop(hold);
+    for task in long {
+        assert_eq!(task.await.unwrap(), Ok(()));
+    }
+}
