@@ -7,8 +7,9 @@
 //! bitcoind --ZMQ, RPC--> bitcoind::follower --Input--> indexer: tracker.apply -> Transition -> store.commit (one batch)
 //!                                                          |                                     state + event log
 //!                                                          v head: a number, nothing else            |
-//!         clients <-- engineio <-- socketio <-- api::socket <-- events --- reads the log -------------+
-//!            clients <-- REST -------------------- api::rest -------- reads one snapshot ------------+
+//!    clients <-- engineio <-- socketio <-- api::socket <--+                                          |
+//!  receivers <-- HTTP ----------------------- webhooks <--+-- events ------- reads the log ----------+
+//!    clients <-- server --------------------- api::rest <-+-- reads -------- one snapshot -----------+
 //! ```
 //!
 //! # Five laws

@@ -1,12 +1,16 @@
-//! The application that clients see: REST and Socket.IO over one state, the web page beside them.
+//! What clients talk to: REST and Socket.IO over one state, the web page beside them.
 //!
 //! # Laws
 //!
-//! * How events are delivered says `crate::events`.
+//! * This room reads requests and writes answers. What is behind them has rooms of its own, which
+//!   do not know it: `crate::events` delivers the log, `crate::consumers` keeps the places of named
+//!   readers, `crate::webhooks` posts events, `crate::reads` reads the store off the runtime, and
+//!   `crate::wire` has what goes over the wire (shapes, fields of requests, cursors, addresses,
+//!   errors).
 //! * What one answer says (balance, tip, cursor) is read from one snapshot of the store, so it is
 //!   true at one instant.
-//! * Addresses exist only here and in `crate::wire`; below, a watched thing is a script and its
-//!   hash.
+//! * Addresses exist only here, in `crate::wire` and where balances are told (`crate::reads`,
+//!   `crate::events::cursors`); below, a watched thing is a script and its hash.
 //! * A refused request has changed nothing, and says what to do instead (`crate::wire::error`).
 //!
 //! # Where a request goes
@@ -15,15 +19,14 @@
 //! server ──► router   Host and Origin (browser), CORS, path
 //!              ├─ /socket.io/ ─► socketio ─► socket   what clients say; what their readers give
 //!              ├─ routes ─────► rest      a row of the table for each; a file for each resource
-//!              │                `crate::consumers`, `crate::webhooks` behind their routes
 //!              └─ the rest ───► web
 //! ```
 //!
 //! What routes and events of clients share has one owner each: [`watchlist`] (what is watched),
 //! [`scans`] (history scans, and telling of them beside the log), [`monitoring`] (whether the node
-//! is followed). [`Services`] is what the routes answer with; each row of their table takes what it
-//! needs. What goes over the wire (shapes, fields of requests, cursors, addresses, errors) is in
-//! `crate::wire`.
+//! is followed). `build` makes them and the rooms behind them; [`Services`] is what the routes
+//! answer with, each row of their table taking what it needs, and `socket::SocketServices` what the
+//! events of clients are answered with.
 
 mod browser;
 mod monitoring;
@@ -254,7 +257,7 @@ fn build(parts: Parts) -> Result<Built, StoreError> {
     })
 }
 
-/// What the routes answer with: each row of their table takes what it needs.
+/// What the routes answer with.
 struct Services {
     reads: Reads,
     encoder: EventEncoder,

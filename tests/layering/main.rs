@@ -18,13 +18,11 @@ use house::House;
 const LAYERS: &[(&str, &[&str])] = &[
     ("clock", &[]),
     ("shutdown", &[]),
-    ("metrics", &[]),
     ("web", &[]),
     ("remedy", &[]),
     ("config", &["remedy"]),
     ("open_files", &["remedy"]),
     ("tracker", &[]),
-    ("descriptors", &[]),
     ("store", &["tracker"]),
     ("indexer", &["tracker", "store"]),
     (
@@ -62,9 +60,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ),
     (
         "consumers",
-        &[
-            "tracker", "store", "indexer", "events", "reads", "wire", "clock",
-        ],
+        &["tracker", "store", "indexer", "events", "reads", "wire"],
     ),
     (
         "webhooks",
@@ -115,8 +111,8 @@ const CRATES: &[(&str, &[&str])] = &[
     ("bitcoincore_rpc", &["bitcoind"]),
     ("ureq", &["bitcoind"]),
     ("bitcoin_slices", &["bitcoind"]),
-    ("reqwest", &["api", "webhooks"]),
-    ("rustls", &["api", "webhooks"]),
+    ("reqwest", &["webhooks"]),
+    ("rustls", &["webhooks"]),
     (
         "hyper",
         &[
@@ -125,7 +121,7 @@ const CRATES: &[(&str, &[&str])] = &[
     ),
     ("hyper_util", &["engineio", "server", "api", "bitcoind"]),
     ("tokio_tungstenite", &["engineio"]),
-    ("prometheus", &["api", "metrics"]),
+    ("prometheus", &["api"]),
     ("clap", &["cli", "main"]),
     ("anyhow", &["app", "doctor", "main"]),
 ];
