@@ -53,12 +53,18 @@ pub fn look(daemon: &Daemon, id: &str) -> Value {
     answer.json
 }
 
-/// Lets a scan go on until it has come above `height` and is not done; what it says then. It stays
-/// about there, because the node's blocks are held back, until `slow` is called.
-pub fn under_way(daemon: &Daemon, proxy: &RpcProxy, id: &str, height: i64) -> Value {
+/// No scan goes on, until [`under_way`] or `slow` lets it.
+pub fn hold(proxy: &RpcProxy) {
     for method in ["rest", "scanblocks"] {
         proxy.set_for(method, Mood::Granted(Duration::from_millis(40)));
     }
+    proxy.grant(0);
+}
+
+/// Lets a scan go on until it has come above `height` and is not done; what it says then. It stays
+/// about there, because the node's blocks are held back, until `slow` is called.
+pub fn under_way(daemon: &Daemon, proxy: &RpcProxy, id: &str, height: i64) -> Value {
+    hold(proxy);
     let scan = wait_until("the scan is under way", || {
         proxy.grant(4);
         let scan = look(daemon, id);

@@ -4,7 +4,7 @@
 use serde_json::json;
 
 use super::play::{Play, slow};
-use super::{complete, ends, look, open, under_way};
+use super::{complete, ends, hold, look, open, under_way};
 use crate::baseline::SOMEBODY_ELSE;
 use crate::common::node::Options;
 use crate::common::rpc_proxy::Mood;
@@ -112,7 +112,7 @@ fn a_history_found_while_the_node_goes_over_to_another_branch_is_what_live_watch
     play.node.connect(&far);
     play.node.part();
     let cursor = play.add();
-    slow(&play.proxy, 30);
+    hold(&play.proxy);
     let half = play.watched.len() / 2;
     let first = open(
         &play.late,
