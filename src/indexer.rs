@@ -22,7 +22,7 @@ use std::thread::{self, JoinHandle};
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
 
-use crate::store::{ConsumerEdit, Cutoff, PRUNE_LIMIT, StoreError, StoreReader, Writer};
+use crate::store::{ConsumerEdit, Cutoff, StoreError, StoreReader, Writer};
 use crate::tracker::{ApplyError, Ask, BlockId, Input, Overlay, Tracker};
 
 /// Inputs that may wait.
@@ -120,18 +120,12 @@ impl Handle {
         self.answer(answered).await
     }
 
-    /// Deletes the old events; answers how many. Other work goes on in between.
+    /// Deletes the oldest of the old events; answers how many. There may be more when they are
+    /// [`PRUNE_LIMIT`](crate::store::PRUNE_LIMIT).
     pub async fn prune_events(&self, cutoff: Cutoff) -> Result<usize, IndexerStopped> {
-        let mut total = 0;
-        loop {
-            let (answer, answered) = oneshot::channel();
-            self.send(Command::Prune { cutoff, answer }).await?;
-            let count = self.answer(answered).await?;
-            total += count;
-            if count < PRUNE_LIMIT {
-                return Ok(total);
-            }
-        }
+        let (answer, answered) = oneshot::channel();
+        self.send(Command::Prune { cutoff, answer }).await?;
+        self.answer(answered).await
     }
 
     /// Writes what became of a named reader of the log; answers when it is written, and with `sync`

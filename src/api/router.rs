@@ -15,6 +15,7 @@ use crate::api::rest::respond::{self, Answer};
 use crate::api::rest::route::{self, Matched};
 use crate::api::socket::SocketApi;
 use crate::clock::now_ms;
+use crate::indexer::IndexerStopped;
 use crate::store::Snapshot;
 use crate::wire::error::ApiError;
 use crate::{socketio, web};
@@ -112,8 +113,12 @@ impl Router {
         self.socketio.shutdown().await;
     }
 
-    /// Deletes old events with `prune`, so that no consumer misses what it did not want.
-    pub async fn retain<T>(&self, prune: impl Future<Output = T>) -> Result<T, ApiError> {
+    /// Deletes old events, a portion with each `prune`, so that no consumer misses what it did not
+    /// want.
+    pub async fn retain<Pruned>(&self, prune: impl Fn() -> Pruned) -> Result<usize, ApiError>
+    where
+        Pruned: Future<Output = Result<usize, IndexerStopped>>,
+    {
         self.services.consumers.retain(prune).await
     }
 

@@ -36,8 +36,8 @@ impl Retention {
         }
         let (reader, keep) = (self.reader.clone(), self.keep);
         let cutoff = spawn_blocking(move || reader.snapshot().cutoff(now_ms(), keep)).await??;
-        let prune = self.indexer.prune_events(cutoff);
-        let count = self.router.retain(prune).await??;
+        let prune = || self.indexer.prune_events(cutoff);
+        let count = self.router.retain(prune).await?;
         if count > 0 {
             tracing::info!(count, "events older than events.retention_days deleted");
         }

@@ -4,35 +4,46 @@
 //! consumer wants, and stays there until that one is acknowledged. So each event is looked at once,
 //! and while there is none for the consumer its reader is at the end of the log without reading it
 //! (`crate::events`, rule 1). It looks when somebody asks, and can be given up at any moment.
+//!
+//! A look goes only so far: after a restart there may be millions of events that the consumer does
+//! not want. It answers with what it knows then, and the next one goes on there.
 
 use std::sync::Arc;
 
 use crate::events::{EventLog, Handle, PageError, Reader, Selection};
 use crate::store;
 
-/// What a consumer has not acknowledged.
+/// Numbers of the log that one look goes through at most.
+pub const LOOK_MOST: u64 = 50_000;
+
+/// What a consumer has not acknowledged, as far as was looked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Unread {
     /// The quiet number: nothing that the consumer wants is between its place and here.
     pub after: u64,
     /// Number of the last event of the log.
     pub head: u64,
-    /// When the oldest happened, in milliseconds since the Unix epoch; `None`: there are none.
+    /// Numbers between the two that were given to some event.
+    behind: u64,
+    /// When the oldest happened, in milliseconds since the Unix epoch; `None`: none was found.
     oldest: Option<u64>,
     /// Retention has taken events behind its place up to here, some that it wants among them.
     pub missed: Option<u64>,
 }
 
 impl Unread {
-    /// Numbers from the oldest unread event to the end of the log; 0 when there is none.
+    /// Numbers from the oldest unread event, or from where nobody has looked yet, to the end of the
+    /// log; 0 when there is none.
     pub fn lag(&self) -> u64 {
-        match self.oldest {
-            Some(_) => self.head.saturating_sub(self.after),
-            None => 0,
-        }
+        self.behind
     }
 
-    /// Age of the oldest unread event in milliseconds; 0 when there is none.
+    /// The oldest unread event was found, or that there is none.
+    pub fn is_certain(&self) -> bool {
+        self.oldest.is_some() || self.after >= self.head
+    }
+
+    /// Age of the oldest unread event in milliseconds; 0 when none was found.
     pub fn age(&self, now: u64) -> u64 {
         self.oldest.map_or(0, |time| now.saturating_sub(time))
     }
@@ -44,18 +55,29 @@ struct Found {
     time: u64,
 }
 
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Registered {
+    /// With the first look.
+    NotYet,
+    Yes,
+    /// The definition has ended.
+    NoMore,
+}
+
 /// The reader that looks ahead of one definition of a consumer.
 pub struct Lookahead {
     log: Arc<EventLog>,
     store: store::StoreReader,
+    dispatch: Handle,
+    selection: Selection,
     reader: Reader<()>,
-    is_registered: bool,
+    registration: Registered,
+    /// Numbers that one look goes through at most.
+    most: u64,
     /// The first event behind the consumer's place that it wants.
     found: Option<Found>,
     /// What retention has taken before it was acknowledged.
     missed: u64,
-    /// The quiet number in the store, or an older one.
-    pub(super) kept: u64,
 }
 
 impl Lookahead {
@@ -64,32 +86,42 @@ impl Lookahead {
         log: &Arc<EventLog>,
         dispatch: &Handle,
         store: &store::StoreReader,
-        filter: &Selection,
+        selection: &Selection,
         quiet: u64,
+        most: u64,
     ) -> Self {
         Self {
             log: log.clone(),
             store: store.clone(),
-            reader: Reader::of_selection(log, dispatch, filter.clone(), quiet),
-            is_registered: false,
+            dispatch: dispatch.clone(),
+            selection: selection.clone(),
+            reader: Reader::of_selection(log, dispatch, selection.clone(), quiet),
+            registration: Registered::NotYet,
+            most,
             found: None,
             missed: 0,
-            kept: quiet,
         }
+    }
+
+    /// Dispatch does not know of it any more. What is asked of it still is read from the log.
+    pub fn leave(&mut self) {
+        let (log, place) = (&self.log, self.reader.place());
+        self.reader = Reader::of_selection(log, &self.dispatch, self.selection.clone(), place);
+        self.registration = Registered::NoMore;
     }
 
     /// What is unread when everything up to `acked` is done.
     pub async fn look(&mut self, acked: u64) -> Result<Unread, PageError> {
-        if !self.is_registered {
+        if self.registration == Registered::NotYet {
             let registered = self.reader.follow().await;
             registered.map_err(|_| PageError::Stopped)?;
-            self.is_registered = true;
+            self.registration = Registered::Yes;
         }
         let head = self.log.head();
         while !self.is_at_unread(acked)? {
             self.found = None;
             self.reader.skip_to(acked.max(self.missed));
-            match self.reader.next_until(head).await {
+            match self.reader.next_within(self.most, head).await {
                 Ok(Some(event)) => {
                     self.found = Some(Found {
                         number: event.number,
@@ -105,9 +137,16 @@ impl Lookahead {
             Some(found) => found.number.saturating_sub(1),
             None => self.reader.place(),
         };
+        let head = match self.found {
+            Some(_) => self.log.head().max(after),
+            // What was written meanwhile was not looked at.
+            None => head.max(after),
+        };
+        let skipped = self.log.encoder.starts.skipped(after, head);
         Ok(Unread {
             after,
-            head: self.log.head().max(after),
+            head,
+            behind: (head - after).saturating_sub(skipped),
             oldest: self.found.map(|found| found.time),
             missed: (self.missed > acked).then_some(self.missed),
         })

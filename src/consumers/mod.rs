@@ -14,6 +14,9 @@
 //!    deleted, is refused: it would move past what its successor has not done.
 //! 5. Lag and expiry are measured from the quiet number: a consumer neither lags nor expires over
 //!    events that it does not want.
+//! 6. Nobody who asks waits for more than one look, which goes through so many numbers and no more
+//!    (`lag::LOOK_MOST`): what is behind them counts as unread until a later look. Nobody waits for
+//!    more of retention than one portion.
 //!
 //! # The quiet number
 //!
@@ -25,13 +28,14 @@
 //! before retention deletes events, the one moment at which it cannot be found again afterwards
 //! (`Consumers::retain`):
 //!
-//! * Restart, kill: what was written since is looked through again, from the row or the cursor on.
+//! * Restart, kill: what was written since is looked through again, from the row or the cursor on;
+//!   a part with each question, all of it before retention.
 //! * Power loss: the row is not synced, but the store loses its end only, and the row stands behind
 //!   the events that it speaks of and before the deletions that need it. Numbers are never given
 //!   twice, so an old row says nothing about new events.
 //! * Retention overtakes an unread event: the row stays before it, and the consumer is told that it
 //!   missed something, after a restart as well.
-//! * Retention beside acks and definitions: they wait until the events are gone. An ack in between
+//! * Retention beside acks and definitions: they wait until a portion is gone. An ack in between
 //!   would stand before an event that was not looked at and is not there any more.
 //!
 //! ```text

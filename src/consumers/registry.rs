@@ -2,16 +2,17 @@
 //! it has changed.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::{RwLock, watch};
 use tokio_util::sync::CancellationToken;
 
-use super::lag::{Lookahead, Unread};
+use super::lag::{LOOK_MOST, Lookahead, Unread};
 use super::lease::{EndReason, Leases};
 use crate::events::{EventLog, Handle, Selection};
-use crate::indexer;
-use crate::store::{self, ConsumerEdit, Place, Scripts, StoreError, StoreReader};
+use crate::indexer::{self, IndexerStopped};
+use crate::store::{self, ConsumerEdit, PRUNE_LIMIT, Place, Scripts, StoreError, StoreReader};
 use crate::tracker::ScriptHash;
 use crate::wire::error::ApiError;
 
@@ -21,9 +22,11 @@ struct Shared {
     indexer: indexer::Handle,
     log: Arc<EventLog>,
     dispatch: Handle,
-    /// Held for writing while retention deletes events, for reading by whoever moves a place or
-    /// changes a definition.
+    /// Held for writing while retention deletes a portion of events, for reading by whoever moves a
+    /// place or changes a definition.
     retention: RwLock<()>,
+    /// Numbers of the log that one look goes through at most.
+    look_most: u64,
 }
 
 impl Shared {
@@ -63,6 +66,8 @@ pub struct Consumer {
     pub ended: CancellationToken,
     pub leases: Arc<Leases>,
     lookahead: tokio::sync::Mutex<Lookahead>,
+    /// The quiet number in the store, or an older one.
+    kept: AtomicU64,
     progress: Arc<Progress>,
     shared: Arc<Shared>,
 }
@@ -90,10 +95,11 @@ impl Consumer {
             log,
             dispatch,
             reader,
+            look_most,
             ..
         } = &**shared;
         let quiet = quiet.max(progress.place.borrow().number);
-        let lookahead = Lookahead::new(log, dispatch, reader, &filter, quiet);
+        let lookahead = Lookahead::new(log, dispatch, reader, &filter, quiet, *look_most);
         Arc::new(Self {
             name,
             wants,
@@ -101,6 +107,7 @@ impl Consumer {
             ended: CancellationToken::new(),
             leases: Arc::default(),
             lookahead: tokio::sync::Mutex::new(lookahead),
+            kept: AtomicU64::new(quiet),
             progress,
             shared: shared.clone(),
         })
@@ -111,16 +118,19 @@ impl Consumer {
         self.leases.count()
     }
 
-    fn end(&self, reason: EndReason) {
+    fn end(self: &Arc<Self>, reason: EndReason) {
         self.ended.cancel();
         self.leases.close(reason);
+        let ended = self.clone();
+        // Behind a look that is under way.
+        tokio::spawn(async move { ended.lookahead.lock().await.leave() });
     }
 
     pub fn place(&self) -> Place {
         *self.progress.place.borrow()
     }
 
-    /// What it has not acknowledged.
+    /// What it has not acknowledged, as far as one look goes.
     pub async fn unread(&self) -> Result<Unread, ApiError> {
         let mut lookahead = self.lookahead.lock().await;
         Ok(lookahead.look(self.place().number).await?)
@@ -164,18 +174,27 @@ impl Consumer {
         Ok(true)
     }
 
+    /// Looks until what is unread is certain.
+    async fn look_through(&self) -> Result<(), ApiError> {
+        while !self.unread().await?.is_certain() {}
+        Ok(())
+    }
+
     /// Writes its quiet number down, while nobody moves or changes it. Not when it has missed
-    /// something: that is to be found again.
-    async fn keep_quiet(&self) -> Result<(), ApiError> {
-        let mut lookahead = self.lookahead.lock().await;
-        let place = self.place().number;
-        let unread = lookahead.look(place).await?;
-        if unread.missed.is_none() && unread.after > lookahead.kept.max(place) {
+    /// something: that is to be found again. False, and nothing was written, when one look does not
+    /// tell what is unread.
+    async fn keep_quiet(&self) -> Result<bool, ApiError> {
+        let unread = self.unread().await?;
+        if !unread.is_certain() {
+            return Ok(false);
+        }
+        let kept = self.kept.load(Ordering::Relaxed);
+        if unread.missed.is_none() && unread.after > kept.max(self.place().number) {
             let edits = vec![ConsumerEdit::Quiet(unread.after)];
             self.shared.write(&self.name, edits, false).await?;
-            lookahead.kept = unread.after;
+            self.kept.store(unread.after, Ordering::Relaxed);
         }
-        Ok(())
+        Ok(true)
     }
 }
 
@@ -205,12 +224,25 @@ impl Consumers {
         dispatch: Handle,
         limit: usize,
     ) -> Result<Arc<Self>, StoreError> {
+        Self::load_with(reader, indexer, log, dispatch, limit, LOOK_MOST)
+    }
+
+    /// `look_most`: numbers of the log that one look goes through at most.
+    pub(super) fn load_with(
+        reader: &StoreReader,
+        indexer: indexer::Handle,
+        log: Arc<EventLog>,
+        dispatch: Handle,
+        limit: usize,
+        look_most: u64,
+    ) -> Result<Arc<Self>, StoreError> {
         let shared = Arc::new(Shared {
             reader: reader.clone(),
             indexer,
             log,
             dispatch,
             retention: RwLock::default(),
+            look_most,
         });
         let mut consumers = BTreeMap::new();
         for (name, wants, place) in reader.consumers()? {
@@ -227,8 +259,8 @@ impl Consumers {
         }))
     }
 
-    /// Registers those that were loaded with dispatch, and looks through what was written since
-    /// their quiet numbers. To be run once, beside the rest.
+    /// Registers those that were loaded with dispatch, and begins to look through what was written
+    /// since their quiet numbers. To be run once, beside the rest.
     pub async fn start(&self) {
         for consumer in self.all() {
             if let Err(cause) = consumer.unread().await {
@@ -328,7 +360,7 @@ impl Consumers {
         let selects_the_same =
             (&known.wants.scripts, known.wants.blocks) == (&wants.scripts, wants.blocks);
         let quiet = match place {
-            None if selects_the_same => known.lookahead.lock().await.kept,
+            None if selects_the_same => known.kept.load(Ordering::Relaxed),
             _ => 0,
         };
         let edits = changes(&known.wants, &wants, selects_the_same, place);
@@ -369,19 +401,41 @@ impl Consumers {
         Ok(known)
     }
 
-    /// Deletes old events with `prune`. Before, each consumer's quiet number is written down, and
-    /// nobody moves until they are gone: who has acknowledged all that it wanted of them has missed
-    /// nothing.
-    pub async fn retain<T>(&self, prune: impl Future<Output = T>) -> Result<T, ApiError> {
-        // What takes long, while they may move.
-        for consumer in self.all() {
-            consumer.unread().await?;
+    /// Deletes old events, a portion with each `prune`, which answers how many they were, until one
+    /// is not full. Before each, every consumer's quiet number is written down, and nobody moves
+    /// until the portion is gone: who has acknowledged all that it wanted of it has missed nothing.
+    /// Who moves or is defined waits for one portion. Answers how many are gone.
+    pub async fn retain<Pruned>(&self, prune: impl Fn() -> Pruned) -> Result<usize, ApiError>
+    where
+        Pruned: Future<Output = Result<usize, IndexerStopped>>,
+    {
+        let mut total: usize = 0;
+        loop {
+            // What takes long, while they may move.
+            for consumer in self.all() {
+                consumer.look_through().await?;
+            }
+            let _nobody_moves = self.shared.retention.write().await;
+            if !self.keep_quiet().await? {
+                continue;
+            }
+            let count = prune().await.map_err(|_| ApiError::stopping())?;
+            total = total.saturating_add(count);
+            if count < PRUNE_LIMIT {
+                return Ok(total);
+            }
         }
-        let _nobody_moves = self.shared.retention.write().await;
+    }
+
+    /// False: it is not certain what some consumer has not acknowledged, because it moved or much
+    /// was written just now.
+    async fn keep_quiet(&self) -> Result<bool, ApiError> {
         for consumer in self.all() {
-            consumer.keep_quiet().await?;
+            if !consumer.keep_quiet().await? {
+                return Ok(false);
+            }
         }
-        Ok(prune.await)
+        Ok(true)
     }
 }
 

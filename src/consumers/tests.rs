@@ -37,6 +37,9 @@ fn wants(scripts: Option<&BTreeSet<u8>>) -> store::Consumer {
     }
 }
 
+/// Numbers that one look goes through, so that most go through several.
+const LOOK_MOST: u64 = 3;
+
 /// A daemon's log and consumers, until it is killed.
 struct World {
     folder: Arc<tempfile::TempDir>,
@@ -67,8 +70,8 @@ impl World {
         let (task, dispatch) = Dispatch::new(log.clone());
         let stop = CancellationToken::new();
         tokio::spawn(task.run(stop.clone()));
-        let consumers =
-            Consumers::load(&reader, indexer.clone(), log.clone(), dispatch.clone(), 10);
+        let (owned, known) = (indexer.clone(), dispatch.clone());
+        let consumers = Consumers::load_with(&reader, owned, log.clone(), known, 10, LOOK_MOST);
         Self {
             folder,
             reader,
@@ -156,7 +159,8 @@ impl World {
     }
 
     async fn retain(&self) {
-        self.consumers.retain(self.prune()).await.unwrap();
+        let prune = || async { Ok(self.prune().await) };
+        self.consumers.retain(prune).await.unwrap();
         // As after some time.
         self.log.forget_pages();
     }
@@ -252,8 +256,23 @@ impl Model {
     }
 
     async fn check(&self, world: &World) {
-        let unread = world.consumer().unread().await.unwrap();
+        let mut unread = world.consumer().unread().await.unwrap();
         let kept: Vec<u64> = self.unread().filter(|it| *it >= self.first).collect();
+        while !unread.is_certain() {
+            assert_eq!(
+                unread.lag(),
+                self.head() - unread.after,
+                "{unread:?} {self:?}"
+            );
+            assert_eq!((unread.age(NOW + 7), unread.head), (0, self.head()));
+            if unread.missed.is_none() && unread.after + 1 >= self.first {
+                assert!(kept.first().is_none_or(|next| *next > unread.after));
+            }
+            let after = unread.after;
+            unread = world.consumer().unread().await.unwrap();
+            let goes_on = unread.after > after || unread.is_certain();
+            assert!(goes_on || unread.missed.is_some(), "{unread:?} {self:?}");
+        }
         let lag = kept.first().map_or(0, |next| self.head() + 1 - next);
         assert_eq!(unread.lag(), lag, "{unread:?} {self:?}");
         assert_eq!(unread.age(NOW + 7), if lag > 0 { 7 } else { 0 });
@@ -358,7 +377,7 @@ async fn retention_makes_acks_and_definitions_wait() {
     for n in [1, 2, 2] {
         world.write(n).await;
     }
-    let prune = async {
+    let prune = || async {
         // Each would move the place to where what is deleted now is not known to be unwanted.
         let mut ack = Box::pin(consumer.move_to(1, Vec::new(), NOW));
         let mut define = Box::pin(world.define(None, None));
@@ -370,6 +389,7 @@ async fn retention_makes_acks_and_definitions_wait() {
             assert!(forget.as_mut().poll(&mut cx).is_pending());
             tokio::task::yield_now().await;
         }
+        Ok(0)
     };
     world.consumers.retain(prune).await.unwrap();
     // Acknowledged before: nothing is missed.
@@ -389,16 +409,97 @@ async fn quiet_number_of_one_definition_does_not_count_for_the_next() {
     for _ in 0..3 {
         world.write(1).await;
     }
-    world.consumers.retain(async {}).await.unwrap();
+    world.consumers.retain(|| async { Ok(0) }).await.unwrap();
     assert_eq!(world.reader.quiet(NAME).unwrap(), Some(3));
     world.define(Some(&BTreeSet::from([1, 2])), None).await;
     assert_eq!(world.reader.quiet(NAME).unwrap(), None);
     assert_eq!(world.read().await, [1, 2, 3]);
-    world.consumers.retain(async {}).await.unwrap();
+    world.consumers.retain(|| async { Ok(0) }).await.unwrap();
     world.ack(3).await;
     world.define(None, Some(1)).await;
     assert_eq!(world.reader.quiet(NAME).unwrap(), None);
     assert_eq!(world.read().await, [2, 3]);
     let world = world.again().await;
     assert_eq!(world.read().await, [2, 3]);
+}
+
+#[tokio::test]
+async fn lag_of_a_long_log_is_told_before_all_of_it_was_looked_through() {
+    let world = World::new().await;
+    let consumer = world.define(Some(&BTreeSet::from([2])), None).await;
+    for _ in 0..LOOK_MOST * 3 {
+        world.write(1).await;
+    }
+    let unread = consumer.unread().await.unwrap();
+    assert!(!unread.is_certain());
+    assert_eq!((unread.after, unread.lag()), (LOOK_MOST, LOOK_MOST * 2));
+    assert_eq!((unread.age(NOW + 7), unread.missed), (0, None));
+    let unread = consumer.unread().await.unwrap();
+    assert_eq!((unread.after, unread.lag()), (LOOK_MOST * 2, LOOK_MOST));
+    // Retention has to know.
+    world.retain().await;
+    let unread = consumer.unread().await.unwrap();
+    assert!(unread.is_certain());
+    assert_eq!((unread.lag(), unread.missed), (0, None));
+}
+
+#[tokio::test]
+async fn retention_lets_acks_through_between_two_portions() {
+    let world = World::new().await;
+    let consumer = world.define(None, None).await;
+    for _ in 0..2 {
+        world.write(1).await;
+    }
+    let (acking, portions) = (std::cell::OnceCell::new(), std::cell::Cell::new(0));
+    let prune = || async {
+        portions.set(portions.get() + 1);
+        if portions.get() == 1 {
+            let consumer = consumer.clone();
+            let ack = async move { consumer.move_to(1, Vec::new(), NOW).await };
+            let ack = acking.get_or_init(|| tokio::spawn(ack));
+            for _ in 0..10 {
+                tokio::task::yield_now().await;
+            }
+            assert!(!ack.is_finished());
+            return Ok(store::PRUNE_LIMIT);
+        }
+        assert_eq!(consumer.place().number, 1);
+        Ok(1)
+    };
+    let count = world.consumers.retain(prune).await.unwrap();
+    assert_eq!((count, portions.get()), (store::PRUNE_LIMIT + 1, 2));
+}
+
+#[tokio::test]
+async fn definition_waits_for_no_look_and_its_predecessor_leaves_dispatch() {
+    let world = World::new().await;
+    let consumer = world.define(None, None).await;
+    world.write(1).await;
+    // Under way, and nobody goes on with it for now.
+    let mut look = Box::pin(consumer.unread());
+    let mut cx = Context::from_waker(Waker::noop());
+    assert!(look.as_mut().poll(&mut cx).is_pending());
+    let webhook = store::Webhook {
+        url: "https://shop.example/".to_owned(),
+        secrets: Vec::new(),
+        headers: Vec::new(),
+    };
+    let changed = store::Consumer {
+        webhook: Some(webhook),
+        ..wants(None)
+    };
+    let define = |_: Option<&store::Consumer>| Ok(changed);
+    let defined = world.consumers.define(NAME, define, None, 1, NOW).await;
+    assert_eq!(defined.unwrap().1, Defined::Changed);
+    assert_eq!(look.await.unwrap().lag(), 1);
+    tokio::task::yield_now().await;
+    // Whoever was let go is not known any more when this is answered.
+    world.dispatch.counts().await.unwrap();
+    world.log.forget_pages();
+    world.write(1).await;
+    while world.dispatch.counts().await.unwrap().position < 2 {
+        tokio::task::yield_now().await;
+    }
+    assert!(world.log.cached(1).is_none(), "nobody is there to read for");
+    assert_eq!(consumer.unread().await.unwrap().lag(), 2);
 }

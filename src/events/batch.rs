@@ -48,11 +48,7 @@ pub async fn read(
         reader.follow().await.map_err(|_| PageError::Stopped)?;
     }
     let head = log.head();
-    // An item is given when everything before it was: the end of what is there now.
-    // A number that was skipped has no cursor of its own: who polls would come back to `after`.
-    let most = after.saturating_add(LOOK_MOST);
-    let end = head.min(log.encoder.starts.not_skipped(most));
-    reader.put(end, ());
+    let end = reader.end_within(LOOK_MOST, head);
     let mut is_waiting = false;
     let enough = async {
         match enough {

@@ -294,25 +294,6 @@ impl<I> Reader<I> {
         self.place = self.place.max(number);
     }
 
-    /// The next event, if there is one up to `end`, which must not be beyond the log. For a
-    /// selection without items; what has no place in the order is dropped.
-    pub async fn next_until(&mut self, end: u64) -> Result<Option<Arc<Entry>>, PageError> {
-        self.look();
-        self.unread = self.unread.max(end);
-        poll_fn(|cx| {
-            loop {
-                match self.poll_given(cx) {
-                    Poll::Ready(Ok(Given::Event(event))) => return Poll::Ready(Ok(Some(event))),
-                    Poll::Ready(Ok(_)) => {}
-                    Poll::Ready(Err(cause)) => return Poll::Ready(Err(cause)),
-                    Poll::Pending if self.is_clean() => return Poll::Ready(Ok(None)),
-                    Poll::Pending => return Poll::Pending,
-                }
-            }
-        })
-        .await
-    }
-
     pub async fn next(&mut self) -> Result<Given<I>, PageError> {
         poll_fn(|cx| self.poll_next(cx)).await
     }
@@ -391,6 +372,39 @@ impl<I> Reader<I> {
             && self.place >= replay.until
         {
             self.replay = None;
+        }
+    }
+}
+
+/// Its items are ends of what is read at a time.
+impl Reader<()> {
+    /// An item is given when everything was given up to `end`, or `most` numbers of the log further
+    /// than now; takes the place of one that waits. Answers where that is.
+    pub fn end_within(&mut self, most: u64, end: u64) -> u64 {
+        self.look();
+        // A number that was skipped has no cursor of its own: who polls would come back to the one
+        // before.
+        let most = self.place.saturating_add(most);
+        let end = end.min(self.log.encoder.starts.not_skipped(most));
+        self.items.clear();
+        self.put(end, ());
+        end
+    }
+
+    /// The next event, if there is one up to `end` and within the next `most` numbers of the log.
+    pub async fn next_within(
+        &mut self,
+        most: u64,
+        end: u64,
+    ) -> Result<Option<Arc<Entry>>, PageError> {
+        self.end_within(most, end);
+        loop {
+            // Nobody is held up by its being here for a while.
+            match poll_fn(|cx| self.poll_given(cx)).await? {
+                Given::Event(event) => return Ok(Some(event)),
+                Given::Item(()) => return Ok(None),
+                Given::Lagged { .. } | Given::CaughtUp { .. } | Given::Notice(_) => {}
+            }
         }
     }
 }

@@ -94,6 +94,17 @@ impl Starts {
         }
     }
 
+    /// How many numbers above `after` and up to `until` were skipped.
+    pub fn skipped(&self, after: u64, until: u64) -> u64 {
+        let starts = self.0.iter().rev();
+        let near = starts.take_while(|start| start.first.saturating_sub(1) > after);
+        near.map(|start| {
+            let last = start.first.saturating_sub(1).min(until);
+            last.saturating_sub(start.held.max(after))
+        })
+        .sum()
+    }
+
     /// Whether the cursor is of this log. Whether it is ahead of it, or expired, is for the caller
     /// to ask.
     pub fn knows(&self, id: &str, number: u64) -> bool {
@@ -175,6 +186,20 @@ mod tests {
             ("", 0),
         ] {
             assert!(!starts.knows(id, number), "{id}-{number}");
+        }
+    }
+
+    #[test]
+    fn skipped_numbers_between_two_are_counted() {
+        let starts = starts(&[("a", 0, 0), ("b", 5, 4), ("c", 100, 7), ("d", 300, 199)]);
+        for (after, until) in [(0, 400), (6, 120), (7, 99), (50, 60), (99, 199), (250, 350)] {
+            let is_skipped = |number: &u64| matches!(number, 8..=99 | 200..=299);
+            let skipped = (after + 1..=until).filter(is_skipped).count();
+            assert_eq!(
+                starts.skipped(after, until),
+                skipped as u64,
+                "{after} {until}"
+            );
         }
     }
 

@@ -434,14 +434,8 @@ async fn retention_of_what_a_consumer_does_not_want_is_no_loss_to_it() {
     daemon.pay(&address(1), 500, 90).await;
     daemon.ack("done", 6).await;
     let retain = async |daemon: &Daemon| {
-        let prune = daemon.indexer.prune_events(old_by_clock(NOW + 1));
-        daemon
-            .services
-            .consumers
-            .retain(prune)
-            .await
-            .unwrap()
-            .unwrap()
+        let prune = || daemon.indexer.prune_events(old_by_clock(NOW + 1));
+        daemon.services.consumers.retain(prune).await.unwrap()
     };
     assert_eq!(retain(&daemon).await, 6);
     let check = async |daemon: &Daemon| {
