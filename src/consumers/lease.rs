@@ -59,6 +59,10 @@ struct State {
     closed: Option<EndReason>,
 }
 
+/// Which lease of its consumer it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LeaseId(u64);
+
 /// May read, until it is dropped or ends.
 #[derive(Debug)]
 pub struct Lease {
@@ -117,6 +121,16 @@ impl Leases {
         self.lock().closed
     }
 
+    /// Why what was read under this lease may not be acknowledged any more. Who left by itself may,
+    /// until somebody else begins.
+    pub fn ended(&self, LeaseId(id): LeaseId) -> Option<EndReason> {
+        let state = self.lock();
+        let is_newest = state.count == id;
+        state
+            .closed
+            .or_else(|| (!is_newest).then_some(EndReason::Taken))
+    }
+
     pub fn count(&self) -> usize {
         usize::from(self.lock().holder.is_some())
     }
@@ -128,6 +142,10 @@ impl Lease {
         state
             .closed
             .or_else(|| (!is_held).then_some(EndReason::Taken))
+    }
+
+    pub fn id(&self) -> LeaseId {
+        LeaseId(self.id)
     }
 
     pub fn has_ended(&self) -> Option<EndReason> {

@@ -53,6 +53,6 @@ mod registry;
 mod tests;
 
 pub use lag::Unread;
-pub use lease::{EndReason, Lease};
+pub use lease::{EndReason, Lease, LeaseId};
 pub use name::consumer_name;
 pub use registry::{Consumer, Consumers, Defined};

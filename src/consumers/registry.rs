@@ -9,7 +9,7 @@ use tokio::sync::{RwLock, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::lag::{LOOK_MOST, Lookahead, Unread};
-use super::lease::{EndReason, Leases};
+use super::lease::{EndReason, LeaseId, Leases};
 use crate::events::{EventLog, Handle, Selection};
 use crate::indexer::{self, IndexerStopped};
 use crate::store::{self, ConsumerEdit, PRUNE_LIMIT, Place, Scripts, StoreError, StoreReader};
@@ -142,14 +142,39 @@ impl Consumer {
     pub async fn move_to(
         &self,
         number: u64,
-        mut more: Vec<ConsumerEdit>,
+        more: Vec<ConsumerEdit>,
         now: u64,
     ) -> Result<Option<Place>, ApiError> {
+        Ok(self.step(number, more, now, None).await?.ok())
+    }
+
+    /// Moves the place forward to `number`, which was read under `lease`, if under one. Why not,
+    /// and nothing was written, when that or the consumer has ended. To be run to its end.
+    pub async fn acknowledge(
+        &self,
+        number: u64,
+        lease: Option<LeaseId>,
+        now: u64,
+    ) -> Result<Result<Place, EndReason>, ApiError> {
+        self.step(number, Vec::new(), now, lease).await
+    }
+
+    async fn step(
+        &self,
+        number: u64,
+        mut more: Vec<ConsumerEdit>,
+        now: u64,
+        lease: Option<LeaseId>,
+    ) -> Result<Result<Place, EndReason>, ApiError> {
         let _kept = self.shared.retention.read().await;
         let _moving = self.progress.moving.lock().await;
         let (place, moved) = (self.place(), Place { number, moved: now });
-        if self.ended.is_cancelled() {
-            return Ok(None);
+        let ended = match lease {
+            Some(lease) => self.leases.ended(lease),
+            None => self.leases.closed(),
+        };
+        if let Some(reason) = ended {
+            return Ok(Err(reason));
         }
         if number > place.number {
             more.push(ConsumerEdit::Move(moved));
@@ -160,7 +185,7 @@ impl Consumer {
         if number > place.number {
             self.progress.place.send_replace(moved);
         }
-        Ok(Some(self.place()))
+        Ok(Ok(self.place()))
     }
 
     /// Writes edits beside its place, on the disk when this returns; false, and nothing was

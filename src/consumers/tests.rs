@@ -503,3 +503,24 @@ async fn definition_waits_for_no_look_and_its_predecessor_leaves_dispatch() {
     assert!(world.log.cached(1).is_none(), "nobody is there to read for");
     assert_eq!(consumer.unread().await.unwrap().lag(), 2);
 }
+
+#[tokio::test]
+async fn ack_that_waits_while_its_reading_is_taken_over_is_refused() {
+    let world = World::new().await;
+    let consumer = world.define(None, None).await;
+    world.write(1).await;
+    let lease = consumer.leases.take_over().unwrap();
+    let ack = Box::pin(consumer.acknowledge(1, Some(lease.id()), NOW));
+    let ack = std::cell::RefCell::new(ack);
+    let portion = world.consumers.retain(|| {
+        let mut cx = Context::from_waker(Waker::noop());
+        assert!(ack.borrow_mut().as_mut().poll(&mut cx).is_pending());
+        async { Ok(0) }
+    });
+    portion.await.unwrap();
+    let newer = consumer.leases.take_over().unwrap();
+    assert_eq!(ack.into_inner().await.unwrap(), Err(EndReason::Taken));
+    assert_eq!(consumer.place().number, 0);
+    let acked = consumer.acknowledge(1, Some(newer.id()), NOW).await;
+    assert_eq!(acked.unwrap().map(|place| place.number), Ok(1));
+}

@@ -11,7 +11,7 @@ use super::watchlist::distinct;
 use crate::api::watchlist::Watchlist;
 use crate::clock::now_ms;
 use crate::config;
-use crate::consumers::{Consumer, Consumers, Defined, EndReason, Unread, consumer_name};
+use crate::consumers::{Consumer, Consumers, Defined, EndReason, LeaseId, Unread, consumer_name};
 use crate::events::cursors;
 use crate::reads::{Reads, run_detached};
 use crate::store::{self, Scripts};
@@ -354,7 +354,7 @@ pub async fn ack(
     let (name, cursor) = (consumer_name(name)?, asked.cursor);
     let acked = loop {
         let consumer = routes.consumers.get(name)?;
-        match acknowledge(&routes.reads, &routes.encoder, &consumer, &cursor).await? {
+        match acknowledge(&routes.reads, &routes.encoder, &consumer, None, &cursor).await? {
             Ok(acked) => break acked,
             // It was defined anew this moment.
             Err(_) => tokio::task::yield_now().await,
@@ -369,11 +369,13 @@ pub async fn ack(
     Ok(respond::json(StatusCode::OK, &Answered { acked, message }))
 }
 
-/// Moves a consumer's place forward; why not, when it has ended.
+/// Moves a consumer's place forward; why not, when it has ended, or the lease under which its client
+/// read.
 pub async fn acknowledge(
     reads: &Reads,
     encoder: &EventEncoder,
     consumer: &Arc<Consumer>,
+    lease: Option<LeaseId>,
     cursor: &str,
 ) -> Result<Result<Acked, EndReason>, ApiError> {
     let name = &consumer.name;
@@ -391,9 +393,10 @@ pub async fn acknowledge(
         Ok(number)
     });
     let (number, moving) = (number.await?, consumer.clone());
-    let moved = run_detached(async move { moving.move_to(number, Vec::new(), now_ms()).await });
-    let Some(place) = moved.await? else {
-        return Ok(Err(consumer.leases.closed().unwrap_or(EndReason::Changed)));
+    let moved = run_detached(async move { moving.acknowledge(number, lease, now_ms()).await });
+    let place = match moved.await? {
+        Ok(place) => place,
+        Err(reason) => return Ok(Err(reason)),
     };
     Ok(Ok(Acked {
         consumer: name.clone(),

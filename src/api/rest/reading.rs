@@ -76,11 +76,13 @@ pub async fn begin_of(
     encoder: &EventEncoder,
     consumer: &Arc<Consumer>,
 ) -> Result<u64, ApiError> {
-    let (unread, place) = (consumer.unread().await?, consumer.place().number);
-    if unread.missed.is_some() || place > unread.head {
+    // What is acknowledged meanwhile is not missed.
+    let place = consumer.place().number;
+    let unread = consumer.unread().await?;
+    if unread.missed.is_some() {
         check_place(reads, encoder, place, consumer).await?;
     }
-    Ok(unread.after)
+    Ok(unread.after.max(place))
 }
 
 /// Refuses a place behind which events are gone, with the consumer's balances.

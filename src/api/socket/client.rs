@@ -1,5 +1,6 @@
 //! What is kept for a client: its readers, and the answers that have a place among the events.
 
+use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 
@@ -8,7 +9,7 @@ use serde_json::value::RawValue;
 
 use super::SocketServices;
 use super::consumers::Reading;
-use crate::consumers::{Consumer, EndReason};
+use crate::consumers::{Consumer, EndReason, LeaseId};
 use crate::events::{Given, PageError, Reader, Registration, Topic};
 use crate::socketio::{Ack, EncodeError, Encoded};
 use crate::wire::{ApiError, EventEncoder, NAMESPACE, json};
@@ -16,6 +17,9 @@ use crate::wire::{ApiError, EventEncoder, NAMESPACE, json};
 /// Answers that may wait for a client before no more of its packets are taken, and their bytes.
 const WAITING: usize = 32;
 const WAITING_BYTES: usize = 64 << 10;
+
+/// Consumers whose readings others ended that are remembered for a client.
+const ENDED: usize = 64;
 
 /// Kept with the client's socket.
 pub struct Client {
@@ -28,9 +32,22 @@ struct ClientState {
     /// Of the answers that wait in it.
     bytes: usize,
     consumer: Option<Reading>,
+    /// Other consumers that it read, until somebody ended that; the newest last.
+    ended: VecDeque<(String, EndReason)>,
 }
 
 impl ClientState {
+    fn read_consumer(&mut self, reading: Reading) {
+        let before = self.consumer.replace(reading);
+        self.ended.extend(before.and_then(Reading::into_ended));
+        if let Some(now) = &self.consumer {
+            self.ended.retain(|(name, _)| name != now.name());
+        }
+        if self.ended.len() > ENDED {
+            self.ended.pop_front();
+        }
+    }
+
     fn put(&mut self, at: u64, answer: Encoded) {
         self.bytes += answer.bytes();
         self.reader.put(at, answer);
@@ -84,6 +101,7 @@ impl Client {
                 reader,
                 bytes: 0,
                 consumer: None,
+                ended: VecDeque::new(),
             })),
         }
     }
@@ -183,7 +201,7 @@ impl Client {
 
     /// Another consumer to read; the one before is let go.
     pub fn read_consumer(&self, reading: Reading) {
-        let _before = self.with(|state| state.consumer.replace(reading));
+        self.with(|state| state.read_consumer(reading));
     }
 
     /// No more of its consumer is read.
@@ -192,9 +210,18 @@ impl Client {
     }
 
     /// What it acknowledges under this name, if it reads that consumer or did.
-    pub fn acknowledges(&self, name: &str) -> Option<Result<Arc<Consumer>, EndReason>> {
-        self.with(|state| state.consumer.as_ref()?.acknowledges(name))
-            .flatten()
+    pub fn acknowledges(
+        &self,
+        name: &str,
+    ) -> Option<Result<(Arc<Consumer>, Option<LeaseId>), EndReason>> {
+        let acknowledges = |state: &mut ClientState| {
+            let reading = state.consumer.as_ref();
+            let ended = || state.ended.iter().find(|(ended, _)| ended == name);
+            reading
+                .and_then(|reading| reading.acknowledges(name))
+                .or_else(|| ended().map(|(_, reason)| Err(*reason)))
+        };
+        self.with(acknowledges).flatten()
     }
 
     /// The next packet.
@@ -208,6 +235,7 @@ impl Client {
             reader,
             bytes,
             consumer,
+            ..
         }) = &mut *state
         else {
             return Poll::Pending;

@@ -16,7 +16,7 @@ use super::{Call, SocketServices};
 use crate::api::rest::consumers::acknowledge;
 use crate::api::rest::events::ONE_READER;
 use crate::api::rest::reading::begin_of;
-use crate::consumers::{Consumer, EndReason, Lease, consumer_name};
+use crate::consumers::{Consumer, EndReason, Lease, LeaseId, consumer_name};
 use crate::events::{PageError, Reader};
 use crate::reads::Reads;
 use crate::socketio::{Ack, Encoded};
@@ -155,12 +155,12 @@ impl Call {
     ) -> Result<(), ApiError> {
         let name = consumer_name(&asked.consumer)?;
         // Who reads it, or did, acknowledges what it was when that began.
-        let consumer = match self.client()?.acknowledges(name) {
-            Some(consumer) => consumer.map_err(|reason| reason.error(name))?,
-            None => self.services.consumers.get(name)?,
+        let (consumer, lease) = match self.client()?.acknowledges(name) {
+            Some(reading) => reading.map_err(|reason| reason.error(name))?,
+            None => (self.services.consumers.get(name)?, None),
         };
         let SocketServices { reads, encoder, .. } = &*self.services;
-        let acked = acknowledge(reads, encoder, &consumer, &asked.cursor).await?;
+        let acked = acknowledge(reads, encoder, &consumer, lease, &asked.cursor).await?;
         let acked = acked.map_err(|reason| reason.error(name))?;
         self.client()?.answer(Reply {
             name: "acked",
@@ -229,9 +229,13 @@ type Begins = Pin<Box<dyn Future<Output = Result<u64, ApiError>> + Send>>;
 pub struct Reading {
     consumer: Arc<Consumer>,
     /// `None` once it has ended.
-    lease: Option<Lease>,
+    active: Option<ActiveReading>,
     /// Why others ended it.
     ended: Option<EndReason>,
+}
+
+struct ActiveReading {
+    lease: Lease,
     reader: Reader<Encoded>,
     /// Comes when the lease ends.
     end: Pin<Box<dyn Future<Output = ()> + Send>>,
@@ -241,30 +245,52 @@ pub struct Reading {
 
 impl Reading {
     fn new(consumer: Arc<Consumer>, lease: Lease, reader: Reader<Encoded>) -> Self {
-        Self {
-            consumer,
+        let active = ActiveReading {
             end: Box::pin(lease.ended()),
-            lease: Some(lease),
-            ended: None,
+            lease,
             reader,
             begins: None,
+        };
+        Self {
+            consumer,
+            active: Some(active),
+            ended: None,
         }
+    }
+
+    pub(super) fn name(&self) -> &str {
+        &self.consumer.name
     }
 
     /// The name of what it reads; `None` once it has ended.
     pub(super) fn reads(&self) -> Option<&str> {
-        self.lease.as_ref().map(|_| self.consumer.name.as_str())
+        self.active.as_ref().map(|_| self.name())
     }
 
-    /// What its client acknowledges; why not, when somebody ended the reading.
-    pub(super) fn acknowledges(&self, name: &str) -> Option<Result<Arc<Consumer>, EndReason>> {
-        let ended = self.lease.as_ref().map_or(self.ended, Lease::has_ended);
-        (self.consumer.name == name).then(|| ended.map_or_else(|| Ok(self.consumer.clone()), Err))
+    /// What its client acknowledges, and the lease under which it reads; why not, when somebody
+    /// ended the reading.
+    pub(super) fn acknowledges(
+        &self,
+        name: &str,
+    ) -> Option<Result<(Arc<Consumer>, Option<LeaseId>), EndReason>> {
+        let lease = self.active.as_ref().map(|active| &active.lease);
+        let ended = lease.map_or(self.ended, Lease::has_ended);
+        let acknowledges = || (self.consumer.clone(), lease.map(Lease::id));
+        (self.name() == name).then(|| ended.map_or_else(|| Ok(acknowledges()), Err))
     }
 
     /// Its client wants no more.
     pub(super) fn leave(&mut self) {
-        self.ended = self.lease.take().and_then(|lease| lease.has_ended());
+        if let Some(active) = self.active.take() {
+            self.ended = active.lease.has_ended();
+        }
+    }
+
+    /// Its name, and why others ended it, if they did.
+    pub(super) fn into_ended(mut self) -> Option<(String, EndReason)> {
+        self.leave();
+        self.ended
+            .map(|reason| (self.consumer.name.clone(), reason))
     }
 
     /// The next packet. Once it has ended and the client knows why, there is none.
@@ -273,50 +299,12 @@ impl Reading {
         services: &SocketServices,
         cx: &mut Context<'_>,
     ) -> Poll<Encoded> {
-        let SocketServices { reads, encoder, .. } = services;
-        loop {
-            let Some(lease) = &self.lease else {
-                return Poll::Pending;
-            };
-            // A reading that has ended is given nothing more, however late it notices.
-            let _ = self.end.as_mut().poll(cx);
-            if let Some(reason) = lease.has_ended() {
-                return self.end_with(&reason.error(&self.consumer.name));
-            }
-            if let Some(begins) = &mut self.begins {
-                match std::task::ready!(begins.as_mut().poll(cx)) {
-                    Ok(after) if after > self.reader.place() => self.reader.skip_to(after),
-                    Ok(_) => {
-                        let what = "events that are kept were not found";
-                        return self.end_with(&ApiError::internal(&what));
-                    }
-                    // The client was too slow for retention; this says where to go on.
-                    Err(error) => return self.end_with(&error),
-                }
-                self.begins = None;
-            }
-            let reader = &mut self.reader;
-            let Ok(given) = lease.unless_ended(|| reader.poll_next(cx)) else {
-                continue;
-            };
-            match std::task::ready!(given) {
-                Ok(given) => match packet(given, encoder) {
-                    Ok(Some(packet)) => return Poll::Ready(packet),
-                    Ok(None) => {}
-                    Err(cause) => return self.end_with(&ApiError::internal(&cause)),
-                },
-                Err(PageError::Stopped) => return Poll::Pending,
-                Err(PageError::Expired) => {
-                    let (reads, encoder) = (reads.clone(), encoder.clone());
-                    let consumer = self.consumer.clone();
-                    self.begins = Some(Box::pin(async move {
-                        begin_of(&reads, &encoder, &consumer).await
-                    }));
-                }
-                Err(PageError::Store(cause)) => {
-                    return self.end_with(&ApiError::internal(&cause));
-                }
-            }
+        let Some(active) = &mut self.active else {
+            return Poll::Pending;
+        };
+        match std::task::ready!(active.poll_next(&self.consumer, services, cx)) {
+            Ok(packet) => Poll::Ready(packet),
+            Err(error) => self.end_with(&error),
         }
     }
 
@@ -335,6 +323,56 @@ impl Reading {
         };
         // Cannot fail: it is our own JSON under our own name.
         Encoded::event(NAMESPACE, "error", &said).map_or(Poll::Pending, Poll::Ready)
+    }
+}
+
+impl ActiveReading {
+    /// The next packet, or why the reading ends.
+    fn poll_next(
+        &mut self,
+        consumer: &Arc<Consumer>,
+        services: &SocketServices,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<Encoded, ApiError>> {
+        let SocketServices { reads, encoder, .. } = services;
+        let ended = |reason: EndReason| Poll::Ready(Err(reason.error(&consumer.name)));
+        loop {
+            // A reading that has ended is given nothing more, however late it notices.
+            let _ = self.end.as_mut().poll(cx);
+            if let Some(reason) = self.lease.has_ended() {
+                return ended(reason);
+            }
+            if let Some(begins) = &mut self.begins {
+                // An error: the client was too slow for retention; it says where to go on.
+                let after = std::task::ready!(begins.as_mut().poll(cx))?;
+                if after <= self.reader.place() {
+                    let what = "events that are kept were not found";
+                    return Poll::Ready(Err(ApiError::internal(&what)));
+                }
+                self.reader.skip_to(after);
+                self.begins = None;
+            }
+            let reader = &mut self.reader;
+            let given = match self.lease.unless_ended(|| reader.poll_next(cx)) {
+                Ok(given) => std::task::ready!(given),
+                Err(reason) => return ended(reason),
+            };
+            match given {
+                Ok(given) => match packet(given, encoder) {
+                    Ok(Some(packet)) => return Poll::Ready(Ok(packet)),
+                    Ok(None) => {}
+                    Err(cause) => return Poll::Ready(Err(ApiError::internal(&cause))),
+                },
+                Err(PageError::Expired) => {
+                    let (reads, encoder) = (reads.clone(), encoder.clone());
+                    let consumer = consumer.clone();
+                    self.begins = Some(Box::pin(async move {
+                        begin_of(&reads, &encoder, &consumer).await
+                    }));
+                }
+                Err(cause) => return Poll::Ready(Err(cause.into())),
+            }
+        }
     }
 }
 

@@ -524,6 +524,51 @@ async fn ack_of_a_reading_that_others_ended_is_refused_and_moves_nothing() {
 }
 
 #[tokio::test]
+async fn ack_is_refused_after_a_take_over_also_when_another_consumer_is_read_since() {
+    let daemon = shop(2).await;
+    daemon.consumer("other", json!({})).await;
+    let (mut old, mut new) = (daemon.client().await, daemon.client().await);
+    old.read("shop").await;
+    old.backlog().await;
+    new.read("shop").await;
+    new.backlog().await;
+    assert_eq!(old.expect("error").await["code"], "consumer_taken");
+    old.read("other").await;
+    old.backlog().await;
+    let ack = json!({"consumer": "shop", "cursor": daemon.cursor_of(3)});
+    old.emit("ack", ack.clone()).await;
+    assert_eq!(old.expect("error").await["code"], "consumer_taken");
+    let shop = daemon.services.consumers.get("shop").unwrap();
+    assert_eq!(shop.place().number, 0);
+    // Until it reads it again.
+    let leave = json!({"consumer": "other"});
+    old.emit("unsubscribe_consumer", leave).await;
+    old.expect("unsubscribed_consumer").await;
+    old.read("shop").await;
+    old.backlog().await;
+    old.emit("ack", ack).await;
+    assert_eq!(old.expect("acked").await["lag"], 1);
+}
+
+#[tokio::test]
+async fn reading_that_has_ended_is_not_known_to_dispatch_any_more() {
+    let daemon = shop(1).await;
+    let mut client = daemon.client().await;
+    client.read("shop").await;
+    client.backlog().await;
+    daemon.call("DELETE", "/consumers/shop", &Value::Null).await;
+    assert_eq!(client.expect("error").await["code"], "consumer_gone");
+    tokio::task::yield_now().await;
+    // Whoever was let go is gone when this is answered.
+    daemon.told().await;
+    daemon.services.events.log.forget_pages();
+    daemon.pay(&address(1), 1000, 2).await;
+    daemon.told().await;
+    let pages = &daemon.services.events.log;
+    assert!(pages.cached(2).is_none(), "nobody is there to read for");
+}
+
+#[tokio::test]
 async fn retention_that_passes_a_slow_reader_ends_its_reading_with_a_fresh_cursor() {
     let daemon = shop(150).await;
     let mut slow = daemon.client().await;
