@@ -55,6 +55,7 @@ pub struct Running {
     server_task: Task,
     dispatch_task: Task,
     follower_task: Task,
+    retention_task: Task,
     indexer_task: Task,
 }
 
@@ -120,15 +121,20 @@ pub async fn start(config: Config) -> Result<Running> {
         socketio: socketio_config(&config.limits),
         stop: stop_clients.clone(),
     })?;
-    if config.events.retention_days > 0 {
-        let retention = Retention {
-            reader: retained,
-            indexer: indexer.clone(),
-            router: router.clone(),
-            keep: u64::from(config.events.retention_days) * 24 * 3600 * 1000,
-        };
-        tokio::spawn(retention.run(stop_follower.clone()));
-    }
+    let retention = Retention {
+        reader: retained,
+        indexer: indexer.clone(),
+        router: router.clone(),
+        keep: u64::from(config.events.retention_days) * 24 * 3600 * 1000,
+    };
+    let retention_end = retention.run(stop_follower.clone());
+    let retention_task = Task::new(
+        "retention",
+        tokio::spawn(async move {
+            retention_end.await;
+            Ok(())
+        }),
+    );
     let dispatch_task = Task::new(
         "dispatch",
         tokio::spawn(async move { Ok(dispatch_end.await??) }),
@@ -162,6 +168,7 @@ pub async fn start(config: Config) -> Result<Running> {
         server_task,
         dispatch_task,
         follower_task,
+        retention_task,
         indexer_task,
     })
 }
@@ -173,6 +180,7 @@ impl Running {
             server_task,
             dispatch_task,
             follower_task,
+            retention_task,
             indexer_task,
             indexer,
             ..
@@ -182,6 +190,7 @@ impl Running {
             error = indexer_task.failed() => return error,
             error = follower_task.failed() => error,
             error = dispatch_task.failed() => error,
+            error = retention_task.failed() => error,
             error = server_task.failed() => error,
         };
         // When the indexer ends, the others do, and may be noticed before it: its reason is the one
@@ -229,6 +238,12 @@ impl Running {
                 Ok(())
             }
         };
+        if let Err(late) = halfway
+            .wait("retention", self.retention_task.finish())
+            .await
+        {
+            tracing::warn!("{late}: going on without");
+        }
         deadline.wait("indexer", self.indexer.stop()).await?;
         deadline
             .wait("indexer", self.indexer_task.finish())

@@ -20,13 +20,16 @@ pub struct Retention {
     pub reader: StoreReader,
     pub indexer: indexer::Handle,
     pub router: Arc<api::Router>,
-    /// Milliseconds.
+    /// Milliseconds; 0: for ever.
     pub keep: u64,
 }
 
 impl Retention {
     /// Until it is told to stop.
     pub async fn run(self, stop: CancellationToken) {
+        if self.keep == 0 {
+            return stop.cancelled().await;
+        }
         stop.run_until_cancelled(repeat(|| self.pass())).await;
     }
 

@@ -246,7 +246,9 @@ impl Webhooks {
                 // Two at once could send two events of a partition at once.
                 before.closed.cancelled().await;
             }
-            task::run(&webhooks, &consumer, &webhook, &handle, inbox).await;
+            let (all, its, own) = (webhooks.clone(), consumer.clone(), handle.clone());
+            let work = async move { task::run(&all, &its, &webhook, &own, inbox).await };
+            run_to_end(&consumer.name, work).await;
             let mut handles = webhooks.lock();
             if handles
                 .get(&consumer.name)
@@ -255,6 +257,17 @@ impl Webhooks {
                 handles.remove(&consumer.name);
             }
         });
+    }
+}
+
+/// Runs one webhook's task. Also when it panics, what is kept for it is for the caller to remove.
+async fn run_to_end(name: &str, work: impl Future<Output = ()> + Send + 'static) {
+    if let Err(cause) = tokio::spawn(work).await {
+        tracing::error!(
+            consumer = name,
+            %cause,
+            "a webhook broke, and begins again with the daemon or another definition"
+        );
     }
 }
 
@@ -282,4 +295,14 @@ fn body(
         event,
         data,
     }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn webhook_that_panics_keeps_nobody_from_cleaning_up() {
+        run_to_end("shop", async { panic!("a test") }).await;
+    }
 }

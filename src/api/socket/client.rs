@@ -8,8 +8,8 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 
 use super::SocketServices;
-use super::consumers::Reading;
-use crate::consumers::{Consumer, EndReason, LeaseId};
+use super::consumers::{Acknowledging, Reading};
+use crate::consumers::EndReason;
 use crate::events::{Given, PageError, Reader, Registration, Topic};
 use crate::socketio::{Ack, EncodeError, Encoded};
 use crate::wire::{ApiError, EventEncoder, NAMESPACE, json};
@@ -210,10 +210,7 @@ impl Client {
     }
 
     /// What it acknowledges under this name, if it reads that consumer or did.
-    pub fn acknowledges(
-        &self,
-        name: &str,
-    ) -> Option<Result<(Arc<Consumer>, Option<LeaseId>), EndReason>> {
+    pub fn acknowledges(&self, name: &str) -> Option<Acknowledging> {
         let acknowledges = |state: &mut ClientState| {
             let reading = state.consumer.as_ref();
             let ended = || state.ended.iter().find(|(ended, _)| ended == name);

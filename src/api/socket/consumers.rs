@@ -223,6 +223,10 @@ fn caught_up(consumer: &str, cursor: String) -> Result<Encoded, ApiError> {
         .map_err(|cause| ApiError::internal(&cause))
 }
 
+/// Whose place an `ack` moves, and the lease under which its client reads; why it does not, when
+/// somebody ended the reading.
+pub(super) type Acknowledging = Result<(Arc<Consumer>, Option<LeaseId>), EndReason>;
+
 type Begins = Pin<Box<dyn Future<Output = Result<u64, ApiError>> + Send>>;
 
 /// A consumer that is read, or was: its client still acknowledges what it got.
@@ -267,12 +271,8 @@ impl Reading {
         self.active.as_ref().map(|_| self.name())
     }
 
-    /// What its client acknowledges, and the lease under which it reads; why not, when somebody
-    /// ended the reading.
-    pub(super) fn acknowledges(
-        &self,
-        name: &str,
-    ) -> Option<Result<(Arc<Consumer>, Option<LeaseId>), EndReason>> {
+    /// What its client acknowledges under this name.
+    pub(super) fn acknowledges(&self, name: &str) -> Option<Acknowledging> {
         let lease = self.active.as_ref().map(|active| &active.lease);
         let ended = lease.map_or(self.ended, Lease::has_ended);
         let acknowledges = || (self.consumer.clone(), lease.map(Lease::id));
