@@ -39,12 +39,14 @@
 //!   would stand before an event that was not looked at and is not there any more.
 //!
 //! ```text
-//! registry   the consumers and their places; the store's rows are written before the memory changes
+//! registry   the consumers by name; the store's rows are written before the memory changes
+//! consumer   one: what it wants, its place
 //! lag        the quiet number, and how far behind each is
 //! lease      who reads one
 //! name       what they may be called
 //! ```
 
+mod consumer;
 mod lag;
 mod lease;
 mod name;
@@ -52,7 +54,8 @@ mod registry;
 #[cfg(test)]
 mod tests;
 
+pub use consumer::Consumer;
 pub use lag::Unread;
 pub use lease::{EndReason, Lease, LeaseId};
 pub use name::consumer_name;
-pub use registry::{Consumer, Consumers, Defined};
+pub use registry::{Consumers, Defined};

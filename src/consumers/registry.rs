@@ -1,227 +1,18 @@
-//! The consumers in memory: what the store's rows say, and a sign for those who work for one that
-//! it has changed.
+//! All consumers by name: defining, forgetting, and retention, before which the quiet number of
+//! each is written down.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use tokio::sync::{RwLock, watch};
-use tokio_util::sync::CancellationToken;
+use tokio::sync::RwLock;
 
-use super::lag::{LOOK_MOST, Lookahead, Unread};
-use super::lease::{EndReason, LeaseId, Leases};
-use crate::events::{EventLog, Handle, Selection};
+use super::consumer::{Consumer, Progress, Shared};
+use super::lag::{LOOK_MOST, Unread};
+use super::lease::EndReason;
+use crate::events::{EventLog, Handle};
 use crate::indexer::{self, IndexerStopped};
-use crate::store::{self, ConsumerEdit, PRUNE_LIMIT, Place, Scripts, StoreError, StoreReader};
-use crate::tracker::ScriptHash;
+use crate::store::{self, ConsumerEdit, PRUNE_LIMIT, Place, StoreError, StoreReader};
 use crate::wire::error::ApiError;
-
-/// What all consumers stand on.
-struct Shared {
-    reader: StoreReader,
-    indexer: indexer::Handle,
-    log: Arc<EventLog>,
-    dispatch: Handle,
-    /// Held for writing while retention deletes a portion of events, for reading by whoever moves a
-    /// place or changes a definition.
-    retention: RwLock<()>,
-    /// Numbers of the log that one look goes through at most.
-    look_most: u64,
-}
-
-impl Shared {
-    async fn write(
-        &self,
-        name: &str,
-        edits: Vec<ConsumerEdit>,
-        sync: bool,
-    ) -> Result<(), ApiError> {
-        let written = self.indexer.edit_consumer(name, edits, sync).await;
-        written.map_err(|_| ApiError::stopping())
-    }
-}
-
-/// Where a consumer is; stays when it is defined anew.
-struct Progress {
-    place: watch::Sender<Place>,
-    /// Held from reading the place to having written a new one.
-    moving: tokio::sync::Mutex<()>,
-}
-
-impl Progress {
-    fn new(place: Place) -> Arc<Self> {
-        Arc::new(Self {
-            place: watch::Sender::new(place),
-            moving: tokio::sync::Mutex::default(),
-        })
-    }
-}
-
-/// One consumer, as it is defined now; a new definition makes a new one, with the same place.
-pub struct Consumer {
-    pub name: String,
-    pub wants: store::Consumer,
-    pub filter: Selection,
-    /// It was defined anew or forgotten: whoever works for it ends.
-    pub ended: CancellationToken,
-    pub leases: Arc<Leases>,
-    lookahead: tokio::sync::Mutex<Lookahead>,
-    /// The quiet number in the store, or an older one.
-    kept: AtomicU64,
-    progress: Arc<Progress>,
-    shared: Arc<Shared>,
-}
-
-impl Consumer {
-    /// `quiet`: nothing that it wants is between its place and there.
-    fn new(
-        shared: &Arc<Shared>,
-        name: String,
-        wants: store::Consumer,
-        progress: Arc<Progress>,
-        quiet: u64,
-    ) -> Arc<Self> {
-        let scripts = match &wants.scripts {
-            Scripts::All => None,
-            Scripts::These(spks) => Some(Arc::new(
-                spks.iter().map(|spk| ScriptHash::of(spk)).collect(),
-            )),
-        };
-        let filter = Selection {
-            scripts,
-            blocks: wants.blocks,
-        };
-        let Shared {
-            log,
-            dispatch,
-            reader,
-            look_most,
-            ..
-        } = &**shared;
-        let quiet = quiet.max(progress.place.borrow().number);
-        let lookahead = Lookahead::new(log, dispatch, reader, &filter, quiet, *look_most);
-        Arc::new(Self {
-            name,
-            wants,
-            filter,
-            ended: CancellationToken::new(),
-            leases: Arc::default(),
-            lookahead: tokio::sync::Mutex::new(lookahead),
-            kept: AtomicU64::new(quiet),
-            progress,
-            shared: shared.clone(),
-        })
-    }
-
-    /// How many read it now.
-    pub fn readers(&self) -> usize {
-        self.leases.count()
-    }
-
-    fn end(self: &Arc<Self>, reason: EndReason) {
-        self.ended.cancel();
-        self.leases.close(reason);
-        let ended = self.clone();
-        // Behind a look that is under way.
-        tokio::spawn(async move { ended.lookahead.lock().await.leave() });
-    }
-
-    pub fn place(&self) -> Place {
-        *self.progress.place.borrow()
-    }
-
-    /// What it has not acknowledged, as far as one look goes.
-    pub async fn unread(&self) -> Result<Unread, ApiError> {
-        let mut lookahead = self.lookahead.lock().await;
-        Ok(lookahead.look(self.place().number).await?)
-    }
-
-    /// Moves the place forward to `number`; stays where it is when it is there or further already.
-    /// `more` is written with it. Where it is then; `None`, and nothing was written, when the
-    /// consumer has ended. To be run to its end, as [`Consumers::forget`].
-    pub async fn move_to(
-        &self,
-        number: u64,
-        more: Vec<ConsumerEdit>,
-        now: u64,
-    ) -> Result<Option<Place>, ApiError> {
-        Ok(self.step(number, more, now, None).await?.ok())
-    }
-
-    /// Moves the place forward to `number`, which was read under `lease`, if under one. Why not,
-    /// and nothing was written, when that or the consumer has ended. To be run to its end.
-    pub async fn acknowledge(
-        &self,
-        number: u64,
-        lease: Option<LeaseId>,
-        now: u64,
-    ) -> Result<Result<Place, EndReason>, ApiError> {
-        self.step(number, Vec::new(), now, lease).await
-    }
-
-    async fn step(
-        &self,
-        number: u64,
-        mut more: Vec<ConsumerEdit>,
-        now: u64,
-        lease: Option<LeaseId>,
-    ) -> Result<Result<Place, EndReason>, ApiError> {
-        let _kept = self.shared.retention.read().await;
-        let _moving = self.progress.moving.lock().await;
-        let (place, moved) = (self.place(), Place { number, moved: now });
-        let ended = match lease {
-            Some(lease) => self.leases.ended(lease),
-            None => self.leases.closed(),
-        };
-        if let Some(reason) = ended {
-            return Ok(Err(reason));
-        }
-        if number > place.number {
-            more.push(ConsumerEdit::Move(moved));
-        }
-        if !more.is_empty() {
-            self.shared.write(&self.name, more, false).await?;
-        }
-        if number > place.number {
-            self.progress.place.send_replace(moved);
-        }
-        Ok(Ok(self.place()))
-    }
-
-    /// Writes edits beside its place, on the disk when this returns; false, and nothing was
-    /// written, when the consumer has ended.
-    pub async fn edit(&self, edits: Vec<ConsumerEdit>) -> Result<bool, ApiError> {
-        let _moving = self.progress.moving.lock().await;
-        if self.ended.is_cancelled() {
-            return Ok(false);
-        }
-        self.shared.write(&self.name, edits, true).await?;
-        Ok(true)
-    }
-
-    /// Looks until what is unread is certain.
-    async fn look_through(&self) -> Result<(), ApiError> {
-        while !self.unread().await?.is_certain() {}
-        Ok(())
-    }
-
-    /// Writes its quiet number down, while nobody moves or changes it. Not when it has missed
-    /// something: that is to be found again. False, and nothing was written, when one look does not
-    /// tell what is unread.
-    async fn keep_quiet(&self) -> Result<bool, ApiError> {
-        let unread = self.unread().await?;
-        if !unread.is_certain() {
-            return Ok(false);
-        }
-        let kept = self.kept.load(Ordering::Relaxed);
-        if unread.missed.is_none() && unread.after > kept.max(self.place().number) {
-            let edits = vec![ConsumerEdit::Quiet(unread.after)];
-            self.shared.write(&self.name, edits, false).await?;
-            self.kept.store(unread.after, Ordering::Relaxed);
-        }
-        Ok(true)
-    }
-}
 
 /// What a definition led to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -385,7 +176,7 @@ impl Consumers {
         let selects_the_same =
             (&known.wants.scripts, known.wants.blocks) == (&wants.scripts, wants.blocks);
         let quiet = match place {
-            None if selects_the_same => known.kept.load(Ordering::Relaxed),
+            None if selects_the_same => known.kept(),
             _ => 0,
         };
         let edits = changes(&known.wants, &wants, selects_the_same, place);

@@ -43,45 +43,101 @@ pub async fn read(
         after,
         limit,
     } = request;
-    let mut reader = Reader::of_selection(log, dispatch, selection, after);
-    if enough.is_some() {
-        reader.follow().await.map_err(|_| PageError::Stopped)?;
-    }
-    let head = log.head();
-    let end = reader.end_within(LOOK_MOST, head);
-    let mut is_waiting = false;
-    let enough = async {
-        match enough {
-            Some(enough) => enough.await,
-            None => std::future::pending().await,
+    let mut reader = BatchReader::new(log, dispatch, selection, after);
+    reader.read(after, limit, enough).await
+}
+
+/// Reads one batch after the other. Dispatch knows of it from its first waiting on.
+pub struct BatchReader {
+    log: Arc<EventLog>,
+    dispatch: Handle,
+    selection: Selection,
+    reader: Reader<()>,
+    follows: bool,
+}
+
+impl BatchReader {
+    /// Begins after the number `after`.
+    pub fn new(log: &Arc<EventLog>, dispatch: &Handle, selection: Selection, after: u64) -> Self {
+        Self {
+            log: log.clone(),
+            dispatch: dispatch.clone(),
+            reader: Reader::of_selection(log, dispatch, selection.clone(), after),
+            selection,
+            follows: false,
         }
-    };
-    let mut enough = std::pin::pin!(enough);
-    let waits = |events: &[Arc<Entry>]| events.is_empty() && end >= head;
-    let (mut events, can_wait) = (Vec::new(), reader.registration().is_known());
-    while events.len() < limit {
-        let given = tokio::select! {
-            biased;
-            given = reader.next() => given?,
-            () = &mut enough => break,
-        };
-        match given {
-            Given::Event(event) => {
-                if std::mem::take(&mut is_waiting) {
-                    // And what was written with it.
-                    reader.put(log.head().max(reader.place()), ());
-                }
-                events.push(event);
+    }
+
+    #[cfg(test)]
+    pub fn follows(&self) -> bool {
+        self.follows
+    }
+
+    fn go_to(&mut self, after: u64) {
+        if after < self.reader.place() {
+            // A reader does not go back.
+            *self = Self::new(&self.log, &self.dispatch, self.selection.clone(), after);
+        }
+        self.reader.skip_to(after);
+    }
+
+    /// As [`read`]. It may be given up at any moment.
+    pub async fn read(
+        &mut self,
+        after: u64,
+        limit: usize,
+        enough: Option<impl Future<Output = ()>>,
+    ) -> Result<Batch, PageError> {
+        self.go_to(after);
+        let head = self.log.head();
+        let end = self.reader.end_within(LOOK_MOST, head);
+        let can_wait = enough.is_some();
+        let enough = async {
+            match enough {
+                Some(enough) => enough.await,
+                None => std::future::pending().await,
             }
-            Given::Item(()) if can_wait && waits(&events) => is_waiting = true,
-            Given::Item(()) => break,
-            Given::Lagged { .. } | Given::CaughtUp { .. } | Given::Notice(_) => {}
+        };
+        let mut enough = std::pin::pin!(enough);
+        let (mut events, mut is_waiting) = (Vec::new(), false);
+        while events.len() < limit {
+            let given = tokio::select! {
+                biased;
+                given = self.reader.next() => given?,
+                () = &mut enough => break,
+            };
+            match given {
+                Given::Event(event) => {
+                    if std::mem::take(&mut is_waiting) {
+                        // And what was written with it.
+                        let until = self.log.head().max(self.reader.place());
+                        self.reader.put(until, ());
+                    }
+                    events.push(event);
+                }
+                Given::Item(()) if can_wait && events.is_empty() && end >= head => {
+                    is_waiting = true;
+                    self.follow().await?;
+                }
+                Given::Item(()) => break,
+                Given::Lagged { .. } | Given::CaughtUp { .. } | Given::Notice(_) => {}
+            }
         }
+        Ok(Batch {
+            events,
+            next: self.reader.place(),
+            // The store may be ahead of what was announced.
+            head: self.log.head().max(self.reader.place()),
+        })
     }
-    Ok(Batch {
-        events,
-        next: reader.place(),
-        // The store may be ahead of what was announced.
-        head: log.head().max(reader.place()),
-    })
+
+    /// What was written until dispatch knows of it, it reads by itself.
+    async fn follow(&mut self) -> Result<(), PageError> {
+        if !self.follows {
+            let followed = self.reader.follow().await;
+            followed.map_err(|_| PageError::Stopped)?;
+            self.follows = true;
+        }
+        Ok(())
+    }
 }

@@ -60,7 +60,7 @@ mod reader;
 #[cfg(test)]
 mod tests;
 
-pub use batch::{Batch, Request, read};
+pub use batch::{Batch, BatchReader, Request, read};
 pub use dispatch::{Counts, Dispatch, Handle, LAG_AGE, Notice, Registration, Stopped};
 pub use filter::{Interest, Selection, Topic};
 pub use log::{Entry, EventLog, PAGE, Page, PageError};

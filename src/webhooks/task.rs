@@ -17,7 +17,7 @@ use super::sender::Failure;
 use super::{Command, WebhookHandle, Webhooks};
 use crate::clock::now_ms;
 use crate::consumers::Consumer;
-use crate::events::{self, Batch, PageError};
+use crate::events::{Batch, BatchReader, PageError};
 use crate::store::{ConsumerEdit, DeadLetter, Failing, Stopped, Webhook};
 use crate::tracker::Event;
 use crate::wire::error::ApiError;
@@ -76,6 +76,8 @@ pub(super) struct WebhookTask<'a> {
     webhook: &'a Arc<Webhook>,
     handle: &'a WebhookHandle,
     pub(super) clock: Clock,
+    /// Known to dispatch for as long as nothing is read again.
+    reader: Arc<tokio::sync::Mutex<BatchReader>>,
     pub(super) partitions: Partitions,
     attempts: JoinSet<Result<AttemptResult, ApiError>>,
     /// Of events that failed before this began.
@@ -112,6 +114,8 @@ impl<'a> WebhookTask<'a> {
                 *done = number.max(*done);
             }
         }
+        let (parts, selection) = (&webhooks.parts, consumer.filter.clone());
+        let reader = BatchReader::new(&parts.log, &parts.dispatch, selection, begin);
         let give_up_after = webhooks.parts.settings.give_up_after.saturating_mul(1000);
         let mut task = Self {
             webhooks,
@@ -119,6 +123,7 @@ impl<'a> WebhookTask<'a> {
             webhook,
             handle,
             clock: Clock::start(),
+            reader: Arc::new(tokio::sync::Mutex::new(reader)),
             partitions: Partitions::new(done, give_up_after, stopped.is_some()),
             attempts: JoinSet::new(),
             failing,
@@ -202,15 +207,10 @@ impl<'a> WebhookTask<'a> {
 
     /// The next events after a number that this webhook wants; waits for them at the log's end.
     fn next_events(&self, after: u64) -> Reading {
-        let (webhooks, selection) = (self.webhooks.clone(), self.consumer.filter.clone());
+        let (webhooks, reader) = (self.webhooks.clone(), self.reader.clone());
         Box::pin(async move {
-            let parts = &webhooks.parts;
-            let request = events::Request {
-                selection,
-                after,
-                limit: PAGE,
-            };
-            match events::read(&parts.log, &parts.dispatch, request, Some(sleep(IDLE))).await {
+            let (parts, mut reader) = (&webhooks.parts, reader.lock().await);
+            match reader.read(after, PAGE, Some(sleep(IDLE))).await {
                 // What is missed is told when it is loaded.
                 Err(PageError::Expired) => Ok(Batch {
                     events: Vec::new(),

@@ -369,8 +369,8 @@ pub async fn ack(
     Ok(respond::json(StatusCode::OK, &Answered { acked, message }))
 }
 
-/// Moves a consumer's place forward; why not, when it has ended, or the lease under which its client
-/// read.
+/// Moves a consumer's place forward; why not, when that has ended, or the lease under which its
+/// client read.
 pub async fn acknowledge(
     reads: &Reads,
     encoder: &EventEncoder,

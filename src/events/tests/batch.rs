@@ -120,3 +120,59 @@ async fn batch_passes_the_numbers_that_a_power_loss_skipped() {
     };
     assert_eq!(found, [world.head()]);
 }
+
+#[tokio::test(start_paused = true)]
+async fn batch_registers_only_to_wait_and_once() {
+    let mut world = World::new();
+    world.commit(&[1, 2, 1]);
+    let selection = request(1, 0, 0).selection;
+    let mut reader = BatchReader::new(&world.log, &world.dispatch, selection, 0);
+    let enough = || Some(tokio::time::sleep(WAIT));
+    let batch = reader.read(0, 1, enough()).await.unwrap();
+    assert_eq!((numbers(&batch), batch.next), (vec![1], 1));
+    let batch = reader.read(1, 10, enough()).await.unwrap();
+    assert_eq!((numbers(&batch), batch.next), (vec![3], 3));
+    assert!(!reader.follows(), "there was something at once");
+    let batch = reader.read(3, 10, enough()).await.unwrap();
+    assert_eq!((numbers(&batch), batch.next), (vec![], 3));
+    assert!(reader.follows());
+    // Given up while it waits.
+    tokio::select! {
+        biased;
+        _ = reader.read(3, 10, enough()) => panic!("there is nothing"),
+        () = tokio::task::yield_now() => {}
+    }
+    world.commit(&[2, 1]);
+    world.settle().await;
+    let batch = reader.read(3, 10, enough()).await.unwrap();
+    assert_eq!((numbers(&batch), batch.next), (vec![5], 5));
+    assert!(reader.follows(), "it is the same registration");
+    let batch = reader.read(0, 2, enough()).await.unwrap();
+    assert_eq!((numbers(&batch), batch.next), (vec![1, 3], 3));
+    assert!(!reader.follows(), "going back it begins anew");
+    let batch = reader.read(3, 10, enough()).await.unwrap();
+    assert_eq!((numbers(&batch), batch.next), (vec![5], 5));
+}
+
+/// Between its reading and its registration.
+#[tokio::test(start_paused = true)]
+async fn batch_finds_what_is_written_while_it_registers() {
+    for announced in [false, true] {
+        let mut world = World::new();
+        world.commit(&[2]);
+        world.settle().await;
+        let (log, dispatch) = (world.log.clone(), world.dispatch.clone());
+        let enough = Some(tokio::time::sleep(WAIT));
+        let mut reading = Box::pin(read(&log, &dispatch, request(1, 1, 10), enough));
+        let mut cx = std::task::Context::from_waker(std::task::Waker::noop());
+        assert!(reading.as_mut().poll(&mut cx).is_pending());
+        world.commit_unannounced(&[1]);
+        if announced {
+            world.announce();
+        }
+        tokio::task::yield_now().await;
+        world.announce();
+        let batch = reading.await.unwrap();
+        assert_eq!((numbers(&batch), batch.next), (vec![2], 2));
+    }
+}
