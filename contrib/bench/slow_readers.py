@@ -343,7 +343,7 @@ class Bench(fanout.Bench):
 
     def resume(self, page, addresses):
         log, after = [], f"&after={self.big.cursor.split('-')[0]}-{self.big.start}"
-        while events := self.daemon.get(f"/events?limit=1000{after}")["events"]:
+        while events := self.daemon.get(f"/events?limit=8{after}")["events"]:
             log += [
                 (int(event["cursor"].split("-")[1]), event["data"].get("address"))
                 for event in events

@@ -178,15 +178,16 @@ fn build(parts: Parts) -> Result<Built, StoreError> {
         progress: parts.scans,
     });
     let monitoring = Monitoring::new(indexer, node.clone(), parts.monitoring);
+    let budget = Budget::new(limits.rest_bytes);
     let events = Arc::new(EventQueries {
         reads: reads.clone(),
+        budget: budget.clone(),
         encoder: encoder.clone(),
         log: log.clone(),
         dispatch: handle.clone(),
         stop: stop.clone(),
         waiting: Arc::default(),
     });
-    let budget = Budget::new(limits.rest_bytes);
     let overview = Arc::new(Overview {
         reads: reads.clone(),
         encoder: encoder.clone(),

@@ -7,10 +7,12 @@ use bytes::Bytes;
 use hyper::body::Body;
 use hyper::header::{CONTENT_LENGTH, HeaderName, HeaderValue};
 use hyper::{Method, Request, Response, StatusCode};
+use tokio::time::sleep;
 
 use crate::api::Services;
 use crate::api::browser::{self, OriginPolicy};
 use crate::api::rest::body::AnswerBody;
+use crate::api::rest::budget;
 use crate::api::rest::respond::{self, Answer};
 use crate::api::rest::route::{self, Matched};
 use crate::api::socket::SocketApi;
@@ -103,6 +105,9 @@ impl Router {
             route.answer(self.services.clone(), sent).await
         };
         let answer = answer.await;
+        if answer.as_ref().is_err_and(budget::is_overloaded) {
+            sleep(budget::PAUSE).await;
+        }
         let mut answer = answer.unwrap_or_else(|error| respond::error(&error));
         respond::set_cursor(&mut answer, &known);
         answer

@@ -97,7 +97,7 @@ impl AddressQueries {
             .run_long(move |reader| {
                 let snapshot = reader.snapshot();
                 let row = watched(&snapshot, &address)?;
-                budget.check_room(row.tx_count.min(limit as u64))?;
+                budget.check_rows(row.tx_count.min(limit as u64))?;
                 let tip = snapshot.tip()?;
                 let page = snapshot.history(&address.script, before.as_ref(), limit)?;
                 let mut times: HashMap<u32, Option<u32>> = HashMap::new();

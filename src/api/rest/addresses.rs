@@ -74,7 +74,7 @@ pub async fn addresses(queries: &AddressQueries, query: ListAddresses) -> Result
         .run_long(move |reader| {
             let snapshot = reader.snapshot();
             let rows = snapshot.watches(after.as_ref().map(|address| &address.script), limit)?;
-            budget.check_room(rows.len() as u64)?;
+            budget.check_rows(rows.len() as u64)?;
             let shape = |row: &WatchRow| Watched {
                 address: address::text(&row.spk, encoder.network),
                 label: row.label.clone(),

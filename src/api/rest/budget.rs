@@ -6,6 +6,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use hyper::StatusCode;
 
@@ -13,10 +14,10 @@ use crate::wire::error::ApiError;
 
 /// Of each body and of each answer.
 const UNCOUNTED: usize = 4 * 1024;
-/// Rows of an answer that make no more than that, about.
-const FEW: u64 = 8;
-/// For a larger answer, about.
-const ROOM: usize = 256 * 1024;
+/// One row of an answer, about.
+const ROW: u64 = 512;
+/// What an answer of many rows holds at a time, about: longer ones are rendered in parts.
+const ROOM: u64 = 256 * 1024;
 
 #[derive(Debug, Clone)]
 pub struct Budget(Arc<Inner>);
@@ -47,9 +48,14 @@ impl Budget {
     }
 
     /// To be asked before an answer of so many rows is made, which would be refused afterwards.
-    pub fn check_room(&self, rows: u64) -> Result<(), ApiError> {
-        let held = self.held();
-        match rows <= FEW || held == 0 || held.saturating_add(ROOM) <= self.0.limit {
+    pub fn check_rows(&self, rows: u64) -> Result<(), ApiError> {
+        self.check_room(rows.saturating_mul(ROW).min(ROOM) as usize)
+    }
+
+    /// The same for an answer of so many bytes.
+    pub fn check_room(&self, bytes: usize) -> Result<(), ApiError> {
+        let (held, more) = (self.held(), counted(bytes));
+        match more == 0 || held == 0 || held.saturating_add(more) <= self.0.limit {
             true => Ok(()),
             false => Err(overloaded()),
         }
@@ -104,11 +110,20 @@ impl Drop for Charge {
     }
 }
 
+/// A refusal is given after this time: whoever asks again at once would take that of others.
+pub const PAUSE: Duration = Duration::from_secs(1);
+
+pub fn is_overloaded(error: &ApiError) -> bool {
+    error.code == OVERLOADED
+}
+
+const OVERLOADED: &str = "overloaded";
+
 fn overloaded() -> ApiError {
     let message = "The daemon holds as many bytes of requests and answers as it may (limits.rest_bytes); try again in a moment, or send or ask for less at a time.";
     ApiError {
         retry_after: Some(1),
-        ..ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "overloaded", message)
+        ..ApiError::new(StatusCode::SERVICE_UNAVAILABLE, OVERLOADED, message)
     }
 }
 
@@ -149,15 +164,16 @@ mod tests {
 
     #[test]
     fn nothing_large_is_begun_without_room() {
-        let budget = Budget::new(2 * ROOM);
+        let budget = Budget::new(1 << 20);
         let mut held = budget.charge();
-        held.grow(UNCOUNTED + ROOM);
-        assert_eq!(budget.check_room(FEW + 1), Ok(()));
-        held.grow(1);
-        assert!(budget.check_room(FEW + 1).is_err());
-        assert_eq!(budget.check_room(FEW), Ok(()));
+        held.grow(UNCOUNTED + (1 << 20) - 1000);
+        assert_eq!(budget.check_room(UNCOUNTED + 1000), Ok(()));
+        assert!(budget.check_room(UNCOUNTED + 1001).is_err());
+        assert_eq!(budget.check_rows(8), Ok(()));
+        assert!(budget.check_rows(u64::MAX).is_err());
         drop(held);
-        assert_eq!(budget.check_room(FEW + 1), Ok(()));
+        assert_eq!(budget.check_room(2 << 20), Ok(()));
+        assert_eq!(budget.check_rows(u64::MAX), Ok(()));
     }
 
     #[test]

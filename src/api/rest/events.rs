@@ -11,6 +11,7 @@ use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use super::body::AnswerBody;
+use super::budget::Budget;
 use super::respond::{self, Answer};
 use crate::events::{self, Batch, EventLog, PageError, Selection, cursors};
 use crate::reads::Reads;
@@ -53,6 +54,7 @@ pub const ONE_READER: &str =
 /// Reading the log for requests.
 pub struct EventQueries {
     pub reads: Reads,
+    pub budget: Budget,
     pub encoder: EventEncoder,
     pub log: Arc<EventLog>,
     pub dispatch: events::Handle,
@@ -145,17 +147,27 @@ impl EventQueries {
 
     /// A part of the log as `GET /events` answers it.
     pub async fn answer(&self, batch: Batch) -> Result<Answer, ApiError> {
-        let encoder = self.encoder.clone();
+        let (encoder, budget) = (self.encoder.clone(), self.budget.clone());
         if batch.events.len() <= FEW {
-            return Ok(batch_answer(&batch, &encoder));
+            return batch_answer(&batch, &encoder, &budget);
         }
-        let render = move |_: &StoreReader| Ok(batch_answer(&batch, &encoder));
+        let render = move |_: &StoreReader| batch_answer(&batch, &encoder, &budget);
         self.reads.run_long(render).await
     }
 }
 
-/// The JSON of each event is a slice of its one encoding.
-fn batch_answer(batch: &Batch, encoder: &EventEncoder) -> Answer {
+/// The JSON of each event is a slice of its one encoding. Nothing is put together when there is no
+/// room for it.
+fn batch_answer(
+    batch: &Batch,
+    encoder: &EventEncoder,
+    budget: &Budget,
+) -> Result<Answer, ApiError> {
+    let encoded = batch
+        .events
+        .iter()
+        .filter_map(|entry| entry.encoded(encoder));
+    budget.check_room(encoded.map(|event| event.json().len()).sum())?;
     let (next, head) = (encoder.cursor(batch.next), encoder.cursor(batch.head));
     let mut text = String::from("{\"events\":[");
     let entries = batch.events.iter();
@@ -170,7 +182,8 @@ fn batch_answer(batch: &Batch, encoder: &EventEncoder) -> Answer {
         ));
     }
     text.push_str(&format!("],\"next\":\"{next}\",\"head\":\"{head}\"}}"));
-    respond::json_text_at(StatusCode::OK, &next, AnswerBody::from_full(text.into()))
+    let body = AnswerBody::from_full(text.into());
+    Ok(respond::json_text_at(StatusCode::OK, &next, body))
 }
 
 /// The number after which to read: that of `after`, or the one before the first event. All

@@ -120,7 +120,7 @@ pub async fn utxos(
                 include_spent,
                 tip,
             };
-            budget.check_room(limit.map_or(total, |limit| total.min(limit as u64)))?;
+            budget.check_rows(limit.map_or(total, |limit| total.min(limit as u64)))?;
             let all = limit.is_none() && total > SMALL;
             let page = match all {
                 true => UtxoPage {
