@@ -13,10 +13,10 @@
 //! ```text
 //!  1 indexer commits                          store::Writer::commit, then the head in a watch channel
 //!  2 Dispatch::run        wakes with the head
-//!  3 Dispatch::mark_page  reads the new page  EventLog::page, EventLog::read, Page::new
+//!  3 Dispatch::mark_page  reads the new page  EventLog::newest_page, EventLog::read, Page::new
 //!  4 Index::of            the readers of the event's topic
 //!  5 Mark::set            the first mark wakes the task that pulls the reader
-//!  6 engineio::Task       its transport can take something: Handler::poll_next, down to
+//!  6 engineio::SessionTask  its transport can take something: Handler::poll_next, down to
 //!  7 Client::poll_next    (api::socket)
 //!  8 Reader::poll_next    look: position and mark; page: from memory; step: the next event of the filter
 //!  9 Entry::encoded       once for all
