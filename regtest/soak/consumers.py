@@ -170,7 +170,9 @@ class ReadingCheck:
         asked = number(record["asked"])
         self.asked = [place for place in self.asked if place != asked]
         if "code" in record:
-            if record["code"] != "stopping":
+            # Its rival may have taken over while the acknowledgement was on its way.
+            taken = record["code"] == "consumer_taken" and self.rival
+            if record["code"] != "stopping" and not taken:
                 self._say(f"its acknowledgement of {asked} was refused: {record}")
             return
         if number(record["cursor"]) < asked:
