@@ -72,6 +72,8 @@ pub mod server;
 pub mod shutdown;
 pub mod socketio;
 pub mod store;
+#[cfg(test)]
+mod test_end;
 pub mod tracker;
 pub mod web;
 pub mod webhooks;

@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 use super::*;
 use crate::events::{Dispatch, EventLog, Handle, Request};
 use crate::store::{self, ChainInfo, Cutoff, Scripts};
+use crate::test_end::{IndexerThread, StoreFolder};
 use crate::tracker::{Input, Past, ScriptHash, WatchRequest};
 use crate::wire::EventEncoder;
 use crate::{events, indexer};
@@ -42,10 +43,10 @@ const LOOK_MOST: u64 = 3;
 
 /// A daemon's log and consumers, until it is killed.
 struct World {
-    folder: Arc<tempfile::TempDir>,
+    folder: StoreFolder,
     reader: store::StoreReader,
     indexer: indexer::Handle,
-    thread: std::thread::JoinHandle<Result<(), indexer::IndexerError>>,
+    thread: IndexerThread,
     log: Arc<EventLog>,
     dispatch: Handle,
     stop: CancellationToken,
@@ -53,7 +54,7 @@ struct World {
 }
 
 impl World {
-    fn on(folder: Arc<tempfile::TempDir>) -> Self {
+    fn on(folder: StoreFolder) -> Self {
         let chain = ChainInfo {
             network: Network::Regtest,
             genesis: BlockHash::all_zeros(),
@@ -76,7 +77,7 @@ impl World {
             folder,
             reader,
             indexer,
-            thread,
+            thread: IndexerThread::new(thread),
             log,
             dispatch,
             stop,
@@ -85,7 +86,7 @@ impl World {
     }
 
     async fn new() -> Self {
-        let world = Self::on(Arc::new(tempfile::tempdir().unwrap()));
+        let world = Self::on(StoreFolder::new());
         let first_height = 100;
         let blocks = vec![(BlockHash::from_byte_array([1; 32]), 1_600_000_000)];
         let start = Input::Start {
@@ -116,8 +117,7 @@ impl World {
         while reading.strong_count() > 0 {
             tokio::task::yield_now().await;
         }
-        let ended = tokio::task::spawn_blocking(move || thread.join().unwrap());
-        ended.await.unwrap().unwrap();
+        thread.join().await;
         Self::on(folder)
     }
 

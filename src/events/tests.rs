@@ -21,6 +21,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::*;
 use crate::store::{self, ChainInfo, Cutoff, StoreError, Writer};
+use crate::test_end::StoreFolder;
 use crate::tracker::{BlockId, Event as Written, EventKind, ScriptHash, Transition};
 use crate::wire::EventEncoder;
 
@@ -72,7 +73,7 @@ fn event(n: u8) -> Written {
 
 /// A store that events are written into, and dispatch.
 struct World {
-    folder: tempfile::TempDir,
+    folder: StoreFolder,
     writer: Writer,
     head: watch::Sender<u64>,
     log: Arc<EventLog>,
@@ -85,10 +86,10 @@ struct World {
 
 impl World {
     fn new() -> Self {
-        Self::at_boot(tempfile::tempdir().unwrap(), "first")
+        Self::at_boot(StoreFolder::new(), "first")
     }
 
-    fn at_boot(folder: tempfile::TempDir, boot: &str) -> Self {
+    fn at_boot(folder: StoreFolder, boot: &str) -> Self {
         let chain = ChainInfo {
             network: Network::Regtest,
             genesis: BlockHash::all_zeros(),

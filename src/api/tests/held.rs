@@ -126,7 +126,7 @@ async fn a_body_that_ends_in_the_middle_changes_nothing_and_holds_nothing() {
 /// A daemon on a store in which an address has unspent outputs: each tenth in the mempool, each
 /// tenth spent there.
 async fn with_outputs(count: u32, config: config::Config) -> Daemon {
-    let folder = tempfile::tempdir().unwrap();
+    let folder = StoreFolder::new();
     let chain = store::ChainInfo {
         network: Network::Regtest,
         genesis: BlockHash::all_zeros(),

@@ -42,6 +42,7 @@ use crate::engineio::{Handler, Handshake, Message, MessageGroup, Outbox};
 use crate::events::Dispatch;
 use crate::socketio::internals::SocketIoHandler;
 use crate::socketio::{self, Connection};
+use crate::test_end::{IndexerThread, StoreFolder};
 use crate::tracker::{Input, Seen};
 use crate::{bitcoind, config, indexer, store};
 
@@ -78,9 +79,9 @@ struct Daemon {
     node: watch::Sender<bitcoind::NodeStatus>,
     scans: watch::Sender<Vec<bitcoind::ScanProgress>>,
     audits: mpsc::Receiver<bitcoind::AuditRequest>,
-    thread: std::thread::JoinHandle<Result<(), indexer::IndexerError>>,
+    thread: IndexerThread,
     _asks: mpsc::Receiver<crate::tracker::Ask>,
-    folder: tempfile::TempDir,
+    folder: StoreFolder,
 }
 
 impl Daemon {
@@ -89,7 +90,7 @@ impl Daemon {
     }
 
     async fn with(config: config::Config) -> Self {
-        let (daemon, dispatch) = Self::on(tempfile::tempdir().unwrap(), config);
+        let (daemon, dispatch) = Self::on(StoreFolder::new(), config);
         let stop = &daemon.stop;
         tokio::spawn(dispatch.run(stop.clone()));
         tokio::spawn(super::scans::progress::run(
@@ -107,7 +108,7 @@ impl Daemon {
     }
 
     /// On the store in a folder, with a dispatch that does not run yet.
-    fn on(folder: tempfile::TempDir, config: config::Config) -> (Self, Dispatch) {
+    fn on(folder: StoreFolder, config: config::Config) -> (Self, Dispatch) {
         let chain = store::ChainInfo {
             network: Network::Regtest,
             genesis: BlockHash::all_zeros(),
@@ -152,7 +153,7 @@ impl Daemon {
                 node,
                 scans,
                 audits: audits.1,
-                thread,
+                thread: IndexerThread::new(thread),
                 _asks: asked,
                 folder,
             },
@@ -161,7 +162,7 @@ impl Daemon {
     }
 
     /// Ends it as a killed process ends: what is committed stays, and nothing more is sent.
-    async fn kill(self) -> tempfile::TempDir {
+    async fn kill(self) -> StoreFolder {
         let Self {
             reader,
             indexer,
@@ -176,9 +177,7 @@ impl Daemon {
         stop.cancel();
         drop((reader, indexer, services, router, layer));
         // The last handle is gone when dispatch is.
-        tokio::task::spawn_blocking(move || thread.join().unwrap().unwrap())
-            .await
-            .unwrap();
+        thread.join().await;
         folder
     }
 

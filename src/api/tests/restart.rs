@@ -9,7 +9,7 @@ use super::*;
 async fn what_was_committed_and_never_sent_is_sent_to_who_comes_back_with_a_cursor() {
     // Nobody runs this dispatch: after the commit nothing is sent, as when the process is killed
     // there.
-    let (first, dispatch) = Daemon::on(tempfile::tempdir().unwrap(), config::Config::default());
+    let (first, dispatch) = Daemon::on(StoreFolder::new(), config::Config::default());
     first
         .apply(Input::Start {
             first_height: 100,

@@ -396,7 +396,7 @@ async fn bad_requests_for_scans_are_refused_and_change_nothing() {
 
 #[tokio::test]
 async fn before_the_first_block_there_is_nothing_to_scan() {
-    let (daemon, dispatch) = Daemon::on(tempfile::tempdir().unwrap(), config::Config::default());
+    let (daemon, dispatch) = Daemon::on(StoreFolder::new(), config::Config::default());
     tokio::spawn(dispatch.run(daemon.stop.clone()));
     let mine = daemon.watch_from_now(1).await;
     let (status, error) = daemon.post(&format!("/scan_history/{mine}"), "").await;

@@ -142,7 +142,7 @@ impl Daemon {
     }
 
     /// On the store of a daemon that was killed.
-    fn posting_on(folder: tempfile::TempDir, webhooks: config::Webhooks) -> Self {
+    fn posting_on(folder: StoreFolder, webhooks: config::Webhooks) -> Self {
         let config = config::Config {
             webhooks,
             ..config::Config::default()
