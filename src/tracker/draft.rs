@@ -193,7 +193,7 @@ impl<'a, V: View> Draft<'a, V> {
 
     /// Writes a transaction, counting it in the history of the scripts that it newly touches.
     pub fn put_tx(&mut self, txid: Txid, row: TxRow) -> Result<(), ApplyError> {
-        let known: Vec<ScriptHash> = self.tx(&txid)?.map_or_else(Vec::new, |old| {
+        let known: HashSet<ScriptHash> = self.tx(&txid)?.map_or_else(HashSet::new, |old| {
             old.touches.iter().map(|touch| touch.script).collect()
         });
         for touch in row

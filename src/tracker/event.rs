@@ -18,7 +18,7 @@
 
 use bitcoin::{BlockHash, ScriptBuf, Txid};
 
-use super::{BlockId, Replacement, ScanId, ScriptHash, Status, TxRow};
+use super::{BlockId, Replacement, ScanId, ScriptHash, Status, Touch, TxRow};
 
 /// Balance of one script in satoshi. `unconfirmed` is the signed effect of the mempool.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -80,10 +80,26 @@ impl TxSummary {
         policy: Replacement,
     ) -> Self {
         let touch = row.touches.iter().find(|touch| touch.script == *script);
+        let none = Touch {
+            script: *script,
+            received: 0,
+            sent: 0,
+        };
+        Self::of_touch(txid, row, touch.unwrap_or(&none), block_time, policy)
+    }
+
+    /// The same, by who has the row's part for the script at hand.
+    pub(super) fn of_touch(
+        txid: Txid,
+        row: &TxRow,
+        touch: &Touch,
+        block_time: Option<u32>,
+        policy: Replacement,
+    ) -> Self {
         Self {
             txid,
-            received: touch.map_or(0, |touch| touch.received),
-            sent: touch.map_or(0, |touch| touch.sent),
+            received: touch.received,
+            sent: touch.sent,
             status: row.status,
             block_time,
             first_seen: row.first_seen,

@@ -1,11 +1,13 @@
 //! A compact index of the node's whole mempool: which transaction spends which outpoint and pays
-//! which script, as fingerprints.
+//! which script, as fingerprints. Most of it is unwatched, so a fingerprint and four bytes that
+//! stand for the transaction are all that the index holds for an outpoint or a script.
 //!
 //! It answers four questions without keeping transactions: what does a new transaction displace
 //! (and which descendants fall with it), who spends an output that we learn of late, which
 //! transactions pay a script that is watched late, and which descend from one that may be replaced.
 //! Transactions that touch watched scripts are `tracked`; theirs are the rows in the view.
 
+use std::collections::hash_map::Entry as Place;
 use std::collections::{BTreeSet, HashMap, HashSet};
 
 use bitcoin::{OutPoint, Transaction, Txid};
@@ -16,6 +18,8 @@ use super::rows::signals_replacement;
 #[derive(Debug)]
 struct Entry {
     prints: Prints,
+    /// What stands for it in the index.
+    number: u32,
     tracked: bool,
     /// It says itself that it may be replaced.
     signals: bool,
@@ -25,11 +29,79 @@ struct Entry {
     inherits: bool,
 }
 
+/// Numbers that stand for txids; those of transactions that have left are given again.
+#[derive(Debug, Default)]
+struct Numbers {
+    txids: Vec<Txid>,
+    free: Vec<u32>,
+}
+
+impl Numbers {
+    fn give(&mut self, txid: Txid) -> u32 {
+        if let Some(number) = self.free.pop() {
+            self.txids[number as usize] = txid;
+            return number;
+        }
+        self.txids.push(txid);
+        u32::try_from(self.txids.len() - 1).expect("a mempool has less than 2^32 transactions")
+    }
+
+    fn txid(&self, number: u32) -> Txid {
+        self.txids[number as usize]
+    }
+}
+
+/// Which transactions pay a script. Nearly every script is paid by one.
+#[derive(Debug, Default)]
+struct Payers {
+    one: HashMap<u64, u32, BuildIdentity>,
+    /// The others, if there are any.
+    more: HashMap<u64, HashSet<u32>, BuildIdentity>,
+}
+
+impl Payers {
+    fn insert(&mut self, script: u64, number: u32) {
+        match self.one.entry(script) {
+            Place::Vacant(place) => _ = place.insert(number),
+            Place::Occupied(place) if *place.get() == number => {}
+            Place::Occupied(_) => _ = self.more.entry(script).or_default().insert(number),
+        }
+    }
+
+    fn remove(&mut self, script: u64, number: u32) {
+        let is_one = self.one.get(&script) == Some(&number);
+        let Some(others) = self.more.get_mut(&script) else {
+            if is_one {
+                self.one.remove(&script);
+            }
+            return;
+        };
+        if is_one {
+            if let Some(other) = others.iter().next().copied() {
+                others.remove(&other);
+                self.one.insert(script, other);
+            }
+        } else {
+            others.remove(&number);
+        }
+        if others.is_empty() {
+            self.more.remove(&script);
+        }
+    }
+
+    fn of(&self, script: u64) -> impl Iterator<Item = u32> {
+        let others = self.more.get(&script).into_iter().flatten();
+        self.one.get(&script).into_iter().chain(others).copied()
+    }
+}
+
 #[derive(Debug)]
 pub struct Mempool {
     fingerprints: Fingerprints,
     entries: HashMap<Txid, Entry>,
-    spender: HashMap<u64, Txid, BuildIdentity>,
+    numbers: Numbers,
+    spender: HashMap<u64, u32, BuildIdentity>,
+    payers: Payers,
     /// Said to be gone, reason not known yet.
     leaving: BTreeSet<Txid>,
     /// Asked for, because they matter now that more is watched or known. The answer may get lost (a
@@ -42,7 +114,9 @@ impl Mempool {
         Self {
             fingerprints,
             entries: HashMap::new(),
+            numbers: Numbers::default(),
             spender: HashMap::default(),
+            payers: Payers::default(),
             leaving: BTreeSet::new(),
             wanted: BTreeSet::new(),
         }
@@ -69,8 +143,12 @@ impl Mempool {
             known.tracked |= tracked;
             return;
         }
+        let number = self.numbers.give(txid);
         for fingerprint in prints.spends() {
-            self.spender.entry(*fingerprint).or_insert(txid);
+            self.spender.entry(*fingerprint).or_insert(number);
+        }
+        for fingerprint in prints.pays() {
+            self.payers.insert(*fingerprint, number);
         }
         for child in self.children(txid, tx) {
             if let Some(child) = self.entries.get_mut(&child)
@@ -81,6 +159,7 @@ impl Mempool {
         }
         let entry = Entry {
             prints,
+            number,
             tracked,
             signals: signals_replacement(tx),
             parents: self.parents(tx),
@@ -163,28 +242,32 @@ impl Mempool {
             return;
         };
         for fingerprint in entry.prints.spends() {
-            if self.spender.get(fingerprint) == Some(txid) {
+            if self.spender.get(fingerprint) == Some(&entry.number) {
                 self.spender.remove(fingerprint);
             }
         }
+        for fingerprint in entry.prints.pays() {
+            self.payers.remove(*fingerprint, entry.number);
+        }
+        self.numbers.free.push(entry.number);
     }
 
     /// The transaction in the mempool that spends this outpoint.
     pub fn spender(&self, outpoint: &OutPoint) -> Option<Txid> {
         self.spender
             .get(&self.fingerprints.outpoint(outpoint))
-            .copied()
+            .map(|number| self.numbers.txid(*number))
     }
 
     /// What a transaction with these spends cannot coexist with: their other spenders.
     pub fn conflicts(&self, txid: &Txid, spends: impl IntoIterator<Item = u64>) -> Vec<Txid> {
         let mut found = Vec::new();
         for fingerprint in spends {
-            if let Some(other) = self.spender.get(&fingerprint)
-                && other != txid
-                && !found.contains(other)
-            {
-                found.push(*other);
+            if let Some(number) = self.spender.get(&fingerprint) {
+                let other = self.numbers.txid(*number);
+                if other != *txid && !found.contains(&other) {
+                    found.push(other);
+                }
             }
         }
         found
@@ -214,21 +297,13 @@ impl Mempool {
     }
 
     /// Transactions that pay one of these scripts (by fingerprint), ordered by txid.
-    pub fn paying(&self, scripts: &HashSet<u64, BuildIdentity>) -> Vec<Txid> {
-        let pays = |entry: &Entry| {
-            entry
-                .prints
-                .pays()
-                .iter()
-                .any(|fingerprint| scripts.contains(fingerprint))
-        };
-        let mut found: Vec<Txid> = self
-            .entries
-            .iter()
-            .filter(|(_, entry)| pays(entry))
-            .map(|(txid, _)| *txid)
-            .collect();
+    pub fn paying(&self, scripts: impl IntoIterator<Item = u64>) -> Vec<Txid> {
+        let numbers = scripts
+            .into_iter()
+            .flat_map(|script| self.payers.of(script));
+        let mut found: Vec<Txid> = numbers.map(|number| self.numbers.txid(number)).collect();
         found.sort_unstable();
+        found.dedup();
         found
     }
 
@@ -260,5 +335,45 @@ impl Mempool {
 
     pub fn txids(&self) -> impl Iterator<Item = &Txid> {
         self.entries.keys()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn payers_of_a_script_are_those_that_pay_it_and_have_not_left() {
+        let mut payers = Payers::default();
+        let of = |payers: &Payers, script| payers.of(script).collect::<BTreeSet<_>>();
+        for number in [1, 2, 3, 1] {
+            payers.insert(7, number);
+        }
+        payers.insert(8, 1);
+        assert_eq!(of(&payers, 7), BTreeSet::from([1, 2, 3]));
+        payers.remove(7, 1);
+        payers.remove(7, 1);
+        assert_eq!(of(&payers, 7), BTreeSet::from([2, 3]));
+        assert_eq!(of(&payers, 8), BTreeSet::from([1]));
+        payers.insert(7, 1);
+        for number in [2, 3, 1] {
+            payers.remove(7, number);
+        }
+        payers.remove(8, 1);
+        assert!(payers.one.is_empty() && payers.more.is_empty());
+    }
+
+    #[test]
+    fn numbers_of_those_that_left_are_given_again() {
+        use bitcoin::hashes::Hash;
+        let txid = |n: u8| Txid::from_byte_array([n; 32]);
+        let mut numbers = Numbers::default();
+        let (first, second) = (numbers.give(txid(1)), numbers.give(txid(2)));
+        numbers.free.push(first);
+        assert_eq!(numbers.give(txid(3)), first);
+        assert_eq!(
+            (numbers.txid(first), numbers.txid(second)),
+            (txid(3), txid(2))
+        );
     }
 }

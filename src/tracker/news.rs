@@ -1,13 +1,34 @@
 //! Events: read off the difference that a transition makes, so that what is told is what changed.
 
+use std::collections::HashMap;
+
 use bitcoin::Txid;
 
 use super::event::{Cause, Event, EventKind, TxSummary};
 use super::step::Step;
 use super::{ApplyError, ScriptHash, Status, Touch, Transition, TxRow, View};
 
-/// New transactions of one script, in the order in which they were met.
-type NewByScript = Vec<(ScriptHash, Vec<TxSummary>)>;
+/// New transactions of each script, in the order in which they were met; scripts, too.
+#[derive(Default)]
+struct NewByScript {
+    scripts: Vec<ScriptHash>,
+    transactions: HashMap<ScriptHash, Vec<TxSummary>>,
+}
+
+impl NewByScript {
+    fn add(&mut self, script: ScriptHash, transaction: TxSummary) {
+        let transactions = self.transactions.entry(script).or_default();
+        if transactions.is_empty() {
+            self.scripts.push(script);
+        }
+        transactions.push(transaction);
+    }
+
+    fn into_lists(mut self) -> impl Iterator<Item = (ScriptHash, Vec<TxSummary>)> {
+        let scripts = self.scripts.into_iter();
+        scripts.filter_map(move |script| Some((script, self.transactions.remove(&script)?)))
+    }
+}
 
 impl<V: View> Step<'_, V> {
     /// Ends the transition: `first` and `last` are events about the chain and depths, around those
@@ -20,11 +41,11 @@ impl<V: View> Step<'_, V> {
         cause: impl Fn(Option<Txid>) -> Cause,
     ) -> Result<Transition, ApplyError> {
         let mut kinds = first;
-        let mut new = NewByScript::new();
+        let mut new = NewByScript::default();
         for txid in self.draft.order.clone() {
             self.tx_news(txid, &mut kinds, &mut new)?;
         }
-        for (script, transactions) in new {
+        for (script, transactions) in new.into_lists() {
             let Some(spk) = self.draft.watch(&script)?.map(|row| row.spk.clone()) else {
                 continue;
             };
@@ -45,7 +66,7 @@ impl<V: View> Step<'_, V> {
         mut self,
         cause: impl Fn(Option<Txid>) -> Cause,
     ) -> Result<Transition, ApplyError> {
-        let (mut kinds, mut unannounced) = (Vec::new(), NewByScript::new());
+        let (mut kinds, mut unannounced) = (Vec::new(), NewByScript::default());
         for txid in self.draft.order.clone() {
             if self
                 .draft
@@ -85,6 +106,7 @@ impl<V: View> Step<'_, V> {
         };
         let (old, row) = (old.cloned(), row.clone());
         let block_time = self.block_time(&row)?;
+        let before = old.as_ref().map(by_script).unwrap_or_default();
         for touch in &row.touches {
             let Some(spk) = self
                 .draft
@@ -94,19 +116,10 @@ impl<V: View> Step<'_, V> {
                 continue;
             };
             let policy = self.tracker.replacement;
-            let transaction = TxSummary::of(txid, &row, &touch.script, block_time, policy);
-            let before = old
-                .as_ref()
-                .filter(|old| old.touches.iter().any(|known| known.script == touch.script));
-            match before {
-                None => match new.iter_mut().find(|(script, _)| *script == touch.script) {
-                    Some((_, transactions)) => transactions.push(transaction),
-                    None => new.push((touch.script, vec![transaction])),
-                },
-                Some(old)
-                    if old.status != row.status
-                        || amounts(old, &touch.script) != amounts(&row, &touch.script) =>
-                {
+            let transaction = TxSummary::of_touch(txid, &row, touch, block_time, policy);
+            match before.get(&touch.script).zip(old.as_ref()) {
+                None => new.add(touch.script, transaction),
+                Some((known, old)) if old.status != row.status || *known != *touch => {
                     let previous = old.status.phase();
                     let confirmations = self.confirmations(&row);
                     kinds.push(EventKind::TransactionUpdate {
@@ -124,23 +137,24 @@ impl<V: View> Step<'_, V> {
     }
 
     fn balance_news(&mut self, kinds: &mut Vec<EventKind>, cause: impl Fn(Option<Txid>) -> Cause) {
+        let mut movers: HashMap<ScriptHash, Txid> = HashMap::new();
+        for txid in &self.draft.order {
+            let touches = self.draft.tx_change(txid).map(|(_, row)| &row.touches);
+            for touch in touches.into_iter().flatten() {
+                movers.entry(touch.script).or_insert(*txid);
+            }
+        }
         for (script, old, new) in self
             .draft
             .watch_changes()
             .filter(|(_, old, new)| old.total() != new.balance.total())
         {
-            let touches = |txid: &&Txid| {
-                self.draft
-                    .tx_change(txid)
-                    .is_some_and(|(_, row)| row.touches.iter().any(|touch| touch.script == *script))
-            };
-            let mover = self.draft.order.iter().find(touches).copied();
             kinds.push(EventKind::BalanceChange {
                 spk: new.spk.clone(),
                 script: *script,
                 old,
                 new: new.balance,
-                cause: cause(mover),
+                cause: cause(movers.get(script).copied()),
             });
         }
     }
@@ -164,10 +178,10 @@ impl<V: View> Step<'_, V> {
                 spk: watch.spk.clone(),
                 script: touch.script,
                 previous: row.status.phase(),
-                transaction: TxSummary::of(
+                transaction: TxSummary::of_touch(
                     txid,
                     &row,
-                    &touch.script,
+                    touch,
                     block_time,
                     self.tracker.replacement,
                 ),
@@ -194,20 +208,16 @@ impl<V: View> Step<'_, V> {
     }
 }
 
-/// What a transaction is known to move for a script.
-fn amounts(row: &TxRow, script: &ScriptHash) -> Option<Touch> {
-    row.touches
-        .iter()
-        .find(|touch| touch.script == *script)
-        .copied()
+/// What a transaction is known to move, for each script.
+fn by_script(row: &TxRow) -> HashMap<ScriptHash, Touch> {
+    let touches = row.touches.iter();
+    touches.map(|touch| (touch.script, *touch)).collect()
 }
 
 /// Whether what was known of a transaction was wrong: that it is confirmed, or what it moves for a
 /// script.
 fn is_corrected(old: &TxRow, row: &TxRow) -> bool {
-    old.status.phase() != row.status.phase()
-        || old
-            .touches
-            .iter()
-            .any(|touch| amounts(row, &touch.script) != Some(*touch))
+    let now = by_script(row);
+    let stays = |touch: &Touch| now.get(&touch.script) == Some(touch);
+    old.status.phase() != row.status.phase() || !old.touches.iter().all(stays)
 }

@@ -21,7 +21,7 @@ use bitcoin::{OutPoint, Txid};
 
 use super::event::{Cause, EventKind};
 use super::input::{FoundOutput, PastBlock, PastTx, ScanEnd};
-use super::step::{Step, order, touch};
+use super::step::{Step, Touches, order};
 use super::{
     ApplyError, Ask, BlockId, BlockRow, OutputRow, ScanId, ScanRow, ScanState, ScriptHash, Spend,
     Status, Touch, Tracker, Transition, TxRow, View,
@@ -366,23 +366,25 @@ impl<V: View> Step<'_, V> {
         height: u32,
         past: &PastTx,
     ) -> Result<Vec<Touch>, ApplyError> {
-        let mut touches = Vec::new();
+        let mut touches = Touches::default();
         for output in &past.tx.output {
             if let Some(script) = self
                 .watched_script(&output.script_pubkey)?
                 .filter(|script| scope.contains(script))
             {
-                touch(&mut touches, script, output.value.to_sat(), 0)?;
+                touches.add(script, output.value.to_sat(), 0)?;
             }
         }
+        let known = past.spent.iter().map(|found| (found.outpoint, found));
+        let known: HashMap<OutPoint, &FoundOutput> = known.collect();
         let mut spends = Vec::new();
         for input in past.tx.input.iter().filter(|_| !past.tx.is_coinbase()) {
             let outpoint = input.previous_output;
-            let Some(row) = self.past_output(scope, &outpoint, &past.spent)? else {
+            let Some(row) = self.past_output(scope, &outpoint, &known)? else {
                 continue;
             };
             match scope.contains(&row.script) {
-                true => touch(&mut touches, row.script, 0, row.value)?,
+                true => touches.add(row.script, 0, row.value)?,
                 // Others are left alone, but for what we held for unconfirmed.
                 false if row.spent.is_none_or(|spend| spend.txid != txid) => continue,
                 false => {}
@@ -390,7 +392,7 @@ impl<V: View> Step<'_, V> {
             spends.push((outpoint, row));
         }
         if touches.is_empty() {
-            return Ok(touches);
+            return Ok(Vec::new());
         }
         self.drop_unconfirmed_outputs(txid, &past.tx)?;
         for (outpoint, row) in spends {
@@ -405,7 +407,7 @@ impl<V: View> Step<'_, V> {
                 }),
             )?;
         }
-        Ok(touches)
+        Ok(touches.into_list())
     }
 
     /// The output that a past transaction spends: its row, or what `known` or the transaction that
@@ -414,7 +416,7 @@ impl<V: View> Step<'_, V> {
         &mut self,
         scope: &Scope,
         outpoint: &OutPoint,
-        known: &[FoundOutput],
+        known: &HashMap<OutPoint, &FoundOutput>,
     ) -> Result<Option<OutputRow>, ApplyError> {
         match self.draft.output(outpoint)?.cloned() {
             Some(row) if row.height.is_some() || !scope.contains(&row.script) => {
@@ -428,18 +430,12 @@ impl<V: View> Step<'_, V> {
             }
             None => {}
         }
-        let told = known
-            .iter()
-            .find(|found| found.outpoint == *outpoint)
-            .cloned();
-        let (is_told, found) = (
-            told.is_some(),
-            if told.is_some() {
-                told
-            } else {
-                self.created_by(outpoint)?
-            },
-        );
+        let told = known.get(outpoint).map(|found| FoundOutput::clone(found));
+        let is_told = told.is_some();
+        let found = match told {
+            Some(told) => Some(told),
+            None => self.created_by(outpoint)?,
+        };
         let Some(found) = found else { return Ok(None) };
         let Some(script) = self
             .watched_script(&found.spk)?
@@ -501,11 +497,12 @@ impl<V: View> Step<'_, V> {
             position: tx.position,
         };
         let known = self.draft.tx(&txid)?.cloned();
+        let before: HashSet<ScriptHash> = known
+            .iter()
+            .flat_map(|row| row.touches.iter().map(|touch| touch.script))
+            .collect();
         for touch in &touches {
-            if known
-                .as_ref()
-                .is_none_or(|row| row.touches.iter().all(|known| known.script != touch.script))
-            {
+            if !before.contains(&touch.script) {
                 *scope.found.entry(touch.script).or_default() += 1;
             }
         }

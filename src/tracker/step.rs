@@ -1,6 +1,8 @@
 //! One transition in the making: the moves of a transaction between its states, on the rows and in
 //! memory together.
 
+use std::collections::{HashMap, HashSet};
+
 use bitcoin::{OutPoint, Script, Transaction, Txid};
 
 use super::draft::Draft;
@@ -100,7 +102,7 @@ impl<'a, V: View> Step<'a, V> {
         tx: &Transaction,
         height: Option<u32>,
     ) -> Result<Vec<Touch>, ApplyError> {
-        let mut touches = Vec::new();
+        let mut touches = Touches::default();
         let coinbase = tx.is_coinbase();
         for (vout, output) in (0..).zip(&tx.output) {
             let Some(script) = self.watched_script(&output.script_pubkey)? else {
@@ -119,19 +121,19 @@ impl<'a, V: View> Step<'a, V> {
                     spent,
                 }),
             )?;
-            touch(&mut touches, script, value, 0)?;
+            touches.add(script, value, 0)?;
             if is_new && let Some(spender) = self.tracker.mempool.spender(&outpoint) {
                 self.revisit.push(spender);
             }
         }
         if coinbase {
-            return Ok(touches);
+            return Ok(touches.into_list());
         }
         for input in &tx.input {
             let Some(row) = self.watched_output(&input.previous_output)? else {
                 continue;
             };
-            touch(&mut touches, row.script, 0, row.value)?;
+            touches.add(row.script, 0, row.value)?;
             self.put_output(
                 input.previous_output,
                 Some(OutputRow {
@@ -140,7 +142,7 @@ impl<'a, V: View> Step<'a, V> {
                 }),
             )?;
         }
-        Ok(touches)
+        Ok(touches.into_list())
     }
 
     /// Writes where an active transaction stands. Amounts that it was known to move for a script
@@ -173,13 +175,11 @@ impl<'a, V: View> Step<'a, V> {
             (row.status, row.order, row.inherits) = (status, order, inherits);
         }
         self.tracker.mempool.set_inherits(&txid, row.inherits);
+        let places = places(&row.touches);
         for new in touches {
-            match row
-                .touches
-                .iter_mut()
-                .find(|known| known.script == new.script)
-            {
-                Some(known) => {
+            match places.get(&new.script) {
+                Some(place) => {
+                    let known = &mut row.touches[*place];
                     known.received = known.received.max(new.received);
                     known.sent = known.sent.max(new.sent);
                 }
@@ -278,10 +278,10 @@ impl<'a, V: View> Step<'a, V> {
     /// Matches again the mempool transactions that matter more than when they came. Of those that
     /// did not matter then, only the fingerprints are here: they are asked for.
     pub fn settle_revisits(&mut self) -> Result<(), ApplyError> {
-        let mut unknown = Vec::new();
+        let (mut unknown, mut asked) = (Vec::new(), HashSet::new());
         while let Some(txid) = self.revisit.pop() {
             if !self.tracker.mempool.is_tracked(&txid) {
-                if self.tracker.mempool.contains(&txid) && !unknown.contains(&txid) {
+                if self.tracker.mempool.contains(&txid) && asked.insert(txid) {
                     self.tracker.mempool.want(txid);
                     unknown.push(txid);
                 }
@@ -310,24 +310,44 @@ impl<'a, V: View> Step<'a, V> {
     }
 }
 
-pub(super) fn touch(
-    touches: &mut Vec<Touch>,
-    script: ScriptHash,
-    received: u64,
-    sent: u64,
-) -> Result<(), ApplyError> {
-    let add = |a: u64, b: u64| a.checked_add(b).ok_or(ApplyError::Amount(script));
-    match touches.iter_mut().find(|touch| touch.script == script) {
-        Some(touch) => {
-            (touch.received, touch.sent) = (add(touch.received, received)?, add(touch.sent, sent)?)
+/// What one transaction does to scripts, in the order in which it meets them. Each script is found
+/// at once: a payout has thousands.
+#[derive(Debug, Default)]
+pub(super) struct Touches {
+    list: Vec<Touch>,
+    places: HashMap<ScriptHash, usize>,
+}
+
+impl Touches {
+    pub fn add(&mut self, script: ScriptHash, received: u64, sent: u64) -> Result<(), ApplyError> {
+        let place = *self.places.entry(script).or_insert(self.list.len());
+        if place == self.list.len() {
+            self.list.push(Touch {
+                script,
+                received,
+                sent,
+            });
+            return Ok(());
         }
-        None => touches.push(Touch {
-            script,
-            received,
-            sent,
-        }),
+        let add = |a: u64, b: u64| a.checked_add(b).ok_or(ApplyError::Amount(script));
+        let touch = &mut self.list[place];
+        (touch.received, touch.sent) = (add(touch.received, received)?, add(touch.sent, sent)?);
+        Ok(())
     }
-    Ok(())
+
+    pub fn is_empty(&self) -> bool {
+        self.list.is_empty()
+    }
+
+    pub fn into_list(self) -> Vec<Touch> {
+        self.list
+    }
+}
+
+/// Where each script stands.
+fn places(touches: &[Touch]) -> HashMap<ScriptHash, usize> {
+    let places = touches.iter().enumerate();
+    places.map(|(place, touch)| (touch.script, place)).collect()
 }
 
 pub(super) fn order(height: u32, position: u32) -> u64 {

@@ -5,7 +5,6 @@ use std::collections::{BTreeSet, HashSet};
 use bitcoin::{OutPoint, Transaction, Txid};
 
 use super::event::Cause;
-use super::filter::BuildIdentity;
 use super::input::FoundOutput;
 use super::step::Step;
 use super::{
@@ -21,7 +20,7 @@ impl Tracker {
         now: u64,
     ) -> Result<Transition, ApplyError> {
         let mut step = Step::new(self, view, now);
-        let mut fresh: HashSet<u64, BuildIdentity> = HashSet::default();
+        let mut fresh = Vec::new();
         let mut wants_baseline = false;
         for request in requests {
             let script = ScriptHash::of(&request.spk);
@@ -53,16 +52,12 @@ impl Tracker {
                     step.tracker.newest_coverage.max(row.coverage.from_height);
                 let fingerprint = step.tracker.fingerprints.script(&row.spk);
                 step.tracker.scripts.insert(fingerprint);
-                fresh.insert(fingerprint);
+                fresh.push(fingerprint);
             }
             step.draft.put_watch(script, row)?;
         }
         step.asks.extend(wants_baseline.then_some(Ask::Baseline));
-        let paying = if fresh.is_empty() {
-            Vec::new()
-        } else {
-            step.tracker.mempool.paying(&fresh)
-        };
+        let paying = step.tracker.mempool.paying(fresh);
         let Some(&first) = paying.first() else {
             return Ok(Transition {
                 changes: step.draft.into_changes(),

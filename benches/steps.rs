@@ -1,0 +1,328 @@
+//! How long the indexer's thread is held by the largest things that people ask of it, with a real
+//! store. Meanwhile a payment could wait: each line says how long the longest one would have.
+//!
+//! ```text
+//! cargo bench --bench steps            all of it
+//! cargo bench --bench steps scans      what has this word in its name
+//! ```
+//!
+//! Target (architecture.md, law 2): nothing but a block holds the thread longer than 20 ms.
+//! `STEPS_SHARE=10` divides all counts by ten.
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use bitcoin::absolute::LockTime;
+use bitcoin::hashes::Hash;
+use bitcoin::{
+    Amount, BlockHash, Network, OutPoint, ScriptBuf, Transaction, TxIn, TxOut, Txid, Witness,
+    transaction,
+};
+use satwatch::indexer::{self, Handle};
+use satwatch::store::{ChainInfo, StoreReader, open_at_boot};
+use satwatch::tracker::{
+    Ask, BlockId, Input, Past, ScanEnd, ScanId, ScriptHash, Seen, WatchRequest,
+};
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+
+const NOW: u64 = 1_700_000_000_000;
+/// Addresses of one request.
+const BULK: u64 = 10_000;
+
+fn tip() -> BlockId {
+    BlockId {
+        height: 100,
+        hash: BlockHash::from_byte_array([1; 32]),
+    }
+}
+
+fn spk(family: u8, number: u64) -> ScriptBuf {
+    let mut bytes = vec![0x00, 0x14, family];
+    bytes.extend_from_slice(&number.to_be_bytes());
+    bytes.resize(22, 0);
+    ScriptBuf::from_bytes(bytes)
+}
+
+/// Pays this script, and one that nobody watches.
+fn payment(to: ScriptBuf, number: u64) -> Transaction {
+    let previous_output = OutPoint {
+        txid: Txid::hash(&number.to_le_bytes()),
+        vout: 0,
+    };
+    let input = TxIn {
+        previous_output,
+        witness: Witness::from_slice(&[[1; 71].as_slice(), &[2; 33]]),
+        ..TxIn::default()
+    };
+    let output = |script_pubkey| TxOut {
+        value: Amount::from_sat(1000),
+        script_pubkey,
+    };
+    Transaction {
+        version: transaction::Version::TWO,
+        lock_time: LockTime::ZERO,
+        input: vec![input],
+        output: vec![output(to), output(spk(9, number))],
+    }
+}
+
+fn watch(family: u8, numbers: std::ops::Range<u64>) -> Input {
+    let request = |number| WatchRequest {
+        spk: spk(family, number),
+        label: None,
+        depths: Vec::new(),
+        past: Past::Leave,
+    };
+    Input::Watch {
+        scripts: numbers.map(request).collect(),
+        now: NOW,
+    }
+}
+
+fn scripts(family: u8, numbers: std::ops::Range<u64>) -> Vec<ScriptHash> {
+    numbers
+        .map(|number| ScriptHash::of(&spk(family, number)))
+        .collect()
+}
+
+struct Running {
+    handle: Handle,
+    asks: mpsc::Receiver<Ask>,
+    reader: StoreReader,
+    thread: std::thread::JoinHandle<Result<(), indexer::IndexerError>>,
+}
+
+impl Running {
+    async fn start(folder: &Path) -> Self {
+        let chain = ChainInfo {
+            network: Network::Regtest,
+            genesis: BlockHash::all_zeros(),
+        };
+        let (writer, reader) =
+            open_at_boot(folder, Some(chain), NOW, "boot").expect("the store opens");
+        let (asks, asked) = mpsc::channel(1 << 16);
+        let tracker = indexer::load(&reader, [7; 16]).expect("the store loads");
+        let head = writer.head();
+        let (handle, thread) = indexer::spawn(tracker, writer, head, asks);
+        let running = Self {
+            handle,
+            asks: asked,
+            reader,
+            thread,
+        };
+        let start = Input::Start {
+            first_height: tip().height,
+            blocks: vec![(tip().hash, 5)],
+            now: NOW,
+        };
+        running.apply(start).await;
+        running
+    }
+
+    async fn apply(&self, input: Input) {
+        self.handle.apply(input).await.expect("it is legal");
+    }
+
+    async fn post_all(&self, inputs: impl Iterator<Item = Input>) {
+        for input in inputs {
+            self.handle.post(input).await.expect("it runs");
+        }
+        self.flush().await;
+    }
+
+    /// Everything before this is committed.
+    async fn flush(&self) {
+        self.apply(Input::TxGone { txids: Vec::new() }).await;
+    }
+
+    async fn fill_mempool(&self, count: u64) {
+        let seen = |number| Input::TxSeen {
+            tx: payment(spk(8, number), number),
+            seen: Seen::Accepted,
+            now: NOW,
+        };
+        self.post_all((0..count).map(seen)).await;
+    }
+
+    /// Does `work` while something small asks again and again how long it has to wait.
+    async fn measure(&self, name: &str, work: impl Future<Output = ()>) {
+        let (handle, done) = (
+            self.handle.clone(),
+            tokio_util::sync::CancellationToken::new(),
+        );
+        let stop = done.clone();
+        let probe = tokio::spawn(async move {
+            let mut longest = Duration::ZERO;
+            while !stop.is_cancelled() {
+                let asked = Instant::now();
+                let nothing = Input::TxGone { txids: Vec::new() };
+                handle.apply(nothing).await.expect("it is legal");
+                longest = longest.max(asked.elapsed());
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+            longest
+        });
+        let began = Instant::now();
+        work.await;
+        let took = began.elapsed();
+        done.cancel();
+        let longest = probe.await.expect("the probe ends");
+        println!(
+            "{name:<72} {:>9.1} ms in all, {:>9.1} ms the longest wait",
+            took.as_secs_f64() * 1e3,
+            longest.as_secs_f64() * 1e3
+        );
+    }
+
+    async fn stop(self) {
+        self.handle.stop().await;
+        self.thread.join().expect("no panic").expect("no error");
+    }
+}
+
+async fn subscriptions(share: u64, folder: &Path) {
+    let running = Running::start(folder).await;
+    let (pool, count) = (300_000 / share, 4000 / share);
+    running.fill_mempool(pool).await;
+    let name = format!("{count} new subscriptions beside {pool} mempool transactions");
+    let work = async {
+        let mut all = JoinSet::new();
+        for number in 0..count {
+            let handle = running.handle.clone();
+            all.spawn(async move { handle.apply(watch(1, number..number + 1)).await });
+        }
+        for watched in all.join_all().await {
+            watched.expect("it is legal");
+        }
+    };
+    running.measure(&name, work).await;
+    running.stop().await;
+}
+
+async fn exchange(share: u64, folder: &Path) {
+    let mut running = Running::start(folder).await;
+    let (addresses, payments) = (100_000 / share, 50_000 / share);
+    running.fill_mempool(300_000 / share).await;
+    let waiting = move |number: u64| payment(spk(1, number * 2), 1_000_000 + number);
+    let seen = |how| {
+        move |number: u64| Input::TxSeen {
+            tx: waiting(number),
+            seen: how,
+            now: NOW,
+        }
+    };
+    running
+        .post_all((0..payments).map(seen(Seen::Accepted)))
+        .await;
+    while running.asks.try_recv().is_ok() {}
+    let name = format!("{addresses} addresses added, {BULK} a request, {payments} payments wait");
+    let work = async {
+        let mut number = 0;
+        while number < addresses {
+            let next = addresses.min(number + BULK);
+            running.apply(watch(1, number..next)).await;
+            number = next;
+        }
+    };
+    running.measure(&name, work).await;
+    let mut asked = 0;
+    while let Ok(ask) = running.asks.try_recv() {
+        if let Ask::Fetch(txids) = ask {
+            asked += txids.len() as u64;
+        }
+    }
+    assert_eq!(asked, payments, "all that pay them are asked for");
+    let name = format!("{payments} payments fetched for them");
+    let work = running.post_all((0..payments).map(seen(Seen::Fetched)));
+    running.measure(&name, work).await;
+    running.stop().await;
+}
+
+async fn scans(share: u64, folder: &Path) {
+    let running = Running::start(folder).await;
+    let (count, others) = (BULK / share, 1000 / share);
+    let mut number = 0;
+    while number < count {
+        let next = count.min(number + 1000);
+        running.apply(watch(1, number..next)).await;
+        number = next;
+    }
+    let open = |scan| Input::OpenScan {
+        scan: ScanId(scan),
+        scripts: scripts(1, 0..count - 1),
+        from: 0,
+        to: None,
+        now: NOW,
+    };
+    let close = |scan, end| Input::CloseScan {
+        scan: ScanId(scan),
+        end,
+        now: NOW,
+    };
+    let name = format!("a scan of {count} addresses opened");
+    running.measure(&name, running.apply(open(1))).await;
+    let past = Input::Past {
+        scans: vec![ScanId(1)],
+        scripts: vec![std::sync::Arc::new(
+            scripts(1, 0..count - 1).into_iter().collect(),
+        )],
+        first: 0,
+        blocks: Vec::new(),
+        upto: tip(),
+        now: NOW,
+    };
+    running.apply(past).await;
+    let name = format!("a scan of {count} addresses completed");
+    let end = close(1, ScanEnd::Complete(tip()));
+    running.measure(&name, running.apply(end)).await;
+    running.apply(open(2)).await;
+    let name = format!("a scan of {count} addresses cancelled");
+    let end = close(2, ScanEnd::Cancelled);
+    running.measure(&name, running.apply(end)).await;
+    for scan in 0..others {
+        running.apply(open(10 + scan)).await;
+    }
+    let mut input = open(10 + others);
+    if let Input::OpenScan { scripts, .. } = &mut input {
+        scripts.push(ScriptHash::of(&spk(1, count - 1)));
+    }
+    running.apply(input).await;
+    let name = format!("an address of one scan removed beside {others} scans of {count} addresses");
+    let unwatch = |number| Input::Unwatch {
+        scripts: scripts(1, number..number + 1),
+        now: NOW,
+    };
+    running
+        .measure(&name, running.apply(unwatch(count - 1)))
+        .await;
+    let name = format!(
+        "an address of {} scans of {count} addresses removed",
+        others + 1
+    );
+    running.measure(&name, running.apply(unwatch(0))).await;
+    let held = running.reader.snapshot().open_scans();
+    assert_eq!(held.expect("it can be read").len() as u64, others + 1);
+    running.stop().await;
+}
+
+#[tokio::main(flavor = "multi_thread", worker_threads = 2)]
+async fn main() {
+    let share = std::env::var("STEPS_SHARE").ok();
+    let share = share.map_or(1, |share| share.parse().expect("STEPS_SHARE is a number"));
+    let words: Vec<String> = std::env::args()
+        .skip(1)
+        .filter(|word| !word.starts_with('-'))
+        .collect();
+    let wanted = |name: &str| words.is_empty() || words.iter().any(|word| name.contains(word));
+    let folder = || tempfile::tempdir().expect("a temporary folder can be made");
+    if wanted("subscriptions") {
+        subscriptions(share, folder().path()).await;
+    }
+    if wanted("exchange") {
+        exchange(share, folder().path()).await;
+    }
+    if wanted("scans") {
+        scans(share, folder().path()).await;
+    }
+}
