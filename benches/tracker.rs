@@ -274,7 +274,7 @@ fn connect(c: &mut Criterion) {
     group.finish();
 }
 
-/// Watching a script looks through the whole mempool for what pays it.
+/// Watching a script asks the mempool's index who pays it, however many transactions there are.
 fn watch(c: &mut Criterion) {
     let raw: Vec<Vec<u8>> = (0..TRANSACTIONS)
         .map(|number| serialize(&unrelated(number)))

@@ -13,13 +13,19 @@
 //! The thread ends with `Ok` and a clean stop of the store when [`Handle::stop`] is called or every
 //! [`Handle`] is gone.
 //!
+//! A batch ends when it has taken [`BUDGET`], whatever waits: the thread's steps are short, and how
+//! long they are is counted ([`Handle::step_times`]).
+//!
 //! A refused input is answered to its sender and changes nothing. What nobody could repeat after a
 //! power loss (blocks, what a person asked for) is synced; mempool inputs are not, since the
 //! mempool is read again at start.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
 
+use prometheus::{HistogramOpts, HistogramVec};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
 
 use crate::store::{ConsumerEdit, Cutoff, StoreError, StoreReader, Writer};
@@ -33,6 +39,14 @@ const WAITING_BLOCKS: usize = 4;
 
 /// Inputs of one commit; scripts and outputs count as much as inputs do.
 const BATCH: usize = 256;
+
+/// After this time a batch takes no further input: all of them wait for its commit.
+const BUDGET: Duration = Duration::from_millis(10);
+
+/// Bounds of the counted times, in seconds.
+const STEP_TIMES: [f64; 12] = [
+    0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 5.0,
+];
 
 /// What an input led to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -98,6 +112,7 @@ pub struct Handle {
     inbox: mpsc::Sender<Command>,
     blocks: Arc<Semaphore>,
     head: watch::Receiver<u64>,
+    step_times: HistogramVec,
 }
 
 impl Handle {
@@ -151,6 +166,11 @@ impl Handle {
     /// when the indexer does.
     pub fn head(&self) -> watch::Receiver<u64> {
         self.head.clone()
+    }
+
+    /// How long the thread was held each time, by a batch with a block in it or by anything else.
+    pub fn step_times(&self) -> HistogramVec {
+        self.step_times.clone()
     }
 
     /// Ends the indexer after what is queued by now; its thread's result says how it went.
@@ -241,10 +261,12 @@ pub fn spawn(
 ) -> (Handle, JoinHandle<Result<(), IndexerError>>) {
     let (sender, inbox) = mpsc::channel(INBOX);
     let (publish, head) = watch::channel(head);
+    let step_times = count_step_times();
     let handle = Handle {
         inbox: sender,
         blocks: Arc::new(Semaphore::new(WAITING_BLOCKS)),
         head,
+        step_times: step_times.clone(),
     };
     let indexer = Indexer {
         tracker,
@@ -252,6 +274,7 @@ pub fn spawn(
         inbox,
         head: publish,
         asks,
+        step_times,
     };
     let thread = thread::Builder::new()
         .name("indexer".to_owned())
@@ -262,53 +285,88 @@ pub fn spawn(
     )
 }
 
+fn count_step_times() -> HistogramVec {
+    let help =
+        "How long the thread that writes was held at a time, by a block or by anything else.";
+    let options = HistogramOpts::new("indexer_step_seconds", help).buckets(STEP_TIMES.to_vec());
+    let times = HistogramVec::new(options, &["step"]).expect("names and bounds are good");
+    for step in [BLOCK, OTHER] {
+        times.with_label_values(&[step]);
+    }
+    times
+}
+
+/// Labels of step times.
+const BLOCK: &str = "block";
+const OTHER: &str = "other";
+
 struct Indexer {
     tracker: Tracker,
     writer: Writer,
     inbox: mpsc::Receiver<Command>,
     head: watch::Sender<u64>,
     asks: mpsc::Sender<Ask>,
+    step_times: HistogramVec,
 }
 
 impl Indexer {
     fn run(mut self) -> Result<(), IndexerError> {
-        let mut jobs = Vec::new();
+        let mut jobs = VecDeque::new();
         while let Some(command) = self.inbox.blocking_recv() {
             let other = self.drain(command, &mut jobs);
-            self.commit(&mut jobs)?;
+            while !jobs.is_empty() {
+                self.commit(&mut jobs)?;
+            }
             match other {
                 None => {}
-                Some(Command::Input(_)) => unreachable!("drain keeps inputs in the batch"),
-                Some(Command::Monitoring { on, answer }) => {
-                    self.writer.remember_monitoring(on)?;
-                    _ = answer.send(());
-                }
-                Some(Command::Consumer {
-                    name,
-                    edits,
-                    sync,
-                    answer,
-                }) => {
-                    self.writer.edit_consumer(&name, &edits, sync)?;
-                    _ = answer.send(());
-                }
-                Some(Command::Prune { cutoff, answer }) => {
-                    _ = answer.send(self.writer.prune_events(&cutoff)?)
-                }
                 Some(Command::Stop) => break,
+                Some(command) => self.carry_out(command)?,
             }
         }
         Ok(self.writer.close()?)
     }
 
+    /// What is no input.
+    fn carry_out(&mut self, command: Command) -> Result<(), IndexerError> {
+        let began = Instant::now();
+        match command {
+            Command::Input(_) | Command::Stop => {
+                unreachable!("inputs are in the batch, the stop ends the thread")
+            }
+            Command::Monitoring { on, answer } => {
+                self.writer.remember_monitoring(on)?;
+                _ = answer.send(());
+            }
+            Command::Consumer {
+                name,
+                edits,
+                sync,
+                answer,
+            } => {
+                self.writer.edit_consumer(&name, &edits, sync)?;
+                _ = answer.send(());
+            }
+            Command::Prune { cutoff, answer } => {
+                _ = answer.send(self.writer.prune_events(&cutoff)?)
+            }
+        }
+        self.count_step(OTHER, began);
+        Ok(())
+    }
+
+    fn count_step(&self, step: &str, began: Instant) {
+        let times = self.step_times.with_label_values(&[step]);
+        times.observe(began.elapsed().as_secs_f64());
+    }
+
     /// The inputs that are waiting, `first` on, up to a command of another kind.
-    fn drain(&mut self, first: Command, jobs: &mut Vec<InputJob>) -> Option<Command> {
+    fn drain(&mut self, first: Command, jobs: &mut VecDeque<InputJob>) -> Option<Command> {
         let (mut next, mut size) = (Some(first), 0);
         while let Some(command) = next {
             match command {
                 Command::Input(job) => {
                     size += size_of(&job.input);
-                    jobs.push(job);
+                    jobs.push_back(job);
                 }
                 other => return Some(other),
             }
@@ -321,15 +379,22 @@ impl Indexer {
         None
     }
 
-    fn commit(&mut self, jobs: &mut Vec<InputJob>) -> Result<(), IndexerError> {
+    /// Applies the first of these inputs, as many as fit into [`BUDGET`] and at least one, and
+    /// commits them.
+    fn commit(&mut self, jobs: &mut VecDeque<InputJob>) -> Result<(), IndexerError> {
+        let (began, mut step) = (Instant::now(), OTHER);
         let mut overlay = Overlay::new(&self.writer);
         let (mut transitions, mut answers) = (
             Vec::with_capacity(jobs.len()),
             Vec::with_capacity(jobs.len()),
         );
         let (mut count, mut sync) = (0, false);
-        for job in jobs.drain(..) {
+        while transitions.is_empty() && answers.is_empty() || began.elapsed() < BUDGET {
+            let Some(job) = jobs.pop_front() else { break };
             let lasting = must_last(&job.input);
+            if is_block(&job.input) {
+                step = BLOCK;
+            }
             let result = match self.tracker.apply(&overlay, job.input) {
                 Ok(transition) => {
                     overlay.add(&transition.changes);
@@ -361,6 +426,7 @@ impl Indexer {
             // Who does not wait for the answer does not need it.
             _ = answer.send(result);
         }
+        self.count_step(step, began);
         Ok(())
     }
 }
@@ -385,6 +451,14 @@ fn size_of(input: &Input) -> usize {
         Input::SkipPast { .. } | Input::CloseScan { .. } | Input::Policy(_) => 1,
         Input::TxSeen { .. } | Input::TxGone { .. } | Input::Settle { .. } => 1,
     }
+}
+
+/// Whether an input is about blocks, as large as they are.
+fn is_block(input: &Input) -> bool {
+    matches!(
+        input,
+        Input::Start { .. } | Input::Connect { .. } | Input::Disconnect { .. }
+    )
 }
 
 /// Whether a change by this input must survive a power loss.
@@ -581,6 +655,7 @@ mod tests {
             inbox,
             head: publish,
             asks,
+            step_times: count_step_times(),
         };
         let (hash, block) = connect(BlockHash::from_byte_array([1; 32]), 101, vec![pays(1)]);
         let stray = connect(BlockHash::from_byte_array([9; 32]), 102, vec![pays(2)]).1;
@@ -592,17 +667,19 @@ mod tests {
             block,
             watch(2, false),
         ];
-        let (mut jobs, mut answers) = (Vec::new(), Vec::new());
+        let (mut jobs, mut answers) = (VecDeque::new(), Vec::new());
         for input in inputs {
             let (answer, answered) = oneshot::channel();
-            jobs.push(InputJob {
+            jobs.push_back(InputJob {
                 input,
                 answer: Some(answer),
                 _room: None,
             });
             answers.push(answered);
         }
-        indexer.commit(&mut jobs).unwrap();
+        while !jobs.is_empty() {
+            indexer.commit(&mut jobs).unwrap();
+        }
         let mut results = Vec::new();
         for answered in answers {
             results.push(
@@ -653,6 +730,7 @@ mod tests {
             inbox,
             head: watch::channel(0).0,
             asks,
+            step_times: count_step_times(),
         };
         let command = |input| {
             Command::Input(InputJob {
@@ -680,7 +758,7 @@ mod tests {
         }
         let mut batches = Vec::new();
         while let Ok(first) = indexer.inbox.try_recv() {
-            let mut jobs = Vec::new();
+            let mut jobs = VecDeque::new();
             assert!(indexer.drain(first, &mut jobs).is_none());
             batches.push(jobs.len());
         }
@@ -820,6 +898,7 @@ mod tests {
             inbox: sender,
             blocks: Arc::new(Semaphore::new(1)),
             head: watch::channel(0).1,
+            step_times: count_step_times(),
         };
         let waiting =
             tokio::spawn(async move { (handle.apply(start()).await, handle.has_stopped()) });

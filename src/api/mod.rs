@@ -177,6 +177,7 @@ fn build(parts: Parts) -> Result<Built, StoreError> {
         dispatch: handle.clone(),
         progress: parts.scans,
     });
+    let step_times = indexer.step_times();
     let monitoring = Monitoring::new(indexer, node.clone(), parts.monitoring);
     let budget = Budget::new(limits.rest_bytes);
     let events = Arc::new(EventQueries {
@@ -199,6 +200,7 @@ fn build(parts: Parts) -> Result<Built, StoreError> {
         consumers: consumers.clone(),
         webhooks: webhooks.clone(),
         started: Instant::now(),
+        step_times,
         listen: parts.listen,
     });
     let auditor = Auditor {

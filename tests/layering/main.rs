@@ -121,7 +121,7 @@ const CRATES: &[(&str, &[&str])] = &[
     ),
     ("hyper_util", &["engineio", "server", "api", "bitcoind"]),
     ("tokio_tungstenite", &["engineio"]),
-    ("prometheus", &["api"]),
+    ("prometheus", &["api", "indexer"]),
     ("clap", &["cli", "main"]),
     ("anyhow", &["app", "doctor", "main"]),
 ];

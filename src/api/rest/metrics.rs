@@ -112,7 +112,8 @@ impl Overview {
             "scan_blocks_left",
             "Blocks that open history scans still have to pass, each scan counted by itself.",
             number(self.scans.blocks_left()),
-        )
+        )?;
+        Ok(writer.0.register(Box::new(self.step_times.clone()))?)
     }
 
     fn describe_clients(

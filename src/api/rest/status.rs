@@ -18,6 +18,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use hyper::StatusCode;
+use prometheus::HistogramVec;
 use serde::Serialize;
 
 use super::budget::Budget;
@@ -230,6 +231,8 @@ pub struct Overview {
     pub consumers: Arc<Consumers>,
     pub webhooks: Arc<Webhooks>,
     pub started: Instant,
+    /// Of the indexer.
+    pub step_times: HistogramVec,
     /// The addresses in use, which `server.listen` with port 0 does not say.
     pub listen: Vec<SocketAddr>,
 }

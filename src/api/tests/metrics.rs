@@ -43,10 +43,10 @@ async fn every_metric_has_its_prefix_its_help_and_its_type() {
                 .unwrap();
             assert_eq!(
                 kind,
-                if name.ends_with("_total") {
-                    "counter"
-                } else {
-                    "gauge"
+                match name {
+                    "satwatch_indexer_step_seconds" => "histogram",
+                    _ if name.ends_with("_total") => "counter",
+                    _ => "gauge",
                 },
                 "{line}"
             );
