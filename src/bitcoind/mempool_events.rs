@@ -3,7 +3,7 @@
 //! of time, [`InFlightFetches`] remembers what was heard while calls were on their way. No I/O, no
 //! clock.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{HashMap, VecDeque};
 use std::time::Duration;
 
 use bitcoin::{Transaction, Txid};
@@ -252,16 +252,11 @@ impl EvictionTimer {
     }
 }
 
-/// Announcements that are remembered while calls are on their way; they only tell repairs from mere
-/// races.
-const ANNOUNCEMENTS: usize = 100_000;
-
 /// What was heard while calls about transactions were on their way.
 #[derive(Default)]
 pub(super) struct InFlightFetches {
     /// Asked for right now. True: it left the mempool since, so the answer is out of date.
     asked: HashMap<Txid, bool>,
-    accepted: HashSet<Txid>,
 }
 
 impl InFlightFetches {
@@ -270,12 +265,9 @@ impl InFlightFetches {
         self.asked.extend(txids.iter().map(|txid| (*txid, false)));
     }
 
-    pub(super) fn accept(&mut self, txid: Txid) {
-        if let Some(left) = self.asked.get_mut(&txid) {
+    pub(super) fn accept(&mut self, txid: &Txid) {
+        if let Some(left) = self.asked.get_mut(txid) {
             *left = false;
-        }
-        if self.accepted.len() < ANNOUNCEMENTS {
-            self.accepted.insert(txid);
         }
     }
 
@@ -283,7 +275,6 @@ impl InFlightFetches {
         if let Some(left) = self.asked.get_mut(txid) {
             *left = true;
         }
-        self.accepted.remove(txid);
     }
 
     /// The answer about it has come. Whether it still stands.
@@ -291,20 +282,9 @@ impl InFlightFetches {
         self.asked.remove(txid) != Some(true)
     }
 
-    /// It was announced meanwhile, so nothing had to be repaired.
-    pub(super) fn accepted(&self, txid: &Txid) -> bool {
-        self.accepted.contains(txid)
-    }
-
-    /// No announcement before now matters.
-    pub(super) fn forget_accepted(&mut self) {
-        self.accepted.clear();
-    }
-
     /// Nothing is heard for a while: no answer that is on its way will stand.
     pub(super) fn deafen(&mut self) {
         self.asked.values_mut().for_each(|left| *left = true);
-        self.accepted.clear();
     }
 }
 
@@ -460,7 +440,7 @@ mod tests {
         for txid in [b, c, d] {
             during.remove(&txid);
         }
-        during.accept(c);
+        during.accept(&c);
         assert_eq!(
             [a, b, c, d].map(|txid| during.answer(&txid)),
             [true, false, true, true]

@@ -60,8 +60,9 @@ pub struct ReconcileStatus {
     pub interval: u64,
     pub last_run: Option<u64>,
     pub last_duration_ms: u64,
-    /// Blocks and transactions that the poll found although the feed was up, and that the feed did
-    /// not tell of within seconds either. What only left the mempool does not count.
+    /// Blocks and transactions that the poll, or a look after a gap, found although the feed was
+    /// up. Some may have been on their way: the node answers a call before it publishes what the
+    /// call told of. What only left the mempool does not count.
     pub repairs: u64,
 }
 

@@ -269,7 +269,7 @@ impl Overview {
         )?;
         writer.counter(
             "reconcile_repairs_total",
-            "What ZMQ should have told and only a poll found.",
+            "What a poll, or a look after a gap, found although ZMQ was up; some of it may have been on its way.",
             number(node.reconcile.repairs),
         )?;
         let topics = [

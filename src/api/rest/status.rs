@@ -10,6 +10,8 @@
 //! clock                 what is to be said when the machine's clock and the newest block are more than two hours apart
 //!                       while it follows; else null
 //! mempool.age           since the size was asked for
+//! reconcile.repairs     blocks and transactions that the poll, or a look after a gap, found although the feed was up; some may
+//!                       have been on their way
 //! zmq.*.believed        the feed is known to be this node's; another one's messages are only a reason to ask the node
 //! ```
 

@@ -22,8 +22,6 @@ use crate::tracker::{BlockId, Input};
 const BLOCK_FOLLOWS: Duration = Duration::from_millis(500);
 /// Many blocks are disconnected one after the other.
 const MORE_DISCONNECTS: Duration = Duration::from_millis(10);
-/// What the poll finds may be on its way over ZMQ: calls are ahead of messages.
-const GRACE: Duration = Duration::from_millis(500);
 /// Between two looks at a node that is waited for.
 const WAIT: Duration = Duration::from_secs(1);
 /// Disconnected blocks that are remembered.
@@ -45,10 +43,6 @@ pub(super) struct ChainSync {
     standing: Option<(Option<BlockId>, BlockHash, Instant)>,
     /// Why nothing happens although the tips differ.
     pub(super) waiting: Option<String>,
-    /// We have been at the node's tip: from now on, what a look finds was missed.
-    arrived: bool,
-    /// Our tip when the poll found something; while it moves, ZMQ is bringing it.
-    grace: Option<BlockId>,
 }
 
 struct Want {
@@ -250,10 +244,7 @@ impl Follower {
     async fn act(&mut self, action: ChainAction, prompted: bool) -> Result<(), FollowError> {
         let waited = self.chain.waiting.take();
         match action {
-            ChainAction::Nothing => {
-                (self.chain.arrived, self.chain.grace) = (true, None);
-                self.mempool.eviction.block_ends();
-            }
+            ChainAction::Nothing => self.mempool.eviction.block_ends(),
             ChainAction::Start => self.fetch_window(),
             ChainAction::Wait(why) => {
                 if waited.is_none() {
@@ -263,15 +254,8 @@ impl Follower {
                 self.reconciling = None;
                 self.want_look(WAIT, prompted);
             }
-            ChainAction::Connect(next) => {
-                if !self.in_grace(prompted) {
-                    self.fetch(next, prompted);
-                }
-            }
+            ChainAction::Connect(next) => self.fetch(next, prompted),
             ChainAction::Disconnect { to, next } => {
-                if self.in_grace(prompted) {
-                    return Ok(());
-                }
                 match self
                     .indexer
                     .apply(Input::Disconnect { to, now: now_ms() })
@@ -280,7 +264,7 @@ impl Follower {
                     Ok(done) => {
                         tracing::info!("disconnected blocks down to {} {}", to.height, to.hash);
                         self.set_tip(done.tip);
-                        self.want_reading(Duration::ZERO);
+                        self.want_reading(Duration::ZERO, true);
                         self.fetch(next, prompted);
                     }
                     Err(InputRefused::Stopped(stopped)) => return Err(stopped.into()),
@@ -294,22 +278,9 @@ impl Follower {
         Ok(())
     }
 
-    /// Whether to give ZMQ a moment to bring what the poll has found.
-    fn in_grace(&mut self, prompted: bool) -> bool {
-        let stuck = self.chain.grace.is_some() && self.chain.grace == self.tip;
-        if prompted || stuck || !self.chain.arrived || !self.publisher.topic_up(ZmqTopic::Rawblock)
-        {
-            return false;
-        }
-        self.chain.grace = self.tip;
-        self.want_look(GRACE, false);
-        true
-    }
-
     fn fetch(&mut self, next: Vec<BlockHash>, prompted: bool) {
-        self.chain.grace = None;
-        if !prompted && self.chain.arrived && self.endpoints.rawblock.is_some() {
-            tracing::debug!("{} blocks were missed over ZMQ", next.len());
+        if !prompted && self.endpoints.rawblock.is_some() {
+            tracing::debug!("{} blocks have not come over ZMQ", next.len());
             self.publisher.repaired(next.len().max(1) as u64);
         }
         let (sender, blocks) = mpsc::channel(1);

@@ -130,7 +130,7 @@ impl Follower {
                     Txid::from_byte_array(sequence.hash),
                     Instant::now(),
                 ) {
-                    self.want_reading(GAP_DELAY);
+                    self.want_reading(GAP_DELAY, true);
                 }
                 if !self.publisher.topic_up(ZmqTopic::Rawtx) {
                     self.heal();

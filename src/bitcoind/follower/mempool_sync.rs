@@ -1,6 +1,5 @@
 //! The follower's side of the mempool: what ZMQ tells, and readings of the whole.
 
-use std::collections::VecDeque;
 use std::time::Duration;
 
 use bitcoin::consensus::encode;
@@ -29,11 +28,6 @@ const MOVED: Duration = Duration::from_millis(50);
 /// time for that, and reads at least once a minute.
 const REST: u32 = 50;
 const LONGEST_REST: Duration = Duration::from_secs(60);
-/// Calls are ahead of messages, by more than a second when the node's wallet is at work: until then
-/// a find may still be told.
-const LATE: Duration = Duration::from_secs(3);
-/// Finds that may wait; so many at once are not late but lost.
-const FINDS: usize = 1000;
 
 #[derive(Default)]
 pub(super) struct MempoolSync {
@@ -42,7 +36,7 @@ pub(super) struct MempoolSync {
     pub(super) calls: TxCalls,
     /// A reading is on its way; what was heard since.
     since: Option<EventsSinceRequest>,
-    want_reading: Option<Instant>,
+    want_reading: Option<WantedReading>,
     reading_began: Option<Instant>,
     /// How long the last reading took, and when it ended.
     pub(super) last_reading: Duration,
@@ -52,14 +46,20 @@ pub(super) struct MempoolSync {
     round: bool,
     /// A round has been finished since the feed or the node broke off.
     pub(super) whole: bool,
-    /// The running round began when all was whole: what it finds was missed, unless it is told yet.
-    mending: bool,
-    /// Such finds and when they were made, oldest first.
-    finds: VecDeque<(Instant, Txid)>,
+    /// The poll or a gap wanted the running reading or round, and all was whole when it was begun:
+    /// what it finds has not come over ZMQ.
+    repairing: bool,
     /// Removed ones that are not sent yet.
     gone: Vec<Txid>,
     /// What the tracker was told last of which transactions the node lets be replaced.
     replacement: Option<Replacement>,
+}
+
+#[derive(Clone, Copy)]
+struct WantedReading {
+    at: Instant,
+    /// Something told us to read.
+    prompted: bool,
 }
 
 impl MempoolSync {
@@ -86,16 +86,9 @@ impl MempoolSync {
         self.since = self.since.take().map(spoiled);
     }
 
-    /// For what comes from calls that are on their way.
-    fn note_accepted(&mut self, txid: Txid) {
-        if self.since.is_some() || self.calls.fetching() {
-            self.calls.accepted(txid);
-        }
-    }
-
-    /// What is fetched now was missed by the feed, unless it is told yet.
-    pub(super) fn is_mending(&self) -> bool {
-        self.round && self.mending
+    /// What is fetched now has not come over ZMQ, or not yet.
+    pub(super) fn is_repairing(&self) -> bool {
+        self.round && self.repairing
     }
 }
 
@@ -127,8 +120,7 @@ impl Follower {
         if let Some(since) = &mut self.mempool.since {
             since.seen(txid);
         }
-        self.mempool.note_accepted(txid);
-        self.mempool.finds.retain(|(_, found)| *found != txid);
+        self.mempool.calls.accepted(&txid);
         self.send(tx, Seen::Rawtx, at).await
     }
 
@@ -176,8 +168,7 @@ impl Follower {
         if let Some(since) = &mut self.mempool.since {
             since.accepted(number, txid);
         }
-        self.mempool.note_accepted(txid);
-        self.mempool.finds.retain(|(_, found)| *found != txid);
+        self.mempool.calls.accepted(&txid);
         if let Some(tx) = self.mempool.matcher.take_tx(&txid) {
             return self.send(tx, Seen::Accepted, at).await;
         }
@@ -194,7 +185,6 @@ impl Follower {
     /// as good as an accepted one.
     fn fetch_announced(&mut self, txid: Txid) {
         self.mempool.calls.fetch_first(txid);
-        self.mempool.note_accepted(txid);
     }
 
     fn removed(&mut self, txid: Txid, number: u64) {
@@ -231,24 +221,6 @@ impl Follower {
         for txid in self.mempool.matcher.expire(now) {
             self.fetch_announced(txid);
         }
-        while self.finds_due().is_some_and(|at| at <= now) {
-            self.mempool.finds.pop_front();
-            self.publisher.repaired(1);
-        }
-    }
-
-    /// The poll found a transaction that nothing had told of.
-    pub(super) fn found(&mut self, txid: Txid) {
-        tracing::debug!("{txid} has not come over ZMQ");
-        self.mempool.finds.push_back((Instant::now(), txid));
-        if self.mempool.finds.len() > FINDS {
-            self.mempool.finds.pop_front();
-            self.publisher.repaired(1);
-        }
-    }
-
-    pub(super) fn finds_due(&self) -> Option<Instant> {
-        self.mempool.finds.front().map(|(at, _)| *at + LATE)
     }
 
     /// Not while blocks are missing: the reason may be in one of them.
@@ -274,10 +246,14 @@ impl Follower {
         Ok(())
     }
 
-    pub(super) fn want_reading(&mut self, after: Duration) {
+    /// `prompted`: something told us to; otherwise what is found has not come over ZMQ.
+    pub(super) fn want_reading(&mut self, after: Duration, prompted: bool) {
         let at = Instant::now() + after;
-        self.mempool.want_reading =
-            Some(self.mempool.want_reading.map_or(at, |known| known.min(at)));
+        let known = self.mempool.want_reading;
+        self.mempool.want_reading = Some(WantedReading {
+            at: known.map_or(at, |known| known.at.min(at)),
+            prompted: prompted || known.is_some_and(|known| known.prompted),
+        });
     }
 
     /// Whether the poll should read the mempool, or may leave it to the feed this time.
@@ -305,6 +281,7 @@ impl Follower {
             .mempool
             .want_reading
             .filter(|_| free)?
+            .at
             .max(self.pause_until);
         // A look that is due goes first.
         Some(self.look_at().map_or(
@@ -314,12 +291,12 @@ impl Follower {
     }
 
     pub(super) fn read(&mut self) {
-        self.mempool.want_reading = None;
+        let wanted = self.mempool.want_reading.take();
+        self.mempool.repairing = self.mempool.whole
+            && self.publisher.topic_up(ZmqTopic::Rawtx)
+            && wanted.is_some_and(|wanted| !wanted.prompted);
         self.mempool.since = Some(EventsSinceRequest::default());
         self.mempool.reading_began = Some(Instant::now());
-        if !self.mempool.calls.fetching() {
-            self.mempool.calls.forget_accepted();
-        }
         let rpc = self.rpc.clone();
         self.work
             .spawn(async move { CallOutcome::Read(mempool_snapshot::read(&rpc).await) });
@@ -349,10 +326,10 @@ impl Follower {
                 self.publisher.mempool(info);
                 self.tell_policy(info).await?;
                 self.reconciling = None;
-                self.want_reading(LOADING);
+                self.want_reading(LOADING, true);
             }
             MempoolRead::Moved => {
-                self.want_reading(MOVED);
+                self.want_reading(MOVED, !self.mempool.repairing);
                 self.want_look(MOVED, true);
             }
             MempoolRead::Whole(snapshot) => {
@@ -366,7 +343,7 @@ impl Follower {
                     self.on && self.tip.is_some_and(|tip| tip.hash == snapshot.tip)
                 }) {
                     Some(snapshot) => self.apply(snapshot).await?,
-                    None => self.want_reading(MOVED),
+                    None => self.want_reading(MOVED, !self.mempool.repairing),
                 }
             }
         }
@@ -385,7 +362,6 @@ impl Follower {
     async fn apply(&mut self, snapshot: MempoolSnapshot) -> Result<(), FollowError> {
         self.flush_gone().await?;
         self.mempool.round = true;
-        self.mempool.mending = self.mempool.whole && self.publisher.topic_up(ZmqTopic::Rawtx);
         self.drained(Input::Snapshot {
             tip: snapshot.tip,
             txids: snapshot.txids,
@@ -398,9 +374,6 @@ impl Follower {
     pub(super) async fn finish_round(&mut self) -> Result<(), FollowError> {
         if self.mempool.calls.fetching() {
             return Ok(());
-        }
-        if self.mempool.since.is_none() {
-            self.mempool.calls.forget_accepted();
         }
         if !self.mempool.round {
             return Ok(());

@@ -255,7 +255,6 @@ impl Follower {
         let inspection = (self.want_inspection && !self.inspecting).then_some(self.pause_until);
         let expiries = [
             self.mempool.matcher.next_expiry(),
-            self.finds_due(),
             self.publisher.publish_at(),
         ];
         let times = [inspection, self.look_at(), self.read_at(), self.settle_at()]
@@ -274,7 +273,7 @@ impl Follower {
             self.want_look(Duration::ZERO, false);
             if self.on && self.reading_is_due(now) {
                 self.reconciling.get_or_insert(now);
-                self.want_reading(Duration::ZERO);
+                self.want_reading(Duration::ZERO, false);
             }
         }
         if now >= self.next_inspection {
@@ -286,10 +285,10 @@ impl Follower {
     }
 
     /// Look, and read the mempool after it. `prompted`: something told us to; otherwise what is
-    /// found was missed.
+    /// found has not come over ZMQ.
     fn resync(&mut self, after: Duration, prompted: bool) {
         self.want_look(after, prompted);
-        self.want_reading(after);
+        self.want_reading(after, prompted);
     }
 
     async fn notices(&mut self, first: Option<Stamped>) -> Result<(), FollowError> {

@@ -67,18 +67,13 @@ impl TxCalls {
     }
 
     /// The node's mempool took it.
-    pub(super) fn accepted(&mut self, txid: Txid) {
+    pub(super) fn accepted(&mut self, txid: &Txid) {
         self.in_flight.accept(txid);
     }
 
     /// It left the node's mempool.
     pub(super) fn removed(&mut self, txid: &Txid) {
         self.in_flight.remove(txid);
-    }
-
-    /// No announcement before now matters.
-    pub(super) fn forget_accepted(&mut self) {
-        self.in_flight.forget_accepted();
     }
 
     fn next_fetch(&mut self) -> Option<Vec<Txid>> {
@@ -151,8 +146,9 @@ impl Follower {
             .filter_map(|((txid, tx), stands)| Some((txid, tx.filter(|_| self.on && stands)?)))
             .collect();
         for (txid, tx) in parents_first(found) {
-            if self.mempool.is_mending() && !self.mempool.calls.in_flight.accepted(&txid) {
-                self.found(txid);
+            if self.mempool.is_repairing() {
+                tracing::debug!("{txid} has not come over ZMQ");
+                self.publisher.repaired(1);
             }
             self.send(tx, Seen::Fetched, now_ms()).await?;
         }
