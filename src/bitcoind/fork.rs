@@ -11,6 +11,7 @@ use std::time::Duration;
 use bitcoin::{Block, BlockHash};
 use tokio::sync::mpsc;
 
+use super::follower::times::{HEADERS_AHEAD, PRIVATE_INITIAL, ROLLBACK};
 use super::rpc::{Blockchain, Rpc};
 use super::{NodeError, NodeErrorKind};
 use crate::remedy::Remedy;
@@ -25,10 +26,9 @@ const START_WINDOW: u32 = 2016;
 /// Blocks fetched at the same time.
 const AHEAD: usize = 3;
 
-/// See [`confirmation_wait`].
-const ROLLBACK: Duration = Duration::from_millis(900);
-const PRIVATE_INITIAL: Duration = Duration::from_secs(5);
-const HEADERS_AHEAD: Duration = Duration::from_secs(60);
+/// The blocks that an empty store starts with, ascending: the first height, then hash and time of
+/// each.
+pub(super) type StartWindow = (u32, Vec<(BlockHash, u32)>);
 
 /// How the node's chain relates to ours.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -209,12 +209,22 @@ impl ForkSearch {
     }
 }
 
+/// Why a look shows nothing.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum LookError {
+    #[error(transparent)]
+    Node(#[from] NodeError),
+    /// The daemon cannot go on.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
 /// Looks at the node from our tip.
 pub(super) async fn look(
     rpc: &Rpc,
     reader: &StoreReader,
     ours: Option<BlockId>,
-) -> Result<TipComparison, NodeError> {
+) -> Result<TipComparison, LookError> {
     // The node's chain may move while we compare; what leads to a disconnect must have stood still.
     for _ in 0..5 {
         let node = rpc.blockchain().await?;
@@ -260,10 +270,8 @@ pub(super) async fn look(
             return Ok(TipComparison { node, relation });
         }
     }
-    Err(NodeError::transient(
-        NodeErrorKind::Busy,
-        "bitcoind's chain moves faster than it can be compared".into(),
-    ))
+    let what = "bitcoind's chain moves faster than it can be compared";
+    Err(NodeError::transient(NodeErrorKind::Busy, what.into()).into())
 }
 
 async fn fork_height(
@@ -271,7 +279,7 @@ async fn fork_height(
     reader: &StoreReader,
     tip: BlockId,
     node_height: u32,
-) -> Result<Option<u32>, NodeError> {
+) -> Result<Option<u32>, LookError> {
     let mut search = ForkSearch::new(tip.height.min(node_height));
     while let Some(height) = search.next() {
         let theirs = rpc.hashes(vec![height]).await?.pop().flatten();
@@ -289,25 +297,16 @@ fn our_hash(
     reader: &StoreReader,
     tip: BlockId,
     height: u32,
-) -> Result<Option<BlockHash>, NodeError> {
+) -> Result<Option<BlockHash>, StoreError> {
     if height == tip.height {
         return Ok(Some(tip.hash));
     }
-    Ok(reader
-        .snapshot()
-        .block(height)
-        .map_err(|error| unreadable(&error))?
-        .map(|block| block.hash))
+    let block = reader.snapshot().block(height)?;
+    Ok(block.map(|block| block.hash))
 }
 
-fn unreadable(error: &StoreError) -> NodeError {
-    NodeError::persistent(NodeErrorKind::Setup, error.to_string())
-}
-
-/// The blocks that an empty store starts with, ascending from the height given: hash and time.
-pub(super) async fn start_window(
-    rpc: &Rpc,
-) -> Result<Option<(u32, Vec<(BlockHash, u32)>)>, NodeError> {
+/// [`StartWindow`]; `None` if the node's tip moved meanwhile.
+pub(super) async fn start_window(rpc: &Rpc) -> Result<Option<StartWindow>, NodeError> {
     let node = rpc.blockchain().await?;
     let first = (node.blocks + 1).saturating_sub(START_WINDOW);
     let hashes: Option<Vec<_>> = rpc

@@ -4,16 +4,11 @@
 //! clock.
 
 use std::collections::{HashMap, VecDeque};
-use std::time::Duration;
+use std::time::Instant;
 
+use super::follower::times::{BLOCK, FETCH_AFTER, KEEP, LONG, LONGEST, PAUSE, SUCCESSORS};
 use bitcoin::{Transaction, Txid};
-use tokio::time::Instant;
 
-/// How long a half waits for the other. The `rawtx` of a block's transactions never get one.
-const KEEP: Duration = Duration::from_secs(3);
-/// How long an announcement waits for its `rawtx` from another address, before the transaction is
-/// fetched.
-const FETCH_AFTER: Duration = Duration::from_millis(100);
 /// Bounds of what waits; a block's burst is at most some ten thousand transactions and 4 MB.
 const HALVES: usize = 50_000;
 const BYTES: usize = 64 << 20;
@@ -184,19 +179,6 @@ impl AcceptanceMatcher {
     }
 }
 
-/// After a removal, its reason follows within moments (a replacement, a block) or not at all. The
-/// node's wallets work between both, with the disk.
-const SUCCESSORS: Duration = Duration::from_millis(250);
-/// A removal just before a block is a conflict with it, and the block comes after all of its
-/// transactions.
-const BLOCK: Duration = Duration::from_secs(1);
-/// Removals without pause must not put off the verdict for long: from then on, a short pause will
-/// do.
-const LONG: Duration = Duration::from_secs(2);
-const PAUSE: Duration = Duration::from_millis(30);
-/// And then none at all.
-const LONGEST: Duration = Duration::from_secs(10);
-
 /// When to say that what left the mempool was evicted.
 #[derive(Default)]
 pub(super) struct EvictionTimer {
@@ -290,6 +272,8 @@ impl InFlightFetches {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use bitcoin::absolute::LockTime;
     use bitcoin::transaction::Version;
 

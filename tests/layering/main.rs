@@ -161,6 +161,39 @@ const NOT_PURE: &[&str] = &[
 /// Shared ownership of what does not change is no lock; a length of time is no clock.
 const PURE_ALL_THE_SAME: &[&str] = &["std::sync::Arc", "std::time::Duration"];
 
+/// Files of `bitcoind` that decide for the follower, and what they must not name: no runtime, no
+/// channel, no clock, no call, no store.
+const MACHINES: &[&str] = &[
+    "bitcoind/follower/mod.rs",
+    "bitcoind/follower/actions.rs",
+    "bitcoind/follower/backoff.rs",
+    "bitcoind/follower/chain_sync.rs",
+    "bitcoind/follower/feed_check.rs",
+    "bitcoind/follower/mempool_sync.rs",
+    "bitcoind/follower/node_link.rs",
+    "bitcoind/follower/status_builder.rs",
+    "bitcoind/follower/times.rs",
+    "bitcoind/follower/tx_calls.rs",
+    "bitcoind/mempool_events.rs",
+];
+const NOT_OF_MACHINES: &[&str] = &[
+    "tokio",
+    "tokio_util",
+    "zmq",
+    "std::io",
+    "std::net",
+    "std::sync",
+    "std::thread",
+    "std::time::Instant::now",
+    "std::time::SystemTime",
+    "clock",
+    "bitcoind::rpc::Rpc",
+    "bitcoind::zmq::Feed",
+    "indexer::Handle",
+    "store::StoreReader",
+    "store::Snapshot",
+];
+
 const REUSABLE: &[&str] = &["engineio", "socketio", "server"];
 const WORDS_OF_OURS: &[&str] = &["bitcoin", "txid", "outpoint", "scripthash", "mempool"];
 
@@ -280,6 +313,30 @@ fn forbidden_crates(house: &House) -> Vec<String> {
     wrong
 }
 
+/// Where a machine names what waits or asks.
+fn impure_machines(house: &House) -> Vec<String> {
+    let machines = |file: &&str| house.sources.iter().find(|source| source.file == **file);
+    let found: Vec<_> = MACHINES.iter().filter_map(machines).collect();
+    let mut wrong = Vec::new();
+    for source in found {
+        for (module, path) in &source.paths {
+            let named = house.resolve(module, path);
+            let all = named.ours.iter().chain(&named.elsewhere);
+            let refused = all
+                .filter(|path| NOT_OF_MACHINES.iter().any(|head| starts_with(path, head)))
+                .map(|path| {
+                    format!(
+                        "{}: a machine must not name {}",
+                        source.file,
+                        path.join("::")
+                    )
+                });
+            wrong.extend(refused);
+        }
+    }
+    wrong
+}
+
 /// The crates of `Cargo.toml`, as code names them.
 fn dependencies() -> Vec<String> {
     let manifest = include_str!("../../Cargo.toml");
@@ -318,6 +375,14 @@ fn layers_rooms_import_what_they_may() {
 #[test]
 fn layers_crates_are_named_where_they_belong_and_pure_rooms_are_pure() {
     none(forbidden_crates(&house()));
+}
+
+#[test]
+fn layers_machines_are_pure() {
+    let house = house();
+    let is_there = |file: &&&str| house.sources.iter().any(|source| source.file == ***file);
+    assert_eq!(MACHINES.iter().filter(is_there).count(), MACHINES.len());
+    none(impure_machines(&house));
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! Small sources that must be refused, and their neighbours that must not be.
 
-use super::{House, forbidden_crates, forbidden_imports};
+use super::{House, forbidden_crates, forbidden_imports, impure_machines};
 
 /// What is said of one file in a room beside a few others.
 fn said(file: &str, text: &str) -> Vec<String> {
@@ -18,7 +18,12 @@ fn said(file: &str, text: &str) -> Vec<String> {
         ),
         (file, text),
     ]);
-    [forbidden_imports(&house), forbidden_crates(&house)].concat()
+    [
+        forbidden_imports(&house),
+        forbidden_crates(&house),
+        impure_machines(&house),
+    ]
+    .concat()
 }
 
 fn refused(file: &str, text: &str, path: &str) {
@@ -205,4 +210,21 @@ fn lines_of_tests_are_not_counted_wherever_they_stand() {
     let text = "fn a() {}\n#[cfg(test)]\nmod tests {\n    fn t() {}\n}\nfn b() {}\n#[cfg(test)]\nuse x::y;\n";
     let house = House::new([("a.rs", text)]);
     assert_eq!(house.sources[0].lines(), 2);
+}
+
+#[test]
+fn machines_name_nothing_that_waits() {
+    let file = "bitcoind/follower/chain_sync.rs";
+    for (text, path) in [
+        ("use tokio::time::Instant;", "tokio::time::Instant"),
+        (
+            "use std::time::Instant; fn f() { Instant::now(); }",
+            "std::time::Instant::now",
+        ),
+        ("fn f() -> u64 { crate::clock::now_ms() }", "clock::now_ms"),
+        ("use crate::store::StoreReader;", "store::StoreReader"),
+    ] {
+        refused(file, text, path);
+    }
+    passes(file, "use std::time::{Duration, Instant};");
 }

@@ -1,412 +1,454 @@
-//! The follower's side of the chain: blocks that come, and looks when something does not fit.
+//! The chain's side: blocks that come, and looks when something does not fit. No I/O, no clock.
+//!
+//! It is the only source of chain inputs, so it knows our tip.
 
 use std::collections::VecDeque;
-use std::time::Duration;
+use std::time::Instant;
 
 use bitcoin::block::Header;
 use bitcoin::consensus::encode;
-use bitcoin::hashes::Hash;
 use bitcoin::{Block, BlockHash};
-use tokio::sync::mpsc;
-use tokio::time::Instant;
 
-use super::{CONNECT_DELAY, CallOutcome, FollowError, Follower, StartWindow};
-use crate::bitcoind::fork::{self, ChainAction, RollbackEvidence, TipComparison};
-use crate::bitcoind::zmq::ZmqTopic;
+use super::actions::{Action, Call, Now};
+use super::node_link::NodeLink;
+use super::times::{BLOCK_FOLLOWS, SOON, WAIT};
+use crate::bitcoind::fork::{self, ChainAction, RollbackEvidence, StartWindow, TipComparison};
 use crate::bitcoind::{NodeError, NodeErrorKind, rpc};
-use crate::clock::now_ms;
-use crate::indexer::InputRefused;
-use crate::tracker::{BlockId, Input};
+use crate::tracker::{ApplyError, BlockId, Input};
 
-/// The block itself follows its announcement (`C`), after as many messages as it has transactions.
-const BLOCK_FOLLOWS: Duration = Duration::from_millis(500);
-/// Many blocks are disconnected one after the other.
-const MORE_DISCONNECTS: Duration = Duration::from_millis(10);
-/// Between two looks at a node that is waited for.
-const WAIT: Duration = Duration::from_secs(1);
 /// Disconnected blocks that are remembered.
-const TOLD: usize = 4096;
-
-pub(super) type Blocks = mpsc::Receiver<Result<Block, NodeError>>;
+const DISCONNECTED: usize = 4096;
+/// Connected blocks that are remembered. Of those that are fetched, no more come over ZMQ
+/// meanwhile; else they are looked for again.
+const CONNECTED: usize = 100;
 
 #[derive(Default)]
 pub(super) struct ChainSync {
+    tip: Option<BlockId>,
     /// The node's tip as far as we know.
     node_tip: Option<BlockHash>,
-    want: Option<Want>,
-    looking: bool,
-    /// Blocks being fetched after a look.
-    pub(super) blocks: Option<Blocks>,
+    want: Option<WantedLook>,
+    call: Option<ChainCall>,
+    /// Blocks are being fetched after a look.
+    fetching: bool,
+    pending: Option<Pending>,
+    /// The last blocks that we connected, up to the tip; none from before a disconnect.
+    connected: VecDeque<BlockHash>,
     /// The node said that it disconnected these.
-    pub(super) told: VecDeque<BlockHash>,
+    disconnected: VecDeque<BlockHash>,
     /// Our tip and the node's tip at the last look, and since when they are the same.
     standing: Option<(Option<BlockId>, BlockHash, Instant)>,
     /// Why nothing happens although the tips differ.
-    pub(super) waiting: Option<String>,
+    waiting: Option<String>,
 }
 
-struct Want {
+struct WantedLook {
     at: Instant,
-    /// Something told us to look.
+    /// Something told us to look; otherwise what is found has not come over ZMQ.
     prompted: bool,
     /// This block is expected; when it comes there is no need to look.
     until: Option<BlockHash>,
 }
 
+/// On its way.
+enum ChainCall {
+    Look {
+        ours: Option<BlockId>,
+        prompted: bool,
+    },
+    StartWindow,
+}
+
+/// What is decided when an answer comes, which is the next event.
+enum Pending {
+    Parse,
+    Connect {
+        hash: BlockHash,
+        over_zmq: bool,
+    },
+    Disconnect {
+        next: Vec<BlockHash>,
+        prompted: bool,
+    },
+    Start,
+}
+
+/// What happened to the chain, for the mempool's side.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum ChainNews {
+    Started,
+    Connected,
+    Disconnected,
+    /// The node's tip is ours.
+    AtNodeTip,
+    /// The node's chain is not followed for now.
+    Waiting,
+}
+
 impl ChainSync {
-    /// Monitoring was started or stopped.
-    pub(super) fn stop(&mut self) {
-        *self = Self {
-            looking: self.looking,
-            node_tip: self.node_tip,
+    pub(super) fn new(tip: Option<BlockId>) -> Self {
+        Self {
+            tip,
             ..Self::default()
-        };
+        }
     }
-}
 
-/// The next fetched block; never without a fetch.
-pub(super) async fn next_block(blocks: &mut Option<Blocks>) -> Option<Result<Block, NodeError>> {
-    match blocks {
-        Some(blocks) => blocks.recv().await,
-        None => std::future::pending().await,
+    pub(super) fn tip(&self) -> Option<BlockId> {
+        self.tip
     }
-}
 
-impl Follower {
+    pub(super) fn is_at(&self, hash: BlockHash) -> bool {
+        self.tip.is_some_and(|tip| tip.hash == hash)
+    }
+
     /// Not before the look that follows a fetch has said so: the node may have gone on meanwhile.
     pub(super) fn at_node_tip(&self) -> bool {
-        self.chain.blocks.is_none()
-            && self
-                .tip
-                .is_some_and(|tip| Some(tip.hash) == self.chain.node_tip)
+        !self.fetching && self.node_tip.is_some_and(|hash| self.is_at(hash))
     }
 
-    pub(super) fn want_look(&mut self, after: Duration, prompted: bool) {
-        let at = Instant::now() + after;
-        self.chain.want = Some(match self.chain.want.take() {
-            Some(known) => Want {
-                at: known.at.min(at),
-                prompted: known.prompted || prompted,
-                until: None,
-            },
-            None => Want {
-                at,
-                prompted,
-                until: None,
-            },
+    pub(super) fn waiting(&self) -> Option<&String> {
+        self.waiting.as_ref()
+    }
+
+    /// An answer is the next event.
+    pub(super) fn is_pending(&self) -> bool {
+        self.pending.is_some()
+    }
+
+    /// A look, or what it led to, is under way.
+    pub(super) fn is_moving(&self) -> bool {
+        self.call.is_some() || self.fetching
+    }
+
+    pub(super) fn want_look(&mut self, at: Instant, prompted: bool) {
+        let known = self.want.take();
+        self.want = Some(WantedLook {
+            at: known.as_ref().map_or(at, |known| known.at.min(at)),
+            prompted: prompted || known.is_some_and(|known| known.prompted),
+            until: None,
         });
     }
 
     /// When the next look is due; `None` while another one, or what it led to, is under way.
-    pub(super) fn look_at(&self) -> Option<Instant> {
-        self.chain
-            .want
-            .as_ref()
-            .filter(|_| !self.chain_moves())
-            .map(|want| want.at.max(self.pause_until))
+    pub(super) fn look_at(&self, node: &NodeLink) -> Option<Instant> {
+        let want = self.want.as_ref().filter(|_| !self.is_moving())?;
+        Some(node.not_before(want.at))
     }
 
-    /// A look, or what it led to, is under way.
-    pub(super) fn chain_moves(&self) -> bool {
-        self.chain.looking || self.chain.blocks.is_some()
-    }
-
-    pub(super) fn look(&mut self) {
-        let Some(want) = self.chain.want.take() else {
+    pub(super) fn start_look(&mut self, node: &NodeLink, now: Now, actions: &mut Vec<Action>) {
+        let due = self.look_at(node).is_some_and(|at| at <= now.instant);
+        let Some(want) = self.want.take_if(|_| due) else {
             return;
         };
-        self.chain.looking = true;
-        let (rpc, reader, ours) = (self.rpc.clone(), self.reader.clone(), self.tip);
-        self.work.spawn(async move {
-            let result = fork::look(&rpc, &reader, ours).await;
-            CallOutcome::Looked {
-                ours,
-                prompted: want.prompted,
-                result,
-            }
+        self.call = Some(ChainCall::Look {
+            ours: self.tip,
+            prompted: want.prompted,
         });
+        actions.push(Action::Call(Call::Look { ours: self.tip }));
+    }
+
+    /// Monitoring was started or stopped.
+    pub(super) fn stop(&mut self, actions: &mut Vec<Action>) {
+        self.stop_fetch(actions);
+        *self = Self {
+            tip: self.tip,
+            node_tip: self.node_tip,
+            call: self.call.take(),
+            connected: std::mem::take(&mut self.connected),
+            ..Self::default()
+        };
+    }
+
+    /// What the node said before does not count any more.
+    pub(super) fn forget_notices(&mut self) {
+        self.disconnected.clear();
     }
 
     /// A block over `rawblock`.
-    pub(super) async fn block(&mut self, raw: Vec<u8>, at: u64) -> Result<(), FollowError> {
-        let Some(header) = raw
-            .get(..80)
-            .and_then(|bytes| encode::deserialize::<Header>(bytes).ok())
-        else {
-            return Ok(());
+    pub(super) fn block(&mut self, raw: Vec<u8>, at: u64, now: Now, actions: &mut Vec<Action>) {
+        let header = raw.get(..80).map(encode::deserialize::<Header>);
+        let (Some(Ok(header)), Some(tip)) = (header, self.tip) else {
+            return;
         };
-        let hash = header.block_hash();
-        let Some(tip) = self.tip.filter(|tip| tip.hash != hash) else {
-            return Ok(());
-        };
-        if header.prev_blockhash != tip.hash {
-            self.want_look(Duration::ZERO, true);
-            return Ok(());
-        }
-        // Megabytes take milliseconds to parse.
-        let parsed = tokio::task::spawn_blocking(move || encode::deserialize::<Block>(&raw)).await;
-        let connected = match parsed {
-            Ok(Ok(block)) => self.connect(block, at).await?,
-            _ => false,
-        };
-        if connected {
-            self.chain.node_tip = Some(hash);
-            self.publisher.node_height(tip.height.saturating_add(1));
-        } else {
-            self.want_look(Duration::ZERO, true);
-        }
-        Ok(())
-    }
-
-    /// The node said that it connected a block; the block itself follows, if all goes well.
-    pub(super) fn block_announced(&mut self, hash: BlockHash) {
-        self.chain.told.retain(|told| *told != hash);
-        if self.tip.is_some_and(|tip| tip.hash == hash) {
+        if header.block_hash() == tip.hash {
             return;
         }
-        let follows = self.publisher.topic_up(ZmqTopic::Rawblock);
-        let after = if follows {
-            BLOCK_FOLLOWS
-        } else {
-            Duration::ZERO
-        };
-        if follows && self.chain.want.is_none() {
-            self.chain.want = Some(Want {
-                at: Instant::now() + after,
-                prompted: true,
-                until: Some(hash),
-            });
-        } else {
-            self.want_look(after, true);
+        if header.prev_blockhash != tip.hash {
+            return self.want_look(now.instant, true);
         }
+        self.pending = Some(Pending::Parse);
+        actions.push(Action::Parse { raw, at });
     }
 
-    pub(super) fn block_disconnected(&mut self, hash: BlockHash) {
-        if self.chain.told.len() >= TOLD {
-            self.chain.told.pop_front();
-        }
-        self.chain.told.push_back(hash);
-        self.want_look(MORE_DISCONNECTS, true);
-    }
-
-    pub(super) async fn looked(
+    /// The block that was to be parsed.
+    pub(super) fn parsed(
         &mut self,
-        ours: Option<BlockId>,
-        prompted: bool,
-        result: Result<TipComparison, NodeError>,
-    ) -> Result<(), FollowError> {
-        self.chain.looking = false;
-        let look = match result {
-            Ok(look) => look,
-            Err(error) => {
-                self.node_failed(&error);
-                return Ok(());
-            }
+        block: Option<Block>,
+        at: u64,
+        now: Now,
+        actions: &mut Vec<Action>,
+    ) {
+        self.pending = None;
+        match block {
+            Some(block) => self.connect(block, true, at, actions),
+            None => self.want_look(now.instant, true),
+        }
+    }
+
+    /// The node said that it connected a block; the block itself follows if its feed is up and all
+    /// goes well.
+    pub(super) fn block_announced(&mut self, hash: BlockHash, follows: bool, now: Now) {
+        self.disconnected.retain(|gone| *gone != hash);
+        if self.is_at(hash) {
+            return;
+        }
+        let at = match follows {
+            true => now.instant + BLOCK_FOLLOWS,
+            false => now.instant,
         };
-        self.node_answered();
-        self.publisher.node(&look.node);
-        let network = self.reader.chain().network.to_core_arg();
-        if look.node.chain != network {
-            let error =
-                crate::bitcoind::discover::wrong_chain(self.rpc.url(), &look.node.chain, network);
-            self.node_failed(&error);
-            return Ok(());
+        let is_all = follows && self.want.is_none();
+        self.want_look(at, true);
+        if let Some(want) = self.want.as_mut().filter(|_| is_all) {
+            want.until = Some(hash);
         }
-        self.chain.node_tip = Some(look.node.bestblockhash);
-        if !self.on {
-            return Ok(());
+    }
+
+    /// The node said that it disconnected a block.
+    pub(super) fn block_disconnected(&mut self, hash: BlockHash, now: Now) {
+        if self.disconnected.len() >= DISCONNECTED {
+            self.disconnected.pop_front();
         }
-        if ours != self.tip {
+        self.disconnected.push_back(hash);
+        self.want_look(now.instant + SOON, true);
+    }
+
+    /// A look or the question for the start has its answer, maybe none that is good.
+    pub(super) fn call_ended(&mut self) -> LookOf {
+        match self.call.take() {
+            Some(ChainCall::Look { ours, prompted }) => LookOf { ours, prompted },
+            Some(ChainCall::StartWindow) | None => LookOf {
+                ours: self.tip,
+                prompted: true,
+            },
+        }
+    }
+
+    /// What a look showed, of a node of our chain.
+    pub(super) fn looked(
+        &mut self,
+        of: LookOf,
+        look: &TipComparison,
+        node: &mut NodeLink,
+        now: Now,
+        actions: &mut Vec<Action>,
+    ) -> Option<ChainNews> {
+        if of.ours != self.tip {
             // A block came over ZMQ meanwhile.
-            self.want_look(Duration::ZERO, prompted);
-            return Ok(());
+            self.want_look(now.instant, of.prompted);
+            return None;
         }
-        let evidence = self.evidence(&look);
-        let action = fork::decide(ours, &look, evidence);
-        self.act(action, prompted).await
-    }
-
-    fn evidence(&mut self, look: &TipComparison) -> RollbackEvidence {
-        let (now, best) = (Instant::now(), look.node.bestblockhash);
-        let since = match self.chain.standing {
-            Some((ours, known, since)) if ours == self.tip && known == best => since,
-            _ => now,
-        };
-        self.chain.standing = Some((self.tip, best, since));
-        RollbackEvidence {
-            told: self
-                .tip
-                .is_some_and(|tip| self.chain.told.contains(&tip.hash)),
-            stood: now - since,
-        }
-    }
-
-    async fn act(&mut self, action: ChainAction, prompted: bool) -> Result<(), FollowError> {
-        let waited = self.chain.waiting.take();
-        match action {
-            ChainAction::Nothing => self.mempool.eviction.block_ends(),
-            ChainAction::Start => self.fetch_window(),
+        let evidence = self.evidence(look, now);
+        let waited = self.waiting.take();
+        match fork::decide(of.ours, look, evidence) {
+            ChainAction::Nothing => return Some(ChainNews::AtNodeTip),
+            ChainAction::Start => {
+                self.call = Some(ChainCall::StartWindow);
+                actions.push(Action::Call(Call::StartWindow));
+            }
             ChainAction::Wait(why) => {
                 if waited.is_none() {
                     tracing::warn!("{why}");
                 }
-                self.chain.waiting = Some(why);
-                self.reconciling = None;
-                self.want_look(WAIT, prompted);
+                self.waiting = Some(why);
+                self.want_look(now.instant + WAIT, of.prompted);
+                return Some(ChainNews::Waiting);
             }
-            ChainAction::Connect(next) => self.fetch(next, prompted),
+            ChainAction::Connect(next) => self.fetch(next, of.prompted, node, actions),
             ChainAction::Disconnect { to, next } => {
-                match self
-                    .indexer
-                    .apply(Input::Disconnect { to, now: now_ms() })
-                    .await
-                {
-                    Ok(done) => {
-                        tracing::info!("disconnected blocks down to {} {}", to.height, to.hash);
-                        self.set_tip(done.tip);
-                        self.want_reading(Duration::ZERO, true);
-                        self.fetch(next, prompted);
-                    }
-                    Err(InputRefused::Stopped(stopped)) => return Err(stopped.into()),
-                    Err(InputRefused::Apply(error)) => {
-                        tracing::warn!("{error}");
-                        self.want_look(WAIT, prompted);
-                    }
-                }
+                let prompted = of.prompted;
+                self.pending = Some(Pending::Disconnect { next, prompted });
+                actions.push(Action::Apply(Input::Disconnect { to, now: now.ms }));
             }
         }
-        Ok(())
+        None
     }
 
-    fn fetch(&mut self, next: Vec<BlockHash>, prompted: bool) {
-        if !prompted && self.endpoints.rawblock.is_some() {
-            tracing::debug!("{} blocks have not come over ZMQ", next.len());
-            self.publisher.repaired(next.len().max(1) as u64);
+    /// The node's tip, by a look.
+    pub(super) fn set_node_tip(&mut self, hash: BlockHash) {
+        self.node_tip = Some(hash);
+    }
+
+    fn evidence(&mut self, look: &TipComparison, now: Now) -> RollbackEvidence {
+        let best = look.node.bestblockhash;
+        let since = match self.standing {
+            Some((ours, known, since)) if ours == self.tip && known == best => since,
+            _ => now.instant,
+        };
+        self.standing = Some((self.tip, best, since));
+        RollbackEvidence {
+            told: self
+                .tip
+                .is_some_and(|tip| self.disconnected.contains(&tip.hash)),
+            stood: now.instant.saturating_duration_since(since),
         }
-        let (sender, blocks) = mpsc::channel(1);
-        self.chain.blocks = Some(blocks);
-        tokio::spawn(fork::fetch(self.rpc.clone(), next, sender));
+    }
+
+    fn fetch(
+        &mut self,
+        next: Vec<BlockHash>,
+        prompted: bool,
+        node: &mut NodeLink,
+        actions: &mut Vec<Action>,
+    ) {
+        if !prompted && node.offers_blocks() {
+            tracing::debug!("{} blocks have not come over ZMQ", next.len());
+            node.status.repaired(next.len().max(1) as u64);
+        }
+        self.fetching = true;
+        actions.push(Action::Fetch(next));
+    }
+
+    fn stop_fetch(&mut self, actions: &mut Vec<Action>) {
+        if std::mem::take(&mut self.fetching) {
+            actions.push(Action::StopFetch);
+        }
     }
 
     /// A block that was fetched after a look, or the end of them.
-    pub(super) async fn fetched_block(
+    pub(super) fn fetched(
         &mut self,
         block: Option<Result<Block, NodeError>>,
-    ) -> Result<(), FollowError> {
+        now: Now,
+        actions: &mut Vec<Action>,
+    ) -> Result<(), NodeError> {
+        if !self.fetching {
+            return Ok(());
+        }
         match block {
             // Whether that was all is for the next look to say.
             None => {
-                (self.chain.blocks, self.chain.node_tip) = (None, None);
-                self.want_look(Duration::ZERO, true);
+                (self.fetching, self.node_tip) = (false, None);
+                self.want_look(now.instant, true);
             }
             Some(Err(error)) => {
-                self.chain.blocks = None;
-                self.node_failed(&pruned(error));
+                self.stop_fetch(actions);
+                return Err(pruned(error));
             }
-            Some(Ok(block)) => {
-                let on_tip = self
-                    .tip
-                    .is_some_and(|tip| tip.hash == block.header.prev_blockhash);
-                let fits = if on_tip {
-                    self.connect(block, now_ms()).await?
-                } else {
-                    self.is_ours(&block)?
-                };
-                if !fits {
-                    self.chain.blocks = None;
-                    self.want_look(CONNECT_DELAY, true);
-                }
+            Some(Ok(block)) if self.is_at(block.header.prev_blockhash) => {
+                self.connect(block, false, now.ms, actions)
+            }
+            // It came over ZMQ as well, and was faster.
+            Some(Ok(block)) if self.connected.contains(&block.block_hash()) => {}
+            Some(Ok(_)) => {
+                self.stop_fetch(actions);
+                self.want_look(now.instant + SOON, true);
             }
         }
         Ok(())
     }
 
-    /// It came over ZMQ as well, and was faster.
-    fn is_ours(&self, block: &Block) -> Result<bool, FollowError> {
-        let hash = block.block_hash();
-        let Some(tip) = self.tip else {
-            return Ok(false);
-        };
-        let snapshot = self.reader.snapshot();
-        // It cannot be far below: what is fetched was above our tip a moment ago.
-        for height in (tip.height.saturating_sub(100)..=tip.height).rev() {
-            if snapshot.block(height)?.is_some_and(|row| row.hash == hash) {
-                return Ok(true);
-            }
-        }
-        Ok(false)
-    }
-
-    /// Connects a block whose parent is our tip. False if the tracker refused it.
-    async fn connect(&mut self, block: Block, now: u64) -> Result<bool, FollowError> {
+    /// Connects a block whose parent is our tip.
+    fn connect(&mut self, block: Block, over_zmq: bool, at: u64, actions: &mut Vec<Action>) {
         let hash = block.block_hash();
         let height = self.tip.map_or(0, |tip| tip.height.saturating_add(1));
-        self.flush_gone().await?;
-        match self
-            .indexer
-            .apply(Input::Connect { block, height, now })
-            .await
-        {
-            Ok(done) => {
-                tracing::debug!(
-                    "connected block {height} {hash}, event {} is the last",
-                    done.head
-                );
-                self.set_tip(done.tip);
-                self.mempool.eviction.block_ends();
-                if self
-                    .chain
-                    .want
-                    .as_ref()
-                    .is_some_and(|want| want.until == Some(hash))
-                {
-                    self.chain.want = None;
-                }
-                Ok(true)
-            }
-            Err(InputRefused::Stopped(stopped)) => Err(stopped.into()),
-            Err(InputRefused::Apply(error)) => {
-                tracing::warn!("block {height} {hash} is not connected: {error}");
-                Ok(false)
-            }
-        }
+        self.pending = Some(Pending::Connect { hash, over_zmq });
+        actions.push(Action::Apply(Input::Connect {
+            block,
+            height,
+            now: at,
+        }));
     }
 
-    fn fetch_window(&mut self) {
-        self.chain.looking = true;
-        let rpc = self.rpc.clone();
-        self.work
-            .spawn(async move { CallOutcome::Windowed(fork::start_window(&rpc).await) });
-    }
-
-    pub(super) async fn windowed(
+    pub(super) fn windowed(
         &mut self,
-        result: Result<Option<StartWindow>, NodeError>,
-    ) -> Result<(), FollowError> {
-        self.chain.looking = false;
-        match result {
-            Err(error) => self.node_failed(&error),
-            Ok(Some((first_height, blocks))) if self.on && self.tip.is_none() => {
-                match self
-                    .indexer
-                    .apply(Input::Start {
-                        first_height,
-                        blocks,
-                        now: now_ms(),
-                    })
-                    .await
-                {
-                    Ok(done) => self.set_tip(done.tip),
-                    Err(InputRefused::Stopped(stopped)) => return Err(stopped.into()),
-                    Err(InputRefused::Apply(error)) => tracing::warn!("{error}"),
-                }
-                self.want_look(Duration::ZERO, true);
+        window: Option<StartWindow>,
+        now: Now,
+        actions: &mut Vec<Action>,
+    ) {
+        match window.filter(|_| self.tip.is_none()) {
+            Some((first_height, blocks)) => {
+                self.pending = Some(Pending::Start);
+                actions.push(Action::Apply(Input::Start {
+                    first_height,
+                    blocks,
+                    now: now.ms,
+                }));
             }
             // The node's tip moved.
-            Ok(_) => self.want_look(CONNECT_DELAY, true),
+            None => self.want_look(now.instant + SOON, true),
         }
-        Ok(())
     }
+
+    /// The answer to what is pending.
+    pub(super) fn applied(
+        &mut self,
+        result: Result<Option<BlockId>, ApplyError>,
+        node: &mut NodeLink,
+        now: Now,
+        actions: &mut Vec<Action>,
+    ) -> Option<ChainNews> {
+        let pending = self.pending.take()?;
+        let tip = match result {
+            Ok(tip) => tip,
+            Err(error) => {
+                tracing::warn!("{error}");
+                self.refused(&pending, now, actions);
+                return None;
+            }
+        };
+        self.tip = tip;
+        match pending {
+            Pending::Parse => None,
+            Pending::Connect { hash, over_zmq } => {
+                self.block_connected(hash);
+                if over_zmq {
+                    self.node_tip = Some(hash);
+                    node.status.node_height(tip.map_or(0, |tip| tip.height));
+                }
+                Some(ChainNews::Connected)
+            }
+            Pending::Disconnect { next, prompted } => {
+                if let Some(BlockId { height, hash }) = tip {
+                    tracing::info!("disconnected blocks down to {height} {hash}");
+                }
+                self.connected.clear();
+                self.fetch(next, prompted, node, actions);
+                Some(ChainNews::Disconnected)
+            }
+            Pending::Start => {
+                self.want_look(now.instant, true);
+                Some(ChainNews::Started)
+            }
+        }
+    }
+
+    fn block_connected(&mut self, hash: BlockHash) {
+        if self.connected.len() >= CONNECTED {
+            self.connected.pop_front();
+        }
+        self.connected.push_back(hash);
+        self.want.take_if(|want| want.until == Some(hash));
+    }
+
+    /// The tracker refused the input. A block that came over ZMQ may be damaged; what a look led to
+    /// will be found again.
+    fn refused(&mut self, pending: &Pending, now: Now, actions: &mut Vec<Action>) {
+        let at = match pending {
+            Pending::Connect { over_zmq: true, .. } | Pending::Parse => now.instant,
+            Pending::Connect { .. } | Pending::Disconnect { .. } | Pending::Start => {
+                now.instant + WAIT
+            }
+        };
+        self.stop_fetch(actions);
+        self.want_look(at, true);
+    }
+}
+
+/// From where a look was made, and whether something told us to.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct LookOf {
+    ours: Option<BlockId>,
+    prompted: bool,
 }
 
 /// Thrown away between the look and the fetch.
@@ -415,9 +457,4 @@ fn pruned(error: NodeError) -> NodeError {
         return error;
     }
     NodeError::persistent(NodeErrorKind::Setup, fork::pruned())
-}
-
-/// A block hash from `sequence`.
-pub(super) fn block_hash(hash: [u8; 32]) -> BlockHash {
-    BlockHash::from_byte_array(hash)
 }

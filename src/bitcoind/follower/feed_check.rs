@@ -7,22 +7,15 @@
 //! Until then, what the feed says is a hint: something to ask the node about.
 
 use std::collections::VecDeque;
-use std::time::Duration;
 
 use bitcoin::Txid;
-use bitcoin::hashes::Hash;
-use tokio::time::Instant;
 
-use super::{Follower, GAP_DELAY};
 use crate::bitcoind::Endpoints;
 use crate::bitcoind::mempool_snapshot::MempoolSnapshot;
-use crate::bitcoind::zmq::{MessageBody, SequenceEvent, ZmqMessage, ZmqTopic};
+use crate::bitcoind::zmq::ZmqTopic;
 
 /// Acceptances remembered: what comes while the mempool is read.
 const HEARD: usize = 4096;
-/// Between two readings for the sake of a proof: doubled each time, up to the second one.
-const TRY: Duration = Duration::from_secs(1);
-const LONGEST_TRY: Duration = Duration::from_secs(60);
 
 #[derive(Debug, Default)]
 pub(super) struct FeedCheck {
@@ -30,9 +23,6 @@ pub(super) struct FeedCheck {
     listed: (bool, bool),
     proved: bool,
     heard: VecDeque<(u64, Txid)>,
-    /// When to read for a proof next, and how long to wait after that.
-    next_try: Option<Instant>,
-    pause: Duration,
 }
 
 impl FeedCheck {
@@ -48,7 +38,7 @@ impl FeedCheck {
         };
     }
 
-    fn believes(&self, topic: ZmqTopic, endpoints: &Endpoints) -> bool {
+    pub(super) fn believes(&self, topic: ZmqTopic, endpoints: &Endpoints) -> bool {
         match topic {
             // Its content proves itself; whether the mempool holds it is asked elsewhere.
             ZmqTopic::Rawtx => true,
@@ -61,22 +51,16 @@ impl FeedCheck {
         }
     }
 
-    /// Remembers an acceptance. True if it is time to read the mempool for the proof.
-    fn accepted(&mut self, number: u64, txid: Txid, now: Instant) -> bool {
+    /// Remembers an acceptance for the proof.
+    pub(super) fn accepted(&mut self, number: u64, txid: Txid) {
         if self.heard.len() >= HEARD {
             self.heard.pop_front();
         }
         self.heard.push_back((number, txid));
-        let due = self.next_try.is_none_or(|next| now >= next);
-        if due {
-            self.pause = (self.pause * 2).clamp(TRY, LONGEST_TRY);
-            self.next_try = Some(now + self.pause);
-        }
-        due
     }
 
     /// Compares what was heard with what the node says of its mempool. True if that is the proof.
-    fn judge(&mut self, snapshot: &MempoolSnapshot) -> bool {
+    pub(super) fn judge(&mut self, snapshot: &MempoolSnapshot) -> bool {
         let Some(last) = snapshot
             .sequence
             .and_then(|next| next.checked_sub(1))
@@ -95,54 +79,10 @@ impl FeedCheck {
     }
 }
 
-impl Follower {
-    /// Publishes which feeds are believed.
-    pub(super) fn publish_feeds(&mut self) {
-        for topic in ZmqTopic::ALL {
-            self.publisher
-                .believed(topic, self.feed_check.believes(topic, &self.endpoints));
-        }
-    }
-
-    pub(super) fn judge(&mut self, snapshot: &MempoolSnapshot) {
-        if self.feed_check.judge(snapshot) {
-            tracing::info!(
-                "what is published at {} is bitcoind's own",
-                self.endpoints.sequence.as_deref().unwrap_or_default()
-            );
-            self.publish_feeds();
-        }
-    }
-
-    /// A message of a feed that is not believed.
-    pub(super) fn unproved_message(&mut self, frame: &ZmqMessage) {
-        let MessageBody::Sequence(sequence) = &frame.body else {
-            return self.want_look(Duration::ZERO, true);
-        };
-        match sequence.what {
-            SequenceEvent::BlockConnected | SequenceEvent::BlockDisconnected => {
-                self.want_look(GAP_DELAY, true)
-            }
-            SequenceEvent::Removed(_) => self.heal(),
-            SequenceEvent::Accepted(number) => {
-                if self.feed_check.accepted(
-                    number,
-                    Txid::from_byte_array(sequence.hash),
-                    Instant::now(),
-                ) {
-                    self.want_reading(GAP_DELAY, true);
-                }
-                if !self.publisher.topic_up(ZmqTopic::Rawtx) {
-                    self.heal();
-                }
-            }
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use bitcoin::BlockHash;
+    use bitcoin::hashes::Hash;
 
     use super::*;
     use crate::bitcoind::rpc::MempoolInfo;
@@ -163,7 +103,7 @@ mod tests {
     fn heard(acceptances: &[(u64, u8)]) -> FeedCheck {
         let mut feed = FeedCheck::default();
         for (number, n) in acceptances {
-            feed.accepted(*number, id(*n), Instant::now());
+            feed.accepted(*number, id(*n));
         }
         feed
     }
@@ -218,14 +158,5 @@ mod tests {
         assert!(
             feed.believes(ZmqTopic::Sequence, &apart) && feed.believes(ZmqTopic::Rawblock, &apart)
         );
-    }
-
-    #[test]
-    fn readings_for_the_proof_are_few() {
-        let (mut feed, now) = (FeedCheck::default(), Instant::now());
-        let tried: Vec<_> = (0..300)
-            .filter(|second| feed.accepted(*second, id(0), now + Duration::from_secs(*second)))
-            .collect();
-        assert_eq!(tried, [0, 1, 3, 7, 15, 31, 63, 123, 183, 243]);
     }
 }

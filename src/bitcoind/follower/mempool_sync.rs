@@ -1,415 +1,482 @@
-//! The follower's side of the mempool: what ZMQ tells, and readings of the whole.
+//! The mempool's side: what ZMQ tells, and readings of the whole. No I/O, no clock.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bitcoin::consensus::encode;
-use bitcoin::hashes::Hash;
 use bitcoin::{Transaction, Txid};
-use tokio::time::Instant;
 
-use super::chain_sync::block_hash;
+use super::actions::{Action, Call, Now};
+use super::chain_sync::{ChainNews, ChainSync};
+use super::node_link::NodeLink;
+use super::times::{LONGEST_REST, REST, SOON, WAIT};
 use super::tx_calls::TxCalls;
-use super::{CallOutcome, FollowError, Follower};
 use crate::bitcoind::NodeError;
 use crate::bitcoind::mempool_events::{AcceptanceMatcher, EvictionTimer};
-use crate::bitcoind::mempool_snapshot::{self, EventsSinceRequest, MempoolRead, MempoolSnapshot};
+use crate::bitcoind::mempool_snapshot::{
+    EventsSinceRequest, MempoolRead, MempoolSnapshot, parents_first,
+};
 use crate::bitcoind::rpc::MempoolInfo;
-use crate::bitcoind::zmq::{Sequence, SequenceEvent, ZmqTopic};
-use crate::clock::now_ms;
-use crate::indexer::InputRefused;
+use crate::bitcoind::zmq::ZmqTopic;
 use crate::tracker::input::Seen;
-use crate::tracker::{Input, Replacement};
-
-/// Until the node has loaded its mempool, or its tip stands still.
-const LOADING: Duration = Duration::from_millis(500);
-const MOVED: Duration = Duration::from_millis(50);
-/// A node that lists a hundred thousand transactions answers nothing else for half a second,
-/// payments included. While every change is told, the poll takes at most one fiftieth of the node's
-/// time for that, and reads at least once a minute.
-const REST: u32 = 50;
-const LONGEST_REST: Duration = Duration::from_secs(60);
+use crate::tracker::{ApplyError, Ask, BlockId, Input, Replacement};
 
 #[derive(Default)]
 pub(super) struct MempoolSync {
-    pub(super) matcher: AcceptanceMatcher,
-    pub(super) eviction: EvictionTimer,
-    pub(super) calls: TxCalls,
-    /// A reading is on its way; what was heard since.
-    since: Option<EventsSinceRequest>,
-    want_reading: Option<WantedReading>,
-    reading_began: Option<Instant>,
+    matcher: AcceptanceMatcher,
+    eviction: EvictionTimer,
+    calls: TxCalls,
+    want: Option<WantedReading>,
+    /// A reading is on its way.
+    reading: Option<Reading>,
     /// How long the last reading took, and when it ended.
-    pub(super) last_reading: Duration,
+    last_reading: Duration,
     last_read: Option<Instant>,
     /// A reading was applied and what it lacked is being fetched; then comes the verdict on what it
     /// did not hold.
-    round: bool,
+    round: Option<Round>,
+    pending: Option<Pending>,
     /// A round has been finished since the feed or the node broke off.
-    pub(super) whole: bool,
-    /// The poll or a gap wanted the running reading or round, and all was whole when it was begun:
-    /// what it finds has not come over ZMQ.
-    repairing: bool,
-    /// Removed ones that are not sent yet.
-    gone: Vec<Txid>,
+    whole: bool,
+    /// When a running reconciliation began.
+    reconciling: Option<Instant>,
     /// What the tracker was told last of which transactions the node lets be replaced.
     replacement: Option<Replacement>,
 }
 
-#[derive(Clone, Copy)]
 struct WantedReading {
     at: Instant,
-    /// Something told us to read.
+    /// Something told us to read; otherwise what is found has not come over ZMQ.
     prompted: bool,
 }
 
+pub(super) struct Reading {
+    since: EventsSinceRequest,
+    began: Instant,
+    /// What it finds has not come over ZMQ although all was whole, or not yet.
+    repairs: bool,
+}
+
+struct Round {
+    /// As of the reading.
+    repairs: bool,
+}
+
+/// What is decided when an answer comes, which is the next event.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Pending {
+    Snapshot,
+    EndOfRound,
+}
+
+/// What an event meets: the other side, what both know of the node, the time, and where actions go.
+pub(super) struct Turn<'a> {
+    pub(super) chain: &'a ChainSync,
+    pub(super) node: &'a mut NodeLink,
+    pub(super) now: Now,
+    pub(super) actions: &'a mut Vec<Action>,
+}
+
+impl Turn<'_> {
+    fn send(&mut self, tx: Transaction, seen: Seen, now: u64) {
+        self.actions
+            .push(Action::Post(Input::TxSeen { tx, seen, now }));
+    }
+}
+
 impl MempoolSync {
+    pub(super) fn is_whole(&self) -> bool {
+        self.whole
+    }
+
+    /// An answer is the next event.
+    pub(super) fn is_pending(&self) -> bool {
+        self.pending.is_some()
+    }
+
     /// Monitoring was started or stopped.
     pub(super) fn stop(&mut self) {
         let mut calls = std::mem::take(&mut self.calls);
         calls.stop();
-        let since = self.since.take().map(spoiled);
+        self.spoil();
         *self = Self {
             calls,
-            since,
-            reading_began: self.reading_began,
+            reading: self.reading.take(),
             ..Self::default()
         };
     }
 
     /// The feed broke: halves will not meet, and a reading cannot be corrected.
-    pub(super) fn forget_events(&mut self) {
+    pub(super) fn forget_notices(&mut self) {
         self.matcher.clear();
-        self.since = self.since.take().map(spoiled);
+        self.spoil();
     }
 
-    pub(super) fn tip_moved(&mut self) {
-        self.since = self.since.take().map(spoiled);
+    /// The feed or the node broke off: until the next round is finished, something may be missing.
+    pub(super) fn break_off(&mut self) {
+        self.whole = false;
     }
 
-    /// What is fetched now has not come over ZMQ, or not yet.
-    pub(super) fn is_repairing(&self) -> bool {
-        self.round && self.repairing
+    /// Calls fail.
+    pub(super) fn node_failed(&mut self) {
+        self.whole = false;
+        self.reconciling = None;
     }
-}
 
-fn spoiled(mut since: EventsSinceRequest) -> EventsSinceRequest {
-    since.spoil();
-    since
-}
+    /// The reading that is on its way cannot be corrected.
+    fn spoil(&mut self) {
+        if let Some(reading) = &mut self.reading {
+            reading.since.spoil();
+        }
+    }
 
-impl Follower {
+    pub(super) fn chain_news(&mut self, news: ChainNews, now: Now) {
+        match news {
+            ChainNews::Started => self.spoil(),
+            ChainNews::Connected => {
+                self.spoil();
+                self.eviction.block_ends();
+            }
+            ChainNews::Disconnected => {
+                self.spoil();
+                self.want_reading(now.instant, true);
+            }
+            ChainNews::AtNodeTip => self.eviction.block_ends(),
+            ChainNews::Waiting => self.reconciling = None,
+        }
+    }
+
+    /// The node said that it connected a block that we do not have.
+    pub(super) fn block_announced(&mut self, now: Now) {
+        self.spoil();
+        self.eviction.block_begins(now.instant);
+    }
+
+    /// All `rawtx` of a block that was announced have come, if they come in order.
+    pub(super) fn forget_block_txs(&mut self) {
+        self.matcher.forget_txs();
+    }
+
+    /// The node said that it disconnected a block.
+    pub(super) fn block_disconnected(&mut self) {
+        self.spoil();
+        self.eviction.block_ends();
+    }
+
     /// A transaction over `rawtx`.
-    pub(super) async fn tx(&mut self, raw: &[u8], at: u64) -> Result<(), FollowError> {
+    pub(super) fn tx(&mut self, raw: &[u8], at: u64, turn: &mut Turn) {
         let Ok(tx) = encode::deserialize::<Transaction>(raw) else {
-            return Ok(());
+            return;
         };
-        let now = Instant::now();
         if tx.is_coinbase() {
-            self.mempool.eviction.block_begins(now);
-            return Ok(());
+            return self.eviction.block_begins(turn.now.instant);
         }
         let txid = tx.compute_txid();
-        if self.publisher.topic_up(ZmqTopic::Sequence) {
-            let joined = self.mempool.matcher.tx(txid, tx, raw.len(), now);
-            self.expire(now);
-            return match joined {
-                Some(tx) => self.send(tx, Seen::Accepted, at).await,
-                None => Ok(()),
-            };
+        if turn.node.topic_up(ZmqTopic::Sequence) {
+            if let Some(tx) = self.matcher.tx(txid, tx, raw.len(), turn.now.instant) {
+                turn.send(tx, Seen::Accepted, at);
+            }
+            return;
         }
-        if let Some(since) = &mut self.mempool.since {
-            since.seen(txid);
+        if let Some(reading) = &mut self.reading {
+            reading.since.seen(txid);
         }
-        self.mempool.calls.accepted(&txid);
-        self.send(tx, Seen::Rawtx, at).await
+        self.calls.accepted(&txid);
+        turn.send(tx, Seen::Rawtx, at);
     }
 
-    pub(super) async fn sequence(
-        &mut self,
-        sequence: Sequence,
-        at: u64,
-    ) -> Result<(), FollowError> {
-        match sequence.what {
-            SequenceEvent::Accepted(number) => {
-                self.accepted(Txid::from_byte_array(sequence.hash), number, at)
-                    .await
-            }
-            SequenceEvent::Removed(number) => {
-                self.removed(Txid::from_byte_array(sequence.hash), number);
-                Ok(())
-            }
-            SequenceEvent::BlockConnected => {
-                let hash = block_hash(sequence.hash);
-                if self.tip.is_none_or(|tip| tip.hash != hash) {
-                    self.mempool.tip_moved();
-                    self.mempool.eviction.block_begins(Instant::now());
-                }
-                if self.rawtx_in_order() {
-                    self.mempool.matcher.forget_txs();
-                }
-                self.block_announced(hash);
-                Ok(())
-            }
-            SequenceEvent::BlockDisconnected => {
-                self.mempool.tip_moved();
-                self.mempool.eviction.block_ends();
-                self.block_disconnected(block_hash(sequence.hash));
-                Ok(())
-            }
+    /// The node said that its mempool took a transaction.
+    pub(super) fn accepted(&mut self, txid: Txid, number: u64, at: u64, turn: &mut Turn) {
+        if let Some(reading) = &mut self.reading {
+            reading.since.accepted(number, txid);
         }
-    }
-
-    /// `rawtx` and `sequence` come over one connection, so in the order of the events.
-    fn rawtx_in_order(&self) -> bool {
-        self.endpoints.rawtx == self.endpoints.sequence
-    }
-
-    async fn accepted(&mut self, txid: Txid, number: u64, at: u64) -> Result<(), FollowError> {
-        if let Some(since) = &mut self.mempool.since {
-            since.accepted(number, txid);
-        }
-        self.mempool.calls.accepted(&txid);
-        if let Some(tx) = self.mempool.matcher.take_tx(&txid) {
-            return self.send(tx, Seen::Accepted, at).await;
-        }
-        if self.rawtx_in_order() || !self.publisher.topic_up(ZmqTopic::Rawtx) {
-            // It will not come any more.
-            self.fetch_announced(txid);
+        self.calls.accepted(&txid);
+        if let Some(tx) = self.matcher.take_tx(&txid) {
+            turn.send(tx, Seen::Accepted, at);
+        } else if turn.node.rawtx_in_order() || !turn.node.topic_up(ZmqTopic::Rawtx) {
+            // It will not come any more. What it replaces has been announced as removed, so a
+            // fetched transaction is as good as an accepted one.
+            self.calls.fetch_first(txid);
         } else {
-            self.mempool.matcher.accepted(txid, Instant::now());
-        }
-        Ok(())
-    }
-
-    /// Ahead of others. What it replaces has been announced as removed, so a fetched transaction is
-    /// as good as an accepted one.
-    fn fetch_announced(&mut self, txid: Txid) {
-        self.mempool.calls.fetch_first(txid);
-    }
-
-    fn removed(&mut self, txid: Txid, number: u64) {
-        if let Some(since) = &mut self.mempool.since {
-            since.removed(number, txid);
-        }
-        self.mempool.calls.removed(&txid);
-        self.mempool.matcher.forget(&txid);
-        self.mempool.gone.push(txid);
-        self.mempool.eviction.gone(Instant::now());
-    }
-
-    /// Sends the removals that came since the last input, as one.
-    pub(super) async fn flush_gone(&mut self) -> Result<(), FollowError> {
-        if !self.mempool.gone.is_empty() {
-            let txids = std::mem::take(&mut self.mempool.gone);
-            self.indexer.post(Input::TxGone { txids }).await?;
-        }
-        Ok(())
-    }
-
-    pub(super) async fn send(
-        &mut self,
-        tx: Transaction,
-        seen: Seen,
-        now: u64,
-    ) -> Result<(), FollowError> {
-        self.flush_gone().await?;
-        Ok(self.indexer.post(Input::TxSeen { tx, seen, now }).await?)
-    }
-
-    /// Drops halves that are too old, fetches what was announced and did not come.
-    pub(super) fn expire(&mut self, now: Instant) {
-        for txid in self.mempool.matcher.expire(now) {
-            self.fetch_announced(txid);
+            self.matcher.accepted(txid, turn.now.instant);
         }
     }
 
-    /// Not while blocks are missing: the reason may be in one of them.
-    pub(super) fn settle_at(&self) -> Option<Instant> {
-        if self.mempool.eviction.is_idle() || !self.may_settle() {
-            return None;
+    /// The node said that a transaction left its mempool, and not why.
+    pub(super) fn removed(&mut self, txid: Txid, number: u64, turn: &mut Turn) {
+        if let Some(reading) = &mut self.reading {
+            reading.since.removed(number, txid);
         }
-        self.mempool
-            .eviction
-            .due(self.mempool.calls.fetching() || self.mempool.matcher.waits())
+        self.calls.removed(&txid);
+        self.matcher.forget(&txid);
+        self.eviction.gone(turn.now.instant);
+        turn.actions
+            .push(Action::Post(Input::TxGone { txids: vec![txid] }));
     }
 
-    fn may_settle(&self) -> bool {
-        self.at_node_tip() && self.chain.blocks.is_none()
-    }
-
-    pub(super) async fn settle(&mut self, now: Instant) -> Result<(), FollowError> {
-        if self.on && self.settle_at().is_some_and(|at| at <= now) {
-            self.mempool.eviction.settled();
-            self.flush_gone().await?;
-            self.indexer.post(Input::Settle { now: now_ms() }).await?;
+    /// What the tracker wants to know.
+    pub(super) fn ask(&mut self, ask: Ask) {
+        match ask {
+            Ask::Check(tx) => self.calls.check(tx),
+            Ask::Fetch(txids) => self.calls.fetch(txids),
+            // They wake others.
+            Ask::Baseline | Ask::Scans => {}
         }
-        Ok(())
     }
 
-    /// `prompted`: something told us to; otherwise what is found has not come over ZMQ.
-    pub(super) fn want_reading(&mut self, after: Duration, prompted: bool) {
-        let at = Instant::now() + after;
-        let known = self.mempool.want_reading;
-        self.mempool.want_reading = Some(WantedReading {
-            at: known.map_or(at, |known| known.at.min(at)),
+    /// When what left is to be judged. Not while blocks are missing: the reason may be in one of
+    /// them.
+    pub(super) fn settle_at(&self, chain: &ChainSync) -> Option<Instant> {
+        let fetching = self.calls.fetching() || self.matcher.waits();
+        self.eviction.due(fetching).filter(|_| chain.at_node_tip())
+    }
+
+    fn settle(&mut self, turn: &mut Turn) {
+        let Now { instant, ms } = turn.now;
+        if self.settle_at(turn.chain).is_some_and(|at| at <= instant) {
+            self.eviction.settled();
+            turn.actions.push(Action::Post(Input::Settle { now: ms }));
+        }
+    }
+
+    pub(super) fn want_reading(&mut self, at: Instant, prompted: bool) {
+        let known = self.want.take();
+        self.want = Some(WantedReading {
+            at: known.as_ref().map_or(at, |known| known.at.min(at)),
             prompted: prompted || known.is_some_and(|known| known.prompted),
         });
     }
 
-    /// Whether the poll should read the mempool, or may leave it to the feed this time.
-    pub(super) fn reading_is_due(&self, now: Instant) -> bool {
-        let told = self.mempool.whole
-            && self.publisher.topic_up(ZmqTopic::Sequence)
-            && self.publisher.topic_up(ZmqTopic::Rawtx);
-        let rest = (self.mempool.last_reading * REST).min(LONGEST_REST);
-        !told
-            || self
-                .mempool
-                .last_read
-                .is_none_or(|ended| now >= ended + rest)
+    /// The poll reads the mempool, if it is due.
+    pub(super) fn poll(&mut self, node: &NodeLink, now: Now) {
+        let told =
+            self.whole && node.topic_up(ZmqTopic::Sequence) && node.topic_up(ZmqTopic::Rawtx);
+        if !told || self.rested_at().is_none_or(|at| at <= now.instant) {
+            self.reconciling.get_or_insert(now.instant);
+            self.want_reading(now.instant, false);
+        }
+    }
+
+    /// Until when the node should be left alone after the last reading.
+    pub(super) fn rested_at(&self) -> Option<Instant> {
+        let rest = (self.last_reading * REST).min(LONGEST_REST);
+        self.last_read.map(|ended| ended + rest)
+    }
+
+    /// How long it took.
+    pub(super) fn last_reading(&self) -> Duration {
+        self.last_reading
     }
 
     /// When the mempool is to be read: at the node's tip only, and not while the last reading is
     /// being worked off.
-    pub(super) fn read_at(&self) -> Option<Instant> {
-        let free = self.on
-            && self.mempool.since.is_none()
-            && !self.mempool.round
-            && self.at_node_tip()
-            && !self.chain_moves();
-        let at = self
-            .mempool
-            .want_reading
-            .filter(|_| free)?
-            .at
-            .max(self.pause_until);
+    pub(super) fn read_at(&self, chain: &ChainSync, node: &NodeLink) -> Option<Instant> {
+        let is_free = self.reading.is_none()
+            && self.round.is_none()
+            && chain.at_node_tip()
+            && !chain.is_moving();
+        let want = self.want.as_ref().filter(|_| is_free)?;
+        let at = node.not_before(want.at);
         // A look that is due goes first.
-        Some(self.look_at().map_or(
-            at,
-            |look| if look <= at { at.max(look + MOVED) } else { at },
-        ))
+        Some(match chain.look_at(node) {
+            Some(look) if look <= at => at.max(look + SOON),
+            _ => at,
+        })
     }
 
-    pub(super) fn read(&mut self) {
-        let wanted = self.mempool.want_reading.take();
-        self.mempool.repairing = self.mempool.whole
-            && self.publisher.topic_up(ZmqTopic::Rawtx)
-            && wanted.is_some_and(|wanted| !wanted.prompted);
-        self.mempool.since = Some(EventsSinceRequest::default());
-        self.mempool.reading_began = Some(Instant::now());
-        let rpc = self.rpc.clone();
-        self.work
-            .spawn(async move { CallOutcome::Read(mempool_snapshot::read(&rpc).await) });
-    }
-
-    pub(super) async fn was_read(
-        &mut self,
-        result: Result<MempoolRead, NodeError>,
-    ) -> Result<(), FollowError> {
-        let since = self.mempool.since.take();
-        self.mempool.last_reading = self
-            .mempool
-            .reading_began
-            .take()
-            .map_or(Duration::ZERO, |began| began.elapsed());
-        self.mempool.last_read = Some(Instant::now());
-        let reading = match result {
-            Ok(reading) => reading,
-            Err(error) => {
-                self.node_failed(&error);
-                return Ok(());
-            }
+    fn start_reading(&mut self, turn: &mut Turn) {
+        let is_due = self
+            .read_at(turn.chain, turn.node)
+            .is_some_and(|at| at <= turn.now.instant);
+        let Some(want) = self.want.take_if(|_| is_due) else {
+            return;
         };
-        self.node_answered();
-        match reading {
+        self.reading = Some(Reading {
+            since: EventsSinceRequest::default(),
+            began: turn.now.instant,
+            repairs: !want.prompted && self.whole && turn.node.topic_up(ZmqTopic::Rawtx),
+        });
+        turn.actions.push(Action::Call(Call::ReadMempool));
+    }
+
+    /// The reading has ended, maybe without an answer. What was heard since it began.
+    pub(super) fn reading_ended(&mut self, now: Now) -> Option<Reading> {
+        let reading = self.reading.take();
+        self.last_read = Some(now.instant);
+        self.last_reading = reading.as_ref().map_or(Duration::ZERO, |reading| {
+            now.instant.saturating_duration_since(reading.began)
+        });
+        reading
+    }
+
+    /// What the node answered.
+    pub(super) fn read(&mut self, of: Option<Reading>, read: MempoolRead, turn: &mut Turn) {
+        let (again, ms) = (turn.now.instant + SOON, turn.now.ms);
+        let repairs = of.as_ref().is_some_and(|reading| reading.repairs);
+        match read {
             MempoolRead::Loading(info) => {
-                self.publisher.mempool(info);
-                self.tell_policy(info).await?;
+                turn.node.status.mempool(info, ms);
+                self.tell_policy(info, turn);
                 self.reconciling = None;
-                self.want_reading(LOADING, true);
+                self.want_reading(turn.now.instant + WAIT, true);
             }
-            MempoolRead::Moved => {
-                self.want_reading(MOVED, !self.mempool.repairing);
-                self.want_look(MOVED, true);
-            }
+            MempoolRead::Moved => self.want_reading(again, !repairs),
             MempoolRead::Whole(snapshot) => {
-                self.publisher.mempool(MempoolInfo {
+                let info = MempoolInfo {
                     size: snapshot.txids.len() as u64,
                     ..snapshot.info
-                });
-                self.tell_policy(snapshot.info).await?;
-                let corrected = since.and_then(|since| since.correct(snapshot));
-                match corrected.filter(|snapshot| {
-                    self.on && self.tip.is_some_and(|tip| tip.hash == snapshot.tip)
-                }) {
-                    Some(snapshot) => self.apply(snapshot).await?,
-                    None => self.want_reading(MOVED, !self.mempool.repairing),
+                };
+                turn.node.status.mempool(info, ms);
+                self.tell_policy(info, turn);
+                let corrected = of.and_then(|reading| reading.since.correct(snapshot));
+                let stands =
+                    |snapshot: &MempoolSnapshot| turn.node.on && turn.chain.is_at(snapshot.tip);
+                match corrected.filter(stands) {
+                    Some(snapshot) => self.apply(snapshot, repairs, turn),
+                    None => self.want_reading(again, !repairs),
                 }
             }
         }
-        Ok(())
     }
 
     /// Which transactions the node lets be replaced, when it is not what it was.
-    async fn tell_policy(&mut self, info: MempoolInfo) -> Result<(), FollowError> {
-        let replacement = info.replacement(self.publisher.node_info().version);
-        if self.mempool.replacement.replace(replacement) != Some(replacement) {
-            self.indexer.post(Input::Policy(replacement)).await?;
+    fn tell_policy(&mut self, info: MempoolInfo, turn: &mut Turn) {
+        let replacement = info.replacement(turn.node.status.node_info().version);
+        if self.replacement.replace(replacement) != Some(replacement) {
+            turn.actions.push(Action::Post(Input::Policy(replacement)));
         }
-        Ok(())
     }
 
-    async fn apply(&mut self, snapshot: MempoolSnapshot) -> Result<(), FollowError> {
-        self.flush_gone().await?;
-        self.mempool.round = true;
-        self.drained(Input::Snapshot {
+    fn apply(&mut self, snapshot: MempoolSnapshot, repairs: bool, turn: &mut Turn) {
+        self.round = Some(Round { repairs });
+        self.pending = Some(Pending::Snapshot);
+        turn.actions.push(Action::Apply(Input::Snapshot {
             tip: snapshot.tip,
             txids: snapshot.txids,
-            now: now_ms(),
-        })
-        .await
+            now: turn.now.ms,
+        }));
     }
 
     /// The verdict on what a reading did not hold, after what it held in addition has come.
-    pub(super) async fn finish_round(&mut self) -> Result<(), FollowError> {
-        if self.mempool.calls.fetching() {
-            return Ok(());
+    fn finish_round(&mut self, turn: &mut Turn) {
+        if self.round.is_none() || self.calls.fetching() {
+            return;
         }
-        if !self.mempool.round {
-            return Ok(());
-        }
-        self.flush_gone().await?;
-        if self.mempool.eviction.is_idle() && self.may_settle() {
-            self.drained(Input::Settle { now: now_ms() }).await?;
+        self.pending = Some(Pending::EndOfRound);
+        let actions = &mut turn.actions;
+        if self.eviction.is_idle() && turn.chain.at_node_tip() {
+            actions.push(Action::Apply(Input::Settle { now: turn.now.ms }));
         } else {
             // What left just now may get a successor yet, or be in a block that comes: one verdict
             // on both.
-            self.drained(Input::TxGone { txids: Vec::new() }).await?;
-            self.mempool.eviction.gone(Instant::now());
+            self.eviction.gone(turn.now.instant);
+            actions.push(Action::Apply(Input::TxGone { txids: Vec::new() }));
         }
-        if self.mempool.calls.fetching() {
-            // What came made others matter.
-            return Ok(());
+    }
+
+    /// The answer to what is pending, after what the tracker asks for.
+    pub(super) fn applied(
+        &mut self,
+        result: Result<Option<BlockId>, ApplyError>,
+        node: &mut NodeLink,
+        now: Now,
+    ) {
+        if let Err(error) = result {
+            tracing::warn!("{error}");
         }
-        self.mempool.round = false;
-        self.mempool.whole = true;
+        // What came may have made others matter, which are fetched first.
+        let is_end = self.pending.take() == Some(Pending::EndOfRound) && !self.calls.fetching();
+        if !is_end {
+            return;
+        }
+        self.round = None;
+        self.whole = true;
         if let Some(began) = self.reconciling.take() {
-            self.publisher.reconciled(began.elapsed());
+            let took = now.instant.saturating_duration_since(began);
+            node.status.reconciled(took, now.ms);
+        }
+    }
+
+    /// What a fetch brought. `tip`: ours when it was asked for.
+    pub(super) fn fetched(
+        &mut self,
+        txids: Vec<Txid>,
+        tip: Option<BlockId>,
+        found: Result<Vec<Option<Transaction>>, NodeError>,
+        turn: &mut Turn,
+    ) -> Result<(), NodeError> {
+        let stands = self.calls.fetched(&txids);
+        let found = match found {
+            Ok(found) if tip == turn.chain.tip() => found,
+            // A block came in between, and what was found may conflict with it: ask again.
+            unusable => {
+                self.calls.fetch_again(txids);
+                return unusable.map(|_| ());
+            }
+        };
+        turn.node.answered(turn.now);
+        let repairs = self.round.as_ref().is_some_and(|round| round.repairs);
+        let found = txids.into_iter().zip(found).zip(stands);
+        let found = found
+            .filter_map(|((txid, tx), stands)| Some((txid, tx.filter(|_| turn.node.on && stands)?)))
+            .collect();
+        for (txid, tx) in parents_first(found) {
+            if repairs {
+                tracing::debug!("{txid} has not come over ZMQ");
+                turn.node.status.repaired(1);
+            }
+            turn.send(tx, Seen::Fetched, turn.now.ms);
         }
         Ok(())
     }
 
-    /// Applies an input and takes what the tracker asks for because of all inputs up to it: the
-    /// indexer hands that out before it answers.
-    async fn drained(&mut self, input: Input) -> Result<(), FollowError> {
-        match self.indexer.apply(input).await {
-            Ok(_) => {}
-            Err(InputRefused::Stopped(stopped)) => return Err(stopped.into()),
-            Err(InputRefused::Apply(error)) => tracing::warn!("{error}"),
-        }
-        while let Ok(ask) = self.asks.try_recv() {
-            self.ask(ask);
+    /// Which transactions that came over `rawtx` alone the mempool holds. `tip`: as above.
+    pub(super) fn checked(
+        &mut self,
+        txs: Vec<(Txid, Transaction)>,
+        tip: Option<BlockId>,
+        held: Result<Vec<bool>, NodeError>,
+        turn: &mut Turn,
+    ) -> Result<(), NodeError> {
+        self.calls.checked();
+        let held = match held {
+            Ok(held) if tip == turn.chain.tip() => held,
+            // As above.
+            unusable => {
+                self.calls.check_again(txs);
+                return unusable.map(|_| ());
+            }
+        };
+        for ((_, tx), held) in txs.into_iter().zip(held) {
+            if held && turn.node.on {
+                turn.send(tx, Seen::Accepted, turn.now.ms);
+            }
         }
         Ok(())
+    }
+
+    /// Does what is due.
+    pub(super) fn advance(&mut self, turn: &mut Turn) {
+        for txid in self.matcher.expire(turn.now.instant) {
+            self.calls.fetch_first(txid);
+        }
+        if !turn.node.on {
+            return;
+        }
+        self.start_reading(turn);
+        if turn.node.may_call(turn.now) {
+            self.calls.start(turn.chain.tip(), turn.actions);
+        }
+        self.settle(turn);
+        self.finish_round(turn);
+    }
+
+    /// When there is something to do although nothing is told.
+    pub(super) fn wake_at(&self, chain: &ChainSync, node: &NodeLink) -> Option<Instant> {
+        let times = [
+            self.matcher.next_expiry(),
+            self.read_at(chain, node).filter(|_| node.on),
+            self.settle_at(chain).filter(|_| node.on),
+        ];
+        times.into_iter().flatten().min()
     }
 }

@@ -1,9 +1,10 @@
-//! One async task that turns notices, asks and looks at the node into ordered inputs for the
-//! indexer.
+//! What turns notices, asks and looks at the node into ordered inputs for the indexer.
 //!
-//! It is the only source of chain inputs, so it knows our tip. Everything that waits for the node
-//! runs beside it as a piece of work and comes back as a [`CallOutcome`]; the loop itself waits for
-//! the indexer only.
+//! What decides is pure: [`Follower`] takes one event at a time, with the time at which it
+//! happened, and says what is to be done. It is made of two machines, [`ChainSync`] and
+//! [`MempoolSync`], and of what both know of the node, [`NodeLink`]. What waits is thin: the
+//! [`shell`] carries the actions out and brings back what comes of them. The shell waits for the
+//! indexer only; whatever waits for the node runs beside it.
 //!
 //! ```text
 //! notice (zmq)      block on our tip: Connect. Anything else about blocks: look.
@@ -15,47 +16,40 @@
 //! notice of a feed that may be another node's: the same, see [`feed_check`]
 //! ```
 
+mod actions;
+mod backoff;
+mod calls;
 mod chain_sync;
 mod feed_check;
 mod mempool_sync;
-mod node;
+mod node_link;
+mod shell;
 pub(super) mod start;
-mod status_publisher;
+mod status_builder;
+#[cfg(test)]
+mod tests;
+pub(super) mod times;
 mod tx_calls;
 
-use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use bitcoin::{BlockHash, Transaction, Txid};
-use tokio::sync::{Notify, mpsc, watch};
-use tokio::task::JoinSet;
-use tokio::time::Instant;
-use tokio_util::sync::CancellationToken;
+use bitcoin::hashes::Hash;
+use bitcoin::{BlockHash, Txid};
 
-use self::status_publisher::{NotReady, StatusPublisher};
-use super::baseline::Baselines;
+use self::actions::{Action, Answer, FollowerEvent, Now};
+use self::chain_sync::{ChainNews, ChainSync};
+use self::mempool_sync::{MempoolSync, Turn};
+use self::node_link::{Inspected, NodeLink};
+use self::status_builder::NotReady;
+use self::times::{GAP_SPACING, SOON};
 use super::fork::TipComparison;
 use super::mempool_snapshot::MempoolRead;
-use super::rescan::{Rescans, ScanProgress};
-use super::rpc::Rpc;
 use super::status::SyncPosition;
-use super::zmq::{Feed, MessageBody, Notice, Stamped, ZmqMessage, ZmqTopic};
-use super::{DiscoveredNode, Endpoints, NodeError, NodeStatus};
-use crate::config;
-use crate::indexer::{Handle, IndexerStopped};
-use crate::store::{StoreError, StoreReader};
-use crate::tracker::{Ask, BlockId};
-
-/// Gaps come in swarms; they are healed together, and not more often than this.
-const GAP_DELAY: Duration = Duration::from_millis(50);
-const GAP_SPACING: Duration = Duration::from_millis(500);
-/// The subscription reaches the node a moment after the connection.
-const CONNECT_DELAY: Duration = Duration::from_millis(50);
-/// Between two inspections of the node at most: how it is must be known also when it is seldom
-/// reconciled.
-const INSPECTION: Duration = Duration::from_secs(10);
-/// Notices handled before everything else has its turn.
-const TURN: usize = 256;
+use super::zmq::{MessageBody, Notice, Sequence, SequenceEvent, Stamped, ZmqMessage, ZmqTopic};
+use super::{Endpoints, NodeError, NodeStatus};
+use crate::indexer::IndexerStopped;
+use crate::store::StoreError;
+use crate::tracker::BlockId;
 
 /// Why the follower ended, if not because of the shutdown. The daemon cannot go on without it.
 #[derive(Debug, thiserror::Error)]
@@ -66,405 +60,385 @@ pub enum FollowError {
     Store(#[from] StoreError),
 }
 
-/// What a piece of work came back with. `tip` is our tip when it was asked for.
-enum CallOutcome {
-    Looked {
-        ours: Option<BlockId>,
-        prompted: bool,
-        result: Result<TipComparison, NodeError>,
-    },
-    Windowed(Result<Option<StartWindow>, NodeError>),
-    Read(Result<MempoolRead, NodeError>),
-    Fetched {
-        wanted: Vec<Txid>,
-        tip: Option<BlockId>,
-        result: Result<Vec<Option<Transaction>>, NodeError>,
-    },
-    Checked {
-        asked: Vec<(Txid, Transaction)>,
-        tip: Option<BlockId>,
-        result: Result<Vec<bool>, NodeError>,
-    },
-    Inspected(Result<node::Inspection, NodeError>),
-}
-
-/// First height, then hash and time of each block.
-type StartWindow = (u32, Vec<(BlockHash, u32)>);
-
+/// The whole of what decides. No I/O, no channel, no clock.
 struct Follower {
-    rpc: Rpc,
-    settings: config::Bitcoind,
-    indexer: Handle,
-    reader: StoreReader,
-    asks: mpsc::Receiver<Ask>,
-    monitoring: watch::Receiver<bool>,
-    publisher: StatusPublisher,
-    feed: Option<Feed>,
-    endpoints: Endpoints,
-    feed_check: feed_check::FeedCheck,
-    work: JoinSet<CallOutcome>,
-    /// Monitoring is on.
-    on: bool,
-    tip: Option<BlockId>,
-    position: watch::Sender<SyncPosition>,
-    baseline: Arc<Notify>,
-    rescan: Arc<Notify>,
-    chain: chain_sync::ChainSync,
-    mempool: mempool_sync::MempoolSync,
+    node: NodeLink,
+    chain: ChainSync,
+    mempool: MempoolSync,
+    /// Between two polls.
     interval: Duration,
-    next_tick: Instant,
-    /// When a running reconciliation began.
-    reconciling: Option<Instant>,
-    /// No calls before this.
-    pause_until: Instant,
-    backoff: node::Backoff,
+    next_poll: Instant,
     /// When gaps were healed last, or will be.
     gap_at: Option<Instant>,
-    want_inspection: bool,
-    inspecting: bool,
-    next_inspection: Instant,
-    /// When the node was started, in seconds since the Unix epoch.
-    node_started: Option<u64>,
 }
 
 impl Follower {
-    #[allow(
-        clippy::too_many_arguments,
-        reason = "each is a part of its own; called once"
-    )]
-    fn new(
-        found: DiscoveredNode,
-        settings: config::Bitcoind,
-        interval: Duration,
-        mut publisher: StatusPublisher,
-        indexer: Handle,
-        reader: StoreReader,
-        asks: mpsc::Receiver<Ask>,
-        mut monitoring: watch::Receiver<bool>,
-    ) -> Result<Self, FollowError> {
-        let tip = reader.snapshot().tip()?;
-        let on = *monitoring.borrow_and_update();
-        let now = Instant::now();
-        publisher.found(&found);
-        let mut follower = Self {
-            rpc: found.rpc,
-            settings,
-            indexer,
-            reader,
-            asks,
-            monitoring,
-            publisher,
-            feed: None,
-            endpoints: Endpoints::default(),
-            feed_check: feed_check::FeedCheck::default(),
-            work: JoinSet::new(),
-            on,
-            tip,
-            position: watch::channel(SyncPosition {
-                tip,
-                at_node_tip: false,
-            })
-            .0,
-            baseline: Arc::new(Notify::new()),
-            rescan: Arc::new(Notify::new()),
-            chain: chain_sync::ChainSync::default(),
-            mempool: mempool_sync::MempoolSync::default(),
+    fn new(node: NodeLink, tip: Option<BlockId>, interval: Duration, now: Now) -> Self {
+        Self {
+            node,
+            chain: ChainSync::new(tip),
+            mempool: MempoolSync::default(),
             interval,
-            next_tick: now + interval,
-            reconciling: None,
-            pause_until: now,
-            backoff: node::Backoff::default(),
+            next_poll: now.instant + interval,
             gap_at: None,
-            want_inspection: true,
-            inspecting: false,
-            next_inspection: now + INSPECTION,
-            node_started: None,
-        };
-        follower.subscribe(found.zmq);
-        follower.resync(Duration::ZERO, true);
-        Ok(follower)
-    }
-
-    fn baselines(&self) -> Baselines {
-        Baselines {
-            rpc: self.rpc.clone(),
-            reader: self.reader.clone(),
-            indexer: self.indexer.clone(),
-            wake: self.baseline.clone(),
-            position: self.position.subscribe(),
         }
     }
 
-    fn rescans(
-        &self,
-        rpc: Rpc,
-        status: watch::Receiver<NodeStatus>,
-        progress: watch::Sender<Vec<ScanProgress>>,
-    ) -> Rescans {
-        Rescans {
-            rpc,
-            reader: self.reader.clone(),
-            indexer: self.indexer.clone(),
-            wake: self.rescan.clone(),
-            position: self.position.subscribe(),
-            status,
-            progress,
+    /// Takes an event that happened now. What is to be done, in this order.
+    #[must_use]
+    fn handle(&mut self, event: FollowerEvent, now: Now) -> Vec<Action> {
+        let mut actions = Vec::new();
+        self.take(event, now, &mut actions);
+        if !self.chain.is_pending() && !self.mempool.is_pending() {
+            self.advance(now, &mut actions);
         }
+        actions
     }
 
-    async fn run(mut self, shutdown: CancellationToken) -> Result<(), FollowError> {
-        loop {
-            self.start_work();
-            self.finish_round().await?;
-            self.publish();
-            let wake = self.wake_at();
-            tokio::select! {
-                () = shutdown.cancelled() => return Ok(()),
-                notice = next_notice(&mut self.feed) => self.notices(notice).await?,
-                Some(outcome) = self.work.join_next() => match outcome {
-                    Ok(outcome) => self.outcome(outcome).await?,
-                    Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
-                    Err(_) => {}
-                },
-                block = chain_sync::next_block(&mut self.chain.blocks) => self.fetched_block(block).await?,
-                Some(ask) = self.asks.recv() => self.ask(ask),
-                Ok(()) = self.monitoring.changed() => self.switch(),
-                () = tokio::time::sleep_until(wake) => self.timers().await?,
-            }
-        }
-    }
-
-    /// Starts what is due and has no predecessor running.
-    fn start_work(&mut self) {
-        let now = Instant::now();
-        if self.want_inspection && !self.inspecting && now >= self.pause_until {
-            self.inspect();
-        }
-        if self.look_at().is_some_and(|at| at <= now) {
-            self.look();
-        }
-        if self.read_at().is_some_and(|at| at <= now) {
-            self.read();
-        }
-        self.start_fetches();
-        self.start_checks();
-    }
-
-    /// When there is something to do although nothing was told.
+    /// When there is something to do although nothing is told.
     fn wake_at(&self) -> Instant {
-        let inspection = (self.want_inspection && !self.inspecting).then_some(self.pause_until);
-        let expiries = [
-            self.mempool.matcher.next_expiry(),
-            self.publisher.publish_at(),
+        let times = [
+            self.node.inspection_at(),
+            self.chain.look_at(&self.node),
+            self.mempool.wake_at(&self.chain, &self.node),
         ];
-        let times = [inspection, self.look_at(), self.read_at(), self.settle_at()]
-            .into_iter()
-            .chain(expiries);
         times
+            .into_iter()
             .flatten()
-            .fold(self.next_tick.min(self.next_inspection), Instant::min)
+            .fold(self.next_poll, Instant::min)
     }
 
-    async fn timers(&mut self) -> Result<(), FollowError> {
-        let now = Instant::now();
-        if now >= self.next_tick {
-            self.next_tick = now + self.interval;
-            self.want_inspection = true;
-            self.want_look(Duration::ZERO, false);
-            if self.on && self.reading_is_due(now) {
-                self.reconciling.get_or_insert(now);
-                self.want_reading(Duration::ZERO, false);
-            }
-        }
-        if now >= self.next_inspection {
-            self.want_inspection = true;
-            self.next_inspection = now + INSPECTION;
-        }
-        self.expire(now);
-        self.settle(now).await
-    }
-
-    /// Look, and read the mempool after it. `prompted`: something told us to; otherwise what is
-    /// found has not come over ZMQ.
-    fn resync(&mut self, after: Duration, prompted: bool) {
-        self.want_look(after, prompted);
-        self.want_reading(after, prompted);
-    }
-
-    async fn notices(&mut self, first: Option<Stamped>) -> Result<(), FollowError> {
-        if first.is_none() {
-            // The thread never ends by itself, so this is the end of a dying process; the poll goes
-            // on.
-            self.feed = None;
-        }
-        let (mut next, mut turn) = (first, TURN);
-        while let Some(Stamped { at, notice }) = next {
-            match notice {
-                Notice::Message(frame) => self.message(frame, at).await?,
-                Notice::Gap { topic, lost } => self.gap(topic, lost),
-                Notice::Restarted(_) => self.restarted(),
-                Notice::Connected(topics) => self.connected(&topics),
-                Notice::Disconnected(topics) => self.disconnected(&topics),
-            }
-            turn -= 1;
-            next = if turn > 0 {
-                self.feed.as_mut().and_then(Feed::try_recv)
-            } else {
-                None
-            };
-        }
-        self.flush_gone().await
-    }
-
-    async fn message(&mut self, frame: ZmqMessage, at: u64) -> Result<(), FollowError> {
-        self.publisher.heard(frame.topic, frame.number, at);
-        if !self.on {
-            return Ok(());
-        }
-        if frame.topic != ZmqTopic::Rawtx && !self.publisher.topic_up(frame.topic) {
-            self.unproved_message(&frame);
-            return Ok(());
-        }
-        match frame.body {
-            MessageBody::Tx(raw) => self.tx(&raw, at).await,
-            MessageBody::Block(raw) => self.block(raw, at).await,
-            MessageBody::Sequence(sequence) => self.sequence(sequence, at).await,
+    fn position(&self) -> SyncPosition {
+        SyncPosition {
+            tip: self.chain.tip(),
+            at_node_tip: self.node.on && self.chain.at_node_tip(),
         }
     }
 
-    fn gap(&mut self, topic: ZmqTopic, lost: u64) {
-        tracing::debug!("{lost} {} messages were lost", topic.name());
-        self.publisher.gap(topic, lost);
-        if topic == ZmqTopic::Rawblock {
-            // A lost block will not come any more; what else is missing may have been of no
-            // account.
-            self.want_look(GAP_DELAY, true);
-        }
-        self.heal();
-    }
-
-    /// Looks and reads soon, and not too often.
-    fn heal(&mut self) {
-        let now = Instant::now();
-        if self.gap_at.is_some_and(|at| at > now) {
-            // A resync is due already, and will find this too.
-            return;
-        }
-        let spacing = GAP_SPACING.max(self.mempool.last_reading * 10);
-        let at = self
-            .gap_at
-            .map_or(now, |last| last + spacing)
-            .max(now + GAP_DELAY);
-        self.gap_at = Some(at);
-        self.resync(at - now, false);
-    }
-
-    fn connected(&mut self, topics: &[ZmqTopic]) {
-        self.publisher.connected(topics, true);
-        self.mempool.whole = false;
-        self.resync(CONNECT_DELAY, true);
-    }
-
-    fn disconnected(&mut self, topics: &[ZmqTopic]) {
-        self.publisher.connected(topics, false);
-        self.feed_check.forget();
-        self.publish_feeds();
-        self.mempool.forget_events();
-        self.mempool.whole = false;
-        self.chain.told.clear();
-        self.resync(CONNECT_DELAY, true);
-    }
-
-    fn ask(&mut self, ask: Ask) {
-        match ask {
-            Ask::Baseline => self.baseline.notify_one(),
-            Ask::Scans => self.rescan.notify_one(),
-            // Both come from inputs that were sent before monitoring was stopped; the next start
-            // reads the mempool.
-            Ask::Check(_) | Ask::Fetch(_) if !self.on => {}
-            Ask::Check(tx) => self.mempool.calls.check(tx),
-            Ask::Fetch(txids) => self.mempool.calls.fetch(txids),
-        }
-    }
-
-    /// Monitoring was started or stopped.
-    fn switch(&mut self) {
-        let on = *self.monitoring.borrow_and_update();
-        if on == self.on {
-            return;
-        }
-        self.on = on;
-        self.mempool.stop();
-        self.chain.stop();
-        self.reconciling = None;
-        if on {
-            self.resync(Duration::ZERO, true);
-        }
-    }
-
-    async fn outcome(&mut self, outcome: CallOutcome) -> Result<(), FollowError> {
-        match outcome {
-            CallOutcome::Looked {
-                ours,
-                prompted,
-                result,
-            } => self.looked(ours, prompted, result).await,
-            CallOutcome::Windowed(result) => self.windowed(result).await,
-            CallOutcome::Read(result) => {
-                if let Ok(MempoolRead::Whole(snapshot)) = &result {
-                    self.judge(snapshot);
-                }
-                self.was_read(result).await
-            }
-            CallOutcome::Fetched {
-                wanted,
-                tip,
-                result,
-            } => self.fetched(wanted, tip, result).await,
-            CallOutcome::Checked { asked, tip, result } => self.checked(asked, tip, result).await,
-            CallOutcome::Inspected(inspection) => {
-                self.inspected(inspection);
-                Ok(())
-            }
-        }
-    }
-
-    fn set_tip(&mut self, tip: Option<BlockId>) {
-        self.tip = tip;
-        self.mempool.tip_moved();
-    }
-
-    fn publish(&mut self) {
-        let position = SyncPosition {
-            tip: self.tip,
-            at_node_tip: self.on && self.at_node_tip(),
-        };
-        self.position
-            .send_if_modified(|known| std::mem::replace(known, position) != position);
+    /// What is known of the node.
+    fn status(&mut self, now: Now) -> &NodeStatus {
         let not_ready = self.not_ready();
-        self.publisher.publish(not_ready);
+        self.node.status.build(not_ready, now.ms)
     }
 
     /// What keeps us from following.
     fn not_ready(&self) -> Option<NotReady> {
-        let waiting = || self.chain.waiting.clone().map(NotReady::Chain);
+        let (status, at_node_tip) = (&self.node.status, self.chain.at_node_tip());
+        let waiting = || self.chain.waiting().cloned().map(NotReady::Chain);
         match () {
-            () if !self.on => Some(NotReady::Stopped),
-            () if self.backoff.failing() => Some(NotReady::Node),
-            () if self.tip.is_none() && self.publisher.syncing() => Some(NotReady::Syncing),
-            () if !self.at_node_tip() => Some(waiting().unwrap_or(NotReady::CatchingUp)),
-            () if self.publisher.syncing() => Some(NotReady::Syncing),
-            () if !self.publisher.feeds_up() => Some(NotReady::Feed),
-            () if !self.mempool.whole => Some(NotReady::Mempool),
+            () if !self.node.on => Some(NotReady::Stopped),
+            () if self.node.failing() => Some(NotReady::Node),
+            () if self.chain.tip().is_none() && status.syncing() => Some(NotReady::Syncing),
+            () if !at_node_tip => Some(waiting().unwrap_or(NotReady::CatchingUp)),
+            () if status.syncing() => Some(NotReady::Syncing),
+            () if !status.feeds_up() => Some(NotReady::Feed),
+            () if !self.mempool.is_whole() => Some(NotReady::Mempool),
             () => None,
         }
     }
-}
 
-/// The next notice; never without a feed.
-async fn next_notice(feed: &mut Option<Feed>) -> Option<Stamped> {
-    match feed {
-        Some(feed) => feed.recv().await,
-        None => std::future::pending().await,
+    fn take(&mut self, event: FollowerEvent, now: Now, actions: &mut Vec<Action>) {
+        match event {
+            FollowerEvent::Found(endpoints) => self.subscribe(endpoints, now, actions),
+            FollowerEvent::Notice(stamped) => self.notice(stamped, now, actions),
+            FollowerEvent::Parsed { block, at } => self.chain.parsed(block, at, now, actions),
+            FollowerEvent::Applied(result) if self.chain.is_pending() => {
+                let news = self.chain.applied(result, &mut self.node, now, actions);
+                self.chain_news(news, now);
+            }
+            FollowerEvent::Applied(result) => {
+                self.mempool.applied(result, &mut self.node, now);
+            }
+            // It comes from inputs that were sent before monitoring was stopped; the next start
+            // reads the mempool.
+            FollowerEvent::Asked(_) if !self.node.on => {}
+            FollowerEvent::Asked(ask) => self.mempool.ask(ask),
+            FollowerEvent::Fetched(block) => {
+                let result = self.chain.fetched(block, now, actions);
+                self.failed(result, now);
+            }
+            FollowerEvent::Answered(answer) => self.answered(answer, now, actions),
+            FollowerEvent::Monitoring(on) => self.switch(on, now, actions),
+            FollowerEvent::Woken => {}
+        }
+    }
+
+    /// Does what is due and has no predecessor running.
+    fn advance(&mut self, now: Now, actions: &mut Vec<Action>) {
+        if now.instant >= self.next_poll {
+            self.next_poll = now.instant + self.interval;
+            self.node.want_inspection(now);
+            self.chain.want_look(now.instant, false);
+            if self.node.on {
+                self.mempool.poll(&self.node, now);
+            }
+        }
+        self.node.start_inspection(now, actions);
+        self.chain.start_look(&self.node, now, actions);
+        self.with_mempool(now, actions, MempoolSync::advance);
+    }
+
+    fn with_mempool<T>(
+        &mut self,
+        now: Now,
+        actions: &mut Vec<Action>,
+        run: impl FnOnce(&mut MempoolSync, &mut Turn) -> T,
+    ) -> T {
+        let mut turn = Turn {
+            chain: &self.chain,
+            node: &mut self.node,
+            now,
+            actions,
+        };
+        run(&mut self.mempool, &mut turn)
+    }
+
+    /// Look, and read the mempool after it. `prompted`: something told us to; otherwise what is
+    /// found has not come over ZMQ.
+    fn resync(&mut self, at: Instant, prompted: bool) {
+        self.chain.want_look(at, prompted);
+        self.mempool.want_reading(at, prompted);
+    }
+
+    fn chain_news(&mut self, news: Option<ChainNews>, now: Now) {
+        if let Some(news) = news {
+            self.mempool.chain_news(news, now);
+        }
+    }
+
+    /// Receives from these endpoints from now on.
+    fn subscribe(&mut self, endpoints: Endpoints, now: Now, actions: &mut Vec<Action>) {
+        self.node.subscribe(endpoints, actions);
+        self.mempool.forget_notices();
+        self.resync(now.instant, true);
+    }
+
+    fn notice(&mut self, stamped: Stamped, now: Now, actions: &mut Vec<Action>) {
+        match stamped.notice {
+            Notice::Message(message) => self.message(message, stamped.at, now, actions),
+            Notice::Gap { topic, lost } => self.gap(topic, lost, now),
+            Notice::Restarted(_) => self.restarted(now, actions),
+            Notice::Connected(topics) => {
+                self.node.status.connected(&topics, true);
+                self.mempool.break_off();
+                self.resync(now.instant + SOON, true);
+            }
+            Notice::Disconnected(topics) => {
+                self.node.status.connected(&topics, false);
+                self.mempool.break_off();
+                self.forget_notices();
+                self.resync(now.instant + SOON, true);
+            }
+        }
+    }
+
+    /// Nothing that came before counts, and somebody else may publish from now on.
+    fn forget_notices(&mut self) {
+        self.node.forget_proof();
+        self.mempool.forget_notices();
+        self.chain.forget_notices();
+    }
+
+    fn message(&mut self, message: ZmqMessage, at: u64, now: Now, actions: &mut Vec<Action>) {
+        let ZmqMessage {
+            topic,
+            number,
+            body,
+        } = message;
+        self.node.status.heard(topic, number, at);
+        if !self.node.on {
+            return;
+        }
+        let is_hint = topic != ZmqTopic::Rawtx && !self.node.topic_up(topic);
+        match body {
+            MessageBody::Tx(raw) => {
+                self.with_mempool(now, actions, |mempool, turn| mempool.tx(&raw, at, turn))
+            }
+            MessageBody::Block(_) if is_hint => self.chain.want_look(now.instant, true),
+            MessageBody::Block(raw) => self.chain.block(raw, at, now, actions),
+            MessageBody::Sequence(sequence) if is_hint => self.sequence_hint(&sequence, now),
+            MessageBody::Sequence(sequence) => self.sequence(&sequence, at, now, actions),
+        }
+    }
+
+    fn sequence(&mut self, sequence: &Sequence, at: u64, now: Now, actions: &mut Vec<Action>) {
+        let Sequence { hash, what } = *sequence;
+        let (txid, hash) = (
+            Txid::from_byte_array(hash),
+            BlockHash::from_byte_array(hash),
+        );
+        match what {
+            SequenceEvent::Accepted(number) => self.with_mempool(now, actions, |mempool, turn| {
+                mempool.accepted(txid, number, at, turn)
+            }),
+            SequenceEvent::Removed(number) => self.with_mempool(now, actions, |mempool, turn| {
+                mempool.removed(txid, number, turn)
+            }),
+            SequenceEvent::BlockConnected => {
+                if !self.chain.is_at(hash) {
+                    self.mempool.block_announced(now);
+                }
+                if self.node.rawtx_in_order() {
+                    self.mempool.forget_block_txs();
+                }
+                let follows = self.node.topic_up(ZmqTopic::Rawblock);
+                self.chain.block_announced(hash, follows, now);
+            }
+            SequenceEvent::BlockDisconnected => {
+                self.mempool.block_disconnected();
+                self.chain.block_disconnected(hash, now);
+            }
+        }
+    }
+
+    /// A message of a feed that is not known to be our node's: a reason to ask the node.
+    fn sequence_hint(&mut self, sequence: &Sequence, now: Now) {
+        match sequence.what {
+            SequenceEvent::BlockConnected | SequenceEvent::BlockDisconnected => {
+                self.chain.want_look(now.instant + SOON, true)
+            }
+            SequenceEvent::Removed(_) => self.heal(true, now),
+            SequenceEvent::Accepted(number) => {
+                let txid = Txid::from_byte_array(sequence.hash);
+                self.node.feed_check().accepted(number, txid);
+                if self.node.topic_up(ZmqTopic::Rawtx) {
+                    // The transaction comes; the reading is for the proof.
+                    let at = now.instant + SOON;
+                    let at = self.mempool.rested_at().map_or(at, |rested| rested.max(at));
+                    self.mempool.want_reading(at, true);
+                } else {
+                    self.heal(true, now);
+                }
+            }
+        }
+    }
+
+    fn gap(&mut self, topic: ZmqTopic, lost: u64, now: Now) {
+        tracing::debug!("{lost} {} messages were lost", topic.name());
+        self.node.status.gap(topic, lost);
+        if topic == ZmqTopic::Rawblock {
+            // A lost block will not come any more; what else is missing may have been of no
+            // account.
+            self.chain.want_look(now.instant + SOON, true);
+        }
+        self.heal(false, now);
+    }
+
+    /// Looks and reads soon, and not too often.
+    fn heal(&mut self, prompted: bool, now: Now) {
+        if self.gap_at.is_some_and(|at| at > now.instant) {
+            // A resync is due already, and will find this too.
+            return;
+        }
+        let spacing = GAP_SPACING.max(self.mempool.last_reading() * 10);
+        let next = self.gap_at.map_or(now.instant, |last| last + spacing);
+        let at = next.max(now.instant + SOON);
+        self.gap_at = Some(at);
+        self.resync(at, prompted);
+    }
+
+    /// The node was restarted: nothing that came before counts, and it may offer other things.
+    fn restarted(&mut self, now: Now, actions: &mut Vec<Action>) {
+        actions.push(Action::ForgetOffers);
+        self.forget_notices();
+        self.node.want_inspection(now);
+        self.resync(now.instant + SOON, true);
+    }
+
+    /// Monitoring was started or stopped.
+    fn switch(&mut self, on: bool, now: Now, actions: &mut Vec<Action>) {
+        if std::mem::replace(&mut self.node.on, on) == on {
+            return;
+        }
+        self.mempool.stop();
+        self.chain.stop(actions);
+        if on {
+            self.resync(now.instant, true);
+        }
+    }
+
+    fn answered(&mut self, answer: Answer, now: Now, actions: &mut Vec<Action>) {
+        let result = match answer {
+            Answer::Look(result) => self.looked(result, now, actions),
+            Answer::StartWindow(result) => {
+                self.chain.call_ended();
+                result.map(|window| {
+                    let window = window.filter(|_| self.node.on);
+                    self.chain.windowed(window, now, actions);
+                })
+            }
+            Answer::Mempool(result) => self.mempool_read(result, now, actions),
+            Answer::Transactions { txids, tip, found } => {
+                self.with_mempool(now, actions, |mempool, turn| {
+                    mempool.fetched(txids, tip, found, turn)
+                })
+            }
+            Answer::InMempool { txs, tip, held } => {
+                self.with_mempool(now, actions, |mempool, turn| {
+                    mempool.checked(txs, tip, held, turn)
+                })
+            }
+            Answer::Inspection(result) => self
+                .node
+                .inspected(result, now, actions)
+                .map(|inspected| self.inspected(inspected, now, actions)),
+        };
+        self.failed(result, now);
+    }
+
+    /// If a call failed: no more calls for a while, and everything anew when the node is back.
+    fn failed(&mut self, result: Result<(), NodeError>, now: Now) {
+        if let Err(error) = result {
+            self.node.failed(&error, now);
+            self.mempool.node_failed();
+            self.resync(now.instant, true);
+        }
+    }
+
+    fn looked(
+        &mut self,
+        result: Result<TipComparison, NodeError>,
+        now: Now,
+        actions: &mut Vec<Action>,
+    ) -> Result<(), NodeError> {
+        let of = self.chain.call_ended();
+        let look = result?;
+        self.node.answered(now);
+        self.node.chain(&look.node)?;
+        self.chain.set_node_tip(look.node.bestblockhash);
+        if self.node.on {
+            let news = self.chain.looked(of, &look, &mut self.node, now, actions);
+            self.chain_news(news, now);
+        }
+        Ok(())
+    }
+
+    fn mempool_read(
+        &mut self,
+        result: Result<MempoolRead, NodeError>,
+        now: Now,
+        actions: &mut Vec<Action>,
+    ) -> Result<(), NodeError> {
+        let of = self.mempool.reading_ended(now);
+        let read = result?;
+        self.node.answered(now);
+        match &read {
+            MempoolRead::Whole(snapshot) => self.node.judge(snapshot),
+            MempoolRead::Moved => self.chain.want_look(now.instant + SOON, true),
+            MempoolRead::Loading(_) => {}
+        }
+        self.with_mempool(now, actions, |mempool, turn| mempool.read(of, read, turn));
+        Ok(())
+    }
+
+    fn inspected(&mut self, inspected: Inspected, now: Now, actions: &mut Vec<Action>) {
+        if inspected.subscribed {
+            self.mempool.forget_notices();
+            self.resync(now.instant, true);
+        }
+        if inspected.restarted {
+            tracing::info!("bitcoind was restarted");
+            self.restarted(now, actions);
+        }
     }
 }

@@ -8,12 +8,15 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use super::status_publisher::StatusPublisher;
-use super::{FollowError, Follower, node};
+use super::node_link::NodeLink;
+use super::shell::{self, Shell};
+use super::status_builder::{NotReady, StatusBuilder};
+use super::{FollowError, Follower, calls};
 use crate::bitcoind::audit::{self, AuditRequest, AuditTask};
 use crate::bitcoind::baseline::{self, Baselines};
 use crate::bitcoind::rescan::{self, Rescans, ScanProgress};
 use crate::bitcoind::{DiscoveredNode, NodeStatus};
+use crate::clock::now_ms;
 use crate::config;
 use crate::indexer::Handle;
 use crate::store::{StoreError, StoreReader};
@@ -42,69 +45,85 @@ pub struct FollowerHandles {
 /// Starts following. `asks` is what the tracker wants to know; `monitoring` false sends nothing to
 /// the indexer.
 pub fn spawn(
-    follower: FollowerConfig,
+    config: FollowerConfig,
     indexer: Handle,
     reader: StoreReader,
     asks: mpsc::Receiver<Ask>,
     monitoring: watch::Receiver<bool>,
     shutdown: CancellationToken,
 ) -> (FollowerHandles, JoinHandle<Result<(), FollowError>>) {
-    let (publisher, status) = StatusPublisher::new(follower.reconcile_interval);
+    let mut builder = StatusBuilder::new(config.reconcile_interval);
+    let (sender, status) = watch::channel(builder.build(Some(NotReady::Node), now_ms()).clone());
     let (progress, scans) = watch::channel(Vec::new());
-    let state = status.clone();
     let (audits, requests) = mpsc::channel(AUDITS);
+    let handles = FollowerHandles {
+        status: status.clone(),
+        scans,
+        audits,
+    };
     let task = async move {
-        let mut publisher = publisher;
-        let found = match follower.found {
+        let found = match config.found.clone() {
             Some(found) => found,
             None => tokio::select! {
-                found = node::search(&follower.settings, &reader, &mut publisher) => found,
+                found = calls::search(&config.settings, &reader, &mut builder, &sender) => found,
                 () = shutdown.cancelled() => return Ok(()),
             },
         };
-        let rpc = found.rpc.clone();
+        builder.found(&found.node, &found.notes, now_ms());
+        let (rpc, apart) = (found.rpc.clone(), found.rpc.apart());
         let end = shutdown.child_token();
-        let follower = Follower::new(
-            found,
-            follower.settings,
-            follower.reconcile_interval,
-            publisher,
-            indexer,
+        let follower = follower(&config, &found, builder, &reader, &monitoring)?;
+        let shell = Shell::new(
+            follower,
+            rpc.clone(),
             reader,
+            indexer,
             asks,
             monitoring,
-        )?;
-        let apart = rpc.apart();
-        let rescans = follower.rescans(apart.clone(), state, progress);
-        let audits = AuditTask {
-            rpc: rpc.clone(),
-            reader: follower.reader.clone(),
-            position: follower.position.subscribe(),
-            requests,
-        };
-        let beside = run_beside(follower.baselines(), rescans, audits, end.clone());
-        let ended = run_together(follower, tokio::spawn(beside), end).await;
+            sender,
+        );
+        let beside = run_beside(
+            shell.baselines(),
+            shell.rescans(apart.clone(), status, progress),
+            shell.audits(requests),
+            end.clone(),
+        );
+        let following = shell.run(found.zmq, end.clone());
+        let ended = run_together(following, tokio::spawn(beside), end).await;
         rpc.close();
         apart.close();
         ended
     };
-    (
-        FollowerHandles {
-            status,
-            scans,
-            audits,
-        },
-        tokio::spawn(task),
-    )
+    (handles, tokio::spawn(task))
+}
+
+fn follower(
+    config: &FollowerConfig,
+    found: &DiscoveredNode,
+    status: StatusBuilder,
+    reader: &StoreReader,
+    monitoring: &watch::Receiver<bool>,
+) -> Result<Follower, StoreError> {
+    let now = shell::now();
+    let node = NodeLink::new(
+        config.settings.clone(),
+        found.rpc.url().to_owned(),
+        reader.chain().network.to_core_arg(),
+        status,
+        *monitoring.borrow(),
+        now,
+    );
+    let tip = reader.snapshot().tip()?;
+    Ok(Follower::new(node, tip, config.reconcile_interval, now))
 }
 
 /// Runs both until one of them ends, then ends the other.
 async fn run_together(
-    follower: Follower,
+    following: impl Future<Output = Result<(), FollowError>>,
     mut beside: JoinHandle<Result<(), StoreError>>,
     end: CancellationToken,
 ) -> Result<(), FollowError> {
-    let mut following = pin!(follower.run(end.clone()));
+    let mut following = pin!(following);
     let (followed, merged) = tokio::select! {
         followed = &mut following => {
             end.cancel();

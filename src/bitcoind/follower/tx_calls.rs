@@ -5,16 +5,11 @@
 use std::collections::VecDeque;
 
 use bitcoin::{Transaction, Txid};
-use tokio::time::Instant;
 
-use super::{CallOutcome, FollowError, Follower};
-use crate::bitcoind::NodeError;
+use super::actions::{Action, Call};
 use crate::bitcoind::mempool_events::InFlightFetches;
-use crate::bitcoind::mempool_snapshot::parents_first;
 use crate::bitcoind::rpc::BATCH;
-use crate::clock::now_ms;
 use crate::tracker::BlockId;
-use crate::tracker::input::Seen;
 
 /// Batches at the same time.
 const FETCHES: usize = 3;
@@ -76,126 +71,46 @@ impl TxCalls {
         self.in_flight.remove(txid);
     }
 
-    fn next_fetch(&mut self) -> Option<Vec<Txid>> {
-        if self.fetching >= FETCHES || self.fetches.is_empty() {
-            return None;
+    /// Begins the calls that are due, with our `tip`.
+    pub(super) fn start(&mut self, tip: Option<BlockId>, actions: &mut Vec<Action>) {
+        while self.fetching < FETCHES && !self.fetches.is_empty() {
+            let count = self.fetches.len().min(BATCH);
+            let txids: Vec<_> = self.fetches.drain(..count).collect();
+            self.in_flight.ask(&txids);
+            self.fetching += 1;
+            actions.push(Action::Call(Call::Transactions { txids, tip }));
         }
-        let count = self.fetches.len().min(BATCH);
-        let wanted: Vec<_> = self.fetches.drain(..count).collect();
-        self.in_flight.ask(&wanted);
-        self.fetching += 1;
-        Some(wanted)
-    }
-
-    fn next_check(&mut self) -> Option<Vec<(Txid, Transaction)>> {
-        if self.checking >= CHECKS || self.checks.is_empty() {
-            return None;
-        }
-        let count = self.checks.len().min(CHECK_BATCH);
-        self.checking += 1;
-        Some(self.checks.drain(..count).collect())
-    }
-}
-
-impl Follower {
-    pub(super) fn start_fetches(&mut self) {
-        while self.on
-            && Instant::now() >= self.pause_until
-            && let Some(wanted) = self.mempool.calls.next_fetch()
-        {
-            let (rpc, tip) = (self.rpc.clone(), self.tip);
-            self.work.spawn(async move {
-                let result = rpc.transactions(wanted.clone()).await;
-                CallOutcome::Fetched {
-                    wanted,
-                    tip,
-                    result,
-                }
-            });
+        while self.checking < CHECKS && !self.checks.is_empty() {
+            let count = self.checks.len().min(CHECK_BATCH);
+            self.checking += 1;
+            let txs = self.checks.drain(..count).collect();
+            actions.push(Action::Call(Call::InMempool { txs, tip }));
         }
     }
 
-    pub(super) async fn fetched(
-        &mut self,
-        wanted: Vec<Txid>,
-        tip: Option<BlockId>,
-        result: Result<Vec<Option<Transaction>>, NodeError>,
-    ) -> Result<(), FollowError> {
-        self.mempool.calls.fetching -= 1;
-        let stands: Vec<_> = wanted
+    /// A fetch has its answer. Whether that stands for each of the transactions.
+    pub(super) fn fetched(&mut self, txids: &[Txid]) -> Vec<bool> {
+        self.fetching = self.fetching.saturating_sub(1);
+        txids
             .iter()
-            .map(|txid| self.mempool.calls.in_flight.answer(txid))
-            .collect();
-        let found = match result {
-            Ok(found) if tip == self.tip => found,
-            // A block came in between, and what was found may conflict with it: ask again.
-            unusable => {
-                wanted
-                    .into_iter()
-                    .rev()
-                    .for_each(|txid| self.mempool.calls.fetches.push_front(txid));
-                if let Err(error) = unusable {
-                    self.node_failed(&error);
-                }
-                return Ok(());
-            }
-        };
-        self.node_answered();
-        let found = wanted.into_iter().zip(found).zip(stands);
-        let found = found
-            .filter_map(|((txid, tx), stands)| Some((txid, tx.filter(|_| self.on && stands)?)))
-            .collect();
-        for (txid, tx) in parents_first(found) {
-            if self.mempool.is_repairing() {
-                tracing::debug!("{txid} has not come over ZMQ");
-                self.publisher.repaired(1);
-            }
-            self.send(tx, Seen::Fetched, now_ms()).await?;
-        }
-        Ok(())
+            .map(|txid| self.in_flight.answer(txid))
+            .collect()
     }
 
-    pub(super) fn start_checks(&mut self) {
-        while self.on
-            && Instant::now() >= self.pause_until
-            && let Some(asked) = self.mempool.calls.next_check()
-        {
-            let (rpc, tip) = (self.rpc.clone(), self.tip);
-            self.work.spawn(async move {
-                let result = rpc
-                    .in_mempool(asked.iter().map(|(txid, _)| *txid).collect())
-                    .await;
-                CallOutcome::Checked { asked, tip, result }
-            });
+    /// These are fetched once more, ahead of others.
+    pub(super) fn fetch_again(&mut self, txids: Vec<Txid>) {
+        for txid in txids.into_iter().rev() {
+            self.fetches.push_front(txid);
         }
     }
 
-    pub(super) async fn checked(
-        &mut self,
-        asked: Vec<(Txid, Transaction)>,
-        tip: Option<BlockId>,
-        result: Result<Vec<bool>, NodeError>,
-    ) -> Result<(), FollowError> {
-        self.mempool.calls.checking -= 1;
-        match result {
-            Err(error) => {
-                self.mempool.calls.checks.extend(asked);
-                self.node_failed(&error);
-            }
-            // A block came in between: as above.
-            Ok(_) if tip != self.tip => self.mempool.calls.checks.extend(asked),
-            Ok(held) => {
-                for (_, tx) in asked
-                    .into_iter()
-                    .zip(held)
-                    .filter_map(|(asked, held)| held.then_some(asked))
-                {
-                    if self.on {
-                        self.send(tx, Seen::Accepted, now_ms()).await?;
-                    }
-                }
-            }
-        }
-        Ok(())
+    /// A check has its answer.
+    pub(super) fn checked(&mut self) {
+        self.checking = self.checking.saturating_sub(1);
+    }
+
+    /// These are checked once more.
+    pub(super) fn check_again(&mut self, txs: Vec<(Txid, Transaction)>) {
+        self.checks.extend(txs);
     }
 }

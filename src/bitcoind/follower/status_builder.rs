@@ -1,25 +1,17 @@
-//! The published [`NodeStatus`], and what changes it. Great changes go out at once, counters a few
-//! times a second.
+//! The [`NodeStatus`] that is published, and what changes it.
 
 use std::time::Duration;
-
-use tokio::sync::watch;
-use tokio::time::Instant;
 
 use crate::bitcoind::findings::initial_download;
 use crate::bitcoind::rpc::{Blockchain, MempoolInfo, Network};
 use crate::bitcoind::zmq::ZmqTopic;
 use crate::bitcoind::{
-    DiscoveredNode, Endpoints, Finding, NodeError, NodeErrorKind, NodeInfo, NodeStatus, TopicStatus,
+    Endpoints, Finding, NodeError, NodeErrorKind, NodeInfo, NodeStatus, TopicStatus,
 };
-use crate::clock::now_ms;
-
-/// Between two publications of mere counters.
-const PACE: Duration = Duration::from_millis(200);
 
 /// What keeps us from following.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(in crate::bitcoind) enum NotReady {
+pub(super) enum NotReady {
     /// Monitoring is stopped.
     Stopped,
     /// Calls fail; the status has the error.
@@ -32,41 +24,25 @@ pub(in crate::bitcoind) enum NotReady {
     Feed,
 }
 
-pub(in crate::bitcoind) struct StatusPublisher {
+/// Times are in milliseconds since the Unix epoch.
+pub(super) struct StatusBuilder {
     status: NodeStatus,
-    sender: watch::Sender<NodeStatus>,
     not_ready: Option<NotReady>,
-    /// Something changed since the last publication.
-    dirty: bool,
-    /// It must go out now.
-    urgent: bool,
-    published: Instant,
 }
 
-impl StatusPublisher {
-    pub(in crate::bitcoind) fn new(interval: Duration) -> (Self, watch::Receiver<NodeStatus>) {
-        let mut status = NodeStatus {
-            reason: Some("looking for bitcoind".into()),
-            ..NodeStatus::default()
-        };
+impl StatusBuilder {
+    pub(super) fn new(interval: Duration) -> Self {
+        let mut status = NodeStatus::default();
         status.reconcile.interval = interval.as_secs();
-        let (sender, receiver) = watch::channel(status.clone());
-        let not_ready = Some(NotReady::Node);
-        (
-            Self {
-                status,
-                sender,
-                not_ready,
-                dirty: false,
-                urgent: false,
-                published: Instant::now(),
-            },
-            receiver,
-        )
+        Self {
+            status,
+            not_ready: Some(NotReady::Node),
+        }
     }
 
-    pub(super) fn found(&mut self, found: &DiscoveredNode) {
-        for finding in &found.notes {
+    /// There is a node of our chain.
+    pub(super) fn found(&mut self, node: &NodeInfo, notes: &[Finding], now: u64) {
+        for finding in notes {
             match &finding.remedy {
                 None => tracing::info!("{}", finding.what),
                 Some(remedy) => tracing::warn!("{}; {remedy}", finding.what),
@@ -76,13 +52,12 @@ impl StatusPublisher {
         status.available = true;
         status.error = None;
         status.unavailable_since = None;
-        status.last_answer = Some(now_ms());
-        status.node.clone_from(&found.node);
-        status.notes.clone_from(&found.notes);
-        self.urgent = true;
+        status.last_answer = Some(now);
+        status.node = node.clone();
+        status.notes = notes.to_vec();
     }
 
-    pub(super) fn node_failed(&mut self, error: &NodeError) {
+    pub(super) fn node_failed(&mut self, error: &NodeError, now: u64) {
         let status = &mut self.status;
         let text = error.to_string();
         if status.error.as_ref() != Some(&text) {
@@ -95,28 +70,22 @@ impl StatusPublisher {
             NodeErrorKind::Rpc(_) | NodeErrorKind::MethodRefused
         ) {
             status.available = false;
-            status.unavailable_since.get_or_insert_with(now_ms);
+            status.unavailable_since.get_or_insert(now);
         }
-        self.urgent = true;
     }
 
-    pub(super) fn node_answered(&mut self) {
-        self.node_available();
-        if self.status.error.take().is_some() {
-            self.urgent = true;
-        }
+    pub(super) fn node_answered(&mut self, now: u64) {
+        self.node_available(now);
+        self.status.error = None;
     }
 
     /// It answered a call, while another one fails.
-    pub(super) fn node_available(&mut self) {
-        self.contact(now_ms());
+    pub(super) fn node_available(&mut self, now: u64) {
+        self.contact(now);
         let status = &mut self.status;
-        status.last_answer = Some(now_ms());
+        status.last_answer = Some(now);
         status.unavailable_since = None;
-        self.dirty = true;
-        if !std::mem::replace(&mut status.available, true) {
-            self.urgent = true;
-        }
+        status.available = true;
     }
 
     /// The node told or answered something: while we follow it, what we know is what it knows.
@@ -128,12 +97,10 @@ impl StatusPublisher {
 
     pub(super) fn network(&mut self, network: &Network) {
         self.status.node.set_network(network);
-        self.dirty = true;
     }
 
     pub(super) fn node(&mut self, node: &Blockchain) {
         self.status.node.set_chain(node);
-        self.dirty = true;
     }
 
     pub(super) fn node_info(&self) -> &NodeInfo {
@@ -144,12 +111,10 @@ impl StatusPublisher {
     pub(super) fn node_height(&mut self, height: u32) {
         self.status.node.blocks = height;
         self.status.node.headers = self.status.node.headers.max(height);
-        self.dirty = true;
     }
 
     pub(super) fn notes(&mut self, notes: Vec<Finding>) {
         self.status.notes = notes;
-        self.dirty = true;
     }
 
     pub(super) fn endpoints(&mut self, endpoints: &Endpoints) {
@@ -158,16 +123,15 @@ impl StatusPublisher {
             &endpoints.rawblock,
             &endpoints.sequence,
         ]) {
-            let status = self.topic(topic);
+            let status = self.topic_mut(topic);
             status.connected = false;
             status.endpoint.clone_from(endpoint);
         }
-        self.urgent = true;
     }
 
     pub(super) fn connected(&mut self, topics: &[ZmqTopic], connected: bool) {
         for topic in topics {
-            let status = self.topic(*topic);
+            let status = self.topic_mut(*topic);
             status.connected = connected;
             let endpoint = status.endpoint.clone().unwrap_or_default();
             match connected {
@@ -175,49 +139,40 @@ impl StatusPublisher {
                 false => tracing::warn!("ZMQ {} at {endpoint} is disconnected", topic.name()),
             }
         }
-        self.urgent = true;
     }
 
     pub(super) fn believed(&mut self, topic: ZmqTopic, believed: bool) {
-        let status = self.topic(topic);
-        if std::mem::replace(&mut status.believed, believed) != believed {
-            self.urgent = true;
-        }
+        self.topic_mut(topic).believed = believed;
     }
 
     pub(super) fn heard(&mut self, topic: ZmqTopic, number: u32, at: u64) {
-        let status = self.topic(topic);
+        let status = self.topic_mut(topic);
         status.last_sequence = Some(number);
         status.last_message = Some(at);
         self.contact(at);
-        self.dirty = true;
     }
 
     pub(super) fn gap(&mut self, topic: ZmqTopic, lost: u64) {
-        let status = self.topic(topic);
+        let status = self.topic_mut(topic);
         status.gaps += 1;
         status.lost = status.lost.saturating_add(lost);
-        self.dirty = true;
     }
 
-    pub(super) fn reconciled(&mut self, took: Duration) {
-        self.status.reconcile.last_run = Some(now_ms());
+    pub(super) fn reconciled(&mut self, took: Duration, now: u64) {
+        self.status.reconcile.last_run = Some(now);
         self.status.reconcile.last_duration_ms =
             u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
-        self.dirty = true;
     }
 
     pub(super) fn repaired(&mut self, count: u64) {
         self.status.reconcile.repairs += count;
-        self.dirty = true;
     }
 
-    pub(super) fn mempool(&mut self, info: MempoolInfo) {
+    pub(super) fn mempool(&mut self, info: MempoolInfo, now: u64) {
         self.status.mempool.size = info.size;
         self.status.mempool.loaded = info.loaded;
         self.status.mempool.replacement = info.replacement(self.status.node.version);
-        self.status.mempool.at = Some(now_ms());
-        self.dirty = true;
+        self.status.mempool.at = Some(now);
     }
 
     /// The node downloads the chain for the first time or after a long pause.
@@ -227,73 +182,57 @@ impl StatusPublisher {
 
     /// Every topic that the node offers is connected.
     pub(super) fn feeds_up(&self) -> bool {
-        ZmqTopic::ALL
-            .into_iter()
-            .all(|topic| self.look(topic).endpoint.is_none() || self.look(topic).connected)
+        self.topic_down().is_none()
+    }
+
+    fn topic_down(&self) -> Option<&TopicStatus> {
+        let mut topics = ZmqTopic::ALL.into_iter().map(|topic| self.topic(topic));
+        topics.find(|topic| topic.endpoint.is_some() && !topic.connected)
     }
 
     /// It is connected, and known to be our node's.
     pub(super) fn topic_up(&self, topic: ZmqTopic) -> bool {
-        self.look(topic).connected && self.look(topic).believed
+        self.topic(topic).connected && self.topic(topic).believed
     }
 
-    /// Publishes if there is reason to.
-    pub(in crate::bitcoind) fn publish(&mut self, not_ready: Option<NotReady>) {
-        if not_ready != self.not_ready {
-            if not_ready.is_none() {
-                tracing::info!("following bitcoind at block {}", self.status.node.blocks);
-                self.status.current_at = Some(now_ms());
-            }
-            self.not_ready = not_ready;
-            self.urgent = true;
+    /// The status as it is to be published, given what keeps us from following.
+    pub(super) fn build(&mut self, not_ready: Option<NotReady>, now: u64) -> &NodeStatus {
+        if not_ready.is_none() && self.not_ready.is_some() {
+            tracing::info!("following bitcoind at block {}", self.status.node.blocks);
+            self.status.current_at = Some(now);
         }
-        let due = self.urgent || (self.dirty && self.published.elapsed() >= PACE);
-        if !due {
-            return;
-        }
+        self.not_ready = not_ready;
         self.status.following = self.not_ready.is_none();
-        self.status.reason = self.reason();
-        self.sender.send_replace(self.status.clone());
-        (self.dirty, self.urgent) = (false, false);
-        self.published = Instant::now();
+        self.status.reason = self.reason(now);
+        &self.status
     }
 
-    /// When a mere counter is to be published.
-    pub(super) fn publish_at(&self) -> Option<Instant> {
-        self.dirty.then(|| self.published + PACE)
-    }
-
-    fn reason(&self) -> Option<String> {
+    fn reason(&self, now: u64) -> Option<String> {
         let status = &self.status;
         Some(match self.not_ready.as_ref()? {
             NotReady::Stopped => "monitoring is stopped".into(),
             NotReady::Node => status
                 .error
                 .clone()
-                .unwrap_or_else(|| "bitcoind does not answer".into()),
+                .unwrap_or_else(|| "looking for bitcoind".into()),
             NotReady::Chain(why) => why.clone(),
             NotReady::CatchingUp => {
                 format!("catching up with bitcoind at block {}", status.node.blocks)
             }
-            NotReady::Syncing => initial_download(&status.node, now_ms() / 1000),
+            NotReady::Syncing => initial_download(&status.node, now / 1000),
             NotReady::Mempool if !status.mempool.loaded => "bitcoind is loading its mempool".into(),
             NotReady::Mempool => "reading bitcoind's mempool".into(),
             NotReady::Feed => {
-                let down = ZmqTopic::ALL.into_iter().find_map(|topic| {
-                    self.look(topic)
-                        .endpoint
-                        .as_ref()
-                        .filter(|_| !self.look(topic).connected)
-                });
-                format!(
-                    "ZMQ at {} is not connected",
-                    down.map_or("", String::as_str)
-                )
+                let endpoint = self
+                    .topic_down()
+                    .and_then(|topic| topic.endpoint.as_deref())
+                    .unwrap_or_default();
+                format!("ZMQ at {endpoint} is not connected")
             }
         })
     }
 
-    fn topic(&mut self, topic: ZmqTopic) -> &mut TopicStatus {
+    fn topic_mut(&mut self, topic: ZmqTopic) -> &mut TopicStatus {
         match topic {
             ZmqTopic::Rawtx => &mut self.status.zmq.rawtx,
             ZmqTopic::Rawblock => &mut self.status.zmq.rawblock,
@@ -301,7 +240,7 @@ impl StatusPublisher {
         }
     }
 
-    fn look(&self, topic: ZmqTopic) -> &TopicStatus {
+    fn topic(&self, topic: ZmqTopic) -> &TopicStatus {
         match topic {
             ZmqTopic::Rawtx => &self.status.zmq.rawtx,
             ZmqTopic::Rawblock => &self.status.zmq.rawblock,

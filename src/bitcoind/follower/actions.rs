@@ -1,0 +1,121 @@
+//! What the follower is told, and what it wants done.
+
+use std::time::Instant;
+
+use bitcoin::{Block, BlockHash, Transaction, Txid};
+
+use crate::bitcoind::fork::{StartWindow, TipComparison};
+use crate::bitcoind::mempool_snapshot::MempoolRead;
+use crate::bitcoind::rpc::{Blockchain, MempoolInfo, Network, Notification};
+use crate::bitcoind::zmq::Stamped;
+use crate::bitcoind::{Endpoints, NodeError};
+use crate::tracker::{ApplyError, Ask, BlockId, Input};
+
+/// When an event happened.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Now {
+    /// Never goes back: for everything that is waited for.
+    pub(super) instant: Instant,
+    /// Milliseconds since the Unix epoch: for what is told.
+    pub(super) ms: u64,
+}
+
+#[derive(Debug)]
+pub(super) enum FollowerEvent {
+    /// There is a node of our chain, which publishes here. The first event.
+    Found(Endpoints),
+    Notice(Stamped),
+    /// The answer to [`Action::Parse`]; `None` if it is no block.
+    Parsed {
+        block: Option<Block>,
+        at: u64,
+    },
+    /// The answer to [`Action::Apply`]: our tip after it.
+    Applied(Result<Option<BlockId>, ApplyError>),
+    /// The tracker asks; what wakes others does not come here.
+    Asked(Ask),
+    /// The next block of [`Action::Fetch`]; `None` after the last one. Nothing follows an error.
+    Fetched(Option<Result<Block, NodeError>>),
+    /// The answer to [`Action::Call`].
+    Answered(Answer),
+    /// Monitoring was switched on or off; may say what is known.
+    Monitoring(bool),
+    /// Time has passed.
+    Woken,
+}
+
+/// Carried out in order. The last one may be [`Apply`](Self::Apply) or [`Parse`](Self::Parse); its
+/// answer is the next event, but for what the tracker asks.
+#[derive(Debug)]
+pub(super) enum Action {
+    /// An input whose answer decides what comes next. What the tracker asks because of it and all
+    /// inputs before it comes ahead of the answer.
+    Apply(Input),
+    /// An input after which nothing has to be decided; that it is refused is told to nobody.
+    Post(Input),
+    /// Make a block out of these bytes, received at `at`, beside the runtime: megabytes take
+    /// milliseconds.
+    Parse { raw: Vec<u8>, at: u64 },
+    /// Ask the node, beside everything else.
+    Call(Call),
+    /// Fetch these blocks, in order, beside everything else; in place of what is being fetched.
+    Fetch(Vec<BlockHash>),
+    /// Nothing of it comes any more.
+    StopFetch,
+    /// Receive from here, and from nowhere else any more.
+    Subscribe(Endpoints),
+    /// What the node offers may have changed.
+    ForgetOffers,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub(super) enum Call {
+    /// How the node's chain relates to ours.
+    Look {
+        ours: Option<BlockId>,
+    },
+    /// The blocks that an empty store starts with.
+    StartWindow,
+    ReadMempool,
+    /// Those that the mempool holds. `tip` is ours, and comes back with the answer; the same below.
+    Transactions {
+        txids: Vec<Txid>,
+        tip: Option<BlockId>,
+    },
+    /// Which of these the mempool holds.
+    InMempool {
+        txs: Vec<(Txid, Transaction)>,
+        tip: Option<BlockId>,
+    },
+    Inspect,
+}
+
+#[derive(Debug)]
+pub(super) enum Answer {
+    Look(Result<TipComparison, NodeError>),
+    /// `None` if the node's tip moved meanwhile.
+    StartWindow(Result<Option<StartWindow>, NodeError>),
+    Mempool(Result<MempoolRead, NodeError>),
+    Transactions {
+        txids: Vec<Txid>,
+        tip: Option<BlockId>,
+        found: Result<Vec<Option<Transaction>>, NodeError>,
+    },
+    InMempool {
+        txs: Vec<(Txid, Transaction)>,
+        tip: Option<BlockId>,
+        held: Result<Vec<bool>, NodeError>,
+    },
+    Inspection(Result<Box<Inspection>, NodeError>),
+}
+
+/// How the node is, and what changes only when it is restarted. Nodes may forbid all but the first.
+#[derive(Debug, Clone)]
+pub(super) struct Inspection {
+    pub(super) node: Blockchain,
+    pub(super) mempool: Option<MempoolInfo>,
+    /// Seconds.
+    pub(super) uptime: Option<u64>,
+    pub(super) network: Result<Network, NodeError>,
+    pub(super) notifications: Result<Vec<Notification>, NodeError>,
+}

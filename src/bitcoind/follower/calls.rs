@@ -1,0 +1,79 @@
+//! The calls that the follower wants made, and the search for a node.
+
+use std::time::Duration;
+
+use tokio::sync::watch;
+
+use super::actions::{Answer, Call, Inspection};
+use super::status_builder::{NotReady, StatusBuilder};
+use super::times::{FIRST_PAUSE, LONGEST_PAUSE};
+use crate::bitcoind::fork::LookError;
+use crate::bitcoind::rpc::Rpc;
+use crate::bitcoind::{DiscoveredNode, NodeError, NodeStatus, discover, fork, mempool_snapshot};
+use crate::clock::now_ms;
+use crate::config;
+use crate::store::{StoreError, StoreReader};
+
+/// Looks for a node of our chain until there is one.
+pub(super) async fn search(
+    settings: &config::Bitcoind,
+    reader: &StoreReader,
+    builder: &mut StatusBuilder,
+    status: &watch::Sender<NodeStatus>,
+) -> DiscoveredNode {
+    let chain = reader.chain();
+    let mut pause: Duration = FIRST_PAUSE;
+    loop {
+        let error = match discover::find_on(settings, Some(chain.network)).await {
+            Ok(found) if found.chain == chain => return found,
+            Ok(found) => discover::wrong_chain(
+                found.rpc.url(),
+                &format!("with genesis {}", found.chain.genesis),
+                &chain.genesis.to_string(),
+            ),
+            Err(error) => error,
+        };
+        let now = now_ms();
+        builder.node_failed(&error, now);
+        status.send_replace(builder.build(Some(NotReady::Node), now).clone());
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(LONGEST_PAUSE);
+    }
+}
+
+/// Makes a call. Only the store is a reason to end.
+pub(super) async fn make(call: Call, rpc: Rpc, reader: StoreReader) -> Result<Answer, StoreError> {
+    Ok(match call {
+        Call::Look { ours } => match fork::look(&rpc, &reader, ours).await {
+            Ok(look) => Answer::Look(Ok(look)),
+            Err(LookError::Node(error)) => Answer::Look(Err(error)),
+            Err(LookError::Store(error)) => return Err(error),
+        },
+        Call::StartWindow => Answer::StartWindow(fork::start_window(&rpc).await),
+        Call::ReadMempool => Answer::Mempool(mempool_snapshot::read(&rpc).await),
+        Call::Transactions { txids, tip } => Answer::Transactions {
+            found: rpc.transactions(txids.clone()).await,
+            txids,
+            tip,
+        },
+        Call::InMempool { txs, tip } => Answer::InMempool {
+            held: rpc
+                .in_mempool(txs.iter().map(|(txid, _)| *txid).collect())
+                .await,
+            txs,
+            tip,
+        },
+        Call::Inspect => Answer::Inspection(inspect(&rpc).await.map(Box::new)),
+    })
+}
+
+async fn inspect(rpc: &Rpc) -> Result<Inspection, NodeError> {
+    Ok(Inspection {
+        // Without an answer the others would wait as long as this one did.
+        node: rpc.blockchain().await?,
+        mempool: rpc.mempool_info().await.ok(),
+        uptime: rpc.uptime().await.ok(),
+        network: rpc.network().await,
+        notifications: rpc.notifications().await,
+    })
+}

@@ -1,0 +1,237 @@
+use super::*;
+
+#[test]
+fn an_empty_store_starts_with_a_window_of_the_nodes_chain() {
+    let mut rig = Rig::new(config::Bitcoind::default(), None);
+    rig.tell(FollowerEvent::Found(shared()));
+    assert_eq!(rig.looked(50, Relation::Empty), ["StartWindow"]);
+    // The tip moved; it looks again.
+    assert_eq!(rig.answer(Answer::StartWindow(Ok(None))), [""; 0]);
+    assert_eq!(rig.pass(50), ["Look"]);
+    rig.looked(51, Relation::Empty);
+    let window = (50, vec![(id(50).hash, 5), (id(51).hash, 6)]);
+    assert_eq!(
+        rig.answer(Answer::StartWindow(Ok(Some(window)))),
+        ["Start 2", "Look"]
+    );
+    assert_eq!(rig.follower.position().tip, Some(id(51)));
+    rig.looked(51, Relation::Same);
+    assert!(rig.follower.position().at_node_tip);
+}
+
+#[test]
+fn a_block_on_our_tip_is_connected_without_a_call() {
+    let mut rig = Rig::following();
+    let next = block(rig.tip_hash(), 1);
+    assert_eq!(rig.rawblock(&next), ["Parse", "Connect 101"]);
+    assert!(rig.follower.position().at_node_tip);
+    assert_eq!(rig.status().node.blocks, 101);
+    assert_eq!(rig.rawblock(&next), [""; 0], "it comes twice");
+}
+
+#[test]
+fn a_block_elsewhere_or_none_at_all_is_a_reason_to_look() {
+    let mut rig = Rig::following();
+    assert_eq!(rig.rawblock(&block(id(7).hash, 1)), ["Look"]);
+    rig.looked(100, Relation::Same);
+    let mut damaged = serialize(&block(rig.tip_hash(), 1));
+    damaged.truncate(90);
+    let body = MessageBody::Block(damaged);
+    assert_eq!(rig.message(ZmqTopic::Rawblock, body), ["Parse", "Look"]);
+    rig.looked(100, Relation::Same);
+    rig.refuse = true;
+    let next = block(rig.tip_hash(), 1);
+    assert_eq!(rig.rawblock(&next), ["Parse", "Connect 101", "Look"]);
+    assert_eq!(rig.follower.position().tip, Some(id(100)));
+    let garbage = MessageBody::Block(vec![1, 2, 3]);
+    assert_eq!(rig.message(ZmqTopic::Rawblock, garbage), [""; 0]);
+}
+
+#[test]
+fn an_announced_block_is_waited_for_and_then_looked_for() {
+    let mut rig = Rig::following();
+    let next = block(rig.tip_hash(), 1);
+    assert_eq!(rig.announced(next.block_hash()), [""; 0]);
+    assert_eq!(rig.sleeps(), 500);
+    rig.rawblock(&next);
+    assert!(
+        rig.sleeps() > 500,
+        "it came, and nothing is to be looked for"
+    );
+    let next = block(rig.tip_hash(), 1);
+    rig.announced(next.block_hash());
+    assert_eq!(rig.pass(499), [""; 0]);
+    assert_eq!(rig.pass(1), ["Look"]);
+}
+
+#[test]
+fn an_announced_block_that_cannot_come_is_looked_for_at_once() {
+    let endpoints = Endpoints {
+        rawblock: None,
+        ..shared()
+    };
+    let mut rig = Rig::following_at(endpoints);
+    let ours = rig.tip_hash();
+    assert_eq!(rig.announced(ours), [""; 0], "we have it");
+    assert_eq!(rig.announced(id(101).hash), ["Look"]);
+}
+
+#[test]
+fn a_block_that_came_while_a_look_was_under_way_makes_it_look_again() {
+    let mut rig = Rig::following();
+    rig.rawblock(&block(id(7).hash, 1));
+    rig.rawblock(&block(rig.tip_hash(), 2));
+    let relation = Relation::Ahead(vec![id(101).hash]);
+    assert_eq!(rig.looked(101, relation), ["Look"]);
+}
+
+/// What a look finds ahead of us is fetched.
+fn fetching(count: usize) -> (Rig, Vec<Block>) {
+    let mut rig = Rig::following();
+    let (mut parent, mut blocks) = (rig.tip_hash(), Vec::new());
+    for n in 0..count {
+        let next = block(parent, n as u32);
+        parent = next.block_hash();
+        blocks.push(next);
+    }
+    rig.rawblock(&block(id(7).hash, 1));
+    let next = blocks.iter().map(Block::block_hash).collect();
+    let said = rig.looked(100 + count as u32, Relation::Ahead(next));
+    assert_eq!(said, [format!("Fetch {count}")]);
+    (rig, blocks)
+}
+
+#[test]
+fn blocks_that_are_fetched_are_connected_and_then_looked_after() {
+    let (mut rig, blocks) = fetching(2);
+    assert_eq!(rig.fetched(&blocks[0]), ["Connect 101"]);
+    // The second one comes over ZMQ first.
+    assert_eq!(rig.rawblock(&blocks[1]), ["Parse", "Connect 102"]);
+    assert_eq!(rig.fetched(&blocks[1]), [""; 0], "it is ours already");
+    assert!(!rig.follower.position().at_node_tip, "not before the look");
+    assert_eq!(rig.tell(FollowerEvent::Fetched(None)), ["Look"]);
+    rig.looked(102, Relation::Same);
+    assert!(rig.follower.position().at_node_tip);
+}
+
+#[test]
+fn a_fetched_block_that_does_not_fit_ends_the_fetch() {
+    let (mut rig, blocks) = fetching(2);
+    assert_eq!(rig.fetched(&blocks[1]), ["StopFetch"]);
+    assert_eq!(rig.pass(50), ["Look"]);
+}
+
+#[test]
+fn a_fetched_block_that_is_refused_is_not_fetched_again_at_once() {
+    let (mut rig, blocks) = fetching(1);
+    rig.refuse = true;
+    assert_eq!(rig.fetched(&blocks[0]), ["Connect 101", "StopFetch"]);
+    assert_eq!(rig.pass(999), [""; 0]);
+    assert_eq!(rig.pass(1), ["Look"]);
+}
+
+#[test]
+fn a_block_that_was_pruned_before_it_was_fetched_is_told() {
+    let (mut rig, _) = fetching(1);
+    let gone = NodeError::persistent(
+        NodeErrorKind::Rpc(-1),
+        "Block not available (pruned data)".into(),
+    );
+    rig.tell(FollowerEvent::Fetched(Some(Err(gone))));
+    let reason = rig.reason().expect("it says why");
+    assert!(reason.contains("has pruned blocks"), "{reason}");
+    assert_eq!(rig.pass(250), ["Look"]);
+}
+
+#[test]
+fn another_branch_is_followed_from_the_fork() {
+    let mut rig = Rig::following();
+    rig.rawblock(&block(id(7).hash, 1));
+    let branch = block(id(98).hash, 1);
+    let parted = Relation::Parted {
+        fork: id(98),
+        next: vec![branch.block_hash()],
+    };
+    assert_eq!(rig.looked(99, parted), ["Disconnect 98", "Fetch 1"]);
+    assert_eq!(rig.fetched(&branch), ["Connect 99"]);
+    rig.tell(FollowerEvent::Fetched(None));
+    rig.looked(99, Relation::Same);
+    // What came back with the stale block is in the mempool.
+    rig.until("ReadMempool");
+}
+
+#[test]
+fn a_disconnect_that_is_refused_is_tried_again_later() {
+    let mut rig = Rig::following();
+    rig.rawblock(&block(id(7).hash, 1));
+    rig.refuse = true;
+    let parted = Relation::Parted {
+        fork: id(98),
+        next: vec![id(99).hash],
+    };
+    assert_eq!(rig.looked(99, parted), ["Disconnect 98"]);
+    assert_eq!(rig.pass(999), [""; 0]);
+    assert_eq!(rig.pass(1), ["Look"]);
+}
+
+#[test]
+fn blocks_that_were_only_lost_are_believed_to_be_when_the_node_said_so_or_in_a_second_look() {
+    let rolled_back = || Relation::Parted {
+        fork: id(99),
+        next: vec![],
+    };
+    let mut rig = Rig::following();
+    let ours = rig.tip_hash();
+    assert_eq!(rig.disconnected(ours), [""; 0]);
+    assert_eq!(rig.pass(50), ["Look"], "others may follow");
+    assert_eq!(rig.looked(99, rolled_back()), ["Disconnect 99", "Fetch 0"]);
+
+    let mut rig = Rig::following();
+    rig.rawblock(&block(id(7).hash, 1));
+    assert_eq!(rig.looked(99, rolled_back()), [""; 0]);
+    assert_eq!(rig.reason().as_deref(), Some("bitcoind took back blocks"));
+    assert_eq!(rig.pass(1000), ["Look"]);
+    assert_eq!(rig.looked(99, rolled_back()), ["Disconnect 99", "Fetch 0"]);
+}
+
+#[test]
+fn a_disconnected_block_that_is_connected_again_is_no_witness() {
+    let mut rig = Rig::following();
+    let ours = rig.tip_hash();
+    rig.disconnected(ours);
+    rig.announced(ours);
+    rig.pass(50);
+    let rolled_back = Relation::Parted {
+        fork: id(99),
+        next: vec![],
+    };
+    assert_eq!(rig.looked(99, rolled_back), [""; 0]);
+}
+
+#[test]
+fn a_node_of_another_chain_is_not_followed() {
+    let mut rig = Rig::following();
+    rig.rawblock(&block(id(7).hash, 1));
+    let mut node = blockchain(id(101));
+    node.chain = "test".into();
+    let relation = Relation::Ahead(vec![id(101).hash]);
+    let look = TipComparison { node, relation };
+    assert_eq!(rig.answer(Answer::Look(Ok(look))), [""; 0]);
+    let status = rig.status();
+    assert!(!status.available && status.error.is_some(), "{status:?}");
+}
+
+#[test]
+fn what_the_poll_finds_counts_as_a_repair_and_what_was_told_does_not() {
+    let (mut told, _) = fetching(3);
+    assert_eq!(told.repairs(), 0);
+    let mut polled = Rig::following();
+    assert!(polled.pass(3_600_000).contains(&"Look".to_owned()));
+    let next = vec![id(101).hash, id(102).hash];
+    assert!(
+        polled
+            .looked(102, Relation::Ahead(next))
+            .contains(&"Fetch 2".to_owned())
+    );
+    assert_eq!(polled.repairs(), 2);
+}

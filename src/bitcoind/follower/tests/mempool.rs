@@ -1,0 +1,303 @@
+use super::*;
+
+/// Each topic on an address of its own.
+fn apart() -> Endpoints {
+    Endpoints {
+        sequence: Some("tcp://127.0.0.1:28333".into()),
+        ..shared()
+    }
+}
+
+fn without_sequence() -> Endpoints {
+    Endpoints {
+        sequence: None,
+        ..shared()
+    }
+}
+
+#[test]
+fn a_transaction_is_told_when_its_acceptance_is() {
+    let mut rig = Rig::following();
+    assert_eq!(rig.rawtx(1), [""; 0]);
+    assert_eq!(rig.accepted(1, 5), ["Accepted 1"]);
+    let mut rig = Rig::following_at(apart());
+    assert_eq!(rig.accepted(1, 5), [""; 0]);
+    assert_eq!(rig.rawtx(1), ["Accepted 1"]);
+}
+
+#[test]
+fn an_accepted_transaction_that_cannot_come_any_more_is_fetched_at_once() {
+    let mut rig = Rig::following();
+    assert_eq!(rig.accepted(1, 5), ["Transactions 1"]);
+    assert_eq!(rig.give(&[1], &[1]), ["Fetched 1"]);
+    assert_eq!(rig.repairs(), 0);
+}
+
+#[test]
+fn an_accepted_transaction_that_may_come_from_another_address_is_fetched_after_a_moment() {
+    let mut rig = Rig::following_at(apart());
+    rig.accepted(1, 5);
+    assert_eq!(rig.sleeps(), 100);
+    assert_eq!(rig.pass(100), ["Transactions 1"]);
+}
+
+#[test]
+fn a_coinbase_and_what_is_no_transaction_are_nothing_of_the_mempool() {
+    let mut rig = Rig::following_at(without_sequence());
+    let body = MessageBody::Tx(serialize(&coinbase()));
+    assert_eq!(rig.message(ZmqTopic::Rawtx, body), [""; 0]);
+    let body = MessageBody::Tx(vec![1, 2, 3]);
+    assert_eq!(rig.message(ZmqTopic::Rawtx, body), [""; 0]);
+}
+
+#[test]
+fn without_sequence_the_node_is_asked_about_what_matters() {
+    let mut rig = Rig::following_at(without_sequence());
+    assert_eq!(rig.rawtx(1), ["Rawtx 1"]);
+    let checks = |rig: &mut Rig, n| rig.tell(FollowerEvent::Asked(Ask::Check(tx(n))));
+    assert_eq!(checks(&mut rig, 1), ["InMempool 1"]);
+    assert_eq!(checks(&mut rig, 2), [""; 0], "one batch after the other");
+    assert_eq!(checks(&mut rig, 3), [""; 0]);
+    let held = |rig: &mut Rig, tip, held: &[(u32, bool)]| {
+        rig.answer(Answer::InMempool {
+            txs: held.iter().map(|(n, _)| (txid(*n), tx(*n))).collect(),
+            tip,
+            held: Ok(held.iter().map(|(_, held)| *held).collect()),
+        })
+    };
+    let tip = rig.tip;
+    assert_eq!(
+        held(&mut rig, tip, &[(1, true)]),
+        ["Accepted 1", "InMempool 2 3"]
+    );
+    // A block came in between.
+    assert_eq!(
+        held(&mut rig, Some(id(99)), &[(2, true), (3, true)]),
+        ["InMempool 2 3"]
+    );
+    assert_eq!(
+        held(&mut rig, tip, &[(2, false), (3, true)]),
+        ["Accepted 3"]
+    );
+}
+
+#[test]
+fn what_left_is_judged_when_its_successor_is_out_of_time() {
+    let mut rig = Rig::following();
+    assert_eq!(rig.removed(1, 5), ["TxGone 1"]);
+    assert_eq!(rig.sleeps(), 250);
+    assert_eq!(rig.pass(249), [""; 0]);
+    assert_eq!(rig.pass(1), ["Settle"]);
+    assert!(rig.sleeps() > 1000);
+}
+
+#[test]
+fn what_left_is_not_judged_while_its_successor_is_fetched() {
+    let mut rig = Rig::following();
+    rig.removed(1, 5);
+    rig.accepted(2, 6);
+    assert_eq!(rig.pass(250), [""; 0]);
+    assert_eq!(rig.give(&[2], &[2]), ["Fetched 2", "Settle"]);
+}
+
+#[test]
+fn what_left_is_not_judged_while_a_block_is_under_way() {
+    let mut rig = Rig::following();
+    let next = block(rig.tip_hash(), 1);
+    rig.removed(1, 5);
+    rig.message(ZmqTopic::Rawtx, MessageBody::Tx(serialize(&coinbase())));
+    rig.announced(next.block_hash());
+    assert_eq!(rig.pass(400), [""; 0]);
+    assert_eq!(rig.rawblock(&next), ["Parse", "Connect 101", "Settle"]);
+}
+
+#[test]
+fn what_left_is_not_judged_while_blocks_are_missing() {
+    let mut rig = Rig::following();
+    rig.removed(1, 5);
+    rig.rawblock(&block(id(7).hash, 1));
+    let missing = vec![id(101).hash];
+    rig.looked(101, Relation::Ahead(missing));
+    assert_eq!(rig.pass(20_000), [""; 0]);
+}
+
+#[test]
+fn a_reading_brings_what_was_missed_and_then_the_verdict() {
+    let mut rig = Rig::following();
+    rig.notice(Notice::Gap {
+        topic: ZmqTopic::Sequence,
+        lost: 2,
+    });
+    assert_eq!(rig.pass(50), ["Look"]);
+    assert_eq!(rig.looked(100, Relation::Same), ["ReadMempool"]);
+    // Told meanwhile, and not in the list yet.
+    rig.rawtx(3);
+    rig.accepted(3, 9);
+    rig.asks = vec![Ask::Fetch(vec![txid(1), txid(2)])];
+    assert_eq!(rig.read(&[1, 2], 9), ["Snapshot 3", "Transactions 2"]);
+    assert_eq!(rig.give(&[1, 2], &[1]), ["Fetched 1", "Settle"]);
+    assert_eq!(rig.repairs(), 1);
+}
+
+#[test]
+fn what_came_may_make_others_matter_before_the_verdict() {
+    let mut rig = Rig::following();
+    reading_after_reconnect(&mut rig);
+    rig.asks = vec![Ask::Fetch(vec![txid(1)])];
+    rig.read(&[1, 2], 9);
+    rig.asks = vec![Ask::Fetch(vec![txid(2)])];
+    assert_eq!(
+        rig.give(&[1], &[1]),
+        ["Fetched 1", "Settle", "Transactions 1"]
+    );
+    assert_eq!(rig.reason().as_deref(), Some("reading bitcoind's mempool"));
+    assert_eq!(rig.give(&[2], &[2]), ["Fetched 2", "Settle"]);
+    assert_eq!(rig.reason(), None);
+    assert_eq!(rig.repairs(), 0, "nobody was there to hear of it");
+}
+
+/// The feed was away; a reading has begun.
+fn reading_after_reconnect(rig: &mut Rig) {
+    rig.notice(Notice::Disconnected(ZmqTopic::ALL.to_vec()));
+    rig.notice(Notice::Connected(ZmqTopic::ALL.to_vec()));
+    rig.until("Look");
+    rig.looked(100, Relation::Same);
+    rig.until("ReadMempool");
+}
+
+/// What the reading lacks and what was told to have left are judged together.
+#[test]
+fn a_removal_during_a_reading_puts_its_verdict_off() {
+    let mut rig = Rig::following();
+    reading_after_reconnect(&mut rig);
+    rig.removed(1, 9);
+    assert_eq!(rig.read(&[1], 9), ["Snapshot 0", "TxGone 0"]);
+    assert_eq!(rig.pass(250), ["Settle"]);
+}
+
+#[test]
+fn a_reading_that_a_block_overtook_is_thrown_away() {
+    let mut rig = Rig::following();
+    reading_after_reconnect(&mut rig);
+    let next = block(rig.tip_hash(), 1);
+    rig.rawblock(&next);
+    assert_eq!(rig.read(&[], 9), [""; 0]);
+    assert_eq!(rig.pass(50), ["ReadMempool"]);
+}
+
+#[test]
+fn a_node_whose_tip_moves_or_that_loads_its_mempool_is_read_again() {
+    let mut rig = Rig::following();
+    reading_after_reconnect(&mut rig);
+    rig.answer(Answer::Mempool(Ok(MempoolRead::Moved)));
+    assert_eq!(rig.pass(50), ["Look"]);
+    rig.looked(100, Relation::Same);
+    rig.until("ReadMempool");
+    let info = MempoolInfo::default();
+    rig.answer(Answer::Mempool(Ok(MempoolRead::Loading(info))));
+    let loading = Some("bitcoind is loading its mempool");
+    assert_eq!(rig.reason().as_deref(), loading);
+    assert_eq!(rig.sleeps(), 1000);
+    assert_eq!(rig.pass(1000), ["ReadMempool"]);
+}
+
+#[test]
+fn the_mempool_is_read_at_the_nodes_tip_only() {
+    let mut rig = Rig::following();
+    rig.rawblock(&block(id(7).hash, 1));
+    rig.looked(101, Relation::Ahead(vec![id(101).hash]));
+    rig.notice(Notice::Gap {
+        topic: ZmqTopic::Rawtx,
+        lost: 1,
+    });
+    assert_eq!(rig.pass(5000), [""; 0]);
+    assert_eq!(rig.tell(FollowerEvent::Fetched(None)), ["Look"]);
+    rig.looked(100, Relation::Same);
+    rig.until("ReadMempool");
+}
+
+#[test]
+fn an_answer_about_what_left_meanwhile_does_not_stand() {
+    let mut rig = Rig::following();
+    rig.accepted(1, 5);
+    rig.removed(1, 6);
+    assert_eq!(rig.give(&[1], &[1]), [""; 0]);
+    rig.accepted(2, 7);
+    rig.removed(2, 8);
+    assert_eq!(rig.accepted(2, 9), ["Transactions 1"]);
+    assert_eq!(rig.give(&[2], &[2]), ["Fetched 2"], "it came back");
+}
+
+#[test]
+fn an_answer_from_before_a_block_is_asked_for_again() {
+    let mut rig = Rig::following();
+    rig.accepted(1, 5);
+    let before = rig.tip;
+    rig.rawblock(&block(rig.tip_hash(), 1));
+    assert_eq!(rig.give_at(before, &[1], &[1]), ["Transactions 1"]);
+    assert_eq!(rig.give(&[1], &[1]), ["Fetched 1"]);
+}
+
+#[test]
+fn what_is_fetched_is_told_parents_first() {
+    let mut rig = Rig::following();
+    let parent = tx(1);
+    let child = spending(OutPoint::new(parent.compute_txid(), 0), 2);
+    let txids = vec![child.compute_txid(), parent.compute_txid()];
+    rig.tell(FollowerEvent::Asked(Ask::Fetch(txids.clone())));
+    let tip = rig.tip;
+    let said = rig.answer(Answer::Transactions {
+        txids,
+        tip,
+        found: Ok(vec![Some(child), Some(parent)]),
+    });
+    assert_eq!(said, ["Fetched 1", "Fetched 2"]);
+}
+
+/// A node that lists a hundred thousand transactions is busy with it.
+#[test]
+fn the_poll_leaves_the_mempool_to_a_feed_that_tells_everything() {
+    let mut rig = Rig::following();
+    assert!(rig.pass(3_600_000).contains(&"Look".to_owned()));
+    rig.looked(100, Relation::Same);
+    rig.until("ReadMempool");
+    rig.now.instant += Duration::from_millis(500);
+    assert_eq!(rig.read(&[], 1), ["Snapshot 0", "Settle"]);
+    let interval = Duration::from_secs(1);
+    (rig.follower.interval, rig.follower.next_poll) = (interval, rig.now.instant);
+    let mut rested = 0;
+    while !rig.open.contains(&"ReadMempool") {
+        rig.pass(1000);
+        rig.looked(100, Relation::Same);
+        rested += 1;
+    }
+    assert_eq!(rested, 25, "fifty times as long as the reading took");
+}
+
+#[test]
+fn what_the_poll_finds_in_the_mempool_counts_as_a_repair() {
+    let mut rig = Rig::following();
+    assert!(rig.pass(3_600_000).contains(&"Look".to_owned()));
+    rig.looked(100, Relation::Same);
+    rig.until("ReadMempool");
+    rig.asks = vec![Ask::Fetch(vec![txid(1)])];
+    rig.read(&[1], 9);
+    rig.give(&[1], &[1]);
+    assert_eq!(rig.repairs(), 1);
+    let status = rig.status().reconcile;
+    assert_eq!(status.last_run, Some(rig.now.ms));
+}
+
+#[test]
+fn the_tracker_is_told_which_transactions_the_node_lets_be_replaced_when_that_changes() {
+    let mut rig = Rig::following();
+    reading_after_reconnect(&mut rig);
+    assert_eq!(rig.read(&[], 9), ["Snapshot 0", "Settle"], "as it was");
+    reading_after_reconnect(&mut rig);
+    let info = MempoolInfo {
+        fullrbf: Some(false),
+        ..MempoolInfo::default()
+    };
+    let read = MempoolRead::Loading(info);
+    assert_eq!(rig.answer(Answer::Mempool(Ok(read))), ["Policy"]);
+}
