@@ -118,7 +118,11 @@ pub fn start(parts: Parts) -> Result<(Arc<Router>, DispatchTask), StoreError> {
         dispatch,
     } = build(parts)?;
     let consumers = services.consumers.clone();
-    tokio::spawn(async move { consumers.start().await });
+    tokio::spawn(async move {
+        if let Err(cause) = consumers.start().await {
+            tracing::debug!(%cause, "consumers were not looked through");
+        }
+    });
     services.webhooks.start();
     tokio::spawn(scans::progress::run(services.scans.clone(), stop.clone()));
     let socketio = socketio::Service::new(config, socket);

@@ -11,6 +11,7 @@ use super::lag::{Lookahead, Unread};
 use super::lease::{EndReason, LeaseId, Leases};
 use crate::events::{EventLog, Handle, Selection};
 use crate::indexer;
+use crate::reads::run_detached;
 use crate::store::{self, ConsumerEdit, Place, Scripts, StoreReader};
 use crate::tracker::ScriptHash;
 use crate::wire::error::ApiError;
@@ -94,11 +95,10 @@ impl Consumer {
             log,
             dispatch,
             reader,
-            look_most,
             ..
         } = &**shared;
         let quiet = quiet.max(progress.place.borrow().number);
-        let lookahead = Lookahead::new(log, dispatch, reader, &filter, quiet, *look_most);
+        let lookahead = Lookahead::new(log, dispatch, reader, &filter, quiet);
         Arc::new(Self {
             name,
             wants,
@@ -130,9 +130,20 @@ impl Consumer {
     }
 
     /// What it has not acknowledged, as far as one look goes.
-    pub async fn unread(&self) -> Result<Unread, ApiError> {
-        let mut lookahead = self.lookahead.lock().await;
-        Ok(lookahead.look(self.place().number).await?)
+    pub async fn unread(self: &Arc<Self>) -> Result<Unread, ApiError> {
+        self.unread_within(self.shared.look_most).await
+    }
+
+    /// The same, as far as a look at so many numbers of the log goes.
+    pub(super) async fn unread_within(self: &Arc<Self>, most: u64) -> Result<Unread, ApiError> {
+        let consumer = self.clone();
+        // In a task of its own: whoever asks may not be polled again for long, and everybody who
+        // acknowledges or asks waits for the lock that is held meanwhile.
+        run_detached(async move {
+            let mut lookahead = consumer.lookahead.lock().await;
+            Ok(lookahead.look(consumer.place().number, most).await?)
+        })
+        .await
     }
 
     /// Moves the place forward to `number`; stays where it is when it is there or further already.
@@ -204,7 +215,7 @@ impl Consumer {
     }
 
     /// Looks until what is unread is certain.
-    pub(super) async fn look_through(&self) -> Result<(), ApiError> {
+    pub(super) async fn look_through(self: &Arc<Self>) -> Result<(), ApiError> {
         while !self.unread().await?.is_certain() {}
         Ok(())
     }
@@ -212,7 +223,7 @@ impl Consumer {
     /// Writes its quiet number down, while nobody moves or changes it. Not when it has missed
     /// something: that is to be found again. False, and nothing was written, when one look does not
     /// tell what is unread.
-    pub(super) async fn keep_quiet(&self) -> Result<bool, ApiError> {
+    pub(super) async fn keep_quiet(self: &Arc<Self>) -> Result<bool, ApiError> {
         let unread = self.unread().await?;
         if !unread.is_certain() {
             return Ok(false);

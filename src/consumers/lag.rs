@@ -19,6 +19,8 @@ pub const LOOK_MOST: u64 = 50_000;
 /// What a consumer has not acknowledged, as far as was looked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Unread {
+    /// The number that was acknowledged when it was looked.
+    pub acked: u64,
     /// The quiet number: nothing that the consumer wants is between its place and here.
     pub after: u64,
     /// Number of the last event of the log.
@@ -72,8 +74,6 @@ pub struct Lookahead {
     selection: Selection,
     reader: Reader<()>,
     registration: Registered,
-    /// Numbers that one look goes through at most.
-    most: u64,
     /// The first event behind the consumer's place that it wants.
     found: Option<Found>,
     /// What retention has taken before it was acknowledged.
@@ -88,7 +88,6 @@ impl Lookahead {
         store: &store::StoreReader,
         selection: &Selection,
         quiet: u64,
-        most: u64,
     ) -> Self {
         Self {
             log: log.clone(),
@@ -97,7 +96,6 @@ impl Lookahead {
             selection: selection.clone(),
             reader: Reader::of_selection(log, dispatch, selection.clone(), quiet),
             registration: Registered::NotYet,
-            most,
             found: None,
             missed: 0,
         }
@@ -110,8 +108,9 @@ impl Lookahead {
         self.registration = Registered::NoMore;
     }
 
-    /// What is unread when everything up to `acked` is done.
-    pub async fn look(&mut self, acked: u64) -> Result<Unread, PageError> {
+    /// What is unread when everything up to `acked` is done, as far as a look at `most` numbers
+    /// goes.
+    pub async fn look(&mut self, acked: u64, most: u64) -> Result<Unread, PageError> {
         if self.registration == Registered::NotYet {
             let registered = self.reader.follow().await;
             registered.map_err(|_| PageError::Stopped)?;
@@ -121,7 +120,7 @@ impl Lookahead {
         while !self.is_at_unread(acked)? {
             self.found = None;
             self.reader.skip_to(acked.max(self.missed));
-            match self.reader.next_within(self.most, head).await {
+            match self.reader.next_within(most, head).await {
                 Ok(Some(event)) => {
                     self.found = Some(Found {
                         number: event.number,
@@ -144,6 +143,7 @@ impl Lookahead {
         };
         let skipped = self.log.encoder.starts.skipped(after, head);
         Ok(Unread {
+            acked,
             after,
             head,
             behind: (head - after).saturating_sub(skipped),

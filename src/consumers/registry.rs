@@ -75,14 +75,16 @@ impl Consumers {
         }))
     }
 
-    /// Registers those that were loaded with dispatch, and begins to look through what was written
-    /// since their quiet numbers. To be run once, beside the rest.
-    pub async fn start(&self) {
+    /// Registers those that were loaded with dispatch, and looks through what was written since
+    /// their quiet numbers. To be run once, beside the rest.
+    pub async fn start(&self) -> Result<(), ApiError> {
         for consumer in self.all() {
-            if let Err(cause) = consumer.unread().await {
-                tracing::debug!(consumer = consumer.name, %cause, "not looked ahead");
-            }
+            consumer.unread_within(1).await?;
         }
+        for consumer in self.all() {
+            consumer.look_through().await?;
+        }
+        Ok(())
     }
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<String, Arc<Consumer>>> {
@@ -117,11 +119,14 @@ impl Consumers {
         self.lock().values().cloned().collect()
     }
 
-    /// The first `most` of them, with what each has not acknowledged.
+    /// The first `most` of them, with what each has not acknowledged, as far as one look of all of
+    /// them together goes.
     pub async fn unread(&self, most: usize) -> Result<Vec<(Arc<Consumer>, Unread)>, ApiError> {
-        let mut all = Vec::new();
-        for consumer in self.all().into_iter().take(most) {
-            let unread = consumer.unread().await?;
+        let consumers: Vec<_> = self.all().into_iter().take(most).collect();
+        let share = self.shared.look_most / (consumers.len() as u64).max(1);
+        let mut all = Vec::with_capacity(consumers.len());
+        for consumer in consumers {
+            let unread = consumer.unread_within(share.max(1)).await?;
             all.push((consumer, unread));
         }
         Ok(all)

@@ -1,6 +1,8 @@
 //! Consumers over a real store, indexer and dispatch, against a list of all that was written.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::Path;
 use std::sync::Arc;
 use std::task::{Context, Waker};
 
@@ -53,13 +55,31 @@ struct World {
     consumers: Arc<Consumers>,
 }
 
+fn copy(from: &Path, to: &Path) {
+    fs::create_dir_all(to).unwrap();
+    for entry in fs::read_dir(from).unwrap() {
+        let (path, to) = entry
+            .map(|entry| (entry.path(), to.join(entry.file_name())))
+            .unwrap();
+        if path.is_dir() {
+            copy(&path, &to);
+        } else {
+            fs::copy(&path, &to).unwrap();
+        }
+    }
+}
+
 impl World {
     fn on(folder: StoreFolder) -> Self {
+        Self::at_boot(folder, "first")
+    }
+
+    fn at_boot(folder: StoreFolder, boot: &str) -> Self {
         let chain = ChainInfo {
             network: Network::Regtest,
             genesis: BlockHash::all_zeros(),
         };
-        let (writer, reader) = store::open(folder.path(), Some(chain), NOW).unwrap();
+        let (writer, reader) = store::open_at_boot(folder.path(), Some(chain), NOW, boot).unwrap();
         let tracker = indexer::load(&reader, [7; 16]).unwrap();
         let head = writer.head();
         let (indexer, thread) = indexer::spawn(tracker, writer, head, mpsc::channel(1000).0);
@@ -119,6 +139,13 @@ impl World {
         }
         thread.join().await;
         Self::on(folder)
+    }
+
+    /// As the disk has it after a power loss, while this one goes on.
+    fn after_power_loss(&self) -> Self {
+        let folder = StoreFolder::new();
+        copy(self.folder.path(), folder.path());
+        Self::at_boot(folder, "second")
     }
 
     /// Writes one event of this script.
@@ -441,6 +468,23 @@ async fn lag_of_a_long_log_is_told_before_all_of_it_was_looked_through() {
     let unread = consumer.unread().await.unwrap();
     assert!(unread.is_certain());
     assert_eq!((unread.lag(), unread.missed), (0, None));
+}
+
+#[tokio::test]
+async fn lag_leaves_out_the_numbers_that_a_power_loss_skipped() {
+    let world = World::new().await;
+    let consumer = world.define(None, None).await;
+    for _ in 0..2 {
+        world.write(1).await;
+    }
+    assert_eq!(consumer.unread().await.unwrap().lag(), 2);
+    let world = world.after_power_loss();
+    world.write(1).await;
+    assert!(world.log.head() > 1000, "numbers were skipped");
+    let consumer = world.consumer();
+    assert_eq!(consumer.unread().await.unwrap().lag(), 3);
+    world.ack(2).await;
+    assert_eq!(consumer.unread().await.unwrap().lag(), 1);
 }
 
 #[tokio::test]

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::dispatch::Handle;
 use super::filter::Selection;
-use super::log::{Entry, EventLog, PageError};
+use super::log::{Entry, EventLog, PAGE_BYTES, PageError};
 use super::reader::{Given, Reader};
 
 /// Numbers of the log that are looked at for one request: a selection that matches nothing must not
@@ -16,6 +16,8 @@ const LOOK_MOST: u64 = 50_000;
 pub struct Batch {
     /// What is wanted, in order.
     pub events: Vec<Arc<Entry>>,
+    /// What they take, about.
+    pub bytes: usize,
     /// Nothing that is wanted is between the last event and this number.
     pub next: u64,
     /// Number of the last event in the log when this was read.
@@ -30,7 +32,7 @@ pub struct Request {
     pub limit: usize,
 }
 
-/// Up to `limit` events after a number. When the log has none, waits for some until `enough` is
+/// Up to `limit` events after a number, and not many more than [`PAGE_BYTES`]. When the log has none, waits for some until `enough` is
 /// over, if there is one.
 pub async fn read(
     log: &Arc<EventLog>,
@@ -74,8 +76,10 @@ impl BatchReader {
     }
 
     fn go_to(&mut self, after: u64) {
-        if after < self.reader.place() {
-            // A reader does not go back.
+        let is_half_known = self.reader.registration().is_known() && !self.follows;
+        if after < self.reader.place() || is_half_known {
+            // A reader does not go back; and one that was given up while dispatch learned of it may
+            // have been passed by events that it was not marked for.
             *self = Self::new(&self.log, &self.dispatch, self.selection.clone(), after);
         }
         self.reader.skip_to(after);
@@ -99,8 +103,8 @@ impl BatchReader {
             }
         };
         let mut enough = std::pin::pin!(enough);
-        let (mut events, mut is_waiting) = (Vec::new(), false);
-        while events.len() < limit {
+        let (mut events, mut bytes, mut is_waiting) = (Vec::new(), 0_usize, false);
+        while events.len() < limit && bytes < PAGE_BYTES {
             let given = tokio::select! {
                 biased;
                 given = self.reader.next() => given?,
@@ -113,6 +117,7 @@ impl BatchReader {
                         let until = self.log.head().max(self.reader.place());
                         self.reader.put(until, ());
                     }
+                    bytes = bytes.saturating_add(event.weight());
                     events.push(event);
                 }
                 Given::Item(()) if can_wait && events.is_empty() && end >= head => {
@@ -125,6 +130,7 @@ impl BatchReader {
         }
         Ok(Batch {
             events,
+            bytes,
             next: self.reader.place(),
             // The store may be ahead of what was announced.
             head: self.log.head().max(self.reader.place()),

@@ -24,7 +24,7 @@ use crate::wire::{ApiError, EncodedEvent, EventEncoder};
 /// Events of a page at most.
 pub const PAGE: usize = 1000;
 /// A page ends behind the event with which it has this many bytes, about.
-const PAGE_BYTES: usize = 4 << 20;
+pub(super) const PAGE_BYTES: usize = 4 << 20;
 /// Events read from the store before we look at their bytes.
 const STEP: usize = 100;
 /// Pages that are kept, and bytes of all of them, about. One is kept whatever it has.
@@ -55,6 +55,11 @@ impl fmt::Debug for Entry {
 }
 
 impl Entry {
+    /// What it takes, about.
+    pub(super) fn weight(&self) -> usize {
+        weight(&self.event)
+    }
+
     /// The event as every subscriber gets it. `None` cannot happen: it is our own JSON under our
     /// own names.
     pub fn encoded(&self, encoder: &EventEncoder) -> Option<&EncodedEvent> {

@@ -214,6 +214,7 @@ impl<'a> WebhookTask<'a> {
                 // What is missed is told when it is loaded.
                 Err(PageError::Expired) => Ok(Batch {
                     events: Vec::new(),
+                    bytes: 0,
                     next: parts.reader.first_seq()?.saturating_sub(1),
                     head: parts.log.head(),
                 }),

@@ -16,8 +16,8 @@ use crate::wire::error::ApiError;
 const UNCOUNTED: usize = 4 * 1024;
 /// One row of an answer, about.
 const ROW: u64 = 512;
-/// What an answer of many rows holds at a time, about: longer ones are rendered in parts.
-const ROOM: u64 = 256 * 1024;
+/// Rows that an answer which is rendered in parts holds at a time, about.
+pub const PART_ROWS: u64 = 512;
 
 #[derive(Debug, Clone)]
 pub struct Budget(Arc<Inner>);
@@ -49,7 +49,7 @@ impl Budget {
 
     /// To be asked before an answer of so many rows is made, which would be refused afterwards.
     pub fn check_rows(&self, rows: u64) -> Result<(), ApiError> {
-        self.check_room(rows.saturating_mul(ROW).min(ROOM) as usize)
+        self.check_room(rows.saturating_mul(ROW).try_into().unwrap_or(usize::MAX))
     }
 
     /// The same for an answer of so many bytes.

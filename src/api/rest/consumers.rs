@@ -115,21 +115,20 @@ impl ConsumerRoutes {
         &self,
         consumer: &Consumer,
         unread: Unread,
-        head: String,
         addresses: Addresses,
         whole: bool,
     ) -> Result<Shape, ApiError> {
-        let place = consumer.place();
         Ok(Shape {
             name: consumer.name.clone(),
             addresses,
             blocks: consumer.wants.blocks,
-            cursor: self.encoder.cursor(place.number),
-            head,
+            // One moment's: what is acknowledged since would make another lag.
+            cursor: self.encoder.cursor(unread.acked),
+            head: self.encoder.cursor(unread.head),
             lag: unread.lag(),
             lag_seconds: json::seconds(unread.age(now_ms())),
             created: json::seconds(consumer.wants.created),
-            last_moved: json::seconds(place.moved),
+            last_moved: json::seconds(consumer.place().moved),
             readers: consumer.readers(),
             webhook: self.webhooks.state(consumer, whole)?,
         })
@@ -138,14 +137,13 @@ impl ConsumerRoutes {
     /// With its list of addresses.
     async fn whole_shape(self: &Arc<Self>, consumer: Arc<Consumer>) -> Result<Shape, ApiError> {
         let (routes, unread) = (self.clone(), consumer.unread().await?);
-        let shape = self.reads.run(move |reader| {
+        let shape = self.reads.run(move |_| {
             let text = |spk: &bitcoin::ScriptBuf| address::text(spk, routes.encoder.network);
             let addresses = match &consumer.wants.scripts {
                 Scripts::All => Addresses::All("all"),
                 Scripts::These(spks) => Addresses::These(spks.iter().map(text).collect()),
             };
-            let head = routes.encoder.cursor(reader.snapshot().head()?);
-            routes.shape(&consumer, unread, head, addresses, true)
+            routes.shape(&consumer, unread, addresses, true)
         });
         shape.await
     }
@@ -167,7 +165,7 @@ pub async fn list_consumers(routes: &Arc<ConsumerRoutes>) -> Result<Answer, ApiE
                 Scripts::All => Addresses::All("all"),
                 Scripts::These(spks) => Addresses::Count(spks.len()),
             };
-            owned.shape(consumer, *unread, cursor.clone(), addresses, false)
+            owned.shape(consumer, *unread, addresses, false)
         };
         let consumers = all.iter().map(shape).collect::<Result<Vec<_>, _>>()?;
         let answer = List {

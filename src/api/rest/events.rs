@@ -24,8 +24,8 @@ use crate::wire::{ApiError, EventEncoder};
 pub const LIMIT_DEFAULT: usize = 100;
 pub const LIMIT_MOST: u32 = 1000;
 
-/// Events that are rendered where they are.
-const FEW: usize = 16;
+/// Up to so many bytes of events are rendered where they are.
+const FEW_BYTES: usize = 20_000;
 
 /// `GET /events`
 #[derive(Debug, Default, Deserialize)]
@@ -148,7 +148,7 @@ impl EventQueries {
     /// A part of the log as `GET /events` answers it.
     pub async fn answer(&self, batch: Batch) -> Result<Answer, ApiError> {
         let (encoder, budget) = (self.encoder.clone(), self.budget.clone());
-        if batch.events.len() <= FEW {
+        if batch.bytes <= FEW_BYTES {
             return batch_answer(&batch, &encoder, &budget);
         }
         let render = move |_: &StoreReader| batch_answer(&batch, &encoder, &budget);

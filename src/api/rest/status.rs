@@ -319,7 +319,7 @@ impl Overview {
         let consumers = self.consumers.unread(LISTED_CONSUMERS).await?;
         let states = consumers.iter().map(|(consumer, unread)| ConsumerState {
             name: consumer.name.clone(),
-            cursor: self.encoder.cursor(consumer.place().number),
+            cursor: self.encoder.cursor(unread.acked),
             lag: unread.lag(),
             lag_seconds: json::seconds(unread.age(now_ms())),
             readers: consumer.readers(),

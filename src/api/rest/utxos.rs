@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::address_queries::AddressQueries;
 use super::body::{AnswerBody, BodyParts};
+use super::budget::PART_ROWS;
 use super::respond::{self, Answer};
 use crate::reads::watched;
 use crate::store::{HeldSnapshot, UtxoPage};
@@ -120,8 +121,11 @@ pub async fn utxos(
                 include_spent,
                 tip,
             };
-            budget.check_rows(limit.map_or(total, |limit| total.min(limit as u64)))?;
             let all = limit.is_none() && total > SMALL;
+            budget.check_rows(match limit {
+                _ if all => PART_ROWS,
+                limit => limit.map_or(total, |limit| total.min(limit as u64)),
+            })?;
             let page = match all {
                 true => UtxoPage {
                     utxos: Vec::new(),

@@ -8,8 +8,8 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 
 use super::SocketServices;
-use super::consumers::{Acknowledging, Reading};
-use crate::consumers::EndReason;
+use super::consumers::Reading;
+use crate::consumers::{Consumer, LeaseId};
 use crate::events::{Given, PageError, Reader, Registration, Topic};
 use crate::socketio::{Ack, EncodeError, Encoded};
 use crate::wire::{ApiError, EventEncoder, NAMESPACE, json};
@@ -18,8 +18,8 @@ use crate::wire::{ApiError, EventEncoder, NAMESPACE, json};
 const WAITING: usize = 32;
 const WAITING_BYTES: usize = 64 << 10;
 
-/// Consumers whose readings others ended that are remembered for a client.
-const ENDED: usize = 64;
+/// Readings of other consumers that are remembered for a client.
+const FORMER: usize = 64;
 
 /// Kept with the client's socket.
 pub struct Client {
@@ -32,20 +32,21 @@ struct ClientState {
     /// Of the answers that wait in it.
     bytes: usize,
     consumer: Option<Reading>,
-    /// Other consumers that it read, until somebody ended that; the newest last.
-    ended: VecDeque<(String, EndReason)>,
+    /// What it read before, of other consumers; the newest last.
+    former: VecDeque<Reading>,
 }
 
 impl ClientState {
     fn read_consumer(&mut self, reading: Reading) {
-        let before = self.consumer.replace(reading);
-        self.ended.extend(before.and_then(Reading::into_ended));
-        if let Some(now) = &self.consumer {
-            self.ended.retain(|(name, _)| name != now.name());
+        if let Some(mut before) = self.consumer.take() {
+            before.leave();
+            self.former.push_back(before);
         }
-        if self.ended.len() > ENDED {
-            self.ended.pop_front();
+        self.former.retain(|it| it.name() != reading.name());
+        if self.former.len() > FORMER {
+            self.former.pop_front();
         }
+        self.consumer = Some(reading);
     }
 
     fn put(&mut self, at: u64, answer: Encoded) {
@@ -101,7 +102,7 @@ impl Client {
                 reader,
                 bytes: 0,
                 consumer: None,
-                ended: VecDeque::new(),
+                former: VecDeque::new(),
             })),
         }
     }
@@ -209,16 +210,15 @@ impl Client {
         self.with(|state| state.consumer.as_mut().map(Reading::leave));
     }
 
-    /// What it acknowledges under this name, if it reads that consumer or did.
-    pub fn acknowledges(&self, name: &str) -> Option<Acknowledging> {
-        let acknowledges = |state: &mut ClientState| {
-            let reading = state.consumer.as_ref();
-            let ended = || state.ended.iter().find(|(ended, _)| ended == name);
-            reading
-                .and_then(|reading| reading.acknowledges(name))
-                .or_else(|| ended().map(|(_, reason)| Err(*reason)))
-        };
-        self.with(acknowledges).flatten()
+    /// What it acknowledges under this name, and the lease under which it read that, if it reads
+    /// that consumer or did.
+    pub fn acknowledges(&self, name: &str) -> Option<(Arc<Consumer>, LeaseId)> {
+        self.with(|state| {
+            let mut readings = state.consumer.iter().chain(&state.former);
+            let reading = readings.find(|reading| reading.name() == name)?;
+            Some(reading.acknowledges())
+        })
+        .flatten()
     }
 
     /// The next packet.

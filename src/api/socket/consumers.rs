@@ -18,7 +18,7 @@ use crate::api::rest::events::ONE_READER;
 use crate::api::rest::reading::begin_of;
 use crate::consumers::{Consumer, EndReason, Lease, LeaseId, consumer_name};
 use crate::events::{PageError, Reader};
-use crate::reads::Reads;
+use crate::reads::{Reads, run_detached};
 use crate::socketio::{Ack, Encoded};
 use crate::wire::json::{self, Balance};
 use crate::wire::request::Request;
@@ -156,7 +156,7 @@ impl Call {
         let name = consumer_name(&asked.consumer)?;
         // Who reads it, or did, acknowledges what it was when that began.
         let (consumer, lease) = match self.client()?.acknowledges(name) {
-            Some(reading) => reading.map_err(|reason| reason.error(name))?,
+            Some((consumer, lease)) => (consumer, Some(lease)),
             None => (self.services.consumers.get(name)?, None),
         };
         let SocketServices { reads, encoder, .. } = &*self.services;
@@ -182,7 +182,7 @@ async fn begin_reading(
     let message = format!(
         "Reading {consumer_name}; acknowledge with the event ack {{\"consumer\", \"cursor\"}}."
     );
-    let cursor = encoder.cursor(consumer.place().number);
+    let cursor = encoder.cursor(unread.acked);
     let mut shape = Subscribed {
         consumer: consumer_name,
         message,
@@ -202,7 +202,8 @@ async fn begin_reading(
             };
             let from = cursor::read(&encoder.starts, &restart.cursor);
             let from = from.map_err(|_| ApiError::internal(&"our own cursor is not known"))?;
-            shape.lag = unread.head.saturating_sub(from);
+            let skipped = encoder.starts.skipped(from, unread.head);
+            shape.lag = unread.head.saturating_sub(from).saturating_sub(skipped);
             (shape.cursor, shape.first, shape.balances) =
                 (restart.cursor, Some(restart.first), restart.balances);
             (shape.error, shape.code) = (Some(problem.message), Some(problem.code));
@@ -223,19 +224,14 @@ fn caught_up(consumer: &str, cursor: String) -> Result<Encoded, ApiError> {
         .map_err(|cause| ApiError::internal(&cause))
 }
 
-/// Whose place an `ack` moves, and the lease under which its client reads; why it does not, when
-/// somebody ended the reading.
-pub(super) type Acknowledging = Result<(Arc<Consumer>, Option<LeaseId>), EndReason>;
-
 type Begins = Pin<Box<dyn Future<Output = Result<u64, ApiError>> + Send>>;
 
 /// A consumer that is read, or was: its client still acknowledges what it got.
 pub struct Reading {
     consumer: Arc<Consumer>,
+    lease: LeaseId,
     /// `None` once it has ended.
     active: Option<ActiveReading>,
-    /// Why others ended it.
-    ended: Option<EndReason>,
 }
 
 struct ActiveReading {
@@ -249,16 +245,15 @@ struct ActiveReading {
 
 impl Reading {
     fn new(consumer: Arc<Consumer>, lease: Lease, reader: Reader<Encoded>) -> Self {
-        let active = ActiveReading {
-            end: Box::pin(lease.ended()),
-            lease,
-            reader,
-            begins: None,
-        };
         Self {
             consumer,
-            active: Some(active),
-            ended: None,
+            lease: lease.id(),
+            active: Some(ActiveReading {
+                end: Box::pin(lease.ended()),
+                lease,
+                reader,
+                begins: None,
+            }),
         }
     }
 
@@ -271,26 +266,14 @@ impl Reading {
         self.active.as_ref().map(|_| self.name())
     }
 
-    /// What its client acknowledges under this name.
-    pub(super) fn acknowledges(&self, name: &str) -> Option<Acknowledging> {
-        let lease = self.active.as_ref().map(|active| &active.lease);
-        let ended = lease.map_or(self.ended, Lease::has_ended);
-        let acknowledges = || (self.consumer.clone(), lease.map(Lease::id));
-        (self.name() == name).then(|| ended.map_or_else(|| Ok(acknowledges()), Err))
+    /// What its client acknowledges, and the lease under which it read that.
+    pub(super) fn acknowledges(&self) -> (Arc<Consumer>, LeaseId) {
+        (self.consumer.clone(), self.lease)
     }
 
     /// Its client wants no more.
     pub(super) fn leave(&mut self) {
-        if let Some(active) = self.active.take() {
-            self.ended = active.lease.has_ended();
-        }
-    }
-
-    /// Its name, and why others ended it, if they did.
-    pub(super) fn into_ended(mut self) -> Option<(String, EndReason)> {
-        self.leave();
-        self.ended
-            .map(|reason| (self.consumer.name.clone(), reason))
+        self.active = None;
     }
 
     /// The next packet. Once it has ended and the client knows why, there is none.
@@ -366,9 +349,10 @@ impl ActiveReading {
                 Err(PageError::Expired) => {
                     let (reads, encoder) = (reads.clone(), encoder.clone());
                     let consumer = consumer.clone();
-                    self.begins = Some(Box::pin(async move {
+                    // Also when the session does not ask for more for long.
+                    self.begins = Some(Box::pin(run_detached(async move {
                         begin_of(&reads, &encoder, &consumer).await
-                    }));
+                    })));
                 }
                 Err(cause) => return Poll::Ready(Err(cause.into())),
             }

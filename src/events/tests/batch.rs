@@ -154,6 +154,29 @@ async fn batch_registers_only_to_wait_and_once() {
     assert_eq!((numbers(&batch), batch.next), (vec![5], 5));
 }
 
+/// It may have been passed by events that it was not marked for.
+#[tokio::test(start_paused = true)]
+async fn batch_reader_that_is_given_up_while_it_registers_begins_anew() {
+    // Whether dispatch takes the commit or the registration first is left to chance.
+    for _ in 0..16 {
+        let mut world = World::new();
+        world.commit(&[1]);
+        world.settle().await;
+        let selection = request(1, 0, 0).selection;
+        let mut reader = BatchReader::new(&world.log, &world.dispatch, selection, 1);
+        let enough = || Some(tokio::time::sleep(WAIT));
+        {
+            let mut reading = Box::pin(reader.read(1, 10, enough()));
+            let mut cx = std::task::Context::from_waker(std::task::Waker::noop());
+            assert!(reading.as_mut().poll(&mut cx).is_pending());
+        }
+        world.commit(&[1]);
+        world.settle().await;
+        let batch = reader.read(1, 10, enough()).await.unwrap();
+        assert_eq!((numbers(&batch), batch.next), (vec![2], 2));
+    }
+}
+
 /// Between its reading and its registration.
 #[tokio::test(start_paused = true)]
 async fn batch_finds_what_is_written_while_it_registers() {

@@ -105,6 +105,23 @@ async fn page_ends_behind_its_events_or_its_bytes_or_at_the_end_of_the_log() {
 }
 
 #[tokio::test]
+async fn batch_ends_behind_its_bytes_too() {
+    let mut world = World::new();
+    world.write(vec![long_event(5000); 3]);
+    let selection = Selection {
+        scripts: None,
+        blocks: false,
+    };
+    let mut reader = BatchReader::new(&world.log, &world.dispatch, selection, 0);
+    for (after, expected) in [(0, 2), (2, 1)] {
+        let at_once: Option<std::future::Ready<()>> = None;
+        let batch = reader.read(after, 1000, at_once).await.unwrap();
+        assert_eq!(batch.events.len(), expected);
+        assert_eq!(batch.next, after + expected as u64);
+    }
+}
+
+#[tokio::test]
 async fn page_is_read_once_for_all() {
     let mut world = World::new();
     world.commit(&[1; 100]);

@@ -828,3 +828,79 @@ async fn readers_that_come_and_go_at_any_moment_have_every_event_between_them() 
         (1..=500).collect::<Vec<_>>()
     );
 }
+
+#[tokio::test]
+async fn ack_is_answered_while_a_reading_that_retention_overtook_looks_for_where_it_goes_on() {
+    let daemon = Daemon::start().await;
+    daemon.watch(1).await;
+    let mut readings = Vec::new();
+    for steps in 0..6 {
+        let name = format!("shop-{steps}");
+        daemon.consumer(&name, json!({})).await;
+        readings.push((steps, name, daemon.client().await));
+    }
+    for n in 1..=50 {
+        daemon.pay(&address(1), 1000, n).await;
+    }
+    daemon.mine(&address(9), Vec::new()).await;
+    for n in 51..=100 {
+        daemon.pay(&address(1), 1000, n).await;
+    }
+    for (_, name, slow) in &mut readings {
+        slow.read(name).await;
+        slow.expect("subscribed_consumer").await;
+        slow.numbers(10).await;
+    }
+    let below_the_block = store::Cutoff {
+        young: 102,
+        ..old_by_clock(NOW + 1)
+    };
+    daemon.indexer.prune_events(below_the_block).await.unwrap();
+    for (steps, name, mut slow) in readings {
+        // What others read lately is not kept any more.
+        daemon.services.events.log.forget_pages();
+        // The session asks for more so many times, and not while it works on a packet.
+        let heard: Vec<_> = {
+            let mut heard = Vec::new();
+            for _ in 0..steps {
+                heard.extend(slow.packet());
+                tokio::time::sleep(Duration::from_millis(2)).await;
+            }
+            heard.iter().map(|packet| event_of(packet)).collect()
+        };
+        let ack = json!({"consumer": name, "cursor": daemon.cursor_of(5)});
+        slow.emit("ack", ack).await;
+        let mut names: Vec<_> = heard.into_iter().map(|(name, _)| name).collect();
+        while !(names.contains(&"acked".to_owned()) && names.contains(&"error".to_owned())) {
+            names.push(slow.event().await.0);
+        }
+    }
+}
+
+#[tokio::test]
+async fn ack_of_who_left_is_refused_once_somebody_else_reads_or_it_is_another_consumer() {
+    let daemon = shop(2).await;
+    daemon.consumer("other", json!({})).await;
+    let (mut old, mut new) = (daemon.client().await, daemon.client().await);
+    let ack = json!({"consumer": "shop", "cursor": daemon.cursor_of(3)});
+    let leave = |name: &str| json!({ "consumer": name });
+    old.read("shop").await;
+    old.backlog().await;
+    old.emit("unsubscribe_consumer", leave("shop")).await;
+    old.expect("unsubscribed_consumer").await;
+    new.read("shop").await;
+    new.backlog().await;
+    old.emit("ack", ack.clone()).await;
+    assert_eq!(old.expect("error").await["code"], "consumer_taken");
+
+    new.emit("unsubscribe_consumer", leave("shop")).await;
+    new.expect("unsubscribed_consumer").await;
+    new.read("other").await;
+    new.backlog().await;
+    let first = json!({ "after": daemon.cursor_of(0), "blocks": true });
+    daemon.consumer("shop", first).await;
+    new.emit("ack", ack).await;
+    assert_eq!(new.expect("error").await["code"], "consumer_changed");
+    let shop = daemon.services.consumers.get("shop").unwrap();
+    assert_eq!(shop.place().number, 0);
+}
