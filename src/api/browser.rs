@@ -16,15 +16,15 @@
 //!
 //! Names compare without case. An absent port is the origin's scheme's.
 
-use std::net::IpAddr;
-
 use hyper::header::{
     ACCESS_CONTROL_ALLOW_CREDENTIALS, ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS,
     ACCESS_CONTROL_ALLOW_ORIGIN, ACCESS_CONTROL_EXPOSE_HEADERS, ACCESS_CONTROL_MAX_AGE,
     ACCESS_CONTROL_REQUEST_HEADERS, HOST, HeaderName, HeaderValue, ORIGIN, VARY,
     X_CONTENT_TYPE_OPTIONS,
 };
+use hyper::http::uri;
 use hyper::{HeaderMap, StatusCode, Uri};
+use url::{Host, Origin, Url};
 
 use crate::wire::error::{ApiError, shortened};
 use crate::{config, web};
@@ -88,7 +88,7 @@ impl OriginPolicy {
             .chain(named)
         {
             let host = Authority::parse(text)
-                .filter(|host| host.is_loopback() || host.is_address() || self.allows_host(host))
+                .filter(|it| is_loopback(&it.host) || it.is_address() || self.allows_host(it))
                 .ok_or_else(|| refused_host(text))?;
             found = Some(host);
         }
@@ -104,7 +104,7 @@ impl OriginPolicy {
     fn allows_host(&self, host: &Authority) -> bool {
         let listed = |text: &String| {
             Authority::parse(text).is_some_and(|it| {
-                it.name == host.name && (it.port.is_none() || it.port == host.port)
+                it.host == host.host && (it.port.is_none() || it.port == host.port)
             })
         };
         self.allowed_hosts.iter().any(listed)
@@ -133,25 +133,28 @@ impl OriginPolicy {
                 listed,
             })
         };
-        if self
-            .allowed_origins
-            .iter()
-            .any(|allowed| same_origin(allowed, text))
-        {
+        let is_listed = |listed: &String| same_origin(listed, text);
+        if self.allowed_origins.iter().any(is_listed) {
             return allowed(true);
         }
         if self.allowed_origins.iter().any(|allowed| allowed == "*") {
             return allowed(false);
         }
-        let origin = Origin::parse(text).filter(|origin| origin.default_port().is_some())?;
-        let host = host?;
-        let own = origin.authority.name == host.name
-            && origin.port() == host.port.or(origin.default_port())
-            && forwarded_scheme(headers).is_none_or(|scheme| scheme == origin.scheme)
+        let (origin, host) = (origin_of(text)?, host?);
+        let Origin::Tuple(scheme, name, _) = &origin else {
+            return None;
+        };
+        let default_port = match &**scheme {
+            "http" => 80,
+            "https" => 443,
+            _ => return None,
+        };
+        let port = host.port.unwrap_or(default_port);
+        let own = origin == Origin::Tuple(scheme.clone(), host.host.clone(), port)
+            && forwarded_scheme(headers).is_none_or(|forwarded| forwarded == scheme)
             && !of_other_site(headers);
-        (own || (host.is_loopback() && origin.authority.is_loopback()))
-            .then_some(())
-            .and_then(|()| allowed(false))
+        let passes = own || (is_loopback(&host.host) && is_loopback(name));
+        passes.then(|| allowed(false)).flatten()
     }
 }
 
@@ -199,10 +202,6 @@ pub fn mark(headers: &mut HeaderMap, allowed: Option<AllowedOrigin>) {
 /// The headers of a preflight's answer: the methods of the API, and whichever request headers it
 /// asks for.
 pub fn preflight(request: &HeaderMap, answer: &mut HeaderMap) {
-    const PRIVATE_NETWORK_ASKED: HeaderName =
-        HeaderName::from_static("access-control-request-private-network");
-    const PRIVATE_NETWORK: HeaderName =
-        HeaderName::from_static("access-control-allow-private-network");
     let wanted = request.get(ACCESS_CONTROL_REQUEST_HEADERS).cloned();
     answer.insert(
         ACCESS_CONTROL_ALLOW_METHODS,
@@ -213,9 +212,6 @@ pub fn preflight(request: &HeaderMap, answer: &mut HeaderMap) {
         wanted.unwrap_or(HeaderValue::from_static("Content-Type, Authorization")),
     );
     answer.insert(ACCESS_CONTROL_MAX_AGE, HeaderValue::from_static("600"));
-    if request.contains_key(PRIVATE_NETWORK_ASKED) {
-        answer.insert(PRIVATE_NETWORK, HeaderValue::from_static("true"));
-    }
 }
 
 fn refused_host(text: &str) -> ApiError {
@@ -244,103 +240,48 @@ fn refused_site() -> ApiError {
 }
 
 fn same_origin(listed: &str, origin: &str) -> bool {
-    match (
-        Origin::parse(listed.trim_end_matches('/')),
-        Origin::parse(origin),
-    ) {
-        (Some(listed), Some(origin)) => {
-            listed.scheme == origin.scheme
-                && listed.authority.name == origin.authority.name
-                && listed.port() == origin.port()
-        }
-        _ => listed == origin,
-    }
+    listed == origin || origin_of(listed).is_some_and(|it| Some(it) == origin_of(origin))
 }
 
-/// `host[:port]`; the name in lower case, an IPv6 address without its brackets.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// `None`: it has no host that we could compare.
+fn origin_of(text: &str) -> Option<Origin> {
+    let origin = Url::parse(text).ok()?.origin();
+    origin.is_tuple().then_some(origin)
+}
+
+/// `host[:port]`
 struct Authority {
-    name: String,
+    host: Host,
     port: Option<u16>,
 }
 
 impl Authority {
     fn parse(text: &str) -> Option<Self> {
-        let (name, port) = match text.strip_prefix('[') {
-            Some(rest) => {
-                let (name, port) = rest.split_once(']')?;
-                (
-                    name,
-                    port.strip_prefix(':')
-                        .map_or_else(|| port.is_empty().then_some(None), |port| Some(Some(port)))?,
-                )
-            }
-            None => match text.split_once(':') {
-                Some((name, port)) => (name, Some(port)),
-                None => (text, None),
-            },
-        };
-        let digits = |port: &str| {
-            port.bytes()
-                .all(|byte| byte.is_ascii_digit())
-                .then(|| port.parse().ok())
-                .flatten()
-        };
-        let port = match port {
-            None => None,
-            Some(port) => Some(digits(port)?),
-        };
-        let foreign = |c: char| {
-            c.is_ascii_whitespace() || matches!(c, '/' | '@' | '?' | '#' | '\\' | '[' | ']')
-        };
-        (!name.is_empty() && !name.contains(foreign)).then(|| Self {
-            name: name.to_ascii_lowercase(),
+        let authority: uri::Authority = text.parse().ok()?;
+        let (host, port) = (authority.host(), authority.port_u16());
+        let whole = text.len() == host.len() || port.is_some();
+        Some(Self {
+            host: Host::parse(host).ok()?,
             port,
         })
+        .filter(|_| whole && !text.contains('@'))
     }
 
     /// An address, which no name server can make mean something else.
     fn is_address(&self) -> bool {
-        self.name.parse::<IpAddr>().is_ok()
-    }
-
-    /// `localhost` and the names below it are loopback by RFC 6761 and never go out to DNS.
-    fn is_loopback(&self) -> bool {
-        let name = self.name.strip_suffix('.').unwrap_or(&self.name);
-        let address = self
-            .name
-            .parse::<IpAddr>()
-            .is_ok_and(|ip| ip.to_canonical().is_loopback());
-        address || name == "localhost" || name.ends_with(".localhost")
+        !matches!(self.host, Host::Domain(_))
     }
 }
 
-/// `scheme://host[:port]`, as browsers send it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct Origin {
-    scheme: String,
-    authority: Authority,
-}
-
-impl Origin {
-    fn parse(text: &str) -> Option<Self> {
-        let (scheme, authority) = text.split_once("://")?;
-        Some(Self {
-            scheme: scheme.to_ascii_lowercase(),
-            authority: Authority::parse(authority)?,
-        })
-    }
-
-    fn default_port(&self) -> Option<u16> {
-        match self.scheme.as_str() {
-            "http" => Some(80),
-            "https" => Some(443),
-            _ => None,
+/// `localhost` and the names below it are loopback by RFC 6761 and never go out to DNS.
+fn is_loopback(host: &Host) -> bool {
+    match host {
+        Host::Ipv4(ip) => ip.is_loopback(),
+        Host::Ipv6(ip) => ip.to_canonical().is_loopback(),
+        Host::Domain(name) => {
+            let name = name.strip_suffix('.').unwrap_or(name);
+            name == "localhost" || name.ends_with(".localhost")
         }
-    }
-
-    fn port(&self) -> Option<u16> {
-        self.authority.port.or(self.default_port())
     }
 }
 

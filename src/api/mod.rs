@@ -54,16 +54,13 @@ use crate::events::{Dispatch, EventLog};
 use crate::reads::Reads;
 use crate::store::{StoreError, StoreReader};
 use crate::webhooks::Webhooks;
-use crate::wire::EventEncoder;
 use crate::wire::request::history;
 use crate::{bitcoind, config, indexer, socketio, webhooks};
 use monitoring::Monitoring;
-use rest::address_queries::AddressQueries;
 use rest::audit::{AuditLimiter, Auditor};
 use rest::budget::Budget;
 use rest::consumers::ConsumerRoutes;
 use rest::events::EventQueries;
-use rest::sent::RequestReader;
 use rest::status::Overview;
 use scans::Scans;
 use socket::{SocketApi, SocketServices};
@@ -112,18 +109,14 @@ pub type DispatchTask = JoinHandle<Result<(), StoreError>>;
 pub fn start(parts: Parts) -> Result<(Arc<Router>, DispatchTask), StoreError> {
     let policy = browser::OriginPolicy::new(&parts.config.server);
     let (config, stop) = (parts.socketio.clone(), parts.stop.clone());
-    let Built {
-        services,
-        socket,
-        dispatch,
-    } = build(parts)?;
+    let (services, socket, dispatch) = build(parts)?;
     let consumers = services.consumers.clone();
     tokio::spawn(async move {
         if let Err(cause) = consumers.start().await {
             tracing::debug!(%cause, "consumers were not looked through");
         }
     });
-    services.webhooks.start();
+    services.consumer_routes.webhooks.start();
     tokio::spawn(scans::progress::run(services.scans.clone(), stop.clone()));
     let socketio = socketio::Service::new(config, socket);
     let router = Arc::new(Router::new(services, policy, socketio));
@@ -131,13 +124,7 @@ pub fn start(parts: Parts) -> Result<(Arc<Router>, DispatchTask), StoreError> {
 }
 
 /// What [`start`] sets going.
-struct Built {
-    services: Arc<Services>,
-    socket: SocketApi,
-    dispatch: Dispatch,
-}
-
-fn build(parts: Parts) -> Result<Built, StoreError> {
+fn build(parts: Parts) -> Result<(Arc<Services>, SocketApi, Dispatch), StoreError> {
     let Parts {
         reader,
         indexer,
@@ -147,11 +134,8 @@ fn build(parts: Parts) -> Result<Built, StoreError> {
         ..
     } = parts;
     let limits = &config.limits;
-    let encoder = EventEncoder {
-        starts: reader.starts().clone(),
-        network: reader.chain().network,
-    };
-    let log = EventLog::new(reader.clone(), encoder.clone(), indexer.head());
+    let reads = Reads::new(reader.clone());
+    let log = EventLog::new(reader.clone(), reads.encoder.clone(), indexer.head());
     let (dispatch, handle) = Dispatch::new(log.clone());
     let consumers = Consumers::load(
         &reader,
@@ -160,7 +144,6 @@ fn build(parts: Parts) -> Result<Built, StoreError> {
         handle.clone(),
         limits.consumers,
     )?;
-    let reads = Reads::new(reader.clone());
     let webhooks = Webhooks::new(webhooks::Parts {
         settings: config.webhooks.clone(),
         consumers: consumers.clone(),
@@ -175,7 +158,6 @@ fn build(parts: Parts) -> Result<Built, StoreError> {
     let watchlist = Arc::new(Watchlist::new(reads.clone(), indexer.clone(), history));
     let scans = Arc::new(Scans {
         reads: reads.clone(),
-        encoder: encoder.clone(),
         watchlist: watchlist.clone(),
         indexer: indexer.clone(),
         dispatch: handle.clone(),
@@ -187,7 +169,6 @@ fn build(parts: Parts) -> Result<Built, StoreError> {
     let events = Arc::new(EventQueries {
         reads: reads.clone(),
         budget: budget.clone(),
-        encoder: encoder.clone(),
         log: log.clone(),
         dispatch: handle.clone(),
         stop: stop.clone(),
@@ -195,7 +176,6 @@ fn build(parts: Parts) -> Result<Built, StoreError> {
     });
     let overview = Arc::new(Overview {
         reads: reads.clone(),
-        encoder: encoder.clone(),
         budget: budget.clone(),
         dispatch: handle.clone(),
         monitoring: Arc::new(monitoring),
@@ -209,21 +189,13 @@ fn build(parts: Parts) -> Result<Built, StoreError> {
     });
     let auditor = Auditor {
         reads: reads.clone(),
-        encoder: encoder.clone(),
-        node: node.clone(),
+        node,
         requests: parts.audits,
         limiter: AuditLimiter::new(Duration::from_secs(limits.audit_interval)),
         stop,
     };
-    let addresses = AddressQueries {
-        reads: reads.clone(),
-        encoder: encoder.clone(),
-        budget: budget.clone(),
-        node,
-    };
     let consumer_routes = Arc::new(ConsumerRoutes {
         reads: reads.clone(),
-        encoder: encoder.clone(),
         settings: config.webhooks.clone(),
         consumers: consumers.clone(),
         webhooks: webhooks.clone(),
@@ -231,51 +203,36 @@ fn build(parts: Parts) -> Result<Built, StoreError> {
     });
     let socket = SocketApi(Arc::new(SocketServices {
         reads: reads.clone(),
-        encoder: encoder.clone(),
         log,
         dispatch: handle,
         watchlist,
         consumers: consumers.clone(),
         subscriptions: limits.subscriptions,
     }));
-    let requests = RequestReader {
-        reads: reads.clone(),
-        budget: budget.clone(),
-        body_bytes: limits.body_bytes,
-    };
     let services = Arc::new(Services {
+        body_bytes: limits.body_bytes,
         reads,
-        encoder,
         budget,
-        requests,
-        addresses,
         scans,
         auditor,
         overview,
         events,
         consumers,
-        webhooks,
         consumer_routes,
     });
-    Ok(Built {
-        services,
-        socket,
-        dispatch,
-    })
+    Ok((services, socket, dispatch))
 }
 
 /// What the routes answer with.
 struct Services {
     reads: Reads,
-    encoder: EventEncoder,
     budget: Budget,
-    requests: RequestReader,
-    addresses: AddressQueries,
+    /// Of a request's body at most.
+    body_bytes: usize,
     scans: Arc<Scans>,
     auditor: Auditor,
     overview: Arc<Overview>,
     events: Arc<EventQueries>,
     consumers: Arc<Consumers>,
-    webhooks: Arc<Webhooks>,
     consumer_routes: Arc<ConsumerRoutes>,
 }

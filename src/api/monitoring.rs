@@ -7,6 +7,7 @@ use tokio::sync::{Mutex, watch};
 use crate::clock::note_on_chain_time;
 use crate::reads::run_detached;
 use crate::store::{Snapshot, StoreError};
+use crate::tracker::Replacement;
 use crate::wire::ApiError;
 use crate::{bitcoind, indexer};
 
@@ -40,6 +41,11 @@ impl Monitoring {
     /// What is known of the node now.
     pub fn node(&self) -> bitcoind::NodeStatus {
         self.node.borrow().clone()
+    }
+
+    /// Which transactions the node lets be replaced.
+    pub fn replacement(&self) -> Replacement {
+        self.node.borrow().mempool.replacement
     }
 
     /// Why the daemon does not follow the node's tip and feeds; `None` when it does.

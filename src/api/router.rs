@@ -15,10 +15,10 @@ use crate::api::rest::body::AnswerBody;
 use crate::api::rest::budget;
 use crate::api::rest::respond::{self, Answer};
 use crate::api::rest::route::{self, Matched};
+use crate::api::rest::sent::Sent;
 use crate::api::socket::SocketApi;
 use crate::clock::now_ms;
 use crate::indexer::IndexerStopped;
-use crate::store::Snapshot;
 use crate::wire::error::ApiError;
 use crate::{socketio, web};
 
@@ -48,19 +48,13 @@ impl Router {
         B: Body<Data = Bytes> + Unpin,
         B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
     {
-        match self.policy.check(request.uri(), request.headers()) {
-            Err(refusal) => {
-                let head = request.method() == Method::HEAD;
-                let mut answer = respond::error(&refusal);
-                browser::mark(answer.headers_mut(), None);
-                if head { without_body(answer) } else { answer }
-            }
-            Ok(allowed) => {
-                let mut answer = self.route(request, peer).await;
-                browser::mark(answer.headers_mut(), allowed);
-                answer
-            }
-        }
+        let head = request.method() == Method::HEAD;
+        let (mut answer, allowed) = match self.policy.check(request.uri(), request.headers()) {
+            Ok(allowed) => (self.route(request, peer).await, allowed),
+            Err(refusal) => (respond::error(&refusal), None),
+        };
+        browser::mark(answer.headers_mut(), allowed);
+        if head { without_body(answer) } else { answer }
     }
 
     async fn route<B>(&self, request: Request<B>, peer: SocketAddr) -> Answer
@@ -75,33 +69,24 @@ impl Router {
             let answer = self.socketio.handle(request, Some(peer.ip())).await;
             return answer.map(AnswerBody::from_full);
         }
-        let head = request.method() == Method::HEAD;
-        let answer = match route::find(request.uri().path()) {
+        match route::find(request.uri().path()) {
             Some(matched) => self.rest(matched, request).await,
             None => page(&request).unwrap_or_else(|error| respond::error(&error)),
-        };
-        if head { without_body(answer) } else { answer }
+        }
     }
 
     async fn rest<B>(&self, matched: Matched, request: Request<B>) -> Answer
     where
         B: Body<Data = Bytes> + Unpin,
-        B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
     {
         // Looked at before: an answer that does not say itself what it includes includes at least
         // this.
-        let Services {
-            encoder, events, ..
-        } = &*self.services;
-        let known = encoder.cursor(events.log.head());
+        let log = &self.services.events.log;
+        let known = log.encoder.cursor(log.head());
         let sessions = self.socketio.session_count();
         let answer = async {
             let route = matched.route(request.method())?;
-            let sent = self
-                .services
-                .requests
-                .read(matched.part, sessions, request)
-                .await?;
+            let sent = Sent::read(&self.services, route, matched.part, sessions, request).await?;
             route.answer(self.services.clone(), sent).await
         };
         let answer = answer.await;
@@ -133,8 +118,9 @@ impl Router {
             reads, overview, ..
         } = &*self.services;
         let monitoring = overview.monitoring.clone();
-        let note = move |snapshot: &Snapshot<'_>| Ok(monitoring.clock_note(snapshot, now_ms())?);
-        reads.snapshot(note).await
+        reads
+            .run(move |view| Ok(monitoring.clock_note(view, now_ms())?))
+            .await
     }
 
     /// Open Socket.IO sessions.
@@ -153,7 +139,7 @@ fn page<B>(request: &Request<B>) -> Result<Answer, ApiError> {
             "GET, HEAD, OPTIONS".to_owned(),
         ));
     }
-    let mut answer = respond::body(StatusCode::OK, asset.content_type, asset.body);
+    let mut answer = respond::body(asset.content_type, asset.body);
     for (name, value) in web::HEADERS {
         answer.headers_mut().insert(
             HeaderName::from_static(name),

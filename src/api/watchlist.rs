@@ -45,11 +45,8 @@ impl Watchlist {
     /// Watches scripts: the head after that.
     pub async fn watch(&self, scripts: Vec<WatchRequest>) -> Result<u64, ApiError> {
         let now = now_ms();
-        Ok(self
-            .indexer
-            .apply(Input::Watch { scripts, now })
-            .await?
-            .head)
+        let watched = self.indexer.apply(Input::Watch { scripts, now });
+        Ok(watched.await?.head)
     }
 
     /// Watches those of the addresses that are not watched yet, or not with these depths.
@@ -60,10 +57,10 @@ impl Watchlist {
     ) -> Result<(), ApiError> {
         let past = Past::from(self.history);
         let _list = self.hold().await;
-        let missing = self.reads.snapshot(move |snapshot| {
+        let missing = self.reads.run_rows(addresses.len(), move |view| {
             let mut missing = Vec::new();
             for address in addresses.iter() {
-                let row = snapshot.watch(&address.script)?;
+                let row = view.watch(&address.script)?;
                 let enough = row
                     .as_ref()
                     .is_some_and(|row| depths.iter().all(|depth| row.depths.contains(depth)));
@@ -92,14 +89,9 @@ impl Watchlist {
         let watchlist = self.clone();
         run_detached(async move {
             let _list = watchlist.list.write().await;
-            let script = address.script;
-            let row = watchlist
-                .reads
-                .snapshot(move |snapshot| Ok(snapshot.watch(&script)?));
-            if row.await?.is_none() {
-                return Err(ApiError::not_watched(&address.text));
-            }
-            let (scripts, now) = (vec![script], now_ms());
+            let (scripts, now) = (vec![address.script], now_ms());
+            let row = watchlist.reads.run(move |view| view.watched(&address));
+            row.await?;
             let unwatch = Input::Unwatch { scripts, now };
             Ok(watchlist.indexer.apply(unwatch).await?.head)
         })

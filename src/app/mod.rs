@@ -17,6 +17,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, bail};
+use futures_util::FutureExt;
 use tokio::sync::{mpsc, watch};
 use tokio::task::spawn_blocking;
 use tokio::time::sleep;
@@ -77,15 +78,8 @@ pub async fn start(config: Config) -> Result<Running> {
     let head = writer.head();
     let tracker = load_tracker(&reader).await?;
     let (indexer, thread) = indexer::spawn(tracker, writer, head, asks_sender);
-    let indexer_task = Task::new(
-        "indexer",
-        spawn_blocking(move || {
-            thread
-                .join()
-                .map_err(|_| anyhow!("it panicked"))?
-                .map_err(Into::into)
-        }),
-    );
+    let indexer_end = spawn_blocking(move || thread.join().map_err(|_| anyhow!("it panicked")));
+    let indexer_task = Task::spawn("indexer", async { Ok(indexer_end.await???) });
 
     let on = reader.monitoring()?.unwrap_or(config.monitor.autostart);
     let (monitoring, monitoring_seen) = watch::channel(on);
@@ -103,10 +97,7 @@ pub async fn start(config: Config) -> Result<Running> {
         monitoring_seen,
         stop_follower.clone(),
     );
-    let follower_task = Task::new(
-        "follower",
-        tokio::spawn(async move { Ok(follower_end.await??) }),
-    );
+    let follower_task = Task::spawn("follower", async { Ok(follower_end.await??) });
 
     let retained = reader.clone();
     let (router, dispatch_end) = api::start(api::Parts {
@@ -128,30 +119,15 @@ pub async fn start(config: Config) -> Result<Running> {
         keep: u64::from(config.events.retention_days) * 24 * 3600 * 1000,
     };
     let retention_end = retention.run(stop_follower.clone());
-    let retention_task = Task::new(
-        "retention",
-        tokio::spawn(async move {
-            retention_end.await;
-            Ok(())
-        }),
-    );
-    let dispatch_task = Task::new(
-        "dispatch",
-        tokio::spawn(async move { Ok(dispatch_end.await??) }),
-    );
+    let retention_task = Task::spawn("retention", retention_end.map(Ok));
+    let dispatch_task = Task::spawn("dispatch", async { Ok(dispatch_end.await??) });
     let routed = router.clone();
     let handler = Arc::new(move |request, peer| {
         let router = routed.clone();
         async move { router.handle(request, peer).await }
     });
     let serving = server.serve(handler, stop_clients.clone());
-    let server_task = Task::new(
-        "server",
-        tokio::spawn(async move {
-            serving.await;
-            Ok(())
-        }),
-    );
+    let server_task = Task::spawn("server", serving.map(Ok));
 
     if !on {
         tracing::warn!("monitoring is off: POST /start begins it");
@@ -176,27 +152,18 @@ pub async fn start(config: Config) -> Result<Running> {
 impl Running {
     /// Waits until a part ends although nobody asked it to. Cancel-safe.
     pub async fn failed(&mut self) -> anyhow::Error {
-        let Self {
-            server_task,
-            dispatch_task,
-            follower_task,
-            retention_task,
-            indexer_task,
-            indexer,
-            ..
-        } = self;
         let error = tokio::select! {
             biased;
-            error = indexer_task.failed() => return error,
-            error = follower_task.failed() => error,
-            error = dispatch_task.failed() => error,
-            error = retention_task.failed() => error,
-            error = server_task.failed() => error,
+            error = self.indexer_task.failed() => return error,
+            error = self.follower_task.failed() => error,
+            error = self.dispatch_task.failed() => error,
+            error = self.retention_task.failed() => error,
+            error = self.server_task.failed() => error,
         };
         // When the indexer ends, the others do, and may be noticed before it: its reason is the one
         // to tell.
-        if indexer.has_stopped() {
-            indexer_task.failed().await
+        if self.indexer.has_stopped() {
+            self.indexer_task.failed().await
         } else {
             error
         }
@@ -286,10 +253,8 @@ async fn load_tracker(reader: &StoreReader) -> Result<crate::tracker::Tracker> {
     getrandom::fill(&mut key)
         .map_err(|error| anyhow!("the system has no random numbers: {error}"))?;
     let reader = reader.clone();
-    let tracker = spawn_blocking(move || indexer::load(&reader, key))
-        .await
-        .context("loading the state panicked")??;
-    Ok(tracker)
+    let loaded = spawn_blocking(move || indexer::load(&reader, key)).await;
+    Ok(loaded.context("loading the state panicked")??)
 }
 
 /// Settings that let more in than most people want.

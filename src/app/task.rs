@@ -11,10 +11,14 @@ pub struct Task {
 }
 
 impl Task {
-    pub fn new(name: &'static str, end: JoinHandle<Result<()>>) -> Self {
+    /// `run`: until it is told to end.
+    pub fn spawn(
+        name: &'static str,
+        run: impl Future<Output = Result<()>> + Send + 'static,
+    ) -> Self {
         Self {
             name,
-            end: Some(end),
+            end: Some(tokio::spawn(run)),
         }
     }
 

@@ -3,32 +3,36 @@
 //! # The rule
 //!
 //! Nothing is read from the store, and nothing long is computed, on a thread of the runtime: it is
-//! given to [`Reads`], which hands the `StoreReader` to it. The work runs on threads of its own, a
+//! given to [`Reads`], which hands a [`StoreView`] to it. The work runs on threads of its own, a
 //! bounded number at a time; what more there is waits its turn in order and costs no thread
 //! meanwhile. Short work (a bounded number of rows, as `/status` reads them) does not wait for long
 //! work (lists, large bodies). Only what is in memory is read on the spot: the newest events (by
 //! `events`), and tip and head ([`Reads::on_the_spot`]).
 
-mod balance;
+mod view;
 
 use std::sync::Arc;
 
 use tokio::sync::Semaphore;
 use tokio::task::spawn_blocking;
 
-pub use balance::{balance_in, watched};
+pub use view::StoreView;
 
-use crate::store::{Snapshot, StoreReader};
-use crate::wire::ApiError;
+use crate::store::StoreReader;
+use crate::wire::address::{self, KnownAddress};
+use crate::wire::{ApiError, EventEncoder};
 
 /// Short ones at a time: enough to keep a disk busy.
 const SHORT: usize = 16;
 /// Long ones at a time. Each may build one answer in memory.
 const LONG: usize = 8;
+/// Rows that short work looks at.
+const SHORT_ROWS: usize = 1000;
 
 #[derive(Clone)]
 pub struct Reads {
     reader: StoreReader,
+    pub encoder: EventEncoder,
     short: Arc<Semaphore>,
     long: Arc<Semaphore>,
 }
@@ -36,53 +40,58 @@ pub struct Reads {
 impl Reads {
     pub fn new(reader: StoreReader) -> Self {
         Self {
+            encoder: EventEncoder {
+                starts: reader.starts().clone(),
+                network: reader.chain().network,
+            },
             reader,
             short: Arc::new(Semaphore::new(SHORT)),
             long: Arc::new(Semaphore::new(LONG)),
         }
     }
 
-    /// What the state of one instant says.
-    pub async fn snapshot<T: Send + 'static>(
-        &self,
-        read: impl FnOnce(&Snapshot<'_>) -> Result<T, ApiError> + Send + 'static,
-    ) -> Result<T, ApiError> {
-        self.run(move |reader| read(&reader.snapshot())).await
+    /// An address that a client named.
+    pub fn address(&self, text: &str) -> Result<KnownAddress, ApiError> {
+        address::parse(text, self.encoder.network)
     }
 
-    /// What the state of one instant says, read on the spot: for the rows of tip and head alone,
-    /// which every commit writes, so that they are in memory.
-    pub fn on_the_spot<T>(&self, read: impl FnOnce(&Snapshot<'_>) -> T) -> T {
-        read(&self.reader.snapshot())
+    /// Read on the spot: for the rows of tip and head alone, which every commit writes, so that
+    /// they are in memory.
+    pub fn on_the_spot<T>(&self, read: impl FnOnce(&StoreView<'_>) -> T) -> T {
+        read(&StoreView::new(&self.reader, &self.encoder))
     }
 
-    /// Short work. It goes on to its end if whoever asked for it has left meanwhile.
+    /// Short work.
     pub async fn run<T: Send + 'static>(
         &self,
-        work: impl FnOnce(&StoreReader) -> Result<T, ApiError> + Send + 'static,
+        work: impl FnOnce(&StoreView<'_>) -> Result<T, ApiError> + Send + 'static,
     ) -> Result<T, ApiError> {
-        self.run_with(&self.short, work).await
+        self.run_rows(0, work).await
     }
 
-    /// Long work. It goes on to its end if whoever asked for it has left meanwhile.
+    /// Long work.
     pub async fn run_long<T: Send + 'static>(
         &self,
-        work: impl FnOnce(&StoreReader) -> Result<T, ApiError> + Send + 'static,
+        work: impl FnOnce(&StoreView<'_>) -> Result<T, ApiError> + Send + 'static,
     ) -> Result<T, ApiError> {
-        self.run_with(&self.long, work).await
+        self.run_rows(usize::MAX, work).await
     }
 
-    async fn run_with<T: Send + 'static>(
+    /// Short or long work, as the number of rows that it looks at says. It goes on to its end if
+    /// whoever asked for it has left meanwhile.
+    pub async fn run_rows<T: Send + 'static>(
         &self,
-        permits: &Arc<Semaphore>,
-        work: impl FnOnce(&StoreReader) -> Result<T, ApiError> + Send + 'static,
+        rows: usize,
+        work: impl FnOnce(&StoreView<'_>) -> Result<T, ApiError> + Send + 'static,
     ) -> Result<T, ApiError> {
+        let is_short = rows <= SHORT_ROWS;
+        let permits = if is_short { &self.short } else { &self.long };
         let permit = permits.clone().acquire_owned().await;
         let permit = permit.map_err(|_| ApiError::stopping())?;
-        let reader = self.reader.clone();
+        let (reader, encoder) = (self.reader.clone(), self.encoder.clone());
         let work = move || {
             let _permit = permit;
-            work(&reader)
+            work(&StoreView::new(&reader, &encoder))
         };
         match spawn_blocking(work).await {
             Ok(result) => result,
@@ -128,14 +137,14 @@ mod tests {
             .map(|_| {
                 let (reads, now, most) = (reads.clone(), now.clone(), most.clone());
                 tokio::spawn(async move {
-                    let work = move |snapshot: &Snapshot<'_>| {
+                    let work = move |view: &StoreView<'_>| {
                         let running = now.fetch_add(1, Ordering::SeqCst) + 1;
                         most.fetch_max(running, Ordering::SeqCst);
-                        let head = snapshot.head()?;
+                        let head = view.head()?;
                         now.fetch_sub(1, Ordering::SeqCst);
                         Ok(head)
                     };
-                    reads.snapshot(work).await
+                    reads.run(work).await
                 })
             })
             .collect();
@@ -153,18 +162,14 @@ mod tests {
         let long: Vec<_> = (0..10 * LONG)
             .map(|_| {
                 let (reads, held) = (reads.clone(), held.clone());
-                let wait =
-                    move |_: &StoreReader| Ok(held.lock().map(|held| held.recv().is_ok()).is_ok());
+                let wait = move |_: &StoreView<'_>| {
+                    Ok(held.lock().map(|held| held.recv().is_ok()).is_ok())
+                };
                 tokio::spawn(async move { reads.run_long(wait).await })
             })
             .collect();
         tokio::task::yield_now().await;
-        assert!(
-            reads
-                .snapshot(|snapshot| Ok(snapshot.head()?))
-                .await
-                .is_ok()
-        );
+        assert!(reads.run(|view| Ok(view.head()?)).await.is_ok());
         assert!(!long.iter().any(|task| task.is_finished()));
         drop(hold);
         for task in long {
@@ -179,11 +184,6 @@ mod tests {
             let broken: Result<(), _> = reads.run(|_| panic!("as a test wants it")).await;
             assert_eq!(broken.map_err(|error| error.code), Err("internal"));
         }
-        assert!(
-            reads
-                .snapshot(|snapshot| Ok(snapshot.head()?))
-                .await
-                .is_ok()
-        );
+        assert!(reads.run(|view| Ok(view.head()?)).await.is_ok());
     }
 }

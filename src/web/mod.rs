@@ -28,70 +28,35 @@ pub struct Asset {
 
 const HTML: &str = "text/html; charset=utf-8";
 const JAVASCRIPT: &str = "text/javascript; charset=utf-8";
-const INDEX: Asset = Asset {
-    content_type: HTML,
-    body: include_str!("index.html"),
-};
+const INDEX: Asset = asset_of(HTML, include_str!("index.html"));
+
+const fn asset_of(content_type: &'static str, body: &'static str) -> Asset {
+    Asset { content_type, body }
+}
 
 /// Request path and file.
 const FILES: [(&str, Asset); 10] = [
     ("/", INDEX),
     ("/realtime_client.html", INDEX),
-    (
-        "/app.js",
-        Asset {
-            content_type: JAVASCRIPT,
-            body: include_str!("app.js"),
-        },
-    ),
-    (
-        "/dom.js",
-        Asset {
-            content_type: JAVASCRIPT,
-            body: include_str!("dom.js"),
-        },
-    ),
+    ("/app.js", asset_of(JAVASCRIPT, include_str!("app.js"))),
+    ("/dom.js", asset_of(JAVASCRIPT, include_str!("dom.js"))),
     (
         "/polling.js",
-        Asset {
-            content_type: JAVASCRIPT,
-            body: include_str!("polling.js"),
-        },
+        asset_of(JAVASCRIPT, include_str!("polling.js")),
     ),
-    (
-        "/rest.js",
-        Asset {
-            content_type: JAVASCRIPT,
-            body: include_str!("rest.js"),
-        },
-    ),
+    ("/rest.js", asset_of(JAVASCRIPT, include_str!("rest.js"))),
     (
         "/socket.js",
-        Asset {
-            content_type: JAVASCRIPT,
-            body: include_str!("socket.js"),
-        },
+        asset_of(JAVASCRIPT, include_str!("socket.js")),
     ),
-    (
-        "/words.js",
-        Asset {
-            content_type: JAVASCRIPT,
-            body: include_str!("words.js"),
-        },
-    ),
+    ("/words.js", asset_of(JAVASCRIPT, include_str!("words.js"))),
     (
         "/style.css",
-        Asset {
-            content_type: "text/css; charset=utf-8",
-            body: include_str!("style.css"),
-        },
+        asset_of("text/css; charset=utf-8", include_str!("style.css")),
     ),
     (
         "/icon.svg",
-        Asset {
-            content_type: "image/svg+xml",
-            body: include_str!("icon.svg"),
-        },
+        asset_of("image/svg+xml", include_str!("icon.svg")),
     ),
 ];
 

@@ -97,7 +97,7 @@ impl Target {
 
 /// What `PUT` says of the webhook.
 #[derive(Debug, Default)]
-pub struct Asked {
+pub struct TargetRequest {
     pub url: Option<String>,
     pub secret: Option<String>,
     pub secrets: Option<SigningSecrets>,
@@ -172,7 +172,10 @@ impl fmt::Debug for SigningSecrets {
 }
 
 /// Checks what is asked for; `None` when it is no webhook.
-pub fn target(settings: &config::Webhooks, asked: Asked) -> Result<Option<Target>, ApiError> {
+pub fn target(
+    settings: &config::Webhooks,
+    asked: TargetRequest,
+) -> Result<Option<Target>, ApiError> {
     let Some(url) = &asked.url else {
         let others = [
             ("secret", asked.secret.is_some()),

@@ -61,13 +61,13 @@ use tokio_util::sync::CancellationToken;
 
 use crate::consumers::{Consumer, Consumers};
 use crate::events::{self, EventLog};
-use crate::reads::Reads;
+use crate::reads::{Reads, StoreView};
 use crate::store::StoreReader;
 use crate::wire::EventEncoder;
 use crate::wire::error::ApiError;
 use crate::wire::json;
 use crate::{config, indexer};
-pub use definition::{Asked, Headers, SigningSecrets, Target, target};
+pub use definition::{Headers, SigningSecrets, Target, TargetRequest, target};
 pub use requests::{Retried, Tested};
 use sender::HttpSender;
 use stats::WebhookStats;
@@ -122,6 +122,7 @@ impl Webhooks {
         &self,
         read: impl FnOnce(&StoreReader) -> Result<T, ApiError> + Send + 'static,
     ) -> Result<T, ApiError> {
+        let read = |view: &StoreView<'_>| read(view.reader);
         self.parts.reads.run(read).await
     }
 

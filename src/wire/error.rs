@@ -10,8 +10,9 @@ use hyper::StatusCode;
 use serde::Serialize;
 use serde::ser::Serializer;
 
-use super::json::Balance;
+use super::json::{Balance, object};
 pub use super::secret::shortened;
+use crate::socketio::EncodeError;
 use crate::store::StoreError;
 
 /// A refused request.
@@ -101,7 +102,7 @@ impl ApiError {
         let message = format!(
             "{address} is not watched. Add it with POST /add_address {{\"address\": \"{address}\"}} or the Socket.IO event subscribe_address, then ask again."
         );
-        Self::new(StatusCode::NOT_FOUND, "not_watched", message)
+        Self::not_found("not_watched", message)
     }
 
     pub fn no_such_route(path: &str) -> Self {
@@ -109,18 +110,27 @@ impl ApiError {
             "There is nothing at {}. The routes are listed in the README; GET /status is a good start.",
             shortened(path)
         );
-        Self::new(StatusCode::NOT_FOUND, "not_found", message)
+        Self::not_found("not_found", message)
     }
 
     pub fn method_not_allowed(method: &str, allow: String) -> Self {
         let message = format!("{} is not allowed here; use {allow}.", shortened(method));
+        let status = StatusCode::METHOD_NOT_ALLOWED;
         Self {
             allow: Some(allow),
-            ..Self::new(
-                StatusCode::METHOD_NOT_ALLOWED,
-                "method_not_allowed",
-                message,
-            )
+            ..Self::new(status, "method_not_allowed", message)
+        }
+    }
+
+    /// For now; to be asked again at once.
+    pub fn unavailable(code: &'static str, message: impl Into<String>) -> Self {
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, code, message).retry_after(1)
+    }
+
+    pub fn retry_after(self, seconds: u32) -> Self {
+        Self {
+            retry_after: Some(seconds),
+            ..self
         }
     }
 
@@ -130,11 +140,8 @@ impl ApiError {
 
     /// The daemon is on its way down.
     pub fn stopping() -> Self {
-        Self::new(
-            StatusCode::SERVICE_UNAVAILABLE,
-            "stopping",
-            "The daemon is stopping; try again when it is back.",
-        )
+        let message = "The daemon is stopping; try again when it is back.";
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, "stopping", message)
     }
 
     /// Something broke inside; `cause` goes to the log only.
@@ -147,24 +154,19 @@ impl ApiError {
 
 impl Serialize for ApiError {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        #[derive(Serialize)]
-        struct Shape<'a> {
-            error: &'a str,
-            code: &'static str,
-            #[serde(flatten)]
-            restart: Option<&'a Restart>,
-        }
-        Shape {
-            error: &self.message,
-            code: self.code,
-            restart: self.restart.as_deref(),
-        }
-        .serialize(serializer)
+        let (error, code, restart) = (&self.message, self.code, self.restart.as_deref());
+        object! { error, code, #[serde(flatten)] restart }.serialize(serializer)
     }
 }
 
 impl From<StoreError> for ApiError {
     fn from(cause: StoreError) -> Self {
+        Self::internal(&cause)
+    }
+}
+
+impl From<EncodeError> for ApiError {
+    fn from(cause: EncodeError) -> Self {
         Self::internal(&cause)
     }
 }

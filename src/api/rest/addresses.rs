@@ -1,14 +1,13 @@
 //! `GET /addresses`: the watch list, in pages.
 
 use hyper::StatusCode;
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 
-use super::address_queries::AddressQueries;
+use super::budget::Budget;
 use super::respond::{self, Answer};
-use crate::tracker::WatchRow;
+use crate::reads::{Reads, StoreView};
 use crate::wire::ApiError;
-use crate::wire::address;
-use crate::wire::json::{self, Block, Btc, CoverageShape};
+use crate::wire::json::{Block, Btc, CoverageShape, object, seconds};
 use crate::wire::request::Request;
 use crate::wire::request::types::Limit;
 
@@ -32,87 +31,45 @@ impl Request for ListAddresses {
 
 /// `GET /addresses?limit=&after=`: in the order of their script hashes; `next` is the `after`
 /// of the next page.
-pub async fn addresses(queries: &AddressQueries, query: ListAddresses) -> Result<Answer, ApiError> {
-    #[derive(Serialize)]
-    struct Watched {
-        address: String,
-        label: String,
-        added: f64,
-        confirmed_balance: i64,
-        confirmed_balance_btc: Btc,
-        unconfirmed_balance: i64,
-        unconfirmed_balance_btc: Btc,
-        balance: i64,
-        balance_btc: Btc,
-        utxo_count: u64,
-        transaction_count: u64,
-        last_updated: f64,
-        confirmations: Vec<u8>,
-        coverage: CoverageShape,
-    }
-    #[derive(Serialize)]
-    struct AddressPage<'a> {
-        addresses: Vec<Watched>,
-        count: usize,
-        total: u64,
-        next: Option<String>,
-        tip: Option<Block>,
-        cursor: &'a str,
-    }
+pub async fn addresses(
+    reads: &Reads,
+    budget: &Budget,
+    query: ListAddresses,
+) -> Result<Answer, ApiError> {
     let limit = query.limit.map_or(PAGE_DEFAULT, Limit::get);
-    let AddressQueries {
-        reads,
-        encoder,
-        budget,
-        ..
-    } = queries.clone();
-    let after = query
-        .after
-        .map(|text| address::parse(&text, encoder.network))
-        .transpose()?;
-    reads
-        .run_long(move |reader| {
-            let snapshot = reader.snapshot();
-            let rows = snapshot.watches(after.as_ref().map(|address| &address.script), limit)?;
-            budget.check_rows(rows.len() as u64)?;
-            let shape = |row: &WatchRow| Watched {
-                address: address::text(&row.spk, encoder.network),
-                label: row.label.clone(),
-                added: json::seconds(row.added),
-                confirmed_balance: row.balance.confirmed,
-                confirmed_balance_btc: Btc(row.balance.confirmed),
-                unconfirmed_balance: row.balance.unconfirmed,
-                unconfirmed_balance_btc: Btc(row.balance.unconfirmed),
-                balance: row.balance.total(),
-                balance_btc: Btc(row.balance.total()),
+    let budget = budget.clone();
+    let after = query.after.map(|text| reads.address(&text)).transpose()?;
+    let read = move |view: &StoreView<'_>| {
+        let rows = view.watches(after.as_ref().map(|address| &address.script), limit)?;
+        budget.check_rows(rows.len() as u64)?;
+        let shapes = rows.iter().map(|(_, row)| {
+            let (balance, total) = (row.balance, row.balance.total());
+            object! {
+                address: view.address_of(&row.spk),
+                label: &row.label,
+                added: seconds(row.added),
+                confirmed_balance: balance.confirmed,
+                confirmed_balance_btc: Btc(balance.confirmed),
+                unconfirmed_balance: balance.unconfirmed,
+                unconfirmed_balance_btc: Btc(balance.unconfirmed),
+                balance: total,
+                balance_btc: Btc(total),
                 utxo_count: row.utxo_count,
                 transaction_count: row.tx_count,
-                last_updated: json::seconds(row.updated),
-                confirmations: row.depths.clone(),
+                last_updated: seconds(row.updated),
+                confirmations: &row.depths,
                 coverage: CoverageShape::from(&row.coverage),
-            };
-            let addresses: Vec<_> = rows.iter().map(|(_, row)| shape(row)).collect();
-            let next = addresses
-                .last()
-                .filter(|_| addresses.len() == limit)
-                .map(|last| last.address.clone());
-            let (count, total) = (addresses.len(), snapshot.counts()?.addresses);
-            let (tip, cursor) = (
-                snapshot.tip()?.map(Block::from),
-                encoder.cursor(snapshot.head()?),
-            );
-            Ok(respond::json_at(
-                StatusCode::OK,
-                &cursor,
-                &AddressPage {
-                    addresses,
-                    count,
-                    total,
-                    next,
-                    tip,
-                    cursor: &cursor,
-                },
-            ))
-        })
-        .await
+            }
+        });
+        let last = rows.last().filter(|_| rows.len() == limit);
+        let page = object! {
+            addresses: shapes.collect::<Vec<_>>(),
+            count: rows.len(),
+            total: view.counts()?.addresses,
+            next: last.map(|(_, row)| view.address_of(&row.spk)),
+            tip: view.tip()?.map(Block::from),
+        };
+        Ok(respond::with_cursor(StatusCode::OK, &view.cursor()?, &page))
+    };
+    reads.run_long(read).await
 }

@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use bitcoin::{OutPoint, Txid};
+use bitcoin::OutPoint;
 use hyper::StatusCode;
 use serde::Serialize;
 use tokio::sync::{Mutex, MutexGuard, mpsc, oneshot, watch};
@@ -17,10 +17,10 @@ use tokio_util::sync::CancellationToken;
 use super::respond::{self, Answer};
 use crate::bitcoind::{self, AuditRequest, Audited};
 use crate::reads::Reads;
-use crate::tracker::OutputRow;
 use crate::tracker::input::FoundOutput;
-use crate::wire::json::{Block, Btc, CoverageShape, Text, signed};
-use crate::wire::{ApiError, EventEncoder, address};
+use crate::tracker::{Coverage, OutputRow};
+use crate::wire::ApiError;
+use crate::wire::json::{Block, Btc, CoverageShape, object, signed};
 
 /// Who may audit now.
 pub struct AuditLimiter {
@@ -59,29 +59,17 @@ impl AuditLimiter {
 }
 
 fn too_many(message: &str, wait: Duration) -> ApiError {
-    let seconds = wait
-        .as_secs()
-        .saturating_add(u64::from(wait.subsec_nanos() > 0));
-    let retry_after = Some(u32::try_from(seconds).unwrap_or(u32::MAX));
-    ApiError {
-        retry_after,
-        ..ApiError::new(StatusCode::TOO_MANY_REQUESTS, "too_many_requests", message)
-    }
+    // Whole seconds, and not before the time is over.
+    let seconds = wait.as_secs_f64().ceil() as u32;
+    ApiError::new(StatusCode::TOO_MANY_REQUESTS, "too_many_requests", message).retry_after(seconds)
 }
 
 /// `why`: what the node's side says, which is no sentence yet.
 fn node_unavailable(why: &str) -> ApiError {
-    let mut rest = why.trim_end_matches('.').chars();
-    let first = rest.next().map(char::to_uppercase);
-    let message = format!(
-        "{}{}.",
-        first.into_iter().flatten().collect::<String>(),
-        rest.as_str()
-    );
-    ApiError {
-        retry_after: Some(1),
-        ..ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "node_unavailable", message)
-    }
+    let why = why.trim_end_matches('.');
+    let (first, rest) = why.split_at_checked(1).unwrap_or(("", why));
+    let message = format!("{}{rest}.", first.to_ascii_uppercase());
+    ApiError::unavailable("node_unavailable", message)
 }
 
 /// An unspent output, as both sides know it.
@@ -92,175 +80,103 @@ struct Facts {
     coinbase: bool,
 }
 
-impl From<&OutputRow> for Facts {
-    fn from(row: &OutputRow) -> Self {
-        Self {
-            value: row.value,
-            block_height: row.height,
-            coinbase: row.coinbase,
-        }
-    }
-}
+/// The outputs of one side.
+type OutputFacts = BTreeMap<OutPoint, Facts>;
 
-impl From<&FoundOutput> for Facts {
-    fn from(found: &FoundOutput) -> Self {
-        Self {
-            value: found.value.to_sat(),
-            block_height: Some(found.height),
-            coinbase: found.coinbase,
-        }
-    }
-}
-
-/// How two sides differ, each list in the order of the outputs.
-#[derive(Debug, Default, PartialEq, Eq)]
-struct Comparison {
-    /// The node has them, we do not.
-    missing: Vec<(OutPoint, Facts)>,
-    /// We have them, the node does not.
-    extra: Vec<(OutPoint, Facts)>,
-    /// Ours, then the node's.
-    different: Vec<(OutPoint, Facts, Facts)>,
-}
-
-impl Comparison {
-    fn agrees(&self) -> bool {
-        self.missing.is_empty() && self.extra.is_empty() && self.different.is_empty()
-    }
-}
-
-fn compare(ours: &[(OutPoint, OutputRow)], theirs: &[FoundOutput]) -> Comparison {
-    let mut left: BTreeMap<OutPoint, Facts> = theirs
-        .iter()
-        .map(|found| (found.outpoint, Facts::from(found)))
-        .collect();
-    let ours: BTreeMap<OutPoint, Facts> = ours
-        .iter()
-        .map(|(outpoint, row)| (*outpoint, Facts::from(row)))
-        .collect();
-    let mut comparison = Comparison::default();
-    for (outpoint, ours) in ours {
-        match left.remove(&outpoint) {
-            None => comparison.extra.push((outpoint, ours)),
-            Some(theirs) if theirs != ours => comparison.different.push((outpoint, ours, theirs)),
-            Some(_) => {}
-        }
-    }
-    comparison.missing = left.into_iter().collect();
-    comparison
-}
-
-#[derive(Debug, PartialEq, Eq, Serialize)]
-struct Totals {
-    count: usize,
-    total: u64,
-}
-
-impl Totals {
-    /// `None`: more than all money, many times over.
-    fn of(mut values: impl ExactSizeIterator<Item = u64>) -> Option<Self> {
-        let count = values.len();
-        values
-            .try_fold(0_u64, u64::checked_add)
-            .map(|total| Self { count, total })
-    }
-}
-
-#[derive(Serialize)]
-struct OutputShape {
-    tx_hash: Text<Txid>,
-    output_index: u32,
-    value: u64,
-    value_btc: Btc,
-    block_height: Option<u32>,
-    coinbase: bool,
-}
-
-impl OutputShape {
-    fn new((outpoint, facts): &(OutPoint, Facts)) -> Self {
-        let Facts {
-            value,
-            block_height,
-            coinbase,
-        } = *facts;
-        let value_btc = Btc(signed(value));
-        Self {
-            tx_hash: Text(outpoint.txid),
-            output_index: outpoint.vout,
-            value,
-            value_btc,
-            block_height,
-            coinbase,
-        }
-    }
-}
-
-#[derive(Serialize)]
-struct Different {
-    tx_hash: Text<Txid>,
-    output_index: u32,
-    ours: Facts,
-    node: Facts,
-}
-
-#[derive(Serialize)]
-struct AuditShape {
-    address: String,
-    agrees: bool,
-    block: Block,
-    coverage: CoverageShape,
-    ours: Totals,
-    node: Totals,
-    missing: Vec<OutputShape>,
-    extra: Vec<OutputShape>,
-    different: Vec<Different>,
-    cursor: String,
-}
-
-fn shape(
-    address: String,
-    audited: &Audited,
-    coverage: CoverageShape,
-    cursor: String,
-) -> Result<AuditShape, ApiError> {
-    let Comparison {
-        missing,
-        extra,
-        different,
-    } = compare(&audited.ours, &audited.theirs);
-    let comparison = Comparison {
-        missing,
-        extra,
-        different,
+fn our_outputs(rows: &[(OutPoint, OutputRow)]) -> OutputFacts {
+    let facts = |row: &OutputRow| Facts {
+        value: row.value,
+        block_height: row.height,
+        coinbase: row.coinbase,
     };
-    let beyond = || ApiError::internal(&"the sum of an address's outputs is more than all money");
-    let ours = Totals::of(audited.ours.iter().map(|(_, row)| row.value)).ok_or_else(beyond)?;
-    let node =
-        Totals::of(audited.theirs.iter().map(|found| found.value.to_sat())).ok_or_else(beyond)?;
-    let different = |(outpoint, ours, node): &(OutPoint, Facts, Facts)| Different {
-        tx_hash: Text(outpoint.txid),
+    let outputs = rows.iter().map(|(outpoint, row)| (*outpoint, facts(row)));
+    outputs.collect()
+}
+
+fn node_outputs(found: &[FoundOutput]) -> OutputFacts {
+    let facts = |found: &FoundOutput| Facts {
+        value: found.value.to_sat(),
+        block_height: Some(found.height),
+        coinbase: found.coinbase,
+    };
+    let outputs = found.iter().map(|found| (found.outpoint, facts(found)));
+    outputs.collect()
+}
+
+/// What is in `these` and not in `others`.
+fn absent<'a>(
+    these: &'a OutputFacts,
+    others: &'a OutputFacts,
+) -> impl Iterator<Item = (&'a OutPoint, &'a Facts)> {
+    these
+        .iter()
+        .filter(|(outpoint, _)| !others.contains_key(outpoint))
+}
+
+/// What both have and say different things of: ours, then the node's.
+fn different<'a>(
+    ours: &'a OutputFacts,
+    node: &'a OutputFacts,
+) -> impl Iterator<Item = (&'a OutPoint, &'a Facts, &'a Facts)> {
+    let both = ours
+        .iter()
+        .filter_map(|(outpoint, facts)| Some((outpoint, facts, node.get(outpoint)?)));
+    both.filter(|(_, ours, node)| ours != node)
+}
+
+fn output_shape((outpoint, facts): (&OutPoint, &Facts)) -> impl Serialize + use<> {
+    object! {
+        tx_hash: outpoint.txid,
         output_index: outpoint.vout,
-        ours: *ours,
-        node: *node,
-    };
-    Ok(AuditShape {
-        address,
-        agrees: comparison.agrees(),
-        block: audited.block.into(),
-        coverage,
-        ours,
-        node,
-        missing: comparison.missing.iter().map(OutputShape::new).collect(),
-        extra: comparison.extra.iter().map(OutputShape::new).collect(),
-        different: comparison.different.iter().map(different).collect(),
-        cursor,
+        value: facts.value,
+        value_btc: Btc(signed(facts.value)),
+        block_height: facts.block_height,
+        coinbase: facts.coinbase,
+    }
+}
+
+/// How many outputs there are, and their sum; an error when that is more than a number holds, and
+/// more than all money.
+fn totals(outputs: &OutputFacts) -> Result<impl Serialize + use<>, ApiError> {
+    let mut values = outputs.values().map(|facts| facts.value);
+    let total = values.try_fold(0_u64, u64::checked_add).ok_or_else(|| {
+        ApiError::internal(&"the sum of an address's outputs is more than all money")
+    })?;
+    Ok(object! { count: outputs.len(), total })
+}
+
+fn audit_shape(
+    address: &str,
+    audited: &Audited,
+    coverage: &Coverage,
+) -> Result<impl Serialize + use<>, ApiError> {
+    let (ours, node) = (our_outputs(&audited.ours), node_outputs(&audited.theirs));
+    let different = different(&ours, &node).map(|(outpoint, ours, node)| {
+        object! {
+            tx_hash: outpoint.txid,
+            output_index: outpoint.vout,
+            ours: *ours,
+            node: *node,
+        }
+    });
+    Ok(object! {
+        address: address.to_owned(),
+        agrees: ours == node,
+        block: Block::from(audited.block),
+        coverage: CoverageShape::from(coverage),
+        ours: totals(&ours)?,
+        node: totals(&node)?,
+        // The node has them, we do not.
+        missing: absent(&node, &ours).map(output_shape).collect::<Vec<_>>(),
+        // We have them, the node does not.
+        extra: absent(&ours, &node).map(output_shape).collect::<Vec<_>>(),
+        different: different.collect::<Vec<_>>(),
     })
 }
 
 /// Has addresses audited.
 pub struct Auditor {
     pub reads: Reads,
-    pub encoder: EventEncoder,
     pub node: watch::Receiver<bitcoind::NodeStatus>,
     pub requests: mpsc::Sender<AuditRequest>,
     pub limiter: AuditLimiter,
@@ -270,42 +186,28 @@ pub struct Auditor {
 impl Auditor {
     /// `POST /audit/{address}`. May take minutes.
     pub async fn audit(&self, address: &str) -> Result<Answer, ApiError> {
-        let address = address::parse(address, self.encoder.network)?;
-        let script = address.script;
-        let row = self
-            .reads
-            .snapshot(move |snapshot| Ok(snapshot.watch(&script)?));
-        if row.await?.is_none() {
-            return Err(ApiError::not_watched(&address.text));
-        }
+        let address = self.reads.address(address)?;
+        let (known, spk) = (address.clone(), address.spk.clone());
+        self.reads.run(move |view| view.watched(&known)).await?;
         self.check_node()?;
         let _turn = self.limiter.take(Instant::now())?;
         let (answer, answered) = oneshot::channel();
-        let request = AuditRequest {
-            spk: address.spk,
-            answer,
-        };
+        let request = AuditRequest { spk, answer };
         let audited = async {
-            self.requests
-                .send(request)
-                .await
-                .map_err(|_| ApiError::stopping())?;
-            let audited = answered.await.map_err(|_| ApiError::stopping())?;
-            audited.map_err(|error| node_unavailable(&error.to_string()))
+            self.requests.send(request).await.ok()?;
+            answered.await.ok()
         };
-        let audited = tokio::select! {
-            biased;
-            () = self.stop.cancelled() => return Err(ApiError::stopping()),
-            audited = audited => audited?,
-        };
+        let audited = self.stop.run_until_cancelled(audited).await.flatten();
+        let audited = audited
+            .ok_or_else(ApiError::stopping)?
+            .map_err(|error| node_unavailable(&error.to_string()))?;
         let coverage = audited
             .coverage
             .as_ref()
-            .map(CoverageShape::from)
             .ok_or_else(|| ApiError::not_watched(&address.text))?;
-        let cursor = self.encoder.cursor(audited.head);
-        let shape = shape(address.text, &audited, coverage, cursor)?;
-        Ok(respond::json_at(StatusCode::OK, &shape.cursor, &shape))
+        let cursor = self.reads.encoder.cursor(audited.head);
+        let shape = audit_shape(&address.text, &audited, coverage)?;
+        Ok(respond::with_cursor(StatusCode::OK, &cursor, &shape))
     }
 
     /// Without the node nobody would answer.
@@ -323,10 +225,13 @@ impl Auditor {
 #[cfg(test)]
 mod tests {
     use bitcoin::hashes::Hash;
-    use bitcoin::{Amount, BlockHash, ScriptBuf};
+    use bitcoin::{Amount, BlockHash, ScriptBuf, Txid};
+
+    use serde_json::{Value, json};
 
     use super::*;
-    use crate::tracker::{BlockId, Coverage, ScriptHash, Spend};
+    use crate::tracker::{BlockId, ScriptHash, Spend};
+    use crate::wire::json::to_text;
 
     fn outpoint(n: u8) -> OutPoint {
         OutPoint {
@@ -358,17 +263,30 @@ mod tests {
         }
     }
 
-    fn facts(value: u64, height: u32) -> Facts {
-        Facts {
-            value,
-            block_height: Some(height),
-            coinbase: false,
-        }
+    /// Of an audit with these outputs.
+    fn shape(ours: Vec<(OutPoint, OutputRow)>, theirs: Vec<FoundOutput>) -> Value {
+        let coverage = Coverage {
+            from_height: 5,
+            utxos_complete: true,
+            pending: false,
+            scans: 0,
+        };
+        let audited = Audited {
+            block: BlockId {
+                height: 7,
+                hash: BlockHash::from_byte_array([0xab; 32]),
+            },
+            head: 9,
+            coverage: None,
+            ours,
+            theirs,
+        };
+        serde_json::to_value(audit_shape("x", &audited, &coverage).unwrap()).unwrap()
     }
 
     #[test]
     fn equal_sides_agree_in_whatever_order_they_are() {
-        assert!(compare(&[], &[]).agrees());
+        assert_eq!(shape(vec![], vec![])["agrees"], true);
         let spent = (
             outpoint(2),
             OutputRow {
@@ -379,17 +297,18 @@ mod tests {
                 ..ours(2, 5, 7).1
             },
         );
-        assert!(
-            compare(&[ours(1, 5, 6), spent], &[theirs(2, 5, 7), theirs(1, 5, 6)]).agrees(),
-            "an unconfirmed spend does not count"
+        let shape = shape(
+            vec![ours(1, 5, 6), spent],
+            vec![theirs(2, 5, 7), theirs(1, 5, 6)],
         );
+        assert_eq!(shape["agrees"], true, "an unconfirmed spend does not count");
     }
 
     #[test]
-    fn every_difference_is_named_once() {
-        let comparison = compare(
-            &[ours(5, 1, 1), ours(3, 7, 1), ours(1, 1, 1), ours(6, 1, 1)],
-            &[
+    fn every_difference_is_named_once_in_the_order_of_the_outputs() {
+        let shape = shape(
+            vec![ours(5, 1, 1), ours(3, 7, 1), ours(1, 1, 1), ours(6, 1, 1)],
+            vec![
                 theirs(1, 1, 1),
                 theirs(4, 9, 2),
                 theirs(2, 9, 2),
@@ -397,19 +316,27 @@ mod tests {
                 theirs(6, 1, 2),
             ],
         );
+        let named = |list: &str, fields: [&str; 3]| -> Vec<_> {
+            let list = shape[list].as_array().unwrap().iter();
+            list.map(|it| fields.map(|field| it[field].as_u64().unwrap()))
+                .collect()
+        };
+        let fields = ["output_index", "value", "block_height"];
+        assert_eq!(named("missing", fields), [[2, 9, 2], [4, 9, 2]]);
+        assert_eq!(named("extra", fields), [[5, 1, 1]]);
+        let different = shape["different"].as_array().unwrap().iter().map(|it| {
+            let facts = |side: &str| (it[side]["value"].clone(), it[side]["block_height"].clone());
+            (it["output_index"].clone(), facts("ours"), facts("node"))
+        });
+        let facts = |value: u64, height: u64| (Value::from(value), Value::from(height));
         assert_eq!(
-            comparison.missing,
-            [(outpoint(2), facts(9, 2)), (outpoint(4), facts(9, 2))]
-        );
-        assert_eq!(comparison.extra, [(outpoint(5), facts(1, 1))]);
-        assert_eq!(
-            comparison.different,
+            different.collect::<Vec<_>>(),
             [
-                (outpoint(3), facts(7, 1), facts(8, 1)),
-                (outpoint(6), facts(1, 1), facts(1, 2))
+                (Value::from(3), facts(7, 1), facts(8, 1)),
+                (Value::from(6), facts(1, 1), facts(1, 2))
             ]
         );
-        assert!(!comparison.agrees());
+        assert_eq!(shape["agrees"], false);
     }
 
     #[test]
@@ -425,65 +352,49 @@ mod tests {
                 ..row
             },
         ] {
-            assert_eq!(
-                compare(&[(place, row)], &[theirs(1, 1, 1)]).different.len(),
-                1
-            );
+            let shape = shape(vec![(place, row)], vec![theirs(1, 1, 1)]);
+            assert_eq!(shape["different"].as_array().map(Vec::len), Some(1));
         }
     }
 
     #[test]
     fn sums_are_checked() {
-        assert_eq!(
-            Totals::of([1, 2].into_iter()),
-            Some(Totals { count: 2, total: 3 })
-        );
-        assert_eq!(
-            Totals::of([u64::MAX].into_iter()),
-            Some(Totals {
-                count: 1,
-                total: u64::MAX
-            })
-        );
-        assert_eq!(Totals::of([u64::MAX, 1].into_iter()), None);
+        let totals = |values: &[u64]| {
+            let rows = values.iter().zip(1..);
+            let rows: Vec<_> = rows.map(|(value, n)| ours(n, *value, 1)).collect();
+            let totals = totals(&our_outputs(&rows)).map(|totals| to_text(&totals));
+            totals.map_err(|error| error.code)
+        };
+        let text = |count: u8, total: u64| Ok(format!("{{\"count\":{count},\"total\":{total}}}"));
+        assert_eq!(totals(&[1, 2]), text(2, 3));
+        assert_eq!(totals(&[u64::MAX]), text(1, u64::MAX));
+        assert_eq!(totals(&[u64::MAX, 1]), Err("internal"));
     }
 
     #[test]
     fn an_audit_looks_as_specified() {
-        let audited = Audited {
-            block: BlockId {
-                height: 7,
-                hash: BlockHash::from_byte_array([0xab; 32]),
-            },
-            head: 9,
-            coverage: Some(Coverage {
-                from_height: 5,
-                utxos_complete: true,
-                pending: false,
-                scans: 0,
-            }),
-            ours: vec![ours(1, 100_000_000, 6), ours(3, 2, 6)],
-            theirs: vec![theirs(1, 1, 6), theirs(2, 3, 6)],
+        let shape = shape(
+            vec![ours(1, 100_000_000, 6), ours(3, 2, 6)],
+            vec![theirs(1, 1, 6), theirs(2, 3, 6)],
+        );
+        let output = |n: u8, value: u64, btc: f64| {
+            json!({
+                "tx_hash": outpoint(n).txid.to_string(), "output_index": n, "value": value,
+                "value_btc": btc, "block_height": 6, "coinbase": false
+            })
         };
-        let coverage = CoverageShape::from(audited.coverage.as_ref().unwrap());
-        let text = crate::wire::json::to_text(
-            &shape("x".to_owned(), &audited, coverage, "5fa3-9".to_owned()).unwrap(),
-        );
-        let (one, two, three) = ("01".repeat(32), "02".repeat(32), "03".repeat(32));
-        let output = |hash: &str, index: u8, value: u64, btc: &str| {
-            format!(
-                r#"{{"tx_hash":"{hash}","output_index":{index},"value":{value},"value_btc":{btc},"block_height":6,"coinbase":false}}"#
-            )
-        };
-        let (missing, extra) = (
-            output(&two, 2, 3, "0.00000003"),
-            output(&three, 3, 2, "0.00000002"),
-        );
-        let hash = "ab".repeat(32);
-        let expected = format!(
-            r#"{{"address":"x","agrees":false,"block":{{"height":7,"hash":"{hash}"}},"coverage":{{"from_height":5,"complete":true,"utxos_complete":true,"pending":false}},"ours":{{"count":2,"total":100000002}},"node":{{"count":2,"total":4}},"missing":[{missing}],"extra":[{extra}],"different":[{{"tx_hash":"{one}","output_index":1,"ours":{{"value":100000000,"block_height":6,"coinbase":false}},"node":{{"value":1,"block_height":6,"coinbase":false}}}}],"cursor":"5fa3-9"}}"#
-        );
-        assert_eq!(text, expected);
+        let facts = |value: u64| json!({"value": value, "block_height": 6, "coinbase": false});
+        let expected = json!({
+            "address": "x", "agrees": false, "block": {"height": 7, "hash": "ab".repeat(32)},
+            "coverage": {"from_height": 5, "complete": true, "utxos_complete": true, "pending": false},
+            "ours": {"count": 2, "total": 100_000_002}, "node": {"count": 2, "total": 4},
+            "missing": [output(2, 3, 0.000_000_03)], "extra": [output(3, 2, 0.000_000_02)],
+            "different": [{
+                "tx_hash": outpoint(1).txid.to_string(), "output_index": 1,
+                "ours": facts(100_000_000), "node": facts(1)
+            }]
+        });
+        assert_eq!(shape, expected);
     }
 
     #[tokio::test(start_paused = true)]

@@ -1,18 +1,19 @@
 //! The body of an answer: whole, or in parts that are read and written as the client takes them.
 //! What it holds counts ([`Budget`](super::budget::Budget)) until the connection has taken it.
 
-use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http_body_util::Full;
+use futures_util::stream;
+use http_body_util::combinators::UnsyncBoxBody;
+use http_body_util::{BodyExt, Full, StreamBody};
 use hyper::body::{Body, Frame, SizeHint};
 use tokio::time::Instant;
 
 use super::budget::Charge;
-use crate::reads::Reads;
+use crate::reads::{Reads, StoreView};
 use crate::wire::error::ApiError;
 
 /// From the first to the last part of an answer. Its state of the store is held all the time, and
@@ -22,61 +23,10 @@ const LONGEST: Duration = Duration::from_secs(600);
 /// What an answer in parts holds at most at a time: one part.
 pub const PART_BYTES: usize = 128 * 1024;
 
-/// Where the parts of an answer come from.
-pub trait BodyParts: Send + 'static {
-    /// The next part; `None` at the end. Blocks the thread.
-    fn next(&mut self) -> Result<Option<Bytes>, ApiError>;
-}
-
 pub struct AnswerBody {
-    content: Content,
+    content: UnsyncBoxBody<Bytes, ApiError>,
+    weight: usize,
     held: Option<Charge>,
-}
-
-enum Content {
-    Whole(Full<Bytes>),
-    Parts(PartsBody),
-}
-
-struct PartsBody {
-    reads: Reads,
-    until: Instant,
-    state: PartsState,
-}
-
-enum PartsState {
-    Waiting(Box<dyn BodyParts>),
-    Read(Pin<Box<dyn Future<Output = Result<ReadPart, ApiError>> + Send>>),
-    Ended,
-}
-
-type ReadPart = (Box<dyn BodyParts>, Option<Bytes>);
-
-impl AnswerBody {
-    /// An error of `parts` ends the connection: what was sent so far cannot be taken back.
-    pub fn parts(reads: Reads, parts: impl BodyParts) -> Self {
-        Self {
-            content: Content::Parts(PartsBody {
-                reads,
-                until: Instant::now() + LONGEST,
-                state: PartsState::Waiting(Box::new(parts)),
-            }),
-            held: None,
-        }
-    }
-
-    /// Bytes that it holds, or will.
-    pub fn weight(&self) -> usize {
-        match &self.content {
-            Content::Whole(body) => usize::try_from(body.size_hint().lower()).unwrap_or(usize::MAX),
-            Content::Parts(_) => PART_BYTES,
-        }
-    }
-
-    /// Holds `charge` until it is out.
-    pub fn hold(&mut self, charge: Charge) {
-        self.held = Some(charge);
-    }
 }
 
 impl AnswerBody {
@@ -86,9 +36,47 @@ impl AnswerBody {
 
     pub fn from_full(body: Full<Bytes>) -> Self {
         Self {
-            content: Content::Whole(body),
+            weight: usize::try_from(body.size_hint().lower()).unwrap_or(usize::MAX),
+            content: body.map_err(|never| match never {}).boxed_unsync(),
             held: None,
         }
+    }
+
+    /// Reading a part may block its thread. An error of one ends the connection: what was sent so
+    /// far cannot be taken back.
+    pub fn parts(
+        reads: Reads,
+        parts: impl Iterator<Item = Result<Bytes, ApiError>> + Send + 'static,
+    ) -> Self {
+        let until = Instant::now() + LONGEST;
+        let next = move |mut parts| {
+            let reads = reads.clone();
+            async move {
+                if Instant::now() >= until {
+                    return Err(too_slow());
+                }
+                let next = move |_: &StoreView<'_>| {
+                    let part = Iterator::next(&mut parts).transpose()?;
+                    Ok(part.map(|part| (Frame::data(part), parts)))
+                };
+                reads.run_long(next).await
+            }
+        };
+        Self {
+            content: StreamBody::new(stream::try_unfold(parts, next)).boxed_unsync(),
+            weight: PART_BYTES,
+            held: None,
+        }
+    }
+
+    /// Bytes that it holds, or will.
+    pub fn weight(&self) -> usize {
+        self.weight
+    }
+
+    /// Holds `charge` until it is out.
+    pub fn hold(&mut self, charge: Charge) {
+        self.held = Some(charge);
     }
 }
 
@@ -106,64 +94,15 @@ impl Body for AnswerBody {
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, ApiError>>> {
-        match &mut self.content {
-            Content::Whole(body) => Pin::new(body)
-                .poll_frame(context)
-                .map_err(|never| match never {}),
-            Content::Parts(reading) => reading.poll(context).map_ok(Frame::data),
-        }
+        Pin::new(&mut self.content).poll_frame(context)
     }
 
     fn is_end_stream(&self) -> bool {
-        match &self.content {
-            Content::Whole(body) => body.is_end_stream(),
-            Content::Parts(reading) => matches!(reading.state, PartsState::Ended),
-        }
+        self.content.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {
-        match &self.content {
-            Content::Whole(body) => body.size_hint(),
-            Content::Parts(_) => SizeHint::default(),
-        }
-    }
-}
-
-impl PartsBody {
-    fn poll(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Bytes, ApiError>>> {
-        loop {
-            match std::mem::replace(&mut self.state, PartsState::Ended) {
-                PartsState::Ended => return Poll::Ready(None),
-                PartsState::Waiting(_) if Instant::now() >= self.until => {
-                    return Poll::Ready(Some(Err(too_slow())));
-                }
-                PartsState::Waiting(mut parts) => {
-                    let reads = self.reads.clone();
-                    let read = async move {
-                        let next = move |_: &_| {
-                            let part = parts.next()?;
-                            Ok((parts, part))
-                        };
-                        reads.run_long(next).await
-                    };
-                    self.state = PartsState::Read(Box::pin(read));
-                }
-                PartsState::Read(mut read) => {
-                    let Poll::Ready(done) = read.as_mut().poll(context) else {
-                        self.state = PartsState::Read(read);
-                        return Poll::Pending;
-                    };
-                    return Poll::Ready(match done {
-                        Ok((_, None)) => None,
-                        Ok((parts, Some(part))) => {
-                            self.state = PartsState::Waiting(parts);
-                            Some(Ok(part))
-                        }
-                        Err(error) => Some(Err(error)),
-                    });
-                }
-            }
-        }
+        self.content.size_hint()
     }
 }
 

@@ -8,8 +8,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use hyper::StatusCode;
-
 use crate::wire::error::ApiError;
 
 /// Of each body and of each answer.
@@ -121,10 +119,7 @@ const OVERLOADED: &str = "overloaded";
 
 fn overloaded() -> ApiError {
     let message = "The daemon holds as many bytes of requests and answers as it may (limits.rest_bytes); try again in a moment, or send or ask for less at a time.";
-    ApiError {
-        retry_after: Some(1),
-        ..ApiError::new(StatusCode::SERVICE_UNAVAILABLE, OVERLOADED, message)
-    }
+    ApiError::unavailable(OVERLOADED, message)
 }
 
 #[cfg(test)]

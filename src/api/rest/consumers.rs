@@ -5,6 +5,7 @@ use std::sync::Arc;
 use bitcoin::Network;
 use hyper::StatusCode;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use super::respond::{self, Answer};
 use super::watchlist::distinct;
@@ -16,38 +17,11 @@ use crate::events::cursors;
 use crate::reads::{Reads, run_detached};
 use crate::store::{self, Scripts};
 use crate::webhooks::{self, Webhooks};
-use crate::wire::EventEncoder;
-use crate::wire::address::{self, KnownAddress};
+use crate::wire::address::KnownAddress;
 use crate::wire::error::ApiError;
-use crate::wire::json;
+use crate::wire::json::{object, seconds};
 use crate::wire::request::Request;
 use crate::wire::request::types::{AddressSelection, Depths};
-
-/// `addresses` of a consumer.
-#[derive(Serialize)]
-#[serde(untagged)]
-enum Addresses {
-    /// `"all"`.
-    All(&'static str),
-    Count(usize),
-    These(Vec<String>),
-}
-
-/// `GET /consumers/{name}`
-#[derive(Serialize)]
-struct Shape {
-    name: String,
-    addresses: Addresses,
-    blocks: bool,
-    cursor: String,
-    head: String,
-    lag: u64,
-    lag_seconds: f64,
-    created: f64,
-    last_moved: f64,
-    readers: usize,
-    webhook: Option<webhooks::State>,
-}
 
 /// What an acknowledgement is answered with.
 #[derive(Debug, Serialize)]
@@ -93,55 +67,47 @@ impl Request for AckConsumer {
 /// What the routes of consumers are answered with.
 pub struct ConsumerRoutes {
     pub reads: Reads,
-    pub encoder: EventEncoder,
     pub settings: config::Webhooks,
     pub consumers: Arc<Consumers>,
     pub webhooks: Arc<Webhooks>,
     pub watchlist: Arc<Watchlist>,
 }
 
-/// What `PUT` asks for.
-struct Definition {
-    scripts: Scripts,
-    blocks: bool,
-    target: Option<webhooks::Target>,
-    at: Option<u64>,
-    head: u64,
-}
-
 impl ConsumerRoutes {
-    /// Reads the store.
+    /// Reads the store. `addresses`: all, how many, or which.
     fn shape(
         &self,
         consumer: &Consumer,
         unread: Unread,
-        addresses: Addresses,
+        addresses: Value,
         whole: bool,
-    ) -> Result<Shape, ApiError> {
-        Ok(Shape {
+    ) -> Result<impl Serialize + use<>, ApiError> {
+        Ok(object! {
             name: consumer.name.clone(),
             addresses,
             blocks: consumer.wants.blocks,
             // One moment's: what is acknowledged since would make another lag.
-            cursor: self.encoder.cursor(unread.acked),
-            head: self.encoder.cursor(unread.head),
+            cursor: self.reads.encoder.cursor(unread.acked),
+            head: self.reads.encoder.cursor(unread.head),
             lag: unread.lag(),
-            lag_seconds: json::seconds(unread.age(now_ms())),
-            created: json::seconds(consumer.wants.created),
-            last_moved: json::seconds(consumer.place().moved),
+            lag_seconds: seconds(unread.age(now_ms())),
+            created: seconds(consumer.wants.created),
+            last_moved: seconds(consumer.place().moved),
             readers: consumer.readers(),
             webhook: self.webhooks.state(consumer, whole)?,
         })
     }
 
     /// With its list of addresses.
-    async fn whole_shape(self: &Arc<Self>, consumer: Arc<Consumer>) -> Result<Shape, ApiError> {
+    async fn whole_shape(
+        self: &Arc<Self>,
+        consumer: Arc<Consumer>,
+    ) -> Result<impl Serialize + use<>, ApiError> {
         let (routes, unread) = (self.clone(), consumer.unread().await?);
-        let shape = self.reads.run(move |_| {
-            let text = |spk: &bitcoin::ScriptBuf| address::text(spk, routes.encoder.network);
+        let shape = self.reads.run(move |view| {
             let addresses = match &consumer.wants.scripts {
-                Scripts::All => Addresses::All("all"),
-                Scripts::These(spks) => Addresses::These(spks.iter().map(text).collect()),
+                Scripts::All => "all".into(),
+                Scripts::These(spks) => spks.iter().map(|spk| view.address_of(spk)).collect(),
             };
             routes.shape(&consumer, unread, addresses, true)
         });
@@ -151,29 +117,19 @@ impl ConsumerRoutes {
 
 /// `GET /consumers`
 pub async fn list_consumers(routes: &Arc<ConsumerRoutes>) -> Result<Answer, ApiError> {
-    #[derive(Serialize)]
-    struct List {
-        consumers: Vec<Shape>,
-        count: usize,
-        cursor: String,
-    }
     let (owned, all) = (routes.clone(), routes.consumers.unread(usize::MAX).await?);
-    let answer = routes.reads.run(move |reader| {
-        let cursor = owned.encoder.cursor(reader.snapshot().head()?);
+    let answer = routes.reads.run(move |view| {
+        let cursor = view.cursor()?;
         let shape = |(consumer, unread): &(Arc<Consumer>, Unread)| {
             let addresses = match &consumer.wants.scripts {
-                Scripts::All => Addresses::All("all"),
-                Scripts::These(spks) => Addresses::Count(spks.len()),
+                Scripts::All => "all".into(),
+                Scripts::These(spks) => spks.len().into(),
             };
             owned.shape(consumer, *unread, addresses, false)
         };
         let consumers = all.iter().map(shape).collect::<Result<Vec<_>, _>>()?;
-        let answer = List {
-            count: consumers.len(),
-            consumers,
-            cursor,
-        };
-        Ok(respond::json_at(StatusCode::OK, &answer.cursor, &answer))
+        let list = object! { consumers, count: all.len() };
+        Ok(respond::with_cursor(StatusCode::OK, &cursor, &list))
     });
     answer.await
 }
@@ -181,8 +137,7 @@ pub async fn list_consumers(routes: &Arc<ConsumerRoutes>) -> Result<Answer, ApiE
 /// `GET /consumers/{name}`
 pub async fn consumer(routes: &Arc<ConsumerRoutes>, name: &str) -> Result<Answer, ApiError> {
     let consumer = routes.consumers.get(consumer_name(name)?)?;
-    let shape = routes.whole_shape(consumer).await?;
-    Ok(respond::json(StatusCode::OK, &shape))
+    Ok(respond::ok(&routes.whole_shape(consumer).await?))
 }
 
 /// `PUT /consumers/{name}`
@@ -191,25 +146,20 @@ pub async fn put_consumer(
     name: &str,
     asked: PutConsumer,
 ) -> Result<Answer, ApiError> {
-    #[derive(Serialize)]
-    struct Put {
-        #[serde(flatten)]
-        shape: Shape,
-        message: String,
-        #[serde(skip_serializing_if = "Option::is_none")]
-        secret: Option<String>,
-    }
     consumer_name(name)?;
-    let (blocks, encoder) = (asked.blocks.unwrap_or(false), routes.encoder.clone());
+    let blocks = asked.blocks.unwrap_or(false);
     let (wanted, after) = (asked.addresses.unwrap_or_default(), asked.after);
-    let read = routes.reads.run_long(move |reader| {
-        let addresses = named(wanted, blocks, encoder.network)?;
-        let at = after.map(|text| cursors::place(reader, &encoder, &text));
+    let Depths(depths) = asked.confirmations.unwrap_or_default();
+    let has_depths = !depths.is_empty();
+    let read = routes.reads.run_long(move |view| {
+        let addresses = named(wanted, blocks, has_depths, view.encoder.network)?;
+        let scripts = scripts_of(addresses.as_deref());
+        let at = after.map(|text| cursors::place(view, &text));
         // A new one begins here: what its addresses do from now on is for it.
-        Ok((addresses, at.transpose()?, reader.snapshot().head()?))
+        Ok((addresses, scripts, at.transpose()?, view.head()?))
     });
-    let (addresses, at, head) = read.await?;
-    let target = webhooks::Asked {
+    let (addresses, scripts, at, head) = read.await?;
+    let target = webhooks::TargetRequest {
         url: asked.url,
         secret: asked.secret,
         secrets: asked.secrets,
@@ -221,17 +171,15 @@ pub async fn put_consumer(
         // Before anything is watched for it.
         target.check(known.wants.webhook.as_ref())?;
     }
-    let Depths(depths) = asked.confirmations.unwrap_or_default();
-    let definition = Definition {
-        scripts: watch(&routes.watchlist, addresses, depths).await?,
-        blocks,
-        target,
-        at,
-        head,
-    };
+    if let Some(addresses) = addresses {
+        let addresses = addresses.into();
+        routes.watchlist.ensure_watched(addresses, depths).await?;
+    }
     let (owned, owned_name) = (routes.clone(), name.to_owned());
-    let (consumer, defined, secret) =
-        run_detached(async move { define(&owned, &owned_name, definition).await }).await?;
+    let defined = run_detached(async move {
+        define(&owned, &owned_name, scripts, blocks, target, at, head).await
+    });
+    let (consumer, defined, secret) = defined.await?;
     let (status, what) = match defined {
         Defined::Created => (StatusCode::CREATED, "is there now"),
         Defined::Changed => (
@@ -240,11 +188,9 @@ pub async fn put_consumer(
         ),
         Defined::Same => (StatusCode::OK, "was like that already"),
     };
-    let answer = Put {
-        shape: routes.whole_shape(consumer).await?,
-        message: format!("The consumer {name} {what}."),
-        secret,
-    };
+    let shape = routes.whole_shape(consumer).await?;
+    let message = format!("The consumer {name} {what}.");
+    let answer = object! { #[serde(flatten)] shape, message, ?secret };
     Ok(respond::json(status, &answer))
 }
 
@@ -252,15 +198,12 @@ pub async fn put_consumer(
 async fn define(
     routes: &ConsumerRoutes,
     name: &str,
-    definition: Definition,
+    scripts: Scripts,
+    blocks: bool,
+    target: Option<webhooks::Target>,
+    at: Option<u64>,
+    head: u64,
 ) -> Result<(Arc<Consumer>, Defined, Option<String>), ApiError> {
-    let Definition {
-        scripts,
-        blocks,
-        target,
-        at,
-        head,
-    } = definition;
     let (now, mut secret) = (now_ms(), None);
     let wants = |known: Option<&store::Consumer>| {
         let webhook = target
@@ -289,52 +232,41 @@ async fn define(
 fn named(
     wanted: AddressSelection,
     blocks: bool,
+    has_depths: bool,
     network: Network,
 ) -> Result<Option<Vec<KnownAddress>>, ApiError> {
-    match wanted {
-        AddressSelection::All => Ok(None),
-        AddressSelection::These(list) if list.0.is_empty() && !blocks => {
+    match wanted.0 {
+        None if has_depths => {
+            let what = "left out when \"addresses\" is \"all\": depths belong to addresses (POST /add_addresses takes them, too)";
+            Err(ApiError::invalid_field("confirmations", what))
+        }
+        None => Ok(None),
+        Some(list) if list.0.is_empty() && !blocks => {
             let what =
                 "\"all\" or an array of addresses, which may be empty when \"blocks\" is true";
             Err(ApiError::invalid_field("addresses", what))
         }
-        AddressSelection::These(list) => Ok(Some(distinct(list.parse(network)?))),
+        Some(list) => Ok(Some(distinct(list.parse(network)?))),
     }
 }
 
-/// Watches the addresses that a definition names. Their scripts in an order that says nothing, so
-/// that equal lists are equal.
-async fn watch(
-    watchlist: &Watchlist,
-    addresses: Option<Vec<KnownAddress>>,
-    depths: Vec<u8>,
-) -> Result<Scripts, ApiError> {
-    let addresses = match addresses {
-        Some(addresses) => addresses,
-        None if depths.is_empty() => return Ok(Scripts::All),
-        None => {
-            let what = "left out when \"addresses\" is \"all\": depths belong to addresses (POST /add_addresses takes them, too)";
-            return Err(ApiError::invalid_field("confirmations", what));
-        }
+/// In an order that says nothing, so that equal lists are equal.
+fn scripts_of(addresses: Option<&[KnownAddress]>) -> Scripts {
+    let Some(addresses) = addresses else {
+        return Scripts::All;
     };
     let spks = addresses.iter().map(|address| address.spk.clone());
     let mut spks: Vec<_> = spks.collect();
     spks.sort_unstable();
-    watchlist.ensure_watched(addresses.into(), depths).await?;
-    Ok(Scripts::These(spks))
+    Scripts::These(spks)
 }
 
 /// `DELETE /consumers/{name}`
 pub async fn delete_consumer(consumers: &Arc<Consumers>, name: &str) -> Result<Answer, ApiError> {
-    #[derive(Serialize)]
-    struct Deleted<'a> {
-        name: &'a str,
-        message: String,
-    }
     let (consumers, owned) = (consumers.clone(), consumer_name(name)?.to_owned());
     run_detached(async move { consumers.forget(&owned).await }).await?;
     let message = format!("The consumer {name} is deleted; its addresses are still watched.");
-    Ok(respond::json(StatusCode::OK, &Deleted { name, message }))
+    Ok(respond::ok(&object! { name, message }))
 }
 
 /// `POST /consumers/{name}/ack`
@@ -343,16 +275,10 @@ pub async fn ack(
     name: &str,
     asked: AckConsumer,
 ) -> Result<Answer, ApiError> {
-    #[derive(Serialize)]
-    struct Answered {
-        #[serde(flatten)]
-        acked: Acked,
-        message: String,
-    }
     let (name, cursor) = (consumer_name(name)?, asked.cursor);
     let acked = loop {
         let consumer = routes.consumers.get(name)?;
-        match acknowledge(&routes.reads, &routes.encoder, &consumer, None, &cursor).await? {
+        match acknowledge(&routes.reads, &consumer, None, &cursor).await? {
             Ok(acked) => break acked,
             // It was defined anew this moment.
             Err(_) => tokio::task::yield_now().await,
@@ -364,14 +290,13 @@ pub async fn ack(
             "{name} was further on already and stays there; PUT with \"after\" moves it backwards."
         ),
     };
-    Ok(respond::json(StatusCode::OK, &Answered { acked, message }))
+    Ok(respond::ok(&object! { #[serde(flatten)] acked, message }))
 }
 
 /// Moves a consumer's place forward; why not, when that has ended, or the lease under which its
 /// client read.
 pub async fn acknowledge(
     reads: &Reads,
-    encoder: &EventEncoder,
     consumer: &Arc<Consumer>,
     lease: Option<LeaseId>,
     cursor: &str,
@@ -381,12 +306,12 @@ pub async fn acknowledge(
         let message = format!("{name} has a webhook: its cursor moves with the deliveries.");
         return Err(ApiError::conflict("consumer_has_webhook", message));
     }
-    let (text, owned) = (cursor.to_owned(), encoder.clone());
-    let number = reads.run(move |reader| {
-        let number = cursors::number(reader, &owned, &text)?;
-        if number > reader.snapshot().head()? {
+    let text = cursor.to_owned();
+    let number = reads.run(move |view| {
+        let number = cursors::number(view, &text)?;
+        if number > view.head()? {
             // Says what is wrong with it.
-            cursors::place(reader, &owned, &text)?;
+            cursors::check(view, number)?;
         }
         Ok(number)
     });
@@ -398,7 +323,7 @@ pub async fn acknowledge(
     };
     Ok(Ok(Acked {
         consumer: name.clone(),
-        cursor: encoder.cursor(place.number),
+        cursor: reads.encoder.cursor(place.number),
         lag: consumer.unread().await?.lag(),
         was_further: place.number > number,
     }))

@@ -2,7 +2,6 @@
 //! means.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use hyper::StatusCode;
@@ -14,8 +13,7 @@ use super::body::AnswerBody;
 use super::budget::Budget;
 use super::respond::{self, Answer};
 use crate::events::{self, Batch, EventLog, PageError, Selection, cursors};
-use crate::reads::Reads;
-use crate::store::StoreReader;
+use crate::reads::{Reads, StoreView};
 use crate::wire::address::{self, KnownAddress};
 use crate::wire::request::Request;
 use crate::wire::request::types::{Limit, Wait};
@@ -55,28 +53,12 @@ pub const ONE_READER: &str =
 pub struct EventQueries {
     pub reads: Reads,
     pub budget: Budget,
-    pub encoder: EventEncoder,
     pub log: Arc<EventLog>,
     pub dispatch: events::Handle,
     /// Ends waiting.
     pub stop: CancellationToken,
-    pub waiting: Arc<AtomicUsize>,
-}
-
-/// A request that waits for events.
-struct Waiting(Arc<AtomicUsize>);
-
-impl Waiting {
-    fn new(count: &Arc<AtomicUsize>) -> Self {
-        count.fetch_add(1, Ordering::Relaxed);
-        Self(count.clone())
-    }
-}
-
-impl Drop for Waiting {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
-    }
+    /// One clone for each request that waits.
+    pub waiting: Arc<()>,
 }
 
 impl EventQueries {
@@ -85,21 +67,19 @@ impl EventQueries {
     pub async fn events(&self, query: ReadEvents, asked: Instant) -> Result<Answer, ApiError> {
         let limit = query.limit.map_or(LIMIT_DEFAULT, Limit::get);
         let wait = query.wait.map_or(Duration::ZERO, Wait::seconds);
-        let (texts, after, encoder) = (query.address, query.after, self.encoder.clone());
-        let begun = self.reads.run(move |reader| {
+        let (texts, after) = (query.address, query.after);
+        let begun = self.reads.run_rows(texts.len(), move |view| {
             let texts = texts.iter();
-            let addresses = texts.map(|text| address::parse(text, encoder.network));
+            let addresses = texts.map(|text| address::parse(text, view.encoder.network));
             let addresses = addresses.collect::<Result<Vec<_>, _>>()?;
-            let from = begin(reader, &encoder, &addresses, after.as_deref())?;
+            let from = begin(view, &addresses, after.as_deref())?;
             Ok((addresses, from))
         });
         let (addresses, from) = begun.await?;
         let selection = match addresses.is_empty() {
             true => Selection::everything(),
             false => Selection {
-                scripts: Some(Arc::new(
-                    addresses.iter().map(|address| address.script).collect(),
-                )),
+                scripts: Some(Arc::new(addresses.iter().map(|it| it.script).collect())),
                 blocks: false,
             },
         };
@@ -107,9 +87,11 @@ impl EventQueries {
         match self.read(selection, from, limit, enough).await {
             Ok(batch) => self.answer(batch).await,
             Err(PageError::Expired) => {
-                let encoder = self.encoder.clone();
-                let look = move |reader: &StoreReader| check(reader, &encoder, from, &addresses);
-                self.reads.run(look).await?;
+                let check = self.reads.run(move |view| {
+                    cursors::check(view, from)
+                        .map_err(|error| cursors::with_balances(view, error, &addresses))
+                });
+                check.await?;
                 Err(ApiError::internal(&"events that are kept were not found"))
             }
             Err(cause) => Err(cause.into()),
@@ -118,7 +100,7 @@ impl EventQueries {
 
     /// Requests that wait for events now.
     pub fn waiting(&self) -> usize {
-        self.waiting.load(Ordering::Relaxed)
+        Arc::strong_count(&self.waiting).saturating_sub(1)
     }
 
     /// Up to `limit` events after a number; waits for some until `enough` is over or the daemon
@@ -130,12 +112,9 @@ impl EventQueries {
         limit: usize,
         enough: Option<impl Future<Output = ()>>,
     ) -> Result<Batch, PageError> {
-        let _waiting = enough.as_ref().map(|_| Waiting::new(&self.waiting));
+        let _waiting = enough.as_ref().map(|_| self.waiting.clone());
         let enough = enough.map(|enough| async {
-            tokio::select! {
-                () = enough => {}
-                () = self.stop.cancelled() => {}
-            }
+            self.stop.run_until_cancelled(enough).await;
         });
         let request = events::Request {
             selection,
@@ -147,12 +126,12 @@ impl EventQueries {
 
     /// A part of the log as `GET /events` answers it.
     pub async fn answer(&self, batch: Batch) -> Result<Answer, ApiError> {
-        let (encoder, budget) = (self.encoder.clone(), self.budget.clone());
-        if batch.bytes <= FEW_BYTES {
-            return batch_answer(&batch, &encoder, &budget);
+        let (budget, bytes) = (self.budget.clone(), batch.bytes);
+        let render = move |view: &StoreView<'_>| batch_answer(&batch, view.encoder, &budget);
+        match bytes {
+            ..=FEW_BYTES => self.reads.on_the_spot(render),
+            _ => self.reads.run_long(render).await,
         }
-        let render = move |_: &StoreReader| batch_answer(&batch, &encoder, &budget);
-        self.reads.run_long(render).await
     }
 }
 
@@ -182,40 +161,24 @@ fn batch_answer(
         ));
     }
     text.push_str(&format!("],\"next\":\"{next}\",\"head\":\"{head}\"}}"));
-    let body = AnswerBody::from_full(text.into());
-    Ok(respond::json_text_at(StatusCode::OK, &next, body))
+    let mut answer = respond::json_text(StatusCode::OK, AnswerBody::whole(text));
+    respond::set_cursor(&mut answer, &next);
+    Ok(answer)
 }
 
 /// The number after which to read: that of `after`, or the one before the first event. All
 /// addresses must be watched.
 fn begin(
-    reader: &StoreReader,
-    encoder: &EventEncoder,
+    view: &StoreView<'_>,
     addresses: &[KnownAddress],
     after: Option<&str>,
 ) -> Result<u64, ApiError> {
-    let snapshot = reader.snapshot();
     for address in addresses {
-        if snapshot.watch(&address.script)?.is_none() {
-            return Err(ApiError::not_watched(&address.text));
-        }
+        view.watched(address)?;
     }
     match after {
-        Some(text) => cursors::place(reader, encoder, text)
-            .map_err(|error| cursors::with_balances(reader, encoder, error, addresses)),
-        None => Ok(reader.first_seq()?.saturating_sub(1)),
-    }
-}
-
-/// Whether what follows a number is still kept.
-fn check(
-    reader: &StoreReader,
-    encoder: &EventEncoder,
-    number: u64,
-    addresses: &[KnownAddress],
-) -> Result<(), ApiError> {
-    match cursors::place(reader, encoder, &encoder.cursor(number)) {
-        Ok(_) => Ok(()),
-        Err(error) => Err(cursors::with_balances(reader, encoder, error, addresses)),
+        Some(text) => cursors::place(view, text)
+            .map_err(|error| cursors::with_balances(view, error, addresses)),
+        None => Ok(view.reader.first_seq()?.saturating_sub(1)),
     }
 }

@@ -4,28 +4,22 @@
 
 use std::sync::Arc;
 
-use hyper::StatusCode;
 use hyper::header::{CACHE_CONTROL, HeaderValue};
-use prometheus::{CounterVec, GaugeVec, Opts, Registry, TextEncoder};
+use prometheus::core::Collector;
+use prometheus::{HistogramVec, TextEncoder};
 
 use super::respond::{self, Answer};
-use super::status::{Overview, tip_time};
-use crate::bitcoind::{self, TopicStatus};
+use super::status::{Overview, age, tip_time};
+use crate::bitcoind::{NodeStatus, TopicStatus};
 use crate::clock::now_ms;
 use crate::consumers::{Consumer, Unread};
 use crate::events;
-use crate::store::StoreReader;
+use crate::reads::StoreView;
 use crate::webhooks::Counters;
 use crate::wire::error::ApiError;
 use crate::wire::json::seconds;
 
 const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
-
-impl From<prometheus::Error> for ApiError {
-    fn from(cause: prometheus::Error) -> Self {
-        Self::internal(&cause)
-    }
-}
 
 impl Overview {
     /// `GET /metrics`. `sessions`: open Engine.IO sessions. Short work: a few single rows and the
@@ -34,355 +28,207 @@ impl Overview {
         let counts = self.dispatch.counts().await?;
         let consumers = self.consumers.unread(usize::MAX).await?;
         let overview = self.clone();
-        let text = self.reads.run(move |reader| {
-            let writer = MetricsWriter::new()?;
-            overview.describe_daemon(&writer)?;
-            overview.describe_state(&writer, reader)?;
-            overview.describe_clients(&writer, sessions, counts)?;
-            overview.describe_consumers(&writer, &consumers)?;
-            overview.describe_node(&writer, &overview.monitoring.node(), now_ms())?;
-            Ok(TextEncoder::new().encode_to_string(&writer.0.gather())?)
+        let text = self.reads.run(move |view| {
+            let mut text = MetricsText::default();
+            overview.describe_daemon(&mut text, sessions, &counts);
+            overview.describe_state(&mut text, view)?;
+            overview.describe_consumers(&mut text, &consumers)?;
+            overview.describe_node(&mut text, &overview.monitoring.node(), now_ms());
+            Ok(text.0)
         });
-        let mut answer = respond::body(StatusCode::OK, CONTENT_TYPE, text.await?);
+        let mut answer = respond::body(CONTENT_TYPE, text.await?);
         answer
             .headers_mut()
             .insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
         Ok(answer)
     }
 
-    fn describe_daemon(&self, writer: &MetricsWriter) -> Result<(), ApiError> {
-        let version = [([env!("CARGO_PKG_VERSION")], 1.0)];
-        writer.gauges(
+    fn describe_daemon(&self, text: &mut MetricsText, sessions: usize, counts: &events::Counts) {
+        let version = [(env!("CARGO_PKG_VERSION"), Some(1.0))];
+        text.add(
             "build_info",
             "What runs here; always 1.",
-            ["version"],
+            "version",
             version,
-        )?;
-        writer.gauge(
-            "uptime_seconds",
-            "Since the daemon started.",
-            self.started.elapsed().as_secs_f64(),
-        )?;
-        writer.gauge(
-            "monitoring",
-            "1 unless a person stopped it (POST /stop).",
-            flag(self.monitoring.is_on()),
-        )
+        );
+        let uptime = Some(self.started.elapsed().as_secs_f64());
+        text.add_single("uptime_seconds", "Since the daemon started.", uptime);
+        let help = "1 unless a person stopped it (POST /stop).";
+        text.add_single("monitoring", help, flag(self.monitoring.is_on()));
+        text.add_single("sessions", "Open Engine.IO sessions.", size(sessions));
+        let help = "Sessions that subscribed to something.";
+        text.add_single("subscribers", help, size(counts.subscribers));
+        let help = "Subscriptions of all sessions.";
+        text.add_single("subscriptions", help, size(counts.subscriptions));
+        let help = "Sessions that read so slowly that they are told from the log, until they have caught up.";
+        text.add_single("lagging", help, size(counts.lagging));
+        let help = "REST requests that wait for events.";
+        text.add_single("waiting_requests", help, size(self.events.waiting()));
+        let help = "Bytes of REST requests and answers under way that count for limits.rest_bytes.";
+        text.add_single("rest_bytes", help, size(self.budget.held()));
     }
 
-    fn describe_state(&self, writer: &MetricsWriter, reader: &StoreReader) -> Result<(), ApiError> {
-        let snapshot = reader.snapshot();
-        let (counts, first) = (snapshot.counts()?, reader.first_seq()?);
-        writer.gauge(
-            "tip_height",
-            "Height of the last block that is included.",
-            snapshot.tip()?.map(|tip| tip.height),
-        )?;
-        writer.gauge(
-            "event_head",
-            "Number of the last event in the log.",
-            number(snapshot.head()?),
-        )?;
-        writer.gauge(
-            "event_first",
-            "Number of the first event that is kept.",
-            number(first),
-        )?;
-        writer.gauge(
-            "watched_addresses",
-            "Addresses on the watch list.",
-            number(counts.addresses),
-        )?;
-        writer.gauge(
-            "utxos",
-            "Unspent outputs of watched addresses.",
-            number(counts.utxos),
-        )?;
-        writer.gauge(
-            "transactions",
-            "Transactions of watched addresses.",
-            number(counts.transactions),
-        )?;
-        writer.gauge(
-            "scans_open",
-            "History scans that have not ended.",
-            number(snapshot.open_scans()?.len() as u64),
-        )?;
-        writer.gauge(
-            "scan_blocks_left",
-            "Blocks that open history scans still have to pass, each scan counted by itself.",
-            number(self.scans.blocks_left()),
-        )?;
-        Ok(writer.0.register(Box::new(self.step_times.clone()))?)
-    }
-
-    fn describe_clients(
-        &self,
-        writer: &MetricsWriter,
-        sessions: usize,
-        counts: events::Counts,
-    ) -> Result<(), ApiError> {
-        let size = |size: usize| number(size as u64);
-        writer.gauge("sessions", "Open Engine.IO sessions.", size(sessions))?;
-        writer.gauge(
-            "subscribers",
-            "Sessions that subscribed to something.",
-            size(counts.subscribers),
-        )?;
-        writer.gauge(
-            "subscriptions",
-            "Subscriptions of all sessions.",
-            size(counts.subscriptions),
-        )?;
-        writer.gauge(
-            "lagging",
-            "Sessions that read so slowly that they are told from the log, until they have caught up.",
-            size(counts.lagging),
-        )?;
-        writer.gauge(
-            "waiting_requests",
-            "REST requests that wait for events.",
-            size(self.events.waiting()),
-        )?;
-        writer.gauge(
-            "rest_bytes",
-            "Bytes of REST requests and answers under way that count for limits.rest_bytes.",
-            size(self.budget.held()),
-        )
+    fn describe_state(&self, text: &mut MetricsText, view: &StoreView<'_>) -> Result<(), ApiError> {
+        let counts = view.counts()?;
+        let height = view.tip()?.map(|tip| tip.height.into());
+        let help = "Height of the last block that is included.";
+        text.add_single("tip_height", help, height);
+        let help = "Number of the last event in the log.";
+        text.add_single("event_head", help, number(view.head()?));
+        let help = "Number of the first event that is kept.";
+        text.add_single("event_first", help, number(view.reader.first_seq()?));
+        let help = "Addresses on the watch list.";
+        text.add_single("watched_addresses", help, number(counts.addresses));
+        let help = "Unspent outputs of watched addresses.";
+        text.add_single("utxos", help, number(counts.utxos));
+        let help = "Transactions of watched addresses.";
+        text.add_single("transactions", help, number(counts.transactions));
+        let help = "History scans that have not ended.";
+        text.add_single("scans_open", help, size(view.open_scans()?.len()));
+        let help =
+            "Blocks that open history scans still have to pass, each scan counted by itself.";
+        text.add_single("scan_blocks_left", help, number(self.scans.blocks_left()));
+        text.add_histogram(&self.step_times)
     }
 
     fn describe_consumers(
         &self,
-        writer: &MetricsWriter,
+        text: &mut MetricsText,
         consumers: &[(Arc<Consumer>, Unread)],
     ) -> Result<(), ApiError> {
-        let of_each = |value: fn(&Unread) -> f64| {
-            consumers
-                .iter()
-                .map(move |(consumer, unread)| ([&*consumer.name], value(unread)))
+        let now = now_ms();
+        let mut add = |name, help, value: &dyn Fn(&Consumer, &Unread) -> Option<f64>| {
+            let values = consumers.iter();
+            let values = values.map(|(it, unread)| (&*it.name, value(it, unread)));
+            text.add(name, help, "consumer", values);
         };
         let help = "Events of the log from the first on that the consumer wants and has not acknowledged; 0 when there is none.";
-        writer.gauges(
-            "consumer_lag",
-            help,
-            ["consumer"],
-            of_each(|unread| number(unread.lag())),
-        )?;
+        add("consumer_lag", help, &|_, unread| number(unread.lag()));
         let help =
             "Age of the oldest event that the consumer has not acknowledged; 0 when there is none.";
-        writer.gauges(
-            "consumer_lag_seconds",
-            help,
-            ["consumer"],
-            of_each(|unread| seconds(unread.age(now_ms()))),
-        )?;
-        let readers = consumers
-            .iter()
-            .map(|(consumer, _)| ([&*consumer.name], number(consumer.readers() as u64)));
-        writer.gauges(
-            "consumer_readers",
-            "Who reads the consumer now.",
-            ["consumer"],
-            readers,
-        )?;
+        add("consumer_lag_seconds", help, &|_, unread| {
+            Some(seconds(unread.age(now)))
+        });
+        let help = "Who reads the consumer now.";
+        add("consumer_readers", help, &|it, _| size(it.readers()));
 
         let webhooks = self.webhooks.counters()?;
-        let of_each = |value: fn(&Counters) -> f64| {
-            webhooks
-                .iter()
-                .map(move |(name, counters)| ([&**name], value(counters)))
+        let mut add = |name, help, value: fn(&Counters) -> Option<f64>| {
+            let values = webhooks.iter().map(|(name, it)| (&**name, value(it)));
+            text.add(name, help, "consumer", values);
         };
-        writer.counters(
-            "webhook_attempts_total",
-            "Posts to the webhook.",
-            ["consumer"],
-            of_each(|it| number(it.attempts)),
-        )?;
-        writer.counters(
-            "webhook_failures_total",
-            "Posts that failed.",
-            ["consumer"],
-            of_each(|it| number(it.failures)),
-        )?;
-        writer.gauges(
-            "webhook_in_flight",
-            "Posts on their way.",
-            ["consumer"],
-            of_each(|it| number(it.in_flight as u64)),
-        )?;
+        let help = "Posts to the webhook.";
+        add("webhook_attempts_total", help, |it| number(it.attempts));
+        let help = "Posts that failed.";
+        add("webhook_failures_total", help, |it| number(it.failures));
+        let help = "Posts on their way.";
+        add("webhook_in_flight", help, |it| size(it.in_flight));
         let help = "Events that were given up; see GET /consumers/{name}/dead_letters.";
-        writer.gauges(
-            "webhook_dead_letters",
-            help,
-            ["consumer"],
-            of_each(|it| number(it.dead_letters as u64)),
-        )
+        add("webhook_dead_letters", help, |it| size(it.dead_letters));
+        Ok(())
     }
 
-    fn describe_node(
-        &self,
-        writer: &MetricsWriter,
-        node: &bitcoind::NodeStatus,
-        now: u64,
-    ) -> Result<(), ApiError> {
-        let following = self.monitoring.is_on() && node.following;
-        writer.gauge(
-            "following",
-            "1 while the daemon follows the node's tip and its feeds.",
-            flag(following),
-        )?;
-        writer.gauge(
-            "data_age_seconds",
-            "Since the daemon heard from the node while it followed it.",
-            age(node.current_at, now),
-        )?;
-        writer.gauge(
-            "node_available",
-            "1 while the node answers.",
-            flag(node.available),
-        )?;
-        let known = node.last_answer.is_some();
-        writer.gauge(
-            "node_blocks",
-            "Height of the node's chain when it was asked last.",
-            known.then_some(node.node.blocks),
-        )?;
-        writer.gauge(
-            "node_headers",
-            "Height of the node's best header when it was asked last.",
-            known.then_some(node.node.headers),
-        )?;
-        writer.gauge(
-            "node_connections",
-            "Connections of the node to other nodes.",
-            node.node.connections,
-        )?;
-        writer.gauge(
-            "node_tip_age_seconds",
-            "Since the time in the header of the node's tip.",
-            age(tip_time(&node.node), now),
-        )?;
-        writer.gauge(
-            "mempool_transactions",
-            "Transactions in the node's mempool when it was read last.",
-            number(node.mempool.size),
-        )?;
-        writer.counter(
-            "reconcile_repairs_total",
-            "What a poll, or a look after a gap, found although ZMQ was up; some of it may have been on its way.",
-            number(node.reconcile.repairs),
-        )?;
+    fn describe_node(&self, text: &mut MetricsText, status: &NodeStatus, now: u64) {
+        let (node, zmq) = (&status.node, &status.zmq);
+        let known = |height: u32| status.last_answer.map(|_| height.into());
+        let help = "1 while the daemon follows the node's tip and its feeds.";
+        let following = self.monitoring.is_on() && status.following;
+        text.add_single("following", help, flag(following));
+        let help = "Since the daemon heard from the node while it followed it.";
+        text.add_single("data_age_seconds", help, age(status.current_at, now));
+        let help = "1 while the node answers.";
+        text.add_single("node_available", help, flag(status.available));
+        let help = "Height of the node's chain when it was asked last.";
+        text.add_single("node_blocks", help, known(node.blocks));
+        let help = "Height of the node's best header when it was asked last.";
+        text.add_single("node_headers", help, known(node.headers));
+        let help = "Connections of the node to other nodes.";
+        text.add_single("node_connections", help, node.connections.map(Into::into));
+        let help = "Since the time in the header of the node's tip.";
+        text.add_single("node_tip_age_seconds", help, age(tip_time(node), now));
+        let help = "Transactions in the node's mempool when it was read last.";
+        text.add_single("mempool_transactions", help, number(status.mempool.size));
+        let help = "What a poll, or a look after a gap, found although ZMQ was up; some of it may have been on its way.";
+        let repairs = number(status.reconcile.repairs);
+        text.add_single("reconcile_repairs_total", help, repairs);
+
         let topics = [
-            ("rawtx", &node.zmq.rawtx),
-            ("rawblock", &node.zmq.rawblock),
-            ("sequence", &node.zmq.sequence),
+            ("rawtx", &zmq.rawtx),
+            ("rawblock", &zmq.rawblock),
+            ("sequence", &zmq.sequence),
         ];
-        let of_each =
-            |value: fn(&TopicStatus) -> f64| topics.map(|(name, topic)| ([name], value(topic)));
-        writer.gauges(
-            "zmq_connected",
-            "1 while the topic is subscribed to.",
-            ["topic"],
-            of_each(|topic| flag(topic.connected)),
-        )?;
-        writer.counters(
-            "zmq_gaps_total",
-            "Times that messages were missing.",
-            ["topic"],
-            of_each(|topic| number(topic.gaps)),
-        )?;
-        writer.counters(
-            "zmq_lost_total",
-            "Messages that were missing.",
-            ["topic"],
-            of_each(|topic| number(topic.lost)),
-        )?;
-        let ages = topics
-            .into_iter()
-            .filter_map(|(name, topic)| Some(([name], age(topic.last_message, now)?)));
-        writer.gauges(
-            "zmq_last_message_age_seconds",
-            "Since the last message of the topic.",
-            ["topic"],
-            ages,
-        )
+        let mut add = |name, help, value: &dyn Fn(&TopicStatus) -> Option<f64>| {
+            let values = topics.map(|(topic, it)| (topic, value(it)));
+            text.add(name, help, "topic", values);
+        };
+        let help = "1 while the topic is subscribed to.";
+        add("zmq_connected", help, &|it| flag(it.connected));
+        let help = "Times that messages were missing.";
+        add("zmq_gaps_total", help, &|it| number(it.gaps));
+        let help = "Messages that were missing.";
+        add("zmq_lost_total", help, &|it| number(it.lost));
+        let help = "Since the last message of the topic.";
+        add("zmq_last_message_age_seconds", help, &|it| {
+            age(it.last_message, now)
+        });
     }
 }
 
 /// No count here comes near 2^53, up to where a float is exact.
-fn number(count: u64) -> f64 {
-    count as f64
+fn number(count: u64) -> Option<f64> {
+    Some(count as f64)
 }
 
-fn flag(is_so: bool) -> f64 {
-    f64::from(u8::from(is_so))
+fn size(count: usize) -> Option<f64> {
+    number(count as u64)
 }
 
-fn age(then: Option<u64>, now: u64) -> Option<f64> {
-    then.map(|then| number(now.saturating_sub(then)) / 1000.0)
+fn flag(is_so: bool) -> Option<f64> {
+    Some(f64::from(u8::from(is_so)))
 }
 
 /// The metrics of one answer, with the prefix `satwatch_`.
-struct MetricsWriter(Registry);
+#[derive(Default)]
+struct MetricsText(String);
 
-impl MetricsWriter {
-    fn new() -> Result<Self, ApiError> {
-        Ok(Self(Registry::new_custom(
-            Some("satwatch".to_owned()),
-            None,
-        )?))
+impl MetricsText {
+    fn add_single(&mut self, name: &str, help: &str, value: Option<f64>) {
+        self.add(name, help, "", [("", value)]);
     }
 
-    /// Left out without a value.
-    fn gauge(&self, name: &str, help: &str, value: impl Into<Value>) -> Result<(), ApiError> {
-        self.gauges(name, help, [], value.into().0.map(|value| ([], value)))
+    fn add_histogram(&mut self, histogram: &HistogramVec) -> Result<(), ApiError> {
+        let mut families = histogram.collect();
+        for family in &mut families {
+            family.set_name(format!("satwatch_{}", family.name()));
+        }
+        TextEncoder::new()
+            .encode_utf8(&families, &mut self.0)
+            .map_err(|cause| ApiError::internal(&cause))
     }
 
-    fn counter(&self, name: &str, help: &str, value: f64) -> Result<(), ApiError> {
-        self.counters(name, help, [], [([], value)])
-    }
-
-    fn gauges<'a, const N: usize>(
-        &self,
+    /// A counter when its name says so, else a gauge; left out without a value. Nothing needs
+    /// escapes: names of consumers are plain, too.
+    fn add<'a>(
+        &mut self,
         name: &str,
         help: &str,
-        labels: [&str; N],
-        values: impl IntoIterator<Item = ([&'a str; N], f64)>,
-    ) -> Result<(), ApiError> {
-        let gauges = GaugeVec::new(Opts::new(name, help), &labels)?;
-        for (labels, value) in values {
-            gauges.get_metric_with_label_values(&labels)?.set(value);
+        label: &str,
+        values: impl IntoIterator<Item = (&'a str, Option<f64>)>,
+    ) {
+        let kind = match name.ends_with("_total") {
+            true => "counter",
+            false => "gauge",
+        };
+        let mut head = format!("# HELP satwatch_{name} {help}\n# TYPE satwatch_{name} {kind}\n");
+        for (of, value) in values {
+            let Some(value) = value else { continue };
+            self.0.push_str(&std::mem::take(&mut head));
+            let labels = match label {
+                "" => String::new(),
+                label => format!("{{{label}=\"{of}\"}}"),
+            };
+            self.0
+                .push_str(&format!("satwatch_{name}{labels} {value}\n"));
         }
-        Ok(self.0.register(Box::new(gauges))?)
-    }
-
-    fn counters<'a, const N: usize>(
-        &self,
-        name: &str,
-        help: &str,
-        labels: [&str; N],
-        values: impl IntoIterator<Item = ([&'a str; N], f64)>,
-    ) -> Result<(), ApiError> {
-        let counters = CounterVec::new(Opts::new(name, help), &labels)?;
-        for (labels, value) in values {
-            counters
-                .get_metric_with_label_values(&labels)?
-                .inc_by(value);
-        }
-        Ok(self.0.register(Box::new(counters))?)
-    }
-}
-
-struct Value(Option<f64>);
-
-impl From<f64> for Value {
-    fn from(value: f64) -> Self {
-        Self(Some(value))
-    }
-}
-
-impl<T: Into<f64>> From<Option<T>> for Value {
-    fn from(value: Option<T>) -> Self {
-        Self(value.map(Into::into))
     }
 }

@@ -11,7 +11,7 @@ use serde::Serialize;
 use super::body::AnswerBody;
 use super::budget::Budget;
 use crate::wire::error::ApiError;
-use crate::wire::json;
+use crate::wire::json::{object, to_text};
 
 pub type Answer = Response<AnswerBody>;
 
@@ -19,21 +19,33 @@ pub const CURSOR: HeaderName = HeaderName::from_static("satwatch-cursor");
 
 /// A JSON answer. Never stored by caches: the next block or transaction makes it old.
 pub fn json(status: StatusCode, shape: &impl Serialize) -> Answer {
-    json_text(status, AnswerBody::whole(json::to_text(shape)))
+    json_text(status, AnswerBody::whole(to_text(shape)))
 }
 
-fn json_text(status: StatusCode, text: AnswerBody) -> Answer {
+pub fn ok(shape: &impl Serialize) -> Answer {
+    json(StatusCode::OK, shape)
+}
+
+/// The same of what includes everything up to `cursor`.
+pub fn ok_at(cursor: &str, shape: &impl Serialize) -> Answer {
+    let mut answer = ok(shape);
+    set_cursor(&mut answer, cursor);
+    answer
+}
+
+/// The same, which says so in its last field, too.
+pub fn with_cursor(status: StatusCode, cursor: &str, shape: &impl Serialize) -> Answer {
+    let mut answer = json(status, &object! { #[serde(flatten)] shape, cursor });
+    set_cursor(&mut answer, cursor);
+    answer
+}
+
+/// A JSON answer of what is text already, or will be.
+pub fn json_text(status: StatusCode, text: AnswerBody) -> Answer {
     let mut answer = with_body(status, "application/json", text);
     answer
         .headers_mut()
         .insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    answer
-}
-
-/// The same as [`json_at`] of what is text already, or will be.
-pub fn json_text_at(status: StatusCode, cursor: &str, text: AnswerBody) -> Answer {
-    let mut answer = json_text(status, text);
-    set_cursor(&mut answer, cursor);
     answer
 }
 
@@ -48,13 +60,6 @@ pub fn charge(answer: &mut Answer, budget: &Budget, may_refuse: bool) -> Result<
     }
     answer.body_mut().hold(charge);
     Ok(())
-}
-
-/// A JSON answer that includes everything up to `cursor`.
-pub fn json_at(status: StatusCode, cursor: &str, shape: &impl Serialize) -> Answer {
-    let mut answer = json(status, shape);
-    set_cursor(&mut answer, cursor);
-    answer
 }
 
 pub fn error(error: &ApiError) -> Answer {
@@ -85,8 +90,8 @@ pub fn set_cursor(answer: &mut Answer, cursor: &str) {
     answer.headers_mut().entry(CURSOR).or_insert(value);
 }
 
-pub fn body(status: StatusCode, content_type: &'static str, body: impl Into<Bytes>) -> Answer {
-    with_body(status, content_type, AnswerBody::whole(body))
+pub fn body(content_type: &'static str, body: impl Into<Bytes>) -> Answer {
+    with_body(StatusCode::OK, content_type, AnswerBody::whole(body))
 }
 
 fn with_body(status: StatusCode, content_type: &'static str, body: AnswerBody) -> Answer {

@@ -10,7 +10,9 @@ use percent_encoding::percent_decode_str;
 use super::events::ReadEvents;
 use super::respond::{self, Answer};
 use super::sent::Sent;
-use super::{addresses, consumers, reading, scans, status, utxos, watchlist, webhooks};
+use super::{
+    address_queries, addresses, consumers, reading, scans, status, utxos, watchlist, webhooks,
+};
 use crate::api::Services;
 use crate::wire::error::ApiError;
 
@@ -26,31 +28,30 @@ pub struct Route {
 
 type Answering = Pin<Box<dyn Future<Output = Result<Answer, ApiError>> + Send>>;
 
+/// `nothing`: the request may say nothing besides its path.
 macro_rules! routes {
-    ($($method:ident $path:literal |$services:ident, $sent:ident| $answer:expr;)*) => {
+    ($(
+        $method:ident $path:literal $($nothing:ident)? |$services:ident, $sent:ident| $answer:expr;
+    )*) => {
         /// All routes. GET answers HEAD, too. The answer to another method than GET is never
         /// refused for its weight: what it tells has happened.
         pub static ROUTES: &[Route] = &[$(Route {
             method: Method::$method,
             path: $path,
-            answer: |$services, $sent| Box::pin(async move { $answer }),
+            answer: |$services, $sent| Box::pin(async move {
+                $($sent.$nothing()?;)?
+                $answer
+            }),
         }),*];
     };
 }
 
 routes! {
-    GET "/status" |services, sent| {
-        sent.nothing()?;
-        status::status(&services.overview, sent.sessions).await
-    };
-    POST "/start" |services, sent| {
-        sent.nothing()?;
+    GET "/status" nothing |services, sent| status::status(&services.overview, sent.sessions).await;
+    POST "/start" nothing |services, sent| {
         status::start_monitoring(&services.overview, sent.sessions).await
     };
-    POST "/stop" |services, sent| {
-        sent.nothing()?;
-        status::stop_monitoring(&services.overview).await
-    };
+    POST "/stop" nothing |services, sent| status::stop_monitoring(&services.overview).await;
     POST "/add_address" |services, sent| {
         watchlist::add_address(&services.scans, sent.body().await?).await
     };
@@ -58,69 +59,56 @@ routes! {
         watchlist::add_addresses(&services.scans, sent.body().await?).await
     };
     GET "/addresses" |services, sent| {
-        addresses::addresses(&services.addresses, sent.query()?).await
+        addresses::addresses(&services.reads, &services.budget, sent.query()?).await
     };
-    DELETE "/addresses/{address}" |services, sent| {
-        sent.nothing_of_address()?;
+    DELETE "/addresses/{address}" nothing |services, sent| {
         watchlist::remove_address(&services.scans, &sent.part).await
     };
-    GET "/balance/{address}" |services, sent| {
-        sent.nothing_of_address()?;
-        services.addresses.balance(&sent.part).await
+    GET "/balance/{address}" nothing |services, sent| {
+        address_queries::balance(&services.reads, &sent.part).await
     };
     GET "/transactions/{address}" |services, sent| {
-        services.addresses.transactions(&sent.part, sent.query()?).await
+        let Services { reads, budget, overview, .. } = &*services;
+        let policy = overview.monitoring.replacement();
+        address_queries::transactions(reads, budget, policy, &sent.part, sent.query()?).await
     };
     GET "/utxos/{address}" |services, sent| {
-        utxos::utxos(&services.addresses, &sent.part, sent.query()?).await
+        utxos::utxos(&services.reads, &services.budget, &sent.part, sent.query()?).await
     };
-    POST "/audit/{address}" |services, sent| {
-        sent.nothing_of_address()?;
+    POST "/audit/{address}" nothing |services, sent| {
         services.auditor.audit(&sent.part).await
     };
     POST "/scan_history" |services, sent| {
         scans::scan_history_of_list(&services.scans, sent.body().await?).await
     };
     POST "/scan_history/{address}" |services, sent| {
-        let scan = sent.body_of_address().await?;
-        scans::scan_history(&services.scans, &sent.part, scan).await
+        scans::scan_history(&services.scans, &sent.part, sent.body().await?).await
     };
-    GET "/scans" |services, sent| {
-        sent.nothing()?;
-        scans::list_scans(&services.scans).await
-    };
-    GET "/scans/{id}" |services, sent| {
-        sent.nothing()?;
-        scans::scan(&services.scans, &sent.part).await
-    };
-    DELETE "/scans/{id}" |services, sent| {
-        sent.nothing()?;
+    GET "/scans" nothing |services, sent| scans::list_scans(&services.scans).await;
+    GET "/scans/{id}" nothing |services, sent| scans::scan(&services.scans, &sent.part).await;
+    DELETE "/scans/{id}" nothing |services, sent| {
         scans::cancel_scan(&services.scans, &sent.part).await
     };
     GET "/events" |services, sent| {
         let query: ReadEvents = sent.query()?;
+        let events = &services.events;
         match query.consumer.clone() {
             Some(name) => {
-                let Services { events, consumers, .. } = &*services;
-                reading::consumer_events(events, consumers, &name, query).await
+                reading::consumer_events(events, &services.consumers, &name, query).await
             }
-            None => services.events.events(query, sent.asked).await,
+            None => events.events(query, sent.asked).await,
         }
     };
-    GET "/consumers" |services, sent| {
-        sent.nothing()?;
+    GET "/consumers" nothing |services, sent| {
         consumers::list_consumers(&services.consumer_routes).await
     };
-    GET "/consumers/{name}" |services, sent| {
-        sent.nothing()?;
+    GET "/consumers/{name}" nothing |services, sent| {
         consumers::consumer(&services.consumer_routes, &sent.part).await
     };
     PUT "/consumers/{name}" |services, sent| {
-        let asked = sent.body().await?;
-        consumers::put_consumer(&services.consumer_routes, &sent.part, asked).await
+        consumers::put_consumer(&services.consumer_routes, &sent.part, sent.body().await?).await
     };
-    DELETE "/consumers/{name}" |services, sent| {
-        sent.nothing()?;
+    DELETE "/consumers/{name}" nothing |services, sent| {
         consumers::delete_consumer(&services.consumers, &sent.part).await
     };
     POST "/consumers/{name}/ack" |services, sent| {
@@ -136,26 +124,15 @@ routes! {
         let asked = sent.body().await?;
         webhooks::resend_dead_letters(&services.consumer_routes, &sent.part, asked).await
     };
-    POST "/consumers/{name}/test" |services, sent| {
-        sent.nothing()?;
-        webhooks::test_webhook(&services.consumers, &services.webhooks, &sent.part).await
+    POST "/consumers/{name}/test" nothing |services, sent| {
+        webhooks::test_webhook(&services.consumer_routes, &sent.part).await
     };
-    POST "/consumers/{name}/retry" |services, sent| {
-        sent.nothing()?;
-        webhooks::retry_webhook(&services.consumers, &services.webhooks, &sent.part).await
+    POST "/consumers/{name}/retry" nothing |services, sent| {
+        webhooks::retry_webhook(&services.consumer_routes, &sent.part).await
     };
-    GET "/metrics" |services, sent| {
-        sent.nothing()?;
-        services.overview.metrics(sent.sessions).await
-    };
-    GET "/health/live" |_services, sent| {
-        sent.nothing()?;
-        Ok(status::live())
-    };
-    GET "/health/ready" |services, sent| {
-        sent.nothing()?;
-        status::ready(&services.overview).await
-    };
+    GET "/metrics" nothing |services, sent| services.overview.metrics(sent.sessions).await;
+    GET "/health/live" nothing |_services, sent| Ok(status::live());
+    GET "/health/ready" nothing |services, sent| status::ready(&services.overview).await;
 }
 
 /// What a request's path names: the routes of that path, one for each method, and its part.
@@ -197,16 +174,11 @@ impl Matched {
 
     /// As the `Allow` header says it.
     pub fn allow(&self) -> String {
-        let mut allow = String::new();
-        for route in &self.routes {
-            allow.push_str(route.method.as_str());
-            allow.push_str(if route.method == Method::GET {
-                ", HEAD, "
-            } else {
-                ", "
-            });
-        }
-        allow + ALWAYS
+        let methods = self.routes.iter().flat_map(|route| {
+            let also = (route.method == Method::GET).then_some("HEAD");
+            [Some(route.method.as_str()), also].into_iter().flatten()
+        });
+        methods.chain([ALWAYS]).collect::<Vec<_>>().join(", ")
     }
 }
 

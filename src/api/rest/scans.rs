@@ -7,14 +7,13 @@ use hyper::StatusCode;
 use serde::{Deserialize, Serialize};
 
 use super::respond::{self, Answer};
-use crate::api::scans::{self, ScanShape, Scans};
-use crate::reads::run_detached;
-use crate::store::Snapshot;
+use crate::api::scans::{self, Scans};
+use crate::reads::{StoreView, run_detached};
 use crate::tracker::{Past, ScanId, ScriptHash, WatchRequest};
 use crate::wire::ApiError;
-use crate::wire::address::{self, KnownAddress};
+use crate::wire::address::KnownAddress;
 use crate::wire::error::shortened;
-use crate::wire::json::CoverageShape;
+use crate::wire::json::{CoverageShape, object};
 use crate::wire::request::Request;
 use crate::wire::request::history::{BlocksBack, Range, RangeRequest};
 use crate::wire::request::types::{Addresses, Height, Unlabelled};
@@ -22,14 +21,10 @@ use crate::wire::request::types::{Addresses, Height, Unlabelled};
 /// Scans that `GET /scans` lists.
 const LISTED: usize = 1000;
 
-/// The id in a path.
+/// The id in a path, as we write it.
 fn parse(text: &str) -> Option<ScanId> {
-    let is_digit = |byte: u8| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte);
-    let digits = text.len() == 16 && text.bytes().all(is_digit);
-    u64::from_str_radix(text, 16)
-        .ok()
-        .filter(|_| digits)
-        .map(ScanId)
+    let scan = u64::from_str_radix(text, 16).ok().map(ScanId)?;
+    (scan.to_string() == text).then_some(scan)
 }
 
 fn no_such_scan(text: &str) -> ApiError {
@@ -37,7 +32,7 @@ fn no_such_scan(text: &str) -> ApiError {
         "There is no scan {}; GET /scans lists those that there are.",
         shortened(text)
     );
-    ApiError::new(StatusCode::NOT_FOUND, "no_such_scan", message)
+    ApiError::not_found("no_such_scan", message)
 }
 
 /// `POST /scan_history/{address}`
@@ -77,14 +72,6 @@ impl Request for ScanList {
     )];
 }
 
-/// Whose history is to be scanned.
-struct ScanRequest {
-    addresses: Vec<KnownAddress>,
-    /// It asked for a list, and is answered with one.
-    is_list: bool,
-    range: RangeRequest,
-}
-
 /// `POST /scan_history/{address}`
 pub async fn scan_history(
     scans: &Arc<Scans>,
@@ -92,53 +79,40 @@ pub async fn scan_history(
     scan: ScanOne,
 ) -> Result<Answer, ApiError> {
     let range = RangeRequest::new(scan.blocks_back, scan.from_height, scan.to_height)?;
-    let request = ScanRequest {
-        addresses: vec![address::parse(address, scans.encoder.network)?],
-        is_list: false,
-        range,
-    };
-    begin_answered(scans, request).await
+    let address = scans.reads.address(address)?;
+    let (script, text) = (address.script, address.text.clone());
+    let (answer, cursor) = begin_answered(scans, vec![address], false, range).await?;
+    let read = scans
+        .reads
+        .run(move |view| Ok(view.watch(&script)?))
+        .await?;
+    let coverage = read.map(|row| CoverageShape::from(&row.coverage));
+    let answer = object! { address: text, #[serde(flatten)] answer, ?coverage };
+    let accepted = StatusCode::ACCEPTED;
+    Ok(respond::with_cursor(accepted, &cursor, &answer))
 }
 
 /// `POST /scan_history`: one scan for all addresses, or none when one of them is not watched.
 pub async fn scan_history_of_list(scans: &Arc<Scans>, scan: ScanList) -> Result<Answer, ApiError> {
-    let (listed, network) = (scan.addresses, scans.encoder.network);
-    let addresses = scans.reads.run_long(move |_| listed.parse(network)).await?;
+    let listed = scan.addresses;
+    let parse = move |view: &StoreView<'_>| listed.parse(view.encoder.network);
+    let addresses = scans.reads.run_long(parse).await?;
     let range = RangeRequest::new(scan.blocks_back, scan.from_height, scan.to_height)?;
-    let request = ScanRequest {
-        addresses,
-        is_list: true,
-        range,
-    };
-    begin_answered(scans, request).await
+    let (answer, cursor) = begin_answered(scans, addresses, true, range).await?;
+    let accepted = StatusCode::ACCEPTED;
+    Ok(respond::with_cursor(accepted, &cursor, &answer))
 }
 
-async fn begin_answered(scans: &Arc<Scans>, request: ScanRequest) -> Result<Answer, ApiError> {
-    #[derive(Serialize)]
-    struct Scanning {
-        #[serde(skip_serializing_if = "Option::is_none")]
-        address: Option<String>,
-        count: usize,
-        scan_id: String,
-        blocks_back: Option<u32>,
-        from_height: u32,
-        to_height: Option<u32>,
-        message: String,
-        status: &'static str,
-        #[serde(skip_serializing_if = "Option::is_none")]
-        coverage: Option<CoverageShape>,
-        cursor: String,
-    }
-    let one = request
-        .addresses
-        .first()
-        .filter(|_| !request.is_list)
-        .cloned();
-    let begun = run_detached({
-        let scans = scans.clone();
-        async move { begin(&scans, request).await }
-    });
-    let (Plan { range, scripts, .. }, scan, head) = begun.await?;
+/// `is_list`: it asked for a list. The answer, and its cursor.
+async fn begin_answered(
+    scans: &Arc<Scans>,
+    addresses: Vec<KnownAddress>,
+    is_list: bool,
+    range: RangeRequest,
+) -> Result<(impl Serialize + use<>, String), ApiError> {
+    let owned = scans.clone();
+    let begun = run_detached(async move { begin(&owned, addresses, is_list, range).await });
+    let (count, range, scan, head) = begun.await?;
     let Range {
         blocks_back,
         from,
@@ -148,70 +122,53 @@ async fn begin_answered(scans: &Arc<Scans>, request: ScanRequest) -> Result<Answ
         || "where it is covered already".to_owned(),
         |to| format!("block {to}"),
     );
-    let message =
-        format!("Scanning blocks from {from} up to {end}; GET /scans/{scan} says how far it is.");
-    let row = match &one {
-        None => None,
-        Some(KnownAddress { script, .. }) => {
-            let script = *script;
-            let read = scans
-                .reads
-                .snapshot(move |snapshot| Ok(snapshot.watch(&script)?));
-            read.await?
-        }
-    };
-    let answer = Scanning {
-        address: one.map(|address| address.text),
-        count: scripts.len(),
+    let answer = object! {
+        count,
         scan_id: scan.to_string(),
         blocks_back,
         from_height: from,
         to_height: to,
-        message,
+        message: format!("Blocks from {from} up to {end} are to be scanned; GET /scans/{scan} says how far it is."),
         status: "scanning",
-        coverage: row.map(|row| CoverageShape::from(&row.coverage)),
-        cursor: scans.encoder.cursor(head),
     };
-    Ok(respond::json_at(
-        StatusCode::ACCEPTED,
-        &answer.cursor,
-        &answer,
-    ))
+    Ok((answer, scans.reads.encoder.cursor(head)))
 }
 
-/// What is to be scanned, and the scripts of it that need their balance first.
-struct Plan {
-    range: Range,
-    scripts: Vec<ScriptHash>,
-    without_baseline: Vec<WatchRequest>,
-}
-
-/// The plan that is being carried out, its scan, and the head after that.
-async fn begin(scans: &Scans, request: ScanRequest) -> Result<(Plan, ScanId, u64), ApiError> {
+/// How many scripts are to be scanned, over which heights, the scan, and the head after that.
+async fn begin(
+    scans: &Scans,
+    addresses: Vec<KnownAddress>,
+    is_list: bool,
+    range: RangeRequest,
+) -> Result<(usize, Range, ScanId, u64), ApiError> {
     let _list = scans.watchlist.hold().await;
-    let planned = scans
-        .reads
-        .run_long(move |reader| plan(&reader.snapshot(), &request));
-    let mut plan = planned.await?;
-    let requests = std::mem::take(&mut plan.without_baseline);
-    if !requests.is_empty() {
-        scans.watchlist.watch(requests).await?;
+    let planned = scans.reads.run_rows(addresses.len(), move |view| {
+        let (scripts, without_baseline) = plan(view, &addresses, is_list)?;
+        let range = scans::range_of(view, range)?;
+        Ok((range, scripts, without_baseline))
+    });
+    let (range, scripts, without_baseline) = planned.await?;
+    if !without_baseline.is_empty() {
+        scans.watchlist.watch(without_baseline).await?;
     }
-    let (scan, head) = scans.open(plan.scripts.clone(), plan.range).await?;
-    Ok((plan, scan, head))
+    let count = scripts.len();
+    let (scan, head) = scans.open(scripts, range).await?;
+    Ok((count, range, scan, head))
 }
 
-fn plan(snapshot: &Snapshot<'_>, request: &ScanRequest) -> Result<Plan, ApiError> {
+/// The scripts that are to be scanned, and those of them that need their balance first.
+fn plan(
+    view: &StoreView<'_>,
+    addresses: &[KnownAddress],
+    is_list: bool,
+) -> Result<(Vec<ScriptHash>, Vec<WatchRequest>), ApiError> {
     let mut seen = HashSet::new();
     let (mut scripts, mut without_baseline) = (Vec::new(), Vec::new());
-    for (place, address) in request.addresses.iter().enumerate() {
-        let Some(row) = snapshot.watch(&address.script)? else {
-            let error = ApiError::not_watched(&address.text);
-            return Err(match request.is_list {
-                true => error.at(place),
-                false => error,
-            });
-        };
+    for (place, address) in addresses.iter().enumerate() {
+        let row = view.watched(address).map_err(|error| match is_list {
+            true => error.at(place),
+            false => error,
+        })?;
         if !seen.insert(address.script) {
             continue;
         }
@@ -225,32 +182,16 @@ fn plan(snapshot: &Snapshot<'_>, request: &ScanRequest) -> Result<Plan, ApiError
             });
         }
     }
-    let range = request.range.range(scans::tip(snapshot)?)?;
-    scans::check_room(snapshot)?;
-    Ok(Plan {
-        range,
-        scripts,
-        without_baseline,
-    })
+    Ok((scripts, without_baseline))
 }
 
 /// `GET /scans`: open ones first, newest first.
 pub async fn list_scans(scans: &Arc<Scans>) -> Result<Answer, ApiError> {
-    #[derive(Serialize)]
-    struct ScanPage {
-        scans: Vec<ScanShape>,
-        count: usize,
-    }
     let known = scans.clone();
-    let read = scans.reads.run_long(move |reader| {
-        let snapshot = reader.snapshot();
-        let scans = known.all(&snapshot, LISTED)?;
-        let answer = ScanPage {
-            count: scans.len(),
-            scans,
-        };
-        let cursor = known.encoder.cursor(snapshot.head()?);
-        Ok(respond::json_at(StatusCode::OK, &cursor, &answer))
+    let read = scans.reads.run_long(move |view| {
+        let scans = known.all(view, LISTED)?;
+        let list = object! { count: scans.len(), scans };
+        Ok(respond::ok_at(&view.cursor()?, &list))
     });
     read.await
 }
@@ -258,26 +199,23 @@ pub async fn list_scans(scans: &Arc<Scans>) -> Result<Answer, ApiError> {
 /// `GET /scans/{id}`
 pub async fn scan(scans: &Scans, id: &str) -> Result<Answer, ApiError> {
     let scan = parse(id).ok_or_else(|| no_such_scan(id))?;
-    let (encoder, progress) = (scans.encoder.clone(), scans.progress_of(scan));
-    let read = scans.reads.snapshot(move |snapshot| {
-        let shape = scans::shape(snapshot, &encoder, scan, progress.as_ref())?;
-        Ok((shape, encoder.cursor(snapshot.head()?)))
+    let progress = scans.progress_of(scan);
+    let read = scans.reads.run(move |view| {
+        let shape = scans::shape(view, scan, progress.as_ref())?;
+        Ok(shape.map(|shape| (shape, view.cursor())))
     });
-    let (shape, cursor) = read.await?;
-    let shape = shape.ok_or_else(|| no_such_scan(id))?;
-    Ok(respond::json_at(StatusCode::OK, &cursor, &shape))
+    let (shape, cursor) = read.await?.ok_or_else(|| no_such_scan(id))?;
+    Ok(respond::ok_at(&cursor?, &shape))
 }
 
 /// `DELETE /scans/{id}`: what it has found stays.
 pub async fn cancel_scan(scans: &Arc<Scans>, id: &str) -> Result<Answer, ApiError> {
     let scan = parse(id).ok_or_else(|| no_such_scan(id))?;
-    let cancelled = run_detached({
-        let scans = scans.clone();
-        async move { scans.cancel(scan).await }
-    });
+    let owned = scans.clone();
+    let cancelled = run_detached(async move { owned.cancel(scan).await });
     let (shape, head) = cancelled.await?.ok_or_else(|| no_such_scan(id))?;
-    let cursor = scans.encoder.cursor(head);
-    Ok(respond::json_at(StatusCode::OK, &cursor, &shape))
+    let cursor = scans.reads.encoder.cursor(head);
+    Ok(respond::ok_at(&cursor, &shape))
 }
 
 #[cfg(test)]

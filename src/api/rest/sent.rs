@@ -9,10 +9,12 @@ use hyper::header::CONTENT_TYPE;
 use hyper::{HeaderMap, Request, StatusCode};
 use tokio::time::{Instant, timeout};
 
-use super::budget::{Budget, Charge};
+use super::budget::Charge;
+use super::route::Route;
+use crate::api::Services;
 use crate::reads::Reads;
 use crate::wire::error::{ApiError, shortened};
-use crate::wire::request::{self, Nothing, NothingOfAddress};
+use crate::wire::request::{self, Nothing};
 
 /// From the first to the last byte of a request's body.
 const BODY_TIMEOUT: Duration = Duration::from_secs(30);
@@ -24,6 +26,8 @@ const SMALL: usize = 16 * 1024;
 pub struct Sent {
     /// What stands in place of the `{part}` of the route's path.
     pub part: String,
+    /// The path ends with an address.
+    of_address: bool,
     query: String,
     body: Option<Bytes>,
     /// When it came.
@@ -36,27 +40,53 @@ pub struct Sent {
 }
 
 impl Sent {
+    pub async fn read<B>(
+        services: &Services,
+        route: &Route,
+        part: String,
+        sessions: usize,
+        request: Request<B>,
+    ) -> Result<Self, ApiError>
+    where
+        B: Body<Data = Bytes> + Unpin,
+    {
+        let query = request.uri().query().unwrap_or_default().to_owned();
+        let mut held = services.budget.charge();
+        let body = if request.body().is_end_stream() {
+            None
+        } else {
+            check_content_type(request.headers())?;
+            let reading = body(services.body_bytes, &mut held, request.into_body());
+            let bytes = timeout(BODY_TIMEOUT, reading).await.map_err(|_| {
+                ApiError::new(
+                    StatusCode::REQUEST_TIMEOUT,
+                    "timeout",
+                    "The body did not arrive within 30 seconds; send it again.",
+                )
+            })??;
+            Some(bytes).filter(|bytes| !bytes.is_empty())
+        };
+        Ok(Self {
+            part,
+            of_address: route.path.ends_with("{address}"),
+            query,
+            body,
+            asked: Instant::now(),
+            sessions,
+            reads: services.reads.clone(),
+            _held: held,
+        })
+    }
+
     /// The query of a route that takes no body.
     pub fn query<Q: request::Request>(&self) -> Result<Q, ApiError> {
         let Nothing {} = request::body(self.body.as_deref())?;
-        request::query(&self.query)
+        request::query(&self.query, self.of_address)
     }
 
     /// The body of a route that takes no query.
     pub async fn body<B: request::Request + Send + 'static>(&self) -> Result<B, ApiError> {
-        let Nothing {} = request::query(&self.query)?;
-        self.read_body().await
-    }
-
-    /// The same, for routes whose path ends with an address.
-    pub async fn body_of_address<B: request::Request + Send + 'static>(
-        &self,
-    ) -> Result<B, ApiError> {
-        let NothingOfAddress {} = request::query(&self.query)?;
-        self.read_body().await
-    }
-
-    async fn read_body<B: request::Request + Send + 'static>(&self) -> Result<B, ApiError> {
+        let Nothing {} = request::query(&self.query, self.of_address)?;
         match &self.body {
             Some(body) if body.len() > SMALL => {
                 let body = body.clone();
@@ -72,59 +102,6 @@ impl Sent {
     pub fn nothing(&self) -> Result<(), ApiError> {
         let Nothing {} = self.query()?;
         Ok(())
-    }
-
-    /// For routes that take nothing but an address in their path.
-    pub fn nothing_of_address(&self) -> Result<(), ApiError> {
-        let NothingOfAddress {} = self.query()?;
-        Ok(())
-    }
-}
-
-/// Reads requests.
-pub struct RequestReader {
-    pub reads: Reads,
-    pub budget: Budget,
-    /// Of a body at most.
-    pub body_bytes: usize,
-}
-
-impl RequestReader {
-    pub async fn read<B>(
-        &self,
-        part: String,
-        sessions: usize,
-        request: Request<B>,
-    ) -> Result<Sent, ApiError>
-    where
-        B: Body<Data = Bytes> + Unpin,
-        B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
-    {
-        let query = request.uri().query().unwrap_or_default().to_owned();
-        let mut held = self.budget.charge();
-        let body = if request.body().is_end_stream() {
-            None
-        } else {
-            check_content_type(request.headers())?;
-            let reading = body(self.body_bytes, &mut held, request.into_body());
-            let bytes = timeout(BODY_TIMEOUT, reading).await.map_err(|_| {
-                ApiError::new(
-                    StatusCode::REQUEST_TIMEOUT,
-                    "timeout",
-                    "The body did not arrive within 30 seconds; send it again.",
-                )
-            })??;
-            Some(bytes).filter(|bytes| !bytes.is_empty())
-        };
-        Ok(Sent {
-            part,
-            query,
-            body,
-            asked: Instant::now(),
-            sessions,
-            reads: self.reads.clone(),
-            _held: held,
-        })
     }
 }
 

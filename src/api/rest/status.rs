@@ -27,16 +27,15 @@ use super::budget::Budget;
 use super::events::EventQueries;
 use super::respond::{self, Answer};
 use crate::api::monitoring::Monitoring;
-use crate::api::scans::{ScanShape, Scans};
-use crate::bitcoind;
+use crate::api::scans::Scans;
+use crate::bitcoind::{self, NodeStatus, TopicStatus};
 use crate::clock::now_ms;
-use crate::consumers::Consumers;
+use crate::consumers::{Consumer, Consumers, Unread};
 use crate::events;
-use crate::reads::Reads;
-use crate::store::{Snapshot, StoreError};
+use crate::reads::{Reads, StoreView};
 use crate::webhooks::Webhooks;
-use crate::wire::json::{self, Block, Text};
-use crate::wire::{ApiError, EventEncoder, address};
+use crate::wire::json::{object, seconds};
+use crate::wire::{ApiError, address};
 
 /// Addresses that `/status` lists; `GET /addresses` has them all.
 const LISTED: usize = 1000;
@@ -45,186 +44,9 @@ const LISTED_CONSUMERS: usize = 100;
 /// Open history scans that it lists; `GET /scans` has more.
 const LISTED_SCANS: usize = 100;
 
-/// The tip with the time in its header; the time is `null` when the block came before the store
-/// knows blocks.
-#[derive(Debug, Serialize)]
-pub struct Tip {
-    height: u32,
-    hash: Text<bitcoin::BlockHash>,
-    time: Option<f64>,
-}
-
-impl Tip {
-    pub fn of(snapshot: &Snapshot<'_>) -> Result<Option<Self>, StoreError> {
-        let Some(tip) = snapshot.tip()? else {
-            return Ok(None);
-        };
-        let time = snapshot
-            .block(tip.height)?
-            .map(|block| f64::from(block.time));
-        let Block { height, hash } = tip.into();
-        Ok(Some(Self { height, hash, time }))
-    }
-}
-
-#[derive(Debug, Serialize)]
-pub struct StatusShape {
-    is_running: bool,
-    realtime_monitoring: bool,
-    watched_addresses: Vec<String>,
-    address_count: u64,
-    total_utxos: u64,
-    transactions: u64,
-    testnet: bool,
-    service_available: bool,
-    version: &'static str,
-    network: &'static str,
-    uptime: f64,
-    listen: Vec<SocketAddr>,
-    following: bool,
-    not_following_because: Option<String>,
-    data_age: Option<f64>,
-    clock: Option<String>,
-    tip: Option<Tip>,
-    cursor: String,
-    node: Node,
-    zmq: Zmq,
-    reconcile: Reconcile,
-    mempool: MempoolShape,
-    clients: ClientCounts,
-    consumers: Vec<ConsumerState>,
-    consumer_count: usize,
-    scans: Vec<ScanShape>,
-    scan_count: usize,
-}
-
-#[derive(Debug, Serialize)]
-struct ConsumerState {
-    name: String,
-    cursor: String,
-    lag: u64,
-    lag_seconds: f64,
-    readers: usize,
-    webhook_state: Option<&'static str>,
-}
-
-#[derive(Debug, Serialize)]
-struct Node {
-    available: bool,
-    error: Option<String>,
-    unavailable_since: Option<f64>,
-    last_answer_age: Option<f64>,
-    version: u64,
-    subversion: String,
-    chain: String,
-    blocks: u32,
-    headers: u32,
-    initial_block_download: bool,
-    pruned: bool,
-    prune_height: Option<u32>,
-    tip_age: Option<f64>,
-    connections: Option<u32>,
-    network_active: Option<bool>,
-    relays_transactions: Option<bool>,
-    notes: Vec<Note>,
-}
-
-#[derive(Debug, Serialize)]
-struct Note {
-    ok: bool,
-    what: String,
-    remedy: Option<String>,
-}
-
-#[derive(Debug, Serialize)]
-struct Zmq {
-    rawtx: ZmqTopic,
-    rawblock: ZmqTopic,
-    sequence: ZmqTopic,
-}
-
-impl Zmq {
-    fn of(zmq: &bitcoind::ZmqStatus, now: u64) -> Self {
-        Self {
-            rawtx: ZmqTopic::of(&zmq.rawtx, now),
-            rawblock: ZmqTopic::of(&zmq.rawblock, now),
-            sequence: ZmqTopic::of(&zmq.sequence, now),
-        }
-    }
-}
-
-#[derive(Debug, Serialize)]
-struct ZmqTopic {
-    endpoint: Option<String>,
-    connected: bool,
-    believed: bool,
-    last_sequence: Option<u32>,
-    last_message_age: Option<f64>,
-    gaps: u64,
-    lost: u64,
-}
-
-impl ZmqTopic {
-    fn of(topic: &bitcoind::TopicStatus, now: u64) -> Self {
-        Self {
-            endpoint: topic.endpoint.clone(),
-            connected: topic.connected,
-            believed: topic.believed,
-            last_sequence: topic.last_sequence,
-            last_message_age: age(topic.last_message, now),
-            gaps: topic.gaps,
-            lost: topic.lost,
-        }
-    }
-}
-
-#[derive(Debug, Serialize)]
-struct Reconcile {
-    interval: u64,
-    last_run: Option<f64>,
-    last_duration: f64,
-    repairs: u64,
-}
-
-impl Reconcile {
-    fn of(reconcile: &bitcoind::ReconcileStatus) -> Self {
-        Self {
-            interval: reconcile.interval,
-            last_run: reconcile.last_run.map(json::seconds),
-            last_duration: json::seconds(reconcile.last_duration_ms),
-            repairs: reconcile.repairs,
-        }
-    }
-}
-
-#[derive(Debug, Serialize)]
-struct MempoolShape {
-    size: u64,
-    loaded: bool,
-    age: Option<f64>,
-}
-
-/// Seconds.
-fn age(then: Option<u64>, now: u64) -> Option<f64> {
-    then.map(|then| json::seconds(now.saturating_sub(then)))
-}
-
-/// `sessions`: open Engine.IO sessions; `subscribers`: those of them that subscribed to something;
-/// `lagging`: those of these that are told from the log because they read more slowly than events
-/// come.
-#[derive(Debug, Serialize)]
-struct ClientCounts {
-    sessions: usize,
-    subscribers: usize,
-    subscriptions: usize,
-    lagging: usize,
-    rest_bytes: usize,
-}
-
 /// What `/status` and `/metrics` look at.
 pub struct Overview {
     pub reads: Reads,
-    pub encoder: EventEncoder,
     pub budget: Budget,
     pub dispatch: events::Handle,
     pub monitoring: Arc<Monitoring>,
@@ -240,49 +62,49 @@ pub struct Overview {
 }
 
 impl Overview {
-    /// `sessions`: open Engine.IO sessions. Short work, so that long answers do not keep it from
-    /// those who ask what is wrong: a dozen single rows, the first addresses and the open scans.
-    async fn status(self: &Arc<Self>, sessions: usize) -> Result<StatusShape, ApiError> {
-        let events::Counts {
-            subscribers,
-            subscriptions,
-            lagging,
-            ..
-        } = self.dispatch.counts().await?;
-        let clients = ClientCounts {
+    /// The status and its cursor. `sessions`: open Engine.IO sessions. Short work, so that long
+    /// answers do not keep it from those who ask what is wrong: a dozen single rows, and what it
+    /// lists.
+    async fn status(
+        self: &Arc<Self>,
+        sessions: usize,
+    ) -> Result<(impl Serialize + use<>, String), ApiError> {
+        let counts = self.dispatch.counts().await?;
+        // `subscribers`: sessions that subscribed to something; `lagging`: those of these that are
+        // told from the log because they read more slowly than events come.
+        let clients = object! {
             sessions,
-            subscribers,
-            subscriptions,
-            lagging,
+            subscribers: counts.subscribers,
+            subscriptions: counts.subscriptions,
+            lagging: counts.lagging,
             rest_bytes: self.budget.held(),
         };
-        let consumers = self.consumer_states().await?;
+        let consumers = self.consumer_shapes().await?;
         let overview = self.clone();
-        let read = move |snapshot: &Snapshot<'_>| overview.describe(snapshot, clients, consumers);
-        self.reads.snapshot(read).await
+        let read = move |view: &StoreView<'_>| overview.describe(view, clients, consumers);
+        self.reads.run(read).await
     }
 
-    fn describe(
+    fn describe<Clients: Serialize, Reader: Serialize>(
         &self,
-        snapshot: &Snapshot<'_>,
-        clients: ClientCounts,
-        consumers: Vec<ConsumerState>,
-    ) -> Result<StatusShape, ApiError> {
+        view: &StoreView<'_>,
+        clients: Clients,
+        consumers: Vec<Reader>,
+    ) -> Result<(impl Serialize + use<Clients, Reader>, String), ApiError> {
         let (node, now) = (self.monitoring.node(), now_ms());
         let (counts, network, is_on) = (
-            snapshot.counts()?,
-            self.encoder.network,
+            view.counts()?,
+            view.encoder.network,
             self.monitoring.is_on(),
         );
-        let watches = snapshot.watches(None, LISTED)?;
-        let (scans, scan_count) = self.scans.open_ones(snapshot, LISTED_SCANS)?;
-        Ok(StatusShape {
+        let watches = view.watches(None, LISTED)?;
+        let watched = watches.iter().map(|(_, row)| view.address_of(&row.spk));
+        let (scans, scan_count) = self.scans.open_ones(view, LISTED_SCANS)?;
+        let cursor = view.cursor()?;
+        let status = object! {
             is_running: is_on,
             realtime_monitoring: is_on,
-            watched_addresses: watches
-                .iter()
-                .map(|(_, row)| address::text(&row.spk, network))
-                .collect(),
+            watched_addresses: watched.collect::<Vec<_>>(),
             address_count: counts.addresses,
             total_utxos: counts.utxos,
             transactions: counts.transactions,
@@ -295,64 +117,115 @@ impl Overview {
             following: is_on && node.following,
             not_following_because: self.monitoring.not_ready(),
             data_age: age(node.current_at, now),
-            clock: self.monitoring.clock_note(snapshot, now)?,
-            tip: Tip::of(snapshot)?,
-            cursor: self.encoder.cursor(snapshot.head()?),
-            zmq: Zmq::of(&node.zmq, now),
-            reconcile: Reconcile::of(&node.reconcile),
-            mempool: MempoolShape {
+            clock: self.monitoring.clock_note(view, now)?,
+            tip: view.tip_shape()?,
+            cursor: cursor.clone(),
+            zmq: object! {
+                rawtx: topic_shape(&node.zmq.rawtx, now),
+                rawblock: topic_shape(&node.zmq.rawblock, now),
+                sequence: topic_shape(&node.zmq.sequence, now),
+            },
+            reconcile: object! {
+                interval: node.reconcile.interval,
+                last_run: node.reconcile.last_run.map(seconds),
+                last_duration: seconds(node.reconcile.last_duration_ms),
+                repairs: node.reconcile.repairs,
+            },
+            mempool: object! {
                 size: node.mempool.size,
                 loaded: node.mempool.loaded,
                 age: age(node.mempool.at, now),
             },
-            node: Node::of(node, now),
+            node: node_shape(node, now),
             clients,
             consumers,
             consumer_count: self.consumers.count(),
             scans,
             scan_count,
-        })
+        };
+        Ok((status, cursor))
     }
 
     /// The first consumers; `GET /consumers` has them all.
-    async fn consumer_states(&self) -> Result<Vec<ConsumerState>, ApiError> {
+    async fn consumer_shapes(&self) -> Result<Vec<impl Serialize + use<>>, ApiError> {
         let consumers = self.consumers.unread(LISTED_CONSUMERS).await?;
-        let states = consumers.iter().map(|(consumer, unread)| ConsumerState {
-            name: consumer.name.clone(),
-            cursor: self.encoder.cursor(unread.acked),
-            lag: unread.lag(),
-            lag_seconds: json::seconds(unread.age(now_ms())),
-            readers: consumer.readers(),
-            webhook_state: self.webhooks.state_word(consumer),
-        });
-        Ok(states.collect())
+        let shape = |(consumer, unread): &(Arc<Consumer>, Unread)| {
+            object! {
+                name: consumer.name.clone(),
+                cursor: self.reads.encoder.cursor(unread.acked),
+                lag: unread.lag(),
+                lag_seconds: seconds(unread.age(now_ms())),
+                readers: consumer.readers(),
+                webhook_state: self.webhooks.state_word(consumer),
+            }
+        };
+        Ok(consumers.iter().map(shape).collect())
+    }
+}
+
+/// Seconds.
+pub fn age(then: Option<u64>, now: u64) -> Option<f64> {
+    then.map(|then| seconds(now.saturating_sub(then)))
+}
+
+/// In milliseconds.
+pub fn tip_time(node: &bitcoind::NodeInfo) -> Option<u64> {
+    node.tip_time.map(|time| u64::from(time) * 1000)
+}
+
+fn topic_shape(topic: &TopicStatus, now: u64) -> impl Serialize + use<> {
+    object! {
+        endpoint: topic.endpoint.clone(),
+        connected: topic.connected,
+        believed: topic.believed,
+        last_sequence: topic.last_sequence,
+        last_message_age: age(topic.last_message, now),
+        gaps: topic.gaps,
+        lost: topic.lost,
+    }
+}
+
+fn node_shape(status: NodeStatus, now: u64) -> impl Serialize {
+    let node = status.node;
+    let note = |finding: bitcoind::Finding| {
+        object! {
+            ok: finding.ok,
+            what: finding.what,
+            remedy: finding.remedy.map(|remedy| remedy.to_string()),
+        }
+    };
+    let mut notes = status.notes;
+    // While the node is away, what was good with it was so.
+    notes.retain(|finding| status.available || !finding.ok);
+    object! {
+        available: status.available,
+        error: status.error,
+        unavailable_since: status.unavailable_since.map(seconds),
+        last_answer_age: age(status.last_answer, now),
+        version: node.version,
+        tip_age: age(tip_time(&node), now),
+        subversion: node.subversion,
+        chain: node.chain,
+        blocks: node.blocks,
+        headers: node.headers,
+        initial_block_download: node.initial_block_download,
+        pruned: node.pruned,
+        prune_height: node.prune_height,
+        connections: node.connections,
+        network_active: node.network_active,
+        relays_transactions: node.relays_transactions,
+        notes: notes.into_iter().map(note).collect::<Vec<_>>(),
     }
 }
 
 /// `GET /health/live`: the process answers.
 pub fn live() -> Answer {
-    #[derive(Serialize)]
-    struct Live {
-        live: bool,
-        version: &'static str,
-    }
-    respond::json(
-        StatusCode::OK,
-        &Live {
-            live: true,
-            version: env!("CARGO_PKG_VERSION"),
-        },
-    )
+    respond::ok(&object! { live: true, version: env!("CARGO_PKG_VERSION") })
 }
 
 /// `GET /health/ready`: 200 once the daemon follows the node's tip and its feeds, else 503 with
 /// the reason.
 pub async fn ready(overview: &Overview) -> Result<Answer, ApiError> {
-    #[derive(Serialize)]
-    struct Ready {
-        ready: bool,
-        tip: Option<Tip>,
-    }
     if let Some(reason) = overview.monitoring.not_ready() {
         return Err(ApiError::new(
             StatusCode::SERVICE_UNAVAILABLE,
@@ -360,15 +233,14 @@ pub async fn ready(overview: &Overview) -> Result<Answer, ApiError> {
             reason,
         ));
     }
-    let tip = overview.reads.snapshot(|snapshot| Ok(Tip::of(snapshot)?));
-    let (ready, tip) = (true, tip.await?);
-    Ok(respond::json(StatusCode::OK, &Ready { ready, tip }))
+    let tip = overview.reads.run(|view| Ok(view.tip_shape()?)).await?;
+    Ok(respond::ok(&object! { ready: true, tip }))
 }
 
 /// `GET /status`
 pub async fn status(overview: &Arc<Overview>, sessions: usize) -> Result<Answer, ApiError> {
-    let status = overview.status(sessions).await?;
-    Ok(respond::json_at(StatusCode::OK, &status.cursor, &status))
+    let (status, cursor) = overview.status(sessions).await?;
+    Ok(respond::ok_at(&cursor, &status))
 }
 
 /// `POST /start`
@@ -376,68 +248,19 @@ pub async fn start_monitoring(
     overview: &Arc<Overview>,
     sessions: usize,
 ) -> Result<Answer, ApiError> {
-    #[derive(Serialize)]
-    struct Started {
-        message: &'static str,
-        status: StatusShape,
-    }
     let message = match overview.monitoring.switch(true).await? {
         true => "Monitoring started; what was missed while it was stopped is being caught up on.",
         false => "Monitoring was on already.",
     };
-    Ok(respond::json(
-        StatusCode::OK,
-        &Started {
-            message,
-            status: overview.status(sessions).await?,
-        },
-    ))
+    let (status, _) = overview.status(sessions).await?;
+    Ok(respond::ok(&object! { message, status }))
 }
 
 /// `POST /stop`
 pub async fn stop_monitoring(overview: &Overview) -> Result<Answer, ApiError> {
-    #[derive(Serialize)]
-    struct Stopped {
-        message: &'static str,
-    }
     let message = match overview.monitoring.switch(false).await? {
         true => "Monitoring stopped, also across restarts; POST /start goes on where it was.",
         false => "Monitoring was stopped already.",
     };
-    Ok(respond::json(StatusCode::OK, &Stopped { message }))
-}
-
-/// In milliseconds.
-pub fn tip_time(node: &bitcoind::NodeInfo) -> Option<u64> {
-    node.tip_time.map(|seconds| u64::from(seconds) * 1000)
-}
-
-impl Node {
-    fn of(node: bitcoind::NodeStatus, now: u64) -> Self {
-        let note = |finding: bitcoind::Finding| Note {
-            ok: finding.ok,
-            what: finding.what,
-            remedy: finding.remedy.map(|remedy| remedy.to_string()),
-        };
-        let tip_age = age(tip_time(&node.node), now);
-        Self {
-            available: node.available,
-            error: node.error,
-            unavailable_since: node.unavailable_since.map(json::seconds),
-            last_answer_age: age(node.last_answer, now),
-            version: node.node.version,
-            subversion: node.node.subversion,
-            chain: node.node.chain,
-            blocks: node.node.blocks,
-            headers: node.node.headers,
-            initial_block_download: node.node.initial_block_download,
-            pruned: node.node.pruned,
-            prune_height: node.node.prune_height,
-            tip_age,
-            connections: node.node.connections,
-            network_active: node.node.network_active,
-            relays_transactions: node.node.relays_transactions,
-            notes: node.notes.into_iter().map(note).collect(),
-        }
-    }
+    Ok(respond::ok(&object! { message }))
 }

@@ -7,16 +7,15 @@ use bytes::Bytes;
 use hyper::StatusCode;
 use serde::{Deserialize, Serialize};
 
-use super::address_queries::AddressQueries;
-use super::body::{AnswerBody, BodyParts};
-use super::budget::PART_ROWS;
+use super::body::AnswerBody;
+use super::budget::{Budget, PART_ROWS};
 use super::respond::{self, Answer};
-use crate::reads::watched;
+use crate::reads::{Reads, StoreView};
 use crate::store::{HeldSnapshot, UtxoPage};
 use crate::tracker::BlockId;
-use crate::wire::address::{self, KnownAddress};
+use crate::wire::address::KnownAddress;
 use crate::wire::error::ApiError;
-use crate::wire::json::{Block, CoverageShape, Utxo, to_text};
+use crate::wire::json::{Block, CoverageShape, object, to_text, utxo_shape};
 use crate::wire::request::Request;
 use crate::wire::request::types::Limit;
 
@@ -45,23 +44,10 @@ impl Request for ListUtxos {
         ("offset", NEXT_PAGE),
         ("before", NEXT_PAGE),
     ];
-    const OF_ADDRESS: bool = true;
 }
 
 const CONFIRMATIONS: &str = "each output says its `confirmations`, choose by that";
 const NEXT_PAGE: &str = "write the `next` of the page before as `after`";
-
-#[derive(Serialize)]
-struct Utxos<'a> {
-    address: &'a str,
-    count: u64,
-    total: u64,
-    utxos: Vec<Utxo<'a>>,
-    next: Option<String>,
-    coverage: CoverageShape,
-    tip: Option<Block>,
-    cursor: String,
-}
 
 /// What is listed.
 struct UtxoList {
@@ -77,10 +63,10 @@ impl UtxoList {
         Ok(snapshot.utxos(script, self.include_spent, after, limit)?)
     }
 
-    fn shapes<'a>(&'a self, page: &'a UtxoPage) -> impl Iterator<Item = Utxo<'a>> {
+    fn shapes<'a>(&'a self, page: &'a UtxoPage) -> impl Iterator<Item = impl Serialize + use<'a>> {
         page.utxos
             .iter()
-            .map(|(outpoint, row)| Utxo::new(&self.address.text, outpoint, row, self.tip))
+            .map(|(outpoint, row)| utxo_shape(&self.address.text, outpoint, row, self.tip))
     }
 }
 
@@ -88,119 +74,95 @@ impl UtxoList {
 /// (in the bytes' own order), which stays the same when they are confirmed; `next` is the
 /// `after` of the next page.
 pub async fn utxos(
-    queries: &AddressQueries,
+    reads: &Reads,
+    budget: &Budget,
     address: &str,
     query: ListUtxos,
 ) -> Result<Answer, ApiError> {
-    let AddressQueries {
-        reads,
-        encoder,
-        budget,
-        ..
-    } = queries.clone();
-    let address = address::parse(address, encoder.network)?;
+    let address = reads.address(address)?;
     let after = query.after.map(|text| text.parse::<OutPoint>()).transpose();
     let after = after
         .map_err(|_| ApiError::invalid_parameter("after", "the \"next\" of an earlier page"))?;
     let limit = query.limit.map(Limit::get);
     let limit = limit.or(after.map(|_| PAGE_DEFAULT));
     let include_spent = query.include_spent.unwrap_or(false);
-    let parts_reads = reads.clone();
-    reads
-        .run_long(move |reader| {
-            let snapshot = reader.held_snapshot();
-            let row = watched(snapshot.get(), &address)?;
-            let total = match include_spent {
-                true => snapshot.get().count_unspent(&address.script)?,
-                false => row.utxo_count,
-            };
-            let (tip, head) = (snapshot.get().tip()?, snapshot.get().head()?);
-            let list = UtxoList {
-                snapshot,
-                address,
-                include_spent,
-                tip,
-            };
-            let all = limit.is_none() && total > SMALL;
-            budget.check_rows(match limit {
-                _ if all => PART_ROWS,
-                limit => limit.map_or(total, |limit| total.min(limit as u64)),
-            })?;
-            let page = match all {
-                true => UtxoPage {
-                    utxos: Vec::new(),
-                    next: None,
-                },
-                false => list.page(after.as_ref(), limit.unwrap_or(usize::MAX))?,
-            };
-            let utxos = Utxos {
-                address: &list.address.text,
-                count: if all { total } else { page.utxos.len() as u64 },
-                total,
-                utxos: list.shapes(&page).collect(),
-                next: page.next.map(|next| next.to_string()),
-                coverage: CoverageShape::from(&row.coverage),
-                tip: tip.map(Block::from),
-                cursor: encoder.cursor(head),
-            };
-            let cursor = utxos.cursor.clone();
-            if !all {
-                return Ok(respond::json_at(StatusCode::OK, &cursor, &utxos));
-            }
-            let text = to_text(&utxos);
-            let parts = AllUtxos::new(&text, list)?;
-            let body = AnswerBody::parts(parts_reads, parts);
-            Ok(respond::json_text_at(StatusCode::OK, &cursor, body))
-        })
-        .await
-}
-
-/// All outputs of a list, part by part.
-struct AllUtxos {
-    list: UtxoList,
-    after: Option<OutPoint>,
-    /// What is written before the first output, until it is.
-    head: String,
-    /// An output has been written.
-    begun: bool,
-    /// What is written after the last one, until it is.
-    behind: Option<String>,
-}
-
-impl AllUtxos {
-    /// `text`: the answer without outputs.
-    fn new(text: &str, list: UtxoList) -> Result<Self, ApiError> {
-        const EMPTY: &str = "\"utxos\":[]";
-        let (before, behind) = text
-            .split_once(EMPTY)
-            .ok_or_else(|| ApiError::internal(&"an answer without a place for its outputs"))?;
-        Ok(Self {
-            list,
-            after: None,
-            head: format!("{before}\"utxos\":["),
-            begun: false,
-            behind: Some(format!("]{behind}")),
-        })
-    }
-}
-
-impl BodyParts for AllUtxos {
-    fn next(&mut self) -> Result<Option<Bytes>, ApiError> {
-        let Some(behind) = self.behind.take() else {
-            return Ok(None);
+    let (parts_reads, budget) = (reads.clone(), budget.clone());
+    let read = move |view: &StoreView<'_>| {
+        let held = view.reader.held_snapshot();
+        let snapshot = held.get();
+        let row = snapshot.watch(&address.script)?;
+        let row = row.ok_or_else(|| ApiError::not_watched(&address.text))?;
+        let total = match include_spent {
+            true => snapshot.count_unspent(&address.script)?,
+            false => row.utxo_count,
         };
-        let page = self.list.page(self.after.as_ref(), PART)?;
-        let mut text = std::mem::take(&mut self.head);
-        for utxo in self.list.shapes(&page) {
-            text.push_str(if self.begun { "," } else { "" });
+        let (tip, cursor) = (snapshot.tip()?, view.encoder.cursor(snapshot.head()?));
+        let list = UtxoList {
+            snapshot: held,
+            address,
+            include_spent,
+            tip,
+        };
+        let all = limit.is_none() && total > SMALL;
+        budget.check_rows(match limit {
+            _ if all => PART_ROWS,
+            limit => limit.map_or(total, |limit| total.min(limit as u64)),
+        })?;
+        let page = match all {
+            true => UtxoPage {
+                utxos: Vec::new(),
+                next: None,
+            },
+            false => list.page(after.as_ref(), limit.unwrap_or(usize::MAX))?,
+        };
+        let text = to_text(&object! {
+            address: &list.address.text,
+            count: if all { total } else { page.utxos.len() as u64 },
+            total,
+            utxos: list.shapes(&page).collect::<Vec<_>>(),
+            next: page.next.map(|next| next.to_string()),
+            coverage: CoverageShape::from(&row.coverage),
+            tip: tip.map(Block::from),
+            cursor: &cursor,
+        });
+        let body = match all {
+            true => AnswerBody::parts(parts_reads, all_utxos(&text, list)?),
+            false => AnswerBody::whole(text),
+        };
+        let mut answer = respond::json_text(StatusCode::OK, body);
+        respond::set_cursor(&mut answer, &cursor);
+        Ok(answer)
+    };
+    reads.run_long(read).await
+}
+
+/// All outputs of a list, part by part. `text`: the answer without outputs.
+fn all_utxos(
+    text: &str,
+    list: UtxoList,
+) -> Result<impl Iterator<Item = Result<Bytes, ApiError>> + use<>, ApiError> {
+    const EMPTY: &str = "\"utxos\":[]";
+    let (before, behind) = text
+        .split_once(EMPTY)
+        .ok_or_else(|| ApiError::internal(&"an answer without a place for its outputs"))?;
+    let mut text = format!("{before}\"utxos\":[");
+    let mut behind = Some(format!("]{behind}"));
+    let (mut after, mut comma) = (None, "");
+    Ok(std::iter::from_fn(move || {
+        let last = behind.take()?;
+        let page = match list.page(after.as_ref(), PART) {
+            Ok(page) => page,
+            Err(error) => return Some(Err(error)),
+        };
+        for utxo in list.shapes(&page) {
+            text.push_str(std::mem::replace(&mut comma, ","));
             text.push_str(&to_text(&utxo));
-            self.begun = true;
         }
-        self.after = page.next;
-        match self.after {
-            Some(_) => self.behind = Some(behind),
-            None => text.push_str(&behind),
+        after = page.next;
+        match after {
+            Some(_) => behind = Some(last),
+            None => text.push_str(&last),
         }
-        Ok(Some(text.into()))
-    }
+        Some(Ok(std::mem::take(&mut text).into()))
+    }))
 }

@@ -3,18 +3,16 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-use bitcoin::Network;
 use hyper::StatusCode;
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 
 use super::respond::{self, Answer};
 use crate::api::scans::Scans;
-use crate::reads::watched;
-use crate::store::Snapshot;
+use crate::reads::StoreView;
 use crate::tracker::WatchRequest;
 use crate::wire::ApiError;
 use crate::wire::address::{self, KnownAddress};
-use crate::wire::json::CoverageShape;
+use crate::wire::json::{CoverageShape, object};
 use crate::wire::request::Request;
 use crate::wire::request::history::HistoryOption;
 use crate::wire::request::types::{Addresses, Depths, Label, Labelled};
@@ -61,26 +59,13 @@ impl Request for AddAddresses {
 
 /// `POST /add_address`
 pub async fn add_address(scans: &Arc<Scans>, asked: AddAddress) -> Result<Answer, ApiError> {
-    #[derive(Serialize)]
-    struct Added {
-        address: String,
-        message: String,
-        label: String,
-        coverage: CoverageShape,
-        #[serde(skip_serializing_if = "Option::is_none")]
-        scan_id: Option<String>,
-        cursor: String,
-    }
     let Scans {
-        reads,
-        encoder,
-        watchlist,
-        ..
+        reads, watchlist, ..
     } = &**scans;
-    let address = address::parse(&asked.address, encoder.network)?;
+    let address = reads.address(&asked.address)?;
     let history = watchlist.history(asked.history);
     let script = address.script;
-    let known = reads.snapshot(move |snapshot| Ok(snapshot.watch(&script)?.is_some()));
+    let known = reads.run(move |view| Ok(view.watch(&script)?.is_some()));
     let known = known.await?;
     let request = WatchRequest {
         spk: address.spk.clone(),
@@ -89,72 +74,51 @@ pub async fn add_address(scans: &Arc<Scans>, asked: AddAddress) -> Result<Answer
         past: history.into(),
     };
     let (scan, head) = scans.watch(vec![request], history).await?;
-    let (row, address) = reads
-        .snapshot(move |snapshot| Ok((watched(snapshot, &address)?, address)))
-        .await?;
-    let message = if known {
-        format!("{} was watched already.", address.text)
-    } else {
-        format!("Watching {} from now on.", address.text)
+    let text = address.text.clone();
+    let row = reads.run(move |view| view.watched(&address)).await?;
+    let message = match known {
+        true => format!("{text} was watched already."),
+        false => format!("Watching {text} from now on."),
     };
-    let (coverage, cursor) = (CoverageShape::from(&row.coverage), encoder.cursor(head));
-    let scan_id = scan.map(|scan| scan.to_string());
-    let added = Added {
-        address: address.text,
+    let added = object! {
+        address: text,
         message,
         label: row.label,
-        coverage,
-        scan_id,
-        cursor,
+        coverage: CoverageShape::from(&row.coverage),
+        ?scan_id: scan.map(|scan| scan.to_string()),
     };
-    Ok(respond::json_at(StatusCode::OK, &added.cursor, &added))
+    let cursor = reads.encoder.cursor(head);
+    Ok(respond::with_cursor(StatusCode::OK, &cursor, &added))
 }
 
 /// `POST /add_addresses`: all of them or, when one is bad, none.
 pub async fn add_addresses(scans: &Arc<Scans>, asked: AddAddresses) -> Result<Answer, ApiError> {
-    #[derive(Serialize)]
-    struct Added {
-        count: usize,
-        added: usize,
-        message: String,
-        #[serde(skip_serializing_if = "Option::is_none")]
-        scan_id: Option<String>,
-        cursor: String,
-    }
     let Scans {
-        reads,
-        encoder,
-        watchlist,
-        ..
+        reads, watchlist, ..
     } = &**scans;
-    let (history, network) = (watchlist.history(asked.history), encoder.network);
+    let history = watchlist.history(asked.history);
     let (requests, known) = reads
-        .run_long(move |reader| requests(&reader.snapshot(), asked, history, network))
+        .run_long(move |view| requests(view, asked, history))
         .await?;
     let count = requests.len();
     let (scan, head) = scans.watch(requests, history).await?;
     let added = count.saturating_sub(known);
     let message = format!("Watching {count} addresses, {added} of them from now on.");
-    let added = Added {
-        count,
-        added,
-        message,
-        scan_id: scan.map(|scan| scan.to_string()),
-        cursor: encoder.cursor(head),
-    };
-    Ok(respond::json_at(StatusCode::OK, &added.cursor, &added))
+    let scan_id = scan.map(|scan| scan.to_string());
+    let added = object! { count, added, message, ?scan_id };
+    let cursor = reads.encoder.cursor(head);
+    Ok(respond::with_cursor(StatusCode::OK, &cursor, &added))
 }
 
 /// What is to be watched, each script once, and how many of these are watched already.
 fn requests(
-    snapshot: &Snapshot<'_>,
+    view: &StoreView<'_>,
     asked: AddAddresses,
     history: HistoryOption,
-    network: Network,
 ) -> Result<(Vec<WatchRequest>, usize), ApiError> {
     let Addresses(listed) = asked.addresses;
     let texts = listed.iter().map(|listed| listed.address.as_str());
-    let addresses = address::parse_all(texts, network)?;
+    let addresses = address::parse_all(texts, view.encoder.network)?;
     let Depths(depths) = asked.confirmations.unwrap_or_default();
     let mut places: HashMap<_, usize> = HashMap::new();
     let mut requests: Vec<WatchRequest> = Vec::new();
@@ -174,7 +138,7 @@ fn requests(
     }
     let watches = places
         .keys()
-        .map(|script| Ok(usize::from(snapshot.watch(script)?.is_some())));
+        .map(|script| Ok(usize::from(view.watch(script)?.is_some())));
     let known = watches.sum::<Result<usize, ApiError>>()?;
     Ok((requests, known))
 }
@@ -182,23 +146,16 @@ fn requests(
 /// `DELETE /addresses/{address}`: as if it had never been watched. Who is subscribed to it stays
 /// so, and hears of it again if somebody adds it again.
 pub async fn remove_address(scans: &Scans, address: &str) -> Result<Answer, ApiError> {
-    #[derive(Serialize)]
-    struct Removed {
-        address: String,
-        message: String,
-        cursor: String,
-    }
-    let known = address::parse(address, scans.encoder.network)?;
+    let known = scans.reads.address(address)?;
     let address = known.text.clone();
     let head = scans.watchlist.remove(known).await?;
     let message =
         format!("{address} is not watched any more, and what was known of it is forgotten.");
-    let removed = Removed {
-        address,
-        message,
-        cursor: scans.encoder.cursor(head),
-    };
-    Ok(respond::json_at(StatusCode::OK, &removed.cursor, &removed))
+    let (removed, cursor) = (
+        object! { address, message },
+        scans.reads.encoder.cursor(head),
+    );
+    Ok(respond::with_cursor(StatusCode::OK, &cursor, &removed))
 }
 
 /// The addresses without repetitions, in order.

@@ -8,13 +8,13 @@ use serde_json::value::RawValue;
 
 use super::consumers::ConsumerRoutes;
 use super::respond::{self, Answer};
-use crate::consumers::{Consumers, consumer_name};
+use crate::consumers::consumer_name;
 use crate::store::DeadLetter;
-use crate::webhooks::{Record, Retried, Tested, Webhooks};
+use crate::webhooks::{Retried, Tested};
 use crate::wire::EventEncoder;
 use crate::wire::cursor::{self, BadCursor};
 use crate::wire::error::ApiError;
-use crate::wire::json;
+use crate::wire::json::{self, object, seconds};
 use crate::wire::request::Request;
 use crate::wire::request::types::Limit;
 
@@ -72,82 +72,48 @@ impl TryFrom<Vec<String>> for Cursors {
     }
 }
 
-#[derive(Serialize)]
-struct DeadLetterShape {
-    cursor: String,
-    event: &'static str,
-    data: Box<RawValue>,
-    attempts: u32,
-    first_failed: f64,
-    last_tried: f64,
-    error: String,
-    resending: bool,
-}
-
-#[derive(Serialize)]
-struct Counted {
-    count: usize,
-    message: String,
-}
-
 /// `GET /consumers/{name}/dead_letters?limit=&after=`
 pub async fn dead_letters(
     routes: &ConsumerRoutes,
     name: &str,
     query: ListDeadLetters,
 ) -> Result<Answer, ApiError> {
-    #[derive(Serialize)]
-    struct Letters {
-        dead_letters: Vec<DeadLetterShape>,
-        count: usize,
-        /// Of all pages.
-        total: usize,
-        /// For `after`; null when this was the last page.
-        next: Option<String>,
-    }
     let consumer = routes.consumers.get(consumer_name(name)?)?;
     let limit = query.limit.map_or(LIMIT_DEFAULT, Limit::get);
+    let encoder = &routes.reads.encoder;
     let after = query
         .after
-        .map_or(Ok(0), |text| number_of(&routes.encoder, &text))?;
-    let encoder = routes.encoder.clone();
-    let page = routes.reads.run(move |reader| {
+        .map_or(Ok(0), |text| number_of(encoder, &text))?;
+    let page = routes.reads.run(move |view| {
+        let (reader, encoder) = (view.reader, view.encoder);
         let total = reader.dead_letter_count(&consumer.name)?;
         let mut letters = reader.dead_letters(&consumer.name, after, limit.saturating_add(1))?;
         let more = letters.len() > limit;
         letters.truncate(limit);
-        let next = letters
-            .last()
-            .filter(|_| more)
-            .map(|(number, _)| encoder.cursor(*number));
-        let shapes = letters
-            .into_iter()
-            .map(|(number, letter)| shape(&encoder, number, letter));
+        let last = letters.last().filter(|_| more);
+        let next = last.map(|(number, _)| encoder.cursor(*number));
+        let shapes = letters.into_iter();
+        let shapes = shapes.map(|(number, letter)| letter_shape(encoder, number, letter));
         let dead_letters = shapes.collect::<Result<Vec<_>, _>>()?;
-        Ok(Letters {
-            count: dead_letters.len(),
-            dead_letters,
-            total,
-            next,
-        })
+        Ok(object! { count: dead_letters.len(), dead_letters, total, next })
     });
-    Ok(respond::json(StatusCode::OK, &page.await?))
+    Ok(respond::ok(&page.await?))
 }
 
-fn shape(
+fn letter_shape(
     encoder: &EventEncoder,
     number: u64,
     letter: DeadLetter,
-) -> Result<DeadLetterShape, ApiError> {
+) -> Result<impl Serialize + use<>, ApiError> {
     let cursor = encoder.cursor(number);
     let (event, data) = json::event(&letter.event, cursor.clone(), encoder.network);
-    Ok(DeadLetterShape {
+    Ok(object! {
         cursor,
         event,
         data: RawValue::from_string(data).map_err(|cause| ApiError::internal(&cause))?,
         attempts: letter.attempts,
-        first_failed: json::seconds(letter.first_failed),
-        last_tried: json::seconds(letter.last_tried),
+        first_failed: seconds(letter.first_failed),
+        last_tried: seconds(letter.last_tried),
         error: letter.error,
         resending: letter.again,
     })
@@ -162,20 +128,15 @@ pub async fn drop_dead_letters(
     let consumer = routes.consumers.get(consumer_name(name)?)?;
     let number = query
         .cursor
-        .map(|text| number_of(&routes.encoder, &text))
+        .map(|text| number_of(&routes.reads.encoder, &text))
         .transpose()?;
     let count = routes.webhooks.drop_dead_letters(&consumer, number).await?;
-    Ok(respond::json(
-        StatusCode::OK,
-        &Counted {
-            count,
-            message: match count {
-                0 => "There are no dead letters; nothing was deleted.".to_owned(),
-                1 => "The dead letter is deleted.".to_owned(),
-                _ => format!("{count} dead letters are deleted."),
-            },
-        },
-    ))
+    let message = match count {
+        0 => "There are no dead letters; nothing was deleted.",
+        1 => "The dead letter is deleted.",
+        _ => &format!("{count} dead letters are deleted."),
+    };
+    Ok(respond::ok(&object! { count, message }))
 }
 
 /// `POST /consumers/{name}/dead_letters/resend`
@@ -185,12 +146,10 @@ pub async fn resend_dead_letters(
     asked: ResendDeadLetters,
 ) -> Result<Answer, ApiError> {
     let consumer = routes.consumers.get(consumer_name(name)?)?;
-    let numbers = asked.cursors.map(|Cursors(texts)| {
-        texts
-            .iter()
-            .map(|text| number_of(&routes.encoder, text))
-            .collect()
-    });
+    let number = |text: &String| number_of(&routes.reads.encoder, text);
+    let numbers = asked
+        .cursors
+        .map(|Cursors(texts)| texts.iter().map(number).collect());
     let numbers: Option<BTreeSet<u64>> = numbers.transpose()?;
     let numbers = numbers.map(|numbers| numbers.into_iter().collect());
     let count = routes.webhooks.resend(&consumer, numbers).await?;
@@ -207,31 +166,16 @@ pub async fn resend_dead_letters(
 }
 
 /// `POST /consumers/{name}/retry`
-pub async fn retry_webhook(
-    consumers: &Consumers,
-    webhooks: &Webhooks,
-    name: &str,
-) -> Result<Answer, ApiError> {
-    let consumer = consumers.get(consumer_name(name)?)?;
-    let retried = webhooks.retry(&consumer).await?;
+pub async fn retry_webhook(routes: &ConsumerRoutes, name: &str) -> Result<Answer, ApiError> {
+    let consumer = routes.consumers.get(consumer_name(name)?)?;
+    let retried = routes.webhooks.retry(&consumer).await?;
     Ok(counted(retried.count, retried_message(name, retried)))
 }
 
 /// `POST /consumers/{name}/test`
-pub async fn test_webhook(
-    consumers: &Consumers,
-    webhooks: &Webhooks,
-    name: &str,
-) -> Result<Answer, ApiError> {
-    #[derive(Serialize)]
-    struct Shape {
-        delivered: bool,
-        #[serde(flatten)]
-        record: Record,
-        message: String,
-    }
-    let consumer = consumers.get(consumer_name(name)?)?;
-    let Tested { record, is_stopped } = webhooks.test(&consumer).await?;
+pub async fn test_webhook(routes: &ConsumerRoutes, name: &str) -> Result<Answer, ApiError> {
+    let consumer = routes.consumers.get(consumer_name(name)?)?;
+    let Tested { record, is_stopped } = routes.webhooks.test(&consumer).await?;
     let message = match &record.error {
         Some(error) => format!("The test was not delivered: {error}."),
         None if is_stopped => format!(
@@ -239,12 +183,10 @@ pub async fn test_webhook(
         ),
         None => "The receiver took the test.".to_owned(),
     };
-    let shape = Shape {
-        delivered: record.error.is_none(),
-        record,
-        message,
-    };
-    Ok(respond::json(StatusCode::OK, &shape))
+    let delivered = record.error.is_none();
+    Ok(respond::ok(
+        &object! { delivered, #[serde(flatten)] record, message },
+    ))
 }
 
 /// The number of a dead letter's cursor, which may be older than the log.
@@ -268,7 +210,7 @@ fn counted(count: usize, message: String) -> Answer {
     } else {
         StatusCode::ACCEPTED
     };
-    respond::json(status, &Counted { count, message })
+    respond::json(status, &object! { count, message })
 }
 
 fn retried_message(name: &str, retried: Retried) -> String {

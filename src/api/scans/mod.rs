@@ -15,20 +15,22 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use hyper::StatusCode;
+use serde::Serialize;
 use tokio::sync::watch;
 
-pub use shape::ScanShape;
+use shape::scan_shape;
 
 use super::watchlist::Watchlist;
 use crate::bitcoind::ScanProgress;
 use crate::clock::now_ms;
 use crate::events::{self, Notice, Topic};
 use crate::indexer::{self, InputRefused};
-use crate::reads::{Reads, run_detached};
-use crate::store::Snapshot;
-use crate::tracker::{ApplyError, Input, ScanEnd, ScanId, ScanState, ScriptHash, WatchRequest};
-use crate::wire::request::history::{HistoryOption, Range};
-use crate::wire::{ApiError, EventEncoder, address};
+use crate::reads::{Reads, StoreView, run_detached};
+use crate::tracker::{
+    ApplyError, Input, ScanEnd, ScanId, ScanRow, ScanState, ScriptHash, WatchRequest,
+};
+use crate::wire::ApiError;
+use crate::wire::request::history::{HistoryOption, Range, RangeRequest};
 
 /// Scans that may be open.
 const OPEN_MOST: usize = 10_000;
@@ -36,7 +38,6 @@ const OPEN_MOST: usize = 10_000;
 /// The scans of addresses on the watch list.
 pub struct Scans {
     pub reads: Reads,
-    pub encoder: EventEncoder,
     pub watchlist: Arc<Watchlist>,
     pub indexer: indexer::Handle,
     pub dispatch: events::Handle,
@@ -44,30 +45,23 @@ pub struct Scans {
     pub progress: watch::Receiver<Vec<ScanProgress>>,
 }
 
-/// The height of the tip, which the first block brings.
-pub fn tip(snapshot: &Snapshot<'_>) -> Result<u32, ApiError> {
+/// The heights of one more scan, if there is room for it.
+pub fn range_of(view: &StoreView<'_>, range: RangeRequest) -> Result<Range, ApiError> {
+    // The first block brings the tip.
     let message =
         "No block is known yet; ask again when the daemon follows the node (GET /health/ready).";
-    let not_ready = || ApiError {
-        retry_after: Some(1),
-        ..ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "not_ready", message)
-    };
-    snapshot.tip()?.map(|tip| tip.height).ok_or_else(not_ready)
-}
-
-/// Whether one more scan may be opened.
-pub fn check_room(snapshot: &Snapshot<'_>) -> Result<(), ApiError> {
-    let open = snapshot.open_scans()?.len();
+    let tip = view.tip()?;
+    let tip = tip.ok_or_else(|| ApiError::unavailable("not_ready", message))?;
+    let range = range.range(tip.height)?;
+    let open = view.open_scans()?.len();
     if open < OPEN_MOST {
-        return Ok(());
+        return Ok(range);
     }
     let message = format!(
         "{open} history scans are open already; wait until some are complete, or cancel some (DELETE /scans/{{id}})."
     );
-    Err(ApiError {
-        retry_after: Some(60),
-        ..ApiError::new(StatusCode::TOO_MANY_REQUESTS, "too_many_scans", message)
-    })
+    let status = StatusCode::TOO_MANY_REQUESTS;
+    Err(ApiError::new(status, "too_many_scans", message).retry_after(60))
 }
 
 fn ended(scan: ScanId) -> ApiError {
@@ -88,18 +82,14 @@ impl Scans {
         let HistoryOption::From(from) = history else {
             return Ok((None, self.watchlist.watch(scripts).await?));
         };
-        let ranged = self.reads.snapshot(move |snapshot| {
-            let range = Range::starting(from, tip(snapshot)?)?;
-            check_room(snapshot)?;
-            Ok(range)
+        let ranged = self.reads.run_rows(scripts.len(), move |view| {
+            let range = range_of(view, RangeRequest::Heights { from, to: None })?;
+            let hashes = scripts.iter().map(|request| ScriptHash::of(&request.spk));
+            Ok((range, hashes.collect(), scripts))
         });
-        let (range, scans) = (ranged.await?, self.clone());
+        let ((range, hashes, scripts), scans) = (ranged.await?, self.clone());
         run_detached(async move {
             let _list = scans.watchlist.hold().await;
-            let hashes = scripts
-                .iter()
-                .map(|request| ScriptHash::of(&request.spk))
-                .collect();
             scans.watchlist.watch(scripts).await?;
             let (scan, head) = scans.open(hashes, range).await?;
             Ok((Some(scan), head))
@@ -114,20 +104,17 @@ impl Scans {
         scripts: Vec<ScriptHash>,
         range: Range,
     ) -> Result<(ScanId, u64), ApiError> {
+        let Range { from, to, .. } = range;
         loop {
             let scan = ScanId(getrandom::u64().map_err(|cause| ApiError::internal(&cause))?);
-            let Range { from, to, .. } = range;
-            match self
-                .indexer
-                .apply(Input::OpenScan {
-                    scan,
-                    scripts: scripts.clone(),
-                    from,
-                    to,
-                    now: now_ms(),
-                })
-                .await
-            {
+            let open = Input::OpenScan {
+                scan,
+                scripts: scripts.clone(),
+                from,
+                to,
+                now: now_ms(),
+            };
+            match self.indexer.apply(open).await {
                 Ok(done) => return Ok((scan, done.head)),
                 Err(InputRefused::Apply(ApplyError::ScanExists(_))) => {}
                 Err(refused) => return Err(refused.into()),
@@ -137,10 +124,13 @@ impl Scans {
 
     /// Cancels a scan and tells those who are subscribed to one of its addresses: how it looks then
     /// and the head after that; `None` when there is none.
-    pub async fn cancel(&self, scan: ScanId) -> Result<Option<(ScanShape, u64)>, ApiError> {
+    pub async fn cancel(
+        &self,
+        scan: ScanId,
+    ) -> Result<Option<(impl Serialize + use<>, u64)>, ApiError> {
         let before = self
             .reads
-            .snapshot(move |snapshot| Ok((snapshot.scan(&scan)?, snapshot.scan_scripts(&scan)?)));
+            .run(move |view| Ok((view.scan(&scan)?, view.scan_scripts(&scan)?)));
         let (Some(row), scripts) = before.await? else {
             return Ok(None);
         };
@@ -154,10 +144,9 @@ impl Scans {
             Err(InputRefused::Apply(ApplyError::NoSuchScan(_))) => return Err(ended(scan)),
             Err(refused) => return Err(refused.into()),
         };
-        let (progress, encoder) = (self.progress_of(scan), self.encoder.clone());
-        let read =
-            move |snapshot: &Snapshot<'_>| shape(snapshot, &encoder, scan, progress.as_ref());
-        let Some(shape) = self.reads.snapshot(read).await? else {
+        let progress = self.progress_of(scan);
+        let read = move |view: &StoreView<'_>| shape(view, scan, progress.as_ref());
+        let Some(shape) = self.reads.run(read).await? else {
             return Ok(None);
         };
         let notice = Notice {
@@ -192,82 +181,79 @@ impl Scans {
     }
 
     /// All scans, open ones first, newest first.
-    pub fn all(&self, snapshot: &Snapshot<'_>, most: usize) -> Result<Vec<ScanShape>, ApiError> {
-        let mut order = Vec::new();
-        for entry in snapshot.scans(None) {
-            let (scan, row) = entry?;
-            order.push((row.state != ScanState::Open, Reverse(row.created), scan));
-        }
-        order.sort_unstable();
-        order.truncate(most);
-        self.shapes(snapshot, order.into_iter().map(|(.., scan)| scan))
+    pub fn all(
+        &self,
+        view: &StoreView<'_>,
+        most: usize,
+    ) -> Result<Vec<impl Serialize + use<>>, ApiError> {
+        let scans = view.scans(None).collect::<Result<Vec<_>, _>>()?;
+        self.shapes(view, scans, most)
     }
 
-    /// The first open scans, newest first, and how many are open.
+    /// Some open scans, newest first, and how many are open.
     pub fn open_ones(
         &self,
-        snapshot: &Snapshot<'_>,
+        view: &StoreView<'_>,
         most: usize,
-    ) -> Result<(Vec<ScanShape>, usize), ApiError> {
-        let mut order = Vec::new();
-        for scan in snapshot.open_scans()? {
-            let created = snapshot.scan(&scan)?.map_or(0, |row| row.created);
-            order.push((Reverse(created), scan));
-        }
-        let count = order.len();
-        order.sort_unstable();
-        order.truncate(most);
-        let shapes = self.shapes(snapshot, order.into_iter().map(|(_, scan)| scan))?;
-        Ok((shapes, count))
+    ) -> Result<(Vec<impl Serialize + use<>>, usize), ApiError> {
+        let open = view.open_scans()?;
+        let rows = open.iter().take(most);
+        let rows =
+            rows.filter_map(|scan| Some(view.scan(scan).transpose()?.map(|row| (*scan, row))));
+        let shapes = self.shapes(view, rows.collect::<Result<_, _>>()?, most)?;
+        Ok((shapes, open.len()))
     }
 
     fn shapes(
         &self,
-        snapshot: &Snapshot<'_>,
-        scans: impl Iterator<Item = ScanId>,
-    ) -> Result<Vec<ScanShape>, ApiError> {
+        view: &StoreView<'_>,
+        mut scans: Vec<(ScanId, ScanRow)>,
+        most: usize,
+    ) -> Result<Vec<impl Serialize + use<>>, ApiError> {
+        scans.sort_unstable_by_key(|(scan, row)| {
+            (row.state != ScanState::Open, Reverse(row.created), *scan)
+        });
+        scans.truncate(most);
         let progress = self.progress.borrow().clone();
         let progress: HashMap<_, _> = progress.iter().map(|known| (known.scan, known)).collect();
+        let scans = scans.iter();
         scans
-            .filter_map(|scan| {
-                let progress = progress.get(&scan).copied();
-                shape(snapshot, &self.encoder, scan, progress).transpose()
-            })
+            .map(|(scan, row)| shape_of(view, *scan, row, progress.get(scan).copied()))
             .collect()
     }
 }
 
 /// How a scan looks; `None` when there is none.
 pub fn shape(
-    snapshot: &Snapshot<'_>,
-    encoder: &EventEncoder,
+    view: &StoreView<'_>,
     scan: ScanId,
     progress: Option<&ScanProgress>,
-) -> Result<Option<ScanShape>, ApiError> {
-    let Some(row) = snapshot.scan(&scan)? else {
-        return Ok(None);
-    };
-    let address = match row.scripts {
-        1 => address_of(snapshot, encoder, scan)?,
-        _ => None,
-    };
-    let tip = snapshot.tip()?.map(|tip| tip.height);
-    Ok(Some(ScanShape::new(scan, &row, address, progress, tip)))
+) -> Result<Option<impl Serialize + use<>>, ApiError> {
+    let row = view.scan(&scan)?;
+    row.map(|row| shape_of(view, scan, &row, progress))
+        .transpose()
 }
 
-/// The address of an open scan that has just one.
-fn address_of(
-    snapshot: &Snapshot<'_>,
-    encoder: &EventEncoder,
+fn shape_of(
+    view: &StoreView<'_>,
     scan: ScanId,
-) -> Result<Option<String>, ApiError> {
-    let Some([script]) = snapshot
-        .scan_scripts(&scan)?
-        .as_deref()
-        .and_then(|scripts| <[ScriptHash; 1]>::try_from(scripts).ok())
-    else {
+    row: &ScanRow,
+    progress: Option<&ScanProgress>,
+) -> Result<impl Serialize + use<>, ApiError> {
+    // Of an open one that has just one.
+    let address = match row.scripts {
+        1 => address_of(view, scan)?,
+        _ => None,
+    };
+    let tip = view.tip()?.map(|tip| tip.height);
+    Ok(scan_shape(scan, row, address, progress, tip))
+}
+
+fn address_of(view: &StoreView<'_>, scan: ScanId) -> Result<Option<String>, ApiError> {
+    let scripts = view.scan_scripts(&scan)?;
+    let Some([script]) = scripts.as_deref() else {
         return Ok(None);
     };
-    let row = snapshot.watch(&script)?;
-    Ok(row.map(|row| address::text(&row.spk, encoder.network)))
+    let row = view.watch(script)?;
+    Ok(row.map(|row| view.address_of(&row.spk)))
 }

@@ -16,15 +16,16 @@ use std::time::Duration;
 use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 
-use super::{ScanShape, Scans, shape};
+use super::{Scans, shape_of};
 use crate::bitcoind::ScanProgress;
 use crate::clock::now_ms;
 use crate::events::Notice;
+use crate::reads::StoreView;
 use crate::socketio::Encoded;
 use crate::tracker::{ScanId, ScanState, ScriptHash};
 use crate::wire::NAMESPACE;
 use crate::wire::error::ApiError;
-use crate::wire::json;
+use crate::wire::json::{object, seconds};
 
 /// Between two words about a scan.
 const PACE: Duration = Duration::from_secs(1);
@@ -32,37 +33,18 @@ const PACE: Duration = Duration::from_secs(1);
 const ROUND: usize = 100;
 /// Scripts of them, unless the first alone has more.
 const ROUND_SCRIPTS: usize = 100_000;
-/// Scripts that are remembered from round to round.
-const REMEMBERED: usize = 1_000_000;
-
-/// The event's data.
-#[derive(Serialize)]
-struct Told<'a> {
-    #[serde(flatten)]
-    shape: &'a ScanShape,
-    timestamp: f64,
-}
 
 /// The event for a scan.
-pub fn event(shape: &ScanShape) -> Result<Encoded, ApiError> {
-    let told = Told {
-        shape,
-        timestamp: json::seconds(now_ms()),
-    };
-    Encoded::event(NAMESPACE, "scan_progress", &told).map_err(|cause| ApiError::internal(&cause))
+pub fn event(shape: &impl Serialize) -> Result<Encoded, ApiError> {
+    let timestamp = seconds(now_ms());
+    let data = object! { #[serde(flatten)] shape, timestamp };
+    Ok(Encoded::event(NAMESPACE, "scan_progress", &data)?)
 }
 
-/// What was told of a scan last.
-struct Last {
-    progress: ScanProgress,
-    round: u64,
-    scripts: Option<Arc<[ScriptHash]>>,
-}
-
-/// Remembers what was told.
+/// Remembers what was told of each scan last, and in which round.
 #[derive(Default)]
 struct Teller {
-    last: HashMap<ScanId, Last>,
+    last: HashMap<ScanId, (ScanProgress, u64)>,
     round: u64,
 }
 
@@ -76,29 +58,12 @@ impl Teller {
             self.last.retain(|scan, _| open.contains(scan));
         }
         let is_due = |now: &&ScanProgress| match self.last.get(&now.scan) {
-            Some(last) => {
-                last.progress != **now && (now.running || state(&last.progress) != state(now))
-            }
+            Some((last, _)) => last != *now && (now.running || state(last) != state(now)),
             None => now.running || now.waits_for.is_some(),
         };
         let mut due: Vec<_> = scans.iter().filter(is_due).cloned().collect();
-        due.sort_by_key(|now| self.last.get(&now.scan).map(|last| last.round));
+        due.sort_by_key(|now| self.last.get(&now.scan).map(|(_, round)| *round));
         due
-    }
-
-    fn remember(&mut self, progress: ScanProgress, scripts: Arc<[ScriptHash]>) {
-        let others = self.last.iter().filter(|(scan, _)| **scan != progress.scan);
-        let remembered: usize = others
-            .filter_map(|(_, last)| last.scripts.as_ref())
-            .map(|scripts| scripts.len())
-            .sum();
-        let fits = remembered.saturating_add(scripts.len()) <= REMEMBERED;
-        let last = Last {
-            round: self.round,
-            scripts: fits.then_some(scripts),
-            progress,
-        };
-        self.last.insert(last.progress.scan, last);
     }
 }
 
@@ -135,7 +100,7 @@ impl Teller {
             if count == ROUND || left == 0 {
                 return Ok(true);
             }
-            let Some((shape, scripts, head)) = self.look(scans, &progress).await? else {
+            let Some((shape, scripts, head)) = look(scans, progress.clone()).await? else {
                 continue;
             };
             left = left.saturating_sub(scripts.len());
@@ -145,45 +110,28 @@ impl Teller {
                 as_of: Some(head),
             };
             scans.notify(&scripts, notice);
-            self.remember(progress, scripts);
+            self.last.insert(progress.scan, (progress, self.round));
         }
         Ok(false)
     }
+}
 
-    /// How a scan is doing, its scripts, and the number of the last event then; `None` when it has
-    /// ended.
-    async fn look(
-        &self,
-        scans: &Scans,
-        progress: &ScanProgress,
-    ) -> Result<Option<(ScanShape, Arc<[ScriptHash]>, u64)>, ApiError> {
-        let now = progress.clone();
-        let known = self
-            .last
-            .get(&now.scan)
-            .and_then(|last| last.scripts.clone());
-        let encoder = scans.encoder.clone();
-        scans
-            .reads
-            .run_long(move |reader| {
-                let snapshot = reader.snapshot();
-                let Some(row) = snapshot
-                    .scan(&now.scan)?
-                    .filter(|row| row.state == ScanState::Open)
-                else {
-                    return Ok(None);
-                };
-                let head = snapshot.head()?;
-                let scripts =
-                    match known.filter(|scripts| scripts.len() as u64 == u64::from(row.scripts)) {
-                        Some(scripts) => scripts,
-                        None => snapshot.scan_scripts(&now.scan)?.unwrap_or_default().into(),
-                    };
-                let shape = shape(&snapshot, &encoder, now.scan, Some(&now))?;
-                Ok(shape.map(|shape| (shape, scripts, head)))
-            })
-            .await
-    }
+/// How a scan is doing, its scripts, and the number of the last event then; `None` when it has
+/// ended.
+async fn look(
+    scans: &Scans,
+    now: ScanProgress,
+) -> Result<Option<(impl Serialize + use<>, Vec<ScriptHash>, u64)>, ApiError> {
+    let look = move |view: &StoreView<'_>| {
+        let row = view.scan(&now.scan)?;
+        let Some(row) = row.filter(|row| row.state == ScanState::Open) else {
+            return Ok(None);
+        };
+        let shape = shape_of(view, now.scan, &row, Some(&now))?;
+        let scripts = view.scan_scripts(&now.scan)?.unwrap_or_default();
+        Ok(Some((shape, scripts, view.head()?)))
+    };
+    scans.reads.run_long(look).await
 }
 
 #[cfg(test)]
@@ -208,7 +156,11 @@ mod tests {
         let due = teller.due(scans);
         due.into_iter()
             .take(most)
-            .map(|progress| (progress.scan.0, teller.remember(progress, Arc::new([]))).0)
+            .map(|progress| {
+                let (scan, round) = (progress.scan, teller.round);
+                teller.last.insert(scan, (progress, round));
+                scan.0
+            })
             .collect()
     }
 
@@ -265,26 +217,11 @@ mod tests {
     }
 
     #[test]
-    fn what_has_ended_is_forgotten_and_scripts_are_remembered_up_to_a_bound() {
+    fn what_has_ended_is_forgotten() {
         let mut teller = Teller::default();
-        let scripts: Arc<[ScriptHash]> = vec![ScriptHash([0; 32]); REMEMBERED / 2].into();
-        for n in 0..3 {
-            teller.remember(scan(n, 0, true, false), scripts.clone());
-        }
-        assert_eq!(
-            teller
-                .last
-                .values()
-                .filter(|last| last.scripts.is_some())
-                .count(),
-            2
-        );
-        teller.remember(scan(0, 1, true, false), scripts.clone());
-        assert!(
-            teller.last[&ScanId(0)].scripts.is_some(),
-            "its own place is free for it"
-        );
-        teller.due(&[scan(2, 0, true, false)]);
+        let scans = [0, 1, 2].map(|n| scan(n, 0, true, false));
+        round(&mut teller, &scans, ROUND);
+        teller.due(&scans[2..]);
         assert_eq!(teller.last.keys().copied().collect::<Vec<_>>(), [ScanId(2)]);
     }
 }

@@ -8,11 +8,12 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 
 use super::SocketServices;
-use super::consumers::Reading;
+use super::consumers::ConsumerReading;
 use crate::consumers::{Consumer, LeaseId};
 use crate::events::{Given, PageError, Reader, Registration, Topic};
 use crate::socketio::{Ack, EncodeError, Encoded};
-use crate::wire::{ApiError, EventEncoder, NAMESPACE, json};
+use crate::wire::json::{object, to_raw};
+use crate::wire::{ApiError, EventEncoder, NAMESPACE};
 
 /// Answers that may wait for a client before no more of its packets are taken, and their bytes.
 const WAITING: usize = 32;
@@ -31,13 +32,13 @@ struct ClientState {
     reader: Reader<Encoded>,
     /// Of the answers that wait in it.
     bytes: usize,
-    consumer: Option<Reading>,
+    consumer: Option<ConsumerReading>,
     /// What it read before, of other consumers; the newest last.
-    former: VecDeque<Reading>,
+    former: VecDeque<ConsumerReading>,
 }
 
 impl ClientState {
-    fn read_consumer(&mut self, reading: Reading) {
+    fn read_consumer(&mut self, reading: ConsumerReading) {
         if let Some(mut before) = self.consumer.take() {
             before.leave();
             self.former.push_back(before);
@@ -55,34 +56,13 @@ impl ClientState {
     }
 }
 
-/// An event and its acknowledgement, which carries the same object.
-pub struct Reply {
-    pub name: &'static str,
-    pub json: String,
-    pub ack: Option<Ack>,
-}
-
-impl Reply {
-    pub fn without_ack(name: &'static str, json: String) -> Self {
-        Self {
-            name,
-            json,
-            ack: None,
-        }
+/// An event and its acknowledgement, which carries the same object: the packets, in order.
+pub fn packets(name: &str, json: &RawValue, ack: Option<Ack>) -> Result<Vec<Encoded>, EncodeError> {
+    let mut packets = vec![Encoded::event_raw(NAMESPACE, name, json.get())?];
+    if let Some(ack) = ack {
+        packets.push(ack.into_packet(json)?);
     }
-
-    /// The packets, in order.
-    pub fn packets(self) -> Result<Vec<Encoded>, ApiError> {
-        let packets = || -> Result<Vec<Encoded>, EncodeError> {
-            let mut packets = vec![Encoded::event_raw(NAMESPACE, self.name, &self.json)?];
-            if let Some(ack) = self.ack {
-                let raw: &RawValue = serde_json::from_str(&self.json)?;
-                packets.push(ack.into_packet(raw)?);
-            }
-            Ok(packets)
-        };
-        packets().map_err(|cause| ApiError::internal(&cause))
-    }
+    Ok(packets)
 }
 
 /// Why nothing more can be given.
@@ -129,8 +109,13 @@ impl Client {
     }
 
     /// An answer, given next.
-    pub fn answer(&self, reply: Reply) -> Result<(), ApiError> {
-        let packets = reply.packets()?;
+    pub fn answer(
+        &self,
+        name: &str,
+        shape: &impl Serialize,
+        ack: Option<Ack>,
+    ) -> Result<(), ApiError> {
+        let packets = packets(name, &to_raw(shape), ack)?;
         self.with(|state| {
             let place = state.reader.place();
             packets
@@ -148,7 +133,7 @@ impl Client {
         limit: usize,
     ) -> Result<(Arc<Registration>, Vec<Topic>), ApiError> {
         let answer = self.with(|state| {
-            if let Some(reading) = state.consumer.as_ref().and_then(Reading::reads) {
+            if let Some(reading) = state.consumer.as_ref().and_then(ConsumerReading::reads) {
                 return Err(super::consumers::alone(reading));
             }
             if state.reader.count_with(topics) > limit {
@@ -166,7 +151,8 @@ impl Client {
     /// Adds topics and their answers to what is read; `caught_up` with its place.
     pub fn subscribe(&self, topics: &[Topic], from: SubscriptionStart, reply: Vec<Encoded>) {
         self.with(|state| {
-            state.reader.subscribe(topics, from.number, from.is_replay);
+            let is_replay = from.caught_up.is_some();
+            state.reader.subscribe(topics, from.number, is_replay);
             for packet in reply {
                 state.put(from.number, packet);
             }
@@ -186,28 +172,35 @@ impl Client {
         });
     }
 
-    pub fn has_subscriptions(&self) -> bool {
-        self.with(|state| state.reader.count_with(&[]) > 0)
-            .unwrap_or_default()
-    }
-
-    /// The name of the consumer that this client reads.
-    pub fn consumer(&self) -> Option<String> {
-        self.with(|state| {
-            let reading = state.consumer.as_ref().and_then(Reading::reads);
-            reading.map(str::to_owned)
-        })
-        .flatten()
+    /// Lets go of the consumer with this name if it reads it; refused when it reads another, or has
+    /// subscriptions of its own.
+    pub fn may_read(&self, name: &str) -> Result<(), ApiError> {
+        let answer = self.with(|state| {
+            let reads = state.consumer.as_ref().and_then(ConsumerReading::reads);
+            if let Some(other) = reads.filter(|other| *other != name) {
+                return Err(super::consumers::alone(other));
+            }
+            if state.reader.count_with(&[]) > 0 {
+                return Err(super::consumers::alone(name));
+            }
+            Ok(())
+        });
+        answer.unwrap_or_else(|| Err(ApiError::stopping()))?;
+        self.leave_consumer(name);
+        Ok(())
     }
 
     /// Another consumer to read; the one before is let go.
-    pub fn read_consumer(&self, reading: Reading) {
+    pub fn read_consumer(&self, reading: ConsumerReading) {
         self.with(|state| state.read_consumer(reading));
     }
 
-    /// No more of its consumer is read.
-    pub fn leave_consumer(&self) {
-        self.with(|state| state.consumer.as_mut().map(Reading::leave));
+    /// No more of this consumer is read.
+    pub fn leave_consumer(&self, name: &str) {
+        self.with(|state| {
+            let reading = state.consumer.as_mut().filter(|it| it.name() == name);
+            reading.map(ConsumerReading::leave)
+        });
     }
 
     /// What it acknowledges under this name, and the lease under which it read that, if it reads
@@ -241,7 +234,7 @@ impl Client {
             if let Given::Item(answer) = &given {
                 *bytes = bytes.saturating_sub(answer.bytes());
             }
-            if let Some(packet) = packet(given, &services.encoder)? {
+            if let Some(packet) = packet(given, &services.reads.encoder)? {
                 return Poll::Ready(Ok(packet));
             }
         }
@@ -256,9 +249,8 @@ impl Client {
 pub struct SubscriptionStart {
     /// Events after this one are wanted.
     pub number: u64,
-    /// What lies between there and the head is read again, also of topics that it has.
-    pub is_replay: bool,
-    /// Said when the client has everything up to this number.
+    /// Of a replay, which reads again what lies between there and the head, also of topics that
+    /// the client has: said when it has everything up to this number.
     pub caught_up: Option<(u64, Encoded)>,
 }
 
@@ -267,20 +259,13 @@ pub fn packet(
     given: Given<Encoded>,
     encoder: &EventEncoder,
 ) -> Result<Option<Encoded>, EncodeError> {
-    #[derive(Serialize)]
-    struct Lagged<'a> {
-        cursor: String,
-        #[serde(skip_serializing_if = "Option::is_none")]
-        head: Option<String>,
-        message: &'a str,
-    }
     let said = |name, place, head: Option<u64>, message| {
-        let shape = Lagged {
+        let shape = object! {
             cursor: encoder.cursor(place),
-            head: head.map(|head| encoder.cursor(head)),
+            ?head: head.map(|head| encoder.cursor(head)),
             message,
         };
-        Encoded::event_raw(NAMESPACE, name, &json::to_text(&shape)).map(Some)
+        Encoded::event(NAMESPACE, name, &shape).map(Some)
     };
     match given {
         Given::Event(event) => {

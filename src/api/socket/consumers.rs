@@ -11,7 +11,7 @@ use std::task::{Context, Poll};
 use hyper::StatusCode;
 use serde::{Deserialize, Serialize};
 
-use super::client::{Reply, packet};
+use super::client::packet;
 use super::{Call, SocketServices};
 use crate::api::rest::consumers::acknowledge;
 use crate::api::rest::events::ONE_READER;
@@ -20,29 +20,9 @@ use crate::consumers::{Consumer, EndReason, Lease, LeaseId, consumer_name};
 use crate::events::{PageError, Reader};
 use crate::reads::{Reads, run_detached};
 use crate::socketio::{Ack, Encoded};
-use crate::wire::json::{self, Balance};
+use crate::wire::json::object;
 use crate::wire::request::Request;
-use crate::wire::{ApiError, EventEncoder, NAMESPACE, cursor};
-
-/// The event `subscribed_consumer`.
-#[derive(Serialize)]
-struct Subscribed {
-    consumer: String,
-    message: String,
-    /// Events after this one follow.
-    cursor: String,
-    head: String,
-    lag: u64,
-    /// Why it does not begin where the consumer stands.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    error: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    code: Option<&'static str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    first: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    balances: Option<Vec<Balance>>,
-}
+use crate::wire::{ApiError, NAMESPACE, cursor};
 
 /// `subscribe_consumer`
 #[derive(Debug, Deserialize)]
@@ -95,33 +75,22 @@ impl Call {
         let name = asked.consumer;
         let consumer = self.services.consumers.get(consumer_name(&name)?)?;
         let client = self.client()?;
-        if let Some(other) = client.consumer().filter(|other| *other != name) {
-            return Err(alone(&other));
-        }
-        if client.has_subscriptions() {
-            return Err(alone(&name));
-        }
-        client.leave_consumer();
+        client.may_read(&name)?;
         let lease = consumer.leases.take_over();
         let lease = lease.map_err(|reason| reason.error(&name))?;
         let SocketServices {
             reads,
-            encoder,
             log,
             dispatch,
             ..
         } = &*self.services;
-        let (json, from) = begin_reading(reads, encoder, &consumer).await?;
+        let (shape, from) = begin_reading(reads, &consumer).await?;
         let mut reader = Reader::of_selection(log, dispatch, consumer.filter.clone(), from);
         reader.follow().await.map_err(|_| ApiError::stopping())?;
         let head = log.head().max(from);
-        reader.put(head, caught_up(&name, encoder.cursor(head))?);
-        client.answer(Reply {
-            name: "subscribed_consumer",
-            json,
-            ack: ack.take(),
-        })?;
-        client.read_consumer(Reading::new(consumer, lease, reader));
+        reader.put(head, caught_up(&name, reads.encoder.cursor(head))?);
+        client.answer("subscribed_consumer", &shape, ack.take())?;
+        client.read_consumer(ConsumerReading::new(consumer, lease, reader));
         Ok(())
     }
 
@@ -130,22 +99,12 @@ impl Call {
         asked: UnsubscribeConsumer,
         ack: &mut Option<Ack>,
     ) -> Result<(), ApiError> {
-        #[derive(Serialize)]
-        struct Unsubscribed {
-            consumer: String,
-            message: String,
-        }
         let (consumer, client) = (asked.consumer, self.client()?);
         consumer_name(&consumer)?;
-        if client.consumer().is_some_and(|name| name == consumer) {
-            client.leave_consumer();
-        }
+        client.leave_consumer(&consumer);
         let message = format!("No more events of {consumer} come here; it stays where it is.");
-        client.answer(Reply {
-            name: "unsubscribed_consumer",
-            json: json::to_text(&Unsubscribed { consumer, message }),
-            ack: ack.take(),
-        })
+        let shape = object! { consumer, message };
+        client.answer("unsubscribed_consumer", &shape, ack.take())
     }
 
     pub(super) async fn acknowledge(
@@ -159,75 +118,74 @@ impl Call {
             Some((consumer, lease)) => (consumer, Some(lease)),
             None => (self.services.consumers.get(name)?, None),
         };
-        let SocketServices { reads, encoder, .. } = &*self.services;
-        let acked = acknowledge(reads, encoder, &consumer, lease, &asked.cursor).await?;
+        let reads = &self.services.reads;
+        let acked = acknowledge(reads, &consumer, lease, &asked.cursor).await?;
         let acked = acked.map_err(|reason| reason.error(name))?;
-        self.client()?.answer(Reply {
-            name: "acked",
-            json: json::to_text(&acked),
-            ack: ack.take(),
-        })
+        self.client()?.answer("acked", &acked, ack.take())
     }
 }
 
-/// Where a reading begins, and how the reader is told.
+/// The event `subscribed_consumer`, and where the reading begins.
 async fn begin_reading(
     reads: &Reads,
-    encoder: &EventEncoder,
     consumer: &Arc<Consumer>,
-) -> Result<(String, u64), ApiError> {
-    let begun = begin_of(reads, encoder, consumer).await;
+) -> Result<(impl Serialize + use<>, u64), ApiError> {
+    let begun = begin_of(reads, consumer).await;
     let unread = consumer.unread().await?;
-    let consumer_name = consumer.name.clone();
-    let message = format!(
-        "Reading {consumer_name}; acknowledge with the event ack {{\"consumer\", \"cursor\"}}."
-    );
-    let cursor = encoder.cursor(unread.acked);
-    let mut shape = Subscribed {
-        consumer: consumer_name,
-        message,
-        cursor,
-        head: encoder.cursor(unread.head),
-        lag: unread.lag(),
-        error: None,
-        code: None,
-        first: None,
-        balances: None,
-    };
-    let from = match begun {
-        Ok(from) => from,
-        Err(problem) => {
-            let Some(restart) = problem.restart else {
-                return Err(problem);
-            };
-            let from = cursor::read(&encoder.starts, &restart.cursor);
+    // Why it does not begin where the consumer stands.
+    let (problem, restart, from) = match begun {
+        Ok(from) => (None, None, from),
+        Err(ApiError {
+            restart: Some(restart),
+            message,
+            code,
+            ..
+        }) => {
+            let from = cursor::read(&reads.encoder.starts, &restart.cursor);
             let from = from.map_err(|_| ApiError::internal(&"our own cursor is not known"))?;
-            let skipped = encoder.starts.skipped(from, unread.head);
-            shape.lag = unread.head.saturating_sub(from).saturating_sub(skipped);
-            (shape.cursor, shape.first, shape.balances) =
-                (restart.cursor, Some(restart.first), restart.balances);
-            (shape.error, shape.code) = (Some(problem.message), Some(problem.code));
-            from
+            (Some((message, code)), Some(restart), from)
         }
+        Err(error) => return Err(error),
     };
-    Ok((json::to_text(&shape), from))
+    let (cursor, first, balances) = match restart {
+        Some(restart) => (restart.cursor, Some(restart.first), restart.balances),
+        None => (reads.encoder.cursor(unread.acked), None, None),
+    };
+    let (error, code) = problem.unzip();
+    let shape = object! {
+        consumer: consumer.name.clone(),
+        message: format!(
+            "Reading {}; acknowledge with the event ack {{\"consumer\", \"cursor\"}}.",
+            consumer.name
+        ),
+        // Events after this one follow.
+        cursor,
+        head: reads.encoder.cursor(unread.head),
+        lag: match error {
+            Some(_) => {
+                let skipped = reads.encoder.starts.skipped(from, unread.head);
+                unread.head.saturating_sub(from).saturating_sub(skipped)
+            }
+            None => unread.lag(),
+        },
+        ?error,
+        ?code,
+        ?first,
+        ?balances,
+    };
+    Ok((shape, from))
 }
 
 /// The end of what had happened when the reading began.
 fn caught_up(consumer: &str, cursor: String) -> Result<Encoded, ApiError> {
-    #[derive(Serialize)]
-    struct CaughtUp<'a> {
-        consumer: &'a str,
-        cursor: String,
-    }
-    Encoded::event(NAMESPACE, "caught_up", &CaughtUp { consumer, cursor })
-        .map_err(|cause| ApiError::internal(&cause))
+    let shape = object! { consumer, cursor };
+    Ok(Encoded::event(NAMESPACE, "caught_up", &shape)?)
 }
 
 type Begins = Pin<Box<dyn Future<Output = Result<u64, ApiError>> + Send>>;
 
 /// A consumer that is read, or was: its client still acknowledges what it got.
-pub struct Reading {
+pub struct ConsumerReading {
     consumer: Arc<Consumer>,
     lease: LeaseId,
     /// `None` once it has ended.
@@ -243,7 +201,7 @@ struct ActiveReading {
     begins: Option<Begins>,
 }
 
-impl Reading {
+impl ConsumerReading {
     fn new(consumer: Arc<Consumer>, lease: Lease, reader: Reader<Encoded>) -> Self {
         Self {
             consumer,
@@ -293,17 +251,8 @@ impl Reading {
 
     /// Says why, and nothing more after it.
     fn end_with(&mut self, error: &ApiError) -> Poll<Encoded> {
-        #[derive(Serialize)]
-        struct Said<'a> {
-            #[serde(flatten)]
-            error: &'a ApiError,
-            consumer: &'a str,
-        }
         self.leave();
-        let said = Said {
-            error,
-            consumer: &self.consumer.name,
-        };
+        let said = object! { #[serde(flatten)] error, consumer: &self.consumer.name };
         // Cannot fail: it is our own JSON under our own name.
         Encoded::event(NAMESPACE, "error", &said).map_or(Poll::Pending, Poll::Ready)
     }
@@ -317,7 +266,7 @@ impl ActiveReading {
         services: &SocketServices,
         cx: &mut Context<'_>,
     ) -> Poll<Result<Encoded, ApiError>> {
-        let SocketServices { reads, encoder, .. } = services;
+        let reads = &services.reads;
         let ended = |reason: EndReason| Poll::Ready(Err(reason.error(&consumer.name)));
         loop {
             // A reading that has ended is given nothing more, however late it notices.
@@ -341,18 +290,16 @@ impl ActiveReading {
                 Err(reason) => return ended(reason),
             };
             match given {
-                Ok(given) => match packet(given, encoder) {
+                Ok(given) => match packet(given, &reads.encoder) {
                     Ok(Some(packet)) => return Poll::Ready(Ok(packet)),
                     Ok(None) => {}
-                    Err(cause) => return Poll::Ready(Err(ApiError::internal(&cause))),
+                    Err(cause) => return Poll::Ready(Err(cause.into())),
                 },
                 Err(PageError::Expired) => {
-                    let (reads, encoder) = (reads.clone(), encoder.clone());
-                    let consumer = consumer.clone();
+                    let (reads, consumer) = (reads.clone(), consumer.clone());
+                    let begins = async move { begin_of(&reads, &consumer).await };
                     // Also when the session does not ask for more for long.
-                    self.begins = Some(Box::pin(run_detached(async move {
-                        begin_of(&reads, &encoder, &consumer).await
-                    })));
+                    self.begins = Some(Box::pin(run_detached(begins)));
                 }
                 Err(cause) => return Poll::Ready(Err(cause.into())),
             }

@@ -27,25 +27,24 @@ use std::task::{Context, Poll};
 use serde::Serialize;
 use serde_json::value::RawValue;
 
-use crate::api::rest::status::Tip;
 use crate::api::watchlist::Watchlist;
 use crate::consumers::Consumers;
 use crate::events::{self, EventLog};
-use crate::reads::Reads;
+use crate::reads::{Reads, StoreView};
 use crate::socketio::{
     self, Ack, CloseReason, ConnectRefused, ConnectRequest, DisconnectReason, Encoded, Socket, Work,
 };
-use crate::store::Snapshot;
+use crate::wire::json::object;
 use crate::wire::request::Nothing;
-use crate::wire::{ApiError, EventEncoder, NAMESPACE, address, json};
-use client::{Client, Reply};
+use crate::wire::{ApiError, NAMESPACE, address};
+use client::Client;
+#[cfg(test)]
 pub use requests::EVENTS;
-use requests::{ClientEvent, argument, unknown_event};
+use requests::{argument, unknown_event};
 
 /// What the events of clients are answered with.
 pub struct SocketServices {
     pub reads: Reads,
-    pub encoder: EventEncoder,
     pub log: Arc<EventLog>,
     pub dispatch: events::Handle,
     pub watchlist: Arc<Watchlist>,
@@ -59,22 +58,14 @@ pub struct SocketServices {
 pub struct SocketApi(pub Arc<SocketServices>);
 
 /// The first event.
-fn connected_event(snapshot: &Snapshot<'_>, encoder: &EventEncoder) -> Result<String, ApiError> {
-    #[derive(Serialize)]
-    struct Connected {
-        message: &'static str,
-        version: &'static str,
-        network: &'static str,
-        tip: Option<Tip>,
-        cursor: String,
-    }
-    Ok(json::to_text(&Connected {
+fn connected_event(view: &StoreView<'_>) -> Result<impl Serialize + use<>, ApiError> {
+    Ok(object! {
         message: "Connected to satwatch; emit subscribe_address with {\"address\": \"…\"} to hear about an address.",
         version: env!("CARGO_PKG_VERSION"),
-        network: address::network_name(encoder.network),
-        tip: Tip::of(snapshot)?,
-        cursor: encoder.cursor(snapshot.head()?),
-    }))
+        network: address::network_name(view.encoder.network),
+        tip: view.tip_shape()?,
+        cursor: view.cursor()?,
+    })
 }
 
 impl socketio::Handler for SocketApi {
@@ -90,15 +81,12 @@ impl socketio::Handler for SocketApi {
     }
 
     fn connected(&self, socket: &Socket, _request: &ConnectRequest) {
-        let SocketServices { reads, encoder, .. } = &*self.0;
         let client = Client::new(&self.0);
-        let described = reads.on_the_spot(|snapshot| connected_event(snapshot, encoder));
-        let (name, json) = match described {
-            Ok(json) => ("connected", json),
-            Err(error) => ("error", json::to_text(&error)),
-        };
         // Cannot fail: it is our own JSON under our own names.
-        let _ = client.answer(Reply::without_ack(name, json));
+        let _ = match self.0.reads.on_the_spot(connected_event) {
+            Ok(shape) => client.answer("connected", &shape, None),
+            Err(error) => client.answer("error", &error, None),
+        };
         socket.keep(client);
     }
 
@@ -153,14 +141,10 @@ impl Call {
             false => Err(attachments_not_taken()),
         };
         if let Err(error) = answered {
-            let json = json::to_text(&error);
-            let reply = Reply {
-                name: "error",
-                json,
-                ack,
-            };
             // A client that cannot be told has left.
-            let _ = self.client().and_then(|client| client.answer(reply));
+            let _ = self
+                .client()
+                .and_then(|client| client.answer("error", &error, ack));
         }
     }
 
@@ -174,19 +158,18 @@ impl Call {
         args: &[Box<RawValue>],
         ack: &mut Option<Ack>,
     ) -> Result<(), ApiError> {
-        let known = EVENTS.iter().find(|(known, _)| *known == name);
-        let (_, kind) = known.ok_or_else(|| unknown_event(name))?;
-        match kind {
-            ClientEvent::SubscribeAddress => self.subscribe_address(argument(args)?, ack).await,
-            ClientEvent::SubscribeAddresses => self.subscribe_addresses(argument(args)?, ack).await,
-            ClientEvent::UnsubscribeAddress => self.unsubscribe_address(argument(args)?, ack),
-            ClientEvent::SubscribeBlocks => {
+        match name {
+            "subscribe_address" => self.subscribe_address(argument(args)?, ack).await,
+            "subscribe_addresses" => self.subscribe_addresses(argument(args)?, ack).await,
+            "unsubscribe_address" => self.unsubscribe_address(argument(args)?, ack),
+            "subscribe_blocks" => {
                 let Nothing {} = argument(args)?;
                 self.subscribe_blocks(ack).await
             }
-            ClientEvent::SubscribeConsumer => self.subscribe_consumer(argument(args)?, ack).await,
-            ClientEvent::UnsubscribeConsumer => self.unsubscribe_consumer(argument(args)?, ack),
-            ClientEvent::Ack => self.acknowledge(argument(args)?, ack).await,
+            "subscribe_consumer" => self.subscribe_consumer(argument(args)?, ack).await,
+            "unsubscribe_consumer" => self.unsubscribe_consumer(argument(args)?, ack),
+            "ack" => self.acknowledge(argument(args)?, ack).await,
+            _ => Err(unknown_event(name)),
         }
     }
 }

@@ -7,27 +7,15 @@ use crate::wire::error::{ApiError, shortened};
 use crate::wire::request::types::{Addresses, Depths, Unlabelled};
 use crate::wire::request::{self, Request};
 
-/// What clients may say.
-#[derive(Debug, Clone, Copy)]
-pub enum ClientEvent {
-    SubscribeAddress,
-    SubscribeAddresses,
-    UnsubscribeAddress,
-    SubscribeBlocks,
-    SubscribeConsumer,
-    UnsubscribeConsumer,
-    Ack,
-}
-
 /// The events of clients by their names.
-pub const EVENTS: [(&str, ClientEvent); 7] = [
-    ("subscribe_address", ClientEvent::SubscribeAddress),
-    ("subscribe_addresses", ClientEvent::SubscribeAddresses),
-    ("unsubscribe_address", ClientEvent::UnsubscribeAddress),
-    ("subscribe_blocks", ClientEvent::SubscribeBlocks),
-    ("subscribe_consumer", ClientEvent::SubscribeConsumer),
-    ("unsubscribe_consumer", ClientEvent::UnsubscribeConsumer),
-    ("ack", ClientEvent::Ack),
+pub const EVENTS: [&str; 7] = [
+    "subscribe_address",
+    "subscribe_addresses",
+    "unsubscribe_address",
+    "subscribe_blocks",
+    "subscribe_consumer",
+    "unsubscribe_consumer",
+    "ack",
 ];
 
 /// `subscribe_address`
@@ -103,11 +91,10 @@ pub fn argument<T: Request>(args: &[Box<RawValue>]) -> Result<T, ApiError> {
 }
 
 pub fn unknown_event(name: &str) -> ApiError {
-    let names: Vec<&str> = EVENTS.iter().map(|(name, _)| *name).collect();
     let message = format!(
         "There is no event {}; this daemon knows {}.",
         shortened(name),
-        names.join(", ")
+        EVENTS.join(", ")
     );
     ApiError::bad_request("unknown_event", message)
 }

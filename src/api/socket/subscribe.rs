@@ -6,21 +6,18 @@
 
 use std::sync::Arc;
 
-use serde::Serialize;
-use serde_json::{Map, Value};
+use serde_json::value::RawValue;
 
 use super::Call;
-use super::client::{Reply, SubscriptionStart};
+use super::client::{self, SubscriptionStart};
 use super::requests::{SubscribeAddress, SubscribeAddresses, UnsubscribeAddress};
-use crate::api::rest::status::Tip;
 use crate::api::rest::watchlist::distinct;
 use crate::events::{Interest, Registration, Topic, cursors};
-use crate::reads::{balance_in, watched};
+use crate::reads::StoreView;
 use crate::socketio::{Ack, Encoded};
-use crate::store::Snapshot;
-use crate::wire::address::{self, KnownAddress};
-use crate::wire::json::{self, Balance};
-use crate::wire::{ApiError, EventEncoder, NAMESPACE};
+use crate::wire::address::KnownAddress;
+use crate::wire::json::{object, to_raw};
+use crate::wire::{ApiError, NAMESPACE};
 
 /// The answer to a longer list carries no balances.
 const BALANCES: usize = 1000;
@@ -41,6 +38,15 @@ struct Subscription {
 }
 
 impl Subscription {
+    /// As answers name it: one address, or a list when a list was asked for.
+    fn named(&self) -> (Option<&str>, Option<Vec<&str>>) {
+        let mut texts = self.addresses.iter().map(|address| &*address.text);
+        match self.many {
+            true => (None, Some(texts.collect())),
+            false => (texts.next(), None),
+        }
+    }
+
     fn topics(&self) -> Vec<Topic> {
         self.addresses
             .iter()
@@ -49,36 +55,13 @@ impl Subscription {
     }
 }
 
-/// The event `subscribed`: one address, or a list when a list was asked for.
-#[derive(Serialize, Default)]
-struct Subscribed<'a> {
-    #[serde(skip_serializing_if = "Option::is_none")]
-    address: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    addresses: Option<Vec<&'a str>>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    count: Option<usize>,
-    message: String,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    balance: Option<Balance>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    balances: Option<Vec<Balance>>,
-    /// Events after this one follow.
-    cursor: String,
-    /// Why there is no replay although one was asked for: the cursor is not good any more.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    error: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    code: Option<&'static str>,
-}
-
 /// Topics that are registered, and are given up again unless the subscription is made.
-struct Registered {
+struct TopicsGuard {
     registration: Arc<Registration>,
     new: Vec<Topic>,
 }
 
-impl Registered {
+impl TopicsGuard {
     async fn add(registration: Arc<Registration>, new: Vec<Topic>) -> Result<Self, ApiError> {
         let registered = Self {
             registration: registration.clone(),
@@ -96,7 +79,7 @@ impl Registered {
     }
 }
 
-impl Drop for Registered {
+impl Drop for TopicsGuard {
     fn drop(&mut self) {
         if !self.new.is_empty() {
             self.registration.remove(std::mem::take(&mut self.new));
@@ -111,7 +94,7 @@ impl Call {
         ack: &mut Option<Ack>,
     ) -> Result<(), ApiError> {
         let wanted = Subscription {
-            addresses: [self.address(&asked.address)?].into(),
+            addresses: [self.services.reads.address(&asked.address)?].into(),
             many: false,
             depths: asked.confirmations.unwrap_or_default().0,
             after: asked.after,
@@ -125,8 +108,9 @@ impl Call {
         asked: SubscribeAddresses,
         ack: &mut Option<Ack>,
     ) -> Result<(), ApiError> {
-        let (listed, network) = (asked.addresses, self.services.encoder.network);
-        let parse = move |_: &_| Ok(distinct(listed.parse(network)?).into());
+        let listed = asked.addresses;
+        let parse =
+            move |view: &StoreView<'_>| Ok(distinct(listed.parse(view.encoder.network)?).into());
         let wanted = Subscription {
             addresses: self.services.reads.run_long(parse).await?,
             many: true,
@@ -150,12 +134,14 @@ impl Call {
                 .watchlist
                 .ensure_watched(wanted.addresses.clone(), depths)
                 .await?;
-            let registered = Registered::add(registration.clone(), new.clone()).await?;
+            let registered = TopicsGuard::add(registration.clone(), new.clone()).await?;
             let (read, why) = (wanted.clone(), problem.clone());
-            let encoder = self.services.encoder.clone();
-            let described = self.services.reads.snapshot(move |snapshot| {
-                subscribed(snapshot, &encoder, &read, after, why.as_ref())
-            });
+            let described = self
+                .services
+                .reads
+                .run_rows(wanted.addresses.len(), move |view| {
+                    subscribed(view, &read, after, why.as_ref())
+                });
             match described.await {
                 Ok((json, head)) => break (registered, json, head),
                 // Somebody has taken it off the list meanwhile. Who is answered with `subscribed`
@@ -166,18 +152,15 @@ impl Call {
         };
         let mut packets = Vec::new();
         if let Some(error) = problem {
-            let (name, json) = ("error", json::to_text(&error));
-            packets.extend(Reply::without_ack(name, json).packets()?);
+            packets.extend(client::packets("error", &to_raw(&error), None)?);
         }
-        let (name, ack) = ("subscribed", ack.take());
-        packets.extend(Reply { name, json, ack }.packets()?);
+        packets.extend(client::packets("subscribed", &json, ack.take())?);
         let caught_up = match after {
             Some(_) => Some((head, self.caught_up(&wanted, head)?)),
             None => None,
         };
         let from = SubscriptionStart {
             number: after.unwrap_or(head),
-            is_replay: after.is_some(),
             caught_up,
         };
         self.client()?.subscribe(&topics, from, packets);
@@ -185,26 +168,17 @@ impl Call {
         Ok(())
     }
 
-    fn address(&self, text: &str) -> Result<KnownAddress, ApiError> {
-        address::parse(text, self.services.encoder.network)
-    }
-
     /// The number to replay from, or what is wrong with the cursor.
     async fn begin(
         &self,
-        wanted: &Arc<Subscription>,
+        wanted: &Subscription,
     ) -> Result<(Option<u64>, Option<ApiError>), ApiError> {
-        if wanted.after.is_none() {
+        let Some(after) = wanted.after.clone() else {
             return Ok((None, None));
-        }
-        let (wanted, encoder) = (wanted.clone(), self.services.encoder.clone());
-        let place = self.services.reads.run(move |reader| {
-            let text = wanted.after.as_deref();
-            text.map(|text| cursors::place(reader, &encoder, text))
-                .transpose()
-        });
-        match place.await {
-            Ok(number) => Ok((number, None)),
+        };
+        let place = move |view: &StoreView<'_>| cursors::place(view, &after);
+        match self.services.reads.run(place).await {
+            Ok(number) => Ok((Some(number), None)),
             Err(error) if matches!(error.code, "cursor_unknown" | "cursor_expired") => {
                 Ok((None, Some(error)))
             }
@@ -214,53 +188,29 @@ impl Call {
 
     /// The end of a replay.
     fn caught_up(&self, wanted: &Subscription, head: u64) -> Result<Encoded, ApiError> {
-        let mut shape = Map::new();
-        match (wanted.many, wanted.addresses.first()) {
-            (false, Some(address)) => {
-                shape.insert("address".to_owned(), address.text.clone().into());
-            }
-            _ => {
-                let texts = wanted
-                    .addresses
-                    .iter()
-                    .map(|address| Value::from(address.text.clone()));
-                shape.insert("addresses".to_owned(), texts.collect());
-            }
-        }
-        shape.insert(
-            "cursor".to_owned(),
-            self.services.encoder.cursor(head).into(),
-        );
-        Encoded::event(NAMESPACE, "caught_up", &shape).map_err(|cause| ApiError::internal(&cause))
+        let (address, addresses) = wanted.named();
+        let cursor = self.services.reads.encoder.cursor(head);
+        let shape = object! { cursor, ?address, ?addresses };
+        Ok(Encoded::event(NAMESPACE, "caught_up", &shape)?)
     }
 
     pub(super) async fn subscribe_blocks(&self, ack: &mut Option<Ack>) -> Result<(), ApiError> {
-        #[derive(Serialize)]
-        struct SubscribedBlocks {
-            message: &'static str,
-            tip: Option<Tip>,
-            cursor: String,
-        }
         let topics = [Topic::Blocks];
         let limit = self.services.subscriptions;
         let (registration, new) = self.client()?.may_subscribe(&topics, limit)?;
-        let registered = Registered::add(registration, new).await?;
-        let encoder = self.services.encoder.clone();
-        let described = self.services.reads.snapshot(move |snapshot| {
-            let (head, tip) = (snapshot.head()?, Tip::of(snapshot)?);
-            let shape = SubscribedBlocks {
+        let registered = TopicsGuard::add(registration, new).await?;
+        let described = self.services.reads.run(|view| {
+            let shape = object! {
                 message: "Subscribed to blocks and reorgs.",
-                tip,
-                cursor: encoder.cursor(head),
+                tip: view.tip_shape()?,
+                cursor: view.cursor()?,
             };
-            Ok((json::to_text(&shape), head))
+            Ok((to_raw(&shape), view.head()?))
         });
         let (json, number) = described.await?;
-        let (name, ack) = ("subscribed_blocks", ack.take());
-        let packets = Reply { name, json, ack }.packets()?;
+        let packets = client::packets("subscribed_blocks", &json, ack.take())?;
         let from = SubscriptionStart {
             number,
-            is_replay: false,
             caught_up: None,
         };
         self.client()?.subscribe(&topics, from, packets);
@@ -273,19 +223,10 @@ impl Call {
         asked: UnsubscribeAddress,
         ack: &mut Option<Ack>,
     ) -> Result<(), ApiError> {
-        #[derive(Serialize)]
-        struct Unsubscribed {
-            address: String,
-            message: String,
-        }
-        let address = self.address(&asked.address)?;
+        let address = self.services.reads.address(&asked.address)?;
         let message = format!("No more events about {} come here.", address.text);
-        let json = json::to_text(&Unsubscribed {
-            address: address.text,
-            message,
-        });
-        let (name, ack) = ("unsubscribed", ack.take());
-        let packets = Reply { name, json, ack }.packets()?;
+        let json = to_raw(&object! { address: address.text, message });
+        let packets = client::packets("unsubscribed", &json, ack.take())?;
         self.client()?
             .unsubscribe(&Topic::Script(address.script), packets);
         Ok(())
@@ -293,62 +234,50 @@ impl Call {
 }
 
 /// The event `subscribed` as JSON, and the head of the snapshot in it, in which all are
-/// watched. `after`: the cursor of a replay instead of the snapshot's.
+/// watched. `after`: the cursor of a replay instead of the snapshot's. `problem`: why there is no
+/// replay although one was asked for.
 fn subscribed(
-    snapshot: &Snapshot<'_>,
-    encoder: &EventEncoder,
+    view: &StoreView<'_>,
     wanted: &Subscription,
     after: Option<u64>,
     problem: Option<&ApiError>,
-) -> Result<(String, u64), ApiError> {
-    let head = snapshot.head()?;
-    let short = wanted.addresses.len() <= BALANCES;
-    let balances = match short && (wanted.snapshot || problem.is_some()) {
+) -> Result<(Box<RawValue>, u64), ApiError> {
+    let (head, count) = (view.head()?, wanted.addresses.len());
+    let mut addresses = wanted.addresses.iter();
+    let is_short = count <= BALANCES;
+    let mut balances = match is_short && (wanted.snapshot || problem.is_some()) {
         true => Some(
-            wanted
-                .addresses
-                .iter()
-                .map(|address| balance_in(snapshot, address, encoder))
+            addresses
+                .map(|it| view.balance(it))
                 .collect::<Result<Vec<_>, _>>()?,
         ),
         false => {
-            wanted
-                .addresses
-                .iter()
-                .try_for_each(|address| watched(snapshot, address).map(drop))?;
+            addresses.try_for_each(|address| view.watched(address).map(drop))?;
             None
         }
     };
-    let cursor = encoder.cursor(after.unwrap_or(head));
-    let mut shape = Subscribed {
-        cursor,
-        error: problem.map(|it| it.message.as_str()),
-        code: problem.map(|it| it.code),
-        ..Default::default()
+    let (address, addresses) = wanted.named();
+    let message = match address {
+        Some(address) => format!("Subscribed to {address}."),
+        None if is_short => format!("Subscribed to {count} addresses."),
+        None => format!(
+            "Subscribed to {count} addresses. For balances of so many, read GET /addresses."
+        ),
     };
-    match (wanted.many, wanted.addresses.first()) {
-        (false, Some(address)) => {
-            shape.address = Some(&address.text);
-            shape.message = format!("Subscribed to {}.", address.text);
-            shape.balance = balances.and_then(|balances| balances.into_iter().next());
-        }
-        _ => {
-            shape.addresses = Some(
-                wanted
-                    .addresses
-                    .iter()
-                    .map(|address| address.text.as_str())
-                    .collect(),
-            );
-            shape.count = Some(wanted.addresses.len());
-            let hint = if short {
-                ""
-            } else {
-                " For balances of so many, read GET /addresses."
-            };
-            shape.message = format!("Subscribed to {} addresses.{hint}", wanted.addresses.len());
-            shape.balances = balances;
-        }
-    }
-    Ok((json::to_text(&shape), head))
+    let balance = balances
+        .take_if(|_| !wanted.many)
+        .and_then(|mut it| it.pop());
+    let shape = object! {
+        message,
+        ?address,
+        ?addresses,
+        ?count: wanted.many.then_some(count),
+        ?balance,
+        ?balances,
+        // Events after this one follow.
+        cursor: view.encoder.cursor(after.unwrap_or(head)),
+        ?error: problem.map(|it| &it.message),
+        ?code: problem.map(|it| it.code),
+    };
+    Ok((to_raw(&shape), head))
 }

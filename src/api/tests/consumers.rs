@@ -56,7 +56,7 @@ impl Daemon {
     }
 
     fn cursor_of(&self, number: u64) -> String {
-        self.services.encoder.cursor(number)
+        self.services.reads.encoder.cursor(number)
     }
 
     fn last_number(&self) -> u64 {

@@ -38,7 +38,7 @@ impl Daemon {
     }
 
     fn cursor(&self, number: u64) -> String {
-        self.services.encoder.cursor(number)
+        self.services.reads.encoder.cursor(number)
     }
 
     /// A request that goes on by itself.

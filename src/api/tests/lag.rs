@@ -116,7 +116,7 @@ async fn slow_client_is_told_that_it_lags_hears_the_same_bytes_and_delays_nobody
     a_while().await;
     let (name, lagged) = slow.event().await;
     assert_eq!((name.as_str(), number(&lagged)), ("lagged", 3));
-    assert_eq!(lagged["head"], daemon.services.encoder.cursor(40));
+    assert_eq!(lagged["head"], daemon.services.reads.encoder.cursor(40));
     assert_eq!(daemon.lagging().await, 1);
     let (_, status) = daemon.get("/status").await;
     assert_eq!(
@@ -278,7 +278,7 @@ async fn replay_with_many_addresses_is_whole_while_more_comes() {
         .chain(others)
         .collect();
     let mut client = daemon.client().await;
-    let from = daemon.services.encoder.cursor(10);
+    let from = daemon.services.reads.encoder.cursor(10);
     let packet = json!(["subscribe_addresses", {"addresses": addresses, "after": from}]);
     let work = client
         .layer
@@ -343,8 +343,7 @@ async fn what_retention_took_from_a_slow_client_ends_its_session() {
         tokio::task::yield_now().await;
     }
     let mut back = daemon.client().await;
-    let packet =
-        json!({"address": address(1).to_string(), "after": daemon.services.encoder.cursor(4)});
+    let packet = json!({"address": address(1).to_string(), "after": daemon.services.reads.encoder.cursor(4)});
     back.emit("subscribe_address", packet).await;
     assert_eq!(back.expect("error").await["code"], "cursor_expired");
 }

@@ -360,7 +360,7 @@ async fn a_cursor_of_another_log_is_answered_with_a_fresh_snapshot() {
     let mut client = daemon.client().await;
     for after in [
         json!("ffffffffffffffff-3"),
-        json!(daemon.services.encoder.cursor(1 << 60)),
+        json!(daemon.services.reads.encoder.cursor(1 << 60)),
     ] {
         client
             .say(&format!("25{}", json!(["subscribe_address", {"address": address(1).to_string(), "after": after, "snapshot": false}])))
@@ -371,7 +371,7 @@ async fn a_cursor_of_another_log_is_answered_with_a_fresh_snapshot() {
             (&reply["code"], &reply["cursor"]),
             (
                 &json!("cursor_unknown"),
-                &json!(daemon.services.encoder.cursor(0))
+                &json!(daemon.services.reads.encoder.cursor(0))
             )
         );
         assert!(reply["balance"].is_object());

@@ -161,7 +161,7 @@ async fn overview_does_not_wait_for_long_answers() {
     let long: Vec<_> = (0..64)
         .map(|_| {
             let (reads, held) = (daemon.services.reads.clone(), held.clone());
-            let wait = move |_: &store::StoreReader| {
+            let wait = move |_: &crate::reads::StoreView<'_>| {
                 let _ = held.lock().unwrap().recv();
                 Ok(())
             };

@@ -36,7 +36,7 @@ use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::socket::SocketApi;
-use super::{Built, Parts, Router, Services};
+use super::{Parts, Router, Services};
 use crate::engineio::internals::{Next, OutboxReceiver, outbox};
 use crate::engineio::{Handler, Handshake, Message, MessageGroup, Outbox};
 use crate::events::Dispatch;
@@ -134,11 +134,7 @@ impl Daemon {
             stop: stop.clone(),
         };
         let policy = super::browser::OriginPolicy::new(&parts.config.server);
-        let Built {
-            services,
-            socket,
-            dispatch,
-        } = super::build(parts).unwrap();
+        let (services, socket, dispatch) = super::build(parts).unwrap();
         let socketio = socketio::Service::new(socketio::Config::default(), socket.clone());
         let router = Arc::new(Router::new(services.clone(), policy, socketio));
         let layer = SocketIoHandler::new(socketio::LayerConfig::default(), socket);

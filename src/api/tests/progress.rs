@@ -254,6 +254,7 @@ async fn the_end_of_a_scan_reaches_subscribers_replays_consumers_and_webhooks() 
     daemon.merge_baseline(&[1, 2]).await;
     let start = daemon
         .services
+        .reads
         .encoder
         .cursor(daemon.reader.snapshot().head().unwrap());
     daemon.complete(scan).await;

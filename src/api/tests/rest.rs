@@ -493,3 +493,25 @@ async fn head_is_get_without_the_body_and_the_page_is_served() {
         assert_eq!(headers["content-length"], body.len().to_string());
     }
 }
+
+#[tokio::test]
+async fn status_tells_nothing_good_of_a_node_that_is_away() {
+    let daemon = Daemon::start().await;
+    let finding = |ok, what: &str| crate::bitcoind::Finding {
+        ok,
+        what: what.to_owned(),
+        remedy: None,
+    };
+    daemon.node.send_modify(|node| {
+        node.available = true;
+        node.notes = vec![finding(true, "It answers."), finding(false, "It prunes.")];
+    });
+    let told = async || {
+        let (_, status) = daemon.get("/status").await;
+        let notes = status["node"]["notes"].as_array().unwrap().iter();
+        notes.map(|note| note["what"].clone()).collect::<Vec<_>>()
+    };
+    assert_eq!(told().await, ["It answers.", "It prunes."]);
+    daemon.node.send_modify(|node| node.available = false);
+    assert_eq!(told().await, ["It prunes."]);
+}

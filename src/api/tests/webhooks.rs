@@ -150,7 +150,7 @@ impl Daemon {
         let (daemon, dispatch) = Self::on(folder, config);
         tokio::spawn(dispatch.run(daemon.stop.clone()));
         for consumer in daemon.services.consumers.all() {
-            daemon.services.webhooks.spawn(&consumer);
+            daemon.services.consumer_routes.webhooks.spawn(&consumer);
         }
         daemon
     }
@@ -319,7 +319,7 @@ async fn dead_letters_outlive_their_webhook_and_a_forgotten_consumer_leaves_noth
         );
     }
     until("its task has ended", async || {
-        daemon.services.webhooks.is_idle()
+        daemon.services.consumer_routes.webhooks.is_idle()
     })
     .await;
 }
@@ -416,7 +416,7 @@ async fn a_definition_that_was_overtaken_does_not_hide_the_webhook_of_the_newer_
     daemon
         .define("shop", json!({ "url": "http://127.0.0.1:1/new" }))
         .await;
-    daemon.services.webhooks.spawn(&old);
+    daemon.services.consumer_routes.webhooks.spawn(&old);
     assert_eq!(
         daemon.delete("/consumers/shop/dead_letters").await.0,
         200,

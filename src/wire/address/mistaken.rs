@@ -15,81 +15,47 @@ const SINGLE: &str = "send the addresses of the wallet one by one (POST /add_add
 const LIGHTNING: &str =
     "payments over Lightning are not on the chain; send the on-chain address of the wallet";
 const OTHER_COIN: &str = "this daemon follows Bitcoin alone";
+const SILENT: &str = "its outputs can only be found with its scan key; send single addresses";
+const XPUB: &str = "an extended public key, which stands for a whole wallet";
 const OF_ITS_OWN: &str = "send a Bitcoin address";
 
 /// How things begin that are no Bitcoin addresses, in any case: what they are, and what to do.
 #[rustfmt::skip]
-const BEGINNINGS: &[(&str, &str, &str)] = &[
-    ("lightning:", "a Lightning invoice", LIGHTNING),
-    ("lnbc", "a Lightning invoice", LIGHTNING),
-    ("lntb", "a Lightning invoice of a test network", LIGHTNING),
-    ("lnurl", "an LNURL", LIGHTNING),
-    ("lno1", "a Lightning offer", LIGHTNING),
-    ("lni1", "a Lightning invoice", LIGHTNING),
-    ("lnr1", "a Lightning invoice request", LIGHTNING),
-    ("sp1", "a silent payment address", "its outputs can only be found with its scan key; send single addresses"),
-    ("tsp1", "a silent payment address", "its outputs can only be found with its scan key; send single addresses"),
-    ("npub1", "a Nostr key", OF_ITS_OWN),
-    ("ltc1", "a Litecoin address", OTHER_COIN),
-    ("tltc1", "a Litecoin address", OTHER_COIN),
-    ("rltc1", "a Litecoin address", OTHER_COIN),
-    ("litecoin:", "a Litecoin address", OTHER_COIN),
-    ("bitcoincash:", "a Bitcoin Cash address", OTHER_COIN),
-    ("bchtest:", "a Bitcoin Cash address", OTHER_COIN),
-    ("ecash:", "an eCash address", OTHER_COIN),
-    ("dogecoin:", "a Dogecoin address", OTHER_COIN),
-    ("ethereum:", "an Ethereum address", OTHER_COIN),
-    ("monero:", "a Monero address", OTHER_COIN),
-    ("dash:", "a Dash address", OTHER_COIN),
-    ("zcash:", "a Zcash address", OTHER_COIN),
-    ("zs1", "a Zcash address", OTHER_COIN),
-    ("addr1", "a Cardano address", OTHER_COIN),
-    ("cosmos1", "a Cosmos address", OTHER_COIN),
-    ("ex1", "a Liquid address", OTHER_COIN),
-    ("lq1", "a Liquid address", OTHER_COIN),
-    ("tex1", "a Liquid address", OTHER_COIN),
-    ("tlq1", "a Liquid address", OTHER_COIN),
-    ("liquidnetwork:", "a Liquid address", OTHER_COIN),
-    ("http:", "a link", "send the address alone"),
-    ("https:", "a link", "send the address alone"),
-];
-
-/// How extended public keys begin (BIP 32, SLIP 132).
-const EXTENDED: &[&str] = &[
-    "xpub", "ypub", "zpub", "Ypub", "Zpub", "tpub", "upub", "vpub", "Upub", "Vpub",
-];
-
-/// How output descriptors begin.
-const DESCRIPTORS: &[&str] = &[
-    "pk(",
-    "pkh(",
-    "wpkh(",
-    "sh(",
-    "wsh(",
-    "tr(",
-    "combo(",
-    "multi(",
-    "sortedmulti(",
-    "addr(",
-    "raw(",
-    "rawtr(",
+const BEGINNINGS: &[(&[&str], &str, &str)] = &[
+    (&["lightning:", "lnbc", "lni1"], "a Lightning invoice", LIGHTNING),
+    (&["lntb"], "a Lightning invoice of a test network", LIGHTNING),
+    (&["lnurl"], "an LNURL", LIGHTNING),
+    (&["lno1"], "a Lightning offer", LIGHTNING),
+    (&["lnr1"], "a Lightning invoice request", LIGHTNING),
+    (&["sp1", "tsp1"], "a silent payment address", SILENT),
+    (&["npub1"], "a Nostr key", OF_ITS_OWN),
+    (&["ltc1", "tltc1", "rltc1", "litecoin:"], "a Litecoin address", OTHER_COIN),
+    (&["bitcoincash:", "bchtest:"], "a Bitcoin Cash address", OTHER_COIN),
+    (&["ecash:"], "an eCash address", OTHER_COIN),
+    (&["dogecoin:"], "a Dogecoin address", OTHER_COIN),
+    (&["ethereum:"], "an Ethereum address", OTHER_COIN),
+    (&["monero:"], "a Monero address", OTHER_COIN),
+    (&["dash:"], "a Dash address", OTHER_COIN),
+    (&["zcash:", "zs1"], "a Zcash address", OTHER_COIN),
+    (&["addr1"], "a Cardano address", OTHER_COIN),
+    (&["cosmos1"], "a Cosmos address", OTHER_COIN),
+    (&["ex1", "lq1", "tex1", "tlq1", "liquidnetwork:"], "a Liquid address", OTHER_COIN),
+    (&["http:", "https:"], "a link", "send the address alone"),
+    // BIP 32, SLIP 132.
+    (&["xpub", "ypub", "zpub", "tpub", "upub", "vpub"], XPUB, SINGLE),
+    (&["pk(", "pkh(", "wpkh(", "sh(", "wsh(", "tr(", "rawtr("], "an output descriptor", SINGLE),
+    (&["combo(", "multi(", "sortedmulti(", "addr(", "raw("], "an output descriptor", SINGLE),
 ];
 
 /// First bytes of base58 addresses of other coins.
-const VERSIONS: &[(&[u8], &str)] = &[
-    (&[0x30], "a Litecoin address"),
-    (&[0x32], "a Litecoin address"),
-    (&[0x3a], "a Litecoin address"),
-    (&[0x1e], "a Dogecoin address"),
-    (&[0x16], "a Dogecoin address"),
-    (&[0x71], "a Dogecoin address"),
-    (&[0x4c], "a Dash address"),
-    (&[0x10], "a Dash address"),
-    (&[0x26], "a Bitcoin Gold address"),
-    (&[0x17], "a Bitcoin Gold address"),
-    (&[0x41], "a Tron address"),
-    (&[0x1c, 0xb8], "a Zcash address"),
-    (&[0x1c, 0xbd], "a Zcash address"),
+#[rustfmt::skip]
+const VERSIONS: &[(&[&[u8]], &str)] = &[
+    (&[&[0x30], &[0x32], &[0x3a]], "a Litecoin address"),
+    (&[&[0x1e], &[0x16], &[0x71]], "a Dogecoin address"),
+    (&[&[0x4c], &[0x10]], "a Dash address"),
+    (&[&[0x26], &[0x17]], "a Bitcoin Gold address"),
+    (&[&[0x41]], "a Tron address"),
+    (&[&[0x1c, 0xb8], &[0x1c, 0xbd]], "a Zcash address"),
 ];
 
 /// The sentence that refuses a text. `bare` is what is left of it without what nobody sees.
@@ -135,20 +101,9 @@ fn several(text: &str) -> Option<usize> {
 
 /// What it is, when it is something that has a name, and what to do.
 fn named(text: &str) -> Option<(&'static str, &'static str)> {
-    if let Some((_, what, instead)) = BEGINNINGS
-        .iter()
-        .find(|(begin, ..)| starts_with(text, begin))
-    {
+    let begins = |(begins, ..): &&(&[&str], _, _)| begins.iter().any(|it| starts_with(text, it));
+    if let Some((_, what, instead)) = BEGINNINGS.iter().find(begins) {
         return Some((what, instead));
-    }
-    if EXTENDED.iter().any(|begin| text.starts_with(begin)) {
-        return Some((
-            "an extended public key, which stands for a whole wallet",
-            SINGLE,
-        ));
-    }
-    if DESCRIPTORS.iter().any(|begin| text.starts_with(begin)) {
-        return Some(("an output descriptor", SINGLE));
     }
     hex(text)
         .or_else(|| of_other_coin(text).map(|what| (what, OTHER_COIN)))
@@ -199,9 +154,10 @@ fn of_other_coin(text: &str) -> Option<&'static str> {
         return None;
     }
     let data = base58::decode_check(text).ok()?;
-    let known = VERSIONS.iter().find(|(version, _)| {
-        data.starts_with(version) && data.len().checked_sub(version.len()) == Some(20)
-    });
+    let begins = |version: &&[u8]| data.strip_prefix(*version).is_some_and(|it| it.len() == 20);
+    let known = VERSIONS
+        .iter()
+        .find(|(versions, _)| versions.iter().any(begins));
     Some(known.map_or("an address of another coin, or a key", |(_, what)| what))
 }
 

@@ -16,11 +16,13 @@ use bitcoin::{Address, Network, ScriptBuf};
 
 use super::error::ApiError;
 use crate::tracker::ScriptHash;
-use pasted::Refusal;
 pub use script::text;
 
 /// Longer than any address (a bech32 one has at most 90 characters).
 const MAX_BYTES: usize = 128;
+
+/// Bad addresses of a list that a refusal names.
+const BAD_NAMED: usize = 10;
 
 /// An address of our network.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -33,7 +35,7 @@ pub struct KnownAddress {
 
 /// Reads an address that must be one of `network`.
 pub fn parse(text: &str, network: Network) -> Result<KnownAddress, ApiError> {
-    let bare = pasted::bare(text).map_err(|refusal| invalid(refused(&refusal)))?;
+    let bare = pasted::bare(text).map_err(|refusal| invalid(refusal.to_string()))?;
     if bare.is_empty() {
         return Err(invalid(
             "The address is empty; send a Bitcoin address.".to_owned(),
@@ -58,31 +60,33 @@ pub fn parse(text: &str, network: Network) -> Result<KnownAddress, ApiError> {
     })
 }
 
-/// Reads addresses of a list; the first bad one is named by its place.
+/// Reads addresses of a list. The refusal names the first bad ones by their places, with the code
+/// of the first.
 pub fn parse_all<'a>(
     texts: impl Iterator<Item = &'a str>,
     network: Network,
 ) -> Result<Vec<KnownAddress>, ApiError> {
-    texts
-        .enumerate()
-        .map(|(place, text)| parse(text, network).map_err(|error| error.at(place)))
-        .collect()
+    let (mut known, mut bad) = (Vec::new(), Vec::new());
+    for (place, text) in texts.enumerate() {
+        match parse(text, network) {
+            Ok(address) => known.push(address),
+            Err(error) => bad.push(error.at(place)),
+        }
+        if bad.len() == BAD_NAMED {
+            break;
+        }
+    }
+    let sentences: Vec<_> = bad.iter().map(|error| &*error.message).collect();
+    let message = sentences.join(" ");
+    match bad.into_iter().next() {
+        Some(first) => Err(ApiError { message, ..first }),
+        None => Ok(known),
+    }
 }
 
 /// How bitcoind calls the chain: `main`, `test`, `testnet4`, `signet`, `regtest`.
 pub fn network_name(network: Network) -> &'static str {
     network.to_core_arg()
-}
-
-fn refused(refusal: &Refusal) -> String {
-    match refusal {
-        Refusal::NoAddress => {
-            "This bitcoin: URI has no address in it, at most a way to pay over Lightning or by silent payment; send the on-chain address.".to_owned()
-        }
-        Refusal::Required(name) => format!(
-            "This bitcoin: URI has the parameter {name}, which has to be understood (BIP 21) and is not known here; send the address alone."
-        ),
-    }
 }
 
 fn invalid(message: String) -> ApiError {
@@ -156,6 +160,26 @@ mod tests {
             parse(TEST[0], Network::Regtest).is_ok(),
             "regtest shares the base58 prefixes of the test networks"
         );
+    }
+
+    #[test]
+    fn of_a_list_the_first_ten_bad_ones_are_named() {
+        let refused = |texts: &[&str]| {
+            let parsed = parse_all(texts.iter().copied(), Network::Regtest);
+            parsed.expect_err("some are bad")
+        };
+        let error = refused(&[REGTEST, MAIN[0], REGTEST, "hello"]);
+        assert_eq!((error.status.as_u16(), error.code), (400, "wrong_network"));
+        let sentence = |text| parse(text, Network::Regtest).unwrap_err().message;
+        let expected = format!(
+            "addresses[1]: {} addresses[3]: {}",
+            sentence(MAIN[0]),
+            sentence("hello")
+        );
+        assert_eq!(error.message, expected);
+        let message = refused(&["hello"; 12]).message;
+        assert_eq!(message.matches("addresses[").count(), BAD_NAMED);
+        assert!(message.contains("addresses[9]: "), "{message}");
     }
 
     #[test]

@@ -7,11 +7,15 @@ use crate::wire::text::{after_scheme, starts_with, visible};
 pub(super) const NETWORKS: [&str; 3] = ["bc", "tb", "bcrt"];
 
 /// Why there is no address in it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
-    /// A `bitcoin:` URI that has none.
+    #[error(
+        "This bitcoin: URI has no address in it, at most a way to pay over Lightning or by silent payment; send the on-chain address."
+    )]
     NoAddress,
-    /// A parameter of a `bitcoin:` URI that must be understood (BIP 21), and is not.
+    #[error(
+        "This bitcoin: URI has the parameter {0}, which has to be understood (BIP 21) and is not known here; send the address alone."
+    )]
     Required(String),
 }
 

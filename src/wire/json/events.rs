@@ -1,191 +1,37 @@
 //! Events: what a subscriber gets, and what `GET /events` shows.
 
-use bitcoin::{BlockHash, Network, Script, Txid};
+use bitcoin::{Network, Script};
 use serde::Serialize;
 
-use super::{Block, Btc, Text, Transaction, phase, seconds, to_text};
-use crate::tracker::{Balance, Cause, Event, EventKind, Phase, TxSummary};
+use super::{Block, Btc, Transaction, object, phase, seconds, to_text};
+use crate::tracker::{Cause, Event, EventKind};
 use crate::wire::address::script;
 
-#[derive(Debug, Serialize)]
-pub(super) struct CauseShape {
-    kind: &'static str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    txid: Option<Text<Txid>>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    block_hash: Option<Text<BlockHash>>,
-}
-
-impl From<Cause> for CauseShape {
-    fn from(cause: Cause) -> Self {
-        let (kind, txid, block) = match cause {
-            Cause::Transaction(txid) => ("transaction", Some(txid), None),
-            Cause::Block(hash) => ("block", None, Some(hash)),
-            Cause::Reorg(hash) => ("reorg", None, Some(hash)),
-            Cause::Removed(txid) => ("removed", Some(txid), None),
-            Cause::Baseline(hash) => ("baseline", None, Some(hash)),
-        };
-        Self {
-            kind,
-            txid: txid.map(Text),
-            block_hash: block.map(Text),
-        }
-    }
-}
-
-#[derive(Debug, Serialize)]
-struct BalanceChange {
-    address: String,
-    old_balance: i64,
-    new_balance: i64,
-    old_balance_btc: Btc,
-    new_balance_btc: Btc,
-    timestamp: f64,
-    delta: i64,
-    confirmed_balance: i64,
-    unconfirmed_balance: i64,
-    cause: CauseShape,
-    tip: Option<Block>,
-    cursor: String,
-}
-
-#[derive(Debug, Serialize)]
-struct NewTransactions {
-    address: String,
-    transactions: Vec<Transaction>,
-    count: usize,
-    timestamp: f64,
-    tip: Option<Block>,
-    cursor: String,
-}
-
-/// `replaced_by` and `conflicted_by` are absent unless that is its status.
-#[derive(Debug, Serialize)]
-struct TransactionUpdate {
-    address: String,
-    txid: Text<Txid>,
-    status: &'static str,
-    previous_status: &'static str,
-    block_height: Option<u32>,
-    block_hash: Option<Text<BlockHash>>,
-    block_time: Option<f64>,
-    confirmations: u32,
-    received: u64,
-    sent: u64,
-    net: i64,
-    net_btc: Btc,
-    first_seen: f64,
-    replaceable: bool,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    replaced_by: Option<Text<Txid>>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    conflicted_by: Option<Text<Txid>>,
-    timestamp: f64,
-    tip: Option<Block>,
-    cursor: String,
-}
-
-impl TransactionUpdate {
-    fn new(
-        address: String,
-        event: &Event,
-        previous: Phase,
-        summary: &TxSummary,
-        confirmations: u32,
-        cursor: String,
-    ) -> Self {
-        let transaction = Transaction::new(summary, event.tip);
-        Self {
-            address,
-            txid: transaction.txid,
-            status: transaction.status,
-            previous_status: phase(previous),
-            block_height: transaction.block_height,
-            block_hash: transaction.block_hash,
-            block_time: transaction.block_time,
-            confirmations,
-            received: transaction.received,
-            sent: transaction.sent,
-            net: transaction.net,
-            net_btc: transaction.net_btc,
-            first_seen: transaction.first_seen,
-            replaceable: transaction.replaceable,
-            replaced_by: transaction.replaced_by,
-            conflicted_by: transaction.conflicted_by,
-            timestamp: seconds(event.time),
-            tip: event.tip.map(Block::from),
-            cursor,
-        }
-    }
-}
-
-#[derive(Debug, Serialize)]
-struct BlockEvent {
-    height: u32,
-    hash: Text<BlockHash>,
-    time: f64,
-    tx_count: u32,
-    timestamp: f64,
-    tip: Option<Block>,
-    cursor: String,
-}
-
-#[derive(Debug, Serialize)]
-struct ReorgEvent {
-    old_tip: Block,
-    fork_point: Block,
-    depth: u32,
-    timestamp: f64,
-    tip: Option<Block>,
-    cursor: String,
-}
-
-#[derive(Debug, Serialize)]
-struct ScanComplete {
-    address: String,
-    scan_id: String,
-    status: &'static str,
-    from_height: u32,
-    to_height: Option<u32>,
-    transaction_count: u64,
-    timestamp: f64,
-    tip: Option<Block>,
-    cursor: String,
-}
-
-#[derive(Debug, Serialize)]
-struct Unwatched {
-    address: String,
-    timestamp: f64,
-    tip: Option<Block>,
-    cursor: String,
+pub(super) fn cause_shape(cause: Cause) -> impl Serialize {
+    let (kind, txid, block_hash) = match cause {
+        Cause::Transaction(txid) => ("transaction", Some(txid), None),
+        Cause::Block(hash) => ("block", None, Some(hash)),
+        Cause::Reorg(hash) => ("reorg", None, Some(hash)),
+        Cause::Removed(txid) => ("removed", Some(txid), None),
+        Cause::Baseline(hash) => ("baseline", None, Some(hash)),
+    };
+    object! { kind, ?txid, ?block_hash }
 }
 
 /// The name of an event and its data as JSON text: what a subscriber gets and what `GET /events`
 /// shows, byte for byte.
 pub fn event(event: &Event, cursor: String, network: Network) -> (&'static str, String) {
-    let address = |spk: &Script| script::text(spk, network);
+    let text = |spk: &Script| script::text(spk, network);
     let (timestamp, tip) = (seconds(event.time), event.tip.map(Block::from));
     match &event.kind {
         EventKind::NewTransactions {
             spk, transactions, ..
         } => {
-            let transactions: Vec<_> = transactions
-                .iter()
-                .map(|summary| Transaction::new(summary, event.tip))
-                .collect();
-            let count = transactions.len();
-            (
-                "new_transactions",
-                to_text(&NewTransactions {
-                    address: address(spk),
-                    transactions,
-                    count,
-                    timestamp,
-                    tip,
-                    cursor,
-                }),
-            )
+            let shape = |summary| Transaction::new(summary, event.tip);
+            let transactions: Vec<_> = transactions.iter().map(shape).collect();
+            let (address, count) = (text(spk), transactions.len());
+            let shape = object! { address, transactions, count, timestamp, tip, cursor };
+            ("new_transactions", to_text(&shape))
         }
         EventKind::BalanceChange {
             spk,
@@ -193,18 +39,24 @@ pub fn event(event: &Event, cursor: String, network: Network) -> (&'static str, 
             new,
             cause,
             ..
-        } => (
-            "balance_change",
-            to_text(&balance_change(
-                address(spk),
-                old,
-                new,
-                *cause,
+        } => {
+            let (before, now) = (old.total(), new.total());
+            let shape = object! {
+                address: text(spk),
+                old_balance: before,
+                new_balance: now,
+                old_balance_btc: Btc(before),
+                new_balance_btc: Btc(now),
                 timestamp,
+                delta: now.saturating_sub(before),
+                confirmed_balance: new.confirmed,
+                unconfirmed_balance: new.unconfirmed,
+                cause: cause_shape(*cause),
                 tip,
                 cursor,
-            )),
-        ),
+            };
+            ("balance_change", to_text(&shape))
+        }
         EventKind::TransactionUpdate {
             spk,
             previous,
@@ -212,15 +64,29 @@ pub fn event(event: &Event, cursor: String, network: Network) -> (&'static str, 
             confirmations,
             ..
         } => {
-            let update = TransactionUpdate::new(
-                address(spk),
-                event,
-                *previous,
-                transaction,
-                *confirmations,
+            let now = Transaction::new(transaction, event.tip);
+            let shape = object! {
+                address: text(spk),
+                txid: now.txid,
+                status: now.status,
+                previous_status: phase(*previous),
+                block_height: now.block_height,
+                block_hash: now.block_hash,
+                block_time: now.block_time,
+                confirmations,
+                received: now.received,
+                sent: now.sent,
+                net: now.net,
+                net_btc: now.net_btc,
+                first_seen: now.first_seen,
+                replaceable: now.replaceable,
+                ?replaced_by: now.replaced_by,
+                ?conflicted_by: now.conflicted_by,
+                timestamp,
+                tip,
                 cursor,
-            );
-            ("transaction_update", to_text(&update))
+            };
+            ("transaction_update", to_text(&shape))
         }
         EventKind::ScanComplete {
             spk,
@@ -230,51 +96,40 @@ pub fn event(event: &Event, cursor: String, network: Network) -> (&'static str, 
             transactions,
             ..
         } => {
-            let (scan_id, status, transaction_count) =
-                (scan.to_string(), "complete", *transactions);
-            // From above to: the node has none of the blocks any more.
-            let (address, from_height, to_height) =
-                (address(spk), *from, Some(*to).filter(|to| to >= from));
-            let complete = ScanComplete {
-                address,
-                scan_id,
-                status,
-                from_height,
-                to_height,
-                transaction_count,
+            let shape = object! {
+                address: text(spk),
+                scan_id: scan.to_string(),
+                status: "complete",
+                from_height: from,
+                // From above to: the node has none of the blocks any more.
+                to_height: Some(to).filter(|to| *to >= from),
+                transaction_count: transactions,
                 timestamp,
                 tip,
                 cursor,
             };
-            ("scan_complete", to_text(&complete))
+            ("scan_complete", to_text(&shape))
         }
-        EventKind::Unwatched { spk, .. } => (
-            "unwatched",
-            to_text(&Unwatched {
-                address: address(spk),
-                timestamp,
-                tip,
-                cursor,
-            }),
-        ),
+        EventKind::Unwatched { spk, .. } => {
+            let address = text(spk);
+            let shape = object! { address, timestamp, tip, cursor };
+            ("unwatched", to_text(&shape))
+        }
         EventKind::Block {
             block,
             time,
             transactions,
         } => {
-            let Block { height, hash } = Block::from(*block);
-            (
-                "block",
-                to_text(&BlockEvent {
-                    height,
-                    hash,
-                    time: f64::from(*time),
-                    tx_count: *transactions,
-                    timestamp,
-                    tip,
-                    cursor,
-                }),
-            )
+            let shape = object! {
+                height: block.height,
+                hash: block.hash,
+                time: f64::from(*time),
+                tx_count: transactions,
+                timestamp,
+                tip,
+                cursor,
+            };
+            ("block", to_text(&shape))
         }
         EventKind::Reorg {
             old_tip,
@@ -282,42 +137,8 @@ pub fn event(event: &Event, cursor: String, network: Network) -> (&'static str, 
             depth,
         } => {
             let (old_tip, fork_point) = (Block::from(*old_tip), Block::from(*fork_point));
-            (
-                "reorg",
-                to_text(&ReorgEvent {
-                    old_tip,
-                    fork_point,
-                    depth: *depth,
-                    timestamp,
-                    tip,
-                    cursor,
-                }),
-            )
+            let shape = object! { old_tip, fork_point, depth, timestamp, tip, cursor };
+            ("reorg", to_text(&shape))
         }
-    }
-}
-
-fn balance_change(
-    address: String,
-    old: &Balance,
-    new: &Balance,
-    cause: Cause,
-    timestamp: f64,
-    tip: Option<Block>,
-    cursor: String,
-) -> BalanceChange {
-    BalanceChange {
-        address,
-        old_balance: old.total(),
-        new_balance: new.total(),
-        old_balance_btc: Btc(old.total()),
-        new_balance_btc: Btc(new.total()),
-        timestamp,
-        delta: new.total().saturating_sub(old.total()),
-        confirmed_balance: new.confirmed,
-        unconfirmed_balance: new.unconfirmed,
-        cause: CauseShape::from(cause),
-        tip,
-        cursor,
     }
 }

@@ -6,12 +6,10 @@
 
 mod events;
 
-use std::fmt::Display;
-
 use bitcoin::{BlockHash, OutPoint, Txid};
 use serde::Serialize;
 use serde::ser::Serializer;
-use serde_json::value::RawValue;
+use serde_json::value::{RawValue, to_raw_value};
 
 use crate::tracker::{BlockId, Coverage, OutputRow, Phase, Status, TxSummary, WatchRow};
 pub use events::event;
@@ -44,15 +42,32 @@ impl Serialize for Btc {
     }
 }
 
-/// A value whose text form is its wire form (hashes).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Text<T>(pub T);
-
-impl<T: Display> Serialize for Text<T> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(&self.0)
-    }
+/// An object of these fields, in this order; without `: value` a field is the variable of its name.
+/// A field with `?` is absent when its value is `None`. Attributes are serde's.
+macro_rules! object {
+    ($(
+        $(#[$attribute:meta])* $name:ident $(: $value:expr)?
+        $(, ? $optional:ident $(: $some:expr)?)*
+    ),* $(,)?) => {{
+        // A type parameter for each field, with its name.
+        #[allow(non_camel_case_types)]
+        let object = {
+            #[derive(serde::Serialize)]
+            struct Object<$($name, $($optional,)*)*> {
+                $(
+                    $(#[$attribute])* $name: $name,
+                    $(
+                        #[serde(skip_serializing_if = "Option::is_none")]
+                        $optional: Option<$optional>,
+                    )*
+                )*
+            }
+            Object { $($name $(: $value)?, $($optional $(: $some)?,)*)* }
+        };
+        object
+    }};
 }
+pub(crate) use object;
 
 /// Milliseconds as seconds. Exact to the millisecond for some 285 000 years.
 pub fn seconds(milliseconds: u64) -> f64 {
@@ -70,22 +85,29 @@ pub fn confirmations(tip: Option<BlockId>, height: Option<u32>) -> u32 {
     }
 }
 
-/// The text of any of the shapes below.
+/// The text of any of these shapes.
 pub fn to_text(shape: &impl Serialize) -> String {
-    serde_json::to_string(shape).expect("wire shapes have text keys and cannot fail to serialize")
+    serde_json::to_string(shape).expect(NEVER_FAILS)
 }
+
+/// The same, known to be JSON.
+pub fn to_raw(shape: &impl Serialize) -> Box<RawValue> {
+    to_raw_value(shape).expect(NEVER_FAILS)
+}
+
+const NEVER_FAILS: &str = "wire shapes have text keys and cannot fail to serialize";
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct Block {
     pub height: u32,
-    pub hash: Text<BlockHash>,
+    pub hash: BlockHash,
 }
 
 impl From<BlockId> for Block {
     fn from(block: BlockId) -> Self {
         Self {
             height: block.height,
-            hash: Text(block.hash),
+            hash: block.hash,
         }
     }
 }
@@ -169,50 +191,32 @@ pub fn first_immature(tip: Option<BlockId>) -> u32 {
 }
 
 /// One element of `GET /utxos/{address}`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Utxo<'a> {
-    pub tx_hash: Text<Txid>,
-    pub output_index: u32,
-    pub value: u64,
-    pub value_btc: Btc,
-    pub address: &'a str,
-    pub confirmed: bool,
-    pub block_height: Option<u32>,
-    pub confirmations: u32,
-    pub coinbase: bool,
-    pub mature: bool,
-    /// Absent unless a mempool transaction spends it.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub spent_by: Option<Text<Txid>>,
-}
-
-impl<'a> Utxo<'a> {
-    pub fn new(
-        address: &'a str,
-        outpoint: &OutPoint,
-        row: &OutputRow,
-        tip: Option<BlockId>,
-    ) -> Self {
-        Self {
-            tx_hash: Text(outpoint.txid),
-            output_index: outpoint.vout,
-            value: row.value,
-            value_btc: Btc(signed(row.value)),
-            address,
-            confirmed: row.height.is_some(),
-            block_height: row.height,
-            confirmations: confirmations(tip, row.height),
-            coinbase: row.coinbase,
-            mature: is_mature(row, tip),
-            spent_by: row.spent.map(|spend| Text(spend.txid)),
-        }
+pub fn utxo_shape<'a>(
+    address: &'a str,
+    outpoint: &OutPoint,
+    row: &OutputRow,
+    tip: Option<BlockId>,
+) -> impl Serialize + use<'a> {
+    object! {
+        tx_hash: outpoint.txid,
+        output_index: outpoint.vout,
+        value: row.value,
+        value_btc: Btc(signed(row.value)),
+        address,
+        confirmed: row.height.is_some(),
+        block_height: row.height,
+        confirmations: confirmations(tip, row.height),
+        coinbase: row.coinbase,
+        mature: is_mature(row, tip),
+        // Absent unless a mempool transaction spends it.
+        ?spent_by: row.spent.map(|spend| spend.txid),
     }
 }
 
 /// One element of `GET /transactions/{address}` and of `new_transactions`.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Transaction {
-    pub txid: Text<Txid>,
+    pub txid: Txid,
     pub received: u64,
     pub sent: u64,
     pub net: i64,
@@ -220,20 +224,25 @@ pub struct Transaction {
     pub status: &'static str,
     pub confirmations: u32,
     pub block_height: Option<u32>,
-    pub block_hash: Option<Text<BlockHash>>,
+    pub block_hash: Option<BlockHash>,
     pub block_time: Option<f64>,
     pub first_seen: f64,
     pub replaceable: bool,
-    pub replaced_by: Option<Text<Txid>>,
-    pub conflicted_by: Option<Text<Txid>>,
+    pub replaced_by: Option<Txid>,
+    pub conflicted_by: Option<Txid>,
 }
 
 impl Transaction {
     pub fn new(summary: &TxSummary, tip: Option<BlockId>) -> Self {
         let net = signed(summary.received).saturating_sub(signed(summary.sent));
-        let block = block_of(&summary.status);
+        let (block, replaced_by, conflicted_by) = match summary.status {
+            Status::Confirmed { block, .. } => (Some(block), None, None),
+            Status::Replaced { by } => (None, Some(by), None),
+            Status::Conflicted { by } => (None, None, Some(by)),
+            Status::Mempool | Status::Evicted => (None, None, None),
+        };
         Self {
-            txid: Text(summary.txid),
+            txid: summary.txid,
             received: summary.received,
             sent: summary.sent,
             net,
@@ -241,37 +250,16 @@ impl Transaction {
             status: phase(summary.status.phase()),
             confirmations: confirmations(tip, block.map(|block| block.height)),
             block_height: block.map(|block| block.height),
-            block_hash: block.map(|block| Text(block.hash)),
+            block_hash: block.map(|block| block.hash),
             block_time: summary
                 .block_time
                 .filter(|_| block.is_some())
                 .map(f64::from),
             first_seen: seconds(summary.first_seen),
             replaceable: summary.replaceable && summary.status == Status::Mempool,
-            replaced_by: replaced_by(&summary.status),
-            conflicted_by: conflicted_by(&summary.status),
+            replaced_by,
+            conflicted_by,
         }
-    }
-}
-
-fn block_of(status: &Status) -> Option<BlockId> {
-    match status {
-        Status::Confirmed { block, .. } => Some(*block),
-        _ => None,
-    }
-}
-
-fn replaced_by(status: &Status) -> Option<Text<Txid>> {
-    match status {
-        Status::Replaced { by } => Some(Text(*by)),
-        _ => None,
-    }
-}
-
-fn conflicted_by(status: &Status) -> Option<Text<Txid>> {
-    match status {
-        Status::Conflicted { by } => Some(Text(*by)),
-        _ => None,
     }
 }
 

@@ -4,7 +4,7 @@ use bitcoin::hashes::Hash;
 use bitcoin::{Network, ScriptBuf};
 use proptest::prelude::*;
 
-use super::events::CauseShape;
+use super::events::cause_shape;
 use super::*;
 use crate::tracker::{self, Cause, Event, EventKind};
 use crate::tracker::{ScriptHash, Spend};
@@ -116,7 +116,7 @@ fn a_balance_change_looks_as_specified() {
 
 #[test]
 fn causes_name_what_they_are_about() {
-    let text = |cause| to_text(&CauseShape::from(cause));
+    let text = |cause| to_text(&cause_shape(cause));
     let hash = BlockHash::from_byte_array([0xab; 32]);
     let ab = "ab".repeat(32);
     assert_eq!(
@@ -312,7 +312,7 @@ fn a_utxo_looks_as_specified_and_names_its_spender_only_if_there_is_one() {
         vout: 3,
     };
     let shape = |spent| {
-        to_text(&Utxo::new(
+        to_text(&utxo_shape(
             ADDRESS,
             &outpoint,
             &output(Some(6), false, spent),

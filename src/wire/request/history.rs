@@ -78,10 +78,13 @@ impl From<HistoryOption> for Past {
 
 /// What a request says of the heights to scan. Whether the chain has them is another question.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct RangeRequest {
-    blocks_back: Option<u32>,
-    from: Option<u32>,
-    to: Option<u32>,
+pub enum RangeRequest {
+    BlocksBack(u32),
+    /// `to` absent: up to where live watching took over.
+    Heights {
+        from: u32,
+        to: Option<u32>,
+    },
 }
 
 /// The heights of a history scan.
@@ -94,81 +97,54 @@ pub struct Range {
     pub to: Option<u32>,
 }
 
-impl Range {
-    /// From a height on.
-    pub fn starting(from: u32, tip: u32) -> Result<Self, ApiError> {
-        RangeRequest {
-            blocks_back: None,
-            from: Some(from),
-            to: None,
-        }
-        .range(tip)
-    }
-}
-
 impl RangeRequest {
     pub fn new(
         blocks_back: Option<BlocksBack>,
         from_height: Option<Height>,
         to_height: Option<Height>,
     ) -> Result<Self, ApiError> {
-        let blocks_back = blocks_back.map(|Whole(count)| count);
-        let (from, to) = (
-            from_height.map(|Whole(height)| height),
-            to_height.map(|Whole(height)| height),
-        );
-        if blocks_back.is_some() && (from.is_some() || to.is_some()) {
-            let message =
-                "Say either blocks_back, or from_height and to_height: both name the first block.";
-            return Err(ApiError::bad_request("invalid_range", message));
+        match (blocks_back, from_height, to_height) {
+            (None, None, None) => Ok(Self::BlocksBack(BLOCKS_BACK)),
+            (Some(Whole(count)), None, None) => Ok(Self::BlocksBack(count)),
+            (None, from, to) => Ok(Self::Heights {
+                from: from.map_or(0, |Whole(height)| height),
+                to: to.map(|Whole(height)| height),
+            }),
+            _ => Err(ApiError::bad_request(
+                "invalid_range",
+                "Say either blocks_back, or from_height and to_height: both name the first block.",
+            )),
         }
-        Ok(Self {
-            blocks_back,
-            from,
-            to,
-        })
     }
 
     /// The heights, on a chain with this tip.
     pub fn range(self, tip: u32) -> Result<Range, ApiError> {
-        let refused = |what: String| {
-            ApiError::bad_request(
-                "invalid_range",
-                format!("{what}; the tip is at height {tip}."),
-            )
+        let (from, to) = match self {
+            Self::Heights { from, to } => (from, to),
+            Self::BlocksBack(count) => {
+                return Ok(Range {
+                    blocks_back: Some(count),
+                    from: tip.saturating_add(1).saturating_sub(count),
+                    to: None,
+                });
+            }
         };
-        let Self {
-            blocks_back,
-            from,
-            to,
-        } = self;
-        if let Some(from) = from.filter(|from| *from > tip) {
-            return Err(refused(format!("from_height {from} is above the tip")));
-        }
-        if let Some(to) = to.filter(|to| *to > tip) {
-            return Err(refused(format!(
+        let what = match to {
+            _ if from > tip => format!("from_height {from} is above the tip"),
+            Some(to) if to > tip => format!(
                 "to_height {to} is above the tip; leave it out to scan up to where live watching took over"
-            )));
-        }
-        if from.is_none() && to.is_none() {
-            let count = blocks_back.unwrap_or(BLOCKS_BACK);
-            return Ok(Range {
-                blocks_back: Some(count),
-                from: tip.saturating_add(1).saturating_sub(count),
-                to: None,
-            });
-        }
-        let from = from.unwrap_or(0);
-        if let Some(to) = to.filter(|to| from > *to) {
-            return Err(refused(format!(
-                "from_height {from} is above to_height {to}"
-            )));
-        }
-        Ok(Range {
-            blocks_back: None,
-            from,
-            to,
-        })
+            ),
+            Some(to) if from > to => format!("from_height {from} is above to_height {to}"),
+            _ => {
+                return Ok(Range {
+                    blocks_back: None,
+                    from,
+                    to,
+                });
+            }
+        };
+        let message = format!("{what}; the tip is at height {tip}.");
+        Err(ApiError::bad_request("invalid_range", message))
     }
 }
 
@@ -275,11 +251,7 @@ mod tests {
 
     #[test]
     fn the_refusal_names_the_tip() {
-        let asked = RangeRequest {
-            blocks_back: None,
-            from: Some(7),
-            to: None,
-        };
+        let asked = RangeRequest::Heights { from: 7, to: None };
         assert_eq!(
             asked.range(6).unwrap_err().message,
             "from_height 7 is above the tip; the tip is at height 6."

@@ -35,8 +35,6 @@ pub trait Request: DeserializeOwned {
     const EXAMPLE: &'static str = "{}";
     /// Names that people try here, each with what to do instead.
     const INSTEAD: &'static [(&'static str, &'static str)] = &[];
-    /// It is the query of a path that ends with an address.
-    const OF_ADDRESS: bool = false;
 }
 
 /// Nothing at all.
@@ -45,15 +43,6 @@ pub trait Request: DeserializeOwned {
 pub struct Nothing {}
 
 impl Request for Nothing {}
-
-/// Nothing at all, behind an address.
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct NothingOfAddress {}
-
-impl Request for NothingOfAddress {
-    const OF_ADDRESS: bool = true;
-}
 
 /// Reads the JSON of a body or of an event's argument.
 pub fn object<T: Request>(text: &[u8]) -> Result<T, ApiError> {
@@ -91,9 +80,9 @@ pub fn body<T: Request>(text: Option<&[u8]>) -> Result<T, ApiError> {
     }
 }
 
-/// Reads a query string, percent-decoded.
-pub fn query<T: Request>(text: &str) -> Result<T, ApiError> {
-    read(QueryString::parse(text), RequestPart::Query)
+/// Reads a query string, percent-decoded. `of_address`: the path ends with an address.
+pub fn query<T: Request>(text: &str, of_address: bool) -> Result<T, ApiError> {
+    read(QueryString::parse(text), RequestPart::Query { of_address })
 }
 
 fn read<'de, T, D>(source: D, part: RequestPart) -> Result<T, ApiError>

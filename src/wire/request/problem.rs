@@ -130,21 +130,22 @@ fn kind(value: Unexpected<'_>) -> &'static str {
 pub(super) enum RequestPart {
     /// A body or an event's argument.
     Object,
-    Query,
+    /// Perhaps of a path that ends with an address.
+    Query { of_address: bool },
 }
 
 impl RequestPart {
     fn word(self) -> &'static str {
         match self {
             Self::Object => "field",
-            Self::Query => "query parameter",
+            Self::Query { .. } => "query parameter",
         }
     }
 
     fn invalid(self, name: &str, what: &str) -> ApiError {
         match self {
             Self::Object => ApiError::invalid_field(name, what),
-            Self::Query => ApiError::invalid_parameter(name, what),
+            Self::Query { .. } => ApiError::invalid_parameter(name, what),
         }
     }
 }
@@ -193,7 +194,7 @@ fn unknown<T: Request>(
     part: RequestPart,
 ) -> ApiError {
     let word = part.word();
-    let hint = match (instead::<T>(name), nearest(name, known)) {
+    let hint = match (instead::<T>(name, part), nearest(name, known)) {
         (Some(instead), _) => format!("{instead}. {}", there_are("There", known, part)),
         (None, Some(near)) if known.len() == 1 => format!("did you mean `{near}`?"),
         (None, Some(near)) => {
@@ -205,10 +206,11 @@ fn unknown<T: Request>(
     ApiError::bad_request("unknown_field", message)
 }
 
-fn instead<T: Request>(name: &str) -> Option<&'static str> {
+fn instead<T: Request>(name: &str, part: RequestPart) -> Option<&'static str> {
     let found = T::INSTEAD.iter().find(|(known, _)| *known == name);
     let instead = found.map(|(_, instead)| *instead);
-    instead.or_else(|| (T::OF_ADDRESS && is_of_uri(name)).then_some(ADDRESS_ALONE))
+    let of_address = part == RequestPart::Query { of_address: true };
+    instead.or_else(|| (of_address && is_of_uri(name)).then_some(ADDRESS_ALONE))
 }
 
 /// Whether a `bitcoin:` URI in the path may have brought this parameter.
@@ -231,7 +233,7 @@ fn there_are(there: &str, known: &'static [&'static str], part: RequestPart) -> 
     let quoted: Vec<String> = known.iter().map(|name| format!("`{name}`")).collect();
     match (quoted.split_last(), part) {
         (None, RequestPart::Object) => "no field is taken here.".to_owned(),
-        (None, RequestPart::Query) => "no query parameter is taken here.".to_owned(),
+        (None, RequestPart::Query { .. }) => "no query parameter is taken here.".to_owned(),
         (Some((last, [])), _) => format!("{there} is {last}."),
         (Some((last, others)), _) => format!("{there} are {} and {last}.", others.join(", ")),
     }

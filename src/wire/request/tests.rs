@@ -52,7 +52,7 @@ fn with(field: &str) -> Result<Body, (&'static str, String)> {
 }
 
 fn asked(text: &str) -> Result<Parameters, (&'static str, String)> {
-    query(text).map_err(|error| (error.code, error.message))
+    query(text, false).map_err(|error| (error.code, error.message))
 }
 
 #[test]
@@ -295,7 +295,7 @@ fn what_is_right_is_read() {
         ]
     );
     assert_eq!(body.address, "x");
-    assert_eq!(body.wanted, Some(AddressSelection::All));
+    assert_eq!(body.wanted, Some(AddressSelection(None)));
     assert_eq!(body.label, Some(Label("l".to_owned())));
     assert_eq!(body.confirmations.unwrap().0, [1, 6, 144]);
     assert_eq!(body.snapshot, Some(false));
@@ -307,7 +307,7 @@ fn what_is_right_is_read() {
     let empty = with(r#""wanted":[]"#).unwrap();
     assert_eq!(
         empty.wanted,
-        Some(AddressSelection::These(Addresses(Vec::new())))
+        Some(AddressSelection(Some(Addresses(Vec::new()))))
     );
 }
 
@@ -385,7 +385,7 @@ fn bad_parameters_are_named() {
         assert_eq!(got, code, "{text}");
         assert!(message.contains(said), "{text}: {message}");
     }
-    let error = query::<Nothing>("x=1").unwrap_err();
+    let error = query::<Nothing>("x=1", false).unwrap_err();
     assert_eq!(
         error.message,
         "Unknown query parameter `x`: no query parameter is taken here."

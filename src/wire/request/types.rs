@@ -165,7 +165,7 @@ impl From<String> for Labelled {
 pub struct Addresses<T>(pub Vec<T>);
 
 impl Addresses<Unlabelled> {
-    /// All of them, or the first bad one, which is named by its place.
+    /// All of them, or a refusal that names the first bad ones by their places.
     pub fn parse(&self, network: Network) -> Result<Vec<KnownAddress>, ApiError> {
         let texts = self.0.iter().map(|element| element.address.as_str());
         address::parse_all(texts, network)
@@ -174,81 +174,64 @@ impl Addresses<Unlabelled> {
 
 impl<'de, T: Deserialize<'de> + FromText> Deserialize<'de> for Addresses<T> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct List<T>(PhantomData<T>);
-
-        impl<'de, T: Deserialize<'de> + FromText> Visitor<'de> for List<T> {
-            type Value = Vec<T>;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                write!(f, "an array of 1 to {MAX_ADDRESSES} addresses")
-            }
-
-            fn visit_seq<A: SeqAccess<'de>>(self, elements: A) -> Result<Vec<T>, A::Error> {
-                let elements = read_elements(elements)?;
-                match elements.len() {
-                    1..=MAX_ADDRESSES => Ok(elements),
-                    length => Err(A::Error::invalid_length(length, &self)),
-                }
-            }
-        }
-
-        deserializer.deserialize_seq(List(PhantomData)).map(Self)
+        let list = deserializer.deserialize_any(List::new(false))?;
+        Ok(Self(list.unwrap_or_default()))
     }
 }
 
-/// Of the watch list: all of it, or a part.
+/// Of the watch list: all of it (`None`), or a part, which may be empty.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub enum AddressSelection {
-    #[default]
-    All,
-    /// May be empty.
-    These(Addresses<Unlabelled>),
-}
+pub struct AddressSelection(pub Option<Addresses<Unlabelled>>);
 
 impl<'de> Deserialize<'de> for AddressSelection {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct AllOrList;
-
-        impl<'de> Visitor<'de> for AllOrList {
-            type Value = AddressSelection;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                write!(f, "\"all\" or an array of 1 to {MAX_ADDRESSES} addresses")
-            }
-
-            fn visit_str<E: Error>(self, word: &str) -> Result<AddressSelection, E> {
-                match word {
-                    "all" => Ok(AddressSelection::All),
-                    other => Err(E::invalid_value(Unexpected::Str(other), &self)),
-                }
-            }
-
-            fn visit_seq<A: SeqAccess<'de>>(
-                self,
-                elements: A,
-            ) -> Result<AddressSelection, A::Error> {
-                let elements = read_elements(elements)?;
-                match elements.len() {
-                    ..=MAX_ADDRESSES => Ok(AddressSelection::These(Addresses(elements))),
-                    length => Err(A::Error::invalid_length(length, &self)),
-                }
-            }
-        }
-
-        deserializer.deserialize_any(AllOrList)
+        let list = deserializer.deserialize_any(List::new(true))?;
+        Ok(Self(list.map(Addresses)))
     }
 }
 
-fn read_elements<'de, T, A>(mut elements: A) -> Result<Vec<T>, A::Error>
-where
-    T: Deserialize<'de> + FromText,
-    A: SeqAccess<'de>,
-{
-    let mut list = Vec::new();
-    while let Some(TextOrObject(element)) = elements.next_element()? {
-        list.push(element);
+/// Reads a list, or nothing when the word `"all"` may stand in its place, and does.
+struct List<T> {
+    or_all: bool,
+    elements: PhantomData<T>,
+}
+
+impl<T> List<T> {
+    fn new(or_all: bool) -> Self {
+        Self {
+            or_all,
+            elements: PhantomData,
+        }
     }
-    Ok(list)
+}
+
+impl<'de, T: Deserialize<'de> + FromText> Visitor<'de> for List<T> {
+    type Value = Option<Vec<T>>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let all = if self.or_all { "\"all\" or " } else { "" };
+        write!(f, "{all}an array of 1 to {MAX_ADDRESSES} addresses")
+    }
+
+    fn visit_str<E: Error>(self, word: &str) -> Result<Self::Value, E> {
+        match (self.or_all, word) {
+            (true, "all") => Ok(None),
+            (true, _) => Err(E::invalid_value(Unexpected::Str(word), &self)),
+            (false, _) => Err(E::invalid_type(Unexpected::Str(word), &self)),
+        }
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut elements: A) -> Result<Self::Value, A::Error> {
+        let mut list = Vec::new();
+        while let Some(TextOrObject(element)) = elements.next_element()? {
+            list.push(element);
+        }
+        match list.len() {
+            0 if !self.or_all => Err(A::Error::invalid_length(0, &self)),
+            ..=MAX_ADDRESSES => Ok(Some(list)),
+            length => Err(A::Error::invalid_length(length, &self)),
+        }
+    }
 }
 
 /// One value as text, or as an object that can say more.

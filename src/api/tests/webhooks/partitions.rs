@@ -55,7 +55,7 @@ async fn partition_a_failing_one_holds_up_itself_alone_and_the_others_come_once_
         .unwrap()
         .place()
         .number;
-    assert_eq!(daemon.services.encoder.cursor(place + 1), held[0]);
+    assert_eq!(daemon.services.reads.encoder.cursor(place + 1), held[0]);
 
     let folder = daemon.kill().await;
     receiver.bodies.lock().unwrap().clear();

@@ -1,0 +1,82 @@
+//! The store at one instant, as answers tell of it.
+
+use std::ops::Deref;
+
+use bitcoin::{Script, ScriptBuf};
+use serde::Serialize;
+
+use crate::store::{Snapshot, StoreError, StoreReader};
+use crate::tracker::{BlockId, ScriptHash, WatchRow};
+use crate::wire::address::{self, KnownAddress};
+use crate::wire::json::{Balance, first_immature, object};
+use crate::wire::{ApiError, EventEncoder};
+
+/// A snapshot, and what its cursors and addresses are written with.
+pub struct StoreView<'a> {
+    pub reader: &'a StoreReader,
+    pub encoder: &'a EventEncoder,
+    snapshot: Snapshot<'a>,
+}
+
+impl<'a> Deref for StoreView<'a> {
+    type Target = Snapshot<'a>;
+
+    fn deref(&self) -> &Snapshot<'a> {
+        &self.snapshot
+    }
+}
+
+impl<'a> StoreView<'a> {
+    pub(super) fn new(reader: &'a StoreReader, encoder: &'a EventEncoder) -> Self {
+        Self {
+            reader,
+            encoder,
+            snapshot: reader.snapshot(),
+        }
+    }
+
+    /// The cursor of the last event.
+    pub fn cursor(&self) -> Result<String, StoreError> {
+        Ok(self.encoder.cursor(self.head()?))
+    }
+
+    /// The address of a watched script.
+    pub fn address_of(&self, spk: &Script) -> String {
+        address::text(spk, self.encoder.network)
+    }
+
+    pub fn known(&self, spk: ScriptBuf) -> KnownAddress {
+        KnownAddress {
+            text: self.address_of(&spk),
+            script: ScriptHash::of(&spk),
+            spk,
+        }
+    }
+
+    /// The tip with the time in its header, which is `null` when the block came before the store
+    /// knows blocks.
+    pub fn tip_shape(&self) -> Result<Option<impl Serialize + use<>>, StoreError> {
+        let Some(BlockId { height, hash }) = self.tip()? else {
+            return Ok(None);
+        };
+        let time = self.block(height)?.map(|block| f64::from(block.time));
+        Ok(Some(object! { height, hash, time }))
+    }
+
+    /// The row of a watched address, or 404.
+    pub fn watched(&self, address: &KnownAddress) -> Result<WatchRow, ApiError> {
+        self.watch(&address.script)?
+            .ok_or_else(|| ApiError::not_watched(&address.text))
+    }
+
+    /// The balance of a watched address.
+    pub fn balance(&self, address: &KnownAddress) -> Result<Balance, ApiError> {
+        let (row, tip) = (self.watched(address)?, self.tip()?);
+        let immature = match row.utxo_count {
+            0 => 0,
+            _ => self.coinbase_value(&address.script, first_immature(tip))?,
+        };
+        let (text, cursor) = (&address.text, self.cursor()?);
+        Ok(Balance::new(text, &row, immature, tip, cursor))
+    }
+}
