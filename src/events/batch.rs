@@ -32,8 +32,8 @@ pub struct Request {
     pub limit: usize,
 }
 
-/// Up to `limit` events after a number, and not many more than [`PAGE_BYTES`]. When the log has none, waits for some until `enough` is
-/// over, if there is one.
+/// Up to `limit` events after a number, and not many more than [`PAGE_BYTES`]. When the log has
+/// none, waits for some until `enough` is over, if there is one.
 pub async fn read(
     log: &Arc<EventLog>,
     dispatch: &Handle,
