@@ -10,7 +10,8 @@
 //!    argument), `next_output` and `deadline` what comes out. Upgrade, heartbeat, double requests
 //!    and the order of closing are decided there and nowhere else.
 //! 2. Transports only move bytes: `polling` turns HTTP requests into those of the session's inbox
-//!    and waits for the answer; `websocket` moves frames and knows the closing handshake.
+//!    and waits for the answer; `websocket` moves frames, which `frames` reads (pure), and knows
+//!    the closing handshake.
 //! 3. Each session has one task (`task`) that owns the machine, its sockets, its pending requests
 //!    and the work of the layer above.
 //! 4. One way out: the session's `registry::RegisteredSession` goes and [`Handler::close`] is
@@ -48,6 +49,7 @@
 mod budget;
 mod config;
 mod error;
+mod frames;
 mod handler;
 mod inbox;
 mod message;

@@ -11,9 +11,9 @@ use std::sync::Arc;
 use bytes::Bytes;
 use hyper::body::Body;
 use hyper::header::{CONNECTION, HeaderMap, HeaderName, HeaderValue, TRANSFER_ENCODING, UPGRADE};
-use hyper::http::Extensions;
 use hyper::upgrade::OnUpgrade;
 use hyper::{Method, Request, StatusCode};
+use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::timeout;
 use tracing::debug;
 
@@ -104,6 +104,9 @@ impl<H: Handler> Service<H> {
 
     /// Answers a request. Must run on a tokio runtime. Whoever serves the connection is to set
     /// `TCP_NODELAY`: what is written here is whole.
+    ///
+    /// An `Arc<OwnedSemaphorePermit>` in the extensions of a request for a WebSocket is kept as
+    /// long as that: whoever serves the connection can count it so.
     ///
     /// The session hears of the request before this returns, and of its end when the answer is
     /// dropped: hyper drops the answer of a client that has gone, possibly without polling it.
@@ -213,12 +216,12 @@ impl<H: Handler> Service<H> {
     ) -> Result<Answer, Refused> {
         let response = switching(&request)?;
         let upgrade = hyper::upgrade::on(&mut request);
-        let kept = std::mem::take(request.extensions_mut());
+        let slot = request.extensions_mut().remove();
         let inner = self.inner.clone();
         let handshake = inner.handshake(&request, peer);
         let running = inner.registry.running();
         tokio::spawn(async move {
-            let Some(socket) = inner.socket(upgrade, kept).await else {
+            let Some(socket) = inner.socket(upgrade, slot).await else {
                 return;
             };
             // The service may have begun to end meanwhile.
@@ -287,11 +290,11 @@ impl<H: Handler> Inner<H> {
     ) -> Result<Answer, Refused> {
         let response = switching(&request)?;
         let upgrade = hyper::upgrade::on(&mut request);
-        let kept = std::mem::take(request.extensions_mut());
+        let slot = request.extensions_mut().remove();
         let inner = self.clone();
         let running = self.registry.running();
         tokio::spawn(async move {
-            let Some(socket) = inner.socket(upgrade, kept).await else {
+            let Some(socket) = inner.socket(upgrade, slot).await else {
                 return;
             };
             if let Err(SessionRequest::Socket(socket)) = inbox.push(SessionRequest::Socket(socket))
@@ -315,17 +318,18 @@ fn switching<B>(request: &Request<B>) -> Result<Answer, Refused> {
 
 impl<H> Inner<H> {
     /// The WebSocket on the connection behind a 101. `None`: the client went away before it got it.
-    async fn socket(&self, upgrade: OnUpgrade, kept: Extensions) -> Option<Box<WebSocket>> {
+    async fn socket(
+        &self,
+        upgrade: OnUpgrade,
+        slot: Option<Arc<OwnedSemaphorePermit>>,
+    ) -> Option<Box<WebSocket>> {
         match timeout(self.config.upgrade_timeout, upgrade).await {
-            Ok(Ok(upgraded)) => Some(
-                WebSocket::open(
-                    upgraded,
-                    self.config.max_payload,
-                    self.received.clone(),
-                    kept,
-                )
-                .await,
-            ),
+            Ok(Ok(upgraded)) => Some(WebSocket::open(
+                upgraded,
+                self.config.max_payload,
+                self.received.clone(),
+                slot,
+            )),
             Ok(Err(error)) => {
                 debug!(%error, "the client left during the WebSocket handshake");
                 None

@@ -12,7 +12,7 @@ use tokio::io::AsyncWriteExt;
 use tokio_tungstenite::tungstenite;
 use tokio_util::sync::CancellationToken;
 
-use super::engineio_rig::{Server, Socket, answer, within};
+use super::engineio_rig::{Server, Socket, answer, slot, within};
 
 /// Waits for what another task is about to do.
 async fn until(mut true_at_last: impl FnMut() -> bool) {
@@ -241,7 +241,7 @@ async fn connection_limit_counts_websockets() {
     let real = Server {
         addr: Some(listening.local_addrs().expect("it is bound")[0]),
         service: service.clone(),
-        slot: Arc::default(),
+        slot: slot(),
     };
     let shutdown = CancellationToken::new();
     let handler = Arc::new(move |request, peer: SocketAddr| {

@@ -15,7 +15,7 @@ use satwatch::engineio::{
 };
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Notify, watch};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, watch};
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite;
 
@@ -176,7 +176,7 @@ pub struct Server {
     pub service: Service<EchoHandler>,
     /// One clone is in the extensions of each request that can be upgraded, as `server` does it
     /// with its slots.
-    pub slot: Arc<()>,
+    pub slot: Arc<OwnedSemaphorePermit>,
 }
 
 impl Server {
@@ -213,7 +213,7 @@ impl Server {
         Self {
             addr: None,
             service,
-            slot: Arc::default(),
+            slot: slot(),
         }
     }
 
@@ -354,8 +354,18 @@ pub fn fast(config: &mut Config) {
     config.ping_timeout = Duration::from_secs(2);
 }
 
-pub async fn serve<S>(service: Service<EchoHandler>, stream: S, peer: SocketAddr, slot: Arc<()>)
-where
+/// The slot of all connections of one server.
+pub fn slot() -> Arc<OwnedSemaphorePermit> {
+    let slots = Arc::new(Semaphore::new(1));
+    Arc::new(slots.try_acquire_owned().expect("one is free"))
+}
+
+pub async fn serve<S>(
+    service: Service<EchoHandler>,
+    stream: S,
+    peer: SocketAddr,
+    slot: Arc<OwnedSemaphorePermit>,
+) where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let answer = service_fn(|mut request: Request<Incoming>| {
