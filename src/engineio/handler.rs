@@ -4,6 +4,7 @@ use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Instant;
 
 use hyper::HeaderMap;
 
@@ -70,11 +71,23 @@ pub trait Handler: Send + Sync + 'static {
 
     /// Whether answers of the layer above already wait to be pulled in such number that the session
     /// is to take no further packet of its client: frames are not read, the rest of a POST waits.
-    /// Asked again after each pull, so it must become false by pulling. Must be quick and must not
-    /// block.
+    /// It becomes true by what the client asks for alone, and is asked after that; and false by
+    /// pulling, after which it is asked again. Must be quick and must not block.
     fn is_full(&self, session: &Arc<Self::Session>) -> bool {
         let _ = session;
         false
+    }
+
+    /// When [`tick`](Self::tick) is due; asked when the session is about to wait. Must be quick and
+    /// must not block.
+    fn deadline(&self, session: &Arc<Self::Session>) -> Option<Instant> {
+        let _ = session;
+        None
+    }
+
+    /// The deadline has passed, by tokio's clock. It must be another or none afterwards.
+    fn tick(&self, session: &Arc<Self::Session>, now: Instant) {
+        let _ = (session, now);
     }
 
     /// The session ended; called exactly once for each `open`, also when the session's task panics

@@ -14,6 +14,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Instant;
 
 use tokio::sync::oneshot;
+use tokio::task::coop::unconstrained;
 use tokio::time::Sleep;
 use tracing::debug;
 
@@ -35,8 +36,9 @@ enum Event {
     Socket(SocketRole, SocketEvent),
     Closing(CloseReason),
     WorkDone,
-    /// The outbox has something, or a deadline passed: the pump sees to both.
+    /// The outbox has something.
     Pump,
+    Deadline,
 }
 
 /// What the layer above knows of the session; taken when it ends.
@@ -60,6 +62,10 @@ pub(super) struct SessionTask<H: Handler> {
     /// Dropped at the end, for a POST whose body is still being read.
     post_pass: Option<oneshot::Sender<()>>,
     work: Option<Work>,
+    /// When the timer wakes the task.
+    wakes_at: Option<Instant>,
+    /// A packet of the client was given to the layer above since it was last seen to have room.
+    may_be_full: bool,
     /// The outbox and the layer above have nothing to be sent, as far as the task knows: it asks
     /// again when it was woken or something has happened but that the transport took more.
     is_drained: bool,
@@ -89,6 +95,8 @@ impl<H: Handler> SessionTask<H> {
             post: None,
             post_pass: None,
             work: None,
+            wakes_at: None,
+            may_be_full: false,
             is_drained: false,
         })
     }
@@ -104,15 +112,22 @@ impl<H: Handler> SessionTask<H> {
                 if self.machine.is_closed() {
                     return Poll::Ready(());
                 }
-                let event = ready!(self.poll_event(cx, sleep.as_mut()));
-                time = now();
+                let event = ready!(self.poll_event(cx, time, sleep.as_mut()));
+                if matches!(event, Event::Deadline) {
+                    time = now();
+                }
                 self.handle(cx, time, event);
             }
         })
         .await
     }
 
-    fn poll_event(&mut self, cx: &mut Context<'_>, sleep: Pin<&mut Sleep>) -> Poll<Event> {
+    fn poll_event(
+        &mut self,
+        cx: &mut Context<'_>,
+        now: Instant,
+        sleep: Pin<&mut Sleep>,
+    ) -> Poll<Event> {
         if let Some(work) = &mut self.work
             && work.as_mut().poll(cx).is_ready()
         {
@@ -142,21 +157,40 @@ impl<H: Handler> SessionTask<H> {
                 OutboxSignal::Close(reason) => Event::Closing(reason),
             });
         }
-        self.poll_deadline(cx, sleep)
+        self.poll_deadline(cx, now, sleep)
     }
 
     /// Looked at last and set only when the task is about to wait, because a deadline moves with
     /// every frame written. That is safe: the machine runs the deadlines that passed with every
-    /// input.
-    fn poll_deadline(&self, cx: &mut Context<'_>, mut sleep: Pin<&mut Sleep>) -> Poll<Event> {
-        let deadline = self.machine.deadline().map_or_else(
-            || tokio::time::Instant::now() + FAR,
-            tokio::time::Instant::from_std,
-        );
-        if sleep.deadline() != deadline {
-            sleep.as_mut().reset(deadline);
+    /// input. A timer that is set is not asked again before its time.
+    fn poll_deadline(
+        &mut self,
+        cx: &mut Context<'_>,
+        now: Instant,
+        mut sleep: Pin<&mut Sleep>,
+    ) -> Poll<Event> {
+        let above = |known: &Known<H>| self.handler.deadline(&known.state);
+        let deadline = [self.machine.deadline(), self.known.as_ref().and_then(above)]
+            .into_iter()
+            .flatten()
+            .min();
+        if deadline.is_some_and(|deadline| deadline <= now) {
+            return Poll::Ready(Event::Deadline);
         }
-        sleep.poll(cx).map(|()| Event::Pump)
+        if self.wakes_at == deadline {
+            return Poll::Pending;
+        }
+        self.wakes_at = deadline;
+        let Some(deadline) = deadline else {
+            return Poll::Pending;
+        };
+        sleep.as_mut().reset(deadline.into());
+        // Else it may say that the task has done enough for now, and not wake it in time.
+        let timer = std::pin::pin!(unconstrained(sleep));
+        timer.poll(cx).map(|()| {
+            self.wakes_at = None;
+            Event::Deadline
+        })
     }
 
     fn handle(&mut self, cx: &mut Context<'_>, now: Instant, event: Event) {
@@ -165,7 +199,8 @@ impl<H: Handler> SessionTask<H> {
             Event::Socket(_, SocketEvent::Written | SocketEvent::Progressed)
         );
         match event {
-            Event::Pump => self.machine.tick(now),
+            Event::Pump => {}
+            Event::Deadline => self.tick(now),
             Event::Command(SessionCommand::Request(request)) => self.request(cx, now, request),
             Event::Command(SessionCommand::RequestLost) => self.machine.request_lost(now),
             Event::Command(SessionCommand::Shutdown) => {
@@ -186,6 +221,18 @@ impl<H: Handler> SessionTask<H> {
                 self.work = None;
                 self.machine.resume(now);
             }
+        }
+    }
+
+    fn tick(&mut self, now: Instant) {
+        self.machine.tick(now);
+        if let Some(known) = &self.known
+            && self
+                .handler
+                .deadline(&known.state)
+                .is_some_and(|deadline| deadline <= now)
+        {
+            self.handler.tick(&known.state, now);
         }
     }
 
@@ -247,7 +294,8 @@ impl<H: Handler> SessionTask<H> {
         loop {
             if !self.is_drained {
                 self.pull(cx);
-                self.machine.hold_back(now, self.is_full());
+                let is_full = self.is_full();
+                self.machine.hold_back(now, is_full);
             }
             loop {
                 match self.machine.next_output(now) {
@@ -293,10 +341,13 @@ impl<H: Handler> SessionTask<H> {
         }
     }
 
-    /// Whether so many answers wait that no further packet of the client is taken.
-    fn is_full(&self) -> bool {
-        let is_full = |known: &Known<H>| self.handler.is_full(&known.state);
-        self.outbox.is_full() || self.known.as_ref().is_some_and(is_full)
+    /// Whether so many answers wait that no further packet of the client is taken. What waits in
+    /// the layer above grows by what the client asks for alone.
+    fn is_full(&mut self) -> bool {
+        let above = |known: &Known<H>| self.handler.is_full(&known.state);
+        let is_full = self.may_be_full && self.known.as_ref().is_some_and(above);
+        self.may_be_full &= is_full || self.work.is_some();
+        is_full || self.outbox.is_full()
     }
 
     fn perform(&mut self, output: Output) {
@@ -320,6 +371,7 @@ impl<H: Handler> SessionTask<H> {
             Output::Promote => self.main = self.probe.take(),
             Output::Deliver(message) => {
                 self.is_drained = false;
+                self.may_be_full = true;
                 if let Some(known) = &self.known {
                     self.work = self.handler.message(&known.state, message);
                     if self.work.is_some() {

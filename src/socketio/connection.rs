@@ -7,10 +7,10 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::task::Poll;
+use std::time::Instant;
 
 use bytes::Bytes;
 use serde_json::value::RawValue;
-use tokio::time::Instant;
 
 use super::config::LayerConfig;
 use super::connect::{ConnectRefused, ConnectRequest, DisconnectReason};
@@ -18,7 +18,7 @@ use super::encode;
 use super::handler::Event;
 use super::namespace::{Namespaces, StateError};
 use super::packet::{self, PacketBody, ParseError};
-use super::reassembly::{Complete, Incomplete, ReassemblyError, Timer};
+use super::reassembly::{Complete, Incomplete, ReassemblyError};
 use super::revision::ProtocolRevision;
 use super::revision_4::ImplicitConnect;
 use super::socket::{Ack, Disconnect, Socket};
@@ -73,17 +73,16 @@ pub struct Connection {
 #[derive(Default)]
 struct State {
     namespaces: Namespaces,
-    incomplete: Option<Incomplete>,
+    incomplete: Option<Box<Incomplete>>,
     /// Which socket is asked next for something to send.
     turn: usize,
-    /// Runs until the first namespace is joined.
-    connect_timer: Option<Timer>,
+    /// When the first namespace must have been joined, until it has.
+    connect_by: Option<Instant>,
     /// Of a client of revision 4.
     implicit_connect: Option<ImplicitConnect>,
 }
 
 impl Connection {
-    /// Called in a tokio runtime, because of the connect timeout.
     pub(super) fn open(
         outbox: Outbox,
         handshake: Handshake,
@@ -91,20 +90,18 @@ impl Connection {
         listener: Arc<dyn DisconnectListener>,
     ) -> Arc<Self> {
         let revision = ProtocolRevision::from(handshake.revision());
-        let connection = Arc::new(Self {
+        let connect_by = Some(now() + limits.config.connect_timeout);
+        Arc::new(Self {
             outbox,
             handshake: Arc::new(handshake),
             limits,
             listener,
             revision,
-            state: Mutex::default(),
-        });
-        let timeout = connect_timeout(
-            Arc::downgrade(&connection),
-            connection.limits.config.connect_timeout,
-        );
-        connection.state().connect_timer = Some(Timer::spawn(timeout));
-        connection
+            state: Mutex::new(State {
+                connect_by,
+                ..State::default()
+            }),
+        })
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -196,7 +193,7 @@ impl Connection {
 
     /// Takes the next message. After an `Err` the connection is to be closed with
     /// [`Connection::fail`].
-    pub(super) fn take(self: &Arc<Self>, message: Message) -> Result<Action, Violation> {
+    pub(super) fn take(&self, message: Message) -> Result<Action, Violation> {
         if self.outbox.is_closed() {
             return Ok(Action::Nothing);
         }
@@ -206,7 +203,7 @@ impl Connection {
         }
     }
 
-    fn take_text(self: &Arc<Self>, text: &str) -> Result<Action, Violation> {
+    fn take_text(&self, text: &str) -> Result<Action, Violation> {
         let mut state = self.state();
         if state.incomplete.is_some() {
             return Err(ReassemblyError::TextBetween.into());
@@ -222,11 +219,10 @@ impl Connection {
         if text.len() > self.limits.config.max_packet_bytes {
             return Err(ReassemblyError::TooLarge.into());
         }
-        let limit = self.limits.config.attachment_timeout;
-        let timer = Timer::spawn(attachment_timeout(Arc::downgrade(self), limit));
+        let deadline = now() + self.limits.config.attachment_timeout;
         let budget = self.limits.budget.clone();
-        let incomplete = Incomplete::begin(packet, text.len(), budget, limit, timer)?;
-        state.incomplete = Some(incomplete);
+        let incomplete = Incomplete::begin(packet, text.len(), budget, deadline)?;
+        state.incomplete = Some(Box::new(incomplete));
         Ok(Action::Nothing)
     }
 
@@ -249,7 +245,7 @@ impl Connection {
                 namespace,
                 body,
                 attachments,
-            } = incomplete.finish();
+            } = incomplete.complete;
             return self.accept(&mut state, &namespace, None, body, attachments);
         }
         Ok(Action::Nothing)
@@ -298,7 +294,29 @@ impl Connection {
         })
     }
 
-    /// The client was admitted: registers it, so that nothing is missed, and stops the connect
+    /// When [`Self::tick`] is due.
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        let state = self.state();
+        let incomplete = state.incomplete.as_ref();
+        let attachments = incomplete.map(|incomplete| incomplete.deadline);
+        state.connect_by.into_iter().chain(attachments).min()
+    }
+
+    /// Closes the connection for what has not come in time.
+    pub(super) fn tick(&self, now: Instant) {
+        let state = self.state();
+        if state.connect_by.is_some_and(|by| by <= now) {
+            drop(state);
+            return self.fail(&Violation::ConnectTimeout);
+        }
+        let incomplete = state.incomplete.as_ref();
+        if incomplete.is_some_and(|incomplete| incomplete.deadline <= now) {
+            drop(state);
+            self.fail(&ReassemblyError::Timeout.into());
+        }
+    }
+
+    /// The client was admitted: registers it, so that nothing is missed, and ends the connect
     /// timeout. `None` when it has left meanwhile.
     pub(super) fn join(self: &Arc<Self>, namespace: Arc<str>) -> Option<Socket> {
         let connection: Weak<Self> = Arc::downgrade(self);
@@ -312,7 +330,7 @@ impl Connection {
         if !state.namespaces.join(socket.clone()) {
             return None;
         }
-        state.connect_timer = None;
+        state.connect_by = None;
         Some(socket)
     }
 
@@ -380,7 +398,7 @@ impl Connection {
         let sockets = {
             let mut state = self.state();
             state.incomplete = None;
-            state.connect_timer = None;
+            state.connect_by = None;
             state.implicit_connect = None;
             state.namespaces.drain()
         };
@@ -416,21 +434,7 @@ impl Disconnect for Connection {
     }
 }
 
-async fn connect_timeout(connection: Weak<Connection>, limit: std::time::Duration) {
-    tokio::time::sleep(limit).await;
-    if let Some(connection) = connection.upgrade() {
-        connection.fail(&Violation::ConnectTimeout);
-    }
-}
-
-async fn attachment_timeout(connection: Weak<Connection>, limit: std::time::Duration) {
-    tokio::time::sleep(limit).await;
-    let Some(connection) = connection.upgrade() else {
-        return;
-    };
-    // The packet may have become complete just now.
-    let is_late = |incomplete: &Incomplete| incomplete.deadline <= Instant::now();
-    if connection.state().incomplete.as_ref().is_some_and(is_late) {
-        connection.fail(&ReassemblyError::Timeout.into());
-    }
+/// Tokio's clock, which tests can stop.
+fn now() -> Instant {
+    tokio::time::Instant::now().into_std()
 }

@@ -2,11 +2,9 @@
 //! and for all together.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::Instant;
 
 use bytes::Bytes;
-use tokio::task::AbortHandle;
-use tokio::time::Instant;
 
 use super::packet::{Packet, PacketBody};
 use crate::engineio::{ByteBudget, ByteShare};
@@ -26,22 +24,6 @@ pub enum ReassemblyError {
     Timeout,
 }
 
-/// A task that is stopped when this is dropped.
-#[derive(Debug)]
-pub struct Timer(AbortHandle);
-
-impl Timer {
-    pub fn spawn(task: impl Future<Output = ()> + Send + 'static) -> Self {
-        Self(tokio::spawn(task).abort_handle())
-    }
-}
-
-impl Drop for Timer {
-    fn drop(&mut self) {
-        self.0.abort();
-    }
-}
-
 /// A packet with all its parts.
 #[derive(Debug)]
 pub struct Complete {
@@ -52,23 +34,21 @@ pub struct Complete {
 
 #[derive(Debug)]
 pub struct Incomplete {
-    complete: Complete,
+    pub complete: Complete,
     wanted: usize,
     share: ByteShare,
     /// When all parts must be there.
     pub deadline: Instant,
-    _timer: Timer,
 }
 
 impl Incomplete {
-    /// `bytes`: the length of the header's text; `limit`: from now to the last attachment, watched
-    /// by `timer`. The caller has seen that the packet announces attachments.
+    /// `bytes`: the length of the header's text. The caller has seen that the packet announces
+    /// attachments.
     pub fn begin(
         packet: Packet<'_>,
         bytes: usize,
         budget: Arc<ByteBudget>,
-        limit: Duration,
-        timer: Timer,
+        deadline: Instant,
     ) -> Result<Self, ReassemblyError> {
         let mut share = ByteShare::new(budget);
         if !share.try_grow(bytes) {
@@ -82,8 +62,7 @@ impl Incomplete {
             },
             wanted: packet.attachments,
             share,
-            deadline: Instant::now() + limit,
-            _timer: timer,
+            deadline,
         })
     }
 
@@ -100,9 +79,5 @@ impl Incomplete {
 
     pub fn is_complete(&self) -> bool {
         self.complete.attachments.len() >= self.wanted
-    }
-
-    pub fn finish(self) -> Complete {
-        self.complete
     }
 }

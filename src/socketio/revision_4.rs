@@ -2,28 +2,31 @@
 
 use serde_json::value::RawValue;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
+use tokio_util::task::AbortOnDropHandle;
 
 use super::connect::ConnectRefused;
 use super::encode;
-use super::reassembly::Timer;
 use crate::engineio::MessageGroup;
 
 /// The CONNECT to `/` that such a client does not send, under way beside its session. The client's
 /// messages are looked at when it is over. It ends with the connection, which drops this.
 pub struct ImplicitConnect {
     over: CancellationToken,
-    _task: Timer,
+    _task: AbortOnDropHandle<()>,
 }
 
 impl ImplicitConnect {
     pub fn run(connect: impl Future<Output = ()> + Send + 'static) -> Self {
         let over = CancellationToken::new();
         let guard = over.clone().drop_guard();
-        let task = Timer::spawn(async move {
+        let task = tokio::spawn(async move {
             let _guard = guard;
             connect.await;
         });
-        Self { over, _task: task }
+        Self {
+            over,
+            _task: AbortOnDropHandle::new(task),
+        }
     }
 
     /// Waits for its end, if it is not over.

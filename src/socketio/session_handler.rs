@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Instant;
 
 use super::config::LayerConfig;
 use super::connect::{ConnectRequest, DisconnectReason};
@@ -159,6 +160,14 @@ impl<H: Handler> engineio::Handler for SocketIoHandler<H> {
 
     fn is_full(&self, connection: &Arc<Connection>) -> bool {
         connection.any_socket(|socket| self.shared.handler.is_full(socket))
+    }
+
+    fn deadline(&self, connection: &Arc<Connection>) -> Option<Instant> {
+        connection.deadline()
+    }
+
+    fn tick(&self, connection: &Arc<Connection>, now: Instant) {
+        connection.tick(now);
     }
 
     fn close(&self, connection: &Arc<Connection>, reason: CloseReason) {

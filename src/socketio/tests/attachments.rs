@@ -75,17 +75,17 @@ async fn attachments_of_one_packet_are_bounded_in_bytes() {
 async fn attachments_must_all_be_there_in_time() {
     let client = Client::joined().await;
     client.text(r#"52-["a"]"#).await;
-    tokio::time::sleep(Duration::from_secs(44)).await;
+    client.wait(Duration::from_secs(44)).await;
     client.binary(b"x").await;
     client.binary(b"x").await;
-    tokio::time::sleep(Duration::from_secs(2)).await;
+    client.wait(Duration::from_secs(2)).await;
     client.text(r#"510-["a"]"#).await;
     for _ in 0..4 {
-        tokio::time::sleep(Duration::from_secs(10)).await;
+        client.wait(Duration::from_secs(10)).await;
         client.binary(b"x").await;
         assert_eq!(client.closing(), None);
     }
-    tokio::time::sleep(Duration::from_secs(6)).await;
+    client.wait(Duration::from_secs(6)).await;
     assert_eq!(client.closing(), Some(CloseReason::ParseError));
 }
 

@@ -167,13 +167,18 @@ async fn a_client_that_joins_nothing_is_closed_in_time() {
         connect_timeout: Duration::from_secs(45),
         ..LayerConfig::default()
     };
-    let (idle, refused, left) = (Client::new(), Client::new(), Client::with(config, 100));
+    let clients = [Client::new(), Client::new(), Client::with(config, 100)];
+    let [idle, refused, left] = &clients;
     refused.text("0/private").await;
     left.text("0").await;
     left.text("1").await;
-    tokio::time::sleep(Duration::from_millis(44_999)).await;
+    let wait = async |time| {
+        tokio::time::sleep(time).await;
+        clients.iter().for_each(Client::tick);
+    };
+    wait(Duration::from_millis(44_999)).await;
     assert_eq!((idle.closing(), refused.closing()), (None, None));
-    tokio::time::sleep(Duration::from_millis(2)).await;
+    wait(Duration::from_millis(2)).await;
     assert_eq!(
         (idle.closing(), refused.closing()),
         (
@@ -181,7 +186,7 @@ async fn a_client_that_joins_nothing_is_closed_in_time() {
             Some(CloseReason::ForcedClose)
         )
     );
-    tokio::time::sleep(Duration::from_secs(100)).await;
+    wait(Duration::from_secs(100)).await;
     assert_eq!(left.closing(), None);
 }
 

@@ -228,6 +228,20 @@ impl Client {
         }
     }
 
+    async fn wait(&self, time: Duration) {
+        tokio::time::sleep(time).await;
+        self.tick();
+    }
+
+    /// What the session does when its deadline has passed.
+    fn tick(&self) {
+        let now = tokio::time::Instant::now().into_std();
+        let deadline = self.layer.deadline(&self.session);
+        if deadline.is_some_and(|deadline| deadline <= now) {
+            self.layer.tick(&self.session, now);
+        }
+    }
+
     /// What was sent since the last call; groups are joined by `+`, ids of sockets are not shown.
     fn received(&mut self) -> Vec<String> {
         self.raw().iter().map(|line| without_ids(line)).collect()
