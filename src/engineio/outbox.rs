@@ -15,9 +15,6 @@ use std::task::{Context, Poll, Waker};
 use super::error::CloseReason;
 use super::message::MessageGroup;
 
-/// Room in the deque that an emptied queue may keep.
-const KEPT_CAPACITY: usize = 8;
-
 /// Why a message was not queued.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum SendError {
@@ -186,8 +183,9 @@ impl OutboxReceiver {
                 None => Next::Pull,
             };
         };
-        if state.groups.is_empty() && state.groups.capacity() > KEPT_CAPACITY {
-            state.groups.shrink_to(KEPT_CAPACITY);
+        if state.groups.is_empty() {
+            // Most sessions are idle.
+            state.groups = VecDeque::new();
         }
         state.bytes = state.bytes.saturating_sub(group.bytes());
         Next::Group(group)

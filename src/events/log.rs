@@ -143,6 +143,15 @@ impl Page {
             places.get(later).copied()
         };
         match filter {
+            // The usual case: one payment, one address.
+            Filter::Topics(topics) if topics.len() <= FEW && self.entries.len() <= FEW => {
+                self.entries.iter().position(|entry| {
+                    let is_wanted = |(topic, from): (&Topic, &u64)| {
+                        *topic == entry.topic && entry.number > *from.max(&number)
+                    };
+                    topics.iter().any(is_wanted)
+                })
+            }
             Filter::Topics(topics) if topics.len() <= FEW => topics
                 .iter()
                 .filter_map(|(topic, from)| of(topic, *from))

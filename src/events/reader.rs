@@ -268,6 +268,10 @@ impl<I> Reader<I> {
                 && *at <= self.place
                 && let Some((_, item)) = self.items.pop_front()
             {
+                if self.items.is_empty() {
+                    // Most readers have none.
+                    self.items = VecDeque::new();
+                }
                 return Poll::Ready(Ok(Given::Item(item)));
             }
             if self.is_clean() {

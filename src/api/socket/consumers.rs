@@ -189,7 +189,7 @@ pub struct ConsumerReading {
     consumer: Arc<Consumer>,
     lease: LeaseId,
     /// `None` once it has ended.
-    active: Option<ActiveReading>,
+    active: Option<Box<ActiveReading>>,
 }
 
 struct ActiveReading {
@@ -206,12 +206,12 @@ impl ConsumerReading {
         Self {
             consumer,
             lease: lease.id(),
-            active: Some(ActiveReading {
+            active: Some(Box::new(ActiveReading {
                 end: Box::pin(lease.ended()),
                 lease,
                 reader,
                 begins: None,
-            }),
+            })),
         }
     }
 
