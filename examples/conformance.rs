@@ -118,7 +118,7 @@ impl Services {
         };
         Self {
             echo,
-            suite: socketio::Service::new(socketio::Config { engine, layer }, Suite),
+            suite: socketio::service(socketio::Config { engine, layer }, Suite),
         }
     }
 

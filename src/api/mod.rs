@@ -118,7 +118,7 @@ pub fn start(parts: Parts) -> Result<(Arc<Router>, DispatchTask), StoreError> {
     });
     services.consumer_routes.webhooks.start();
     tokio::spawn(scans::progress::run(services.scans.clone(), stop.clone()));
-    let socketio = socketio::Service::new(config, socket);
+    let socketio = socketio::service(config, socket);
     let router = Arc::new(Router::new(services, policy, socketio));
     Ok((router, tokio::spawn(dispatch.run(stop))))
 }

@@ -108,7 +108,7 @@ impl Server {
             left: left_in,
             gate: Arc::default(),
         };
-        let service = Service::new(Config::default(), app.clone());
+        let service = satwatch::socketio::service(Config::default(), app.clone());
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
         let at = listener.local_addr().unwrap();
         tokio::spawn(accept(listener, service.clone()));

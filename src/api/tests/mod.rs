@@ -135,7 +135,7 @@ impl Daemon {
         };
         let policy = super::browser::OriginPolicy::new(&parts.config.server);
         let (services, socket, dispatch) = super::build(parts).unwrap();
-        let socketio = socketio::Service::new(socketio::Config::default(), socket.clone());
+        let socketio = socketio::service(socketio::Config::default(), socket.clone());
         let router = Arc::new(Router::new(services.clone(), policy, socketio));
         let layer = SocketIoHandler::new(socketio::LayerConfig::default(), socket);
         (

@@ -82,7 +82,7 @@ impl Server {
             self.runtime.block_on(TcpListener::bind(self.at)).ok()
         });
         self.at = listener.local_addr().expect("it is bound");
-        let service = Service::new(Config::default(), self.echo.clone());
+        let service = satwatch::socketio::service(Config::default(), self.echo.clone());
         let mut tasks = JoinSet::new();
         tasks.spawn_on(accept(listener, service.clone()), self.runtime.handle());
         self.running = Some((service, tasks));
