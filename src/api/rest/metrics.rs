@@ -5,8 +5,7 @@
 use std::sync::Arc;
 
 use hyper::header::{CACHE_CONTROL, HeaderValue};
-use prometheus::core::Collector;
-use prometheus::{HistogramVec, TextEncoder};
+use prometheus::{CounterVec, GaugeVec, Opts, Registry, TextEncoder};
 
 use super::respond::{self, Answer};
 use super::status::{Overview, age, tip_time};
@@ -21,6 +20,12 @@ use crate::wire::json::seconds;
 
 const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
+impl From<prometheus::Error> for ApiError {
+    fn from(cause: prometheus::Error) -> Self {
+        Self::internal(&cause)
+    }
+}
+
 impl Overview {
     /// `GET /metrics`. `sessions`: open Engine.IO sessions. Short work: a few single rows and the
     /// ids of open scans; dead letters are counted only until their webhook has counted them.
@@ -29,12 +34,12 @@ impl Overview {
         let consumers = self.consumers.unread(usize::MAX).await?;
         let overview = self.clone();
         let text = self.reads.run(move |view| {
-            let mut text = MetricsText::default();
+            let mut text = MetricsText::new()?;
             overview.describe_daemon(&mut text, sessions, &counts);
             overview.describe_state(&mut text, view)?;
             overview.describe_consumers(&mut text, &consumers)?;
             overview.describe_node(&mut text, &overview.monitoring.node(), now_ms());
-            Ok(text.0)
+            text.text()
         });
         let mut answer = respond::body(CONTENT_TYPE, text.await?);
         answer
@@ -88,7 +93,7 @@ impl Overview {
         let help =
             "Blocks that open history scans still have to pass, each scan counted by itself.";
         text.add_single("scan_blocks_left", help, number(self.scans.blocks_left()));
-        text.add_histogram(&self.step_times)
+        Ok(text.registry.register(Box::new(self.step_times.clone()))?)
     }
 
     fn describe_consumers(
@@ -187,27 +192,34 @@ fn flag(is_so: bool) -> Option<f64> {
     Some(f64::from(u8::from(is_so)))
 }
 
-/// The metrics of one answer, with the prefix `satwatch_`.
-#[derive(Default)]
-struct MetricsText(String);
+/// The metrics of one answer.
+struct MetricsText {
+    registry: Registry,
+    /// The first thing that went wrong: a name twice, or one that is none.
+    failed: Option<prometheus::Error>,
+}
 
 impl MetricsText {
+    fn new() -> Result<Self, ApiError> {
+        let registry = Registry::new_custom(Some("satwatch".to_owned()), None)?;
+        Ok(Self {
+            registry,
+            failed: None,
+        })
+    }
+
+    fn text(self) -> Result<String, ApiError> {
+        match self.failed {
+            Some(cause) => Err(cause.into()),
+            None => Ok(TextEncoder::new().encode_to_string(&self.registry.gather())?),
+        }
+    }
+
     fn add_single(&mut self, name: &str, help: &str, value: Option<f64>) {
         self.add(name, help, "", [("", value)]);
     }
 
-    fn add_histogram(&mut self, histogram: &HistogramVec) -> Result<(), ApiError> {
-        let mut families = histogram.collect();
-        for family in &mut families {
-            family.set_name(format!("satwatch_{}", family.name()));
-        }
-        TextEncoder::new()
-            .encode_utf8(&families, &mut self.0)
-            .map_err(|cause| ApiError::internal(&cause))
-    }
-
-    /// A counter when its name says so, else a gauge; left out without a value. Nothing needs
-    /// escapes: names of consumers are plain, too.
+    /// A counter when its name says so, else a gauge; left out without a value.
     fn add<'a>(
         &mut self,
         name: &str,
@@ -215,20 +227,37 @@ impl MetricsText {
         label: &str,
         values: impl IntoIterator<Item = (&'a str, Option<f64>)>,
     ) {
-        let kind = match name.ends_with("_total") {
-            true => "counter",
-            false => "gauge",
-        };
-        let mut head = format!("# HELP satwatch_{name} {help}\n# TYPE satwatch_{name} {kind}\n");
-        for (of, value) in values {
-            let Some(value) = value else { continue };
-            self.0.push_str(&std::mem::take(&mut head));
-            let labels = match label {
-                "" => String::new(),
-                label => format!("{{{label}=\"{of}\"}}"),
-            };
-            self.0
-                .push_str(&format!("satwatch_{name}{labels} {value}\n"));
+        let values = values
+            .into_iter()
+            .filter_map(|(of, value)| Some((of, value?)));
+        let added = self.register(name, help, label, values);
+        self.failed = self.failed.take().or(added.err());
+    }
+
+    fn register<'a>(
+        &self,
+        name: &str,
+        help: &str,
+        label: &str,
+        values: impl Iterator<Item = (&'a str, f64)>,
+    ) -> prometheus::Result<()> {
+        let names: &[&str] = if label.is_empty() { &[] } else { &[label] };
+        let opts = Opts::new(name, help);
+        if name.ends_with("_total") {
+            let counters = CounterVec::new(opts, names)?;
+            for (of, value) in values {
+                let labels = [of];
+                let labels = labels.get(..names.len()).unwrap_or_default();
+                counters.get_metric_with_label_values(labels)?.inc_by(value);
+            }
+            return self.registry.register(Box::new(counters));
         }
+        let gauges = GaugeVec::new(opts, names)?;
+        for (of, value) in values {
+            let labels = [of];
+            let labels = labels.get(..names.len()).unwrap_or_default();
+            gauges.get_metric_with_label_values(labels)?.set(value);
+        }
+        self.registry.register(Box::new(gauges))
     }
 }
