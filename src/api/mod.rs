@@ -49,7 +49,7 @@ use tokio_util::sync::CancellationToken;
 pub use crate::wire::ApiError;
 pub use router::Router;
 
-use crate::consumers::Consumers;
+use crate::consumers::{Consumers, LOOK_MOST};
 use crate::events::{Dispatch, EventLog};
 use crate::reads::Reads;
 use crate::store::{StoreError, StoreReader};
@@ -139,12 +139,14 @@ fn build(parts: Parts) -> Result<(Arc<Services>, SocketApi, Dispatch), StoreErro
     let (dispatch, handle) = Dispatch::new(log.clone());
     let consumers = Consumers::load(
         &reader,
+        reads.clone(),
         indexer.clone(),
         log.clone(),
         handle.clone(),
         limits.consumers,
+        LOOK_MOST,
     )?;
-    let webhooks = Webhooks::new(webhooks::Parts {
+    let webhooks = Webhooks::new(webhooks::WebhookParts {
         settings: config.webhooks.clone(),
         consumers: consumers.clone(),
         reader,

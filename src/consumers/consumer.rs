@@ -4,21 +4,22 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use bitcoin::ScriptBuf;
 use tokio::sync::{RwLock, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::lag::{Lookahead, Unread};
 use super::lease::{EndReason, LeaseId, Leases};
-use crate::events::{EventLog, Handle, Selection};
+use crate::events::{EventLog, Handle, Reader, Selection};
 use crate::indexer;
-use crate::reads::run_detached;
-use crate::store::{self, ConsumerEdit, Place, Scripts, StoreReader};
+use crate::reads::{Reads, run_detached};
+use crate::store::{self, ConsumerEdit, ConsumerPlace};
 use crate::tracker::ScriptHash;
 use crate::wire::error::ApiError;
 
 /// What all consumers stand on.
 pub(super) struct Shared {
-    pub(super) reader: StoreReader,
+    pub(super) reads: Reads,
     pub(super) indexer: indexer::Handle,
     pub(super) log: Arc<EventLog>,
     pub(super) dispatch: Handle,
@@ -42,14 +43,14 @@ impl Shared {
 }
 
 /// Where a consumer is; stays when it is defined anew.
-pub(super) struct Progress {
-    pub(super) place: watch::Sender<Place>,
+pub(super) struct ConsumerProgress {
+    pub(super) place: watch::Sender<ConsumerPlace>,
     /// Held from reading the place to having written a new one.
     pub(super) moving: tokio::sync::Mutex<()>,
 }
 
-impl Progress {
-    pub(super) fn new(place: Place) -> Arc<Self> {
+impl ConsumerProgress {
+    pub(super) fn new(place: ConsumerPlace) -> Arc<Self> {
         Arc::new(Self {
             place: watch::Sender::new(place),
             moving: tokio::sync::Mutex::default(),
@@ -60,7 +61,7 @@ impl Progress {
 /// One consumer, as it is defined now; a new definition makes a new one, with the same place.
 pub struct Consumer {
     pub name: String,
-    pub wants: store::Consumer,
+    pub wants: store::ConsumerRow,
     pub filter: Selection,
     /// It was defined anew or forgotten: whoever works for it ends.
     pub ended: CancellationToken,
@@ -68,7 +69,7 @@ pub struct Consumer {
     lookahead: tokio::sync::Mutex<Lookahead>,
     /// The quiet number in the store, or an older one.
     kept: AtomicU64,
-    pub(super) progress: Arc<Progress>,
+    pub(super) progress: Arc<ConsumerProgress>,
     shared: Arc<Shared>,
 }
 
@@ -77,28 +78,20 @@ impl Consumer {
     pub(super) fn new(
         shared: &Arc<Shared>,
         name: String,
-        wants: store::Consumer,
-        progress: Arc<Progress>,
+        wants: store::ConsumerRow,
+        progress: Arc<ConsumerProgress>,
         quiet: u64,
     ) -> Arc<Self> {
-        let scripts = match &wants.scripts {
-            Scripts::All => None,
-            Scripts::These(spks) => Some(Arc::new(
-                spks.iter().map(|spk| ScriptHash::of(spk)).collect(),
-            )),
-        };
+        let hash = |spk: &ScriptBuf| ScriptHash::of(spk);
+        let hashes = |spks: &Vec<_>| Arc::new(spks.iter().map(hash).collect());
+        let scripts = wants.scripts.as_ref().map(hashes);
         let filter = Selection {
             scripts,
             blocks: wants.blocks,
         };
-        let Shared {
-            log,
-            dispatch,
-            reader,
-            ..
-        } = &**shared;
-        let quiet = quiet.max(progress.place.borrow().number);
-        let lookahead = Lookahead::new(log, dispatch, reader, &filter, quiet);
+        let (log, quiet) = (&shared.log, quiet.max(progress.place.borrow().number));
+        let reader = Reader::of_selection(log, &shared.dispatch, filter.clone(), quiet);
+        let lookahead = Lookahead::new(log, &shared.reads, reader);
         Arc::new(Self {
             name,
             wants,
@@ -125,7 +118,7 @@ impl Consumer {
         tokio::spawn(async move { ended.lookahead.lock().await.leave() });
     }
 
-    pub fn place(&self) -> Place {
+    pub fn place(&self) -> ConsumerPlace {
         *self.progress.place.borrow()
     }
 
@@ -141,44 +134,25 @@ impl Consumer {
         // acknowledges or asks waits for the lock that is held meanwhile.
         run_detached(async move {
             let mut lookahead = consumer.lookahead.lock().await;
-            Ok(lookahead.look(consumer.place().number, most).await?)
+            let follow = !consumer.ended.is_cancelled();
+            lookahead.look(consumer.place().number, most, follow).await
         })
         .await
     }
 
-    /// Moves the place forward to `number`; stays where it is when it is there or further already.
-    /// `more` is written with it. Where it is then; `None`, and nothing was written, when the
-    /// consumer has ended. To be run to its end, as [`super::Consumers::forget`].
+    /// Moves the place forward to `number`, which was read under `lease`, if under one; stays where
+    /// it is when it is there or further already. `more` is written with it. Where it is then; why
+    /// not, and nothing was written, when the lease or the consumer has ended. To be run to its
+    /// end, as [`super::Consumers::forget`].
     pub async fn move_to(
         &self,
         number: u64,
-        more: Vec<ConsumerEdit>,
-        now: u64,
-    ) -> Result<Option<Place>, ApiError> {
-        Ok(self.step(number, more, now, None).await?.ok())
-    }
-
-    /// Moves the place forward to `number`, which was read under `lease`, if under one. Why not,
-    /// and nothing was written, when that or the consumer has ended. To be run to its end.
-    pub async fn acknowledge(
-        &self,
-        number: u64,
         lease: Option<LeaseId>,
-        now: u64,
-    ) -> Result<Result<Place, EndReason>, ApiError> {
-        self.step(number, Vec::new(), now, lease).await
-    }
-
-    async fn step(
-        &self,
-        number: u64,
         mut more: Vec<ConsumerEdit>,
         now: u64,
-        lease: Option<LeaseId>,
-    ) -> Result<Result<Place, EndReason>, ApiError> {
+    ) -> Result<Result<ConsumerPlace, EndReason>, ApiError> {
         let _kept = self.shared.retention.read().await;
         let _moving = self.progress.moving.lock().await;
-        let (place, moved) = (self.place(), Place { number, moved: now });
         let ended = match lease {
             Some(lease) => self.leases.ended(lease),
             None => self.leases.closed(),
@@ -186,16 +160,16 @@ impl Consumer {
         if let Some(reason) = ended {
             return Ok(Err(reason));
         }
-        if number > place.number {
+        let (place, moved) = (self.place(), ConsumerPlace { number, moved: now });
+        let moved = if number > place.number { moved } else { place };
+        if moved != place {
             more.push(ConsumerEdit::Move(moved));
         }
         if !more.is_empty() {
             self.shared.write(&self.name, more, false).await?;
         }
-        if number > place.number {
-            self.progress.place.send_replace(moved);
-        }
-        Ok(Ok(self.place()))
+        self.progress.place.send_replace(moved);
+        Ok(Ok(moved))
     }
 
     /// Writes edits beside its place, on the disk when this returns; false, and nothing was

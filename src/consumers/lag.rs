@@ -10,8 +10,9 @@
 
 use std::sync::Arc;
 
-use crate::events::{EventLog, Handle, PageError, Reader, Selection};
-use crate::store;
+use crate::events::{EventLog, PageError, Reader};
+use crate::reads::Reads;
+use crate::wire::error::ApiError;
 
 /// Numbers of the log that one look goes through at most.
 pub const LOOK_MOST: u64 = 50_000;
@@ -51,51 +52,23 @@ impl Unread {
     }
 }
 
-#[derive(Debug, Clone, Copy)]
-struct Found {
-    number: u64,
-    time: u64,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Registered {
-    /// With the first look.
-    NotYet,
-    Yes,
-    /// The definition has ended.
-    NoMore,
-}
-
 /// The reader that looks ahead of one definition of a consumer.
 pub struct Lookahead {
     log: Arc<EventLog>,
-    store: store::StoreReader,
-    dispatch: Handle,
-    selection: Selection,
+    reads: Reads,
     reader: Reader<()>,
-    registration: Registered,
-    /// The first event behind the consumer's place that it wants.
-    found: Option<Found>,
+    /// Number and time of the first event behind the consumer's place that it wants.
+    found: Option<(u64, u64)>,
     /// What retention has taken before it was acknowledged.
     missed: u64,
 }
 
 impl Lookahead {
-    /// `quiet`: nothing that is wanted is between the consumer's place and there.
-    pub fn new(
-        log: &Arc<EventLog>,
-        dispatch: &Handle,
-        store: &store::StoreReader,
-        selection: &Selection,
-        quiet: u64,
-    ) -> Self {
+    pub fn new(log: &Arc<EventLog>, reads: &Reads, reader: Reader<()>) -> Self {
         Self {
             log: log.clone(),
-            store: store.clone(),
-            dispatch: dispatch.clone(),
-            selection: selection.clone(),
-            reader: Reader::of_selection(log, dispatch, selection.clone(), quiet),
-            registration: Registered::NotYet,
+            reads: reads.clone(),
+            reader,
             found: None,
             missed: 0,
         }
@@ -103,43 +76,45 @@ impl Lookahead {
 
     /// Dispatch does not know of it any more. What is asked of it still is read from the log.
     pub fn leave(&mut self) {
-        let (log, place) = (&self.log, self.reader.place());
-        self.reader = Reader::of_selection(log, &self.dispatch, self.selection.clone(), place);
-        self.registration = Registered::NoMore;
+        self.reader.unfollow();
     }
 
     /// What is unread when everything up to `acked` is done, as far as a look at `most` numbers
-    /// goes.
-    pub async fn look(&mut self, acked: u64, most: u64) -> Result<Unread, PageError> {
-        if self.registration == Registered::NotYet {
-            let registered = self.reader.follow().await;
-            registered.map_err(|_| PageError::Stopped)?;
-            self.registration = Registered::Yes;
+    /// goes. `follow`: the definition has not ended.
+    pub async fn look(&mut self, acked: u64, most: u64, follow: bool) -> Result<Unread, ApiError> {
+        if follow {
+            self.reader.follow().await?;
         }
         let head = self.log.head();
-        while !self.is_at_unread(acked)? {
-            self.found = None;
+        let mut gone = self.gone().await?;
+        loop {
+            match self.found.take() {
+                Some((number, _)) if number > acked && number <= gone => self.missed = gone,
+                found @ Some((number, _)) if number > acked => {
+                    self.found = found;
+                    break;
+                }
+                _ => {}
+            }
             self.reader.skip_to(acked.max(self.missed));
             match self.reader.next_within(most, head).await {
-                Ok(Some(event)) => {
-                    self.found = Some(Found {
-                        number: event.number,
-                        time: event.event.time,
-                    });
-                }
+                Ok(Some(entry)) => self.found = Some((entry.number, entry.event.time)),
                 Ok(None) => break,
-                Err(PageError::Expired) => self.miss()?,
-                Err(cause) => return Err(cause),
+                // Retention has taken what it had not come past.
+                Err(PageError::Expired) => {
+                    gone = self.gone().await?;
+                    self.missed = gone;
+                }
+                Err(cause) => return Err(cause.into()),
             }
         }
-        let after = match self.found {
-            Some(found) => found.number.saturating_sub(1),
-            None => self.reader.place(),
-        };
-        let head = match self.found {
-            Some(_) => self.log.head().max(after),
+        let (after, head) = match self.found {
+            Some((number, _)) => {
+                let after = number.saturating_sub(1);
+                (after, self.log.head().max(after))
+            }
             // What was written meanwhile was not looked at.
-            None => head.max(after),
+            None => (self.reader.place(), head.max(self.reader.place())),
         };
         let skipped = self.log.encoder.starts.skipped(after, head);
         Ok(Unread {
@@ -147,26 +122,14 @@ impl Lookahead {
             after,
             head,
             behind: (head - after).saturating_sub(skipped),
-            oldest: self.found.map(|found| found.time),
+            oldest: self.found.map(|(_, time)| time),
             missed: (self.missed > acked).then_some(self.missed),
         })
     }
 
-    /// Whether the event that was found is unread and still in the log.
-    fn is_at_unread(&mut self, acked: u64) -> Result<bool, PageError> {
-        let Some(found) = self.found.filter(|found| found.number > acked) else {
-            return Ok(false);
-        };
-        let is_kept = found.number >= self.store.first_seq()?;
-        if !is_kept {
-            self.miss()?;
-        }
-        Ok(is_kept)
-    }
-
-    /// Retention has taken what it had not come past.
-    fn miss(&mut self) -> Result<(), PageError> {
-        self.missed = self.store.first_seq()?.saturating_sub(1);
-        Ok(())
+    /// Retention has taken all events up to this number.
+    async fn gone(&mut self) -> Result<u64, ApiError> {
+        let first = self.reads.run(|view| Ok(view.reader.first_seq()?));
+        Ok(first.await?.saturating_sub(1))
     }
 }

@@ -4,9 +4,9 @@
 //! [`Lease::unless_ended`] is not done after that moment: who was taken over from is given nothing
 //! more, however late it notices.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
-use tokio_util::sync::CancellationToken;
+use tokio::sync::watch;
 
 use crate::wire::error::ApiError;
 
@@ -48,35 +48,38 @@ impl EndReason {
 
 /// The leases of one consumer, of which the newest is good.
 #[derive(Debug, Default)]
-pub struct Leases(Mutex<State>);
+pub struct Leases(watch::Sender<LeaseState>);
 
-#[derive(Debug, Default)]
-struct State {
-    /// Leases that there were.
-    count: u64,
-    holder: Option<(u64, CancellationToken)>,
+#[derive(Debug, Clone, Copy, Default)]
+struct LeaseState {
+    newest: LeaseId,
+    /// The newest is held.
+    is_held: bool,
     /// The consumer has ended.
     closed: Option<EndReason>,
 }
 
+impl LeaseState {
+    /// Why what was read under this lease may not be acknowledged any more. Who left by itself may,
+    /// until somebody else begins.
+    fn ended(&self, id: LeaseId) -> Option<EndReason> {
+        let taken = (self.newest != id).then_some(EndReason::Taken);
+        self.closed.or(taken)
+    }
+}
+
 /// Which lease of its consumer it is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct LeaseId(u64);
 
 /// May read, until it is dropped or ends.
 #[derive(Debug)]
 pub struct Lease {
     leases: Arc<Leases>,
-    id: u64,
-    ended: CancellationToken,
+    id: LeaseId,
 }
 
 impl Leases {
-    fn lock(&self) -> MutexGuard<'_, State> {
-        // No call under the lock can leave the state half changed.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// Whoever reads has to go.
     pub fn take_over(self: &Arc<Self>) -> Result<Lease, EndReason> {
         self.begin(true)
@@ -88,94 +91,84 @@ impl Leases {
     }
 
     fn begin(self: &Arc<Self>, takes_over: bool) -> Result<Lease, EndReason> {
-        let mut state = self.lock();
-        if let Some(reason) = state.closed {
-            return Err(reason);
-        }
-        if state.holder.is_some() && !takes_over {
-            return Err(EndReason::Busy);
-        }
-        state.count = state.count.wrapping_add(1);
-        let (id, ended) = (state.count, CancellationToken::new());
-        if let Some((_, before)) = state.holder.replace((id, ended.clone())) {
-            before.cancel();
-        }
-        Ok(Lease {
-            leases: self.clone(),
-            id,
-            ended,
-        })
+        let mut begun = Err(EndReason::Busy);
+        self.0.send_if_modified(|state| {
+            if let Some(reason) = state.closed {
+                begun = Err(reason);
+            } else if takes_over || !state.is_held {
+                let id = LeaseId(state.newest.0.wrapping_add(1));
+                (state.newest, state.is_held, begun) = (id, true, Ok(id));
+            }
+            begun.is_ok()
+        });
+        let leases = self.clone();
+        begun.map(|id| Lease { leases, id })
     }
 
     /// The consumer has ended: so has the reading, and none begins any more.
     pub fn close(&self, reason: EndReason) {
-        let mut state = self.lock();
-        state.closed = Some(reason);
-        if let Some((_, before)) = state.holder.take() {
-            before.cancel();
-        }
+        self.0.send_modify(|state| {
+            (state.closed, state.is_held) = (Some(reason), false);
+        });
     }
 
     /// Why none begins any more.
     pub fn closed(&self) -> Option<EndReason> {
-        self.lock().closed
+        self.0.borrow().closed
     }
 
-    /// Why what was read under this lease may not be acknowledged any more. Who left by itself may,
-    /// until somebody else begins.
-    pub fn ended(&self, LeaseId(id): LeaseId) -> Option<EndReason> {
-        let state = self.lock();
-        let is_newest = state.count == id;
-        state
-            .closed
-            .or_else(|| (!is_newest).then_some(EndReason::Taken))
+    /// Why what was read under this lease may not be acknowledged any more.
+    pub fn ended(&self, id: LeaseId) -> Option<EndReason> {
+        self.0.borrow().ended(id)
     }
 
     pub fn count(&self) -> usize {
-        usize::from(self.lock().holder.is_some())
+        usize::from(self.0.borrow().is_held)
     }
 }
 
 impl Lease {
-    fn reason(&self, state: &State) -> Option<EndReason> {
-        let is_held = matches!(&state.holder, Some((holder, _)) if *holder == self.id);
-        state
-            .closed
-            .or_else(|| (!is_held).then_some(EndReason::Taken))
-    }
-
     pub fn id(&self) -> LeaseId {
-        LeaseId(self.id)
+        self.id
     }
 
     pub fn has_ended(&self) -> Option<EndReason> {
-        self.reason(&self.leases.lock())
+        self.leases.ended(self.id)
     }
 
     /// Waits until it has ended.
     pub fn ended(&self) -> impl Future<Output = ()> + Send + 'static {
-        self.ended.clone().cancelled_owned()
+        let (mut state, id) = (self.leases.0.subscribe(), self.id);
+        async move {
+            let _ = state.wait_for(|state| state.ended(id).is_some()).await;
+        }
     }
 
     /// Does something short, unless it has ended; it does not end meanwhile.
     pub fn unless_ended<T>(&self, act: impl FnOnce() -> T) -> Result<T, EndReason> {
-        let state = self.leases.lock();
-        self.reason(&state).map_or_else(|| Ok(act()), Err)
+        let state = self.leases.0.borrow();
+        state.ended(self.id).map_or_else(|| Ok(act()), Err)
     }
 }
 
 impl Drop for Lease {
     fn drop(&mut self) {
-        self.leases
-            .lock()
-            .holder
-            .take_if(|(holder, _)| *holder == self.id);
+        self.leases.0.send_if_modified(|state| {
+            state.is_held &= state.newest != self.id;
+            false
+        });
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use futures_util::FutureExt;
+
     use super::*;
+
+    fn is_told(lease: &Lease) -> bool {
+        lease.ended().now_or_never().is_some()
+    }
 
     #[test]
     fn lease_who_comes_later_takes_over_or_finds_it_busy() {
@@ -185,7 +178,7 @@ mod tests {
         assert_eq!((leases.count(), first.has_ended()), (1, None));
         let newest = leases.take_over().unwrap();
         assert_eq!(first.has_ended(), Some(EndReason::Taken));
-        assert!(first.ended.is_cancelled() && !newest.ended.is_cancelled());
+        assert!(is_told(&first) && !is_told(&newest));
         drop(first);
         assert_eq!(
             (leases.count(), newest.has_ended()),
@@ -203,7 +196,7 @@ mod tests {
         let lease = leases.take_over().unwrap();
         assert_eq!(lease.unless_ended(|| 7), Ok(7));
         leases.close(EndReason::Deleted);
-        assert!(lease.ended.is_cancelled());
+        assert!(is_told(&lease));
         assert_eq!(lease.unless_ended(|| 7), Err(EndReason::Deleted));
         for begun in [leases.take_over(), leases.acquire()] {
             assert_eq!(begun.unwrap_err(), EndReason::Deleted);

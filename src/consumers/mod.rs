@@ -55,7 +55,7 @@ mod registry;
 mod tests;
 
 pub use consumer::Consumer;
-pub use lag::Unread;
+pub use lag::{LOOK_MOST, Unread};
 pub use lease::{EndReason, Lease, LeaseId};
 pub use name::consumer_name;
 pub use registry::{Consumers, Defined};

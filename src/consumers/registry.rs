@@ -6,12 +6,13 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::RwLock;
 
-use super::consumer::{Consumer, Progress, Shared};
-use super::lag::{LOOK_MOST, Unread};
+use super::consumer::{Consumer, ConsumerProgress, Shared};
+use super::lag::Unread;
 use super::lease::EndReason;
 use crate::events::{EventLog, Handle};
 use crate::indexer::{self, IndexerStopped};
-use crate::store::{self, ConsumerEdit, PRUNE_LIMIT, Place, StoreError, StoreReader};
+use crate::reads::Reads;
+use crate::store::{self, ConsumerEdit, ConsumerPlace, PRUNE_LIMIT, StoreError, StoreReader};
 use crate::wire::error::ApiError;
 
 /// What a definition led to.
@@ -33,19 +34,10 @@ pub struct Consumers {
 }
 
 impl Consumers {
+    /// `look_most`: numbers of the log that one look goes through at most.
     pub fn load(
         reader: &StoreReader,
-        indexer: indexer::Handle,
-        log: Arc<EventLog>,
-        dispatch: Handle,
-        limit: usize,
-    ) -> Result<Arc<Self>, StoreError> {
-        Self::load_with(reader, indexer, log, dispatch, limit, LOOK_MOST)
-    }
-
-    /// `look_most`: numbers of the log that one look goes through at most.
-    pub(super) fn load_with(
-        reader: &StoreReader,
+        reads: Reads,
         indexer: indexer::Handle,
         log: Arc<EventLog>,
         dispatch: Handle,
@@ -53,7 +45,7 @@ impl Consumers {
         look_most: u64,
     ) -> Result<Arc<Self>, StoreError> {
         let shared = Arc::new(Shared {
-            reader: reader.clone(),
+            reads,
             indexer,
             log,
             dispatch,
@@ -63,7 +55,7 @@ impl Consumers {
         let mut consumers = BTreeMap::new();
         for (name, wants, place) in reader.consumers()? {
             let quiet = reader.quiet(&name)?.unwrap_or(0);
-            let progress = Progress::new(place);
+            let progress = ConsumerProgress::new(place);
             let consumer = Consumer::new(&shared, name.clone(), wants, progress, quiet);
             consumers.insert(name, consumer);
         }
@@ -139,7 +131,7 @@ impl Consumers {
     pub async fn define(
         &self,
         name: &str,
-        wants: impl FnOnce(Option<&store::Consumer>) -> Result<store::Consumer, ApiError>,
+        wants: impl FnOnce(Option<&store::ConsumerRow>) -> Result<store::ConsumerRow, ApiError>,
         at: Option<u64>,
         head: u64,
         now: u64,
@@ -155,7 +147,7 @@ impl Consumers {
             if count >= self.limit {
                 return Err(too_many(count));
             }
-            let place = Place {
+            let place = ConsumerPlace {
                 number: at.unwrap_or(head),
                 moved: now,
             };
@@ -165,10 +157,10 @@ impl Consumers {
                 ConsumerEdit::Move(place),
             ];
             self.shared.write(name, edits, true).await?;
-            let consumer = self.insert(name, wants, Progress::new(place), 0);
+            let consumer = self.insert(name, wants, ConsumerProgress::new(place), 0);
             return Ok((consumer, Defined::Created));
         };
-        let wants = store::Consumer {
+        let wants = store::ConsumerRow {
             created: known.wants.created,
             ..wants
         };
@@ -177,7 +169,7 @@ impl Consumers {
         }
         // Whoever moves the place waits, and then finds that its consumer has ended.
         let _moving = known.progress.moving.lock().await;
-        let place = at.map(|number| Place { number, moved: now });
+        let place = at.map(|number| ConsumerPlace { number, moved: now });
         let selects_the_same =
             (&known.wants.scripts, known.wants.blocks) == (&wants.scripts, wants.blocks);
         let quiet = match place {
@@ -197,8 +189,8 @@ impl Consumers {
     fn insert(
         &self,
         name: &str,
-        wants: store::Consumer,
-        progress: Arc<Progress>,
+        wants: store::ConsumerRow,
+        progress: Arc<ConsumerProgress>,
         quiet: u64,
     ) -> Arc<Consumer> {
         let consumer = Consumer::new(&self.shared, name.to_owned(), wants, progress, quiet);
@@ -262,10 +254,10 @@ impl Consumers {
 
 /// What a new definition, and a new place, change of the rows.
 fn changes(
-    known: &store::Consumer,
-    wants: &store::Consumer,
+    known: &store::ConsumerRow,
+    wants: &store::ConsumerRow,
     selects_the_same: bool,
-    place: Option<Place>,
+    place: Option<ConsumerPlace>,
 ) -> Vec<ConsumerEdit> {
     let mut edits = vec![ConsumerEdit::Define(wants.clone()), ConsumerEdit::Resume];
     edits.extend(place.map(ConsumerEdit::Rewind));
@@ -273,7 +265,7 @@ fn changes(
         // What it wants now and did not want before is not done beyond its place.
         edits.push(ConsumerEdit::ForgetBeyondPlace);
     }
-    let url = |wants: &store::Consumer| wants.webhook.as_ref().map(|it| it.url.clone());
+    let url = |wants: &store::ConsumerRow| wants.webhook.as_ref().map(|it| it.url.clone());
     if url(known) != url(wants) {
         // Another receiver has its own time before events are given up.
         edits.push(ConsumerEdit::ForgetFailures);

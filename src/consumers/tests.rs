@@ -13,12 +13,13 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::*;
-use crate::events::{Dispatch, EventLog, Handle, Request};
-use crate::store::{self, ChainInfo, Cutoff, Scripts};
+use crate::events::{Dispatch, EventLog, Handle, Reader};
+use crate::indexer;
+use crate::reads::Reads;
+use crate::store::{self, ChainInfo, Cutoff};
 use crate::test_end::{IndexerThread, StoreFolder};
 use crate::tracker::{Input, Past, ScriptHash, WatchRequest};
 use crate::wire::EventEncoder;
-use crate::{events, indexer};
 
 const NOW: u64 = 1_754_336_318_173;
 const NAME: &str = "shop";
@@ -28,13 +29,10 @@ fn spk(n: u8) -> ScriptBuf {
 }
 
 /// What a consumer of these scripts wants; `None`: of all.
-fn wants(scripts: Option<&BTreeSet<u8>>) -> store::Consumer {
-    store::Consumer {
+fn wants(scripts: Option<&BTreeSet<u8>>) -> store::ConsumerRow {
+    store::ConsumerRow {
         created: NOW,
-        scripts: match scripts {
-            None => Scripts::All,
-            Some(scripts) => Scripts::These(scripts.iter().map(|n| spk(*n)).collect()),
-        },
+        scripts: scripts.map(|scripts| scripts.iter().map(|n| spk(*n)).collect()),
         blocks: false,
         webhook: None,
     }
@@ -47,6 +45,7 @@ const LOOK_MOST: u64 = 3;
 struct World {
     folder: StoreFolder,
     reader: store::StoreReader,
+    reads: Reads,
     indexer: indexer::Handle,
     thread: IndexerThread,
     log: Arc<EventLog>,
@@ -91,11 +90,14 @@ impl World {
         let (task, dispatch) = Dispatch::new(log.clone());
         let stop = CancellationToken::new();
         tokio::spawn(task.run(stop.clone()));
-        let (owned, known) = (indexer.clone(), dispatch.clone());
-        let consumers = Consumers::load_with(&reader, owned, log.clone(), known, 10, LOOK_MOST);
+        let reads = Reads::new(reader.clone());
+        let (reading, writes, known) = (reads.clone(), indexer.clone(), dispatch.clone());
+        let consumers =
+            Consumers::load(&reader, reading, writes, log.clone(), known, 10, LOOK_MOST);
         Self {
             folder,
             reader,
+            reads,
             indexer,
             thread: IndexerThread::new(thread),
             log,
@@ -129,14 +131,16 @@ impl World {
             dispatch,
             log,
             reader,
+            reads,
         } = self;
         stop.cancel();
         let reading = Arc::downgrade(&log);
         drop((indexer, consumers, dispatch, log, reader));
         // Dispatch, and reads that were given up.
-        while reading.strong_count() > 0 {
+        while reading.strong_count() > 0 || !reads.is_idle() {
             tokio::task::yield_now().await;
         }
+        drop(reads);
         thread.join().await;
         Self::on(folder)
     }
@@ -166,7 +170,7 @@ impl World {
 
     async fn define(&self, scripts: Option<&BTreeSet<u8>>, at: Option<u64>) -> Arc<Consumer> {
         let wants = wants(scripts);
-        let define = |_: Option<&store::Consumer>| Ok(wants);
+        let define = |_: Option<&store::ConsumerRow>| Ok(wants);
         let head = self.log.head();
         let defined = self.consumers.define(NAME, define, at, head, NOW).await;
         defined.unwrap().0
@@ -193,20 +197,18 @@ impl World {
     }
 
     async fn ack(&self, number: u64) {
-        let moved = self.consumer().move_to(number, Vec::new(), NOW).await;
+        let moved = self.consumer().move_to(number, None, Vec::new(), NOW).await;
         moved.unwrap().unwrap();
     }
 
     /// All numbers that a reader gets which begins where the consumer does.
     async fn read(&self) -> Vec<u64> {
         let consumer = self.consumer();
-        let request = Request {
-            selection: consumer.filter.clone(),
-            after: consumer.unread().await.unwrap().after,
-            limit: usize::MAX,
-        };
+        let after = consumer.unread().await.unwrap().after;
+        let selection = consumer.filter.clone();
+        let mut reader = Reader::of_selection(&self.log, &self.dispatch, selection, after);
         let at_once: Option<std::future::Ready<()>> = None;
-        let read = events::read(&self.log, &self.dispatch, request, at_once).await;
+        let read = reader.read_batch(after, usize::MAX, at_once).await;
         let events = read.unwrap().events;
         events.iter().map(|entry| entry.number).collect()
     }
@@ -406,7 +408,7 @@ async fn retention_makes_acks_and_definitions_wait() {
     }
     let prune = || async {
         // Each would move the place to where what is deleted now is not known to be unwanted.
-        let mut ack = Box::pin(consumer.move_to(1, Vec::new(), NOW));
+        let mut ack = Box::pin(consumer.move_to(1, None, Vec::new(), NOW));
         let mut define = Box::pin(world.define(None, None));
         let mut forget = Box::pin(world.consumers.forget(NAME));
         let mut cx = Context::from_waker(Waker::noop());
@@ -499,7 +501,7 @@ async fn retention_lets_acks_through_between_two_portions() {
         portions.set(portions.get() + 1);
         if portions.get() == 1 {
             let consumer = consumer.clone();
-            let ack = async move { consumer.move_to(1, Vec::new(), NOW).await };
+            let ack = async move { consumer.move_to(1, None, Vec::new(), NOW).await };
             let ack = acking.get_or_init(|| tokio::spawn(ack));
             for _ in 0..10 {
                 tokio::task::yield_now().await;
@@ -528,11 +530,11 @@ async fn definition_waits_for_no_look_and_its_predecessor_leaves_dispatch() {
         secrets: Vec::new(),
         headers: Vec::new(),
     };
-    let changed = store::Consumer {
+    let changed = store::ConsumerRow {
         webhook: Some(webhook),
         ..wants(None)
     };
-    let define = |_: Option<&store::Consumer>| Ok(changed);
+    let define = |_: Option<&store::ConsumerRow>| Ok(changed);
     let defined = world.consumers.define(NAME, define, None, 1, NOW).await;
     assert_eq!(defined.unwrap().1, Defined::Changed);
     assert_eq!(look.await.unwrap().lag(), 1);
@@ -554,7 +556,7 @@ async fn ack_that_waits_while_its_reading_is_taken_over_is_refused() {
     let consumer = world.define(None, None).await;
     world.write(1).await;
     let lease = consumer.leases.take_over().unwrap();
-    let ack = Box::pin(consumer.acknowledge(1, Some(lease.id()), NOW));
+    let ack = Box::pin(consumer.move_to(1, Some(lease.id()), Vec::new(), NOW));
     let ack = std::cell::RefCell::new(ack);
     let portion = world.consumers.retain(|| {
         let mut cx = Context::from_waker(Waker::noop());
@@ -565,6 +567,22 @@ async fn ack_that_waits_while_its_reading_is_taken_over_is_refused() {
     let newer = consumer.leases.take_over().unwrap();
     assert_eq!(ack.into_inner().await.unwrap(), Err(EndReason::Taken));
     assert_eq!(consumer.place().number, 0);
-    let acked = consumer.acknowledge(1, Some(newer.id()), NOW).await;
+    let acked = consumer.move_to(1, Some(newer.id()), Vec::new(), NOW).await;
     assert_eq!(acked.unwrap().map(|place| place.number), Ok(1));
+}
+
+#[tokio::test]
+async fn place_that_is_acknowledged_again_has_not_moved_since() {
+    let world = World::new().await;
+    let consumer = world.define(None, None).await;
+    world.write(1).await;
+    let first = store::ConsumerPlace {
+        number: 1,
+        moved: NOW,
+    };
+    for (number, now) in [(1, NOW), (1, NOW + 1), (0, NOW + 2)] {
+        let moved = consumer.move_to(number, None, Vec::new(), now).await;
+        assert_eq!(moved.unwrap(), Ok(first));
+    }
+    assert_eq!(consumer.place(), first);
 }

@@ -5,8 +5,9 @@
 //! since the reader last looked. So a reader that reads the position first and then finds no mark
 //! knows that nothing up to that position is for it.
 
+use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Waker;
 use std::time::Duration;
 
@@ -15,7 +16,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::filter::{Interest, Topic};
+use super::filter::Topic;
 use super::index::Index;
 use super::log::{EventLog, PAGE, PageError};
 use crate::socketio::Encoded;
@@ -45,8 +46,7 @@ pub struct Notice {
 pub(super) struct Mark {
     first: AtomicU64,
     waker: AtomicWaker,
-    has_notices: AtomicBool,
-    notices: Mutex<Vec<Notice>>,
+    notices: Mutex<VecDeque<Notice>>,
     /// Set by the reader: the first number that it has not read, while it has to read on.
     unread: AtomicU64,
     /// It counts as a subscriber.
@@ -59,7 +59,6 @@ impl Mark {
             is_client,
             first: AtomicU64::new(CLEAN),
             waker: AtomicWaker::new(),
-            has_notices: AtomicBool::new(false),
             notices: Mutex::default(),
             unread: AtomicU64::new(CLEAN),
         })
@@ -95,23 +94,25 @@ impl Mark {
     }
 
     fn notify(&self, notice: &Notice) {
-        let mut notices = self.notices.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut notices = self.notices();
         notices.retain(|it| it.subject != notice.subject);
         if notices.len() >= NOTICES {
-            notices.remove(0);
+            notices.pop_front();
         }
-        notices.push(notice.clone());
+        notices.push_back(notice.clone());
         drop(notices);
-        self.has_notices.store(true, Ordering::Release);
         self.waker.wake();
     }
 
-    /// The notices that wait, oldest first.
-    pub(super) fn take_notices(&self) -> Vec<Notice> {
-        if !self.has_notices.swap(false, Ordering::AcqRel) {
-            return Vec::new();
-        }
-        std::mem::take(&mut *self.notices.lock().unwrap_or_else(PoisonError::into_inner))
+    /// The oldest notice that is still true for a reader who was given everything up to `place`.
+    pub(super) fn take_notice(&self, place: u64) -> Option<Notice> {
+        let mut notices = self.notices();
+        notices.retain(|notice| notice.as_of.is_none_or(|as_of| place <= as_of));
+        notices.pop_front()
+    }
+
+    fn notices(&self) -> MutexGuard<'_, VecDeque<Notice>> {
+        self.notices.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -150,10 +151,10 @@ pub struct Counts {
 /// The daemon is stopping.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the daemon is stopping")]
-pub struct Stopped;
+pub struct DispatchStopped;
 
-impl From<Stopped> for ApiError {
-    fn from(_: Stopped) -> Self {
+impl From<DispatchStopped> for ApiError {
+    fn from(_: DispatchStopped) -> Self {
         Self::stopping()
     }
 }
@@ -162,7 +163,7 @@ enum Command {
     Add {
         key: u64,
         mark: Arc<Mark>,
-        interest: Interest,
+        topics: Vec<Topic>,
         done: oneshot::Sender<()>,
     },
     Remove {
@@ -237,7 +238,7 @@ impl Dispatch {
                     }
                 }
                 command = self.commands.recv() => match command {
-                    Some(command) => self.obey(command),
+                    Some(command) => self.execute(command),
                     None => return Ok(()),
                 },
             }
@@ -257,7 +258,6 @@ impl Dispatch {
             };
             self.progress.read.fetch_max(next, Ordering::AcqRel);
             self.progress.position.store(next, Ordering::Release);
-            tokio::task::yield_now().await;
         }
     }
 
@@ -277,22 +277,13 @@ impl Dispatch {
             Err(cause) => return Err(cause),
         };
         self.progress.read.fetch_max(page.next, Ordering::AcqRel);
-        let first = page
-            .entries()
-            .partition_point(|entry| entry.number <= position);
-        for (done, entry) in page
-            .entries()
-            .get(first..)
-            .unwrap_or_default()
-            .iter()
-            .enumerate()
-        {
-            for mark in self.index.of(&entry.topic) {
-                mark.set(entry.number);
+        for entries in page.entries_after(position).chunks(PAGE / 10) {
+            for entry in entries {
+                for mark in self.index.of(&entry.topic) {
+                    mark.set(entry.number);
+                }
             }
-            if done % (PAGE / 10) == PAGE / 10 - 1 {
-                tokio::task::yield_now().await;
-            }
+            tokio::task::yield_now().await;
         }
         Ok(page.next)
     }
@@ -313,15 +304,15 @@ impl Dispatch {
         counts
     }
 
-    fn obey(&mut self, command: Command) {
+    fn execute(&mut self, command: Command) {
         match command {
             Command::Add {
                 key,
                 mark,
-                interest,
+                topics,
                 done,
             } => {
-                self.index.add(key, || mark, interest);
+                self.index.add(key, mark, topics);
                 // Whoever does not wait any more has left, and says so next.
                 let _ = done.send(());
             }
@@ -358,10 +349,10 @@ impl Handle {
         let _ = self.commands.send(Command::Notify { topics, notice });
     }
 
-    pub async fn counts(&self) -> Result<Counts, Stopped> {
+    pub async fn counts(&self) -> Result<Counts, DispatchStopped> {
         let (answer, answered) = oneshot::channel();
         let _ = self.commands.send(Command::Counts { answer });
-        answered.await.map_err(|_| Stopped)
+        answered.await.map_err(|_| DispatchStopped)
     }
 }
 
@@ -375,18 +366,23 @@ pub struct Registration {
 }
 
 impl Registration {
+    /// A place for another reader of the same kind.
+    pub(super) fn another(&self) -> Self {
+        self.handle.registration(self.mark.is_client)
+    }
+
     /// The reader is marked for each event of these that is written from now on, and for those
     /// that dispatch has not come to yet.
-    pub async fn add(&self, interest: Interest) -> Result<(), Stopped> {
+    pub async fn add(&self, topics: Vec<Topic>) -> Result<(), DispatchStopped> {
         self.is_known.store(true, Ordering::Relaxed);
         let (done, is_done) = oneshot::channel();
         let _ = self.handle.commands.send(Command::Add {
             key: self.key,
             mark: self.mark.clone(),
-            interest,
+            topics,
             done,
         });
-        is_done.await.map_err(|_| Stopped)
+        is_done.await.map_err(|_| DispatchStopped)
     }
 
     pub fn remove(&self, topics: Vec<Topic>) {

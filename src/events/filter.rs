@@ -11,6 +11,8 @@ pub enum Topic {
     Script(ScriptHash),
     /// Blocks and reorgs.
     Blocks,
+    /// Every script there is. No event's topic.
+    EveryScript,
 }
 
 impl Topic {
@@ -41,6 +43,7 @@ impl Selection {
     pub fn wants(&self, topic: &Topic) -> bool {
         match topic {
             Topic::Blocks => self.blocks,
+            Topic::EveryScript => self.scripts.is_none(),
             Topic::Script(script) => self
                 .scripts
                 .as_ref()
@@ -48,40 +51,26 @@ impl Selection {
         }
     }
 
-    /// What dispatch is asked to tell of.
-    pub(super) fn interest(&self) -> Interest {
-        match &self.scripts {
-            None => Interest::Scripts {
-                blocks: self.blocks,
-            },
-            Some(scripts) => {
-                let scripts = scripts.iter().map(|script| Topic::Script(*script));
-                let blocks = self.blocks.then_some(Topic::Blocks);
-                Interest::Topics(scripts.chain(blocks).collect())
-            }
-        }
+    /// What dispatch marks its reader for.
+    pub(super) fn topics(&self) -> impl Iterator<Item = Topic> {
+        let scripts = self.scripts.iter().flat_map(|scripts| scripts.iter());
+        let every = self.scripts.is_none().then_some(Topic::EveryScript);
+        scripts
+            .map(|script| Topic::Script(*script))
+            .chain(every)
+            .chain(self.blocks.then_some(Topic::Blocks))
     }
-}
-
-/// What dispatch marks a reader for.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Interest {
-    Topics(Vec<Topic>),
-    /// Every script there is.
-    Scripts {
-        blocks: bool,
-    },
 }
 
 /// What a reader gives of the pages that it reads.
 #[derive(Debug)]
-pub enum Filter {
-    /// Topics that come and go; each is wanted after its number.
-    Topics(HashMap<Topic, u64>),
-    Selection(Selection),
+pub enum TopicFilter<'a> {
+    /// Each is wanted after its number.
+    Topics(&'a HashMap<Topic, u64>),
+    Selection(&'a Selection),
 }
 
-impl Filter {
+impl TopicFilter<'_> {
     pub(super) fn wants(&self, topic: &Topic, number: u64) -> bool {
         match self {
             Self::Topics(topics) => topics.get(topic).is_some_and(|from| number > *from),

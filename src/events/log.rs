@@ -7,7 +7,7 @@
 //! holds is bounded in bytes. Numbers that were skipped and events that retention has taken are
 //! dealt with in [`EventLog::read`] and nowhere else.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
@@ -16,9 +16,10 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
 
-use super::filter::{Filter, Topic};
+use super::dispatch::DispatchStopped;
+use super::filter::{Topic, TopicFilter};
 use crate::store::{StoreError, StoreReader};
-use crate::tracker::{Event, EventKind};
+use crate::tracker::{Event, EventKind, ScriptHash};
 use crate::wire::{ApiError, EncodedEvent, EventEncoder};
 
 /// Events of a page at most.
@@ -41,20 +42,20 @@ const MOMENT: Duration = Duration::from_millis(100);
 const MOMENTS: usize = 600;
 
 /// One event of a page, shared by all readers.
-pub struct Entry {
+pub struct LogEntry {
     pub number: u64,
     pub topic: Topic,
     pub event: Event,
     encoded: OnceLock<Option<EncodedEvent>>,
 }
 
-impl fmt::Debug for Entry {
+impl fmt::Debug for LogEntry {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("Entry").field(&self.number).finish()
+        f.debug_tuple("LogEntry").field(&self.number).finish()
     }
 }
 
-impl Entry {
+impl LogEntry {
     /// What it takes, about.
     pub(super) fn weight(&self) -> usize {
         weight(&self.event)
@@ -91,36 +92,39 @@ pub struct Page {
     /// event's.
     pub next: u64,
     bytes: usize,
-    entries: Vec<Arc<Entry>>,
-    places: HashMap<Topic, Vec<usize>>,
+    entries: Vec<Arc<LogEntry>>,
+    topics: HashMap<Topic, Vec<Arc<LogEntry>>>,
 }
 
 impl Page {
     pub(super) fn new(after: u64, next: u64, events: Vec<(u64, Event)>) -> Self {
-        let mut places: HashMap<Topic, Vec<usize>> = HashMap::new();
+        let mut topics: HashMap<Topic, Vec<Arc<LogEntry>>> = HashMap::new();
         let (mut entries, mut bytes) = (Vec::with_capacity(events.len()), 0_usize);
-        for (place, (number, event)) in events.into_iter().enumerate() {
+        for (number, event) in events {
             let topic = Topic::of(&event.kind);
-            places.entry(topic).or_default().push(place);
             bytes = bytes.saturating_add(weight(&event));
-            entries.push(Arc::new(Entry {
+            let entry = Arc::new(LogEntry {
                 number,
                 topic,
                 event,
                 encoded: OnceLock::new(),
-            }));
+            });
+            topics.entry(topic).or_default().push(entry.clone());
+            entries.push(entry);
         }
         Self {
             after,
             next,
             bytes,
             entries,
-            places,
+            topics,
         }
     }
 
-    pub fn entries(&self) -> &[Arc<Entry>] {
-        &self.entries
+    /// The events after this number.
+    pub fn entries_after(&self, number: u64) -> &[Arc<LogEntry>] {
+        let start = self.entries.partition_point(|entry| entry.number <= number);
+        self.entries.get(start..).unwrap_or_default()
     }
 
     fn covers(&self, number: u64) -> bool {
@@ -128,55 +132,38 @@ impl Page {
     }
 
     /// The first event after `number` that the filter wants.
-    pub(super) fn next_wanted(&self, number: u64, filter: &Filter) -> Option<&Arc<Entry>> {
-        self.entries.get(self.place_wanted(number, filter)?)
-    }
-
-    fn place_wanted(&self, number: u64, filter: &Filter) -> Option<usize> {
+    pub(super) fn next_wanted(
+        &self,
+        number: u64,
+        filter: &TopicFilter<'_>,
+    ) -> Option<&Arc<LogEntry>> {
         let of = |topic: &Topic, from: u64| {
-            let places = self.places.get(topic)?;
-            let later = places.partition_point(|place| {
-                self.entries
-                    .get(*place)
-                    .is_some_and(|entry| entry.number <= from.max(number))
-            });
-            places.get(later).copied()
+            let entries = self.topics.get(topic)?;
+            entries.get(entries.partition_point(|it| it.number <= from.max(number)))
         };
+        let is_few = |scripts: &Arc<HashSet<ScriptHash>>| scripts.len() <= FEW;
         match filter {
             // The usual case: one payment, one address.
-            Filter::Topics(topics) if topics.len() <= FEW && self.entries.len() <= FEW => {
-                self.entries.iter().position(|entry| {
+            TopicFilter::Topics(topics) if topics.len() <= FEW && self.entries.len() <= FEW => {
+                let is_wanted = |entry: &&Arc<LogEntry>| {
                     let is_wanted = |(topic, from): (&Topic, &u64)| {
                         *topic == entry.topic && entry.number > *from.max(&number)
                     };
                     topics.iter().any(is_wanted)
-                })
+                };
+                self.entries.iter().find(is_wanted)
             }
-            Filter::Topics(topics) if topics.len() <= FEW => topics
+            TopicFilter::Topics(topics) if topics.len() <= FEW => topics
                 .iter()
                 .filter_map(|(topic, from)| of(topic, *from))
-                .min(),
-            Filter::Selection(selection)
-                if selection
-                    .scripts
-                    .as_ref()
-                    .is_some_and(|scripts| scripts.len() <= FEW) =>
-            {
-                let blocks = selection.blocks.then_some(Topic::Blocks);
-                let scripts = selection.scripts.iter().flat_map(|scripts| scripts.iter());
-                scripts
-                    .map(|script| Topic::Script(*script))
-                    .chain(blocks)
-                    .filter_map(|topic| of(&topic, 0))
-                    .min()
+                .min_by_key(|entry| entry.number),
+            TopicFilter::Selection(selection) if selection.scripts.as_ref().is_some_and(is_few) => {
+                let first = selection.topics().filter_map(|topic| of(&topic, 0));
+                first.min_by_key(|entry| entry.number)
             }
             filter => {
-                let start = self.entries.partition_point(|entry| entry.number <= number);
-                let later = self.entries.get(start..).unwrap_or_default();
-                let wanted = later
-                    .iter()
-                    .position(|entry| filter.wants(&entry.topic, entry.number))?;
-                Some(start.saturating_add(wanted))
+                let mut later = self.entries_after(number).iter();
+                later.find(|entry| filter.wants(&entry.topic, entry.number))
             }
         }
     }
@@ -191,6 +178,12 @@ pub enum PageError {
     Store(#[from] StoreError),
     #[error("the daemon is stopping")]
     Stopped,
+}
+
+impl From<DispatchStopped> for PageError {
+    fn from(_: DispatchStopped) -> Self {
+        Self::Stopped
+    }
 }
 
 impl From<PageError> for ApiError {

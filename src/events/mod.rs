@@ -19,7 +19,7 @@
 //!  6 engineio::SessionTask  its transport can take something: Handler::poll_next, down to
 //!  7 Client::poll_next    (api::socket)
 //!  8 Reader::poll_next    look: position and mark; page: from memory; step: the next event of the filter
-//!  9 Entry::encoded       once for all
+//!  9 LogEntry::encoded       once for all
 //! 10 engineio::Session    all that fits into one write
 //! ```
 //!
@@ -60,8 +60,8 @@ mod reader;
 #[cfg(test)]
 mod tests;
 
-pub use batch::{Batch, BatchReader, Request, read};
-pub use dispatch::{Counts, Dispatch, Handle, LAG_AGE, Notice, Registration, Stopped};
-pub use filter::{Interest, Selection, Topic};
-pub use log::{Entry, EventLog, PAGE, Page, PageError};
+pub use batch::Batch;
+pub use dispatch::{Counts, Dispatch, DispatchStopped, Handle, LAG_AGE, Notice, Registration};
+pub use filter::{Selection, Topic};
+pub use log::{EventLog, LogEntry, PAGE, Page, PageError};
 pub use reader::{Given, Reader};

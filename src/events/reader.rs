@@ -8,9 +8,9 @@ use std::task::{Context, Poll};
 
 use tokio::time::Instant;
 
-use super::dispatch::{Handle, LAG_AGE, Notice, Registration, Stopped};
-use super::filter::{Filter, Selection, Topic};
-use super::log::{Entry, EventLog, Page, PageError};
+use super::dispatch::{DispatchStopped, Handle, LAG_AGE, Notice, Registration};
+use super::filter::{Selection, Topic, TopicFilter};
+use super::log::{EventLog, LogEntry, Page, PageError};
 
 /// Pages without anything for the reader that are looked at in one go.
 const PAGES: usize = 64;
@@ -19,7 +19,7 @@ const PAGES: usize = 64;
 #[derive(Debug)]
 pub enum Given<I> {
     /// Its page is not kept for it.
-    Event(Arc<Entry>),
+    Event(Arc<LogEntry>),
     Item(I),
     /// It does not keep up: it has been given everything up to `place`, and the log goes to `head`.
     Lagged {
@@ -37,8 +37,7 @@ pub enum Given<I> {
 /// A part of the log that is read for some topics before the reader goes on where it was.
 #[derive(Debug)]
 struct Replay {
-    /// [`Filter::Topics`].
-    filter: Filter,
+    topics: HashMap<Topic, u64>,
     /// Where the reader was.
     until: u64,
 }
@@ -52,15 +51,19 @@ struct Fetch {
 pub struct Reader<I> {
     log: Arc<EventLog>,
     registration: Arc<Registration>,
-    filter: Filter,
+    /// Topics that come and go; each is wanted after its number.
+    topics: HashMap<Topic, u64>,
+    /// What is wanted in place of topics.
+    selection: Option<Selection>,
     /// Everything up to here was given; of the replay's topics while there is one.
     place: u64,
     /// Up to here the log is to be read. The reader is clean when its place is not before this.
     unread: u64,
+    /// It is read on at the end of the log.
+    follows: bool,
     replay: Option<Replay>,
     /// By the number behind which each is given.
     items: VecDeque<(u64, I)>,
-    notices: VecDeque<Notice>,
     fetch: Option<Fetch>,
     /// `None`: it is not told of its lag.
     is_lagging: Option<bool>,
@@ -72,7 +75,7 @@ impl<I> Reader<I> {
         let place = log.head();
         Self {
             is_lagging: Some(false),
-            ..Self::new(log, dispatch, Filter::Topics(HashMap::new()), place)
+            ..Self::new(log, dispatch, None, place)
         }
     }
 
@@ -84,34 +87,56 @@ impl<I> Reader<I> {
         selection: Selection,
         place: u64,
     ) -> Self {
-        Self::new(log, dispatch, Filter::Selection(selection), place)
+        Self::new(log, dispatch, Some(selection), place)
     }
 
-    fn new(log: &Arc<EventLog>, dispatch: &Handle, filter: Filter, place: u64) -> Self {
+    fn new(
+        log: &Arc<EventLog>,
+        dispatch: &Handle,
+        selection: Option<Selection>,
+        place: u64,
+    ) -> Self {
         Self {
             log: log.clone(),
-            registration: Arc::new(dispatch.registration(matches!(filter, Filter::Topics(_)))),
-            filter,
+            registration: Arc::new(dispatch.registration(selection.is_none())),
+            topics: HashMap::new(),
+            selection,
             place,
             unread: log.head(),
+            follows: false,
             replay: None,
             items: VecDeque::new(),
-            notices: VecDeque::new(),
             fetch: None,
             is_lagging: None,
         }
     }
 
     /// A selection is read on at the end of the log.
-    pub async fn follow(&mut self) -> Result<(), Stopped> {
-        if let Filter::Selection(selection) = &self.filter {
-            self.registration.add(selection.interest()).await?;
+    pub async fn follow(&mut self) -> Result<(), DispatchStopped> {
+        if let (false, Some(selection)) = (self.follows, &self.selection) {
+            self.registration.add(selection.topics().collect()).await?;
+            self.follows = true;
             // What dispatch had read until it knew of us is ours to find. It may have read what is
             // not announced yet, with a commit before.
             let position = self.registration.progress().position();
             self.unread = self.unread.max(self.log.head()).max(position);
         }
         Ok(())
+    }
+
+    #[cfg(test)]
+    pub fn follows(&self) -> bool {
+        self.follows
+    }
+
+    /// Dispatch does not know of it any more. What is asked of it still is read from the log.
+    pub fn unfollow(&mut self) {
+        self.registration = Arc::new(self.registration.another());
+        self.follows = false;
+    }
+
+    pub(super) fn log(&self) -> &EventLog {
+        &self.log
     }
 
     pub fn registration(&self) -> &Arc<Registration> {
@@ -128,26 +153,14 @@ impl<I> Reader<I> {
         self.items.len()
     }
 
-    fn topics(&mut self) -> Option<&mut HashMap<Topic, u64>> {
-        match &mut self.filter {
-            Filter::Topics(topics) => Some(topics),
-            Filter::Selection(_) => None,
-        }
-    }
-
     /// How many topics it has, if these are added.
     pub fn count_with(&self, new: &[Topic]) -> usize {
-        match &self.filter {
-            Filter::Topics(topics) => {
-                let new = new.iter().filter(|topic| !topics.contains_key(topic));
-                topics.len().saturating_add(new.count())
-            }
-            Filter::Selection(_) => 0,
-        }
+        let new = new.iter().filter(|topic| !self.holds(topic));
+        self.topics.len().saturating_add(new.count())
     }
 
     pub fn holds(&self, topic: &Topic) -> bool {
-        matches!(&self.filter, Filter::Topics(topics) if topics.contains_key(topic))
+        self.topics.contains_key(topic)
     }
 
     /// Adds topics, of which the events after `from` are wanted. `again`: also those that it has
@@ -158,15 +171,12 @@ impl<I> Reader<I> {
         let (place, until) = (self.place, self.replay.as_ref().map(|replay| replay.until));
         let main = until.unwrap_or(place);
         let mut past = Vec::new();
-        if let Some(held) = self.topics() {
-            for topic in topics {
-                let is_new = !held.contains_key(topic);
-                if is_new || again {
-                    let later = held.entry(*topic).or_insert(u64::MAX);
-                    // Never raised: what was promised before comes.
-                    *later = from.max(main).min(*later);
-                    past.push(*topic);
-                }
+        for topic in topics {
+            if again || !self.holds(topic) {
+                let later = self.topics.entry(*topic).or_insert(u64::MAX);
+                // Never raised: what was promised before comes.
+                *later = from.max(main).min(*later);
+                past.push(*topic);
             }
         }
         if from < main && !past.is_empty() {
@@ -178,19 +188,18 @@ impl<I> Reader<I> {
     fn replay(&mut self, topics: Vec<Topic>, from: u64, until: u64) {
         let place = self.place;
         let replay = self.replay.get_or_insert_with(|| Replay {
-            filter: Filter::Topics(HashMap::new()),
+            topics: HashMap::new(),
             until,
         });
-        if let Filter::Topics(replayed) = &mut replay.filter {
-            if from < place {
-                // It goes back: the others were given up to here.
-                replayed.values_mut().for_each(|it| *it = place.max(*it));
-            }
-            for topic in topics {
-                // Never raised: what was promised before comes.
-                let later = replayed.entry(topic).or_insert(from);
-                *later = from.min(*later);
-            }
+        if from < place {
+            // It goes back: the others were given up to here.
+            let replayed = replay.topics.values_mut();
+            replayed.for_each(|it| *it = place.max(*it));
+        }
+        for topic in topics {
+            // Never raised: what was promised before comes.
+            let later = replay.topics.entry(topic).or_insert(from);
+            *later = from.min(*later);
         }
         self.place = place.min(from);
         self.unread = self.unread.max(until);
@@ -211,14 +220,10 @@ impl<I> Reader<I> {
 
     /// No event of this topic is given any more.
     pub fn unsubscribe(&mut self, topic: &Topic) {
-        if let Some(topics) = self.topics()
-            && topics.remove(topic).is_some()
-        {
+        if self.topics.remove(topic).is_some() {
             self.registration.remove(vec![*topic]);
         }
-        if let Some(Replay { filter, until }) = &mut self.replay
-            && let Filter::Topics(topics) = filter
-        {
+        if let Some(Replay { topics, until }) = &mut self.replay {
             topics.remove(topic);
             if topics.is_empty() {
                 self.place = *until;
@@ -233,7 +238,13 @@ impl<I> Reader<I> {
 
     /// Takes over what dispatch says: the position first, then the mark.
     fn look(&mut self) {
-        if !self.registration.is_known() {
+        // A selection whose registration is not acknowledged may have been passed by events that it
+        // was not marked for.
+        let is_marked = match self.selection {
+            Some(_) => self.follows,
+            None => self.registration.is_known(),
+        };
+        if !is_marked {
             return;
         }
         let progress = self.registration.progress();
@@ -298,6 +309,12 @@ impl<I> Reader<I> {
         self.place = self.place.max(number);
     }
 
+    /// What comes after this number is next, also if it was given before.
+    pub(super) fn go_to(&mut self, number: u64) {
+        self.unread = self.unread.max(self.place);
+        self.place = number;
+    }
+
     pub async fn next(&mut self) -> Result<Given<I>, PageError> {
         poll_fn(|cx| self.poll_next(cx)).await
     }
@@ -307,13 +324,8 @@ impl<I> Reader<I> {
             self.is_lagging = Some(false);
             return Some(Given::CaughtUp { place: self.place });
         }
-        self.notices.extend(self.registration.mark().take_notices());
-        while let Some(notice) = self.notices.pop_front() {
-            if notice.as_of.is_none_or(|as_of| self.place <= as_of) {
-                return Some(Given::Notice(notice));
-            }
-        }
-        None
+        let notice = self.registration.mark().take_notice(self.place);
+        notice.map(Given::Notice)
     }
 
     fn poll_page(&mut self, cx: &mut Context<'_>) -> Poll<Result<Arc<Page>, PageError>> {
@@ -338,13 +350,13 @@ impl<I> Reader<I> {
 
     /// The next event in this page, or the place moves to the end of what was looked at.
     fn step(&mut self, page: &Arc<Page>) -> Option<Given<I>> {
-        let filter = self
-            .replay
-            .as_ref()
-            .map_or(&self.filter, |replay| &replay.filter);
-        let until = self.replay.as_ref().map_or(u64::MAX, |replay| replay.until);
+        let (filter, until) = match (&self.replay, &self.selection) {
+            (Some(replay), _) => (TopicFilter::Topics(&replay.topics), replay.until),
+            (None, Some(selection)) => (TopicFilter::Selection(selection), u64::MAX),
+            (None, None) => (TopicFilter::Topics(&self.topics), u64::MAX),
+        };
         let bound = self.items.front().map_or(until, |(at, _)| until.min(*at));
-        let wanted = page.next_wanted(self.place, filter);
+        let wanted = page.next_wanted(self.place, &filter);
         if let Some(entry) = wanted.filter(|entry| entry.number <= bound) {
             if self.has_begun_to_lag(entry.number) {
                 self.is_lagging = Some(true);
@@ -400,13 +412,18 @@ impl Reader<()> {
         &mut self,
         most: u64,
         end: u64,
-    ) -> Result<Option<Arc<Entry>>, PageError> {
+    ) -> Result<Option<Arc<LogEntry>>, PageError> {
         self.end_within(most, end);
+        self.next_event().await
+    }
+
+    /// The next event; `None` at the end that was set.
+    pub(super) async fn next_event(&mut self) -> Result<Option<Arc<LogEntry>>, PageError> {
         loop {
-            // Nobody is held up by its being here for a while.
-            match poll_fn(|cx| self.poll_given(cx)).await? {
+            match self.next().await? {
                 Given::Event(event) => return Ok(Some(event)),
                 Given::Item(()) => return Ok(None),
+                // For clients alone.
                 Given::Lagged { .. } | Given::CaughtUp { .. } | Given::Notice(_) => {}
             }
         }

@@ -222,7 +222,7 @@ impl Subscriber {
         let new = topics.iter().map(|n| topic(*n));
         let new = new.filter(|topic| !self.reader.holds(topic)).collect();
         let registration = self.reader.registration().clone();
-        registration.add(Interest::Topics(new)).await.unwrap();
+        registration.add(new).await.unwrap();
     }
 
     fn subscribe(&mut self, topics: &[u8], snapshot: u64, after: Option<u64>) {

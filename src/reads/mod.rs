@@ -61,6 +61,16 @@ impl Reads {
         read(&StoreView::new(&self.reader, &self.encoder))
     }
 
+    /// No work is under way.
+    #[cfg(test)]
+    pub fn is_idle(&self) -> bool {
+        let left = (
+            self.short.available_permits(),
+            self.long.available_permits(),
+        );
+        left == (SHORT, LONG)
+    }
+
     /// Short work.
     pub async fn run<T: Send + 'static>(
         &self,
@@ -90,7 +100,8 @@ impl Reads {
         let permit = permit.map_err(|_| ApiError::stopping())?;
         let (reader, encoder) = (self.reader.clone(), self.encoder.clone());
         let work = move || {
-            let _permit = permit;
+            // The store is let go before the place.
+            let (_permit, reader) = (permit, reader);
             work(&StoreView::new(&reader, &encoder))
         };
         match spawn_blocking(work).await {

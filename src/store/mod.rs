@@ -111,7 +111,8 @@ use std::path::Path;
 use bitcoin::{BlockHash, Network};
 
 pub use consumers::{
-    Consumer, ConsumerEdit, DeadLetter, Failing, Place, Scripts, SigningSecret, Stopped, Webhook,
+    ConsumerEdit, ConsumerPlace, ConsumerRow, DeadLetter, Delivery, Failing, SigningSecret,
+    Webhook, WebhookStop,
 };
 pub use error::StoreError;
 pub use inspect::{Inspected, inspect};

@@ -1,65 +1,49 @@
 //! Which addresses are on the public internet.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr};
+use std::sync::LazyLock;
 
-/// IPv4 that is not on the public internet (IANA's special-purpose registry, and multicast).
-const NOT_GLOBAL_4: &[([u8; 4], u32)] = &[
-    ([0, 0, 0, 0], 8),
-    ([10, 0, 0, 0], 8),
-    ([100, 64, 0, 0], 10),
-    ([127, 0, 0, 0], 8),
-    ([169, 254, 0, 0], 16),
-    ([172, 16, 0, 0], 12),
-    ([192, 0, 0, 0], 24),
-    ([192, 0, 2, 0], 24),
-    ([192, 88, 99, 0], 24),
-    ([192, 168, 0, 0], 16),
-    ([198, 18, 0, 0], 15),
-    ([198, 51, 100, 0], 24),
-    ([203, 0, 113, 0], 24),
-    ([224, 0, 0, 0], 3),
+use ipnet::IpNet;
+
+/// Networks that are not (IANA's special-purpose registries, and multicast). Of IPv6 all but the
+/// global unicast addresses 2000::/3, and of those protocols (with Teredo) and documentation.
+const NOT_GLOBAL: [&str; 20] = [
+    "0.0.0.0/8",
+    "10.0.0.0/8",
+    "100.64.0.0/10",
+    "127.0.0.0/8",
+    "169.254.0.0/16",
+    "172.16.0.0/12",
+    "192.0.0.0/24",
+    "192.0.2.0/24",
+    "192.88.99.0/24",
+    "192.168.0.0/16",
+    "198.18.0.0/15",
+    "198.51.100.0/24",
+    "203.0.113.0/24",
+    "224.0.0.0/3",
+    "::/3",
+    "4000::/2",
+    "8000::/1",
+    "2001::/23",
+    "2001:db8::/32",
+    "3fff::/20",
 ];
 
-/// Of the global unicast addresses 2000::/3, those that are not on the public internet: protocols
-/// (with Teredo), documentation.
-const NOT_GLOBAL_6: &[([u16; 2], u32)] =
-    &[([0x2001, 0], 23), ([0x2001, 0xdb8], 32), ([0x3fff, 0], 20)];
-
-pub fn is_global(address: IpAddr) -> bool {
-    match address {
-        IpAddr::V4(address) => is_global_4(address),
-        IpAddr::V6(address) => is_global_6(address),
-    }
-}
-
-fn is_global_4(address: Ipv4Addr) -> bool {
-    let begins = |(net, bits): &([u8; 4], u32)| {
-        (u32::from_be_bytes(*net) ^ address.to_bits()).leading_zeros() >= *bits
-    };
-    !NOT_GLOBAL_4.iter().any(begins)
-}
+static NETWORKS: LazyLock<[IpNet; 20]> =
+    LazyLock::new(|| NOT_GLOBAL.map(|text| text.parse().expect("a constant of ours is a network")));
 
 /// An address that carries an IPv4 address is as global as that.
-fn is_global_6(address: Ipv6Addr) -> bool {
-    let [a, b, c, d, e, f, g, h] = address.segments();
-    let carried = |high: u16, low: u16| {
-        is_global_4(Ipv4Addr::from_bits(
-            (u32::from(high) << 16) | u32::from(low),
-        ))
-    };
-    match [a, b, c, d, e, f] {
-        // Mapped, and NAT64.
-        [0, 0, 0, 0, 0, 0xffff] | [0x64, 0xff9b, 0, 0, 0, 0] => carried(g, h),
-        // 6to4.
-        [0x2002, ..] => carried(b, c),
-        _ => {
-            let begins = |([x, y], bits): &([u16; 2], u32)| {
-                let net = (u32::from(*x) << 16) | u32::from(*y);
-                (net ^ ((u32::from(a) << 16) | u32::from(b))).leading_zeros() >= *bits
-            };
-            a & 0xe000 == 0x2000 && !NOT_GLOBAL_6.iter().any(begins)
-        }
+pub fn is_global(address: IpAddr) -> bool {
+    let mut address = address.to_canonical();
+    if let IpAddr::V6(outer) = address
+        // NAT64, and 6to4.
+        && let [0x64, 0xff9b, 0, 0, 0, 0, high, low] | [0x2002, high, low, ..] = outer.segments()
+    {
+        let bits = (u32::from(high) << 16) | u32::from(low);
+        address = Ipv4Addr::from_bits(bits).into();
     }
+    !NETWORKS.iter().any(|network| network.contains(&address))
 }
 
 #[cfg(test)]

@@ -1,20 +1,21 @@
-//! One attempt of the task: the event is read again, posted, and what came of it said; and what the
-//! partitions take as arguments, time and chance.
+//! One attempt of the task: the event is read again and posted; and what the partitions take as
+//! arguments, time and chance.
 
+use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
 use super::partitions::Attempt;
-use super::sender::{Failure, Outcome};
-use super::stats::Record;
+use super::sender::{Record, Verdict};
 use super::{Webhooks, body};
 use crate::clock::now_ms;
 use crate::consumers::Consumer;
-use crate::store::Webhook;
+use crate::store::Delivery;
 use crate::tracker::Event;
 use crate::wire::error::ApiError;
+use crate::wire::json;
 
 /// Time for the partitions: begins with the wall clock and is never set back.
 pub struct Clock {
@@ -40,52 +41,47 @@ impl Clock {
     }
 }
 
-/// What came of an attempt; without an event when it is gone.
-pub struct AttemptResult {
-    pub attempt: Attempt,
-    pub event: Option<Event>,
-    pub result: Result<(), Failure>,
-    pub record: Option<Record>,
+/// What was posted and what came of it.
+pub struct Posted {
+    pub event: Event,
+    pub record: Record,
+    pub verdict: Verdict,
 }
 
-/// Reads the event and posts it.
+/// Reads the event and posts it; nothing when it is gone.
 pub async fn deliver(
     webhooks: Arc<Webhooks>,
     consumer: Arc<Consumer>,
-    webhook: Arc<Webhook>,
     attempt: Attempt,
-) -> Result<AttemptResult, ApiError> {
-    let (name, number) = (consumer.name.clone(), attempt.number);
-    let event = webhooks.read(move |reader| match attempt.resend {
-        true => Ok(reader.dead_letter(&name, number)?.map(|it| it.event)),
-        false => Ok(reader.event(number)?),
+) -> Result<(Attempt, Option<Posted>), ApiError> {
+    let (name, encoder) = (consumer.name.clone(), webhooks.encoder().clone());
+    let Delivery { resend, number } = attempt.delivery;
+    let read = webhooks.parts.reads.run(move |view| {
+        let event = match resend {
+            true => view.reader.dead_letter(&name, number)?.map(|it| it.event),
+            false => view.reader.event(number)?,
+        };
+        let Some(event) = event else {
+            return Ok(None);
+        };
+        let cursor = encoder.cursor(number);
+        let (kind, data) = json::event(&event, cursor.clone(), encoder.network);
+        let body = body(&name, Some(&cursor), kind, data)?;
+        Ok(Some((event, format!("{name}_{cursor}"), body)))
     });
-    let Some(event) = event.await? else {
-        return Ok(AttemptResult {
-            attempt,
-            event: None,
-            result: Ok(()),
-            record: None,
-        });
+    let (Some((event, id, body)), Some(webhook)) = (read.await?, &consumer.wants.webhook) else {
+        return Ok((attempt, None));
     };
-    let body = body(webhooks.wire(), &consumer.name, number, &event)?;
-    let (id, began) = (
-        format!("{}_{}", consumer.name, webhooks.wire().cursor(number)),
-        now_ms(),
-    );
-    let sender = webhooks.sender();
-    let outcome: Outcome = sender.post(&webhook, &id, body, began / 1000).await;
-    Ok(AttemptResult {
-        attempt,
-        event: Some(event),
-        record: Some(Record::new(id, began, &outcome)),
-        result: outcome.result,
-    })
+    let (record, verdict) = webhooks.sender().post(webhook, id, body).await;
+    let posted = Posted {
+        event,
+        record,
+        verdict,
+    };
+    Ok((attempt, Some(posted)))
 }
 
 /// From 0 to 1.
-pub fn chance() -> Result<f64, ApiError> {
-    let mut bytes = [0; 4];
-    getrandom::fill(&mut bytes).map_err(|cause| ApiError::internal(&cause))?;
-    Ok(f64::from(u32::from_le_bytes(bytes)) / f64::from(u32::MAX))
+pub fn chance() -> f64 {
+    RandomState::new().hash_one(0) as f64 / u64::MAX as f64
 }

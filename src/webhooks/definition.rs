@@ -1,6 +1,6 @@
 //! What a consumer's definition says about its webhook.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use hyper::StatusCode;
@@ -96,7 +96,6 @@ impl Target {
 }
 
 /// What `PUT` says of the webhook.
-#[derive(Debug, Default)]
 pub struct TargetRequest {
     pub url: Option<String>,
     pub secret: Option<String>,
@@ -158,51 +157,44 @@ impl<'de> Deserialize<'de> for Headers {
     }
 }
 
-/// They are secret.
-impl fmt::Debug for Headers {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Headers")
-    }
-}
-
-impl fmt::Debug for SigningSecrets {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("SigningSecrets")
-    }
-}
-
 /// Checks what is asked for; `None` when it is no webhook.
 pub fn target(
     settings: &config::Webhooks,
-    asked: TargetRequest,
+    request: TargetRequest,
 ) -> Result<Option<Target>, ApiError> {
-    let Some(url) = &asked.url else {
-        let others = [
-            ("secret", asked.secret.is_some()),
-            ("secrets", asked.secrets.is_some()),
-            ("headers", asked.headers.is_some()),
-        ];
-        let Some((other, _)) = others.into_iter().find(|(_, is_there)| *is_there) else {
-            return Ok(None);
+    let TargetRequest {
+        url,
+        secret,
+        secrets,
+        headers,
+    } = request;
+    let Some(url) = url else {
+        let other = match (secret, secrets, headers) {
+            (None, None, None) => return Ok(None),
+            (Some(_), ..) => "secret",
+            (None, Some(_), _) => "secrets",
+            (None, None, Some(_)) => "headers",
         };
         let what = format!("{{\"url\": \"https://shop.example/hook\"}} beside \"{other}\"");
         return Err(ApiError::missing_field("url", &what));
     };
-    let url = parse_url(url)?;
-    check_target(&Targets::new(settings), &url)?;
-    let secrets = match (asked.secret, asked.secrets) {
+    let url = parse_url(&url)?;
+    let refused =
+        |message| ApiError::new(StatusCode::BAD_REQUEST, "webhook_target_refused", message);
+    Targets::new(settings).way(&url).map_err(refused)?;
+    let secrets = match (secret, secrets) {
         (None, None) => None,
-        (Some(secret), None) => Some(parse_secrets("secret", &[secret.into()], now_ms())?),
+        (Some(secret), None) => Some(parse_secrets("secret", vec![secret.into()], now_ms())?),
         (None, Some(SigningSecrets(list))) => {
-            let list: Vec<_> = list.into_iter().map(|TextOrObject(it)| it).collect();
-            Some(parse_secrets("secrets", &list, now_ms())?)
+            let list = list.into_iter().map(|TextOrObject(it)| it).collect();
+            Some(parse_secrets("secrets", list, now_ms())?)
         }
         (Some(_), Some(_)) => {
             let what = "left out beside \"secrets\", which takes all of them";
             return Err(ApiError::invalid_field("secret", what));
         }
     };
-    let headers = asked.headers.map(|Headers(pairs)| parse_headers(pairs));
+    let headers = headers.map(|Headers(pairs)| parse_headers(pairs));
     Ok(Some(Target {
         url,
         secrets,
@@ -210,70 +202,57 @@ pub fn target(
     }))
 }
 
-fn check_target(targets: &Targets, url: &Url) -> Result<(), ApiError> {
-    let refused =
-        |message| ApiError::new(StatusCode::BAD_REQUEST, "webhook_target_refused", message);
-    targets.way(url).map(|_| ()).map_err(refused)
-}
-
 fn parse_url(text: &str) -> Result<Url, ApiError> {
-    let refused = |what: &str| ApiError::invalid_field("url", what);
-    let url = Url::parse(text).ok().filter(|url| {
+    let is_target = |url: &Url| {
         text.len() <= MAX_URL_BYTES
             && matches!(url.scheme(), "http" | "https")
             && url.host().is_some()
             && url.port() != Some(0)
             && url.fragment().is_none()
-    });
-    let Some(url) = url else {
-        return Err(refused(
-            "an http or https URL, such as \"https://shop.example/hook\"",
-        ));
     };
-    if !url.username().is_empty() || url.password().is_some() {
-        return Err(refused(
-            "a URL without user and password; send them as \"headers\": {\"Authorization\": \"Basic <user:password in base64>\"}",
-        ));
-    }
-    if text.contains(hidden::HIDDEN) {
-        return Err(refused(
-            "the whole URL, not the one that answers show, in which secret parts are \"(hidden)\"",
-        ));
-    }
-    Ok(url)
+    let what = match Url::parse(text).ok().filter(is_target) {
+        None => "an http or https URL, such as \"https://shop.example/hook\"",
+        Some(url) if !url.username().is_empty() || url.password().is_some() => {
+            "a URL without user and password; send them as \"headers\": {\"Authorization\": \"Basic <user:password in base64>\"}"
+        }
+        Some(_) if text.contains(hidden::HIDDEN) => {
+            "the whole URL, not the one that answers show, in which secret parts are \"(hidden)\""
+        }
+        Some(url) => return Ok(url),
+    };
+    Err(ApiError::invalid_field("url", what))
 }
 
 /// `now`: milliseconds since the Unix epoch.
 fn parse_secrets(
     field: &str,
-    texts: &[Expiring],
+    texts: Vec<Expiring>,
     now: u64,
 ) -> Result<Vec<SigningSecret>, ApiError> {
-    const SECRET: &str = "\"whsec_\" and 24 to 64 bytes as base64; leave it out to get one made";
-    let parse = |Expiring { secret, expires }: &Expiring| {
-        let key = signature::parse_secret(secret);
-        let key = key.ok_or_else(|| ApiError::invalid_field(field, SECRET))?;
+    let parse = |Expiring { secret, expires }| {
+        let key = signature::parse_secret(&secret).ok_or_else(|| {
+            let what = "\"whsec_\" and 24 to 64 bytes as base64; leave it out to get one made";
+            ApiError::invalid_field(field, what)
+        })?;
         // Saturates at both ends.
-        let expires = expires.map(|seconds| (seconds * 1000.0) as u64);
+        let expires = expires.map(|seconds: f64| (seconds * 1000.0) as u64);
         if expires > Some(now.saturating_add(LATEST_EXPIRY)) {
             return Err(ApiError::invalid_field(
                 &format!("{field}.expires"),
                 "in seconds since 1970 (not milliseconds), at most a hundred years from now",
             ));
         }
-        Ok::<_, ApiError>(SigningSecret { key, expires })
+        Ok(SigningSecret { key, expires })
     };
-    let secrets = texts.iter().map(parse).collect::<Result<Vec<_>, _>>()?;
-    let distinct = |(at, secret): (usize, &SigningSecret)| {
-        secrets
-            .iter()
-            .skip(at + 1)
-            .all(|other| other.key != secret.key)
-    };
-    let is_good = (1..=MAX_SECRETS).contains(&secrets.len())
+    let secrets = texts
+        .into_iter()
+        .map(parse)
+        .collect::<Result<Vec<_>, _>>()?;
+    let keys: BTreeSet<_> = secrets.iter().map(|secret| &secret.key).collect();
+    if (1..=MAX_SECRETS).contains(&secrets.len())
         && secrets.iter().any(|secret| secret.expires.is_none())
-        && secrets.iter().enumerate().all(distinct);
-    if is_good {
+        && keys.len() == secrets.len()
+    {
         return Ok(secrets);
     }
     let what = format!(
@@ -284,43 +263,34 @@ fn parse_secrets(
 
 /// Extra headers of each request. No error repeats a value.
 fn parse_headers(headers: Vec<(String, String)>) -> Result<Vec<(String, String)>, ApiError> {
-    let refused = |name: &str, what: &str| {
-        ApiError::invalid_field(&format!("headers.{}", shortened(name)), what)
+    let is_plain = |value: &str| {
+        let is_plain = |byte: u8| (b' '..=b'~').contains(&byte);
+        !value.is_empty() && value.bytes().all(is_plain)
     };
     let mut parsed = BTreeMap::new();
     let mut bytes = 0_usize;
     for (name, value) in headers {
-        let Ok(lower) = HeaderName::from_bytes(name.as_bytes()) else {
-            return Err(refused(
-                &name,
-                "the name of an HTTP header, such as \"Authorization\"",
-            ));
+        let lower = HeaderName::from_bytes(name.as_bytes());
+        let what = match lower.as_ref().map(HeaderName::as_str) {
+            Err(_) => "the name of an HTTP header, such as \"Authorization\"",
+            Ok(lower) if RESERVED.contains(&lower) || lower.starts_with(RESERVED_PREFIX) => {
+                "left out: satwatch or the connection says what it is"
+            }
+            Ok(_) if value == hidden::HIDDEN => {
+                "the value itself; leave \"headers\" out to keep those that are known"
+            }
+            Ok(_) if !is_plain(&value) => "a text of visible ASCII characters and spaces",
+            Ok(lower) if parsed.contains_key(lower) => {
+                "there once: names of headers are the same in every case"
+            }
+            Ok(lower) => {
+                bytes = bytes.saturating_add(lower.len() + value.len());
+                parsed.insert(lower.to_owned(), value);
+                continue;
+            }
         };
-        let lower = lower.as_str().to_owned();
-        if RESERVED.contains(&lower.as_str()) || lower.starts_with(RESERVED_PREFIX) {
-            let what = "left out: satwatch or the connection says what it is";
-            return Err(refused(&name, what));
-        }
-        if value == hidden::HIDDEN {
-            let what = "the value itself; leave \"headers\" out to keep those that are known";
-            return Err(refused(&name, what));
-        }
-        let is_plain = |byte: u8| (b' '..=b'~').contains(&byte);
-        if value.is_empty() || !value.bytes().all(is_plain) {
-            return Err(refused(
-                &name,
-                "a text of visible ASCII characters and spaces",
-            ));
-        }
-        bytes = bytes
-            .saturating_add(lower.len())
-            .saturating_add(value.len());
-        if parsed.insert(lower, value).is_some() {
-            return Err(refused(
-                &name,
-                "there once: names of headers are the same in every case",
-            ));
-        }
+        let field = format!("headers.{}", shortened(&name));
+        return Err(ApiError::invalid_field(&field, what));
     }
     if parsed.len() > MAX_HEADERS || bytes > MAX_HEADER_BYTES {
         let what = format!("at most {MAX_HEADERS} headers of {MAX_HEADER_BYTES} bytes together");
@@ -436,7 +406,7 @@ mod tests {
                 expires: *expires,
             };
             let texts: Vec<_> = texts.iter().map(expiring).collect();
-            parse_secrets("secrets", &texts, 1_700_000_000_000)
+            parse_secrets("secrets", texts, 1_700_000_000_000)
         };
         let parsed = parse(&[(text(1), None), (text(2), Some(1.5))]).unwrap();
         assert_eq!(

@@ -18,37 +18,39 @@ pub fn url(text: &str) -> String {
     let Ok(url) = Url::parse(text) else {
         return HIDDEN.to_owned();
     };
-    let shown_part = |part: &str| {
-        if part.len() < TOKEN_BYTES {
-            part.to_owned()
-        } else {
-            HIDDEN.to_owned()
-        }
-    };
     let path: Vec<_> = url.path().split('/').map(shown_part).collect();
+    let shown_pair = |pair: &str| match pair.split_once('=') {
+        Some((name, _)) => format!("{}={HIDDEN}", shown_part(name)),
+        None => HIDDEN.to_owned(),
+    };
     let query = url.query().map(|query| {
-        let shown = |pair: &str| match pair.split_once('=') {
-            Some((name, _)) => format!("{}={HIDDEN}", shown_part(name)),
-            None => HIDDEN.to_owned(),
-        };
-        let pairs: Vec<_> = query.split('&').map(shown).collect();
+        let pairs: Vec<_> = query.split('&').map(shown_pair).collect();
         format!("?{}", pairs.join("&"))
     });
     let origin = url.origin().ascii_serialization();
     format!("{origin}{}{}", path.join("/"), query.unwrap_or_default())
 }
 
+fn shown_part(part: &str) -> &str {
+    if is_token(part) { HIDDEN } else { part }
+}
+
+fn is_token(part: &str) -> bool {
+    part.len() >= TOKEN_BYTES
+}
+
 /// A text of others, such as a receiver's answer, without what is secret here.
 pub fn in_text(webhook: &Webhook, text: String) -> String {
     let mut secrets = Vec::new();
     if let Ok(url) = Url::parse(&webhook.url) {
-        secrets.extend(url.query().map(str::to_owned));
-        for pair in url.query().unwrap_or_default().split('&') {
-            secrets.push(pair.split_once('=').map_or(pair, |(_, value)| value).into());
-        }
+        let query = url.query().unwrap_or_default();
+        let values = query.split('&').map(|pair| {
+            let value = pair.split_once('=').map(|(_, value)| value);
+            value.unwrap_or(pair)
+        });
+        let tokens = url.path().split('/').filter(|part| is_token(part));
+        secrets.extend(values.chain(tokens).chain([query]).map(str::to_owned));
         secrets.extend(url.query_pairs().map(|(_, value)| value.into_owned()));
-        let tokens = url.path().split('/').filter(|it| it.len() >= TOKEN_BYTES);
-        secrets.extend(tokens.map(str::to_owned));
     }
     for (_, value) in &webhook.headers {
         // "Bearer <token>" as a whole, and the token.
@@ -66,10 +68,11 @@ pub fn in_text(webhook: &Webhook, text: String) -> String {
 /// The password of "Basic <user:password in base64>". With the user before it, it is hidden, too.
 fn password(value: &str) -> Option<String> {
     let (scheme, encoded) = value.split_once(' ')?;
-    let encoded = Some(encoded.trim()).filter(|_| scheme.eq_ignore_ascii_case("basic"))?;
-    let decoded = String::from_utf8(STANDARD.decode(encoded).ok()?).ok()?;
+    let decoded = STANDARD.decode(encoded.trim()).ok()?;
+    let decoded = String::from_utf8(decoded).ok()?;
     let (_, password) = decoded.split_once(':')?;
-    Some(password.to_owned())
+    let is_basic = scheme.eq_ignore_ascii_case("basic");
+    is_basic.then(|| password.to_owned())
 }
 
 #[cfg(test)]

@@ -10,7 +10,9 @@ use std::io;
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use tokio::sync::{Semaphore, watch};
+use futures_util::future::{BoxFuture, Shared};
+use futures_util::{FutureExt, TryFutureExt};
+use tokio::sync::Semaphore;
 use tokio::task::spawn_blocking;
 
 /// Names that are looked up at the same time; others wait for their turn.
@@ -19,8 +21,8 @@ const AT_ONCE: usize = 16;
 /// Addresses (with port 0), or why there are none.
 pub type Found = Result<Vec<SocketAddr>, Arc<io::Error>>;
 
-/// Lookups under way, by name; each says in the end what it found.
-type Running = HashMap<String, watch::Receiver<Option<Found>>>;
+/// Lookups under way, by name.
+type UnderWay = HashMap<String, Shared<BoxFuture<'static, Found>>>;
 
 /// Looks up names; clones share the turns.
 #[derive(Clone)]
@@ -30,7 +32,7 @@ struct Inner {
     /// Blocks until it knows.
     resolve: fn(&str) -> io::Result<Vec<SocketAddr>>,
     turns: Semaphore,
-    running: Mutex<Running>,
+    running: Mutex<UnderWay>,
 }
 
 impl Default for Lookups {
@@ -50,45 +52,38 @@ impl Lookups {
     }
 
     pub async fn find(&self, host: &str) -> Found {
-        let mut lookup = self
+        let lookup = self
             .0
             .running()
             .entry(host.to_owned())
             .or_insert_with(|| self.begin(host.to_owned()))
             .clone();
-        let found = lookup.wait_for(Option::is_some).await;
-        found
-            .ok()
-            .and_then(|found| found.clone())
-            .unwrap_or_else(|| Err(Arc::new(io::Error::other("the lookup was cut short"))))
+        lookup.await
     }
 
     /// In a task of its own: it frees its place also when nobody waits any more.
-    fn begin(&self, host: String) -> watch::Receiver<Option<Found>> {
-        let (result, lookup) = watch::channel(None);
+    fn begin(&self, host: String) -> Shared<BoxFuture<'static, Found>> {
         let inner = self.0.clone();
-        tokio::spawn(async move {
+        let lookup = tokio::spawn(async move {
             let turn = inner.turns.acquire().await;
             let (resolve, name) = (inner.resolve, host.clone());
             let found = spawn_blocking(move || resolve(&name)).await;
             drop(turn);
             inner.running().remove(&host);
-            let found = found.unwrap_or_else(|panic| Err(io::Error::other(panic)));
-            result.send_replace(Some(found.map_err(Arc::new)));
+            found.unwrap_or_else(|panic| Err(io::Error::other(panic)))
         });
-        lookup
+        let found = async {
+            lookup
+                .await
+                .unwrap_or_else(|cut| Err(io::Error::other(cut)))
+        };
+        found.map_err(Arc::new).boxed().shared()
     }
 }
 
 impl Inner {
-    fn running(&self) -> MutexGuard<'_, Running> {
+    fn running(&self) -> MutexGuard<'_, UnderWay> {
         self.running.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl std::fmt::Debug for Lookups {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Lookups").finish_non_exhaustive()
     }
 }
 

@@ -28,10 +28,9 @@
 //! lookup        addresses of names, apart from the reads of the store
 //! hidden        what is not shown
 //! partitions    what is sent when: order, back-off, giving up; pure
-//! failing       since when events fail, across restarts
 //! sender        one request and its answer
 //! task          one for each webhook: log -> partitions -> attempt -> rows
-//! attempt       event -> sender -> what came of it
+//! attempt       event -> sender -> what came of it; time and chance
 //! dead_letters  what people ask of dead letters, and to try again, done by the task
 //! stats         how each is doing
 //! requests      what people ask of a webhook, with its answers
@@ -41,7 +40,6 @@ mod addresses;
 mod attempt;
 mod dead_letters;
 mod definition;
-mod failing;
 mod hidden;
 mod lookup;
 mod partitions;
@@ -56,12 +54,13 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use serde::Serialize;
+use serde_json::value::RawValue;
 use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use crate::consumers::{Consumer, Consumers};
 use crate::events::{self, EventLog};
-use crate::reads::{Reads, StoreView};
+use crate::reads::Reads;
 use crate::store::StoreReader;
 use crate::wire::EventEncoder;
 use crate::wire::error::ApiError;
@@ -70,14 +69,14 @@ use crate::{config, indexer};
 pub use definition::{Headers, SigningSecrets, Target, TargetRequest, target};
 pub use requests::{Retried, Tested};
 use sender::HttpSender;
-use stats::WebhookStats;
-pub use stats::{Counters, Record, State};
+pub use sender::Record;
+pub use stats::{WebhookState, WebhookStats};
 
 /// Requests to one webhook's task that may wait.
 const COMMANDS: usize = 16;
 
 /// What webhooks stand on.
-pub struct Parts {
+pub struct WebhookParts {
     pub settings: config::Webhooks,
     pub consumers: Arc<Consumers>,
     pub reader: StoreReader,
@@ -91,14 +90,45 @@ pub struct Parts {
 
 /// All webhooks that are at work.
 pub struct Webhooks {
-    parts: Parts,
+    parts: WebhookParts,
     /// Made for the first webhook: it reads the system's root certificates.
     sender: OnceLock<HttpSender>,
     handles: Mutex<BTreeMap<String, Arc<WebhookHandle>>>,
 }
 
+/// Where one webhook's task takes requests and shows how it is doing.
+struct WebhookHandle {
+    commands: mpsc::Sender<Command>,
+    stats: Mutex<WebhookStats>,
+    /// Held by a test delivery.
+    testing: Semaphore,
+    /// The task has ended.
+    closed: CancellationToken,
+}
+
+type CommandReply<T> = oneshot::Sender<Result<T, ApiError>>;
+
+/// What people ask of a webhook's task.
+enum Command {
+    /// Send these dead letters, or all, again. How many.
+    Resend {
+        numbers: Option<Vec<u64>>,
+        answer: CommandReply<usize>,
+    },
+    /// Forget this dead letter, or all. How many.
+    Drop {
+        number: Option<u64>,
+        answer: CommandReply<usize>,
+    },
+    /// Send what waits, now; a webhook that is stopped goes on. `if_stopped`: only such a one.
+    Retry {
+        if_stopped: bool,
+        answer: CommandReply<Retried>,
+    },
+}
+
 impl Webhooks {
-    pub fn new(parts: Parts) -> Arc<Self> {
+    pub fn new(parts: WebhookParts) -> Arc<Self> {
         Arc::new(Self {
             parts,
             sender: OnceLock::new(),
@@ -113,118 +143,12 @@ impl Webhooks {
         }
     }
 
-    fn wire(&self) -> &EventEncoder {
-        &self.parts.log.encoder
-    }
-
-    /// Runs reads of the store where they hold up nobody else.
-    async fn read<T: Send + 'static>(
-        &self,
-        read: impl FnOnce(&StoreReader) -> Result<T, ApiError> + Send + 'static,
-    ) -> Result<T, ApiError> {
-        let read = |view: &StoreView<'_>| read(view.reader);
-        self.parts.reads.run(read).await
-    }
-
-    fn sender(&self) -> &HttpSender {
-        self.sender
-            .get_or_init(|| HttpSender::new(&self.parts.settings))
-    }
-
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<String, Arc<WebhookHandle>>> {
-        self.handles.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Nothing is at work.
-    #[cfg(test)]
-    pub fn is_idle(&self) -> bool {
-        self.lock().is_empty()
-    }
-
-    fn handle(&self, name: &str) -> Option<Arc<WebhookHandle>> {
-        self.lock().get(name).cloned()
-    }
-
-    fn all_stats(&self) -> Vec<(String, WebhookStats)> {
-        let handles = self.lock();
-        let stats =
-            |(name, handle): (&String, &Arc<WebhookHandle>)| (name.clone(), handle.stats().clone());
-        handles.iter().map(stats).collect()
-    }
-}
-
-/// Where one webhook's task takes requests and shows how it is doing.
-struct WebhookHandle {
-    commands: mpsc::Sender<Command>,
-    stats: Mutex<WebhookStats>,
-    /// Held by a test delivery.
-    testing: Semaphore,
-    /// The task has ended.
-    closed: CancellationToken,
-}
-
-impl WebhookHandle {
-    fn stats(&self) -> MutexGuard<'_, WebhookStats> {
-        self.stats.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Asks the task; an error when it has ended.
-    async fn ask<T>(
-        &self,
-        command: impl FnOnce(oneshot::Sender<Result<T, ApiError>>) -> Command,
-    ) -> Result<T, ApiError> {
-        let (answer, answered) = oneshot::channel();
-        self.commands
-            .send(command(answer))
-            .await
-            .map_err(|_| changed())?;
-        answered.await.map_err(|_| changed())?
-    }
-}
-
-fn changed() -> ApiError {
-    ApiError::conflict(
-        "consumer_changed",
-        "The consumer was just changed, or the daemon stops; ask again.",
-    )
-}
-
-type Reply<T> = oneshot::Sender<Result<T, ApiError>>;
-
-/// What people ask of a webhook.
-enum Command {
-    /// Send these dead letters, or all, again. How many.
-    Resend {
-        numbers: Option<Vec<u64>>,
-        answer: Reply<usize>,
-    },
-    /// Forget this dead letter, or all. How many.
-    Drop {
-        number: Option<u64>,
-        answer: Reply<usize>,
-    },
-    /// Send what waits, now; a webhook that is stopped goes on.
-    Retry { answer: Reply<Retried> },
-    /// The same, only if the webhook is stopped.
-    Resume { answer: Reply<()> },
-}
-
-impl Webhooks {
-    /// Resumes a webhook that is stopped, if it is.
-    pub async fn resume(&self, name: &str) -> Result<(), ApiError> {
-        match self.handle(name) {
-            // Its task knows; what it shows it may not have read yet.
-            Some(handle) => handle.ask(|answer| Command::Resume { answer }).await,
-            None => Ok(()),
-        }
-    }
-
     /// Starts to post the consumer's events if it has a webhook; ends with the consumer, or when
     /// the daemon stops.
     pub fn spawn(self: &Arc<Self>, consumer: &Arc<Consumer>) {
-        let Some(webhook) = consumer.wants.webhook.clone() else {
+        if consumer.wants.webhook.is_none() {
             return;
-        };
+        }
         let (commands, inbox) = mpsc::channel(COMMANDS);
         let handle = Arc::new(WebhookHandle {
             commands,
@@ -247,63 +171,79 @@ impl Webhooks {
                 // Two at once could send two events of a partition at once.
                 before.closed.cancelled().await;
             }
-            let (all, its, own) = (webhooks.clone(), consumer.clone(), handle.clone());
-            let work = async move { task::run(&all, &its, &webhook, &own, inbox).await };
-            run_to_end(&consumer.name, work).await;
+            task::run(&webhooks, &consumer, &handle, inbox).await;
             let mut handles = webhooks.lock();
-            if handles
-                .get(&consumer.name)
-                .is_some_and(|now| Arc::ptr_eq(now, &handle))
-            {
-                handles.remove(&consumer.name);
-            }
+            handles.retain(|_, other| !Arc::ptr_eq(other, &handle));
         });
     }
-}
 
-/// Runs one webhook's task. Also when it panics, what is kept for it is for the caller to remove.
-async fn run_to_end(name: &str, work: impl Future<Output = ()> + Send + 'static) {
-    if let Err(cause) = tokio::spawn(work).await {
-        tracing::error!(
-            consumer = name,
-            %cause,
-            "a webhook broke, and begins again with the daemon or another definition"
-        );
+    fn encoder(&self) -> &EventEncoder {
+        &self.parts.log.encoder
+    }
+
+    fn sender(&self) -> &HttpSender {
+        self.sender
+            .get_or_init(|| HttpSender::new(&self.parts.settings))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<String, Arc<WebhookHandle>>> {
+        self.handles.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Nothing is at work.
+    #[cfg(test)]
+    pub fn is_idle(&self) -> bool {
+        self.lock().is_empty()
+    }
+
+    fn handle(&self, name: &str) -> Option<Arc<WebhookHandle>> {
+        self.lock().get(name).cloned()
     }
 }
 
-/// The body of a delivery: `data` is byte for byte what subscribers of the socket get.
+impl WebhookHandle {
+    fn stats(&self) -> MutexGuard<'_, WebhookStats> {
+        self.stats.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Asks the task; an error when it has ended.
+    async fn ask<T>(
+        &self,
+        command: impl FnOnce(CommandReply<T>) -> Command,
+    ) -> Result<T, ApiError> {
+        let (answer, answered) = oneshot::channel();
+        let sent = self.commands.send(command(answer)).await;
+        sent.map_err(|_| changed())?;
+        answered.await.map_err(|_| changed())?
+    }
+}
+
+fn changed() -> ApiError {
+    ApiError::conflict(
+        "consumer_changed",
+        "The consumer was just changed, or the daemon stops; ask again.",
+    )
+}
+
+/// The body of a delivery. `data` is JSON: byte for byte what subscribers of the socket get.
 fn body(
-    wire: &EventEncoder,
-    name: &str,
-    number: u64,
-    event: &crate::tracker::Event,
+    consumer: &str,
+    cursor: Option<&str>,
+    event: &'static str,
+    data: String,
 ) -> Result<String, ApiError> {
     #[derive(Serialize)]
-    struct Body<'a> {
+    struct DeliveryBody<'a> {
         consumer: &'a str,
-        cursor: &'a str,
+        cursor: Option<&'a str>,
         event: &'static str,
-        data: Box<serde_json::value::RawValue>,
+        data: Box<RawValue>,
     }
-    let cursor = wire.cursor(number);
-    let (event, data) = json::event(event, cursor.clone(), wire.network);
-    let data = serde_json::value::RawValue::from_string(data)
-        .map_err(|cause| ApiError::internal(&cause))?;
-    Ok(json::to_text(&Body {
-        consumer: name,
-        cursor: &cursor,
+    let data = RawValue::from_string(data).map_err(|cause| ApiError::internal(&cause))?;
+    Ok(json::to_text(&DeliveryBody {
+        consumer,
+        cursor,
         event,
         data,
     }))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[tokio::test]
-    async fn webhook_that_panics_keeps_nobody_from_cleaning_up() {
-        run_to_end("shop", async { panic!("a test") }).await;
-    }
 }

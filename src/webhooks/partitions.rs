@@ -19,6 +19,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
+use crate::store::{ConsumerEdit, Delivery, Failing};
 use crate::tracker::ScriptHash;
 
 pub const PARTITIONS: usize = 8;
@@ -38,24 +39,12 @@ pub fn partition_of(script: Option<&ScriptHash>) -> usize {
     usize::from(first) % PARTITIONS
 }
 
-/// How often an event failed since it was last asked for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Tried {
-    pub attempts: u32,
-    /// Of the first failure, once there was one.
-    pub first_failed: u64,
-}
-
 /// One attempt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Attempt {
     pub partition: usize,
-    pub number: u64,
-    /// A dead letter that is sent again.
-    pub resend: bool,
+    pub delivery: Delivery,
     began: u64,
-    /// It has failed before.
-    pub failed_before: bool,
 }
 
 /// Who waits after a failure, and for how long.
@@ -73,9 +62,9 @@ pub enum Pause {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Failed {
     /// It is tried again.
-    Waits(Tried),
+    Waits(Failing),
     /// It is settled, and a dead letter.
-    GivenUp(Tried),
+    GivenUp(Failing),
     /// The webhook is stopped, or it was a dead letter that has been dropped: it does not count.
     Ignored,
 }
@@ -88,23 +77,20 @@ struct Partition {
     events: VecDeque<u64>,
     /// Dead letters that are sent again: before the events.
     resends: BTreeSet<u64>,
-    /// What has failed, by resend and number.
-    failing: BTreeMap<(bool, u64), Tried>,
-    /// Resend and number.
-    in_flight: Option<(bool, u64)>,
+    in_flight: Option<Delivery>,
     /// Nothing is sent before.
     due: u64,
+    /// Something was settled since changes were taken.
+    moved: bool,
 }
 
 impl Partition {
-    fn first(&self) -> Option<(bool, u64)> {
-        let resend = self.resends.first().map(|number| (true, *number));
-        resend.or_else(|| self.events.front().map(|number| (false, *number)))
-    }
-
     /// The first one, unless something is in flight.
-    fn next(&self) -> Option<(bool, u64)> {
-        self.first().filter(|_| self.in_flight.is_none())
+    fn next(&self) -> Option<Delivery> {
+        let resend = self.resends.first().map(|number| (true, *number));
+        let next = resend.or_else(|| self.events.front().map(|number| (false, *number)));
+        next.filter(|_| self.in_flight.is_none())
+            .map(|(resend, number)| Delivery { resend, number })
     }
 
     fn has_room(&self) -> bool {
@@ -117,13 +103,17 @@ impl Partition {
         first.map_or(self.read, |number| number.saturating_sub(1))
     }
 
-    fn settle(&mut self, resend: bool, number: u64) {
+    fn wants(&self, delivery: Delivery) -> bool {
+        !delivery.resend || self.resends.contains(&delivery.number)
+    }
+
+    fn settle(&mut self, Delivery { resend, number }: Delivery) {
         if resend {
             self.resends.remove(&number);
         } else if self.events.front() == Some(&number) {
             self.events.pop_front();
+            self.moved = true;
         }
-        self.failing.remove(&(resend, number));
         self.due = 0;
     }
 }
@@ -132,6 +122,10 @@ impl Partition {
 pub struct Partitions {
     give_up_after: u64,
     partitions: [Partition; PARTITIONS],
+    /// What has failed since it was last asked for.
+    failing: BTreeMap<Delivery, Failing>,
+    /// What is to be written down, besides the place.
+    changes: Vec<ConsumerEdit>,
     /// In a row; attempts that fail side by side count once.
     failures: u64,
     last_failure: u64,
@@ -151,11 +145,44 @@ impl Partitions {
         Self {
             give_up_after,
             partitions: done.map(begin),
+            failing: BTreeMap::new(),
+            changes: Vec::new(),
             failures: 0,
             last_failure: 0,
             quiet_until: 0,
             stopped,
         }
+    }
+
+    /// Takes over what failed before a restart. Time in which the daemon was off does not count: no
+    /// receiver can be held to that. A pause that it may have asked for counts.
+    pub fn restore(&mut self, failing: BTreeMap<Delivery, Failing>, now: u64) {
+        let last_tried = failing.values().map(|it| it.last_tried).max();
+        let pause = now.saturating_sub(last_tried.unwrap_or(now));
+        let off = pause.saturating_sub(LONGEST_QUIET);
+        self.failing = failing;
+        for (delivery, failing) in self.failing.iter_mut().filter(|_| off > 0) {
+            failing.first_failed = failing.first_failed.saturating_add(off);
+            failing.last_tried = now;
+            self.changes
+                .push(ConsumerEdit::Failing(*delivery, *failing));
+        }
+    }
+
+    /// What is to be written with the place.
+    pub fn take_changes(&mut self) -> Vec<ConsumerEdit> {
+        let (place, mut changes) = (self.place(), std::mem::take(&mut self.changes));
+        let (resend, number) = (false, place);
+        let passed = ..=Delivery { resend, number };
+        // What nobody wants any more was not settled.
+        let left = self.failing.extract_if(passed, |_, _| true);
+        changes.extend(left.map(|(delivery, _)| ConsumerEdit::NotFailing(delivery)));
+        for (at, partition) in (0..).zip(&mut self.partitions) {
+            if std::mem::take(&mut partition.moved) && partition.done() > place {
+                changes.push(ConsumerEdit::PartitionDone(at, partition.done()));
+            }
+        }
+        changes
     }
 
     /// After which number the log is to be read on: where the first of those partitions is that
@@ -166,26 +193,17 @@ impl Partitions {
         low.map(|it| it.read).min()
     }
 
-    /// Takes what was read after `after`, up to `next`: partition, number and what is known of its
-    /// failures. Partitions that are further already, or are not so far, or have no room, leave
-    /// theirs.
-    pub fn load(
-        &mut self,
-        after: u64,
-        events: impl IntoIterator<Item = (usize, u64, Option<Tried>)>,
-        next: u64,
-    ) {
+    /// Takes what was read after `after`, up to `next`: partition and number. Partitions that are
+    /// further already, or are not so far, or have no room, leave theirs.
+    pub fn load(&mut self, after: u64, events: impl IntoIterator<Item = (usize, u64)>, next: u64) {
         let takes = |it: &Partition| it.read >= after && it.has_room();
-        for (at, number, tried) in events {
-            let Some(partition) = self.partitions.get_mut(at) else {
-                continue;
-            };
-            if takes(partition) && number > partition.read {
+        for (at, number) in events {
+            if let Some(partition) = self.partitions.get_mut(at)
+                && takes(partition)
+                && number > partition.read
+            {
                 partition.events.push_back(number);
                 partition.read = number;
-                if let Some(tried) = tried {
-                    partition.failing.insert((false, number), tried);
-                }
             }
         }
         for partition in self.partitions.iter_mut().filter(|it| takes(it)) {
@@ -195,31 +213,22 @@ impl Partitions {
 
     /// A dead letter is to be sent again. Who asks for that thinks that the receiver is back: it is
     /// tried at once.
-    pub fn resend(&mut self, at: usize, number: u64, tried: Option<Tried>) {
+    pub fn resend(&mut self, at: usize, number: u64) {
         self.quiet_until = 0;
         if let Some(partition) = self.partitions.get_mut(at) {
             partition.resends.insert(number);
-            if let Some(tried) = tried {
-                partition.failing.insert((true, number), tried);
-            }
             partition.due = 0;
         }
     }
 
-    /// A dead letter is not to be sent again after all.
-    pub fn drop_resend(&mut self, at: usize, number: u64) {
-        if let Some(partition) = self.partitions.get_mut(at)
-            && partition.resends.contains(&number)
-        {
-            partition.settle(true, number);
-        }
-    }
-
-    /// No dead letter is to be sent again after all.
-    pub fn drop_all_resends(&mut self) {
+    /// This dead letter, or none at all, is to be sent again after all.
+    pub fn drop_resends(&mut self, number: Option<u64>) {
+        let is_dropped = |it: &u64| number.is_none_or(|number| *it == number);
         for partition in &mut self.partitions {
-            for number in std::mem::take(&mut partition.resends) {
-                partition.settle(true, number);
+            for number in partition.resends.extract_if(.., is_dropped) {
+                let resend = true;
+                self.failing.remove(&Delivery { resend, number });
+                partition.due = 0;
             }
         }
     }
@@ -249,14 +258,12 @@ impl Partitions {
         }
         let mut partitions = self.partitions.iter_mut().enumerate();
         partitions.find_map(|(at, partition)| {
-            let (resend, number) = partition.next().filter(|_| partition.due <= now)?;
-            partition.in_flight = Some((resend, number));
+            let delivery = partition.next().filter(|_| partition.due <= now)?;
+            partition.in_flight = Some(delivery);
             Some(Attempt {
                 partition: at,
-                number,
-                resend,
+                delivery,
                 began: now,
-                failed_before: partition.failing.contains_key(&(resend, number)),
             })
         })
     }
@@ -273,35 +280,43 @@ impl Partitions {
     fn finish(&mut self, attempt: Attempt) -> Option<&mut Partition> {
         let partition = self.partitions.get_mut(attempt.partition)?;
         partition.in_flight = None;
-        let is_wanted = !attempt.resend || partition.resends.contains(&attempt.number);
-        is_wanted.then_some(partition)
+        partition.wants(attempt.delivery).then_some(partition)
     }
 
-    /// The receiver took it. False when it was a dead letter that has been dropped.
+    fn settle(&mut self, attempt: Attempt) -> bool {
+        if self.failing.remove(&attempt.delivery).is_some() {
+            let done = ConsumerEdit::NotFailing(attempt.delivery);
+            self.changes.push(done);
+        }
+        let settle = |it: &mut Partition| it.settle(attempt.delivery);
+        self.finish(attempt).map(settle).is_some()
+    }
+
+    /// The receiver took it. Whether it was a dead letter, and is none any more.
     pub fn delivered(&mut self, attempt: Attempt) -> bool {
-        let is_wanted = self.gone(attempt);
+        let Delivery { resend, number } = attempt.delivery;
+        let is_resent = self.settle(attempt) && resend;
+        if is_resent {
+            self.changes.push(ConsumerEdit::DropDeadLetter(number));
+        }
         if self.failures >= DOWN {
             self.retry_all_now();
         }
         self.failures = 0;
-        is_wanted
+        is_resent
     }
 
     /// Nothing is left to be sent: the log or the dead letter is gone. Says nothing about the
     /// receiver.
-    pub fn gone(&mut self, attempt: Attempt) -> bool {
-        let partition = self.finish(attempt);
-        let settle = |it: &mut Partition| it.settle(attempt.resend, attempt.number);
-        partition.map(settle).is_some()
+    pub fn gone(&mut self, attempt: Attempt) {
+        self.settle(attempt);
     }
 
     /// The receiver wants nothing any more. What failed before does not count when it is resumed.
     pub fn stop(&mut self, attempt: Attempt) {
         self.stopped = true;
         self.finish(attempt);
-        for partition in &mut self.partitions {
-            partition.failing.clear();
-        }
+        self.failing.clear();
         self.retry_all_now();
     }
 
@@ -328,36 +343,34 @@ impl Partitions {
             Pause::For(wait) => wait.min(LONGEST_QUIET),
         };
         self.quiet_until = self.quiet_until.max(now.saturating_add(quiet));
-        let give_up_after = self.give_up_after;
-        let Some(partition) = self.finish(attempt) else {
+        if self.finish(attempt).is_none() {
             return Failed::Ignored;
-        };
-        let tried = partition
-            .failing
-            .entry((attempt.resend, attempt.number))
-            .or_insert(Tried {
-                attempts: 0,
-                first_failed: now,
-            });
-        tried.attempts = tried.attempts.saturating_add(1);
-        let tried = *tried;
-        if may_give_up && now.saturating_sub(tried.first_failed) >= give_up_after {
-            partition.settle(attempt.resend, attempt.number);
-            return Failed::GivenUp(tried);
         }
-        partition.due = now.saturating_add(jittered(wait_after(u64::from(tried.attempts)), jitter));
-        Failed::Waits(tried)
+        let failing = self.failing.entry(attempt.delivery).or_insert(Failing {
+            attempts: 0,
+            first_failed: now,
+            last_tried: now,
+        });
+        failing.attempts = failing.attempts.saturating_add(1);
+        failing.last_tried = now;
+        let failing = *failing;
+        if may_give_up && now.saturating_sub(failing.first_failed) >= self.give_up_after {
+            self.settle(attempt);
+            return Failed::GivenUp(failing);
+        }
+        let wait = jittered(wait_after(u64::from(failing.attempts)), jitter);
+        if let Some(partition) = self.partitions.get_mut(attempt.partition) {
+            partition.due = now.saturating_add(wait);
+        }
+        let row = ConsumerEdit::Failing(attempt.delivery, failing);
+        self.changes.push(row);
+        Failed::Waits(failing)
     }
 
     /// All events of the log up to this number are settled.
     pub fn place(&self) -> u64 {
         let done = self.partitions.iter().map(Partition::done);
         done.min().unwrap_or_default()
-    }
-
-    /// Everything of this partition up to this number is settled.
-    pub fn done(&self, at: usize) -> u64 {
-        self.partitions.get(at).map_or(0, Partition::done)
     }
 
     /// Events that are loaded and not settled.
@@ -372,11 +385,13 @@ impl Partitions {
 
     /// Partitions whose first event has failed and will be tried again.
     pub fn retrying(&self) -> usize {
-        let failed = |it: &&Partition| {
-            it.next()
-                .is_some_and(|first| it.failing.contains_key(&first))
-        };
-        self.partitions.iter().filter(failed).count()
+        let next = self.partitions.iter().filter_map(Partition::next);
+        next.filter(|next| self.failing.contains_key(next)).count()
+    }
+
+    /// Something has failed and is not settled yet.
+    pub fn is_failing(&self) -> bool {
+        !self.failing.is_empty()
     }
 
     /// Failures in a row.

@@ -3,14 +3,13 @@
 
 use std::sync::Arc;
 
-use serde::Serialize;
+use hyper::StatusCode;
 
-use super::dead_letters::no_such_dead_letter;
-use super::stats::Record;
-use super::{Command, WebhookHandle, Webhooks, changed};
+use super::dead_letters::forget;
+use super::sender::Record;
+use super::{Command, WebhookHandle, Webhooks, body, changed};
 use crate::clock::now_ms;
 use crate::consumers::Consumer;
-use crate::store::ConsumerEdit;
 use crate::wire::error::ApiError;
 use crate::wire::json;
 
@@ -46,8 +45,20 @@ impl Webhooks {
 
     /// Sends what waits now; a webhook that is stopped goes on.
     pub async fn retry(&self, consumer: &Consumer) -> Result<Retried, ApiError> {
-        let handle = self.working(consumer)?;
-        handle.ask(|answer| Command::Retry { answer }).await
+        let (handle, if_stopped) = (self.working(consumer)?, false);
+        let command = |answer| Command::Retry { if_stopped, answer };
+        handle.ask(command).await
+    }
+
+    /// Resumes a webhook that is stopped, if it is.
+    pub async fn resume(&self, name: &str) -> Result<(), ApiError> {
+        // Its task knows; what it shows it may not have read yet.
+        if let Some(handle) = self.handle(name) {
+            let if_stopped = true;
+            let command = |answer| Command::Retry { if_stopped, answer };
+            handle.ask(command).await?;
+        }
+        Ok(())
     }
 
     /// Sends these dead letters, or all, again. How many.
@@ -68,7 +79,8 @@ impl Webhooks {
         number: Option<u64>,
     ) -> Result<usize, ApiError> {
         if consumer.wants.webhook.is_none() {
-            return self.drop_without_webhook(consumer, number).await;
+            // It had one once; nobody else writes its dead letters.
+            return forget(self, consumer, number).await;
         }
         // While its task is about to begin nothing else may write its rows.
         let handle = self.working(consumer)?;
@@ -76,63 +88,20 @@ impl Webhooks {
         handle.ask(command).await
     }
 
-    /// Of a consumer that had a webhook once. Nobody else writes its dead letters.
-    async fn drop_without_webhook(
-        &self,
-        consumer: &Consumer,
-        number: Option<u64>,
-    ) -> Result<usize, ApiError> {
-        let name = consumer.name.clone();
-        let count = self.read(move |reader| match number {
-            Some(number) => {
-                let letter = reader.dead_letter(&name, number)?;
-                letter.map(|_| 1).ok_or_else(no_such_dead_letter)
-            }
-            None => Ok(reader.dead_letter_count(&name)?),
-        });
-        let count = count.await?;
-        let edit = number.map_or(ConsumerEdit::DropDeadLetters, ConsumerEdit::DropDeadLetter);
-        match consumer.edit(vec![edit]).await? {
-            true => Ok(count),
-            false => Err(changed()),
-        }
-    }
-
     /// Posts something that is not in the log.
     pub async fn test(&self, consumer: &Consumer) -> Result<Tested, ApiError> {
-        #[derive(Serialize)]
-        struct Body<'a> {
-            consumer: &'a str,
-            cursor: Option<&'a str>,
-            event: &'static str,
-            data: Data,
-        }
-        #[derive(Serialize)]
-        struct Data {
-            message: &'static str,
-            timestamp: f64,
-        }
         let name = &consumer.name;
         let webhook = consumer.wants.webhook.as_ref();
         let webhook = webhook.ok_or_else(|| no_webhook(name))?;
         let handle = self.working(consumer)?;
         let _testing = handle.testing.try_acquire().map_err(|_| tested_now(name))?;
-        let (began, id) = (now_ms(), format!("{name}_test_{}", random_hex()?));
-        let body = json::to_text(&Body {
-            consumer: name,
-            cursor: None,
-            event: "test",
-            data: Data {
-                message: TEST_MESSAGE,
-                timestamp: json::seconds(began),
-            },
-        });
-        let outcome = self.sender().post(webhook, &id, body, began / 1000).await;
+        let timestamp = json::seconds(now_ms());
+        let data = serde_json::json!({ "message": TEST_MESSAGE, "timestamp": timestamp });
+        let id = format!("{name}_test_{}", random_hex()?);
+        let body = body(name, None, "test", data.to_string())?;
+        let (record, _) = self.sender().post(webhook, id, body).await;
         let is_stopped = handle.stats().stopped.is_some();
-        Ok(Tested {
-            record: Record::new(id, began, &outcome),
-            is_stopped,
-        })
+        Ok(Tested { record, is_stopped })
     }
 }
 
@@ -146,11 +115,7 @@ fn tested_now(name: &str) -> ApiError {
     let message = format!("A test of {name} is on its way; ask again when it is answered.");
     ApiError {
         retry_after: Some(1),
-        ..ApiError::new(
-            hyper::StatusCode::TOO_MANY_REQUESTS,
-            "too_many_requests",
-            message,
-        )
+        ..ApiError::new(StatusCode::TOO_MANY_REQUESTS, "too_many_requests", message)
     }
 }
 

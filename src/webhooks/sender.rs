@@ -1,18 +1,22 @@
 //! One attempt to deliver one body: the request, and what its answer means.
 
 use std::error::Error;
+use std::iter::successors;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER};
 use reqwest::{Client, ClientBuilder, Proxy, Response, StatusCode, Url, redirect};
+use serde::Serialize;
 
 use super::lookup::Lookups;
 use super::partitions::Pause;
 use super::targets::{Resolver, Targets, Way};
 use super::{hidden, signature};
+use crate::clock::now_ms;
 use crate::config;
 use crate::store::Webhook;
+use crate::wire::json;
 
 const CONNECT_TIME: Duration = Duration::from_secs(10);
 /// For what follows the head of an answer, so that the connection can be used again.
@@ -21,36 +25,28 @@ const REST_TIME: Duration = Duration::from_secs(1);
 const MAX_READ: usize = 4096;
 const MAX_SHOWN: usize = 200;
 
-/// What came of an attempt. Without the webhook's secrets.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Outcome {
-    /// Absent without an answer.
-    pub status: Option<StatusCode>,
+/// One attempt and its answer, without the webhook's secrets. Times in seconds.
+#[derive(Debug, Clone, Serialize)]
+pub struct Record {
+    pub webhook_id: String,
+    /// When it began.
+    time: f64,
+    duration: f64,
+    /// Null without an answer.
+    status: Option<u16>,
     /// The beginning of the answer's body, on one line.
-    pub answer: String,
-    pub duration: Duration,
-    /// The receiver has it when this is Ok.
-    pub result: Result<(), Failure>,
+    answer: String,
+    /// Null when the receiver took it.
+    pub error: Option<String>,
 }
 
-/// Why an attempt failed.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Failure {
-    /// For a person.
-    pub error: String,
-    pub pause: Pause,
+/// What an answer means, or that there was none.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    Taken,
     /// The receiver wants nothing any more (410).
-    pub gone: bool,
-}
-
-impl From<String> for Failure {
-    fn from(error: String) -> Self {
-        Self {
-            error,
-            pause: Pause::Partition,
-            gone: false,
-        }
-    }
+    Gone,
+    Failed(Pause),
 }
 
 /// Posts for all webhooks.
@@ -68,19 +64,20 @@ struct Clients {
 }
 
 impl Clients {
-    fn new(builder: impl Fn() -> ClientBuilder) -> Self {
-        let https = builder().https_only(true).build().map_err(|cause| {
+    fn new(builder: impl Fn() -> reqwest::Result<ClientBuilder>) -> Self {
+        let https = builder().and_then(|it| it.https_only(true).build());
+        let https = https.map_err(|cause| {
             format!(
                 "https is not possible here: {}; install the package ca-certificates and restart satwatch",
-                causes(&cause)
+                causes(&cause.without_url())
             )
         });
         if let Err(problem) = &https {
             tracing::warn!("{problem}");
         }
         // Needs no certificates, and so works where there are none.
-        let http = builder().tls_certs_only([]).build();
-        let http = http.map_err(|cause| causes(&cause));
+        let http = builder().and_then(|it| it.tls_certs_only([]).build());
+        let http = http.map_err(|cause| causes(&cause.without_url()));
         Self { https, http }
     }
 }
@@ -102,48 +99,49 @@ impl HttpSender {
                 .dns_resolver(Arc::new(Resolver { targets, lookups }))
                 .timeout(Duration::from_secs(settings.timeout))
         };
-        let direct = || builder(Some(targets.clone())).connect_timeout(CONNECT_TIME);
-        let proxied = settings.proxy.as_ref().map(|proxy| {
-            let through = Proxy::all(&proxy.0).map_err(|cause| causes(&cause.without_url()));
-            match through {
-                Ok(through) => Clients::new(|| builder(None).proxy(through.clone())),
-                Err(cause) => {
-                    let problem = format!("webhooks.proxy cannot be used: {cause}");
-                    Clients {
-                        https: Err(problem.clone()),
-                        http: Err(problem),
-                    }
-                }
-            }
-        });
+        let direct = || Ok(builder(Some(targets.clone())).connect_timeout(CONNECT_TIME));
+        let proxied = settings.proxy.as_ref();
         Self {
             direct: Clients::new(direct),
-            proxied,
+            proxied: proxied
+                .map(|proxy| Clients::new(|| Ok(builder(None).proxy(Proxy::all(&proxy.0)?)))),
             targets,
         }
     }
 
-    /// Posts a body. `now`: seconds since the Unix epoch.
-    pub async fn post(&self, webhook: &Webhook, id: &str, body: String, now: u64) -> Outcome {
-        let began = Instant::now();
-        let (mut status, mut answer) = (None, String::new());
-        let result = match self.request(webhook, id, body, now).await {
+    pub async fn post(
+        &self,
+        webhook: &Webhook,
+        webhook_id: String,
+        body: String,
+    ) -> (Record, Verdict) {
+        let (began, now) = (Instant::now(), now_ms());
+        let request = self.request(webhook, &webhook_id, body, now / 1000);
+        let (status, answer, failed) = match request.await {
             Ok(response) => {
-                let code = *status.insert(response.status());
-                let retry_after = response.headers().get(RETRY_AFTER);
-                let retry_after = retry_after.and_then(|value| wait_of(value.to_str().ok()?, now));
+                let (status, wait) = (response.status(), retry_after(&response, now / 1000));
                 let text = tokio::time::timeout(REST_TIME, beginning(response)).await;
-                answer = hidden::in_text(webhook, text.unwrap_or_default());
-                judge(code, retry_after, &answer)
+                let answer = hidden::in_text(webhook, text.unwrap_or_default());
+                let answer = shortened(&answer);
+                let failed = failure(status, wait, &answer);
+                (Some(status.as_u16()), answer, failed)
             }
-            Err(error) => Err(hidden::in_text(webhook, error).into()),
+            Err(error) => {
+                let error = hidden::in_text(webhook, error);
+                let failed = (error, Verdict::Failed(Pause::Partition));
+                (None, String::new(), Some(failed))
+            }
         };
-        Outcome {
+        let (error, verdict) = failed.unzip();
+        let record = Record {
+            webhook_id,
+            time: json::seconds(now),
+            duration: began.elapsed().as_millis() as f64 / 1000.0,
             status,
-            answer: shortened(&answer),
-            duration: began.elapsed(),
-            result,
-        }
+            answer,
+            error,
+        };
+        (record, verdict.unwrap_or(Verdict::Taken))
     }
 
     /// The head of the answer, or why there is none.
@@ -159,20 +157,21 @@ impl HttpSender {
             (Way::Proxy, Some(proxied)) => (proxied, "through webhooks.proxy: "),
             (Way::Proxy | Way::Direct, _) => (&self.direct, ""),
         };
-        let client = if url.scheme() == "https" {
-            &clients.https
-        } else {
-            &clients.http
+        let client = match url.scheme() {
+            "https" => &clients.https,
+            _ => &clients.http,
         };
-        let client = client.as_ref().map_err(Clone::clone)?;
-        let signatures = signature::header(&webhook.secrets, id, now, &body);
         let request = client
+            .as_ref()?
             .post(url)
             .headers(extra_headers(webhook)?)
             .header(CONTENT_TYPE, "application/json")
             .header("webhook-id", id)
             .header("webhook-timestamp", now)
-            .header("webhook-signature", signatures)
+            .header(
+                "webhook-signature",
+                signature::header(&webhook.secrets, id, now, &body),
+            )
             .body(body);
         let response = request.send().await;
         response.map_err(|cause| explained(format!("{through}{}", causes(&cause.without_url()))))
@@ -192,44 +191,39 @@ fn extra_headers(webhook: &Webhook) -> Result<HeaderMap, String> {
     Ok(headers)
 }
 
-/// What an answer means. `retry_after`: milliseconds.
-fn judge(status: StatusCode, retry_after: Option<u64>, answer: &str) -> Result<(), Failure> {
-    if status.is_success() {
-        return Ok(());
-    }
-    let redirected = if status.is_redirection() {
-        " (redirects are not followed)"
-    } else {
-        ""
-    };
-    let said = if answer.is_empty() {
-        String::new()
-    } else {
-        format!(": {}", shortened(answer))
-    };
-    let overloaded = matches!(status.as_u16(), 429 | 502 | 503 | 504);
-    let pause = match (retry_after, overloaded) {
+/// Why an answer is no yes, for a person, and what it means. `retry_after`: milliseconds.
+fn failure(
+    status: StatusCode,
+    retry_after: Option<u64>,
+    answer: &str,
+) -> Option<(String, Verdict)> {
+    let pause = match (retry_after, status.as_u16()) {
         (Some(wait), _) => Pause::For(wait),
-        (None, true) => Pause::Receiver,
-        (None, false) => Pause::Partition,
+        (None, 429 | 502 | 503 | 504) => Pause::Receiver,
+        (None, _) => Pause::Partition,
     };
-    Err(Failure {
-        error: format!("the receiver answered {status}{redirected}{said}"),
-        pause,
-        gone: status == StatusCode::GONE,
-    })
+    let verdict = match status {
+        status if status.is_success() => return None,
+        StatusCode::GONE => Verdict::Gone,
+        _ => Verdict::Failed(pause),
+    };
+    let redirected = match status.is_redirection() {
+        true => " (redirects are not followed)",
+        false => "",
+    };
+    let before = if answer.is_empty() { "" } else { ": " };
+    let error = format!("the receiver answered {status}{redirected}{before}{answer}");
+    Some((error, verdict))
 }
 
 /// An error with what led to it, each said once.
 fn causes(error: &dyn Error) -> String {
     let mut text = error.to_string();
-    let mut next = error.source();
-    while let Some(cause) = next {
+    for cause in successors(error.source(), |&cause| cause.source()) {
         let said = cause.to_string();
         if !text.contains(&said) {
             text = format!("{text}: {said}");
         }
-        next = cause.source();
     }
     text
 }
@@ -264,22 +258,20 @@ fn shortened(text: &str) -> String {
     text.trim_end().to_owned()
 }
 
-/// Milliseconds of a `Retry-After`: whole seconds, or a date. `now`: seconds since the Unix epoch.
-fn wait_of(text: &str, now: u64) -> Option<u64> {
-    let text = text.trim();
-    let seconds = match text.parse::<u64>() {
-        Ok(seconds) => seconds,
-        Err(_) => seconds_of_date(text)?.saturating_sub(now),
-    };
-    Some(seconds.saturating_mul(1000))
+/// Milliseconds of a `Retry-After`. `now`: seconds since the Unix epoch.
+fn retry_after(response: &Response, now: u64) -> Option<u64> {
+    wait_of(response.headers().get(RETRY_AFTER)?.to_str().ok()?, now)
 }
 
-/// Seconds since the Unix epoch of an HTTP date.
-fn seconds_of_date(text: &str) -> Option<u64> {
-    let date = httpdate::parse_http_date(text).ok()?;
-    date.duration_since(std::time::UNIX_EPOCH)
-        .ok()
-        .map(|since| since.as_secs())
+/// Whole seconds, or a date.
+fn wait_of(text: &str, now: u64) -> Option<u64> {
+    let text = text.trim();
+    let seconds = text.parse::<u64>().ok().or_else(|| {
+        let date = httpdate::parse_http_date(text).ok()?;
+        let at = date.duration_since(std::time::UNIX_EPOCH).ok()?;
+        Some(at.as_secs().saturating_sub(now))
+    })?;
+    Some(seconds.saturating_mul(1000))
 }
 
 #[cfg(test)]
@@ -302,29 +294,27 @@ mod tests {
     #[test]
     fn statuses_mean_what_standard_webhooks_says() {
         for status in [200, 204, 299] {
-            assert_eq!(
-                judge(StatusCode::from_u16(status).unwrap(), Some(7), "x"),
-                Ok(())
-            );
+            let status = StatusCode::from_u16(status).unwrap();
+            assert_eq!(failure(status, Some(7), "x"), None);
         }
-        for (status, retry_after, pause, gone) in [
-            (500, None, Pause::Partition, false),
-            (404, None, Pause::Partition, false),
-            (302, None, Pause::Partition, false),
-            (410, None, Pause::Partition, true),
-            (429, None, Pause::Receiver, false),
-            (502, None, Pause::Receiver, false),
-            (503, None, Pause::Receiver, false),
-            (504, None, Pause::Receiver, false),
-            (503, Some(9), Pause::For(9), false),
-            (400, Some(9), Pause::For(9), false),
+        for (status, retry_after, expected) in [
+            (500, None, Verdict::Failed(Pause::Partition)),
+            (404, None, Verdict::Failed(Pause::Partition)),
+            (302, None, Verdict::Failed(Pause::Partition)),
+            (410, None, Verdict::Gone),
+            (429, None, Verdict::Failed(Pause::Receiver)),
+            (502, None, Verdict::Failed(Pause::Receiver)),
+            (503, None, Verdict::Failed(Pause::Receiver)),
+            (504, None, Verdict::Failed(Pause::Receiver)),
+            (503, Some(9), Verdict::Failed(Pause::For(9))),
+            (400, Some(9), Verdict::Failed(Pause::For(9))),
         ] {
             let status = StatusCode::from_u16(status).unwrap();
-            let failure = judge(status, retry_after, "why").unwrap_err();
-            assert_eq!((failure.pause, failure.gone), (pause, gone), "{status}");
+            let (error, verdict) = failure(status, retry_after, "why").unwrap();
+            assert_eq!(verdict, expected, "{status}");
             let said = format!("the receiver answered {status}");
-            assert!(failure.error.starts_with(&said), "{}", failure.error);
-            assert!(failure.error.ends_with(": why"), "{}", failure.error);
+            assert!(error.starts_with(&said), "{error}");
+            assert!(error.ends_with(": why"), "{error}");
         }
     }
 
@@ -349,9 +339,13 @@ mod tests {
                 }],
                 headers: Vec::new(),
             };
-            let outcome = sender.post(&webhook, "shop_x-1", "{}".to_owned(), 0).await;
-            assert_eq!(outcome.status, None);
-            outcome.result.unwrap_err().error
+            let id = "shop_x-1".to_owned();
+            let (record, verdict) = sender.post(&webhook, id, "{}".to_owned()).await;
+            assert_eq!(
+                (record.status, verdict),
+                (None, Verdict::Failed(Pause::Partition))
+            );
+            record.error.unwrap()
         };
         assert_eq!(post("https").await, "install the package ca-certificates");
         let error = post("http").await;

@@ -150,7 +150,6 @@ fn refusal(host: &str, addresses: &[IpAddr]) -> String {
 }
 
 /// Resolves names with the system's resolver and drops addresses that are not to be posted to.
-#[derive(Debug)]
 pub struct Resolver {
     /// `None`: the only name is that of the proxy, which may be anywhere.
     pub targets: Option<Arc<Targets>>,

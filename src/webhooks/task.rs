@@ -2,25 +2,27 @@
 //! became of it into the store.
 
 use std::convert::Infallible;
-use std::pin::Pin;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::FutureExt;
+use futures_util::future::{BoxFuture, OptionFuture};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until};
 
-use super::attempt::{AttemptResult, Clock, chance, deliver};
-use super::failing::{self, Rows};
-use super::partitions::{Attempt, Failed, PARTITIONS, Partitions, Tried, partition_of};
-use super::sender::Failure;
+use super::attempt::{Clock, Posted, chance, deliver};
+use super::partitions::{Attempt, Failed, PARTITIONS, Partitions, Pause, partition_of};
+use super::sender::Verdict;
 use super::{Command, WebhookHandle, Webhooks};
 use crate::clock::now_ms;
 use crate::consumers::Consumer;
-use crate::events::{Batch, BatchReader, PageError};
-use crate::store::{ConsumerEdit, DeadLetter, Failing, Stopped, Webhook};
+use crate::events::{Batch, PageError, Reader};
+use crate::store::{ConsumerEdit, DeadLetter, Failing, WebhookStop};
 use crate::tracker::Event;
 use crate::wire::error::ApiError;
+use crate::wire::json;
 
 /// Events whose numbers are read from the log at a time.
 const PAGE: usize = 500;
@@ -31,21 +33,23 @@ const BROKEN: Duration = Duration::from_secs(10);
 /// Dead letters of one consumer; when there are so many, nothing more is given up.
 const MOST_DEAD_LETTERS: usize = 100_000;
 
-type Reading = Pin<Box<dyn Future<Output = Result<Batch, ApiError>> + Send>>;
+/// With the number up to which retention has taken events.
+type ReadAhead = BoxFuture<'static, Result<(Batch, u64), ApiError>>;
 
 /// Until the consumer ends or the daemon stops. What is in flight then comes again.
 pub async fn run(
     webhooks: &Arc<Webhooks>,
     consumer: &Arc<Consumer>,
-    webhook: &Webhook,
     handle: &WebhookHandle,
     mut inbox: mpsc::Receiver<Command>,
 ) {
-    let webhook = Arc::new(webhook.clone());
     let work = async {
         loop {
-            let Err(cause) = attend(webhooks, consumer, &webhook, handle, &mut inbox).await;
-            tracing::warn!(consumer = consumer.name, %cause, "a webhook is interrupted");
+            let work = async {
+                let mut task = WebhookTask::begin(webhooks, consumer, handle).await?;
+                task.work(&mut inbox).await
+            };
+            until_interrupted(&consumer.name, work).await;
             sleep(BROKEN).await;
         }
     };
@@ -57,52 +61,58 @@ pub async fn run(
     }
 }
 
-async fn attend(
-    webhooks: &Arc<Webhooks>,
-    consumer: &Arc<Consumer>,
-    webhook: &Arc<Webhook>,
-    handle: &WebhookHandle,
-    inbox: &mut mpsc::Receiver<Command>,
-) -> Result<Infallible, ApiError> {
-    WebhookTask::begin(webhooks, consumer, webhook, handle)
-        .await?
-        .work(inbox)
-        .await
+/// Whether by an error or a panic: it begins again after a while.
+async fn until_interrupted(name: &str, work: impl Future<Output = Result<Infallible, ApiError>>) {
+    match AssertUnwindSafe(work).catch_unwind().await {
+        Ok(Err(cause)) => {
+            tracing::warn!(consumer = name, %cause, "a webhook is interrupted and begins again");
+        }
+        Err(_) => tracing::error!(consumer = name, "a webhook panicked and begins again"),
+    }
 }
 
 pub(super) struct WebhookTask<'a> {
     pub(super) webhooks: &'a Arc<Webhooks>,
     pub(super) consumer: &'a Arc<Consumer>,
-    webhook: &'a Arc<Webhook>,
     handle: &'a WebhookHandle,
-    pub(super) clock: Clock,
-    /// Known to dispatch for as long as nothing is read again.
-    reader: Arc<tokio::sync::Mutex<BatchReader>>,
+    clock: Clock,
+    reader: Arc<tokio::sync::Mutex<Reader<()>>>,
     pub(super) partitions: Partitions,
-    attempts: JoinSet<Result<AttemptResult, ApiError>>,
-    /// Of events that failed before this began.
-    failing: Rows,
+    attempts: JoinSet<Result<(Attempt, Option<Posted>), ApiError>>,
     pub(super) dead_letters: usize,
+    /// Retention has taken what was not delivered up to here.
+    missed: u64,
 }
 
 impl<'a> WebhookTask<'a> {
     async fn begin(
         webhooks: &'a Arc<Webhooks>,
         consumer: &'a Arc<Consumer>,
-        webhook: &'a Arc<Webhook>,
         handle: &'a WebhookHandle,
     ) -> Result<Self, ApiError> {
-        let name = consumer.name.clone();
-        let rows = webhooks.read(move |reader| {
+        let (parts, name) = (&webhooks.parts, consumer.name.clone());
+        let rows = parts.reads.run_long(move |view| {
+            let (mut dead_letters, mut resends) = (0_usize, Vec::new());
+            for letter in view.reader.dead_letters(&name, 0) {
+                let (number, letter) = letter?;
+                dead_letters = dead_letters.saturating_add(1);
+                if letter.again {
+                    resends.push((partition_of(letter.event.kind.script()), number));
+                }
+            }
+            let (done, failing) = (
+                view.reader.partitions_done(&name)?,
+                view.reader.failing(&name)?,
+            );
             Ok((
-                reader.partitions_done(&name)?,
-                reader.dead_letter_count(&name)?,
-                Rows::new(false, reader.failing(&name, false)?),
-                Rows::new(true, reader.failing(&name, true)?),
-                reader.stopped(&name)?,
+                done,
+                failing,
+                view.reader.stopped(&name)?,
+                dead_letters,
+                resends,
             ))
         });
-        let (rows, dead_letters, failing, resent, stopped) = rows.await?;
+        let (rows, failing, stopped, dead_letters, resends) = rows.await?;
         let unread = consumer.unread().await?;
         let begin = match unread.missed {
             Some(_) => consumer.place().number,
@@ -114,49 +124,39 @@ impl<'a> WebhookTask<'a> {
                 *done = number.max(*done);
             }
         }
-        let (parts, selection) = (&webhooks.parts, consumer.filter.clone());
-        let reader = BatchReader::new(&parts.log, &parts.dispatch, selection, begin);
-        let give_up_after = webhooks.parts.settings.give_up_after.saturating_mul(1000);
+        let selection = consumer.filter.clone();
+        let reader = Reader::of_selection(&parts.log, &parts.dispatch, selection, begin);
+        let (clock, give_up) = (Clock::start(), parts.settings.give_up_after);
+        let give_up = give_up.saturating_mul(1000);
+        let mut partitions = Partitions::new(done, give_up, stopped.is_some());
+        partitions.restore(failing, clock.now());
+        for (at, number) in resends {
+            partitions.resend(at, number);
+        }
+        handle.stats().stopped = stopped.map(Into::into);
         let mut task = Self {
             webhooks,
             consumer,
-            webhook,
             handle,
-            clock: Clock::start(),
+            clock,
             reader: Arc::new(tokio::sync::Mutex::new(reader)),
-            partitions: Partitions::new(done, give_up_after, stopped.is_some()),
+            partitions,
             attempts: JoinSet::new(),
-            failing,
             dead_letters,
+            missed: 0,
         };
-        handle.stats().stopped = stopped;
-        task.begin_failing(resent).await?;
+        task.write(Vec::new()).await?;
         Ok(task)
     }
 
-    /// What failed before this began.
-    async fn begin_failing(&mut self, mut resent: Rows) -> Result<(), ApiError> {
-        let now = self.clock.now();
-        let mut edits = self.failing.remove_up_to(self.partitions.place());
-        let last = self.failing.last_tried().max(resent.last_tried());
-        let off = failing::off_for(last, now);
-        if off > 0 {
-            edits.extend(self.failing.skip(off, now));
-            edits.extend(resent.skip(off, now));
-        }
-        edits.push(ConsumerEdit::DropDone);
-        self.write(edits).await?;
-        self.begin_resends(&resent).await
-    }
-
     async fn work(&mut self, inbox: &mut mpsc::Receiver<Command>) -> Result<Infallible, ApiError> {
-        let mut reading: Option<(u64, Reading)> = None;
+        let (mut read_after, mut reading) = (None, OptionFuture::default());
         loop {
             self.send();
             self.show();
-            let after = self.partitions.read_after();
-            if reading.as_ref().map(|(from, _)| *from) != after {
-                reading = after.map(|after| (after, self.next_events(after)));
+            if read_after != self.partitions.read_after() {
+                read_after = self.partitions.read_after();
+                reading = read_after.map(|after| self.next_events(after)).into();
             }
             let begins = self.partitions.begins_at();
             let begins = begins.map(|at| self.clock.instant(at));
@@ -168,10 +168,12 @@ impl<'a> WebhookTask<'a> {
                     let all = all.into_iter().map(|finished| finished.map_err(|cause| ApiError::internal(&cause))?);
                     self.settle(all.collect::<Result<_, _>>()?).await?;
                 }
-                Some(command) = inbox.recv() => self.execute(command).await?,
-                (after, page) = read(&mut reading) => {
-                    reading = None;
-                    self.load(after, page?).await?;
+                Some(command) = inbox.recv() => self.execute(command).await,
+                Some(read) = &mut reading => {
+                    reading = OptionFuture::default();
+                    let (batch, gone) = read?;
+                    let after = read_after.take().unwrap_or_default();
+                    self.load(after, batch, gone).await?;
                 }
                 () = sleep_until(begins.unwrap_or_else(Instant::now)), if begins.is_some() => {}
             }
@@ -182,12 +184,8 @@ impl<'a> WebhookTask<'a> {
     fn send(&mut self) {
         while let Some(attempt) = self.partitions.next(self.clock.now()) {
             self.handle.stats().attempts += 1;
-            self.attempts.spawn(deliver(
-                self.webhooks.clone(),
-                self.consumer.clone(),
-                self.webhook.clone(),
-                attempt,
-            ));
+            let (webhooks, consumer) = (self.webhooks.clone(), self.consumer.clone());
+            self.attempts.spawn(deliver(webhooks, consumer, attempt));
         }
     }
 
@@ -199,45 +197,49 @@ impl<'a> WebhookTask<'a> {
         stats.in_flight = partitions.in_flight();
         stats.pending = partitions.pending();
         stats.dead_letters = Some(self.dead_letters);
-        stats.next_attempt = partitions.begins_at().filter(|_| stats.retrying > 0);
+        let next = partitions.begins_at().filter(|_| stats.retrying > 0);
+        stats.next_attempt = next.map(json::seconds);
         if !partitions.is_stopped() {
             stats.stopped = None;
         }
     }
 
     /// The next events after a number that this webhook wants; waits for them at the log's end.
-    fn next_events(&self, after: u64) -> Reading {
+    fn next_events(&self, after: u64) -> ReadAhead {
         let (webhooks, reader) = (self.webhooks.clone(), self.reader.clone());
         Box::pin(async move {
-            let (parts, mut reader) = (&webhooks.parts, reader.lock().await);
-            match reader.read(after, PAGE, Some(sleep(IDLE))).await {
+            let mut reader = reader.lock().await;
+            let batch = reader.read_batch(after, PAGE, Some(sleep(IDLE))).await;
+            let first = webhooks
+                .parts
+                .reads
+                .run(|view| Ok(view.reader.first_seq()?));
+            let gone = first.await?.saturating_sub(1);
+            let batch = match batch {
                 // What is missed is told when it is loaded.
-                Err(PageError::Expired) => Ok(Batch {
+                Err(PageError::Expired) => Batch {
                     events: Vec::new(),
                     bytes: 0,
-                    next: parts.reader.first_seq()?.saturating_sub(1),
-                    head: parts.log.head(),
-                }),
-                batch => Ok(batch?),
-            }
+                    next: gone,
+                    head: gone,
+                },
+                batch => batch?,
+            };
+            Ok((batch, gone))
         })
     }
 
-    async fn load(&mut self, after: u64, page: Batch) -> Result<(), ApiError> {
-        if page.events.is_empty() && self.webhooks.parts.indexer.has_stopped() {
+    async fn load(&mut self, after: u64, batch: Batch, gone: u64) -> Result<(), ApiError> {
+        if batch.events.is_empty() && self.webhooks.parts.indexer.has_stopped() {
             // There is nothing to wait for any more.
             return Err(ApiError::stopping());
         }
-        let expired = self.webhooks.parts.reader.first_seq()?.saturating_sub(1);
-        if after < expired {
-            self.missed(expired);
+        if after < gone {
+            self.missed(gone);
         }
-        let failing = &self.failing;
-        let events = page.events.iter().map(|entry| {
-            let partition = partition_of(entry.event.kind.script());
-            (partition, entry.number, failing.tried(entry.number))
-        });
-        self.partitions.load(after, events, page.next);
+        let events = batch.events.iter();
+        let events = events.map(|it| (partition_of(it.event.kind.script()), it.number));
+        self.partitions.load(after, events, batch.next);
         if self.partitions.pending() == 0 && self.partitions.place() > self.consumer.place().number
         {
             self.write(Vec::new()).await?;
@@ -246,178 +248,156 @@ impl<'a> WebhookTask<'a> {
     }
 
     /// Retention has taken what was not delivered.
-    fn missed(&self, number: u64) {
+    fn missed(&mut self, number: u64) {
         tracing::warn!(
             consumer = self.consumer.name,
             number,
             "events were deleted (events.retention_days) before they were delivered"
         );
-        let mut stats = self.handle.stats();
-        stats.missed_up_to = stats.missed_up_to.max(Some(number));
+        self.missed = self.missed.max(number);
+        let cursor = self.webhooks.encoder().cursor(self.missed);
+        self.handle.stats().missed_up_to = Some(cursor);
     }
 
     /// Writes down what became of attempts.
-    async fn settle(&mut self, all: Vec<AttemptResult>) -> Result<(), ApiError> {
-        let (mut moved, mut edits) = (Vec::new(), Vec::new());
-        for finished in all {
-            let attempt = finished.attempt;
-            if let Some(record) = finished.record {
-                let mut stats = self.handle.stats();
-                stats.last_error = record.error.clone().or(stats.last_error.take());
-                stats.remember(record);
-            }
-            match (finished.event, finished.result) {
+    async fn settle(&mut self, all: Vec<(Attempt, Option<Posted>)>) -> Result<(), ApiError> {
+        let mut edits = Vec::new();
+        for (attempt, posted) in all {
+            match posted {
+                Some(posted) => edits.extend(self.answered(attempt, posted).await?),
                 // The log or the dead letter is not there any more.
-                (None, _) => {
+                None => {
                     self.partitions.gone(attempt);
-                    edits.extend(not_failing(&attempt));
-                    if !attempt.resend {
-                        self.missed(attempt.number);
+                    if !attempt.delivery.resend {
+                        self.missed(attempt.delivery.number);
                     }
                 }
-                (Some(_), Ok(())) => self.delivered(attempt, &mut edits),
-                (Some(event), Err(failure)) => {
-                    self.failed(attempt, event, failure, &mut edits).await?;
-                }
             }
-            moved.push(attempt.partition);
         }
-        let place = self.partitions.place();
-        let done = moved.into_iter().map(|at| (at, self.partitions.done(at)));
-        edits.extend(
-            done.filter(|(_, number)| *number > place)
-                .map(|(at, number)| ConsumerEdit::PartitionDone(at as u64, number)),
-        );
         self.write(edits).await
     }
 
-    fn delivered(&mut self, attempt: Attempt, edits: &mut Vec<ConsumerEdit>) {
-        let is_wanted = self.partitions.delivered(attempt);
-        edits.extend(not_failing(&attempt));
-        if attempt.resend && is_wanted {
-            edits.push(ConsumerEdit::DropDeadLetter(attempt.number));
-            self.dead_letters = self.dead_letters.saturating_sub(1);
-        }
-        self.handle.stats().last_success = Some(self.clock.now());
-    }
-
-    async fn failed(
+    /// What is to be written besides what the partitions say.
+    async fn answered(
         &mut self,
         attempt: Attempt,
-        event: Event,
-        failure: Failure,
-        edits: &mut Vec<ConsumerEdit>,
-    ) -> Result<(), ApiError> {
-        let (now, Attempt { number, resend, .. }) = (self.clock.now(), attempt);
-        self.handle.stats().failed_attempts += 1;
-        if failure.gone && !self.partitions.is_stopped() {
-            self.stop(attempt, failure.error, edits);
-            return Ok(());
-        }
-        let may_give_up = resend || self.dead_letters < MOST_DEAD_LETTERS;
+        posted: Posted,
+    ) -> Result<Option<ConsumerEdit>, ApiError> {
+        let (now, was_failing) = (self.clock.now(), self.partitions.is_failing());
+        let error = posted.record.error.clone().unwrap_or_default();
+        self.handle.stats().remember(posted.record, now);
+        let pause = match posted.verdict {
+            Verdict::Taken => {
+                let is_resent = self.partitions.delivered(attempt);
+                self.dead_letters = self.dead_letters.saturating_sub(usize::from(is_resent));
+                if was_failing && !self.partitions.is_failing() {
+                    tracing::info!(consumer = self.consumer.name, "a webhook delivers again");
+                }
+                return Ok(None);
+            }
+            Verdict::Gone if !self.partitions.is_stopped() => {
+                return Ok(Some(self.stop(attempt, error)));
+            }
+            Verdict::Gone => Pause::Partition,
+            Verdict::Failed(pause) => pause,
+        };
+        let may_give_up = attempt.delivery.resend || self.dead_letters < MOST_DEAD_LETTERS;
         let failed = self
             .partitions
-            .failed(attempt, now, failure.pause, chance()?, may_give_up);
+            .failed(attempt, now, pause, chance(), may_give_up);
         match failed {
             Failed::Ignored => {}
-            Failed::Waits(tried) => {
-                self.warn_of_first(number, &failure.error);
-                edits.push(ConsumerEdit::Failing {
-                    number,
-                    resend,
-                    failing: Failing {
-                        attempts: tried.attempts,
-                        first_failed: tried.first_failed,
-                        last_tried: now,
-                    },
-                });
-            }
-            Failed::GivenUp(tried) => {
-                edits.extend(not_failing(&attempt));
-                let letter = self.given_up(&attempt, event, tried, failure.error).await?;
-                edits.push(ConsumerEdit::DeadLetter(number, letter));
+            Failed::Waits(_) => self.log_failure(attempt.delivery.number, &error, !was_failing),
+            Failed::GivenUp(failing) => {
+                let letter = self.give_up(attempt, posted.event, failing, error);
+                return Ok(Some(letter.await?));
             }
         }
-        Ok(())
+        Ok(None)
     }
 
-    /// The first failure of a row of them.
-    fn warn_of_first(&self, number: u64, error: &str) {
-        if self.partitions.failures() == 1 {
-            tracing::info!(
-                consumer = self.consumer.name,
+    /// Once, until it delivers again.
+    fn log_failure(&self, number: u64, error: &str, is_first: bool) {
+        let consumer = &self.consumer.name;
+        if is_first {
+            tracing::warn!(
+                consumer,
                 number,
                 error,
-                "a webhook's delivery failed and will be tried again"
+                "a webhook's delivery failed and is tried again; GET /consumers/{consumer} shows how it goes on"
             );
+        } else {
+            tracing::debug!(consumer, number, error, "a webhook's delivery failed");
         }
     }
 
     /// The receiver answered 410.
-    fn stop(&mut self, attempt: Attempt, reason: String, edits: &mut Vec<ConsumerEdit>) {
-        let (name, now) = (&self.consumer.name, self.clock.now());
+    fn stop(&mut self, attempt: Attempt, reason: String) -> ConsumerEdit {
+        let name = &self.consumer.name;
         tracing::warn!(
             consumer = name,
             reason,
             "a webhook is stopped until POST /consumers/{name}/retry or a PUT resumes it"
         );
         self.partitions.stop(attempt);
-        self.failing = Rows::new(false, Vec::new());
-        let stopped = Stopped { since: now, reason };
-        self.handle.stats().stopped = Some(stopped.clone());
-        edits.push(ConsumerEdit::Stop(stopped));
+        let since = self.clock.now();
+        let stop = WebhookStop { since, reason };
+        self.handle.stats().stopped = Some(stop.clone().into());
+        ConsumerEdit::Stop(stop)
     }
 
-    async fn given_up(
+    async fn give_up(
         &mut self,
-        attempt: &Attempt,
+        attempt: Attempt,
         event: Event,
-        tried: Tried,
+        failing: Failing,
         error: String,
-    ) -> Result<DeadLetter, ApiError> {
+    ) -> Result<ConsumerEdit, ApiError> {
+        let (name, number) = (self.consumer.name.clone(), attempt.delivery.number);
         tracing::warn!(
-            consumer = self.consumer.name,
-            number = attempt.number,
-            attempts = tried.attempts,
+            consumer = name,
+            number,
+            attempts = failing.attempts,
             error,
             "an event becomes a dead letter"
         );
-        if !attempt.resend {
+        if !attempt.delivery.resend {
             // After a step back there may be one of the same event.
-            let known = self.dead_letter(attempt.number).await?.is_some();
-            self.dead_letters = self.dead_letters.saturating_add(usize::from(!known));
+            let reads = &self.webhooks.parts.reads;
+            let known =
+                reads.run(move |view| Ok(view.reader.dead_letter(&name, number)?.is_some()));
+            let new = usize::from(!known.await?);
+            self.dead_letters = self.dead_letters.saturating_add(new);
         }
-        Ok(DeadLetter {
+        let letter = DeadLetter {
             event,
-            attempts: tried.attempts,
-            first_failed: tried.first_failed,
-            last_tried: self.clock.now(),
+            failing,
             error,
             again: false,
-        })
+        };
+        Ok(ConsumerEdit::DeadLetter(number, letter))
     }
 
-    /// Writes edits and the place.
-    async fn write(&self, edits: Vec<ConsumerEdit>) -> Result<(), ApiError> {
+    /// Writes the place and what goes with it.
+    async fn write(&mut self, more: Vec<ConsumerEdit>) -> Result<(), ApiError> {
+        let mut edits = self.partitions.take_changes();
+        edits.extend(more);
         let place = self.partitions.place();
-        match self.consumer.move_to(place, edits, now_ms()).await? {
-            Some(_) => Ok(()),
+        match self.consumer.move_to(place, None, edits, now_ms()).await? {
+            Ok(_) => Ok(()),
             // It has ended, and this task does so at once.
-            None => std::future::pending().await,
+            Err(_) => std::future::pending().await,
         }
     }
 }
 
-fn not_failing(attempt: &Attempt) -> Option<ConsumerEdit> {
-    attempt.failed_before.then_some(ConsumerEdit::NotFailing {
-        number: attempt.number,
-        resend: attempt.resend,
-    })
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-async fn read(reading: &mut Option<(u64, Reading)>) -> (u64, Result<Batch, ApiError>) {
-    match reading {
-        Some((after, reading)) => (*after, reading.await),
-        None => std::future::pending().await,
+    #[tokio::test]
+    async fn webhook_that_panics_or_is_interrupted_begins_again() {
+        until_interrupted("shop", async { panic!("a test") }).await;
+        until_interrupted("shop", async { Err(ApiError::stopping()) }).await;
     }
 }

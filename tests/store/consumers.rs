@@ -7,8 +7,8 @@ use std::collections::BTreeMap;
 
 use bitcoin::ScriptBuf;
 use satwatch::store::{
-    Consumer, ConsumerEdit, DeadLetter, Failing, Place, Scripts, SigningSecret, Stopped,
-    StoreError, StoreReader, Webhook, Writer,
+    ConsumerEdit, ConsumerPlace, ConsumerRow, DeadLetter, Delivery, Failing, SigningSecret,
+    StoreError, StoreReader, Webhook, WebhookStop, Writer,
 };
 use satwatch::tracker::{Balance, Cause, Event, EventKind};
 use tempfile::tempdir;
@@ -18,10 +18,10 @@ use super::{block_event, block_id, dump, old_by_clock, open, script, tamper, txi
 /// Names of which each begins like another one.
 const NAMES: [&str; 5] = ["a", "aa", "ab", "a-", "a_"];
 
-fn consumer(n: u8) -> Consumer {
-    Consumer {
+fn consumer(n: u8) -> ConsumerRow {
+    ConsumerRow {
         created: 1_700_000_000_000 + u64::from(n),
-        scripts: Scripts::These(vec![ScriptBuf::from_bytes(vec![0, 20, n])]),
+        scripts: Some(vec![ScriptBuf::from_bytes(vec![0, 20, n])]),
         blocks: true,
         webhook: Some(Webhook {
             url: format!("https://shop.example/{n}"),
@@ -45,22 +45,18 @@ fn failing(n: u32) -> Failing {
 }
 
 fn edit_failing(number: u64, resend: bool, n: u32) -> ConsumerEdit {
-    ConsumerEdit::Failing {
-        number,
-        resend,
-        failing: failing(n),
-    }
+    ConsumerEdit::Failing(Delivery { resend, number }, failing(n))
 }
 
-fn stopped() -> Stopped {
-    Stopped {
+fn stopped() -> WebhookStop {
+    WebhookStop {
         since: 3_000,
         reason: "no".to_owned(),
     }
 }
 
-fn place(number: u64) -> Place {
-    Place {
+fn place(number: u64) -> ConsumerPlace {
+    ConsumerPlace {
         number,
         moved: 1_700_000_000_000 + number,
     }
@@ -87,9 +83,7 @@ fn letter(n: u8) -> DeadLetter {
     };
     DeadLetter {
         event,
-        attempts: 7,
-        first_failed: 1_000,
-        last_tried: 2_000,
+        failing: failing(7),
         error: format!("no {n}"),
         again: n.is_multiple_of(2),
     }
@@ -98,13 +92,13 @@ fn letter(n: u8) -> DeadLetter {
 /// What a consumer is in the store.
 #[derive(Debug, Clone, PartialEq)]
 struct Rows {
-    wants: Consumer,
-    place: Place,
+    wants: ConsumerRow,
+    place: ConsumerPlace,
     done: Vec<(u64, u64)>,
     letters: Vec<(u64, DeadLetter)>,
     failing: Vec<(u64, Failing)>,
     resent: Vec<(u64, Failing)>,
-    stopped: Option<Stopped>,
+    stopped: Option<WebhookStop>,
 }
 
 fn read(reader: &StoreReader) -> BTreeMap<String, Rows> {
@@ -113,10 +107,17 @@ fn read(reader: &StoreReader) -> BTreeMap<String, Rows> {
         .unwrap()
         .into_iter()
         .map(|(name, wants, place)| {
-            let (done, letters) = (
-                reader.partitions_done(&name).unwrap(),
-                reader.dead_letters(&name, 0, usize::MAX).unwrap(),
-            );
+            let done = reader.partitions_done(&name).unwrap();
+            let letters: Vec<_> = reader.dead_letters(&name, 0).map(Result::unwrap).collect();
+            let (resent, failing): (Vec<_>, Vec<_>) = reader
+                .failing(&name)
+                .unwrap()
+                .into_iter()
+                .partition(|(delivery, _)| delivery.resend);
+            let numbered = |rows: Vec<(Delivery, Failing)>| {
+                let row = |(delivery, row): (Delivery, Failing)| (delivery.number, row);
+                rows.into_iter().map(row).collect()
+            };
             assert_eq!(reader.dead_letter_count(&name).unwrap(), letters.len());
             for (number, letter) in &letters {
                 assert_eq!(
@@ -131,8 +132,8 @@ fn read(reader: &StoreReader) -> BTreeMap<String, Rows> {
                     place,
                     done,
                     letters,
-                    failing: reader.failing(&name, false).unwrap(),
-                    resent: reader.failing(&name, true).unwrap(),
+                    failing: numbered(failing),
+                    resent: numbered(resent),
                     stopped: reader.stopped(&name).unwrap(),
                 },
             )
@@ -173,8 +174,8 @@ fn what_is_written_of_consumers_has_these_bytes() {
     let folder = tempdir().unwrap();
     let (mut writer, reader) = open(folder.path());
     create(&mut writer, "shop-1", 6);
-    let all = Consumer {
-        scripts: Scripts::All,
+    let all = ConsumerRow {
+        scripts: None,
         blocks: false,
         webhook: None,
         ..consumer(0)
@@ -370,12 +371,8 @@ fn dead_letters_are_read_in_parts() {
         .collect();
     writer.edit_consumer("a", &edits, false).unwrap();
     let letters = |after, limit| {
-        reader
-            .dead_letters("a", after, limit)
-            .unwrap()
-            .into_iter()
-            .map(|(number, _)| number)
-            .collect::<Vec<_>>()
+        let letters = reader.dead_letters("a", after).take(limit);
+        letters.map(|letter| letter.unwrap().0).collect::<Vec<_>>()
     };
     assert_eq!(
         (letters(0, 2), letters(255, 9), letters(u64::MAX, 9)),
@@ -405,7 +402,7 @@ fn failing_events_are_forgotten_one_by_one_and_all_when_the_webhook_is_stopped()
     edit(&[edit_failing(13, false, 6), edit_failing(15, false, 1)]);
     assert_eq!(rows().failing, [(13, failing(6)), (15, failing(1))]);
     let (number, resend) = (13, false);
-    edit(&[ConsumerEdit::NotFailing { number, resend }]);
+    edit(&[ConsumerEdit::NotFailing(Delivery { resend, number })]);
     assert_eq!(rows().failing, [(15, failing(1))]);
     edit(&[ConsumerEdit::Resume]);
     assert_eq!(
@@ -464,12 +461,12 @@ fn one_event_is_read_by_its_number_until_retention_takes_it() {
     );
 }
 
-fn arbitrary_consumer() -> impl Strategy<Value = Consumer> {
+fn arbitrary_consumer() -> impl Strategy<Value = ConsumerRow> {
     let spks = vec(
         vec(any::<u8>(), 0..80).prop_map(ScriptBuf::from_bytes),
         0..5,
     );
-    let scripts = prop_oneof![Just(Scripts::All), spks.prop_map(Scripts::These)];
+    let scripts = prop::option::of(spks);
     let secret = (vec(any::<u8>(), 0..70), any::<Option<u64>>())
         .prop_map(|(key, expires)| SigningSecret { key, expires });
     let headers = vec(any::<(String, String)>(), 0..3);
@@ -485,7 +482,7 @@ fn arbitrary_consumer() -> impl Strategy<Value = Consumer> {
         any::<bool>(),
         prop::option::of(webhook),
     )
-        .prop_map(|(created, scripts, blocks, webhook)| Consumer {
+        .prop_map(|(created, scripts, blocks, webhook)| ConsumerRow {
             created,
             scripts,
             blocks,
@@ -502,9 +499,11 @@ fn arbitrary_letter() -> impl Strategy<Value = DeadLetter> {
     )
         .prop_map(
             |(n, (attempts, first_failed, last_tried), error, again)| DeadLetter {
-                attempts,
-                first_failed,
-                last_tried,
+                failing: Failing {
+                    attempts,
+                    first_failed,
+                    last_tried,
+                },
                 error,
                 again,
                 ..letter(n)
@@ -521,7 +520,7 @@ proptest! {
     ) {
         let folder = tempdir().unwrap();
         let (mut writer, reader) = open(folder.path());
-        let place = Place { number, moved };
+        let place = ConsumerPlace { number, moved };
         let mut edits = vec![ConsumerEdit::Define(wants.clone()), ConsumerEdit::Move(place)];
         edits.extend(letters.iter().map(|(number, letter)| ConsumerEdit::DeadLetter(*number, letter.clone())));
         writer.edit_consumer("a", &edits, false).unwrap();
@@ -538,7 +537,7 @@ fn damaged_rows_are_errors_that_name_them_and_never_other_values() {
     type Look = fn(&StoreReader) -> Option<StoreError>;
     let consumers: Look = |reader| reader.consumers().err();
     let done: Look = |reader| reader.partitions_done("a").err();
-    let letters: Look = |reader| reader.dead_letters("a", 0, 9).err();
+    let letters: Look = |reader| reader.dead_letters("a", 0).find_map(Result::err);
     let count: Look = |reader| reader.dead_letter_count("a").err();
     type Case<'a> = (&'a [u8], Option<&'a [u8]>, Look);
     let cases: [Case; 9] = [

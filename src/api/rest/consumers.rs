@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use bitcoin::Network;
+use bitcoin::{Network, ScriptBuf};
 use hyper::StatusCode;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -15,7 +15,7 @@ use crate::config;
 use crate::consumers::{Consumer, Consumers, Defined, EndReason, LeaseId, Unread, consumer_name};
 use crate::events::cursors;
 use crate::reads::{Reads, run_detached};
-use crate::store::{self, Scripts};
+use crate::store;
 use crate::webhooks::{self, Webhooks};
 use crate::wire::address::KnownAddress;
 use crate::wire::error::ApiError;
@@ -35,7 +35,7 @@ pub struct Acked {
 }
 
 /// `PUT /consumers/{name}`
-#[derive(Debug, Deserialize)]
+#[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct PutConsumer {
     addresses: Option<AddressSelection>,
@@ -106,8 +106,8 @@ impl ConsumerRoutes {
         let (routes, unread) = (self.clone(), consumer.unread().await?);
         let shape = self.reads.run(move |view| {
             let addresses = match &consumer.wants.scripts {
-                Scripts::All => "all".into(),
-                Scripts::These(spks) => spks.iter().map(|spk| view.address_of(spk)).collect(),
+                None => "all".into(),
+                Some(spks) => spks.iter().map(|spk| view.address_of(spk)).collect(),
             };
             routes.shape(&consumer, unread, addresses, true)
         });
@@ -122,8 +122,8 @@ pub async fn list_consumers(routes: &Arc<ConsumerRoutes>) -> Result<Answer, ApiE
         let cursor = view.cursor()?;
         let shape = |(consumer, unread): &(Arc<Consumer>, Unread)| {
             let addresses = match &consumer.wants.scripts {
-                Scripts::All => "all".into(),
-                Scripts::These(spks) => spks.len().into(),
+                None => "all".into(),
+                Some(spks) => spks.len().into(),
             };
             owned.shape(consumer, *unread, addresses, false)
         };
@@ -198,20 +198,20 @@ pub async fn put_consumer(
 async fn define(
     routes: &ConsumerRoutes,
     name: &str,
-    scripts: Scripts,
+    scripts: Option<Vec<ScriptBuf>>,
     blocks: bool,
     target: Option<webhooks::Target>,
     at: Option<u64>,
     head: u64,
 ) -> Result<(Arc<Consumer>, Defined, Option<String>), ApiError> {
     let (now, mut secret) = (now_ms(), None);
-    let wants = |known: Option<&store::Consumer>| {
+    let wants = |known: Option<&store::ConsumerRow>| {
         let webhook = target
             .map(|target| target.webhook(known.and_then(|known| known.webhook.as_ref())))
             .transpose()?;
         let (webhook, generated) = webhook.unzip();
         secret = generated.flatten();
-        Ok(store::Consumer {
+        Ok(store::ConsumerRow {
             created: now,
             scripts,
             blocks,
@@ -251,14 +251,12 @@ fn named(
 }
 
 /// In an order that says nothing, so that equal lists are equal.
-fn scripts_of(addresses: Option<&[KnownAddress]>) -> Scripts {
-    let Some(addresses) = addresses else {
-        return Scripts::All;
-    };
+fn scripts_of(addresses: Option<&[KnownAddress]>) -> Option<Vec<ScriptBuf>> {
+    let addresses = addresses?;
     let spks = addresses.iter().map(|address| address.spk.clone());
     let mut spks: Vec<_> = spks.collect();
     spks.sort_unstable();
-    Scripts::These(spks)
+    Some(spks)
 }
 
 /// `DELETE /consumers/{name}`
@@ -316,7 +314,8 @@ pub async fn acknowledge(
         Ok(number)
     });
     let (number, moving) = (number.await?, consumer.clone());
-    let moved = run_detached(async move { moving.acknowledge(number, lease, now_ms()).await });
+    let moved =
+        run_detached(async move { moving.move_to(number, lease, Vec::new(), now_ms()).await });
     let place = match moved.await? {
         Ok(place) => place,
         Err(reason) => return Ok(Err(reason)),

@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 use super::body::AnswerBody;
 use super::budget::Budget;
 use super::respond::{self, Answer};
-use crate::events::{self, Batch, EventLog, PageError, Selection, cursors};
+use crate::events::{self, Batch, EventLog, PageError, Reader, Selection, cursors};
 use crate::reads::{Reads, StoreView};
 use crate::wire::address::{self, KnownAddress};
 use crate::wire::request::Request;
@@ -116,12 +116,8 @@ impl EventQueries {
         let enough = enough.map(|enough| async {
             self.stop.run_until_cancelled(enough).await;
         });
-        let request = events::Request {
-            selection,
-            after,
-            limit,
-        };
-        events::read(&self.log, &self.dispatch, request, enough).await
+        let mut reader = Reader::of_selection(&self.log, &self.dispatch, selection, after);
+        reader.read_batch(after, limit, enough).await
     }
 
     /// A part of the log as `GET /events` answers it.

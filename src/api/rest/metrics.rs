@@ -14,7 +14,7 @@ use crate::clock::now_ms;
 use crate::consumers::{Consumer, Unread};
 use crate::events;
 use crate::reads::StoreView;
-use crate::webhooks::Counters;
+use crate::webhooks::WebhookStats;
 use crate::wire::error::ApiError;
 use crate::wire::json::seconds;
 
@@ -117,19 +117,23 @@ impl Overview {
         let help = "Who reads the consumer now.";
         add("consumer_readers", help, &|it, _| size(it.readers()));
 
-        let webhooks = self.webhooks.counters()?;
-        let mut add = |name, help, value: fn(&Counters) -> Option<f64>| {
+        let webhooks = self.webhooks.all_stats()?;
+        let mut add = |name, help, value: fn(&WebhookStats) -> Option<f64>| {
             let values = webhooks.iter().map(|(name, it)| (&**name, value(it)));
             text.add(name, help, "consumer", values);
         };
         let help = "Posts to the webhook.";
         add("webhook_attempts_total", help, |it| number(it.attempts));
         let help = "Posts that failed.";
-        add("webhook_failures_total", help, |it| number(it.failures));
+        add("webhook_failures_total", help, |it| {
+            number(it.failed_attempts)
+        });
         let help = "Posts on their way.";
         add("webhook_in_flight", help, |it| size(it.in_flight));
         let help = "Events that were given up; see GET /consumers/{name}/dead_letters.";
-        add("webhook_dead_letters", help, |it| size(it.dead_letters));
+        add("webhook_dead_letters", help, |it| {
+            size(it.dead_letters.unwrap_or_default())
+        });
         Ok(())
     }
 

@@ -8,7 +8,7 @@ use super::respond::Answer;
 use crate::consumers::{Consumer, Consumers, consumer_name};
 use crate::events::{PageError, cursors};
 use crate::reads::{Reads, StoreView};
-use crate::store::{Scripts, StoreError};
+use crate::store::StoreError;
 use crate::wire::ApiError;
 use crate::wire::address::KnownAddress;
 use crate::wire::request::types::{Limit, Wait};
@@ -96,11 +96,11 @@ fn addresses_of(
 ) -> Result<Vec<KnownAddress>, StoreError> {
     let most = cursors::BALANCES.saturating_add(1);
     let spks: Vec<_> = match &consumer.wants.scripts {
-        Scripts::All => {
+        None => {
             let rows = view.watches(None, most)?.into_iter();
             rows.map(|(_, row)| row.spk).collect()
         }
-        Scripts::These(spks) => spks.iter().take(most).cloned().collect(),
+        Some(spks) => spks.iter().take(most).cloned().collect(),
     };
     Ok(spks.into_iter().map(|spk| view.known(spk)).collect())
 }

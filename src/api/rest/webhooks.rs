@@ -87,7 +87,9 @@ pub async fn dead_letters(
     let page = routes.reads.run(move |view| {
         let (reader, encoder) = (view.reader, view.encoder);
         let total = reader.dead_letter_count(&consumer.name)?;
-        let mut letters = reader.dead_letters(&consumer.name, after, limit.saturating_add(1))?;
+        let letters = reader.dead_letters(&consumer.name, after);
+        let letters = letters.take(limit.saturating_add(1));
+        let mut letters = letters.collect::<Result<Vec<_>, _>>()?;
         let more = letters.len() > limit;
         letters.truncate(limit);
         let last = letters.last().filter(|_| more);
@@ -111,9 +113,9 @@ fn letter_shape(
         cursor,
         event,
         data: RawValue::from_string(data).map_err(|cause| ApiError::internal(&cause))?,
-        attempts: letter.attempts,
-        first_failed: seconds(letter.first_failed),
-        last_tried: seconds(letter.last_tried),
+        attempts: letter.failing.attempts,
+        first_failed: seconds(letter.failing.first_failed),
+        last_tried: seconds(letter.failing.last_tried),
         error: letter.error,
         resending: letter.again,
     })

@@ -12,7 +12,7 @@ use super::Call;
 use super::client::{self, SubscriptionStart};
 use super::requests::{SubscribeAddress, SubscribeAddresses, UnsubscribeAddress};
 use crate::api::rest::watchlist::distinct;
-use crate::events::{Interest, Registration, Topic, cursors};
+use crate::events::{Registration, Topic, cursors};
 use crate::reads::StoreView;
 use crate::socketio::{Ack, Encoded};
 use crate::wire::address::KnownAddress;
@@ -68,7 +68,7 @@ impl TopicsGuard {
             new: new.clone(),
         };
         registration
-            .add(Interest::Topics(new))
+            .add(new)
             .await
             .map_err(|_| ApiError::stopping())?;
         Ok(registered)

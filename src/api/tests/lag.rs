@@ -375,7 +375,7 @@ async fn a_page_of_large_events_is_a_short_one() {
     let (mut at, mut numbers, mut count) = (0, Vec::new(), 0);
     while at < daemon.services.events.log.head() {
         let page = daemon.services.events.log.clone().page(at).await.unwrap();
-        numbers.extend(page.entries().iter().map(|entry| entry.number));
+        numbers.extend(page.entries_after(0).iter().map(|entry| entry.number));
         (at, count) = (page.next, count + 1);
     }
     assert_eq!(

@@ -4,16 +4,34 @@ use tokio::time::Instant;
 
 use super::*;
 
-/// Events of this topic.
+fn reader(log: &Arc<EventLog>, dispatch: &Handle, n: u8, after: u64) -> Reader<()> {
+    let selection = Selection {
+        scripts: Some(Arc::new([ScriptHash([n; 32])].into())),
+        blocks: false,
+    };
+    Reader::of_selection(log, dispatch, selection, after)
+}
+
+/// What is read of this topic.
+#[derive(Clone, Copy)]
+struct Request {
+    n: u8,
+    after: u64,
+    limit: usize,
+}
+
 fn request(n: u8, after: u64, limit: usize) -> Request {
-    Request {
-        selection: Selection {
-            scripts: Some(Arc::new([ScriptHash([n; 32])].into())),
-            blocks: false,
-        },
-        after,
-        limit,
-    }
+    Request { n, after, limit }
+}
+
+async fn read(
+    log: &Arc<EventLog>,
+    dispatch: &Handle,
+    Request { n, after, limit }: Request,
+    enough: Option<impl Future<Output = ()>>,
+) -> Result<Batch, PageError> {
+    let mut reader = reader(log, dispatch, n, after);
+    reader.read_batch(after, limit, enough).await
 }
 
 fn numbers(batch: &Batch) -> Vec<u64> {
@@ -125,32 +143,31 @@ async fn batch_passes_the_numbers_that_a_power_loss_skipped() {
 async fn batch_registers_only_to_wait_and_once() {
     let mut world = World::new();
     world.commit(&[1, 2, 1]);
-    let selection = request(1, 0, 0).selection;
-    let mut reader = BatchReader::new(&world.log, &world.dispatch, selection, 0);
+    let mut reader = reader(&world.log, &world.dispatch, 1, 0);
     let enough = || Some(tokio::time::sleep(WAIT));
-    let batch = reader.read(0, 1, enough()).await.unwrap();
+    let batch = reader.read_batch(0, 1, enough()).await.unwrap();
     assert_eq!((numbers(&batch), batch.next), (vec![1], 1));
-    let batch = reader.read(1, 10, enough()).await.unwrap();
+    let batch = reader.read_batch(1, 10, enough()).await.unwrap();
     assert_eq!((numbers(&batch), batch.next), (vec![3], 3));
     assert!(!reader.follows(), "there was something at once");
-    let batch = reader.read(3, 10, enough()).await.unwrap();
+    let batch = reader.read_batch(3, 10, enough()).await.unwrap();
     assert_eq!((numbers(&batch), batch.next), (vec![], 3));
     assert!(reader.follows());
     // Given up while it waits.
     tokio::select! {
         biased;
-        _ = reader.read(3, 10, enough()) => panic!("there is nothing"),
+        _ = reader.read_batch(3, 10, enough()) => panic!("there is nothing"),
         () = tokio::task::yield_now() => {}
     }
     world.commit(&[2, 1]);
     world.settle().await;
-    let batch = reader.read(3, 10, enough()).await.unwrap();
+    let batch = reader.read_batch(3, 10, enough()).await.unwrap();
     assert_eq!((numbers(&batch), batch.next), (vec![5], 5));
     assert!(reader.follows(), "it is the same registration");
-    let batch = reader.read(0, 2, enough()).await.unwrap();
+    let batch = reader.read_batch(0, 2, enough()).await.unwrap();
     assert_eq!((numbers(&batch), batch.next), (vec![1, 3], 3));
-    assert!(!reader.follows(), "going back it begins anew");
-    let batch = reader.read(3, 10, enough()).await.unwrap();
+    assert!(reader.follows(), "going back it stays registered");
+    let batch = reader.read_batch(3, 10, enough()).await.unwrap();
     assert_eq!((numbers(&batch), batch.next), (vec![5], 5));
 }
 
@@ -162,17 +179,16 @@ async fn batch_reader_that_is_given_up_while_it_registers_begins_anew() {
         let mut world = World::new();
         world.commit(&[1]);
         world.settle().await;
-        let selection = request(1, 0, 0).selection;
-        let mut reader = BatchReader::new(&world.log, &world.dispatch, selection, 1);
+        let mut reader = reader(&world.log, &world.dispatch, 1, 1);
         let enough = || Some(tokio::time::sleep(WAIT));
         {
-            let mut reading = Box::pin(reader.read(1, 10, enough()));
+            let mut reading = Box::pin(reader.read_batch(1, 10, enough()));
             let mut cx = std::task::Context::from_waker(std::task::Waker::noop());
             assert!(reading.as_mut().poll(&mut cx).is_pending());
         }
         world.commit(&[1]);
         world.settle().await;
-        let batch = reader.read(1, 10, enough()).await.unwrap();
+        let batch = reader.read_batch(1, 10, enough()).await.unwrap();
         assert_eq!((numbers(&batch), batch.next), (vec![2], 2));
     }
 }

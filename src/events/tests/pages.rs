@@ -5,7 +5,7 @@ use std::collections::{HashMap, HashSet};
 use bitcoin::Txid;
 use tokio::time::Instant;
 
-use super::super::filter::Filter;
+use super::super::filter::TopicFilter;
 use super::super::log::Cache;
 use super::*;
 use crate::tracker::{Status, TxSummary};
@@ -48,23 +48,27 @@ fn page_finds_the_next_event_that_a_filter_wants() {
     let events: Vec<_> = (1..).zip(topics.iter().map(|n| event(*n))).collect();
     let page = Page::new(0, 60, events);
     let scripts = |count: u8| (1..=count).map(|n| ScriptHash([n; 32]));
-    let mut filters = Vec::new();
+    let (mut maps, mut selections) = (Vec::new(), Vec::new());
     // More topics than are looked up one by one, and fewer.
     for count in [1, 8, 9, 11] {
         let first = |n: u8| (1..).zip(&topics).find(|(_, topic)| **topic == n);
         let from = |n: u8| (topic(n), first(n).unwrap().0);
-        filters.push(Filter::Topics((0..count).map(from).collect()));
+        maps.push((0..count).map(from).collect());
         for blocks in [false, true] {
             let scripts = Some(Arc::new(scripts(count).collect::<HashSet<_>>()));
-            filters.push(Filter::Selection(Selection { scripts, blocks }));
+            selections.push(Selection { scripts, blocks });
             let scripts = None;
-            filters.push(Filter::Selection(Selection { scripts, blocks }));
+            selections.push(Selection { scripts, blocks });
         }
     }
-    let is_wanted = |filter: &Filter, n: u8, number: u64| match filter {
-        Filter::Topics(topics) => topics.get(&topic(n)).is_some_and(|from| number > *from),
-        Filter::Selection(Selection { blocks, .. }) if n == 0 => *blocks,
-        Filter::Selection(Selection { scripts, .. }) => match scripts {
+    let maps = maps.iter().map(TopicFilter::Topics);
+    let filters: Vec<_> = maps
+        .chain(selections.iter().map(TopicFilter::Selection))
+        .collect();
+    let is_wanted = |filter: &TopicFilter<'_>, n: u8, number: u64| match filter {
+        TopicFilter::Topics(topics) => topics.get(&topic(n)).is_some_and(|from| number > *from),
+        TopicFilter::Selection(Selection { blocks, .. }) if n == 0 => *blocks,
+        TopicFilter::Selection(Selection { scripts, .. }) => match scripts {
             None => true,
             Some(scripts) => scripts.contains(&ScriptHash([n; 32])),
         },
@@ -79,7 +83,7 @@ fn page_finds_the_next_event_that_a_filter_wants() {
         }
     }
     assert!(
-        page.next_wanted(0, &Filter::Topics(HashMap::new()))
+        page.next_wanted(0, &TopicFilter::Topics(&HashMap::new()))
             .is_none()
     );
 }
@@ -90,7 +94,7 @@ async fn page_ends_behind_its_events_or_its_bytes_or_at_the_end_of_the_log() {
     world.commit(&[1; 1500]);
     let ends = async |number| {
         let page = world.log.clone().page(number).await.unwrap();
-        (page.entries().len(), page.next)
+        (page.entries_after(0).len(), page.next)
     };
     assert_eq!(ends(0).await, (PAGE, 1000));
     assert_eq!(ends(1000).await, (500, 1500));
@@ -112,10 +116,10 @@ async fn batch_ends_behind_its_bytes_too() {
         scripts: None,
         blocks: false,
     };
-    let mut reader = BatchReader::new(&world.log, &world.dispatch, selection, 0);
+    let mut reader = Reader::of_selection(&world.log, &world.dispatch, selection, 0);
     for (after, expected) in [(0, 2), (2, 1)] {
         let at_once: Option<std::future::Ready<()>> = None;
-        let batch = reader.read(after, 1000, at_once).await.unwrap();
+        let batch = reader.read_batch(after, 1000, at_once).await.unwrap();
         assert_eq!(batch.events.len(), expected);
         assert_eq!(batch.next, after + expected as u64);
     }
@@ -132,7 +136,7 @@ async fn page_is_read_once_for_all() {
         assert!(Arc::ptr_eq(&page, &again), "what covers {number} is here");
     }
     assert!(world.log.cached(100).is_none(), "nothing comes after it");
-    let entry = page.entries().first().unwrap();
+    let entry = page.entries_after(0).first().unwrap();
     let encoded = entry.encoded(&world.log.encoder).unwrap();
     assert!(std::ptr::eq(
         encoded,

@@ -154,7 +154,54 @@ macro_rules! plain_value {
     )*};
 }
 
-plain_value!(u32, u64, bool, String);
+plain_value!(u8, u32, u64, bool, String);
+
+/// Types that are their fields, one behind the other.
+macro_rules! value_of_fields {
+    ($type:ty: $($field:ident),+) => {
+        impl StoredValue for $type {
+            fn encode(&self, out: &mut Out) {
+                $(out.part(&self.$field);)+
+            }
+
+            fn decode(input: &mut In<'_>) -> Result<Self, Malformed> {
+                Ok(Self { $($field: input.part()?),+ })
+            }
+        }
+    };
+}
+
+pub(super) use value_of_fields;
+
+impl<T: StoredValue> StoredValue for Option<T> {
+    fn encode(&self, out: &mut Out) {
+        out.option(self.as_ref(), |out, value| _ = out.part(value));
+    }
+
+    fn decode(input: &mut In<'_>) -> Result<Self, Malformed> {
+        input.option(In::part)
+    }
+}
+
+impl<T: StoredValue> StoredValue for Vec<T> {
+    fn encode(&self, out: &mut Out) {
+        out.list(self, |out, value| _ = out.part(value));
+    }
+
+    fn decode(input: &mut In<'_>) -> Result<Self, Malformed> {
+        input.list(In::part)
+    }
+}
+
+impl<A: StoredValue, B: StoredValue> StoredValue for (A, B) {
+    fn encode(&self, out: &mut Out) {
+        out.part(&self.0).part(&self.1);
+    }
+
+    fn decode(input: &mut In<'_>) -> Result<Self, Malformed> {
+        Ok((input.part()?, input.part()?))
+    }
+}
 
 #[cfg(test)]
 mod tests {

@@ -307,17 +307,6 @@ impl StoredValue for ScanRow {
     }
 }
 
-/// `scan_scripts`.
-impl StoredValue for Vec<ScriptHash> {
-    fn encode(&self, out: &mut Out) {
-        out.list(self, |out, script| _ = out.part(script));
-    }
-
-    fn decode(input: &mut In<'_>) -> Result<Self, Malformed> {
-        input.list(In::part)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;

@@ -5,22 +5,23 @@
 //!
 //! | key | value | |
 //! |---|---|---|
-//! | name | created u64, all scripts bool, spks, blocks bool, webhook | its wants: [`Consumer`] |
-//! | name, 0, `c` | number u64, moved u64 | all events up to this one are done: [`Place`] |
+//! | name | created u64, all scripts bool, spks, blocks bool, webhook | its wants: [`ConsumerRow`] |
+//! | name, 0, `c` | number u64, moved u64 | all events up to this one are done: [`ConsumerPlace`] |
 //! | name, 0, `q` | number u64 | nothing that it wants is between the place and this: quiet |
 //! | name, 0, `p`, partition u64 | number u64 | a webhook's partition is done up to here, beyond the place |
 //! | name, 0, `d`, number u64 | event, tries, error, again bool | [`DeadLetter`] |
 //! | name, 0, `f`, number u64 | tries | an event that failed and is tried again: [`Failing`] |
 //! | name, 0, `r`, number u64 | tries | a dead letter that is sent again and failed again |
-//! | name, 0, `s` | since u64, reason | the receiver wants nothing any more: [`Stopped`] |
+//! | name, 0, `s` | since u64, reason | the receiver wants nothing any more: [`WebhookStop`] |
 //!
-//! Earlier builds wrote rows `o` (number u64: an event behind the place that is done), which are
-//! deleted when their webhook begins.
+//! Earlier builds left rows `o`, which mean nothing any more.
 //!
 //! Tries: attempts u32, first_failed u64, last_tried u64. `webhook`: 0, or 2 and url, list of (key,
 //! (expires u64)?), list of (header, value). Format 2 wrote 1 and url, key.
 
 mod values;
+
+use std::collections::BTreeMap;
 
 use rocksdb::{ColumnFamily, ReadOptions, WriteBatch};
 
@@ -32,20 +33,14 @@ use crate::tracker::Event;
 
 /// What a named reader wants of the log.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Consumer {
+pub struct ConsumerRow {
     /// Milliseconds since the Unix epoch.
     pub created: u64,
-    pub scripts: Scripts,
+    /// `None`: every watched script, also those that are added later.
+    pub scripts: Option<Vec<bitcoin::ScriptBuf>>,
     /// Blocks and reorgs too.
     pub blocks: bool,
     pub webhook: Option<Webhook>,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Scripts {
-    /// Every watched script, also those that are added later.
-    All,
-    These(Vec<bitcoin::ScriptBuf>),
 }
 
 /// Where events are sent to.
@@ -84,7 +79,7 @@ impl std::fmt::Debug for SigningSecret {
 
 /// How far a consumer has come: everything it wants up to `number` is done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Place {
+pub struct ConsumerPlace {
     pub number: u64,
     /// When it came there, in milliseconds since the Unix epoch.
     pub moved: u64,
@@ -95,18 +90,21 @@ pub struct Place {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DeadLetter {
     pub event: Event,
-    pub attempts: u32,
-    /// Milliseconds since the Unix epoch.
-    pub first_failed: u64,
-    pub last_tried: u64,
+    pub failing: Failing,
     /// What the last attempt met with.
     pub error: String,
     /// A person asked for it to be sent again, which is not done yet.
     pub again: bool,
 }
 
-/// An event that the receiver did not take yet, or a dead letter that is sent again. Times in
-/// milliseconds since the Unix epoch.
+/// What a webhook delivers: an event of the log, or a dead letter that is sent again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Delivery {
+    pub resend: bool,
+    pub number: u64,
+}
+
+/// That the receiver did not take a delivery yet. Times in milliseconds since the Unix epoch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Failing {
     pub attempts: u32,
@@ -116,7 +114,7 @@ pub struct Failing {
 
 /// The receiver said that it wants nothing any more; nothing is sent until a person resumes it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Stopped {
+pub struct WebhookStop {
     /// Milliseconds since the Unix epoch.
     pub since: u64,
     pub reason: String,
@@ -125,39 +123,30 @@ pub struct Stopped {
 /// One step of [`Writer::edit_consumer`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ConsumerEdit {
-    Define(Consumer),
+    Define(ConsumerRow),
     /// Its place, further on than before.
-    Move(Place),
+    Move(ConsumerPlace),
     /// Nothing that it wants is between its place and this number.
     Quiet(u64),
     /// Its place, anywhere, with [`ConsumerEdit::ForgetBeyondPlace`].
-    Rewind(Place),
+    Rewind(ConsumerPlace),
     /// Events of this partition of a webhook are done up to this number.
     PartitionDone(u64, u64),
     /// Nothing beyond the place counts as done or as not wanted.
     ForgetBeyondPlace,
-    /// Rows of earlier builds.
-    DropDone,
     DeadLetter(u64, DeadLetter),
     /// A dead letter was sent after all, or is to be forgotten.
     DropDeadLetter(u64),
     /// All of them.
     DropDeadLetters,
-    /// An event failed and is tried again; `resend`: it is a dead letter.
-    Failing {
-        number: u64,
-        resend: bool,
-        failing: Failing,
-    },
+    /// It failed and is tried again.
+    Failing(Delivery, Failing),
     /// It is delivered or given up.
-    NotFailing {
-        number: u64,
-        resend: bool,
-    },
-    /// Nothing is sent any more; that events failed before does not count.
-    Stop(Stopped),
+    NotFailing(Delivery),
+    /// Nothing is sent any more; that deliveries failed before does not count.
+    Stop(WebhookStop),
     Resume,
-    /// That events failed before does not count.
+    /// That deliveries failed before does not count.
     ForgetFailures,
     /// Everything of this consumer, from before this step.
     Forget,
@@ -165,7 +154,7 @@ pub enum ConsumerEdit {
 
 impl StoreReader {
     /// All consumers with their places, in the order of their names.
-    pub fn consumers(&self) -> Result<Vec<(String, Consumer, Place)>, StoreError> {
+    pub fn consumers(&self) -> Result<Vec<(String, ConsumerRow, ConsumerPlace)>, StoreError> {
         let db = self.db();
         let mut found = Vec::new();
         for entry in db.scan(CURSORS, &[], None, ReadOptions::default()) {
@@ -176,7 +165,7 @@ impl StoreReader {
             let name = String::from_utf8(key.to_vec())
                 .map_err(|_| db.corrupt(CURSORS, &key, "the name is not text"))?;
             let place = db
-                .get(CURSORS, &place_key(&name))?
+                .get(CURSORS, &kind_key(&name, PLACE))?
                 .ok_or_else(|| db.corrupt(CURSORS, &key, "its place is missing"))?;
             found.push((name, db.decode(CURSORS, &key, &value)?, place));
         }
@@ -185,44 +174,27 @@ impl StoreReader {
 
     /// Nothing that a consumer wants is between its place and this number, if it was written down.
     pub fn quiet(&self, name: &str) -> Result<Option<u64>, StoreError> {
-        self.db().get(CURSORS, &quiet_key(name))
+        self.db().get(CURSORS, &kind_key(name, QUIET))
     }
 
     /// Partitions of a webhook that are done further than the consumer's place, each with the
     /// number up to which it is.
     pub fn partitions_done(&self, name: &str) -> Result<Vec<(u64, u64)>, StoreError> {
-        let rows = self.numbered(name, PARTITION, None).map(|entry| {
-            let (partition, value) = entry?;
-            let key = number_key(name, PARTITION, partition);
-            let number = parse_number_key(&value);
-            let corrupt = |Malformed(what)| self.db().corrupt(CURSORS, &key, what);
-            Ok((partition, number.map_err(corrupt)?))
-        });
-        rows.collect()
+        let done = |key: &[u8], value: &[u8]| {
+            let number = parse_number_key(value);
+            number.map_err(|Malformed(what)| self.db().corrupt(CURSORS, key, what))
+        };
+        self.numbered(name, PARTITION, 0, done).collect()
     }
 
-    /// Up to `limit` dead letters with a number above `after`, oldest first.
+    /// Dead letters with a number above `after`, oldest first.
     pub fn dead_letters(
         &self,
         name: &str,
         after: u64,
-        limit: usize,
-    ) -> Result<Vec<(u64, DeadLetter)>, StoreError> {
-        let Some(from) = after.checked_add(1) else {
-            return Ok(Vec::new());
-        };
-        let db = self.db();
-        let letters = self
-            .numbered(name, DEAD, Some(from))
-            .take(limit)
-            .map(|entry| {
-                let (number, value) = entry?;
-                Ok((
-                    number,
-                    db.decode(CURSORS, &number_key(name, DEAD, number), &value)?,
-                ))
-            });
-        letters.collect()
+    ) -> impl Iterator<Item = Result<(u64, DeadLetter), StoreError>> {
+        let from = after.checked_add(1).into_iter();
+        from.flat_map(move |from| self.values(name, DEAD, from))
     }
 
     pub fn dead_letter(&self, name: &str, number: u64) -> Result<Option<DeadLetter>, StoreError> {
@@ -231,26 +203,24 @@ impl StoreReader {
 
     /// How many dead letters there are; looks at all of them.
     pub fn dead_letter_count(&self, name: &str) -> Result<usize, StoreError> {
-        self.numbered(name, DEAD, None)
-            .try_fold(0, |count: usize, entry| {
-                entry.map(|_| count.saturating_add(1))
-            })
+        let mut all = self.numbered(name, DEAD, 0, |_, _| Ok(()));
+        all.try_fold(0_usize, |count, entry| {
+            entry.map(|_| count.saturating_add(1))
+        })
     }
 
-    /// Events that failed and are tried again, ascending; `resend`: dead letters sent again.
-    pub fn failing(&self, name: &str, resend: bool) -> Result<Vec<(u64, Failing)>, StoreError> {
-        let (db, kind) = (self.db(), failing_kind(resend));
-        let rows = self.numbered(name, kind, None).map(|entry| {
-            let (number, value) = entry?;
-            let key = number_key(name, kind, number);
-            Ok((number, db.decode(CURSORS, &key, &value)?))
-        });
-        rows.collect()
+    /// Deliveries that failed and are tried again.
+    pub fn failing(&self, name: &str) -> Result<BTreeMap<Delivery, Failing>, StoreError> {
+        let of = |resend: bool| {
+            let rows = self.values(name, failing_kind(resend), 0);
+            rows.map(move |row| row.map(|(number, row)| (Delivery { resend, number }, row)))
+        };
+        of(false).chain(of(true)).collect()
     }
 
     /// Whether the webhook is stopped, and why.
-    pub fn stopped(&self, name: &str) -> Result<Option<Stopped>, StoreError> {
-        self.db().get(CURSORS, &stopped_key(name))
+    pub fn stopped(&self, name: &str) -> Result<Option<WebhookStop>, StoreError> {
+        self.db().get(CURSORS, &kind_key(name, STOPPED))
     }
 
     /// One event of the log; `None` when no event has this number (any more).
@@ -258,26 +228,42 @@ impl StoreReader {
         self.db().get(EVENTS, &number.to_be_bytes())
     }
 
-    /// Entries of one kind of a consumer.
-    fn numbered<'a>(
-        &'a self,
+    fn values<T: StoredValue>(
+        &self,
         name: &str,
         kind: u8,
-        from: Option<u64>,
-    ) -> impl Iterator<Item = Result<(u64, Box<[u8]>), StoreError>> + 'a {
-        let prefix = [name.as_bytes(), &[SEPARATOR, kind]].concat();
-        let from = number_key(name, kind, from.unwrap_or(0));
-        self.db()
-            .scan(CURSORS, &prefix, Some(&from), ReadOptions::default())
-            .map(move |entry| {
-                let (key, value) = entry?;
-                let number = parse_number_key(key.get(prefix.len()..).unwrap_or_default());
-                Ok((
-                    number.map_err(|Malformed(what)| self.db().corrupt(CURSORS, &key, what))?,
-                    value,
-                ))
-            })
+        from: u64,
+    ) -> impl Iterator<Item = Result<(u64, T), StoreError>> {
+        self.numbered(name, kind, from, |key, value| {
+            self.db().decode(CURSORS, key, value)
+        })
     }
+
+    /// Entries of one kind of a consumer from a number on.
+    fn numbered<T>(
+        &self,
+        name: &str,
+        kind: u8,
+        from: u64,
+        read: impl Fn(&[u8], &[u8]) -> Result<T, StoreError>,
+    ) -> impl Iterator<Item = Result<(u64, T), StoreError>> {
+        let (db, prefix) = (self.db(), kind_key(name, kind));
+        let from = number_key(name, kind, from);
+        let entries = db.scan(CURSORS, &prefix, Some(&from), ReadOptions::default());
+        entries.map(move |entry| {
+            let (key, value) = entry?;
+            let number = parse_number_key(key.get(prefix.len()..).unwrap_or_default())
+                .map_err(|Malformed(what)| db.corrupt(CURSORS, &key, what))?;
+            Ok((number, read(&key, &value)?))
+        })
+    }
+}
+
+/// What a batch changes of the rows of one consumer.
+struct RowEdits<'a> {
+    batch: WriteBatch,
+    family: &'a ColumnFamily,
+    name: &'a str,
 }
 
 impl Writer {
@@ -289,69 +275,81 @@ impl Writer {
         sync: bool,
     ) -> Result<(), StoreError> {
         let db = self.db();
-        let family = db.family(CURSORS);
-        let mut batch = WriteBatch::default();
+        let mut rows = RowEdits {
+            batch: WriteBatch::default(),
+            family: db.family(CURSORS),
+            name,
+        };
         for edit in edits {
-            match edit {
-                ConsumerEdit::Define(consumer) => batch.put_cf(family, name, consumer.to_bytes()),
-                ConsumerEdit::Move(place) => {
-                    batch.put_cf(family, place_key(name), place.to_bytes())
-                }
-                ConsumerEdit::Rewind(place) => {
-                    batch.put_cf(family, place_key(name), place.to_bytes());
-                    forget_beyond_place(&mut batch, family, name);
-                    delete_kind(&mut batch, family, name, FAILING);
-                }
-                ConsumerEdit::PartitionDone(partition, number) => batch.put_cf(
-                    family,
-                    number_key(name, PARTITION, *partition),
-                    number.to_be_bytes(),
-                ),
-                ConsumerEdit::ForgetBeyondPlace => forget_beyond_place(&mut batch, family, name),
-                ConsumerEdit::Quiet(number) => {
-                    batch.put_cf(family, quiet_key(name), number.to_bytes());
-                }
-                ConsumerEdit::DropDone => delete_kind(&mut batch, family, name, DONE),
-                ConsumerEdit::DeadLetter(number, letter) => {
-                    batch.put_cf(family, number_key(name, DEAD, *number), letter.to_bytes())
-                }
-                ConsumerEdit::DropDeadLetter(number) => {
-                    batch.delete_cf(family, number_key(name, DEAD, *number));
-                    batch.delete_cf(family, number_key(name, RESENT, *number));
-                }
-                ConsumerEdit::DropDeadLetters => {
-                    delete_kind(&mut batch, family, name, DEAD);
-                    delete_kind(&mut batch, family, name, RESENT);
-                }
-                ConsumerEdit::Failing {
-                    number,
-                    resend,
-                    failing,
-                } => batch.put_cf(
-                    family,
-                    number_key(name, failing_kind(*resend), *number),
-                    failing.to_bytes(),
-                ),
-                ConsumerEdit::NotFailing { number, resend } => {
-                    batch.delete_cf(family, number_key(name, failing_kind(*resend), *number))
-                }
-                ConsumerEdit::Stop(stopped) => {
-                    batch.put_cf(family, stopped_key(name), stopped.to_bytes());
-                    delete_failures(&mut batch, family, name);
-                }
-                ConsumerEdit::ForgetFailures => delete_failures(&mut batch, family, name),
-                ConsumerEdit::Resume => batch.delete_cf(family, stopped_key(name)),
-                ConsumerEdit::Forget => {
-                    batch.delete_cf(family, name);
-                    let (start, end) = (
-                        [name.as_bytes(), &[SEPARATOR]].concat(),
-                        [name.as_bytes(), &[SEPARATOR + 1]].concat(),
-                    );
-                    batch.delete_range_cf(family, start.as_slice(), end.as_slice());
+            rows.apply(edit);
+        }
+        db.write(rows.batch, sync)
+    }
+}
+
+impl RowEdits<'_> {
+    fn apply(&mut self, edit: &ConsumerEdit) {
+        let number_key = |kind, number| number_key(self.name, kind, number);
+        match edit {
+            ConsumerEdit::Define(row) => {
+                self.batch.put_cf(self.family, self.name, row.to_bytes());
+            }
+            ConsumerEdit::Move(place) => self.put(PLACE, place),
+            ConsumerEdit::Quiet(number) => self.put(QUIET, number),
+            ConsumerEdit::Rewind(place) => {
+                self.put(PLACE, place);
+                self.delete_all(&[QUIET, PARTITION, FAILING]);
+            }
+            ConsumerEdit::PartitionDone(partition, number) => {
+                let key = number_key(PARTITION, *partition);
+                self.batch.put_cf(self.family, key, number.to_be_bytes());
+            }
+            ConsumerEdit::ForgetBeyondPlace => self.delete_all(&[QUIET, PARTITION]),
+            ConsumerEdit::DeadLetter(number, letter) => {
+                let key = number_key(DEAD, *number);
+                self.batch.put_cf(self.family, key, letter.to_bytes());
+            }
+            ConsumerEdit::DropDeadLetter(number) => {
+                for kind in [DEAD, RESENT] {
+                    self.batch.delete_cf(self.family, number_key(kind, *number));
                 }
             }
+            ConsumerEdit::DropDeadLetters => self.delete_all(&[DEAD, RESENT]),
+            ConsumerEdit::Failing(Delivery { resend, number }, failing) => {
+                let key = number_key(failing_kind(*resend), *number);
+                self.batch.put_cf(self.family, key, failing.to_bytes());
+            }
+            ConsumerEdit::NotFailing(Delivery { resend, number }) => {
+                let key = number_key(failing_kind(*resend), *number);
+                self.batch.delete_cf(self.family, key);
+            }
+            ConsumerEdit::Stop(stop) => {
+                self.put(STOPPED, stop);
+                self.delete_all(&[FAILING, RESENT]);
+            }
+            ConsumerEdit::ForgetFailures => self.delete_all(&[FAILING, RESENT]),
+            ConsumerEdit::Resume => self.delete_all(&[STOPPED]),
+            ConsumerEdit::Forget => {
+                self.batch.delete_cf(self.family, self.name);
+                let all = |end| [self.name.as_bytes(), &[end]].concat();
+                let (start, end) = (all(SEPARATOR), all(SEPARATOR + 1));
+                self.batch.delete_range_cf(self.family, start, end);
+            }
         }
-        db.write(batch, sync)
+    }
+
+    /// The one row of this kind.
+    fn put(&mut self, kind: u8, value: &impl StoredValue) {
+        let key = kind_key(self.name, kind);
+        self.batch.put_cf(self.family, key, value.to_bytes());
+    }
+
+    /// All rows of these kinds.
+    fn delete_all(&mut self, kinds: &[u8]) {
+        for kind in kinds {
+            let (start, end) = (kind_key(self.name, *kind), kind_key(self.name, kind + 1));
+            self.batch.delete_range_cf(self.family, start, end);
+        }
     }
 }
 
@@ -360,7 +358,6 @@ const SEPARATOR: u8 = 0;
 const PLACE: u8 = b'c';
 const QUIET: u8 = b'q';
 const PARTITION: u8 = b'p';
-const DONE: u8 = b'o';
 const DEAD: u8 = b'd';
 const FAILING: u8 = b'f';
 const RESENT: u8 = b'r';
@@ -370,33 +367,8 @@ fn failing_kind(resend: bool) -> u8 {
     if resend { RESENT } else { FAILING }
 }
 
-/// Deletes all entries of one kind of a consumer.
-fn delete_failures(batch: &mut WriteBatch, family: &ColumnFamily, name: &str) {
-    delete_kind(batch, family, name, FAILING);
-    delete_kind(batch, family, name, RESENT);
-}
-
-fn delete_kind(batch: &mut WriteBatch, family: &ColumnFamily, name: &str, kind: u8) {
-    let start = number_key(name, kind, 0);
-    let end = [name.as_bytes(), &[SEPARATOR, kind + 1]].concat();
-    batch.delete_range_cf(family, start.as_slice(), end.as_slice());
-}
-
-fn forget_beyond_place(batch: &mut WriteBatch, family: &ColumnFamily, name: &str) {
-    batch.delete_cf(family, quiet_key(name));
-    delete_kind(batch, family, name, PARTITION);
-}
-
-fn quiet_key(name: &str) -> Vec<u8> {
-    [name.as_bytes(), &[SEPARATOR, QUIET]].concat()
-}
-
-fn stopped_key(name: &str) -> Vec<u8> {
-    [name.as_bytes(), &[SEPARATOR, STOPPED]].concat()
-}
-
-fn place_key(name: &str) -> Vec<u8> {
-    [name.as_bytes(), &[SEPARATOR, PLACE]].concat()
+fn kind_key(name: &str, kind: u8) -> Vec<u8> {
+    [name.as_bytes(), &[SEPARATOR, kind]].concat()
 }
 
 fn number_key(name: &str, kind: u8, number: u64) -> Vec<u8> {

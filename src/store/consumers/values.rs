@@ -1,33 +1,25 @@
 //! Rows of consumers as bytes, as the table in [`super`] gives them.
 
-use super::{Consumer, DeadLetter, Failing, Place, Scripts, SigningSecret, Stopped, Webhook};
-use crate::store::codec::{In, Malformed, Out, StoredValue};
+use super::{ConsumerPlace, ConsumerRow, DeadLetter, Failing, SigningSecret, Webhook, WebhookStop};
+use crate::store::codec::{In, Malformed, Out, StoredValue, value_of_fields};
 
-impl StoredValue for Consumer {
+impl StoredValue for ConsumerRow {
     fn encode(&self, out: &mut Out) {
-        let (all, spks) = match &self.scripts {
-            Scripts::All => (true, &[][..]),
-            Scripts::These(spks) => (false, spks.as_slice()),
-        };
+        let spks = self.scripts.as_deref().unwrap_or_default();
         out.put(&self.created)
-            .put(&all)
+            .put(&self.scripts.is_none())
             .list(spks, |out, spk| _ = out.put(spk))
             .put(&self.blocks);
         match &self.webhook {
-            None => _ = out.tag(NO_WEBHOOK),
-            Some(webhook) => _ = out.tag(WEBHOOK).part(webhook),
-        }
+            None => out.tag(NO_WEBHOOK),
+            Some(webhook) => out.tag(WEBHOOK).part(webhook),
+        };
     }
 
     fn decode(input: &mut In<'_>) -> Result<Self, Malformed> {
         let created = input.get()?;
-        let all = input.get()?;
-        let spks = input.list(In::get)?;
-        let scripts = if all {
-            Scripts::All
-        } else {
-            Scripts::These(spks)
-        };
+        let all: bool = input.get()?;
+        let scripts = Some(input.list(In::get)?).filter(|_| !all);
         let blocks = input.get()?;
         let webhook = match input.tag()? {
             NO_WEBHOOK => None,
@@ -55,92 +47,9 @@ const NO_WEBHOOK: u8 = 0;
 const WEBHOOK_OF_FORMAT_2: u8 = 1;
 const WEBHOOK: u8 = 2;
 
-impl StoredValue for Webhook {
-    fn encode(&self, out: &mut Out) {
-        out.put(&self.url)
-            .list(&self.secrets, |out, secret| {
-                out.put(&secret.key)
-                    .option(secret.expires.as_ref(), |out, expires| _ = out.put(expires));
-            })
-            .list(&self.headers, |out, (name, value)| {
-                _ = out.put(name).put(value);
-            });
-    }
-
-    fn decode(input: &mut In<'_>) -> Result<Self, Malformed> {
-        Ok(Self {
-            url: input.get()?,
-            secrets: input.list(|input| {
-                Ok(SigningSecret {
-                    key: input.get()?,
-                    expires: input.option(In::get)?,
-                })
-            })?,
-            headers: input.list(|input| Ok((input.get()?, input.get()?)))?,
-        })
-    }
-}
-
-impl StoredValue for Failing {
-    fn encode(&self, out: &mut Out) {
-        out.put(&self.attempts)
-            .put(&self.first_failed)
-            .put(&self.last_tried);
-    }
-
-    fn decode(input: &mut In<'_>) -> Result<Self, Malformed> {
-        Ok(Self {
-            attempts: input.get()?,
-            first_failed: input.get()?,
-            last_tried: input.get()?,
-        })
-    }
-}
-
-impl StoredValue for Stopped {
-    fn encode(&self, out: &mut Out) {
-        out.put(&self.since).put(&self.reason);
-    }
-
-    fn decode(input: &mut In<'_>) -> Result<Self, Malformed> {
-        Ok(Self {
-            since: input.get()?,
-            reason: input.get()?,
-        })
-    }
-}
-
-impl StoredValue for Place {
-    fn encode(&self, out: &mut Out) {
-        out.put(&self.number).put(&self.moved);
-    }
-
-    fn decode(input: &mut In<'_>) -> Result<Self, Malformed> {
-        Ok(Self {
-            number: input.get()?,
-            moved: input.get()?,
-        })
-    }
-}
-
-impl StoredValue for DeadLetter {
-    fn encode(&self, out: &mut Out) {
-        out.part(&self.event)
-            .put(&self.attempts)
-            .put(&self.first_failed)
-            .put(&self.last_tried)
-            .put(&self.error)
-            .put(&self.again);
-    }
-
-    fn decode(input: &mut In<'_>) -> Result<Self, Malformed> {
-        Ok(Self {
-            event: input.part()?,
-            attempts: input.get()?,
-            first_failed: input.get()?,
-            last_tried: input.get()?,
-            error: input.get()?,
-            again: input.get()?,
-        })
-    }
-}
+value_of_fields!(Webhook: url, secrets, headers);
+value_of_fields!(SigningSecret: key, expires);
+value_of_fields!(Failing: attempts, first_failed, last_tried);
+value_of_fields!(WebhookStop: since, reason);
+value_of_fields!(ConsumerPlace: number, moved);
+value_of_fields!(DeadLetter: event, failing, error, again);

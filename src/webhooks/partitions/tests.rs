@@ -43,7 +43,7 @@ struct World {
     /// May come again: a crash took the answer.
     lost: BTreeSet<u64>,
     /// Rows of failing events, and of dead letters that are sent again.
-    failing: BTreeMap<(bool, u64), Tried>,
+    failing: BTreeMap<Delivery, Failing>,
     /// The row that says so.
     stopped: bool,
     /// The receiver answers 410 now and then.
@@ -73,10 +73,6 @@ impl World {
         self.log[number as usize - 1]
     }
 
-    fn tried(&self, resend: bool, number: u64) -> Option<Tried> {
-        self.failing.get(&(resend, number)).copied()
-    }
-
     /// Reads up to `most` events of the log.
     fn load(&mut self, most: usize) {
         let Some(after) = self.partitions.read_after() else {
@@ -84,7 +80,7 @@ impl World {
         };
         let next = (after + most as u64).min(self.log.len() as u64);
         let events: Vec<_> = (after + 1..=next)
-            .map(|number| (self.at(number), number, self.tried(false, number)))
+            .map(|number| (self.at(number), number))
             .collect();
         self.partitions.load(after, events, next.max(after));
         if self.partitions.pending() == 0 {
@@ -92,23 +88,35 @@ impl World {
         }
     }
 
-    /// What the task writes about the place.
+    /// What the task writes with the place.
     fn move_on(&mut self) {
         assert!(self.partitions.place() >= self.place);
         self.place = self.partitions.place();
+        for edit in self.partitions.take_changes() {
+            match edit {
+                ConsumerEdit::Failing(delivery, row) => _ = self.failing.insert(delivery, row),
+                ConsumerEdit::NotFailing(delivery) => _ = self.failing.remove(&delivery),
+                ConsumerEdit::DropDeadLetter(number) => _ = self.letters.remove(&number),
+                ConsumerEdit::PartitionDone(at, done) => {
+                    assert!(done > self.place);
+                    self.done[at as usize] = done;
+                }
+                other => panic!("{other:?}"),
+            }
+        }
     }
 
     fn send(&mut self) {
         let Some(attempt) = self.partitions.next(self.now) else {
             return;
         };
-        assert_eq!(attempt.partition, self.at(attempt.number));
+        assert_eq!(attempt.partition, self.at(attempt.delivery.number));
         let mut others = self.in_flight.iter();
         assert!(
             others.all(|other| other.partition != attempt.partition),
             "two of a partition in flight"
         );
-        if !attempt.resend {
+        if !attempt.delivery.resend {
             self.check_not_settled(attempt);
         }
         self.in_flight.push(attempt);
@@ -117,7 +125,11 @@ impl World {
 
     fn check_not_settled(&self, attempt: Attempt) {
         let done = self.place.max(self.done[attempt.partition]);
-        assert!(attempt.number > done, "{} is settled", attempt.number);
+        assert!(
+            attempt.delivery.number > done,
+            "{} is settled",
+            attempt.delivery.number
+        );
     }
 
     /// One answer comes. `harsh`: how many of four attempts fail.
@@ -128,9 +140,12 @@ impl World {
         let at = self.chance.below(self.in_flight.len() as u64) as usize;
         let attempt = self.in_flight.swap_remove(at);
         if self.chance.below(4) >= harsh {
-            self.accepted.push(attempt.number);
+            self.accepted.push(attempt.delivery.number);
+            if !attempt.delivery.resend {
+                self.check_not_settled(attempt);
+            }
             self.partitions.delivered(attempt);
-            self.write(attempt, None);
+            self.move_on();
             return;
         }
         if self.stops && !self.stopped && self.chance.one_in(20) {
@@ -145,48 +160,37 @@ impl World {
             _ => Pause::Partition,
         };
         let jitter = self.chance.below(101) as f64 / 100.0;
-        let row = (attempt.resend, attempt.number);
+        let known = self.failing.get(&attempt.delivery).copied();
         match self
             .partitions
             .failed(attempt, self.now, pause, jitter, true)
         {
-            Failed::Ignored => assert!(self.stopped || attempt.resend),
-            Failed::Waits(tried) => _ = self.failing.insert(row, tried),
-            Failed::GivenUp(tried) => {
-                assert!(tried.attempts >= 2 && self.now - tried.first_failed >= GIVE_UP);
-                assert_eq!(self.failing[&row].first_failed, tried.first_failed);
-                self.write(attempt, Some(false));
+            Failed::Ignored => assert!(self.stopped || attempt.delivery.resend),
+            Failed::Waits(_) => {}
+            Failed::GivenUp(row) => {
+                assert!(row.attempts >= 2 && self.now - row.first_failed >= GIVE_UP);
+                assert_eq!(known.unwrap().first_failed, row.first_failed);
+                if !attempt.delivery.resend {
+                    self.check_not_settled(attempt);
+                }
+                self.letters.insert(attempt.delivery.number, false);
             }
         }
-    }
-
-    /// What the task writes when something is settled.
-    fn write(&mut self, attempt: Attempt, letter: Option<bool>) {
-        let number = attempt.number;
-        if !attempt.resend {
-            self.check_not_settled(attempt);
-        }
-        match letter {
-            Some(again) => _ = self.letters.insert(number, again),
-            None => _ = self.letters.remove(&number),
-        }
-        self.failing.remove(&(attempt.resend, number));
-        self.done[attempt.partition] = self.partitions.done(attempt.partition);
         self.move_on();
     }
 
     fn crash(&mut self) {
         for attempt in std::mem::take(&mut self.in_flight) {
-            self.lost.insert(attempt.number);
+            self.lost.insert(attempt.delivery.number);
             if self.chance.one_in(2) {
-                self.accepted.push(attempt.number);
+                self.accepted.push(attempt.delivery.number);
             }
         }
         let done = self.done.map(|done| done.max(self.place));
         self.partitions = Partitions::new(done, GIVE_UP, self.stopped);
+        self.partitions.restore(self.failing.clone(), self.now);
         for (number, _) in self.letters.iter().filter(|(_, again)| **again) {
-            let tried = self.tried(true, *number);
-            self.partitions.resend(self.at(*number), *number, tried);
+            self.partitions.resend(self.at(*number), *number);
         }
     }
 
@@ -211,12 +215,13 @@ impl World {
         let at = self.at(number);
         if self.chance.one_in(3) {
             self.letters.remove(&number);
-            self.failing.remove(&(true, number));
-            self.partitions.drop_resend(at, number);
+            let resend = true;
+            self.failing.remove(&Delivery { resend, number });
+            self.partitions.drop_resends(Some(number));
         } else {
             self.letters.insert(number, true);
             self.lost.insert(number);
-            self.partitions.resend(at, number, None);
+            self.partitions.resend(at, number);
         }
     }
 
@@ -333,7 +338,7 @@ proptest! {
 /// Partitions with events 1, 2, … in these.
 fn loaded(at: &[usize]) -> Partitions {
     let mut partitions = Partitions::new([0; PARTITIONS], GIVE_UP, false);
-    let events = (1..).zip(at).map(|(number, at)| (*at, number, None));
+    let events = (1..).zip(at).map(|(number, at)| (*at, number));
     partitions.load(0, events, at.len() as u64);
     partitions
 }
@@ -371,10 +376,10 @@ fn partitions_are_of_scripts_and_chain_events_are_in_the_first() {
 #[test]
 fn partition_a_failing_event_holds_up_its_own_and_nothing_else() {
     let mut partitions = loaded(&[1, 1, 2, 2]);
-    assert_eq!(fail(&mut partitions, 0).number, 1);
+    assert_eq!(fail(&mut partitions, 0).delivery.number, 1);
     for expected in [3, 4] {
         let attempt = partitions.next(0).unwrap();
-        assert_eq!(attempt.number, expected);
+        assert_eq!(attempt.delivery.number, expected);
         partitions.delivered(attempt);
     }
     let next = partitions.next(999);
@@ -382,11 +387,17 @@ fn partition_a_failing_event_holds_up_its_own_and_nothing_else() {
         (next, partitions.begins_at(), partitions.place()),
         (None, Some(1_000), 0)
     );
-    assert_eq!((partitions.done(1), partitions.done(2)), (0, 4));
+    assert_eq!(
+        partitions.take_changes().last(),
+        Some(&ConsumerEdit::PartitionDone(2, 4))
+    );
     let attempt = partitions.next(1_000).unwrap();
     partitions.delivered(attempt);
     assert_eq!(
-        (partitions.place(), partitions.next(1_000).unwrap().number),
+        (
+            partitions.place(),
+            partitions.next(1_000).unwrap().delivery.number
+        ),
         (1, 2)
     );
 }
@@ -394,29 +405,25 @@ fn partition_a_failing_event_holds_up_its_own_and_nothing_else() {
 #[test]
 fn partition_one_that_is_full_lets_the_others_go_on_and_reads_the_rest_later() {
     let window = WINDOW as u64;
-    let log: Vec<_> = (1..=window + 4).map(|n| (1, n, None)).collect();
+    let log: Vec<_> = (1..=window + 4).map(|n| (1, n)).collect();
     let mut partitions = Partitions::new([0; PARTITIONS], GIVE_UP, false);
     partitions.load(0, log.clone(), window + 4);
     assert_eq!(partitions.pending(), WINDOW);
     let others = window + 4;
     assert_eq!(partitions.read_after(), Some(others));
-    partitions.load(
-        others,
-        [(1, others + 1, None), (2, others + 2, None)],
-        others + 2,
-    );
+    partitions.load(others, [(1, others + 1), (2, others + 2)], others + 2);
     assert_eq!(partitions.pending(), WINDOW + 1);
     let first = partitions.next(0).unwrap();
     partitions.gone(first);
-    assert_eq!((first.number, partitions.failures()), (1, 0));
+    assert_eq!((first.delivery.number, partitions.failures()), (1, 0));
     // It has room again, and what is read for the others meanwhile is not its next.
     assert_eq!(partitions.read_after(), Some(others + 2));
-    partitions.load(others + 2, [(1, others + 3, None)], others + 3);
+    partitions.load(others + 2, [(1, others + 3)], others + 3);
     assert_eq!(partitions.pending(), WINDOW);
     let mut sent = Vec::new();
     for _ in 0..2 * WINDOW {
         while let Some(attempt) = partitions.next(0) {
-            sent.push(attempt.number);
+            sent.push(attempt.delivery.number);
             partitions.delivered(attempt);
         }
         if let Some(after) = partitions.read_after().filter(|after| *after < others) {
@@ -467,7 +474,7 @@ fn events_that_the_receiver_refuses_are_not_tried_early_again_and_again() {
     while now < 3_600_000 {
         // A new event every ten seconds, which the receiver takes.
         if now % 10_000 == 0 {
-            partitions.load(number, [(3, number + 1, None)], number + 1);
+            partitions.load(number, [(3, number + 1)], number + 1);
             number += 1;
         }
         while let Some(attempt) = partitions.next(now) {
@@ -497,13 +504,17 @@ fn an_event_is_given_up_at_its_first_failure_after_its_time_and_the_next_goes() 
     let attempt = partitions.next(now).unwrap();
     assert_eq!(
         partitions.failed(attempt, now, Pause::Partition, 1.0, true),
-        Failed::GivenUp(Tried {
+        Failed::GivenUp(Failing {
             attempts: 3,
-            first_failed: 5
+            first_failed: 5,
+            last_tried: now,
         })
     );
     assert_eq!(
-        (partitions.place(), partitions.next(now).unwrap().number),
+        (
+            partitions.place(),
+            partitions.next(now).unwrap().delivery.number
+        ),
         (1, 2)
     );
 }
@@ -513,22 +524,26 @@ fn dead_letter_goes_before_newer_events_of_its_partition_and_can_be_dropped_even
     let mut partitions = loaded(&[1]);
     let first = partitions.next(0).unwrap();
     for number in [14, 12, 13, 12] {
-        partitions.resend(1, number, None);
+        partitions.resend(1, number);
     }
-    partitions.drop_resend(1, 13);
+    partitions.drop_resends(Some(13));
     let next = partitions.next(0);
-    assert_eq!((first.resend, next), (false, None), "one at a time");
+    assert_eq!(
+        (first.delivery.resend, next),
+        (false, None),
+        "one at a time"
+    );
     partitions.delivered(first);
     let second = partitions.next(0).unwrap();
-    assert_eq!((second.number, second.resend), (12, true));
-    partitions.drop_resend(1, 12);
+    assert_eq!((second.delivery.number, second.delivery.resend), (12, true));
+    partitions.drop_resends(Some(12));
     assert_eq!(
         partitions.failed(second, 0, Pause::Partition, 1.0, true),
         Failed::Ignored
     );
     let third = partitions.next(0).unwrap();
-    assert_eq!(third.number, 14);
-    partitions.drop_all_resends();
+    assert_eq!(third.delivery.number, 14);
+    partitions.drop_resends(None);
     assert!(!partitions.delivered(third), "nobody wants it any more");
     assert_eq!(
         (partitions.next(u64::MAX), partitions.begins_at()),
@@ -539,15 +554,15 @@ fn dead_letter_goes_before_newer_events_of_its_partition_and_can_be_dropped_even
 #[test]
 fn dead_letters_go_in_the_order_of_their_numbers_however_people_ask_for_them() {
     let mut partitions = Partitions::new([100; PARTITIONS], GIVE_UP, false);
-    partitions.resend(1, 50, None);
+    partitions.resend(1, 50);
     let mut attempt = partitions.next(0).unwrap();
     for number in [3, 10, 7, 10, 50, 3, 99, 7] {
-        partitions.resend(1, number, None);
+        partitions.resend(1, number);
     }
-    partitions.drop_resend(1, 7);
+    partitions.drop_resends(Some(7));
     let mut order = Vec::new();
     loop {
-        order.push(attempt.number);
+        order.push(attempt.delivery.number);
         partitions.delivered(attempt);
         match partitions.next(0) {
             Some(next) => attempt = next,
@@ -564,26 +579,83 @@ fn dead_letters_go_in_the_order_of_their_numbers_however_people_ask_for_them() {
 #[test]
 fn how_often_an_event_failed_before_a_restart_counts() {
     let mut partitions = Partitions::new([0; PARTITIONS], GIVE_UP, false);
-    let tried = Tried {
+    let row = Failing {
         attempts: 7,
         first_failed: 1_000,
+        last_tried: 2_000,
     };
-    partitions.load(0, [(1, 1, Some(tried))], 1);
+    partitions.restore(rows(&[(1, row)]), 50_000);
+    partitions.load(0, [(1, 1)], 1);
     let attempt = partitions.next(50_000).expect("a start tries it at once");
-    assert!(attempt.failed_before);
     let failed = partitions.failed(attempt, 50_000, Pause::Partition, 1.0, true);
-    let tried = Tried {
+    let row = Failing {
         attempts: 8,
-        ..tried
+        last_tried: 50_000,
+        ..row
     };
     assert_eq!(
         (failed, partitions.begins_at()),
-        (Failed::Waits(tried), Some(50_000 + wait_after(8)))
+        (Failed::Waits(row), Some(50_000 + wait_after(8)))
     );
     let now = partitions.begins_at().unwrap();
     let attempt = partitions.next(now).unwrap();
     let failed = partitions.failed(attempt, now, Pause::Partition, 1.0, true);
     assert!(matches!(failed, Failed::GivenUp(_)), "{failed:?}");
+}
+
+/// Of events.
+fn rows(list: &[(u64, Failing)]) -> BTreeMap<Delivery, Failing> {
+    let resend = false;
+    let row = |(number, row): &(u64, Failing)| {
+        let number = *number;
+        (Delivery { resend, number }, *row)
+    };
+    list.iter().map(row).collect()
+}
+
+#[test]
+fn a_pause_that_the_receiver_may_ask_for_counts_and_days_in_which_the_daemon_was_off_do_not() {
+    const HOUR: u64 = LONGEST_QUIET;
+    let row = |first_failed, last_tried| Failing {
+        attempts: 3,
+        first_failed,
+        last_tried,
+    };
+    let restored = |list: &[(u64, Failing)], now| {
+        let mut partitions = Partitions::new([0; PARTITIONS], GIVE_UP, false);
+        partitions.restore(rows(list), now);
+        partitions.take_changes()
+    };
+    let set_back = restored(&[(5, row(HOUR, 10 * HOUR))], 9 * HOUR);
+    assert_eq!(set_back, []);
+    assert_eq!(restored(&[(5, row(HOUR, 8 * HOUR))], 9 * HOUR), []);
+    let expected = rows(&[
+        (5, row(48 * HOUR, 50 * HOUR)),
+        (9, row(47 * HOUR, 50 * HOUR)),
+    ]);
+    let expected: Vec<_> = expected
+        .into_iter()
+        .map(|(delivery, row)| ConsumerEdit::Failing(delivery, row))
+        .collect();
+    let before = [(5, row(HOUR, 2 * HOUR)), (9, row(0, HOUR))];
+    assert_eq!(restored(&before, 50 * HOUR), expected);
+}
+
+#[test]
+fn rows_of_events_that_are_done_are_removed() {
+    let mut partitions = Partitions::new([8; PARTITIONS], GIVE_UP, false);
+    let row = Failing {
+        attempts: 3,
+        first_failed: 1,
+        last_tried: 1,
+    };
+    partitions.restore(rows(&[(5, row), (9, row), (12, row)]), 1);
+    let (number, resend) = (5, false);
+    let removed = ConsumerEdit::NotFailing(Delivery { resend, number });
+    assert_eq!(partitions.take_changes(), [removed]);
+    assert_eq!(partitions.take_changes(), []);
+    partitions.load(8, [(1, 12)], 12);
+    assert_eq!(partitions.retrying(), 1);
 }
 
 #[test]
@@ -602,12 +674,15 @@ fn gone_410_stops_everything_until_a_person_resumes_it_and_failures_before_do_no
     let now = 100 * GIVE_UP;
     assert_eq!(partitions.retry(), 4);
     let attempt = partitions.next(now).unwrap();
-    assert_eq!((attempt.number, attempt.failed_before), (1, false));
+    assert_eq!(
+        (attempt.delivery.number, partitions.is_failing()),
+        (1, false)
+    );
     let failed = partitions.failed(attempt, now, Pause::Partition, 1.0, true);
     assert!(matches!(failed, Failed::Waits(_)), "{failed:?}");
 
     let mut again = Partitions::new([0; PARTITIONS], GIVE_UP, true);
-    again.load(0, [(1, 1, None)], 1);
+    again.load(0, [(1, 1)], 1);
     assert_eq!(again.next(u64::MAX), None, "also after a restart");
 }
 
@@ -660,14 +735,20 @@ fn who_asks_for_a_dead_letter_to_be_sent_again_does_not_wait_for_the_end_of_quie
     let mut partitions = loaded(&[1]);
     let attempt = partitions.next(0).unwrap();
     partitions.failed(attempt, 0, Pause::For(LONGEST_QUIET), 1.0, true);
-    partitions.resend(2, 7, None);
+    partitions.resend(2, 7);
     let attempt = partitions.next(5).expect("at once");
-    assert_eq!((attempt.number, attempt.resend), (7, true));
+    assert_eq!(
+        (attempt.delivery.number, attempt.delivery.resend),
+        (7, true)
+    );
     partitions.failed(attempt, 6, Pause::For(LONGEST_QUIET), 1.0, true);
     assert_eq!(partitions.next(7), None);
-    partitions.resend(2, 7, None);
+    partitions.resend(2, 7);
     let attempt = partitions
         .next(7)
         .expect("at once, when asked for once more");
-    assert_eq!((attempt.number, attempt.failed_before), (7, true));
+    assert_eq!(
+        (attempt.delivery.number, partitions.is_failing()),
+        (7, true)
+    );
 }
