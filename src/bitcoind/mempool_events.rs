@@ -1,12 +1,12 @@
 //! What ZMQ tells of the mempool, put together: [`AcceptanceMatcher`] makes one "accepted" out of
-//! `rawtx` and `sequence`, [`EvictionTimer`] knows when successors of removed transactions are out
+//! `rawtx` and `sequence`, [`EvictionQueue`] knows when successors of removed transactions are out
 //! of time, [`InFlightFetches`] remembers what was heard while calls were on their way. No I/O, no
 //! clock.
 
 use std::collections::{HashMap, VecDeque};
 use std::time::Instant;
 
-use super::follower::times::{BLOCK, FETCH_AFTER, KEEP, LONG, LONGEST, PAUSE, SUCCESSORS};
+use super::follower::times::{BLOCK, FETCH_AFTER, KEEP, LONGEST, SUCCESSORS, VERDICT_SPACING};
 use bitcoin::{Transaction, Txid};
 
 /// Bounds of what waits; a block's burst is at most some ten thousand transactions and 4 MB.
@@ -179,19 +179,27 @@ impl AcceptanceMatcher {
     }
 }
 
-/// When to say that what left the mempool was evicted.
+/// Removals that are remembered; more at once are judged with the next verdict.
+const REMOVALS: usize = 50_000;
+
+/// When to say of what left the mempool that it was evicted: of each transaction when the time for
+/// its successor is over.
 #[derive(Default)]
-pub(super) struct EvictionTimer {
-    first: Option<Instant>,
-    last: Option<Instant>,
+pub(super) struct EvictionQueue {
+    /// Not judged yet, oldest first.
+    removed: VecDeque<(Instant, Txid)>,
     block_until: Option<Instant>,
+    /// No verdict before.
+    not_before: Option<Instant>,
 }
 
-impl EvictionTimer {
-    /// Something left.
-    pub(super) fn gone(&mut self, now: Instant) {
-        self.first.get_or_insert(now);
-        self.last = Some(now);
+impl EvictionQueue {
+    /// It left.
+    pub(super) fn removed(&mut self, txid: Txid, now: Instant) {
+        if self.removed.len() >= REMOVALS {
+            self.removed.pop_front();
+        }
+        self.removed.push_back((now, txid));
     }
 
     /// A coinbase came over `rawtx`, or a block was announced: it is being connected or
@@ -205,32 +213,35 @@ impl EvictionTimer {
         self.block_until = None;
     }
 
-    /// Nothing has left since the last verdict.
-    pub(super) fn is_idle(&self) -> bool {
-        self.last.is_none()
+    /// When the next verdict is due. `fetching`: transactions are on their way that may be
+    /// successors.
+    pub(super) fn due(&self, fetching: bool) -> Option<Instant> {
+        let (removed, _) = self.removed.front()?;
+        let at = self.verdict_on(*removed, fetching);
+        Some(self.not_before.map_or(at, |before| at.max(before)))
     }
 
-    /// When to settle. `fetching`: transactions are on their way that may be the successors.
-    pub(super) fn due(&self, fetching: bool) -> Option<Instant> {
-        let (first, last) = (self.first?, self.last?);
-        let mut at = last + SUCCESSORS;
+    /// When what was removed then is out of time.
+    fn verdict_on(&self, removed: Instant, fetching: bool) -> Instant {
+        let mut at = removed + SUCCESSORS;
         if let Some(until) = self.block_until {
             at = at.max(until);
         }
         if fetching {
-            at = at.max(last + BLOCK);
+            at = at.max(removed + BLOCK);
         }
-        Some(
-            at.min((first + LONG).max(last + PAUSE))
-                .min(first + LONGEST),
-        )
+        at.min(removed + LONGEST)
     }
 
-    pub(super) fn settled(&mut self) {
-        *self = Self {
-            block_until: self.block_until,
-            ..Self::default()
-        };
+    /// A verdict is given now. Those that it spares.
+    pub(super) fn settle(&mut self, fetching: bool, now: Instant) -> Vec<Txid> {
+        while let Some((removed, _)) = self.removed.front()
+            && self.verdict_on(*removed, fetching) <= now
+        {
+            self.removed.pop_front();
+        }
+        self.not_before = Some(now + VERDICT_SPACING);
+        self.removed.iter().map(|(_, txid)| *txid).collect()
     }
 }
 
@@ -368,51 +379,73 @@ mod tests {
         assert!(!join.waits(), "from now on it is a fetch");
     }
 
+    /// Its verdicts at these milliseconds: how many are spared.
+    fn spared(queue: &mut EvictionQueue, start: Instant, ms: &[u64]) -> Vec<usize> {
+        let verdict = |at: &u64| queue.settle(false, after(start, *at)).len();
+        ms.iter().map(verdict).collect()
+    }
+
     #[test]
-    fn an_eviction_is_settled_soon_after_the_last_removal() {
-        let (mut settling, start) = (EvictionTimer::default(), Instant::now());
-        assert_eq!((settling.due(false), settling.is_idle()), (None, true));
-        settling.gone(start);
-        settling.gone(after(start, 30));
-        assert_eq!(
-            (settling.due(false), settling.is_idle()),
-            (Some(after(start, 280)), false)
-        );
-        settling.settled();
-        assert_eq!((settling.due(false), settling.is_idle()), (None, true));
+    fn each_removal_has_its_own_time() {
+        let (mut queue, start) = (EvictionQueue::default(), Instant::now());
+        assert_eq!(queue.due(false), None);
+        queue.removed(tx(1).0, start);
+        queue.removed(tx(2).0, after(start, 30));
+        assert_eq!(queue.due(false), Some(after(start, 250)));
+        assert_eq!(queue.settle(false, after(start, 250)), [tx(2).0]);
+        // Not one by one.
+        assert_eq!(queue.due(false), Some(after(start, 350)));
+        assert_eq!(queue.settle(false, after(start, 350)), []);
+        assert_eq!(queue.due(false), None);
     }
 
     #[test]
     fn a_block_under_way_and_a_fetch_put_the_verdict_off() {
-        let (mut settling, start) = (EvictionTimer::default(), Instant::now());
-        settling.gone(start);
-        assert_eq!(settling.due(true), Some(after(start, 1000)));
-        settling.block_begins(after(start, 1));
-        assert_eq!(settling.due(false), Some(after(start, 1001)));
-        settling.block_ends();
-        assert_eq!(settling.due(false), Some(after(start, 250)));
+        let (mut queue, start) = (EvictionQueue::default(), Instant::now());
+        queue.removed(tx(1).0, start);
+        assert_eq!(queue.due(true), Some(after(start, 1000)));
+        assert_eq!(queue.settle(true, after(start, 999)), [tx(1).0]);
+        queue.not_before = None;
+        queue.block_begins(after(start, 1));
+        assert_eq!(queue.due(false), Some(after(start, 1001)));
+        queue.block_ends();
+        assert_eq!(queue.due(false), Some(after(start, 250)));
     }
 
     /// The coinbase of the block before may come after that block itself, from another address.
     #[test]
     fn a_block_that_ended_before_it_began_does_not_hide_the_next_one() {
-        let (mut settling, start) = (EvictionTimer::default(), Instant::now());
-        settling.block_begins(start);
-        settling.gone(after(start, 5000));
-        settling.block_begins(after(start, 5001));
-        assert_eq!(settling.due(false), Some(after(start, 6001)));
+        let (mut queue, start) = (EvictionQueue::default(), Instant::now());
+        queue.block_begins(start);
+        queue.removed(tx(1).0, after(start, 5000));
+        assert_eq!(queue.due(false), Some(after(start, 5250)));
+        queue.block_begins(after(start, 5001));
+        assert_eq!(queue.due(false), Some(after(start, 6001)));
+    }
+
+    #[test]
+    fn blocks_without_pause_do_not_put_the_verdict_off_for_ever() {
+        let (mut queue, start) = (EvictionQueue::default(), Instant::now());
+        queue.removed(tx(1).0, start);
+        queue.block_begins(after(start, 1900));
+        assert_eq!(queue.due(true), Some(after(start, 2000)));
     }
 
     /// What left a moment ago may still get its successor, also while others leave all the time.
     #[test]
-    fn removals_without_pause_are_settled_in_a_short_pause_and_at_last_without_one() {
-        let (mut settling, start) = (EvictionTimer::default(), Instant::now());
-        for ms in (0..5000).step_by(20) {
-            settling.gone(after(start, ms));
+    fn removals_without_pause_are_judged_one_after_the_other() {
+        let (mut queue, start) = (EvictionQueue::default(), Instant::now());
+        for n in 0..20 {
+            queue.removed(tx(n).0, after(start, 50 * u64::from(n)));
         }
-        assert_eq!(settling.due(true), Some(after(start, 4980 + 30)));
-        settling.gone(after(start, 9999));
-        assert_eq!(settling.due(true), Some(after(start, 10_000)));
+        assert_eq!(
+            spared(&mut queue, start, &[250, 350, 600, 1200, 2000]),
+            [19, 17, 12, 0, 0]
+        );
+        for n in 0..REMOVALS + 5 {
+            queue.removed(tx(n as u32).0, after(start, 3000));
+        }
+        assert_eq!(spared(&mut queue, start, &[3001]), [REMOVALS]);
     }
 
     #[test]

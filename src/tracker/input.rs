@@ -106,8 +106,9 @@ pub enum Input {
     /// The node said that these left its mempool, not why: marked as leaving until a successor, a
     /// block or `Settle`.
     TxGone { txids: Vec<Txid> },
-    /// The time for successors is over: what is still marked as leaving was evicted.
-    Settle { now: u64 },
+    /// The time for successors is over: what is still marked as leaving was evicted, but for
+    /// `spared`, which left too short a while ago.
+    Settle { spared: Vec<Txid>, now: u64 },
     /// The node's whole mempool while `tip` was its tip. Ignored unless that is our tip too. What
     /// it lacks is marked as leaving, what we lack, or asked for and did not get, is asked for
     /// ([`Ask::Fetch`]): send that first and `Settle` after it, or replacements look like

@@ -111,7 +111,7 @@ impl Tracker {
             Input::Disconnect { to, now } => self.disconnect(view, to, now),
             Input::TxSeen { tx, seen, now } => self.tx_seen(view, &tx, seen, now),
             Input::TxGone { txids } => Ok(self.tx_gone(&txids)),
-            Input::Settle { now } => self.settle(view, now),
+            Input::Settle { spared, now } => self.settle(view, &spared, now),
             Input::Snapshot { tip, txids, .. } => Ok(self.snapshot(tip, &txids)),
             Input::Watch { scripts, now } => self.watch(view, scripts, now),
             Input::Baseline {

@@ -94,8 +94,13 @@ impl Tracker {
         Transition::default()
     }
 
-    pub(super) fn settle(&mut self, view: &impl View, now: u64) -> Result<Transition, ApplyError> {
-        let leaving: Vec<Txid> = self.mempool.leaving().copied().collect();
+    pub(super) fn settle(
+        &mut self,
+        view: &impl View,
+        spared: &[Txid],
+        now: u64,
+    ) -> Result<Transition, ApplyError> {
+        let leaving = self.out_of_time(spared);
         let mut step = Step::new(self, view, now);
         for &txid in &leaving {
             let tracked = step.tracker.mempool.is_tracked(&txid);
@@ -118,6 +123,22 @@ impl Tracker {
         step.finish(Vec::new(), Vec::new(), |txid| {
             Cause::Removed(txid.unwrap_or(first))
         })
+    }
+
+    /// What is marked as leaving and not spared. What descends from it left because of it.
+    fn out_of_time(&self, spared: &[Txid]) -> Vec<Txid> {
+        let spared: HashSet<&Txid> = spared.iter().collect();
+        let leaving = self.mempool.leaving();
+        let roots: Vec<Txid> = leaving
+            .filter(|txid| !spared.contains(txid))
+            .copied()
+            .collect();
+        if spared.is_empty() {
+            return roots;
+        }
+        let mut all = self.mempool.with_descendants(&roots);
+        all.retain(|txid| self.mempool.is_leaving(txid));
+        all
     }
 
     pub(super) fn snapshot(&mut self, tip: BlockHash, txids: &HashSet<Txid>) -> Transition {

@@ -317,7 +317,13 @@ impl Life {
                 now,
             }],
         )?;
-        self.tell(node, vec![Input::Settle { now }])?;
+        self.tell(
+            node,
+            vec![Input::Settle {
+                spared: Vec::new(),
+                now,
+            }],
+        )?;
         self.find_pasts(node)
     }
 

@@ -188,7 +188,13 @@ impl Node {
             Op::Evict { victim } => match pick(&self.mempool, victim) {
                 Some(victim) => {
                     let txids = self.drop_with_descendants(vec![victim.compute_txid()]);
-                    vec![Input::TxGone { txids }, Input::Settle { now }]
+                    vec![
+                        Input::TxGone { txids },
+                        Input::Settle {
+                            spared: Vec::new(),
+                            now,
+                        },
+                    ]
                 }
                 None => Vec::new(),
             },
@@ -307,7 +313,13 @@ impl Node {
             seen: Seen::Accepted,
             now,
         }));
-        told.extend([Input::TxGone { txids: gone }, Input::Settle { now }]);
+        told.extend([
+            Input::TxGone { txids: gone },
+            Input::Settle {
+                spared: Vec::new(),
+                now,
+            },
+        ]);
         for _ in 0..=depth {
             let txs = self.minable(bits);
             told.push(self.mine(2, txs));

@@ -21,7 +21,10 @@ enum Act {
     },
     /// The tracker's chain catches up with the node's.
     Follow,
-    Settle,
+    /// Sparing what was ever there, by the bits of this in turn.
+    Settle {
+        spared: u8,
+    },
     Read,
     /// A script is added, whose unspent outputs are found by a later scan.
     Watch {
@@ -47,7 +50,7 @@ fn act(stale: u32, added: u32) -> impl Strategy<Value = Act> {
         8 => node_op(true).prop_map(Act::Node),
         6 => (1u8..30, prop::bool::weighted(0.1)).prop_map(|(count, lost)| Act::Hear { count, lost }),
         2 => Just(Act::Follow),
-        1 => Just(Act::Settle),
+        1 => any::<u8>().prop_map(|spared| Act::Settle { spared }),
         1 => Just(Act::Read),
         added => (4u8..8).prop_map(|number| Act::Watch { number }),
         added => Just(Act::Scan),
@@ -70,7 +73,13 @@ fn act_on(world: &mut World, act: &Act, ever: &mut Vec<Transaction>) {
         Act::Node(op) => run(world, op),
         Act::Hear { count, lost } => world.hear(usize::from(*count), *lost),
         Act::Follow => world.follow(),
-        Act::Settle => drop(world.apply(Input::Settle { now: world.now })),
+        Act::Settle { spared } => {
+            let is_spared = |(n, _): &(usize, &Transaction)| spared >> (n % 8) & 1 == 1;
+            let spared = ever.iter().enumerate().filter(is_spared);
+            let spared = spared.map(|(_, tx)| tx.compute_txid()).collect();
+            let now = world.now;
+            let _ = world.apply(Input::Settle { spared, now });
+        }
         Act::Read => world.read(),
         Act::Watch { number } => {
             if !world.watched.contains(number) {

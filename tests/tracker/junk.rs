@@ -36,7 +36,8 @@ struct Junk {
 enum Act {
     Seen(u8, Seen),
     Gone(Vec<u8>),
-    Settle,
+    /// Sparing these.
+    Settle(Vec<u8>),
     /// Transactions by index, on our tip or on nothing; a broken merkle root.
     Connect {
         txs: Vec<u8>,
@@ -119,7 +120,7 @@ fn act() -> impl Strategy<Value = Act> {
     prop_oneof![
         6 => (any::<u8>(), seen).prop_map(|(tx, seen)| Act::Seen(tx, seen)),
         1 => some().prop_map(Act::Gone),
-        1 => Just(Act::Settle),
+        1 => some().prop_map(Act::Settle),
         5 => (some(), prop::bool::weighted(0.9), prop::bool::weighted(0.1)).prop_map(|(txs, on_tip, broken)| Act::Connect { txs, on_tip, broken }),
         2 => any::<u8>().prop_map(Act::Disconnect),
         1 => (some(), any::<bool>()).prop_map(|(txids, tip)| Act::Snapshot { txids, tip }),
@@ -236,7 +237,14 @@ impl Heap {
             Act::Gone(indexes) => Input::TxGone {
                 txids: indexes.iter().map(|index| self.txid(*index)).collect(),
             },
-            Act::Settle | Act::Reload => Input::Settle { now },
+            Act::Settle(spared) => Input::Settle {
+                spared: spared.iter().map(|index| self.txid(*index)).collect(),
+                now,
+            },
+            Act::Reload => Input::Settle {
+                spared: Vec::new(),
+                now,
+            },
             Act::Connect {
                 txs,
                 on_tip,

@@ -2,8 +2,8 @@
 //! and what a subscriber hears of it.
 
 use bitcoin::hashes::Hash;
-use bitcoin::{BlockHash, Txid};
-use satwatch::tracker::{Balance, Cause, Event, EventKind, Input, Seen, Status};
+use bitcoin::{BlockHash, Transaction, Txid};
+use satwatch::tracker::{Balance, Cause, Event, EventKind, Input, Phase, Seen, Status};
 
 use crate::told::{coin, out, status, told, watching};
 use crate::world::{Heard, World, script, tx};
@@ -126,7 +126,14 @@ fn a_conflict_that_the_node_announced_before_its_block_is_no_eviction() {
         ["mempool>conflicted 0", "mempool>conflicted 0", "block"]
     );
     assert_eq!(
-        told(&world.send(Input::Settle { now: 1 }).events),
+        told(
+            &world
+                .send(Input::Settle {
+                    spared: Vec::new(),
+                    now: 1
+                })
+                .events
+        ),
         [""; 0],
         "the verdict was given"
     );
@@ -280,8 +287,39 @@ fn a_removal_and_a_return_before_the_verdict_are_nothing() {
     let txids = vec![payment.compute_txid(), Txid::all_zeros()];
     let _ = world.send(Input::TxGone { txids });
     assert_eq!(told(&world.accept(&payment).events), [""; 0]);
-    let settled = world.send(Input::Settle { now: 1 });
+    let settled = world.send(Input::Settle {
+        spared: Vec::new(),
+        now: 1,
+    });
     assert!(settled.changes.is_empty() && settled.events.is_empty());
+}
+
+#[test]
+fn what_is_spared_is_judged_later_unless_it_descends_from_what_is_judged() {
+    let mut world = watching();
+    let payment = tx(&[coin(&world, 0)], &[(1, 700)]);
+    let child = tx(&[out(&payment, 0)], &[(1, 650)]);
+    let other = tx(&[coin(&world, 1)], &[(1, 300)]);
+    let txs = [&payment, &child, &other];
+    for tx in txs {
+        let _ = world.accept(tx);
+    }
+    let txids = txs.map(Transaction::compute_txid);
+    let _ = world.send(Input::TxGone {
+        txids: txids.to_vec(),
+    });
+    let mut phases_after = |spared: &[Txid]| {
+        let _ = world.send(Input::Settle {
+            spared: spared.to_vec(),
+            now: 1,
+        });
+        txids.map(|txid| world.view.txs[&txid].status.phase())
+    };
+    assert_eq!(
+        phases_after(&txids[1..]),
+        [Phase::Evicted, Phase::Evicted, Phase::Mempool]
+    );
+    assert_eq!(phases_after(&[]), [Phase::Evicted; 3]);
 }
 
 #[test]
@@ -293,7 +331,13 @@ fn a_reading_of_another_tip_is_no_verdict() {
         txids: Default::default(),
         now: 1,
     };
-    let _ = (world.send(snapshot), world.send(Input::Settle { now: 1 }));
+    let _ = (
+        world.send(snapshot),
+        world.send(Input::Settle {
+            spared: Vec::new(),
+            now: 1,
+        }),
+    );
     world.check();
 }
 

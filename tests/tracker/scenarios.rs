@@ -184,7 +184,14 @@ fn an_evicted_payment_may_come_back_and_is_not_announced_again() {
         txids: vec![payment.compute_txid()],
     });
     assert_eq!(
-        told(&world.send(Input::Settle { now: 1 }).events),
+        told(
+            &world
+                .send(Input::Settle {
+                    spared: Vec::new(),
+                    now: 1
+                })
+                .events
+        ),
         ["mempool>evicted 0", "balance 700>0"]
     );
     assert_eq!(

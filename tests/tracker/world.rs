@@ -329,7 +329,10 @@ impl World {
                         now: self.now,
                     });
                 }
-                let _ = self.send(Input::Settle { now: self.now });
+                let _ = self.send(Input::Settle {
+                    spared: Vec::new(),
+                    now: self.now,
+                });
             }
             Heard::Rawtx => {
                 for tx in came {
@@ -484,7 +487,10 @@ impl World {
             txids,
             now: self.now,
         });
-        let _ = self.apply(Input::Settle { now: self.now });
+        let _ = self.apply(Input::Settle {
+            spared: Vec::new(),
+            now: self.now,
+        });
     }
 
     /// The first of the news that wait arrive, or are lost.

@@ -494,7 +494,12 @@ async fn open_scans_are_bounded_and_the_newest_are_listed_first() {
         };
         daemon.indexer.post(open).await.unwrap();
     }
-    daemon.apply(Input::Settle { now: NOW }).await;
+    daemon
+        .apply(Input::Settle {
+            spared: Vec::new(),
+            now: NOW,
+        })
+        .await;
     assert_eq!(daemon.open_scans(), 10_000);
     let add = json!({"address": address(2).to_string(), "history": {"from_height": 0}}).to_string();
     for (path, body) in [

@@ -11,7 +11,7 @@ use super::node_link::NodeLink;
 use super::times::{LONGEST_REST, REST, SOON, WAIT};
 use super::tx_calls::TxCalls;
 use crate::bitcoind::NodeError;
-use crate::bitcoind::mempool_events::{AcceptanceMatcher, EvictionTimer};
+use crate::bitcoind::mempool_events::{AcceptanceMatcher, EvictionQueue};
 use crate::bitcoind::mempool_snapshot::{
     EventsSinceRequest, MempoolRead, MempoolSnapshot, parents_first,
 };
@@ -23,7 +23,7 @@ use crate::tracker::{ApplyError, Ask, BlockId, Input, Replacement};
 #[derive(Default)]
 pub(super) struct MempoolSync {
     matcher: AcceptanceMatcher,
-    eviction: EvictionTimer,
+    eviction: EvictionQueue,
     calls: TxCalls,
     want: Option<WantedReading>,
     /// A reading is on its way.
@@ -208,7 +208,7 @@ impl MempoolSync {
         }
         self.calls.removed(&txid);
         self.matcher.forget(&txid);
-        self.eviction.gone(turn.now.instant);
+        self.eviction.removed(txid, turn.now.instant);
         turn.actions
             .push(Action::Post(Input::TxGone { txids: vec![txid] }));
     }
@@ -226,15 +226,29 @@ impl MempoolSync {
     /// When what left is to be judged. Not while blocks are missing: the reason may be in one of
     /// them.
     pub(super) fn settle_at(&self, chain: &ChainSync) -> Option<Instant> {
-        let fetching = self.calls.fetching() || self.matcher.waits();
-        self.eviction.due(fetching).filter(|_| chain.at_node_tip())
+        self.eviction
+            .due(self.fetching())
+            .filter(|_| chain.at_node_tip())
+    }
+
+    /// Transactions are on their way that may be successors.
+    fn fetching(&self) -> bool {
+        self.calls.fetching() || self.matcher.waits()
+    }
+
+    fn verdict(&mut self, now: Now) -> Input {
+        let spared = self.eviction.settle(self.fetching(), now.instant);
+        Input::Settle {
+            spared,
+            now: now.ms,
+        }
     }
 
     fn settle(&mut self, turn: &mut Turn) {
-        let Now { instant, ms } = turn.now;
-        if self.settle_at(turn.chain).is_some_and(|at| at <= instant) {
-            self.eviction.settled();
-            turn.actions.push(Action::Post(Input::Settle { now: ms }));
+        let at = self.settle_at(turn.chain);
+        if at.is_some_and(|at| at <= turn.now.instant) {
+            let verdict = self.verdict(turn.now);
+            turn.actions.push(Action::Post(verdict));
         }
     }
 
@@ -356,20 +370,13 @@ impl MempoolSync {
         }));
     }
 
-    /// The verdict on what a reading did not hold, after what it held in addition has come.
+    /// The verdict on what a reading did not hold, after what it held in addition has come. Not
+    /// while blocks are missing, as above.
     fn finish_round(&mut self, turn: &mut Turn) {
-        if self.round.is_none() || self.calls.fetching() {
-            return;
-        }
-        self.pending = Some(Pending::EndOfRound);
-        let actions = &mut turn.actions;
-        if self.eviction.is_idle() && turn.chain.at_node_tip() {
-            actions.push(Action::Apply(Input::Settle { now: turn.now.ms }));
-        } else {
-            // What left just now may get a successor yet, or be in a block that comes: one verdict
-            // on both.
-            self.eviction.gone(turn.now.instant);
-            actions.push(Action::Apply(Input::TxGone { txids: Vec::new() }));
+        if self.round.is_some() && !self.calls.fetching() && turn.chain.at_node_tip() {
+            self.pending = Some(Pending::EndOfRound);
+            let verdict = self.verdict(turn.now);
+            turn.actions.push(Action::Apply(verdict));
         }
     }
 

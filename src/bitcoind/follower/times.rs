@@ -54,10 +54,9 @@ pub(in crate::bitcoind) const FETCH_AFTER: Duration = Duration::from_millis(100)
 /// node's wallets work between both, with the disk.
 pub(in crate::bitcoind) const SUCCESSORS: Duration = Duration::from_millis(250);
 /// A removal just before a block is a conflict with it, and the block comes after all of its
-/// transactions.
+/// transactions. A successor that is being fetched comes within the same time.
 pub(in crate::bitcoind) const BLOCK: Duration = Duration::from_secs(1);
-/// Removals without pause must not put off the verdict for long: from then on, [`PAUSE`] will do.
-pub(in crate::bitcoind) const LONG: Duration = Duration::from_secs(2);
-pub(in crate::bitcoind) const PAUSE: Duration = Duration::from_millis(30);
-/// Upper bound of the wait for a verdict.
-pub(in crate::bitcoind) const LONGEST: Duration = Duration::from_secs(10);
+/// Upper bound of the wait for a verdict, so that blocks without pause do not put it off for ever.
+pub(in crate::bitcoind) const LONGEST: Duration = Duration::from_secs(2);
+/// Between two verdicts: each names what it spares, and hundreds may leave in a second.
+pub(in crate::bitcoind) const VERDICT_SPACING: Duration = Duration::from_millis(100);

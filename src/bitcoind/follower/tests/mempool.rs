@@ -92,6 +92,16 @@ fn what_left_is_judged_when_its_successor_is_out_of_time() {
 }
 
 #[test]
+fn what_left_later_is_judged_later() {
+    let mut rig = Rig::following();
+    rig.removed(1, 5);
+    rig.pass(200);
+    rig.removed(2, 6);
+    assert_eq!(rig.pass(50), ["Settle but 1"]);
+    assert_eq!(rig.pass(200), ["Settle"]);
+}
+
+#[test]
 fn what_left_is_not_judged_while_its_successor_is_fetched() {
     let mut rig = Rig::following();
     rig.removed(1, 5);
@@ -165,14 +175,28 @@ fn reading_after_reconnect(rig: &mut Rig) {
     rig.until("ReadMempool");
 }
 
-/// What the reading lacks and what was told to have left are judged together.
 #[test]
-fn a_removal_during_a_reading_puts_its_verdict_off() {
+fn what_left_during_a_reading_has_its_time() {
     let mut rig = Rig::following();
     reading_after_reconnect(&mut rig);
     rig.removed(1, 9);
-    assert_eq!(rig.read(&[1], 9), ["Snapshot 0", "TxGone 0"]);
+    assert_eq!(rig.read(&[1], 9), ["Snapshot 0", "Settle but 1"]);
     assert_eq!(rig.pass(250), ["Settle"]);
+}
+
+#[test]
+fn what_a_reading_lacks_is_not_judged_while_blocks_are_missing() {
+    let mut rig = Rig::following();
+    reading_after_reconnect(&mut rig);
+    rig.asks = vec![Ask::Fetch(vec![txid(1)])];
+    rig.read(&[1], 9);
+    rig.rawblock(&block(id(7).hash, 1));
+    let next = block(rig.tip_hash(), 1);
+    rig.looked(101, Relation::Ahead(vec![next.block_hash()]));
+    assert_eq!(rig.give(&[1], &[1]), ["Fetched 1"]);
+    assert_eq!(rig.fetched(&next), ["Connect 101"]);
+    assert_eq!(rig.tell(FollowerEvent::Fetched(None)), ["Look"]);
+    assert_eq!(rig.looked(101, Relation::Same), ["Settle"]);
 }
 
 #[test]
