@@ -110,10 +110,11 @@ pub fn start(parts: Parts) -> Result<(Arc<Router>, DispatchTask), StoreError> {
     let policy = browser::OriginPolicy::new(&parts.config.server);
     let (config, stop) = (parts.socketio.clone(), parts.stop.clone());
     let (services, socket, dispatch) = build(parts)?;
-    let consumers = services.consumers.clone();
+    let (consumers, stopped) = (services.consumers.clone(), stop.clone());
     tokio::spawn(async move {
-        if let Err(cause) = consumers.start().await {
-            tracing::debug!(%cause, "consumers were not looked through");
+        let started = stopped.run_until_cancelled(consumers.start()).await;
+        if let Some(Err(cause)) = started {
+            tracing::warn!(%cause, "consumers were not looked through");
         }
     });
     services.consumer_routes.webhooks.start();

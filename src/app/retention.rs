@@ -1,4 +1,5 @@
-//! Deleting events that are older than `events.retention_days`, once an hour.
+//! Deleting events that are older than `events.retention_days`, once an hour. When all are kept,
+//! consumers write down how far they have nothing to read all the same.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -27,13 +28,14 @@ pub struct Retention {
 impl Retention {
     /// Until it is told to stop.
     pub async fn run(self, stop: CancellationToken) {
-        if self.keep == 0 {
-            return stop.cancelled().await;
-        }
         stop.run_until_cancelled(repeat(|| self.pass())).await;
     }
 
     async fn pass(&self) -> Result<()> {
+        if self.keep == 0 {
+            self.router.retain(|| async { Ok(0) }).await?;
+            return Ok(());
+        }
         if let Some(note) = self.router.clock_note().await? {
             tracing::warn!("{note}");
         }

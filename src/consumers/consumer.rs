@@ -66,7 +66,7 @@ pub struct Consumer {
     /// It was defined anew or forgotten: whoever works for it ends.
     pub ended: CancellationToken,
     pub leases: Arc<Leases>,
-    lookahead: tokio::sync::Mutex<Lookahead>,
+    pub(super) lookahead: tokio::sync::Mutex<Lookahead>,
     /// The quiet number in the store, or an older one.
     kept: AtomicU64,
     pub(super) progress: Arc<ConsumerProgress>,

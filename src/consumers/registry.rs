@@ -67,15 +67,14 @@ impl Consumers {
         }))
     }
 
-    /// Registers those that were loaded with dispatch, and looks through what was written since
-    /// their quiet numbers. To be run once, beside the rest.
+    /// Registers those that were loaded with dispatch, looks through what was written since their
+    /// quiet numbers, and writes the new ones down. To be run once, beside the rest.
     pub async fn start(&self) -> Result<(), ApiError> {
         for consumer in self.all() {
-            consumer.unread_within(1).await?;
+            // Who cannot be read keeps nobody from being registered; it is found again below.
+            _ = consumer.unread_within(1).await;
         }
-        for consumer in self.all() {
-            consumer.look_through().await?;
-        }
+        self.retain(|| async { Ok(0) }).await?;
         Ok(())
     }
 
@@ -114,7 +113,10 @@ impl Consumers {
     /// The first `most` of them, with what each has not acknowledged, as far as one look of all of
     /// them together goes.
     pub async fn unread(&self, most: usize) -> Result<Vec<(Arc<Consumer>, Unread)>, ApiError> {
-        let consumers: Vec<_> = self.all().into_iter().take(most).collect();
+        let mut consumers = self.all();
+        // One that ended just now is behind the place that its successor begins at.
+        consumers.retain(|consumer| !consumer.ended.is_cancelled());
+        consumers.truncate(most);
         let share = self.shared.look_most / (consumers.len() as u64).max(1);
         let mut all = Vec::with_capacity(consumers.len());
         for consumer in consumers {

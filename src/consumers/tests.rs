@@ -226,8 +226,8 @@ enum Op {
     },
     Retain,
     Kill,
-    /// Asks, and gives up after so many steps; between two of them something is written.
-    GiveUp(u8),
+    /// Asks, and does not wait for the answer; meanwhile something is written so many times.
+    Ask(u8),
 }
 
 fn op() -> impl Strategy<Value = Op> {
@@ -239,7 +239,7 @@ fn op() -> impl Strategy<Value = Op> {
         1 => (scripts, at).prop_map(|(scripts, at)| Op::Define { scripts, at }),
         1 => Just(Op::Retain),
         1 => Just(Op::Kill),
-        2 => (0..6_u8).prop_map(Op::GiveUp),
+        2 => (0..6_u8).prop_map(Op::Ask),
     ]
 }
 
@@ -352,7 +352,7 @@ async fn live(ops: Vec<Op>) {
                 model.retain();
             }
             Op::Kill => world = world.again().await,
-            Op::GiveUp(steps) => {
+            Op::Ask(steps) => {
                 let consumer = world.consumer();
                 let mut asking = Box::pin(consumer.unread());
                 for _ in 0..steps {
@@ -490,6 +490,22 @@ async fn lag_leaves_out_the_numbers_that_a_power_loss_skipped() {
 }
 
 #[tokio::test]
+async fn start_looks_through_what_was_written_and_keeps_what_it_found() {
+    let world = World::new().await;
+    world.define(Some(&BTreeSet::from([2])), None).await;
+    for _ in 0..LOOK_MOST * 3 {
+        world.write(1).await;
+    }
+    let world = world.again().await;
+    assert_eq!(world.reader.quiet(NAME).unwrap(), None);
+    world.consumers.start().await.unwrap();
+    assert_eq!(world.reader.quiet(NAME).unwrap(), Some(LOOK_MOST * 3));
+    // It is known to dispatch, and has nothing to look through.
+    let unread = world.consumers.unread(1).await.unwrap()[0].1;
+    assert!(unread.is_certain() && unread.lag() == 0);
+}
+
+#[tokio::test]
 async fn retention_lets_acks_through_between_two_portions() {
     let world = World::new().await;
     let consumer = world.define(None, None).await;
@@ -521,10 +537,7 @@ async fn definition_waits_for_no_look_and_its_predecessor_leaves_dispatch() {
     let world = World::new().await;
     let consumer = world.define(None, None).await;
     world.write(1).await;
-    // Under way, and nobody goes on with it for now.
-    let mut look = Box::pin(consumer.unread());
-    let mut cx = Context::from_waker(Waker::noop());
-    assert!(look.as_mut().poll(&mut cx).is_pending());
+    let under_way = consumer.lookahead.lock().await;
     let webhook = store::Webhook {
         url: "https://shop.example/".to_owned(),
         secrets: Vec::new(),
@@ -537,8 +550,8 @@ async fn definition_waits_for_no_look_and_its_predecessor_leaves_dispatch() {
     let define = |_: Option<&store::ConsumerRow>| Ok(changed);
     let defined = world.consumers.define(NAME, define, None, 1, NOW).await;
     assert_eq!(defined.unwrap().1, Defined::Changed);
-    assert_eq!(look.await.unwrap().lag(), 1);
-    tokio::task::yield_now().await;
+    drop(under_way);
+    assert_eq!(consumer.unread().await.unwrap().lag(), 1);
     // Whoever was let go is not known any more when this is answered.
     world.dispatch.counts().await.unwrap();
     world.log.forget_pages();
