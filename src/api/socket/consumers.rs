@@ -149,7 +149,8 @@ async fn begin_reading(
     };
     let (cursor, first, balances) = match restart {
         Some(restart) => (restart.cursor, Some(restart.first), restart.balances),
-        None => (reads.encoder.cursor(unread.acked), None, None),
+        // An ack may have come between the two looks; what begins does so before it.
+        None => (reads.encoder.cursor(unread.acked.min(from)), None, None),
     };
     let (error, code) = problem.unzip();
     let shape = object! {
