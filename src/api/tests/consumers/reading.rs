@@ -834,7 +834,7 @@ async fn ack_is_answered_while_a_reading_that_retention_overtook_looks_for_where
     let daemon = Daemon::start().await;
     daemon.watch(1).await;
     let mut readings = Vec::new();
-    for steps in 0..6 {
+    for steps in 0..12 {
         let name = format!("shop-{steps}");
         daemon.consumer(&name, json!({})).await;
         readings.push((steps, name, daemon.client().await));
@@ -864,6 +864,7 @@ async fn ack_is_answered_while_a_reading_that_retention_overtook_looks_for_where
             let mut heard = Vec::new();
             for _ in 0..steps {
                 heard.extend(slow.packet());
+
                 tokio::time::sleep(Duration::from_millis(2)).await;
             }
             heard.iter().map(|packet| event_of(packet)).collect()
