@@ -241,6 +241,11 @@ impl EvictionQueue {
             self.removed.pop_front();
         }
         self.not_before = Some(now + VERDICT_SPACING);
+        self.waiting()
+    }
+
+    /// Those that are not judged yet.
+    pub(super) fn waiting(&self) -> Vec<Txid> {
         self.removed.iter().map(|(_, txid)| *txid).collect()
     }
 }

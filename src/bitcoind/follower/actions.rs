@@ -40,7 +40,8 @@ pub(super) enum FollowerEvent {
     Answered(Answer),
     /// Monitoring was switched on or off; may say what is known.
     Monitoring(bool),
-    /// Time has passed.
+    /// Time has passed, and every notice that came until now has been handed over before: only then
+    /// is it known that no successor of what left came in time.
     Woken,
 }
 

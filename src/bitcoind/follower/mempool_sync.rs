@@ -8,7 +8,7 @@ use bitcoin::{Transaction, Txid};
 use super::actions::{Action, Call, Now};
 use super::chain_sync::{ChainNews, ChainSync};
 use super::node_link::NodeLink;
-use super::times::{LONGEST_REST, REST, SOON, WAIT};
+use super::times::{LONGEST_REST, LONGEST_ROUND, REST, SOON, WAIT};
 use super::tx_calls::TxCalls;
 use crate::bitcoind::NodeError;
 use crate::bitcoind::mempool_events::{AcceptanceMatcher, EvictionQueue};
@@ -57,6 +57,7 @@ pub(super) struct Reading {
 }
 
 struct Round {
+    began: Instant,
     /// As of the reading.
     repairs: bool,
 }
@@ -223,12 +224,15 @@ impl MempoolSync {
         }
     }
 
-    /// When what left is to be judged. Not while blocks are missing: the reason may be in one of
-    /// them.
+    /// When what left is to be judged. Not while blocks are missing or looked for: the reason may
+    /// be in one of them. Nor during a round, whose successors are still being fetched.
     pub(super) fn settle_at(&self, chain: &ChainSync) -> Option<Instant> {
-        self.eviction
-            .due(self.fetching())
-            .filter(|_| chain.at_node_tip())
+        if !chain.at_node_tip() || chain.is_moving() {
+            return None;
+        }
+        let at = self.eviction.due(self.fetching())?;
+        let round = self.round.as_ref();
+        Some(round.map_or(at, |round| at.max(round.began + LONGEST_ROUND)))
     }
 
     /// Transactions are on their way that may be successors.
@@ -236,19 +240,13 @@ impl MempoolSync {
         self.calls.fetching() || self.matcher.waits()
     }
 
-    fn verdict(&mut self, now: Now) -> Input {
-        let spared = self.eviction.settle(self.fetching(), now.instant);
-        Input::Settle {
-            spared,
-            now: now.ms,
-        }
-    }
-
     fn settle(&mut self, turn: &mut Turn) {
         let at = self.settle_at(turn.chain);
         if at.is_some_and(|at| at <= turn.now.instant) {
-            let verdict = self.verdict(turn.now);
-            turn.actions.push(Action::Post(verdict));
+            let spared = self.eviction.settle(self.fetching(), turn.now.instant);
+            let now = turn.now.ms;
+            turn.actions
+                .push(Action::Post(Input::Settle { spared, now }));
         }
     }
 
@@ -361,7 +359,10 @@ impl MempoolSync {
     }
 
     fn apply(&mut self, snapshot: MempoolSnapshot, repairs: bool, turn: &mut Turn) {
-        self.round = Some(Round { repairs });
+        self.round = Some(Round {
+            began: turn.now.instant,
+            repairs,
+        });
         self.pending = Some(Pending::Snapshot);
         turn.actions.push(Action::Apply(Input::Snapshot {
             tip: snapshot.tip,
@@ -371,12 +372,14 @@ impl MempoolSync {
     }
 
     /// The verdict on what a reading did not hold, after what it held in addition has come. Not
-    /// while blocks are missing, as above.
+    /// while blocks are missing, as above. What was told to have left is spared: it has its own
+    /// time.
     fn finish_round(&mut self, turn: &mut Turn) {
         if self.round.is_some() && !self.calls.fetching() && turn.chain.at_node_tip() {
             self.pending = Some(Pending::EndOfRound);
-            let verdict = self.verdict(turn.now);
-            turn.actions.push(Action::Apply(verdict));
+            let (spared, now) = (self.eviction.waiting(), turn.now.ms);
+            turn.actions
+                .push(Action::Apply(Input::Settle { spared, now }));
         }
     }
 
@@ -461,8 +464,8 @@ impl MempoolSync {
         Ok(())
     }
 
-    /// Does what is due.
-    pub(super) fn advance(&mut self, turn: &mut Turn) {
+    /// Does what is due. `is_woken`: no notice waits, so a successor that came has been seen.
+    pub(super) fn advance(&mut self, is_woken: bool, turn: &mut Turn) {
         for txid in self.matcher.expire(turn.now.instant) {
             self.calls.fetch_first(txid);
         }
@@ -473,7 +476,9 @@ impl MempoolSync {
         if turn.node.may_call(turn.now) {
             self.calls.start(turn.chain.tip(), turn.actions);
         }
-        self.settle(turn);
+        if is_woken {
+            self.settle(turn);
+        }
         self.finish_round(turn);
     }
 

@@ -88,9 +88,10 @@ impl Follower {
     #[must_use]
     fn handle(&mut self, event: FollowerEvent, now: Now) -> Vec<Action> {
         let mut actions = Vec::new();
+        let is_woken = matches!(event, FollowerEvent::Woken);
         self.take(event, now, &mut actions);
         if !self.chain.is_pending() && !self.mempool.is_pending() {
-            self.advance(now, &mut actions);
+            self.advance(is_woken, now, &mut actions);
         }
         actions
     }
@@ -163,8 +164,8 @@ impl Follower {
         }
     }
 
-    /// Does what is due and has no predecessor running.
-    fn advance(&mut self, now: Now, actions: &mut Vec<Action>) {
+    /// Does what is due and has no predecessor running. `is_woken`: no notice waits.
+    fn advance(&mut self, is_woken: bool, now: Now, actions: &mut Vec<Action>) {
         if now.instant >= self.next_poll {
             self.next_poll = now.instant + self.interval;
             self.node.want_inspection(now);
@@ -175,7 +176,9 @@ impl Follower {
         }
         self.node.start_inspection(now, actions);
         self.chain.start_look(&self.node, now, actions);
-        self.with_mempool(now, actions, MempoolSync::advance);
+        self.with_mempool(now, actions, |mempool, turn| {
+            mempool.advance(is_woken, turn)
+        });
     }
 
     fn with_mempool<T>(

@@ -150,7 +150,14 @@ impl Shell {
                 Ok(()) = self.monitoring.changed() => {
                     FollowerEvent::Monitoring(*self.monitoring.borrow_and_update())
                 }
-                () = tokio::time::sleep_until(wake) => FollowerEvent::Woken,
+                () = tokio::time::sleep_until(wake) => {
+                    // What came until now goes first.
+                    if let Some(first) = self.feed.as_mut().and_then(Feed::try_recv) {
+                        self.notices(Some(first)).await?;
+                        continue;
+                    }
+                    FollowerEvent::Woken
+                }
             };
             self.handle(event).await?;
         }

@@ -58,5 +58,8 @@ pub(in crate::bitcoind) const SUCCESSORS: Duration = Duration::from_millis(250);
 pub(in crate::bitcoind) const BLOCK: Duration = Duration::from_secs(1);
 /// Upper bound of the wait for a verdict, so that blocks without pause do not put it off for ever.
 pub(in crate::bitcoind) const LONGEST: Duration = Duration::from_secs(2);
+/// Upper bound of the same wait while what a reading brought is fetched: announced transactions
+/// without pause, which are fetched too, must not put it off for ever.
+pub(in crate::bitcoind) const LONGEST_ROUND: Duration = Duration::from_secs(60);
 /// Between two verdicts: each names what it spares, and hundreds may leave in a second.
 pub(in crate::bitcoind) const VERDICT_SPACING: Duration = Duration::from_millis(100);

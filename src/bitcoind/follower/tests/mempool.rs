@@ -107,7 +107,60 @@ fn what_left_is_not_judged_while_its_successor_is_fetched() {
     rig.removed(1, 5);
     rig.accepted(2, 6);
     assert_eq!(rig.pass(250), [""; 0]);
-    assert_eq!(rig.give(&[2], &[2]), ["Fetched 2", "Settle"]);
+    assert_eq!(rig.give(&[2], &[2]), ["Fetched 2"]);
+    assert_eq!(rig.pass(0), ["Settle"]);
+}
+
+/// Handled late, because the indexer held the follower up: the successor waits in the feed.
+#[test]
+fn what_left_is_not_judged_while_notices_wait() {
+    let mut rig = Rig::following();
+    rig.removed(1, 5);
+    rig.now.instant += Duration::from_millis(300);
+    assert_eq!(rig.rawtx(2), [""; 0]);
+    assert_eq!(rig.accepted(2, 6), ["Accepted 2"]);
+    assert_eq!(rig.sleeps(), 0);
+    assert_eq!(rig.pass(0), ["Settle"]);
+}
+
+/// Its verdict would be one on all that the reading did not hold.
+#[test]
+fn what_left_is_not_judged_while_what_a_reading_brought_is_fetched() {
+    let mut rig = Rig::following();
+    reading_after_reconnect(&mut rig);
+    rig.asks = vec![Ask::Fetch(vec![txid(1)])];
+    assert_eq!(rig.read(&[1], 9), ["Snapshot 1", "Transactions 1"]);
+    rig.removed(2, 10);
+    assert_eq!(rig.pass(5000), [""; 0]);
+    assert_eq!(rig.give(&[1], &[1]), ["Fetched 1", "Settle but 1"]);
+    assert_eq!(rig.pass(0), ["Settle"]);
+}
+
+#[test]
+fn fetches_without_pause_do_not_put_the_verdict_off_for_ever() {
+    let mut rig = Rig::following();
+    reading_after_reconnect(&mut rig);
+    rig.asks = vec![Ask::Fetch(vec![txid(1)])];
+    rig.read(&[1], 9);
+    rig.removed(2, 10);
+    assert_eq!(rig.pass(59_000), [""; 0]);
+    assert_eq!(rig.pass(1000), ["Settle"]);
+}
+
+#[test]
+fn what_left_is_not_judged_while_a_block_is_looked_for() {
+    let mut rig = Rig::following();
+    let next = block(rig.tip_hash(), 1);
+    rig.removed(1, 5);
+    rig.announced(next.block_hash());
+    assert_eq!(rig.pass(500), ["Look"]);
+    assert_eq!(rig.pass(5000), [""; 0]);
+    let missing = Relation::Ahead(vec![next.block_hash()]);
+    assert_eq!(rig.looked(101, missing), ["Fetch 1"]);
+    assert_eq!(rig.fetched(&next), ["Connect 101"]);
+    assert_eq!(rig.tell(FollowerEvent::Fetched(None)), ["Look"]);
+    assert_eq!(rig.looked(101, Relation::Same), [""; 0]);
+    assert_eq!(rig.pass(0), ["Settle"]);
 }
 
 #[test]
@@ -118,7 +171,8 @@ fn what_left_is_not_judged_while_a_block_is_under_way() {
     rig.message(ZmqTopic::Rawtx, MessageBody::Tx(serialize(&coinbase())));
     rig.announced(next.block_hash());
     assert_eq!(rig.pass(400), [""; 0]);
-    assert_eq!(rig.rawblock(&next), ["Parse", "Connect 101", "Settle"]);
+    assert_eq!(rig.rawblock(&next), ["Parse", "Connect 101"]);
+    assert_eq!(rig.pass(0), ["Settle"]);
 }
 
 #[test]
