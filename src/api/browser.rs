@@ -22,9 +22,8 @@ use hyper::header::{
     ACCESS_CONTROL_REQUEST_HEADERS, HOST, HeaderName, HeaderValue, ORIGIN, VARY,
     X_CONTENT_TYPE_OPTIONS,
 };
-use hyper::http::uri;
 use hyper::{HeaderMap, StatusCode, Uri};
-use url::{Host, Origin, Url};
+use url::{Host, Origin};
 
 use crate::wire::error::{ApiError, shortened};
 use crate::{config, web};
@@ -240,13 +239,22 @@ fn refused_site() -> ApiError {
 }
 
 fn same_origin(listed: &str, origin: &str) -> bool {
-    listed == origin || origin_of(listed).is_some_and(|it| Some(it) == origin_of(origin))
+    let without_slash = listed.strip_suffix('/').unwrap_or(listed);
+    listed.eq_ignore_ascii_case(origin)
+        || origin_of(without_slash).is_some_and(|it| Some(it) == origin_of(origin))
 }
 
-/// `None`: it has no host that we could compare.
+/// `scheme://host[:port]` and nothing else, as browsers write it. `None`: not that, or of a scheme
+/// whose port we do not know.
 fn origin_of(text: &str) -> Option<Origin> {
-    let origin = Url::parse(text).ok()?.origin();
-    origin.is_tuple().then_some(origin)
+    let (scheme, authority) = text.split_once("://")?;
+    let (scheme, authority) = (scheme.to_ascii_lowercase(), Authority::parse(authority)?);
+    let port = match &*scheme {
+        "http" => authority.port.unwrap_or(80),
+        "https" => authority.port.unwrap_or(443),
+        _ => authority.port?,
+    };
+    Some(Origin::Tuple(scheme, authority.host, port))
 }
 
 /// `host[:port]`
@@ -257,14 +265,25 @@ struct Authority {
 
 impl Authority {
     fn parse(text: &str) -> Option<Self> {
-        let authority: uri::Authority = text.parse().ok()?;
-        let (host, port) = (authority.host(), authority.port_u16());
-        let whole = text.len() == host.len() || port.is_some();
-        Some(Self {
-            host: Host::parse(host).ok()?,
-            port,
-        })
-        .filter(|_| whole && !text.contains('@'))
+        let (host, port) = match text.rsplit_once(':') {
+            Some((host, port)) if !port.ends_with(']') => (host, Some(port)),
+            _ => (text, None),
+        };
+        let is_digits = |port: &str| port.bytes().all(|byte| byte.is_ascii_digit());
+        if !port.is_none_or(is_digits) || host.contains('%') {
+            return None;
+        }
+        let port = port.map(str::parse).transpose().ok()?;
+        // What is no name in a URL, such as `node.1`, may be one of a local network.
+        let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._".contains(&byte);
+        let host = match Host::parse(host) {
+            Ok(host) => host,
+            Err(_) if !host.is_empty() && host.bytes().all(plain) => {
+                Host::Domain(host.to_ascii_lowercase())
+            }
+            Err(_) => return None,
+        };
+        Some(Self { host, port })
     }
 
     /// An address, which no name server can make mean something else.
@@ -353,6 +372,10 @@ mod tests {
             "x@localhost",
             "[::1",
             "localhost:x",
+            "localhost:+5005",
+            "[::1]evil.example:80",
+            "%6cocalhost",
+            "node.1:5005",
             "",
         ] {
             assert_eq!(
@@ -361,7 +384,8 @@ mod tests {
                 "{host}"
             );
         }
-        let listing = policy_of(&[], &["Shop.example", "other.example:8443"]);
+        let listing = policy_of(&[], &["Shop.example", "other.example:8443", "Node.1"]);
+        assert_eq!(check(&listing, "node.1:5005", None), Ok(None));
         assert_eq!(check(&listing, "shop.example:99", None), Ok(None));
         assert_eq!(check(&listing, "other.example:8443", None), Ok(None));
         assert_eq!(
@@ -442,6 +466,12 @@ mod tests {
                 &[
                     "tauri://localhost",
                     "capacitor://localhost",
+                    "http://x@localhost:1",
+                    "http://localhost/any?q#f",
+                    "http://localhost/",
+                    "http:localhost",
+                    "blob:http://localhost:3000/1",
+                    "http://%6cocalhost",
                     "null",
                     "file://",
                     "http://evil.example",

@@ -24,12 +24,12 @@
 //! cursor. It stays true when the cursor moves forward, so an ack leaves the quiet number alone and
 //! whoever uses it takes the greater of both. It is kept in memory, by `lag::Lookahead`, which
 //! belongs to one definition: `PUT` makes another one that begins at the cursor, and in the store
-//! the row goes in the batch that writes the definition or the new place. It is written down only
-//! before retention deletes events, since it cannot be found again afterwards, and with each pass of
+//! the row goes in the batch that writes the definition or the new place. It is written down before
+//! retention deletes events, since it cannot be found again afterwards, and with each pass of
 //! retention that deletes none, so that a start has less to look through (`Consumers::retain`):
 //!
-//! * Restart, kill: what was written since is looked through again at the start, from the row or the
-//!   cursor on, beside the rest; a part of it with each question meanwhile.
+//! * Restart, kill: what was written since is looked through again at the start, from the row or
+//!   the cursor on, beside the rest; a part of it with each question meanwhile.
 //! * Power loss: the row is not synced, but the store loses its end only, and the row stands behind
 //!   the events that it speaks of and before the deletions that need it. Numbers are never given
 //!   twice, so an old row says nothing about new events.

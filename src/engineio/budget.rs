@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use bytes::Bytes;
 
 /// Bytes that a [`ByteShare`] may hold without being counted: about what a connection costs anyway.
-const UNCOUNTED: usize = 4096;
+pub const UNCOUNTED: usize = 4096;
 
 /// A count of bytes with a limit.
 #[derive(Debug)]

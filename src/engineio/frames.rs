@@ -18,6 +18,9 @@ const NOT_UTF8: SocketEnd = SocketEnd::Failed(1007);
 /// Bytes of a control frame's data.
 const MAX_CONTROL: usize = 125;
 
+/// A frame of more bytes shares its room with nothing behind it.
+const LARGE: usize = 4096;
+
 /// What a client sent.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Received {
@@ -61,6 +64,9 @@ impl FrameReader {
             let mut data = self.bytes.split_to(len);
             if self.bytes.is_empty() {
                 self.bytes = BytesMut::new();
+            } else if len > LARGE {
+                // What follows is less than one read, and must not keep the room of the message.
+                self.bytes = BytesMut::from(&self.bytes[..]);
             }
             unmask(&mut data, header.mask.ok_or(BROKEN)?);
             let received = match header.opcode {
@@ -80,6 +86,7 @@ impl FrameReader {
         let Some((header, len)) = parsed else {
             return Ok(None);
         };
+        let is_minimal = read == header.len(len);
         self.bytes.advance(read);
         let len = usize::try_from(len).unwrap_or(usize::MAX);
         if len > max {
@@ -91,7 +98,7 @@ impl FrameReader {
             // A fragment continues what has begun, and nothing else comes in between.
             OpCode::Data(kind) => (kind == Data::Continue) == self.begun.is_some(),
         };
-        if header.mask.is_none() || has_reserved_bit || !is_legal {
+        if header.mask.is_none() || has_reserved_bit || !is_legal || !is_minimal {
             return Err(BROKEN);
         }
         let before = match (header.opcode, &self.begun) {
@@ -277,10 +284,30 @@ mod tests {
     }
 
     #[test]
+    fn frames_behind_a_large_message_do_not_keep_its_room() {
+        let mut reader = FrameReader::default();
+        let large = frame(0x82, &[1; 60_000]);
+        for part in large.chunks(4096) {
+            reader.push(part);
+        }
+        // The beginning of the next.
+        reader.push(&[0x81]);
+        assert!(reader.next(1 << 20).unwrap().is_some());
+        assert_eq!(reader.next(1 << 20).unwrap(), None);
+        assert!(
+            reader.bytes.capacity() < 1000,
+            "{}",
+            reader.bytes.capacity()
+        );
+    }
+
+    #[test]
     fn frames_that_break_the_protocol_are_refused() {
         let unmasked = vec![0x81, 0x02, b'4', b'a'];
+        let longer_than_needed = vec![0x81, 0xfe, 0, 2, 0, 0, 0, 0, b'4', b'a'];
         let table = [
             (unmasked, BROKEN),
+            (longer_than_needed, BROKEN),
             (frame(0xc1, b"4a"), BROKEN),
             (frame(0x80, b"4a"), BROKEN),
             (frame(0x85, b"4a"), BROKEN),

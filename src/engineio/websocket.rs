@@ -21,12 +21,13 @@ use hyper::upgrade::Upgraded;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::sync::OwnedSemaphorePermit;
+use tokio::task::coop;
 use tokio::time::timeout;
 use tokio_tungstenite::tungstenite::Utf8Bytes;
 use tokio_tungstenite::tungstenite::protocol::frame::FrameHeader;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::{Control, Data, OpCode};
 
-use super::budget::{ByteBudget, ByteShare};
+use super::budget::{ByteBudget, ByteShare, UNCOUNTED};
 use super::frames::{FrameReader, Received};
 use super::packet::Frame;
 use super::session::{SocketEnd, WRITE_SIZE};
@@ -247,23 +248,28 @@ impl WebSocket {
     /// The next message. Pings are answered.
     fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<Result<Frame, SocketEnd>> {
         loop {
-            match self.frames.next(self.max_payload)? {
-                None => {
-                    self.put_pong();
-                    if !self.waiting.is_empty()
-                        && let Poll::Ready(Err(_)) = self.poll_out(cx)
-                    {
-                        return Poll::Ready(Err(SocketEnd::Closed));
-                    }
-                    ready!(self.poll_in(cx))?;
+            // A read has room for hundreds of frames; each of them counts as a step of this task.
+            let step = ready!(coop::poll_proceed(cx));
+            let Some(received) = self.frames.next(self.max_payload)? else {
+                drop(step);
+                self.put_pong();
+                if !self.waiting.is_empty()
+                    && let Poll::Ready(Err(_)) = self.poll_out(cx)
+                {
+                    return Poll::Ready(Err(SocketEnd::Closed));
                 }
-                Some(Received::Message(frame)) => return Poll::Ready(self.charged(frame)),
-                Some(Received::Pong(data)) => self.incoming.shrink(CONTROL_HEADER + data.len()),
-                Some(Received::Ping(data)) => {
+                ready!(self.poll_in(cx))?;
+                continue;
+            };
+            step.made_progress();
+            match received {
+                Received::Message(frame) => return Poll::Ready(self.charged(frame)),
+                Received::Pong(data) => self.incoming.shrink(CONTROL_HEADER + data.len()),
+                Received::Ping(data) => {
                     self.incoming.shrink(CONTROL_HEADER + data.len());
                     self.pong = Some(data);
                 }
-                Some(Received::Close(answer)) => {
+                Received::Close(answer) => {
                     self.ended = Ended::ClosedByClient(answer);
                     return Poll::Ready(Err(SocketEnd::Closed));
                 }
@@ -278,8 +284,13 @@ impl WebSocket {
         if self.incoming.held() > self.max_payload.saturating_add(FRAMING) {
             return Poll::Ready(Err(SocketEnd::TooLarge));
         }
+        // What is short is read without being counted, whatever follows it.
+        let size = match UNCOUNTED.saturating_sub(self.incoming.held()) {
+            0 => READ_SIZE,
+            free => free.min(READ_SIZE),
+        };
         let mut room = [MaybeUninit::uninit(); READ_SIZE];
-        let mut read = ReadBuf::uninit(&mut room);
+        let mut read = ReadBuf::uninit(&mut room[..size]);
         let result = ready!(Pin::new(&mut self.stream).poll_read(cx, &mut read));
         let bytes = read.filled();
         if result.is_err() || bytes.is_empty() {

@@ -122,12 +122,12 @@ impl EventQueries {
 
     /// A part of the log as `GET /events` answers it.
     pub async fn answer(&self, batch: Batch) -> Result<Answer, ApiError> {
-        let (budget, bytes) = (self.budget.clone(), batch.bytes);
-        let render = move |view: &StoreView<'_>| batch_answer(&batch, view.encoder, &budget);
-        match bytes {
-            ..=FEW_BYTES => self.reads.on_the_spot(render),
-            _ => self.reads.run_long(render).await,
+        let budget = self.budget.clone();
+        if batch.bytes <= FEW_BYTES {
+            return batch_answer(&batch, &self.reads.encoder, &budget);
         }
+        let render = move |view: &StoreView<'_>| batch_answer(&batch, view.encoder, &budget);
+        self.reads.run_long(render).await
     }
 }
 
