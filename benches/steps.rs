@@ -21,7 +21,7 @@ use bitcoin::{
 use satwatch::indexer::{self, Handle};
 use satwatch::store::{ChainInfo, StoreReader, open_at_boot};
 use satwatch::tracker::{
-    Ask, BlockId, Input, Past, ScanEnd, ScanId, ScriptHash, Seen, WatchRequest,
+    Ask, BlockId, FoundOutput, Input, Past, ScanEnd, ScanId, ScriptHash, Seen, WatchRequest,
 };
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
@@ -306,6 +306,57 @@ async fn scans(share: u64, folder: &Path) {
     running.stop().await;
 }
 
+/// Deposits are added while one transaction that is known already spends all of them.
+async fn sweep(share: u64, folder: &Path) {
+    let running = Running::start(folder).await;
+    let count = 1400 / share;
+    let deposit = |number: u64| OutPoint {
+        txid: Txid::hash(&number.to_le_bytes()),
+        vout: 0,
+    };
+    let input = |number| TxIn {
+        previous_output: deposit(number),
+        ..TxIn::default()
+    };
+    let tx = Transaction {
+        input: (0..count).map(input).collect(),
+        ..payment(spk(2, 0), 0)
+    };
+    running.apply(watch(2, 0..1)).await;
+    let seen = Seen::Accepted;
+    running.apply(Input::TxSeen { tx, seen, now: NOW }).await;
+    let mut deposits = watch(1, 0..count);
+    if let Input::Watch { scripts, .. } = &mut deposits {
+        scripts
+            .iter_mut()
+            .for_each(|request| request.past = Past::Find);
+    }
+    running.apply(deposits).await;
+    let found = |number| FoundOutput {
+        outpoint: deposit(number),
+        spk: spk(1, number),
+        value: Amount::from_sat(1000),
+        height: 50,
+        coinbase: false,
+    };
+    let baseline = Input::Baseline {
+        block: tip(),
+        scripts: scripts(1, 0..count),
+        outputs: (0..count).map(found).collect(),
+        now: NOW,
+    };
+    let name = format!("{count} deposits found that one unconfirmed transaction spends");
+    running.measure(&name, running.apply(baseline)).await;
+    let deposit = ScriptHash::of(&spk(1, 0));
+    let swept = running.reader.snapshot().watch(&deposit);
+    let balance = swept
+        .expect("it can be read")
+        .expect("it is watched")
+        .balance;
+    assert_eq!((balance.confirmed, balance.unconfirmed), (1000, -1000));
+    running.stop().await;
+}
+
 #[tokio::main(flavor = "multi_thread", worker_threads = 2)]
 async fn main() {
     let share = std::env::var("STEPS_SHARE").ok();
@@ -321,6 +372,9 @@ async fn main() {
     }
     if wanted("exchange") {
         exchange(share, folder().path()).await;
+    }
+    if wanted("sweep") {
+        sweep(share, folder().path()).await;
     }
     if wanted("scans") {
         scans(share, folder().path()).await;

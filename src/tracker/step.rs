@@ -1,7 +1,7 @@
 //! One transition in the making: the moves of a transaction between its states, on the rows and in
 //! memory together.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap};
 
 use bitcoin::{OutPoint, Script, Transaction, Txid};
 
@@ -16,7 +16,7 @@ pub(super) struct Step<'a, V> {
     pub asks: Vec<Ask>,
     /// Mempool transactions to be matched again: they spend an output, or pay a script, that we
     /// learned of after them.
-    pub revisit: Vec<Txid>,
+    pub revisit: BTreeSet<Txid>,
 }
 
 impl<'a, V: View> Step<'a, V> {
@@ -25,7 +25,7 @@ impl<'a, V: View> Step<'a, V> {
             tracker,
             draft: Draft::new(view, now),
             asks: Vec::new(),
-            revisit: Vec::new(),
+            revisit: BTreeSet::new(),
         }
     }
 
@@ -123,7 +123,7 @@ impl<'a, V: View> Step<'a, V> {
             )?;
             touches.add(script, value, 0)?;
             if is_new && let Some(spender) = self.tracker.mempool.spender(&outpoint) {
-                self.revisit.push(spender);
+                self.revisit.insert(spender);
             }
         }
         if coinbase {
@@ -277,31 +277,38 @@ impl<'a, V: View> Step<'a, V> {
 
     /// Matches again the mempool transactions that matter more than when they came. Of those that
     /// did not matter then, only the fingerprints are here: they are asked for.
+    ///
+    /// What the outputs of one round lead to is the next round: a transaction that spends many of
+    /// them is matched once for all.
     pub fn settle_revisits(&mut self) -> Result<(), ApplyError> {
-        let (mut unknown, mut asked) = (Vec::new(), HashSet::new());
-        while let Some(txid) = self.revisit.pop() {
-            if !self.tracker.mempool.is_tracked(&txid) {
-                if self.tracker.mempool.contains(&txid) && asked.insert(txid) {
+        let mut unknown = BTreeSet::new();
+        while !self.revisit.is_empty() {
+            for txid in std::mem::take(&mut self.revisit) {
+                if self.tracker.mempool.is_tracked(&txid) {
+                    self.match_again(txid)?;
+                } else if self.tracker.mempool.contains(&txid) {
                     self.tracker.mempool.want(txid);
-                    unknown.push(txid);
+                    unknown.insert(txid);
                 }
-                continue;
             }
-            let Some(TxRow {
-                tx,
-                status: Status::Mempool,
-                ..
-            }) = self.draft.tx(&txid)?.cloned()
-            else {
-                continue;
-            };
-            let touches = self.activate(txid, &tx, None)?;
-            self.record(txid, &tx, Status::Mempool, touches)?;
         }
         if !unknown.is_empty() {
-            self.asks.push(Ask::Fetch(unknown));
+            self.asks.push(Ask::Fetch(unknown.into_iter().collect()));
         }
         Ok(())
+    }
+
+    fn match_again(&mut self, txid: Txid) -> Result<(), ApplyError> {
+        let Some(TxRow {
+            tx,
+            status: Status::Mempool,
+            ..
+        }) = self.draft.tx(&txid)?.cloned()
+        else {
+            return Ok(());
+        };
+        let touches = self.activate(txid, &tx, None)?;
+        self.record(txid, &tx, Status::Mempool, touches)
     }
 
     /// Remembers to look again at whatever in the mempool spends this outpoint.

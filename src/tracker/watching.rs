@@ -65,7 +65,7 @@ impl Tracker {
                 asks: step.asks,
             });
         };
-        step.revisit = paying;
+        step.revisit.extend(paying);
         step.settle_revisits()?;
         step.finish(Vec::new(), Vec::new(), |txid| {
             Cause::Transaction(txid.unwrap_or(first))
@@ -256,5 +256,88 @@ impl<V: View> Step<'_, V> {
             }
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bitcoin::absolute::LockTime;
+    use bitcoin::hashes::Hash;
+    use bitcoin::{Amount, ScriptBuf, TxIn, TxOut, transaction};
+
+    use super::super::filter::Prints;
+    use super::super::view::MemoryView;
+    use super::*;
+
+    fn spk() -> ScriptBuf {
+        ScriptBuf::from_bytes([&[0, 20][..], &[1; 20]].concat())
+    }
+
+    fn transaction(inputs: impl Iterator<Item = OutPoint>, outputs: usize) -> Transaction {
+        let input = |previous_output| TxIn {
+            previous_output,
+            ..TxIn::default()
+        };
+        let output = TxOut {
+            value: Amount::from_sat(100),
+            script_pubkey: spk(),
+        };
+        Transaction {
+            version: transaction::Version::TWO,
+            lock_time: LockTime::ZERO,
+            input: inputs.map(input).collect(),
+            output: vec![output; outputs],
+        }
+    }
+
+    /// The mempool holds a transaction that spends three outputs of `txid`.
+    fn sweep_of(tracker: &mut Tracker, txid: Txid) -> Txid {
+        let sweep = transaction((0..3).map(|vout| OutPoint { txid, vout }), 0);
+        let prints = Prints::of(&tracker.fingerprints, &sweep);
+        let sweep_txid = sweep.compute_txid();
+        tracker.mempool.insert(sweep_txid, &sweep, prints, true);
+        sweep_txid
+    }
+
+    #[test]
+    fn who_spends_many_found_outputs_is_matched_again_once() {
+        let (mut tracker, view) = (Tracker::new([7; 16]), MemoryView::default());
+        let deposits = Txid::from_byte_array([1; 32]);
+        let sweep = sweep_of(&mut tracker, deposits);
+        let mut step = Step::new(&mut tracker, &view, 0);
+        for vout in 0..3 {
+            let found = FoundOutput {
+                outpoint: OutPoint {
+                    txid: deposits,
+                    vout,
+                },
+                spk: spk(),
+                value: Amount::from_sat(100),
+                height: 5,
+                coinbase: false,
+            };
+            step.merge_found(ScriptHash::of(&spk()), &found).unwrap();
+        }
+        assert_eq!(step.revisit.into_iter().collect::<Vec<_>>(), [sweep]);
+    }
+
+    #[test]
+    fn who_spends_many_new_outputs_is_matched_again_once() {
+        let (mut tracker, mut view) = (Tracker::new([7; 16]), MemoryView::default());
+        let request = WatchRequest {
+            spk: spk(),
+            label: None,
+            depths: Vec::new(),
+            past: Past::Leave,
+        };
+        let watched = tracker.watch(&view, vec![request], 0).unwrap();
+        view.commit(&watched.changes);
+        let deposits = transaction(std::iter::empty(), 3);
+        let txid = deposits.compute_txid();
+        let sweep = sweep_of(&mut tracker, txid);
+        let mut step = Step::new(&mut tracker, &view, 0);
+        let touches = step.activate(txid, &deposits, None).unwrap();
+        assert_eq!(touches.len(), 1);
+        assert_eq!(step.revisit.into_iter().collect::<Vec<_>>(), [sweep]);
     }
 }
