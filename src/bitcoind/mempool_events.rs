@@ -20,7 +20,8 @@ pub(super) struct AcceptanceMatcher {
     halves: HashMap<Txid, Half>,
     /// Oldest first; entries whose half has gone or is newer are skipped.
     order: VecDeque<(Instant, Txid)>,
-    /// Announced and not fetched yet, oldest first, with the same remark.
+    /// Announced and not fetched yet, oldest first, with the same remark; the first one is waited
+    /// for.
     announced: VecDeque<(Instant, Txid)>,
     bytes: usize,
 }
@@ -100,11 +101,23 @@ impl AcceptanceMatcher {
     /// their `rawtx` is lost or late.
     pub(super) fn expire(&mut self, now: Instant) -> Vec<Txid> {
         let mut late = Vec::new();
+        while let Some((since, txid)) = self.announced.front().copied() {
+            if now < since + FETCH_AFTER {
+                break;
+            }
+            late.push(txid);
+            self.announced.pop_front();
+            self.skip_stale();
+        }
         while let Some((since, txid)) = self.order.front().copied() {
             if now < since + KEEP && self.halves.len() <= HALVES && self.bytes <= BYTES {
                 break;
             }
             self.order.pop_front();
+            if self.is_announced(since, &txid) && now < since + FETCH_AFTER {
+                // There is no room for it.
+                late.push(txid);
+            }
             if self
                 .halves
                 .get(&txid)
@@ -113,32 +126,27 @@ impl AcceptanceMatcher {
                 self.take(&txid);
             }
         }
-        while let Some((since, txid)) = self.announced.front().copied() {
-            if now < since + FETCH_AFTER {
-                break;
-            }
-            self.announced.pop_front();
-            if self
-                .halves
-                .get(&txid)
-                .is_some_and(|half| half.since == since && matches!(half.what, What::Accepted))
-            {
-                late.push(txid);
-            }
-        }
         late
     }
 
     /// An announced transaction is waited for.
     pub(super) fn waits(&self) -> bool {
-        let waits = |half: &Half, since: Instant| {
-            half.since == since && matches!(half.what, What::Accepted)
-        };
-        self.announced.iter().any(|(since, txid)| {
-            self.halves
-                .get(txid)
-                .is_some_and(|half| waits(half, *since))
-        })
+        !self.announced.is_empty()
+    }
+
+    /// It was announced then, and has not met its transaction.
+    fn is_announced(&self, since: Instant, txid: &Txid) -> bool {
+        self.halves
+            .get(txid)
+            .is_some_and(|half| half.since == since && matches!(half.what, What::Accepted))
+    }
+
+    fn skip_stale(&mut self) {
+        while let Some((since, txid)) = self.announced.front()
+            && !self.is_announced(*since, txid)
+        {
+            self.announced.pop_front();
+        }
     }
 
     /// When [`Self::expire`] has something to do.
@@ -151,18 +159,13 @@ impl AcceptanceMatcher {
         fetch.into_iter().chain(drop).min()
     }
 
+    /// None of it waits here yet.
     fn insert(&mut self, txid: Txid, what: What, now: Instant) {
         match what {
             What::Tx(_, size) => self.bytes += size,
             What::Accepted => self.announced.push_back((now, txid)),
         }
-        if let Some(Half {
-            what: What::Tx(_, size),
-            ..
-        }) = self.halves.insert(txid, Half { since: now, what })
-        {
-            self.bytes = self.bytes.saturating_sub(size);
-        }
+        self.halves.insert(txid, Half { since: now, what });
         self.order.push_back((now, txid));
     }
 
@@ -173,8 +176,8 @@ impl AcceptanceMatcher {
         }
         if self.halves.is_empty() {
             self.order.clear();
-            self.announced.clear();
         }
+        self.skip_stale();
         Some(half)
     }
 }
@@ -356,6 +359,38 @@ mod tests {
         assert_eq!(join.expire(after(start, 3000)), []);
         assert_eq!(join.next_expiry(), None);
         assert_eq!(join.tx(txid, a, 10, after(start, 3001)), None);
+    }
+
+    /// Somebody was busy until it was too old to wait, or more came at once than there is room for.
+    #[test]
+    fn an_announcement_is_not_dropped_without_being_fetched() {
+        let (mut join, start) = (AcceptanceMatcher::default(), Instant::now());
+        let (one, _) = tx(100);
+        join.accepted(one, start);
+        assert_eq!(join.expire(after(start, 3000)), [one]);
+        assert_eq!(join.next_expiry(), None);
+        join.accepted(one, start);
+        for n in 0..5 {
+            let (txid, tx) = tx(n);
+            join.tx(txid, tx, BYTES / 4, start);
+        }
+        assert_eq!(join.expire(start), [one]);
+        assert_eq!(join.expire(after(start, 100)), []);
+    }
+
+    /// A queue of them is not looked through with each notice.
+    #[test]
+    fn announcements_that_have_met_are_not_kept_before_one_that_waits() {
+        let (mut join, start) = (AcceptanceMatcher::default(), Instant::now());
+        for n in 0..10 {
+            join.accepted(tx(n).0, start);
+        }
+        for n in (0..9).rev() {
+            let (txid, tx) = tx(n);
+            join.tx(txid, tx, 10, start);
+        }
+        assert!(join.waits());
+        assert_eq!(join.announced, [(start, tx(9).0)]);
     }
 
     #[test]
