@@ -76,7 +76,7 @@ enum Pending {
 /// What happened to the chain, for the mempool's side.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum ChainNews {
-    Started,
+    /// Blocks became ours, maybe the first ones.
     Connected,
     Disconnected,
     /// The node's tip is ours.
@@ -417,7 +417,7 @@ impl ChainSync {
             }
             Pending::Start => {
                 self.want_look(now.instant, true);
-                Some(ChainNews::Started)
+                Some(ChainNews::Connected)
             }
         }
     }
@@ -427,6 +427,7 @@ impl ChainSync {
             self.connected.pop_front();
         }
         self.connected.push_back(hash);
+        self.disconnected.retain(|gone| *gone != hash);
         self.want.take_if(|want| want.until == Some(hash));
     }
 
@@ -436,10 +437,10 @@ impl ChainSync {
         let at = match pending {
             Pending::Connect { over_zmq: true, .. } | Pending::Parse => now.instant,
             Pending::Connect { .. } | Pending::Disconnect { .. } | Pending::Start => {
+                self.stop_fetch(actions);
                 now.instant + WAIT
             }
         };
-        self.stop_fetch(actions);
         self.want_look(at, true);
     }
 }

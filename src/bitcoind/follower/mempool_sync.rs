@@ -29,14 +29,16 @@ pub(super) struct MempoolSync {
     /// A reading is on its way.
     reading: Option<Reading>,
     /// How long the last reading took, and when it ended.
-    last_reading: Duration,
+    pub(super) last_reading: Duration,
     last_read: Option<Instant>,
     /// A reading was applied and what it lacked is being fetched; then comes the verdict on what it
     /// did not hold.
     round: Option<Round>,
     pending: Option<Pending>,
-    /// A round has been finished since the feed or the node broke off.
+    /// A round has been begun and finished since the feed or the node broke off.
     whole: bool,
+    /// They broke off since the last reading began.
+    broken_off: bool,
     /// When a running reconciliation began.
     reconciling: Option<Instant>,
     /// What the tracker was told last of which transactions the node lets be replaced.
@@ -54,6 +56,8 @@ pub(super) struct Reading {
     began: Instant,
     /// What it finds has not come over ZMQ although all was whole, or not yet.
     repairs: bool,
+    /// An acceptance was heard meanwhile, which a later reading may have to prove.
+    pub(super) proof_after: bool,
 }
 
 struct Round {
@@ -114,12 +118,12 @@ impl MempoolSync {
 
     /// The feed or the node broke off: until the next round is finished, something may be missing.
     pub(super) fn break_off(&mut self) {
-        self.whole = false;
+        (self.whole, self.broken_off) = (false, true);
     }
 
     /// Calls fail.
     pub(super) fn node_failed(&mut self) {
-        self.whole = false;
+        self.break_off();
         self.reconciling = None;
     }
 
@@ -132,7 +136,6 @@ impl MempoolSync {
 
     pub(super) fn chain_news(&mut self, news: ChainNews, now: Now) {
         match news {
-            ChainNews::Started => self.spoil(),
             ChainNews::Connected => {
                 self.spoil();
                 self.eviction.block_ends();
@@ -251,11 +254,20 @@ impl MempoolSync {
     }
 
     pub(super) fn want_reading(&mut self, at: Instant, prompted: bool) {
-        let known = self.want.take();
-        self.want = Some(WantedReading {
-            at: known.as_ref().map_or(at, |known| known.at.min(at)),
-            prompted: prompted || known.is_some_and(|known| known.prompted),
-        });
+        let want = self.want.get_or_insert(WantedReading { at, prompted });
+        want.at = want.at.min(at);
+        want.prompted |= prompted;
+    }
+
+    /// A reading for the proof that a feed is our node's, which the node is given time for.
+    pub(super) fn want_proof(&mut self, now: Now) {
+        if let Some(reading) = &mut self.reading {
+            reading.proof_after = true;
+            return;
+        }
+        let soon = now.instant + SOON;
+        let at = self.rested_at().map_or(soon, |rested| rested.max(soon));
+        self.want_reading(at, true);
     }
 
     /// The poll reads the mempool, if it is due.
@@ -269,14 +281,9 @@ impl MempoolSync {
     }
 
     /// Until when the node should be left alone after the last reading.
-    pub(super) fn rested_at(&self) -> Option<Instant> {
+    fn rested_at(&self) -> Option<Instant> {
         let rest = (self.last_reading * REST).min(LONGEST_REST);
         self.last_read.map(|ended| ended + rest)
-    }
-
-    /// How long it took.
-    pub(super) fn last_reading(&self) -> Duration {
-        self.last_reading
     }
 
     /// When the mempool is to be read: at the node's tip only, and not while the last reading is
@@ -302,22 +309,22 @@ impl MempoolSync {
         let Some(want) = self.want.take_if(|_| is_due) else {
             return;
         };
+        self.broken_off = false;
         self.reading = Some(Reading {
             since: EventsSinceRequest::default(),
             began: turn.now.instant,
             repairs: !want.prompted && self.whole && turn.node.topic_up(ZmqTopic::Rawtx),
+            proof_after: false,
         });
         turn.actions.push(Action::Call(Call::ReadMempool));
     }
 
     /// The reading has ended, maybe without an answer. What was heard since it began.
     pub(super) fn reading_ended(&mut self, now: Now) -> Option<Reading> {
-        let reading = self.reading.take();
+        let reading = self.reading.take()?;
         self.last_read = Some(now.instant);
-        self.last_reading = reading.as_ref().map_or(Duration::ZERO, |reading| {
-            now.instant.saturating_duration_since(reading.began)
-        });
-        reading
+        self.last_reading = now.instant.saturating_duration_since(reading.began);
+        Some(reading)
     }
 
     /// What the node answered.
@@ -359,10 +366,8 @@ impl MempoolSync {
     }
 
     fn apply(&mut self, snapshot: MempoolSnapshot, repairs: bool, turn: &mut Turn) {
-        self.round = Some(Round {
-            began: turn.now.instant,
-            repairs,
-        });
+        let began = turn.now.instant;
+        self.round = Some(Round { began, repairs });
         self.pending = Some(Pending::Snapshot);
         turn.actions.push(Action::Apply(Input::Snapshot {
             tip: snapshot.tip,
@@ -399,7 +404,7 @@ impl MempoolSync {
             return;
         }
         self.round = None;
-        self.whole = true;
+        self.whole = !self.broken_off;
         if let Some(began) = self.reconciling.take() {
             let took = now.instant.saturating_duration_since(began);
             node.status.reconciled(took, now.ms);

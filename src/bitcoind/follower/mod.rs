@@ -242,6 +242,7 @@ impl Follower {
         self.chain.forget_notices();
     }
 
+    /// Nothing about the mempool counts before there is a tip.
     fn message(&mut self, message: ZmqMessage, at: u64, now: Now, actions: &mut Vec<Action>) {
         let ZmqMessage {
             topic,
@@ -254,6 +255,7 @@ impl Follower {
         }
         let is_hint = topic != ZmqTopic::Rawtx && !self.node.topic_up(topic);
         match body {
+            MessageBody::Tx(_) if self.chain.tip().is_none() => {}
             MessageBody::Tx(raw) => {
                 self.with_mempool(now, actions, |mempool, turn| mempool.tx(&raw, at, turn))
             }
@@ -271,6 +273,10 @@ impl Follower {
             BlockHash::from_byte_array(hash),
         );
         match what {
+            // It may be confirmed in the window that the store starts with; else the first reading
+            // brings it.
+            SequenceEvent::Accepted(_) | SequenceEvent::Removed(_)
+                if self.chain.tip().is_none() => {}
             SequenceEvent::Accepted(number) => self.with_mempool(now, actions, |mempool, turn| {
                 mempool.accepted(txid, number, at, turn)
             }),
@@ -305,10 +311,8 @@ impl Follower {
                 let txid = Txid::from_byte_array(sequence.hash);
                 self.node.feed_check().accepted(number, txid);
                 if self.node.topic_up(ZmqTopic::Rawtx) {
-                    // The transaction comes; the reading is for the proof.
-                    let at = now.instant + SOON;
-                    let at = self.mempool.rested_at().map_or(at, |rested| rested.max(at));
-                    self.mempool.want_reading(at, true);
+                    // The transaction comes.
+                    self.mempool.want_proof(now);
                 } else {
                     self.heal(true, now);
                 }
@@ -333,7 +337,7 @@ impl Follower {
             // A resync is due already, and will find this too.
             return;
         }
-        let spacing = GAP_SPACING.max(self.mempool.last_reading() * 10);
+        let spacing = GAP_SPACING.max(self.mempool.last_reading * 10);
         let next = self.gap_at.map_or(now.instant, |last| last + spacing);
         let at = next.max(now.instant + SOON);
         self.gap_at = Some(at);
@@ -429,6 +433,11 @@ impl Follower {
             MempoolRead::Whole(snapshot) => self.node.judge(snapshot),
             MempoolRead::Moved => self.chain.want_look(now.instant + SOON, true),
             MempoolRead::Loading(_) => {}
+        }
+        if !self.node.topic_up(ZmqTopic::Sequence)
+            && of.as_ref().is_some_and(|reading| reading.proof_after)
+        {
+            self.mempool.want_proof(now);
         }
         self.with_mempool(now, actions, |mempool, turn| mempool.read(of, read, turn));
         Ok(())

@@ -42,8 +42,8 @@ pub struct FollowerHandles {
     pub audits: mpsc::Sender<AuditRequest>,
 }
 
-/// Starts following. `asks` is what the tracker wants to know; `monitoring` false sends nothing to
-/// the indexer.
+/// Starts following. `asks` is what the tracker wants to know; `monitoring` false sends the
+/// indexer nothing of the chain and of the mempool, but for the node's policy.
 pub fn spawn(
     config: FollowerConfig,
     indexer: Handle,

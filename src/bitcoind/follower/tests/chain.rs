@@ -19,6 +19,29 @@ fn an_empty_store_starts_with_a_window_of_the_nodes_chain() {
     assert!(rig.follower.position().at_node_tip);
 }
 
+/// It may be confirmed in the window.
+#[test]
+fn before_the_start_nothing_is_told_of_the_mempool() {
+    let mut rig = Rig::new(config::Bitcoind::default(), None);
+    rig.tell(FollowerEvent::Found(shared()));
+    rig.notice(Notice::Connected(ZmqTopic::ALL.to_vec()));
+    for said in [
+        rig.rawtx(1),
+        rig.accepted(1, 5),
+        rig.accepted(2, 6),
+        rig.removed(3, 7),
+    ] {
+        assert_eq!(said, [""; 0]);
+    }
+    rig.looked(51, Relation::Empty);
+    let window = (50, vec![(id(50).hash, 5), (id(51).hash, 6)]);
+    let window = Answer::StartWindow(Ok(Some(window)));
+    assert_eq!(rig.answer(window), ["Start 2", "Look"]);
+    assert_eq!(rig.looked(51, Relation::Same), ["ReadMempool"]);
+    rig.rawtx(4);
+    assert_eq!(rig.accepted(4, 8), ["Accepted 4"]);
+}
+
 #[test]
 fn a_block_on_our_tip_is_connected_without_a_call() {
     let mut rig = Rig::following();
@@ -131,6 +154,14 @@ fn a_fetched_block_that_is_refused_is_not_fetched_again_at_once() {
 }
 
 #[test]
+fn a_block_over_zmq_that_is_refused_does_not_end_a_fetch() {
+    let (mut rig, blocks) = fetching(2);
+    rig.refuse = true;
+    assert_eq!(rig.rawblock(&blocks[0]), ["Parse", "Connect 101"]);
+    assert_eq!(rig.fetched(&blocks[0]), ["Connect 101"]);
+}
+
+#[test]
 fn a_block_that_was_pruned_before_it_was_fetched_is_told() {
     let (mut rig, _) = fetching(1);
     let gone = NodeError::persistent(
@@ -206,6 +237,30 @@ fn a_disconnected_block_that_is_connected_again_is_no_witness() {
         next: vec![],
     };
     assert_eq!(rig.looked(99, rolled_back), [""; 0]);
+}
+
+#[test]
+fn a_disconnected_block_that_came_again_is_no_witness() {
+    let rolled_back = || Relation::Parted {
+        fork: id(99),
+        next: vec![],
+    };
+    let mut rig = Rig::following();
+    let take_back = |rig: &mut Rig, hash| {
+        rig.disconnected(hash);
+        rig.until("Look");
+        assert_eq!(rig.looked(99, rolled_back()), ["Disconnect 99", "Fetch 0"]);
+        rig.tell(FollowerEvent::Fetched(None));
+        rig.looked(99, Relation::Same);
+    };
+    let ours = rig.tip_hash();
+    take_back(&mut rig, ours);
+    let next = block(rig.tip_hash(), 1);
+    assert_eq!(rig.rawblock(&next), ["Parse", "Connect 100"]);
+    take_back(&mut rig, next.block_hash());
+    assert_eq!(rig.rawblock(&next), ["Parse", "Connect 100"]);
+    rig.rawblock(&block(id(7).hash, 1));
+    assert_eq!(rig.looked(99, rolled_back()), [""; 0]);
 }
 
 #[test]

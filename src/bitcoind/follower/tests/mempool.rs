@@ -220,6 +220,36 @@ fn what_came_may_make_others_matter_before_the_verdict() {
     assert_eq!(rig.repairs(), 0, "nobody was there to hear of it");
 }
 
+/// What was missed while the feed was away is not in a reading from before.
+#[test]
+fn a_round_from_before_the_feed_was_away_is_no_proof_that_nothing_is_missing() {
+    let fetched = |rig: &mut Rig| assert!(rig.give(&[1], &[1]).contains(&"Fetched 1".into()));
+    let broken: [fn(&mut Rig); 2] = [
+        |rig| _ = rig.notice(Notice::Connected(vec![ZmqTopic::Sequence])),
+        |rig| {
+            rig.answer(Answer::Transactions {
+                txids: vec![txid(1)],
+                tip: rig.tip,
+                found: Err(failure()),
+            });
+            rig.until("Transactions");
+        },
+    ];
+    for break_off in broken {
+        let mut rig = Rig::following();
+        reading_after_reconnect(&mut rig);
+        rig.asks = vec![Ask::Fetch(vec![txid(1)])];
+        rig.read(&[1], 9);
+        break_off(&mut rig);
+        fetched(&mut rig);
+        let reading = Some("reading bitcoind's mempool");
+        assert_eq!(rig.reason().as_deref(), reading);
+        rig.until("ReadMempool");
+        rig.read(&[1], 9);
+        assert_eq!(rig.reason(), None);
+    }
+}
+
 /// The feed was away; a reading has begun.
 fn reading_after_reconnect(rig: &mut Rig) {
     rig.notice(Notice::Disconnected(ZmqTopic::ALL.to_vec()));

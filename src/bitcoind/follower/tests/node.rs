@@ -236,6 +236,21 @@ fn a_feed_is_believed_when_it_told_the_last_acceptance_before_the_nodes_next_num
     assert!(!rig.status().zmq.sequence.believed, "whoever comes now");
 }
 
+/// A node that lists a hundred thousand transactions is busy with it.
+#[test]
+fn readings_for_the_proof_leave_the_node_time() {
+    let mut rig = hinted("tcp://10.0.0.1:1");
+    rig.accepted(1, 5);
+    rig.until("ReadMempool");
+    rig.accepted(1, 8);
+    rig.now.instant += Duration::from_secs(1);
+    rig.read(&[1], 5);
+    assert_eq!(rig.pass(49_999), [""; 0]);
+    assert_eq!(rig.pass(1), ["ReadMempool"], "what came meanwhile");
+    rig.read(&[1], 9);
+    assert!(rig.status().zmq.sequence.believed);
+}
+
 #[test]
 fn an_endpoint_of_the_settings_that_the_node_lists_is_its_own() {
     let mut rig = hinted("tcp://127.0.0.1:28332");
