@@ -13,8 +13,9 @@
 //! The thread ends with `Ok` and a clean stop of the store when [`Handle::stop`] is called or every
 //! [`Handle`] is gone.
 //!
-//! A batch ends when it has taken [`BUDGET`], whatever waits: the thread's steps are short, and how
-//! long they are is counted ([`Handle::step_times`]).
+//! A batch ends when it has taken [`BUDGET`], whatever waits, and before an input that is large by
+//! itself, such as a block: the thread's steps are short, and how long they are is counted
+//! ([`Handle::step_times`]).
 //!
 //! A refused input is answered to its sender and changes nothing. What nobody could repeat after a
 //! power loss (blocks, what a person asked for) is synced; mempool inputs are not, since the
@@ -275,6 +276,7 @@ pub fn spawn(
         head: publish,
         asks,
         step_times,
+        budget: BUDGET,
     };
     let thread = thread::Builder::new()
         .name("indexer".to_owned())
@@ -307,6 +309,7 @@ struct Indexer {
     head: watch::Sender<u64>,
     asks: mpsc::Sender<Ask>,
     step_times: HistogramVec,
+    budget: Duration,
 }
 
 impl Indexer {
@@ -379,8 +382,8 @@ impl Indexer {
         None
     }
 
-    /// Applies the first of these inputs, as many as fit into [`BUDGET`] and at least one, and
-    /// commits them.
+    /// Applies the first of these inputs, as many as fit into the budget and at least one, and
+    /// commits them. A large one is only ever the first: nothing that came before waits for it.
     fn commit(&mut self, jobs: &mut VecDeque<InputJob>) -> Result<(), IndexerError> {
         let (began, mut step) = (Instant::now(), OTHER);
         let mut overlay = Overlay::new(&self.writer);
@@ -388,9 +391,11 @@ impl Indexer {
             Vec::with_capacity(jobs.len()),
             Vec::with_capacity(jobs.len()),
         );
-        let (mut count, mut sync) = (0, false);
-        while transitions.is_empty() && answers.is_empty() || began.elapsed() < BUDGET {
-            let Some(job) = jobs.pop_front() else { break };
+        let (mut count, mut sync, mut taken) = (0, false, 0);
+        while let Some(job) = jobs.pop_front_if(|next| {
+            taken == 0 || size_of(&next.input) < BATCH && began.elapsed() < self.budget
+        }) {
+            taken += 1;
             let lasting = must_last(&job.input);
             if is_block(&job.input) {
                 step = BLOCK;
@@ -431,7 +436,8 @@ impl Indexer {
     }
 }
 
-/// What an input adds to a batch, in about the rows of one transaction.
+/// What an input adds to a batch, in about the rows of one transaction. Blocks, and the end of a
+/// scan, which does not say how many scripts it had, fill one.
 fn size_of(input: &Input) -> usize {
     match input {
         Input::Watch { scripts, .. } => scripts.len().max(1),
@@ -447,8 +453,8 @@ fn size_of(input: &Input) -> usize {
         Input::Start { .. }
         | Input::Connect { .. }
         | Input::Disconnect { .. }
-        | Input::Snapshot { .. } => 1,
-        Input::SkipPast { .. } | Input::CloseScan { .. } | Input::Policy(_) => 1,
+        | Input::CloseScan { .. } => BATCH,
+        Input::Snapshot { .. } | Input::SkipPast { .. } | Input::Policy(_) => 1,
         Input::TxSeen { .. } | Input::TxGone { .. } | Input::Settle { .. } => 1,
     }
 }
@@ -493,7 +499,7 @@ mod tests {
 
     use super::*;
     use crate::store::{ChainInfo, open_at_boot};
-    use crate::tracker::{EventKind, Past, ScriptHash, Seen, WatchRequest};
+    use crate::tracker::{EventKind, Past, ScanEnd, ScanId, ScriptHash, Seen, WatchRequest};
 
     const NOW: u64 = 1_700_000_000_000;
 
@@ -642,21 +648,119 @@ mod tests {
         thread.join().unwrap().unwrap();
     }
 
+    fn indexer(writer: Writer, inbox: mpsc::Receiver<Command>, budget: Duration) -> Indexer {
+        Indexer {
+            tracker: Tracker::new([7; 16]),
+            writer,
+            inbox,
+            head: watch::channel(0).0,
+            asks: mpsc::channel(1).0,
+            step_times: count_step_times(),
+            budget,
+        }
+    }
+
+    type Answered = oneshot::Receiver<Result<Done, ApplyError>>;
+
+    fn job(input: Input) -> (InputJob, Answered) {
+        let (answer, answered) = oneshot::channel();
+        let job = InputJob {
+            input,
+            answer: Some(answer),
+            _room: None,
+        };
+        (job, answered)
+    }
+
+    fn large_watch() -> Input {
+        let request = WatchRequest {
+            spk: spk(1),
+            label: None,
+            depths: Vec::new(),
+            past: Past::Leave,
+        };
+        Input::Watch {
+            scripts: vec![request; BATCH],
+            now: NOW,
+        }
+    }
+
+    /// How many of these inputs each commit has, and that those alone are answered by it.
+    fn batches(budget: Duration, inputs: Vec<Input>) -> Vec<usize> {
+        let folder = tempdir().unwrap();
+        let (writer, _reader) = open(folder.path(), "boot");
+        let mut indexer = indexer(writer, mpsc::channel(1).1, budget);
+        indexer
+            .commit(&mut VecDeque::from([job(start()).0]))
+            .unwrap();
+        let (mut jobs, mut answers): (VecDeque<_>, VecDeque<_>) =
+            inputs.into_iter().map(job).unzip();
+        let mut batches = Vec::new();
+        while !jobs.is_empty() {
+            let waiting = jobs.len();
+            indexer.commit(&mut jobs).unwrap();
+            batches.push(waiting - jobs.len());
+            for mut answered in answers.drain(..waiting - jobs.len()) {
+                assert!(answered.try_recv().is_ok());
+            }
+            for answered in &mut answers {
+                assert_eq!(
+                    answered.try_recv(),
+                    Err(oneshot::error::TryRecvError::Empty)
+                );
+            }
+        }
+        batches
+    }
+
+    #[test]
+    fn a_batch_that_has_had_its_time_takes_nothing_more() {
+        let inputs = || vec![watch(1, false), accepted(1), accepted(2)];
+        assert_eq!(batches(Duration::ZERO, inputs()), [1, 1, 1]);
+        assert_eq!(batches(Duration::MAX, inputs()), [3]);
+    }
+
+    #[test]
+    fn nothing_waits_for_a_large_input_behind_it() {
+        let (_, block) = connect(BlockHash::from_byte_array([1; 32]), 101, vec![pays(1)]);
+        let back = Input::Disconnect {
+            to: BlockId {
+                height: 100,
+                hash: BlockHash::from_byte_array([1; 32]),
+            },
+            now: NOW,
+        };
+        let open = Input::OpenScan {
+            scan: ScanId(1),
+            scripts: vec![ScriptHash::of(&spk(1))],
+            from: 0,
+            to: None,
+            now: NOW,
+        };
+        let close = Input::CloseScan {
+            scan: ScanId(1),
+            end: ScanEnd::Cancelled,
+            now: NOW,
+        };
+        for large in [block, back, large_watch(), close] {
+            let inputs = vec![
+                watch(1, false),
+                open.clone(),
+                accepted(1),
+                large,
+                accepted(2),
+            ];
+            assert_eq!(batches(Duration::MAX, inputs), [3, 2]);
+        }
+    }
+
     #[tokio::test]
     async fn inputs_of_one_batch_see_each_other_and_know_their_own_head() {
         let folder = tempdir().unwrap();
         let (writer, reader) = open(folder.path(), "boot");
         let (_inbox_end, inbox) = mpsc::channel(1);
-        let (publish, head) = watch::channel(0);
-        let (asks, _asked) = mpsc::channel(1);
-        let mut indexer = Indexer {
-            tracker: Tracker::new([7; 16]),
-            writer,
-            inbox,
-            head: publish,
-            asks,
-            step_times: count_step_times(),
-        };
+        let mut indexer = indexer(writer, inbox, BUDGET);
+        let head = indexer.head.subscribe();
         let (hash, block) = connect(BlockHash::from_byte_array([1; 32]), 101, vec![pays(1)]);
         let stray = connect(BlockHash::from_byte_array([9; 32]), 102, vec![pays(2)]).1;
         let inputs = [
@@ -667,16 +771,7 @@ mod tests {
             block,
             watch(2, false),
         ];
-        let (mut jobs, mut answers) = (VecDeque::new(), Vec::new());
-        for input in inputs {
-            let (answer, answered) = oneshot::channel();
-            jobs.push_back(InputJob {
-                input,
-                answer: Some(answer),
-                _room: None,
-            });
-            answers.push(answered);
-        }
+        let (mut jobs, answers): (VecDeque<_>, Vec<_>) = inputs.into_iter().map(job).unzip();
         while !jobs.is_empty() {
             indexer.commit(&mut jobs).unwrap();
         }
@@ -723,37 +818,11 @@ mod tests {
         let folder = tempdir().unwrap();
         let (writer, _reader) = open(folder.path(), "boot");
         let (inbox_end, inbox) = mpsc::channel(8);
-        let (asks, _asked) = mpsc::channel(1);
-        let mut indexer = Indexer {
-            tracker: Tracker::new([7; 16]),
-            writer,
-            inbox,
-            head: watch::channel(0).0,
-            asks,
-            step_times: count_step_times(),
-        };
-        let command = |input| {
-            Command::Input(InputJob {
-                input,
-                answer: None,
-                _room: None,
-            })
-        };
-        let request = WatchRequest {
-            spk: spk(1),
-            label: None,
-            depths: Vec::new(),
-            past: Past::Leave,
-        };
-        let large = || {
-            command(Input::Watch {
-                scripts: vec![request.clone(); BATCH],
-                now: NOW,
-            })
-        };
-        for waiting in [command(accepted(1)), large(), large(), command(accepted(2))] {
+        let mut indexer = indexer(writer, inbox, BUDGET);
+        let large = large_watch;
+        for waiting in [accepted(1), large(), large(), accepted(2)] {
             inbox_end
-                .try_send(waiting)
+                .try_send(Command::Input(job(waiting).0))
                 .unwrap_or_else(|_| panic!("there is room"));
         }
         let mut batches = Vec::new();
