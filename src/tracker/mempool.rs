@@ -1,11 +1,12 @@
 //! A compact index of the node's whole mempool: which transaction spends which outpoint and pays
-//! which script, as fingerprints. Most of it is unwatched, so a fingerprint and four bytes that
-//! stand for the transaction are all that the index holds for an outpoint or a script.
+//! which script, as fingerprints. Most of it is unwatched, so a fingerprint and a number that
+//! stands for the transaction are all that the index holds for an outpoint or a script: 19 to 39
+//! bytes, as full as the hash table happens to be, and 8 more in the transaction's entry.
 //!
 //! It answers four questions without keeping transactions: what does a new transaction displace
 //! (and which descendants fall with it), who spends an output that we learn of late, which
 //! transactions pay a script that is watched late, and which descend from one that may be replaced.
-//! Transactions that touch watched scripts are `tracked`; theirs are the rows in the view.
+//! Transactions that touch watched scripts are tracked; theirs are the rows in the view.
 
 use std::collections::hash_map::Entry as Place;
 use std::collections::{BTreeSet, HashMap, HashSet};
@@ -20,7 +21,6 @@ struct Entry {
     prints: Prints,
     /// What stands for it in the index.
     number: u32,
-    tracked: bool,
     /// It says itself that it may be replaced.
     signals: bool,
     /// Those of its parents that were, or came, into the mempool; they may have left it.
@@ -99,6 +99,8 @@ impl Payers {
 pub struct Mempool {
     fingerprints: Fingerprints,
     entries: HashMap<Txid, Entry>,
+    /// Those among them that touch watched scripts.
+    tracked: BTreeSet<Txid>,
     numbers: Numbers,
     spender: HashMap<u64, u32, BuildIdentity>,
     payers: Payers,
@@ -114,6 +116,7 @@ impl Mempool {
         Self {
             fingerprints,
             entries: HashMap::new(),
+            tracked: BTreeSet::new(),
             numbers: Numbers::default(),
             spender: HashMap::default(),
             payers: Payers::default(),
@@ -131,7 +134,7 @@ impl Mempool {
     }
 
     pub fn is_tracked(&self, txid: &Txid) -> bool {
-        self.entries.get(txid).is_some_and(|entry| entry.tracked)
+        self.tracked.contains(txid)
     }
 
     /// What conflicts with it must be gone; if not, an outpoint stays with the spender that was
@@ -139,8 +142,10 @@ impl Mempool {
     pub fn insert(&mut self, txid: Txid, tx: &Transaction, prints: Prints, tracked: bool) {
         self.leaving.remove(&txid);
         self.wanted.remove(&txid);
-        if let Some(known) = self.entries.get_mut(&txid) {
-            known.tracked |= tracked;
+        if tracked {
+            self.tracked.insert(txid);
+        }
+        if self.entries.contains_key(&txid) {
             return;
         }
         let number = self.numbers.give(txid);
@@ -160,7 +165,6 @@ impl Mempool {
         let entry = Entry {
             prints,
             number,
-            tracked,
             signals: signals_replacement(tx),
             parents: self.parents(tx),
             inherits: false,
@@ -198,15 +202,14 @@ impl Mempool {
 
     /// Tracked transactions whose rows do not say what is so: all of them.
     pub fn misjudged(&self) -> Vec<Txid> {
-        self.misjudged_of(self.entries.keys())
+        self.misjudged_of(&self.tracked)
     }
 
     /// Those among these.
     pub fn misjudged_of<'a>(&self, txids: impl IntoIterator<Item = &'a Txid>) -> Vec<Txid> {
         let is_misjudged = |txid: &&Txid| {
-            self.entries
-                .get(*txid)
-                .is_some_and(|entry| entry.tracked && entry.inherits != self.inherits(txid))
+            let entry = self.entries.get(*txid);
+            self.is_tracked(txid) && entry.is_some_and(|it| it.inherits != self.inherits(txid))
         };
         let mut found: Vec<Txid> = txids.into_iter().filter(is_misjudged).copied().collect();
         found.sort_unstable();
@@ -230,14 +233,13 @@ impl Mempool {
 
     /// It stays in the index, but matters to nobody any more.
     pub fn untrack(&mut self, txid: &Txid) {
-        if let Some(entry) = self.entries.get_mut(txid) {
-            entry.tracked = false;
-        }
+        self.tracked.remove(txid);
     }
 
     pub fn remove(&mut self, txid: &Txid) {
         self.leaving.remove(txid);
         self.wanted.remove(txid);
+        self.tracked.remove(txid);
         let Some(entry) = self.entries.remove(txid) else {
             return;
         };
@@ -261,13 +263,11 @@ impl Mempool {
 
     /// What a transaction with these spends cannot coexist with: their other spenders.
     pub fn conflicts(&self, txid: &Txid, spends: impl IntoIterator<Item = u64>) -> Vec<Txid> {
-        let mut found = Vec::new();
-        for fingerprint in spends {
-            if let Some(number) = self.spender.get(&fingerprint) {
-                let other = self.numbers.txid(*number);
-                if other != *txid && !found.contains(&other) {
-                    found.push(other);
-                }
+        let (mut found, mut seen) = (Vec::new(), HashSet::new());
+        for number in spends.into_iter().filter_map(|it| self.spender.get(&it)) {
+            let other = self.numbers.txid(*number);
+            if other != *txid && seen.insert(*number) {
+                found.push(other);
             }
         }
         found
@@ -375,5 +375,137 @@ mod tests {
             (numbers.txid(first), numbers.txid(second)),
             (txid(3), txid(2))
         );
+    }
+
+    fn transaction(spends: &[OutPoint], pays: &[u8]) -> Transaction {
+        use bitcoin::{Amount, ScriptBuf, TxIn, TxOut, absolute, transaction};
+        let input = |previous_output: &OutPoint| TxIn {
+            previous_output: *previous_output,
+            ..TxIn::default()
+        };
+        let output = |script: &u8| TxOut {
+            value: Amount::from_sat(1),
+            script_pubkey: ScriptBuf::from_bytes(vec![*script]),
+        };
+        Transaction {
+            version: transaction::Version::TWO,
+            lock_time: absolute::LockTime::ZERO,
+            input: spends.iter().map(input).collect(),
+            output: pays.iter().map(output).collect(),
+        }
+    }
+
+    fn outpoint(vout: u32) -> OutPoint {
+        OutPoint {
+            vout,
+            ..OutPoint::null()
+        }
+    }
+
+    fn scripts_of(mempool: &Mempool, tx: &Transaction) -> HashSet<u64> {
+        let scripts = tx.output.iter().map(|output| &output.script_pubkey);
+        scripts
+            .map(|script| mempool.fingerprints.script(script))
+            .collect()
+    }
+
+    /// Transactions share scripts and numbers, conflict and come and go; the index always says what
+    /// a walk over those that are there says, and nothing stays of those that left.
+    #[test]
+    fn what_is_indexed_is_that_of_the_transactions_that_are_there() {
+        let mut mempool = Mempool::new(Fingerprints::new(&[7; 16]));
+        let mut there: Vec<Transaction> = Vec::new();
+        let mut state = 1_u32;
+        let mut random = |below: u32| {
+            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            (state >> 16) % below
+        };
+        for step in 0..4_000 {
+            // The first half mostly comes, the second mostly goes.
+            let comes = random(10) < if step < 2_000 { 7 } else { 3 };
+            if comes {
+                let spends = [outpoint(random(3_000)), outpoint(3_000 + step)];
+                let pays = [random(40) as u8, random(250) as u8, 255];
+                let tx = transaction(&spends, &pays);
+                let prints = Prints::of(&mempool.fingerprints, &tx);
+                mempool.insert(tx.compute_txid(), &tx, prints, random(2) == 0);
+                there.push(tx);
+            } else if !there.is_empty() {
+                let left = there.swap_remove(random(there.len() as u32) as usize);
+                mempool.remove(&left.compute_txid());
+            }
+            if step % 100 == 0 {
+                let mut walk: HashMap<u64, BTreeSet<Txid>> = HashMap::new();
+                for tx in &there {
+                    let (txid, own) = (tx.compute_txid(), tx.input[1].previous_output);
+                    assert_eq!(mempool.spender(&own), Some(txid));
+                    for script in scripts_of(&mempool, tx) {
+                        walk.entry(script).or_default().insert(txid);
+                    }
+                }
+                for script in 0..=255_u8 {
+                    let script = bitcoin::ScriptBuf::from_bytes(vec![script]);
+                    let script = mempool.fingerprints.script(&script);
+                    let paying: Vec<Txid> = walk.remove(&script).into_iter().flatten().collect();
+                    assert_eq!(mempool.paying([script]), paying);
+                }
+            }
+        }
+        for tx in there {
+            mempool.remove(&tx.compute_txid());
+        }
+        assert!(mempool.entries.is_empty() && mempool.tracked.is_empty());
+        assert!(mempool.spender.is_empty());
+        assert!(mempool.payers.one.is_empty() && mempool.payers.more.is_empty());
+        let free: HashSet<u32> = mempool.numbers.free.iter().copied().collect();
+        assert_eq!(free.len(), mempool.numbers.free.len());
+        assert_eq!(free.len(), mempool.numbers.txids.len());
+        assert!(free.len() < 2_000, "numbers are given again");
+    }
+
+    #[test]
+    fn only_tracked_transactions_are_misjudged() {
+        let mut mempool = Mempool::new(Fingerprints::new(&[7; 16]));
+        let mut parent = transaction(&[outpoint(1)], &[1]);
+        parent.input[0].sequence = bitcoin::Sequence::ENABLE_RBF_NO_LOCKTIME;
+        let spend = OutPoint {
+            txid: parent.compute_txid(),
+            vout: 0,
+        };
+        let child = transaction(&[spend], &[2]);
+        let txid = child.compute_txid();
+        let mut insert = |tx: &Transaction, tracked| {
+            let prints = Prints::of(&mempool.fingerprints, tx);
+            mempool.insert(tx.compute_txid(), tx, prints, tracked);
+            mempool.misjudged()
+        };
+        assert_eq!(insert(&parent, true), []);
+        assert_eq!(insert(&child, false), []);
+        assert_eq!(insert(&child, true), [txid]);
+        assert_eq!(insert(&child, false), [txid], "it stays tracked");
+        mempool.untrack(&txid);
+        assert!(!mempool.is_tracked(&txid) && mempool.misjudged().is_empty());
+    }
+
+    #[test]
+    fn each_conflict_is_named_once_in_the_order_of_the_spends() {
+        let mut mempool = Mempool::new(Fingerprints::new(&[7; 16]));
+        let rivals = [
+            transaction(&[outpoint(1), outpoint(2)], &[1]),
+            transaction(&[outpoint(3), outpoint(4)], &[1]),
+        ];
+        for rival in &rivals {
+            let prints = Prints::of(&mempool.fingerprints, rival);
+            mempool.insert(rival.compute_txid(), rival, prints, false);
+        }
+        let [first, second] = rivals.map(|rival| rival.compute_txid());
+        let conflicts = |txid: &Txid| {
+            let spends = [4, 1, 2, 3, 5].map(outpoint);
+            let spends = spends.map(|spend| mempool.fingerprints.outpoint(&spend));
+            mempool.conflicts(txid, spends)
+        };
+        use bitcoin::hashes::Hash;
+        assert_eq!(conflicts(&Txid::all_zeros()), [second, first]);
+        assert_eq!(conflicts(&second), [first]);
     }
 }

@@ -59,17 +59,13 @@ fn lines<'a>(debug: &'a str, field: &str) -> Vec<&'a str> {
     lines
 }
 
-/// The transactions whose entry in the mempool's index says that they touch watched scripts.
+/// The transactions of which the mempool's index says that they touch watched scripts.
 fn tracked(debug: &str) -> BTreeSet<String> {
-    let mut last = "";
-    let mut found = BTreeSet::new();
-    for line in debug.lines().map(str::trim) {
-        if let Some(txid) = line.strip_suffix(": Entry {") {
-            last = txid;
-        }
-        if line == "tracked: true," {
-            found.insert(last.to_owned());
-        }
-    }
-    found
+    let lines = debug.lines().map(str::trim);
+    let mut lines = lines.skip_while(|line| !line.starts_with("tracked: {"));
+    let head = lines.next().expect("the index has a field tracked");
+    let txids = lines.take_while(|line| head == "tracked: {" && *line != "},");
+    txids
+        .map(|line| line.trim_end_matches(',').to_owned())
+        .collect()
 }
