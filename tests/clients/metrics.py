@@ -16,7 +16,7 @@ with urllib.request.urlopen(sys.argv[1] + "/metrics", timeout=60) as answer:
 
 for family in text_string_to_metric_families(text):
     assert family.documentation, f"{family.name} has no HELP"
-    assert family.type in ("gauge", "counter"), f"{family.name} is {family.type}"
+    assert family.type in ("gauge", "counter", "histogram"), f"{family.name} is {family.type}"
     for sample in family.samples:
         data = {
             "name": sample.name,

@@ -360,6 +360,7 @@ fn prometheus_reads_the_metrics_and_they_are_the_state() {
     ] {
         assert!(told[name] >= 0.0, "{name}");
     }
+    assert!(told["satwatch_indexer_step_seconds_count{other}"] > 0.0);
     drop(client);
     wait_until("the session is gone", || {
         (metrics(&daemon)["satwatch_subscriptions"] == 0.0).then_some(())
