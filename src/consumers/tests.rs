@@ -490,6 +490,26 @@ async fn lag_leaves_out_the_numbers_that_a_power_loss_skipped() {
 }
 
 #[tokio::test]
+async fn definition_that_selects_the_same_keeps_what_was_known_when_retention_came() {
+    let world = World::new().await;
+    let selected = BTreeSet::from([2]);
+    world.define(Some(&selected), None).await;
+    for _ in 0..LOOK_MOST * 3 {
+        world.write(1).await;
+    }
+    world.retain().await;
+    let changed = store::ConsumerRow {
+        webhook: Some(webhook()),
+        ..wants(Some(&selected))
+    };
+    let define = |_: Option<&store::ConsumerRow>| Ok(changed);
+    let defined = world.consumers.define(NAME, define, None, 0, NOW).await;
+    assert_eq!(defined.unwrap().1, Defined::Changed);
+    let unread = world.consumer().unread().await.unwrap();
+    assert_eq!((unread.missed, unread.lag()), (None, 0));
+}
+
+#[tokio::test]
 async fn start_looks_through_what_was_written_and_keeps_what_it_found() {
     let world = World::new().await;
     world.define(Some(&BTreeSet::from([2])), None).await;
@@ -532,19 +552,22 @@ async fn retention_lets_acks_through_between_two_portions() {
     assert_eq!((count, portions.get()), (store::PRUNE_LIMIT + 1, 2));
 }
 
+fn webhook() -> store::Webhook {
+    store::Webhook {
+        url: "https://shop.example/".to_owned(),
+        secrets: Vec::new(),
+        headers: Vec::new(),
+    }
+}
+
 #[tokio::test]
 async fn definition_waits_for_no_look_and_its_predecessor_leaves_dispatch() {
     let world = World::new().await;
     let consumer = world.define(None, None).await;
     world.write(1).await;
     let under_way = consumer.lookahead.lock().await;
-    let webhook = store::Webhook {
-        url: "https://shop.example/".to_owned(),
-        secrets: Vec::new(),
-        headers: Vec::new(),
-    };
     let changed = store::ConsumerRow {
-        webhook: Some(webhook),
+        webhook: Some(webhook()),
         ..wants(None)
     };
     let define = |_: Option<&store::ConsumerRow>| Ok(changed);
