@@ -163,7 +163,13 @@ class Client:
 
 async def main(job):
     client = Client(job)
-    await client.sio.connect(job["url"], transports=job["transports"], retry=True)
+    while True:
+        try:
+            await client.sio.connect(job["url"], transports=job["transports"], retry=True)
+            break
+        except socketio.exceptions.ConnectionError:
+            # It was stopped, or the daemon was, behind the handshake: that is not tried again.
+            await asyncio.sleep(0.1)
     await client.sio.wait()
 
 

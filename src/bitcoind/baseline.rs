@@ -124,7 +124,7 @@ impl BaselineTask {
         if count == 0 || !self.chain.is_at_node_tip() {
             return Ok(());
         }
-        tracing::info!("scanning the node's unspent outputs for {count} added addresses");
+        tracing::debug!("scanning the node's unspent outputs for {count} added addresses");
         let mut outputs = Outputs::scan(&self.chain.rpc, spks, PART).await?;
         let mut merged = 0;
         while !outputs.parts.is_empty() {
