@@ -19,7 +19,7 @@
 //!  6 engineio::SessionTask  its transport can take something: Handler::poll_next, down to
 //!  7 Client::poll_next    (api::socket)
 //!  8 Reader::poll_next    look: position and mark; page: from memory; step: the next event of the filter
-//!  9 LogEntry::encoded       once for all
+//!  9 LogEntry::encoded    once for all
 //! 10 engineio::Session    all that fits into one write
 //! ```
 //!
