@@ -168,7 +168,7 @@ proptest! {
         blocks_alone.chain = world.chain.clone();
         blocks_alone.follow();
         prop_assert_eq!(confirmed(&world.view), confirmed(&blocks_alone.view));
-        world.check_change_sets();
+        world.kept().check_change_sets();
     }
 
     #[test]

@@ -68,7 +68,7 @@ fn one_replacement_of_several_transactions_tells_of_each_and_of_their_descendant
     );
     assert_eq!(causes(&events), [Cause::Transaction(both.compute_txid())]);
     world.check();
-    world.check_fates();
+    world.kept().check_fates();
 }
 
 #[test]
@@ -108,7 +108,7 @@ fn a_payment_whose_replacement_is_in_the_very_block_that_tells_of_it_is_conflict
         ["mempool>conflicted 0", "new 1", "balance 700>650", "block"]
     );
     world.check();
-    world.check_fates();
+    world.kept().check_fates();
 }
 
 #[test]

@@ -1,8 +1,7 @@
-//! The tracker without any I/O: a pretended node (`world.rs`) lives, the tracker gets what a
-//! follower would send, and after every step the rows and the events must say what the node's chain
-//! and mempool say (`check.rs`).
+//! The tracker without any I/O: a pretended node (`tests/common/pretended`) lives, the tracker gets
+//! what a follower would send (`world.rs`), and after every step the rows and the events must say
+//! what the node's chain and mempool say (`tests/common/pretended/laws.rs`).
 
-mod check;
 mod forget;
 mod held;
 mod interleave;
@@ -12,13 +11,14 @@ mod lifecycle;
 mod memory;
 mod ops;
 mod past;
+#[path = "../common/pretended/mod.rs"]
+#[allow(dead_code, reason = "each test binary uses its part")]
+mod pretended;
 mod props;
 mod replaceable;
 mod runner;
 mod scenarios;
 mod scripts;
-#[path = "../common/status_changes.rs"]
-mod status_changes;
 mod told;
 mod truth;
 mod world;

@@ -1,12 +1,12 @@
 //! What happens in random lives of a node: the operations, how they are drawn, and how they are
 //! lived.
 
-use bitcoin::hashes::Hash;
-use bitcoin::{OutPoint, Sequence, Transaction};
+use bitcoin::Transaction;
 use proptest::prelude::*;
 use satwatch::tracker::{Input, Seen, Status};
 
-use crate::world::{Heard, World, tx};
+pub use crate::pretended::pick;
+use crate::world::{Heard, World};
 
 #[derive(Debug, Clone)]
 pub enum Op {
@@ -116,124 +116,6 @@ pub fn op() -> BoxedStrategy<Op> {
     .boxed()
 }
 
-/// Outputs that nothing spends yet, on the chain or in the mempool, with their value.
-pub fn spendable(world: &World) -> Vec<(OutPoint, u64)> {
-    let mut open: Vec<(OutPoint, bitcoin::TxOut)> = world
-        .unspent()
-        .into_iter()
-        .map(|(outpoint, (out, ..))| (outpoint, out))
-        .collect();
-    for tx in &world.mempool {
-        open.extend((0..).zip(&tx.output).map(|(vout, out)| {
-            (
-                OutPoint {
-                    txid: tx.compute_txid(),
-                    vout,
-                },
-                out.clone(),
-            )
-        }));
-    }
-    let spent: Vec<OutPoint> = world
-        .mempool
-        .iter()
-        .flat_map(|tx| tx.input.iter().map(|input| input.previous_output))
-        .collect();
-    open.retain(|(outpoint, out)| !spent.contains(outpoint) && !out.script_pubkey.is_op_return());
-    open.into_iter()
-        .map(|(outpoint, out)| (outpoint, out.value.to_sat()))
-        .collect()
-}
-
-pub fn pick<T: Clone>(list: &[T], index: u16) -> Option<T> {
-    list.get(usize::from(index) % list.len().max(1)).cloned()
-}
-
-/// Different elements of `list`.
-fn pick_some<T: Clone + PartialEq>(list: &[T], indexes: &[u16]) -> Vec<T> {
-    let mut picked = Vec::new();
-    for index in indexes {
-        picked.extend(pick(list, *index).filter(|item| !picked.contains(item)));
-    }
-    picked
-}
-
-/// Mempool transactions of this selection whose unconfirmed parents are selected too, parents
-/// first.
-pub fn minable(world: &World, bits: u16) -> Vec<Transaction> {
-    let mut chosen: Vec<Transaction> = Vec::new();
-    let is_unconfirmed = |txid| world.mempool.iter().any(|tx| tx.compute_txid() == txid);
-    loop {
-        let ready = world.mempool.iter().enumerate().find(|(index, tx)| {
-            bits & (1 << (index % 16)) != 0
-                && !chosen.contains(tx)
-                && tx.input.iter().all(|input| {
-                    let parent = input.previous_output.txid;
-                    !is_unconfirmed(parent) || chosen.iter().any(|tx| tx.compute_txid() == parent)
-                })
-        });
-        match ready {
-            Some((_, tx)) => chosen.push(tx.clone()),
-            None => return chosen,
-        }
-    }
-}
-
-/// A payment that spends some outputs that can be spent.
-pub fn payment(world: &World, inputs: &[u16], to: &[u8], zero: bool) -> Option<Transaction> {
-    let inputs = pick_some(&spendable(world), inputs);
-    let value: u64 = inputs.iter().map(|(_, value)| value).sum();
-    let share = value.saturating_sub(1) / to.len() as u64;
-    let mut outputs: Vec<(u8, u64)> = to.iter().map(|to| (*to, share)).collect();
-    if zero {
-        outputs.push((to[0], 0));
-    }
-    let outpoints: Vec<OutPoint> = inputs.iter().map(|(outpoint, _)| *outpoint).collect();
-    let first = outpoints.first()?;
-    let mut tx = tx(&outpoints, &outputs);
-    // One in two does not signal that it may be replaced.
-    if first.txid.to_byte_array()[0].is_multiple_of(2) {
-        tx.input
-            .iter_mut()
-            .for_each(|input| input.sequence = Sequence::MAX);
-    }
-    Some(tx)
-}
-
-/// A transaction that spends an input of each victim, and nothing that would go with them.
-pub fn replacement(world: &World, victims: &[u16], to: u8) -> Option<Transaction> {
-    let victims = pick_some(&world.mempool, victims);
-    let mut inputs: Vec<OutPoint> = Vec::new();
-    for victim in &victims {
-        let input = victim.input[0].previous_output;
-        if !inputs.contains(&input) {
-            inputs.push(input);
-        }
-    }
-    // An input that a victim or its descendants made goes with them.
-    let mut gone: Vec<bitcoin::Txid> = victims.iter().map(|tx| tx.compute_txid()).collect();
-    for _ in 0..world.mempool.len() {
-        let children = world.mempool.iter().filter(|tx| {
-            tx.input
-                .iter()
-                .any(|input| gone.contains(&input.previous_output.txid))
-        });
-        let fresh: Vec<_> = children
-            .map(|tx| tx.compute_txid())
-            .filter(|txid| !gone.contains(txid))
-            .collect();
-        gone.extend(fresh);
-    }
-    inputs.retain(|input| !gone.contains(&input.txid));
-    let value: u64 = victims
-        .iter()
-        .flat_map(|tx| &tx.output)
-        .map(|out| out.value.to_sat())
-        .sum();
-    let tx = tx(&inputs, &[(to, value.saturating_sub(7).max(1))]);
-    (!inputs.is_empty() && !world.mempool.contains(&tx)).then_some(tx)
-}
-
 fn returning(world: &World, index: u16) -> Option<Transaction> {
     let gone = |status: &Status| matches!(status, Status::Evicted | Status::Replaced { .. });
     let mut rows: Vec<_> = world
@@ -243,7 +125,7 @@ fn returning(world: &World, index: u16) -> Option<Transaction> {
         .filter(|(_, row)| gone(&row.status) && !row.tx.is_coinbase())
         .collect();
     rows.sort_by_key(|(txid, _)| **txid);
-    let open = spendable(world);
+    let open = world.spendable();
     let tx = pick(&rows, index)?.1.tx.clone();
     tx.input
         .iter()
@@ -262,14 +144,14 @@ pub fn run(world: &mut World, op: &Op) {
             zero,
             heard,
         } => {
-            let Some(tx) = payment(world, inputs, to, *zero) else {
+            let Some(tx) = world.payment(inputs, to, *zero) else {
                 return;
             };
             let left = world.take_in(&tx);
             world.tell(&[tx], left, *heard);
         }
         Op::Replace { victims, to, heard } => {
-            let Some(tx) = replacement(world, victims, *to) else {
+            let Some(tx) = world.replacement(victims, *to) else {
                 return;
             };
             let left = world.take_in(&tx);
@@ -334,20 +216,9 @@ fn mine(
     coinbase_to: u8,
     removals_first: bool,
 ) {
-    let mut txs = minable(world, bits);
-    if let Some((index, to)) = double_spend
-        && let Some(victim) = pick(&world.mempool, index)
-    {
-        let input = victim.input[0].previous_output;
-        let on_chain = world.unspent().contains_key(&input);
-        if on_chain
-            && !txs
-                .iter()
-                .any(|tx| tx.input.iter().any(|other| other.previous_output == input))
-        {
-            txs.push(tx(&[input], &[(to, 11), (9, 12)]));
-        }
-    }
+    let mut txs = world.minable(bits);
+    let rival = double_spend.and_then(|(index, to)| world.double_spend(index, to, &txs));
+    txs.extend(rival);
     if removals_first {
         let left = txs
             .iter()
@@ -365,7 +236,7 @@ fn mine(
     let whole = world.dies_after.is_none() && world.late.is_none();
     let events = world.mine(coinbase_to, &txs).events;
     if whole {
-        world.check_depths(&events);
+        world.kept().check_depths(&events);
     }
 }
 
@@ -386,13 +257,13 @@ fn reorg(world: &mut World, depth: usize, bits: &[u16], heard: Heard, what: Bran
         }
         let txs = bits
             .get(index)
-            .map_or_else(Vec::new, |bits| minable(world, *bits));
+            .map_or_else(Vec::new, |bits| world.minable(*bits));
         let events = match what {
             Branch::SameCoinbases => world.mine_with(block.txdata[0].clone(), &txs).events,
             _ => world.mine(2, &txs).events,
         };
         if whole {
-            world.check_depths(&events);
+            world.kept().check_depths(&events);
         }
     }
 }

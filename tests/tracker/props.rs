@@ -8,7 +8,7 @@
 //!    of the mempool mends the rest (`interleave.rs`);
 //! 4. every input delivered twice changes nothing the second time (`Op::Again`);
 //! 5. the rows are the fold of the change sets, inverses lead back exactly
-//!    ([`World::check_change_sets`]), and what a subscriber was told is the fold of the events
+//!    ([`Kept::check_change_sets`]), and what a subscriber was told is the fold of the events
 //!    (`check_events`);
 //! 6. statuses of a transaction for a script follow the legal table;
 //! 7. a conflict in a block always drops what it conflicts with and its descendants, and deaths
@@ -24,8 +24,8 @@
 use proptest::prelude::*;
 use satwatch::tracker::{MemoryView, Status};
 
-use crate::ops::{Op, minable, node_op, op, run};
-use crate::status_changes::is_legal;
+use crate::ops::{Op, node_op, op, run};
+use crate::pretended::status_changes::is_legal;
 use crate::world::World;
 
 /// Scripts 1 to 3 are watched.
@@ -63,7 +63,7 @@ proptest! {
         }
         run(&mut world, &Op::Scan);
         world.check();
-        world.check_change_sets();
+        world.kept().check_change_sets();
     }
 
     #[test]
@@ -72,8 +72,8 @@ proptest! {
         for op in &ops {
             run(&mut world, op);
             world.check();
-            world.check_fates();
-            world.check_inherited();
+            world.kept().check_fates();
+            world.kept().check_inherited();
         }
     }
 
@@ -85,7 +85,7 @@ proptest! {
         }
         let before = world.view.clone();
         for bits in &blocks {
-            let txs = minable(&world, *bits);
+            let txs = world.minable(*bits);
             let _ = world.mine(9, &txs);
         }
         let _ = world.disconnect(blocks.len());

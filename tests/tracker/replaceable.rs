@@ -113,7 +113,7 @@ fn case_01_a_block_that_confirms_several_generations_leaves_nothing_inherited() 
     }
     let _ = world.mine(9, &[first, second]);
     assert!(!can(&world, &third, Signalled));
-    world.check_inherited();
+    world.kept().check_inherited();
 }
 
 #[test]

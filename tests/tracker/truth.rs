@@ -1,6 +1,6 @@
 //! Random lives with history scans: whatever the node did meanwhile, what a scan brings to light is
 //! what watching from the first block on would have seen. After every operation the rows must agree
-//! with the naive model (`check.rs`); at the end also with a tracker that watched the same chain
+//! with the naive model (`laws.rs`); at the end also with a tracker that watched the same chain
 //! from its first block on.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -11,7 +11,7 @@ use satwatch::tracker::{
     Balance, Input, OutputRow, Past, ScanEnd, ScriptHash, Status, WatchRequest,
 };
 
-use crate::ops::{Op, minable, node_op, pick, run};
+use crate::ops::{Op, node_op, pick, run};
 use crate::runner::Stretch;
 use crate::world::{World, script, spk};
 
@@ -238,7 +238,7 @@ impl Life {
             }
             Act::Grow { blocks } => {
                 for bits in blocks {
-                    let txs = minable(world, *bits);
+                    let txs = world.minable(*bits);
                     let _ = world.mine((bits % 9) as u8, &txs);
                 }
             }
@@ -403,7 +403,7 @@ proptest! {
         life.end();
         prop_assert_eq!(whole(&life.world).len(), 7, "every script's coverage reaches down to the first block");
         check_reference(&life.world);
-        life.world.check_change_sets();
+        life.world.kept().check_change_sets();
     }
 
     #[test]
@@ -414,7 +414,7 @@ proptest! {
         life.live(&acts);
         life.end();
         check_reference(&life.world);
-        life.world.check_change_sets();
+        life.world.kept().check_change_sets();
     }
 
     #[test]
@@ -433,6 +433,6 @@ proptest! {
         life.end();
         prop_assert_eq!(whole(&life.world).len(), 7, "every script's coverage reaches down to the first block");
         check_reference(&life.world);
-        life.world.check_change_sets();
+        life.world.kept().check_change_sets();
     }
 }

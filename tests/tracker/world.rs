@@ -1,29 +1,17 @@
-//! A pretended node with its chain and mempool, and the follower's duties. `check.rs` compares what
-//! the tracker says with it.
+//! A tracker with its rows, the pretended node that it hears of, and the follower's duties.
 
-use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::collections::{HashSet, VecDeque};
+use std::ops::{Deref, DerefMut};
 
-use bitcoin::absolute::LockTime;
-use bitcoin::block::{Header, Version};
-use bitcoin::hashes::Hash;
-use bitcoin::transaction::Version as TxVersion;
-use bitcoin::{
-    Amount, Block, BlockHash, CompactTarget, OutPoint, ScriptBuf, Sequence, Transaction, TxIn,
-    TxMerkleNode, TxOut, Txid, Witness,
-};
+use bitcoin::{Block, Transaction, Txid};
 use satwatch::tracker::{
-    ApplyError, Ask, BlockId, ChangeSet, Event, FoundOutput, Input, MemoryView, Overlay, Past,
-    Replacement, ScriptHash, Seen, Spend, Status, Tracker, Transition, WatchRequest,
+    ApplyError, Ask, BlockId, ChangeSet, Event, Input, MemoryView, Overlay, Past, Replacement,
+    ScriptHash, Seen, Spend, Status, Tracker, Transition, WatchRequest,
 };
 
-/// Scripts with a small number are the ones that tests watch; 0 is an OP_RETURN, any other number a
-/// witness program.
-pub fn spk(number: u8) -> ScriptBuf {
-    match number {
-        0 => ScriptBuf::new_op_return([7; 8]),
-        _ => ScriptBuf::from_bytes([vec![0x00, 0x14], vec![number; 20]].concat()),
-    }
-}
+use crate::pretended::Node;
+use crate::pretended::laws::Kept;
+pub use crate::pretended::{block, script, spk, tx};
 
 /// How the node's news reach the tracker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,24 +24,17 @@ pub enum Heard {
     Poll,
 }
 
-pub fn script(number: u8) -> ScriptHash {
-    ScriptHash::of(&spk(number))
-}
-
 pub struct World {
+    pub node: Node,
     pub tracker: Tracker,
     key: [u8; 16],
     pub view: MemoryView,
     pub events: Vec<Event>,
     /// Every transition, with the events that it told.
     pub past: Vec<(ChangeSet, Vec<Event>)>,
-    pub chain: Vec<Block>,
     /// Height of the first block that the tracker started with: no reorg goes below it.
     pub first_known: usize,
-    pub mempool: Vec<Transaction>,
     pub watched: HashSet<u8>,
-    /// What became of transactions that are neither in the chain nor in the mempool.
-    pub fates: HashMap<Txid, Status>,
     /// Calls to the node fail: what the tracker asks for is lost.
     pub deaf: bool,
     /// Scans take their time: they wait for [`World::scan`].
@@ -63,43 +44,7 @@ pub struct World {
     pub late: Option<VecDeque<Input>>,
     /// The process dies after this many more commits, before it does what the tracker asks for.
     pub dies_after: Option<u8>,
-    salt: u64,
     pub now: u64,
-}
-
-pub fn tx(inputs: &[OutPoint], outputs: &[(u8, u64)]) -> Transaction {
-    let input = |previous_output: &OutPoint| TxIn {
-        previous_output: *previous_output,
-        script_sig: ScriptBuf::new(),
-        sequence: Sequence::ENABLE_RBF_NO_LOCKTIME,
-        witness: Witness::new(),
-    };
-    Transaction {
-        version: TxVersion::TWO,
-        lock_time: LockTime::ZERO,
-        input: inputs.iter().map(input).collect(),
-        output: outputs
-            .iter()
-            .map(|(to, value)| TxOut {
-                value: Amount::from_sat(*value),
-                script_pubkey: spk(*to),
-            })
-            .collect(),
-    }
-}
-
-pub fn block(previous: BlockHash, nonce: u32, txdata: Vec<Transaction>) -> Block {
-    let header = Header {
-        version: Version::TWO,
-        prev_blockhash: previous,
-        merkle_root: TxMerkleNode::all_zeros(),
-        time: nonce,
-        bits: CompactTarget::from_consensus(0),
-        nonce,
-    };
-    let mut block = Block { header, txdata };
-    block.header.merkle_root = block.compute_merkle_root().expect("a block has a coinbase");
-    block
 }
 
 /// The pretended node lets be replaced what signals, so that inheritance counts.
@@ -111,8 +56,22 @@ fn tracker(key: [u8; 16]) -> Tracker {
     tracker
 }
 
+impl Deref for World {
+    type Target = Node;
+
+    fn deref(&self) -> &Node {
+        &self.node
+    }
+}
+
+impl DerefMut for World {
+    fn deref_mut(&mut self) -> &mut Node {
+        &mut self.node
+    }
+}
+
 impl World {
-    /// A chain of one block, whose coinbase pays script 200 in ten outputs; nothing is watched.
+    /// A node with one block, which the tracker starts with; nothing is watched.
     pub fn new() -> Self {
         let mut world = Self::before_the_start();
         world.start(1);
@@ -121,28 +80,21 @@ impl World {
 
     /// The same chain; the tracker knows no block yet.
     pub fn before_the_start() -> Self {
-        let mut world = Self {
+        Self {
+            node: Node::new(),
             tracker: tracker([7; 16]),
             key: [7; 16],
             first_known: 0,
             view: MemoryView::default(),
             events: Vec::new(),
             past: Vec::new(),
-            chain: Vec::new(),
-            mempool: Vec::new(),
             watched: HashSet::new(),
-            fates: HashMap::new(),
             deaf: false,
             slow_scans: false,
             late: None,
             dies_after: None,
-            salt: 0,
             now: 1_000_000,
-        };
-        let outputs = [(200, 1_000_000); 10];
-        let genesis = block(BlockHash::all_zeros(), 0, vec![world.coinbase(&outputs)]);
-        world.chain.push(genesis);
-        world
+        }
     }
 
     /// The tracker starts with the last `window` blocks.
@@ -157,21 +109,6 @@ impl World {
             blocks,
             now: 0,
         });
-    }
-
-    pub fn coinbase(&mut self, outputs: &[(u8, u64)]) -> Transaction {
-        self.salt += 1;
-        let mut coinbase = tx(&[OutPoint::null()], outputs);
-        coinbase.input[0].script_sig = ScriptBuf::from_bytes(self.salt.to_le_bytes().to_vec());
-        coinbase
-    }
-
-    pub fn tip(&self) -> BlockId {
-        let block = self.chain.last().expect("the chain has a genesis");
-        BlockId {
-            height: self.chain.len() as u32 - 1,
-            hash: block.block_hash(),
-        }
     }
 
     /// Applies one input, now or [late](Self::late).
@@ -273,23 +210,8 @@ impl World {
             .watches
             .iter()
             .filter(|(_, row)| row.coverage.pending);
-        let scripts: Vec<(ScriptHash, ScriptBuf)> = pending
-            .map(|(script, row)| (*script, row.spk.clone()))
-            .collect();
-        let unspent = self.unspent();
-        let of_scripts = unspent
-            .iter()
-            .filter(|(_, (out, ..))| scripts.iter().any(|(_, spk)| *spk == out.script_pubkey));
-        let outputs = of_scripts
-            .map(|(outpoint, (out, height, coinbase))| FoundOutput {
-                outpoint: *outpoint,
-                spk: out.script_pubkey.clone(),
-                value: out.value,
-                height: *height,
-                coinbase: *coinbase,
-            })
-            .collect();
-        let scripts = scripts.into_iter().map(|(script, _)| script).collect();
+        let scripts: Vec<ScriptHash> = pending.map(|(script, _)| *script).collect();
+        let outputs = self.found(&scripts);
         let _ = self.send(Input::Baseline {
             block: self.tip(),
             scripts,
@@ -306,15 +228,6 @@ impl World {
             seen: Seen::Accepted,
             now: self.now,
         })
-    }
-
-    /// As [`Self::accept`], without any word of it; what left.
-    pub fn take_in(&mut self, tx: &Transaction) -> Vec<Txid> {
-        let by = tx.compute_txid();
-        let gone = self.displace_conflicts(tx, Status::Replaced { by });
-        self.mempool.retain(|known| known.compute_txid() != by);
-        self.mempool.push(tx.clone());
-        gone
     }
 
     /// The tracker hears that these came and those left, one way or another.
@@ -348,47 +261,6 @@ impl World {
         }
     }
 
-    /// Removes from the node's mempool what conflicts with `tx` and all descendants; returns their
-    /// ids.
-    pub fn displace_conflicts(&mut self, tx: &Transaction, fate: Status) -> Vec<Txid> {
-        let spent: HashSet<OutPoint> = tx.input.iter().map(|input| input.previous_output).collect();
-        let me = tx.compute_txid();
-        let clashes = |other: &Transaction| {
-            other.compute_txid() != me
-                && other
-                    .input
-                    .iter()
-                    .any(|input| spent.contains(&input.previous_output))
-        };
-        let roots: Vec<Txid> = self
-            .mempool
-            .iter()
-            .filter(|other| clashes(other))
-            .map(|other| other.compute_txid())
-            .collect();
-        self.drop_with_descendants(&roots, fate)
-    }
-
-    pub fn drop_with_descendants(&mut self, roots: &[Txid], fate: Status) -> Vec<Txid> {
-        let mut gone: Vec<Txid> = roots.to_vec();
-        loop {
-            let child = self.mempool.iter().find(|tx| {
-                !gone.contains(&tx.compute_txid())
-                    && tx
-                        .input
-                        .iter()
-                        .any(|input| gone.contains(&input.previous_output.txid))
-            });
-            match child {
-                Some(tx) => gone.push(tx.compute_txid()),
-                None => break,
-            }
-        }
-        self.mempool.retain(|tx| !gone.contains(&tx.compute_txid()));
-        self.fates.extend(gone.iter().map(|txid| (*txid, fate)));
-        gone
-    }
-
     /// Mines a block of these transactions on the tip and tells the tracker, as `rawblock` does.
     pub fn mine(&mut self, coinbase_to: u8, txs: &[Transaction]) -> Transition {
         let coinbase = self.coinbase(&[(coinbase_to, 5_000)]);
@@ -396,10 +268,7 @@ impl World {
     }
 
     pub fn mine_with(&mut self, coinbase: Transaction, txs: &[Transaction]) -> Transition {
-        let mut txdata = vec![coinbase];
-        txdata.extend_from_slice(txs);
-        self.salt += 1;
-        let block = block(self.tip().hash, self.salt as u32, txdata);
+        let block = self.next_block(coinbase, txs);
         self.connect(block)
     }
 
@@ -410,22 +279,6 @@ impl World {
             height: self.tip().height,
             now: self.now,
         })
-    }
-
-    /// The node connects a block, without any word of it; what left its mempool because of
-    /// conflicts.
-    pub fn adopt(&mut self, block: Block) -> Vec<Txid> {
-        let mut gone = Vec::new();
-        for tx in &block.txdata {
-            let txid = tx.compute_txid();
-            if !tx.is_coinbase() {
-                gone.extend(self.displace_conflicts(tx, Status::Conflicted { by: txid }));
-            }
-            self.mempool.retain(|other| other.compute_txid() != txid);
-            self.fates.remove(&txid);
-        }
-        self.chain.push(block);
-        gone
     }
 
     /// Disconnects `depth` blocks, and the node says over `sequence` what it accepted again.
@@ -453,24 +306,6 @@ impl World {
         let came = self.mempool.clone();
         self.tell(&came, gone, heard);
         (transition, stale)
-    }
-
-    /// The node disconnects, without any word of it: transactions return to the mempool but for
-    /// coinbases and what spends those.
-    pub fn abandon(&mut self, depth: usize) -> (Vec<Block>, Vec<Txid>) {
-        let stale = self.chain.split_off(self.chain.len() - depth);
-        let mut lost = Vec::new();
-        let mut back = Vec::new();
-        for tx in stale.iter().flat_map(|block| &block.txdata) {
-            match tx.is_coinbase() {
-                true => lost.push(tx.compute_txid()),
-                false => back.push(tx.clone()),
-            }
-        }
-        back.append(&mut self.mempool);
-        self.mempool = back;
-        let gone = self.drop_with_descendants(&lost, Status::Evicted);
-        (stale, gone)
     }
 
     pub fn snapshot(&mut self) {
@@ -566,14 +401,12 @@ impl World {
     /// The same world at the same instant, whose daemon has just been restarted.
     pub fn restarted_twin(&self) -> World {
         let mut twin = World {
+            node: self.node.clone(),
             tracker: self.loaded(),
             view: self.view.clone(),
             events: self.events.clone(),
             past: self.past.clone(),
-            chain: self.chain.clone(),
-            mempool: self.mempool.clone(),
             watched: self.watched.clone(),
-            fates: self.fates.clone(),
             late: self.late.clone(),
             ..*self
         };
@@ -582,25 +415,20 @@ impl World {
         twin
     }
 
-    /// The chain's unspent outputs by rescanning it: output, height, coinbase.
-    pub fn unspent(&self) -> BTreeMap<OutPoint, (TxOut, u32, bool)> {
-        let mut unspent = BTreeMap::new();
-        for (height, block) in (0..).zip(&self.chain) {
-            for tx in &block.txdata {
-                tx.input
-                    .iter()
-                    .for_each(|input| drop(unspent.remove(&input.previous_output)));
-                for (vout, out) in (0..).zip(&tx.output) {
-                    unspent.insert(
-                        OutPoint {
-                            txid: tx.compute_txid(),
-                            vout,
-                        },
-                        (out.clone(), height, tx.is_coinbase()),
-                    );
-                }
-            }
+    /// The laws of what is kept.
+    pub fn kept(&self) -> Kept<'_> {
+        Kept {
+            node: &self.node,
+            view: &self.view,
+            watched: &self.watched,
+            past: &self.past,
         }
-        unspent
+    }
+
+    /// Compares rows and events with the truth, and memory with the rows; every broken law is a
+    /// panic with its name.
+    pub fn check(&self) {
+        self.kept().check();
+        self.check_memory();
     }
 }

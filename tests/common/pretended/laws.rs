@@ -1,5 +1,5 @@
-//! The naive model: everything is rescanned from chain and mempool, and every row and every event
-//! must agree with it.
+//! The naive model: everything is rescanned from the node's chain and mempool, and every row and
+//! every event must agree with it.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
@@ -9,8 +9,8 @@ use satwatch::tracker::{
     ScriptHash, Spend, Status, TxRow,
 };
 
-use crate::status_changes::is_legal;
-use crate::world::{World, script, spk};
+use super::status_changes::is_legal;
+use super::{Node, script, spk};
 
 /// What chain and mempool say about one world, for every script in it.
 pub struct Truth {
@@ -22,14 +22,14 @@ pub struct Truth {
 }
 
 impl Truth {
-    pub fn of(world: &World) -> Self {
+    pub fn of(node: &Node) -> Self {
         let mut truth = Self {
             outputs: HashMap::new(),
             spends: HashMap::new(),
             places: HashMap::new(),
             txs: Vec::new(),
         };
-        for (height, block) in (0..).zip(&world.chain) {
+        for (height, block) in (0..).zip(&node.chain) {
             let id = BlockId {
                 height,
                 hash: block.block_hash(),
@@ -44,8 +44,7 @@ impl Truth {
                 );
             }
         }
-        world
-            .mempool
+        node.mempool
             .iter()
             .for_each(|tx| truth.add(tx, Status::Mempool));
         truth
@@ -140,12 +139,26 @@ impl Truth {
     }
 }
 
-impl World {
+/// What is kept of a node: the rows, the scripts that are watched, and every transition with the
+/// events that it told.
+#[derive(Clone, Copy)]
+pub struct Kept<'a> {
+    pub node: &'a Node,
+    pub view: &'a MemoryView,
+    pub watched: &'a HashSet<u8>,
+    pub past: &'a [(ChangeSet, Vec<Event>)],
+}
+
+impl Kept<'_> {
     /// Compares rows and events with the truth; every broken law is a panic with its name.
     pub fn check(&self) {
-        let truth = Truth::of(self);
-        assert_eq!(self.view.tip, Some(self.tip()), "the tip is the node's");
-        for number in &self.watched {
+        let truth = Truth::of(self.node);
+        assert_eq!(
+            self.view.tip,
+            Some(self.node.tip()),
+            "the tip is the node's"
+        );
+        for number in self.watched {
             self.check_script(&truth, *number);
         }
         for (txid, row) in &self.view.txs {
@@ -180,7 +193,6 @@ impl World {
         }
         self.check_blocks();
         self.check_events();
-        self.check_memory();
     }
 
     /// What is said to inherit does: true when the tracker heard of everything at once.
@@ -200,7 +212,8 @@ impl World {
             let mut inputs = tx.input.iter();
             inputs.any(|input| input.previous_output.txid == parent)
         };
-        self.mempool
+        self.node
+            .mempool
             .iter()
             .filter(is_parent)
             .any(|parent| parent.is_explicitly_rbf() || self.has_signalling_ancestor(parent))
@@ -326,7 +339,7 @@ impl World {
         {
             assert_eq!(
                 Some(&row.status),
-                self.fates.get(txid),
+                self.node.fates.get(txid),
                 "why {txid} is gone"
             );
         }
@@ -335,11 +348,11 @@ impl World {
     /// What subscribers were told, folded from the first event on, is what the rows say.
     fn check_events(&self) {
         let mut fold = Fold::default();
-        for (changes, events) in &self.past {
+        for (changes, events) in self.past {
             events.iter().for_each(|event| fold.add(event));
             fold.add_past(changes);
         }
-        for number in &self.watched {
+        for number in self.watched {
             let told = fold
                 .balances
                 .get(&script(*number))
@@ -380,7 +393,7 @@ impl World {
     /// number; no other ones are.
     pub fn check_depths(&self, events: &[Event]) {
         let mut expected = HashSet::new();
-        let tip = self.tip().height;
+        let tip = self.node.tip().height;
         for (txid, row) in &self.view.txs {
             let Status::Confirmed { block, .. } = row.status else {
                 continue;
@@ -419,12 +432,12 @@ impl World {
     pub fn check_change_sets(&self) {
         let mut view = MemoryView::default();
         let mut states = Vec::new();
-        for (changes, _) in &self.past {
+        for (changes, _) in self.past {
             states.push(view.clone());
             check_against(&view, changes);
             view.commit(changes);
         }
-        assert_eq!(view, self.view, "the rows are the fold of the change sets");
+        assert_eq!(&view, self.view, "the rows are the fold of the change sets");
         for ((changes, _), before) in self.past.iter().zip(&states).rev() {
             let inverse = changes.inverse();
             check_against(&view, &inverse);
