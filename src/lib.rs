@@ -4,7 +4,7 @@
 //! # Data flow
 //!
 //! ```text
-//! bitcoind --ZMQ, RPC--> bitcoind::follower --Input--> indexer: tracker.apply -> Transition -> store.commit (one batch)
+//! bitcoind --ZMQ, RPC--> follower, history --Input--> indexer: tracker.apply -> Transition -> store.commit (one batch)
 //!                                                          |                                     state + event log
 //!                                                          v head: a number, nothing else            |
 //!    clients <-- engineio <-- socketio <-- api::socket <--+                                          |
@@ -35,7 +35,9 @@
 //! tracker                  -> (nothing)
 //! store                    -> tracker
 //! indexer                  -> tracker, store
-//! bitcoind                 -> tracker, store (reading), indexer, config (its section), clock, remedy
+//! bitcoind                 -> tracker (its plain types), store (the chain's name), config (its section), clock, remedy
+//! history                  -> tracker, store (reading), indexer, bitcoind, clock
+//! follower                 -> tracker, store (reading), indexer, bitcoind, history, config (its section), clock, remedy
 //! engineio                 -> (nothing)
 //! socketio                 -> engineio
 //! server                   -> (nothing)
@@ -44,7 +46,7 @@
 //! events                   -> tracker, store (reading), socketio (encoded packets), wire, reads
 //! consumers                -> tracker, store, indexer, events, reads, wire
 //! webhooks                 -> tracker, store, indexer, events, consumers, reads, wire, config (its section), clock
-//! api                      -> events, consumers, webhooks, reads, tracker, store (reading), indexer, bitcoind (its status), socketio, wire, web, config (its sections), clock
+//! api                      -> events, consumers, webhooks, reads, tracker, store (reading), indexer, bitcoind (its status), history (its requests), socketio, wire, web, config (its sections), clock
 //! app, cli, doctor         -> everything
 //! ```
 //!
@@ -64,6 +66,8 @@ pub mod consumers;
 pub mod doctor;
 pub mod engineio;
 pub mod events;
+pub mod follower;
+pub mod history;
 pub mod indexer;
 pub mod open_files;
 pub mod reads;

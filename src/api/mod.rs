@@ -51,6 +51,7 @@ pub use router::Router;
 
 use crate::consumers::{Consumers, LOOK_MOST};
 use crate::events::{Dispatch, EventLog};
+use crate::history::{AuditRequest, ScanProgress};
 use crate::reads::Reads;
 use crate::store::{StoreError, StoreReader};
 use crate::webhooks::Webhooks;
@@ -89,8 +90,8 @@ pub struct Parts {
     pub reader: StoreReader,
     pub indexer: indexer::Handle,
     pub node: watch::Receiver<bitcoind::NodeStatus>,
-    pub scans: watch::Receiver<Vec<bitcoind::ScanProgress>>,
-    pub audits: mpsc::Sender<bitcoind::AuditRequest>,
+    pub scans: watch::Receiver<Vec<ScanProgress>>,
+    pub audits: mpsc::Sender<AuditRequest>,
     /// Whether the follower follows; `/start` and `/stop` set it and remember it in the store.
     pub monitoring: watch::Sender<bool>,
     pub config: Arc<config::Config>,

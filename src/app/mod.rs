@@ -23,9 +23,10 @@ use tokio::task::spawn_blocking;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
-use crate::bitcoind::{self, DiscoveredNode, FollowerConfig, Retry};
+use crate::bitcoind::{self, DiscoveredNode, Retry};
 use crate::clock::now_ms;
 use crate::config::{self, Config};
+use crate::follower::{self, FollowerConfig};
 use crate::shutdown::Deadline;
 use crate::store::{self, StoreError, StoreReader, Writer};
 use crate::{api, indexer};
@@ -84,13 +85,13 @@ pub async fn start(config: Config) -> Result<Running> {
     let on = reader.monitoring()?.unwrap_or(config.monitor.autostart);
     let (monitoring, monitoring_seen) = watch::channel(on);
     let (stop_clients, stop_follower) = (CancellationToken::new(), CancellationToken::new());
-    let follower = FollowerConfig {
+    let following = FollowerConfig {
         settings: config.bitcoind.clone(),
         found,
         reconcile_interval: Duration::from_secs(config.monitor.reconcile_interval),
     };
-    let (node, follower_end) = bitcoind::spawn(
-        follower,
+    let (node, follower_end) = follower::spawn(
+        following,
         indexer.clone(),
         reader.clone(),
         asks,

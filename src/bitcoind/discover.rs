@@ -56,7 +56,7 @@ pub struct NodeInfo {
 }
 
 impl NodeInfo {
-    pub(super) fn set_chain(&mut self, node: &Blockchain) {
+    pub(crate) fn set_chain(&mut self, node: &Blockchain) {
         self.blocks = node.blocks;
         self.headers = node.headers;
         self.initial_block_download = node.initialblockdownload;
@@ -66,7 +66,7 @@ impl NodeInfo {
         self.tip_time = node.tip_time();
     }
 
-    pub(super) fn set_network(&mut self, network: &rpc::Network) {
+    pub(crate) fn set_network(&mut self, network: &rpc::Network) {
         self.version = network.version;
         self.subversion.clone_from(&network.subversion);
         self.connections = network.connections;
@@ -89,7 +89,7 @@ pub async fn find(settings: &config::Bitcoind) -> Result<DiscoveredNode, NodeErr
 }
 
 /// [`find`], passing over nodes of other chains than `network`.
-pub(super) async fn find_on(
+pub(crate) async fn find_on(
     settings: &config::Bitcoind,
     network: Option<Network>,
 ) -> Result<DiscoveredNode, NodeError> {
@@ -134,7 +134,7 @@ pub(super) async fn find_on(
     Err(error)
 }
 
-pub(super) fn wrong_chain(url: &str, found: &str, expected: &str) -> NodeError {
+pub(crate) fn wrong_chain(url: &str, found: &str, expected: &str) -> NodeError {
     NodeError::persistent(
         NodeErrorKind::OtherChain,
         format!("bitcoind at {url} follows chain {found}, the store belongs to {expected}"),
@@ -343,7 +343,7 @@ fn clean_url(url: &str) -> Result<String, NodeError> {
 
 /// Which endpoint serves which topic. Settings win; of several addresses the one that serves most
 /// topics is taken, because on one address the order of messages is that of the events.
-pub(super) fn endpoints(
+pub(crate) fn endpoints(
     settings: &config::Bitcoind,
     notifications: &[Notification],
     rpc_host: &str,
@@ -377,7 +377,7 @@ pub(super) fn endpoints(
 }
 
 /// Whether the node says that it publishes a topic where we hear it.
-pub(super) fn lists(
+pub(crate) fn lists(
     notifications: &[Notification],
     rpc_host: &str,
     topic: ZmqTopic,
@@ -406,7 +406,7 @@ fn is_same_place(one: &str, other: &str) -> bool {
     forms(other).contains(&one.to_owned()) || forms(one).contains(&other.to_owned())
 }
 
-pub(super) fn is_ours(kind: &str) -> bool {
+pub(crate) fn is_ours(kind: &str) -> bool {
     matches!(kind, "pubrawtx" | "pubrawblock" | "pubsequence")
 }
 

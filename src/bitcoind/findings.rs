@@ -60,7 +60,7 @@ impl From<&NodeError> for Finding {
 
 /// `network` and `notifications`: how the calls went on which the rest stands. `now`: seconds since
 /// the Unix epoch.
-pub(super) fn findings(
+pub(crate) fn findings(
     settings: &config::Bitcoind,
     node: &NodeInfo,
     network: Result<(), &NodeError>,
@@ -212,7 +212,7 @@ fn download_finding(node: &NodeInfo, now: u64) -> Option<Finding> {
 }
 
 /// What a node that says it is in its initial download does or lacks.
-pub(super) fn initial_download(node: &NodeInfo, now: u64) -> String {
+pub(crate) fn initial_download(node: &NodeInfo, now: u64) -> String {
     if let Some((what, _)) = isolation(node) {
         return what.to_owned();
     }

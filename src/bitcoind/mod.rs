@@ -2,59 +2,40 @@
 //!
 //! # Laws
 //!
-//! 1. ZMQ is a hint, RPC is the truth. Whatever ZMQ tells may come twice, late or never; whatever
-//!    it should have told is found by looking (each reconcile interval, and at once after a gap, a
-//!    reconnect or anything that does not fit).
-//! 2. What ZMQ tells never waits for a call: calls run beside the loop that handles notices.
-//! 3. A block is connected only on our tip, wherever it came from. Whether the node's chain is
-//!    another one is decided from hashes, never from heights; a node that is still syncing is
-//!    waited for, not followed backwards.
-//! 4. "In the mempool" is what the node said (`sequence`, a snapshot, `getmempoolentry`), never
-//!    what `rawtx` carried.
-//! 5. Every call has a time limit, every retry a pause, every queue a bound.
+//! 1. Nothing here knows what an answer means for watched addresses: that is [`crate::follower`]'s
+//!    and [`crate::history`]'s to say.
+//! 2. A call that failed says in one sentence which call, why and what to do ([`NodeError`]), and
+//!    whether trying again can help ([`Retry`]).
+//! 3. Every call has a time limit, every queue a bound.
 //!
 //! # Flow
 //!
 //! ```text
-//! bitcoind --ZMQ--> zmq (one thread: receive, stamp, count) --Notice--> follower --Input--> indexer
-//!                                                                        |    ^
-//!                                          fork, mempool_snapshot: calls that run beside it
-//!                                                                        v    |
-//! bitcoind <-------------------- HTTP -------------------------------- rpc, http, block_rest
-//!          beside the follower, in a task of their own: baseline and audit (scantxoutset), rescan (history scans)
+//! bitcoind --ZMQ--> zmq (one thread: receive, stamp, count) --Notice--> follower
+//! bitcoind <------------- HTTP ------------- rpc, http, block_rest <----- follower, history
 //! ```
 //!
 //! [`discover`] finds the node, with the help of its [`conf`]; [`findings`] say what is wrong with
 //! it; [`NodeStatus`] is what the follower knows of it now.
 
-mod audit;
-mod baseline;
 mod block_rest;
 mod conf;
 pub mod discover;
-mod findings;
-mod follower;
-mod fork;
+pub(crate) mod findings;
 mod http;
-mod mempool_events;
-mod mempool_snapshot;
-mod rescan;
 pub mod rpc;
 mod status;
-mod url;
-mod utxo_scan;
+pub(crate) mod url;
 pub mod zmq;
 
 use crate::remedy::Remedy;
-pub use audit::{AuditRequest, Audited};
 pub use discover::{DiscoveredNode, Endpoints, NodeInfo, find};
 pub use findings::{Finding, try_calls};
-pub use follower::FollowError;
-pub use follower::start::{FollowerConfig, FollowerHandles, spawn};
 pub use http::Credentials;
-pub use rescan::{ScanMethod, ScanProgress};
 pub use rpc::Rpc;
-pub use status::{MempoolStatus, NodeStatus, ReconcileStatus, TopicStatus, ZmqStatus};
+pub use status::{
+    MempoolStatus, NodeStatus, ReconcileStatus, SyncPosition, TopicStatus, ZmqStatus,
+};
 
 /// Whether trying again can help.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -78,10 +78,11 @@ pub struct MempoolStatus {
     pub replacement: Replacement,
 }
 
-/// Where the follower is.
+/// Where the follower is: what is at our tip, and only while it is the node's, can be compared with
+/// answers of the node.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(super) struct SyncPosition {
-    pub(super) tip: Option<BlockId>,
+pub struct SyncPosition {
+    pub tip: Option<BlockId>,
     /// Monitoring is on and our tip was the node's when we looked last.
-    pub(super) at_node_tip: bool,
+    pub at_node_tip: bool,
 }

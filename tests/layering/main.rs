@@ -28,12 +28,35 @@ const LAYERS: &[(&str, &[&str])] = &[
     (
         "bitcoind",
         &[
-            "tracker",
+            "tracker::BlockId",
+            "tracker::Replacement",
             "store::ChainInfo",
+            "config::Bitcoind",
+            "clock",
+            "remedy",
+        ],
+    ),
+    (
+        "history",
+        &[
+            "tracker",
             "store::StoreReader",
             "store::Snapshot",
             "store::StoreError",
             "indexer",
+            "bitcoind",
+            "clock",
+        ],
+    ),
+    (
+        "follower",
+        &[
+            "tracker",
+            "store::StoreReader",
+            "store::StoreError",
+            "indexer",
+            "bitcoind",
+            "history",
             "config::Bitcoind",
             "clock",
             "remedy",
@@ -83,6 +106,7 @@ const LAYERS: &[(&str, &[&str])] = &[
             "store",
             "indexer",
             "bitcoind",
+            "history",
             "socketio",
             "web",
             "wire",
@@ -110,7 +134,7 @@ const CRATES: &[(&str, &[&str])] = &[
     ("zmq", &["bitcoind"]),
     ("bitcoincore_rpc", &["bitcoind"]),
     ("ureq", &["bitcoind"]),
-    ("bitcoin_slices", &["bitcoind"]),
+    ("bitcoin_slices", &["bitcoind", "history"]),
     ("reqwest", &["webhooks"]),
     ("rustls", &["webhooks"]),
     (
@@ -164,17 +188,17 @@ const PURE_ALL_THE_SAME: &[&str] = &["std::sync::Arc", "std::time::Duration"];
 /// Files of `bitcoind` that decide for the follower, and what they must not name: no runtime, no
 /// channel, no clock, no call, no store.
 const MACHINES: &[&str] = &[
-    "bitcoind/follower/mod.rs",
-    "bitcoind/follower/actions.rs",
-    "bitcoind/follower/backoff.rs",
-    "bitcoind/follower/chain_sync.rs",
-    "bitcoind/follower/feed_check.rs",
-    "bitcoind/follower/mempool_sync.rs",
-    "bitcoind/follower/node_link.rs",
-    "bitcoind/follower/status_builder.rs",
-    "bitcoind/follower/times.rs",
-    "bitcoind/follower/tx_calls.rs",
-    "bitcoind/mempool_events.rs",
+    "follower/mod.rs",
+    "follower/actions.rs",
+    "follower/backoff.rs",
+    "follower/chain_sync.rs",
+    "follower/feed_check.rs",
+    "follower/mempool_sync.rs",
+    "follower/node_link.rs",
+    "follower/status_builder.rs",
+    "follower/times.rs",
+    "follower/tx_calls.rs",
+    "follower/mempool_events.rs",
 ];
 const NOT_OF_MACHINES: &[&str] = &[
     "tokio",

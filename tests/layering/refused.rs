@@ -214,7 +214,7 @@ fn lines_of_tests_are_not_counted_wherever_they_stand() {
 
 #[test]
 fn machines_name_nothing_that_waits() {
-    let file = "bitcoind/follower/chain_sync.rs";
+    let file = "follower/chain_sync.rs";
     for (text, path) in [
         ("use tokio::time::Instant;", "tokio::time::Instant"),
         (

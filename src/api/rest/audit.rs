@@ -15,7 +15,8 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::respond::{self, Answer};
-use crate::bitcoind::{self, AuditRequest, Audited};
+use crate::bitcoind;
+use crate::history::{AuditRequest, Audited};
 use crate::reads::Reads;
 use crate::tracker::input::FoundOutput;
 use crate::tracker::{Coverage, OutputRow};

@@ -21,9 +21,9 @@ use tokio::sync::watch;
 use shape::scan_shape;
 
 use super::watchlist::Watchlist;
-use crate::bitcoind::ScanProgress;
 use crate::clock::now_ms;
 use crate::events::{self, Notice, Topic};
+use crate::history::ScanProgress;
 use crate::indexer::{self, InputRefused};
 use crate::reads::{Reads, StoreView, run_detached};
 use crate::tracker::{

@@ -17,9 +17,9 @@ use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 
 use super::{Scans, shape_of};
-use crate::bitcoind::ScanProgress;
 use crate::clock::now_ms;
 use crate::events::Notice;
+use crate::history::ScanProgress;
 use crate::reads::StoreView;
 use crate::socketio::Encoded;
 use crate::tracker::{ScanId, ScanState, ScriptHash};

@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use crate::bitcoind::{ScanMethod, ScanProgress};
+use crate::history::{ScanMethod, ScanProgress};
 use crate::tracker::{ScanId, ScanRow, ScanState};
 use crate::wire::json::{object, seconds};
 

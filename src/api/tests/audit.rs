@@ -6,7 +6,8 @@ use std::task::Poll;
 use serde_json::json;
 
 use super::*;
-use crate::bitcoind::{AuditRequest, Audited, NodeError, NodeErrorKind, Retry};
+use crate::bitcoind::{NodeError, NodeErrorKind, Retry};
+use crate::history::{AuditRequest, Audited};
 use crate::tracker::input::FoundOutput;
 use crate::tracker::{Coverage, OutputRow};
 

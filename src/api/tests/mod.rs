@@ -44,7 +44,7 @@ use crate::socketio::internals::SocketIoHandler;
 use crate::socketio::{self, Connection};
 use crate::test_end::{IndexerThread, StoreFolder};
 use crate::tracker::{Input, Seen};
-use crate::{bitcoind, config, indexer, store};
+use crate::{bitcoind, config, history, indexer, store};
 
 const NOW: u64 = 1_754_336_318_173;
 const PEER: SocketAddr =
@@ -77,8 +77,8 @@ struct Daemon {
     stop: CancellationToken,
     layer: SocketIoHandler<SocketApi>,
     node: watch::Sender<bitcoind::NodeStatus>,
-    scans: watch::Sender<Vec<bitcoind::ScanProgress>>,
-    audits: mpsc::Receiver<bitcoind::AuditRequest>,
+    scans: watch::Sender<Vec<history::ScanProgress>>,
+    audits: mpsc::Receiver<history::AuditRequest>,
     thread: IndexerThread,
     _asks: mpsc::Receiver<crate::tracker::Ask>,
     folder: StoreFolder,

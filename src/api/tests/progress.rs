@@ -5,8 +5,8 @@ use serde_json::json;
 use super::scans::{running, script};
 use super::webhooks::until;
 use super::*;
-use crate::bitcoind::ScanProgress;
 use crate::events::Notice;
+use crate::history::ScanProgress;
 use crate::tracker::{ScanEnd, ScanId};
 
 fn names(events: &[(String, Value)]) -> Vec<&str> {

@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use super::*;
-use crate::bitcoind::{ScanMethod, ScanProgress};
+use crate::history::{ScanMethod, ScanProgress};
 use crate::tracker::{BlockId, ScanEnd, ScanId, ScriptHash};
 
 pub fn script(n: u8) -> ScriptHash {

@@ -189,7 +189,7 @@ impl Http {
 }
 
 /// `EMFILE`, `ENFILE`: the process or the system has no file descriptor left.
-pub(in crate::bitcoind) fn is_out_of_files(error: &io::Error) -> bool {
+pub(crate) fn is_out_of_files(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(23 | 24))
 }
 

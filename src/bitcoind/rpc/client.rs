@@ -233,6 +233,6 @@ pub(super) fn node_error(method: Method, error: bitcoincore_rpc::Error) -> NodeE
 }
 
 /// Whether an error says that the block is not there any more.
-pub(in crate::bitcoind) fn is_pruned(error: &NodeError) -> bool {
+pub(crate) fn is_pruned(error: &NodeError) -> bool {
     error.kind == NodeErrorKind::Rpc(-1) && error.message.contains("pruned")
 }

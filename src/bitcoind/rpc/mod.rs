@@ -28,7 +28,7 @@ pub use answers::{
     Blockchain, Header, MempoolInfo, MempoolTxids, Network, Notification, RbfPolicy,
 };
 pub use blocks::{FilterIndex, FilterScan, Prevout};
-pub(super) use client::is_pruned;
+pub(crate) use client::is_pruned;
 pub use client::{BATCH, Rpc};
 pub use method::{Method, whitelist_line};
 pub use scan::{Unspent, UtxoScan, scan_bytes};

@@ -13,15 +13,13 @@ use tokio_util::sync::CancellationToken;
 
 use super::actions::{Action, Answer, FollowerEvent, Now};
 use super::{FollowError, Follower, calls};
-use crate::bitcoind::audit::{AuditRequest, AuditTask};
-use crate::bitcoind::baseline::Baselines;
-use crate::bitcoind::fork;
-use crate::bitcoind::rescan::{Rescans, ScanProgress};
+use crate::bitcoind::SyncPosition;
 use crate::bitcoind::rpc::Rpc;
-use crate::bitcoind::status::SyncPosition;
 use crate::bitcoind::zmq::{Feed, Stamped};
 use crate::bitcoind::{Endpoints, NodeError, NodeStatus};
 use crate::clock::now_ms;
+use crate::follower::fork;
+use crate::history::NodeContext;
 use crate::indexer::{Handle, InputRefused};
 use crate::remedy::Remedy;
 use crate::store::{StoreError, StoreReader};
@@ -42,9 +40,9 @@ pub(super) struct Shell {
     status: watch::Sender<NodeStatus>,
     position: watch::Sender<SyncPosition>,
     /// Baselines are to be made.
-    baseline: Arc<Notify>,
+    pub(super) baseline: Arc<Notify>,
     /// History scans were opened or ended.
-    rescan: Arc<Notify>,
+    pub(super) scans: Arc<Notify>,
     feed: Option<Feed>,
     calls: JoinSet<Result<Answer, StoreError>>,
     blocks: Option<Blocks>,
@@ -78,46 +76,20 @@ impl Shell {
             status,
             position,
             baseline: Arc::new(Notify::new()),
-            rescan: Arc::new(Notify::new()),
+            scans: Arc::new(Notify::new()),
             feed: None,
             calls: JoinSet::new(),
             blocks: None,
         }
     }
 
-    pub(super) fn baselines(&self) -> Baselines {
-        Baselines {
+    /// What the tasks beside it work with.
+    pub(super) fn context(&self) -> NodeContext {
+        NodeContext {
             rpc: self.rpc.clone(),
             reader: self.reader.clone(),
             indexer: self.indexer.clone(),
-            wake: self.baseline.clone(),
             position: self.position.subscribe(),
-        }
-    }
-
-    pub(super) fn rescans(
-        &self,
-        rpc: Rpc,
-        status: watch::Receiver<NodeStatus>,
-        progress: watch::Sender<Vec<ScanProgress>>,
-    ) -> Rescans {
-        Rescans {
-            rpc,
-            reader: self.reader.clone(),
-            indexer: self.indexer.clone(),
-            wake: self.rescan.clone(),
-            position: self.position.subscribe(),
-            status,
-            progress,
-        }
-    }
-
-    pub(super) fn audits(&self, requests: mpsc::Receiver<AuditRequest>) -> AuditTask {
-        AuditTask {
-            rpc: self.rpc.clone(),
-            reader: self.reader.clone(),
-            position: self.position.subscribe(),
-            requests,
         }
     }
 
@@ -232,7 +204,7 @@ impl Shell {
     fn asked(&mut self, ask: Ask) -> Option<FollowerEvent> {
         match ask {
             Ask::Baseline => self.baseline.notify_one(),
-            Ask::Scans => self.rescan.notify_one(),
+            Ask::Scans => self.scans.notify_one(),
             Ask::Check(_) | Ask::Fetch(_) => return Some(FollowerEvent::Asked(ask)),
         }
         None

@@ -7,8 +7,8 @@ use std::collections::VecDeque;
 use bitcoin::{Transaction, Txid};
 
 use super::actions::{Action, Call};
-use crate::bitcoind::mempool_events::InFlightFetches;
 use crate::bitcoind::rpc::BATCH;
+use crate::follower::mempool_events::InFlightFetches;
 use crate::tracker::BlockId;
 
 /// Batches at the same time.

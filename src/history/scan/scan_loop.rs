@@ -17,11 +17,12 @@ use super::block_fetcher::{BlockFetcher, Fetched, Spent, checked_header, list_bl
 use super::block_matcher::{Hit, MalformedBlock};
 use super::filters::DEEP;
 use super::merge_inputs::{FULL, merge_inputs};
-use super::runner::{ActiveBatch, RoundError, Runner, blocking};
+use super::runner::{ActiveBatch, Runner};
 use super::scheduler::Choice;
 use crate::bitcoind::rpc::{self, Prevout};
 use crate::bitcoind::{NodeError, NodeErrorKind};
 use crate::clock::now_ms;
+use crate::history::{Interrupted, blocking};
 use crate::indexer::InputRefused;
 use crate::tracker::input::FoundOutput;
 use crate::tracker::{BlockId, Input, PastBlock, PastTx};
@@ -39,7 +40,7 @@ struct Searched {
     told: Option<Vec<Prevout>>,
 }
 
-impl From<MalformedBlock> for RoundError {
+impl From<MalformedBlock> for Interrupted {
     fn from(MalformedBlock(what): MalformedBlock) -> Self {
         Self::Node(NodeError::persistent(
             NodeErrorKind::Shape,
@@ -50,7 +51,7 @@ impl From<MalformedBlock> for RoundError {
 
 impl Runner {
     /// Works on the chosen scans for a while.
-    pub(super) async fn scan(&mut self, choice: &Choice, tip: BlockId) -> Result<(), RoundError> {
+    pub(super) async fn scan(&mut self, choice: &Choice, tip: BlockId) -> Result<(), Interrupted> {
         let mut active = self.assemble(choice).await?;
         if active.fetcher.is_none() && self.skips_pruned(&active.batch).await? {
             return Ok(());
@@ -77,14 +78,14 @@ impl Runner {
             if rpc::is_pruned(&error) {
                 return self.skip(choice).await;
             }
-            return Err(RoundError::Node(error));
+            return Err(Interrupted::Node(error));
         }
         self.active = Some(active);
         Ok(())
     }
 
     /// What is in memory for these scans, made or brought up to date.
-    async fn assemble(&mut self, choice: &Choice) -> Result<ActiveBatch, RoundError> {
+    async fn assemble(&mut self, choice: &Choice) -> Result<ActiveBatch, Interrupted> {
         let kept = self
             .active
             .take()
@@ -100,7 +101,7 @@ impl Runner {
             .iter()
             .filter_map(|scan| self.scans.get(scan).map(|open| (*scan, open.row.clone())))
             .collect();
-        let reader = self.reader.clone();
+        let reader = self.context.reader.clone();
         let rate = active.rate;
         let mut batch = active.batch;
         let before: BTreeSet<_> = batch.scans().into_iter().collect();
@@ -131,9 +132,14 @@ impl Runner {
 
     /// Before the first block is read: whether the node still has it. Otherwise the scans are told
     /// where its blocks begin.
-    async fn skips_pruned(&mut self, batch: &ScanBatch) -> Result<bool, RoundError> {
-        self.rpc.forget_offers();
-        let node = self.rpc.blockchain().await.map_err(RoundError::Away)?;
+    async fn skips_pruned(&mut self, batch: &ScanBatch) -> Result<bool, Interrupted> {
+        self.context.rpc.forget_offers();
+        let node = self
+            .context
+            .rpc
+            .blockchain()
+            .await
+            .map_err(Interrupted::Away)?;
         match node
             .pruneheight
             .filter(|height| node.pruned && *height > batch.next)
@@ -144,15 +150,20 @@ impl Runner {
     }
 
     /// The node threw a block away before we came to it.
-    async fn skip(&mut self, choice: &Choice) -> Result<(), RoundError> {
-        let node = self.rpc.blockchain().await.map_err(RoundError::Away)?;
+    async fn skip(&mut self, choice: &Choice) -> Result<(), Interrupted> {
+        let node = self
+            .context
+            .rpc
+            .blockchain()
+            .await
+            .map_err(Interrupted::Away)?;
         let next = self
             .active
             .as_ref()
             .map_or(choice.next, |active| active.batch.next);
         match node.pruneheight.filter(|height| *height > next) {
             Some(horizon) => self.skip_to(choice.scans.clone(), horizon).await,
-            None => Err(RoundError::Node(NodeError::transient(
+            None => Err(Interrupted::Node(NodeError::transient(
                 NodeErrorKind::Busy,
                 "bitcoind is throwing away blocks that a scan came to".into(),
             ))),
@@ -163,7 +174,7 @@ impl Runner {
         &mut self,
         scans: Vec<crate::tracker::ScanId>,
         horizon: u32,
-    ) -> Result<(), RoundError> {
+    ) -> Result<(), Interrupted> {
         tracing::info!(
             "bitcoind has no blocks below height {horizon} any more: {} history scans begin there",
             scans.len()
@@ -186,18 +197,18 @@ impl Runner {
         active: &mut ActiveBatch,
         stop: u32,
         tip: BlockId,
-    ) -> Result<(Vec<PastBlock>, Option<NodeError>), RoundError> {
+    ) -> Result<(Vec<PastBlock>, Option<NodeError>), Interrupted> {
         let (until, mut found, mut count) = (Instant::now() + ROUND, Vec::new(), 0);
         let mut next = active.batch.next;
         loop {
             if let Err(error) = self.plan(active, next, stop, tip).await {
                 return match error {
-                    RoundError::Node(error) => Ok((found, Some(error))),
+                    Interrupted::Node(error) => Ok((found, Some(error))),
                     other => Err(other),
                 };
             }
             let Some(fetcher) = &mut active.fetcher else {
-                return Err(RoundError::Moved);
+                return Err(Interrupted::Moved);
             };
             let fetched = match fetcher.next().await {
                 Ok(fetched) => fetched,
@@ -236,7 +247,7 @@ impl Runner {
         next: u32,
         stop: u32,
         tip: BlockId,
-    ) -> Result<(), RoundError> {
+    ) -> Result<(), Interrupted> {
         let prevouts = active.batch.needs_prevouts();
         let deep = stop.min(tip.height.saturating_sub(DEEP));
         let filtered = self.filters.may_help() && active.batch.is_filtered();
@@ -246,9 +257,9 @@ impl Runner {
                 fetcher.method == ScanMethod::Blocks && from <= stop && !(filtered && from <= deep);
             if goes_on && fetcher.is_listed_out() {
                 fetcher.extend(
-                    list_blocks(&self.rpc, from, stop)
+                    list_blocks(&self.context.rpc, from, stop)
                         .await?
-                        .ok_or(RoundError::Moved)?,
+                        .ok_or(Interrupted::Moved)?,
                 );
             }
             if fetcher.end.height >= next {
@@ -267,15 +278,15 @@ impl Runner {
         let (method, list, end) = match range {
             Some(range) => (ScanMethod::Filters, range.blocks, range.end),
             None => {
-                let list = list_blocks(&self.rpc, next, stop)
+                let list = list_blocks(&self.context.rpc, next, stop)
                     .await?
-                    .ok_or(RoundError::Moved)?;
-                let end = *list.last().ok_or(RoundError::Moved)?;
+                    .ok_or(Interrupted::Moved)?;
+                let end = *list.last().ok_or(Interrupted::Moved)?;
                 (ScanMethod::Blocks, list, end)
             }
         };
         active.fetcher = Some(BlockFetcher::new(
-            self.rpc.clone(),
+            self.context.rpc.clone(),
             self.permits.clone(),
             method,
             prevouts,
@@ -287,7 +298,7 @@ impl Runner {
     }
 
     /// The block for the tracker. What only the node knows of outputs that it spends is asked for.
-    async fn known(&self, searched: Searched) -> Result<PastBlock, RoundError> {
+    async fn known(&self, searched: Searched) -> Result<PastBlock, Interrupted> {
         let Searched {
             block,
             header,
@@ -299,7 +310,7 @@ impl Runner {
         if hits.iter().any(|hit| !hit.unknown_prevouts.is_empty()) {
             let told = match told {
                 Some(told) => told,
-                None => self.rpc.prevouts(block.hash).await?,
+                None => self.context.rpc.prevouts(block.hash).await?,
             };
             prevouts.extend(told.into_iter().map(|prevout| (prevout.outpoint, prevout)));
         }
@@ -350,7 +361,7 @@ impl Runner {
         first: u32,
         found: Vec<PastBlock>,
         upto: BlockId,
-    ) -> Result<(), RoundError> {
+    ) -> Result<(), Interrupted> {
         let scans = active.batch.scans();
         for input in merge_inputs(first, found, upto) {
             let (scripts, now) = (active.batch.scripts(), now_ms());
@@ -376,29 +387,32 @@ impl Runner {
     }
 
     /// Anything but a fatal refusal means that the store is ahead of what we know.
-    pub(super) async fn apply(&self, input: Input) -> Result<(), RoundError> {
-        match self.indexer.apply(input).await {
+    pub(super) async fn apply(&self, input: Input) -> Result<(), Interrupted> {
+        match self.context.indexer.apply(input).await {
             Ok(_) => Ok(()),
-            Err(InputRefused::Stopped(_)) => Err(RoundError::Over),
+            Err(InputRefused::Stopped(_)) => Err(Interrupted::Over),
             Err(InputRefused::Apply(error)) => {
                 tracing::debug!("a history scan is read anew: {error}");
-                Err(RoundError::Moved)
+                Err(Interrupted::Moved)
             }
         }
     }
 }
 
 /// Searches blocks in order, beside the runtime.
-async fn search(batch: &mut ScanBatch, fetched: Vec<Fetched>) -> Result<Vec<Searched>, RoundError> {
+async fn search(
+    batch: &mut ScanBatch,
+    fetched: Vec<Fetched>,
+) -> Result<Vec<Searched>, Interrupted> {
     let mut below = batch.below;
     let Some(mut matcher) = batch.matcher.take() else {
-        return Err(RoundError::Moved);
+        return Err(Interrupted::Moved);
     };
     let (matcher, searched) = blocking(move || {
         let mut all = Vec::with_capacity(fetched.len());
         for fetched in fetched {
             let Some(header) = checked_header(&fetched, below)? else {
-                return Err(RoundError::Moved);
+                return Err(Interrupted::Moved);
             };
             let spends = match &fetched.spent {
                 None => None,

@@ -7,23 +7,22 @@ use std::time::Duration;
 
 use bitcoin::BlockHash;
 use futures_util::FutureExt;
-use tokio::sync::{Notify, Semaphore, watch};
+use tokio::sync::{Notify, Semaphore};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-use super::Rescans;
+use super::Scanning;
 use super::batch::ScanBatch;
 use super::block_fetcher::{BlockFetcher, PARALLEL};
 use super::filters::Filters;
 use super::open_scans::{OpenScan, OpenScans, refresh, survey_again};
 use super::progress::{PACE, ProgressPublisher};
 use super::scheduler::{Choice, ScanCandidate, choose};
-use crate::bitcoind::rpc::Rpc;
-use crate::bitcoind::status::SyncPosition;
 use crate::bitcoind::{NodeError, Retry};
 use crate::clock::now_ms;
-use crate::indexer::{Handle, InputRefused};
-use crate::store::{StoreError, StoreReader};
+use crate::history::{Interrupted, NodeContext, blocking};
+use crate::indexer::InputRefused;
+use crate::store::StoreError;
 use crate::tracker::{ApplyError, BlockId, Input, ScanEnd, ScanId};
 
 /// Scans that are opened one after the other are read for together.
@@ -41,31 +40,6 @@ const LONG_PAUSE: Duration = Duration::from_secs(30);
 /// Scripts of scans that are ended in one go.
 const ENDS: u32 = 1000;
 
-/// Why a round did not go as it should.
-pub(super) enum RoundError {
-    /// The store is ahead of what we know, or a chain changed meanwhile.
-    Moved,
-    /// These scans cannot go on now.
-    Node(NodeError),
-    /// None can.
-    Away(NodeError),
-    /// The indexer or the follower has ended.
-    Over,
-    Store(StoreError),
-}
-
-impl From<NodeError> for RoundError {
-    fn from(error: NodeError) -> Self {
-        Self::Node(error)
-    }
-}
-
-impl From<StoreError> for RoundError {
-    fn from(error: StoreError) -> Self {
-        Self::Store(error)
-    }
-}
-
 /// What is in memory for the scans that are being worked on.
 pub(super) struct ActiveBatch {
     pub(super) batch: ScanBatch,
@@ -75,11 +49,8 @@ pub(super) struct ActiveBatch {
 }
 
 pub(super) struct Runner {
-    pub(super) rpc: Rpc,
-    pub(super) reader: StoreReader,
-    pub(super) indexer: Handle,
+    pub(super) context: NodeContext,
     wake: Arc<Notify>,
-    position: watch::Receiver<SyncPosition>,
     pub(super) progress: ProgressPublisher,
     /// Of fingerprints; random.
     pub(super) key: [u8; 16],
@@ -95,25 +66,19 @@ pub(super) struct Runner {
 }
 
 impl Runner {
-    pub(super) fn new(rescans: Rescans, filtering: Arc<AtomicBool>) -> Self {
-        let Rescans {
-            rpc,
-            reader,
-            indexer,
+    pub(super) fn new(scanning: Scanning, filtering: Arc<AtomicBool>) -> Self {
+        let Scanning {
+            context,
             wake,
-            position,
             status,
             progress,
-        } = rescans;
+        } = scanning;
         let mut key = [0; 16];
         getrandom::fill(&mut key).expect("the system has random numbers");
-        let (now, filters) = (Instant::now(), Filters::new(rpc.clone(), filtering));
+        let (now, filters) = (Instant::now(), Filters::new(context.rpc.clone(), filtering));
         Self {
-            rpc,
-            reader,
-            indexer,
+            context,
             wake,
-            position,
             progress: ProgressPublisher::new(progress, status),
             key,
             permits: Arc::new(Semaphore::new(PARALLEL)),
@@ -130,25 +95,25 @@ impl Runner {
         loop {
             match self.round().await {
                 Ok(()) => {}
-                Err(RoundError::Over) => return Ok(()),
-                Err(RoundError::Store(error)) => {
+                Err(Interrupted::Over) => return Ok(()),
+                Err(Interrupted::Store(error)) => {
                     tracing::error!("cannot read the history scans: {error}");
                     return Err(error);
                 }
-                Err(RoundError::Moved) => {
+                Err(Interrupted::Moved) => {
                     (self.active, self.look_at) = (None, Instant::now());
                     tokio::time::sleep(SOON).await;
                 }
-                Err(RoundError::Node(error)) => {
+                Err(Interrupted::Node(error)) => {
                     let held = self.concerned(&error);
                     self.failed(&error, |scan| held.contains(scan));
                 }
-                Err(RoundError::Away(error)) => self.failed(&error, |_| true),
+                Err(Interrupted::Away(error)) => self.failed(&error, |_| true),
             }
         }
     }
 
-    async fn round(&mut self) -> Result<(), RoundError> {
+    async fn round(&mut self) -> Result<(), Interrupted> {
         let tip = self.tip().await?;
         if self.is_told() || self.look_at <= Instant::now() {
             self.look().await?;
@@ -164,11 +129,13 @@ impl Runner {
     }
 
     /// Our tip, once it is the node's.
-    async fn tip(&mut self) -> Result<BlockId, RoundError> {
+    async fn tip(&mut self) -> Result<BlockId, Interrupted> {
         loop {
             let there = tokio::time::timeout(
                 PACE,
-                self.position.wait_for(|position| position.at_node_tip),
+                self.context
+                    .position
+                    .wait_for(|position| position.at_node_tip),
             )
             .await;
             match there.map(|position| position.map(|position| position.tip)) {
@@ -177,7 +144,7 @@ impl Runner {
                     return Ok(tip);
                 }
                 Ok(Ok(None)) => tokio::time::sleep(SOON).await,
-                Ok(Err(_)) => return Err(RoundError::Over),
+                Ok(Err(_)) => return Err(Interrupted::Over),
                 Err(_) => {
                     self.progress.set_at_tip(&self.scans, false);
                     if self.is_told() || self.look_at <= Instant::now() {
@@ -196,8 +163,8 @@ impl Runner {
         self.look_at <= Instant::now()
     }
 
-    async fn look(&mut self) -> Result<(), RoundError> {
-        let (reader, mut scans) = (self.reader.clone(), std::mem::take(&mut self.scans));
+    async fn look(&mut self) -> Result<(), Interrupted> {
+        let (reader, mut scans) = (self.context.reader.clone(), std::mem::take(&mut self.scans));
         let began = Instant::now();
         self.scans = blocking(move || {
             refresh(&reader, &mut scans)?;
@@ -231,7 +198,7 @@ impl Runner {
     }
 
     /// Waits for scans, or for the time when one can go on.
-    async fn idle(&mut self) -> Result<(), RoundError> {
+    async fn idle(&mut self) -> Result<(), Interrupted> {
         if self.scans.is_empty() {
             self.active = None;
         }
@@ -254,7 +221,7 @@ impl Runner {
     }
 
     /// Ends the scans that have nothing left to do.
-    async fn end_scans(&mut self, tip: BlockId) -> Result<(), RoundError> {
+    async fn end_scans(&mut self, tip: BlockId) -> Result<(), Interrupted> {
         let now = Instant::now();
         let done: Vec<_> = self
             .scans
@@ -272,7 +239,7 @@ impl Runner {
                 };
                 scripts = scripts.saturating_add(open.row.scripts.max(1));
                 let upto = self.last_block(open, tip).await?;
-                let (scan, indexer) = (*scan, self.indexer.clone());
+                let (scan, indexer) = (*scan, self.context.indexer.clone());
                 let input = Input::CloseScan {
                     scan,
                     end: ScanEnd::Complete(upto),
@@ -290,21 +257,21 @@ impl Runner {
         Ok(())
     }
 
-    fn ended(&mut self, scan: ScanId, ended: Result<(), InputRefused>) -> Result<(), RoundError> {
+    fn ended(&mut self, scan: ScanId, ended: Result<(), InputRefused>) -> Result<(), Interrupted> {
         match ended {
             Ok(()) | Err(InputRefused::Apply(ApplyError::NoSuchScan(_))) => {
                 self.scans.remove(&scan);
                 tracing::info!("history scan {scan} has ended");
                 Ok(())
             }
-            Err(InputRefused::Stopped(_)) => Err(RoundError::Over),
+            Err(InputRefused::Stopped(_)) => Err(Interrupted::Over),
             Err(InputRefused::Apply(error)) => {
                 tracing::debug!("history scan {scan} cannot end yet: {error}");
                 self.look_at = Instant::now();
                 let Some(open) = self.scans.get_mut(&scan) else {
                     return Ok(());
                 };
-                survey_again(&self.reader, &scan, open)?;
+                survey_again(&self.context.reader, &scan, open)?;
                 // Not before it is known what it waits for.
                 open.hold(SOON, error.to_string());
                 Ok(())
@@ -313,7 +280,7 @@ impl Runner {
     }
 
     /// The block up to which a scan that is through knows everything.
-    async fn last_block(&self, open: &OpenScan, tip: BlockId) -> Result<BlockId, RoundError> {
+    async fn last_block(&self, open: &OpenScan, tip: BlockId) -> Result<BlockId, Interrupted> {
         let scanned = open
             .row
             .next
@@ -327,19 +294,25 @@ impl Runner {
         if height == tip.height {
             return Ok(tip);
         }
-        let hash: Option<BlockHash> = self.reader.snapshot().block(height)?.map(|row| row.hash);
+        let hash: Option<BlockHash> = self
+            .context
+            .reader
+            .snapshot()
+            .block(height)?
+            .map(|row| row.hash);
         let hash = match hash {
             Some(hash) => Some(hash),
             None => self
+                .context
                 .rpc
                 .hashes(vec![height])
                 .await
-                .map_err(RoundError::Away)?
+                .map_err(Interrupted::Away)?
                 .pop()
                 .flatten(),
         };
         hash.map(|hash| BlockId { height, hash })
-            .ok_or(RoundError::Moved)
+            .ok_or(Interrupted::Moved)
     }
 
     /// Of the scans that are being worked on, those that a failure keeps from going on. It may be
@@ -400,17 +373,5 @@ impl Runner {
             .filter(|active| active.batch.next == choice.next)
             .and_then(|active| active.rate);
         self.progress.start(&self.scans, scans, choice.next, rate);
-    }
-}
-
-/// Work that takes long or reads much, beside the runtime.
-pub(super) async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T, RoundError> + Send + 'static,
-) -> Result<T, RoundError> {
-    match tokio::task::spawn_blocking(work).await {
-        Ok(result) => result,
-        Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
-        // The runtime is going down.
-        Err(_) => Err(RoundError::Over),
     }
 }

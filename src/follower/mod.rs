@@ -1,5 +1,19 @@
 //! What turns notices, asks and looks at the node into ordered inputs for the indexer.
 //!
+//! # Laws
+//!
+//! 1. ZMQ is a hint, RPC is the truth. Whatever ZMQ tells may come twice, late or never; whatever
+//!    it should have told is found by looking (each reconcile interval, and at once after a gap, a
+//!    reconnect or anything that does not fit).
+//! 2. What ZMQ tells never waits for a call: calls run beside the loop that handles notices.
+//! 3. A block is connected only on our tip, wherever it came from. Whether the node's chain is
+//!    another one is decided from hashes, never from heights; a node that is still syncing is
+//!    waited for, not followed backwards.
+//! 4. "In the mempool" is what the node said (`sequence`, a snapshot, `getmempoolentry`), never
+//!    what `rawtx` carried.
+//!
+//! # Flow
+//!
 //! What decides is pure: [`Follower`] takes one event at a time, with the time at which it
 //! happened, and says what is to be done. It is made of two machines, [`ChainSync`] and
 //! [`MempoolSync`], and of what both know of the node, [`NodeLink`]. What waits is thin: the
@@ -21,14 +35,17 @@ mod backoff;
 mod calls;
 mod chain_sync;
 mod feed_check;
+mod fork;
+mod mempool_events;
+mod mempool_snapshot;
 mod mempool_sync;
 mod node_link;
 mod shell;
-pub(super) mod start;
+mod start;
 mod status_builder;
 #[cfg(test)]
 mod tests;
-pub(super) mod times;
+mod times;
 mod tx_calls;
 
 use std::time::{Duration, Instant};
@@ -38,18 +55,22 @@ use bitcoin::{BlockHash, Txid};
 
 use self::actions::{Action, Answer, FollowerEvent, Now};
 use self::chain_sync::{ChainNews, ChainSync};
+use self::fork::TipComparison;
+use self::mempool_snapshot::MempoolRead;
 use self::mempool_sync::{MempoolSync, Turn};
 use self::node_link::{Inspected, NodeLink};
 use self::status_builder::NotReady;
 use self::times::{GAP_SPACING, SOON};
-use super::fork::TipComparison;
-use super::mempool_snapshot::MempoolRead;
-use super::status::SyncPosition;
-use super::zmq::{MessageBody, Notice, Sequence, SequenceEvent, Stamped, ZmqMessage, ZmqTopic};
-use super::{Endpoints, NodeError, NodeStatus};
+use crate::bitcoind::SyncPosition;
+use crate::bitcoind::zmq::{
+    MessageBody, Notice, Sequence, SequenceEvent, Stamped, ZmqMessage, ZmqTopic,
+};
+use crate::bitcoind::{Endpoints, NodeError, NodeStatus};
 use crate::indexer::IndexerStopped;
 use crate::store::StoreError;
 use crate::tracker::BlockId;
+
+pub use self::start::{FollowerConfig, FollowerHandles, spawn};
 
 /// Why the follower ended, if not because of the shutdown. The daemon cannot go on without it.
 #[derive(Debug, thiserror::Error)]

@@ -9,12 +9,12 @@ use super::feed_check::FeedCheck;
 use super::status_builder::StatusBuilder;
 use super::times::INSPECTION;
 use crate::bitcoind::findings::findings;
-use crate::bitcoind::mempool_snapshot::MempoolSnapshot;
 use crate::bitcoind::rpc::{Blockchain, Notification};
 use crate::bitcoind::url::host_of;
 use crate::bitcoind::zmq::ZmqTopic;
 use crate::bitcoind::{Endpoints, NodeError, discover};
 use crate::config;
+use crate::follower::mempool_snapshot::MempoolSnapshot;
 
 /// Seconds by which a clock that is set may move the start of the node.
 const CLOCK_SLACK: u64 = 3;

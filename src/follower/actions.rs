@@ -4,11 +4,11 @@ use std::time::Instant;
 
 use bitcoin::{Block, BlockHash, Transaction, Txid};
 
-use crate::bitcoind::fork::{StartWindow, TipComparison};
-use crate::bitcoind::mempool_snapshot::MempoolRead;
 use crate::bitcoind::rpc::{Blockchain, MempoolInfo, Network, Notification};
 use crate::bitcoind::zmq::Stamped;
 use crate::bitcoind::{Endpoints, NodeError};
+use crate::follower::fork::{StartWindow, TipComparison};
+use crate::follower::mempool_snapshot::MempoolRead;
 use crate::tracker::{ApplyError, Ask, BlockId, Input};
 
 /// When an event happened.

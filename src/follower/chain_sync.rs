@@ -12,8 +12,8 @@ use bitcoin::{Block, BlockHash};
 use super::actions::{Action, Call, Now};
 use super::node_link::NodeLink;
 use super::times::{BLOCK_FOLLOWS, SOON, WAIT};
-use crate::bitcoind::fork::{self, ChainAction, RollbackEvidence, StartWindow, TipComparison};
 use crate::bitcoind::{NodeError, NodeErrorKind, rpc};
+use crate::follower::fork::{self, ChainAction, RollbackEvidence, StartWindow, TipComparison};
 use crate::tracker::{ApplyError, BlockId, Input};
 
 /// Disconnected blocks that are remembered.

@@ -8,8 +8,8 @@ use std::collections::{HashMap, HashSet};
 
 use bitcoin::{BlockHash, Transaction, Txid};
 
-use super::NodeError;
-use super::rpc::{MempoolInfo, Rpc};
+use crate::bitcoind::NodeError;
+use crate::bitcoind::rpc::{MempoolInfo, Rpc};
 
 /// More changes than this during one reading: it is read again later.
 const CHANGES: usize = 200_000;

@@ -11,9 +11,9 @@ use std::time::Duration;
 use bitcoin::{Block, BlockHash};
 use tokio::sync::mpsc;
 
-use super::follower::times::{HEADERS_AHEAD, PRIVATE_INITIAL, ROLLBACK};
-use super::rpc::{Blockchain, Rpc};
-use super::{NodeError, NodeErrorKind};
+use super::times::{HEADERS_AHEAD, PRIVATE_INITIAL, ROLLBACK};
+use crate::bitcoind::rpc::{Blockchain, Rpc};
+use crate::bitcoind::{NodeError, NodeErrorKind};
 use crate::remedy::Remedy;
 use crate::store::{StoreError, StoreReader};
 use crate::tracker::BlockId;

@@ -3,14 +3,13 @@
 use std::time::Duration;
 
 use bitcoin::{OutPoint, ScriptBuf};
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::rpc::Rpc;
-use super::status::SyncPosition;
-use super::utxo_scan::{Outputs, ScanContext, ScanFailed};
-use super::{NodeError, NodeErrorKind};
+use super::utxo_scan::Outputs;
+use super::{Interrupted, NodeContext};
+use crate::bitcoind::{NodeError, NodeErrorKind};
 use crate::store::{StoreError, StoreReader};
 use crate::tracker::input::FoundOutput;
 use crate::tracker::{BlockId, Coverage, OutputRow, ScriptHash};
@@ -43,40 +42,27 @@ pub struct Audited {
     pub theirs: Vec<FoundOutput>,
 }
 
-pub(super) struct AuditTask {
-    pub(super) rpc: Rpc,
-    pub(super) reader: StoreReader,
-    pub(super) position: watch::Receiver<SyncPosition>,
-    pub(super) requests: mpsc::Receiver<AuditRequest>,
-}
-
 /// Answers requests, one at a time, until `shutdown`; ends a running scan of ours then.
-pub(super) async fn run(audits: AuditTask, shutdown: CancellationToken) -> Result<(), StoreError> {
-    let AuditTask {
-        rpc,
-        reader,
-        position,
-        mut requests,
-    } = audits;
-    let mut chain = ScanContext {
-        rpc: rpc.clone(),
-        reader,
-        position,
-    };
+pub(super) async fn run(
+    mut context: NodeContext,
+    mut requests: mpsc::Receiver<AuditRequest>,
+    shutdown: CancellationToken,
+) -> Result<(), StoreError> {
+    let rpc = context.rpc.clone();
     let serve = async {
         while let Some(AuditRequest { spk, mut answer }) = requests.recv().await {
             let audited = tokio::select! {
-                audited = audit(&mut chain, &spk) => audited,
+                audited = audit(&mut context, &spk) => audited,
                 () = answer.closed() => continue,
             };
             let audited = match audited {
                 Ok(audited) => Ok(audited),
-                Err(ScanFailed::Node(error)) => Err(error),
-                Err(ScanFailed::Moved) => Err(unsettled(
+                Err(Interrupted::Node(error) | Interrupted::Away(error)) => Err(error),
+                Err(Interrupted::Moved) => Err(unsettled(
                     "the chain changes faster than it can be compared",
                 )),
-                Err(ScanFailed::Over) => return Ok(()),
-                Err(ScanFailed::Store(error)) => return Err(error),
+                Err(Interrupted::Over) => return Ok(()),
+                Err(Interrupted::Store(error)) => return Err(error),
             };
             // Who has hung up does not need it.
             let _ = answer.send(audited);
@@ -92,30 +78,30 @@ pub(super) async fn run(audits: AuditTask, shutdown: CancellationToken) -> Resul
     }
 }
 
-async fn audit(chain: &mut ScanContext, spk: &ScriptBuf) -> Result<Audited, ScanFailed> {
-    let there = tokio::time::timeout(CATCH_UP, chain.wait_for(|position| position.at_node_tip));
+async fn audit(context: &mut NodeContext, spk: &ScriptBuf) -> Result<Audited, Interrupted> {
+    let there = tokio::time::timeout(CATCH_UP, context.wait_for(|position| position.at_node_tip));
     there.await.unwrap_or_else(|_| {
         Err(unsettled("satwatch is not at bitcoind's tip (GET /status says why)").into())
     })?;
     let mut left = SCANS;
     loop {
         left -= 1;
-        let mut outputs = scan(chain, spk).await?;
-        let compared = tokio::time::timeout(CATCH_UP, compare(chain, &mut outputs, spk)).await;
+        let mut outputs = scan(context, spk).await?;
+        let compared = tokio::time::timeout(CATCH_UP, compare(context, &mut outputs, spk)).await;
         match compared.unwrap_or_else(|_| {
             Err(unsettled("satwatch did not come to the block that bitcoind speaks for").into())
         }) {
-            Err(ScanFailed::Moved) if left > 0 => {}
+            Err(Interrupted::Moved) if left > 0 => {}
             other => return other,
         }
     }
 }
 
 /// The node's side. Another program's scan is waited for, up to a point.
-async fn scan(chain: &ScanContext, spk: &ScriptBuf) -> Result<Outputs, NodeError> {
+async fn scan(context: &NodeContext, spk: &ScriptBuf) -> Result<Outputs, NodeError> {
     let until = Instant::now() + BUSY;
     loop {
-        match Outputs::scan(&chain.rpc, vec![spk.clone()], usize::MAX).await {
+        match Outputs::scan(&context.rpc, vec![spk.clone()], usize::MAX).await {
             Err(error) if error.kind == NodeErrorKind::Busy && Instant::now() < until => {
                 tokio::time::sleep(PAUSE).await
             }
@@ -126,13 +112,13 @@ async fn scan(chain: &ScanContext, spk: &ScriptBuf) -> Result<Outputs, NodeError
 
 /// Both sides at one block, which is our tip in this moment.
 async fn compare(
-    chain: &mut ScanContext,
+    context: &mut NodeContext,
     outputs: &mut Outputs,
     spk: &ScriptBuf,
-) -> Result<Audited, ScanFailed> {
+) -> Result<Audited, Interrupted> {
     loop {
-        outputs.roll_forward(chain).await?;
-        if let Some(audited) = our_side(&chain.reader, outputs, &ScriptHash::of(spk))? {
+        outputs.roll_forward(context).await?;
+        if let Some(audited) = our_side(&context.reader, outputs, &ScriptHash::of(spk))? {
             return Ok(audited);
         }
     }

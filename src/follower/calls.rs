@@ -7,11 +7,12 @@ use tokio::sync::watch;
 use super::actions::{Answer, Call, Inspection};
 use super::status_builder::{NotReady, StatusBuilder};
 use super::times::{FIRST_PAUSE, LONGEST_PAUSE};
-use crate::bitcoind::fork::LookError;
+use super::{fork, mempool_snapshot};
 use crate::bitcoind::rpc::Rpc;
-use crate::bitcoind::{DiscoveredNode, NodeError, NodeStatus, discover, fork, mempool_snapshot};
+use crate::bitcoind::{DiscoveredNode, NodeError, NodeStatus, discover};
 use crate::clock::now_ms;
 use crate::config;
+use crate::follower::fork::LookError;
 use crate::store::{StoreError, StoreReader};
 
 /// Looks for a node of our chain until there is one.

@@ -11,8 +11,8 @@ use std::collections::VecDeque;
 use bitcoin::Txid;
 
 use crate::bitcoind::Endpoints;
-use crate::bitcoind::mempool_snapshot::MempoolSnapshot;
 use crate::bitcoind::zmq::ZmqTopic;
+use crate::follower::mempool_snapshot::MempoolSnapshot;
 
 /// Acceptances remembered: what comes while the mempool is read.
 const HEARD: usize = 4096;

@@ -20,14 +20,14 @@ use super::Follower;
 use super::actions::{Action, Answer, Call, FollowerEvent, Inspection, Now};
 use super::node_link::NodeLink;
 use super::status_builder::StatusBuilder;
-use crate::bitcoind::fork::{Relation, TipComparison};
-use crate::bitcoind::mempool_snapshot::{MempoolRead, MempoolSnapshot};
 use crate::bitcoind::rpc::{Blockchain, MempoolInfo, Network, Notification};
 use crate::bitcoind::zmq::{
     MessageBody, Notice, Sequence, SequenceEvent, Stamped, ZmqMessage, ZmqTopic,
 };
 use crate::bitcoind::{Endpoints, NodeError, NodeErrorKind, NodeStatus};
 use crate::config;
+use crate::follower::fork::{Relation, TipComparison};
+use crate::follower::mempool_snapshot::{MempoolRead, MempoolSnapshot};
 use crate::tracker::{ApplyError, Ask, BlockId, Input};
 
 const WALL: u64 = 1_700_000_000_000;

@@ -12,12 +12,10 @@ use super::node_link::NodeLink;
 use super::shell::{self, Shell};
 use super::status_builder::{NotReady, StatusBuilder};
 use super::{FollowError, Follower, calls};
-use crate::bitcoind::audit::{self, AuditRequest, AuditTask};
-use crate::bitcoind::baseline::{self, Baselines};
-use crate::bitcoind::rescan::{self, Rescans, ScanProgress};
 use crate::bitcoind::{DiscoveredNode, NodeStatus};
 use crate::clock::now_ms;
 use crate::config;
+use crate::history::{self, AuditRequest, HistoryChannels, ScanProgress};
 use crate::indexer::Handle;
 use crate::store::{StoreError, StoreReader};
 use crate::tracker::Ask;
@@ -70,7 +68,7 @@ pub fn spawn(
             },
         };
         builder.found(&found.node, &found.notes, now_ms());
-        let (rpc, apart) = (found.rpc.clone(), found.rpc.apart());
+        let rpc = found.rpc.clone();
         let end = shutdown.child_token();
         let follower = follower(&config, &found, builder, &reader, &monitoring)?;
         let shell = Shell::new(
@@ -82,16 +80,17 @@ pub fn spawn(
             monitoring,
             sender,
         );
-        let beside = run_beside(
-            shell.baselines(),
-            shell.rescans(apart.clone(), status, progress),
-            shell.audits(requests),
-            end.clone(),
-        );
+        let channels = HistoryChannels {
+            baseline: shell.baseline.clone(),
+            scans: shell.scans.clone(),
+            audits: requests,
+            status,
+            progress,
+        };
+        let beside = history::run(shell.context(), channels, end.clone());
         let following = shell.run(found.zmq, end.clone());
         let ended = run_together(following, tokio::spawn(beside), end).await;
         rpc.close();
-        apart.close();
         ended
     };
     (handles, tokio::spawn(task))
@@ -145,19 +144,4 @@ async fn run_together(
         Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
         Err(_) => Ok(()),
     }
-}
-
-/// What asks the node for the past of scripts. The first one that cannot go on ends all.
-async fn run_beside(
-    baselines: Baselines,
-    rescans: Rescans,
-    audits: AuditTask,
-    end: CancellationToken,
-) -> Result<(), StoreError> {
-    let all = tokio::try_join!(
-        baseline::run(baselines, end.clone()),
-        rescan::run(rescans, end.clone()),
-        audit::run(audits, end)
-    );
-    all.map(|_| ())
 }

@@ -6,7 +6,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::time::Instant;
 
-use super::follower::times::{BLOCK, FETCH_AFTER, KEEP, LONGEST, SUCCESSORS, VERDICT_SPACING};
+use super::times::{BLOCK, FETCH_AFTER, KEEP, LONGEST, SUCCESSORS, VERDICT_SPACING};
 use bitcoin::{Transaction, Txid};
 
 /// Bounds of what waits; a block's burst is at most some ten thousand transactions and 4 MB.

@@ -48,11 +48,9 @@ use std::time::Duration;
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
-use super::NodeStatus;
-use super::rpc::Rpc;
-use super::status::SyncPosition;
-use crate::indexer::Handle;
-use crate::store::{StoreError, StoreReader};
+use super::NodeContext;
+use crate::bitcoind::NodeStatus;
+use crate::store::StoreError;
 use crate::tracker::ScanId;
 
 /// Where the blocks of interest are learned from.
@@ -81,15 +79,10 @@ pub struct ScanProgress {
     pub waits_for: Option<String>,
 }
 
-pub(super) struct Rescans {
-    pub(super) rpc: Rpc,
-    pub(super) reader: StoreReader,
-    pub(super) indexer: Handle,
+pub(super) struct Scanning {
+    pub(super) context: NodeContext,
     pub(super) wake: Arc<Notify>,
-    pub(super) position: watch::Receiver<SyncPosition>,
-    /// Says why we are not at the node's tip.
     pub(super) status: watch::Receiver<NodeStatus>,
-    /// Progress of the scans that are known to be open, in any order.
     pub(super) progress: watch::Sender<Vec<ScanProgress>>,
 }
 
@@ -97,9 +90,12 @@ pub(super) struct Rescans {
 const END: Duration = Duration::from_secs(1);
 
 /// Works on open scans until `shutdown`. A store that cannot be read ends it at once.
-pub(super) async fn run(rescans: Rescans, shutdown: CancellationToken) -> Result<(), StoreError> {
-    let (rpc, filtering) = (rescans.rpc.clone(), Arc::new(AtomicBool::new(false)));
-    let runner = runner::Runner::new(rescans, filtering.clone());
+pub(super) async fn run(scanning: Scanning, shutdown: CancellationToken) -> Result<(), StoreError> {
+    let (rpc, filtering) = (
+        scanning.context.rpc.clone(),
+        Arc::new(AtomicBool::new(false)),
+    );
+    let runner = runner::Runner::new(scanning, filtering.clone());
     tokio::select! {
         ended = runner.serve() => ended,
         () = shutdown.cancelled() => {

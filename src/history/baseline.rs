@@ -8,17 +8,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bitcoin::ScriptBuf;
-use tokio::sync::{Notify, watch};
+use tokio::sync::Notify;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::rpc::{self, Rpc};
-use super::status::SyncPosition;
-use super::utxo_scan::{Outputs, ScanContext, ScanFailed, ScanPart};
-use super::{NodeError, NodeErrorKind};
+use super::utxo_scan::{Outputs, ScanPart};
+use super::{Interrupted, NodeContext, blocking};
+use crate::bitcoind::rpc;
+use crate::bitcoind::{NodeError, NodeErrorKind};
 use crate::clock::now_ms;
-use crate::indexer::{Handle, IndexerStopped, InputRefused};
-use crate::store::{StoreError, StoreReader};
+use crate::indexer::{IndexerStopped, InputRefused};
+use crate::store::StoreError;
 use crate::tracker::{ApplyError, BlockId, Input, ScriptHash};
 
 /// The scripts of one scan, by their bytes in the request: it costs about the same for one and for
@@ -38,36 +38,15 @@ const AGAIN: Duration = Duration::from_millis(200);
 /// Between two looks at the store without being told.
 const LOOK: Duration = Duration::from_secs(10);
 
-pub(super) struct Baselines {
-    pub(super) rpc: Rpc,
-    pub(super) reader: StoreReader,
-    pub(super) indexer: Handle,
-    pub(super) wake: Arc<Notify>,
-    pub(super) position: watch::Receiver<SyncPosition>,
-}
-
 /// Merges baselines until `shutdown`; ends a running scan of ours then. A store that cannot be read
 /// ends it at once.
 pub(super) async fn run(
-    baselines: Baselines,
+    context: NodeContext,
+    wake: Arc<Notify>,
     shutdown: CancellationToken,
 ) -> Result<(), StoreError> {
-    let Baselines {
-        rpc,
-        reader,
-        indexer,
-        wake,
-        position,
-    } = baselines;
-    let work = BaselineTask {
-        chain: ScanContext {
-            rpc: rpc.clone(),
-            reader,
-            position,
-        },
-        indexer,
-        wake,
-    };
+    let rpc = context.rpc.clone();
+    let work = BaselineTask { context, wake };
     tokio::select! {
         ended = work.serve() => ended,
         () = shutdown.cancelled() => {
@@ -80,8 +59,7 @@ pub(super) async fn run(
 }
 
 struct BaselineTask {
-    chain: ScanContext,
-    indexer: Handle,
+    context: NodeContext,
     wake: Arc<Notify>,
 }
 
@@ -91,13 +69,13 @@ impl BaselineTask {
         loop {
             match self.round().await {
                 Ok(()) => told = None,
-                Err(ScanFailed::Moved) => tokio::time::sleep(AGAIN).await,
-                Err(ScanFailed::Over) => return Ok(()),
-                Err(ScanFailed::Store(error)) => {
+                Err(Interrupted::Moved) => tokio::time::sleep(AGAIN).await,
+                Err(Interrupted::Over) => return Ok(()),
+                Err(Interrupted::Store(error)) => {
                     tracing::error!("cannot read which addresses wait for their outputs: {error}");
                     return Err(error);
                 }
-                Err(ScanFailed::Node(error)) => {
+                Err(Interrupted::Node(error) | Interrupted::Away(error)) => {
                     let text = error.to_string();
                     if told.as_ref() != Some(&text) {
                         tracing::warn!(
@@ -112,8 +90,10 @@ impl BaselineTask {
     }
 
     /// Waits for work, scans, merges.
-    async fn round(&mut self) -> Result<(), ScanFailed> {
-        self.chain.wait_for(|position| position.at_node_tip).await?;
+    async fn round(&mut self) -> Result<(), Interrupted> {
+        self.context
+            .wait_for(|position| position.at_node_tip)
+            .await?;
         if self.pending(1).await?.is_empty() {
             // A wake-up may be dropped when very many come at once.
             let _ = tokio::time::timeout(LOOK, self.wake.notified()).await;
@@ -121,16 +101,18 @@ impl BaselineTask {
         let spks = self.gather().await?;
         let count = spks.len();
         // Much may have happened while there was nothing to do: then wait again.
-        if count == 0 || !self.chain.is_at_node_tip() {
+        if count == 0 || !self.context.is_at_node_tip() {
             return Ok(());
         }
         tracing::debug!("scanning the node's unspent outputs for {count} added addresses");
-        let mut outputs = Outputs::scan(&self.chain.rpc, spks, PART).await?;
+        let mut outputs = Outputs::scan(&self.context.rpc, spks, PART).await?;
         let mut merged = 0;
         while !outputs.parts.is_empty() {
             // Nothing is told while monitoring is stopped.
-            self.chain.wait_for(|position| position.at_node_tip).await?;
-            outputs.roll_forward(&mut self.chain).await?;
+            self.context
+                .wait_for(|position| position.at_node_tip)
+                .await?;
+            outputs.roll_forward(&mut self.context).await?;
             let Some(part) = outputs.parts.pop() else {
                 break;
             };
@@ -147,7 +129,7 @@ impl BaselineTask {
     }
 
     /// The scripts of the next scan, once no more of them seem to come.
-    async fn gather(&self) -> Result<Vec<ScriptBuf>, ScanFailed> {
+    async fn gather(&self) -> Result<Vec<ScriptBuf>, Interrupted> {
         let began = Instant::now();
         self.gather_until(began, FEW).await;
         if self.pending(ARE_MANY).await?.len() == ARE_MANY {
@@ -165,9 +147,9 @@ impl BaselineTask {
     }
 
     /// Scripts that wait, at most `limit` and as many as fit into a request.
-    async fn pending(&self, limit: usize) -> Result<Vec<ScriptBuf>, ScanFailed> {
-        let reader = self.chain.reader.clone();
-        let reading = tokio::task::spawn_blocking(move || {
+    async fn pending(&self, limit: usize) -> Result<Vec<ScriptBuf>, Interrupted> {
+        let reader = self.context.reader.clone();
+        blocking(move || {
             let mut room = REQUEST;
             let mut spks = Vec::new();
             for pending in reader.snapshot().pending_baselines().take(limit) {
@@ -179,15 +161,16 @@ impl BaselineTask {
                 spks.push(row.spk);
             }
             Ok(spks)
-        });
-        reading.await.unwrap_or(Err(ScanFailed::Over))
+        })
+        .await
     }
 
     /// Answers whether it was merged; otherwise there is a new block.
-    async fn merge(&self, block: BlockId, part: &ScanPart) -> Result<bool, ScanFailed> {
+    async fn merge(&self, block: BlockId, part: &ScanPart) -> Result<bool, Interrupted> {
         let scripts = part.spks.iter().map(|spk| ScriptHash::of(spk)).collect();
         let outputs = part.found.values().cloned().collect();
         match self
+            .context
             .indexer
             .apply(Input::Baseline {
                 block,
@@ -202,7 +185,7 @@ impl BaselineTask {
             Err(InputRefused::Apply(error)) => {
                 Err(NodeError::persistent(NodeErrorKind::Shape, error.to_string()).into())
             }
-            Err(InputRefused::Stopped(IndexerStopped)) => Err(ScanFailed::Over),
+            Err(InputRefused::Stopped(IndexerStopped)) => Err(Interrupted::Over),
         }
     }
 }

@@ -11,12 +11,12 @@ use super::node_link::NodeLink;
 use super::times::{LONGEST_REST, LONGEST_ROUND, REST, SOON, WAIT};
 use super::tx_calls::TxCalls;
 use crate::bitcoind::NodeError;
-use crate::bitcoind::mempool_events::{AcceptanceMatcher, EvictionQueue};
-use crate::bitcoind::mempool_snapshot::{
-    EventsSinceRequest, MempoolRead, MempoolSnapshot, parents_first,
-};
 use crate::bitcoind::rpc::MempoolInfo;
 use crate::bitcoind::zmq::ZmqTopic;
+use crate::follower::mempool_events::{AcceptanceMatcher, EvictionQueue};
+use crate::follower::mempool_snapshot::{
+    EventsSinceRequest, MempoolRead, MempoolSnapshot, parents_first,
+};
 use crate::tracker::input::Seen;
 use crate::tracker::{ApplyError, Ask, BlockId, Input, Replacement};
 

@@ -8,12 +8,10 @@ use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
 use bitcoin::{Amount, Block, Denomination, OutPoint, ScriptBuf};
-use tokio::sync::watch;
 
-use super::rpc::{Rpc, Unspent, UtxoScan};
-use super::status::SyncPosition;
-use super::{NodeError, NodeErrorKind};
-use crate::store::{StoreError, StoreReader};
+use super::{Interrupted, NodeContext};
+use crate::bitcoind::rpc::{Rpc, Unspent, UtxoScan};
+use crate::bitcoind::{NodeError, NodeErrorKind};
 use crate::tracker::BlockId;
 use crate::tracker::input::FoundOutput;
 
@@ -25,36 +23,6 @@ const LOOK: Duration = Duration::from_secs(1);
 const SOON: Duration = Duration::from_millis(20);
 
 const SCAN_RUNS: i32 = -8;
-
-/// Why there is no answer.
-#[derive(Debug)]
-pub(super) enum ScanFailed {
-    /// Our chain or the node's moved on: scan again.
-    Moved,
-    Node(NodeError),
-    /// The follower has ended.
-    Over,
-    Store(StoreError),
-}
-
-impl From<NodeError> for ScanFailed {
-    fn from(error: NodeError) -> Self {
-        Self::Node(error)
-    }
-}
-
-impl From<StoreError> for ScanFailed {
-    fn from(error: StoreError) -> Self {
-        Self::Store(error)
-    }
-}
-
-/// Where the result of a scan is carried along.
-pub(super) struct ScanContext {
-    pub(super) rpc: Rpc,
-    pub(super) reader: StoreReader,
-    pub(super) position: watch::Receiver<SyncPosition>,
-}
 
 /// What the scripts of one scan own.
 #[derive(Debug)]
@@ -95,12 +63,15 @@ impl Outputs {
     }
 
     /// Brings them to our tip of now.
-    pub(super) async fn roll_forward(&mut self, chain: &mut ScanContext) -> Result<(), ScanFailed> {
+    pub(super) async fn roll_forward(
+        &mut self,
+        chain: &mut NodeContext,
+    ) -> Result<(), Interrupted> {
         let way = chain.from(self.block).await?;
         for next in way {
             let body = chain.rpc.block(next.hash).await?;
             if body.header.prev_blockhash != self.block.hash {
-                return Err(ScanFailed::Moved);
+                return Err(Interrupted::Moved);
             }
             for part in &mut self.parts {
                 part.connect(&body, next.height);
@@ -111,25 +82,10 @@ impl Outputs {
     }
 }
 
-impl ScanContext {
-    pub(super) async fn wait_for(
-        &mut self,
-        what: impl FnMut(&SyncPosition) -> bool,
-    ) -> Result<(), ScanFailed> {
-        self.position
-            .wait_for(what)
-            .await
-            .map(drop)
-            .map_err(|_| ScanFailed::Over)
-    }
-
-    pub(super) fn is_at_node_tip(&self) -> bool {
-        self.position.borrow().at_node_tip
-    }
-
+impl NodeContext {
     /// Our blocks above `block`, once we have come to it. We may never do: the node may take it
     /// back.
-    async fn from(&mut self, block: BlockId) -> Result<Vec<BlockId>, ScanFailed> {
+    async fn from(&mut self, block: BlockId) -> Result<Vec<BlockId>, Interrupted> {
         while self
             .reader
             .snapshot()
@@ -144,25 +100,25 @@ impl ScanContext {
                 tokio::time::sleep(SOON).await;
             } else if self.rpc.hashes(vec![block.height]).await?.pop().flatten() != Some(block.hash)
             {
-                return Err(ScanFailed::Moved);
+                return Err(Interrupted::Moved);
             }
         }
         let snapshot = self.reader.snapshot();
         let Some(tip) = snapshot.tip()?.filter(|tip| tip.height >= block.height) else {
-            return Err(ScanFailed::Moved);
+            return Err(Interrupted::Moved);
         };
         if tip.height - block.height > ROLL_FORWARD {
-            return Err(ScanFailed::Moved);
+            return Err(Interrupted::Moved);
         }
         let mut way = Vec::new();
         for height in block.height..=tip.height {
             // A store that has just begun knows its tip's row too, so a missing one is not ours.
-            let hash = snapshot.block(height)?.ok_or(ScanFailed::Moved)?.hash;
+            let hash = snapshot.block(height)?.ok_or(Interrupted::Moved)?.hash;
             way.push(BlockId { height, hash });
         }
         match way.first() == Some(&block) {
             true => Ok(way.split_off(1)),
-            false => Err(ScanFailed::Moved),
+            false => Err(Interrupted::Moved),
         }
     }
 }
