@@ -105,9 +105,11 @@ impl ProgressPublisher {
 
     pub(super) fn publish(&mut self, open: &OpenScans) {
         self.published = Instant::now();
-        let now = self.published;
         let progress = open.iter().map(|(scan, open)| {
-            let running = Some(&self.running).filter(|running| running.scans.contains(scan));
+            // One that failed is not said to run before it has come further: the node may still be
+            // away.
+            let running = Some(&self.running)
+                .filter(|running| open.held.is_none() && running.scans.contains(scan));
             ScanProgress {
                 scan: *scan,
                 target: open.end().saturating_sub(1),
@@ -115,7 +117,7 @@ impl ProgressPublisher {
                 running: running.is_some(),
                 method: running.and_then(|running| running.method),
                 rate: running.and_then(|running| running.rate),
-                waits_for: self.waits_for(open, now),
+                waits_for: self.waits_for(open),
             }
         });
         let progress = progress.collect();
@@ -126,17 +128,11 @@ impl ProgressPublisher {
         });
     }
 
-    fn waits_for(&self, open: &OpenScan, now: Instant) -> Option<String> {
-        let paused = || {
-            open.held
-                .as_ref()
-                .filter(|pause| pause.until > now)
-                .map(|pause| pause.why.clone())
-        };
+    fn waits_for(&self, open: &OpenScan) -> Option<String> {
         match (self.at_tip, open.pending) {
             (false, _) => Some(self.not_at_tip()),
             (true, Some(_)) => Some(BASELINE.to_owned()),
-            (true, None) => paused(),
+            (true, None) => open.held.as_ref().map(|held| held.why.clone()),
         }
     }
 
@@ -145,5 +141,61 @@ impl ProgressPublisher {
             Some(reason) => format!("satwatch is not at the node's tip: {reason}"),
             None => "satwatch is not at the node's tip: it is catching up".to_owned(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tracker::{ScanRow, ScanState};
+
+    fn open_scan() -> OpenScan {
+        let row = ScanRow {
+            created: 0,
+            updated: 0,
+            state: ScanState::Open,
+            from: 0,
+            to: None,
+            horizon: None,
+            next: 5,
+            scripts: 1,
+            found: 0,
+        };
+        OpenScan {
+            row,
+            reach: 100,
+            pending: None,
+            held: None,
+        }
+    }
+
+    #[test]
+    fn a_scan_that_failed_runs_again_only_once_it_has_come_further() {
+        let (sender, mut seen) = watch::channel(Vec::new());
+        let (_keep, status) = watch::channel(NodeStatus::default());
+        let mut publisher = ProgressPublisher::new(sender, status);
+        let scan = ScanId(1);
+        let mut open = OpenScans::from([(scan, open_scan())]);
+        publisher.start(&open, BTreeSet::from([scan]), 5, None);
+        assert!(seen.borrow_and_update()[0].running);
+
+        // The pause is over at once, and the scan is tried again.
+        let held = open.get_mut(&scan).unwrap();
+        held.hold(Duration::ZERO, "the node is away".into());
+        publisher.stop(&open);
+        assert!(seen.has_changed().unwrap());
+        let waits = seen.borrow_and_update()[0].clone();
+        assert!(!waits.running);
+        assert_eq!(waits.waits_for.as_deref(), Some("the node is away"));
+        publisher.start(&open, BTreeSet::from([scan]), 5, None);
+        publisher.stop(&open);
+        assert!(!seen.has_changed().unwrap(), "nothing new is told");
+
+        publisher.start(&open, BTreeSet::from([scan]), 5, None);
+        open.get_mut(&scan).unwrap().held = None;
+        publisher.publish(&open);
+        let runs = seen.borrow_and_update()[0].clone();
+        assert!(runs.running);
+        assert_eq!(runs.waits_for, None);
     }
 }

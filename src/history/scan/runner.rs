@@ -125,6 +125,11 @@ impl Runner {
         self.start(&choice);
         self.scan(&choice, tip).await?;
         (self.failures, self.told) = (0, None);
+        // The node answers again: those whose pause is over wait for their turn only.
+        let now = Instant::now();
+        for open in self.scans.values_mut() {
+            open.held.take_if(|held| held.until <= now);
+        }
         Ok(())
     }
 
