@@ -468,7 +468,7 @@ fn is_block(input: &Input) -> bool {
 }
 
 /// Whether a change by this input must survive a power loss.
-fn must_last(input: &Input) -> bool {
+pub fn must_last(input: &Input) -> bool {
     match input {
         Input::Start { .. }
         | Input::Connect { .. }

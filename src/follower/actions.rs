@@ -4,24 +4,24 @@ use std::time::Instant;
 
 use bitcoin::{Block, BlockHash, Transaction, Txid};
 
+use super::fork::{StartWindow, TipComparison};
+use super::mempool_snapshot::MempoolRead;
 use crate::bitcoind::rpc::{Blockchain, MempoolInfo, Network, Notification};
 use crate::bitcoind::zmq::Stamped;
 use crate::bitcoind::{Endpoints, NodeError};
-use crate::follower::fork::{StartWindow, TipComparison};
-use crate::follower::mempool_snapshot::MempoolRead;
 use crate::tracker::{ApplyError, Ask, BlockId, Input};
 
 /// When an event happened.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Now {
+pub struct Now {
     /// Never goes back: for everything that is waited for.
-    pub(super) instant: Instant,
+    pub instant: Instant,
     /// Milliseconds since the Unix epoch: for what is told.
-    pub(super) ms: u64,
+    pub ms: u64,
 }
 
 #[derive(Debug)]
-pub(super) enum FollowerEvent {
+pub enum FollowerEvent {
     /// There is a node of our chain, which publishes here. The first event.
     Found(Endpoints),
     Notice(Stamped),
@@ -48,7 +48,7 @@ pub(super) enum FollowerEvent {
 /// Carried out in order. The last one may be [`Apply`](Self::Apply) or [`Parse`](Self::Parse); its
 /// answer is the next event, but for what the tracker asks.
 #[derive(Debug)]
-pub(super) enum Action {
+pub enum Action {
     /// An input whose answer decides what comes next. What the tracker asks because of it and all
     /// inputs before it comes ahead of the answer.
     Apply(Input),
@@ -70,7 +70,7 @@ pub(super) enum Action {
 }
 
 #[derive(Debug, Clone, PartialEq)]
-pub(super) enum Call {
+pub enum Call {
     /// How the node's chain relates to ours.
     Look {
         ours: Option<BlockId>,
@@ -92,7 +92,7 @@ pub(super) enum Call {
 }
 
 #[derive(Debug)]
-pub(super) enum Answer {
+pub enum Answer {
     Look(Result<TipComparison, NodeError>),
     /// `None` if the node's tip moved meanwhile.
     StartWindow(Result<Option<StartWindow>, NodeError>),
@@ -112,11 +112,11 @@ pub(super) enum Answer {
 
 /// How the node is, and what changes only when it is restarted. Nodes may forbid all but the first.
 #[derive(Debug, Clone)]
-pub(super) struct Inspection {
-    pub(super) node: Blockchain,
-    pub(super) mempool: Option<MempoolInfo>,
+pub struct Inspection {
+    pub node: Blockchain,
+    pub mempool: Option<MempoolInfo>,
     /// Seconds.
-    pub(super) uptime: Option<u64>,
-    pub(super) network: Result<Network, NodeError>,
-    pub(super) notifications: Result<Vec<Notification>, NodeError>,
+    pub uptime: Option<u64>,
+    pub network: Result<Network, NodeError>,
+    pub notifications: Result<Vec<Notification>, NodeError>,
 }

@@ -2,17 +2,17 @@
 
 use std::time::Duration;
 
+use bitcoin::BlockHash;
 use tokio::sync::watch;
 
 use super::actions::{Answer, Call, Inspection};
+use super::look::{LookError, look, read_mempool, start_window};
 use super::status_builder::{NotReady, StatusBuilder};
 use super::times::{FIRST_PAUSE, LONGEST_PAUSE};
-use super::{fork, mempool_snapshot};
 use crate::bitcoind::rpc::Rpc;
 use crate::bitcoind::{DiscoveredNode, NodeError, NodeStatus, discover};
 use crate::clock::now_ms;
 use crate::config;
-use crate::follower::fork::LookError;
 use crate::store::{StoreError, StoreReader};
 
 /// Looks for a node of our chain until there is one.
@@ -45,13 +45,13 @@ pub(super) async fn search(
 /// Makes a call. Only the store is a reason to end.
 pub(super) async fn make(call: Call, rpc: Rpc, reader: StoreReader) -> Result<Answer, StoreError> {
     Ok(match call {
-        Call::Look { ours } => match fork::look(&rpc, &reader, ours).await {
+        Call::Look { ours } => match look(&rpc, |height| our_block(&reader, height), ours).await {
             Ok(look) => Answer::Look(Ok(look)),
             Err(LookError::Node(error)) => Answer::Look(Err(error)),
             Err(LookError::Store(error)) => return Err(error),
         },
-        Call::StartWindow => Answer::StartWindow(fork::start_window(&rpc).await),
-        Call::ReadMempool => Answer::Mempool(mempool_snapshot::read(&rpc).await),
+        Call::StartWindow => Answer::StartWindow(start_window(&rpc).await),
+        Call::ReadMempool => Answer::Mempool(read_mempool(&rpc).await),
         Call::Transactions { txids, tip } => Answer::Transactions {
             found: rpc.transactions(txids.clone()).await,
             txids,
@@ -66,6 +66,11 @@ pub(super) async fn make(call: Call, rpc: Rpc, reader: StoreReader) -> Result<An
         },
         Call::Inspect => Answer::Inspection(inspect(&rpc).await.map(Box::new)),
     })
+}
+
+fn our_block(reader: &StoreReader, height: u32) -> Result<Option<BlockHash>, StoreError> {
+    let block = reader.snapshot().block(height)?;
+    Ok(block.map(|block| block.hash))
 }
 
 async fn inspect(rpc: &Rpc) -> Result<Inspection, NodeError> {

@@ -1,38 +1,26 @@
-//! Where the node's chain and ours part, and what to do about it. The search and the decision are
-//! pure; [`look`] asks the node.
+//! Where the node's chain and ours part, and what to do about it: the search and the decision. No
+//! I/O.
 //!
 //! The node's tip alone says little: it may be ahead, on another branch (also of the same or a
 //! lower height), rolled back by `invalidateblock`, or low because the node is rebuilding its chain
 //! state. Only the first three are followed.
 
-use std::collections::VecDeque;
 use std::time::Duration;
 
-use bitcoin::{Block, BlockHash};
-use tokio::sync::mpsc;
+use bitcoin::BlockHash;
 
 use super::times::{HEADERS_AHEAD, PRIVATE_INITIAL, ROLLBACK};
-use crate::bitcoind::rpc::{Blockchain, Rpc};
-use crate::bitcoind::{NodeError, NodeErrorKind};
+use crate::bitcoind::rpc::Blockchain;
 use crate::remedy::Remedy;
-use crate::store::{StoreError, StoreReader};
 use crate::tracker::BlockId;
-
-/// Blocks fetched after one look.
-const WINDOW: u32 = 2000;
-/// Blocks that an empty store starts with, so that a reorg soon after finds its fork point: one
-/// period of difficulty.
-const START_WINDOW: u32 = 2016;
-/// Blocks fetched at the same time.
-const AHEAD: usize = 3;
 
 /// The blocks that an empty store starts with, ascending: the first height, then hash and time of
 /// each.
-pub(super) type StartWindow = (u32, Vec<(BlockHash, u32)>);
+pub type StartWindow = (u32, Vec<(BlockHash, u32)>);
 
 /// How the node's chain relates to ours.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Relation {
+pub enum Relation {
     /// We have no block yet.
     Empty,
     Same,
@@ -49,9 +37,9 @@ pub(super) enum Relation {
 
 /// One look at the node.
 #[derive(Debug, Clone)]
-pub(super) struct TipComparison {
-    pub(super) node: Blockchain,
-    pub(super) relation: Relation,
+pub struct TipComparison {
+    pub node: Blockchain,
+    pub relation: Relation,
 }
 
 /// What to do after a look.
@@ -161,7 +149,7 @@ pub(super) fn pruned() -> String {
 
 /// What a height says in the search for the fork point.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Compared {
+pub(super) enum Compared {
     /// Both chains have the same block, or we do not know ours (it is below our first).
     Common,
     Different,
@@ -170,9 +158,9 @@ enum Compared {
 /// Search for the last common height of two chains: downwards in growing steps, then by halves. A
 /// few dozen heights for any depth, and one for a node that is simply ahead.
 #[derive(Debug)]
-struct ForkSearch {
+pub(super) struct ForkSearch {
     /// Greatest height known to be common; `None` while there is none.
-    common: Option<u32>,
+    pub(super) common: Option<u32>,
     /// Smallest height known to be different.
     different: u32,
     step: u32,
@@ -180,7 +168,7 @@ struct ForkSearch {
 
 impl ForkSearch {
     /// `high`: the lower one of both tips.
-    fn new(high: u32) -> Self {
+    pub(super) fn new(high: u32) -> Self {
         Self {
             common: None,
             different: high.saturating_add(1),
@@ -189,7 +177,7 @@ impl ForkSearch {
     }
 
     /// The next height to compare; `None` when it is decided.
-    fn next(&self) -> Option<u32> {
+    pub(super) fn next(&self) -> Option<u32> {
         match self.common {
             Some(common) if self.different - common <= 1 => None,
             Some(common) => Some(common + (self.different - common) / 2),
@@ -198,170 +186,13 @@ impl ForkSearch {
         }
     }
 
-    fn tell(&mut self, height: u32, compared: Compared) {
+    pub(super) fn tell(&mut self, height: u32, compared: Compared) {
         match compared {
             Compared::Common => self.common = Some(height),
             Compared::Different => {
                 self.different = height;
                 self.step = self.step.saturating_mul(2);
             }
-        }
-    }
-}
-
-/// Why a look shows nothing.
-#[derive(Debug, thiserror::Error)]
-pub(super) enum LookError {
-    #[error(transparent)]
-    Node(#[from] NodeError),
-    /// The daemon cannot go on.
-    #[error(transparent)]
-    Store(#[from] StoreError),
-}
-
-/// Looks at the node from our tip.
-pub(super) async fn look(
-    rpc: &Rpc,
-    reader: &StoreReader,
-    ours: Option<BlockId>,
-) -> Result<TipComparison, LookError> {
-    // The node's chain may move while we compare; what leads to a disconnect must have stood still.
-    for _ in 0..5 {
-        let node = rpc.blockchain().await?;
-        let Some(tip) = ours else {
-            return Ok(TipComparison {
-                node,
-                relation: Relation::Empty,
-            });
-        };
-        if node.bestblockhash == tip.hash {
-            return Ok(TipComparison {
-                node,
-                relation: Relation::Same,
-            });
-        }
-        let Some(fork) = fork_height(rpc, reader, tip, node.blocks).await? else {
-            return Ok(TipComparison {
-                node,
-                relation: Relation::Unrelated,
-            });
-        };
-        let last = node.blocks.min(fork.saturating_add(WINDOW));
-        let next: Option<Vec<_>> = rpc
-            .hashes((fork.saturating_add(1)..=last).collect())
-            .await?
-            .into_iter()
-            .collect();
-        if fork == tip.height {
-            if let Some(next) = next {
-                return Ok(TipComparison {
-                    node,
-                    relation: Relation::Ahead(next),
-                });
-            }
-        } else if let (Some(next), true) = (next, rpc.best_block().await? == node.bestblockhash) {
-            let relation = match our_hash(reader, tip, fork)? {
-                Some(hash) => Relation::Parted {
-                    fork: BlockId { height: fork, hash },
-                    next,
-                },
-                None => Relation::Unrelated,
-            };
-            return Ok(TipComparison { node, relation });
-        }
-    }
-    let what = "bitcoind's chain moves faster than it can be compared";
-    Err(NodeError::transient(NodeErrorKind::Busy, what.into()).into())
-}
-
-async fn fork_height(
-    rpc: &Rpc,
-    reader: &StoreReader,
-    tip: BlockId,
-    node_height: u32,
-) -> Result<Option<u32>, LookError> {
-    let mut search = ForkSearch::new(tip.height.min(node_height));
-    while let Some(height) = search.next() {
-        let theirs = rpc.hashes(vec![height]).await?.pop().flatten();
-        let compared = match our_hash(reader, tip, height)? {
-            Some(ours) if Some(ours) != theirs => Compared::Different,
-            _ => Compared::Common,
-        };
-        search.tell(height, compared);
-    }
-    Ok(search.common)
-}
-
-/// `None` below our first block.
-fn our_hash(
-    reader: &StoreReader,
-    tip: BlockId,
-    height: u32,
-) -> Result<Option<BlockHash>, StoreError> {
-    if height == tip.height {
-        return Ok(Some(tip.hash));
-    }
-    let block = reader.snapshot().block(height)?;
-    Ok(block.map(|block| block.hash))
-}
-
-/// [`StartWindow`]; `None` if the node's tip moved meanwhile.
-pub(super) async fn start_window(rpc: &Rpc) -> Result<Option<StartWindow>, NodeError> {
-    let node = rpc.blockchain().await?;
-    let first = (node.blocks + 1).saturating_sub(START_WINDOW);
-    let hashes: Option<Vec<_>> = rpc
-        .hashes((first..=node.blocks).collect())
-        .await?
-        .into_iter()
-        .collect();
-    let Some(hashes) = hashes else {
-        return Ok(None);
-    };
-    let headers: Option<Vec<_>> = rpc.headers(hashes).await?.into_iter().collect();
-    let Some(headers) = headers else {
-        return Ok(None);
-    };
-    let linked = headers
-        .windows(2)
-        .all(|pair| matches!(pair, [below, above] if above.previousblockhash == Some(below.hash)));
-    if !linked
-        || headers
-            .last()
-            .is_none_or(|tip| tip.hash != node.bestblockhash)
-    {
-        return Ok(None);
-    }
-    Ok(Some((
-        first,
-        headers
-            .into_iter()
-            .map(|header| (header.hash, header.time))
-            .collect(),
-    )))
-}
-
-/// Fetches blocks in order, some at the same time. Ends at the first failure, or when nobody takes
-/// them.
-pub(super) async fn fetch(
-    rpc: Rpc,
-    hashes: Vec<BlockHash>,
-    blocks: mpsc::Sender<Result<Block, NodeError>>,
-) {
-    let mut hashes = hashes.into_iter();
-    let mut ahead = VecDeque::with_capacity(AHEAD);
-    loop {
-        while ahead.len() < AHEAD {
-            let Some(hash) = hashes.next() else { break };
-            let rpc = rpc.clone();
-            ahead.push_back(tokio::spawn(async move { rpc.block(hash).await }));
-        }
-        let Some(next) = ahead.pop_front() else {
-            return;
-        };
-        let Ok(block) = next.await else { return };
-        let failed = block.is_err();
-        if blocks.send(block).await.is_err() || failed {
-            return;
         }
     }
 }

@@ -1,4 +1,4 @@
-//! The whole mempool at one tip, corrected by what was heard while it was read.
+//! The whole mempool at one tip, corrected by what was heard while it was read. No I/O.
 //!
 //! `getrawmempool false true` answers with a number S: the list holds exactly the `sequence` events
 //! below S (seen on 29.5; the same rule in Core's doc/zmq.md). Events that we heard since the
@@ -8,15 +8,14 @@ use std::collections::{HashMap, HashSet};
 
 use bitcoin::{BlockHash, Transaction, Txid};
 
-use crate::bitcoind::NodeError;
-use crate::bitcoind::rpc::{MempoolInfo, Rpc};
+use crate::bitcoind::rpc::MempoolInfo;
 
 /// More changes than this during one reading: it is read again later.
 const CHANGES: usize = 200_000;
 
 /// What reading the mempool gave.
 #[derive(Debug)]
-pub(super) enum MempoolRead {
+pub enum MempoolRead {
     /// The node still loads the mempool of its last run: a list now would make evictions of what it
     /// has not loaded yet.
     Loading(MempoolInfo),
@@ -26,32 +25,14 @@ pub(super) enum MempoolRead {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct MempoolSnapshot {
+pub struct MempoolSnapshot {
     /// The node's tip before and after the reading.
-    pub(super) tip: BlockHash,
-    pub(super) txids: HashSet<Txid>,
+    pub tip: BlockHash,
+    pub txids: HashSet<Txid>,
     /// S above.
-    pub(super) sequence: Option<u64>,
+    pub sequence: Option<u64>,
     /// What it said of its mempool before.
-    pub(super) info: MempoolInfo,
-}
-
-pub(super) async fn read(rpc: &Rpc) -> Result<MempoolRead, NodeError> {
-    let state = rpc.mempool_info().await?;
-    if !state.loaded {
-        return Ok(MempoolRead::Loading(state));
-    }
-    let tip = rpc.best_block().await?;
-    let list = rpc.mempool_txids().await?;
-    if rpc.best_block().await? != tip {
-        return Ok(MempoolRead::Moved);
-    }
-    Ok(MempoolRead::Whole(MempoolSnapshot {
-        tip,
-        txids: list.txids.into_iter().collect(),
-        sequence: list.mempool_sequence,
-        info: state,
-    }))
+    pub info: MempoolInfo,
 }
 
 /// What was heard of the mempool since a reading was begun, in order.

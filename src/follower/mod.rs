@@ -36,6 +36,7 @@ mod calls;
 mod chain_sync;
 mod feed_check;
 mod fork;
+mod look;
 mod mempool_events;
 mod mempool_snapshot;
 mod mempool_sync;
@@ -72,6 +73,16 @@ use crate::tracker::BlockId;
 
 pub use self::start::{FollowerConfig, FollowerHandles, spawn};
 
+/// The machines by themselves, for `tests/simulation`.
+#[doc(hidden)]
+pub mod machines {
+    pub use super::Follower;
+    pub use super::actions::{Action, Answer, Call, FollowerEvent, Inspection, Now};
+    pub use super::look::{LookError, Questions, look, read_mempool, start_window};
+    pub use super::node_link::NodeLink;
+    pub use super::status_builder::StatusBuilder;
+}
+
 /// Why the follower ended, if not because of the shutdown. The daemon cannot go on without it.
 #[derive(Debug, thiserror::Error)]
 pub enum FollowError {
@@ -82,7 +93,7 @@ pub enum FollowError {
 }
 
 /// The whole of what decides. No I/O, no channel, no clock.
-struct Follower {
+pub struct Follower {
     node: NodeLink,
     chain: ChainSync,
     mempool: MempoolSync,
@@ -94,7 +105,7 @@ struct Follower {
 }
 
 impl Follower {
-    fn new(node: NodeLink, tip: Option<BlockId>, interval: Duration, now: Now) -> Self {
+    pub fn new(node: NodeLink, tip: Option<BlockId>, interval: Duration, now: Now) -> Self {
         Self {
             node,
             chain: ChainSync::new(tip),
@@ -107,7 +118,7 @@ impl Follower {
 
     /// Takes an event that happened now. What is to be done, in this order.
     #[must_use]
-    fn handle(&mut self, event: FollowerEvent, now: Now) -> Vec<Action> {
+    pub fn handle(&mut self, event: FollowerEvent, now: Now) -> Vec<Action> {
         let mut actions = Vec::new();
         let is_woken = matches!(event, FollowerEvent::Woken);
         self.take(event, now, &mut actions);
@@ -118,7 +129,7 @@ impl Follower {
     }
 
     /// When there is something to do although nothing is told.
-    fn wake_at(&self) -> Instant {
+    pub fn wake_at(&self) -> Instant {
         let times = [
             self.node.inspection_at(),
             self.chain.look_at(&self.node),
@@ -130,7 +141,7 @@ impl Follower {
             .fold(self.next_poll, Instant::min)
     }
 
-    fn position(&self) -> SyncPosition {
+    pub fn position(&self) -> SyncPosition {
         SyncPosition {
             tip: self.chain.tip(),
             at_node_tip: self.node.on && self.chain.at_node_tip(),
@@ -138,7 +149,7 @@ impl Follower {
     }
 
     /// What is known of the node.
-    fn status(&mut self, now: Now) -> &NodeStatus {
+    pub fn status(&mut self, now: Now) -> &NodeStatus {
         let not_ready = self.not_ready();
         self.node.status.build(not_ready, now.ms)
     }

@@ -19,7 +19,7 @@ use crate::follower::mempool_snapshot::MempoolSnapshot;
 /// Seconds by which a clock that is set may move the start of the node.
 const CLOCK_SLACK: u64 = 3;
 
-pub(super) struct NodeLink {
+pub struct NodeLink {
     /// Monitoring is.
     pub(super) on: bool,
     settings: config::Bitcoind,
@@ -47,7 +47,7 @@ pub(super) struct Inspected {
 }
 
 impl NodeLink {
-    pub(super) fn new(
+    pub fn new(
         settings: config::Bitcoind,
         url: String,
         network: &'static str,

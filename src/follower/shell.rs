@@ -12,13 +12,12 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::actions::{Action, Answer, FollowerEvent, Now};
-use super::{FollowError, Follower, calls};
+use super::{FollowError, Follower, calls, look};
 use crate::bitcoind::SyncPosition;
 use crate::bitcoind::rpc::Rpc;
 use crate::bitcoind::zmq::{Feed, Stamped};
 use crate::bitcoind::{Endpoints, NodeError, NodeStatus};
 use crate::clock::now_ms;
-use crate::follower::fork;
 use crate::history::NodeContext;
 use crate::indexer::{Handle, InputRefused};
 use crate::remedy::Remedy;
@@ -213,7 +212,7 @@ impl Shell {
     fn fetch(&mut self, hashes: Vec<BlockHash>) {
         let (sender, blocks) = mpsc::channel(1);
         self.blocks = Some(blocks);
-        tokio::spawn(fork::fetch(self.rpc.clone(), hashes, sender));
+        tokio::spawn(look::fetch(self.rpc.clone(), hashes, sender));
     }
 
     fn subscribe(&mut self, endpoints: &Endpoints) {

@@ -25,13 +25,13 @@ pub(super) enum NotReady {
 }
 
 /// Times are in milliseconds since the Unix epoch.
-pub(super) struct StatusBuilder {
+pub struct StatusBuilder {
     status: NodeStatus,
     not_ready: Option<NotReady>,
 }
 
 impl StatusBuilder {
-    pub(super) fn new(interval: Duration) -> Self {
+    pub fn new(interval: Duration) -> Self {
         let mut status = NodeStatus::default();
         status.reconcile.interval = interval.as_secs();
         Self {

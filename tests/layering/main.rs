@@ -199,6 +199,8 @@ const MACHINES: &[&str] = &[
     "follower/times.rs",
     "follower/tx_calls.rs",
     "follower/mempool_events.rs",
+    "follower/mempool_snapshot.rs",
+    "follower/fork.rs",
 ];
 const NOT_OF_MACHINES: &[&str] = &[
     "tokio",
