@@ -134,7 +134,7 @@ mod tests {
             Config::load(None, [], &parse(&["--listen", "here"]).flags()).expect_err("no address");
         assert!(
             error.to_string().starts_with(
-                "--listen: server.listen = \"here\" is not valid: expected a host and a port"
+                "--listen: server.listen: expected a host and a port, such as \"127.0.0.1:5005\""
             ),
             "{error}"
         );

@@ -142,12 +142,6 @@ pub enum Remedy {
     )]
     RaiseHardLimit { to: usize, room: usize },
 
-    #[error("write [{section}] and its settings below")]
-    WriteSection { section: String },
-
-    #[error("write the whole path")]
-    WholePath,
-
     /// The path of another user's home directory, or a name that begins like one.
     #[error("write the whole path, or \"./~…\" for such a name")]
     WholePathOrName,

@@ -40,9 +40,9 @@ mod watchlist;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Mutex, mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
@@ -58,7 +58,7 @@ use crate::webhooks::Webhooks;
 use crate::wire::request::history;
 use crate::{bitcoind, config, indexer, socketio, webhooks};
 use monitoring::Monitoring;
-use rest::audit::{AuditLimiter, Auditor};
+use rest::audit::Auditor;
 use rest::budget::Budget;
 use rest::consumers::ConsumerRoutes;
 use rest::events::EventQueries;
@@ -195,7 +195,7 @@ fn build(parts: Parts) -> Result<(Arc<Services>, SocketApi, Dispatch), StoreErro
         reads: reads.clone(),
         node,
         requests: parts.audits,
-        limiter: AuditLimiter::new(Duration::from_secs(limits.audit_interval)),
+        running: Mutex::default(),
         stop,
     };
     let consumer_routes = Arc::new(ConsumerRoutes {

@@ -6,6 +6,8 @@ use std::str::FromStr;
 
 use serde::Deserialize;
 
+use super::targets::is_host_name;
+
 /// A host, which may be a name, and a port. Which addresses a name has is asked at the start.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "String")]
@@ -17,7 +19,9 @@ pub struct Listen {
 
 /// Not a host and a port.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("not a host and a port")]
+#[error(
+    "expected a host and a port, such as \"127.0.0.1:5005\", \"localhost:5005\" or \"[::1]:5005\" (port 0 picks a free one)"
+)]
 pub struct NotListen;
 
 impl Listen {
@@ -44,16 +48,7 @@ impl FromStr for Listen {
             return Ok(address.into());
         }
         let (host, port) = text.rsplit_once(':').ok_or(NotListen)?;
-        let part = |part: &str| {
-            !part.is_empty()
-                && part
-                    .bytes()
-                    .all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte))
-        };
-        let name = host.strip_suffix('.').unwrap_or(host);
-        // A name that ends with a number is an address that is written wrongly.
-        let last = name.rsplit('.').next().unwrap_or(name);
-        if !name.split('.').all(part) || last.bytes().all(|byte| byte.is_ascii_digit()) {
+        if !is_host_name(host.strip_suffix('.').unwrap_or(host)) {
             return Err(NotListen);
         }
         Ok(Self {

@@ -1,29 +1,27 @@
 //! Settings: built-in defaults, then a TOML file, then `SATWATCH__SECTION__NAME` from the
 //! environment, then flags.
 //!
-//! No exit, no logging, no name resolution here. [`SETTINGS`] is the one table of names and of what
-//! each value must look like; a value is checked against it where it was written, so that an error
-//! can name setting, value, place and what is expected. All problems are reported at once.
-//! `settings.toml` in the repository lists every option with its default; tests hold it, the table
-//! and the structs together.
+//! No exit, no logging, no name resolution here. The structs name the settings, [`load`] reads them
+//! with the `config` crate, [`Config::validate`] says what the values must be. `settings.toml` in
+//! the repository lists every option with its default; tests hold it and the structs together.
 
 mod listen;
 mod load;
-mod table;
 mod targets;
+mod validate;
 
 use std::path::PathBuf;
 
 use serde::Deserialize;
 
 pub use listen::Listen;
-pub use load::{ConfigError, Flag, SettingProblem};
-pub use table::{SETTINGS, Setting};
+pub use load::{ConfigError, Flag};
 pub use targets::AllowedTarget;
+pub use validate::{is_host, is_origin};
 
 /// All settings. Each part of the daemon gets only its own section.
 #[derive(Debug, Clone, PartialEq, Deserialize, Default)]
-#[serde(deny_unknown_fields, default)]
+#[serde(deny_unknown_fields, default, expecting = "a section")]
 pub struct Config {
     pub server: Server,
     pub store: Store,
@@ -38,10 +36,12 @@ pub struct Config {
 
 /// Where clients connect, and from which web pages.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
-#[serde(deny_unknown_fields, default)]
+#[serde(deny_unknown_fields, default, expecting = "a section")]
 pub struct Server {
     pub listen: Listen,
+    #[serde(deserialize_with = "load::list")]
     pub allowed_origins: Vec<String>,
+    #[serde(deserialize_with = "load::list")]
     pub allowed_hosts: Vec<String>,
 }
 
@@ -59,7 +59,7 @@ impl Default for Server {
 }
 
 #[derive(Debug, Clone, PartialEq, Deserialize)]
-#[serde(deny_unknown_fields, default)]
+#[serde(deny_unknown_fields, default, expecting = "a section")]
 pub struct Store {
     pub path: PathBuf,
 }
@@ -74,7 +74,7 @@ impl Default for Store {
 
 /// The node. Everything absent is found (`crate::bitcoind::discover`).
 #[derive(Debug, Clone, PartialEq, Deserialize, Default)]
-#[serde(deny_unknown_fields, default)]
+#[serde(deny_unknown_fields, default, expecting = "a section")]
 pub struct Bitcoind {
     pub rpc_url: Option<String>,
     pub cookie_file: Option<PathBuf>,
@@ -86,10 +86,11 @@ pub struct Bitcoind {
 }
 
 #[derive(Debug, Clone, PartialEq, Deserialize)]
-#[serde(deny_unknown_fields, default)]
+#[serde(deny_unknown_fields, default, expecting = "a section")]
 pub struct Monitor {
     pub autostart: bool,
     /// Seconds between two reconciliations, at least 1.
+    #[serde(deserialize_with = "load::number")]
     pub reconcile_interval: u64,
 }
 
@@ -103,49 +104,47 @@ impl Default for Monitor {
 }
 
 /// What happens with an added address's past when the caller does not say.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Default)]
 #[serde(rename_all = "lowercase")]
 pub enum History {
     /// Find its confirmed unspent outputs with `scantxoutset`.
+    #[default]
     Utxo,
     /// Watch from now on.
     None,
 }
 
-#[derive(Debug, Clone, PartialEq, Deserialize)]
-#[serde(deny_unknown_fields, default)]
+#[derive(Debug, Clone, PartialEq, Deserialize, Default)]
+#[serde(deny_unknown_fields, default, expecting = "a section")]
 pub struct Watch {
+    #[serde(deserialize_with = "load::word")]
     pub history: History,
 }
 
-impl Default for Watch {
-    fn default() -> Self {
-        Self {
-            history: History::Utxo,
-        }
-    }
-}
-
 #[derive(Debug, Clone, PartialEq, Deserialize, Default)]
-#[serde(deny_unknown_fields, default)]
+#[serde(deny_unknown_fields, default, expecting = "a section")]
 pub struct Events {
     /// 0 keeps all.
+    #[serde(deserialize_with = "load::number")]
     pub retention_days: u32,
 }
 
 /// How events are posted to the URLs of consumers.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
-#[serde(deny_unknown_fields, default)]
+#[serde(deny_unknown_fields, default, expecting = "a section")]
 pub struct Webhooks {
     /// Also to loopback, private and other addresses that are not on the public internet.
     pub allow_private: bool,
     /// To these of them.
+    #[serde(deserialize_with = "load::list")]
     pub allowed_targets: Vec<AllowedTarget>,
     /// A SOCKS proxy for all others, `socks5h://host:port`. It may hold a password.
     pub proxy: Option<Secret>,
     /// Seconds for one attempt.
+    #[serde(deserialize_with = "load::number")]
     pub timeout: u64,
     /// Seconds from an event's first failed attempt until it becomes a dead letter.
+    #[serde(deserialize_with = "load::number")]
     pub give_up_after: u64,
 }
 
@@ -163,21 +162,25 @@ impl Default for Webhooks {
 
 /// Bounds on what clients may ask for.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
-#[serde(deny_unknown_fields, default)]
+#[serde(deny_unknown_fields, default, expecting = "a section")]
 pub struct Limits {
+    #[serde(deserialize_with = "load::number")]
     pub connections: usize,
     /// Bytes of a REST request body.
+    #[serde(deserialize_with = "load::number")]
     pub body_bytes: usize,
     /// Bytes of REST requests and answers under way, of all clients together.
+    #[serde(deserialize_with = "load::number")]
     pub rest_bytes: usize,
     /// Bytes of one Engine.IO packet or polling body from a client (`maxPayload`).
+    #[serde(deserialize_with = "load::number")]
     pub packet_bytes: usize,
     /// Subscribed addresses of one Socket.IO client.
+    #[serde(deserialize_with = "load::number")]
     pub subscriptions: usize,
     /// Named consumers.
+    #[serde(deserialize_with = "load::number")]
     pub consumers: usize,
-    /// Seconds between the beginnings of two audits.
-    pub audit_interval: u64,
 }
 
 impl Default for Limits {
@@ -191,7 +194,6 @@ impl Default for Limits {
             packet_bytes: 1_000_000,
             subscriptions: 100_000,
             consumers: 1000,
-            audit_interval: 10,
         }
     }
 }
@@ -205,8 +207,9 @@ pub enum LogFormat {
 }
 
 #[derive(Debug, Clone, PartialEq, Deserialize)]
-#[serde(deny_unknown_fields, default)]
+#[serde(deny_unknown_fields, default, expecting = "a section")]
 pub struct Log {
+    #[serde(deserialize_with = "load::word")]
     pub format: LogFormat,
     /// `error`, `warn`, `info`, `debug`, `trace`, or `tracing` directives such as
     /// `info,satwatch::bitcoind=debug`.

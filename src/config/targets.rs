@@ -4,13 +4,13 @@ use std::net::IpAddr;
 use std::str::FromStr;
 
 use ipnet::IpNet;
-use serde::Deserialize;
 use url::Url;
+
+use super::Secret;
 
 /// An entry of `webhooks.allowed_targets`: where webhooks may go although it is not on the public
 /// internet.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-#[serde(try_from = "String")]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum AllowedTarget {
     /// In lower case.
     Host(String),
@@ -38,36 +38,30 @@ impl FromStr for AllowedTarget {
         if let Ok(network) = text.parse::<IpNet>() {
             return Ok(Self::Network(network));
         }
-        // What looks like an address and is none must not become a name that is never met.
-        let last = text.rsplit('.').next().unwrap_or_default();
-        let is_number = !last.is_empty() && last.bytes().all(|byte| byte.is_ascii_digit());
-        if !is_number && is_host_name(text) {
+        if is_host_name(text) {
             Ok(Self::Host(text.to_ascii_lowercase()))
         } else {
-            Err("not a host name, an IP address or a network")
+            Err(
+                "expected host names, IP addresses and networks, such as \"ntfy.lan\" and \"192.168.1.0/24\"",
+            )
         }
     }
 }
 
-impl TryFrom<String> for AllowedTarget {
-    type Error = &'static str;
-
-    fn try_from(text: String) -> Result<Self, Self::Error> {
-        text.parse()
-    }
-}
-
-fn is_host_name(text: &str) -> bool {
+/// A name that ends with a number is none: it is an address that is written wrongly.
+pub fn is_host_name(text: &str) -> bool {
     let is_label = |label: &str| {
         let is_good = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
         (1..=63).contains(&label.len()) && label.bytes().all(is_good)
     };
-    text.len() <= 253 && text.split('.').all(is_label)
+    let last = text.rsplit('.').next().unwrap_or(text);
+    let is_number = last.bytes().all(|byte| byte.is_ascii_digit());
+    text.len() <= 253 && text.split('.').all(is_label) && !is_number
 }
 
 /// `socks5h://[user:password@]host:port`. Not `socks5`, with which names would be resolved here.
-pub fn is_proxy(text: &str) -> bool {
-    Url::parse(text).is_ok_and(|url| {
+pub fn is_proxy(proxy: &Secret) -> bool {
+    Url::parse(&proxy.0).is_ok_and(|url| {
         url.scheme() == "socks5h"
             && url.host_str().is_some_and(|host| !host.is_empty())
             && url.port().is_some_and(|port| port != 0)
@@ -126,7 +120,7 @@ mod tests {
             ("socks5h://tor:9050/path", false), ("", false),
         ];
         for (text, good) in cases {
-            assert_eq!(is_proxy(text), good, "{text}");
+            assert_eq!(is_proxy(&Secret(text.to_owned())), good, "{text}");
         }
     }
 }

@@ -12,9 +12,6 @@ use crate::common::{COIN, Daemon, Node, RpcProxy, wait_until};
 use crate::history::play::Play;
 use crate::reorg::NEVER;
 
-/// As many as one likes.
-const OFTEN: (&str, &str) = ("limits.audit_interval", "0");
-
 fn audit(daemon: &Daemon, address: &str) -> Value {
     let answer = daemon.post(&format!("/audit/{address}"), &json!({}));
     assert_eq!(
@@ -32,7 +29,7 @@ fn audit(daemon: &Daemon, address: &str) -> Value {
 
 #[test]
 fn after_reorganizations_and_with_a_mempool_it_agrees() {
-    let mut play = Play::begin(11, 80, Options::default(), &[OFTEN]);
+    let mut play = Play::begin(11, 80, Options::default(), &[]);
     play.add();
     let agrees = |play: &mut Play| {
         play.late.wait_tip(&play.node);
@@ -77,7 +74,7 @@ fn after_reorganizations_and_with_a_mempool_it_agrees() {
 #[test]
 fn what_we_do_not_know_is_named_as_missing() {
     let node = Node::start();
-    let daemon = Daemon::with(&node, &[NEVER, OFTEN]);
+    let daemon = Daemon::with(&node, &[NEVER]);
     let address = node.address();
     let hex = node.payment(&node.coin(2 * COIN), &address, COIN);
     let txid = node.send(&hex);
@@ -128,7 +125,7 @@ fn what_we_do_not_know_is_named_as_missing() {
 fn every_kind_of_difference_is_shown() {
     let node = Node::start();
     let proxy = RpcProxy::of(&node);
-    let daemon = Daemon::with(&node, &[NEVER, OFTEN, ("bitcoind.rpc_url", &proxy.url())]);
+    let daemon = Daemon::with(&node, &[NEVER, ("bitcoind.rpc_url", &proxy.url())]);
     let address = node.address();
     let paid: Vec<String> = [3, 4, 5]
         .map(|coins| node.send(&node.payment(&node.coin(6 * COIN), &address, coins * COIN)))
@@ -193,35 +190,6 @@ fn every_kind_of_difference_is_shown() {
 }
 
 #[test]
-fn it_is_made_one_at_a_time_and_not_too_often() {
-    let node = Node::start();
-    let daemon = Daemon::with(&node, &[NEVER]);
-    let address = node.address();
-    daemon.watch(&address);
-    assert_eq!(audit(&daemon, &address)["agrees"], true);
-    let again = daemon.post(&format!("/audit/{address}"), &json!({}));
-    assert_eq!(
-        (again.status, &again.json["code"]),
-        (429, &json!("too_many_requests")),
-        "{}",
-        again.text
-    );
-    let wait: u64 = again.headers["retry-after"]
-        .to_str()
-        .expect("a text")
-        .parse()
-        .expect("seconds");
-    assert!((1..=10).contains(&wait), "{wait}");
-    let stranger = daemon.post(&format!("/audit/{}", node.address()), &json!({}));
-    assert_eq!(
-        (stranger.status, &stranger.json["code"]),
-        (404, &json!("not_watched")),
-        "{}",
-        stranger.text
-    );
-}
-
-#[test]
 fn a_node_that_is_away_or_busy_is_said_and_a_client_that_hangs_up_frees_it() {
     let node = Node::start();
     let proxy = RpcProxy::of(&node);
@@ -229,7 +197,6 @@ fn a_node_that_is_away_or_busy_is_said_and_a_client_that_hangs_up_frees_it() {
         &node,
         &[
             ("monitor.reconcile_interval", "1"),
-            OFTEN,
             ("bitcoind.rpc_url", &proxy.url()),
         ],
     );

@@ -823,9 +823,7 @@ fn what_is_wrong_with_settings_is_written_as_they_say() {
     let file = doctor.home.path().join("settings.toml");
     fs::write(&file, "monitor = 5\n").expect("the folder is ours");
     let (what, _) = doctor.problem();
-    let section = "monitor".to_owned();
-    let remedy = Remedy::WriteSection { section }.to_string();
-    assert!(what.ends_with(&remedy), "{what}");
+    assert!(what.ends_with("monitor: expected a section"), "{what}");
     fs::write(&file, "[monitor]\nreconcile_interval = 5\n").expect("the folder is ours");
     doctor.finds_nothing();
 
@@ -850,7 +848,6 @@ fn what_is_wrong_with_settings_is_written_as_they_say() {
         doctor.wrapper = ["env", "-u", "HOME"].map(str::to_owned).to_vec();
         doctor.finds_nothing();
         let (what, _) = doctor.with("store.path", "~/data").problem();
-        let remedy = Remedy::WholePath.to_string();
         assert!(what.ends_with(&remedy), "{what}");
     }
 }

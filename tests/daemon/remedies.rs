@@ -17,7 +17,6 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use bitcoin::Network;
-use satwatch::config::Setting;
 use satwatch::remedy::Remedy;
 use satwatch::store::{ChainInfo, StoreError};
 use serde_json::json;
@@ -58,7 +57,7 @@ followed! { REMEDIES, Remedy,
     Remedy::OtherNodeOrStore => "another_node_or_store_helps_when_they_do_not_fit",
     Remedy::BeginAnew => "a_daemon_that_was_down_for_longer_than_a_pruned_node_remembers_says_what_to_do",
     Remedy::RaiseHardLimit { .. } => "too_few_open_files_for_the_connections_are_to_be_more_or_the_connections_fewer",
-    Remedy::ListenOnLoopback { .. } | Remedy::WriteSection { .. } | Remedy::WholePath | Remedy::WholePathOrName => "what_is_wrong_with_settings_is_written_as_they_say",
+    Remedy::ListenOnLoopback { .. } | Remedy::WholePathOrName => "what_is_wrong_with_settings_is_written_as_they_say",
     // Its second half is for the machine's /etc/hosts; the test takes a name that stands there.
     Remedy::LoopbackName { .. } => "case_19_every_address_of_a_name_must_be_loopback",
     Remedy::WritableFolder | Remedy::FreePort | Remedy::OpenPort => "a_folder_that_cannot_be_written_and_a_port_that_is_taken_are_to_be_changed",
@@ -85,11 +84,27 @@ fn every_remedy_is_followed_by_a_test_that_there_is() {
     }
 }
 
+/// `section.name` of every setting: `settings.toml` lists them all, as a test of `config` holds.
+fn settings() -> BTreeSet<String> {
+    let file = fs::read_to_string(repository().join("settings.toml")).expect("it is there");
+    let (mut section, mut settings) = (String::new(), BTreeSet::new());
+    for line in file.lines() {
+        if let Some(name) = line.strip_prefix('[') {
+            section = name.trim_end_matches(']').to_owned();
+        } else if let Some((name, _)) = line.trim_start_matches("# ").split_once(" = ")
+            && !name.contains(' ')
+        {
+            settings.insert(format!("{section}.{name}"));
+        }
+    }
+    settings
+}
+
 /// `section.name` of our settings, wherever they are named.
-fn named_settings(text: &str) -> BTreeSet<String> {
-    let sections: BTreeSet<_> = satwatch::config::SETTINGS
+fn named_settings(settings: &BTreeSet<String>, text: &str) -> BTreeSet<String> {
+    let sections: BTreeSet<_> = settings
         .iter()
-        .filter_map(|setting| setting.name.split('.').next())
+        .filter_map(|setting| setting.split('.').next())
         .collect();
     let part = |c: char| c.is_ascii_lowercase() || c == '_' || c == '.' || c.is_ascii_digit();
     let words = text
@@ -116,16 +131,17 @@ fn every_setting_that_is_named_anywhere_is_one() {
         .into();
     // Names of fields and of files are no settings, so only texts with a blank are looked at.
     texts.extend(said().into_iter().filter(|(_, text)| text.contains(' ')));
+    let settings = settings();
     let mut named = BTreeSet::new();
     let mut wrong = Vec::new();
     for (path, text) in texts {
-        for name in named_settings(&text) {
+        for name in named_settings(&settings, &text) {
             let is_file = ["rs", "toml", "json", "js", "py", "sh"]
                 .iter()
                 .any(|end| name.ends_with(&format!(".{end}")));
             // `bitcoind.zmq_{topic}`.
             let goes_on = name.ends_with('_');
-            if !is_file && !goes_on && Setting::find(&name).is_none() {
+            if !is_file && !goes_on && !settings.contains(&name) {
                 wrong.push(format!("{}: {name}", path.display()));
             }
             named.insert(name);

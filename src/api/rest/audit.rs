@@ -1,17 +1,15 @@
 //! `POST /audit/{address}`: our confirmed unspent outputs beside the node's own, at one block.
 //!
 //! It makes the node read all of its unspent outputs, which takes it minutes on a full chain. So
-//! there is one at a time, and a pause between two. Who hangs up ends it: everything here is
-//! dropped with the request, and the node's side notices.
+//! there is one at a time. Who hangs up ends it: everything here is dropped with the request, and
+//! the node's side notices.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
 
 use bitcoin::OutPoint;
 use hyper::StatusCode;
 use serde::Serialize;
-use tokio::sync::{Mutex, MutexGuard, mpsc, oneshot, watch};
-use tokio::time::Instant;
+use tokio::sync::{Mutex, mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::respond::{self, Answer};
@@ -22,48 +20,6 @@ use crate::tracker::input::FoundOutput;
 use crate::tracker::{Coverage, OutputRow};
 use crate::wire::ApiError;
 use crate::wire::json::{Block, Btc, CoverageShape, object, signed};
-
-/// Who may audit now.
-pub struct AuditLimiter {
-    /// When the last one began. Held by the one that runs.
-    last: Mutex<Option<Instant>>,
-    /// Between the beginnings of two.
-    pause: Duration,
-}
-
-impl AuditLimiter {
-    pub fn new(pause: Duration) -> Self {
-        Self {
-            last: Mutex::new(None),
-            pause,
-        }
-    }
-
-    /// To be held while it runs.
-    fn take(&self, now: Instant) -> Result<MutexGuard<'_, Option<Instant>>, ApiError> {
-        let Ok(mut last) = self.last.try_lock() else {
-            return Err(too_many(
-                "Another audit is running; ask again when it is done.",
-                self.pause.max(Duration::from_secs(1)),
-            ));
-        };
-        let left = last.map_or(Duration::ZERO, |last| {
-            (last + self.pause).saturating_duration_since(now)
-        });
-        if !left.is_zero() {
-            let message = "An audit makes the node read all of its unspent outputs, so there is a pause between two (limits.audit_interval).";
-            return Err(too_many(message, left));
-        }
-        *last = Some(now);
-        Ok(last)
-    }
-}
-
-fn too_many(message: &str, wait: Duration) -> ApiError {
-    // Whole seconds, and not before the time is over.
-    let seconds = wait.as_secs_f64().ceil() as u32;
-    ApiError::new(StatusCode::TOO_MANY_REQUESTS, "too_many_requests", message).retry_after(seconds)
-}
 
 /// `why`: what the node's side says, which is no sentence yet.
 fn node_unavailable(why: &str) -> ApiError {
@@ -180,7 +136,8 @@ pub struct Auditor {
     pub reads: Reads,
     pub node: watch::Receiver<bitcoind::NodeStatus>,
     pub requests: mpsc::Sender<AuditRequest>,
-    pub limiter: AuditLimiter,
+    /// Held by the audit that runs.
+    pub running: Mutex<()>,
     pub stop: CancellationToken,
 }
 
@@ -191,7 +148,11 @@ impl Auditor {
         let (known, spk) = (address.clone(), address.spk.clone());
         self.reads.run(move |view| view.watched(&known)).await?;
         self.check_node()?;
-        let _turn = self.limiter.take(Instant::now())?;
+        let _turn = self.running.try_lock().map_err(|_| {
+            let message = "Another audit is running; ask again when it is done.";
+            ApiError::new(StatusCode::TOO_MANY_REQUESTS, "too_many_requests", message)
+                .retry_after(10)
+        })?;
         let (answer, answered) = oneshot::channel();
         let request = AuditRequest { spk, answer };
         let audited = async {
@@ -396,34 +357,5 @@ mod tests {
             }]
         });
         assert_eq!(shape, expected);
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn there_is_one_at_a_time_and_a_pause_between_two() {
-        let refused = |turn: &AuditLimiter| {
-            turn.take(Instant::now())
-                .map(drop)
-                .map_err(|error| (error.code, error.retry_after))
-        };
-        let turn = AuditLimiter::new(Duration::from_secs(10));
-        let held = turn.take(Instant::now()).unwrap();
-        tokio::time::advance(Duration::from_secs(60)).await;
-        assert_eq!(
-            refused(&turn),
-            Err(("too_many_requests", Some(10))),
-            "it runs still"
-        );
-        drop(held);
-        drop(turn.take(Instant::now()).unwrap());
-        tokio::time::advance(Duration::from_millis(1500)).await;
-        assert_eq!(refused(&turn), Err(("too_many_requests", Some(9))));
-        tokio::time::advance(Duration::from_millis(8500)).await;
-        assert_eq!(refused(&turn), Ok(()));
-
-        let turn = AuditLimiter::new(Duration::ZERO);
-        let held = turn.take(Instant::now()).unwrap();
-        assert_eq!(refused(&turn), Err(("too_many_requests", Some(1))));
-        drop(held);
-        assert_eq!((refused(&turn), refused(&turn)), (Ok(()), Ok(())));
     }
 }
