@@ -37,9 +37,14 @@ const DESTINATION: &str = "sec-fetch-dest";
 /// What `server.*` says about browsers.
 #[derive(Debug, Clone)]
 pub struct OriginPolicy {
-    allowed_origins: Vec<String>,
-    allowed_hosts: Vec<String>,
+    allowed_origins: Vec<ComparedOrigin>,
+    /// The star is listed.
+    every_origin: bool,
+    allowed_hosts: Vec<Authority>,
 }
+
+/// An origin as it is compared; the text, in lower case, of one that has no scheme, host and port.
+type ComparedOrigin = Result<Origin, String>;
 
 /// An origin whose page may read the answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -51,9 +56,13 @@ pub struct AllowedOrigin {
 
 impl OriginPolicy {
     pub fn new(settings: &config::Server) -> Self {
+        let origins = settings.allowed_origins.iter();
+        let (stars, named): (Vec<_>, Vec<_>) = origins.partition(|origin| *origin == "*");
+        let hosts = settings.allowed_hosts.iter();
         Self {
-            allowed_origins: settings.allowed_origins.clone(),
-            allowed_hosts: settings.allowed_hosts.clone(),
+            allowed_origins: named.into_iter().map(|text| compared(text)).collect(),
+            every_origin: !stars.is_empty(),
+            allowed_hosts: hosts.filter_map(|text| Authority::parse(text)).collect(),
         }
     }
 
@@ -68,7 +77,11 @@ impl OriginPolicy {
                 .allowed_origin(origin, host.as_ref(), headers)
                 .map(Some)
                 .ok_or_else(|| refused_origin(origin)),
-            (Some(origin), _) => Err(refused_origin(origin)),
+            (Some(_), Some(_)) => Err(ApiError::new(
+                StatusCode::FORBIDDEN,
+                "origin_not_allowed",
+                "The request has more than one Origin header, so that it is not clear which page asks.",
+            )),
         }
     }
 
@@ -86,7 +99,8 @@ impl OriginPolicy {
             .into_iter()
             .chain(named)
         {
-            let host = Authority::parse(text)
+            // A port that is left out may leave its colon.
+            let host = Authority::parse(text.strip_suffix(':').unwrap_or(text))
                 .filter(|it| is_loopback(&it.host) || it.is_address() || self.allows_host(it))
                 .ok_or_else(|| refused_host(text))?;
             found = Some(host);
@@ -101,12 +115,8 @@ impl OriginPolicy {
     }
 
     fn allows_host(&self, host: &Authority) -> bool {
-        let listed = |text: &String| {
-            Authority::parse(text).is_some_and(|it| {
-                it.host == host.host && (it.port.is_none() || it.port == host.port)
-            })
-        };
-        self.allowed_hosts.iter().any(listed)
+        let mut listed = self.allowed_hosts.iter();
+        listed.any(|it| it.host == host.host && (it.port.is_none() || it.port == host.port))
     }
 
     /// A request without `Origin` that a page of another site made, and that is not a visit of our
@@ -114,9 +124,7 @@ impl OriginPolicy {
     fn comes_from_elsewhere(&self, uri: &Uri, headers: &HeaderMap) -> bool {
         let is = |name, value: &str| headers.get(name).is_some_and(|it| it == value);
         let visit = is(MODE, "navigate") && is(DESTINATION, "document");
-        of_other_site(headers)
-            && !(visit && web::asset(uri.path()).is_some())
-            && !self.allowed_origins.iter().any(|allowed| allowed == "*")
+        of_other_site(headers) && !(visit && web::asset(uri.path()).is_some()) && !self.every_origin
     }
 
     fn allowed_origin(
@@ -132,14 +140,14 @@ impl OriginPolicy {
                 listed,
             })
         };
-        let is_listed = |listed: &String| same_origin(listed, text);
-        if self.allowed_origins.iter().any(is_listed) {
+        let origin = compared(text);
+        if self.allowed_origins.contains(&origin) {
             return allowed(true);
         }
-        if self.allowed_origins.iter().any(|allowed| allowed == "*") {
+        if self.every_origin {
             return allowed(false);
         }
-        let (origin, host) = (origin_of(text)?, host?);
+        let (origin, host) = (origin.ok()?, host?);
         let Origin::Tuple(scheme, name, _) = &origin else {
             return None;
         };
@@ -214,18 +222,31 @@ pub fn preflight(request: &HeaderMap, answer: &mut HeaderMap) {
 }
 
 fn refused_host(text: &str) -> ApiError {
-    let text = shortened(text);
-    let message = format!(
-        "Requests for the host {text} are refused. Use a loopback address, or add \"{text}\" to server.allowed_hosts."
-    );
+    let message = if config::is_host(text) && Authority::parse(text).is_some() {
+        format!(
+            "Requests for the host {text} are refused. Use a loopback address, or add \"{text}\" to server.allowed_hosts."
+        )
+    } else {
+        format!(
+            "The Host header is \"{}\", which is no host.",
+            shortened(text)
+        )
+    };
     ApiError::new(StatusCode::FORBIDDEN, "host_not_allowed", message)
 }
 
 fn refused_origin(origin: &HeaderValue) -> ApiError {
-    let text = shortened(&String::from_utf8_lossy(origin.as_bytes()));
-    let message = format!(
-        "Pages from {text} may not talk to this daemon. To allow it, add \"{text}\" to server.allowed_origins."
-    );
+    let text = String::from_utf8_lossy(origin.as_bytes());
+    let message = if text != "*" && config::is_origin(&text) {
+        format!(
+            "Pages from {text} may not talk to this daemon. To allow it, add \"{text}\" to server.allowed_origins."
+        )
+    } else {
+        format!(
+            "The Origin header is \"{}\", which is no origin.",
+            shortened(&text)
+        )
+    };
     ApiError::new(StatusCode::FORBIDDEN, "origin_not_allowed", message)
 }
 
@@ -238,10 +259,8 @@ fn refused_site() -> ApiError {
     )
 }
 
-fn same_origin(listed: &str, origin: &str) -> bool {
-    let without_slash = listed.strip_suffix('/').unwrap_or(listed);
-    listed.eq_ignore_ascii_case(origin)
-        || origin_of(without_slash).is_some_and(|it| Some(it) == origin_of(origin))
+fn compared(text: &str) -> ComparedOrigin {
+    origin_of(text).ok_or_else(|| text.to_ascii_lowercase())
 }
 
 /// `scheme://host[:port]` and nothing else, as browsers write it. `None`: not that, or of a scheme
@@ -258,6 +277,7 @@ fn origin_of(text: &str) -> Option<Origin> {
 }
 
 /// `host[:port]`
+#[derive(Debug, Clone)]
 struct Authority {
     host: Host,
     port: Option<u16>,
@@ -269,11 +289,19 @@ impl Authority {
             Some((host, port)) if !port.ends_with(']') => (host, Some(port)),
             _ => (text, None),
         };
-        let is_digits = |port: &str| port.bytes().all(|byte| byte.is_ascii_digit());
-        if !port.is_none_or(is_digits) || host.contains('%') {
+        if host.contains('%') {
             return None;
         }
-        let port = port.map(str::parse).transpose().ok()?;
+        // Digits as browsers write them: no sign, no zeros before.
+        let as_written = |text: &str| {
+            text.parse()
+                .ok()
+                .filter(|port: &u16| port.to_string() == text)
+        };
+        let port = match port {
+            Some(text) => Some(as_written(text)?),
+            None => None,
+        };
         // What is no name in a URL, such as `node.1`, may be one of a local network.
         let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._".contains(&byte);
         let host = match Host::parse(host) {
@@ -356,6 +384,8 @@ mod tests {
             "app.localhost:1",
             "10.0.0.5:5005",
             "[fd00::5]:5005",
+            "localhost:",
+            "[::1]:",
         ] {
             assert_eq!(check(&policy, host, None), Ok(None), "{host}");
         }
@@ -373,6 +403,8 @@ mod tests {
             "[::1",
             "localhost:x",
             "localhost:+5005",
+            "localhost:05005",
+            "localhost::",
             "[::1]evil.example:80",
             "%6cocalhost",
             "node.1:5005",
@@ -472,6 +504,9 @@ mod tests {
                     "http:localhost",
                     "blob:http://localhost:3000/1",
                     "http://%6cocalhost",
+                    "http://localhost:03000",
+                    "http://localhost:",
+                    "*",
                     "null",
                     "file://",
                     "http://evil.example",
@@ -575,7 +610,7 @@ mod tests {
 
     #[test]
     fn listed_origins_pass_whole_and_a_star_passes_all() {
-        let listing = policy_of(&["https://app.example/", "null", "file://"], &[]);
+        let listing = policy_of(&["https://App.example", "null", "file://"], &[]);
         for origin in [
             "https://app.example",
             "https://app.example:443",
@@ -641,6 +676,34 @@ mod tests {
         assert!(
             refused.contains("\"http://evil.example\" to server.allowed_origins"),
             "{refused}"
+        );
+        // What could not be listed, or would not help, is not advised.
+        for (name, value) in [
+            ("origin", "http://x@localhost:1"),
+            ("origin", "*"),
+            ("host", "localhost:+1"),
+            ("host", "x@localhost"),
+            ("host", ""),
+        ] {
+            let refused = message(name, value);
+            assert!(
+                refused.contains(&format!("\"{value}\", which is no")) && !refused.contains("add"),
+                "{refused}"
+            );
+        }
+        let mut headers = HeaderMap::new();
+        for (name, value) in [
+            (HOST, "localhost"),
+            (ORIGIN, "http://localhost"),
+            (ORIGIN, "http://evil.example"),
+        ] {
+            headers.append(name, HeaderValue::from_static(value));
+        }
+        let error = policy.check(&Uri::from_static("/"), &headers).unwrap_err();
+        assert!(
+            error.message.contains("more than one Origin header"),
+            "{}",
+            error.message
         );
         let refused = message(SITE, "cross-site");
         assert!(refused.contains("server.allowed_origins"), "{refused}");
