@@ -38,6 +38,8 @@ pub struct Audited {
     pub head: u64,
     /// `None`: the script was not watched at this block any more.
     pub coverage: Option<Coverage>,
+    /// A history scan of it has not ended.
+    pub is_in_scan: bool,
     pub ours: Vec<(OutPoint, OutputRow)>,
     pub theirs: Vec<FoundOutput>,
 }
@@ -142,10 +144,12 @@ fn our_side(
         .flat_map(|part| std::mem::take(&mut part.found).into_values())
         .collect();
     let coverage = snapshot.watch(script)?.map(|row| row.coverage);
+    let is_in_scan = snapshot.is_in_scan(script)?;
     Ok(Some(Audited {
         block: outputs.block,
         head: snapshot.head()?,
         coverage,
+        is_in_scan,
         ours,
         theirs,
     }))
@@ -230,7 +234,6 @@ mod tests {
                 from_height: 9,
                 utxos_complete: true,
                 pending: false,
-                scans: 0,
             },
             balance: Balance::default(),
             utxo_count: 2,

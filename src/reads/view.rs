@@ -6,9 +6,9 @@ use bitcoin::{Script, ScriptBuf};
 use serde::Serialize;
 
 use crate::store::{Snapshot, StoreError, StoreReader};
-use crate::tracker::{BlockId, ScriptHash, WatchRow};
+use crate::tracker::{BlockId, Coverage, ScriptHash, WatchRow};
 use crate::wire::address::{self, KnownAddress};
-use crate::wire::json::{Balance, first_immature, object};
+use crate::wire::json::{Balance, CoverageShape, first_immature, object};
 use crate::wire::{ApiError, EventEncoder};
 
 /// A snapshot, and what its cursors and addresses are written with.
@@ -76,7 +76,17 @@ impl<'a> StoreView<'a> {
             0 => 0,
             _ => self.coinbase_value(&address.script, first_immature(tip))?,
         };
+        let coverage = self.coverage(&address.script, &row.coverage)?;
         let (text, cursor) = (&address.text, self.cursor()?);
-        Ok(Balance::new(text, &row, immature, tip, cursor))
+        Ok(Balance::new(text, &row, coverage, immature, tip, cursor))
+    }
+
+    /// What a watched script's row says of its past, as answers show it.
+    pub fn coverage(
+        &self,
+        script: &ScriptHash,
+        coverage: &Coverage,
+    ) -> Result<CoverageShape, StoreError> {
+        Ok(CoverageShape::new(coverage, self.is_in_scan(script)?))
     }
 }

@@ -88,14 +88,12 @@ fn tx() -> impl Strategy<Value = Transaction> {
 }
 
 pub fn watch_row() -> impl Strategy<Value = WatchRow> {
-    let coverage = any::<(u32, bool, bool, u32)>().prop_map(
-        |(from_height, utxos_complete, pending, scans)| Coverage {
+    let coverage =
+        any::<(u32, bool, bool)>().prop_map(|(from_height, utxos_complete, pending)| Coverage {
             from_height,
             utxos_complete,
             pending,
-            scans,
-        },
-    );
+        });
     (
         spk(),
         any::<String>(),

@@ -19,13 +19,14 @@ pub const SINCE: &str = "since";
 pub const PENDING: &str = "pending";
 pub const SCANS: &str = "scans";
 pub const SCAN_SCRIPTS: &str = "scan_scripts";
+pub const SCRIPT_SCANS: &str = "script_scans";
 pub const OPEN_SCANS: &str = "open_scans";
 pub const EVENTS: &str = "events";
 pub const CURSORS: &str = "cursors";
 /// RocksDB has it in every database; ours stays empty.
 pub const DEFAULT: &str = "default";
 
-pub const FAMILIES: [&str; 17] = [
+pub const FAMILIES: [&str; 18] = [
     DEFAULT,
     META,
     BLOCKS,
@@ -40,6 +41,7 @@ pub const FAMILIES: [&str; 17] = [
     PENDING,
     SCANS,
     SCAN_SCRIPTS,
+    SCRIPT_SCANS,
     OPEN_SCANS,
     EVENTS,
     CURSORS,

@@ -49,7 +49,7 @@
 //! |---|---|---|---|
 //! | `meta` | name, see below | | start; tip, head and counts of a snapshot |
 //! | `blocks` | height u32 | hash, time u32, touched txids, found (txid, vout u32) | fork point, disconnect, times of blocks |
-//! | `watches` | script hash | spk, label, added u64, depths, from_height u32, flags u8 (bits: 1 unspent outputs complete, 2 pending, 4 scans), scans u32 (only with bit 4), confirmed i64, unconfirmed i64, utxo_count u64, tx_count u64, updated u64 | balance, list of addresses |
+//! | `watches` | script hash | spk, label, added u64, depths, from_height u32, flags u8 (bits: 1 unspent outputs complete, 2 pending), confirmed i64, unconfirmed i64, utxo_count u64, tx_count u64, updated u64 | balance, list of addresses |
 //! | `outputs` | txid, vout u32 | script hash, value u64, height u32?, coinbase, (txid, height u32?)? spend | matching inputs |
 //! | `unspent` | script hash, txid, vout u32 | empty | outputs of a script whose spend is not confirmed |
 //! | `coinbases` (4) | script hash, height u32, txid, vout u32 | value u64 | immature part of a balance: coinbase outputs that nothing spends, by height |
@@ -59,7 +59,8 @@
 //! | `since` | from_height u32, script hash | empty | scripts whose coverage a reorg cuts |
 //! | `pending` | script hash | empty | scripts that wait for their baseline |
 //! | `scans` (2) | id u64 | created u64, updated u64, state u8 (0 open, 1 complete, 2 cancelled), from u32, to u32?, horizon u32?, next u32, scripts u32, found u64 | history scans, and the newest of those that have ended |
-//! | `scan_scripts` (2) | id u64 | list of script hashes, ascending | the scripts of an open history scan |
+//! | `scan_scripts` (5) | id u64, script hash | empty | the scripts of an open history scan |
+//! | `script_scans` (5) | script hash, id u64 | empty | the open history scans that a script is in |
 //! | `open_scans` (2) | id u64 | empty | history scans that are open |
 //! | `events` | number u64 | see [`codec::events`] | subscribers |
 //! | `cursors` | name of a consumer, then see [`consumers`] | | named readers of the log |
@@ -68,11 +69,13 @@
 //! then by; 3 conflicted, then by; 4 evicted; in `txs` also 5 (since format 3), mempool with an
 //! unconfirmed ancestor that signals replacement. `inverted` means all bits flipped.
 //!
-//! Families marked (2) came with format 2, and nothing else did but bit 4 of a watch's flags and
-//! the kinds 5 and 6 of events. Format 3 has `starts` in `meta` where the others had `log_id`, a
+//! Families marked (2) came with format 2, and nothing else did but bit 4 of a watch's flags (how
+//! many scans it is in follows, u32), a `scan_scripts` whose key was the id and whose value the list
+//! of its scripts, and the kinds 5 and 6 of events. Format 3 has `starts` in `meta` where the others had `log_id`, a
 //! text, which is the id of the first start now, and in `cursors` a webhook with expiring secrets
 //! and headers, and the entries `f`, `r` and `s`. Format 4 added the family marked (4), which is
-//! filled from `outputs` once. A folder of an earlier format is read and brought up; a later one is
+//! filled from `outputs` once. Format 5 has a row for each script of a scan, both ways, and so no
+//! bit 4. A folder of an earlier format is read and brought up; a later one is
 //! refused.
 //!
 //! | `meta` key | value | |
@@ -122,7 +125,7 @@ pub use starts::Starts;
 pub use writer::Writer;
 
 /// Version of keys and families.
-pub const FORMAT: u32 = 4;
+pub const FORMAT: u32 = 5;
 
 /// Ended history scans that a start leaves, the newest.
 const KEPT_SCANS: usize = 10_000;

@@ -5,18 +5,23 @@ use std::sync::Arc;
 
 use rocksdb::{ReadOptions, WriteBatch};
 
-use super::codec::Malformed;
-use super::codec::keys::{coinbase_entry, parse_outpoint_key};
+use super::codec::keys::{
+    coinbase_entry, parse_number_key, parse_outpoint_key, scan_script_key, script_scan_key,
+};
+use super::codec::{Malformed, StoredValue};
 use super::db::{Db, whole_family};
-use super::families::{COINBASES, FAMILIES, META, OUTPUTS, meta};
+use super::families::{
+    COINBASES, FAMILIES, META, OUTPUTS, SCAN_SCRIPTS, SCRIPT_SCANS, WATCHES, meta,
+};
 use super::log::Numbers;
 use super::{ChainInfo, FORMAT, RowCounts, Starts, StoreError, folder, random_hex};
-use crate::tracker::OutputRow;
+use crate::tracker::{OutputRow, ScanId, ScriptHash, WatchRow};
 
 /// What earlier releases wrote; read, and brought up to [`FORMAT`].
 const FIRST_FORMAT: u32 = 1;
 const SECOND_FORMAT: u32 = 2;
 const THIRD_FORMAT: u32 = 3;
+const FOURTH_FORMAT: u32 = 4;
 /// Rows of one batch while a store is brought up.
 const BATCH: usize = 10_000;
 
@@ -37,7 +42,7 @@ pub(super) fn open(
                 what: "rows without a format".to_owned(),
             });
         }
-        Some(FIRST_FORMAT | SECOND_FORMAT | THIRD_FORMAT | FORMAT) => {}
+        Some(FIRST_FORMAT | SECOND_FORMAT | THIRD_FORMAT | FOURTH_FORMAT | FORMAT) => {}
         Some(found) => {
             return Err(StoreError::Format {
                 path: path.to_owned(),
@@ -124,7 +129,13 @@ fn create(db: &Db, path: &Path, chain: Option<ChainInfo>, now: u64) -> Result<()
 /// opened. A process that dies here leaves the earlier format, and the next start does it all
 /// again.
 fn upgrade(db: &Db, format: u32) -> Result<(), StoreError> {
-    list_coinbases(db)?;
+    if format < FOURTH_FORMAT {
+        list_coinbases(db)?;
+    }
+    if format > FIRST_FORMAT {
+        list_scans(db)?;
+        forget_scan_counts(db)?;
+    }
     let mut batch = WriteBatch::default();
     if format < THIRD_FORMAT {
         let starts = Starts::new(db.required(meta::LOG_ID)?);
@@ -145,6 +156,44 @@ fn list_coinbases(db: &Db) -> Result<(), StoreError> {
             parse_outpoint_key(&key).map_err(|Malformed(what)| db.corrupt(OUTPUTS, &key, what))?;
         if let Some((key, value)) = coinbase_entry(&outpoint, &row) {
             batch.put_cf(db.family(COINBASES), key, value);
+        }
+        if batch.len() >= BATCH {
+            db.write(std::mem::take(&mut batch), false)?;
+        }
+    }
+    db.write(batch, false)
+}
+
+/// A row for each script of a scan, both ways, in place of one list.
+fn list_scans(db: &Db) -> Result<(), StoreError> {
+    for entry in db.scan(SCAN_SCRIPTS, &[], None, whole_family()) {
+        let (key, value) = entry?;
+        // Others are from before a process died here.
+        let Ok(scan) = parse_number_key(&key).map(ScanId) else {
+            continue;
+        };
+        let scripts: Vec<ScriptHash> = db.decode(SCAN_SCRIPTS, &key, &value)?;
+        let mut batch = WriteBatch::default();
+        for script in &scripts {
+            let (both, back) = (scan_script_key(scan, script), script_scan_key(scan, script));
+            batch.put_cf(db.family(SCAN_SCRIPTS), both, []);
+            batch.put_cf(db.family(SCRIPT_SCANS), back, []);
+        }
+        batch.delete_cf(db.family(SCAN_SCRIPTS), key);
+        db.write(batch, false)?;
+    }
+    Ok(())
+}
+
+/// Watched scripts whose rows say how many scans they are in, as they are written now.
+fn forget_scan_counts(db: &Db) -> Result<(), StoreError> {
+    let mut batch = WriteBatch::default();
+    for entry in db.scan(WATCHES, &[], None, whole_family()) {
+        let (key, value) = entry?;
+        let row: WatchRow = db.decode(WATCHES, &key, &value)?;
+        let now = row.to_bytes();
+        if now[..] != value[..] {
+            batch.put_cf(db.family(WATCHES), key, now);
         }
         if batch.len() >= BATCH {
             db.write(std::mem::take(&mut batch), false)?;

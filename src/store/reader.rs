@@ -12,13 +12,13 @@ use self_cell::self_cell;
 
 use super::codec::keys::{
     PLACE, coinbases_from, outpoint_key, parse_hash_key, parse_history_key, parse_number_key,
-    parse_unspent_key, unspent_key,
+    parse_scan_script_key, parse_script_scan_key, parse_unspent_key, unspent_key,
 };
 use super::codec::{Malformed, StoredValue};
 use super::db::{Db, Entries, KeyValue, whole_family};
 use super::families::{
     BLOCKS, COINBASES, HISTORY, MEMPOOL, META, OPEN_SCANS, OUTPUTS, PENDING, SCAN_SCRIPTS, SCANS,
-    TXS, UNSPENT, WATCHES, meta,
+    SCRIPT_SCANS, TXS, UNSPENT, WATCHES, meta,
 };
 use super::{ChainInfo, RowCounts, Starts, StoreError};
 use crate::tracker::{BlockId, BlockRow, OutputRow, ScanId, ScanRow, ScriptHash, TxRow, WatchRow};
@@ -380,8 +380,16 @@ impl Snapshot<'_> {
     }
 
     /// The scripts of a scan that has not ended, ascending.
-    pub fn scan_scripts(&self, scan: &ScanId) -> Result<Option<Vec<ScriptHash>>, StoreError> {
-        self.get(SCAN_SCRIPTS, &scan.0.to_be_bytes())
+    pub fn scan_scripts(&self, scan: &ScanId) -> Result<Vec<ScriptHash>, StoreError> {
+        let prefix = scan.0.to_be_bytes();
+        self.keys(SCAN_SCRIPTS, &prefix, None, parse_scan_script_key)
+            .collect()
+    }
+
+    /// Whether a history scan of a script has not ended.
+    pub fn is_in_scan(&self, script: &ScriptHash) -> Result<bool, StoreError> {
+        let mut scans = self.keys(SCRIPT_SCANS, &script.0, None, parse_script_scan_key);
+        Ok(scans.next().transpose()?.is_some())
     }
 
     fn options(&self) -> ReadOptions {

@@ -6,14 +6,15 @@ use bitcoin::{OutPoint, Txid};
 use rocksdb::{ReadOptions, WriteBatch};
 
 use super::codec::keys::{
-    coinbase_entry, history_key, outpoint_key, parse_history_key, parse_since_key,
-    parse_unspent_key, since_key, unspent_key,
+    coinbase_entry, history_key, outpoint_key, parse_history_key, parse_scan_script_key,
+    parse_script_scan_key, parse_since_key, parse_unspent_key, scan_script_key, script_scan_key,
+    since_key, unspent_key,
 };
 use super::codec::{Malformed, StoredValue};
 use super::db::{Db, whole_family};
 use super::families::{
     BLOCKS, COINBASES, HISTORY, MEMPOOL, META, OPEN_SCANS, OUTPUTS, PENDING, SCAN_SCRIPTS, SCANS,
-    SINCE, TXS, UNSPENT, WATCHES, meta,
+    SCRIPT_SCANS, SINCE, TXS, UNSPENT, WATCHES, meta,
 };
 use super::log::{Numbers, put_events};
 use super::{RowCounts, StoreError};
@@ -177,8 +178,17 @@ impl Writer {
                 };
                 self.move_key(batch, OPEN_SCANS, open(old), open(new));
             }
-            Change::ScanScripts { scan, new, .. } => {
-                self.put_row(batch, SCAN_SCRIPTS, &scan.0.to_be_bytes(), new.as_ref())
+            Change::ScanScript {
+                scan,
+                script,
+                old,
+                new,
+            } => {
+                let of = |is_in: &bool, key: [u8; 40]| is_in.then_some(key);
+                let key = scan_script_key(*scan, script);
+                self.move_key(batch, SCAN_SCRIPTS, of(old, key), of(new, key));
+                let key = script_scan_key(*scan, script);
+                self.move_key(batch, SCRIPT_SCANS, of(old, key), of(new, key));
             }
         }
     }
@@ -290,7 +300,7 @@ impl SignedCounts {
             Change::Block { .. }
             | Change::Tip { .. }
             | Change::Scan { .. }
-            | Change::ScanScripts { .. } => {}
+            | Change::ScanScript { .. } => {}
         }
     }
 
@@ -346,11 +356,11 @@ impl View for Writer {
     }
 
     fn unspent(&self, script: &ScriptHash) -> Result<Vec<OutPoint>, ViewError> {
-        self.keys(UNSPENT, script, parse_unspent_key)
+        self.keys(UNSPENT, &script.0, parse_unspent_key)
     }
 
     fn history(&self, script: &ScriptHash) -> Result<Vec<Txid>, ViewError> {
-        self.keys(HISTORY, script, |key| {
+        self.keys(HISTORY, &script.0, |key| {
             parse_history_key(key).map(|(_, txid)| txid)
         })
     }
@@ -359,22 +369,24 @@ impl View for Writer {
         Ok(self.db.get(SCANS, &scan.0.to_be_bytes())?)
     }
 
-    fn scan_scripts(&self, scan: &ScanId) -> Result<Option<Vec<ScriptHash>>, ViewError> {
-        Ok(self.db.get(SCAN_SCRIPTS, &scan.0.to_be_bytes())?)
+    fn scan_scripts(&self, scan: &ScanId) -> Result<Vec<ScriptHash>, ViewError> {
+        self.keys(SCAN_SCRIPTS, &scan.0.to_be_bytes(), parse_scan_script_key)
+    }
+
+    fn scans_of(&self, script: &ScriptHash) -> Result<Vec<ScanId>, ViewError> {
+        self.keys(SCRIPT_SCANS, &script.0, parse_script_scan_key)
     }
 }
 
 impl Writer {
-    /// What the keys of a lookup family that start with a script hash say.
+    /// What the keys of a lookup family that start with `prefix` say.
     fn keys<T>(
         &self,
         family: &'static str,
-        script: &ScriptHash,
+        prefix: &[u8],
         parse: impl Fn(&[u8]) -> Result<T, Malformed>,
     ) -> Result<Vec<T>, ViewError> {
-        let entries = self
-            .db
-            .scan(family, &script.0, None, ReadOptions::default());
+        let entries = self.db.scan(family, prefix, None, ReadOptions::default());
         let parsed = entries.map(|entry| {
             let (key, _) = entry?;
             parse(&key).map_err(|Malformed(what)| self.db.corrupt(family, &key, what).into())

@@ -60,7 +60,8 @@ pub struct Draft<'a, V> {
     txs: Cells<Txid, TxRow>,
     blocks: Cells<u32, BlockRow>,
     scans: Cells<ScanId, ScanRow>,
-    scan_scripts: Cells<ScanId, Vec<ScriptHash>>,
+    /// Scripts that came into a scan (`true`) or left it.
+    scan_scripts: BTreeMap<(ScanId, ScriptHash), bool>,
     tip: Option<Cell<BlockId>>,
     /// Transactions in the order in which they were first written: the order of their events.
     pub order: Vec<Txid>,
@@ -233,37 +234,10 @@ impl<'a, V: View> Draft<'a, V> {
         Ok(())
     }
 
-    /// The scripts of a scan that has not ended.
-    pub fn scan_scripts(&mut self, scan: &ScanId) -> Result<Option<&Vec<ScriptHash>>, ApplyError> {
-        if !self.scan_scripts.contains_key(scan) {
-            self.scan_scripts
-                .insert(*scan, Cell::read(self.view.scan_scripts(scan)?));
-        }
-        Ok(self
-            .scan_scripts
-            .get(scan)
-            .and_then(|cell| cell.new.as_ref()))
-    }
-
-    /// The same, without keeping what is read: a scan may have very many.
-    pub fn look_at_scan_scripts(
-        &self,
-        scan: &ScanId,
-    ) -> Result<Option<Vec<ScriptHash>>, ApplyError> {
-        match self.scan_scripts.get(scan) {
-            Some(cell) => Ok(cell.new.clone()),
-            None => Ok(self.view.scan_scripts(scan)?),
-        }
-    }
-
-    pub fn put_scan_scripts(
-        &mut self,
-        scan: ScanId,
-        scripts: Option<Vec<ScriptHash>>,
-    ) -> Result<(), ApplyError> {
-        self.scan_scripts(&scan)?;
-        self.scan_scripts.get_mut(&scan).expect("read above").new = scripts;
-        Ok(())
+    /// Puts a script into a scan that it is not in, or takes it out of one that it is in: at most
+    /// one of both in one transition.
+    pub fn put_scan_script(&mut self, scan: ScanId, script: ScriptHash, is_in: bool) {
+        self.scan_scripts.insert((scan, script), is_in);
     }
 
     pub fn block(&mut self, height: u32) -> Result<Option<&BlockRow>, ApplyError> {
@@ -352,13 +326,14 @@ impl<'a, V: View> Draft<'a, V> {
             changed(self.blocks).map(|(height, old, new)| Change::Block { height, old, new }),
         );
         changes.extend(changed(self.scans).map(|(scan, old, new)| Change::Scan { scan, old, new }));
-        changes.extend(
-            changed(self.scan_scripts).map(|(scan, old, new)| Change::ScanScripts {
+        changes.extend(self.scan_scripts.into_iter().map(|((scan, script), new)| {
+            Change::ScanScript {
                 scan,
-                old,
+                script,
+                old: !new,
                 new,
-            }),
-        );
+            }
+        }));
         changes.extend(
             self.tip
                 .filter(|cell| cell.old != cell.new)

@@ -23,8 +23,8 @@ use super::event::{Cause, EventKind};
 use super::input::{FoundOutput, PastBlock, PastTx, ScanEnd};
 use super::step::{Step, Touches, order};
 use super::{
-    ApplyError, Ask, BlockId, BlockRow, OutputRow, ScanId, ScanRow, ScanState, ScriptHash, Spend,
-    Status, Touch, Tracker, Transition, TxRow, View,
+    ApplyError, Ask, BlockId, BlockRow, Coverage, OutputRow, ScanId, ScanRow, ScanState,
+    ScriptHash, Spend, Status, Touch, Tracker, Transition, TxRow, View, WatchRow,
 };
 
 impl Tracker {
@@ -43,14 +43,12 @@ impl Tracker {
         let mut step = Step::new(self, view, now);
         scripts.sort_unstable();
         scripts.dedup();
-        let mut watched = Vec::with_capacity(scripts.len());
+        let mut watched = 0;
         for script in scripts {
-            let Some(mut row) = step.draft.watch(&script)?.cloned() else {
-                continue;
-            };
-            row.coverage.scans = row.coverage.scans.saturating_add(1);
-            step.draft.put_watch(script, row)?;
-            watched.push(script);
+            if step.draft.watch(&script)?.is_some() {
+                step.draft.put_scan_script(scan, script, true);
+                watched += 1;
+            }
         }
         let row = ScanRow {
             created: now,
@@ -60,11 +58,10 @@ impl Tracker {
             to,
             horizon: None,
             next: from,
-            scripts: u32::try_from(watched.len()).unwrap_or(u32::MAX),
+            scripts: watched,
             found: 0,
         };
         step.draft.put_scan(scan, row)?;
-        step.draft.put_scan_scripts(scan, Some(watched))?;
         step.tracker.scans.insert(scan);
         Ok(Transition {
             changes: step.draft.into_changes(),
@@ -174,7 +171,7 @@ impl Tracker {
     ) -> Result<Transition, ApplyError> {
         let mut step = Step::new(self, view, now);
         let row = step.open_row(&scan)?.ok_or(ApplyError::NoSuchScan(scan))?;
-        let scripts = step.draft.scan_scripts(&scan)?.cloned().unwrap_or_default();
+        let scripts = view.scan_scripts(&scan)?;
         let mut ends = Vec::new();
         if let ScanEnd::Complete(upto) = end {
             step.tracker.must_be_ours(view, upto)?;
@@ -186,26 +183,31 @@ impl Tracker {
             }
         }
         for script in &scripts {
-            let Some(mut watch) = step.draft.watch(script)?.cloned() else {
+            step.draft.put_scan_script(scan, *script, false);
+            let ScanEnd::Complete(upto) = end else {
                 continue;
             };
-            watch.coverage.scans = watch.coverage.scans.saturating_sub(1);
-            if let ScanEnd::Complete(upto) = end {
-                let from = row.first();
-                if watch.coverage.utxos_complete && watch.coverage.from_height <= row.next {
-                    watch.coverage.from_height = watch.coverage.from_height.min(from);
-                }
-                let (spk, transactions) = (watch.spk.clone(), watch.tx_count);
-                ends.push(EventKind::ScanComplete {
-                    spk,
-                    script: *script,
-                    scan,
-                    from,
-                    to: upto.height,
-                    transactions,
-                });
+            let Some(watch) = step.draft.watch(script)?.cloned() else {
+                continue;
+            };
+            let from = row.first();
+            ends.push(EventKind::ScanComplete {
+                spk: watch.spk.clone(),
+                script: *script,
+                scan,
+                from,
+                to: upto.height,
+                transactions: watch.tx_count,
+            });
+            let known = watch.coverage.from_height;
+            if watch.coverage.utxos_complete && (from..=row.next).contains(&known) {
+                let coverage = Coverage {
+                    from_height: from,
+                    ..watch.coverage
+                };
+                step.draft
+                    .put_watch(*script, WatchRow { coverage, ..watch })?;
             }
-            step.draft.put_watch(*script, watch)?;
         }
         let state = if matches!(end, ScanEnd::Cancelled) {
             ScanState::Cancelled
@@ -220,7 +222,6 @@ impl Tracker {
                 ..row
             },
         )?;
-        step.draft.put_scan_scripts(scan, None)?;
         step.tracker.scans.remove(&scan);
         step.asks.push(Ask::Scans);
         step.finish(Vec::new(), ends, |_| {

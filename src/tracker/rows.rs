@@ -50,8 +50,6 @@ pub struct Coverage {
     pub utxos_complete: bool,
     /// A baseline was asked for and is not merged yet.
     pub pending: bool,
-    /// History scans that include the script and have not ended.
-    pub scans: u32,
 }
 
 /// One watched script. The balances are kept running, so reading one is one row.
@@ -199,8 +197,8 @@ pub enum ScanState {
     Cancelled,
 }
 
-/// One history scan. Its scripts are kept apart ([`Change::ScanScripts`]), since this row is
-/// written with every step of it.
+/// One history scan. Its scripts are kept apart ([`Change::ScanScript`]), since this row is written
+/// with every step of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ScanRow {
     pub created: u64,
@@ -216,7 +214,7 @@ pub struct ScanRow {
     pub horizon: Option<u32>,
     /// What its scripts do in the blocks from the first on up to below this height is in the rows.
     pub next: u32,
-    /// Scripts when it was created.
+    /// Scripts when it was created, without those that were forgotten since.
     pub scripts: u32,
     /// Places in histories that it filled: a transaction counts for each of its scripts.
     pub found: u64,
@@ -262,11 +260,12 @@ pub enum Change {
         old: Option<ScanRow>,
         new: Option<ScanRow>,
     },
-    /// The scripts of a scan that has not ended, ascending.
-    ScanScripts {
+    /// Whether a script is one of those of a scan, which has not ended.
+    ScanScript {
         scan: ScanId,
-        old: Option<Vec<ScriptHash>>,
-        new: Option<Vec<ScriptHash>>,
+        script: ScriptHash,
+        old: bool,
+        new: bool,
     },
 }
 
@@ -314,8 +313,14 @@ impl Change {
                 old: new,
                 new: old,
             },
-            Self::ScanScripts { scan, old, new } => Self::ScanScripts {
+            Self::ScanScript {
                 scan,
+                script,
+                old,
+                new,
+            } => Self::ScanScript {
+                scan,
+                script,
                 old: new,
                 new: old,
             },

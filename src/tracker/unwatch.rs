@@ -1,8 +1,6 @@
 //! Scripts that are forgotten: their rows go, and what only they made matter. What other scripts
 //! know stays as it is.
 
-use std::collections::HashSet;
-
 use bitcoin::{OutPoint, Txid};
 
 use super::event::{Cause, EventKind};
@@ -17,16 +15,13 @@ impl Tracker {
         now: u64,
     ) -> Result<Transition, ApplyError> {
         let mut step = Step::new(self, view, now);
-        let (mut told, mut scanned, mut in_scans) = (Vec::new(), HashSet::new(), 0_u64);
+        let (mut told, mut has_left_scans) = (Vec::new(), false);
         for script in scripts {
             let Some(row) = step.draft.watch(script)?.cloned() else {
                 continue;
             };
             step.forget_outputs(view, script)?;
-            if row.coverage.scans > 0 {
-                scanned.insert(*script);
-                in_scans = in_scans.saturating_add(u64::from(row.coverage.scans));
-            }
+            has_left_scans |= step.leave_scans(view, script)?;
             step.draft.remove_watch(script)?;
             let fingerprint = step.tracker.fingerprints.script(&row.spk);
             step.tracker.scripts.remove(fingerprint);
@@ -36,8 +31,8 @@ impl Tracker {
                 script: *script,
             });
         }
-        if !scanned.is_empty() {
-            step.leave_scans(&scanned, in_scans)?;
+        if has_left_scans {
+            step.asks.push(Ask::Scans);
         }
         step.finish(Vec::new(), told, |_| {
             Cause::Removed(Txid::from_raw_hash(bitcoin::hashes::Hash::all_zeros()))
@@ -85,51 +80,31 @@ impl<V: View> Step<'_, V> {
         }
     }
 
-    /// If they are added again, a scan that began before must not speak for them.
-    /// `places`: how many they have in scans, all together.
-    fn leave_scans(
-        &mut self,
-        gone: &HashSet<ScriptHash>,
-        mut places: u64,
-    ) -> Result<(), ApplyError> {
-        for scan in self.tracker.scans.clone() {
-            if places == 0 {
-                break;
-            }
-            let Some(mut left) = self.draft.look_at_scan_scripts(&scan)? else {
+    /// If it is added again, a scan that began before must not speak for it. Answers whether it was
+    /// in one.
+    fn leave_scans(&mut self, view: &V, script: &ScriptHash) -> Result<bool, ApplyError> {
+        let scans = view.scans_of(script)?;
+        for scan in &scans {
+            self.draft.put_scan_script(*scan, *script, false);
+            let Some(row) = self.draft.scan(scan)?.cloned() else {
                 continue;
             };
-            let before = left.len();
-            left.retain(|script| !gone.contains(script));
-            if left.len() == before {
-                continue;
+            let scripts = row.scripts.saturating_sub(1);
+            let state = match scripts {
+                // Without a script it has nothing to complete.
+                0 => ScanState::Cancelled,
+                _ => row.state,
+            };
+            if state != ScanState::Open {
+                self.tracker.scans.remove(scan);
             }
-            places = places.saturating_sub((before - left.len()) as u64);
-            // Without a script it has nothing to complete.
-            let is_over = left.is_empty();
-            if let Some(row) = self.draft.scan(&scan)?.cloned() {
-                let scripts = u32::try_from(left.len()).unwrap_or(u32::MAX);
-                let state = if is_over {
-                    ScanState::Cancelled
-                } else {
-                    row.state
-                };
-                self.draft.put_scan(
-                    scan,
-                    ScanRow {
-                        scripts,
-                        state,
-                        ..row
-                    },
-                )?;
-            }
-            if is_over {
-                self.tracker.scans.remove(&scan);
-            }
-            self.draft
-                .put_scan_scripts(scan, Some(left).filter(|_| !is_over))?;
+            let row = ScanRow {
+                scripts,
+                state,
+                ..row
+            };
+            self.draft.put_scan(*scan, row)?;
         }
-        self.asks.push(Ask::Scans);
-        Ok(())
+        Ok(!scans.is_empty())
     }
 }

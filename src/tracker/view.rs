@@ -1,13 +1,14 @@
 //! The rows that the core may read: [`View`], a map that implements it for tests, and [`Overlay`],
 //! a view with changes on top.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::hash::Hash;
 
 use bitcoin::{OutPoint, Txid};
 
 use super::{
-    BlockId, BlockRow, Change, ChangeSet, OutputRow, ScanId, ScanRow, ScriptHash, TxRow, WatchRow,
+    BlockId, BlockRow, Change, ChangeSet, OutputRow, ScanId, ScanRow, ScanState, ScriptHash, TxRow,
+    WatchRow,
 };
 
 /// A row that cannot be read. Always fatal: the store is damaged or unreadable.
@@ -30,8 +31,10 @@ pub trait View {
     /// The transactions that touch a script, in any order.
     fn history(&self, script: &ScriptHash) -> Result<Vec<Txid>, ViewError>;
     fn scan(&self, scan: &ScanId) -> Result<Option<ScanRow>, ViewError>;
-    /// The scripts of a scan that has not ended.
-    fn scan_scripts(&self, scan: &ScanId) -> Result<Option<Vec<ScriptHash>>, ViewError>;
+    /// The scripts of a scan that has not ended, ascending.
+    fn scan_scripts(&self, scan: &ScanId) -> Result<Vec<ScriptHash>, ViewError>;
+    /// The scans that have not ended and that a script is in, ascending.
+    fn scans_of(&self, script: &ScriptHash) -> Result<Vec<ScanId>, ViewError>;
 }
 
 /// Rows in maps: the view of tests.
@@ -43,10 +46,19 @@ pub struct MemoryView {
     pub blocks: HashMap<u32, BlockRow>,
     pub tip: Option<BlockId>,
     pub scans: HashMap<ScanId, ScanRow>,
-    pub scan_scripts: HashMap<ScanId, Vec<ScriptHash>>,
+    pub scan_scripts: BTreeSet<(ScanId, ScriptHash)>,
 }
 
 impl MemoryView {
+    /// The history scans that have not ended, ascending.
+    pub fn open_scans(&self) -> Vec<ScanId> {
+        let scans = self.scans.iter();
+        let open = scans.filter(|(_, row)| row.state == ScanState::Open);
+        let mut open: Vec<ScanId> = open.map(|(scan, _)| *scan).collect();
+        open.sort_unstable();
+        open
+    }
+
     pub fn commit(&mut self, changes: &ChangeSet) {
         for change in &changes.0 {
             match change.clone() {
@@ -56,7 +68,14 @@ impl MemoryView {
                 Change::Block { height, new, .. } => set(&mut self.blocks, height, new),
                 Change::Tip { new, .. } => self.tip = new,
                 Change::Scan { scan, new, .. } => set(&mut self.scans, scan, new),
-                Change::ScanScripts { scan, new, .. } => set(&mut self.scan_scripts, scan, new),
+                Change::ScanScript {
+                    scan, script, new, ..
+                } => {
+                    match new {
+                        true => self.scan_scripts.insert((scan, script)),
+                        false => self.scan_scripts.remove(&(scan, script)),
+                    };
+                }
             }
         }
     }
@@ -130,8 +149,16 @@ impl View for MemoryView {
         Ok(self.scans.get(scan).cloned())
     }
 
-    fn scan_scripts(&self, scan: &ScanId) -> Result<Option<Vec<ScriptHash>>, ViewError> {
-        Ok(self.scan_scripts.get(scan).cloned())
+    fn scan_scripts(&self, scan: &ScanId) -> Result<Vec<ScriptHash>, ViewError> {
+        let all = self.scan_scripts.iter();
+        let scripts = all.filter(|(other, _)| other == scan);
+        Ok(scripts.map(|(_, script)| *script).collect())
+    }
+
+    fn scans_of(&self, script: &ScriptHash) -> Result<Vec<ScanId>, ViewError> {
+        let all = self.scan_scripts.iter();
+        let scans = all.filter(|(_, other)| other == script);
+        Ok(scans.map(|(scan, _)| *scan).collect())
     }
 }
 
@@ -146,7 +173,7 @@ pub struct Overlay<'a, V> {
     blocks: HashMap<u32, Option<BlockRow>>,
     tip: Option<Option<BlockId>>,
     scans: HashMap<ScanId, Option<ScanRow>>,
-    scan_scripts: HashMap<ScanId, Option<Vec<ScriptHash>>>,
+    scan_scripts: BTreeMap<(ScanId, ScriptHash), bool>,
 }
 
 impl<'a, V: View> Overlay<'a, V> {
@@ -159,7 +186,7 @@ impl<'a, V: View> Overlay<'a, V> {
             blocks: HashMap::new(),
             tip: None,
             scans: HashMap::new(),
-            scan_scripts: HashMap::new(),
+            scan_scripts: BTreeMap::new(),
         }
     }
 
@@ -172,7 +199,9 @@ impl<'a, V: View> Overlay<'a, V> {
                 Change::Block { height, new, .. } => drop(self.blocks.insert(height, new)),
                 Change::Tip { new, .. } => self.tip = Some(new),
                 Change::Scan { scan, new, .. } => drop(self.scans.insert(scan, new)),
-                Change::ScanScripts { scan, new, .. } => drop(self.scan_scripts.insert(scan, new)),
+                Change::ScanScript {
+                    scan, script, new, ..
+                } => drop(self.scan_scripts.insert((scan, script), new)),
             }
         }
     }
@@ -251,10 +280,29 @@ impl<V: View> View for Overlay<'_, V> {
             .map_or_else(|| self.base.scan(scan), |row| Ok(row.clone()))
     }
 
-    fn scan_scripts(&self, scan: &ScanId) -> Result<Option<Vec<ScriptHash>>, ViewError> {
-        self.scan_scripts.get(scan).map_or_else(
-            || self.base.scan_scripts(scan),
-            |scripts| Ok(scripts.clone()),
-        )
+    fn scan_scripts(&self, scan: &ScanId) -> Result<Vec<ScriptHash>, ViewError> {
+        let ours = self.scan_scripts.iter();
+        let ours = ours.filter(|((other, _), _)| other == scan);
+        let ours = ours.map(|((_, script), is_in)| (*script, *is_in));
+        Ok(with_ours(self.base.scan_scripts(scan)?, ours))
     }
+
+    fn scans_of(&self, script: &ScriptHash) -> Result<Vec<ScanId>, ViewError> {
+        let ours = self.scan_scripts.iter();
+        let ours = ours.filter(|((_, other), _)| other == script);
+        let ours = ours.map(|((scan, _), is_in)| (*scan, *is_in));
+        Ok(with_ours(self.base.scans_of(script)?, ours))
+    }
+}
+
+/// What is in a list of the base, or came or left since.
+fn with_ours<T: Ord>(base: Vec<T>, ours: impl Iterator<Item = (T, bool)>) -> Vec<T> {
+    let mut all: BTreeSet<T> = base.into_iter().collect();
+    for (item, is_in) in ours {
+        match is_in {
+            true => all.insert(item),
+            false => all.remove(&item),
+        };
+    }
+    all.into_iter().collect()
 }

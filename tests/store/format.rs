@@ -252,6 +252,30 @@ const COINBASE: &[(&str, &str, &str)] = &[
     ),
 ];
 
+/// What a store of format 5 has in place of the lists of scans' scripts, and of how many scans a
+/// script is in.
+const FIFTH: &[(&str, &str, &str)] = &[
+    ("scan_scripts", "0123456789abcdef 01*32", ""),
+    ("scan_scripts", "0123456789abcdef 02*32", ""),
+    ("script_scans", "01*32 0123456789abcdef", ""),
+    ("script_scans", "02*32 0123456789abcdef", ""),
+    (
+        "watches",
+        "03*32",
+        "01 03 001403 06 74696c6c2033 0168e5cf8b010000 02 0106 65000000 01 \
+         8813000000000000 30f8ffffffffffff 0200000000000000 0300000000000000 0268e5cf8b010000",
+    ),
+];
+
+/// What becomes of the scans of an earlier format.
+fn in_fifth(mut held: Entries) -> Entries {
+    let list = entries(&[("scan_scripts", "0123456789abcdef", "")]);
+    if list.into_keys().all(|list| held.remove(&list).is_some()) {
+        held.extend(entries(FIFTH));
+    }
+    held
+}
+
 fn coinbase_row() -> OutputRow {
     OutputRow {
         coinbase: true,
@@ -471,8 +495,7 @@ fn scan_row() -> ScanRow {
 
 /// What the second release added.
 fn more() -> Transition {
-    let mut scanned = watch_row(3);
-    scanned.coverage.scans = 2;
+    let scanned = watch_row(3);
     let complete = ScanRow {
         state: ScanState::Complete,
         to: Some(9),
@@ -501,11 +524,12 @@ fn more() -> Transition {
             new: Some(row),
         })
         .collect();
-    set.push(Change::ScanScripts {
+    set.extend([1, 2].map(|n| Change::ScanScript {
         scan: scan_id(),
-        old: None,
-        new: Some(vec![script(1), script(2)]),
-    });
+        script: script(n),
+        old: false,
+        new: true,
+    }));
     set.push(Change::Watch {
         script: script(3),
         old: None,
@@ -585,6 +609,7 @@ fn what_is_written_has_the_bytes_of_the_schema() {
     writer.commit(&[everything(), more()], false).unwrap();
     let mut expected = entries(VECTORS);
     expected.extend(entries(SECOND));
+    expected = in_fifth(expected);
     // The start that made the store, and this one.
     let (id, _) = reader.starts().cursor(1);
     bring_up(&mut expected, reader.starts().cursor(0).0, (id, 1, 0));
@@ -606,11 +631,11 @@ fn what_is_written_has_the_bytes_of_the_schema() {
     assert_eq!(found.len(), expected.len(), "entries that no vector names");
 }
 
-/// What formats 3 and 4 have otherwise: the log's id is that of its first start, and a second one
+/// What formats 3 to 5 have otherwise: the log's id is that of its first start, and a second one
 /// follows.
 fn bring_up(entries: &mut Entries, first: &str, (id, number, held): (&str, u64, u64)) {
     entries.remove(&meta("log_id"));
-    entries.insert(meta("format"), bytes("01 04000000"));
+    entries.insert(meta("format"), bytes("01 05000000"));
     let numbers = [number.to_le_bytes(), held.to_le_bytes()].concat();
     let first = [&[16], first.as_bytes(), &[0; 16]].concat();
     let second = [&[16], id.as_bytes(), &numbers].concat();
@@ -673,10 +698,16 @@ fn third_entries() -> Entries {
     held
 }
 
-/// What becomes of that.
+/// A folder of format 4.
+fn fourth_format() -> TempDir {
+    let families = [&FIRST_FAMILIES[..], &SECOND_FAMILIES, &["coinbases"]].concat();
+    folder_of(&families, &fourth_entries())
+}
+
 fn fourth_entries() -> Entries {
     let mut held = third_entries();
     held.extend(entries(COINBASE));
+    held.insert(meta("format"), bytes("01 04000000"));
     held
 }
 
@@ -829,8 +860,9 @@ fn an_unspent_coinbase_has_the_bytes_of_the_fourth_format() {
 fn stores_of_earlier_formats_are_brought_up_with_all_that_they_hold() {
     for (folder, mut expected, head) in [
         (first_format(), entries(VECTORS), 13),
-        (second_format(), second_entries(), 15),
-        (third_format(), fourth_entries(), 15),
+        (second_format(), in_fifth(second_entries()), 15),
+        (third_format(), in_fifth(fourth_entries()), 15),
+        (fourth_format(), in_fifth(fourth_entries()), 15),
     ] {
         let (writer, reader) = open(folder.path());
         let id = reader.starts().cursor(head + 1).0.to_owned();
@@ -871,7 +903,7 @@ fn a_store_of_the_first_format_takes_what_the_second_added() {
     );
     drop((writer, reader));
     let found = dump(folder.path());
-    for (entry, value) in entries(SECOND) {
+    for (entry, value) in in_fifth(entries(SECOND)) {
         assert_eq!(
             found.get(&entry).map(|bytes| hex(bytes)),
             Some(hex(&value)),
@@ -917,6 +949,27 @@ fn a_process_that_died_while_it_listed_coinbases_is_gone_on_with() {
 }
 
 #[test]
+fn a_process_that_died_while_it_listed_scans_is_gone_on_with() {
+    let folder = fourth_format();
+    tamper(folder.path(), |raw| {
+        raw.create_cf("script_scans", &rocksdb::Options::default())
+            .unwrap();
+        // Another scan was brought up already.
+        let other = [&[7; 8][..], &[1; 32]].concat();
+        raw.put_cf(raw.cf_handle("scan_scripts").unwrap(), &other, [])
+            .unwrap();
+    });
+    let (writer, reader) = open(folder.path());
+    let both = vec![script(1), script(2)];
+    assert_eq!(reader.snapshot().scan_scripts(&scan_id()).unwrap(), both);
+    let other = ScanId(0x0707_0707_0707_0707);
+    assert_eq!(reader.snapshot().scan_scripts(&other).unwrap(), both[..1]);
+    assert_eq!(writer.scans_of(&script(2)).unwrap(), [scan_id()]);
+    let in_scans = [1, 2, 3].map(|n| reader.snapshot().is_in_scan(&script(n)).unwrap());
+    assert_eq!(in_scans, [true, true, false]);
+}
+
+#[test]
 fn a_first_format_with_a_family_of_somebody_is_damage_not_another_format() {
     let folder = first_format();
     tamper(folder.path(), |raw| {
@@ -956,6 +1009,7 @@ fn case_22_looking_at_a_store_changes_nothing_whatever_its_format() {
         (first_format(), 1),
         (second_format(), 2),
         (third_format(), 3),
+        (fourth_format(), 4),
         (latest, FORMAT),
     ] {
         let before = state_of(folder.path());

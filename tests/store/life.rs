@@ -12,7 +12,7 @@
 //! 5. A history scan goes on from where the store says that it is; in the end everything above the
 //!    height that a coverage names is in the rows, and nothing else.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fs::{self, File};
 use std::sync::Arc;
 
@@ -113,14 +113,7 @@ impl Life {
     fn hear(&mut self, node: &mut Node, op: &Op, now: u64) {
         let mut news = node.happen(op, now);
         if let Op::Cancel { scan } = op {
-            let open: Vec<ScanId> = self
-                .rows
-                .scan_scripts
-                .keys()
-                .copied()
-                .collect::<BTreeSet<_>>()
-                .into_iter()
-                .collect();
+            let open = self.rows.open_scans();
             let scan = open.get(usize::from(*scan) % open.len().max(1)).copied();
             news.extend(scan.map(|scan| Input::CloseScan {
                 scan,
@@ -150,13 +143,7 @@ impl Life {
 
     /// Each open scan goes on a little.
     fn scan(&mut self, node: &Node) -> Result<(), Died> {
-        for scan in self
-            .rows
-            .scan_scripts
-            .keys()
-            .copied()
-            .collect::<BTreeSet<_>>()
-        {
+        for scan in self.rows.open_scans() {
             if let Some(input) = next_of_scan(node, &self.rows, scan) {
                 self.tell(node, vec![input])?;
             }
@@ -167,7 +154,7 @@ impl Life {
     /// Until no scan is open.
     fn scan_all(&mut self, node: &Node) {
         for _ in 0..10_000 {
-            if self.rows.scan_scripts.is_empty() {
+            if self.rows.open_scans().is_empty() {
                 return;
             }
             if self.scan(node).is_err() {
@@ -362,9 +349,14 @@ impl Life {
         for (scan, row) in &self.rows.scans {
             assert_eq!(snapshot.scan(scan).unwrap().as_ref(), Some(row));
             assert_eq!(
-                snapshot.scan_scripts(scan).unwrap().as_ref(),
-                self.rows.scan_scripts.get(scan)
+                snapshot.scan_scripts(scan).unwrap(),
+                self.rows.scan_scripts(scan).unwrap()
             );
+        }
+        for script in self.rows.watches.keys() {
+            let scans = self.rows.scans_of(script).unwrap();
+            assert_eq!(snapshot.is_in_scan(script).unwrap(), !scans.is_empty());
+            assert_eq!(writer.scans_of(script).unwrap(), scans);
         }
         assert_eq!(snapshot.scans(None).count(), self.rows.scans.len());
         assert_eq!(reader.read_events(0, usize::MAX).unwrap(), self.log);
@@ -396,6 +388,7 @@ impl Life {
             "blocks",
             "scans",
             "scan_scripts",
+            "script_scans",
         ]
         .map(count);
         let MemoryView {
@@ -415,6 +408,7 @@ impl Life {
                 txs.len(),
                 blocks.len(),
                 scans.len(),
+                scan_scripts.len(),
                 scan_scripts.len()
             ]
         );
@@ -425,8 +419,12 @@ impl Life {
         assert_eq!(self.rows.tip, Some(node.tip()));
         for (script, row) in &self.rows.watches {
             assert_eq!(
-                (row.balance, row.coverage.pending, row.coverage.scans),
-                (node.true_balance(script), false, 0),
+                (
+                    row.balance,
+                    row.coverage.pending,
+                    self.rows.scans_of(script)
+                ),
+                (node.true_balance(script), false, Ok(vec![])),
                 "{script:?}"
             );
             let history = node.true_history(script);
@@ -599,7 +597,8 @@ fn answer(node: &Node, rows: &MemoryView, ask: Ask) -> Vec<Input> {
 fn next_of_scan(node: &Node, rows: &MemoryView, scan: ScanId) -> Option<Input> {
     /// Blocks of one step.
     const STRIDE: u32 = 3;
-    let (row, scripts, now) = (&rows.scans[&scan], &rows.scan_scripts[&scan], node.now);
+    let (row, now) = (&rows.scans[&scan], node.now);
+    let scripts = &rows.scan_scripts(&scan).unwrap();
     let coverages: Vec<_> = scripts
         .iter()
         .filter_map(|script| rows.watches.get(script))

@@ -27,12 +27,12 @@ enum Step {
     Tip(Option<u32>),
     /// Its next height.
     Scan(u64, Option<u32>),
-    ScanScripts(u64, Option<Vec<u8>>),
+    /// Whether the script is in the scan.
+    ScanScript(u64, u8, bool),
 }
 
 fn step() -> impl Strategy<Value = Step> {
     let touched = proptest::sample::subsequence(vec![1_u8, 2, 3], 0..=3);
-    let scripts = touched.clone();
     prop_oneof![
         (
             1..4_u8,
@@ -54,8 +54,11 @@ fn step() -> impl Strategy<Value = Step> {
         proptest::option::of(0..3_u32).prop_map(Step::Tip),
         (0..4_u64, proptest::option::of(any::<u32>()))
             .prop_map(|(scan, row)| Step::Scan(scan_number(scan), row)),
-        (0..4_u64, proptest::option::of(scripts))
-            .prop_map(|(scan, scripts)| Step::ScanScripts(scan_number(scan), scripts)),
+        (0..4_u64, 1..4_u8, any::<bool>()).prop_map(|(scan, script, is_in)| Step::ScanScript(
+            scan_number(scan),
+            script,
+            is_in
+        )),
     ]
 }
 
@@ -160,16 +163,12 @@ fn change(view: &MemoryView, step: &Step) -> Change {
             old: view.scan(&ScanId(*scan)).unwrap(),
             new: new.map(scan_row),
         },
-        Step::ScanScripts(scan, new) => {
-            let new = new
-                .as_ref()
-                .map(|scripts| scripts.iter().map(|n| script(*n)).collect());
-            Change::ScanScripts {
-                scan: ScanId(*scan),
-                old: view.scan_scripts(&ScanId(*scan)).unwrap(),
-                new,
-            }
-        }
+        Step::ScanScript(scan, n, new) => Change::ScanScript {
+            scan: ScanId(*scan),
+            script: script(*n),
+            old: view.scan_scripts.contains(&(ScanId(*scan), script(*n))),
+            new: *new,
+        },
     }
 }
 
@@ -185,7 +184,7 @@ fn change_set(view: &mut MemoryView, steps: &[Step]) -> ChangeSet {
             Step::Block(height, _) => (3, u64::from(*height)),
             Step::Tip(_) => (4, 0),
             Step::Scan(scan, _) => (5, *scan),
-            Step::ScanScripts(scan, _) => (6, *scan),
+            Step::ScanScript(scan, n, _) => (6 + u64::from(*n), *scan),
         };
         if rows.insert(row) {
             set.0.push(change(view, step));
@@ -204,6 +203,11 @@ fn expected_lookups(view: &MemoryView) -> Entries {
         |family: &str, key: Vec<u8>| drop(entries.insert((family.to_owned(), key), Vec::new()));
     for (script, _) in view.watches.iter().filter(|(_, row)| row.coverage.pending) {
         add("pending", script.0.to_vec());
+    }
+    for (scan, script) in &view.scan_scripts {
+        let scan = scan.0.to_be_bytes();
+        add("scan_scripts", [&scan[..], &script.0].concat());
+        add("script_scans", [&script.0[..], &scan].concat());
     }
     for (script, row) in &view.watches {
         add(
@@ -275,6 +279,8 @@ fn check_against_the_model(
                 "coinbases",
                 "mempool",
                 "history",
+                "scan_scripts",
+                "script_scans",
             ]
             .contains(&family.as_str())
         })
@@ -721,13 +727,13 @@ fn the_tracker_loads_the_scans_that_are_open() {
             ..scan_row(9)
         }),
     };
-    let scripts = Change::ScanScripts {
+    let scripts = Change::ScanScript {
         scan: ScanId(7),
-        old: None,
-        new: Some(vec![script(1)]),
+        script: script(1),
+        old: false,
+        new: true,
     };
-    let mut row = watch_row(1);
-    row.coverage.scans = 1;
+    let row = watch_row(1);
     let watch = Change::Watch {
         script: script(1),
         old: None,
@@ -759,7 +765,8 @@ fn the_tracker_loads_the_scans_that_are_open() {
         )
         .unwrap();
     writer.commit(&[done], true).unwrap();
-    assert_eq!(reader.snapshot().scan_scripts(&ScanId(7)).unwrap(), None);
+    assert_eq!(reader.snapshot().scan_scripts(&ScanId(7)).unwrap(), []);
+    assert_eq!(reader.snapshot().open_scans().unwrap(), []);
 }
 
 #[test]

@@ -105,7 +105,6 @@ fn watch_row(n: u8) -> WatchRow {
             from_height: 101,
             utxos_complete: true,
             pending: false,
-            scans: 0,
         },
         balance: Balance {
             confirmed: 5_000,

@@ -1,6 +1,6 @@
 //! Scripts that are forgotten: afterwards the rows are as if they had never been watched.
 
-use satwatch::tracker::{Balance, EventKind, Input, MemoryView, ScanState, ScriptHash, Seen};
+use satwatch::tracker::{Balance, EventKind, Input, MemoryView, ScanState, ScriptHash, Seen, View};
 
 use crate::runner::Stretch;
 use crate::told::{coin, out, told};
@@ -16,22 +16,18 @@ fn without(view: &MemoryView, script: &ScriptHash) -> MemoryView {
         row.touches.retain(|touch| touch.script != *script);
     }
     view.txs.retain(|_, row| !row.touches.is_empty());
-    for (scan, scripts) in &mut view.scan_scripts {
-        if scripts.contains(script) {
-            scripts.retain(|other| other != script);
-            let row = view
-                .scans
-                .get_mut(scan)
-                .expect("a scan with scripts has a row");
-            row.scripts -= 1;
-            if scripts.is_empty() {
-                row.state = ScanState::Cancelled;
-            }
+    for scan in view.scans_of(script).unwrap() {
+        view.scan_scripts.remove(&(scan, *script));
+        let left = view.scan_scripts(&scan).unwrap();
+        let row = view
+            .scans
+            .get_mut(&scan)
+            .expect("a scan with scripts has a row");
+        row.scripts -= 1;
+        if left.is_empty() {
+            row.state = ScanState::Cancelled;
         }
     }
-    let scans = &view.scans;
-    view.scan_scripts
-        .retain(|scan, _| scans[scan].state == ScanState::Open);
     view
 }
 

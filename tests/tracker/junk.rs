@@ -461,9 +461,9 @@ impl Heap {
             .filter(|(_, row)| row.status == satwatch::tracker::Status::Mempool);
         unconfirmed.for_each(|(txid, row)| tracker.load_unconfirmed(*txid, row));
         self.view
-            .scan_scripts
-            .keys()
-            .for_each(|scan| tracker.load_scan(*scan));
+            .open_scans()
+            .into_iter()
+            .for_each(|scan| tracker.load_scan(scan));
         tracker
     }
 }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use bitcoin::{OutPoint, TxOut};
 use satwatch::tracker::{
     ApplyError, BlockId, Event, EventKind, FoundOutput, Input, Past, PastBlock, PastTx, Phase,
-    ScanEnd, ScanId, ScanRow, ScanState, ScriptHash, Transition, WatchRequest,
+    ScanEnd, ScanId, ScanRow, ScanState, ScriptHash, Transition, View, WatchRequest,
 };
 
 use crate::memory::memory;
@@ -57,9 +57,7 @@ impl World {
 
     /// The scans that have not ended, ascending.
     pub fn open_scans(&self) -> Vec<ScanId> {
-        let mut open: Vec<ScanId> = self.view.scan_scripts.keys().copied().collect();
-        open.sort_unstable();
-        open
+        self.view.open_scans()
     }
 
     /// Scans are made until nothing is left of them, in stretches of so many blocks.
@@ -89,10 +87,7 @@ impl World {
     /// What a runner would send next.
     pub fn next_step(&self, scan: ScanId, stretch: Stretch) -> Option<Input> {
         let row = &self.view.scans[&scan];
-        if self.view.scan_scripts[&scan]
-            .iter()
-            .any(|script| self.view.watches[script].coverage.pending)
-        {
+        if self.waits(&scan) {
             return None;
         }
         let target = self.target(scan, row);
@@ -110,8 +105,12 @@ impl World {
         Some(self.stretch(scans, row.next, upto, stretch.too_much))
     }
 
+    fn scripts_of(&self, scan: &ScanId) -> Vec<ScriptHash> {
+        self.view.scan_scripts(scan).unwrap()
+    }
+
     fn waits(&self, scan: &ScanId) -> bool {
-        self.view.scan_scripts[scan]
+        self.scripts_of(scan)
             .iter()
             .any(|script| self.view.watches[script].coverage.pending)
     }
@@ -119,7 +118,8 @@ impl World {
     /// The last height that a scan has to come to; below its place when there is nothing left.
     fn target(&self, scan: ScanId, row: &ScanRow) -> u32 {
         let covered = |script: &ScriptHash| self.view.watches[script].coverage.from_height;
-        let highest = self.view.scan_scripts[&scan]
+        let highest = self
+            .scripts_of(&scan)
             .iter()
             .map(covered)
             .max()
@@ -142,7 +142,7 @@ impl World {
     fn stretch(&self, scans: Vec<ScanId>, first: u32, upto: u32, too_much: bool) -> Input {
         let scripts: Vec<Arc<HashSet<ScriptHash>>> = scans
             .iter()
-            .map(|scan| Arc::new(self.view.scan_scripts[scan].iter().copied().collect()))
+            .map(|scan| Arc::new(self.scripts_of(scan).into_iter().collect()))
             .collect();
         // Only who began above the first block needs to be told what was created below.
         let firsts: Vec<u32> = scans
@@ -232,7 +232,8 @@ impl World {
         match &input {
             Input::Past { .. } => check_quiet(&transition),
             Input::CloseScan { scan, end, .. } => {
-                self.check_end(&rows.scan_scripts[scan], *scan, *end, &transition.events)
+                let scripts = rows.scan_scripts(scan).unwrap();
+                self.check_end(&scripts, *scan, *end, &transition.events)
             }
             _ => {}
         }
@@ -275,11 +276,8 @@ impl World {
             ScanState::Cancelled
         };
         assert_eq!(
-            (
-                self.view.scans[&scan].state,
-                self.view.scan_scripts.get(&scan)
-            ),
-            (state, None)
+            (self.view.scans[&scan].state, self.scripts_of(&scan)),
+            (state, vec![])
         );
     }
 }

@@ -392,9 +392,9 @@ impl World {
             .filter(|(_, row)| row.status == Status::Mempool)
             .for_each(|(txid, row)| tracker.load_unconfirmed(*txid, row));
         self.view
-            .scan_scripts
-            .keys()
-            .for_each(|scan| tracker.load_scan(*scan));
+            .open_scans()
+            .into_iter()
+            .for_each(|scan| tracker.load_scan(scan));
         tracker
     }
 

@@ -10,7 +10,7 @@ use crate::reads::{Reads, StoreView};
 use crate::store::HistoryCursor;
 use crate::tracker::{Replacement, Status, TxSummary};
 use crate::wire::error::ApiError;
-use crate::wire::json::{Block, CoverageShape, Transaction, object};
+use crate::wire::json::{Block, Transaction, object};
 use crate::wire::request::Request;
 use crate::wire::request::types::Limit;
 
@@ -80,7 +80,7 @@ pub async fn transactions(
             total: row.tx_count,
             transactions,
             next: page.next.map(|next| next.to_string()),
-            coverage: CoverageShape::from(&row.coverage),
+            coverage: view.coverage(&address.script, &row.coverage)?,
             tip: tip.map(Block::from),
         };
         Ok(respond::with_cursor(StatusCode::OK, &view.cursor()?, &page))

@@ -7,7 +7,7 @@ use super::budget::Budget;
 use super::respond::{self, Answer};
 use crate::reads::{Reads, StoreView};
 use crate::wire::ApiError;
-use crate::wire::json::{Block, Btc, CoverageShape, object, seconds};
+use crate::wire::json::{Block, Btc, object, seconds};
 use crate::wire::request::Request;
 use crate::wire::request::types::Limit;
 
@@ -42,9 +42,9 @@ pub async fn addresses(
     let read = move |view: &StoreView<'_>| {
         let rows = view.watches(after.as_ref().map(|address| &address.script), limit)?;
         budget.check_rows(rows.len() as u64)?;
-        let shapes = rows.iter().map(|(_, row)| {
+        let shapes = rows.iter().map(|(script, row)| {
             let (balance, total) = (row.balance, row.balance.total());
-            object! {
+            Ok(object! {
                 address: view.address_of(&row.spk),
                 label: &row.label,
                 added: seconds(row.added),
@@ -58,12 +58,12 @@ pub async fn addresses(
                 transaction_count: row.tx_count,
                 last_updated: seconds(row.updated),
                 confirmations: &row.depths,
-                coverage: CoverageShape::from(&row.coverage),
-            }
+                coverage: view.coverage(script, &row.coverage)?,
+            })
         });
         let last = rows.last().filter(|_| rows.len() == limit);
         let page = object! {
-            addresses: shapes.collect::<Vec<_>>(),
+            addresses: shapes.collect::<Result<Vec<_>, ApiError>>()?,
             count: rows.len(),
             total: view.counts()?.addresses,
             next: last.map(|(_, row)| view.address_of(&row.spk)),

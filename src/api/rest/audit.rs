@@ -16,8 +16,8 @@ use super::respond::{self, Answer};
 use crate::bitcoind;
 use crate::history::{AuditRequest, Audited};
 use crate::reads::Reads;
+use crate::tracker::OutputRow;
 use crate::tracker::input::FoundOutput;
-use crate::tracker::{Coverage, OutputRow};
 use crate::wire::ApiError;
 use crate::wire::json::{Block, Btc, CoverageShape, object, signed};
 
@@ -105,7 +105,7 @@ fn totals(outputs: &OutputFacts) -> Result<impl Serialize + use<>, ApiError> {
 fn audit_shape(
     address: &str,
     audited: &Audited,
-    coverage: &Coverage,
+    coverage: CoverageShape,
 ) -> Result<impl Serialize + use<>, ApiError> {
     let (ours, node) = (our_outputs(&audited.ours), node_outputs(&audited.theirs));
     let different = different(&ours, &node).map(|(outpoint, ours, node)| {
@@ -120,7 +120,7 @@ fn audit_shape(
         address: address.to_owned(),
         agrees: ours == node,
         block: Block::from(audited.block),
-        coverage: CoverageShape::from(coverage),
+        coverage,
         ours: totals(&ours)?,
         node: totals(&node)?,
         // The node has them, we do not.
@@ -166,6 +166,7 @@ impl Auditor {
         let coverage = audited
             .coverage
             .as_ref()
+            .map(|coverage| CoverageShape::new(coverage, audited.is_in_scan))
             .ok_or_else(|| ApiError::not_watched(&address.text))?;
         let cursor = self.reads.encoder.cursor(audited.head);
         let shape = audit_shape(&address.text, &audited, coverage)?;
@@ -192,7 +193,7 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
-    use crate::tracker::{BlockId, ScriptHash, Spend};
+    use crate::tracker::{BlockId, Coverage, ScriptHash, Spend};
     use crate::wire::json::to_text;
 
     fn outpoint(n: u8) -> OutPoint {
@@ -231,8 +232,8 @@ mod tests {
             from_height: 5,
             utxos_complete: true,
             pending: false,
-            scans: 0,
         };
+        let coverage = CoverageShape::new(&coverage, false);
         let audited = Audited {
             block: BlockId {
                 height: 7,
@@ -240,10 +241,11 @@ mod tests {
             },
             head: 9,
             coverage: None,
+            is_in_scan: false,
             ours,
             theirs,
         };
-        serde_json::to_value(audit_shape("x", &audited, &coverage).unwrap()).unwrap()
+        serde_json::to_value(audit_shape("x", &audited, coverage).unwrap()).unwrap()
     }
 
     #[test]

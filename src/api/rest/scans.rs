@@ -13,7 +13,7 @@ use crate::tracker::{Past, ScanId, ScriptHash, WatchRequest};
 use crate::wire::ApiError;
 use crate::wire::address::KnownAddress;
 use crate::wire::error::shortened;
-use crate::wire::json::{CoverageShape, object};
+use crate::wire::json::object;
 use crate::wire::request::Request;
 use crate::wire::request::history::{BlocksBack, Range, RangeRequest};
 use crate::wire::request::types::{Addresses, Height, Unlabelled};
@@ -82,11 +82,12 @@ pub async fn scan_history(
     let address = scans.reads.address(address)?;
     let (script, text) = (address.script, address.text.clone());
     let (answer, cursor) = begin_answered(scans, vec![address], false, range).await?;
-    let read = scans
-        .reads
-        .run(move |view| Ok(view.watch(&script)?))
-        .await?;
-    let coverage = read.map(|row| CoverageShape::from(&row.coverage));
+    let read = move |view: &StoreView<'_>| {
+        let row = view.watch(&script)?;
+        let coverage = row.map(|row| view.coverage(&script, &row.coverage));
+        Ok(coverage.transpose()?)
+    };
+    let coverage = scans.reads.run(read).await?;
     let answer = object! { address: text, #[serde(flatten)] answer, ?coverage };
     let accepted = StatusCode::ACCEPTED;
     Ok(respond::with_cursor(accepted, &cursor, &answer))

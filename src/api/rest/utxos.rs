@@ -96,6 +96,7 @@ pub async fn utxos(
             true => snapshot.count_unspent(&address.script)?,
             false => row.utxo_count,
         };
+        let is_in_scan = snapshot.is_in_scan(&address.script)?;
         let (tip, cursor) = (snapshot.tip()?, view.encoder.cursor(snapshot.head()?));
         let list = UtxoList {
             snapshot: held,
@@ -121,7 +122,7 @@ pub async fn utxos(
             total,
             utxos: list.shapes(&page).collect::<Vec<_>>(),
             next: page.next.map(|next| next.to_string()),
-            coverage: CoverageShape::from(&row.coverage),
+            coverage: CoverageShape::new(&row.coverage, is_in_scan),
             tip: tip.map(Block::from),
             cursor: &cursor,
         });

@@ -12,7 +12,7 @@ use crate::reads::StoreView;
 use crate::tracker::WatchRequest;
 use crate::wire::ApiError;
 use crate::wire::address::{self, KnownAddress};
-use crate::wire::json::{CoverageShape, object};
+use crate::wire::json::object;
 use crate::wire::request::Request;
 use crate::wire::request::history::HistoryOption;
 use crate::wire::request::types::{Addresses, Depths, Label, Labelled};
@@ -75,7 +75,12 @@ pub async fn add_address(scans: &Arc<Scans>, asked: AddAddress) -> Result<Answer
     };
     let (scan, head) = scans.watch(vec![request], history).await?;
     let text = address.text.clone();
-    let row = reads.run(move |view| view.watched(&address)).await?;
+    let read = move |view: &StoreView<'_>| {
+        let row = view.watched(&address)?;
+        let coverage = view.coverage(&address.script, &row.coverage)?;
+        Ok((row.label, coverage))
+    };
+    let (label, coverage) = reads.run(read).await?;
     let message = match known {
         true => format!("{text} was watched already."),
         false => format!("Watching {text} from now on."),
@@ -83,8 +88,8 @@ pub async fn add_address(scans: &Arc<Scans>, asked: AddAddress) -> Result<Answer
     let added = object! {
         address: text,
         message,
-        label: row.label,
-        coverage: CoverageShape::from(&row.coverage),
+        label,
+        coverage,
         ?scan_id: scan.map(|scan| scan.to_string()),
     };
     let cursor = reads.encoder.cursor(head);

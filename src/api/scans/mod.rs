@@ -154,7 +154,7 @@ impl Scans {
             packet: progress::event(&shape)?,
             as_of: None,
         };
-        self.notify(&scripts.unwrap_or_default(), notice);
+        self.notify(&scripts, notice);
         Ok(Some((shape, done.head)))
     }
 
@@ -251,9 +251,9 @@ fn shape_of(
 
 fn address_of(view: &StoreView<'_>, scan: ScanId) -> Result<Option<String>, ApiError> {
     let scripts = view.scan_scripts(&scan)?;
-    let Some([script]) = scripts.as_deref() else {
+    let Ok([script]) = <[ScriptHash; 1]>::try_from(scripts) else {
         return Ok(None);
     };
-    let row = view.watch(script)?;
+    let row = view.watch(&script)?;
     Ok(row.map(|row| view.address_of(&row.spk)))
 }

@@ -128,7 +128,7 @@ async fn look(
             return Ok(None);
         };
         let shape = shape_of(view, now.scan, &row, Some(&now))?;
-        let scripts = view.scan_scripts(&now.scan)?.unwrap_or_default();
+        let scripts = view.scan_scripts(&now.scan)?;
         Ok(Some((shape, scripts, view.head()?)))
     };
     scans.reads.run_long(look).await

@@ -29,12 +29,12 @@ impl Daemon {
             from_height: 5,
             utxos_complete: true,
             pending: false,
-            scans: 0,
         });
         Audited {
             block: self.tip(),
             head: 0,
             coverage,
+            is_in_scan: false,
             ours: Vec::new(),
             theirs: Vec::new(),
         }

@@ -66,7 +66,7 @@ impl Daemon {
             self.reader.snapshot().scan(&scan).unwrap().unwrap(),
             self.tip(),
         );
-        let scripts = self.reader.snapshot().scan_scripts(&scan).unwrap().unwrap();
+        let scripts = self.reader.snapshot().scan_scripts(&scan).unwrap();
         let scripts = vec![Arc::new(scripts.into_iter().collect())];
         let past = Input::Past {
             scans: vec![scan],

@@ -103,9 +103,7 @@ impl ScanBatch {
     }
 
     fn add(&mut self, reader: &StoreReader, scan: ScanId, row: &ScanRow) -> Result<(), StoreError> {
-        let Some(scripts) = reader.snapshot().scan_scripts(&scan)? else {
-            return Ok(());
-        };
+        let scripts = reader.snapshot().scan_scripts(&scan)?;
         for script in &scripts {
             let Some(spk) = reader.snapshot().watch(script)?.map(|row| row.spk) else {
                 continue;

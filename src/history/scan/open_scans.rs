@@ -119,7 +119,7 @@ fn has_come(snapshot: &Snapshot<'_>, pending: Option<ScriptHash>) -> Result<bool
 
 fn survey(snapshot: &Snapshot<'_>, scan: &ScanId) -> Result<(u32, Option<ScriptHash>), StoreError> {
     let mut reach = 0;
-    for script in snapshot.scan_scripts(scan)?.unwrap_or_default() {
+    for script in snapshot.scan_scripts(scan)? {
         let Some(coverage) = snapshot.watch(&script)?.map(|row| row.coverage) else {
             continue;
         };

@@ -4,7 +4,7 @@ use bitcoin::hashes::Hash;
 use bitcoin::{OutPoint, Txid};
 
 use super::{Malformed, StoredValue};
-use crate::tracker::{OutputRow, ScriptHash};
+use crate::tracker::{OutputRow, ScanId, ScriptHash};
 
 /// Bytes of a history key after the script hash: a place in one script's history.
 pub const PLACE: usize = 8 + 32;
@@ -57,6 +57,36 @@ pub fn since_key(from_height: u32, script: &ScriptHash) -> [u8; 36] {
     key[..4].copy_from_slice(&from_height.to_be_bytes());
     key[4..].copy_from_slice(&script.0);
     key
+}
+
+/// `scan_scripts`.
+pub fn scan_script_key(scan: ScanId, script: &ScriptHash) -> [u8; 40] {
+    let mut key = [0; 40];
+    key[..8].copy_from_slice(&scan.0.to_be_bytes());
+    key[8..].copy_from_slice(&script.0);
+    key
+}
+
+/// `script_scans`.
+pub fn script_scan_key(scan: ScanId, script: &ScriptHash) -> [u8; 40] {
+    let mut key = [0; 40];
+    key[..32].copy_from_slice(&script.0);
+    key[32..].copy_from_slice(&scan.0.to_be_bytes());
+    key
+}
+
+/// The script hash at the end of a key of `scan_scripts`.
+pub fn parse_scan_script_key(key: &[u8]) -> Result<ScriptHash, Malformed> {
+    key.get(8..)
+        .and_then(|script| script.try_into().ok())
+        .map(ScriptHash)
+        .ok_or_else(|| wrong_length(key))
+}
+
+/// The scan at the end of a key of `script_scans`.
+pub fn parse_script_scan_key(key: &[u8]) -> Result<ScanId, Malformed> {
+    let scan = key.get(32..).ok_or_else(|| wrong_length(key))?;
+    parse_number_key(scan).map(ScanId)
 }
 
 /// The script hash at the end of a key of `since`.
@@ -128,6 +158,9 @@ mod tests {
             prop_assert_eq!(parse_since_key(&since_key(outpoint.vout, &script)), Ok(script));
             prop_assert_eq!(parse_unspent_key(&unspent_key(&script, &outpoint)), Ok(outpoint));
             prop_assert_eq!(parse_outpoint_key(&outpoint_key(&outpoint)), Ok(outpoint));
+            let scan = ScanId(order);
+            prop_assert_eq!(parse_scan_script_key(&scan_script_key(scan, &script)), Ok(script));
+            prop_assert_eq!(parse_script_scan_key(&script_scan_key(scan, &script)), Ok(scan));
             let key = history_key(&script, order, &outpoint.txid);
             let (place, txid) = parse_history_key(&key).expect("it is a history key");
             prop_assert_eq!((&key[32..], outpoint.txid), (&place[..], txid));
@@ -147,6 +180,10 @@ mod tests {
         assert!(parse_outpoint_key(&[0; 35]).is_err());
         assert!(parse_history_key(&[0; 71]).is_err());
         assert!(parse_since_key(&[0; 35]).is_err());
+        assert!(parse_scan_script_key(&[0; 8]).is_err());
+        assert!(parse_scan_script_key(&[0; 41]).is_err());
+        assert!(parse_script_scan_key(&[0; 31]).is_err());
+        assert!(parse_script_scan_key(&[0; 41]).is_err());
         assert!(parse_since_key(&[0; 2]).is_err());
         assert!(parse_hash_key(&[0; 31]).is_err());
         assert!(parse_number_key(&[0; 9]).is_err());

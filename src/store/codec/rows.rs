@@ -80,7 +80,7 @@ impl StoredValue for Balance {
 
 const UTXOS_COMPLETE: u8 = 1;
 const PENDING: u8 = 2;
-/// How many scans follows; only then, as the first release had no scans.
+/// Of formats 2 to 4: how many scans it is in follows, which is nothing that a row says any more.
 const SCANS: u8 = 4;
 
 impl StoredValue for Coverage {
@@ -91,11 +91,7 @@ impl StoredValue for Coverage {
             0
         };
         let pending = if self.pending { PENDING } else { 0 };
-        let scans = if self.scans > 0 { SCANS } else { 0 };
-        out.put(&self.from_height).tag(complete | pending | scans);
-        if self.scans > 0 {
-            out.put(&self.scans);
-        }
+        out.put(&self.from_height).tag(complete | pending);
     }
 
     fn decode(input: &mut In<'_>) -> Result<Self, Malformed> {
@@ -104,18 +100,13 @@ impl StoredValue for Coverage {
         if flags & !(UTXOS_COMPLETE | PENDING | SCANS) != 0 {
             return Err(Malformed(format!("coverage flags {flags:#x} are unknown")));
         }
-        let scans = match flags & SCANS {
-            0 => 0,
-            _ => match input.get::<u32>()? {
-                0 => return Err(Malformed("no scans are counted as some".to_owned())),
-                scans => scans,
-            },
-        };
+        if flags & SCANS != 0 {
+            input.get::<u32>()?;
+        }
         Ok(Self {
             from_height,
             utxos_complete: flags & UTXOS_COMPLETE != 0,
             pending: flags & PENDING != 0,
-            scans,
         })
     }
 }
@@ -353,20 +344,17 @@ mod tests {
     }
 
     #[test]
-    fn a_coverage_says_that_it_has_scans_only_if_it_has_some() {
+    fn a_coverage_that_counts_its_scans_is_read_without_them() {
         let bytes = |flags: u8, scans: &[u8]| [&[VERSION, 7, 0, 0, 0, flags], scans].concat();
-        let coverage = |scans| Coverage {
+        let coverage = Coverage {
             from_height: 7,
             utxos_complete: true,
             pending: true,
-            scans,
         };
-        assert_eq!(Coverage::from_bytes(&bytes(3, &[])), Ok(coverage(0)));
-        assert_eq!(
-            Coverage::from_bytes(&bytes(7, &[2, 0, 0, 0])),
-            Ok(coverage(2))
-        );
-        assert!(Coverage::from_bytes(&bytes(7, &[0, 0, 0, 0])).is_err());
+        assert_eq!(Coverage::from_bytes(&bytes(3, &[])).as_ref(), Ok(&coverage));
+        let counted = Coverage::from_bytes(&bytes(7, &[2, 0, 0, 0]));
+        assert_eq!(counted.as_ref(), Ok(&coverage));
+        assert_eq!(coverage.to_bytes(), bytes(3, &[]));
         assert!(Coverage::from_bytes(&bytes(7, &[])).is_err());
         assert!(Coverage::from_bytes(&bytes(8, &[])).is_err());
     }

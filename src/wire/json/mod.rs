@@ -122,14 +122,15 @@ pub struct CoverageShape {
     pub pending: bool,
 }
 
-impl From<&Coverage> for CoverageShape {
-    fn from(coverage: &Coverage) -> Self {
+impl CoverageShape {
+    /// `is_in_scan`: a history scan of the address has not ended.
+    pub fn new(coverage: &Coverage, is_in_scan: bool) -> Self {
         let whole = coverage.utxos_complete || coverage.from_height == 0;
         Self {
             from_height: (coverage.from_height < u32::MAX).then_some(coverage.from_height),
-            complete: whole && !coverage.pending && coverage.scans == 0,
+            complete: whole && !coverage.pending && !is_in_scan,
             utxos_complete: coverage.utxos_complete,
-            pending: coverage.pending || coverage.scans > 0,
+            pending: coverage.pending || is_in_scan,
         }
     }
 }
@@ -158,6 +159,7 @@ impl Balance {
     pub fn new(
         address: &str,
         row: &WatchRow,
+        coverage: CoverageShape,
         immature: u64,
         tip: Option<BlockId>,
         cursor: String,
@@ -173,7 +175,7 @@ impl Balance {
             balance: row.balance.total(),
             balance_btc: Btc(row.balance.total()),
             immature,
-            coverage: CoverageShape::from(&row.coverage),
+            coverage,
             tip: tip.map(Block::from),
             cursor,
         }

@@ -345,7 +345,6 @@ fn a_balance_looks_as_specified() {
             from_height: 5,
             utxos_complete: true,
             pending: false,
-            scans: 0,
         },
         balance: tracker::Balance {
             confirmed: 5_000_000_000,
@@ -360,6 +359,7 @@ fn a_balance_looks_as_specified() {
         to_text(&Balance::new(
             ADDRESS,
             &row,
+            CoverageShape::new(&row.coverage, false),
             5_000_000_000,
             Some(block(7)),
             "5fa3-9".to_owned()
@@ -373,22 +373,21 @@ fn a_balance_looks_as_specified() {
 #[test]
 fn coverage_is_complete_only_when_the_balance_is_whole_and_nothing_is_pending() {
     let complete = |from_height, utxos_complete, pending| {
-        CoverageShape::from(&Coverage {
+        let coverage = Coverage {
             from_height,
             utxos_complete,
             pending,
-            scans: 0,
-        })
-        .complete
+        };
+        CoverageShape::new(&coverage, false).complete
     };
     assert!(complete(5, true, false) && complete(0, false, false));
     assert!(!complete(5, false, false) && !complete(5, true, true) && !complete(5, false, true));
-    let scanned = CoverageShape::from(&Coverage {
+    let coverage = Coverage {
         from_height: 5,
         utxos_complete: true,
         pending: false,
-        scans: 1,
-    });
+    };
+    let scanned = CoverageShape::new(&coverage, true);
     assert!(
         scanned.pending && !scanned.complete && scanned.utxos_complete,
         "a scan is open"

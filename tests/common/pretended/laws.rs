@@ -478,10 +478,15 @@ fn check_against(view: &MemoryView, changes: &ChangeSet) {
                 old != new,
                 view.scans.get(scan) == old.as_ref(),
             ),
-            Change::ScanScripts { scan, old, new } => (
-                format!("scripts of {scan}"),
+            Change::ScanScript {
+                scan,
+                script,
+                old,
+                new,
+            } => (
+                format!("{script:?} of {scan}"),
                 old != new,
-                view.scan_scripts.get(scan) == old.as_ref(),
+                view.scan_scripts.contains(&(*scan, *script)) == *old,
             ),
         };
         assert!(
