@@ -357,6 +357,45 @@ async fn sweep(share: u64, folder: &Path) {
     running.stop().await;
 }
 
+async fn giant(share: u64, folder: &Path) {
+    let running = Running::start(folder).await;
+    let count = 1_000_000 / share;
+    let mut add = watch(1, 0..1);
+    if let Input::Watch { scripts, .. } = &mut add {
+        scripts[0].past = Past::Find;
+    }
+    running.apply(add).await;
+    let found = |number: u64| FoundOutput {
+        outpoint: OutPoint {
+            txid: Txid::hash(&number.to_le_bytes()),
+            vout: 0,
+        },
+        spk: spk(1, 0),
+        value: Amount::from_sat(1000),
+        height: 50,
+        coinbase: false,
+    };
+    let baseline = Input::Baseline {
+        block: tip(),
+        scripts: scripts(1, 0..1),
+        outputs: (0..count).map(found).collect(),
+        now: NOW,
+    };
+    let name = format!("the baseline of an address with {count} outputs");
+    running.measure(&name, running.apply(baseline)).await;
+    let unwatch = Input::Unwatch {
+        scripts: scripts(1, 0..1),
+        now: NOW,
+    };
+    let name = format!("an address with {count} outputs removed and added again");
+    let work = async {
+        running.apply(unwatch).await;
+        running.apply(watch(1, 0..1)).await;
+    };
+    running.measure(&name, work).await;
+    running.stop().await;
+}
+
 #[tokio::main(flavor = "multi_thread", worker_threads = 2)]
 async fn main() {
     let share = std::env::var("STEPS_SHARE").ok();
@@ -378,5 +417,8 @@ async fn main() {
     }
     if wanted("scans") {
         scans(share, folder().path()).await;
+    }
+    if wanted("giant") {
+        giant(share, folder().path()).await;
     }
 }

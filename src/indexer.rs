@@ -27,6 +27,7 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use prometheus::{HistogramOpts, HistogramVec};
+use tokio::sync::mpsc::error::TryRecvError;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
 
 use crate::store::{ConsumerEdit, Cutoff, StoreError, StoreReader, Writer};
@@ -244,6 +245,9 @@ pub fn load(reader: &StoreReader, key: [u8; 16]) -> Result<Tracker, StoreError> 
     for scan in reader.snapshot().open_scans()? {
         tracker.load_scan(scan);
     }
+    for script in reader.forgetting() {
+        tracker.load_forgetting(script?);
+    }
     for transaction in reader.unconfirmed_txs() {
         let (txid, row) = transaction?;
         tracker.load_unconfirmed(txid, &row);
@@ -275,6 +279,7 @@ pub fn spawn(
         inbox,
         head: publish,
         asks,
+        too_early: VecDeque::new(),
         step_times,
         budget: BUDGET,
     };
@@ -308,25 +313,56 @@ struct Indexer {
     inbox: mpsc::Receiver<Command>,
     head: watch::Sender<u64>,
     asks: mpsc::Sender<Ask>,
+    /// Inputs that wait until scripts which they watch are forgotten.
+    too_early: VecDeque<InputJob>,
     step_times: HistogramVec,
     budget: Duration,
 }
 
 impl Indexer {
     fn run(mut self) -> Result<(), IndexerError> {
-        let mut jobs = VecDeque::new();
-        while let Some(command) = self.inbox.blocking_recv() {
-            let other = self.drain(command, &mut jobs);
+        let (mut jobs, mut ends) = (VecDeque::new(), false);
+        while !ends {
+            let first = match self.tracker.is_forgetting() {
+                false => self.inbox.blocking_recv().ok_or(TryRecvError::Disconnected),
+                true => self.inbox.try_recv(),
+            };
+            let other = match first {
+                Ok(command) => self.drain(command, &mut jobs),
+                Err(TryRecvError::Empty) => None,
+                Err(TryRecvError::Disconnected) => Some(Command::Stop),
+            };
             while !jobs.is_empty() {
                 self.commit(&mut jobs)?;
             }
             match other {
                 None => {}
-                Some(Command::Stop) => break,
+                Some(Command::Stop) => ends = true,
                 Some(command) => self.carry_out(command)?,
+            }
+            if self.tracker.is_forgetting() && !ends {
+                self.forget(&mut jobs)?;
             }
         }
         Ok(self.writer.close()?)
+    }
+
+    /// One portion of what forgotten scripts have left; then it is the turn of what waits. Who
+    /// waited for the last of it comes in again.
+    fn forget(&mut self, jobs: &mut VecDeque<InputJob>) -> Result<(), IndexerError> {
+        jobs.push_back(InputJob {
+            input: Input::Forget,
+            answer: None,
+            _room: None,
+        });
+        self.commit(jobs)?;
+        if !self.tracker.is_forgetting() {
+            jobs.append(&mut self.too_early);
+            while !jobs.is_empty() {
+                self.commit(jobs)?;
+            }
+        }
+        Ok(())
     }
 
     /// What is no input.
@@ -395,6 +431,10 @@ impl Indexer {
         while let Some(job) = jobs.pop_front_if(|next| {
             taken == 0 || size_of(&next.input) < BATCH && began.elapsed() < self.budget
         }) {
+            if self.tracker.is_too_early(&job.input) {
+                self.too_early.push_back(job);
+                continue;
+            }
             taken += 1;
             let lasting = must_last(&job.input);
             if is_block(&job.input) {
@@ -453,7 +493,8 @@ fn size_of(input: &Input) -> usize {
         Input::Start { .. }
         | Input::Connect { .. }
         | Input::Disconnect { .. }
-        | Input::CloseScan { .. } => BATCH,
+        | Input::CloseScan { .. }
+        | Input::Forget => BATCH,
         Input::Snapshot { .. } | Input::SkipPast { .. } | Input::Policy(_) => 1,
         Input::TxSeen { .. } | Input::TxGone { .. } | Input::Settle { .. } => 1,
     }
@@ -477,7 +518,7 @@ pub fn must_last(input: &Input) -> bool {
         | Input::Baseline { .. } => true,
         Input::Unwatch { .. } | Input::OpenScan { .. } | Input::CloseScan { .. } => true,
         // A scan goes on from where the store says that it is.
-        Input::Past { .. } | Input::SkipPast { .. } => false,
+        Input::Past { .. } | Input::SkipPast { .. } | Input::Forget => false,
         Input::TxSeen { .. }
         | Input::TxGone { .. }
         | Input::Settle { .. }
@@ -655,6 +696,7 @@ mod tests {
             inbox,
             head: watch::channel(0).0,
             asks: mpsc::channel(1).0,
+            too_early: VecDeque::new(),
             step_times: count_step_times(),
             budget,
         }
@@ -810,6 +852,74 @@ mod tests {
                 .confirmed,
             1_000
         );
+    }
+
+    #[tokio::test]
+    async fn who_adds_what_is_being_forgotten_waits_for_it_and_nobody_else_does() {
+        let folder = tempdir().unwrap();
+        let (writer, reader) = open(folder.path(), "boot");
+        let (asks, _asked) = mpsc::channel(8);
+        let tracker = load(&reader, [7; 16]).unwrap().in_portions_of(4);
+        let (handle, thread) = spawn(tracker, writer, 0, asks);
+        handle.apply(start()).await.unwrap();
+        handle.apply(watch(1, false)).await.unwrap();
+        for n in 0..50 {
+            let mut tx = pays(1);
+            tx.input[0].previous_output.vout = n;
+            let seen = Seen::Accepted;
+            let now = NOW;
+            handle.post(Input::TxSeen { tx, seen, now }).await.unwrap();
+        }
+        let gone = Input::Unwatch {
+            scripts: vec![ScriptHash::of(&spk(1))],
+            now: NOW,
+        };
+        let removed = handle.apply(gone).await.unwrap();
+        let (added, other) =
+            tokio::join!(handle.apply(watch(1, false)), handle.apply(watch(2, false)));
+        assert_eq!((other.unwrap().head, added.unwrap().head), (101, 101));
+        assert_eq!(removed.head, 101);
+        let row = reader.snapshot().watch(&ScriptHash::of(&spk(1))).unwrap();
+        let row = row.expect("it is watched again");
+        assert_eq!((row.tx_count, row.balance.unconfirmed), (0, 0));
+        assert_eq!(reader.forgetting().count(), 0);
+        assert_eq!(reader.snapshot().counts().unwrap().transactions, 0);
+        handle.stop().await;
+        thread.join().unwrap().unwrap();
+    }
+
+    #[tokio::test]
+    async fn what_was_being_forgotten_at_the_stop_goes_after_the_next_start() {
+        let folder = tempdir().unwrap();
+        let (mut writer, reader) = open(folder.path(), "boot");
+        let mut tracker = load(&reader, [7; 16]).unwrap().in_portions_of(4);
+        let mut inputs = vec![start(), watch(1, false)];
+        inputs.extend((0..9).map(|n| {
+            let mut tx = pays(1);
+            tx.input[0].previous_output.vout = n;
+            let (seen, now) = (Seen::Accepted, NOW);
+            Input::TxSeen { tx, seen, now }
+        }));
+        let (scripts, now) = (vec![ScriptHash::of(&spk(1))], NOW);
+        inputs.push(Input::Unwatch { scripts, now });
+        for input in inputs {
+            let transition = tracker.apply(&writer, input).unwrap();
+            writer.commit(&[transition], false).unwrap();
+        }
+        assert_eq!(reader.forgetting().count(), 1);
+        drop((writer, reader));
+        let Running {
+            handle,
+            thread,
+            reader,
+            ..
+        } = run(folder.path());
+        while reader.forgetting().count() > 0 {
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(reader.snapshot().counts().unwrap().transactions, 0);
+        handle.stop().await;
+        thread.join().unwrap().unwrap();
     }
 
     /// Each request may bring ten thousand scripts: all that wait in one batch would be gigabytes.

@@ -20,13 +20,14 @@ pub const PENDING: &str = "pending";
 pub const SCANS: &str = "scans";
 pub const SCAN_SCRIPTS: &str = "scan_scripts";
 pub const SCRIPT_SCANS: &str = "script_scans";
+pub const FORGETTING: &str = "forgetting";
 pub const OPEN_SCANS: &str = "open_scans";
 pub const EVENTS: &str = "events";
 pub const CURSORS: &str = "cursors";
 /// RocksDB has it in every database; ours stays empty.
 pub const DEFAULT: &str = "default";
 
-pub const FAMILIES: [&str; 18] = [
+pub const FAMILIES: [&str; 19] = [
     DEFAULT,
     META,
     BLOCKS,
@@ -42,6 +43,7 @@ pub const FAMILIES: [&str; 18] = [
     SCANS,
     SCAN_SCRIPTS,
     SCRIPT_SCANS,
+    FORGETTING,
     OPEN_SCANS,
     EVENTS,
     CURSORS,

@@ -61,6 +61,7 @@
 //! | `scans` (2) | id u64 | created u64, updated u64, state u8 (0 open, 1 complete, 2 cancelled), from u32, to u32?, horizon u32?, next u32, scripts u32, found u64 | history scans, and the newest of those that have ended |
 //! | `scan_scripts` (5) | id u64, script hash | empty | the scripts of an open history scan |
 //! | `script_scans` (5) | script hash, id u64 | empty | the open history scans that a script is in |
+//! | `forgetting` (5) | script hash | empty | scripts that are not watched any more, whose rows are going |
 //! | `open_scans` (2) | id u64 | empty | history scans that are open |
 //! | `events` | number u64 | see [`codec::events`] | subscribers |
 //! | `cursors` | name of a consumer, then see [`consumers`] | | named readers of the log |

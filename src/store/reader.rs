@@ -17,8 +17,8 @@ use super::codec::keys::{
 use super::codec::{Malformed, StoredValue};
 use super::db::{Db, Entries, KeyValue, whole_family};
 use super::families::{
-    BLOCKS, COINBASES, HISTORY, MEMPOOL, META, OPEN_SCANS, OUTPUTS, PENDING, SCAN_SCRIPTS, SCANS,
-    SCRIPT_SCANS, TXS, UNSPENT, WATCHES, meta,
+    BLOCKS, COINBASES, FORGETTING, HISTORY, MEMPOOL, META, OPEN_SCANS, OUTPUTS, PENDING,
+    SCAN_SCRIPTS, SCANS, SCRIPT_SCANS, TXS, UNSPENT, WATCHES, meta,
 };
 use super::{ChainInfo, RowCounts, Starts, StoreError};
 use crate::tracker::{BlockId, BlockRow, OutputRow, ScanId, ScanRow, ScriptHash, TxRow, WatchRow};
@@ -86,6 +86,11 @@ impl StoreReader {
         &self,
     ) -> impl Iterator<Item = Result<OutPoint, StoreError>> + Send + '_ {
         self.keys(UNSPENT, parse_unspent_key)
+    }
+
+    /// Scripts that are not watched any more, whose rows are going.
+    pub fn forgetting(&self) -> impl Iterator<Item = Result<ScriptHash, StoreError>> + Send + '_ {
+        self.keys(FORGETTING, |key| parse_hash_key(key).map(ScriptHash))
     }
 
     /// All transactions with status mempool.

@@ -13,8 +13,8 @@ use super::codec::keys::{
 use super::codec::{Malformed, StoredValue};
 use super::db::{Db, whole_family};
 use super::families::{
-    BLOCKS, COINBASES, HISTORY, MEMPOOL, META, OPEN_SCANS, OUTPUTS, PENDING, SCAN_SCRIPTS, SCANS,
-    SCRIPT_SCANS, SINCE, TXS, UNSPENT, WATCHES, meta,
+    BLOCKS, COINBASES, FORGETTING, HISTORY, MEMPOOL, META, OPEN_SCANS, OUTPUTS, PENDING,
+    SCAN_SCRIPTS, SCANS, SCRIPT_SCANS, SINCE, TXS, UNSPENT, WATCHES, meta,
 };
 use super::log::{Numbers, put_events};
 use super::{RowCounts, StoreError};
@@ -190,6 +190,10 @@ impl Writer {
                 let key = script_scan_key(*scan, script);
                 self.move_key(batch, SCRIPT_SCANS, of(old, key), of(new, key));
             }
+            Change::Forgetting { script, old, new } => {
+                let of = |is_so: &bool| is_so.then_some(script.0);
+                self.move_key(batch, FORGETTING, of(old), of(new));
+            }
         }
     }
 
@@ -300,7 +304,8 @@ impl SignedCounts {
             Change::Block { .. }
             | Change::Tip { .. }
             | Change::Scan { .. }
-            | Change::ScanScript { .. } => {}
+            | Change::ScanScript { .. }
+            | Change::Forgetting { .. } => {}
         }
     }
 
@@ -355,12 +360,12 @@ impl View for Writer {
         scripts.collect()
     }
 
-    fn unspent(&self, script: &ScriptHash) -> Result<Vec<OutPoint>, ViewError> {
-        self.keys(UNSPENT, &script.0, parse_unspent_key)
+    fn unspent(&self, script: &ScriptHash, limit: usize) -> Result<Vec<OutPoint>, ViewError> {
+        self.keys(UNSPENT, &script.0, limit, parse_unspent_key)
     }
 
-    fn history(&self, script: &ScriptHash) -> Result<Vec<Txid>, ViewError> {
-        self.keys(HISTORY, &script.0, |key| {
+    fn history(&self, script: &ScriptHash, limit: usize) -> Result<Vec<Txid>, ViewError> {
+        self.keys(HISTORY, &script.0, limit, |key| {
             parse_history_key(key).map(|(_, txid)| txid)
         })
     }
@@ -370,24 +375,26 @@ impl View for Writer {
     }
 
     fn scan_scripts(&self, scan: &ScanId) -> Result<Vec<ScriptHash>, ViewError> {
-        self.keys(SCAN_SCRIPTS, &scan.0.to_be_bytes(), parse_scan_script_key)
+        let prefix = scan.0.to_be_bytes();
+        self.keys(SCAN_SCRIPTS, &prefix, usize::MAX, parse_scan_script_key)
     }
 
     fn scans_of(&self, script: &ScriptHash) -> Result<Vec<ScanId>, ViewError> {
-        self.keys(SCRIPT_SCANS, &script.0, parse_script_scan_key)
+        self.keys(SCRIPT_SCANS, &script.0, usize::MAX, parse_script_scan_key)
     }
 }
 
 impl Writer {
-    /// What the keys of a lookup family that start with `prefix` say.
+    /// What the keys of a lookup family that start with `prefix` say, at most `limit` of them.
     fn keys<T>(
         &self,
         family: &'static str,
         prefix: &[u8],
+        limit: usize,
         parse: impl Fn(&[u8]) -> Result<T, Malformed>,
     ) -> Result<Vec<T>, ViewError> {
         let entries = self.db.scan(family, prefix, None, ReadOptions::default());
-        let parsed = entries.map(|entry| {
+        let parsed = entries.take(limit).map(|entry| {
             let (key, _) = entry?;
             parse(&key).map_err(|Malformed(what)| self.db.corrupt(family, &key, what).into())
         });

@@ -93,8 +93,10 @@ impl Tracker {
             if signals_replacement(tx) || step.tracker.mempool.contains(txid) {
                 children.extend(step.tracker.mempool.children(*txid, tx));
             }
+            // Without touches it mattered to a script that is being forgotten.
+            let is_tracked = step.tracker.mempool.is_tracked(txid);
             step.tracker.mempool.remove(txid);
-            if !touches.is_empty() {
+            if is_tracked || !touches.is_empty() {
                 step.record(
                     *txid,
                     tx,

@@ -62,6 +62,8 @@ pub struct Draft<'a, V> {
     scans: Cells<ScanId, ScanRow>,
     /// Scripts that came into a scan (`true`) or left it.
     scan_scripts: BTreeMap<(ScanId, ScriptHash), bool>,
+    /// Scripts whose rows begin to go (`true`), or are gone.
+    forgetting: BTreeMap<ScriptHash, bool>,
     tip: Option<Cell<BlockId>>,
     /// Transactions in the order in which they were first written: the order of their events.
     pub order: Vec<Txid>,
@@ -83,6 +85,7 @@ impl<'a, V: View> Draft<'a, V> {
             blocks: BTreeMap::new(),
             scans: BTreeMap::new(),
             scan_scripts: BTreeMap::new(),
+            forgetting: BTreeMap::new(),
             tip: None,
             order: Vec::new(),
             ordered: HashSet::new(),
@@ -240,6 +243,12 @@ impl<'a, V: View> Draft<'a, V> {
         self.scan_scripts.insert((scan, script), is_in);
     }
 
+    /// Notes that the rows of a script begin to go, or are gone: at most one of both in one
+    /// transition.
+    pub fn put_forgetting(&mut self, script: ScriptHash, begins: bool) {
+        self.forgetting.insert(script, begins);
+    }
+
     pub fn block(&mut self, height: u32) -> Result<Option<&BlockRow>, ApplyError> {
         if !self.blocks.contains_key(&height) {
             self.blocks
@@ -334,6 +343,15 @@ impl<'a, V: View> Draft<'a, V> {
                 new,
             }
         }));
+        changes.extend(
+            self.forgetting
+                .into_iter()
+                .map(|(script, new)| Change::Forgetting {
+                    script,
+                    old: !new,
+                    new,
+                }),
+        );
         changes.extend(
             self.tip
                 .filter(|cell| cell.old != cell.new)

@@ -119,6 +119,7 @@ pub enum Input {
         now: u64,
     },
     /// Watch these scripts from now on. Already watched ones only get the new label and depths.
+    /// Refused ([`ApplyError::StillForgetting`]) while one of them has rows from before.
     Watch {
         scripts: Vec<WatchRequest>,
         now: u64,
@@ -131,8 +132,12 @@ pub enum Input {
         outputs: Vec<FoundOutput>,
         now: u64,
     },
-    /// Forget these scripts and all that is known of them alone.
+    /// Forget these scripts and all that is known of them alone. They are not watched any more
+    /// after this input; if they have many rows, these go with [`Input::Forget`].
     Unwatch { scripts: Vec<ScriptHash>, now: u64 },
+    /// A portion of the rows goes that forgotten scripts have left; nothing happens without any. To
+    /// be sent while the tracker [has some](super::Tracker::is_forgetting).
+    Forget,
     /// A history scan of `scripts` (those that are watched) is to be made, from height `from` on.
     /// Its id must be new.
     OpenScan {
@@ -224,6 +229,8 @@ pub enum ApplyError {
     ScanMoved { scan: ScanId, height: u32 },
     #[error("the blocks of a stretch must ascend from height {first} up to {upto:?}")]
     BadStretch { first: u32, upto: BlockId },
+    #[error("{0:?} is still being forgotten: watch it when nothing is any more")]
+    StillForgetting(ScriptHash),
     #[error("amounts of {0:?} do not add up")]
     Amount(ScriptHash),
     #[error(transparent)]

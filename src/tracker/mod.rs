@@ -34,7 +34,7 @@
 //! Watch        live from this very input on; tracked unconfirmed transactions are matched again, others that pay it asked for
 //! Baseline     what it owned before, as of our tip: only what comes after that is covered
 //! OpenScan     its history before that is wanted; Past brings it, in ascending order; CloseScan says that it is whole    [`past`]
-//! Unwatch      as if it had never been watched
+//! Unwatch      as if it had never been watched; of very many rows the rest goes with Forget, in portions
 //! Policy       which transactions the node lets be replaced
 //! ```
 

@@ -267,6 +267,12 @@ pub enum Change {
         old: bool,
         new: bool,
     },
+    /// Whether a script is not watched any more, and some of its rows are still there.
+    Forgetting {
+        script: ScriptHash,
+        old: bool,
+        new: bool,
+    },
 }
 
 /// The difference between two states: at most one [`Change`] per row, so order does not matter.
@@ -320,6 +326,11 @@ impl Change {
                 new,
             } => Self::ScanScript {
                 scan,
+                script,
+                old: new,
+                new: old,
+            },
+            Self::Forgetting { script, old, new } => Self::Forgetting {
                 script,
                 old: new,
                 new: old,

@@ -7,7 +7,13 @@ use bitcoin::{OutPoint, Txid};
 
 use super::filter::{Filter, Fingerprints, Prints};
 use super::mempool::Mempool;
-use super::{ApplyError, BlockId, Input, Replacement, ScanId, Transition, TxRow, View, WatchRow};
+use super::{
+    ApplyError, BlockId, Input, Replacement, ScanId, ScriptHash, Transition, TxRow, View,
+    WatchRequest, WatchRow,
+};
+
+/// Rows that one input takes away at most: some ten milliseconds.
+const PORTION: usize = 1000;
 
 /// The in-memory part of the state: fingerprints and the mempool's index. Everything else is rows.
 #[derive(Debug)]
@@ -26,6 +32,10 @@ pub struct Tracker {
     pub(super) newest_coverage: u32,
     /// History scans that have not ended.
     pub(super) scans: BTreeSet<ScanId>,
+    /// Scripts that are not watched any more, and have rows. Nothing counts for them.
+    pub(super) forgetting: BTreeSet<ScriptHash>,
+    /// Rows that one input takes away at most.
+    pub(super) portion: usize,
     /// What the node does, as far as it was told.
     pub(super) replacement: Replacement,
 }
@@ -43,6 +53,8 @@ impl Tracker {
             depths: BTreeMap::new(),
             newest_coverage: 0,
             scans: BTreeSet::new(),
+            forgetting: BTreeSet::new(),
+            portion: PORTION,
             replacement: Replacement::default(),
         }
     }
@@ -72,6 +84,38 @@ impl Tracker {
     /// A history scan that has not ended.
     pub fn load_scan(&mut self, scan: ScanId) {
         self.scans.insert(scan);
+    }
+
+    /// A script that is not watched any more, and has rows.
+    pub fn load_forgetting(&mut self, script: ScriptHash) {
+        self.forgetting.insert(script);
+    }
+
+    /// As many rows as one input takes away at most; a thousand, if nobody says otherwise.
+    pub fn in_portions_of(self, portion: usize) -> Self {
+        Self { portion, ..self }
+    }
+
+    /// Whether there are rows of forgotten scripts: [`Input::Forget`] takes them away.
+    pub fn is_forgetting(&self) -> bool {
+        !self.forgetting.is_empty()
+    }
+
+    /// Whether an input would be refused because it watches what is still being forgotten
+    /// ([`ApplyError::StillForgetting`]).
+    pub fn is_too_early(&self, input: &Input) -> bool {
+        match input {
+            Input::Watch { scripts, .. } => self.still_forgetting(scripts).is_some(),
+            _ => false,
+        }
+    }
+
+    pub(super) fn still_forgetting(&self, requests: &[WatchRequest]) -> Option<ScriptHash> {
+        if !self.is_forgetting() {
+            return None;
+        }
+        let mut scripts = requests.iter().map(|request| ScriptHash::of(&request.spk));
+        scripts.find(|script| self.forgetting.contains(script))
     }
 
     pub fn tip(&self) -> Option<BlockId> {
@@ -121,6 +165,7 @@ impl Tracker {
                 now,
             } => self.baseline(view, block, &scripts, &outputs, now),
             Input::Unwatch { scripts, now } => self.unwatch(view, &scripts, now),
+            Input::Forget => self.forget(view),
             Input::OpenScan {
                 scan,
                 scripts,

@@ -53,7 +53,9 @@ impl<'a, V: View> Step<'a, V> {
         {
             return Ok(None);
         }
-        Ok(self.draft.output(outpoint)?.cloned())
+        let forgetting = &self.tracker.forgetting;
+        let row = self.draft.output(outpoint)?;
+        Ok(row.filter(|row| !forgetting.contains(&row.script)).cloned())
     }
 
     pub fn put_output(

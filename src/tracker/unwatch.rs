@@ -16,16 +16,20 @@ impl Tracker {
     ) -> Result<Transition, ApplyError> {
         let mut step = Step::new(self, view, now);
         let (mut told, mut has_left_scans) = (Vec::new(), false);
+        let mut room = step.tracker.portion;
         for script in scripts {
             let Some(row) = step.draft.watch(script)?.cloned() else {
                 continue;
             };
-            step.forget_outputs(view, script)?;
             has_left_scans |= step.leave_scans(view, script)?;
             step.draft.remove_watch(script)?;
             let fingerprint = step.tracker.fingerprints.script(&row.spk);
             step.tracker.scripts.remove(fingerprint);
             step.tracker.uncount_depths(&row.depths);
+            if !step.forget_rows(view, script, &mut room)? {
+                step.draft.put_forgetting(*script, true);
+                step.tracker.forgetting.insert(*script);
+            }
             told.push(EventKind::Unwatched {
                 spk: row.spk,
                 script: *script,
@@ -38,19 +42,47 @@ impl Tracker {
             Cause::Removed(Txid::from_raw_hash(bitcoin::hashes::Hash::all_zeros()))
         })
     }
+
+    pub(super) fn forget(&mut self, view: &impl View) -> Result<Transition, ApplyError> {
+        let mut step = Step::new(self, view, 0);
+        let mut room = step.tracker.portion;
+        while let Some(script) = step.tracker.forgetting.first().copied() {
+            if !step.forget_rows(view, &script, &mut room)? {
+                break;
+            }
+            step.draft.put_forgetting(script, false);
+            step.tracker.forgetting.remove(&script);
+        }
+        Ok(Transition {
+            changes: step.draft.into_changes(),
+            ..Transition::default()
+        })
+    }
 }
 
 impl<V: View> Step<'_, V> {
     /// Removes the outputs of a script and its part in transactions; those that touch nobody else
-    /// any more go.
-    fn forget_outputs(&mut self, view: &V, script: &ScriptHash) -> Result<(), ApplyError> {
-        for outpoint in view.unspent(script)? {
+    /// any more go. At most about `room` rows, which is made less by them; answers whether none is
+    /// left.
+    fn forget_rows(
+        &mut self,
+        view: &V,
+        script: &ScriptHash,
+        room: &mut usize,
+    ) -> Result<bool, ApplyError> {
+        for outpoint in view.unspent(script, *room)? {
             self.forget_output(script, outpoint)?;
+            *room = room.saturating_sub(1);
         }
-        for txid in view.history(script)? {
+        for txid in view.history(script, *room)? {
+            if *room == 0 {
+                break;
+            }
             let Some(mut row) = self.draft.tx(&txid)?.cloned() else {
                 continue;
             };
+            let looks = row.tx.output.len() + row.tx.input.len();
+            *room = room.saturating_sub(1 + looks);
             let created = (0..)
                 .zip(&row.tx.output)
                 .map(|(vout, _)| OutPoint { txid, vout });
@@ -66,7 +98,7 @@ impl<V: View> Step<'_, V> {
             self.tracker.mempool.untrack(&txid);
             self.draft.remove_tx(&txid)?;
         }
-        Ok(())
+        Ok(*room > 0)
     }
 
     fn forget_output(&mut self, script: &ScriptHash, outpoint: OutPoint) -> Result<(), ApplyError> {

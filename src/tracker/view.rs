@@ -26,10 +26,10 @@ pub trait View {
     /// The scripts whose coverage begins above `height`. May be slow: it is asked only when a reorg
     /// reaches below the newest watch.
     fn watches_above(&self, height: u32) -> Result<Vec<ScriptHash>, ViewError>;
-    /// The outputs of a script whose spend is not confirmed, in any order.
-    fn unspent(&self, script: &ScriptHash) -> Result<Vec<OutPoint>, ViewError>;
-    /// The transactions that touch a script, in any order.
-    fn history(&self, script: &ScriptHash) -> Result<Vec<Txid>, ViewError>;
+    /// The outputs of a script whose spend is not confirmed, in any order, at most `limit`.
+    fn unspent(&self, script: &ScriptHash, limit: usize) -> Result<Vec<OutPoint>, ViewError>;
+    /// The transactions that touch a script, in any order, at most `limit`.
+    fn history(&self, script: &ScriptHash, limit: usize) -> Result<Vec<Txid>, ViewError>;
     fn scan(&self, scan: &ScanId) -> Result<Option<ScanRow>, ViewError>;
     /// The scripts of a scan that has not ended, ascending.
     fn scan_scripts(&self, scan: &ScanId) -> Result<Vec<ScriptHash>, ViewError>;
@@ -47,6 +47,7 @@ pub struct MemoryView {
     pub tip: Option<BlockId>,
     pub scans: HashMap<ScanId, ScanRow>,
     pub scan_scripts: BTreeSet<(ScanId, ScriptHash)>,
+    pub forgetting: BTreeSet<ScriptHash>,
 }
 
 impl MemoryView {
@@ -74,6 +75,12 @@ impl MemoryView {
                     match new {
                         true => self.scan_scripts.insert((scan, script)),
                         false => self.scan_scripts.remove(&(scan, script)),
+                    };
+                }
+                Change::Forgetting { script, new, .. } => {
+                    match new {
+                        true => self.forgetting.insert(script),
+                        false => self.forgetting.remove(&script),
                     };
                 }
             }
@@ -127,20 +134,22 @@ impl View for MemoryView {
             .collect())
     }
 
-    fn unspent(&self, script: &ScriptHash) -> Result<Vec<OutPoint>, ViewError> {
+    fn unspent(&self, script: &ScriptHash, limit: usize) -> Result<Vec<OutPoint>, ViewError> {
         Ok(self
             .outputs
             .iter()
             .filter(|(_, row)| is_unspent(row, script))
+            .take(limit)
             .map(|(outpoint, _)| *outpoint)
             .collect())
     }
 
-    fn history(&self, script: &ScriptHash) -> Result<Vec<Txid>, ViewError> {
+    fn history(&self, script: &ScriptHash, limit: usize) -> Result<Vec<Txid>, ViewError> {
         Ok(self
             .txs
             .iter()
             .filter(|(_, row)| touches(row, script))
+            .take(limit)
             .map(|(txid, _)| *txid)
             .collect())
     }
@@ -202,6 +211,8 @@ impl<'a, V: View> Overlay<'a, V> {
                 Change::ScanScript {
                     scan, script, new, ..
                 } => drop(self.scan_scripts.insert((scan, script), new)),
+                // No step reads it: the tracker has it in memory.
+                Change::Forgetting { .. } => {}
             }
         }
     }
@@ -252,25 +263,30 @@ impl<V: View> View for Overlay<'_, V> {
         Ok(scripts)
     }
 
-    fn unspent(&self, script: &ScriptHash) -> Result<Vec<OutPoint>, ViewError> {
-        let mut outpoints = self.base.unspent(script)?;
+    fn unspent(&self, script: &ScriptHash, limit: usize) -> Result<Vec<OutPoint>, ViewError> {
+        // As many of those as this may take away.
+        let of_base = limit.saturating_add(self.outputs.len());
+        let mut outpoints = self.base.unspent(script, of_base)?;
         outpoints.retain(|outpoint| !self.outputs.contains_key(outpoint));
         let ours = self
             .outputs
             .iter()
             .filter(|(_, row)| row.as_ref().is_some_and(|row| is_unspent(row, script)));
         outpoints.extend(ours.map(|(outpoint, _)| *outpoint));
+        outpoints.truncate(limit);
         Ok(outpoints)
     }
 
-    fn history(&self, script: &ScriptHash) -> Result<Vec<Txid>, ViewError> {
-        let mut txids = self.base.history(script)?;
+    fn history(&self, script: &ScriptHash, limit: usize) -> Result<Vec<Txid>, ViewError> {
+        let of_base = limit.saturating_add(self.txs.len());
+        let mut txids = self.base.history(script, of_base)?;
         txids.retain(|txid| !self.txs.contains_key(txid));
         let ours = self
             .txs
             .iter()
             .filter(|(_, row)| row.as_ref().is_some_and(|row| touches(row, script)));
         txids.extend(ours.map(|(txid, _)| *txid));
+        txids.truncate(limit);
         Ok(txids)
     }
 

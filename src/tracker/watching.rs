@@ -19,6 +19,9 @@ impl Tracker {
         requests: Vec<WatchRequest>,
         now: u64,
     ) -> Result<Transition, ApplyError> {
+        if let Some(script) = self.still_forgetting(&requests) {
+            return Err(ApplyError::StillForgetting(script));
+        }
         let mut step = Step::new(self, view, now);
         let mut fresh = Vec::new();
         let mut wants_baseline = false;

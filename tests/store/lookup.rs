@@ -29,6 +29,7 @@ enum Step {
     Scan(u64, Option<u32>),
     /// Whether the script is in the scan.
     ScanScript(u64, u8, bool),
+    Forgetting(u8, bool),
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -59,6 +60,7 @@ fn step() -> impl Strategy<Value = Step> {
             script,
             is_in
         )),
+        (1..4_u8, any::<bool>()).prop_map(|(n, is_so)| Step::Forgetting(n, is_so)),
     ]
 }
 
@@ -169,6 +171,11 @@ fn change(view: &MemoryView, step: &Step) -> Change {
             old: view.scan_scripts.contains(&(ScanId(*scan), script(*n))),
             new: *new,
         },
+        Step::Forgetting(n, new) => Change::Forgetting {
+            script: script(*n),
+            old: view.forgetting.contains(&script(*n)),
+            new: *new,
+        },
     }
 }
 
@@ -185,6 +192,7 @@ fn change_set(view: &mut MemoryView, steps: &[Step]) -> ChangeSet {
             Step::Tip(_) => (4, 0),
             Step::Scan(scan, _) => (5, *scan),
             Step::ScanScript(scan, n, _) => (6 + u64::from(*n), *scan),
+            Step::Forgetting(n, _) => (20, u64::from(*n)),
         };
         if rows.insert(row) {
             set.0.push(change(view, step));
@@ -203,6 +211,9 @@ fn expected_lookups(view: &MemoryView) -> Entries {
         |family: &str, key: Vec<u8>| drop(entries.insert((family.to_owned(), key), Vec::new()));
     for (script, _) in view.watches.iter().filter(|(_, row)| row.coverage.pending) {
         add("pending", script.0.to_vec());
+    }
+    for script in &view.forgetting {
+        add("forgetting", script.0.to_vec());
     }
     for (scan, script) in &view.scan_scripts {
         let scan = scan.0.to_be_bytes();
@@ -281,6 +292,7 @@ fn check_against_the_model(
                 "history",
                 "scan_scripts",
                 "script_scans",
+                "forgetting",
             ]
             .contains(&family.as_str())
         })
@@ -315,14 +327,14 @@ fn check_against_the_model(
     check_scans(writer, reader, view);
     for n in 0..6 {
         let of_script = (
-            sorted(writer.unspent(&script(n)).unwrap()),
-            sorted(writer.history(&script(n)).unwrap()),
+            sorted(writer.unspent(&script(n), usize::MAX).unwrap()),
+            sorted(writer.history(&script(n), usize::MAX).unwrap()),
         );
         assert_eq!(
             of_script,
             (
-                sorted(view.unspent(&script(n)).unwrap()),
-                sorted(view.history(&script(n)).unwrap())
+                sorted(view.unspent(&script(n), usize::MAX).unwrap()),
+                sorted(view.history(&script(n), usize::MAX).unwrap())
             ),
             "of script {n}"
         );

@@ -1,16 +1,20 @@
 //! Scripts that are forgotten: afterwards the rows are as if they had never been watched.
 
-use satwatch::tracker::{Balance, EventKind, Input, MemoryView, ScanState, ScriptHash, Seen, View};
+use satwatch::tracker::{
+    ApplyError, Balance, EventKind, Input, MemoryView, Past, ScanState, ScriptHash, Seen, View,
+    WatchRequest,
+};
 
 use crate::runner::Stretch;
 use crate::told::{coin, out, told};
-use crate::world::{World, script, tx};
+use crate::world::{World, script, spk, tx};
 
 /// The rows without a script, as somebody would make them who knows nothing of how the tracker does
 /// it.
 fn without(view: &MemoryView, script: &ScriptHash) -> MemoryView {
     let mut view = view.clone();
     view.watches.remove(script);
+    view.forgetting.remove(script);
     view.outputs.retain(|_, row| row.script != *script);
     for row in view.txs.values_mut() {
         row.touches.retain(|touch| touch.script != *script);
@@ -32,9 +36,35 @@ fn without(view: &MemoryView, script: &ScriptHash) -> MemoryView {
 }
 
 impl World {
+    /// The rows without what is being forgotten.
+    pub fn visible(&self) -> MemoryView {
+        let forgetting = self.view.forgetting.iter();
+        forgetting.fold(self.view.clone(), |view, script| without(&view, script))
+    }
+
     pub fn forget(&mut self, number: u8) {
         let gone = script(number);
-        let expected = without(&self.view, &gone);
+        self.begin_to_forget(number);
+        let expected = self.visible();
+        self.forget_all();
+        assert_eq!(
+            self.view, expected,
+            "only what the script made matter is gone"
+        );
+        self.check_memory();
+        let again = self
+            .try_send(Input::Unwatch {
+                scripts: vec![gone],
+                now: self.now,
+            })
+            .expect("it may always come");
+        assert!(again.changes.is_empty() && again.events.is_empty() && again.asks.is_empty());
+    }
+
+    /// It is not watched any more. What it has many rows of goes in portions.
+    pub fn begin_to_forget(&mut self, number: u8) {
+        let gone = script(number);
+        let expected = without(&self.visible(), &gone);
         let was_watched = self.watched.remove(&number);
         let transition = self
             .try_send(Input::Unwatch {
@@ -43,8 +73,9 @@ impl World {
             })
             .expect("it may always come");
         assert_eq!(
-            self.view, expected,
-            "only what the script made matter is gone"
+            self.visible(),
+            expected,
+            "what the others know stays as it is"
         );
         let told: Vec<_> = transition
             .events
@@ -58,14 +89,24 @@ impl World {
             vec![true; usize::from(was_watched)],
             "it is told once, and nothing else is"
         );
+    }
+
+    /// All that is being forgotten goes, as before anything is watched again.
+    pub fn forget_all(&mut self) {
+        while self.tracker.is_forgetting() {
+            self.forget_portion();
+        }
+    }
+
+    /// Some of what is being forgotten goes, and nobody is told.
+    pub fn forget_portion(&mut self) {
+        let (visible, had_some) = (self.visible(), self.tracker.is_forgetting());
+        let transition = self.try_send(Input::Forget).expect("it may always come");
+        assert!(transition.events.is_empty() && transition.asks.is_empty());
+        assert_eq!(had_some, !transition.changes.is_empty(), "it goes on");
+        assert!(transition.changes.0.len() <= 20, "it is bounded");
+        assert_eq!(self.visible(), visible, "what counts stays as it is");
         self.check_memory();
-        let again = self
-            .try_send(Input::Unwatch {
-                scripts: vec![gone],
-                now: self.now,
-            })
-            .expect("it may always come");
-        assert!(again.changes.is_empty() && again.events.is_empty() && again.asks.is_empty());
     }
 }
 
@@ -158,4 +199,71 @@ fn a_payment_that_mattered_to_a_forgotten_script_alone_matters_again_when_it_is_
         }
     );
     world.check();
+}
+
+#[test]
+fn a_script_with_many_rows_is_forgotten_in_portions_and_counts_for_nothing_meanwhile() {
+    let mut world = World::new();
+    for number in [1, 2] {
+        world.watch(number, &[2]);
+    }
+    let payments: Vec<_> = (0..6)
+        .map(|n| tx(&[coin(&world, n)], &[(1, 700), (1, 5)]))
+        .collect();
+    let _ = world.mine(1, &payments[..3]);
+    for payment in &payments[3..] {
+        let _ = world.accept(payment);
+    }
+    world.begin_to_forget(1);
+    assert!(world.tracker.is_forgetting());
+    world.check();
+    // Its outputs are spent, to somebody who is watched and to nobody; a block takes some of it.
+    let shared = tx(&[out(&payments[0], 0), out(&payments[5], 0)], &[(2, 40)]);
+    let _ = world.accept(&shared);
+    let own = tx(&[out(&payments[1], 0)], &[(9, 40)]);
+    let _ = world.accept(&own);
+    world.forget_portion();
+    world.check();
+    let _ = world.mine(9, &[payments[3].clone(), own.clone()]);
+    world.check();
+    let _ = world.disconnect(2);
+    world.check();
+    world.restart();
+    while world.tracker.is_forgetting() {
+        world.forget_portion();
+        world.check();
+    }
+    assert_eq!(world.view.txs.len(), 1, "only what script 2 knows is left");
+    world.check_change_sets();
+}
+
+#[test]
+fn a_script_is_not_added_while_it_is_being_forgotten_and_begins_without_anything_from_before() {
+    let mut world = World::new();
+    world.watch(1, &[]);
+    for n in 0..6 {
+        let payment = tx(&[coin(&world, n)], &[(1, 700)]);
+        let _ = world.mine(9, &[payment]);
+    }
+    world.begin_to_forget(1);
+    let add = Input::Watch {
+        scripts: vec![WatchRequest {
+            spk: spk(1),
+            label: None,
+            depths: Vec::new(),
+            past: Past::Leave,
+        }],
+        now: 1,
+    };
+    assert!(world.tracker.is_too_early(&add));
+    let refused = world.refused(add.clone());
+    assert_eq!(refused, ApplyError::StillForgetting(script(1)));
+    world.forget_all();
+    assert!(!world.tracker.is_too_early(&add));
+    let _ = world.apply(add);
+    let row = &world.view.watches[&script(1)];
+    assert_eq!((row.balance, row.tx_count), (Balance::default(), 0));
+    assert!(world.view.txs.is_empty() && world.view.outputs.is_empty());
+    world.check_memory();
+    world.check_change_sets();
 }

@@ -13,7 +13,14 @@ impl World {
             format!("{:#?}", self.tracker),
             format!("{:#?}", self.loaded()),
         );
-        for field in ["scripts", "outpoints", "depths", "scans", "tip"] {
+        for field in [
+            "scripts",
+            "outpoints",
+            "depths",
+            "scans",
+            "forgetting",
+            "tip",
+        ] {
             assert_eq!(
                 lines(&ours, field),
                 lines(&loaded, field),

@@ -236,7 +236,7 @@ fn mine(
     let whole = world.dies_after.is_none() && world.late.is_none();
     let events = world.mine(coinbase_to, &txs).events;
     if whole {
-        world.kept().check_depths(&events);
+        world.check_depths(&events);
     }
 }
 
@@ -263,7 +263,7 @@ fn reorg(world: &mut World, depth: usize, bits: &[u16], heard: Heard, what: Bran
             _ => world.mine(2, &txs).events,
         };
         if whole {
-            world.kept().check_depths(&events);
+            world.check_depths(&events);
         }
     }
 }

@@ -18,8 +18,8 @@
 //! 10. a process that dies between any two commits goes on from the rows as if nothing had
 //!     happened;
 //! 11. history scans bring what watching from the first block on would have (`truth.rs`);
-//! 12. a script that is forgotten leaves nothing behind (`forget.rs`), and memory is always what
-//!     the rows say (`memory.rs`).
+//! 12. a script that is forgotten counts for nothing at once and leaves nothing behind
+//!     (`forget.rs`), and memory is always what the rows say (`memory.rs`).
 
 use proptest::prelude::*;
 use satwatch::tracker::{MemoryView, Status};

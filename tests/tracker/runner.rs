@@ -37,6 +37,7 @@ impl World {
             past: Past::Find,
         };
         let scripts = numbers.iter().map(find).collect();
+        self.forget_all();
         let _ = self.apply(Input::Watch {
             scripts,
             now: self.now,

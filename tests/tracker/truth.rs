@@ -54,9 +54,12 @@ pub enum Act {
     Grow {
         blocks: Vec<u16>,
     },
+    /// `slowly`: what it leaves goes when [`Act::Forget`] says so.
     Remove {
         number: u8,
+        slowly: bool,
     },
+    Forget,
     /// For a tracker that hears late: so many of the news arrive, or are lost.
     Hear {
         count: u8,
@@ -116,7 +119,8 @@ fn scan_act(partial: bool) -> BoxedStrategy<Act> {
         2 => (any::<u16>(), stretch()).prop_map(|(scan, stretch)| Act::Read { scan, stretch }),
         2 => Just(Act::Deliver),
         1 => any::<u16>().prop_map(|scan| Act::CloseEarly { scan }),
-        1 => numbers.prop_map(|number| Act::Remove { number }),
+        1 => (numbers, any::<bool>()).prop_map(|(number, slowly)| Act::Remove { number, slowly }),
+        2 => Just(Act::Forget),
     ];
     let cut_short = prop_oneof![
         (any::<u16>(), any::<u8>()).prop_map(|(scan, horizon)| Act::Skip { scan, horizon }),
@@ -242,7 +246,12 @@ impl Life {
                     let _ = world.mine((bits % 9) as u8, &txs);
                 }
             }
-            Act::Remove { number } => world.forget(*number),
+            Act::Remove {
+                number,
+                slowly: false,
+            } => world.forget(*number),
+            Act::Remove { number, .. } => world.begin_to_forget(*number),
+            Act::Forget => world.forget_portion(),
             Act::Hear { count, lost } => world.hear(usize::from(*count), *lost),
             Act::Follow { baselines } => {
                 world.follow();
@@ -274,6 +283,7 @@ impl Life {
         let world = &mut self.world;
         world.dies_after = None;
         world.restart();
+        world.forget_all();
         world.finish_scans(Stretch {
             blocks: 3,
             too_much: false,
@@ -291,6 +301,7 @@ fn add(world: &mut World, number: u8, past: bool) {
         past,
     };
     world.watched.insert(number);
+    world.forget_all();
     let _ = world.send(Input::Watch {
         scripts: vec![request],
         now: world.now,

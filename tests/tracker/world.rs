@@ -49,7 +49,7 @@ pub struct World {
 
 /// The pretended node lets be replaced what signals, so that inheritance counts.
 fn tracker(key: [u8; 16]) -> Tracker {
-    let mut tracker = Tracker::new(key);
+    let mut tracker = Tracker::new(key).in_portions_of(4);
     let policy = Input::Policy(Replacement::Signalled);
     let told = tracker.apply(&MemoryView::default(), policy);
     assert_eq!(told, Ok(Transition::default()));
@@ -190,6 +190,7 @@ impl World {
     }
 
     pub fn watch(&mut self, number: u8, depths: &[u8]) {
+        self.forget_all();
         let request = WatchRequest {
             spk: spk(number),
             label: None,
@@ -395,6 +396,10 @@ impl World {
             .open_scans()
             .into_iter()
             .for_each(|scan| tracker.load_scan(scan));
+        self.view
+            .forgetting
+            .iter()
+            .for_each(|script| tracker.load_forgetting(*script));
         tracker
     }
 
@@ -428,7 +433,22 @@ impl World {
     /// Compares rows and events with the truth, and memory with the rows; every broken law is a
     /// panic with its name.
     pub fn check(&self) {
-        self.kept().check();
+        // What is being forgotten counts for nobody.
+        let view = &self.visible();
+        Kept {
+            view,
+            ..self.kept()
+        }
+        .check();
         self.check_memory();
+    }
+
+    pub fn check_depths(&self, events: &[Event]) {
+        let view = &self.visible();
+        Kept {
+            view,
+            ..self.kept()
+        }
+        .check_depths(events);
     }
 }

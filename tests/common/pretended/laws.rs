@@ -478,6 +478,11 @@ fn check_against(view: &MemoryView, changes: &ChangeSet) {
                 old != new,
                 view.scans.get(scan) == old.as_ref(),
             ),
+            Change::Forgetting { script, old, new } => (
+                format!("forgetting {script:?}"),
+                old != new,
+                view.forgetting.contains(script) == *old,
+            ),
             Change::ScanScript {
                 scan,
                 script,
