@@ -71,12 +71,12 @@
 //! unconfirmed ancestor that signals replacement. `inverted` means all bits flipped.
 //!
 //! Families marked (2) came with format 2, and nothing else did but bit 4 of a watch's flags (how
-//! many scans it is in follows, u32), a `scan_scripts` whose key was the id and whose value the list
-//! of its scripts, and the kinds 5 and 6 of events. Format 3 has `starts` in `meta` where the others had `log_id`, a
-//! text, which is the id of the first start now, and in `cursors` a webhook with expiring secrets
-//! and headers, and the entries `f`, `r` and `s`. Format 4 added the family marked (4), which is
-//! filled from `outputs` once. Format 5 has a row for each script of a scan, both ways, and so no
-//! bit 4. A folder of an earlier format is read and brought up; a later one is
+//! many scans it is in follows, u32), a `scan_scripts` whose key was the id and whose value the
+//! list of its scripts, and the kinds 5 and 6 of events. Format 3 has `starts` in `meta` where the
+//! others had `log_id`, a text, which is the id of the first start now, and in `cursors` a webhook
+//! with expiring secrets and headers, and the entries `f`, `r` and `s`. Format 4 added the family
+//! marked (4), which is filled from `outputs` once. Format 5 has a row for each script of a scan,
+//! both ways, and so no bit 4. A folder of an earlier format is read and brought up; a later one is
 //! refused.
 //!
 //! | `meta` key | value | |

@@ -234,7 +234,7 @@ fn a_script_with_many_rows_is_forgotten_in_portions_and_counts_for_nothing_meanw
         world.check();
     }
     assert_eq!(world.view.txs.len(), 1, "only what script 2 knows is left");
-    world.check_change_sets();
+    world.kept().check_change_sets();
 }
 
 #[test]
@@ -265,5 +265,5 @@ fn a_script_is_not_added_while_it_is_being_forgotten_and_begins_without_anything
     assert_eq!((row.balance, row.tx_count), (Balance::default(), 0));
     assert!(world.view.txs.is_empty() && world.view.outputs.is_empty());
     world.check_memory();
-    world.check_change_sets();
+    world.kept().check_change_sets();
 }

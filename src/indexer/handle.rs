@@ -1,0 +1,181 @@
+//! [`Handle`]: what others send to the thread, and what they hear back.
+
+use std::sync::Arc;
+
+use prometheus::HistogramVec;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
+
+use crate::store::{ConsumerEdit, Cutoff};
+use crate::tracker::{ApplyError, BlockId, Input};
+
+/// What an input led to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Done {
+    /// Our tip after the input.
+    pub tip: Option<BlockId>,
+    /// Number of the last event before or of this input: later ones are not its doing.
+    pub head: u64,
+}
+
+/// The indexer has ended; the daemon is stopping.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the indexer has stopped")]
+pub struct IndexerStopped;
+
+/// Why an input has no effect.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum InputRefused {
+    #[error(transparent)]
+    Apply(#[from] ApplyError),
+    #[error(transparent)]
+    Stopped(#[from] IndexerStopped),
+}
+
+pub(super) enum Command {
+    Input(InputJob),
+    Monitoring {
+        on: bool,
+        answer: oneshot::Sender<()>,
+    },
+    Prune {
+        cutoff: Cutoff,
+        answer: oneshot::Sender<usize>,
+    },
+    Consumer {
+        name: String,
+        edits: Vec<ConsumerEdit>,
+        sync: bool,
+        answer: oneshot::Sender<()>,
+    },
+    Stop,
+}
+
+pub(super) struct InputJob {
+    pub(super) input: Input,
+    pub(super) answer: Option<oneshot::Sender<Result<Done, ApplyError>>>,
+    /// Held while a block waits.
+    pub(super) _room: Option<OwnedSemaphorePermit>,
+}
+
+/// Sends to the indexer. Clones are cheap.
+#[derive(Clone)]
+pub struct Handle {
+    pub(super) inbox: mpsc::Sender<Command>,
+    pub(super) blocks: Arc<Semaphore>,
+    pub(super) head: watch::Receiver<u64>,
+    pub(super) step_times: HistogramVec,
+}
+
+impl Handle {
+    /// Applies an input and answers after its commit.
+    pub async fn apply(&self, input: Input) -> Result<Done, InputRefused> {
+        let (answer, answered) = oneshot::channel();
+        self.queue(input, Some(answer)).await?;
+        Ok(self.answer(answered).await??)
+    }
+
+    /// Queues an input, when there is room. Nobody hears if it is refused.
+    pub async fn post(&self, input: Input) -> Result<(), IndexerStopped> {
+        self.queue(input, None).await
+    }
+
+    /// Remembers that a person started or stopped monitoring; answers when it is on the disk.
+    pub async fn remember_monitoring(&self, on: bool) -> Result<(), IndexerStopped> {
+        let (answer, answered) = oneshot::channel();
+        self.send(Command::Monitoring { on, answer }).await?;
+        self.answer(answered).await
+    }
+
+    /// Deletes the oldest of the old events; answers how many. There may be more when they are
+    /// [`PRUNE_LIMIT`](crate::store::PRUNE_LIMIT).
+    pub async fn prune_events(&self, cutoff: Cutoff) -> Result<usize, IndexerStopped> {
+        let (answer, answered) = oneshot::channel();
+        self.send(Command::Prune { cutoff, answer }).await?;
+        self.answer(answered).await
+    }
+
+    /// Writes what became of a named reader of the log; answers when it is written, and with `sync`
+    /// on the disk.
+    pub async fn edit_consumer(
+        &self,
+        name: &str,
+        edits: Vec<ConsumerEdit>,
+        sync: bool,
+    ) -> Result<(), IndexerStopped> {
+        let (answer, answered) = oneshot::channel();
+        self.send(Command::Consumer {
+            name: name.to_owned(),
+            edits,
+            sync,
+            answer,
+        })
+        .await?;
+        self.answer(answered).await
+    }
+
+    /// Number of the last committed event. A wake-up only: read the log from where you are. Ends
+    /// when the indexer does.
+    pub fn head(&self) -> watch::Receiver<u64> {
+        self.head.clone()
+    }
+
+    /// How long the thread was held each time, by a batch with a block in it or by anything else.
+    pub fn step_times(&self) -> HistogramVec {
+        self.step_times.clone()
+    }
+
+    /// Ends the indexer after what is queued by now; its thread's result says how it went.
+    pub async fn stop(&self) {
+        // An error means that it has ended already.
+        _ = self.send(Command::Stop).await;
+    }
+
+    /// Waits until the indexer has ended, for whatever reason.
+    pub async fn stopped(&self) {
+        self.inbox.closed().await;
+    }
+
+    /// Whether the indexer has ended, for whatever reason.
+    pub fn has_stopped(&self) -> bool {
+        self.inbox.is_closed()
+    }
+
+    async fn queue(
+        &self,
+        input: Input,
+        answer: Option<oneshot::Sender<Result<Done, ApplyError>>>,
+    ) -> Result<(), IndexerStopped> {
+        let room = match input {
+            Input::Connect { .. } => Some(
+                self.blocks
+                    .clone()
+                    .acquire_owned()
+                    .await
+                    .map_err(|_| IndexerStopped)?,
+            ),
+            _ => None,
+        };
+        self.send(Command::Input(InputJob {
+            input,
+            answer,
+            _room: room,
+        }))
+        .await
+    }
+
+    /// Waits for an answer. Without one the indexer is ending; who hears that may ask at once
+    /// whether it [has](Self::has_stopped).
+    async fn answer<T>(&self, answered: oneshot::Receiver<T>) -> Result<T, IndexerStopped> {
+        match answered.await {
+            Ok(answer) => Ok(answer),
+            Err(_) => {
+                self.stopped().await;
+                Err(IndexerStopped)
+            }
+        }
+    }
+
+    async fn send(&self, command: Command) -> Result<(), IndexerStopped> {
+        self.inbox.send(command).await.map_err(|_| IndexerStopped)
+    }
+}

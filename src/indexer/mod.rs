@@ -1,0 +1,365 @@
+//! The owner thread: the only place where state changes.
+//!
+//! It owns the [`Tracker`] and the store's [`Writer`]. It takes whatever inputs are waiting,
+//! applies them one after the other (each sees the changes of those before it), commits them as one
+//! batch and then publishes the new head. An answer to an input is given only after its commit. A
+//! failed commit ends the thread, and with it the process: the tracker's memory is then ahead of
+//! the store, and the restart reads what was committed.
+//!
+//! ```text
+//! Handle::apply, post ──> inbox (bounded; few blocks) ──> apply … apply ──> one commit ──> head ──> asks ──> answers
+//! ```
+//!
+//! The thread ends with `Ok` and a clean stop of the store when [`Handle::stop`] is called or every
+//! [`Handle`] is gone.
+//!
+//! A batch ends when it has taken [`BUDGET`], whatever waits, and before an input that is large by
+//! itself, such as a block: the thread's steps are short, and how long they are is counted
+//! ([`Handle::step_times`]).
+//!
+//! A refused input is answered to its sender and changes nothing. What nobody could repeat after a
+//! power loss (blocks, what a person asked for) is synced; mempool inputs are not, since the
+//! mempool is read again at start.
+
+mod handle;
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use prometheus::{HistogramOpts, HistogramVec};
+use tokio::sync::mpsc::error::TryRecvError;
+use tokio::sync::{Semaphore, mpsc, watch};
+
+pub use handle::{Done, Handle, IndexerStopped, InputRefused};
+
+use handle::{Command, InputJob};
+
+use crate::store::{StoreError, StoreReader, Writer};
+use crate::tracker::{ApplyError, Ask, Input, Overlay, Tracker};
+
+/// Inputs that may wait.
+const INBOX: usize = 256;
+
+/// Blocks among them: one is megabytes.
+const WAITING_BLOCKS: usize = 4;
+
+/// Inputs of one commit; scripts and outputs count as much as inputs do.
+const BATCH: usize = 256;
+
+/// After this time a batch takes no further input: all of them wait for its commit.
+const BUDGET: Duration = Duration::from_millis(10);
+
+/// Bounds of the counted times, in seconds.
+const STEP_TIMES: [f64; 12] = [
+    0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 5.0,
+];
+
+/// Why the thread ended, if not because it was told to.
+#[derive(Debug, thiserror::Error)]
+pub enum IndexerError {
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error(transparent)]
+    Fatal(#[from] ApplyError),
+}
+
+/// The tracker as the store's rows say. `key` must be random.
+pub fn load(reader: &StoreReader, key: [u8; 16]) -> Result<Tracker, StoreError> {
+    let mut tracker = Tracker::new(key);
+    tracker.load_tip(reader.snapshot().tip()?);
+    for watch in reader.watches() {
+        let (_, row) = watch?;
+        tracker.load_watch(&row);
+    }
+    for outpoint in reader.unspent_outpoints() {
+        tracker.load_outpoint(&outpoint?);
+    }
+    for scan in reader.snapshot().open_scans()? {
+        tracker.load_scan(scan);
+    }
+    for script in reader.forgetting() {
+        tracker.load_forgetting(script?);
+    }
+    for transaction in reader.unconfirmed_txs() {
+        let (txid, row) = transaction?;
+        tracker.load_unconfirmed(txid, &row);
+    }
+    Ok(tracker)
+}
+
+/// Starts the thread. `tracker` was [loaded](load) from the store that `writer` writes, `head` is
+/// its head now. What the tracker asks for goes to `asks`; an ask that finds it full is dropped, a
+/// later mempool snapshot leads to it again.
+pub fn spawn(
+    tracker: Tracker,
+    writer: Writer,
+    head: u64,
+    asks: mpsc::Sender<Ask>,
+) -> (Handle, JoinHandle<Result<(), IndexerError>>) {
+    let (sender, inbox) = mpsc::channel(INBOX);
+    let (publish, head) = watch::channel(head);
+    let step_times = count_step_times();
+    let handle = Handle {
+        inbox: sender,
+        blocks: Arc::new(Semaphore::new(WAITING_BLOCKS)),
+        head,
+        step_times: step_times.clone(),
+    };
+    let indexer = Indexer {
+        tracker,
+        writer,
+        inbox,
+        head: publish,
+        asks,
+        too_early: VecDeque::new(),
+        step_times,
+        budget: BUDGET,
+    };
+    let thread = thread::Builder::new()
+        .name("indexer".to_owned())
+        .spawn(move || indexer.run());
+    (
+        handle,
+        thread.expect("the system can start one more thread"),
+    )
+}
+
+fn count_step_times() -> HistogramVec {
+    let help =
+        "How long the thread that writes was held at a time, by a block or by anything else.";
+    let options = HistogramOpts::new("indexer_step_seconds", help).buckets(STEP_TIMES.to_vec());
+    let times = HistogramVec::new(options, &["step"]).expect("names and bounds are good");
+    for step in [BLOCK, OTHER] {
+        times.with_label_values(&[step]);
+    }
+    times
+}
+
+/// Labels of step times.
+const BLOCK: &str = "block";
+const OTHER: &str = "other";
+
+struct Indexer {
+    tracker: Tracker,
+    writer: Writer,
+    inbox: mpsc::Receiver<Command>,
+    head: watch::Sender<u64>,
+    asks: mpsc::Sender<Ask>,
+    /// Inputs that wait until scripts which they watch are forgotten.
+    too_early: VecDeque<InputJob>,
+    step_times: HistogramVec,
+    budget: Duration,
+}
+
+impl Indexer {
+    fn run(mut self) -> Result<(), IndexerError> {
+        let (mut jobs, mut ends) = (VecDeque::new(), false);
+        while !ends {
+            let first = match self.tracker.is_forgetting() {
+                false => self.inbox.blocking_recv().ok_or(TryRecvError::Disconnected),
+                true => self.inbox.try_recv(),
+            };
+            let other = match first {
+                Ok(command) => self.drain(command, &mut jobs),
+                Err(TryRecvError::Empty) => None,
+                Err(TryRecvError::Disconnected) => Some(Command::Stop),
+            };
+            while !jobs.is_empty() {
+                self.commit(&mut jobs)?;
+            }
+            match other {
+                None => {}
+                Some(Command::Stop) => ends = true,
+                Some(command) => self.carry_out(command)?,
+            }
+            if self.tracker.is_forgetting() && !ends {
+                self.forget(&mut jobs)?;
+            }
+        }
+        Ok(self.writer.close()?)
+    }
+
+    /// One portion of what forgotten scripts have left; then it is the turn of what waits. Who
+    /// waited for the last of it comes in again.
+    fn forget(&mut self, jobs: &mut VecDeque<InputJob>) -> Result<(), IndexerError> {
+        jobs.push_back(InputJob {
+            input: Input::Forget,
+            answer: None,
+            _room: None,
+        });
+        self.commit(jobs)?;
+        if !self.tracker.is_forgetting() {
+            jobs.append(&mut self.too_early);
+            while !jobs.is_empty() {
+                self.commit(jobs)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// What is no input.
+    fn carry_out(&mut self, command: Command) -> Result<(), IndexerError> {
+        let began = Instant::now();
+        match command {
+            Command::Input(_) | Command::Stop => {
+                unreachable!("inputs are in the batch, the stop ends the thread")
+            }
+            Command::Monitoring { on, answer } => {
+                self.writer.remember_monitoring(on)?;
+                _ = answer.send(());
+            }
+            Command::Consumer {
+                name,
+                edits,
+                sync,
+                answer,
+            } => {
+                self.writer.edit_consumer(&name, &edits, sync)?;
+                _ = answer.send(());
+            }
+            Command::Prune { cutoff, answer } => {
+                _ = answer.send(self.writer.prune_events(&cutoff)?)
+            }
+        }
+        self.count_step(OTHER, began);
+        Ok(())
+    }
+
+    fn count_step(&self, step: &str, began: Instant) {
+        let times = self.step_times.with_label_values(&[step]);
+        times.observe(began.elapsed().as_secs_f64());
+    }
+
+    /// The inputs that are waiting, `first` on, up to a command of another kind.
+    fn drain(&mut self, first: Command, jobs: &mut VecDeque<InputJob>) -> Option<Command> {
+        let (mut next, mut size) = (Some(first), 0);
+        while let Some(command) = next {
+            match command {
+                Command::Input(job) => {
+                    size += size_of(&job.input);
+                    jobs.push_back(job);
+                }
+                other => return Some(other),
+            }
+            next = if size < BATCH {
+                self.inbox.try_recv().ok()
+            } else {
+                None
+            };
+        }
+        None
+    }
+
+    /// Applies the first of these inputs, as many as fit into the budget and at least one, and
+    /// commits them. A large one is only ever the first: nothing that came before waits for it.
+    fn commit(&mut self, jobs: &mut VecDeque<InputJob>) -> Result<(), IndexerError> {
+        let (began, mut step) = (Instant::now(), OTHER);
+        let mut overlay = Overlay::new(&self.writer);
+        let (mut transitions, mut answers) = (
+            Vec::with_capacity(jobs.len()),
+            Vec::with_capacity(jobs.len()),
+        );
+        let (mut count, mut sync, mut taken) = (0, false, 0);
+        while let Some(job) = jobs.pop_front_if(|next| {
+            taken == 0 || size_of(&next.input) < BATCH && began.elapsed() < self.budget
+        }) {
+            if self.tracker.is_too_early(&job.input) {
+                self.too_early.push_back(job);
+                continue;
+            }
+            taken += 1;
+            let lasting = must_last(&job.input);
+            if is_block(&job.input) {
+                step = BLOCK;
+            }
+            let result = match self.tracker.apply(&overlay, job.input) {
+                Ok(transition) => {
+                    overlay.add(&transition.changes);
+                    count += transition.events.len() as u64;
+                    sync |= lasting;
+                    transitions.push(transition);
+                    Ok(Done {
+                        tip: self.tracker.tip(),
+                        head: self.writer.head_after(count),
+                    })
+                }
+                Err(error) if error.is_fatal() => return Err(error.into()),
+                Err(error) => Err(error),
+            };
+            answers.extend(job.answer.map(|answer| (answer, result)));
+        }
+        let head = self.writer.commit(&transitions, sync)?;
+        self.head
+            .send_if_modified(|published| std::mem::replace(published, head) != head);
+        for ask in transitions
+            .into_iter()
+            .flat_map(|transition| transition.asks)
+        {
+            if self.asks.try_send(ask).is_err() {
+                tracing::debug!("the follower is busy, dropped what the tracker asked for");
+            }
+        }
+        for (answer, result) in answers {
+            // Who does not wait for the answer does not need it.
+            _ = answer.send(result);
+        }
+        self.count_step(step, began);
+        Ok(())
+    }
+}
+
+/// What an input adds to a batch, in about the rows of one transaction. Blocks, and the end of a
+/// scan, which does not say how many scripts it had, fill one.
+fn size_of(input: &Input) -> usize {
+    match input {
+        Input::Watch { scripts, .. } => scripts.len().max(1),
+        Input::Baseline {
+            scripts, outputs, ..
+        } => (scripts.len() + outputs.len()).max(1),
+        Input::Unwatch { scripts, .. } | Input::OpenScan { scripts, .. } => scripts.len().max(1),
+        Input::Past { blocks, .. } => blocks
+            .iter()
+            .map(|block| block.transactions.len())
+            .sum::<usize>()
+            .max(1),
+        Input::Start { .. }
+        | Input::Connect { .. }
+        | Input::Disconnect { .. }
+        | Input::CloseScan { .. }
+        | Input::Forget => BATCH,
+        Input::Snapshot { .. } | Input::SkipPast { .. } | Input::Policy(_) => 1,
+        Input::TxSeen { .. } | Input::TxGone { .. } | Input::Settle { .. } => 1,
+    }
+}
+
+/// Whether an input is about blocks, as large as they are.
+fn is_block(input: &Input) -> bool {
+    matches!(
+        input,
+        Input::Start { .. } | Input::Connect { .. } | Input::Disconnect { .. }
+    )
+}
+
+/// Whether a change by this input must survive a power loss.
+pub fn must_last(input: &Input) -> bool {
+    match input {
+        Input::Start { .. }
+        | Input::Connect { .. }
+        | Input::Disconnect { .. }
+        | Input::Watch { .. }
+        | Input::Baseline { .. } => true,
+        Input::Unwatch { .. } | Input::OpenScan { .. } | Input::CloseScan { .. } => true,
+        // A scan goes on from where the store says that it is.
+        Input::Past { .. } | Input::SkipPast { .. } | Input::Forget => false,
+        Input::TxSeen { .. }
+        | Input::TxGone { .. }
+        | Input::Settle { .. }
+        | Input::Snapshot { .. }
+        | Input::Policy(_) => false,
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,642 @@
+use std::path::Path;
+
+use bitcoin::hashes::Hash;
+use bitcoin::{
+    Amount, Block, BlockHash, CompactTarget, Network, OutPoint, ScriptBuf, Transaction, TxIn,
+    TxMerkleNode, TxOut, Witness, absolute, block, transaction,
+};
+use tempfile::tempdir;
+use tokio::sync::oneshot;
+
+use super::*;
+use crate::store::{ChainInfo, Cutoff, open_at_boot};
+use crate::tracker::{BlockId, EventKind, Past, ScanEnd, ScanId, ScriptHash, Seen, WatchRequest};
+
+const NOW: u64 = 1_700_000_000_000;
+
+fn start() -> Input {
+    Input::Start {
+        first_height: 100,
+        blocks: vec![(BlockHash::from_byte_array([1; 32]), 5)],
+        now: NOW,
+    }
+}
+
+fn spk(n: u8) -> ScriptBuf {
+    ScriptBuf::from_bytes([&[0, 20][..], &[n; 20]].concat())
+}
+
+fn watch(n: u8, baseline: bool) -> Input {
+    let past = if baseline { Past::Find } else { Past::Leave };
+    Input::Watch {
+        scripts: vec![WatchRequest {
+            spk: spk(n),
+            label: None,
+            depths: Vec::new(),
+            past,
+        }],
+        now: NOW,
+    }
+}
+
+fn pays(n: u8) -> Transaction {
+    let previous_output = OutPoint {
+        txid: bitcoin::Txid::from_byte_array([n; 32]),
+        vout: 0,
+    };
+    let input = TxIn {
+        previous_output,
+        witness: Witness::from_slice(&[[n; 4]]),
+        ..TxIn::default()
+    };
+    let output = TxOut {
+        value: Amount::from_sat(1_000),
+        script_pubkey: spk(n),
+    };
+    Transaction {
+        version: transaction::Version::TWO,
+        lock_time: absolute::LockTime::ZERO,
+        input: vec![input],
+        output: vec![output],
+    }
+}
+
+fn accepted(n: u8) -> Input {
+    Input::TxSeen {
+        tx: pays(n),
+        seen: Seen::Accepted,
+        now: NOW,
+    }
+}
+
+fn connect(previous: BlockHash, height: u32, txdata: Vec<Transaction>) -> (BlockHash, Input) {
+    let header = block::Header {
+        version: block::Version::TWO,
+        prev_blockhash: previous,
+        merkle_root: TxMerkleNode::all_zeros(),
+        time: height,
+        bits: CompactTarget::from_consensus(0x207f_ffff),
+        nonce: 0,
+    };
+    let mut block = Block { header, txdata };
+    block.header.merkle_root = block.compute_merkle_root().expect("it has a transaction");
+    (
+        block.block_hash(),
+        Input::Connect {
+            block,
+            height,
+            now: NOW,
+        },
+    )
+}
+
+fn open(path: &Path, boot: &str) -> (Writer, StoreReader) {
+    let chain = ChainInfo {
+        network: Network::Regtest,
+        genesis: BlockHash::all_zeros(),
+    };
+    open_at_boot(path, Some(chain), NOW, boot).expect("the store opens")
+}
+
+struct Running {
+    handle: Handle,
+    thread: JoinHandle<Result<(), IndexerError>>,
+    asks: mpsc::Receiver<Ask>,
+    reader: StoreReader,
+}
+
+fn run(path: &Path) -> Running {
+    let (writer, reader) = open(path, "boot");
+    let (asks, asked) = mpsc::channel(8);
+    let tracker = load(&reader, [7; 16]).expect("the store loads");
+    let head = writer.head();
+    let (handle, thread) = spawn(tracker, writer, head, asks);
+    Running {
+        handle,
+        thread,
+        asks: asked,
+        reader,
+    }
+}
+
+#[tokio::test]
+async fn an_answer_comes_after_the_commit_and_the_head_with_it() {
+    let folder = tempdir().unwrap();
+    let Running {
+        handle,
+        thread,
+        reader,
+        ..
+    } = run(folder.path());
+    let head = handle.head();
+    let tip = handle.apply(start()).await.unwrap().tip;
+    assert_eq!(
+        (tip.map(|tip| tip.height), reader.snapshot().tip().unwrap()),
+        (Some(100), tip)
+    );
+    handle.apply(watch(1, false)).await.unwrap();
+    let done = handle.apply(accepted(1)).await.unwrap();
+    let events = reader.read_events(0, 99).unwrap();
+    assert!(
+        matches!(events[0].1.kind, EventKind::NewTransactions { .. }),
+        "{events:?}"
+    );
+    assert_eq!(
+        (done.head, *head.borrow(), reader.snapshot().head().unwrap()),
+        (2, 2, 2)
+    );
+    assert_eq!(
+        reader
+            .snapshot()
+            .watch(&ScriptHash::of(&spk(1)))
+            .unwrap()
+            .unwrap()
+            .balance
+            .unconfirmed,
+        1_000
+    );
+    handle.stop().await;
+    thread.join().unwrap().unwrap();
+}
+
+fn indexer(writer: Writer, inbox: mpsc::Receiver<Command>, budget: Duration) -> Indexer {
+    Indexer {
+        tracker: Tracker::new([7; 16]),
+        writer,
+        inbox,
+        head: watch::channel(0).0,
+        asks: mpsc::channel(1).0,
+        too_early: VecDeque::new(),
+        step_times: count_step_times(),
+        budget,
+    }
+}
+
+type Answered = oneshot::Receiver<Result<Done, ApplyError>>;
+
+fn job(input: Input) -> (InputJob, Answered) {
+    let (answer, answered) = oneshot::channel();
+    let job = InputJob {
+        input,
+        answer: Some(answer),
+        _room: None,
+    };
+    (job, answered)
+}
+
+fn large_watch() -> Input {
+    let request = WatchRequest {
+        spk: spk(1),
+        label: None,
+        depths: Vec::new(),
+        past: Past::Leave,
+    };
+    Input::Watch {
+        scripts: vec![request; BATCH],
+        now: NOW,
+    }
+}
+
+/// How many of these inputs each commit has, and that those alone are answered by it.
+fn batches(budget: Duration, inputs: Vec<Input>) -> Vec<usize> {
+    let folder = tempdir().unwrap();
+    let (writer, _reader) = open(folder.path(), "boot");
+    let mut indexer = indexer(writer, mpsc::channel(1).1, budget);
+    indexer
+        .commit(&mut VecDeque::from([job(start()).0]))
+        .unwrap();
+    let (mut jobs, mut answers): (VecDeque<_>, VecDeque<_>) = inputs.into_iter().map(job).unzip();
+    let mut batches = Vec::new();
+    while !jobs.is_empty() {
+        let waiting = jobs.len();
+        indexer.commit(&mut jobs).unwrap();
+        batches.push(waiting - jobs.len());
+        for mut answered in answers.drain(..waiting - jobs.len()) {
+            assert!(answered.try_recv().is_ok());
+        }
+        for answered in &mut answers {
+            assert_eq!(
+                answered.try_recv(),
+                Err(oneshot::error::TryRecvError::Empty)
+            );
+        }
+    }
+    batches
+}
+
+#[test]
+fn a_batch_that_has_had_its_time_takes_nothing_more() {
+    let inputs = || vec![watch(1, false), accepted(1), accepted(2)];
+    assert_eq!(batches(Duration::ZERO, inputs()), [1, 1, 1]);
+    assert_eq!(batches(Duration::MAX, inputs()), [3]);
+}
+
+#[test]
+fn nothing_waits_for_a_large_input_behind_it() {
+    let (_, block) = connect(BlockHash::from_byte_array([1; 32]), 101, vec![pays(1)]);
+    let back = Input::Disconnect {
+        to: BlockId {
+            height: 100,
+            hash: BlockHash::from_byte_array([1; 32]),
+        },
+        now: NOW,
+    };
+    let open = Input::OpenScan {
+        scan: ScanId(1),
+        scripts: vec![ScriptHash::of(&spk(1))],
+        from: 0,
+        to: None,
+        now: NOW,
+    };
+    let close = Input::CloseScan {
+        scan: ScanId(1),
+        end: ScanEnd::Cancelled,
+        now: NOW,
+    };
+    for large in [block, back, large_watch(), close] {
+        let inputs = vec![
+            watch(1, false),
+            open.clone(),
+            accepted(1),
+            large,
+            accepted(2),
+        ];
+        assert_eq!(batches(Duration::MAX, inputs), [3, 2]);
+    }
+}
+
+#[tokio::test]
+async fn inputs_of_one_batch_see_each_other_and_know_their_own_head() {
+    let folder = tempdir().unwrap();
+    let (writer, reader) = open(folder.path(), "boot");
+    let (_inbox_end, inbox) = mpsc::channel(1);
+    let mut indexer = indexer(writer, inbox, BUDGET);
+    let head = indexer.head.subscribe();
+    let (hash, block) = connect(BlockHash::from_byte_array([1; 32]), 101, vec![pays(1)]);
+    let stray = connect(BlockHash::from_byte_array([9; 32]), 102, vec![pays(2)]).1;
+    let inputs = [
+        start(),
+        watch(1, false),
+        accepted(1),
+        stray,
+        block,
+        watch(2, false),
+    ];
+    let (mut jobs, answers): (VecDeque<_>, Vec<_>) = inputs.into_iter().map(job).unzip();
+    while !jobs.is_empty() {
+        indexer.commit(&mut jobs).unwrap();
+    }
+    let mut results = Vec::new();
+    for answered in answers {
+        results.push(
+            answered
+                .await
+                .unwrap()
+                .map(|done| (done.tip.unwrap().height, done.head)),
+        );
+    }
+    let stray_refused = matches!(results.remove(3), Err(ApplyError::DoesNotConnect { .. }));
+    assert!(stray_refused);
+    let done: Vec<_> = results.into_iter().map(Result::unwrap).collect();
+    let last = *head.borrow();
+    assert_eq!(
+        done,
+        [(100, 0), (100, 0), (100, 2), (101, last), (101, last)]
+    );
+    assert!(last > 2);
+    let snapshot = reader.snapshot();
+    assert_eq!(
+        (
+            snapshot.head().unwrap(),
+            snapshot.tip().unwrap().unwrap().hash
+        ),
+        (last, hash)
+    );
+    assert_eq!(
+        snapshot
+            .watch(&ScriptHash::of(&spk(1)))
+            .unwrap()
+            .unwrap()
+            .balance
+            .confirmed,
+        1_000
+    );
+}
+
+#[tokio::test]
+async fn who_adds_what_is_being_forgotten_waits_for_it_and_nobody_else_does() {
+    let folder = tempdir().unwrap();
+    let (writer, reader) = open(folder.path(), "boot");
+    let (asks, _asked) = mpsc::channel(8);
+    let tracker = load(&reader, [7; 16]).unwrap().in_portions_of(4);
+    let (handle, thread) = spawn(tracker, writer, 0, asks);
+    handle.apply(start()).await.unwrap();
+    handle.apply(watch(1, false)).await.unwrap();
+    for n in 0..50 {
+        let mut tx = pays(1);
+        tx.input[0].previous_output.vout = n;
+        let seen = Seen::Accepted;
+        let now = NOW;
+        handle.post(Input::TxSeen { tx, seen, now }).await.unwrap();
+    }
+    let gone = Input::Unwatch {
+        scripts: vec![ScriptHash::of(&spk(1))],
+        now: NOW,
+    };
+    let removed = handle.apply(gone).await.unwrap();
+    let (added, other) = tokio::join!(handle.apply(watch(1, false)), handle.apply(watch(2, false)));
+    assert_eq!((other.unwrap().head, added.unwrap().head), (101, 101));
+    assert_eq!(removed.head, 101);
+    let row = reader.snapshot().watch(&ScriptHash::of(&spk(1))).unwrap();
+    let row = row.expect("it is watched again");
+    assert_eq!((row.tx_count, row.balance.unconfirmed), (0, 0));
+    assert_eq!(reader.forgetting().count(), 0);
+    assert_eq!(reader.snapshot().counts().unwrap().transactions, 0);
+    handle.stop().await;
+    thread.join().unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn what_was_being_forgotten_at_the_stop_goes_after_the_next_start() {
+    let folder = tempdir().unwrap();
+    let (mut writer, reader) = open(folder.path(), "boot");
+    let mut tracker = load(&reader, [7; 16]).unwrap().in_portions_of(4);
+    let mut inputs = vec![start(), watch(1, false)];
+    inputs.extend((0..9).map(|n| {
+        let mut tx = pays(1);
+        tx.input[0].previous_output.vout = n;
+        let (seen, now) = (Seen::Accepted, NOW);
+        Input::TxSeen { tx, seen, now }
+    }));
+    let (scripts, now) = (vec![ScriptHash::of(&spk(1))], NOW);
+    inputs.push(Input::Unwatch { scripts, now });
+    for input in inputs {
+        let transition = tracker.apply(&writer, input).unwrap();
+        writer.commit(&[transition], false).unwrap();
+    }
+    assert_eq!(reader.forgetting().count(), 1);
+    drop((writer, reader));
+    let Running {
+        handle,
+        thread,
+        reader,
+        ..
+    } = run(folder.path());
+    while reader.forgetting().count() > 0 {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(reader.snapshot().counts().unwrap().transactions, 0);
+    handle.stop().await;
+    thread.join().unwrap().unwrap();
+}
+
+/// Each request may bring ten thousand scripts: all that wait in one batch would be gigabytes.
+#[test]
+fn a_large_request_ends_its_batch() {
+    let folder = tempdir().unwrap();
+    let (writer, _reader) = open(folder.path(), "boot");
+    let (inbox_end, inbox) = mpsc::channel(8);
+    let mut indexer = indexer(writer, inbox, BUDGET);
+    let large = large_watch;
+    for waiting in [accepted(1), large(), large(), accepted(2)] {
+        inbox_end
+            .try_send(Command::Input(job(waiting).0))
+            .unwrap_or_else(|_| panic!("there is room"));
+    }
+    let mut batches = Vec::new();
+    while let Ok(first) = indexer.inbox.try_recv() {
+        let mut jobs = VecDeque::new();
+        assert!(indexer.drain(first, &mut jobs).is_none());
+        batches.push(jobs.len());
+    }
+    assert_eq!(batches, [2, 1, 1]);
+}
+
+#[tokio::test]
+async fn a_refused_input_changes_nothing_and_the_next_one_is_taken() {
+    let folder = tempdir().unwrap();
+    let Running {
+        handle,
+        thread,
+        reader,
+        ..
+    } = run(folder.path());
+    handle.apply(start()).await.unwrap();
+    let refused = handle
+        .apply(connect(BlockHash::all_zeros(), 101, vec![pays(1)]).1)
+        .await;
+    assert!(
+        matches!(
+            refused,
+            Err(InputRefused::Apply(ApplyError::DoesNotConnect { .. }))
+        ),
+        "{refused:?}"
+    );
+    assert_eq!(reader.snapshot().tip().unwrap().unwrap().height, 100);
+    let done = handle
+        .apply(connect(BlockHash::from_byte_array([1; 32]), 101, vec![pays(1)]).1)
+        .await
+        .unwrap();
+    assert_eq!(done.tip.unwrap().height, 101);
+    drop(handle);
+    thread.join().unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn more_blocks_than_may_wait_all_arrive_in_order() {
+    let folder = tempdir().unwrap();
+    let Running {
+        handle,
+        thread,
+        reader,
+        ..
+    } = run(folder.path());
+    handle.post(start()).await.unwrap();
+    let mut previous = BlockHash::from_byte_array([1; 32]);
+    let blocks = 5 * u32::try_from(WAITING_BLOCKS).unwrap();
+    for height in 101..=100 + blocks {
+        let (hash, block) = connect(previous, height, vec![pays(1)]);
+        handle.post(block).await.unwrap();
+        previous = hash;
+    }
+    drop(handle);
+    thread.join().unwrap().unwrap();
+    assert_eq!(
+        reader.snapshot().tip().unwrap().unwrap().height,
+        100 + blocks
+    );
+}
+
+#[tokio::test]
+async fn what_the_tracker_asks_for_goes_out_after_the_commit() {
+    let folder = tempdir().unwrap();
+    let Running {
+        handle,
+        mut asks,
+        reader,
+        ..
+    } = run(folder.path());
+    handle.apply(start()).await.unwrap();
+    handle.post(watch(1, true)).await.unwrap();
+    assert_eq!(asks.recv().await, Some(Ask::Baseline));
+    assert_eq!(reader.snapshot().pending_baselines().count(), 1);
+}
+
+#[tokio::test]
+async fn a_follower_that_does_not_take_asks_holds_nothing_up() {
+    let folder = tempdir().unwrap();
+    let Running {
+        handle,
+        asks: _full,
+        reader,
+        ..
+    } = run(folder.path());
+    handle.apply(start()).await.unwrap();
+    for n in 0..20 {
+        handle.apply(watch(n, true)).await.unwrap();
+    }
+    assert_eq!(reader.snapshot().pending_baselines().count(), 20);
+}
+
+#[tokio::test]
+async fn a_stop_finishes_what_is_queued_and_closes_the_store_cleanly() {
+    let folder = tempdir().unwrap();
+    let Running {
+        handle,
+        thread,
+        reader,
+        asks,
+    } = run(folder.path());
+    let head = handle.head();
+    for input in [start(), watch(1, false), accepted(1)] {
+        handle.post(input).await.unwrap();
+    }
+    handle.stop().await;
+    handle.stopped().await;
+    thread.join().unwrap().unwrap();
+    assert!(handle.has_stopped());
+    assert_eq!(
+        handle.apply(watch(2, false)).await,
+        Err(InputRefused::Stopped(IndexerStopped))
+    );
+    assert_eq!(handle.post(watch(2, false)).await, Err(IndexerStopped));
+    assert!(
+        head.has_changed().is_err(),
+        "those who wait for the head wake up"
+    );
+    drop((reader, asks));
+    // Numbers are skipped after another boot unless the stop was clean.
+    let (writer, reader) = open(folder.path(), "another boot");
+    assert_eq!(
+        (
+            writer.head(),
+            reader.snapshot().tip().unwrap().unwrap().height
+        ),
+        (2, 100)
+    );
+}
+
+/// The daemon tells why the indexer ended; if what came of it were heard first, it would tell
+/// that instead.
+#[tokio::test]
+async fn who_hears_that_it_stopped_finds_it_stopped() {
+    let (sender, mut inbox) = mpsc::channel(1);
+    let handle = Handle {
+        inbox: sender,
+        blocks: Arc::new(Semaphore::new(1)),
+        head: watch::channel(0).1,
+        step_times: count_step_times(),
+    };
+    let waiting = tokio::spawn(async move { (handle.apply(start()).await, handle.has_stopped()) });
+    // A commit fails: its answers are gone, and the thread ends, soon.
+    drop(inbox.recv().await.expect("the input arrives"));
+    for _ in 0..5 {
+        tokio::task::yield_now().await;
+    }
+    assert!(!waiting.is_finished());
+    drop(inbox);
+    assert_eq!(
+        waiting.await.unwrap(),
+        (Err(InputRefused::Stopped(IndexerStopped)), true)
+    );
+}
+
+#[tokio::test]
+async fn the_next_start_goes_on_where_this_one_ended() {
+    let folder = tempdir().unwrap();
+    let Running {
+        handle,
+        thread,
+        reader,
+        ..
+    } = run(folder.path());
+    for input in [start(), watch(1, false), accepted(1)] {
+        handle.apply(input).await.unwrap();
+    }
+    handle.remember_monitoring(true).await.unwrap();
+    handle.stop().await;
+    thread.join().unwrap().unwrap();
+    drop(reader);
+
+    let Running { handle, reader, .. } = run(folder.path());
+    assert_eq!(
+        (*handle.head().borrow(), reader.monitoring().unwrap()),
+        (2, Some(true))
+    );
+    assert_eq!(
+        handle.apply(accepted(1)).await.unwrap().head,
+        2,
+        "it is known, so nothing is told twice"
+    );
+    let spend = Transaction {
+        input: vec![TxIn {
+            previous_output: OutPoint {
+                txid: pays(1).compute_txid(),
+                vout: 0,
+            },
+            ..TxIn::default()
+        }],
+        ..pays(3)
+    };
+    handle
+        .apply(Input::TxSeen {
+            tx: spend,
+            seen: Seen::Accepted,
+            now: NOW,
+        })
+        .await
+        .unwrap();
+    let watch = reader
+        .snapshot()
+        .watch(&ScriptHash::of(&spk(1)))
+        .unwrap()
+        .unwrap();
+    assert_eq!(
+        (watch.balance.total(), watch.tx_count),
+        (0, 2),
+        "the output was loaded, so its spend is seen"
+    );
+}
+
+#[tokio::test]
+async fn retention_is_asked_for_through_the_handle() {
+    let folder = tempdir().unwrap();
+    let Running { handle, reader, .. } = run(folder.path());
+    for input in [start(), watch(1, false), accepted(1)] {
+        handle.apply(input).await.unwrap();
+    }
+    let by_clock = |before| Cutoff {
+        before,
+        now: u64::MAX,
+        young: u32::MAX,
+    };
+    assert_eq!(handle.prune_events(by_clock(NOW)).await.unwrap(), 0);
+    assert_eq!(handle.prune_events(by_clock(NOW + 1)).await.unwrap(), 2);
+    assert_eq!(
+        (
+            reader.first_seq().unwrap(),
+            reader.read_events(0, 9).unwrap()
+        ),
+        (3, vec![])
+    );
+}
