@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use bitcoin::{OutPoint, Transaction, TxOut, Txid};
 use satwatch::tracker::{
     Balance, BlockId, Change, ChangeSet, Event, EventKind, MemoryView, OutputRow, Phase,
-    ScriptHash, Spend, Status, TxRow,
+    ScriptHash, Spend, Status, Touch, TxRow,
 };
 
 use super::status_changes::is_legal;
@@ -503,6 +503,7 @@ fn check_against(view: &MemoryView, changes: &ChangeSet) {
 
 #[derive(Default)]
 struct Fold {
+    watched: HashSet<ScriptHash>,
     balances: HashMap<ScriptHash, i64>,
     told: HashMap<(ScriptHash, Txid), (Phase, u64, u64)>,
     tip: Option<u32>,
@@ -511,6 +512,17 @@ struct Fold {
 impl Fold {
     /// What a history scan finds is in the history without a word.
     fn add_past(&mut self, changes: &ChangeSet) {
+        for change in &changes.0 {
+            match change {
+                Change::Watch {
+                    script,
+                    new: Some(_),
+                    ..
+                } => _ = self.watched.insert(*script),
+                Change::Watch { script, .. } => _ = self.watched.remove(script),
+                _ => {}
+            }
+        }
         if !changes
             .0
             .iter()
@@ -527,7 +539,9 @@ impl Fold {
             else {
                 continue;
             };
-            for touch in &row.touches {
+            // A row may still name a script that is being forgotten.
+            let watched = |touch: &&Touch| self.watched.contains(&touch.script);
+            for touch in row.touches.iter().filter(watched) {
                 let found = (row.status.phase(), touch.received, touch.sent);
                 self.told.entry((touch.script, *txid)).or_insert(found);
             }
