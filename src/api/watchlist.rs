@@ -49,12 +49,12 @@ impl Watchlist {
         Ok(watched.await?.head)
     }
 
-    /// Watches those of the addresses that are not watched yet, or not with these depths.
+    /// Watches those of the addresses that are not watched yet, or not with these depths: how many.
     pub async fn ensure_watched(
         &self,
         addresses: Arc<[KnownAddress]>,
         depths: Vec<u8>,
-    ) -> Result<(), ApiError> {
+    ) -> Result<usize, ApiError> {
         let past = Past::from(self.history);
         let _list = self.hold().await;
         let missing = self.reads.run_rows(addresses.len(), move |view| {
@@ -78,10 +78,11 @@ impl Watchlist {
             Ok(missing)
         });
         let missing = missing.await?;
-        if !missing.is_empty() {
+        let count = missing.len();
+        if count > 0 {
             self.watch(missing).await?;
         }
-        Ok(())
+        Ok(count)
     }
 
     /// Takes an address off the list: the head after that.

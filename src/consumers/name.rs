@@ -10,9 +10,12 @@ pub fn consumer_name(text: &str) -> Result<&str, ApiError> {
     if (1..=MAX_NAME).contains(&text.len()) && text.bytes().all(is_good) {
         return Ok(text);
     }
+    let shown = match text {
+        "" => "An empty text".to_owned(),
+        text => shortened(text),
+    };
     let message = format!(
-        "{} is no name of a consumer; use 1 to {MAX_NAME} of the characters A-Z a-z 0-9 _ -.",
-        shortened(text)
+        "{shown} is no name of a consumer; use 1 to {MAX_NAME} of the characters A-Z a-z 0-9 _ -."
     );
     Err(ApiError::bad_request("invalid_name", message))
 }
@@ -41,5 +44,10 @@ mod tests {
             let error = consumer_name(bad).unwrap_err();
             assert_eq!(error.code, "invalid_name", "{bad}");
         }
+        let empty = consumer_name("").unwrap_err().message;
+        assert!(
+            empty.starts_with("An empty text is no name of a consumer"),
+            "{empty}"
+        );
     }
 }

@@ -171,10 +171,13 @@ pub async fn put_consumer(
         // Before anything is watched for it.
         target.check(known.wants.webhook.as_ref())?;
     }
-    if let Some(addresses) = addresses {
-        let addresses = addresses.into();
-        routes.watchlist.ensure_watched(addresses, depths).await?;
-    }
+    let changed = match addresses {
+        Some(addresses) => {
+            let addresses = addresses.into();
+            routes.watchlist.ensure_watched(addresses, depths).await?
+        }
+        None => 0,
+    };
     let (owned, owned_name) = (routes.clone(), name.to_owned());
     let defined = run_detached(async move {
         define(&owned, &owned_name, scripts, blocks, target, at, head).await
@@ -189,7 +192,15 @@ pub async fn put_consumer(
         Defined::Same => (StatusCode::OK, "was like that already"),
     };
     let shape = routes.whole_shape(consumer).await?;
-    let message = format!("The consumer {name} {what}.");
+    let also = match (status, changed) {
+        (StatusCode::CREATED, _) | (_, 0) => String::new(),
+        (_, changed) => {
+            format!(
+                " Of its addresses {changed} were not watched yet, or not with these confirmations, and are now."
+            )
+        }
+    };
+    let message = format!("The consumer {name} {what}.{also}");
     let answer = object! { #[serde(flatten)] shape, message, ?secret };
     Ok(respond::json(status, &answer))
 }

@@ -69,9 +69,11 @@ impl EventQueries {
         let wait = query.wait.map_or(Duration::ZERO, Wait::seconds);
         let (texts, after) = (query.address, query.after);
         let begun = self.reads.run_rows(texts.len(), move |view| {
-            let texts = texts.iter();
-            let addresses = texts.map(|text| address::parse(text, view.encoder.network));
-            let addresses = addresses.collect::<Result<Vec<_>, _>>()?;
+            let network = view.encoder.network;
+            let addresses = match &texts[..] {
+                [text] => vec![address::parse(text, network)?],
+                texts => address::parse_all(texts.iter().map(String::as_str), network)?,
+            };
             let from = begin(view, &addresses, after.as_deref())?;
             Ok((addresses, from))
         });

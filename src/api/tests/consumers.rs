@@ -646,3 +646,22 @@ async fn an_ack_is_told_where_the_consumer_is_and_whether_there_is_one() {
         "the name is what is wrong first"
     );
 }
+
+#[tokio::test]
+async fn a_definition_again_says_what_it_changed_of_the_addresses() {
+    let daemon = Daemon::start().await;
+    let mine = daemon.watch(1).await;
+    let asked = json!({ "addresses": [mine] });
+    daemon.consumer("one", asked.clone()).await;
+    let same = "The consumer one was like that already.";
+    assert_eq!(daemon.put("one", asked.clone()).await.1["message"], same);
+    let also = format!(
+        "{same} Of its addresses 1 were not watched yet, or not with these confirmations, and are now."
+    );
+    let deeper = json!({ "addresses": [mine], "confirmations": [3] });
+    assert_eq!(daemon.put("one", deeper.clone()).await.1["message"], also);
+    assert_eq!(daemon.put("one", deeper).await.1["message"], same);
+    let removed = daemon.delete(&format!("/addresses/{mine}")).await;
+    assert_eq!(removed.0, 200);
+    assert_eq!(daemon.put("one", asked).await.1["message"], also);
+}

@@ -103,6 +103,25 @@ fn events(text: &str) -> [(&'static str, Value); 3] {
 }
 
 #[tokio::test]
+async fn events_of_several_addresses_name_each_bad_one() {
+    let daemon = Daemon::start().await;
+    let good = address(1).to_string();
+    daemon
+        .post("/add_address", &json!({ "address": good }).to_string())
+        .await;
+    let path = format!("/events?address=bad&address={good}&address=worse");
+    let (status, code, sentence) = daemon.asks("GET", &path, &Value::Null).await;
+    assert_eq!((status, code.as_str()), (400, "invalid_address"));
+    for bad in ["addresses[0]: This is not", "addresses[2]: This is not"] {
+        assert!(sentence.contains(bad), "{sentence}");
+    }
+    let (_, _, sentence) = daemon
+        .asks("GET", "/events?address=bad", &Value::Null)
+        .await;
+    assert!(sentence.starts_with("This is not"), "{sentence}");
+}
+
+#[tokio::test]
 async fn case_09_what_people_paste_is_taken_wherever_an_address_is() {
     let daemon = Daemon::start().await;
     let (some, unknown) = (address(1).to_string(), address(2).to_string());

@@ -250,6 +250,12 @@ async fn case_10_slips_of_real_users_are_refused_with_the_nearest_name() {
             "{method} {path} {body}: {sentence}"
         );
     }
+    let path = format!("/balance/{b}?amount=1");
+    let (_, _, sentence) = daemon.asks("GET", &path, &Value::Null).await;
+    assert!(
+        sentence.contains("percent-encoded. No query parameter is taken here."),
+        "{sentence}"
+    );
     let mut client = daemon.client().await;
     for (name, argument, near) in [
         (

@@ -232,8 +232,10 @@ fn nearest(name: &str, known: &'static [&'static str]) -> Option<&'static str> {
 fn there_are(there: &str, known: &'static [&'static str], part: RequestPart) -> String {
     let quoted: Vec<String> = known.iter().map(|name| format!("`{name}`")).collect();
     match (quoted.split_last(), part) {
-        (None, RequestPart::Object) => "no field is taken here.".to_owned(),
-        (None, RequestPart::Query { .. }) => "no query parameter is taken here.".to_owned(),
+        (None, _) => {
+            let no = if there == "There" { "No" } else { "no" };
+            format!("{no} {} is taken here.", part.word())
+        }
         (Some((last, [])), _) => format!("{there} is {last}."),
         (Some((last, others)), _) => format!("{there} are {} and {last}.", others.join(", ")),
     }

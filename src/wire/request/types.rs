@@ -53,6 +53,11 @@ impl<'de, const MIN: u32, const MAX: u32> Deserialize<'de> for Whole<MIN, MAX> {
             }
 
             fn visit_f64<E: Error>(self, number: f64) -> Result<u32, E> {
+                if number.fract() == 0.0 {
+                    let what = "in digits alone, without a point or an exponent";
+                    let message = format!("a whole number from {MIN} to {MAX}, {what}");
+                    return Err(E::custom(message));
+                }
                 Err(E::invalid_value(Unexpected::Float(number), &self))
             }
         }
