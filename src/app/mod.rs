@@ -26,7 +26,7 @@ use tokio_util::sync::CancellationToken;
 use crate::bitcoind::{self, DiscoveredNode, Retry};
 use crate::clock::now_ms;
 use crate::config::{self, Config};
-use crate::follower::{self, FollowerConfig};
+use crate::follower::start::{self, FollowerConfig};
 use crate::shutdown::Deadline;
 use crate::store::{self, StoreError, StoreReader, Writer};
 use crate::{api, indexer};
@@ -90,7 +90,7 @@ pub async fn start(config: Config) -> Result<Running> {
         found,
         reconcile_interval: Duration::from_secs(config.monitor.reconcile_interval),
     };
-    let (node, follower_end) = follower::spawn(
+    let (node, follower_end) = start::spawn(
         following,
         indexer.clone(),
         reader.clone(),

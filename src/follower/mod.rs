@@ -42,7 +42,7 @@ mod mempool_snapshot;
 mod mempool_sync;
 mod node_link;
 mod shell;
-mod start;
+pub mod start;
 mod status_builder;
 #[cfg(test)]
 mod tests;
@@ -70,8 +70,6 @@ use crate::bitcoind::{Endpoints, NodeError, NodeStatus};
 use crate::indexer::IndexerStopped;
 use crate::store::StoreError;
 use crate::tracker::BlockId;
-
-pub use self::start::{FollowerConfig, FollowerHandles, spawn};
 
 /// The machines by themselves, for `tests/simulation`.
 #[doc(hidden)]
