@@ -12,7 +12,7 @@ use rocksdb::{
 };
 
 use super::codec::{Malformed, StoredValue};
-use super::families::{META, MIB};
+use super::families::{META, MIB, prefix_len};
 use super::{ChainInfo, Starts, StoreError};
 
 /// Shared by the writer and all readers; the last one closes it.
@@ -124,9 +124,12 @@ impl Db {
         mut options: ReadOptions,
     ) -> impl Iterator<Item = Result<KeyValue, rocksdb::Error>> + use<'_> {
         options.set_iterate_range(PrefixRange(prefix));
-        let mode = from.map_or(IteratorMode::Start, |from| {
-            IteratorMode::From(from, Direction::Forward)
-        });
+        // Filters know whole prefixes only.
+        match prefix_len(family).is_some_and(|len| prefix.len() >= len) {
+            true => options.set_prefix_same_as_start(true),
+            false => options.set_total_order_seek(true),
+        }
+        let mode = IteratorMode::From(from.unwrap_or(prefix), Direction::Forward);
         self.raw.iterator_cf_opt(self.family(family), options, mode)
     }
 

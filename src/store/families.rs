@@ -2,7 +2,7 @@
 
 use rocksdb::{
     BlockBasedIndexType, BlockBasedOptions, Cache, ColumnFamilyDescriptor, DBCompressionType,
-    DBRecoveryMode, LogLevel, LruCacheOptions, Options,
+    DBRecoveryMode, LogLevel, LruCacheOptions, Options, SliceTransform,
 };
 use rustix::process::{Resource, getrlimit};
 
@@ -51,6 +51,16 @@ pub const FAMILIES: [&str; 19] = [
 
 /// Families that are read by whole key, so that a filter saves the look into most files.
 const POINT_READ: [&str; 4] = [BLOCKS, WATCHES, OUTPUTS, TXS];
+
+/// Bytes of a script's hash, or of a scan's id, with which the keys of a family begin that is read
+/// by them: a filter of these saves the look into most files for a script that has nothing.
+pub fn prefix_len(family: &str) -> Option<usize> {
+    match family {
+        UNSPENT | HISTORY | SCRIPT_SCANS => Some(32),
+        SCAN_SCRIPTS => Some(8),
+        _ => None,
+    }
+}
 
 /// Keys of `meta`.
 pub mod meta {
@@ -124,11 +134,16 @@ pub fn families() -> impl Iterator<Item = ColumnFamilyDescriptor> {
         blocks.set_cache_index_and_filter_blocks(true);
         blocks.set_cache_index_and_filter_blocks_with_high_priority(true);
         blocks.set_pin_l0_filter_and_index_blocks_in_cache(true);
-        if POINT_READ.contains(&name) {
+        let mut options = Options::default();
+        if let Some(len) = prefix_len(name) {
+            options.set_prefix_extractor(SliceTransform::create_fixed_prefix(len));
+            options.set_memtable_prefix_bloom_ratio(0.1);
+            blocks.set_whole_key_filtering(false);
+        }
+        if POINT_READ.contains(&name) || prefix_len(name).is_some() {
             blocks.set_bloom_filter(10.0, false);
             blocks.set_optimize_filters_for_memory(true);
         }
-        let mut options = Options::default();
         options.set_block_based_table_factory(&blocks);
         options.set_compression_type(DBCompressionType::Lz4);
         options.set_write_buffer_size(16 * MIB);
