@@ -12,7 +12,7 @@ use super::conf::Conf;
 use super::findings::{Finding, findings};
 use super::http::Credentials;
 use super::rpc::{self, Blockchain, Notification, Rpc};
-use super::url::host_of;
+use super::url::NodeUrl;
 use super::zmq::ZmqTopic;
 use super::{NodeError, NodeErrorKind, Retry};
 use crate::clock::now_ms;
@@ -96,7 +96,7 @@ pub(crate) async fn find_on(
     let conf = default_dir().map(|dir| Conf::read(&dir));
     let candidates = candidates(settings, conf.as_ref(), network)?;
     let named = settings.rpc_url.is_some();
-    let mut asked: Vec<&str> = Vec::new();
+    let mut asked: Vec<String> = Vec::new();
     let mut best: Option<NodeError> = None;
     for (index, candidate) in candidates.iter().enumerate() {
         let RpcCandidate {
@@ -104,10 +104,11 @@ pub(crate) async fn find_on(
             url,
             credentials,
         } = candidate;
-        if !asked.contains(&url.as_str()) {
-            asked.push(url);
+        let shown = url.to_string();
+        if !asked.contains(&shown) {
+            asked.push(shown);
         }
-        let rpc = Rpc::new(url, credentials.clone());
+        let rpc = Rpc::new(url.clone(), credentials.clone());
         match rpc.blockchain().await {
             Ok(node) if network.is_some_and(|network| network.to_core_arg() != node.chain) => {
                 let network = network.map(Network::to_core_arg).unwrap_or_default();
@@ -134,7 +135,7 @@ pub(crate) async fn find_on(
     Err(error)
 }
 
-pub(crate) fn wrong_chain(url: &str, found: &str, expected: &str) -> NodeError {
+pub(crate) fn wrong_chain(url: &NodeUrl, found: &str, expected: &str) -> NodeError {
     NodeError::persistent(
         NodeErrorKind::OtherChain,
         format!("bitcoind at {url} follows chain {found}, the store belongs to {expected}"),
@@ -142,11 +143,10 @@ pub(crate) fn wrong_chain(url: &str, found: &str, expected: &str) -> NodeError {
     .advise(Remedy::OtherNodeOrStore)
 }
 
-fn nobody_answers(asked: &[&str]) -> NodeError {
-    let (first, others) = asked.split_first().unwrap_or((&"", &[]));
-    let others = match others {
-        [] => String::new(),
-        others => format!(", nor at {}", others.join(", ")),
+fn nobody_answers(asked: &[String]) -> NodeError {
+    let (first, others) = match asked {
+        [] | [_] => (asked.concat(), String::new()),
+        [first, others @ ..] => (first.clone(), format!(", nor at {}", others.join(", "))),
     };
     NodeError::transient(
         NodeErrorKind::Unreachable,
@@ -190,7 +190,7 @@ async fn describe(
     let network = network_of(&node.chain)?;
     let genesis = rpc.genesis().await?;
     let mut info = NodeInfo {
-        url: rpc.url().to_owned(),
+        url: rpc.url().to_string(),
         chain: node.chain.clone(),
         ..NodeInfo::default()
     };
@@ -201,10 +201,11 @@ async fn describe(
         .map(|program| info.set_network(&program));
     let notifications = rpc.notifications().await;
     let listed = notifications.as_deref().unwrap_or_default();
-    let zmq = endpoints(settings, listed, host_of(rpc.url()));
+    let zmq = endpoints(settings, listed, rpc.url().host());
     let notes = findings(
         settings,
         &info,
+        rpc.url().host(),
         program.as_ref().copied(),
         notifications.as_deref(),
         &zmq,
@@ -243,7 +244,7 @@ fn default_dir() -> Option<PathBuf> {
 struct RpcCandidate {
     /// The chain whose place that is.
     chain: Network,
-    url: String,
+    url: NodeUrl,
     credentials: Credentials,
 }
 
@@ -253,15 +254,17 @@ fn candidates(
     conf: Option<&Conf>,
     network: Option<Network>,
 ) -> Result<Vec<RpcCandidate>, NodeError> {
-    let url = settings.rpc_url.as_deref().map(clean_url).transpose()?;
+    let url = settings
+        .rpc_url
+        .as_deref()
+        .map(NodeUrl::parse)
+        .transpose()?;
     let given = given_credentials(settings);
     let none = Conf::default();
     let mut accesses = conf.unwrap_or(&none).accesses();
     // A port or a cookie's folder may say which chain is meant.
-    let port = url
-        .as_deref()
-        .and_then(|url| url.rsplit(':').next())
-        .and_then(|port| port.parse::<u16>().ok());
+    let port = url.as_ref().and_then(|url| url.uri().port_u16());
+    let shown = url.as_ref().map(NodeUrl::to_string);
     let folder = settings
         .cookie_file
         .as_deref()
@@ -269,7 +272,7 @@ fn candidates(
         .and_then(Path::file_name)
         .map(|name| name.to_string_lossy());
     accesses.sort_by_key(|access| {
-        let named = url.as_ref().is_some_and(|url| access.urls.contains(url));
+        let named = shown.as_ref().is_some_and(|url| access.urls.contains(url));
         (
             !named && Some(access.port) != port && folder.as_deref() != Some(access.folder),
             network.is_some_and(|network| network != access.network),
@@ -289,14 +292,20 @@ fn candidates(
             continue;
         }
         let credentials = given.as_ref().unwrap_or(&access.credentials);
-        let urls = url.as_ref().map_or(&access.urls[..], std::slice::from_ref);
+        let urls = match &url {
+            Some(url) => vec![url.clone()],
+            None => {
+                let urls = access.urls.iter().map(|url| NodeUrl::parse(url));
+                urls.collect::<Result<_, _>>()?
+            }
+        };
         for url in urls {
             let is_known =
-                |known: &RpcCandidate| known.url == *url && known.credentials == *credentials;
+                |known: &RpcCandidate| known.url == url && known.credentials == *credentials;
             if !found.iter().any(is_known) {
                 found.push(RpcCandidate {
                     chain: access.network,
-                    url: url.clone(),
+                    url,
                     credentials: credentials.clone(),
                 });
             }
@@ -315,30 +324,6 @@ fn given_credentials(settings: &config::Bitcoind) -> Option<Credentials> {
         }),
         _ => settings.cookie_file.clone().map(Credentials::Cookie),
     }
-}
-
-fn clean_url(url: &str) -> Result<String, NodeError> {
-    let url = url.trim();
-    let wrong = |why: &str| {
-        NodeError::persistent(NodeErrorKind::Setup, format!("bitcoind.rpc_url {why}"))
-            .advise(Remedy::NameRpcPort)
-    };
-    let (scheme, rest) = url.split_once("://").unwrap_or(("http", url));
-    let rest = rest.trim_end_matches('/');
-    if scheme != "http" {
-        return Err(wrong(
-            "must start with http:// (bitcoind speaks nothing else)",
-        ));
-    }
-    if rest.contains('@') {
-        return Err(wrong(
-            "must not hold a password; bitcoind.rpc_user and bitcoind.rpc_password are for that",
-        ));
-    }
-    if rest.is_empty() {
-        return Err(wrong("is empty"));
-    }
-    Ok(format!("http://{rest}"))
 }
 
 /// Which endpoint serves which topic. Settings win; of several addresses the one that serves most
@@ -452,14 +437,14 @@ mod tests {
         .unwrap();
         assert_eq!(found.len(), 5);
         assert_eq!(
-            (&*found[0].url, &found[0].credentials),
+            (&*found[0].url.to_string(), &found[0].credentials),
             (
                 "http://127.0.0.1:8332",
                 &Credentials::Cookie("/home/a/.bitcoin/.cookie".into())
             )
         );
         assert_eq!(
-            (&*found[4].url, &found[4].credentials),
+            (&*found[4].url.to_string(), &found[4].credentials),
             (
                 "http://127.0.0.1:18443",
                 &Credentials::Cookie("/home/a/.bitcoin/regtest/.cookie".into())
@@ -475,7 +460,7 @@ mod tests {
         };
         let found = candidates(&settings, Some(&Conf::read(Path::new("/d"))), None).unwrap();
         assert_eq!(
-            (&*found[0].url, &found[0].credentials),
+            (&*found[0].url.to_string(), &found[0].credentials),
             (
                 "http://127.0.0.1:38332",
                 &Credentials::Cookie("/d/signet/.cookie".into())
@@ -484,7 +469,7 @@ mod tests {
         assert!(
             found
                 .iter()
-                .all(|candidate| candidate.url == "http://127.0.0.1:38332")
+                .all(|candidate| candidate.url.to_string() == "http://127.0.0.1:38332")
         );
     }
 
@@ -495,7 +480,9 @@ mod tests {
             ..settings()
         };
         assert_eq!(
-            candidates(&settings, None, None).unwrap()[0].url,
+            candidates(&settings, None, None).unwrap()[0]
+                .url
+                .to_string(),
             "http://127.0.0.1:18443"
         );
     }
@@ -509,7 +496,10 @@ mod tests {
         let conf = Conf::read(folder.path());
         let urls = |settings: &config::Bitcoind, network| {
             let found = candidates(settings, Some(&conf), network).unwrap();
-            found.into_iter().map(|it| it.url).collect::<Vec<_>>()
+            found
+                .into_iter()
+                .map(|it| it.url.to_string())
+                .collect::<Vec<_>>()
         };
         let (main, regtest) = ("http://127.0.0.1:8332", "http://127.0.0.1:5");
         assert_eq!(urls(&settings(), None), [main, regtest]);
@@ -564,25 +554,6 @@ mod tests {
     }
 
     #[test]
-    fn bad_addresses_are_refused() {
-        for url in [
-            "https://127.0.0.1:8332",
-            "http://a:b@127.0.0.1:8332",
-            "http://",
-            "",
-        ] {
-            let settings = config::Bitcoind {
-                rpc_url: Some(url.into()),
-                ..self::settings()
-            };
-            assert!(
-                candidates(&settings, Some(&Conf::read(Path::new("/d"))), None).is_err(),
-                "{url}"
-            );
-        }
-    }
-
-    #[test]
     fn a_wildcard_endpoint_is_reached_at_the_rpc_host() {
         for (bound, seen) in [
             ("tcp://0.0.0.0:28332", "tcp://10.0.0.7:28332"),
@@ -613,16 +584,5 @@ mod tests {
             endpoints(&set, &all, "127.0.0.1").rawtx.as_deref(),
             Some("tcp://127.0.0.1:9")
         );
-    }
-
-    #[test]
-    fn hosts_are_read_from_addresses() {
-        for (url, host) in [
-            ("http://127.0.0.1:8332", "127.0.0.1"),
-            ("http://[::1]:8332/wallet", "[::1]"),
-            ("http://node", "node"),
-        ] {
-            assert_eq!(host_of(url), host);
-        }
     }
 }

@@ -6,7 +6,6 @@ use std::net::IpAddr;
 
 use super::discover::{Endpoints, NodeInfo, is_ours, lists};
 use super::rpc::{Method, Notification, Rpc, whitelist_line};
-use super::url::host_of;
 use super::zmq::ZmqTopic;
 use super::{NodeError, NodeErrorKind};
 use crate::clock::clock_is_behind;
@@ -63,6 +62,7 @@ impl From<&NodeError> for Finding {
 pub(crate) fn findings(
     settings: &config::Bitcoind,
     node: &NodeInfo,
+    rpc_host: &str,
     network: Result<(), &NodeError>,
     notifications: Result<&[Notification], &NodeError>,
     endpoints: &Endpoints,
@@ -89,7 +89,7 @@ pub(crate) fn findings(
             settings,
             notifications,
             endpoints,
-            host_of(&node.url),
+            rpc_host,
         )),
         Err(error) if error.kind == NodeErrorKind::Rpc(UNKNOWN_METHOD) => findings.push(Finding::bad(
             "this bitcoind cannot publish anything over ZMQ: news come by the poll every monitor.reconcile_interval seconds".into(),
@@ -384,6 +384,7 @@ mod tests {
         let all = findings(
             &settings(),
             node,
+            "127.0.0.1",
             Ok(()),
             Err(&NodeError::transient(NodeErrorKind::Busy, "busy".into())),
             &Endpoints::default(),
@@ -504,6 +505,7 @@ mod tests {
         let all = findings(
             &settings(),
             &node(),
+            "127.0.0.1",
             Err(&forbidden),
             Err(&forbidden),
             &Endpoints::default(),

@@ -6,19 +6,19 @@
 //!    and [`crate::history`]'s to say.
 //! 2. A call that failed says in one sentence which call, why and what to do ([`NodeError`]), and
 //!    whether trying again can help ([`Retry`]).
-//! 3. Every call has a time limit, every queue a bound.
+//! 3. Every call has a time limit or is watched while it runs, every queue a bound. A call that
+//!    nobody waits for any more is a dropped future.
 //!
 //! # Flow
 //!
 //! ```text
 //! bitcoind --ZMQ--> zmq (one thread: receive, stamp, count) --Notice--> follower
-//! bitcoind <------------- HTTP ------------- rpc, http, block_rest <----- follower, history
+//! bitcoind <------------- HTTP ------------------- http, rpc <----- follower, history
 //! ```
 //!
 //! [`discover`] finds the node, with the help of its [`conf`]; [`findings`] say what is wrong with
 //! it; [`NodeStatus`] is what the follower knows of it now.
 
-mod block_rest;
 mod conf;
 pub mod discover;
 pub(crate) mod findings;

@@ -65,8 +65,6 @@ pub enum Action {
     StopFetch,
     /// Receive from here, and from nowhere else any more.
     Subscribe(Endpoints),
-    /// What the node offers may have changed.
-    ForgetOffers,
 }
 
 #[derive(Debug, Clone, PartialEq)]

@@ -10,6 +10,7 @@ use bitcoin::consensus::encode;
 use bitcoin::{Block, BlockHash};
 
 use super::actions::{Action, Call, Now};
+use super::backoff::Backoff;
 use super::node_link::NodeLink;
 use super::times::{BLOCK_FOLLOWS, SOON, WAIT};
 use crate::bitcoind::{NodeError, NodeErrorKind, rpc};
@@ -40,6 +41,8 @@ pub(super) struct ChainSync {
     standing: Option<(Option<BlockId>, BlockHash, Instant)>,
     /// Why nothing happens although the tips differ.
     waiting: Option<String>,
+    /// What looks led to was refused.
+    refusals: Backoff,
 }
 
 struct WantedLook {
@@ -432,13 +435,14 @@ impl ChainSync {
     }
 
     /// The tracker refused the input. A block that came over ZMQ may be damaged; what a look led to
-    /// will be found again.
+    /// will be found again, and if it is damaged too, again and again.
     fn refused(&mut self, pending: &Pending, now: Now, actions: &mut Vec<Action>) {
         let at = match pending {
             Pending::Connect { over_zmq: true, .. } | Pending::Parse => now.instant,
             Pending::Connect { .. } | Pending::Disconnect { .. } | Pending::Start => {
                 self.stop_fetch(actions);
-                now.instant + WAIT
+                self.refusals.failed(now.instant);
+                self.refusals.not_before(now.instant)
             }
         };
         self.want_look(at, true);

@@ -1,10 +1,10 @@
 //! Looking at the node: its chain, compared with ours, and its whole mempool. What changes at the
 //! node while it is asked is found here or by the next look.
 
-use std::collections::VecDeque;
-
 use bitcoin::{Block, BlockHash};
+use futures_util::{StreamExt, stream};
 use tokio::sync::mpsc;
+use tokio_util::task::AbortOnDropHandle;
 
 use super::fork::{Compared, ForkSearch, Relation, StartWindow, TipComparison};
 use super::mempool_snapshot::{MempoolRead, MempoolSnapshot};
@@ -203,18 +203,17 @@ pub(super) async fn fetch(
     hashes: Vec<BlockHash>,
     blocks: mpsc::Sender<Result<Block, NodeError>>,
 ) {
-    let mut hashes = hashes.into_iter();
-    let mut ahead = VecDeque::with_capacity(AHEAD);
+    let calls = hashes.into_iter().map(|hash| {
+        let rpc = rpc.clone();
+        AbortOnDropHandle::new(tokio::spawn(async move { rpc.block(hash).await }))
+    });
+    let mut fetched = stream::iter(calls).buffered(AHEAD);
     loop {
-        while ahead.len() < AHEAD {
-            let Some(hash) = hashes.next() else { break };
-            let rpc = rpc.clone();
-            ahead.push_back(tokio::spawn(async move { rpc.block(hash).await }));
-        }
-        let Some(next) = ahead.pop_front() else {
-            return;
+        let block = tokio::select! {
+            block = fetched.next() => block,
+            () = blocks.closed() => return,
         };
-        let Ok(block) = next.await else { return };
+        let Some(Ok(block)) = block else { return };
         let failed = block.is_err();
         if blocks.send(block).await.is_err() || failed {
             return;

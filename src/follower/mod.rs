@@ -250,7 +250,7 @@ impl Follower {
         match stamped.notice {
             Notice::Message(message) => self.message(message, stamped.at, now, actions),
             Notice::Gap { topic, lost } => self.gap(topic, lost, now),
-            Notice::Restarted(_) => self.restarted(now, actions),
+            Notice::Restarted(_) => self.restarted(now),
             Notice::Connected(topics) => {
                 self.node.status.connected(&topics, true);
                 self.mempool.break_off();
@@ -374,9 +374,8 @@ impl Follower {
         self.resync(at, prompted);
     }
 
-    /// The node was restarted: nothing that came before counts, and it may offer other things.
-    fn restarted(&mut self, now: Now, actions: &mut Vec<Action>) {
-        actions.push(Action::ForgetOffers);
+    /// The node was restarted: nothing that came before counts.
+    fn restarted(&mut self, now: Now) {
         self.forget_notices();
         self.node.want_inspection(now);
         self.resync(now.instant + SOON, true);
@@ -418,7 +417,7 @@ impl Follower {
             Answer::Inspection(result) => self
                 .node
                 .inspected(result, now, actions)
-                .map(|inspected| self.inspected(inspected, now, actions)),
+                .map(|inspected| self.inspected(inspected, now)),
         };
         self.failed(result, now);
     }
@@ -473,14 +472,14 @@ impl Follower {
         Ok(())
     }
 
-    fn inspected(&mut self, inspected: Inspected, now: Now, actions: &mut Vec<Action>) {
+    fn inspected(&mut self, inspected: Inspected, now: Now) {
         if inspected.subscribed {
             self.mempool.forget_notices();
             self.resync(now.instant, true);
         }
         if inspected.restarted {
             tracing::info!("bitcoind was restarted");
-            self.restarted(now, actions);
+            self.restarted(now);
         }
     }
 }

@@ -10,7 +10,7 @@ use super::status_builder::StatusBuilder;
 use super::times::INSPECTION;
 use crate::bitcoind::findings::findings;
 use crate::bitcoind::rpc::{Blockchain, Notification};
-use crate::bitcoind::url::host_of;
+use crate::bitcoind::url::NodeUrl;
 use crate::bitcoind::zmq::ZmqTopic;
 use crate::bitcoind::{Endpoints, NodeError, discover};
 use crate::config;
@@ -24,7 +24,7 @@ pub struct NodeLink {
     pub(super) on: bool,
     settings: config::Bitcoind,
     /// Of its RPC.
-    url: String,
+    url: NodeUrl,
     /// The store's, as `getblockchaininfo` names it.
     network: &'static str,
     pub(super) status: StatusBuilder,
@@ -49,7 +49,7 @@ pub(super) struct Inspected {
 impl NodeLink {
     pub fn new(
         settings: config::Bitcoind,
-        url: String,
+        url: NodeUrl,
         network: &'static str,
         status: StatusBuilder,
         on: bool,
@@ -152,6 +152,7 @@ impl NodeLink {
         self.status.notes(findings(
             &self.settings,
             self.status.node_info(),
+            self.url.host(),
             inspection.network.as_ref().map(|_| ()),
             inspection.notifications.as_deref(),
             &self.endpoints,
@@ -174,7 +175,7 @@ impl NodeLink {
 
     /// The node says what it publishes where. True if that is elsewhere than it was.
     fn listed(&mut self, notifications: &[Notification], actions: &mut Vec<Action>) -> bool {
-        let host = host_of(&self.url).to_owned();
+        let host = self.url.host().to_owned();
         let endpoints = discover::endpoints(&self.settings, notifications, &host);
         let elsewhere = endpoints != self.endpoints;
         if elsewhere {

@@ -194,7 +194,6 @@ impl Shell {
             Action::Fetch(hashes) => self.fetch(hashes),
             Action::StopFetch => self.blocks = None,
             Action::Subscribe(endpoints) => self.subscribe(&endpoints),
-            Action::ForgetOffers => self.rpc.forget_offers(),
         }
         Ok(())
     }

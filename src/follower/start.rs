@@ -68,12 +68,11 @@ pub fn spawn(
             },
         };
         builder.found(&found.node, &found.notes, now_ms());
-        let rpc = found.rpc.clone();
         let end = shutdown.child_token();
         let follower = follower(&config, &found, builder, &reader, &monitoring)?;
         let shell = Shell::new(
             follower,
-            rpc.clone(),
+            found.rpc.clone(),
             reader,
             indexer,
             asks,
@@ -89,9 +88,7 @@ pub fn spawn(
         };
         let beside = history::run(shell.context(), channels, end.clone());
         let following = shell.run(found.zmq, end.clone());
-        let ended = run_together(following, tokio::spawn(beside), end).await;
-        rpc.close();
-        ended
+        run_together(following, tokio::spawn(beside), end).await
     };
     (handles, tokio::spawn(task))
 }
@@ -106,7 +103,7 @@ fn follower(
     let now = shell::now();
     let node = NodeLink::new(
         config.settings.clone(),
-        found.rpc.url().to_owned(),
+        found.rpc.url().clone(),
         reader.chain().network.to_core_arg(),
         status,
         *monitoring.borrow(),

@@ -6,8 +6,7 @@ use std::time::Duration;
 /// together, a subscription that reaches the node a moment after the connection, blocks that are
 /// disconnected one after the other, a tip that moved while it was looked at.
 pub(crate) const SOON: Duration = Duration::from_millis(50);
-/// Between two looks at a node that is waited for (it rebuilds its chain, loads its mempool), or
-/// whose block the tracker refused.
+/// Between two looks at a node that is waited for: it rebuilds its chain, loads its mempool.
 pub(crate) const WAIT: Duration = Duration::from_secs(1);
 /// Between two looks because of gaps, at least. A feed that loses something all the time must not
 /// keep the node at answering.
@@ -16,8 +15,9 @@ pub(crate) const GAP_SPACING: Duration = Duration::from_millis(500);
 /// reconciled.
 pub(crate) const INSPECTION: Duration = Duration::from_secs(10);
 
-/// Pause after the first failed call, doubled with each further one up to [`LONGEST_PAUSE`]: a node
-/// that restarts is away for a second, one that is overloaded must not be asked for more.
+/// Pause after the first failed call, or block that the tracker refused, doubled with each further
+/// one up to [`LONGEST_PAUSE`]: a node that restarts is away for a second, one that is overloaded
+/// must not be asked for more.
 pub(crate) const FIRST_PAUSE: Duration = Duration::from_millis(250);
 /// So long may a node that is back go unnoticed.
 pub(crate) const LONGEST_PAUSE: Duration = Duration::from_secs(5);

@@ -126,7 +126,6 @@ pub async fn run(
         }
         result = result.and(ended);
     }
-    apart.rpc.close();
     result
 }
 

@@ -1,6 +1,7 @@
 //! The daemon as a child process, and requests to it.
 
 use std::fs::{self, File};
+use std::io;
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::time::Duration;
@@ -8,7 +9,7 @@ use std::time::Duration;
 use serde_json::Value;
 use tempfile::TempDir;
 
-use super::{Node, wait_until};
+use super::{Node, http, wait_until};
 
 /// A running daemon with a store of its own. Dropping it ends the process and removes the store.
 pub struct Daemon {
@@ -25,7 +26,7 @@ pub struct Daemon {
 #[derive(Debug)]
 pub struct Answer {
     pub status: u16,
-    pub headers: ureq::http::HeaderMap,
+    pub headers: hyper::HeaderMap,
     pub text: String,
     pub json: Value,
 }
@@ -358,32 +359,19 @@ fn twin(name: &str) -> String {
     format!("SATWATCH__{}", name.replace('.', "__").to_uppercase())
 }
 
-/// One HTTP request on a connection of its own: a server may close one after an error, and tests
-/// are not to depend on that.
+/// One HTTP request on a connection of its own.
 pub fn request(
     method: &str,
     url: &str,
     headers: &[(&str, &str)],
     body: Option<&[u8]>,
-) -> Result<Answer, ureq::Error> {
-    let agent = ureq::Agent::config_builder()
-        .http_status_as_error(false)
-        .timeout_global(Some(Duration::from_secs(60)))
-        .max_idle_connections(0)
-        .build()
-        .new_agent();
-    let mut request = ureq::http::Request::builder().method(method).uri(url);
-    for (name, value) in headers {
-        request = request.header(*name, *value);
-    }
-    let mut answer = match body {
-        Some(body) if !body.is_empty() => agent.run(request.body(body)?),
-        _ => agent.run(request.body(())?),
-    }?;
-    let text = answer.body_mut().read_to_string()?;
+) -> io::Result<Answer> {
+    let body = body.unwrap_or_default();
+    let answer = http::send(method, url, headers, body, Duration::from_secs(60))?;
+    let text = String::from_utf8(answer.body).map_err(io::Error::other)?;
     Ok(Answer {
-        status: answer.status().as_u16(),
-        headers: answer.headers().clone(),
+        status: answer.status,
+        headers: answer.headers,
         json: serde_json::from_str(&text).unwrap_or(Value::Null),
         text,
     })

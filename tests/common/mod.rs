@@ -23,6 +23,7 @@
 pub mod client;
 pub mod daemon;
 pub mod feed;
+pub mod http;
 pub mod ledger;
 pub mod node;
 pub mod oracle;

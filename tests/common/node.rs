@@ -1,6 +1,7 @@
 //! A regtest bitcoind with a wallet, in a temporary folder of its own.
 
 use std::fs::{self, File};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU16, Ordering};
@@ -11,7 +12,7 @@ use base64::Engine;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use super::{repository, wait_for, wait_until};
+use super::{http, repository, wait_for, wait_until};
 
 /// What the tests themselves log in with: `rpcauth` with a password of "a long secret".
 const HARNESS_LOGIN: &str =
@@ -62,7 +63,6 @@ pub struct Node {
     zmq_port: u16,
     p2p_port: u16,
     process: Mutex<Option<Child>>,
-    agent: ureq::Agent,
 }
 
 /// An unspent output of the payer.
@@ -91,10 +91,6 @@ impl Node {
             .prefix("satwatch-node-")
             .tempdir()
             .expect("a temporary folder can be made");
-        let config = ureq::Agent::config_builder()
-            .http_status_as_error(false)
-            .timeout_global(Some(Duration::from_secs(120)));
-        let agent = config.build().new_agent();
         let mut node = Self {
             folder,
             options,
@@ -102,7 +98,6 @@ impl Node {
             zmq_port: 0,
             p2p_port: 0,
             process: Mutex::new(None),
-            agent,
         };
         // Somebody else may take a port between our look and the node's start.
         let started = (0..5).any(|_| {
@@ -350,19 +345,8 @@ impl Node {
     fn ask(&self, path: &str, method: &str, params: Value) -> Result<Value, RpcError> {
         let silent = |message: String| RpcError { code: 0, message };
         let request = json!({ "jsonrpc": "1.0", "id": 0, "method": method, "params": params });
-        let answer = self
-            .agent
-            .post(format!("{}{path}", self.rpc_url()))
-            .header("Authorization", login());
-        let mut answer = answer
-            .send(request.to_string())
-            .map_err(|error| silent(error.to_string()))?;
-        let status = answer.status();
-        let text = answer
-            .body_mut()
-            .with_config()
-            .limit(256 << 20)
-            .read_to_string()
+        let (status, text) = self
+            .exchange(path, &request.to_string())
             .map_err(|error| silent(error.to_string()))?;
         let answer: Value =
             serde_json::from_str(&text).map_err(|_| silent(format!("HTTP {status}: {text}")))?;
@@ -373,6 +357,16 @@ impl Node {
                 message: error["message"].as_str().unwrap_or_default().to_owned(),
             }),
         }
+    }
+
+    /// HTTP status and body.
+    fn exchange(&self, path: &str, body: &str) -> io::Result<(u16, String)> {
+        let url = format!("{}{path}", self.rpc_url());
+        let headers = [("Authorization", &*login())];
+        let silence = Duration::from_secs(120);
+        let answer = http::send("POST", &url, &headers, body.as_bytes(), silence)?;
+        let text = String::from_utf8_lossy(&answer.body).into_owned();
+        Ok((answer.status, text))
     }
 
     /// A fresh address to watch.
@@ -463,14 +457,8 @@ impl Node {
                 .iter()
                 .map(|hex| json!({ "id": 0, "method": "sendrawtransaction", "params": [hex, 0] }))
                 .collect();
-            let request = self
-                .agent
-                .post(self.rpc_url())
-                .header("Authorization", login());
-            let mut answer = request
-                .send(Value::from(calls).to_string())
-                .expect("the node answers");
-            let text = answer.body_mut().read_to_string().expect("a text");
+            let body = Value::from(calls).to_string();
+            let text = self.exchange("/", &body).expect("the node answers").1;
             let answers: Vec<Value> = serde_json::from_str(&text)
                 .unwrap_or_else(|_| panic!("a batch is answered with a list: {text}"));
             assert!(

@@ -11,8 +11,8 @@ use std::time::Duration;
 use base64::Engine;
 use serde_json::Value;
 
-use super::Node;
 use super::node::free_port;
+use super::{Node, http};
 
 /// How a request is answered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -63,7 +63,6 @@ pub struct RpcProxy {
 struct Shared {
     end: AtomicBool,
     state: Mutex<State>,
-    agent: ureq::Agent,
 }
 
 struct State {
@@ -83,9 +82,6 @@ struct State {
 
 impl RpcProxy {
     pub fn of(node: &Node) -> Self {
-        let config = ureq::Agent::config_builder()
-            .http_status_as_error(false)
-            .timeout_global(Some(Duration::from_secs(60)));
         let state = State {
             mood: Mood::Pass,
             moods: HashMap::new(),
@@ -96,11 +92,9 @@ impl RpcProxy {
             cookie: None,
             open: Vec::new(),
         };
-        let agent = config.max_idle_connections(0).build().new_agent();
         let shared = Arc::new(Shared {
             end: AtomicBool::new(false),
             state: Mutex::new(state),
-            agent,
         });
         let port = free_port();
         let thread = std::thread::spawn({
@@ -385,22 +379,17 @@ fn forward(request: &Request, shared: &Shared) -> Option<(u16, Vec<u8>)> {
         None => request.authorization.clone(),
     };
     let url = format!("{target}{}", request.path);
-    let sent = match request.method.as_str() {
-        "rest" => shared.agent.get(url).call(),
-        _ => shared
-            .agent
-            .post(url)
-            .header("Authorization", authorization.unwrap_or_default())
-            .send(&request.body[..]),
+    let (method, authorization) = match request.method.as_str() {
+        "rest" => ("GET", None),
+        _ => ("POST", Some(authorization.unwrap_or_default())),
     };
-    let mut answer = sent.ok()?;
-    let body = answer
-        .body_mut()
-        .with_config()
-        .limit(1 << 30)
-        .read_to_vec()
-        .ok()?;
-    Some((answer.status().as_u16(), body))
+    let headers: Vec<_> = authorization
+        .iter()
+        .map(|value| ("Authorization", value.as_str()))
+        .collect();
+    let minute = Duration::from_secs(60);
+    let answer = http::send(method, &url, &headers, &request.body, minute).ok()?;
+    Some((answer.status, answer.body))
 }
 
 fn send(mut socket: &TcpStream, status: u16, body: &[u8]) -> Option<()> {

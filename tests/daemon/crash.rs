@@ -10,6 +10,7 @@ use satwatch::store::ChainInfo;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
+use crate::common::daemon::request;
 use crate::common::oracle::{self, Balances};
 use crate::common::{COIN, Daemon, Node, ledger, wait_until};
 
@@ -393,10 +394,9 @@ fn a_disk_that_fills_up_under_a_living_daemon_ends_it_and_nothing_is_told_twice(
             .expect("sh can be run");
         let port = port_told_by(&mut child);
         let told = |path: &str| {
-            let mut answer = ureq::get(format!("http://127.0.0.1:{port}{path}"))
-                .call()
-                .ok()?;
-            serde_json::from_str::<Value>(&answer.body_mut().read_to_string().ok()?).ok()
+            let url = format!("http://127.0.0.1:{port}{path}");
+            let answer = request("GET", &url, &[], None).ok()?;
+            Some(answer.json)
         };
         wait_until("it follows", || {
             (told("/health/ready")?["ready"] == true).then_some(())

@@ -10,6 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Value, json};
 
+use crate::common::daemon::request;
 use crate::common::{Answer, COIN, Daemon, Node, Program, ledger, repository, wait_until};
 use receiver::{Post, Receiver, Reply};
 
@@ -419,17 +420,13 @@ fn the_stock_libraries_verify_the_signatures_and_refuse_forged_ones() {
         });
         node.pay(&address, COIN);
         program.event("balance_change", |data| data["address"] == *address);
-        let agent = ureq::Agent::config_builder()
-            .http_status_as_error(false)
-            .build()
-            .new_agent();
-        let forged = agent
-            .post(&url)
-            .header("webhook-id", "x_1")
-            .header("webhook-timestamp", "1")
-            .header("webhook-signature", "v1,AAAA")
-            .send("{}");
-        assert_eq!(forged.expect("it answers").status().as_u16(), 400);
+        let headers = [
+            ("webhook-id", "x_1"),
+            ("webhook-timestamp", "1"),
+            ("webhook-signature", "v1,AAAA"),
+        ];
+        let forged = request("POST", &url, &headers, Some(b"{}"));
+        assert_eq!(forged.expect("it answers").status, 400);
         wait_delivered(&daemon, name);
     }
     let again = put(

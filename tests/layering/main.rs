@@ -133,7 +133,6 @@ const CRATES: &[(&str, &[&str])] = &[
     ("rocksdb", &["store"]),
     ("zmq", &["bitcoind"]),
     ("bitcoincore_rpc", &["bitcoind"]),
-    ("ureq", &["bitcoind"]),
     ("bitcoin_slices", &["bitcoind", "history"]),
     ("reqwest", &["webhooks"]),
     ("rustls", &["webhooks"]),

@@ -1,27 +1,23 @@
 //! What is wrong when a call gives no answer, as sentences that say what to do.
 
+use std::error::Error;
 use std::io;
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs, UdpSocket};
+use std::iter::successors;
+use std::net::IpAddr;
 use std::path::Path;
+
+use http_body_util::LengthLimitError;
+use hyper_util::client::legacy;
 
 use super::{Credentials, Http};
 use crate::bitcoind::rpc::method::whitelist_line;
-use crate::bitcoind::url::{authority, host_of};
 use crate::bitcoind::{NodeError, NodeErrorKind};
 use crate::remedy::Remedy;
 
-/// Why an exchange gave no HTTP answer.
-pub(super) enum HttpFailure {
-    /// The connection broke. A kept connection that the node closed in this moment looks like this,
-    /// so a read is sent again.
-    Broken(NodeError),
-    Other(NodeError),
-}
-
 impl Http {
-    pub(super) fn address_refused(&self) -> NodeError {
-        let seen = own_address(&self.url);
-        let shown = seen.as_deref().unwrap_or("of this machine");
+    pub(super) fn address_refused(&self, from: Option<IpAddr>) -> NodeError {
+        let from = from.map(|from| from.to_string());
+        let shown = from.as_deref().unwrap_or("of this machine");
         NodeError::persistent(
             NodeErrorKind::AddressRefused,
             format!(
@@ -30,7 +26,7 @@ impl Http {
             ),
         )
         .advise(Remedy::AllowAddress {
-            address: seen.unwrap_or_else(|| "THIS-MACHINE".to_owned()),
+            address: from.unwrap_or_else(|| "THIS-MACHINE".to_owned()),
         })
     }
 
@@ -49,67 +45,53 @@ impl Http {
     }
 
     pub(super) fn unauthorized(&self) -> NodeError {
+        let refuses = format!("bitcoind at {} refuses", self.url);
+        let kind = NodeErrorKind::Unauthorized;
         match &self.credentials {
-            Credentials::Cookie(path) => NodeError::transient(
-                NodeErrorKind::Unauthorized,
-                format!(
-                    "bitcoind at {} refuses the cookie in {}: it belongs to another node or to an earlier start",
-                    self.url,
-                    path.display()
-                ),
-            )
-            .advise(Remedy::NameCredentials),
-            Credentials::User {
-                user, conf: None, ..
-            } => NodeError::persistent(
-                NodeErrorKind::Unauthorized,
-                format!(
-                    "bitcoind at {} refuses user {user:?} with the password from the settings",
-                    self.url
-                ),
-            )
-            .advise(Remedy::CorrectLogin),
-            Credentials::User {
-                user,
-                conf: Some(conf),
-                ..
-            } => NodeError::persistent(
-                NodeErrorKind::Unauthorized,
-                format!(
-                    "bitcoind at {} refuses user {user:?} with the rpcpassword in {}",
-                    self.url,
-                    conf.display()
-                ),
-            )
-            .advise(Remedy::RestartForLogin { conf: conf.clone() }),
+            Credentials::Cookie(path) => {
+                let cookie = path.display();
+                let what = format!(
+                    "{refuses} the cookie in {cookie}: it belongs to another node or to an earlier start"
+                );
+                NodeError::transient(kind, what).advise(Remedy::NameCredentials)
+            }
+            Credentials::User { user, conf, .. } => {
+                let (password, remedy) = match conf {
+                    None => ("password from the settings".into(), Remedy::CorrectLogin),
+                    Some(conf) => (
+                        format!("rpcpassword in {}", conf.display()),
+                        Remedy::RestartForLogin { conf: conf.clone() },
+                    ),
+                };
+                let what = format!("{refuses} user {user:?} with the {password}");
+                NodeError::persistent(kind, what).advise(remedy)
+            }
         }
     }
 
     /// Whether the node runs says what is wrong with a cookie that is not there.
-    pub(super) fn no_cookie(&self, path: &Path, error: &io::Error) -> NodeError {
+    pub(super) async fn no_cookie(&self, path: &Path, error: &io::Error) -> NodeError {
         if is_out_of_files(error) {
-            return self.too_many_files("read bitcoind's cookie");
+            return too_many_files("read bitcoind's cookie");
         }
-        let cookie = path.display();
+        let (url, cookie) = (&self.url, path.display());
         let forbidden = error.kind() == io::ErrorKind::PermissionDenied;
-        match self.knock() {
-            Ok(401) if forbidden => NodeError::persistent(
+        match self.knock().await {
+            Ok((401, _)) if forbidden => NodeError::persistent(
                 NodeErrorKind::NoCookie,
                 format!(
-                    "bitcoind at {} wants credentials, and this user may not read bitcoind's cookie {cookie}",
-                    self.url
+                    "bitcoind at {url} wants credentials, and this user may not read bitcoind's cookie {cookie}"
                 ),
             )
             .advise(Remedy::OwnLogin),
-            Ok(401) => NodeError::transient(
+            Ok((401, _)) => NodeError::transient(
                 NodeErrorKind::NoCookie,
                 format!(
-                    "bitcoind at {} wants credentials, and its cookie cannot be read at {cookie} ({error})",
-                    self.url
+                    "bitcoind at {url} wants credentials, and its cookie cannot be read at {cookie} ({error})"
                 ),
             )
             .advise(Remedy::NameCredentials),
-            Ok(403) => self.address_refused(),
+            Ok((403, from)) => self.address_refused(from),
             Err(error) if error.kind == NodeErrorKind::TooManyFiles => error,
             _ => {
                 let lacking = match forbidden {
@@ -119,8 +101,7 @@ impl Http {
                 NodeError::transient(
                     NodeErrorKind::Unreachable,
                     format!(
-                        "bitcoind does not answer at {}, and {lacking} {cookie} ({error})",
-                        self.url
+                        "bitcoind does not answer at {url}, and {lacking} {cookie} ({error})"
                     ),
                 )
                 .advise(Remedy::StartOrNameServer)
@@ -128,64 +109,102 @@ impl Http {
         }
     }
 
-    pub(super) fn too_many_files(&self, doing: &str) -> NodeError {
+    pub(super) fn busy(&self, method: &str) -> NodeError {
         NodeError::transient(
-            NodeErrorKind::TooManyFiles,
-            format!("cannot {doing}: satwatch has too many open files"),
+            NodeErrorKind::Busy,
+            format!(
+                "bitcoind at {} has no room for {method} (rpcworkqueue is full)",
+                self.url
+            ),
         )
-        .advise(Remedy::RaiseFileLimit)
+        .advise(Remedy::EnlargeWorkQueue)
     }
 
-    pub(super) fn failure(&self, method: &str, error: ureq::Error) -> HttpFailure {
-        let url = &self.url;
-        if is_out_of_files_in(&error) {
-            return HttpFailure::Other(
-                self.too_many_files(&format!("connect to bitcoind at {url} for {method}")),
-            );
-        }
-        match error {
-            ureq::Error::Timeout(ureq::Timeout::Connect | ureq::Timeout::Resolve) => {
-                HttpFailure::Other(self.unreachable("no connection in time"))
-            }
-            ureq::Error::Timeout(_) => HttpFailure::Other(NodeError::transient(
-                NodeErrorKind::TimedOut,
-                format!("bitcoind at {url} did not answer {method} in time"),
-            )),
-            ureq::Error::Io(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
-                HttpFailure::Other(self.unreachable("connection refused"))
-            }
-            ureq::Error::BodyExceedsLimit(bytes) => HttpFailure::Other(
-                NodeError::persistent(
-                    NodeErrorKind::Shape,
-                    format!("{url} answered {method} with more than {} MB", bytes >> 20),
-                )
-                .advise(Remedy::NameRpcPort),
+    pub(super) fn not_json(&self, method: &str, status: u16) -> NodeError {
+        NodeError::persistent(
+            NodeErrorKind::Shape,
+            format!(
+                "{} answered {method} with HTTP {status} without JSON",
+                self.url
             ),
-            ureq::Error::HostNotFound => HttpFailure::Other(self.unreachable("no such host")),
-            ureq::Error::ConnectionFailed => {
-                HttpFailure::Other(self.unreachable("connection failed"))
-            }
-            ureq::Error::BadUri(what) => HttpFailure::Other(
-                NodeError::persistent(
-                    NodeErrorKind::Setup,
-                    format!("bitcoind.rpc_url {url:?} is not an address ({what})"),
-                )
-                .advise(Remedy::NameRpcPort),
-            ),
-            other => HttpFailure::Broken(NodeError::transient(
-                NodeErrorKind::Unreachable,
-                format!("the connection to bitcoind at {url} broke during {method} ({other})"),
-            )),
-        }
+        )
+        .advise(Remedy::NameRpcPort)
     }
 
-    pub(super) fn unreachable(&self, why: &str) -> NodeError {
+    pub(super) fn timed_out(&self, method: &str) -> NodeError {
+        NodeError::transient(
+            NodeErrorKind::TimedOut,
+            format!("bitcoind at {} did not answer {method} in time", self.url),
+        )
+    }
+
+    /// There is no connection, or it ended before an answer.
+    pub(super) fn unanswered(&self, method: &str, error: &legacy::Error) -> NodeError {
+        let mut causes = successors(error.source(), |&cause| cause.source());
+        let io = causes.find_map(|cause| cause.downcast_ref::<io::Error>());
+        // A name that could not be looked up does not say why.
+        if io.is_some_and(is_out_of_files) || error.is_connect() && no_file_can_be_opened() {
+            return too_many_files(&format!("connect to bitcoind at {} for {method}", self.url));
+        }
+        if !error.is_connect() {
+            return self.broken(method, error);
+        }
+        let why = match io.map(io::Error::kind) {
+            Some(io::ErrorKind::ConnectionRefused) => "connection refused".to_owned(),
+            Some(io::ErrorKind::TimedOut) => "no connection in time".to_owned(),
+            _ => last_cause(error),
+        };
         NodeError::transient(
             NodeErrorKind::Unreachable,
             format!("bitcoind does not answer at {} ({why})", self.url),
         )
         .advise(Remedy::StartServer)
     }
+
+    /// An answer began, and ended too soon or not soon enough.
+    pub(super) fn cut_off(
+        &self,
+        method: &str,
+        error: &(dyn Error + 'static),
+        most: usize,
+    ) -> NodeError {
+        if !error.is::<LengthLimitError>() {
+            return self.broken(method, error);
+        }
+        NodeError::persistent(
+            NodeErrorKind::Shape,
+            format!(
+                "{} answered {method} with more than {} MB",
+                self.url,
+                most >> 20
+            ),
+        )
+        .advise(Remedy::NameRpcPort)
+    }
+
+    fn broken(&self, method: &str, error: &(dyn Error + 'static)) -> NodeError {
+        let why = last_cause(error);
+        NodeError::transient(
+            NodeErrorKind::Unreachable,
+            format!(
+                "the connection to bitcoind at {} broke during {method} ({why})",
+                self.url
+            ),
+        )
+    }
+}
+
+fn too_many_files(doing: &str) -> NodeError {
+    NodeError::transient(
+        NodeErrorKind::TooManyFiles,
+        format!("cannot {doing}: satwatch has too many open files"),
+    )
+    .advise(Remedy::RaiseFileLimit)
+}
+
+fn last_cause(error: &(dyn Error + 'static)) -> String {
+    let causes = successors(Some(error), |&cause| cause.source());
+    causes.last().map_or_else(String::new, ToString::to_string)
 }
 
 /// `EMFILE`, `ENFILE`: the process or the system has no file descriptor left.
@@ -193,37 +212,6 @@ pub(crate) fn is_out_of_files(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(23 | 24))
 }
 
-fn is_out_of_files_in(error: &ureq::Error) -> bool {
-    match error {
-        ureq::Error::Io(error) => {
-            is_out_of_files(error)
-                // A name that could not be looked up does not say why.
-                || error.raw_os_error().is_none() && no_file_can_be_opened()
-        }
-        ureq::Error::HostNotFound | ureq::Error::ConnectionFailed => no_file_can_be_opened(),
-        _ => false,
-    }
-}
-
 fn no_file_can_be_opened() -> bool {
     std::fs::File::open("/dev/null").is_err_and(|error| is_out_of_files(&error))
-}
-
-/// The address under which the node sees us, unless it is changed on the way.
-fn own_address(url: &str) -> Option<String> {
-    let node = match authority(url).to_socket_addrs() {
-        Ok(mut found) => found.next()?,
-        Err(_) => (host_of(url).trim_matches(['[', ']']), 80)
-            .to_socket_addrs()
-            .ok()?
-            .next()?,
-    };
-    let any: SocketAddr = match node {
-        SocketAddr::V4(_) => (Ipv4Addr::UNSPECIFIED, 0).into(),
-        SocketAddr::V6(_) => (Ipv6Addr::UNSPECIFIED, 0).into(),
-    };
-    // Sends nothing: it only chooses the way.
-    let socket = UdpSocket::bind(any).ok()?;
-    socket.connect(node).ok()?;
-    Some(socket.local_addr().ok()?.ip().to_string())
 }

@@ -1,8 +1,17 @@
-//! JSON-RPC over HTTP/1.1 with kept connections, as a transport of `bitcoincore-rpc`'s `jsonrpc`
-//! crate.
+//! HTTP/1.1 with the node: one client over hyper, for JSON-RPC and for REST.
 //!
-//! Its own transports either serialize all callers and send a request again after a time-out, or
-//! open a connection per call; none re-reads the cookie, which is new at every start of the node.
+//! # Laws
+//!
+//! 1. What a call may take is an argument of it, a [`Limit`] of time and of bytes.
+//! 2. A call that nobody waits for any more is a dropped future: its connection ends with it. What
+//!    the node has begun it goes on with; only a scan takes so long that it is ended there, too
+//!    ([`super::rpc`]).
+//! 3. At most [`CALLS`] are under way, so there are about as many connections.
+//! 4. A call whose connection ends before anything was answered is sent once more, on another one.
+//!    The node closes connections that idle, maybe in the moment in which one is used. It may also
+//!    have done what was asked before it was gone; that does no harm: all our calls are reads, but
+//!    for the start of a scan, and a second one is refused as long as the first one runs.
+//!
 //! What bitcoind answers (seen on 29.5):
 //!
 //! ```text
@@ -12,25 +21,66 @@
 //!                           refuses the method (a batch is refused whole)
 //! 503, not JSON             the work queue is full
 //! ```
-mod errors;
-mod limits;
 
+mod errors;
+
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use base64::Engine as _;
-use bitcoincore_rpc::jsonrpc::{self, Request, Response};
+use bytes::Bytes;
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::Request;
+use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HeaderValue};
+use hyper_util::client::legacy::Client;
+use hyper_util::client::legacy::connect::{HttpConnector, HttpInfo};
+use hyper_util::rt::TokioExecutor;
+use tokio::sync::Semaphore;
+use tokio::task::spawn_blocking;
+use tokio::time::timeout;
 
-use super::{NodeError, NodeErrorKind};
-use crate::remedy::Remedy;
-use errors::HttpFailure;
+use super::NodeError;
+use super::url::NodeUrl;
 pub(super) use errors::is_out_of_files;
-use limits::{CallLimit, HEAVY_LIMIT, LIGHT_LIMIT, limit_of, starts_scan};
 
+/// For two of these clients beside what else asks the node: Core 32 takes 16 connections.
+const CALLS: usize = 6;
 const CONNECT_LIMIT: Duration = Duration::from_secs(3);
 /// bitcoind closes idle connections after 30 s (`-rpcservertimeout`).
 const IDLE_LIMIT: Duration = Duration::from_secs(25);
+
+/// What a call may take, from the connection to the last byte: time, and bytes of the answer. An
+/// endless one must not fill the memory.
+#[derive(Clone, Copy)]
+pub(super) struct Limit {
+    time: Option<Duration>,
+    bytes: usize,
+}
+
+impl Limit {
+    pub(super) const LIGHT: Self = Self::new(Some(10), 8);
+    /// A block is at most 4 MB, what it spends about as much, and both twice that in hex.
+    pub(super) const BLOCK: Self = Self::new(Some(60), 16);
+    /// The mempool and batches, and a block with all that it spends in JSON: a busy node on a slow
+    /// disk needs seconds. Five hundred transactions are 400 MB at worst.
+    pub(super) const HEAVY: Self = Self::new(Some(60), 512);
+    /// For calls that are watched while they run: a scan of all unspent outputs takes minutes, on a
+    /// slow disk an hour. A busy address has very many.
+    pub(super) const WATCHED: Self = Self::new(None, 1024);
+
+    const fn new(seconds: Option<u64>, megabytes: usize) -> Self {
+        let time = match seconds {
+            Some(seconds) => Some(Duration::from_secs(seconds)),
+            None => None,
+        };
+        Self {
+            time,
+            bytes: megabytes << 20,
+        }
+    }
+}
 
 /// How we show the node who we are.
 #[derive(Clone, PartialEq, Eq)]
@@ -49,223 +99,316 @@ impl std::fmt::Debug for Credentials {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Cookie(path) => f.debug_tuple("Cookie").field(path).finish(),
-            Self::User { user, .. } => f
-                .debug_struct("User")
-                .field("user", user)
-                .finish_non_exhaustive(),
+            Self::User { user, .. } => f.debug_tuple("User").field(user).finish(),
         }
     }
 }
 
-/// One pool of connections to the node. Calls block; see [`super::rpc`] for the async side.
 pub(super) struct Http {
-    agent: ureq::Agent,
-    url: String,
-    credentials: Credentials,
-    /// The `Authorization` value that worked last.
-    authorization: Mutex<Option<String>>,
+    client: Client<HttpConnector, Full<Bytes>>,
+    calls: Semaphore,
+    pub(super) url: NodeUrl,
+    pub(super) credentials: Credentials,
+    /// User and `Authorization` of the last call.
+    login: Mutex<Option<(String, HeaderValue)>>,
+}
+
+struct Answer {
+    status: u16,
+    body: Bytes,
+    /// The address under which the node sees us, unless it is changed on the way.
+    from: Option<IpAddr>,
 }
 
 impl Http {
-    /// `url`: `http://host:port[/path]`, no slash at the end.
-    pub(super) fn new(url: &str, credentials: Credentials) -> Self {
-        let agent = ureq::Agent::config_builder()
-            .http_status_as_error(false)
-            .proxy(None)
-            .max_redirects(0)
-            .max_redirects_will_error(false)
-            .max_idle_connections(8)
-            .max_idle_connections_per_host(8)
-            .max_idle_age(IDLE_LIMIT)
-            .timeout_connect(Some(CONNECT_LIMIT))
-            .build()
-            .new_agent();
+    pub(super) fn new(url: NodeUrl, credentials: Credentials) -> Self {
+        let mut connector = HttpConnector::new();
+        connector.set_connect_timeout(Some(CONNECT_LIMIT));
+        // A request is one small packet; the answer to it must not wait for anything.
+        connector.set_nodelay(true);
         Self {
-            agent,
-            url: url.to_owned(),
+            client: Client::builder(TokioExecutor::new())
+                .pool_idle_timeout(IDLE_LIMIT)
+                .build(connector),
+            calls: Semaphore::new(CALLS),
+            url,
             credentials,
-            authorization: Mutex::new(None),
+            login: Mutex::new(None),
         }
-    }
-
-    /// Ends all calls, those that wait for an answer included. Later calls fail.
-    pub(super) fn close(&self) {
-        self.agent.clone().shutdown();
     }
 
     /// Sends one JSON body, calls of `method`, and returns the JSON that came back, whatever it
     /// says.
-    fn exchange(
+    pub(super) async fn post(
         &self,
         method: &str,
-        body: &[u8],
-        limit: CallLimit,
-        repeatable: bool,
-    ) -> Result<Vec<u8>, NodeError> {
-        let mut repeats = u8::from(repeatable);
-        let mut renewed = false;
+        body: Vec<u8>,
+        limit: Limit,
+    ) -> Result<Bytes, NodeError> {
+        let body = Bytes::from(body);
+        let mut refused = None;
         loop {
-            let authorization = self.authorization(false)?;
-            match self.send(method, body, Some(&authorization), limit) {
-                Ok((401, _)) if !renewed && self.authorization(true)? != authorization => {
-                    renewed = true
-                }
-                Ok((401, _)) => return Err(self.unauthorized()),
-                Ok((status, body)) => return self.judge(method, status, body),
-                Err(HttpFailure::Broken(_)) if repeats > 0 => repeats -= 1,
-                Err(HttpFailure::Broken(error) | HttpFailure::Other(error)) => return Err(error),
+            let login = self.login(refused.as_ref()).await?;
+            if refused.as_ref() == Some(&login) {
+                return Err(self.unauthorized());
             }
+            let answer = self.call(method, body.clone(), Some(&login), limit).await?;
+            if answer.status != 401 {
+                return self.judge(method, answer).await;
+            }
+            refused = Some(login);
         }
     }
 
-    /// HTTP status and body.
-    fn send(
+    /// `GET` of a path under `/rest/`. `None`: the node does not have it, or offers no REST.
+    pub(super) async fn get(&self, path: &str, limit: Limit) -> Result<Option<Bytes>, NodeError> {
+        let uri = format!("http://{}/rest/{path}", self.url.authority());
+        let request = Request::get(uri).body(Full::default());
+        let request = request.expect("host and path are good");
+        let answer = self.exchange("REST", request, limit).await?;
+        match answer.status {
+            200 => Ok(Some(answer.body)),
+            503 => Err(self.busy("REST")),
+            _ => Ok(None),
+        }
+    }
+
+    async fn call(
         &self,
         method: &str,
-        body: &[u8],
-        authorization: Option<&str>,
-        limit: CallLimit,
-    ) -> Result<(u16, Vec<u8>), HttpFailure> {
-        let mut request = self
-            .agent
-            .post(self.url.as_str())
-            .header("Content-Type", "application/json");
-        if let Some(authorization) = authorization {
-            request = request.header("Authorization", authorization);
+        body: Bytes,
+        login: Option<&HeaderValue>,
+        limit: Limit,
+    ) -> Result<Answer, NodeError> {
+        let mut request = Request::post(self.url.uri()).header(CONTENT_TYPE, "application/json");
+        if let Some(login) = login {
+            request = request.header(AUTHORIZATION, login);
         }
-        let request = request.config().timeout_global(Some(limit.time)).build();
-        let mut answer = request
-            .send(body)
-            .map_err(|error| self.failure(method, error))?;
-        let body = answer
-            .body_mut()
-            .with_config()
-            .limit(limit.bytes)
-            .read_to_vec()
-            .map_err(|error| self.failure(method, error))?;
-        Ok((answer.status().as_u16(), body))
+        let request = request.body(Full::new(body));
+        let request = request.expect("address and header are good");
+        self.exchange(method, request, limit).await
     }
 
-    fn judge(&self, method: &str, status: u16, body: Vec<u8>) -> Result<Vec<u8>, NodeError> {
-        let json = matches!(
-            body.iter().find(|byte| !byte.is_ascii_whitespace()),
-            Some(b'{' | b'[')
-        );
-        match status {
-            200 | 404 | 500 if json => Ok(body),
-            403 => Err(match self.knock() {
-                Ok(403) => self.address_refused(),
+    /// The HTTP status of a call without credentials, 401 from a node that lets our address in, and
+    /// that address.
+    async fn knock(&self) -> Result<(u16, Option<IpAddr>), NodeError> {
+        let body = Bytes::from_static(br#"{"method":"uptime"}"#);
+        let answer = self.call("uptime", body, None, Limit::LIGHT).await?;
+        Ok((answer.status, answer.from))
+    }
+
+    /// `what`: is asked for, in words.
+    async fn exchange(
+        &self,
+        what: &str,
+        request: Request<Full<Bytes>>,
+        limit: Limit,
+    ) -> Result<Answer, NodeError> {
+        let _call = self.calls.acquire().await;
+        let exchange = async {
+            let mut answer = self.client.request(request.clone()).await;
+            if answer.as_ref().is_err_and(|error| !error.is_connect()) {
+                answer = self.client.request(request).await;
+            }
+            let (head, body) = answer
+                .map_err(|error| self.unanswered(what, &error))?
+                .into_parts();
+            let body = Limited::new(body, limit.bytes).collect().await;
+            Ok(Answer {
+                status: head.status.as_u16(),
+                body: body
+                    .map_err(|error| self.cut_off(what, &*error, limit.bytes))?
+                    .to_bytes(),
+                from: head
+                    .extensions
+                    .get()
+                    .map(|info: &HttpInfo| info.local_addr().ip()),
+            })
+        };
+        match limit.time {
+            None => exchange.await,
+            Some(time) => timeout(time, exchange)
+                .await
+                .unwrap_or_else(|_| Err(self.timed_out(what))),
+        }
+    }
+
+    async fn judge(&self, method: &str, answer: Answer) -> Result<Bytes, NodeError> {
+        let start = answer.body.iter().find(|byte| !byte.is_ascii_whitespace());
+        match answer.status {
+            200 | 404 | 500 if matches!(start, Some(b'{' | b'[')) => Ok(answer.body),
+            403 => Err(match self.knock().await {
+                Ok((403, from)) => self.address_refused(from),
                 _ => self.method_refused(method),
             }),
-            503 => Err(NodeError::transient(
-                NodeErrorKind::Busy,
-                format!(
-                    "bitcoind at {} has no room for {method} (rpcworkqueue is full)",
-                    self.url
-                ),
-            )
-            .advise(Remedy::EnlargeWorkQueue)),
-            _ => Err(NodeError::persistent(
-                NodeErrorKind::Shape,
-                format!(
-                    "{} answered {method} with HTTP {status} without JSON",
-                    self.url
-                ),
-            )
-            .advise(Remedy::NameRpcPort)),
+            503 => Err(self.busy(method)),
+            status => Err(self.not_json(method, status)),
         }
     }
 
-    /// The HTTP status of a call without credentials: 401 from a node that lets our address in.
-    fn knock(&self) -> Result<u16, NodeError> {
-        match self.send("uptime", br#"{"method":"uptime"}"#, None, LIGHT_LIMIT) {
-            Ok((status, _)) => Ok(status),
-            Err(HttpFailure::Broken(error) | HttpFailure::Other(error)) => Err(error),
-        }
-    }
-
-    /// As it stands in `rpcwhitelist`.
+    /// Who we are in `rpcwhitelist`, once a call was made.
     pub(super) fn user(&self) -> String {
-        match &self.credentials {
-            Credentials::User { user, .. } => user.clone(),
-            Credentials::Cookie(path) => std::fs::read_to_string(path)
-                .ok()
-                .and_then(|cookie| Some(cookie.split_once(':')?.0.to_owned()))
-                .unwrap_or_else(|| "__cookie__".to_owned()),
-        }
+        let login = self.login.lock().unwrap_or_else(PoisonError::into_inner);
+        let user = login.as_ref().map(|(user, _)| user.clone());
+        user.unwrap_or_else(|| "__cookie__".to_owned())
     }
 
-    /// The header's value; `renew` reads the cookie again.
-    fn authorization(&self, renew: bool) -> Result<String, NodeError> {
-        let mut kept = self
-            .authorization
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        if let (Some(value), false) = (kept.as_ref(), renew) {
-            return Ok(value.clone());
+    /// The value of `Authorization`, read again if the node refused the one that we have.
+    async fn login(&self, refused: Option<&HeaderValue>) -> Result<HeaderValue, NodeError> {
+        let kept = || self.login.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, known)) = &*kept()
+            && Some(known) != refused
+        {
+            return Ok(known.clone());
         }
         let pair = match &self.credentials {
             Credentials::User { user, password, .. } => format!("{user}:{password}"),
-            Credentials::Cookie(path) => std::fs::read_to_string(path)
-                .map_err(|error| self.no_cookie(path, &error))?
-                .trim()
-                .to_owned(),
+            Credentials::Cookie(path) => {
+                let file = path.clone();
+                let read = spawn_blocking(move || std::fs::read_to_string(file)).await;
+                match read.unwrap_or_else(|error| Err(error.into())) {
+                    Ok(cookie) => cookie.trim().to_owned(),
+                    Err(error) => return Err(self.no_cookie(path, &error).await),
+                }
+            }
         };
-        let value = format!(
-            "Basic {}",
-            base64::engine::general_purpose::STANDARD.encode(pair)
-        );
-        *kept = Some(value.clone());
+        let value = base64::engine::general_purpose::STANDARD.encode(&pair);
+        let value = HeaderValue::try_from(format!("Basic {value}")).expect("base64 is ASCII");
+        let user = pair.split(':').next().unwrap_or_default();
+        *kept() = Some((user.to_owned(), value.clone()));
         Ok(value)
     }
 }
 
-fn transport_error(error: NodeError) -> jsonrpc::Error {
-    jsonrpc::Error::Transport(Box::new(error))
-}
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::{TcpListener, TcpStream};
 
-/// The pool as a transport: `jsonrpc` wants to own what it uses.
-pub(super) struct Shared(pub(super) std::sync::Arc<Http>);
+    use super::*;
+    use crate::bitcoind::NodeErrorKind;
 
-impl jsonrpc::client::Transport for Shared {
-    fn send_request(&self, request: Request) -> Result<Response, jsonrpc::Error> {
-        let body = serde_json::to_vec(&request)?;
-        // A scan that is sent twice would fail with "Scan already in progress"; everything else
-        // that we ask is a read.
-        let answer = self
-            .0
-            .exchange(
-                request.method,
-                &body,
-                limit_of(&request),
-                !starts_scan(&request),
-            )
-            .map_err(transport_error)?;
-        Ok(serde_json::from_slice(&answer)?)
+    const HALF: &str = "HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\n[1";
+
+    async fn listener() -> (TcpListener, Http) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        let credentials = Credentials::User {
+            user: "user".into(),
+            password: "password".into(),
+            conf: None,
+        };
+        let http = Http::new(NodeUrl::parse(&address).unwrap(), credentials);
+        (listener, http)
     }
 
-    fn send_batch(&self, requests: &[Request]) -> Result<Vec<Response>, jsonrpc::Error> {
-        let body = serde_json::to_vec(requests)?;
-        // All of a batch are of one method.
-        let method = requests.first().map_or("nothing", |request| request.method);
-        let answer = self
-            .0
-            .exchange(method, &body, HEAVY_LIMIT, true)
-            .map_err(transport_error)?;
-        match serde_json::from_slice::<Vec<Response>>(&answer) {
-            Ok(responses) => Ok(responses),
-            // A batch that is refused whole (warm-up) comes back as one error.
-            Err(error) => match serde_json::from_slice::<Response>(&answer)
-                .ok()
-                .and_then(|response| response.error)
-            {
-                Some(refusal) => Err(jsonrpc::Error::Rpc(refusal)),
-                None => Err(error.into()),
-            },
+    /// Reads a request. `false`: the connection has ended.
+    async fn asked(stream: &mut TcpStream) -> bool {
+        stream.read(&mut [0; 1000]).await.unwrap_or(0) > 0
+    }
+
+    /// A server that gives each connection these answers, one for each request, and ends it at the
+    /// request after them; at once after an answer without an end.
+    async fn server(answers: &'static [&'static str]) -> Http {
+        let (listener, http) = listener().await;
+        tokio::spawn(async move {
+            while let Ok((mut stream, _)) = listener.accept().await {
+                for answer in answers {
+                    asked(&mut stream).await;
+                    let _ = stream.write_all(answer.as_bytes()).await;
+                }
+                if !answers.contains(&HALF) {
+                    asked(&mut stream).await;
+                }
+            }
+        });
+        http
+    }
+
+    #[tokio::test]
+    async fn a_connection_is_kept_and_one_that_ends_unanswered_is_replaced() {
+        let http = server(&[
+            "HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nabc",
+            "HTTP/1.1 404 Not Found\r\nContent-Length: 1\r\n\r\nx",
+        ])
+        .await;
+        for _ in 0..3 {
+            let found = http.get("a", Limit::BLOCK).await;
+            assert_eq!(found, Ok(Some("abc".into())));
+            assert_eq!(http.get("a", Limit::BLOCK).await, Ok(None));
         }
     }
 
-    fn fmt_target(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(&self.0.url)
+    #[tokio::test]
+    async fn an_answer_that_never_comes_breaks_off_or_never_ends_is_none() {
+        for (answers, kind, words) in [
+            (&[][..], NodeErrorKind::Unreachable, "broke during uptime"),
+            (&[HALF], NodeErrorKind::Unreachable, "broke during uptime"),
+            (
+                &["HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n[1,2,3,4]"],
+                NodeErrorKind::Shape,
+                "answered uptime with more than 0 MB",
+            ),
+            (
+                &["HTTP/1.1 503 Busy\r\nContent-Length: 0\r\n\r\n"],
+                NodeErrorKind::Busy,
+                "has no room for uptime",
+            ),
+        ] {
+            let limit = Limit {
+                bytes: 8,
+                ..Limit::LIGHT
+            };
+            let http = server(answers).await;
+            let error = http.post("uptime", Vec::new(), limit).await.unwrap_err();
+            assert!(
+                error.kind == kind && error.message.contains(words),
+                "{error}"
+            );
+        }
+    }
+
+    #[tokio::test]
+    async fn a_call_is_given_up_when_its_time_is_over() {
+        let (_listener, http) = listener().await;
+        let limit = Limit {
+            time: Some(Duration::from_millis(20)),
+            ..Limit::LIGHT
+        };
+        let error = http.post("uptime", Vec::new(), limit).await.unwrap_err();
+        assert_eq!(error.kind, NodeErrorKind::TimedOut);
+    }
+
+    #[tokio::test]
+    async fn the_connection_of_a_call_that_nobody_waits_for_ends() {
+        let (listener, http) = listener().await;
+        let served = async {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            assert!(asked(&mut stream).await);
+            stream
+        };
+        let mut stream = tokio::select! {
+            _ = http.get("a", Limit::BLOCK) => unreachable!("nobody answers"),
+            stream = served => stream,
+        };
+        assert!(!asked(&mut stream).await);
+    }
+
+    #[tokio::test]
+    async fn only_so_many_calls_are_under_way_at_once() {
+        let (listener, http) = listener().await;
+        let calls = (0..2 * CALLS).map(|_| http.get("a", Limit::BLOCK));
+        let accepted = async {
+            let mut streams = Vec::new();
+            while streams.len() < CALLS {
+                streams.push(listener.accept().await.unwrap());
+            }
+            let more = timeout(Duration::from_millis(100), listener.accept()).await;
+            assert!(more.is_err(), "{more:?}");
+        };
+        tokio::select! {
+            _ = futures_util::future::join_all(calls) => unreachable!("nobody answers"),
+            () = accepted => {}
+        }
     }
 }

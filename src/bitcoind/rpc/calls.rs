@@ -1,12 +1,16 @@
 //! Calls about the node as it is now.
 
 use bitcoin::consensus::encode;
+use bitcoin::consensus::serde::{Hex, With};
 use bitcoin::{Block, BlockHash, Transaction, Txid};
+use serde::Deserialize;
+use serde::de::{DeserializeOwned, IgnoredAny};
 use serde_json::json;
 
 use super::answers::{Blockchain, Header, MempoolInfo, MempoolTxids, Network, Notification};
-use super::client::{Rpc, shape};
+use super::client::{Rpc, read, shape};
 use super::method::Method;
+use crate::bitcoind::http::Limit;
 use crate::bitcoind::{NodeError, NodeErrorKind};
 
 const NOT_FOUND: i32 = -5;
@@ -15,41 +19,52 @@ const OUT_OF_RANGE: i32 = -8;
 impl Rpc {
     /// Makes the call with parameters that change nothing.
     pub async fn try_out(&self, method: Method) -> Result<(), NodeError> {
-        let answer: Result<serde::de::IgnoredAny, _> = self.call(method, method.trial()).await;
-        answer.map(|_| ())
+        let limit = match method {
+            Method::RawMempool => Limit::HEAVY,
+            _ => Limit::LIGHT,
+        };
+        let answer = self.call(method, method.trial(), limit).await;
+        answer.map(|IgnoredAny| ())
+    }
+
+    async fn light<T: DeserializeOwned + Send + 'static>(
+        &self,
+        method: Method,
+    ) -> Result<T, NodeError> {
+        self.call(method, json!([]), Limit::LIGHT).await
     }
 
     pub async fn blockchain(&self) -> Result<Blockchain, NodeError> {
-        self.call(Method::BlockchainInfo, vec![]).await
+        self.light(Method::BlockchainInfo).await
     }
 
     pub async fn network(&self) -> Result<Network, NodeError> {
-        self.call(Method::NetworkInfo, vec![]).await
+        self.light(Method::NetworkInfo).await
     }
 
     /// Seconds since the node's start.
     pub async fn uptime(&self) -> Result<u64, NodeError> {
-        self.call(Method::Uptime, vec![]).await
+        self.light(Method::Uptime).await
     }
 
     pub async fn notifications(&self) -> Result<Vec<Notification>, NodeError> {
-        self.call(Method::ZmqNotifications, vec![]).await
+        self.light(Method::ZmqNotifications).await
     }
 
     pub async fn best_block(&self) -> Result<BlockHash, NodeError> {
-        self.call(Method::BestBlockHash, vec![]).await
+        self.light(Method::BestBlockHash).await
     }
 
     pub async fn genesis(&self) -> Result<BlockHash, NodeError> {
-        self.call(Method::BlockHash, vec![json!(0)]).await
+        self.call(Method::BlockHash, json!([0]), Limit::LIGHT).await
     }
 
     pub async fn mempool_info(&self) -> Result<MempoolInfo, NodeError> {
-        self.call(Method::MempoolInfo, vec![]).await
+        self.light(Method::MempoolInfo).await
     }
 
     pub async fn mempool_txids(&self) -> Result<MempoolTxids, NodeError> {
-        self.call(Method::RawMempool, vec![json!(false), json!(true)])
+        self.call(Method::RawMempool, json!([false, true]), Limit::HEAVY)
             .await
     }
 
@@ -58,7 +73,7 @@ impl Rpc {
         self.batches(
             Method::BlockHash,
             heights.into_iter().map(|height| json!([height])).collect(),
-            &[OUT_OF_RANGE],
+            OUT_OF_RANGE,
         )
         .await
     }
@@ -67,7 +82,7 @@ impl Rpc {
         self.batches(
             Method::BlockHeader,
             hashes.into_iter().map(|hash| json!([hash])).collect(),
-            &[NOT_FOUND],
+            NOT_FOUND,
         )
         .await
     }
@@ -79,26 +94,17 @@ impl Rpc {
         txids: Vec<Txid>,
     ) -> Result<Vec<Option<Transaction>>, NodeError> {
         let params = txids.into_iter().map(|txid| json!([txid, false])).collect();
-        let found: Vec<Option<String>> = self
-            .batches(Method::RawTransaction, params, &[NOT_FOUND])
+        let found: Vec<Option<RawTx>> = self
+            .batches(Method::RawTransaction, params, NOT_FOUND)
             .await?;
-        self.blocking(move |_| {
-            let parse = |hex: String| {
-                encode::deserialize_hex(&hex).map_err(|error| shape(Method::RawTransaction, &error))
-            };
-            found
-                .into_iter()
-                .map(|hex| hex.map(parse).transpose())
-                .collect()
-        })
-        .await
+        Ok(found.into_iter().map(|tx| Some(tx?.0)).collect())
     }
 
     /// Which of these the mempool holds.
     pub async fn in_mempool(&self, txids: Vec<Txid>) -> Result<Vec<bool>, NodeError> {
         let params = txids.into_iter().map(|txid| json!([txid])).collect();
-        let found: Vec<Option<serde::de::IgnoredAny>> = self
-            .batches(Method::MempoolEntry, params, &[NOT_FOUND])
+        let found: Vec<Option<IgnoredAny>> = self
+            .batches(Method::MempoolEntry, params, NOT_FOUND)
             .await?;
         Ok(found.iter().map(Option::is_some).collect())
     }
@@ -106,14 +112,17 @@ impl Rpc {
     /// One block, over REST where a node on this machine offers it (ten times cheaper than hex in
     /// JSON).
     pub async fn block(&self, hash: BlockHash) -> Result<Block, NodeError> {
-        let raw = self.raw_block(hash, Vec::new()).await?;
-        self.blocking(move |_| {
-            let block = encode::deserialize(&raw).map_err(|error| shape(Method::Block, &error))?;
+        read(self.raw_block(hash).await?, move |raw| {
+            let block = encode::deserialize(raw).map_err(|error| shape(Method::Block, &error))?;
             checked(&hash, block)
         })
         .await
     }
 }
+
+/// A transaction in hex.
+#[derive(Deserialize)]
+struct RawTx(#[serde(with = "With::<Hex>")] Transaction);
 
 fn checked(hash: &BlockHash, block: Block) -> Result<Block, NodeError> {
     if block.block_hash() == *hash {

@@ -1,17 +1,19 @@
-//! The client: its connections, calls and batches, and what went wrong with one.
+//! The client: calls and batches, and what went wrong with one. `bitcoincore-rpc` is named here
+//! only, for the requests and responses of JSON-RPC.
 
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
+use std::fmt::Display;
+use std::sync::Arc;
 
-use bitcoincore_rpc::{Client, RpcApi, jsonrpc};
+use bitcoincore_rpc::jsonrpc::{self, Request, Response};
+use bytes::Bytes;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
+use serde_json::value::{RawValue, to_raw_value};
+use tokio::task::spawn_blocking;
 
 use super::method::Method;
-use super::offer::Offer;
-use crate::bitcoind::block_rest::BlockRest;
-use crate::bitcoind::http::{Credentials, Http, Shared};
-use crate::bitcoind::url::host_is_loopback;
+use crate::bitcoind::http::{Credentials, Http, Limit};
+use crate::bitcoind::url::NodeUrl;
 use crate::bitcoind::{NodeError, NodeErrorKind};
 use crate::remedy::Remedy;
 
@@ -19,127 +21,150 @@ use crate::remedy::Remedy;
 pub const BATCH: usize = 500;
 
 const WARMING_UP: i32 = -28;
+/// Longer answers are read beside the runtime: a megabyte of JSON takes some milliseconds.
+const SHORT: usize = 64 << 10;
 
 /// One node. Clones share its connections.
 #[derive(Clone)]
-pub struct Rpc(pub(super) Arc<Inner>);
-
-pub(super) struct Inner {
-    pub(super) url: String,
-    pub(super) credentials: Credentials,
-    pub(super) quick: Client,
-    pub(super) quick_http: Arc<Http>,
-    /// For blocks.
-    pub(super) blocks: BlockRest,
-    /// The running scan: it takes minutes, so it has a connection of its own, and can be given up.
-    pub(super) scan: Mutex<Option<Arc<Http>>>,
-    /// Held by it: the node runs one scan at a time. Others of ours wait in the order in which they
-    /// came.
+pub struct Rpc {
+    pub(super) http: Arc<Http>,
+    /// Held by the running scan: the node runs one at a time. Others of ours wait in the order in
+    /// which they came.
     pub(super) turn: Arc<tokio::sync::Mutex<()>>,
-    pub(super) closed: AtomicBool,
-    /// REST at all.
-    pub(super) rest: Offer,
-    /// What a block spends, over REST.
-    pub(super) rest_spent: Offer,
-}
-
-pub(super) fn client(http: &Arc<Http>) -> Client {
-    Client::from_jsonrpc(jsonrpc::Client::with_transport(Shared(http.clone())))
 }
 
 impl Rpc {
-    /// `url`: `http://host:port`. Connects at the first call.
-    pub fn new(url: &str, credentials: Credentials) -> Self {
-        let quick_http = Arc::new(Http::new(url, credentials.clone()));
-        // REST has no authentication, so it is used on this machine only.
-        let rest = || {
-            if host_is_loopback(url) {
-                Offer::default()
-            } else {
-                Offer::absent()
-            }
-        };
-        Self(Arc::new(Inner {
-            quick: client(&quick_http),
-            quick_http,
-            blocks: BlockRest::new(url),
-            credentials,
-            scan: Mutex::new(None),
+    /// Connects at the first call.
+    pub fn new(url: NodeUrl, credentials: Credentials) -> Self {
+        Self {
+            http: Arc::new(Http::new(url, credentials)),
             turn: Arc::default(),
-            closed: AtomicBool::new(false),
-            rest: rest(),
-            rest_spent: rest(),
-            url: url.to_owned(),
-        }))
+        }
     }
 
     /// The same node over connections of their own, so that much work holds up nobody else.
     pub fn apart(&self) -> Self {
-        Self::new(&self.0.url, self.0.credentials.clone())
+        Self::new(self.url().clone(), self.http.credentials.clone())
     }
 
     /// Who we are to the node, as it stands in `rpcwhitelist`.
     pub fn user(&self) -> String {
-        self.0.quick_http.user()
+        self.http.user()
     }
 
-    pub fn url(&self) -> &str {
-        &self.0.url
+    pub fn url(&self) -> &NodeUrl {
+        &self.http.url
     }
 
-    /// Ends all calls, waiting ones included; later ones fail. For the end of the daemon.
-    pub fn close(&self) {
-        self.0.quick_http.close();
-        self.0.blocks.close();
-        self.0.closed.store(true, Ordering::Relaxed);
-        self.0.end_scan();
-    }
-
-    /// The node was restarted, maybe with other options: find out again what it offers.
-    pub fn forget_offers(&self) {
-        if host_is_loopback(&self.0.url) {
-            self.0.rest.forget();
-            self.0.rest_spent.forget();
-        }
-    }
-
-    /// Any call. An error of the node is [`NodeErrorKind::Rpc`] with its code.
-    pub async fn call<T: DeserializeOwned + Send + 'static>(
+    /// Any call; `params` is an array. An error of the node is [`NodeErrorKind::Rpc`] with its
+    /// code.
+    pub(super) async fn call<T: DeserializeOwned + Send + 'static>(
         &self,
         method: Method,
-        params: Vec<Value>,
+        params: Value,
+        limit: Limit,
     ) -> Result<T, NodeError> {
-        self.blocking(move |inner| call(&inner.quick, method, &params))
-            .await
+        let body = to_raw_value(&params).and_then(|params| body(method, &params));
+        let body = body.map_err(|error| shape(method, &error))?;
+        self.ask(method, body, limit).await
     }
 
-    /// `params`: one array of parameters per call. Answers with one of the `absent` codes are
-    /// `None`.
-    pub(super) async fn batches<T: DeserializeOwned + Send + 'static>(
+    /// The same with a [`body`] that is made.
+    pub(super) async fn ask<T: DeserializeOwned + Send + 'static>(
         &self,
         method: Method,
-        params: Vec<Value>,
-        absent: &'static [i32],
-    ) -> Result<Vec<Option<T>>, NodeError> {
-        self.blocking(move |inner| {
-            let mut all = Vec::with_capacity(params.len());
-            for chunk in params.chunks(BATCH) {
-                all.extend(batch(&inner.quick, method, chunk, absent)?);
-            }
-            Ok(all)
+        body: Vec<u8>,
+        limit: Limit,
+    ) -> Result<T, NodeError> {
+        let answer = self.http.post(method.name(), body, limit).await?;
+        read(answer, move |answer| {
+            let answer: Response =
+                serde_json::from_slice(answer).map_err(|error| shape(method, &error))?;
+            answer.result().map_err(|error| failed(method, error))
         })
         .await
     }
 
-    pub(super) async fn blocking<T: Send + 'static>(
+    /// `params`: one array for each call. An answer with the code `absent` is `None`.
+    pub(super) async fn batches<T: DeserializeOwned + Send + 'static>(
         &self,
-        work: impl FnOnce(&Inner) -> Result<T, NodeError> + Send + 'static,
-    ) -> Result<T, NodeError> {
-        let inner = self.0.clone();
-        tokio::task::spawn_blocking(move || work(&inner))
-            .await
-            .unwrap_or_else(|_| Err(cut_short()))
+        method: Method,
+        params: Vec<Value>,
+        absent: i32,
+    ) -> Result<Vec<Option<T>>, NodeError> {
+        let mut all = Vec::with_capacity(params.len());
+        for chunk in params.chunks(BATCH) {
+            let raw = chunk
+                .iter()
+                .map(to_raw_value)
+                .collect::<Result<Vec<_>, _>>();
+            let body = raw.and_then(|raw| {
+                let calls = (0..)
+                    .zip(&raw)
+                    .map(|(id, params)| request(method, id, params));
+                serde_json::to_vec(&calls.collect::<Vec<_>>())
+            });
+            let body = body.map_err(|error| shape(method, &error))?;
+            let answer = self.http.post(method.name(), body, Limit::HEAVY).await?;
+            let count = chunk.len();
+            let found = read(answer, move |answer| batch(method, answer, count, absent));
+            all.extend(found.await?);
+        }
+        Ok(all)
     }
+}
+
+/// What is sent for one call.
+pub(super) fn body(method: Method, params: &RawValue) -> serde_json::Result<Vec<u8>> {
+    serde_json::to_vec(&request(method, 0, params))
+}
+
+fn request(method: Method, id: usize, params: &RawValue) -> Request<'_> {
+    Request {
+        method: method.name(),
+        params: Some(params),
+        id: id.into(),
+        jsonrpc: Some("2.0"),
+    }
+}
+
+/// The answers of `count` calls, in their order.
+fn batch<T: DeserializeOwned>(
+    method: Method,
+    answer: &[u8],
+    count: usize,
+    absent: i32,
+) -> Result<Vec<Option<T>>, NodeError> {
+    let mut answers: Vec<Response> = serde_json::from_slice(answer).map_err(|error| {
+        // A batch that is refused whole (warm-up) comes back as one error.
+        match serde_json::from_slice::<Response>(answer).map(Response::check_error) {
+            Ok(Err(refusal)) => failed(method, refusal),
+            _ => shape(method, &error),
+        }
+    })?;
+    answers.sort_by_key(|answer| answer.id.as_u64());
+    let ids = answers.iter().map(|answer| answer.id.as_u64());
+    if !ids.eq((0..count as u64).map(Some)) {
+        return Err(shape(method, &"an answer is missing"));
+    }
+    let read = |answer: Response| match &answer.error {
+        Some(error) if error.code == absent => Ok(None),
+        _ => answer.result().map(Some),
+    };
+    let answers = answers.into_iter().map(read).collect::<Result<_, _>>();
+    answers.map_err(|error| failed(method, error))
+}
+
+/// Reads an answer, a long one beside the runtime.
+pub(super) async fn read<T: Send + 'static>(
+    answer: Bytes,
+    work: impl FnOnce(&[u8]) -> Result<T, NodeError> + Send + 'static,
+) -> Result<T, NodeError> {
+    if answer.len() <= SHORT {
+        return work(&answer);
+    }
+    let work = spawn_blocking(move || work(&answer)).await;
+    work.unwrap_or_else(|_| Err(cut_short()))
 }
 
 pub(super) fn cut_short() -> NodeError {
@@ -149,45 +174,7 @@ pub(super) fn cut_short() -> NodeError {
     )
 }
 
-pub(super) fn call<T: DeserializeOwned>(
-    client: &Client,
-    method: Method,
-    params: &[Value],
-) -> Result<T, NodeError> {
-    client
-        .call(method.name(), params)
-        .map_err(|error| node_error(method, error))
-}
-
-pub(super) fn batch<T: DeserializeOwned>(
-    client: &Client,
-    method: Method,
-    params: &[Value],
-    absent: &[i32],
-) -> Result<Vec<Option<T>>, NodeError> {
-    let wrong = |error: jsonrpc::Error| node_error(method, error.into());
-    let client = client.get_jsonrpc_client();
-    let raw = params
-        .iter()
-        .map(serde_json::value::to_raw_value)
-        .collect::<Result<Vec<_>, _>>()
-        .map_err(|error| shape(method, &error))?;
-    let requests: Vec<_> = raw
-        .iter()
-        .map(|params| client.build_request(method.name(), Some(params)))
-        .collect();
-    let answers = client.send_batch(&requests).map_err(wrong)?;
-    let read = |answer: Option<jsonrpc::Response>| {
-        let answer = answer.ok_or_else(|| shape(method, &"an answer is missing"))?;
-        match &answer.error {
-            Some(error) if absent.contains(&error.code) => Ok(None),
-            _ => answer.result().map(Some).map_err(wrong),
-        }
-    };
-    answers.into_iter().map(read).collect()
-}
-
-pub(super) fn shape(method: Method, what: &dyn std::fmt::Display) -> NodeError {
+pub(super) fn shape(method: Method, what: &dyn Display) -> NodeError {
     NodeError::persistent(
         NodeErrorKind::Shape,
         format!(
@@ -198,28 +185,14 @@ pub(super) fn shape(method: Method, what: &dyn std::fmt::Display) -> NodeError {
     .advise(Remedy::UpdateBitcoind)
 }
 
-pub(super) fn node_error(method: Method, error: bitcoincore_rpc::Error) -> NodeError {
+fn failed(method: Method, error: jsonrpc::Error) -> NodeError {
     match error {
-        bitcoincore_rpc::Error::JsonRpc(jsonrpc::Error::Transport(inner)) => {
-            match inner.downcast::<NodeError>() {
-                Ok(error) => *error,
-                Err(other) => NodeError::transient(
-                    NodeErrorKind::Unreachable,
-                    format!(
-                        "the connection to bitcoind failed during {} ({other})",
-                        method.name()
-                    ),
-                ),
-            }
-        }
-        bitcoincore_rpc::Error::JsonRpc(jsonrpc::Error::Rpc(error)) if error.code == WARMING_UP => {
-            NodeError::transient(
-                NodeErrorKind::WarmingUp,
-                format!("bitcoind is starting ({})", error.message),
-            )
-            .advise(Remedy::Wait)
-        }
-        bitcoincore_rpc::Error::JsonRpc(jsonrpc::Error::Rpc(error)) => NodeError::persistent(
+        jsonrpc::Error::Rpc(error) if error.code == WARMING_UP => NodeError::transient(
+            NodeErrorKind::WarmingUp,
+            format!("bitcoind is starting ({})", error.message),
+        )
+        .advise(Remedy::Wait),
+        jsonrpc::Error::Rpc(error) => NodeError::persistent(
             NodeErrorKind::Rpc(error.code),
             format!(
                 "bitcoind refuses {}: {} ({})",
@@ -235,4 +208,34 @@ pub(super) fn node_error(method: Method, error: bitcoincore_rpc::Error) -> NodeE
 /// Whether an error says that the block is not there any more.
 pub(crate) fn is_pruned(error: &NodeError) -> bool {
     error.kind == NodeErrorKind::Rpc(-1) && error.message.contains("pruned")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn hashes(answer: &str) -> Result<Vec<Option<u32>>, NodeError> {
+        batch(Method::BlockHash, answer.as_bytes(), 2, -8)
+    }
+
+    #[test]
+    fn the_answers_of_a_batch_are_in_the_order_of_its_calls() {
+        let absent = r#"{"error":{"code":-8,"message":"out of range"},"id":0}"#;
+        let known = r#"{"result":7,"id":1}"#;
+        for answer in [format!("[{absent},{known}]"), format!("[{known},{absent}]")] {
+            assert_eq!(hashes(&answer), Ok(vec![None, Some(7)]), "{answer}");
+        }
+        for (answer, kind) in [
+            (format!("[{known}]"), NodeErrorKind::Shape),
+            (format!("[{known},{known}]"), NodeErrorKind::Shape),
+            ("7".to_owned(), NodeErrorKind::Shape),
+            (absent.replace("-8", "-28"), NodeErrorKind::WarmingUp),
+            (
+                format!("[{known},{}]", absent.replace("-8", "-5")),
+                NodeErrorKind::Rpc(-5),
+            ),
+        ] {
+            assert_eq!(hashes(&answer).unwrap_err().kind, kind, "{answer}");
+        }
+    }
 }

@@ -24,9 +24,9 @@ macro_rules! methods {
 
             /// Parameters with which the call changes nothing and costs little. Whether a node
             /// permits a call depends on its name only.
-            pub(super) fn trial(self) -> Vec<Value> {
+            pub(super) fn trial(self) -> Value {
                 match self {
-                    $(Self::$method => vec![$(json!($param)),*],)*
+                    $(Self::$method => json!([$($param),*]),)*
                 }
             }
         }

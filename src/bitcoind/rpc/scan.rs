@@ -1,19 +1,21 @@
-//! `scantxoutset`: the confirmed unspent outputs of output scripts.
+//! Scans: `scantxoutset`, the confirmed unspent outputs of output scripts, and `scanblocks`, the
+//! blocks that block filters name. They take as long as they take, so they are watched instead of
+//! limited.
 
 use std::pin::{Pin, pin};
-use std::sync::atomic::Ordering;
-use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use bitcoin::{BlockHash, ScriptBuf, Txid};
 use serde::Deserialize;
-use serde_json::json;
-use serde_json::value::RawValue;
+use serde::de::{DeserializeOwned, IgnoredAny};
+use serde_json::value::{RawValue, to_raw_value};
+use serde_json::{Value, json};
 use tokio::sync::oneshot;
+use tokio::task::spawn_blocking;
 
-use super::client::{Inner, Rpc, client, cut_short, node_error, shape};
+use super::client::{Rpc, body, cut_short, shape};
 use super::method::Method;
-use crate::bitcoind::http::Http;
+use crate::bitcoind::http::Limit;
 use crate::bitcoind::{NodeError, NodeErrorKind};
 
 /// While a scan runs, the node is asked whether it does. Silence after so many looks that found
@@ -52,44 +54,86 @@ pub struct Unspent {
     pub coinbase: bool,
 }
 
+/// `scanblocks start`.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct FilterScan {
+    #[serde(default)]
+    pub relevant_blocks: Vec<BlockHash>,
+    /// False: it was aborted.
+    #[serde(default)]
+    pub completed: bool,
+}
+
 impl Rpc {
     /// The confirmed unspent outputs of these output scripts. Minutes on a full chain; it waits for
     /// other scans of ours. When the answer is not wanted any more (the future is dropped), the
     /// node's scan is ended too: see [`Rpc::scans_ended`].
     pub async fn scan(&self, scripts: Vec<ScriptBuf>) -> Result<UtxoScan, NodeError> {
-        let turn = self.0.turn.clone().lock_owned().await;
+        let method = Method::ScanTxOutSet;
+        let body = spawn_blocking(move || body(method, &params(&scripts)?)).await;
+        let body = body.map_err(|_| cut_short())?;
+        self.watched(method, body.map_err(|error| shape(method, &error))?)
+            .await
+    }
+
+    /// Blocks from height `from` to height `to` that may pay or spend from one of the scripts, by
+    /// their filters: maybe too many, never too few. `objects` are descriptors. Otherwise as
+    /// [`Rpc::scan`].
+    pub async fn scan_blocks(
+        &self,
+        objects: Value,
+        from: u32,
+        to: u32,
+    ) -> Result<FilterScan, NodeError> {
+        let method = Method::ScanBlocks;
+        let params = to_raw_value(&json!(["start", objects, from, to]));
+        let body = params.and_then(|params| body(method, &params));
+        self.watched(method, body.map_err(|error| shape(method, &error))?)
+            .await
+    }
+
+    /// Waits, some seconds at most, until no scan of ours runs at the node.
+    pub async fn scans_ended(&self) {
+        let _ = tokio::time::timeout(2 * END, self.turn.lock()).await;
+    }
+
+    async fn watched<T: DeserializeOwned + Send + 'static>(
+        &self,
+        method: Method,
+        body: Vec<u8>,
+    ) -> Result<T, NodeError> {
+        let turn = self.turn.clone().lock_owned().await;
         let (mut answer, answered) = oneshot::channel();
         let rpc = self.clone();
         tokio::spawn(async move {
-            let mut scan = pin!(rpc.blocking(move |inner| inner.scan(params(&scripts)?)));
+            let mut scan = pin!(rpc.ask(method, body, Limit::WATCHED));
             tokio::select! {
-                result = rpc.while_it_runs(scan.as_mut()) => drop(answer.send(result)),
-                () = answer.closed() => rpc.give_up(scan).await,
+                result = rpc.while_it_runs(method, scan.as_mut()) => drop(answer.send(result)),
+                () = answer.closed() => rpc.give_up(method, scan).await,
             }
             drop(turn);
         });
         answered.await.unwrap_or_else(|_| Err(cut_short()))
     }
 
-    /// Waits, some seconds at most, until no scan of ours runs at the node.
-    pub async fn scans_ended(&self) {
-        let _ = tokio::time::timeout(2 * END, self.0.turn.lock()).await;
-    }
-
     /// The scan's result, unless the node knows nothing of it.
-    async fn while_it_runs(
+    async fn while_it_runs<T>(
         &self,
-        mut scan: Pin<&mut impl Future<Output = Result<UtxoScan, NodeError>>>,
-    ) -> Result<UtxoScan, NodeError> {
+        method: Method,
+        mut scan: Pin<&mut impl Future<Output = Result<T, NodeError>>>,
+    ) -> Result<T, NodeError> {
         let mut idle = 0;
         while idle < LOOKS {
             if let Ok(result) = tokio::time::timeout(LOOK, scan.as_mut()).await {
                 return result;
             }
-            idle = if self.scan_runs().await { 0 } else { idle + 1 };
+            idle = if self.scan_runs(method).await {
+                0
+            } else {
+                idle + 1
+            };
         }
         // The node has long forgotten it, or was restarted behind a line that did not say so.
-        self.0.end_scan();
         Err(NodeError::transient(
             NodeErrorKind::TimedOut,
             format!(
@@ -101,70 +145,33 @@ impl Rpc {
 
     /// Ends a scan that nobody waits for: the node would go on for minutes, and refuse the next
     /// one.
-    async fn give_up(&self, mut scan: Pin<&mut impl Future<Output = Result<UtxoScan, NodeError>>>) {
+    async fn give_up<T>(&self, method: Method, mut scan: Pin<&mut impl Future<Output = T>>) {
         let ends = async {
             // One that is refused because another program's runs comes back at once, and the other
             // one is left alone.
             while tokio::time::timeout(REFUSAL, scan.as_mut()).await.is_err() {
-                let _ = self.abort_scan().await;
+                let abort = self.call(method, json!(["abort"]), Limit::LIGHT).await;
+                let _: Result<IgnoredAny, _> = abort;
             }
         };
-        if tokio::time::timeout(END, ends).await.is_err() {
-            self.0.end_scan();
-        }
+        let _ = tokio::time::timeout(END, ends).await;
     }
 
     /// Whether the node runs a scan, ours or not, or is too busy to say. An unreachable node does
     /// not.
-    async fn scan_runs(&self) -> bool {
-        let state: Result<Option<serde::de::IgnoredAny>, _> =
-            self.call(Method::ScanTxOutSet, vec![json!("status")]).await;
+    async fn scan_runs(&self, method: Method) -> bool {
+        let state: Result<Option<IgnoredAny>, _> =
+            self.call(method, json!(["status"]), Limit::LIGHT).await;
         match state {
             Ok(progress) => progress.is_some(),
             Err(error) => matches!(error.kind, NodeErrorKind::Busy | NodeErrorKind::TimedOut),
-        }
-    }
-
-    /// Ends the running scan, ours or not. True if there was one.
-    async fn abort_scan(&self) -> Result<bool, NodeError> {
-        self.call(Method::ScanTxOutSet, vec![json!("abort")]).await
-    }
-}
-
-impl Inner {
-    fn scan(&self, params: Box<RawValue>) -> Result<UtxoScan, NodeError> {
-        let http = Arc::new(Http::new(&self.url, self.credentials.clone()));
-        *self.scan.lock().unwrap_or_else(PoisonError::into_inner) = Some(http.clone());
-        if self.closed.load(Ordering::Relaxed) {
-            http.close();
-        }
-        let client = client(&http);
-        let client = client.get_jsonrpc_client();
-        let answer =
-            client.send_request(client.build_request(Method::ScanTxOutSet.name(), Some(&params)));
-        // Megabytes: the answer may be as many again.
-        drop(params);
-        answer
-            .and_then(|answer| answer.result())
-            .map_err(|error| node_error(Method::ScanTxOutSet, error.into()))
-    }
-
-    /// Ends the connection of the running scan; the node goes on with it.
-    pub(super) fn end_scan(&self) {
-        if let Some(http) = self
-            .scan
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .take()
-        {
-            http.close();
         }
     }
 }
 
 /// The parameters of `scantxoutset start`, written at once: of hundreds of thousands of scripts
 /// every copy counts.
-fn params(scripts: &[ScriptBuf]) -> Result<Box<RawValue>, NodeError> {
+fn params(scripts: &[ScriptBuf]) -> serde_json::Result<Box<RawValue>> {
     let mut text = String::with_capacity(scripts.iter().map(scan_bytes).sum::<usize>() + 16);
     text.push_str(r#"["start",["#);
     for (n, script) in scripts.iter().enumerate() {
@@ -173,7 +180,7 @@ fn params(scripts: &[ScriptBuf]) -> Result<Box<RawValue>, NodeError> {
         text.push_str(")\"");
     }
     text.push_str("]]");
-    RawValue::from_string(text).map_err(|error| shape(Method::ScanTxOutSet, &error))
+    RawValue::from_string(text)
 }
 
 /// Bytes that a script takes in the request of a scan.
@@ -185,12 +192,13 @@ pub fn scan_bytes(script: &ScriptBuf) -> usize {
 mod tests {
     use std::io::{BufRead, BufReader, Read, Write};
     use std::net::{TcpListener, TcpStream};
-    use std::sync::{Condvar, Mutex};
+    use std::sync::{Arc, Condvar, Mutex};
 
     use serde_json::Value;
 
     use super::*;
     use crate::bitcoind::Credentials;
+    use crate::bitcoind::url::NodeUrl;
 
     #[test]
     fn the_request_is_as_long_as_its_scripts_are_counted() {
@@ -237,7 +245,7 @@ mod tests {
             (
                 node,
                 Rpc::new(
-                    &url,
+                    NodeUrl::parse(&url).unwrap(),
                     Credentials::User {
                         user: "u".into(),
                         password: "p".into(),

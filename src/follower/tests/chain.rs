@@ -145,12 +145,16 @@ fn a_fetched_block_that_does_not_fit_ends_the_fetch() {
 }
 
 #[test]
-fn a_fetched_block_that_is_refused_is_not_fetched_again_at_once() {
+fn a_fetched_block_that_is_refused_is_fetched_again_after_pauses_that_grow() {
     let (mut rig, blocks) = fetching(1);
-    rig.refuse = true;
-    assert_eq!(rig.fetched(&blocks[0]), ["Connect 101", "StopFetch"]);
-    assert_eq!(rig.pass(999), [""; 0]);
-    assert_eq!(rig.pass(1), ["Look"]);
+    for pause in [250, 500, 1000, 2000] {
+        rig.refuse = true;
+        assert_eq!(rig.fetched(&blocks[0]), ["Connect 101", "StopFetch"]);
+        assert_eq!(rig.pass(pause - 1), [""; 0]);
+        assert_eq!(rig.pass(1), ["Look"]);
+        let ahead = Relation::Ahead(vec![blocks[0].block_hash()]);
+        assert_eq!(rig.looked(101, ahead), ["Fetch 1"]);
+    }
 }
 
 #[test]
@@ -201,7 +205,7 @@ fn a_disconnect_that_is_refused_is_tried_again_later() {
         next: vec![id(99).hash],
     };
     assert_eq!(rig.looked(99, parted), ["Disconnect 98"]);
-    assert_eq!(rig.pass(999), [""; 0]);
+    assert_eq!(rig.pass(249), [""; 0]);
     assert_eq!(rig.pass(1), ["Look"]);
 }
 

@@ -21,6 +21,7 @@ use super::actions::{Action, Answer, Call, FollowerEvent, Inspection, Now};
 use super::node_link::NodeLink;
 use super::status_builder::StatusBuilder;
 use crate::bitcoind::rpc::{Blockchain, MempoolInfo, Network, Notification};
+use crate::bitcoind::url::NodeUrl;
 use crate::bitcoind::zmq::{
     MessageBody, Notice, Sequence, SequenceEvent, Stamped, ZmqMessage, ZmqTopic,
 };
@@ -140,7 +141,6 @@ fn words(action: &Action) -> String {
         Action::Fetch(hashes) => format!("Fetch {}", hashes.len()),
         Action::StopFetch => "StopFetch".into(),
         Action::Subscribe(_) => "Subscribe".into(),
-        Action::ForgetOffers => "ForgetOffers".into(),
     }
 }
 
@@ -171,7 +171,7 @@ impl Rig {
             instant: Instant::now(),
             ms: WALL,
         };
-        let url = "http://127.0.0.1:8332".to_owned();
+        let url = NodeUrl::parse("http://127.0.0.1:8332").expect("an address");
         let status = StatusBuilder::new(INTERVAL);
         let node = NodeLink::new(settings, url, "main", status, true, now);
         Self {

@@ -134,7 +134,7 @@ fn a_restarted_node_is_known_by_its_numbers_and_by_its_clock() {
     let mut rig = Rig::following();
     let restarted = rig.notice(Notice::Restarted(ZmqTopic::Sequence));
     // The first inspection is under way.
-    assert_eq!(restarted, ["ForgetOffers"]);
+    assert!(restarted.is_empty(), "{restarted:?}");
     assert_eq!(inspected_again(&mut rig), ["Inspect"]);
     rig.until("Look");
     rig.looked(100, Relation::Same);
@@ -142,10 +142,7 @@ fn a_restarted_node_is_known_by_its_numbers_and_by_its_clock() {
         uptime: Some(2),
         ..inspection(&rig)
     };
-    assert_eq!(
-        inspected(&mut rig, started_anew),
-        ["ForgetOffers", "Inspect"]
-    );
+    assert_eq!(inspected(&mut rig, started_anew), ["Inspect"]);
     assert_eq!(rig.pass(50), ["Look"]);
 }
 

@@ -3,12 +3,12 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use bitcoin::block::Header;
 use bitcoin::consensus::encode;
+use bytes::Bytes;
 use tokio::sync::Semaphore;
-use tokio::task::JoinHandle;
+use tokio_util::task::AbortOnDropHandle;
 
 use super::ScanMethod;
 use super::block_matcher::MalformedBlock;
@@ -17,24 +17,26 @@ use crate::bitcoind::{NodeError, NodeErrorKind};
 use crate::tracker::BlockId;
 
 /// Blocks that are fetched at the same time.
-pub(super) const PARALLEL: usize = 4;
+const PARALLEL: usize = 4;
 /// Bytes, and blocks, that may be fetched ahead.
 const AHEAD: usize = 12 << 20;
 const AHEAD_BLOCKS: usize = 64;
+/// Of a block, before one was seen.
+const LARGEST: usize = 4 << 20;
 
 /// What one block spends.
 pub(super) enum Spent {
-    Raw(Vec<u8>),
+    Raw(Bytes),
     Told(Vec<Prevout>),
 }
 
 pub(super) struct Fetched {
     pub(super) block: BlockId,
-    pub(super) raw: Vec<u8>,
+    pub(super) raw: Bytes,
     pub(super) spent: Option<Spent>,
 }
 
-/// Blocks that are to be read, ascending. After it is dropped no further block is asked for.
+/// Blocks that are to be read, ascending. Dropping it ends its calls.
 pub(super) struct BlockFetcher {
     rpc: Rpc,
     permits: Arc<Semaphore>,
@@ -42,20 +44,11 @@ pub(super) struct BlockFetcher {
     /// Also what the blocks spend.
     prevouts: bool,
     list: VecDeque<BlockId>,
-    in_flight: VecDeque<(BlockId, JoinHandle<Result<Fetched, NodeError>>)>,
+    in_flight: VecDeque<AbortOnDropHandle<Result<Fetched, NodeError>>>,
     /// When all listed blocks are read, nothing up to here is left.
     pub(super) end: BlockId,
-    /// Of the block that was read last.
+    /// Bytes of a block with what it spends, by the last ones that were read.
     size: usize,
-    dropped: Arc<AtomicBool>,
-    /// Room for blocks, from those that were searched.
-    buffers: Vec<Vec<u8>>,
-}
-
-impl Drop for BlockFetcher {
-    fn drop(&mut self) {
-        self.dropped.store(true, Ordering::Relaxed);
-    }
 }
 
 /// The node's blocks at these heights; `None` when its chain does not reach so far.
@@ -80,25 +73,20 @@ pub(super) async fn list_blocks(
 impl BlockFetcher {
     pub(super) fn new(
         rpc: Rpc,
-        permits: Arc<Semaphore>,
         method: ScanMethod,
         prevouts: bool,
         list: Vec<BlockId>,
         end: BlockId,
     ) -> Self {
-        let (list, in_flight, dropped, buffers) =
-            (list.into(), VecDeque::new(), Arc::default(), Vec::new());
         let mut fetcher = Self {
             rpc,
-            permits,
+            permits: Arc::new(Semaphore::new(PARALLEL)),
             method,
             prevouts,
-            list,
-            in_flight,
+            list: list.into(),
+            in_flight: VecDeque::new(),
             end,
-            size: 0,
-            dropped,
-            buffers,
+            size: LARGEST,
         };
         fetcher.fetch_ahead();
         fetcher
@@ -122,37 +110,17 @@ impl BlockFetcher {
         self.prevouts
     }
 
-    /// Takes back what a searched block was in.
-    pub(super) fn recycle(&mut self, buffer: Vec<u8>) {
-        if self.buffers.len() < AHEAD_BLOCKS && buffer.len() * self.buffers.len() < AHEAD {
-            self.buffers.push(buffer);
-        }
-    }
-
     fn fetch_ahead(&mut self) {
         let ahead = (AHEAD / self.size.max(1)).clamp(PARALLEL + 1, AHEAD_BLOCKS);
         while self.in_flight.len() < ahead
             && let Some(block) = self.list.pop_front()
         {
-            let buffer = self.buffers.pop().unwrap_or_default();
-            let (rpc, permits, prevouts, dropped) = (
-                self.rpc.clone(),
-                self.permits.clone(),
-                self.prevouts,
-                self.dropped.clone(),
-            );
-            let fetch = async move {
-                // Held to the end of the call, also when nobody waits for it any more.
+            let (rpc, permits, prevouts) = (self.rpc.clone(), self.permits.clone(), self.prevouts);
+            let fetch = tokio::spawn(async move {
                 let _permit = permits.acquire_owned().await;
-                match dropped.load(Ordering::Relaxed) {
-                    false => fetch(&rpc, block, prevouts, buffer).await,
-                    true => Err(NodeError::transient(
-                        NodeErrorKind::Unreachable,
-                        "nobody wants this block any more".into(),
-                    )),
-                }
-            };
-            self.in_flight.push_back((block, tokio::spawn(fetch)));
+                fetch(&rpc, block, prevouts).await
+            });
+            self.in_flight.push_back(AbortOnDropHandle::new(fetch));
         }
     }
 
@@ -160,7 +128,7 @@ impl BlockFetcher {
     /// failure is given first.
     pub(super) async fn next(&mut self) -> Result<Vec<Fetched>, NodeError> {
         let mut ready = Vec::new();
-        while let Some((_, fetch)) = self.in_flight.front_mut() {
+        while let Some(fetch) = self.in_flight.front_mut() {
             if !ready.is_empty() && !fetch.is_finished() {
                 break;
             }
@@ -171,7 +139,11 @@ impl BlockFetcher {
                 ))
             }) {
                 Ok(fetched) => {
-                    self.size = fetched.raw.len();
+                    let spent = match &fetched.spent {
+                        Some(Spent::Raw(raw)) => raw.len(),
+                        _ => 0,
+                    };
+                    self.size = (fetched.raw.len() + spent).max(self.size / 2);
                     ready.push(fetched);
                     self.in_flight.pop_front();
                     self.fetch_ahead();
@@ -179,8 +151,8 @@ impl BlockFetcher {
                 Err(error) if ready.is_empty() => return Err(error),
                 Err(error) => {
                     // Told the next time.
-                    if let Some((_, fetch)) = self.in_flight.front_mut() {
-                        *fetch = tokio::spawn(async move { Err(error) });
+                    if let Some(fetch) = self.in_flight.front_mut() {
+                        *fetch = AbortOnDropHandle::new(tokio::spawn(async { Err(error) }));
                     }
                     break;
                 }
@@ -190,16 +162,11 @@ impl BlockFetcher {
     }
 }
 
-async fn fetch(
-    rpc: &Rpc,
-    block: BlockId,
-    prevouts: bool,
-    buffer: Vec<u8>,
-) -> Result<Fetched, NodeError> {
-    let raw = rpc.raw_block(block.hash, buffer).await?;
+async fn fetch(rpc: &Rpc, block: BlockId, prevouts: bool) -> Result<Fetched, NodeError> {
+    let raw = rpc.raw_block(block.hash).await?;
     let spent = match prevouts {
         false => None,
-        true => Some(match rpc.raw_spent_outputs(block.hash).await? {
+        true => Some(match rpc.raw_spent_outputs(block.hash).await {
             Some(raw) => Spent::Raw(raw),
             None => Spent::Told(rpc.prevouts(block.hash).await?),
         }),

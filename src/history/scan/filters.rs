@@ -6,8 +6,6 @@
 //! range ended in the same block before and after. In all other cases, and while somebody else
 //! looks through filters, blocks are read.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use serde_json::Value;
@@ -38,17 +36,14 @@ pub(super) struct Filters {
     rpc: Rpc,
     span: u32,
     not_before: Option<Instant>,
-    /// A call of ours runs at the node.
-    running: Arc<AtomicBool>,
 }
 
 impl Filters {
-    pub(super) fn new(rpc: Rpc, running: Arc<AtomicBool>) -> Self {
+    pub(super) fn new(rpc: Rpc) -> Self {
         Self {
             rpc,
             span: FIRST_SPAN,
             not_before: None,
-            running,
         }
     }
 
@@ -66,13 +61,12 @@ impl Filters {
         match self.look(descriptors, from, stop).await {
             Ok(Some(range)) => Ok(Some(range)),
             Ok(None) => Ok(self.later("the node's block filters are of no help now")),
-            Err(error) if error.kind == NodeErrorKind::TimedOut => {
-                let _ = self.rpc.abort_scan_blocks().await;
-                self.span = (self.span / 4).max(*SPANS.start());
-                Ok(self.later(&error.message))
+            Err(error)
+                if error.retry == Retry::Transient && error.kind != NodeErrorKind::TimedOut =>
+            {
+                Err(error)
             }
-            Err(error) if error.retry == Retry::Transient => Err(error),
-            // Unknown, forbidden, or somebody else's call runs (-8).
+            // Unknown, forbidden, never answered, or somebody else's call runs (-8).
             Err(error) => Ok(self.later(&error.message)),
         }
     }
@@ -102,10 +96,7 @@ impl Filters {
             return Ok(None);
         };
         let began = Instant::now();
-        self.running.store(true, Ordering::Relaxed);
-        let scan = self.rpc.scan_blocks(descriptors, from, last).await;
-        self.running.store(false, Ordering::Relaxed);
-        let scan = scan?;
+        let scan = self.rpc.scan_blocks(descriptors, from, last).await?;
         if !scan.completed || self.hash(last).await? != Some(hash) {
             return Ok(None);
         }

@@ -42,8 +42,6 @@ mod scan_loop;
 mod scheduler;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
 
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
@@ -86,23 +84,16 @@ pub(super) struct Scanning {
     pub(super) progress: watch::Sender<Vec<ScanProgress>>,
 }
 
-/// A running call of ours is ended within this time when the daemon stops.
-const END: Duration = Duration::from_secs(1);
-
-/// Works on open scans until `shutdown`. A store that cannot be read ends it at once.
+/// Works on open scans until `shutdown`; ends a running call of ours then. A store that cannot be
+/// read ends it at once.
 pub(super) async fn run(scanning: Scanning, shutdown: CancellationToken) -> Result<(), StoreError> {
-    let (rpc, filtering) = (
-        scanning.context.rpc.clone(),
-        Arc::new(AtomicBool::new(false)),
-    );
-    let runner = runner::Runner::new(scanning, filtering.clone());
+    let rpc = scanning.context.rpc.clone();
+    let runner = runner::Runner::new(scanning);
     tokio::select! {
         ended = runner.serve() => ended,
         () = shutdown.cancelled() => {
-            if filtering.load(Ordering::Relaxed) {
-                // The node would go on, and refuse the call of our next start.
-                let _ = tokio::time::timeout(END, rpc.abort_scan_blocks()).await;
-            }
+            // Otherwise the node would go on, and refuse the call of our next start.
+            rpc.scans_ended().await;
             Ok(())
         }
     }

@@ -2,18 +2,17 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use bitcoin::BlockHash;
 use futures_util::FutureExt;
-use tokio::sync::{Notify, Semaphore};
+use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use super::Scanning;
 use super::batch::ScanBatch;
-use super::block_fetcher::{BlockFetcher, PARALLEL};
+use super::block_fetcher::BlockFetcher;
 use super::filters::Filters;
 use super::open_scans::{OpenScan, OpenScans, refresh, survey_again};
 use super::progress::{PACE, ProgressPublisher};
@@ -54,7 +53,6 @@ pub(super) struct Runner {
     pub(super) progress: ProgressPublisher,
     /// Of fingerprints; random.
     pub(super) key: [u8; 16],
-    pub(super) permits: Arc<Semaphore>,
     pub(super) filters: Filters,
     pub(super) scans: OpenScans,
     pub(super) active: Option<ActiveBatch>,
@@ -66,7 +64,7 @@ pub(super) struct Runner {
 }
 
 impl Runner {
-    pub(super) fn new(scanning: Scanning, filtering: Arc<AtomicBool>) -> Self {
+    pub(super) fn new(scanning: Scanning) -> Self {
         let Scanning {
             context,
             wake,
@@ -75,13 +73,12 @@ impl Runner {
         } = scanning;
         let mut key = [0; 16];
         getrandom::fill(&mut key).expect("the system has random numbers");
-        let (now, filters) = (Instant::now(), Filters::new(context.rpc.clone(), filtering));
+        let (now, filters) = (Instant::now(), Filters::new(context.rpc.clone()));
         Self {
             context,
             wake,
             progress: ProgressPublisher::new(progress, status),
             key,
-            permits: Arc::new(Semaphore::new(PARALLEL)),
             filters,
             scans: OpenScans::new(),
             active: None,

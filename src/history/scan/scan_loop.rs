@@ -36,7 +36,6 @@ struct Searched {
     block: BlockId,
     header: Header,
     hits: Vec<Hit>,
-    raw: Vec<u8>,
     told: Option<Vec<Prevout>>,
 }
 
@@ -133,7 +132,6 @@ impl Runner {
     /// Before the first block is read: whether the node still has it. Otherwise the scans are told
     /// where its blocks begin.
     async fn skips_pruned(&mut self, batch: &ScanBatch) -> Result<bool, Interrupted> {
-        self.context.rpc.forget_offers();
         let node = self
             .context
             .rpc
@@ -219,12 +217,9 @@ impl Runner {
                 active.batch.below = Some(fetcher.end);
                 active.fetcher = None;
             }
-            for mut searched in search(&mut active.batch, fetched).await? {
+            for searched in search(&mut active.batch, fetched).await? {
                 active.batch.below = Some(searched.block);
                 count += searched.hits.len();
-                if let Some(fetcher) = &mut active.fetcher {
-                    fetcher.recycle(std::mem::take(&mut searched.raw));
-                }
                 if !searched.hits.is_empty() {
                     found.push(self.known(searched).await?);
                 }
@@ -287,7 +282,6 @@ impl Runner {
         };
         active.fetcher = Some(BlockFetcher::new(
             self.context.rpc.clone(),
-            self.permits.clone(),
             method,
             prevouts,
             list,
@@ -434,7 +428,6 @@ async fn search(
                 block: fetched.block,
                 header,
                 hits,
-                raw: fetched.raw,
                 told,
             });
         }
