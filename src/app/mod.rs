@@ -237,7 +237,7 @@ async fn open_store(config: &Config) -> Result<(Option<DiscoveredNode>, Writer, 
                 return Ok((None, writer, reader));
             }
             (Err(StoreError::UnknownChain { .. }), Err(error))
-                if error.retry == Retry::Transient =>
+                if error.retry() == Retry::Transient =>
             {
                 tracing::warn!(again_in = ?pause, "waiting for the node, because the store is new and its chain not known yet: {error}");
                 sleep(pause).await;

@@ -20,6 +20,7 @@ use std::path::{Path, PathBuf};
 use bitcoin::Network;
 
 use super::http::Credentials;
+use crate::config::Secret;
 
 /// A chain, its port of RPC, its folder below the data directory, its section.
 pub(super) const CHAINS: [(Network, u16, &str, &str); 5] = [
@@ -171,7 +172,7 @@ impl Conf {
                     .value(section, "rpcuser")
                     .unwrap_or_default()
                     .to_owned(),
-                password: password.to_owned(),
+                password: Secret(password.to_owned()),
                 conf: Some(self.file.clone()),
             };
         }
@@ -314,7 +315,7 @@ mod tests {
 
     fn login(access: &Access) -> (&str, &str) {
         match &access.credentials {
-            Credentials::User { user, password, .. } => (user, password),
+            Credentials::User { user, password, .. } => (user, &password.0),
             Credentials::Cookie(_) => ("", ""),
         }
     }

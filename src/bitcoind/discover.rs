@@ -14,7 +14,7 @@ use super::http::Credentials;
 use super::rpc::{self, Blockchain, Notification, Rpc};
 use super::url::NodeUrl;
 use super::zmq::ZmqTopic;
-use super::{NodeError, NodeErrorKind, Retry};
+use super::{NodeError, NodeErrorKind};
 use crate::clock::now_ms;
 use crate::config;
 use crate::remedy::Remedy;
@@ -136,7 +136,7 @@ pub(crate) async fn find_on(
 }
 
 pub(crate) fn wrong_chain(url: &NodeUrl, found: &str, expected: &str) -> NodeError {
-    NodeError::persistent(
+    NodeError::new(
         NodeErrorKind::OtherChain,
         format!("bitcoind at {url} follows chain {found}, the store belongs to {expected}"),
     )
@@ -148,7 +148,7 @@ fn nobody_answers(asked: &[String]) -> NodeError {
         [] | [_] => (asked.concat(), String::new()),
         [first, others @ ..] => (first.clone(), format!(", nor at {}", others.join(", "))),
     };
-    NodeError::transient(
+    NodeError::new(
         NodeErrorKind::Unreachable,
         format!(
             "no bitcoind found: none answers at {first} (from the default data directory and its bitcoin.conf){others}"
@@ -170,7 +170,7 @@ fn rank(error: &NodeError) -> u8 {
     match error.kind {
         NodeErrorKind::Unreachable => 0,
         NodeErrorKind::OtherChain => 1,
-        NodeErrorKind::NoCookie if error.retry == Retry::Transient => 2,
+        NodeErrorKind::NoCookie => 2,
         _ => 3,
     }
 }
@@ -222,7 +222,7 @@ async fn describe(
 
 fn network_of(chain: &str) -> Result<Network, NodeError> {
     Network::from_core_arg(chain).map_err(|_| {
-        NodeError::persistent(
+        NodeError::new(
             NodeErrorKind::Setup,
             format!("bitcoind follows chain {chain:?}, which satwatch does not know"),
         )
@@ -279,9 +279,9 @@ fn candidates(
         )
     });
     if given.is_none() && conf.is_none() {
-        return Err(NodeError::persistent(
+        return Err(NodeError::new(
             NodeErrorKind::Setup,
-            "there is no home directory to look for bitcoind's cookie in".into(),
+            "there is no home directory to look for bitcoind's cookie in",
         )
         .advise(Remedy::NameCredentials));
     }
@@ -319,7 +319,7 @@ fn given_credentials(settings: &config::Bitcoind) -> Option<Credentials> {
     match (&settings.rpc_user, &settings.rpc_password) {
         (Some(user), Some(password)) => Some(Credentials::User {
             user: user.clone(),
-            password: password.0.clone(),
+            password: password.clone(),
             conf: None,
         }),
         _ => settings.cookie_file.clone().map(Credentials::Cookie),
@@ -513,18 +513,13 @@ mod tests {
 
     #[test]
     fn of_nodes_that_fail_the_one_that_said_most_is_told_and_ends_the_search() {
-        let error = |kind, retry| NodeError {
-            retry,
-            kind,
-            message: format!("{kind:?}"),
-            remedy: None,
-        };
-        let away = error(NodeErrorKind::Unreachable, Retry::Transient);
-        let other = error(NodeErrorKind::OtherChain, Retry::Persistent);
-        let no_cookie = error(NodeErrorKind::NoCookie, Retry::Transient);
-        let forbidden = error(NodeErrorKind::NoCookie, Retry::Persistent);
-        let refused = error(NodeErrorKind::Unauthorized, Retry::Persistent);
-        let starting = error(NodeErrorKind::WarmingUp, Retry::Transient);
+        let error = |kind| NodeError::new(kind, format!("{kind:?}"));
+        let away = error(NodeErrorKind::Unreachable);
+        let other = error(NodeErrorKind::OtherChain);
+        let no_cookie = error(NodeErrorKind::NoCookie);
+        let forbidden = error(NodeErrorKind::CookieForbidden);
+        let refused = error(NodeErrorKind::LoginRefused);
+        let starting = error(NodeErrorKind::WarmingUp);
         for (first, second, told) in [
             (&away, &other, &other),
             (&other, &away, &other),

@@ -386,7 +386,7 @@ mod tests {
             node,
             "127.0.0.1",
             Ok(()),
-            Err(&NodeError::transient(NodeErrorKind::Busy, "busy".into())),
+            Err(&NodeError::new(NodeErrorKind::Busy, "busy")),
             &Endpoints::default(),
             NOW,
         );
@@ -501,7 +501,7 @@ mod tests {
 
     #[test]
     fn a_call_that_fails_is_not_taken_for_what_it_would_have_told() {
-        let forbidden = NodeError::persistent(NodeErrorKind::MethodRefused, "no".into());
+        let forbidden = NodeError::new(NodeErrorKind::MethodRefused, "no");
         let all = findings(
             &settings(),
             &node(),

@@ -52,17 +52,21 @@ pub enum NodeErrorKind {
     /// No connection, or it broke.
     Unreachable,
     TimedOut,
-    /// The node wants credentials, and its cookie file cannot be read.
+    /// The node wants credentials, and its cookie file is not there or not whole.
     NoCookie,
-    /// Wrong credentials.
-    Unauthorized,
+    /// The node wants credentials, and we may not read its cookie file.
+    CookieForbidden,
+    /// The cookie is of another node or of an earlier start.
+    CookieRefused,
+    /// Wrong user or password.
+    LoginRefused,
     /// `rpcallowip` refuses our address.
     AddressRefused,
     /// `rpcwhitelist` refuses this call.
     MethodRefused,
     /// This process has no file descriptor left.
     TooManyFiles,
-    /// The work queue is full (HTTP 503).
+    /// The work queue is full (HTTP 503), or somebody else's work is in the way.
     Busy,
     /// The node starts (-28).
     WarmingUp,
@@ -80,27 +84,16 @@ pub enum NodeErrorKind {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{message}{}", .remedy.as_ref().map_or(String::new(), |remedy| format!(": {remedy}")))]
 pub struct NodeError {
-    pub retry: Retry,
     pub kind: NodeErrorKind,
     pub message: String,
     pub remedy: Option<Remedy>,
 }
 
 impl NodeError {
-    pub(crate) fn transient(kind: NodeErrorKind, message: String) -> Self {
+    pub(crate) fn new(kind: NodeErrorKind, message: impl Into<String>) -> Self {
         Self {
-            retry: Retry::Transient,
             kind,
-            message,
-            remedy: None,
-        }
-    }
-
-    pub(crate) fn persistent(kind: NodeErrorKind, message: String) -> Self {
-        Self {
-            retry: Retry::Persistent,
-            kind,
-            message,
+            message: message.into(),
             remedy: None,
         }
     }
@@ -109,6 +102,19 @@ impl NodeError {
         Self {
             remedy: Some(remedy),
             ..self
+        }
+    }
+
+    pub fn retry(&self) -> Retry {
+        match self.kind {
+            NodeErrorKind::Unreachable
+            | NodeErrorKind::TimedOut
+            | NodeErrorKind::NoCookie
+            | NodeErrorKind::CookieRefused
+            | NodeErrorKind::TooManyFiles
+            | NodeErrorKind::Busy
+            | NodeErrorKind::WarmingUp => Retry::Transient,
+            _ => Retry::Persistent,
         }
     }
 }

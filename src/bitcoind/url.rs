@@ -23,7 +23,7 @@ impl NodeUrl {
         let rest = rest.trim_end_matches('/');
         let text = format!("http://{rest}");
         let wrong = |why: &str| {
-            NodeError::persistent(NodeErrorKind::Setup, format!("bitcoind.rpc_url {why}"))
+            NodeError::new(NodeErrorKind::Setup, format!("bitcoind.rpc_url {why}"))
                 .advise(Remedy::NameRpcPort)
         };
         if scheme != "http" {

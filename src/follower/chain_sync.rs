@@ -461,5 +461,5 @@ fn pruned(error: NodeError) -> NodeError {
     if !rpc::is_pruned(&error) {
         return error;
     }
-    NodeError::persistent(NodeErrorKind::Setup, fork::pruned())
+    NodeError::new(NodeErrorKind::Setup, fork::pruned())
 }

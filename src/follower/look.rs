@@ -96,7 +96,7 @@ pub async fn look(
         }
     }
     let what = "bitcoind's chain moves faster than it can be compared";
-    Err(NodeError::transient(NodeErrorKind::Busy, what.into()).into())
+    Err(NodeError::new(NodeErrorKind::Busy, what).into())
 }
 
 /// `None` if the node's chain moved meanwhile.

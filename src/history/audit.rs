@@ -156,7 +156,7 @@ fn our_side(
 }
 
 fn unsettled(why: &str) -> NodeError {
-    NodeError::transient(
+    NodeError::new(
         NodeErrorKind::Busy,
         format!("the audit could not be made now: {why}; try again"),
     )

@@ -183,7 +183,7 @@ impl BaselineTask {
             Ok(_) => Ok(true),
             Err(InputRefused::Apply(ApplyError::NotOurTip { .. })) => Ok(false),
             Err(InputRefused::Apply(error)) => {
-                Err(NodeError::persistent(NodeErrorKind::Shape, error.to_string()).into())
+                Err(NodeError::new(NodeErrorKind::Shape, error.to_string()).into())
             }
             Err(InputRefused::Stopped(IndexerStopped)) => Err(Interrupted::Over),
         }

@@ -54,12 +54,9 @@ impl Outputs {
                 parts: parts(spks, found, size),
             })
         });
-        split.await.unwrap_or_else(|_| {
-            Err(NodeError::transient(
-                NodeErrorKind::Busy,
-                "the daemon stops".into(),
-            ))
-        })
+        split
+            .await
+            .unwrap_or_else(|_| Err(NodeError::new(NodeErrorKind::Busy, "the daemon stops")))
     }
 
     /// Brings them to our tip of now.
@@ -188,9 +185,9 @@ fn parts(spks: Vec<ScriptBuf>, found: Vec<FoundOutput>, size: usize) -> Vec<Scan
 
 fn explain(error: NodeError) -> NodeError {
     if error.kind == NodeErrorKind::Rpc(SCAN_RUNS) && error.message.contains("in progress") {
-        return NodeError::transient(
+        return NodeError::new(
             NodeErrorKind::Busy,
-            "bitcoind runs another scan of its unspent outputs; waiting for its end".into(),
+            "bitcoind runs another scan of its unspent outputs; waiting for its end",
         );
     }
     error
@@ -199,9 +196,9 @@ fn explain(error: NodeError) -> NodeError {
 fn read_scan(scan: UtxoScan) -> Result<(BlockId, Vec<FoundOutput>), NodeError> {
     let hash = scan.bestblock.filter(|_| scan.success);
     let hash = hash.ok_or_else(|| {
-        NodeError::transient(
+        NodeError::new(
             NodeErrorKind::Busy,
-            "somebody ended the scan of the unspent outputs; starting it again".into(),
+            "somebody ended the scan of the unspent outputs; starting it again",
         )
     })?;
     let outputs = scan
@@ -210,9 +207,9 @@ fn read_scan(scan: UtxoScan) -> Result<(BlockId, Vec<FoundOutput>), NodeError> {
         .map(found_output)
         .collect::<Option<_>>();
     let outputs = outputs.ok_or_else(|| {
-        NodeError::persistent(
+        NodeError::new(
             NodeErrorKind::Shape,
-            "bitcoind's scan names an amount that is none".into(),
+            "bitcoind's scan names an amount that is none",
         )
     })?;
     Ok((

@@ -32,6 +32,7 @@ const LAYERS: &[(&str, &[&str])] = &[
             "tracker::Replacement",
             "store::ChainInfo",
             "config::Bitcoind",
+            "config::Secret",
             "clock",
             "remedy",
         ],

@@ -6,7 +6,7 @@ use std::task::Poll;
 use serde_json::json;
 
 use super::*;
-use crate::bitcoind::{NodeError, NodeErrorKind, Retry};
+use crate::bitcoind::{NodeError, NodeErrorKind};
 use crate::history::{AuditRequest, Audited};
 use crate::tracker::input::FoundOutput;
 use crate::tracker::{Coverage, OutputRow};
@@ -198,12 +198,7 @@ async fn without_the_node_nobody_is_asked_and_its_errors_are_told() {
     assert!(audits.try_recv().is_err());
     daemon.node.send_modify(|node| node.available = true);
     tokio::spawn(async move {
-        let failed = NodeError {
-            remedy: None,
-            retry: Retry::Transient,
-            kind: NodeErrorKind::TimedOut,
-            message: "bitcoind did not answer".to_owned(),
-        };
+        let failed = NodeError::new(NodeErrorKind::TimedOut, "bitcoind did not answer");
         audits
             .recv()
             .await

@@ -18,7 +18,7 @@ impl Http {
     pub(super) fn address_refused(&self, from: Option<IpAddr>) -> NodeError {
         let from = from.map(|from| from.to_string());
         let shown = from.as_deref().unwrap_or("of this machine");
-        NodeError::persistent(
+        NodeError::new(
             NodeErrorKind::AddressRefused,
             format!(
                 "bitcoind at {} takes no calls from the address {shown} (rpcallowip)",
@@ -32,7 +32,7 @@ impl Http {
 
     pub(super) fn method_refused(&self, method: &str) -> NodeError {
         let user = self.user();
-        NodeError::persistent(
+        NodeError::new(
             NodeErrorKind::MethodRefused,
             format!(
                 "bitcoind at {} does not let user {user} call {method} (rpcwhitelist)",
@@ -46,14 +46,13 @@ impl Http {
 
     pub(super) fn unauthorized(&self) -> NodeError {
         let refuses = format!("bitcoind at {} refuses", self.url);
-        let kind = NodeErrorKind::Unauthorized;
         match &self.credentials {
             Credentials::Cookie(path) => {
                 let cookie = path.display();
                 let what = format!(
                     "{refuses} the cookie in {cookie}: it belongs to another node or to an earlier start"
                 );
-                NodeError::transient(kind, what).advise(Remedy::NameCredentials)
+                NodeError::new(NodeErrorKind::CookieRefused, what).advise(Remedy::NameCredentials)
             }
             Credentials::User { user, conf, .. } => {
                 let (password, remedy) = match conf {
@@ -64,7 +63,7 @@ impl Http {
                     ),
                 };
                 let what = format!("{refuses} user {user:?} with the {password}");
-                NodeError::persistent(kind, what).advise(remedy)
+                NodeError::new(NodeErrorKind::LoginRefused, what).advise(remedy)
             }
         }
     }
@@ -77,14 +76,14 @@ impl Http {
         let (url, cookie) = (&self.url, path.display());
         let forbidden = error.kind() == io::ErrorKind::PermissionDenied;
         match self.knock().await {
-            Ok((401, _)) if forbidden => NodeError::persistent(
-                NodeErrorKind::NoCookie,
+            Ok((401, _)) if forbidden => NodeError::new(
+                NodeErrorKind::CookieForbidden,
                 format!(
                     "bitcoind at {url} wants credentials, and this user may not read bitcoind's cookie {cookie}"
                 ),
             )
             .advise(Remedy::OwnLogin),
-            Ok((401, _)) => NodeError::transient(
+            Ok((401, _)) => NodeError::new(
                 NodeErrorKind::NoCookie,
                 format!(
                     "bitcoind at {url} wants credentials, and its cookie cannot be read at {cookie} ({error})"
@@ -98,7 +97,7 @@ impl Http {
                     true => "this user may not read the cookie",
                     false => "there is no cookie",
                 };
-                NodeError::transient(
+                NodeError::new(
                     NodeErrorKind::Unreachable,
                     format!(
                         "bitcoind does not answer at {url}, and {lacking} {cookie} ({error})"
@@ -110,7 +109,7 @@ impl Http {
     }
 
     pub(super) fn busy(&self, method: &str) -> NodeError {
-        NodeError::transient(
+        NodeError::new(
             NodeErrorKind::Busy,
             format!(
                 "bitcoind at {} has no room for {method} (rpcworkqueue is full)",
@@ -121,7 +120,7 @@ impl Http {
     }
 
     pub(super) fn not_json(&self, method: &str, status: u16) -> NodeError {
-        NodeError::persistent(
+        NodeError::new(
             NodeErrorKind::Shape,
             format!(
                 "{} answered {method} with HTTP {status} without JSON",
@@ -132,7 +131,7 @@ impl Http {
     }
 
     pub(super) fn timed_out(&self, method: &str) -> NodeError {
-        NodeError::transient(
+        NodeError::new(
             NodeErrorKind::TimedOut,
             format!("bitcoind at {} did not answer {method} in time", self.url),
         )
@@ -154,7 +153,7 @@ impl Http {
             Some(io::ErrorKind::TimedOut) => "no connection in time".to_owned(),
             _ => last_cause(error),
         };
-        NodeError::transient(
+        NodeError::new(
             NodeErrorKind::Unreachable,
             format!("bitcoind does not answer at {} ({why})", self.url),
         )
@@ -171,7 +170,7 @@ impl Http {
         if !error.is::<LengthLimitError>() {
             return self.broken(method, error);
         }
-        NodeError::persistent(
+        NodeError::new(
             NodeErrorKind::Shape,
             format!(
                 "{} answered {method} with more than {} MB",
@@ -184,7 +183,7 @@ impl Http {
 
     fn broken(&self, method: &str, error: &(dyn Error + 'static)) -> NodeError {
         let why = last_cause(error);
-        NodeError::transient(
+        NodeError::new(
             NodeErrorKind::Unreachable,
             format!(
                 "the connection to bitcoind at {} broke during {method} ({why})",
@@ -195,7 +194,7 @@ impl Http {
 }
 
 fn too_many_files(doing: &str) -> NodeError {
-    NodeError::transient(
+    NodeError::new(
         NodeErrorKind::TooManyFiles,
         format!("cannot {doing}: satwatch has too many open files"),
     )

@@ -6,7 +6,8 @@
 //! 2. A call that nobody waits for any more is a dropped future: its connection ends with it. What
 //!    the node has begun it goes on with; only a scan takes so long that it is ended there, too
 //!    ([`super::rpc`]).
-//! 3. At most [`CALLS`] are under way, so there are about as many connections.
+//! 3. At most [`CALLS`] are under way, and as many connections idle. (One that was begun for a call
+//!    which then got an idle one is kept, so there may be a few more than calls.)
 //! 4. A call whose connection ends before anything was answered is sent once more, on another one.
 //!    The node closes connections that idle, maybe in the moment in which one is used. It may also
 //!    have done what was asked before it was gone; that does no harm: all our calls are reads, but
@@ -43,6 +44,7 @@ use tokio::time::timeout;
 
 use super::NodeError;
 use super::url::NodeUrl;
+use crate::config::Secret;
 pub(super) use errors::is_out_of_files;
 
 /// For two of these clients beside what else asks the node: Core 32 takes 16 connections.
@@ -83,25 +85,16 @@ impl Limit {
 }
 
 /// How we show the node who we are.
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Credentials {
     /// The file that the node writes at each start.
     Cookie(PathBuf),
     User {
         user: String,
-        password: String,
+        password: Secret,
         /// The `bitcoin.conf` that they are from; otherwise from our settings.
         conf: Option<PathBuf>,
     },
-}
-
-impl std::fmt::Debug for Credentials {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Cookie(path) => f.debug_tuple("Cookie").field(path).finish(),
-            Self::User { user, .. } => f.debug_tuple("User").field(user).finish(),
-        }
-    }
 }
 
 pub(super) struct Http {
@@ -129,6 +122,7 @@ impl Http {
         Self {
             client: Client::builder(TokioExecutor::new())
                 .pool_idle_timeout(IDLE_LIMIT)
+                .pool_max_idle_per_host(CALLS)
                 .build(connector),
             calls: Semaphore::new(CALLS),
             url,
@@ -262,7 +256,7 @@ impl Http {
             return Ok(known.clone());
         }
         let pair = match &self.credentials {
-            Credentials::User { user, password, .. } => format!("{user}:{password}"),
+            Credentials::User { user, password, .. } => format!("{user}:{}", password.0),
             Credentials::Cookie(path) => {
                 let file = path.clone();
                 let read = spawn_blocking(move || std::fs::read_to_string(file)).await;
@@ -282,6 +276,9 @@ impl Http {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::net::{TcpListener, TcpStream};
 
@@ -295,7 +292,7 @@ mod tests {
         let address = listener.local_addr().unwrap().to_string();
         let credentials = Credentials::User {
             user: "user".into(),
-            password: "password".into(),
+            password: Secret("password".into()),
             conf: None,
         };
         let http = Http::new(NodeUrl::parse(&address).unwrap(), credentials);
@@ -366,6 +363,32 @@ mod tests {
                 "{error}"
             );
         }
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn connections_are_used_again() {
+        let (listener, http) = listener().await;
+        let accepted = Arc::new(AtomicUsize::new(0));
+        let count = accepted.clone();
+        tokio::spawn(async move {
+            while let Ok((mut stream, _)) = listener.accept().await {
+                count.fetch_add(1, Ordering::Relaxed);
+                tokio::spawn(async move {
+                    while asked(&mut stream).await {
+                        let answer = b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\nx";
+                        stream.write_all(answer).await.unwrap();
+                    }
+                });
+            }
+        });
+        let calls = async || {
+            for _ in 0..200 {
+                http.get("a", Limit::BLOCK).await.unwrap();
+            }
+        };
+        tokio::join!(calls(), calls(), calls());
+        let all = accepted.load(Ordering::Relaxed);
+        assert!(all <= 2 * CALLS, "{all}");
     }
 
     #[tokio::test]

@@ -76,9 +76,9 @@ impl VerboseInput {
             return Ok(None);
         };
         let told = self.prevout.ok_or_else(|| {
-            NodeError::persistent(
+            NodeError::new(
                 NodeErrorKind::Shape,
-                "bitcoind does not tell what a block spends (getblock with verbosity 3)".into(),
+                "bitcoind does not tell what a block spends (getblock with verbosity 3)",
             )
             .advise(Remedy::ScanFromZero)
         })?;
@@ -164,6 +164,7 @@ mod tests {
     use super::*;
     use crate::bitcoind::Credentials;
     use crate::bitcoind::url::NodeUrl;
+    use crate::config::Secret;
 
     /// A node that gives each connection one answer: this to REST (nothing: it breaks the
     /// connection), and a block of two bytes over RPC.
@@ -197,7 +198,7 @@ mod tests {
         });
         let credentials = Credentials::User {
             user: "user".into(),
-            password: "password".into(),
+            password: Secret("password".into()),
             conf: None,
         };
         let url = NodeUrl::parse(&address.to_string()).expect("an address");

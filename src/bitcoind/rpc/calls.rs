@@ -128,7 +128,7 @@ fn checked(hash: &BlockHash, block: Block) -> Result<Block, NodeError> {
     if block.block_hash() == *hash {
         return Ok(block);
     }
-    Err(NodeError::persistent(
+    Err(NodeError::new(
         NodeErrorKind::Shape,
         format!("bitcoind answered with another block than {hash}"),
     ))

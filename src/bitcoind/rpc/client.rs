@@ -168,14 +168,14 @@ pub(super) async fn read<T: Send + 'static>(
 }
 
 pub(super) fn cut_short() -> NodeError {
-    NodeError::transient(
+    NodeError::new(
         NodeErrorKind::Unreachable,
-        "a call to bitcoind was cut short: the daemon stops".into(),
+        "a call to bitcoind was cut short: the daemon stops",
     )
 }
 
 pub(super) fn shape(method: Method, what: &dyn Display) -> NodeError {
-    NodeError::persistent(
+    NodeError::new(
         NodeErrorKind::Shape,
         format!(
             "bitcoind's answer to {} is not understood ({what})",
@@ -187,12 +187,12 @@ pub(super) fn shape(method: Method, what: &dyn Display) -> NodeError {
 
 fn failed(method: Method, error: jsonrpc::Error) -> NodeError {
     match error {
-        jsonrpc::Error::Rpc(error) if error.code == WARMING_UP => NodeError::transient(
+        jsonrpc::Error::Rpc(error) if error.code == WARMING_UP => NodeError::new(
             NodeErrorKind::WarmingUp,
             format!("bitcoind is starting ({})", error.message),
         )
         .advise(Remedy::Wait),
-        jsonrpc::Error::Rpc(error) => NodeError::persistent(
+        jsonrpc::Error::Rpc(error) => NodeError::new(
             NodeErrorKind::Rpc(error.code),
             format!(
                 "bitcoind refuses {}: {} ({})",

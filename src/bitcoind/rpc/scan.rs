@@ -134,7 +134,7 @@ impl Rpc {
             };
         }
         // The node has long forgotten it, or was restarted behind a line that did not say so.
-        Err(NodeError::transient(
+        Err(NodeError::new(
             NodeErrorKind::TimedOut,
             format!(
                 "bitcoind at {} never answered a scan; starting it again",
@@ -199,6 +199,7 @@ mod tests {
     use super::*;
     use crate::bitcoind::Credentials;
     use crate::bitcoind::url::NodeUrl;
+    use crate::config::Secret;
 
     #[test]
     fn the_request_is_as_long_as_its_scripts_are_counted() {
@@ -248,7 +249,7 @@ mod tests {
                     NodeUrl::parse(&url).unwrap(),
                     Credentials::User {
                         user: "u".into(),
-                        password: "p".into(),
+                        password: Secret("p".into()),
                         conf: None,
                     },
                 ),

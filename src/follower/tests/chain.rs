@@ -168,10 +168,7 @@ fn a_block_over_zmq_that_is_refused_does_not_end_a_fetch() {
 #[test]
 fn a_block_that_was_pruned_before_it_was_fetched_is_told() {
     let (mut rig, _) = fetching(1);
-    let gone = NodeError::persistent(
-        NodeErrorKind::Rpc(-1),
-        "Block not available (pruned data)".into(),
-    );
+    let gone = NodeError::new(NodeErrorKind::Rpc(-1), "Block not available (pruned data)");
     rig.tell(FollowerEvent::Fetched(Some(Err(gone))));
     let reason = rig.reason().expect("it says why");
     assert!(reason.contains("has pruned blocks"), "{reason}");

@@ -96,7 +96,7 @@ fn txid(n: u32) -> Txid {
 }
 
 fn failure() -> NodeError {
-    NodeError::transient(NodeErrorKind::Unreachable, "no connection".into())
+    NodeError::new(NodeErrorKind::Unreachable, "no connection")
 }
 
 fn blockchain(tip: BlockId) -> Blockchain {

@@ -133,9 +133,9 @@ impl BlockFetcher {
                 break;
             }
             match fetch.await.unwrap_or_else(|_| {
-                Err(NodeError::transient(
+                Err(NodeError::new(
                     NodeErrorKind::Unreachable,
-                    "the daemon stops".into(),
+                    "the daemon stops",
                 ))
             }) {
                 Ok(fetched) => {

@@ -62,7 +62,7 @@ impl Filters {
             Ok(Some(range)) => Ok(Some(range)),
             Ok(None) => Ok(self.later("the node's block filters are of no help now")),
             Err(error)
-                if error.retry == Retry::Transient && error.kind != NodeErrorKind::TimedOut =>
+                if error.retry() == Retry::Transient && error.kind != NodeErrorKind::TimedOut =>
             {
                 Err(error)
             }

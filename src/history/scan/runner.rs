@@ -331,7 +331,7 @@ impl Runner {
             })
             .copied()
             .collect();
-        if error.retry == Retry::Persistent && !told.is_empty() {
+        if error.retry() == Retry::Persistent && !told.is_empty() {
             told
         } else {
             running.clone()
@@ -345,7 +345,7 @@ impl Runner {
             tracing::warn!("history scans wait: {text}");
             self.told = Some(text.clone());
         }
-        let pause = match error.retry {
+        let pause = match error.retry() {
             Retry::Persistent => LONG_PAUSE,
             Retry::Transient => (PAUSE * 2_u32.pow(self.failures.min(8))).min(LONGEST_PAUSE),
         };

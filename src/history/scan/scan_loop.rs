@@ -41,7 +41,7 @@ struct Searched {
 
 impl From<MalformedBlock> for Interrupted {
     fn from(MalformedBlock(what): MalformedBlock) -> Self {
-        Self::Node(NodeError::persistent(
+        Self::Node(NodeError::new(
             NodeErrorKind::Shape,
             format!("bitcoind answered with {what}: is its REST or RPC port another program's?"),
         ))
@@ -161,9 +161,9 @@ impl Runner {
             .map_or(choice.next, |active| active.batch.next);
         match node.pruneheight.filter(|height| *height > next) {
             Some(horizon) => self.skip_to(choice.scans.clone(), horizon).await,
-            None => Err(Interrupted::Node(NodeError::transient(
+            None => Err(Interrupted::Node(NodeError::new(
                 NodeErrorKind::Busy,
-                "bitcoind is throwing away blocks that a scan came to".into(),
+                "bitcoind is throwing away blocks that a scan came to",
             ))),
         }
     }
