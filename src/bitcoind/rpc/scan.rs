@@ -361,13 +361,22 @@ mod tests {
 
     #[tokio::test]
     async fn a_scan_that_nobody_waits_for_any_more_is_ended_at_the_node() {
-        let (node, rpc) = FakeNode::start();
-        let scan = scan_of(&rpc);
-        node.wait_for(FakeNode::runs).await;
-        scan.abort();
-        rpc.scans_ended().await;
-        assert!(!node.runs());
-        assert_eq!(node.calls(), ["start", "abort"]);
+        for of_filters in [false, true] {
+            let (node, rpc) = FakeNode::start();
+            let scan = match of_filters {
+                false => scan_of(&rpc).abort_handle(),
+                true => {
+                    let rpc = rpc.clone();
+                    let scan = async move { rpc.scan_blocks(json!([]), 0, 9).await };
+                    tokio::spawn(scan).abort_handle()
+                }
+            };
+            node.wait_for(FakeNode::runs).await;
+            scan.abort();
+            rpc.scans_ended().await;
+            assert!(!node.runs());
+            assert_eq!(node.calls(), ["start", "abort"]);
+        }
     }
 
     #[tokio::test]

@@ -193,3 +193,28 @@ pub(super) fn checked_header(
     Ok(Some(header)
         .filter(|header| neighbour.is_none_or(|below| below.hash == header.prev_blockhash)))
 }
+
+#[cfg(test)]
+mod tests {
+    use bitcoin::BlockHash;
+    use bitcoin::hashes::Hash;
+
+    use super::*;
+    use crate::bitcoind::Credentials;
+    use crate::bitcoind::url::NodeUrl;
+
+    #[tokio::test]
+    async fn before_a_block_was_seen_few_are_asked_for() {
+        let url = NodeUrl::parse("127.0.0.1:1").expect("an address");
+        let rpc = Rpc::new(url, Credentials::Cookie("/nowhere".into()));
+        let hash = BlockHash::all_zeros();
+        let list: Vec<_> = (0..100).map(|height| BlockId { height, hash }).collect();
+        let end = list[99];
+        let mut fetcher = BlockFetcher::new(rpc, ScanMethod::Blocks, false, list, end);
+        assert_eq!(fetcher.in_flight.len(), PARALLEL + 1);
+        // They were small.
+        fetcher.size = 200_000;
+        fetcher.fetch_ahead();
+        assert_eq!(fetcher.in_flight.len(), AHEAD / 200_000);
+    }
+}
