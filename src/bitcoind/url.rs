@@ -17,7 +17,7 @@ pub struct NodeUrl {
 
 impl NodeUrl {
     /// The scheme may be left out.
-    pub(crate) fn parse(text: &str) -> Result<Self, NodeError> {
+    pub fn parse(text: &str) -> Result<Self, NodeError> {
         let text = text.trim();
         let (scheme, rest) = text.split_once("://").unwrap_or(("http", text));
         let rest = rest.trim_end_matches('/');

@@ -30,8 +30,8 @@ pub(super) struct ChainSync {
     node_tip: Option<BlockHash>,
     want: Option<WantedLook>,
     call: Option<ChainCall>,
-    /// Blocks are being fetched after a look.
-    fetching: bool,
+    /// These blocks are being fetched after a look.
+    fetching: Option<Vec<BlockHash>>,
     pending: Option<Pending>,
     /// The last blocks that we connected, up to the tip; none from before a disconnect.
     connected: VecDeque<BlockHash>,
@@ -58,6 +58,8 @@ enum ChainCall {
     Look {
         ours: Option<BlockId>,
         prompted: bool,
+        /// The node disconnected a block meanwhile.
+        is_old: bool,
     },
     StartWindow,
 }
@@ -106,7 +108,7 @@ impl ChainSync {
 
     /// Not before the look that follows a fetch has said so: the node may have gone on meanwhile.
     pub(super) fn at_node_tip(&self) -> bool {
-        !self.fetching && self.node_tip.is_some_and(|hash| self.is_at(hash))
+        self.fetching.is_none() && self.node_tip.is_some_and(|hash| self.is_at(hash))
     }
 
     pub(super) fn waiting(&self) -> Option<&String> {
@@ -120,7 +122,7 @@ impl ChainSync {
 
     /// A look, or what it led to, is under way.
     pub(super) fn is_moving(&self) -> bool {
-        self.call.is_some() || self.fetching
+        self.call.is_some() || self.fetching.is_some()
     }
 
     pub(super) fn want_look(&mut self, at: Instant, prompted: bool) {
@@ -146,6 +148,7 @@ impl ChainSync {
         self.call = Some(ChainCall::Look {
             ours: self.tip,
             prompted: want.prompted,
+            is_old: false,
         });
         actions.push(Action::Call(Call::Look { ours: self.tip }));
     }
@@ -176,7 +179,8 @@ impl ChainSync {
         if header.block_hash() == tip.hash {
             return;
         }
-        if header.prev_blockhash != tip.hash {
+        let is_gone = self.disconnected.contains(&header.block_hash());
+        if header.prev_blockhash != tip.hash || is_gone {
             return self.want_look(now.instant, true);
         }
         self.pending = Some(Pending::Parse);
@@ -216,8 +220,20 @@ impl ChainSync {
         }
     }
 
-    /// The node said that it disconnected a block.
-    pub(super) fn block_disconnected(&mut self, hash: BlockHash, now: Now) {
+    /// The node said that it disconnected a block: what it answered before may hold that.
+    pub(super) fn block_disconnected(
+        &mut self,
+        hash: BlockHash,
+        now: Now,
+        actions: &mut Vec<Action>,
+    ) {
+        if let Some(ChainCall::Look { is_old, .. }) = &mut self.call {
+            *is_old = true;
+        }
+        let mut fetching = self.fetching.iter().flatten();
+        if fetching.any(|fetched| *fetched == hash) {
+            self.stop_fetch(actions);
+        }
         if self.disconnected.len() >= DISCONNECTED {
             self.disconnected.pop_front();
         }
@@ -228,10 +244,19 @@ impl ChainSync {
     /// A look or the question for the start has its answer, maybe none that is good.
     pub(super) fn call_ended(&mut self) -> LookOf {
         match self.call.take() {
-            Some(ChainCall::Look { ours, prompted }) => LookOf { ours, prompted },
+            Some(ChainCall::Look {
+                ours,
+                prompted,
+                is_old,
+            }) => LookOf {
+                ours,
+                prompted,
+                is_old,
+            },
             Some(ChainCall::StartWindow) | None => LookOf {
                 ours: self.tip,
                 prompted: true,
+                is_old: false,
             },
         }
     }
@@ -245,8 +270,8 @@ impl ChainSync {
         now: Now,
         actions: &mut Vec<Action>,
     ) -> Option<ChainNews> {
-        if of.ours != self.tip {
-            // A block came over ZMQ meanwhile.
+        if of.ours != self.tip || of.is_old {
+            // A block came or went over ZMQ meanwhile.
             self.want_look(now.instant, of.prompted);
             return None;
         }
@@ -307,12 +332,12 @@ impl ChainSync {
             tracing::debug!("{} blocks have not come over ZMQ", next.len());
             node.status.repaired(next.len().max(1) as u64);
         }
-        self.fetching = true;
+        self.fetching = Some(next.clone());
         actions.push(Action::Fetch(next));
     }
 
     fn stop_fetch(&mut self, actions: &mut Vec<Action>) {
-        if std::mem::take(&mut self.fetching) {
+        if self.fetching.take().is_some() {
             actions.push(Action::StopFetch);
         }
     }
@@ -324,13 +349,13 @@ impl ChainSync {
         now: Now,
         actions: &mut Vec<Action>,
     ) -> Result<(), NodeError> {
-        if !self.fetching {
+        if self.fetching.is_none() {
             return Ok(());
         }
         match block {
             // Whether that was all is for the next look to say.
             None => {
-                (self.fetching, self.node_tip) = (false, None);
+                (self.fetching, self.node_tip) = (None, None);
                 self.want_look(now.instant, true);
             }
             Some(Err(error)) => {
@@ -454,6 +479,7 @@ impl ChainSync {
 pub(super) struct LookOf {
     ours: Option<BlockId>,
     prompted: bool,
+    is_old: bool,
 }
 
 /// Thrown away between the look and the fetch.

@@ -3,6 +3,7 @@
 //! of time, [`InFlightFetches`] remembers what was heard while calls were on their way. No I/O, no
 //! clock.
 
+use std::collections::hash_map::Entry;
 use std::collections::{HashMap, VecDeque};
 use std::time::Instant;
 
@@ -256,36 +257,68 @@ impl EvictionQueue {
 /// What was heard while calls about transactions were on their way.
 #[derive(Default)]
 pub(super) struct InFlightFetches {
-    /// Asked for right now. True: it left the mempool since, so the answer is out of date.
-    asked: HashMap<Txid, bool>,
+    asked: HashMap<Txid, InFlight>,
+}
+
+/// A transaction that is asked for right now, in one call.
+#[derive(Default)]
+struct InFlight {
+    /// The answer may be from before something that was heard since.
+    is_doubtful: bool,
+    /// It is to be asked for once more.
+    again: bool,
+}
+
+/// What an answer about a transaction is worth.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Worth {
+    pub(super) stands: bool,
+    /// Unless it was found, and stands, it is to be asked for again.
+    pub(super) again: bool,
 }
 
 impl InFlightFetches {
-    /// What was heard before the call does not matter: the node publishes what it has done already.
-    pub(super) fn ask(&mut self, txids: &[Txid]) {
-        self.asked.extend(txids.iter().map(|txid| (*txid, false)));
+    /// It is to be asked for. Not now if it is already; then once more after the answer. What was
+    /// heard before the call does not matter: the node publishes what it has done already.
+    pub(super) fn ask(&mut self, txid: Txid) -> bool {
+        match self.asked.entry(txid) {
+            Entry::Occupied(mut asked) => {
+                asked.get_mut().again = true;
+                false
+            }
+            Entry::Vacant(free) => {
+                free.insert(InFlight::default());
+                true
+            }
+        }
     }
 
     pub(super) fn accept(&mut self, txid: &Txid) {
-        if let Some(left) = self.asked.get_mut(txid) {
-            *left = false;
+        if let Some(asked) = self.asked.get_mut(txid) {
+            asked.is_doubtful = false;
         }
     }
 
-    pub(super) fn remove(&mut self, txid: &Txid) {
-        if let Some(left) = self.asked.get_mut(txid) {
-            *left = true;
+    /// It left the mempool, maybe since the answer was given.
+    pub(super) fn doubt(&mut self, txid: &Txid) {
+        if let Some(asked) = self.asked.get_mut(txid) {
+            asked.is_doubtful = true;
         }
     }
 
-    /// The answer about it has come. Whether it still stands.
-    pub(super) fn answer(&mut self, txid: &Txid) -> bool {
-        self.asked.remove(txid) != Some(true)
+    /// The same of all.
+    pub(super) fn doubt_all(&mut self) {
+        let asked = self.asked.values_mut();
+        asked.for_each(|asked| asked.is_doubtful = true);
     }
 
-    /// Nothing is heard for a while: no answer that is on its way will stand.
-    pub(super) fn deafen(&mut self) {
-        self.asked.values_mut().for_each(|left| *left = true);
+    /// The answer about it has come.
+    pub(super) fn answer(&mut self, txid: &Txid) -> Worth {
+        let asked = self.asked.remove(txid).unwrap_or_default();
+        Worth {
+            stands: !asked.is_doubtful,
+            again: asked.is_doubtful || asked.again,
+        }
     }
 }
 
@@ -492,22 +525,37 @@ mod tests {
     fn an_answer_stands_unless_its_transaction_left_after_the_question() {
         let mut during = InFlightFetches::default();
         let [a, b, c, d] = [1, 2, 3, 4].map(|n| tx(n).0);
-        during.remove(&a);
-        during.ask(&[a, b, c]);
+        during.doubt(&a);
+        for txid in [a, b, c] {
+            assert!(during.ask(txid));
+        }
         for txid in [b, c, d] {
-            during.remove(&txid);
+            during.doubt(&txid);
         }
         during.accept(&c);
-        assert_eq!(
-            [a, b, c, d].map(|txid| during.answer(&txid)),
-            [true, false, true, true]
-        );
-        during.ask(&[a]);
-        during.deafen();
-        assert!(!during.answer(&a));
+        let stands = |txid| during.answer(&txid).stands;
+        assert_eq!([a, b, c, d].map(stands), [true, false, true, true]);
+        during.ask(a);
+        during.doubt_all();
+        assert!(!during.answer(&a).stands);
         assert!(
             during.asked.is_empty(),
             "nothing is kept of what has been answered"
         );
+    }
+
+    #[test]
+    fn what_is_asked_for_twice_is_asked_for_once_more_after_the_first_answer() {
+        let mut during = InFlightFetches::default();
+        let (a, _) = tx(1);
+        assert!(during.ask(a));
+        assert!(!during.ask(a));
+        let worth = |stands, again| Worth { stands, again };
+        assert_eq!(during.answer(&a), worth(true, true));
+        assert!(during.ask(a));
+        assert_eq!(during.answer(&a), worth(true, false));
+        during.ask(a);
+        during.doubt(&a);
+        assert_eq!(during.answer(&a), worth(false, true));
     }
 }

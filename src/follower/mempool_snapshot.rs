@@ -5,6 +5,7 @@
 //! request and that are not below S are applied on top.
 
 use std::collections::{HashMap, HashSet};
+use std::time::Instant;
 
 use bitcoin::{BlockHash, Transaction, Txid};
 
@@ -33,6 +34,30 @@ pub struct MempoolSnapshot {
     pub sequence: Option<u64>,
     /// What it said of its mempool before.
     pub info: MempoolInfo,
+}
+
+/// The mempool is to be read.
+pub(super) struct WantedReading {
+    pub(super) at: Instant,
+    /// Something told us to read; otherwise what is found has not come over ZMQ.
+    pub(super) prompted: bool,
+}
+
+/// It is being read.
+pub(super) struct Reading {
+    pub(super) since: EventsSinceRequest,
+    pub(super) began: Instant,
+    /// What it finds has not come over ZMQ although all was whole, or not yet.
+    pub(super) repairs: bool,
+    /// An acceptance was heard meanwhile, which a later reading may have to prove.
+    pub(super) proof_after: bool,
+}
+
+/// What a reading lacked is being fetched.
+pub(super) struct Round {
+    pub(super) began: Instant,
+    /// As of the reading.
+    pub(super) repairs: bool,
 }
 
 /// What was heard of the mempool since a reading was begun, in order.

@@ -15,7 +15,7 @@ use crate::bitcoind::rpc::MempoolInfo;
 use crate::bitcoind::zmq::ZmqTopic;
 use crate::follower::mempool_events::{AcceptanceMatcher, EvictionQueue};
 use crate::follower::mempool_snapshot::{
-    EventsSinceRequest, MempoolRead, MempoolSnapshot, parents_first,
+    EventsSinceRequest, MempoolRead, MempoolSnapshot, Reading, Round, WantedReading, parents_first,
 };
 use crate::tracker::input::Seen;
 use crate::tracker::{ApplyError, Ask, BlockId, Input, Replacement};
@@ -34,6 +34,8 @@ pub(super) struct MempoolSync {
     /// A reading was applied and what it lacked is being fetched; then comes the verdict on what it
     /// did not hold.
     round: Option<Round>,
+    /// The number of the first change that the last reading did not hold; 0 since the feed broke.
+    read_to: u64,
     pending: Option<Pending>,
     /// A round has been begun and finished since the feed or the node broke off.
     whole: bool,
@@ -43,27 +45,6 @@ pub(super) struct MempoolSync {
     reconciling: Option<Instant>,
     /// What the tracker was told last of which transactions the node lets be replaced.
     replacement: Option<Replacement>,
-}
-
-struct WantedReading {
-    at: Instant,
-    /// Something told us to read; otherwise what is found has not come over ZMQ.
-    prompted: bool,
-}
-
-pub(super) struct Reading {
-    since: EventsSinceRequest,
-    began: Instant,
-    /// What it finds has not come over ZMQ although all was whole, or not yet.
-    repairs: bool,
-    /// An acceptance was heard meanwhile, which a later reading may have to prove.
-    pub(super) proof_after: bool,
-}
-
-struct Round {
-    began: Instant,
-    /// As of the reading.
-    repairs: bool,
 }
 
 /// What is decided when an answer comes, which is the next event.
@@ -113,6 +94,7 @@ impl MempoolSync {
     /// The feed broke: halves will not meet, and a reading cannot be corrected.
     pub(super) fn forget_notices(&mut self) {
         self.matcher.clear();
+        self.read_to = 0;
         self.spoil();
     }
 
@@ -193,6 +175,9 @@ impl MempoolSync {
         if let Some(reading) = &mut self.reading {
             reading.since.accepted(number, txid);
         }
+        if self.is_old(&txid, number) {
+            return;
+        }
         self.calls.accepted(&txid);
         if let Some(tx) = self.matcher.take_tx(&txid) {
             turn.send(tx, Seen::Accepted, at);
@@ -210,11 +195,24 @@ impl MempoolSync {
         if let Some(reading) = &mut self.reading {
             reading.since.removed(number, txid);
         }
-        self.calls.removed(&txid);
+        if self.is_old(&txid, number) {
+            return;
+        }
+        self.calls.doubt(&txid);
         self.matcher.forget(&txid);
         self.eviction.removed(txid, turn.now.instant);
         turn.actions
             .push(Action::Post(Input::TxGone { txids: vec![txid] }));
+    }
+
+    /// It was heard after a reading that held it, so it says nothing of the mempool as we know it.
+    fn is_old(&mut self, txid: &Txid, number: u64) -> bool {
+        let is_old = number < self.read_to;
+        if is_old {
+            self.calls.doubt(txid);
+            self.matcher.forget(txid);
+        }
+        is_old
     }
 
     /// What the tracker wants to know.
@@ -367,6 +365,8 @@ impl MempoolSync {
 
     fn apply(&mut self, snapshot: MempoolSnapshot, repairs: bool, turn: &mut Turn) {
         let began = turn.now.instant;
+        self.read_to = snapshot.sequence.unwrap_or(0);
+        self.calls.doubt_all();
         self.round = Some(Round { began, repairs });
         self.pending = Some(Pending::Snapshot);
         turn.actions.push(Action::Apply(Input::Snapshot {
@@ -419,7 +419,7 @@ impl MempoolSync {
         found: Result<Vec<Option<Transaction>>, NodeError>,
         turn: &mut Turn,
     ) -> Result<(), NodeError> {
-        let stands = self.calls.fetched(&txids);
+        let worth = self.calls.fetched(&txids);
         let found = match found {
             Ok(found) if tip == turn.chain.tip() => found,
             // A block came in between, and what was found may conflict with it: ask again.
@@ -429,12 +429,12 @@ impl MempoolSync {
             }
         };
         turn.node.answered(turn.now);
+        if !turn.node.on {
+            return Ok(());
+        }
         let repairs = self.round.as_ref().is_some_and(|round| round.repairs);
-        let found = txids.into_iter().zip(found).zip(stands);
-        let found = found
-            .filter_map(|((txid, tx), stands)| Some((txid, tx.filter(|_| turn.node.on && stands)?)))
-            .collect();
-        for (txid, tx) in parents_first(found) {
+        let answers = txids.into_iter().zip(found).zip(worth);
+        for (txid, tx) in parents_first(self.calls.standing(answers)) {
             if repairs {
                 tracing::debug!("{txid} has not come over ZMQ");
                 turn.node.status.repaired(1);

@@ -79,6 +79,7 @@ pub mod machines {
     pub use super::look::{LookError, Questions, look, read_mempool, start_window};
     pub use super::node_link::NodeLink;
     pub use super::status_builder::StatusBuilder;
+    pub use crate::bitcoind::url::NodeUrl;
 }
 
 /// Why the follower ended, if not because of the shutdown. The daemon cannot go on without it.
@@ -325,7 +326,7 @@ impl Follower {
             }
             SequenceEvent::BlockDisconnected => {
                 self.mempool.block_disconnected();
-                self.chain.block_disconnected(hash, now);
+                self.chain.block_disconnected(hash, now, actions);
             }
         }
     }

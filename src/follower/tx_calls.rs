@@ -8,7 +8,7 @@ use bitcoin::{Transaction, Txid};
 
 use super::actions::{Action, Call};
 use crate::bitcoind::rpc::BATCH;
-use crate::follower::mempool_events::InFlightFetches;
+use crate::follower::mempool_events::{InFlightFetches, Worth};
 use crate::tracker::BlockId;
 
 /// Batches at the same time.
@@ -34,7 +34,7 @@ impl TxCalls {
     /// Forgets what waits. Calls that are on their way come back and are counted down; none of
     /// their answers stands.
     pub(super) fn stop(&mut self) {
-        self.in_flight.deafen();
+        self.doubt_all();
         self.fetches.clear();
         self.checks.clear();
     }
@@ -66,17 +66,25 @@ impl TxCalls {
         self.in_flight.accept(txid);
     }
 
-    /// It left the node's mempool.
-    pub(super) fn removed(&mut self, txid: &Txid) {
-        self.in_flight.remove(txid);
+    /// What is being fetched may be from before it left the node's mempool, or came back.
+    pub(super) fn doubt(&mut self, txid: &Txid) {
+        self.in_flight.doubt(txid);
+    }
+
+    /// The same of all.
+    pub(super) fn doubt_all(&mut self) {
+        self.in_flight.doubt_all();
     }
 
     /// Begins the calls that are due, with our `tip`.
     pub(super) fn start(&mut self, tip: Option<BlockId>, actions: &mut Vec<Action>) {
         while self.fetching < FETCHES && !self.fetches.is_empty() {
             let count = self.fetches.len().min(BATCH);
-            let txids: Vec<_> = self.fetches.drain(..count).collect();
-            self.in_flight.ask(&txids);
+            let due = self.fetches.drain(..count);
+            let txids: Vec<_> = due.filter(|txid| self.in_flight.ask(*txid)).collect();
+            if txids.is_empty() {
+                continue;
+            }
             self.fetching += 1;
             actions.push(Action::Call(Call::Transactions { txids, tip }));
         }
@@ -88,13 +96,30 @@ impl TxCalls {
         }
     }
 
-    /// A fetch has its answer. Whether that stands for each of the transactions.
-    pub(super) fn fetched(&mut self, txids: &[Txid]) -> Vec<bool> {
+    /// A fetch has its answer. What that is worth for each of the transactions.
+    pub(super) fn fetched(&mut self, txids: &[Txid]) -> Vec<Worth> {
         self.fetching = self.fetching.saturating_sub(1);
         txids
             .iter()
             .map(|txid| self.in_flight.answer(txid))
             .collect()
+    }
+
+    /// Those that were found and stand. Others that are worth it are fetched once more.
+    pub(super) fn standing(
+        &mut self,
+        answers: impl Iterator<Item = ((Txid, Option<Transaction>), Worth)>,
+    ) -> Vec<(Txid, Transaction)> {
+        let (mut standing, mut again) = (Vec::new(), Vec::new());
+        for ((txid, found), worth) in answers {
+            match found.filter(|_| worth.stands) {
+                Some(tx) => standing.push((txid, tx)),
+                None if worth.again => again.push(txid),
+                None => {}
+            }
+        }
+        self.fetch_again(again);
+        standing
     }
 
     /// These are fetched once more, ahead of others.

@@ -226,6 +226,32 @@ fn blocks_that_were_only_lost_are_believed_to_be_when_the_node_said_so_or_in_a_s
     assert_eq!(rig.looked(99, rolled_back()), ["Disconnect 99", "Fetch 0"]);
 }
 
+/// Found by `tests/simulation`: it was connected, and what the mempool had taken in its place was
+/// told to conflict with it.
+#[test]
+fn a_block_that_the_node_takes_back_while_it_is_fetched_is_not_connected() {
+    let mut rig = Rig::following();
+    let next = block(rig.tip_hash(), 1);
+    let ahead = Relation::Ahead(vec![next.block_hash()]);
+    rig.rawblock(&block(id(7).hash, 1));
+    assert_eq!(rig.looked(101, ahead), ["Fetch 1"]);
+    assert_eq!(rig.disconnected(next.block_hash()), ["StopFetch"]);
+    assert_eq!(rig.fetched(&next), [""; 0]);
+    assert_eq!(rig.pass(50), ["Look"]);
+}
+
+#[test]
+fn a_look_during_which_the_node_takes_back_a_block_does_not_count() {
+    let mut rig = Rig::following();
+    let next = block(rig.tip_hash(), 1);
+    assert_eq!(rig.rawblock(&block(id(7).hash, 1)), ["Look"]);
+    assert_eq!(rig.disconnected(next.block_hash()), [""; 0]);
+    let ahead = Relation::Ahead(vec![next.block_hash()]);
+    assert_eq!(rig.looked(101, ahead), ["Look"]);
+    rig.looked(100, Relation::Same);
+    assert_eq!(rig.rawblock(&next), ["Look"], "it comes late");
+}
+
 #[test]
 fn a_disconnected_block_that_is_connected_again_is_no_witness() {
     let mut rig = Rig::following();
@@ -259,7 +285,12 @@ fn a_disconnected_block_that_came_again_is_no_witness() {
     let next = block(rig.tip_hash(), 1);
     assert_eq!(rig.rawblock(&next), ["Parse", "Connect 100"]);
     take_back(&mut rig, next.block_hash());
-    assert_eq!(rig.rawblock(&next), ["Parse", "Connect 100"]);
+    assert_eq!(rig.rawblock(&next), ["Look"], "it may have come late");
+    let again = Relation::Ahead(vec![next.block_hash()]);
+    assert_eq!(rig.looked(100, again), ["Fetch 1"]);
+    assert_eq!(rig.fetched(&next), ["Connect 100"]);
+    rig.tell(FollowerEvent::Fetched(None));
+    rig.looked(100, Relation::Same);
     rig.rawblock(&block(id(7).hash, 1));
     assert_eq!(rig.looked(99, rolled_back()), [""; 0]);
 }

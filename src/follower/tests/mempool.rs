@@ -268,6 +268,37 @@ fn what_left_during_a_reading_has_its_time() {
     assert_eq!(rig.pass(250), ["Settle"]);
 }
 
+/// Found by `tests/simulation`: the feed came seconds late, and what the mempool held was told
+/// replaced by what it had replaced.
+#[test]
+fn what_is_heard_after_a_reading_that_held_it_is_old() {
+    let mut rig = Rig::following();
+    reading_after_reconnect(&mut rig);
+    rig.read(&[2], 9);
+    rig.rawtx(1);
+    assert_eq!(rig.accepted(1, 7), [""; 0]);
+    assert_eq!(rig.removed(1, 8), [""; 0]);
+    rig.rawtx(3);
+    assert_eq!(rig.accepted(3, 9), ["Accepted 3"]);
+    // The node may count anew.
+    rig.notice(Notice::Disconnected(ZmqTopic::ALL.to_vec()));
+    rig.notice(Notice::Connected(ZmqTopic::ALL.to_vec()));
+    rig.rawtx(4);
+    assert_eq!(rig.accepted(4, 1), ["Accepted 4"]);
+}
+
+#[test]
+fn what_was_asked_before_a_reading_is_asked_again_after_it() {
+    let mut rig = Rig::following();
+    reading_after_reconnect(&mut rig);
+    rig.accepted(1, 5);
+    rig.read(&[], 7);
+    assert_eq!(rig.give(&[1], &[1]), ["Transactions 1"]);
+    assert_eq!(rig.removed(1, 6), [""; 0]);
+    assert_eq!(rig.give(&[1], &[]), ["Transactions 1"], "it may be back");
+    assert_eq!(rig.give(&[1], &[]), ["Settle"]);
+}
+
 #[test]
 fn what_a_reading_lacks_is_not_judged_while_blocks_are_missing() {
     let mut rig = Rig::following();
@@ -329,11 +360,20 @@ fn an_answer_about_what_left_meanwhile_does_not_stand() {
     let mut rig = Rig::following();
     rig.accepted(1, 5);
     rig.removed(1, 6);
-    assert_eq!(rig.give(&[1], &[1]), [""; 0]);
+    assert_eq!(rig.give(&[1], &[1]), ["Transactions 1"], "once more");
+    assert_eq!(rig.give(&[1], &[]), [""; 0]);
     rig.accepted(2, 7);
     rig.removed(2, 8);
-    assert_eq!(rig.accepted(2, 9), ["Transactions 1"]);
+    assert_eq!(rig.accepted(2, 9), [""; 0], "it is being asked for");
     assert_eq!(rig.give(&[2], &[2]), ["Fetched 2"], "it came back");
+    rig.accepted(3, 10);
+    rig.removed(3, 11);
+    rig.accepted(3, 12);
+    assert_eq!(
+        rig.give(&[3], &[]),
+        ["Transactions 1"],
+        "it was not back yet"
+    );
 }
 
 #[test]
