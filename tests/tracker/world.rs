@@ -6,11 +6,11 @@ use std::ops::{Deref, DerefMut};
 use bitcoin::{Block, Transaction, Txid};
 use satwatch::tracker::{
     ApplyError, Ask, BlockId, ChangeSet, Event, Input, MemoryView, Overlay, Past, Replacement,
-    ScriptHash, Seen, Spend, Status, Tracker, Transition, WatchRequest,
+    ScriptHash, Seen, Tracker, Transition, WatchRequest,
 };
 
-use crate::pretended::Node;
 use crate::pretended::laws::Kept;
+use crate::pretended::{Node, load};
 pub use crate::pretended::{block, script, spk, tx};
 
 /// How the node's news reach the tracker.
@@ -48,8 +48,7 @@ pub struct World {
 }
 
 /// The pretended node lets be replaced what signals, so that inheritance counts.
-fn tracker(key: [u8; 16]) -> Tracker {
-    let mut tracker = Tracker::new(key).in_portions_of(4);
+fn with_policy(mut tracker: Tracker) -> Tracker {
     let policy = Input::Policy(Replacement::Signalled);
     let told = tracker.apply(&MemoryView::default(), policy);
     assert_eq!(told, Ok(Transition::default()));
@@ -82,7 +81,7 @@ impl World {
     pub fn before_the_start() -> Self {
         Self {
             node: Node::new(),
-            tracker: tracker([7; 16]),
+            tracker: with_policy(Tracker::new([7; 16]).in_portions_of(4)),
             key: [7; 16],
             first_known: 0,
             view: MemoryView::default(),
@@ -375,32 +374,7 @@ impl World {
 
     /// A tracker as the rows say.
     pub fn loaded(&self) -> Tracker {
-        let mut tracker = tracker(self.key);
-        tracker.load_tip(self.view.tip);
-        self.view
-            .watches
-            .values()
-            .for_each(|row| tracker.load_watch(row));
-        let open = |spent: Option<Spend>| spent.is_none_or(|spend| spend.height.is_none());
-        self.view
-            .outputs
-            .iter()
-            .filter(|(_, row)| open(row.spent))
-            .for_each(|(outpoint, _)| tracker.load_outpoint(outpoint));
-        self.view
-            .txs
-            .iter()
-            .filter(|(_, row)| row.status == Status::Mempool)
-            .for_each(|(txid, row)| tracker.load_unconfirmed(*txid, row));
-        self.view
-            .open_scans()
-            .into_iter()
-            .for_each(|scan| tracker.load_scan(scan));
-        self.view
-            .forgetting
-            .iter()
-            .for_each(|script| tracker.load_forgetting(*script));
-        tracker
+        with_policy(load(&self.view, self.key))
     }
 
     /// The same world at the same instant, whose daemon has just been restarted.

@@ -16,7 +16,7 @@ use bitcoin::{
     Amount, Block, BlockHash, CompactTarget, OutPoint, ScriptBuf, Sequence, Transaction, TxIn,
     TxMerkleNode, TxOut, Txid, Witness,
 };
-use satwatch::tracker::{BlockId, FoundOutput, ScriptHash, Status};
+use satwatch::tracker::{BlockId, FoundOutput, MemoryView, ScriptHash, Spend, Status, Tracker};
 
 /// Output, height, coinbase.
 pub type Unspent = BTreeMap<OutPoint, (TxOut, u32, bool)>;
@@ -67,6 +67,31 @@ pub fn block(previous: BlockHash, nonce: u32, txdata: Vec<Transaction>) -> Block
     let mut block = Block { header, txdata };
     block.header.merkle_root = block.compute_merkle_root().expect("a block has a coinbase");
     block
+}
+
+/// A tracker as the rows say, which forgets in small portions.
+pub fn load(view: &MemoryView, key: [u8; 16]) -> Tracker {
+    let mut tracker = Tracker::new(key).in_portions_of(4);
+    tracker.load_tip(view.tip);
+    view.watches
+        .values()
+        .for_each(|row| tracker.load_watch(row));
+    let open = |spent: Option<Spend>| spent.is_none_or(|spend| spend.height.is_none());
+    view.outputs
+        .iter()
+        .filter(|(_, row)| open(row.spent))
+        .for_each(|(outpoint, _)| tracker.load_outpoint(outpoint));
+    view.txs
+        .iter()
+        .filter(|(_, row)| row.status == Status::Mempool)
+        .for_each(|(txid, row)| tracker.load_unconfirmed(*txid, row));
+    view.open_scans()
+        .into_iter()
+        .for_each(|scan| tracker.load_scan(scan));
+    view.forgetting
+        .iter()
+        .for_each(|script| tracker.load_forgetting(*script));
+    tracker
 }
 
 fn spends_any(tx: &Transaction, spent: &HashSet<OutPoint>) -> bool {

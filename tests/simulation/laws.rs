@@ -1,0 +1,132 @@
+//! What is watched while a life goes on: no event may tell what never was.
+
+use std::collections::HashSet;
+
+use satwatch::tracker::{Event, EventKind, Input, MemoryView, Status, Transition, TxSummary};
+
+use crate::bitcoind::Bitcoind;
+use crate::calls::Line;
+use crate::clock::Now;
+use crate::pretended::{script, spk};
+use crate::readers::Readers;
+
+pub struct Witness {
+    /// Scripts that a person added, and was told so.
+    pub watched: HashSet<u8>,
+    /// What a person asked for and was not told of yet, for which scripts.
+    asked: Vec<u8>,
+    pub readers: Readers,
+    began: u64,
+}
+
+impl Witness {
+    pub fn new(now: Now) -> Self {
+        Self {
+            watched: HashSet::new(),
+            asked: Vec::new(),
+            readers: Readers::default(),
+            began: now.ms,
+        }
+    }
+
+    /// Milliseconds of this life.
+    pub fn ms(&self, now: Now) -> u64 {
+        now.ms - self.began
+    }
+
+    pub fn committed(&mut self, transitions: &[Transition], head: u64, line: &Line) {
+        let node = line.bitcoind.borrow();
+        for event in transitions.iter().flat_map(|it| &it.events) {
+            check_event(event, &node);
+        }
+        self.readers.committed(head);
+    }
+
+    /// A person asks for this.
+    pub fn asked(&mut self, input: &Input) {
+        self.asked.extend(numbers(input));
+    }
+
+    /// A person hears that this was done.
+    pub fn acknowledged(&mut self, input: &Input) {
+        for number in numbers(input) {
+            match input {
+                Input::Watch { .. } => _ = self.watched.insert(number),
+                _ => _ = self.watched.remove(&number),
+            }
+            let place = self.asked.iter().position(|asked| *asked == number);
+            self.asked.remove(place.expect("it was asked for"));
+        }
+    }
+
+    /// The process is dead. What was asked for may have been done or not.
+    pub fn died(&mut self, rows: &MemoryView) {
+        for number in std::mem::take(&mut self.asked) {
+            match rows.watches.contains_key(&script(number)) {
+                true => _ = self.watched.insert(number),
+                false => _ = self.watched.remove(&number),
+            }
+        }
+    }
+}
+
+/// The scripts that a person asks something for.
+fn numbers(input: &Input) -> Vec<u8> {
+    let is_meant = |number: &u8| match input {
+        Input::Watch { scripts, .. } => scripts.iter().any(|it| it.spk == spk(*number)),
+        Input::Unwatch { scripts, .. } => scripts.contains(&script(*number)),
+        _ => false,
+    };
+    (1..8).filter(is_meant).collect()
+}
+
+fn check_event(event: &Event, node: &Bitcoind) {
+    match &event.kind {
+        EventKind::NewTransactions { transactions, .. } => {
+            transactions.iter().for_each(|tx| check_status(tx, node));
+        }
+        EventKind::TransactionUpdate { transaction, .. } => check_status(transaction, node),
+        EventKind::Block { block, .. } => {
+            assert!(
+                node.blocks.contains_key(&block.hash),
+                "a block that is told was the node's"
+            );
+        }
+        EventKind::Reorg { old_tip, .. } => assert!(
+            node.disconnected.contains(&old_tip.hash),
+            "a block that is taken back was taken back by the node"
+        ),
+        EventKind::BalanceChange { .. }
+        | EventKind::ScanComplete { .. }
+        | EventKind::Unwatched { .. } => {}
+    }
+}
+
+/// Whether what is told of a transaction was ever true.
+fn check_status(tx: &TxSummary, node: &Bitcoind) {
+    let txid = tx.txid;
+    assert!(
+        node.known.contains_key(&txid),
+        "{txid} was in the node's chain or mempool"
+    );
+    match tx.status {
+        Status::Mempool => {}
+        Status::Confirmed { block, .. } => {
+            let block = node.blocks.get(&block.hash);
+            let block = block.expect("a transaction is told in a block that was the node's");
+            let mut txs = block.txdata.iter();
+            assert!(
+                txs.any(|tx| tx.compute_txid() == txid),
+                "{txid} is in the block that is told"
+            );
+        }
+        Status::Evicted => assert!(
+            node.may_be_gone(&txid),
+            "{txid} is told evicted and never left the node's chain and mempool"
+        ),
+        Status::Replaced { by } | Status::Conflicted { by } => assert!(
+            node.may_be_gone(&txid) && node.known.contains_key(&by),
+            "{txid} is told displaced by {by} and never was"
+        ),
+    }
+}
