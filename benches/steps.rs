@@ -138,7 +138,7 @@ impl Running {
 
     async fn fill_mempool(&self, count: u64) {
         let seen = |number| Input::TxSeen {
-            tx: payment(spk(8, number), number),
+            tx: (&payment(spk(8, number), number)).into(),
             seen: Seen::Accepted,
             now: NOW,
         };
@@ -207,7 +207,7 @@ async fn exchange(share: u64, folder: &Path) {
     let waiting = move |number: u64| payment(spk(1, number * 2), 1_000_000 + number);
     let seen = |how| {
         move |number: u64| Input::TxSeen {
-            tx: waiting(number),
+            tx: (&waiting(number)).into(),
             seen: how,
             now: NOW,
         }
@@ -323,8 +323,12 @@ async fn sweep(share: u64, folder: &Path) {
         ..payment(spk(2, 0), 0)
     };
     running.apply(watch(2, 0..1)).await;
-    let seen = Seen::Accepted;
-    running.apply(Input::TxSeen { tx, seen, now: NOW }).await;
+    let sweep = Input::TxSeen {
+        tx: (&tx).into(),
+        seen: Seen::Accepted,
+        now: NOW,
+    };
+    running.apply(sweep).await;
     let mut deposits = watch(1, 0..count);
     if let Input::Watch { scripts, .. } = &mut deposits {
         scripts

@@ -1,17 +1,18 @@
-//! What unrelated traffic costs the tracker, beside the floor of parsing and hashing it, and what
-//! its memory costs.
+//! What unrelated traffic costs from the bytes of a ZMQ message to the verdict, beside the floor of
+//! parsing and hashing it, and what the tracker's memory costs.
 //!
 //! ```text
 //! cargo bench --bench tracker
 //! ```
 //!
 //! Target (architecture.md, decision 9): unwatched traffic costs at most 1.5 times parsing and
-//! hashing it. The floor deserializes, computes the txid, hashes each output script with SHA-256
-//! and each spent outpoint with SipHash, as any indexer has to. Everything here is made of 100 000
-//! transactions with two inputs and two outputs (370 bytes) that touch nothing watched.
+//! hashing it, however many scripts are watched. The floor deserializes, computes the txid, hashes
+//! each output script with SHA-256 and each spent outpoint with SipHash, as any indexer has to.
+//! Everything here is made of transactions with two inputs and two outputs (370 bytes).
 
 use std::alloc::{GlobalAlloc, Layout, System};
-use std::collections::HashSet;
+use std::cell::RefCell;
+use std::collections::{HashSet, VecDeque};
 use std::hint::black_box;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::{Duration, Instant};
@@ -21,18 +22,31 @@ use bitcoin::block::{Header, Version};
 use bitcoin::consensus::encode::{deserialize, serialize};
 use bitcoin::hashes::Hash;
 use bitcoin::{
-    Amount, Block, BlockHash, CompactTarget, OutPoint, ScriptBuf, Sequence, Transaction, TxIn,
-    TxMerkleNode, TxOut, Txid, Witness, transaction,
+    Amount, Block, BlockHash, CompactTarget, OutPoint, ScriptBuf, Transaction, TxIn, TxMerkleNode,
+    TxOut, Txid, Witness, transaction,
 };
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
-use satwatch::tracker::filter::Fingerprints;
+use satwatch::bitcoind::Endpoints;
+use satwatch::bitcoind::rpc::{Blockchain, MempoolInfo};
+use satwatch::bitcoind::zmq::{
+    MessageBody, Notice, Sequence, SequenceEvent, Stamped, ZmqMessage, ZmqTopic,
+};
+use satwatch::config;
+use satwatch::follower::machines::{
+    Action, Answer, Follower, FollowerEvent, MempoolRead, MempoolSnapshot, NodeLink, NodeUrl, Now,
+    Relation, StatusBuilder, TipComparison,
+};
+use satwatch::tracker::fingerprints::Fingerprints;
 use satwatch::tracker::{
-    Coverage, Input, MemoryView, Past, ScriptHash, Seen, Tracker, WatchRequest, WatchRow,
+    BlockId, Coverage, Input, MemoryView, Past, ScriptHash, Tracker, WatchRequest, WatchRow,
 };
 
 const TRANSACTIONS: u64 = 100_000;
 const IN_BLOCK: usize = 4_000;
-const WATCHED: [u64; 3] = [1, 1_000, 100_000];
+const WATCHED: [u64; 3] = [1_000, 100_000, 10_000_000];
+/// Of each measurement; the quickest one counts, because the machine may be busy with something
+/// else meanwhile.
+const TURNS: usize = 5;
 
 /// Counts the bytes that are in use.
 struct Counting;
@@ -71,7 +85,7 @@ fn unrelated(number: u64) -> Transaction {
             vout: index,
         },
         script_sig: ScriptBuf::new(),
-        sequence: Sequence::ENABLE_RBF_NO_LOCKTIME,
+        sequence: bitcoin::Sequence::ENABLE_RBF_NO_LOCKTIME,
         witness: Witness::from_slice(&[[1; 71].as_slice(), &[2; 33]]),
     };
     let output = |index: u64| TxOut {
@@ -100,41 +114,159 @@ fn watch_row(number: u64) -> WatchRow {
     }
 }
 
-/// A tracker at a tip, that watches so many scripts.
-fn tracker(watched: u64) -> (Tracker, MemoryView) {
-    let mut tracker = Tracker::new([7; 16]);
-    let mut view = MemoryView::default();
-    let blocks = vec![(BlockHash::all_zeros(), 0)];
-    let start = tracker
-        .apply(
-            &view,
-            Input::Start {
-                first_height: 0,
-                blocks,
-                now: 0,
-            },
-        )
-        .expect("nothing was started before");
-    view.commit(&start.changes);
-    (0..watched).for_each(|number| tracker.load_watch(&watch_row(number)));
-    (tracker, view)
+/// The first block of the chain here.
+fn tip() -> BlockId {
+    BlockId {
+        height: 0,
+        hash: BlockHash::all_zeros(),
+    }
 }
 
-fn fill(tracker: &mut Tracker, view: &MemoryView, raw: &[Vec<u8>]) {
-    for raw in raw {
-        let tx: Transaction = deserialize(raw).expect("it was serialized here");
-        let transition = tracker
-            .apply(
-                view,
-                Input::TxSeen {
-                    tx,
-                    seen: Seen::Accepted,
-                    now: 1,
-                },
-            )
-            .expect("it is legal");
-        assert!(transition.changes.is_empty() && transition.asks.is_empty());
+const INTERVAL: Duration = Duration::from_secs(3600);
+
+/// From the messages of a node to the tracker's verdicts, without sockets and threads between.
+struct Path {
+    follower: Follower,
+    now: Now,
+    tracker: Tracker,
+    view: MemoryView,
+    events: usize,
+}
+
+impl Path {
+    /// At the node's tip, with so many watched scripts.
+    fn new(watched: u64) -> Self {
+        let instant = Instant::now();
+        let now = Now { instant, ms: 1 };
+        let mut path = Self {
+            follower: follower(now),
+            now,
+            tracker: Tracker::new([7; 16]),
+            view: MemoryView::default(),
+            events: 0,
+        };
+        path.apply(Input::Start {
+            first_height: tip().height,
+            blocks: vec![(tip().hash, 0)],
+            now: 0,
+        });
+        (0..watched).for_each(|number| path.tracker.load_watch(&watch_row(number)));
+        path.begin();
+        path
     }
+
+    /// From the first block and an empty mempool on.
+    fn begin(&mut self) {
+        self.tracker.load_tip(Some(tip()));
+        self.view.tip = Some(tip());
+        self.follower = follower(self.now);
+        let endpoint = Some("tcp://127.0.0.1:28332".to_owned());
+        let endpoints = Endpoints {
+            rawtx: endpoint.clone(),
+            rawblock: endpoint.clone(),
+            sequence: endpoint,
+        };
+        let node: Blockchain = serde_json::from_value(serde_json::json!({
+            "chain": "main", "blocks": tip().height, "headers": tip().height, "bestblockhash": tip().hash,
+        }))
+        .expect("it is one");
+        let relation = Relation::Same;
+        let snapshot = MempoolSnapshot {
+            tip: tip().hash,
+            txids: HashSet::new(),
+            sequence: Some(1),
+            info: MempoolInfo::default(),
+        };
+        self.handle(FollowerEvent::Found(endpoints));
+        for _ in 0..2 {
+            let look = TipComparison {
+                node: node.clone(),
+                relation: relation.clone(),
+            };
+            self.handle(FollowerEvent::Answered(Answer::Look(Ok(look))));
+            let read = MempoolRead::Whole(snapshot.clone());
+            self.handle(FollowerEvent::Answered(Answer::Mempool(Ok(read))));
+            self.notice(Notice::Connected(ZmqTopic::ALL.to_vec()));
+            self.now.instant += Duration::from_secs(1);
+        }
+    }
+
+    /// As the follower's shell does.
+    fn handle(&mut self, event: FollowerEvent) {
+        let mut events = VecDeque::from([event]);
+        while let Some(event) = events.pop_front() {
+            for action in self.follower.handle(event, self.now) {
+                match action {
+                    Action::Post(input) => self.apply(input),
+                    Action::Apply(input) => {
+                        self.apply(input);
+                        events.push_back(FollowerEvent::Applied(Ok(self.tracker.tip())));
+                    }
+                    _ => {}
+                }
+            }
+        }
+    }
+
+    fn apply(&mut self, input: Input) {
+        let transition = self.tracker.apply(&self.view, input).expect("it is legal");
+        assert!(transition.asks.is_empty());
+        self.events += transition.events.len();
+        self.view.commit(&transition.changes);
+    }
+
+    fn notice(&mut self, notice: Notice) {
+        self.handle(FollowerEvent::Notice(Stamped { at: 1, notice }));
+    }
+
+    fn message(&mut self, topic: ZmqTopic, body: MessageBody) {
+        let number = 0;
+        self.notice(Notice::Message(ZmqMessage {
+            topic,
+            number,
+            body,
+        }));
+    }
+
+    fn sequence(&mut self, hash: [u8; 32], what: SequenceEvent) {
+        let body = MessageBody::Sequence(Sequence { hash, what });
+        self.message(ZmqTopic::Sequence, body);
+    }
+
+    /// They come over `rawtx` and are announced over `sequence`.
+    fn accept(&mut self, transactions: Vec<(Txid, Vec<u8>)>) {
+        let count = transactions.len();
+        for (txid, body) in transactions {
+            self.message(ZmqTopic::Rawtx, MessageBody::Tx(body));
+            self.sequence(txid.to_byte_array(), SequenceEvent::Accepted(2));
+        }
+        assert_eq!(self.tracker.mempool_len(), count);
+    }
+
+    /// They come over `rawtx` because they are in a block, which is announced.
+    fn repeat(&mut self, transactions: Vec<(Txid, Vec<u8>)>) {
+        for (_, body) in transactions {
+            self.message(ZmqTopic::Rawtx, MessageBody::Tx(body));
+        }
+        self.sequence([1; 32], SequenceEvent::BlockConnected);
+    }
+
+    fn connect(&mut self, block: Vec<u8>) {
+        self.message(ZmqTopic::Rawblock, MessageBody::Block(block));
+        assert_eq!(self.tracker.tip().map(|tip| tip.height), Some(1));
+    }
+
+    fn empty(&mut self) {
+        self.begin();
+        assert_eq!(self.tracker.mempool_len(), 0);
+    }
+}
+
+fn follower(now: Now) -> Follower {
+    let (settings, status) = (config::Bitcoind::default(), StatusBuilder::new(INTERVAL));
+    let url = NodeUrl::parse("http://127.0.0.1:8332").expect("an address");
+    let node = NodeLink::new(settings, url, "main", status, true, now);
+    Follower::new(node, Some(tip()), INTERVAL, now)
 }
 
 fn hash_all(fingerprints: &Fingerprints, tx: &Transaction) -> u64 {
@@ -149,48 +281,30 @@ fn hash_all(fingerprints: &Fingerprints, tx: &Transaction) -> u64 {
     scripts.chain(spends).fold(0, u64::wrapping_add)
 }
 
-fn parse_and_hash(fingerprints: &Fingerprints, raw: &[Vec<u8>]) {
-    for raw in raw {
+fn parse_and_hash(fingerprints: &Fingerprints, raw: &[(Txid, Vec<u8>)]) {
+    for (_, raw) in raw {
         let tx: Transaction = deserialize(raw).expect("it was serialized here");
         black_box((tx.compute_txid(), hash_all(fingerprints, &tx)));
     }
 }
 
-fn seen(c: &mut Criterion) {
-    let raw: Vec<Vec<u8>> = (0..TRANSACTIONS)
-        .map(|number| serialize(&unrelated(number)))
-        .collect();
-    let mut group = c.benchmark_group("100 000 unrelated transactions");
-    group
-        .throughput(Throughput::Elements(TRANSACTIONS))
-        .sample_size(10)
-        .measurement_time(Duration::from_secs(4));
-    let fingerprints = Fingerprints::new(&[7; 16]);
-    group.bench_function("floor: parse and hash", |b| {
-        b.iter(|| parse_and_hash(&fingerprints, &raw));
-    });
-    for watched in WATCHED {
-        group.bench_function(format!("parse and TxSeen, {watched} watched"), |b| {
-            let full = || tracker(watched);
-            b.iter_batched_ref(
-                full,
-                |(tracker, view)| fill(tracker, view, &raw),
-                BatchSize::PerIteration,
-            );
-        });
-    }
-    group.finish();
+fn parse_and_hash_block(fingerprints: &Fingerprints, raw: &[u8]) {
+    let block: Block = deserialize(raw).expect("it was serialized here");
+    assert!(block.check_merkle_root());
+    let hashes = block.txdata.iter().map(|tx| hash_all(fingerprints, tx));
+    black_box(hashes.fold(0, u64::wrapping_add));
+}
+
+fn unrelated_raw() -> Vec<(Txid, Vec<u8>)> {
+    let all = (0..TRANSACTIONS).map(unrelated);
+    all.map(|tx| (tx.compute_txid(), serialize(&tx))).collect()
 }
 
 fn snapshot(c: &mut Criterion) {
-    let raw: Vec<Vec<u8>> = (0..TRANSACTIONS)
-        .map(|number| serialize(&unrelated(number)))
-        .collect();
-    let txids: HashSet<Txid> = (0..TRANSACTIONS)
-        .map(|number| unrelated(number).compute_txid())
-        .collect();
-    let (mut tracker, view) = tracker(1_000);
-    fill(&mut tracker, &view, &raw);
+    let raw = unrelated_raw();
+    let txids: HashSet<Txid> = raw.iter().map(|(txid, _)| *txid).collect();
+    let mut path = Path::new(1_000);
+    path.accept(raw);
     let mut group = c.benchmark_group("a reading of 100 000 transactions without news");
     group
         .throughput(Throughput::Elements(TRANSACTIONS))
@@ -203,19 +317,20 @@ fn snapshot(c: &mut Criterion) {
                 txids: txids.clone(),
                 now: 2,
             },
-            |input| {
-                let transition = tracker.apply(&view, input).expect("it is our tip");
-                assert!(transition.asks.is_empty());
-            },
+            |input| path.apply(input),
             BatchSize::PerIteration,
         );
     });
     group.finish();
 }
 
-fn connect(c: &mut Criterion) {
-    let txdata: Vec<Transaction> = (0..IN_BLOCK as u64).map(unrelated).collect();
-    let raw_txs: Vec<Vec<u8>> = txdata.iter().map(serialize).collect();
+/// A block on the tip, of `count` transactions of which each hundredth pays a watched script if
+/// `pays`.
+fn block(count: usize, pays: bool) -> Vec<u8> {
+    let mut txdata: Vec<Transaction> = (0..count as u64).map(unrelated).collect();
+    for (number, tx) in txdata.iter_mut().step_by(100).enumerate().filter(|_| pays) {
+        tx.output[0].script_pubkey = script(1, number as u64);
+    }
     let header = Header {
         version: Version::TWO,
         prev_blockhash: BlockHash::all_zeros(),
@@ -226,109 +341,113 @@ fn connect(c: &mut Criterion) {
     };
     let mut block = Block { header, txdata };
     block.header.merkle_root = block.compute_merkle_root().expect("it has transactions");
-    let raw = serialize(&block);
-    let fingerprints = Fingerprints::new(&[7; 16]);
-    let mut group = c.benchmark_group("a block of 4000 unrelated transactions");
-    group
-        .throughput(Throughput::Elements(IN_BLOCK as u64))
-        .sample_size(20)
-        .measurement_time(Duration::from_secs(3));
-    group.bench_function("floor: parse, check and hash", |b| {
-        b.iter(|| {
-            let block: Block = deserialize(&raw).expect("it was serialized here");
-            assert!(block.check_merkle_root());
-            black_box(
-                block
-                    .txdata
-                    .iter()
-                    .map(|tx| hash_all(&fingerprints, tx))
-                    .fold(0, u64::wrapping_add),
-            );
-        });
-    });
-    for (name, known) in [("that came before", true), ("unseen", false)] {
-        group.bench_function(format!("parse and Connect, {name}"), |b| {
-            let prepare = || {
-                let (mut tracker, view) = tracker(1_000);
-                fill(&mut tracker, &view, if known { &raw_txs } else { &[] });
-                (tracker, view)
-            };
-            let connect = |(tracker, view): &mut (Tracker, MemoryView)| {
-                let block = deserialize(&raw).expect("it was serialized here");
-                let _ = black_box(
-                    tracker
-                        .apply(
-                            view,
-                            Input::Connect {
-                                block,
-                                height: 1,
-                                now: 2,
-                            },
-                        )
-                        .expect("it builds on the tip"),
-                );
-            };
-            b.iter_batched_ref(prepare, connect, BatchSize::PerIteration);
-        });
-    }
-    group.finish();
+    serialize(&block)
 }
 
 /// Watching a script asks the mempool's index who pays it, however many transactions there are.
 fn watch(c: &mut Criterion) {
-    let raw: Vec<Vec<u8>> = (0..TRANSACTIONS)
-        .map(|number| serialize(&unrelated(number)))
-        .collect();
-    let (mut tracker, view) = tracker(0);
-    fill(&mut tracker, &view, &raw);
+    let mut path = Path::new(0);
+    path.accept(unrelated_raw());
     let mut number = 0;
     c.bench_function("Watch one more script beside 100 000 transactions", |b| {
         b.iter(|| {
             number += 1;
-            let request = WatchRequest {
-                spk: script(3, number),
-                label: None,
-                depths: Vec::new(),
-                past: Past::Leave,
-            };
-            let _ = black_box(
-                tracker
-                    .apply(
-                        &view,
-                        Input::Watch {
-                            scripts: vec![request],
-                            now: 2,
-                        },
-                    )
-                    .expect("it is legal"),
-            );
+            let scripts = vec![request(3, number)];
+            path.apply(Input::Watch { scripts, now: 2 });
         });
     });
 }
 
-/// The ratio that the target is about, printed. Both sides take turns and the quickest turn of each
-/// counts, because criterion's groups run minutes apart and the machine may be busy with something
-/// else by then.
-fn ratio(_: &mut Criterion) {
-    let raw: Vec<Vec<u8>> = (0..TRANSACTIONS)
-        .map(|number| serialize(&unrelated(number)))
-        .collect();
-    let fingerprints = Fingerprints::new(&[7; 16]);
-    let timed = |work: &mut dyn FnMut()| {
+/// The quickest turn, in seconds.
+fn quickest<T>(mut prepare: impl FnMut() -> T, mut work: impl FnMut(T)) -> f64 {
+    let turn = |_| {
+        let prepared = prepare();
         let began = Instant::now();
-        work();
-        began.elapsed().as_secs_f64() * 1e6 / TRANSACTIONS as f64
+        work(prepared);
+        began.elapsed().as_secs_f64()
     };
-    let (mut floor, mut ours) = (f64::MAX, f64::MAX);
-    for _ in 0..10 {
-        floor = floor.min(timed(&mut || parse_and_hash(&fingerprints, &raw)));
-        let (mut tracker, view) = tracker(1_000);
-        ours = ours.min(timed(&mut || fill(&mut tracker, &view, &raw)));
-    }
+    (0..TURNS).map(turn).fold(f64::MAX, f64::min)
+}
+
+fn report(what: &str, count: usize, seconds: f64, floor: f64) {
+    let each = |seconds: f64| seconds * 1e6 / count as f64;
     println!(
-        "cost: {ours:.2} us per unrelated transaction, {floor:.2} us to parse and hash it, ratio {:.2}",
-        ours / floor
+        "path: {:.2} us per {what}, {:.2} us to parse and hash it, ratio {:.2}",
+        each(seconds),
+        each(floor),
+        seconds / floor
     );
+}
+
+/// What the target is about, printed.
+fn path(_: &mut Criterion) {
+    let raw = unrelated_raw();
+    let in_block = &raw[..IN_BLOCK];
+    let (unwatched, paying) = (block(IN_BLOCK, false), block(IN_BLOCK, true));
+    let fingerprints = Fingerprints::new(&[7; 16]);
+    for watched in WATCHED {
+        println!("path: with {watched} watched scripts");
+        let path = RefCell::new(Path::new(watched));
+        let floor = quickest(|| (), |()| parse_and_hash(&fingerprints, &raw));
+        let fresh = || {
+            path.borrow_mut().empty();
+            raw.clone()
+        };
+        let seconds = quickest(fresh, |raw| path.borrow_mut().accept(raw));
+        report("accepted transaction", raw.len(), seconds, floor);
+
+        let floor = quickest(|| (), |()| parse_and_hash(&fingerprints, in_block));
+        let fresh = || {
+            path.borrow_mut().empty();
+            in_block.to_vec()
+        };
+        let seconds = quickest(fresh, |raw| path.borrow_mut().repeat(raw));
+        report(
+            "transaction that is repeated for a block",
+            IN_BLOCK,
+            seconds,
+            floor,
+        );
+
+        let floor = quickest(|| (), |()| parse_and_hash_block(&fingerprints, &unwatched));
+        for (name, before) in [("that came before", in_block), ("that did not", &[])] {
+            let fresh = || {
+                path.borrow_mut().empty();
+                path.borrow_mut().accept(before.to_vec());
+                unwatched.clone()
+            };
+            let seconds = quickest(fresh, |block| path.borrow_mut().connect(block));
+            report(
+                &format!("transaction in a block {name}"),
+                IN_BLOCK,
+                seconds,
+                floor,
+            );
+        }
+
+        let mut path = path.into_inner();
+        path.empty();
+        let scripts = (0..IN_BLOCK as u64 / 100).map(|number| request(1, number));
+        let scripts = scripts.collect();
+        path.apply(Input::Watch { scripts, now: 1 });
+        let (block, before) = (paying.clone(), path.events);
+        let began = Instant::now();
+        path.connect(block);
+        println!(
+            "path: {:.1} ms for a block of {IN_BLOCK} with one in a hundred watched, {} events",
+            began.elapsed().as_secs_f64() * 1e3,
+            path.events - before
+        );
+    }
+}
+
+fn request(family: u8, number: u64) -> WatchRequest {
+    WatchRequest {
+        spk: script(family, number),
+        label: None,
+        depths: Vec::new(),
+        past: Past::Leave,
+    }
 }
 
 fn in_use(make: impl FnOnce()) -> usize {
@@ -339,22 +458,21 @@ fn in_use(make: impl FnOnce()) -> usize {
 
 /// Bytes in use, printed: the allocator's own overhead is not in them.
 fn memory(_: &mut Criterion) {
-    let (mut tracker, view) = tracker(0);
+    let mut path = Path::new(0);
     let report = |what: &str, bytes: usize, count: u64| {
         println!(
             "memory: {:.1} bytes per {what}",
             bytes as f64 / count as f64
         )
     };
-    let raw: Vec<Vec<u8>> = (0..TRANSACTIONS)
-        .map(|number| serialize(&unrelated(number)))
-        .collect();
-    let bytes = in_use(|| fill(&mut tracker, &view, &raw));
+    let raw = unrelated_raw();
+    let bytes = in_use(|| path.accept(raw.clone()));
     report(
         "mempool transaction with two inputs and two outputs",
         bytes,
         TRANSACTIONS,
     );
+    let mut tracker = path.tracker;
     let count = 1_000_000;
     let bytes = in_use(|| (0..count).for_each(|number| tracker.load_watch(&watch_row(number))));
     report("watched script (of a million)", bytes, count);
@@ -366,5 +484,5 @@ fn memory(_: &mut Criterion) {
     report("watched outpoint (of a million)", bytes, count);
 }
 
-criterion_group!(benches, memory, ratio, seen, snapshot, connect, watch);
+criterion_group!(benches, memory, path, snapshot, watch);
 criterion_main!(benches);

@@ -2,14 +2,14 @@
 
 use std::time::Instant;
 
-use bitcoin::{Block, BlockHash, Transaction, Txid};
+use bitcoin::{BlockHash, Txid};
 
 use super::fork::{StartWindow, TipComparison};
 use super::mempool_snapshot::MempoolRead;
 use crate::bitcoind::rpc::{Blockchain, MempoolInfo, Network, Notification};
 use crate::bitcoind::zmq::Stamped;
 use crate::bitcoind::{Endpoints, NodeError};
-use crate::tracker::{ApplyError, Ask, BlockId, Input};
+use crate::tracker::{ApplyError, Ask, BlockId, Input, RawBlock, RawTx};
 
 /// When an event happened.
 #[derive(Debug, Clone, Copy)]
@@ -25,17 +25,12 @@ pub enum FollowerEvent {
     /// There is a node of our chain, which publishes here. The first event.
     Found(Endpoints),
     Notice(Stamped),
-    /// The answer to [`Action::Parse`]; `None` if it is no block.
-    Parsed {
-        block: Option<Block>,
-        at: u64,
-    },
     /// The answer to [`Action::Apply`]: our tip after it.
     Applied(Result<Option<BlockId>, ApplyError>),
     /// The tracker asks; what wakes others does not come here.
     Asked(Ask),
     /// The next block of [`Action::Fetch`]; `None` after the last one. Nothing follows an error.
-    Fetched(Option<Result<Block, NodeError>>),
+    Fetched(Option<Result<RawBlock, NodeError>>),
     /// The answer to [`Action::Call`].
     Answered(Answer),
     /// Monitoring was switched on or off; may say what is known.
@@ -45,8 +40,8 @@ pub enum FollowerEvent {
     Woken,
 }
 
-/// Carried out in order. The last one may be [`Apply`](Self::Apply) or [`Parse`](Self::Parse); its
-/// answer is the next event, but for what the tracker asks.
+/// Carried out in order. The last one may be [`Apply`](Self::Apply); its answer is the next event,
+/// but for what the tracker asks.
 #[derive(Debug)]
 pub enum Action {
     /// An input whose answer decides what comes next. What the tracker asks because of it and all
@@ -54,9 +49,6 @@ pub enum Action {
     Apply(Input),
     /// An input after which nothing has to be decided; that it is refused is told to nobody.
     Post(Input),
-    /// Make a block out of these bytes, received at `at`, beside the runtime: megabytes take
-    /// milliseconds.
-    Parse { raw: Vec<u8>, at: u64 },
     /// Ask the node, beside everything else.
     Call(Call),
     /// Fetch these blocks, in order, beside everything else; in place of what is being fetched.
@@ -83,7 +75,7 @@ pub enum Call {
     },
     /// Which of these the mempool holds.
     InMempool {
-        txs: Vec<(Txid, Transaction)>,
+        txs: Vec<RawTx>,
         tip: Option<BlockId>,
     },
     Inspect,
@@ -98,10 +90,10 @@ pub enum Answer {
     Transactions {
         txids: Vec<Txid>,
         tip: Option<BlockId>,
-        found: Result<Vec<Option<Transaction>>, NodeError>,
+        found: Result<Vec<Option<RawTx>>, NodeError>,
     },
     InMempool {
-        txs: Vec<(Txid, Transaction)>,
+        txs: Vec<RawTx>,
         tip: Option<BlockId>,
         held: Result<Vec<bool>, NodeError>,
     },

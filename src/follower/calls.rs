@@ -14,6 +14,7 @@ use crate::bitcoind::{DiscoveredNode, NodeError, NodeStatus, discover};
 use crate::clock::now_ms;
 use crate::config;
 use crate::store::{StoreError, StoreReader};
+use crate::tracker::RawTx;
 
 /// Looks for a node of our chain until there is one.
 pub(super) async fn search(
@@ -58,9 +59,7 @@ pub(super) async fn make(call: Call, rpc: Rpc, reader: StoreReader) -> Result<An
             tip,
         },
         Call::InMempool { txs, tip } => Answer::InMempool {
-            held: rpc
-                .in_mempool(txs.iter().map(|(txid, _)| *txid).collect())
-                .await,
+            held: rpc.in_mempool(txs.iter().map(RawTx::txid).collect()).await,
             txs,
             tip,
         },

@@ -5,9 +5,7 @@
 use std::collections::VecDeque;
 use std::time::Instant;
 
-use bitcoin::block::Header;
-use bitcoin::consensus::encode;
-use bitcoin::{Block, BlockHash};
+use bitcoin::BlockHash;
 
 use super::actions::{Action, Call, Now};
 use super::backoff::Backoff;
@@ -15,7 +13,7 @@ use super::node_link::NodeLink;
 use super::times::{BLOCK_FOLLOWS, SOON, WAIT};
 use crate::bitcoind::{NodeError, NodeErrorKind, rpc};
 use crate::follower::fork::{self, ChainAction, RollbackEvidence, StartWindow, TipComparison};
-use crate::tracker::{ApplyError, BlockId, Input};
+use crate::tracker::{ApplyError, BlockId, Input, RawBlock};
 
 /// Disconnected blocks that are remembered.
 const DISCONNECTED: usize = 4096;
@@ -66,7 +64,6 @@ enum ChainCall {
 
 /// What is decided when an answer comes, which is the next event.
 enum Pending {
-    Parse,
     Connect {
         hash: BlockHash,
         over_zmq: bool,
@@ -172,34 +169,17 @@ impl ChainSync {
 
     /// A block over `rawblock`.
     pub(super) fn block(&mut self, raw: Vec<u8>, at: u64, now: Now, actions: &mut Vec<Action>) {
-        let header = raw.get(..80).map(encode::deserialize::<Header>);
-        let (Some(Ok(header)), Some(tip)) = (header, self.tip) else {
+        let (Some(block), Some(tip)) = (RawBlock::parse(raw.into()), self.tip) else {
             return;
         };
-        if header.block_hash() == tip.hash {
+        if block.hash() == tip.hash {
             return;
         }
-        let is_gone = self.disconnected.contains(&header.block_hash());
-        if header.prev_blockhash != tip.hash || is_gone {
+        let is_gone = self.disconnected.contains(&block.hash());
+        if block.header().prev_blockhash != tip.hash || is_gone {
             return self.want_look(now.instant, true);
         }
-        self.pending = Some(Pending::Parse);
-        actions.push(Action::Parse { raw, at });
-    }
-
-    /// The block that was to be parsed.
-    pub(super) fn parsed(
-        &mut self,
-        block: Option<Block>,
-        at: u64,
-        now: Now,
-        actions: &mut Vec<Action>,
-    ) {
-        self.pending = None;
-        match block {
-            Some(block) => self.connect(block, true, at, actions),
-            None => self.want_look(now.instant, true),
-        }
+        self.connect(block, true, at, actions);
     }
 
     /// The node said that it connected a block; the block itself follows if its feed is up and all
@@ -345,7 +325,7 @@ impl ChainSync {
     /// A block that was fetched after a look, or the end of them.
     pub(super) fn fetched(
         &mut self,
-        block: Option<Result<Block, NodeError>>,
+        block: Option<Result<RawBlock, NodeError>>,
         now: Now,
         actions: &mut Vec<Action>,
     ) -> Result<(), NodeError> {
@@ -362,11 +342,11 @@ impl ChainSync {
                 self.stop_fetch(actions);
                 return Err(pruned(error));
             }
-            Some(Ok(block)) if self.is_at(block.header.prev_blockhash) => {
+            Some(Ok(block)) if self.is_at(block.header().prev_blockhash) => {
                 self.connect(block, false, now.ms, actions)
             }
             // It came over ZMQ as well, and was faster.
-            Some(Ok(block)) if self.connected.contains(&block.block_hash()) => {}
+            Some(Ok(block)) if self.connected.contains(&block.hash()) => {}
             Some(Ok(_)) => {
                 self.stop_fetch(actions);
                 self.want_look(now.instant + SOON, true);
@@ -376,8 +356,8 @@ impl ChainSync {
     }
 
     /// Connects a block whose parent is our tip.
-    fn connect(&mut self, block: Block, over_zmq: bool, at: u64, actions: &mut Vec<Action>) {
-        let hash = block.block_hash();
+    fn connect(&mut self, block: RawBlock, over_zmq: bool, at: u64, actions: &mut Vec<Action>) {
+        let hash = block.hash();
         let height = self.tip.map_or(0, |tip| tip.height.saturating_add(1));
         self.pending = Some(Pending::Connect { hash, over_zmq });
         actions.push(Action::Apply(Input::Connect {
@@ -426,7 +406,6 @@ impl ChainSync {
         };
         self.tip = tip;
         match pending {
-            Pending::Parse => None,
             Pending::Connect { hash, over_zmq } => {
                 self.block_connected(hash);
                 if over_zmq {
@@ -463,7 +442,7 @@ impl ChainSync {
     /// will be found again, and if it is damaged too, again and again.
     fn refused(&mut self, pending: &Pending, now: Now, actions: &mut Vec<Action>) {
         let at = match pending {
-            Pending::Connect { over_zmq: true, .. } | Pending::Parse => now.instant,
+            Pending::Connect { over_zmq: true, .. } => now.instant,
             Pending::Connect { .. } | Pending::Disconnect { .. } | Pending::Start => {
                 self.stop_fetch(actions);
                 self.refusals.failed(now.instant);

@@ -1,7 +1,7 @@
 //! Looking at the node: its chain, compared with ours, and its whole mempool. What changes at the
 //! node while it is asked is found here or by the next look.
 
-use bitcoin::{Block, BlockHash};
+use bitcoin::BlockHash;
 use futures_util::{StreamExt, stream};
 use tokio::sync::mpsc;
 use tokio_util::task::AbortOnDropHandle;
@@ -11,7 +11,7 @@ use super::mempool_snapshot::{MempoolRead, MempoolSnapshot};
 use crate::bitcoind::rpc::{Blockchain, Header, MempoolInfo, MempoolTxids, Rpc};
 use crate::bitcoind::{NodeError, NodeErrorKind};
 use crate::store::StoreError;
-use crate::tracker::BlockId;
+use crate::tracker::{BlockId, RawBlock};
 
 /// Blocks fetched after one look.
 const WINDOW: u32 = 2000;
@@ -201,7 +201,7 @@ pub async fn read_mempool(node: &impl Questions) -> Answered<MempoolRead> {
 pub(super) async fn fetch(
     rpc: Rpc,
     hashes: Vec<BlockHash>,
-    blocks: mpsc::Sender<Result<Block, NodeError>>,
+    blocks: mpsc::Sender<Result<RawBlock, NodeError>>,
 ) {
     let calls = hashes.into_iter().map(|hash| {
         let rpc = rpc.clone();

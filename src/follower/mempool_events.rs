@@ -8,7 +8,9 @@ use std::collections::{HashMap, VecDeque};
 use std::time::Instant;
 
 use super::times::{BLOCK, FETCH_AFTER, KEEP, LONGEST, SUCCESSORS, VERDICT_SPACING};
-use bitcoin::{Transaction, Txid};
+use bitcoin::Txid;
+
+use crate::tracker::RawTx;
 
 /// Bounds of what waits; a block's burst is at most some ten thousand transactions and 4 MB.
 const HALVES: usize = 50_000;
@@ -33,20 +35,14 @@ struct Half {
 }
 
 enum What {
-    Tx(Box<Transaction>, usize),
+    Tx(RawTx),
     Accepted,
 }
 
 impl AcceptanceMatcher {
-    /// A transaction over `rawtx`, `size` bytes long. Given back if the node has announced it
-    /// already.
-    pub(super) fn tx(
-        &mut self,
-        txid: Txid,
-        tx: Transaction,
-        size: usize,
-        now: Instant,
-    ) -> Option<Transaction> {
+    /// A transaction over `rawtx`. Given back if the node has announced it already.
+    pub(super) fn tx(&mut self, tx: RawTx, now: Instant) -> Option<RawTx> {
+        let txid = tx.txid();
         if let Some(Half {
             what: What::Accepted,
             ..
@@ -54,12 +50,12 @@ impl AcceptanceMatcher {
         {
             return Some(tx);
         }
-        self.insert(txid, What::Tx(Box::new(tx), size), now);
+        self.insert(txid, What::Tx(tx), now);
         None
     }
 
     /// The node announced that its mempool took it. The transaction, if it has come already.
-    pub(super) fn accepted(&mut self, txid: Txid, now: Instant) -> Option<Transaction> {
+    pub(super) fn accepted(&mut self, txid: Txid, now: Instant) -> Option<RawTx> {
         if let Some(tx) = self.take_tx(&txid) {
             return Some(tx);
         }
@@ -68,16 +64,10 @@ impl AcceptanceMatcher {
     }
 
     /// The transaction, if it waits here: spares a call.
-    pub(super) fn take_tx(&mut self, txid: &Txid) -> Option<Transaction> {
-        match self.take(txid)? {
-            Half {
-                what: What::Tx(tx, _),
-                ..
-            } => Some(*tx),
-            Half {
-                what: What::Accepted,
-                ..
-            } => None,
+    pub(super) fn take_tx(&mut self, txid: &Txid) -> Option<RawTx> {
+        match self.take(txid)?.what {
+            What::Tx(tx) => Some(tx),
+            What::Accepted => None,
         }
     }
 
@@ -162,8 +152,8 @@ impl AcceptanceMatcher {
 
     /// None of it waits here yet.
     fn insert(&mut self, txid: Txid, what: What, now: Instant) {
-        match what {
-            What::Tx(_, size) => self.bytes += size,
+        match &what {
+            What::Tx(tx) => self.bytes += tx.bytes().len(),
             What::Accepted => self.announced.push_back((now, txid)),
         }
         self.halves.insert(txid, Half { since: now, what });
@@ -172,8 +162,8 @@ impl AcceptanceMatcher {
 
     fn take(&mut self, txid: &Txid) -> Option<Half> {
         let half = self.halves.remove(txid)?;
-        if let What::Tx(_, size) = half.what {
-            self.bytes = self.bytes.saturating_sub(size);
+        if let What::Tx(tx) = &half.what {
+            self.bytes = self.bytes.saturating_sub(tx.bytes().len());
         }
         if self.halves.is_empty() {
             self.order.clear();
@@ -328,17 +318,32 @@ mod tests {
 
     use bitcoin::absolute::LockTime;
     use bitcoin::transaction::Version;
+    use bitcoin::{Amount, ScriptBuf, Transaction, TxOut};
 
     use super::*;
 
-    fn tx(n: u32) -> (Txid, Transaction) {
-        let tx = Transaction {
+    fn tx(n: u32) -> (Txid, RawTx) {
+        let tx = RawTx::from(&Transaction {
             version: Version(2),
             lock_time: LockTime::from_consensus(n),
             input: vec![],
             output: vec![],
+        });
+        (tx.txid(), tx)
+    }
+
+    /// Four of them have no room.
+    fn large(n: u8) -> RawTx {
+        let output = TxOut {
+            script_pubkey: ScriptBuf::from_bytes(vec![n; BYTES / 4]),
+            value: Amount::ZERO,
         };
-        (tx.compute_txid(), tx)
+        RawTx::from(&Transaction {
+            version: Version(2),
+            lock_time: LockTime::ZERO,
+            input: vec![],
+            output: vec![output],
+        })
     }
 
     fn after(start: Instant, ms: u64) -> Instant {
@@ -349,33 +354,29 @@ mod tests {
     fn both_halves_make_one_acceptance_in_either_order() {
         let (mut join, now) = (AcceptanceMatcher::default(), Instant::now());
         let (txid, a) = tx(1);
-        assert_eq!(join.tx(txid, a.clone(), 10, now), None);
+        assert_eq!(join.tx(a.clone(), now), None);
         assert_eq!(join.accepted(txid, now), Some(a.clone()));
         assert_eq!(join.accepted(txid, now), None);
-        assert_eq!(join.tx(txid, a.clone(), 10, now), Some(a.clone()));
-        assert_eq!(
-            join.tx(txid, a, 10, now),
-            None,
-            "nothing of the first pair is left"
-        );
+        assert_eq!(join.tx(a.clone(), now), Some(a.clone()));
+        assert_eq!(join.tx(a, now), None, "nothing of the first pair is left");
     }
 
     #[test]
     fn a_blocks_transactions_are_forgotten_and_announcements_are_not() {
         let (mut join, now) = (AcceptanceMatcher::default(), Instant::now());
         let ((one, a), (two, b)) = (tx(1), tx(2));
-        join.tx(one, a, 10, now);
+        join.tx(a, now);
         join.accepted(two, now);
         join.forget_txs();
         assert_eq!(join.accepted(one, now), None);
-        assert_eq!(join.tx(two, b.clone(), 10, now), Some(b));
+        assert_eq!(join.tx(b.clone(), now), Some(b));
     }
 
     #[test]
     fn a_removed_transaction_does_not_come_back_by_its_old_half() {
         let (mut join, now) = (AcceptanceMatcher::default(), Instant::now());
         let (txid, a) = tx(1);
-        join.tx(txid, a, 10, now);
+        join.tx(a, now);
         join.forget(&txid);
         assert_eq!(join.accepted(txid, now), None);
     }
@@ -391,7 +392,7 @@ mod tests {
         assert_eq!(join.expire(after(start, 200)), []);
         assert_eq!(join.expire(after(start, 3000)), []);
         assert_eq!(join.next_expiry(), None);
-        assert_eq!(join.tx(txid, a, 10, after(start, 3001)), None);
+        assert_eq!(join.tx(a, after(start, 3001)), None);
     }
 
     /// Somebody was busy until it was too old to wait, or more came at once than there is room for.
@@ -403,10 +404,7 @@ mod tests {
         assert_eq!(join.expire(after(start, 3000)), [one]);
         assert_eq!(join.next_expiry(), None);
         join.accepted(one, start);
-        for n in 0..5 {
-            let (txid, tx) = tx(n);
-            join.tx(txid, tx, BYTES / 4, start);
-        }
+        (0..5).for_each(|n| _ = join.tx(large(n), start));
         assert_eq!(join.expire(start), [one]);
         assert_eq!(join.expire(after(start, 100)), []);
     }
@@ -418,10 +416,7 @@ mod tests {
         for n in 0..10 {
             join.accepted(tx(n).0, start);
         }
-        for n in (0..9).rev() {
-            let (txid, tx) = tx(n);
-            join.tx(txid, tx, 10, start);
-        }
+        (0..9).rev().for_each(|n| _ = join.tx(tx(n).1, start));
         assert!(join.waits());
         assert_eq!(join.announced, [(start, tx(9).0)]);
     }
@@ -430,13 +425,12 @@ mod tests {
     fn what_waits_is_bounded() {
         let (mut join, now) = (AcceptanceMatcher::default(), Instant::now());
         for n in 0..10 {
-            let (txid, tx) = tx(n);
-            join.tx(txid, tx, BYTES / 4, now);
+            join.tx(large(n), now);
             join.expire(now);
         }
         assert!(join.bytes <= BYTES);
-        assert!(join.halves.contains_key(&tx(9).0));
-        assert!(!join.halves.contains_key(&tx(0).0));
+        assert!(join.halves.contains_key(&large(9).txid()));
+        assert!(!join.halves.contains_key(&large(0).txid()));
     }
 
     #[test]
@@ -446,7 +440,7 @@ mod tests {
         assert!(!join.waits());
         join.accepted(one, start);
         join.accepted(two, start);
-        join.tx(one, a, 10, start);
+        join.tx(a, start);
         assert!(join.waits());
         assert_eq!(join.expire(after(start, 100)), [two]);
         assert!(!join.waits(), "from now on it is a fetch");

@@ -7,9 +7,10 @@
 use std::collections::{HashMap, HashSet};
 use std::time::Instant;
 
-use bitcoin::{BlockHash, Transaction, Txid};
+use bitcoin::{BlockHash, Txid};
 
 use crate::bitcoind::rpc::MempoolInfo;
+use crate::tracker::RawTx;
 
 /// More changes than this during one reading: it is read again later.
 const CHANGES: usize = 200_000;
@@ -125,24 +126,19 @@ impl EventsSinceRequest {
 
 /// The same transactions, none before another of them that it spends: the tracker then knows at
 /// once what each one moves.
-pub(super) fn parents_first(found: Vec<(Txid, Transaction)>) -> Vec<(Txid, Transaction)> {
-    let order: Vec<Txid> = found.iter().map(|(txid, _)| *txid).collect();
-    let mut waiting: HashMap<Txid, Transaction> = found.into_iter().collect();
+pub(super) fn parents_first(found: Vec<RawTx>) -> Vec<RawTx> {
+    let order: Vec<Txid> = found.iter().map(RawTx::txid).collect();
+    let mut waiting: HashMap<_, _> = found.into_iter().map(|tx| (tx.txid(), tx)).collect();
     let mut sorted = Vec::with_capacity(order.len());
     for txid in order {
         let mut path = vec![txid];
         while let Some(&last) = path.last() {
-            let parent = |tx: &Transaction| {
-                tx.input
-                    .iter()
-                    .map(|input| input.previous_output.txid)
-                    .find(|txid| waiting.contains_key(txid))
-            };
+            let parent = |tx: &RawTx| tx.parents().find(|txid| waiting.contains_key(txid));
             match waiting.get(&last).and_then(parent) {
                 Some(parent) => path.push(parent),
                 None => {
                     path.pop();
-                    sorted.extend(waiting.remove(&last).map(|tx| (last, tx)));
+                    sorted.extend(waiting.remove(&last));
                 }
             }
         }
@@ -155,11 +151,11 @@ mod tests {
     use bitcoin::absolute::LockTime;
     use bitcoin::hashes::Hash;
     use bitcoin::transaction::Version;
-    use bitcoin::{OutPoint, TxIn};
+    use bitcoin::{OutPoint, Transaction, TxIn};
 
     use super::*;
 
-    fn spends(parents: &[Txid], n: u32) -> (Txid, Transaction) {
+    fn spends(parents: &[Txid], n: u32) -> RawTx {
         let input = parents
             .iter()
             .map(|txid| TxIn {
@@ -170,21 +166,20 @@ mod tests {
                 ..TxIn::default()
             })
             .collect();
-        let tx = Transaction {
+        RawTx::from(&Transaction {
             version: Version(2),
             lock_time: LockTime::from_consensus(n),
             input,
             output: vec![],
-        };
-        (tx.compute_txid(), tx)
+        })
     }
 
     #[test]
     fn parents_come_before_their_children_and_nothing_is_lost_or_doubled() {
         let a = spends(&[id(1)], 0);
-        let b = spends(&[a.0], 1);
-        let c = spends(&[id(2), b.0, a.0], 2);
-        let d = spends(&[c.0, b.0], 3);
+        let b = spends(&[a.txid()], 1);
+        let c = spends(&[id(2), b.txid(), a.txid()], 2);
+        let d = spends(&[c.txid(), b.txid()], 3);
         let alone = spends(&[id(3)], 4);
         let found = vec![
             d.clone(),

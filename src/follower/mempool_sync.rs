@@ -2,8 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use bitcoin::consensus::encode;
-use bitcoin::{Transaction, Txid};
+use bitcoin::Txid;
 
 use super::actions::{Action, Call, Now};
 use super::chain_sync::{ChainNews, ChainSync};
@@ -18,7 +17,7 @@ use crate::follower::mempool_snapshot::{
     EventsSinceRequest, MempoolRead, MempoolSnapshot, Reading, Round, WantedReading, parents_first,
 };
 use crate::tracker::input::Seen;
-use crate::tracker::{ApplyError, Ask, BlockId, Input, Replacement};
+use crate::tracker::{ApplyError, Ask, BlockId, Input, RawTx, Replacement};
 
 #[derive(Default)]
 pub(super) struct MempoolSync {
@@ -63,7 +62,7 @@ pub(super) struct Turn<'a> {
 }
 
 impl Turn<'_> {
-    fn send(&mut self, tx: Transaction, seen: Seen, now: u64) {
+    fn send(&mut self, tx: RawTx, seen: Seen, now: u64) {
         self.actions
             .push(Action::Post(Input::TxSeen { tx, seen, now }));
     }
@@ -149,24 +148,23 @@ impl MempoolSync {
     }
 
     /// A transaction over `rawtx`.
-    pub(super) fn tx(&mut self, raw: &[u8], at: u64, turn: &mut Turn) {
-        let Ok(tx) = encode::deserialize::<Transaction>(raw) else {
+    pub(super) fn tx(&mut self, raw: Vec<u8>, at: u64, turn: &mut Turn) {
+        let Some(tx) = RawTx::parse(raw) else {
             return;
         };
         if tx.is_coinbase() {
             return self.eviction.block_begins(turn.now.instant);
         }
-        let txid = tx.compute_txid();
         if turn.node.topic_up(ZmqTopic::Sequence) {
-            if let Some(tx) = self.matcher.tx(txid, tx, raw.len(), turn.now.instant) {
+            if let Some(tx) = self.matcher.tx(tx, turn.now.instant) {
                 turn.send(tx, Seen::Accepted, at);
             }
             return;
         }
         if let Some(reading) = &mut self.reading {
-            reading.since.seen(txid);
+            reading.since.seen(tx.txid());
         }
-        self.calls.accepted(&txid);
+        self.calls.accepted(&tx.txid());
         turn.send(tx, Seen::Rawtx, at);
     }
 
@@ -416,7 +414,7 @@ impl MempoolSync {
         &mut self,
         txids: Vec<Txid>,
         tip: Option<BlockId>,
-        found: Result<Vec<Option<Transaction>>, NodeError>,
+        found: Result<Vec<Option<RawTx>>, NodeError>,
         turn: &mut Turn,
     ) -> Result<(), NodeError> {
         let worth = self.calls.fetched(&txids);
@@ -434,9 +432,9 @@ impl MempoolSync {
         }
         let repairs = self.round.as_ref().is_some_and(|round| round.repairs);
         let answers = txids.into_iter().zip(found).zip(worth);
-        for (txid, tx) in parents_first(self.calls.standing(answers)) {
+        for tx in parents_first(self.calls.standing(answers)) {
             if repairs {
-                tracing::debug!("{txid} has not come over ZMQ");
+                tracing::debug!("{} has not come over ZMQ", tx.txid());
                 turn.node.status.repaired(1);
             }
             turn.send(tx, Seen::Fetched, turn.now.ms);
@@ -447,7 +445,7 @@ impl MempoolSync {
     /// Which transactions that came over `rawtx` alone the mempool holds. `tip`: as above.
     pub(super) fn checked(
         &mut self,
-        txs: Vec<(Txid, Transaction)>,
+        txs: Vec<RawTx>,
         tip: Option<BlockId>,
         held: Result<Vec<bool>, NodeError>,
         turn: &mut Turn,
@@ -461,7 +459,7 @@ impl MempoolSync {
                 return unusable.map(|_| ());
             }
         };
-        for ((_, tx), held) in txs.into_iter().zip(held) {
+        for (tx, held) in txs.into_iter().zip(held) {
             if held && turn.node.on {
                 turn.send(tx, Seen::Accepted, turn.now.ms);
             }

@@ -71,12 +71,14 @@ use crate::indexer::IndexerStopped;
 use crate::store::StoreError;
 use crate::tracker::BlockId;
 
-/// The machines by themselves, for `tests/simulation`.
+/// The machines by themselves, for `tests/simulation` and `benches/tracker.rs`.
 #[doc(hidden)]
 pub mod machines {
     pub use super::Follower;
     pub use super::actions::{Action, Answer, Call, FollowerEvent, Inspection, Now};
+    pub use super::fork::{Relation, TipComparison};
     pub use super::look::{LookError, Questions, look, read_mempool, start_window};
+    pub use super::mempool_snapshot::{MempoolRead, MempoolSnapshot};
     pub use super::node_link::NodeLink;
     pub use super::status_builder::StatusBuilder;
     pub use crate::bitcoind::url::NodeUrl;
@@ -173,7 +175,6 @@ impl Follower {
         match event {
             FollowerEvent::Found(endpoints) => self.subscribe(endpoints, now, actions),
             FollowerEvent::Notice(stamped) => self.notice(stamped, now, actions),
-            FollowerEvent::Parsed { block, at } => self.chain.parsed(block, at, now, actions),
             FollowerEvent::Applied(result) if self.chain.is_pending() => {
                 let news = self.chain.applied(result, &mut self.node, now, actions);
                 self.chain_news(news, now);
@@ -288,7 +289,7 @@ impl Follower {
         match body {
             MessageBody::Tx(_) if self.chain.tip().is_none() => {}
             MessageBody::Tx(raw) => {
-                self.with_mempool(now, actions, |mempool, turn| mempool.tx(&raw, at, turn))
+                self.with_mempool(now, actions, |mempool, turn| mempool.tx(raw, at, turn))
             }
             MessageBody::Block(_) if is_hint => self.chain.want_look(now.instant, true),
             MessageBody::Block(raw) => self.chain.block(raw, at, now, actions),

@@ -5,8 +5,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use bitcoin::consensus::encode;
-use bitcoin::{Block, BlockHash};
+use bitcoin::BlockHash;
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -22,12 +21,12 @@ use crate::history::NodeContext;
 use crate::indexer::{Handle, InputRefused};
 use crate::remedy::Remedy;
 use crate::store::{StoreError, StoreReader};
-use crate::tracker::Ask;
+use crate::tracker::{Ask, RawBlock};
 
 /// Notices handled before everything else has its turn.
 const TURN: usize = 256;
 
-type Blocks = mpsc::Receiver<Result<Block, NodeError>>;
+type Blocks = mpsc::Receiver<Result<RawBlock, NodeError>>;
 
 pub(super) struct Shell {
     follower: Follower,
@@ -182,11 +181,6 @@ impl Shell {
                 events.push_back(FollowerEvent::Applied(result));
             }
             Action::Post(input) => self.indexer.post(input).await?,
-            Action::Parse { raw, at } => {
-                let parsed = tokio::task::spawn_blocking(move || encode::deserialize(&raw).ok());
-                let block = parsed.await.ok().flatten();
-                events.push_back(FollowerEvent::Parsed { block, at });
-            }
             Action::Call(call) => {
                 let (rpc, reader) = (self.rpc.clone(), self.reader.clone());
                 self.calls.spawn(calls::make(call, rpc, reader));
@@ -248,7 +242,7 @@ async fn next_notice(feed: &mut Option<Feed>) -> Option<Stamped> {
 }
 
 /// The next fetched block, `None` once after the last one; never without a fetch.
-async fn next_block(blocks: &mut Option<Blocks>) -> Option<Result<Block, NodeError>> {
+async fn next_block(blocks: &mut Option<Blocks>) -> Option<Result<RawBlock, NodeError>> {
     let Some(fetched) = blocks else {
         return std::future::pending().await;
     };

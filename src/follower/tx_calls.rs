@@ -4,12 +4,12 @@
 
 use std::collections::VecDeque;
 
-use bitcoin::{Transaction, Txid};
+use bitcoin::Txid;
 
 use super::actions::{Action, Call};
 use crate::bitcoind::rpc::BATCH;
 use crate::follower::mempool_events::{InFlightFetches, Worth};
-use crate::tracker::BlockId;
+use crate::tracker::{BlockId, RawTx};
 
 /// Batches at the same time.
 const FETCHES: usize = 3;
@@ -26,7 +26,7 @@ pub(super) struct TxCalls {
     in_flight: InFlightFetches,
     fetches: VecDeque<Txid>,
     fetching: usize,
-    checks: VecDeque<(Txid, Transaction)>,
+    checks: VecDeque<RawTx>,
     checking: usize,
 }
 
@@ -54,11 +54,11 @@ impl TxCalls {
     }
 
     /// A transaction that came over `rawtx` alone and matters.
-    pub(super) fn check(&mut self, tx: Transaction) {
+    pub(super) fn check(&mut self, tx: RawTx) {
         if self.checks.len() >= WAITING_CHECKS {
             self.checks.pop_front();
         }
-        self.checks.push_back((tx.compute_txid(), tx));
+        self.checks.push_back(tx);
     }
 
     /// The node's mempool took it.
@@ -108,12 +108,12 @@ impl TxCalls {
     /// Those that were found and stand. Others that are worth it are fetched once more.
     pub(super) fn standing(
         &mut self,
-        answers: impl Iterator<Item = ((Txid, Option<Transaction>), Worth)>,
-    ) -> Vec<(Txid, Transaction)> {
+        answers: impl Iterator<Item = ((Txid, Option<RawTx>), Worth)>,
+    ) -> Vec<RawTx> {
         let (mut standing, mut again) = (Vec::new(), Vec::new());
         for ((txid, found), worth) in answers {
             match found.filter(|_| worth.stands) {
-                Some(tx) => standing.push((txid, tx)),
+                Some(tx) => standing.push(tx),
                 None if worth.again => again.push(txid),
                 None => {}
             }
@@ -135,7 +135,7 @@ impl TxCalls {
     }
 
     /// These are checked once more.
-    pub(super) fn check_again(&mut self, txs: Vec<(Txid, Transaction)>) {
+    pub(super) fn check_again(&mut self, txs: Vec<RawTx>) {
         self.checks.extend(txs);
     }
 }

@@ -7,13 +7,14 @@
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
-use bitcoin::{Amount, Block, Denomination, OutPoint, ScriptBuf};
+use bitcoin::{Amount, Denomination, OutPoint, Script, ScriptBuf};
 
 use super::{Interrupted, NodeContext};
 use crate::bitcoind::rpc::{Rpc, Unspent, UtxoScan};
 use crate::bitcoind::{NodeError, NodeErrorKind};
-use crate::tracker::BlockId;
 use crate::tracker::input::FoundOutput;
+use crate::tracker::raw::{TxPart, body, outpoint, txid, walk};
+use crate::tracker::{BlockId, RawBlock};
 
 /// Over more blocks than this a new scan is cheaper.
 const ROLL_FORWARD: u32 = 500;
@@ -66,12 +67,17 @@ impl Outputs {
     ) -> Result<(), Interrupted> {
         let way = chain.from(self.block).await?;
         for next in way {
-            let body = chain.rpc.block(next.hash).await?;
-            if body.header.prev_blockhash != self.block.hash {
+            let block = chain.rpc.block(next.hash).await?;
+            if block.header().prev_blockhash != self.block.hash {
                 return Err(Interrupted::Moved);
             }
             for part in &mut self.parts {
-                part.connect(&body, next.height);
+                part.connect(&block, next.height).ok_or_else(|| {
+                    NodeError::new(
+                        NodeErrorKind::Shape,
+                        format!("bitcoind answered with a damaged block {}", next.hash),
+                    )
+                })?;
             }
             self.block = next;
         }
@@ -121,37 +127,37 @@ impl NodeContext {
 }
 
 impl ScanPart {
-    /// What is unspent after one more block.
-    fn connect(&mut self, block: &Block, height: u32) {
-        for (position, tx) in block.txdata.iter().enumerate() {
-            for input in &tx.input {
-                self.found.remove(&input.previous_output);
-            }
-            if !tx
-                .output
-                .iter()
-                .any(|output| self.spks.contains(&output.script_pubkey))
-            {
+    /// What is unspent after one more block. `None`: it is damaged.
+    fn connect(&mut self, block: &RawBlock, height: u32) -> Option<()> {
+        let (count, mut rest) = body(block.bytes())?;
+        for position in 0..count {
+            let mut paid = Vec::new();
+            let tx = walk(&mut rest, |part| match part {
+                TxPart::Input(input) => _ = self.found.remove(&outpoint(input.prevout())),
+                TxPart::Output(vout, output) => {
+                    let spk = Script::from_bytes(output.script_pubkey());
+                    if self.spks.contains(spk) {
+                        paid.push((vout, spk.to_owned(), Amount::from_sat(output.value())));
+                    }
+                }
+            })?;
+            if paid.is_empty() {
                 continue;
             }
-            let txid = tx.compute_txid();
-            for (vout, output) in (0u32..).zip(&tx.output) {
-                if self.spks.contains(&output.script_pubkey) {
-                    let outpoint = OutPoint { txid, vout };
-                    let spk = output.script_pubkey.clone();
-                    self.found.insert(
-                        outpoint,
-                        FoundOutput {
-                            outpoint,
-                            spk,
-                            value: output.value,
-                            height,
-                            coinbase: position == 0,
-                        },
-                    );
-                }
+            let txid = txid(&tx);
+            for (vout, spk, value) in paid {
+                let outpoint = OutPoint { txid, vout };
+                let output = FoundOutput {
+                    outpoint,
+                    spk,
+                    value,
+                    height,
+                    coinbase: position == 0,
+                };
+                self.found.insert(outpoint, output);
             }
         }
+        rest.is_empty().then_some(())
     }
 }
 
@@ -242,8 +248,8 @@ mod tests {
     use bitcoin::block::{Header, Version};
     use bitcoin::hashes::Hash;
     use bitcoin::{
-        BlockHash, CompactTarget, Sequence, Transaction, TxIn, TxMerkleNode, TxOut, Txid, Witness,
-        transaction,
+        Block, BlockHash, CompactTarget, Sequence, Transaction, TxIn, TxMerkleNode, TxOut, Txid,
+        Witness, transaction,
     };
 
     use super::*;
@@ -275,7 +281,7 @@ mod tests {
         }
     }
 
-    fn block(txdata: Vec<Transaction>) -> Block {
+    fn block(txdata: Vec<Transaction>) -> RawBlock {
         let header = Header {
             version: Version::TWO,
             prev_blockhash: BlockHash::all_zeros(),
@@ -284,7 +290,7 @@ mod tests {
             bits: CompactTarget::from_consensus(0),
             nonce: 0,
         };
-        Block { header, txdata }
+        RawBlock::from(&Block { header, txdata })
     }
 
     fn found(n: u8, owner: u8) -> FoundOutput {
@@ -316,10 +322,8 @@ mod tests {
             vout,
         };
         let spends_within = tx(&[pays_at(1)], &[(3, 6)]);
-        part.connect(
-            &block(vec![coinbase.clone(), pays.clone(), spends_within]),
-            7,
-        );
+        let block = block(vec![coinbase.clone(), pays.clone(), spends_within]);
+        assert_eq!(part.connect(&block, 7), Some(()));
         let mut left: Vec<_> = part
             .found
             .values()

@@ -63,7 +63,7 @@ fn pays(n: u8) -> Transaction {
 
 fn accepted(n: u8) -> Input {
     Input::TxSeen {
-        tx: pays(n),
+        tx: (&pays(n)).into(),
         seen: Seen::Accepted,
         now: NOW,
     }
@@ -83,7 +83,7 @@ fn connect(previous: BlockHash, height: u32, txdata: Vec<Transaction>) -> (Block
     (
         block.block_hash(),
         Input::Connect {
-            block,
+            block: (&block).into(),
             height,
             now: NOW,
         },
@@ -335,8 +335,7 @@ async fn who_adds_what_is_being_forgotten_waits_for_it_and_nobody_else_does() {
     for n in 0..50 {
         let mut tx = pays(1);
         tx.input[0].previous_output.vout = n;
-        let seen = Seen::Accepted;
-        let now = NOW;
+        let (tx, seen, now) = ((&tx).into(), Seen::Accepted, NOW);
         handle.post(Input::TxSeen { tx, seen, now }).await.unwrap();
     }
     let gone = Input::Unwatch {
@@ -365,7 +364,7 @@ async fn what_was_being_forgotten_at_the_stop_goes_after_the_next_start() {
     inputs.extend((0..9).map(|n| {
         let mut tx = pays(1);
         tx.input[0].previous_output.vout = n;
-        let (seen, now) = (Seen::Accepted, NOW);
+        let (tx, seen, now) = ((&tx).into(), Seen::Accepted, NOW);
         Input::TxSeen { tx, seen, now }
     }));
     let (scripts, now) = (vec![ScriptHash::of(&spk(1))], NOW);
@@ -600,7 +599,7 @@ async fn the_next_start_goes_on_where_this_one_ended() {
     };
     handle
         .apply(Input::TxSeen {
-            tx: spend,
+            tx: (&spend).into(),
             seen: Seen::Accepted,
             now: NOW,
         })

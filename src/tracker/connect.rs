@@ -1,13 +1,14 @@
 //! Blocks: the first ones, one on top, and back to an earlier one.
 
-use bitcoin::{Block, BlockHash, OutPoint, Transaction, Txid, merkle_tree};
+use bitcoin::{BlockHash, OutPoint, Transaction, Txid};
 
 use super::event::{Cause, EventKind};
-use super::filter::Prints;
-use super::rows::signals_replacement;
+use super::fingerprints::TxFingerprints;
+use super::raw::{BlockTx, object};
 use super::step::Step;
 use super::{
-    ApplyError, BlockId, BlockRow, OutputRow, Spend, Status, Tracker, Transition, TxRow, View,
+    ApplyError, BlockId, BlockRow, OutputRow, RawBlock, RawTx, Spend, Status, Tracker, Transition,
+    TxRow, View,
 };
 
 impl Tracker {
@@ -54,11 +55,12 @@ impl Tracker {
     pub(super) fn connect(
         &mut self,
         view: &impl View,
-        block: &Block,
+        block: &RawBlock,
         height: u32,
         now: u64,
     ) -> Result<Transition, ApplyError> {
-        let previous = block.header.prev_blockhash;
+        let (hash, header) = (block.hash(), block.header());
+        let previous = header.prev_blockhash;
         let Some(old_tip) = self
             .tip
             .filter(|tip| tip.hash == previous && tip.height.checked_add(1) == Some(height))
@@ -68,46 +70,38 @@ impl Tracker {
                 previous,
             });
         };
-        let hash = block.block_hash();
-        let txids: Vec<Txid> = block.txdata.iter().map(|tx| tx.compute_txid()).collect();
-        if merkle_tree::calculate_root(txids.iter().map(|txid| txid.to_raw_hash()))
-            != Some(block.header.merkle_root.to_raw_hash())
-        {
+        let Some(txs) = block.transactions(&self.fingerprints) else {
             return Err(ApplyError::BadBlock(hash));
-        }
-
+        };
+        let transactions = u32::try_from(txs.len()).unwrap_or(u32::MAX);
         let id = BlockId { height, hash };
         let mut step = Step::new(self, view, now);
         let (mut touched, mut children) = (Vec::new(), Vec::new());
-        for ((position, tx), txid) in (0..).zip(&block.txdata).zip(&txids) {
-            if !tx.is_coinbase() {
-                let spends = tx
-                    .input
-                    .iter()
-                    .map(|input| step.tracker.fingerprints.outpoint(&input.previous_output));
-                let conflicts = step.tracker.mempool.conflicts(txid, spends);
-                step.displace(&conflicts, Status::Conflicted { by: *txid })?;
-            }
-            let touches = step.activate(*txid, tx, Some(height))?;
-            // What it inherited goes with it: all its ancestors are confirmed, too.
-            if signals_replacement(tx) || step.tracker.mempool.contains(txid) {
-                children.extend(step.tracker.mempool.children(*txid, tx));
-            }
+        for (position, BlockTx { tx, txid, prints }) in (0..).zip(txs) {
+            let mempool = &step.tracker.mempool;
+            let conflicts = mempool.conflicts(&txid, prints.spends());
+            step.displace(&conflicts, Status::Conflicted { by: txid })?;
             // Without touches it mattered to a script that is being forgotten.
-            let is_tracked = step.tracker.mempool.is_tracked(txid);
-            step.tracker.mempool.remove(txid);
-            if is_tracked || !touches.is_empty() {
-                step.record(
-                    *txid,
-                    tx,
-                    Status::Confirmed {
+            let is_tracked = step.tracker.mempool.is_tracked(&txid);
+            if (is_tracked || step.may_concern(&prints))
+                && let Some(tx) = object(tx.as_ref())
+            {
+                let touches = step.activate(txid, &tx, Some(height))?;
+                if is_tracked || !touches.is_empty() {
+                    let status = Status::Confirmed {
                         block: id,
                         position,
-                    },
-                    touches,
-                )?;
-                touched.push(*txid);
+                    };
+                    step.record(txid, &tx, status, touches)?;
+                    touched.push(txid);
+                }
             }
+            // What it inherited goes with it: all its ancestors are confirmed, too.
+            let mempool = &mut step.tracker.mempool;
+            if prints.signals || mempool.contains(&txid) {
+                children.extend(mempool.children(txid, &prints));
+            }
+            mempool.remove(&txid);
         }
         step.judge_descendants(&children)?;
         step.settle_revisits()?;
@@ -115,7 +109,7 @@ impl Tracker {
             height,
             Some(BlockRow {
                 hash,
-                time: block.header.time,
+                time: header.time,
                 touched,
                 found: Vec::new(),
             }),
@@ -124,10 +118,9 @@ impl Tracker {
         step.tracker.tip = Some(id);
 
         let mut tail = step.reached_depths(id)?;
-        let transactions = u32::try_from(txids.len()).unwrap_or(u32::MAX);
         tail.push(EventKind::Block {
             block: id,
-            time: block.header.time,
+            time: header.time,
             transactions,
         });
         step.finish(Vec::new(), tail, |_| Cause::Block(hash))
@@ -193,9 +186,10 @@ impl<V: View> Step<'_, V> {
                 self.displace_spenders(outputs)?;
                 continue;
             }
-            let prints = Prints::of(&self.tracker.fingerprints, &row.tx);
+            let tx = RawTx::from(&row.tx);
+            let prints = tx.fingerprints(&self.tracker.fingerprints);
             let rivals = self.rivals(txid, &prints)?;
-            self.insert(*txid, &row.tx, prints, true)?;
+            self.insert(&tx, prints, true)?;
             let touches = self.activate(*txid, &row.tx, None)?;
             self.reopen_inputs(*txid, &row.tx)?;
             self.record(*txid, &row.tx, Status::Mempool, touches)?;
@@ -226,13 +220,9 @@ impl<V: View> Step<'_, V> {
     /// ahead of our chain: then our mempool holds conflicting transactions already, and what they
     /// spend could not be matched. Those that are leaving, or that mattered to nobody and so may be
     /// unproven, make way; a snapshot asks for the latter if they are there.
-    fn rivals(&mut self, txid: &Txid, prints: &Prints) -> Result<Vec<Txid>, ApplyError> {
+    fn rivals(&mut self, txid: &Txid, prints: &TxFingerprints) -> Result<Vec<Txid>, ApplyError> {
         let mut rivals = Vec::new();
-        for rival in self
-            .tracker
-            .mempool
-            .conflicts(txid, prints.spends().iter().copied())
-        {
+        for rival in self.tracker.mempool.conflicts(txid, prints.spends()) {
             match (
                 self.tracker.mempool.is_tracked(&rival),
                 self.tracker.mempool.is_leaving(&rival),

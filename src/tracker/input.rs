@@ -3,9 +3,11 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use bitcoin::{Amount, Block, BlockHash, OutPoint, ScriptBuf, Transaction, Txid};
+use bitcoin::{Amount, BlockHash, OutPoint, ScriptBuf, Transaction, Txid};
 
-use super::{BlockId, ChangeSet, Event, Replacement, ScanId, ScriptHash, ViewError};
+use super::{
+    BlockId, ChangeSet, Event, RawBlock, RawTx, Replacement, ScanId, ScriptHash, ViewError,
+};
 
 /// A script to watch, as a caller asks for it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -92,17 +94,16 @@ pub enum Input {
         blocks: Vec<(BlockHash, u32)>,
         now: u64,
     },
-    /// A block on top of our tip. Its merkle root is checked here ([`ApplyError::BadBlock`]), since
-    /// the hashes are needed anyway.
-    Connect { block: Block, height: u32, now: u64 },
+    /// A block on top of our tip. That it is whole is checked here ([`ApplyError::BadBlock`]).
+    Connect {
+        block: RawBlock,
+        height: u32,
+        now: u64,
+    },
     /// Take back every block above `to`, which is in our chain.
     Disconnect { to: BlockId, now: u64 },
     /// A transaction, and how it is known.
-    TxSeen {
-        tx: Transaction,
-        seen: Seen,
-        now: u64,
-    },
+    TxSeen { tx: RawTx, seen: Seen, now: u64 },
     /// The node said that these left its mempool, not why: marked as leaving until a successor, a
     /// block or `Settle`.
     TxGone { txids: Vec<Txid> },
@@ -181,7 +182,7 @@ pub enum Input {
 pub enum Ask {
     /// Ask the node whether its mempool holds this transaction; if so, send it again as
     /// [`Seen::Accepted`].
-    Check(Transaction),
+    Check(RawTx),
     /// Fetch these transactions from the node's mempool and send them as [`Seen::Fetched`]. May be
     /// as many as the mempool holds.
     Fetch(Vec<Txid>),
@@ -210,7 +211,7 @@ pub enum ApplyError {
         tip: Option<BlockId>,
         previous: BlockHash,
     },
-    #[error("block {0} does not match its merkle root: fetch it again")]
+    #[error("block {0} is damaged: fetch it again")]
     BadBlock(BlockHash),
     #[error("the chain is already followed from {tip:?}")]
     AlreadyStarted { tip: BlockId },

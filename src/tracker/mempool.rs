@@ -11,18 +11,16 @@
 use std::collections::hash_map::Entry as Place;
 use std::collections::{BTreeSet, HashMap, HashSet};
 
-use bitcoin::{OutPoint, Transaction, Txid};
+use bitcoin::{OutPoint, Txid};
 
-use super::filter::{BuildIdentity, Fingerprints, Prints};
-use super::rows::signals_replacement;
+use super::RawTx;
+use super::fingerprints::{BuildIdentity, Fingerprints, TxFingerprints};
 
 #[derive(Debug)]
 struct Entry {
-    prints: Prints,
+    prints: TxFingerprints,
     /// What stands for it in the index.
     number: u32,
-    /// It says itself that it may be replaced.
-    signals: bool,
     /// Those of its parents that were, or came, into the mempool; they may have left it.
     parents: Vec<Txid>,
     /// What its row says, if it is tracked.
@@ -138,15 +136,17 @@ impl Mempool {
     }
 
     /// What conflicts with it must be gone; if not, an outpoint stays with the spender that was
-    /// there first.
-    pub fn insert(&mut self, txid: Txid, tx: &Transaction, prints: Prints, tracked: bool) {
+    /// there first. Answers its children.
+    pub fn insert(&mut self, tx: &RawTx, prints: TxFingerprints, tracked: bool) -> Vec<Txid> {
+        let txid = tx.txid();
         self.leaving.remove(&txid);
         self.wanted.remove(&txid);
         if tracked {
             self.tracked.insert(txid);
         }
+        let children = self.children(txid, &prints);
         if self.entries.contains_key(&txid) {
-            return;
+            return children;
         }
         let number = self.numbers.give(txid);
         for fingerprint in prints.spends() {
@@ -155,8 +155,8 @@ impl Mempool {
         for fingerprint in prints.pays() {
             self.payers.insert(*fingerprint, number);
         }
-        for child in self.children(txid, tx) {
-            if let Some(child) = self.entries.get_mut(&child)
+        for child in &children {
+            if let Some(child) = self.entries.get_mut(child)
                 && !child.parents.contains(&txid)
             {
                 child.parents.push(txid);
@@ -165,17 +165,16 @@ impl Mempool {
         let entry = Entry {
             prints,
             number,
-            signals: signals_replacement(tx),
             parents: self.parents(tx),
             inherits: false,
         };
         self.entries.insert(txid, entry);
+        children
     }
 
-    fn parents(&self, tx: &Transaction) -> Vec<Txid> {
+    fn parents(&self, tx: &RawTx) -> Vec<Txid> {
         let mut parents = Vec::new();
-        for input in &tx.input {
-            let parent = input.previous_output.txid;
+        for parent in tx.parents() {
             if self.entries.contains_key(&parent) && !parents.contains(&parent) {
                 parents.push(parent);
             }
@@ -184,9 +183,9 @@ impl Mempool {
     }
 
     /// Those that spend an output of this transaction.
-    pub fn children(&self, txid: Txid, tx: &Transaction) -> Vec<Txid> {
+    pub fn children(&self, txid: Txid, prints: &TxFingerprints) -> Vec<Txid> {
         let outpoints = (0..)
-            .zip(&tx.output)
+            .zip(prints.pays())
             .map(|(vout, _)| OutPoint { txid, vout });
         outpoints
             .filter_map(|outpoint| self.spender(&outpoint))
@@ -222,7 +221,7 @@ impl Mempool {
         while let Some(entry) = next.pop().and_then(|txid| self.entries.get(&txid)) {
             for parent in &entry.parents {
                 match self.entries.get(parent) {
-                    Some(parent) if parent.signals => return true,
+                    Some(parent) if parent.prints.signals => return true,
                     Some(_) if seen.insert(*parent) => next.push(*parent),
                     _ => {}
                 }
@@ -262,9 +261,9 @@ impl Mempool {
     }
 
     /// What a transaction with these spends cannot coexist with: their other spenders.
-    pub fn conflicts(&self, txid: &Txid, spends: impl IntoIterator<Item = u64>) -> Vec<Txid> {
+    pub fn conflicts(&self, txid: &Txid, spends: &[u64]) -> Vec<Txid> {
         let (mut found, mut seen) = (Vec::new(), HashSet::new());
-        for number in spends.into_iter().filter_map(|it| self.spender.get(&it)) {
+        for number in spends.iter().filter_map(|it| self.spender.get(it)) {
             let other = self.numbers.txid(*number);
             if other != *txid && seen.insert(*number) {
                 found.push(other);
@@ -281,17 +280,10 @@ impl Mempool {
         let mut next = 0;
         while let Some(&txid) = found.get(next) {
             next += 1;
-            let outputs = self
-                .entries
-                .get(&txid)
-                .map_or(0, |entry| entry.prints.pays().len());
-            for vout in 0..outputs as u32 {
-                if let Some(child) = self.spender(&OutPoint { txid, vout })
-                    && seen.insert(child)
-                {
-                    found.push(child);
-                }
-            }
+            let entry = self.entries.get(&txid);
+            let children = entry.map(|entry| self.children(txid, &entry.prints));
+            let children = children.into_iter().flatten();
+            found.extend(children.filter(|child| seen.insert(*child)));
         }
         found
     }
@@ -340,7 +332,15 @@ impl Mempool {
 
 #[cfg(test)]
 mod tests {
+    use bitcoin::Transaction;
+
     use super::*;
+
+    fn insert(mempool: &mut Mempool, tx: &Transaction, tracked: bool) {
+        let tx = RawTx::from(tx);
+        let prints = tx.fingerprints(&mempool.fingerprints);
+        mempool.insert(&tx, prints, tracked);
+    }
 
     #[test]
     fn payers_of_a_script_are_those_that_pay_it_and_have_not_left() {
@@ -427,8 +427,7 @@ mod tests {
                 let spends = [outpoint(random(3_000)), outpoint(3_000 + step)];
                 let pays = [random(40) as u8, random(250) as u8, 255];
                 let tx = transaction(&spends, &pays);
-                let prints = Prints::of(&mempool.fingerprints, &tx);
-                mempool.insert(tx.compute_txid(), &tx, prints, random(2) == 0);
+                insert(&mut mempool, &tx, random(2) == 0);
                 there.push(tx);
             } else if !there.is_empty() {
                 let left = there.swap_remove(random(there.len() as u32) as usize);
@@ -475,8 +474,7 @@ mod tests {
         let child = transaction(&[spend], &[2]);
         let txid = child.compute_txid();
         let mut insert = |tx: &Transaction, tracked| {
-            let prints = Prints::of(&mempool.fingerprints, tx);
-            mempool.insert(tx.compute_txid(), tx, prints, tracked);
+            insert(&mut mempool, tx, tracked);
             mempool.misjudged()
         };
         assert_eq!(insert(&parent, true), []);
@@ -495,14 +493,13 @@ mod tests {
             transaction(&[outpoint(3), outpoint(4)], &[1]),
         ];
         for rival in &rivals {
-            let prints = Prints::of(&mempool.fingerprints, rival);
-            mempool.insert(rival.compute_txid(), rival, prints, false);
+            insert(&mut mempool, rival, false);
         }
         let [first, second] = rivals.map(|rival| rival.compute_txid());
         let conflicts = |txid: &Txid| {
             let spends = [4, 1, 2, 3, 5].map(outpoint);
             let spends = spends.map(|spend| mempool.fingerprints.outpoint(&spend));
-            mempool.conflicts(txid, spends)
+            mempool.conflicts(txid, &spends)
         };
         use bitcoin::hashes::Hash;
         assert_eq!(conflicts(&Txid::all_zeros()), [second, first]);

@@ -41,11 +41,12 @@
 mod connect;
 mod draft;
 pub mod event;
-pub mod filter;
+pub mod fingerprints;
 pub mod input;
 mod mempool;
 mod news;
 mod past;
+pub mod raw;
 pub mod rows;
 pub mod state;
 mod step;
@@ -59,6 +60,7 @@ pub use input::{
     ApplyError, Ask, FoundOutput, Input, Past, PastBlock, PastTx, ScanEnd, Seen, Transition,
     WatchRequest,
 };
+pub use raw::{RawBlock, RawTx};
 pub use rows::{
     BlockId, BlockRow, Change, ChangeSet, Coverage, OutputRow, Replacement, ScanId, ScanRow,
     ScanState, ScriptHash, Spend, Status, Touch, TxRow, WatchRow,

@@ -5,10 +5,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use bitcoin::{OutPoint, Txid};
 
-use super::filter::{Filter, Fingerprints, Prints};
+use super::fingerprints::{FingerprintSet, Fingerprints};
 use super::mempool::Mempool;
 use super::{
-    ApplyError, BlockId, Input, Replacement, ScanId, ScriptHash, Transition, TxRow, View,
+    ApplyError, BlockId, Input, RawTx, Replacement, ScanId, ScriptHash, Transition, TxRow, View,
     WatchRequest, WatchRow,
 };
 
@@ -21,9 +21,9 @@ pub struct Tracker {
     pub(super) fingerprints: Fingerprints,
     pub(super) tip: Option<BlockId>,
     /// Watched scripts.
-    pub(super) scripts: Filter,
+    pub(super) scripts: FingerprintSet,
     /// Watched outputs whose spend is not confirmed.
-    pub(super) outpoints: Filter,
+    pub(super) outpoints: FingerprintSet,
     pub(super) mempool: Mempool,
     /// Confirmation depths beyond 1 that any script asked for, and how many scripts did.
     pub(super) depths: BTreeMap<u8, u64>,
@@ -47,8 +47,8 @@ impl Tracker {
         Self {
             fingerprints,
             tip: None,
-            scripts: Filter::default(),
-            outpoints: Filter::default(),
+            scripts: FingerprintSet::default(),
+            outpoints: FingerprintSet::default(),
             mempool: Mempool::new(fingerprints),
             depths: BTreeMap::new(),
             newest_coverage: 0,
@@ -76,8 +76,9 @@ impl Tracker {
 
     /// A row with status `Mempool`.
     pub fn load_unconfirmed(&mut self, txid: Txid, row: &TxRow) {
-        self.mempool
-            .insert(txid, &row.tx, Prints::of(&self.fingerprints, &row.tx), true);
+        let tx = RawTx::from(&row.tx);
+        let prints = tx.fingerprints(&self.fingerprints);
+        self.mempool.insert(&tx, prints, true);
         self.mempool.set_inherits(&txid, row.inherits);
     }
 
@@ -153,7 +154,7 @@ impl Tracker {
             } => self.start(view, first_height, &blocks, now),
             Input::Connect { block, height, now } => self.connect(view, &block, height, now),
             Input::Disconnect { to, now } => self.disconnect(view, to, now),
-            Input::TxSeen { tx, seen, now } => self.tx_seen(view, &tx, seen, now),
+            Input::TxSeen { tx, seen, now } => self.tx_seen(view, tx, seen, now),
             Input::TxGone { txids } => Ok(self.tx_gone(&txids)),
             Input::Settle { spared, now } => self.settle(view, &spared, now),
             Input::Snapshot { tip, txids, .. } => Ok(self.snapshot(tip, &txids)),

@@ -6,9 +6,11 @@ use std::collections::{BTreeSet, HashMap};
 use bitcoin::{OutPoint, Script, Transaction, Txid};
 
 use super::draft::Draft;
-use super::filter::{Filter, Prints};
-use super::rows::signals_replacement;
-use super::{ApplyError, Ask, OutputRow, ScriptHash, Spend, Status, Touch, Tracker, TxRow, View};
+use super::fingerprints::{FingerprintSet, TxFingerprints};
+use super::raw::object;
+use super::{
+    ApplyError, Ask, OutputRow, RawTx, ScriptHash, Spend, Status, Touch, Tracker, TxRow, View,
+};
 
 pub(super) struct Step<'a, V> {
     pub tracker: &'a mut Tracker,
@@ -74,26 +76,37 @@ impl<'a, V: View> Step<'a, V> {
         Ok(())
     }
 
-    /// Whether the transaction pays a watched script or spends a watched output.
-    pub fn matches(&mut self, tx: &Transaction, prints: &Prints) -> Result<bool, ApplyError> {
-        let hit =
-            |filter: &Filter, prints: &[u64]| prints.iter().any(|print| filter.contains(*print));
-        if !hit(&self.tracker.scripts, prints.pays())
-            && !hit(&self.tracker.outpoints, prints.spends())
-        {
-            return Ok(false);
-        }
+    /// False: the transaction pays no watched script and spends no watched output.
+    pub fn may_concern(&self, prints: &TxFingerprints) -> bool {
+        let any =
+            |set: &FingerprintSet, prints: &[u64]| prints.iter().any(|print| set.contains(*print));
+        any(&self.tracker.scripts, prints.pays()) || any(&self.tracker.outpoints, prints.spends())
+    }
+
+    /// The transaction, if it pays a watched script or spends a watched output.
+    pub fn concerning(
+        &mut self,
+        tx: &RawTx,
+        prints: &TxFingerprints,
+    ) -> Result<Option<Transaction>, ApplyError> {
+        let Some(tx) = self
+            .may_concern(prints)
+            .then(|| object(tx.bytes()))
+            .flatten()
+        else {
+            return Ok(None);
+        };
         for output in &tx.output {
             if self.watched_script(&output.script_pubkey)?.is_some() {
-                return Ok(true);
+                return Ok(Some(tx));
             }
         }
         for input in &tx.input {
             if self.watched_output(&input.previous_output)?.is_some() {
-                return Ok(true);
+                return Ok(Some(tx));
             }
         }
-        Ok(false)
+        Ok(None)
     }
 
     /// Makes the transaction's outputs and spends exist, at `height` or unconfirmed, and says what
@@ -230,14 +243,15 @@ impl<'a, V: View> Step<'a, V> {
     /// A transaction that the node holds enters the mempool's index.
     pub fn insert(
         &mut self,
-        txid: Txid,
-        tx: &Transaction,
-        prints: Prints,
+        tx: &RawTx,
+        prints: TxFingerprints,
         tracked: bool,
     ) -> Result<(), ApplyError> {
-        self.tracker.mempool.insert(txid, tx, prints, tracked);
-        if signals_replacement(tx) || self.tracker.mempool.inherits(&txid) {
-            self.judge_descendants(&self.tracker.mempool.children(txid, tx))?;
+        let mempool = &mut self.tracker.mempool;
+        let signals = prints.signals;
+        let children = mempool.insert(tx, prints, tracked);
+        if signals || mempool.inherits(&tx.txid()) {
+            self.judge_descendants(&children)?;
         }
         Ok(())
     }

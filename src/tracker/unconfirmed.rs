@@ -5,30 +5,26 @@ use std::collections::HashSet;
 use bitcoin::{BlockHash, OutPoint, Transaction, Txid};
 
 use super::event::Cause;
-use super::filter::Prints;
 use super::input::Seen;
 use super::step::Step;
-use super::{ApplyError, Ask, Replacement, Status, Tracker, Transition, View};
+use super::{ApplyError, Ask, RawTx, Replacement, Status, Tracker, Transition, View};
 
 impl Tracker {
     pub(super) fn tx_seen(
         &mut self,
         view: &impl View,
-        tx: &Transaction,
+        tx: RawTx,
         seen: Seen,
         now: u64,
     ) -> Result<Transition, ApplyError> {
         if tx.is_coinbase() {
             return Ok(Transition::default());
         }
-        let txid = tx.compute_txid();
         if seen == Seen::Rawtx {
-            return self.tx_unproven(view, txid, tx, now);
+            return self.tx_unproven(view, tx, now);
         }
-        let prints = Prints::of(&self.fingerprints, tx);
-        let conflicts = self
-            .mempool
-            .conflicts(&txid, prints.spends().iter().copied());
+        let (txid, prints) = (tx.txid(), tx.fingerprints(&self.fingerprints));
+        let conflicts = self.mempool.conflicts(&txid, prints.spends());
         if seen == Seen::Fetched
             && conflicts
                 .iter()
@@ -37,18 +33,18 @@ impl Tracker {
             return Ok(Transition::default());
         }
         let mut step = Step::new(self, view, now);
-        if !step.matches(tx, &prints)? {
+        let Some(object) = step.concerning(&tx, &prints)? else {
             step.displace(&conflicts, Status::Replaced { by: txid })?;
-            step.insert(txid, tx, prints, false)?;
+            step.insert(&tx, prints, false)?;
             return step.finish(Vec::new(), Vec::new(), |_| Cause::Transaction(txid));
-        }
-        if step.is_confirmed(&txid, tx)? {
+        };
+        if step.is_confirmed(&txid, &object)? {
             return Ok(Transition::default());
         }
         step.displace(&conflicts, Status::Replaced { by: txid })?;
-        let touches = step.activate(txid, tx, None)?;
-        step.insert(txid, tx, prints, true)?;
-        step.record(txid, tx, Status::Mempool, touches)?;
+        let touches = step.activate(txid, &object, None)?;
+        step.insert(&tx, prints, true)?;
+        step.record(txid, &object, Status::Mempool, touches)?;
         step.settle_revisits()?;
         step.finish(Vec::new(), Vec::new(), |_| Cause::Transaction(txid))
     }
@@ -58,32 +54,31 @@ impl Tracker {
     fn tx_unproven(
         &mut self,
         view: &impl View,
-        txid: Txid,
-        tx: &Transaction,
+        tx: RawTx,
         now: u64,
     ) -> Result<Transition, ApplyError> {
+        let txid = tx.txid();
         if self.mempool.contains(&txid) && !self.mempool.is_leaving(&txid) {
             return Ok(Transition::default());
         }
-        let prints = Prints::of(&self.fingerprints, tx);
+        let prints = tx.fingerprints(&self.fingerprints);
         let doubtful = self.mempool.contains(&txid)
-            || !self
-                .mempool
-                .conflicts(&txid, prints.spends().iter().copied())
-                .is_empty();
+            || !self.mempool.conflicts(&txid, prints.spends()).is_empty();
         let mut step = Step::new(self, view, now);
-        let matches = step.matches(tx, &prints)?;
-        if matches && step.is_confirmed(&txid, tx)? {
+        let object = step.concerning(&tx, &prints)?;
+        if let Some(object) = &object
+            && step.is_confirmed(&txid, object)?
+        {
             return Ok(Transition::default());
         }
-        if matches || doubtful {
+        if object.is_some() || doubtful {
             return Ok(Transition {
-                asks: vec![Ask::Check(tx.clone())],
+                asks: vec![Ask::Check(tx)],
                 ..Transition::default()
             });
         }
         // Since it may be one of a block, nothing descends from it that we did not know of.
-        self.mempool.insert(txid, tx, prints, false);
+        self.mempool.insert(&tx, prints, false);
         Ok(Transition::default())
     }
 

@@ -268,7 +268,7 @@ mod tests {
     use bitcoin::hashes::Hash;
     use bitcoin::{Amount, ScriptBuf, TxIn, TxOut, transaction};
 
-    use super::super::filter::Prints;
+    use super::super::RawTx;
     use super::super::view::MemoryView;
     use super::*;
 
@@ -296,10 +296,10 @@ mod tests {
     /// The mempool holds a transaction that spends three outputs of `txid`.
     fn sweep_of(tracker: &mut Tracker, txid: Txid) -> Txid {
         let sweep = transaction((0..3).map(|vout| OutPoint { txid, vout }), 0);
-        let prints = Prints::of(&tracker.fingerprints, &sweep);
-        let sweep_txid = sweep.compute_txid();
-        tracker.mempool.insert(sweep_txid, &sweep, prints, true);
-        sweep_txid
+        let sweep = RawTx::from(&sweep);
+        let prints = sweep.fingerprints(&tracker.fingerprints);
+        tracker.mempool.insert(&sweep, prints, true);
+        sweep.txid()
     }
 
     #[test]

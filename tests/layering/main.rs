@@ -29,6 +29,8 @@ const LAYERS: &[(&str, &[&str])] = &[
         "bitcoind",
         &[
             "tracker::BlockId",
+            "tracker::RawBlock",
+            "tracker::RawTx",
             "tracker::Replacement",
             "store::ChainInfo",
             "config::Bitcoind",
@@ -134,7 +136,7 @@ const CRATES: &[(&str, &[&str])] = &[
     ("rocksdb", &["store"]),
     ("zmq", &["bitcoind"]),
     ("bitcoincore_rpc", &["bitcoind"]),
-    ("bitcoin_slices", &["bitcoind", "history"]),
+    ("bitcoin_slices", &["tracker", "history"]),
     ("reqwest", &["webhooks"]),
     ("rustls", &["webhooks"]),
     (
@@ -154,7 +156,13 @@ const CRATES: &[(&str, &[&str])] = &[
 const PURE: &[(&str, &[&str])] = &[
     (
         "tracker",
-        &["bitcoin", "bitcoin_slices", "siphasher", "thiserror"],
+        &[
+            "bitcoin",
+            "bitcoin_slices",
+            "bytes",
+            "siphasher",
+            "thiserror",
+        ],
     ),
     (
         "wire",

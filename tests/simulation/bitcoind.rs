@@ -10,7 +10,7 @@ use bitcoin::{Block, BlockHash, Transaction, Txid};
 use satwatch::bitcoind::rpc::{Blockchain, Header, MempoolInfo, MempoolTxids};
 use satwatch::bitcoind::zmq::{MessageBody, Sequence, SequenceEvent, ZmqMessage, ZmqTopic};
 use satwatch::bitcoind::{NodeError, NodeErrorKind};
-use satwatch::tracker::Status;
+use satwatch::tracker::{RawBlock, RawTx, Status};
 
 use crate::pretended::{Node, pick};
 
@@ -385,9 +385,9 @@ impl Bitcoind {
         Ok(hashes.iter().map(header).collect())
     }
 
-    pub fn block(&mut self, hash: &BlockHash) -> Result<Block, NodeError> {
+    pub fn block(&mut self, hash: &BlockHash) -> Result<RawBlock, NodeError> {
         self.up()?;
-        let block = self.blocks.get(hash).cloned();
+        let block = self.blocks.get(hash).map(RawBlock::from);
         block.ok_or_else(|| refusal(NodeErrorKind::Rpc(-5)))
     }
 
@@ -420,10 +420,13 @@ impl Bitcoind {
         })
     }
 
-    pub fn transactions(&mut self, txids: &[Txid]) -> Result<Vec<Option<Transaction>>, NodeError> {
+    pub fn transactions(&mut self, txids: &[Txid]) -> Result<Vec<Option<RawTx>>, NodeError> {
         self.up()?;
         let held = self.loaded();
-        let find = |txid: &Txid| held.iter().find(|tx| tx.compute_txid() == *txid).cloned();
+        let find = |txid: &Txid| {
+            let found = held.iter().find(|tx| tx.compute_txid() == *txid);
+            found.map(RawTx::from)
+        };
         Ok(txids.iter().map(find).collect())
     }
 }

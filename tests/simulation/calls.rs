@@ -9,12 +9,12 @@ use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
-use bitcoin::{Block, BlockHash};
+use bitcoin::BlockHash;
 use satwatch::bitcoind::NodeError;
 use satwatch::bitcoind::rpc::{
     Blockchain, Header, MempoolInfo, MempoolTxids, Network, Notification,
 };
-use satwatch::tracker::MemoryView;
+use satwatch::tracker::{MemoryView, RawBlock, RawTx};
 
 use crate::bitcoind::Bitcoind;
 use crate::clock::Now;
@@ -132,7 +132,7 @@ async fn make(call: Call, line: Line, asker: Asker) -> Answer {
             Answer::Transactions { txids, tip, found }
         }
         Call::InMempool { txs, tip } => {
-            let txids: Vec<_> = txs.iter().map(|(txid, _)| *txid).collect();
+            let txids: Vec<_> = txs.iter().map(RawTx::txid).collect();
             let found = asker.ask(|node| node.transactions(&txids)).await;
             let held = found.map(|found| found.iter().map(Option::is_some).collect());
             Answer::InMempool { txs, tip, held }
@@ -157,7 +157,7 @@ pub struct Fetch {
     hashes: VecDeque<BlockHash>,
     /// When the node is asked for the next one, or it arrives.
     pub at: Instant,
-    fetched: Option<Answered<Block>>,
+    fetched: Option<Answered<RawBlock>>,
 }
 
 impl Fetch {
@@ -178,7 +178,7 @@ impl Fetch {
         &mut self,
         node: &mut Bitcoind,
         takes: Duration,
-    ) -> Option<Option<Answered<Block>>> {
+    ) -> Option<Option<Answered<RawBlock>>> {
         if let Some(fetched) = self.fetched.take() {
             return Some(Some(fetched));
         }

@@ -4,7 +4,6 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-use bitcoin::consensus::encode::deserialize;
 use satwatch::bitcoind::Endpoints;
 use satwatch::indexer::must_last;
 use satwatch::tracker::{
@@ -358,10 +357,6 @@ impl Process {
             Action::Post(input) => {
                 let sender = Sender::Nobody;
                 self.inbox.push_back(Job { input, sender });
-            }
-            Action::Parse { raw, at } => {
-                let block = deserialize(&raw).ok();
-                events.push_back(FollowerEvent::Parsed { block, at });
             }
             Action::Call(call) => {
                 let line = around.line.clone();

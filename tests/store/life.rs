@@ -289,7 +289,7 @@ impl Life {
             self.tell(
                 node,
                 vec![Input::Connect {
-                    block: node.chain[height as usize].clone(),
+                    block: (&node.chain[height as usize]).into(),
                     height,
                     now,
                 }],
@@ -551,7 +551,8 @@ fn answer(node: &Node, rows: &MemoryView, ask: Ask) -> Vec<Input> {
     match ask {
         Ask::Check(tx) => node
             .mempool
-            .contains(&tx)
+            .iter()
+            .any(|known| known.compute_txid() == tx.txid())
             .then_some(Input::TxSeen {
                 tx,
                 seen: Seen::Accepted,
@@ -566,7 +567,7 @@ fn answer(node: &Node, rows: &MemoryView, ask: Ask) -> Vec<Input> {
                 .filter(|tx| txids.contains(&tx.compute_txid()));
             wanted
                 .map(|tx| Input::TxSeen {
-                    tx: tx.clone(),
+                    tx: tx.into(),
                     seen: Seen::Fetched,
                     now,
                 })

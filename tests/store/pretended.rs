@@ -246,7 +246,7 @@ impl Node {
         let gone = (!txids.is_empty()).then_some(Input::TxGone { txids });
         gone.into_iter()
             .chain([Input::TxSeen {
-                tx,
+                tx: (&tx).into(),
                 seen: Seen::Accepted,
                 now: self.now,
             }])
@@ -259,7 +259,7 @@ impl Node {
             self.mempool.retain(|other| other != tx);
         }
         self.extend(&[(to, 5_000)], txs);
-        let block = self.chain.last().expect("it was just added").clone();
+        let block = self.chain.last().expect("it was just added").into();
         Input::Connect {
             block,
             height: self.tip().height,
@@ -309,7 +309,7 @@ impl Node {
             now,
         }];
         told.extend(self.mempool.iter().map(|tx| Input::TxSeen {
-            tx: tx.clone(),
+            tx: tx.into(),
             seen: Seen::Accepted,
             now,
         }));

@@ -121,7 +121,7 @@ fn a_block_does_not_speak_for_what_only_a_forgotten_script_had_in_it() {
     world.slow_scans = true;
     world.watch(2, &[2]);
     let _ = world.send(Input::TxSeen {
-        tx: payment,
+        tx: (&payment).into(),
         seen: Seen::Accepted,
         now: 1,
     });

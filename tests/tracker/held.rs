@@ -24,7 +24,7 @@ fn held_for_unconfirmed(world: &mut World, txs: &[&Transaction]) {
     world.watch(2, &[]);
     for tx in txs {
         let _ = world.send(Input::TxSeen {
-            tx: (*tx).clone(),
+            tx: (*tx).into(),
             seen: Seen::Accepted,
             now: 1,
         });

@@ -91,7 +91,7 @@ fn act_on(world: &mut World, act: &Act, ever: &mut Vec<Transaction>) {
             let Some(tx) = pick(ever, *index) else { return };
             let input = match *seen {
                 Some(seen) => Input::TxSeen {
-                    tx,
+                    tx: (&tx).into(),
                     seen,
                     now: world.now,
                 },

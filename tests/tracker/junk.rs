@@ -230,7 +230,7 @@ impl Heap {
         let now = 5_000;
         match act {
             Act::Seen(index, seen) => Input::TxSeen {
-                tx: self.tx(*index),
+                tx: (&self.tx(*index)).into(),
                 seen: *seen,
                 now,
             },
@@ -268,7 +268,7 @@ impl Heap {
                     block.txdata.push(self.tx(1));
                 }
                 Input::Connect {
-                    block,
+                    block: (&block).into(),
                     height: tip.height + 1,
                     now,
                 }

@@ -100,7 +100,7 @@ fn what_a_scan_found_in_a_block_stays_there_though_the_node_takes_the_block_back
         // The node took the block back, accepted its payment, and gave the block again before we
         // looked at its chain.
         let transition = world.send(Input::TxSeen {
-            tx: payment.clone(),
+            tx: (&payment).into(),
             seen,
             now: 1,
         });
@@ -131,7 +131,7 @@ fn a_scan_puts_right_what_a_block_that_was_taken_back_for_a_moment_made_unconfir
     world.slow_scans = true;
     world.watch(2, &[]);
     let early = world.send(Input::TxSeen {
-        tx: payment.clone(),
+        tx: (&payment).into(),
         seen: Seen::Accepted,
         now: 1,
     });
@@ -419,7 +419,7 @@ fn a_stranger_that_turned_out_to_matter_is_not_asked_for_once_its_block_has_come
     // The parent is not known, so its child matters to nobody.
     world.mempool = vec![payment.clone(), spend.clone()];
     let _ = world.send(Input::TxSeen {
-        tx: spend.clone(),
+        tx: (&spend).into(),
         seen: Seen::Accepted,
         now: 1,
     });

@@ -352,7 +352,7 @@ fn what_the_node_accepted_before_we_heard_of_the_reorg_replaces_what_was_in_the_
     // The node has gone back one block and accepted this; its word of that overtakes the blocks.
     let rival = tx(&[out(&parent, 0)], &[(1, 690)]);
     let _ = world.send(Input::TxSeen {
-        tx: rival.clone(),
+        tx: (&rival).into(),
         seen: Seen::Accepted,
         now: 1,
     });
@@ -393,7 +393,7 @@ fn a_rival_that_is_leaving_makes_way_for_what_returns_from_the_stale_block() {
     let _ = world.mine(9, std::slice::from_ref(&parent));
     let _ = world.mine(9, std::slice::from_ref(&spend));
     let _ = world.send(Input::TxSeen {
-        tx: rival.clone(),
+        tx: (&rival).into(),
         seen: Seen::Accepted,
         now: 1,
     });
@@ -430,7 +430,7 @@ fn a_stranger_of_the_stale_block_and_its_unproven_rival_do_not_both_stay() {
     // no mempool.
     let rival = tx(&[out(&parent, 0)], &[(8, 690)]);
     let _ = world.send(Input::TxSeen {
-        tx: rival.clone(),
+        tx: (&rival).into(),
         seen: Seen::Rawtx,
         now: 1,
     });

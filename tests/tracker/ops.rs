@@ -283,7 +283,7 @@ fn again(world: &mut World) {
         .map(|tx| (tx, Seen::Accepted));
     for (tx, seen) in unconfirmed.chain(confirmed.into_iter().map(|tx| (tx, Seen::Rawtx))) {
         let transition = world.send(Input::TxSeen {
-            tx,
+            tx: (&tx).into(),
             seen,
             now: world.now,
         });

@@ -126,7 +126,7 @@ fn case_01_an_ancestor_that_is_heard_of_late_counts() {
     for (tx, seen) in [(&first, Seen::Accepted), (&second, Seen::Fetched)] {
         let now = world.now;
         let _ = world.send(Input::TxSeen {
-            tx: tx.clone(),
+            tx: tx.into(),
             seen,
             now,
         });
@@ -142,13 +142,13 @@ fn case_01_what_came_unproven_counts_with_the_next_reading() {
         world.mempool.insert(0, tx.clone());
     }
     let _ = world.send(Input::TxSeen {
-        tx: third.clone(),
+        tx: (&third).into(),
         seen: Seen::Accepted,
         now: world.now,
     });
     for tx in [&second, &first] {
         let _ = world.send(Input::TxSeen {
-            tx: tx.clone(),
+            tx: tx.into(),
             seen: Seen::Rawtx,
             now: world.now,
         });

@@ -369,7 +369,7 @@ fn rawtx_alone_proves_nothing_about_a_watched_script() {
     let mut world = watching();
     let payment = tx(&[coin(&world, 0)], &[(1, 700)]);
     let transition = world.send(Input::TxSeen {
-        tx: payment.clone(),
+        tx: (&payment).into(),
         seen: Seen::Rawtx,
         now: 1,
     });
@@ -377,7 +377,7 @@ fn rawtx_alone_proves_nothing_about_a_watched_script() {
     world.check();
     world.mempool.push(payment.clone());
     let _ = world.send(Input::TxSeen {
-        tx: payment,
+        tx: (&payment).into(),
         seen: Seen::Rawtx,
         now: 1,
     });
@@ -394,7 +394,7 @@ fn a_stale_answer_does_not_displace_what_the_node_accepted_later() {
         told(
             &world
                 .send(Input::TxSeen {
-                    tx: old,
+                    tx: (&old).into(),
                     seen: Seen::Fetched,
                     now: 1
                 })
@@ -435,7 +435,7 @@ fn refused_inputs_change_nothing() {
     );
     let refused = world
         .try_send(Input::Connect {
-            block: stranger,
+            block: (&stranger).into(),
             height: 2,
             now: 1,
         })
@@ -451,7 +451,7 @@ fn refused_inputs_change_nothing() {
     broken.txdata[0].output[0].script_pubkey = spk(2);
     let refused = world
         .try_send(Input::Connect {
-            block: broken.clone(),
+            block: (&broken).into(),
             height: 2,
             now: 1,
         })

@@ -244,7 +244,7 @@ fn a_coinbase_that_comes_over_rawtx_is_never_unconfirmed() {
     let coinbase = world.coinbase(&[(1, 5_000)]);
     for seen in [Seen::Rawtx, Seen::Accepted, Seen::Fetched] {
         let transition = world.send(Input::TxSeen {
-            tx: coinbase.clone(),
+            tx: (&coinbase).into(),
             seen,
             now: 1,
         });

@@ -139,7 +139,8 @@ impl World {
             match ask {
                 Ask::Check(_) | Ask::Fetch(_) if self.deaf => {}
                 Ask::Check(tx) => {
-                    if self.mempool.contains(&tx) {
+                    let is_it = |known: &Transaction| known.compute_txid() == tx.txid();
+                    if self.mempool.iter().any(is_it) {
                         let _ = self.apply(Input::TxSeen {
                             tx,
                             seen: Seen::Accepted,
@@ -156,7 +157,7 @@ impl World {
                         .collect();
                     for tx in wanted {
                         let _ = self.apply(Input::TxSeen {
-                            tx,
+                            tx: (&tx).into(),
                             seen: Seen::Fetched,
                             now: self.now,
                         });
@@ -224,7 +225,7 @@ impl World {
     pub fn accept(&mut self, tx: &Transaction) -> Transition {
         self.take_in(tx);
         self.send(Input::TxSeen {
-            tx: tx.clone(),
+            tx: tx.into(),
             seen: Seen::Accepted,
             now: self.now,
         })
@@ -237,7 +238,7 @@ impl World {
                 let _ = self.send(Input::TxGone { txids: left });
                 for tx in came {
                     let _ = self.send(Input::TxSeen {
-                        tx: tx.clone(),
+                        tx: tx.into(),
                         seen: Seen::Accepted,
                         now: self.now,
                     });
@@ -250,7 +251,7 @@ impl World {
             Heard::Rawtx => {
                 for tx in came {
                     let _ = self.send(Input::TxSeen {
-                        tx: tx.clone(),
+                        tx: tx.into(),
                         seen: Seen::Rawtx,
                         now: self.now,
                     });
@@ -273,9 +274,10 @@ impl World {
     }
 
     pub fn connect(&mut self, block: Block) -> Transition {
-        self.adopt(block.clone());
+        let raw = (&block).into();
+        self.adopt(block);
         self.send(Input::Connect {
-            block,
+            block: raw,
             height: self.tip().height,
             now: self.now,
         })
@@ -293,7 +295,7 @@ impl World {
         if heard == Heard::Rawtx {
             for tx in stale.iter().rev().flat_map(|block| block.txdata.clone()) {
                 let _ = self.send(Input::TxSeen {
-                    tx,
+                    tx: (&tx).into(),
                     seen: Seen::Rawtx,
                     now: self.now,
                 });
@@ -355,7 +357,7 @@ impl World {
         let _ = self.apply(Input::Disconnect { to, now: self.now });
         for (height, block) in (0..).zip(self.chain.clone()).skip(common) {
             let _ = self.apply(Input::Connect {
-                block,
+                block: (&block).into(),
                 height,
                 now: self.now,
             });

@@ -196,7 +196,7 @@ impl Daemon {
             satoshi,
         );
         self.apply(Input::TxSeen {
-            tx: tx.clone(),
+            tx: (&tx).into(),
             seen: Seen::Accepted,
             now: NOW,
         })
@@ -209,7 +209,7 @@ impl Daemon {
         let tip = self.tip();
         let block = block_on(tip, miner, txs);
         self.apply(Input::Connect {
-            block: block.clone(),
+            block: (&block).into(),
             height: tip.height + 1,
             now: NOW,
         })

@@ -57,7 +57,7 @@ async fn an_added_address_has_its_balance_outputs_and_transactions_at_once() {
     );
     daemon
         .apply(Input::TxSeen {
-            tx: spending.clone(),
+            tx: (&spending).into(),
             seen: Seen::Accepted,
             now: NOW,
         })

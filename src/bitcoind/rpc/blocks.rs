@@ -98,7 +98,7 @@ impl VerboseInput {
 
 impl Rpc {
     /// A block as bytes, which are not looked at. Over REST where a node on this machine offers it.
-    pub async fn raw_block(&self, hash: BlockHash) -> Result<Bytes, NodeError> {
+    pub(super) async fn raw_block(&self, hash: BlockHash) -> Result<Bytes, NodeError> {
         if let Some(raw) = self.rest(&format!("block/{hash}.bin")).await {
             return Ok(raw);
         }

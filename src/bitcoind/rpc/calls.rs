@@ -1,17 +1,15 @@
 //! Calls about the node as it is now.
 
-use bitcoin::consensus::encode;
-use bitcoin::consensus::serde::{Hex, With};
-use bitcoin::{Block, BlockHash, Transaction, Txid};
-use serde::Deserialize;
+use bitcoin::{BlockHash, ScriptBuf, Txid};
 use serde::de::{DeserializeOwned, IgnoredAny};
 use serde_json::json;
 
 use super::answers::{Blockchain, Header, MempoolInfo, MempoolTxids, Network, Notification};
-use super::client::{Rpc, read, shape};
+use super::client::{Rpc, shape};
 use super::method::Method;
 use crate::bitcoind::http::Limit;
 use crate::bitcoind::{NodeError, NodeErrorKind};
+use crate::tracker::{RawBlock, RawTx};
 
 const NOT_FOUND: i32 = -5;
 const OUT_OF_RANGE: i32 = -8;
@@ -89,15 +87,20 @@ impl Rpc {
 
     /// Transactions of the mempool (and, on a node with `txindex`, of blocks); `None` where there
     /// is none.
-    pub async fn transactions(
-        &self,
-        txids: Vec<Txid>,
-    ) -> Result<Vec<Option<Transaction>>, NodeError> {
+    pub async fn transactions(&self, txids: Vec<Txid>) -> Result<Vec<Option<RawTx>>, NodeError> {
         let params = txids.into_iter().map(|txid| json!([txid, false])).collect();
-        let found: Vec<Option<RawTx>> = self
+        // Any bytes in hex.
+        let found: Vec<Option<ScriptBuf>> = self
             .batches(Method::RawTransaction, params, NOT_FOUND)
             .await?;
-        Ok(found.into_iter().map(|tx| Some(tx?.0)).collect())
+        let parse = |raw: ScriptBuf| {
+            let tx = RawTx::parse(raw.into_bytes());
+            tx.ok_or_else(|| shape(Method::RawTransaction, &"no transaction"))
+        };
+        found
+            .into_iter()
+            .map(|raw| raw.map(parse).transpose())
+            .collect()
     }
 
     /// Which of these the mempool holds.
@@ -111,25 +114,15 @@ impl Rpc {
 
     /// One block, over REST where a node on this machine offers it (ten times cheaper than hex in
     /// JSON).
-    pub async fn block(&self, hash: BlockHash) -> Result<Block, NodeError> {
-        read(self.raw_block(hash).await?, move |raw| {
-            let block = encode::deserialize(raw).map_err(|error| shape(Method::Block, &error))?;
-            checked(&hash, block)
+    pub async fn block(&self, hash: BlockHash) -> Result<RawBlock, NodeError> {
+        let block = RawBlock::parse(self.raw_block(hash).await?);
+        block.filter(|block| block.hash() == hash).ok_or_else(|| {
+            NodeError::new(
+                NodeErrorKind::Shape,
+                format!(
+                    "bitcoind answered with another block than {hash}: is its REST or RPC port another program's?"
+                ),
+            )
         })
-        .await
     }
-}
-
-/// A transaction in hex.
-#[derive(Deserialize)]
-struct RawTx(#[serde(with = "With::<Hex>")] Transaction);
-
-fn checked(hash: &BlockHash, block: Block) -> Result<Block, NodeError> {
-    if block.block_hash() == *hash {
-        return Ok(block);
-    }
-    Err(NodeError::new(
-        NodeErrorKind::Shape,
-        format!("bitcoind answered with another block than {hash}"),
-    ))
 }

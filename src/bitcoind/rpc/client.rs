@@ -156,7 +156,7 @@ fn batch<T: DeserializeOwned>(
 }
 
 /// Reads an answer, a long one beside the runtime.
-pub(super) async fn read<T: Send + 'static>(
+async fn read<T: Send + 'static>(
     answer: Bytes,
     work: impl FnOnce(&[u8]) -> Result<T, NodeError> + Send + 'static,
 ) -> Result<T, NodeError> {

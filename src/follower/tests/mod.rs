@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use bitcoin::absolute::LockTime;
 use bitcoin::block::{Header, Version};
-use bitcoin::consensus::encode::{deserialize, serialize};
+use bitcoin::consensus::encode::serialize;
 use bitcoin::hashes::Hash;
 use bitcoin::{
     Block, BlockHash, CompactTarget, OutPoint, ScriptBuf, Transaction, TxIn, TxMerkleNode, Txid,
@@ -29,7 +29,8 @@ use crate::bitcoind::{Endpoints, NodeError, NodeErrorKind, NodeStatus};
 use crate::config;
 use crate::follower::fork::{Relation, TipComparison};
 use crate::follower::mempool_snapshot::{MempoolRead, MempoolSnapshot};
-use crate::tracker::{ApplyError, Ask, BlockId, Input};
+use crate::tracker::raw::object;
+use crate::tracker::{ApplyError, Ask, BlockId, Input, RawTx};
 
 const WALL: u64 = 1_700_000_000_000;
 /// Between two polls.
@@ -117,7 +118,7 @@ fn blockchain(tip: BlockId) -> Blockchain {
 
 /// The words for an action; transactions by the number in their lock time.
 fn words(action: &Action) -> String {
-    let number = |tx: &Transaction| tx.lock_time.to_consensus_u32();
+    let number = |tx: &RawTx| object(tx.bytes()).map_or(0, |tx| tx.lock_time.to_consensus_u32());
     match action {
         Action::Apply(input) | Action::Post(input) => match input {
             Input::Start { blocks, .. } => format!("Start {}", blocks.len()),
@@ -131,10 +132,9 @@ fn words(action: &Action) -> String {
             Input::Policy(_) => "Policy".into(),
             other => panic!("not of the follower: {other:?}"),
         },
-        Action::Parse { .. } => "Parse".into(),
         Action::Call(Call::Transactions { txids, .. }) => format!("Transactions {}", txids.len()),
         Action::Call(Call::InMempool { txs, .. }) => {
-            let txs = txs.iter().map(|(_, tx)| format!(" {}", number(tx)));
+            let txs = txs.iter().map(|tx| format!(" {}", number(tx)));
             format!("InMempool{}", txs.collect::<String>())
         }
         Action::Call(call) => name(call).into(),
@@ -208,7 +208,7 @@ impl Rig {
         rig
     }
 
-    /// What it does when this happens. Inputs and parsing are answered, calls are not.
+    /// What it does when this happens. Inputs are answered, calls are not.
     fn tell(&mut self, event: FollowerEvent) -> Vec<String> {
         let (mut events, mut said) = (VecDeque::from([event]), Vec::new());
         while let Some(event) = events.pop_front() {
@@ -219,10 +219,6 @@ impl Rig {
                     Action::Apply(input) => {
                         events.extend(self.asks.drain(..).map(FollowerEvent::Asked));
                         events.push_back(FollowerEvent::Applied(self.apply(input)));
-                    }
-                    Action::Parse { raw, at } => {
-                        let block = deserialize(&raw).ok();
-                        events.push_back(FollowerEvent::Parsed { block, at });
                     }
                     _ => {}
                 }
@@ -246,7 +242,7 @@ impl Rig {
             }),
             Input::Connect { block, height, .. } => Some(BlockId {
                 height,
-                hash: block.block_hash(),
+                hash: block.hash(),
             }),
             Input::Disconnect { to, .. } => Some(to),
             _ => self.tip,
@@ -329,7 +325,9 @@ impl Rig {
     }
 
     fn give_at(&mut self, tip: Option<BlockId>, asked: &[u32], given: &[u32]) -> Vec<String> {
-        let found = asked.iter().map(|n| given.contains(n).then(|| tx(*n)));
+        let found = asked
+            .iter()
+            .map(|n| given.contains(n).then(|| RawTx::from(&tx(*n))));
         self.answer(Answer::Transactions {
             txids: asked.iter().map(|n| txid(*n)).collect(),
             tip,
@@ -381,7 +379,7 @@ impl Rig {
     }
 
     fn fetched(&mut self, block: &Block) -> Vec<String> {
-        self.tell(FollowerEvent::Fetched(Some(Ok(block.clone()))))
+        self.tell(FollowerEvent::Fetched(Some(Ok(block.into()))))
     }
 
     fn status(&mut self) -> NodeStatus {

@@ -228,7 +228,7 @@ fn a_feed_is_believed_when_it_told_the_last_acceptance_before_the_nodes_next_num
     let zmq = rig.status().zmq;
     assert!(zmq.sequence.believed && zmq.rawblock.believed);
     let next = block(rig.tip_hash(), 1);
-    assert_eq!(rig.rawblock(&next), ["Parse", "Connect 101"]);
+    assert_eq!(rig.rawblock(&next), ["Connect 101"]);
     rig.notice(Notice::Disconnected(ZmqTopic::ALL.to_vec()));
     assert!(!rig.status().zmq.sequence.believed, "whoever comes now");
 }

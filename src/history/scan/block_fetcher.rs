@@ -4,17 +4,14 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use bitcoin::block::Header;
-use bitcoin::consensus::encode;
 use bytes::Bytes;
 use tokio::sync::Semaphore;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::ScanMethod;
-use super::block_matcher::MalformedBlock;
 use crate::bitcoind::rpc::{BATCH, Prevout, Rpc};
 use crate::bitcoind::{NodeError, NodeErrorKind};
-use crate::tracker::BlockId;
+use crate::tracker::{BlockId, RawBlock};
 
 /// Blocks that are fetched at the same time.
 const PARALLEL: usize = 4;
@@ -32,8 +29,18 @@ pub(super) enum Spent {
 
 pub(super) struct Fetched {
     pub(super) block: BlockId,
-    pub(super) raw: Bytes,
+    pub(super) raw: RawBlock,
     pub(super) spent: Option<Spent>,
+}
+
+impl Fetched {
+    /// Whether it builds on `below`, if they are neighbours. It does not where the node's chain
+    /// changed while its hashes were read.
+    pub(super) fn follows(&self, below: Option<BlockId>) -> bool {
+        let neighbour =
+            below.filter(|below| below.height.checked_add(1) == Some(self.block.height));
+        neighbour.is_none_or(|below| below.hash == self.raw.header().prev_blockhash)
+    }
 }
 
 /// Blocks that are to be read, ascending. Dropping it ends its calls.
@@ -143,7 +150,7 @@ impl BlockFetcher {
                         Some(Spent::Raw(raw)) => raw.len(),
                         _ => 0,
                     };
-                    self.size = (fetched.raw.len() + spent).max(self.size / 2);
+                    self.size = (fetched.raw.bytes().len() + spent).max(self.size / 2);
                     ready.push(fetched);
                     self.in_flight.pop_front();
                     self.fetch_ahead();
@@ -163,7 +170,7 @@ impl BlockFetcher {
 }
 
 async fn fetch(rpc: &Rpc, block: BlockId, prevouts: bool) -> Result<Fetched, NodeError> {
-    let raw = rpc.raw_block(block.hash).await?;
+    let raw = rpc.block(block.hash).await?;
     let spent = match prevouts {
         false => None,
         true => Some(match rpc.raw_spent_outputs(block.hash).await {
@@ -172,26 +179,6 @@ async fn fetch(rpc: &Rpc, block: BlockId, prevouts: bool) -> Result<Fetched, Nod
         }),
     };
     Ok(Fetched { block, raw, spent })
-}
-
-/// Header of a block that is the one that was asked for and, if they are neighbours, builds on
-/// `below`. `Ok(None)`: it does not, because the node's chain changed while its hashes were read.
-pub(super) fn checked_header(
-    fetched: &Fetched,
-    below: Option<BlockId>,
-) -> Result<Option<Header>, MalformedBlock> {
-    let bytes = fetched
-        .raw
-        .get(..80)
-        .ok_or(MalformedBlock("a block without a header"))?;
-    let header: Header =
-        encode::deserialize(bytes).map_err(|_| MalformedBlock("a block without a header"))?;
-    if header.block_hash() != fetched.block.hash {
-        return Err(MalformedBlock("another block than it was asked for"));
-    }
-    let neighbour = below.filter(|below| below.height.checked_add(1) == Some(fetched.block.height));
-    Ok(Some(header)
-        .filter(|header| neighbour.is_none_or(|below| below.hash == header.prev_blockhash)))
 }
 
 #[cfg(test)]

@@ -13,7 +13,7 @@ use tokio::time::Instant;
 
 use super::ScanMethod;
 use super::batch::ScanBatch;
-use super::block_fetcher::{BlockFetcher, Fetched, Spent, checked_header, list_blocks};
+use super::block_fetcher::{BlockFetcher, Fetched, Spent, list_blocks};
 use super::block_matcher::{Hit, MalformedBlock};
 use super::filters::DEEP;
 use super::merge_inputs::{FULL, merge_inputs};
@@ -405,9 +405,9 @@ async fn search(
     let (matcher, searched) = blocking(move || {
         let mut all = Vec::with_capacity(fetched.len());
         for fetched in fetched {
-            let Some(header) = checked_header(&fetched, below)? else {
+            if !fetched.follows(below) {
                 return Err(Interrupted::Moved);
-            };
+            }
             let spends = match &fetched.spent {
                 None => None,
                 Some(Spent::Raw(raw)) => Some(matcher.spends(raw)?),
@@ -415,7 +415,7 @@ async fn search(
                     Some(matcher.spends_of(told.iter().map(|prevout| prevout.spk.as_script())))
                 }
             };
-            let hits = matcher.scan(&fetched.raw, spends.as_ref())?;
+            let hits = matcher.scan(fetched.raw.bytes(), spends.as_ref())?;
             let told = fetched.spent.and_then(|spent| {
                 if let Spent::Told(told) = spent {
                     Some(told)
@@ -426,7 +426,7 @@ async fn search(
             below = Some(fetched.block);
             all.push(Searched {
                 block: fetched.block,
-                header,
+                header: *fetched.raw.header(),
                 hits,
                 told,
             });

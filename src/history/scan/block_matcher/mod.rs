@@ -6,15 +6,14 @@
 //! A fingerprint may take another script for one of ours once in an age: one transaction too many,
 //! which the tracker leaves aside.
 
-use std::collections::HashSet;
 use std::ops::ControlFlow;
 
-use bitcoin::consensus::encode;
 use bitcoin::hashes::Hash;
-use bitcoin::{OutPoint, Script, Transaction, Txid};
+use bitcoin::{OutPoint, Script, Transaction};
 use bitcoin_slices::{Visit, Visitor, bsl};
 
-use crate::tracker::filter::{BuildIdentity, Filter, Fingerprints};
+use crate::tracker::fingerprints::{FingerprintSet, Fingerprints};
+use crate::tracker::raw::{TxPart, body, object, outpoint, txid, walk};
 
 /// Bytes that are no block, or not what belongs to it.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -42,10 +41,10 @@ pub(super) struct Spends {
 
 pub(super) struct BlockMatcher {
     prints: Fingerprints,
-    scripts: HashSet<u64, BuildIdentity>,
+    scripts: FingerprintSet,
     script_prefixes: PrefixBitmap,
     /// Outputs of the scripts that are not spent in a block so far.
-    outpoints: Filter,
+    outpoints: FingerprintSet,
     outpoint_prefixes: PrefixBitmap,
 }
 
@@ -89,12 +88,11 @@ fn prefix(script: &Script) -> [u8; 4] {
 impl BlockMatcher {
     /// `key` must be random: whoever writes blocks must not be able to prepare collisions.
     pub(super) fn new(key: &[u8; 16]) -> Self {
-        let (scripts, script_prefixes) = (HashSet::default(), PrefixBitmap::new());
         Self {
             prints: Fingerprints::new(key),
-            scripts,
-            script_prefixes,
-            outpoints: Filter::default(),
+            scripts: FingerprintSet::default(),
+            script_prefixes: PrefixBitmap::new(),
+            outpoints: FingerprintSet::default(),
             outpoint_prefixes: PrefixBitmap::new(),
         }
     }
@@ -113,7 +111,7 @@ impl BlockMatcher {
 
     pub(super) fn watches(&self, spk: &Script) -> bool {
         self.script_prefixes.may_contain(prefix(spk))
-            && self.scripts.contains(&self.prints.script(spk))
+            && self.scripts.contains(self.prints.script(spk))
     }
 
     /// Which inputs spend from our scripts, from the node's list of the outputs that a block
@@ -156,29 +154,65 @@ impl BlockMatcher {
         block: &[u8],
         spends: Option<&Spends>,
     ) -> Result<Vec<Hit>, MalformedBlock> {
-        let mut look = BlockVisitor {
-            matcher: self,
-            spends,
-            input: 0,
-            next_ours: 0,
-            tx: TxMatch::default(),
-            position: 0,
-            hits: Vec::new(),
-            error: None,
-        };
-        let parsed =
-            bsl::Block::visit(block, &mut look).map(|parsed| parsed.remaining().is_empty());
-        let (inputs, hits, error) = (look.input, look.hits, look.error);
-        match (parsed, error) {
-            (_, Some(error)) => Err(error),
-            (Err(_), None) => Err(MalformedBlock("a block that is cut off or none at all")),
-            (Ok(false), None) => Err(MalformedBlock("bytes after a block")),
-            (Ok(true), None) if spends.is_some_and(|spends| spends.inputs != inputs) => Err(OTHER),
-            (Ok(true), None) => Ok(hits),
+        let (count, mut rest) = body(block).ok_or(DAMAGED)?;
+        let (mut told, mut hits) = (
+            ToldInputs {
+                spends,
+                next: 0,
+                next_ours: 0,
+            },
+            Vec::new(),
+        );
+        for position in 0..count {
+            let mut found = TxMatch::default();
+            let tx = walk(&mut rest, |part| match part {
+                TxPart::Input(_) if position == 0 => {}
+                TxPart::Input(input) => self.spend(input, told.is_ours(), &mut found),
+                TxPart::Output(vout, output) => {
+                    if self.watches(Script::from_bytes(output.script_pubkey())) {
+                        found.paid.push(vout);
+                    }
+                }
+            });
+            let tx = tx.ok_or(DAMAGED)?;
+            if !found.spends && found.paid.is_empty() {
+                continue;
+            }
+            let txid = txid(&tx);
+            for vout in found.paid {
+                self.track_output(&OutPoint { txid, vout });
+            }
+            hits.push(Hit {
+                position,
+                tx: object(tx.as_ref()).ok_or(DAMAGED)?,
+                unknown_prevouts: found.unknown_prevouts,
+            });
         }
+        match rest.is_empty() {
+            true if spends.is_some_and(|spends| spends.inputs != told.next) => Err(OTHER),
+            true => Ok(hits),
+            false => Err(DAMAGED),
+        }
+    }
+
+    fn spend(&mut self, input: &bsl::TxIn, told: bool, found: &mut TxMatch) {
+        let raw = input.prevout();
+        let prefix = raw.txid().first_chunk().copied().unwrap_or_default();
+        if !told && !self.outpoint_prefixes.may_contain(prefix) {
+            return;
+        }
+        let print = self.prints.of(raw.as_ref());
+        let known = self.outpoints.contains(print);
+        if known {
+            self.outpoints.remove(print);
+        } else if told {
+            found.unknown_prevouts.push(outpoint(raw));
+        }
+        found.spends |= known || told;
     }
 }
 
+const DAMAGED: MalformedBlock = MalformedBlock("a block that is damaged or none at all");
 const CUT: MalformedBlock = MalformedBlock("a list of what a block spends that is cut off");
 const OTHER: MalformedBlock = MalformedBlock("a list of what another block spends");
 
@@ -215,106 +249,24 @@ struct TxMatch {
     paid: Vec<u32>,
 }
 
-struct BlockVisitor<'f> {
-    matcher: &'f mut BlockMatcher,
-    spends: Option<&'f Spends>,
+/// What the node told of a block's inputs, one after the other.
+struct ToldInputs<'s> {
+    spends: Option<&'s Spends>,
     /// Number of the next input, and place in the list of ours that it may be.
-    input: usize,
+    next: usize,
     next_ours: usize,
-    tx: TxMatch,
-    position: u32,
-    hits: Vec<Hit>,
-    error: Option<MalformedBlock>,
 }
 
-impl BlockVisitor<'_> {
-    /// Whether the node's list says that this input spends from one of our scripts.
-    fn is_told(&mut self) -> bool {
+impl ToldInputs<'_> {
+    /// Whether the next input spends from one of our scripts.
+    fn is_ours(&mut self) -> bool {
         let told = self
             .spends
-            .is_some_and(|spends| spends.ours.get(self.next_ours) == Some(&self.input));
-        self.input += 1;
+            .is_some_and(|spends| spends.ours.get(self.next_ours) == Some(&self.next));
+        self.next += 1;
         self.next_ours += usize::from(told);
         told
     }
-
-    fn hit(&mut self, raw: &[u8], look: TxMatch) -> Result<(), MalformedBlock> {
-        let tx: Transaction =
-            encode::deserialize(raw).map_err(|_| MalformedBlock("a transaction that is none"))?;
-        if !look.paid.is_empty() {
-            let txid = tx.compute_txid();
-            for vout in look.paid {
-                self.matcher.track_output(&OutPoint { txid, vout });
-            }
-        }
-        self.hits.push(Hit {
-            position: self.position,
-            tx,
-            unknown_prevouts: look.unknown_prevouts,
-        });
-        Ok(())
-    }
-}
-
-impl Visitor for BlockVisitor<'_> {
-    fn visit_tx_in(&mut self, _: usize, input: &bsl::TxIn) -> ControlFlow<()> {
-        if self.position == 0 {
-            return ControlFlow::Continue(());
-        }
-        let told = self.is_told();
-        let prefix = input
-            .prevout()
-            .txid()
-            .first_chunk()
-            .copied()
-            .unwrap_or_default();
-        if !told && !self.matcher.outpoint_prefixes.may_contain(prefix) {
-            return ControlFlow::Continue(());
-        }
-        let Some(outpoint) = outpoint(input.prevout()) else {
-            return ControlFlow::Break(());
-        };
-        let print = self.matcher.prints.outpoint(&outpoint);
-        let known = self.matcher.outpoints.contains(print);
-        if known {
-            self.matcher.outpoints.remove(print);
-        } else if told {
-            self.tx.unknown_prevouts.push(outpoint);
-        }
-        self.tx.spends |= known || told;
-        ControlFlow::Continue(())
-    }
-
-    fn visit_tx_out(&mut self, vout: usize, output: &bsl::TxOut) -> ControlFlow<()> {
-        if self
-            .matcher
-            .watches(Script::from_bytes(output.script_pubkey()))
-        {
-            self.tx.paid.extend(u32::try_from(vout));
-        }
-        ControlFlow::Continue(())
-    }
-
-    fn visit_transaction(&mut self, tx: &bsl::Transaction) -> ControlFlow<()> {
-        let look = std::mem::take(&mut self.tx);
-        if look.spends || !look.paid.is_empty() {
-            self.error = self.hit(tx.as_ref(), look).err();
-        }
-        self.position = self.position.saturating_add(1);
-        if self.error.is_some() {
-            ControlFlow::Break(())
-        } else {
-            ControlFlow::Continue(())
-        }
-    }
-}
-
-fn outpoint(raw: &bsl::OutPoint) -> Option<OutPoint> {
-    let txid = raw.txid().try_into().ok()?;
-    Some(OutPoint {
-        txid: Txid::from_byte_array(txid),
-        vout: raw.vout(),
-    })
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@
 use std::collections::{HashMap, HashSet};
 use std::hash::{BuildHasherDefault, Hasher};
 
-use bitcoin::{OutPoint, Script, Transaction};
+use bitcoin::{OutPoint, Script};
 use siphasher::sip::SipHasher13;
 
 /// A keyed 64-bit hash. The key is random per process, so nobody can prepare collisions.
@@ -21,8 +21,13 @@ impl Fingerprints {
         }
     }
 
+    /// Of a script's bytes, or of the 36 of an outpoint.
+    pub fn of(&self, bytes: &[u8]) -> u64 {
+        self.hasher.hash(bytes)
+    }
+
     pub fn script(&self, spk: &Script) -> u64 {
-        self.hasher.hash(spk.as_bytes())
+        self.of(spk.as_bytes())
     }
 
     pub fn outpoint(&self, outpoint: &OutPoint) -> u64 {
@@ -30,35 +35,28 @@ impl Fingerprints {
         let (txid, vout) = bytes.split_at_mut(32);
         txid.copy_from_slice(outpoint.txid.as_ref());
         vout.copy_from_slice(&outpoint.vout.to_le_bytes());
-        self.hasher.hash(&bytes)
+        self.of(&bytes)
     }
 }
 
-/// The fingerprints of one transaction: of the outpoints that it spends and of the scripts that it
-/// pays.
-#[derive(Debug)]
-pub struct Prints {
+/// All that is kept of a transaction that concerns nobody: the fingerprints of the outpoints that
+/// it spends and of the scripts that it pays.
+#[derive(Debug, Default)]
+pub struct TxFingerprints {
     /// Spends first; one allocation, because there is one of these for each transaction in the
     /// node's mempool.
     all: Box<[u64]>,
     spends: u32,
+    /// The transaction says itself that it may be replaced.
+    pub signals: bool,
 }
 
-impl Prints {
-    pub fn of(fingerprints: &Fingerprints, tx: &Transaction) -> Self {
-        let spends = tx
-            .input
-            .iter()
-            .map(|input| fingerprints.outpoint(&input.previous_output));
-        let pays = tx
-            .output
-            .iter()
-            .map(|output| fingerprints.script(&output.script_pubkey));
-        let mut all = Vec::with_capacity(tx.input.len() + tx.output.len());
-        all.extend(spends.chain(pays));
+impl TxFingerprints {
+    pub fn new(all: Vec<u64>, spends: u32, signals: bool) -> Self {
         Self {
             all: all.into_boxed_slice(),
-            spends: tx.input.len() as u32,
+            spends,
+            signals,
         }
     }
 
@@ -73,7 +71,7 @@ impl Prints {
 
 /// Fingerprints are hashes already; hashing them again would only cost time.
 #[derive(Debug, Default, Clone, Copy)]
-pub struct Identity(u64);
+pub(super) struct Identity(u64);
 
 impl Hasher for Identity {
     fn finish(&self) -> u64 {
@@ -89,17 +87,17 @@ impl Hasher for Identity {
     }
 }
 
-pub type BuildIdentity = BuildHasherDefault<Identity>;
+pub(super) type BuildIdentity = BuildHasherDefault<Identity>;
 
 /// A multiset of fingerprints: two rows with the same one do not lose each other when one goes.
 #[derive(Debug, Default)]
-pub struct Filter {
+pub struct FingerprintSet {
     once: HashSet<u64, BuildIdentity>,
     /// How often beyond once; empty but for collisions.
     more: HashMap<u64, u32, BuildIdentity>,
 }
 
-impl Filter {
+impl FingerprintSet {
     pub fn contains(&self, fingerprint: u64) -> bool {
         self.once.contains(&fingerprint)
     }
@@ -133,7 +131,7 @@ mod tests {
 
     #[test]
     fn colliding_fingerprints_survive_each_others_removal() {
-        let mut filter = Filter::default();
+        let mut filter = FingerprintSet::default();
         filter.insert(7);
         filter.insert(7);
         filter.insert(7);
