@@ -33,8 +33,8 @@ pub(super) struct MempoolSync {
     /// A reading was applied and what it lacked is being fetched; then comes the verdict on what it
     /// did not hold.
     round: Option<Round>,
-    /// The number of the first change that the last reading did not hold; 0 since the feed broke.
-    read_to: u64,
+    /// The number of the first change that the last reading did not hold; 0 since `sequence` broke.
+    pub(super) read_to: u64,
     pending: Option<Pending>,
     /// A round has been begun and finished since the feed or the node broke off.
     whole: bool,
@@ -93,7 +93,6 @@ impl MempoolSync {
     /// The feed broke: halves will not meet, and a reading cannot be corrected.
     pub(super) fn forget_notices(&mut self) {
         self.matcher.clear();
-        self.read_to = 0;
         self.spoil();
     }
 
@@ -331,7 +330,7 @@ impl MempoolSync {
             MempoolRead::Loading(info) => {
                 turn.node.status.mempool(info, ms);
                 self.tell_policy(info, turn);
-                self.reconciling = None;
+                (self.reconciling, self.read_to) = (None, 0);
                 self.want_reading(turn.now.instant + WAIT, true);
             }
             MempoolRead::Moved => self.want_reading(again, !repairs),

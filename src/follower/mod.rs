@@ -244,6 +244,7 @@ impl Follower {
     /// Receives from these endpoints from now on.
     fn subscribe(&mut self, endpoints: Endpoints, now: Now, actions: &mut Vec<Action>) {
         self.node.subscribe(endpoints, actions);
+        self.changes_count_anew(&ZmqTopic::ALL);
         self.mempool.forget_notices();
         self.resync(now.instant, true);
     }
@@ -260,10 +261,19 @@ impl Follower {
             }
             Notice::Disconnected(topics) => {
                 self.node.status.connected(&topics, false);
+                self.changes_count_anew(&topics);
                 self.mempool.break_off();
                 self.forget_notices();
                 self.resync(now.instant + SOON, true);
             }
+        }
+    }
+
+    /// Another node or another run of it may publish these. (A restart that a topic's numbers show
+    /// may be told long after the connection broke, and after a reading of the new run.)
+    fn changes_count_anew(&mut self, topics: &[ZmqTopic]) {
+        if topics.contains(&ZmqTopic::Sequence) {
+            self.mempool.read_to = 0;
         }
     }
 
@@ -476,6 +486,7 @@ impl Follower {
 
     fn inspected(&mut self, inspected: Inspected, now: Now) {
         if inspected.subscribed {
+            self.changes_count_anew(&ZmqTopic::ALL);
             self.mempool.forget_notices();
             self.resync(now.instant, true);
         }

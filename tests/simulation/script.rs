@@ -255,7 +255,12 @@ fn calm_step(random: &mut Random) -> Step {
             topic: random.below(3) as u8,
             ms: random.below(40),
         },
-        1 => Step::SlowCalls {
+        // A block may follow its transactions, and what it conflicts with, so late.
+        1 => Step::Late {
+            topic: 1,
+            ms: random.below(700),
+        },
+        2 => Step::SlowCalls {
             ms: random.below(15),
         },
         _ => node_step(random),

@@ -280,6 +280,10 @@ fn what_is_heard_after_a_reading_that_held_it_is_old() {
     assert_eq!(rig.removed(1, 8), [""; 0]);
     rig.rawtx(3);
     assert_eq!(rig.accepted(3, 9), ["Accepted 3"]);
+    // The first block since the node's start says nothing of the changes.
+    rig.notice(Notice::Restarted(ZmqTopic::Rawblock));
+    rig.rawtx(1);
+    assert_eq!(rig.accepted(1, 7), [""; 0]);
     // The node may count anew.
     rig.notice(Notice::Disconnected(ZmqTopic::ALL.to_vec()));
     rig.notice(Notice::Connected(ZmqTopic::ALL.to_vec()));
