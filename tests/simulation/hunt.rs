@@ -20,7 +20,8 @@ fn number(variable: &str) -> Option<u64> {
     Some(value.parse().expect("it is a number"))
 }
 
-/// Lives `count` lives from a random seed on, or that of the environment alone.
+/// Lives `count` lives, the same ones each time; or as many others as the environment says; or that
+/// of its seed alone.
 pub fn hunt(test: &str, weather: Weather, store: Store, count: u64) {
     if let Some(seed) = number("SIMULATION_SEED") {
         let script = Script::draw(seed, weather, store);
@@ -31,8 +32,10 @@ pub fn hunt(test: &str, weather: Weather, store: Store, count: u64) {
         }
         return;
     }
-    let first = RandomState::new().build_hasher().finish() >> 20;
-    let count = number("SIMULATION_LIVES").unwrap_or(count);
+    let (first, count) = match number("SIMULATION_LIVES") {
+        Some(lives) => (RandomState::new().build_hasher().finish() >> 20, lives),
+        None => (0, count),
+    };
     let began = Instant::now();
     for seed in first..first + count {
         let script = Script::draw(seed, weather, store);

@@ -16,7 +16,8 @@
 //! SIMULATION_SEED=1234 cargo test --test simulation rough_in_memory
 //! ```
 //!
-//! `SIMULATION_LIVES=200000` lives so many instead of the few that each test lives by itself.
+//! Each test lives the same few lives each time. `SIMULATION_LIVES=200000` lives so many others,
+//! from a random seed on.
 
 mod bitcoind;
 mod calls;
