@@ -84,6 +84,13 @@ impl AcceptanceMatcher {
         self.bytes = 0;
     }
 
+    /// The mempool was read, and what was announced before and is in it is fetched.
+    pub(super) fn forget_announced(&mut self) {
+        self.halves
+            .retain(|_, half| matches!(half.what, What::Tx(_)));
+        self.announced.clear();
+    }
+
     pub(super) fn clear(&mut self) {
         *self = Self::default();
     }

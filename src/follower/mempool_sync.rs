@@ -364,6 +364,7 @@ impl MempoolSync {
         let began = turn.now.instant;
         self.read_to = snapshot.sequence.unwrap_or(0);
         self.calls.doubt_all();
+        self.matcher.forget_announced();
         self.round = Some(Round { began, repairs });
         self.pending = Some(Pending::Snapshot);
         turn.actions.push(Action::Apply(Input::Snapshot {
@@ -449,9 +450,9 @@ impl MempoolSync {
         held: Result<Vec<bool>, NodeError>,
         turn: &mut Turn,
     ) -> Result<(), NodeError> {
-        self.calls.checked();
+        let stands = self.calls.checked();
         let held = match held {
-            Ok(held) if tip == turn.chain.tip() => held,
+            Ok(held) if stands && tip == turn.chain.tip() => held,
             // As above.
             unusable => {
                 self.calls.check_again(txs);

@@ -256,6 +256,7 @@ impl Follower {
             Notice::Restarted(_) => self.restarted(now),
             Notice::Connected(topics) => {
                 self.node.status.connected(&topics, true);
+                self.changes_count_anew(&topics);
                 self.mempool.break_off();
                 self.resync(now.instant + SOON, true);
             }
@@ -475,9 +476,8 @@ impl Follower {
             MempoolRead::Moved => self.chain.want_look(now.instant + SOON, true),
             MempoolRead::Loading(_) => {}
         }
-        if !self.node.topic_up(ZmqTopic::Sequence)
-            && of.as_ref().is_some_and(|reading| reading.proof_after)
-        {
+        // What was heard meanwhile of a feed that was not believed may not be in this one.
+        if of.as_ref().is_some_and(|reading| reading.proof_after) {
             self.mempool.want_proof(now);
         }
         self.with_mempool(now, actions, |mempool, turn| mempool.read(of, read, turn));

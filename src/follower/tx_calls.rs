@@ -28,6 +28,8 @@ pub(super) struct TxCalls {
     fetching: usize,
     checks: VecDeque<RawTx>,
     checking: usize,
+    /// The answer of the check that is on its way may be older than a reading.
+    is_check_doubtful: bool,
 }
 
 impl TxCalls {
@@ -71,8 +73,9 @@ impl TxCalls {
         self.in_flight.doubt(txid);
     }
 
-    /// The same of all.
+    /// The same of all, and of what is being checked.
     pub(super) fn doubt_all(&mut self) {
+        self.is_check_doubtful = self.checking > 0;
         self.in_flight.doubt_all();
     }
 
@@ -129,9 +132,10 @@ impl TxCalls {
         }
     }
 
-    /// A check has its answer.
-    pub(super) fn checked(&mut self) {
+    /// A check has its answer. Whether it stands.
+    pub(super) fn checked(&mut self) -> bool {
         self.checking = self.checking.saturating_sub(1);
+        !std::mem::take(&mut self.is_check_doubtful)
     }
 
     /// These are checked once more.

@@ -453,3 +453,42 @@ fn the_tracker_is_told_which_transactions_the_node_lets_be_replaced_when_that_ch
     let read = MempoolRead::Loading(info);
     assert_eq!(rig.answer(Answer::Mempool(Ok(read))), ["Policy"]);
 }
+
+#[test]
+fn what_was_announced_before_a_reading_does_not_meet_its_transaction_after_it() {
+    let mut rig = Rig::following_at(apart());
+    reading_after_reconnect(&mut rig);
+    rig.accepted(1, 5);
+    rig.read(&[2], 9);
+    assert_eq!(rig.rawtx(1), [""; 0], "2 may have replaced it");
+}
+
+#[test]
+fn what_was_checked_before_a_reading_is_checked_again_after_it() {
+    let mut rig = Rig::following_at(without_sequence());
+    let ask = FollowerEvent::Asked(Ask::Check((&tx(1)).into()));
+    assert_eq!(rig.tell(ask), ["InMempool 1"]);
+    reading_after_reconnect(&mut rig);
+    rig.read(&[2], 9);
+    let held = |rig: &mut Rig| {
+        let (txs, tip) = (vec![(&tx(1)).into()], rig.tip);
+        let held = Ok(vec![true]);
+        rig.answer(Answer::InMempool { txs, tip, held })
+    };
+    assert_eq!(held(&mut rig), ["InMempool 1"], "2 may have replaced it");
+    assert_eq!(held(&mut rig), ["Accepted 1"]);
+}
+
+#[test]
+fn changes_count_from_the_connection_on() {
+    let mut rig = Rig::following();
+    rig.notice(Notice::Disconnected(ZmqTopic::ALL.to_vec()));
+    rig.until("Look");
+    rig.looked(100, Relation::Same);
+    rig.until("ReadMempool");
+    rig.read(&[], 1000);
+    // Another run of the node.
+    rig.notice(Notice::Connected(ZmqTopic::ALL.to_vec()));
+    rig.rawtx(1);
+    assert_eq!(rig.accepted(1, 1), ["Accepted 1"]);
+}

@@ -233,6 +233,18 @@ fn a_feed_is_believed_when_it_told_the_last_acceptance_before_the_nodes_next_num
     assert!(!rig.status().zmq.sequence.believed, "whoever comes now");
 }
 
+/// Its transaction may have come already, or come while nothing says that it was accepted.
+#[test]
+fn what_was_heard_during_the_reading_that_proves_the_feed_is_read_too() {
+    let mut rig = hinted("tcp://10.0.0.1:1");
+    rig.accepted(1, 8);
+    rig.until("ReadMempool");
+    rig.accepted(2, 9);
+    rig.read(&[1], 9);
+    assert!(rig.status().zmq.sequence.believed);
+    assert_eq!(rig.pass(50), ["ReadMempool"]);
+}
+
 /// A node that lists a hundred thousand transactions is busy with it.
 #[test]
 fn readings_for_the_proof_leave_the_node_time() {
