@@ -6,8 +6,8 @@
 //!    and [`crate::history`]'s to say.
 //! 2. A call that failed says in one sentence which call, why and what to do ([`NodeError`]), and
 //!    whether trying again can help ([`Retry`]).
-//! 3. Every call has a time limit or is watched while it runs, every queue a bound. A call that
-//!    nobody waits for any more is a dropped future.
+//! 3. Every call has a time limit or is watched while it runs, every queue a bound. What the node
+//!    works on counts, also when nobody waits for it any more.
 //!
 //! # Flow
 //!
@@ -74,6 +74,8 @@ pub enum NodeErrorKind {
     Rpc(i32),
     /// The answer is not what this call answers.
     Shape,
+    /// The answer is longer than one may be.
+    TooLong,
     /// The node is not of the store's chain.
     OtherChain,
     /// The settings do not fit this node.

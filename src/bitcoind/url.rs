@@ -39,7 +39,11 @@ impl NodeUrl {
         if rest.is_empty() {
             return Err(wrong("is empty"));
         }
-        match text.parse() {
+        match text.parse::<Uri>() {
+            // A port that is none is left out of the parts, and 80 would be asked.
+            Ok(uri) if uri.host() == Some("") || uri.port().is_none() && has_colon(&uri) => Err(
+                wrong(&format!("{text:?} has no host, or a port that is none")),
+            ),
             Ok(uri) => Ok(Self { text, uri }),
             Err(error) => Err(wrong(&format!("{text:?} is not an address ({error})"))),
         }
@@ -68,6 +72,12 @@ impl NodeUrl {
                 .parse()
                 .is_ok_and(|ip: std::net::IpAddr| ip.is_loopback())
     }
+}
+
+/// Behind the host.
+fn has_colon(uri: &Uri) -> bool {
+    let authority = uri.authority().map_or("", |authority| authority.as_str());
+    authority.len() > uri.host().unwrap_or_default().len()
 }
 
 impl fmt::Display for NodeUrl {
@@ -124,6 +134,8 @@ mod tests {
             ("http://", "is empty"),
             ("", "is empty"),
             ("http://a b:8332", "is not an address"),
+            ("http://a:83320", "a port that is none"),
+            ("http://:8332", "has no host"),
         ] {
             let error = NodeUrl::parse(text).expect_err(text);
             assert!(error.message.contains(why), "{text}: {error}");

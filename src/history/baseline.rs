@@ -1,9 +1,13 @@
 //! What added addresses owned before they were added: one scan ([`super::utxo_scan`]) for all that
 //! wait.
 //!
+//! A scan whose answer is too long, or never comes, is followed by one for half of its scripts, so
+//! that one address with very many outputs does not keep the others waiting for ever.
+//!
 //! It is merged in parts, each at our tip of that moment, so that what happens at that moment need
 //! not wait for all of it.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 use super::utxo_scan::{Outputs, ScanPart};
 use super::{Interrupted, NodeContext, blocking};
 use crate::bitcoind::rpc;
-use crate::bitcoind::{NodeError, NodeErrorKind};
+use crate::bitcoind::{NodeError, NodeErrorKind, Retry};
 use crate::clock::now_ms;
 use crate::indexer::{IndexerStopped, InputRefused};
 use crate::store::StoreError;
@@ -32,8 +36,11 @@ const FEW: (Duration, Duration) = (Duration::from_millis(20), Duration::from_sec
 /// The same once so many wait that more of them are to be expected.
 const MANY: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(5));
 const ARE_MANY: usize = 1000;
-/// Pause after something that only time mends.
+/// Pause after a failure, doubled with each further one up to the second; up to the third after
+/// something that a person has to mend.
 const PAUSE: Duration = Duration::from_secs(1);
+const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+const LONG_PAUSE: Duration = Duration::from_secs(60);
 const AGAIN: Duration = Duration::from_millis(200);
 /// Between two looks at the store without being told.
 const LOOK: Duration = Duration::from_secs(10);
@@ -46,7 +53,11 @@ pub(super) async fn run(
     shutdown: CancellationToken,
 ) -> Result<(), StoreError> {
     let rpc = context.rpc.clone();
-    let work = BaselineTask { context, wake };
+    let work = BaselineTask {
+        context,
+        wake,
+        failures: Failures::default(),
+    };
     tokio::select! {
         ended = work.serve() => ended,
         () = shutdown.cancelled() => {
@@ -61,6 +72,54 @@ pub(super) async fn run(
 struct BaselineTask {
     context: NodeContext,
     wake: Arc<Notify>,
+    failures: Failures,
+}
+
+/// What failures lead to.
+#[derive(Debug, Default)]
+struct Failures {
+    in_a_row: u32,
+    /// Scripts of the next scan at most.
+    most: Option<usize>,
+    /// Scripts that alone make the answer too long.
+    left_out: HashSet<ScriptBuf>,
+}
+
+impl Failures {
+    /// Before what failed is tried again.
+    fn pause(&mut self, error: &NodeError) -> Duration {
+        let longest = match error.retry() {
+            Retry::Transient => LONGEST_PAUSE,
+            Retry::Persistent => LONG_PAUSE,
+        };
+        let pause = (PAUSE * 2_u32.pow(self.in_a_row.min(8))).min(longest);
+        self.in_a_row = self.in_a_row.saturating_add(1);
+        pause
+    }
+
+    /// A scan of so many scripts, or of one, failed.
+    fn scan_failed(&mut self, kind: NodeErrorKind, count: usize, alone: Option<ScriptBuf>) {
+        if !matches!(kind, NodeErrorKind::TooLong | NodeErrorKind::TimedOut) {
+            return;
+        }
+        match alone {
+            None => self.most = Some(count / 2),
+            Some(spk) if kind == NodeErrorKind::TooLong => {
+                tracing::warn!(
+                    "bitcoind cannot tell what output script {} owns: it is too much; left out until the next start",
+                    spk.to_hex_string()
+                );
+                self.left_out.insert(spk);
+            }
+            Some(_) => return,
+        }
+        // The next scan is another one.
+        self.in_a_row = 0;
+    }
+
+    fn scanned(&mut self) {
+        self.most = self.most.and_then(|most| most.checked_mul(2));
+    }
 }
 
 impl BaselineTask {
@@ -68,7 +127,7 @@ impl BaselineTask {
         let mut told = None;
         loop {
             match self.round().await {
-                Ok(()) => told = None,
+                Ok(()) => (told, self.failures.in_a_row) = (None, 0),
                 Err(Interrupted::Moved) => tokio::time::sleep(AGAIN).await,
                 Err(Interrupted::Over) => return Ok(()),
                 Err(Interrupted::Store(error)) => {
@@ -83,7 +142,7 @@ impl BaselineTask {
                         );
                         told = Some(text);
                     }
-                    tokio::time::sleep(PAUSE).await;
+                    tokio::time::sleep(self.failures.pause(&error)).await;
                 }
             }
         }
@@ -105,7 +164,11 @@ impl BaselineTask {
             return Ok(());
         }
         tracing::debug!("scanning the node's unspent outputs for {count} added addresses");
-        let mut outputs = Outputs::scan(&self.context.rpc, spks, PART).await?;
+        let alone = spks.first().filter(|_| count == 1).cloned();
+        let outputs = Outputs::scan(&self.context.rpc, spks, PART).await;
+        let mut outputs =
+            outputs.inspect_err(|error| self.failures.scan_failed(error.kind, count, alone))?;
+        self.failures.scanned();
         let mut merged = 0;
         while !outputs.parts.is_empty() {
             // Nothing is told while monitoring is stopped.
@@ -135,7 +198,7 @@ impl BaselineTask {
         if self.pending(ARE_MANY).await?.len() == ARE_MANY {
             self.gather_until(began, MANY).await;
         }
-        self.pending(usize::MAX).await
+        self.pending(self.failures.most.unwrap_or(usize::MAX)).await
     }
 
     async fn gather_until(&self, began: Instant, (quiet, most): (Duration, Duration)) {
@@ -149,11 +212,18 @@ impl BaselineTask {
     /// Scripts that wait, at most `limit` and as many as fit into a request.
     async fn pending(&self, limit: usize) -> Result<Vec<ScriptBuf>, Interrupted> {
         let reader = self.context.reader.clone();
+        let left_out = self.failures.left_out.clone();
         blocking(move || {
             let mut room = REQUEST;
             let mut spks = Vec::new();
-            for pending in reader.snapshot().pending_baselines().take(limit) {
+            for pending in reader.snapshot().pending_baselines() {
                 let (_, row) = pending?;
+                if spks.len() >= limit {
+                    break;
+                }
+                if left_out.contains(&row.spk) {
+                    continue;
+                }
                 let Some(left) = room.checked_sub(rpc::scan_bytes(&row.spk)) else {
                     break;
                 };
@@ -187,5 +257,57 @@ impl BaselineTask {
             }
             Err(InputRefused::Stopped(IndexerStopped)) => Err(Interrupted::Over),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pauses_grow_and_are_longest_where_a_person_has_to_mend_something() {
+        for (kind, seconds) in [
+            (NodeErrorKind::Busy, [1, 2, 4, 5, 5, 5, 5, 5]),
+            (NodeErrorKind::MethodRefused, [1, 2, 4, 8, 16, 32, 60, 60]),
+        ] {
+            let error = NodeError::new(kind, "no");
+            let mut failures = Failures::default();
+            assert_eq!(seconds.map(|_| failures.pause(&error).as_secs()), seconds);
+        }
+    }
+
+    #[test]
+    fn one_script_whose_outputs_are_too_many_keeps_no_other_waiting() {
+        let mut waiting: Vec<_> = (0..100).map(|n| ScriptBuf::from_bytes(vec![n])).collect();
+        let bad = waiting[42].clone();
+        let (mut failures, mut scans) = (Failures::default(), 0);
+        while waiting.iter().any(|spk| !failures.left_out.contains(spk)) {
+            scans += 1;
+            let all = waiting
+                .iter()
+                .filter(|spk| !failures.left_out.contains(*spk));
+            let most = failures.most.unwrap_or(usize::MAX);
+            let scanned: Vec<_> = all.take(most).cloned().collect();
+            if scanned.contains(&bad) {
+                let alone = scanned.first().filter(|_| scanned.len() == 1).cloned();
+                failures.scan_failed(NodeErrorKind::TooLong, scanned.len(), alone);
+            } else {
+                failures.scanned();
+                waiting.retain(|spk| !scanned.contains(spk));
+            }
+            assert!(scans < 40, "{waiting:?}");
+        }
+        assert_eq!(waiting, [bad]);
+    }
+
+    #[test]
+    fn only_what_is_too_long_is_left_out() {
+        let mut failures = Failures::default();
+        failures.scan_failed(NodeErrorKind::Busy, 8, None);
+        assert_eq!(failures.most, None);
+        failures.scan_failed(NodeErrorKind::TimedOut, 8, None);
+        assert_eq!(failures.most, Some(4));
+        failures.scan_failed(NodeErrorKind::TimedOut, 1, Some(ScriptBuf::new()));
+        assert!(failures.left_out.is_empty());
     }
 }

@@ -5,6 +5,7 @@ use std::io;
 use std::iter::successors;
 use std::net::IpAddr;
 use std::path::Path;
+use std::sync::Arc;
 
 use http_body_util::LengthLimitError;
 use hyper_util::client::legacy;
@@ -69,7 +70,7 @@ impl Http {
     }
 
     /// Whether the node runs says what is wrong with a cookie that is not there.
-    pub(super) async fn no_cookie(&self, path: &Path, error: &io::Error) -> NodeError {
+    pub(super) async fn no_cookie(self: &Arc<Self>, path: &Path, error: &io::Error) -> NodeError {
         if is_out_of_files(error) {
             return too_many_files("read bitcoind's cookie");
         }
@@ -130,6 +131,16 @@ impl Http {
         .advise(Remedy::NameRpcPort)
     }
 
+    pub(super) fn away(&self, method: &str, status: u16) -> NodeError {
+        NodeError::new(
+            NodeErrorKind::Busy,
+            format!(
+                "{} answered {method} with HTTP {status}: what stands before bitcoind has no answer of it",
+                self.url
+            ),
+        )
+    }
+
     pub(super) fn timed_out(&self, method: &str) -> NodeError {
         NodeError::new(
             NodeErrorKind::TimedOut,
@@ -144,6 +155,13 @@ impl Http {
         // A name that could not be looked up does not say why.
         if io.is_some_and(is_out_of_files) || error.is_connect() && no_file_can_be_opened() {
             return too_many_files(&format!("connect to bitcoind at {} for {method}", self.url));
+        }
+        if is_no_http(error) {
+            return NodeError::new(
+                NodeErrorKind::Shape,
+                format!("{} does not speak HTTP ({})", self.url, last_cause(error)),
+            )
+            .advise(Remedy::NameRpcPort);
         }
         if !error.is_connect() {
             return self.broken(method, error);
@@ -171,7 +189,7 @@ impl Http {
             return self.broken(method, error);
         }
         NodeError::new(
-            NodeErrorKind::Shape,
+            NodeErrorKind::TooLong,
             format!(
                 "{} answered {method} with more than {} MB",
                 self.url,
@@ -191,6 +209,23 @@ impl Http {
             ),
         )
     }
+}
+
+pub(crate) fn cut_short() -> NodeError {
+    NodeError::new(
+        NodeErrorKind::Unreachable,
+        "a call to bitcoind was cut short: the daemon stops",
+    )
+}
+
+/// The other side is another program than a web server.
+pub(super) fn is_no_http(error: &legacy::Error) -> bool {
+    let mut causes = successors(error.source(), |&cause| cause.source());
+    causes.any(|cause| {
+        cause
+            .downcast_ref()
+            .is_some_and(|error: &hyper::Error| error.is_parse())
+    })
 }
 
 fn too_many_files(doing: &str) -> NodeError {

@@ -3,15 +3,16 @@
 //! # Laws
 //!
 //! 1. What a call may take is an argument of it, a [`Limit`] of time and of bytes.
-//! 2. A call that nobody waits for any more is a dropped future: its connection ends with it. What
-//!    the node has begun it goes on with; only a scan takes so long that it is ended there, too
-//!    ([`super::rpc`]).
-//! 3. At most [`CALLS`] are under way, and as many connections idle. (One that was begun for a call
-//!    which then got an idle one is kept, so there may be a few more than calls.)
+//! 2. At most [`CALLS`] that may keep the node busy are under way. The node works on one that
+//!    nobody waits for any more, so it counts until it is answered, or its time is over. Short ones
+//!    and a scan do not count and do not wait for those that do: of them there are few.
+//! 3. As many connections idle. (One that was begun for a call which then got an idle one is kept,
+//!    so there may be a few more than calls.)
 //! 4. A call whose connection ends before anything was answered is sent once more, on another one.
 //!    The node closes connections that idle, maybe in the moment in which one is used. It may also
-//!    have done what was asked before it was gone; that does no harm: all our calls are reads, but
-//!    for the start of a scan, and a second one is refused as long as the first one runs.
+//!    have done what was asked before it was gone; that does no harm to reads. A scan is not sent
+//!    again: the first one may run, and a second one is refused as long as it does.
+//! 5. A connection whose other side is gone without a word ends within [`SILENT`].
 //!
 //! What bitcoind answers (seen on 29.5):
 //!
@@ -24,63 +25,88 @@
 //! ```
 
 mod errors;
+mod outgoing;
 
 use std::net::IpAddr;
 use std::path::PathBuf;
-use std::sync::{Mutex, PoisonError};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use base64::Engine as _;
 use bytes::Bytes;
-use http_body_util::{BodyExt, Full, Limited};
-use hyper::Request;
+use http_body_util::{BodyExt, Limited};
+use hyper::body::{Body, Incoming};
 use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HeaderValue};
-use hyper_util::client::legacy::Client;
+use hyper::{Request, Response};
 use hyper_util::client::legacy::connect::{HttpConnector, HttpInfo};
-use hyper_util::rt::TokioExecutor;
+use hyper_util::client::legacy::{self, Client};
+use hyper_util::rt::{TokioExecutor, TokioTimer};
 use tokio::sync::Semaphore;
 use tokio::task::spawn_blocking;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use super::NodeError;
 use super::url::NodeUrl;
 use crate::config::Secret;
-pub(super) use errors::is_out_of_files;
+use errors::is_no_http;
+pub(super) use errors::{cut_short, is_out_of_files};
+use outgoing::Outgoing;
 
 /// For two of these clients beside what else asks the node: Core 32 takes 16 connections.
 const CALLS: usize = 6;
 const CONNECT_LIMIT: Duration = Duration::from_secs(3);
 /// bitcoind closes idle connections after 30 s (`-rpcservertimeout`).
 const IDLE_LIMIT: Duration = Duration::from_secs(25);
+/// Nothing that was sent is confirmed, or nothing was sent and nobody answers whether he is there.
+/// Keeps what stands between us and the node from forgetting the connection of a long scan, too.
+const SILENT: Duration = Duration::from_secs(15);
+const KEEP_ALIVE: Duration = Duration::from_secs(10);
+/// With this a node that starts answers 503 to REST.
+const STARTING: &[u8] = b"Service temporarily unavailable";
+/// A slow line may bring an answer in pieces for so many times the limit of one.
+const PIECES: u32 = 10;
+/// Memory for an answer before it is there, whatever the node says of its length.
+const RESERVED: usize = 16 << 20;
 
-/// What a call may take, from the connection to the last byte: time, and bytes of the answer. An
-/// endless one must not fill the memory.
+/// What a call may take: time, from its beginning (which may wait for other calls) to the first
+/// piece of the answer and from piece to piece, and bytes of the answer. An endless one must not
+/// fill the memory.
 #[derive(Clone, Copy)]
 pub(super) struct Limit {
-    time: Option<Duration>,
+    time: Duration,
     bytes: usize,
+    /// Among [`CALLS`].
+    counts: bool,
 }
 
 impl Limit {
-    pub(super) const LIGHT: Self = Self::new(Some(10), 8);
-    /// A block is at most 4 MB, what it spends about as much, and both twice that in hex.
-    pub(super) const BLOCK: Self = Self::new(Some(60), 16);
+    /// What the node has at hand.
+    pub(super) const LIGHT: Self = Self::new(10, 8, false);
+    /// A block in hex has at most 8 MB.
+    pub(super) const BLOCK: Self = Self::new(60, 16, true);
+    /// A block, or what it spends (240 MB at worst), from a node on this machine: milliseconds.
+    pub(super) const REST: Self = Self::new(15, 512, true);
     /// The mempool and batches, and a block with all that it spends in JSON: a busy node on a slow
     /// disk needs seconds. Five hundred transactions are 400 MB at worst.
-    pub(super) const HEAVY: Self = Self::new(Some(60), 512);
+    pub(super) const HEAVY: Self = Self::new(60, 512, true);
     /// For calls that are watched while they run: a scan of all unspent outputs takes minutes, on a
     /// slow disk an hour. A busy address has very many.
-    pub(super) const WATCHED: Self = Self::new(None, 1024);
+    pub(super) const WATCHED: Self = Self {
+        time: Duration::MAX,
+        ..Self::new(0, 1024, false)
+    };
 
-    const fn new(seconds: Option<u64>, megabytes: usize) -> Self {
-        let time = match seconds {
-            Some(seconds) => Some(Duration::from_secs(seconds)),
-            None => None,
-        };
+    const fn new(seconds: u64, megabytes: usize, counts: bool) -> Self {
         Self {
-            time,
+            time: Duration::from_secs(seconds),
             bytes: megabytes << 20,
+            counts,
         }
+    }
+
+    fn is_watched(self) -> bool {
+        self.time == Duration::MAX
     }
 }
 
@@ -98,8 +124,10 @@ pub enum Credentials {
 }
 
 pub(super) struct Http {
-    client: Client<HttpConnector, Full<Bytes>>,
-    calls: Semaphore,
+    client: Client<HttpConnector, Outgoing>,
+    calls: Arc<Semaphore>,
+    /// Bytes that went to and fro for calls that are watched.
+    moved: Arc<AtomicUsize>,
     pub(super) url: NodeUrl,
     pub(super) credentials: Credentials,
     /// User and `Authorization` of the last call.
@@ -119,12 +147,19 @@ impl Http {
         connector.set_connect_timeout(Some(CONNECT_LIMIT));
         // A request is one small packet; the answer to it must not wait for anything.
         connector.set_nodelay(true);
+        connector.set_keepalive(Some(KEEP_ALIVE));
+        connector.set_keepalive_interval(Some((SILENT - KEEP_ALIVE) / 2));
+        connector.set_keepalive_retries(Some(2));
+        #[cfg(target_os = "linux")]
+        connector.set_tcp_user_timeout(Some(SILENT));
         Self {
             client: Client::builder(TokioExecutor::new())
+                .pool_timer(TokioTimer::new())
                 .pool_idle_timeout(IDLE_LIMIT)
                 .pool_max_idle_per_host(CALLS)
                 .build(connector),
-            calls: Semaphore::new(CALLS),
+            calls: Arc::new(Semaphore::new(CALLS)),
+            moved: Arc::default(),
             url,
             credentials,
             login: Mutex::new(None),
@@ -134,8 +169,8 @@ impl Http {
     /// Sends one JSON body, calls of `method`, and returns the JSON that came back, whatever it
     /// says.
     pub(super) async fn post(
-        &self,
-        method: &str,
+        self: &Arc<Self>,
+        method: &'static str,
         body: Vec<u8>,
         limit: Limit,
     ) -> Result<Bytes, NodeError> {
@@ -154,22 +189,28 @@ impl Http {
         }
     }
 
-    /// `GET` of a path under `/rest/`. `None`: the node does not have it, or offers no REST.
-    pub(super) async fn get(&self, path: &str, limit: Limit) -> Result<Option<Bytes>, NodeError> {
+    /// `GET` of a path under `/rest/`. `None`: the node does not have it, offers no REST, or starts
+    /// (what RPC says better).
+    pub(super) async fn get(self: &Arc<Self>, path: &str) -> Result<Option<Bytes>, NodeError> {
         let uri = format!("http://{}/rest/{path}", self.url.authority());
-        let request = Request::get(uri).body(Full::default());
+        let request = Request::get(uri).body(Outgoing::default());
         let request = request.expect("host and path are good");
-        let answer = self.exchange("REST", request, limit).await?;
+        let answer = self.exchange("REST", request, Limit::REST).await?;
         match answer.status {
             200 => Ok(Some(answer.body)),
-            503 => Err(self.busy("REST")),
+            503 if !answer.body.starts_with(STARTING) => Err(self.busy("REST")),
             _ => Ok(None),
         }
     }
 
+    /// Bytes that went to and fro so far for calls that are watched.
+    pub(super) fn moved(&self) -> usize {
+        self.moved.load(Ordering::Relaxed)
+    }
+
     async fn call(
-        &self,
-        method: &str,
+        self: &Arc<Self>,
+        method: &'static str,
         body: Bytes,
         login: Option<&HeaderValue>,
         limit: Limit,
@@ -178,14 +219,15 @@ impl Http {
         if let Some(login) = login {
             request = request.header(AUTHORIZATION, login);
         }
-        let request = request.body(Full::new(body));
+        let moved = limit.is_watched().then(|| self.moved.clone());
+        let request = request.body(Outgoing::new(body, moved));
         let request = request.expect("address and header are good");
         self.exchange(method, request, limit).await
     }
 
     /// The HTTP status of a call without credentials, 401 from a node that lets our address in, and
     /// that address.
-    async fn knock(&self) -> Result<(u16, Option<IpAddr>), NodeError> {
+    async fn knock(self: &Arc<Self>) -> Result<(u16, Option<IpAddr>), NodeError> {
         let body = Bytes::from_static(br#"{"method":"uptime"}"#);
         let answer = self.call("uptime", body, None, Limit::LIGHT).await?;
         Ok((answer.status, answer.from))
@@ -193,41 +235,84 @@ impl Http {
 
     /// `what`: is asked for, in words.
     async fn exchange(
-        &self,
-        what: &str,
-        request: Request<Full<Bytes>>,
+        self: &Arc<Self>,
+        what: &'static str,
+        request: Request<Outgoing>,
         limit: Limit,
     ) -> Result<Answer, NodeError> {
-        let _call = self.calls.acquire().await;
+        if !limit.counts {
+            return self.send(what, request, limit, limit.time).await;
+        }
+        let end = Instant::now() + limit.time;
+        let permit = timeout(limit.time, self.calls.clone().acquire_owned()).await;
+        let permit = permit.map_err(|_| self.timed_out(what))?;
+        let http = self.clone();
+        let sent = tokio::spawn(async move {
+            let _permit = permit;
+            let left = end.saturating_duration_since(Instant::now());
+            http.send(what, request, limit, left).await
+        });
+        sent.await.unwrap_or_else(|_| Err(cut_short()))
+    }
+
+    /// `first`: time for the first piece of the answer.
+    async fn send(
+        &self,
+        what: &str,
+        request: Request<Outgoing>,
+        limit: Limit,
+        first: Duration,
+    ) -> Result<Answer, NodeError> {
         let exchange = async {
-            let mut answer = self.client.request(request.clone()).await;
-            if answer.as_ref().is_err_and(|error| !error.is_connect()) {
-                answer = self.client.request(request).await;
-            }
-            let (head, body) = answer
+            let head = timeout(first, self.head(request, limit)).await;
+            let (head, body) = head
+                .map_err(|_| self.timed_out(what))?
                 .map_err(|error| self.unanswered(what, &error))?
                 .into_parts();
-            let body = Limited::new(body, limit.bytes).collect().await;
+            let length = usize::try_from(body.size_hint().lower()).unwrap_or(usize::MAX);
+            let mut bytes = Vec::with_capacity(length.min(limit.bytes).min(RESERVED));
+            let mut body = Limited::new(body, limit.bytes);
+            loop {
+                let piece = timeout(limit.time, body.frame()).await;
+                let Some(piece) = piece.map_err(|_| self.timed_out(what))? else {
+                    break;
+                };
+                let piece = piece.map_err(|error| self.cut_off(what, &*error, limit.bytes))?;
+                let piece = piece.into_data().unwrap_or_default();
+                if limit.is_watched() {
+                    self.moved.fetch_add(piece.len(), Ordering::Relaxed);
+                }
+                bytes.extend_from_slice(&piece);
+            }
             Ok(Answer {
                 status: head.status.as_u16(),
-                body: body
-                    .map_err(|error| self.cut_off(what, &*error, limit.bytes))?
-                    .to_bytes(),
+                body: bytes.into(),
                 from: head
                     .extensions
                     .get()
                     .map(|info: &HttpInfo| info.local_addr().ip()),
             })
         };
-        match limit.time {
-            None => exchange.await,
-            Some(time) => timeout(time, exchange)
-                .await
-                .unwrap_or_else(|_| Err(self.timed_out(what))),
+        timeout(limit.time.saturating_mul(PIECES), exchange)
+            .await
+            .unwrap_or_else(|_| Err(self.timed_out(what)))
+    }
+
+    async fn head(
+        &self,
+        request: Request<Outgoing>,
+        limit: Limit,
+    ) -> Result<Response<Incoming>, legacy::Error> {
+        let answer = self.client.request(request.clone()).await;
+        match &answer {
+            Err(error) if !error.is_connect() && !is_no_http(error) && !limit.is_watched() => {
+                self.client.request(request).await
+            }
+            _ => answer,
         }
     }
 
-    async fn judge(&self, method: &str, answer: Answer) -> Result<Bytes, NodeError> {
+    async fn judge(self: &Arc<Self>, method: &str, answer: Answer) -> Result<Bytes, NodeError> {
         let start = answer.body.iter().find(|byte| !byte.is_ascii_whitespace());
         match answer.status {
             200 | 404 | 500 if matches!(start, Some(b'{' | b'[')) => Ok(answer.body),
@@ -236,19 +321,26 @@ impl Http {
                 _ => self.method_refused(method),
             }),
             503 => Err(self.busy(method)),
+            502 | 504 => Err(self.away(method, answer.status)),
             status => Err(self.not_json(method, status)),
         }
     }
 
-    /// Who we are in `rpcwhitelist`, once a call was made.
+    /// Who we are in `rpcwhitelist`; of a cookie's user once a call was made.
     pub(super) fn user(&self) -> String {
+        if let Credentials::User { user, .. } = &self.credentials {
+            return user.clone();
+        }
         let login = self.login.lock().unwrap_or_else(PoisonError::into_inner);
         let user = login.as_ref().map(|(user, _)| user.clone());
         user.unwrap_or_else(|| "__cookie__".to_owned())
     }
 
     /// The value of `Authorization`, read again if the node refused the one that we have.
-    async fn login(&self, refused: Option<&HeaderValue>) -> Result<HeaderValue, NodeError> {
+    async fn login(
+        self: &Arc<Self>,
+        refused: Option<&HeaderValue>,
+    ) -> Result<HeaderValue, NodeError> {
         let kept = || self.login.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some((_, known)) = &*kept()
             && Some(known) != refused
@@ -267,7 +359,8 @@ impl Http {
             }
         };
         let value = base64::engine::general_purpose::STANDARD.encode(&pair);
-        let value = HeaderValue::try_from(format!("Basic {value}")).expect("base64 is ASCII");
+        let mut value = HeaderValue::try_from(format!("Basic {value}")).expect("base64 is ASCII");
+        value.set_sensitive(true);
         let user = pair.split(':').next().unwrap_or_default();
         *kept() = Some((user.to_owned(), value.clone()));
         Ok(value)
@@ -275,163 +368,4 @@ impl Http {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::sync::Arc;
-    use std::sync::atomic::{AtomicUsize, Ordering};
-
-    use tokio::io::{AsyncReadExt, AsyncWriteExt};
-    use tokio::net::{TcpListener, TcpStream};
-
-    use super::*;
-    use crate::bitcoind::NodeErrorKind;
-
-    const HALF: &str = "HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\n[1";
-
-    async fn listener() -> (TcpListener, Http) {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap().to_string();
-        let credentials = Credentials::User {
-            user: "user".into(),
-            password: Secret("password".into()),
-            conf: None,
-        };
-        let http = Http::new(NodeUrl::parse(&address).unwrap(), credentials);
-        (listener, http)
-    }
-
-    /// Reads a request. `false`: the connection has ended.
-    async fn asked(stream: &mut TcpStream) -> bool {
-        stream.read(&mut [0; 1000]).await.unwrap_or(0) > 0
-    }
-
-    /// A server that gives each connection these answers, one for each request, and ends it at the
-    /// request after them; at once after an answer without an end.
-    async fn server(answers: &'static [&'static str]) -> Http {
-        let (listener, http) = listener().await;
-        tokio::spawn(async move {
-            while let Ok((mut stream, _)) = listener.accept().await {
-                for answer in answers {
-                    asked(&mut stream).await;
-                    let _ = stream.write_all(answer.as_bytes()).await;
-                }
-                if !answers.contains(&HALF) {
-                    asked(&mut stream).await;
-                }
-            }
-        });
-        http
-    }
-
-    #[tokio::test]
-    async fn a_connection_is_kept_and_one_that_ends_unanswered_is_replaced() {
-        let http = server(&[
-            "HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nabc",
-            "HTTP/1.1 404 Not Found\r\nContent-Length: 1\r\n\r\nx",
-        ])
-        .await;
-        for _ in 0..3 {
-            let found = http.get("a", Limit::BLOCK).await;
-            assert_eq!(found, Ok(Some("abc".into())));
-            assert_eq!(http.get("a", Limit::BLOCK).await, Ok(None));
-        }
-    }
-
-    #[tokio::test]
-    async fn an_answer_that_never_comes_breaks_off_or_never_ends_is_none() {
-        for (answers, kind, words) in [
-            (&[][..], NodeErrorKind::Unreachable, "broke during uptime"),
-            (&[HALF], NodeErrorKind::Unreachable, "broke during uptime"),
-            (
-                &["HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n[1,2,3,4]"],
-                NodeErrorKind::Shape,
-                "answered uptime with more than 0 MB",
-            ),
-            (
-                &["HTTP/1.1 503 Busy\r\nContent-Length: 0\r\n\r\n"],
-                NodeErrorKind::Busy,
-                "has no room for uptime",
-            ),
-        ] {
-            let limit = Limit {
-                bytes: 8,
-                ..Limit::LIGHT
-            };
-            let http = server(answers).await;
-            let error = http.post("uptime", Vec::new(), limit).await.unwrap_err();
-            assert!(
-                error.kind == kind && error.message.contains(words),
-                "{error}"
-            );
-        }
-    }
-
-    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-    async fn connections_are_used_again() {
-        let (listener, http) = listener().await;
-        let accepted = Arc::new(AtomicUsize::new(0));
-        let count = accepted.clone();
-        tokio::spawn(async move {
-            while let Ok((mut stream, _)) = listener.accept().await {
-                count.fetch_add(1, Ordering::Relaxed);
-                tokio::spawn(async move {
-                    while asked(&mut stream).await {
-                        let answer = b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\nx";
-                        stream.write_all(answer).await.unwrap();
-                    }
-                });
-            }
-        });
-        let calls = async || {
-            for _ in 0..200 {
-                http.get("a", Limit::BLOCK).await.unwrap();
-            }
-        };
-        tokio::join!(calls(), calls(), calls());
-        let all = accepted.load(Ordering::Relaxed);
-        assert!(all <= 2 * CALLS, "{all}");
-    }
-
-    #[tokio::test]
-    async fn a_call_is_given_up_when_its_time_is_over() {
-        let (_listener, http) = listener().await;
-        let limit = Limit {
-            time: Some(Duration::from_millis(20)),
-            ..Limit::LIGHT
-        };
-        let error = http.post("uptime", Vec::new(), limit).await.unwrap_err();
-        assert_eq!(error.kind, NodeErrorKind::TimedOut);
-    }
-
-    #[tokio::test]
-    async fn the_connection_of_a_call_that_nobody_waits_for_ends() {
-        let (listener, http) = listener().await;
-        let served = async {
-            let (mut stream, _) = listener.accept().await.unwrap();
-            assert!(asked(&mut stream).await);
-            stream
-        };
-        let mut stream = tokio::select! {
-            _ = http.get("a", Limit::BLOCK) => unreachable!("nobody answers"),
-            stream = served => stream,
-        };
-        assert!(!asked(&mut stream).await);
-    }
-
-    #[tokio::test]
-    async fn only_so_many_calls_are_under_way_at_once() {
-        let (listener, http) = listener().await;
-        let calls = (0..2 * CALLS).map(|_| http.get("a", Limit::BLOCK));
-        let accepted = async {
-            let mut streams = Vec::new();
-            while streams.len() < CALLS {
-                streams.push(listener.accept().await.unwrap());
-            }
-            let more = timeout(Duration::from_millis(100), listener.accept()).await;
-            assert!(more.is_err(), "{more:?}");
-        };
-        tokio::select! {
-            _ = futures_util::future::join_all(calls) => unreachable!("nobody answers"),
-            () = accepted => {}
-        }
-    }
-}
+mod tests;

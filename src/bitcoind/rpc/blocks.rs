@@ -14,6 +14,7 @@ use super::method::Method;
 use crate::bitcoind::http::Limit;
 use crate::bitcoind::{NodeError, NodeErrorKind};
 use crate::remedy::Remedy;
+use crate::tracker::RawBlock;
 
 /// The index of compact block filters, as `getindexinfo` describes it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
@@ -97,36 +98,52 @@ impl VerboseInput {
 }
 
 impl Rpc {
-    /// A block as bytes, which are not looked at. Over REST where a node on this machine offers it.
-    pub(super) async fn raw_block(&self, hash: BlockHash) -> Result<Bytes, NodeError> {
-        if let Some(raw) = self.rest(&format!("block/{hash}.bin")).await {
-            return Ok(raw);
+    /// One block, over REST where a node on this machine offers it (ten times cheaper than hex in
+    /// JSON).
+    pub async fn block(&self, hash: BlockHash) -> Result<RawBlock, NodeError> {
+        let parse = |raw| RawBlock::parse(raw).filter(|block| block.hash() == hash);
+        let rest = self.rest(&format!("block/{hash}.bin")).await?;
+        if let Some(block) = rest.and_then(parse) {
+            return Ok(block);
         }
         // Any bytes in hex.
         let raw: ScriptBuf = self
             .call(Method::Block, json!([hash, 0]), Limit::BLOCK)
             .await?;
-        Ok(raw.into_bytes().into())
+        parse(raw.into_bytes().into()).ok_or_else(|| {
+            NodeError::new(
+                NodeErrorKind::Shape,
+                format!(
+                    "bitcoind answered with another block than {hash}: is its RPC port another program's?"
+                ),
+            )
+        })
     }
 
     /// The outputs that a block spends, as bytes: for each of its transactions a list, empty for
     /// the coinbase. `None`: the node does not offer it (Bitcoin Core does since 30, over REST).
-    pub async fn raw_spent_outputs(&self, hash: BlockHash) -> Option<Bytes> {
+    pub async fn raw_spent_outputs(&self, hash: BlockHash) -> Result<Option<Bytes>, NodeError> {
         self.rest(&format!("spenttxouts/{hash}.bin")).await
     }
 
-    /// Over REST, which has no authentication, so a node on this machine only is asked. `None` for
-    /// whatever reason: RPC gets through, or says better what is wrong. What REST does not offer
-    /// costs a tenth of a millisecond, so that is not remembered.
-    async fn rest(&self, path: &str) -> Option<Bytes> {
+    /// Over REST, which has no authentication, so a node on this machine only is asked. `None`: RPC
+    /// gets through, or says better what is wrong. A node that is too busy or too slow for REST
+    /// must not be asked over RPC, which costs it far more. What REST does not offer costs a tenth
+    /// of a millisecond, so that is not remembered.
+    async fn rest(&self, path: &str) -> Result<Option<Bytes>, NodeError> {
         if !self.url().is_loopback() {
-            return None;
+            return Ok(None);
         }
-        let answer = self.http.get(path, Limit::BLOCK).await;
-        answer.unwrap_or_else(|error| {
-            tracing::debug!("asking over RPC: {error}");
-            None
-        })
+        match self.http.get(path).await {
+            Err(error) if matches!(error.kind, NodeErrorKind::Busy | NodeErrorKind::TimedOut) => {
+                Err(error)
+            }
+            Err(error) => {
+                tracing::debug!("asking over RPC: {error}");
+                Ok(None)
+            }
+            answer => answer,
+        }
     }
 
     /// All inputs of a block, but for the coinbase's, in block order with what they spend.
@@ -160,24 +177,32 @@ impl Rpc {
 mod tests {
     use std::io::{BufRead, BufReader, Read, Write};
     use std::net::TcpListener;
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
 
     use super::*;
     use crate::bitcoind::Credentials;
     use crate::bitcoind::url::NodeUrl;
     use crate::config::Secret;
 
+    /// A block of nothing but its header.
+    const BLOCK: [u8; 80] = [7; 80];
+
     /// A node that gives each connection one answer: this to REST (nothing: it breaks the
-    /// connection), and a block of two bytes over RPC.
-    fn node(rest: &'static str) -> Rpc {
+    /// connection), and the block over RPC. With how often it was asked over RPC.
+    fn node(rest: Vec<u8>) -> (Rpc, Arc<AtomicUsize>) {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port is free");
         let address = listener.local_addr().expect("it listens");
+        let asked = Arc::new(AtomicUsize::new(0));
+        let count = asked.clone();
         std::thread::spawn(move || {
             for stream in listener.incoming() {
                 let mut stream = BufReader::new(stream.expect("a connection"));
                 let mut head = String::new();
                 while !head.ends_with("\r\n\r\n") && stream.read_line(&mut head).unwrap_or(0) > 0 {}
-                let mut answer = rest.to_owned();
-                if !head.starts_with("GET /rest/block/") {
+                let mut answer = rest.clone();
+                if !head.starts_with("GET /rest/") {
+                    count.fetch_add(1, Ordering::Relaxed);
                     let head = head.to_ascii_lowercase();
                     let length = head
                         .lines()
@@ -186,14 +211,11 @@ mod tests {
                     let mut body = vec![0; length.expect("a body has a length")];
                     stream.read_exact(&mut body).expect("it has come");
                     let call: Value = serde_json::from_slice(&body).expect("a call");
-                    let text = json!({ "result": "0102", "error": null, "id": call["id"] });
-                    let text = text.to_string();
-                    answer = format!(
-                        "HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: {}\r\n\r\n{text}",
-                        text.len()
-                    );
+                    let block = ScriptBuf::from_bytes(BLOCK.into()).to_hex_string();
+                    let text = json!({ "result": block, "error": null, "id": call["id"] });
+                    answer = http("200 OK", text.to_string().as_bytes());
                 }
-                let _ = stream.get_mut().write_all(answer.as_bytes());
+                let _ = stream.get_mut().write_all(&answer);
             }
         });
         let credentials = Credentials::User {
@@ -202,32 +224,80 @@ mod tests {
             conf: None,
         };
         let url = NodeUrl::parse(&address.to_string()).expect("an address");
-        Rpc::new(url, credentials)
+        (Rpc::new(url, credentials), asked)
+    }
+
+    fn http(status: &str, body: &[u8]) -> Vec<u8> {
+        let length = body.len();
+        let head =
+            format!("HTTP/1.1 {status}\r\nConnection: close\r\nContent-Length: {length}\r\n\r\n");
+        [head.as_bytes(), body].concat()
+    }
+
+    fn hash() -> BlockHash {
+        let block = RawBlock::parse(Bytes::from_static(&BLOCK));
+        block.expect("a header").hash()
     }
 
     #[tokio::test]
-    async fn a_block_comes_over_rpc_where_rest_is_not_offered_or_fails_however() {
-        let hash = "0000000000000000000000000000000000000000000000000000000000000001";
-        let hash: BlockHash = hash.parse().expect("a hash");
-        let absent = "HTTP/1.1 404 Not Found\r\nConnection: close\r\nContent-Length: 0\r\n\r\n";
-        let busy = "HTTP/1.1 503 Busy\r\nConnection: close\r\nContent-Length: 0\r\n\r\n";
-        let half = "HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 9\r\n\r\nR";
-        let endless = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n99999999\r\nR";
-        let offered = "HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 1\r\n\r\nR";
-        for (rest, block) in [
-            (absent, &b"\x01\x02"[..]),
-            ("", b"\x01\x02"),
-            (busy, b"\x01\x02"),
-            (half, b"\x01\x02"),
-            (endless, b"\x01\x02"),
-            (offered, b"R"),
+    async fn a_block_comes_over_rpc_where_rest_is_not_offered_or_not_good() {
+        let half = b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 90\r\n\r\nR".to_vec();
+        let endless =
+            b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n99999999\r\nR".to_vec();
+        let starting = http(
+            "503 Starting",
+            b"Service temporarily unavailable: Loading\r\n",
+        );
+        for (rest, over_rpc) in [
+            (http("404 Not Found", b""), 1),
+            (Vec::new(), 1),
+            (half, 1),
+            (endless, 1),
+            (starting, 1),
+            (http("200 OK", b"another program's"), 1),
+            (http("200 OK", &[8; 80]), 1),
+            (http("200 OK", &BLOCK), 0),
         ] {
-            let node = node(rest);
-            for _ in 0..2 {
-                let got = node.raw_block(hash).await;
-                assert_eq!(got.as_deref(), Ok(block), "{rest}");
-            }
+            let text = String::from_utf8_lossy(&rest).into_owned();
+            let (node, asked) = node(rest);
+            let got = node.block(hash()).await.expect(&text);
+            assert_eq!(got.bytes(), BLOCK, "{text}");
+            assert_eq!(asked.load(Ordering::Relaxed), over_rpc, "{text}");
         }
+    }
+
+    #[tokio::test]
+    async fn a_node_that_has_no_room_is_not_asked_for_what_costs_it_more() {
+        let (node, asked) = node(http("503 Busy", b"Work queue depth exceeded"));
+        let block = node.block(hash()).await.expect_err("no room");
+        let spent = node.raw_spent_outputs(hash()).await.expect_err("no room");
+        assert_eq!(
+            (block.kind, spent.kind),
+            (NodeErrorKind::Busy, NodeErrorKind::Busy)
+        );
+        assert_eq!(asked.load(Ordering::Relaxed), 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_node_that_is_silent_is_given_up_soon() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await;
+        let listener = listener.expect("a port is free");
+        let url = listener.local_addr().expect("it listens").to_string();
+        let url = NodeUrl::parse(&url).expect("an address");
+        let credentials = Credentials::User {
+            user: "user".into(),
+            password: Secret("password".into()),
+            conf: None,
+        };
+        let rpc = Rpc::new(url, credentials);
+        let begun = tokio::time::Instant::now();
+        let error = rpc.hashes(vec![7]).await.expect_err("no answer");
+        assert_eq!(error.kind, NodeErrorKind::TimedOut);
+        assert!(begun.elapsed().as_secs() <= 10);
+        let begun = tokio::time::Instant::now();
+        let error = rpc.block(hash()).await.expect_err("no answer");
+        assert_eq!(error.kind, NodeErrorKind::TimedOut);
+        assert!(begun.elapsed().as_secs() <= 15);
     }
 
     fn input(text: &str) -> Result<Option<Prevout>, NodeError> {

@@ -7,9 +7,9 @@ use serde_json::json;
 use super::answers::{Blockchain, Header, MempoolInfo, MempoolTxids, Network, Notification};
 use super::client::{Rpc, shape};
 use super::method::Method;
+use crate::bitcoind::NodeError;
 use crate::bitcoind::http::Limit;
-use crate::bitcoind::{NodeError, NodeErrorKind};
-use crate::tracker::{RawBlock, RawTx};
+use crate::tracker::RawTx;
 
 const NOT_FOUND: i32 = -5;
 const OUT_OF_RANGE: i32 = -8;
@@ -110,19 +110,5 @@ impl Rpc {
             .batches(Method::MempoolEntry, params, NOT_FOUND)
             .await?;
         Ok(found.iter().map(Option::is_some).collect())
-    }
-
-    /// One block, over REST where a node on this machine offers it (ten times cheaper than hex in
-    /// JSON).
-    pub async fn block(&self, hash: BlockHash) -> Result<RawBlock, NodeError> {
-        let block = RawBlock::parse(self.raw_block(hash).await?);
-        block.filter(|block| block.hash() == hash).ok_or_else(|| {
-            NodeError::new(
-                NodeErrorKind::Shape,
-                format!(
-                    "bitcoind answered with another block than {hash}: is its REST or RPC port another program's?"
-                ),
-            )
-        })
     }
 }

@@ -12,13 +12,16 @@ use serde_json::value::{RawValue, to_raw_value};
 use tokio::task::spawn_blocking;
 
 use super::method::Method;
-use crate::bitcoind::http::{Credentials, Http, Limit};
+use crate::bitcoind::http::{Credentials, Http, Limit, cut_short};
 use crate::bitcoind::url::NodeUrl;
 use crate::bitcoind::{NodeError, NodeErrorKind};
 use crate::remedy::Remedy;
 
 /// Calls in one HTTP request.
 pub const BATCH: usize = 500;
+
+/// Block hashes or headers that the node has at hand.
+const FEW: usize = 20;
 
 const WARMING_UP: i32 = -28;
 /// Longer answers are read beside the runtime: a megabyte of JSON takes some milliseconds.
@@ -105,7 +108,11 @@ impl Rpc {
                 serde_json::to_vec(&calls.collect::<Vec<_>>())
             });
             let body = body.map_err(|error| shape(method, &error))?;
-            let answer = self.http.post(method.name(), body, Limit::HEAVY).await?;
+            let limit = match method {
+                Method::BlockHash | Method::BlockHeader if chunk.len() <= FEW => Limit::LIGHT,
+                _ => Limit::HEAVY,
+            };
+            let answer = self.http.post(method.name(), body, limit).await?;
             let count = chunk.len();
             let found = read(answer, move |answer| batch(method, answer, count, absent));
             all.extend(found.await?);
@@ -165,13 +172,6 @@ async fn read<T: Send + 'static>(
     }
     let work = spawn_blocking(move || work(&answer)).await;
     work.unwrap_or_else(|_| Err(cut_short()))
-}
-
-pub(super) fn cut_short() -> NodeError {
-    NodeError::new(
-        NodeErrorKind::Unreachable,
-        "a call to bitcoind was cut short: the daemon stops",
-    )
 }
 
 pub(super) fn shape(method: Method, what: &dyn Display) -> NodeError {

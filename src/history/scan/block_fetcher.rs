@@ -43,7 +43,7 @@ impl Fetched {
     }
 }
 
-/// Blocks that are to be read, ascending. Dropping it ends its calls.
+/// Blocks that are to be read, ascending. When it is dropped, no further ones are asked for.
 pub(super) struct BlockFetcher {
     rpc: Rpc,
     permits: Arc<Semaphore>,
@@ -173,7 +173,7 @@ async fn fetch(rpc: &Rpc, block: BlockId, prevouts: bool) -> Result<Fetched, Nod
     let raw = rpc.block(block.hash).await?;
     let spent = match prevouts {
         false => None,
-        true => Some(match rpc.raw_spent_outputs(block.hash).await {
+        true => Some(match rpc.raw_spent_outputs(block.hash).await? {
             Some(raw) => Spent::Raw(raw),
             None => Spent::Told(rpc.prevouts(block.hash).await?),
         }),

@@ -8,8 +8,9 @@
 //! 2. A block counts when it hashes to what was asked for and builds on the block before it.
 //!    Whether that chain is ours is for the tracker to say, which also sets scans back when a reorg
 //!    takes blocks from them.
-//! 3. The live feed comes first: connections of our own, at most four blocks fetched at a time,
-//!    searched beside the runtime, and merged in small inputs, one at a time.
+//! 3. The live feed comes first: connections of our own, at most four blocks fetched at a time (six
+//!    with those that nobody waits for any more), searched beside the runtime, and merged in small
+//!    inputs, one at a time.
 //! 4. Scans at the same height go together: a block is fetched and searched once for all of them
 //!    and their scripts. What grows is only what is found.
 //! 5. A scan that cannot go on says why, waits, and holds up no other.
