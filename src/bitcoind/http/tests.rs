@@ -179,6 +179,7 @@ async fn a_call_that_nobody_waits_for_counts_until_the_node_has_answered_it() {
 async fn short_and_watched_calls_wait_for_no_other_and_the_wait_is_within_the_limit() {
     let (listener, http) = listener().await;
     let calls = futures_util::future::join_all((0..=CALLS).map(|_| http.get("a")));
+    let answers = std::cell::Cell::new(0);
     let others = async {
         let _streams = accepted(&listener).await;
         for limit in [Limit::LIGHT, Limit::WATCHED] {
@@ -190,6 +191,7 @@ async fn short_and_watched_calls_wait_for_no_other_and_the_wait_is_within_the_li
             };
             let (got, ()) = tokio::join!(http.post("uptime", Vec::new(), limit), answered);
             assert_eq!(got, Ok("[]".into()));
+            answers.set(answers.get() + 1);
         }
         std::future::pending::<()>().await;
     };
@@ -201,6 +203,7 @@ async fn short_and_watched_calls_wait_for_no_other_and_the_wait_is_within_the_li
     for ended in ended {
         assert_eq!(ended.unwrap_err().kind, NodeErrorKind::TimedOut);
     }
+    assert_eq!(answers.get(), 2);
     let took = begun.elapsed();
     assert!(took < Limit::REST.time + Duration::from_secs(1), "{took:?}");
 }
