@@ -104,15 +104,9 @@ pub async fn run(
         ..context.clone()
     };
     let end = shutdown.child_token();
-    let scanning = scan::Scanning {
-        context: apart.clone(),
-        wake: scans,
-        status,
-        progress,
-    };
     let mut tasks = JoinSet::new();
     tasks.spawn(baseline::run(context.clone(), baseline, end.clone()));
-    tasks.spawn(scan::run(scanning, end.clone()));
+    tasks.spawn(scan::run(apart, scans, progress, status, end.clone()));
     tasks.spawn(audit::run(context, audits, end.clone()));
     let mut result = Ok(());
     while let Some(ended) = tasks.join_next().await {

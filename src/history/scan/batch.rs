@@ -1,140 +1,179 @@
-//! Scans that go the same way, with what has to be in memory for it. All of it is read from the
-//! store, so it can be dropped at any time.
+//! Scans that go together, with what has to be in memory for it. All of it is made from the store,
+//! anew whenever other scans go together, so it can be dropped at any time.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use bitcoin::{OutPoint, ScriptBuf};
-use serde_json::{Value, json};
 
-use super::block_matcher::BlockMatcher;
+use super::block_fetcher::{BlockFetcher, Fetched, Spent};
+use super::block_matcher::{BlockMatcher, Hit, MalformedBlock};
+use crate::bitcoind::{NodeError, NodeErrorKind, Rpc};
+use crate::history::{Interrupted, blocking};
 use crate::store::{StoreError, StoreReader};
-use crate::tracker::{BlockId, ScanId, ScanRow, ScriptHash, Status};
+use crate::tracker::input::FoundOutput;
+use crate::tracker::{BlockId, PastBlock, PastTx, ScanId, ScanRow, ScriptHash, Status};
 
 /// Above this many scripts block filters name nearly every block.
 const FILTERED: usize = 20_000;
 /// Transactions of a history that are read at once.
 const PAGE: usize = 500;
 
-struct BatchMember {
-    scan: ScanId,
-    /// Scripts that its row counted: fewer later means that some are not watched any more.
-    count: u32,
-    first: u32,
-    scripts: Arc<HashSet<ScriptHash>>,
+pub(super) struct ScanBatch {
+    /// With the number of scripts that the row counted: fewer later means that some are not watched
+    /// any more.
+    pub(super) members: Vec<(ScanId, u32)>,
+    /// Of each member.
+    pub(super) scripts: Vec<Arc<HashSet<ScriptHash>>>,
+    /// Outputs from before the first scanned block matter, which only the node knows.
+    pub(super) needs_prevouts: bool,
+    /// For block filters, if they can tell which blocks matter.
+    pub(super) spks: Option<Vec<ScriptBuf>>,
+    /// First height that is not searched.
+    pub(super) next: u32,
+    /// The last block that was searched, once there is one.
+    pub(super) below: Option<BlockId>,
+    pub(super) fetcher: Option<BlockFetcher>,
+    matcher: BlockMatcher,
 }
 
-pub(super) struct ScanBatch {
-    members: Vec<BatchMember>,
-    /// First height that is not scanned.
-    pub(super) next: u32,
-    /// The last block that was scanned, once there is one.
-    pub(super) below: Option<BlockId>,
-    /// Lent out while it searches.
-    pub(super) matcher: Option<BlockMatcher>,
-    /// Of all members; given up when there are too many for filters.
-    spks: Option<Vec<ScriptBuf>>,
-    /// Scripts that the matcher knows, those of members that have left included.
-    loaded: usize,
+impl From<MalformedBlock> for Interrupted {
+    fn from(MalformedBlock(what): MalformedBlock) -> Self {
+        Self::Node(NodeError::new(
+            NodeErrorKind::Shape,
+            format!("bitcoind answered with {what}: is its REST or RPC port another program's?"),
+        ))
+    }
 }
 
 impl ScanBatch {
-    pub(super) fn new(next: u32, key: &[u8; 16]) -> Self {
-        Self {
-            members: Vec::new(),
-            next,
-            below: None,
-            matcher: Some(BlockMatcher::new(key)),
-            spks: Some(Vec::new()),
-            loaded: 0,
-        }
-    }
-
-    pub(super) fn scans(&self) -> Vec<ScanId> {
-        self.members.iter().map(|member| member.scan).collect()
-    }
-
-    /// The scripts of each of [`Self::scans`].
-    pub(super) fn scripts(&self) -> Vec<Arc<HashSet<ScriptHash>>> {
-        self.members
-            .iter()
-            .map(|member| member.scripts.clone())
-            .collect()
-    }
-
-    /// Whether outputs from before the first scanned block matter, which only the node knows.
-    pub(super) fn needs_prevouts(&self) -> bool {
-        self.members.iter().any(|member| member.first > 0)
-    }
-
-    /// Whether block filters can tell which blocks matter.
-    pub(super) fn is_filtered(&self) -> bool {
-        self.spks.is_some()
-    }
-
-    /// For `scanblocks`.
-    pub(super) fn descriptors(&self) -> Value {
-        self.spks
-            .iter()
-            .flatten()
-            .map(|spk| json!(format!("raw({})", spk.to_hex_string())))
-            .collect()
-    }
-
-    /// Makes these scans, all of which have come to [`Self::next`], the members. False when it is
-    /// better to begin with a new batch.
-    pub(super) fn set_members(
-        &mut self,
+    /// For these scans, all of which have come to height `next`.
+    pub(super) fn load(
         reader: &StoreReader,
         scans: &[(ScanId, ScanRow)],
-    ) -> Result<bool, StoreError> {
-        let mut wanted: BTreeMap<_, _> = scans.iter().map(|(scan, row)| (*scan, row)).collect();
-        self.members.retain(|member| {
-            let stays = wanted
-                .get(&member.scan)
-                .is_some_and(|row| row.scripts == member.count);
-            stays && wanted.remove(&member.scan).is_some()
-        });
-        for (scan, row) in wanted {
-            self.add(reader, scan, row)?;
-        }
-        let live: usize = self.members.iter().map(|member| member.scripts.len()).sum();
-        Ok(self.loaded <= 2 * live.max(100))
-    }
-
-    fn add(&mut self, reader: &StoreReader, scan: ScanId, row: &ScanRow) -> Result<(), StoreError> {
-        let scripts = reader.snapshot().scan_scripts(&scan)?;
-        for script in &scripts {
-            let Some(spk) = reader.snapshot().watch(script)?.map(|row| row.spk) else {
-                continue;
-            };
-            if let Some(matcher) = &mut self.matcher {
-                matcher.watch(&spk);
-                if self.next > 0 {
-                    track_unspent(reader, matcher, script, &spk, self.next)?;
+        next: u32,
+        key: &[u8; 16],
+    ) -> Result<Self, StoreError> {
+        let mut batch = Self {
+            members: members(scans),
+            scripts: Vec::with_capacity(scans.len()),
+            needs_prevouts: scans.iter().any(|(_, row)| row.first() > 0),
+            spks: Some(Vec::new()),
+            next,
+            below: None,
+            fetcher: None,
+            matcher: BlockMatcher::new(key),
+        };
+        for (scan, _) in scans {
+            let scripts = reader.snapshot().scan_scripts(scan)?;
+            for script in &scripts {
+                if let Some(row) = reader.snapshot().watch(script)? {
+                    batch.watch(reader, script, row.spk)?;
                 }
             }
-            // Filters leave some scripts out.
-            let filtered = !spk.is_op_return() && !spk.is_empty();
-            self.spks = self
-                .spks
-                .take()
-                .filter(|spks| filtered && spks.len() < FILTERED);
-            self.spks
-                .as_mut()
-                .into_iter()
-                .for_each(|spks| spks.push(spk.clone()));
+            batch.scripts.push(Arc::new(scripts.into_iter().collect()));
         }
-        self.loaded += scripts.len();
-        let scripts = Arc::new(scripts.into_iter().collect());
-        self.members.push(BatchMember {
-            scan,
-            count: row.scripts,
-            first: row.first(),
-            scripts,
-        });
+        Ok(batch)
+    }
+
+    fn watch(
+        &mut self,
+        reader: &StoreReader,
+        script: &ScriptHash,
+        spk: ScriptBuf,
+    ) -> Result<(), StoreError> {
+        self.matcher.watch(&spk);
+        if self.next > 0 {
+            track_unspent(reader, &mut self.matcher, script, &spk, self.next)?;
+        }
+        // Filters leave some scripts out.
+        let filtered = !spk.is_op_return() && !spk.is_empty();
+        self.spks
+            .take_if(|spks| !filtered || spks.len() >= FILTERED);
+        if let Some(spks) = &mut self.spks {
+            spks.push(spk);
+        }
         Ok(())
     }
+
+    /// Nothing up to this block is left to be searched.
+    pub(super) fn advance(&mut self, block: BlockId) {
+        (self.below, self.next) = (Some(block), block.height.saturating_add(1));
+    }
+
+    /// Searches the next block, beside the runtime.
+    pub(super) async fn search(
+        mut self,
+        fetched: Fetched,
+    ) -> Result<(Self, Fetched, Vec<Hit>), Interrupted> {
+        blocking(move || {
+            if !fetched.follows(self.below) {
+                return Err(Interrupted::Moved);
+            }
+            let spends = match &fetched.spent {
+                None => None,
+                Some(Spent::Raw(raw)) => Some(self.matcher.spends(raw)?),
+                Some(Spent::Told(told)) => Some(
+                    told.iter()
+                        .map(|prevout| self.matcher.watches(&prevout.spk))
+                        .collect(),
+                ),
+            };
+            let hits = self.matcher.scan(fetched.raw.bytes(), spends.as_deref())?;
+            self.advance(fetched.block);
+            Ok((self, fetched, hits))
+        })
+        .await
+    }
+}
+
+pub(super) fn members(scans: &[(ScanId, ScanRow)]) -> Vec<(ScanId, u32)> {
+    scans
+        .iter()
+        .map(|(scan, row)| (*scan, row.scripts))
+        .collect()
+}
+
+/// The block for the tracker. What only the node knows of outputs that it spends is asked for.
+pub(super) async fn past_block(
+    rpc: &Rpc,
+    fetched: Fetched,
+    hits: Vec<Hit>,
+) -> Result<PastBlock, Interrupted> {
+    let told = match fetched.spent {
+        Some(Spent::Told(told)) => told,
+        _ if hits.iter().any(|hit| !hit.unknown_prevouts.is_empty()) => {
+            rpc.prevouts(fetched.block.hash).await?
+        }
+        _ => Vec::new(),
+    };
+    let told = told.into_iter().map(|prevout| {
+        let output = FoundOutput {
+            outpoint: prevout.outpoint,
+            spk: prevout.spk,
+            value: prevout.value,
+            height: prevout.height,
+            coinbase: prevout.coinbase,
+        };
+        (output.outpoint, output)
+    });
+    let told: HashMap<_, _> = told.collect();
+    let transactions = hits.into_iter().map(|hit| {
+        let spent = hit.unknown_prevouts.iter();
+        Some(PastTx {
+            position: hit.position,
+            tx: hit.tx,
+            spent: spent
+                .map(|outpoint| told.get(outpoint).cloned())
+                .collect::<Option<_>>()?,
+        })
+    });
+    let transactions = transactions.collect::<Option<_>>();
+    Ok(PastBlock {
+        block: fetched.block,
+        time: fetched.raw.header().time,
+        transactions: transactions.ok_or(MalformedBlock("a block without an input that it has"))?,
+    })
 }
 
 /// Outputs of a script that were created below `next` and that no transaction below it spends, as

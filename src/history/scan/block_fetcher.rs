@@ -8,7 +8,6 @@ use bytes::Bytes;
 use tokio::sync::Semaphore;
 use tokio_util::task::AbortOnDropHandle;
 
-use super::ScanMethod;
 use crate::bitcoind::rpc::{BATCH, Prevout, Rpc};
 use crate::bitcoind::{NodeError, NodeErrorKind};
 use crate::tracker::{BlockId, RawBlock};
@@ -20,6 +19,12 @@ const AHEAD: usize = 12 << 20;
 const AHEAD_BLOCKS: usize = 64;
 /// Of a block, before one was seen.
 const LARGEST: usize = 4 << 20;
+
+/// Blocks to read, ascending. When they are read, nothing up to `end` is left.
+pub(super) struct BlockRange {
+    pub(super) blocks: Vec<BlockId>,
+    pub(super) end: BlockId,
+}
 
 /// What one block spends.
 pub(super) enum Spent {
@@ -43,78 +48,51 @@ impl Fetched {
     }
 }
 
-/// Blocks that are to be read, ascending. When it is dropped, no further ones are asked for.
+/// Fetches the blocks of a range. When it is dropped, no further ones are asked for.
 pub(super) struct BlockFetcher {
     rpc: Rpc,
     permits: Arc<Semaphore>,
-    pub(super) method: ScanMethod,
     /// Also what the blocks spend.
     prevouts: bool,
     list: VecDeque<BlockId>,
     in_flight: VecDeque<AbortOnDropHandle<Result<Fetched, NodeError>>>,
-    /// When all listed blocks are read, nothing up to here is left.
+    /// Of the range.
     pub(super) end: BlockId,
     /// Bytes of a block with what it spends, by the last ones that were read.
     size: usize,
 }
 
-/// The node's blocks at these heights; `None` when its chain does not reach so far.
+/// All blocks of the node's chain at these heights, or the first of them; `None` when it does not
+/// reach so far.
 pub(super) async fn list_blocks(
     rpc: &Rpc,
     from: u32,
     stop: u32,
-) -> Result<Option<Vec<BlockId>>, NodeError> {
+) -> Result<Option<BlockRange>, NodeError> {
     let last = stop.min(from.saturating_add(BATCH as u32 - 1));
     let hashes = rpc.hashes((from..=last).collect()).await?;
-    Ok((from..)
+    let blocks = (from..)
         .zip(hashes)
-        .map(|(height, hash)| {
-            Some(BlockId {
-                height,
-                hash: hash?,
-            })
-        })
-        .collect())
+        .map(|(height, hash)| hash.map(|hash| BlockId { height, hash }));
+    let Some(blocks) = blocks.collect::<Option<Vec<_>>>() else {
+        return Ok(None);
+    };
+    Ok(blocks.last().copied().map(|end| BlockRange { blocks, end }))
 }
 
 impl BlockFetcher {
-    pub(super) fn new(
-        rpc: Rpc,
-        method: ScanMethod,
-        prevouts: bool,
-        list: Vec<BlockId>,
-        end: BlockId,
-    ) -> Self {
+    pub(super) fn new(rpc: Rpc, prevouts: bool, range: BlockRange) -> Self {
         let mut fetcher = Self {
             rpc,
             permits: Arc::new(Semaphore::new(PARALLEL)),
-            method,
             prevouts,
-            list: list.into(),
+            list: range.blocks.into(),
             in_flight: VecDeque::new(),
-            end,
+            end: range.end,
             size: LARGEST,
         };
         fetcher.fetch_ahead();
         fetcher
-    }
-
-    /// Goes on behind [`Self::end`] with further blocks.
-    pub(super) fn extend(&mut self, list: Vec<BlockId>) {
-        if let Some(last) = list.last() {
-            self.end = *last;
-        }
-        self.list.extend(list);
-        self.fetch_ahead();
-    }
-
-    /// Nothing is left to be asked for; what was asked for may be.
-    pub(super) fn is_listed_out(&self) -> bool {
-        self.list.is_empty()
-    }
-
-    pub(super) fn prevouts(&self) -> bool {
-        self.prevouts
     }
 
     fn fetch_ahead(&mut self) {
@@ -131,41 +109,20 @@ impl BlockFetcher {
         }
     }
 
-    /// The next blocks, as many as are there; waits for one. Empty at the end. What comes before a
-    /// failure is given first.
-    pub(super) async fn next(&mut self) -> Result<Vec<Fetched>, NodeError> {
-        let mut ready = Vec::new();
-        while let Some(fetch) = self.in_flight.front_mut() {
-            if !ready.is_empty() && !fetch.is_finished() {
-                break;
-            }
-            match fetch.await.unwrap_or_else(|_| {
-                Err(NodeError::new(
-                    NodeErrorKind::Unreachable,
-                    "the daemon stops",
-                ))
-            }) {
-                Ok(fetched) => {
-                    let spent = match &fetched.spent {
-                        Some(Spent::Raw(raw)) => raw.len(),
-                        _ => 0,
-                    };
-                    self.size = (fetched.raw.bytes().len() + spent).max(self.size / 2);
-                    ready.push(fetched);
-                    self.in_flight.pop_front();
-                    self.fetch_ahead();
-                }
-                Err(error) if ready.is_empty() => return Err(error),
-                Err(error) => {
-                    // Told the next time.
-                    if let Some(fetch) = self.in_flight.front_mut() {
-                        *fetch = AbortOnDropHandle::new(tokio::spawn(async { Err(error) }));
-                    }
-                    break;
-                }
-            }
-        }
-        Ok(ready)
+    /// The next block; `None` at the end. After an error it is of no use.
+    pub(super) async fn next(&mut self) -> Result<Option<Fetched>, NodeError> {
+        let Some(fetch) = self.in_flight.pop_front() else {
+            return Ok(None);
+        };
+        let stops = |_| NodeError::new(NodeErrorKind::Unreachable, "the daemon stops");
+        let fetched = fetch.await.map_err(stops)??;
+        let spent = match &fetched.spent {
+            Some(Spent::Raw(raw)) => raw.len(),
+            _ => 0,
+        };
+        self.size = (fetched.raw.bytes().len() + spent).max(self.size / 2);
+        self.fetch_ahead();
+        Ok(Some(fetched))
     }
 }
 
@@ -195,9 +152,9 @@ mod tests {
         let url = NodeUrl::parse("127.0.0.1:1").expect("an address");
         let rpc = Rpc::new(url, Credentials::Cookie("/nowhere".into()));
         let hash = BlockHash::all_zeros();
-        let list: Vec<_> = (0..100).map(|height| BlockId { height, hash }).collect();
-        let end = list[99];
-        let mut fetcher = BlockFetcher::new(rpc, ScanMethod::Blocks, false, list, end);
+        let blocks: Vec<_> = (0..100).map(|height| BlockId { height, hash }).collect();
+        let end = blocks[99];
+        let mut fetcher = BlockFetcher::new(rpc, false, BlockRange { blocks, end });
         assert_eq!(fetcher.in_flight.len(), PARALLEL + 1);
         // They were small.
         fetcher.size = 200_000;

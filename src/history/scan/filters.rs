@@ -8,15 +8,17 @@
 
 use std::time::Duration;
 
-use serde_json::Value;
+use bitcoin::ScriptBuf;
+use serde_json::json;
 use tokio::time::Instant;
 
+use super::block_fetcher::BlockRange;
 use crate::bitcoind::rpc::Rpc;
 use crate::bitcoind::{NodeError, NodeErrorKind, Retry};
 use crate::tracker::BlockId;
 
 /// Blocks that are this far below the tip are not disconnected within a call.
-pub(super) const DEEP: u32 = 100;
+const DEEP: u32 = 100;
 /// Blocks of one call: what takes a second or two.
 const SPANS: std::ops::RangeInclusive<u32> = 100..=50_000;
 const FIRST_SPAN: u32 = 1000;
@@ -25,12 +27,6 @@ const SLOW: Duration = Duration::from_secs(2);
 /// Until a node that did not answer is asked again; reading blocks meanwhile loses nothing but
 /// speed.
 const LATER: Duration = Duration::from_secs(10);
-
-/// Blocks that may matter, ascending, in a range that ends with `end`.
-pub(super) struct FilterRange {
-    pub(super) blocks: Vec<BlockId>,
-    pub(super) end: BlockId,
-}
 
 pub(super) struct Filters {
     rpc: Rpc,
@@ -47,42 +43,45 @@ impl Filters {
         }
     }
 
-    pub(super) fn may_help(&self) -> bool {
-        self.not_before.is_none_or(|at| at <= Instant::now())
-    }
-
-    /// What a range from height `from` on holds, at most to height `stop`. `None`: read blocks.
+    /// The blocks that may matter to the scripts from height `from` on, at most up to height `stop`
+    /// of a chain with tip height `tip`. `None`: read blocks.
     pub(super) async fn range(
         &mut self,
-        descriptors: Value,
+        spks: &[ScriptBuf],
         from: u32,
         stop: u32,
-    ) -> Result<Option<FilterRange>, NodeError> {
-        match self.look(descriptors, from, stop).await {
-            Ok(Some(range)) => Ok(Some(range)),
-            Ok(None) => Ok(self.later("the node's block filters are of no help now")),
+        tip: u32,
+    ) -> Result<Option<BlockRange>, NodeError> {
+        let deep = tip
+            .checked_sub(DEEP)
+            .map(|deep| deep.min(stop))
+            .filter(|deep| *deep >= from);
+        let Some(stop) = deep.filter(|_| self.not_before.is_none_or(|at| at <= Instant::now()))
+        else {
+            return Ok(None);
+        };
+        let why = match self.look(spks, from, stop).await {
+            Ok(Some(range)) => return Ok(Some(range)),
+            Ok(None) => "the node's block filters are of no help now".to_owned(),
             Err(error)
                 if error.retry() == Retry::Transient && error.kind != NodeErrorKind::TimedOut =>
             {
-                Err(error)
+                return Err(error);
             }
             // Unknown, forbidden, never answered, or somebody else's call runs (-8).
-            Err(error) => Ok(self.later(&error.message)),
-        }
-    }
-
-    fn later(&mut self, why: &str) -> Option<FilterRange> {
+            Err(error) => error.message,
+        };
         tracing::debug!("history scans read blocks: {why}");
         self.not_before = Some(Instant::now() + LATER);
-        None
+        Ok(None)
     }
 
     async fn look(
         &mut self,
-        descriptors: Value,
+        spks: &[ScriptBuf],
         from: u32,
         stop: u32,
-    ) -> Result<Option<FilterRange>, NodeError> {
+    ) -> Result<Option<BlockRange>, NodeError> {
         let index = self
             .rpc
             .filter_index()
@@ -95,6 +94,10 @@ impl Filters {
         let Some(hash) = self.hash(last).await? else {
             return Ok(None);
         };
+        let descriptors = spks
+            .iter()
+            .map(|spk| json!(format!("raw({})", spk.to_hex_string())))
+            .collect();
         let began = Instant::now();
         let scan = self.rpc.scan_blocks(descriptors, from, last).await?;
         if !scan.completed || self.hash(last).await? != Some(hash) {
@@ -111,7 +114,7 @@ impl Filters {
         let Some(blocks) = blocks.collect::<Option<Vec<_>>>() else {
             return Ok(None);
         };
-        Ok(fits(&blocks, from, last).then_some(FilterRange {
+        Ok(fits(&blocks, from, last).then_some(BlockRange {
             blocks,
             end: BlockId { height: last, hash },
         }))

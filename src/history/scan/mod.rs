@@ -18,15 +18,14 @@
 //! # Flow
 //!
 //! ```text
-//! open_scans (store) --> scheduler: shortest first, all at the same height --> batch (store): scripts, their outputs
-//!                                                                                |
-//! node --getblockhash, or scanblocks [`filters`]--> block_fetcher: in order --> block_matcher: hits --> merge_inputs --Past--> indexer
-//!                                                    |                                                    ^
-//!                                 scans above height 0: what the blocks spend ---------- prevouts --------+
+//! scheduler (store): shortest first, all at the same height --> batch (store): scripts, their outputs
+//!                                                                 |
+//! node --getblockhash, or scanblocks [`filters`]--> block_fetcher: in order --> block_matcher: hits --Past--> indexer
+//!                                                    |                            ^
+//!                                 scans above height 0: what the blocks spend ----+
 //! ```
 //!
-//! [`runner`] decides what the next round is for, [`scan_loop`] carries it out, [`progress`] tells
-//! subscribers how far it is.
+//! [`scan_loop`] does it in rounds, [`progress`] tells subscribers how far it is.
 //!
 //! A scan from height 0 meets every output before its spend. One that begins higher does not, so it
 //! is told by the node what each block spends.
@@ -35,10 +34,7 @@ mod batch;
 mod block_fetcher;
 mod block_matcher;
 mod filters;
-mod merge_inputs;
-mod open_scans;
 mod progress;
-mod runner;
 mod scan_loop;
 mod scheduler;
 
@@ -67,7 +63,7 @@ pub struct ScanProgress {
     pub scan: ScanId,
     /// Last height that it has to come to, as far as is known.
     pub target: u32,
-    /// First height that is not scanned yet. May be ahead of the row.
+    /// First height that is not scanned yet.
     pub next: u32,
     /// It is being worked on; otherwise it waits for its turn.
     pub running: bool,
@@ -78,20 +74,19 @@ pub struct ScanProgress {
     pub waits_for: Option<String>,
 }
 
-pub(super) struct Scanning {
-    pub(super) context: NodeContext,
-    pub(super) wake: Arc<Notify>,
-    pub(super) status: watch::Receiver<NodeStatus>,
-    pub(super) progress: watch::Sender<Vec<ScanProgress>>,
-}
-
 /// Works on open scans until `shutdown`; ends a running call of ours then. A store that cannot be
 /// read ends it at once.
-pub(super) async fn run(scanning: Scanning, shutdown: CancellationToken) -> Result<(), StoreError> {
-    let rpc = scanning.context.rpc.clone();
-    let runner = runner::Runner::new(scanning);
+pub(super) async fn run(
+    context: NodeContext,
+    wake: Arc<Notify>,
+    progress: watch::Sender<Vec<ScanProgress>>,
+    status: watch::Receiver<NodeStatus>,
+    shutdown: CancellationToken,
+) -> Result<(), StoreError> {
+    let rpc = context.rpc.clone();
+    let progress = progress::ProgressPublisher::new(progress, status);
     tokio::select! {
-        ended = runner.serve() => ended,
+        ended = scan_loop::Runner::new(context, wake, progress).serve() => ended,
         () = shutdown.cancelled() => {
             // Otherwise the node would go on, and refuse the call of our next start.
             rpc.scans_ended().await;

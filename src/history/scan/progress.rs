@@ -7,24 +7,37 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use super::open_scans::{OpenScan, OpenScans};
+use super::scheduler::{OpenScan, OpenScans};
 use super::{ScanMethod, ScanProgress};
 use crate::bitcoind::NodeStatus;
 use crate::tracker::ScanId;
 
-/// Between two publications of progress that only goes on.
-pub(super) const PACE: Duration = Duration::from_millis(250);
+/// Over so long the rate is measured.
+const MEASURE: Duration = Duration::from_secs(1);
 
 const BASELINE: &str = "the unspent outputs of its addresses are being looked up first";
 
 /// The scans that are being worked on.
-#[derive(Default)]
 struct RunningScans {
     scans: BTreeSet<ScanId>,
-    next: u32,
     method: Option<ScanMethod>,
     /// Blocks a second.
     rate: Option<f64>,
+    /// Blocks since the rate was measured, and when that was.
+    blocks: u32,
+    measured: Instant,
+}
+
+impl RunningScans {
+    fn new(scans: BTreeSet<ScanId>) -> Self {
+        Self {
+            scans,
+            method: None,
+            rate: None,
+            blocks: 0,
+            measured: Instant::now(),
+        }
+    }
 }
 
 pub(super) struct ProgressPublisher {
@@ -32,7 +45,6 @@ pub(super) struct ProgressPublisher {
     /// Says why we are not at the node's tip.
     status: watch::Receiver<NodeStatus>,
     running: RunningScans,
-    published: Instant,
     at_tip: bool,
 }
 
@@ -44,8 +56,7 @@ impl ProgressPublisher {
         Self {
             progress,
             status,
-            running: RunningScans::default(),
-            published: Instant::now(),
+            running: RunningScans::new(BTreeSet::new()),
             at_tip: true,
         }
     }
@@ -55,56 +66,42 @@ impl ProgressPublisher {
         &self.running.scans
     }
 
-    /// These scans are being worked on from now on, from height `next`.
-    pub(super) fn start(
-        &mut self,
-        open: &OpenScans,
-        scans: BTreeSet<ScanId>,
-        next: u32,
-        rate: Option<f64>,
-    ) {
-        self.running = RunningScans {
-            scans,
-            next,
-            method: None,
-            rate,
-        };
+    /// These scans, or none, are being worked on from now on.
+    pub(super) fn set_running(&mut self, open: &OpenScans, scans: BTreeSet<ScanId>) {
+        if scans != self.running.scans {
+            self.running = RunningScans::new(scans);
+        }
         self.publish(open);
     }
 
-    pub(super) fn set_method(&mut self, open: &OpenScans, method: ScanMethod, rate: Option<f64>) {
-        if self.running.method.replace(method) != Some(method) {
-            self.running.rate = rate;
-            self.publish(open);
-        }
+    pub(super) fn set_method(&mut self, open: &OpenScans, method: ScanMethod) {
+        self.running.method = Some(method);
+        self.publish(open);
     }
 
-    /// The scans that are being worked on have come to height `next`.
-    pub(super) fn advance(&mut self, open: &OpenScans, next: u32, rate: Option<f64>) {
-        (self.running.next, self.running.rate) = (next, rate);
-        if self.published.elapsed() >= PACE {
-            self.publish(open);
+    /// The scans that are being worked on have come so many blocks further.
+    pub(super) fn advance(&mut self, open: &OpenScans, blocks: u32) {
+        let running = &mut self.running;
+        running.blocks = running.blocks.saturating_add(blocks);
+        let took = running.measured.elapsed();
+        if running.rate.is_none() || took >= MEASURE {
+            running.rate = Some(f64::from(running.blocks) / took.as_secs_f64().max(1e-3));
+            (running.blocks, running.measured) = (0, Instant::now());
         }
-    }
-
-    /// Nothing is being worked on now.
-    pub(super) fn stop(&mut self, open: &OpenScans) {
-        self.running = RunningScans::default();
         self.publish(open);
     }
 
     /// We are at the node's tip, or not any more; then nothing is being worked on.
     pub(super) fn set_at_tip(&mut self, open: &OpenScans, at_tip: bool) {
         let was = std::mem::replace(&mut self.at_tip, at_tip);
-        match at_tip {
-            true if was => {}
-            true => self.publish(open),
-            false => self.stop(open),
+        if !at_tip {
+            self.set_running(open, BTreeSet::new());
+        } else if !was {
+            self.publish(open);
         }
     }
 
     pub(super) fn publish(&mut self, open: &OpenScans) {
-        self.published = Instant::now();
         let progress = open.iter().map(|(scan, open)| {
             // One that failed is not said to run before it has come further: the node may still be
             // away.
@@ -113,7 +110,7 @@ impl ProgressPublisher {
             ScanProgress {
                 scan: *scan,
                 target: open.end().saturating_sub(1),
-                next: running.map_or(open.row.next, |running| running.next.max(open.row.next)),
+                next: open.row.next,
                 running: running.is_some(),
                 method: running.and_then(|running| running.method),
                 rate: running.and_then(|running| running.rate),
@@ -131,8 +128,8 @@ impl ProgressPublisher {
     fn waits_for(&self, open: &OpenScan) -> Option<String> {
         match (self.at_tip, open.pending) {
             (false, _) => Some(self.not_at_tip()),
-            (true, Some(_)) => Some(BASELINE.to_owned()),
-            (true, None) => open.held.as_ref().map(|held| held.why.clone()),
+            (true, true) => Some(BASELINE.to_owned()),
+            (true, false) => open.held.as_ref().map(|held| held.why.clone()),
         }
     }
 
@@ -164,7 +161,7 @@ mod tests {
         OpenScan {
             row,
             reach: 100,
-            pending: None,
+            pending: false,
             held: None,
         }
     }
@@ -176,22 +173,22 @@ mod tests {
         let mut publisher = ProgressPublisher::new(sender, status);
         let scan = ScanId(1);
         let mut open = OpenScans::from([(scan, open_scan())]);
-        publisher.start(&open, BTreeSet::from([scan]), 5, None);
+        publisher.set_running(&open, BTreeSet::from([scan]));
         assert!(seen.borrow_and_update()[0].running);
 
         // The pause is over at once, and the scan is tried again.
         let held = open.get_mut(&scan).unwrap();
         held.hold(Duration::ZERO, "the node is away".into());
-        publisher.stop(&open);
+        publisher.set_running(&open, BTreeSet::new());
         assert!(seen.has_changed().unwrap());
         let waits = seen.borrow_and_update()[0].clone();
         assert!(!waits.running);
         assert_eq!(waits.waits_for.as_deref(), Some("the node is away"));
-        publisher.start(&open, BTreeSet::from([scan]), 5, None);
-        publisher.stop(&open);
+        publisher.set_running(&open, BTreeSet::from([scan]));
+        publisher.set_running(&open, BTreeSet::new());
         assert!(!seen.has_changed().unwrap(), "nothing new is told");
 
-        publisher.start(&open, BTreeSet::from([scan]), 5, None);
+        publisher.set_running(&open, BTreeSet::from([scan]));
         open.get_mut(&scan).unwrap().held = None;
         publisher.publish(&open);
         let runs = seen.borrow_and_update()[0].clone();

@@ -1,387 +1,463 @@
-//! One round of about a second for the scans of a batch: blocks are read and searched, and what
-//! they did is merged.
+//! The open scans are worked on in rounds of a moment: those that are through are ended, and for
+//! those that go next blocks are read and searched, and what they did is merged.
 //!
-//! What a round has found counts when the tracker has taken it, and not before: after any refusal,
-//! and after anything that does not fit, the batch is dropped, and made anew from the store.
+//! What a round has found counts when the tracker has taken it, and not before: after any refusal
+//! and after any failure the batch is dropped, and made anew from the store.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::Duration;
 
-use bitcoin::OutPoint;
-use bitcoin::block::Header;
+use futures_util::FutureExt;
+use futures_util::future::join_all;
+use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use super::ScanMethod;
-use super::batch::ScanBatch;
-use super::block_fetcher::{BlockFetcher, Fetched, Spent, list_blocks};
-use super::block_matcher::{Hit, MalformedBlock};
-use super::filters::DEEP;
-use super::merge_inputs::{FULL, merge_inputs};
-use super::runner::{ActiveBatch, Runner};
-use super::scheduler::Choice;
-use crate::bitcoind::rpc::{self, Prevout};
-use crate::bitcoind::{NodeError, NodeErrorKind};
+use super::batch::{ScanBatch, members, past_block};
+use super::block_fetcher::{BlockFetcher, Fetched, list_blocks};
+use super::filters::Filters;
+use super::progress::ProgressPublisher;
+use super::scheduler::{Choice, OpenScan, OpenScans, ScanCandidate, choose, refresh};
+use crate::bitcoind::{NodeError, NodeErrorKind, Retry, rpc};
 use crate::clock::now_ms;
-use crate::history::{Interrupted, blocking};
+use crate::history::{Interrupted, NodeContext, blocking};
 use crate::indexer::InputRefused;
-use crate::tracker::input::FoundOutput;
-use crate::tracker::{BlockId, Input, PastBlock, PastTx};
+use crate::store::StoreError;
+use crate::tracker::{BlockId, Input, PastBlock, ScanEnd, ScanId, ScanRow};
 
-const ROUND: Duration = Duration::from_secs(1);
-/// Over about so many seconds the rate is smoothed.
-const SMOOTH: f64 = 5.0;
+/// Also how long we may be off the node's tip before that is told.
+const ROUND: Duration = Duration::from_millis(250);
+/// Transactions of one input, and at most one block more.
+const FULL: usize = 300;
+/// Scans that are opened one after the other are read for together.
+const GATHER: Duration = Duration::from_millis(100);
+/// Between two looks at the store without being told: a wake-up may be dropped when very many come
+/// at once.
+const LOOK: Duration = Duration::from_secs(10);
+/// The same while a baseline is to come, at least; and after a refusal.
+const SOON: Duration = Duration::from_millis(200);
+/// After something that only time mends; doubled up to the second one while it goes on.
+const PAUSE: Duration = Duration::from_secs(1);
+const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+/// After something that a person has to mend.
+const LONG_PAUSE: Duration = Duration::from_secs(30);
+/// Scripts of scans that are ended in one go.
+const ENDS: u32 = 1000;
 
-/// A block that was searched.
-struct Searched {
-    block: BlockId,
-    header: Header,
-    hits: Vec<Hit>,
-    told: Option<Vec<Prevout>>,
-}
-
-impl From<MalformedBlock> for Interrupted {
-    fn from(MalformedBlock(what): MalformedBlock) -> Self {
-        Self::Node(NodeError::new(
-            NodeErrorKind::Shape,
-            format!("bitcoind answered with {what}: is its REST or RPC port another program's?"),
-        ))
-    }
+pub(super) struct Runner {
+    context: NodeContext,
+    wake: Arc<Notify>,
+    progress: ProgressPublisher,
+    /// Of fingerprints; random.
+    key: [u8; 16],
+    filters: Filters,
+    scans: OpenScans,
+    /// Of the scans that are being worked on.
+    batch: Option<ScanBatch>,
+    /// When the store is to be read again.
+    look_at: Instant,
+    /// Failures in a row, and what was logged of them.
+    failures: u32,
+    told: Option<String>,
 }
 
 impl Runner {
-    /// Works on the chosen scans for a while.
-    pub(super) async fn scan(&mut self, choice: &Choice, tip: BlockId) -> Result<(), Interrupted> {
-        let mut active = self.assemble(choice).await?;
-        if active.fetcher.is_none() && self.skips_pruned(&active.batch).await? {
+    pub(super) fn new(
+        context: NodeContext,
+        wake: Arc<Notify>,
+        progress: ProgressPublisher,
+    ) -> Self {
+        let mut key = [0; 16];
+        getrandom::fill(&mut key).expect("the system has random numbers");
+        Self {
+            filters: Filters::new(context.rpc.clone()),
+            context,
+            wake,
+            progress,
+            key,
+            scans: OpenScans::new(),
+            batch: None,
+            look_at: Instant::now(),
+            failures: 0,
+            told: None,
+        }
+    }
+
+    pub(super) async fn serve(mut self) -> Result<(), StoreError> {
+        loop {
+            match self.round().await {
+                Ok(()) => {}
+                Err(Interrupted::Over) => return Ok(()),
+                Err(Interrupted::Store(error)) => {
+                    tracing::error!("cannot read the history scans: {error}");
+                    return Err(error);
+                }
+                Err(Interrupted::Moved) => {
+                    (self.batch, self.look_at) = (None, Instant::now());
+                    tokio::time::sleep(SOON).await;
+                }
+                Err(Interrupted::Node(error)) => {
+                    let concerned = self.concerned(&error);
+                    self.failed(&error, |scan| concerned.contains(scan));
+                }
+                Err(Interrupted::Away(error)) => self.failed(&error, |_| true),
+            }
+        }
+    }
+
+    async fn round(&mut self) -> Result<(), Interrupted> {
+        let there = self
+            .context
+            .wait_for(|position| position.at_node_tip && position.tip.is_some());
+        let tip = match tokio::time::timeout(ROUND, there).await {
+            Ok(position) => position?.tip,
+            Err(_) => None,
+        };
+        self.progress.set_at_tip(&self.scans, tip.is_some());
+        if self.is_told() {
+            self.look().await?;
+        }
+        let Some(tip) = tip else { return Ok(()) };
+        if self.end_scans(tip).await? {
             return Ok(());
         }
-        let began = Instant::now();
-        let first = active.batch.next;
-        let (found, failure) = self.gather(&mut active, choice.stop, tip).await?;
-        if let Some(upto) = active.batch.below.filter(|below| below.height >= first) {
-            self.merge(&mut active, first, found, upto).await?;
-            let (done, took) = (
-                f64::from(active.batch.next - first),
-                began.elapsed().as_secs_f64().max(1e-3),
-            );
-            let weight = 1.0 - (-took / SMOOTH).exp();
-            active.rate = Some(
-                active
-                    .rate
-                    .map_or(done / took, |rate| rate + (done / took - rate) * weight),
-            );
+        let Some(choice) = self.choose(tip) else {
+            return self.idle().await;
+        };
+        let running = choice.scans.iter().copied().collect();
+        self.progress.set_running(&self.scans, running);
+        self.scan(&choice, tip).await?;
+        (self.failures, self.told) = (0, None);
+        // The node answers again: those whose pause is over wait for their turn only.
+        let now = Instant::now();
+        for open in self.scans.values_mut() {
+            open.held.take_if(|held| held.until <= now);
         }
-        if let Some(error) = failure {
-            active.fetcher = None;
-            self.active = Some(active);
-            if rpc::is_pruned(&error) {
-                return self.skip(choice).await;
-            }
-            return Err(Interrupted::Node(error));
-        }
-        self.active = Some(active);
         Ok(())
     }
 
-    /// What is in memory for these scans, made or brought up to date.
-    async fn assemble(&mut self, choice: &Choice) -> Result<ActiveBatch, Interrupted> {
-        let kept = self
-            .active
-            .take()
-            .filter(|active| active.batch.next == choice.next);
-        let key = self.key;
-        let mut active = kept.unwrap_or_else(|| ActiveBatch {
-            batch: ScanBatch::new(choice.next, &key),
-            fetcher: None,
-            rate: None,
+    /// Whether the store is to be read: scans were opened or ended, or it is time.
+    fn is_told(&mut self) -> bool {
+        if self.wake.notified().now_or_never().is_some() {
+            self.look_at = Instant::now();
+        }
+        self.look_at <= Instant::now()
+    }
+
+    async fn look(&mut self) -> Result<(), Interrupted> {
+        let (reader, known) = (self.context.reader.clone(), std::mem::take(&mut self.scans));
+        let began = Instant::now();
+        self.scans = blocking(move || Ok(refresh(&reader, known)?)).await?;
+        let pause = match self.scans.values().any(|open| open.pending) {
+            true => SOON.max(began.elapsed() * 10),
+            false => LOOK,
+        };
+        self.look_at = Instant::now() + pause;
+        self.progress.publish(&self.scans);
+        Ok(())
+    }
+
+    fn choose(&self, tip: BlockId) -> Option<Choice> {
+        let now = Instant::now();
+        let free = self.scans.iter().filter(|(_, open)| open.is_free(now));
+        let candidates = free.map(|(scan, open)| ScanCandidate {
+            scan: *scan,
+            next: open.row.next,
+            end: open.end().min(tip.height.saturating_add(1)),
+            scripts: open.row.scripts,
         });
+        choose(&candidates.collect::<Vec<_>>())
+    }
+
+    /// Waits for scans, or for the time when one can go on.
+    async fn idle(&mut self) -> Result<(), Interrupted> {
+        if self.scans.is_empty() {
+            self.batch = None;
+        }
+        self.progress.set_running(&self.scans, BTreeSet::new());
+        let held = self.scans.values().filter_map(|open| open.held.as_ref());
+        let until = held
+            .map(|held| held.until)
+            .filter(|until| *until > Instant::now())
+            .fold(self.look_at, Instant::min);
+        tokio::select! {
+            () = self.wake.notified() => {
+                tokio::time::sleep(GATHER).await;
+                self.look_at = Instant::now();
+            }
+            () = tokio::time::sleep_until(until) => {}
+        }
+        Ok(())
+    }
+
+    /// Ends scans that have nothing left to do, as many as go at once; false: there are none.
+    async fn end_scans(&mut self, tip: BlockId) -> Result<bool, Interrupted> {
+        let (now, mut scripts) = (Instant::now(), 0_u32);
+        let done = self
+            .scans
+            .iter()
+            .filter(|(_, open)| open.is_free(now) && open.row.next >= open.end());
+        let done = done.take_while(|(_, open)| {
+            let fits = scripts < ENDS;
+            scripts = scripts.saturating_add(open.row.scripts.max(1));
+            fits
+        });
+        let mut ends = Vec::new();
+        for (scan, open) in done {
+            ends.push((*scan, ScanEnd::Complete(self.last_block(open, tip).await?)));
+        }
+        let inputs = ends.iter().map(|(scan, end)| {
+            self.apply(Input::CloseScan {
+                scan: *scan,
+                end: *end,
+                now: now_ms(),
+            })
+        });
+        let ended = join_all(inputs).await;
+        for (scan, _) in &ends {
+            // One that cannot end yet is read anew: it is then known what it waits for.
+            self.scans.remove(scan);
+        }
+        ended.into_iter().collect::<Result<Vec<()>, _>>()?;
+        if !ends.is_empty() {
+            tracing::info!("{} history scans have ended", ends.len());
+            self.progress.publish(&self.scans);
+        }
+        Ok(!ends.is_empty())
+    }
+
+    /// The block up to which a scan that is through knows everything.
+    async fn last_block(&self, open: &OpenScan, tip: BlockId) -> Result<BlockId, Interrupted> {
+        let row = &open.row;
+        let scanned = row.next.checked_sub(1).filter(|_| row.next > row.first());
+        let height = row
+            .to
+            .or(scanned)
+            .map_or(tip.height, |height| height.min(tip.height));
+        if height == tip.height {
+            return Ok(tip);
+        }
+        if let Some(row) = self.context.reader.snapshot().block(height)? {
+            let hash = row.hash;
+            return Ok(BlockId { height, hash });
+        }
+        let listed = list_blocks(&self.context.rpc, height, height).await;
+        let listed = listed.map_err(Interrupted::Away)?;
+        listed.map(|range| range.end).ok_or(Interrupted::Moved)
+    }
+
+    /// Of the scans that are being worked on, those that a failure keeps from going on. It may be
+    /// only about what blocks spend, which those from height 0 need not be told; if it is not, they
+    /// meet it alone.
+    fn concerned(&self, error: &NodeError) -> BTreeSet<ScanId> {
+        let mut concerned = self.progress.running().clone();
+        if error.retry() == Retry::Persistent {
+            let above_0 = |scan: &ScanId| {
+                let open = self.scans.get(scan);
+                open.is_some_and(|open| open.row.first() > 0)
+            };
+            if concerned.iter().any(above_0) {
+                concerned.retain(above_0);
+            }
+        }
+        concerned
+    }
+
+    /// The node, or what it offers, keeps scans from going on.
+    fn failed(&mut self, error: &NodeError, concerns: impl Fn(&ScanId) -> bool) {
+        let text = error.to_string();
+        if self.told.as_ref() != Some(&text) {
+            tracing::warn!("history scans wait: {text}");
+            self.told = Some(text.clone());
+        }
+        let pause = match error.retry() {
+            Retry::Persistent => LONG_PAUSE,
+            Retry::Transient => (PAUSE * 2_u32.pow(self.failures.min(8))).min(LONGEST_PAUSE),
+        };
+        self.failures = self.failures.saturating_add(1);
+        for (_, open) in self.scans.iter_mut().filter(|(scan, _)| concerns(scan)) {
+            open.hold(pause, text.clone());
+        }
+        self.progress.set_running(&self.scans, BTreeSet::new());
+    }
+
+    /// Works on the chosen scans for a moment.
+    async fn scan(&mut self, choice: &Choice, tip: BlockId) -> Result<(), Interrupted> {
         let rows: Vec<_> = choice
             .scans
             .iter()
-            .filter_map(|scan| self.scans.get(scan).map(|open| (*scan, open.row.clone())))
+            .filter_map(|scan| Some((*scan, self.scans.get(scan)?.row.clone())))
             .collect();
-        let reader = self.context.reader.clone();
-        let rate = active.rate;
-        let mut batch = active.batch;
-        let before: BTreeSet<_> = batch.scans().into_iter().collect();
-        active.batch = blocking(move || {
-            if !batch.set_members(&reader, &rows)? {
-                batch = ScanBatch::new(batch.next, &key);
-                batch.set_members(&reader, &rows)?;
-            }
-            Ok(batch)
-        })
-        .await?;
-        active.rate = rate;
-        let prevouts = active.batch.needs_prevouts();
-        // Filters named the blocks of those who went along then.
-        let joined = active
+        let same = self
             .batch
-            .scans()
-            .iter()
-            .any(|scan| !before.contains(scan));
-        let serves = |fetcher: &BlockFetcher| {
-            fetcher.prevouts() == prevouts
-                && fetcher.end.height <= choice.stop
-                && !(joined && fetcher.method == ScanMethod::Filters)
+            .take()
+            .filter(|batch| batch.next == choice.next && batch.members == members(&rows));
+        let mut batch = match same {
+            Some(batch) => batch,
+            None if self.skip_pruned(&choice.scans).await? => return Ok(()),
+            None => self.load(rows, choice.next).await?,
         };
-        active.fetcher = active.fetcher.filter(serves);
-        Ok(active)
+        batch
+            .fetcher
+            .take_if(|fetcher| fetcher.end.height > choice.stop);
+        match self.advance(batch, choice.stop, tip).await {
+            Ok(batch) => {
+                self.batch = Some(batch);
+                Ok(())
+            }
+            // The node threw a block away before we came to it.
+            Err(Interrupted::Node(error)) if rpc::is_pruned(&error) => {
+                match self.skip_pruned(&choice.scans).await? {
+                    true => Ok(()),
+                    false => Err(Interrupted::Node(NodeError::new(
+                        NodeErrorKind::Busy,
+                        "bitcoind is throwing away blocks that a scan came to",
+                    ))),
+                }
+            }
+            Err(error) => Err(error),
+        }
     }
 
-    /// Before the first block is read: whether the node still has it. Otherwise the scans are told
-    /// where its blocks begin.
-    async fn skips_pruned(&mut self, batch: &ScanBatch) -> Result<bool, Interrupted> {
-        let node = self
-            .context
-            .rpc
-            .blockchain()
-            .await
-            .map_err(Interrupted::Away)?;
-        match node
+    async fn load(
+        &self,
+        rows: Vec<(ScanId, ScanRow)>,
+        next: u32,
+    ) -> Result<ScanBatch, Interrupted> {
+        let (reader, key) = (self.context.reader.clone(), self.key);
+        blocking(move || Ok(ScanBatch::load(&reader, &rows, next, &key)?)).await
+    }
+
+    /// Tells scans at the same height where the node's blocks begin, if that is above them; whether
+    /// it is.
+    async fn skip_pruned(&mut self, scans: &[ScanId]) -> Result<bool, Interrupted> {
+        let node = self.context.rpc.blockchain().await;
+        let node = node.map_err(Interrupted::Away)?;
+        let next = scans
+            .first()
+            .and_then(|scan| self.scans.get(scan))
+            .map_or(0, |open| open.row.next);
+        let Some(horizon) = node
             .pruneheight
-            .filter(|height| node.pruned && *height > batch.next)
-        {
-            Some(horizon) => self.skip_to(batch.scans(), horizon).await.map(|()| true),
-            None => Ok(false),
-        }
-    }
-
-    /// The node threw a block away before we came to it.
-    async fn skip(&mut self, choice: &Choice) -> Result<(), Interrupted> {
-        let node = self
-            .context
-            .rpc
-            .blockchain()
-            .await
-            .map_err(Interrupted::Away)?;
-        let next = self
-            .active
-            .as_ref()
-            .map_or(choice.next, |active| active.batch.next);
-        match node.pruneheight.filter(|height| *height > next) {
-            Some(horizon) => self.skip_to(choice.scans.clone(), horizon).await,
-            None => Err(Interrupted::Node(NodeError::new(
-                NodeErrorKind::Busy,
-                "bitcoind is throwing away blocks that a scan came to",
-            ))),
-        }
-    }
-
-    async fn skip_to(
-        &mut self,
-        scans: Vec<crate::tracker::ScanId>,
-        horizon: u32,
-    ) -> Result<(), Interrupted> {
+            .filter(|height| node.pruned && *height > next)
+        else {
+            return Ok(false);
+        };
         tracing::info!(
             "bitcoind has no blocks below height {horizon} any more: {} history scans begin there",
             scans.len()
         );
         self.apply(Input::SkipPast {
-            scans,
+            scans: scans.to_vec(),
             horizon,
             now: now_ms(),
         })
         .await?;
-        self.active = None;
         self.look_at = Instant::now();
-        Ok(())
+        Ok(true)
     }
 
-    /// Reads and searches blocks for about a second, up to height `stop` at most. The batch says
-    /// how far it came. A failure of the node takes nothing away from what came before it.
-    async fn gather(
+    /// Reads, searches and merges blocks for a moment, up to height `stop` at most. A failure of
+    /// the node takes nothing away from what came before it.
+    async fn advance(
         &mut self,
-        active: &mut ActiveBatch,
+        mut batch: ScanBatch,
         stop: u32,
         tip: BlockId,
-    ) -> Result<(Vec<PastBlock>, Option<NodeError>), Interrupted> {
-        let (until, mut found, mut count) = (Instant::now() + ROUND, Vec::new(), 0);
-        let mut next = active.batch.next;
-        loop {
-            if let Err(error) = self.plan(active, next, stop, tip).await {
-                return match error {
-                    Interrupted::Node(error) => Ok((found, Some(error))),
-                    other => Err(other),
-                };
-            }
-            let Some(fetcher) = &mut active.fetcher else {
-                return Err(Interrupted::Moved);
-            };
-            let fetched = match fetcher.next().await {
-                Ok(fetched) => fetched,
-                Err(error) => return Ok((found, Some(error))),
-            };
-            if fetched.is_empty() {
-                // All that the range names is read.
-                active.batch.below = Some(fetcher.end);
-                active.fetcher = None;
-            }
-            for searched in search(&mut active.batch, fetched).await? {
-                active.batch.below = Some(searched.block);
-                count += searched.hits.len();
-                if !searched.hits.is_empty() {
-                    found.push(self.known(searched).await?);
+    ) -> Result<ScanBatch, Interrupted> {
+        let (until, first) = (Instant::now() + ROUND, batch.next);
+        let (mut found, mut count) = (Vec::new(), 0);
+        let failure = loop {
+            match self.fetch(&mut batch, stop, tip).await {
+                Ok(Some(fetched)) => {
+                    let (searched, fetched, hits) = batch.search(fetched).await?;
+                    batch = searched;
+                    if !hits.is_empty() {
+                        count += hits.len();
+                        found.push(past_block(&self.context.rpc, fetched, hits).await?);
+                    }
                 }
+                Ok(None) => {}
+                Err(Interrupted::Node(error)) => break Some(error),
+                Err(other) => return Err(other),
             }
-            next = active
-                .batch
-                .below
-                .map_or(next, |below| below.height.saturating_add(1));
-            self.progress.advance(&self.scans, next, active.rate);
-            if next > stop || count >= FULL || Instant::now() >= until || self.is_told() {
-                return Ok((found, None));
+            if batch.next > stop || count >= FULL || Instant::now() >= until || self.is_told() {
+                break None;
             }
+        };
+        if let Some(upto) = batch.below.filter(|below| below.height >= first) {
+            self.merge(&batch, first, found, upto).await?;
+        }
+        match failure {
+            None => Ok(batch),
+            Some(error) => Err(error.into()),
         }
     }
 
-    /// Sees to it that blocks from height `next` on are on their way.
-    async fn plan(
+    /// The next block that may matter, up to height `stop`; `None` at the end of a range.
+    async fn fetch(
         &mut self,
-        active: &mut ActiveBatch,
-        next: u32,
+        batch: &mut ScanBatch,
         stop: u32,
         tip: BlockId,
-    ) -> Result<(), Interrupted> {
-        let prevouts = active.batch.needs_prevouts();
-        let deep = stop.min(tip.height.saturating_sub(DEEP));
-        let filtered = self.filters.may_help() && active.batch.is_filtered();
-        if let Some(fetcher) = &mut active.fetcher {
-            let from = fetcher.end.height.saturating_add(1);
-            let goes_on =
-                fetcher.method == ScanMethod::Blocks && from <= stop && !(filtered && from <= deep);
-            if goes_on && fetcher.is_listed_out() {
-                fetcher.extend(
-                    list_blocks(&self.context.rpc, from, stop)
-                        .await?
-                        .ok_or(Interrupted::Moved)?,
-                );
+    ) -> Result<Option<Fetched>, Interrupted> {
+        let (rpc, next) = (&self.context.rpc, batch.next);
+        let fetcher = match &mut batch.fetcher {
+            Some(fetcher) => fetcher,
+            unplanned => {
+                let named = match &batch.spks {
+                    Some(spks) => self.filters.range(spks, next, stop, tip.height).await?,
+                    None => None,
+                };
+                let (method, range) = match named {
+                    Some(range) => (ScanMethod::Filters, Some(range)),
+                    None => (ScanMethod::Blocks, list_blocks(rpc, next, stop).await?),
+                };
+                let range = range.ok_or(Interrupted::Moved)?;
+                self.progress.set_method(&self.scans, method);
+                unplanned.insert(BlockFetcher::new(rpc.clone(), batch.needs_prevouts, range))
             }
-            if fetcher.end.height >= next {
-                return Ok(());
-            }
+        };
+        let fetched = fetcher.next().await?;
+        if fetched.is_none() {
+            let end = fetcher.end;
+            batch.advance(end);
+            batch.fetcher = None;
         }
-        active.fetcher = None;
-        let range = match filtered && next <= deep && tip.height >= DEEP {
-            true => {
-                self.filters
-                    .range(active.batch.descriptors(), next, deep)
-                    .await?
-            }
-            false => None,
-        };
-        let (method, list, end) = match range {
-            Some(range) => (ScanMethod::Filters, range.blocks, range.end),
-            None => {
-                let list = list_blocks(&self.context.rpc, next, stop)
-                    .await?
-                    .ok_or(Interrupted::Moved)?;
-                let end = *list.last().ok_or(Interrupted::Moved)?;
-                (ScanMethod::Blocks, list, end)
-            }
-        };
-        active.fetcher = Some(BlockFetcher::new(
-            self.context.rpc.clone(),
-            method,
-            prevouts,
-            list,
-            end,
-        ));
-        self.progress.set_method(&self.scans, method, active.rate);
-        Ok(())
+        Ok(fetched)
     }
 
-    /// The block for the tracker. What only the node knows of outputs that it spends is asked for.
-    async fn known(&self, searched: Searched) -> Result<PastBlock, Interrupted> {
-        let Searched {
-            block,
-            header,
-            hits,
-            told,
-            ..
-        } = searched;
-        let mut prevouts = HashMap::new();
-        if hits.iter().any(|hit| !hit.unknown_prevouts.is_empty()) {
-            let told = match told {
-                Some(told) => told,
-                None => self.context.rpc.prevouts(block.hash).await?,
-            };
-            prevouts.extend(told.into_iter().map(|prevout| (prevout.outpoint, prevout)));
-        }
-        let spent = |outpoint: OutPoint| {
-            let Prevout {
-                spk,
-                value,
-                height,
-                coinbase,
-                ..
-            } = prevouts.get(&outpoint)?.clone();
-            Some(FoundOutput {
-                outpoint,
-                spk,
-                value,
-                height,
-                coinbase,
-            })
-        };
-        let transactions = hits.into_iter().map(
-            |Hit {
-                 position,
-                 tx,
-                 unknown_prevouts,
-             }| {
-                let spent = unknown_prevouts
-                    .into_iter()
-                    .map(spent)
-                    .collect::<Option<Vec<_>>>();
-                Ok(PastTx {
-                    position,
-                    tx,
-                    spent: spent.ok_or(MalformedBlock("a block without an input that it has"))?,
-                })
-            },
-        );
-        let transactions = transactions.collect::<Result<_, MalformedBlock>>()?;
-        Ok(PastBlock {
-            block,
-            time: header.time,
-            transactions,
-        })
-    }
-
+    /// What the blocks from height `first` up to `upto` did.
     async fn merge(
         &mut self,
-        active: &mut ActiveBatch,
+        batch: &ScanBatch,
         first: u32,
-        found: Vec<PastBlock>,
+        blocks: Vec<PastBlock>,
         upto: BlockId,
     ) -> Result<(), Interrupted> {
-        let scans = active.batch.scans();
-        for input in merge_inputs(first, found, upto) {
-            let (scripts, now) = (active.batch.scripts(), now_ms());
-            let next = input.upto.height.saturating_add(1);
-            let (first, blocks, upto) = (input.first, input.blocks, input.upto);
-            self.apply(Input::Past {
-                scans: scans.clone(),
-                scripts,
-                first,
-                blocks,
-                upto,
-                now,
-            })
-            .await?;
-            active.batch.next = next;
-            for scan in &scans {
-                if let Some(open) = self.scans.get_mut(scan) {
-                    (open.row.next, open.row.updated, open.held) = (next, now, None);
-                }
+        let scans: Vec<_> = batch.members.iter().map(|(scan, _)| *scan).collect();
+        let now = now_ms();
+        self.apply(Input::Past {
+            scans: scans.clone(),
+            scripts: batch.scripts.clone(),
+            first,
+            blocks,
+            upto,
+            now,
+        })
+        .await?;
+        for scan in &scans {
+            if let Some(open) = self.scans.get_mut(scan) {
+                (open.row.next, open.row.updated, open.held) = (batch.next, now, None);
             }
         }
+        self.progress.advance(&self.scans, batch.next - first);
         Ok(())
     }
 
     /// Anything but a fatal refusal means that the store is ahead of what we know.
-    pub(super) async fn apply(&self, input: Input) -> Result<(), Interrupted> {
+    async fn apply(&self, input: Input) -> Result<(), Interrupted> {
         match self.context.indexer.apply(input).await {
             Ok(_) => Ok(()),
             Err(InputRefused::Stopped(_)) => Err(Interrupted::Over),
@@ -391,49 +467,4 @@ impl Runner {
             }
         }
     }
-}
-
-/// Searches blocks in order, beside the runtime.
-async fn search(
-    batch: &mut ScanBatch,
-    fetched: Vec<Fetched>,
-) -> Result<Vec<Searched>, Interrupted> {
-    let mut below = batch.below;
-    let Some(mut matcher) = batch.matcher.take() else {
-        return Err(Interrupted::Moved);
-    };
-    let (matcher, searched) = blocking(move || {
-        let mut all = Vec::with_capacity(fetched.len());
-        for fetched in fetched {
-            if !fetched.follows(below) {
-                return Err(Interrupted::Moved);
-            }
-            let spends = match &fetched.spent {
-                None => None,
-                Some(Spent::Raw(raw)) => Some(matcher.spends(raw)?),
-                Some(Spent::Told(told)) => {
-                    Some(matcher.spends_of(told.iter().map(|prevout| prevout.spk.as_script())))
-                }
-            };
-            let hits = matcher.scan(fetched.raw.bytes(), spends.as_ref())?;
-            let told = fetched.spent.and_then(|spent| {
-                if let Spent::Told(told) = spent {
-                    Some(told)
-                } else {
-                    None
-                }
-            });
-            below = Some(fetched.block);
-            all.push(Searched {
-                block: fetched.block,
-                header: *fetched.raw.header(),
-                hits,
-                told,
-            });
-        }
-        Ok((matcher, all))
-    })
-    .await?;
-    batch.matcher = Some(matcher);
-    Ok(searched)
 }

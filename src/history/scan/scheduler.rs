@@ -1,13 +1,106 @@
-//! Which open scans go next, and how far. Pure.
+//! The open scans, read from the store, and which of them go next, and how far.
 
-use crate::tracker::ScanId;
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::store::{Snapshot, StoreError, StoreReader};
+use crate::tracker::{ScanId, ScanRow};
 
 /// Scripts of one batch, so that memory stays bounded however many scans are open.
 const UNION: u64 = 2_000_000;
 /// Scans of one batch: what each found is counted on the indexer's thread.
 const SCANS: usize = 1000;
 /// The part of its own way that the shortest scan waits for others, to go on together with them.
+/// Without it, scans that are opened one after the other, each for the last thousand blocks, would
+/// each read all of their blocks alone, the last one first.
 const BEHIND: u32 = 4;
+
+pub(super) type OpenScans = BTreeMap<ScanId, OpenScan>;
+
+pub(super) struct OpenScan {
+    pub(super) row: ScanRow,
+    /// First height from which all its scripts are known; while a baseline is to come, of those
+    /// that were looked at.
+    pub(super) reach: u32,
+    /// The baseline of one of its scripts is to come.
+    pub(super) pending: bool,
+    pub(super) held: Option<ScanPause>,
+}
+
+/// Why a scan does not go on for a while.
+pub(super) struct ScanPause {
+    pub(super) until: Instant,
+    pub(super) why: String,
+}
+
+impl OpenScan {
+    /// First height that need not be scanned, as far as is known.
+    pub(super) fn end(&self) -> u32 {
+        self.row
+            .to
+            .map_or(self.reach, |to| self.reach.min(to.saturating_add(1)))
+    }
+
+    /// Nothing keeps it from going on, or from ending.
+    pub(super) fn is_free(&self, now: Instant) -> bool {
+        !self.pending && self.held.as_ref().is_none_or(|held| held.until <= now)
+    }
+
+    pub(super) fn hold(&mut self, pause: Duration, why: String) {
+        let until = Instant::now() + pause;
+        self.held = Some(ScanPause { until, why });
+    }
+}
+
+/// The open scans as the store has them. Scripts are read anew only for those of `known` that wait
+/// for a baseline, that went another way than we led them, or that would go beyond our tip: after a
+/// reorg their scripts may be covered from lower down.
+pub(super) fn refresh(reader: &StoreReader, mut known: OpenScans) -> Result<OpenScans, StoreError> {
+    let snapshot = reader.snapshot();
+    let above = snapshot
+        .tip()?
+        .map_or(0, |tip| tip.height.saturating_add(1));
+    let mut scans = OpenScans::new();
+    for scan in snapshot.open_scans()? {
+        let Some(row) = snapshot.scan(&scan)? else {
+            continue;
+        };
+        let known = known.remove(&scan);
+        let same_way = known.as_ref().filter(|open| {
+            let way = |row: &ScanRow| (row.next, row.horizon, row.scripts);
+            !open.pending && open.end() <= above && way(&open.row) == way(&row)
+        });
+        let (reach, pending) = match same_way {
+            Some(open) => (open.reach, false),
+            None => survey(&snapshot, &scan)?,
+        };
+        let open = OpenScan {
+            row,
+            reach,
+            pending,
+            held: known.and_then(|open| open.held),
+        };
+        scans.insert(scan, open);
+    }
+    Ok(scans)
+}
+
+/// From which height on the scripts are known, and whether a baseline is to come.
+fn survey(snapshot: &Snapshot<'_>, scan: &ScanId) -> Result<(u32, bool), StoreError> {
+    let mut reach = 0;
+    for script in snapshot.scan_scripts(scan)? {
+        let Some(coverage) = snapshot.watch(&script)?.map(|row| row.coverage) else {
+            continue;
+        };
+        reach = reach.max(coverage.from_height);
+        if coverage.pending {
+            return Ok((reach, true));
+        }
+    }
+    Ok((reach, false))
+}
 
 /// A scan that can go on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -20,12 +113,19 @@ pub(super) struct ScanCandidate {
     pub(super) scripts: u32,
 }
 
+impl ScanCandidate {
+    fn left(&self) -> u32 {
+        self.end.saturating_sub(self.next)
+    }
+}
+
 /// Scans that go the same way for a while.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Choice {
     pub(super) next: u32,
     /// Last height of it: there one of them ends, or others join.
     pub(super) stop: u32,
+    /// Shortest first.
     pub(super) scans: Vec<ScanId>,
 }
 
@@ -34,40 +134,25 @@ pub(super) struct Choice {
 /// Who is a little behind it is fetched first, so that they go on together; that makes its own way
 /// longer by one part in [`BEHIND`] at most.
 pub(super) fn choose(candidates: &[ScanCandidate]) -> Option<Choice> {
-    let left = |candidate: &ScanCandidate| candidate.end.saturating_sub(candidate.next);
-    let going = || candidates.iter().filter(|candidate| left(candidate) > 0);
-    let shortest = going().min_by_key(|candidate| (left(candidate), candidate.scan))?;
-    let near = |candidate: &&ScanCandidate| {
-        shortest
-            .next
-            .checked_sub(candidate.next)
-            .is_some_and(|behind| behind <= left(shortest) / BEHIND)
-    };
-    let first = going()
-        .filter(near)
-        .min_by_key(|candidate| (candidate.next, left(candidate), candidate.scan))?;
-    let mut along: Vec<_> = going()
-        .filter(|candidate| candidate.next == first.next)
-        .collect();
-    along.sort_unstable_by_key(|candidate| (left(candidate), candidate.scan));
+    let mut going: Vec<_> = candidates.iter().filter(|scan| scan.left() > 0).collect();
+    going.sort_unstable_by_key(|scan| (scan.left(), scan.scan));
+    let shortest = going.first()?;
+    let near = shortest.next.saturating_sub(shortest.left() / BEHIND)..=shortest.next;
+    let heights = || going.iter().map(|scan| scan.next);
+    let next = heights().filter(|next| near.contains(next)).min()?;
+    let joins = heights().filter(|height| *height > next).min();
+    let along = || going.iter().filter(|scan| scan.next == next);
+    let end = along().next()?.end;
     let mut scripts = 0;
-    let scans = along.iter().take_while(|candidate| {
-        let fits = scripts == 0 || scripts + u64::from(candidate.scripts) <= UNION;
-        scripts += u64::from(candidate.scripts).max(1);
+    let scans = along().take_while(|scan| {
+        let fits = scripts == 0 || scripts + u64::from(scan.scripts) <= UNION;
+        scripts += u64::from(scan.scripts).max(1);
         fits
     });
-    let scans = scans.take(SCANS).map(|candidate| candidate.scan).collect();
-    let joins = going()
-        .map(|candidate| candidate.next)
-        .filter(|next| *next > first.next)
-        .min();
-    let stop = joins
-        .map_or(first.end, |next| next.min(first.end))
-        .saturating_sub(1);
     Some(Choice {
-        next: first.next,
-        stop,
-        scans,
+        next,
+        stop: joins.map_or(end, |joins| joins.min(end)).saturating_sub(1),
+        scans: scans.take(SCANS).map(|scan| scan.scan).collect(),
     })
 }
 

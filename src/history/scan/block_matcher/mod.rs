@@ -30,15 +30,6 @@ pub(super) struct Hit {
     pub(super) unknown_prevouts: Vec<OutPoint>,
 }
 
-/// Which of a block's inputs spend from one of the scripts, numbered through in block order without
-/// the coinbase's.
-#[derive(Debug, Default, Clone, PartialEq, Eq)]
-pub(super) struct Spends {
-    inputs: usize,
-    /// Ascending.
-    ours: Vec<usize>,
-}
-
 pub(super) struct BlockMatcher {
     prints: Fingerprints,
     scripts: FingerprintSet,
@@ -114,14 +105,14 @@ impl BlockMatcher {
             && self.scripts.contains(self.prints.script(spk))
     }
 
-    /// Which inputs spend from our scripts, from the node's list of the outputs that a block
-    /// spends: for each transaction a list.
-    pub(super) fn spends(&self, raw: &[u8]) -> Result<Spends, MalformedBlock> {
+    /// Which of a block's inputs spend from our scripts, in block order without the coinbase's, by
+    /// the node's list of the outputs that the block spends: for each transaction a list.
+    pub(super) fn spends(&self, raw: &[u8]) -> Result<Vec<bool>, MalformedBlock> {
         let mut consumed = 0;
         let count = bsl::scan_len(raw, &mut consumed).map_err(|_| CUT)?;
         let mut looked = SpentVisitor {
             matcher: self,
-            spends: Spends::default(),
+            spends: Vec::new(),
         };
         let mut rest = raw.get(consumed..).ok_or(CUT)?;
         for _ in 0..count {
@@ -138,36 +129,24 @@ impl BlockMatcher {
         }
     }
 
-    /// The same from the outputs themselves.
-    pub(super) fn spends_of<'a>(&self, spent: impl Iterator<Item = &'a Script>) -> Spends {
-        let mut spends = Spends::default();
-        for spk in spent {
-            spends.add(self.watches(spk));
-        }
-        spends
-    }
-
-    /// What concerns our scripts in the next block. `spends`: what is known of its inputs. After an
-    /// error nothing is certain any more.
+    /// What concerns our scripts in the next block. `spends`: which of its inputs do, where that is
+    /// known ([`Self::spends`]). After an error nothing is certain any more.
     pub(super) fn scan(
         &mut self,
         block: &[u8],
-        spends: Option<&Spends>,
+        spends: Option<&[bool]>,
     ) -> Result<Vec<Hit>, MalformedBlock> {
         let (count, mut rest) = body(block).ok_or(DAMAGED)?;
-        let (mut told, mut hits) = (
-            ToldInputs {
-                spends,
-                next: 0,
-                next_ours: 0,
-            },
-            Vec::new(),
-        );
+        let (mut inputs, mut hits) = (0, Vec::new());
         for position in 0..count {
             let mut found = TxMatch::default();
             let tx = walk(&mut rest, |part| match part {
                 TxPart::Input(_) if position == 0 => {}
-                TxPart::Input(input) => self.spend(input, told.is_ours(), &mut found),
+                TxPart::Input(input) => {
+                    let told = spends.and_then(|spends| spends.get(inputs));
+                    inputs += 1;
+                    self.spend(input, told == Some(&true), &mut found);
+                }
                 TxPart::Output(vout, output) => {
                     if self.watches(Script::from_bytes(output.script_pubkey())) {
                         found.paid.push(vout);
@@ -189,7 +168,7 @@ impl BlockMatcher {
             });
         }
         match rest.is_empty() {
-            true if spends.is_some_and(|spends| spends.inputs != told.next) => Err(OTHER),
+            true if spends.is_some_and(|spends| spends.len() != inputs) => Err(OTHER),
             true => Ok(hits),
             false => Err(DAMAGED),
         }
@@ -216,23 +195,14 @@ const DAMAGED: MalformedBlock = MalformedBlock("a block that is damaged or none 
 const CUT: MalformedBlock = MalformedBlock("a list of what a block spends that is cut off");
 const OTHER: MalformedBlock = MalformedBlock("a list of what another block spends");
 
-impl Spends {
-    fn add(&mut self, ours: bool) {
-        if ours {
-            self.ours.push(self.inputs);
-        }
-        self.inputs += 1;
-    }
-}
-
 struct SpentVisitor<'f> {
     matcher: &'f BlockMatcher,
-    spends: Spends,
+    spends: Vec<bool>,
 }
 
 impl Visitor for SpentVisitor<'_> {
     fn visit_tx_out(&mut self, _: usize, output: &bsl::TxOut) -> ControlFlow<()> {
-        self.spends.add(
+        self.spends.push(
             self.matcher
                 .watches(Script::from_bytes(output.script_pubkey())),
         );
@@ -247,26 +217,6 @@ struct TxMatch {
     unknown_prevouts: Vec<OutPoint>,
     /// Outputs that pay one of our scripts.
     paid: Vec<u32>,
-}
-
-/// What the node told of a block's inputs, one after the other.
-struct ToldInputs<'s> {
-    spends: Option<&'s Spends>,
-    /// Number of the next input, and place in the list of ours that it may be.
-    next: usize,
-    next_ours: usize,
-}
-
-impl ToldInputs<'_> {
-    /// Whether the next input spends from one of our scripts.
-    fn is_ours(&mut self) -> bool {
-        let told = self
-            .spends
-            .is_some_and(|spends| spends.ours.get(self.next_ours) == Some(&self.next));
-        self.next += 1;
-        self.next_ours += usize::from(told);
-        told
-    }
 }
 
 #[cfg(test)]
