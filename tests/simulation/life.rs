@@ -313,6 +313,7 @@ impl Life {
         }
         self.witness.readers.stop();
         self.rows.die(doom.and_then(|doom| doom.loses));
+        self.witness.readers.lose(&self.rows.log);
         self.witness.died(&self.rows.view.borrow());
         let ms = doom.map_or(0, |doom| doom.ms);
         self.starts_at = Some(self.now.instant + millis(ms));
@@ -327,7 +328,7 @@ impl Life {
         self.process = Some(process);
         if let Some((writer, reader)) = self.rows.disk.as_ref().and_then(|it| it.open.as_ref()) {
             let head = writer.head();
-            self.witness.readers.start(reader, head, &self.rows.log);
+            self.witness.readers.start(reader, head);
         }
     }
 

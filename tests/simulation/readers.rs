@@ -67,7 +67,7 @@ pub struct Readers {
 
 impl Readers {
     /// A process has started.
-    pub fn start(&mut self, reader: &StoreReader, head: u64, log: &[(u64, Event)]) {
+    pub fn start(&mut self, reader: &StoreReader, head: u64) {
         let runtime = Builder::new_current_thread()
             .enable_time()
             .start_paused(true)
@@ -93,11 +93,7 @@ impl Readers {
             starts,
             stop,
         });
-        let last = log.last().map_or(0, |(number, _)| *number);
-        for (mut wish, _) in std::mem::take(&mut self.readers) {
-            // What a power loss took comes again under other numbers.
-            wish.got.retain(|number| *number <= last);
-            wish.from = wish.from.min(last);
+        for (wish, _) in std::mem::take(&mut self.readers) {
             self.come(wish);
         }
     }
@@ -109,6 +105,15 @@ impl Readers {
             .for_each(|(_, reader)| *reader = None);
         if let Some(service) = self.service.take() {
             service.stop.cancel();
+        }
+    }
+
+    /// What a power loss took of the log comes again under other numbers.
+    pub fn lose(&mut self, log: &[(u64, Event)]) {
+        let last = log.last().map_or(0, |(number, _)| *number);
+        for (wish, _) in &mut self.readers {
+            wish.got.retain(|number| *number <= last);
+            wish.from = wish.from.min(last);
         }
     }
 
