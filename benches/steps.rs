@@ -21,7 +21,8 @@ use bitcoin::{
 use satwatch::indexer::{self, Handle};
 use satwatch::store::{ChainInfo, StoreReader, open_at_boot};
 use satwatch::tracker::{
-    Ask, BlockId, FoundOutput, Input, Past, ScanEnd, ScanId, ScriptHash, Seen, WatchRequest,
+    Ask, BlockId, FoundOutput, Input, Past, Portion, ScanEnd, ScanId, ScriptHash, Seen,
+    WatchRequest,
 };
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
@@ -29,6 +30,8 @@ use tokio::task::JoinSet;
 const NOW: u64 = 1_700_000_000_000;
 /// Addresses of one request.
 const BULK: u64 = 10_000;
+/// Outputs of one portion of a baseline.
+const PART: usize = 1000;
 
 fn tip() -> BlockId {
     BlockId {
@@ -181,6 +184,23 @@ impl Running {
     }
 }
 
+/// The node's whole mempool is read.
+async fn reading(share: u64, folder: &Path) {
+    let running = Running::start(folder).await;
+    let pool = 300_000 / share;
+    running.fill_mempool(pool).await;
+    let snapshot = Input::Snapshot {
+        tip: tip().hash,
+        txids: (0..pool)
+            .map(|n| payment(spk(8, n), n).compute_txid())
+            .collect(),
+        now: NOW,
+    };
+    let name = format!("a reading of {pool} mempool transactions");
+    running.measure(&name, running.apply(snapshot)).await;
+    running.stop().await;
+}
+
 async fn subscriptions(share: u64, folder: &Path) {
     let running = Running::start(folder).await;
     let (pool, count) = (300_000 / share, 4000 / share);
@@ -275,7 +295,9 @@ async fn scans(share: u64, folder: &Path) {
     running.apply(past).await;
     let name = format!("a scan of {count} addresses completed");
     let end = close(1, ScanEnd::Complete(tip()));
-    running.measure(&name, running.apply(end)).await;
+    // As the runner does.
+    let work = async { while running.handle.apply(end.clone()).await.is_ok() {} };
+    running.measure(&name, work).await;
     running.apply(open(2)).await;
     let name = format!("a scan of {count} addresses cancelled");
     let end = close(2, ScanEnd::Cancelled);
@@ -379,14 +401,24 @@ async fn giant(share: u64, folder: &Path) {
         height: 50,
         coinbase: false,
     };
-    let baseline = Input::Baseline {
+    let part = |portion, outputs| Input::BaselinePart {
         block: tip(),
-        scripts: scripts(1, 0..1),
-        outputs: (0..count).map(found).collect(),
+        script: ScriptHash::of(&spk(1, 0)),
+        portion,
+        outputs,
         now: NOW,
     };
     let name = format!("the baseline of an address with {count} outputs");
-    running.measure(&name, running.apply(baseline)).await;
+    // As the baseline's task does.
+    let work = async {
+        running.apply(part(Portion::First, Vec::new())).await;
+        for first in (0..count).step_by(PART) {
+            let outputs = (first..count.min(first + PART as u64)).map(found).collect();
+            running.apply(part(Portion::Next, outputs)).await;
+        }
+        running.apply(part(Portion::Last, Vec::new())).await;
+    };
+    running.measure(&name, work).await;
     let unwatch = Input::Unwatch {
         scripts: scripts(1, 0..1),
         now: NOW,
@@ -410,6 +442,9 @@ async fn main() {
         .collect();
     let wanted = |name: &str| words.is_empty() || words.iter().any(|word| name.contains(word));
     let folder = || tempfile::tempdir().expect("a temporary folder can be made");
+    if wanted("reading") {
+        reading(share, folder().path()).await;
+    }
     if wanted("subscriptions") {
         subscriptions(share, folder().path()).await;
     }

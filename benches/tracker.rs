@@ -12,7 +12,7 @@
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::RefCell;
-use std::collections::{HashSet, VecDeque};
+use std::collections::{BTreeSet, VecDeque};
 use std::hint::black_box;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::{Duration, Instant};
@@ -173,7 +173,7 @@ impl Path {
         let relation = Relation::Same;
         let snapshot = MempoolSnapshot {
             tip: tip().hash,
-            txids: HashSet::new(),
+            txids: BTreeSet::new(),
             sequence: Some(1),
             info: MempoolInfo::default(),
         };
@@ -302,7 +302,7 @@ fn unrelated_raw() -> Vec<(Txid, Vec<u8>)> {
 
 fn snapshot(c: &mut Criterion) {
     let raw = unrelated_raw();
-    let txids: HashSet<Txid> = raw.iter().map(|(txid, _)| *txid).collect();
+    let txids: BTreeSet<Txid> = raw.iter().map(|(txid, _)| *txid).collect();
     let mut path = Path::new(1_000);
     path.accept(raw);
     let mut group = c.benchmark_group("a reading of 100 000 transactions without news");

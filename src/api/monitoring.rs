@@ -1,6 +1,7 @@
 //! Whether the daemon follows the node: a person's switch, and what the node's side says.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::{Mutex, watch};
 
@@ -10,6 +11,9 @@ use crate::store::{Snapshot, StoreError};
 use crate::tracker::Replacement;
 use crate::wire::ApiError;
 use crate::{bitcoind, indexer};
+
+/// What is told later than this after the node said it is late.
+const BEHIND: Duration = Duration::from_secs(5);
 
 pub struct Monitoring {
     indexer: indexer::Handle,
@@ -60,6 +64,17 @@ impl Monitoring {
                 .clone()
                 .or_else(|| node.error.clone())
                 .unwrap_or_else(unknown)
+        })
+    }
+
+    /// Why what it tells is late; `None` while it keeps up.
+    pub fn behind(&self) -> Option<String> {
+        let behind = self.indexer.behind();
+        (behind > BEHIND).then(|| {
+            let seconds = behind.as_secs();
+            format!(
+                "The daemon is behind: what it was told {seconds} seconds ago is not written yet."
+            )
         })
     }
 

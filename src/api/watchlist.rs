@@ -1,16 +1,21 @@
 //! The watch list: putting addresses on it and taking them off.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::{RwLock, RwLockReadGuard};
+use tokio::time::sleep;
 
 use crate::clock::now_ms;
-use crate::indexer;
+use crate::indexer::{self, InputRefused};
 use crate::reads::{Reads, run_detached};
-use crate::tracker::{Input, Past, WatchRequest};
+use crate::tracker::{ApplyError, Input, Past, WatchRequest};
 use crate::wire::ApiError;
 use crate::wire::address::KnownAddress;
 use crate::wire::request::history::HistoryOption;
+
+/// Between two tries to add what is still being removed.
+pub const AGAIN: Duration = Duration::from_millis(100);
 
 pub struct Watchlist {
     reads: Reads,
@@ -42,11 +47,25 @@ impl Watchlist {
         self.list.read().await
     }
 
-    /// Watches scripts: the head after that.
+    /// Watches scripts: the head after that. While one of them is still being removed it waits, so
+    /// nobody who holds the list asks for that.
     pub async fn watch(&self, scripts: Vec<WatchRequest>) -> Result<u64, ApiError> {
+        loop {
+            match self.try_to_watch(scripts.clone()).await? {
+                Some(head) => return Ok(head),
+                None => sleep(AGAIN).await,
+            }
+        }
+    }
+
+    /// `None` while one of the scripts is still being removed.
+    pub async fn try_to_watch(&self, scripts: Vec<WatchRequest>) -> Result<Option<u64>, ApiError> {
         let now = now_ms();
-        let watched = self.indexer.apply(Input::Watch { scripts, now });
-        Ok(watched.await?.head)
+        match self.indexer.apply(Input::Watch { scripts, now }).await {
+            Ok(done) => Ok(Some(done.head)),
+            Err(InputRefused::Apply(ApplyError::StillForgetting(_))) => Ok(None),
+            Err(refused) => Err(refused.into()),
+        }
     }
 
     /// Watches those of the addresses that are not watched yet, or not with these depths: how many.
@@ -55,16 +74,32 @@ impl Watchlist {
         addresses: Arc<[KnownAddress]>,
         depths: Vec<u8>,
     ) -> Result<usize, ApiError> {
+        loop {
+            let (addresses, depths) = (addresses.clone(), depths.clone());
+            match self.try_to_ensure_watched(addresses, depths).await? {
+                Some(count) => return Ok(count),
+                None => sleep(AGAIN).await,
+            }
+        }
+    }
+
+    async fn try_to_ensure_watched(
+        &self,
+        addresses: Arc<[KnownAddress]>,
+        depths: Vec<u8>,
+    ) -> Result<Option<usize>, ApiError> {
         let past = Past::from(self.history);
         let _list = self.hold().await;
         let missing = self.reads.run_rows(addresses.len(), move |view| {
             let mut missing = Vec::new();
+            // An add that fails takes back what is new in it, unless somebody else wants it, too.
+            let adding = view.adding()?;
             for address in addresses.iter() {
                 let row = view.watch(&address.script)?;
                 let enough = row
                     .as_ref()
                     .is_some_and(|row| depths.iter().all(|depth| row.depths.contains(depth)));
-                if !enough {
+                if !enough || adding.binary_search(&address.script).is_ok() {
                     // An address that somebody added without its past keeps it that way.
                     let past = if row.is_none() { past } else { Past::Leave };
                     missing.push(WatchRequest {
@@ -79,10 +114,11 @@ impl Watchlist {
         });
         let missing = missing.await?;
         let count = missing.len();
-        if count > 0 {
-            self.watch(missing).await?;
+        if count == 0 {
+            return Ok(Some(0));
         }
-        Ok(count)
+        let watched = self.try_to_watch(missing).await?;
+        Ok(watched.map(|_| count))
     }
 
     /// Takes an address off the list: the head after that.

@@ -81,6 +81,7 @@ pub async fn start(config: Config) -> Result<Running> {
     let (indexer, thread) = indexer::spawn(tracker, writer, head, asks_sender);
     let indexer_end = spawn_blocking(move || thread.join().map_err(|_| anyhow!("it panicked")));
     let indexer_task = Task::spawn("indexer", async { Ok(indexer_end.await???) });
+    indexer::undo_unfinished_add(&indexer, &reader, now_ms()).await?;
 
     let on = reader.monitoring()?.unwrap_or(config.monitor.autostart);
     let (monitoring, monitoring_seen) = watch::channel(on);

@@ -4,7 +4,7 @@
 //! below S (seen on 29.5; the same rule in Core's doc/zmq.md). Events that we heard since the
 //! request and that are not below S are applied on top.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap};
 use std::time::Instant;
 
 use bitcoin::{BlockHash, Txid};
@@ -30,7 +30,7 @@ pub enum MempoolRead {
 pub struct MempoolSnapshot {
     /// The node's tip before and after the reading.
     pub tip: BlockHash,
-    pub txids: HashSet<Txid>,
+    pub txids: BTreeSet<Txid>,
     /// S above.
     pub sequence: Option<u64>,
     /// What it said of its mempool before.

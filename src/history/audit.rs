@@ -234,6 +234,7 @@ mod tests {
                 from_height: 9,
                 utxos_complete: true,
                 pending: false,
+                staged: None,
             },
             balance: Balance::default(),
             utxo_count: 2,
@@ -275,6 +276,7 @@ mod tests {
             parts: vec![ScanPart {
                 spks: [spk()].into(),
                 found: [(outpoint(1), found)].into(),
+                ..ScanPart::default()
             }],
         }
     }

@@ -5,8 +5,10 @@
 //! that one address with very many outputs does not keep the others waiting for ever.
 //!
 //! It is merged in parts, each at our tip of that moment, so that what happens at that moment need
-//! not wait for all of it.
+//! not wait for all of it. The outputs of one script that has very many come in portions, too, and
+//! are shown with the last of them.
 
+use std::cmp::Reverse;
 use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,13 +25,15 @@ use crate::bitcoind::{NodeError, NodeErrorKind, Retry};
 use crate::clock::now_ms;
 use crate::indexer::{IndexerStopped, InputRefused};
 use crate::store::StoreError;
-use crate::tracker::{ApplyError, BlockId, Input, ScriptHash};
+use crate::tracker::{ApplyError, BlockId, Input, Portion, ScriptHash};
 
 /// The scripts of one scan, by their bytes in the request: it costs about the same for one and for
 /// many, and the node takes 32 MB. Some 300 000 of the usual ones.
 const REQUEST: usize = 16 << 20;
 /// Scripts and outputs that are merged at once: the indexer needs some ten milliseconds for them.
-const PART: usize = 2000;
+const PART: usize = 1000;
+/// Outputs that are looked up in one go.
+const READ: usize = 20_000;
 /// Scripts that are added one after the other share a scan: it begins when none has come for the
 /// first of these times, or the first one has waited for the second.
 const FEW: (Duration, Duration) = (Duration::from_millis(20), Duration::from_secs(1));
@@ -176,11 +180,16 @@ impl BaselineTask {
                 .wait_for(|position| position.at_node_tip)
                 .await?;
             outputs.roll_forward(&mut self.context).await?;
-            let Some(part) = outputs.parts.pop() else {
+            let Some(mut part) = outputs.parts.pop() else {
                 break;
             };
-            match self.merge(outputs.block, &part).await? {
-                true => merged += part.found.len(),
+            let count = part.found.len();
+            let is_merged = match part.begun || count > PART && part.spks.len() == 1 {
+                true => self.merge_portion(outputs.block, &mut part).await?,
+                false => self.merge(outputs.block, &part).await?,
+            };
+            match is_merged {
+                true => merged += count,
                 false => outputs.parts.push(part),
             }
         }
@@ -239,24 +248,120 @@ impl BaselineTask {
     async fn merge(&self, block: BlockId, part: &ScanPart) -> Result<bool, Interrupted> {
         let scripts = part.spks.iter().map(|spk| ScriptHash::of(spk)).collect();
         let outputs = part.found.values().cloned().collect();
-        match self
-            .context
-            .indexer
-            .apply(Input::Baseline {
-                block,
-                scripts,
-                outputs,
-                now: now_ms(),
-            })
-            .await
-        {
-            Ok(_) => Ok(true),
-            Err(InputRefused::Apply(ApplyError::NotOurTip { .. })) => Ok(false),
+        let input = Input::Baseline {
+            block,
+            scripts,
+            outputs,
+            now: now_ms(),
+        };
+        Ok(self.apply(input).await?.unwrap_or(true))
+    }
+
+    /// Whether it was merged, or there is a new block; `None` for portions of a script that was
+    /// removed since the first one, or does not wait for them any more.
+    async fn apply(&self, input: Input) -> Result<Option<bool>, Interrupted> {
+        match self.context.indexer.apply(input).await {
+            Ok(_) => Ok(Some(true)),
+            Err(InputRefused::Apply(ApplyError::NotOurTip { .. })) => Ok(Some(false)),
+            Err(InputRefused::Apply(ApplyError::NotMerging(_))) => Ok(None),
             Err(InputRefused::Apply(error)) => {
                 Err(NodeError::new(NodeErrorKind::Shape, error.to_string()).into())
             }
             Err(InputRefused::Stopped(IndexerStopped)) => Err(Interrupted::Over),
         }
+    }
+
+    /// Merges some of the outputs of a script that has very many. Answers whether all are.
+    async fn merge_portion(
+        &self,
+        block: BlockId,
+        part: &mut ScanPart,
+    ) -> Result<bool, Interrupted> {
+        let script = part.spks.iter().next().map(|spk| ScriptHash::of(spk));
+        let script = script.expect("a part has a script");
+        let portion = match part.order.len() {
+            _ if !part.begun => Portion::First,
+            0..=PART => Portion::Last,
+            _ => Portion::Next,
+        };
+        let rest = part.order.len().saturating_sub(PART);
+        let outputs: Vec<_> = match portion {
+            // From now on the tracker would notice that the script is removed and added again.
+            Portion::First => Vec::new(),
+            Portion::Next => {
+                let next = part.order[rest..].iter();
+                next.filter_map(|(_, outpoint)| part.found.get(outpoint).cloned())
+                    .collect()
+            }
+            Portion::Last => part.found.values().cloned().collect(),
+        };
+        let sent: Vec<_> = outputs.iter().map(|found| found.outpoint).collect();
+        let input = Input::BaselinePart {
+            block,
+            script,
+            portion,
+            outputs,
+            now: now_ms(),
+        };
+        match self.apply(input).await? {
+            Some(true) => {}
+            Some(false) => return Ok(false),
+            // If it was added again, it waits for a scan of its own.
+            None => return Ok(true),
+        }
+        for outpoint in sent {
+            part.found.remove(&outpoint);
+        }
+        part.order.truncate(rest);
+        if portion == Portion::First {
+            part.begun = true;
+            self.order(script, part).await?;
+        }
+        Ok(portion == Portion::Last)
+    }
+
+    /// Drops what the store has in a block already, and says in which order the others are sent
+    /// before the last ones: block by block, so that each portion is in few of them. What is shown
+    /// moves in one step only and goes with the last ones: payments that we hold for unconfirmed,
+    /// and all that a reorg has brought.
+    async fn order(&self, script: ScriptHash, part: &mut ScanPart) -> Result<(), Interrupted> {
+        let Some(row) = self.context.reader.snapshot().watch(&script)? else {
+            part.found.clear();
+            return Ok(());
+        };
+        let is_staged = row.coverage.staged.is_some();
+        let all = part.found.values();
+        let mut all: Vec<_> = all
+            .map(|found| (Reverse(found.height), found.outpoint))
+            .collect();
+        while !all.is_empty() {
+            let some = all.split_off(all.len().saturating_sub(READ));
+            let reader = self.context.reader.clone();
+            let looked_up = blocking(move || {
+                let snapshot = reader.snapshot();
+                let look = |(height, outpoint)| {
+                    let row = snapshot.output(&outpoint)?;
+                    Ok((height, outpoint, row.map(|row| row.height.is_some())))
+                };
+                some.into_iter()
+                    .map(look)
+                    .collect::<Result<Vec<_>, Interrupted>>()
+            });
+            for (height, outpoint, is_in_block) in looked_up.await? {
+                match is_in_block {
+                    Some(true) => _ = part.found.remove(&outpoint),
+                    None if is_staged => part.order.push((height, outpoint)),
+                    _ => {}
+                }
+            }
+        }
+        let mut order = std::mem::take(&mut part.order);
+        part.order = blocking(move || {
+            order.sort_unstable();
+            Ok(order)
+        })
+        .await?;
+        Ok(())
     }
 }
 

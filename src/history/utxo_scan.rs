@@ -4,6 +4,7 @@
 //! chain it takes minutes, and blocks come meanwhile. So its result is carried forward over the
 //! blocks that we have connected since, until it speaks for our tip.
 
+use std::cmp::Reverse;
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
@@ -37,6 +38,10 @@ pub(super) struct Outputs {
 pub(super) struct ScanPart {
     pub(super) spks: HashSet<ScriptBuf>,
     pub(super) found: HashMap<OutPoint, FoundOutput>,
+    /// The tracker has been told to expect it in portions.
+    pub(super) begun: bool,
+    /// The outputs that are sent before the last portion, the next ones at the end.
+    pub(super) order: Vec<(Reverse<u32>, OutPoint)>,
 }
 
 impl Outputs {
@@ -314,6 +319,7 @@ mod tests {
         let mut part = ScanPart {
             spks: HashSet::from([spk(1)]),
             found: HashMap::from([(spent, old)]),
+            ..ScanPart::default()
         };
         let coinbase = tx(&[OutPoint::null()], &[(1, 50)]);
         let pays = tx(&[spent], &[(2, 5), (1, 6), (1, 7)]);

@@ -1,6 +1,7 @@
 //! [`Handle`]: what others send to the thread, and what they hear back.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use prometheus::HistogramVec;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
@@ -57,10 +58,37 @@ pub(super) struct InputJob {
     pub(super) _room: Option<OwnedSemaphorePermit>,
 }
 
+impl InputJob {
+    /// Nobody waits for it.
+    pub(super) fn unanswered(input: Input) -> Self {
+        Self {
+            input,
+            answer: None,
+            _room: None,
+        }
+    }
+}
+
+/// A command, and when somebody began to send it.
+pub(super) struct Sent {
+    pub(super) at: Instant,
+    pub(super) command: Command,
+}
+
+impl Sent {
+    pub(super) fn now(command: Command) -> Self {
+        let at = Instant::now();
+        Self { at, command }
+    }
+}
+
 /// Sends to the indexer. Clones are cheap.
 #[derive(Clone)]
 pub struct Handle {
-    pub(super) inbox: mpsc::Sender<Command>,
+    pub(super) inbox: mpsc::Sender<Sent>,
+    /// When the oldest of the commands was sent that the thread is busy with, or since when it is
+    /// busy with a portion of something large.
+    pub(super) oldest: Arc<Mutex<Option<Instant>>>,
     pub(super) blocks: Arc<Semaphore>,
     pub(super) head: watch::Receiver<u64>,
     pub(super) step_times: HistogramVec,
@@ -124,6 +152,13 @@ impl Handle {
         self.step_times.clone()
     }
 
+    /// How long the oldest of the commands waits that are not done. Large inputs, which let others
+    /// pass, do not count.
+    pub fn behind(&self) -> Duration {
+        let oldest = *self.oldest.lock().unwrap_or_else(PoisonError::into_inner);
+        oldest.map_or(Duration::ZERO, |oldest| oldest.elapsed())
+    }
+
     /// Ends the indexer after what is queued by now; its thread's result says how it went.
     pub async fn stop(&self) {
         // An error means that it has ended already.
@@ -176,6 +211,7 @@ impl Handle {
     }
 
     async fn send(&self, command: Command) -> Result<(), IndexerStopped> {
-        self.inbox.send(command).await.map_err(|_| IndexerStopped)
+        let sent = Sent::now(command);
+        self.inbox.send(sent).await.map_err(|_| IndexerStopped)
     }
 }

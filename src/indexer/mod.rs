@@ -17,6 +17,9 @@
 //! itself, such as a block: the thread's steps are short, and how long they are is counted
 //! ([`Handle::step_times`]).
 //!
+//! An input with many scripts is applied in portions, between others that wait, and answered after
+//! the last one. So is what removed addresses leave.
+//!
 //! A refused input is answered to its sender and changes nothing. What nobody could repeat after a
 //! power loss (blocks, what a person asked for) is synced; mempool inputs are not, since the
 //! mempool is read again at start.
@@ -24,7 +27,7 @@
 mod handle;
 
 use std::collections::VecDeque;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -34,10 +37,10 @@ use tokio::sync::{Semaphore, mpsc, watch};
 
 pub use handle::{Done, Handle, IndexerStopped, InputRefused};
 
-use handle::{Command, InputJob};
+use handle::{Command, InputJob, Sent};
 
 use crate::store::{StoreError, StoreReader, Writer};
-use crate::tracker::{ApplyError, Ask, Input, Overlay, Tracker};
+use crate::tracker::{ApplyError, Ask, Input, Overlay, Portion, Tracker};
 
 /// Inputs that may wait.
 const INBOX: usize = 256;
@@ -50,6 +53,9 @@ const BATCH: usize = 256;
 
 /// After this time a batch takes no further input: all of them wait for its commit.
 const BUDGET: Duration = Duration::from_millis(10);
+
+/// Scripts that a large input applies in one step: less than ten milliseconds of work.
+const PORTION: usize = 500;
 
 /// Bounds of the counted times, in seconds.
 const STEP_TIMES: [f64; 12] = [
@@ -79,6 +85,12 @@ pub fn load(reader: &StoreReader, key: [u8; 16]) -> Result<Tracker, StoreError> 
     for scan in reader.snapshot().open_scans()? {
         tracker.load_scan(scan);
     }
+    for scan in reader.snapshot().ended_scans_with_scripts()? {
+        tracker.load_ended_scan(scan);
+    }
+    for script in reader.snapshot().adding()? {
+        tracker.load_adding(script);
+    }
     for script in reader.forgetting() {
         tracker.load_forgetting(script?);
     }
@@ -87,6 +99,22 @@ pub fn load(reader: &StoreReader, key: [u8; 16]) -> Result<Tracker, StoreError> 
         tracker.load_unconfirmed(txid, &row);
     }
     Ok(tracker)
+}
+
+/// Takes back what the last process added without coming to the end of the request. To be done
+/// before anybody adds anything.
+pub async fn undo_unfinished_add(
+    handle: &Handle,
+    reader: &StoreReader,
+    now: u64,
+) -> Result<(), IndexerError> {
+    let adding = reader.snapshot().adding()?;
+    for scripts in adding.chunks(PORTION) {
+        let scripts = scripts.to_vec();
+        // If the thread has ended, its own result says why.
+        _ = handle.apply(Input::Unwatch { scripts, now }).await;
+    }
+    Ok(())
 }
 
 /// Starts the thread. `tracker` was [loaded](load) from the store that `writer` writes, `head` is
@@ -101,8 +129,10 @@ pub fn spawn(
     let (sender, inbox) = mpsc::channel(INBOX);
     let (publish, head) = watch::channel(head);
     let step_times = count_step_times();
+    let oldest = Arc::new(Mutex::new(None));
     let handle = Handle {
         inbox: sender,
+        oldest: oldest.clone(),
         blocks: Arc::new(Semaphore::new(WAITING_BLOCKS)),
         head,
         step_times: step_times.clone(),
@@ -111,9 +141,10 @@ pub fn spawn(
         tracker,
         writer,
         inbox,
+        oldest,
         head: publish,
         asks,
-        too_early: VecDeque::new(),
+        large: VecDeque::new(),
         step_times,
         budget: BUDGET,
     };
@@ -144,11 +175,12 @@ const OTHER: &str = "other";
 struct Indexer {
     tracker: Tracker,
     writer: Writer,
-    inbox: mpsc::Receiver<Command>,
+    inbox: mpsc::Receiver<Sent>,
+    oldest: Arc<Mutex<Option<Instant>>>,
     head: watch::Sender<u64>,
     asks: mpsc::Sender<Ask>,
-    /// Inputs that wait until scripts which they watch are forgotten.
-    too_early: VecDeque<InputJob>,
+    /// Inputs that are applied a portion at a time, between others.
+    large: VecDeque<InputJob>,
     step_times: HistogramVec,
     budget: Duration,
 }
@@ -157,12 +189,15 @@ impl Indexer {
     fn run(mut self) -> Result<(), IndexerError> {
         let (mut jobs, mut ends) = (VecDeque::new(), false);
         while !ends {
-            let first = match self.tracker.is_forgetting() {
+            let first = match self.has_more() {
                 false => self.inbox.blocking_recv().ok_or(TryRecvError::Disconnected),
                 true => self.inbox.try_recv(),
             };
             let other = match first {
-                Ok(command) => self.drain(command, &mut jobs),
+                Ok(Sent { at, command }) => {
+                    self.set_oldest(Some(at));
+                    self.drain(command, &mut jobs)
+                }
                 Err(TryRecvError::Empty) => None,
                 Err(TryRecvError::Disconnected) => Some(Command::Stop),
             };
@@ -174,29 +209,52 @@ impl Indexer {
                 Some(Command::Stop) => ends = true,
                 Some(command) => self.carry_out(command)?,
             }
-            if self.tracker.is_forgetting() && !ends {
-                self.forget(&mut jobs)?;
+            self.set_oldest(None);
+            if !ends {
+                self.go_on(&mut jobs)?;
             }
         }
         Ok(self.writer.close()?)
     }
 
-    /// One portion of what forgotten scripts have left; then it is the turn of what waits. Who
-    /// waited for the last of it comes in again.
-    fn forget(&mut self, jobs: &mut VecDeque<InputJob>) -> Result<(), IndexerError> {
-        jobs.push_back(InputJob {
-            input: Input::Forget,
-            answer: None,
-            _room: None,
-        });
-        self.commit(jobs)?;
-        if !self.tracker.is_forgetting() {
-            jobs.append(&mut self.too_early);
-            while !jobs.is_empty() {
-                self.commit(jobs)?;
+    /// One portion of what is to be forgotten, and one of a large input; then it is the turn of
+    /// what waits.
+    fn go_on(&mut self, jobs: &mut VecDeque<InputJob>) -> Result<(), IndexerError> {
+        if !self.has_more() {
+            return Ok(());
+        }
+        self.set_oldest(Some(Instant::now()));
+        if self.tracker.has_to_forget() {
+            jobs.push_back(InputJob::unanswered(Input::Forget));
+            self.commit(jobs)?;
+        }
+        jobs.extend(self.next_portion());
+        while !jobs.is_empty() {
+            self.commit(jobs)?;
+        }
+        self.set_oldest(None);
+        Ok(())
+    }
+
+    /// Whether there is something to go on with.
+    fn has_more(&self) -> bool {
+        self.tracker.has_to_forget() || !self.large.is_empty()
+    }
+
+    /// The next portion of the first large input; the last one has its answer. A script that was
+    /// removed since the first portion of an add is waited for.
+    fn next_portion(&mut self) -> Option<InputJob> {
+        let first = self.large.front_mut()?;
+        if let Input::WatchPart { scripts, .. } = &first.input {
+            let next = &scripts[..scripts.len().min(PORTION)];
+            if self.tracker.still_forgetting(next).is_some() {
+                return None;
             }
         }
-        Ok(())
+        match cut(&mut first.input) {
+            Some(portion) => Some(InputJob::unanswered(portion)),
+            None => self.large.pop_front(),
+        }
     }
 
     /// What is no input.
@@ -227,6 +285,10 @@ impl Indexer {
         Ok(())
     }
 
+    fn set_oldest(&self, oldest: Option<Instant>) {
+        *self.oldest.lock().unwrap_or_else(PoisonError::into_inner) = oldest;
+    }
+
     fn count_step(&self, step: &str, began: Instant) {
         let times = self.step_times.with_label_values(&[step]);
         times.observe(began.elapsed().as_secs_f64());
@@ -237,6 +299,17 @@ impl Indexer {
         let (mut next, mut size) = (Some(first), 0);
         while let Some(command) = next {
             match command {
+                Command::Input(mut job) if is_large(&job.input) && !self.is_too_early(&job) => {
+                    if let Input::Watch { scripts, now } = job.input {
+                        let is_last = true;
+                        job.input = Input::WatchPart {
+                            scripts,
+                            is_last,
+                            now,
+                        };
+                    }
+                    self.large.push_back(job);
+                }
                 Command::Input(job) => {
                     size += size_of(&job.input);
                     jobs.push_back(job);
@@ -244,12 +317,18 @@ impl Indexer {
                 other => return Some(other),
             }
             next = if size < BATCH {
-                self.inbox.try_recv().ok()
+                self.inbox.try_recv().ok().map(|sent| sent.command)
             } else {
                 None
             };
         }
         None
+    }
+
+    /// A large add that would wait is refused at once, as others are.
+    fn is_too_early(&self, job: &InputJob) -> bool {
+        let is_too_early = |scripts: &[_]| self.tracker.still_forgetting(scripts).is_some();
+        matches!(&job.input, Input::Watch { scripts, .. } if is_too_early(scripts))
     }
 
     /// Applies the first of these inputs, as many as fit into the budget and at least one, and
@@ -265,10 +344,6 @@ impl Indexer {
         while let Some(job) = jobs.pop_front_if(|next| {
             taken == 0 || size_of(&next.input) < BATCH && began.elapsed() < self.budget
         }) {
-            if self.tracker.is_too_early(&job.input) {
-                self.too_early.push_back(job);
-                continue;
-            }
             taken += 1;
             let lasting = must_last(&job.input);
             if is_block(&job.input) {
@@ -276,9 +351,11 @@ impl Indexer {
             }
             let result = match self.tracker.apply(&overlay, job.input) {
                 Ok(transition) => {
+                    // What said nothing new is on the disk already.
+                    let is_empty = transition.changes.is_empty() && transition.events.is_empty();
                     overlay.add(&transition.changes);
                     count += transition.events.len() as u64;
-                    sync |= lasting;
+                    sync |= lasting && !is_empty;
                     transitions.push(transition);
                     Ok(Done {
                         tip: self.tracker.tip(),
@@ -310,15 +387,49 @@ impl Indexer {
     }
 }
 
+/// Whether an input is applied a portion at a time.
+fn is_large(input: &Input) -> bool {
+    match input {
+        Input::Watch { scripts, .. } => scripts.len() > PORTION,
+        Input::OpenScan { scripts, .. } => scripts.len() > PORTION,
+        _ => false,
+    }
+}
+
+/// Takes a portion off a large input. `None`: what is left is the last one.
+fn cut(input: &mut Input) -> Option<Input> {
+    match input {
+        Input::WatchPart { scripts, now, .. } if scripts.len() > PORTION => {
+            let rest = scripts.split_off(PORTION);
+            Some(Input::WatchPart {
+                scripts: std::mem::replace(scripts, rest),
+                is_last: false,
+                now: *now,
+            })
+        }
+        Input::OpenScan { scan, scripts, .. } if scripts.len() > PORTION => {
+            let rest = scripts.split_off(PORTION);
+            Some(Input::ScanScripts {
+                scan: *scan,
+                scripts: std::mem::replace(scripts, rest),
+            })
+        }
+        _ => None,
+    }
+}
+
 /// What an input adds to a batch, in about the rows of one transaction. Blocks, and the end of a
 /// scan, which does not say how many scripts it had, fill one.
 fn size_of(input: &Input) -> usize {
     match input {
-        Input::Watch { scripts, .. } => scripts.len().max(1),
+        Input::Watch { scripts, .. } | Input::WatchPart { scripts, .. } => scripts.len().max(1),
         Input::Baseline {
             scripts, outputs, ..
         } => (scripts.len() + outputs.len()).max(1),
-        Input::Unwatch { scripts, .. } | Input::OpenScan { scripts, .. } => scripts.len().max(1),
+        Input::BaselinePart { outputs, .. } => outputs.len().max(1),
+        Input::Unwatch { scripts, .. }
+        | Input::ScanScripts { scripts, .. }
+        | Input::OpenScan { scripts, .. } => scripts.len().max(1),
         Input::Past { blocks, .. } => blocks
             .iter()
             .map(|block| block.transactions.len())
@@ -328,9 +439,11 @@ fn size_of(input: &Input) -> usize {
         | Input::Connect { .. }
         | Input::Disconnect { .. }
         | Input::CloseScan { .. }
+        | Input::Settle { .. }
+        | Input::Snapshot { .. }
         | Input::Forget => BATCH,
-        Input::Snapshot { .. } | Input::SkipPast { .. } | Input::Policy(_) => 1,
-        Input::TxSeen { .. } | Input::TxGone { .. } | Input::Settle { .. } => 1,
+        Input::SkipPast { .. } | Input::Policy(_) => 1,
+        Input::TxSeen { .. } | Input::TxGone { .. } => 1,
     }
 }
 
@@ -350,9 +463,13 @@ pub fn must_last(input: &Input) -> bool {
         | Input::Disconnect { .. }
         | Input::Watch { .. }
         | Input::Baseline { .. } => true,
+        // Its last part makes those before it last.
+        Input::BaselinePart { portion, .. } => *portion == Portion::Last,
         Input::Unwatch { .. } | Input::OpenScan { .. } | Input::CloseScan { .. } => true,
         // A scan goes on from where the store says that it is.
         Input::Past { .. } | Input::SkipPast { .. } | Input::Forget => false,
+        Input::ScanScripts { .. } => false,
+        Input::WatchPart { is_last, .. } => *is_last,
         Input::TxSeen { .. }
         | Input::TxGone { .. }
         | Input::Settle { .. }

@@ -159,14 +159,15 @@ async fn an_answer_comes_after_the_commit_and_the_head_with_it() {
     thread.join().unwrap().unwrap();
 }
 
-fn indexer(writer: Writer, inbox: mpsc::Receiver<Command>, budget: Duration) -> Indexer {
+fn indexer(writer: Writer, inbox: mpsc::Receiver<Sent>, budget: Duration) -> Indexer {
     Indexer {
         tracker: Tracker::new([7; 16]),
         writer,
         inbox,
+        oldest: Arc::default(),
         head: watch::channel(0).0,
         asks: mpsc::channel(1).0,
-        too_early: VecDeque::new(),
+        large: VecDeque::new(),
         step_times: count_step_times(),
         budget,
     }
@@ -323,36 +324,107 @@ async fn inputs_of_one_batch_see_each_other_and_know_their_own_head() {
     );
 }
 
-#[tokio::test]
-async fn who_adds_what_is_being_forgotten_waits_for_it_and_nobody_else_does() {
-    let folder = tempdir().unwrap();
-    let (writer, reader) = open(folder.path(), "boot");
-    let (asks, _asked) = mpsc::channel(8);
-    let tracker = load(&reader, [7; 16]).unwrap().in_portions_of(4);
-    let (handle, thread) = spawn(tracker, writer, 0, asks);
-    handle.apply(start()).await.unwrap();
-    handle.apply(watch(1, false)).await.unwrap();
-    for n in 0..50 {
-        let mut tx = pays(1);
+fn unwatch(n: u8) -> Input {
+    let scripts = vec![ScriptHash::of(&spk(n))];
+    Input::Unwatch { scripts, now: NOW }
+}
+
+/// An indexer that forgets in portions of four, and two scripts of fifty transactions each that are
+/// not watched any more.
+fn forgetting(path: &Path) -> (Indexer, StoreReader) {
+    let (writer, reader) = open(path, "boot");
+    let mut indexer = indexer(writer, mpsc::channel(1).1, BUDGET);
+    indexer.tracker = Tracker::new([7; 16]).in_portions_of(4);
+    let mut inputs = vec![start(), watch(1, false), watch(2, false)];
+    for (script, n) in (1..3).flat_map(|script| (0..50).map(move |n| (script, n))) {
+        let mut tx = pays(script);
         tx.input[0].previous_output.vout = n;
         let (tx, seen, now) = ((&tx).into(), Seen::Accepted, NOW);
-        handle.post(Input::TxSeen { tx, seen, now }).await.unwrap();
+        inputs.push(Input::TxSeen { tx, seen, now });
     }
-    let gone = Input::Unwatch {
-        scripts: vec![ScriptHash::of(&spk(1))],
-        now: NOW,
+    inputs.extend([unwatch(1), unwatch(2)]);
+    let mut jobs = inputs.into_iter().map(InputJob::unanswered).collect();
+    while !VecDeque::is_empty(&jobs) {
+        indexer.commit(&mut jobs).unwrap();
+    }
+    assert_eq!(reader.forgetting().count(), 2);
+    (indexer, reader)
+}
+
+#[test]
+fn who_adds_what_is_being_forgotten_is_refused_until_it_is_gone() {
+    let folder = tempdir().unwrap();
+    let (mut indexer, reader) = forgetting(folder.path());
+    let add = |indexer: &mut Indexer, n| {
+        let (job, mut answered) = job(watch(n, false));
+        indexer.commit(&mut VecDeque::from([job])).unwrap();
+        answered.try_recv().unwrap().map(|_| ())
     };
-    let removed = handle.apply(gone).await.unwrap();
-    let (added, other) = tokio::join!(handle.apply(watch(1, false)), handle.apply(watch(2, false)));
-    assert_eq!((other.unwrap().head, added.unwrap().head), (101, 101));
-    assert_eq!(removed.head, 101);
-    let row = reader.snapshot().watch(&ScriptHash::of(&spk(1))).unwrap();
+    let script = |n| ScriptHash::of(&spk(n));
+    let refused = |n| Err(ApplyError::StillForgetting(script(n)));
+    assert_eq!(add(&mut indexer, 1), refused(1));
+    assert_eq!(add(&mut indexer, 3), Ok(()), "nobody else waits");
+    while reader.forgetting().count() == 2 {
+        indexer.go_on(&mut VecDeque::new()).unwrap();
+    }
+    let left = reader.forgetting().next().unwrap().unwrap();
+    let (gone, going) = if left == script(1) { (2, 1) } else { (1, 2) };
+    assert_eq!(add(&mut indexer, gone), Ok(()));
+    assert_eq!(add(&mut indexer, going), refused(going));
+    let row = reader.snapshot().watch(&script(gone)).unwrap();
     let row = row.expect("it is watched again");
     assert_eq!((row.tx_count, row.balance.unconfirmed), (0, 0));
-    assert_eq!(reader.forgetting().count(), 0);
+    while indexer.has_more() {
+        indexer.go_on(&mut VecDeque::new()).unwrap();
+    }
+    assert_eq!(add(&mut indexer, going), Ok(()));
     assert_eq!(reader.snapshot().counts().unwrap().transactions, 0);
-    handle.stop().await;
-    thread.join().unwrap().unwrap();
+}
+
+#[test]
+fn a_large_add_of_what_is_being_forgotten_is_refused_and_one_that_has_begun_waits() {
+    let folder = tempdir().unwrap();
+    let (mut indexer, reader) = forgetting(folder.path());
+    let requests = |scripts: Vec<ScriptBuf>| {
+        let request = |spk| WatchRequest {
+            spk,
+            label: None,
+            depths: Vec::new(),
+            past: Past::Leave,
+        };
+        let scripts = scripts.into_iter().map(request).collect();
+        Input::Watch { scripts, now: NOW }
+    };
+    let mut jobs = VecDeque::new();
+    let of_it = [many(600), vec![spk(1)]].concat();
+    let (add, mut answered) = job(requests(of_it.clone()));
+    assert!(indexer.drain(Command::Input(add), &mut jobs).is_none());
+    indexer.commit(&mut jobs).unwrap();
+    let refused = answered.try_recv().unwrap();
+    assert!(matches!(refused, Err(ApplyError::StillForgetting(_))));
+    // As if it had been removed since its first portion.
+    let (mut add, mut answered) = job(requests(of_it));
+    if let Input::Watch { scripts, now } = add.input {
+        let is_last = true;
+        add.input = Input::WatchPart {
+            scripts,
+            is_last,
+            now,
+        };
+    }
+    indexer.large.push_back(add);
+    let portions = |reader: &StoreReader| reader.snapshot().counts().unwrap().addresses;
+    indexer.go_on(&mut jobs).unwrap();
+    indexer.go_on(&mut jobs).unwrap();
+    assert_eq!(portions(&reader), 500);
+    let script = ScriptHash::of(&spk(1));
+    while reader.forgetting().any(|left| left.unwrap() == script) {
+        assert!(answered.try_recv().is_err());
+        indexer.go_on(&mut jobs).unwrap();
+    }
+    indexer.go_on(&mut jobs).unwrap();
+    assert!(answered.try_recv().unwrap().is_ok());
+    assert_eq!(portions(&reader), 601);
 }
 
 #[tokio::test]
@@ -399,13 +471,13 @@ fn a_large_request_ends_its_batch() {
     let large = large_watch;
     for waiting in [accepted(1), large(), large(), accepted(2)] {
         inbox_end
-            .try_send(Command::Input(job(waiting).0))
+            .try_send(Sent::now(Command::Input(job(waiting).0)))
             .unwrap_or_else(|_| panic!("there is room"));
     }
     let mut batches = Vec::new();
     while let Ok(first) = indexer.inbox.try_recv() {
         let mut jobs = VecDeque::new();
-        assert!(indexer.drain(first, &mut jobs).is_none());
+        assert!(indexer.drain(first.command, &mut jobs).is_none());
         batches.push(jobs.len());
     }
     assert_eq!(batches, [2, 1, 1]);
@@ -542,6 +614,7 @@ async fn who_hears_that_it_stopped_finds_it_stopped() {
     let (sender, mut inbox) = mpsc::channel(1);
     let handle = Handle {
         inbox: sender,
+        oldest: Arc::default(),
         blocks: Arc::new(Semaphore::new(1)),
         head: watch::channel(0).1,
         step_times: count_step_times(),
@@ -638,4 +711,211 @@ async fn retention_is_asked_for_through_the_handle() {
         ),
         (3, vec![])
     );
+}
+
+fn many(count: u16) -> Vec<ScriptBuf> {
+    let spk = |n: u16| ScriptBuf::from_bytes([&[0, 20][..], &n.to_be_bytes(), &[7; 18]].concat());
+    (0..count).map(spk).collect()
+}
+
+fn watch_many(count: u16) -> Input {
+    let request = |spk| WatchRequest {
+        spk,
+        label: None,
+        depths: Vec::new(),
+        past: Past::Leave,
+    };
+    Input::Watch {
+        scripts: many(count).into_iter().map(request).collect(),
+        now: NOW,
+    }
+}
+
+#[tokio::test]
+async fn a_large_add_lets_others_pass_and_leaves_nothing_when_it_is_cut_short() {
+    let folder = tempdir().unwrap();
+    let (writer, reader) = open(folder.path(), "boot");
+    let (inbox_end, inbox) = mpsc::channel(8);
+    let mut indexer = indexer(writer, inbox, BUDGET);
+    let ((large, mut added), (small, mut other)) = (job(watch_many(1200)), job(watch(1, false)));
+    inbox_end
+        .try_send(Sent::now(Command::Input(small)))
+        .unwrap_or_else(|_| panic!("there is room"));
+    let mut jobs = VecDeque::new();
+    assert!(indexer.drain(Command::Input(large), &mut jobs).is_none());
+    for portions in 1..3 {
+        indexer.go_on(&mut jobs).unwrap();
+        assert_eq!(
+            reader.snapshot().adding().unwrap().len(),
+            portions * PORTION
+        );
+    }
+    assert!(other.try_recv().unwrap().is_ok() && added.try_recv().is_err());
+    assert_eq!(reader.snapshot().counts().unwrap().addresses, 1001);
+    drop((indexer, reader));
+    let Running {
+        handle,
+        thread,
+        reader,
+        ..
+    } = run(folder.path());
+    undo_unfinished_add(&handle, &reader, NOW).await.unwrap();
+    assert_eq!(reader.snapshot().counts().unwrap().addresses, 1);
+    assert!(reader.snapshot().adding().unwrap().is_empty());
+    assert_eq!(*handle.head().borrow(), 0, "nobody is told");
+    handle.apply(watch_many(1200)).await.unwrap();
+    undo_unfinished_add(&handle, &reader, NOW).await.unwrap();
+    assert_eq!(reader.snapshot().counts().unwrap().addresses, 1201);
+    handle.stop().await;
+    thread.join().unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn a_large_scan_is_opened_ended_and_emptied_in_portions() {
+    let folder = tempdir().unwrap();
+    let Running {
+        handle,
+        thread,
+        reader,
+        ..
+    } = run(folder.path());
+    handle.apply(start()).await.unwrap();
+    handle.apply(watch_many(1200)).await.unwrap();
+    let open = |scan| Input::OpenScan {
+        scan,
+        scripts: many(1200).iter().map(|spk| ScriptHash::of(spk)).collect(),
+        from: 0,
+        to: Some(0),
+        now: NOW,
+    };
+    let scripts = |scan| reader.snapshot().scan_scripts(&scan).unwrap().len();
+    handle.apply(open(ScanId(1))).await.unwrap();
+    let row = reader.snapshot().scan(&ScanId(1)).unwrap().unwrap();
+    assert_eq!((row.scripts, scripts(ScanId(1))), (1200, 1200));
+    let script = ScriptHash::of(&many(1)[0]);
+    assert!(reader.snapshot().is_in_scan(&script).unwrap());
+    let close = |end| Input::CloseScan {
+        scan: ScanId(1),
+        end,
+        now: NOW,
+    };
+    handle.apply(close(ScanEnd::Cancelled)).await.unwrap();
+    assert!(!reader.snapshot().is_in_scan(&script).unwrap());
+    while scripts(ScanId(1)) > 0 {
+        tokio::task::yield_now().await;
+    }
+    handle.stop().await;
+    thread.join().unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn what_an_ended_scan_or_one_that_was_never_opened_left_goes_after_the_next_start() {
+    let folder = tempdir().unwrap();
+    let (mut writer, reader) = open(folder.path(), "boot");
+    let mut tracker = load(&reader, [7; 16]).unwrap().in_portions_of(4);
+    let scripts: Vec<_> = many(20).iter().map(|spk| ScriptHash::of(spk)).collect();
+    let (from, to, now) = (0, None, NOW);
+    let (scan, end) = (ScanId(u64::MAX), ScanEnd::Cancelled);
+    let inputs = [
+        start(),
+        watch_many(20),
+        Input::OpenScan {
+            scan,
+            scripts: scripts.clone(),
+            from,
+            to,
+            now,
+        },
+        Input::CloseScan { scan, end, now },
+        Input::ScanScripts {
+            scan: ScanId(1),
+            scripts: scripts.clone(),
+        },
+        Input::OpenScan {
+            scan: ScanId(2),
+            scripts,
+            from,
+            to,
+            now,
+        },
+    ];
+    for input in inputs {
+        let transition = tracker.apply(&writer, input).unwrap();
+        writer.commit(&[transition], false).unwrap();
+    }
+    let ended = |reader: &StoreReader| reader.snapshot().ended_scans_with_scripts().unwrap();
+    assert_eq!(ended(&reader), [ScanId(1), scan]);
+    drop((writer, reader));
+    let Running {
+        handle,
+        thread,
+        reader,
+        ..
+    } = run(folder.path());
+    while !ended(&reader).is_empty() {
+        tokio::task::yield_now().await;
+    }
+    let left = reader.snapshot().scan_scripts(&ScanId(2)).unwrap();
+    assert_eq!(left.len(), 20, "the open one keeps its own");
+    handle.stop().await;
+    thread.join().unwrap().unwrap();
+}
+
+#[test]
+fn the_indexer_is_behind_by_the_age_of_what_it_is_busy_with() {
+    let folder = tempdir().unwrap();
+    let (writer, _reader) = open(folder.path(), "boot");
+    let (sender, inbox) = mpsc::channel(8);
+    let indexer = indexer(writer, inbox, BUDGET);
+    let handle = Handle {
+        inbox: sender.clone(),
+        oldest: indexer.oldest.clone(),
+        blocks: Arc::new(Semaphore::new(1)),
+        head: indexer.head.subscribe(),
+        step_times: count_step_times(),
+    };
+    assert_eq!(handle.behind(), Duration::ZERO);
+    let minute = Duration::from_secs(60);
+    indexer.set_oldest(Instant::now().checked_sub(minute));
+    assert!(handle.behind() >= minute);
+    sender
+        .try_send(Sent::now(Command::Stop))
+        .unwrap_or_else(|_| panic!("there is room"));
+    indexer.run().unwrap();
+    assert_eq!(
+        handle.behind(),
+        Duration::ZERO,
+        "it has done what it was sent"
+    );
+}
+
+/// Calls back when it is woken.
+struct Look<F>(F);
+
+impl<F: Fn() + Send + Sync + 'static> std::task::Wake for Look<F> {
+    fn wake(self: Arc<Self>) {
+        (self.0)();
+    }
+}
+
+#[test]
+fn the_indexer_is_behind_by_the_age_of_a_portion_that_it_is_busy_with() {
+    let folder = tempdir().unwrap();
+    let (writer, _reader) = open(folder.path(), "boot");
+    let mut indexer = indexer(writer, mpsc::channel(1).1, BUDGET);
+    let (large, mut answered) = job(watch_many(600));
+    let mut jobs = VecDeque::new();
+    assert!(indexer.drain(Command::Input(large), &mut jobs).is_none());
+    // Who hears the answer looks while the last portion is not done.
+    let (oldest, seen) = (indexer.oldest.clone(), Arc::new(Mutex::new(None)));
+    let was_busy = seen.clone();
+    let look = Look(move || *seen.lock().unwrap() = Some(oldest.lock().unwrap().is_some()));
+    let waker = Arc::new(look).into();
+    let mut context = std::task::Context::from_waker(&waker);
+    let answered = std::pin::Pin::new(&mut answered);
+    assert!(answered.poll(&mut context).is_pending());
+    indexer.go_on(&mut jobs).unwrap();
+    indexer.go_on(&mut jobs).unwrap();
+    assert_eq!(*was_busy.lock().unwrap(), Some(true));
+    assert!(indexer.oldest.lock().unwrap().is_none());
 }

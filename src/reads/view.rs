@@ -74,7 +74,15 @@ impl<'a> StoreView<'a> {
         let (row, tip) = (self.watched(address)?, self.tip()?);
         let immature = match row.utxo_count {
             0 => 0,
-            _ => self.coinbase_value(&address.script, first_immature(tip))?,
+            _ => {
+                let first = first_immature(tip);
+                // What a baseline has brought is not in the balance before it is whole.
+                let shown = match row.coverage.staged {
+                    Some(_) => first.max(row.coverage.from_height),
+                    None => first,
+                };
+                self.coinbase_value(&address.script, shown)?
+            }
         };
         let coverage = self.coverage(&address.script, &row.coverage)?;
         let (text, cursor) = (&address.text, self.cursor()?);

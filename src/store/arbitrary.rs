@@ -10,8 +10,8 @@ use proptest::option;
 use proptest::prelude::*;
 
 use crate::tracker::{
-    Balance, BlockId, BlockRow, Coverage, OutputRow, ScanRow, ScanState, ScriptHash, Spend, Status,
-    Touch, TxRow, WatchRow,
+    Balance, BlockId, BlockRow, Coverage, OutputRow, ScanRow, ScanState, ScriptHash, Spend, Staged,
+    Status, Touch, TxRow, WatchRow,
 };
 
 pub fn txid() -> impl Strategy<Value = Txid> {
@@ -88,12 +88,21 @@ fn tx() -> impl Strategy<Value = Transaction> {
 }
 
 pub fn watch_row() -> impl Strategy<Value = WatchRow> {
-    let coverage =
-        any::<(u32, bool, bool)>().prop_map(|(from_height, utxos_complete, pending)| Coverage {
-            from_height,
-            utxos_complete,
-            pending,
-        });
+    let coverage = (
+        any::<(u32, bool, bool)>(),
+        option::of((balance(), any::<i64>())),
+    )
+        .prop_map(
+            |((from_height, utxos_complete, pending), staged)| Coverage {
+                from_height,
+                utxos_complete,
+                pending,
+                staged: staged.map(|(balance, utxo_count)| Staged {
+                    balance,
+                    utxo_count,
+                }),
+            },
+        );
     (
         spk(),
         any::<String>(),

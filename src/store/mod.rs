@@ -49,7 +49,7 @@
 //! |---|---|---|---|
 //! | `meta` | name, see below | | start; tip, head and counts of a snapshot |
 //! | `blocks` | height u32 | hash, time u32, touched txids, found (txid, vout u32) | fork point, disconnect, times of blocks |
-//! | `watches` | script hash | spk, label, added u64, depths, from_height u32, flags u8 (bits: 1 unspent outputs complete, 2 pending), confirmed i64, unconfirmed i64, utxo_count u64, tx_count u64, updated u64 | balance, list of addresses |
+//! | `watches` | script hash | spk, label, added u64, depths, from_height u32, flags u8 (bits: 1 unspent outputs complete, 2 pending, 8 staged), (confirmed i64, unconfirmed i64, utxo_count i64, only with bit 8), confirmed i64, unconfirmed i64, utxo_count u64, tx_count u64, updated u64 | balance, list of addresses |
 //! | `outputs` | txid, vout u32 | script hash, value u64, height u32?, coinbase, (txid, height u32?)? spend | matching inputs |
 //! | `unspent` | script hash, txid, vout u32 | empty | outputs of a script whose spend is not confirmed |
 //! | `coinbases` (4) | script hash, height u32, txid, vout u32 | value u64 | immature part of a balance: coinbase outputs that nothing spends, by height |
@@ -59,8 +59,8 @@
 //! | `since` | from_height u32, script hash | empty | scripts whose coverage a reorg cuts |
 //! | `pending` | script hash | empty | scripts that wait for their baseline |
 //! | `scans` (2) | id u64 | created u64, updated u64, state u8 (0 open, 1 complete, 2 cancelled), from u32, to u32?, horizon u32?, next u32, scripts u32, found u64 | history scans, and the newest of those that have ended |
-//! | `scan_scripts` (5) | id u64, script hash | empty | the scripts of an open history scan |
-//! | `script_scans` (5) | script hash, id u64 | empty | the open history scans that a script is in |
+//! | `scan_scripts` (5) | id u64, script hash | empty | the scripts of a history scan that is open or about to be, or has ended and is being emptied |
+//! | `script_scans` (5) | script hash, id u64 | empty | the same by script |
 //! | `forgetting` (5) | script hash | empty | scripts that are not watched any more, whose rows are going |
 //! | `open_scans` (2) | id u64 | empty | history scans that are open |
 //! | `events` | number u64 | see [`codec::events`] | subscribers |
@@ -76,8 +76,8 @@
 //! others had `log_id`, a text, which is the id of the first start now, and in `cursors` a webhook
 //! with expiring secrets and headers, and the entries `f`, `r` and `s`. Format 4 added the family
 //! marked (4), which is filled from `outputs` once. Format 5 has a row for each script of a scan,
-//! both ways, and so no bit 4. A folder of an earlier format is read and brought up; a later one is
-//! refused.
+//! both ways, and so no bit 4, and what is marked (5). A folder of an earlier format is read and
+//! brought up; a later one is refused.
 //!
 //! | `meta` key | value | |
 //! |---|---|---|
@@ -93,6 +93,7 @@
 //! | `clean` | bool | the store was closed in order |
 //! | `counts` | 3 × u64 | watched scripts, unspent outputs, transactions |
 //! | `monitoring` | bool | absent until it was started or stopped by a person |
+//! | `adding` (5) | list of script hashes, ascending | those that are new in an add which is not finished; absent without any |
 
 #[cfg(test)]
 mod arbitrary;
@@ -107,6 +108,7 @@ mod log;
 mod open;
 mod reader;
 mod retention;
+mod scans;
 mod starts;
 mod writer;
 

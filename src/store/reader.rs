@@ -11,17 +11,17 @@ use rocksdb::ReadOptions;
 use self_cell::self_cell;
 
 use super::codec::keys::{
-    PLACE, coinbases_from, outpoint_key, parse_hash_key, parse_history_key, parse_number_key,
-    parse_scan_script_key, parse_script_scan_key, parse_unspent_key, unspent_key,
+    PLACE, coinbases_from, outpoint_key, parse_hash_key, parse_history_key, parse_unspent_key,
+    unspent_key,
 };
 use super::codec::{Malformed, StoredValue};
 use super::db::{Db, Entries, KeyValue, whole_family};
 use super::families::{
-    BLOCKS, COINBASES, FORGETTING, HISTORY, MEMPOOL, META, OPEN_SCANS, OUTPUTS, PENDING,
-    SCAN_SCRIPTS, SCANS, SCRIPT_SCANS, TXS, UNSPENT, WATCHES, meta,
+    BLOCKS, COINBASES, FORGETTING, HISTORY, MEMPOOL, META, OUTPUTS, PENDING, TXS, UNSPENT, WATCHES,
+    meta,
 };
 use super::{ChainInfo, RowCounts, Starts, StoreError};
-use crate::tracker::{BlockId, BlockRow, OutputRow, ScanId, ScanRow, ScriptHash, TxRow, WatchRow};
+use crate::tracker::{BlockId, BlockRow, OutputRow, ScriptHash, TxRow, WatchRow};
 
 /// Rows that are read in one step.
 const AT_ONCE: usize = 1000;
@@ -134,7 +134,7 @@ fn parse_watch(db: &Db, (key, value): KeyValue) -> Result<(ScriptHash, WatchRow)
 
 /// The state at one instant: all its answers agree with each other.
 pub struct Snapshot<'a> {
-    db: &'a Db,
+    pub(super) db: &'a Db,
     at: rocksdb::Snapshot<'a>,
 }
 
@@ -219,13 +219,17 @@ impl Snapshot<'_> {
         self.get(TXS, txid.as_ref())
     }
 
+    pub fn output(&self, outpoint: &OutPoint) -> Result<Option<OutputRow>, StoreError> {
+        self.get(OUTPUTS, &outpoint_key(outpoint))
+    }
+
     pub fn block(&self, height: u32) -> Result<Option<BlockRow>, StoreError> {
         self.get(BLOCKS, &height.to_be_bytes())
     }
 
     /// Outputs of a script whose spend is not confirmed, those that follow `after` only, at least
     /// one even if `limit` is 0. `spent_in_mempool`: also those that an unconfirmed transaction
-    /// spends.
+    /// spends. Those that a baseline has brought are among them when it is whole.
     pub fn utxos(
         &self,
         script: &ScriptHash,
@@ -234,6 +238,8 @@ impl Snapshot<'_> {
         limit: usize,
     ) -> Result<UtxoPage, StoreError> {
         let limit = limit.max(1);
+        let coverage = self.watch(script)?.map(|watch| watch.coverage);
+        let coverage = coverage.unwrap_or_default();
         let from = after.map(|after| unspent_key(script, after));
         let from = from.as_ref().map(|key| &key[..]);
         let mut outpoints = self
@@ -249,7 +255,8 @@ impl Snapshot<'_> {
                 return Ok(UtxoPage { utxos, next: None });
             }
             for (outpoint, row) in self.outputs(some)? {
-                if !spent_in_mempool && row.spent.is_some() {
+                let is_spent = !spent_in_mempool && row.spent.is_some();
+                if is_spent || coverage.is_staged(row.height) {
                     continue;
                 }
                 if utxos.len() == limit {
@@ -261,8 +268,21 @@ impl Snapshot<'_> {
         }
     }
 
-    /// How many outputs of a script have no confirmed spend. Walks over all of them.
+    /// How many outputs of a script, of those that are shown, have no confirmed spend. Walks over
+    /// all of them.
     pub fn count_unspent(&self, script: &ScriptHash) -> Result<u64, StoreError> {
+        let watch = self.watch(script)?;
+        if watch.is_some_and(|watch| watch.coverage.staged.is_some()) {
+            let (mut count, mut after) = (0, None);
+            loop {
+                let page = self.utxos(script, true, after.as_ref(), AT_ONCE)?;
+                count += page.utxos.len() as u64;
+                let Some(next) = page.next else {
+                    return Ok(count);
+                };
+                after = Some(next);
+            }
+        }
         self.keys(UNSPENT, &script.0, None, parse_unspent_key)
             .try_fold(0, |count, outpoint| outpoint.map(|_| count + 1))
     }
@@ -356,45 +376,9 @@ impl Snapshot<'_> {
         })
     }
 
-    pub fn scan(&self, scan: &ScanId) -> Result<Option<ScanRow>, StoreError> {
-        self.get(SCANS, &scan.0.to_be_bytes())
-    }
-
-    /// History scans, open and ended ones, in the order of their ids, which is none; those after
-    /// `after` only.
-    pub fn scans(
-        &self,
-        after: Option<ScanId>,
-    ) -> impl Iterator<Item = Result<(ScanId, ScanRow), StoreError>> {
-        let from = after.map_or(Some(0), |after| after.0.checked_add(1));
-        from.into_iter().flat_map(|from| {
-            self.scan_entries(SCANS, &[], Some(&from.to_be_bytes()))
-                .map(|entry| {
-                    let (key, value) = entry?;
-                    let scan = parse_number_key(&key)
-                        .map_err(|Malformed(what)| self.db.corrupt(SCANS, &key, what))?;
-                    Ok((ScanId(scan), self.db.decode(SCANS, &key, &value)?))
-                })
-        })
-    }
-
-    /// History scans that have not ended.
-    pub fn open_scans(&self) -> Result<Vec<ScanId>, StoreError> {
-        let keys = self.keys(OPEN_SCANS, &[], None, parse_number_key);
-        keys.map(|scan| Ok(ScanId(scan?))).collect()
-    }
-
-    /// The scripts of a scan that has not ended, ascending.
-    pub fn scan_scripts(&self, scan: &ScanId) -> Result<Vec<ScriptHash>, StoreError> {
-        let prefix = scan.0.to_be_bytes();
-        self.keys(SCAN_SCRIPTS, &prefix, None, parse_scan_script_key)
-            .collect()
-    }
-
-    /// Whether a history scan of a script has not ended.
-    pub fn is_in_scan(&self, script: &ScriptHash) -> Result<bool, StoreError> {
-        let mut scans = self.keys(SCRIPT_SCANS, &script.0, None, parse_script_scan_key);
-        Ok(scans.next().transpose()?.is_some())
+    /// The scripts that are new in an add which is not finished, ascending.
+    pub fn adding(&self) -> Result<Vec<ScriptHash>, StoreError> {
+        Ok(self.get(META, meta::ADDING.as_bytes())?.unwrap_or_default())
     }
 
     fn options(&self) -> ReadOptions {
@@ -403,7 +387,7 @@ impl Snapshot<'_> {
         options
     }
 
-    fn get<V: StoredValue>(
+    pub(super) fn get<V: StoredValue>(
         &self,
         family: &'static str,
         key: &[u8],
@@ -445,7 +429,7 @@ impl Snapshot<'_> {
         self.db.corrupt(BLOCKS, &key, "the block is missing")
     }
 
-    fn keys<T>(
+    pub(super) fn keys<T>(
         &self,
         family: &'static str,
         prefix: &[u8],

@@ -1,5 +1,6 @@
 //! The one writer: transitions become one batch.
 
+use std::cmp::Reverse;
 use std::sync::Arc;
 
 use bitcoin::{OutPoint, Txid};
@@ -19,7 +20,7 @@ use super::families::{
 use super::log::{Numbers, put_events};
 use super::{RowCounts, StoreError};
 use crate::tracker::{
-    BlockId, BlockRow, Change, OutputRow, ScanId, ScanRow, ScanState, ScriptHash, Status,
+    BlockId, BlockRow, Change, OutputRow, Place, ScanId, ScanRow, ScanState, ScriptHash, Status,
     Transition, TxRow, View, ViewError, WatchRow,
 };
 
@@ -190,6 +191,10 @@ impl Writer {
                 let key = script_scan_key(*scan, script);
                 self.move_key(batch, SCRIPT_SCANS, of(old, key), of(new, key));
             }
+            Change::Adding { new, .. } => {
+                let list = Some(new).filter(|new| !new.is_empty());
+                self.put_row(batch, META, meta::ADDING.as_bytes(), list)
+            }
             Change::Forgetting { script, old, new } => {
                 let of = |is_so: &bool| is_so.then_some(script.0);
                 self.move_key(batch, FORGETTING, of(old), of(new));
@@ -305,7 +310,8 @@ impl SignedCounts {
             | Change::Tip { .. }
             | Change::Scan { .. }
             | Change::ScanScript { .. }
-            | Change::Forgetting { .. } => {}
+            | Change::Forgetting { .. }
+            | Change::Adding { .. } => {}
         }
     }
 
@@ -360,13 +366,27 @@ impl View for Writer {
         scripts.collect()
     }
 
-    fn unspent(&self, script: &ScriptHash, limit: usize) -> Result<Vec<OutPoint>, ViewError> {
-        self.keys(UNSPENT, &script.0, limit, parse_unspent_key)
+    fn unspent(
+        &self,
+        script: &ScriptHash,
+        after: Option<OutPoint>,
+        limit: usize,
+    ) -> Result<Vec<OutPoint>, ViewError> {
+        let after = after.map(|after| unspent_key(script, &after).to_vec());
+        self.keys(UNSPENT, &script.0, after, limit, parse_unspent_key)
     }
 
-    fn history(&self, script: &ScriptHash, limit: usize) -> Result<Vec<Txid>, ViewError> {
-        self.keys(HISTORY, &script.0, limit, |key| {
-            parse_history_key(key).map(|(_, txid)| txid)
+    fn history(
+        &self,
+        script: &ScriptHash,
+        after: Option<Place>,
+        limit: usize,
+    ) -> Result<Vec<Place>, ViewError> {
+        let after = after.map(|(Reverse(order), txid)| history_key(script, order, &txid).to_vec());
+        self.keys(HISTORY, &script.0, after, limit, |key| {
+            let (place, txid) = parse_history_key(key)?;
+            let order = place.first_chunk().expect("a place begins with 8 bytes");
+            Ok((Reverse(!u64::from_be_bytes(*order)), txid))
         })
     }
 
@@ -374,26 +394,46 @@ impl View for Writer {
         Ok(self.db.get(SCANS, &scan.0.to_be_bytes())?)
     }
 
-    fn scan_scripts(&self, scan: &ScanId) -> Result<Vec<ScriptHash>, ViewError> {
+    fn scan_scripts(&self, scan: &ScanId, limit: usize) -> Result<Vec<ScriptHash>, ViewError> {
         let prefix = scan.0.to_be_bytes();
-        self.keys(SCAN_SCRIPTS, &prefix, usize::MAX, parse_scan_script_key)
+        self.keys(SCAN_SCRIPTS, &prefix, None, limit, parse_scan_script_key)
+    }
+
+    fn is_scan_script(&self, scan: &ScanId, script: &ScriptHash) -> Result<bool, ViewError> {
+        let key = scan_script_key(*scan, script);
+        let found = self.keys(SCAN_SCRIPTS, &key, None, 1, parse_scan_script_key)?;
+        Ok(!found.is_empty())
     }
 
     fn scans_of(&self, script: &ScriptHash) -> Result<Vec<ScanId>, ViewError> {
-        self.keys(SCRIPT_SCANS, &script.0, usize::MAX, parse_script_scan_key)
+        self.keys(
+            SCRIPT_SCANS,
+            &script.0,
+            None,
+            usize::MAX,
+            parse_script_scan_key,
+        )
     }
 }
 
 impl Writer {
-    /// What the keys of a lookup family that start with `prefix` say, at most `limit` of them.
+    /// What the keys of a lookup family that start with `prefix` say, at most `limit` of those
+    /// behind `after`. Keys before it are not walked over, also not those that were deleted.
     fn keys<T>(
         &self,
         family: &'static str,
         prefix: &[u8],
+        after: Option<Vec<u8>>,
         limit: usize,
         parse: impl Fn(&[u8]) -> Result<T, Malformed>,
     ) -> Result<Vec<T>, ViewError> {
-        let entries = self.db.scan(family, prefix, None, ReadOptions::default());
+        // The first key that is greater.
+        let from = after.map(|mut key| {
+            key.push(0);
+            key
+        });
+        let options = ReadOptions::default();
+        let entries = self.db.scan(family, prefix, from.as_deref(), options);
         let parsed = entries.take(limit).map(|entry| {
             let (key, _) = entry?;
             parse(&key).map_err(|Malformed(what)| self.db.corrupt(family, &key, what).into())

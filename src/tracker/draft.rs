@@ -3,7 +3,8 @@
 //!
 //! Balances are never computed by the steps themselves: each write of an output adds the difference
 //! between what the row contributed before and what it contributes now to its script's watch row.
-//! So a balance is always the sum over its outputs.
+//! So a balance is always the sum over its outputs, but for those of a baseline that is not whole
+//! yet, which are summed up beside it.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
@@ -11,7 +12,7 @@ use bitcoin::{OutPoint, Txid};
 
 use super::{
     ApplyError, Balance, BlockId, BlockRow, Change, ChangeSet, OutputRow, ScanId, ScanRow,
-    ScriptHash, TxRow, View, WatchRow,
+    ScriptHash, Staged, TxRow, View, WatchRow,
 };
 
 /// A row as it was in the view and as it is now.
@@ -34,8 +35,7 @@ type Cells<K, T> = BTreeMap<K, Cell<T>>;
 
 /// What one output adds to its script: satoshi confirmed and unconfirmed, and whether it counts as
 /// unspent.
-fn contribution(row: Option<&OutputRow>) -> (i128, i128, i64) {
-    let Some(row) = row else { return (0, 0, 0) };
+fn contribution(row: &OutputRow) -> (i128, i128, i64) {
     let value = i128::from(row.value);
     match (row.height, row.spent.map(|spend| spend.height)) {
         (Some(_), None) => (value, 0, 1),
@@ -43,6 +43,15 @@ fn contribution(row: Option<&OutputRow>) -> (i128, i128, i64) {
         (None, None) => (0, value, 1),
         (None, Some(_)) | (Some(_), Some(Some(_))) => (0, 0, 0),
     }
+}
+
+/// `None` beyond what can be.
+fn add(balance: Balance, confirmed: i128, unconfirmed: i128) -> Option<Balance> {
+    let add = |sum: i64, more: i128| i64::try_from(i128::from(sum) + more).ok();
+    Some(Balance {
+        confirmed: add(balance.confirmed, confirmed)?,
+        unconfirmed: add(balance.unconfirmed, unconfirmed)?,
+    })
 }
 
 /// Whether a spend of this output can still happen or be undone without a block being disconnected:
@@ -64,6 +73,7 @@ pub struct Draft<'a, V> {
     scan_scripts: BTreeMap<(ScanId, ScriptHash), bool>,
     /// Scripts whose rows begin to go (`true`), or are gone.
     forgetting: BTreeMap<ScriptHash, bool>,
+    adding: Option<Change>,
     tip: Option<Cell<BlockId>>,
     /// Transactions in the order in which they were first written: the order of their events.
     pub order: Vec<Txid>,
@@ -86,12 +96,17 @@ impl<'a, V: View> Draft<'a, V> {
             scans: BTreeMap::new(),
             scan_scripts: BTreeMap::new(),
             forgetting: BTreeMap::new(),
+            adding: None,
             tip: None,
             order: Vec::new(),
             ordered: HashSet::new(),
             found: BTreeSet::new(),
             filtered: Vec::new(),
         }
+    }
+
+    pub fn view(&self) -> &'a V {
+        self.view
     }
 
     pub fn now(&self) -> u64 {
@@ -152,7 +167,7 @@ impl<'a, V: View> Draft<'a, V> {
         }
         for (side, sign) in [(old.as_ref(), -1), (row.as_ref(), 1)] {
             let Some(side) = side else { continue };
-            self.add_contribution(side.script, contribution(Some(side)), sign)?;
+            self.add_contribution(side, sign)?;
         }
         match (is_open(old.as_ref()), is_open(row.as_ref())) {
             (false, true) => self.filtered.push((outpoint, true)),
@@ -163,28 +178,52 @@ impl<'a, V: View> Draft<'a, V> {
         Ok(())
     }
 
-    fn add_contribution(
-        &mut self,
-        script: ScriptHash,
-        (confirmed, unconfirmed, count): (i128, i128, i64),
-        sign: i64,
-    ) -> Result<(), ApplyError> {
+    fn add_contribution(&mut self, output: &OutputRow, sign: i64) -> Result<(), ApplyError> {
+        let (now, script) = (self.now, output.script);
+        let Some(watch) = self.watch_cell(&script)?.new.as_mut() else {
+            return Ok(());
+        };
+        let (confirmed, unconfirmed, count) = contribution(output);
+        let is_staged = watch.coverage.is_staged(output.height);
+        let staged = watch.coverage.staged.as_mut().filter(|_| is_staged);
+        let overflow = || ApplyError::Amount(script);
+        let balance = match staged {
+            Some(staged) => {
+                staged.utxo_count += sign * count;
+                &mut staged.balance
+            }
+            None => {
+                let count = watch.utxo_count.checked_add_signed(sign * count);
+                (watch.utxo_count, watch.updated) = (count.ok_or_else(overflow)?, now);
+                &mut watch.balance
+            }
+        };
+        let sign = i128::from(sign);
+        *balance = add(*balance, sign * confirmed, sign * unconfirmed).ok_or_else(overflow)?;
+        Ok(())
+    }
+
+    /// A baseline is whole: what it brought is in the balance from now on.
+    pub fn show_staged(&mut self, script: ScriptHash) -> Result<(), ApplyError> {
         let now = self.now;
         let Some(watch) = self.watch_cell(&script)?.new.as_mut() else {
             return Ok(());
         };
-        let add = |balance: i64, delta: i128| {
-            i64::try_from(i128::from(balance) + i128::from(sign) * delta).ok()
+        let Some(staged) = watch.coverage.staged.take() else {
+            return Ok(());
         };
+        if staged == Staged::default() {
+            return Ok(());
+        }
         let overflow = || ApplyError::Amount(script);
-        watch.balance.confirmed = add(watch.balance.confirmed, confirmed).ok_or_else(overflow)?;
-        watch.balance.unconfirmed =
-            add(watch.balance.unconfirmed, unconfirmed).ok_or_else(overflow)?;
-        watch.utxo_count = watch
-            .utxo_count
-            .checked_add_signed(sign * count)
-            .ok_or_else(overflow)?;
-        watch.updated = now;
+        let Balance {
+            confirmed,
+            unconfirmed,
+        } = staged.balance;
+        let balance = add(watch.balance, confirmed.into(), unconfirmed.into());
+        watch.balance = balance.ok_or_else(overflow)?;
+        let count = watch.utxo_count.checked_add_signed(staged.utxo_count);
+        (watch.utxo_count, watch.updated) = (count.ok_or_else(overflow)?, now);
         Ok(())
     }
 
@@ -241,6 +280,11 @@ impl<'a, V: View> Draft<'a, V> {
     /// one of both in one transition.
     pub fn put_scan_script(&mut self, scan: ScanId, script: ScriptHash, is_in: bool) {
         self.scan_scripts.insert((scan, script), is_in);
+    }
+
+    /// The scripts that are new in an add which is not finished, before and now.
+    pub fn put_adding(&mut self, old: Vec<ScriptHash>, new: Vec<ScriptHash>) {
+        self.adding = (old != new).then_some(Change::Adding { old, new });
     }
 
     /// Notes that the rows of a script begin to go, or are gone: at most one of both in one
@@ -343,6 +387,7 @@ impl<'a, V: View> Draft<'a, V> {
                 new,
             }
         }));
+        changes.extend(self.adding);
         changes.extend(
             self.forgetting
                 .into_iter()

@@ -1,6 +1,6 @@
 //! What enters [`Tracker::apply`](super::Tracker::apply) and what leaves it.
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
 
 use bitcoin::{Amount, BlockHash, OutPoint, ScriptBuf, Transaction, Txid};
@@ -62,6 +62,14 @@ pub struct PastTx {
     pub spent: Vec<FoundOutput>,
 }
 
+/// Which part of the outputs of one script comes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Portion {
+    First,
+    Next,
+    Last,
+}
+
 /// How a history scan ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ScanEnd {
@@ -116,13 +124,20 @@ pub enum Input {
     /// evictions.
     Snapshot {
         tip: BlockHash,
-        txids: HashSet<Txid>,
+        txids: BTreeSet<Txid>,
         now: u64,
     },
     /// Watch these scripts from now on. Already watched ones only get the new label and depths.
     /// Refused ([`ApplyError::StillForgetting`]) while one of them has rows from before.
     Watch {
         scripts: Vec<WatchRequest>,
+        now: u64,
+    },
+    /// Some of the scripts of a large add, which counts when `is_last` has come: what is new in one
+    /// that never is finished is to be [unwatched](Self::Unwatch) at the next start.
+    WatchPart {
+        scripts: Vec<WatchRequest>,
+        is_last: bool,
         now: u64,
     },
     /// The confirmed unspent outputs of `scripts` at `block`. Refused ([`ApplyError::NotOurTip`])
@@ -133,12 +148,28 @@ pub enum Input {
         outputs: Vec<FoundOutput>,
         now: u64,
     },
+    /// Some of the outputs of a script that has very many; it is as with `Baseline` when the last
+    /// of them have come. Refused ([`ApplyError::NotMerging`]) for one that does not wait, or was
+    /// watched anew since the first.
+    BaselinePart {
+        block: BlockId,
+        script: ScriptHash,
+        portion: Portion,
+        outputs: Vec<FoundOutput>,
+        now: u64,
+    },
     /// Forget these scripts and all that is known of them alone. They are not watched any more
     /// after this input; if they have many rows, these go with [`Input::Forget`].
     Unwatch { scripts: Vec<ScriptHash>, now: u64 },
-    /// A portion of the rows goes that forgotten scripts have left; nothing happens without any. To
-    /// be sent while the tracker [has some](super::Tracker::is_forgetting).
+    /// A portion of the rows goes that forgotten scripts and ended scans have left; nothing happens
+    /// without any. To be sent while the tracker [has some](super::Tracker::has_to_forget).
     Forget,
+    /// Some of the scripts of a scan that is to be opened: the rest comes with `OpenScan`. Those of
+    /// a scan that never is opened go after the next start.
+    ScanScripts {
+        scan: ScanId,
+        scripts: Vec<ScriptHash>,
+    },
     /// A history scan of `scripts` (those that are watched) is to be made, from height `from` on.
     /// Its id must be new.
     OpenScan {
@@ -167,7 +198,8 @@ pub enum Input {
         now: u64,
     },
     /// The end of a history scan. A complete one must have come to where its scripts are covered or
-    /// to where it was told to.
+    /// to where it was told to; it is that for a portion of its scripts at a time, and to be sent
+    /// until there is no such scan any more ([`ApplyError::NoSuchScan`]).
     CloseScan {
         scan: ScanId,
         end: ScanEnd,
@@ -222,6 +254,8 @@ pub enum ApplyError {
         tip: Option<BlockId>,
         block: BlockId,
     },
+    #[error("{0:?} does not wait for these outputs: begin with the first ones, if it waits")]
+    NotMerging(ScriptHash),
     #[error("there is no open history scan {0}")]
     NoSuchScan(ScanId),
     #[error("there is a history scan {0} already")]

@@ -9,7 +9,7 @@
 //! Transactions that touch watched scripts are tracked; theirs are the rows in the view.
 
 use std::collections::hash_map::Entry as Place;
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use bitcoin::{OutPoint, Txid};
 
@@ -96,7 +96,8 @@ impl Payers {
 #[derive(Debug)]
 pub struct Mempool {
     fingerprints: Fingerprints,
-    entries: HashMap<Txid, Entry>,
+    /// In order, so that a reading of the node's mempool is held against it in one pass.
+    entries: BTreeMap<Txid, Entry>,
     /// Those among them that touch watched scripts.
     tracked: BTreeSet<Txid>,
     numbers: Numbers,
@@ -113,7 +114,7 @@ impl Mempool {
     pub fn new(fingerprints: Fingerprints) -> Self {
         Self {
             fingerprints,
-            entries: HashMap::new(),
+            entries: BTreeMap::new(),
             tracked: BTreeSet::new(),
             numbers: Numbers::default(),
             spender: HashMap::default(),
@@ -303,18 +304,30 @@ impl Mempool {
         self.wanted.insert(txid);
     }
 
-    pub fn is_wanted(&self, txid: &Txid) -> bool {
-        self.wanted.contains(txid)
-    }
-
     pub fn mark_leaving(&mut self, txid: Txid) {
         if self.entries.contains_key(&txid) {
             self.leaving.insert(txid);
         }
     }
 
-    pub fn stays(&mut self, txid: &Txid) {
-        self.leaving.remove(txid);
+    /// What the node holds: marks what it lacks as leaving, and nothing else. Answers what of it is
+    /// not here, or wanted.
+    pub fn read(&mut self, txids: &BTreeSet<Txid>) -> Vec<Txid> {
+        let wanted = self.wanted.intersection(txids);
+        let wanted = wanted.filter(|txid| self.entries.contains_key(*txid));
+        let mut missing: Vec<Txid> = wanted.copied().collect();
+        let mut theirs = txids.iter().peekable();
+        self.leaving.clear();
+        for ours in self.entries.keys() {
+            while let Some(txid) = theirs.next_if(|txid| *txid < ours) {
+                missing.push(*txid);
+            }
+            if theirs.next_if_eq(&ours).is_none() {
+                self.leaving.insert(*ours);
+            }
+        }
+        missing.extend(theirs);
+        missing
     }
 
     pub fn is_leaving(&self, txid: &Txid) -> bool {
@@ -323,10 +336,6 @@ impl Mempool {
 
     pub fn leaving(&self) -> impl Iterator<Item = &Txid> {
         self.leaving.iter()
-    }
-
-    pub fn txids(&self) -> impl Iterator<Item = &Txid> {
-        self.entries.keys()
     }
 }
 

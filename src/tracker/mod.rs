@@ -31,10 +31,13 @@
 //! TxSeen       match as above; what it displaces is replaced by it
 //! TxGone       marked as leaving; the reason follows at once (a replacement, a block) or not at all (Settle: evicted)
 //! Snapshot     the node's whole mempool at our tip: what it lacks is gone, what we lack (or asked for in vain) is asked for
-//! Watch        live from this very input on; tracked unconfirmed transactions are matched again, others that pay it asked for
-//! Baseline     what it owned before, as of our tip: only what comes after that is covered
-//! OpenScan     its history before that is wanted; Past brings it, in ascending order; CloseScan says that it is whole    [`past`]
+//! Watch        live from this very input on; tracked unconfirmed transactions are matched again, others that pay it asked for;
+//!              large adds come in WatchPart, and count as a whole or not at all
+//! Baseline     what it owned before, as of our tip: only what comes after that is covered; very many outputs come in
+//!              BaselinePart, and are shown when all of them are there
+//! OpenScan     (many scripts in ScanScripts before) its history before that is wanted; Past brings it, in ascending order; CloseScan says that it is whole    [`past`]
 //! Unwatch      as if it had never been watched; of very many rows the rest goes with Forget, in portions
+//! Forget       a portion of what is to be taken away goes: rows of scripts, scripts of ended scans
 //! Policy       which transactions the node lets be replaced
 //! ```
 
@@ -48,6 +51,7 @@ mod news;
 mod past;
 pub mod raw;
 pub mod rows;
+mod scans;
 pub mod state;
 mod step;
 mod unconfirmed;
@@ -57,13 +61,13 @@ mod watching;
 
 pub use event::{Balance, Cause, Event, EventKind, Phase, TxSummary};
 pub use input::{
-    ApplyError, Ask, FoundOutput, Input, Past, PastBlock, PastTx, ScanEnd, Seen, Transition,
-    WatchRequest,
+    ApplyError, Ask, FoundOutput, Input, Past, PastBlock, PastTx, Portion, ScanEnd, Seen,
+    Transition, WatchRequest,
 };
 pub use raw::{RawBlock, RawTx};
 pub use rows::{
     BlockId, BlockRow, Change, ChangeSet, Coverage, OutputRow, Replacement, ScanId, ScanRow,
-    ScanState, ScriptHash, Spend, Status, Touch, TxRow, WatchRow,
+    ScanState, ScriptHash, Spend, Staged, Status, Touch, TxRow, WatchRow,
 };
 pub use state::Tracker;
-pub use view::{MemoryView, Overlay, View, ViewError};
+pub use view::{MemoryView, Overlay, Place, View, ViewError};

@@ -1,6 +1,6 @@
-//! History scans: what scripts did in blocks before they were watched. It is history, not news: no
-//! transaction is announced, one [`EventKind::ScanComplete`] for each script says that its history
-//! is whole.
+//! What history scans find: what scripts did in blocks before they were watched. It is history, not
+//! news: no transaction is announced, one [`ScanComplete`](super::EventKind::ScanComplete) for each
+//! script says that its history is whole.
 //!
 //! # Laws
 //!
@@ -19,85 +19,15 @@ use std::sync::Arc;
 
 use bitcoin::{OutPoint, Txid};
 
-use super::event::{Cause, EventKind};
-use super::input::{FoundOutput, PastBlock, PastTx, ScanEnd};
+use super::event::Cause;
+use super::input::{FoundOutput, PastBlock, PastTx};
 use super::step::{Step, Touches, order};
 use super::{
-    ApplyError, Ask, BlockId, BlockRow, Coverage, OutputRow, ScanId, ScanRow, ScanState,
-    ScriptHash, Spend, Status, Touch, Tracker, Transition, TxRow, View, WatchRow,
+    ApplyError, BlockId, BlockRow, OutputRow, ScanId, ScanRow, ScriptHash, Spend, Status, Touch,
+    Tracker, Transition, TxRow, View,
 };
 
 impl Tracker {
-    pub(super) fn open_scan(
-        &mut self,
-        view: &impl View,
-        scan: ScanId,
-        mut scripts: Vec<ScriptHash>,
-        from: u32,
-        to: Option<u32>,
-        now: u64,
-    ) -> Result<Transition, ApplyError> {
-        if view.scan(&scan)?.is_some() {
-            return Err(ApplyError::ScanExists(scan));
-        }
-        let mut step = Step::new(self, view, now);
-        scripts.sort_unstable();
-        scripts.dedup();
-        let mut watched = 0;
-        for script in scripts {
-            if step.draft.watch(&script)?.is_some() {
-                step.draft.put_scan_script(scan, script, true);
-                watched += 1;
-            }
-        }
-        let row = ScanRow {
-            created: now,
-            updated: now,
-            state: ScanState::Open,
-            from,
-            to,
-            horizon: None,
-            next: from,
-            scripts: watched,
-            found: 0,
-        };
-        step.draft.put_scan(scan, row)?;
-        step.tracker.scans.insert(scan);
-        Ok(Transition {
-            changes: step.draft.into_changes(),
-            events: Vec::new(),
-            asks: vec![Ask::Scans],
-        })
-    }
-
-    pub(super) fn skip_past(
-        &mut self,
-        view: &impl View,
-        scans: &[ScanId],
-        horizon: u32,
-        now: u64,
-    ) -> Result<Transition, ApplyError> {
-        let mut step = Step::new(self, view, now);
-        for scan in scans {
-            let Some(row) = step.open_row(scan)?.filter(|row| row.next < horizon) else {
-                continue;
-            };
-            step.draft.put_scan(
-                *scan,
-                ScanRow {
-                    horizon: Some(horizon),
-                    next: horizon,
-                    updated: now,
-                    ..row
-                },
-            )?;
-        }
-        Ok(Transition {
-            changes: step.draft.into_changes(),
-            ..Transition::default()
-        })
-    }
-
     #[allow(clippy::too_many_arguments, reason = "the fields of one input")]
     pub(super) fn past(
         &mut self,
@@ -161,89 +91,6 @@ impl Tracker {
         }
         step.finish_past(|_| Cause::Baseline(upto.hash))
     }
-
-    pub(super) fn close_scan(
-        &mut self,
-        view: &impl View,
-        scan: ScanId,
-        end: ScanEnd,
-        now: u64,
-    ) -> Result<Transition, ApplyError> {
-        let mut step = Step::new(self, view, now);
-        let row = step.open_row(&scan)?.ok_or(ApplyError::NoSuchScan(scan))?;
-        let scripts = view.scan_scripts(&scan)?;
-        let mut ends = Vec::new();
-        if let ScanEnd::Complete(upto) = end {
-            step.tracker.must_be_ours(view, upto)?;
-            if !step.has_come_far_enough(&row, &scripts)? {
-                return Err(ApplyError::ScanMoved {
-                    scan,
-                    height: upto.height,
-                });
-            }
-        }
-        for script in &scripts {
-            step.draft.put_scan_script(scan, *script, false);
-            let ScanEnd::Complete(upto) = end else {
-                continue;
-            };
-            let Some(watch) = step.draft.watch(script)?.cloned() else {
-                continue;
-            };
-            let from = row.first();
-            ends.push(EventKind::ScanComplete {
-                spk: watch.spk.clone(),
-                script: *script,
-                scan,
-                from,
-                to: upto.height,
-                transactions: watch.tx_count,
-            });
-            let known = watch.coverage.from_height;
-            if watch.coverage.utxos_complete && (from..=row.next).contains(&known) {
-                let coverage = Coverage {
-                    from_height: from,
-                    ..watch.coverage
-                };
-                step.draft
-                    .put_watch(*script, WatchRow { coverage, ..watch })?;
-            }
-        }
-        let state = if matches!(end, ScanEnd::Cancelled) {
-            ScanState::Cancelled
-        } else {
-            ScanState::Complete
-        };
-        step.draft.put_scan(
-            scan,
-            ScanRow {
-                state,
-                updated: now,
-                ..row
-            },
-        )?;
-        step.tracker.scans.remove(&scan);
-        step.asks.push(Ask::Scans);
-        step.finish(Vec::new(), ends, |_| {
-            unreachable!("the end of a scan moves no output")
-        })
-    }
-
-    /// A block that is not in our chain is refused. Below the blocks that we know the node's chain
-    /// is ours.
-    fn must_be_ours(&self, view: &impl View, block: BlockId) -> Result<(), ApplyError> {
-        let refused = ApplyError::NotInChain {
-            tip: self.tip,
-            to: block,
-        };
-        if self.tip.is_none_or(|tip| tip.height < block.height) {
-            return Err(refused);
-        }
-        match view.block(block.height)? {
-            Some(row) if row.hash != block.hash => Err(refused),
-            _ => Ok(()),
-        }
-    }
 }
 
 /// The scripts of several scans that go the same way.
@@ -300,48 +147,6 @@ impl Scope {
 }
 
 impl<V: View> Step<'_, V> {
-    fn open_row(&mut self, scan: &ScanId) -> Result<Option<ScanRow>, ApplyError> {
-        Ok(self
-            .draft
-            .scan(scan)?
-            .filter(|row| row.state == ScanState::Open)
-            .cloned())
-    }
-
-    /// Sets scans that were above `height` back to it: what they found there has gone.
-    pub fn take_back_scans(&mut self, height: u32) -> Result<(), ApplyError> {
-        for scan in self.tracker.scans.clone() {
-            let Some(row) = self.open_row(&scan)? else {
-                continue;
-            };
-            let next = row.next.min(height.saturating_add(1)).max(row.first());
-            if next != row.next {
-                self.draft.put_scan(scan, ScanRow { next, ..row })?;
-            }
-        }
-        Ok(())
-    }
-
-    /// Whether a scan has met the coverage of all its scripts, or did what it was told.
-    fn has_come_far_enough(
-        &mut self,
-        row: &ScanRow,
-        scripts: &[ScriptHash],
-    ) -> Result<bool, ApplyError> {
-        if row.to.is_some_and(|to| row.next > to) {
-            return Ok(true);
-        }
-        for script in scripts {
-            let Some(coverage) = self.draft.watch(script)?.map(|watch| &watch.coverage) else {
-                continue;
-            };
-            if coverage.pending || coverage.from_height > row.next {
-                return Ok(false);
-            }
-        }
-        Ok(true)
-    }
-
     fn past_block(&mut self, scope: &mut Scope, past: &PastBlock) -> Result<(), ApplyError> {
         let mut touched = Vec::new();
         for tx in &past.transactions {

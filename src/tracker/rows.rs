@@ -50,6 +50,24 @@ pub struct Coverage {
     pub utxos_complete: bool,
     /// A baseline was asked for and is not merged yet.
     pub pending: bool,
+    /// Set with the first `pending`, until the baseline is whole: what it has brought so far, which
+    /// is not shown.
+    pub staged: Option<Staged>,
+}
+
+impl Coverage {
+    /// Whether an output at this height counts in `staged`, and not in the balance. Nothing else
+    /// that is known stands below `from_height` before the baseline is whole.
+    pub fn is_staged(&self, height: Option<u32>) -> bool {
+        self.staged.is_some() && height.is_some_and(|height| height < self.from_height)
+    }
+}
+
+/// What the outputs of a baseline add up to. It may go below zero when what was found is spent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Staged {
+    pub balance: crate::tracker::Balance,
+    pub utxo_count: i64,
 }
 
 /// One watched script. The balances are kept running, so reading one is one row.
@@ -273,6 +291,11 @@ pub enum Change {
         old: bool,
         new: bool,
     },
+    /// The scripts, ascending, that are new in an add which is not finished.
+    Adding {
+        old: Vec<ScriptHash>,
+        new: Vec<ScriptHash>,
+    },
 }
 
 /// The difference between two states: at most one [`Change`] per row, so order does not matter.
@@ -330,6 +353,7 @@ impl Change {
                 old: new,
                 new: old,
             },
+            Self::Adding { old, new } => Self::Adding { old: new, new: old },
             Self::Forgetting { script, old, new } => Self::Forgetting {
                 script,
                 old: new,

@@ -8,8 +8,8 @@ use bitcoin::{OutPoint, Txid};
 use super::fingerprints::{FingerprintSet, Fingerprints};
 use super::mempool::Mempool;
 use super::{
-    ApplyError, BlockId, Input, RawTx, Replacement, ScanId, ScriptHash, Transition, TxRow, View,
-    WatchRequest, WatchRow,
+    ApplyError, BlockId, Input, Place, RawTx, Replacement, ScanId, ScriptHash, Transition, TxRow,
+    View, WatchRequest, WatchRow,
 };
 
 /// Rows that one input takes away at most: some ten milliseconds.
@@ -30,14 +30,53 @@ pub struct Tracker {
     /// The highest block from which on any script is covered: a reorg that stays above it harms no
     /// baseline.
     pub(super) newest_coverage: u32,
+    /// The script whose outputs come in portions.
+    pub(super) merging: Option<ScriptHash>,
     /// History scans that have not ended.
     pub(super) scans: BTreeSet<ScanId>,
+    /// Those that have ended, or were never opened, and have scripts.
+    pub(super) ended_scans: BTreeSet<ScanId>,
+    /// Scripts that are new in an add which is not finished.
+    pub(super) adding: BTreeSet<ScriptHash>,
     /// Scripts that are not watched any more, and have rows. Nothing counts for them.
     pub(super) forgetting: BTreeSet<ScriptHash>,
+    /// Which of them is being worked on.
+    pub(super) removal: Option<Removal>,
     /// Rows that one input takes away at most.
     pub(super) portion: usize,
     /// What the node does, as far as it was told.
     pub(super) replacement: Replacement,
+}
+
+/// What of an add an input is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum WatchPart {
+    Whole,
+    Some,
+    Last,
+}
+
+/// How far the rows of one script are gone. It is in memory alone, so that a portion need not walk
+/// over what those before deleted; after a restart it begins anew.
+#[derive(Debug)]
+pub(super) struct Removal {
+    pub script: ScriptHash,
+    /// The last of each that went.
+    pub unspent: Option<OutPoint>,
+    pub history: Option<Place>,
+    /// Transactions that have moved to another place since.
+    pub moved: BTreeSet<Txid>,
+}
+
+impl Removal {
+    pub fn of(script: ScriptHash) -> Self {
+        Self {
+            script,
+            unspent: None,
+            history: None,
+            moved: BTreeSet::new(),
+        }
+    }
 }
 
 impl Tracker {
@@ -52,8 +91,12 @@ impl Tracker {
             mempool: Mempool::new(fingerprints),
             depths: BTreeMap::new(),
             newest_coverage: 0,
+            merging: None,
             scans: BTreeSet::new(),
+            ended_scans: BTreeSet::new(),
+            adding: BTreeSet::new(),
             forgetting: BTreeSet::new(),
+            removal: None,
             portion: PORTION,
             replacement: Replacement::default(),
         }
@@ -87,6 +130,16 @@ impl Tracker {
         self.scans.insert(scan);
     }
 
+    /// A history scan that has ended, or was never opened, and has scripts.
+    pub fn load_ended_scan(&mut self, scan: ScanId) {
+        self.ended_scans.insert(scan);
+    }
+
+    /// A script that is new in an add which is not finished.
+    pub fn load_adding(&mut self, script: ScriptHash) {
+        self.adding.insert(script);
+    }
+
     /// A script that is not watched any more, and has rows.
     pub fn load_forgetting(&mut self, script: ScriptHash) {
         self.forgetting.insert(script);
@@ -97,21 +150,19 @@ impl Tracker {
         Self { portion, ..self }
     }
 
-    /// Whether there are rows of forgotten scripts: [`Input::Forget`] takes them away.
+    /// Whether there is something for [`Input::Forget`] to take away.
+    pub fn has_to_forget(&self) -> bool {
+        self.is_forgetting() || !self.ended_scans.is_empty()
+    }
+
+    /// Whether there are rows of forgotten scripts.
     pub fn is_forgetting(&self) -> bool {
         !self.forgetting.is_empty()
     }
 
-    /// Whether an input would be refused because it watches what is still being forgotten
+    /// One of the scripts that is still being forgotten: they cannot be watched now
     /// ([`ApplyError::StillForgetting`]).
-    pub fn is_too_early(&self, input: &Input) -> bool {
-        match input {
-            Input::Watch { scripts, .. } => self.still_forgetting(scripts).is_some(),
-            _ => false,
-        }
-    }
-
-    pub(super) fn still_forgetting(&self, requests: &[WatchRequest]) -> Option<ScriptHash> {
+    pub fn still_forgetting(&self, requests: &[WatchRequest]) -> Option<ScriptHash> {
         if !self.is_forgetting() {
             return None;
         }
@@ -146,6 +197,12 @@ impl Tracker {
     /// Takes one input. `view` must hold every transition before this one, committed or in an
     /// [`Overlay`](super::Overlay).
     pub fn apply(&mut self, view: &impl View, input: Input) -> Result<Transition, ApplyError> {
+        let transition = self.transition(view, input)?;
+        self.note_moved(&transition.changes);
+        Ok(transition)
+    }
+
+    fn transition(&mut self, view: &impl View, input: Input) -> Result<Transition, ApplyError> {
         match input {
             Input::Start {
                 first_height,
@@ -158,15 +215,35 @@ impl Tracker {
             Input::TxGone { txids } => Ok(self.tx_gone(&txids)),
             Input::Settle { spared, now } => self.settle(view, &spared, now),
             Input::Snapshot { tip, txids, .. } => Ok(self.snapshot(tip, &txids)),
-            Input::Watch { scripts, now } => self.watch(view, scripts, now),
+            Input::Watch { scripts, now } => self.watch(view, scripts, WatchPart::Whole, now),
+            Input::WatchPart {
+                scripts,
+                is_last,
+                now,
+            } => {
+                let part = if is_last {
+                    WatchPart::Last
+                } else {
+                    WatchPart::Some
+                };
+                self.watch(view, scripts, part, now)
+            }
             Input::Baseline {
                 block,
                 scripts,
                 outputs,
                 now,
             } => self.baseline(view, block, &scripts, &outputs, now),
+            Input::BaselinePart {
+                block,
+                script,
+                portion,
+                outputs,
+                now,
+            } => self.baseline_part(view, block, script, portion, &outputs, now),
             Input::Unwatch { scripts, now } => self.unwatch(view, &scripts, now),
             Input::Forget => self.forget(view),
+            Input::ScanScripts { scan, scripts } => self.scan_scripts(view, scan, scripts),
             Input::OpenScan {
                 scan,
                 scripts,

@@ -1,6 +1,6 @@
 //! The mempool: transactions that come, that leave, and the node's whole view of it.
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 
 use bitcoin::{BlockHash, OutPoint, Transaction, Txid};
 
@@ -136,30 +136,17 @@ impl Tracker {
         all
     }
 
-    pub(super) fn snapshot(&mut self, tip: BlockHash, txids: &HashSet<Txid>) -> Transition {
+    pub(super) fn snapshot(&mut self, tip: BlockHash, txids: &BTreeSet<Txid>) -> Transition {
         if self.tip.is_none_or(|ours| ours.hash != tip) {
             return Transition::default();
         }
-        let gone: Vec<Txid> = self
-            .mempool
-            .txids()
-            .filter(|txid| !txids.contains(*txid))
-            .copied()
-            .collect();
-        let mut unknown = Vec::new();
-        for txid in txids {
-            self.mempool.stays(txid);
-            if !self.mempool.contains(txid) || self.mempool.is_wanted(txid) {
-                unknown.push(*txid);
-            }
-        }
-        let transition = self.tx_gone(&gone);
-        match unknown.is_empty() {
-            true => transition,
-            false => Transition {
-                asks: vec![Ask::Fetch(unknown)],
-                ..transition
-            },
+        let missing = self.mempool.read(txids);
+        Transition {
+            asks: (!missing.is_empty())
+                .then_some(Ask::Fetch(missing))
+                .into_iter()
+                .collect(),
+            ..Transition::default()
         }
     }
 }

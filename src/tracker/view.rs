@@ -1,6 +1,7 @@
 //! The rows that the core may read: [`View`], a map that implements it for tests, and [`Overlay`],
 //! a view with changes on top.
 
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::hash::Hash;
 
@@ -16,6 +17,9 @@ use super::{
 #[error("cannot read the store: {0}")]
 pub struct ViewError(pub String);
 
+/// Where a transaction stands in histories: newer ones come first.
+pub type Place = (Reverse<u64>, Txid);
+
 /// Read access to the rows, as of the last transition.
 pub trait View {
     fn watch(&self, script: &ScriptHash) -> Result<Option<WatchRow>, ViewError>;
@@ -26,14 +30,27 @@ pub trait View {
     /// The scripts whose coverage begins above `height`. May be slow: it is asked only when a reorg
     /// reaches below the newest watch.
     fn watches_above(&self, height: u32) -> Result<Vec<ScriptHash>, ViewError>;
-    /// The outputs of a script whose spend is not confirmed, in any order, at most `limit`.
-    fn unspent(&self, script: &ScriptHash, limit: usize) -> Result<Vec<OutPoint>, ViewError>;
-    /// The transactions that touch a script, in any order, at most `limit`.
-    fn history(&self, script: &ScriptHash, limit: usize) -> Result<Vec<Txid>, ViewError>;
+    /// The outputs of a script whose spend is not confirmed, ascending, at most `limit` of those
+    /// above `after`.
+    fn unspent(
+        &self,
+        script: &ScriptHash,
+        after: Option<OutPoint>,
+        limit: usize,
+    ) -> Result<Vec<OutPoint>, ViewError>;
+    /// The transactions that touch a script, in their order, at most `limit` of those behind
+    /// `after`.
+    fn history(
+        &self,
+        script: &ScriptHash,
+        after: Option<Place>,
+        limit: usize,
+    ) -> Result<Vec<Place>, ViewError>;
     fn scan(&self, scan: &ScanId) -> Result<Option<ScanRow>, ViewError>;
-    /// The scripts of a scan that has not ended, ascending.
-    fn scan_scripts(&self, scan: &ScanId) -> Result<Vec<ScriptHash>, ViewError>;
-    /// The scans that have not ended and that a script is in, ascending.
+    /// The scripts of a scan, ascending, at most `limit`.
+    fn scan_scripts(&self, scan: &ScanId, limit: usize) -> Result<Vec<ScriptHash>, ViewError>;
+    fn is_scan_script(&self, scan: &ScanId, script: &ScriptHash) -> Result<bool, ViewError>;
+    /// The scans that a script is in, ascending.
     fn scans_of(&self, script: &ScriptHash) -> Result<Vec<ScanId>, ViewError>;
 }
 
@@ -48,6 +65,7 @@ pub struct MemoryView {
     pub scans: HashMap<ScanId, ScanRow>,
     pub scan_scripts: BTreeSet<(ScanId, ScriptHash)>,
     pub forgetting: BTreeSet<ScriptHash>,
+    pub adding: Vec<ScriptHash>,
 }
 
 impl MemoryView {
@@ -77,6 +95,7 @@ impl MemoryView {
                         false => self.scan_scripts.remove(&(scan, script)),
                     };
                 }
+                Change::Adding { new, .. } => self.adding = new,
                 Change::Forgetting { script, new, .. } => {
                     match new {
                         true => self.forgetting.insert(script),
@@ -93,8 +112,16 @@ fn is_unspent(row: &OutputRow, script: &ScriptHash) -> bool {
     row.script == *script && row.spent.is_none_or(|spend| spend.height.is_none())
 }
 
-fn touches(row: &TxRow, script: &ScriptHash) -> bool {
+pub(super) fn touches(row: &TxRow, script: &ScriptHash) -> bool {
     row.touches.iter().any(|touch| touch.script == *script)
+}
+
+/// The first `limit` of these above `after`.
+fn page<T: Ord>(mut all: Vec<T>, after: Option<T>, limit: usize) -> Vec<T> {
+    all.retain(|item| after.as_ref().is_none_or(|after| item > after));
+    all.sort_unstable();
+    all.truncate(limit);
+    all
 }
 
 fn set<K: Eq + Hash, V>(map: &mut HashMap<K, V>, key: K, value: Option<V>) {
@@ -134,34 +161,45 @@ impl View for MemoryView {
             .collect())
     }
 
-    fn unspent(&self, script: &ScriptHash, limit: usize) -> Result<Vec<OutPoint>, ViewError> {
-        Ok(self
-            .outputs
-            .iter()
-            .filter(|(_, row)| is_unspent(row, script))
-            .take(limit)
-            .map(|(outpoint, _)| *outpoint)
-            .collect())
+    fn unspent(
+        &self,
+        script: &ScriptHash,
+        after: Option<OutPoint>,
+        limit: usize,
+    ) -> Result<Vec<OutPoint>, ViewError> {
+        let outputs = self.outputs.iter();
+        let unspent = outputs.filter(|(_, row)| is_unspent(row, script));
+        Ok(page(
+            unspent.map(|(outpoint, _)| *outpoint).collect(),
+            after,
+            limit,
+        ))
     }
 
-    fn history(&self, script: &ScriptHash, limit: usize) -> Result<Vec<Txid>, ViewError> {
-        Ok(self
-            .txs
-            .iter()
-            .filter(|(_, row)| touches(row, script))
-            .take(limit)
-            .map(|(txid, _)| *txid)
-            .collect())
+    fn history(
+        &self,
+        script: &ScriptHash,
+        after: Option<Place>,
+        limit: usize,
+    ) -> Result<Vec<Place>, ViewError> {
+        let txs = self.txs.iter();
+        let history = txs.filter(|(_, row)| touches(row, script));
+        let places = history.map(|(txid, row)| (Reverse(row.order), *txid));
+        Ok(page(places.collect(), after, limit))
     }
 
     fn scan(&self, scan: &ScanId) -> Result<Option<ScanRow>, ViewError> {
         Ok(self.scans.get(scan).cloned())
     }
 
-    fn scan_scripts(&self, scan: &ScanId) -> Result<Vec<ScriptHash>, ViewError> {
+    fn scan_scripts(&self, scan: &ScanId, limit: usize) -> Result<Vec<ScriptHash>, ViewError> {
         let all = self.scan_scripts.iter();
         let scripts = all.filter(|(other, _)| other == scan);
-        Ok(scripts.map(|(_, script)| *script).collect())
+        Ok(scripts.take(limit).map(|(_, script)| *script).collect())
+    }
+
+    fn is_scan_script(&self, scan: &ScanId, script: &ScriptHash) -> Result<bool, ViewError> {
+        Ok(self.scan_scripts.contains(&(*scan, *script)))
     }
 
     fn scans_of(&self, script: &ScriptHash) -> Result<Vec<ScanId>, ViewError> {
@@ -211,8 +249,8 @@ impl<'a, V: View> Overlay<'a, V> {
                 Change::ScanScript {
                     scan, script, new, ..
                 } => drop(self.scan_scripts.insert((scan, script), new)),
-                // No step reads it: the tracker has it in memory.
-                Change::Forgetting { .. } => {}
+                // No step reads these: the tracker has them in memory.
+                Change::Forgetting { .. } | Change::Adding { .. } => {}
             }
         }
     }
@@ -263,31 +301,38 @@ impl<V: View> View for Overlay<'_, V> {
         Ok(scripts)
     }
 
-    fn unspent(&self, script: &ScriptHash, limit: usize) -> Result<Vec<OutPoint>, ViewError> {
+    fn unspent(
+        &self,
+        script: &ScriptHash,
+        after: Option<OutPoint>,
+        limit: usize,
+    ) -> Result<Vec<OutPoint>, ViewError> {
         // As many of those as this may take away.
         let of_base = limit.saturating_add(self.outputs.len());
-        let mut outpoints = self.base.unspent(script, of_base)?;
+        let mut outpoints = self.base.unspent(script, after, of_base)?;
         outpoints.retain(|outpoint| !self.outputs.contains_key(outpoint));
         let ours = self
             .outputs
             .iter()
             .filter(|(_, row)| row.as_ref().is_some_and(|row| is_unspent(row, script)));
         outpoints.extend(ours.map(|(outpoint, _)| *outpoint));
-        outpoints.truncate(limit);
-        Ok(outpoints)
+        Ok(page(outpoints, after, limit))
     }
 
-    fn history(&self, script: &ScriptHash, limit: usize) -> Result<Vec<Txid>, ViewError> {
+    fn history(
+        &self,
+        script: &ScriptHash,
+        after: Option<Place>,
+        limit: usize,
+    ) -> Result<Vec<Place>, ViewError> {
         let of_base = limit.saturating_add(self.txs.len());
-        let mut txids = self.base.history(script, of_base)?;
-        txids.retain(|txid| !self.txs.contains_key(txid));
-        let ours = self
-            .txs
-            .iter()
-            .filter(|(_, row)| row.as_ref().is_some_and(|row| touches(row, script)));
-        txids.extend(ours.map(|(txid, _)| *txid));
-        txids.truncate(limit);
-        Ok(txids)
+        let mut places = self.base.history(script, after, of_base)?;
+        places.retain(|(_, txid)| !self.txs.contains_key(txid));
+        places.extend(self.txs.iter().filter_map(|(txid, row)| {
+            let row = row.as_ref().filter(|row| touches(row, script))?;
+            Some((Reverse(row.order), *txid))
+        }));
+        Ok(page(places, after, limit))
     }
 
     fn scan(&self, scan: &ScanId) -> Result<Option<ScanRow>, ViewError> {
@@ -296,11 +341,21 @@ impl<V: View> View for Overlay<'_, V> {
             .map_or_else(|| self.base.scan(scan), |row| Ok(row.clone()))
     }
 
-    fn scan_scripts(&self, scan: &ScanId) -> Result<Vec<ScriptHash>, ViewError> {
+    fn scan_scripts(&self, scan: &ScanId, limit: usize) -> Result<Vec<ScriptHash>, ViewError> {
         let ours = self.scan_scripts.iter();
         let ours = ours.filter(|((other, _), _)| other == scan);
         let ours = ours.map(|((_, script), is_in)| (*script, *is_in));
-        Ok(with_ours(self.base.scan_scripts(scan)?, ours))
+        let of_base = limit.saturating_add(self.scan_scripts.len());
+        let mut scripts = with_ours(self.base.scan_scripts(scan, of_base)?, ours);
+        scripts.truncate(limit);
+        Ok(scripts)
+    }
+
+    fn is_scan_script(&self, scan: &ScanId, script: &ScriptHash) -> Result<bool, ViewError> {
+        self.scan_scripts.get(&(*scan, *script)).map_or_else(
+            || self.base.is_scan_script(scan, script),
+            |is_in| Ok(*is_in),
+        )
     }
 
     fn scans_of(&self, script: &ScriptHash) -> Result<Vec<ScanId>, ViewError> {

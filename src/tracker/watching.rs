@@ -5,11 +5,12 @@ use std::collections::{BTreeSet, HashSet};
 use bitcoin::{OutPoint, Transaction, Txid};
 
 use super::event::Cause;
-use super::input::FoundOutput;
+use super::input::{FoundOutput, Portion};
+use super::state::WatchPart;
 use super::step::Step;
 use super::{
-    ApplyError, Ask, Balance, BlockId, Coverage, OutputRow, Past, ScriptHash, Spend, Status,
-    Tracker, Transition, View, WatchRequest, WatchRow,
+    ApplyError, Ask, Balance, BlockId, Coverage, OutputRow, Past, ScriptHash, Spend, Staged,
+    Status, Tracker, Transition, View, WatchRequest, WatchRow,
 };
 
 impl Tracker {
@@ -17,6 +18,7 @@ impl Tracker {
         &mut self,
         view: &impl View,
         requests: Vec<WatchRequest>,
+        part: WatchPart,
         now: u64,
     ) -> Result<Transition, ApplyError> {
         if let Some(script) = self.still_forgetting(&requests) {
@@ -24,11 +26,18 @@ impl Tracker {
         }
         let mut step = Step::new(self, view, now);
         let mut fresh = Vec::new();
-        let mut wants_baseline = false;
+        let before = step.tracker.adding.clone();
+        // Those of the parts before may wait for one.
+        let mut wants_baseline = part == WatchPart::Last;
         for request in requests {
             let script = ScriptHash::of(&request.spk);
             let known = step.draft.watch(&script)?.cloned();
             let is_new = known.is_none();
+            match part {
+                WatchPart::Some if is_new => drop(step.tracker.adding.insert(script)),
+                WatchPart::Some => {}
+                WatchPart::Whole | WatchPart::Last => drop(step.tracker.adding.remove(&script)),
+            }
             let mut row = known.unwrap_or_else(|| step.new_watch(&request));
             let depths: BTreeSet<u8> = row.depths.iter().copied().chain(request.depths).collect();
             let added: Vec<u8> = depths
@@ -48,6 +57,10 @@ impl Tracker {
             };
             if wanted && !row.coverage.pending {
                 row.coverage.pending = true;
+                // Its first: one that is complete, or was, is shown as it is put right.
+                if !row.coverage.utxos_complete {
+                    row.coverage.staged = Some(Staged::default());
+                }
                 wants_baseline = true;
             }
             if is_new {
@@ -59,6 +72,12 @@ impl Tracker {
             }
             step.draft.put_watch(script, row)?;
         }
+        if part == WatchPart::Last {
+            step.tracker.adding.clear();
+        }
+        step.put_adding(before);
+        // One scan is for all of them.
+        let wants_baseline = wants_baseline && part != WatchPart::Some;
         step.asks.extend(wants_baseline.then_some(Ask::Baseline));
         let paying = step.tracker.mempool.paying(fresh);
         let Some(&first) = paying.first() else {
@@ -83,50 +102,121 @@ impl Tracker {
         outputs: &[FoundOutput],
         now: u64,
     ) -> Result<Transition, ApplyError> {
-        if self.tip != Some(block) {
-            return Err(ApplyError::NotOurTip {
-                tip: self.tip,
-                block,
-            });
-        }
+        self.must_be_tip(block)?;
         let mut step = Step::new(self, view, now);
-        let wanted: HashSet<ScriptHash> = scripts.iter().copied().collect();
-        for found in outputs {
-            let script = ScriptHash::of(&found.spk);
-            if wanted.contains(&script)
-                && step
-                    .draft
-                    .watch(&script)?
-                    .is_some_and(|row| row.coverage.pending)
-            {
-                step.merge_found(script, found)?;
-            }
-        }
+        step.merge_all_found(scripts, outputs)?;
         for script in scripts {
-            let Some(mut row) = step.draft.watch(script)?.cloned() else {
-                continue;
-            };
-            if row.coverage.pending {
-                if !row.coverage.utxos_complete {
-                    // What it owned when it was added and spent before this scan is not known.
-                    row.coverage.from_height = block.height.saturating_add(1);
-                    step.tracker.newest_coverage =
-                        step.tracker.newest_coverage.max(row.coverage.from_height);
-                }
-                row.coverage = Coverage {
-                    utxos_complete: true,
-                    pending: false,
-                    ..row.coverage
-                };
-                step.draft.put_watch(*script, row)?;
-            }
+            step.end_baseline(block, *script)?;
         }
         step.settle_revisits()?;
         step.finish(Vec::new(), Vec::new(), |_| Cause::Baseline(block.hash))
     }
 }
 
+impl Tracker {
+    pub(super) fn baseline_part(
+        &mut self,
+        view: &impl View,
+        block: BlockId,
+        script: ScriptHash,
+        portion: Portion,
+        outputs: &[FoundOutput],
+        now: u64,
+    ) -> Result<Transition, ApplyError> {
+        let is_first = portion == Portion::First;
+        let waits = view.watch(&script)?.is_some_and(|row| row.coverage.pending);
+        if !waits || !is_first && self.merging != Some(script) {
+            return Err(ApplyError::NotMerging(script));
+        }
+        self.must_be_tip(block)?;
+        let mut step = Step::new(self, view, now);
+        if is_first {
+            step.stage(script)?;
+        }
+        step.merge_all_found(&[script], outputs)?;
+        let is_last = portion == Portion::Last;
+        if is_last {
+            step.end_baseline(block, script)?;
+        }
+        step.settle_revisits()?;
+        let transition = step.finish(Vec::new(), Vec::new(), |_| Cause::Baseline(block.hash))?;
+        self.merging = (!is_last).then_some(script);
+        Ok(transition)
+    }
+
+    fn must_be_tip(&self, block: BlockId) -> Result<(), ApplyError> {
+        let tip = self.tip;
+        match tip == Some(block) {
+            true => Ok(()),
+            false => Err(ApplyError::NotOurTip { tip, block }),
+        }
+    }
+}
+
 impl<V: View> Step<'_, V> {
+    /// Merges those of the outputs that are of these scripts, which wait for them.
+    fn merge_all_found(
+        &mut self,
+        scripts: &[ScriptHash],
+        outputs: &[FoundOutput],
+    ) -> Result<(), ApplyError> {
+        let wanted: HashSet<&ScriptHash> = scripts.iter().collect();
+        for found in outputs {
+            let script = ScriptHash::of(&found.spk);
+            let waits = |row: &WatchRow| row.coverage.pending;
+            if wanted.contains(&script) && self.draft.watch(&script)?.is_some_and(waits) {
+                self.merge_found(script, found)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// What has come of a script's past, which is whole with it, is shown.
+    fn end_baseline(&mut self, block: BlockId, script: ScriptHash) -> Result<(), ApplyError> {
+        self.draft.show_staged(script)?;
+        let row = self.draft.watch(&script)?.cloned();
+        let Some(mut row) = row.filter(|row| row.coverage.pending) else {
+            return Ok(());
+        };
+        if !row.coverage.utxos_complete {
+            // What it owned when it was added and spent before this scan is not known.
+            row.coverage.from_height = block.height.saturating_add(1);
+            let newest = &mut self.tracker.newest_coverage;
+            *newest = (*newest).max(row.coverage.from_height);
+        }
+        (row.coverage.utxos_complete, row.coverage.pending) = (true, false);
+        self.draft.put_watch(script, row)
+    }
+
+    /// A script that waited in a folder of format 4 is not shown in portions either, unless
+    /// something from before its coverage is shown already, as after a reorg.
+    fn stage(&mut self, script: ScriptHash) -> Result<(), ApplyError> {
+        let limit = self.tracker.portion;
+        let known = self.draft.view().unspent(&script, None, limit)?;
+        let Some(mut row) = self.draft.watch(&script)?.cloned() else {
+            return Ok(());
+        };
+        let coverage = &mut row.coverage;
+        if coverage.utxos_complete || coverage.staged.is_some() || known.len() == limit {
+            return Ok(());
+        }
+        coverage.staged = Some(Staged::default());
+        for outpoint in known {
+            let output = self.draft.output(&outpoint)?;
+            if output.is_some_and(|output| coverage.is_staged(output.height)) {
+                return Ok(());
+            }
+        }
+        self.draft.put_watch(script, row)
+    }
+
+    /// Writes which scripts are new in an add that is not finished, if they were others before.
+    pub fn put_adding(&mut self, before: BTreeSet<ScriptHash>) {
+        let list = |scripts: &BTreeSet<ScriptHash>| scripts.iter().copied().collect();
+        let now = list(&self.tracker.adding);
+        self.draft.put_adding(list(&before), now);
+    }
+
     /// After a disconnect down to `height`: outputs that were spent before their script was watched
     /// may be unspent again, so the baselines of scripts that were added above it are asked for
     /// once more.
@@ -333,7 +423,9 @@ mod tests {
             depths: Vec::new(),
             past: Past::Leave,
         };
-        let watched = tracker.watch(&view, vec![request], 0).unwrap();
+        let watched = tracker
+            .watch(&view, vec![request], WatchPart::Whole, 0)
+            .unwrap();
         view.commit(&watched.changes);
         let deposits = transaction(std::iter::empty(), 3);
         let txid = deposits.compute_txid();

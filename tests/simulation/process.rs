@@ -98,7 +98,7 @@ pub struct Process {
     /// A fetched block, or the end of them, waits for the follower.
     fetched: VecDeque<FollowerEvent>,
     inbox: VecDeque<Job>,
-    /// They wait until scripts which they watch are forgotten.
+    /// They were refused because scripts which they watch are still being forgotten; tried again.
     too_early: Vec<Job>,
     asks: VecDeque<Ask>,
     baseline: Baseline,
@@ -264,9 +264,7 @@ impl Process {
                 let (input, sender) = (Input::Forget, Sender::Nobody);
                 self.inbox.push_back(Job { input, sender });
                 self.commit(around)?;
-                if !self.tracker.is_forgetting() {
-                    self.inbox.extend(self.too_early.drain(..));
-                }
+                self.inbox.extend(self.too_early.drain(..));
                 Ok(())
             }
             Ready::Woken => self.tell(FollowerEvent::Woken, around),
@@ -393,12 +391,7 @@ impl Process {
             if !jobs.is_empty() && (is_large || around.random.once_in(BATCH)) {
                 break;
             }
-            if let Some(job) = self.inbox.pop_front() {
-                match self.tracker.is_too_early(&job.input) {
-                    true => self.too_early.push(job),
-                    false => jobs.push(job),
-                }
-            }
+            jobs.extend(self.inbox.pop_front());
         }
         let view = around.rows.view.clone();
         let applied = match around
@@ -433,10 +426,15 @@ impl Process {
         for (sender, input, result) in applied.results {
             match sender {
                 Sender::Follower => return Ok(Some(result)),
-                Sender::Person => {
-                    result.expect("what a person asks for is not refused");
-                    around.witness.acknowledged(&input);
-                }
+                Sender::Person => match result {
+                    Err(ApplyError::StillForgetting(_)) => {
+                        self.too_early.push(Job { input, sender });
+                    }
+                    result => {
+                        result.expect("what a person asks for is not refused");
+                        around.witness.acknowledged(&input);
+                    }
+                },
                 Sender::Baseline | Sender::Nobody => {}
             }
         }

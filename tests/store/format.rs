@@ -10,8 +10,8 @@ use std::time::SystemTime;
 use bitcoin::ScriptBuf;
 use satwatch::store::{self, FORMAT, RowCounts, open_at_boot};
 use satwatch::tracker::{
-    Balance, BlockRow, Cause, Change, Event, EventKind, OutputRow, Phase, ScanId, ScanRow,
-    ScanState, Spend, Status, Transition, TxRow, TxSummary, View, WatchRow,
+    Balance, BlockRow, Cause, Change, Coverage, Event, EventKind, OutputRow, Phase, ScanId,
+    ScanRow, ScanState, Spend, Staged, Status, Transition, TxRow, TxSummary, View, WatchRow,
 };
 use tempfile::{TempDir, tempdir};
 
@@ -263,6 +263,19 @@ const FIFTH: &[(&str, &str, &str)] = &[
         "watches",
         "03*32",
         "01 03 001403 06 74696c6c2033 0168e5cf8b010000 02 0106 65000000 01 \
+         8813000000000000 30f8ffffffffffff 0200000000000000 0300000000000000 0268e5cf8b010000",
+    ),
+];
+
+/// What is there only while something is worked off.
+const UNFINISHED: &[(&str, &str, &str)] = &[
+    ("meta", "adding", "01 02 01*32 02*32"),
+    ("forgetting", "04*32", ""),
+    (
+        "watches",
+        "03*32",
+        "01 03 001403 06 74696c6c2033 0168e5cf8b010000 02 0106 65000000 0a \
+         e803000000000000 ffffffffffffffff feffffffffffffff \
          8813000000000000 30f8ffffffffffff 0200000000000000 0300000000000000 0268e5cf8b010000",
     ),
 ];
@@ -629,6 +642,67 @@ fn what_is_written_has_the_bytes_of_the_schema() {
         );
     }
     assert_eq!(found.len(), expected.len(), "entries that no vector names");
+}
+
+#[test]
+fn what_is_unfinished_has_the_bytes_of_the_fifth_format() {
+    let folder = tempdir().unwrap();
+    let (mut writer, reader) = open(folder.path());
+    let adding = vec![script(1), script(2)];
+    let mut staged = watch_row(3);
+    staged.coverage = Coverage {
+        from_height: 101,
+        utxos_complete: false,
+        pending: true,
+        staged: Some(Staged {
+            balance: Balance {
+                confirmed: 1000,
+                unconfirmed: -1,
+            },
+            utxo_count: -2,
+        }),
+    };
+    let set = |adding: Vec<_>, old: Vec<_>| {
+        changes(vec![
+            Change::Adding { old, new: adding },
+            Change::Forgetting {
+                script: script(4),
+                old: false,
+                new: true,
+            },
+            Change::Watch {
+                script: script(3),
+                old: None,
+                new: Some(staged.clone()),
+            },
+        ])
+    };
+    let begun = set(adding.clone(), Vec::new());
+    writer.commit(std::slice::from_ref(&begun), false).unwrap();
+    assert_eq!(reader.snapshot().adding().unwrap(), adding);
+    let held = reader.snapshot().watch(&script(3)).unwrap();
+    assert_eq!(held.unwrap().coverage, staged.coverage);
+    let found = dump(folder.path());
+    for (entry, value) in entries(UNFINISHED) {
+        assert_eq!(
+            found.get(&entry).map(|bytes| hex(bytes)),
+            Some(hex(&value)),
+            "{}",
+            entry.0
+        );
+    }
+    let back = Transition {
+        changes: begun.changes.inverse(),
+        ..Transition::default()
+    };
+    writer.commit(&[back], false).unwrap();
+    assert_eq!(reader.snapshot().adding().unwrap(), []);
+    let left = dump(folder.path());
+    assert!(
+        !entries(UNFINISHED)
+            .keys()
+            .any(|entry| left.contains_key(entry))
+    );
 }
 
 /// What formats 3 to 5 have otherwise: the log's id is that of its first start, and a second one

@@ -350,12 +350,14 @@ impl Life {
             assert_eq!(snapshot.scan(scan).unwrap().as_ref(), Some(row));
             assert_eq!(
                 snapshot.scan_scripts(scan).unwrap(),
-                self.rows.scan_scripts(scan).unwrap()
+                self.rows.scan_scripts(scan, usize::MAX).unwrap()
             );
         }
         for script in self.rows.watches.keys() {
             let scans = self.rows.scans_of(script).unwrap();
-            assert_eq!(snapshot.is_in_scan(script).unwrap(), !scans.is_empty());
+            let is_open = |scan: &ScanId| self.rows.open_scans().contains(scan);
+            let is_in_scan = snapshot.is_in_scan(script).unwrap();
+            assert_eq!(is_in_scan, scans.iter().any(is_open));
             assert_eq!(writer.scans_of(script).unwrap(), scans);
         }
         assert_eq!(snapshot.scans(None).count(), self.rows.scans.len());
@@ -599,7 +601,7 @@ fn next_of_scan(node: &Node, rows: &MemoryView, scan: ScanId) -> Option<Input> {
     /// Blocks of one step.
     const STRIDE: u32 = 3;
     let (row, now) = (&rows.scans[&scan], node.now);
-    let scripts = &rows.scan_scripts(&scan).unwrap();
+    let scripts = &rows.scan_scripts(&scan, usize::MAX).unwrap();
     let coverages: Vec<_> = scripts
         .iter()
         .filter_map(|script| rows.watches.get(script))

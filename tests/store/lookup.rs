@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, BTreeSet, HashSet};
 use proptest::prelude::*;
 use satwatch::store::{HistoryCursor, RowCounts, StoreReader, Writer};
 use satwatch::tracker::{
-    BlockRow, Change, ChangeSet, MemoryView, ScanId, ScanRow, ScanState, Spend, Status, Transition,
-    View,
+    BlockRow, Change, ChangeSet, MemoryView, Overlay, ScanId, ScanRow, ScanState, ScriptHash,
+    Spend, Status, Transition, View,
 };
 use tempfile::tempdir;
 
@@ -30,6 +30,7 @@ enum Step {
     /// Whether the script is in the scan.
     ScanScript(u64, u8, bool),
     Forgetting(u8, bool),
+    Adding(BTreeSet<u8>),
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -61,6 +62,7 @@ fn step() -> impl Strategy<Value = Step> {
             is_in
         )),
         (1..4_u8, any::<bool>()).prop_map(|(n, is_so)| Step::Forgetting(n, is_so)),
+        prop::collection::btree_set(1..4_u8, 0..3).prop_map(Step::Adding),
     ]
 }
 
@@ -171,6 +173,10 @@ fn change(view: &MemoryView, step: &Step) -> Change {
             old: view.scan_scripts.contains(&(ScanId(*scan), script(*n))),
             new: *new,
         },
+        Step::Adding(numbers) => Change::Adding {
+            old: view.adding.clone(),
+            new: numbers.iter().map(|n| script(*n)).collect(),
+        },
         Step::Forgetting(n, new) => Change::Forgetting {
             script: script(*n),
             old: view.forgetting.contains(&script(*n)),
@@ -193,6 +199,7 @@ fn change_set(view: &mut MemoryView, steps: &[Step]) -> ChangeSet {
             Step::Scan(scan, _) => (5, *scan),
             Step::ScanScript(scan, n, _) => (6 + u64::from(*n), *scan),
             Step::Forgetting(n, _) => (20, u64::from(*n)),
+            Step::Adding(_) => (21, 0),
         };
         if rows.insert(row) {
             set.0.push(change(view, step));
@@ -325,19 +332,9 @@ fn check_against_the_model(
         );
     }
     check_scans(writer, reader, view);
+    assert_eq!(snapshot.adding().unwrap(), view.adding);
     for n in 0..6 {
-        let of_script = (
-            sorted(writer.unspent(&script(n), usize::MAX).unwrap()),
-            sorted(writer.history(&script(n), usize::MAX).unwrap()),
-        );
-        assert_eq!(
-            of_script,
-            (
-                sorted(view.unspent(&script(n), usize::MAX).unwrap()),
-                sorted(view.history(&script(n), usize::MAX).unwrap())
-            ),
-            "of script {n}"
-        );
+        check_pages(&script(n), writer, view);
         for height in 0..4 {
             assert_eq!(
                 snapshot.coinbase_value(&script(n), height).unwrap(),
@@ -390,11 +387,11 @@ fn check_scans(writer: &Writer, reader: &StoreReader, view: &MemoryView) {
             (snapshot.scan(&scan).unwrap(), writer.scan(&scan).unwrap()),
             (row.clone(), row)
         );
-        let scripts = view.scan_scripts(&scan).unwrap();
+        let scripts = view.scan_scripts(&scan, usize::MAX).unwrap();
         assert_eq!(
             (
                 snapshot.scan_scripts(&scan).unwrap(),
-                writer.scan_scripts(&scan).unwrap()
+                writer.scan_scripts(&scan, usize::MAX).unwrap()
             ),
             (scripts.clone(), scripts)
         );
@@ -419,6 +416,22 @@ fn check_scans(writer: &Writer, reader: &StoreReader, view: &MemoryView) {
             .filter(|(_, row)| row.state == satwatch::tracker::ScanState::Open);
         open.map(|(scan, _)| *scan).collect()
     });
+}
+
+/// The lists of a script are the model's, in their order, from wherever they are read.
+fn check_pages(script: &ScriptHash, writer: &impl View, view: &MemoryView) {
+    let unspent = view.unspent(script, None, usize::MAX).unwrap();
+    assert_eq!(writer.unspent(script, None, usize::MAX).unwrap(), unspent);
+    for (place, after) in unspent.iter().enumerate() {
+        let page = writer.unspent(script, Some(*after), 2).unwrap();
+        assert!(unspent[place + 1..].iter().take(2).eq(&page));
+    }
+    let history = view.history(script, None, usize::MAX).unwrap();
+    assert_eq!(writer.history(script, None, usize::MAX).unwrap(), history);
+    for (place, after) in history.iter().enumerate() {
+        let page = writer.history(script, Some(*after), 2).unwrap();
+        assert!(history[place + 1..].iter().take(2).eq(&page));
+    }
 }
 
 fn sorted<T: Ord>(items: Vec<T>) -> BTreeSet<T> {
@@ -453,6 +466,9 @@ proptest! {
             let sets: Vec<_> = steps.iter().map(|steps| change_set(&mut view, steps)).collect();
             let transitions: Vec<_> =
                 sets.iter().map(|set| Transition { changes: set.clone(), ..events(1, 1) }).collect();
+            let mut overlay = Overlay::new(&writer);
+            sets.iter().for_each(|set| overlay.add(set));
+            (0..6).for_each(|n| check_pages(&script(n), &overlay, &view));
             writer.commit(&transitions, false).unwrap();
             check_against_the_model(folder.path(), &writer, &reader, &view);
             past.last_mut().expect("it was pushed").1 = sets;

@@ -105,6 +105,7 @@ fn watch_row(n: u8) -> WatchRow {
             from_height: 101,
             utxos_complete: true,
             pending: false,
+            staged: None,
         },
         balance: Balance {
             confirmed: 5_000,

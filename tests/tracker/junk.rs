@@ -10,10 +10,11 @@ use bitcoin::hashes::Hash;
 use bitcoin::{Amount, Block, BlockHash, OutPoint, ScriptBuf, Transaction, TxIn, TxOut, Txid};
 use proptest::prelude::*;
 use satwatch::tracker::{
-    BlockId, FoundOutput, Input, MemoryView, Past, PastBlock, PastTx, ScanEnd, ScanId, ScriptHash,
-    Seen, Tracker, WatchRequest,
+    BlockId, FoundOutput, Input, MemoryView, Past, PastBlock, PastTx, Portion, ScanEnd, ScanId,
+    ScriptHash, Seen, Tracker, WatchRequest,
 };
 
+use crate::pretended::laws::check_against;
 use crate::world::{block, spk, tx};
 
 /// One output: which script, and how much.
@@ -60,6 +61,20 @@ enum Act {
         on_tip: bool,
     },
     Unwatch(Vec<u8>),
+    WatchPart {
+        scripts: Vec<u8>,
+        is_last: bool,
+    },
+    Forget,
+    Part {
+        script: u8,
+        portion: u8,
+        outputs: Vec<Found>,
+    },
+    ScanScripts {
+        scan: u8,
+        scripts: Vec<u8>,
+    },
     Open {
         scan: u8,
         scripts: Vec<u8>,
@@ -109,14 +124,16 @@ fn junk() -> impl Strategy<Value = Junk> {
 fn act() -> impl Strategy<Value = Act> {
     let seen = prop_oneof![Just(Seen::Accepted), Just(Seen::Fetched), Just(Seen::Rawtx)];
     let some = || prop::collection::vec(any::<u8>(), 0..6);
-    let found = (
-        any::<u8>(),
-        0u32..4,
-        0u8..5,
-        value(),
-        0u32..12,
-        any::<bool>(),
-    );
+    let found = || {
+        (
+            any::<u8>(),
+            0u32..4,
+            0u8..5,
+            value(),
+            0u32..12,
+            any::<bool>(),
+        )
+    };
     prop_oneof![
         6 => (any::<u8>(), seen).prop_map(|(tx, seen)| Act::Seen(tx, seen)),
         1 => some().prop_map(Act::Gone),
@@ -125,9 +142,14 @@ fn act() -> impl Strategy<Value = Act> {
         2 => any::<u8>().prop_map(Act::Disconnect),
         1 => (some(), any::<bool>()).prop_map(|(txids, tip)| Act::Snapshot { txids, tip }),
         2 => (1u8..5, some(), any::<bool>()).prop_map(|(script, depths, again)| Act::Watch { script, depths, again }),
-        2 => (some(), prop::collection::vec(found, 0..4), prop::bool::weighted(0.9))
+        2 => (some(), prop::collection::vec(found(), 0..4), prop::bool::weighted(0.9))
             .prop_map(|(scripts, outputs, on_tip)| Act::Baseline { scripts, outputs, on_tip }),
         1 => Just(Act::Reload),
+        1 => Just(Act::Forget),
+        1 => (some(), any::<bool>()).prop_map(|(scripts, is_last)| Act::WatchPart { scripts, is_last }),
+        2 => (1u8..5, 0u8..3, prop::collection::vec(found(), 0..4))
+            .prop_map(|(script, portion, outputs)| Act::Part { script, portion, outputs }),
+        1 => (0u8..3, some()).prop_map(|(scan, scripts)| Act::ScanScripts { scan, scripts }),
         8 => past(),
     ]
 }
@@ -141,20 +163,22 @@ fn past() -> impl Strategy<Value = Act> {
     let some = || prop::collection::vec(any::<u8>(), 0..4);
     let block = || (height(), prop::bool::weighted(0.9));
     let blocks = prop::collection::vec((height(), prop::bool::weighted(0.9), some()), 0..4);
-    let found = (
-        any::<u8>(),
-        0u32..4,
-        0u8..5,
-        value(),
-        0u32..12,
-        any::<bool>(),
-    );
+    let found = || {
+        (
+            any::<u8>(),
+            0u32..4,
+            0u8..5,
+            value(),
+            0u32..12,
+            any::<bool>(),
+        )
+    };
     let scripts = prop::collection::vec(some(), 0..3);
     prop_oneof![
         1 => some().prop_map(Act::Unwatch),
         3 => (0u8..4, some(), height(), prop::option::of(height())).prop_map(|(scan, scripts, from, to)| Act::Open { scan, scripts, from, to }),
         1 => (some(), height()).prop_map(|(scans, horizon)| Act::Skip { scans, horizon }),
-        8 => (some(), scripts, prop::option::weighted(0.1, height()), blocks, block(), prop::collection::vec(found, 0..4))
+        8 => (some(), scripts, prop::option::weighted(0.1, height()), blocks, block(), prop::collection::vec(found(), 0..4))
             .prop_map(|(scans, scripts, first, blocks, upto, spent)| Act::Past { scans, scripts, first, blocks, upto, spent }),
         2 => (0u8..4, prop::option::weighted(0.8, block())).prop_map(|(scan, upto)| Act::Close { scan, upto }),
     ]
@@ -313,6 +337,38 @@ impl Heap {
                     now,
                 }
             }
+            Act::WatchPart { scripts, is_last } => {
+                let request = |number: &u8| WatchRequest {
+                    spk: spk(*number),
+                    label: None,
+                    depths: Vec::new(),
+                    past: Past::Find,
+                };
+                Input::WatchPart {
+                    scripts: scripts.iter().map(request).collect(),
+                    is_last: *is_last,
+                    now,
+                }
+            }
+            Act::Forget => Input::Forget,
+            Act::Part {
+                script: number,
+                portion,
+                outputs,
+            } => Input::BaselinePart {
+                block: tip,
+                script: script(*number),
+                portion: [Portion::First, Portion::Next, Portion::Last][usize::from(*portion)],
+                outputs: outputs.iter().map(|found| self.found(found)).collect(),
+                now,
+            },
+            Act::ScanScripts {
+                scan: number,
+                scripts,
+            } => Input::ScanScripts {
+                scan: scan(*number),
+                scripts: scripts.iter().map(|number| script(*number)).collect(),
+            },
             Act::Baseline {
                 scripts,
                 outputs,
@@ -444,7 +500,7 @@ impl Heap {
     }
 
     fn loaded(&self) -> Tracker {
-        let mut tracker = Tracker::new([4; 16]);
+        let mut tracker = Tracker::new([4; 16]).in_portions_of(3);
         tracker.load_tip(self.view.tip);
         self.view
             .watches
@@ -464,6 +520,14 @@ impl Heap {
             .open_scans()
             .into_iter()
             .for_each(|scan| tracker.load_scan(scan));
+        let open = self.view.open_scans();
+        let scans = self.view.scan_scripts.iter().map(|(scan, _)| *scan);
+        let ended = scans.filter(|scan| !open.contains(scan));
+        ended.for_each(|scan| tracker.load_ended_scan(scan));
+        let adding = self.view.adding.iter();
+        adding.for_each(|script| tracker.load_adding(*script));
+        let forgetting = self.view.forgetting.iter();
+        forgetting.for_each(|script| tracker.load_forgetting(*script));
         tracker
     }
 }
@@ -474,7 +538,7 @@ proptest! {
         junk in prop::collection::vec(junk(), 2..14),
         acts in prop::collection::vec(act(), 1..60),
     ) {
-        let mut heap = Heap { txs: build(&junk), tracker: Tracker::new([3; 16]), view: MemoryView::default(), nonce: 0 };
+        let mut heap = Heap { txs: build(&junk), tracker: Tracker::new([3; 16]).in_portions_of(3), view: MemoryView::default(), nonce: 0 };
         let blocks = vec![(BlockHash::from_byte_array([1; 32]), 1), (BlockHash::from_byte_array([2; 32]), 2)];
         let start = heap.tracker.apply(&heap.view, Input::Start { first_height: 3, blocks, now: 1 }).unwrap();
         heap.view.commit(&start.changes);
@@ -490,7 +554,10 @@ proptest! {
             let input = heap.input(act);
             let memory = format!("{:?}", heap.tracker);
             match heap.tracker.apply(&heap.view, input) {
-                Ok(transition) => heap.view.commit(&transition.changes),
+                Ok(transition) => {
+                    check_against(&heap.view, &transition.changes);
+                    heap.view.commit(&transition.changes)
+                }
                 // The process ends: nothing of it was committed.
                 Err(error) if error.is_fatal() => heap.tracker = heap.loaded(),
                 Err(_) => prop_assert_eq!(memory, format!("{:?}", heap.tracker)),

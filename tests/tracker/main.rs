@@ -2,6 +2,7 @@
 //! what a follower would send (`world.rs`), and after every step the rows and the events must say
 //! what the node's chain and mempool say (`tests/common/pretended/laws.rs`).
 
+mod adds;
 mod forget;
 mod held;
 mod interleave;
@@ -11,6 +12,7 @@ mod lifecycle;
 mod memory;
 mod ops;
 mod past;
+mod portions;
 #[path = "../common/pretended/mod.rs"]
 #[allow(dead_code, reason = "each test binary uses its part")]
 mod pretended;

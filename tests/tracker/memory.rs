@@ -18,6 +18,8 @@ impl World {
             "outpoints",
             "depths",
             "scans",
+            "ended_scans",
+            "adding",
             "forgetting",
             "tip",
         ] {

@@ -54,6 +54,8 @@ pub enum Op {
         slow: bool,
     },
     Scan,
+    /// An output of one of the scripts that wait for theirs.
+    ScanPortion,
     Again,
     Restart,
     /// The process dies after so many commits.
@@ -108,6 +110,7 @@ pub fn op() -> BoxedStrategy<Op> {
         24 => node_op(true),
         2 => (number, any::<bool>(), any::<bool>()).prop_map(|(number, lost, slow)| Op::LateWatch { number, lost, slow }),
         1 => Just(Op::Scan),
+        4 => Just(Op::ScanPortion),
         1 => Just(Op::Again),
         1 => Just(Op::Restart),
         1 => (0u8..4).prop_map(|after| Op::Crash { after }),
@@ -202,6 +205,7 @@ pub fn run(world: &mut World, op: &Op) {
             world.slow_scans = false;
             world.scan();
         }
+        Op::ScanPortion => world.scan_portion(),
         Op::Again => again(world),
         Op::Restart => world.restart(),
         Op::Crash { after } => world.dies_after = Some(*after),
@@ -270,6 +274,10 @@ fn reorg(world: &mut World, depth: usize, bits: &[u16], heard: Heard, what: Bran
 
 /// Everything that the node could say a second time.
 fn again(world: &mut World) {
+    // A process that dies meanwhile takes back what was not finished.
+    if world.dies_after.is_some() && !world.unfinished.is_empty() {
+        return;
+    }
     let before = world.view.clone();
     let confirmed: Vec<Transaction> = world
         .chain

@@ -41,7 +41,8 @@ fn a_spend_that_lies_stretches_after_its_output_is_found_and_no_balance_moves() 
         Coverage {
             from_height: 6,
             utxos_complete: true,
-            pending: false
+            pending: false,
+            staged: None,
         }
     );
     assert_eq!(world.view.scans_of(&script(1)), Ok(vec![scan]));
@@ -62,7 +63,8 @@ fn a_spend_that_lies_stretches_after_its_output_is_found_and_no_balance_moves() 
         Coverage {
             from_height: 0,
             utxos_complete: true,
-            pending: false
+            pending: false,
+            staged: None,
         }
     );
     assert_eq!(world.view.scans_of(&script(1)), Ok(vec![]));
@@ -398,7 +400,7 @@ fn a_script_that_is_added_again_while_a_scan_is_made_begins_a_life_of_its_own() 
     world.forget(1);
     assert_eq!(
         (
-            world.view.scan_scripts(&scan).unwrap(),
+            world.view.scan_scripts(&scan, usize::MAX).unwrap(),
             world.view.scans[&scan].scripts
         ),
         (vec![script(2)], 1)
@@ -435,7 +437,7 @@ fn a_scan_whose_scripts_are_all_forgotten_ends_and_tells_nobody() {
     assert_eq!(
         (
             told(&world.events[before..]),
-            world.view.scan_scripts(&scan)
+            world.view.scan_scripts(&scan, usize::MAX)
         ),
         (vec![], Ok(vec![]))
     );

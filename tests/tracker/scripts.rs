@@ -277,7 +277,8 @@ fn transactions_of_a_block_stand_in_its_order_and_a_spend_inside_it_counts() {
         Coverage {
             from_height: 1,
             utxos_complete: true,
-            pending: false
+            pending: false,
+            staged: None,
         }
     );
     assert_eq!(

@@ -59,6 +59,15 @@ pub enum Act {
         number: u8,
         slowly: bool,
     },
+    /// Some of a large add.
+    AddPart {
+        numbers: Vec<u8>,
+        is_last: bool,
+    },
+    /// One portion of the end of a scan, which may be complete or not.
+    ClosePart {
+        scan: u16,
+    },
     Forget,
     /// For a tracker that hears late: so many of the news arrive, or are lost.
     Hear {
@@ -84,6 +93,7 @@ fn late_act() -> impl Strategy<Value = Act> {
         12 => scan_act(true),
         6 => (1u8..30, prop::bool::weighted(0.1)).prop_map(|(count, lost)| Act::Hear { count, lost }),
         4 => any::<bool>().prop_map(|baselines| Act::Follow { baselines }),
+        4 => Just(Act::Live(Op::ScanPortion)),
     ]
 }
 
@@ -92,6 +102,7 @@ fn act(partial: bool) -> impl Strategy<Value = Act> {
     let live = prop_oneof![
         20 => node_op(true),
         1 => Just(Op::Scan),
+        4 => Just(Op::ScanPortion),
         1 => Just(Op::Again),
         1 => Just(Op::Restart),
         1 => Just(Op::Snapshot),
@@ -119,6 +130,9 @@ fn scan_act(partial: bool) -> BoxedStrategy<Act> {
         2 => (any::<u16>(), stretch()).prop_map(|(scan, stretch)| Act::Read { scan, stretch }),
         2 => Just(Act::Deliver),
         1 => any::<u16>().prop_map(|scan| Act::CloseEarly { scan }),
+        1 => any::<u16>().prop_map(|scan| Act::ClosePart { scan }),
+        1 => (prop::collection::vec(1u8..8, 1..4), prop::bool::weighted(0.3))
+            .prop_map(|(numbers, is_last)| Act::AddPart { numbers, is_last }),
         1 => (numbers, any::<bool>()).prop_map(|(number, slowly)| Act::Remove { number, slowly }),
         2 => Just(Act::Forget),
     ];
@@ -252,6 +266,14 @@ impl Life {
             } => world.forget(*number),
             Act::Remove { number, .. } => world.begin_to_forget(*number),
             Act::Forget => world.forget_portion(),
+            Act::AddPart { numbers, is_last } => world.add_part(numbers, *is_last),
+            Act::ClosePart { scan } => {
+                let Some(scan) = pick(&open, *scan) else {
+                    return;
+                };
+                let (end, now) = (ScanEnd::Complete(world.tip()), world.now);
+                let _ = world.try_send(Input::CloseScan { scan, end, now });
+            }
             Act::Hear { count, lost } => world.hear(usize::from(*count), *lost),
             Act::Follow { baselines } => {
                 world.follow();
@@ -300,8 +322,9 @@ fn add(world: &mut World, number: u8, past: bool) {
         depths: vec![2],
         past,
     };
-    world.watched.insert(number);
     world.forget_all();
+    world.watched.insert(number);
+    world.unfinished.remove(&number);
     let _ = world.send(Input::Watch {
         scripts: vec![request],
         now: world.now,

@@ -3,7 +3,7 @@
 use std::collections::{HashSet, VecDeque};
 use std::ops::{Deref, DerefMut};
 
-use bitcoin::{Block, Transaction, Txid};
+use bitcoin::{Block, OutPoint, Transaction, Txid};
 use satwatch::tracker::{
     ApplyError, Ask, BlockId, ChangeSet, Event, Input, MemoryView, Overlay, Past, Replacement,
     ScriptHash, Seen, Tracker, Transition, WatchRequest,
@@ -35,6 +35,10 @@ pub struct World {
     /// Height of the first block that the tracker started with: no reorg goes below it.
     pub first_known: usize,
     pub watched: HashSet<u8>,
+    /// Those of them that are new in an add which is not finished.
+    pub unfinished: HashSet<u8>,
+    /// The script whose outputs are merged in portions, as of this block: those that were sent.
+    pub merging: Option<(u8, BlockId, HashSet<OutPoint>)>,
     /// Calls to the node fail: what the tracker asks for is lost.
     pub deaf: bool,
     /// Scans take their time: they wait for [`World::scan`].
@@ -88,6 +92,8 @@ impl World {
             events: Vec::new(),
             past: Vec::new(),
             watched: HashSet::new(),
+            unfinished: HashSet::new(),
+            merging: None,
             deaf: false,
             slow_scans: false,
             late: None,
@@ -191,6 +197,7 @@ impl World {
 
     pub fn watch(&mut self, number: u8, depths: &[u8]) {
         self.forget_all();
+        self.unfinished.remove(&number);
         let request = WatchRequest {
             spk: spk(number),
             label: None,
@@ -368,6 +375,8 @@ impl World {
     pub fn restart(&mut self) {
         self.key = [9; 16];
         self.tracker = self.loaded();
+        self.merging = None;
+        self.undo_unfinished_add();
         self.snapshot();
         if !self.slow_scans && self.view.watches.values().any(|row| row.coverage.pending) {
             self.scan();
@@ -388,6 +397,8 @@ impl World {
             events: self.events.clone(),
             past: self.past.clone(),
             watched: self.watched.clone(),
+            unfinished: self.unfinished.clone(),
+            merging: self.merging.clone(),
             late: self.late.clone(),
             ..*self
         };
@@ -417,6 +428,7 @@ impl World {
         }
         .check();
         self.check_memory();
+        self.check_unfinished_add();
     }
 
     pub fn check_depths(&self, events: &[Event]) {

@@ -232,6 +232,7 @@ mod tests {
             from_height: 5,
             utxos_complete: true,
             pending: false,
+            staged: None,
         };
         let coverage = CoverageShape::new(&coverage, false);
         let audited = Audited {

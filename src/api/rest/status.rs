@@ -223,10 +223,11 @@ pub fn live() -> Answer {
     respond::ok(&object! { live: true, version: env!("CARGO_PKG_VERSION") })
 }
 
-/// `GET /health/ready`: 200 once the daemon follows the node's tip and its feeds, else 503 with
-/// the reason.
+/// `GET /health/ready`: 200 once the daemon follows the node's tip and its feeds and keeps up with
+/// them, else 503 with the reason.
 pub async fn ready(overview: &Overview) -> Result<Answer, ApiError> {
-    if let Some(reason) = overview.monitoring.not_ready() {
+    let monitoring = &overview.monitoring;
+    if let Some(reason) = monitoring.not_ready().or_else(|| monitoring.behind()) {
         return Err(ApiError::new(
             StatusCode::SERVICE_UNAVAILABLE,
             "not_ready",

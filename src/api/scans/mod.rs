@@ -17,10 +17,11 @@ use std::sync::Arc;
 use hyper::StatusCode;
 use serde::Serialize;
 use tokio::sync::watch;
+use tokio::time::sleep;
 
 use shape::scan_shape;
 
-use super::watchlist::Watchlist;
+use super::watchlist::{AGAIN, Watchlist};
 use crate::clock::now_ms;
 use crate::events::{self, Notice, Topic};
 use crate::history::ScanProgress;
@@ -89,10 +90,16 @@ impl Scans {
         });
         let ((range, hashes, scripts), scans) = (ranged.await?, self.clone());
         run_detached(async move {
-            let _list = scans.watchlist.hold().await;
-            scans.watchlist.watch(scripts).await?;
-            let (scan, head) = scans.open(hashes, range).await?;
-            Ok((Some(scan), head))
+            loop {
+                let list = scans.watchlist.hold().await;
+                let watched = scans.watchlist.try_to_watch(scripts.clone()).await?;
+                if watched.is_some() {
+                    let (scan, head) = scans.open(hashes, range).await?;
+                    return Ok((Some(scan), head));
+                }
+                drop(list);
+                sleep(AGAIN).await;
+            }
         })
         .await
     }

@@ -29,6 +29,7 @@ impl Daemon {
             from_height: 5,
             utxos_complete: true,
             pending: false,
+            staged: None,
         });
         Audited {
             block: self.tip(),

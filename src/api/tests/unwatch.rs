@@ -107,6 +107,37 @@ async fn a_removed_address_is_forgotten_and_others_are_not() {
 }
 
 #[tokio::test]
+async fn who_adds_what_is_still_being_removed_waits_and_nobody_else_does() {
+    let daemon = Daemon::start().await;
+    daemon.watch_from_now(1).await;
+    daemon.watch_from_now(2).await;
+    for n in 0..8 {
+        let outpoint = OutPoint {
+            txid: Txid::from_byte_array([7; 32]),
+            vout: n,
+        };
+        let mut tx = spend(outpoint, address(1).script_pubkey(), 1000);
+        tx.output = vec![tx.output[0].clone(); 800];
+        let (tx, seen, now) = ((&tx).into(), Seen::Accepted, NOW);
+        daemon.apply(Input::TxSeen { tx, seen, now }).await;
+    }
+    daemon.remove(1).await;
+    assert!(daemon.reader.forgetting().count() > 0);
+    // Whoever comes first: also a removal, behind which everybody would wait if the list were held.
+    let (mine, _, _, _) = tokio::join!(
+        daemon.watch_from_now(1),
+        daemon.subscriber(1),
+        daemon.remove(2),
+        daemon.subscriber(3)
+    );
+    assert_eq!(daemon.reader.forgetting().count(), 0);
+    let (_, balance) = daemon.get(&format!("/balance/{mine}")).await;
+    assert_eq!(balance["balance"], 0);
+    let row = daemon.reader.snapshot().watch(&script(1)).unwrap().unwrap();
+    assert_eq!((row.tx_count, row.utxo_count), (0, 0));
+}
+
+#[tokio::test]
 async fn of_those_who_remove_an_address_at_once_one_did() {
     let daemon = Daemon::start().await;
     let mine = daemon.watch_from_now(1).await;

@@ -24,7 +24,7 @@ use crate::clock::now_ms;
 use crate::history::{Interrupted, NodeContext, blocking};
 use crate::indexer::InputRefused;
 use crate::store::StoreError;
-use crate::tracker::{BlockId, Input, PastBlock, ScanEnd, ScanId, ScanRow};
+use crate::tracker::{BlockId, Input, PastBlock, ScanEnd, ScanId, ScanRow, ScanState};
 
 /// Also how long we may be off the node's tip before that is told.
 const ROUND: Duration = Duration::from_millis(250);
@@ -207,14 +207,7 @@ impl Runner {
         for (scan, open) in done {
             ends.push((*scan, ScanEnd::Complete(self.last_block(open, tip).await?)));
         }
-        let inputs = ends.iter().map(|(scan, end)| {
-            self.apply(Input::CloseScan {
-                scan: *scan,
-                end: *end,
-                now: now_ms(),
-            })
-        });
-        let ended = join_all(inputs).await;
+        let ended = join_all(ends.iter().map(|(scan, end)| self.close(*scan, *end))).await;
         for (scan, _) in &ends {
             // One that cannot end yet is read anew: it is then known what it waits for.
             self.scans.remove(scan);
@@ -225,6 +218,18 @@ impl Runner {
             self.progress.publish(&self.scans);
         }
         Ok(!ends.is_empty())
+    }
+
+    /// A portion of its scripts at a time.
+    async fn close(&self, scan: ScanId, end: ScanEnd) -> Result<(), Interrupted> {
+        loop {
+            let now = now_ms();
+            self.apply(Input::CloseScan { scan, end, now }).await?;
+            let row = self.context.reader.snapshot().scan(&scan)?;
+            if row.is_none_or(|row| row.state != ScanState::Open) {
+                return Ok(());
+            }
+        }
     }
 
     /// The block up to which a scan that is through knows everything.

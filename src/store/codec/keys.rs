@@ -75,6 +75,12 @@ pub fn script_scan_key(scan: ScanId, script: &ScriptHash) -> [u8; 40] {
     key
 }
 
+/// The scan at the beginning of a key of `scan_scripts`.
+pub fn parse_scan_of_key(key: &[u8]) -> Result<ScanId, Malformed> {
+    let scan = key.first_chunk().ok_or_else(|| wrong_length(key))?;
+    Ok(ScanId(u64::from_be_bytes(*scan)))
+}
+
 /// The script hash at the end of a key of `scan_scripts`.
 pub fn parse_scan_script_key(key: &[u8]) -> Result<ScriptHash, Malformed> {
     key.get(8..)
@@ -160,6 +166,7 @@ mod tests {
             prop_assert_eq!(parse_outpoint_key(&outpoint_key(&outpoint)), Ok(outpoint));
             let scan = ScanId(order);
             prop_assert_eq!(parse_scan_script_key(&scan_script_key(scan, &script)), Ok(script));
+            prop_assert_eq!(parse_scan_of_key(&scan_script_key(scan, &script)), Ok(scan));
             prop_assert_eq!(parse_script_scan_key(&script_scan_key(scan, &script)), Ok(scan));
             let key = history_key(&script, order, &outpoint.txid);
             let (place, txid) = parse_history_key(&key).expect("it is a history key");
@@ -182,6 +189,7 @@ mod tests {
         assert!(parse_since_key(&[0; 35]).is_err());
         assert!(parse_scan_script_key(&[0; 8]).is_err());
         assert!(parse_scan_script_key(&[0; 41]).is_err());
+        assert!(parse_scan_of_key(&[0; 7]).is_err());
         assert!(parse_script_scan_key(&[0; 31]).is_err());
         assert!(parse_script_scan_key(&[0; 41]).is_err());
         assert!(parse_since_key(&[0; 2]).is_err());

@@ -5,8 +5,8 @@ use bitcoin::Network;
 use super::{In, Malformed, Out, StoredValue};
 use crate::store::{ChainInfo, RowCounts};
 use crate::tracker::{
-    Balance, BlockId, BlockRow, Coverage, OutputRow, ScanRow, ScanState, ScriptHash, Spend, Status,
-    Touch, TxRow, WatchRow,
+    Balance, BlockId, BlockRow, Coverage, OutputRow, ScanRow, ScanState, ScriptHash, Spend, Staged,
+    Status, Touch, TxRow, WatchRow,
 };
 
 impl StoredValue for ScriptHash {
@@ -82,6 +82,8 @@ const UTXOS_COMPLETE: u8 = 1;
 const PENDING: u8 = 2;
 /// Of formats 2 to 4: how many scans it is in follows, which is nothing that a row says any more.
 const SCANS: u8 = 4;
+/// Since format 5: what a baseline has brought so far follows.
+const STAGED: u8 = 8;
 
 impl StoredValue for Coverage {
     fn encode(&self, out: &mut Out) {
@@ -91,13 +93,17 @@ impl StoredValue for Coverage {
             0
         };
         let pending = if self.pending { PENDING } else { 0 };
-        out.put(&self.from_height).tag(complete | pending);
+        let staged = if self.staged.is_some() { STAGED } else { 0 };
+        out.put(&self.from_height).tag(complete | pending | staged);
+        if let Some(staged) = &self.staged {
+            out.part(&staged.balance).put(&staged.utxo_count);
+        }
     }
 
     fn decode(input: &mut In<'_>) -> Result<Self, Malformed> {
         let from_height = input.get()?;
         let flags = input.tag()?;
-        if flags & !(UTXOS_COMPLETE | PENDING | SCANS) != 0 {
+        if flags & !(UTXOS_COMPLETE | PENDING | SCANS | STAGED) != 0 {
             return Err(Malformed(format!("coverage flags {flags:#x} are unknown")));
         }
         if flags & SCANS != 0 {
@@ -107,6 +113,13 @@ impl StoredValue for Coverage {
             from_height,
             utxos_complete: flags & UTXOS_COMPLETE != 0,
             pending: flags & PENDING != 0,
+            staged: match flags & STAGED {
+                0 => None,
+                _ => Some(Staged {
+                    balance: input.part()?,
+                    utxo_count: input.get()?,
+                }),
+            },
         })
     }
 }
@@ -350,6 +363,7 @@ mod tests {
             from_height: 7,
             utxos_complete: true,
             pending: true,
+            staged: None,
         };
         assert_eq!(Coverage::from_bytes(&bytes(3, &[])).as_ref(), Ok(&coverage));
         let counted = Coverage::from_bytes(&bytes(7, &[2, 0, 0, 0]));
@@ -357,5 +371,6 @@ mod tests {
         assert_eq!(coverage.to_bytes(), bytes(3, &[]));
         assert!(Coverage::from_bytes(&bytes(7, &[])).is_err());
         assert!(Coverage::from_bytes(&bytes(8, &[])).is_err());
+        assert!(Coverage::from_bytes(&bytes(16, &[])).is_err());
     }
 }

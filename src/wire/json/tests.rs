@@ -345,6 +345,7 @@ fn a_balance_looks_as_specified() {
             from_height: 5,
             utxos_complete: true,
             pending: false,
+            staged: None,
         },
         balance: tracker::Balance {
             confirmed: 5_000_000_000,
@@ -377,6 +378,7 @@ fn coverage_is_complete_only_when_the_balance_is_whole_and_nothing_is_pending() 
             from_height,
             utxos_complete,
             pending,
+            staged: None,
         };
         CoverageShape::new(&coverage, false).complete
     };
@@ -386,6 +388,7 @@ fn coverage_is_complete_only_when_the_balance_is_whole_and_nothing_is_pending() 
         from_height: 5,
         utxos_complete: true,
         pending: false,
+        staged: None,
     };
     let scanned = CoverageShape::new(&coverage, true);
     assert!(

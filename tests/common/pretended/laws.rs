@@ -92,8 +92,15 @@ impl Truth {
     }
 
     pub fn balance(&self, number: u8) -> Balance {
+        self.balance_from(number, 0)
+    }
+
+    /// Of what is unconfirmed, or in a block from `height` on.
+    fn balance_from(&self, number: u8, height: u32) -> Balance {
         let mut balance = Balance::default();
-        for row in self.owned(number).values() {
+        let owned = self.owned(number);
+        let since = |row: &&OutputRow| row.height.is_none_or(|created| created >= height);
+        for row in owned.values().filter(since) {
             let value = row.value as i64;
             match (row.height, row.spent) {
                 (Some(_), None) => balance.confirmed += value,
@@ -265,6 +272,14 @@ impl Kept<'_> {
 
     fn check_script(&self, truth: &Truth, number: u8) {
         let row = &self.view.watches[&script(number)];
+        if row.coverage.staged.is_some() {
+            assert!(row.coverage.pending && !row.coverage.utxos_complete);
+            assert_eq!(
+                row.balance,
+                truth.balance_from(number, row.coverage.from_height),
+                "of script {number} what came since is shown while its past is not whole"
+            );
+        }
         if !row.coverage.utxos_complete {
             return;
         }
@@ -448,7 +463,7 @@ impl Kept<'_> {
 }
 
 /// At most one change for a row, each a real one, and each from what the row was.
-fn check_against(view: &MemoryView, changes: &ChangeSet) {
+pub fn check_against(view: &MemoryView, changes: &ChangeSet) {
     let mut rows = HashSet::new();
     for change in &changes.0 {
         let (row, real, old) = match change {
@@ -478,6 +493,7 @@ fn check_against(view: &MemoryView, changes: &ChangeSet) {
                 old != new,
                 view.scans.get(scan) == old.as_ref(),
             ),
+            Change::Adding { old, new } => ("adding".to_owned(), old != new, view.adding == *old),
             Change::Forgetting { script, old, new } => (
                 format!("forgetting {script:?}"),
                 old != new,

@@ -88,6 +88,12 @@ pub fn load(view: &MemoryView, key: [u8; 16]) -> Tracker {
     view.open_scans()
         .into_iter()
         .for_each(|scan| tracker.load_scan(scan));
+    let open = view.open_scans();
+    let scans = view.scan_scripts.iter().map(|(scan, _)| *scan);
+    let ended = scans.filter(|scan| !open.contains(scan));
+    ended.for_each(|scan| tracker.load_ended_scan(scan));
+    let adding = view.adding.iter();
+    adding.for_each(|script| tracker.load_adding(*script));
     view.forgetting
         .iter()
         .for_each(|script| tracker.load_forgetting(*script));

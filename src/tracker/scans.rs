@@ -1,0 +1,308 @@
+//! History scans as such: opened, set back, ended. What they find is in [`super::past`].
+//!
+//! A scan has thousands of scripts: they come into it in portions before its row, and leave it in
+//! portions. A complete one ends with the last of them; a cancelled one has ended at once, and is
+//! emptied between other inputs, also after a restart, as is one that was never opened.
+
+use super::event::EventKind;
+use super::input::ScanEnd;
+use super::step::Step;
+use super::{
+    ApplyError, Ask, BlockId, Coverage, ScanId, ScanRow, ScanState, ScriptHash, Tracker,
+    Transition, View, WatchRow,
+};
+
+impl Tracker {
+    pub(super) fn scan_scripts(
+        &mut self,
+        view: &impl View,
+        scan: ScanId,
+        scripts: Vec<ScriptHash>,
+    ) -> Result<Transition, ApplyError> {
+        if view.scan(&scan)?.is_some() {
+            return Err(ApplyError::ScanExists(scan));
+        }
+        let mut step = Step::new(self, view, 0);
+        step.enter_scan(view, scan, scripts)?;
+        Ok(Transition {
+            changes: step.draft.into_changes(),
+            ..Transition::default()
+        })
+    }
+
+    pub(super) fn open_scan(
+        &mut self,
+        view: &impl View,
+        scan: ScanId,
+        scripts: Vec<ScriptHash>,
+        from: u32,
+        to: Option<u32>,
+        now: u64,
+    ) -> Result<Transition, ApplyError> {
+        if view.scan(&scan)?.is_some() {
+            return Err(ApplyError::ScanExists(scan));
+        }
+        let mut step = Step::new(self, view, now);
+        let before = view.scan_scripts(&scan, usize::MAX)?.len();
+        let scripts = before + step.enter_scan(view, scan, scripts)?;
+        let row = ScanRow {
+            created: now,
+            updated: now,
+            state: ScanState::Open,
+            from,
+            to,
+            horizon: None,
+            next: from,
+            scripts: u32::try_from(scripts).unwrap_or(u32::MAX),
+            found: 0,
+        };
+        step.draft.put_scan(scan, row)?;
+        step.tracker.scans.insert(scan);
+        Ok(Transition {
+            changes: step.draft.into_changes(),
+            events: Vec::new(),
+            asks: vec![Ask::Scans],
+        })
+    }
+
+    pub(super) fn skip_past(
+        &mut self,
+        view: &impl View,
+        scans: &[ScanId],
+        horizon: u32,
+        now: u64,
+    ) -> Result<Transition, ApplyError> {
+        let mut step = Step::new(self, view, now);
+        for scan in scans {
+            let Some(row) = step.open_row(scan)?.filter(|row| row.next < horizon) else {
+                continue;
+            };
+            step.draft.put_scan(
+                *scan,
+                ScanRow {
+                    horizon: Some(horizon),
+                    next: horizon,
+                    updated: now,
+                    ..row
+                },
+            )?;
+        }
+        Ok(Transition {
+            changes: step.draft.into_changes(),
+            ..Transition::default()
+        })
+    }
+
+    pub(super) fn close_scan(
+        &mut self,
+        view: &impl View,
+        scan: ScanId,
+        end: ScanEnd,
+        now: u64,
+    ) -> Result<Transition, ApplyError> {
+        let mut step = Step::new(self, view, now);
+        let row = step.open_row(&scan)?.ok_or(ApplyError::NoSuchScan(scan))?;
+        // Each is some rows.
+        let portion = step.tracker.portion / 2;
+        let mut scripts = view.scan_scripts(&scan, portion.saturating_add(1))?;
+        let is_last = scripts.len() <= portion;
+        scripts.truncate(portion);
+        let mut ends = Vec::new();
+        if let ScanEnd::Complete(upto) = end {
+            step.tracker.must_be_ours(view, upto)?;
+            if !step.has_come_far_enough(&row, &scripts)? {
+                return Err(ApplyError::ScanMoved {
+                    scan,
+                    height: upto.height,
+                });
+            }
+            for script in &scripts {
+                ends.extend(step.complete(scan, &row, script, upto)?);
+            }
+        }
+        for script in &scripts {
+            step.draft.put_scan_script(scan, *script, false);
+        }
+        let state = match end {
+            ScanEnd::Complete(_) if !is_last => ScanState::Open,
+            ScanEnd::Complete(_) => ScanState::Complete,
+            ScanEnd::Cancelled => ScanState::Cancelled,
+        };
+        if state != ScanState::Open {
+            step.tracker.scans.remove(&scan);
+            step.asks.push(Ask::Scans);
+        }
+        if state == ScanState::Cancelled && !is_last {
+            step.tracker.ended_scans.insert(scan);
+        }
+        let row = ScanRow {
+            state,
+            updated: now,
+            ..row
+        };
+        step.draft.put_scan(scan, row)?;
+        step.finish(Vec::new(), ends, |_| {
+            unreachable!("the end of a scan moves no output")
+        })
+    }
+
+    /// A block that is not in our chain is refused. Below the blocks that we know the node's chain
+    /// is ours.
+    pub(super) fn must_be_ours(&self, view: &impl View, block: BlockId) -> Result<(), ApplyError> {
+        let refused = ApplyError::NotInChain {
+            tip: self.tip,
+            to: block,
+        };
+        if self.tip.is_none_or(|tip| tip.height < block.height) {
+            return Err(refused);
+        }
+        match view.block(block.height)? {
+            Some(row) if row.hash != block.hash => Err(refused),
+            _ => Ok(()),
+        }
+    }
+}
+
+impl<V: View> Step<'_, V> {
+    pub fn open_row(&mut self, scan: &ScanId) -> Result<Option<ScanRow>, ApplyError> {
+        Ok(self
+            .draft
+            .scan(scan)?
+            .filter(|row| row.state == ScanState::Open)
+            .cloned())
+    }
+
+    /// Sets scans that were above `height` back to it: what they found there has gone.
+    pub fn take_back_scans(&mut self, height: u32) -> Result<(), ApplyError> {
+        for scan in self.tracker.scans.clone() {
+            let Some(row) = self.open_row(&scan)? else {
+                continue;
+            };
+            let next = row.next.min(height.saturating_add(1)).max(row.first());
+            if next != row.next {
+                self.draft.put_scan(scan, ScanRow { next, ..row })?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether a scan has met the coverage of all its scripts, or did what it was told.
+    fn has_come_far_enough(
+        &mut self,
+        row: &ScanRow,
+        scripts: &[ScriptHash],
+    ) -> Result<bool, ApplyError> {
+        if row.to.is_some_and(|to| row.next > to) {
+            return Ok(true);
+        }
+        for script in scripts {
+            let Some(coverage) = self.draft.watch(script)?.map(|watch| &watch.coverage) else {
+                continue;
+            };
+            if coverage.pending || coverage.from_height > row.next {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// Puts scripts into a scan that has no row yet, those that are watched; how many.
+    fn enter_scan(
+        &mut self,
+        view: &V,
+        scan: ScanId,
+        mut scripts: Vec<ScriptHash>,
+    ) -> Result<usize, ApplyError> {
+        self.tracker.ended_scans.remove(&scan);
+        scripts.sort_unstable();
+        scripts.dedup();
+        let mut entered = 0;
+        for script in scripts {
+            if self.draft.watch(&script)?.is_some() && !view.is_scan_script(&scan, &script)? {
+                self.draft.put_scan_script(scan, script, true);
+                entered += 1;
+            }
+        }
+        Ok(entered)
+    }
+
+    /// A script's history is whole from the first block of a scan on; `None` when it is not
+    /// watched.
+    fn complete(
+        &mut self,
+        scan: ScanId,
+        row: &ScanRow,
+        script: &ScriptHash,
+        upto: BlockId,
+    ) -> Result<Option<EventKind>, ApplyError> {
+        let Some(watch) = self.draft.watch(script)?.cloned() else {
+            return Ok(None);
+        };
+        let from = row.first();
+        let end = EventKind::ScanComplete {
+            spk: watch.spk.clone(),
+            script: *script,
+            scan,
+            from,
+            to: upto.height,
+            transactions: watch.tx_count,
+        };
+        let known = watch.coverage.from_height;
+        if watch.coverage.utxos_complete && (from..=row.next).contains(&known) {
+            let coverage = Coverage {
+                from_height: from,
+                ..watch.coverage
+            };
+            self.draft
+                .put_watch(*script, WatchRow { coverage, ..watch })?;
+        }
+        Ok(Some(end))
+    }
+
+    /// If it is added again, a scan that began before must not speak for it. Answers whether it was
+    /// in one that has not ended.
+    pub fn leave_scans(&mut self, view: &V, script: &ScriptHash) -> Result<bool, ApplyError> {
+        let mut was_in_one = false;
+        for scan in view.scans_of(script)? {
+            self.draft.put_scan_script(scan, *script, false);
+            let Some(row) = self.open_row(&scan)? else {
+                continue;
+            };
+            was_in_one = true;
+            let scripts = row.scripts.saturating_sub(1);
+            let state = match scripts {
+                // Without a script it has nothing to complete.
+                0 => ScanState::Cancelled,
+                _ => row.state,
+            };
+            if state != ScanState::Open {
+                self.tracker.scans.remove(&scan);
+            }
+            let row = ScanRow {
+                scripts,
+                state,
+                ..row
+            };
+            self.draft.put_scan(scan, row)?;
+        }
+        Ok(was_in_one)
+    }
+
+    /// Takes scripts out of scans that have ended, or were never opened. At most `room` of them,
+    /// which is made less by them.
+    pub fn empty_ended_scans(&mut self, view: &V, room: &mut usize) -> Result<(), ApplyError> {
+        while *room > 0
+            && let Some(scan) = self.tracker.ended_scans.first().copied()
+        {
+            let scripts = view.scan_scripts(&scan, *room)?;
+            for script in &scripts {
+                self.draft.put_scan_script(scan, *script, false);
+            }
+            if scripts.len() < *room {
+                self.tracker.ended_scans.remove(&scan);
+            }
+            *room -= scripts.len();
+        }
+        Ok(())
+    }
+}
