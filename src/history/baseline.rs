@@ -80,13 +80,15 @@ struct BaselineTask {
 }
 
 /// What failures lead to.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Clone)]
 struct Failures {
     in_a_row: u32,
     /// Scripts of the next scan at most.
     most: Option<usize>,
     /// Scripts that alone make the answer too long.
     left_out: HashSet<ScriptBuf>,
+    /// Scripts that alone took too long: the others go first.
+    later: HashSet<ScriptBuf>,
 }
 
 impl Failures {
@@ -115,7 +117,9 @@ impl Failures {
                 );
                 self.left_out.insert(spk);
             }
-            Some(_) => return,
+            Some(spk) => {
+                self.later.insert(spk);
+            }
         }
         // The next scan is another one.
         self.in_a_row = 0;
@@ -158,6 +162,7 @@ impl BaselineTask {
             .wait_for(|position| position.at_node_tip)
             .await?;
         if self.pending(1).await?.is_empty() {
+            self.failures.later.clear();
             // A wake-up may be dropped when very many come at once.
             let _ = tokio::time::timeout(LOOK, self.wake.notified()).await;
         }
@@ -221,7 +226,9 @@ impl BaselineTask {
     /// Scripts that wait, at most `limit` and as many as fit into a request.
     async fn pending(&self, limit: usize) -> Result<Vec<ScriptBuf>, Interrupted> {
         let reader = self.context.reader.clone();
-        let left_out = self.failures.left_out.clone();
+        let Failures {
+            left_out, later, ..
+        } = self.failures.clone();
         blocking(move || {
             let mut room = REQUEST;
             let mut spks = Vec::new();
@@ -230,7 +237,7 @@ impl BaselineTask {
                 if spks.len() >= limit {
                     break;
                 }
-                if left_out.contains(&row.spk) {
+                if left_out.contains(&row.spk) || later.contains(&row.spk) {
                     continue;
                 }
                 let Some(left) = room.checked_sub(rpc::scan_bytes(&row.spk)) else {
@@ -414,5 +421,9 @@ mod tests {
         assert_eq!(failures.most, Some(4));
         failures.scan_failed(NodeErrorKind::TimedOut, 1, Some(ScriptBuf::new()));
         assert!(failures.left_out.is_empty());
+        assert!(
+            failures.later.contains(&ScriptBuf::new()),
+            "others go first"
+        );
     }
 }

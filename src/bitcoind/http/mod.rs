@@ -58,12 +58,15 @@ const CALLS: usize = 6;
 const CONNECT_LIMIT: Duration = Duration::from_secs(3);
 /// bitcoind closes idle connections after 30 s (`-rpcservertimeout`).
 const IDLE_LIMIT: Duration = Duration::from_secs(25);
-/// Nothing that was sent is confirmed, or nothing was sent and nobody answers whether he is there.
-/// Keeps what stands between us and the node from forgetting the connection of a long scan, too.
-const SILENT: Duration = Duration::from_secs(15);
-const KEEP_ALIVE: Duration = Duration::from_secs(10);
-/// With this a node that starts answers 503 to REST.
-const STARTING: &[u8] = b"Service temporarily unavailable";
+/// For calls that have no limit: nothing that was sent is confirmed, or nothing was sent and nobody
+/// answers whether he is there. Longer than a network is away for a moment, or a long scan would
+/// begin again.
+const SILENT: Duration = Duration::from_secs(300);
+/// Keeps what stands between us and the node from forgetting the connection of a long scan.
+const KEEP_ALIVE: Duration = Duration::from_secs(60);
+/// What a busy node says with 503. One that starts says something else over REST, and so does what
+/// stands before a node that offers none.
+const WORK_QUEUE: &[u8] = b"Work queue";
 /// A slow line may bring an answer in pieces for so many times the limit of one.
 const PIECES: u32 = 10;
 /// Memory for an answer before it is there, whatever the node says of its length.
@@ -198,7 +201,7 @@ impl Http {
         let answer = self.exchange("REST", request, Limit::REST).await?;
         match answer.status {
             200 => Ok(Some(answer.body)),
-            503 if !answer.body.starts_with(STARTING) => Err(self.busy("REST")),
+            503 if answer.body.starts_with(WORK_QUEUE) => Err(self.busy("REST")),
             _ => Ok(None),
         }
     }
