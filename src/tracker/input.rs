@@ -254,7 +254,7 @@ pub enum ApplyError {
         tip: Option<BlockId>,
         block: BlockId,
     },
-    #[error("{0:?} does not wait for these outputs: begin with the first ones, if it waits")]
+    #[error("{0:?} does not wait for these outputs")]
     NotMerging(ScriptHash),
     #[error("there is no open history scan {0}")]
     NoSuchScan(ScanId),
