@@ -274,8 +274,11 @@ fn reorg(world: &mut World, depth: usize, bits: &[u16], heard: Heard, what: Bran
 
 /// Everything that the node could say a second time.
 fn again(world: &mut World) {
-    // A process that dies meanwhile takes back what was not finished.
-    if world.dies_after.is_some() && !world.unfinished.is_empty() {
+    // A process that dies meanwhile takes back what was not finished, and begins again with the
+    // baselines that are to come.
+    let mut watches = world.view.watches.values();
+    let is_settled = world.unfinished.is_empty() && !watches.any(|row| row.coverage.pending);
+    if world.dies_after.is_some() && !is_settled {
         return;
     }
     let before = world.view.clone();
