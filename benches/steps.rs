@@ -18,10 +18,10 @@ use bitcoin::{
     Amount, BlockHash, Network, OutPoint, ScriptBuf, Transaction, TxIn, TxOut, Txid, Witness,
     transaction,
 };
-use satwatch::indexer::{self, Handle};
+use satwatch::indexer::{self, Handle, InputRefused};
 use satwatch::store::{ChainInfo, StoreReader, open_at_boot};
 use satwatch::tracker::{
-    Ask, BlockId, FoundOutput, Input, Past, Portion, ScanEnd, ScanId, ScriptHash, Seen,
+    ApplyError, Ask, BlockId, FoundOutput, Input, Past, Portion, ScanEnd, ScanId, ScriptHash, Seen,
     WatchRequest,
 };
 use tokio::sync::mpsc;
@@ -426,7 +426,12 @@ async fn giant(share: u64, folder: &Path) {
     let name = format!("an address with {count} outputs removed and added again");
     let work = async {
         running.apply(unwatch).await;
-        running.apply(watch(1, 0..1)).await;
+        // As the API does while it is being forgotten.
+        while let Err(refused) = running.handle.apply(watch(1, 0..1)).await {
+            let is_going = matches!(refused, InputRefused::Apply(ApplyError::StillForgetting(_)));
+            assert!(is_going, "{refused:?}");
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
     };
     running.measure(&name, work).await;
     running.stop().await;
