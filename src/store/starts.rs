@@ -21,7 +21,7 @@
 //! machine that is rolled back together with its memory goes on with the same start, and cannot be
 //! noticed.
 
-use super::codec::{In, Malformed, Out, StoredValue};
+use super::codec::{In, Malformed, Out, StoredValue, value_of_fields};
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Start {
@@ -113,21 +113,15 @@ impl Starts {
     }
 }
 
+value_of_fields!(Start: id, first, held);
+
 impl StoredValue for Starts {
     fn encode(&self, out: &mut Out) {
-        out.list(&self.0, |out, start| {
-            out.put(&start.id).put(&start.first).put(&start.held);
-        });
+        out.part(&self.0);
     }
 
     fn decode(input: &mut In<'_>) -> Result<Self, Malformed> {
-        let starts = input.list(|input| {
-            Ok(Start {
-                id: input.get()?,
-                first: input.get()?,
-                held: input.get()?,
-            })
-        })?;
+        let starts: Vec<Start> = input.part()?;
         let begins = starts.first().is_some_and(|start| start.first == 0);
         let ascends = starts.is_sorted_by(|a, b| a.first < b.first && b.held < b.first);
         if begins && ascends {

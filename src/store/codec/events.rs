@@ -16,209 +16,34 @@
 //! block time, first_seen u64, replaceable bool. A cause: 0 transaction, 1 block, 2 reorg, 3
 //! removed, 4 baseline, then 32 bytes of its hash. A phase has the number of its status.
 
-use super::{In, Malformed, Out, StoredValue};
-use crate::tracker::{Cause, Event, EventKind, Phase, ScanId, TxSummary};
+use super::{In, Malformed, Out, StoredValue, value_of_fields, value_of_variants};
+use crate::tracker::{Cause, Event, EventKind, Phase, TxSummary};
 
-impl StoredValue for TxSummary {
-    fn encode(&self, out: &mut Out) {
-        out.put(&self.txid)
-            .put(&self.received)
-            .put(&self.sent)
-            .part(&self.status);
-        out.option(self.block_time.as_ref(), |out, time| _ = out.put(time))
-            .put(&self.first_seen)
-            .put(&self.replaceable);
-    }
-
-    fn decode(input: &mut In<'_>) -> Result<Self, Malformed> {
-        Ok(Self {
-            txid: input.get()?,
-            received: input.get()?,
-            sent: input.get()?,
-            status: input.part()?,
-            block_time: input.option(In::get)?,
-            first_seen: input.get()?,
-            replaceable: input.get()?,
-        })
-    }
-}
-
-impl StoredValue for Cause {
-    fn encode(&self, out: &mut Out) {
-        match self {
-            Self::Transaction(txid) => out.tag(0).put(txid),
-            Self::Block(hash) => out.tag(1).put(hash),
-            Self::Reorg(hash) => out.tag(2).put(hash),
-            Self::Removed(txid) => out.tag(3).put(txid),
-            Self::Baseline(hash) => out.tag(4).put(hash),
-        };
-    }
-
-    fn decode(input: &mut In<'_>) -> Result<Self, Malformed> {
-        Ok(match input.tag()? {
-            0 => Self::Transaction(input.get()?),
-            1 => Self::Block(input.get()?),
-            2 => Self::Reorg(input.get()?),
-            3 => Self::Removed(input.get()?),
-            4 => Self::Baseline(input.get()?),
-            tag => return Err(Malformed(format!("cause {tag} is unknown"))),
-        })
-    }
-}
-
-impl StoredValue for Phase {
-    fn encode(&self, out: &mut Out) {
-        out.tag(match self {
-            Self::Mempool => 0,
-            Self::Confirmed => 1,
-            Self::Replaced => 2,
-            Self::Conflicted => 3,
-            Self::Evicted => 4,
-        });
-    }
-
-    fn decode(input: &mut In<'_>) -> Result<Self, Malformed> {
-        Ok(match input.tag()? {
-            0 => Self::Mempool,
-            1 => Self::Confirmed,
-            2 => Self::Replaced,
-            3 => Self::Conflicted,
-            4 => Self::Evicted,
-            tag => return Err(Malformed(format!("phase {tag} is unknown"))),
-        })
-    }
-}
-
-impl StoredValue for Event {
-    fn encode(&self, out: &mut Out) {
-        out.put(&self.time)
-            .option(self.tip.as_ref(), |out, tip| _ = out.part(tip))
-            .part(&self.kind);
-    }
-
-    fn decode(input: &mut In<'_>) -> Result<Self, Malformed> {
-        Ok(Self {
-            time: input.get()?,
-            tip: input.option(In::part)?,
-            kind: input.part()?,
-        })
-    }
-}
-
-impl StoredValue for EventKind {
-    fn encode(&self, out: &mut Out) {
-        match self {
-            Self::NewTransactions {
-                spk,
-                script,
-                transactions,
-            } => out
-                .tag(0)
-                .put(spk)
-                .part(script)
-                .list(transactions, |out, transaction| _ = out.part(transaction)),
-            Self::BalanceChange {
-                spk,
-                script,
-                old,
-                new,
-                cause,
-            } => out
-                .tag(1)
-                .put(spk)
-                .part(script)
-                .part(old)
-                .part(new)
-                .part(cause),
-            Self::TransactionUpdate {
-                spk,
-                script,
-                previous,
-                transaction,
-                confirmations,
-            } => out
-                .tag(2)
-                .put(spk)
-                .part(script)
-                .part(previous)
-                .part(transaction)
-                .put(confirmations),
-            Self::Block {
-                block,
-                time,
-                transactions,
-            } => out.tag(3).part(block).put(time).put(transactions),
-            Self::Reorg {
-                old_tip,
-                fork_point,
-                depth,
-            } => out.tag(4).part(old_tip).part(fork_point).put(depth),
-            Self::ScanComplete {
-                spk,
-                script,
-                scan,
-                from,
-                to,
-                transactions,
-            } => out
-                .tag(5)
-                .put(spk)
-                .part(script)
-                .put(&scan.0)
-                .put(from)
-                .put(to)
-                .put(transactions),
-            Self::Unwatched { spk, script } => out.tag(6).put(spk).part(script),
-        };
-    }
-
-    fn decode(input: &mut In<'_>) -> Result<Self, Malformed> {
-        Ok(match input.tag()? {
-            0 => Self::NewTransactions {
-                spk: input.get()?,
-                script: input.part()?,
-                transactions: input.list(In::part)?,
-            },
-            1 => Self::BalanceChange {
-                spk: input.get()?,
-                script: input.part()?,
-                old: input.part()?,
-                new: input.part()?,
-                cause: input.part()?,
-            },
-            2 => Self::TransactionUpdate {
-                spk: input.get()?,
-                script: input.part()?,
-                previous: input.part()?,
-                transaction: input.part()?,
-                confirmations: input.get()?,
-            },
-            3 => Self::Block {
-                block: input.part()?,
-                time: input.get()?,
-                transactions: input.get()?,
-            },
-            4 => Self::Reorg {
-                old_tip: input.part()?,
-                fork_point: input.part()?,
-                depth: input.get()?,
-            },
-            5 => Self::ScanComplete {
-                spk: input.get()?,
-                script: input.part()?,
-                scan: ScanId(input.get()?),
-                from: input.get()?,
-                to: input.get()?,
-                transactions: input.get()?,
-            },
-            6 => Self::Unwatched {
-                spk: input.get()?,
-                script: input.part()?,
-            },
-            tag => return Err(Malformed(format!("event kind {tag} is unknown"))),
-        })
-    }
-}
+value_of_fields!(Event: time, tip, kind);
+value_of_variants!(EventKind, "event kind":
+    0 => NewTransactions { spk, script, transactions },
+    1 => BalanceChange { spk, script, old, new, cause },
+    2 => TransactionUpdate { spk, script, previous, transaction, confirmations },
+    3 => Block { block, time, transactions },
+    4 => Reorg { old_tip, fork_point, depth },
+    5 => ScanComplete { spk, script, scan, from, to, transactions },
+    6 => Unwatched { spk, script }
+);
+value_of_fields!(TxSummary: txid, received, sent, status, block_time, first_seen, replaceable);
+value_of_variants!(Cause, "cause":
+    0 => Transaction(txid),
+    1 => Block(hash),
+    2 => Reorg(hash),
+    3 => Removed(txid),
+    4 => Baseline(hash)
+);
+value_of_variants!(Phase, "phase":
+    0 => Mempool,
+    1 => Confirmed,
+    2 => Replaced,
+    3 => Conflicted,
+    4 => Evicted
+);
 
 #[cfg(test)]
 mod tests {
@@ -228,6 +53,7 @@ mod tests {
 
     use super::*;
     use crate::store::arbitrary::{balance, block_hash, block_id, script, spk, status, txid};
+    use crate::tracker::ScanId;
 
     fn summary() -> impl Strategy<Value = TxSummary> {
         (

@@ -6,13 +6,16 @@
 //! 1. A value is a version byte, then its fields in Bitcoin's consensus encoding. What is read back
 //!    is what was written, or [`Malformed`]; no bytes make this code panic.
 //! 2. Bytes that are left over behind a value are refused too.
-//! 3. A type that has a file of its own in the store (starts, consumers) has its codec there.
+//! 3. What is written and what is read comes from one list of fields (the macros below), wherever
+//!    the bytes are the fields.
+//! 4. A type that has a file of its own in the store (starts, consumers) has its codec there.
 
 pub mod events;
 pub mod keys;
 mod rows;
 
 use bitcoin::consensus::encode::{self, Decodable, Encodable, VarInt};
+use bitcoin::{BlockHash, OutPoint, ScriptBuf, Transaction, Txid};
 
 /// Version of every value so far.
 const VERSION: u8 = 1;
@@ -42,19 +45,9 @@ impl Out {
         self.put(&tag)
     }
 
-    pub fn option<T>(&mut self, field: Option<&T>, put: impl FnOnce(&mut Self, &T)) -> &mut Self {
-        self.tag(u8::from(field.is_some()));
-        if let Some(field) = field {
-            put(self, field);
-        }
-        self
-    }
-
-    pub fn list<T>(&mut self, items: &[T], mut put: impl FnMut(&mut Self, &T)) -> &mut Self {
+    pub fn list(&mut self, items: &[impl StoredValue]) -> &mut Self {
         self.put(&VarInt(items.len() as u64));
-        for item in items {
-            put(self, item);
-        }
+        items.iter().for_each(|item| item.encode(self));
         self
     }
 
@@ -75,34 +68,6 @@ impl In<'_> {
 
     pub fn tag(&mut self) -> Result<u8, Malformed> {
         self.get()
-    }
-
-    pub fn option<T>(
-        &mut self,
-        get: impl FnOnce(&mut Self) -> Result<T, Malformed>,
-    ) -> Result<Option<T>, Malformed> {
-        match self.tag()? {
-            0 => Ok(None),
-            1 => get(self).map(Some),
-            tag => Err(Malformed(format!(
-                "{tag} is neither absent (0) nor present (1)"
-            ))),
-        }
-    }
-
-    /// Takes no memory for more items than there are bytes left.
-    pub fn list<T>(
-        &mut self,
-        mut get: impl FnMut(&mut Self) -> Result<T, Malformed>,
-    ) -> Result<Vec<T>, Malformed> {
-        let VarInt(count) = self.get()?;
-        if count > self.0.len() as u64 {
-            return Err(Malformed(format!(
-                "a list of {count} items in {} bytes",
-                self.0.len()
-            )));
-        }
-        (0..count).map(|_| get(self)).collect()
     }
 
     pub fn part<T: StoredValue>(&mut self) -> Result<T, Malformed> {
@@ -154,11 +119,12 @@ macro_rules! plain_value {
     )*};
 }
 
-plain_value!(u8, u32, u64, bool, String);
+plain_value!(u8, u32, u64, i64, bool, [u8; 32], String);
+plain_value!(ScriptBuf, Txid, BlockHash, OutPoint, Transaction);
 
 /// Types that are their fields, one behind the other.
 macro_rules! value_of_fields {
-    ($type:ty: $($field:ident),+) => {
+    ($type:ty: $($field:tt),+) => {
         impl StoredValue for $type {
             fn encode(&self, out: &mut Out) {
                 $(out.part(&self.$field);)+
@@ -171,25 +137,68 @@ macro_rules! value_of_fields {
     };
 }
 
-pub(super) use value_of_fields;
+/// Types that are one of several: a byte that says which, then its fields.
+macro_rules! value_of_variants {
+    ($type:ty, $what:literal: $(
+        $tag:literal => $variant:ident $(($($part:ident),+))? $({ $($field:ident),+ })?
+    ),+) => {
+        impl StoredValue for $type {
+            fn encode(&self, out: &mut Out) {
+                match self {$(
+                    Self::$variant $(($($part),+))? $({ $($field),+ })? => {
+                        out.tag($tag) $($(.part($part))+)? $($(.part($field))+)?;
+                    }
+                )+}
+            }
+
+            fn decode(input: &mut In<'_>) -> Result<Self, Malformed> {
+                Ok(match input.tag()? {
+                    $($tag => {
+                        $($(let $part = input.part()?;)+)?
+                        $($(let $field = input.part()?;)+)?
+                        Self::$variant $(($($part),+))? $({ $($field),+ })?
+                    })+
+                    tag => return Err(Malformed(format!("{} {tag} is unknown", $what))),
+                })
+            }
+        }
+    };
+}
+
+pub(super) use {value_of_fields, value_of_variants};
 
 impl<T: StoredValue> StoredValue for Option<T> {
     fn encode(&self, out: &mut Out) {
-        out.option(self.as_ref(), |out, value| _ = out.part(value));
+        out.tag(u8::from(self.is_some()));
+        self.iter().for_each(|value| value.encode(out));
     }
 
     fn decode(input: &mut In<'_>) -> Result<Self, Malformed> {
-        input.option(In::part)
+        match input.tag()? {
+            0 => Ok(None),
+            1 => input.part().map(Some),
+            tag => Err(Malformed(format!(
+                "{tag} is neither absent (0) nor present (1)"
+            ))),
+        }
     }
 }
 
+/// Takes no memory for more items than there are bytes left.
 impl<T: StoredValue> StoredValue for Vec<T> {
     fn encode(&self, out: &mut Out) {
-        out.list(self, |out, value| _ = out.part(value));
+        out.list(self);
     }
 
     fn decode(input: &mut In<'_>) -> Result<Self, Malformed> {
-        input.list(In::part)
+        let VarInt(count) = input.get()?;
+        let left = input.0.len();
+        if count > left as u64 {
+            return Err(Malformed(format!(
+                "a list of {count} items in {left} bytes"
+            )));
+        }
+        (0..count).map(|_| input.part()).collect()
     }
 }
 
@@ -205,8 +214,6 @@ impl<A: StoredValue, B: StoredValue> StoredValue for (A, B) {
 
 #[cfg(test)]
 mod tests {
-    use bitcoin::Txid;
-
     use super::*;
 
     #[test]
@@ -225,6 +232,6 @@ mod tests {
     fn a_list_longer_than_its_bytes_takes_no_memory() {
         let mut out = Out(Vec::new());
         out.put(&VarInt(u64::MAX));
-        assert!(In(&out.0).list(In::get::<Txid>).is_err());
+        assert!(In(&out.0).part::<Vec<Txid>>().is_err());
     }
 }

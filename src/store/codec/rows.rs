@@ -2,35 +2,39 @@
 
 use bitcoin::Network;
 
-use super::{In, Malformed, Out, StoredValue};
+use super::{In, Malformed, Out, StoredValue, value_of_fields, value_of_variants};
 use crate::store::{ChainInfo, RowCounts};
 use crate::tracker::{
-    Balance, BlockId, BlockRow, Coverage, OutputRow, ScanRow, ScanState, ScriptHash, Spend, Staged,
-    Status, Touch, TxRow, WatchRow,
+    Balance, BlockId, BlockRow, Coverage, OutputRow, ScanId, ScanRow, ScanState, ScriptHash, Spend,
+    Staged, Status, Touch, TxRow, WatchRow,
 };
 
-impl StoredValue for ScriptHash {
-    fn encode(&self, out: &mut Out) {
-        out.put(&self.0);
-    }
-
-    fn decode(input: &mut In<'_>) -> Result<Self, Malformed> {
-        Ok(Self(input.get()?))
-    }
-}
-
-impl StoredValue for BlockId {
-    fn encode(&self, out: &mut Out) {
-        out.put(&self.height).put(&self.hash);
-    }
-
-    fn decode(input: &mut In<'_>) -> Result<Self, Malformed> {
-        Ok(Self {
-            height: input.get()?,
-            hash: input.get()?,
-        })
-    }
-}
+value_of_fields!(ScriptHash: 0);
+value_of_fields!(ScanId: 0);
+value_of_fields!(BlockId: height, hash);
+value_of_fields!(RowCounts: addresses, utxos, transactions);
+value_of_fields!(Balance: confirmed, unconfirmed);
+value_of_fields!(Staged: balance, utxo_count);
+value_of_fields!(
+    WatchRow: spk, label, added, depths, coverage, balance, utxo_count, tx_count, updated
+);
+value_of_fields!(OutputRow: script, value, height, coinbase, spent);
+value_of_fields!(Spend: txid, height);
+value_of_fields!(Touch: script, received, sent);
+value_of_fields!(BlockRow: hash, time, touched, found);
+value_of_fields!(ScanRow: created, updated, state, from, to, horizon, next, scripts, found);
+value_of_variants!(ScanState, "state of a scan":
+    0 => Open,
+    1 => Complete,
+    2 => Cancelled
+);
+value_of_variants!(Status, "status":
+    0 => Mempool,
+    1 => Confirmed { block, position },
+    2 => Replaced { by },
+    3 => Conflicted { by },
+    4 => Evicted
+);
 
 impl StoredValue for ChainInfo {
     fn encode(&self, out: &mut Out) {
@@ -45,35 +49,6 @@ impl StoredValue for ChainInfo {
         Ok(Self {
             network,
             genesis: input.get()?,
-        })
-    }
-}
-
-impl StoredValue for RowCounts {
-    fn encode(&self, out: &mut Out) {
-        out.put(&self.addresses)
-            .put(&self.utxos)
-            .put(&self.transactions);
-    }
-
-    fn decode(input: &mut In<'_>) -> Result<Self, Malformed> {
-        Ok(Self {
-            addresses: input.get()?,
-            utxos: input.get()?,
-            transactions: input.get()?,
-        })
-    }
-}
-
-impl StoredValue for Balance {
-    fn encode(&self, out: &mut Out) {
-        out.put(&self.confirmed).put(&self.unconfirmed);
-    }
-
-    fn decode(input: &mut In<'_>) -> Result<Self, Malformed> {
-        Ok(Self {
-            confirmed: input.get()?,
-            unconfirmed: input.get()?,
         })
     }
 }
@@ -96,7 +71,7 @@ impl StoredValue for Coverage {
         let staged = if self.staged.is_some() { STAGED } else { 0 };
         out.put(&self.from_height).tag(complete | pending | staged);
         if let Some(staged) = &self.staged {
-            out.part(&staged.balance).put(&staged.utxo_count);
+            out.part(staged);
         }
     }
 
@@ -115,101 +90,10 @@ impl StoredValue for Coverage {
             pending: flags & PENDING != 0,
             staged: match flags & STAGED {
                 0 => None,
-                _ => Some(Staged {
-                    balance: input.part()?,
-                    utxo_count: input.get()?,
-                }),
+                _ => Some(input.part()?),
             },
         })
     }
-}
-
-impl StoredValue for WatchRow {
-    fn encode(&self, out: &mut Out) {
-        out.put(&self.spk)
-            .put(&self.label)
-            .put(&self.added)
-            .put(&self.depths);
-        out.part(&self.coverage)
-            .part(&self.balance)
-            .put(&self.utxo_count)
-            .put(&self.tx_count)
-            .put(&self.updated);
-    }
-
-    fn decode(input: &mut In<'_>) -> Result<Self, Malformed> {
-        Ok(Self {
-            spk: input.get()?,
-            label: input.get()?,
-            added: input.get()?,
-            depths: input.get()?,
-            coverage: input.part()?,
-            balance: input.part()?,
-            utxo_count: input.get()?,
-            tx_count: input.get()?,
-            updated: input.get()?,
-        })
-    }
-}
-
-impl StoredValue for OutputRow {
-    fn encode(&self, out: &mut Out) {
-        out.part(&self.script)
-            .put(&self.value)
-            .option(self.height.as_ref(), |out, height| _ = out.put(height))
-            .put(&self.coinbase);
-        out.option(self.spent.as_ref(), |out, spend| {
-            out.put(&spend.txid)
-                .option(spend.height.as_ref(), |out, height| _ = out.put(height));
-        });
-    }
-
-    fn decode(input: &mut In<'_>) -> Result<Self, Malformed> {
-        Ok(Self {
-            script: input.part()?,
-            value: input.get()?,
-            height: input.option(In::get)?,
-            coinbase: input.get()?,
-            spent: input.option(|input| {
-                Ok(Spend {
-                    txid: input.get()?,
-                    height: input.option(In::get)?,
-                })
-            })?,
-        })
-    }
-}
-
-impl StoredValue for Status {
-    fn encode(&self, out: &mut Out) {
-        match self {
-            Self::Mempool => out.tag(0),
-            Self::Confirmed { block, position } => out.tag(1).part(block).put(position),
-            Self::Replaced { by } => out.tag(2).put(by),
-            Self::Conflicted { by } => out.tag(3).put(by),
-            Self::Evicted => out.tag(4),
-        };
-    }
-
-    fn decode(input: &mut In<'_>) -> Result<Self, Malformed> {
-        let tag = input.tag()?;
-        status(tag, input)
-    }
-}
-
-/// The status behind its byte.
-fn status(tag: u8, input: &mut In<'_>) -> Result<Status, Malformed> {
-    Ok(match tag {
-        0 => Status::Mempool,
-        1 => Status::Confirmed {
-            block: input.part()?,
-            position: input.get()?,
-        },
-        2 => Status::Replaced { by: input.get()? },
-        3 => Status::Conflicted { by: input.get()? },
-        4 => Status::Evicted,
-        tag => return Err(Malformed(format!("status {tag} is unknown"))),
-    })
 }
 
 /// In place of the status mempool in a transaction's row: it inherits as well.
@@ -221,92 +105,22 @@ impl StoredValue for TxRow {
             true => out.tag(INHERITS),
             false => out.part(&self.status),
         };
-        out.put(&self.first_seen).put(&self.order);
-        out.list(&self.touches, |out, touch| {
-            _ = out
-                .part(&touch.script)
-                .put(&touch.received)
-                .put(&touch.sent)
-        });
-        out.put(&self.tx);
+        out.part(&self.first_seen).part(&self.order);
+        out.part(&self.touches).part(&self.tx);
     }
 
     fn decode(input: &mut In<'_>) -> Result<Self, Malformed> {
-        let (status, inherits) = match input.tag()? {
-            INHERITS => (Status::Mempool, true),
-            tag => (status(tag, input)?, false),
-        };
+        let inherits = input.0.first() == Some(&INHERITS);
         Ok(Self {
-            status,
             inherits,
-            first_seen: input.get()?,
-            order: input.get()?,
-            touches: input.list(|input| {
-                Ok(Touch {
-                    script: input.part()?,
-                    received: input.get()?,
-                    sent: input.get()?,
-                })
-            })?,
-            tx: input.get()?,
-        })
-    }
-}
-
-impl StoredValue for BlockRow {
-    fn encode(&self, out: &mut Out) {
-        out.put(&self.hash)
-            .put(&self.time)
-            .list(&self.touched, |out, txid| _ = out.put(txid));
-        out.list(&self.found, |out, outpoint| _ = out.put(outpoint));
-    }
-
-    fn decode(input: &mut In<'_>) -> Result<Self, Malformed> {
-        Ok(Self {
-            hash: input.get()?,
-            time: input.get()?,
-            touched: input.list(In::get)?,
-            found: input.list(In::get)?,
-        })
-    }
-}
-
-impl StoredValue for ScanRow {
-    fn encode(&self, out: &mut Out) {
-        let state = match self.state {
-            ScanState::Open => 0,
-            ScanState::Complete => 1,
-            ScanState::Cancelled => 2,
-        };
-        out.put(&self.created)
-            .put(&self.updated)
-            .tag(state)
-            .put(&self.from)
-            .option(self.to.as_ref(), |out, to| _ = out.put(to));
-        out.option(self.horizon.as_ref(), |out, horizon| _ = out.put(horizon))
-            .put(&self.next)
-            .put(&self.scripts)
-            .put(&self.found);
-    }
-
-    fn decode(input: &mut In<'_>) -> Result<Self, Malformed> {
-        let (created, updated) = (input.get()?, input.get()?);
-        let state = match input.tag()? {
-            0 => ScanState::Open,
-            1 => ScanState::Complete,
-            2 => ScanState::Cancelled,
-            tag => return Err(Malformed(format!("state {tag} of a scan is unknown"))),
-        };
-        Ok(Self {
-            created,
-            updated,
-            state,
-            from: input.get()?,
-            to: input.option(In::get)?,
-            horizon: input.option(In::get)?,
-            next: input.get()?,
-            scripts: input.get()?,
-            found: input.get()?,
+            status: match inherits {
+                true => input.tag().map(|_| Status::Mempool)?,
+                false => input.part()?,
+            },
+            first_seen: input.part()?,
+            order: input.part()?,
+            touches: input.part()?,
+            tx: input.part()?,
         })
     }
 }

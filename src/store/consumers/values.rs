@@ -5,11 +5,9 @@ use crate::store::codec::{In, Malformed, Out, StoredValue, value_of_fields};
 
 impl StoredValue for ConsumerRow {
     fn encode(&self, out: &mut Out) {
-        let spks = self.scripts.as_deref().unwrap_or_default();
-        out.put(&self.created)
-            .put(&self.scripts.is_none())
-            .list(spks, |out, spk| _ = out.put(spk))
-            .put(&self.blocks);
+        out.part(&self.created).part(&self.scripts.is_none());
+        out.list(self.scripts.as_deref().unwrap_or_default())
+            .part(&self.blocks);
         match &self.webhook {
             None => out.tag(NO_WEBHOOK),
             Some(webhook) => out.tag(WEBHOOK).part(webhook),
@@ -17,16 +15,16 @@ impl StoredValue for ConsumerRow {
     }
 
     fn decode(input: &mut In<'_>) -> Result<Self, Malformed> {
-        let created = input.get()?;
-        let all: bool = input.get()?;
-        let scripts = Some(input.list(In::get)?).filter(|_| !all);
-        let blocks = input.get()?;
+        let created = input.part()?;
+        let all: bool = input.part()?;
+        let scripts = Some(input.part()?).filter(|_| !all);
+        let blocks = input.part()?;
         let webhook = match input.tag()? {
             NO_WEBHOOK => None,
             WEBHOOK_OF_FORMAT_2 => Some(Webhook {
-                url: input.get()?,
+                url: input.part()?,
                 secrets: vec![SigningSecret {
-                    key: input.get()?,
+                    key: input.part()?,
                     expires: None,
                 }],
                 headers: Vec::new(),
