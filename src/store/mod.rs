@@ -128,7 +128,7 @@ pub use starts::Starts;
 pub use writer::Writer;
 
 /// Version of keys and families.
-pub const FORMAT: u32 = 5;
+pub const FORMAT: u32 = 6;
 
 /// Ended history scans that a start leaves, the newest.
 const KEPT_SCANS: usize = 10_000;

@@ -17,11 +17,6 @@ use super::log::Numbers;
 use super::{ChainInfo, FORMAT, RowCounts, Starts, StoreError, folder, random_hex};
 use crate::tracker::{OutputRow, ScanId, ScriptHash, WatchRow};
 
-/// What earlier releases wrote; read, and brought up to [`FORMAT`].
-const FIRST_FORMAT: u32 = 1;
-const SECOND_FORMAT: u32 = 2;
-const THIRD_FORMAT: u32 = 3;
-const FOURTH_FORMAT: u32 = 4;
 /// Rows of one batch while a store is brought up.
 const BATCH: usize = 10_000;
 
@@ -42,7 +37,7 @@ pub(super) fn open(
                 what: "rows without a format".to_owned(),
             });
         }
-        Some(FIRST_FORMAT | SECOND_FORMAT | THIRD_FORMAT | FOURTH_FORMAT | FORMAT) => {}
+        Some(1..=FORMAT) => {}
         Some(found) => {
             return Err(StoreError::Format {
                 path: path.to_owned(),
@@ -129,15 +124,16 @@ fn create(db: &Db, path: &Path, chain: Option<ChainInfo>, now: u64) -> Result<()
 /// opened. A process that dies here leaves the earlier format, and the next start does it all
 /// again.
 fn upgrade(db: &Db, format: u32) -> Result<(), StoreError> {
-    if format < FOURTH_FORMAT {
+    tracing::info!("the store has format {format}: bringing it up to format {FORMAT}");
+    if format < 4 {
         list_coinbases(db)?;
     }
-    if format > FIRST_FORMAT {
+    if (2..5).contains(&format) {
         list_scans(db)?;
         forget_scan_counts(db)?;
     }
     let mut batch = WriteBatch::default();
-    if format < THIRD_FORMAT {
+    if format < 3 {
         let starts = Starts::new(db.required(meta::LOG_ID)?);
         db.put_meta(&mut batch, meta::STARTS, &starts);
         batch.delete_cf(db.family(META), meta::LOG_ID);

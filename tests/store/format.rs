@@ -705,11 +705,11 @@ fn what_is_unfinished_has_the_bytes_of_the_fifth_format() {
     );
 }
 
-/// What formats 3 to 5 have otherwise: the log's id is that of its first start, and a second one
+/// What formats 3 to 6 have otherwise: the log's id is that of its first start, and a second one
 /// follows.
 fn bring_up(entries: &mut Entries, first: &str, (id, number, held): (&str, u64, u64)) {
     entries.remove(&meta("log_id"));
-    entries.insert(meta("format"), bytes("01 05000000"));
+    entries.insert(meta("format"), bytes("01 06000000"));
     let numbers = [number.to_le_bytes(), held.to_le_bytes()].concat();
     let first = [&[16], first.as_bytes(), &[0; 16]].concat();
     let second = [&[16], id.as_bytes(), &numbers].concat();
@@ -782,6 +782,30 @@ fn fourth_entries() -> Entries {
     let mut held = third_entries();
     held.extend(entries(COINBASE));
     held.insert(meta("format"), bytes("01 04000000"));
+    held
+}
+
+/// A folder of format 5, with an add, a removal and a baseline that are not finished.
+fn fifth_format() -> TempDir {
+    let added = ["coinbases", "script_scans", "forgetting"];
+    let families = [&FIRST_FAMILIES[..], &SECOND_FAMILIES, &added].concat();
+    folder_of(&families, &fifth_entries())
+}
+
+fn fifth_entries() -> Entries {
+    let mut held = in_fifth(fourth_entries());
+    held.extend(entries(UNFINISHED));
+    held.extend(entries(&[
+        INHERITS,
+        ("mempool", "08*32", ""),
+        ("history", "01*32 00000000fffffff8 08*32", ""),
+        ("pending", "03*32", ""),
+    ]));
+    held.insert(meta("format"), bytes("01 05000000"));
+    held.insert(
+        meta("counts"),
+        bytes("01 0300000000000000 0200000000000000 0600000000000000"),
+    );
     held
 }
 
@@ -937,6 +961,7 @@ fn stores_of_earlier_formats_are_brought_up_with_all_that_they_hold() {
         (second_format(), in_fifth(second_entries()), 15),
         (third_format(), in_fifth(fourth_entries()), 15),
         (fourth_format(), in_fifth(fourth_entries()), 15),
+        (fifth_format(), fifth_entries(), 15),
     ] {
         let (writer, reader) = open(folder.path());
         let id = reader.starts().cursor(head + 1).0.to_owned();
@@ -1084,6 +1109,7 @@ fn case_22_looking_at_a_store_changes_nothing_whatever_its_format() {
         (second_format(), 2),
         (third_format(), 3),
         (fourth_format(), 4),
+        (fifth_format(), 5),
         (latest, FORMAT),
     ] {
         let before = state_of(folder.path());

@@ -130,6 +130,9 @@ fn a_newer_format_is_refused_by_its_number() {
         "{told}"
     );
 
+    let what_to_do = "run the release that wrote it, or set store.path to another folder";
+    assert!(told.to_string().contains(what_to_do), "{told}");
+
     // The same with a family that this release does not know.
     tamper(folder.path(), |raw| {
         raw.create_cf("parcels", &rocksdb::Options::default())

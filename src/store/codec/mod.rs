@@ -17,9 +17,6 @@ mod rows;
 use bitcoin::consensus::encode::{self, Decodable, Encodable, VarInt};
 use bitcoin::{BlockHash, OutPoint, ScriptBuf, Transaction, Txid};
 
-/// Version of every value so far.
-const VERSION: u8 = 1;
-
 /// Bytes that are not what this release writes.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Malformed(pub String);
@@ -77,11 +74,15 @@ impl In<'_> {
 
 /// Something that is stored as a value, or as part of one.
 pub trait StoredValue: Sized {
+    /// First byte of a value, behind which these fields follow. Others behind the same byte, in a
+    /// later format, would be taken for these.
+    const VERSION: u8 = 1;
+
     fn encode(&self, out: &mut Out);
     fn decode(input: &mut In<'_>) -> Result<Self, Malformed>;
 
     fn to_bytes(&self) -> Vec<u8> {
-        let mut out = Out(vec![VERSION]);
+        let mut out = Out(vec![Self::VERSION]);
         self.encode(&mut out);
         out.0
     }
@@ -90,9 +91,10 @@ pub trait StoredValue: Sized {
         let (version, body) = bytes
             .split_first()
             .ok_or_else(|| Malformed("the value is empty".to_owned()))?;
-        if *version != VERSION {
+        if *version != Self::VERSION {
             return Err(Malformed(format!(
-                "the value has version {version}, this satwatch reads version {VERSION}"
+                "the value has version {version}, this satwatch reads version {}",
+                Self::VERSION
             )));
         }
         let mut input = In(body);

@@ -129,9 +129,10 @@ impl StoredValue for TxRow {
 mod tests {
     use proptest::prelude::*;
 
-    use super::super::VERSION;
     use super::*;
     use crate::store::arbitrary;
+
+    const VERSION: u8 = 1;
 
     proptest! {
         #[test]
