@@ -7,7 +7,7 @@ use tokio::sync::{RwLock, RwLockReadGuard};
 use tokio::time::sleep;
 
 use crate::clock::now_ms;
-use crate::indexer::{self, InputRefused};
+use crate::indexer::{self, Done, InputRefused};
 use crate::reads::{Reads, run_detached};
 use crate::tracker::{ApplyError, Input, Past, WatchRequest};
 use crate::wire::ApiError;
@@ -47,22 +47,22 @@ impl Watchlist {
         self.list.read().await
     }
 
-    /// Watches scripts: the head after that. While one of them is still being removed it waits, so
-    /// nobody who holds the list asks for that.
-    pub async fn watch(&self, scripts: Vec<WatchRequest>) -> Result<u64, ApiError> {
+    /// Watches scripts. While one of them is still being removed it waits, so nobody who holds the
+    /// list asks for that.
+    pub async fn watch(&self, scripts: Vec<WatchRequest>) -> Result<Done, ApiError> {
         loop {
             match self.try_to_watch(scripts.clone()).await? {
-                Some(head) => return Ok(head),
+                Some(done) => return Ok(done),
                 None => sleep(AGAIN).await,
             }
         }
     }
 
     /// `None` while one of the scripts is still being removed.
-    pub async fn try_to_watch(&self, scripts: Vec<WatchRequest>) -> Result<Option<u64>, ApiError> {
+    pub async fn try_to_watch(&self, scripts: Vec<WatchRequest>) -> Result<Option<Done>, ApiError> {
         let now = now_ms();
         match self.indexer.apply(Input::Watch { scripts, now }).await {
-            Ok(done) => Ok(Some(done.head)),
+            Ok(done) => Ok(Some(done)),
             Err(InputRefused::Apply(ApplyError::StillForgetting(_))) => Ok(None),
             Err(refused) => Err(refused.into()),
         }

@@ -16,6 +16,8 @@ pub struct Done {
     pub tip: Option<BlockId>,
     /// Number of the last event before or of this input: later ones are not its doing.
     pub head: u64,
+    /// Scripts that it put on the watch list.
+    pub added: usize,
 }
 
 /// The indexer has ended; the daemon is stopping.
@@ -54,6 +56,8 @@ pub(super) enum Command {
 pub(super) struct InputJob {
     pub(super) input: Input,
     pub(super) answer: Option<oneshot::Sender<Result<Done, ApplyError>>>,
+    /// Scripts that its portions before this one put on the watch list.
+    pub(super) added: usize,
     /// Held while a block waits.
     pub(super) _room: Option<OwnedSemaphorePermit>,
 }
@@ -64,6 +68,7 @@ impl InputJob {
         Self {
             input,
             answer: None,
+            added: 0,
             _room: None,
         }
     }
@@ -193,6 +198,7 @@ impl Handle {
         self.send(Command::Input(InputJob {
             input,
             answer,
+            added: 0,
             _room: room,
         }))
         .await

@@ -40,7 +40,7 @@ pub use handle::{Done, Handle, IndexerStopped, InputRefused};
 use handle::{Command, InputJob, Sent};
 
 use crate::store::{StoreError, StoreReader, Writer};
-use crate::tracker::{ApplyError, Ask, Input, Overlay, Portion, Tracker};
+use crate::tracker::{ApplyError, Ask, Change, Input, Overlay, Portion, Tracker, Transition};
 
 /// Inputs that may wait.
 const INBOX: usize = 256;
@@ -346,6 +346,7 @@ impl Indexer {
         }) {
             taken += 1;
             let lasting = must_last(&job.input);
+            let is_part = matches!(job.input, Input::WatchPart { is_last: false, .. });
             if is_block(&job.input) {
                 step = BLOCK;
             }
@@ -354,12 +355,17 @@ impl Indexer {
                     // What said nothing new is on the disk already.
                     let is_empty = transition.changes.is_empty() && transition.events.is_empty();
                     overlay.add(&transition.changes);
+                    let added = job.added + added_by(&transition);
+                    if let Some(whole) = self.large.front_mut().filter(|_| is_part) {
+                        whole.added += added;
+                    }
                     count += transition.events.len() as u64;
                     sync |= lasting && !is_empty;
                     transitions.push(transition);
                     Ok(Done {
                         tip: self.tracker.tip(),
                         head: self.writer.head_after(count),
+                        added,
                     })
                 }
                 Err(error) if error.is_fatal() => return Err(error.into()),
@@ -385,6 +391,12 @@ impl Indexer {
         self.count_step(step, began);
         Ok(())
     }
+}
+
+/// Scripts that were put on the watch list.
+fn added_by(transition: &Transition) -> usize {
+    let is_new = |change: &&Change| matches!(change, Change::Watch { old: None, .. });
+    transition.changes.0.iter().filter(is_new).count()
 }
 
 /// Whether an input is applied a portion at a time.

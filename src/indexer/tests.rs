@@ -180,6 +180,7 @@ fn job(input: Input) -> (InputJob, Answered) {
     let job = InputJob {
         input,
         answer: Some(answer),
+        added: 0,
         _room: None,
     };
     (job, answered)
@@ -763,9 +764,12 @@ async fn a_large_add_lets_others_pass_and_leaves_nothing_when_it_is_cut_short() 
     assert_eq!(reader.snapshot().counts().unwrap().addresses, 1);
     assert!(reader.snapshot().adding().unwrap().is_empty());
     assert_eq!(*handle.head().borrow(), 0, "nobody is told");
-    handle.apply(watch_many(1200)).await.unwrap();
+    for (count, new) in [(1200, 1200), (1300, 100)] {
+        let done = handle.apply(watch_many(count)).await.unwrap();
+        assert_eq!(done.added, new);
+    }
     undo_unfinished_add(&handle, &reader, NOW).await.unwrap();
-    assert_eq!(reader.snapshot().counts().unwrap().addresses, 1201);
+    assert_eq!(reader.snapshot().counts().unwrap().addresses, 1301);
     handle.stop().await;
     thread.join().unwrap().unwrap();
 }

@@ -153,8 +153,8 @@ async fn begin(
         scans.watchlist.watch(without_baseline).await?;
     }
     let count = scripts.len();
-    let (scan, head) = scans.open(scripts, range).await?;
-    Ok((count, range, scan, head))
+    let (scan, done) = scans.open(scripts, range).await?;
+    Ok((count, range, scan, done.head))
 }
 
 /// The scripts that are to be scanned, and those of them that need their balance first.

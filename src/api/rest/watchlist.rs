@@ -64,16 +64,13 @@ pub async fn add_address(scans: &Arc<Scans>, asked: AddAddress) -> Result<Answer
     } = &**scans;
     let address = reads.address(&asked.address)?;
     let history = watchlist.history(asked.history);
-    let script = address.script;
-    let known = reads.run(move |view| Ok(view.watch(&script)?.is_some()));
-    let known = known.await?;
     let request = WatchRequest {
         spk: address.spk.clone(),
         label: asked.label.map(|Label(label)| label),
         depths: asked.confirmations.unwrap_or_default().0,
         past: history.into(),
     };
-    let (scan, head) = scans.watch(vec![request], history).await?;
+    let (scan, done) = scans.watch(vec![request], history).await?;
     let text = address.text.clone();
     let read = move |view: &StoreView<'_>| {
         let row = view.watched(&address)?;
@@ -81,9 +78,9 @@ pub async fn add_address(scans: &Arc<Scans>, asked: AddAddress) -> Result<Answer
         Ok((row.label, coverage))
     };
     let (label, coverage) = reads.run(read).await?;
-    let message = match known {
-        true => format!("{text} was watched already."),
-        false => format!("Watching {text} from now on."),
+    let message = match done.added {
+        0 => format!("{text} was watched already."),
+        _ => format!("Watching {text} from now on."),
     };
     let added = object! {
         address: text,
@@ -92,7 +89,7 @@ pub async fn add_address(scans: &Arc<Scans>, asked: AddAddress) -> Result<Answer
         coverage,
         ?scan_id: scan.map(|scan| scan.to_string()),
     };
-    let cursor = reads.encoder.cursor(head);
+    let cursor = reads.encoder.cursor(done.head);
     Ok(respond::with_cursor(StatusCode::OK, &cursor, &added))
 }
 
@@ -102,25 +99,25 @@ pub async fn add_addresses(scans: &Arc<Scans>, asked: AddAddresses) -> Result<An
         reads, watchlist, ..
     } = &**scans;
     let history = watchlist.history(asked.history);
-    let (requests, known) = reads
+    let requests = reads
         .run_long(move |view| requests(view, asked, history))
         .await?;
     let count = requests.len();
-    let (scan, head) = scans.watch(requests, history).await?;
-    let added = count.saturating_sub(known);
-    let message = format!("Watching {count} addresses, {added} of them from now on.");
+    let (scan, done) = scans.watch(requests, history).await?;
+    let added = done.added;
+    let message = format!("Watching {}, {added} from now on.", address::count(count));
     let scan_id = scan.map(|scan| scan.to_string());
     let added = object! { count, added, message, ?scan_id };
-    let cursor = reads.encoder.cursor(head);
+    let cursor = reads.encoder.cursor(done.head);
     Ok(respond::with_cursor(StatusCode::OK, &cursor, &added))
 }
 
-/// What is to be watched, each script once, and how many of these are watched already.
+/// What is to be watched, each script once.
 fn requests(
     view: &StoreView<'_>,
     asked: AddAddresses,
     history: HistoryOption,
-) -> Result<(Vec<WatchRequest>, usize), ApiError> {
+) -> Result<Vec<WatchRequest>, ApiError> {
     let Addresses(listed) = asked.addresses;
     let texts = listed.iter().map(|listed| listed.address.as_str());
     let addresses = address::parse_all(texts, view.encoder.network)?;
@@ -141,11 +138,7 @@ fn requests(
             }),
         }
     }
-    let watches = places
-        .keys()
-        .map(|script| Ok(usize::from(view.watch(script)?.is_some())));
-    let known = watches.sum::<Result<usize, ApiError>>()?;
-    Ok((requests, known))
+    Ok(requests)
 }
 
 /// `DELETE /addresses/{address}`: as if it had never been watched. Who is subscribed to it stays

@@ -25,7 +25,7 @@ use super::watchlist::{AGAIN, Watchlist};
 use crate::clock::now_ms;
 use crate::events::{self, Notice, Topic};
 use crate::history::ScanProgress;
-use crate::indexer::{self, InputRefused};
+use crate::indexer::{self, Done, InputRefused};
 use crate::reads::{Reads, StoreView, run_detached};
 use crate::tracker::{
     ApplyError, Input, ScanEnd, ScanId, ScanRow, ScanState, ScriptHash, WatchRequest,
@@ -73,13 +73,13 @@ fn ended(scan: ScanId) -> ApiError {
 }
 
 impl Scans {
-    /// Watches scripts, and has their history scanned if that is wanted: the scan, and the head
-    /// after that. A history that the chain does not have is refused before anything is watched.
+    /// Watches scripts, and has their history scanned if that is wanted: the scan, and what came of
+    /// both. A history that the chain does not have is refused before anything is watched.
     pub async fn watch(
         self: &Arc<Self>,
         scripts: Vec<WatchRequest>,
         history: HistoryOption,
-    ) -> Result<(Option<ScanId>, u64), ApiError> {
+    ) -> Result<(Option<ScanId>, Done), ApiError> {
         let HistoryOption::From(from) = history else {
             return Ok((None, self.watchlist.watch(scripts).await?));
         };
@@ -92,10 +92,11 @@ impl Scans {
         run_detached(async move {
             loop {
                 let list = scans.watchlist.hold().await;
-                let watched = scans.watchlist.try_to_watch(scripts.clone()).await?;
-                if watched.is_some() {
-                    let (scan, head) = scans.open(hashes, range).await?;
-                    return Ok((Some(scan), head));
+                if let Some(Done { added, .. }) =
+                    scans.watchlist.try_to_watch(scripts.clone()).await?
+                {
+                    let (scan, done) = scans.open(hashes, range).await?;
+                    return Ok((Some(scan), Done { added, ..done }));
                 }
                 drop(list);
                 sleep(AGAIN).await;
@@ -104,13 +105,13 @@ impl Scans {
         .await
     }
 
-    /// Opens a scan of those scripts that are watched: its id, and the head after that. To be asked
-    /// for while the watch list is held.
+    /// Opens a scan of those scripts that are watched. To be asked for while the watch list is
+    /// held.
     pub async fn open(
         &self,
         scripts: Vec<ScriptHash>,
         range: Range,
-    ) -> Result<(ScanId, u64), ApiError> {
+    ) -> Result<(ScanId, Done), ApiError> {
         let Range { from, to, .. } = range;
         loop {
             let scan = ScanId(getrandom::u64().map_err(|cause| ApiError::internal(&cause))?);
@@ -122,7 +123,7 @@ impl Scans {
                 now: now_ms(),
             };
             match self.indexer.apply(open).await {
-                Ok(done) => return Ok((scan, done.head)),
+                Ok(done) => return Ok((scan, done)),
                 Err(InputRefused::Apply(ApplyError::ScanExists(_))) => {}
                 Err(refused) => return Err(refused.into()),
             }

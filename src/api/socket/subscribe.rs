@@ -15,7 +15,7 @@ use crate::api::rest::watchlist::distinct;
 use crate::events::{Registration, Topic, cursors};
 use crate::reads::StoreView;
 use crate::socketio::{Ack, Encoded};
-use crate::wire::address::KnownAddress;
+use crate::wire::address::{self, KnownAddress};
 use crate::wire::json::{object, to_raw};
 use crate::wire::{ApiError, NAMESPACE};
 
@@ -256,10 +256,10 @@ fn subscribed(
             None
         }
     };
-    let (address, addresses) = wanted.named();
-    let message = match address {
+    let (one, addresses) = wanted.named();
+    let message = match one {
         Some(address) => format!("Subscribed to {address}."),
-        None if is_short => format!("Subscribed to {count} addresses."),
+        None if is_short => format!("Subscribed to {}.", address::count(count)),
         None => format!(
             "Subscribed to {count} addresses. For balances of so many, read GET /addresses."
         ),
@@ -269,7 +269,7 @@ fn subscribed(
         .and_then(|mut it| it.pop());
     let shape = object! {
         message,
-        ?address,
+        ?address: one,
         ?addresses,
         ?count: wanted.many.then_some(count),
         ?balance,

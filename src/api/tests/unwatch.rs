@@ -250,6 +250,46 @@ async fn a_subscriber_hears_that_it_is_unwatched_then_nothing_and_again_when_it_
     );
 }
 
+/// Wherever the removal comes in between: who put it on the list again is told so.
+#[tokio::test]
+async fn who_adds_what_is_removed_meanwhile_is_not_told_that_it_was_watched_already() {
+    let daemon = Daemon::start().await;
+    let mine = address(1).to_string();
+    let requests = [
+        ("/add_address", json!({ "address": mine })),
+        ("/add_addresses", json!({ "addresses": [mine] })),
+    ];
+    for round in 0..30 {
+        let steps = round % 6;
+        for (path, body) in &requests {
+            daemon.watch_from_now(1).await;
+            let body = body.to_string();
+            let mut adding = Box::pin(daemon.post(path, &body));
+            let mut answer = None;
+            for _ in 0..steps {
+                let polled = std::future::poll_fn(|cx| Poll::Ready(adding.as_mut().poll(cx)));
+                if let Poll::Ready(ready) = polled.await {
+                    answer = Some(ready);
+                    break;
+                }
+                tokio::time::sleep(Duration::from_micros(200)).await;
+            }
+            daemon.remove(1).await;
+            let (_, answer) = match answer {
+                Some(answer) => answer,
+                None => adding.await,
+            };
+            let said = answer["message"].as_str().unwrap_or_default();
+            let is_new = match answer["added"].as_u64() {
+                Some(added) => added == 1,
+                None => said.contains("from now on"),
+            };
+            let row = daemon.reader.snapshot().watch(&script(1)).unwrap();
+            assert_eq!(is_new, row.is_some(), "after {steps} steps: {answer}");
+        }
+    }
+}
+
 #[tokio::test]
 async fn subscribing_again_adds_it_again() {
     let daemon = Daemon::start().await;

@@ -84,6 +84,12 @@ pub fn parse_all<'a>(
     }
 }
 
+/// So many addresses, in words.
+pub fn count(count: usize) -> String {
+    let plural = if count == 1 { "" } else { "es" };
+    format!("{count} address{plural}")
+}
+
 /// How bitcoind calls the chain: `main`, `test`, `testnet4`, `signet`, `regtest`.
 pub fn network_name(network: Network) -> &'static str {
     network.to_core_arg()
