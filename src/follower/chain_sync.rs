@@ -1,6 +1,14 @@
 //! The chain's side: blocks that come, and looks when something does not fit. No I/O, no clock.
 //!
 //! It is the only source of chain inputs, so it knows our tip.
+//!
+//! What a look shows, and the blocks that are fetched because of it, may be of before something
+//! that was told meanwhile. Blocks that the node has taken back would be connected, and what its
+//! mempool took in their place would be told to conflict with them. So what is under way does not
+//! count any more when the node says that it disconnected a block of it, nor when it may have said
+//! so: messages were lost, or a block came that is not on our tip. Losses and blocks may come
+//! without pause, so the second reason counts only once until blocks have been fetched or there are
+//! none to fetch.
 
 use std::collections::VecDeque;
 use std::time::Instant;
@@ -37,6 +45,8 @@ pub(super) struct ChainSync {
     disconnected: VecDeque<BlockHash>,
     /// Our tip and the node's tip at the last look, and since when they are the same.
     standing: Option<(Option<BlockId>, BlockHash, Instant)>,
+    /// What was under way was asked again because a block may have been disconnected.
+    doubted: bool,
     /// Why nothing happens although the tips differ.
     waiting: Option<String>,
     /// What looks led to was refused.
@@ -53,12 +63,7 @@ struct WantedLook {
 
 /// On its way.
 enum ChainCall {
-    Look {
-        ours: Option<BlockId>,
-        prompted: bool,
-        /// The node disconnected a block meanwhile.
-        is_old: bool,
-    },
+    Look(LookOf),
     StartWindow,
 }
 
@@ -142,11 +147,10 @@ impl ChainSync {
         let Some(want) = self.want.take_if(|_| due) else {
             return;
         };
-        self.call = Some(ChainCall::Look {
-            ours: self.tip,
+        self.call = Some(ChainCall::Look(LookOf {
             prompted: want.prompted,
-            is_old: false,
-        });
+            ..LookOf::at(self.tip)
+        }));
         actions.push(Action::Call(Call::Look { ours: self.tip }));
     }
 
@@ -163,8 +167,25 @@ impl ChainSync {
     }
 
     /// What the node said before does not count any more.
-    pub(super) fn forget_notices(&mut self) {
+    pub(super) fn forget_notices(&mut self, now: Now, actions: &mut Vec<Action>) {
         self.disconnected.clear();
+        self.doubt(now, actions);
+    }
+
+    /// The node may have disconnected a block without our hearing of it.
+    pub(super) fn doubt(&mut self, now: Now, actions: &mut Vec<Action>) {
+        if !self.is_moving() || std::mem::replace(&mut self.doubted, true) {
+            return;
+        }
+        self.look_is_old();
+        self.stop_fetch(actions);
+        self.want_look(now.instant + SOON, true);
+    }
+
+    fn look_is_old(&mut self) {
+        if let Some(ChainCall::Look(of)) = &mut self.call {
+            of.is_old = true;
+        }
     }
 
     /// A block over `rawblock`.
@@ -177,6 +198,9 @@ impl ChainSync {
         }
         let is_gone = self.disconnected.contains(&block.hash());
         if block.header().prev_blockhash != tip.hash || is_gone {
+            if !self.is_fetching(block.hash()) {
+                self.doubt(now, actions);
+            }
             return self.want_look(now.instant, true);
         }
         self.connect(block, true, at, actions);
@@ -207,11 +231,8 @@ impl ChainSync {
         now: Now,
         actions: &mut Vec<Action>,
     ) {
-        if let Some(ChainCall::Look { is_old, .. }) = &mut self.call {
-            *is_old = true;
-        }
-        let mut fetching = self.fetching.iter().flatten();
-        if fetching.any(|fetched| *fetched == hash) {
+        self.look_is_old();
+        if self.is_fetching(hash) {
             self.stop_fetch(actions);
         }
         if self.disconnected.len() >= DISCONNECTED {
@@ -224,20 +245,8 @@ impl ChainSync {
     /// A look or the question for the start has its answer, maybe none that is good.
     pub(super) fn call_ended(&mut self) -> LookOf {
         match self.call.take() {
-            Some(ChainCall::Look {
-                ours,
-                prompted,
-                is_old,
-            }) => LookOf {
-                ours,
-                prompted,
-                is_old,
-            },
-            Some(ChainCall::StartWindow) | None => LookOf {
-                ours: self.tip,
-                prompted: true,
-                is_old: false,
-            },
+            Some(ChainCall::Look(of)) => of,
+            Some(ChainCall::StartWindow) | None => LookOf::at(self.tip),
         }
     }
 
@@ -258,7 +267,10 @@ impl ChainSync {
         let evidence = self.evidence(look, now);
         let waited = self.waiting.take();
         match fork::decide(of.ours, look, evidence) {
-            ChainAction::Nothing => return Some(ChainNews::AtNodeTip),
+            ChainAction::Nothing => {
+                self.doubted = false;
+                return Some(ChainNews::AtNodeTip);
+            }
             ChainAction::Start => {
                 self.call = Some(ChainCall::StartWindow);
                 actions.push(Action::Call(Call::StartWindow));
@@ -316,6 +328,10 @@ impl ChainSync {
         actions.push(Action::Fetch(next));
     }
 
+    fn is_fetching(&self, hash: BlockHash) -> bool {
+        self.fetching.iter().flatten().any(|next| *next == hash)
+    }
+
     fn stop_fetch(&mut self, actions: &mut Vec<Action>) {
         if self.fetching.take().is_some() {
             actions.push(Action::StopFetch);
@@ -335,7 +351,7 @@ impl ChainSync {
         match block {
             // Whether that was all is for the next look to say.
             None => {
-                (self.fetching, self.node_tip) = (None, None);
+                (self.fetching, self.node_tip, self.doubted) = (None, None, false);
                 self.want_look(now.instant, true);
             }
             Some(Err(error)) => {
@@ -458,7 +474,18 @@ impl ChainSync {
 pub(super) struct LookOf {
     ours: Option<BlockId>,
     prompted: bool,
+    /// The node disconnected a block meanwhile, or may have.
     is_old: bool,
+}
+
+impl LookOf {
+    fn at(ours: Option<BlockId>) -> Self {
+        Self {
+            ours,
+            prompted: true,
+            is_old: false,
+        }
+    }
 }
 
 /// Thrown away between the look and the fetch.

@@ -252,8 +252,8 @@ impl Follower {
     fn notice(&mut self, stamped: Stamped, now: Now, actions: &mut Vec<Action>) {
         match stamped.notice {
             Notice::Message(message) => self.message(message, stamped.at, now, actions),
-            Notice::Gap { topic, lost } => self.gap(topic, lost, now),
-            Notice::Restarted(_) => self.restarted(now),
+            Notice::Gap { topic, lost } => self.gap(topic, lost, now, actions),
+            Notice::Restarted(_) => self.restarted(now, actions),
             Notice::Connected(topics) => {
                 self.node.status.connected(&topics, true);
                 self.changes_count_anew(&topics);
@@ -264,7 +264,7 @@ impl Follower {
                 self.node.status.connected(&topics, false);
                 self.changes_count_anew(&topics);
                 self.mempool.break_off();
-                self.forget_notices();
+                self.forget_notices(now, actions);
                 self.resync(now.instant + SOON, true);
             }
         }
@@ -279,10 +279,10 @@ impl Follower {
     }
 
     /// Nothing that came before counts, and somebody else may publish from now on.
-    fn forget_notices(&mut self) {
+    fn forget_notices(&mut self, now: Now, actions: &mut Vec<Action>) {
         self.node.forget_proof();
         self.mempool.forget_notices();
-        self.chain.forget_notices();
+        self.chain.forget_notices(now, actions);
     }
 
     /// Nothing about the mempool counts before there is a tip.
@@ -363,12 +363,14 @@ impl Follower {
         }
     }
 
-    fn gap(&mut self, topic: ZmqTopic, lost: u64, now: Now) {
+    fn gap(&mut self, topic: ZmqTopic, lost: u64, now: Now, actions: &mut Vec<Action>) {
         tracing::debug!("{lost} {} messages were lost", topic.name());
         self.node.status.gap(topic, lost);
+        if topic != ZmqTopic::Rawtx {
+            self.chain.doubt(now, actions);
+        }
         if topic == ZmqTopic::Rawblock {
-            // A lost block will not come any more; what else is missing may have been of no
-            // account.
+            // It will not come any more; what else is missing may have been of no account.
             self.chain.want_look(now.instant + SOON, true);
         }
         self.heal(false, now);
@@ -388,8 +390,8 @@ impl Follower {
     }
 
     /// The node was restarted: nothing that came before counts.
-    fn restarted(&mut self, now: Now) {
-        self.forget_notices();
+    fn restarted(&mut self, now: Now, actions: &mut Vec<Action>) {
+        self.forget_notices(now, actions);
         self.node.want_inspection(now);
         self.resync(now.instant + SOON, true);
     }
@@ -430,7 +432,7 @@ impl Follower {
             Answer::Inspection(result) => self
                 .node
                 .inspected(result, now, actions)
-                .map(|inspected| self.inspected(inspected, now)),
+                .map(|inspected| self.inspected(inspected, now, actions)),
         };
         self.failed(result, now);
     }
@@ -484,7 +486,7 @@ impl Follower {
         Ok(())
     }
 
-    fn inspected(&mut self, inspected: Inspected, now: Now) {
+    fn inspected(&mut self, inspected: Inspected, now: Now, actions: &mut Vec<Action>) {
         if inspected.subscribed {
             self.changes_count_anew(&ZmqTopic::ALL);
             self.mempool.forget_notices();
@@ -492,7 +494,7 @@ impl Follower {
         }
         if inspected.restarted {
             tracing::info!("bitcoind was restarted");
-            self.restarted(now);
+            self.restarted(now, actions);
         }
     }
 }

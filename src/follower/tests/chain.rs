@@ -252,6 +252,62 @@ fn a_look_during_which_the_node_takes_back_a_block_does_not_count() {
     assert_eq!(rig.rawblock(&next), ["Look"], "it comes late");
 }
 
+/// Found by `tests/simulation`: the announcement that a block was disconnected was lost, and a look
+/// or a fetch of before that had it connected.
+#[test]
+fn what_is_under_way_while_a_block_may_have_been_taken_back_is_asked_again_once() {
+    let doubts: [fn(&mut Rig) -> Vec<String>; 4] = [
+        |rig| rig.rawblock(&block(id(99).hash, 2)),
+        |rig| rig.gap(ZmqTopic::Sequence),
+        |rig| rig.gap(ZmqTopic::Rawblock),
+        |rig| rig.notice(Notice::Disconnected(vec![ZmqTopic::Sequence])),
+    ];
+    for doubt in doubts {
+        let mut rig = Rig::following();
+        for is_fetched in [false, true, false] {
+            let next = block(rig.tip_hash(), 1);
+            let height = rig.tip.map_or(0, |tip| tip.height) + 1;
+            let ahead = || Relation::Ahead(vec![next.block_hash()]);
+            let fetch = "Fetch 1".to_owned();
+            rig.rawblock(&block(id(7).hash, 1));
+            rig.until("Look");
+            if is_fetched {
+                assert!(rig.looked(height, ahead()).contains(&fetch));
+                assert!(doubt(&mut rig).contains(&"StopFetch".to_owned()));
+                assert_eq!(rig.fetched(&next), [""; 0]);
+            } else {
+                doubt(&mut rig);
+                assert!(!rig.looked(height, ahead()).contains(&fetch));
+            }
+            rig.until("Look");
+            // What comes without pause does not keep it from following.
+            doubt(&mut rig);
+            assert!(rig.looked(height, ahead()).contains(&fetch));
+            doubt(&mut rig);
+            assert_eq!(rig.fetched(&next), [format!("Connect {height}")]);
+            rig.tell(FollowerEvent::Fetched(None));
+            rig.until("Look");
+            rig.looked(height, Relation::Same);
+        }
+    }
+}
+
+#[test]
+fn a_block_that_is_fetched_may_come_over_zmq() {
+    let (mut rig, blocks) = fetching(2);
+    assert_eq!(rig.rawblock(&blocks[1]), [""; 0]);
+    assert_eq!(rig.fetched(&blocks[0]), ["Connect 101"]);
+}
+
+#[test]
+fn a_look_during_which_transactions_are_lost_counts() {
+    let mut rig = Rig::following();
+    rig.rawblock(&block(id(7).hash, 1));
+    rig.gap(ZmqTopic::Rawtx);
+    let ahead = Relation::Ahead(vec![id(101).hash]);
+    assert_eq!(rig.looked(101, ahead), ["Fetch 1"]);
+}
+
 #[test]
 fn a_disconnected_block_that_is_connected_again_is_no_witness() {
     let mut rig = Rig::following();

@@ -340,6 +340,10 @@ impl Rig {
         self.tell(FollowerEvent::Notice(Stamped { at, notice }))
     }
 
+    fn gap(&mut self, topic: ZmqTopic) -> Vec<String> {
+        self.notice(Notice::Gap { topic, lost: 1 })
+    }
+
     fn message(&mut self, topic: ZmqTopic, body: MessageBody) -> Vec<String> {
         let number = 0;
         self.notice(Notice::Message(ZmqMessage {
