@@ -21,8 +21,8 @@ use bitcoin::{
 use satwatch::indexer::{self, Handle, InputRefused};
 use satwatch::store::{ChainInfo, StoreReader, open_at_boot};
 use satwatch::tracker::{
-    ApplyError, Ask, BlockId, FoundOutput, Input, Past, Portion, ScanEnd, ScanId, ScriptHash, Seen,
-    WatchRequest,
+    ApplyError, Baseline, BlockId, FollowUp, FoundOutput, Input, Portion, ScanEnd, ScanId,
+    ScriptHash, Seen, WatchRequest,
 };
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
@@ -75,7 +75,7 @@ fn watch(family: u8, numbers: std::ops::Range<u64>) -> Input {
         spk: spk(family, number),
         label: None,
         depths: Vec::new(),
-        past: Past::Leave,
+        baseline: Baseline::Skip,
     };
     Input::Watch {
         scripts: numbers.map(request).collect(),
@@ -91,7 +91,7 @@ fn scripts(family: u8, numbers: std::ops::Range<u64>) -> Vec<ScriptHash> {
 
 struct Running {
     handle: Handle,
-    asks: mpsc::Receiver<Ask>,
+    follow_ups: mpsc::Receiver<FollowUp>,
     reader: StoreReader,
     thread: std::thread::JoinHandle<Result<(), indexer::IndexerError>>,
 }
@@ -104,13 +104,13 @@ impl Running {
         };
         let (writer, reader) =
             open_at_boot(folder, Some(chain), NOW, "boot").expect("the store opens");
-        let (asks, asked) = mpsc::channel(1 << 16);
+        let (follow_ups, asked) = mpsc::channel(1 << 16);
         let tracker = indexer::load(&reader, [7; 16]).expect("the store loads");
         let head = writer.head();
-        let (handle, thread) = indexer::spawn(tracker, writer, head, asks);
+        let (handle, thread) = indexer::spawn(tracker, writer, head, follow_ups);
         let running = Self {
             handle,
-            asks: asked,
+            follow_ups: asked,
             reader,
             thread,
         };
@@ -136,7 +136,7 @@ impl Running {
 
     /// Everything before this is committed.
     async fn flush(&self) {
-        self.apply(Input::TxGone { txids: Vec::new() }).await;
+        self.apply(Input::TxRemoved { txids: Vec::new() }).await;
     }
 
     async fn fill_mempool(&self, count: u64) {
@@ -159,7 +159,7 @@ impl Running {
             let mut longest = Duration::ZERO;
             while !stop.is_cancelled() {
                 let asked = Instant::now();
-                let nothing = Input::TxGone { txids: Vec::new() };
+                let nothing = Input::TxRemoved { txids: Vec::new() };
                 handle.apply(nothing).await.expect("it is legal");
                 longest = longest.max(asked.elapsed());
                 tokio::time::sleep(Duration::from_millis(1)).await;
@@ -189,7 +189,7 @@ async fn reading(share: u64, folder: &Path) {
     let running = Running::start(folder).await;
     let pool = 300_000 / share;
     running.fill_mempool(pool).await;
-    let snapshot = Input::Snapshot {
+    let snapshot = Input::MempoolSnapshot {
         tip: tip().hash,
         txids: (0..pool)
             .map(|n| payment(spk(8, n), n).compute_txid())
@@ -235,7 +235,7 @@ async fn exchange(share: u64, folder: &Path) {
     running
         .post_all((0..payments).map(seen(Seen::Accepted)))
         .await;
-    while running.asks.try_recv().is_ok() {}
+    while running.follow_ups.try_recv().is_ok() {}
     let name = format!("{addresses} addresses added, {BULK} a request, {payments} payments wait");
     let work = async {
         let mut number = 0;
@@ -247,8 +247,8 @@ async fn exchange(share: u64, folder: &Path) {
     };
     running.measure(&name, work).await;
     let mut asked = 0;
-    while let Ok(ask) = running.asks.try_recv() {
-        if let Ask::Fetch(txids) = ask {
+    while let Ok(ask) = running.follow_ups.try_recv() {
+        if let FollowUp::Fetch(txids) = ask {
             asked += txids.len() as u64;
         }
     }
@@ -282,7 +282,7 @@ async fn scans(share: u64, folder: &Path) {
     };
     let name = format!("a scan of {count} addresses opened");
     running.measure(&name, running.apply(open(1))).await;
-    let past = Input::Past {
+    let past = Input::ScanBlocks {
         scans: vec![ScanId(1)],
         scripts: vec![std::sync::Arc::new(
             scripts(1, 0..count - 1).into_iter().collect(),
@@ -355,7 +355,7 @@ async fn sweep(share: u64, folder: &Path) {
     if let Input::Watch { scripts, .. } = &mut deposits {
         scripts
             .iter_mut()
-            .for_each(|request| request.past = Past::Find);
+            .for_each(|request| request.baseline = Baseline::IfMissing);
     }
     running.apply(deposits).await;
     let found = |number| FoundOutput {
@@ -388,7 +388,7 @@ async fn giant(share: u64, folder: &Path) {
     let count = 1_000_000 / share;
     let mut add = watch(1, 0..1);
     if let Input::Watch { scripts, .. } = &mut add {
-        scripts[0].past = Past::Find;
+        scripts[0].baseline = Baseline::IfMissing;
     }
     running.apply(add).await;
     let found = |number: u64| FoundOutput {

@@ -38,7 +38,7 @@ use satwatch::follower::machines::{
 };
 use satwatch::tracker::fingerprints::Fingerprints;
 use satwatch::tracker::{
-    BlockId, Coverage, Input, MemoryView, Past, ScriptHash, Tracker, WatchRequest, WatchRow,
+    Baseline, BlockId, Coverage, Input, MemoryView, ScriptHash, Tracker, WatchRequest, WatchRow,
 };
 
 const TRANSACTIONS: u64 = 100_000;
@@ -210,7 +210,7 @@ impl Path {
 
     fn apply(&mut self, input: Input) {
         let transition = self.tracker.apply(&self.view, input).expect("it is legal");
-        assert!(transition.asks.is_empty());
+        assert!(transition.follow_ups.is_empty());
         self.events += transition.events.len();
         self.view.commit(&transition.changes);
     }
@@ -312,7 +312,7 @@ fn snapshot(c: &mut Criterion) {
         .measurement_time(Duration::from_secs(2));
     group.bench_function("Snapshot", |b| {
         b.iter_batched(
-            || Input::Snapshot {
+            || Input::MempoolSnapshot {
                 tip: BlockHash::all_zeros(),
                 txids: txids.clone(),
                 now: 2,
@@ -446,7 +446,7 @@ fn request(family: u8, number: u64) -> WatchRequest {
         spk: script(family, number),
         label: None,
         depths: Vec::new(),
-        past: Past::Leave,
+        baseline: Baseline::Skip,
     }
 }
 

@@ -9,7 +9,7 @@ use tokio::time::sleep;
 use crate::clock::now_ms;
 use crate::indexer::{self, Done, InputRefused};
 use crate::reads::{Reads, run_detached};
-use crate::tracker::{ApplyError, Input, Past, WatchRequest};
+use crate::tracker::{ApplyError, Baseline, Input, WatchRequest};
 use crate::wire::ApiError;
 use crate::wire::address::KnownAddress;
 use crate::wire::request::history::HistoryOption;
@@ -88,7 +88,7 @@ impl Watchlist {
         addresses: Arc<[KnownAddress]>,
         depths: Vec<u8>,
     ) -> Result<Option<usize>, ApiError> {
-        let past = Past::from(self.history);
+        let baseline = Baseline::from(self.history);
         let _list = self.hold().await;
         let missing = self.reads.run_rows(addresses.len(), move |view| {
             let mut missing = Vec::new();
@@ -101,12 +101,16 @@ impl Watchlist {
                     .is_some_and(|row| depths.iter().all(|depth| row.depths.contains(depth)));
                 if !enough || adding.binary_search(&address.script).is_ok() {
                     // An address that somebody added without its past keeps it that way.
-                    let past = if row.is_none() { past } else { Past::Leave };
+                    let baseline = if row.is_none() {
+                        baseline
+                    } else {
+                        Baseline::Skip
+                    };
                     missing.push(WatchRequest {
                         spk: address.spk.clone(),
                         label: None,
                         depths: depths.clone(),
-                        past,
+                        baseline,
                     });
                 }
             }

@@ -18,7 +18,7 @@ use crate::indexer;
 use crate::reads::Reads;
 use crate::store::{self, ChainInfo, Cutoff};
 use crate::test_end::{IndexerThread, StoreFolder};
-use crate::tracker::{Input, Past, ScriptHash, WatchRequest};
+use crate::tracker::{Baseline, Input, ScriptHash, WatchRequest};
 use crate::wire::EventEncoder;
 
 const NOW: u64 = 1_754_336_318_173;
@@ -158,7 +158,7 @@ impl World {
             spk: spk(n),
             label: None,
             depths: Vec::new(),
-            past: Past::Leave,
+            baseline: Baseline::Skip,
         };
         let scripts = vec![request];
         let watch = Input::Watch { scripts, now: NOW };

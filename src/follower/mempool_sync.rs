@@ -17,7 +17,7 @@ use crate::follower::mempool_snapshot::{
     EventsSinceRequest, MempoolRead, MempoolSnapshot, Reading, Round, WantedReading, parents_first,
 };
 use crate::tracker::input::Seen;
-use crate::tracker::{ApplyError, Ask, BlockId, Input, RawTx, Replacement};
+use crate::tracker::{ApplyError, BlockId, FollowUp, Input, RawTx, Replacement};
 
 #[derive(Default)]
 pub(super) struct MempoolSync {
@@ -199,7 +199,7 @@ impl MempoolSync {
         self.matcher.forget(&txid);
         self.eviction.removed(txid, turn.now.instant);
         turn.actions
-            .push(Action::Post(Input::TxGone { txids: vec![txid] }));
+            .push(Action::Post(Input::TxRemoved { txids: vec![txid] }));
     }
 
     /// It was heard after a reading that held it, so it says nothing of the mempool as we know it.
@@ -213,12 +213,12 @@ impl MempoolSync {
     }
 
     /// What the tracker wants to know.
-    pub(super) fn ask(&mut self, ask: Ask) {
+    pub(super) fn ask(&mut self, ask: FollowUp) {
         match ask {
-            Ask::Check(tx) => self.calls.check(tx),
-            Ask::Fetch(txids) => self.calls.fetch(txids),
+            FollowUp::Check(tx) => self.calls.check(tx),
+            FollowUp::Fetch(txids) => self.calls.fetch(txids),
             // They wake others.
-            Ask::Baseline | Ask::Scans => {}
+            FollowUp::Baseline | FollowUp::Scans => {}
         }
     }
 
@@ -244,7 +244,7 @@ impl MempoolSync {
             let spared = self.eviction.settle(self.fetching(), turn.now.instant);
             let now = turn.now.ms;
             turn.actions
-                .push(Action::Post(Input::Settle { spared, now }));
+                .push(Action::Post(Input::EvictMissing { spared, now }));
         }
     }
 
@@ -367,7 +367,7 @@ impl MempoolSync {
         self.matcher.forget_announced();
         self.round = Some(Round { began, repairs });
         self.pending = Some(Pending::Snapshot);
-        turn.actions.push(Action::Apply(Input::Snapshot {
+        turn.actions.push(Action::Apply(Input::MempoolSnapshot {
             tip: snapshot.tip,
             txids: snapshot.txids,
             now: turn.now.ms,
@@ -382,7 +382,7 @@ impl MempoolSync {
             self.pending = Some(Pending::EndOfRound);
             let (spared, now) = (self.eviction.waiting(), turn.now.ms);
             turn.actions
-                .push(Action::Apply(Input::Settle { spared, now }));
+                .push(Action::Apply(Input::EvictMissing { spared, now }));
         }
     }
 

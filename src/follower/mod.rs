@@ -22,9 +22,9 @@
 //!
 //! ```text
 //! notice (zmq)      block on our tip: Connect. Anything else about blocks: look.
-//!                   transaction: TxSeen when the node has said that its mempool took it; removal: TxGone, then Settle
+//!                   transaction: TxSeen when the node has said that its mempool took it; removal: TxRemoved, then EvictMissing
 //! look              tips compared by hash, fork point searched: Disconnect, then fetch and Connect     [`chain_sync`]
-//! reading           the whole mempool at our tip, corrected by what came meanwhile: Snapshot            [`mempool_sync`]
+//! reading           the whole mempool at our tip, corrected by what came meanwhile: MempoolSnapshot          [`mempool_sync`]
 //! ask (tracker)     fetch or check transactions in batches                                              [`tx_calls`]
 //! tick, gap, reconnect, restart, start      look, then read the mempool
 //! notice of a feed that may be another node's: the same, see [`feed_check`]

@@ -21,7 +21,7 @@ use crate::history::NodeContext;
 use crate::indexer::{Handle, InputRefused};
 use crate::remedy::Remedy;
 use crate::store::{StoreError, StoreReader};
-use crate::tracker::{Ask, RawBlock};
+use crate::tracker::{FollowUp, RawBlock};
 
 /// Notices handled before everything else has its turn.
 const TURN: usize = 256;
@@ -33,7 +33,7 @@ pub(super) struct Shell {
     rpc: Rpc,
     reader: StoreReader,
     indexer: Handle,
-    asks: mpsc::Receiver<Ask>,
+    follow_ups: mpsc::Receiver<FollowUp>,
     monitoring: watch::Receiver<bool>,
     status: watch::Sender<NodeStatus>,
     position: watch::Sender<SyncPosition>,
@@ -59,7 +59,7 @@ impl Shell {
         rpc: Rpc,
         reader: StoreReader,
         indexer: Handle,
-        asks: mpsc::Receiver<Ask>,
+        follow_ups: mpsc::Receiver<FollowUp>,
         monitoring: watch::Receiver<bool>,
         status: watch::Sender<NodeStatus>,
     ) -> Self {
@@ -69,7 +69,7 @@ impl Shell {
             rpc,
             reader,
             indexer,
-            asks,
+            follow_ups,
             monitoring,
             status,
             position,
@@ -113,7 +113,7 @@ impl Shell {
                     Err(_) => continue,
                 },
                 block = next_block(&mut self.blocks) => FollowerEvent::Fetched(block),
-                Some(ask) = self.asks.recv() => match self.asked(ask) {
+                Some(ask) = self.follow_ups.recv() => match self.asked(ask) {
                     Some(event) => event,
                     None => continue,
                 },
@@ -175,7 +175,7 @@ impl Shell {
                     Err(InputRefused::Stopped(stopped)) => return Err(stopped.into()),
                 };
                 // The indexer hands these out before it answers.
-                while let Ok(ask) = self.asks.try_recv() {
+                while let Ok(ask) = self.follow_ups.try_recv() {
                     events.extend(self.asked(ask));
                 }
                 events.push_back(FollowerEvent::Applied(result));
@@ -193,11 +193,11 @@ impl Shell {
     }
 
     /// What the tracker asks the follower; the rest wakes others.
-    fn asked(&mut self, ask: Ask) -> Option<FollowerEvent> {
+    fn asked(&mut self, ask: FollowUp) -> Option<FollowerEvent> {
         match ask {
-            Ask::Baseline => self.baseline.notify_one(),
-            Ask::Scans => self.scans.notify_one(),
-            Ask::Check(_) | Ask::Fetch(_) => return Some(FollowerEvent::Asked(ask)),
+            FollowUp::Baseline => self.baseline.notify_one(),
+            FollowUp::Scans => self.scans.notify_one(),
+            FollowUp::Check(_) | FollowUp::Fetch(_) => return Some(FollowerEvent::Asked(ask)),
         }
         None
     }

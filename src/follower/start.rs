@@ -18,7 +18,7 @@ use crate::config;
 use crate::history::{self, AuditRequest, HistoryChannels, ScanProgress};
 use crate::indexer::Handle;
 use crate::store::{StoreError, StoreReader};
-use crate::tracker::Ask;
+use crate::tracker::FollowUp;
 
 /// Audits that may wait, the running one aside.
 const AUDITS: usize = 1;
@@ -40,13 +40,13 @@ pub struct FollowerHandles {
     pub audits: mpsc::Sender<AuditRequest>,
 }
 
-/// Starts following. `asks` is what the tracker wants to know; `monitoring` false sends the
+/// Starts following. `follow_ups` is what the tracker wants to know; `monitoring` false sends the
 /// indexer nothing of the chain and of the mempool, but for the node's policy.
 pub fn spawn(
     config: FollowerConfig,
     indexer: Handle,
     reader: StoreReader,
-    asks: mpsc::Receiver<Ask>,
+    follow_ups: mpsc::Receiver<FollowUp>,
     monitoring: watch::Receiver<bool>,
     shutdown: CancellationToken,
 ) -> (FollowerHandles, JoinHandle<Result<(), FollowError>>) {
@@ -75,7 +75,7 @@ pub fn spawn(
             found.rpc.clone(),
             reader,
             indexer,
-            asks,
+            follow_ups,
             monitoring,
             sender,
         );

@@ -40,7 +40,7 @@ pub use handle::{Done, Handle, IndexerStopped, InputRefused};
 use handle::{Command, InputJob, Sent};
 
 use crate::store::{StoreError, StoreReader, Writer};
-use crate::tracker::{ApplyError, Ask, Change, Input, Overlay, Portion, Tracker, Transition};
+use crate::tracker::{ApplyError, Change, FollowUp, Input, Overlay, Portion, Tracker, Transition};
 
 /// Inputs that may wait.
 const INBOX: usize = 256;
@@ -118,13 +118,13 @@ pub async fn undo_unfinished_add(
 }
 
 /// Starts the thread. `tracker` was [loaded](load) from the store that `writer` writes, `head` is
-/// its head now. What the tracker asks for goes to `asks`; an ask that finds it full is dropped, a
+/// its head now. What the tracker asks for goes to `follow_ups`; an ask that finds it full is dropped, a
 /// later mempool snapshot leads to it again.
 pub fn spawn(
     tracker: Tracker,
     writer: Writer,
     head: u64,
-    asks: mpsc::Sender<Ask>,
+    follow_ups: mpsc::Sender<FollowUp>,
 ) -> (Handle, JoinHandle<Result<(), IndexerError>>) {
     let (sender, inbox) = mpsc::channel(INBOX);
     let (publish, head) = watch::channel(head);
@@ -143,7 +143,7 @@ pub fn spawn(
         inbox,
         oldest,
         head: publish,
-        asks,
+        follow_ups,
         large: VecDeque::new(),
         step_times,
         budget: BUDGET,
@@ -178,7 +178,7 @@ struct Indexer {
     inbox: mpsc::Receiver<Sent>,
     oldest: Arc<Mutex<Option<Instant>>>,
     head: watch::Sender<u64>,
-    asks: mpsc::Sender<Ask>,
+    follow_ups: mpsc::Sender<FollowUp>,
     /// Inputs that are applied a portion at a time, between others.
     large: VecDeque<InputJob>,
     step_times: HistogramVec,
@@ -378,9 +378,9 @@ impl Indexer {
             .send_if_modified(|published| std::mem::replace(published, head) != head);
         for ask in transitions
             .into_iter()
-            .flat_map(|transition| transition.asks)
+            .flat_map(|transition| transition.follow_ups)
         {
-            if self.asks.try_send(ask).is_err() {
+            if self.follow_ups.try_send(ask).is_err() {
                 tracing::debug!("the follower is busy, dropped what the tracker asked for");
             }
         }
@@ -442,7 +442,7 @@ fn size_of(input: &Input) -> usize {
         Input::Unwatch { scripts, .. }
         | Input::ScanScripts { scripts, .. }
         | Input::OpenScan { scripts, .. } => scripts.len().max(1),
-        Input::Past { blocks, .. } => blocks
+        Input::ScanBlocks { blocks, .. } => blocks
             .iter()
             .map(|block| block.transactions.len())
             .sum::<usize>()
@@ -451,11 +451,11 @@ fn size_of(input: &Input) -> usize {
         | Input::Connect { .. }
         | Input::Disconnect { .. }
         | Input::CloseScan { .. }
-        | Input::Settle { .. }
-        | Input::Snapshot { .. }
+        | Input::EvictMissing { .. }
+        | Input::MempoolSnapshot { .. }
         | Input::Forget => BATCH,
-        Input::SkipPast { .. } | Input::Policy(_) => 1,
-        Input::TxSeen { .. } | Input::TxGone { .. } => 1,
+        Input::SkipPruned { .. } | Input::Policy(_) => 1,
+        Input::TxSeen { .. } | Input::TxRemoved { .. } => 1,
     }
 }
 
@@ -479,13 +479,13 @@ pub fn must_last(input: &Input) -> bool {
         Input::BaselinePart { portion, .. } => *portion == Portion::Last,
         Input::Unwatch { .. } | Input::OpenScan { .. } | Input::CloseScan { .. } => true,
         // A scan goes on from where the store says that it is.
-        Input::Past { .. } | Input::SkipPast { .. } | Input::Forget => false,
+        Input::ScanBlocks { .. } | Input::SkipPruned { .. } | Input::Forget => false,
         Input::ScanScripts { .. } => false,
         Input::WatchPart { is_last, .. } => *is_last,
         Input::TxSeen { .. }
-        | Input::TxGone { .. }
-        | Input::Settle { .. }
-        | Input::Snapshot { .. }
+        | Input::TxRemoved { .. }
+        | Input::EvictMissing { .. }
+        | Input::MempoolSnapshot { .. }
         | Input::Policy(_) => false,
     }
 }

@@ -10,7 +10,9 @@ use tokio::sync::oneshot;
 
 use super::*;
 use crate::store::{ChainInfo, Cutoff, open_at_boot};
-use crate::tracker::{BlockId, EventKind, Past, ScanEnd, ScanId, ScriptHash, Seen, WatchRequest};
+use crate::tracker::{
+    Baseline, BlockId, EventKind, ScanEnd, ScanId, ScriptHash, Seen, WatchRequest,
+};
 
 const NOW: u64 = 1_700_000_000_000;
 
@@ -27,13 +29,17 @@ fn spk(n: u8) -> ScriptBuf {
 }
 
 fn watch(n: u8, baseline: bool) -> Input {
-    let past = if baseline { Past::Find } else { Past::Leave };
+    let baseline = if baseline {
+        Baseline::IfMissing
+    } else {
+        Baseline::Skip
+    };
     Input::Watch {
         scripts: vec![WatchRequest {
             spk: spk(n),
             label: None,
             depths: Vec::new(),
-            past,
+            baseline,
         }],
         now: NOW,
     }
@@ -101,20 +107,20 @@ fn open(path: &Path, boot: &str) -> (Writer, StoreReader) {
 struct Running {
     handle: Handle,
     thread: JoinHandle<Result<(), IndexerError>>,
-    asks: mpsc::Receiver<Ask>,
+    follow_ups: mpsc::Receiver<FollowUp>,
     reader: StoreReader,
 }
 
 fn run(path: &Path) -> Running {
     let (writer, reader) = open(path, "boot");
-    let (asks, asked) = mpsc::channel(8);
+    let (follow_ups, asked) = mpsc::channel(8);
     let tracker = load(&reader, [7; 16]).expect("the store loads");
     let head = writer.head();
-    let (handle, thread) = spawn(tracker, writer, head, asks);
+    let (handle, thread) = spawn(tracker, writer, head, follow_ups);
     Running {
         handle,
         thread,
-        asks: asked,
+        follow_ups: asked,
         reader,
     }
 }
@@ -166,7 +172,7 @@ fn indexer(writer: Writer, inbox: mpsc::Receiver<Sent>, budget: Duration) -> Ind
         inbox,
         oldest: Arc::default(),
         head: watch::channel(0).0,
-        asks: mpsc::channel(1).0,
+        follow_ups: mpsc::channel(1).0,
         large: VecDeque::new(),
         step_times: count_step_times(),
         budget,
@@ -191,7 +197,7 @@ fn large_watch() -> Input {
         spk: spk(1),
         label: None,
         depths: Vec::new(),
-        past: Past::Leave,
+        baseline: Baseline::Skip,
     };
     Input::Watch {
         scripts: vec![request; BATCH],
@@ -391,7 +397,7 @@ fn a_large_add_of_what_is_being_forgotten_is_refused_and_one_that_has_begun_wait
             spk,
             label: None,
             depths: Vec::new(),
-            past: Past::Leave,
+            baseline: Baseline::Skip,
         };
         let scripts = scripts.into_iter().map(request).collect();
         Input::Watch { scripts, now: NOW }
@@ -544,13 +550,13 @@ async fn what_the_tracker_asks_for_goes_out_after_the_commit() {
     let folder = tempdir().unwrap();
     let Running {
         handle,
-        mut asks,
+        mut follow_ups,
         reader,
         ..
     } = run(folder.path());
     handle.apply(start()).await.unwrap();
     handle.post(watch(1, true)).await.unwrap();
-    assert_eq!(asks.recv().await, Some(Ask::Baseline));
+    assert_eq!(follow_ups.recv().await, Some(FollowUp::Baseline));
     assert_eq!(reader.snapshot().pending_baselines().count(), 1);
 }
 
@@ -559,7 +565,7 @@ async fn a_follower_that_does_not_take_asks_holds_nothing_up() {
     let folder = tempdir().unwrap();
     let Running {
         handle,
-        asks: _full,
+        follow_ups: _full,
         reader,
         ..
     } = run(folder.path());
@@ -577,7 +583,7 @@ async fn a_stop_finishes_what_is_queued_and_closes_the_store_cleanly() {
         handle,
         thread,
         reader,
-        asks,
+        follow_ups,
     } = run(folder.path());
     let head = handle.head();
     for input in [start(), watch(1, false), accepted(1)] {
@@ -596,7 +602,7 @@ async fn a_stop_finishes_what_is_queued_and_closes_the_store_cleanly() {
         head.has_changed().is_err(),
         "those who wait for the head wake up"
     );
-    drop((reader, asks));
+    drop((reader, follow_ups));
     // Numbers are skipped after another boot unless the stop was clean.
     let (writer, reader) = open(folder.path(), "another boot");
     assert_eq!(
@@ -724,7 +730,7 @@ fn watch_many(count: u16) -> Input {
         spk,
         label: None,
         depths: Vec::new(),
-        past: Past::Leave,
+        baseline: Baseline::Skip,
     };
     Input::Watch {
         scripts: many(count).into_iter().map(request).collect(),

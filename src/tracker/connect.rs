@@ -5,7 +5,7 @@ use bitcoin::{BlockHash, OutPoint, Transaction, Txid};
 use super::event::{Cause, EventKind};
 use super::fingerprints::TxFingerprints;
 use super::raw::{BlockTx, object};
-use super::step::Step;
+use super::transition::TransitionBuilder;
 use super::{
     ApplyError, BlockId, BlockRow, OutputRow, RawBlock, RawTx, Spend, Status, Tracker, Transition,
     TxRow, View,
@@ -22,10 +22,10 @@ impl Tracker {
         if let Some(tip) = self.tip {
             return Err(ApplyError::AlreadyStarted { tip });
         }
-        let mut step = Step::new(self, view, now);
+        let mut builder = TransitionBuilder::new(self, view, now);
         let mut tip = None;
         for (height, (hash, time)) in (first_height..).zip(blocks) {
-            step.draft.put_block(
+            builder.draft.put_block(
                 height,
                 Some(BlockRow {
                     hash: *hash,
@@ -40,14 +40,14 @@ impl Tracker {
             });
         }
         if let Some(tip) = tip {
-            step.draft.set_tip(None, tip);
-            step.tracker.tip = Some(tip);
+            builder.draft.set_tip(None, tip);
+            builder.tracker.tip = Some(tip);
             // Scripts that were added before any block was known are covered from the next one on.
-            step.reopen_coverage(view, tip.height)?;
+            builder.reopen_coverage(view, tip.height)?;
         }
         // Nothing is watched before the start, so there is nothing to tell.
         Ok(Transition {
-            changes: step.draft.into_changes(),
+            changes: builder.draft.into_changes(),
             ..Transition::default()
         })
     }
@@ -75,37 +75,37 @@ impl Tracker {
         };
         let transactions = u32::try_from(txs.len()).unwrap_or(u32::MAX);
         let id = BlockId { height, hash };
-        let mut step = Step::new(self, view, now);
+        let mut builder = TransitionBuilder::new(self, view, now);
         let (mut touched, mut children) = (Vec::new(), Vec::new());
         for (position, BlockTx { tx, txid, prints }) in (0..).zip(txs) {
-            let mempool = &step.tracker.mempool;
+            let mempool = &builder.tracker.mempool;
             let conflicts = mempool.conflicts(&txid, prints.spends());
-            step.displace(&conflicts, Status::Conflicted { by: txid })?;
+            builder.displace(&conflicts, Status::Conflicted { by: txid })?;
             // Without touches it mattered to a script that is being forgotten.
-            let is_tracked = step.tracker.mempool.is_tracked(&txid);
-            if (is_tracked || step.may_concern(&prints))
+            let is_tracked = builder.tracker.mempool.is_tracked(&txid);
+            if (is_tracked || builder.may_concern(&prints))
                 && let Some(tx) = object(tx.as_ref())
             {
-                let touches = step.activate(txid, &tx, Some(height))?;
+                let touches = builder.activate(txid, &tx, Some(height))?;
                 if is_tracked || !touches.is_empty() {
                     let status = Status::Confirmed {
                         block: id,
                         position,
                     };
-                    step.record(txid, &tx, status, touches)?;
+                    builder.record(txid, &tx, status, touches)?;
                     touched.push(txid);
                 }
             }
             // What it inherited goes with it: all its ancestors are confirmed, too.
-            let mempool = &mut step.tracker.mempool;
+            let mempool = &mut builder.tracker.mempool;
             if prints.signals || mempool.contains(&txid) {
                 children.extend(mempool.children(txid, &prints));
             }
             mempool.remove(&txid);
         }
-        step.judge_descendants(&children)?;
-        step.settle_revisits()?;
-        step.draft.put_block(
+        builder.judge_descendants(&children)?;
+        builder.settle_revisits()?;
+        builder.draft.put_block(
             height,
             Some(BlockRow {
                 hash,
@@ -114,16 +114,16 @@ impl Tracker {
                 found: Vec::new(),
             }),
         )?;
-        step.draft.set_tip(Some(old_tip), id);
-        step.tracker.tip = Some(id);
+        builder.draft.set_tip(Some(old_tip), id);
+        builder.tracker.tip = Some(id);
 
-        let mut tail = step.reached_depths(id)?;
+        let mut tail = builder.reached_depths(id)?;
         tail.push(EventKind::Block {
             block: id,
             time: header.time,
             transactions,
         });
-        step.finish(Vec::new(), tail, |_| Cause::Block(hash))
+        builder.finish(Vec::new(), tail, |_| Cause::Block(hash))
     }
 
     pub(super) fn disconnect(
@@ -149,25 +149,25 @@ impl Tracker {
                 return Err(refused);
             }
         }
-        let mut step = Step::new(self, view, now);
+        let mut builder = TransitionBuilder::new(self, view, now);
         for height in (to.height + 1..=old_tip.height).rev() {
-            step.take_back(height)?;
+            builder.take_back(height)?;
         }
-        step.settle_revisits()?;
-        step.reopen_coverage(view, to.height)?;
-        step.take_back_scans(to.height)?;
-        step.draft.set_tip(Some(old_tip), to);
-        step.tracker.tip = Some(to);
+        builder.settle_revisits()?;
+        builder.reopen_coverage(view, to.height)?;
+        builder.take_back_scans(to.height)?;
+        builder.draft.set_tip(Some(old_tip), to);
+        builder.tracker.tip = Some(to);
         let reorg = EventKind::Reorg {
             old_tip,
             fork_point: to,
             depth: old_tip.height - to.height,
         };
-        step.finish(vec![reorg], Vec::new(), |_| Cause::Reorg(to.hash))
+        builder.finish(vec![reorg], Vec::new(), |_| Cause::Reorg(to.hash))
     }
 }
 
-impl<V: View> Step<'_, V> {
+impl<V: View> TransitionBuilder<'_, V> {
     /// Undoes our top block from its row: its transactions are unconfirmed again, its coinbase
     /// never was.
     fn take_back(&mut self, height: u32) -> Result<(), ApplyError> {

@@ -17,19 +17,19 @@ pub struct WatchRequest {
     pub label: Option<String>,
     /// Confirmation depths to add; empty adds none (1 is always told).
     pub depths: Vec<u8>,
-    pub past: Past,
+    pub baseline: Baseline,
 }
 
 /// What to find out about a script's past. While a baseline ([`Input::Baseline`]) is to come, its
 /// coverage says `pending`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Past {
+pub enum Baseline {
     /// Nothing: watched from now on.
-    Leave,
+    Skip,
     /// Its unspent outputs, unless they are known.
-    Find,
+    IfMissing,
     /// Its unspent outputs, even if they are known.
-    FindAgain,
+    Refresh,
 }
 
 /// One confirmed unspent output, as `scantxoutset` reports it.
@@ -44,16 +44,16 @@ pub struct FoundOutput {
 
 /// A block of our chain in which a history scan found something.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct PastBlock {
+pub struct ScannedBlock {
     pub block: BlockId,
     pub time: u32,
     /// Those that may matter, in block order. One too many does no harm.
-    pub transactions: Vec<PastTx>,
+    pub transactions: Vec<ScannedTx>,
 }
 
 /// A confirmed transaction that a history scan found.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct PastTx {
+pub struct ScannedTx {
     /// Its place in the block, 0 for the coinbase.
     pub position: u32,
     pub tx: Transaction,
@@ -82,11 +82,11 @@ pub enum ScanEnd {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Seen {
     /// Over `rawtx` alone, which also carries the transactions of blocks: if it matters, the answer
-    /// asks for a check ([`Ask::Check`]) and nothing changes.
+    /// asks for a check ([`FollowUp::Check`]) and nothing changes.
     Rawtx,
     /// The node just said that its mempool holds it, so what it conflicts with is gone.
     Accepted,
-    /// Fetched from the mempool after [`Ask::Fetch`], so it may be stale: it displaces only what is
+    /// Fetched from the mempool after [`FollowUp::Fetch`], so it may be stale: it displaces only what is
     /// marked as leaving.
     Fetched,
 }
@@ -113,16 +113,16 @@ pub enum Input {
     /// A transaction, and how it is known.
     TxSeen { tx: RawTx, seen: Seen, now: u64 },
     /// The node said that these left its mempool, not why: marked as leaving until a successor, a
-    /// block or `Settle`.
-    TxGone { txids: Vec<Txid> },
+    /// block or `EvictMissing`.
+    TxRemoved { txids: Vec<Txid> },
     /// The time for successors is over: what is still marked as leaving was evicted, but for
     /// `spared`, which left too short a while ago.
-    Settle { spared: Vec<Txid>, now: u64 },
+    EvictMissing { spared: Vec<Txid>, now: u64 },
     /// The node's whole mempool while `tip` was its tip. Ignored unless that is our tip too. What
     /// it lacks is marked as leaving, what we lack, or asked for and did not get, is asked for
-    /// ([`Ask::Fetch`]): send that first and `Settle` after it, or replacements look like
+    /// ([`FollowUp::Fetch`]): send that first and `EvictMissing` after it, or replacements look like
     /// evictions.
-    Snapshot {
+    MempoolSnapshot {
         tip: BlockHash,
         txids: BTreeSet<Txid>,
         now: u64,
@@ -180,7 +180,7 @@ pub enum Input {
         now: u64,
     },
     /// The node has no blocks below `horizon` any more: these scans leave them out.
-    SkipPast {
+    SkipPruned {
         scans: Vec<ScanId>,
         horizon: u32,
         now: u64,
@@ -189,11 +189,11 @@ pub enum Input {
     /// those of each, in the same order), all of which have come to `first` (or the input is
     /// refused, [`ApplyError::ScanMoved`]). Scans that have ended are left out. Blocks ascending;
     /// those without a find are not named.
-    Past {
+    ScanBlocks {
         scans: Vec<ScanId>,
         scripts: Vec<Arc<HashSet<ScriptHash>>>,
         first: u32,
-        blocks: Vec<PastBlock>,
+        blocks: Vec<ScannedBlock>,
         upto: BlockId,
         now: u64,
     },
@@ -211,8 +211,8 @@ pub enum Input {
 
 /// What the follower should do for the tracker.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Ask {
-    /// Ask the node whether its mempool holds this transaction; if so, send it again as
+pub enum FollowUp {
+    /// FollowUp the node whether its mempool holds this transaction; if so, send it again as
     /// [`Seen::Accepted`].
     Check(RawTx),
     /// Fetch these transactions from the node's mempool and send them as [`Seen::Fetched`]. May be
@@ -231,7 +231,7 @@ pub enum Ask {
 pub struct Transition {
     pub changes: ChangeSet,
     pub events: Vec<Event>,
-    pub asks: Vec<Ask>,
+    pub follow_ups: Vec<FollowUp>,
 }
 
 /// Why an input was refused; the tracker is as it was before, unless the error [is

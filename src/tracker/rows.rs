@@ -220,7 +220,7 @@ pub enum ScanState {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ScanRow {
     pub created: u64,
-    /// Time of the last step.
+    /// Time of the last builder.
     pub updated: u64,
     pub state: ScanState,
     /// First height that was asked for.

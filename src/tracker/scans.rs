@@ -1,4 +1,4 @@
-//! History scans as such: opened, set back, ended. What they find is in [`super::past`].
+//! History scans as such: opened, set back, ended. What they find is in [`super::scan_blocks`].
 //!
 //! A scan has thousands of scripts: they come into it in portions before its row, and leave it in
 //! portions. A complete one ends with the last of them; a cancelled one has ended at once, and is
@@ -6,9 +6,9 @@
 
 use super::event::EventKind;
 use super::input::ScanEnd;
-use super::step::Step;
+use super::transition::TransitionBuilder;
 use super::{
-    ApplyError, Ask, BlockId, Coverage, ScanId, ScanRow, ScanState, ScriptHash, Tracker,
+    ApplyError, BlockId, Coverage, FollowUp, ScanId, ScanRow, ScanState, ScriptHash, Tracker,
     Transition, View, WatchRow,
 };
 
@@ -22,10 +22,10 @@ impl Tracker {
         if view.scan(&scan)?.is_some() {
             return Err(ApplyError::ScanExists(scan));
         }
-        let mut step = Step::new(self, view, 0);
-        step.enter_scan(view, scan, scripts)?;
+        let mut builder = TransitionBuilder::new(self, view, 0);
+        builder.enter_scan(view, scan, scripts)?;
         Ok(Transition {
-            changes: step.draft.into_changes(),
+            changes: builder.draft.into_changes(),
             ..Transition::default()
         })
     }
@@ -42,9 +42,9 @@ impl Tracker {
         if view.scan(&scan)?.is_some() {
             return Err(ApplyError::ScanExists(scan));
         }
-        let mut step = Step::new(self, view, now);
+        let mut builder = TransitionBuilder::new(self, view, now);
         let before = view.scan_scripts(&scan, usize::MAX)?.len();
-        let scripts = before + step.enter_scan(view, scan, scripts)?;
+        let scripts = before + builder.enter_scan(view, scan, scripts)?;
         let row = ScanRow {
             created: now,
             updated: now,
@@ -56,28 +56,28 @@ impl Tracker {
             scripts: u32::try_from(scripts).unwrap_or(u32::MAX),
             found: 0,
         };
-        step.draft.put_scan(scan, row)?;
-        step.tracker.scans.insert(scan);
+        builder.draft.put_scan(scan, row)?;
+        builder.tracker.scans.insert(scan);
         Ok(Transition {
-            changes: step.draft.into_changes(),
+            changes: builder.draft.into_changes(),
             events: Vec::new(),
-            asks: vec![Ask::Scans],
+            follow_ups: vec![FollowUp::Scans],
         })
     }
 
-    pub(super) fn skip_past(
+    pub(super) fn skip_pruned(
         &mut self,
         view: &impl View,
         scans: &[ScanId],
         horizon: u32,
         now: u64,
     ) -> Result<Transition, ApplyError> {
-        let mut step = Step::new(self, view, now);
+        let mut builder = TransitionBuilder::new(self, view, now);
         for scan in scans {
-            let Some(row) = step.open_row(scan)?.filter(|row| row.next < horizon) else {
+            let Some(row) = builder.open_row(scan)?.filter(|row| row.next < horizon) else {
                 continue;
             };
-            step.draft.put_scan(
+            builder.draft.put_scan(
                 *scan,
                 ScanRow {
                     horizon: Some(horizon),
@@ -88,7 +88,7 @@ impl Tracker {
             )?;
         }
         Ok(Transition {
-            changes: step.draft.into_changes(),
+            changes: builder.draft.into_changes(),
             ..Transition::default()
         })
     }
@@ -100,28 +100,30 @@ impl Tracker {
         end: ScanEnd,
         now: u64,
     ) -> Result<Transition, ApplyError> {
-        let mut step = Step::new(self, view, now);
-        let row = step.open_row(&scan)?.ok_or(ApplyError::NoSuchScan(scan))?;
+        let mut builder = TransitionBuilder::new(self, view, now);
+        let row = builder
+            .open_row(&scan)?
+            .ok_or(ApplyError::NoSuchScan(scan))?;
         // Each is some rows.
-        let portion = step.tracker.portion / 2;
+        let portion = builder.tracker.portion / 2;
         let mut scripts = view.scan_scripts(&scan, portion.saturating_add(1))?;
         let is_last = scripts.len() <= portion;
         scripts.truncate(portion);
         let mut ends = Vec::new();
         if let ScanEnd::Complete(upto) = end {
-            step.tracker.must_be_ours(view, upto)?;
-            if !step.has_come_far_enough(&row, &scripts)? {
+            builder.tracker.must_be_ours(view, upto)?;
+            if !builder.has_come_far_enough(&row, &scripts)? {
                 return Err(ApplyError::ScanMoved {
                     scan,
                     height: upto.height,
                 });
             }
             for script in &scripts {
-                ends.extend(step.complete(scan, &row, script, upto)?);
+                ends.extend(builder.complete(scan, &row, script, upto)?);
             }
         }
         for script in &scripts {
-            step.draft.put_scan_script(scan, *script, false);
+            builder.draft.put_scan_script(scan, *script, false);
         }
         let state = match end {
             ScanEnd::Complete(_) if !is_last => ScanState::Open,
@@ -129,19 +131,19 @@ impl Tracker {
             ScanEnd::Cancelled => ScanState::Cancelled,
         };
         if state != ScanState::Open {
-            step.tracker.scans.remove(&scan);
-            step.asks.push(Ask::Scans);
+            builder.tracker.scans.remove(&scan);
+            builder.follow_ups.push(FollowUp::Scans);
         }
         if state == ScanState::Cancelled && !is_last {
-            step.tracker.ended_scans.insert(scan);
+            builder.tracker.ended_scans.insert(scan);
         }
         let row = ScanRow {
             state,
             updated: now,
             ..row
         };
-        step.draft.put_scan(scan, row)?;
-        step.finish(Vec::new(), ends, |_| {
+        builder.draft.put_scan(scan, row)?;
+        builder.finish(Vec::new(), ends, |_| {
             unreachable!("the end of a scan moves no output")
         })
     }
@@ -163,7 +165,7 @@ impl Tracker {
     }
 }
 
-impl<V: View> Step<'_, V> {
+impl<V: View> TransitionBuilder<'_, V> {
     pub fn open_row(&mut self, scan: &ScanId) -> Result<Option<ScanRow>, ApplyError> {
         Ok(self
             .draft

@@ -212,9 +212,9 @@ impl Tracker {
             Input::Connect { block, height, now } => self.connect(view, &block, height, now),
             Input::Disconnect { to, now } => self.disconnect(view, to, now),
             Input::TxSeen { tx, seen, now } => self.tx_seen(view, tx, seen, now),
-            Input::TxGone { txids } => Ok(self.tx_gone(&txids)),
-            Input::Settle { spared, now } => self.settle(view, &spared, now),
-            Input::Snapshot { tip, txids, .. } => Ok(self.snapshot(tip, &txids)),
+            Input::TxRemoved { txids } => Ok(self.tx_removed(&txids)),
+            Input::EvictMissing { spared, now } => self.evict_missing(view, &spared, now),
+            Input::MempoolSnapshot { tip, txids, .. } => Ok(self.snapshot(tip, &txids)),
             Input::Watch { scripts, now } => self.watch(view, scripts, WatchPart::Whole, now),
             Input::WatchPart {
                 scripts,
@@ -251,19 +251,19 @@ impl Tracker {
                 to,
                 now,
             } => self.open_scan(view, scan, scripts, from, to, now),
-            Input::SkipPast {
+            Input::SkipPruned {
                 scans,
                 horizon,
                 now,
-            } => self.skip_past(view, &scans, horizon, now),
-            Input::Past {
+            } => self.skip_pruned(view, &scans, horizon, now),
+            Input::ScanBlocks {
                 scans,
                 scripts,
                 first,
                 blocks,
                 upto,
                 now,
-            } => self.past(view, &scans, scripts, first, &blocks, upto, now),
+            } => self.scan_blocks(view, &scans, scripts, first, &blocks, upto, now),
             Input::CloseScan { scan, end, now } => self.close_scan(view, scan, end, now),
             Input::Policy(replacement) => {
                 self.replacement = replacement;

@@ -5,9 +5,9 @@ use bitcoin::{OutPoint, Txid};
 
 use super::event::{Cause, EventKind};
 use super::state::Removal;
-use super::step::Step;
+use super::transition::TransitionBuilder;
 use super::view::touches;
-use super::{ApplyError, Ask, Change, ChangeSet, ScriptHash, Tracker, Transition, View};
+use super::{ApplyError, Change, ChangeSet, FollowUp, ScriptHash, Tracker, Transition, View};
 
 impl Tracker {
     pub(super) fn unwatch(
@@ -16,24 +16,24 @@ impl Tracker {
         scripts: &[ScriptHash],
         now: u64,
     ) -> Result<Transition, ApplyError> {
-        let mut step = Step::new(self, view, now);
+        let mut builder = TransitionBuilder::new(self, view, now);
         let (mut told, mut has_left_scans) = (Vec::new(), false);
-        let mut room = step.tracker.portion;
-        let before = step.tracker.adding.clone();
+        let mut room = builder.tracker.portion;
+        let before = builder.tracker.adding.clone();
         for script in scripts {
-            let is_added = !step.tracker.adding.remove(script);
-            step.tracker.merging.take_if(|merging| merging == script);
-            let Some(row) = step.draft.watch(script)?.cloned() else {
+            let is_added = !builder.tracker.adding.remove(script);
+            builder.tracker.merging.take_if(|merging| merging == script);
+            let Some(row) = builder.draft.watch(script)?.cloned() else {
                 continue;
             };
-            has_left_scans |= step.leave_scans(view, script)?;
-            step.draft.remove_watch(script)?;
-            let fingerprint = step.tracker.fingerprints.script(&row.spk);
-            step.tracker.scripts.remove(fingerprint);
-            step.tracker.uncount_depths(&row.depths);
-            if !step.forget_rows(view, &mut Removal::of(*script), &mut room)? {
-                step.draft.put_forgetting(*script, true);
-                step.tracker.forgetting.insert(*script);
+            has_left_scans |= builder.leave_scans(view, script)?;
+            builder.draft.remove_watch(script)?;
+            let fingerprint = builder.tracker.fingerprints.script(&row.spk);
+            builder.tracker.scripts.remove(fingerprint);
+            builder.tracker.uncount_depths(&row.depths);
+            if !builder.forget_rows(view, &mut Removal::of(*script), &mut room)? {
+                builder.draft.put_forgetting(*script, true);
+                builder.tracker.forgetting.insert(*script);
             }
             // Of an add that was not finished nobody was told, but of payments.
             if is_added || (row.tx_count, row.utxo_count) != (0, 0) {
@@ -43,34 +43,34 @@ impl Tracker {
                 });
             }
         }
-        step.put_adding(before);
+        builder.put_adding(before);
         if has_left_scans {
-            step.asks.push(Ask::Scans);
+            builder.follow_ups.push(FollowUp::Scans);
         }
-        step.finish(Vec::new(), told, |_| {
+        builder.finish(Vec::new(), told, |_| {
             Cause::Removed(Txid::from_raw_hash(bitcoin::hashes::Hash::all_zeros()))
         })
     }
 
     pub(super) fn forget(&mut self, view: &impl View) -> Result<Transition, ApplyError> {
-        let mut step = Step::new(self, view, 0);
-        let mut room = step.tracker.portion;
-        step.empty_ended_scans(view, &mut room)?;
+        let mut builder = TransitionBuilder::new(self, view, 0);
+        let mut room = builder.tracker.portion;
+        builder.empty_ended_scans(view, &mut room)?;
         while room > 0 {
-            let begun = step.tracker.removal.take();
-            let next = step.tracker.forgetting.first().copied();
+            let begun = builder.tracker.removal.take();
+            let next = builder.tracker.forgetting.first().copied();
             let Some(mut removal) = begun.or(next.map(Removal::of)) else {
                 break;
             };
-            if !step.forget_rows(view, &mut removal, &mut room)? {
-                step.tracker.removal = Some(removal);
+            if !builder.forget_rows(view, &mut removal, &mut room)? {
+                builder.tracker.removal = Some(removal);
                 break;
             }
-            step.draft.put_forgetting(removal.script, false);
-            step.tracker.forgetting.remove(&removal.script);
+            builder.draft.put_forgetting(removal.script, false);
+            builder.tracker.forgetting.remove(&removal.script);
         }
         Ok(Transition {
-            changes: step.draft.into_changes(),
+            changes: builder.draft.into_changes(),
             ..Transition::default()
         })
     }
@@ -93,7 +93,7 @@ impl Tracker {
     }
 }
 
-impl<V: View> Step<'_, V> {
+impl<V: View> TransitionBuilder<'_, V> {
     /// Removes the outputs of a script and its part in transactions. At most about `room` rows,
     /// which is made less by them; answers whether none is left.
     fn forget_rows(

@@ -7,10 +7,10 @@ use bitcoin::{OutPoint, Transaction, Txid};
 use super::event::Cause;
 use super::input::{FoundOutput, Portion};
 use super::state::WatchPart;
-use super::step::Step;
+use super::transition::TransitionBuilder;
 use super::{
-    ApplyError, Ask, Balance, BlockId, Coverage, OutputRow, Past, ScriptHash, Spend, Staged,
-    Status, Tracker, Transition, View, WatchRequest, WatchRow,
+    ApplyError, Balance, Baseline, BlockId, Coverage, FollowUp, OutputRow, ScriptHash, Spend,
+    Staged, Status, Tracker, Transition, View, WatchRequest, WatchRow,
 };
 
 impl Tracker {
@@ -24,36 +24,36 @@ impl Tracker {
         if let Some(script) = self.still_forgetting(&requests) {
             return Err(ApplyError::StillForgetting(script));
         }
-        let mut step = Step::new(self, view, now);
+        let mut builder = TransitionBuilder::new(self, view, now);
         let mut fresh = Vec::new();
-        let before = step.tracker.adding.clone();
+        let before = builder.tracker.adding.clone();
         // Those of the parts before may wait for one.
         let mut wants_baseline = part == WatchPart::Last;
         for request in requests {
             let script = ScriptHash::of(&request.spk);
-            let known = step.draft.watch(&script)?.cloned();
+            let known = builder.draft.watch(&script)?.cloned();
             let is_new = known.is_none();
             match part {
-                WatchPart::Some if is_new => drop(step.tracker.adding.insert(script)),
+                WatchPart::Some if is_new => drop(builder.tracker.adding.insert(script)),
                 WatchPart::Some => {}
-                WatchPart::Whole | WatchPart::Last => drop(step.tracker.adding.remove(&script)),
+                WatchPart::Whole | WatchPart::Last => drop(builder.tracker.adding.remove(&script)),
             }
-            let mut row = known.unwrap_or_else(|| step.new_watch(&request));
+            let mut row = known.unwrap_or_else(|| builder.new_watch(&request));
             let depths: BTreeSet<u8> = row.depths.iter().copied().chain(request.depths).collect();
             let added: Vec<u8> = depths
                 .iter()
                 .copied()
                 .filter(|depth| is_new || !row.depths.contains(depth))
                 .collect();
-            step.tracker.count_depths(&added);
+            builder.tracker.count_depths(&added);
             row.depths = depths.into_iter().collect();
             if let Some(label) = request.label {
                 row.label = label;
             }
-            let wanted = match request.past {
-                Past::Leave => false,
-                Past::Find => !row.coverage.utxos_complete,
-                Past::FindAgain => true,
+            let wanted = match request.baseline {
+                Baseline::Skip => false,
+                Baseline::IfMissing => !row.coverage.utxos_complete,
+                Baseline::Refresh => true,
             };
             if wanted && !row.coverage.pending {
                 row.coverage.pending = true;
@@ -64,32 +64,36 @@ impl Tracker {
                 wants_baseline = true;
             }
             if is_new {
-                step.tracker.newest_coverage =
-                    step.tracker.newest_coverage.max(row.coverage.from_height);
-                let fingerprint = step.tracker.fingerprints.script(&row.spk);
-                step.tracker.scripts.insert(fingerprint);
+                builder.tracker.newest_coverage = builder
+                    .tracker
+                    .newest_coverage
+                    .max(row.coverage.from_height);
+                let fingerprint = builder.tracker.fingerprints.script(&row.spk);
+                builder.tracker.scripts.insert(fingerprint);
                 fresh.push(fingerprint);
             }
-            step.draft.put_watch(script, row)?;
+            builder.draft.put_watch(script, row)?;
         }
         if part == WatchPart::Last {
-            step.tracker.adding.clear();
+            builder.tracker.adding.clear();
         }
-        step.put_adding(before);
+        builder.put_adding(before);
         // One scan is for all of them.
         let wants_baseline = wants_baseline && part != WatchPart::Some;
-        step.asks.extend(wants_baseline.then_some(Ask::Baseline));
-        let paying = step.tracker.mempool.paying(fresh);
+        builder
+            .follow_ups
+            .extend(wants_baseline.then_some(FollowUp::Baseline));
+        let paying = builder.tracker.mempool.paying(fresh);
         let Some(&first) = paying.first() else {
             return Ok(Transition {
-                changes: step.draft.into_changes(),
+                changes: builder.draft.into_changes(),
                 events: Vec::new(),
-                asks: step.asks,
+                follow_ups: builder.follow_ups,
             });
         };
-        step.revisit.extend(paying);
-        step.settle_revisits()?;
-        step.finish(Vec::new(), Vec::new(), |txid| {
+        builder.revisit.extend(paying);
+        builder.settle_revisits()?;
+        builder.finish(Vec::new(), Vec::new(), |txid| {
             Cause::Transaction(txid.unwrap_or(first))
         })
     }
@@ -103,13 +107,13 @@ impl Tracker {
         now: u64,
     ) -> Result<Transition, ApplyError> {
         self.must_be_tip(block)?;
-        let mut step = Step::new(self, view, now);
-        step.merge_all_found(scripts, outputs)?;
+        let mut builder = TransitionBuilder::new(self, view, now);
+        builder.merge_all_found(scripts, outputs)?;
         for script in scripts {
-            step.end_baseline(block, *script)?;
+            builder.end_baseline(block, *script)?;
         }
-        step.settle_revisits()?;
-        step.finish(Vec::new(), Vec::new(), |_| Cause::Baseline(block.hash))
+        builder.settle_revisits()?;
+        builder.finish(Vec::new(), Vec::new(), |_| Cause::Baseline(block.hash))
     }
 }
 
@@ -129,17 +133,17 @@ impl Tracker {
             return Err(ApplyError::NotMerging(script));
         }
         self.must_be_tip(block)?;
-        let mut step = Step::new(self, view, now);
+        let mut builder = TransitionBuilder::new(self, view, now);
         if is_first {
-            step.stage(script)?;
+            builder.stage(script)?;
         }
-        step.merge_all_found(&[script], outputs)?;
+        builder.merge_all_found(&[script], outputs)?;
         let is_last = portion == Portion::Last;
         if is_last {
-            step.end_baseline(block, script)?;
+            builder.end_baseline(block, script)?;
         }
-        step.settle_revisits()?;
-        let transition = step.finish(Vec::new(), Vec::new(), |_| Cause::Baseline(block.hash))?;
+        builder.settle_revisits()?;
+        let transition = builder.finish(Vec::new(), Vec::new(), |_| Cause::Baseline(block.hash))?;
         self.merging = (!is_last).then_some(script);
         Ok(transition)
     }
@@ -153,7 +157,7 @@ impl Tracker {
     }
 }
 
-impl<V: View> Step<'_, V> {
+impl<V: View> TransitionBuilder<'_, V> {
     /// Merges those of the outputs that are of these scripts, which wait for them.
     fn merge_all_found(
         &mut self,
@@ -241,7 +245,8 @@ impl<V: View> Step<'_, V> {
             self.draft.put_watch(script, row)?;
         }
         self.tracker.newest_coverage = height.saturating_add(1);
-        self.asks.extend(wants_baseline.then_some(Ask::Baseline));
+        self.follow_ups
+            .extend(wants_baseline.then_some(FollowUp::Baseline));
         Ok(())
     }
 
@@ -397,7 +402,7 @@ mod tests {
         let (mut tracker, view) = (Tracker::new([7; 16]), MemoryView::default());
         let deposits = Txid::from_byte_array([1; 32]);
         let sweep = sweep_of(&mut tracker, deposits);
-        let mut step = Step::new(&mut tracker, &view, 0);
+        let mut builder = TransitionBuilder::new(&mut tracker, &view, 0);
         for vout in 0..3 {
             let found = FoundOutput {
                 outpoint: OutPoint {
@@ -409,9 +414,9 @@ mod tests {
                 height: 5,
                 coinbase: false,
             };
-            step.merge_found(ScriptHash::of(&spk()), &found).unwrap();
+            builder.merge_found(ScriptHash::of(&spk()), &found).unwrap();
         }
-        assert_eq!(step.revisit.into_iter().collect::<Vec<_>>(), [sweep]);
+        assert_eq!(builder.revisit.into_iter().collect::<Vec<_>>(), [sweep]);
     }
 
     #[test]
@@ -421,7 +426,7 @@ mod tests {
             spk: spk(),
             label: None,
             depths: Vec::new(),
-            past: Past::Leave,
+            baseline: Baseline::Skip,
         };
         let watched = tracker
             .watch(&view, vec![request], WatchPart::Whole, 0)
@@ -430,9 +435,9 @@ mod tests {
         let deposits = transaction(std::iter::empty(), 3);
         let txid = deposits.compute_txid();
         let sweep = sweep_of(&mut tracker, txid);
-        let mut step = Step::new(&mut tracker, &view, 0);
-        let touches = step.activate(txid, &deposits, None).unwrap();
+        let mut builder = TransitionBuilder::new(&mut tracker, &view, 0);
+        let touches = builder.activate(txid, &deposits, None).unwrap();
         assert_eq!(touches.len(), 1);
-        assert_eq!(step.revisit.into_iter().collect::<Vec<_>>(), [sweep]);
+        assert_eq!(builder.revisit.into_iter().collect::<Vec<_>>(), [sweep]);
     }
 }

@@ -7,7 +7,7 @@ pub mod world;
 mod input;
 mod jobs;
 mod nodes;
-mod truth;
+mod scan_equivalence;
 
 use std::collections::HashSet;
 use std::time::Duration;

@@ -10,7 +10,7 @@ use satwatch::bitcoind::rpc::Notification;
 use satwatch::bitcoind::zmq::{ZmqMessage, ZmqTopic};
 use satwatch::config;
 use satwatch::store::ChainInfo;
-use satwatch::tracker::{Event, Input, Past, WatchRequest};
+use satwatch::tracker::{Baseline, Event, Input, WatchRequest};
 
 use crate::bitcoind::{Bitcoind, State, index};
 use crate::calls::Line;
@@ -258,7 +258,7 @@ impl Life {
                 spk: spk(number),
                 label: None,
                 depths: vec![2],
-                past: Past::Find,
+                baseline: Baseline::IfMissing,
             }],
             now,
         });

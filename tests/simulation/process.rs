@@ -7,7 +7,8 @@ use std::time::{Duration, Instant};
 use satwatch::bitcoind::Endpoints;
 use satwatch::indexer::must_last;
 use satwatch::tracker::{
-    ApplyError, Ask, BlockId, FoundOutput, Input, MemoryView, Overlay, ScriptHash, Tracker, View,
+    ApplyError, BlockId, FollowUp, FoundOutput, Input, MemoryView, Overlay, ScriptHash, Tracker,
+    View,
 };
 use satwatch::{config, tracker::Transition};
 
@@ -83,7 +84,7 @@ pub enum Ready {
     Notices,
     Answer(usize),
     Block,
-    Ask,
+    FollowUp,
     Woken,
     Baseline,
     Forget,
@@ -100,7 +101,7 @@ pub struct Process {
     inbox: VecDeque<Job>,
     /// They were refused because scripts which they watch are still being forgotten; tried again.
     too_early: Vec<Job>,
-    asks: VecDeque<Ask>,
+    follow_ups: VecDeque<FollowUp>,
     baseline: Baseline,
 }
 
@@ -125,7 +126,7 @@ impl Process {
             fetched: VecDeque::new(),
             inbox: VecDeque::new(),
             too_early: Vec::new(),
-            asks: VecDeque::new(),
+            follow_ups: VecDeque::new(),
             baseline: Baseline::Wanted(now.instant),
         };
         process.tell(FollowerEvent::Found(endpoints.clone()), around)?;
@@ -225,8 +226,8 @@ impl Process {
         if !self.fetched.is_empty() {
             ready.push(Ready::Block);
         }
-        if !self.asks.is_empty() {
-            ready.push(Ready::Ask);
+        if !self.follow_ups.is_empty() {
+            ready.push(Ready::FollowUp);
         }
         ready
     }
@@ -252,8 +253,8 @@ impl Process {
                 Some(event) => self.tell(event, around),
                 None => Ok(()),
             },
-            Ready::Ask => match self
-                .asks
+            Ready::FollowUp => match self
+                .follow_ups
                 .pop_front()
                 .and_then(|ask| self.asked(ask, around))
             {
@@ -300,16 +301,16 @@ impl Process {
         }
     }
 
-    fn asked(&mut self, ask: Ask, around: &Around) -> Option<FollowerEvent> {
+    fn asked(&mut self, ask: FollowUp, around: &Around) -> Option<FollowerEvent> {
         match ask {
-            Ask::Baseline => {
+            FollowUp::Baseline => {
                 if matches!(self.baseline, Baseline::Wanted(_)) {
                     self.baseline = Baseline::Wanted(around.now.instant);
                 }
                 None
             }
-            Ask::Scans => None,
-            Ask::Check(_) | Ask::Fetch(_) => Some(FollowerEvent::Asked(ask)),
+            FollowUp::Scans => None,
+            FollowUp::Check(_) | FollowUp::Fetch(_) => Some(FollowerEvent::Asked(ask)),
         }
     }
 
@@ -347,7 +348,7 @@ impl Process {
                         break result;
                     }
                 };
-                while let Some(ask) = self.asks.pop_front() {
+                while let Some(ask) = self.follow_ups.pop_front() {
                     events.extend(self.asked(ask, around));
                 }
                 events.push_back(FollowerEvent::Applied(result));
@@ -417,10 +418,10 @@ impl Process {
         if let Some(doom) = around.doom {
             doom.after -= 1;
         }
-        for ask in applied.transitions.into_iter().flat_map(|it| it.asks) {
+        for ask in applied.transitions.into_iter().flat_map(|it| it.follow_ups) {
             match around.drop_asks.checked_sub(1) {
                 Some(left) => *around.drop_asks = left,
-                None => self.asks.push_back(ask),
+                None => self.follow_ups.push_back(ask),
             }
         }
         for (sender, input, result) in applied.results {

@@ -21,8 +21,8 @@ use proptest::prelude::*;
 use satwatch::indexer;
 use satwatch::store::{StoreReader, Writer};
 use satwatch::tracker::{
-    Ask, Event, EventKind, Input, MemoryView, Overlay, Phase, ScanEnd, ScanId, ScriptHash, Seen,
-    Status, Tracker, Transition, View,
+    Event, EventKind, FollowUp, Input, MemoryView, Overlay, Phase, ScanEnd, ScanId, ScriptHash,
+    Seen, Status, Tracker, Transition, View,
 };
 use tempfile::{TempDir, tempdir};
 
@@ -176,7 +176,7 @@ impl Life {
     }
 
     /// What the indexer does with the inputs that wait.
-    fn commit(&mut self, inputs: &[Input]) -> Result<Vec<Ask>, Died> {
+    fn commit(&mut self, inputs: &[Input]) -> Result<Vec<FollowUp>, Died> {
         let dies = self.deaths.contains(&self.commits)
             && matches!(self.death, Some(Death::Within | Death::Power));
         self.commits += 1;
@@ -188,10 +188,10 @@ impl Life {
             sync |= !matches!(
                 input,
                 Input::TxSeen { .. }
-                    | Input::TxGone { .. }
-                    | Input::Settle { .. }
-                    | Input::Snapshot { .. }
-                    | Input::Past { .. }
+                    | Input::TxRemoved { .. }
+                    | Input::EvictMissing { .. }
+                    | Input::MempoolSnapshot { .. }
+                    | Input::ScanBlocks { .. }
             );
             if let Input::OpenScan { scripts, .. } = input {
                 self.scanned.extend(scripts);
@@ -209,10 +209,10 @@ impl Life {
         }
         let mut number = writer.head_after(1);
         let head = writer.commit(&transitions, sync).unwrap();
-        let mut asks = Vec::new();
+        let mut follow_ups = Vec::new();
         for transition in transitions {
             self.rows.commit(&transition.changes);
-            asks.extend(transition.asks);
+            follow_ups.extend(transition.follow_ups);
             let next = number;
             number += transition.events.len() as u64;
             self.log.extend((next..).zip(transition.events));
@@ -222,7 +222,7 @@ impl Life {
         if sync {
             self.is_on_the_disk();
         }
-        Ok(asks)
+        Ok(follow_ups)
     }
 
     fn last_number(&self) -> u64 {
@@ -298,7 +298,7 @@ impl Life {
         let txids = node.mempool.iter().map(Transaction::compute_txid).collect();
         self.tell(
             node,
-            vec![Input::Snapshot {
+            vec![Input::MempoolSnapshot {
                 tip: node.tip().hash,
                 txids,
                 now,
@@ -306,7 +306,7 @@ impl Life {
         )?;
         self.tell(
             node,
-            vec![Input::Settle {
+            vec![Input::EvictMissing {
                 spared: Vec::new(),
                 now,
             }],
@@ -317,7 +317,7 @@ impl Life {
     /// Scripts whose baseline could not be asked for when it was wanted.
     fn find_pasts(&mut self, node: &Node) -> Result<(), Died> {
         match self.rows.watches.values().any(|row| row.coverage.pending) {
-            true => self.tell(node, answer(node, &self.rows, Ask::Baseline)),
+            true => self.tell(node, answer(node, &self.rows, FollowUp::Baseline)),
             false => Ok(()),
         }
     }
@@ -548,10 +548,10 @@ impl Life {
 }
 
 /// What the follower does for the tracker, with what the node says now.
-fn answer(node: &Node, rows: &MemoryView, ask: Ask) -> Vec<Input> {
+fn answer(node: &Node, rows: &MemoryView, ask: FollowUp) -> Vec<Input> {
     let now = node.now;
     match ask {
-        Ask::Check(tx) => node
+        FollowUp::Check(tx) => node
             .mempool
             .iter()
             .any(|known| known.compute_txid() == tx.txid())
@@ -562,7 +562,7 @@ fn answer(node: &Node, rows: &MemoryView, ask: Ask) -> Vec<Input> {
             })
             .into_iter()
             .collect(),
-        Ask::Fetch(txids) => {
+        FollowUp::Fetch(txids) => {
             let wanted = node
                 .mempool
                 .iter()
@@ -576,8 +576,8 @@ fn answer(node: &Node, rows: &MemoryView, ask: Ask) -> Vec<Input> {
                 .collect()
         }
         // A scan speaks for the node's tip; while ours is another, it is asked for later.
-        Ask::Baseline if rows.tip != Some(node.tip()) => Vec::new(),
-        Ask::Baseline => {
+        FollowUp::Baseline if rows.tip != Some(node.tip()) => Vec::new(),
+        FollowUp::Baseline => {
             let scripts: Vec<ScriptHash> = rows
                 .watches
                 .iter()
@@ -592,7 +592,7 @@ fn answer(node: &Node, rows: &MemoryView, ask: Ask) -> Vec<Input> {
                 now,
             }]
         }
-        Ask::Scans => Vec::new(),
+        FollowUp::Scans => Vec::new(),
     }
 }
 
@@ -627,7 +627,7 @@ fn next_of_scan(node: &Node, rows: &MemoryView, scan: ScanId) -> Option<Input> {
     let last = end.min(row.next + STRIDE) - 1;
     let blocks = node.past(scripts, row.first(), row.next..=last);
     let scope = Arc::new(scripts.iter().copied().collect::<HashSet<_>>());
-    Some(Input::Past {
+    Some(Input::ScanBlocks {
         scans: vec![scan],
         scripts: vec![scope],
         first: row.next,

@@ -13,8 +13,8 @@ use bitcoin::{
 };
 use proptest::prelude::*;
 use satwatch::tracker::{
-    Balance, BlockId, FoundOutput, Input, Past, PastBlock, PastTx, ScanId, ScriptHash, Seen,
-    WatchRequest,
+    Balance, Baseline, BlockId, FoundOutput, Input, ScanId, ScannedBlock, ScannedTx, ScriptHash,
+    Seen, WatchRequest,
 };
 
 #[derive(Debug, Clone)]
@@ -88,7 +88,7 @@ pub fn watch(number: u8, now: u64) -> Input {
         spk: spk(number),
         label: None,
         depths: vec![1, 3],
-        past: Past::Find,
+        baseline: Baseline::IfMissing,
     };
     Input::Watch {
         scripts: vec![request],
@@ -189,8 +189,8 @@ impl Node {
                 Some(victim) => {
                     let txids = self.drop_with_descendants(vec![victim.compute_txid()]);
                     vec![
-                        Input::TxGone { txids },
-                        Input::Settle {
+                        Input::TxRemoved { txids },
+                        Input::EvictMissing {
                             spared: Vec::new(),
                             now,
                         },
@@ -243,7 +243,7 @@ impl Node {
     fn accept(&mut self, tx: Transaction) -> Vec<Input> {
         let txids = self.displace_conflicts(&tx);
         self.mempool.push(tx.clone());
-        let gone = (!txids.is_empty()).then_some(Input::TxGone { txids });
+        let gone = (!txids.is_empty()).then_some(Input::TxRemoved { txids });
         gone.into_iter()
             .chain([Input::TxSeen {
                 tx: (&tx).into(),
@@ -314,8 +314,8 @@ impl Node {
             now,
         }));
         told.extend([
-            Input::TxGone { txids: gone },
-            Input::Settle {
+            Input::TxRemoved { txids: gone },
+            Input::EvictMissing {
                 spared: Vec::new(),
                 now,
             },
@@ -496,7 +496,7 @@ impl Node {
         scripts: &[ScriptHash],
         from: u32,
         heights: RangeInclusive<u32>,
-    ) -> Vec<PastBlock> {
+    ) -> Vec<ScannedBlock> {
         let mut owned: BTreeMap<OutPoint, FoundOutput> = BTreeMap::new();
         let mut past = Vec::new();
         for (height, block) in (0..=*heights.end()).zip(&self.chain) {
@@ -525,7 +525,7 @@ impl Node {
                         .into_iter()
                         .filter(|output| output.height < from)
                         .collect();
-                    transactions.push(PastTx {
+                    transactions.push(ScannedTx {
                         position,
                         tx: tx.clone(),
                         spent,
@@ -533,7 +533,7 @@ impl Node {
                 }
             }
             if heights.contains(&height) && !transactions.is_empty() {
-                past.push(PastBlock {
+                past.push(ScannedBlock {
                     block: self.id(height as usize),
                     time: block.header.time,
                     transactions,

@@ -2,9 +2,9 @@
 
 use std::collections::BTreeSet;
 
-use satwatch::tracker::{EventKind, Input, Past, ScriptHash, WatchRequest};
+use satwatch::tracker::{Baseline, EventKind, Input, ScriptHash, WatchRequest};
 
-use crate::told::{balance, coin};
+use crate::shorthand::{balance, coin};
 use crate::world::{World, script, spk, tx};
 
 impl World {
@@ -23,7 +23,7 @@ impl World {
             spk: spk(*number),
             label: None,
             depths: Vec::new(),
-            past: Past::Find,
+            baseline: Baseline::IfMissing,
         };
         let _ = self.apply(Input::WatchPart {
             scripts: numbers.iter().map(request).collect(),

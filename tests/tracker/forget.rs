@@ -1,12 +1,12 @@
 //! Scripts that are forgotten: afterwards the rows are as if they had never been watched.
 
 use satwatch::tracker::{
-    ApplyError, Balance, EventKind, Input, MemoryView, Past, ScanState, ScriptHash, Seen, View,
+    ApplyError, Balance, Baseline, EventKind, Input, MemoryView, ScanState, ScriptHash, Seen, View,
     WatchRequest,
 };
 
 use crate::runner::Stretch;
-use crate::told::{coin, out, told};
+use crate::shorthand::{coin, out, told};
 use crate::world::{World, script, spk, tx};
 
 /// The rows without a script, as somebody would make them who knows nothing of how the tracker does
@@ -60,7 +60,7 @@ impl World {
                 now: self.now,
             })
             .expect("it may always come");
-        assert!(again.changes.is_empty() && again.events.is_empty() && again.asks.is_empty());
+        assert!(again.changes.is_empty() && again.events.is_empty() && again.follow_ups.is_empty());
     }
 
     /// It is not watched any more. What it has many rows of goes in portions.
@@ -109,7 +109,7 @@ impl World {
     pub fn forget_portion(&mut self) {
         let (visible, had_some) = (self.visible(), self.tracker.has_to_forget());
         let transition = self.try_send(Input::Forget).expect("it may always come");
-        assert!(transition.events.is_empty() && transition.asks.is_empty());
+        assert!(transition.events.is_empty() && transition.follow_ups.is_empty());
         assert_eq!(had_some, !transition.changes.is_empty(), "it goes on");
         assert!(transition.changes.0.len() <= 20, "it is bounded");
         assert_eq!(self.visible(), visible, "what counts stays as it is");
@@ -258,7 +258,7 @@ fn a_script_is_not_added_while_it_is_being_forgotten_and_begins_without_anything
             spk: spk(1),
             label: None,
             depths: Vec::new(),
-            past: Past::Leave,
+            baseline: Baseline::Skip,
         }],
         now: 1,
     };

@@ -8,7 +8,7 @@ use bitcoin::{Transaction, Txid};
 use proptest::prelude::*;
 use satwatch::tracker::{Input, MemoryView, Seen, Spend, Status};
 
-use crate::ops::{Op, node_op, pick, run};
+use crate::operations::{Op, node_op, pick, run};
 use crate::world::World;
 
 #[derive(Debug, Clone)]
@@ -78,7 +78,7 @@ fn act_on(world: &mut World, act: &Act, ever: &mut Vec<Transaction>) {
             let spared = ever.iter().enumerate().filter(is_spared);
             let spared = spared.map(|(_, tx)| tx.compute_txid()).collect();
             let now = world.now;
-            let _ = world.apply(Input::Settle { spared, now });
+            let _ = world.apply(Input::EvictMissing { spared, now });
         }
         Act::Read => world.read(),
         Act::Watch { number } => {
@@ -95,7 +95,7 @@ fn act_on(world: &mut World, act: &Act, ever: &mut Vec<Transaction>) {
                     seen,
                     now: world.now,
                 },
-                None => Input::TxGone {
+                None => Input::TxRemoved {
                     txids: vec![tx.compute_txid()],
                 },
             };

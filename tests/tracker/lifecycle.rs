@@ -5,7 +5,7 @@ use bitcoin::hashes::Hash;
 use bitcoin::{BlockHash, Transaction, Txid};
 use satwatch::tracker::{Balance, Cause, Event, EventKind, Input, Phase, Seen, Status};
 
-use crate::told::{coin, out, status, told, watching};
+use crate::shorthand::{coin, out, status, told, watching};
 use crate::world::{Heard, World, script, tx};
 
 fn causes(events: &[Event]) -> Vec<Cause> {
@@ -119,7 +119,10 @@ fn a_conflict_that_the_node_announced_before_its_block_is_no_eviction() {
     let _ = (world.accept(&payment), world.accept(&child));
     let double_spend = tx(&[coin(&world, 0)], &[(9, 500)]);
     let txids = vec![payment.compute_txid(), child.compute_txid()];
-    assert_eq!(told(&world.send(Input::TxGone { txids }).events), [""; 0]);
+    assert_eq!(
+        told(&world.send(Input::TxRemoved { txids }).events),
+        [""; 0]
+    );
     let events = world.mine(9, std::slice::from_ref(&double_spend)).events;
     assert_eq!(
         told(&events),
@@ -128,7 +131,7 @@ fn a_conflict_that_the_node_announced_before_its_block_is_no_eviction() {
     assert_eq!(
         told(
             &world
-                .send(Input::Settle {
+                .send(Input::EvictMissing {
                     spared: Vec::new(),
                     now: 1
                 })
@@ -285,9 +288,9 @@ fn a_removal_and_a_return_before_the_verdict_are_nothing() {
     let payment = tx(&[coin(&world, 0)], &[(1, 700)]);
     let _ = world.accept(&payment);
     let txids = vec![payment.compute_txid(), Txid::all_zeros()];
-    let _ = world.send(Input::TxGone { txids });
+    let _ = world.send(Input::TxRemoved { txids });
     assert_eq!(told(&world.accept(&payment).events), [""; 0]);
-    let settled = world.send(Input::Settle {
+    let settled = world.send(Input::EvictMissing {
         spared: Vec::new(),
         now: 1,
     });
@@ -305,11 +308,11 @@ fn what_is_spared_is_judged_later_unless_it_descends_from_what_is_judged() {
         let _ = world.accept(tx);
     }
     let txids = txs.map(Transaction::compute_txid);
-    let _ = world.send(Input::TxGone {
+    let _ = world.send(Input::TxRemoved {
         txids: txids.to_vec(),
     });
     let mut phases_after = |spared: &[Txid]| {
-        let _ = world.send(Input::Settle {
+        let _ = world.send(Input::EvictMissing {
             spared: spared.to_vec(),
             now: 1,
         });
@@ -326,14 +329,14 @@ fn what_is_spared_is_judged_later_unless_it_descends_from_what_is_judged() {
 fn a_reading_of_another_tip_is_no_verdict() {
     let mut world = watching();
     let _ = world.accept(&tx(&[coin(&world, 0)], &[(1, 700)]));
-    let snapshot = Input::Snapshot {
+    let snapshot = Input::MempoolSnapshot {
         tip: BlockHash::all_zeros(),
         txids: Default::default(),
         now: 1,
     };
     let _ = (
         world.send(snapshot),
-        world.send(Input::Settle {
+        world.send(Input::EvictMissing {
             spared: Vec::new(),
             now: 1,
         }),
@@ -397,7 +400,7 @@ fn a_rival_that_is_leaving_makes_way_for_what_returns_from_the_stale_block() {
         seen: Seen::Accepted,
         now: 1,
     });
-    let _ = world.send(Input::TxGone {
+    let _ = world.send(Input::TxRemoved {
         txids: vec![rival.compute_txid()],
     });
     let told = told(&world.disconnect(1).events);

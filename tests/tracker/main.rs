@@ -3,15 +3,14 @@
 //! what the node's chain and mempool say (`tests/common/pretended/laws.rs`).
 
 mod adds;
+mod arbitrary_inputs;
 mod forget;
-mod held;
+mod history_scan;
 mod interleave;
-mod junk;
-mod late;
+mod late_watch;
 mod lifecycle;
 mod memory;
-mod ops;
-mod past;
+mod operations;
 mod portions;
 #[path = "../common/pretended/mod.rs"]
 #[allow(dead_code, reason = "each test binary uses its part")]
@@ -19,8 +18,9 @@ mod pretended;
 mod props;
 mod replaceable;
 mod runner;
+mod scan_equivalence;
 mod scenarios;
 mod scripts;
-mod told;
-mod truth;
+mod shorthand;
+mod stale_mempool;
 mod world;

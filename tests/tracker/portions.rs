@@ -8,7 +8,7 @@ use satwatch::tracker::{
     ApplyError, Balance, FoundOutput, Input, Portion, ScriptHash, Staged, Transition,
 };
 
-use crate::told::{balance, coin, out, told};
+use crate::shorthand::{balance, coin, out, told};
 use crate::world::{World, script, tx};
 
 impl World {

@@ -4,7 +4,7 @@ use bitcoin::transaction::Version;
 use bitcoin::{Sequence, Transaction};
 use satwatch::tracker::{EventKind, Input, Replacement, Seen};
 
-use crate::told::{coin, out, watching};
+use crate::shorthand::{coin, out, watching};
 use crate::world::{World, tx};
 
 use Replacement::{Any, Never, Signalled};

@@ -7,8 +7,8 @@ use std::sync::Arc;
 
 use bitcoin::{OutPoint, TxOut};
 use satwatch::tracker::{
-    ApplyError, BlockId, Event, EventKind, FoundOutput, Input, Past, PastBlock, PastTx, Phase,
-    ScanEnd, ScanId, ScanRow, ScanState, ScriptHash, Transition, View, WatchRequest,
+    ApplyError, Baseline, BlockId, Event, EventKind, FoundOutput, Input, Phase, ScanEnd, ScanId,
+    ScanRow, ScanState, ScannedBlock, ScannedTx, ScriptHash, Transition, View, WatchRequest,
 };
 
 use crate::memory::memory;
@@ -34,7 +34,7 @@ impl World {
             spk: spk(*number),
             label: None,
             depths: Vec::new(),
-            past: Past::Find,
+            baseline: Baseline::IfMissing,
         };
         let scripts = numbers.iter().map(find).collect();
         self.forget_all();
@@ -180,7 +180,7 @@ impl World {
                     let told = |found: &FoundOutput| {
                         too_much || firsts.iter().any(|first| found.height < *first)
                     };
-                    transactions.push(PastTx {
+                    transactions.push(ScannedTx {
                         position,
                         tx: tx.clone(),
                         spent: spent.into_iter().filter(told).collect(),
@@ -188,14 +188,14 @@ impl World {
                 }
             }
             if !transactions.is_empty() {
-                blocks.push(PastBlock {
+                blocks.push(ScannedBlock {
                     block: self.block_id(height),
                     time: block.header.time,
                     transactions,
                 });
             }
         }
-        Input::Past {
+        Input::ScanBlocks {
             scans,
             scripts,
             first,
@@ -239,7 +239,7 @@ impl World {
             }
         };
         match &input {
-            Input::Past { .. } => check_quiet(&transition),
+            Input::ScanBlocks { .. } => check_quiet(&transition),
             Input::CloseScan { scan, end, .. } => {
                 let mut scripts = rows.scan_scripts(scan, usize::MAX).unwrap();
                 let mut events = transition.events.clone();
@@ -337,9 +337,9 @@ fn check_quiet(transition: &Transition) {
         }
     }
     assert!(
-        transition.asks.is_empty(),
+        transition.follow_ups.is_empty(),
         "a scan asks for nothing: {:?}",
-        transition.asks
+        transition.follow_ups
     );
 }
 

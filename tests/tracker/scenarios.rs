@@ -3,10 +3,10 @@
 
 use bitcoin::OutPoint;
 use satwatch::tracker::{
-    ApplyError, Balance, BlockId, Input, MemoryView, Past, Seen, Status, Tracker, WatchRequest,
+    ApplyError, Balance, Baseline, BlockId, Input, MemoryView, Seen, Status, Tracker, WatchRequest,
 };
 
-use crate::told::{coin, status, told, watching};
+use crate::shorthand::{coin, status, told, watching};
 use crate::world::{World, block, script, spk, tx};
 
 #[test]
@@ -98,7 +98,7 @@ fn a_replacement_that_pays_only_strangers_names_its_successor() {
         if announced {
             let txids = vec![child.compute_txid(), payment.compute_txid()];
             assert_eq!(
-                told(&world.send(Input::TxGone { txids }).events),
+                told(&world.send(Input::TxRemoved { txids }).events),
                 [""; 0],
                 "the reason may follow at once"
             );
@@ -180,13 +180,13 @@ fn an_evicted_payment_may_come_back_and_is_not_announced_again() {
     let payment = tx(&[coin(&world, 0)], &[(1, 700)]);
     let _ = world.accept(&payment);
     world.mempool.clear();
-    let _ = world.send(Input::TxGone {
+    let _ = world.send(Input::TxRemoved {
         txids: vec![payment.compute_txid()],
     });
     assert_eq!(
         told(
             &world
-                .send(Input::Settle {
+                .send(Input::EvictMissing {
                     spared: Vec::new(),
                     now: 1
                 })
@@ -343,7 +343,7 @@ fn an_address_added_before_the_first_block_is_covered_from_the_next_one_on() {
         spk: spk(1),
         label: None,
         depths: Vec::new(),
-        past: Past::Leave,
+        baseline: Baseline::Skip,
     };
     send(
         &mut view,
@@ -373,7 +373,10 @@ fn rawtx_alone_proves_nothing_about_a_watched_script() {
         seen: Seen::Rawtx,
         now: 1,
     });
-    assert_eq!((transition.events.len(), transition.asks.len()), (0, 1));
+    assert_eq!(
+        (transition.events.len(), transition.follow_ups.len()),
+        (0, 1)
+    );
     world.check();
     world.mempool.push(payment.clone());
     let _ = world.send(Input::TxSeen {

@@ -6,9 +6,9 @@ use bitcoin::{
     Amount, OutPoint, PubkeyHash, ScriptBuf, ScriptHash as P2sh, Transaction, TxOut, WPubkeyHash,
     WScriptHash, opcodes,
 };
-use satwatch::tracker::{Balance, Coverage, Input, Past, ScriptHash, Seen, WatchRequest};
+use satwatch::tracker::{Balance, Baseline, Coverage, Input, ScriptHash, Seen, WatchRequest};
 
-use crate::told::{coin, out, told, watching};
+use crate::shorthand::{coin, out, told, watching};
 use crate::world::{World, script, tx};
 
 const KEY: [u8; 33] = [2; 33];
@@ -100,7 +100,7 @@ fn watching_all() -> World {
         spk,
         label: None,
         depths: Vec::new(),
-        past: Past::Leave,
+        baseline: Baseline::Skip,
     };
     let _ = world.send(Input::Watch {
         scripts: with_address().into_iter().map(request).collect(),
@@ -251,7 +251,7 @@ fn a_coinbase_that_comes_over_rawtx_is_never_unconfirmed() {
         assert!(
             transition.changes.is_empty()
                 && transition.events.is_empty()
-                && transition.asks.is_empty()
+                && transition.follow_ups.is_empty()
         );
     }
 }

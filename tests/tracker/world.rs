@@ -5,8 +5,8 @@ use std::ops::{Deref, DerefMut};
 
 use bitcoin::{Block, OutPoint, Transaction, Txid};
 use satwatch::tracker::{
-    ApplyError, Ask, BlockId, ChangeSet, Event, Input, MemoryView, Overlay, Past, Replacement,
-    ScriptHash, Seen, Tracker, Transition, WatchRequest,
+    ApplyError, Baseline, BlockId, ChangeSet, Event, FollowUp, Input, MemoryView, Overlay,
+    Replacement, ScriptHash, Seen, Tracker, Transition, WatchRequest,
 };
 
 use crate::pretended::laws::Kept;
@@ -119,13 +119,13 @@ impl World {
     /// Applies one input, now or [late](Self::late).
     pub fn send(&mut self, input: Input) -> Transition {
         match (&mut self.late, &input) {
-            (Some(late), Input::TxSeen { .. } | Input::TxGone { .. }) => late.push_back(input),
+            (Some(late), Input::TxSeen { .. } | Input::TxRemoved { .. }) => late.push_back(input),
             (
                 Some(_),
                 Input::Connect { .. }
                 | Input::Disconnect { .. }
-                | Input::Snapshot { .. }
-                | Input::Settle { .. },
+                | Input::MempoolSnapshot { .. }
+                | Input::EvictMissing { .. },
             ) => {}
             _ => return self.apply(input),
         }
@@ -141,10 +141,10 @@ impl World {
             self.restart();
             return transition;
         }
-        for ask in transition.asks.clone() {
+        for ask in transition.follow_ups.clone() {
             match ask {
-                Ask::Check(_) | Ask::Fetch(_) if self.deaf => {}
-                Ask::Check(tx) => {
+                FollowUp::Check(_) | FollowUp::Fetch(_) if self.deaf => {}
+                FollowUp::Check(tx) => {
                     let is_it = |known: &Transaction| known.compute_txid() == tx.txid();
                     if self.mempool.iter().any(is_it) {
                         let _ = self.apply(Input::TxSeen {
@@ -154,7 +154,7 @@ impl World {
                         });
                     }
                 }
-                Ask::Fetch(txids) => {
+                FollowUp::Fetch(txids) => {
                     let wanted: Vec<Transaction> = self
                         .mempool
                         .iter()
@@ -169,10 +169,10 @@ impl World {
                         });
                     }
                 }
-                Ask::Baseline if self.slow_scans => {}
-                Ask::Baseline => self.scan(),
+                FollowUp::Baseline if self.slow_scans => {}
+                FollowUp::Baseline => self.scan(),
                 // Scans go on when a test says so.
-                Ask::Scans => {}
+                FollowUp::Scans => {}
             }
         }
         transition
@@ -202,7 +202,7 @@ impl World {
             spk: spk(number),
             label: None,
             depths: depths.to_vec(),
-            past: Past::Find,
+            baseline: Baseline::IfMissing,
         };
         let _ = self.send(Input::Watch {
             scripts: vec![request],
@@ -242,7 +242,7 @@ impl World {
     pub fn tell(&mut self, came: &[Transaction], left: Vec<Txid>, heard: Heard) {
         match heard {
             Heard::Sequence => {
-                let _ = self.send(Input::TxGone { txids: left });
+                let _ = self.send(Input::TxRemoved { txids: left });
                 for tx in came {
                     let _ = self.send(Input::TxSeen {
                         tx: tx.into(),
@@ -250,7 +250,7 @@ impl World {
                         now: self.now,
                     });
                 }
-                let _ = self.send(Input::Settle {
+                let _ = self.send(Input::EvictMissing {
                     spared: Vec::new(),
                     now: self.now,
                 });
@@ -326,12 +326,12 @@ impl World {
     /// The whole mempool is read now.
     pub fn read(&mut self) {
         let txids = self.mempool.iter().map(|tx| tx.compute_txid()).collect();
-        let _ = self.apply(Input::Snapshot {
+        let _ = self.apply(Input::MempoolSnapshot {
             tip: self.tip().hash,
             txids,
             now: self.now,
         });
-        let _ = self.apply(Input::Settle {
+        let _ = self.apply(Input::EvictMissing {
             spared: Vec::new(),
             now: self.now,
         });

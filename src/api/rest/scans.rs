@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::respond::{self, Answer};
 use crate::api::scans::{self, Scans};
 use crate::reads::{StoreView, run_detached};
-use crate::tracker::{Past, ScanId, ScriptHash, WatchRequest};
+use crate::tracker::{Baseline, ScanId, ScriptHash, WatchRequest};
 use crate::wire::ApiError;
 use crate::wire::address::KnownAddress;
 use crate::wire::error::shortened;
@@ -179,7 +179,7 @@ fn plan(
                 spk: row.spk,
                 label: None,
                 depths: Vec::new(),
-                past: Past::Find,
+                baseline: Baseline::IfMissing,
             });
         }
     }

@@ -68,7 +68,7 @@ pub async fn add_address(scans: &Arc<Scans>, asked: AddAddress) -> Result<Answer
         spk: address.spk.clone(),
         label: asked.label.map(|Label(label)| label),
         depths: asked.confirmations.unwrap_or_default().0,
-        past: history.into(),
+        baseline: history.into(),
     };
     let (scan, done) = scans.watch(vec![request], history).await?;
     let text = address.text.clone();
@@ -134,7 +134,7 @@ fn requests(
                 spk: address.spk,
                 label,
                 depths: depths.clone(),
-                past: history.into(),
+                baseline: history.into(),
             }),
         }
     }

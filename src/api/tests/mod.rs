@@ -80,7 +80,7 @@ struct Daemon {
     scans: watch::Sender<Vec<history::ScanProgress>>,
     audits: mpsc::Receiver<history::AuditRequest>,
     thread: IndexerThread,
-    _asks: mpsc::Receiver<crate::tracker::Ask>,
+    _asks: mpsc::Receiver<crate::tracker::FollowUp>,
     folder: StoreFolder,
 }
 
@@ -114,10 +114,10 @@ impl Daemon {
             genesis: BlockHash::all_zeros(),
         };
         let (writer, reader) = store::open(folder.path(), Some(chain), NOW).unwrap();
-        let (asks, asked) = mpsc::channel(1000);
+        let (follow_ups, asked) = mpsc::channel(1000);
         let tracker = indexer::load(&reader, [7; 16]).unwrap();
         let head = writer.head();
-        let (indexer, thread) = indexer::spawn(tracker, writer, head, asks);
+        let (indexer, thread) = indexer::spawn(tracker, writer, head, follow_ups);
         let (node, status) = watch::channel(bitcoind::NodeStatus::default());
         let (scans, audits) = (watch::Sender::new(Vec::new()), mpsc::channel(1));
         let stop = CancellationToken::new();

@@ -110,13 +110,13 @@ async fn events_of_several_addresses_name_each_bad_one() {
         .post("/add_address", &json!({ "address": good }).to_string())
         .await;
     let path = format!("/events?address=bad&address={good}&address=worse");
-    let (status, code, sentence) = daemon.asks("GET", &path, &Value::Null).await;
+    let (status, code, sentence) = daemon.follow_ups("GET", &path, &Value::Null).await;
     assert_eq!((status, code.as_str()), (400, "invalid_address"));
     for bad in ["addresses[0]: This is not", "addresses[2]: This is not"] {
         assert!(sentence.contains(bad), "{sentence}");
     }
     let (_, _, sentence) = daemon
-        .asks("GET", "/events?address=bad", &Value::Null)
+        .follow_ups("GET", "/events?address=bad", &Value::Null)
         .await;
     assert!(sentence.starts_with("This is not"), "{sentence}");
 }
@@ -128,7 +128,7 @@ async fn case_09_what_people_paste_is_taken_wherever_an_address_is() {
     for form in forms(&unknown) {
         for (method, path, body, must_be_watched) in requests(&form) {
             if must_be_watched {
-                let (status, code, sentence) = daemon.asks(method, &path, &body).await;
+                let (status, code, sentence) = daemon.follow_ups(method, &path, &body).await;
                 assert_eq!(
                     (status, code.as_str()),
                     (404, "not_watched"),
@@ -142,7 +142,7 @@ async fn case_09_what_people_paste_is_taken_wherever_an_address_is() {
     for form in forms(&some) {
         for (method, path, body, must_be_watched) in requests(&form) {
             if !must_be_watched {
-                let (status, _, sentence) = daemon.asks(method, &path, &body).await;
+                let (status, _, sentence) = daemon.follow_ups(method, &path, &body).await;
                 assert!([200, 201].contains(&status), "{form:?} {path} {sentence}");
             }
         }
@@ -171,7 +171,7 @@ async fn case_09_keys_and_seeds_are_refused_and_never_shown() {
     };
     for secret in SECRETS {
         for (method, path, body, _) in requests(secret) {
-            let (status, code, sentence) = daemon.asks(method, &path, &body).await;
+            let (status, code, sentence) = daemon.follow_ups(method, &path, &body).await;
             assert_eq!(
                 (status, code.as_str()),
                 (400, "invalid_address"),
@@ -207,7 +207,7 @@ async fn case_09_keys_and_seeds_are_refused_and_never_shown() {
                 json!({"addresses": [{secret: 1}]}),
             ),
         ] {
-            let (status, _, sentence) = daemon.asks(method, &path, &body).await;
+            let (status, _, sentence) = daemon.follow_ups(method, &path, &body).await;
             assert!([400, 404].contains(&status), "{path} {status}");
             hides(secret, &sentence);
         }
@@ -226,7 +226,7 @@ async fn case_09_keys_and_seeds_are_refused_and_never_shown() {
         (SECRETS[0], format!("{head}%E2%80%8B{tail}")),
     ] {
         let (status, _, sentence) = daemon
-            .asks("GET", &format!("/adress/{path}"), &Value::Null)
+            .follow_ups("GET", &format!("/adress/{path}"), &Value::Null)
             .await;
         assert_eq!(status, 404, "{sentence}");
         assert!(sentence.contains("(not shown"), "{sentence}");
@@ -234,7 +234,7 @@ async fn case_09_keys_and_seeds_are_refused_and_never_shown() {
             ("/add_address", json!({secret: 1})),
             ("/add_address", json!({path: 1})),
         ] {
-            let (_, _, sentence) = daemon.asks("POST", path, &body).await;
+            let (_, _, sentence) = daemon.follow_ups("POST", path, &body).await;
             assert!(sentence.contains("(not shown"), "{sentence}");
         }
         client.emit(secret, json!({})).await;
@@ -274,7 +274,7 @@ async fn case_09_what_is_no_address_is_named_for_what_it_is() {
         ),
     ] {
         for (method, path, body, _) in requests(text) {
-            let (status, code, sentence) = daemon.asks(method, &path, &body).await;
+            let (status, code, sentence) = daemon.follow_ups(method, &path, &body).await;
             assert_eq!(
                 (status, code.as_str()),
                 (400, "invalid_address"),
@@ -292,7 +292,7 @@ async fn case_09_what_is_no_address_is_named_for_what_it_is() {
     }
     let mainnet = "BITCOIN:BC1QW508D6QEJXTDG4Y5R3ZARVARY0C5XW7KV8F3T4?amount=1";
     for (method, path, body, _) in requests(mainnet) {
-        let (status, code, sentence) = daemon.asks(method, &path, &body).await;
+        let (status, code, sentence) = daemon.follow_ups(method, &path, &body).await;
         assert_eq!(
             (status, code.as_str()),
             (400, "wrong_network"),

@@ -68,7 +68,7 @@ impl Daemon {
         );
         let scripts = self.reader.snapshot().scan_scripts(&scan).unwrap();
         let scripts = vec![Arc::new(scripts.into_iter().collect())];
-        let past = Input::Past {
+        let past = Input::ScanBlocks {
             scans: vec![scan],
             scripts,
             first: row.next,
@@ -495,7 +495,7 @@ async fn open_scans_are_bounded_and_the_newest_are_listed_first() {
         daemon.indexer.post(open).await.unwrap();
     }
     daemon
-        .apply(Input::Settle {
+        .apply(Input::EvictMissing {
             spared: Vec::new(),
             now: NOW,
         })
@@ -648,7 +648,7 @@ async fn what_a_scan_finds_is_history_and_no_news() {
         address(2).script_pubkey(),
         600,
     );
-    let past = |position, tx: &Transaction| crate::tracker::input::PastTx {
+    let past = |position, tx: &Transaction| crate::tracker::input::ScannedTx {
         position,
         tx: tx.clone(),
         spent: Vec::new(),
@@ -657,7 +657,7 @@ async fn what_a_scan_finds_is_history_and_no_news() {
         height: 50,
         hash: BlockHash::from_byte_array([50; 32]),
     };
-    let found = crate::tracker::input::PastBlock {
+    let found = crate::tracker::input::ScannedBlock {
         block,
         time: 1_500_000_000,
         transactions: vec![past(1, &paying), past(2, &spending)],
@@ -665,7 +665,7 @@ async fn what_a_scan_finds_is_history_and_no_news() {
     let scripts = vec![Arc::new([script(1)].into())];
     let upto = daemon.tip();
     daemon
-        .apply(Input::Past {
+        .apply(Input::ScanBlocks {
             scans: vec![scan],
             scripts,
             first: 40,

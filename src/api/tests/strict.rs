@@ -9,7 +9,7 @@ use crate::api::socket::EVENTS;
 
 impl Daemon {
     /// The status, the code and the sentence of an answer.
-    pub(super) async fn asks(
+    pub(super) async fn follow_ups(
         &self,
         method: &str,
         path: &str,
@@ -70,18 +70,20 @@ async fn case_10_every_route_refuses_what_it_does_not_know() {
     daemon
         .post("/add_address", &json!({"address": some}).to_string())
         .await;
-    let put = daemon.asks("PUT", "/consumers/shop", &json!({})).await;
+    let put = daemon
+        .follow_ups("PUT", "/consumers/shop", &json!({}))
+        .await;
     assert_eq!(put.0, 201, "{put:?}");
     let before = daemon.counts();
     let mut count = 0;
     for (method, path) in requests() {
         let with_query = format!("{path}?no_such_parameter=1");
         let refused = daemon
-            .asks(method.as_str(), &with_query, &Value::Null)
+            .follow_ups(method.as_str(), &with_query, &Value::Null)
             .await;
         assert_eq!(refused.0, 400, "{method} {with_query} {refused:?}");
         let body = json!({"no_such_field": null});
-        let in_body = daemon.asks(method.as_str(), &path, &body).await;
+        let in_body = daemon.follow_ups(method.as_str(), &path, &body).await;
         assert_eq!(in_body.0, 400, "{method} {path} {in_body:?}");
         if method != Method::HEAD {
             assert_eq!(
@@ -239,7 +241,7 @@ async fn case_10_slips_of_real_users_are_refused_with_the_nearest_name() {
             "no field is taken here",
         ),
     ] {
-        let (status, code, sentence) = daemon.asks(method, &path, &body).await;
+        let (status, code, sentence) = daemon.follow_ups(method, &path, &body).await;
         assert_eq!(
             (status, code.as_str()),
             (400, "unknown_field"),
@@ -251,7 +253,7 @@ async fn case_10_slips_of_real_users_are_refused_with_the_nearest_name() {
         );
     }
     let path = format!("/balance/{b}?amount=1");
-    let (_, _, sentence) = daemon.asks("GET", &path, &Value::Null).await;
+    let (_, _, sentence) = daemon.follow_ups("GET", &path, &Value::Null).await;
     assert!(
         sentence.contains("percent-encoded. No query parameter is taken here."),
         "{sentence}"
@@ -312,7 +314,7 @@ async fn case_10_slips_of_real_users_are_refused_with_the_nearest_name() {
 async fn a_parameter_that_is_named_twice_is_refused() {
     let daemon = Daemon::start().await;
     for path in ["/addresses?limit=1&limit=2", "/events?after=a&after=b"] {
-        let (status, code, sentence) = daemon.asks("GET", path, &Value::Null).await;
+        let (status, code, sentence) = daemon.follow_ups("GET", path, &Value::Null).await;
         assert_eq!(
             (status, code.as_str()),
             (400, "invalid_parameter"),
@@ -335,7 +337,7 @@ async fn what_the_contract_exempts_takes_anything() {
         assert_eq!(daemon.request(request).await.0, StatusCode::OK, "{path}");
     }
     for path in ["/start", "/stop"] {
-        let (status, _, sentence) = daemon.asks("POST", path, &json!({})).await;
+        let (status, _, sentence) = daemon.follow_ups("POST", path, &json!({})).await;
         assert_eq!(status, 200, "{path} {sentence}");
     }
     let mut client = daemon.client().await;

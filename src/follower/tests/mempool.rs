@@ -54,7 +54,8 @@ fn a_coinbase_and_what_is_no_transaction_are_nothing_of_the_mempool() {
 fn without_sequence_the_node_is_asked_about_what_matters() {
     let mut rig = Rig::following_at(without_sequence());
     assert_eq!(rig.rawtx(1), ["Rawtx 1"]);
-    let checks = |rig: &mut Rig, n| rig.tell(FollowerEvent::Asked(Ask::Check((&tx(n)).into())));
+    let checks =
+        |rig: &mut Rig, n| rig.tell(FollowerEvent::Asked(FollowUp::Check((&tx(n)).into())));
     assert_eq!(checks(&mut rig, 1), ["InMempool 1"]);
     assert_eq!(checks(&mut rig, 2), [""; 0], "one batch after the other");
     assert_eq!(checks(&mut rig, 3), [""; 0]);
@@ -84,10 +85,10 @@ fn without_sequence_the_node_is_asked_about_what_matters() {
 #[test]
 fn what_left_is_judged_when_its_successor_is_out_of_time() {
     let mut rig = Rig::following();
-    assert_eq!(rig.removed(1, 5), ["TxGone 1"]);
+    assert_eq!(rig.removed(1, 5), ["TxRemoved 1"]);
     assert_eq!(rig.sleeps(), 250);
     assert_eq!(rig.pass(249), [""; 0]);
-    assert_eq!(rig.pass(1), ["Settle"]);
+    assert_eq!(rig.pass(1), ["EvictMissing"]);
     assert!(rig.sleeps() > 1000);
 }
 
@@ -97,8 +98,8 @@ fn what_left_later_is_judged_later() {
     rig.removed(1, 5);
     rig.pass(200);
     rig.removed(2, 6);
-    assert_eq!(rig.pass(50), ["Settle but 1"]);
-    assert_eq!(rig.pass(200), ["Settle"]);
+    assert_eq!(rig.pass(50), ["EvictMissing but 1"]);
+    assert_eq!(rig.pass(200), ["EvictMissing"]);
 }
 
 #[test]
@@ -108,7 +109,7 @@ fn what_left_is_not_judged_while_its_successor_is_fetched() {
     rig.accepted(2, 6);
     assert_eq!(rig.pass(250), [""; 0]);
     assert_eq!(rig.give(&[2], &[2]), ["Fetched 2"]);
-    assert_eq!(rig.pass(0), ["Settle"]);
+    assert_eq!(rig.pass(0), ["EvictMissing"]);
 }
 
 /// Handled late, because the indexer held the follower up: the successor waits in the feed.
@@ -120,7 +121,7 @@ fn what_left_is_not_judged_while_notices_wait() {
     assert_eq!(rig.rawtx(2), [""; 0]);
     assert_eq!(rig.accepted(2, 6), ["Accepted 2"]);
     assert_eq!(rig.sleeps(), 0);
-    assert_eq!(rig.pass(0), ["Settle"]);
+    assert_eq!(rig.pass(0), ["EvictMissing"]);
 }
 
 /// Its verdict would be one on all that the reading did not hold.
@@ -128,23 +129,23 @@ fn what_left_is_not_judged_while_notices_wait() {
 fn what_left_is_not_judged_while_what_a_reading_brought_is_fetched() {
     let mut rig = Rig::following();
     reading_after_reconnect(&mut rig);
-    rig.asks = vec![Ask::Fetch(vec![txid(1)])];
-    assert_eq!(rig.read(&[1], 9), ["Snapshot 1", "Transactions 1"]);
+    rig.follow_ups = vec![FollowUp::Fetch(vec![txid(1)])];
+    assert_eq!(rig.read(&[1], 9), ["MempoolSnapshot 1", "Transactions 1"]);
     rig.removed(2, 10);
     assert_eq!(rig.pass(5000), [""; 0]);
-    assert_eq!(rig.give(&[1], &[1]), ["Fetched 1", "Settle but 1"]);
-    assert_eq!(rig.pass(0), ["Settle"]);
+    assert_eq!(rig.give(&[1], &[1]), ["Fetched 1", "EvictMissing but 1"]);
+    assert_eq!(rig.pass(0), ["EvictMissing"]);
 }
 
 #[test]
 fn fetches_without_pause_do_not_put_the_verdict_off_for_ever() {
     let mut rig = Rig::following();
     reading_after_reconnect(&mut rig);
-    rig.asks = vec![Ask::Fetch(vec![txid(1)])];
+    rig.follow_ups = vec![FollowUp::Fetch(vec![txid(1)])];
     rig.read(&[1], 9);
     rig.removed(2, 10);
     assert_eq!(rig.pass(59_000), [""; 0]);
-    assert_eq!(rig.pass(1000), ["Settle"]);
+    assert_eq!(rig.pass(1000), ["EvictMissing"]);
 }
 
 #[test]
@@ -160,7 +161,7 @@ fn what_left_is_not_judged_while_a_block_is_looked_for() {
     assert_eq!(rig.fetched(&next), ["Connect 101"]);
     assert_eq!(rig.tell(FollowerEvent::Fetched(None)), ["Look"]);
     assert_eq!(rig.looked(101, Relation::Same), [""; 0]);
-    assert_eq!(rig.pass(0), ["Settle"]);
+    assert_eq!(rig.pass(0), ["EvictMissing"]);
 }
 
 #[test]
@@ -172,7 +173,7 @@ fn what_left_is_not_judged_while_a_block_is_under_way() {
     rig.announced(next.block_hash());
     assert_eq!(rig.pass(400), [""; 0]);
     assert_eq!(rig.rawblock(&next), ["Connect 101"]);
-    assert_eq!(rig.pass(0), ["Settle"]);
+    assert_eq!(rig.pass(0), ["EvictMissing"]);
 }
 
 #[test]
@@ -197,9 +198,12 @@ fn a_reading_brings_what_was_missed_and_then_the_verdict() {
     // Told meanwhile, and not in the list yet.
     rig.rawtx(3);
     rig.accepted(3, 9);
-    rig.asks = vec![Ask::Fetch(vec![txid(1), txid(2)])];
-    assert_eq!(rig.read(&[1, 2], 9), ["Snapshot 3", "Transactions 2"]);
-    assert_eq!(rig.give(&[1, 2], &[1]), ["Fetched 1", "Settle"]);
+    rig.follow_ups = vec![FollowUp::Fetch(vec![txid(1), txid(2)])];
+    assert_eq!(
+        rig.read(&[1, 2], 9),
+        ["MempoolSnapshot 3", "Transactions 2"]
+    );
+    assert_eq!(rig.give(&[1, 2], &[1]), ["Fetched 1", "EvictMissing"]);
     assert_eq!(rig.repairs(), 1);
 }
 
@@ -207,15 +211,15 @@ fn a_reading_brings_what_was_missed_and_then_the_verdict() {
 fn what_came_may_make_others_matter_before_the_verdict() {
     let mut rig = Rig::following();
     reading_after_reconnect(&mut rig);
-    rig.asks = vec![Ask::Fetch(vec![txid(1)])];
+    rig.follow_ups = vec![FollowUp::Fetch(vec![txid(1)])];
     rig.read(&[1, 2], 9);
-    rig.asks = vec![Ask::Fetch(vec![txid(2)])];
+    rig.follow_ups = vec![FollowUp::Fetch(vec![txid(2)])];
     assert_eq!(
         rig.give(&[1], &[1]),
-        ["Fetched 1", "Settle", "Transactions 1"]
+        ["Fetched 1", "EvictMissing", "Transactions 1"]
     );
     assert_eq!(rig.reason().as_deref(), Some("reading bitcoind's mempool"));
-    assert_eq!(rig.give(&[2], &[2]), ["Fetched 2", "Settle"]);
+    assert_eq!(rig.give(&[2], &[2]), ["Fetched 2", "EvictMissing"]);
     assert_eq!(rig.reason(), None);
     assert_eq!(rig.repairs(), 0, "nobody was there to hear of it");
 }
@@ -238,7 +242,7 @@ fn a_round_from_before_the_feed_was_away_is_no_proof_that_nothing_is_missing() {
     for break_off in broken {
         let mut rig = Rig::following();
         reading_after_reconnect(&mut rig);
-        rig.asks = vec![Ask::Fetch(vec![txid(1)])];
+        rig.follow_ups = vec![FollowUp::Fetch(vec![txid(1)])];
         rig.read(&[1], 9);
         break_off(&mut rig);
         fetched(&mut rig);
@@ -264,8 +268,11 @@ fn what_left_during_a_reading_has_its_time() {
     let mut rig = Rig::following();
     reading_after_reconnect(&mut rig);
     rig.removed(1, 9);
-    assert_eq!(rig.read(&[1], 9), ["Snapshot 0", "Settle but 1"]);
-    assert_eq!(rig.pass(250), ["Settle"]);
+    assert_eq!(
+        rig.read(&[1], 9),
+        ["MempoolSnapshot 0", "EvictMissing but 1"]
+    );
+    assert_eq!(rig.pass(250), ["EvictMissing"]);
 }
 
 /// Found by `tests/simulation`: the feed came seconds late, and what the mempool held was told
@@ -300,14 +307,14 @@ fn what_was_asked_before_a_reading_is_asked_again_after_it() {
     assert_eq!(rig.give(&[1], &[1]), ["Transactions 1"]);
     assert_eq!(rig.removed(1, 6), [""; 0]);
     assert_eq!(rig.give(&[1], &[]), ["Transactions 1"], "it may be back");
-    assert_eq!(rig.give(&[1], &[]), ["Settle"]);
+    assert_eq!(rig.give(&[1], &[]), ["EvictMissing"]);
 }
 
 #[test]
 fn what_a_reading_lacks_is_not_judged_while_blocks_are_missing() {
     let mut rig = Rig::following();
     reading_after_reconnect(&mut rig);
-    rig.asks = vec![Ask::Fetch(vec![txid(1)])];
+    rig.follow_ups = vec![FollowUp::Fetch(vec![txid(1)])];
     rig.read(&[1], 9);
     rig.rawblock(&block(id(7).hash, 1));
     let next = block(rig.tip_hash(), 1);
@@ -315,7 +322,7 @@ fn what_a_reading_lacks_is_not_judged_while_blocks_are_missing() {
     assert_eq!(rig.give(&[1], &[1]), ["Fetched 1"]);
     assert_eq!(rig.fetched(&next), ["Connect 101"]);
     assert_eq!(rig.tell(FollowerEvent::Fetched(None)), ["Look"]);
-    assert_eq!(rig.looked(101, Relation::Same), ["Settle"]);
+    assert_eq!(rig.looked(101, Relation::Same), ["EvictMissing"]);
 }
 
 #[test]
@@ -396,7 +403,7 @@ fn what_is_fetched_is_told_parents_first() {
     let parent = tx(1);
     let child = spending(OutPoint::new(parent.compute_txid(), 0), 2);
     let txids = vec![child.compute_txid(), parent.compute_txid()];
-    rig.tell(FollowerEvent::Asked(Ask::Fetch(txids.clone())));
+    rig.tell(FollowerEvent::Asked(FollowUp::Fetch(txids.clone())));
     let tip = rig.tip;
     let said = rig.answer(Answer::Transactions {
         txids,
@@ -414,7 +421,7 @@ fn the_poll_leaves_the_mempool_to_a_feed_that_tells_everything() {
     rig.looked(100, Relation::Same);
     rig.until("ReadMempool");
     rig.now.instant += Duration::from_millis(500);
-    assert_eq!(rig.read(&[], 1), ["Snapshot 0", "Settle"]);
+    assert_eq!(rig.read(&[], 1), ["MempoolSnapshot 0", "EvictMissing"]);
     let interval = Duration::from_secs(1);
     (rig.follower.interval, rig.follower.next_poll) = (interval, rig.now.instant);
     let mut rested = 0;
@@ -432,7 +439,7 @@ fn what_the_poll_finds_in_the_mempool_counts_as_a_repair() {
     assert!(rig.pass(3_600_000).contains(&"Look".to_owned()));
     rig.looked(100, Relation::Same);
     rig.until("ReadMempool");
-    rig.asks = vec![Ask::Fetch(vec![txid(1)])];
+    rig.follow_ups = vec![FollowUp::Fetch(vec![txid(1)])];
     rig.read(&[1], 9);
     rig.give(&[1], &[1]);
     assert_eq!(rig.repairs(), 1);
@@ -444,7 +451,11 @@ fn what_the_poll_finds_in_the_mempool_counts_as_a_repair() {
 fn the_tracker_is_told_which_transactions_the_node_lets_be_replaced_when_that_changes() {
     let mut rig = Rig::following();
     reading_after_reconnect(&mut rig);
-    assert_eq!(rig.read(&[], 9), ["Snapshot 0", "Settle"], "as it was");
+    assert_eq!(
+        rig.read(&[], 9),
+        ["MempoolSnapshot 0", "EvictMissing"],
+        "as it was"
+    );
     reading_after_reconnect(&mut rig);
     let info = MempoolInfo {
         fullrbf: Some(false),
@@ -466,7 +477,7 @@ fn what_was_announced_before_a_reading_does_not_meet_its_transaction_after_it() 
 #[test]
 fn what_was_checked_before_a_reading_is_checked_again_after_it() {
     let mut rig = Rig::following_at(without_sequence());
-    let ask = FollowerEvent::Asked(Ask::Check((&tx(1)).into()));
+    let ask = FollowerEvent::Asked(FollowUp::Check((&tx(1)).into()));
     assert_eq!(rig.tell(ask), ["InMempool 1"]);
     reading_after_reconnect(&mut rig);
     rig.read(&[2], 9);

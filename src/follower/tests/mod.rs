@@ -30,7 +30,7 @@ use crate::config;
 use crate::follower::fork::{Relation, TipComparison};
 use crate::follower::mempool_snapshot::{MempoolRead, MempoolSnapshot};
 use crate::tracker::raw::object;
-use crate::tracker::{ApplyError, Ask, BlockId, Input, RawTx};
+use crate::tracker::{ApplyError, BlockId, FollowUp, Input, RawTx};
 
 const WALL: u64 = 1_700_000_000_000;
 /// Between two polls.
@@ -44,7 +44,7 @@ struct Rig {
     /// The tracker refuses the next input.
     refuse: bool,
     /// What the tracker asks because of the next input.
-    asks: Vec<Ask>,
+    follow_ups: Vec<FollowUp>,
     /// Calls without an answer.
     open: Vec<&'static str>,
 }
@@ -125,10 +125,10 @@ fn words(action: &Action) -> String {
             Input::Connect { height, .. } => format!("Connect {height}"),
             Input::Disconnect { to, .. } => format!("Disconnect {}", to.height),
             Input::TxSeen { tx, seen, .. } => format!("{seen:?} {}", number(tx)),
-            Input::TxGone { txids } => format!("TxGone {}", txids.len()),
-            Input::Settle { spared, .. } if spared.is_empty() => "Settle".into(),
-            Input::Settle { spared, .. } => format!("Settle but {}", spared.len()),
-            Input::Snapshot { txids, .. } => format!("Snapshot {}", txids.len()),
+            Input::TxRemoved { txids } => format!("TxRemoved {}", txids.len()),
+            Input::EvictMissing { spared, .. } if spared.is_empty() => "EvictMissing".into(),
+            Input::EvictMissing { spared, .. } => format!("EvictMissing but {}", spared.len()),
+            Input::MempoolSnapshot { txids, .. } => format!("MempoolSnapshot {}", txids.len()),
             Input::Policy(_) => "Policy".into(),
             other => panic!("not of the follower: {other:?}"),
         },
@@ -179,7 +179,7 @@ impl Rig {
             now,
             tip,
             refuse: false,
-            asks: Vec::new(),
+            follow_ups: Vec::new(),
             open: Vec::new(),
         }
     }
@@ -196,14 +196,17 @@ impl Rig {
             ["Subscribe", "Inspect", "Look"]
         );
         assert_eq!(rig.looked(100, Relation::Same), ["ReadMempool"]);
-        assert_eq!(rig.read(&[], 1), ["Policy", "Snapshot 0", "Settle"]);
+        assert_eq!(
+            rig.read(&[], 1),
+            ["Policy", "MempoolSnapshot 0", "EvictMissing"]
+        );
         let offered = [endpoints.rawtx, endpoints.rawblock, endpoints.sequence];
         let topics = ZmqTopic::ALL.into_iter().zip(offered);
         let topics = topics.filter_map(|(topic, offered)| offered.map(|_| topic));
         rig.notice(Notice::Connected(topics.collect()));
         assert_eq!(rig.pass(50), ["Look"]);
         assert_eq!(rig.looked(100, Relation::Same), ["ReadMempool"]);
-        assert_eq!(rig.read(&[], 1), ["Snapshot 0", "Settle"]);
+        assert_eq!(rig.read(&[], 1), ["MempoolSnapshot 0", "EvictMissing"]);
         assert_eq!(rig.reason(), None);
         rig
     }
@@ -217,7 +220,7 @@ impl Rig {
                 match action {
                     Action::Call(call) => self.open.push(name(&call)),
                     Action::Apply(input) => {
-                        events.extend(self.asks.drain(..).map(FollowerEvent::Asked));
+                        events.extend(self.follow_ups.drain(..).map(FollowerEvent::Asked));
                         events.push_back(FollowerEvent::Applied(self.apply(input)));
                     }
                     _ => {}

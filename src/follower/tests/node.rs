@@ -205,7 +205,7 @@ fn what_a_feed_tells_that_the_node_does_not_list_is_a_reason_to_ask() {
     assert_eq!(rig.announced(next.block_hash()), [""; 0]);
     assert_eq!(rig.pass(50), ["Look"]);
     rig.looked(100, Relation::Same);
-    assert_eq!(rig.removed(1, 5), [""; 0], "and not TxGone");
+    assert_eq!(rig.removed(1, 5), [""; 0], "and not TxRemoved");
     rig.until("Look");
     rig.looked(100, Relation::Same);
     rig.until("ReadMempool");
@@ -286,7 +286,7 @@ fn stopped_it_takes_no_news_and_says_so() {
         rig.accepted(1, 5),
         rig.removed(1, 6),
         rig.announced(next.block_hash()),
-        rig.tell(FollowerEvent::Asked(Ask::Fetch(vec![txid(1)]))),
+        rig.tell(FollowerEvent::Asked(FollowUp::Fetch(vec![txid(1)]))),
     ] {
         assert_eq!(said, [""; 0]);
     }

@@ -12,7 +12,7 @@ use crate::bitcoind::{NodeError, NodeErrorKind, Rpc};
 use crate::history::{Interrupted, blocking};
 use crate::store::{StoreError, StoreReader};
 use crate::tracker::input::FoundOutput;
-use crate::tracker::{BlockId, PastBlock, PastTx, ScanId, ScanRow, ScriptHash, Status};
+use crate::tracker::{BlockId, ScanId, ScanRow, ScannedBlock, ScannedTx, ScriptHash, Status};
 
 /// Above this many scripts block filters name nearly every block.
 const FILTERED: usize = 20_000;
@@ -139,7 +139,7 @@ pub(super) async fn past_block(
     rpc: &Rpc,
     fetched: Fetched,
     hits: Vec<Hit>,
-) -> Result<PastBlock, Interrupted> {
+) -> Result<ScannedBlock, Interrupted> {
     let told = match fetched.spent {
         Some(Spent::Told(told)) => told,
         _ if hits.iter().any(|hit| !hit.unknown_prevouts.is_empty()) => {
@@ -160,7 +160,7 @@ pub(super) async fn past_block(
     let told: HashMap<_, _> = told.collect();
     let transactions = hits.into_iter().map(|hit| {
         let spent = hit.unknown_prevouts.iter();
-        Some(PastTx {
+        Some(ScannedTx {
             position: hit.position,
             tx: hit.tx,
             spent: spent
@@ -169,7 +169,7 @@ pub(super) async fn past_block(
         })
     });
     let transactions = transactions.collect::<Option<_>>();
-    Ok(PastBlock {
+    Ok(ScannedBlock {
         block: fetched.block,
         time: fetched.raw.header().time,
         transactions: transactions.ok_or(MalformedBlock("a block without an input that it has"))?,

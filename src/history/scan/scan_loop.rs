@@ -24,7 +24,7 @@ use crate::clock::now_ms;
 use crate::history::{Interrupted, NodeContext, blocking};
 use crate::indexer::InputRefused;
 use crate::store::StoreError;
-use crate::tracker::{BlockId, Input, PastBlock, ScanEnd, ScanId, ScanRow, ScanState};
+use crate::tracker::{BlockId, Input, ScanEnd, ScanId, ScanRow, ScanState, ScannedBlock};
 
 /// Also how long we may be off the node's tip before that is told.
 const ROUND: Duration = Duration::from_millis(250);
@@ -353,7 +353,7 @@ impl Runner {
             "bitcoind has no blocks below height {horizon} any more: {} history scans begin there",
             scans.len()
         );
-        self.apply(Input::SkipPast {
+        self.apply(Input::SkipPruned {
             scans: scans.to_vec(),
             horizon,
             now: now_ms(),
@@ -438,12 +438,12 @@ impl Runner {
         &mut self,
         batch: &ScanBatch,
         first: u32,
-        blocks: Vec<PastBlock>,
+        blocks: Vec<ScannedBlock>,
         upto: BlockId,
     ) -> Result<(), Interrupted> {
         let scans: Vec<_> = batch.members.iter().map(|(scan, _)| *scan).collect();
         let now = now_ms();
-        self.apply(Input::Past {
+        self.apply(Input::ScanBlocks {
             scans: scans.clone(),
             scripts: batch.scripts.clone(),
             first,

@@ -7,7 +7,7 @@ use serde::de::value::MapAccessDeserializer;
 use serde::de::{Deserializer, Error, MapAccess, Unexpected, Visitor};
 
 use super::types::{Height, Whole};
-use crate::tracker::Past;
+use crate::tracker::Baseline;
 use crate::wire::error::ApiError;
 
 /// How many blocks to look back.
@@ -67,11 +67,11 @@ impl<'de> Deserialize<'de> for HistoryOption {
     }
 }
 
-impl From<HistoryOption> for Past {
+impl From<HistoryOption> for Baseline {
     fn from(history: HistoryOption) -> Self {
         match history {
-            HistoryOption::None => Self::Leave,
-            HistoryOption::Utxo | HistoryOption::From(_) => Self::Find,
+            HistoryOption::None => Self::Skip,
+            HistoryOption::Utxo | HistoryOption::From(_) => Self::IfMissing,
         }
     }
 }

@@ -10,8 +10,8 @@ use bitcoin::hashes::Hash;
 use bitcoin::{Amount, Block, BlockHash, OutPoint, ScriptBuf, Transaction, TxIn, TxOut, Txid};
 use proptest::prelude::*;
 use satwatch::tracker::{
-    BlockId, FoundOutput, Input, MemoryView, Past, PastBlock, PastTx, Portion, ScanEnd, ScanId,
-    ScriptHash, Seen, Tracker, WatchRequest,
+    Baseline, BlockId, FoundOutput, Input, MemoryView, Portion, ScanEnd, ScanId, ScannedBlock,
+    ScannedTx, ScriptHash, Seen, Tracker, WatchRequest,
 };
 
 use crate::pretended::laws::check_against;
@@ -258,14 +258,14 @@ impl Heap {
                 seen: *seen,
                 now,
             },
-            Act::Gone(indexes) => Input::TxGone {
+            Act::Gone(indexes) => Input::TxRemoved {
                 txids: indexes.iter().map(|index| self.txid(*index)).collect(),
             },
-            Act::Settle(spared) => Input::Settle {
+            Act::Settle(spared) => Input::EvictMissing {
                 spared: spared.iter().map(|index| self.txid(*index)).collect(),
                 now,
             },
-            Act::Reload => Input::Settle {
+            Act::Reload => Input::EvictMissing {
                 spared: Vec::new(),
                 now,
             },
@@ -315,7 +315,7 @@ impl Heap {
                 } else {
                     BlockHash::all_zeros()
                 };
-                Input::Snapshot {
+                Input::MempoolSnapshot {
                     tip,
                     txids: txids.iter().map(|index| self.txid(*index)).collect(),
                     now,
@@ -326,13 +326,17 @@ impl Heap {
                 depths,
                 again,
             } => {
-                let past = if *again { Past::FindAgain } else { Past::Find };
+                let baseline = if *again {
+                    Baseline::Refresh
+                } else {
+                    Baseline::IfMissing
+                };
                 Input::Watch {
                     scripts: vec![WatchRequest {
                         spk: spk(*script),
                         label: None,
                         depths: depths.clone(),
-                        past,
+                        baseline,
                     }],
                     now,
                 }
@@ -342,7 +346,7 @@ impl Heap {
                     spk: spk(*number),
                     label: None,
                     depths: Vec::new(),
-                    past: Past::Find,
+                    baseline: Baseline::IfMissing,
                 };
                 Input::WatchPart {
                     scripts: scripts.iter().map(request).collect(),
@@ -403,7 +407,7 @@ impl Heap {
                     now,
                 }
             }
-            Act::Skip { scans, horizon } => Input::SkipPast {
+            Act::Skip { scans, horizon } => Input::SkipPruned {
                 scans: scans.iter().map(|number| scan(*number)).collect(),
                 horizon: *horizon,
                 now,
@@ -440,7 +444,7 @@ impl Heap {
             .and_then(|scan| self.view.scans.get(scan))
             .map_or(0, |row| row.next);
         let spent: Vec<FoundOutput> = spent.iter().map(|found| self.found(found)).collect();
-        let one = |index: &u8| PastTx {
+        let one = |index: &u8| ScannedTx {
             position: u32::from(*index),
             tx: self.tx(*index),
             spent: spent.clone(),
@@ -453,7 +457,7 @@ impl Heap {
         blocks.sort_by_key(|(block, _)| block.height);
         let blocks = blocks
             .into_iter()
-            .map(|(block, txs)| PastBlock {
+            .map(|(block, txs)| ScannedBlock {
                 block,
                 time: 7,
                 transactions: txs.iter().map(one).collect(),
@@ -463,7 +467,7 @@ impl Heap {
             .iter()
             .map(|scripts| Arc::new(scripts.iter().map(|number| script(*number)).collect()))
             .collect();
-        Input::Past {
+        Input::ScanBlocks {
             scans,
             scripts,
             first: first.unwrap_or(place),

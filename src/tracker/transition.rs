@@ -9,24 +9,24 @@ use super::draft::Draft;
 use super::fingerprints::{FingerprintSet, TxFingerprints};
 use super::raw::object;
 use super::{
-    ApplyError, Ask, OutputRow, RawTx, ScriptHash, Spend, Status, Touch, Tracker, TxRow, View,
+    ApplyError, FollowUp, OutputRow, RawTx, ScriptHash, Spend, Status, Touch, Tracker, TxRow, View,
 };
 
-pub(super) struct Step<'a, V> {
+pub(super) struct TransitionBuilder<'a, V> {
     pub tracker: &'a mut Tracker,
     pub draft: Draft<'a, V>,
-    pub asks: Vec<Ask>,
+    pub follow_ups: Vec<FollowUp>,
     /// Mempool transactions to be matched again: they spend an output, or pay a script, that we
     /// learned of after them.
     pub revisit: BTreeSet<Txid>,
 }
 
-impl<'a, V: View> Step<'a, V> {
+impl<'a, V: View> TransitionBuilder<'a, V> {
     pub fn new(tracker: &'a mut Tracker, view: &'a V, now: u64) -> Self {
         Self {
             tracker,
             draft: Draft::new(view, now),
-            asks: Vec::new(),
+            follow_ups: Vec::new(),
             revisit: BTreeSet::new(),
         }
     }
@@ -309,7 +309,8 @@ impl<'a, V: View> Step<'a, V> {
             }
         }
         if !unknown.is_empty() {
-            self.asks.push(Ask::Fetch(unknown.into_iter().collect()));
+            self.follow_ups
+                .push(FollowUp::Fetch(unknown.into_iter().collect()));
         }
         Ok(())
     }

@@ -235,7 +235,7 @@ fn mine(
                 )
             })
             .collect();
-        let _ = world.send(Input::TxGone { txids: left });
+        let _ = world.send(Input::TxRemoved { txids: left });
     }
     let whole = world.dies_after.is_none() && world.late.is_none();
     let events = world.mine(coinbase_to, &txs).events;

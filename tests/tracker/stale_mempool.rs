@@ -3,10 +3,10 @@
 //! looked at its chain. Baseline and history scan put that right.
 
 use bitcoin::Transaction;
-use satwatch::tracker::{Balance, Input, Past, ScanId, Seen, Status, WatchRequest};
+use satwatch::tracker::{Balance, Baseline, Input, ScanId, Seen, Status, WatchRequest};
 
 use crate::runner::Stretch;
-use crate::told::{balance, block_id, coin, history, mine, out, status, told};
+use crate::shorthand::{balance, block_id, coin, history, mine, out, status, told};
 use crate::world::{World, script, spk, tx};
 
 const BLOCK: Stretch = Stretch {
@@ -143,7 +143,7 @@ fn a_transaction_that_nobody_of_the_scan_has_to_do_with_is_left_alone() {
         spk: spk(1),
         label: None,
         depths: Vec::new(),
-        past: Past::Leave,
+        baseline: Baseline::Skip,
     };
     let _ = world.send(Input::Watch {
         scripts: vec![request],

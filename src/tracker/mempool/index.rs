@@ -13,8 +13,8 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use bitcoin::{OutPoint, Txid};
 
-use super::RawTx;
-use super::fingerprints::{BuildIdentity, Fingerprints, TxFingerprints};
+use super::super::RawTx;
+use super::super::fingerprints::{BuildIdentity, Fingerprints, TxFingerprints};
 
 #[derive(Debug)]
 struct Entry {

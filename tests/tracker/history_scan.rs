@@ -6,7 +6,7 @@ use satwatch::tracker::{
 };
 
 use crate::runner::Stretch;
-use crate::told::{balance, block_id, coin, history, mine, out, status, told};
+use crate::shorthand::{balance, block_id, coin, history, mine, out, status, told};
 use crate::world::{Heard, World, script, tx};
 
 const BLOCK: Stretch = Stretch {
@@ -370,7 +370,7 @@ fn blocks_that_the_node_has_no_more_are_left_out_and_the_coverage_says_so() {
     let spend = tx(&[out(&payment, 0)], &[(1, 600)]);
     mine(&mut world, &[&[&payment], &[], &[&spend], &[]]);
     let scan = world.open_scan(&[1], 0, None);
-    let _ = world.apply(Input::SkipPast {
+    let _ = world.apply(Input::SkipPruned {
         scans: vec![scan],
         horizon: 2,
         now: 1,
@@ -493,7 +493,7 @@ fn a_coinbase_that_is_in_two_blocks_stands_where_it_came_last() {
         // Once more over blocks that are known.
         let scan = world.open_scan(&[1], 0, Some(1));
         let (tip, now) = (world.tip(), world.now);
-        let past = Input::Past {
+        let past = Input::ScanBlocks {
             scans: vec![scan],
             scripts: vec![],
             first: 0,
@@ -587,7 +587,7 @@ fn a_stretch_that_goes_backwards_or_names_blocks_out_of_it_is_refused() {
     let mut world = World::new();
     mine(&mut world, &[&[], &[], &[]]);
     let scan = world.open_scan(&[1], 1, None);
-    let stretch = |first: u32, upto: usize, world: &World| Input::Past {
+    let stretch = |first: u32, upto: usize, world: &World| Input::ScanBlocks {
         scans: vec![scan],
         scripts: Vec::new(),
         first,
@@ -606,7 +606,7 @@ fn a_stretch_that_goes_backwards_or_names_blocks_out_of_it_is_refused() {
         ApplyError::ScanMoved { height: 2, .. }
     ));
     for heights in [&[0, 1][..], &[2, 1], &[1, 1], &[1, 3]] {
-        let Input::Past {
+        let Input::ScanBlocks {
             scans,
             scripts,
             first,
@@ -617,7 +617,7 @@ fn a_stretch_that_goes_backwards_or_names_blocks_out_of_it_is_refused() {
         else {
             unreachable!()
         };
-        let one = |height: &usize| satwatch::tracker::PastBlock {
+        let one = |height: &usize| satwatch::tracker::ScannedBlock {
             block: block_id(&world, *height),
             time: 0,
             transactions: Vec::new(),
@@ -625,7 +625,7 @@ fn a_stretch_that_goes_backwards_or_names_blocks_out_of_it_is_refused() {
         let blocks = heights.iter().map(one).collect();
         assert!(
             matches!(
-                world.refused(Input::Past {
+                world.refused(Input::ScanBlocks {
                     scans,
                     scripts,
                     first,

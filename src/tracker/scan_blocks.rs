@@ -20,8 +20,8 @@ use std::sync::Arc;
 use bitcoin::{OutPoint, Txid};
 
 use super::event::Cause;
-use super::input::{FoundOutput, PastBlock, PastTx};
-use super::step::{Step, Touches, order};
+use super::input::{FoundOutput, ScannedBlock, ScannedTx};
+use super::transition::{Touches, TransitionBuilder, order};
 use super::{
     ApplyError, BlockId, BlockRow, OutputRow, ScanId, ScanRow, ScriptHash, Spend, Status, Touch,
     Tracker, Transition, TxRow, View,
@@ -29,13 +29,13 @@ use super::{
 
 impl Tracker {
     #[allow(clippy::too_many_arguments, reason = "the fields of one input")]
-    pub(super) fn past(
+    pub(super) fn scan_blocks(
         &mut self,
         view: &impl View,
         scans: &[ScanId],
         scripts: Vec<Arc<HashSet<ScriptHash>>>,
         first: u32,
-        blocks: &[PastBlock],
+        blocks: &[ScannedBlock],
         upto: BlockId,
         now: u64,
     ) -> Result<Transition, ApplyError> {
@@ -51,10 +51,10 @@ impl Tracker {
         for block in blocks.iter().map(|block| block.block).chain([upto]) {
             self.must_be_ours(view, block)?;
         }
-        let mut step = Step::new(self, view, now);
+        let mut builder = TransitionBuilder::new(self, view, now);
         let mut rows = Vec::with_capacity(scans.len());
         for (place, scan) in scans.iter().enumerate() {
-            match step.open_row(scan)? {
+            match builder.open_row(scan)? {
                 Some(row) if row.next == first => rows.push((place, *scan, row)),
                 Some(_) => {
                     return Err(ApplyError::ScanMoved {
@@ -72,14 +72,14 @@ impl Tracker {
         }
         let mut scope = Scope::new(scripts);
         for block in blocks {
-            step.past_block(&mut scope, block)?;
+            builder.scanned_block(&mut scope, block)?;
         }
         for (place, scan, row) in rows {
             let (next, found) = (
                 upto.height.saturating_add(1),
                 row.found.saturating_add(scope.found_for(place)),
             );
-            step.draft.put_scan(
+            builder.draft.put_scan(
                 scan,
                 ScanRow {
                     next,
@@ -89,7 +89,7 @@ impl Tracker {
                 },
             )?;
         }
-        step.finish_past(|_| Cause::Baseline(upto.hash))
+        builder.finish_scan_blocks(|_| Cause::Baseline(upto.hash))
     }
 }
 
@@ -146,34 +146,38 @@ impl Scope {
     }
 }
 
-impl<V: View> Step<'_, V> {
-    fn past_block(&mut self, scope: &mut Scope, past: &PastBlock) -> Result<(), ApplyError> {
+impl<V: View> TransitionBuilder<'_, V> {
+    fn scanned_block(
+        &mut self,
+        scope: &mut Scope,
+        scanned: &ScannedBlock,
+    ) -> Result<(), ApplyError> {
         let mut touched = Vec::new();
-        for tx in &past.transactions {
+        for tx in &scanned.transactions {
             let txid = tx.tx.compute_txid();
-            let touches = self.past_tx(scope, txid, past.block.height, tx)?;
+            let touches = self.scanned_tx(scope, txid, scanned.block.height, tx)?;
             if !touches.is_empty() {
-                self.record_past(scope, txid, past, tx, touches)?;
+                self.record_scanned(scope, txid, scanned, tx, touches)?;
                 touched.push((tx.position, txid));
             }
         }
         match touched.is_empty() {
             true => Ok(()),
-            false => self.add_touched(past, touched),
+            false => self.add_touched(scanned, touched),
         }
     }
 
     /// What one transaction of a past block does to the scripts of `scope`, with its spends
     /// written. Nothing is written if it does nothing to them.
-    fn past_tx(
+    fn scanned_tx(
         &mut self,
         scope: &Scope,
         txid: Txid,
         height: u32,
-        past: &PastTx,
+        scanned: &ScannedTx,
     ) -> Result<Vec<Touch>, ApplyError> {
         let mut touches = Touches::default();
-        for output in &past.tx.output {
+        for output in &scanned.tx.output {
             if let Some(script) = self
                 .watched_script(&output.script_pubkey)?
                 .filter(|script| scope.contains(script))
@@ -181,10 +185,15 @@ impl<V: View> Step<'_, V> {
                 touches.add(script, output.value.to_sat(), 0)?;
             }
         }
-        let known = past.spent.iter().map(|found| (found.outpoint, found));
+        let known = scanned.spent.iter().map(|found| (found.outpoint, found));
         let known: HashMap<OutPoint, &FoundOutput> = known.collect();
         let mut spends = Vec::new();
-        for input in past.tx.input.iter().filter(|_| !past.tx.is_coinbase()) {
+        for input in scanned
+            .tx
+            .input
+            .iter()
+            .filter(|_| !scanned.tx.is_coinbase())
+        {
             let outpoint = input.previous_output;
             let Some(row) = self.past_output(scope, &outpoint, &known)? else {
                 continue;
@@ -200,7 +209,7 @@ impl<V: View> Step<'_, V> {
         if touches.is_empty() {
             return Ok(Vec::new());
         }
-        self.drop_unconfirmed_outputs(txid, &past.tx)?;
+        self.drop_unconfirmed_outputs(txid, &scanned.tx)?;
         for (outpoint, row) in spends {
             self.put_output(
                 outpoint,
@@ -290,16 +299,16 @@ impl<V: View> Step<'_, V> {
     }
 
     /// Writes where the transaction stood.
-    fn record_past(
+    fn record_scanned(
         &mut self,
         scope: &mut Scope,
         txid: Txid,
-        past: &PastBlock,
-        tx: &PastTx,
+        scanned: &ScannedBlock,
+        tx: &ScannedTx,
         touches: Vec<Touch>,
     ) -> Result<(), ApplyError> {
         let status = Status::Confirmed {
-            block: past.block,
+            block: scanned.block,
             position: tx.position,
         };
         let known = self.draft.tx(&txid)?.cloned();
@@ -316,14 +325,14 @@ impl<V: View> Step<'_, V> {
             tx: tx.tx.clone(),
             status,
             inherits: false,
-            first_seen: self.draft.now().min(u64::from(past.time) * 1000),
-            order: order(past.block.height, tx.position),
+            first_seen: self.draft.now().min(u64::from(scanned.time) * 1000),
+            order: order(scanned.block.height, tx.position),
             touches: Vec::new(),
         });
         // A txid that is in two blocks (BIP-30) stands where it came last; one whose place a
         // baseline could not know gets it.
         let status = match row.status {
-            Status::Confirmed { block, .. } if block.height > past.block.height => row.status,
+            Status::Confirmed { block, .. } if block.height > scanned.block.height => row.status,
             _ => status,
         };
         self.tracker.mempool.remove(&txid);
@@ -332,16 +341,20 @@ impl<V: View> Step<'_, V> {
     }
 
     /// Adds transactions to a block's list of what it has to take back, in block order.
-    fn add_touched(&mut self, past: &PastBlock, new: Vec<(u32, Txid)>) -> Result<(), ApplyError> {
+    fn add_touched(
+        &mut self,
+        scanned: &ScannedBlock,
+        new: Vec<(u32, Txid)>,
+    ) -> Result<(), ApplyError> {
         let empty = BlockRow {
-            hash: past.block.hash,
-            time: past.time,
+            hash: scanned.block.hash,
+            time: scanned.time,
             touched: Vec::new(),
             found: Vec::new(),
         };
         let block = self
             .draft
-            .block(past.block.height)?
+            .block(scanned.block.height)?
             .cloned()
             .unwrap_or(empty);
         let mut touched = Vec::with_capacity(block.touched.len() + new.len());
@@ -360,6 +373,6 @@ impl<V: View> Step<'_, V> {
         touched.dedup();
         let touched = touched.into_iter().map(|(_, txid)| txid).collect();
         self.draft
-            .put_block(past.block.height, Some(BlockRow { touched, ..block }))
+            .put_block(scanned.block.height, Some(BlockRow { touched, ..block }))
     }
 }

@@ -2,9 +2,9 @@
 //! makes of it.
 
 use bitcoin::OutPoint;
-use satwatch::tracker::{ApplyError, Balance, EventKind, Input, Past, Seen, WatchRequest};
+use satwatch::tracker::{ApplyError, Balance, Baseline, EventKind, Input, Seen, WatchRequest};
 
-use crate::told::{balance, coin, out, told, watching};
+use crate::shorthand::{balance, coin, out, told, watching};
 use crate::world::{Heard, World, script, spk, tx};
 
 #[test]
@@ -48,13 +48,13 @@ fn what_an_answer_did_not_bring_is_asked_for_again_with_every_reading() {
             unconfirmed: 200
         }
     );
-    let transition = world.send(Input::Snapshot {
+    let transition = world.send(Input::MempoolSnapshot {
         tip: world.tip().hash,
         txids: [payment.compute_txid()].into(),
         now: 1,
     });
     assert!(
-        transition.asks.is_empty(),
+        transition.follow_ups.is_empty(),
         "it is not asked for once it has come"
     );
     world.check();
@@ -105,7 +105,7 @@ fn what_a_scan_found_in_a_block_stays_there_though_the_node_takes_the_block_back
             now: 1,
         });
         assert!(
-            transition.events.is_empty() && transition.asks.is_empty(),
+            transition.events.is_empty() && transition.follow_ups.is_empty(),
             "{seen:?}: {transition:?}"
         );
         world.snapshot();
@@ -388,7 +388,7 @@ fn a_scan_counts_for_scripts_that_wait_for_it_and_never_twice() {
         spk: spk(1),
         label: None,
         depths: Vec::new(),
-        past: Past::FindAgain,
+        baseline: Baseline::Refresh,
     };
     let _ = world.send(Input::Watch {
         scripts: vec![again],
@@ -425,7 +425,7 @@ fn a_stranger_that_turned_out_to_matter_is_not_asked_for_once_its_block_has_come
     });
     let transition = world.mine(9, &[payment, spend]);
     assert_eq!(
-        (told(&transition.events), transition.asks),
+        (told(&transition.events), transition.follow_ups),
         (vec!["new 2".to_owned(), "block".to_owned()], Vec::new())
     );
     world.check();

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use bitcoin::Txid;
 
 use super::event::{Cause, Event, EventKind, TxSummary};
-use super::step::Step;
+use super::transition::TransitionBuilder;
 use super::{ApplyError, ScriptHash, Status, Touch, Transition, TxRow, View};
 
 /// New transactions of each script, in the order in which they were met; scripts, too.
@@ -30,7 +30,7 @@ impl NewByScript {
     }
 }
 
-impl<V: View> Step<'_, V> {
+impl<V: View> TransitionBuilder<'_, V> {
     /// Ends the transition: `first` and `last` are events about the chain and depths, around those
     /// about scripts; `cause` names the cause of a balance change, given the first transaction that
     /// moved the script.
@@ -62,7 +62,7 @@ impl<V: View> Step<'_, V> {
 
     /// Ends a transition about the past: transactions that it found are not announced, only what it
     /// corrects is told.
-    pub fn finish_past(
+    pub fn finish_scan_blocks(
         mut self,
         cause: impl Fn(Option<Txid>) -> Cause,
     ) -> Result<Transition, ApplyError> {
@@ -89,7 +89,7 @@ impl<V: View> Step<'_, V> {
         Transition {
             changes: self.draft.into_changes(),
             events,
-            asks: self.asks,
+            follow_ups: self.follow_ups,
         }
     }
 

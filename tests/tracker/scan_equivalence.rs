@@ -8,10 +8,10 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use bitcoin::{OutPoint, Txid};
 use proptest::prelude::*;
 use satwatch::tracker::{
-    Balance, Input, OutputRow, Past, ScanEnd, ScriptHash, Status, WatchRequest,
+    Balance, Baseline, Input, OutputRow, ScanEnd, ScriptHash, Status, WatchRequest,
 };
 
-use crate::ops::{Op, node_op, pick, run};
+use crate::operations::{Op, node_op, pick, run};
 use crate::runner::Stretch;
 use crate::world::{World, script, spk};
 
@@ -219,13 +219,13 @@ impl Life {
                     return;
                 };
                 let horizon = world.tip().height * u32::from(*horizon) / 255;
-                let _ = world.apply(Input::SkipPast {
+                let _ = world.apply(Input::SkipPruned {
                     scans: vec![scan],
                     horizon,
                     now: world.now,
                 });
                 let again = world
-                    .try_send(Input::SkipPast {
+                    .try_send(Input::SkipPruned {
                         scans: vec![scan],
                         horizon,
                         now: world.now,
@@ -315,12 +315,16 @@ impl Life {
 }
 
 fn add(world: &mut World, number: u8, past: bool) {
-    let past = if past { Past::Find } else { Past::Leave };
+    let baseline = if past {
+        Baseline::IfMissing
+    } else {
+        Baseline::Skip
+    };
     let request = WatchRequest {
         spk: spk(number),
         label: None,
         depths: vec![2],
-        past,
+        baseline,
     };
     world.forget_all();
     world.watched.insert(number);

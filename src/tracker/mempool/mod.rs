@@ -1,13 +1,17 @@
 //! The mempool: transactions that come, that leave, and the node's whole view of it.
 
+mod index;
+
 use std::collections::{BTreeSet, HashSet};
 
 use bitcoin::{BlockHash, OutPoint, Transaction, Txid};
 
 use super::event::Cause;
 use super::input::Seen;
-use super::step::Step;
-use super::{ApplyError, Ask, RawTx, Replacement, Status, Tracker, Transition, View};
+use super::transition::TransitionBuilder;
+pub(super) use index::Mempool;
+
+use super::{ApplyError, FollowUp, RawTx, Replacement, Status, Tracker, Transition, View};
 
 impl Tracker {
     pub(super) fn tx_seen(
@@ -32,21 +36,21 @@ impl Tracker {
         {
             return Ok(Transition::default());
         }
-        let mut step = Step::new(self, view, now);
-        let Some(object) = step.concerning(&tx, &prints)? else {
-            step.displace(&conflicts, Status::Replaced { by: txid })?;
-            step.insert(&tx, prints, false)?;
-            return step.finish(Vec::new(), Vec::new(), |_| Cause::Transaction(txid));
+        let mut builder = TransitionBuilder::new(self, view, now);
+        let Some(object) = builder.concerning(&tx, &prints)? else {
+            builder.displace(&conflicts, Status::Replaced { by: txid })?;
+            builder.insert(&tx, prints, false)?;
+            return builder.finish(Vec::new(), Vec::new(), |_| Cause::Transaction(txid));
         };
-        if step.is_confirmed(&txid, &object)? {
+        if builder.is_confirmed(&txid, &object)? {
             return Ok(Transition::default());
         }
-        step.displace(&conflicts, Status::Replaced { by: txid })?;
-        let touches = step.activate(txid, &object, None)?;
-        step.insert(&tx, prints, true)?;
-        step.record(txid, &object, Status::Mempool, touches)?;
-        step.settle_revisits()?;
-        step.finish(Vec::new(), Vec::new(), |_| Cause::Transaction(txid))
+        builder.displace(&conflicts, Status::Replaced { by: txid })?;
+        let touches = builder.activate(txid, &object, None)?;
+        builder.insert(&tx, prints, true)?;
+        builder.record(txid, &object, Status::Mempool, touches)?;
+        builder.settle_revisits()?;
+        builder.finish(Vec::new(), Vec::new(), |_| Cause::Transaction(txid))
     }
 
     /// A transaction that may as well be one of a block. It is believed when it matters to nobody;
@@ -64,16 +68,16 @@ impl Tracker {
         let prints = tx.fingerprints(&self.fingerprints);
         let doubtful = self.mempool.contains(&txid)
             || !self.mempool.conflicts(&txid, prints.spends()).is_empty();
-        let mut step = Step::new(self, view, now);
-        let object = step.concerning(&tx, &prints)?;
+        let mut builder = TransitionBuilder::new(self, view, now);
+        let object = builder.concerning(&tx, &prints)?;
         if let Some(object) = &object
-            && step.is_confirmed(&txid, object)?
+            && builder.is_confirmed(&txid, object)?
         {
             return Ok(Transition::default());
         }
         if object.is_some() || doubtful {
             return Ok(Transition {
-                asks: vec![Ask::Check(tx)],
+                follow_ups: vec![FollowUp::Check(tx)],
                 ..Transition::default()
             });
         }
@@ -82,40 +86,40 @@ impl Tracker {
         Ok(Transition::default())
     }
 
-    pub(super) fn tx_gone(&mut self, txids: &[Txid]) -> Transition {
+    pub(super) fn tx_removed(&mut self, txids: &[Txid]) -> Transition {
         for txid in txids {
             self.mempool.mark_leaving(*txid);
         }
         Transition::default()
     }
 
-    pub(super) fn settle(
+    pub(super) fn evict_missing(
         &mut self,
         view: &impl View,
         spared: &[Txid],
         now: u64,
     ) -> Result<Transition, ApplyError> {
         let leaving = self.out_of_time(spared);
-        let mut step = Step::new(self, view, now);
+        let mut builder = TransitionBuilder::new(self, view, now);
         for &txid in &leaving {
-            let tracked = step.tracker.mempool.is_tracked(&txid);
-            step.tracker.mempool.remove(&txid);
+            let tracked = builder.tracker.mempool.is_tracked(&txid);
+            builder.tracker.mempool.remove(&txid);
             if tracked {
-                step.retire(txid, Status::Evicted)?;
+                builder.retire(txid, Status::Evicted)?;
             }
         }
         // Now the index is what the node holds, as far as it was read: what came in another order
         // than it happened is put right.
-        if step.tracker.replacement == Replacement::Signalled {
-            step.judge(step.tracker.mempool.misjudged())?;
+        if builder.tracker.replacement == Replacement::Signalled {
+            builder.judge(builder.tracker.mempool.misjudged())?;
         }
         let Some(&first) = leaving.first() else {
             return Ok(Transition {
-                changes: step.draft.into_changes(),
+                changes: builder.draft.into_changes(),
                 ..Transition::default()
             });
         };
-        step.finish(Vec::new(), Vec::new(), |txid| {
+        builder.finish(Vec::new(), Vec::new(), |txid| {
             Cause::Removed(txid.unwrap_or(first))
         })
     }
@@ -142,8 +146,8 @@ impl Tracker {
         }
         let missing = self.mempool.read(txids);
         Transition {
-            asks: (!missing.is_empty())
-                .then_some(Ask::Fetch(missing))
+            follow_ups: (!missing.is_empty())
+                .then_some(FollowUp::Fetch(missing))
                 .into_iter()
                 .collect(),
             ..Transition::default()
@@ -151,7 +155,7 @@ impl Tracker {
     }
 }
 
-impl<V: View> Step<'_, V> {
+impl<V: View> TransitionBuilder<'_, V> {
     /// Whether the transaction is in a block of our chain, as far as our rows tell: its own row, or
     /// an output of it that a scan found. The node may say otherwise before we hear that it took
     /// the block back; what it holds then is read after our disconnect.
