@@ -86,8 +86,8 @@ pub enum Seen {
     Rawtx,
     /// The node just said that its mempool holds it, so what it conflicts with is gone.
     Accepted,
-    /// Fetched from the mempool after [`FollowUp::Fetch`], so it may be stale: it displaces only what is
-    /// marked as leaving.
+    /// Fetched from the mempool after [`FollowUp::Fetch`], so it may be stale: it displaces only what
+    /// is marked as leaving.
     Fetched,
 }
 
@@ -120,8 +120,8 @@ pub enum Input {
     EvictMissing { spared: Vec<Txid>, now: u64 },
     /// The node's whole mempool while `tip` was its tip. Ignored unless that is our tip too. What
     /// it lacks is marked as leaving, what we lack, or asked for and did not get, is asked for
-    /// ([`FollowUp::Fetch`]): send that first and `EvictMissing` after it, or replacements look like
-    /// evictions.
+    /// ([`FollowUp::Fetch`]): send that first and `EvictMissing` after it, or replacements look
+    /// like evictions.
     MempoolSnapshot {
         tip: BlockHash,
         txids: BTreeSet<Txid>,

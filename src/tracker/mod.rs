@@ -29,13 +29,15 @@
 //!              a spend inside the block works) and against what tracked unconfirmed transactions spend (conflicts)
 //! Disconnect   per block, newest first: its transactions go back to the mempool view, coinbases and what spends them go
 //! TxSeen       match as above; what it displaces is replaced by it
-//! TxRemoved     marked as leaving; the reason follows at once (a replacement, a block) or not at all (EvictMissing: evicted)
-//! MempoolSnapshot the node's whole mempool at our tip: what it lacks is gone, what we lack (or asked for in vain) is asked for
+//! TxRemoved    marked as leaving; the reason follows at once (a replacement, a block) or not at all (EvictMissing: evicted)
+//! MempoolSnapshot
+//!              the node's whole mempool at our tip: what it lacks is gone, what we lack (or asked for in vain) is asked for
 //! Watch        live from this very input on; tracked unconfirmed transactions are matched again, others that pay it asked for;
 //!              large adds come in WatchPart, and count as a whole or not at all
 //! Baseline     what it owned before, as of our tip: only what comes after that is covered; very many outputs come in
 //!              BaselinePart, and are shown when all of them are there
-//! OpenScan     (many scripts in ScanScripts before) its history before that is wanted; ScanBlocks brings it, in ascending order; CloseScan says that it is whole    [`scan_blocks`]
+//! OpenScan     (many scripts in ScanScripts before) its history before that is wanted; ScanBlocks brings it, ascending
+//!              [`scan_blocks`]; CloseScan says that it is whole
 //! Unwatch      as if it had never been watched; of very many rows the rest goes with Forget, in portions
 //! Forget       a portion of what is to be taken away goes: rows of scripts, scripts of ended scans
 //! Policy       which transactions the node lets be replaced

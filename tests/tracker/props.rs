@@ -14,10 +14,12 @@
 //! 7. a conflict in a block always drops what it conflicts with and its descendants, and deaths
 //!    name their cause;
 //! 8. no coinbase is ever unconfirmed;
-//! 9. nothing well-formed makes `apply` panic, and what it refuses changes nothing (`arbitrary_inputs.rs`);
+//! 9. nothing well-formed makes `apply` panic, and what it refuses changes nothing
+//!    (`arbitrary_inputs.rs`);
 //! 10. a process that dies between any two commits goes on from the rows as if nothing had
 //!     happened;
-//! 11. history scans bring what watching from the first block on would have (`scan_equivalence.rs`);
+//! 11. history scans bring what watching from the first block on would have
+//!     (`scan_equivalence.rs`);
 //! 12. a script that is forgotten counts for nothing at once and leaves nothing behind
 //!     (`forget.rs`), and memory is always what the rows say (`memory.rs`).
 
