@@ -86,8 +86,8 @@ pub enum Seen {
     Rawtx,
     /// The node just said that its mempool holds it, so what it conflicts with is gone.
     Accepted,
-    /// Fetched from the mempool after [`FollowUp::Fetch`], so it may be stale: it displaces only what
-    /// is marked as leaving.
+    /// Fetched from the mempool after [`FollowUp::Fetch`], so it may be stale: it displaces only
+    /// what is marked as leaving.
     Fetched,
 }
 
