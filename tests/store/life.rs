@@ -12,23 +12,32 @@
 //! 5. A history scan goes on from where the store says that it is; in the end everything above the
 //!    height that a coverage names is in the rows, and nothing else.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashSet};
 use std::fs::{self, File};
-use std::sync::Arc;
 
 use bitcoin::Transaction;
 use proptest::prelude::*;
 use satwatch::indexer;
 use satwatch::store::{StoreReader, Writer};
 use satwatch::tracker::{
-    Event, EventKind, FollowUp, Input, MemoryView, Overlay, Phase, ScanEnd, ScanId, ScriptHash,
-    Seen, Status, Tracker, Transition, View,
+    ChangeSet, Event, FollowUp, Input, MemoryView, Overlay, Replacement, ScanEnd, ScanId,
+    ScriptHash, Seen, Tracker, Transition, View,
 };
 use tempfile::{TempDir, tempdir};
 
 use super::crash::newest_write_ahead_log;
-use super::pretended::{Node, Op, op, watch};
+use super::operations::{FollowedNode, Op, op, watch};
+use super::pretended::laws::Kept;
+use super::pretended::scans::{Stretch, next_step};
+use super::pretended::script;
 use super::{dump, open_at};
+
+/// The pretended node lets be replaced what signals, so that inheritance counts.
+const SIGNALLED: Input = Input::Policy(Replacement::Signalled);
+const STRETCH: Stretch = Stretch {
+    blocks: 3,
+    too_much: false,
+};
 
 /// The process is dead: what was not committed never was.
 #[derive(Debug)]
@@ -51,6 +60,7 @@ struct Synced {
     bytes: u64,
     rows: MemoryView,
     events: usize,
+    transitions: usize,
 }
 
 struct Life {
@@ -60,6 +70,8 @@ struct Life {
     /// The fold of the change sets that were committed.
     rows: MemoryView,
     log: Vec<(u64, Event)>,
+    /// Every transition, with the events that it told.
+    past: Vec<(ChangeSet, Vec<Event>)>,
     /// The highest number that anybody may have seen.
     told: u64,
     boots: u32,
@@ -70,12 +82,15 @@ struct Life {
     /// Numbers of the commits that it does not live to see.
     deaths: HashSet<u32>,
     synced: Option<Synced>,
-    /// What was scanned, so that changes of transactions are told that were never announced.
-    scanned: HashSet<ScriptHash>,
 }
 
 impl Life {
-    fn begin(node: &Node, batch: usize, death: Option<Death>, deaths: HashSet<u32>) -> Self {
+    fn begin(
+        node: &FollowedNode,
+        batch: usize,
+        death: Option<Death>,
+        deaths: HashSet<u32>,
+    ) -> Self {
         let folder = tempdir().unwrap();
         let store = open_at(folder.path(), "boot-0");
         let mut life = Self {
@@ -84,6 +99,7 @@ impl Life {
             tracker: Tracker::new([7; 16]),
             rows: MemoryView::default(),
             log: Vec::new(),
+            past: Vec::new(),
             told: 0,
             boots: 0,
             commits: 0,
@@ -91,7 +107,6 @@ impl Life {
             death: None,
             deaths,
             synced: None,
-            scanned: HashSet::new(),
         };
         let genesis = &node.chain[0];
         let start = Input::Start {
@@ -99,7 +114,8 @@ impl Life {
             blocks: vec![(genesis.block_hash(), genesis.header.time)],
             now: 0,
         };
-        life.tell(node, vec![start]).expect("it cannot die yet");
+        life.tell(node, vec![SIGNALLED, start])
+            .expect("it cannot die yet");
         for number in [1, 2, 3] {
             life.tell(node, vec![watch(number, 0)])
                 .expect("it cannot die yet");
@@ -110,7 +126,7 @@ impl Life {
     }
 
     /// One piece of news; whatever it dies of, it is up again and has caught up at the end.
-    fn hear(&mut self, node: &mut Node, op: &Op, now: u64) {
+    fn hear(&mut self, node: &mut FollowedNode, op: &Op, now: u64) {
         let mut news = node.happen(op, now);
         if let Op::Cancel { scan } = op {
             let open = self.rows.open_scans();
@@ -142,17 +158,18 @@ impl Life {
     }
 
     /// Each open scan goes on a little.
-    fn scan(&mut self, node: &Node) -> Result<(), Died> {
+    fn scan(&mut self, node: &FollowedNode) -> Result<(), Died> {
         for scan in self.rows.open_scans() {
-            if let Some(input) = next_of_scan(node, &self.rows, scan) {
-                self.tell(node, vec![input])?;
+            if self.rows.tip == Some(node.tip()) {
+                let input = next_step(node, &self.rows, scan, STRETCH, node.now);
+                self.tell(node, input.into_iter().collect())?;
             }
         }
         Ok(())
     }
 
     /// Until no scan is open.
-    fn scan_all(&mut self, node: &Node) {
+    fn scan_all(&mut self, node: &FollowedNode) {
         for _ in 0..10_000 {
             if self.rows.open_scans().is_empty() {
                 return;
@@ -165,7 +182,7 @@ impl Life {
     }
 
     /// Inputs and what the tracker asks for in answer to them.
-    fn tell(&mut self, node: &Node, news: Vec<Input>) -> Result<(), Died> {
+    fn tell(&mut self, node: &FollowedNode, news: Vec<Input>) -> Result<(), Died> {
         for inputs in news.chunks(self.batch) {
             let asks = self.commit(inputs)?;
             for ask in asks {
@@ -193,9 +210,6 @@ impl Life {
                     | Input::MempoolSnapshot { .. }
                     | Input::ScanBlocks { .. }
             );
-            if let Input::OpenScan { scripts, .. } = input {
-                self.scanned.extend(scripts);
-            }
             let transition = self
                 .tracker
                 .apply(&overlay, input.clone())
@@ -215,7 +229,8 @@ impl Life {
             follow_ups.extend(transition.follow_ups);
             let next = number;
             number += transition.events.len() as u64;
-            self.log.extend((next..).zip(transition.events));
+            self.log.extend((next..).zip(transition.events.clone()));
+            self.past.push((transition.changes, transition.events));
         }
         assert_eq!((head, head), (writer.head(), self.last_number()));
         self.told = self.told.max(head);
@@ -239,6 +254,7 @@ impl Life {
                 bytes,
                 rows: self.rows.clone(),
                 events: self.log.len(),
+                transitions: self.past.len(),
             });
         }
     }
@@ -249,6 +265,7 @@ impl Life {
             self.boots += 1;
             self.rows = synced.rows;
             self.log.truncate(synced.events);
+            self.past.truncate(synced.transitions);
             let log = File::options()
                 .write(true)
                 .open(newest_write_ahead_log(self.folder.path()))
@@ -259,7 +276,7 @@ impl Life {
 
     /// A new process: it reads the rows, finds the fork point, follows the chain, reads the
     /// mempool.
-    fn resume(&mut self, node: &Node, now: u64) -> Result<(), Died> {
+    fn resume(&mut self, node: &FollowedNode, now: u64) -> Result<(), Died> {
         self.store = None;
         self.check_files();
         let (writer, reader) = open_at(self.folder.path(), &format!("boot-{}", self.boots));
@@ -277,6 +294,7 @@ impl Life {
         self.store = Some((writer, reader));
         self.is_on_the_disk();
         self.check_store();
+        self.tell(node, vec![SIGNALLED])?;
         let fork = (0..node.chain.len()).rev().find(|height| {
             let known = self.rows.blocks.get(&(*height as u32));
             known.is_some_and(|row| row.hash == node.chain[*height].block_hash())
@@ -315,7 +333,7 @@ impl Life {
     }
 
     /// Scripts whose baseline could not be asked for when it was wanted.
-    fn find_pasts(&mut self, node: &Node) -> Result<(), Died> {
+    fn find_pasts(&mut self, node: &FollowedNode) -> Result<(), Died> {
         match self.rows.watches.values().any(|row| row.coverage.pending) {
             true => self.tell(node, answer(node, &self.rows, FollowUp::Baseline)),
             false => Ok(()),
@@ -417,122 +435,19 @@ impl Life {
     }
 
     /// Rows and events say what the node says.
-    fn check_truth(&self, node: &Node) {
-        assert_eq!(self.rows.tip, Some(node.tip()));
-        for (script, row) in &self.rows.watches {
-            assert_eq!(
-                (
-                    row.balance,
-                    row.coverage.pending,
-                    self.rows.scans_of(script)
-                ),
-                (node.true_balance(script), false, Ok(vec![])),
-                "{script:?}"
-            );
-            let history = node.true_history(script);
-            for (height, txid, received, sent) in history
-                .iter()
-                .filter(|(height, ..)| *height >= row.coverage.from_height)
-            {
-                let row = self
-                    .rows
-                    .txs
-                    .get(txid)
-                    .unwrap_or_else(|| panic!("{txid} at {height} is missing for {script:?}"));
-                let touch = row
-                    .touches
-                    .iter()
-                    .find(|touch| touch.script == *script)
-                    .map(|touch| (touch.received, touch.sent));
-                assert_eq!(touch, Some((*received, *sent)), "{txid} at {height}");
-            }
+    fn check_truth(&self, node: &FollowedNode) {
+        assert_eq!(self.rows.open_scans(), []);
+        for row in self.rows.watches.values() {
+            assert!(row.coverage.utxos_complete && !row.coverage.pending);
         }
-        for (txid, row) in &self.rows.txs {
-            let height = node
-                .chain
-                .iter()
-                .position(|block| block.txdata.iter().any(|tx| tx.compute_txid() == *txid));
-            let unconfirmed = node.mempool.iter().any(|tx| tx.compute_txid() == *txid);
-            match row.status {
-                Status::Confirmed { block, .. } => assert_eq!(height, Some(block.height as usize)),
-                Status::Mempool => {
-                    assert!(unconfirmed && height.is_none(), "{txid} is unconfirmed")
-                }
-                _ => assert!(!unconfirmed && height.is_none(), "{txid} is gone"),
-            }
+        let is_watched = |number: &u8| self.rows.watches.contains_key(&script(*number));
+        Kept {
+            node,
+            view: &self.rows,
+            watched: &(1..8).filter(is_watched).collect(),
+            past: &self.past,
         }
-        self.check_log();
-    }
-
-    fn check_log(&self) {
-        let mut balances: HashMap<ScriptHash, i64> = HashMap::new();
-        let mut phases: HashMap<_, Phase> = HashMap::new();
-        let mut last = 0;
-        for (number, event) in &self.log {
-            assert!(*number > last, "numbers rise");
-            last = *number;
-            match &event.kind {
-                EventKind::BalanceChange {
-                    script, old, new, ..
-                } => {
-                    assert_eq!(
-                        old.total(),
-                        balances.insert(*script, new.total()).unwrap_or(0),
-                        "a change starts where the last one ended"
-                    );
-                }
-                EventKind::NewTransactions {
-                    script,
-                    transactions,
-                    ..
-                } => {
-                    for new in transactions {
-                        assert_eq!(
-                            phases.insert((*script, new.txid), new.status.phase()),
-                            None,
-                            "announced once"
-                        );
-                    }
-                }
-                EventKind::TransactionUpdate {
-                    script,
-                    previous,
-                    transaction,
-                    ..
-                } => {
-                    let before =
-                        phases.insert((*script, transaction.txid), transaction.status.phase());
-                    let from_history = before.is_none()
-                        && *previous == Phase::Confirmed
-                        && self.scanned.contains(script);
-                    assert!(
-                        before == Some(*previous) || from_history,
-                        "an update starts where the last one ended"
-                    );
-                }
-                EventKind::Unwatched { script, .. } => {
-                    balances.remove(script);
-                    phases.retain(|(of, _), _| of != script);
-                }
-                EventKind::Block { .. }
-                | EventKind::Reorg { .. }
-                | EventKind::ScanComplete { .. } => {}
-            }
-        }
-        for (script, row) in &self.rows.watches {
-            assert_eq!(
-                balances.get(script).copied().unwrap_or(0),
-                row.balance.total(),
-                "the last balance told is the balance"
-            );
-        }
-        for ((_, txid), phase) in phases {
-            assert_eq!(
-                self.rows.txs[&txid].status.phase(),
-                phase,
-                "the last phase told is the phase"
-            );
-        }
+        .check();
     }
 
     /// Every byte that counts: all families, but of `meta` only what follows from what was told.
@@ -548,7 +463,7 @@ impl Life {
 }
 
 /// What the follower does for the tracker, with what the node says now.
-fn answer(node: &Node, rows: &MemoryView, ask: FollowUp) -> Vec<Input> {
+fn answer(node: &FollowedNode, rows: &MemoryView, ask: FollowUp) -> Vec<Input> {
     let now = node.now;
     match ask {
         FollowUp::Check(tx) => node
@@ -596,49 +511,13 @@ fn answer(node: &Node, rows: &MemoryView, ask: FollowUp) -> Vec<Input> {
     }
 }
 
-/// What the runner of history scans does next for one; nothing while it has to wait.
-fn next_of_scan(node: &Node, rows: &MemoryView, scan: ScanId) -> Option<Input> {
-    /// Blocks of one step.
-    const STRIDE: u32 = 3;
-    let (row, now) = (&rows.scans[&scan], node.now);
-    let scripts = &rows.scan_scripts(&scan, usize::MAX).unwrap();
-    let coverages: Vec<_> = scripts
-        .iter()
-        .filter_map(|script| rows.watches.get(script))
-        .map(|watch| &watch.coverage)
-        .collect();
-    if rows.tip != Some(node.tip()) || coverages.iter().any(|coverage| coverage.pending) {
-        return None;
-    }
-    let covered = coverages
-        .iter()
-        .map(|coverage| coverage.from_height)
-        .max()
-        .unwrap_or(0);
-    let end = row.to.map_or(covered, |to| to + 1);
-    if row.next >= end {
-        let upto = node.id(row.next.saturating_sub(1) as usize);
-        return Some(Input::CloseScan {
-            scan,
-            end: ScanEnd::Complete(upto),
-            now,
-        });
-    }
-    let last = end.min(row.next + STRIDE) - 1;
-    let blocks = node.past(scripts, row.first(), row.next..=last);
-    let scope = Arc::new(scripts.iter().copied().collect::<HashSet<_>>());
-    Some(Input::ScanBlocks {
-        scans: vec![scan],
-        scripts: vec![scope],
-        first: row.next,
-        blocks,
-        upto: node.id(last as usize),
-        now,
-    })
-}
-
-fn live(ops: &[Op], batch: usize, death: Option<Death>, deaths: &HashSet<u32>) -> (Life, Node) {
-    let mut node = Node::new();
+fn live(
+    ops: &[Op],
+    batch: usize,
+    death: Option<Death>,
+    deaths: &HashSet<u32>,
+) -> (Life, FollowedNode) {
+    let mut node = FollowedNode::new();
     let mut life = Life::begin(&node, batch, death, deaths.clone());
     for (op, now) in ops.iter().zip((1..).map(|second| second * 1000)) {
         life.hear(&mut node, op, now);

@@ -9,6 +9,9 @@ mod life;
 mod log;
 mod lookup;
 mod open;
+mod operations;
+#[path = "../common/pretended/mod.rs"]
+#[allow(dead_code, reason = "each test binary uses its part")]
 mod pretended;
 mod retention;
 mod starts;

@@ -2,28 +2,17 @@
 //! are, reads the node's blocks, hands what it finds in stretches, and holds the laws of
 //! `tracker::past` against each answer.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
-use std::sync::Arc;
+use std::collections::BTreeMap;
 
-use bitcoin::{OutPoint, TxOut};
 use satwatch::tracker::{
-    ApplyError, Baseline, BlockId, Event, EventKind, FoundOutput, Input, Phase, ScanEnd, ScanId,
-    ScanRow, ScanState, ScannedBlock, ScannedTx, ScriptHash, Transition, View, WatchRequest,
+    ApplyError, Baseline, Event, EventKind, Input, Phase, ScanEnd, ScanId, ScanState, ScriptHash,
+    Transition, View, WatchRequest,
 };
 
 use crate::memory::memory;
+pub use crate::pretended::scans::Stretch;
+use crate::pretended::scans::next_step;
 use crate::world::{World, script, spk};
-
-type Created = HashMap<OutPoint, (TxOut, u32, bool)>;
-
-/// How one stretch is read.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct Stretch {
-    /// At most so many blocks.
-    pub blocks: u32,
-    /// Hand every transaction of a block, and every output that they spend.
-    pub too_much: bool,
-}
 
 impl World {
     /// Asks for the history of these scripts as the API does: first for a baseline, if they have
@@ -95,132 +84,7 @@ impl World {
 
     /// What a runner would send next.
     pub fn next_step(&self, scan: ScanId, stretch: Stretch) -> Option<Input> {
-        let row = &self.view.scans[&scan];
-        if self.waits(&scan) {
-            return None;
-        }
-        let target = self.target(scan, row);
-        if row.next > target {
-            let upto = self.block_id(target.max(row.next.saturating_sub(1)));
-            return Some(Input::CloseScan {
-                scan,
-                end: ScanEnd::Complete(upto),
-                now: self.now,
-            });
-        }
-        let as_far = |other: &ScanId| self.view.scans[other].next == row.next && !self.waits(other);
-        let scans: Vec<ScanId> = self.open_scans().into_iter().filter(as_far).collect();
-        let upto = target.min(row.next.saturating_add(stretch.blocks.max(1) - 1));
-        Some(self.stretch(scans, row.next, upto, stretch.too_much))
-    }
-
-    fn scripts_of(&self, scan: &ScanId) -> Vec<ScriptHash> {
-        self.view.scan_scripts(scan, usize::MAX).unwrap()
-    }
-
-    fn waits(&self, scan: &ScanId) -> bool {
-        self.scripts_of(scan)
-            .iter()
-            .any(|script| self.view.watches[script].coverage.pending)
-    }
-
-    /// The last height that a scan has to come to; below its place when there is nothing left.
-    fn target(&self, scan: ScanId, row: &ScanRow) -> u32 {
-        let covered = |script: &ScriptHash| self.view.watches[script].coverage.from_height;
-        let highest = self
-            .scripts_of(&scan)
-            .iter()
-            .map(covered)
-            .max()
-            .unwrap_or(0);
-        let tip = self.view.tip.expect("the tracker has a tip").height;
-        highest
-            .saturating_sub(1)
-            .min(row.to.unwrap_or(u32::MAX))
-            .min(tip)
-    }
-
-    fn block_id(&self, height: u32) -> BlockId {
-        let height = height.min(self.tip().height);
-        BlockId {
-            height,
-            hash: self.chain[height as usize].block_hash(),
-        }
-    }
-
-    fn stretch(&self, scans: Vec<ScanId>, first: u32, upto: u32, too_much: bool) -> Input {
-        let scripts: Vec<Arc<HashSet<ScriptHash>>> = scans
-            .iter()
-            .map(|scan| Arc::new(self.scripts_of(scan).into_iter().collect()))
-            .collect();
-        // Only who began above the first block needs to be told what was created below.
-        let firsts: Vec<u32> = scans
-            .iter()
-            .map(|scan| self.view.scans[scan].first())
-            .collect();
-        let created = self.created();
-        let wanted = |out: &TxOut| {
-            scripts
-                .iter()
-                .any(|scripts| scripts.contains(&ScriptHash::of(&out.script_pubkey)))
-        };
-        let mut blocks = Vec::new();
-        for height in first..=upto.min(self.tip().height) {
-            let block = &self.chain[height as usize];
-            let mut transactions = Vec::new();
-            for (position, tx) in (0..).zip(&block.txdata) {
-                let spent: Vec<FoundOutput> = tx
-                    .input
-                    .iter()
-                    .filter_map(|input| found(&created, input.previous_output))
-                    .collect();
-                let matters = tx.output.iter().any(wanted)
-                    || spent.iter().any(|found| wanted(&as_out(found)));
-                if matters || too_much {
-                    let told = |found: &FoundOutput| {
-                        too_much || firsts.iter().any(|first| found.height < *first)
-                    };
-                    transactions.push(ScannedTx {
-                        position,
-                        tx: tx.clone(),
-                        spent: spent.into_iter().filter(told).collect(),
-                    });
-                }
-            }
-            if !transactions.is_empty() {
-                blocks.push(ScannedBlock {
-                    block: self.block_id(height),
-                    time: block.header.time,
-                    transactions,
-                });
-            }
-        }
-        Input::ScanBlocks {
-            scans,
-            scripts,
-            first,
-            blocks,
-            upto: self.block_id(upto),
-            now: self.now,
-        }
-    }
-
-    /// Every output that was ever created on this chain.
-    fn created(&self) -> Created {
-        let mut created = HashMap::new();
-        for (height, block) in (0..).zip(&self.chain) {
-            for tx in &block.txdata {
-                let outputs = (0..).zip(&tx.output);
-                let txid = tx.compute_txid();
-                created.extend(outputs.map(|(vout, out)| {
-                    (
-                        OutPoint { txid, vout },
-                        (out.clone(), height, tx.is_coinbase()),
-                    )
-                }));
-            }
-        }
-        created
+        next_step(&self.node, &self.view, scan, stretch, self.now)
     }
 
     /// Sends what a runner has read, perhaps some time ago, and sends it again.
@@ -251,7 +115,7 @@ impl World {
                     events.extend(portion.events);
                 }
                 if self.view.scans[scan].state == ScanState::Open {
-                    let left = self.scripts_of(scan);
+                    let left = self.view.scan_scripts(scan, usize::MAX).unwrap();
                     scripts.retain(|script| !left.contains(script));
                     assert!(!scripts.is_empty() && !left.is_empty());
                 }
@@ -292,7 +156,7 @@ impl World {
             .map(|script| (*script, self.view.watches[script].tx_count))
             .collect();
         assert_eq!(told, expected, "scripts of scan {scan} hear of its end");
-        let left = self.scripts_of(&scan).len();
+        let left = self.view.scan_scripts(&scan, usize::MAX).unwrap().len();
         let state = match complete {
             true if left > 0 => ScanState::Open,
             true => ScanState::Complete,
@@ -341,22 +205,4 @@ fn check_quiet(transition: &Transition) {
         "a scan asks for nothing: {:?}",
         transition.follow_ups
     );
-}
-
-fn found(created: &Created, outpoint: OutPoint) -> Option<FoundOutput> {
-    let (out, height, coinbase) = created.get(&outpoint)?;
-    Some(FoundOutput {
-        outpoint,
-        spk: out.script_pubkey.clone(),
-        value: out.value,
-        height: *height,
-        coinbase: *coinbase,
-    })
-}
-
-fn as_out(found: &FoundOutput) -> TxOut {
-    TxOut {
-        value: found.value,
-        script_pubkey: found.spk.clone(),
-    }
 }

@@ -3,6 +3,7 @@
 //! of each test. [`laws`] holds what is kept against it.
 
 pub mod laws;
+pub mod scans;
 #[path = "../status_changes.rs"]
 pub mod status_changes;
 

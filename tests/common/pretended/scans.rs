@@ -1,0 +1,143 @@
+//! A pretended runner of history scans: reads from the rows how far an open scan is, reads the
+//! node's blocks, and says what is to be sent next.
+
+use std::collections::{HashMap, HashSet};
+use std::ops::RangeInclusive;
+use std::sync::Arc;
+
+use bitcoin::OutPoint;
+use satwatch::tracker::{
+    BlockId, FoundOutput, Input, MemoryView, ScanEnd, ScanId, ScannedBlock, ScannedTx, ScriptHash,
+    View,
+};
+
+use super::Node;
+
+/// How one stretch is read.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Stretch {
+    /// At most so many blocks.
+    pub blocks: u32,
+    /// Hand every transaction of a block, and every output that they spend.
+    pub too_much: bool,
+}
+
+/// What is next for a scan and all that are as far: a stretch of blocks, or its end. `None` while a
+/// baseline is to come.
+pub fn next_step(
+    node: &Node,
+    view: &MemoryView,
+    scan: ScanId,
+    stretch: Stretch,
+    now: u64,
+) -> Option<Input> {
+    let end = first_covered(view, &scan)?;
+    let (row, tip) = (&view.scans[&scan], view.tip.expect("there is a tip"));
+    let end = end
+        .min(row.to.map_or(u32::MAX, |to| to + 1))
+        .min(tip.height + 1);
+    if row.next >= end {
+        let upto = node.nearest(end.max(row.next).saturating_sub(1));
+        let end = ScanEnd::Complete(upto);
+        return Some(Input::CloseScan { scan, end, now });
+    }
+    let mut scans = view.open_scans();
+    scans
+        .retain(|other| view.scans[other].next == row.next && first_covered(view, other).is_some());
+    let scripts: Vec<Arc<HashSet<ScriptHash>>> = scans
+        .iter()
+        .map(|scan| Arc::new(scripts_of(view, scan).into_iter().collect()))
+        .collect();
+    let upto = node.nearest((end - 1).min(row.next.saturating_add(stretch.blocks.max(1) - 1)));
+    // Only who began above the first block needs to be told what was created below.
+    let firsts = scans.iter().map(|scan| view.scans[scan].first());
+    let told_below = match stretch.too_much {
+        true => u32::MAX,
+        false => firsts.max().unwrap_or(0),
+    };
+    let matters = |script: ScriptHash| {
+        stretch.too_much || scripts.iter().any(|scripts| scripts.contains(&script))
+    };
+    Some(Input::ScanBlocks {
+        first: row.next,
+        blocks: node.past(matters, told_below, row.next..=upto.height),
+        upto,
+        now,
+        scans,
+        scripts,
+    })
+}
+
+fn scripts_of(view: &MemoryView, scan: &ScanId) -> Vec<ScriptHash> {
+    view.scan_scripts(scan, usize::MAX).expect("it reads")
+}
+
+/// From this height on the scripts of a scan are covered; `None` while a baseline is to come.
+fn first_covered(view: &MemoryView, scan: &ScanId) -> Option<u32> {
+    let scripts = scripts_of(view, scan);
+    let coverages = scripts.iter().map(|script| &view.watches[script].coverage);
+    let firsts = coverages.map(|coverage| (!coverage.pending).then_some(coverage.from_height));
+    firsts
+        .collect::<Option<Vec<_>>>()
+        .map(|firsts| firsts.into_iter().max().unwrap_or(0))
+}
+
+impl Node {
+    /// The block at this height, or the tip below it.
+    fn nearest(&self, height: u32) -> BlockId {
+        self.id((height as usize).min(self.chain.len() - 1))
+    }
+
+    /// What the blocks of these heights did for scripts that matter, with what that spends of
+    /// outputs that were created below `told_below`.
+    fn past(
+        &self,
+        matters: impl Fn(ScriptHash) -> bool,
+        told_below: u32,
+        heights: RangeInclusive<u32>,
+    ) -> Vec<ScannedBlock> {
+        let mut created: HashMap<OutPoint, FoundOutput> = HashMap::new();
+        let mut past = Vec::new();
+        for (height, block) in (0..=*heights.end()).zip(&self.chain) {
+            let mut transactions = Vec::new();
+            for (position, tx) in (0..).zip(&block.txdata) {
+                let spent = tx
+                    .input
+                    .iter()
+                    .filter_map(|input| created.get(&input.previous_output));
+                let mut spent: Vec<FoundOutput> = spent.cloned().collect();
+                let paid = tx.output.iter().map(|out| &out.script_pubkey);
+                let mut spks = paid.chain(spent.iter().map(|output| &output.spk));
+                if spks.any(|spk| matters(ScriptHash::of(spk))) {
+                    spent.retain(|output| output.height < told_below);
+                    let tx = tx.clone();
+                    transactions.push(ScannedTx {
+                        position,
+                        tx,
+                        spent,
+                    });
+                }
+                let (txid, coinbase) = (tx.compute_txid(), tx.is_coinbase());
+                created.extend((0..).zip(&tx.output).map(|(vout, out)| {
+                    let outpoint = OutPoint { txid, vout };
+                    let output = FoundOutput {
+                        outpoint,
+                        spk: out.script_pubkey.clone(),
+                        value: out.value,
+                        height,
+                        coinbase,
+                    };
+                    (outpoint, output)
+                }));
+            }
+            if heights.contains(&height) && !transactions.is_empty() {
+                past.push(ScannedBlock {
+                    block: self.id(height as usize),
+                    time: block.header.time,
+                    transactions,
+                });
+            }
+        }
+        past
+    }
+}
