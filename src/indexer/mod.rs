@@ -118,8 +118,8 @@ pub async fn undo_unfinished_add(
 }
 
 /// Starts the thread. `tracker` was [loaded](load) from the store that `writer` writes, `head` is
-/// its head now. What the tracker asks for goes to `follow_ups`; what finds it full is dropped, and a
-/// later mempool snapshot asks for it again.
+/// its head now. What the tracker asks for goes to `follow_ups`; what finds it full is dropped, and
+/// a later mempool snapshot asks for it again.
 pub fn spawn(
     tracker: Tracker,
     writer: Writer,
