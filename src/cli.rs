@@ -34,7 +34,7 @@ pub struct Cli {
     listen: Option<String>,
 
     /// Read the settings, say what is wrong with them, and exit
-    #[arg(long)]
+    #[arg(long, global = true)]
     check: bool,
 }
 
@@ -73,12 +73,14 @@ impl Cli {
     fn flags(&self) -> Vec<Flag> {
         let listen = self.listen.iter().map(|value| Flag {
             flag: "--listen",
-            setting: "server.listen",
+            section: "server",
+            setting: "listen",
             value: value.clone(),
         });
         let data_dir = self.data_dir.iter().map(|value| Flag {
             flag: "--data-dir",
-            setting: "store.path",
+            section: "store",
+            setting: "path",
             value: value.clone(),
         });
         listen.chain(data_dir).collect()
@@ -134,7 +136,7 @@ mod tests {
             Config::load(None, [], &parse(&["--listen", "here"]).flags()).expect_err("no address");
         assert!(
             error.to_string().starts_with(
-                "--listen: server.listen: expected a host and a port, such as \"127.0.0.1:5005\""
+                "--listen: server.listen = \"here\" is not valid: expected a host and a port, such as"
             ),
             "{error}"
         );

@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use clap::Parser;
 use satwatch::cli::{Cli, Command};
-use satwatch::config::{Config, Log, LogFormat};
+use satwatch::config::{Config, Log, LogFormat, overlooked};
 use satwatch::shutdown::Signals;
 use satwatch::{app, doctor, open_files};
 use tracing_subscriber::EnvFilter;
@@ -17,6 +17,13 @@ const LAST_TASKS: Duration = Duration::from_millis(500);
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
+    if cli.check() && cli.task() == Command::Doctor {
+        let _ = writeln!(
+            stderr(),
+            "--check reads the settings and nothing else, doctor tries them out: leave one of them out"
+        );
+        return ExitCode::from(WRONG_SETTINGS);
+    }
     let config = match (cli.load(), cli.task()) {
         (Ok(config), _) => config,
         (Err(error), Command::Run) => {
@@ -25,6 +32,14 @@ fn main() -> ExitCode {
         }
         (Err(error), Command::Doctor) => return doctor::settings_are_wrong(&error, &mut stdout()),
     };
+    let names = std::env::vars_os().map(|(name, _)| name);
+    let overlooked = overlooked(names).join(", ");
+    if !overlooked.is_empty() && cli.task() == Command::Run {
+        let _ = writeln!(
+            stderr(),
+            "these environment variables are no settings, whose names are SATWATCH__SECTION__NAME: {overlooked}"
+        );
+    }
     if cli.check() {
         let _ = writeln!(
             stdout(),

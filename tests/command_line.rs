@@ -143,12 +143,12 @@ fn a_wrong_setting_stops_the_start_with_its_name_and_place() {
         "[server]\nport = 5005\n",
     )
     .expect("written");
-    for args in [&["run"][..], &[], &["--check"]] {
+    for args in [&["run"][..], &[], &["--check"], &["run", "--check"]] {
         let (code, out, log) = run(&mut satwatch(folder.path(), args));
         assert_eq!((code, out.as_str()), (Some(2), ""), "{log}");
         assert!(
             log.starts_with(
-                "settings.toml: server: unknown field `port`, expected one of `listen`, "
+                "settings.toml: server.port: unknown setting, expected one of listen, "
             ),
             "{log}"
         );
@@ -156,7 +156,7 @@ fn a_wrong_setting_stops_the_start_with_its_name_and_place() {
     let (code, out, _) = run(&mut satwatch(folder.path(), &["doctor"]));
     assert_eq!(code, Some(1));
     assert!(
-        out.contains(" BAD  settings: settings.toml: server: unknown field `port`"),
+        out.contains(" BAD  settings: settings.toml: server.port: unknown setting"),
         "{out}"
     );
     std::fs::write(
@@ -212,6 +212,15 @@ fn check_says_where_the_settings_come_from() {
         (code, out.as_str()),
         (Some(0), "the settings are good (settings.toml)\n")
     );
+    let mut check = satwatch(folder.path(), &["run", "--check"]);
+    let (code, _, log) = run(check.env("SATWATCH_X", "1"));
+    assert_eq!(code, Some(0));
+    assert!(log.contains(": SATWATCH_X\n"), "{log}");
+    for args in [["--check", "doctor"], ["doctor", "--check"]] {
+        let (code, out, log) = run(&mut satwatch(folder.path(), &args));
+        assert_eq!((code, out.as_str()), (Some(2), ""), "{log}");
+        assert!(log.contains("leave one of them out"), "{log}");
+    }
 }
 
 /// What stands commented out there, too.

@@ -1,18 +1,14 @@
 //! From a file, the environment and flags to a checked [`Config`].
 
+use std::collections::HashMap;
 use std::ffi::OsString;
-use std::fmt::Display;
 use std::path::{Path, PathBuf};
-use std::str::FromStr;
 
-use ::config::builder::DefaultState;
-use ::config::{
-    Config as Source, ConfigBuilder, ConfigError as SourceError, Environment, File, FileFormat,
-    Value,
-};
-use serde::de::{Deserialize, Deserializer, Error, IntoDeserializer};
+use toml::de::{DeTable, DeValue};
 
-use super::Config;
+use super::read::Given;
+use super::{Config, NAMES};
+use crate::remedy::Remedy;
 
 /// Variables that start like this are ours; an unknown one is an error.
 const PREFIX: &str = "SATWATCH__";
@@ -22,6 +18,7 @@ const PREFIX: &str = "SATWATCH__";
 pub struct Flag {
     /// As it is written: `--listen`.
     pub flag: &'static str,
+    pub section: &'static str,
     pub setting: &'static str,
     pub value: String,
 }
@@ -36,8 +33,8 @@ pub struct ConfigError {
 
 impl Config {
     /// The settings from `file`, the environment and `flags`, later ones winning; what none of them
-    /// names keeps its default. A wrong name or type is told of each source, and if there is none,
-    /// all that [`Config::validate`] finds.
+    /// names keeps its default. Each value of each source must be good; if all are, what settings
+    /// need of each other is looked at.
     pub fn load(
         file: Option<&Path>,
         environment: impl IntoIterator<Item = (OsString, OsString)>,
@@ -56,196 +53,203 @@ impl Config {
             }
         }
         for given in flags {
-            let value = Some(given.value.as_str());
-            let settings = Settings::default().set_override_option(given.setting, value);
-            sources.add(given.flag.to_owned(), settings.and_then(read));
+            let value = Given::Text(&given.value);
+            sources.add(given.flag, given.section, given.setting, &value);
         }
-        sources.into_config(home.as_deref())
-    }
-
-    /// Replaces the `~` of paths, as a shell would do it.
-    fn expand(&mut self, home: &Path) {
-        let paths = [
-            Some(&mut self.store.path),
-            self.bitcoind.cookie_file.as_mut(),
-        ];
-        for path in paths.into_iter().flatten() {
-            if let Ok(rest) = path.strip_prefix("~") {
-                *path = home.join(rest);
-            }
+        if sources.problems.is_empty() {
+            sources.expand(home.as_deref());
+            sources.reachable_by_others();
+            sources.half_a_login();
+        }
+        let Sources {
+            config, problems, ..
+        } = sources;
+        match problems.is_empty() {
+            true => Ok(config),
+            false => Err(ConfigError { problems }),
         }
     }
 }
 
-type Settings = ConfigBuilder<DefaultState>;
+/// Of these variables those that look as if they were for us, and set nothing.
+pub fn overlooked(environment: impl Iterator<Item = OsString>) -> Vec<String> {
+    let names = environment.filter_map(|name| name.into_string().ok());
+    let is_like_ours = |name: &String| {
+        let upper = name.to_ascii_uppercase();
+        (upper == "SATWATCH" || upper.starts_with("SATWATCH_")) && !name.starts_with(PREFIX)
+    };
+    names.filter(is_like_ours).collect()
+}
 
-/// The sources that can be read, each with its place, in the order in which later ones win.
+/// What the sources say, in the order in which later ones win.
 #[derive(Default)]
 struct Sources {
-    sources: Vec<(String, Source)>,
+    config: Config,
+    /// Where a setting was given last.
+    places: HashMap<String, String>,
     problems: Vec<String>,
 }
 
 impl Sources {
     fn add_file(&mut self, path: &Path) {
         let place = path.display().to_string();
-        match std::fs::read_to_string(path) {
-            Ok(text) => {
-                let file = File::from_str(&text, FileFormat::Toml);
-                self.add(place, read(Settings::default().add_source(file)));
+        let text = match std::fs::read_to_string(path) {
+            Ok(text) => text,
+            Err(error) => {
+                return self.problem(&place, &format!("cannot read the settings file: {error}"));
             }
-            Err(error) => self.problem(place, format!("cannot read the settings file: {error}")),
+        };
+        match DeTable::parse(&text) {
+            Ok(table) => self.add_table(&place, table.get_ref()),
+            // The line is not quoted: it may hold the password.
+            Err(error) => {
+                let before = error.span().and_then(|span| text.get(..span.start));
+                let line = before.unwrap_or_default().matches('\n').count() + 1;
+                self.problem(&place, &format!("line {line}: {}", error.message()));
+            }
+        }
+    }
+
+    fn add_table(&mut self, place: &str, sections: &DeTable<'_>) {
+        for (section, values) in sections {
+            let section: &str = section.get_ref();
+            match values.get_ref() {
+                _ if names_of(section).is_none() => self.problem(place, &unknown(section, "")),
+                DeValue::Table(values) => {
+                    for (name, value) in values {
+                        self.add(
+                            place,
+                            section,
+                            name.get_ref(),
+                            &Given::Toml(value.get_ref()),
+                        );
+                    }
+                }
+                _ => self.problem(place, &format!("{section}: expected a section")),
+            }
         }
     }
 
     fn add_variable(&mut self, name: &str, value: OsString) {
         let place = format!("environment variable {name}");
-        if name.starts_with(PREFIX) {
-            match value.into_string() {
-                Ok(value) => self.add(place, variable(name, &value)),
-                Err(_) => self.problem(place, "its value is not UTF-8 text".to_owned()),
+        let Some(setting) = name.strip_prefix(PREFIX) else {
+            if let Some(meant) = meant(name) {
+                self.problem(&place, &format!("write {meant}"));
             }
-        } else if let Some(rest) = name.strip_prefix("SATWATCH_") {
-            // It sets nothing, and would with two underscores where it has one.
-            let meant = format!("{PREFIX}{}", rest.replacen('_', "__", 1));
-            if variable(&meant, &value.to_string_lossy()).is_ok() {
-                self.problem(place, format!("write {meant}"));
-            }
+            return;
+        };
+        let setting = setting.to_lowercase();
+        let (section, setting) = setting.split_once("__").unwrap_or((&setting, ""));
+        match value.to_str() {
+            Some(value) => self.add(&place, section, setting, &Given::Text(value)),
+            None => self.problem(&place, "its value is not UTF-8 text"),
         }
     }
 
-    fn add(&mut self, place: String, source: Result<(Source, Config), SourceError>) {
-        match source {
-            Ok((source, _)) => self.sources.push((place, source)),
-            Err(error) => self.problem(place, explained(error)),
+    fn add(&mut self, place: &str, section: &str, name: &str, given: &Given<'_>) {
+        let setting = format!("{section}.{name}");
+        match self.config.set(section, name, given) {
+            Some(Ok(())) => _ = self.places.insert(setting, place.to_owned()),
+            Some(Err(wrong)) => self.problem(place, &format!("{setting} {wrong}")),
+            None => self.problem(place, &unknown(section, name)),
         }
     }
 
-    fn problem(&mut self, place: String, message: String) {
+    fn problem(&mut self, place: &str, message: &str) {
         self.problems.push(format!("{place}: {message}"));
     }
 
-    fn into_config(self, home: Option<&Path>) -> Result<Config, ConfigError> {
-        // What the values lack may stand in a source that cannot be read.
-        if !self.problems.is_empty() {
-            return Err(ConfigError {
-                problems: self.problems,
-            });
+    /// A problem with the value of a setting.
+    fn problem_of(&mut self, name: &str, message: &str) {
+        let place = self.places.get(name).map_or("default", String::as_str);
+        self.problems.push(format!("{place}: {message}"));
+    }
+
+    /// Replaces the `~` of paths, as a shell would do it.
+    fn expand(&mut self, home: Option<&Path>) {
+        let Config {
+            store, bitcoind, ..
+        } = &mut self.config;
+        let mut wrong = Vec::new();
+        for (name, path) in [
+            ("store.path", Some(&mut store.path)),
+            ("bitcoind.cookie_file", bitcoind.cookie_file.as_mut()),
+        ] {
+            let Some(path) =
+                path.filter(|path| path.as_os_str().as_encoded_bytes().starts_with(b"~"))
+            else {
+                continue;
+            };
+            match (path.strip_prefix("~"), home) {
+                (Ok(rest), Some(home)) => *path = home.join(rest),
+                _ => wrong.push((name, format!("{path:?}"))),
+            }
         }
-        let sources = self.sources.iter().map(|(_, source)| source.clone());
-        let all = sources.fold(Settings::default(), Settings::add_source);
-        let (_, mut config) = read(all).map_err(|error| ConfigError {
-            problems: vec![explained(error)],
-        })?;
-        if let Some(home) = home {
-            config.expand(home);
-        }
-        let found = config.validate().into_iter();
-        let problems: Vec<_> = found
-            .map(|problem| format!("{}: {}", self.place(problem.name), problem.message))
-            .collect();
-        if problems.is_empty() {
-            Ok(config)
-        } else {
-            Err(ConfigError { problems })
+        for (name, path) in wrong {
+            let remedy = Remedy::WholePathOrName;
+            let message = format!(
+                "{name} = {path} is not valid: expected a path, in which ~ stands for HOME; {remedy}"
+            );
+            self.problem_of(name, &message);
         }
     }
 
-    /// Where the value of a setting is from.
-    fn place(&self, name: &str) -> &str {
-        let mut latest = self.sources.iter().rev();
-        let source = latest.find(|(_, source)| source.get::<Value>(name).is_ok());
-        source.map_or("default", |(place, _)| place)
-    }
-}
-
-fn read(settings: Settings) -> Result<(Source, Config), SourceError> {
-    let source = settings.build()?;
-    let config = source.clone().try_deserialize()?;
-    Ok((source, config))
-}
-
-fn variable(name: &str, value: &str) -> Result<(Source, Config), SourceError> {
-    let environment = Environment::with_prefix(PREFIX)
-        .prefix_separator("")
-        .separator("__")
-        .source(Some([(name.to_owned(), value.to_owned())].into()));
-    read(Settings::default().add_source(environment))
-}
-
-/// A whole number. The crate would round others, and take `true` for 1.
-pub fn number<'de, D: Deserializer<'de>, T: FromStr>(deserializer: D) -> Result<T, D::Error> {
-    let text = String::deserialize(deserializer)?;
-    text.parse()
-        .map_err(|_| Error::custom("expected a whole number"))
-}
-
-/// One of the words of an enum. With the crate alone an error would not say which there are.
-pub fn word<'de, D: Deserializer<'de>, T: Deserialize<'de>>(
-    deserializer: D,
-) -> Result<T, D::Error> {
-    T::deserialize(String::deserialize(deserializer)?.into_deserializer())
-}
-
-/// A list; in the environment its items stand between commas.
-pub fn list<'de, D, T>(deserializer: D) -> Result<Vec<T>, D::Error>
-where
-    D: Deserializer<'de>,
-    T: FromStr<Err: Display>,
-{
-    #[derive(serde::Deserialize)]
-    #[serde(untagged, expecting = "expected a list of texts")]
-    enum Written {
-        Items(Vec<String>),
-        Text(String),
-    }
-    let items = match Written::deserialize(deserializer)? {
-        Written::Items(items) => items,
-        Written::Text(text) => {
-            let items = text.split(',').map(|item| item.trim().to_owned());
-            items.filter(|item| !item.is_empty()).collect()
+    fn reachable_by_others(&mut self) {
+        let (listen, name) = (&self.config.server.listen, "server.listen");
+        let is_loopback = |address: std::net::IpAddr| address.to_canonical().is_loopback();
+        if listen.address().is_none_or(is_loopback) {
+            return;
         }
-    };
-    let parsed = items.iter().map(|item| {
-        let refused = |error| Error::custom(format_args!("{item:?} is not valid: {error}"));
-        item.parse().map_err(refused)
-    });
-    parsed.collect()
-}
+        let remedy = Remedy::ListenOnLoopback { port: listen.port };
+        let message = format!(
+            "{name} = {listen} is reachable by others, and there are no tokens to keep them out: without tokens only loopback \
+             addresses may be listened on; {remedy}"
+        );
+        self.problem_of(name, &message);
+    }
 
-/// The error with its key first, and without a value of the wrong type, which may be a secret.
-fn explained(error: SourceError) -> String {
-    let (key, message) = match error {
-        SourceError::Type { expected, key, .. } => (key, format!("expected {expected}")),
-        SourceError::At { error, key, .. } => (key, explained(*error)),
-        error => (None, without_source_lines(&error.to_string())),
-    };
-    // `invalid type: string "…", expected …`
-    let wrong = message.strip_prefix("invalid type: ");
-    let message = match wrong.and_then(|text| text.rsplit_once(", expected ")) {
-        Some((_, expected)) => format!("expected {expected}"),
-        None => message,
-    };
-    match key {
-        Some(key) => format!("{key}: {message}"),
-        None => message,
+    fn half_a_login(&mut self) {
+        let (user, password) = ("bitcoind.rpc_user", "bitcoind.rpc_password");
+        let bitcoind = &self.config.bitcoind;
+        let (name, other) = match (&bitcoind.rpc_user, &bitcoind.rpc_password) {
+            (Some(_), None) => (user, password),
+            (None, Some(_)) => (password, user),
+            (Some(_), Some(_)) | (None, None) => return,
+        };
+        self.problem_of(name, &format!("{name} needs {other}"));
     }
 }
 
-/// The parser's message without the lines of the file that it quotes: one of them may hold the
-/// password.
-fn without_source_lines(message: &str) -> String {
-    let quoted = |line: &&str| {
-        line.split_once('|')
-            .is_some_and(|(before, _)| before.trim().bytes().all(|byte| byte.is_ascii_digit()))
-    };
-    let lines: Vec<&str> = message
-        .lines()
-        .filter(|line| !quoted(line))
-        .map(str::trim)
-        .filter(|line| !line.is_empty())
-        .collect();
-    lines.join(": ")
+fn names_of(section: &str) -> Option<&'static [&'static str]> {
+    let found = NAMES.iter().find(|(known, _)| *known == section);
+    found.map(|(_, names)| *names)
+}
+
+fn unknown(section: &str, name: &str) -> String {
+    match names_of(section) {
+        Some(names) => format!(
+            "{section}.{name}: unknown setting, expected one of {}",
+            names.join(", ")
+        ),
+        None => {
+            let sections: Vec<_> = NAMES.iter().map(|(section, _)| *section).collect();
+            format!(
+                "{section}: unknown section, expected one of {}",
+                sections.join(", ")
+            )
+        }
+    }
+}
+
+/// The variable of a setting whose name was written with other letters or underscores: it sets
+/// nothing.
+fn meant(name: &str) -> Option<String> {
+    let upper = name.to_ascii_uppercase();
+    let setting = upper.strip_prefix("SATWATCH_")?.trim_start_matches('_');
+    let (section, name) = setting.split_once('_')?;
+    let name = name.trim_start_matches('_');
+    let is_known = names_of(&section.to_lowercase())?.contains(&&*name.to_lowercase());
+    is_known.then(|| format!("{PREFIX}{section}__{name}"))
 }
 
 #[cfg(test)]
@@ -310,22 +314,13 @@ mod tests {
             }
             is_explained = line.starts_with("# ");
         }
-        assert_eq!(listed, names());
-    }
-
-    /// Of all settings, in the order of the structs.
-    fn names() -> Vec<String> {
-        let (mut section, mut names) = (String::new(), Vec::new());
-        for line in format!("{:#?}", Config::default()).lines() {
-            let name = line.trim_start();
-            let depth = line.len() - name.len();
-            match name.split_once(": ") {
-                Some((name, _)) if depth == 4 => section = name.to_owned(),
-                Some((name, _)) if depth == 8 => names.push(format!("{section}.{name}")),
-                _ => {}
-            }
-        }
-        names
+        let of = |(section, names): &(&'static str, &'static [&'static str])| {
+            let names = names.iter();
+            names
+                .map(move |name| format!("{section}.{name}"))
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(listed, NAMES.iter().flat_map(of).collect::<Vec<_>>());
     }
 
     #[test]
@@ -382,7 +377,8 @@ mod tests {
         ]);
         let flag = Flag {
             flag: "--listen",
-            setting: "server.listen",
+            section: "server",
+            setting: "listen",
             value: "127.0.0.1:3".into(),
         };
         let config = Config::load(Some(&path), environment, &[flag]).expect("good settings");
@@ -402,26 +398,35 @@ mod tests {
         assert_eq!(
             file("[server]\nport = 5\n"),
             [
-                "settings.toml: server: unknown field `port`, expected one of `listen`, `allowed_origins`, `allowed_hosts`"
+                "settings.toml: server.port: unknown setting, expected one of listen, allowed_origins, allowed_hosts"
             ]
         );
-        let lines = file("wallet = 5\n");
-        assert!(
-            lines[0]
-                .starts_with("settings.toml: unknown field `wallet`, expected one of `server`, "),
-            "{lines:?}"
-        );
+        let lines = file("wallet = 5\n[purse]\na = 1\nb = 2\n");
+        let begin = [
+            "settings.toml: purse: unknown section, expected one of server, ",
+            "settings.toml: wallet: unknown section, expected one of server, ",
+        ];
+        assert_eq!(lines.len(), begin.len(), "{lines:?}");
+        for (line, begin) in lines.iter().zip(begin) {
+            assert!(line.starts_with(begin), "{line}");
+        }
         let environment = [
             ("SATWATCH__SERVER__PORT", "5"),
             ("SATWATCH__A", "x"),
             ("SATWATCH_SERVER_ALLOWED_HOSTS", "shop.example"),
             ("SATWATCH_PORT", "tcp://10.0.0.1:5005"),
+            ("satwatch__server__listen", "0.0.0.0:1"),
+            ("Satwatch_Log___Level", "info"),
+            ("SATWATCH__SERVER", "x"),
         ];
         let lines = problems(load_toml("", &environment));
         let begin = [
-            "environment variable SATWATCH__SERVER__PORT: server: unknown field `port`, ",
-            "environment variable SATWATCH__A: unknown field `a`, ",
+            "environment variable SATWATCH__SERVER__PORT: server.port: unknown setting, ",
+            "environment variable SATWATCH__A: a: unknown section, ",
             "environment variable SATWATCH_SERVER_ALLOWED_HOSTS: write SATWATCH__SERVER__ALLOWED_HOSTS",
+            "environment variable satwatch__server__listen: write SATWATCH__SERVER__LISTEN",
+            "environment variable Satwatch_Log___Level: write SATWATCH__LOG__LEVEL",
+            "environment variable SATWATCH__SERVER: server.: unknown setting, expected one of listen, ",
         ];
         assert_eq!(lines.len(), begin.len(), "{lines:?}");
         for (line, begin) in lines.iter().zip(begin) {
@@ -430,24 +435,43 @@ mod tests {
     }
 
     #[test]
+    fn variables_that_look_like_ours_and_are_none_are_named() {
+        let names = [
+            "SATWATCH",
+            "SATWATCH_X",
+            "satwatch_y",
+            "SATWATCH__A__B",
+            "SATWATCHES",
+            "PATH",
+        ];
+        let found = overlooked(names.iter().map(OsString::from));
+        assert_eq!(found, ["SATWATCH", "SATWATCH_X", "satwatch_y"]);
+    }
+
+    #[test]
     fn a_value_of_the_wrong_type_is_named_with_its_place_and_not_shown() {
         #[rustfmt::skip]
         let cases = [
-            ("monitor.reconcile_interval = 1.5", "monitor.reconcile_interval: expected a whole number"),
-            ("events.retention_days = true", "events.retention_days: expected a whole number"),
-            ("limits.connections = -1", "limits.connections: expected a whole number"),
-            ("limits.connections = [1]", "limits.connections: expected a string"),
-            ("monitor.autostart = \"maybe\"", "monitor.autostart: expected a boolean"),
-            ("server.listen = 5005", "server.listen: expected a host and a port, such as"),
-            ("server.allowed_origins = 5", "server.allowed_origins: expected a list of texts"),
-            ("server.allowed_hosts = [5]", "server.allowed_hosts: expected a list of texts"),
-            ("webhooks.allowed_targets = [\"a\", \"10.0.0.0/33\"]", "webhooks.allowed_targets: \"10.0.0.0/33\" is not valid: expected host names,"),
-            ("watch.history = \"all\"", "watch.history: unknown variant `all`, expected `utxo` or `none`"),
-            ("log.format = \"xml\"", "log.format: unknown variant `xml`, expected `text` or `json`"),
-            ("store.path = { a = 1 }", "store.path: expected a string"),
+            ("monitor.reconcile_interval = 10.0", "monitor.reconcile_interval is a number with a point: expected a whole number from 1 to 86400"),
+            ("monitor.reconcile_interval = \"10\"", "monitor.reconcile_interval is a text: expected a whole number from 1 to 86400"),
+            ("events.retention_days = true", "events.retention_days is a boolean: expected a whole number from 0 to 36500"),
+            ("limits.connections = [1]", "limits.connections is a list: expected a whole number"),
+            ("monitor.autostart = \"yes\"", "monitor.autostart is a text: expected true or false"),
+            ("monitor.autostart = 1", "monitor.autostart is a whole number: expected true or false"),
+            ("webhooks.allow_private = 0.0", "webhooks.allow_private is a number with a point: expected true or false"),
+            ("server.listen = 5005", "server.listen is a whole number: expected a host and a port, such as"),
+            ("server.allowed_origins = 5", "server.allowed_origins is a whole number: expected a list of web origins"),
+            ("server.allowed_hosts = [5]", "server.allowed_hosts has a whole number in it: expected a list of host names"),
+            ("server.allowed_hosts = \"a,b\"", "server.allowed_hosts is a text: expected a list of host names"),
+            ("watch.history = true", "watch.history is a boolean: expected \"utxo\" or \"none\""),
+            ("log.level = 3", "log.level is a whole number: expected a level"),
+            ("log.format = 1979-05-27", "log.format is a date: expected \"text\" or \"json\""),
+            ("store.path = true", "store.path is a boolean: expected a path"),
+            ("store.path = { a = 1 }", "store.path is a section: expected a path"),
             ("store = 5", "store: expected a section"),
             ("bitcoind = \"hunter2, expected x\"", "bitcoind: expected a section"),
-            ("bitcoind.rpc_password = [\"hunter2\"]", "bitcoind.rpc_password: expected a string"),
+            ("bitcoind.rpc_user = 7", "bitcoind.rpc_user is a whole number: expected a user name"),
+            ("bitcoind.rpc_password = [\"hunter2\"]", "bitcoind.rpc_password is a list: expected a password"),
         ];
         for (text, expected) in cases {
             let lines = problems(load_toml(text, &[]));
@@ -456,26 +480,81 @@ mod tests {
             assert!(lines[0].starts_with(&start), "{text}: {}", lines[0]);
             assert!(!lines[0].contains("hunter2"), "{}", lines[0]);
         }
-        let environment = [
-            ("SATWATCH__MONITOR__AUTOSTART", ""),
-            ("SATWATCH__LIMITS__CONNECTIONS", ""),
-            ("SATWATCH__EVENTS__RETENTION_DAYS", "yes"),
+    }
+
+    #[test]
+    fn a_value_that_is_not_good_is_shown_with_what_is_expected() {
+        #[rustfmt::skip]
+        let cases = [
+            ("limits.connections = -1", "limits.connections = -1 is not valid: expected a whole number from 1 to 1000000"),
+            ("limits.connections = 0xfffff", "limits.connections = 0xfffff is not valid: expected a whole number from 1 to 1000000"),
+            ("limits.connections = 18446744073709551615", "limits.connections = 18446744073709551615 is not valid: expected a whole number from"),
+            ("monitor.reconcile_interval = 99999999999999999999", "monitor.reconcile_interval = 99999999999999999999 is not valid: expected"),
+            ("webhooks.allowed_targets = [\"a\", \"10.0.0.0/33\"]", "webhooks.allowed_targets = \"10.0.0.0/33\" is not valid: expected a list of host names,"),
+            ("watch.history = \"all\"", "watch.history = \"all\" is not valid: expected \"utxo\" or \"none\""),
+            ("log.format = \"xml\"", "log.format = \"xml\" is not valid: expected \"text\" or \"json\""),
+            ("store.path = \"\"", "store.path = \"\" is not valid: expected a path"),
         ];
-        let lines = problems(load_toml("", &environment));
+        for (text, expected) in cases {
+            let lines = problems(load_toml(text, &[]));
+            assert_eq!(lines.len(), 1, "{text}: {lines:?}");
+            let start = format!("settings.toml: {expected}");
+            assert!(lines[0].starts_with(&start), "{text}: {}", lines[0]);
+        }
+        let good = load_toml("limits.connections = 0xf_f\nmonitor.autostart = false", &[]);
         assert_eq!(
-            lines,
-            [
-                "environment variable SATWATCH__MONITOR__AUTOSTART: monitor.autostart: expected a boolean",
-                "environment variable SATWATCH__LIMITS__CONNECTIONS: limits.connections: expected a whole number",
-                "environment variable SATWATCH__EVENTS__RETENTION_DAYS: events.retention_days: expected a whole number",
-            ]
+            good.map(|good| (good.limits.connections, good.monitor.autostart)),
+            Ok((255, false))
         );
+        #[rustfmt::skip]
+        let cases = [
+            ("SATWATCH__MONITOR__AUTOSTART", "", "monitor.autostart = \"\" is not valid: expected true or false"),
+            ("SATWATCH__MONITOR__AUTOSTART", "yes", "monitor.autostart = \"yes\" is not valid: expected true or false"),
+            ("SATWATCH__MONITOR__AUTOSTART", "False", "monitor.autostart = \"False\" is not valid: expected true or false"),
+            ("SATWATCH__LIMITS__CONNECTIONS", "", "limits.connections = \"\" is not valid: expected a whole number from 1 to 1000000"),
+            ("SATWATCH__LIMITS__CONNECTIONS", "99999999999999999999", "limits.connections = \"99999999999999999999\" is not valid: expected a whole number"),
+            ("SATWATCH__EVENTS__RETENTION_DAYS", "yes", "events.retention_days = \"yes\" is not valid: expected a whole number from 0 to 36500"),
+        ];
+        for (name, text, expected) in cases {
+            let lines = problems(load_toml("", &[(name, text)]));
+            assert_eq!(lines.len(), 1, "{lines:?}");
+            let start = format!("environment variable {name}: {expected}");
+            assert!(lines[0].starts_with(&start), "{}", lines[0]);
+        }
+    }
+
+    #[test]
+    fn every_number_has_a_first_and_a_last_good_value() {
+        let ranges: [(&str, &str, u64, u64); 10] = [
+            ("monitor", "reconcile_interval", 1, 86_400),
+            ("events", "retention_days", 0, 36_500),
+            ("webhooks", "timeout", 1, 300),
+            ("webhooks", "give_up_after", 1, 31_536_000),
+            ("limits", "connections", 1, 1_000_000),
+            ("limits", "body_bytes", 1024, 1 << 30),
+            ("limits", "rest_bytes", 1 << 20, 1 << 40),
+            ("limits", "packet_bytes", 1024, 1 << 30),
+            ("limits", "subscriptions", 1, 10_000_000),
+            ("limits", "consumers", 1, 100_000),
+        ];
+        for (section, name, first, last) in ranges {
+            let is_good = |number: u64| {
+                let text = number.to_string();
+                let read = Config::default().set(section, name, &Given::Text(&text));
+                read.expect("a setting").is_ok()
+            };
+            assert!(
+                is_good(first) && is_good(last) && !is_good(last + 1),
+                "{name}"
+            );
+            assert!(first == 0 || !is_good(first - 1), "{name}");
+        }
     }
 
     #[test]
     fn all_bad_values_are_named_at_once_each_with_its_place_and_what_is_expected() {
-        let file = "[monitor]\nreconcile_interval = 0\n[limits]\nconsumers = 0\n\
-                    [server]\nallowed_origins = [\"http://a\", \"x\"]\n\
+        let file = "[monitor]\nreconcile_interval = 0\n[limits]\nconsumers = true\nconnections = -1\n\
+                    [server]\nlisten = [\"x\"]\nallowed_origins = [\"http://a\", \"x\", \"y\"]\n\
                     [bitcoind]\nrpc_url = \"http://me:secret@h\"\nrpc_user = \"alice\"";
         let environment = [
             ("SATWATCH__STORE__PATH", ""),
@@ -485,11 +564,14 @@ mod tests {
         ];
         let lines = problems(load_toml(file, &environment));
         let begin = [
-            "settings.toml: monitor.reconcile_interval = 0 is not valid: expected a whole number from 1 to 86400",
-            "environment variable SATWATCH__LIMITS__CONSUMERS: limits.consumers = 100001 is not valid: expected a whole number from 1 to 100000",
-            "settings.toml: server.allowed_origins = \"x\" is not valid: expected web origins",
-            "environment variable SATWATCH__STORE__PATH: store.path = \"\" is not valid: expected a path",
             "settings.toml: bitcoind.rpc_url = (hidden) is not valid: expected an address such as",
+            "settings.toml: limits.connections = -1 is not valid: expected a whole number from 1 to 1000000",
+            "settings.toml: limits.consumers is a boolean: expected a whole number from 1 to 100000",
+            "settings.toml: monitor.reconcile_interval = 0 is not valid: expected a whole number from 1 to 86400",
+            "settings.toml: server.allowed_origins = \"x\", \"y\" is not valid: expected a list of web origins",
+            "settings.toml: server.listen is a list: expected a host and a port",
+            "environment variable SATWATCH__STORE__PATH: store.path = \"\" is not valid: expected a path",
+            "environment variable SATWATCH__LIMITS__CONSUMERS: limits.consumers = \"100001\" is not valid: expected a whole number from 1 to 100000",
             "environment variable SATWATCH__BITCOIND__RPC_PASSWORD: bitcoind.rpc_password = (hidden) is not valid",
             "environment variable SATWATCH__WEBHOOKS__PROXY: webhooks.proxy = (hidden) is not valid: expected a SOCKS proxy",
         ];

@@ -1,233 +1,179 @@
 //! Settings: built-in defaults, then a TOML file, then `SATWATCH__SECTION__NAME` from the
 //! environment, then flags.
 //!
-//! No exit, no logging, no name resolution here. The structs name the settings, [`load`] reads them
-//! with the `config` crate, [`Config::validate`] says what the values must be. `settings.toml` in
-//! the repository lists every option with its default; tests hold it and the structs together.
+//! No exit, no logging, no name resolution here. Below stands each setting with its type, its
+//! default, and how it is read ([`read`]); [`load`] goes through the sources. `settings.toml` in
+//! the repository lists every option with its default; tests hold both together.
+//!
+//! In a file a value has a type, and one of another type is refused. In the environment and in
+//! flags all is text: numbers in digits, booleans as `true` and `false`, lists with commas.
 
+mod checks;
 mod listen;
 mod load;
+mod read;
 mod targets;
-mod validate;
 
 use std::path::PathBuf;
 
-use serde::Deserialize;
-
+pub use checks::{is_host, is_origin};
 pub use listen::Listen;
-pub use load::{ConfigError, Flag};
+pub use load::{ConfigError, Flag, overlooked};
 pub use targets::AllowedTarget;
-pub use validate::{is_host, is_origin};
 
-/// All settings. Each part of the daemon gets only its own section.
-#[derive(Debug, Clone, PartialEq, Deserialize, Default)]
-#[serde(deny_unknown_fields, default, expecting = "a section")]
-pub struct Config {
-    pub server: Server,
-    pub store: Store,
-    pub bitcoind: Bitcoind,
-    pub monitor: Monitor,
-    pub watch: Watch,
-    pub events: Events,
-    pub webhooks: Webhooks,
-    pub limits: Limits,
-    pub log: Log,
-}
+use checks::{is_endpoint, is_log_level, is_rpc_url, is_user};
+use read::{Given, boolean, list, one, optional, parsed, path, secret, text, whole, word};
+use targets::is_proxy;
 
-/// Where clients connect, and from which web pages.
-#[derive(Debug, Clone, PartialEq, Deserialize)]
-#[serde(deny_unknown_fields, default, expecting = "a section")]
-pub struct Server {
-    pub listen: Listen,
-    #[serde(deserialize_with = "load::list")]
-    pub allowed_origins: Vec<String>,
-    #[serde(deserialize_with = "load::list")]
-    pub allowed_hosts: Vec<String>,
-}
+const LISTEN: &str = "a host and a port, such as \"127.0.0.1:5005\", \"localhost:5005\" or \"[::1]:5005\" (port 0 picks a free one)";
+const ORIGINS: &str = "web origins, such as \"https://shop.example\", \"null\" and \"file://\" (local files), or \"*\"";
+const HOSTS: &str = "host names without scheme and path, such as \"satwatch.example\"";
+const RPC_URL: &str =
+    "an address such as \"http://127.0.0.1:8332\" (http, without user and password)";
+const ENDPOINT: &str = "a ZMQ endpoint to connect to, such as \"tcp://127.0.0.1:28332\" or \"ipc:///run/bitcoind/zmq.sock\"";
+const TARGETS: &str =
+    "host names, IP addresses and networks, such as \"ntfy.lan\" and \"192.168.1.0/24\"";
+const PROXY: &str =
+    "a SOCKS proxy that resolves names itself, such as \"socks5h://127.0.0.1:9050\"";
+const LEVEL: &str = "a level (error, warn, info, debug, trace), or levels by part: \"info,satwatch::bitcoind=debug\"";
 
-impl Default for Server {
-    fn default() -> Self {
-        Self {
-            listen: Listen {
-                host: "127.0.0.1".to_owned(),
-                port: 5005,
-            },
-            allowed_origins: Vec::new(),
-            allowed_hosts: Vec::new(),
+/// `section: Type { name: type = default, how it is read; }`
+macro_rules! settings {
+    ($($(#[$about:meta])* $section:ident: $Section:ident {
+        $($(#[$doc:meta])* $name:ident: $type:ty = $default:expr, $read:expr;)*
+    })*) => {
+        /// All settings. Each part of the daemon gets only its own section.
+        #[derive(Debug, Clone, PartialEq, Default)]
+        pub struct Config {
+            $(pub $section: $Section,)*
         }
+
+        $(
+            $(#[$about])*
+            #[derive(Debug, Clone, PartialEq)]
+            pub struct $Section {
+                $($(#[$doc])* pub $name: $type,)*
+            }
+
+            impl Default for $Section {
+                fn default() -> Self {
+                    Self { $($name: $default,)* }
+                }
+            }
+        )*
+
+        /// The names of all settings, by section.
+        const NAMES: &[(&str, &[&str])] =
+            &[$((stringify!($section), &[$(stringify!($name),)*]),)*];
+
+        impl Config {
+            /// Takes a value, or says what is wrong with it. `None`: there is no such setting.
+            fn set(&mut self, section: &str, name: &str, given: &Given<'_>) -> Option<Result<(), String>> {
+                match (section, name) {
+                    $($((stringify!($section), stringify!($name)) => {
+                        let read = $read(given);
+                        Some(read.map(|value| self.$section.$name = value))
+                    })*)*
+                    _ => None,
+                }
+            }
+        }
+    };
+}
+
+settings! {
+    /// Where clients connect, and from which web pages.
+    server: Server {
+        listen: Listen = Listen { host: "127.0.0.1".to_owned(), port: 5005 }, one(parsed, LISTEN);
+        allowed_origins: Vec<String> = Vec::new(), list(text(is_origin), ORIGINS);
+        allowed_hosts: Vec<String> = Vec::new(), list(text(is_host), HOSTS);
     }
-}
 
-#[derive(Debug, Clone, PartialEq, Deserialize)]
-#[serde(deny_unknown_fields, default, expecting = "a section")]
-pub struct Store {
-    pub path: PathBuf,
-}
-
-impl Default for Store {
-    fn default() -> Self {
-        Self {
-            path: PathBuf::from("data"),
-        }
+    store: Store {
+        path: PathBuf = PathBuf::from("data"), path;
     }
-}
 
-/// The node. Everything absent is found (`crate::bitcoind::discover`).
-#[derive(Debug, Clone, PartialEq, Deserialize, Default)]
-#[serde(deny_unknown_fields, default, expecting = "a section")]
-pub struct Bitcoind {
-    pub rpc_url: Option<String>,
-    pub cookie_file: Option<PathBuf>,
-    pub rpc_user: Option<String>,
-    pub rpc_password: Option<Secret>,
-    pub zmq_rawtx: Option<String>,
-    pub zmq_rawblock: Option<String>,
-    pub zmq_sequence: Option<String>,
-}
+    /// The node. Everything absent is found (`crate::bitcoind::discover`).
+    bitcoind: Bitcoind {
+        rpc_url: Option<String> = None, optional(one(text(is_rpc_url), RPC_URL));
+        cookie_file: Option<PathBuf> = None, optional(path);
+        rpc_user: Option<String> = None, optional(one(text(is_user), "a user name without a colon"));
+        rpc_password: Option<Secret> = None, secret(|text| !text.is_empty(), "a password");
+        zmq_rawtx: Option<String> = None, optional(one(text(is_endpoint), ENDPOINT));
+        zmq_rawblock: Option<String> = None, optional(one(text(is_endpoint), ENDPOINT));
+        zmq_sequence: Option<String> = None, optional(one(text(is_endpoint), ENDPOINT));
+    }
 
-#[derive(Debug, Clone, PartialEq, Deserialize)]
-#[serde(deny_unknown_fields, default, expecting = "a section")]
-pub struct Monitor {
-    pub autostart: bool,
-    /// Seconds between two reconciliations, at least 1.
-    #[serde(deserialize_with = "load::number")]
-    pub reconcile_interval: u64,
-}
+    monitor: Monitor {
+        autostart: bool = true, boolean;
+        /// Seconds between two reconciliations.
+        reconcile_interval: u64 = 10, whole(1..=86_400);
+    }
 
-impl Default for Monitor {
-    fn default() -> Self {
-        Self {
-            autostart: true,
-            reconcile_interval: 10,
-        }
+    watch: Watch {
+        history: History = History::Utxo, word(&[("utxo", History::Utxo), ("none", History::None)]);
+    }
+
+    events: Events {
+        /// 0 keeps all.
+        retention_days: u32 = 0, whole(0..=36_500);
+    }
+
+    /// How events are posted to the URLs of consumers.
+    webhooks: Webhooks {
+        /// Also to loopback, private and other addresses that are not on the public internet.
+        allow_private: bool = false, boolean;
+        /// To these of them.
+        allowed_targets: Vec<AllowedTarget> = Vec::new(), list(parsed, TARGETS);
+        /// A SOCKS proxy for all others, `socks5h://host:port`. It may hold a password.
+        proxy: Option<Secret> = None, secret(is_proxy, PROXY);
+        /// Seconds for one attempt.
+        timeout: u64 = 15, whole(1..=300);
+        /// Seconds from an event's first failed attempt until it becomes a dead letter.
+        give_up_after: u64 = 3 * 86_400, whole(1..=31_536_000);
+    }
+
+    /// Bounds on what clients may ask for. Generous: they protect the daemon from a client that
+    /// misbehaves, not from one that has much to do.
+    limits: Limits {
+        connections: usize = 10_000, whole(1..=1_000_000);
+        /// Bytes of a REST request body.
+        body_bytes: usize = 4 << 20, whole(1024..=1 << 30);
+        /// Bytes of REST requests and answers under way, of all clients together.
+        rest_bytes: usize = 256 << 20, whole(1 << 20..=1 << 40);
+        /// Bytes of one Engine.IO packet or polling body from a client (`maxPayload`).
+        packet_bytes: usize = 1_000_000, whole(1024..=1 << 30);
+        /// Subscribed addresses of one Socket.IO client.
+        subscriptions: usize = 100_000, whole(1..=10_000_000);
+        /// Named consumers.
+        consumers: usize = 1000, whole(1..=100_000);
+    }
+
+    log: Log {
+        format: LogFormat = LogFormat::Text, word(&[("text", LogFormat::Text), ("json", LogFormat::Json)]);
+        /// `error`, `warn`, `info`, `debug`, `trace`, or `tracing` directives such as
+        /// `info,satwatch::bitcoind=debug`.
+        level: String = "info".to_owned(), one(text(is_log_level), LEVEL);
     }
 }
 
 /// What happens with an added address's past when the caller does not say.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Default)]
-#[serde(rename_all = "lowercase")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum History {
     /// Find its confirmed unspent outputs with `scantxoutset`.
-    #[default]
     Utxo,
     /// Watch from now on.
     None,
 }
 
-#[derive(Debug, Clone, PartialEq, Deserialize, Default)]
-#[serde(deny_unknown_fields, default, expecting = "a section")]
-pub struct Watch {
-    #[serde(deserialize_with = "load::word")]
-    pub history: History,
-}
-
-#[derive(Debug, Clone, PartialEq, Deserialize, Default)]
-#[serde(deny_unknown_fields, default, expecting = "a section")]
-pub struct Events {
-    /// 0 keeps all.
-    #[serde(deserialize_with = "load::number")]
-    pub retention_days: u32,
-}
-
-/// How events are posted to the URLs of consumers.
-#[derive(Debug, Clone, PartialEq, Deserialize)]
-#[serde(deny_unknown_fields, default, expecting = "a section")]
-pub struct Webhooks {
-    /// Also to loopback, private and other addresses that are not on the public internet.
-    pub allow_private: bool,
-    /// To these of them.
-    #[serde(deserialize_with = "load::list")]
-    pub allowed_targets: Vec<AllowedTarget>,
-    /// A SOCKS proxy for all others, `socks5h://host:port`. It may hold a password.
-    pub proxy: Option<Secret>,
-    /// Seconds for one attempt.
-    #[serde(deserialize_with = "load::number")]
-    pub timeout: u64,
-    /// Seconds from an event's first failed attempt until it becomes a dead letter.
-    #[serde(deserialize_with = "load::number")]
-    pub give_up_after: u64,
-}
-
-impl Default for Webhooks {
-    fn default() -> Self {
-        Self {
-            allow_private: false,
-            allowed_targets: Vec::new(),
-            proxy: None,
-            timeout: 15,
-            give_up_after: 3 * 86_400,
-        }
-    }
-}
-
-/// Bounds on what clients may ask for.
-#[derive(Debug, Clone, PartialEq, Deserialize)]
-#[serde(deny_unknown_fields, default, expecting = "a section")]
-pub struct Limits {
-    #[serde(deserialize_with = "load::number")]
-    pub connections: usize,
-    /// Bytes of a REST request body.
-    #[serde(deserialize_with = "load::number")]
-    pub body_bytes: usize,
-    /// Bytes of REST requests and answers under way, of all clients together.
-    #[serde(deserialize_with = "load::number")]
-    pub rest_bytes: usize,
-    /// Bytes of one Engine.IO packet or polling body from a client (`maxPayload`).
-    #[serde(deserialize_with = "load::number")]
-    pub packet_bytes: usize,
-    /// Subscribed addresses of one Socket.IO client.
-    #[serde(deserialize_with = "load::number")]
-    pub subscriptions: usize,
-    /// Named consumers.
-    #[serde(deserialize_with = "load::number")]
-    pub consumers: usize,
-}
-
-impl Default for Limits {
-    /// Generous: they protect the daemon from a client that misbehaves, not from one that has much
-    /// to do.
-    fn default() -> Self {
-        Self {
-            connections: 10_000,
-            body_bytes: 4 << 20,
-            rest_bytes: 256 << 20,
-            packet_bytes: 1_000_000,
-            subscriptions: 100_000,
-            consumers: 1000,
-        }
-    }
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Default)]
-#[serde(rename_all = "lowercase")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LogFormat {
-    #[default]
     Text,
     Json,
 }
 
-#[derive(Debug, Clone, PartialEq, Deserialize)]
-#[serde(deny_unknown_fields, default, expecting = "a section")]
-pub struct Log {
-    #[serde(deserialize_with = "load::word")]
-    pub format: LogFormat,
-    /// `error`, `warn`, `info`, `debug`, `trace`, or `tracing` directives such as
-    /// `info,satwatch::bitcoind=debug`.
-    pub level: String,
-}
-
-impl Default for Log {
-    fn default() -> Self {
-        Self {
-            format: LogFormat::Text,
-            level: "info".to_owned(),
-        }
-    }
-}
-
 /// A value that never shows in logs.
-#[derive(Clone, PartialEq, Eq, Deserialize)]
-#[serde(transparent)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Secret(pub String);
 
 impl std::fmt::Debug for Secret {
