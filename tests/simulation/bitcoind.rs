@@ -38,6 +38,8 @@ pub struct Bitcoind {
     pub disconnected: HashSet<BlockHash>,
     /// Every transaction that its mempool or chain ever held.
     pub known: HashMap<Txid, Transaction>,
+    /// It has thrown away the blocks below this height, and takes none of them back.
+    pub horizon: usize,
     /// So many questions fail.
     pub failing: u8,
     /// In milliseconds since the Unix epoch: now, and at its start.
@@ -81,6 +83,7 @@ impl Bitcoind {
             published: Vec::new(),
             dropped: HashSet::new(),
             disconnected: HashSet::new(),
+            horizon: 0,
             failing: 0,
             time,
             started: time,
@@ -238,7 +241,7 @@ impl Bitcoind {
     }
 
     fn depth(&self, wanted: u8) -> usize {
-        usize::from(wanted).min(self.node.chain.len() - 1)
+        usize::from(wanted).min(self.node.chain.len() - 1 - self.horizon)
     }
 
     pub fn reorganize(&mut self, depth: u8, longer: u8, bits: u16, same_coinbases: bool) {
@@ -349,8 +352,8 @@ impl Bitcoind {
             verificationprogress: None,
             initialblockdownload: !is_whole,
             signet_challenge: None,
-            pruned: false,
-            pruneheight: None,
+            pruned: self.horizon > 0,
+            pruneheight: Some(self.horizon as u32).filter(|horizon| *horizon > 0),
         })
     }
 

@@ -5,13 +5,53 @@ use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use satwatch::bitcoind::Endpoints;
+use satwatch::bitcoind::rpc::Notification;
 use satwatch::bitcoind::zmq::{Notice, Stamped, ZmqMessage, ZmqTopic};
 
 use crate::bitcoind::index;
 use crate::clock::{Now, millis};
+use crate::script::Wiring;
 
 /// From a broken connection, or from nothing, to one on which all is received.
 const CONNECTING: Duration = Duration::from_millis(3);
+
+/// Where the node publishes.
+pub fn endpoints(wiring: Wiring) -> Endpoints {
+    let at = |port: u16| Some(format!("tcp://127.0.0.1:{port}"));
+    let (rawtx, rawblock, sequence) = match wiring {
+        Wiring::Shared => (at(1), at(1), at(1)),
+        Wiring::Apart => (at(1), at(2), at(3)),
+        Wiring::NoSequence => (at(1), at(1), None),
+        Wiring::NoBlocks => (at(1), None, at(1)),
+        Wiring::Nothing => (None, None, None),
+        Wiring::Hinted => {
+            let away = Some("tcp://10.0.0.1:1".to_owned());
+            (away.clone(), away.clone(), away)
+        }
+    };
+    Endpoints {
+        rawtx,
+        rawblock,
+        sequence,
+    }
+}
+
+/// What `getzmqnotifications` lists.
+pub fn listed(endpoints: &Endpoints) -> Vec<Notification> {
+    let topics = [
+        (ZmqTopic::Rawtx, &endpoints.rawtx),
+        (ZmqTopic::Rawblock, &endpoints.rawblock),
+        (ZmqTopic::Sequence, &endpoints.sequence),
+    ];
+    let listed = topics.into_iter().filter_map(|(topic, endpoint)| {
+        Some(Notification {
+            kind: format!("pub{}", topic.name()),
+            address: endpoint.clone()?,
+            hwm: None,
+        })
+    });
+    listed.collect()
+}
 
 /// What is the same for whoever receives.
 #[derive(Default)]

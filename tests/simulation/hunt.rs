@@ -81,6 +81,16 @@ fn shrink(mut script: Script, mut failure: String) -> (Script, String) {
     if let Err(other) = try_life(&simpler) {
         (script, failure) = (simpler, other);
     }
+    while let Some(past) = script.past.checked_sub(1) {
+        let shorter = Script {
+            past,
+            ..script.clone()
+        };
+        match try_life(&shorter) {
+            Err(other) => (script, failure) = (shorter, other),
+            Ok(()) => break,
+        }
+    }
     let mut part = script.steps.len().div_ceil(2);
     while part > 0 {
         let (mut start, mut has_shrunk) = (0, false);

@@ -1,8 +1,10 @@
 //! What is watched while a life goes on: no event may tell what never was.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
-use satwatch::tracker::{Event, EventKind, Input, MemoryView, Status, Transition, TxSummary};
+use satwatch::tracker::{
+    Event, EventKind, Input, MemoryView, ScanId, ScanState, Status, Transition, TxSummary,
+};
 
 use crate::bitcoind::Bitcoind;
 use crate::calls::Line;
@@ -15,6 +17,8 @@ pub struct Witness {
     pub watched: HashSet<u8>,
     /// What a person asked for and was not told of yet, for which scripts.
     asked: Vec<u8>,
+    /// History scans that a person opened, and was told so.
+    pub scans: HashSet<ScanId>,
     pub readers: Readers,
     began: u64,
 }
@@ -24,6 +28,7 @@ impl Witness {
         Self {
             watched: HashSet::new(),
             asked: Vec::new(),
+            scans: HashSet::new(),
             readers: Readers::default(),
             began: now.ms,
         }
@@ -49,6 +54,9 @@ impl Witness {
 
     /// A person hears that this was done.
     pub fn acknowledged(&mut self, input: &Input) {
+        if let Input::OpenScan { scan, .. } = input {
+            self.scans.insert(*scan);
+        }
         for number in numbers(input) {
             match input {
                 Input::Watch { .. } => _ = self.watched.insert(number),
@@ -56,6 +64,38 @@ impl Witness {
             }
             let place = self.asked.iter().position(|asked| *asked == number);
             self.asked.remove(place.expect("it was asked for"));
+        }
+    }
+
+    /// In the end every scan has ended, and what a complete one was made for is as if its scripts
+    /// had been watched from its first block on: so far they are covered, and what is covered is
+    /// [compared](crate::pretended::laws) with the chain.
+    pub fn check_scans(&self, view: &MemoryView, log: &[(u64, Event)]) {
+        for scan in &self.scans {
+            let row = view.scans.get(scan);
+            let row = row.expect("a scan that a person was told of is there");
+            assert_ne!(row.state, ScanState::Open, "in the end {scan} has ended");
+        }
+        let mut complete = HashMap::new();
+        for (_, event) in log {
+            match &event.kind {
+                EventKind::ScanComplete {
+                    script, scan, from, ..
+                } if view.scans[scan].to.is_none() => _ = complete.insert((*script, *from), *scan),
+                EventKind::Unwatched { script, .. } => complete.retain(|(of, _), _| of != script),
+                // A baseline is asked for anew, and speaks for its own block.
+                EventKind::Reorg { fork_point, .. } => {
+                    complete.retain(|(_, from), _| *from <= fork_point.height + 1);
+                }
+                _ => {}
+            }
+        }
+        for ((script, from), scan) in complete {
+            let covered = view.watches[&script].coverage.from_height;
+            assert!(
+                covered <= from,
+                "{scan} told that the history from {from} on is known, and it is known from {covered} on"
+            );
         }
     }
 

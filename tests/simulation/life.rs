@@ -6,19 +6,18 @@ use std::rc::Rc;
 use std::time::Instant;
 
 use satwatch::bitcoind::Endpoints;
-use satwatch::bitcoind::rpc::Notification;
-use satwatch::bitcoind::zmq::{ZmqMessage, ZmqTopic};
+use satwatch::bitcoind::zmq::ZmqMessage;
 use satwatch::config;
 use satwatch::store::ChainInfo;
-use satwatch::tracker::{Baseline, Event, Input, WatchRequest};
+use satwatch::tracker::{Baseline, Event, Input, ScanEnd, ScanId, WatchRequest};
 
 use crate::bitcoind::{Bitcoind, State, index};
 use crate::calls::Line;
 use crate::clock::{Now, later, millis};
-use crate::feed::Lines;
+use crate::feed::{Lines, endpoints, listed};
 use crate::laws::Witness;
 use crate::pretended::laws::Kept;
-use crate::pretended::{script, spk};
+use crate::pretended::{pick, script, spk};
 use crate::process::{Around, Doom, Process};
 use crate::random::Random;
 use crate::rows::Rows;
@@ -48,30 +47,12 @@ pub struct Life {
     monitoring: bool,
     stalled_until: Instant,
     drop_asks: u8,
+    /// So many were opened.
+    scans: u64,
     doom: Option<Doom>,
     rows: Rows,
     witness: Witness,
     trace: bool,
-}
-
-fn endpoints(wiring: Wiring) -> Endpoints {
-    let at = |port: u16| Some(format!("tcp://127.0.0.1:{port}"));
-    let (rawtx, rawblock, sequence) = match wiring {
-        Wiring::Shared => (at(1), at(1), at(1)),
-        Wiring::Apart => (at(1), at(2), at(3)),
-        Wiring::NoSequence => (at(1), at(1), None),
-        Wiring::NoBlocks => (at(1), None, at(1)),
-        Wiring::Nothing => (None, None, None),
-        Wiring::Hinted => {
-            let away = Some("tcp://10.0.0.1:1".to_owned());
-            (away.clone(), away.clone(), away)
-        }
-    };
-    Endpoints {
-        rawtx,
-        rawblock,
-        sequence,
-    }
 }
 
 impl Life {
@@ -119,17 +100,38 @@ impl Life {
             monitoring: true,
             stalled_until: now.instant,
             drop_asks: 0,
+            scans: 0,
             doom: None,
             rows,
             witness: Witness::new(now),
             trace,
         };
+        for _ in 0..script.past {
+            life.mine_payments();
+        }
         life.pass(3000);
         for number in [1, 2, 3] {
             life.watch(number);
         }
         life.pass(3000);
         life
+    }
+
+    /// A block of some payments, before anybody looks.
+    fn mine_payments(&mut self) {
+        let mut bitcoind = self.line.bitcoind.borrow_mut();
+        for _ in 0..self.random.below(4) {
+            let to = [
+                self.random.within(1, 7) as u8,
+                self.random.within(1, 9) as u8,
+            ];
+            let payment = bitcoind
+                .node
+                .payment(&[self.random.next() as u16], &to, false);
+            payment.iter().for_each(|tx| bitcoind.accept(tx));
+        }
+        bitcoind.mine(u16::MAX, None, self.random.within(1, 9) as u8);
+        bitcoind.published.clear();
     }
 
     pub fn live(mut self, script: &Script) {
@@ -171,6 +173,14 @@ impl Life {
                     scripts: vec![script(*number)],
                     now,
                 });
+            }
+            Step::Scan { bits, from, to } => self.open_scan(*bits, *from, *to),
+            Step::CancelScan { index } => {
+                let open = self.rows.view.borrow().open_scans();
+                if let (Some(process), Some(scan)) = (&mut self.process, pick(&open, *index)) {
+                    let (end, now) = (ScanEnd::Cancelled, self.now.ms);
+                    process.try_to(Input::CloseScan { scan, end, now });
+                }
             }
             Step::Monitoring(on) => self.switch(*on),
             Step::Stall { ms } => self.stalled_until = self.now.instant + millis(*ms),
@@ -235,6 +245,16 @@ impl Life {
                 drop(bitcoind);
                 self.node_is_down(*ms, next);
             }
+            Step::Prune { share } => {
+                let view = self.rows.view.borrow();
+                let is_ours = |height: &usize| {
+                    let ours = view.blocks.get(&(*height as u32));
+                    ours.is_some_and(|row| row.hash == bitcoind.node.id(*height).hash)
+                };
+                let known = (0..bitcoind.node.chain.len()).rev().find(is_ours);
+                let horizon = known.unwrap_or(0) * usize::from(*share) / 256;
+                bitcoind.horizon = horizon.max(bitcoind.horizon);
+            }
             Step::RestartNode { ms, keeps_mempool } => {
                 bitcoind.stop(*keeps_mempool);
                 drop(bitcoind);
@@ -261,6 +281,24 @@ impl Life {
                 baseline: Baseline::IfMissing,
             }],
             now,
+        });
+    }
+
+    /// `POST /scan_history`, which is refused before there is a tip.
+    fn open_scan(&mut self, bits: u8, from: u8, to: Option<u8>) {
+        let Some(tip) = self.rows.view.borrow().tip else {
+            return;
+        };
+        let part = |of: u8, heights: u32| u32::from(of) * heights / 256;
+        let from = part(from, tip.height + 1);
+        self.scans += 1;
+        let scripts = (1..8).filter(|number| bits >> number & 1 == 1);
+        self.request(Input::OpenScan {
+            scan: ScanId(self.scans),
+            scripts: scripts.map(script).collect(),
+            from,
+            to: to.map(|to| from + part(to, tip.height + 1 - from)),
+            now: self.now.ms,
         });
     }
 
@@ -398,7 +436,7 @@ impl Life {
         }
         if let Some(mut process) = self.process.take() {
             process.feed.arrive(self.now);
-            process.go_on(&self.around());
+            process.go_on(&mut self.around());
             self.process = Some(process);
         }
     }
@@ -462,6 +500,7 @@ impl Life {
             "nothing else is watched"
         );
         assert!(view.forgetting.is_empty(), "all was forgotten");
+        self.witness.check_scans(&view, &self.rows.log);
         let kept = Kept {
             node: &bitcoind.node,
             view: &view,
@@ -474,20 +513,4 @@ impl Life {
         }
         self.witness.readers.end(&self.rows.log);
     }
-}
-
-fn listed(endpoints: &Endpoints) -> Vec<Notification> {
-    let topics = [
-        (ZmqTopic::Rawtx, &endpoints.rawtx),
-        (ZmqTopic::Rawblock, &endpoints.rawblock),
-        (ZmqTopic::Sequence, &endpoints.sequence),
-    ];
-    let listed = topics.into_iter().filter_map(|(topic, endpoint)| {
-        Some(Notification {
-            kind: format!("pub{}", topic.name()),
-            address: endpoint.clone()?,
-            hwm: None,
-        })
-    });
-    listed.collect()
 }

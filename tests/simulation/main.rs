@@ -1,7 +1,7 @@
 //! The real follower, tracker, store, event log and readers against a pretended node, in thousands
 //! of lives under a seeded clock: news late, lost, doubled and one topic before the other; answers
-//! from the past; reorgs of any depth; replacement, eviction, restart; power loss at any commit;
-//! readers that are slow and vanish.
+//! from the past; reorgs of any depth; replacement, eviction, restart; pruning; power loss at any
+//! commit; history scans and their ends; readers that are slow and vanish.
 //!
 //! A life is a script ([`script`]), drawn from a seed. Time is passed, not waited for, and nothing
 //! runs beside the test, so the same seed is the same life. While it goes on, no event may tell
@@ -33,6 +33,7 @@ mod process;
 mod random;
 mod readers;
 mod rows;
+mod scanning;
 mod script;
 mod seam {
     pub use satwatch::follower::machines::*;

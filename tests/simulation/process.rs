@@ -18,12 +18,14 @@ use crate::feed::Feed;
 use crate::laws::Witness;
 use crate::random::Random;
 use crate::rows::Rows;
+use crate::scanning::Scanning;
 use crate::seam::{Action, Follower, FollowerEvent, NodeLink, NodeUrl, StatusBuilder};
 
 /// Between two polls.
 const INTERVAL: Duration = Duration::from_secs(10);
-/// Between two looks for scripts whose past is to be found, without being told.
-const LOOK: Duration = Duration::from_secs(10);
+/// Between two looks for scripts whose past is to be found, and for history scans, without being
+/// told.
+pub const LOOK: Duration = Duration::from_secs(10);
 /// Inputs of one commit.
 const BATCH: u64 = 5;
 
@@ -43,6 +45,7 @@ pub struct Doom {
 enum Sender {
     Follower,
     Baseline,
+    Scan,
     Person,
     Nobody,
 }
@@ -87,6 +90,7 @@ pub enum Ready {
     FollowUp,
     Woken,
     Baseline,
+    Scan,
     Forget,
 }
 
@@ -103,6 +107,7 @@ pub struct Process {
     too_early: Vec<Job>,
     follow_ups: VecDeque<FollowUp>,
     baseline: Baseline,
+    scanning: Scanning,
 }
 
 impl Process {
@@ -128,6 +133,7 @@ impl Process {
             too_early: Vec::new(),
             follow_ups: VecDeque::new(),
             baseline: Baseline::Wanted(now.instant),
+            scanning: Scanning::Wanted(now.instant),
         };
         process.tell(FollowerEvent::Found(endpoints.clone()), around)?;
         Ok(process)
@@ -139,8 +145,14 @@ impl Process {
         self.inbox.push_back(Job { input, sender });
     }
 
+    /// What a person asks for and what may be too late.
+    pub fn try_to(&mut self, input: Input) {
+        let sender = Sender::Nobody;
+        self.inbox.push_back(Job { input, sender });
+    }
+
     /// Calls and scans go on beside everything else.
-    pub fn go_on(&mut self, around: &Around) {
+    pub fn go_on(&mut self, around: &mut Around) {
         let (now, takes) = (around.now.instant, millis(around.call_ms));
         for call in &mut self.calls {
             while call.answer.is_none() && call.at <= now {
@@ -156,11 +168,13 @@ impl Process {
                 self.fetched.push_back(FollowerEvent::Fetched(fetched));
             }
         }
-        self.scan(around);
+        self.find_outputs(around);
+        let is_at_tip = self.follower.position().at_node_tip;
+        self.scanning.go_on(is_at_tip, around);
     }
 
     /// The node is asked what scripts owned before they were added.
-    fn scan(&mut self, around: &Around) {
+    fn find_outputs(&mut self, around: &Around) {
         let now = around.now.instant;
         let Baseline::Wanted(at) = self.baseline else {
             return;
@@ -194,6 +208,7 @@ impl Process {
         let others = [
             self.fetch.as_ref().map(|fetch| fetch.at),
             baseline,
+            Some(self.scanning.next()),
             self.feed.next(),
             Some(self.follower.wake_at()),
         ];
@@ -211,6 +226,9 @@ impl Process {
         }
         if matches!(self.baseline, Baseline::Scanned { at, .. } if at <= now) {
             ready.push(Ready::Baseline);
+        }
+        if self.scanning.is_read(now) {
+            ready.push(Ready::Scan);
         }
         if is_stalled {
             return ready;
@@ -273,6 +291,13 @@ impl Process {
                 self.merge(around);
                 Ok(())
             }
+            Ready::Scan => {
+                if let Some(input) = self.scanning.take(around.now.instant) {
+                    let sender = Sender::Scan;
+                    self.inbox.push_back(Job { input, sender });
+                }
+                Ok(())
+            }
         }
     }
 
@@ -309,7 +334,10 @@ impl Process {
                 }
                 None
             }
-            FollowUp::Scans => None,
+            FollowUp::Scans => {
+                self.scanning.wake(around.now.instant);
+                None
+            }
             FollowUp::Check(_) | FollowUp::Fetch(_) => Some(FollowerEvent::Asked(ask)),
         }
     }
@@ -436,7 +464,7 @@ impl Process {
                         around.witness.acknowledged(&input);
                     }
                 },
-                Sender::Baseline | Sender::Nobody => {}
+                Sender::Baseline | Sender::Scan | Sender::Nobody => {}
             }
         }
         Ok(None)

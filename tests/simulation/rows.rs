@@ -121,6 +121,15 @@ impl Rows {
             let stored = snapshot.block(*height).expect("it reads");
             assert_eq!(stored.as_ref(), Some(row), "the stored row of a block");
         }
+        for (scan, row) in &view.scans {
+            let stored = snapshot.scan(scan).expect("it reads");
+            assert_eq!(stored.as_ref(), Some(row), "the stored row of scan {scan}");
+        }
+        assert_eq!(
+            snapshot.open_scans().expect("it reads"),
+            view.open_scans(),
+            "the stored scans that are open"
+        );
         let counts = snapshot.counts().expect("it reads");
         assert_eq!(
             (counts.addresses, counts.transactions),

@@ -10,6 +10,9 @@ pub struct Script {
     pub wiring: Wiring,
     pub weather: Weather,
     pub store: Store,
+    /// Blocks before the process starts for the first time, with payments to the scripts that are
+    /// watched then and later.
+    pub past: u8,
     pub steps: Vec<Step>,
 }
 
@@ -88,6 +91,10 @@ pub enum Step {
         share: u8,
         ms: u64,
     },
+    /// It throws away this part of the blocks that we have.
+    Prune {
+        share: u8,
+    },
     RestartNode {
         ms: u64,
         keeps_mempool: bool,
@@ -125,6 +132,17 @@ pub enum Step {
     },
     Unwatch {
         number: u8,
+    },
+    /// The history of the scripts whose bit is set, from this part of the chain on, up to this part
+    /// of the rest.
+    Scan {
+        bits: u8,
+        from: u8,
+        to: Option<u8>,
+    },
+    /// One of the open ones.
+    CancelScan {
+        index: u16,
     },
     Monitoring(bool),
     /// The follower's task gets no time.
@@ -169,6 +187,10 @@ impl Script {
             (10, _) => Wiring::Nothing,
             (_, _) => Wiring::Hinted,
         };
+        let past = match random.below(2) {
+            0 => 0,
+            _ => random.within(1, 12) as u8,
+        };
         let count = random.within(3, 40);
         let mut steps = Vec::new();
         for _ in 0..count {
@@ -191,6 +213,7 @@ impl Script {
             wiring,
             weather,
             store,
+            past,
             steps,
         }
     }
@@ -250,7 +273,7 @@ fn node_step(random: &mut Random) -> Step {
 }
 
 fn calm_step(random: &mut Random) -> Step {
-    match random.below(12) {
+    match random.below(14) {
         0 => Step::Late {
             topic: random.below(3) as u8,
             ms: random.below(40),
@@ -263,12 +286,13 @@ fn calm_step(random: &mut Random) -> Step {
         2 => Step::SlowCalls {
             ms: random.below(15),
         },
+        3..=4 => scan_step(random),
         _ => node_step(random),
     }
 }
 
 fn rough_step(random: &mut Random) -> Step {
-    match random.below(32) {
+    match random.below(35) {
         0..=16 => node_step(random),
         17..=18 => Step::Late {
             topic: random.below(3) as u8,
@@ -318,6 +342,7 @@ fn rough_step(random: &mut Random) -> Step {
             ms: random.below(4000),
             keeps_mempool: random.once_in(2),
         },
+        31..=33 => scan_step(random),
         _ => match random.below(3) {
             0 => Step::Rebuild {
                 share: random.next() as u8,
@@ -326,6 +351,21 @@ fn rough_step(random: &mut Random) -> Step {
             _ => Step::Stall {
                 ms: random.below(1500),
             },
+        },
+    }
+}
+
+fn scan_step(random: &mut Random) -> Step {
+    let share = random.next() as u8;
+    match random.below(6) {
+        0 => Step::Prune { share },
+        1 => Step::CancelScan {
+            index: random.next() as u16,
+        },
+        _ => Step::Scan {
+            bits: random.next() as u8,
+            from: share,
+            to: random.once_in(3).then(|| random.next() as u8),
         },
     }
 }
