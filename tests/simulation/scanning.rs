@@ -1,5 +1,5 @@
-//! What goes on of the history scans. It sends what `history::scan` does; the node is asked once for
-//! each stretch of blocks.
+//! What goes on of the history scans. It sends what `history::scan` does; the node is asked once
+//! for each stretch of blocks.
 
 use std::time::Instant;
 
