@@ -1,4 +1,4 @@
-//! How a value is read, from text or from TOML.
+//! How a value is read, from text or from a value of the `config` crate.
 //!
 //! A reader is a function that gives the value, or what is wrong: what came, and what is expected.
 //! Where a value of the wrong type came it is not shown, because it may be a secret.
@@ -7,7 +7,7 @@ use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::str::FromStr;
 
-use toml::de::DeValue;
+use ::config::ValueKind;
 
 use super::Secret;
 
@@ -15,7 +15,8 @@ use super::Secret;
 pub enum Given<'a> {
     /// In the environment and in flags all is text.
     Text(&'a str),
-    Toml(&'a DeValue<'a>),
+    /// In a file each value has a type.
+    Typed(&'a ValueKind),
 }
 
 type Reading<T> = Result<T, String>;
@@ -24,21 +25,23 @@ impl Given<'_> {
     fn text(&self) -> Reading<&str> {
         match self {
             Self::Text(text) => Ok(text),
-            Self::Toml(DeValue::String(text)) => Ok(text),
-            Self::Toml(other) => Err(format!("is {}", kind(other))),
+            Self::Typed(ValueKind::String(text)) => Ok(text),
+            Self::Typed(other) => Err(format!("is {}", kind(other))),
         }
     }
 }
 
-fn kind(value: &DeValue<'_>) -> &'static str {
+fn kind(value: &ValueKind) -> &'static str {
     match value {
-        DeValue::String(_) => "a text",
-        DeValue::Integer(_) => "a whole number",
-        DeValue::Float(_) => "a number with a point",
-        DeValue::Boolean(_) => "a boolean",
-        DeValue::Datetime(_) => "a date",
-        DeValue::Array(_) => "a list",
-        DeValue::Table(_) => "a section",
+        ValueKind::String(_) => "a text",
+        ValueKind::I64(_) | ValueKind::U64(_) | ValueKind::I128(_) | ValueKind::U128(_) => {
+            "a whole number"
+        }
+        ValueKind::Float(_) => "a number with a point",
+        ValueKind::Boolean(_) => "a boolean",
+        ValueKind::Array(_) => "a list",
+        ValueKind::Table(_) => "a section",
+        ValueKind::Nil => "nothing",
     }
 }
 
@@ -114,14 +117,14 @@ pub fn list<T>(
                 let items = text.split(',').map(str::trim);
                 items.filter(|item| !item.is_empty()).collect()
             }
-            Given::Toml(DeValue::Array(items)) => {
-                let items = items.iter().map(|item| match item.get_ref() {
-                    DeValue::String(text) => Ok(text.as_ref()),
+            Given::Typed(ValueKind::Array(items)) => {
+                let items = items.iter().map(|item| match &item.kind {
+                    ValueKind::String(text) => Ok(text.as_str()),
                     other => Err(format!("has {} in it", kind(other))),
                 });
                 items.collect::<Result<Vec<_>, _>>()?
             }
-            Given::Toml(other) => return Err(format!("is {}", kind(other))),
+            Given::Typed(other) => return Err(format!("is {}", kind(other))),
         };
         let wrong: Vec<_> = items.iter().filter(|item| parse(item).is_none()).collect();
         match wrong.is_empty() {
@@ -137,8 +140,8 @@ pub fn list<T>(
 
 pub fn boolean(given: &Given<'_>) -> Reading<bool> {
     let read = match given {
-        Given::Toml(DeValue::Boolean(value)) => Ok(*value),
-        Given::Toml(other) => Err(format!("is {}", kind(other))),
+        Given::Typed(ValueKind::Boolean(value)) => Ok(*value),
+        Given::Typed(other) => Err(format!("is {}", kind(other))),
         Given::Text(text) => text.parse().map_err(|_| not_valid(&shown(text))),
     };
     expecting(read, "true or false")
@@ -147,11 +150,10 @@ pub fn boolean(given: &Given<'_>) -> Reading<bool> {
 pub fn whole<T: TryFrom<u64>>(range: RangeInclusive<u64>) -> impl Fn(&Given<'_>) -> Reading<T> {
     move |given| {
         let came = match given {
-            Given::Toml(DeValue::Integer(number)) => {
-                let parsed = u64::from_str_radix(number.as_str(), number.radix());
-                Ok((parsed.ok(), number.to_string()))
+            Given::Typed(ValueKind::I64(number)) => {
+                Ok((u64::try_from(*number).ok(), number.to_string()))
             }
-            Given::Toml(other) => Err(format!("is {}", kind(other))),
+            Given::Typed(other) => Err(format!("is {}", kind(other))),
             Given::Text(text) => Ok((text.parse().ok(), shown(text))),
         };
         let read = came.and_then(|(number, shown)| {
