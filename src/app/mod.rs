@@ -4,8 +4,9 @@
 //! start   node ─► store ─► port ─► tracker ─► indexer ─► follower ─► dispatch, router ─► server
 //! stop    server (accepts nothing) ─► waiting requests, sessions, dispatch ─► follower ─► indexer (commits, closes the store)
 //! ```
-//! A store that remembers its chain starts without the node; a new one waits for it. If a part ends
-//! by itself, the daemon ends: [`Running::failed`] says which and why.
+//! A store that remembers its chain starts without a node that does not answer, or not at once; a
+//! new one waits for it. If a part ends by itself, the daemon ends: [`Running::failed`] says which
+//! and why.
 
 mod limits;
 mod listen;
@@ -20,10 +21,10 @@ use anyhow::{Context, Result, anyhow, bail};
 use futures_util::FutureExt;
 use tokio::sync::{mpsc, watch};
 use tokio::task::spawn_blocking;
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
-use crate::bitcoind::{self, DiscoveredNode, Retry};
+use crate::bitcoind::{self, DiscoveredNode, NodeError, NodeErrorKind, Retry};
 use crate::clock::now_ms;
 use crate::config::{self, Config};
 use crate::follower::start::{self, FollowerConfig};
@@ -43,6 +44,9 @@ const CLIENTS_TIME: Duration = Duration::from_millis(1500);
 /// Of what the tracker asks the follower for; what finds no room is asked for again by the next
 /// look at the mempool.
 const ASKS: usize = 65_536;
+/// So long the node may take before a store that knows its chain is served without it. One that
+/// answers says within this time whether it is on that chain.
+const ANSWER: Duration = Duration::from_secs(1);
 /// Between two looks for the node while a new store waits for it.
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 
@@ -223,9 +227,14 @@ impl Running {
 
 /// Opens the store, with the chain that the node is on if the node answers.
 async fn open_store(config: &Config) -> Result<(Option<DiscoveredNode>, Writer, StoreReader)> {
-    let mut pause = Duration::from_millis(250);
+    let (mut pause, mut limit) = (Duration::from_millis(250), ANSWER);
     loop {
-        let found = bitcoind::find(&config.bitcoind).await;
+        let found = timeout(limit, bitcoind::find(&config.bitcoind)).await;
+        let found = found.unwrap_or_else(|_| {
+            let what = "bitcoind has not answered yet";
+            Err(NodeError::new(NodeErrorKind::TimedOut, what))
+        });
+        limit = Duration::MAX;
         let chain = found.as_ref().ok().map(|found| found.chain);
         let path = config.store.path.clone();
         let opened = spawn_blocking(move || store::open(&path, chain, now_ms()))

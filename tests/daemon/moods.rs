@@ -401,6 +401,35 @@ fn a_daemon_that_starts_before_its_node_follows_it_when_it_comes() {
     ledger::check(&daemon);
 }
 
+/// A new store waits for a slow node; one that knows its chain is served before the call that hangs
+/// is given up.
+#[test]
+fn a_daemon_that_starts_while_its_node_hangs_answers_from_what_it_knows() {
+    let (node, proxy) = moody();
+    proxy.set(Mood::Slow(Duration::from_millis(1200)));
+    let mut daemon = Daemon::launched(&node, &[OFTEN, ("bitcoind.rpc_url", &proxy.url())]);
+    proxy.set(Mood::Pass);
+    daemon.wait_ready();
+    let address = node.address();
+    daemon.watch(&address);
+    node.pay(&address, COIN);
+    daemon.wait_balance(&address, 0, COIN);
+    daemon.stop();
+
+    proxy.set(Mood::Hang);
+    daemon.launch_again();
+    let log = daemon.log();
+    assert!(
+        log.contains("from what is known: bitcoind has not answered yet"),
+        "{log}"
+    );
+    assert_eq!(daemon.balance(&address)["balance"], COIN);
+    assert_eq!(daemon.get("/status").json["service_available"], false);
+    proxy.set(Mood::Pass);
+    daemon.wait_ready();
+    ledger::check(&daemon);
+}
+
 #[test]
 fn a_node_that_warms_up_at_the_start_of_the_daemon_is_waited_for() {
     let (node, proxy) = moody();
