@@ -100,6 +100,11 @@ pub enum Remedy {
     ScanFromZero,
 
     #[error(
+        "if what it does from now on is enough, remove it and add it with \"history\": \"none\""
+    )]
+    WatchFromNow,
+
+    #[error(
         "correct or remove bitcoind.zmq_{topic}; it is right as it is if the port is forwarded"
     )]
     CorrectEndpoint { topic: &'static str },

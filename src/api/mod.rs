@@ -51,7 +51,7 @@ pub use router::Router;
 
 use crate::consumers::{Consumers, LOOK_MOST};
 use crate::events::{Dispatch, EventLog};
-use crate::history::{AuditRequest, ScanProgress};
+use crate::history::{AuditRequest, LeftOut, ScanProgress};
 use crate::reads::Reads;
 use crate::store::{StoreError, StoreReader};
 use crate::webhooks::Webhooks;
@@ -91,6 +91,7 @@ pub struct Parts {
     pub indexer: indexer::Handle,
     pub node: watch::Receiver<bitcoind::NodeStatus>,
     pub scans: watch::Receiver<Vec<ScanProgress>>,
+    pub left_out: watch::Receiver<LeftOut>,
     pub audits: mpsc::Sender<AuditRequest>,
     /// Whether the follower follows; `/start` and `/stop` set it and remember it in the store.
     pub monitoring: watch::Sender<bool>,
@@ -189,6 +190,7 @@ fn build(parts: Parts) -> Result<(Arc<Services>, SocketApi, Dispatch), StoreErro
         webhooks: webhooks.clone(),
         started: Instant::now(),
         step_times,
+        left_out: parts.left_out,
         listen: parts.listen,
     });
     let auditor = Auditor {

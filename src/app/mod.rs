@@ -111,6 +111,7 @@ pub async fn start(config: Config) -> Result<Running> {
         indexer: indexer.clone(),
         node: node.status,
         scans: node.scans,
+        left_out: node.left_out,
         audits: node.audits,
         monitoring,
         config: config.clone(),

@@ -183,6 +183,14 @@ fn clock_finding(node: &NodeInfo, now: u64) -> Option<Finding> {
     Some(Finding::bad(what, Remedy::SetClock))
 }
 
+/// Of an address that waits for its outputs.
+pub fn too_many_outputs(address: &str) -> Finding {
+    let what = format!(
+        "bitcoind cannot tell what {address} owned when it was added: that is too much for one answer"
+    );
+    Finding::bad(what, Remedy::WatchFromNow)
+}
+
 /// Why nothing reaches the node. On a private chain it may be alone.
 fn isolation(node: &NodeInfo) -> Option<(&'static str, Remedy)> {
     if node.network_active == Some(false) {

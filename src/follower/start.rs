@@ -15,7 +15,7 @@ use super::{FollowError, Follower, calls};
 use crate::bitcoind::{DiscoveredNode, NodeStatus};
 use crate::clock::now_ms;
 use crate::config;
-use crate::history::{self, AuditRequest, HistoryChannels, ScanProgress};
+use crate::history::{self, AuditRequest, HistoryChannels, LeftOut, ScanProgress};
 use crate::indexer::Handle;
 use crate::store::{StoreError, StoreReader};
 use crate::tracker::FollowUp;
@@ -36,6 +36,7 @@ pub struct FollowerHandles {
     pub status: watch::Receiver<NodeStatus>,
     /// Of the open history scans that are known here by now.
     pub scans: watch::Receiver<Vec<ScanProgress>>,
+    pub left_out: watch::Receiver<LeftOut>,
     /// Few may wait.
     pub audits: mpsc::Sender<AuditRequest>,
 }
@@ -53,10 +54,12 @@ pub fn spawn(
     let mut builder = StatusBuilder::new(config.reconcile_interval);
     let (sender, status) = watch::channel(builder.build(Some(NotReady::Node), now_ms()).clone());
     let (progress, scans) = watch::channel(Vec::new());
+    let (too_long, left_out) = watch::channel(LeftOut::new());
     let (audits, requests) = mpsc::channel(AUDITS);
     let handles = FollowerHandles {
         status: status.clone(),
         scans,
+        left_out,
         audits,
     };
     let task = async move {
@@ -84,6 +87,7 @@ pub fn spawn(
             scans: shell.scans.clone(),
             audits: requests,
             status,
+            left_out: too_long,
             progress,
         };
         let beside = history::run(shell.context(), channels, end.clone());

@@ -2,19 +2,20 @@
 //! wait.
 //!
 //! A scan whose answer is too long, or never comes, is followed by one for half of its scripts, so
-//! that one address with very many outputs does not keep the others waiting for ever.
+//! that one address with very many outputs does not keep the others waiting for ever. One whose
+//! outputs alone are too many for an answer is left out until it is added again, and told of.
 //!
 //! It is merged in parts, each at our tip of that moment, so that what happens at that moment need
 //! not wait for all of it. The outputs of one script that has very many come in portions, too, and
 //! are shown with the last of them.
 
 use std::cmp::Reverse;
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use bitcoin::ScriptBuf;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -49,18 +50,25 @@ const AGAIN: Duration = Duration::from_millis(200);
 /// Between two looks at the store without being told.
 const LOOK: Duration = Duration::from_secs(10);
 
+/// Scripts that alone make the answer too long, each with the time at which it was added.
+pub type LeftOut = HashMap<ScriptBuf, u64>;
+
 /// Merges baselines until `shutdown`; ends a running scan of ours then. A store that cannot be read
 /// ends it at once.
 pub(super) async fn run(
     context: NodeContext,
     wake: Arc<Notify>,
+    left_out: watch::Sender<LeftOut>,
     shutdown: CancellationToken,
 ) -> Result<(), StoreError> {
     let rpc = context.rpc.clone();
     let work = BaselineTask {
         context,
         wake,
-        failures: Failures::default(),
+        failures: Failures {
+            left_out,
+            ..Failures::default()
+        },
     };
     tokio::select! {
         ended = work.serve() => ended,
@@ -80,13 +88,12 @@ struct BaselineTask {
 }
 
 /// What failures lead to.
-#[derive(Debug, Default, Clone)]
+#[derive(Debug, Default)]
 struct Failures {
     in_a_row: u32,
     /// Scripts of the next scan at most.
     most: Option<usize>,
-    /// Scripts that alone make the answer too long.
-    left_out: HashSet<ScriptBuf>,
+    left_out: watch::Sender<LeftOut>,
     /// Scripts that alone took too long: the others go first.
     later: HashSet<ScriptBuf>,
 }
@@ -104,20 +111,21 @@ impl Failures {
     }
 
     /// A scan of so many scripts, or of one, failed.
-    fn scan_failed(&mut self, kind: NodeErrorKind, count: usize, alone: Option<ScriptBuf>) {
+    fn scan_failed(&mut self, kind: NodeErrorKind, count: usize, alone: Option<(ScriptBuf, u64)>) {
         if !matches!(kind, NodeErrorKind::TooLong | NodeErrorKind::TimedOut) {
             return;
         }
         match alone {
             None => self.most = Some(count / 2),
-            Some(spk) if kind == NodeErrorKind::TooLong => {
+            Some((spk, added)) if kind == NodeErrorKind::TooLong => {
                 tracing::warn!(
-                    "bitcoind cannot tell what output script {} owns: it is too much; left out until the next start",
+                    "bitcoind cannot tell what output script {} owns: it is too much; left out until it is added again",
                     spk.to_hex_string()
                 );
-                self.left_out.insert(spk);
+                self.left_out
+                    .send_modify(|known| _ = known.insert(spk, added));
             }
-            Some(spk) => {
+            Some((spk, _)) => {
                 self.later.insert(spk);
             }
         }
@@ -161,6 +169,7 @@ impl BaselineTask {
         self.context
             .wait_for(|position| position.at_node_tip)
             .await?;
+        self.forget_left_out()?;
         if self.pending(1).await?.is_empty() {
             self.failures.later.clear();
             // A wake-up may be dropped when very many come at once.
@@ -173,7 +182,13 @@ impl BaselineTask {
             return Ok(());
         }
         tracing::debug!("scanning the node's unspent outputs for {count} added addresses");
-        let alone = spks.first().filter(|_| count == 1).cloned();
+        let alone = match &*spks {
+            [spk] => {
+                let row = self.context.reader.snapshot().watch(&ScriptHash::of(spk))?;
+                row.map(|row| (row.spk, row.added))
+            }
+            _ => None,
+        };
         let outputs = Outputs::scan(&self.context.rpc, spks, PART).await;
         let mut outputs =
             outputs.inspect_err(|error| self.failures.scan_failed(error.kind, count, alone))?;
@@ -223,12 +238,29 @@ impl BaselineTask {
         {}
     }
 
+    /// A script that does not wait any more may be added again.
+    fn forget_left_out(&self) -> Result<(), StoreError> {
+        let snapshot = self.context.reader.snapshot();
+        let mut kept = self.failures.left_out.borrow().clone();
+        for (spk, added) in &*self.failures.left_out.borrow() {
+            let row = snapshot.watch(&ScriptHash::of(spk))?;
+            if row.is_none_or(|row| !row.coverage.pending || row.added != *added) {
+                kept.remove(spk);
+            }
+        }
+        self.failures.left_out.send_if_modified(|known| {
+            let is_changed = known.len() != kept.len();
+            *known = kept;
+            is_changed
+        });
+        Ok(())
+    }
+
     /// Scripts that wait, at most `limit` and as many as fit into a request.
     async fn pending(&self, limit: usize) -> Result<Vec<ScriptBuf>, Interrupted> {
         let reader = self.context.reader.clone();
-        let Failures {
-            left_out, later, ..
-        } = self.failures.clone();
+        let later = self.failures.later.clone();
+        let left_out = self.failures.left_out.borrow().clone();
         blocking(move || {
             let mut room = REQUEST;
             let mut spks = Vec::new();
@@ -237,7 +269,7 @@ impl BaselineTask {
                 if spks.len() >= limit {
                     break;
                 }
-                if left_out.contains(&row.spk) || later.contains(&row.spk) {
+                if left_out.get(&row.spk) == Some(&row.added) || later.contains(&row.spk) {
                     continue;
                 }
                 let Some(left) = room.checked_sub(rpc::scan_bytes(&row.spk)) else {
@@ -393,15 +425,18 @@ mod tests {
         let mut waiting: Vec<_> = (0..100).map(|n| ScriptBuf::from_bytes(vec![n])).collect();
         let bad = waiting[42].clone();
         let (mut failures, mut scans) = (Failures::default(), 0);
-        while waiting.iter().any(|spk| !failures.left_out.contains(spk)) {
+        loop {
+            let left_out = failures.left_out.borrow().clone();
+            let all = waiting.iter().filter(|spk| !left_out.contains_key(*spk));
+            if all.clone().next().is_none() {
+                break;
+            }
             scans += 1;
-            let all = waiting
-                .iter()
-                .filter(|spk| !failures.left_out.contains(*spk));
             let most = failures.most.unwrap_or(usize::MAX);
             let scanned: Vec<_> = all.take(most).cloned().collect();
             if scanned.contains(&bad) {
-                let alone = scanned.first().filter(|_| scanned.len() == 1).cloned();
+                let alone = scanned.first().filter(|_| scanned.len() == 1);
+                let alone = alone.map(|spk| (spk.clone(), 0));
                 failures.scan_failed(NodeErrorKind::TooLong, scanned.len(), alone);
             } else {
                 failures.scanned();
@@ -419,8 +454,8 @@ mod tests {
         assert_eq!(failures.most, None);
         failures.scan_failed(NodeErrorKind::TimedOut, 8, None);
         assert_eq!(failures.most, Some(4));
-        failures.scan_failed(NodeErrorKind::TimedOut, 1, Some(ScriptBuf::new()));
-        assert!(failures.left_out.is_empty());
+        failures.scan_failed(NodeErrorKind::TimedOut, 1, Some((ScriptBuf::new(), 0)));
+        assert!(failures.left_out.borrow().is_empty());
         assert!(
             failures.later.contains(&ScriptBuf::new()),
             "others go first"

@@ -34,6 +34,7 @@ use crate::indexer::Handle;
 use crate::store::{StoreError, StoreReader};
 
 pub use audit::{AuditRequest, Audited};
+pub use baseline::LeftOut;
 pub use scan::{ScanMethod, ScanProgress};
 
 /// What every task of this room works with.
@@ -54,6 +55,8 @@ pub struct HistoryChannels {
     pub audits: mpsc::Receiver<AuditRequest>,
     /// Says why we are not at the node's tip.
     pub status: watch::Receiver<NodeStatus>,
+    /// Of the addresses that wait, those whose outputs the node cannot tell.
+    pub left_out: watch::Sender<LeftOut>,
     /// Progress of the scans that are known to be open, in any order.
     pub progress: watch::Sender<Vec<ScanProgress>>,
 }
@@ -96,6 +99,7 @@ pub async fn run(
         scans,
         audits,
         status,
+        left_out,
         progress,
     } = channels;
     // The blocks of history scans must not keep the follower's calls waiting.
@@ -105,7 +109,12 @@ pub async fn run(
     };
     let end = shutdown.child_token();
     let mut tasks = JoinSet::new();
-    tasks.spawn(baseline::run(context.clone(), baseline, end.clone()));
+    tasks.spawn(baseline::run(
+        context.clone(),
+        baseline,
+        left_out,
+        end.clone(),
+    ));
     tasks.spawn(scan::run(apart, scans, progress, status, end.clone()));
     tasks.spawn(audit::run(context, audits, end.clone()));
     let mut result = Ok(());

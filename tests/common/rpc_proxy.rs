@@ -35,6 +35,8 @@ pub enum Mood {
     Hang,
     /// An answer that goes on and on, a gigabyte of it.
     Flood,
+    /// An answer of so many bytes begins.
+    Begun(u64),
     /// As a node whose `rpcwhitelist` lacks the method.
     NotPermitted,
     /// The node's answer, with another name for this field.
@@ -315,6 +317,11 @@ fn answer(mut socket: &TcpStream, request: &Request, mood: Mood, shared: &Shared
                 .ok()?;
             let blanks = vec![b' '; 1 << 20];
             return (0..1024).try_for_each(|_| socket.write_all(&blanks)).ok();
+        }
+        Mood::Begun(length) => {
+            let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {length}\r\n\r\n{{");
+            socket.write_all(head.as_bytes()).ok()?;
+            return hang(shared);
         }
         Mood::Slow(time) => std::thread::sleep(time),
         Mood::Granted(time) => {

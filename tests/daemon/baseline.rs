@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
+use satwatch::remedy::Remedy;
+
 use crate::common::oracle::{self, Balances};
 use crate::common::rpc_proxy::Mood;
 use crate::common::{COIN, Client, Daemon, Node, RpcProxy, ledger, wait_until};
@@ -302,4 +304,45 @@ fn an_address_that_is_added_while_monitoring_is_stopped_is_right_after_the_start
         },
     );
     ledger::check(&stage.daemon);
+}
+
+#[test]
+fn an_address_whose_outputs_are_too_many_is_named_and_holds_up_no_other() {
+    let stage = Stage::begin();
+    let (address, other) = (stage.used(3 * COIN), stage.used(COIN));
+    let advice = Remedy::WatchFromNow.to_string();
+    let notes = || {
+        let status = stage.daemon.get("/status").json;
+        let notes = status["node"]["notes"].as_array().expect("a list").clone();
+        let named = notes.into_iter().filter(|note| note["remedy"] == *advice);
+        named
+            .map(|note| note["what"].to_string())
+            .collect::<Vec<_>>()
+    };
+    let remove = || {
+        let path = format!("/addresses/{address}");
+        let removed = stage.daemon.request("DELETE", &path, &[], None);
+        assert_eq!(removed.status, 200, "{}", removed.text);
+    };
+    stage.proxy.set_for("scantxoutset", Mood::Begun(2 << 30));
+    stage.add(&address);
+    let named = wait_until("it is named", || Some(notes()).filter(|it| !it.is_empty()));
+    assert!(named.len() == 1 && named[0].contains(&address), "{named:?}");
+    stage.is_pending(&address);
+    stage.proxy.set_for("scantxoutset", Mood::Pass);
+    stage.add(&other);
+    stage.agrees(&other, confirmed(COIN));
+    stage.is_pending(&address);
+
+    // As it is advised.
+    remove();
+    let path = "/add_address";
+    let body = json!({ "address": address, "history": "none" });
+    let added = stage.daemon.post(path, &body).json;
+    assert_eq!(added["coverage"]["pending"], false, "{added}");
+    // And once the node can tell it.
+    remove();
+    stage.add(&address);
+    stage.agrees(&address, confirmed(3 * COIN));
+    assert_eq!(notes(), [""; 0]);
 }

@@ -22,16 +22,19 @@ use std::time::Instant;
 use hyper::StatusCode;
 use prometheus::HistogramVec;
 use serde::Serialize;
+use tokio::sync::watch;
 
 use super::budget::Budget;
 use super::events::EventQueries;
 use super::respond::{self, Answer};
 use crate::api::monitoring::Monitoring;
 use crate::api::scans::Scans;
-use crate::bitcoind::{self, NodeStatus, TopicStatus};
+use crate::bitcoind::findings::too_many_outputs;
+use crate::bitcoind::{self, Finding, NodeStatus, TopicStatus};
 use crate::clock::now_ms;
 use crate::consumers::{Consumer, Consumers, Unread};
 use crate::events;
+use crate::history::LeftOut;
 use crate::reads::{Reads, StoreView};
 use crate::webhooks::Webhooks;
 use crate::wire::json::{object, seconds};
@@ -57,6 +60,7 @@ pub struct Overview {
     pub started: Instant,
     /// Of the indexer.
     pub step_times: HistogramVec,
+    pub left_out: watch::Receiver<LeftOut>,
     /// The addresses in use, which `server.listen` with port 0 does not say.
     pub listen: Vec<SocketAddr>,
 }
@@ -91,7 +95,11 @@ impl Overview {
         clients: Clients,
         consumers: Vec<Reader>,
     ) -> Result<(impl Serialize + use<Clients, Reader>, String), ApiError> {
-        let (node, now) = (self.monitoring.node(), now_ms());
+        let (mut node, now) = (self.monitoring.node(), now_ms());
+        let left_out = self.left_out.borrow().clone();
+        let left_out = left_out.keys().take(LISTED);
+        let left_out = left_out.map(|spk| too_many_outputs(&view.address_of(spk)));
+        node.notes.extend(left_out);
         let (counts, network, is_on) = (
             view.counts()?,
             view.encoder.network,
@@ -187,7 +195,7 @@ fn topic_shape(topic: &TopicStatus, now: u64) -> impl Serialize + use<> {
 
 fn node_shape(status: NodeStatus, now: u64) -> impl Serialize {
     let node = status.node;
-    let note = |finding: bitcoind::Finding| {
+    let note = |finding: Finding| {
         object! {
             ok: finding.ok,
             what: finding.what,

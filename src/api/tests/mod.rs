@@ -126,6 +126,7 @@ impl Daemon {
             indexer: indexer.clone(),
             node: status,
             scans: scans.subscribe(),
+            left_out: watch::channel(history::LeftOut::new()).1,
             audits: audits.0,
             monitoring: watch::channel(true).0,
             config: Arc::new(config),

@@ -185,9 +185,13 @@ impl Http {
         error: &(dyn Error + 'static),
         most: usize,
     ) -> NodeError {
-        if !error.is::<LengthLimitError>() {
-            return self.broken(method, error);
+        match error.is::<LengthLimitError>() {
+            true => self.too_long(method, most),
+            false => self.broken(method, error),
         }
+    }
+
+    pub(super) fn too_long(&self, method: &str, most: usize) -> NodeError {
         NodeError::new(
             NodeErrorKind::TooLong,
             format!(

@@ -273,7 +273,10 @@ impl Http {
                 .map_err(|error| self.unanswered(what, &error))?
                 .into_parts();
             let length = usize::try_from(body.size_hint().lower()).unwrap_or(usize::MAX);
-            let mut bytes = Vec::with_capacity(length.min(limit.bytes).min(RESERVED));
+            if length > limit.bytes {
+                return Err(self.too_long(what, limit.bytes));
+            }
+            let mut bytes = Vec::with_capacity(length.min(RESERVED));
             let mut body = Limited::new(body, limit.bytes);
             loop {
                 let piece = timeout(limit.time, body.frame()).await;
