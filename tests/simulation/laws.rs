@@ -2,6 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 
+use bitcoin::Transaction;
 use satwatch::tracker::{
     Event, EventKind, Input, MemoryView, ScanId, ScanState, Status, Transition, TxSummary,
 };
@@ -40,9 +41,9 @@ impl Witness {
     }
 
     pub fn committed(&mut self, transitions: &[Transition], head: u64, line: &Line) {
-        let node = line.bitcoind.borrow();
+        let (node, view) = (line.bitcoind.borrow(), line.rows.borrow());
         for event in transitions.iter().flat_map(|it| &it.events) {
-            check_event(event, &node);
+            check_event(event, &node, &view);
         }
         self.readers.committed(head);
     }
@@ -120,12 +121,28 @@ fn numbers(input: &Input) -> Vec<u8> {
     (1..8).filter(is_meant).collect()
 }
 
-fn check_event(event: &Event, node: &Bitcoind) {
+fn check_event(event: &Event, node: &Bitcoind, view: &MemoryView) {
     match &event.kind {
         EventKind::NewTransactions { transactions, .. } => {
             transactions.iter().for_each(|tx| check_status(tx, node));
         }
-        EventKind::TransactionUpdate { transaction, .. } => check_status(transaction, node),
+        EventKind::TransactionUpdate {
+            script,
+            transaction,
+            ..
+        } => {
+            // Only one that the node took back for a moment and gave again, while nobody looked:
+            // of its block nothing is known here.
+            let is_from_before = || {
+                let covered = view.watches[script].coverage.from_height;
+                let mut before = node.node.chain.iter().take(covered as usize);
+                let is_it = |tx: &Transaction| tx.compute_txid() == transaction.txid;
+                before.any(|block| block.txdata.iter().any(is_it))
+            };
+            if transaction.status != Status::Evicted || !is_from_before() {
+                check_status(transaction, node);
+            }
+        }
         EventKind::Block { block, .. } => {
             assert!(
                 node.blocks.contains_key(&block.hash),
