@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use clap::Parser;
 use satwatch::cli::{Cli, Command};
-use satwatch::config::{Config, Log, LogFormat, overlooked};
+use satwatch::config::{self, Config, Log, LogFormat};
 use satwatch::shutdown::Signals;
 use satwatch::{app, doctor, open_files};
 use tracing_subscriber::EnvFilter;
@@ -32,15 +32,10 @@ fn main() -> ExitCode {
         }
         (Err(error), Command::Doctor) => return doctor::settings_are_wrong(&error, &mut stdout()),
     };
-    let names = std::env::vars_os().map(|(name, _)| name);
-    let overlooked = overlooked(names).join(", ");
-    if !overlooked.is_empty() && cli.task() == Command::Run {
-        let _ = writeln!(
-            stderr(),
-            "these environment variables are no settings, whose names are SATWATCH__SECTION__NAME: {overlooked}"
-        );
-    }
     if cli.check() {
+        if let Some(warning) = overlooked() {
+            let _ = writeln!(stderr(), "{warning}");
+        }
         let _ = writeln!(
             stdout(),
             "the settings are good ({})",
@@ -71,6 +66,9 @@ fn main() -> ExitCode {
                 settings = doctor::settings_place(cli.settings_file()),
                 "satwatch starts"
             );
+            if let Some(warning) = overlooked() {
+                tracing::warn!("{warning}");
+            }
             match runtime.block_on(run(config)) {
                 Ok(()) => ExitCode::SUCCESS,
                 Err(error) => {
@@ -85,6 +83,17 @@ fn main() -> ExitCode {
     // exit up. What counts has been committed.
     runtime.shutdown_timeout(LAST_TASKS);
     code
+}
+
+/// What to say of environment variables that look as if they were settings.
+fn overlooked() -> Option<String> {
+    let names = config::overlooked(std::env::vars_os().map(|(name, _)| name));
+    (!names.is_empty()).then(|| {
+        format!(
+            "these environment variables are no settings, whose names are SATWATCH__SECTION__NAME: {}",
+            names.join(", ")
+        )
+    })
 }
 
 /// Runs until a signal or a failure, then stops in order.

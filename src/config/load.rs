@@ -105,8 +105,10 @@ impl Sources {
         match collect(&File::from_str(&text, FileFormat::Toml)) {
             Ok(sections) => self.add_sections(&place, sections),
             Err(SourceError::FileParse { cause, .. }) if cause.is::<ParseIntError>() => {
-                let message = "a number in it is larger than any setting may be";
-                self.problem(&place, message);
+                let line = text.lines().position(has_enormous_number);
+                let line = line.map_or(String::new(), |line| format!("line {}: ", line + 1));
+                let message = format!("{line}a number is beyond what any setting may be");
+                self.problem(&place, &message);
             }
             Err(error) => self.problem(&place, &without_quoted_lines(&error.to_string())),
         }
@@ -128,10 +130,11 @@ impl Sources {
 
     fn add_variable(&mut self, name: &str, value: OsString) {
         let place = format!("environment variable {name}");
+        // One spelling, so that no two variables set the same.
+        if let Some(meant) = meant(name).filter(|meant| meant != name) {
+            return self.problem(&place, &format!("write {meant}"));
+        }
         if !name.starts_with(PREFIX) {
-            if let Some(meant) = meant(name) {
-                self.problem(&place, &format!("write {meant}"));
-            }
             return;
         }
         let Ok(value) = value.into_string() else {
@@ -230,6 +233,21 @@ fn collect(source: &impl Source) -> Result<BTreeMap<String, Value>, SourceError>
     Ok(source.collect()?.into_iter().collect())
 }
 
+/// Whether a line gives a number that the parser cannot hold.
+fn has_enormous_number(line: &str) -> bool {
+    let value = line.split_once('=').map_or("", |(_, value)| value);
+    let value = value
+        .split('#')
+        .next()
+        .unwrap_or_default()
+        .trim()
+        .replace('_', "");
+    let digits = value.trim_start_matches(['+', '-']);
+    !digits.is_empty()
+        && digits.bytes().all(|byte| byte.is_ascii_digit())
+        && value.parse::<i64>().is_err()
+}
+
 /// The parser's message without the lines of the file that it quotes: one of them may hold the
 /// password.
 fn without_quoted_lines(message: &str) -> String {
@@ -268,12 +286,11 @@ fn unknown(section: &str, name: &str) -> String {
     }
 }
 
-/// The variable of a setting whose name was written with other letters or underscores: it sets
-/// nothing.
+/// The variable of a setting whose name may be written with other letters or separators.
 fn meant(name: &str) -> Option<String> {
     let upper = name.to_ascii_uppercase();
     let setting = upper.strip_prefix("SATWATCH_")?.trim_start_matches('_');
-    let (section, name) = setting.split_once('_')?;
+    let (section, name) = setting.split_once(['_', '.'])?;
     let name = name.trim_start_matches('_');
     let is_known = names_of(&section.to_lowercase())?.contains(&&*name.to_lowercase());
     is_known.then(|| format!("{PREFIX}{section}__{name}"))
@@ -443,6 +460,8 @@ mod tests {
             ("SATWATCH_SERVER_ALLOWED_HOSTS", "shop.example"),
             ("SATWATCH_PORT", "tcp://10.0.0.1:5005"),
             ("satwatch__server__listen", "0.0.0.0:1"),
+            ("SATWATCH__Server__listen", "0.0.0.0:1"),
+            ("SATWATCH__SERVER.LISTEN", "0.0.0.0:1"),
             ("Satwatch_Log___Level", "info"),
             ("SATWATCH__SERVER", "x"),
         ];
@@ -452,6 +471,8 @@ mod tests {
             "environment variable SATWATCH__A: a: unknown section, ",
             "environment variable SATWATCH_SERVER_ALLOWED_HOSTS: write SATWATCH__SERVER__ALLOWED_HOSTS",
             "environment variable satwatch__server__listen: write SATWATCH__SERVER__LISTEN",
+            "environment variable SATWATCH__Server__listen: write SATWATCH__SERVER__LISTEN",
+            "environment variable SATWATCH__SERVER.LISTEN: write SATWATCH__SERVER__LISTEN",
             "environment variable Satwatch_Log___Level: write SATWATCH__LOG__LEVEL",
             "environment variable SATWATCH__SERVER: server.: unknown setting, expected one of listen, ",
         ];
@@ -496,6 +517,7 @@ mod tests {
             ("store.path = { a = 1 }", "store.path is a section: expected a path"),
             ("store = 5", "store: expected a section"),
             ("bitcoind = \"hunter2, expected x\"", "bitcoind: expected a section"),
+            ("bitcoind.rpc_user = \"alice:hunter2\"", "bitcoind.rpc_user = (hidden) is not valid: expected a user name"),
             ("bitcoind.rpc_user = 7", "bitcoind.rpc_user is a whole number: expected a user name"),
             ("bitcoind.rpc_password = [\"hunter2\"]", "bitcoind.rpc_password is a list: expected a password"),
         ];
@@ -514,8 +536,8 @@ mod tests {
         let cases = [
             ("limits.connections = -1", "limits.connections = -1 is not valid: expected a whole number from 1 to 1000000"),
             ("limits.connections = 0xfffff", "limits.connections = 1048575 is not valid: expected a whole number from 1 to 1000000"),
-            ("limits.connections = 18446744073709551615", "a number in it is larger than any setting may be"),
-            ("monitor.reconcile_interval = 99999999999999999999", "a number in it is larger than any setting may be"),
+            ("limits.connections = 18446744073709551615", "line 1: a number is beyond what any setting may be"),
+            ("monitor.reconcile_interval = 99999999999999999999", "line 1: a number is beyond what any setting may be"),
             ("webhooks.allowed_targets = [\"a\", \"10.0.0.0/33\"]", "webhooks.allowed_targets = \"10.0.0.0/33\" is not valid: expected a list of host names,"),
             ("watch.history = \"all\"", "watch.history = \"all\" is not valid: expected \"utxo\" or \"none\""),
             ("log.format = \"xml\"", "log.format = \"xml\" is not valid: expected \"text\" or \"json\""),

@@ -3,8 +3,8 @@
 //!
 //! No exit, no logging, no name resolution here. Below stands each setting with its type, its
 //! default, and how it is read ([`read`]); [`load`] goes through the sources, which the `config`
-//! crate reads. `settings.toml` in the repository lists every option with its default; tests hold both
-//! together.
+//! crate reads. `settings.toml` in the repository lists every option with its default;
+//! tests hold both together.
 //!
 //! In a file a value has a type, and one of another type is refused. In the environment and in
 //! flags all is text: numbers in digits, booleans as `true` and `false`, lists with commas.
@@ -23,7 +23,7 @@ pub use load::{ConfigError, Flag, overlooked};
 pub use targets::AllowedTarget;
 
 use checks::{is_endpoint, is_log_level, is_rpc_url, is_user};
-use read::{Given, boolean, list, one, optional, parsed, path, secret, text, whole, word};
+use read::{Given, boolean, hidden, list, one, optional, parsed, path, secret, text, whole, word};
 use targets::is_proxy;
 
 const LISTEN: &str = "a host and a port, such as \"127.0.0.1:5005\", \"localhost:5005\" or \"[::1]:5005\" (port 0 picks a free one)";
@@ -98,7 +98,7 @@ settings! {
     bitcoind: Bitcoind {
         rpc_url: Option<String> = None, optional(one(text(is_rpc_url), RPC_URL));
         cookie_file: Option<PathBuf> = None, optional(path);
-        rpc_user: Option<String> = None, optional(one(text(is_user), "a user name without a colon"));
+        rpc_user: Option<String> = None, optional(hidden(is_user, "a user name without a colon"));
         rpc_password: Option<Secret> = None, secret(|text| !text.is_empty(), "a password");
         zmq_rawtx: Option<String> = None, optional(one(text(is_endpoint), ENDPOINT));
         zmq_rawblock: Option<String> = None, optional(one(text(is_endpoint), ENDPOINT));

@@ -93,17 +93,23 @@ pub fn optional<T>(
     move |given| read(given).map(Some)
 }
 
-pub fn secret(
-    check: fn(&str) -> bool,
-    expected: &str,
-) -> impl Fn(&Given<'_>) -> Reading<Option<Secret>> {
+/// A text that is not shown, because it is a secret or may hold one.
+pub fn hidden(check: fn(&str) -> bool, expected: &str) -> impl Fn(&Given<'_>) -> Reading<String> {
     move |given| {
         let read = |text: &str| match check(text) {
-            true => Ok(Some(Secret(text.to_owned()))),
+            true => Ok(text.to_owned()),
             false => Err(not_valid("(hidden)")),
         };
         expecting(given.text().and_then(read), expected)
     }
+}
+
+pub fn secret(
+    check: fn(&str) -> bool,
+    expected: &str,
+) -> impl Fn(&Given<'_>) -> Reading<Option<Secret>> {
+    let read = hidden(check, expected);
+    move |given| read(given).map(Secret).map(Some)
 }
 
 /// Of `parse`d texts.

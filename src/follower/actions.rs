@@ -27,7 +27,7 @@ pub enum FollowerEvent {
     Notice(Stamped),
     /// The answer to [`Action::Apply`]: our tip after it.
     Applied(Result<Option<BlockId>, ApplyError>),
-    /// The tracker follow_ups; what wakes others does not come here.
+    /// The tracker asks; what wakes others does not come here.
     Asked(FollowUp),
     /// The next block of [`Action::Fetch`]; `None` after the last one. Nothing follows an error.
     Fetched(Option<Result<RawBlock, NodeError>>),
@@ -41,7 +41,7 @@ pub enum FollowerEvent {
 }
 
 /// Carried out in order. The last one may be [`Apply`](Self::Apply); its answer is the next event,
-/// but for what the tracker follow_ups.
+/// but for what the tracker asks.
 #[derive(Debug)]
 pub enum Action {
     /// An input whose answer decides what comes next. What the tracker asks because of it and all
@@ -49,7 +49,7 @@ pub enum Action {
     Apply(Input),
     /// An input after which nothing has to be decided; that it is refused is told to nobody.
     Post(Input),
-    /// FollowUp the node, beside everything else.
+    /// Ask the node, beside everything else.
     Call(Call),
     /// Fetch these blocks, in order, beside everything else; in place of what is being fetched.
     Fetch(Vec<BlockHash>),

@@ -212,16 +212,16 @@ pub enum Input {
 /// What the follower should do for the tracker.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum FollowUp {
-    /// FollowUp the node whether its mempool holds this transaction; if so, send it again as
+    /// Ask the node whether its mempool holds this transaction; if so, send it again as
     /// [`Seen::Accepted`].
     Check(RawTx),
     /// Fetch these transactions from the node's mempool and send them as [`Seen::Fetched`]. May be
     /// as many as the mempool holds.
     Fetch(Vec<Txid>),
     /// Scripts wait for their baseline: read which from the store (their coverage says `pending`)
-    /// and scan. A wake-up only.
+    /// and scan. May come without need.
     Baseline,
-    /// History scans were opened or ended: read which from the store. A wake-up only.
+    /// History scans were opened or ended: read which from the store. May come without need.
     Scans,
 }
 

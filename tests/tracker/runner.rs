@@ -1,6 +1,6 @@
 //! A pretended runner of history scans: reads from the rows which scans are open and how far they
 //! are, reads the node's blocks, hands what it finds in stretches, and holds the laws of
-//! `tracker::past` against each answer.
+//! `tracker::scan_blocks` against each answer.
 
 use std::collections::BTreeMap;
 

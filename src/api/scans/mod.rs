@@ -1,5 +1,5 @@
 //! History scans: opening them, looking at them, cancelling them, and telling subscribers how far
-//! they are. The work is done by `crate::bitcoind`; what is lasting of a scan is its row, how it is
+//! they are. The work is done by `crate::history`; what is lasting of a scan is its row, how it is
 //! doing right now comes from there.
 //!
 //! ```text
