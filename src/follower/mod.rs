@@ -61,7 +61,7 @@ use self::mempool_snapshot::MempoolRead;
 use self::mempool_sync::{MempoolSync, Turn};
 use self::node_link::{Inspected, NodeLink};
 use self::status_builder::NotReady;
-use self::times::{GAP_SPACING, SOON};
+use self::times::{CONNECTED, GAP_SPACING, SOON};
 use crate::bitcoind::SyncPosition;
 use crate::bitcoind::zmq::{
     MessageBody, Notice, Sequence, SequenceEvent, Stamped, ZmqMessage, ZmqTopic,
@@ -244,9 +244,14 @@ impl Follower {
     /// Receives from these endpoints from now on.
     fn subscribe(&mut self, endpoints: Endpoints, now: Now, actions: &mut Vec<Action>) {
         self.node.subscribe(endpoints, actions);
+        self.subscribed(now);
+    }
+
+    fn subscribed(&mut self, now: Now) {
         self.changes_count_anew(&ZmqTopic::ALL);
         self.mempool.forget_notices();
-        self.resync(now.instant, true);
+        self.chain.want_look(now.instant, true);
+        self.mempool.want_reading(now.instant + CONNECTED, true);
     }
 
     fn notice(&mut self, stamped: Stamped, now: Now, actions: &mut Vec<Action>) {
@@ -254,20 +259,19 @@ impl Follower {
             Notice::Message(message) => self.message(message, stamped.at, now, actions),
             Notice::Gap { topic, lost } => self.gap(topic, lost, now, actions),
             Notice::Restarted(_) => self.restarted(now, actions),
-            Notice::Connected(topics) => {
-                self.node.status.connected(&topics, true);
-                self.changes_count_anew(&topics);
-                self.mempool.break_off();
-                self.resync(now.instant + SOON, true);
-            }
+            Notice::Connected(topics) => self.connected(&topics, true, now),
             Notice::Disconnected(topics) => {
-                self.node.status.connected(&topics, false);
-                self.changes_count_anew(&topics);
-                self.mempool.break_off();
                 self.forget_notices(now, actions);
-                self.resync(now.instant + SOON, true);
+                self.connected(&topics, false, now);
             }
         }
+    }
+
+    fn connected(&mut self, topics: &[ZmqTopic], is_up: bool, now: Now) {
+        self.node.status.connected(topics, is_up);
+        self.changes_count_anew(topics);
+        self.mempool.break_off();
+        self.resync(now.instant + SOON, true);
     }
 
     /// Another node or another run of it may publish these. (A restart that a topic's numbers show
@@ -488,9 +492,7 @@ impl Follower {
 
     fn inspected(&mut self, inspected: Inspected, now: Now, actions: &mut Vec<Action>) {
         if inspected.subscribed {
-            self.changes_count_anew(&ZmqTopic::ALL);
-            self.mempool.forget_notices();
-            self.resync(now.instant, true);
+            self.subscribed(now);
         }
         if inspected.restarted {
             tracing::info!("bitcoind was restarted");

@@ -6,6 +6,9 @@ use std::time::Duration;
 /// together, a subscription that reaches the node a moment after the connection, blocks that are
 /// disconnected one after the other, a tip that moved while it was looked at.
 pub(crate) const SOON: Duration = Duration::from_millis(50);
+/// From a subscription to the first reading of the mempool. A topic that is connected meanwhile
+/// wants a reading too, which is the same one then.
+pub(crate) const CONNECTED: Duration = Duration::from_millis(100);
 /// Between two looks at a node that is waited for: it rebuilds its chain, loads its mempool.
 pub(crate) const WAIT: Duration = Duration::from_secs(1);
 /// Between two looks because of gaps, at least. A feed that loses something all the time must not

@@ -53,6 +53,29 @@ fn hinted(endpoint: &str) -> Rig {
     rig
 }
 
+/// What is connected soon after the subscription is read once, with what it publishes.
+#[test]
+fn the_first_reading_waits_a_moment_for_the_feed() {
+    let start = || {
+        let mut rig = Rig::new(config::Bitcoind::default(), Some(id(100)));
+        rig.tell(FollowerEvent::Found(shared()));
+        assert_eq!(rig.looked(100, Relation::Same), [""; 0]);
+        rig
+    };
+    let mut rig = start();
+    assert_eq!(rig.pass(99), [""; 0]);
+    assert_eq!(rig.pass(1), ["ReadMempool"], "nothing is connected");
+
+    let mut rig = start();
+    rig.pass(3);
+    rig.notice(Notice::Connected(ZmqTopic::ALL.to_vec()));
+    assert_eq!(rig.pass(50), ["Look"]);
+    assert_eq!(rig.looked(100, Relation::Same), ["ReadMempool"]);
+    rig.read(&[], 1);
+    assert_eq!(rig.reason(), None);
+    assert_eq!(rig.pass(9000), [""; 0]);
+}
+
 #[test]
 fn after_a_failed_call_the_node_is_left_alone_for_a_while_and_then_all_is_looked_at_anew() {
     let mut rig = Rig::following();
