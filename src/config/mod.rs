@@ -3,8 +3,8 @@
 //!
 //! No exit, no logging, no name resolution here. Below stands each setting with its type, its
 //! default, and how it is read ([`read`]); [`load`] goes through the sources, which the `config`
-//! crate reads. `settings.toml` in the repository lists every option with its default;
-//! tests hold both together.
+//! crate reads. `settings.toml` in the repository lists every option with its default; tests hold
+//! both together.
 //!
 //! In a file a value has a type, and one of another type is refused. In the environment and in
 //! flags all is text: numbers in digits, booleans as `true` and `false`, lists with commas.
